@@ -1,0 +1,156 @@
+package snapshot
+
+import (
+	"bytes"
+	"errors"
+)
+
+// maxDimensions is Postgres' MAXDIM.
+const maxDimensions = 6
+
+var errArray = errors.New("malformed array")
+
+var null = []byte("null")
+
+// appendArray appends what array_out has printed, "[0:1]={{1,NULL},{"a b",c}}" say, as nested JSON arrays.
+func (e *Encoder) appendArray(dst []byte, n *node, text []byte) ([]byte, error) {
+	if len(text) > 0 && text[0] == '[' { // bounds, which JSON does not show
+		i := bytes.IndexByte(text, '=')
+		if i < 0 {
+			return dst, errArray
+		}
+		text = text[i+1:]
+	}
+	depth, deepest := 0, 0
+	elements := false // there was one, so that arrays can't go deeper any more
+	after := false    // a value ended just now
+	for i := 0; i < len(text); {
+		switch c := text[i]; {
+		case c == '{':
+			depth++
+			if after || depth > maxDimensions || depth > deepest && elements || i > 0 && depth == 1 {
+				return dst, errArray
+			}
+			deepest = max(deepest, depth)
+			dst = append(dst, '[')
+			i++
+		case depth == 0:
+			return dst, errArray
+		case c == '}':
+			if !after && text[i-1] != '{' {
+				return dst, errArray
+			}
+			depth--
+			dst = append(dst, ']')
+			i++
+			if depth == 0 {
+				if i < len(text) {
+					return dst, errArray
+				}
+				return dst, nil
+			}
+			after = true
+		case c == n.delim:
+			if !after {
+				return dst, errArray
+			}
+			dst = append(dst, ',')
+			after = false
+			i++
+		default:
+			if after || depth != deepest {
+				return dst, errArray
+			}
+			size, err := 0, error(nil)
+			if dst, size, err = e.appendElement(dst, n, text[i:]); err != nil {
+				return dst, err
+			}
+			i += size
+			elements, after = true, true
+		}
+	}
+	return dst, errArray
+}
+
+// appendElement appends the array element that text starts with, and returns its length in text.
+func (e *Encoder) appendElement(dst []byte, n *node, text []byte) ([]byte, int, error) {
+	if text[0] == '"' {
+		mark := len(e.scratch)
+		elem, size, ok := e.unquote(text)
+		if !ok {
+			return dst, 0, errArray
+		}
+		dst, err := e.appendValue(dst, n.elem, elem)
+		e.scratch = e.scratch[:mark]
+		return dst, size, err
+	}
+	i := 0
+	for ; i < len(text) && text[i] != n.delim && text[i] != '}'; i++ {
+		if c := text[i]; c == '{' || c == '"' || c == '\\' {
+			return dst, 0, errArray
+		}
+	}
+	if i == 4 && bytes.EqualFold(text[:4], null) {
+		return append(dst, null...), i, nil
+	}
+	dst, err := e.appendValue(dst, n.elem, text[:i])
+	return dst, i, err
+}
+
+// unquote returns the content of the quoted array element that text starts with, and its length in text. The content
+// is in text, or on top of the scratch stack where a backslash had to be taken out.
+func (e *Encoder) unquote(text []byte) (content []byte, size int, ok bool) {
+	mark := len(e.scratch)
+	escaped := false
+	for i := 1; i < len(text); {
+		n := i + quotedPrefix(text[i:])
+		if n == len(text) {
+			break
+		}
+		if text[n] == '"' {
+			if !escaped {
+				return text[1:n], n + 1, true
+			}
+			e.scratch = append(e.scratch, text[i:n]...)
+			return e.scratch[mark:], n + 1, true
+		}
+		if n+1 == len(text) {
+			break
+		}
+		escaped = true
+		e.scratch = append(append(e.scratch, text[i:n]...), text[n+1])
+		i = n + 2
+	}
+	e.scratch = e.scratch[:mark]
+	return nil, 0, false
+}
+
+// quotedPrefix is the length of text up to the first quote or backslash.
+func quotedPrefix(text []byte) int {
+	for i, c := range text {
+		if c == '"' || c == '\\' {
+			return i
+		}
+	}
+	return len(text)
+}
+
+// appendVector appends "1 2 3", as int2vector and oidvector print themselves, as a JSON array.
+func (e *Encoder) appendVector(dst []byte, n *node, text []byte) ([]byte, error) {
+	dst = append(dst, '[')
+	for more := len(text) > 0; more; {
+		var elem []byte
+		elem, text, more = bytes.Cut(text, []byte{' '})
+		if len(elem) == 0 {
+			return dst, errors.New("malformed vector")
+		}
+		var err error
+		if dst, err = e.appendValue(dst, n.elem, elem); err != nil {
+			return dst, err
+		}
+		if more {
+			dst = append(dst, ',')
+		}
+	}
+	return append(dst, ']'), nil
+}

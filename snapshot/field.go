@@ -1,0 +1,84 @@
+package snapshot
+
+import "bytes"
+
+// Field returns the JSON of one column, given by its index in the shape, out of a line that this shape's rows have.
+// It is part of line. It returns false where line is no such line.
+func (e *Encoder) Field(line []byte, column int) ([]byte, bool) {
+	if column < 0 || column >= len(e.columns) {
+		return nil, false
+	}
+	s := lineScanner{line: line}
+	return s.seek(e.columns, column)
+}
+
+// lineScanner walks through the members of a line, each of them once.
+type lineScanner struct {
+	line []byte
+	at   int // where the prefix of the next column stands
+	next int // index of that column
+}
+
+// seek returns the value of the column at index i, which must not be before the scanner's place.
+func (s *lineScanner) seek(columns []column, i int) ([]byte, bool) {
+	for s.next <= i {
+		rest := s.line[s.at:]
+		prefix := columns[s.next].prefix
+		if !bytes.HasPrefix(rest, prefix) {
+			return nil, false
+		}
+		value := rest[len(prefix):]
+		n := valueLength(value)
+		if n <= 0 {
+			return nil, false
+		}
+		s.at += len(prefix) + n
+		if s.next++; s.next > i {
+			return value[:n], true
+		}
+	}
+	return nil, false
+}
+
+// valueLength is the length of the JSON value that text starts with, up to the comma or brace that ends the member
+// that it belongs to, or -1 where there is none.
+func valueLength(text []byte) int {
+	depth := 0
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			n := stringLength(text[i:])
+			if n < 0 {
+				return -1
+			}
+			i += n - 1
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth == 0 {
+				return i
+			}
+			depth--
+		case ',':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+	return -1
+}
+
+// stringLength is the length of the JSON string that text starts with, its quotes included, or -1.
+func stringLength(text []byte) int {
+	for i := 1; ; i++ {
+		i += cleanPrefix(text[min(i, len(text)):])
+		switch {
+		case i >= len(text):
+			return -1
+		case text[i] == '"':
+			return i + 1
+		case text[i] == '\\':
+			i++
+		}
+	}
+}

@@ -1,0 +1,296 @@
+package snapshot
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Key orders a row: bytes.Compare of two keys is the order of the file. [Encoder.AppendKey] makes it.
+//
+// The order is total, depends on nothing but the values, and compares the key's columns one after the other:
+//
+//   - smallint, integer, bigint and oid by number
+//   - numeric, real and double precision by number, NaN last; numbers that are equal and read differently
+//     (1.0 and 1.00) by their text
+//   - date, timestamp and timestamptz by time, from -infinity through years BC to infinity
+//   - all others by the bytes of their text form: text as with COLLATE "C", uuid and bytea as Postgres has them
+//
+// Two rows have the same key where the text forms of all its columns are the same, and only there.
+type Key = []byte
+
+// A key is the concatenation of its columns, each of which is free of being another's prefix: a whole number as 8
+// bytes, big-endian with the sign bit flipped; any other value as a prefix that sorts as the type demands (of the
+// given form), then its text form, which never holds a zero byte, and a zero byte.
+type keyForm uint8
+
+const (
+	keyText keyForm = iota // no prefix
+	keyInteger
+	keyNumeric // see appendNumericPrefix
+	keyFloat   // 8 bytes, big-endian, flipped so that they sort
+	keyDate    // the year as 4 bytes, big-endian with the sign bit flipped
+)
+
+type keyColumn struct {
+	index int
+	form  keyForm
+}
+
+func keyFormOf(t *Type) keyForm {
+	switch t.OID {
+	case 20, 21, 23, 26: // int8, int2, int4, oid
+		return keyInteger
+	case 1700: // numeric
+		return keyNumeric
+	case 700, 701: // float4, float8
+		return keyFloat
+	case 1082, 1114, 1184: // date, timestamp, timestamptz
+		return keyDate
+	}
+	return keyText
+}
+
+// AppendKey appends the key of a row to dst. values are those of [Encoder.AppendRow]; only the key's columns are
+// looked at, none of which may be NULL or [Unchanged].
+func (e *Encoder) AppendKey(dst []byte, values [][]byte) (Key, error) {
+	start := len(dst)
+	if len(values) != len(e.columns) {
+		return dst, fmt.Errorf("encode key: %d values for %d columns", len(values), len(e.columns))
+	}
+	for _, k := range e.key {
+		text := values[k.index]
+		err := errKeyMissing
+		if text != nil && !unchanged(text) {
+			dst, err = appendKeyColumn(dst, k.form, text)
+		}
+		if err != nil {
+			return dst[:start], fmt.Errorf("encode key column %s: %w", e.columns[k.index].about, err)
+		}
+	}
+	return dst, nil
+}
+
+var errKeyMissing = errors.New("the row does not say its value")
+
+func appendKeyColumn(dst []byte, form keyForm, text []byte) ([]byte, error) {
+	switch form {
+	case keyInteger:
+		n, ok := parseInteger(text)
+		if !ok {
+			return dst, errors.New("malformed integer")
+		}
+		return binary.BigEndian.AppendUint64(dst, uint64(n)^1<<63), nil
+	case keyNumeric:
+		dst = appendNumericPrefix(dst, text)
+	case keyFloat:
+		dst = appendFloatPrefix(dst, text)
+	case keyDate:
+		dst = binary.BigEndian.AppendUint32(dst, uint32(year(text))^1<<31)
+	}
+	if bytes.IndexByte(text, 0) >= 0 {
+		return dst, errors.New("malformed text: it holds a zero byte")
+	}
+	return append(append(dst, text...), 0), nil
+}
+
+// parseInteger reads a whole number as Postgres prints it: no sign but a minus, no leading zeros.
+func parseInteger(text []byte) (int64, bool) {
+	digits := text
+	negative := len(text) > 0 && text[0] == '-'
+	if negative {
+		digits = text[1:]
+	}
+	if len(digits) == 0 || len(digits) > 19 || digits[0] == '0' && len(text) > 1 {
+		return 0, false
+	}
+	var n uint64
+	for _, c := range digits {
+		if c-'0' > 9 {
+			return 0, false
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	if negative {
+		return -int64(n), n <= 1<<63
+	}
+	return int64(n), n < 1<<63
+}
+
+// The first byte of a numeric's prefix.
+const (
+	numericNegInf = 1 + iota
+	numericNegative
+	numericZero
+	numericPositive
+	numericInf
+	numericNaN
+)
+
+// appendNumericPrefix appends a class; for a positive number also its exponent (the place of its first digit that is
+// not 0, relative to the decimal point) in 4 bytes, its digits without zeros at either end, and a zero byte; for a
+// negative number all of those inverted.
+func appendNumericPrefix(dst, text []byte) []byte {
+	digits, negative := bytes.CutPrefix(text, []byte{'-'})
+	switch {
+	case len(digits) == 0 || digits[0] == 'N':
+		return append(dst, numericNaN)
+	case digits[0] == 'I' && negative:
+		return append(dst, numericNegInf)
+	case digits[0] == 'I':
+		return append(dst, numericInf)
+	}
+	whole, fraction, _ := bytes.Cut(digits, []byte{'.'})
+	exponent := int32(0)
+	whole = bytes.TrimLeft(whole, "0")
+	if len(whole) > 0 {
+		exponent = int32(len(whole))
+	} else {
+		trimmed := bytes.TrimLeft(fraction, "0")
+		exponent = int32(len(trimmed) - len(fraction))
+		fraction = trimmed
+	}
+	fraction = bytes.TrimRight(fraction, "0")
+	if len(fraction) == 0 {
+		whole = bytes.TrimRight(whole, "0")
+	}
+	if len(whole)+len(fraction) == 0 {
+		return append(dst, numericZero)
+	}
+	class := byte(numericPositive)
+	if negative {
+		class = numericNegative
+	}
+	dst = append(dst, class)
+	start := len(dst)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(exponent)^1<<31)
+	dst = append(append(append(dst, whole...), fraction...), 0)
+	if negative {
+		for i := start; i < len(dst); i++ {
+			dst[i] = ^dst[i]
+		}
+	}
+	return dst
+}
+
+func appendFloatPrefix(dst, text []byte) []byte {
+	f, err := strconv.ParseFloat(string(text), 64)
+	if err != nil && !errors.Is(err, strconv.ErrRange) || math.IsNaN(f) {
+		return binary.BigEndian.AppendUint64(dst, math.MaxUint64)
+	}
+	if f == 0 {
+		f = 0 // -0 is equal to 0
+	}
+	b := math.Float64bits(f)
+	if b>>63 != 0 {
+		b = ^b
+	} else {
+		b |= 1 << 63
+	}
+	return binary.BigEndian.AppendUint64(dst, b)
+}
+
+// year is the year of a date or timestamp, below zero where it is BC, and the ends of int32 for the infinities.
+// Within a year, BC too, the text form sorts by time.
+func year(text []byte) int32 {
+	switch {
+	case bytes.HasPrefix(text, []byte("-")):
+		return math.MinInt32
+	case bytes.HasPrefix(text, []byte("i")):
+		return math.MaxInt32
+	}
+	n := int32(0)
+	for _, c := range text {
+		if c-'0' > 9 || n > math.MaxInt32/10-1 {
+			break
+		}
+		n = n*10 + int32(c-'0')
+	}
+	if bytes.HasSuffix(text, []byte(" BC")) {
+		return -n
+	}
+	return n
+}
+
+// KeyString is a key for people: "42", or "(1,"a b")" where the key has several columns. A value that has more than
+// letters, digits and a few signs is quoted.
+func (s *Shape) KeyString(k Key) string {
+	const malformed = "malformed key"
+	var b strings.Builder
+	rest := k
+	for i, index := range s.Key {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		if index >= len(s.Columns) {
+			return malformed
+		}
+		text, after, ok := cutKeyColumn(rest, keyFormOf(&s.Columns[index].Type))
+		if !ok {
+			return malformed
+		}
+		b.WriteString(quoteKey(text))
+		rest = after
+	}
+	if len(rest) > 0 {
+		return malformed
+	}
+	if len(s.Key) > 1 {
+		return "(" + b.String() + ")"
+	}
+	return b.String()
+}
+
+// cutKeyColumn takes the text form of the first column off a key.
+func cutKeyColumn(k Key, form keyForm) (text []byte, rest Key, ok bool) {
+	skip := 0
+	switch form {
+	case keyInteger:
+		if len(k) < 8 {
+			return nil, nil, false
+		}
+		n := int64(binary.BigEndian.Uint64(k) ^ 1<<63)
+		return strconv.AppendInt(nil, n, 10), k[8:], true
+	case keyNumeric:
+		skip = numericPrefixLength(k)
+	case keyFloat:
+		skip = 8
+	case keyDate:
+		skip = 4
+	}
+	if skip > len(k) {
+		return nil, nil, false
+	}
+	return bytes.Cut(k[skip:], []byte{0})
+}
+
+func numericPrefixLength(k Key) int {
+	const head = 1 + 4 // the class and the exponent
+	if len(k) < head || k[0] != numericPositive && k[0] != numericNegative {
+		return 1
+	}
+	end := byte(0)
+	if k[0] == numericNegative {
+		end = ^end
+	}
+	return head + bytes.IndexByte(k[head:], end) + 1
+}
+
+// quoteKey quotes a text form that would not read as one word.
+func quoteKey(text []byte) string {
+	plain := len(text) > 0 && utf8.Valid(text)
+	for _, c := range text {
+		if c <= ' ' || c == 0x7f || strings.IndexByte(`"'(),\`, c) >= 0 {
+			plain = false
+		}
+	}
+	if plain {
+		return string(text)
+	}
+	return strconv.Quote(string(text))
+}

@@ -1,0 +1,10 @@
+package snapshot
+
+import (
+	"os"
+	"testing"
+
+	"capture/internal/pgserver"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }

@@ -1,0 +1,21 @@
+// Package snapshot holds one Postgres table in memory as the JSON lines that feedback.json is made of.
+//
+// A [Shape] says what the table's columns are and how each type is written. An [Encoder] turns a row, given as the
+// text forms of its values (what a type's output function prints), into one JSON line and into a [Key], whose byte
+// order is the file's order. A [Table] is the working state, written by one goroutine, a transaction at a time;
+// [Table.View] is the last committed state, immutable, for any goroutine at any time.
+//
+// Postgres' own row_to_json, in a session with TimeZone UTC, is the oracle for every line.
+package snapshot
+
+import (
+	"time"
+
+	"github.com/jackc/pglogrepl"
+)
+
+// Position says which committed state of the database a View is.
+type Position struct {
+	LSN        pglogrepl.LSN // all that was committed up to there is in the View; 0 where the source knows none
+	CommitTime time.Time     // of the last transaction in it, by the server's clock; zero where the source knows none
+}

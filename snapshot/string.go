@@ -1,0 +1,87 @@
+package snapshot
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math/bits"
+	"unicode/utf8"
+)
+
+const hexDigits = "0123456789abcdef"
+
+// short has the letter of each byte that JSON escapes by a backslash and a letter.
+var short = [256]byte{'\b': 'b', '\f': 'f', '\n': 'n', '\r': 'r', '\t': 't', '"': '"', '\\': '\\'}
+
+// appendString appends text as a JSON string, escaped exactly as Postgres' escape_json does: only what JSON demands.
+func appendString(dst, text []byte) []byte {
+	dst = append(dst, '"')
+	for {
+		n := cleanPrefix(text)
+		dst = append(dst, text[:n]...)
+		if n == len(text) {
+			return append(dst, '"')
+		}
+		c := text[n]
+		if s := short[c]; s != 0 {
+			dst = append(dst, '\\', s)
+		} else {
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		}
+		text = text[n+1:]
+	}
+}
+
+const (
+	everyByte = 0x0101010101010101
+	everyHigh = 0x8080808080808080
+)
+
+// cleanPrefix is the length of text up to the first byte that a JSON string has to escape. It looks at eight bytes
+// at a time: subtracting from each byte sets its high bit where it was smaller; a borrow can spoil only the bytes
+// above the first find.
+func cleanPrefix(text []byte) int {
+	i := 0
+	for ; i+8 <= len(text); i += 8 {
+		x := binary.LittleEndian.Uint64(text[i:])
+		quote := x ^ (everyByte * '"')
+		slash := x ^ (everyByte * '\\')
+		if m := ((x - everyByte*0x20) | (quote - everyByte) | (slash - everyByte)) & ^x & everyHigh; m != 0 {
+			return i + bits.TrailingZeros64(m)/8
+		}
+	}
+	for ; i < len(text); i++ {
+		if c := text[i]; c < 0x20 || c == '"' || c == '\\' {
+			return i
+		}
+	}
+	return i
+}
+
+// appendJSON appends JSON as it is written, on one line: a raw newline or carriage return in it can only be white
+// space between tokens, so that a space says the same.
+func appendJSON(dst, text []byte) []byte {
+	start := len(dst)
+	dst = append(dst, text...)
+	for _, c := range [...]byte{'\n', '\r'} {
+		for rest := dst[start:]; ; {
+			i := bytes.IndexByte(rest, c)
+			if i < 0 {
+				break
+			}
+			rest[i] = ' '
+			rest = rest[i+1:]
+		}
+	}
+	return dst
+}
+
+// repair returns text with U+FFFD for each byte that is no part of valid UTF-8.
+func repair(text []byte) []byte {
+	repaired := make([]byte, 0, len(text)+2*utf8.UTFMax)
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRune(text[i:])
+		repaired = utf8.AppendRune(repaired, r)
+		i += size
+	}
+	return repaired
+}
