@@ -1,0 +1,140 @@
+package store_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"capture/snapshot"
+	"capture/store"
+)
+
+// writeForEver writes files of ever other lengths as fast as it can.
+func writeForEver(args []string) error {
+	f, err := store.Open(args[0], owner)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	tab := votes(100, "x")
+	for i := 0; ; i++ {
+		tab.Put(key(i%3000), fmt.Appendf(nil, `{"vote_id":%d,"comment":"%s"}`, i%3000, strings.Repeat("y", i%700)))
+		tab.Commit(snapshot.Position{LSN: 1})
+		if _, err := f.Write(tab.View(), store.ReasonChange); err != nil {
+			return err
+		}
+	}
+}
+
+// TestKill kills a writer again and again, while a reader checks each version of the file that it can catch.
+func TestKill(t *testing.T) {
+	rounds := 60
+	if testing.Short() {
+		rounds = 10
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	first := open(t, path)
+	write(t, first, votes(1, "x").View(), store.ReasonStart)
+	first.Close()
+	stop := make(chan struct{})
+	var versions atomic.Int64
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		var last []byte
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			data, err := os.ReadFile(path)
+			if err != nil || !json.Valid(data) || !bytes.HasSuffix(data, []byte("}\n]\n")) {
+				t.Errorf("a reader saw %d bytes: %v", len(data), err)
+				return
+			}
+			if !bytes.Equal(last, data) {
+				versions.Add(1)
+			}
+			last = data
+		}
+	})
+	func() {
+		defer reader.Wait()
+		defer close(stop)
+		for range rounds {
+			cmd := child("write", path)
+			started(t, cmd)
+			wait := time.NewTimer(time.Duration(r.IntN(30_000)) * time.Microsecond)
+			<-wait.C // the random moment, not a condition
+			cmd.Process.Signal(syscall.SIGKILL)
+			cmd.Wait()
+			f, err := store.Open(path, owner)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := f.Found(); !ok {
+				t.Errorf("a kill is taken for damage: %s", f.Note())
+			}
+			if names := leftovers(t, path); names != nil {
+				t.Errorf("left over: %v", names)
+			}
+			checkPair(t, path)
+			f.Close()
+		}
+	}()
+	t.Logf("%d kills, a reader saw %d versions", rounds, versions.Load())
+}
+
+// crashBetweenRenames is killed between the two renames of a write.
+func crashBetweenRenames(args []string) error {
+	f, err := store.Open(args[0], owner)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(votes(5, "old").View(), store.ReasonStart); err != nil {
+		return err
+	}
+	store.SetAtRename(func() {
+		fmt.Println("ready")
+		syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	})
+	_, err = f.Write(votes(9, "new").View(), store.ReasonChange)
+	return err
+}
+
+func TestCrashBetweenRenames(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	cmd := child("crash", path)
+	started(t, cmd)
+	cmd.Wait()
+	if m, err := store.ReadManifest(path); err != nil || m.Rows != 5 {
+		t.Fatalf("not between the renames: %+v, %v", m, err)
+	}
+	f := open(t, path)
+	if m, ok := f.Found(); !ok || m.Rows != 9 {
+		t.Errorf("found %+v, %v", m, ok)
+	}
+	if note := f.Note(); !strings.Contains(note, "crash") || f.Note() != "" {
+		t.Errorf("the note is %q, once", note)
+	}
+	if m := checkPair(t, path); m.Rows != 9 {
+		t.Errorf("%d rows", m.Rows)
+	}
+	write(t, f, votes(9, "new").View(), store.ReasonStart)
+	if names := leftovers(t, path); names != nil {
+		t.Errorf("left over: %v", names)
+	}
+}

@@ -1,0 +1,205 @@
+package store_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"capture/store"
+)
+
+// TestDamaged spoils what is on disk in each way, and sees that it stays for readers until it is replaced, and after.
+func TestDamaged(t *testing.T) {
+	manifestOf := func(path string) string { return filepath.Join(filepath.Dir(path), "feedback.manifest.json") }
+	for name, harm := range map[string]func(path string) error{
+		"flipped": func(path string) error {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			data[len(data)/2] ^= 1
+			return os.WriteFile(path, data, 0o644)
+		},
+		"cut":                func(path string) error { return os.Truncate(path, 10) },
+		"empty":              func(path string) error { return os.Truncate(path, 0) },
+		"no manifest":        func(path string) error { return os.Remove(manifestOf(path)) },
+		"no file":            func(path string) error { return os.Remove(path) },
+		"manifest no JSON":   func(path string) error { return os.WriteFile(manifestOf(path), []byte("{\"format\":1,"), 0o644) },
+		"manifest empty":     func(path string) error { return os.Truncate(manifestOf(path), 0) },
+		"manifest too large": func(path string) error { return os.Truncate(manifestOf(path), 1<<40) },
+		"manifest of commas": func(path string) error {
+			return os.WriteFile(manifestOf(path), []byte(`{"columns":[`+strings.Repeat("{},", 2<<20)+`{}]}`), 0o644)
+		},
+		"manifest of tomorrow": func(path string) error {
+			data, err := os.ReadFile(manifestOf(path))
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(manifestOf(path), bytes.Replace(data, []byte(`"format": 1`), []byte(`"format": 2`), 1), 0o644)
+		},
+		"manifest a folder": func(path string) error {
+			return errors.Join(os.Remove(manifestOf(path)), os.MkdirAll(filepath.Join(manifestOf(path), "x"), 0o755))
+		},
+		"manifest a pipe": func(path string) error {
+			return errors.Join(os.Remove(manifestOf(path)), syscall.Mkfifo(manifestOf(path), 0o644))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "feedback.json")
+			f := open(t, path)
+			write(t, f, votes(100, "old").View(), store.ReasonStart)
+			f.Close()
+			if err := harm(path); err != nil {
+				t.Fatal(err)
+			}
+			harmed, _ := os.ReadFile(path)
+
+			f = open(t, path)
+			if m, ok := f.Found(); ok {
+				t.Errorf("taken for whole: %+v", m)
+			}
+			if note := f.Note(); !strings.Contains(note, ".damaged-2") || len(note) > 600 {
+				t.Errorf("the note is %q", note)
+			}
+			if now, _ := os.ReadFile(path); !bytes.Equal(now, harmed) {
+				t.Error("changed before there is a better one")
+			}
+			write(t, f, votes(7, "new").View(), store.ReasonStart)
+			if m := checkPair(t, path); m.Rows != 7 {
+				t.Errorf("%d rows", m.Rows)
+			}
+			if harmed != nil {
+				kept, _ := filepath.Glob(path + ".damaged-*")
+				if len(kept) != 1 || !bytes.Equal(read(t, kept[0]), harmed) {
+					t.Errorf("kept aside: %v", kept)
+				}
+			}
+			before := len(leftovers(t, path))
+			write(t, f, votes(8, "new").View(), store.ReasonChange)
+			if after := len(leftovers(t, path)); after != before || before == 0 || before > 2 {
+				t.Errorf("%d kept aside, then %d", before, after)
+			}
+		})
+	}
+}
+
+func TestDamagedAreBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	for i := range 12 {
+		if err := os.WriteFile(path, bytes.Repeat([]byte("x"), i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		f := open(t, path)
+		write(t, f, votes(i, "x").View(), store.ReasonStart)
+		f.Close()
+	}
+	kept, _ := filepath.Glob(path + ".damaged-*")
+	if len(kept) != 5 {
+		t.Fatalf("kept aside: %v", kept)
+	}
+	for _, name := range kept {
+		if len(read(t, name)) < 7 {
+			t.Errorf("%s is one of the oldest", name)
+		}
+	}
+}
+
+func TestLeftOverTemporaryFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(other, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := open(t, path)
+	write(t, f, votes(3, "x").View(), store.ReasonStart)
+	f.Close()
+	plant := func() {
+		if err := os.WriteFile(path+".tmp", []byte("[\n{"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(other, store.ManifestPath(path)+".tmp"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plant()
+	f = open(t, path)
+	if m, ok := f.Found(); !ok || m.Rows != 3 || f.Note() != "" {
+		t.Errorf("found %+v, %v", m, ok)
+	}
+	if names := leftovers(t, path); names != nil {
+		t.Errorf("left over: %v", names)
+	}
+	plant()
+	write(t, f, votes(4, "x").View(), store.ReasonStart)
+	checkPair(t, path)
+	if names := leftovers(t, path); names != nil || string(read(t, other)) != "precious" {
+		t.Errorf("left over: %v", names)
+	}
+}
+
+// TestLargeFileIsCheckedLater opens a file that is too large to be hashed at the start: a hole of 65 MB.
+func TestLargeFileIsCheckedLater(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f := open(t, path)
+	write(t, f, votes(3, "x").View(), store.ReasonStart)
+	f.Close()
+	const size = 65 << 20
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+	m, err := store.ReadManifest(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := bytes.Replace(read(t, store.ManifestPath(path)), []byte(`"bytes": `), []byte(`"bytes": 68157440, "was": `), 1)
+	if err := os.WriteFile(store.ManifestPath(path), data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f = open(t, path)
+	if found, ok := f.Found(); !ok || found.SHA256 != m.SHA256 || f.Note() != "" {
+		t.Errorf("found %+v, %v", found, ok)
+	}
+	write(t, f, votes(4, "x").View(), store.ReasonStart)
+	if note := f.Note(); !strings.Contains(note, "SHA-256") {
+		t.Errorf("the note is %q", note)
+	}
+	kept, _ := filepath.Glob(path + ".damaged-*")
+	if len(kept) != 1 {
+		t.Fatalf("kept aside: %v", kept)
+	}
+	checkPair(t, path)
+}
+
+// FuzzOpen opens a folder of any content and replaces it.
+func FuzzOpen(f *testing.F) {
+	good := []byte(`{"format":1,"sha256":"37517e5f3dc66819f61f5a7bb8ace1921282415f10551d2defa5c3eb0985b570","rows":0,"bytes":3}`)
+	f.Add([]byte("[]\n"), good, []byte(nil), []byte(nil))
+	f.Add([]byte("[]\n"), []byte("{}"), good, []byte(`{"pid":1}`))
+	f.Add([]byte("["), []byte(`{"format":1,"written_at":"`+strings.Repeat("9", 500)+`"}`), []byte("\x00"), []byte("\xff"))
+	f.Fuzz(func(t *testing.T, data, manifest, pending, lock []byte) {
+		path := filepath.Join(t.TempDir(), "feedback.json")
+		for name, content := range map[string][]byte{
+			path: data, store.ManifestPath(path): manifest, store.ManifestPath(path) + ".tmp": pending, path + ".lock": lock,
+		} {
+			if err := os.WriteFile(name, content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		store.ReadManifest(path)
+		store.ReadOwner(path)
+		f := open(t, path)
+		m, ok := f.Found()
+		if ok && m.SHA256 != digest(data) {
+			t.Errorf("taken for whole: %+v", m)
+		}
+		if !ok && f.Note() == "" {
+			t.Error("damage is not said")
+		}
+		write(t, f, votes(2, "x").View(), store.ReasonStart)
+		checkPair(t, path)
+	})
+}

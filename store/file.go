@@ -1,0 +1,317 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"weak"
+
+	"capture/snapshot"
+)
+
+// File is feedback.json, its manifest and its lock. Its methods may be called from any goroutine; one Write runs at a time.
+type File struct {
+	path     string // of feedback.json itself, links resolved
+	manifest string
+	version  string
+	lock     *lock
+
+	mu     sync.Mutex
+	closed bool
+	disk   disk    // what was there before the first Write
+	last   written // what the last Write left
+	note   string
+}
+
+// written is what the last successful Write left on disk. It is zero after one that failed, so that the next starts anew:
+// after a failed fsync the kernel may have thrown away what it could not write, and says so once only.
+type written struct {
+	view     weak.Pointer[snapshot.View] // weak, so as not to keep a state in memory that nobody needs any more
+	shape    weak.Pointer[snapshot.Shape]
+	version  uint64
+	manifest Manifest
+	file     os.FileInfo
+}
+
+// Open takes the lock of the file at path, whose folder it makes where it is missing, and looks at what is there: it ends
+// what a crash cut short, and compares the file with its manifest. Nothing of what it finds makes it fail: see [File.Note].
+// Where path is a symbolic link, all this is about the file that it leads to.
+//
+// The error is a [*HeldError] where another process keeps the file.
+func Open(path string, o Owner) (*File, error) {
+	f := &File{path: followLink(path), manifest: ManifestPath(path), version: o.Version}
+	if err := f.open(o); errors.As(err, new(*HeldError)) {
+		return nil, err
+	} else if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, advise(err))
+	}
+	return f, nil
+}
+
+func (f *File) open(o Owner) error {
+	if info, err := os.Stat(f.path); err == nil && !info.Mode().IsRegular() {
+		return errors.New("it is not a regular file; name a file for --output, or remove what is there")
+	}
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
+		return err
+	}
+	l, err := acquire(f.path, o)
+	if err != nil {
+		return err
+	}
+	f.lock = l
+	os.Remove(f.dataTmp()) // where it can't be, Write says so
+	f.learn(verifyAtOpen)
+	return nil
+}
+
+func (f *File) dataTmp() string     { return f.path + ".tmp" }
+func (f *File) manifestTmp() string { return f.manifest + ".tmp" }
+
+// Path is where the file is, links resolved.
+func (f *File) Path() string { return f.path }
+
+// SetListen tells those who ask for the lock's [Owner] where its HTTP server answers.
+func (f *File) SetListen(addr string) error {
+	if err := f.lock.setListen(addr); err != nil {
+		return fmt.Errorf("write the lock file of %s: %w", f.path, advise(err))
+	}
+	return nil
+}
+
+// Close gives the lock back, after a Write that still runs. The lock file stays, empty.
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	return f.lock.release()
+}
+
+// Write makes the file hold v, and returns its manifest once both are safe on disk. Readers see the old file or the new
+// one. After an error the old file is whole, and the next Write starts anew; the error says the step, the path, and for the
+// usual troubles of a disk what to do. It is a [*HeldError] where the lock file was removed and another process took it.
+//
+// All Views that a File is given come from one [snapshot.Table]. Where v is what the last Write wrote, and nobody has
+// touched the file since, only the manifest is written anew.
+func (f *File) Write(v *snapshot.View, reason Reason) (Manifest, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, err := f.write(v, reason)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("flush %s: %w", filepath.Base(f.path), advise(err))
+	}
+	return m, nil
+}
+
+func (f *File) write(v *snapshot.View, reason Reason) (Manifest, error) {
+	if f.closed {
+		return Manifest{}, os.ErrClosed
+	}
+	if err := f.claim(); err != nil {
+		return Manifest{}, err
+	}
+	last := f.last
+	f.last = written{}
+	m := describe(v, reason, f.version)
+	if last.holds(v) && last.untouched(f.path) {
+		m.Bytes, m.SHA256 = last.manifest.Bytes, last.manifest.SHA256
+		if err := f.replaceManifest(m); err != nil {
+			return Manifest{}, err
+		}
+	} else if err := f.replaceBoth(v, &m); err != nil {
+		return Manifest{}, err
+	}
+	info, err := os.Lstat(f.path)
+	if err != nil {
+		return Manifest{}, err
+	}
+	f.last = written{view: weak.Make(v), shape: weak.Make(v.Shape()), version: v.Version(), manifest: m, file: info}
+	return m, nil
+}
+
+// claim makes the folder where it is gone, holds the lock on what is there now, and knows what that is.
+func (f *File) claim() error {
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
+		return err
+	}
+	taken, err := f.lock.renew()
+	if err != nil {
+		return err
+	}
+	if taken {
+		f.disk, f.last = disk{}, written{}
+	}
+	if !f.disk.known {
+		f.learn(verifyAll)
+	}
+	return nil
+}
+
+// holds says whether v is the state that was written. A View whose position alone has moved on has the same rows.
+func (w *written) holds(v *snapshot.View) bool {
+	if w.file == nil {
+		return false
+	}
+	return w.view == weak.Make(v) || w.shape == weak.Make(v.Shape()) && w.version == v.Version() &&
+		w.manifest.Rows == v.Rows() && w.manifest.Bytes == v.Bytes()
+}
+
+// untouched says whether the file at path is the very one that was written.
+func (w *written) untouched(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && os.SameFile(info, w.file) && info.Size() == w.file.Size() && info.ModTime().Equal(w.file.ModTime())
+}
+
+// replaceBoth writes file and manifest beside the old ones, then puts both in their place. A crash between the two renames
+// leaves a manifest under its temporary name that fits the file: learn ends that at the next start.
+func (f *File) replaceBoth(v *snapshot.View, m *Manifest) (err error) {
+	renamed := false
+	defer func() {
+		if err != nil && f.lock.held() { // else they may be another's
+			os.Remove(f.dataTmp())
+			if !renamed {
+				os.Remove(f.manifestTmp())
+			}
+		}
+	}()
+	data, err := f.writeData(v, m)
+	if err != nil {
+		return err
+	}
+	if err := f.writeManifest(*m); err != nil {
+		return err
+	}
+	if err := f.keepAside(); err != nil {
+		return err
+	}
+	// The folder may have been replaced since claim, and what has our temporary name now may be another's, half written.
+	if there, err := os.Lstat(f.dataTmp()); err != nil {
+		return err
+	} else if !f.lock.held() || !os.SameFile(data, there) {
+		return fmt.Errorf("the folder %s was replaced meanwhile", filepath.Dir(f.path))
+	}
+	if err := os.Rename(f.dataTmp(), f.path); err != nil {
+		return err
+	}
+	renamed = true
+	atRename()
+	if err := os.Rename(f.manifestTmp(), f.manifest); err != nil {
+		return err
+	}
+	f.disk.aside = ""
+	return syncFolder(filepath.Dir(f.path))
+}
+
+// atRename is called between the two renames; tests pull the plug there.
+var atRename = func() {}
+
+func (f *File) replaceManifest(m Manifest) error {
+	err := f.writeManifest(m)
+	if err == nil {
+		err = os.Rename(f.manifestTmp(), f.manifest)
+	}
+	if err != nil {
+		os.Remove(f.manifestTmp())
+		return err
+	}
+	return syncFolder(filepath.Dir(f.manifest))
+}
+
+// writeData writes v to the temporary file and syncs it, and sets the bytes and SHA-256 of m.
+func (f *File) writeData(v *snapshot.View, m *Manifest) (os.FileInfo, error) {
+	return writeTmp(f.dataTmp(), f.path, func(file *os.File) (err error) {
+		w := newHashingWriter(file)
+		// Deferred, so that the hasher ends whatever happens in WriteTo.
+		defer func() {
+			sum, n, ferr := w.finish()
+			if err == nil {
+				err = ferr
+			}
+			m.SHA256, m.Bytes = sum, n
+		}()
+		_, err = v.WriteTo(w)
+		return err
+	})
+}
+
+func (f *File) writeManifest(m Manifest) error {
+	data, err := m.encode()
+	if err != nil {
+		return fmt.Errorf("encode manifest: %w", err)
+	}
+	_, err = writeTmp(f.manifestTmp(), f.manifest, func(file *os.File) error {
+		_, err := file.Write(data)
+		return err
+	})
+	return err
+}
+
+// writeTmp makes a file at tmp, with the mode and, where permitted, the owner of the one at like, if there is one; has it
+// filled; and syncs it. It never opens what is there already: that may be a link.
+func writeTmp(tmp, like string, fill func(*os.File) error) (os.FileInfo, error) {
+	if err := os.Remove(tmp); err != nil && !missing(err) {
+		return nil, err
+	}
+	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if old, err := os.Stat(like); err == nil && old.Mode().IsRegular() {
+		if st, ok := old.Sys().(*syscall.Stat_t); ok {
+			file.Chown(int(st.Uid), int(st.Gid)) // root only; the file is as good with our own
+		}
+		if err := file.Chmod(old.Mode().Perm()); err != nil && !errors.Is(err, os.ErrPermission) {
+			return nil, err
+		}
+	}
+	if err := fill(file); err != nil {
+		return nil, err
+	}
+	if err := file.Sync(); err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return info, file.Close()
+}
+
+// syncFolder makes the names in the folder durable: a rename is atomic at once, but may be undone by a power cut until then.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) { // EINVAL: this file system has no such thing
+		return err
+	}
+	return nil
+}
+
+// advise adds to an error of the disk what to do about it.
+func advise(err error) error {
+	var held *HeldError
+	switch {
+	case errors.As(err, &held):
+		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w; free some space (or inodes) on that volume", err)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w; mount that volume writable", err)
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return fmt.Errorf("%w; let user %d write to that folder", err, os.Geteuid())
+	case errors.Is(err, syscall.EIO):
+		return fmt.Errorf("%w; the device fails: look at the kernel's log", err)
+	case errors.Is(err, syscall.EFBIG):
+		return fmt.Errorf("%w; raise the limit on file size (ulimit -f)", err)
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return fmt.Errorf("%w; raise the limit on open files (ulimit -n)", err)
+	}
+	return err
+}

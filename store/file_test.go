@@ -1,0 +1,220 @@
+package store_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"capture/snapshot"
+	"capture/store"
+)
+
+func TestWrite(t *testing.T) {
+	for _, n := range []int{0, 1, 1000, 60_000} { // none, one chunk, more than one, enough to start write-back
+		path := filepath.Join(t.TempDir(), "data", "fallback", "feedback.json")
+		v := votes(n, strings.Repeat("x", 200)).View()
+		f := open(t, path)
+		if f.Note() != "" {
+			t.Error("something to note about an empty folder")
+		}
+		m := write(t, f, v, store.ReasonStart)
+		if !bytes.Equal(read(t, path), content(t, v)) {
+			t.Fatalf("%d rows: the file is not the view", n)
+		}
+		if got := checkPair(t, path); got.SHA256 != m.SHA256 || got.Rows != n || got.Bytes != v.Bytes() {
+			t.Fatalf("the manifest on disk is not the one that was returned: %+v", got)
+		}
+		if names := leftovers(t, path); names != nil {
+			t.Errorf("left over: %v", names)
+		}
+	}
+}
+
+func TestManifest(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	write(t, open(t, path), votes(2, "x").View(), store.ReasonChange)
+	text := read(t, filepath.Join(filepath.Dir(path), "feedback.manifest.json"))
+	if !bytes.HasPrefix(text, []byte("{\n  \"format\": 1,\n")) || !bytes.HasSuffix(text, []byte("}\n")) {
+		t.Errorf("not indented, or no newline at its end: %s", text)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(text, &m); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]any{
+		"lsn": "0/16B3748", "commit_time": "2026-11-23T16:00:00.500000Z", "reason": "change", "written_by": "capture 1.2.3",
+		"source": "logical", "database": "app", "system_id": "7300000000000000001", "server_version": "15.1", "rows": 2.0,
+	} {
+		if m[name] != want {
+			t.Errorf("%s is %v, not %v", name, m[name], want)
+		}
+	}
+	if !bytes.Contains(text, []byte(`"default": "'<none>'"`)) || !bytes.Contains(text, []byte(`"name": "votes"`)) {
+		t.Errorf("columns or table are missing: %s", text)
+	}
+	if _, err := time.Parse("2006-01-02T15:04:05.000000Z", m["written_at"].(string)); err != nil {
+		t.Error(err)
+	}
+
+	unknown := snapshot.NewTable()
+	unknown.Load(&snapshot.Shape{Schema: "public", Table: "votes"}, snapshot.Origin{Source: "poll"})
+	unknown.Commit(snapshot.Position{})
+	path = filepath.Join(t.TempDir(), "feedback.json")
+	write(t, open(t, path), unknown.View(), store.ReasonStart)
+	text = read(t, store.ManifestPath(path))
+	if bytes.Contains(text, []byte("lsn")) || bytes.Contains(text, []byte("commit_time")) {
+		t.Errorf("says a position that the source does not know: %s", text)
+	}
+	if got := store.ManifestPath("a/x.json"); got != "a/x.manifest.json" {
+		t.Errorf("ManifestPath: %s", got)
+	}
+	if _, err := store.ReadManifest("nowhere/x.json"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("ReadManifest of nothing: %v", err)
+	}
+}
+
+// TestUnchanged sees that an unchanged file is not written again, and that a touched one is.
+func TestUnchanged(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f := open(t, path)
+	tab := votes(10, "x")
+	write(t, f, tab.View(), store.ReasonStart)
+	inode := func() os.FileInfo {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	first := inode()
+	write(t, f, tab.View(), store.ReasonInterval)
+	tab.Advance(snapshot.Position{LSN: 0x16B3800})
+	write(t, f, tab.View(), store.ReasonInterval)
+	if !os.SameFile(first, inode()) {
+		t.Error("an unchanged file was written again")
+	}
+	if m := checkPair(t, path); m.Reason != store.ReasonInterval || m.LSN != "0/16B3800" {
+		t.Errorf("the manifest was not renewed: %+v", m)
+	}
+
+	for what, harm := range map[string]func() error{
+		"edited":  func() error { return os.WriteFile(path, []byte("[]\n"), 0o644) },
+		"removed": func() error { return os.Remove(path) },
+		"copied": func() error {
+			if err := os.Rename(path, path+".x"); err != nil {
+				return err
+			}
+			return os.WriteFile(path, []byte("{}"), 0o644)
+		},
+	} {
+		if err := harm(); err != nil {
+			t.Fatal(err)
+		}
+		write(t, f, tab.View(), store.ReasonInterval)
+		if !bytes.Equal(read(t, path), content(t, tab.View())) {
+			t.Errorf("%s: not written again", what)
+		}
+		checkPair(t, path)
+	}
+
+	put(tab, 3, "y")
+	tab.Commit(snapshot.Position{})
+	write(t, f, tab.View(), store.ReasonChange)
+	if !bytes.Equal(read(t, path), content(t, tab.View())) {
+		t.Error("a change of the same length was not written")
+	}
+}
+
+func TestModeAndLinkStay(t *testing.T) {
+	dir := t.TempDir()
+	real, link := filepath.Join(dir, "real", "feedback.json"), filepath.Join(dir, "link.json")
+	if err := os.Symlink("real/feedback.json", link); err != nil { // leads to nothing yet
+		t.Fatal(err)
+	}
+	f := open(t, link)
+	write(t, f, votes(1, "x").View(), store.ReasonStart)
+	if err := os.Chmod(real, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(real, os.Getuid(), os.Getgid()); err != nil {
+		t.Fatal(err)
+	}
+	write(t, f, votes(2, "x").View(), store.ReasonStart)
+	if info, err := os.Lstat(real); err != nil || info.Mode() != 0o640 {
+		t.Errorf("the mode changed: %v, %v", info.Mode(), err)
+	}
+	if target, err := os.Readlink(link); err != nil || target != "real/feedback.json" {
+		t.Errorf("the link changed: %q, %v", target, err)
+	}
+	if m := checkPair(t, link); m.Rows != 2 {
+		t.Errorf("%d rows through the link", m.Rows)
+	}
+	if _, err := store.Open(real, owner); !errors.As(err, new(*store.HeldError)) {
+		t.Errorf("opened a second time by its real name: %v", err)
+	}
+	if got, held, err := store.ReadOwner(link); err != nil || !held || got.Version != "1.2.3" {
+		t.Errorf("ReadOwner through the link: %+v, %v, %v", got, held, err)
+	}
+}
+
+func TestFolderRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a", "b", "feedback.json")
+	f := open(t, path)
+	tab := votes(10, "x")
+	for range 3 {
+		write(t, f, tab.View(), store.ReasonChange)
+		checkPair(t, path)
+		if err := os.RemoveAll(filepath.Dir(filepath.Dir(path))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, f, tab.View(), store.ReasonChange)
+	checkPair(t, path)
+	if _, err := store.Open(path, owner); !errors.As(err, new(*store.HeldError)) {
+		t.Errorf("a second one in the new folder: %v", err)
+	}
+}
+
+func TestRefused(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := store.Open(dir, owner); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a folder as the file: %v", err)
+	}
+	plain := filepath.Join(dir, "plain")
+	if err := os.WriteFile(plain, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(filepath.Join(plain, "feedback.json"), owner); err == nil || !strings.Contains(err.Error(), plain) {
+		t.Errorf("a file as the folder: %v", err)
+	}
+	f := open(t, filepath.Join(dir, "feedback.json"))
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(votes(1, "x").View(), store.ReasonStop); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Write after Close: %v", err)
+	}
+}
+
+// BenchmarkWrite is a file of about 100 MB, synced and hashed.
+func BenchmarkWrite(b *testing.B) {
+	f, err := store.Open(filepath.Join(b.TempDir(), "feedback.json"), owner)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	tab := votes(33_000, strings.Repeat("x", 3000))
+	b.SetBytes(tab.View().Bytes())
+	for b.Loop() {
+		put(tab, 1, "changed")
+		tab.Commit(snapshot.Position{})
+		if _, err := f.Write(tab.View(), store.ReasonChange); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package store_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"capture/store"
+)
+
+// hold keeps a file until its standard input ends.
+func hold(args []string) error {
+	f, err := store.Open(args[0], store.Owner{PID: os.Getpid(), Host: "there", Version: "9.9", Started: owner.Started})
+	if err != nil {
+		return err
+	}
+	if err := f.SetListen("127.0.0.1:4711"); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	bufio.NewReader(os.Stdin).ReadByte()
+	return f.Close()
+}
+
+func TestSecondRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	if o, held, err := store.ReadOwner(path); err != nil || held || o != (store.Owner{}) {
+		t.Fatalf("ReadOwner of nothing: %+v, %v, %v", o, held, err)
+	}
+	cmd := child("hold", path)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	started(t, cmd)
+	_, err = store.Open(path, owner)
+	var held *store.HeldError
+	if !errors.As(err, &held) {
+		t.Fatalf("not refused: %v", err)
+	}
+	if o := held.Owner; o.PID != cmd.Process.Pid || o.Host != "there" || o.Listen != "127.0.0.1:4711" || o.Version != "9.9" {
+		t.Errorf("the owner is %+v", o)
+	}
+	for _, want := range []string{fmt.Sprint("pid ", cmd.Process.Pid), `"there"`, "127.0.0.1:4711", "2026-11-23T08:00:00Z", "--output"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+	if o, isHeld, err := store.ReadOwner(path); err != nil || !isHeld || o != held.Owner {
+		t.Errorf("ReadOwner: %+v, %v, %v", o, isHeld, err)
+	}
+
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path + ".lock"); err != nil || info.Size() != 0 {
+		t.Errorf("the lock file after a clean end: %v, %v", info, err)
+	}
+	open(t, path)
+}
+
+func TestLockDiesWithItsProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	cmd := child("hold", path)
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	started(t, cmd)
+	cmd.Process.Kill()
+	cmd.Wait()
+	if o, held, err := store.ReadOwner(path); err != nil || held {
+		t.Errorf("ReadOwner after a kill: %+v, %v, %v", o, held, err)
+	}
+	open(t, path)
+	if o, held, err := store.ReadOwner(path); err != nil || !held || o != owner {
+		t.Errorf("ReadOwner of the next: %+v, %v, %v", o, held, err)
+	}
+}
+
+// TestAskingDisturbsNobody opens a file again and again while others ask who keeps it, as health checks do.
+func TestAskingDisturbsNobody(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, _, err := store.ReadOwner(path); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range 300 {
+		f, err := store.Open(path, owner)
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		f.Close()
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// TestLockFileRemoved takes the lock file, then the whole folder, away from a daemon and gives them to a second one.
+func TestLockFileRemoved(t *testing.T) {
+	for what, remove := range map[string]func(path string) error{
+		"lock file": func(path string) error { return os.Remove(path + ".lock") },
+		"folder":    func(path string) error { return os.Rename(filepath.Dir(path), filepath.Dir(path)+".old") },
+	} {
+		path := filepath.Join(t.TempDir(), "data", "feedback.json")
+		v := votes(3, "x").View()
+		first := open(t, path)
+		write(t, first, v, store.ReasonStart)
+		if err := remove(path); err != nil {
+			t.Fatal(err)
+		}
+		second := open(t, path) // can't know of the first
+		if _, err := first.Write(v, store.ReasonChange); !errors.As(err, new(*store.HeldError)) {
+			t.Fatalf("%s: two writers: %v", what, err)
+		}
+		write(t, second, v, store.ReasonStart)
+		second.Close()
+		write(t, first, v, store.ReasonChange)
+		checkPair(t, path)
+		if _, err := store.Open(path, owner); !errors.As(err, new(*store.HeldError)) {
+			t.Errorf("%s: the first holds nothing now: %v", what, err)
+		}
+	}
+}
+
+func TestLockFileOfAnyKind(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(other, []byte("precious"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(other, path+".lock"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Open(path, owner); err == nil {
+		t.Error("followed a link")
+	}
+	if string(read(t, other)) != "precious" {
+		t.Error("wrote through a link")
+	}
+	os.Remove(path + ".lock")
+	if err := os.WriteFile(path+".lock", []byte("{\"pid\":\"x\x00"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	open(t, path)
+	if o, _, _ := store.ReadOwner(path); o != owner {
+		t.Errorf("the owner is %+v", o)
+	}
+}

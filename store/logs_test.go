@@ -1,0 +1,326 @@
+package store_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"capture/store"
+)
+
+// screen is a stderr that can be read while it is written.
+type screen struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *screen) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func logConfig(dir string, stderr io.Writer) store.LogConfig {
+	return store.LogConfig{
+		Usage: filepath.Join(dir, "usage", "usage.log"), Error: filepath.Join(dir, "errors", "error.log"),
+		MaxSizeMB: 10, MaxBackups: 5, Stderr: stderr, Name: "capture",
+	}
+}
+
+func openLogs(t *testing.T, cfg store.LogConfig) *store.Logs {
+	t.Helper()
+	l, err := store.OpenLogs(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+type line struct {
+	Time    time.Time `json:"@timestamp"`
+	Level   string    `json:"@level"`
+	Message string    `json:"@message"`
+	Module  string    `json:"@module"`
+	Writer  int
+	N       int
+}
+
+func parse(data []byte) (lines []line, err error) {
+	for text := range bytes.Lines(data) {
+		var l line
+		if err := json.Unmarshal(text, &l); err != nil {
+			return nil, fmt.Errorf("%q: %w", text, err)
+		}
+		lines = append(lines, l)
+	}
+	return lines, nil
+}
+
+func lines(t *testing.T, path string) []line {
+	t.Helper()
+	l, err := parse(read(t, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func messages(t *testing.T, path string) (out []string) {
+	t.Helper()
+	for _, l := range lines(t, path) {
+		out = append(out, l.Message)
+	}
+	return out
+}
+
+func TestLogs(t *testing.T) {
+	var stderr screen
+	cfg := logConfig(t.TempDir(), &stderr)
+	l := openLogs(t, cfg)
+	log := l.Logger()
+	log.Debug("unseen")
+	log.Info("one", "rows", 1)
+	log.Named("store").Warn("two")
+	log.With("a", 1).Error("three\nlines\nlong")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	log.Info("too late")
+	if got := messages(t, cfg.Usage); !slices.Equal(got, []string{"one", "two", "three\nlines\nlong"}) {
+		t.Errorf("usage.log: %q", got)
+	}
+	if got := messages(t, cfg.Error); !slices.Equal(got, []string{"three\nlines\nlong"}) {
+		t.Errorf("error.log: %q", got)
+	}
+	if got, err := parse([]byte(stderr.String())); err != nil || len(got) != 3 || got[1].Module != "capture.store" {
+		t.Errorf("stderr: %+v, %v", got, err)
+	}
+	if text := read(t, cfg.Usage); !bytes.Contains(text, []byte(`Z"`)) {
+		t.Errorf("not in UTC: %s", text)
+	}
+
+	stderr = screen{}
+	cfg = logConfig(t.TempDir(), &stderr)
+	cfg.Terminal, cfg.Level = true, hclog.Debug
+	l = openLogs(t, cfg)
+	l.Logger().Debug("seen", "rows", 1)
+	l.Close()
+	if text := stderr.String(); !strings.Contains(text, "[DEBUG] capture: seen: rows=1") || strings.Contains(text, "{") {
+		t.Errorf("on a terminal: %q", text)
+	}
+	if got := messages(t, cfg.Usage); !slices.Equal(got, []string{"seen"}) {
+		t.Errorf("usage.log: %q", got)
+	}
+}
+
+func TestLogConfigRefused(t *testing.T) {
+	for _, spoil := range []func(*store.LogConfig){
+		func(c *store.LogConfig) { c.Error = filepath.Join(filepath.Dir(c.Usage), ".", "usage.log") },
+		func(c *store.LogConfig) { c.MaxSizeMB = 0 },
+		func(c *store.LogConfig) { c.MaxBackups = -1 },
+	} {
+		cfg := logConfig(t.TempDir(), io.Discard)
+		spoil(&cfg)
+		if l, err := store.OpenLogs(cfg); err == nil {
+			l.Close()
+			t.Errorf("taken: %+v", cfg)
+		}
+	}
+	for _, none := range []string{"", os.DevNull} {
+		cfg := logConfig(t.TempDir(), io.Discard)
+		cfg.Usage, cfg.Error = none, none
+		l := openLogs(t, cfg)
+		l.Logger().Info("nowhere")
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestRotation writes from many goroutines at once through several rotations, and finds every line, whole and in order.
+func TestRotation(t *testing.T) {
+	cfg := logConfig(t.TempDir(), io.Discard)
+	cfg.MaxSizeMB, cfg.MaxBackups = 1, 1000
+	l := openLogs(t, cfg)
+	const writers, each = 8, 3000
+	var wg sync.WaitGroup
+	for w := range writers {
+		log := l.Logger().Named(fmt.Sprint(w))
+		wg.Go(func() {
+			for n := range each {
+				log.Info("transaction", "Writer", w, "N", n, "keys", strings.Repeat("k", n%400))
+			}
+		})
+	}
+	wg.Wait()
+	within(t, "all is written", func() bool { return l.Err() == nil })
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	backups, err := filepath.Glob(filepath.Join(filepath.Dir(cfg.Usage), "usage-*.log"))
+	if err != nil || len(backups) < 4 {
+		t.Fatalf("%d backups, %v", len(backups), err)
+	}
+	slices.Sort(backups)
+	var next [writers]int
+	for _, path := range append(backups, cfg.Usage) {
+		if info, err := os.Stat(path); err != nil || info.Size() > 1<<20 {
+			t.Errorf("%s is too large: %v", path, err)
+		}
+		for _, l := range lines(t, path) {
+			if l.N != next[l.Writer] {
+				t.Fatalf("%s: writer %d: line %d after %d", path, l.Writer, l.N, next[l.Writer]-1)
+			}
+			next[l.Writer]++
+		}
+	}
+	for w, n := range next {
+		if n != each {
+			t.Errorf("writer %d: %d lines", w, n)
+		}
+	}
+}
+
+func TestRotationKeepsSoMany(t *testing.T) {
+	cfg := logConfig(t.TempDir(), io.Discard)
+	cfg.MaxSizeMB, cfg.MaxBackups = 1, 2
+	l := openLogs(t, cfg)
+	for range 6000 {
+		l.Logger().Info("transaction", "keys", strings.Repeat("k", 1000))
+	}
+	l.Close()
+	within(t, "two backups are left", func() bool {
+		backups, _ := filepath.Glob(filepath.Join(filepath.Dir(cfg.Usage), "usage-*.log"))
+		return len(backups) == 2
+	})
+}
+
+// TestLogFolderTrouble starts without a folder that can be made, mends that, removes it, and moves the file.
+func TestLogFolderTrouble(t *testing.T) {
+	var stderr screen
+	dir := t.TempDir()
+	cfg := logConfig(dir, &stderr)
+	usage := filepath.Dir(cfg.Usage)
+	if err := os.WriteFile(usage, nil, 0o644); err != nil { // a file in the folder's place stops root too
+		t.Fatal(err)
+	}
+	l := openLogs(t, cfg)
+	log := l.Logger()
+	log.Info("one")
+	log.Error("two")
+	within(t, "trouble is shown", func() bool { return l.Err() != nil })
+	if err := l.Err(); !strings.Contains(err.Error(), cfg.Usage) {
+		t.Errorf("the trouble is %v", err)
+	}
+	within(t, "the other log is written", func() bool { data, _ := os.ReadFile(cfg.Error); return len(data) > 0 })
+	if err := os.Remove(usage); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "trouble is over", func() bool { return l.Err() == nil })
+	within(t, "the log is there", func() bool { _, err := os.Stat(cfg.Usage); return err == nil })
+	within(t, "nothing was lost", func() bool { return len(messages(t, cfg.Usage)) == 2 })
+	within(t, "both are said", func() bool {
+		return strings.Count(stderr.String(), "can't be written") == 1 && strings.Count(stderr.String(), "written again") == 1
+	})
+
+	if err := os.RemoveAll(usage); err != nil {
+		t.Fatal(err)
+	}
+	log.Info("three")
+	within(t, "the folder is made again", func() bool { data, _ := os.ReadFile(cfg.Usage); return len(data) > 0 })
+	if err := os.Rename(cfg.Usage, cfg.Usage+".1"); err != nil {
+		t.Fatal(err)
+	}
+	log.Info("four")
+	within(t, "the file is made again", func() bool { data, _ := os.ReadFile(cfg.Usage); return len(data) > 0 })
+	if err := os.Rename(cfg.Usage, cfg.Usage+".2"); err != nil {
+		t.Fatal(err)
+	}
+	l.Reopen()
+	within(t, "the file is opened anew", func() bool { _, err := os.Stat(cfg.Usage); return err == nil })
+	log.Info("five")
+	l.Close()
+	for path, want := range map[string]string{cfg.Usage + ".1": "three", cfg.Usage + ".2": "four", cfg.Usage: "five"} {
+		if got := messages(t, path); !slices.Equal(got, []string{want}) {
+			t.Errorf("%s: %q", path, got)
+		}
+	}
+}
+
+// TestLogIsNoFile sees that what is not a regular file is neither waited for nor moved away.
+func TestLogIsNoFile(t *testing.T) {
+	cfg := logConfig(t.TempDir(), io.Discard)
+	if err := os.MkdirAll(cfg.Error, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(cfg.Usage), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(cfg.Usage, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l := openLogs(t, cfg)
+	for range 10_000 {
+		l.Logger().Error("lost")
+	}
+	within(t, "both are in trouble", func() bool {
+		err := l.Err()
+		return err != nil && strings.Contains(err.Error(), cfg.Usage) && strings.Contains(err.Error(), cfg.Error)
+	})
+	if err := l.Close(); err == nil {
+		t.Error("closed as if nothing were")
+	}
+	for _, path := range []string{cfg.Usage, cfg.Error} {
+		if info, err := os.Lstat(path); err != nil || info.Mode().IsRegular() {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
+	}
+}
+
+// TestStuckStderr logs more than a pipe that nobody reads can take.
+func TestStuckStderr(t *testing.T) {
+	r, w := io.Pipe()
+	cfg := logConfig(t.TempDir(), w)
+	l := openLogs(t, cfg)
+	const n = 10_000
+	for range n {
+		l.Logger().Info("line")
+	}
+	within(t, "usage.log has all", func() bool { return bytes.Count(read(t, cfg.Usage), []byte("\n")) == n })
+	l.Close()
+	r.Close()
+}
+
+func TestLineTooLong(t *testing.T) {
+	var stderr screen
+	cfg := logConfig(t.TempDir(), &stderr)
+	cfg.MaxSizeMB = 1
+	l := openLogs(t, cfg)
+	l.Logger().Info("long", "keys", strings.Repeat("k", 2<<20))
+	l.Logger().Info("short")
+	l.Close()
+	if got := messages(t, cfg.Usage); !slices.Equal(got, []string{"short"}) {
+		t.Errorf("usage.log: %q", got)
+	}
+	if !strings.Contains(stderr.String(), `"lines_dropped":1`) {
+		t.Error("not said")
+	}
+}

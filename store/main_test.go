@@ -1,0 +1,193 @@
+package store_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"capture/snapshot"
+	"capture/store"
+)
+
+// children are what this test binary does when a test starts it again: the tests of killed processes, other users, other
+// mounts and limits. Each prints "ready" or an answer, and exits.
+var children = map[string]func(args []string) error{
+	"hold":  hold,
+	"write": writeForEver,
+	"crash": crashBetweenRenames,
+}
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv("STORE_TEST_CHILD"); name != "" {
+		if err := children[name](os.Args[1:]); err != nil {
+			fmt.Println("error:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func child(name string, args ...string) *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), "STORE_TEST_CHILD="+name)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// started starts cmd and returns once it has printed a line.
+func started(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	go io.Copy(io.Discard, out)
+	return strings.TrimSpace(line)
+}
+
+func key(id int) snapshot.Key { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
+
+// votes is a table of n rows whose text is fill.
+func votes(n int, fill string) *snapshot.Table {
+	t := snapshot.NewTable()
+	t.Load(&snapshot.Shape{
+		Schema: "public", Table: "votes", Key: []int{0},
+		Columns: []snapshot.Column{
+			{Name: "vote_id", TypeName: "integer", NotNull: true, Default: "nextval('votes_vote_id_seq'::regclass)"},
+			{Name: "comment", TypeName: "text", Default: "'<none>'"},
+		},
+	}, snapshot.Origin{Source: "logical", Database: "app", SystemID: "7300000000000000001", ServerVersion: "15.1"})
+	for i := range n {
+		put(t, i, fill)
+	}
+	t.Commit(snapshot.Position{LSN: 0x16B3748, CommitTime: time.Date(2026, 11, 23, 16, 0, 0, 500_000_000, time.UTC)})
+	return t
+}
+
+func put(t *snapshot.Table, id int, fill string) {
+	t.Put(key(id), fmt.Appendf(nil, `{"vote_id":%d,"comment":%q}`, id, fill))
+}
+
+func content(t *testing.T, v *snapshot.View) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if _, err := v.WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+var owner = store.Owner{PID: os.Getpid(), Host: "here", Version: "1.2.3", Started: time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)}
+
+func open(t *testing.T, path string) *store.File {
+	t.Helper()
+	f, err := store.Open(path, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func write(t *testing.T, f *store.File, v *snapshot.View, reason store.Reason) store.Manifest {
+	t.Helper()
+	m, err := f.Write(v, reason)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// checkPair checks that file and manifest are whole and fit each other.
+func checkPair(t *testing.T, path string) store.Manifest {
+	t.Helper()
+	m, err := store.ReadManifest(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := read(t, path)
+	if m.Bytes != int64(len(data)) || m.SHA256 != digest(data) {
+		t.Fatalf("the manifest says %d bytes, %s; the file is %d, %s", m.Bytes, m.SHA256, len(data), digest(data))
+	}
+	if rows := rowsOf(t, data); rows != m.Rows {
+		t.Fatalf("the manifest says %d rows; the file has %d", m.Rows, rows)
+	}
+	return m
+}
+
+func rowsOf(t *testing.T, data []byte) int {
+	t.Helper()
+	var rows []json.RawMessage
+	if err := json.Unmarshal(data, &rows); err != nil {
+		t.Fatalf("not valid: %v", err)
+	}
+	return len(rows)
+}
+
+// leftovers are the names in the folder of path beyond file, manifest and lock.
+func leftovers(t *testing.T, path string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		switch e.Name() {
+		case "feedback.json", "feedback.manifest.json", "feedback.json.lock":
+		default:
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
+// within waits for a condition.
+func within(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never happened: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

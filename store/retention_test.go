@@ -1,0 +1,79 @@
+package store_test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestLogMaxAge: rotated files that are too old go, also those that an earlier run left; others' files stay.
+func TestLogMaxAge(t *testing.T) {
+	dir := t.TempDir()
+	cfg := logConfig(dir, io.Discard)
+	cfg.MaxAgeDays = 1
+	folder := filepath.Dir(cfg.Usage)
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	stamp := func(age time.Duration) string {
+		return filepath.Join(folder, "usage-"+time.Now().UTC().Add(-age).Format("2006-01-02T15-04-05.000")+".log")
+	}
+	old, young, other := stamp(72*time.Hour), stamp(time.Hour), filepath.Join(folder, "usage-notes.log")
+	for _, path := range []string{old, young, other} {
+		if err := os.WriteFile(path, []byte("{}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	openLogs(t, cfg).Logger().Info("begin")
+	within(t, "the old file goes", func() bool {
+		_, err := os.Stat(old)
+		return os.IsNotExist(err)
+	})
+	for _, path := range []string{young, other} {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestLogBurst: a burst of lines stays within the cap, compressed or not.
+func TestLogBurst(t *testing.T) {
+	for _, compress := range []bool{false, true} {
+		t.Run(fmt.Sprint("compress=", compress), func(t *testing.T) {
+			cfg := logConfig(t.TempDir(), io.Discard)
+			cfg.MaxSizeMB, cfg.MaxBackups, cfg.Compress = 1, 3, compress
+			logs := openLogs(t, cfg)
+			log := logs.Logger()
+			pad := strings.Repeat("x", 400)
+			for i := range 12_000 { // 6 MB
+				log.Info("captured", "n", i, "pad", pad)
+			}
+			if err := logs.Close(); err != nil {
+				t.Fatal(err)
+			}
+			within(t, "the logs are within their cap", func() bool {
+				files, _ := filepath.Glob(filepath.Join(filepath.Dir(cfg.Usage), "*"))
+				size, zipped := int64(0), 0
+				for _, f := range files {
+					info, err := os.Stat(f)
+					if err != nil {
+						return false // it was just put away
+					}
+					size += info.Size()
+					if strings.HasSuffix(f, ".gz") {
+						zipped++
+					}
+				}
+				want := 0
+				if compress {
+					want = 3
+				}
+				return len(files) == 4 && zipped == want && size <= 4<<20
+			})
+		})
+	}
+}
