@@ -1,0 +1,327 @@
+package pgserver_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/internal/pgserver"
+)
+
+// asChild makes the test program a mere owner of a server, for the test that kills it.
+const asChild = "PGSERVER_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asChild) != "" {
+		ownServer()
+	}
+	os.Exit(pgserver.Main(m.Run))
+}
+
+func ownServer() {
+	s, err := pgserver.Start(context.Background(), pgserver.Options{Dir: os.Getenv(asChild)})
+	if err != nil {
+		fmt.Println("failed:", err)
+		os.Exit(1)
+	}
+	fmt.Println(s.PID(), s.Dir())
+	select {}
+}
+
+// openDir is a temporary folder that the server's user may enter, unlike t.TempDir.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pgserver-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func connect(t *testing.T, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+func exec1(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func ask[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) T {
+	t.Helper()
+	var v T
+	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+func wait(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited a minute for this: %s", what)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func TestDatabaseIsFreshAndDropped(t *testing.T) {
+	var name string
+	t.Run("Use It, with / odd 'name'", func(t *testing.T) {
+		conn := connect(t, pgserver.Database(t))
+		name = ask[string](t, conn, "SELECT current_database()")
+		if got := ask[string](t, conn, "SELECT current_setting('wal_level') || current_setting('server_encoding')"); got != "logicalUTF8" {
+			t.Errorf("wal_level and encoding are %s", got)
+		}
+		exec1(t, conn, "CREATE TABLE votes (id int)")
+		// All that keeps a database from being dropped is left behind.
+		ask[string](t, conn, "SELECT slot_name::text FROM pg_create_logical_replication_slot('left', 'pgoutput')")
+		exec1(t, conn, "BEGIN; INSERT INTO votes VALUES (1); PREPARE TRANSACTION 'left'")
+		exec1(t, conn, "BEGIN; LOCK TABLE votes IN ACCESS SHARE MODE")
+	})
+	conn := connect(t, pgserver.Shared(t).URL("postgres"))
+	if n := ask[int](t, conn, "SELECT count(*)::int FROM pg_database WHERE datname = $1", name); n != 0 {
+		t.Errorf("database %s is still there", name)
+	}
+	latin := connect(t, pgserver.Database(t, "TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"))
+	if got := ask[string](t, latin, "SELECT current_setting('server_encoding')"); got != "LATIN1" {
+		t.Errorf("encoding is %s", got)
+	}
+}
+
+func TestStopKillAndStartAgain(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	s := pgserver.ForTest(t, pgserver.Options{Dir: dir, Settings: map[string]string{"application_name": `it's a \ test`}})
+	conn := connect(t, s.URL("postgres"))
+	if got := ask[string](t, conn, "SELECT reset_val FROM pg_settings WHERE name = 'application_name'"); got != `it's a \ test` {
+		t.Errorf("the setting came through as %q", got)
+	}
+	if want := ask[int](t, conn, "SELECT current_setting('server_version_num')::int"); s.VersionNum() != want {
+		t.Errorf("VersionNum is %d, want %d", s.VersionNum(), want)
+	}
+	exec1(t, conn, "CREATE TABLE votes AS SELECT 1 AS n")
+
+	busy := connect(t, s.URL("postgres"))
+	running := make(chan error, 1)
+	go func() {
+		_, err := busy.Exec(context.Background(), "DO 'BEGIN LOOP END LOOP; END'") // never looks whether the postmaster lives
+		running <- err
+	}()
+	wait(t, "the endless statement", func() bool {
+		return ask[int](t, conn, "SELECT count(*)::int FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'") == 1
+	})
+	s.Kill()
+	if err := <-running; err == nil {
+		t.Error("the statement ended well on a killed server")
+	}
+	if s.PID() != 0 {
+		t.Errorf("killed, PID is still %d", s.PID())
+	}
+	if _, err := net.Dial("tcp", s.Addr()); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("dialing a killed server: %v", err)
+	}
+
+	for _, mode := range []string{"smart", "fast", "immediate"} {
+		if err := s.StartAgain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		conn := connect(t, s.URL("postgres"))
+		if n := ask[int](t, conn, "SELECT n FROM votes"); n != 1 {
+			t.Errorf("the row is %d", n)
+		}
+		if mode == "smart" {
+			conn.Close(t.Context())
+		}
+		if err := s.Stop(mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Stop("gently"); err == nil {
+		t.Error("an unknown mode was taken")
+	}
+	s.Close()
+	s.Close()
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+func TestReload(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Durable: true})
+	if err := s.Reload(t.Context(), map[string]string{"wal_sender_timeout": "5s"}); err != nil {
+		t.Fatal(err)
+	}
+	conn := connect(t, s.URL("postgres"))
+	if got := ask[string](t, conn, "SHOW wal_sender_timeout"); got != "5s" {
+		t.Errorf("wal_sender_timeout is %s", got)
+	}
+	if got := ask[string](t, conn, "SHOW fsync"); got != "on" {
+		t.Errorf("a durable server has fsync %s", got)
+	}
+	exec1(t, conn, "CREATE ROLE mallory LOGIN")
+	if err := s.WriteFile("pg_hba.conf", []byte("host all mallory 127.0.0.1/32 reject\nhost all all 127.0.0.1/32 trust\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Reload(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := pgx.Connect(t.Context(), strings.Replace(s.URL("postgres"), "postgres@", "mallory@", 1))
+	if pgErr := (*pgconn.PgError)(nil); !errors.As(err, &pgErr) || pgErr.Code != "28000" {
+		t.Errorf("a user that pg_hba.conf rejects got: %v", err)
+	}
+}
+
+func TestStartSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for name, c := range map[string]struct {
+		options pgserver.Options
+		want    string
+	}{
+		"setting":  {pgserver.Options{Settings: map[string]string{"wal_level": "logicall"}}, `invalid value for parameter "wal_level"`},
+		"initdb":   {pgserver.Options{Initdb: []string{"--encoding=KLINGON"}}, "KLINGON"},
+		"programs": {pgserver.Options{Bin: dir}, "no such file"},
+		"port":     {pgserver.Options{Port: taken.Addr().(*net.TCPAddr).Port}, "the port is taken"},
+	} {
+		c.options.Dir = dir
+		s, err := pgserver.Start(t.Context(), c.options)
+		if err == nil {
+			s.Close()
+			t.Errorf("%s: started", name)
+		} else if !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if s, err := pgserver.Start(ctx, pgserver.Options{Dir: dir}); err == nil {
+		s.Close()
+		t.Error("started with a context that had ended")
+	}
+	if os.Geteuid() == 0 {
+		closed := filepath.Join(dir, "closed")
+		if err := os.Mkdir(closed, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := pgserver.Start(t.Context(), pgserver.Options{Dir: closed}); err == nil {
+			s.Close()
+			t.Error("started where the server's user can't go")
+		} else if !strings.Contains(err.Error(), closed+" is closed to the user") {
+			t.Error(err)
+		}
+		if err := os.Remove(closed); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+func TestStandbyFollowsAndIsPromoted(t *testing.T) {
+	t.Parallel()
+	primary := pgserver.ForTest(t, pgserver.Options{})
+	on := connect(t, primary.URL("postgres"))
+	exec1(t, on, "SELECT pg_create_logical_replication_slot('stays', 'pgoutput')")
+	exec1(t, on, "CREATE TABLE votes AS SELECT generate_series(1, 1000) AS n")
+	standby, err := primary.Standby(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standby.Close)
+	exec1(t, on, "INSERT INTO votes VALUES (1001)")
+	copied := connect(t, standby.URL("postgres"))
+	wait(t, "the row on the standby", func() bool { return ask[int](t, copied, "SELECT max(n) FROM votes") == 1001 })
+	if names := ask[string](t, on, "SELECT string_agg(application_name, ',') FROM pg_stat_replication"); names != "standby" {
+		t.Errorf("replicating: %s", names)
+	}
+	if slots := ask[string](t, on, "SELECT string_agg(slot_name, ',') FROM pg_replication_slots"); slots != "stays" {
+		t.Errorf("slots on the primary: %s", slots)
+	}
+
+	primary.Kill()
+	if err := standby.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	exec1(t, copied, "INSERT INTO votes VALUES (1002)")
+	if n := ask[int](t, copied, "SELECT count(*)::int FROM votes"); n != 1002 {
+		t.Errorf("%d rows after the promotion", n)
+	}
+}
+
+// A process that dies without Close leaves neither server nor folder.
+func TestKilledOwner(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	owner := exec.Command(os.Args[0])
+	owner.Env = append(os.Environ(), asChild+"="+dir)
+	out, err := owner.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := owner.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	pid, data, _ := strings.Cut(strings.TrimSpace(line), " ")
+	if err != nil || filepath.Dir(filepath.Dir(data)) != dir {
+		t.Errorf("the owner said %q, %v", line, err)
+	}
+	if err := owner.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = owner.Wait() // killed
+	wait(t, "the folder to go", func() bool {
+		left, err := os.ReadDir(dir)
+		return err == nil && len(left) == 0
+	})
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "the server to stop", func() bool { return !alive(n) })
+}
+
+// alive says whether a process runs; one that has ended but that nobody has waited for does not.
+func alive(pid int) bool {
+	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
+		_, state, _ := strings.Cut(string(stat), ") ")
+		return !strings.HasPrefix(state, "Z")
+	}
+	return syscall.Kill(pid, 0) == nil
+}

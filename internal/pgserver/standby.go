@@ -1,0 +1,141 @@
+package pgserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Standby makes a copy of the running server that follows it by streaming replication, on a port of its own, and returns
+// once it answers. It is the caller's to close. As cluster_name it has "standby", which is also what the primary's
+// synchronous_standby_names can name.
+func (s *Server) Standby(ctx context.Context) (*Server, error) {
+	standby, err := prepare(s.bin, filepath.Dir(s.root))
+	if err != nil {
+		return nil, fmt.Errorf("make a standby: %w", err)
+	}
+	if err := s.follow(ctx, standby); err != nil {
+		standby.Close()
+		return nil, fmt.Errorf("make a standby: %w", err)
+	}
+	return standby, nil
+}
+
+// follow copies the data folder and starts the standby on it. The copy goes through SQL, as not every packaging of the
+// server has pg_basebackup.
+func (s *Server) follow(ctx context.Context, standby *Server) error {
+	// The session stays until the standby streams: its temporary slot keeps the WAL since the start of the copy.
+	conn, err := s.connect(ctx, "postgres")
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	slot := "standby_" + strings.ToLower(filepath.Base(standby.root)[len("capture-postgres-"):])
+	if _, err := conn.Exec(ctx, "SELECT pg_create_physical_replication_slot($1, true, true)", slot); err != nil {
+		return err
+	}
+	if err := s.backUp(ctx, conn, standby); err != nil {
+		return err
+	}
+	if err := standby.WriteFile("standby.signal", nil); err != nil {
+		return err
+	}
+	err = standby.configure(map[string]string{
+		"primary_conninfo":        fmt.Sprintf("host=127.0.0.1 port=%d user=postgres sslmode=disable", s.port),
+		"unix_socket_directories": standby.socketDir(),
+		"cluster_name":            "standby",
+	})
+	if err != nil {
+		return err
+	}
+	return standby.startOnPort(ctx, 0)
+}
+
+// backUp takes a base backup of s into the standby's data folder.
+func (s *Server) backUp(ctx context.Context, conn *pgx.Conn, standby *Server) error {
+	start, stop := "SELECT pg_backup_start('standby', true)", "SELECT labelfile FROM pg_backup_stop(false)"
+	if s.version < 150000 {
+		start, stop = "SELECT pg_start_backup('standby', true, false)", "SELECT labelfile FROM pg_stop_backup(false, false)"
+	}
+	if _, err := conn.Exec(ctx, start); err != nil {
+		return err
+	}
+	if err := s.copyData(standby); err != nil {
+		return err
+	}
+	var label string
+	if err := conn.QueryRow(ctx, stop).Scan(&label); err != nil {
+		return err
+	}
+	return standby.WriteFile("backup_label", []byte(label))
+}
+
+// copyData copies the data folder of a server that goes on writing: what changes or vanishes meanwhile is mended from
+// the WAL, which the standby streams.
+func (s *Server) copyData(standby *Server) error {
+	return filepath.WalkDir(s.Dir(), func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(s.Dir(), path)
+		if err != nil {
+			return err
+		}
+		to := filepath.Join(standby.Dir(), rel)
+		switch top, _, below := strings.Cut(rel, string(filepath.Separator)); {
+		case entry.IsDir() && top == "pg_replslot" && below: // the slots are the primary's
+			return fs.SkipDir
+		case entry.IsDir():
+			return errors.Join(os.Mkdir(to, 0o700), standby.own(to))
+		case top == "postmaster.pid", top == "postmaster.opts", top == "pg_wal":
+			return nil
+		case !entry.Type().IsRegular():
+			return fmt.Errorf("copy %s: only plain files can be copied, no tablespaces", rel)
+		}
+		return copyFile(path, to, standby)
+	})
+}
+
+func copyFile(from, to string, standby *Server) error {
+	in, err := os.Open(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close(), standby.own(to))
+}
+
+// Promote makes a standby a primary of its own, on a new timeline, and returns once it takes writes.
+func (s *Server) Promote(ctx context.Context) error {
+	conn, err := s.connect(ctx, "postgres")
+	if err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var done bool
+	if err := conn.QueryRow(ctx, "SELECT pg_promote(true, 60)").Scan(&done); err != nil {
+		return fmt.Errorf("promote: %w", err)
+	}
+	if !done {
+		return fmt.Errorf("promote: not done within a minute%s", s.logTail(0))
+	}
+	return nil
+}

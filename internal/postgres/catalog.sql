@@ -1,0 +1,112 @@
+-- What the catalog says of one table, in one statement so that it is of one moment: a document of what decides how its
+-- rows read and which rows there are (its hash is the shape's fingerprint), and one of what else there is to know.
+-- $1, $2: schema ('' for the search path) and table as written; $3, $4: the same in lower case where that may be tried.
+WITH RECURSIVE rel AS (
+	SELECT c.*, n.nspname
+	FROM pg_catalog.pg_class c
+	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	WHERE c.relname IN ($2::text::name, $4::text::name)
+		AND CASE WHEN $1::text = '' THEN pg_catalog.pg_table_is_visible(c.oid)
+			ELSE n.nspname IN ($1::text::name, $3::text::name) END
+	ORDER BY (n.nspname <> $1::text::name AND $1::text <> '')::int + (c.relname <> $2::text::name)::int, n.nspname
+	LIMIT 1
+), col AS (
+	-- xmin: the last change of the column's entry, which a rewrite that leaves the type as it was (USING) shows in
+	SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.xmin::text AS changed,
+		pg_catalog.format_type(a.atttypid, a.atttypmod) AS typename,
+		COALESCE(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '') AS expression,
+		-- the columns that a generated one is made of; up to 14 it depends on them itself, since then its expression does
+		(SELECT pg_catalog.jsonb_agg(DISTINCT p.refobjsubid) FROM pg_catalog.pg_depend p
+			WHERE a.attgenerated <> '' AND p.refclassid = 'pg_catalog.pg_class'::regclass AND p.refobjid = rel.oid
+				AND p.refobjsubid NOT IN (0, a.attnum)
+				AND (p.classid, p.objid, p.objsubid) IN (('pg_catalog.pg_class'::regclass, rel.oid, a.attnum),
+					('pg_catalog.pg_attrdef'::regclass, d.oid, 0))) AS sources,
+		(SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(k.collname)
+			FROM pg_catalog.pg_collation k JOIN pg_catalog.pg_namespace n ON n.oid = k.collnamespace
+			JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+			WHERE k.oid = a.attcollation AND a.attcollation <> t.typcollation) AS textcollation,
+		pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT') AS readable
+	FROM rel
+	JOIN pg_catalog.pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped
+	LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+), typ(oid) AS (
+	SELECT atttypid FROM col
+	UNION
+	SELECT x.oid
+	FROM typ
+	JOIN pg_catalog.pg_type t ON t.oid = typ.oid
+	CROSS JOIN LATERAL (
+		SELECT t.typbasetype WHERE t.typtype = 'd'
+		UNION ALL SELECT t.typelem WHERE t.typelem <> 0 AND t.typlen = -1
+		UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid
+		UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+			WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
+	) x(oid)
+), part AS (
+	SELECT c.oid, c.relkind, c.relpersistence, c.relreplident, n.nspname, c.relname,
+		-- TRUNCATE of a partition by its own name is not in a stream that is published through the root
+		CASE WHEN c.relkind = 'r' THEN c.relfilenode ELSE 0 END AS filenode
+	FROM rel
+	CROSS JOIN LATERAL pg_catalog.pg_partition_tree(rel.oid) p
+	JOIN pg_catalog.pg_class c ON c.oid = p.relid
+	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	WHERE rel.relkind = 'p'
+), ident AS (
+	-- primary keys and replica identities of the table and of its partitions
+	SELECT i.indrelid, i.indisprimary AND i.indisvalid AS isprimary,
+		i.indisreplident AND i.indisvalid AND i.indimmediate AS isidentity, i.indimmediate,
+		(SELECT pg_catalog.jsonb_agg(i.indkey[k] ORDER BY k) FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) k) AS nums,
+		(SELECT pg_catalog.jsonb_agg(a.attname ORDER BY k) FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) k
+			JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]) AS names
+	FROM pg_catalog.pg_index i
+	WHERE i.indrelid IN (SELECT oid FROM rel UNION SELECT oid FROM part) AND (i.indisprimary OR i.indisreplident)
+)
+SELECT pg_catalog.jsonb_build_object(
+	'oid', rel.oid::int8, 'schema', rel.nspname, 'table', rel.relname,
+	'kind', rel.relkind, 'persistence', rel.relpersistence, 'identity', rel.relreplident,
+	'primary', (SELECT nums FROM ident WHERE indrelid = rel.oid AND isprimary),
+	'primary_immediate', (SELECT indimmediate FROM ident WHERE indrelid = rel.oid AND isprimary),
+	'identity_index', (SELECT nums FROM ident WHERE indrelid = rel.oid AND isidentity),
+	'columns', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+			'num', attnum, 'name', attname, 'type', atttypid::int8, 'typmod', atttypmod, 'not_null', attnotnull,
+			'identity', attidentity, 'generated', attgenerated, 'changed', changed, 'type_name', typename,
+			'expression', expression, 'sources', sources, 'collation', textcollation
+		) ORDER BY attnum) FROM col),
+	'types', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+			'oid', t.oid::int8, 'type', t.typtype, 'base', t.typbasetype::int8, 'basemod', t.typtypmod,
+			'relation', t.typrelid::int8, 'delim', t.typdelim,
+			'elem', CASE WHEN t.typlen = -1 AND COALESCE(pg_catalog.to_jsonb(t)->>'typsubscript', 'array_subscript_handler')
+				IN ('array_subscript_handler', 'pg_catalog.array_subscript_handler') THEN t.typelem::int8 ELSE 0 END,
+			-- null where the function is another type's, as refcursor's is: then it cannot be called by its name
+			'output', (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname)
+				FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+				JOIN pg_catalog.pg_type a ON a.oid = p.proargtypes[0]
+				WHERE p.oid = t.typoutput AND (a.oid = t.oid OR a.typtype = 'p')),
+			'sql', pg_catalog.format_type(t.oid, -1),
+			'cast', t.oid >= 16384 AND EXISTS (SELECT FROM pg_catalog.pg_cast k
+				WHERE k.castsource = t.oid AND k.casttarget = 114 AND k.castmethod = 'f'),
+			'fields', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', a.attname, 'type', a.atttypid::int8)
+					ORDER BY a.attnum)
+				FROM pg_catalog.pg_attribute a
+				WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped),
+			'labels', (SELECT pg_catalog.jsonb_agg(e.enumlabel ORDER BY e.enumsortorder)
+				FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)
+		) ORDER BY t.oid) FROM pg_catalog.pg_type t WHERE t.oid IN (SELECT oid FROM typ)),
+	'children', EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = rel.oid),
+	'partitions', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', oid::int8, 'filenode', filenode::int8)
+		ORDER BY oid) FROM part)
+)::text, pg_catalog.jsonb_build_object(
+	'user', current_user,
+	'owner', pg_catalog.pg_get_userbyid(rel.relowner),
+	'owned', pg_catalog.pg_has_role(rel.relowner, 'USAGE'),
+	'schema_usage', pg_catalog.has_schema_privilege(rel.relnamespace, 'USAGE'),
+	'readable', (SELECT pg_catalog.bool_and(readable) FROM col),
+	'row_security', pg_catalog.row_security_active(rel.oid),
+	'subscribed', EXISTS (SELECT FROM pg_catalog.pg_subscription_rel r WHERE r.srrelid = rel.oid),
+	'leaves', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+			'schema', nspname, 'table', relname, 'kind', relkind, 'persistence', relpersistence, 'identity', relreplident,
+			'primary', (SELECT names FROM ident WHERE indrelid = part.oid AND isprimary AND indimmediate),
+			'identity_index', (SELECT names FROM ident WHERE indrelid = part.oid AND isidentity)
+		) ORDER BY oid) FROM part WHERE relkind <> 'p')
+)::text
+FROM rel

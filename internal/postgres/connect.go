@@ -1,0 +1,181 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Querier is what reads the catalog: a connection or a transaction.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// pooledKey marks, in a connection's custom data, one that goes through a pooler.
+const pooledKey = "capture.pooled"
+
+// Connect opens an ordinary session with the settings of [Begin] pinned for all of it. Through a pooler only
+// transactions made by Begin have them: a setting for the session would stay with a server connection that the pooler
+// gives to the application next. The error is an [Explain]ed one.
+func Connect(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
+	conn, err := connect(ctx, cfg)
+	for c := cfg.Copy(); lift(err, &c.Config); {
+		conn, err = connect(ctx, c)
+	}
+	if err != nil {
+		return nil, Explain(fmt.Errorf("connect to %s: %w", address(&cfg.Config), err))
+	}
+	return conn, nil
+}
+
+func connect(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	pg := conn.PgConn()
+	var pid string
+	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()::text").Scan(&pid); err != nil {
+		_ = pg.Close(context.WithoutCancel(ctx))
+		return nil, fmt.Errorf("ask for the session: %w", err)
+	}
+	// A pooler hands out a process id of its own making, with which it knows whom a cancel request is for.
+	if pid != strconv.FormatUint(uint64(pg.PID()), 10) {
+		pg.CustomData()[pooledKey] = true
+		return conn, nil
+	}
+	if err := pin(ctx, pg); err != nil {
+		_ = pg.Close(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	return conn, nil
+}
+
+// limits are the settings of a role or database that may end a session before it is set up, by the error that tells.
+var limits = map[string]string{
+	"57014": "statement_timeout",
+	"25P03": "idle_in_transaction_session_timeout",
+	"57P05": "idle_session_timeout",
+	"25P04": "transaction_timeout",
+}
+
+// lift has a session start without the limit that err is about, where that may help. It is not done without need: not
+// every server has every limit, and poolers refuse to pass them on.
+func lift(err error, c *pgconn.Config) bool {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || limits[pg.Code] == "" || c.RuntimeParams[limits[pg.Code]] == "0" {
+		return false
+	}
+	c.RuntimeParams[limits[pg.Code]] = "0"
+	return true
+}
+
+// ConnectReplication opens a replication connection to the database, with the same settings as [Connect]: a walsender's
+// own settings shape the text that pgoutput sends. It understands the simple query protocol only.
+func ConnectReplication(ctx context.Context, cfg *pgx.ConnConfig) (*pgconn.PgConn, error) {
+	c := cfg.Config.Copy()
+	c.RuntimeParams["replication"] = "database"
+	pg, err := connectReplication(ctx, c)
+	for lift(err, c) {
+		pg, err = connectReplication(ctx, c)
+	}
+	if err != nil {
+		return nil, Explain(fmt.Errorf("connect for replication to %s: %w", address(c), err))
+	}
+	return pg, nil
+}
+
+func connectReplication(ctx context.Context, c *pgconn.Config) (*pgconn.PgConn, error) {
+	pg, err := pgconn.ConnectConfig(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := pin(ctx, pg); err != nil {
+		_ = pg.Close(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	return pg, nil
+}
+
+// Pooled says whether conn goes through a pooler such as PgBouncer, where sessions keep nothing between transactions.
+func Pooled(conn *pgx.Conn) bool {
+	return conn.PgConn().CustomData()[pooledKey] == true
+}
+
+// Begin starts a transaction whose settings make every value print as row_to_json at TimeZone UTC needs it, whatever
+// the server, database or role say. mode is what follows BEGIN, "ISOLATION LEVEL REPEATABLE READ READ ONLY" say.
+func Begin(ctx context.Context, conn *pgx.Conn, mode string) (pgx.Tx, error) {
+	begin := "BEGIN " + mode
+	if Pooled(conn) {
+		begin += "; " + settingsSQL(conn.PgConn(), "SET LOCAL ")
+	}
+	return conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin})
+}
+
+func pin(ctx context.Context, pg *pgconn.PgConn) error {
+	if err := pg.Exec(ctx, settingsSQL(pg, "SET ")).Close(); err != nil {
+		return fmt.Errorf("set up the session: %w", err)
+	}
+	return nil
+}
+
+// settingsSQL is the statements that pin the session, for the server at the other end.
+func settingsSQL(pg *pgconn.PgConn, set string) string {
+	// A SQL_ASCII database knows no characters and refuses to send bytes that are no UTF-8 to a client that wants it.
+	encoding := "UTF8"
+	if pg.ParameterStatus("server_encoding") == "SQL_ASCII" {
+		encoding = "SQL_ASCII"
+	}
+	settings := []string{
+		"client_encoding = '" + encoding + "'",
+		"standard_conforming_strings = on",
+		// How values are read, where the server is asked about one.
+		"array_nulls = on", "transform_null_equals = off", "xmloption = content",
+		// How values print.
+		"DateStyle = 'ISO, MDY'", "IntervalStyle = 'postgres'", "TimeZone = 'UTC'",
+		"bytea_output = 'hex'", "extra_float_digits = 1", "quote_all_identifiers = off",
+		// What a role's settings must not cut off; callers set their own limits.
+		"statement_timeout = 0", "lock_timeout = 0", "idle_in_transaction_session_timeout = 0",
+		"default_transaction_isolation = 'read committed'", "default_transaction_deferrable = off",
+		"jit = off", // compiling would take longer than our queries on the catalog
+		// An error instead of a silent subset where a policy would hide rows.
+		"row_security = off",
+	}
+	version := majorVersion(pg.ParameterStatus("server_version"))
+	if version >= 14 {
+		settings = append(settings, "idle_session_timeout = 0")
+	}
+	if version >= 17 {
+		settings = append(settings, "transaction_timeout = 0")
+	}
+	return set + strings.Join(settings, "; "+set)
+}
+
+// majorVersion reads the leading number of "15.4 (Debian …)" or "18beta1"; 0 where there is none.
+func majorVersion(s string) int {
+	end := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' })
+	if end >= 0 {
+		s = s[:end]
+	}
+	n, _ := strconv.Atoi(s)
+	return n
+}
+
+// address names the server and database for people, without user or password.
+func address(c *pgconn.Config) string {
+	host := c.Host
+	if !strings.HasPrefix(host, "/") && strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	database := c.Database
+	if database == "" {
+		database = c.User
+	}
+	return fmt.Sprintf("%s:%d/%s", host, c.Port, database)
+}

@@ -1,0 +1,113 @@
+package postgres
+
+import (
+	"strings"
+	"testing"
+
+	"capture/internal/pgserver"
+)
+
+func diagnose(t *testing.T, url, user string, local Local) (Diagnosis, map[string]Finding) {
+	t.Helper()
+	cfg, err := ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if user != "" {
+		cfg.User = user
+	}
+	d := Doctor(testContext(t), cfg, Name{Table: "votes"}, local)
+	byName := map[string]Finding{}
+	for _, f := range d.Findings {
+		byName[f.Name] = f
+	}
+	return d, byName
+}
+
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_replication_slots": "1"}})
+	url := s.URL("postgres")
+	conn := connectTo(t, url)
+
+	d, f := diagnose(t, url, "", Local{})
+	if d.Source != "" || f["table"].Level != Fail {
+		t.Errorf("without a table: %+v", d)
+	}
+	run(t, conn, votesSQL)
+	if d, _ = diagnose(t, url, "", Local{}); d.Source != "logical" {
+		t.Errorf("all is well, and: %+v", d)
+	}
+	for _, found := range d.Findings {
+		if found.Level != OK {
+			t.Errorf("all is well, and: %+v", found)
+		}
+	}
+	if _, f = diagnose(t, url, "", Local{Memory: 1, Disk: 1}); f["size"].Level != Warn {
+		t.Errorf("with one byte of memory: %+v", f["size"])
+	}
+
+	run(t, conn, "CREATE ROLE reader LOGIN")
+	if d, f = diagnose(t, url, "reader", Local{}); d.Source != "" || !strings.Contains(f["privileges"].Mend, `GRANT SELECT ON "public"."votes" TO "reader"`) {
+		t.Errorf("without SELECT: %+v", d)
+	}
+	run(t, conn, "GRANT SELECT ON votes TO reader")
+	d, f = diagnose(t, url, "reader", Local{})
+	if d.Source != "poll" || !strings.Contains(f["right to replicate"].Mend, `ALTER ROLE "reader" REPLICATION`) ||
+		!strings.Contains(f["publication"].Mend, "CREATE PUBLICATION") || !strings.Contains(f["triggers"].Mend, "capture setup") {
+		t.Errorf("with SELECT only: %+v", d)
+	}
+	setup(t, conn, "votes", SetupOptions{Source: "notify"})
+	if d, _ = diagnose(t, url, "reader", Local{}); d.Source != "notify" {
+		t.Errorf("with triggers: %+v", d)
+	}
+	run(t, conn, "ALTER ROLE reader REPLICATION")
+	setup(t, conn, "votes", SetupOptions{Source: "logical"})
+	if d, _ = diagnose(t, url, "reader", Local{}); d.Source != "logical" {
+		t.Errorf("with a publication: %+v", d)
+	}
+	run(t, conn, "SELECT pg_create_physical_replication_slot('taken')")
+	if d, f = diagnose(t, url, "reader", Local{}); d.Source != "notify" || f["replication slots"].Level != Warn {
+		t.Errorf("without a free slot: %+v", d)
+	}
+	run(t, conn, "CREATE ROLE rds_superuser", "ALTER TABLE votes ENABLE ROW LEVEL SECURITY")
+	if d, f = diagnose(t, url, "reader", Local{}); d.Source != "" || !strings.Contains(f["privileges"].Mend, "BYPASSRLS") {
+		t.Errorf("with row-level security: %+v", d)
+	}
+	run(t, conn, "ALTER TABLE votes DISABLE ROW LEVEL SECURITY", "ALTER ROLE reader NOREPLICATION")
+	if _, f = diagnose(t, url, "reader", Local{}); f["right to replicate"].Mend != `GRANT rds_replication TO "reader";` {
+		t.Errorf("on RDS: %+v", f["right to replicate"])
+	}
+	s.Stop("fast")
+	if d, f = diagnose(t, url, "", Local{}); d.Source != "" || !strings.Contains(f["connection"].Why, "nothing listens") {
+		t.Errorf("without a server: %+v", d)
+	}
+}
+
+func TestDoctorWithoutLogicalWAL(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
+	conn := connectTo(t, s.URL("postgres"))
+	run(t, conn, votesSQL)
+	d, f := diagnose(t, s.URL("postgres"), "", Local{})
+	if d.Source != "poll" || !strings.Contains(f["wal_level"].Mend, "ALTER SYSTEM SET wal_level = 'logical'") {
+		t.Errorf("%+v", d)
+	}
+	_, err := EnsurePublication(testContext(t), conn, loadTable(t, conn, "votes"))
+	wantProblem(t, err, "wal_level")
+}
+
+func TestEachServiceHasItsOwnWay(t *testing.T) {
+	t.Parallel()
+	for p, words := range map[provider][2]string{
+		"": {"restart", "pg_reload_conf"}, azure: {"--name wal_level --value logical # and restart", "--value 60000"},
+		amazon: {"rds.logical_replication = 1", "wal_sender_timeout = 60000"}, cloudSQL: {"cloudsql.logical_decoding=on", "wal_sender_timeout=60000"},
+	} {
+		if s := p.setting("wal_level", "logical", true); !strings.Contains(s, words[0]) {
+			t.Errorf("%s: %s", p, s)
+		}
+		if s := p.setting("wal_sender_timeout", "60000", false); !strings.Contains(s, words[1]) || strings.Contains(s, "reboot") {
+			t.Errorf("%s: %s", p, s)
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/internal/pgserver"
+)
+
+func TestConnectExplains(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_wal_senders": "1", "max_replication_slots": "1"}})
+	conn := connectTo(t, s.URL("postgres"))
+	run(t, conn, "CREATE ROLE plain LOGIN", "CREATE ROLE closed NOLOGIN", "CREATE ROLE locked LOGIN PASSWORD 'right'",
+		"CREATE ROLE barred LOGIN", "SELECT pg_create_physical_replication_slot('taken')")
+	hba := filepath.Join(s.Dir(), "pg_hba.conf")
+	rules := "host all barred 127.0.0.1/32 reject\nhost all locked 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n" +
+		"local all all trust\n"
+	if err := os.WriteFile(hba, []byte(rules), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Reload(testContext(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	at := func(user, database, more string) string {
+		cfg, err := pgx.ParseConfig(s.URL("postgres"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("host=127.0.0.1 port=%d user=%s password=hunter2 dbname=%s %s", cfg.Port, user, database, more)
+	}
+	holder, err := ParseConfig(at("postgres", "postgres", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ordinary := func(ctx context.Context, cfg *pgx.ConnConfig) error { _, err := Connect(ctx, cfg); return err }
+	replication := func(ctx context.Context, cfg *pgx.ConnConfig) error {
+		_, err := ConnectReplication(ctx, cfg)
+		return err
+	}
+	slot := func(ctx context.Context, cfg *pgx.ConnConfig) error {
+		pg, err := ConnectReplication(ctx, cfg)
+		for err != nil && strings.Contains(err.Error(), "max_wal_senders") && ctx.Err() == nil {
+			time.Sleep(20 * time.Millisecond) // the walsender of a connection before is still going
+			pg, err = ConnectReplication(ctx, cfg)
+		}
+		if err != nil {
+			return err
+		}
+		defer pg.Close(ctx)
+		return Explain(pg.Exec(ctx, "CREATE_REPLICATION_SLOT x TEMPORARY LOGICAL pgoutput").Close())
+	}
+	for _, c := range []struct {
+		url     string
+		connect func(context.Context, *pgx.ConnConfig) error
+		word    string
+	}{
+		{at("locked", "postgres", ""), ordinary, "password is wrong"},
+		{at("postgres", "nowhere", ""), ordinary, "no such database"},
+		{at("nobody", "postgres", ""), ordinary, "CREATE ROLE"},
+		{at("closed", "postgres", ""), ordinary, "LOGIN"},
+		{at("barred", "postgres", ""), ordinary, "pg_hba.conf"},
+		{at("plain", "postgres", ""), replication, "may not replicate"},
+		{at("postgres", "postgres", ""), slot, "slots are in use"},
+		{at("postgres", "postgres", "sslmode=require"), ordinary, "TLS switched off"},
+		{at("postgres", "postgres", "pgbouncer=true"), ordinary, "take it out of --database-url"},
+		{fmt.Sprintf("postgres://u:hunter2@%s/x", closed.Addr()), ordinary, "nothing listens"},
+		{fmt.Sprintf("postgres://u:hunter2@%s/x?connect_timeout=1", silent.Addr()), ordinary, "no answer in time"},
+		{"postgres://u:hunter2@no-such-host.invalid/x", ordinary, "cannot be resolved"},
+		{"host=/nowhere user=u password=hunter2", ordinary, "no server's socket"},
+	} {
+		cfg, err := ParseConfig(c.url)
+		if err != nil {
+			t.Errorf("%s: %v", c.url, err)
+			continue
+		}
+		err = c.connect(testContext(t), cfg)
+		wantProblem(t, err, c.word)
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("the password is in %q", err)
+		}
+	}
+	taken, err := ConnectReplication(testContext(t), holder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close(context.Background())
+	_, err = ConnectReplication(testContext(t), holder)
+	wantProblem(t, err, "no connection left")
+}
+
+func TestExplainKeepsTheCauseAndHidesPasswords(t *testing.T) {
+	t.Parallel()
+	cause := &pgconn.PgError{Code: "08P01", Message: "unsupported startup parameter: replication", Severity: "FATAL"}
+	err := Explain(fmt.Errorf("connect to postgres://u:hunter2@h/d and password='hunter2 x' sslpassword=hunter2: %w", cause))
+	wantProblem(t, err, "PgBouncer")
+	if !errors.Is(err, cause) || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("got %v", err)
+	}
+	if err := errors.New("something else"); Explain(err) != err || Explain(nil) != nil {
+		t.Error("an error that needs no explanation is changed")
+	}
+}
+
+func TestParseConfigHidesPasswordsAndTakesForeignSchemes(t *testing.T) {
+	for _, url := range []string{"postgres://u:hun@ter2@h:port/x", "host=h password=hunter2 port=x", "postgres://u:hunter2@h/d?connect_timeout=x", "password='hunter2"} {
+		if _, err := ParseConfig(url); err == nil || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "ter2") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	cfg, err := ParseConfig("postgresql+psycopg2://u:p@h/d?replication=database&keepalives_idle=3&application_name=mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Host != "h" || cfg.RuntimeParams["replication"] != "" || cfg.RuntimeParams["keepalives_idle"] != "" ||
+		cfg.RuntimeParams["application_name"] != "mine" || cfg.ConnectTimeout != defaultConnectTimeout {
+		t.Errorf("got %+v", cfg.Config)
+	}
+	t.Setenv("PGHOST", "from-env")
+	t.Setenv("PGCONNECT_TIMEOUT", "3")
+	if cfg, err = ParseConfig(""); err != nil || cfg.Host != "from-env" || cfg.RuntimeParams["application_name"] != "capture" || cfg.ConnectTimeout.Seconds() != 3 {
+		t.Errorf("got %+v, %v", cfg, err)
+	}
+}

@@ -1,0 +1,71 @@
+package postgres
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
+
+const votesSQL = `CREATE TABLE votes (
+	vote_id serial PRIMARY KEY, user_query text, bot_response text, evaluation_json jsonb, feedback_tags text[],
+	comment text, citations jsonb, "timestamp" timestamp DEFAULT CURRENT_TIMESTAMP)`
+
+func testContext(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// connectTo opens a session that ends with the test.
+func connectTo(t testing.TB, url string) *pgx.Conn {
+	t.Helper()
+	ctx := testContext(t)
+	cfg, err := ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := Connect(ctx, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+// database is a session with a database of the test's own, in which the statements have run.
+func database(t testing.TB, statements ...string) (*pgx.Conn, string) {
+	t.Helper()
+	url := pgserver.Database(t)
+	conn := connectTo(t, url)
+	run(t, conn, statements...)
+	return conn, url
+}
+
+func run(t testing.TB, conn *pgx.Conn, statements ...string) {
+	t.Helper()
+	for _, s := range statements {
+		if _, err := conn.Exec(testContext(t), s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}
+
+func loadTable(t testing.TB, conn *pgx.Conn, name string) *Table {
+	t.Helper()
+	n, err := ParseName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := LoadTable(testContext(t), conn, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}

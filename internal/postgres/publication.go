@@ -1,0 +1,269 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/snapshot"
+)
+
+// maxIdent is the length in bytes to which Postgres cuts names.
+const maxIdent = 63
+
+// ddlLockTimeout bounds how long a statement of ours may wait for a lock, and make others wait behind it.
+const ddlLockTimeout = "2s"
+
+// objectName is what capture calls its objects for a table in the database, also the channel of notifications:
+// capture_votes for public.votes, capture_app__votes for app.votes. Two tables never share one: a name that would be
+// ambiguous, too long or not plain gets a hash at its end.
+func objectName(n Name) string {
+	ambiguous := strings.Contains(n.Table, "__")
+	name := "capture_" + plain(n.Table)
+	if n.Schema != "public" {
+		ambiguous = ambiguous || strings.Contains(n.Schema, "__") || strings.HasSuffix(n.Schema, "_") || strings.HasPrefix(n.Table, "_")
+		name = "capture_" + plain(n.Schema) + "__" + plain(n.Table)
+	}
+	if !ambiguous && plain(n.Schema) == n.Schema && plain(n.Table) == n.Table && len(name) <= maxIdent {
+		return name
+	}
+	sum := sha256.Sum256([]byte(n.Quoted()))
+	return name[:min(len(name), maxIdent-9)] + "_" + hex.EncodeToString(sum[:4])
+}
+
+// plain is s with all that is not a lower-case letter, digit or underscore made an underscore.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' {
+			return r
+		}
+		return '_'
+	}, s)
+}
+
+// Version is that of the program, for the comments on what it makes in a database. main sets it before all else.
+var Version = "dev"
+
+// comment is what is written to objects that capture makes, for those who find them.
+func comment(what string) string {
+	return quoteLiteral("capture " + Version + ": " + what)
+}
+
+// publication is one that holds the table, or bears the name that capture would give its own.
+type publication struct {
+	name       string
+	owned      bool
+	operations bool     // publishes inserts, updates, deletes and truncates
+	covers     bool     // holds the table under its own name
+	filtered   bool     // leaves rows out
+	columns    []string // nil for all
+}
+
+// publications are those that hold the table, and the one called own even if it doesn't.
+func publications(ctx context.Context, q Querier, t *Table, own string) ([]publication, error) {
+	// The view lists a partitioned table only where its changes are published as its own. What came with later versions
+	// than 13 is read through to_jsonb, which has nothing where there is no such column.
+	rows, err := q.Query(ctx, `
+		SELECT p.pubname::text, pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
+			p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
+			t.tablename IS NOT NULL, pg_catalog.to_jsonb(t)->>'rowfilter' IS NOT NULL,
+			CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.to_jsonb(t)->'attnames') = 'array' THEN
+				ARRAY(SELECT pg_catalog.jsonb_array_elements_text(pg_catalog.to_jsonb(t)->'attnames')) END
+		FROM pg_catalog.pg_publication p
+		LEFT JOIN pg_catalog.pg_publication_tables t
+			ON t.pubname = p.pubname AND t.schemaname = $1::text::name AND t.tablename = $2::text::name
+		WHERE p.pubname = $3::text::name OR t.tablename IS NOT NULL
+		ORDER BY p.pubname <> $3::text::name, p.pubname`, t.Schema, t.Table, own)
+	if err != nil {
+		return nil, Explain(fmt.Errorf("look for publications of table %s: %w", t.Name(), err))
+	}
+	pubs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publication, err error) {
+		err = row.Scan(&p.name, &p.owned, &p.operations, &p.covers, &p.filtered, &p.columns)
+		return p, err
+	})
+	if err != nil {
+		return nil, Explain(fmt.Errorf("look for publications of table %s: %w", t.Name(), err))
+	}
+	return pubs, nil
+}
+
+// fits is nil where the stream of the publication has every change of the table.
+func (p *publication) fits(t *Table) error {
+	switch {
+	case !p.covers:
+		return fmt.Errorf("it does not hold the table")
+	case !p.operations:
+		return fmt.Errorf("it leaves out inserts, updates, deletes or truncates")
+	case p.filtered:
+		return fmt.Errorf("it leaves rows out by a filter")
+	}
+	for i, c := range t.Columns {
+		if p.columns != nil && !slices.Contains(p.columns, c.Name) && (c.Generated == "" || slices.Contains(t.Key, i)) {
+			return fmt.Errorf("it leaves out column %s", displayIdent(c.Name))
+		}
+	}
+	return nil
+}
+
+// markPublished notes which columns the publication's stream has. Up to 17 the view lists generated ones that are not.
+func (p *publication) markPublished(t *Table, version int) {
+	for i := range t.Columns {
+		c := &t.Columns[i]
+		c.Published = c.Generated == "" || version >= 180000 && slices.Contains(p.columns, c.Name)
+	}
+}
+
+// EnsurePublication returns the name of a publication whose stream has every change of the table: capture's own, mended
+// where it can be; or another that serves; or one that it makes. It notes in table.Columns what the publication leaves
+// out (generated columns). A table that [CheckLogical] refuses gets none, and loses the one that capture made for it,
+// so that the application's writes go on. conn must not be in a transaction.
+func EnsurePublication(ctx context.Context, conn *pgx.Conn, table *Table) (string, error) {
+	s, err := Inspect(ctx, conn)
+	if err != nil {
+		return "", err
+	}
+	if err := s.checkLogical(); err != nil {
+		return "", err
+	}
+	own := objectName(table.Name())
+	if refused := table.checkIdentity(s.VersionNum); refused != nil {
+		return "", withdraw(ctx, conn, table, own, refused)
+	}
+	pubs, err := publications(ctx, conn, table, own)
+	if err != nil {
+		return "", err
+	}
+	at, statements := table.choose(pubs, own, s.VersionNum)
+	var failed error
+	if statements != nil {
+		failed = change(ctx, conn, statements)
+		// Even where that failed: another capture may have done it at the same time.
+		if pubs, err = publications(ctx, conn, table, own); err != nil {
+			return "", err
+		}
+		at, _ = table.choose(pubs, own, s.VersionNum)
+	}
+	if at < 0 {
+		return "", table.unpublished(s, pubs, own, failed)
+	}
+	pubs[at].markPublished(table, s.VersionNum)
+	return pubs[at].name, nil
+}
+
+// PublicationMark is another one after each change of what the publication's stream has of the table, also where that
+// has been taken back since; "" where the publication is gone. It costs one statement.
+func PublicationMark(ctx context.Context, q Querier, table *Table, name string) (mark string, err error) {
+	// An entry that was changed has another xmin, one that was made anew has another oid.
+	err = q.QueryRow(ctx, `
+		SELECT COALESCE((SELECT p.oid::text || '.' || p.xmin::text || COALESCE((
+			SELECT pg_catalog.string_agg(r.oid::text || '.' || r.xmin::text, ' ' ORDER BY r.oid)
+			FROM pg_catalog.pg_publication_rel r
+			WHERE r.prpubid = p.oid AND (r.prrelid = $2::oid OR r.prrelid IN (SELECT pg_catalog.pg_partition_ancestors($2::oid::regclass)))), '')
+		FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`, name, table.OID).Scan(&mark)
+	if err != nil {
+		return "", Explain(fmt.Errorf("look at publication %s: %w", name, err))
+	}
+	return mark, nil
+}
+
+// choose picks the publication to follow (-1 for none), and says what would make or mend capture's own.
+func (t *Table) choose(pubs []publication, own string, version int) (at int, statements []string) {
+	at = slices.IndexFunc(pubs, func(p publication) bool { return p.fits(t) == nil })
+	hasOwn := len(pubs) > 0 && pubs[0].name == own
+	switch {
+	case hasOwn && pubs[0].owned && (at != 0 || pubs[0].lacksGenerated(t, version)):
+		return at, t.alterPublication(version)
+	case !hasOwn && at < 0:
+		return at, t.createPublication(version)
+	}
+	return at, nil
+}
+
+// lacksGenerated says whether the publication could have stored generated columns in its stream and doesn't.
+func (p *publication) lacksGenerated(t *Table, version int) bool {
+	return version >= 180000 && slices.ContainsFunc(t.Columns, func(c snapshot.Column) bool {
+		return c.Generated == "s" && p.columns != nil && !slices.Contains(p.columns, c.Name)
+	})
+}
+
+func publicationOptions(version int) string {
+	options := "publish = 'insert, update, delete, truncate', publish_via_partition_root = true"
+	if version >= 180000 {
+		// Also so that a replica identity with such a column does not make the application's writes fail.
+		options += ", publish_generated_columns = stored"
+	}
+	return options
+}
+
+func (t *Table) createPublication(version int) []string {
+	own := quoteIdent(objectName(t.Name()))
+	return []string{
+		"CREATE PUBLICATION " + own + " FOR TABLE " + t.Name().Quoted() + " WITH (" + publicationOptions(version) + ")",
+		"COMMENT ON PUBLICATION " + own + " IS " + comment("the changes of table "+t.Name().String()),
+	}
+}
+
+func (t *Table) alterPublication(version int) []string {
+	own := quoteIdent(objectName(t.Name()))
+	return []string{
+		"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted(),
+		"ALTER PUBLICATION " + own + " SET (" + publicationOptions(version) + ")",
+	}
+}
+
+// unpublished says why there is no publication to follow, and what would make one.
+func (t *Table) unpublished(s Server, pubs []publication, own string, failed error) error {
+	p := &Problem{
+		What: fmt.Sprintf("no publication has all changes of table %s", t.Name()),
+		Why:  fmt.Sprintf("user %s may not make one; its owner %s may, with CREATE on the database", s.User, t.facts.Owner),
+		Mend: strings.Join(t.createPublication(s.VersionNum), "; ") + ";",
+		Err:  failed,
+	}
+	if len(pubs) > 0 && pubs[0].name == own {
+		p.Why = fmt.Sprintf("%s exists, but %v, and user %s may not change it", own, pubs[0].fits(t), s.User)
+		p.Mend = strings.Join(t.alterPublication(s.VersionNum), "; ") + ";"
+	}
+	if failed != nil && !hasCode(failed, "42501") {
+		p.Why = failed.Error()
+	}
+	return p
+}
+
+// withdraw takes back the publication that capture made for a table that has become unfit for one.
+func withdraw(ctx context.Context, conn *pgx.Conn, t *Table, own string, refused error) error {
+	pubs, err := publications(ctx, conn, t, own)
+	if err != nil {
+		return errors.Join(refused, err)
+	}
+	if len(pubs) > 0 && pubs[0].name == own && pubs[0].owned {
+		if err := change(ctx, conn, []string{"DROP PUBLICATION IF EXISTS " + quoteIdent(own)}); err != nil {
+			return errors.Join(refused, fmt.Errorf("drop publication %s: %w", own, err))
+		}
+	}
+	return refused
+}
+
+// change runs statements that change the database's objects, all or none, without waiting long for a lock: others would
+// wait behind it.
+func change(ctx context.Context, conn *pgx.Conn, statements []string) error {
+	tx, err := Begin(ctx, conn, "ISOLATION LEVEL READ COMMITTED READ WRITE")
+	if err != nil {
+		return Explain(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+ddlLockTimeout+"'"); err != nil {
+		return Explain(err)
+	}
+	for _, s := range statements {
+		if _, err := tx.Exec(ctx, s); err != nil {
+			return Explain(fmt.Errorf("%s: %w", s, err))
+		}
+	}
+	return Explain(tx.Commit(ctx))
+}
