@@ -1,0 +1,132 @@
+package capture
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"capture/internal/pgserver"
+)
+
+// receiver keeps what is posted to it.
+type receiver struct {
+	*httptest.Server
+	mu     sync.Mutex
+	alerts []Alert
+	fail   int // requests to refuse first
+	tries  int
+}
+
+func newReceiver(t *testing.T) *receiver {
+	r := &receiver{}
+	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.tries++
+		if r.fail > 0 {
+			r.fail--
+			http.Error(w, "not now", http.StatusServiceUnavailable)
+			return
+		}
+		var a Alert
+		if err := json.NewDecoder(req.Body).Decode(&a); err != nil {
+			t.Error(err)
+		}
+		r.alerts = append(r.alerts, a)
+	}))
+	t.Cleanup(r.Close)
+	return r
+}
+
+func (r *receiver) got(condition, status string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := 0
+	for _, a := range r.alerts {
+		if a.Condition == condition && a.Status == status && strings.Contains(a.Text, condition) {
+			n++
+		}
+	}
+	return n
+}
+
+func quickAlerts(t *testing.T) {
+	every, first, volumes := alertEvery, alertFirstPause, volumesEvery
+	alertEvery, alertFirstPause, volumesEvery = 20*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
+	t.Cleanup(func() { alertEvery, alertFirstPause, volumesEvery = every, first, volumes })
+}
+
+// TestAlerts: trouble that lasts is posted once, through a receiver that fails at first, and once more when it is over.
+func TestAlerts(t *testing.T) {
+	quickAlerts(t)
+	srv := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, srv.URL("postgres"))
+	exec(t, conn, votes)
+	r := newReceiver(t)
+	r.fail = 2
+	cfg := config(t, srv.URL("postgres"))
+	cfg.AlertURL, cfg.AlertAfter = r.URL+"/secret-path", 300*time.Millisecond
+	d := start(t, cfg)
+	d.ready()
+	if err := srv.Stop("immediate"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the alert", func() error {
+		if n := r.got("following", "firing"); n != 1 {
+			return fmt.Errorf("%d alerts", n)
+		}
+		return nil
+	})
+	if err := srv.StartAgain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the all-clear", func() error {
+		if n := r.got("following", "resolved"); n != 1 {
+			return fmt.Errorf("%d all-clears", n)
+		}
+		return nil
+	})
+	d.ready()
+	if n := r.got("following", "firing"); n != 1 {
+		t.Errorf("%d alerts for one trouble", n)
+	}
+	if r.tries < 4 {
+		t.Errorf("%d requests, of which two were refused", r.tries)
+	}
+	if strings.Contains(d.log.String(), "secret-path") {
+		t.Errorf("the alert URL is in the log:\n%s", d.log)
+	}
+}
+
+// TestVolumeFills: a volume over the mark is a warning, a detail of the status and an alert, each once.
+func TestVolumeFills(t *testing.T) {
+	quickAlerts(t)
+	url := pgserver.Database(t)
+	exec(t, connect(t, url), votes)
+	r := newReceiver(t)
+	cfg := config(t, url)
+	cfg.AlertURL, cfg.AlertAfter = r.URL, 0
+	folder := t.TempDir()
+	cfg.Folders, cfg.VolumeWarn = []Folder{{"fallback", folder}, {"gone", filepath.Join(folder, "none")}}, 1 // any disk in use is fuller
+	d := start(t, cfg)
+	d.ready()
+	eventually(t, "the alert", func() error {
+		if n := r.got("volume fallback", "firing"); n != 1 {
+			return fmt.Errorf("%d alerts", n)
+		}
+		return nil
+	})
+	st := d.Status()
+	if !st.Ready || len(st.Volumes) != 1 || st.Volumes[0].Size == 0 || st.Volumes[0].Free == 0 {
+		t.Errorf("status: ready %v, volumes %+v", st.Ready, st.Volumes)
+	}
+	if n := strings.Count(d.log.String(), "a volume fills"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}

@@ -1,0 +1,268 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+const (
+	// How often it is looked whether a better source can be had: seldom for what a person must change, often for what
+	// passes by itself, such as all slots being in use.
+	betterEvery = time.Hour
+	betterSoon  = time.Minute
+	// How many attempts in a row a better source may fail for a reason that may be the network's, while the database
+	// answers otherwise.
+	patienceWith = 3
+)
+
+// auto follows by the best source that works now, and changes to a better one when that works.
+type auto struct {
+	d       *Daemon
+	said    map[string]string // by source: why not a better one, as last logged
+	strange map[string]int    // by source: failures in a row that may be the network's
+}
+
+func newAuto(d *Daemon) *auto {
+	return &auto{d: d, said: map[string]string{}, strange: map[string]int{}}
+}
+
+// sources are the kinds of source, the better first.
+var sources = []string{"logical", "notify", "poll"}
+
+func newSource(d *Daemon, kind string) Source {
+	switch kind {
+	case "notify":
+		return newNotify(d)
+	case "poll":
+		return newPoll(d)
+	}
+	return newLogical(d)
+}
+
+// refusal is why a source is not to be had.
+type refusal struct {
+	source string
+	err    error
+	passes bool // by itself
+}
+
+// Follow has the first source that is to be had follow the table.
+func (a *auto) Follow(ctx context.Context, t *snapshot.Table) error {
+	var refused []refusal
+	for i, kind := range sources {
+		src := newSource(a.d, kind)
+		a.note(kind, refused)
+		err := a.try(ctx, src, refused, t)
+		followed := a.d.state.current(src)
+		if followed && i == 0 {
+			clear(a.said)
+		}
+		if followed || ctx.Err() != nil || i == len(sources)-1 {
+			return err
+		}
+		r, ok := a.refused(ctx, kind, err)
+		if !ok || slices.ContainsFunc(refused, func(o refusal) bool { return o.err.Error() == err.Error() }) {
+			return err // the next source would say the same
+		}
+		refused = append(refused, r)
+		t.Rollback()
+	}
+	return nil // never: the last source returns
+}
+
+// Barrier implements Source. The source that follows is asked, never this one.
+func (a *auto) Barrier(context.Context) error { return errNotFollowing }
+
+// note says why kind is tried and no better source: in the status, and once in the log.
+func (a *auto) note(kind string, refused []refusal) {
+	texts := make([]string, len(refused))
+	for i, r := range refused {
+		texts[i] = "not by " + r.source + ": " + r.err.Error()
+	}
+	text := strings.Join(texts, "; ")
+	a.d.state.update(func(st *Status) { st.SourceNote = text })
+	if len(refused) > 0 && a.said[kind] != text {
+		a.said[kind] = text
+		r := refused[len(refused)-1]
+		a.d.log.Warn("a better source is not to be had", "source", r.source, "why", r.err.Error(), "instead", kind)
+	}
+}
+
+// try runs one source, and ends it with an *anewError when one of those that were refused before it works.
+func (a *auto) try(ctx context.Context, src Source, refused []refusal, t *snapshot.Table) error {
+	if len(refused) == 0 {
+		return src.Follow(ctx, t)
+	}
+	inner, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	looked := make(chan error, 1)
+	go func() {
+		looked <- guarded(a.d.log, "look for a better source", func() error { a.look(inner, refused, cancel); return nil })
+	}()
+	err := src.Follow(inner, t)
+	if better := (*anewError)(nil); ctx.Err() == nil && errors.As(context.Cause(inner), &better) {
+		err = better
+	}
+	cancel(nil)
+	if failed := <-looked; failed != nil {
+		return failed
+	}
+	return err
+}
+
+// look tries from time to time whether one of the refused sources works, and then ends the one that follows.
+func (a *auto) look(ctx context.Context, refused []refusal, end context.CancelCauseFunc) {
+	every := betterEvery
+	for _, r := range refused {
+		if r.passes {
+			every = betterSoon
+		}
+	}
+	if a.d.cfg.bounds.look > 0 {
+		every = a.d.cfg.bounds.look
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, r := range refused {
+			err := a.probe(ctx, r.source)
+			if err == nil {
+				end(&anewError{why: fmt.Sprintf("it can be followed by %s now", r.source)})
+				return
+			}
+			a.d.log.Debug("still not to be had", "source", r.source, "why", err)
+		}
+	}
+}
+
+// probe says whether a source would work now.
+func (a *auto) probe(ctx context.Context, kind string) error {
+	s := &side{cfg: a.d.cfg.Database}
+	defer s.close()
+	return s.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if kind == "notify" {
+			n := newNotify(a.d)
+			defer n.side.close()
+			return n.prepare(ctx)
+		}
+		srv, err := postgres.Inspect(ctx, conn)
+		if err != nil {
+			return err
+		}
+		if srv.UsedSlots >= srv.MaxSlots {
+			return errors.New("all replication slots are in use")
+		}
+		tab, err := postgres.LoadTable(ctx, conn, a.d.cfg.Table)
+		if err != nil {
+			return err
+		}
+		if err := postgres.CheckLogical(ctx, conn, tab); err != nil {
+			return err
+		}
+		if _, err := postgres.EnsurePublication(ctx, conn, tab); err != nil {
+			return err
+		}
+		repl, err := postgres.ConnectReplication(ctx, a.d.cfg.Database)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = repl.Close(ctx) }() // it is of no more use
+		if _, err := pglogrepl.IdentifySystem(ctx, repl); err != nil {
+			return fmt.Errorf("identify the system: %w", err)
+		}
+		return nil
+	})
+}
+
+// refused says whether err, with which a source ended before it followed, means that this source is not to be had here,
+// while the database itself is there. Otherwise the same source is tried again.
+func (a *auto) refused(ctx context.Context, kind string, err error) (refusal, bool) {
+	r := refusal{source: kind, err: err}
+	switch verdict(err) {
+	case lasting:
+	case passing:
+		r.passes = true
+	case unclear:
+		// A proxy that knows no replication may just hang up. That is told from a network that fails by asking the
+		// database otherwise, and by patience.
+		s := &side{cfg: a.d.cfg.Database}
+		defer s.close()
+		if s.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error { return conn.Ping(ctx) }) != nil {
+			return r, false
+		}
+		if a.strange[kind]++; a.strange[kind] < patienceWith {
+			return r, false
+		}
+		r.passes = true
+	default:
+		return r, false
+	}
+	a.strange[kind] = 0
+	return r, true
+}
+
+// verdicts on an error that kept a source from following
+type verdictKind int
+
+const (
+	away    verdictKind = iota // the database or the table is not there, whatever the source
+	lasting                    // this source is not to be had until somebody changes something
+	passing                    // it is not to be had now
+	unclear                    // the connection failed
+)
+
+func verdict(err error) verdictKind {
+	var (
+		anew    *anewError
+		inner   *panicError
+		problem *postgres.Problem
+		pg      *pgconn.PgError
+	)
+	switch {
+	case err == nil, errors.As(err, &anew), errors.As(err, &inner):
+		return away
+	case errors.As(err, &problem) && problem.Gone():
+		return away
+	case errors.As(err, &pg):
+		return verdictOfServer(pg.Code)
+	case problem != nil && problem.Err == nil:
+		return lasting // found by looking: a setting, a right, a key
+	}
+	return unclear
+}
+
+// verdictOfServer goes by SQLSTATE.
+func verdictOfServer(code string) verdictKind {
+	switch code {
+	case "53300", "53400", "55P03", "55006": // no connection, sender or slot left; a lock or a slot is in use
+		return passing
+	case "08P01": // a pooler's word for what it cannot do
+		return lasting
+	case "28P01", "3D000": // wrong password, no such database: the same for all sources
+		return away
+	}
+	switch code[:2] {
+	case "57", "08", "40", "58", "XX", "53": // stopping, starting, broken
+		if code == "58P01" { // a file is missing: pgoutput's, if anything
+			return lasting
+		}
+		return away
+	}
+	return lasting
+}

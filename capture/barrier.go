@@ -1,0 +1,101 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+)
+
+// Barrier implements Source: it waits until the stream has passed the server's present end.
+func (l *logical) Barrier(ctx context.Context) error {
+	var target pglogrepl.LSN
+	err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		if err := l.sameShape(ctx, conn); err != nil {
+			return err
+		}
+		target, err = insertPosition(ctx, conn)
+		return err
+	})
+	if anew := (*anewError)(nil); errors.As(err, &anew) {
+		l.end(err)
+		return l.gone(ctx)
+	}
+	if err != nil {
+		return postgres.Explain(err)
+	}
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for i, nudged := 0, time.Now(); pglogrepl.LSN(l.applied.Load()) < target; i++ {
+		if !l.state.current(l) {
+			return errNotFollowing
+		}
+		if time.Since(nudged) > nudgeAfter {
+			err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error { return flushWAL(ctx, conn, target) })
+			if err != nil {
+				return postgres.Explain(err)
+			}
+			nudged = time.Now()
+		}
+		if i%16 == 0 {
+			if err := l.tell(true, true); err != nil {
+				return errNotFollowing
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the stream to reach %s: it is at %s: %w", target, pglogrepl.LSN(l.applied.Load()), ctx.Err())
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// end has the stream end with err.
+func (l *logical) end(err error) {
+	select {
+	case l.broken <- err:
+	default:
+	}
+}
+
+// gone waits until this source is no longer the daemon's.
+func (l *logical) gone(ctx context.Context) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for l.state.current(l) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return errNotFollowing
+}
+
+// sameShape says, as an *anewError, what of the table is not as it was copied.
+func (l *logical) sameShape(ctx context.Context, conn *pgx.Conn) error {
+	now, err := postgres.Fingerprint(ctx, conn, l.d.cfg.Table)
+	if err != nil {
+		if p := (*postgres.Problem)(nil); errors.As(err, &p) && p.Gone() {
+			return fmt.Errorf("%w; feedback.json keeps the last state it had", err)
+		}
+		return err
+	}
+	if now != l.tab.Fingerprint {
+		return &anewError{why: fmt.Sprintf("the definition of table %s changed", l.tab.Name())}
+	}
+	mark, err := postgres.PublicationMark(ctx, conn, l.tab, l.publication)
+	if err != nil {
+		return err
+	}
+	if mark != l.mark {
+		return &anewError{why: fmt.Sprintf("publication %s changed", l.publication), again: true}
+	}
+	return nil
+}

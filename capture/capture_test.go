@@ -1,0 +1,251 @@
+package capture
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+	"capture/internal/postgres"
+	"capture/store"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
+
+const votes = `CREATE TABLE votes (
+	vote_id         serial PRIMARY KEY,
+	user_query      text,
+	bot_response    text,
+	evaluation_json jsonb,
+	feedback_tags   text[],
+	comment         text,
+	citations       jsonb,
+	"timestamp"     timestamp DEFAULT CURRENT_TIMESTAMP
+)`
+
+// patience is how long a test waits for what must come.
+const patience = 60 * time.Second
+
+// daemon is a Daemon under test.
+type daemon struct {
+	*Daemon
+	t    testing.TB
+	path string
+	log  *syncBuffer
+	stop func() error
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func config(t testing.TB, url string) Config {
+	t.Helper()
+	cfg, err := parseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func parseConfig(url string) (Config, error) {
+	db, err := postgres.ParseConfig(url)
+	return Config{
+		Database: db, Table: postgres.Name{Table: "votes"}, Source: "logical", Version: "test",
+		FlushDelay: 10 * time.Millisecond, FlushInterval: time.Hour, MaxWAL: 1 << 30,
+	}, err
+}
+
+// start runs a daemon until the test ends.
+func start(t testing.TB, cfg Config) *daemon {
+	t.Helper()
+	log := &syncBuffer{}
+	if cfg.Logger == nil {
+		cfg.Logger = hclog.New(&hclog.LoggerOptions{Output: log, JSONFormat: true, Level: hclog.Debug})
+	}
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	file, err := store.Open(path, store.Owner{PID: os.Getpid()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{Daemon: New(cfg, file), t: t, path: path, log: log}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.Run(ctx) }()
+	d.stop = sync.OnceValue(func() error {
+		cancel()
+		err := <-done
+		file.Close()
+		return err
+	})
+	t.Cleanup(func() {
+		if err := d.stop(); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("daemon's log:\n%s", log)
+		}
+	})
+	return d
+}
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, f func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: still not after %s: %v", what, patience, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (d *daemon) ready() {
+	d.t.Helper()
+	eventually(d.t, "ready", func() error {
+		if s := d.Status(); !s.Ready {
+			return fmt.Errorf("%+v", s.Checks)
+		}
+		return nil
+	})
+}
+
+func connect(t testing.TB, url string) *pgx.Conn {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// oracle is what Postgres says that the file must hold, one compact row a line, ordered by the given SQL.
+func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
+	t.Helper()
+	tx, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background())
+	if _, err := tx.Exec(t.Context(), "SET LOCAL TimeZone = 'UTC'"); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := tx.Query(t.Context(), "SELECT row_to_json(t)::text FROM "+table+" t ORDER BY "+order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range lines {
+		lines[i] = compact(lines[i])
+	}
+	return lines
+}
+
+// compact drops the white space outside strings, and leaves all else as it is.
+func compact(s string) string {
+	var b strings.Builder
+	in, escaped := false, false
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case in:
+			in = escaped || c != '"'
+			escaped = !escaped && c == '\\'
+		case c == '"':
+			in = true
+		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
+			continue
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// lines are the rows of a file, checked to be whole and valid.
+func lines(b []byte) ([]string, error) {
+	if !json.Valid(b) || !bytes.HasSuffix(b, []byte("]\n")) {
+		return nil, fmt.Errorf("the file is not whole: %d bytes", len(b))
+	}
+	if string(b) == "[]\n" {
+		return nil, nil
+	}
+	s := strings.TrimSuffix(strings.TrimPrefix(string(b), "[\n"), "\n]\n")
+	out := strings.Split(s, ",\n")
+	for i := range out {
+		out[i] = compact(out[i])
+	}
+	return out, nil
+}
+
+// equal checks, after a forced flush, that the file is the table.
+func (d *daemon) equal(conn *pgx.Conn, table, order string) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
+	defer cancel()
+	var flushed Flushed
+	eventually(d.t, "snapshot", func() (err error) {
+		flushed, err = d.Snapshot(ctx)
+		return err
+	})
+	b, err := os.ReadFile(d.path)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	got, err := lines(b)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	want := oracle(d.t, conn, table, order)
+	if flushed.Rows != len(want) {
+		d.t.Errorf("the flush says %d rows, the table has %d", flushed.Rows, len(want))
+	}
+	for i := range max(len(got), len(want)) {
+		switch {
+		case i >= len(got):
+			d.t.Fatalf("row %d is missing: %.300s", i, want[i])
+		case i >= len(want):
+			d.t.Fatalf("row %d is too many: %.300s", i, got[i])
+		case got[i] != want[i]:
+			d.t.Fatalf("row %d:\n%.600s\nwant\n%.600s", i, got[i], want[i])
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package capture
+
+import (
+	"math"
+	"testing"
+	"testing/fstest"
+	"time"
+	"unsafe"
+
+	"capture/store"
+)
+
+// skewedClock is a wall clock that is set, and the time that goes on meanwhile.
+type skewedClock struct {
+	start time.Time     // on the wall
+	base  time.Time     // with a monotonic reading
+	real  time.Duration // that has gone by
+	by    time.Duration // the wall clock is ahead
+}
+
+// now is what time.Now gives after the clock was set: a monotonic reading that is not that of the wall clock. Nothing but
+// the runtime makes such a time, so that it is put together here from its parts.
+func (c *skewedClock) now() time.Time {
+	t := c.base.Add(c.real)
+	wall := c.start.Add(c.real + c.by)
+	parts := (*struct {
+		wall uint64 // a bit that says that there is a monotonic reading, 33 bits of seconds since 1885, 30 of nanoseconds
+		ext  int64
+		loc  unsafe.Pointer
+	})(unsafe.Pointer(&t))
+	since := wall.Sub(time.Date(1885, 1, 1, 0, 0, 0, 0, time.UTC))
+	parts.wall = 1<<63 | uint64(since/time.Second)<<30 | uint64(since%time.Second)
+	return t
+}
+
+// TestClockJumps drives the flush timing by a wall clock that is set back and forth while time itself goes on.
+func TestClockJumps(t *testing.T) {
+	const hour = time.Hour
+	type jump struct {
+		after time.Duration // of real time
+		by    time.Duration // the wall clock is set
+	}
+	for _, c := range []struct {
+		name    string
+		jumps   []jump
+		real    time.Duration // of the whole
+		atLeast int
+		atMost  int
+		past    time.Duration // the hour, at the start
+	}{
+		{"no jump", nil, 10 * hour, 10, 10, 0},
+		{"no jump, starts late in the hour", nil, 10 * hour, 10, 10, 59 * time.Minute},
+		{"an hour forth (daylight saving of a clock that knows no zones)", []jump{{150 * time.Minute, hour}}, 10 * hour, 10, 11, 0},
+		{"an hour back", []jump{{150 * time.Minute, -hour}}, 10 * hour, 9, 11, 0},
+		{"a day back", []jump{{150 * time.Minute, -24 * hour}}, 10 * hour, 9, 11, 0},
+		{"a year forth", []jump{{150 * time.Minute, 8760 * hour}}, 10 * hour, 10, 11, 0},
+		{"to 1970, and right again", []jump{{30 * time.Minute, -490_000 * hour}, {hour, 490_000 * hour}}, 10 * hour, 9, 12, 0},
+		{"back and forth over the hour, all the time", []jump{
+			{50 * time.Minute, 20 * time.Minute}, {51 * time.Minute, -20 * time.Minute}, {52 * time.Minute, 20 * time.Minute},
+			{53 * time.Minute, -20 * time.Minute}, {54 * time.Minute, 20 * time.Minute}, {55 * time.Minute, -20 * time.Minute},
+		}, 10 * hour, 9, 11, 0},
+		{"a leap second smeared", []jump{{time.Hour, -time.Second}, {2 * time.Hour, time.Second}}, 10 * hour, 9, 11, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			clock := &skewedClock{start: time.Date(2025, 3, 30, 0, 0, 0, 0, time.UTC).Add(c.past), base: time.Now()}
+			if now := clock.now(); !now.Equal(clock.start) {
+				t.Fatalf("the clock shows %s", now)
+			}
+			s := &schedule{delay: 100 * time.Millisecond, interval: hour}
+			s.begin(clock.now())
+			var flushes []time.Duration
+			for clock.real < c.real {
+				// What the loop does: wait as long as it is told, at least a moment.
+				wait := max(s.wait(clock.now()), time.Millisecond)
+				if wait > 10*time.Second {
+					t.Fatalf("it would not look at the clock for %s", wait)
+				}
+				for len(c.jumps) > 0 && clock.real+wait >= c.jumps[0].after {
+					clock.by += c.jumps[0].by
+					c.jumps = c.jumps[1:]
+				}
+				clock.real += wait
+				if reason, due := s.due(clock.now(), true); due {
+					if reason != store.ReasonInterval {
+						t.Fatalf("a flush by reason of %s", reason)
+					}
+					flushes = append(flushes, clock.real)
+					s.wrote(clock.now(), time.Millisecond, nil)
+				}
+			}
+			if n := len(flushes); n < c.atLeast || n > c.atMost {
+				t.Errorf("%d flushes, want %d to %d: %v", n, c.atLeast, c.atMost, flushes)
+			}
+			for i := 1; i < len(flushes); i++ {
+				if gap := flushes[i] - flushes[i-1]; gap > hour+10*time.Second {
+					t.Errorf("nothing for %s after %s", gap, flushes[i-1])
+				}
+			}
+		})
+	}
+}
+
+// TestGroupLimit reads the limits of control groups.
+func TestGroupLimit(t *testing.T) {
+	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
+	for _, c := range []struct {
+		name string
+		fs   fstest.MapFS
+		want int64
+	}{
+		{"none", fstest.MapFS{}, math.MaxInt64},
+		{"no limit", fstest.MapFS{"proc/self/cgroup": file("0::/\n"), "sys/fs/cgroup/memory.max": file("max\n")}, math.MaxInt64},
+		{"a container's", fstest.MapFS{"proc/self/cgroup": file("0::/\n"), "sys/fs/cgroup/memory.max": file("536870912\n")}, 536870912},
+		{"a parent's is less", fstest.MapFS{
+			"proc/self/cgroup":                                      file("0::/system.slice/capture.service\n"),
+			"sys/fs/cgroup/system.slice/memory.max":                 file("1000\n"),
+			"sys/fs/cgroup/system.slice/capture.service/memory.max": file("2000\n"),
+		}, 1000},
+		{"version 1", fstest.MapFS{"proc/self/cgroup": file("9:memory:/docker/1\n"), "sys/fs/cgroup/memory/memory.limit_in_bytes": file("4096\n")}, 4096},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := groupLimit(c.fs); got != c.want {
+				t.Errorf("got %d, want %d", got, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,462 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"capture/internal/pgserver"
+)
+
+// TestConnectionsCut: sessions are ended again and again, by the server and by the network, while votes are written.
+func TestConnectionsCut(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	p := proxied(t, s)
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 500)
+	d := start(t, config(t, p.URL("postgres")))
+	d.ready()
+	stop := load(t, s.URL("postgres"), 2)
+	for i := range 6 {
+		if i%2 == 0 {
+			exec(t, conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'capture'")
+		} else {
+			p.Cut()
+		}
+		d.ready()
+	}
+	stop()
+	d.equal(conn, "votes", "vote_id")
+	if n := one[int](t, conn, "SELECT count(*) FROM pg_replication_slots"); n > 1 {
+		t.Errorf("%d slots are left", n)
+	}
+}
+
+// TestServerRestarts: a stop and a start, a crash under load, recovery. Health tells the truth within seconds, the pauses
+// do not end, and the file never goes back in time.
+func TestServerRestarts(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 100)
+	exec(t, conn, "INSERT INTO votes (vote_id, user_query) VALUES (0, '0')")
+	d := start(t, config(t, s.URL("postgres")))
+	d.ready()
+	done := make(chan struct{})
+	read := make(chan error, 1)
+	go func() { read <- readForward(d, done) }()
+	for round := range 4 {
+		counting := countUp(t, s.URL("postgres"))
+		at := d.View().Position().LSN
+		eventually(t, "changes come", func() error {
+			if d.View().Position().LSN <= at+20_000 {
+				return errors.New("none")
+			}
+			return nil
+		})
+		if round%2 == 0 {
+			s.Kill()
+		} else if err := s.Stop("fast"); err != nil {
+			t.Fatal(err)
+		}
+		within(t, 5*time.Second, "to see that the server is gone", func() { d.notReady("following") })
+		last := counting()
+		if err := s.StartAgain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		d.ready()
+		conn = connect(t, s.URL("postgres"))
+		if n := one[int](t, conn, "SELECT user_query::int FROM votes WHERE vote_id = 0"); n < last {
+			t.Fatalf("the server itself lost commits: %d after %d", n, last)
+		}
+		d.equal(conn, "votes", "vote_id")
+	}
+	close(done)
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+}
+
+// countUp commits one number after the other in vote 0 until the server goes; it then gives the last one that the server
+// has said it holds.
+func countUp(t testing.TB, url string) (last func() int) {
+	conn := connect(t, url)
+	result := make(chan int, 1)
+	go func() {
+		last := 0
+		for {
+			var n int
+			err := conn.QueryRow(context.Background(), "UPDATE votes SET user_query = user_query::int + 1 WHERE vote_id = 0 RETURNING user_query::int").Scan(&n)
+			if err != nil {
+				break
+			}
+			last = n
+		}
+		result <- last
+	}()
+	return func() int { return <-result }
+}
+
+// readForward reads the file until done, and checks that vote 0 never counts back.
+func readForward(d *daemon, done chan struct{}) error {
+	last := -1
+	for {
+		select {
+		case <-done:
+			return nil
+		default:
+		}
+		var n int
+		v := d.content()
+		if _, err := fmt.Sscanf(v[0], `{"vote_id":0,"user_query":"%d"`, &n); err != nil {
+			return fmt.Errorf("%s: %w", v[0], err)
+		}
+		if n < last {
+			return fmt.Errorf("the file went back from %d to %d", last, n)
+		}
+		last = n
+	}
+}
+
+// TestHalfOpen: the network swallows everything without a word, in the stream and while connecting. That is noticed, a
+// stop is not held up by it, and once the network is back, so is capture.
+func TestHalfOpen(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	p := proxied(t, s)
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 100)
+	cfg := config(t, p.URL("postgres"))
+	cfg.bounds = bounds{silence: 1500 * time.Millisecond, ping: 300 * time.Millisecond}
+	cfg.Database.ConnectTimeout = time.Second
+	d := start(t, cfg)
+	d.ready()
+	p.Stall()
+	within(t, 10*time.Second, "to notice the silence", func() { d.notReady("no word from the server") })
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('meanwhile')")
+	eventually(t, "another attempt has failed, too", func() error {
+		if n := d.Status().Attempts; n < 2 {
+			return fmt.Errorf("%d attempts", n)
+		}
+		return nil
+	})
+	if next := d.Status().NextAttempt; next == nil || time.Until(*next) > longestPause*2 {
+		t.Errorf("the next attempt is at %v", next)
+	}
+	p.Unstall()
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+	p.Stall()
+	within(t, 2*time.Second, "the stop", func() {
+		if err := d.stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestHalfOpenWhileCopying: the line dies during the first copy.
+func TestHalfOpenWhileCopying(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	p := proxied(t, s)
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 20_000)
+	cfg := config(t, p.URL("postgres"))
+	cfg.bounds = bounds{silence: 1500 * time.Millisecond, ping: 300 * time.Millisecond}
+	cfg.Database.ConnectTimeout = time.Second
+	p.Throttle(2_000_000, 0)
+	d := start(t, cfg)
+	d.copying(conn)
+	p.Stall()
+	d.notReady("no word from the server")
+	p.Cut()
+	p.Throttle(0, 0)
+	p.Unstall()
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}
+
+// copying waits until the server is sending the rows of a copy.
+func (d *daemon) copying(conn *pgx.Conn) {
+	d.t.Helper()
+	eventually(d.t, "copying", func() error {
+		if one[int](d.t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'active' AND query LIKE 'COPY %'") == 0 {
+			return errors.New(d.Status().State)
+		}
+		return nil
+	})
+}
+
+// TestSlowLink: 10 kB a second, and two seconds to and fro. It takes its time, and that is all. (The start, with its
+// many questions, has a shorter way here.)
+func TestSlowLink(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	p := proxied(t, s)
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 50)
+	d := start(t, config(t, p.URL("postgres")))
+	d.ready()
+	p.Throttle(10_000, time.Second)
+	for i := range 4 {
+		exec(t, conn, "INSERT INTO votes (user_query, bot_response) VALUES ($1, repeat(md5($1), 100))", fmt.Sprint(i))
+		if s := d.Status(); !s.Ready {
+			t.Fatalf("a false alarm: %+v", s.Checks)
+		}
+	}
+	d.equal(conn, "votes", "vote_id")
+	p.Throttle(10_000, 50*time.Millisecond)
+	p.Cut()
+	eventually(t, "a second copy", func() error {
+		if n := d.said("copied"); n != 2 {
+			return fmt.Errorf("%d copies", n)
+		}
+		return nil
+	})
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}
+
+// TestFailover: the primary dies, a standby is promoted, and lacks the last commits.
+func TestFailover(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	standby, err := s.Standby(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standby.Close)
+	p := proxied(t, s)
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 100)
+	d := start(t, config(t, p.URL("postgres")))
+	d.ready()
+	eventually(t, "the standby has the votes", func() error {
+		sb := connect(t, standby.URL("postgres"))
+		if one[*string](t, sb, "SELECT to_regclass('votes')::text") == nil || one[int](t, sb, "SELECT count(*) FROM votes") != 100 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	cut := connect(t, s.URL("postgres"))
+	exec(t, cut, "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE application_name <> 'capture'")
+	if err := standby.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('never on the standby')")
+	d.follows(conn, "votes", "vote_id")
+	p.Target(standby.Addr())
+	s.Kill()
+	p.Cut()
+	now := connect(t, standby.URL("postgres"))
+	exec(t, now, "INSERT INTO votes (user_query) VALUES ('on the new primary')")
+	d.ready()
+	d.equal(now, "votes", "vote_id")
+	if strings.Contains(strings.Join(d.content(), ""), "never on the standby") {
+		t.Error("the file has a vote that the new primary has not")
+	}
+}
+
+// TestStandbyIsRefused: a server that takes no writes can't be followed by a slot with a publication of its own; that is
+// said, and promoting it is enough.
+func TestStandbyIsRefused(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 10)
+	standby, err := s.Standby(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standby.Close)
+	d := start(t, config(t, standby.URL("postgres")))
+	d.notReady("standby")
+	if err := standby.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.ready()
+	d.equal(connect(t, standby.URL("postgres")), "votes", "vote_id")
+}
+
+// TestOtherSystem: at the same address stands another cluster, restored from an older backup.
+func TestOtherSystem(t *testing.T) {
+	t.Parallel()
+	a, b := pgserver.ForTest(t, pgserver.Options{}), pgserver.ForTest(t, pgserver.Options{})
+	p := proxied(t, a)
+	conn, other := connect(t, a.URL("postgres")), connect(t, b.URL("postgres"))
+	table(t, conn, 100)
+	table(t, other, 40)
+	d := start(t, config(t, p.URL("postgres")))
+	d.ready()
+	was := d.Status().SystemID
+	p.Target(b.Addr())
+	p.Cut()
+	eventually(t, "another system", func() error {
+		if s := d.Status(); s.SystemID == was || !s.Ready {
+			return fmt.Errorf("system %s, ready %v", s.SystemID, s.Ready)
+		}
+		return nil
+	})
+	d.equal(other, "votes", "vote_id")
+	if d.said("this is another database cluster than before") != 1 {
+		t.Error("it is not said that this is another cluster")
+	}
+}
+
+// TestPooler: what answers is a pooler, which knows no replication.
+func TestPooler(t *testing.T) {
+	t.Parallel()
+	u := pgserver.Database(t)
+	conn := connect(t, u)
+	table(t, conn, 10)
+	d := start(t, config(t, throughPooler(t, u)))
+	d.notReady("pooler", "point --database-url at the server itself")
+}
+
+// throughPooler is url through what refuses replication as PgBouncer does, and passes all else on.
+func throughPooler(t testing.TB, to string) string {
+	t.Helper()
+	u, err := url.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := u.Host
+	var wg sync.WaitGroup
+	serve := func(client net.Conn) error {
+		defer client.Close()
+		backend := pgproto3.NewBackend(client, client)
+		msg, err := backend.ReceiveStartupMessage()
+		if err != nil {
+			return err
+		}
+		startup, ok := msg.(*pgproto3.StartupMessage)
+		if !ok {
+			return fmt.Errorf("unexpected %T", msg)
+		}
+		if _, ok := startup.Parameters["replication"]; ok {
+			backend.Send(&pgproto3.ErrorResponse{Severity: "FATAL", Code: "08P01", Message: "unsupported startup parameter: replication"})
+			return backend.Flush()
+		}
+		server, err := net.Dial("tcp", target)
+		if err != nil {
+			return err
+		}
+		defer server.Close()
+		hello, err := startup.Encode(nil)
+		if err != nil {
+			return err
+		}
+		if _, err := server.Write(hello); err != nil {
+			return err
+		}
+		wg.Go(func() {
+			_, _ = io.Copy(client, server)
+			client.Close()
+		})
+		_, err = io.Copy(server, client)
+		return err
+	}
+	wg.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { _ = serve(client) })
+		}
+	})
+	t.Cleanup(func() { listener.Close() })
+	u.Host = listener.Addr().String()
+	return u.String()
+}
+
+// TestTooManyConnections: the application has taken all that the server has.
+func TestTooManyConnections(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_connections": "8", "superuser_reserved_connections": "1"}})
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 10)
+	exec(t, conn, "CREATE ROLE app LOGIN; GRANT ALL ON SCHEMA public TO app; CREATE ROLE follower LOGIN REPLICATION; GRANT app TO follower; GRANT CREATE ON DATABASE postgres TO app; ALTER TABLE votes OWNER TO app")
+	as := func(user string) string { return strings.Replace(s.URL("postgres"), "postgres@", user+"@", 1) }
+	var taken []interface{ Close(context.Context) error }
+	for range 6 {
+		taken = append(taken, connect(t, as("app")))
+	}
+	d := start(t, config(t, as("follower")))
+	d.notReady("no connection left")
+	for _, c := range slices.Backward(taken) {
+		c.Close(t.Context())
+	}
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}
+
+// TestServerFrozen: the server does not answer, as on a host that swaps or whose storage hangs.
+func TestServerFrozen(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 10)
+	cfg := config(t, s.URL("postgres"))
+	cfg.bounds = bounds{silence: 1500 * time.Millisecond, ping: 300 * time.Millisecond}
+	cfg.Database.ConnectTimeout = time.Second
+	d := start(t, cfg)
+	d.ready()
+	frozen := []int{s.PID(), one[int](t, conn, "SELECT active_pid FROM pg_replication_slots")}
+	signal := func(sig syscall.Signal) {
+		for _, pid := range frozen {
+			if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+				t.Fatal(err)
+			}
+		}
+	}
+	signal(syscall.SIGSTOP)
+	t.Cleanup(func() { signal(syscall.SIGCONT) })
+	d.notReady("following")
+	signal(syscall.SIGCONT)
+	d.ready()
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('after it')")
+	d.equal(conn, "votes", "vote_id")
+}
+
+// TestNameGone: the host's name can't be resolved for a while.
+func TestNameGone(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 10)
+	cfg := config(t, url)
+	var gone atomic.Bool
+	cfg.Database.Host = "database.invalid"
+	cfg.Database.Fallbacks = nil
+	cfg.Database.LookupFunc = func(_ context.Context, host string) ([]string, error) {
+		if gone.Load() {
+			return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+		}
+		return []string{"127.0.0.1"}, nil
+	}
+	gone.Store(true)
+	d := start(t, cfg)
+	d.notReady("cannot be resolved", "database.invalid")
+	gone.Store(false)
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}

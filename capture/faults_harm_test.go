@@ -1,0 +1,366 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+)
+
+// slowly is a configuration with which the first copy of bigTable takes long.
+func slowly(t testing.TB, url string) Config {
+	cfg := config(t, url)
+	cfg.CopyRate = 1_500_000
+	return cfg
+}
+
+// bigTable is the table of votes with some 6 MB in it.
+func bigTable(t testing.TB, conn *pgx.Conn) {
+	t.Helper()
+	table(t, conn, 0)
+	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT 'q', repeat(md5(i::text), 90) FROM generate_series(1, 2000) i")
+}
+
+// TestCopyGivesWay: the application alters its table while it is being copied. Its ALTER, and all who queue behind it,
+// wait for a second or two, not for the copy.
+func TestCopyGivesWay(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn, other := connect(t, url), connect(t, url)
+	bigTable(t, conn)
+	d := start(t, slowly(t, url))
+	d.copying(conn)
+	mode := one[string](t, conn, "SELECT string_agg(DISTINCT mode, ', ') FROM pg_locks WHERE relation = 'votes'::regclass")
+	if mode != "AccessShareLock" {
+		t.Errorf("the copy holds %s", mode)
+	}
+	altered := make(chan time.Duration, 1)
+	go func() {
+		began := time.Now()
+		if _, err := other.Exec(t.Context(), "ALTER TABLE votes ADD extra int"); err != nil {
+			t.Error(err)
+		}
+		altered <- time.Since(began)
+	}()
+	if took := <-altered; took > 3*time.Second {
+		t.Errorf("the application's ALTER TABLE took %s", took)
+	}
+	eventually(t, "it is said", func() error {
+		if !strings.Contains(d.log.String(), "gave way to a session that waits for the table") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if n := d.said("copied"); n != 0 {
+		t.Errorf("copied %d times while it had to give way", n)
+	}
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}
+
+// TestPlainReadGivesWay: the read for the first file, while the slot waits for an old transaction, does so, too.
+func TestPlainReadGivesWay(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn, open, other := connect(t, url), connect(t, url), connect(t, url)
+	bigTable(t, conn)
+	exec(t, open, "CREATE TABLE other (n int)")
+	exec(t, open, "BEGIN; INSERT INTO other VALUES (1)")
+	d := start(t, slowly(t, url))
+	d.copying(conn)
+	within(t, 3*time.Second, "the application's TRUNCATE", func() { exec(t, other, "TRUNCATE votes") })
+	exec(t, open, "COMMIT")
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}
+
+// TestCopyRate: a copy takes as long as its rate says.
+func TestCopyRate(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	bigTable(t, conn)
+	cfg := config(t, url)
+	cfg.CopyRate = 4_000_000
+	d := start(t, cfg)
+	began := time.Now()
+	d.ready()
+	if took := time.Since(began); took < time.Second {
+		t.Errorf("6 MB at 4 MB a second took %s", took)
+	}
+	d.equal(conn, "votes", "vote_id")
+}
+
+// TestWALWhileCopying: what the slot holds back is bounded during the first copy, too.
+func TestWALWhileCopying(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	bigTable(t, conn)
+	cfg := slowly(t, url)
+	cfg.MaxWAL = 16 << 20
+	d := start(t, cfg)
+	d.copying(conn)
+	writeWAL(t, url, 20)
+	d.notReady("--max-wal")
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}
+
+// TestOpenTransactionAtStart: somebody's write transaction is open for long, and the slot must wait for it. A plain read
+// gives a file at once; who is waited for is said; what is committed meanwhile and by the transaction itself comes.
+func TestOpenTransactionAtStart(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn, open := connect(t, url), connect(t, url)
+	table(t, conn, 20)
+	exec(t, open, "BEGIN; INSERT INTO votes (user_query) VALUES ('committed late')")
+	d := start(t, config(t, url))
+	eventually(t, "a first file", func() error {
+		if _, err := os.Stat(d.path); err != nil {
+			return err
+		}
+		if n := len(d.content()); n != 20 {
+			return fmt.Errorf("%d rows", n)
+		}
+		return nil
+	})
+	pid := one[int](t, open, "SELECT pg_backend_pid()")
+	d.notReady("must end first", fmt.Sprintf("pid %d", pid))
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('committed meanwhile')")
+	exec(t, open, "COMMIT")
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}
+
+// TestStopWhileSlotWaits: a stop does not wait for the transaction, and neither the slot nor its walsender stays.
+func TestStopWhileSlotWaits(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn, open := connect(t, url), connect(t, url)
+	table(t, conn, 20)
+	exec(t, open, "BEGIN; INSERT INTO votes (user_query) VALUES ('committed late')")
+	d := start(t, config(t, url))
+	d.notReady("must end first")
+	within(t, 2*time.Second, "the stop", func() {
+		if err := d.stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	eventually(t, "the slot is gone", func() error {
+		if n := one[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"); n > 0 {
+			return errors.New("it is there")
+		}
+		return nil
+	})
+}
+
+// TestStopAtOnce: whatever capture is at, it ends within two seconds.
+func TestStopAtOnce(t *testing.T) {
+	t.Parallel()
+	stop := func(t *testing.T, d *daemon) {
+		t.Helper()
+		within(t, 2*time.Second, "the stop", func() {
+			if err := d.stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("at the first copy", func(t *testing.T) {
+		t.Parallel()
+		url := pgserver.Database(t)
+		conn := connect(t, url)
+		bigTable(t, conn)
+		d := start(t, slowly(t, url))
+		d.copying(conn)
+		stop(t, d)
+		eventually(t, "the copy has ended at the server, too", func() error {
+			if n := one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"); n > 0 {
+				return fmt.Errorf("%d sessions", n)
+			}
+			return nil
+		})
+		if _, err := os.Stat(d.path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a file of half a copy: %v", err)
+		}
+	})
+	t.Run("at the first copy over a dead line", func(t *testing.T) {
+		t.Parallel()
+		url := pgserver.Database(t)
+		conn := connect(t, url)
+		bigTable(t, conn)
+		p := proxied(t, pgserver.Shared(t))
+		d := start(t, slowly(t, strings.Replace(url, pgserver.Shared(t).Addr(), p.Addr(), 1)))
+		d.copying(conn)
+		p.Stall()
+		stop(t, d)
+		p.Cut()
+	})
+	t.Run("while connecting to what does not answer", func(t *testing.T) {
+		t.Parallel()
+		p := proxied(t, pgserver.Shared(t))
+		p.Stall()
+		d := start(t, config(t, p.URL("postgres")))
+		eventually(t, "connecting", func() error {
+			if p.Links() == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		stop(t, d)
+	})
+	t.Run("in the pause before the next attempt", func(t *testing.T) {
+		t.Parallel()
+		p := proxied(t, pgserver.Shared(t))
+		p.Refuse()
+		d := start(t, config(t, p.URL("postgres")))
+		eventually(t, "a long pause", func() error {
+			if s := d.Status(); s.State != stateWaiting || time.Until(*s.NextAttempt) < 2*time.Second {
+				return errors.New(s.State)
+			}
+			return nil
+		})
+		stop(t, d)
+	})
+	t.Run("in a storm of changes", func(t *testing.T) {
+		t.Parallel()
+		url := pgserver.Database(t)
+		conn := connect(t, url)
+		table(t, conn, 100)
+		d := start(t, config(t, url))
+		d.ready()
+		end := load(t, url, 2)
+		defer end()
+		eventually(t, "changes come", func() error {
+			if n := d.Status().Transactions; n < 50 {
+				return fmt.Errorf("%d transactions", n)
+			}
+			return nil
+		})
+		stop(t, d)
+		d.content()
+	})
+}
+
+// TestCopyUnderLoad: votes are written all the time while capture starts, and starts again. Nothing is lost and nothing
+// doubled between copy and stream.
+func TestCopyUnderLoad(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 3000)
+	stop := load(t, url, 4)
+	for range 4 {
+		d := start(t, config(t, url))
+		d.ready()
+		before := d.View().Version()
+		eventually(t, "the stream goes on", func() error {
+			if d.View().Version() < before+20 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		if err := d.stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := start(t, config(t, url))
+	d.ready()
+	if stop() == 0 {
+		t.Error("the load wrote nothing")
+	}
+	d.equal(conn, "votes", "vote_id")
+	if n := d.said("copied"); n != 1 {
+		t.Errorf("copied %d times, want once: the comparison is of the stream", n)
+	}
+}
+
+// TestSynchronousStandby: a commit waits for a standby that is away: it is in the WAL and not yet visible. It comes, once
+// it becomes visible.
+func TestSynchronousStandby(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"synchronous_commit": "local"}})
+	url := s.URL("postgres")
+	conn, waiting := connect(t, url), connect(t, url)
+	table(t, conn, 20)
+	if err := s.Reload(t.Context(), map[string]string{"synchronous_standby_names": "nobody"}); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, waiting, "SET synchronous_commit = on")
+	committed := make(chan error, 1)
+	go func() {
+		_, err := waiting.Exec(t.Context(), "INSERT INTO votes (user_query) VALUES ('waits for the standby')")
+		committed <- err
+	}()
+	eventually(t, "the commit waits", func() error {
+		if one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	d := start(t, config(t, url))
+	d.follows(conn, "votes", "vote_id")
+	if err := s.Reload(t.Context(), map[string]string{"synchronous_standby_names": ""}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-committed; err != nil {
+		t.Fatal(err)
+	}
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+	if !strings.Contains(strings.Join(d.content(), ""), "waits for the standby") {
+		t.Error("the vote is not there")
+	}
+}
+
+// TestRoleSettings: what a role has set for its sessions neither cuts capture off nor changes what it writes; and it
+// needs no more rights than it says.
+func TestRoleSettings(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	bigTable(t, conn)
+	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes")
+	exec(t, conn, `CREATE ROLE reader LOGIN REPLICATION; GRANT SELECT ON votes TO reader;
+		ALTER ROLE reader SET statement_timeout = '300ms'; ALTER ROLE reader SET lock_timeout = '100ms';
+		ALTER ROLE reader SET idle_in_transaction_session_timeout = '300ms'; ALTER ROLE reader SET TimeZone = 'Asia/Tokyo';
+		ALTER ROLE reader SET DateStyle = 'SQL, DMY'; ALTER ROLE reader SET default_transaction_read_only = on;
+		ALTER ROLE reader SET search_path = 'public'; ALTER ROLE reader SET default_transaction_isolation = 'serializable'`)
+	cfg := slowly(t, strings.Replace(url, "postgres@", "reader@", 1))
+	cfg.CopyRate = 4_000_000
+	d := start(t, cfg)
+	d.ready()
+	exec(t, conn, "UPDATE votes SET comment = 'c' WHERE vote_id % 50 = 0")
+	d.equal(conn, "votes", "vote_id")
+	if n := d.said("not following"); n != 0 {
+		t.Errorf("it failed %d times", n)
+	}
+}
+
+// TestRowSecurity: a policy would hide rows from capture's user. That is refused: the file is never a silent subset.
+func TestRowSecurity(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	table(t, conn, 20)
+	exec(t, conn, `CREATE PUBLICATION capture_votes FOR TABLE votes; CREATE ROLE reader LOGIN REPLICATION; GRANT SELECT ON votes TO reader;
+		ALTER TABLE votes ENABLE ROW LEVEL SECURITY; CREATE POLICY half ON votes USING (vote_id % 2 = 0)`)
+	d := start(t, config(t, strings.Replace(url, "postgres@", "reader@", 1)))
+	d.notReady("row")
+	if _, err := os.Stat(d.path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is a file: %v", err)
+	}
+	exec(t, conn, "ALTER ROLE reader BYPASSRLS")
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+	exec(t, conn, "ALTER ROLE reader NOBYPASSRLS")
+}

@@ -1,0 +1,144 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+)
+
+// table makes the table of votes with so many rows in it.
+func table(t testing.TB, conn *pgx.Conn, rows int) {
+	t.Helper()
+	exec(t, conn, votes)
+	if rows > 0 {
+		exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT 'question ' || i, repeat(md5(i::text), 8) FROM generate_series(1, $1::int) i", rows)
+	}
+}
+
+// proxied is a proxy in front of a server.
+func proxied(t testing.TB, s *pgserver.Server) *pgserver.Proxy {
+	t.Helper()
+	p, err := pgserver.NewProxy(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// notReady waits until the daemon is not ready, and says why with these words.
+func (d *daemon) notReady(words ...string) {
+	d.t.Helper()
+	eventually(d.t, "not ready", func() error {
+		s := d.Status()
+		if s.Ready {
+			return fmt.Errorf("it is ready")
+		}
+		return failing(s.Checks, words...)
+	})
+}
+
+// failing checks that the checks that failed say all of the words, whatever their case.
+func failing(checks []Check, words ...string) error {
+	var text strings.Builder
+	for _, c := range checks {
+		if !c.OK {
+			fmt.Fprintf(&text, "%s: %s\n", c.Name, c.Detail)
+		}
+	}
+	for _, w := range words {
+		if !strings.Contains(strings.ToLower(text.String()), strings.ToLower(w)) {
+			return fmt.Errorf("no word of %q in: %s", w, text.String())
+		}
+	}
+	return nil
+}
+
+// within fails the test where f takes longer than the bound that is promised.
+func within(t testing.TB, bound time.Duration, what string, f func()) {
+	t.Helper()
+	start := time.Now()
+	f()
+	if took := time.Since(start); took > bound {
+		t.Errorf("%s took %s, more than %s", what, took, bound)
+	}
+}
+
+// said counts the log lines with this message.
+func (d *daemon) said(message string) int {
+	return strings.Count(d.log.String(), fmt.Sprintf("%q:%q", "@message", message))
+}
+
+// load writes votes over connections of its own until the test stops it: some transactions insert several rows, some
+// change what is there. It gives the number of transactions that were committed for certain.
+func load(t testing.TB, url string, writers int) (stop func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	committed := 0
+	for w := range writers {
+		wg.Go(func() {
+			conn, err := pgx.Connect(ctx, url)
+			if err != nil {
+				t.Errorf("load: %v", err)
+				return
+			}
+			defer conn.Close(context.Background())
+			for i := 0; ctx.Err() == nil; i++ {
+				sql := "INSERT INTO votes (user_query, comment) SELECT 'load', md5(i::text) FROM generate_series(1, 3) i"
+				switch i % 4 {
+				case 1:
+					sql = fmt.Sprintf("UPDATE votes SET comment = comment || 'x' WHERE vote_id %% 97 = %d", (i+w)%97)
+				case 3:
+					sql = fmt.Sprintf("DELETE FROM votes WHERE user_query = 'load' AND vote_id %% 89 = %d", (i+w)%89)
+				}
+				if _, err := conn.Exec(context.Background(), sql); err != nil {
+					if !strings.Contains(err.Error(), "deadlock") {
+						return // the server went away: what the test is about
+					}
+					continue
+				}
+				mu.Lock()
+				committed++
+				mu.Unlock()
+			}
+		})
+	}
+	return sync.OnceValue(func() int {
+		cancel()
+		wg.Wait()
+		return committed
+	})
+}
+
+// content is the file as it is, checked to be whole.
+func (d *daemon) content() []string {
+	d.t.Helper()
+	b, err := os.ReadFile(d.path)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	rows, err := lines(b)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return rows
+}
+
+// one is the single value that a query gives.
+func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) (v T) {
+	t.Helper()
+	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}

@@ -1,0 +1,154 @@
+package capture
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"capture/internal/pgserver"
+)
+
+// many is how many rows the tests of large amounts write: CAPTURE_TEST_ROWS=1000000 for a million.
+func many(t testing.TB) int {
+	t.Helper()
+	text := cmp.Or(os.Getenv("CAPTURE_TEST_ROWS"), "100000")
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestHugeTransaction: all rows in one transaction. Readers see nothing of it, then all of it; memory holds the rows, not
+// the transaction besides.
+func TestHugeTransaction(t *testing.T) {
+	rows := many(t)
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 10)
+	d := start(t, config(t, url))
+	d.ready()
+	before := liveHeap()
+	peak := make(chan uint64)
+	done := make(chan struct{})
+	go func() {
+		var most uint64
+		for {
+			select {
+			case <-done:
+				peak <- most
+				return
+			case <-time.After(50 * time.Millisecond): // how often it is measured
+			}
+			if n := d.View().Rows(); n != 10 && n != 10+rows {
+				t.Errorf("a view with %d rows", n)
+			}
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			most = max(most, m.HeapAlloc)
+		}
+	}()
+	exec(t, conn, "INSERT INTO votes (user_query) SELECT 'q' FROM generate_series(1, $1::int)", rows)
+	if _, err := d.Snapshot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(done)
+	// The collector lets the heap grow to twice of what lives; the live part is little more than the text itself.
+	text := uint64(d.View().Bytes())
+	most, live := <-peak, liveHeap()
+	t.Logf("%d MB of text, %d MB live, at most %d MB in use", text>>20, (live-before)>>20, (most-before)>>20)
+	if live-before > 2*text {
+		t.Errorf("%d bytes live for %d of text", live-before, text)
+	}
+	if most-before > 5*text {
+		t.Errorf("at most %d bytes in use for %d of text", most-before, text)
+	}
+	if got, want := d.View().Rows(), one[int](t, conn, "SELECT count(*) FROM votes"); got != want {
+		t.Errorf("%d rows, want %d", got, want)
+	}
+}
+
+func liveHeap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// TestBurst: many changes in small transactions, as fast as the server takes them. The log and the flushes stay within
+// bounds, and the file catches up.
+func TestBurst(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 100)
+	d := start(t, config(t, url))
+	d.ready()
+	began := time.Now()
+	transactions := many(t) / 20
+	exec(t, conn, fmt.Sprintf(`DO $$ BEGIN
+		FOR i IN 1..%d LOOP
+			INSERT INTO votes (user_query) SELECT 'q' FROM generate_series(1, 20);
+			COMMIT;
+		END LOOP;
+	END $$`, transactions))
+	written := time.Since(began)
+	d.equal(conn, "votes", "vote_id")
+	t.Logf("%d transactions, written after %s, caught up after %s", transactions, written, time.Since(began))
+	seconds := int(time.Since(began)/time.Second) + 2
+	if n := d.said("captured"); n > seconds*(linesPerSecond+1) {
+		t.Errorf("%d log lines in %d seconds", n, seconds)
+	}
+	// A flush at most each FlushDelay (10 ms here), and no more than half of the time.
+	if n := d.said("flushed"); n > seconds*100+2 {
+		t.Errorf("%d flushes in %d seconds", n, seconds)
+	}
+	if n := d.Status().Transactions; n < uint64(transactions) {
+		t.Errorf("%d transactions captured", n)
+	}
+}
+
+// TestBusyBeyondSenderTimeout: the goroutine that applies the stream and the one that writes the file are busy for longer
+// than the server waits for a word. The connection lives: its word goes another way.
+func TestBusyBeyondSenderTimeout(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_sender_timeout": "2500ms"}})
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 10)
+	cfg := config(t, s.URL("postgres"))
+	log := &syncBuffer{}
+	slow := &slowLogger{Logger: hclog.New(&hclog.LoggerOptions{Output: log, JSONFormat: true})}
+	cfg.Logger = slow
+	d := start(t, cfg)
+	d.log = log
+	d.ready()
+	slow.applying.Store(true)
+	slow.writing.Store(true)
+	for i := range 3 {
+		exec(t, conn, "INSERT INTO votes (user_query) VALUES ($1)", fmt.Sprint(i))
+		d.follows(conn, "votes", "vote_id")
+	}
+	if n := d.said("copied"); n != 1 {
+		t.Errorf("copied %d times, want once", n)
+	}
+}
+
+// slowLogger holds up the goroutines that log a transaction and a flush, once each.
+type slowLogger struct {
+	hclog.Logger
+	applying, writing atomic.Bool
+}
+
+func (s *slowLogger) Info(msg string, args ...any) {
+	if msg == "captured" && s.applying.CompareAndSwap(true, false) || msg == "flushed" && s.writing.CompareAndSwap(true, false) {
+		time.Sleep(6 * time.Second) // the fault itself
+	}
+	s.Logger.Info(msg, args...)
+}

@@ -1,0 +1,504 @@
+package capture
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	osexec "os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"capture/internal/pgserver"
+	"capture/store"
+)
+
+// A child is this test program again, as a daemon of its own: what kills, freezes or starves a process needs one.
+const (
+	childURL    = "CAPTURE_TEST_CHILD_URL"
+	childPath   = "CAPTURE_TEST_CHILD_PATH"
+	childMounts = "CAPTURE_TEST_CHILD_MOUNTS" // a small volume there
+)
+
+func init() {
+	if url := os.Getenv(childURL); url != "" {
+		os.Exit(runChild(url, os.Getenv(childPath)))
+	}
+}
+
+// runChild is a daemon until SIGTERM. It says on stdout when it is ready, and why when it is not.
+func runChild(url, path string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if dir := os.Getenv(childMounts); dir != "" {
+		if err := mountSmall(dir); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		go func() {
+			for s := bufio.NewScanner(os.Stdin); s.Scan(); {
+				if err := remount(dir, s.Text()); err != nil {
+					fmt.Println("remount:", err)
+				}
+			}
+		}()
+	}
+	file, err := store.Open(path, store.Owner{PID: os.Getpid()})
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	defer file.Close()
+	cfg, err := childConfig(url)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	d := New(cfg, file)
+	said := ""
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(5 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			word := "ready"
+			if s := d.Status(); !s.Ready {
+				word = strings.ReplaceAll(fmt.Sprintf("unwell: %+v", s.Checks[:2]), "\n", " ")
+			}
+			if word != said {
+				said = word
+				fmt.Println(word)
+			}
+		}
+	})
+	err = d.Run(ctx)
+	stop()
+	wg.Wait()
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+func childConfig(url string) (Config, error) {
+	cfg, err := parseConfig(url)
+	if err != nil {
+		return cfg, err
+	}
+	cfg.Logger = hclog.New(&hclog.LoggerOptions{Output: os.Stderr, JSONFormat: true, Level: hclog.Warn})
+	if rate, err := strconv.ParseInt(os.Getenv("CAPTURE_TEST_CHILD_RATE"), 10, 64); err == nil {
+		cfg.CopyRate = rate
+	}
+	if frozen, err := time.ParseDuration(os.Getenv("CAPTURE_TEST_FROZEN_AFTER")); err == nil {
+		cfg.bounds.frozen = frozen
+	}
+	return cfg, nil
+}
+
+// child is one such process.
+type child struct {
+	t     testing.TB
+	cmd   *osexec.Cmd
+	stdin io.Writer
+	path  string
+	lines chan string // of its stdout; closed at its end
+	log   *syncBuffer
+}
+
+func startChild(t testing.TB, url, path string, env ...string) *child {
+	t.Helper()
+	return startChildIn(t, url, path, nil, env...)
+}
+
+func startChildIn(t testing.TB, url, path string, attr *syscall.SysProcAttr, env ...string) *child {
+	t.Helper()
+	c := &child{t: t, path: path, lines: make(chan string, 1000), log: &syncBuffer{}}
+	c.cmd = osexec.Command(os.Args[0])
+	c.cmd.Env = append(os.Environ(), append(env, childURL+"="+url, childPath+"="+path)...)
+	c.cmd.Stderr = c.log
+	c.cmd.SysProcAttr = attr
+	var err error
+	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(c.lines)
+		s := bufio.NewScanner(out)
+		for s.Scan() {
+			c.lines <- s.Text()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = c.cmd.Process.Signal(syscall.SIGCONT)
+		c.kill()
+		if t.Failed() {
+			t.Logf("the child's log:\n%s", c.log)
+		}
+	})
+	return c
+}
+
+// kill ends it by SIGKILL, where it has not ended.
+func (c *child) kill() {
+	if c.cmd.ProcessState == nil {
+		_ = c.cmd.Process.Kill()
+		for range c.lines {
+		}
+		_ = c.cmd.Wait()
+	}
+}
+
+// says waits until a line has these words.
+func (c *child) says(words ...string) {
+	c.t.Helper()
+	deadline := time.After(patience)
+	var last string
+	for {
+		select {
+		case line, ok := <-c.lines:
+			if !ok {
+				c.t.Fatalf("it ended without a word of %q; its last: %s", words, last)
+			}
+			last = line
+			if all(line, words) {
+				return
+			}
+		case <-deadline:
+			c.t.Fatalf("no word of %q after %s; its last: %s", words, patience, last)
+		}
+	}
+}
+
+func all(s string, words []string) bool {
+	for _, w := range words {
+		if !strings.Contains(strings.ToLower(s), strings.ToLower(w)) {
+			return false
+		}
+	}
+	return true
+}
+
+// stop ends it by SIGTERM, and returns its exit code.
+func (c *child) stop() int {
+	c.t.Helper()
+	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		c.t.Fatal(err)
+	}
+	for range c.lines {
+	}
+	var exit *osexec.ExitError
+	if err := c.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		c.t.Fatal(err)
+	}
+	return c.cmd.ProcessState.ExitCode()
+}
+
+// TestKilledAnywhere kills the process again and again under load, at random moments of its copies, streams, writes and
+// renames, while a reader from outside checks every version of the file that it catches: each is whole, and shows one
+// state that the database had, never an older one after a newer one. CAPTURE_TEST_KILLS sets the number of rounds, else
+// there are a hundred, or as many as half a minute allows.
+func TestKilledAnywhere(t *testing.T) {
+	t.Parallel()
+	rounds, until := 100, time.Now().Add(30*time.Second)
+	if n, err := strconv.Atoi(os.Getenv("CAPTURE_TEST_KILLS")); err == nil {
+		rounds, until = n, time.Now().Add(24*time.Hour)
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 300)
+	// Each transaction leaves the number of rows, and a number that only goes up, in vote 0.
+	exec(t, conn, `INSERT INTO votes (vote_id, user_query) VALUES (0, '0 300')`)
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	writer := connect(t, url)
+	wg.Go(func() {
+		for i := 1; ctx.Err() == nil; i++ {
+			_, err := writer.Exec(context.Background(), fmt.Sprintf(`
+				DELETE FROM votes WHERE vote_id BETWEEN 1 AND %d;
+				INSERT INTO votes (vote_id, user_query, bot_response) SELECT i, %d, repeat(md5(i::text), 8) FROM generate_series(1, %d) i;
+				UPDATE votes SET user_query = '%d ' || (SELECT count(*) - 1 FROM votes) WHERE vote_id = 0`, 1+i%40, i, i%40, i))
+			if err != nil && !strings.Contains(err.Error(), "duplicate key") {
+				t.Errorf("write: %v", err)
+				return
+			}
+		}
+	})
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	reader := &outsideReader{path: path}
+	wg.Go(func() { reader.run(ctx) })
+	defer end()
+	kills := 0
+	for i := 0; i < rounds && time.Now().Before(until); i++ {
+		c := startChild(t, url, path)
+		if i%3 > 0 {
+			c.says("ready") // else it may die anywhere on the way there
+		}
+		time.Sleep(time.Duration(r.IntN(150)) * time.Millisecond) // the moment of death is drawn at random
+		c.kill()
+		kills++
+		if t.Failed() || reader.err() != nil {
+			break
+		}
+	}
+	end()
+	wg.Wait()
+	if err := reader.err(); err != nil {
+		t.Fatal(err)
+	}
+	c := startChild(t, url, path)
+	c.says("ready")
+	if code := c.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
+	left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), "*"))
+	for _, name := range left {
+		if strings.HasSuffix(name, ".tmp") || strings.Contains(name, "damaged") {
+			t.Errorf("left over: %s", name)
+		}
+	}
+	t.Logf("%d kills, %d versions of the file seen", kills, reader.versions)
+}
+
+// sameFile compares a file with the rows that it must hold.
+func sameFile(t testing.TB, path string, want []string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := lines(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != len(want) {
+		t.Fatalf("%d rows, want %d", len(got), len(want))
+	}
+	for i := range got {
+		if got[i] != want[i] {
+			t.Fatalf("row %d:\n%s\nwant\n%s", i, got[i], want[i])
+		}
+	}
+}
+
+// outsideReader reads the file as anybody would.
+type outsideReader struct {
+	path     string
+	versions int
+
+	mu   sync.Mutex
+	bad  error
+	last int
+}
+
+func (r *outsideReader) err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bad
+}
+
+func (r *outsideReader) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := r.look(); err != nil {
+			r.mu.Lock()
+			r.bad = err
+			r.mu.Unlock()
+			return
+		}
+	}
+}
+
+func (r *outsideReader) look() error {
+	f, err := os.Open(r.path)
+	if errors.Is(err, os.ErrNotExist) && r.versions == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	rows, err := lines(b)
+	if err != nil {
+		return err
+	}
+	var number, count int
+	if _, err := fmt.Sscanf(rows[0], `{"vote_id":0,"user_query":"%d %d"`, &number, &count); err != nil {
+		return fmt.Errorf("%s: %w", rows[0], err)
+	}
+	if count != len(rows)-1 {
+		return fmt.Errorf("half of a transaction: %d rows, of which the first says %d", len(rows)-1, count)
+	}
+	if number < r.last {
+		return fmt.Errorf("the file went back from transaction %d to %d", r.last, number)
+	}
+	if number != r.last || r.versions == 0 {
+		r.last = number
+		r.versions++
+	}
+	return nil
+}
+
+// TestFrozen: the process is stopped for longer than the server waits. The server lets its slot go; afterwards it copies
+// anew and is right again.
+func TestFrozen(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_sender_timeout": "1s"}})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	table(t, conn, 100)
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	c := startChild(t, url, path)
+	c.says("ready")
+	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	slotless(t, s)
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('while it was frozen')")
+	if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	c.says("unwell")
+	c.says("ready")
+	if code := c.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
+}
+
+// slotless waits until the server has no slot.
+func slotless(t testing.TB, s *pgserver.Server) {
+	t.Helper()
+	conn := connect(t, s.URL("postgres"))
+	eventually(t, "the server lets the slot go", func() error {
+		if one[int](t, conn, "SELECT count(*) FROM pg_replication_slots") > 0 {
+			return errors.New("it holds")
+		}
+		return nil
+	})
+}
+
+// TestFrozenWhileCopying: during a copy no stream's time-out watches over the slot. The server's time-out for idle
+// transactions does.
+func TestFrozenWhileCopying(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	bigTable(t, conn)
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=1500000", "CAPTURE_TEST_FROZEN_AFTER=1s")
+	eventually(t, "copying", func() error {
+		if one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'COPY %'") == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	slotless(t, s)
+	if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	c.says("ready")
+	c.stop()
+	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
+}
+
+// TestTooLargeForMemory: the table does not fit into what GOMEMLIMIT allows. That is said, with the mend, instead of
+// being killed again and again.
+func TestTooLargeForMemory(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 0)
+	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT 'q', repeat(md5(i::text), 90) FROM generate_series(1, 20000) i")
+	c := startChild(t, url, filepath.Join(t.TempDir(), "feedback.json"), "GOMEMLIMIT=32MiB")
+	c.says("does not fit into memory", "GOMEMLIMIT", "33 MB")
+	if code := c.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// TestPanic: a fault of our own becomes a line in the log, a flush of what is whole, and an error.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 10)
+	cfg := config(t, url)
+	cfg.FlushDelay = time.Hour // only the stop writes the change
+	log := &syncBuffer{}
+	cfg.Logger = &panicking{Logger: hclog.New(&hclog.LoggerOptions{Output: log, JSONFormat: true})}
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	file, err := store.Open(path, store.Owner{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	d := New(cfg, file)
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(t.Context()) }()
+	eventually(t, "ready", func() error {
+		if s := d.Status(); !s.Ready {
+			return fmt.Errorf("%+v", s.Checks)
+		}
+		return nil
+	})
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('the last')")
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "internal error") {
+			t.Errorf("Run gives %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("it goes on")
+	}
+	if !strings.Contains(log.String(), `"@message":"internal error"`) {
+		t.Errorf("not in the log:\n%s", log)
+	}
+	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
+}
+
+// panicking is a logger that fails when a transaction was captured, in the goroutine that applies the stream.
+type panicking struct{ hclog.Logger }
+
+func (p *panicking) Info(msg string, args ...any) {
+	if msg == "captured" {
+		panic("on purpose")
+	}
+	p.Logger.Info(msg, args...)
+}

@@ -1,0 +1,217 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"capture/internal/pgserver"
+)
+
+// writeWAL has the server write so many megabytes of WAL that are none of the votes' business.
+func writeWAL(t testing.TB, url string, megabytes int) {
+	t.Helper()
+	conn := connect(t, url)
+	exec(t, conn, "CREATE TABLE IF NOT EXISTS busy (b text)")
+	exec(t, conn, "ALTER TABLE busy ALTER b SET STORAGE PLAIN")
+	for range megabytes {
+		exec(t, conn, "INSERT INTO busy SELECT repeat('x', 7000) FROM generate_series(1, 150)")
+	}
+}
+
+// TestNothingStaysBehind: a stopped capture leaves no slot, and no session.
+func TestNothingStaysBehind(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 10)
+	d := start(t, config(t, url))
+	d.ready()
+	if n := one[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database() AND temporary"); n != 1 {
+		t.Fatalf("%d temporary slots while it runs, want 1", n)
+	}
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "nothing left", func() error {
+		slots := one[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()")
+		sessions := one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+		if slots+sessions > 0 {
+			return fmt.Errorf("%d slots and %d sessions", slots, sessions)
+		}
+		return nil
+	})
+	// So that nobody is kept from dropping the database.
+	admin := connect(t, pgserver.Shared(t).URL("postgres"))
+	name := one[string](t, conn, "SELECT current_database()")
+	conn.Close(t.Context())
+	exec(t, admin, fmt.Sprintf("DROP DATABASE %q", name))
+}
+
+// TestMaxWAL: a transaction that stays open beside the stream keeps the server from throwing WAL away. What the slot
+// holds back is told, and past the limit the slot is let go; meanwhile nobody's commits are held up.
+func TestMaxWAL(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"checkpoint_timeout": "30s"}})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	table(t, conn, 10)
+	cfg := config(t, url)
+	cfg.MaxWAL = 16 << 20
+	d := start(t, cfg)
+	d.ready()
+	open := connect(t, url)
+	exec(t, open, "CREATE TABLE other (n int)")
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('beside it')")
+	exec(t, open, "BEGIN")
+	exec(t, open, "INSERT INTO other VALUES (1)")
+	// The open transaction's WAL is not on disk, and nobody but a commit puts it there soon.
+	within(t, 3*time.Second, "a forced flush beside an open transaction", func() { d.equal(conn, "votes", "vote_id") })
+	writeWAL(t, url, 6)
+	eventually(t, "the retained WAL is told", func() error {
+		if n := d.Status().RetainedWAL; n < 4<<20 {
+			return fmt.Errorf("%d bytes", n)
+		}
+		return nil
+	})
+	writeWAL(t, url, 14)
+	d.notReady("--max-wal")
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('while it is open')")
+	exec(t, open, "COMMIT")
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+	if n := one[int64](t, conn, "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint FROM pg_replication_slots"); n > cfg.MaxWAL {
+		t.Errorf("the new slot holds %d bytes back", n)
+	}
+}
+
+// TestSlotLost: while capture does not read, the server takes the slot's WAL away, as max_slot_wal_keep_size tells it to.
+func TestSlotLost(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{
+		"max_slot_wal_keep_size": "16MB", "min_wal_size": "32MB", "max_wal_size": "32MB", "wal_keep_size": "0",
+	}})
+	p := proxied(t, s)
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 10)
+	d := start(t, config(t, p.URL("postgres")))
+	d.ready()
+	p.Stall()
+	slot := one[string](t, conn, "SELECT slot_name FROM pg_replication_slots")
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('not heard of')")
+	eventually(t, "the slot is lost", func() error {
+		writeWAL(t, s.URL("postgres"), 20)
+		exec(t, conn, "SELECT pg_switch_wal()")
+		exec(t, conn, "CHECKPOINT")
+		if n := one[int](t, conn, "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1 AND wal_status <> 'lost'", slot); n > 0 {
+			return errors.New("it still holds")
+		}
+		return nil
+	})
+	p.Unstall()
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+	if n := d.said("copied"); n != 2 {
+		t.Errorf("copied %d times, want 2", n)
+	}
+	if n := d.said("not following") + d.said("copying the table anew"); n != 1 {
+		t.Errorf("said %d times, want once", n)
+	}
+}
+
+// TestIdleTable: the votes rest while the database is busy. The slot holds nothing back, since keepalives are confirmed.
+func TestIdleTable(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	table(t, conn, 10)
+	cfg := config(t, url)
+	cfg.MaxWAL = 24 << 20
+	d := start(t, cfg)
+	d.ready()
+	for range 4 {
+		writeWAL(t, url, 12)
+		eventually(t, "the slot moves on", func() error {
+			exec(t, conn, "CHECKPOINT") // as the server does by itself, now and then: only then the slot's start moves
+			if n := one[int64](t, conn, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots"); n > 1<<20 {
+				return fmt.Errorf("%d bytes are held back", n)
+			}
+			return nil
+		})
+	}
+	if n := d.said("copied"); n != 1 {
+		t.Errorf("copied %d times, want once", n)
+	}
+	if got, want := d.Status().LSN, one[string](t, conn, "SELECT confirmed_flush_lsn::text FROM pg_replication_slots"); got < want {
+		t.Errorf("the status says %s, the server %s", got, want)
+	}
+}
+
+// TestNoSlotLeft: all slots are in use at the start, and again after a cut whose walsender lives on.
+func TestNoSlotLeft(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_replication_slots": "1"}})
+	p := proxied(t, s)
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 10)
+	exec(t, conn, "SELECT pg_create_physical_replication_slot('somebody')")
+	d := start(t, config(t, p.URL("postgres")))
+	d.notReady("all replication slots are in use", "max_replication_slots")
+	exec(t, conn, "SELECT pg_drop_replication_slot('somebody')")
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+
+	sender := one[int](t, conn, "SELECT active_pid FROM pg_replication_slots")
+	if err := syscall.Kill(sender, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(sender, syscall.SIGCONT) })
+	p.Cut()
+	d.notReady("all replication slots are in use")
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('meanwhile')")
+	if err := syscall.Kill(sender, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}
+
+// TestNoSenderLeft: a standby or a backup has the only walsender.
+func TestNoSenderLeft(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_wal_senders": "0"}})
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 10)
+	d := start(t, config(t, s.URL("postgres")))
+	d.notReady("max_wal_senders")
+}
+
+// TestServerStopsWithChangesPending: a stop of the server waits for what its replicas have not confirmed. capture
+// confirms what it has in memory, even while the file can't be written.
+func TestServerStopsWithChangesPending(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 10)
+	d := start(t, config(t, s.URL("postgres")))
+	d.ready()
+	restore := d.breakFile()
+	exec(t, conn, "INSERT INTO votes (user_query) SELECT 'pending' FROM generate_series(1, 5000)")
+	d.notReady("feedback.json")
+	within(t, 2*time.Second, "the server's fast stop", func() {
+		if err := s.Stop("fast"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	restore()
+	eventually(t, "what was pending is in the file", func() error {
+		if n := strings.Count(strings.Join(d.content(), "\n"), `"pending"`); n != 5000 {
+			return fmt.Errorf("%d of 5000 rows", n)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,122 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"capture/internal/postgres"
+)
+
+// The pauses between attempts grow from the first to the longest, each drawn at random around its length, so that a
+// database that comes back is found soon and not by everybody at once.
+const (
+	firstPause   = 200 * time.Millisecond
+	longestPause = 10 * time.Second
+	// A source that fails sooner after it began to follow is no success: its pauses go on growing.
+	settled = 5 * time.Second
+	// A table that does not fit into memory is not read in vain all the time.
+	largePause = 10 * time.Minute
+)
+
+// follow runs a source until ctx ends, again and again.
+func (d *Daemon) follow(ctx context.Context) error {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval, pauses.Multiplier = firstPause, longestPause, 2
+	said := ""
+	best := newAuto(d)
+	for {
+		d.refresh()
+		src := d.choose(best)
+		err := d.run(ctx, src)
+		since := d.state.left()
+		d.table.Rollback()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if broken := (*panicError)(nil); errors.As(err, &broken) {
+			return err
+		}
+		if !since.IsZero() && time.Since(since) > settled {
+			pauses.Reset()
+		}
+		var pause time.Duration
+		if anew := (*anewError)(nil); errors.As(err, &anew) {
+			d.log.Info("copying the table anew", "why", anew.why)
+			d.metrics.anew.Inc()
+			d.state.update(func(st *Status) { st.Error = anew.Error() })
+			pause = d.rest()
+			if anew.again {
+				pause = max(pause, pauses.NextBackOff())
+			}
+		} else {
+			err = postgres.Explain(err)
+			pause = pauses.NextBackOff()
+			if large := (*tooLargeError)(nil); errors.As(err, &large) {
+				pause = largePause // each attempt reads as much as fits
+			}
+			if err.Error() != said { // the same trouble is said once, not at each attempt
+				said = err.Error()
+				d.log.Error("not following", "table", d.cfg.Table.String(), "error", err, "next_attempt_in", pause.Round(time.Millisecond).String())
+			}
+			d.metrics.failures.Inc()
+			d.state.waiting(err, pause)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		if !since.IsZero() {
+			said = ""
+		}
+	}
+}
+
+// run has src follow the table until it fails, ctx ends or again is called.
+func (d *Daemon) run(ctx context.Context, src Source) error {
+	inner, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d.current.Store(&cancel)
+	err := src.Follow(inner, d.table)
+	if anew := (*anewError)(nil); ctx.Err() == nil && errors.As(context.Cause(inner), &anew) {
+		return anew
+	}
+	return err
+}
+
+// again ends the source that runs, so that the table is copied anew.
+func (d *Daemon) again(why *anewError) {
+	if cancel := d.current.Load(); cancel != nil {
+		(*cancel)(why)
+	}
+}
+
+// refresh reads where and as whom to connect anew. What can't be read leaves it as it was: the attempt says what is wrong.
+func (d *Daemon) refresh() {
+	if d.cfg.Refresh == nil {
+		return
+	}
+	if database, err := d.cfg.Refresh(); err == nil {
+		d.cfg.Database = database
+	} else {
+		d.log.Debug("the database's address could not be read anew", "error", err)
+	}
+}
+
+// rest is how long the database is left alone before another copy: as long as the last one took, so that a table whose
+// definition changes all the time is not copied all the time.
+func (d *Daemon) rest() time.Duration {
+	ended, took := d.state.lastCopy()
+	return max(time.Until(ended.Add(took)), firstPause/2)
+}
+
+// choose is the source for the next attempt.
+func (d *Daemon) choose(best *auto) Source {
+	if d.cfg.Source == "auto" {
+		return best
+	}
+	return newSource(d, d.cfg.Source)
+}

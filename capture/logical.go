@@ -1,0 +1,196 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sync/errgroup"
+
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+// How often what is told.
+const (
+	statusEvery  = time.Second            // our position to the server, at the least
+	answerAfter  = 100 * time.Millisecond // between two answers that bring no progress
+	checkEvery   = 2 * time.Second        // the catalog and the slot are looked at
+	slotPatience = time.Second            // for the slot, before a plain read makes a first file
+	rereadEvery  = time.Minute            // of the plain read, while the slot is still waited for
+	nudgeAfter   = 300 * time.Millisecond // of a barrier's wait for the stream
+)
+
+// logical follows a table through a temporary replication slot and pgoutput.
+type logical struct {
+	d     *Daemon
+	cfg   *pgx.ConnConfig
+	log   hclog.Logger
+	state *state
+	side  *side
+	tab   *postgres.Table
+	srv   postgres.Server
+	slot  string
+
+	publication, mark string // its name, and how it was when the slot was made
+
+	repl    *pgconn.PgConn
+	write   sync.Mutex // one status message at a time
+	told    pglogrepl.LSN
+	toldAt  time.Time
+	beaten  time.Time // when repl was last used during a copy
+	traffic traffic
+
+	applied   atomic.Uint64 // all of the stream up to there is in the Table
+	serverEnd atomic.Uint64 // of the WAL, as the server last said
+	lagMicros atomic.Int64  // of the last commit, when it was applied
+	inTx      atomic.Bool
+	broken    chan error // the watch's word to the reader
+}
+
+func newLogical(d *Daemon) *logical {
+	return &logical{d: d, cfg: d.cfg.Database, log: d.log, state: d.state, side: &side{cfg: d.cfg.Database, silence: d.cfg.bounds.silence}, broken: make(chan error, 1)}
+}
+
+// Follow implements Source.
+func (l *logical) Follow(ctx context.Context, t *snapshot.Table) error {
+	defer l.side.close()
+	l.state.update(func(st *Status) { st.State, st.Source = stateConnecting, "logical" })
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
+	origin, err := l.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.hangUp()
+	slot, err := l.createSlot(ctx, t, origin)
+	if err != nil {
+		return err
+	}
+	enc, err := l.copy(ctx, t, slot, origin)
+	if err != nil {
+		return err
+	}
+	return l.stream(ctx, t, enc)
+}
+
+// connect opens the replication connection, and notes which system answers.
+func (l *logical) connect(ctx context.Context) (origin snapshot.Origin, err error) {
+	var system pglogrepl.IdentifySystemResult
+	err = l.talk(ctx, func(ctx context.Context) error {
+		if l.repl, err = postgres.ConnectReplication(ctx, gather(l.traffic.watch(l.cfg))); err != nil {
+			return err
+		}
+		if system, err = pglogrepl.IdentifySystem(ctx, l.repl); err != nil {
+			return fmt.Errorf("identify the system: %w", err)
+		}
+		return l.do(ctx, fmt.Sprintf("SET idle_in_transaction_session_timeout = %d", l.d.cfg.bounds.frozen.Milliseconds()))
+	})
+	if err != nil {
+		if l.repl != nil {
+			l.hangUp()
+		}
+		return origin, err
+	}
+	l.state.update(func(st *Status) {
+		if st.SystemID != "" && st.SystemID != system.SystemID {
+			l.log.Warn("this is another database cluster than before", "was", st.SystemID, "is", system.SystemID)
+		}
+		st.SystemID, st.ServerVersion = system.SystemID, l.srv.Version
+	})
+	return snapshot.Origin{Source: "logical", Database: l.srv.Database, SystemID: system.SystemID, ServerVersion: l.srv.Version}, nil
+}
+
+func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+
+// prepare looks at the server and the table, and sees to the publication.
+func (l *logical) prepare(ctx context.Context) error {
+	return l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		if l.srv, err = postgres.Inspect(ctx, conn); err != nil {
+			return err
+		}
+		if l.tab, err = postgres.LoadTable(ctx, conn, l.d.cfg.Table); err != nil {
+			return err
+		}
+		if err := postgres.CheckLogical(ctx, conn, l.tab); err != nil {
+			return err
+		}
+		if l.publication, err = postgres.EnsurePublication(ctx, conn, l.tab); err != nil {
+			return err
+		}
+		l.mark, err = postgres.PublicationMark(ctx, conn, l.tab, l.publication)
+		return err
+	})
+}
+
+// talk bounds what is said over the connections that traffic watches by the server's silence.
+func (l *logical) talk(ctx context.Context, f func(context.Context) error) error {
+	return l.traffic.bound(ctx, l.d.cfg.bounds.silence, f)
+}
+
+// do runs a command on the replication connection.
+func (l *logical) do(ctx context.Context, command string) error {
+	if err := l.repl.Exec(ctx, command).Close(); err != nil {
+		return fmt.Errorf("use the replication connection: %w", err)
+	}
+	return nil
+}
+
+// hangUp ends the replication connection, and with it the slot.
+func (l *logical) hangUp() { hangUp(l.repl) }
+
+// stream reads until ctx ends, the connection fails, or the watch finds that a fresh copy is needed.
+func (l *logical) stream(ctx context.Context, t *snapshot.Table, enc *snapshot.Encoder) error {
+	args := []string{"proto_version '1'", "publication_names " + literal(pgx.Identifier{l.publication}.Sanitize())}
+	err := l.talk(ctx, func(ctx context.Context) error {
+		if err := l.do(ctx, "COMMIT"); err != nil {
+			return err
+		}
+		if err := pglogrepl.StartReplication(ctx, l.repl, l.slot, 0, pglogrepl.StartReplicationOptions{PluginArgs: args}); err != nil {
+			return fmt.Errorf("start replication: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	gen := newServerShape(ctx, l.side, l.tab)
+	enc.Server = gen.toJSON
+	lines := &txLog{log: l.log, shape: l.tab.Shape}
+	s := newStream(t, l.tab, enc, gen, func(x *txn) {
+		now := time.Now()
+		l.lagMicros.Store(now.Sub(x.CommitTime).Microseconds())
+		l.d.count(x)
+		lines.add(x, now)
+		l.d.sayReplaced(enc)
+	})
+	l.state.follows(l, l.traffic.time, l.lag)
+	l.log.Info("following", "table", l.tab.Name().String(), "source", "logical", "slot", l.slot, "lsn", lsnText(pglogrepl.LSN(l.applied.Load())))
+	run := func(what string, f func() error) {
+		g.Go(func() error { return guarded(l.log, what, f) })
+	}
+	run("watch", func() error { return l.watch(ctx) })
+	run("count the rows", func() error { return l.countRows(ctx, t) })
+	run("report the position", func() error { return l.report(ctx) })
+	run("apply the stream", func() error {
+		// A read that waits is woken by a deadline in the past; the connection is closed right after.
+		stop := context.AfterFunc(ctx, func() { _ = l.repl.Conn().SetReadDeadline(time.Unix(1, 0)) })
+		defer stop()
+		defer lines.flush()
+		err := l.read(s, lines)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return err
+	})
+	return g.Wait()
+}

@@ -1,0 +1,218 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+)
+
+// TestFollow is the main job: a copy, then changes, then a stop.
+func TestFollow(t *testing.T) {
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, `INSERT INTO votes (user_query, evaluation_json, feedback_tags, "timestamp") VALUES
+		(E'a "quoted"\n\\ question', '{"b": 1.50, "a": [1, null]}', '{"Looks Good / Accurate & Clear",NULL,"a\"b"}', '2025-06-17 16:58:00.5'),
+		(NULL, NULL, '{}', '0044-03-15 00:00:00 BC')`)
+	d := start(t, config(t, url))
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+	exec(t, conn, "INSERT INTO votes (user_query) SELECT 'q' || i FROM generate_series(1, 1000) i")
+	exec(t, conn, "UPDATE votes SET comment = 'c' WHERE vote_id % 3 = 0")
+	exec(t, conn, "DELETE FROM votes WHERE vote_id % 5 = 0")
+	exec(t, conn, "UPDATE votes SET vote_id = vote_id + 100000 WHERE vote_id % 7 = 0")
+	d.equal(conn, "votes", "vote_id")
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('the last, flushed by the stop')")
+	eventually(t, "stream", func() error {
+		if v := d.View(); v.Rows() != len(oracle(t, conn, "votes", "vote_id")) {
+			return fmt.Errorf("%d rows", v.Rows())
+		}
+		return nil
+	})
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(d.path)
+	if err != nil || !strings.Contains(string(b), "flushed by the stop") {
+		t.Fatalf("after the stop the newest vote is missing: %v", err)
+	}
+	if strings.Contains(d.log.String(), "question") {
+		t.Fatalf("a vote's text is in the log:\n%s", d.log)
+	}
+}
+
+// TestRandomWorkload compares file and table after random transactions, some rolled back, with a reader that checks
+// every version of the file it catches.
+func TestRandomWorkload(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, "ALTER TABLE votes ALTER bot_response SET STORAGE EXTERNAL")
+	exec(t, conn, "CREATE TABLE sums (total bigint)")
+	d := start(t, config(t, url))
+	d.ready()
+	done := make(chan struct{})
+	read := make(chan error, 1)
+	go func() { read <- readAlways(d.path, done) }()
+	r := rand.New(rand.NewPCG(seed, 0))
+	for round := range 12 {
+		for range 10 + r.IntN(20) {
+			workload(t, conn, r)
+		}
+		d.equal(conn, "votes", "vote_id")
+		_ = round
+	}
+	close(done)
+	if err := <-read; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readAlways reads the file until done, and checks that each version is whole and that vote_id 0, where it is there,
+// holds the number of the other rows: every transaction of workload leaves it so.
+func readAlways(path string, done chan struct{}) error {
+	for {
+		select {
+		case <-done:
+			return nil
+		default:
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		rows, err := lines(b)
+		if err != nil {
+			return err
+		}
+		var n int
+		if len(rows) > 0 && strings.HasPrefix(rows[0], `{"vote_id":0,`) {
+			if _, err := fmt.Sscanf(rows[0], `{"vote_id":0,"user_query":"%d"`, &n); err != nil {
+				return fmt.Errorf("%s: %w", rows[0], err)
+			}
+			if n != len(rows)-1 {
+				return fmt.Errorf("half of a transaction: %d rows, of which the first says %d", len(rows)-1, n)
+			}
+		}
+	}
+}
+
+// workload is one random transaction, which leaves the number of the other rows in vote_id 0.
+func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
+	t.Helper()
+	ctx := t.Context()
+	rollback := errors.New("rolled back on purpose")
+	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		do := func(sql string, args ...any) error {
+			_, err := tx.Exec(ctx, sql, args...)
+			if err != nil {
+				return fmt.Errorf("%s: %w", sql, err)
+			}
+			return nil
+		}
+		size := 1 + r.IntN(20)
+		if r.IntN(20) == 0 {
+			size = 400
+		}
+		for range size {
+			id := 1 + r.IntN(300)
+			var err error
+			switch c := r.IntN(100); {
+			case c < 40:
+				err = do(`INSERT INTO votes (vote_id, user_query, bot_response, evaluation_json, feedback_tags, comment)
+					VALUES ($1::int, $2::text, repeat(md5($1::int::text), $3), jsonb_build_object('n', $1::int), ARRAY['Looks Good', $2::text], $2::text)
+					ON CONFLICT (vote_id) DO UPDATE SET comment = excluded.comment || 'again'`,
+					id, fmt.Sprintf("q\t%d", r.IntN(1000)), r.IntN(200))
+			case c < 65:
+				err = do("UPDATE votes SET comment = $2 WHERE vote_id = $1", id, fmt.Sprint(r.Int()))
+			case c < 75: // the key moves, a long value with it
+				err = do("UPDATE votes SET vote_id = $2::int WHERE vote_id = $1::int AND NOT EXISTS (SELECT FROM votes WHERE vote_id = $2::int)", id, 1+r.IntN(300))
+			case c < 90:
+				err = do("DELETE FROM votes WHERE vote_id = $1", id)
+			case c < 92:
+				err = do("DELETE FROM votes WHERE vote_id > 0 AND vote_id % 3 = $1::int", r.IntN(3))
+			case c < 93:
+				err = do("TRUNCATE votes")
+			case c < 96: // keys shift without meeting
+				err = do("UPDATE votes SET vote_id = -vote_id WHERE vote_id > 0")
+				if err == nil {
+					err = do("UPDATE votes SET vote_id = 301 + vote_id WHERE vote_id < 0")
+				}
+			default:
+				if err = do("SAVEPOINT s"); err == nil {
+					if err = do("UPDATE votes SET comment = 'never' WHERE vote_id % 2 = 0"); err == nil {
+						err = do("ROLLBACK TO SAVEPOINT s")
+					}
+				}
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if err := do("DELETE FROM votes WHERE vote_id = 0"); err != nil {
+			return err
+		}
+		if err := do("INSERT INTO votes (vote_id, user_query) SELECT 0, count(*)::text FROM votes"); err != nil {
+			return err
+		}
+		if r.IntN(6) == 0 {
+			return rollback
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, rollback) && !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
+
+// TestBarrierUnderLoad: a snapshot holds each vote that was committed before it was asked for.
+func TestBarrierUnderLoad(t *testing.T) {
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	d := start(t, config(t, url))
+	d.ready()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	other := connect(t, url)
+	exec(t, other, "CREATE TABLE busy (n int)")
+	go func() {
+		for ctx.Err() == nil {
+			if _, err := other.Exec(ctx, "INSERT INTO busy SELECT generate_series(1, 100)"); err != nil && ctx.Err() == nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for i := range 60 {
+		if i%2 == 1 {
+			exec(t, conn, "SET synchronous_commit = off")
+		} else {
+			exec(t, conn, "SET synchronous_commit = on")
+		}
+		exec(t, conn, "INSERT INTO votes (user_query) VALUES ($1)", fmt.Sprintf("vote <%d>", i))
+		if _, err := d.Snapshot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(d.path)
+		if err != nil || !strings.Contains(string(b), fmt.Sprintf("vote <%d>", i)) {
+			t.Fatalf("vote %d is not in the file: %v", i, err)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}

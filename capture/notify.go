@@ -1,0 +1,393 @@
+package capture
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+const (
+	burst        = 20 * time.Millisecond // after a first notification, for the rest of a burst
+	closeWithin  = 3 * time.Second       // for a mark to come back, before the whole table is read instead
+	queueReread  = 10 * time.Second      // between whole reads while the server's queue is too full to be trusted
+	statsDelay   = 75 * time.Second      // after which a change that was notified is in the statistics (a minute at most)
+	statsReread  = time.Minute           // between whole reads for changes that only the statistics tell of
+	silentReread = time.Hour             // of the whole table, whatever was heard
+)
+
+// notify follows a table by notifications that its triggers send.
+//
+// Each View is the table as one snapshot of the database shows it. A round goes from one such state to a later one:
+//
+//  1. Take the keys heard so far.
+//  2. Open a REPEATABLE READ transaction; its first query takes the snapshot.
+//  3. Send a mark to a channel of our own from another session, and listen until it comes back.
+//  4. In the transaction of 2, read back the rows of all keys heard by now, and commit them as the next View. What was
+//     heard after 1 is read again in the next round.
+//
+// The server puts a transaction's notifications into its one queue before the transaction becomes visible to any
+// snapshot, in the order of commits (one at a time, under a lock held until the commit is done), and delivers them in
+// that order, none before its transaction is visible. So when the mark of 3 comes, all notifications of all transactions
+// that the snapshot of 2 shows have come: the keys of 4 miss none of them. They may have some of later transactions,
+// whose rows read as the snapshot shows them, which is as they are already. What was heard in 1 is of transactions that
+// the snapshot shows, and is done with. No round can therefore show one row of a transaction without the others.
+//
+// LISTEN comes before the first copy's snapshot, so that a transaction which the copy does not show is heard.
+type notify struct {
+	d      *Daemon
+	log    hclog.Logger
+	state  *state
+	side   *side
+	reader *tableReader
+	heard  *heard
+	tab    *postgres.Table // as it was copied; another shape ends the source
+	marks  string          // our own channel
+	mark   uint64          // the last one sent
+
+	requests chan chan error // barriers
+	ended    chan struct{}   // closed when Follow has ended
+	traffic  traffic
+
+	rested, restedWhole time.Time // before which no round is due by itself: the database rests as long as the last one took
+}
+
+func newNotify(d *Daemon) *notify {
+	var id [6]byte
+	_, _ = rand.Read(id[:]) // it never fails
+	return &notify{
+		d: d, log: d.log, state: d.state, side: &side{cfg: d.cfg.Database, silence: d.cfg.bounds.silence}, heard: newHeard(),
+		reader: &tableReader{d: d, source: "notify"}, marks: "capture_mark_" + hex.EncodeToString(id[:]),
+		requests: make(chan chan error), ended: make(chan struct{}),
+	}
+}
+
+// Follow implements Source.
+func (n *notify) Follow(ctx context.Context, t *snapshot.Table) error {
+	defer close(n.ended)
+	defer n.side.close()
+	defer n.reader.close()
+	n.state.update(func(st *Status) { st.State, st.Source = stateConnecting, "notify" })
+	if err := n.prepare(ctx); err != nil {
+		return err
+	}
+	l, err := newListener(ctx, n.traffic.watch(n.d.cfg.Database), n.tab, n.marks, n.heard, n.d.cfg.bounds)
+	if err != nil {
+		return err
+	}
+	defer closeConn(l.conn)
+	if err := n.reader.open(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return guarded(n.log, "listen", func() error { return l.run(ctx) }) })
+	g.Go(func() error {
+		return guarded(n.log, "read changed rows", func() error {
+			n.state.update(func(st *Status) { st.State = stateCopying })
+			traces, err := n.check(ctx) // before the copy: what changes after it must show
+			if err != nil {
+				return err
+			}
+			n.heard.doubt("first copy")
+			if err := n.round(ctx, t, false); err != nil {
+				return err
+			}
+			n.state.follows(n, n.traffic.time, n.lag)
+			n.log.Info("following", "table", n.tab.Name().String(), "source", "notify", "channel", l.channel)
+			g.Go(func() error { return guarded(n.log, "check the table", func() error { return n.watch(ctx, traces) }) })
+			return n.loop(ctx, t)
+		})
+	})
+	return g.Wait()
+}
+
+// prepare looks at the server and the table, and sees to the triggers.
+func (n *notify) prepare(ctx context.Context) error {
+	return n.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		srv, err := postgres.Inspect(ctx, conn)
+		if err != nil {
+			return err
+		}
+		switch {
+		case srv.Pooled:
+			return &postgres.Problem{
+				What: "the connection goes through a pooler", Why: "whose sessions change hands, so that none of them can listen to notifications",
+				Mend: "point --database-url at the server itself, or use --source poll",
+			}
+		case srv.InRecovery:
+			return &postgres.Problem{
+				What: "the server is a standby or still recovering", Why: "nobody can listen to notifications there",
+				Mend: "point --database-url at the primary, or use --source poll",
+			}
+		}
+		if n.tab, err = postgres.LoadTable(ctx, conn, n.d.cfg.Table); err != nil {
+			return err
+		}
+		foreign, _, err := storage(ctx, conn, n.tab)
+		if err != nil {
+			return err
+		}
+		if foreign {
+			return &postgres.Problem{
+				What: fmt.Sprintf("table %s has a partition on another server", n.tab.Name()), Why: "whose changes send no notification",
+				Mend: "use --source poll, or detach it",
+			}
+		}
+		return ensureTriggers(ctx, conn, n.tab, n.d.cfg.Source == "notify")
+	})
+}
+
+// ensureTriggers puts the triggers on the table where they are missing. A transaction that has notified cannot be
+// prepared for a two-phase commit: where the server allows those, only somebody who asks for this source gets triggers
+// made.
+func ensureTriggers(ctx context.Context, conn *pgx.Conn, tab *postgres.Table, asked bool) error {
+	missing := postgres.CheckTriggers(ctx, conn, tab)
+	problem := (*postgres.Problem)(nil)
+	if missing == nil || !errors.As(missing, &problem) || problem.Err != nil {
+		return missing
+	}
+	statements, err := postgres.SetupSQL(ctx, conn, tab, postgres.SetupOptions{Source: "notify"})
+	if err != nil {
+		return err
+	}
+	var twoPhases bool
+	err = conn.QueryRow(ctx, "SELECT pg_catalog.current_setting('max_prepared_transactions')::int > 0").Scan(&twoPhases)
+	if err != nil {
+		return fmt.Errorf("ask for max_prepared_transactions: %w", err)
+	}
+	problem.Mend = strings.Join(statements, "; ") + ";"
+	if twoPhases && !asked {
+		problem.Why = "they are not made unasked, since max_prepared_transactions is not 0 and PREPARE TRANSACTION fails after a notification"
+		problem.Mend = "where no application uses two-phase commits, capture setup --source notify --table " + tab.Name().String()
+		return problem
+	}
+	if err := postgres.Apply(ctx, conn, statements); err != nil {
+		problem.Why, problem.Err = "making them failed: "+err.Error(), err
+		return problem
+	}
+	return nil
+}
+
+// loop makes rounds, as notifications and barriers demand them.
+func (n *notify) loop(ctx context.Context, t *snapshot.Table) error {
+	for {
+		due, cancel := n.due()
+		var waiting []chan error
+		select {
+		case <-ctx.Done():
+			cancel()
+			return ctx.Err()
+		case <-n.heard.signal:
+			cancel()
+			continue // what is due may have changed
+		case r := <-n.requests:
+			waiting = append(waiting, r)
+		case <-due:
+		}
+		cancel()
+		for more := true; more; {
+			select {
+			case r := <-n.requests:
+				waiting = append(waiting, r)
+			default:
+				more = false
+			}
+		}
+		err := n.round(ctx, t, len(waiting) > 0)
+		for _, r := range waiting {
+			r <- err
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// due has a value when the next round is due by itself: never, where nothing was heard.
+func (n *notify) due() (<-chan time.Time, func()) {
+	since, all := n.heard.pending()
+	if since.IsZero() {
+		return nil, func() {}
+	}
+	at := since.Add(burst)
+	if at.Before(n.rested) {
+		at = n.rested
+	}
+	if all && at.Before(n.restedWhole) {
+		at = n.restedWhole
+	}
+	timer := time.NewTimer(time.Until(at))
+	return timer.C, func() { timer.Stop() }
+}
+
+// round brings the table to the state that a new snapshot shows. A forced one also makes sure that notifications can be
+// trusted: it stands for all that was committed before.
+func (n *notify) round(ctx context.Context, t *snapshot.Table, forced bool) error {
+	start := time.Now()
+	b := n.heard.take()
+	if !forced && b.all == "" && len(b.keys) == 0 {
+		return nil
+	}
+	tx, err := n.reader.begin(ctx)
+	if err != nil {
+		return keepsState(err)
+	}
+	defer rollback(ctx, tx)
+	if n.reader.tab.Fingerprint != n.tab.Fingerprint {
+		return &anewError{why: fmt.Sprintf("the definition of table %s changed", n.tab.Name())}
+	}
+	if !n.reader.keyed() && len(b.keys) > 0 {
+		b.all = "its keys are of a type that only the server can write"
+	}
+	if forced && b.all == "" {
+		if err := n.trusted(ctx, tx, &b); err != nil {
+			return err
+		}
+	}
+	if b.all == "" {
+		n.closeBatch(ctx, &b)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if b.all != "" {
+		err = n.reader.whole(ctx, t, b.all)
+		n.restedWhole = time.Now().Add(time.Since(start))
+		return err
+	}
+	if err := n.apply(ctx, t, b, start); err != nil {
+		return err
+	}
+	n.rested = time.Now().Add(min(time.Since(start), time.Second))
+	return nil
+}
+
+// trusted makes sure that the triggers notify, and else has the batch be the whole table.
+func (n *notify) trusted(ctx context.Context, tx pgx.Tx, b *batch) error {
+	if err := n.triggered(ctx, tx); err != nil {
+		return err
+	}
+	var usage float64
+	if err := tx.QueryRow(ctx, "SELECT pg_catalog.pg_notification_queue_usage()").Scan(&usage); err != nil {
+		return fmt.Errorf("look at the queue of notifications: %w", err)
+	}
+	if usage > postgres.NotifyQueueLimit {
+		b.all = queueFull(usage)
+	}
+	return nil
+}
+
+func queueFull(usage float64) string {
+	return fmt.Sprintf("the server's queue of notifications is %.0f %% full, as some session listens and does not read", usage*100)
+}
+
+// triggered says, as an *anewError, that the triggers are not what they should be: they are mended before another copy.
+func (n *notify) triggered(ctx context.Context, q postgres.Querier) error {
+	err := postgres.CheckTriggers(ctx, q, n.tab)
+	if problem := (*postgres.Problem)(nil); errors.As(err, &problem) && problem.Err == nil {
+		return &anewError{why: problem.What}
+	}
+	return err
+}
+
+// closeBatch sends a mark and waits for it: steps 3 and the first half of 4. Where that takes long, as when a commit that
+// notifies waits for a synchronous standby, the whole table is read instead, which needs no mark.
+func (n *notify) closeBatch(ctx context.Context, b *batch) {
+	wait, cancel := context.WithTimeout(ctx, closeWithin)
+	defer cancel()
+	n.mark++
+	// Nobody waits for a mark to be on disk.
+	send := fmt.Sprintf("BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_catalog.pg_notify(%s, '%d'); COMMIT", literal(n.marks), n.mark)
+	err := n.side.ask(wait, func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, send, pgx.QueryExecModeSimpleProtocol)
+		return err
+	})
+	if err == nil {
+		err = n.heard.reached(wait, n.mark)
+	}
+	if err != nil {
+		n.log.Debug("a mark did not come back", "error", err)
+		b.all = "other transactions' notifications are late"
+		return
+	}
+	n.heard.join(b)
+}
+
+// apply reads the batch's rows back.
+func (n *notify) apply(ctx context.Context, t *snapshot.Table, b batch, start time.Time) error {
+	if len(b.keys) == 0 {
+		return nil
+	}
+	keys := make([][]string, 0, len(b.keys))
+	for _, k := range b.keys {
+		keys = append(keys, k)
+	}
+	x, err := n.reader.rows(ctx, t, keys)
+	if err != nil || x.changes() == 0 {
+		return err
+	}
+	n.d.count(x)
+	n.log.Info("captured", "inserts", x.Inserts, "updates", x.Updates, "deletes", x.Deletes,
+		"keys", x.keyStrings(n.tab.Shape), "ms", millis(time.Since(start)))
+	return nil
+}
+
+// lag is how long the oldest notification has been waiting.
+func (n *notify) lag() (int64, float64) {
+	since, _ := n.heard.pending()
+	if since.IsZero() {
+		return 0, 0
+	}
+	return 0, time.Since(since).Seconds()
+}
+
+// Barrier implements Source: a round whose snapshot comes after the call.
+func (n *notify) Barrier(ctx context.Context) error { return n.d.request(ctx, n, n.requests, n.ended) }
+
+// request has the loop of a source make a round, and waits for it.
+func (d *Daemon) request(ctx context.Context, src Source, requests chan chan error, ended chan struct{}) error {
+	answer := make(chan error, 1)
+	select {
+	case requests <- answer:
+		select {
+		case err := <-answer:
+			if err == nil {
+				return nil
+			}
+		case <-ended:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the table to be read: %w", ctx.Err())
+		}
+	case <-ended:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the table to be read: %w", ctx.Err())
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for d.state.current(src) { // until the daemon has noticed, too
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return errNotFollowing
+}
+
+// keepsState adds to the word of a table that is gone what becomes of the file.
+func keepsState(err error) error {
+	if p := (*postgres.Problem)(nil); errors.As(err, &p) && p.Gone() {
+		return fmt.Errorf("%w; feedback.json keeps the last state it had", err)
+	}
+	return err
+}

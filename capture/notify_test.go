@@ -1,0 +1,222 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+	"capture/internal/postgres"
+)
+
+func notifying(t *testing.T) (d *daemon, conn *pgx.Conn, url string) {
+	t.Helper()
+	url = pgserver.Database(t)
+	conn = connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, "INSERT INTO votes (comment) SELECT i FROM generate_series(1, 50) i")
+	cfg := config(t, url)
+	cfg.Source = "notify"
+	d = start(t, cfg)
+	d.ready()
+	return d, conn, url
+}
+
+// TestNotifyFindsBypassedTriggers: triggers that are disabled or dropped are found out and mended, and what was missed
+// meanwhile comes into the file; changes that try to bypass them don't.
+func TestNotifyFindsBypassedTriggers(t *testing.T) {
+	t.Parallel()
+	d, conn, _ := notifying(t)
+	for _, sql := range []string{
+		"SET session_replication_role = replica; UPDATE votes SET comment = 'replica'; RESET session_replication_role",
+		"ALTER TABLE votes DISABLE TRIGGER capture_update; UPDATE votes SET comment = 'disabled'",
+		"ALTER TABLE votes DISABLE TRIGGER ALL; TRUNCATE votes; INSERT INTO votes (comment) VALUES ('truncated')",
+		"DROP FUNCTION capture_votes CASCADE; UPDATE votes SET comment = 'dropped'",
+		"UPDATE votes SET comment = 'the triggers are back'",
+	} {
+		exec(t, conn, sql)
+		d.follows(conn, "votes", "vote_id")
+	}
+	// Disabled for one statement only, which no look at the triggers can find: the table's file tells.
+	exec(t, conn, "BEGIN; ALTER TABLE votes DISABLE TRIGGER capture_truncate; TRUNCATE votes; ALTER TABLE votes ENABLE ALWAYS TRIGGER capture_truncate; COMMIT")
+	d.follows(conn, "votes", "vote_id")
+}
+
+// TestNotifyBarrierLooksAtTriggers: a forced snapshot does not trust triggers that are disabled.
+func TestNotifyBarrierLooksAtTriggers(t *testing.T) {
+	t.Parallel()
+	d, conn, _ := notifying(t)
+	for range 3 {
+		exec(t, conn, "ALTER TABLE votes DISABLE TRIGGER capture_update; UPDATE votes SET comment = comment || 'x'")
+		d.equal(conn, "votes", "vote_id")
+	}
+}
+
+// TestNotifyKeys reads rows back by keys of all sorts, and the whole table where a key does not fit a notification.
+func TestNotifyKeys(t *testing.T) {
+	t.Parallel()
+	cases := []struct{ name, table, order, insert string }{
+		{"text", "id text", `id COLLATE "C"`, `('a"b\c'), (''), ('{},'), (E'new\nline'), ('é☃'), ('NULL'), (repeat('k', 2600)), (repeat('ü', 1300)), (' x '), (E'\x01\x7f')`},
+		{"two", "a int, b text, id int", `a, b COLLATE "C"`, "(1, 'b', 1), (1, 'a', 2), (-1, '', 3), (2147483647, 'x,y', 4)"},
+		{"numeric", "id numeric", "id", "(1.0), (2.00), (-3), ('NaN'), (1e30)"},
+		{"float", "id float8", "id", "(0.1), (1e-320), ('Infinity'), (-0.3333333333333333)"},
+		{"timestamptz", "id timestamptz", "id", "('2024-01-02 03:04:05.678+05:30'), ('infinity'), ('0044-03-15 BC')"},
+		{"interval", "id interval", "id", "('1 mon -2 days 03:04:05'), ('0')"},
+		{"bytea", `id bytea`, "id", `('\x00ff'), ('')`},
+		{"uuid", "id uuid", "id", "('8f14e45f-ceea-467f-a8d4-5e9c1f3d0a11')"},
+		{"char", "id char(5)", `id COLLATE "C"`, "('a'), ('bcdef'), ('')"},
+		{"bool", "id bool", "id", "(true), (false)"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			url := pgserver.Database(t)
+			conn := connect(t, url)
+			key := "id"
+			if c.name == "two" {
+				key = "a, b"
+			}
+			exec(t, conn, "CREATE TABLE t ("+c.table+", n int, PRIMARY KEY ("+key+"))")
+			cfg := config(t, url)
+			cfg.Source, cfg.Table = "notify", postgres.Name{Table: "t"}
+			d := start(t, cfg)
+			d.ready()
+			writer := connect(t, url)
+			exec(t, writer, "SET DateStyle = 'German'; SET TimeZone = 'Asia/Kolkata'; SET extra_float_digits = 0; SET bytea_output = 'escape'; SET IntervalStyle = 'iso_8601'")
+			for _, sql := range []string{
+				"INSERT INTO t VALUES " + c.insert, "UPDATE t SET n = 1", "DELETE FROM t WHERE ctid = (SELECT min(ctid) FROM t)", "DELETE FROM t",
+			} {
+				exec(t, writer, sql)
+				d.equal(conn, "t", c.order)
+			}
+		})
+	}
+}
+
+// TestNotifyEqualKeysThatReadDifferently: 1.0 and 1.00 are one key for the server and two in the file.
+func TestNotifyEqualKeysThatReadDifferently(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, "CREATE TABLE t (id numeric PRIMARY KEY, n int)")
+	exec(t, conn, "INSERT INTO t VALUES (1.0, 1), (2, 2)")
+	cfg := config(t, url)
+	cfg.Source, cfg.Table = "notify", postgres.Name{Table: "t"}
+	d := start(t, cfg)
+	d.ready()
+	for _, sql := range []string{
+		"UPDATE t SET id = 1.00 WHERE id = 1", "UPDATE t SET id = 1.000, n = 5 WHERE id = 1",
+		"BEGIN; DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (1, 9); COMMIT", "DELETE FROM t WHERE id = 1.0000",
+	} {
+		exec(t, conn, sql)
+		d.equal(conn, "t", "id")
+	}
+}
+
+// TestNotifyWithoutTheRight says what to run where the triggers are missing and may not be made, and follows once
+// somebody else has made them.
+func TestNotifyWithoutTheRight(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	cfg := asRole(t, conn, url, "capture_test_notify")
+	cfg.Source = "notify"
+	d := start(t, cfg)
+	eventually(t, "word of the right that lacks", func() error { return says(d, "CREATE TRIGGER") })
+	tab, err := postgres.LoadTable(t.Context(), conn, cfg.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	statements, err := postgres.SetupSQL(t.Context(), conn, tab, postgres.SetupOptions{Source: "notify"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.Apply(t.Context(), conn, statements); err != nil {
+		t.Fatal(err)
+	}
+	d.ready()
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('x')")
+	d.follows(conn, "votes", "vote_id")
+}
+
+// TestSourcesRefuseRowSecurity: with policies that hide rows, no source gives a part for the whole.
+func TestSourcesRefuseRowSecurity(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('hidden')")
+	cfg := asRole(t, conn, url, "capture_test_policies")
+	exec(t, conn, "ALTER TABLE votes ENABLE ROW LEVEL SECURITY")
+	cfg.Source = "auto"
+	d := start(t, cfg)
+	eventually(t, "word of the policies", func() error { return says(d, "row-level security") })
+	exec(t, conn, "ALTER TABLE votes DISABLE ROW LEVEL SECURITY")
+	cfg.PollInterval = time.Hour
+	d.ready()
+	// Switched on while it is followed: refused, too.
+	exec(t, conn, "ALTER TABLE votes ENABLE ROW LEVEL SECURITY")
+	if _, err := d.Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), "row") {
+		t.Errorf("a snapshot says %v", err)
+	}
+}
+
+// TestTracesCauseDoubt is the table of what makes notify read the whole table without being told.
+func TestTracesCauseDoubt(t *testing.T) {
+	quiet := tableTraces{queue: 0.01, files: "1", changes: 10}
+	full := tableTraces{queue: 0.3, files: "1", changes: 10}
+	moved := tableTraces{queue: 0.01, files: "1", changes: 11}
+	for _, c := range []struct {
+		name        string
+		was, is     tableTraces
+		read, heard time.Duration
+		want        string
+	}{
+		{"nothing", quiet, quiet, time.Minute, time.Hour, ""},
+		{"an hour", quiet, quiet, time.Hour, 0, "once an hour"},
+		{"a full queue", quiet, full, time.Minute, 0, "30 % full"},
+		{"a queue that stays full", full, full, time.Second, 0, ""},
+		{"a queue that stays full for long", full, full, time.Minute, 0, "30 % full"},
+		{"a queue that is full no more", full, quiet, time.Second, 0, "not any more"},
+		{"another file", quiet, tableTraces{files: "2", changes: 10}, time.Second, 0, "truncated"},
+		{"changes that were notified", quiet, moved, time.Hour - 1, time.Minute, ""},
+		{"changes that nothing told of", quiet, moved, time.Hour - 1, 2 * time.Minute, "statistics"},
+	} {
+		if got := c.is.doubt(c.was, c.read, c.heard); got != c.want && (c.want == "" || !strings.Contains(got, c.want)) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// says is nil once the status has the words.
+func says(d *daemon, words string) error {
+	s := d.Status()
+	if text := fmt.Sprint(s.Error, s.Checks, s.SourceNote); !strings.Contains(text, words) {
+		return errors.New(text)
+	}
+	return nil
+}
+
+// asRole is a configuration for a role that may read the table and no more, dropped with the test.
+func asRole(t *testing.T, conn *pgx.Conn, url, role string) Config {
+	t.Helper()
+	exec(t, conn, "DROP ROLE IF EXISTS "+role)
+	exec(t, conn, "CREATE ROLE "+role+" LOGIN")
+	exec(t, conn, "GRANT SELECT ON votes TO "+role)
+	t.Cleanup(func() {
+		for _, sql := range []string{"DROP OWNED BY " + role, "DROP ROLE " + role} {
+			if _, err := conn.Exec(context.Background(), sql); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	cfg := config(t, url)
+	cfg.Database.User = role
+	return cfg
+}

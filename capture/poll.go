@@ -1,0 +1,189 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+// pollInterval is Config.PollInterval where that says nothing.
+const pollInterval = time.Minute
+
+// poll reads the whole table regularly, unless it is certain that nothing has changed. It needs no right but SELECT, and
+// works on standbys and through poolers.
+type poll struct {
+	d      *Daemon
+	log    hclog.Logger
+	state  *state
+	reader *tableReader
+
+	mark  string // of the server, before the last read: see markQuery; "" where it says nothing
+	shape string // fingerprint of the table as last read
+	rows  string // identity of the rows as last read: see identityQuery
+
+	requests chan chan error // barriers
+	ended    chan struct{}   // closed when Follow has ended
+}
+
+func newPoll(d *Daemon) *poll {
+	return &poll{
+		d: d, log: d.log, state: d.state, reader: &tableReader{d: d, source: "poll"},
+		requests: make(chan chan error), ended: make(chan struct{}),
+	}
+}
+
+// Follow implements Source.
+func (p *poll) Follow(ctx context.Context, t *snapshot.Table) error {
+	defer close(p.ended)
+	defer p.reader.close()
+	p.state.update(func(st *Status) { st.State, st.Source = stateConnecting, "poll" })
+	if err := p.reader.open(ctx); err != nil {
+		return err
+	}
+	p.state.update(func(st *Status) { st.State = stateCopying })
+	if err := p.read(ctx, t); err != nil {
+		return err
+	}
+	interval := p.d.cfg.PollInterval
+	if interval <= 0 {
+		interval = pollInterval
+	}
+	p.state.follows(p, p.reader.traffic.time, func() (int64, float64) { return 0, 0 })
+	p.log.Info("following", "table", p.reader.tab.Name().String(), "source", "poll", "every", interval.String())
+	next := time.NewTimer(p.rest(interval))
+	defer next.Stop()
+	ping := time.NewTicker(p.d.cfg.bounds.ping)
+	defer ping.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ping.C: // so that a dead line is noticed before the next read is due
+			if err := p.ping(ctx); err != nil {
+				return err
+			}
+		case r := <-p.requests:
+			err := p.read(ctx, t)
+			if r <- err; err != nil {
+				return err
+			}
+			next.Reset(p.rest(interval))
+		case <-next.C:
+			if err := p.read(ctx, t); err != nil {
+				return err
+			}
+			next.Reset(p.rest(interval))
+		}
+	}
+}
+
+// rest is the pause after a read: the interval, and for a table that takes long to read at least as long as that took.
+func (p *poll) rest(interval time.Duration) time.Duration { return max(interval, p.reader.took) }
+
+// Barrier implements Source: a read after the call. On a standby it stands for what has been replayed there.
+func (p *poll) Barrier(ctx context.Context) error { return p.d.request(ctx, p, p.requests, p.ended) }
+
+func (p *poll) ping(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.d.cfg.bounds.silence)
+	defer cancel()
+	if err := p.reader.conn.Ping(ctx); err != nil {
+		return fmt.Errorf("ask the server for a sign of life: %w", err)
+	}
+	return nil
+}
+
+// markQuery gives a text that stays the same, between two times that it is asked, only where no transaction has ended in
+// between that any snapshot could show.
+//
+// On a primary that is the current snapshot: which transactions below xmax are still running, and xmax, which is above
+// all that have ended. One that ends in between leaves the list or raises xmax, also where it was waiting for its commit
+// to reach a standby while the last snapshot was taken. (Row versions carry the number of a transaction, so that those
+// without a number changed nothing.) Row updates within a page, rolled-back and prepared transactions, other sessions and
+// other databases all count. A crash may take numbers back which a transaction without synchronous commit had: the
+// session is part of the text, and no session outlives a crash or a failover.
+//
+// On a standby snapshots list no running transactions, so that there it is the position up to which WAL was replayed,
+// after each record of which that position rises.
+const markQuery = `
+	SELECT concat_ws(' ', a.pid, a.backend_start, pg_catalog.pg_postmaster_start_time(),
+		CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'replayed ' || pg_catalog.pg_last_wal_replay_lsn()
+			ELSE pg_catalog.pg_current_snapshot()::text END)
+	FROM pg_catalog.pg_stat_activity a
+	WHERE a.pid = pg_catalog.pg_backend_pid() AND a.backend_start IS NOT NULL
+		AND (NOT pg_catalog.pg_is_in_recovery() OR pg_catalog.pg_last_wal_replay_lsn() IS NOT NULL)`
+
+// identityQuery gives a text for the rows that a snapshot shows. A row version in its place (table, page and slot) never
+// changes once the transaction that made it has ended, and its place goes to another transaction's version only. So two
+// snapshots that show the same versions show the same rows, where also the table's shape is the same. The versions are
+// counted, and the sum is taken of a 64-bit hash of each.
+func identityQuery(tab *postgres.Table) string {
+	return "SELECT concat_ws(' ', count(*), sum(pg_catalog.hashtextextended(concat_ws(' ', tableoid, ctid, xmin), 0)::numeric)) FROM " + tab.From()
+}
+
+// read brings the table to what a new snapshot shows, at the price of one small question where nothing has changed in the
+// whole server, and of a scan within it where nothing has changed in the table.
+func (p *poll) read(ctx context.Context, t *snapshot.Table) error {
+	if err := p.reader.open(ctx); err != nil {
+		return err
+	}
+	// Before the snapshot: if it is the same next time, it was the same in between.
+	mark, err := p.ask(ctx)
+	if err != nil {
+		return err
+	}
+	if mark != "" && mark == p.mark {
+		return nil
+	}
+	tx, err := p.reader.begin(ctx)
+	if err != nil {
+		return keepsState(err)
+	}
+	defer rollback(ctx, tx)
+	foreign, heap, err := storage(ctx, tx, p.reader.tab)
+	if err != nil {
+		return err
+	}
+	rows := ""
+	if heap {
+		err := p.reader.attended(ctx, func(ctx context.Context) error {
+			return tx.QueryRow(ctx, identityQuery(p.reader.tab)).Scan(&rows)
+		})
+		if err != nil {
+			return fmt.Errorf("look for changes of table %s: %w", p.reader.tab.Name(), err)
+		}
+	}
+	if rows == "" || rows != p.rows || p.reader.tab.Fingerprint != p.shape {
+		p.mark, p.rows = "", ""
+		if err := p.reader.whole(ctx, t, "poll"); err != nil {
+			return err
+		}
+	}
+	if p.mark, p.shape, p.rows = mark, p.reader.tab.Fingerprint, rows; foreign {
+		p.mark = "" // other servers' transactions show in no snapshot of this one
+	}
+	return nil
+}
+
+// ask gives the server's mark; "" where it has none.
+func (p *poll) ask(ctx context.Context) (mark string, err error) {
+	rows, err := p.reader.conn.Query(ctx, markQuery)
+	if err == nil {
+		defer rows.Close()
+		if rows.Next() {
+			err = rows.Scan(&mark)
+		}
+		rows.Close()
+	}
+	if err == nil {
+		err = rows.Err()
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask for the server's snapshot: %w", err)
+	}
+	return mark, nil
+}

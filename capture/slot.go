@@ -1,0 +1,196 @@
+package capture
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+// createSlot makes the temporary slot. That waits for the write transactions which are open: where they take long, a
+// plain read gives a file meanwhile.
+func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snapshot.Origin) (pglogrepl.CreateReplicationSlotResult, error) {
+	var id [4]byte
+	_, _ = rand.Read(id[:]) // it never fails
+	l.slot = "capture_" + hex.EncodeToString(id[:])
+	type result struct {
+		slot pglogrepl.CreateReplicationSlotResult
+		err  error
+	}
+	creating, cancel := context.WithCancel(ctx)
+	reading, stopReading := context.WithCancel(ctx)
+	made := make(chan result, 1)
+	go func() {
+		defer stopReading()
+		slot, err := pglogrepl.CreateReplicationSlot(creating, l.repl, l.slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
+			Temporary: true, Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
+		})
+		if err != nil {
+			err = fmt.Errorf("create replication slot: %w", err)
+		}
+		made <- result{slot, err}
+	}()
+	defer func() {
+		cancel()
+		l.state.note("start", "")
+	}()
+	tick := time.NewTicker(attendEvery)
+	defer tick.Stop()
+	read, said := time.Now().Add(slotPatience), false
+	for {
+		select {
+		case r := <-made:
+			return r.slot, r.err
+		case <-tick.C:
+		}
+		if err := l.side.ask(reading, l.checkSlot); err != nil && reading.Err() == nil {
+			cancel()
+			<-made
+			return pglogrepl.CreateReplicationSlotResult{}, err
+		}
+		if time.Now().Before(read) || reading.Err() != nil {
+			continue
+		}
+		waits := l.waitsFor(reading)
+		l.state.note("start", waits)
+		if !said {
+			l.log.Warn("waiting to start the stream; a plain read gives a first file meanwhile", "why", waits)
+			said = true
+		}
+		if err := readTable(reading, l.d.cfg, origin.Source, t, l.checkSlot); err != nil && reading.Err() == nil {
+			l.log.Warn("plain read failed", "error", err)
+		}
+		read = time.Now().Add(rereadEvery)
+	}
+}
+
+// checkSlot says, as an *anewError, that the slot which is being made or copied from is lost or holds back too much.
+func (l *logical) checkSlot(ctx context.Context, conn *pgx.Conn) error {
+	if err := l.slotHolds(ctx, conn); !errors.Is(err, errNoSlot) {
+		return err
+	}
+	return nil // it is not there yet; once it is, its connection tells when it goes
+}
+
+// waitsFor says, for people, which transactions keep the slot from being made.
+func (l *logical) waitsFor(ctx context.Context) string {
+	text := "write transactions that were open at the start must end first"
+	err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		var list *string
+		err := conn.QueryRow(ctx, `
+			SELECT string_agg(format('pid %s (%s, %s, since %s)', pid, coalesce(usename::text, '?'), coalesce(nullif(state, ''), 'state not visible'),
+				to_char(xact_start, 'HH24:MI:SS')), ', ' ORDER BY xact_start)
+			FROM (SELECT * FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+				ORDER BY xact_start LIMIT 5) a`).Scan(&list)
+		if err == nil && list != nil {
+			text += ": " + *list
+		}
+		return err
+	})
+	if err != nil {
+		l.log.Debug("which transactions are open is not known", "error", err)
+	}
+	return text
+}
+
+// copy reads the table as the slot's exported snapshot shows it. The snapshot lives until the replication connection's
+// next command.
+func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot pglogrepl.CreateReplicationSlotResult, origin snapshot.Origin) (*snapshot.Encoder, error) {
+	l.state.update(func(st *Status) { st.State = stateCopying })
+	start, err := pglogrepl.ParseLSN(slot.ConsistentPoint)
+	if err != nil {
+		return nil, fmt.Errorf("create replication slot: %w", err)
+	}
+	enc, err := newEncoder(l.tab, l.srv)
+	if err != nil {
+		return nil, err
+	}
+	c := &tableCopy{attendant: attendant{cfg: l.d.cfg, traffic: &l.traffic, check: func(copying context.Context, conn *pgx.Conn) error {
+		return l.attend(ctx, copying, conn)
+	}}, tab: l.tab, enc: enc}
+	err = l.talk(ctx, func(ctx context.Context) error {
+		if c.conn, err = postgres.Connect(ctx, l.traffic.watch(l.cfg)); err != nil {
+			return err
+		}
+		if err := l.enter(ctx, c.conn, slot.SnapshotName); err != nil {
+			return fmt.Errorf("copy table %s: %w", l.tab.Name(), err)
+		}
+		l.beaten = time.Now()
+		return l.do(ctx, "BEGIN")
+	})
+	if c.conn != nil {
+		defer closeConn(c.conn)
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.Load(l.tab.Shape, origin)
+	w, err := c.into(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	t.Commit(snapshot.Position{LSN: start})
+	l.applied.Store(uint64(start))
+	took := time.Since(w.start)
+	l.state.copied(took)
+	l.d.metrics.copies.Inc()
+	l.d.metrics.copySeconds.Set(took.Seconds())
+	l.log.Info("copied", "table", l.tab.Name().String(), "rows", w.rows, "bytes", w.bytes, "lsn", lsnText(start), "ms", millis(took))
+	l.d.sayReplaced(enc)
+	return enc, nil
+}
+
+// enter puts conn into a transaction with the exported snapshot and a lock that keeps the table's shape, and makes sure
+// that what the snapshot shows is what was looked at before. Rewriting a table or truncating it is not bound to
+// snapshots: an older one sees the new file of the table, empty.
+func (l *logical) enter(ctx context.Context, conn *pgx.Conn, snapshotName string) error {
+	tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	lock := fmt.Sprintf("SET TRANSACTION SNAPSHOT %s; SET LOCAL lock_timeout = '10s'; LOCK TABLE %s IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0",
+		literal(snapshotName), l.tab.From())
+	if _, err := tx.Exec(ctx, lock, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("enter the slot's snapshot: %w", err)
+	}
+	now, err := postgres.LoadTable(ctx, tx, l.d.cfg.Table)
+	if err != nil {
+		return err
+	}
+	if now.Fingerprint != l.tab.Fingerprint {
+		return &anewError{why: "the table changed shape while the copy was being prepared"}
+	}
+	rewritten := false
+	err = tx.QueryRow(ctx, `
+		SELECT bool_or(c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))
+		FROM pg_catalog.pg_class c
+		WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass))`, l.tab.OID).Scan(&rewritten)
+	if err != nil {
+		return fmt.Errorf("compare the table's files: %w", err)
+	}
+	if rewritten {
+		return &anewError{why: "the table was rewritten or truncated while the copy was being prepared"}
+	}
+	return nil
+}
+
+// attend is what a copy's attendant does for the slot. It says a word on the replication connection, which is in a
+// transaction (without a snapshot) during the copy, so that the server may drop the slot of a capture that is frozen; in
+// the stream wal_sender_timeout does that. The end of the copy must not cut the word off: the connection is needed yet.
+func (l *logical) attend(ctx, copying context.Context, conn *pgx.Conn) error {
+	if time.Since(l.beaten) > l.d.cfg.bounds.frozen/6 {
+		l.beaten = time.Now()
+		if err := l.talk(ctx, func(ctx context.Context) error { return l.do(ctx, "SELECT 1") }); err != nil {
+			return &anewError{why: "the replication slot is gone: " + err.Error(), again: true}
+		}
+	}
+	return l.slotHolds(copying, conn)
+}

@@ -1,0 +1,343 @@
+package capture
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"capture/internal/pgserver"
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+const (
+	recordedDDL = `CREATE TYPE pair AS (x int, y text); CREATE TABLE t (id int PRIMARY KEY, s text, n numeric, b bool, a text[], c pair, z timestamptz, k text)`
+	recordedOID = 16999 // of the table, in what is recorded
+	pairOID     = 16998
+)
+
+// recordedTable is the table of recordedDDL.
+func recordedTable(immediate bool) *postgres.Table {
+	text := snapshot.Type{OID: 25}
+	number := snapshot.Type{Kind: snapshot.Number, OID: 23}
+	column := func(name string, typ snapshot.Type) snapshot.Column {
+		return snapshot.Column{Name: name, TypeName: name, TypeOID: typ.OID, Typmod: -1, Type: typ, Published: true}
+	}
+	return &postgres.Table{Immediate: immediate, Shape: &snapshot.Shape{
+		OID: recordedOID, Schema: "public", Table: "t", Key: []int{0},
+		Columns: []snapshot.Column{
+			column("id", number), column("s", text), column("n", snapshot.Type{Kind: snapshot.Number, OID: 1700}), column("b", snapshot.Type{Kind: snapshot.Bool, OID: 16}),
+			column("a", snapshot.Type{Kind: snapshot.Array, OID: 1009, Elem: &text, Delim: ','}),
+			column("c", snapshot.Type{Kind: snapshot.Composite, OID: pairOID, Fields: []snapshot.Field{{Name: "x", Type: number}, {Name: "y", Type: text}}}),
+			column("z", snapshot.Type{Kind: snapshot.TimestampTZ, OID: 1184}), column("k", text),
+		},
+	}}
+}
+
+// recorded are workloads whose messages seed FuzzStream.
+var recorded = map[string][]string{
+	"default": {
+		`INSERT INTO t VALUES (1, E'a\n"b\\', 1.50, true, '{NULL,"a b","{"}', '(1,"x ""y""")', '2025-06-17 16:58:00.5+02', NULL), (2, NULL, 'NaN', NULL, '{}', '(,)', '-infinity', '')`,
+		`INSERT INTO t SELECT i, repeat(i::text, 3000), i / 7.0, i % 2 = 0, ARRAY[i::text], ROW(i, i)::pair, now(), 'k' FROM generate_series(3, 6) i`,
+		`UPDATE t SET n = n + 1`, `UPDATE t SET id = id + 10 WHERE id > 4`, `DELETE FROM t WHERE id = 1`, `TRUNCATE t`,
+		`BEGIN; INSERT INTO t (id) VALUES (1); SAVEPOINT a; INSERT INTO t (id) VALUES (2); ROLLBACK TO a; UPDATE t SET id = 3; COMMIT`,
+	},
+	"full": {
+		`ALTER TABLE t REPLICA IDENTITY FULL`, `INSERT INTO t SELECT i, repeat(i::text, 3000), i, true, NULL, ROW(i, i)::pair, '0044-03-15 12:00+00 BC', 'k' FROM generate_series(1, 4) i`,
+		`UPDATE t SET n = n + 1`, `DELETE FROM t WHERE id = 2`, `UPDATE t SET id = -id`,
+	},
+	"deferrable": {
+		`ALTER TABLE t DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id) DEFERRABLE, REPLICA IDENTITY FULL`, `INSERT INTO t (id, s) SELECT i, 's' || i FROM generate_series(1, 6) i`,
+		`UPDATE t SET id = id + 1`, `UPDATE t SET id = 8 - id`,
+	},
+}
+
+// TestRecordedStream applies what a real server says of the workloads. With CAPTURE_RECORD=1 it writes that to
+// testdata/fuzz/FuzzStream.
+func TestRecordedStream(t *testing.T) {
+	for name, workload := range recorded {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := pgserver.Database(t)
+			conn := connect(t, url)
+			for _, sql := range []string{recordedDDL, "CREATE PUBLICATION p FOR TABLE t"} {
+				if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			messages := record(t, url, func() {
+				for _, sql := range workload {
+					if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+			input := []byte{0}
+			if name == "deferrable" {
+				input[0] = 1
+			}
+			for _, m := range messages {
+				input = append(binary.BigEndian.AppendUint32(input, uint32(len(m))), m...)
+			}
+			table, err := playStream(t, input)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b strings.Builder
+			if _, err := table.View().WriteTo(&b); err != nil {
+				t.Fatal(err)
+			}
+			sameRows(t, name, b.String(), oracle(t, conn, "t", "id"))
+			if os.Getenv("CAPTURE_RECORD") != "" {
+				seed := fmt.Sprintf("go test fuzz v1\n[]byte(%q)\n", input)
+				if err := os.WriteFile(filepath.Join("testdata", "fuzz", "FuzzStream", "recorded-"+name), []byte(seed), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// record is what pgoutput says while f runs, with the OIDs of the recorded table.
+func record(t *testing.T, url string, f func()) (messages [][]byte) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	repl, err := postgres.ConnectReplication(ctx, config(t, url).Database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer repl.Close(context.Background())
+	slot := "recorder_" + strings.ToLower(filepath.Base(t.Name()))
+	if _, err := pglogrepl.CreateReplicationSlot(ctx, repl, slot, "pgoutput",
+		pglogrepl.CreateReplicationSlotOptions{Temporary: true, Mode: pglogrepl.LogicalReplication}); err != nil {
+		t.Fatal(err)
+	}
+	f()
+	conn := connect(t, url)
+	var oid, pair uint32
+	var end string
+	if err := conn.QueryRow(ctx, "SELECT 't'::regclass::oid, 'pair'::regtype::oid, pg_current_wal_flush_lsn()::text").Scan(&oid, &pair, &end); err != nil {
+		t.Fatal(err)
+	}
+	target, err := pglogrepl.ParseLSN(end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pglogrepl.StartReplication(ctx, repl, slot, 0,
+		pglogrepl.StartReplicationOptions{PluginArgs: []string{"proto_version '1'", "publication_names 'p'"}}); err != nil {
+		t.Fatal(err)
+	}
+	be := binary.BigEndian
+	for {
+		msg, err := repl.ReceiveMessage(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, ok := msg.(*pgproto3.CopyData)
+		if !ok {
+			t.Fatalf("%#v", msg)
+		}
+		if data.Data[0] == pglogrepl.PrimaryKeepaliveMessageByteID {
+			if k, err := pglogrepl.ParsePrimaryKeepaliveMessage(data.Data[1:]); err != nil || k.ServerWALEnd >= target {
+				return messages
+			}
+			continue
+		}
+		x, err := pglogrepl.ParseXLogData(data.Data[1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := bytes.Clone(x.WALData)
+		for _, swap := range [][2]uint32{{oid, recordedOID}, {pair, pairOID}} {
+			if strings.IndexByte("RYT", m[0]) >= 0 {
+				m = bytes.ReplaceAll(m, be.AppendUint32(nil, swap[0]), be.AppendUint32(nil, swap[1]))
+			} else if strings.IndexByte("IUD", m[0]) >= 0 && be.Uint32(m[1:]) == swap[0] {
+				be.PutUint32(m[1:], swap[1])
+			}
+		}
+		messages = append(messages, m)
+	}
+}
+
+// playStream applies messages, each behind its length; the first byte says whether the key is deferrable. It checks that
+// memory is bound to the input, and that what is committed is JSON.
+func playStream(t *testing.T, input []byte) (*snapshot.Table, error) {
+	t.Helper()
+	if len(input) == 0 {
+		return nil, errCut
+	}
+	tab := recordedTable(input[0]&1 == 0)
+	enc, err := snapshot.NewEncoder(tab.Shape, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := snapshot.NewTable()
+	table.Load(tab.Shape, snapshot.Origin{})
+	table.Commit(snapshot.Position{})
+	s := newStream(table, tab, enc, nil, func(x *txn) {
+		if x.changes() < len(x.ends) {
+			t.Errorf("%d keys noted for %d changes", len(x.ends), x.changes())
+		}
+	})
+	for rest := input[1:]; len(rest) >= 4; {
+		n := int(min(uint64(binary.BigEndian.Uint32(rest)), uint64(len(rest)-4)))
+		msg := rest[4 : 4+n : 4+n]
+		rest = rest[4+n:]
+		if err := s.handle(msg); err != nil {
+			return table, err
+		}
+		if len(msg) == 0 {
+			continue
+		}
+		rows := table.View().Rows()
+		switch kind := msg[0]; kind {
+		case 'C':
+			var b bytes.Buffer
+			if _, err := table.View().WriteTo(&b); err != nil {
+				t.Fatal(err)
+			}
+			got, err := lines(b.Bytes())
+			if err != nil || len(got) != rows || !utf8.Valid(b.Bytes()) {
+				t.Fatalf("%d rows, %d lines, %v:\n%.2000q", rows, len(got), err, b.Bytes())
+			}
+		case 'R', 'I', 'U', 'D', 'T':
+			// What was taken for whole is no more than what came: cut anywhere it is refused.
+			if err := (&stream{table: snapshot.NewTable(), tab: tab, enc: enc, columns: s.columns, in: true,
+				new: make([][]byte, len(s.new)), old: make([][]byte, len(s.old)),
+			}).handle(msg[:len(msg)-1]); err == nil && about(msg) {
+				t.Fatalf("a message that is cut is taken for whole: %.500q", msg)
+			}
+		}
+	}
+	return table, nil
+}
+
+// about says whether a message names the recorded table.
+func about(msg []byte) bool {
+	return strings.IndexByte("RT", msg[0]) >= 0 || len(msg) >= 5 && binary.BigEndian.Uint32(msg[1:]) == recordedOID
+}
+
+func FuzzStream(f *testing.F) {
+	f.Fuzz(func(t *testing.T, input []byte) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _ = playStream(t, input)
+		runtime.ReadMemStats(&after)
+		if got, most := after.TotalAlloc-before.TotalAlloc, uint64(64<<20+4096*len(input)); got > most {
+			t.Errorf("%d bytes allocated for an input of %d", got, len(input))
+		}
+	})
+}
+
+// FuzzTuple takes one row apart, of any bytes and of what it makes of values.
+func FuzzTuple(f *testing.F) {
+	f.Add([]byte("\x00\x03n\x00u"), "12", "text", true)
+	f.Add([]byte("\x00\x01t\xff\xff\xff\xff"), "", "\x00\xff", false)
+	f.Add([]byte("\xff\xfft\x00\x00\x00\x01a"), "NaN", `"\`, true)
+	f.Fuzz(func(t *testing.T, raw []byte, a, b string, null bool) {
+		values := make([][]byte, 3)
+		for _, columns := range [][]int{nil, {0}, {2, 0, 1}} {
+			r := &reader{b: raw}
+			if err := r.tuple(columns, values); err == nil && len(raw)-len(r.b) < 2+len(columns) {
+				t.Errorf("%q is no row of %d values", raw, len(columns))
+			}
+		}
+		tuple := []byte{0, 3}
+		for _, v := range []string{a, b} {
+			tuple = append(binary.BigEndian.AppendUint32(append(tuple, 't'), uint32(len(v))), v...)
+		}
+		last := byte('u')
+		if null {
+			last = 'n'
+		}
+		tuple = append(tuple, last)
+		r := &reader{b: tuple}
+		err := errors.Join(r.tuple([]int{2, 0, 1}, values), r.end())
+		if err != nil || string(values[2]) != a || string(values[0]) != b || isUnchanged(values[1]) == null || values[1] == nil != null {
+			t.Errorf("%q, %q, %v read as %q, %v", a, b, null, values, err)
+		}
+		for n := range tuple {
+			if err := (&reader{b: tuple[:n]}).tuple([]int{2, 0, 1}, values); err == nil {
+				t.Errorf("%q is whole, cut to %d bytes", tuple, n)
+			}
+		}
+	})
+}
+
+// FuzzCopy writes a copy in pieces and as a whole: the same comes of it, be it rows or an error.
+func FuzzCopy(f *testing.F) {
+	head := string(copySignature) + "\x00\x00\x00\x00\x00\x00\x00\x00"
+	row := "\x00\x02\x00\x00\x00\x011\x00\x00\x00\x03a\"b"
+	f.Add([]byte(head+row+"\x00\x02\x00\x00\x00\x012\xff\xff\xff\xff\xff\xff"), []byte{1, 2, 3})
+	f.Add([]byte(head+row+"\xff\xff\xff\xff"), []byte{})
+	f.Add([]byte(head+row+"\x00\x02\x00\x00\x00\x013\x7f\xff\xff\xff"), []byte{19, 1, 1})
+	f.Add([]byte(string(copySignature)+"\x00\x00\x00\x00\x00\x00\x00\x02xy"+row+"\xff\xff"), []byte{200})
+	f.Add([]byte(head+"\x00\x03"+row), []byte{5})
+	f.Fuzz(func(t *testing.T, input, sizes []byte) {
+		whole, wholeErr := playCopy(t, [][]byte{input})
+		var pieces [][]byte
+		for rest, i := input, 0; len(rest) > 0; i++ {
+			n := 1
+			if len(sizes) > 0 {
+				n = int(sizes[i%len(sizes)])
+			}
+			n = min(n, len(rest))
+			pieces = append(pieces, bytes.Clone(rest[:n]))
+			if rest = rest[n:]; n == 0 && i > len(sizes) {
+				break // pieces of nothing only
+			}
+		}
+		cut := len(bytes.Join(pieces, nil)) < len(input)
+		split, splitErr := playCopy(t, pieces)
+		if !cut && (split != whole || (splitErr == nil) != (wholeErr == nil)) {
+			t.Errorf("in pieces:\n%q, %v\nas a whole:\n%q, %v", split, splitErr, whole, wholeErr)
+		}
+	})
+}
+
+// playCopy is the file that a copy of a table (id int, s text) makes.
+func playCopy(t *testing.T, pieces [][]byte) (string, error) {
+	t.Helper()
+	shape := &snapshot.Shape{Table: "t", Key: []int{0}, Columns: []snapshot.Column{
+		{Name: "id", Type: snapshot.Type{Kind: snapshot.Number, OID: 23}}, {Name: "s", Type: snapshot.Type{OID: 25}},
+	}}
+	enc, err := snapshot.NewEncoder(shape, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := snapshot.NewTable()
+	table.Load(shape, snapshot.Origin{})
+	w := &rowWriter{enc: enc, table: table, log: hclog.NewNullLogger(), values: make([][]byte, 2)}
+	for _, p := range pieces {
+		n, werr := w.Write(p)
+		if err = werr; err != nil {
+			break
+		}
+		if n != len(p) {
+			t.Errorf("%d of %d bytes written", n, len(p))
+		}
+	}
+	table.Commit(snapshot.Position{})
+	var b bytes.Buffer
+	if _, err := table.View().WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	if !json.Valid(b.Bytes()) || !utf8.Valid(b.Bytes()) || int64(table.View().Rows()) > w.rows {
+		t.Errorf("%d rows: %q", w.rows, b.Bytes())
+	}
+	return fmt.Sprintf("%s%d %v", b.String(), w.rows, w.ended), err
+}
