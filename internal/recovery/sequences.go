@@ -1,0 +1,85 @@
+package recovery
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+)
+
+// sequencesSQL finds the sequences of a table's columns: those that belong to a column (serial, identity), and those that a
+// default takes its numbers from.
+const sequencesSQL = `
+	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), a.attname, q.seqincrement > 0
+	FROM (
+		SELECT d.objid AS seq, d.refobjsubid AS num
+		FROM pg_catalog.pg_depend d
+		WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+			AND d.refobjid = $1::bigint::oid AND d.refobjsubid > 0 AND d.deptype IN ('a', 'i')
+		UNION
+		SELECT d.refobjid, e.adnum
+		FROM pg_catalog.pg_attrdef e
+		JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND d.objid = e.oid
+			AND d.refclassid = 'pg_catalog.pg_class'::regclass
+		WHERE e.adrelid = $1::bigint::oid
+	) s
+	JOIN pg_catalog.pg_class c ON c.oid = s.seq AND c.relkind = 'S'
+	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.seq
+	JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::bigint::oid AND a.attnum = s.num
+		AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype)
+	ORDER BY a.attnum, 1`
+
+// advanceSequences sets each sequence of the table to go on behind the highest number that the table has, and never back.
+// A sequence is no part of a transaction: this comes last, and one that went ahead does no harm.
+func (r *restore) advanceSequences(ctx context.Context) error {
+	type use struct {
+		Sequence, Column string
+		Up               bool
+	}
+	rows, err := r.tx.Query(ctx, sequencesSQL, int64(r.plan.table.OID))
+	if err != nil {
+		return explain("look for the table's sequences", err)
+	}
+	uses, err := pgx.CollectRows(rows, pgx.RowToStructByPos[use])
+	if err != nil {
+		return explain("look for the table's sequences", err)
+	}
+	for _, u := range uses {
+		highest, beyond, given := "max", ">", "- 1"
+		if !u.Up {
+			highest, beyond, given = "min", "<", "+ 1"
+		}
+		sql := fmt.Sprintf(`SELECT pg_catalog.setval('%s'::regclass, t.n) FROM (SELECT %s(%s)::bigint AS n FROM %s) t, %s s
+			WHERE t.n %s CASE WHEN s.is_called THEN s.last_value ELSE s.last_value %s END`,
+			quoteText(u.Sequence), highest, ident(u.Column), r.plan.table.From(), u.Sequence, beyond, given)
+		var last int64
+		switch err := r.tx.QueryRow(ctx, sql).Scan(&last); {
+		case err == pgx.ErrNoRows: // it is there already
+		case sqlState(err) == "42501":
+			return &postgres.Problem{
+				What: fmt.Sprintf("no right to set sequence %s", u.Sequence), Err: err,
+				Why:  "without it the application's next row would take a number that a restored row has",
+				Mend: fmt.Sprintf("GRANT SELECT, UPDATE ON SEQUENCE %s TO CURRENT_USER; as its owner", u.Sequence),
+			}
+		case err != nil:
+			return explain("set sequence "+u.Sequence, err)
+		default:
+			r.result.Sequences = append(r.result.Sequences, Sequence{u.Sequence, last})
+		}
+	}
+	return nil
+}
+
+func quoteText(s string) string {
+	var q []byte
+	for i := range len(s) {
+		if s[i] == '\'' {
+			q = append(q, '\'')
+		}
+		q = append(q, s[i])
+	}
+	return string(q)
+}
