@@ -1,0 +1,130 @@
+package web
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestAccessWithoutToken(t *testing.T) {
+	h := newHarness(t, nil)
+	h.replace(t, "feedback.json", "[]\n")
+	for _, c := range []struct {
+		name  string
+		pairs []string
+		code  int
+	}{
+		{"this machine", nil, 200},
+		{"by address", []string{"Host", "127.0.0.1:8080"}, 200},
+		{"by another loopback address", []string{"Host", "127.8.9.1"}, 200},
+		{"by IPv6", []string{"Host", "[::1]:8080", "Remote", "[::1]:4000"}, 200},
+		{"by IPv6 without port", []string{"Host", "[::1]"}, 200},
+		{"mapped IPv4", []string{"Remote", "[::ffff:127.0.0.1]:4000"}, 200},
+		{"a token nobody asked for", []string{"Authorization", "Bearer x"}, 200},
+		{"own page", []string{"Origin", "http://localhost:8080", "Sec-Fetch-Site", "same-origin"}, 200},
+		{"typed by the user", []string{"Sec-Fetch-Site", "none"}, 200},
+
+		{"another machine", []string{"Remote", "192.0.2.7:4000"}, 403},
+		{"another machine's IPv6", []string{"Remote", "[2001:db8::1]:4000"}, 403},
+		{"no address", []string{"Remote", "@"}, 403},
+		{"through a proxy", []string{"X-Forwarded-For", "192.0.2.7"}, 403},
+		{"through a proxy, RFC 7239", []string{"Forwarded", "for=192.0.2.7"}, 403},
+		{"rebound name", []string{"Host", "evil.example:8080"}, 403},
+		{"rebound name that looks local", []string{"Host", "localhost.evil.example"}, 403},
+		{"name of an address", []string{"Host", "127.0.0.1.evil.example"}, 403},
+		{"no name", []string{"Host", ""}, 403},
+		{"unspecified address", []string{"Host", "0.0.0.0:8080"}, 403},
+		{"another site's script", []string{"Origin", "https://evil.example"}, 403},
+		{"another port's script", []string{"Origin", "http://localhost:3000"}, 403},
+		{"a sandboxed frame", []string{"Origin", "null"}, 403},
+		{"two origins", []string{"Origin", "http://localhost:8080", "Origin", "https://evil.example"}, 403},
+		{"cross-site", []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"same-site is another port", []string{"Sec-Fetch-Site", "same-site"}, 403},
+	} {
+		w := h.do("GET", "/feedback.json", c.pairs...)
+		if w.Code != c.code {
+			t.Errorf("%s: %d, want %d: %s", c.name, w.Code, c.code, w.Body)
+		}
+		if c.code != 200 {
+			errorOf(t, w)
+		}
+		for name := range w.Header() {
+			if strings.HasPrefix(name, "Access-Control-") {
+				t.Errorf("%s: %s was sent", c.name, name)
+			}
+		}
+	}
+	if w := h.do("POST", "/snapshot", "Origin", "https://evil.example"); w.Code != 403 {
+		t.Errorf("a cross-site post: %d", w.Code)
+	}
+	if s := h.log.String(); !strings.Contains(s, "request refused") || strings.Count(s, "request refused") > sparseBurst {
+		t.Errorf("refusals are to be logged, a few of them: %s", s)
+	}
+}
+
+func TestAccessWithToken(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	h := newHarness(t, func(c *Config) { c.TokenFile = path })
+	h.replace(t, "feedback.json", "[]\n")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect := func(what string, code int, pairs ...string) {
+		t.Helper()
+		w := h.do("GET", "/feedback.json", append([]string{"Remote", "192.0.2.7:4000", "Host", "capture.example"}, pairs...)...)
+		if w.Code != code {
+			t.Errorf("%s: %d, want %d: %s", what, w.Code, code, w.Body)
+		}
+		if code != 200 {
+			errorOf(t, w)
+		}
+		if (code == 401) != (w.Header().Get("WWW-Authenticate") != "") {
+			t.Errorf("%s: WWW-Authenticate %q with %d", what, w.Header().Get("WWW-Authenticate"), code)
+		}
+	}
+	bearer := func(token string) []string { return []string{"Authorization", "Bearer " + token} }
+
+	expect("no token file", 503, bearer("")...)
+	write("")
+	expect("empty token file, empty token", 503, bearer("")...)
+	expect("empty token file, no token", 503)
+	write(" \n")
+	expect("blank token file", 503, bearer(" ")...)
+	write("two words\n")
+	expect("two words", 503, bearer("two words")...)
+	write(strings.Repeat("x", maxToken+1))
+	expect("endless token", 503, bearer(strings.Repeat("x", maxToken+1))...)
+
+	write("  first-secret\n")
+	expect("right", 200, bearer("first-secret")...)
+	expect("lower case scheme", 200, "Authorization", "bearer first-secret")
+	expect("none", 401)
+	expect("wrong", 401, bearer("other")...)
+	expect("its beginning", 401, bearer("first")...)
+	expect("longer", 401, bearer("first-secret-")...)
+	expect("other scheme", 401, "Authorization", "Basic first-secret")
+	expect("sent twice", 401, append(bearer("first-secret"), bearer("first-secret")...)...)
+	expect("right, for another site", 403, append(bearer("first-secret"), "Origin", "https://evil.example")...)
+	expect("right, cross-site", 403, append(bearer("first-secret"), "Sec-Fetch-Site", "cross-site")...)
+	if w := h.do("GET", "/feedback.json"); w.Code != 401 {
+		t.Errorf("this machine needs the token, too: %d", w.Code)
+	}
+
+	write("other-secret\n") // of the same length, at once
+	expect("the old one", 401, bearer("first-secret")...)
+	expect("the new one", 200, bearer("other-secret")...)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	expect("file gone", 503, bearer("other-secret")...)
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	expect("a folder", 503, bearer("other-secret")...)
+	if s := h.log.String(); strings.Contains(s, "secret") {
+		t.Errorf("a token is in the log: %s", s)
+	}
+}

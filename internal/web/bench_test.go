@@ -1,0 +1,77 @@
+package web
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"capture/snapshot"
+)
+
+// benchTable is 50,000 votes of 3 kB.
+func benchTable(b *testing.B) table {
+	b.Helper()
+	r := rand.New(rand.NewPCG(1, 2))
+	words := strings.Fields("the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which one you were all her she there would their we him been has when who will no more if out so up said what its about than into them can only other time new some could these two may first then do")
+	rows := newRows(b, votesShape())
+	var text strings.Builder
+	for id := range 50_000 {
+		text.Reset()
+		for text.Len() < 2700 {
+			text.WriteString(words[r.IntN(len(words))])
+			text.WriteByte(' ')
+		}
+		rows.vote(id, "What is this about?", text.String(), "{Incorrect}", "short", fmt.Sprintf("2026-01-%02d 10:00:00", id%28+1))
+	}
+	rows.commit()
+	view := rows.View()
+	l, err := layoutOf(view.Shape(), "", "")
+	if err != nil {
+		b.Fatal(err)
+	}
+	return table{view, l}
+}
+
+func BenchmarkSearch(b *testing.B) {
+	t := benchTable(b)
+	for name, f := range map[string]filter{
+		"rare":   {words: []word{newWord("xylophone")}},
+		"mixed":  {words: []word{newWord("aboutthat")}},
+		"accent": {words: []word{newWord("é")}},
+		"tag":    {tag: "nowhere", quick: escape("nowhere")},
+		"day":    {from: "2027-01-01"},
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(t.Bytes())
+			for b.Loop() {
+				for _, line := range t.From(nil) {
+					if f.match(t.layout, line) {
+						b.Fatal("found")
+					}
+				}
+			}
+			b.ReportMetric(float64(t.Rows())*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+		})
+	}
+}
+
+func BenchmarkSummary(b *testing.B) {
+	t := benchTable(b)
+	b.SetBytes(t.Bytes())
+	for b.Loop() {
+		count(t, nil)
+	}
+	b.ReportMetric(float64(t.Rows())*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
+func BenchmarkPage(b *testing.B) {
+	t := benchTable(b)
+	var p page
+	for b.Loop() {
+		p = t.scan(&filter{}, snapshot.Key(nil), defaultLimit)
+	}
+	if len(p.rows) != defaultLimit {
+		b.Fatal(len(p.rows))
+	}
+}

@@ -1,0 +1,33 @@
+package web
+
+import (
+	"runtime"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+}
+
+func newMetrics(reg prometheus.Registerer, version string) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "capture_http_requests_total",
+			Help: "HTTP requests answered, by route and status code.",
+		}, []string{"route", "code"}),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "capture_http_request_duration_seconds",
+			Help:    "Time from a request's headers to the end of its answer, by route; event streams left out.",
+			Buckets: []float64{.001, .005, .025, .1, .5, 2.5, 10, 60, 300},
+		}, []string{"route"}),
+	}
+	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "capture_build_info",
+		Help: "Always 1; the labels say which capture this is.",
+	}, []string{"version", "goversion"})
+	build.WithLabelValues(version, runtime.Version()).Set(1)
+	reg.MustRegister(m.requests, m.seconds, build)
+	return m
+}

@@ -1,0 +1,169 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"capture/snapshot"
+)
+
+const (
+	defaultLimit = 50
+	maxLimit     = 500
+	scanTime     = 250 * time.Millisecond // what one request may spend looking for rows
+	pageBytes    = 8 << 20                // of rows in one answer; a single larger row still comes
+	maxScans     = 4                      // at a time
+)
+
+// table is the state that one request reads.
+type table struct {
+	*snapshot.View
+	*layout
+}
+
+// table takes the last committed state, or answers why there is none.
+func (s *Server) table(w http.ResponseWriter) (table, bool) {
+	view := s.view()
+	if view == nil {
+		w.Header().Set("Retry-After", "1")
+		fail(w, http.StatusServiceUnavailable, "the table has not been copied yet; see /readyz for what it waits for")
+		return table{}, false
+	}
+	l, err := layoutOf(view.Shape(), s.timeColumn, s.tagsColumn)
+	if err != nil {
+		s.log.Error("the table can't be shown", "error", err)
+		fail(w, http.StatusInternalServerError, "the table can't be shown; the error log says why")
+		return table{}, false
+	}
+	return table{view, l}, true
+}
+
+// found is one row for the API.
+type found struct {
+	key  snapshot.Key
+	line []byte
+}
+
+// appendTo appends {"key":…,"row":…}. The row's own text is taken over as it is, digit by digit.
+func (f found) appendTo(dst []byte, shape *snapshot.Shape) []byte {
+	key, _ := json.Marshal(keyText(shape, f.key)) // a string can always be written
+	dst = append(dst, `{"key":`...)
+	dst = append(dst, key...)
+	dst = append(dst, `,"row":`...)
+	dst = append(dst, f.line...)
+	return append(dst, '}')
+}
+
+// votes answers with a page of rows, newest key first.
+func (s *Server) votes(w http.ResponseWriter, r *http.Request) {
+	t, ok := s.table(w)
+	if !ok {
+		return
+	}
+	query := r.URL.Query()
+	f, err := parseFilter(query, t.layout)
+	limit := defaultLimit
+	if text := query.Get("limit"); err == nil && text != "" {
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxLimit {
+			err = fmt.Errorf("limit takes a number from 1 to %d", maxLimit)
+		}
+	}
+	var after snapshot.Key
+	if text := query.Get("after"); err == nil && text != "" {
+		if after, ok = t.keyOf(text); !ok {
+			err = errors.New("after takes a key as this API gives it")
+		}
+	}
+	if err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	select {
+	case s.scans <- struct{}{}:
+	case <-r.Context().Done():
+		return
+	}
+	p := t.scan(&f, after, limit)
+	<-s.scans
+	p.write(w, t)
+}
+
+// page is the outcome of one scan.
+type page struct {
+	rows    []found
+	next    snapshot.Key // where to go on, nil at the end
+	scanned int
+}
+
+// scan looks for rows below after, until it has enough of them, or time is up.
+func (t table) scan(f *filter, after snapshot.Key, limit int) page {
+	var p page
+	bytes := 0
+	until := time.Now().Add(scanTime)
+	for key, line := range t.Before(after) {
+		if p.scanned%64 == 63 && time.Now().After(until) || len(p.rows) == limit || bytes > pageBytes {
+			return p
+		}
+		p.scanned++
+		p.next = key
+		if f.match(t.layout, line) {
+			p.rows = append(p.rows, found{key, line})
+			bytes += len(line)
+		}
+	}
+	p.next = nil
+	return p
+}
+
+// write sends the page row by row: a row may be large, and is in memory once already.
+func (p page) write(w http.ResponseWriter, t table) {
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	buf := fmt.Appendf(nil, `{"version":%d,"total":%d,"scanned":%d,"next":`, t.Version(), t.Rows(), p.scanned)
+	if p.next == nil {
+		buf = append(buf, "null"...)
+	} else {
+		next, _ := json.Marshal(keyText(t.shape, p.next))
+		buf = append(buf, next...)
+	}
+	buf = append(buf, `,"rows":[`...)
+	for i, row := range p.rows {
+		if i > 0 {
+			buf = append(buf, ',')
+		}
+		buf = append(buf, '\n')
+		buf = row.appendTo(buf, t.shape)
+		if _, err := w.Write(buf); err != nil {
+			return
+		}
+		buf = buf[:0]
+	}
+	w.Write(append(buf, "\n]}\n"...))
+}
+
+// vote answers with one row.
+func (s *Server) vote(w http.ResponseWriter, r *http.Request) {
+	t, ok := s.table(w)
+	if !ok {
+		return
+	}
+	key, ok := t.keyOf(r.PathValue("key"))
+	var line []byte
+	if ok {
+		line = t.Get(key)
+	}
+	if line == nil {
+		fail(w, http.StatusNotFound, "the table has no row with this key; it may have been deleted")
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	w.Write(append(found{bytes.Clone(key), line}.appendTo(nil, t.shape), '\n'))
+}

@@ -1,0 +1,330 @@
+package web
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// harness is a Server without a daemon, for what needs none.
+type harness struct {
+	*Server
+	dir string
+	log *lockedBuffer
+	reg *prometheus.Registry
+}
+
+func newHarness(t *testing.T, change func(*Config)) *harness {
+	t.Helper()
+	h := &harness{dir: t.TempDir(), log: &lockedBuffer{}, reg: prometheus.NewRegistry()}
+	cfg := Config{
+		Path:       filepath.Join(h.dir, "feedback.json"),
+		Gatherer:   h.reg,
+		Registerer: h.reg,
+		Logger:     hclog.New(&hclog.LoggerOptions{Output: h.log, JSONFormat: true, Level: hclog.Info}),
+		Version:    "test",
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	h.Server = New(cfg)
+	return h
+}
+
+// lockedBuffer is a buffer that a logger may write while a test reads.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// request is one from this machine, by this machine's name; pairs are header names and values, Host and Remote among them.
+func request(method, target string, pairs ...string) *http.Request {
+	r := httptest.NewRequest(method, target, nil)
+	r.Host, r.RemoteAddr = "localhost:8080", "127.0.0.1:40000"
+	for i := 0; i < len(pairs); i += 2 {
+		switch pairs[i] {
+		case "Host":
+			r.Host = pairs[i+1]
+		case "Remote":
+			r.RemoteAddr = pairs[i+1]
+		default:
+			r.Header.Add(pairs[i], pairs[i+1])
+		}
+	}
+	return r
+}
+
+func (h *harness) do(method, target string, pairs ...string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.handler.ServeHTTP(w, request(method, target, pairs...))
+	return w
+}
+
+// replace puts a file under name as the store does: whole, by a rename.
+func (h *harness) replace(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join(h.dir, name)
+	if err := os.WriteFile(path+".tmp", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".tmp", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serve runs the server on a port of loopback until the test ends.
+func (h *harness) serve(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return l.Addr().String()
+}
+
+func errorOf(t *testing.T, w *httptest.ResponseRecorder) string {
+	t.Helper()
+	var body struct {
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || body.Error == "" {
+		t.Errorf("the answer %d %q is no JSON error: %v", w.Code, w.Body, err)
+	}
+	return body.Error
+}
+
+func TestUnknownPathsAndWrongMethods(t *testing.T) {
+	h := newHarness(t, nil)
+	for _, c := range []struct {
+		method, target string
+		code           int
+		allow          string
+	}{
+		{"GET", "/nothing", 404, ""},
+		{"GET", "/feedback.json/", 404, ""},
+		{"GET", "//feedback.json", 404, ""},
+		{"GET", "/../feedback.json", 404, ""},
+		{"GET", "/%2e%2e/feedback.json", 404, ""},
+		{"GET", "/%2e%2e%2fetc%2fpasswd", 404, ""},
+		{"GET", "/feedback.json%00", 404, ""},
+		{"GET", "/feedback.manifest.json", 404, ""},
+		{"POST", "/feedback.json", 405, "GET, HEAD"},
+		{"DELETE", "/feedback.json", 405, "GET, HEAD"},
+		{"OPTIONS", "/feedback.json", 405, "GET, HEAD"},
+		{"GET", "/snapshot", 405, "POST"},
+		{"PUT", "/healthz", 405, "GET, HEAD"},
+	} {
+		w := h.do(c.method, c.target)
+		if w.Code != c.code || w.Header().Get("Allow") != c.allow {
+			t.Errorf("%s %s: %d, Allow %q; want %d, %q", c.method, c.target, w.Code, w.Header().Get("Allow"), c.code, c.allow)
+		}
+		errorOf(t, w)
+		if w.Header().Get("X-Content-Type-Options") != "nosniff" || w.Header().Get("Content-Security-Policy") == "" {
+			t.Errorf("%s %s: security headers are missing: %v", c.method, c.target, w.Header())
+		}
+	}
+}
+
+func TestHealthAndMetricsAreOpen(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.TokenFile = "/nonexistent" })
+	for _, target := range []string{"/healthz", "/metrics"} {
+		w := h.do("GET", target, "Remote", "203.0.113.9:5", "Host", "capture.example")
+		if w.Code != 200 {
+			t.Errorf("GET %s from afar: %d %s", target, w.Code, w.Body)
+		}
+	}
+	body := h.do("GET", "/metrics").Body.String()
+	for _, want := range []string{`capture_http_requests_total{code="200",route="/healthz"} 1`, `capture_build_info{`,
+		`capture_http_request_duration_seconds_count{route="/healthz"} 1`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("/metrics lacks %s", want)
+		}
+	}
+}
+
+func TestBodies(t *testing.T) {
+	h := newHarness(t, nil)
+	r := request("GET", "/healthz")
+	r.Body = io.NopCloser(strings.NewReader(strings.Repeat("x", maxBody+1)))
+	w := httptest.NewRecorder()
+	h.handler.ServeHTTP(w, r)
+	if w.Code != http.StatusRequestEntityTooLarge {
+		t.Errorf("a large body: %d", w.Code)
+	}
+	errorOf(t, w)
+}
+
+func TestPanicBecomesAnErrorLine(t *testing.T) {
+	h := newHarness(t, nil)
+	serve := func(f http.HandlerFunc) (w *httptest.ResponseRecorder, v any) {
+		w = httptest.NewRecorder()
+		defer func() { v = recover() }()
+		h.outer(h.inner(route{path: "/x", open: true, serve: f})).ServeHTTP(w, request("GET", "/x"))
+		return w, nil
+	}
+	w, v := serve(func(http.ResponseWriter, *http.Request) { panic("what a vote says") })
+	if w.Code != 500 || v != nil {
+		t.Errorf("a panic before the answer: %d, %v", w.Code, v)
+	}
+	errorOf(t, w)
+	if _, v = serve(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("half")); panic(1) }); v != http.ErrAbortHandler {
+		t.Errorf("a panic within the answer must break it off: %v", v)
+	}
+	if s := h.log.String(); !strings.Contains(s, `"@level":"error"`) || strings.Contains(s, "what a vote says") {
+		t.Errorf("log: %s", s)
+	}
+}
+
+func TestTooManyRequests(t *testing.T) {
+	h := newHarness(t, nil)
+	h.replace(t, "feedback.json", "[]\n")
+	for range maxRequests {
+		h.requests <- struct{}{}
+	}
+	if w := h.do("GET", "/feedback.json"); w.Code != 503 || w.Header().Get("Retry-After") == "" {
+		t.Errorf("beyond the last slot: %d", w.Code)
+	}
+	if w := h.do("GET", "/healthz"); w.Code != 200 {
+		t.Errorf("health must not need a slot: %d", w.Code)
+	}
+	<-h.requests
+	if w := h.do("GET", "/feedback.json"); w.Code != 200 {
+		t.Errorf("with a slot free again: %d", w.Code)
+	}
+}
+
+// dial opens a raw connection that gives up after a while.
+func dial(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(60 * time.Second))
+	return c
+}
+
+func TestSlowHeadersAreCutOff(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	addr := h.serve(t)
+	slow := dial(t, addr)
+	fmt.Fprint(slow, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
+	if _, err := io.Copy(io.Discard, slow); err != nil {
+		t.Fatalf("the connection was not closed: %v", err)
+	}
+	resp, err := http.Get("http://" + addr + "/healthz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+}
+
+func TestSlowBodyIsCutOff(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	addr := h.serve(t)
+	slow := dial(t, addr)
+	fmt.Fprint(slow, "POST /snapshot HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nx")
+	if _, err := io.Copy(io.Discard, slow); err != nil {
+		t.Fatalf("the connection was not closed: %v", err)
+	}
+}
+
+func TestHugeHeaders(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	addr := h.serve(t)
+	c := dial(t, addr)
+	go fmt.Fprintf(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: %s\r\n\r\n", strings.Repeat("x", 1<<20))
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err == nil && resp.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("huge headers: %s", resp.Status)
+	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	addr := h.serve(t)
+	var conns []net.Conn
+	for range maxConnections + 8 {
+		conns = append(conns, dial(t, addr))
+	}
+	for _, c := range conns[maxConnections:] {
+		if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil {
+			t.Fatalf("a connection beyond the bound was served")
+		}
+	}
+	fmt.Fprint(conns[0], "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conns[0]), nil)
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("a connection within the bound: %v, %v", resp, err)
+	}
+}
+
+// A stop must not wait for a client that has stopped reading.
+func TestStopWithAStuckDownload(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	big := filepath.Join(h.dir, "feedback.json")
+	if err := os.WriteFile(big, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(big, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx, l) }()
+	c := dial(t, l.Addr().String())
+	fmt.Fprint(c, "GET /feedback.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
