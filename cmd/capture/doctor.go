@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"capture/internal/postgres"
+)
+
+type doctorCmd struct {
+	databaseConfig
+	outputConfig
+	logFiles
+	JSON bool `name:"json" help:"Answer in JSON."`
+}
+
+func (doctorCmd) Help() string {
+	return "Looks at everything that capture depends on, and changes nothing: for each finding what was found, why it matters, " +
+		"and the SQL or the setting to paste. Names the source that --source auto will take. Exit 1 where nothing would work."
+}
+
+func (doctorCmd) Examples() string {
+	return `
+	capture doctor --database-url postgres://capture@db/app
+	capture doctor --json | jq '.findings[] | select(.level != "ok")'`
+}
+
+func (c doctorCmd) Run(ctx context.Context, std streams) error {
+	database, err := c.connection()
+	if err != nil {
+		return err
+	}
+	path, err := c.file()
+	if err != nil {
+		return err
+	}
+	c.warnOfPassword(std)
+	diagnosis := postgres.Doctor(ctx, database, c.Table.Name, postgres.Local{
+		Memory: memory(),
+		Disk:   freeSpace(path),
+	})
+	diagnosis.Findings = append(diagnosis.Findings,
+		folderFinding("output folder", path, postgres.Fail, "feedback.json could not be written"),
+		folderFinding("usage log", c.UsageLog, postgres.Warn, "capture would work, but leave no trace of what it did"),
+		folderFinding("error log", c.ErrorLog, postgres.Warn, "capture would work, but errors would stand on stderr only"),
+	)
+	works := diagnosis.Source != ""
+	for _, f := range diagnosis.Findings {
+		works = works && f.Level != postgres.Fail
+	}
+	if c.JSON {
+		encoder := json.NewEncoder(std.out)
+		encoder.SetIndent("", "  ")
+		encoder.SetEscapeHTML(false)
+		err = encoder.Encode(diagnosis)
+	} else {
+		_, err = io.WriteString(std.out, diagnosisText(diagnosis, works, paletteFor(std.out)))
+	}
+	if err == nil && !works {
+		err = reportedError{errors.New("capture would not work")}
+	}
+	return err
+}
+
+// diagnosisText is the diagnosis as a person reads it.
+func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
+	marks := map[postgres.Level]string{
+		postgres.OK: p.mark(true), postgres.Warn: p.bold + "!" + p.off, postgres.Fail: p.mark(false),
+	}
+	width := 0
+	for _, f := range d.Findings {
+		width = max(width, len(f.Name))
+	}
+	margin := strings.Repeat(" ", width+4)
+	var b strings.Builder
+	for _, f := range d.Findings {
+		fmt.Fprintf(&b, "%s %-*s  %s\n", marks[f.Level], width, f.Name, f.Found)
+		if f.Why != "" {
+			fmt.Fprintf(&b, "%s%s%s%s\n", margin, p.dim, f.Why, p.off)
+		}
+		for i, line := range strings.Split(f.Mend, "\n") {
+			if f.Mend != "" {
+				fmt.Fprintf(&b, "%s%s %s\n", margin, []string{"→", " "}[min(i, 1)], line)
+			}
+		}
+	}
+	if works {
+		fmt.Fprintf(&b, "\ncapture works here; --source auto takes: %s%s%s\n", p.bold, d.Source, p.off)
+	} else {
+		fmt.Fprintf(&b, "\ncapture does not work here until what is marked %s is mended\n", p.mark(false))
+	}
+	return b.String()
+}
+
+// folderFinding says whether the file at path could be written, or its folder made, by this user.
+func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
+	folder := existingFolder(path)
+	err := unix.Access(folder, unix.W_OK|unix.X_OK)
+	if err == nil {
+		return postgres.Finding{Name: name, Level: postgres.OK, Found: folder + " can be written to"}
+	}
+	return postgres.Finding{
+		Name: name, Level: otherwise, Why: why,
+		Found: fmt.Sprintf("%s cannot be written to by user %d: %v", folder, os.Getuid(), err),
+		Mend:  fmt.Sprintf("chown %d %s, or choose another place", os.Getuid(), folder),
+	}
+}
+
+// existingFolder is the folder of the file at path, or the nearest one above it that exists.
+func existingFolder(path string) string {
+	if full, err := filepath.Abs(path); err == nil {
+		path = full
+	}
+	for {
+		above := filepath.Dir(path)
+		if info, err := os.Stat(above); err == nil && info.IsDir() || above == path {
+			return above
+		}
+		path = above
+	}
+}
+
+// freeSpace is how many bytes this user may still write beside path; 0 where that is not known.
+func freeSpace(path string) int64 {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(existingFolder(path), &fs); err != nil {
+		return 0
+	}
+	return int64(fs.Bavail) * int64(fs.Bsize)
+}
+
+// memory is how many bytes this process may use: the machine's, or what its control group allows; 0 where not known.
+func memory() int64 {
+	var total int64
+	if content, err := os.ReadFile("/proc/meminfo"); err == nil {
+		for line := range strings.Lines(string(content)) {
+			if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "MemTotal:" {
+				kB, _ := strconv.ParseInt(fields[1], 10, 64)
+				total = kB << 10
+			}
+		}
+	}
+	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		if limit, err := strconv.ParseInt(strings.TrimSpace(string(content)), 10, 64); err == nil && limit > 0 && (total == 0 || limit < total) {
+			total = limit
+		}
+	}
+	return total
+}

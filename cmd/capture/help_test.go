@@ -1,0 +1,69 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The help of every command, as testdata has it (go test ./cmd/capture -run Help -update).
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	parser := newParser(&cli{}, streams{&bytes.Buffer{}, &bytes.Buffer{}})
+	commands := []string{""}
+	for _, node := range parser.Model.Leaves(false) {
+		commands = append(commands, node.Name)
+	}
+	for _, name := range commands {
+		t.Run("capture "+name, func(t *testing.T) {
+			t.Parallel()
+			got := run(t, t.TempDir(), nil, append(strings.Fields(name), "--help")...)
+			if got.code != exitDone || got.stderr != "" {
+				t.Errorf("exit code %d, stderr %q", got.code, got.stderr)
+			}
+			if name != "" && !strings.Contains(got.stdout, "Examples:\n  ") {
+				t.Error("no example")
+			}
+			golden(t, filepath.Join("testdata", strings.TrimSpace("help "+name)+".txt"), got.stdout)
+		})
+	}
+}
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s is out of date, or this is wrong:\n%s", path, got)
+	}
+}
+
+func TestNoCommand(t *testing.T) {
+	t.Parallel()
+	got := run(t, t.TempDir(), nil)
+	if got.code != exitUsage || got.stdout != "" || !strings.Contains(got.stderr, "capture <command> --help") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	got := run(t, t.TempDir(), nil, "version")
+	if got.code != exitDone || got.stderr != "" {
+		t.Errorf("%+v", got)
+	}
+	for _, want := range []string{"capture 1.2.3-test\n", "abc123\n", "\ngo1."} {
+		if !strings.Contains(got.stdout, want) {
+			t.Errorf("%q lacks %q", got.stdout, want)
+		}
+	}
+}

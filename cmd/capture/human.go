@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// bytesText is n in Postgres' units, where 1 kB is 1024 bytes: "812 bytes", "38.2 kB", "1.0 GB".
+func bytesText(n int64) string {
+	if n < 1024 && n > -1024 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	value := float64(n)
+	units := []string{"kB", "MB", "GB", "TB", "PB", "EB"}
+	unit := -1
+	for value >= 1023.95 || value <= -1023.95 {
+		value /= 1024
+		unit++
+	}
+	return fmt.Sprintf("%.1f %s", value, units[max(unit, 0)])
+}
+
+// countText is n with thousands set apart: "1,234,567".
+func countText(n int) string {
+	digits := strconv.Itoa(n)
+	start := 0
+	if n < 0 {
+		start = 1
+	}
+	for i := len(digits) - 3; i > start; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+// rowsText is "1 row", "1,234 rows".
+func rowsText(n int) string {
+	if n == 1 {
+		return "1 row"
+	}
+	return countText(n) + " rows"
+}
+
+// spanText is a duration as a person says it, in its one or two largest units: "12 ms", "4.2 s", "3 min 12 s", "2 d 5 h".
+func spanText(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 ms"
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	default:
+		return fmt.Sprintf("%d d %d h", int(d.Hours())/24, int(d.Hours())%24)
+	}
+}
+
+// clip shortens s to at most n runes for one line of a terminal.
+func clip(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-1]) + "…"
+}

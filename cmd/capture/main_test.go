@@ -1,0 +1,288 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/capture"
+	"capture/internal/pgserver"
+	"capture/store"
+)
+
+var (
+	update = flag.Bool("update", false, "write the golden files anew")
+	binary string // capture, built with the race detector
+)
+
+const patience = 60 * time.Second // for what must come, on a slow machine
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(pgserver.Main(func() int {
+		dir, err := os.MkdirTemp("", "capture-test-")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		binary = filepath.Join(dir, "capture")
+		build := exec.Command("go", "build", "-race", "-ldflags", "-X main.version=1.2.3-test -X main.commit=abc123", "-o", binary, ".")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "build capture: %v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}))
+}
+
+// result is what a command left behind.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// prepare makes a command of capture with nothing of the tests' own environment but what env says.
+func prepare(ctx context.Context, dir string, env []string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd.Dir = dir
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir()}, env...)
+	return cmd
+}
+
+// run runs a command to its end.
+func run(t *testing.T, dir string, env []string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := prepare(ctx, dir, env, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("capture %s: %v", strings.Join(args, " "), err)
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// daemon is a capture that runs beside the test.
+type daemon struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	dir    string
+	path   string // of its feedback.json
+	stdout output
+	stderr output
+	done   chan struct{} // closed when it has ended
+}
+
+// start starts "capture run" in a folder of its own, on a port of its own.
+func start(t *testing.T, url string, args ...string) *daemon {
+	t.Helper()
+	return startIn(t, t.TempDir(), []string{"DATABASE_URL=" + url}, append([]string{"run", "--listen=127.0.0.1:0"}, args...)...)
+}
+
+func startIn(t *testing.T, dir string, env []string, args ...string) *daemon {
+	t.Helper()
+	d := &daemon{t: t, dir: dir, path: filepath.Join(dir, "data/fallback/feedback.json"), done: make(chan struct{})}
+	d.cmd = prepare(context.Background(), dir, env, args...)
+	d.cmd.Stdout, d.cmd.Stderr = &d.stdout, &d.stderr
+	if err := d.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = d.cmd.Wait() // the code is in ProcessState
+		close(d.done)
+	}()
+	t.Cleanup(func() {
+		_ = d.cmd.Process.Kill()
+		<-d.done
+		if t.Failed() {
+			t.Logf("stderr of capture %s:\n%s", strings.Join(args, " "), d.stderr.String())
+		}
+	})
+	return d
+}
+
+// output collects what a process prints while the test looks on.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+func (d *daemon) signal(s syscall.Signal) {
+	d.t.Helper()
+	if err := d.cmd.Process.Signal(s); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// wait returns the exit code once the daemon has ended; it must within the time.
+func (d *daemon) wait(within time.Duration) int {
+	d.t.Helper()
+	select {
+	case <-d.done:
+		return d.cmd.ProcessState.ExitCode()
+	case <-time.After(within):
+		_ = d.cmd.Process.Signal(syscall.SIGQUIT) // prints the goroutines
+		<-d.done
+		d.t.Fatalf("capture did not end within %s", within)
+		return -1
+	}
+}
+
+// alive fails the test where the daemon has ended.
+func (d *daemon) alive() {
+	d.t.Helper()
+	select {
+	case <-d.done:
+		d.t.Fatalf("capture ended with exit code %d:\n%s", d.cmd.ProcessState.ExitCode(), d.stderr.String())
+	default:
+	}
+}
+
+// address is where the daemon answers HTTP.
+func (d *daemon) address() string {
+	d.t.Helper()
+	var address string
+	eventually(d.t, "the daemon's address in the lock file", func() bool {
+		d.alive()
+		owner, held, err := store.ReadOwner(d.path)
+		address = owner.Listen
+		return err == nil && held && address != ""
+	})
+	return address
+}
+
+// status is the daemon's own word, once until says that it is what the test waits for.
+func (d *daemon) status(until func(capture.Status) bool) (s capture.Status) {
+	d.t.Helper()
+	address := d.address()
+	defer func() {
+		if d.t.Failed() {
+			d.t.Logf("last status: %+v", s)
+		}
+	}()
+	eventually(d.t, "the status", func() bool {
+		s = capture.Status{}
+		body, _ := get(d.t, "http://"+address+"/readyz")
+		return json.Unmarshal(body, &s) == nil && until(s)
+	})
+	return s
+}
+
+func (d *daemon) ready() capture.Status {
+	d.t.Helper()
+	return d.status(func(s capture.Status) bool { return s.Ready })
+}
+
+func get(t *testing.T, url string) (body []byte, code int) {
+	t.Helper()
+	response, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err = io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body, response.StatusCode
+}
+
+// eventually waits until the condition holds.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s for %s", patience, what)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// votesDatabase is a database with the votes table and n votes in it.
+func votesDatabase(t *testing.T, n int) string {
+	t.Helper()
+	url := pgserver.Database(t)
+	sql(t, url, votesTable)
+	sql(t, url, fmt.Sprintf(`INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, citations)
+		SELECT 'Question '||n, E'Answer\n"'||n||'"', '{"score": 0.50}', '{Incorrect,"Looks Good / Accurate & Clear"}', '[1, 2]'
+		FROM generate_series(1, %d) n`, n))
+	return url
+}
+
+// sql runs statements on a database.
+func sql(t *testing.T, url string, statements ...string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, s := range statements {
+		if _, err := conn.Exec(t.Context(), s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}
+
+// table is what feedback.json must hold: row_to_json of each row, without white space outside strings.
+func table(t *testing.T, url string) string {
+	t.Helper()
+	conn, err := connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	rows, err := conn.Query(t.Context(), `SELECT row_to_json(v)::text FROM votes v ORDER BY vote_id`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(compact([]byte("[" + strings.Join(lines, ",") + "]")))
+}
+
+// wantEqual compares feedback.json with the table.
+func wantEqual(t *testing.T, path, url string) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := string(compact(content)), table(t, url); got != want {
+		t.Errorf("%s is\n%s\nthe table is\n%s", path, got, want)
+	}
+}

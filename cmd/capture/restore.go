@@ -1,0 +1,208 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"capture/internal/postgres"
+	"capture/internal/recovery"
+)
+
+// recoveryConfig says which file is looked at, and against which table.
+type recoveryConfig struct {
+	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"The file, plain or gzipped; - is standard input."`
+	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"The database, as for capture run."`
+	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"The table; without it, the one that the manifest names, else votes."`
+}
+
+func (c recoveryConfig) database() databaseConfig { return databaseConfig{DatabaseURL: c.DatabaseURL} }
+
+type restoreCmd struct {
+	recoveryConfig
+	Create          bool     `help:"Make the table from the manifest where it is missing."`
+	OnConflict      conflict `placeholder:"fail|skip|overwrite" default:"fail" help:"What to do with rows whose key the table has already: restore nothing, keep the table's, or take the file's."`
+	DeleteExtra     bool     `help:"Delete the table's rows that are not in the file. With --on-conflict overwrite the table becomes equal to the file."`
+	DryRun          bool     `help:"Do it all, say what it did, and undo it."`
+	DisableTriggers bool     `help:"Keep the table's triggers, and where the user may its foreign keys, from acting on the rows."`
+	Yes             bool     `short:"y" help:"Overwrite and delete without asking."`
+	JSON            bool     `name:"json" help:"Answer in JSON."`
+}
+
+// conflict is what to do with a row that is there.
+type conflict string
+
+func (c *conflict) UnmarshalText(text []byte) error {
+	return oneOf((*string)(c), string(text), string(recovery.Fail), string(recovery.Skip), string(recovery.Overwrite))
+}
+
+func (restoreCmd) Help() string {
+	return "Puts the file back into a table, in one transaction: all of it or, on any error, nothing. Columns are matched by " +
+		"name; sequences go on after the highest key. A file that does not fit its manifest is refused. While it runs, others " +
+		"can read the table, and their writes wait."
+}
+
+func (restoreCmd) Examples() string {
+	return `
+	capture restore --create
+	capture restore data/fallback/feedback-20261123T1600Z.json.gz --on-conflict skip --dry-run
+	capture restore --table archive.votes feedback.json
+	gunzip -c feedback.json.gz | capture restore -`
+}
+
+func (c restoreCmd) Run(ctx context.Context, std streams) error {
+	cfg, err := c.database().connection()
+	if err != nil {
+		return err
+	}
+	c.database().warnOfPassword(std)
+	conn, err := postgres.Connect(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	start, shown := time.Now(), newProgress(std.err, "capture restore")
+	result, err := recovery.Restore(ctx, conn, recovery.Options{
+		Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Create: c.Create, OnConflict: recovery.OnConflict(c.OnConflict),
+		DeleteExtra: c.DeleteExtra, DryRun: c.DryRun, DisableTriggers: c.DisableTriggers,
+		Confirm:  func(table string, rows int64) error { return c.confirm(std, table, rows) },
+		Progress: shown.show,
+	})
+	shown.clear()
+	if ctx.Err() != nil {
+		return errors.New("interrupted; nothing has changed")
+	}
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return json.NewEncoder(std.out).Encode(result)
+	}
+	_, err = io.WriteString(std.out, restoredText(result, time.Since(start)))
+	return err
+}
+
+// confirm asks whether rows may be overwritten or deleted: on a terminal, or by --yes.
+func (c restoreCmd) confirm(std streams, table string, rows int64) error {
+	if c.Yes {
+		return nil
+	}
+	var may []string
+	if c.OnConflict == conflict(recovery.Overwrite) {
+		may = append(may, "overwrite those that the file has differently")
+	}
+	if c.DeleteExtra {
+		may = append(may, "delete those that it lacks")
+	}
+	question := fmt.Sprintf("table %s has %s: %s", table, rowsText(int(rows)), strings.Join(may, " and "))
+	if c.File == "-" || !term.IsTerminal(int(os.Stdin.Fd())) {
+		return fmt.Errorf("%s? Say --yes to do so, or --dry-run to see which", question)
+	}
+	fmt.Fprintf(std.err, "capture restore: %s? [y/N] ", question)
+	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if answer = strings.ToLower(strings.TrimSpace(answer)); err != nil || answer != "y" && answer != "yes" {
+		return errors.New("not confirmed; nothing has changed")
+	}
+	return nil
+}
+
+// restoredText is the result as a person reads it.
+func restoredText(r recovery.Result, took time.Duration) string {
+	var b strings.Builder
+	done := "restored"
+	if r.DryRun {
+		done = "would be restored"
+	}
+	checked := "there is no manifest to check it by"
+	if r.Checked {
+		checked = "the file fits its manifest"
+	}
+	fmt.Fprintf(&b, "%s: %s from a file of %s in %s; %s\n", r.Table, done, rowsText(r.Rows), spanText(took), checked)
+	if r.Created {
+		fmt.Fprintf(&b, "  %-12s the table\n", "made")
+	}
+	for _, change := range []struct {
+		what string
+		recovery.Change
+	}{{"inserted", r.Inserted}, {"overwritten", r.Overwritten}, {"unchanged", recovery.Change{Rows: r.Unchanged}}, {"skipped", r.Skipped}, {"deleted", r.Deleted}} {
+		if change.Rows > 0 {
+			fmt.Fprintf(&b, "  %-12s %s%s\n", change.what, rowsText(int(change.Rows)), keysText(change.Rows, change.Keys))
+		}
+	}
+	for _, s := range r.Sequences {
+		fmt.Fprintf(&b, "  %-12s %s goes on after %d\n", "sequence", s.Name, s.Last)
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(&b, "  %-12s %s\n", "note", note)
+	}
+	if r.DryRun {
+		b.WriteString("This was a dry run: nothing has changed.\n")
+	}
+	return b.String()
+}
+
+// keysText lists the first of so many keys: ": 1, 2, 3, …".
+func keysText(rows int64, keys []string) string {
+	if len(keys) == 0 {
+		return ""
+	}
+	text := ": " + strings.Join(keys, "; ")
+	if rows > int64(len(keys)) {
+		text += "; …"
+	}
+	return text
+}
+
+// progress shows how far long work is: on a terminal in one line that is written over, elsewhere in a line now and then.
+type progress struct {
+	w        io.Writer
+	prefix   string
+	terminal bool
+	last     time.Time
+	open     bool // a line stands on the terminal
+}
+
+func newProgress(w io.Writer, prefix string) *progress {
+	f, ok := w.(*os.File)
+	return &progress{w: w, prefix: prefix, terminal: ok && term.IsTerminal(int(f.Fd())), last: time.Now()}
+}
+
+func (p *progress) show(at recovery.Progress) {
+	every := 10 * time.Second
+	if p.terminal {
+		every = 100 * time.Millisecond
+	}
+	if time.Since(p.last) < every {
+		return
+	}
+	p.last = time.Now()
+	text := fmt.Sprintf("%s: %s", p.prefix, at.Doing)
+	if at.Rows > 0 {
+		text += ", " + rowsText(at.Rows)
+	}
+	if at.Total > 0 && at.Bytes > 0 {
+		text += fmt.Sprintf(", %d %%", min(100, 100*at.Bytes/at.Total))
+	}
+	if p.terminal {
+		fmt.Fprintf(p.w, "\r\x1b[K%s", text)
+		p.open = true
+		return
+	}
+	fmt.Fprintln(p.w, text)
+}
+
+// clear takes the line off the terminal.
+func (p *progress) clear() {
+	if p.open {
+		fmt.Fprint(p.w, "\r\x1b[K")
+		p.open = false
+	}
+}

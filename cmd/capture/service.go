@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"capture/capture"
+	"capture/internal/postgres"
+	"capture/internal/recovery"
+	"capture/internal/web"
+	"capture/snapshot"
+	"capture/store"
+)
+
+// service is a daemon with all that it runs on: file and lock, logs, metrics, HTTP.
+type service struct {
+	daemon   *capture.Daemon
+	web      *web.Server
+	listener net.Listener
+	file     *store.File
+	logs     *store.Logs
+	log      hclog.Logger
+}
+
+type serviceConfig struct {
+	database *pgx.ConnConfig
+	refresh  func() (*pgx.ConnConfig, error) // reads it anew; nil for never
+	table    tableName
+	path     string // of feedback.json
+	follow   followConfig
+	watch    watchConfig
+	keep     keepConfig
+	page     pageConfig
+	listen   string
+	token    string // path of the token file, "" for none
+	logs     logConfig
+	stderr   io.Writer // where log lines go, too
+
+	orAnyPort bool // where listen is taken
+}
+
+// openService takes the lock, opens the logs and takes the port; nothing runs yet.
+func openService(cfg serviceConfig) (_ *service, err error) {
+	v, _ := build()
+	s := &service{}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	// The lock comes first: a second daemon must not touch the first one's logs.
+	s.file, err = store.Open(cfg.path, store.Owner{PID: os.Getpid(), Host: hostname(), Version: v, Started: time.Now()})
+	if err != nil {
+		return nil, err
+	}
+	// The port comes last of the three: whether it is free says nothing about the configuration, which is judged first.
+	if s.logs, err = cfg.logs.open(cfg.stderr); err != nil {
+		return nil, err
+	}
+	if s.listener, err = listen(cfg.listen, cfg.orAnyPort); err != nil {
+		return nil, err
+	}
+	s.log = s.logs.Logger()
+	if err := s.file.SetListen(s.listener.Addr().String()); err != nil {
+		s.log.Warn("the lock file does not say where this daemon listens, so other commands find it by --listen only", "error", err)
+	}
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.daemon = capture.New(capture.Config{
+		Database:       cfg.database,
+		Refresh:        cfg.refresh,
+		Table:          cfg.table.Name,
+		Source:         string(cfg.follow.Source),
+		FlushDelay:     cfg.follow.FlushDelay.std(),
+		FlushInterval:  cfg.follow.FlushInterval.std(),
+		MaxWAL:         int64(cfg.follow.MaxWAL),
+		CopyRate:       int64(cfg.follow.CopyRate),
+		Folders:        folders(cfg.path, cfg.logs.logFiles),
+		VolumeWarn:     int(cfg.watch.VolumeWarn),
+		AlertURL:       string(cfg.watch.AlertURL),
+		AlertAfter:     cfg.watch.AlertAfter.std(),
+		Verify:         compareWithTable(cfg.database, cfg.table.Name),
+		VerifyInterval: cfg.keep.VerifyInterval.std(),
+		Keep:           store.Keep{N: int(cfg.keep.Keep), Days: int(cfg.keep.KeepDays)},
+		PollInterval:   cfg.follow.PollInterval.std(),
+		Version:        v,
+		Logger:         s.log,
+		Registry:       registry,
+		LogError:       s.logs.Err,
+	}, s.file)
+	s.web = web.New(web.Config{
+		Daemon:     s.daemon,
+		Path:       cfg.path,
+		TokenFile:  cfg.token,
+		Gatherer:   registry,
+		Registerer: registry,
+		Logger:     s.log.Named("web"),
+		Title:      cfg.page.Title,
+		TimeColumn: cfg.page.TimeColumn,
+		TagsColumn: cfg.page.TagsColumn,
+		Version:    v,
+	})
+	return s, nil
+}
+
+// compareWithTable is the daemon's own regular check: what `capture verify` does with the file, done with the rows in
+// memory.
+func compareWithTable(database *pgx.ConnConfig, table postgres.Name) capture.Verify {
+	return func(ctx context.Context, state func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
+		d, err := recovery.Compare(ctx, recovery.Comparison{
+			Database: database, Table: table, Live: true,
+			State: func(ctx context.Context, _ *postgres.Table) (recovery.Rows, error) {
+				view, err := state(ctx)
+				if err != nil {
+					return nil, err
+				}
+				return func(yield func(snapshot.Key, []byte) error) error {
+					for key, line := range view.From(nil) {
+						if err := yield(key, line); err != nil {
+							return err
+						}
+					}
+					return nil
+				}, nil
+			},
+		})
+		var keys []string
+		for _, some := range []recovery.Keys{d.Missing, d.Extra, d.Different} {
+			for _, k := range some.First {
+				keys = append(keys, k.Key)
+			}
+		}
+		return d.Missing.Rows + d.Extra.Rows + d.Different.Rows, keys, err
+	}
+}
+
+// leanHeap has the collector run when a sixth of the heap is garbage. The rows lie in blocks without pointers, which it
+// passes over, so that a collection costs little however many there are. GOGC, where it is set, is left alone.
+func leanHeap() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(20)
+	}
+	// The collector does not know of control groups: near their limit it is to work harder, before the kernel kills.
+	if limit := capture.MemoryLimit(); os.Getenv("GOMEMLIMIT") == "" && limit < math.MaxInt64 {
+		debug.SetMemoryLimit(limit / 10 * 9)
+	}
+}
+
+// run follows the table and serves HTTP until ctx ends. What fails is in the log when it returns.
+func (s *service) run(ctx context.Context) error {
+	leanHeap()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return guarded(func() error { return s.daemon.Run(ctx) }) })
+	group.Go(func() error { return guarded(func() error { return s.web.Run(ctx, s.listener) }) })
+	s.onSignals(ctx, group)
+	if err := group.Wait(); err != nil {
+		s.log.Error("capture stops", "error", err)
+		return reportedError{err}
+	}
+	return nil
+}
+
+// address is where HTTP is answered, as a client on this machine reaches it.
+func (s *service) address() string { return reachable(s.listener.Addr().String(), "") }
+
+// close gives back what openService took; run must have returned.
+func (s *service) close() {
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	if s.file != nil {
+		if err := s.file.Close(); err != nil && s.log != nil {
+			s.log.Error("release the lock failed", "error", err)
+		}
+	}
+	if s.logs != nil {
+		if err := s.logs.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, "capture: close the logs:", err)
+		}
+	}
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}

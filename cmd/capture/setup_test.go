@@ -1,0 +1,118 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"capture/capture"
+	"capture/internal/pgserver"
+	"capture/internal/postgres"
+)
+
+func TestSetupAndTeardown(t *testing.T) {
+	t.Parallel()
+	for source, object := range map[string]string{"logical": "PUBLICATION", "notify": "TRIGGER"} {
+		t.Run(source, func(t *testing.T) {
+			t.Parallel()
+			url := votesDatabase(t, 3)
+			role := "capture_" + source
+			env := []string{"DATABASE_URL=" + url, "CAPTURE_SOURCE=" + source}
+			dir := t.TempDir()
+			must := func(args ...string) string {
+				t.Helper()
+				got := run(t, dir, env, args...)
+				if got.code != exitDone {
+					t.Fatalf("capture %s: %+v", strings.Join(args, " "), got)
+				}
+				return got.stdout
+			}
+			printed := must("setup", "--role="+role, "--print")
+			if !strings.Contains(printed, "CREATE "+object) || !strings.Contains(printed, "CREATE ROLE "+`"`+role) {
+				t.Errorf("it prints:\n%s", printed)
+			}
+			if again := must("setup", "--role="+role, "--print"); again != printed {
+				t.Errorf("after --print it prints something else:\n%s", again)
+			}
+			if done := must("setup", "--role="+role); done != printed {
+				t.Errorf("it ran\n%s, but had printed\n%s", done, printed)
+			}
+			if again := must("setup", "--role="+role); again != "-- nothing to do\n" {
+				t.Errorf("the second time it ran:\n%s", again)
+			}
+			if source == "logical" { // The role can do what it is for.
+				d := start(t, strings.Replace(url, "postgres@", role+"@", 1), "--source="+source)
+				d.status(func(s capture.Status) bool { return s.Ready && s.Source == source })
+				wantEqual(t, d.path, url)
+				d.signal(syscall.SIGTERM)
+				d.wait(stopTime)
+			}
+
+			if gone := must("teardown", "--role="+role); !strings.Contains(gone, "DROP "+object) || !strings.Contains(gone, "DROP ROLE") {
+				t.Errorf("teardown ran:\n%s", gone)
+			}
+			if again := must("teardown", "--role="+role); again != "-- nothing to do\n" {
+				t.Errorf("the second teardown ran:\n%s", again)
+			}
+		})
+	}
+	t.Run("refused", func(t *testing.T) {
+		t.Parallel()
+		env := []string{"DATABASE_URL=" + votesDatabase(t, 0)}
+		if got := run(t, t.TempDir(), env, "setup", "--source=poll"); got.code != exitUsage || !strings.Contains(got.stderr, "--source") {
+			t.Errorf("poll: %+v", got)
+		}
+		if got := run(t, t.TempDir(), env, "setup", "--table=missing"); got.code != exitFailed || !strings.Contains(got.stderr, "missing") {
+			t.Errorf("no table: %+v", got)
+		}
+	})
+}
+
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	url := votesDatabase(t, 3)
+	dir := t.TempDir()
+	got := run(t, dir, []string{"DATABASE_URL=" + url}, "doctor")
+	if got.code != exitDone || got.stderr != "" || !strings.Contains(got.stdout, "✓ connection") || !strings.Contains(got.stdout, "auto takes: logical\n") {
+		t.Errorf("%+v", got)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("it left %v behind (%v)", entries, err)
+	}
+
+	got = run(t, dir, []string{"DATABASE_URL=" + url}, "doctor", "--json")
+	var d postgres.Diagnosis
+	if err := json.Unmarshal([]byte(got.stdout), &d); err != nil || got.code != exitDone || d.Source != "logical" || len(d.Findings) < 8 {
+		t.Errorf("%+v: %v", got, err)
+	}
+
+	got = run(t, dir, []string{"DATABASE_URL=" + url, "CAPTURE_TABLE=missing"}, "doctor")
+	if got.code != exitFailed || !strings.Contains(got.stdout, "✗") || !strings.Contains(got.stdout, "missing") || strings.Contains(got.stdout, "auto takes") {
+		t.Errorf("without the table: %+v", got)
+	}
+	got = run(t, dir, []string{"DATABASE_URL=postgres://nobody@127.0.0.1:1/none"}, "doctor")
+	if got.code != exitFailed || !strings.Contains(got.stdout, "✗ connection") {
+		t.Errorf("without a server: %+v", got)
+	}
+
+	replica := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
+	sql(t, replica.URL("postgres"), votesTable)
+	got = run(t, dir, []string{"DATABASE_URL=" + replica.URL("postgres")}, "doctor")
+	if got.code != exitDone || !strings.Contains(got.stdout, "wal_level") || !strings.Contains(got.stdout, "→") || strings.Contains(got.stdout, "takes: logical") {
+		t.Errorf("with wal_level=replica: %+v", got)
+	}
+}
+
+func TestExistingFolder(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if got := existingFolder(filepath.Join(dir, "not", "yet", "feedback.json")); got != dir {
+		t.Errorf("%s, want %s", got, dir)
+	}
+	if freeSpace(filepath.Join(dir, "not", "yet", "feedback.json")) <= 0 || memory() <= 0 {
+		t.Error("free space or memory is not known")
+	}
+}

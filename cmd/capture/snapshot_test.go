@@ -1,0 +1,107 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"capture/capture"
+	"capture/store"
+)
+
+var snapshotLine = regexp.MustCompile(`^feedback\.json: ([0-9,]+) rows?, [0-9.]+ (bytes|[kMG]B)(, LSN [0-9A-F]+/[0-9A-F]+)?, [0-9.]+ m?s\n$`)
+
+func TestSnapshotWithDaemon(t *testing.T) {
+	t.Parallel()
+	url := votesDatabase(t, 5)
+	d := start(t, url, "--flush-delay=1h")
+	d.ready()
+	for range 5 {
+		sql(t, url, `INSERT INTO votes (user_query) VALUES ('barrier')`)
+		got := run(t, d.dir, nil, "snapshot") // no database: the daemon has it
+		if got.code != exitDone || got.stderr != "" || !snapshotLine.MatchString(got.stdout) {
+			t.Fatalf("%+v", got)
+		}
+		wantEqual(t, d.path, url)
+	}
+	got := run(t, d.dir, nil, "snapshot", "--json")
+	var flushed capture.Flushed
+	if err := json.Unmarshal([]byte(got.stdout), &flushed); err != nil || flushed.Rows != 10 || flushed.LSN == "" || len(flushed.SHA256) != 64 {
+		t.Errorf("%+v: %v", got, err)
+	}
+}
+
+func TestSnapshotWithToken(t *testing.T) {
+	t.Parallel()
+	url := votesDatabase(t, 1)
+	dir := t.TempDir()
+	token := filepath.Join(dir, "token")
+	if err := os.WriteFile(token, []byte("open-sesame\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := startIn(t, dir, []string{"DATABASE_URL=" + url, "CAPTURE_TOKEN_FILE=" + token}, "run", "--listen=127.0.0.1:0")
+	d.ready()
+	got := run(t, dir, nil, "snapshot")
+	if got.code != exitFailed || !strings.Contains(got.stderr, "--token-file") {
+		t.Errorf("without the token: %+v", got)
+	}
+	got = run(t, dir, []string{"CAPTURE_TOKEN_FILE=" + token}, "snapshot")
+	if got.code != exitDone || !snapshotLine.MatchString(got.stdout) {
+		t.Errorf("with the token: %+v", got)
+	}
+	if got := run(t, dir, nil, "status"); got.code != exitDone {
+		t.Errorf("status needs no token: %+v", got)
+	}
+	wantNowhere(t, d, "open-sesame")
+}
+
+func TestSnapshotDaemonWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	d := start(t, "postgres://nobody@127.0.0.1:1/none")
+	d.status(func(s capture.Status) bool { return s.Error != "" })
+	got := run(t, d.dir, nil, "snapshot")
+	if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "127.0.0.1:1") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestSnapshotWithoutDaemon(t *testing.T) {
+	t.Parallel()
+	url := votesDatabase(t, 1500)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "data/fallback/feedback.json")
+	env := []string{"DATABASE_URL=" + url}
+	got := run(t, dir, env, "snapshot")
+	match := snapshotLine.FindStringSubmatch(got.stdout)
+	if got.code != exitDone || got.stderr != "" || match == nil || match[1] != "1,500" {
+		t.Fatalf("%+v", got)
+	}
+	wantEqual(t, path, url)
+	manifest, err := store.ReadManifest(path)
+	if err != nil || manifest.Reason != store.ReasonExport || manifest.Rows != 1500 {
+		t.Errorf("manifest %+v, %v", manifest, err)
+	}
+
+	// To standard output: the same, and no file.
+	elsewhere := t.TempDir()
+	got = run(t, elsewhere, env, "snapshot", "--output=-")
+	content, err := os.ReadFile(path)
+	if err != nil || got.code != exitDone || got.stderr != "" || got.stdout != string(content) {
+		t.Errorf("exit code %d, stderr %q, %d bytes of stdout, %d in the file (%v)", got.code, got.stderr, len(got.stdout), len(content), err)
+	}
+	if entries, err := os.ReadDir(elsewhere); err != nil || len(entries) != 0 {
+		t.Errorf("it left %v behind (%v)", entries, err)
+	}
+
+	// A failure leaves the file as it is, and standard output empty.
+	for _, args := range []string{"snapshot --table=missing", "snapshot --table=missing --output=-"} {
+		got = run(t, dir, env, strings.Fields(args)...)
+		if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "missing") {
+			t.Errorf("capture %s: %+v", args, got)
+		}
+	}
+	wantEqual(t, path, url)
+}

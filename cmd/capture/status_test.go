@@ -1,0 +1,106 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"capture/capture"
+	"capture/store"
+)
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	url := votesDatabase(t, 1234)
+	d := start(t, url)
+	d.ready()
+	got := run(t, d.dir, nil, "status") // found by the lock
+	if got.code != exitDone || got.stderr != "" {
+		t.Errorf("%+v", got)
+	}
+	for _, want := range []string{"✓ ready", "votes", "logical", "1,234", "✓ following", "✓ file", d.path[len(d.dir)+1:], "LSN ", fmt.Sprint(d.cmd.Process.Pid)} {
+		if !strings.Contains(got.stdout, want) {
+			t.Errorf("lacks %q", want)
+		}
+	}
+	if strings.Contains(got.stdout, "\x1b") {
+		t.Error("has colours although it is no terminal")
+	}
+	if t.Failed() {
+		t.Log(got.stdout)
+	}
+
+	elsewhere := t.TempDir() // found by the address
+	got = run(t, elsewhere, []string{"CAPTURE_LISTEN=" + d.address()}, "status", "--json")
+	var s capture.Status
+	if err := json.Unmarshal([]byte(got.stdout), &s); err != nil || got.code != exitDone || s.Rows != 1234 || !s.Ready {
+		t.Errorf("%+v: %v", got, err)
+	}
+}
+
+func TestStatusNotReady(t *testing.T) {
+	t.Parallel()
+	d := start(t, "postgres://nobody@127.0.0.1:1/none")
+	d.status(func(s capture.Status) bool { return s.Error != "" })
+	got := run(t, d.dir, nil, "status")
+	if got.code != exitFailed || !strings.Contains(got.stdout, "✗ not ready") || !strings.Contains(got.stdout, "127.0.0.1:1") {
+		t.Errorf("%+v", got)
+	}
+	got = run(t, d.dir, nil, "status", "--json")
+	if got.code != exitFailed || !strings.Contains(got.stdout, `"ready":false`) && !strings.Contains(got.stdout, `"ready": false`) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestStatusWithoutDaemon(t *testing.T) {
+	t.Parallel()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	got := run(t, t.TempDir(), nil, "status", "--listen="+address)
+	if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "capture run") || !strings.Contains(got.stderr, address) {
+		t.Errorf("%+v", got)
+	}
+
+	// Something else that listens there is not taken for a daemon.
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"ready":true}`) }))
+	defer other.Close()
+	got = run(t, t.TempDir(), nil, "status", "--listen="+other.Listener.Addr().String())
+	if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "not capture") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// What a person sees, to the letter.
+func TestStatusText(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 23, 16, 2, 7, 0, time.UTC)
+	before := func(d time.Duration) *time.Time { at := now.Add(-d); return &at }
+	following := capture.Status{
+		Version: "1.2.3", PID: 42, Host: "db1", Started: now.Add(-52 * time.Hour), Ready: true, State: "following",
+		Checks: []capture.Check{{Name: "following", OK: true, Detail: "by logical"}, {Name: "logs", OK: false, Detail: "usage.log: no space left"}},
+		Table:  "public.votes", Database: "db1:5432/rag", SystemID: "7301", ServerVersion: "18.1", Source: "logical",
+		Rows: 1234567, Bytes: 3 << 30, LSN: "0/1B3C4D8", CommitTime: before(4200 * time.Millisecond), LastContact: before(time.Second),
+		LagBytes: 5000, LagSeconds: 0.3, RetainedWAL: 64 << 20, Transactions: 7,
+		File: capture.FileStatus{Path: "/app/data/fallback/feedback.json", Written: before(70 * time.Second), Reason: "change",
+			Rows: 1234566, Bytes: 3 << 30, LSN: "0/1B3C000", Millis: 8123, Pending: before(100 * time.Millisecond)},
+		Volumes: []store.Volume{{Name: "fallback", Bytes: 6 << 30, Size: 100 << 30, Free: 40 << 30}},
+	}
+	next := now.Add(8 * time.Second)
+	waiting := capture.Status{
+		Version: "1.2.3", PID: 42, Host: "db1", Started: now.Add(-90 * time.Second), State: "waiting",
+		Checks: []capture.Check{{Name: "following", OK: false, Detail: "connect to db1:5432: connection refused"}, {Name: "file", OK: false, Detail: "there is none yet"}},
+		Table:  "votes", Database: "db1:5432/rag", Error: "connect to db1:5432: connection refused", Attempts: 3, NextAttempt: &next,
+		File: capture.FileStatus{Path: "/app/data/fallback/feedback.json", Error: "no space left on device"},
+	}
+	golden(t, filepath.Join("testdata", "status.txt"), statusText(following, palette{}, now)+"----\n"+statusText(waiting, palette{}, now))
+}

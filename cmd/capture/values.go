@@ -1,0 +1,215 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/alecthomas/kong"
+
+	"capture/internal/postgres"
+)
+
+// The types of the flags. Each refuses what it can't use with the value and what is accepted; kong puts the flag and
+// the environment variable to it.
+
+// duration is a time.Duration between the min and the max of the flag's tags.
+type duration time.Duration
+
+func (d *duration) Decode(ctx *kong.DecodeContext) error {
+	text, err := pop(ctx, "duration")
+	if err != nil {
+		return err
+	}
+	v, err := time.ParseDuration(text)
+	low, high := mustDuration(ctx, "min"), mustDuration(ctx, "max")
+	if err != nil || v < low || v > high {
+		return fmt.Errorf("%q is not a duration from %s to %s, written such as 250ms, 10s, 5m or 1h", text,
+			ctx.Value.Tag.Get("min"), ctx.Value.Tag.Get("max"))
+	}
+	*d = duration(v)
+	return nil
+}
+
+func mustDuration(ctx *kong.DecodeContext, tag string) time.Duration {
+	v, err := time.ParseDuration(ctx.Value.Tag.Get(tag))
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// size is a number of bytes between the min and the max of the flag's tags, in Postgres' units (1 kB is 1024 bytes).
+type size int64
+
+func (s *size) Decode(ctx *kong.DecodeContext) error {
+	text, err := pop(ctx, "size")
+	if err != nil {
+		return err
+	}
+	v, ok := parseSize(text)
+	low, _ := parseSize(ctx.Value.Tag.Get("min"))
+	high, _ := parseSize(ctx.Value.Tag.Get("max"))
+	if !ok || v < low || v > high {
+		return fmt.Errorf("%q is not a size from %s to %s, written as bytes or such as 512MB or 1GB", text,
+			ctx.Value.Tag.Get("min"), ctx.Value.Tag.Get("max"))
+	}
+	*s = size(v)
+	return nil
+}
+
+// parseSize reads "1GB", "1.5 GB", "512mb", "1073741824".
+func parseSize(text string) (int64, bool) {
+	number := strings.TrimRightFunc(text, unicode.IsLetter)
+	shift, known := map[string]uint{"": 0, "B": 0, "KB": 10, "MB": 20, "GB": 30, "TB": 40, "PB": 50}[strings.ToUpper(text[len(number):])]
+	v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	bytes := v * float64(uint64(1)<<shift)
+	if err != nil || !known || !(bytes >= 0 && bytes < math.MaxInt64) {
+		return 0, false
+	}
+	return int64(bytes), true
+}
+
+// count is a whole number between the min and the max of the flag's tags.
+type count int
+
+func (c *count) Decode(ctx *kong.DecodeContext) error {
+	text, err := pop(ctx, "number")
+	if err != nil {
+		return err
+	}
+	low, _ := strconv.Atoi(ctx.Value.Tag.Get("min"))
+	high, _ := strconv.Atoi(ctx.Value.Tag.Get("max"))
+	v, err := strconv.Atoi(text)
+	if err != nil || v < low || v > high {
+		return fmt.Errorf("%q is not a whole number from %d to %d", text, low, high)
+	}
+	*c = count(v)
+	return nil
+}
+
+// rate is a number of times a second.
+type rate float64
+
+func (r *rate) UnmarshalText(text []byte) error {
+	const most = 1000
+	v, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || !(v >= 0 && v <= most) {
+		return fmt.Errorf("%q is not a number from 0 to %d", text, most)
+	}
+	*r = rate(v)
+	return nil
+}
+
+// pop takes the flag's value off the command line or the environment.
+func pop(ctx *kong.DecodeContext, what string) (string, error) {
+	var text string
+	if err := ctx.Scan.PopValueInto(what, &text); err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(text), nil
+}
+
+// source is the name of a way to follow the table.
+type source string
+
+func (s *source) UnmarshalText(text []byte) error {
+	return oneOf((*string)(s), string(text), "auto", "logical", "notify", "poll")
+}
+
+// level is a log level.
+type level string
+
+func (l *level) UnmarshalText(text []byte) error {
+	return oneOf((*string)(l), strings.ToLower(string(text)), "trace", "debug", "info", "warn", "error")
+}
+
+func oneOf(target *string, text string, accepted ...string) error {
+	if !slices.Contains(accepted, text) {
+		return fmt.Errorf("%q is none of %s", text, strings.Join(accepted, ", "))
+	}
+	*target = text
+	return nil
+}
+
+// address is a host and a port to listen on.
+type address string
+
+func (a *address) UnmarshalText(text []byte) error {
+	_, port, err := net.SplitHostPort(string(text))
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("%q is not HOST:PORT, such as 127.0.0.1:8080 or 0.0.0.0:8080", text)
+	}
+	*a = address(text)
+	return nil
+}
+
+// tableName is a table's name, with or without its schema.
+type tableName struct{ postgres.Name }
+
+func (t *tableName) UnmarshalText(text []byte) error {
+	name, err := postgres.ParseName(string(text))
+	if err != nil {
+		return err
+	}
+	t.Name = name
+	return nil
+}
+
+// tokenFile is the path of a file with a token in it.
+type tokenFile string
+
+func (t *tokenFile) UnmarshalText(text []byte) error {
+	path := string(text)
+	if _, err := tokenFile(path).token(); err != nil {
+		return err
+	}
+	*t = tokenFile(path)
+	return nil
+}
+
+// token reads the token; "" where there is no file.
+func (t tokenFile) token() (string, error) {
+	if t == "" {
+		return "", nil
+	}
+	info, err := os.Stat(string(t))
+	if err == nil && !info.Mode().IsRegular() {
+		return "", fmt.Errorf("%q is not a regular file; give a file that holds the token", string(t))
+	}
+	content, err := os.ReadFile(string(t))
+	if err != nil {
+		return "", fmt.Errorf("%w; give a file that holds the token and that this user may read", err)
+	}
+	token := strings.TrimSpace(string(content))
+	if token == "" {
+		return "", fmt.Errorf("%q is empty; write the token into it", string(t))
+	}
+	return token, nil
+}
+
+// alertURL is an http or https URL. It is often a secret, so that errors never show it.
+type alertURL string
+
+func (a *alertURL) Decode(ctx *kong.DecodeContext) error {
+	text, err := pop(ctx, "URL")
+	if err != nil {
+		return err
+	}
+	if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return errors.New("the value (not shown, it may be a secret) is not a URL such as https://hooks.example.com/services/…")
+	}
+	*a = alertURL(text)
+	return nil
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"capture/internal/recovery"
+	"capture/store"
+)
+
+type verifyCmd struct {
+	recoveryConfig
+	tokenConfig
+	JSON bool `name:"json" help:"Answer in JSON."`
+}
+
+func (verifyCmd) Help() string {
+	return "Checks size, SHA-256 and rows against the manifest, that the file is JSON, and the order of its keys. Where a " +
+		"database is given (--database-url, DATABASE_URL, or one of PGHOST, PGSERVICE and PGDATABASE), also each row against " +
+		"the table's, in one snapshot: missing are rows that only the table has, extra those that only the file has. Where a " +
+		"daemon keeps the file, it writes it first. Exit 1 if anything is wrong."
+}
+
+func (verifyCmd) Examples() string {
+	return `
+	capture verify
+	capture verify --json data/fallback/feedback-20261123T1600Z.json.gz
+	capture verify --database-url postgres://capture@db/app --table votes feedback.json`
+}
+
+func (c verifyCmd) Run(ctx context.Context, std streams) error {
+	start, shown := time.Now(), newProgress(std.err, "capture verify")
+	o := recovery.VerifyOptions{Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Progress: shown.show}
+	if c.databaseGiven() {
+		cfg, err := c.database().connection()
+		if err != nil {
+			return err
+		}
+		c.database().warnOfPassword(std)
+		o.Database = cfg
+		if o.Barrier, err = c.barrier(); err != nil {
+			return err
+		}
+	}
+	report, err := recovery.Verify(ctx, o)
+	shown.clear()
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		err = json.NewEncoder(std.out).Encode(report)
+	} else {
+		_, err = io.WriteString(std.out, verifiedText(report, paletteFor(std.out), time.Since(start)))
+	}
+	if err == nil && !report.OK {
+		err = reportedError{errors.New("not as it should be")}
+	}
+	return err
+}
+
+// databaseGiven says whether the user named a database, in any of the usual ways.
+func (c verifyCmd) databaseGiven() bool {
+	given := c.DatabaseURL
+	for _, name := range []string{"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"} {
+		given += os.Getenv(name)
+	}
+	return given != ""
+}
+
+// barrier is what has the daemon that keeps the file write it; nil where none does.
+func (c verifyCmd) barrier() (func(context.Context) error, error) {
+	if c.File == "-" {
+		return nil, nil
+	}
+	owner, held, err := store.ReadOwner(c.File)
+	if err != nil || !held {
+		return nil, err
+	}
+	address := daemonAddress(owner)
+	if address == "" {
+		return nil, fmt.Errorf("%s is kept by a daemon that has not said where it listens; try again in a moment", c.File)
+	}
+	return func(ctx context.Context) error {
+		return snapshotCmd{tokenConfig: c.tokenConfig}.ask(ctx, streams{out: io.Discard, err: io.Discard}, address)
+	}, nil
+}
+
+// verifiedText is the report as a person reads it.
+func verifiedText(r recovery.Report, p palette, took time.Duration) string {
+	var b strings.Builder
+	line := func(ok bool, format string, args ...any) {
+		fmt.Fprintf(&b, "%s %s\n", p.mark(ok), fmt.Sprintf(format, args...))
+	}
+	for _, problem := range r.Problems {
+		line(false, "%s: %s", r.File, problem)
+	}
+	if len(r.Problems) == 0 {
+		what := "valid JSON"
+		if r.Manifest {
+			what += ", as its manifest describes it"
+		}
+		line(true, "%s: %s, %s, %s", r.File, rowsText(r.Rows), bytesText(r.Bytes), what)
+	}
+	if d := r.Difference; d != nil {
+		line(d.None(), "%s: %s, %s", r.Table, rowsText(int(d.TableRows)), differenceText(d))
+		list(&b, "missing in the file", d.Missing)
+		list(&b, "extra in the file", d.Extra)
+		list(&b, "different", d.Different)
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(&b, "  note: %s\n", note)
+	}
+	fmt.Fprintf(&b, "  %stook %s%s\n", p.dim, spanText(took), p.off)
+	return b.String()
+}
+
+func differenceText(d *recovery.Difference) string {
+	if d.None() {
+		return "the same in the file"
+	}
+	return fmt.Sprintf("of which %s missing in the file, %s extra, %s different",
+		countText(int(d.Missing.Rows)), countText(int(d.Extra.Rows)), countText(int(d.Different.Rows)))
+}
+
+// list says which rows, and in which columns.
+func list(b *strings.Builder, what string, k recovery.Keys) {
+	for i, key := range k.First {
+		columns := ""
+		if len(key.Columns) > 0 {
+			columns = " in " + strings.Join(key.Columns, ", ")
+		}
+		fmt.Fprintf(b, "  %-20s %s%s\n", what, key.Key, columns)
+		if i == len(k.First)-1 && k.Rows > int64(len(k.First)) {
+			fmt.Fprintf(b, "  %-20s and %s more\n", "", countText(int(k.Rows)-len(k.First)))
+		}
+	}
+}
