@@ -1,0 +1,70 @@
+# capture's image: one static binary, the authorities' certificates and the time zones; no shell, no package manager.
+#
+#   docker build --build-arg VERSION=1.2.3 --build-arg COMMIT=$(git rev-parse HEAD) -t capture .
+#   docker buildx build --platform linux/amd64,linux/arm64 …
+#
+# The build stage runs on the builder's own platform and compiles for the target's. Where a builder sets neither, as
+# Docker's classic one, both are the machine's own.
+FROM --platform=${BUILDPLATFORM:-linux} golang:1.26-bookworm AS build
+WORKDIR /src
+ARG TARGETARCH
+ENV CGO_ENABLED=0 GOOS=linux GOARCH=${TARGETARCH} GOFLAGS="-trimpath -buildvcs=false"
+
+# Modules are fetched and compiled before the source comes, so that a change of the source compiles the source only.
+# net/http stands for the standard library; a test holds the list against the code's imports.
+COPY go.mod go.sum ./
+RUN go mod download
+RUN go build \
+    github.com/alecthomas/kong \
+    github.com/cenkalti/backoff/v5 \
+    github.com/hashicorp/go-hclog \
+    github.com/jackc/pglogrepl \
+    github.com/jackc/pgx/v5 \
+    github.com/jackc/pgx/v5/pgconn \
+    github.com/jackc/pgx/v5/pgproto3 \
+    github.com/prometheus/client_golang/prometheus \
+    github.com/prometheus/client_golang/prometheus/collectors \
+    github.com/prometheus/client_golang/prometheus/promhttp \
+    golang.org/x/sync/errgroup \
+    golang.org/x/sys/unix \
+    golang.org/x/term \
+    gopkg.in/natefinch/lumberjack.v2 \
+    net/http
+
+# Docker gives a fresh named volume the owner and mode of the folder it is mounted on: these are capture's.
+# posix/ and right/ are copies of the same zones.
+RUN mkdir -p /image/app/data/fallback /image/app/logs/usage /image/app/logs/errors /image/etc/ssl/certs /image/usr/share \
+ && echo 'capture:x:65532:65532:capture:/app:/sbin/nologin' >/image/etc/passwd \
+ && echo 'capture:x:65532:' >/image/etc/group \
+ && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \
+ && cp -R /usr/share/zoneinfo /image/usr/share/ \
+ && rm -rf /image/usr/share/zoneinfo/posix /image/usr/share/zoneinfo/right \
+ && test -s /image/usr/share/zoneinfo/Europe/Berlin
+
+COPY . .
+ARG VERSION=dev
+ARG COMMIT=unknown
+RUN mkdir -p /image/usr/local/bin \
+ && go build -ldflags "-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}" -o /image/usr/local/bin/capture ./cmd/capture
+
+FROM scratch
+COPY --from=build /image/etc /etc
+COPY --from=build /image/usr/share/zoneinfo /usr/share/zoneinfo
+COPY --from=build --chown=65532:65532 /image/app /app
+COPY --from=build /image/usr/local/bin/capture /usr/local/bin/capture
+# The daily comparison of a very large table sorts in a file, and scratch has no /tmp.
+ENV PATH=/usr/local/bin CAPTURE_LISTEN=0.0.0.0:8080 TMPDIR=/app/data/fallback
+WORKDIR /app
+USER 65532:65532
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+# Healthy means that feedback.json follows the table. Docker restarts nothing for it: capture reconnects by itself.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/usr/local/bin/capture", "status"]
+ENTRYPOINT ["/usr/local/bin/capture"]
+CMD ["run"]
+ARG VERSION=dev
+ARG COMMIT=unknown
+LABEL org.opencontainers.image.title="capture" \
+      org.opencontainers.image.description="Keeps a live JSON fallback of one Postgres table" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${COMMIT}"

@@ -1,0 +1,86 @@
+# `make help` lists what there is. Needs Go (go.mod says which), a C compiler for the race detector, and git.
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT   ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+PACKAGES ?= ./...
+ARGS     ?=
+BENCH    ?= .
+FUZZTIME ?= 30s
+VERSIONS ?= $(wildcard /usr/lib/postgresql/*/bin)
+PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+# Most tests wait for a server or a disk: more of them than processors run at a time.
+TEST      = go test -race -p 2 -parallel 4 -timeout 12m
+
+.PHONY: help run build test test-versions lint bench fuzz release postgres chromium clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+
+run: postgres build ## try it: the daemon against a throwaway Postgres with lively votes (ARGS="--rate 10")
+	@bin/capture demo $(ARGS)
+
+build: ## build bin/capture
+	@mkdir -p bin
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/capture ./cmd/capture
+
+test: postgres chromium ## run all tests, with the race detector, on Postgres servers of their own
+	$(TEST) $(PACKAGES)
+
+test-versions: ## run all tests on each of several servers (VERSIONS="/usr/lib/postgresql/13/bin /opt/pg18/bin")
+	@test -n "$(strip $(VERSIONS))" || { echo 'test-versions: set VERSIONS to the folders with initdb and postgres' >&2; exit 2; }
+	@failed=; for bin in $(VERSIONS); do \
+		version=$$("$$bin/postgres" --version) || { failed="$$failed $$bin"; continue; }; \
+		echo "== $$version in $$bin"; \
+		PATH="$$bin:$$PATH" $(TEST) -count=1 $(PACKAGES) || failed="$$failed $$bin"; \
+	done; test -z "$$failed" || { echo "test-versions: failed on$$failed" >&2; exit 1; }
+
+lint: ## check format, vet, staticcheck, known vulnerabilities and go.mod
+	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt -w is due on: $$unformatted" >&2; exit 1; }
+	go vet ./...
+	go tool staticcheck ./...
+	@# The vulnerability database is on the Internet. Where it is out of reach, that is said and is no failure.
+	@echo 'go tool govulncheck ./...'; out=$$(go tool govulncheck ./... 2>&1) || \
+	case $$out in \
+	*'fetching vulnerabilities:'*) echo 'govulncheck: NOT CHECKED, as its database (vuln.go.dev) is out of reach' >&2 ;; \
+	*) printf '%s\n' "$$out" >&2; exit 1 ;; \
+	esac
+	go mod tidy -diff
+
+bench: postgres ## run the benchmarks (BENCH=regexp)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PACKAGES)
+
+fuzz: postgres ## run each fuzz test for FUZZTIME (30s)
+	@for package in $$(go list $(PACKAGES)); do \
+		tests=$$(go test -list '^Fuzz' "$$package") || { printf '%s\n' "$$tests" >&2; exit 1; }; \
+		for name in $$(printf '%s\n' "$$tests" | grep '^Fuzz'); do \
+			echo "== $$package $$name"; \
+			go test -run '^$$' -fuzzminimizetime 5x -fuzz "^$$name\$$" -fuzztime '$(FUZZTIME)' "$$package" || exit 1; \
+		done; \
+	done
+
+release: ## build an archive for each platform into dist/, with SHA256SUMS; the same commit and Go give the same bytes
+	@# GNU tar, told to forget who built it and when: order, owners, modes and times come from the commit.
+	@tar --version 2>/dev/null | grep -q GNU || { echo 'release: needs GNU tar as tar' >&2; exit 1; }
+	@rm -rf dist && mkdir -p dist && set -e; \
+	at=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}; \
+	for platform in $(PLATFORMS); do \
+		name=capture_$(VERSION)_$$(echo $$platform | tr / _); echo "$$name.tar.gz"; \
+		mkdir dist/$$name; \
+		CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/} GOFLAGS= go build -trimpath -buildvcs=false \
+			-ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o dist/$$name/capture ./cmd/capture; \
+		cp -R $(wildcard README.md LICENSE docs) deploy/capture.service dist/$$name/; \
+		tar --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mode='u=rwX,go=rX' --mtime="@$$at" \
+			-C dist -cf dist/$$name.tar $$name; \
+		gzip -n -9 dist/$$name.tar; \
+		rm -r dist/$$name; \
+	done; \
+	cd dist && sha256sum *.tar.gz >SHA256SUMS
+
+postgres: ## install PostgreSQL's server programs where the machine has none
+	@deploy/install-postgres.sh
+
+chromium: ## install Chromium, in which the page is tested, where the machine has none
+	@deploy/install-chromium.sh
+
+clean: ## remove what make builds
+	rm -rf bin dist
