@@ -3,6 +3,7 @@ package snapshot
 import (
 	"bytes"
 	"encoding/binary"
+	"sync/atomic"
 )
 
 // How the rows lie: a table is a list of groups, a group a list of segments, a segment some rows in key order. A change
@@ -27,12 +28,17 @@ const seen = 1 << 31
 // segment is some consecutive rows. Its buffers only ever grow at their ends: a clone shares them, since an older
 // version never looks beyond its own length. Only the newest version is appended to.
 type segment struct {
+	id    uint64 // no two states of a segment that a View has shown have the same
 	epoch uint64 // the Table may change it while this is the Table's own epoch
 	keys  []byte
 	buf   []byte // lines, each with its terminator; also those that no entry points at any more
 	rows  []entry
 	live  int // bytes of buf that entries point at, terminators included
 }
+
+var segmentIDs atomic.Uint64
+
+func newSegment(epoch uint64) *segment { return &segment{id: segmentIDs.Add(1), epoch: epoch} }
 
 func (s *segment) key(i int) []byte {
 	e := &s.rows[i]
@@ -72,7 +78,9 @@ func (s *segment) find(key []byte) (int, bool) {
 func (s *segment) clone(epoch uint64) *segment {
 	rows := make([]entry, len(s.rows), len(s.rows)+len(s.rows)/8+4)
 	copy(rows, s.rows)
-	return &segment{epoch: epoch, keys: s.keys, buf: s.buf, rows: rows, live: s.live}
+	c := newSegment(epoch)
+	c.keys, c.buf, c.rows, c.live = s.keys, s.buf, rows, s.live
+	return c
 }
 
 // room makes place for one more line; the line of row skip (-1: none) is about to be replaced.
@@ -146,7 +154,8 @@ func (s *segment) sweep() {
 
 // split moves the rows from i on into a new segment.
 func (s *segment) split(i int) *segment {
-	t := &segment{epoch: s.epoch, keys: s.keys, buf: s.buf, rows: append([]entry(nil), s.rows[i:]...)}
+	t := newSegment(s.epoch)
+	t.keys, t.buf, t.rows = s.keys, s.buf, append([]entry(nil), s.rows[i:]...)
 	for j := range t.rows {
 		t.live += int(t.rows[j].n) + len(terminator)
 	}

@@ -244,7 +244,7 @@ func (t *Table) own(key []byte) (gi, si int) {
 
 func (t *Table) put(key, line []byte) {
 	if len(t.groups) == 0 {
-		s := &segment{epoch: t.epoch}
+		s := newSegment(t.epoch)
 		s.put(0, false, key, line)
 		t.mark(s, 0)
 		g := &group{epoch: t.epoch}
@@ -283,7 +283,7 @@ func (t *Table) put(key, line []byte) {
 // append puts a row that comes after all others of a full segment into a new one: rows in key order fill segments whole.
 func (t *Table) append(gi, si int, key, line []byte) {
 	g := t.groups[gi]
-	s := &segment{epoch: t.epoch}
+	s := newSegment(t.epoch)
 	last := gi == len(t.groups)-1 && si == len(g.segs)-1
 	if last {
 		s.buf = make([]byte, 0, max(t.segmentBytes, len(line)+len(terminator)))

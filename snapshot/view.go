@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"iter"
@@ -60,15 +61,14 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 	b := bufio.NewWriterSize(w, 1<<20)
 	n := int64(len(opening))
 	_, err := b.WriteString(opening)
-	for gi, g := range v.groups {
-		for si, s := range g.segs {
-			last := gi == len(v.groups)-1 && si == len(g.segs)-1
-			var m int
-			m, err = s.writeTo(b, last)
-			n += int64(m)
-			if err != nil {
-				return n, err
-			}
+	left := v.rows
+	for part := range v.Parts() {
+		left -= len(part.s.rows)
+		var m int
+		m, err = part.s.writeTo(b, left == 0)
+		n += int64(m)
+		if err != nil {
+			return n, err
 		}
 	}
 	if err == nil {
@@ -82,6 +82,35 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 		err = fmt.Errorf("write view: %d bytes where %d were counted", n, v.bytes)
 	}
 	return n, err
+}
+
+// Part is some consecutive rows of a View: a piece of its file.
+type Part struct{ s *segment }
+
+// Parts yields what the View consists of, in order.
+func (v *View) Parts() iter.Seq[Part] {
+	return func(yield func(Part) bool) {
+		for _, g := range v.groups {
+			for _, s := range g.segs {
+				if !yield(Part{s}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// ID tells Parts apart, of all Views of a process: where it is the same, so are the rows.
+func (p Part) ID() uint64 { return p.s.id }
+
+// Bytes is the length of the rows' lines, each with its comma and newline.
+func (p Part) Bytes() int { return p.s.live }
+
+// AppendTo appends the rows' lines, each with its comma and newline.
+func (p Part) AppendTo(b []byte) ([]byte, error) {
+	w := bytes.NewBuffer(b)
+	_, err := p.s.writeTo(w, false)
+	return w.Bytes(), err
 }
 
 // writeTo writes the segment's lines with their terminators, runs that lie together at once.
