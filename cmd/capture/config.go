@@ -44,6 +44,11 @@ type listenConfig struct {
 	Listen address `placeholder:"HOST:PORT" env:"CAPTURE_LISTEN" default:"127.0.0.1:8080" help:"Where to answer HTTP."`
 }
 
+// debugConfig says where Go's profiles are answered.
+type debugConfig struct {
+	DebugListen loopback `placeholder:"IP:PORT" env:"CAPTURE_DEBUG_LISTEN" help:"Where to answer Go's profiles (pprof), on this machine's loopback only, such as 127.0.0.1:6060. Unless told, nowhere."`
+}
+
 // followConfig says how the table is followed, and when the file is written.
 type followConfig struct {
 	Source        source   `placeholder:"auto|logical|notify|poll" env:"CAPTURE_SOURCE" default:"auto" help:"How to learn of changes; auto takes the best that the database and the user allow."`

@@ -59,6 +59,10 @@ func TestBadConfiguration(t *testing.T) {
 		{"database URL in the wrong place", "", "run postgres://u:hunter2@h/d", []string{"unexpected argument", "(hidden)"}},
 		{"database URL for a table", "CAPTURE_TABLE=postgres://u:hunter2@h.a.b.c/d", "run", []string{"CAPTURE_TABLE"}},
 		{"words for a table", "", "run --source=password=hunter2", []string{"--source", "(hidden)"}},
+		{"profiles for all", "", "run --debug-listen=0.0.0.0:6060", []string{"--debug-listen", `"0.0.0.0:6060"`, "127.0.0.1:6060"}},
+		{"profiles for a neighbour", "CAPTURE_DEBUG_LISTEN=192.168.1.1:6060", "run", []string{"CAPTURE_DEBUG_LISTEN", `"192.168.1.1:6060"`, "loopback"}},
+		{"profiles by a name", "", "run --debug-listen=localhost:6060", []string{"--debug-listen", `"localhost:6060"`, "[::1]:6060"}},
+		{"profiles without a port", "", "run --debug-listen=127.0.0.1", []string{"--debug-listen", `"127.0.0.1"`, "IP:PORT"}},
 		{"demo's rate", "", "demo --rate=fast", []string{"--rate", `"fast"`, "0 to 1000"}},
 		{"demo's output exists", "", "demo --output=" + empty, []string{"--output", "exists"}},
 	} {
@@ -119,6 +123,7 @@ func TestPrecedence(t *testing.T) {
 		"verify-interval": {"24h", "2m", "3m"},
 		"keep":            {"0", "2", "3"},
 		"keep-days":       {"0", "2", "3"},
+		"debug-listen":    {"", "127.0.0.1:2", "[::1]:3"},
 		"title":           {"", "env", "flag"},
 		"time-column":     {"", "env", "flag"},
 		"tags-column":     {"", "env", "flag"},

@@ -22,6 +22,7 @@ type runCmd struct {
 	tokenConfig
 	pageConfig
 	logConfig
+	debugConfig
 }
 
 func (runCmd) Help() string {
@@ -55,6 +56,7 @@ func (c runCmd) Run(ctx context.Context, std streams) error {
 		keep:     c.keepConfig,
 		page:     c.pageConfig,
 		listen:   string(c.Listen),
+		debug:    string(c.DebugListen),
 		token:    string(c.TokenFile),
 		logs:     c.logConfig,
 		stderr:   std.err,
@@ -106,8 +108,8 @@ func (s *service) onSignals(ctx context.Context, group *errgroup.Group) {
 	}))
 }
 
-// listen binds the address of the HTTP server; where its port is taken, a free one if that will do.
-func listen(address string, orAnyPort bool) (net.Listener, error) {
+// listen binds an HTTP server's address, which flag gives; where its port is taken, a free one if that will do.
+func listen(flag, address string, orAnyPort bool) (net.Listener, error) {
 	host, _, _ := net.SplitHostPort(address)
 	network := "tcp"
 	if ip := net.ParseIP(host); ip != nil && ip.To4() != nil {
@@ -119,9 +121,9 @@ func listen(address string, orAnyPort bool) (net.Listener, error) {
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("listen on %s: the port is in use; stop what uses it, or give another one by --listen (CAPTURE_LISTEN)", address)
+		return nil, fmt.Errorf("listen on %s: the port is in use; stop what uses it, or give another one by %s", address, flag)
 	case err != nil:
-		return nil, fmt.Errorf("listen on %s: %w; give an address of this machine by --listen (CAPTURE_LISTEN)", address, err)
+		return nil, fmt.Errorf("listen on %s: %w; give an address of this machine by %s", address, err, flag)
 	}
 	return l, nil
 }

@@ -29,6 +29,7 @@ type service struct {
 	daemon   *capture.Daemon
 	web      *web.Server
 	listener net.Listener
+	debug    net.Listener // of the profiles; nil for none
 	file     *store.File
 	logs     *store.Logs
 	log      hclog.Logger
@@ -44,6 +45,7 @@ type serviceConfig struct {
 	keep     keepConfig
 	page     pageConfig
 	listen   string
+	debug    string // where profiles are answered, "" for nowhere
 	token    string // path of the token file, "" for none
 	logs     logConfig
 	stderr   io.Writer // where log lines go, too
@@ -65,14 +67,20 @@ func openService(cfg serviceConfig) (_ *service, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// The port comes last of the three: whether it is free says nothing about the configuration, which is judged first.
+	// The ports come last: whether they are free says nothing about the configuration, which is judged first.
 	if s.logs, err = cfg.logs.open(cfg.stderr); err != nil {
 		return nil, err
 	}
-	if s.listener, err = listen(cfg.listen, cfg.orAnyPort); err != nil {
+	if s.listener, err = listen("--listen (CAPTURE_LISTEN)", cfg.listen, cfg.orAnyPort); err != nil {
 		return nil, err
 	}
 	s.log = s.logs.Logger()
+	if cfg.debug != "" {
+		if s.debug, err = listen("--debug-listen (CAPTURE_DEBUG_LISTEN)", cfg.debug, false); err != nil {
+			return nil, err
+		}
+		s.log.Info("profiles are answered", "url", "http://"+s.debug.Addr().String()+"/debug/pprof/")
+	}
 	if err := s.file.SetListen(s.listener.Addr().String()); err != nil {
 		s.log.Warn("the lock file does not say where this daemon listens, so other commands find it by --listen only", "error", err)
 	}
@@ -165,6 +173,9 @@ func (s *service) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return guarded(func() error { return s.daemon.Run(ctx) }) })
 	group.Go(func() error { return guarded(func() error { return s.web.Run(ctx, s.listener) }) })
+	if s.debug != nil {
+		group.Go(func() error { return guarded(func() error { return web.RunDebug(ctx, s.debug) }) })
+	}
 	s.onSignals(ctx, group)
 	if err := group.Wait(); err != nil {
 		s.log.Error("capture stops", "error", err)
@@ -180,6 +191,9 @@ func (s *service) address() string { return reachable(s.listener.Addr().String()
 func (s *service) close() {
 	if s.listener != nil {
 		s.listener.Close()
+	}
+	if s.debug != nil {
+		s.debug.Close()
 	}
 	if s.file != nil {
 		if err := s.file.Close(); err != nil && s.log != nil {

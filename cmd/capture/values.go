@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -152,6 +153,17 @@ func (a *address) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not HOST:PORT, such as 127.0.0.1:8080 or 0.0.0.0:8080", text)
 	}
 	*a = address(text)
+	return nil
+}
+
+// loopback is a port of this machine's loopback, by its number: what a name means is decided elsewhere.
+type loopback string
+
+func (l *loopback) UnmarshalText(text []byte) error {
+	if at, err := netip.ParseAddrPort(string(text)); err != nil || !at.Addr().Unmap().IsLoopback() {
+		return fmt.Errorf("%q is not an IP:PORT of this machine's loopback, such as 127.0.0.1:6060 or [::1]:6060", text)
+	}
+	*l = loopback(text)
 	return nil
 }
 
