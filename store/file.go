@@ -23,6 +23,7 @@ type File struct {
 	closed bool
 	disk   disk    // what was there before the first Write
 	last   written // what the last Write left
+	spare  spareFile
 	note   string
 }
 
@@ -32,8 +33,12 @@ type written struct {
 	view     weak.Pointer[snapshot.View] // weak, so as not to keep a state in memory that nobody needs any more
 	shape    weak.Pointer[snapshot.Shape]
 	version  uint64
+	rows     int64 // bytes of the View's rows
 	manifest Manifest
 	file     os.FileInfo
+	wrote    int64 // bytes of the file that went to disk
+	layout   *layout
+	digest   *digest // of the file; it is the next version's, once that is begun
 }
 
 // Open takes the lock of the file at path, whose folder it makes where it is missing, and looks at what is there: it ends
@@ -87,6 +92,7 @@ func (f *File) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
+	f.dropSpare()
 	return f.lock.release()
 }
 
@@ -106,30 +112,43 @@ func (f *File) Write(v *snapshot.View, reason Reason) (Manifest, error) {
 	return m, nil
 }
 
-func (f *File) write(v *snapshot.View, reason Reason) (Manifest, error) {
+func (f *File) write(v *snapshot.View, reason Reason) (_ Manifest, err error) {
 	if f.closed {
 		return Manifest{}, os.ErrClosed
 	}
 	if err := f.claim(); err != nil {
 		return Manifest{}, err
 	}
-	last := f.last
-	f.last = written{}
+	last, spare := f.last, f.spare
+	f.last, f.spare = written{}, spareFile{}
 	m := describe(v, reason, f.version)
 	if last.holds(v) && last.untouched(f.path) {
 		m.Bytes, m.SHA256 = last.manifest.Bytes, last.manifest.SHA256
 		if err := f.replaceManifest(m); err != nil {
 			return Manifest{}, err
 		}
-	} else if err := f.replaceBoth(v, &m); err != nil {
+		f.spare, last.wrote = spare, 0
+	} else if last, err = f.replaceBoth(v, &m, last, spare); err != nil {
 		return Manifest{}, err
 	}
 	info, err := os.Lstat(f.path)
 	if err != nil {
+		f.dropSpare()
 		return Manifest{}, err
 	}
-	f.last = written{view: weak.Make(v), shape: weak.Make(v.Shape()), version: v.Version(), manifest: m, file: info}
+	f.last = written{
+		view: weak.Make(v), shape: weak.Make(v.Shape()), version: v.Version(), rows: v.Bytes(),
+		manifest: m, file: info, wrote: last.wrote, layout: last.layout, digest: last.digest,
+	}
 	return m, nil
+}
+
+// Wrote is how many bytes of feedback.json the last Write has written: all of a small file, of a large one as a rule those
+// around what had changed.
+func (f *File) Wrote() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.last.wrote
 }
 
 // claim makes the folder where it is gone, holds the lock on what is there now, and knows what that is.
@@ -142,7 +161,7 @@ func (f *File) claim() error {
 		return err
 	}
 	if taken {
-		f.disk, f.last = disk{}, written{}
+		f.disk, f.last, f.spare = disk{}, written{}, spareFile{}
 	}
 	if !f.disk.known {
 		f.learn(verifyAll)
@@ -156,7 +175,7 @@ func (w *written) holds(v *snapshot.View) bool {
 		return false
 	}
 	return w.view == weak.Make(v) || w.shape == weak.Make(v.Shape()) && w.version == v.Version() &&
-		w.manifest.Rows == v.Rows() && w.manifest.Bytes == v.Bytes()
+		w.manifest.Rows == v.Rows() && w.rows == v.Bytes()
 }
 
 // untouched says whether the file at path is the very one that was written.
@@ -167,7 +186,7 @@ func (w *written) untouched(path string) bool {
 
 // replaceBoth writes file and manifest beside the old ones, then puts both in their place. A crash between the two renames
 // leaves a manifest under its temporary name that fits the file: learn ends that at the next start.
-func (f *File) replaceBoth(v *snapshot.View, m *Manifest) (err error) {
+func (f *File) replaceBoth(v *snapshot.View, m *Manifest, last written, old spareFile) (next written, err error) {
 	renamed := false
 	defer func() {
 		if err != nil && f.lock.held() { // else they may be another's
@@ -177,32 +196,40 @@ func (f *File) replaceBoth(v *snapshot.View, m *Manifest) (err error) {
 			}
 		}
 	}()
-	data, err := f.writeData(v, m)
+	new := newVersion(v, last)
+	data, release, err := f.writeData(new, last, old)
 	if err != nil {
-		return err
+		return written{}, err
 	}
+	defer release()
+	m.Bytes, m.SHA256 = new.bytes, new.digest.sum()
 	if err := f.writeManifest(*m); err != nil {
-		return err
+		return written{}, err
 	}
 	if err := f.keepAside(); err != nil {
-		return err
+		return written{}, err
 	}
 	// The folder may have been replaced since claim, and what has our temporary name now may be another's, half written.
 	if there, err := os.Lstat(f.dataTmp()); err != nil {
-		return err
+		return written{}, err
 	} else if !f.lock.held() || !os.SameFile(data, there) {
-		return fmt.Errorf("the folder %s was replaced meanwhile", filepath.Dir(f.path))
+		return written{}, fmt.Errorf("the folder %s was replaced meanwhile", filepath.Dir(f.path))
 	}
-	if err := os.Rename(f.dataTmp(), f.path); err != nil {
-		return err
+	kept, err := f.replaceData(new, last)
+	if err != nil {
+		return written{}, err
 	}
 	renamed = true
 	atRename()
 	if err := os.Rename(f.manifestTmp(), f.manifest); err != nil {
-		return err
+		return written{}, err
 	}
 	f.disk.aside = ""
-	return syncFolder(filepath.Dir(f.path))
+	if err := syncFolder(filepath.Dir(f.path)); err != nil {
+		return written{}, err
+	}
+	f.spare = kept
+	return written{layout: new.layout, digest: new.digest, wrote: new.wrote}, nil
 }
 
 // atRename is called between the two renames; tests pull the plug there.
@@ -218,23 +245,6 @@ func (f *File) replaceManifest(m Manifest) error {
 		return err
 	}
 	return syncFolder(filepath.Dir(f.manifest))
-}
-
-// writeData writes v to the temporary file and syncs it, and sets the bytes and SHA-256 of m.
-func (f *File) writeData(v *snapshot.View, m *Manifest) (os.FileInfo, error) {
-	return writeTmp(f.dataTmp(), f.path, func(file *os.File) (err error) {
-		w := newHashingWriter(file)
-		// Deferred, so that the hasher ends whatever happens in WriteTo.
-		defer func() {
-			sum, n, ferr := w.finish()
-			if err == nil {
-				err = ferr
-			}
-			m.SHA256, m.Bytes = sum, n
-		}()
-		_, err = v.WriteTo(w)
-		return err
-	})
 }
 
 func (f *File) writeManifest(m Manifest) error {

@@ -1,0 +1,344 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+
+	"capture/snapshot"
+)
+
+// A large file is not written anew for each change. Its rows keep their places from one version to the next, so that only
+// the ranges around what changed differ: a Part of the table has a region of the file, which may be longer than its rows.
+// What is left over is filled with spaces before the closing brace of the region's last row, where no reader of whole
+// lines, of JSON or of both sees them.
+
+// layout is where the Parts of a View lie in a file. It never changes.
+type layout struct {
+	regions []region // one after the other; the last one is exactly as long as its rows
+	bytes   int64    // of the whole file
+}
+
+// region is the place of one Part.
+type region struct {
+	part uint64 // its ID
+	off  int64
+	size int64
+}
+
+func (r region) end() int64 { return r.off + r.size }
+
+const (
+	opening   = "[\n"
+	closing   = "]\n"
+	emptyFile = "[]\n"
+	rowEnd    = "},\n" // the last row has no comma
+)
+
+// newLayout lays parts out one after the other, with slack in each.
+func newLayout(parts []snapshot.Part, slack slack) *layout {
+	if len(parts) == 0 {
+		return &layout{bytes: int64(len(emptyFile))}
+	}
+	l := &layout{regions: make([]region, 0, len(parts))}
+	l.placeTail(parts, slack)
+	return l
+}
+
+// slack is the share of a region that is to be free, as a divisor of its rows' bytes; 0 for none.
+type slack int64
+
+// Rows that come in key order and rarely change need no room to grow, and get none until a region has overflowed.
+const (
+	exact slack = 0
+	roomy slack = 32
+)
+
+func (s slack) of(n int64) int64 {
+	if s == exact {
+		return 0
+	}
+	return n / int64(s)
+}
+
+// at is where the next region begins.
+func (l *layout) at() int64 {
+	if len(l.regions) == 0 {
+		return int64(len(opening))
+	}
+	return l.regions[len(l.regions)-1].end()
+}
+
+func (l *layout) add(p snapshot.Part, size int64) {
+	l.regions = append(l.regions, region{p.ID(), l.at(), size})
+}
+
+// placeTail adds the last parts of the file.
+func (l *layout) placeTail(parts []snapshot.Part, slack slack) {
+	last := len(parts) - 1
+	for _, p := range parts[:last] {
+		n := int64(p.Bytes())
+		l.add(p, n+slack.of(n))
+	}
+	l.add(parts[last], int64(parts[last].Bytes())-1)
+	l.bytes = l.at() + int64(len(closing))
+}
+
+// placeWithin adds parts so that they fill size bytes, which are enough for them.
+func (l *layout) placeWithin(parts []snapshot.Part, size int64) {
+	free := size
+	for _, p := range parts {
+		free -= int64(p.Bytes())
+	}
+	for i, p := range parts {
+		share := free / int64(len(parts)-i)
+		free -= share
+		l.add(p, int64(p.Bytes())+share)
+	}
+}
+
+// next lays out parts, the next state of what l holds, with as many of them as possible where they are. It is nil where
+// that would change more than a quarter of a large file, or leave more than a fifth of it empty.
+func (l *layout) next(parts []snapshot.Part) *layout {
+	if len(l.regions) == 0 || len(parts) == 0 {
+		return nil
+	}
+	m := newMatch(l, parts)
+	n := &layout{regions: make([]region, 0, len(parts)+1)}
+	n.regions = append(n.regions, l.regions[:m.head]...)
+	changed, most := int64(0), max(l.bytes/4, 2*patchBytes)
+	for i, j := m.head, m.head; j < len(parts) || i < len(l.regions); {
+		if m.kept(i, j) {
+			n.regions = append(n.regions, l.regions[i])
+			i, j = i+1, j+1
+			continue
+		}
+		s := m.stretch(i, j, most-changed)
+		if s == nil {
+			return nil
+		}
+		if changed += s.need; changed > most {
+			return nil
+		}
+		switch fresh := parts[j:s.parts]; {
+		case s.regions < len(l.regions):
+			n.placeWithin(fresh, s.room)
+		case len(fresh) == 0: // the last parts are gone: the one before them is the last now
+			n.regions = n.regions[:len(n.regions)-1]
+			n.placeTail(parts[j-1:], exact)
+		case i < len(l.regions)-1:
+			n.placeTail(fresh, roomy)
+		default:
+			n.placeTail(fresh, exact)
+		}
+		i, j = s.regions, s.parts
+	}
+	n.bytes = n.at() + int64(len(closing))
+	rows := int64(0)
+	for _, p := range parts {
+		rows += int64(p.Bytes())
+	}
+	if n.bytes > rows+rows/4+patchBytes/4 {
+		return nil
+	}
+	return n
+}
+
+// match pairs the regions of a layout with the parts of the next state. Both are in the order of the keys.
+type match struct {
+	regions    []region
+	parts      []snapshot.Part
+	head, tail int            // as many are the same at the start and at the end; the last ones are never in head
+	place      map[uint64]int // of the regions in between
+}
+
+func newMatch(l *layout, parts []snapshot.Part) *match {
+	m := &match{regions: l.regions, parts: parts}
+	least := min(len(m.regions), len(parts))
+	for m.head < least-1 && m.regions[m.head].part == parts[m.head].ID() {
+		m.head++
+	}
+	for m.tail < least-m.head && m.regions[len(m.regions)-1-m.tail].part == parts[len(parts)-1-m.tail].ID() {
+		m.tail++
+	}
+	between := m.regions[m.head : len(m.regions)-m.tail]
+	m.place = make(map[uint64]int, len(between))
+	for i, r := range between {
+		m.place[r.part] = m.head + i
+	}
+	return m
+}
+
+// find is the region that part j may keep, if there is one. The file's last region is kept as the last one only: its last
+// row has no comma.
+func (m *match) find(j int) (int, bool) {
+	last := j == len(m.parts)-1
+	if left := len(m.parts) - j; left <= m.tail {
+		return len(m.regions) - left, true
+	}
+	i, ok := m.place[m.parts[j].ID()]
+	return i, ok && !last && i != len(m.regions)-1
+}
+
+func (m *match) kept(i, j int) bool {
+	if i == len(m.regions) || j == len(m.parts) {
+		return false
+	}
+	at, ok := m.find(j)
+	return ok && at == i
+}
+
+// stretch is a run of regions that is to be written anew: up to those numbers of regions and parts.
+type stretch struct {
+	regions, parts int
+	room, need     int64 // bytes of the regions, and of the parts
+}
+
+// stretch is the shortest one from region i and part j on in which the parts fit, or the rest of the file; nil where the
+// parts are more than most bytes.
+func (m *match) stretch(i, j int, most int64) *stretch {
+	s := &stretch{regions: i, parts: j}
+	for {
+		next := len(m.regions)
+		for ; s.parts < len(m.parts); s.parts++ {
+			if at, ok := m.find(s.parts); ok && at >= s.regions {
+				next = at
+				break
+			}
+			s.need += int64(m.parts[s.parts].Bytes())
+		}
+		for ; s.regions < next; s.regions++ {
+			s.room += m.regions[s.regions].size
+		}
+		switch {
+		case s.need > most:
+			return nil
+		case s.regions == len(m.regions) && s.parts == len(m.parts):
+			return s
+		case s.parts > j && s.need+s.spare(i) <= s.room:
+			return s
+		}
+		// They don't fit: the next region's room is shared with them.
+		s.need += int64(m.parts[s.parts].Bytes())
+		s.room += m.regions[s.regions].size
+		s.parts, s.regions = s.parts+1, s.regions+1
+	}
+}
+
+// spare is what a stretch that shares the room of unchanged regions must leave, lest the next change shares it again.
+func (s *stretch) spare(i int) int64 {
+	if s.regions-i == 1 {
+		return 0
+	}
+	return s.need / (4 * int64(roomy))
+}
+
+// content is a file: a layout, and the parts that it lays out.
+type content struct {
+	*layout
+	parts []snapshot.Part
+}
+
+// appendRegion appends region i as it is in the file, with what comes before the first and after the last.
+func (c content) appendRegion(b []byte, i int) (_ []byte, err error) {
+	if len(c.parts) == 0 {
+		return append(b, emptyFile...), nil
+	}
+	if i == 0 {
+		b = append(b, opening...)
+	}
+	r, from := c.regions[i], len(b)
+	if b, err = c.parts[i].AppendTo(b); err != nil {
+		return b, err
+	}
+	if n := len(b) - from; n != c.parts[i].Bytes() || !bytes.HasSuffix(b, []byte(rowEnd)) {
+		return b, fmt.Errorf("a part of the table has %d bytes where %d were counted", n, c.parts[i].Bytes())
+	}
+	if i == len(c.regions)-1 {
+		return append(append(b[:len(b)-2], '\n'), closing...), nil
+	}
+	if free := int(r.size) - (len(b) - from); free > 0 {
+		b = slices.Grow(b[:len(b)-len(rowEnd)], free+len(rowEnd))
+		for range free {
+			b = append(b, ' ')
+		}
+		b = append(b, rowEnd...)
+	}
+	return b, nil
+}
+
+// count is the number of pieces that appendRegion knows.
+func (c content) count() int { return max(len(c.regions), 1) }
+
+// start is where the bytes of appendRegion(i) begin in the file.
+func (c content) start(i int) int64 {
+	if i == 0 {
+		return 0
+	}
+	return c.regions[i].off
+}
+
+// find is the piece in which the byte at off lies.
+func (c content) find(off int64) int {
+	return max(0, sort.Search(len(c.regions), func(i int) bool { return c.regions[i].off > off })-1)
+}
+
+// errEnd ends a walk early.
+var errEnd = errors.New("end")
+
+// walk calls f with the file's bytes from off on, piece by piece. What f gets is valid during the call. errEnd ends it.
+func (c content) walk(off int64, f func(b []byte) error) (err error) {
+	var b []byte
+	for i := c.find(off); i < c.count() && err == nil; i++ {
+		if b, err = c.appendRegion(b[:0], i); err == nil {
+			err = f(b[max(0, off-c.start(i)):])
+		}
+	}
+	if err == errEnd {
+		return nil
+	}
+	return err
+}
+
+// readAt fills p with the file's bytes from off on, and with zeros beyond its end.
+func (c content) readAt(p []byte, off int64) error {
+	clear(p)
+	return c.walk(off, func(b []byte) error {
+		if p = p[copy(p, b):]; len(p) == 0 {
+			return errEnd
+		}
+		return nil
+	})
+}
+
+// span is a range of a file's bytes.
+type span struct{ from, to int64 }
+
+// differences are the ranges of c that a file with the layout old lacks, widened to multiples of align, in order and apart.
+// The last range may end beyond the end of the file.
+func (c content) differences(old *layout, align int64) []span {
+	var list []span
+	add := func(from, to int64) {
+		from, to = from/align*align, (to+align-1)/align*align
+		if n := len(list); n > 0 && from <= list[n-1].to {
+			list[n-1].to = max(list[n-1].to, to)
+			return
+		}
+		list = append(list, span{from, to})
+	}
+	k := 0
+	for i, r := range c.regions {
+		for k < len(old.regions) && old.regions[k].off < r.off {
+			k++
+		}
+		if k == len(old.regions) || old.regions[k] != r {
+			add(c.start(i), r.end())
+		}
+	}
+	if c.bytes != old.bytes {
+		add(c.bytes-int64(len(closing)), c.bytes)
+	}
+	return list
+}

@@ -1,0 +1,390 @@
+package store_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"capture/snapshot"
+	"capture/store"
+)
+
+// testPatchBytes makes tests' files large: of some fifty segments.
+const testPatchBytes = 128 << 10
+
+func init() {
+	children["patch"] = patchForEver
+	store.SetPatchBytes(testPatchBytes)
+}
+
+// unpadded is the file without the spaces that fill regions up.
+func unpadded(data []byte) []byte {
+	lines := bytes.SplitAfter(data, []byte("\n"))
+	for i, l := range lines {
+		for _, end := range []string{"},\n", "}\n"} {
+			if row, ok := bytes.CutSuffix(l, []byte(end)); ok {
+				lines[i] = append(bytes.TrimRight(row, " "), end...)
+				break
+			}
+		}
+	}
+	return bytes.Join(lines, nil)
+}
+
+// row is a row whose text is as long as told.
+func row(id, n int, fill string) []byte {
+	return fmt.Appendf(nil, `{"vote_id":%d,"comment":"%s"}`, id, strings.Repeat(fill, n))
+}
+
+// drawing changes a table at random, in ways that tables change.
+type drawing struct {
+	r    *rand.Rand
+	tab  *snapshot.Table
+	rows int // the next key
+}
+
+func (d *drawing) put(id int) {
+	d.tab.Put(key(id), row(id, 2000+d.r.IntN(8000), string(rune('a'+d.r.IntN(26)))))
+}
+
+func (d *drawing) some(n int, do func(id int)) {
+	for range n {
+		do(2 * d.r.IntN(d.rows))
+	}
+}
+
+func (d *drawing) run(n int, do func(id int)) {
+	from := d.r.IntN(d.rows)
+	for id := from; id < min(from+n, d.rows); id++ {
+		do(2 * id)
+	}
+}
+
+func (d *drawing) remove(id int) { d.tab.Delete(key(id)) }
+
+func (d *drawing) change() {
+	switch d.r.IntN(12) {
+	case 0, 1, 2, 3:
+		for range 1 + d.r.IntN(20) {
+			d.put(2 * d.rows)
+			d.rows++
+		}
+	case 4, 5, 6:
+		d.some(1+d.r.IntN(3), d.put)
+	case 7:
+		d.some(1+d.r.IntN(30), func(id int) { d.put(id + 1) })
+	case 8:
+		d.run(d.r.IntN(60), d.remove)
+	case 9:
+		d.some(1+d.r.IntN(10), d.remove)
+	case 10:
+		for id := 2 * d.rows; id > 2*(d.rows-d.r.IntN(20)) && id >= 0; id-- { // the end
+			d.remove(id)
+		}
+	case 11:
+		d.run(d.r.IntN(60), d.put)
+	}
+}
+
+// TestPatch draws changes and writes, and checks each version; a second one is written to a plain buffer.
+func TestPatch(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	dir := t.TempDir()
+	can := store.CanPatch(t, dir)
+	path := filepath.Join(dir, "feedback.json")
+	f := open(t, path)
+	d := &drawing{r: rand.New(rand.NewPCG(seed, 1)), tab: votes(0, ""), rows: 1}
+	for range 400 {
+		d.put(2 * d.rows)
+		d.rows++
+	}
+	patched, rounds := 0, 150
+	for round := range rounds {
+		for range d.r.IntN(3) {
+			d.change()
+		}
+		if round == rounds/2 {
+			d.tab.Truncate()
+			d.rows = 1
+		}
+		d.tab.Commit(snapshot.Position{LSN: 1})
+		view := d.tab.View()
+		write(t, f, view, store.ReasonChange)
+		checkPair(t, path)
+		data := read(t, path)
+		if got := unpadded(data); !bytes.Equal(got, content(t, view)) {
+			t.Fatalf("round %d: the file is not the view", round)
+		}
+		if int64(len(data)) > view.Bytes()*5/4+testPatchBytes {
+			t.Fatalf("round %d: %d bytes for rows of %d", round, len(data), view.Bytes())
+		}
+		if f.Wrote() < int64(len(data))/2 {
+			patched++
+		}
+	}
+	if can && patched < rounds/4 {
+		t.Errorf("%d of %d versions were patched", patched, rounds)
+	}
+	t.Logf("%d of %d versions were patched", patched, rounds)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if names := leftovers(t, path); names != nil {
+		t.Errorf("left over: %v", names)
+	}
+}
+
+// stamped is a table of some fifty segments in which each commit changes the first, the middle and the last row alike.
+type stamped struct {
+	tab *snapshot.Table
+	n   int
+}
+
+const stampedRows = 500
+
+func newStamped() *stamped {
+	s := &stamped{tab: votes(0, "")}
+	for i := range stampedRows {
+		s.tab.Put(key(i), row(i, 6000, "x"))
+	}
+	s.next()
+	return s
+}
+
+func (s *stamped) next() *snapshot.View {
+	s.n++
+	for _, i := range []int{0, 1, stampedRows / 3, stampedRows / 2, stampedRows - 1} {
+		s.tab.Put(key(i), fmt.Appendf(nil, `{"vote_id":%d,"comment":"%010d %s"}`, i, s.n, strings.Repeat("y", 5000+s.n*37%1000)))
+	}
+	s.tab.Commit(snapshot.Position{LSN: 1})
+	return s.tab.View()
+}
+
+// stampOf is the number of the commit that a version of a stamped file shows; an error where it shows two.
+func stampOf(data []byte) (string, error) {
+	if !bytes.HasPrefix(data, []byte("[\n{")) || !bytes.HasSuffix(data, []byte("}\n]\n")) {
+		return "", fmt.Errorf("%d bytes, not a whole file", len(data))
+	}
+	var stamp string
+	for _, i := range []int{0, 1, stampedRows / 3, stampedRows / 2, stampedRows - 1} {
+		_, rest, ok := bytes.Cut(data, fmt.Appendf(nil, `{"vote_id":%d,"comment":"`, i))
+		if !ok || len(rest) < 10 {
+			return "", fmt.Errorf("row %d is missing", i)
+		}
+		if this := string(rest[:10]); stamp == "" {
+			stamp = this
+		} else if this != stamp {
+			return "", fmt.Errorf("one file shows commits %s and %s", stamp, this)
+		}
+	}
+	if rows := bytes.Count(data, []byte("\n")); rows != stampedRows+2 {
+		return "", fmt.Errorf("%d lines", rows)
+	}
+	return stamp, nil
+}
+
+// TestPatchReaders keeps a version of the file in each way that a reader may, and has later versions written.
+func TestPatchReaders(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	store.CanPatch(t, dir)
+	path := filepath.Join(dir, "feedback.json")
+	f := open(t, path)
+	s := newStamped()
+	for range 3 {
+		write(t, f, s.next(), store.ReasonChange)
+	}
+	openFile := func() *os.File {
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	for name, keep := range map[string]func() (again func() []byte, done func()){
+		"open": func() (func() []byte, func()) {
+			file := openFile()
+			return func() []byte {
+				data, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<30))
+				if err != nil {
+					t.Error(err)
+				}
+				return data
+			}, func() { file.Close() }
+		},
+		"mapped, and closed": func() (func() []byte, func()) {
+			file := openFile()
+			defer file.Close()
+			info, _ := file.Stat()
+			data, err := unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() []byte { return bytes.Clone(data) }, func() { unix.Munmap(data) }
+		},
+		"a second name": func() (func() []byte, func()) {
+			name := filepath.Join(dir, "backup.json")
+			if err := os.Link(path, name); err != nil {
+				t.Fatal(err)
+			}
+			return func() []byte { return read(t, name) }, func() { os.Remove(name) }
+		},
+		"in a pipe, and closed": func() (func() []byte, func()) {
+			file := openFile()
+			defer file.Close()
+			var p [2]int
+			if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+			n, err := unix.Splice(int(file.Fd()), nil, p[1], nil, 64<<10, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var once sync.Once
+			data := read(t, path) // what follows the part in the pipe
+			return func() []byte {
+				once.Do(func() {
+					if _, err := io.ReadFull(os.NewFile(uintptr(p[0]), "pipe"), data[:n]); err != nil {
+						t.Error(err)
+					}
+				})
+				return data
+			}, func() { unix.Close(p[1]) }
+		},
+	} {
+		again, done := keep()
+		was, err := stampOf(read(t, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			write(t, f, s.next(), store.ReasonChange)
+			checkPair(t, path)
+			if name == "in a pipe, and closed" {
+				continue // it can be read once
+			}
+			if is, err := stampOf(again()); err != nil || is != was {
+				t.Fatalf("%s: a reader has commit %s of version %s: %v", name, is, was, err)
+			}
+		}
+		if is, err := stampOf(again()); err != nil || is != was {
+			t.Errorf("%s: a reader has commit %s of version %s: %v", name, is, was, err)
+		}
+		done()
+	}
+}
+
+// patchForEver writes versions of a stamped file as fast as it can.
+func patchForEver(args []string) error {
+	store.SetPatchBytes(testPatchBytes)
+	f, err := store.Open(args[0], owner)
+	if err != nil {
+		return err
+	}
+	s := newStamped()
+	for i := 0; ; i++ {
+		if _, err := f.Write(s.next(), store.ReasonChange); err != nil {
+			return err
+		}
+		if i == 3 {
+			fmt.Println("ready")
+		}
+	}
+}
+
+// TestPatchKill kills a writer that patches, while readers of several speeds check each version that they can catch.
+func TestPatchKill(t *testing.T) {
+	t.Parallel()
+	rounds := 25
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	first := open(t, path)
+	write(t, first, newStamped().next(), store.ReasonStart)
+	first.Close()
+	stop := make(chan struct{})
+	var versions atomic.Int64
+	var readers sync.WaitGroup
+	for _, pause := range []time.Duration{0, 50 * time.Microsecond} { // after each 64 kB
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				data, err := readSlowly(path, pause)
+				if err == nil {
+					_, err = stampOf(data)
+				}
+				if err != nil {
+					t.Errorf("a reader saw %v", err)
+					return
+				}
+				versions.Add(1)
+			}
+		})
+	}
+	func() {
+		defer readers.Wait()
+		defer close(stop)
+		for range rounds {
+			cmd := child("patch", path)
+			started(t, cmd)
+			wait := time.NewTimer(time.Duration(r.IntN(40_000)) * time.Microsecond)
+			<-wait.C // the random moment, not a condition
+			cmd.Process.Signal(syscall.SIGKILL)
+			cmd.Wait()
+			f, err := store.Open(path, owner)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := f.Found(); !ok {
+				t.Errorf("a kill is taken for damage: %s", f.Note())
+			}
+			if names := leftovers(t, path); names != nil {
+				t.Errorf("left over: %v", names)
+			}
+			m := checkPair(t, path)
+			if _, err := stampOf(read(t, path)); err != nil {
+				t.Errorf("%v (%+v)", err, m)
+			}
+			f.Close()
+		}
+	}()
+	t.Logf("%d kills, readers saw %d versions", rounds, versions.Load())
+}
+
+func readSlowly(path string, pause time.Duration) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	var data []byte
+	for buf := make([]byte, 64<<10); ; {
+		n, err := file.Read(buf)
+		data = append(data, buf[:n]...)
+		if err == io.EOF {
+			return data, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		time.Sleep(pause)
+	}
+}

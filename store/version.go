@@ -1,0 +1,150 @@
+package store
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"capture/snapshot"
+)
+
+// patchBytes is the size from which on a file is patched. A smaller one is written whole in a few milliseconds, has no
+// slack, and leaves no spare behind.
+var patchBytes int64 = 4 << 20
+
+// spareFile is the version before the current one, which has the temporary name; zero where there is none.
+type spareFile struct {
+	layout *layout
+	file   os.FileInfo
+}
+
+// version is a state of the file that is being written.
+type version struct {
+	content
+	digest *digest
+	wrote  int64 // bytes of it that went to disk
+}
+
+// newVersion lays v out, near to how the last version lies.
+func newVersion(v *snapshot.View, last written) *version {
+	var parts []snapshot.Part
+	for p := range v.Parts() {
+		parts = append(parts, p)
+	}
+	n := &version{content: content{parts: parts}}
+	switch {
+	case v.Bytes() < patchBytes || last.layout == nil || last.layout.bytes < patchBytes:
+		n.layout = newLayout(parts, exact)
+	default:
+		if n.layout = last.layout.next(parts); n.layout == nil {
+			n.layout = newLayout(parts, roomy)
+		}
+	}
+	return n
+}
+
+// writeData puts the version on disk under the temporary name, synced, in the cheapest of the ways that are safe for
+// readers. release is to be called when it has its own name, or has failed.
+func (f *File) writeData(n *version, last written, old spareFile) (info os.FileInfo, release func(), err error) {
+	patchable := n.layout.bytes >= patchBytes && last.layout != nil && last.untouched(f.path)
+	if patchable && old.layout != nil {
+		if file := openSpare(f.dataTmp(), old.file, f.path); file != nil {
+			if info, err = n.patch(file, old.layout, spareAlign, last); err != nil {
+				file.Close()
+				return nil, nil, err
+			}
+			return info, func() { file.Close() }, nil // and with it the lease ends
+		}
+	}
+	info, err = writeTmp(f.dataTmp(), f.path, func(file *os.File) (err error) {
+		if patchable && cloneFile(file, f.path) {
+			_, err = n.patch(file, last.layout, 1, last)
+			return err
+		}
+		n.wrote = n.bytes
+		n.digest, err = writeWhole(file, n.content)
+		return err
+	})
+	return info, func() {}, err
+}
+
+// patch makes the version of file, which has the layout old, and syncs it. Its digest comes of the last version's.
+func (n *version) patch(file *os.File, old *layout, align int64, last written) (os.FileInfo, error) {
+	hashed := make(chan error, 1)
+	n.digest = last.digest
+	go func() {
+		from := last.layout.bytes
+		if spans := n.differences(last.layout, 1); len(spans) > 0 {
+			from = spans[0].from
+		}
+		from = n.digest.rewind(min(from, n.bytes))
+		hashed <- n.walk(from, func(b []byte) error {
+			n.digest.Write(b)
+			return nil
+		})
+	}()
+	err := n.writeSpans(file, n.differences(old, align))
+	if err == nil {
+		err = file.Truncate(n.bytes)
+	}
+	if err == nil { // the clock of the kernel may stand still between two versions that one inode has
+		now := unix.NsecToTimeval(time.Now().UnixNano())
+		err = os.NewSyscallError("futimes", unix.Futimes(int(file.Fd()), []unix.Timeval{now, now}))
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	if herr := <-hashed; err == nil {
+		err = herr
+	}
+	if err != nil {
+		return nil, err
+	}
+	return file.Stat()
+}
+
+func (n *version) writeSpans(file *os.File, spans []span) error {
+	if len(spans) == 0 {
+		return nil
+	}
+	buf := alignedBuffer(1 << 20)
+	for _, s := range spans {
+		for s.from < s.to {
+			p := buf[:min(int64(len(buf)), s.to-s.from)]
+			if err := n.readAt(p, s.from); err != nil {
+				return err
+			}
+			if _, err := file.WriteAt(p, s.from); err != nil {
+				return err
+			}
+			s.from += int64(len(p))
+			n.wrote += int64(len(p))
+		}
+	}
+	return nil
+}
+
+// replaceData gives the file under the temporary name its own. What was there before becomes the spare, if it is the
+// last version of a large file; else it goes.
+func (f *File) replaceData(n *version, last written) (spareFile, error) {
+	if n.bytes >= patchBytes && last.layout != nil && last.layout.bytes >= patchBytes && last.untouched(f.path) {
+		if done, err := exchange(f.dataTmp(), f.path); err != nil {
+			return spareFile{}, err
+		} else if done {
+			return spareFile{last.layout, last.file}, nil
+		}
+	}
+	return spareFile{}, os.Rename(f.dataTmp(), f.path)
+}
+
+// dropSpare removes the spare, if it is there.
+func (f *File) dropSpare() {
+	if f.spare.file == nil || !f.lock.held() {
+		return
+	}
+	if there, err := os.Lstat(f.dataTmp()); err == nil && os.SameFile(there, f.spare.file) {
+		os.Remove(f.dataTmp())
+	}
+	f.spare = spareFile{}
+}
