@@ -100,8 +100,9 @@ func (l *layout) placeWithin(parts []snapshot.Part, size int64) {
 }
 
 // next lays out parts, the next state of what l holds, with as many of them as possible where they are. It is nil where
-// that would change more than a quarter of a large file, or leave more than a fifth of it empty.
-func (l *layout) next(parts []snapshot.Part) *layout {
+// that would change more than a quarter of a large file, or leave more than a fifth of it empty; rows is the bytes of all
+// parts.
+func (l *layout) next(parts []snapshot.Part, rows int64) *layout {
 	if len(l.regions) == 0 || len(parts) == 0 {
 		return nil
 	}
@@ -136,10 +137,6 @@ func (l *layout) next(parts []snapshot.Part) *layout {
 		i, j = s.regions, s.parts
 	}
 	n.bytes = n.at() + int64(len(closing))
-	rows := int64(0)
-	for _, p := range parts {
-		rows += int64(p.Bytes())
-	}
 	if n.bytes > rows+rows/4+patchBytes/4 {
 		return nil
 	}

@@ -31,7 +31,7 @@ func openSpare(path string, known os.FileInfo, current string) *os.File {
 	file := os.NewFile(uintptr(fd), path)
 	info, err := file.Stat()
 	if err == nil && os.SameFile(info, known) && info.Size() == known.Size() && info.ModTime().Equal(known.ModTime()) &&
-		replaces(fd, current) && detachesPages(fd) {
+		replaces(fd, current) && detachesPages(current) {
 		if _, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK); err == nil {
 			return file
 		}
@@ -47,14 +47,15 @@ func replaces(fd int, current string) bool {
 		is.Nlink == 1 && is.Mode == like.Mode && is.Uid == like.Uid && is.Gid == like.Gid
 }
 
-// detachesPages says whether the file lies on a file system whose direct I/O and leases are known to do what is asked.
-func detachesPages(fd int) bool {
+// detachesPages says whether the file at path lies on a file system whose leases and direct I/O are known to do what is
+// asked of them.
+func detachesPages(path string) bool {
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil || int64(fs.Type) != unix.EXT4_SUPER_MAGIC && int64(fs.Type) != unix.XFS_SUPER_MAGIC {
+	if err := unix.Statfs(path, &fs); err != nil || int64(fs.Type) != unix.EXT4_SUPER_MAGIC && int64(fs.Type) != unix.XFS_SUPER_MAGIC {
 		return false
 	}
 	var st unix.Statx_t
-	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st)
+	err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_DIOALIGN, &st)
 	if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 {
 		return err == nil // a kernel before 6.1 does not say
 	}
@@ -71,8 +72,11 @@ func cloneFile(file *os.File, path string) bool {
 	return unix.IoctlFileClone(int(file.Fd()), int(from.Fd())) == nil
 }
 
-// exchange swaps the names of two files. It is false where the system can't.
+// exchange swaps the names of two files, so that the one at b can be the next spare. It is false where that is of no use.
 func exchange(a, b string) (bool, error) {
+	if !detachesPages(a) {
+		return false, nil
+	}
 	switch err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err {
 	case nil:
 		return true, nil

@@ -29,6 +29,9 @@ type version struct {
 // newVersion lays v out, near to how the last version lies.
 func newVersion(v *snapshot.View, last written) *version {
 	var parts []snapshot.Part
+	if last.layout != nil {
+		parts = make([]snapshot.Part, 0, len(last.layout.regions)+8)
+	}
 	for p := range v.Parts() {
 		parts = append(parts, p)
 	}
@@ -37,7 +40,7 @@ func newVersion(v *snapshot.View, last written) *version {
 	case v.Bytes() < patchBytes || last.layout == nil || last.layout.bytes < patchBytes:
 		n.layout = newLayout(parts, exact)
 	default:
-		if n.layout = last.layout.next(parts); n.layout == nil {
+		if n.layout = last.layout.next(parts, v.Bytes()); n.layout == nil {
 			n.layout = newLayout(parts, roomy)
 		}
 	}
