@@ -136,8 +136,9 @@ func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (m
 		f.d.metrics.flushErrors.Inc()
 	default:
 		f.d.state.wrote(m, view, took)
-		f.d.metrics.flushed(reason, took)
-		f.d.log.Info("flushed", "reason", string(reason), "rows", m.Rows, "bytes", m.Bytes, "lsn", m.LSN, "ms", millis(took))
+		wrote := f.d.file.Wrote()
+		f.d.metrics.flushed(reason, took, wrote)
+		f.d.log.Info("flushed", "reason", string(reason), "rows", m.Rows, "bytes", m.Bytes, "bytes_written", wrote, "lsn", m.LSN, "ms", millis(took))
 	}
 	if note := f.d.file.Note(); note != "" {
 		f.d.log.Warn(note)

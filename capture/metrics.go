@@ -14,6 +14,7 @@ type metrics struct {
 	transactions prometheus.Counter
 	flushes      *prometheus.CounterVec
 	flushErrors  prometheus.Counter
+	flushBytes   prometheus.Counter
 	flushSeconds prometheus.Histogram
 	copies       prometheus.Counter
 	copySeconds  prometheus.Gauge
@@ -36,6 +37,7 @@ func newMetrics(r prometheus.Registerer, d *Daemon) *metrics {
 			Name: "capture_flushes_total", Help: "Writes of feedback.json, by reason: start, change, interval, forced, stop.",
 		}, []string{"reason"}),
 		flushErrors: counter("capture_flush_errors_total", "Writes of feedback.json that failed."),
+		flushBytes:  counter("capture_flush_written_bytes_total", "Bytes of feedback.json written to disk: all of a small file, of a large one mostly what changed."),
 		flushSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "capture_flush_duration_seconds", Help: "Time that a write of feedback.json took, syncing included.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12),
@@ -72,7 +74,7 @@ func newMetrics(r prometheus.Registerer, d *Daemon) *metrics {
 		}
 		return time.Since(*s.File.Pending).Seconds()
 	})
-	r.MustRegister(m.changes, m.transactions, m.flushes, m.flushErrors, m.flushSeconds, m.copies, m.copySeconds, m.anew, m.failures, m.differences, m.verified, sourceMetric{d}, volumeMetrics{d})
+	r.MustRegister(m.changes, m.transactions, m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.copies, m.copySeconds, m.anew, m.failures, m.differences, m.verified, sourceMetric{d}, volumeMetrics{d})
 	for _, op := range []string{"insert", "update", "delete", "truncate"} {
 		m.changes.WithLabelValues(op)
 	}
@@ -86,8 +88,9 @@ func truth(b bool) float64 {
 	return 0
 }
 
-func (m *metrics) flushed(reason store.Reason, took time.Duration) {
+func (m *metrics) flushed(reason store.Reason, took time.Duration, wrote int64) {
 	m.flushes.WithLabelValues(string(reason)).Inc()
+	m.flushBytes.Add(float64(wrote))
 	m.flushSeconds.Observe(took.Seconds())
 }
 
