@@ -20,7 +20,8 @@ import (
 
 // How often what is told.
 const (
-	statusEvery  = time.Second            // our position to the server, at the least
+	statusEvery  = time.Second            // our position to the server, at the least; more often where it waits for less
+	senderWaits  = time.Minute            // for a word of ours, where the server would wait for ever
 	answerAfter  = 100 * time.Millisecond // between two answers that bring no progress
 	checkEvery   = 2 * time.Second        // the catalog and the slot are looked at
 	slotPatience = time.Second            // for the slot, before a plain read makes a first file
@@ -45,7 +46,8 @@ type logical struct {
 	write   sync.Mutex // one status message at a time
 	told    pglogrepl.LSN
 	toldAt  time.Time
-	beaten  time.Time // when repl was last used during a copy
+	every   time.Duration // between two words to the server
+	beaten  time.Time     // when repl was last used during a copy
 	traffic traffic
 
 	applied   atomic.Uint64 // all of the stream up to there is in the Table
@@ -92,7 +94,7 @@ func (l *logical) connect(ctx context.Context) (origin snapshot.Origin, err erro
 		if system, err = pglogrepl.IdentifySystem(ctx, l.repl); err != nil {
 			return fmt.Errorf("identify the system: %w", err)
 		}
-		return l.do(ctx, fmt.Sprintf("SET idle_in_transaction_session_timeout = %d", l.d.cfg.bounds.frozen.Milliseconds()))
+		return l.agree(ctx)
 	})
 	if err != nil {
 		if l.repl != nil {

@@ -229,3 +229,29 @@ func TestShapes(t *testing.T) {
 		})
 	}
 }
+
+// TestSchemaPublication: the table is in a publication by its schema alone, which is taken out and put in again while
+// capture follows. What is written in between is in no stream.
+func TestSchemaPublication(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 20)
+	if one[int](t, conn, "SELECT current_setting('server_version_num')::int") < 150000 {
+		return // it knows no such publication
+	}
+	exec(t, conn, "CREATE PUBLICATION all_here FOR TABLES IN SCHEMA public")
+	d := start(t, config(t, url))
+	d.ready()
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('published')")
+	d.equal(conn, "votes", "vote_id")
+	exec(t, conn, `ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public; INSERT INTO votes (user_query) VALUES ('not published');
+		ALTER PUBLICATION all_here ADD TABLES IN SCHEMA public`, pgx.QueryExecModeSimpleProtocol)
+	d.follows(conn, "votes", "vote_id")
+	exec(t, conn, "ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public")
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('in none')")
+	d.follows(conn, "votes", "vote_id") // by a publication of its own
+	if n := one[int](t, conn, "SELECT count(*) FROM pg_publication WHERE pubname = 'capture_votes'"); n != 1 {
+		t.Errorf("%d publications of its own", n)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -124,10 +125,35 @@ func (l *logical) tell(force, ask bool) error {
 	return nil
 }
 
+// agree sees to how long the server waits for a word of ours before it drops the slot of a capture that is frozen: while
+// the copy is read, idle_in_transaction_session_timeout; in the stream wal_sender_timeout, which is the server's own, but
+// never none. A word must come well within it.
+func (l *logical) agree(ctx context.Context) error {
+	results, err := l.repl.Exec(ctx, fmt.Sprintf(`SET idle_in_transaction_session_timeout = %d;
+		SELECT pg_catalog.set_config(name, CASE setting WHEN '0' THEN '%d' ELSE setting END, false)
+			FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout';
+		SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`,
+		l.d.cfg.bounds.frozen.Milliseconds(), senderWaits.Milliseconds())).ReadAll()
+	if err != nil {
+		return fmt.Errorf("use the replication connection: %w", err)
+	}
+	last := results[len(results)-1]
+	if len(last.Rows) != 1 {
+		return errors.New("use the replication connection: the server does not say its wal_sender_timeout")
+	}
+	waits, err := strconv.ParseInt(string(last.Rows[0][0]), 10, 64)
+	if err != nil {
+		return fmt.Errorf("use the replication connection: wal_sender_timeout: %w", err)
+	}
+	// The server asks for a word after half of the time, and that may take a while to come.
+	l.every = min(statusEvery, max(time.Duration(waits)*time.Millisecond/4, 10*time.Millisecond))
+	return nil
+}
+
 // report sends our position regularly, from its own goroutine, so that the server hears of us while a transaction is
 // being applied; and asks for a word now and then, so that silence means something.
 func (l *logical) report(ctx context.Context) error {
-	tick := time.NewTicker(answerAfter)
+	tick := time.NewTicker(min(answerAfter, l.every/2))
 	defer tick.Stop()
 	var told, asked time.Time
 	last := pglogrepl.LSN(0)
@@ -143,7 +169,7 @@ func (l *logical) report(ctx context.Context) error {
 			}
 			at := pglogrepl.LSN(l.applied.Load())
 			ask := now.Sub(asked) >= l.d.cfg.bounds.ping
-			if !ask && at == last && now.Sub(told) < statusEvery {
+			if !ask && at == last && now.Sub(told) < l.every {
 				continue
 			}
 			if err := l.tell(true, ask); err != nil {

@@ -70,3 +70,11 @@ func clip(s string, n int) string {
 	}
 	return string(r[:n-1]) + "…"
 }
+
+// transactionsText says how many transactions were followed.
+func transactionsText(n uint64) string {
+	if n == 1 {
+		return "1 transaction followed"
+	}
+	return countText(int(n)) + " transactions followed"
+}

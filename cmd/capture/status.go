@@ -115,7 +115,7 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	line("table", join(" in ", s.Table, s.Database))
 	line("server", join(", ", prefixed("PostgreSQL ", s.ServerVersion), prefixed("system ", s.SystemID)))
 	line("source", join(" — ", s.Source, s.SourceNote))
-	line("rows", join(", ", countText(s.Rows), bytesText(s.Bytes), fmt.Sprintf("%d transactions followed", s.Transactions)))
+	line("rows", join(", ", countText(s.Rows), bytesText(s.Bytes), transactionsText(s.Transactions)))
 	line("position", join(", ", prefixed("LSN ", s.LSN), ago("committed", s.CommitTime, now)))
 	line("lag", lagText(s))
 	line("contact", ago("heard from the server", s.LastContact, now))

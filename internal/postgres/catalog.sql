@@ -24,8 +24,7 @@ WITH RECURSIVE rel AS (
 		(SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(k.collname)
 			FROM pg_catalog.pg_collation k JOIN pg_catalog.pg_namespace n ON n.oid = k.collnamespace
 			JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-			WHERE k.oid = a.attcollation AND a.attcollation <> t.typcollation) AS textcollation,
-		pg_catalog.has_column_privilege(a.attrelid, a.attnum, 'SELECT') AS readable
+			WHERE k.oid = a.attcollation AND a.attcollation <> t.typcollation) AS textcollation
 	FROM rel
 	JOIN pg_catalog.pg_attribute a ON a.attrelid = rel.oid AND a.attnum > 0 AND NOT a.attisdropped
 	LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -100,7 +99,8 @@ SELECT pg_catalog.jsonb_build_object(
 	'owner', pg_catalog.pg_get_userbyid(rel.relowner),
 	'owned', pg_catalog.pg_has_role(rel.relowner, 'USAGE'),
 	'schema_usage', pg_catalog.has_schema_privilege(rel.relnamespace, 'USAGE'),
-	'readable', (SELECT pg_catalog.bool_and(readable) FROM col),
+	'readable', pg_catalog.has_table_privilege(rel.oid, 'SELECT'),
+	'columns_readable', pg_catalog.has_any_column_privilege(rel.oid, 'SELECT'),
 	'row_security', pg_catalog.row_security_active(rel.oid),
 	'subscribed', EXISTS (SELECT FROM pg_catalog.pg_subscription_rel r WHERE r.srrelid = rel.oid),
 	'leaves', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(

@@ -158,18 +158,30 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, table *Table) (strin
 
 // PublicationMark is another one after each change of what the publication's stream has of the table, also where that
 // has been taken back since; "" where the publication is gone. It costs one statement.
-func PublicationMark(ctx context.Context, q Querier, table *Table, name string) (mark string, err error) {
-	// An entry that was changed has another xmin, one that was made anew has another oid.
-	err = q.QueryRow(ctx, `
-		SELECT COALESCE((SELECT p.oid::text || '.' || p.xmin::text || COALESCE((
-			SELECT pg_catalog.string_agg(r.oid::text || '.' || r.xmin::text, ' ' ORDER BY r.oid)
-			FROM pg_catalog.pg_publication_rel r
-			WHERE r.prpubid = p.oid AND (r.prrelid = $2::oid OR r.prrelid IN (SELECT pg_catalog.pg_partition_ancestors($2::oid::regclass)))), '')
-		FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`, name, table.OID).Scan(&mark)
+func PublicationMark(ctx context.Context, conn *pgx.Conn, table *Table, name string) (mark string, err error) {
+	err = conn.QueryRow(ctx, `
+		SELECT COALESCE((SELECT `+markOf(conn, "$2::oid")+` FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`,
+		name, table.OID).Scan(&mark)
 	if err != nil {
 		return "", Explain(fmt.Errorf("look at publication %s: %w", name, err))
 	}
 	return mark, nil
+}
+
+// markOf is SQL for the mark of publication p with regard to a table. An entry that was changed has another xmin, one that
+// was made anew has another oid. The table may be there by itself, by a table that it is a partition of, or (15 and later)
+// by the schema of either.
+func markOf(conn *pgx.Conn, table string) string {
+	entries := `
+		SELECT r.oid, r.xmin FROM pg_catalog.pg_publication_rel r JOIN whole ON r.prrelid = whole.oid WHERE r.prpubid = p.oid`
+	if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 15 {
+		entries += ` UNION ALL
+		SELECT n.oid, n.xmin FROM pg_catalog.pg_publication_namespace n
+		WHERE n.pnpubid = p.oid AND n.pnnspid IN (SELECT c.relnamespace FROM pg_catalog.pg_class c JOIN whole ON c.oid = whole.oid)`
+	}
+	return `p.oid::text || '.' || p.xmin::text || COALESCE((
+		WITH whole(oid) AS (SELECT ` + table + ` UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(` + table + `::regclass) relid)
+		SELECT ' ' || pg_catalog.string_agg(e.oid::text || '.' || e.xmin::text, ' ' ORDER BY e.oid) FROM (` + entries + `) e), '')`
 }
 
 // choose picks the publication to follow (-1 for none), and says what would make or mend capture's own.

@@ -85,6 +85,39 @@ func TestEnsurePublicationMakesAndMends(t *testing.T) {
 	}
 }
 
+// TestMarkOfSchemas: since 15 a publication may hold all tables of a schema.
+func TestMarkOfSchemas(t *testing.T) {
+	t.Parallel()
+	conn, _ := database(t, votesSQL)
+	if majorVersion(conn.PgConn().ParameterStatus("server_version")) < 15 {
+		return // it knows no such publication
+	}
+	run(t, conn, "CREATE SCHEMA other", "CREATE PUBLICATION all_here FOR TABLES IN SCHEMA public",
+		"CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE other.p1 PARTITION OF p DEFAULT")
+	for _, name := range []string{"votes", "other.p1"} {
+		mark := func() string {
+			t.Helper()
+			m, err := PublicationMark(testContext(t), conn, loadTable(t, conn, name), "all_here")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+		first := mark()
+		run(t, conn, "CREATE SCHEMA IF NOT EXISTS third", "ALTER PUBLICATION all_here ADD TABLES IN SCHEMA third",
+			"ALTER PUBLICATION all_here DROP TABLES IN SCHEMA third")
+		if mark() != first {
+			t.Errorf("%s: the mark changed without need", name)
+		}
+		run(t, conn, "ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public")
+		without := mark()
+		run(t, conn, "ALTER PUBLICATION all_here ADD TABLES IN SCHEMA public")
+		if again := mark(); without == first || again == without || again == first {
+			t.Errorf("%s: the marks are %q, without the schema %q, again with it %q", name, first, without, again)
+		}
+	}
+}
+
 func TestEnsurePublicationUsesAnotherThatServes(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL, "CREATE PUBLICATION inserts FOR TABLE votes WITH (publish = 'insert')",

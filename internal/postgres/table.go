@@ -70,10 +70,11 @@ type facts struct {
 	Owner       string      `json:"owner"`
 	Owned       bool        `json:"owned"` // by the user, or by a role whose rights the user has
 	SchemaUsage bool        `json:"schema_usage"`
-	Readable    bool        `json:"readable"`
-	RowSecurity bool        `json:"row_security"` // active for the user
-	Subscribed  bool        `json:"subscribed"`   // changed by a subscription's worker, which fires row triggers only
-	Leaves      []leafEntry `json:"leaves"`       // the partitions that hold rows
+	Readable    bool        `json:"readable"`         // as a whole, with columns that are yet to come
+	Columns     bool        `json:"columns_readable"` // some of them at least
+	RowSecurity bool        `json:"row_security"`     // active for the user
+	Subscribed  bool        `json:"subscribed"`       // changed by a subscription's worker, which fires row triggers only
+	Leaves      []leafEntry `json:"leaves"`           // the partitions that hold rows
 }
 
 type leafEntry struct {
@@ -268,11 +269,16 @@ func (t *Table) readable() error {
 			Mend: fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s;", quoteIdent(t.Schema), quoteIdent(f.User)),
 		}
 	case !f.Readable:
-		return &Problem{
+		p := &Problem{
 			What: fmt.Sprintf("no right to read table %s", name),
 			Why:  "capture reads all of its columns",
 			Mend: fmt.Sprintf("GRANT SELECT ON %s TO %s;", name.Quoted(), quoteIdent(f.User)),
 		}
+		if f.Columns {
+			p.What = fmt.Sprintf("user %s may read columns of table %s, but not the table as a whole", f.User, name)
+			p.Why = "capture locks it against changes of its definition while it copies it (ACCESS SHARE), and reads columns that are added"
+		}
+		return p
 	case f.RowSecurity:
 		return &Problem{
 			What: fmt.Sprintf("row-level security on table %s applies to user %s", name, f.User),
