@@ -5,6 +5,8 @@ COMMIT   ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 PACKAGES ?= ./...
 ARGS     ?=
 BENCH    ?= .
+ROWS     ?= 100000
+RUNS     ?= 5
 FUZZTIME ?= 30s
 VERSIONS ?= $(wildcard /usr/lib/postgresql/*/bin)
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
@@ -46,8 +48,8 @@ lint: ## check format, vet, staticcheck, known vulnerabilities and go.mod
 	esac
 	go mod tidy -diff
 
-bench: postgres ## run the benchmarks (BENCH=regexp)
-	go test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PACKAGES)
+bench: postgres ## measure capture against floors and others, into docs/performance.md (ROWS=1000000; BENCH=Latency RUNS=1 for a part)
+	CAPTURE_BENCH_ROWS=$(ROWS) go run ./internal/bench -runs $(RUNS) -bench '$(BENCH)'
 
 fuzz: postgres ## run each fuzz test for FUZZTIME (30s)
 	@for package in $$(go list $(PACKAGES)); do \

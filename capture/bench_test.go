@@ -1,12 +1,14 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -19,14 +21,6 @@ import (
 	"capture/store"
 )
 
-// generateVotes makes votes of real size: some 3 kB of JSON each.
-const generateVotes = `INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, comment, citations)
-	SELECT 'How do I ' || md5(i::text) || '?', (SELECT string_agg(md5((i * 100 + j)::text), ' ') FROM generate_series(1, 60) j),
-		jsonb_build_object('relevance', mod(i, 5), 'groundedness', 0.5, 'model', 'gpt'), ARRAY['Looks Good / Accurate & Clear'],
-		CASE WHEN mod(i, 3) = 0 THEN 'a comment ' || i END,
-		(SELECT jsonb_agg(jsonb_build_object('title', md5(j::text), 'url', 'https://example.com/' || j, 'score', j)) FROM generate_series(1, 5) j)
-	FROM generate_series(%d, %d) i`
-
 // BenchmarkFirstCopy copies 100,000 votes from Postgres into memory (encode), and reads the same with COPY to nothing
 // (copy), in turn.
 func BenchmarkFirstCopy(b *testing.B) {
@@ -34,7 +28,9 @@ func BenchmarkFirstCopy(b *testing.B) {
 	url := pgserver.Database(b)
 	conn := connect(b, url)
 	exec(b, conn, votes)
-	exec(b, conn, fmt.Sprintf(generateVotes, 1, rows))
+	if err := pgserver.FillVotes(b.Context(), conn, 1, rows); err != nil {
+		b.Fatal(err)
+	}
 	exec(b, conn, "VACUUM ANALYZE votes")
 	cfg := config(b, url)
 	var encode, bare time.Duration
@@ -68,43 +64,60 @@ type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// BenchmarkStream drains a slot that was filled before.
+// BenchmarkStream drains a slot that was filled before, and in turn the same changes by pg_recvlogical into nothing: from
+// pgoutput, which is what capture reads, and where the server has it from wal2json. CAPTURE_BENCH_ROWS says how many votes.
 func BenchmarkStream(b *testing.B) {
+	rows, err := strconv.Atoi(cmp.Or(os.Getenv("CAPTURE_BENCH_ROWS"), "100000"))
+	if err != nil {
+		b.Fatalf("CAPTURE_BENCH_ROWS: %v", err)
+	}
 	for _, c := range []struct {
-		name     string
-		rows, tx int
-	}{{"tx=1", 100_000, 1}, {"tx=100", 200_000, 100}, {"tx=200000", 200_000, 200_000}} {
-		b.Run(c.name, func(b *testing.B) { benchmarkStream(b, c.rows, c.tx) })
+		name         string
+		perTx, words int
+	}{
+		{"long/tx=single", 1, 60}, {"long/tx=hundreds", 100, 60}, {"long/tx=whole", rows, 60},
+		{"short/tx=single", 1, 8}, {"short/tx=hundreds", 100, 8}, {"short/tx=whole", rows, 8},
+	} {
+		b.Run(c.name, func(b *testing.B) { benchmarkStream(b, rows, c.perTx, c.words) })
 	}
 }
 
-func benchmarkStream(b *testing.B, rows, perTx int) {
+// fillProcedure writes votes, of 3 kB where the answers have 60 words and of 1 kB with 8. The answers take turns, since
+// making each would take longer than writing it.
+const fillProcedure = `CREATE PROCEDURE fill(transactions int, votes int, words int) LANGUAGE plpgsql AS $$
+	DECLARE
+		answers text[] := (SELECT array_agg((SELECT string_agg(md5((i * 100 + j)::text), ' ') FROM generate_series(1, words) j)) FROM generate_series(1, 50) i);
+		sources jsonb := (SELECT jsonb_agg(jsonb_build_object('title', md5(j::text), 'url', 'https://example.com/' || j, 'score', j)) FROM generate_series(1, 5) j);
+	BEGIN
+		FOR n IN 1..transactions LOOP
+			INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, citations)
+				SELECT 'How do I ' || n || '?', answers[1 + mod(n + i, 50)], '{"relevance": 4, "groundedness": 0.5}', '{Looks Good / Accurate & Clear}', sources
+				FROM generate_series(1, votes) i;
+			COMMIT;
+		END LOOP;
+	END $$`
+
+func benchmarkStream(b *testing.B, rows, perTx, words int) {
 	url := pgserver.Database(b)
 	conn := connect(b, url)
 	exec(b, conn, votes)
-	exec(b, conn, fmt.Sprintf(`CREATE PROCEDURE fill() LANGUAGE plpgsql AS $$ BEGIN
-		FOR n IN 1..%d LOOP
-			INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags)
-				SELECT 'q', repeat('x', 300), '{"a": 1}', '{good}' FROM generate_series(1, %d);
-			COMMIT;
-		END LOOP; END $$`, rows/perTx, perTx))
+	exec(b, conn, fillProcedure)
 	cfg := config(b, url)
-	cfg.Logger = hclog.NewNullLogger()
+	cfg.Logger, cfg.MaxWAL = hclog.NewNullLogger(), 1<<40
 	file, err := store.Open(filepath.Join(b.TempDir(), "feedback.json"), store.Owner{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer file.Close()
-	var took, bare time.Duration
-	var bytes int64
+	took := make(map[string]time.Duration)
 	var allocs uint64
 	for b.Loop() {
 		exec(b, conn, "TRUNCATE votes")
 		t := snapshot.NewTable()
 		l := newLogical(New(cfg, file))
 		enc := slotBefore(b, l, t)
-		exec(b, conn, "SELECT pg_create_logical_replication_slot('bare_'||pg_backend_pid(), 'pgoutput')")
-		exec(b, conn, "CALL fill()")
+		plugins := bareSlots(b, conn)
+		exec(b, conn, "CALL fill($1, $2, $3)", rows/perTx, perTx, words)
 		var target pglogrepl.LSN
 		if err := l.side.ask(b.Context(), func(ctx context.Context, c *pgx.Conn) (err error) {
 			target, err = insertPosition(ctx, c)
@@ -125,28 +138,51 @@ func benchmarkStream(b *testing.B, rows, perTx int) {
 			case <-time.After(time.Millisecond):
 			}
 		}
-		took += time.Since(start)
+		took["capture"] += time.Since(start)
 		runtime.ReadMemStats(&after)
-		allocs, bytes = after.Mallocs-before.Mallocs, t.View().Bytes()
+		allocs += after.Mallocs - before.Mallocs
+		if n := t.View().Rows(); n != rows {
+			b.Fatalf("%d rows came of %d", n, rows)
+		}
 		cancel()
 		<-done
-		bare += recvlogical(b, url, conn, l.publication, target)
 		l.hangUp()
 		l.side.close()
+		for plugin, slot := range plugins {
+			took[plugin] += recvlogical(b, url, conn, plugin, slot, l.publication, target)
+		}
 	}
-	n := float64(b.N)
-	b.ReportMetric(float64(rows)*n/took.Seconds(), "rows/s")
-	b.ReportMetric(float64(rows/perTx)*n/took.Seconds(), "tx/s")
-	b.ReportMetric(float64(bytes)*n/took.Seconds()/1e6, "MB/s")
-	b.ReportMetric(float64(allocs)/float64(rows), "allocs/row")
-	if bare > 0 {
-		b.ReportMetric(bare.Seconds()/took.Seconds(), "×pg_recvlogical")
+	drained := float64(rows * b.N)
+	for name, t := range took {
+		if t > 0 {
+			b.ReportMetric(drained/t.Seconds(), name+"-rows/s")
+		}
+	}
+	b.ReportMetric(float64(allocs)/drained, "allocs/row")
+	b.ReportMetric(float64(allocs)/drained*float64(perTx), "allocs/tx")
+	if bare := took["pgoutput"]; bare > 0 {
+		b.ReportMetric(bare.Seconds()/took["capture"].Seconds(), "×pg_recvlogical")
 	}
 }
 
-// recvlogical drains a slot with the same changes by pg_recvlogical into nothing; 0 where the machine has none.
-func recvlogical(b *testing.B, url string, conn *pgx.Conn, publication string, target pglogrepl.LSN) time.Duration {
-	slot := fmt.Sprint("bare_", conn.PgConn().PID())
+// bareSlots makes a slot of each output plugin that the server has, and returns their names by the plugins'.
+func bareSlots(b *testing.B, conn *pgx.Conn) map[string]string {
+	b.Helper()
+	slots := make(map[string]string)
+	for _, plugin := range []string{"pgoutput", "wal2json"} {
+		slot := fmt.Sprint(plugin, "_", conn.PgConn().PID())
+		if _, err := conn.Exec(b.Context(), "SELECT pg_create_logical_replication_slot($1, $2)", slot, plugin); err == nil {
+			slots[plugin] = slot
+		} else if plugin == "pgoutput" {
+			b.Fatal(err)
+		}
+	}
+	return slots
+}
+
+// recvlogical drains a slot by pg_recvlogical into nothing, and drops it; 0 where the machine has no such program.
+func recvlogical(b *testing.B, url string, conn *pgx.Conn, plugin, slot, publication string, target pglogrepl.LSN) time.Duration {
+	b.Helper()
 	defer exec(b, conn, "SELECT pg_drop_replication_slot($1)", slot)
 	bin, err := pgserver.Bin()
 	if err != nil {
@@ -156,11 +192,16 @@ func recvlogical(b *testing.B, url string, conn *pgx.Conn, publication string, t
 	if _, err := os.Stat(program); err != nil {
 		return 0
 	}
+	args := []string{"-d", url, "--slot", slot, "--start", "--no-loop", "-f", os.DevNull, "--endpos", target.String()}
+	switch plugin {
+	case "pgoutput":
+		args = append(args, "-o", "proto_version=1", "-o", "publication_names="+publication)
+	case "wal2json":
+		args = append(args, "-o", "format-version=2") // a line a row: the other one ends where a transaction has a GB
+	}
 	start := time.Now()
-	out, err := osexec.CommandContext(b.Context(), program, "-d", url, "--slot", slot, "--start", "--no-loop", "-f", os.DevNull,
-		"--endpos", target.String(), "-o", "proto_version=1", "-o", "publication_names="+publication).CombinedOutput()
-	if err != nil {
-		b.Fatalf("pg_recvlogical: %v: %s", err, out)
+	if out, err := osexec.CommandContext(b.Context(), program, args...).CombinedOutput(); err != nil {
+		b.Fatalf("pg_recvlogical (%s): %v: %s", plugin, err, out)
 	}
 	return time.Since(start)
 }

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Figures of several runs become medians, ratios and a verdict.
+func TestTable(t *testing.T) {
+	t.Parallel()
+	found := make(results)
+	err := found.read(strings.NewReader(`goos: linux
+BenchmarkFirstCopy-2   1  1 ns/op  2.0 COPY-s  3.0 capture-s
+BenchmarkFirstCopy-2   1  1 ns/op  4.0 COPY-s  1.0 capture-s
+BenchmarkFirstCopy-2   1  1 ns/op  2.5 COPY-s  2.0 capture-s
+BenchmarkStream/long/tx=single-2  1  1 ns/op  9000 capture-rows/s  10000 pgoutput-rows/s
+BenchmarkMemory-2  1  1 ns/op  1.5 copied/file
+PASS
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := table(found)
+	for _, want := range []string{
+		"| capture | 2.00 s (1.00–3.00) | COPY in binary to nothing: 2.50 s (2.00–4.00) | 0.80 | at most 1: reached |",
+		"| capture | 9,000 rows/s (9,000–9,000) | pg_recvlogical to nothing: 10,000 rows/s (10,000–10,000) | 0.90 | at least 0.95: **missed** |",
+		"| capture | 1.50 × (1.50–1.50) | the file's size | 1.50 | at most 1.2: **missed** |",
+		"| pg_dump to nothing | not measured here |",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the table lacks %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Log(got)
+	}
+}
+
+// The documentation has the place for the table, and a second run takes the place of the first.
+func TestInsert(t *testing.T) {
+	t.Parallel()
+	content, err := os.ReadFile("../../docs/performance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := filepath.Join(t.TempDir(), "performance.md")
+	if err := os.WriteFile(doc, content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"first figures\n", "second figures\n"} {
+		if err := insert(doc, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _, _ := strings.Cut(string(content), tableBegins)
+	_, after, _ := strings.Cut(string(content), tableEnds)
+	if want := before + tableBegins + "\nsecond figures\n\n" + tableEnds + after; string(got) != want {
+		t.Errorf("the documentation is now\n%s", got)
+	}
+}

@@ -1,0 +1,23 @@
+package pgserver
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// FillVotes makes the votes from number from to number to, of real size: some 3 kB of JSON each. The same numbers make the
+// same votes.
+func FillVotes(ctx context.Context, conn *pgx.Conn, from, to int) error {
+	_, err := conn.Exec(ctx, fmt.Sprintf(`INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, comment, citations)
+	SELECT 'How do I ' || md5(i::text) || '?', (SELECT string_agg(md5((i * 100 + j)::text), ' ') FROM generate_series(1, 60) j),
+		jsonb_build_object('relevance', mod(i, 5), 'groundedness', 0.5, 'model', 'gpt'), ARRAY['Looks Good / Accurate & Clear'],
+		CASE WHEN mod(i, 3) = 0 THEN 'a comment ' || i END,
+		(SELECT jsonb_agg(jsonb_build_object('title', md5(j::text), 'url', 'https://example.com/' || j, 'score', j)) FROM generate_series(1, 5) j)
+	FROM generate_series(%d, %d) i`, from, to))
+	if err != nil {
+		return fmt.Errorf("make votes %d to %d: %w", from, to, err)
+	}
+	return nil
+}
