@@ -40,6 +40,7 @@ type Config struct {
 	AlertAfter     time.Duration // how long trouble lasts before it is posted
 	Verify         Verify        // compares the captured rows with the table; nil for never
 	VerifyInterval time.Duration // between comparisons
+	Recall         Recall        // reads what the file holds at the start; nil for never
 	Keep           store.Keep    // the states of the file that are kept beside it, one each FlushInterval
 	PollInterval   time.Duration // between reads of the whole table, where nothing better is to be had; a minute where zero
 	Version        string
@@ -80,7 +81,8 @@ type Daemon struct {
 	state   *state
 	metrics *metrics
 
-	current atomic.Pointer[context.CancelCauseFunc] // ends the source that runs
+	current  atomic.Pointer[context.CancelCauseFunc] // ends the source that runs
+	recalled atomic.Pointer[snapshot.View]           // of an earlier run
 }
 
 // New makes a Daemon that keeps file. Run starts it.
@@ -118,6 +120,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.cfg.AlertURL != "" {
 		g.Go(func() error { return guarded(d.log, "alert", func() error { return newAlerter(d).run(ctx) }) })
 	}
+	g.Go(func() error {
+		return guarded(d.log, "recall the rows of an earlier run", func() error { return d.recall(ctx) })
+	})
 	if d.cfg.Verify != nil && d.cfg.VerifyInterval > 0 {
 		g.Go(func() error { return guarded(d.log, "verify", func() error { return d.verify(ctx) }) })
 	}
@@ -153,6 +158,3 @@ func (d *Daemon) Snapshot(ctx context.Context) (Flushed, error) {
 		Rows: m.Rows, Bytes: m.Bytes, LSN: m.LSN, SHA256: m.SHA256, Path: d.file.Path(), Millis: millis(time.Since(start)),
 	}, nil
 }
-
-// View is the last committed state, nil before the first copy.
-func (d *Daemon) View() *snapshot.View { return d.table.View() }

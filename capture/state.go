@@ -180,6 +180,23 @@ func (s *state) following(ctx context.Context) (Source, error) {
 	}
 }
 
+// until waits for a State; it is false where ctx ended first.
+func (s *state) until(ctx context.Context, is func(state string) bool) bool {
+	for {
+		s.mu.Lock()
+		now, change := s.status.State, s.change
+		s.mu.Unlock()
+		if is(now) {
+			return true
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
 // current says whether src is the source in use.
 func (s *state) current(src Source) bool {
 	s.mu.Lock()
@@ -242,14 +259,16 @@ func utc(t time.Time) *time.Time {
 
 // Status is how things are now.
 func (d *Daemon) Status() Status {
-	view := d.table.View()
+	view, shown := d.table.View(), d.View()
 	s := d.state
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.status
 	st.Transactions = s.transactions.Load()
+	if shown != nil {
+		st.Rows, st.Bytes = shown.Rows(), shown.Bytes()
+	}
 	if view != nil {
-		st.Rows, st.Bytes = view.Rows(), view.Bytes()
 		if at := view.Position(); at.LSN > 0 {
 			st.LSN = at.LSN.String()
 			if !at.CommitTime.IsZero() {

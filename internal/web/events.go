@@ -170,7 +170,7 @@ type rowEvents struct {
 }
 
 func (e *rowEvents) next(v *snapshot.View) []byte {
-	if v == nil || e.began && v.Version() == e.version {
+	if v == nil || e.began && v.Version() == e.version && v.Shape().Fingerprint == e.shape {
 		return nil
 	}
 	before := *e

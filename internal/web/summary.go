@@ -24,12 +24,16 @@ const (
 // counts is what a walk over all rows found.
 type counts struct {
 	version uint64
+	shape   string // its fingerprint
 	rows    int
 	days    map[[10]byte]*day
 	tags    map[string]int
 	moreTag int // tags beyond maxTags
 	bare    int // rows without a tag
 }
+
+// of says whether the counts are those of t. The rows of an earlier run have another shape than any table.
+func (c *counts) of(t table) bool { return c.version == t.Version() && c.shape == t.Shape().Fingerprint }
 
 type day struct {
 	Day      string `json:"day"`
@@ -57,7 +61,7 @@ type summaries struct {
 // of is the counts of t, or older ones where those take too long; nil where there are none at all yet.
 func (s *summaries) of(t table, stop <-chan struct{}) *counts {
 	s.mu.Lock()
-	if s.last != nil && s.last.version == t.Version() {
+	if s.last != nil && s.last.of(t) {
 		defer s.mu.Unlock()
 		return s.last
 	}
@@ -92,7 +96,7 @@ func (s *summaries) of(t table, stop <-chan struct{}) *counts {
 
 // count walks over all rows, nil where stop ends it.
 func count(t table, stop <-chan struct{}) *counts {
-	c := &counts{version: t.Version(), days: map[[10]byte]*day{}, tags: map[string]int{}}
+	c := &counts{version: t.Version(), shape: t.Shape().Fingerprint, days: map[[10]byte]*day{}, tags: map[string]int{}}
 	for _, line := range t.From(nil) {
 		if c.rows++; c.rows%4096 == 0 {
 			select {
@@ -235,7 +239,7 @@ func (s *Server) summarize(w http.ResponseWriter, _ *http.Request) {
 		a.Columns = append(a.Columns, summaryColumn{c.Name, c.TypeName, t.roles[i], slices.Contains(t.shape.Key, i)})
 	}
 	if c := s.summary.of(t, s.stopping); c != nil {
-		a.Current = c.version == t.Version()
+		a.Current = c.of(t)
 		if t.time >= 0 {
 			a.Days = c.lastDays(time.Now().UTC())
 		}
