@@ -74,8 +74,8 @@ func (f *flusher) run(ctx context.Context, followed <-chan struct{}) error {
 		case <-ctx.Done():
 			<-followed
 			return f.last(s)
-		case <-f.d.table.Changed():
-			s.changed(time.Now())
+		case at := <-f.d.table.Changed():
+			s.changed(at)
 			f.d.state.pending(s.pending)
 		case r := <-f.requests:
 			requests = append(requests, r)
@@ -96,8 +96,8 @@ func (f *flusher) run(ctx context.Context, followed <-chan struct{}) error {
 // last is the flush at the end.
 func (f *flusher) last(s *schedule) error {
 	select {
-	case <-f.d.table.Changed():
-		s.changed(time.Now())
+	case at := <-f.d.table.Changed():
+		s.changed(at)
 	default:
 	}
 	if s.pending.IsZero() && f.d.state.fileError() == "" {
@@ -114,6 +114,10 @@ func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (m
 	start := time.Now()
 	pending := s.pending
 	s.pending = time.Time{}
+	select {
+	case <-f.d.table.Changed(): // the View has it; what comes after says so anew
+	default:
+	}
 	view := f.d.table.View()
 	if view == nil {
 		err = fmt.Errorf("flush feedback.json: there is no copy of the table yet")
@@ -180,10 +184,10 @@ func (s *schedule) begin(now time.Time) {
 	s.period, s.periodRan = now.Truncate(s.interval), now
 }
 
-// changed notes that the table has changed.
-func (s *schedule) changed(now time.Time) {
+// changed notes that the table changed at that time, which may have been during a write.
+func (s *schedule) changed(at time.Time) {
 	if s.pending.IsZero() {
-		s.pending = now
+		s.pending = at
 	}
 }
 

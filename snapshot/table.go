@@ -3,6 +3,7 @@ package snapshot
 import (
 	"bytes"
 	"sync"
+	"time"
 )
 
 // A transaction is held aside until its Commit while it is small. A larger one is applied as it comes, after the last
@@ -17,7 +18,7 @@ const (
 type Table struct {
 	segmentBytes, groupSize int
 
-	changed chan struct{}
+	changed chan time.Time
 
 	mu       sync.Mutex
 	view     *View // the last committed state, nil while it has to be made from groups
@@ -52,11 +53,12 @@ func NewTable() *Table {
 }
 
 func newTable(segmentBytes, groupSize int) *Table {
-	return &Table{segmentBytes: segmentBytes, groupSize: groupSize, changed: make(chan struct{}, 1), epoch: 1}
+	return &Table{segmentBytes: segmentBytes, groupSize: groupSize, changed: make(chan time.Time, 1), epoch: 1}
 }
 
-// Changed has a value after each Commit that the receiver has not yet seen; several fold into one.
-func (t *Table) Changed() <-chan struct{} { return t.changed }
+// Changed has a value after each Commit that the receiver has not yet seen; several fold into one, which is the time of
+// the first.
+func (t *Table) Changed() <-chan time.Time { return t.changed }
 
 // Load opens a transaction that replaces the whole table, and its shape: a copy. What was held of an open transaction is
 // dropped. Readers see the old state until Commit. Rows that come again as they were are not stored again, so that a
@@ -127,9 +129,8 @@ func (t *Table) Commit(at Position) {
 	t.position = at
 	t.commits++
 	t.mu.Unlock()
-	select {
-	case t.changed <- struct{}{}:
-	default:
+	if len(t.changed) == 0 { // nobody else sends
+		t.changed <- time.Now()
 	}
 }
 

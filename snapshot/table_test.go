@@ -265,3 +265,28 @@ func BenchmarkTable(b *testing.B) {
 		})
 	}
 }
+
+// Changed says when the first of the changes was committed that nobody has asked for yet, however late it is asked.
+func TestChanged(t *testing.T) {
+	t.Parallel()
+	table := NewTable()
+	commit := func() (before, after time.Time) {
+		before = time.Now()
+		table.Commit(Position{})
+		return before, time.Now()
+	}
+	for range 2 {
+		before, after := commit()
+		for time.Now().Equal(after) { // so that the next one is later
+		}
+		commit()
+		if at := <-table.Changed(); at.Before(before) || at.After(after) {
+			t.Errorf("changed at %s, want between %s and %s", at, before, after)
+		}
+		select {
+		case at := <-table.Changed():
+			t.Errorf("changed again, at %s", at)
+		default:
+		}
+	}
+}

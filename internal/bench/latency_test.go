@@ -22,7 +22,7 @@ func BenchmarkLatency(b *testing.B) {
 	)
 	url := database(b, votes)
 	conn := connect(b, url)
-	var latencies, plain []float64
+	var latencies, writes, plain []float64
 	for b.Loop() {
 		sql(b, conn, "UPDATE votes SET comment = '-1' WHERE vote_id = 1")
 		d := start(b, url, "--flush-delay="+delay.String())
@@ -47,9 +47,10 @@ func BenchmarkLatency(b *testing.B) {
 			}
 		}()
 		for seen := -1; seen < commits-1; {
-			at := d.flushed("change").at
+			f := d.flushed("change")
+			writes = append(writes, f.Millis)
 			for last := marker(b, d.path); seen < last; seen++ {
-				latencies = append(latencies, millis(at.Sub(<-committed)))
+				latencies = append(latencies, millis(f.at.Sub(<-committed)))
 			}
 		}
 		select {
@@ -61,6 +62,7 @@ func BenchmarkLatency(b *testing.B) {
 	}
 	for name, q := range map[string]float64{"p50-ms": 0.5, "p99-ms": 0.99} {
 		b.ReportMetric(quantile(latencies, q), name)
+		b.ReportMetric(quantile(writes, q), "write-"+name)
 		b.ReportMetric(quantile(plain, q)+millis(delay), "floor-"+name)
 	}
 }
