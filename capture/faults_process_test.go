@@ -220,8 +220,15 @@ func (c *child) stop() int {
 // TestKilledAnywhere kills the process again and again under load, at random moments of its copies, streams, writes and
 // renames, while a reader from outside checks every version of the file that it catches: each is whole, and shows one
 // state that the database had, never an older one after a newer one. CAPTURE_TEST_KILLS sets the number of rounds, else
-// there are a hundred, or as many as half a minute allows.
+// there are a hundred, or as many as half a minute allows. The large file is one that is patched.
 func TestKilledAnywhere(t *testing.T) {
+	t.Parallel()
+	t.Run("small file", func(t *testing.T) { killAnywhere(t, 0) })
+	t.Run("large file", func(t *testing.T) { killAnywhere(t, 800) })
+}
+
+// killAnywhere does that to a table with so many votes of 6 kB besides those that come and go.
+func killAnywhere(t *testing.T, bulk int) {
 	t.Parallel()
 	rounds, until := 100, time.Now().Add(30*time.Second)
 	if n, err := strconv.Atoi(os.Getenv("CAPTURE_TEST_KILLS")); err == nil {
@@ -234,7 +241,9 @@ func TestKilledAnywhere(t *testing.T) {
 	conn := connect(t, url)
 	table(t, conn, 300)
 	// Each transaction leaves the number of rows, and a number that only goes up, in vote 0.
-	exec(t, conn, `INSERT INTO votes (vote_id, user_query) VALUES (0, '0 300')`)
+	exec(t, conn, fmt.Sprintf(`INSERT INTO votes (vote_id, user_query) VALUES (0, '0 %d')`, 300+bulk))
+	exec(t, conn, fmt.Sprintf(`INSERT INTO votes (vote_id, bot_response)
+		SELECT 1000 + i, (SELECT string_agg(md5((i * 200 + j)::text), '') FROM generate_series(1, 190) j) FROM generate_series(0, %d) i`, bulk-1))
 	ctx, end := context.WithCancel(context.Background())
 	defer end()
 	var wg sync.WaitGroup
@@ -245,7 +254,8 @@ func TestKilledAnywhere(t *testing.T) {
 			_, err := writer.Exec(context.Background(), fmt.Sprintf(`
 				DELETE FROM votes WHERE vote_id BETWEEN 1 AND %d;
 				INSERT INTO votes (vote_id, user_query, bot_response) SELECT i, %d, repeat(md5(i::text), 8) FROM generate_series(1, %d) i;
-				UPDATE votes SET user_query = '%d ' || (SELECT count(*) - 1 FROM votes) WHERE vote_id = 0`, 1+i%40, i, i%40, i))
+				UPDATE votes SET comment = repeat('c', %d) WHERE vote_id = 1000 + %d;
+				UPDATE votes SET user_query = '%d ' || (SELECT count(*) - 1 FROM votes) WHERE vote_id = 0`, 1+i%40, i, i%40, i%300, i*37%(bulk+1), i))
 			if err != nil && !strings.Contains(err.Error(), "duplicate key") {
 				t.Errorf("write: %v", err)
 				return
