@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -31,11 +32,14 @@ func main() {
 func measure(runs int, only, doc string) error {
 	m := machine()
 	found := make(results)
-	for _, part := range []struct{ folder, bench string }{{"./internal/bench", "."}, {"./capture", "^BenchmarkStream$"}} {
-		if only != "." {
-			part.bench = only
-		}
-		if err := run(found, part.folder, part.bench, runs); err != nil {
+	if err := run(found, "./internal/bench", only, runs); err != nil {
+		return err
+	}
+	name, parts, _ := strings.Cut(only, "/")
+	if stream, err := regexp.MatchString(name, "BenchmarkStream"); err != nil {
+		return err
+	} else if stream {
+		if err := run(found, "./capture", "^BenchmarkStream$/"+parts, runs); err != nil {
 			return err
 		}
 	}
