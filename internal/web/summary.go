@@ -33,7 +33,9 @@ type counts struct {
 }
 
 // of says whether the counts are those of t. The rows of an earlier run have another shape than any table.
-func (c *counts) of(t table) bool { return c.version == t.Version() && c.shape == t.Shape().Fingerprint }
+func (c *counts) of(t table) bool {
+	return c.version == t.Version() && c.shape == t.Shape().Fingerprint
+}
 
 type day struct {
 	Day      string `json:"day"`
