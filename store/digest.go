@@ -62,8 +62,8 @@ const (
 
 // writeWhole writes c to file, and hashes it on another goroutine meanwhile, so that a large file takes as long as the
 // slower of the two and not as both.
-func writeWhole(file *os.File, c content) (d *digest, err error) {
-	d = newDigest()
+func writeWhole(file *os.File, c content) (_ *digest, err error) {
+	d := newDigest()
 	full := make(chan []byte, chunks) // to the hasher
 	free := make(chan []byte, chunks) // from it
 	for range chunks {
