@@ -65,7 +65,9 @@ func readTable(ctx context.Context, cfg Config, source string, t *snapshot.Table
 		t.Rollback()
 		return err
 	}
-	t.Commit(snapshot.Position{})
+	if err := t.Commit(snapshot.Position{}); err != nil {
+		return fmt.Errorf("copy table %s: %w", c.tab.Name(), err)
+	}
 	cfg.Logger.Info("read", "table", c.tab.Name().String(), "rows", w.rows, "bytes", w.bytes, "ms", millis(time.Since(w.start)))
 	return nil
 }

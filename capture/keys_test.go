@@ -11,8 +11,8 @@ import (
 
 // first is the first row of a view.
 func first(v *snapshot.View) (key snapshot.Key, line []byte) {
-	for key, line := range v.From(nil) {
-		return key, line
+	for row := range v.From(nil) {
+		return row.Key, row.Line
 	}
 	return nil, nil
 }

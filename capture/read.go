@@ -138,7 +138,9 @@ func (r *tableReader) whole(ctx context.Context, t *snapshot.Table, why string) 
 		t.Rollback()
 		return err
 	}
-	t.Commit(snapshot.Position{})
+	if err := t.Commit(snapshot.Position{}); err != nil {
+		return fmt.Errorf("copy table %s: %w", r.tab.Name(), err)
+	}
 	r.took = time.Since(w.start)
 	r.d.state.copied(r.took)
 	r.d.metrics.copies.Inc()
@@ -180,7 +182,9 @@ func (r *tableReader) rows(ctx context.Context, t *snapshot.Table, keys [][]stri
 		return nil, fmt.Errorf("read rows of table %s by their keys: %w", r.tab.Name(), err)
 	}
 	if x.changes() > 0 {
-		t.Commit(snapshot.Position{})
+		if err := t.Commit(snapshot.Position{}); err != nil {
+			return nil, fmt.Errorf("commit to memory: %w", err)
+		}
 	}
 	return x, nil
 }
@@ -200,7 +204,10 @@ func (r *tableReader) apply(ctx context.Context, t *snapshot.Table, keys [][]str
 			break
 		}
 		found[string(key)] = true
-		old := t.Get(key)
+		var old []byte
+		if old, err = t.Get(key); err != nil {
+			break
+		}
 		if bytes.Equal(old, line) {
 			continue
 		}
@@ -225,7 +232,14 @@ func (r *tableReader) apply(ctx context.Context, t *snapshot.Table, keys [][]str
 		if key, err = r.enc.AppendKey(key[:0], values); err != nil {
 			return nil, err
 		}
-		if !found[string(key)] && t.Get(key) != nil {
+		if found[string(key)] {
+			continue
+		}
+		old, err := t.Get(key)
+		if err != nil {
+			return nil, err
+		}
+		if old != nil {
 			x.Deletes++
 			x.noteKey(key)
 			t.Delete(key)

@@ -137,7 +137,9 @@ func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot pglogrepl.Cr
 	if err != nil {
 		return nil, err
 	}
-	t.Commit(snapshot.Position{LSN: start})
+	if err := t.Commit(snapshot.Position{LSN: start}); err != nil {
+		return nil, fmt.Errorf("copy table %s: %w", l.tab.Name(), err)
+	}
 	l.applied.Store(uint64(start))
 	took := time.Since(w.start)
 	l.state.copied(took)

@@ -125,7 +125,9 @@ func (s *stream) commit() error {
 		s.table.Advance(snapshot.Position{LSN: s.tx.LSN, CommitTime: s.tx.CommitTime})
 		return nil
 	}
-	s.table.Commit(snapshot.Position{LSN: s.tx.LSN, CommitTime: s.tx.CommitTime})
+	if err := s.table.Commit(snapshot.Position{LSN: s.tx.LSN, CommitTime: s.tx.CommitTime}); err != nil {
+		return fmt.Errorf("commit to memory: %w", err)
+	}
 	s.onTx(&s.tx)
 	return nil
 }
@@ -212,10 +214,12 @@ func (s *stream) apply(kind byte, had, whole bool) (err error) {
 	if kind == 'D' {
 		s.tx.Deletes++
 		s.tx.noteKey(s.oldKey)
-		if s.leave(whole) {
-			return nil
+		if left, err := s.leave(whole); left || err != nil {
+			return err
 		}
-		if s.table.Get(s.oldKey) == nil {
+		if line, err := s.table.Get(s.oldKey); err != nil {
+			return err
+		} else if line == nil {
 			return errUnknownRow
 		}
 		s.table.Delete(s.oldKey)
@@ -234,14 +238,21 @@ func (s *stream) apply(kind byte, had, whole bool) (err error) {
 		s.tx.Updates++
 	}
 	moved := had && !bytes.Equal(s.oldKey, s.key)
-	left := moved && s.leave(whole)
+	left := false
+	if moved {
+		if left, err = s.leave(whole); err != nil {
+			return err
+		}
+	}
 	var old []byte
-	switch {
-	case kind == 'I':
-	case moved:
-		old = s.table.Get(s.oldKey)
-	default:
-		old = s.table.Get(s.key)
+	if kind == 'U' {
+		key := s.key
+		if moved {
+			key = s.oldKey
+		}
+		if old, err = s.table.Get(key); err != nil {
+			return err
+		}
 	}
 	if kind == 'U' && old == nil && !left {
 		return errUnknownRow
@@ -253,7 +264,9 @@ func (s *stream) apply(kind byte, had, whole bool) (err error) {
 		s.table.Delete(s.oldKey)
 	}
 	if moved || kind == 'I' {
-		s.displace()
+		if err := s.displace(); err != nil {
+			return err
+		}
 	}
 	s.table.Put(s.key, s.line)
 	return nil
@@ -300,28 +313,33 @@ func (s *stream) encode(old []byte) (err error) {
 }
 
 // displace sets a row aside whose key the new one takes: it can only be on its way to another key.
-func (s *stream) displace() {
+func (s *stream) displace() error {
 	if s.tab.Immediate {
-		return
+		return nil
 	}
-	if line := s.table.Get(s.key); line != nil {
+	line, err := s.table.Get(s.key)
+	if line != nil {
 		if s.displaced == nil {
 			s.displaced = map[string][][]byte{}
 		}
 		s.displaced[string(s.key)] = append(s.displaced[string(s.key)], bytes.Clone(line))
 	}
+	return err
 }
 
 // leave takes the row that the old tuple describes from those set aside, and says whether it was there.
-func (s *stream) leave(whole bool) bool {
+func (s *stream) leave(whole bool) (bool, error) {
 	lines := s.displaced[string(s.oldKey)]
 	if len(lines) == 0 || !whole {
-		return false
+		return false, nil
 	}
-	current := s.table.Get(s.oldKey)
+	current, err := s.table.Get(s.oldKey)
+	if err != nil {
+		return false, err
+	}
 	line, err := s.enc.AppendRow(nil, s.old, current)
 	if err != nil {
-		return false
+		return false, nil
 	}
 	for i := range lines {
 		if bytes.Equal(lines[i], line) {
@@ -329,10 +347,10 @@ func (s *stream) leave(whole bool) bool {
 			if s.displaced[string(s.oldKey)] = lines; len(lines) == 0 {
 				delete(s.displaced, string(s.oldKey))
 			}
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return false, nil
 }
 
 func (s *stream) truncate(r *reader) error {

@@ -2,7 +2,7 @@ package snapshot
 
 import (
 	"bytes"
-	"encoding/binary"
+	"slices"
 	"sync/atomic"
 )
 
@@ -16,48 +16,144 @@ const (
 // terminator parts the lines. It lies in memory behind each, so that runs of rows are written as they are.
 const terminator = ",\n"
 
-// entry says where a row's key and line lie in its segment. No pointers: the collector passes over the rows.
-type entry struct {
-	koff, klen uint32 // klen also holds seen
-	off, n     uint32 // the line, without its terminator
-}
-
-// seen, in klen, marks a row that the open Load has brought again. No key is as long.
-const seen = 1 << 31
-
-// segment is some consecutive rows. Its buffers only ever grow at their ends: a clone shares them, since an older
-// version never looks beyond its own length. Only the newest version is appended to.
+// segment is some consecutive rows. All that others than the Table's writer see of it is settled when a View first shows
+// it, but for whether its content is in memory: see memory.go.
 type segment struct {
 	id    uint64 // no two states of a segment that a View has shown have the same
 	epoch uint64 // the Table may change it while this is the Table's own epoch
-	keys  []byte
-	buf   []byte // lines, each with its terminator; also those that no entry points at any more
-	rows  []entry
-	live  int // bytes of buf that entries point at, terminators included
+	n     int    // rows
+	live  int    // bytes of the rows' lines, terminators included
+
+	content atomic.Pointer[body] // nil while it is in the heap file alone
+	out     *extent              // where it is in the heap file, once it was written there; settled before content becomes nil
+	first   []byte               // the first key, from then on
+
+	marks *marks // the writer's alone
 }
 
 var segmentIDs atomic.Uint64
 
-func newSegment(epoch uint64) *segment { return &segment{id: segmentIDs.Add(1), epoch: epoch} }
-
-func (s *segment) key(i int) []byte {
-	e := &s.rows[i]
-	end := e.koff + e.klen&^seen
-	return s.keys[e.koff:end:end]
+func newSegment(epoch uint64) *segment {
+	s := &segment{id: segmentIDs.Add(1), epoch: epoch}
+	s.content.Store(&body{})
+	return s
 }
 
-func (s *segment) line(i int) []byte {
-	e := &s.rows[i]
-	return s.buf[e.off : e.off+e.n : e.off+e.n]
+// read is the content, read back where it is not in memory. What was read back is the caller's alone.
+func (s *segment) read() (*body, error) {
+	if b := s.content.Load(); b != nil {
+		return b, nil
+	}
+	return s.out.readBody(s.n, s.live)
+}
+
+func (s *segment) firstKey() []byte {
+	if b := s.content.Load(); b != nil {
+		return b.key(0)
+	}
+	return s.first
+}
+
+// clone is a copy that may be changed; b is the content of s.
+func (s *segment) clone(epoch uint64, b *body) *segment {
+	c := &segment{id: segmentIDs.Add(1), epoch: epoch, n: s.n, live: s.live}
+	c.content.Store(b.clone())
+	return c
+}
+
+// put sets a row at place i; found says that the row there has the key already.
+func (s *segment) put(i int, found bool, key, line []byte) {
+	b := s.content.Load()
+	b.put(i, found, key, line)
+	s.n, s.live = len(b.rows), b.live
+}
+
+// delete takes row i out.
+func (s *segment) delete(i int) {
+	b := s.content.Load()
+	b.delete(i)
+	if s.marks != nil {
+		s.marks.delete(i)
+	}
+	s.n, s.live = len(b.rows), b.live
+}
+
+// sweep drops the rows that are not marked.
+func (s *segment) sweep(m *marks) {
+	b := s.content.Load()
+	kept := b.rows[:0]
+	b.live = 0
+	for i, e := range b.rows {
+		if m.rows[i] {
+			kept = append(kept, e)
+			b.live += int(e.n) + len(terminator)
+		}
+	}
+	b.rows = kept
+	s.n, s.live = len(b.rows), b.live
+}
+
+// split moves the rows from i on into a new segment.
+func (s *segment) split(i int) *segment {
+	b := s.content.Load()
+	t := newSegment(s.epoch)
+	t.content.Store(b.split(i))
+	if s.marks != nil {
+		t.marks = s.marks.split(i)
+	}
+	for _, s := range []*segment{s, t} {
+		b := s.content.Load()
+		s.n, s.live = len(b.rows), b.live
+	}
+	return t
+}
+
+// middle is the row at which a split halves the bytes; never 0, never the end.
+func (s *segment) middle() int {
+	sum, rows := 0, s.content.Load().rows
+	for i := range rows[:len(rows)-1] {
+		sum += int(rows[i].n) + len(terminator)
+		if 2*sum >= s.live {
+			return i + 1
+		}
+	}
+	return len(rows) - 1
+}
+
+// body is the content of a segment. Its buffers only ever grow at their ends: a clone shares them, since an older version
+// never looks beyond its own length. Only the newest version is appended to.
+type body struct {
+	keys []byte
+	buf  []byte // lines, each with its terminator; also those that no entry points at any more
+	rows []entry
+	live int  // bytes of buf that entries point at, terminators included
+	used bool // since the clock's hand last came by; the writer's alone
+}
+
+// entry says where a row's key and line lie in its segment. No pointers: the collector passes over the rows.
+type entry struct {
+	koff, klen uint32
+	off, n     uint32 // the line, without its terminator
+}
+
+func (b *body) key(i int) []byte {
+	e := &b.rows[i]
+	end := e.koff + e.klen
+	return b.keys[e.koff:end:end]
+}
+
+func (b *body) line(i int) []byte {
+	e := &b.rows[i]
+	return b.buf[e.off : e.off+e.n : e.off+e.n]
 }
 
 // find is the place of key, and whether it is there.
-func (s *segment) find(key []byte) (int, bool) {
-	n := len(s.rows)
+func (b *body) find(key []byte) (int, bool) {
+	n := len(b.rows)
 	if n == 0 {
 		return 0, false
 	}
-	if c := bytes.Compare(key, s.key(n-1)); c >= 0 { // most rows come in key order
+	if c := bytes.Compare(key, b.key(n-1)); c >= 0 { // most rows come in key order
 		if c == 0 {
 			return n - 1, true
 		}
@@ -66,197 +162,82 @@ func (s *segment) find(key []byte) (int, bool) {
 	lo, hi := 0, n-1
 	for lo < hi {
 		m := int(uint(lo+hi) >> 1)
-		if bytes.Compare(s.key(m), key) < 0 {
+		if bytes.Compare(b.key(m), key) < 0 {
 			lo = m + 1
 		} else {
 			hi = m
 		}
 	}
-	return lo, bytes.Equal(s.key(lo), key)
+	return lo, bytes.Equal(b.key(lo), key)
 }
 
-func (s *segment) clone(epoch uint64) *segment {
-	rows := make([]entry, len(s.rows), len(s.rows)+len(s.rows)/8+4)
-	copy(rows, s.rows)
-	c := newSegment(epoch)
-	c.keys, c.buf, c.rows, c.live = s.keys, s.buf, rows, s.live
-	return c
+func (b *body) clone() *body {
+	rows := make([]entry, len(b.rows), len(b.rows)+len(b.rows)/8+4)
+	copy(rows, b.rows)
+	return &body{keys: b.keys, buf: b.buf, rows: rows, live: b.live, used: true}
 }
 
 // room makes place for one more line; the line of row skip (-1: none) is about to be replaced.
-func (s *segment) room(n, skip int) {
-	if n += len(terminator); len(s.buf)+n > cap(s.buf) {
-		s.rebuild(n+min(max(s.live/2, 1<<10), 16<<10), skip)
+func (b *body) room(n, skip int) {
+	if n += len(terminator); len(b.buf)+n > cap(b.buf) {
+		b.rebuild(n+min(max(b.live/2, 1<<10), 16<<10), skip)
 	}
 }
 
 // rebuild lays the rows out anew, in order and without gaps, with place for as many more bytes of lines.
-func (s *segment) rebuild(n, skip int) {
+func (b *body) rebuild(n, skip int) {
 	keep := 0
-	for i := range s.rows {
-		keep += int(s.rows[i].klen &^ seen)
+	for i := range b.rows {
+		keep += int(b.rows[i].klen)
 	}
 	keys := make([]byte, 0, keep)
-	buf := make([]byte, 0, s.live+n)
-	for i := range s.rows {
-		e := &s.rows[i]
-		k, l := s.key(i), s.buf[e.off:e.off+e.n+uint32(len(terminator))]
+	buf := make([]byte, 0, b.live+n)
+	for i := range b.rows {
+		e := &b.rows[i]
+		k, l := b.key(i), b.buf[e.off:e.off+e.n+uint32(len(terminator))]
 		e.koff, e.off = uint32(len(keys)), uint32(len(buf))
 		keys = append(keys, k...)
 		if i != skip {
 			buf = append(buf, l...)
 		}
 	}
-	s.keys, s.buf = keys, buf
+	b.keys, b.buf = keys, buf
 }
 
-// put sets a row at place i; found says that the row there has the key already.
-func (s *segment) put(i int, found bool, key, line []byte) {
+func (b *body) put(i int, found bool, key, line []byte) {
 	n := uint32(len(line))
 	if found {
-		s.live -= int(s.rows[i].n) + len(terminator)
-		s.room(len(line), i)
-		s.rows[i].off, s.rows[i].n = uint32(len(s.buf)), n
+		b.live -= int(b.rows[i].n) + len(terminator)
+		b.room(len(line), i)
+		b.rows[i].off, b.rows[i].n = uint32(len(b.buf)), n
 	} else {
-		s.room(len(line), -1)
-		e := entry{koff: uint32(len(s.keys)), klen: uint32(len(key)), off: uint32(len(s.buf)), n: n}
-		s.keys = append(s.keys, key...)
-		s.rows = append(s.rows, entry{})
-		copy(s.rows[i+1:], s.rows[i:])
-		s.rows[i] = e
+		b.room(len(line), -1)
+		e := entry{koff: uint32(len(b.keys)), klen: uint32(len(key)), off: uint32(len(b.buf)), n: n}
+		b.keys = append(b.keys, key...)
+		b.rows = append(b.rows, entry{})
+		copy(b.rows[i+1:], b.rows[i:])
+		b.rows[i] = e
 	}
-	s.buf = append(append(s.buf, line...), terminator...)
-	s.live += len(line) + len(terminator)
+	b.buf = append(append(b.buf, line...), terminator...)
+	b.live += len(line) + len(terminator)
 }
 
-// delete takes row i out.
-func (s *segment) delete(i int) {
-	s.live -= int(s.rows[i].n) + len(terminator)
-	s.rows = append(s.rows[:i], s.rows[i+1:]...)
-	if len(s.buf) > 2*s.live+4<<10 {
-		s.rebuild(0, -1)
+func (b *body) delete(i int) {
+	b.live -= int(b.rows[i].n) + len(terminator)
+	b.rows = append(b.rows[:i], b.rows[i+1:]...)
+	if len(b.buf) > 2*b.live+4<<10 {
+		b.rebuild(0, -1)
 	}
 }
 
-// sweep drops the rows that are not marked as seen, and the marks of the others.
-func (s *segment) sweep() {
-	kept := s.rows[:0]
-	s.live = 0
-	for _, e := range s.rows {
-		if e.klen&seen != 0 {
-			e.klen &^= seen
-			kept = append(kept, e)
-			s.live += int(e.n) + len(terminator)
-		}
-	}
-	s.rows = kept
-}
-
-// split moves the rows from i on into a new segment.
-func (s *segment) split(i int) *segment {
-	t := newSegment(s.epoch)
-	t.keys, t.buf, t.rows = s.keys, s.buf, append([]entry(nil), s.rows[i:]...)
+func (b *body) split(i int) *body {
+	t := &body{keys: b.keys, buf: b.buf, rows: slices.Clone(b.rows[i:]), used: true}
 	for j := range t.rows {
 		t.live += int(t.rows[j].n) + len(terminator)
 	}
 	t.rebuild(0, -1)
-	s.rows = s.rows[:i]
-	s.live -= t.live
-	s.rebuild(0, -1)
+	b.rows = b.rows[:i]
+	b.live -= t.live
+	b.rebuild(0, -1)
 	return t
-}
-
-// middle is the row at which a split halves the bytes; never 0, never the end.
-func (s *segment) middle() int {
-	sum := 0
-	for i := range s.rows[:len(s.rows)-1] {
-		sum += int(s.rows[i].n) + len(terminator)
-		if 2*sum >= s.live {
-			return i + 1
-		}
-	}
-	return len(s.rows) - 1
-}
-
-// prefix is the first eight bytes of a key as a number, so that most comparisons touch one array only.
-func prefix(key []byte) uint64 {
-	if len(key) >= 8 {
-		return binary.BigEndian.Uint64(key)
-	}
-	var b [8]byte
-	copy(b[:], key)
-	return binary.BigEndian.Uint64(b[:])
-}
-
-// group is some consecutive segments, none of them empty.
-type group struct {
-	epoch  uint64
-	segs   []*segment
-	firsts []uint64 // prefixes of the segments' first keys
-}
-
-func (g *group) clone(epoch uint64) *group {
-	return &group{
-		epoch:  epoch,
-		segs:   append(make([]*segment, 0, len(g.segs)+8), g.segs...),
-		firsts: append(make([]uint64, 0, len(g.firsts)+8), g.firsts...),
-	}
-}
-
-// find is the last segment whose first key is not above key, or the first segment.
-func (g *group) find(key []byte) int {
-	p := prefix(key)
-	lo, hi := 0, len(g.segs) // the answer is lo-1
-	for lo < hi {
-		m := int(uint(lo+hi) >> 1)
-		if g.firsts[m] < p || g.firsts[m] == p && bytes.Compare(g.segs[m].key(0), key) <= 0 {
-			lo = m + 1
-		} else {
-			hi = m
-		}
-	}
-	return max(lo-1, 0)
-}
-
-func (g *group) insert(i int, s *segment) {
-	g.segs = append(g.segs, nil)
-	copy(g.segs[i+1:], g.segs[i:])
-	g.segs[i] = s
-	g.firsts = append(g.firsts, 0)
-	copy(g.firsts[i+1:], g.firsts[i:])
-	g.firsts[i] = prefix(s.key(0))
-}
-
-func (g *group) remove(i int) {
-	g.segs = append(g.segs[:i], g.segs[i+1:]...)
-	g.firsts = append(g.firsts[:i], g.firsts[i+1:]...)
-}
-
-// findGroup is the last group whose first key is not above key, or the first group; 0 where there is none.
-func findGroup(groups []*group, key []byte) int {
-	p := prefix(key)
-	lo, hi := 0, len(groups)
-	for lo < hi {
-		m := int(uint(lo+hi) >> 1)
-		g := groups[m]
-		if g.firsts[0] < p || g.firsts[0] == p && bytes.Compare(g.segs[0].key(0), key) <= 0 {
-			lo = m + 1
-		} else {
-			hi = m
-		}
-	}
-	return max(lo-1, 0)
-}
-
-// find is the line of key, or nil.
-func find(groups []*group, key []byte) []byte {
-	if len(groups) == 0 {
-		return nil
-	}
-	g := groups[findGroup(groups, key)]
-	s := g.segs[g.find(key)]
-	if i, ok := s.find(key); ok {
-		return s.line(i)
-	}
-	return nil
 }

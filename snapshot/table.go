@@ -38,7 +38,11 @@ type Table struct {
 	load    *Shape  // the open transaction is a Load of this shape
 	from    Origin  // of the Load
 	merging bool    // the Load goes over the rows that are there
+	loads   uint64  // how many there were
 	undo    *undone // what Rollback goes back to, while direct
+	err     error   // why the open transaction will fail
+	lost    bool    // there is no committed state to show, until a Load
+	memory  *memory // nil where all is in memory
 }
 
 type undone struct {
@@ -67,8 +71,10 @@ func (t *Table) Load(shape *Shape, origin Origin) {
 	t.Rollback()
 	t.goDirect()
 	t.load, t.from = shape, origin
-	if t.merging = t.shape != nil && t.shape.Fingerprint == shape.Fingerprint; !t.merging {
-		t.groups, t.rows, t.live = nil, 0, 0
+	t.loads++
+	t.merging = t.shape != nil && t.shape.Fingerprint == shape.Fingerprint && !t.distrust()
+	if !t.merging {
+		t.clear()
 	}
 }
 
@@ -76,6 +82,7 @@ func (t *Table) Load(shape *Shape, origin Origin) {
 func (t *Table) Put(key Key, line []byte) {
 	if t.direct {
 		t.put(key, line)
+		t.relieve()
 		return
 	}
 	t.hold(opPut, key, line)
@@ -85,6 +92,7 @@ func (t *Table) Put(key Key, line []byte) {
 func (t *Table) Delete(key Key) {
 	if t.direct {
 		t.delete(key)
+		t.relieve()
 		return
 	}
 	t.hold(opDelete, key, nil)
@@ -93,45 +101,92 @@ func (t *Table) Delete(key Key) {
 // Truncate takes all rows out.
 func (t *Table) Truncate() {
 	if t.direct {
-		t.groups, t.rows, t.live = nil, 0, 0
+		t.clear()
 		return
 	}
 	t.held.reset()
 	t.hold(opTruncate, nil, nil)
 }
 
-// Get is the line of key as the open transaction sees it, or nil. It is valid until the next call.
-func (t *Table) Get(key Key) []byte {
+// Get is the line of key as the open transaction sees it, or nil. It is valid until the next call. The error is that of a
+// row that could not be read back from the heap file; the transaction fails at its Commit then, too.
+func (t *Table) Get(key Key) ([]byte, error) {
+	if t.err != nil {
+		return nil, t.err
+	}
 	if !t.direct {
 		if line, known := t.held.get(key); known {
-			return line
+			return line, nil
 		}
 	}
-	return find(t.groups, key)
+	s := findSegment(t.groups, key)
+	if s == nil {
+		return nil, nil
+	}
+	b := t.bring(s)
+	if b == nil {
+		return nil, t.err
+	}
+	t.relieve()
+	if i, ok := b.find(key); ok {
+		return b.line(i), nil
+	}
+	return nil, nil
 }
 
-// Commit ends the open transaction: what it did becomes the next View.
-func (t *Table) Commit(at Position) {
-	if t.merging {
+// Commit ends the open transaction: what it did becomes the next View. Where that can't be, since rows could not be read
+// back or written out (see [Table.Bound]), it is rolled back, and the error says why.
+func (t *Table) Commit(at Position) error {
+	if t.memory != nil {
+		t.relieve()
+		t.ready()
+	}
+	if t.merging && t.err == nil {
 		t.sweep()
 	}
-	if t.load != nil {
+	if t.load != nil && t.err == nil {
 		t.trim()
 	}
+	if t.err != nil {
+		err := t.err
+		t.Rollback()
+		return err
+	}
+	if err := t.commit(at); err != nil {
+		return err
+	}
+	if t.memory != nil {
+		t.relieve()
+		t.report()
+		t.err = nil // of writing out: it is the next transaction's, if it lasts
+	}
+	if len(t.changed) == 0 { // nobody else sends
+		t.changed <- time.Now()
+	}
+	return nil
+}
+
+func (t *Table) commit(at Position) error {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	if !t.direct {
 		t.apply()
 	}
+	if err := t.err; err != nil { // half of it is applied, where ready should have seen to it that this can't be
+		t.clear()
+		t.view, t.lost, t.err = nil, true, nil
+		return err
+	}
 	if t.load != nil {
-		t.shape, t.origin, t.load = t.load, t.from, nil
+		t.shape, t.origin, t.load, t.lost = t.load, t.from, nil, false
+		if t.memory != nil {
+			t.memory.suspect = false
+		}
 	}
 	t.direct, t.merging, t.undo, t.view = false, false, nil, nil
 	t.position = at
 	t.commits++
-	t.mu.Unlock()
-	if len(t.changed) == 0 { // nobody else sends
-		t.changed <- time.Now()
-	}
+	return nil
 }
 
 // Advance moves the position of the last committed state on, where the server says that nothing changed up to there.
@@ -149,6 +204,7 @@ func (t *Table) Advance(at Position) {
 // Rollback drops the open transaction.
 func (t *Table) Rollback() {
 	t.held.reset()
+	t.err = nil
 	if !t.direct {
 		return
 	}
@@ -157,6 +213,7 @@ func (t *Table) Rollback() {
 	t.groups, t.rows, t.live = t.undo.groups, t.undo.rows, t.undo.live
 	t.epoch++ // what the dropped transaction shared with its undo is not the Table's own any more
 	t.direct, t.merging, t.undo, t.load = false, false, nil, nil
+	t.recount()
 }
 
 // View is the last committed state; nil before the first Commit.
@@ -167,7 +224,7 @@ func (t *Table) View() *View {
 }
 
 func (t *Table) viewLocked() *View {
-	if t.view == nil && t.commits > 0 {
+	if t.view == nil && t.commits > 0 && !t.lost {
 		t.view = &View{
 			shape: t.shape, origin: t.origin, position: t.position, version: t.commits,
 			rows: t.rows, bytes: fileBytes(t.rows, t.live),
@@ -189,12 +246,12 @@ func fileBytes(rows int, live int64) int64 {
 // goDirect lets the open transaction write to the working state, with the committed one set apart.
 func (t *Table) goDirect() {
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.viewLocked()
 	t.undo = &undone{append([]*group(nil), t.groups...), t.rows, t.live}
 	t.epoch++
-	t.apply()
 	t.direct = true
+	t.mu.Unlock()
+	t.apply()
 }
 
 func (t *Table) hold(kind opKind, key, line []byte) {
@@ -222,63 +279,113 @@ func (t *Table) apply() {
 		case opDelete:
 			t.delete(key)
 		case opTruncate:
-			t.groups, t.rows, t.live = nil, 0, 0
+			t.clear()
+		}
+		if t.direct {
+			t.relieve()
 		}
 	}
 	h.reset()
 }
 
-// own is the group and the segment that key belongs to, both free to be changed.
-func (t *Table) own(key []byte) (gi, si int) {
-	gi = findGroup(t.groups, key)
+// ownGroup is the group at gi, free to be changed.
+func (t *Table) ownGroup(gi int) *group {
 	g := t.groups[gi]
 	if g.epoch != t.epoch {
 		g = g.clone(t.epoch)
 		t.groups[gi] = g
 	}
-	si = g.find(key)
-	if s := g.segs[si]; s.epoch != t.epoch {
-		g.segs[si] = s.clone(t.epoch)
+	return g
+}
+
+// own is s, whose content is b, or a copy of it that is free to be changed.
+func (t *Table) own(s *segment, b *body) *segment {
+	if s.epoch == t.epoch {
+		return s
 	}
-	return gi, si
+	c := s.clone(t.epoch, b)
+	if t.marked(s) != nil {
+		c.marks = s.marks
+	}
+	t.leave(s)
+	t.came(c)
+	return c
 }
 
 func (t *Table) put(key, line []byte) {
+	if t.err != nil {
+		return
+	}
 	if len(t.groups) == 0 {
 		s := newSegment(t.epoch)
-		s.put(0, false, key, line)
-		t.mark(s, 0)
+		t.fill(s, key, line)
 		g := &group{epoch: t.epoch}
 		g.insert(0, s)
 		t.groups = append(t.groups, g)
-		t.rows++
-		t.live += int64(s.live)
 		return
 	}
-	gi, si := t.own(key)
-	g := t.groups[gi]
-	s := g.segs[si]
-	i, found := s.find(key)
-	was := s.live
-	if !found {
-		t.rows++
-		if i == len(s.rows) && s.live+len(line) > t.segmentBytes {
-			t.append(gi, si, key, line)
-			return
+	gi := findGroup(t.groups, key)
+	si := t.groups[gi].find(key)
+	s := t.groups[gi].segs[si]
+	b := t.bring(s)
+	if b == nil {
+		return
+	}
+	i, found := b.find(key)
+	if t.merging && found && bytes.Equal(b.line(i), line) {
+		t.marking(s).set(i)
+		return
+	}
+	g := t.ownGroup(gi)
+	if !found && i == s.n && s.live+len(line) > t.segmentBytes {
+		t.append(gi, si, key, line)
+		return
+	}
+	s = t.own(s, b)
+	g.segs[si] = s
+	if t.merging {
+		if m := t.marking(s); found {
+			m.set(i)
+		} else {
+			m.insert(i)
 		}
 	}
-	if !found || !t.merging || !bytes.Equal(s.line(i), line) {
-		s.put(i, found, key, line)
+	weight, live := t.weight(s), s.live
+	s.put(i, found, key, line)
+	t.grew(t.weight(s) - weight)
+	t.live += int64(s.live - live)
+	if !found {
+		t.rows++
 	}
-	t.mark(s, i)
-	t.live += int64(s.live - was)
 	if i == 0 {
 		g.firsts[si] = prefix(key)
 	}
-	if s.live > t.segmentBytes+t.segmentBytes/4 && len(s.rows) > 1 {
-		g.insert(si+1, s.split(s.middle()))
-		t.splitGroup(gi)
+	if s.live > t.segmentBytes+t.segmentBytes/4 && s.n > 1 {
+		t.split(gi, si)
 	}
+}
+
+// fill puts the first row into a new segment.
+func (t *Table) fill(s *segment, key, line []byte) {
+	s.put(0, false, key, line)
+	if t.merging {
+		s.marks = &marks{load: t.loads, rows: []bool{true}, n: 1}
+	}
+	t.came(s)
+	s.content.Load().used = true
+	t.rows++
+	t.live += int64(s.live)
+}
+
+func (t *Table) split(gi, si int) {
+	g := t.groups[gi]
+	s := g.segs[si]
+	weight := t.weight(s)
+	next := s.split(s.middle())
+	t.grew(t.weight(s) - weight)
+	t.came(next)
+	g.insert(si+1, next)
+	t.splitGroup(gi)
 }
 
 // append puts a row that comes after all others of a full segment into a new one: rows in key order fill segments whole.
@@ -287,14 +394,13 @@ func (t *Table) append(gi, si int, key, line []byte) {
 	s := newSegment(t.epoch)
 	last := gi == len(t.groups)-1 && si == len(g.segs)-1
 	if last {
-		s.buf = make([]byte, 0, max(t.segmentBytes, len(line)+len(terminator)))
-		before := g.segs[si] // the new one will be much like it
-		s.rows = make([]entry, 0, len(before.rows)+len(before.rows)/16+1)
-		s.keys = make([]byte, 0, len(before.keys)+len(before.keys)/16+8)
+		b := s.content.Load()
+		b.buf = make([]byte, 0, max(t.segmentBytes, len(line)+len(terminator)))
+		before := g.segs[si].content.Load() // the new one will be much like it
+		b.rows = make([]entry, 0, len(before.rows)+len(before.rows)/16+1)
+		b.keys = make([]byte, 0, len(before.keys)+len(before.keys)/16+8)
 	}
-	s.put(0, false, key, line)
-	t.mark(s, 0)
-	t.live += int64(s.live)
+	t.fill(s, key, line)
 	g.insert(si+1, s)
 	if last && len(g.segs) > t.groupSize {
 		n := len(g.segs) - 1
@@ -305,40 +411,6 @@ func (t *Table) append(gi, si int, key, line []byte) {
 		return
 	}
 	t.splitGroup(gi)
-}
-
-// mark notes that the open Load has brought the row.
-func (t *Table) mark(s *segment, i int) {
-	if t.merging {
-		s.rows[i].klen |= seen
-	}
-}
-
-// sweep takes out the rows that the Load, which ends now, has not brought.
-func (t *Table) sweep() {
-	t.rows, t.live = 0, 0
-	groups := t.groups[:0:0]
-	for _, g := range t.groups {
-		if g.epoch != t.epoch {
-			continue // none of its rows was brought
-		}
-		segs, firsts := g.segs[:0], g.firsts[:0]
-		for _, s := range g.segs {
-			if s.epoch != t.epoch {
-				continue
-			}
-			if s.sweep(); len(s.rows) > 0 {
-				segs, firsts = append(segs, s), append(firsts, prefix(s.key(0)))
-				t.rows += len(s.rows)
-				t.live += int64(s.live)
-			}
-		}
-		clear(g.segs[len(segs):])
-		if g.segs, g.firsts = segs, firsts; len(segs) > 0 {
-			groups = append(groups, g)
-		}
-	}
-	t.groups = groups
 }
 
 func (t *Table) splitGroup(gi int) {
@@ -360,22 +432,34 @@ func (t *Table) splitGroup(gi int) {
 }
 
 func (t *Table) delete(key []byte) {
-	if find(t.groups, key) == nil {
+	if t.err != nil || len(t.groups) == 0 {
 		return
 	}
-	gi, si := t.own(key)
-	g := t.groups[gi]
-	s := g.segs[si]
-	i, _ := s.find(key)
-	was := s.live
+	gi := findGroup(t.groups, key)
+	si := t.groups[gi].find(key)
+	s := t.groups[gi].segs[si]
+	b := t.bring(s)
+	if b == nil {
+		return
+	}
+	i, found := b.find(key)
+	if !found {
+		return
+	}
+	g := t.ownGroup(gi)
+	s = t.own(s, b)
+	g.segs[si] = s
+	weight, live := t.weight(s), s.live
 	s.delete(i)
+	t.grew(t.weight(s) - weight)
 	t.rows--
-	t.live += int64(s.live - was)
+	t.live += int64(s.live - live)
 	switch {
-	case len(s.rows) == 0:
+	case s.n == 0:
+		t.leave(s)
 		g.remove(si)
 	case i == 0:
-		g.firsts[si] = prefix(s.key(0))
+		g.firsts[si] = prefix(s.firstKey())
 		fallthrough
 	default:
 		t.merge(g, si)
@@ -391,10 +475,19 @@ func (t *Table) merge(g *group, si int) {
 		return
 	}
 	s, next := g.segs[si], g.segs[si+1]
-	for i := range next.rows {
-		s.put(len(s.rows), false, next.key(i), next.line(i))
-		s.rows[len(s.rows)-1].klen |= next.rows[i].klen & seen
+	b, err := next.read()
+	if err != nil {
+		return // it can wait
 	}
+	if t.merging {
+		t.joinMarks(s, next)
+	}
+	weight := t.weight(s)
+	for i := range b.rows {
+		s.put(s.n, false, b.key(i), b.line(i))
+	}
+	t.grew(t.weight(s) - weight)
+	t.leave(next)
 	g.remove(si + 1)
 }
 
@@ -402,8 +495,13 @@ func (t *Table) merge(g *group, si int) {
 func (t *Table) trim() {
 	for _, g := range t.groups {
 		for _, s := range g.segs {
-			if s.epoch == t.epoch && cap(s.buf)-s.live > s.live/8 {
-				s.rebuild(0, -1)
+			if s.epoch != t.epoch {
+				continue
+			}
+			if b := s.content.Load(); cap(b.buf)-b.live > b.live/8 {
+				weight := t.weight(s)
+				b.rebuild(0, -1)
+				t.grew(t.weight(s) - weight)
 			}
 		}
 	}

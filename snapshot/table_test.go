@@ -39,17 +39,30 @@ func fileOf(t *testing.T, v *View) string {
 func TestTableEqualsModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	// A delete within a Load once lost the mark of the row that it moved.
-	t.Run("1795469545025188281", func(t *testing.T) { model(t, 1795469545025188281) })
+	t.Run("1795469545025188281", func(t *testing.T) { model(t, 1795469545025188281, 0) })
 	for round := range 30 {
 		seed := seed + uint64(round)
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { model(t, seed) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { model(t, seed, 0) })
 	}
 }
 
-func model(t *testing.T, seed uint64) {
+// TestTableEqualsModelOutOfMemory does the same with less memory than the rows take, down to none at all.
+func TestTableEqualsModelOutOfMemory(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	for round := range 12 {
+		seed := seed + uint64(round)
+		limit := []int64{1, 2 << 10, 16 << 10}[round%3]
+		t.Run(fmt.Sprint(seed, "/", limit), func(t *testing.T) { model(t, seed, limit) })
+	}
+}
+
+func model(t *testing.T, seed uint64, limit int64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	segment, groups := []int{64, 200, 4096}[r.IntN(3)], []int{2, 3, 16}[r.IntN(3)]
 	tab := newTable(segment, groups)
+	if limit > 0 {
+		tab.Bound(Memory{Limit: limit, Folder: t.TempDir(), Damaged: func(err error) { t.Error(err) }})
+	}
 	if tab.View() != nil {
 		t.Fatal("a View before the first Commit")
 	}
@@ -106,8 +119,8 @@ func model(t *testing.T, seed uint64) {
 				tab.Truncate()
 				clear(rows)
 			}
-			if got := string(tab.Get(k)); !loading && got != rows[string(k)] {
-				t.Fatalf("tx %d: Get: %q, want %q", tx, got, rows[string(k)])
+			if got, err := tab.Get(k); !loading && string(got) != rows[string(k)] || err != nil {
+				t.Fatalf("tx %d: Get: %q, %v, want %q", tx, got, err, rows[string(k)])
 			}
 			if r.IntN(size) == 0 {
 				if got, want := fileOf(t, tab.View()), file(committed); got != want {
@@ -118,9 +131,12 @@ func model(t *testing.T, seed uint64) {
 		if r.IntN(5) == 0 {
 			tab.Rollback()
 		} else {
-			tab.Commit(Position{LSN: 1})
+			if err := tab.Commit(Position{LSN: 1}); err != nil {
+				t.Fatal(err)
+			}
 			committed = rows
 		}
+		weighed(t, tab)
 		if r.IntN(3) == 0 {
 			v := tab.View()
 			views = append(views, old{v, file(committed)})
@@ -146,8 +162,8 @@ func check(t *testing.T, r *rand.Rand, v *View, rows map[string]string, key func
 	all := slices.Sorted(maps.Keys(rows))
 	k := key()
 	i, found := slices.BinarySearch(all, string(k))
-	if line := v.Get(k); found != (line != nil) || string(line) != rows[string(k)] {
-		t.Fatalf("Get(%q): %q", k, line)
+	if line, err := v.Get(k); err != nil || found != (line != nil) || string(line) != rows[string(k)] {
+		t.Fatalf("Get(%q): %q, %v", k, line, err)
 	}
 	down := slices.Clone(all[:i])
 	slices.Reverse(down)
@@ -160,13 +176,13 @@ func check(t *testing.T, r *rand.Rand, v *View, rows map[string]string, key func
 		slices.Reverse(down)
 	}
 	for name, c := range map[string]struct {
-		got  func(func(Key, []byte) bool)
+		got  func(func(Row, error) bool)
 		want []string
 	}{"From": {v.From(k), up}, "Before": {v.Before(k), down}} {
 		n := 0
-		for key, line := range c.got {
-			if n >= len(c.want) || string(key) != c.want[n] || string(line) != rows[string(key)] {
-				t.Fatalf("%s(%q): row %d is %q", name, k, n, key)
+		for row, err := range c.got {
+			if err != nil || n >= len(c.want) || string(row.Key) != c.want[n] || string(row.Line) != rows[string(row.Key)] {
+				t.Fatalf("%s(%q): row %d is %q, %v", name, k, n, row.Key, err)
 			}
 			n++
 		}
@@ -176,9 +192,35 @@ func check(t *testing.T, r *rand.Rand, v *View, rows map[string]string, key func
 	}
 }
 
+// weighed checks what the Table believes to have in memory.
+func weighed(t *testing.T, tab *Table) {
+	t.Helper()
+	if tab.memory == nil {
+		return
+	}
+	believed, old, size := tab.memory.resident, tab.memory.old, tab.memory.oldSize
+	tab.recount()
+	if tab.memory.resident != believed {
+		t.Fatalf("%d bytes in memory, believed to be %d", tab.memory.resident, believed)
+	}
+	tab.memory.old, tab.memory.oldSize = old, size
+	if most := max(tab.limit(), 4*int64(tab.segmentBytes)); believed > most+most/4 {
+		t.Fatalf("%d bytes in memory where %d are allowed", believed, most)
+	}
+}
+
 // TestViewsWhileWriting has readers check that each View is one whole transaction, under the race detector.
 func TestViewsWhileWriting(t *testing.T) {
+	for _, limit := range []int64{0, 1 << 10} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) { viewsWhileWriting(t, limit) })
+	}
+}
+
+func viewsWhileWriting(t *testing.T, limit int64) {
 	tab := newTable(256, 4)
+	if limit > 0 {
+		tab.Bound(Memory{Limit: limit, Folder: t.TempDir()})
+	}
 	tab.Load(&Shape{}, Origin{})
 	tab.Commit(Position{})
 	done := make(chan struct{})
@@ -193,12 +235,12 @@ func TestViewsWhileWriting(t *testing.T) {
 				default:
 				}
 				v, first, n := tab.View(), "", 0
-				for _, line := range v.From(nil) {
+				for row, err := range v.From(nil) {
 					if first == "" {
-						first = string(line)
+						first = string(row.Line)
 					}
-					if n++; string(line) != first {
-						errs <- fmt.Errorf("rows of two transactions: %s and %s", first, line)
+					if n++; err != nil || string(row.Line) != first {
+						errs <- fmt.Errorf("rows of two transactions: %s and %s, %v", first, row.Line, err)
 						return
 					}
 				}
@@ -209,7 +251,11 @@ func TestViewsWhileWriting(t *testing.T) {
 			}
 		}()
 	}
-	for tx := range 3000 {
+	transactions := 3000
+	if limit > 0 {
+		transactions = 600
+	}
+	for tx := range transactions {
 		for k := range 50 {
 			tab.Put(binary.BigEndian.AppendUint64(nil, uint64(k*7919%97)), fmt.Appendf(nil, `{"tx":%d}`, tx))
 		}

@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"iter"
@@ -62,13 +61,14 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 	n := int64(len(opening))
 	_, err := b.WriteString(opening)
 	left := v.rows
+	var scratch []byte
 	for part := range v.Parts() {
-		left -= len(part.s.rows)
+		left -= part.s.n
 		var m int
-		m, err = part.s.writeTo(b, left == 0)
+		m, scratch, err = part.s.writeTo(b, left == 0, scratch)
 		n += int64(m)
 		if err != nil {
-			return n, err
+			return n, fmt.Errorf("write view: %w", err)
 		}
 	}
 	if err == nil {
@@ -106,51 +106,108 @@ func (p Part) ID() uint64 { return p.s.id }
 // Bytes is the length of the rows' lines, each with its comma and newline.
 func (p Part) Bytes() int { return p.s.live }
 
-// AppendTo appends the rows' lines, each with its comma and newline.
+// AppendTo appends the rows' lines, each with its comma and newline. Where they have to be read back and can't be, it
+// returns b and the error.
 func (p Part) AppendTo(b []byte) ([]byte, error) {
-	w := bytes.NewBuffer(b)
-	_, err := p.s.writeTo(w, false)
-	return w.Bytes(), err
+	content := p.s.content.Load()
+	if content == nil {
+		return p.s.out.appendLines(b, p.s.live)
+	}
+	for run := range content.runs() {
+		b = append(b, run...)
+	}
+	return b, nil
 }
 
-// writeTo writes the segment's lines with their terminators, runs that lie together at once.
-func (s *segment) writeTo(w io.Writer, last bool) (n int, err error) {
-	flush := func(b []byte) {
+// runs yields the lines with their terminators, those that lie together at once.
+func (b *body) runs() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		from, to := uint32(0), uint32(0)
+		for i := range b.rows {
+			e := &b.rows[i]
+			if e.off != to {
+				if to > from && !yield(b.buf[from:to]) {
+					return
+				}
+				from = e.off
+			}
+			to = e.off + e.n + uint32(len(terminator))
+		}
+		yield(b.buf[from:to])
+	}
+}
+
+// writeTo writes the segment's lines with their terminators; the last of the file has a newline alone. scratch is for
+// what has to be read back, and comes back for the next.
+func (s *segment) writeTo(w io.Writer, last bool, scratch []byte) (n int, _ []byte, err error) {
+	write := func(b []byte) {
 		if err == nil {
 			var m int
 			m, err = w.Write(b)
 			n += m
 		}
 	}
-	from, to := uint32(0), uint32(0)
-	for i := range s.rows {
-		e := &s.rows[i]
-		if e.off != to {
-			flush(s.buf[from:to])
-			from = e.off
+	left := s.live
+	one := func(run []byte) bool {
+		if left -= len(run); last && left == 0 {
+			write(run[:len(run)-len(terminator)])
+			run = run[len(run)-1:]
 		}
-		to = e.off + e.n + uint32(len(terminator))
+		write(run)
+		return err == nil
 	}
-	if !last {
-		flush(s.buf[from:to])
-		return n, err
+	if b := s.content.Load(); b != nil {
+		b.runs()(one)
+	} else if scratch, err = s.out.appendLines(scratch[:0], s.live); err == nil {
+		one(scratch)
 	}
-	flush(s.buf[from : to-uint32(len(terminator))])
-	flush([]byte("\n"))
-	return n, err
+	return n, scratch, err
 }
 
-// Get is the line of one row ("{…}", no comma or newline), or nil. The caller must not change it.
-func (v *View) Get(key Key) []byte { return find(v.groups, key) }
+// Row is one row of a View. The bytes must not be changed.
+type Row struct {
+	Key  Key
+	Line []byte // "{…}", no comma or newline
+}
 
-// From yields the rows whose key is greater than after, in order; all of them for a nil after.
-func (v *View) From(after Key) iter.Seq2[Key, []byte] {
-	return func(yield func(Key, []byte) bool) {
-		gi, si, i := v.seek(after)
-		for ; gi < len(v.groups); gi, si = gi+1, 0 {
-			for g := v.groups[gi]; si < len(g.segs); si, i = si+1, 0 {
-				for s := g.segs[si]; i < len(s.rows); i++ {
-					if !yield(s.key(i), s.line(i)) {
+// Get is the line of one row ("{…}", no comma or newline), or nil. The caller must not change it. The error is that the row
+// could not be read back, where it is not in memory: see [Table.Bound].
+func (v *View) Get(key Key) ([]byte, error) {
+	s := findSegment(v.groups, key)
+	if s == nil {
+		return nil, nil
+	}
+	b, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	if i, ok := b.find(key); ok {
+		return b.line(i), nil
+	}
+	return nil, nil
+}
+
+// From yields the rows whose key is greater than after, in order; all of them for a nil after. An error, that of rows which
+// could not be read back, is the last that it yields.
+func (v *View) From(after Key) iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
+		gi, si := v.seek(after)
+		for sought := after != nil; gi < len(v.groups); gi, si = gi+1, 0 {
+			for g := v.groups[gi]; si < len(g.segs); si++ {
+				b, err := g.segs[si].read()
+				if err != nil {
+					yield(Row{}, err)
+					return
+				}
+				i, found := 0, false
+				if sought {
+					if i, found = b.find(after); found {
+						i++
+					}
+					sought = false
+				}
+				for ; i < len(b.rows); i++ {
+					if !yield(Row{b.key(i), b.line(i)}, nil) {
 						return
 					}
 				}
@@ -159,37 +216,39 @@ func (v *View) From(after Key) iter.Seq2[Key, []byte] {
 	}
 }
 
-// seek is the place of the first row above after.
-func (v *View) seek(after Key) (gi, si, i int) {
-	if after == nil || len(v.groups) == 0 {
-		return 0, 0, 0
+// seek is the place of the segment that key belongs to; the first for nil.
+func (v *View) seek(key Key) (gi, si int) {
+	if key == nil || len(v.groups) == 0 {
+		return 0, 0
 	}
-	gi = findGroup(v.groups, after)
-	si = v.groups[gi].find(after)
-	i, found := v.groups[gi].segs[si].find(after)
-	if found {
-		i++
-	}
-	return gi, si, i
+	gi = findGroup(v.groups, key)
+	return gi, v.groups[gi].find(key)
 }
 
-// Before yields the rows whose key is less than before, in descending order; all of them for a nil before.
-func (v *View) Before(before Key) iter.Seq2[Key, []byte] {
-	return func(yield func(Key, []byte) bool) {
+// Before yields the rows whose key is less than before, in descending order; all of them for a nil before. An error, that of
+// rows which could not be read back, is the last that it yields.
+func (v *View) Before(before Key) iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
 		if len(v.groups) == 0 {
 			return
 		}
 		gi := len(v.groups) - 1
 		si := len(v.groups[gi].segs) - 1
-		i := len(v.groups[gi].segs[si].rows)
 		if before != nil {
-			gi = findGroup(v.groups, before)
-			si = v.groups[gi].find(before)
-			i, _ = v.groups[gi].segs[si].find(before)
+			gi, si = v.seek(before)
 		}
-		for {
-			for s := v.groups[gi].segs[si]; i > 0; i-- {
-				if !yield(s.key(i-1), s.line(i-1)) {
+		for sought := before != nil; ; sought = false {
+			b, err := v.groups[gi].segs[si].read()
+			if err != nil {
+				yield(Row{}, err)
+				return
+			}
+			i := len(b.rows)
+			if sought {
+				i, _ = b.find(before)
+			}
+			for ; i > 0; i-- {
+				if !yield(Row{b.key(i - 1), b.line(i - 1)}, nil) {
 					return
 				}
 			}
@@ -199,7 +258,6 @@ func (v *View) Before(before Key) iter.Seq2[Key, []byte] {
 				}
 				si = len(v.groups[gi].segs) - 1
 			}
-			i = len(v.groups[gi].segs[si].rows)
 		}
 	}
 }

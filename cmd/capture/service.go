@@ -137,8 +137,11 @@ func compareWithTable(database *pgx.ConnConfig, table postgres.Name) capture.Ver
 					return nil, err
 				}
 				return func(yield func(snapshot.Key, []byte) error) error {
-					for key, line := range view.From(nil) {
-						if err := yield(key, line); err != nil {
+					for row, err := range view.From(nil) {
+						if err == nil {
+							err = yield(row.Key, row.Line)
+						}
+						if err != nil {
 							return err
 						}
 					}

@@ -68,7 +68,9 @@ func recall(ctx context.Context, path string) (*snapshot.View, error) {
 	if err := in.whole(from.rows); err != nil {
 		return nil, err
 	}
-	t.Commit(snapshot.Position{CommitTime: m.CommitTime})
+	if err := t.Commit(snapshot.Position{CommitTime: m.CommitTime}); err != nil {
+		return nil, err
+	}
 	return t.View(), nil
 }
 

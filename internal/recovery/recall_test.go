@@ -49,7 +49,7 @@ func TestRecall(t *testing.T) {
 		if !bytes.Equal(is.Bytes(), want.Bytes()) || got.Rows() != 1000 {
 			t.Errorf("%d rows, %d bytes; want %d bytes", got.Rows(), is.Len(), want.Len())
 		}
-		if line := got.Get(binary.BigEndian.AppendUint64(nil, 200^1<<63)); len(line) != 2*longer+len(`{"vote_id":200,"comment":""}`) {
+		if line, err := got.Get(binary.BigEndian.AppendUint64(nil, 200^1<<63)); err != nil || len(line) != 2*longer+len(`{"vote_id":200,"comment":""}`) {
 			t.Errorf("a row of %d bytes", len(line))
 		}
 	}

@@ -199,8 +199,11 @@ func TestCompareLive(t *testing.T) {
 				v = spoiled(v)
 			}
 			return func(yield func(snapshot.Key, []byte) error) error {
-				for key, line := range v.From(nil) {
-					if err := yield(key, line); err != nil {
+				for row, err := range v.From(nil) {
+					if err == nil {
+						err = yield(row.Key, row.Line)
+					}
+					if err != nil {
 						return err
 					}
 				}
@@ -223,7 +226,8 @@ func TestCompareLive(t *testing.T) {
 func spoiled(v *snapshot.View) *snapshot.View {
 	t := snapshot.NewTable()
 	t.Load(v.Shape(), v.Origin())
-	for key, line := range v.From(nil) {
+	for row := range v.From(nil) {
+		key, line := row.Key, row.Line
 		switch id := v.Shape().KeyString(key); {
 		case id == "200":
 			continue

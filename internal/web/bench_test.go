@@ -45,8 +45,8 @@ func BenchmarkSearch(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(t.Bytes())
 			for b.Loop() {
-				for _, line := range t.From(nil) {
-					if f.match(t.layout, line) {
+				for row := range t.From(nil) {
+					if f.match(t.layout, row.Line) {
 						b.Fatal("found")
 					}
 				}
@@ -69,7 +69,7 @@ func BenchmarkPage(b *testing.B) {
 	t := benchTable(b)
 	var p page
 	for b.Loop() {
-		p = t.scan(&filter{}, snapshot.Key(nil), defaultLimit)
+		p, _ = t.scan(&filter{}, snapshot.Key(nil), defaultLimit)
 	}
 	if len(p.rows) != defaultLimit {
 		b.Fatal(len(p.rows))

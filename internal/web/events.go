@@ -175,8 +175,11 @@ func (e *rowEvents) next(v *snapshot.View) []byte {
 	}
 	before := *e
 	*e = rowEvents{began: true, version: v.Version(), shape: v.Shape().Fingerprint}
-	for key := range v.Before(nil) {
-		e.newest = bytes.Clone(key)
+	for row, err := range v.Before(nil) {
+		if err != nil {
+			return nil
+		}
+		e.newest = bytes.Clone(row.Key)
 		break
 	}
 	if !before.began {
@@ -188,11 +191,15 @@ func (e *rowEvents) next(v *snapshot.View) []byte {
 	}
 	buf = append(buf, `"rows":[`...)
 	n, size, more := 0, 0, false
-	for key, line := range v.Before(nil) {
-		if bytes.Compare(key, before.newest) <= 0 {
+	for row, err := range v.Before(nil) {
+		if err != nil {
+			more = true
 			break
 		}
-		if size += len(line); n == eventRows || size > eventBytes {
+		if bytes.Compare(row.Key, before.newest) <= 0 {
+			break
+		}
+		if size += len(row.Line); n == eventRows || size > eventBytes {
 			more = true
 			break
 		}
@@ -200,7 +207,7 @@ func (e *rowEvents) next(v *snapshot.View) []byte {
 			buf = append(buf, ',')
 		}
 		n++
-		buf = found{key, line}.appendTo(buf, v.Shape())
+		buf = found(row).appendTo(buf, v.Shape())
 	}
 	return fmt.Appendf(buf, `],"more":%t}`+"\n\n", more)
 }

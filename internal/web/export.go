@@ -115,15 +115,19 @@ func (s *Server) export(w http.ResponseWriter, r *http.Request, kind, contentTyp
 	}
 	seen, count := 0, 0
 	err = write(t, func(put func(line []byte) error) error {
-		for _, line := range t.From(nil) {
+		for row, err := range t.From(nil) {
+			if err != nil {
+				s.log.Error("an export could not be ended", "error", err)
+				return err
+			}
 			if seen++; seen%1024 == 0 && r.Context().Err() != nil {
 				return r.Context().Err()
 			}
-			if !f.match(t.layout, line) {
+			if !f.match(t.layout, row.Line) {
 				continue
 			}
 			count++
-			if err := put(line); err != nil {
+			if err := put(row.Line); err != nil {
 				return err
 			}
 		}

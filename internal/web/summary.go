@@ -76,7 +76,9 @@ func (s *summaries) of(t table, stop <-chan struct{}) *counts {
 			c := count(t, stop)
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.last, s.running = c, nil
+			if s.running = nil; c != nil {
+				s.last = c
+			}
 			s.rest = time.Now().Add(summaryShare * time.Since(begun))
 		})
 	}
@@ -96,10 +98,14 @@ func (s *summaries) of(t table, stop <-chan struct{}) *counts {
 	return s.last
 }
 
-// count walks over all rows, nil where stop ends it.
+// count walks over all rows, nil where stop ends it or rows can't be read back.
 func count(t table, stop <-chan struct{}) *counts {
 	c := &counts{version: t.Version(), shape: t.Shape().Fingerprint, days: map[[10]byte]*day{}, tags: map[string]int{}}
-	for _, line := range t.From(nil) {
+	for row, err := range t.From(nil) {
+		if err != nil {
+			return nil
+		}
+		line := row.Line
 		if c.rows++; c.rows%4096 == 0 {
 			select {
 			case <-stop:

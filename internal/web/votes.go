@@ -44,18 +44,22 @@ func (s *Server) table(w http.ResponseWriter) (table, bool) {
 }
 
 // found is one row for the API.
-type found struct {
-	key  snapshot.Key
-	line []byte
+type found snapshot.Row
+
+// unreadable answers that rows which are not in memory could not be read back.
+func (s *Server) unreadable(w http.ResponseWriter, err error) {
+	s.log.Error("rows can't be shown", "error", err)
+	w.Header().Set("Retry-After", "10")
+	fail(w, http.StatusServiceUnavailable, "rows that are not in memory could not be read back; the table is copied anew, see /readyz")
 }
 
 // appendTo appends {"key":…,"row":…}. The row's own text is taken over as it is, digit by digit.
 func (f found) appendTo(dst []byte, shape *snapshot.Shape) []byte {
-	key, _ := json.Marshal(keyText(shape, f.key)) // a string can always be written
+	key, _ := json.Marshal(keyText(shape, f.Key)) // a string can always be written
 	dst = append(dst, `{"key":`...)
 	dst = append(dst, key...)
 	dst = append(dst, `,"row":`...)
-	dst = append(dst, f.line...)
+	dst = append(dst, f.Line...)
 	return append(dst, '}')
 }
 
@@ -88,8 +92,12 @@ func (s *Server) votes(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 		return
 	}
-	p := t.scan(&f, after, limit)
+	p, err := t.scan(&f, after, limit)
 	<-s.scans
+	if err != nil {
+		s.unreadable(w, err)
+		return
+	}
 	p.write(w, t)
 }
 
@@ -101,23 +109,25 @@ type page struct {
 }
 
 // scan looks for rows below after, until it has enough of them, or time is up.
-func (t table) scan(f *filter, after snapshot.Key, limit int) page {
-	var p page
-	bytes := 0
+func (t table) scan(f *filter, after snapshot.Key, limit int) (p page, err error) {
+	size := 0
 	until := time.Now().Add(scanTime)
-	for key, line := range t.Before(after) {
-		if p.scanned%64 == 63 && time.Now().After(until) || len(p.rows) == limit || bytes > pageBytes {
-			return p
+	for row, err := range t.Before(after) {
+		if err != nil {
+			return page{}, err
+		}
+		if p.scanned%64 == 63 && time.Now().After(until) || len(p.rows) == limit || size > pageBytes {
+			return p, nil
 		}
 		p.scanned++
-		p.next = key
-		if f.match(t.layout, line) {
-			p.rows = append(p.rows, found{key, line})
-			bytes += len(line)
+		p.next = row.Key
+		if f.match(t.layout, row.Line) {
+			p.rows = append(p.rows, found{row.Key, bytes.Clone(row.Line)}) // alone: it may lie in much that was read back
+			size += len(row.Line)
 		}
 	}
 	p.next = nil
-	return p
+	return p, nil
 }
 
 // write sends the page row by row: a row may be large, and is in memory once already.
@@ -156,7 +166,11 @@ func (s *Server) vote(w http.ResponseWriter, r *http.Request) {
 	key, ok := t.keyOf(r.PathValue("key"))
 	var line []byte
 	if ok {
-		line = t.Get(key)
+		var err error
+		if line, err = t.Get(key); err != nil {
+			s.unreadable(w, err)
+			return
+		}
 	}
 	if line == nil {
 		fail(w, http.StatusNotFound, "the table has no row with this key; it may have been deleted")
