@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -41,40 +42,53 @@ func TestKill(t *testing.T) {
 	if testing.Short() {
 		rounds = 10
 	}
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 1))
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	first := open(t, path)
 	write(t, first, votes(1, "x").View(), store.ReasonStart)
 	first.Close()
+	killWriters(t, "write", path, rounds, func(data []byte) error {
+		if !json.Valid(data) || !bytes.HasSuffix(data, []byte("}\n]\n")) {
+			return fmt.Errorf("%d bytes that are no whole file", len(data))
+		}
+		return nil
+	}, 0)
+}
+
+// killWriters starts a child that writes the file at path, and kills it at a random moment, again and again. For each of
+// pauses a reader, which rests for as long after each 64 kB, checks each version that it can catch.
+func killWriters(t *testing.T, name, path string, rounds int, check func(data []byte) error, pauses ...time.Duration) {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
 	stop := make(chan struct{})
 	var versions atomic.Int64
-	var reader sync.WaitGroup
-	reader.Go(func() {
-		var last []byte
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			data, err := os.ReadFile(path)
-			if err != nil || !json.Valid(data) || !bytes.HasSuffix(data, []byte("}\n]\n")) {
-				t.Errorf("a reader saw %d bytes: %v", len(data), err)
-				return
-			}
-			if !bytes.Equal(last, data) {
+	var readers sync.WaitGroup
+	for _, pause := range pauses {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				data, err := readSlowly(path, pause)
+				if err == nil {
+					err = check(data)
+				}
+				if err != nil {
+					t.Errorf("a reader saw %v", err)
+					return
+				}
 				versions.Add(1)
 			}
-			last = data
-		}
-	})
+		})
+	}
 	func() {
-		defer reader.Wait()
+		defer readers.Wait()
 		defer close(stop)
 		for range rounds {
-			cmd := child("write", path)
+			cmd := child(name, path)
 			started(t, cmd)
 			wait := time.NewTimer(time.Duration(r.IntN(30_000)) * time.Microsecond)
 			<-wait.C // the random moment, not a condition
@@ -94,7 +108,29 @@ func TestKill(t *testing.T) {
 			f.Close()
 		}
 	}()
-	t.Logf("%d kills, a reader saw %d versions", rounds, versions.Load())
+	t.Logf("%d kills, readers saw the file %d times", rounds, versions.Load())
+}
+
+func readSlowly(path string, pause time.Duration) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	var data []byte
+	for buf := make([]byte, 64<<10); ; {
+		n, err := file.Read(buf)
+		data = append(data, buf[:n]...)
+		if err == io.EOF {
+			return data, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if pause > 0 {
+			time.Sleep(pause)
+		}
+	}
 }
 
 // crashBetweenRenames is killed between the two renames of a write.

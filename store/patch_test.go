@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,8 +18,8 @@ import (
 	"capture/store"
 )
 
-// testPatchBytes makes tests' files large: of some fifty segments.
-const testPatchBytes = 128 << 10
+// testPatchBytes makes tests' files large: of some twenty segments.
+const testPatchBytes = 64 << 10
 
 func init() {
 	children["patch"] = patchForEver
@@ -55,7 +53,7 @@ type drawing struct {
 }
 
 func (d *drawing) put(id int) {
-	d.tab.Put(key(id), row(id, 2000+d.r.IntN(8000), string(rune('a'+d.r.IntN(26)))))
+	d.tab.Put(key(id), row(id, 2000+d.r.IntN(6000), string(rune('a'+d.r.IntN(26)))))
 }
 
 func (d *drawing) some(n int, do func(id int)) {
@@ -107,11 +105,11 @@ func TestPatch(t *testing.T) {
 	path := filepath.Join(dir, "feedback.json")
 	f := open(t, path)
 	d := &drawing{r: rand.New(rand.NewPCG(seed, 1)), tab: votes(0, ""), rows: 1}
-	for range 400 {
+	for range 250 {
 		d.put(2 * d.rows)
 		d.rows++
 	}
-	patched, rounds := 0, 150
+	patched, rounds := 0, 100
 	for round := range rounds {
 		for range d.r.IntN(3) {
 			d.change()
@@ -123,8 +121,11 @@ func TestPatch(t *testing.T) {
 		d.tab.Commit(snapshot.Position{LSN: 1})
 		view := d.tab.View()
 		write(t, f, view, store.ReasonChange)
-		checkPair(t, path)
+		m, err := store.ReadManifest(path)
 		data := read(t, path)
+		if err != nil || m.Bytes != int64(len(data)) || m.SHA256 != digest(data) || m.Rows != view.Rows() {
+			t.Fatalf("round %d: the manifest %+v is not that of %d bytes: %v", round, m, len(data), err)
+		}
 		if got := unpadded(data); !bytes.Equal(got, content(t, view)) {
 			t.Fatalf("round %d: the file is not the view", round)
 		}
@@ -147,13 +148,13 @@ func TestPatch(t *testing.T) {
 	}
 }
 
-// stamped is a table of some fifty segments in which each commit changes the first, the middle and the last row alike.
+// stamped is a table of some twenty segments in which each commit changes the first, the middle and the last row alike.
 type stamped struct {
 	tab *snapshot.Table
 	n   int
 }
 
-const stampedRows = 500
+const stampedRows = 200
 
 func newStamped() *stamped {
 	s := &stamped{tab: votes(0, "")}
@@ -308,83 +309,52 @@ func patchForEver(args []string) error {
 // TestPatchKill kills a writer that patches, while readers of several speeds check each version that they can catch.
 func TestPatchKill(t *testing.T) {
 	t.Parallel()
-	rounds := 25
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 1))
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	first := open(t, path)
 	write(t, first, newStamped().next(), store.ReasonStart)
 	first.Close()
-	stop := make(chan struct{})
-	var versions atomic.Int64
-	var readers sync.WaitGroup
-	for _, pause := range []time.Duration{0, 50 * time.Microsecond} { // after each 64 kB
-		readers.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				data, err := readSlowly(path, pause)
-				if err == nil {
-					_, err = stampOf(data)
-				}
-				if err != nil {
-					t.Errorf("a reader saw %v", err)
-					return
-				}
-				versions.Add(1)
-			}
-		})
-	}
-	func() {
-		defer readers.Wait()
-		defer close(stop)
-		for range rounds {
-			cmd := child("patch", path)
-			started(t, cmd)
-			wait := time.NewTimer(time.Duration(r.IntN(40_000)) * time.Microsecond)
-			<-wait.C // the random moment, not a condition
-			cmd.Process.Signal(syscall.SIGKILL)
-			cmd.Wait()
-			f, err := store.Open(path, owner)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, ok := f.Found(); !ok {
-				t.Errorf("a kill is taken for damage: %s", f.Note())
-			}
-			if names := leftovers(t, path); names != nil {
-				t.Errorf("left over: %v", names)
-			}
-			m := checkPair(t, path)
-			if _, err := stampOf(read(t, path)); err != nil {
-				t.Errorf("%v (%+v)", err, m)
-			}
-			f.Close()
-		}
-	}()
-	t.Logf("%d kills, readers saw %d versions", rounds, versions.Load())
+	killWriters(t, "patch", path, 15, func(data []byte) error {
+		_, err := stampOf(data)
+		return err
+	}, 0, 50*time.Microsecond)
 }
 
-func readSlowly(path string, pause time.Duration) ([]byte, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	var data []byte
-	for buf := make([]byte, 64<<10); ; {
-		n, err := file.Read(buf)
-		data = append(data, buf[:n]...)
-		if err == io.EOF {
-			return data, nil
+// TestPatchOpened has somebody open all there is in the folder, the spare too, while it is patched: the kernel lets him wait,
+// and tells the writer by a signal, which must not end it.
+func TestPatchOpened(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	can := store.CanPatch(t, dir)
+	path := filepath.Join(dir, "feedback.json")
+	f := open(t, path)
+	s := newStamped()
+	stop := make(chan struct{})
+	var others sync.WaitGroup
+	others.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if file, err := os.Open(path + ".tmp"); err == nil {
+				file.Close()
+			}
+			time.Sleep(time.Millisecond) // else it is open all the time, and nothing is ever patched
 		}
-		if err != nil {
-			return nil, err
+	})
+	patched := 0
+	within(t, "some versions are patched", func() bool {
+		write(t, f, s.next(), store.ReasonChange)
+		checkPair(t, path)
+		if _, err := stampOf(read(t, path)); err != nil {
+			t.Fatal(err)
 		}
-		time.Sleep(pause)
-	}
+		if f.Wrote() < 1<<19 {
+			patched++
+		}
+		return patched >= 5 || !can && s.n > 20
+	})
+	close(stop)
+	others.Wait()
 }
