@@ -60,7 +60,7 @@ func (f *File) open(o Owner) error {
 	if info, err := os.Stat(f.path); err == nil && !info.Mode().IsRegular() {
 		return errors.New("it is not a regular file; name a file for --output, or remove what is there")
 	}
-	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
+	if err := makeFolder(filepath.Dir(f.path)); err != nil {
 		return err
 	}
 	l, err := acquire(f.path, o)
@@ -153,7 +153,7 @@ func (f *File) Wrote() int64 {
 
 // claim makes the folder where it is gone, holds the lock on what is there now, and knows what that is.
 func (f *File) claim() error {
-	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
+	if err := makeFolder(filepath.Dir(f.path)); err != nil {
 		return err
 	}
 	taken, err := f.lock.renew()
@@ -219,12 +219,11 @@ func (f *File) replaceBoth(v *snapshot.View, m *Manifest, last written, old spar
 	if err != nil {
 		return written{}, err
 	}
-	renamed = true
+	renamed, f.disk.aside = true, "" // what was there before has its other name only
 	atRename()
 	if err := os.Rename(f.manifestTmp(), f.manifest); err != nil {
 		return written{}, err
 	}
-	f.disk.aside = ""
 	if err := syncFolder(filepath.Dir(f.path)); err != nil {
 		return written{}, err
 	}
@@ -289,19 +288,6 @@ func writeTmp(tmp, like string, fill func(*os.File) error) (os.FileInfo, error) 
 		return nil, err
 	}
 	return info, file.Close()
-}
-
-// syncFolder makes the names in the folder durable: a rename is atomic at once, but may be undone by a power cut until then.
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) { // EINVAL: this file system has no such thing
-		return err
-	}
-	return nil
 }
 
 // advise adds to an error of the disk what to do about it.
