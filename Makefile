@@ -13,7 +13,7 @@ PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 # Most tests wait for a server or a disk: more of them than processors run at a time.
 TEST      = go test -race -p 2 -parallel 4 -timeout 12m
 
-.PHONY: help run build test test-versions lint bench fuzz release postgres chromium clean
+.PHONY: help run build test test-versions lint bench fuzz release postgres chromium strace clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -25,10 +25,10 @@ build: ## build bin/capture
 	@mkdir -p bin
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/capture ./cmd/capture
 
-test: postgres chromium ## run all tests, with the race detector, on Postgres servers of their own
+test: postgres chromium strace ## run all tests, with the race detector, on Postgres servers of their own
 	$(TEST) $(PACKAGES)
 
-test-versions: ## run all tests on each of several servers (VERSIONS="/usr/lib/postgresql/13/bin /opt/pg18/bin")
+test-versions: strace ## run all tests on each of several servers (VERSIONS="/usr/lib/postgresql/13/bin /opt/pg18/bin")
 	@test -n "$(strip $(VERSIONS))" || { echo 'test-versions: set VERSIONS to the folders with initdb and postgres' >&2; exit 2; }
 	@failed=; for bin in $(VERSIONS); do \
 		version=$$("$$bin/postgres" --version) || { failed="$$failed $$bin"; continue; }; \
@@ -83,6 +83,9 @@ postgres: ## install PostgreSQL's server programs where the machine has none
 
 chromium: ## install Chromium, in which the page is tested, where the machine has none
 	@deploy/install-chromium.sh
+
+strace: ## install strace, which records and refuses what the tests' writers do, where the machine has none
+	@deploy/install-strace.sh
 
 clean: ## remove what make builds
 	rm -rf bin dist

@@ -1,0 +1,336 @@
+package store_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"capture/store"
+)
+
+func init() { children["refused"] = writeWhileRefused }
+
+// refusals are the calls of a Write that a device or a volume can refuse, with which words, and what Write calls them.
+var refusals = map[string]struct {
+	word   string
+	errors []string
+}{
+	"openat":    {"open", []string{"EACCES", "ENOSPC", "EROFS", "EIO", "EMFILE"}},
+	"write":     {"write", []string{"ENOSPC", "EIO", "EDQUOT"}},
+	"pwrite64":  {"write", []string{"EIO", "ENOSPC", "EDQUOT"}},
+	"ftruncate": {"truncate", []string{"EIO"}},
+	"fsync":     {"sync", []string{"EIO", "ENOSPC", "EDQUOT"}},
+	"renameat":  {"rename", []string{"ENOSPC", "EIO", "EROFS", "EACCES"}},
+	"renameat2": {"rename", []string{"EIO", "EROFS", "ENOSPC"}},
+	"linkat":    {"link", []string{"EIO", "ENOSPC"}},
+	"unlinkat":  {"", []string{"EIO", "EROFS", "EACCES"}},
+	"fchmod":    {"chmod", []string{"EIO", "EROFS"}},
+	"utimensat": {"", []string{"EIO"}},
+	"ioctl":     {"", []string{"EIO"}},
+	"fcntl":     {"", []string{"EAGAIN"}},
+}
+
+// advice is what Write says to do.
+var advice = map[string]string{
+	"ENOSPC": "free some space", "EDQUOT": "free some space", "EIO": "the device fails", "EROFS": "mount that volume writable",
+	"EACCES": "let user", "EMFILE": "ulimit -n",
+}
+
+// A refusal is a call that is to fail: the nth of its name, in the thread that writes.
+type refusal struct {
+	call *call
+	nth  int
+	err  string
+}
+
+func (r refusal) String() string {
+	return fmt.Sprintf("%s:error=%s:when=%d", r.call.name, r.err, r.nth)
+}
+
+// steps are the calls of the nth write (0 for the generation), each to be refused.
+func (p *replay) steps(nth, number int, all bool) []refusal {
+	d, s := newDevice(p.root), &story{foreign: p.foreign, sums: p.sums}
+	made := map[string]int{} // by name
+	var steps []refusal
+	kept := -1
+	for _, c := range p.calls {
+		if c.thread != p.calls[0].thread {
+			continue // only one writes
+		}
+		made[c.name]++
+		c := *c // apply renames some
+		name, count := c.name, made[c.name]
+		concerns := d.concerns(&c)
+		d.apply(&c)
+		switch s.hear(&c) {
+		case "done":
+			kept = len(s.begun)
+		case "kept":
+			kept = -1
+		}
+		writing := len(s.begun) == nth && s.done < nth
+		if nth == 0 {
+			writing = kept == number
+		}
+		errors := refusals[name].errors
+		if !writing || !concerns || len(errors) == 0 || c.ret < 0 || name == "fcntl" && !strings.Contains(fmt.Sprint(c.args), "F_SETLEASE") {
+			continue
+		}
+		for i, err := range errors {
+			if all || i == len(steps)%len(errors) {
+				steps = append(steps, refusal{&c, count, err})
+				if !all {
+					break
+				}
+			}
+		}
+	}
+	return steps
+}
+
+// mustFail says whether a Write can't be safe without the call.
+func (r refusal) mustFail() bool {
+	switch r.call.name {
+	case "write", "pwrite64", "ftruncate", "fsync", "renameat", "renameat2":
+		return true
+	case "openat":
+		return strings.Contains(r.call.args[2], "O_CREAT")
+	}
+	return false
+}
+
+// TestCallsRefused has each call of a writer fail once, as devices and volumes do (EIO, ENOSPC, EDQUOT, EROFS, …): it says
+// at which step, where and what to do, the old file or the new one stands there whole, nothing is left over, and the next
+// Write works by itself. What was written before a failed fsync is never trusted: that call's pages count as lost in the
+// power cuts that follow. STORE_TEST_ERRORS=all tries each call with each error.
+func TestCallsRefused(t *testing.T) {
+	if !traceable(t) {
+		return
+	}
+	all := os.Getenv("STORE_TEST_ERRORS") == "all"
+	for name, c := range map[string]struct {
+		rows    int
+		foreign []byte
+		write   int    // which; 0 for the generation, which comes after the third
+		calls   string // those that are of interest; "" for all
+	}{
+		"changed":    {rows: 20, write: 2},
+		"unchanged":  {rows: 20, write: 3},
+		"generation": {rows: 20},
+		"damaged":    {rows: 20, write: 1, foreign: []byte("[\n{\"vote_id\":1}")},
+		"made large": {rows: 2500, write: 2, calls: "write renameat2 ioctl"},
+		"patched":    {rows: 2500, write: 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			writes := max(c.write, 3) + 1 // one more after the failure, at least
+			clean, err := record(t, c.rows, writes, c.foreign)
+			if err != nil {
+				t.Fatal(err)
+			}
+			steps := clean.steps(c.write, 3, all)
+			if len(steps) < 6 {
+				t.Fatalf("%d steps: %v", len(steps), steps)
+			}
+			for _, step := range steps {
+				if c.calls != "" && !slices.Contains(strings.Fields(c.calls), step.call.name) {
+					continue
+				}
+				p := refuse(t, step, c.rows, writes, c.foreign)
+				if err := p.recovers(step); err != nil {
+					t.Errorf("%s of %s: %v", step, step.call, err)
+				}
+				p.random = 1
+				if _, err := p.run(t); err != nil {
+					t.Errorf("%s of %s: %v", step, step.call, err)
+				}
+			}
+			t.Logf("%d steps", len(steps))
+		})
+	}
+}
+
+// refuse records a writer of which the step is refused. Now and then Go's runtime writes to itself in the same thread, and
+// the wrong call is refused: then it is done again.
+func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *replay {
+	t.Helper()
+	var p *replay
+	var err error
+	for range 10 {
+		p, err = record(t, rows, writes, foreign, "-e", "inject="+step.String())
+		if err == nil && p.refused() {
+			return p
+		}
+	}
+	t.Fatalf("%s of %s is not what is refused: %v", step, step.call, err)
+	return nil
+}
+
+// refused says whether a call about the files was refused.
+func (p *replay) refused() bool {
+	d := newDevice(p.root)
+	for _, c := range p.calls {
+		if c.injected {
+			return d.concerns(c)
+		}
+		d.apply(c)
+	}
+	return false
+}
+
+// recovers looks at what the writer said of the refused call, what was there when it did, and what in the end.
+func (p *replay) recovers(step refusal) error {
+	d, s := newDevice(p.root), &story{foreign: p.foreign, sums: p.sums}
+	if p.foreign != nil {
+		d.holds(p.path, p.foreign)
+	}
+	refused, failures, renamed := 0, 0, false
+	for _, c := range p.calls {
+		if c.injected {
+			refused++
+		}
+		if c.name == "renameat" || c.name == "renameat2" {
+			renamed = renamed || c.ret == 0 && d.path(c, 3) == p.path && refused == 0
+		}
+		if _, err := d.apply(c); err != nil {
+			return err
+		}
+		switch s.hear(c) {
+		case "begin":
+			renamed = renamed && refused > 0
+		case "failed":
+			if failures > 0 && strings.Contains(s.failed, "nothing new to keep") {
+				continue // no generation is kept of a write that failed
+			}
+			failures++
+			if err := s.explains(step, p.root); err != nil {
+				return err
+			}
+			if left := d.leftover(p.path, renamed); left != nil {
+				return fmt.Errorf("left over after the failure: %v", left)
+			}
+		}
+	}
+	switch {
+	case refused != 1:
+		return fmt.Errorf("%d calls were refused", refused)
+	case failures > 1:
+		return fmt.Errorf("%d writes failed, the last with %s", failures, s.failed)
+	case failures == 0 && step.mustFail():
+		return fmt.Errorf("the write is taken for done")
+	case s.failed != "":
+		return fmt.Errorf("the last write failed: %s", s.failed)
+	}
+	if left := d.leftover(p.path, false); left != nil {
+		return fmt.Errorf("left over in the end: %v", left)
+	}
+	return nil
+}
+
+// explains says whether the words of a failure name the step, the path and what to do.
+func (s *story) explains(step refusal, root string) error {
+	for _, word := range []string{refusals[step.call.name].word, root, advice[step.err]} {
+		if !strings.Contains(s.failed, word) {
+			return fmt.Errorf("%q is not in the words of the failure: %s", word, s.failed)
+		}
+	}
+	return nil
+}
+
+// leftover are the names beside the file's that nobody needs. The pending manifest is needed once the file is renamed.
+func (d *device) leftover(path string, renamed bool) []string {
+	var left []string
+	for _, name := range slices.Sorted(maps.Keys(d.names)) {
+		if strings.HasSuffix(name, ".tmp") && !(renamed && name == store.ManifestPath(path)+".tmp") {
+			left = append(left, filepath.Base(name))
+		}
+	}
+	return left
+}
+
+// writeWhileRefused writes once; then the kernel refuses each call of the number args[1] with EIO.
+func writeWhileRefused(args []string) error {
+	f, err := store.Open(args[0], owner)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(votes(10, "x").View(), store.ReasonStart); err != nil {
+		return err
+	}
+	var number uint32
+	if _, err := fmt.Sscan(args[1], &number); err != nil {
+		return err
+	}
+	if err := filter(number); err != nil {
+		return fmt.Errorf("%s: %w", refuseRefused, err)
+	}
+	for range 2 {
+		_, err := f.Write(votes(20, "y").View(), store.ReasonChange)
+		fmt.Println(err)
+	}
+	return nil
+}
+
+const refuseRefused = "no filter is taken"
+
+// filter has the kernel answer a system call with EIO, in all threads and for good, by a seccomp filter.
+func filter(number uint32) error {
+	code := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the call's number
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: number, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EIO)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
+	_, _, errno := syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// TestSyncRefused needs no strace: the kernel itself answers fsync, or rename, with EIO. A Write that left out the one or
+// passed over its error would be taken for done.
+func TestSyncRefused(t *testing.T) {
+	t.Parallel()
+	for name, number := range map[string]int{"sync": unix.SYS_FSYNC, "rename": unix.SYS_RENAMEAT} {
+		path := filepath.Join(t.TempDir(), "feedback.json")
+		out, err := child("refused", path, fmt.Sprint(number)).Output()
+		if err != nil {
+			t.Fatalf("%s", out)
+		}
+		said := strings.Split(strings.TrimSpace(string(out)), "\n")
+		for _, line := range said {
+			for _, word := range []string{name + " ", path, "input/output error", "the device fails"} {
+				if !strings.Contains(line, word) {
+					t.Errorf("%s: %q is not in %q", name, word, line)
+				}
+			}
+		}
+		if len(said) != 2 {
+			t.Errorf("%s: %q", name, said)
+		}
+		if m := checkPair(t, path); m.Rows != 10 {
+			t.Errorf("%s: %d rows", name, m.Rows)
+		}
+		if left := leftovers(t, path); left != nil {
+			t.Errorf("%s: left over: %v", name, left)
+		}
+		f := open(t, path)
+		write(t, f, votes(30, "z").View(), store.ReasonStart)
+		if m := checkPair(t, path); m.Rows != 30 {
+			t.Errorf("%s: %d rows", name, m.Rows)
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pglogrepl"
+
+	"capture/snapshot"
+	"capture/store"
+)
+
+func init() {
+	children["versions"] = writeVersions
+	children["trusting"] = writeTrusting
+}
+
+// writeVersions writes the file at args[0] again and again, in all ways that there are: first args[1] rows, then some of
+// them changed, none, more, fewer; and keeps a generation. It ends after args[2] writes. On stdout it says what it is about
+// to write, and when it is done: who replays its calls learns from that what must be there.
+func writeVersions(args []string) error {
+	rows, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	most, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	f, err := store.Open(args[0], owner)
+	if err != nil {
+		return err
+	}
+	tab := votes(rows, strings.Repeat("x", 50))
+	change := func(from, to int, fill string) {
+		for i := from; i < to; i++ {
+			put(tab, i, strings.Repeat(fill, 50))
+		}
+	}
+	for i, next := range []func() (reason store.Reason){
+		func() store.Reason { return store.ReasonStart },
+		func() store.Reason { change(rows/3, rows/3+2, "y"); return store.ReasonChange },
+		func() store.Reason { return store.ReasonInterval },
+		func() store.Reason { change(rows-1, rows+7, "z"); return store.ReasonChange },
+		func() store.Reason { change(1, 4, "a"); return store.ReasonChange },
+		func() store.Reason {
+			for i := 2; i < rows/2; i++ {
+				tab.Delete(key(i))
+			}
+			return store.ReasonChange
+		},
+		func() store.Reason { change(0, 1, "b"); return store.ReasonStop },
+	}[:most] {
+		reason := next()
+		if reason != store.ReasonInterval {
+			tab.Commit(snapshot.Position{LSN: pglogrepl.LSN(0x16B3800 + i)})
+		}
+		v := tab.View()
+		fmt.Println("begin", digest(contentOf(v)))
+		if _, err := f.Write(v, reason); err != nil {
+			fmt.Println("failed", err)
+		} else {
+			manifest, err := os.ReadFile(store.ManifestPath(args[0]))
+			fmt.Println("done", digest(manifest), err)
+		}
+		if reason != store.ReasonInterval {
+			continue
+		}
+		if name, err := f.KeepGeneration(context.Background(), store.Keep{N: 2}); err != nil {
+			fmt.Println("failed", err)
+		} else {
+			fmt.Println("kept", name)
+		}
+	}
+	return f.Close()
+}
+
+const allWrites = 7
+
+// record has a child make so many writes, of versions of so many rows, under strace.
+func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (*replay, error) {
+	t.Helper()
+	root := t.TempDir()
+	p := &replay{root: root, path: filepath.Join(root, "data", "feedback.json"), foreign: foreign, r: rand.New(rand.NewPCG(cutSeed(), 4)), sums: map[uint64]string{}}
+	if foreign != nil {
+		if err := errors.Join(os.Mkdir(filepath.Dir(p.path), 0o755), os.WriteFile(p.path, foreign, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	p.calls, err = traced(filepath.Join(t.TempDir(), "trace"), child("versions", p.path, strconv.Itoa(rows), strconv.Itoa(writes)), options...)
+	return p, err
+}
+
+// writeTrusting does what must not be done: it writes a file, takes the second fsync for an answer where the first has
+// failed, and puts the file in its place.
+func writeTrusting(args []string) error {
+	content := contentOf(votes(100, "x").View())
+	fmt.Println("begin", digest(content))
+	file, err := os.Create(args[0] + ".tmp")
+	if err != nil {
+		return err
+	}
+	if _, err := file.Write(content); err != nil {
+		return err
+	}
+	file.Sync()
+	if err := errors.Join(file.Sync(), os.Rename(args[0]+".tmp", args[0])); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(args[0]))
+	if err != nil {
+		return err
+	}
+	fmt.Println("renamed")
+	return folder.Sync()
+}
