@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -57,6 +58,9 @@ type serviceConfig struct {
 func openService(cfg serviceConfig) (_ *service, err error) {
 	v, _ := build()
 	s := &service{}
+	if cfg.debug == "" {
+		runtime.MemProfileRate = 0 // Go samples allocations as soon as a program could be asked for them
+	}
 	defer func() {
 		if err != nil {
 			s.close()
