@@ -22,6 +22,8 @@ func makeFolder(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		if info, serr := os.Stat(dir); serr == nil && info.IsDir() {
 			return nil // another was faster
+		} else if errors.Is(err, os.ErrExist) {
+			return &os.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
 		}
 		return err
 	}
