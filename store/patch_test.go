@@ -290,7 +290,6 @@ func TestPatchReaders(t *testing.T) {
 
 // patchForEver writes versions of a stamped file as fast as it can.
 func patchForEver(args []string) error {
-	store.SetPatchBytes(testPatchBytes)
 	f, err := store.Open(args[0], owner)
 	if err != nil {
 		return err

@@ -1,0 +1,187 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"capture/store"
+)
+
+func init() {
+	children["bound"] = readBound
+	children["stamp"] = stampForEver
+}
+
+// TestReaders has readers of every kind at the file of a writer that never rests, of a small file and of one that is
+// patched: whatever one of them has open, it sees a whole version, and the same to its end.
+func TestReaders(t *testing.T) {
+	for name, program := range map[string]string{"small": "stamp", "patched": "patch"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "feedback.json")
+			started(t, child(program, path))
+			for name, look := range map[string]func(string, func()) error{
+				"copies it slowly": copySlowly, "tails it": tail, "maps it": mapWhole,
+			} {
+				for range 3 {
+					if err := look(path, func() { replaced(t, path) }); err != nil {
+						t.Errorf("who %s: %v", name, err)
+					}
+				}
+			}
+			inOwnMounts(t, "bound", path)
+		})
+	}
+}
+
+// replaced returns when the file has been replaced three times more, at least.
+func replaced(t *testing.T, path string) {
+	t.Helper()
+	for range 3 {
+		was := read(t, store.ManifestPath(path))
+		within(t, "the next version", func() bool {
+			now, err := os.ReadFile(store.ManifestPath(path))
+			return err == nil && string(now) != string(was)
+		})
+	}
+}
+
+// copySlowly reads a part, has the file replaced, and reads on.
+func copySlowly(path string, wait func()) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	data := make([]byte, info.Size())
+	for i, size := 0, max(len(data)/3, 1); i < len(data); i += size {
+		if _, err := io.ReadFull(file, data[i:min(i+size, len(data))]); err != nil {
+			return err
+		}
+		wait()
+	}
+	_, err = stampOf(data)
+	return err
+}
+
+// tail reads to the end, and waits there for more, as tail -f does.
+func tail(path string, wait func()) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	data, err := io.ReadAll(file)
+	if err != nil {
+		return err
+	}
+	wait()
+	more, err := io.ReadAll(file)
+	if err != nil {
+		return err
+	}
+	if len(more) > 0 {
+		return fmt.Errorf("%d bytes more came into a version", len(more))
+	}
+	_, err = stampOf(data)
+	return err
+}
+
+// mapWhole maps a version into memory and closes the file.
+func mapWhole(path string, wait func()) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	data, err := unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(data)
+	file.Close()
+	was, err := stampOf(data)
+	if err != nil {
+		return err
+	}
+	wait()
+	is, err := stampOf(data)
+	if err == nil && is != was {
+		err = fmt.Errorf("version %s has become %s", was, is)
+	}
+	return err
+}
+
+// stampForEver writes versions of a stamped file as fast as it can, and none of them is large.
+func stampForEver(args []string) error {
+	store.SetPatchBytes(1 << 40)
+	return patchForEver(args)
+}
+
+// readBound reads the file of args[0] through bind mounts: through one of its folder it sees ever new versions; one of the
+// file alone leads to the one that it was made of, which grows old, but is whole.
+func readBound(args []string) error {
+	folder, err := os.MkdirTemp("", "store-test-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	single := filepath.Join(folder, "single.json")
+	whole := filepath.Join(folder, "whole")
+	if err := errors.Join(os.Mkdir(whole, 0o755), os.WriteFile(single, nil, 0o644)); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("%s: %w", mountRefused, err)
+	}
+	if err := unix.Mount(filepath.Dir(args[0]), whole, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("%s: %w", mountRefused, err)
+	}
+	defer unix.Unmount(whole, 0)
+	if err := bindFile(args[0], single); err != nil {
+		return fmt.Errorf("%s: %w", mountRefused, err)
+	}
+	defer unix.Unmount(single, 0)
+	versions := map[string]bool{}
+	for len(versions) < 20 {
+		for _, path := range []string{filepath.Join(whole, filepath.Base(args[0])), single} {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			stamp, err := stampOf(data)
+			if err != nil {
+				return fmt.Errorf("through %s: %w", path, err)
+			}
+			if path != single {
+				versions[stamp] = true
+			}
+		}
+	}
+	return nil
+}
+
+// bindFile binds a file that is being replaced.
+func bindFile(path, to string) (err error) {
+	for range 100 {
+		if err = unix.Mount(path, to, "", unix.MS_BIND, ""); err == nil || !errors.Is(err, syscall.ENOENT) {
+			return err
+		}
+	}
+	return err
+}
