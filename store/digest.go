@@ -60,9 +60,9 @@ const (
 	writeBackBytes = 8 << 20
 )
 
-// writeWhole writes c to file, and hashes it on another goroutine meanwhile, so that a large file takes as long as the
+// writeWhole writes a file of that layout, and hashes it on another goroutine meanwhile, so that a large file takes as long as the
 // slower of the two and not as both.
-func writeWhole(file *os.File, c content) (_ *digest, err error) {
+func writeWhole(file *os.File, l *layout) (_ *digest, err error) {
 	d := newDigest()
 	full := make(chan []byte, chunks) // to the hasher
 	free := make(chan []byte, chunks) // from it
@@ -82,10 +82,10 @@ func writeWhole(file *os.File, c content) (_ *digest, err error) {
 		<-done
 	}()
 	var n, sent int64 // bytes written, and those of them that the kernel was told to write back
-	for i := 0; i < c.count(); {
+	for i := 0; i < l.count(); {
 		b := <-free
-		for ; i < c.count() && len(b) < chunkBytes; i++ {
-			if b, err = c.appendRegion(b, i); err != nil {
+		for ; i < l.count() && len(b) < chunkBytes; i++ {
+			if b, err = l.appendRegion(b, i); err != nil {
 				return nil, err
 			}
 		}

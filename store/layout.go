@@ -15,10 +15,11 @@ import (
 // What is left over is filled with spaces before the closing brace of the region's last row, where no reader of whole
 // lines, of JSON or of both sees them.
 
-// layout is where the Parts of a View lie in a file. It never changes.
+// layout is a file: where the Parts of a View lie in it. It never changes.
 type layout struct {
-	regions []region // one after the other; the last one is exactly as long as its rows
-	bytes   int64    // of the whole file
+	regions []region        // one after the other; the last one is exactly as long as its rows
+	parts   []snapshot.Part // what lies there; nil where only the places matter any more
+	bytes   int64           // of the whole file
 }
 
 // region is the place of one Part.
@@ -42,7 +43,7 @@ func newLayout(parts []snapshot.Part, slack slack) *layout {
 	if len(parts) == 0 {
 		return &layout{bytes: int64(len(emptyFile))}
 	}
-	l := &layout{regions: make([]region, 0, len(parts))}
+	l := &layout{regions: make([]region, 0, len(parts)), parts: parts}
 	l.placeTail(parts, slack)
 	return l
 }
@@ -107,7 +108,7 @@ func (l *layout) next(parts []snapshot.Part, rows int64) *layout {
 		return nil
 	}
 	m := newMatch(l, parts)
-	n := &layout{regions: make([]region, 0, len(parts)+1)}
+	n := &layout{regions: make([]region, 0, len(parts)+1), parts: parts}
 	n.regions = append(n.regions, l.regions[:m.head]...)
 	changed, most := int64(0), max(l.bytes/4, 2*patchBytes)
 	for i, j := m.head, m.head; j < len(parts) || i < len(l.regions); {
@@ -145,25 +146,26 @@ func (l *layout) next(parts []snapshot.Part, rows int64) *layout {
 
 // match pairs the regions of a layout with the parts of the next state. Both are in the order of the keys.
 type match struct {
-	regions    []region
+	*layout               // the last one
 	parts      []snapshot.Part
-	head, tail int            // as many are the same at the start and at the end; the last ones are never in head
-	place      map[uint64]int // of the regions in between
+	head, tail int                   // as many are the same at the start and at the end; the last ones are never in head
+	place      map[snapshot.Part]int // of the regions in between
 }
 
 func newMatch(l *layout, parts []snapshot.Part) *match {
-	m := &match{regions: l.regions, parts: parts}
-	least := min(len(m.regions), len(parts))
-	for m.head < least-1 && m.regions[m.head].part == parts[m.head].ID() {
+	m := &match{layout: l, parts: parts}
+	was, now := len(l.parts), len(parts)
+	least := min(was, now)
+	for m.head < least-1 && l.parts[m.head] == parts[m.head] {
 		m.head++
 	}
-	for m.tail < least-m.head && m.regions[len(m.regions)-1-m.tail].part == parts[len(parts)-1-m.tail].ID() {
+	for m.tail < least-m.head && l.parts[was-1-m.tail] == parts[now-1-m.tail] {
 		m.tail++
 	}
-	between := m.regions[m.head : len(m.regions)-m.tail]
-	m.place = make(map[uint64]int, len(between))
-	for i, r := range between {
-		m.place[r.part] = m.head + i
+	between := l.parts[m.head : was-m.tail]
+	m.place = make(map[snapshot.Part]int, len(between))
+	for i, p := range between {
+		m.place[p] = m.head + i
 	}
 	return m
 }
@@ -175,7 +177,7 @@ func (m *match) find(j int) (int, bool) {
 	if left := len(m.parts) - j; left <= m.tail {
 		return len(m.regions) - left, true
 	}
-	i, ok := m.place[m.parts[j].ID()]
+	i, ok := m.place[m.parts[j]]
 	return i, ok && !last && i != len(m.regions)-1
 }
 
@@ -232,28 +234,22 @@ func (s *stretch) spare(i int) int64 {
 	return s.need / (4 * int64(roomy))
 }
 
-// content is a file: a layout, and the parts that it lays out.
-type content struct {
-	*layout
-	parts []snapshot.Part
-}
-
 // appendRegion appends region i as it is in the file, with what comes before the first and after the last.
-func (c content) appendRegion(b []byte, i int) (_ []byte, err error) {
-	if len(c.parts) == 0 {
+func (l *layout) appendRegion(b []byte, i int) (_ []byte, err error) {
+	if len(l.parts) == 0 {
 		return append(b, emptyFile...), nil
 	}
 	if i == 0 {
 		b = append(b, opening...)
 	}
-	r, from := c.regions[i], len(b)
-	if b, err = c.parts[i].AppendTo(b); err != nil {
+	r, from := l.regions[i], len(b)
+	if b, err = l.parts[i].AppendTo(b); err != nil {
 		return b, err
 	}
-	if n := len(b) - from; n != c.parts[i].Bytes() || !bytes.HasSuffix(b, []byte(rowEnd)) {
-		return b, fmt.Errorf("a part of the table has %d bytes where %d were counted", n, c.parts[i].Bytes())
+	if n := len(b) - from; n != l.parts[i].Bytes() || !bytes.HasSuffix(b, []byte(rowEnd)) {
+		return b, fmt.Errorf("a part of the table has %d bytes where %d were counted", n, l.parts[i].Bytes())
 	}
-	if i == len(c.regions)-1 {
+	if i == len(l.regions)-1 {
 		return append(append(b[:len(b)-2], '\n'), closing...), nil
 	}
 	if free := int(r.size) - (len(b) - from); free > 0 {
@@ -267,30 +263,30 @@ func (c content) appendRegion(b []byte, i int) (_ []byte, err error) {
 }
 
 // count is the number of pieces that appendRegion knows.
-func (c content) count() int { return max(len(c.regions), 1) }
+func (l *layout) count() int { return max(len(l.regions), 1) }
 
 // start is where the bytes of appendRegion(i) begin in the file.
-func (c content) start(i int) int64 {
+func (l *layout) start(i int) int64 {
 	if i == 0 {
 		return 0
 	}
-	return c.regions[i].off
+	return l.regions[i].off
 }
 
 // find is the piece in which the byte at off lies.
-func (c content) find(off int64) int {
-	return max(0, sort.Search(len(c.regions), func(i int) bool { return c.regions[i].off > off })-1)
+func (l *layout) find(off int64) int {
+	return max(0, sort.Search(len(l.regions), func(i int) bool { return l.regions[i].off > off })-1)
 }
 
 // errEnd ends a walk early.
 var errEnd = errors.New("end")
 
 // walk calls f with the file's bytes from off on, piece by piece. What f gets is valid during the call. errEnd ends it.
-func (c content) walk(off int64, f func(b []byte) error) (err error) {
+func (l *layout) walk(off int64, f func(b []byte) error) (err error) {
 	var b []byte
-	for i := c.find(off); i < c.count() && err == nil; i++ {
-		if b, err = c.appendRegion(b[:0], i); err == nil {
-			err = f(b[max(0, off-c.start(i)):])
+	for i := l.find(off); i < l.count() && err == nil; i++ {
+		if b, err = l.appendRegion(b[:0], i); err == nil {
+			err = f(b[max(0, off-l.start(i)):])
 		}
 	}
 	if err == errEnd {
@@ -300,9 +296,9 @@ func (c content) walk(off int64, f func(b []byte) error) (err error) {
 }
 
 // readAt fills p with the file's bytes from off on, and with zeros beyond its end.
-func (c content) readAt(p []byte, off int64) error {
+func (l *layout) readAt(p []byte, off int64) error {
 	clear(p)
-	return c.walk(off, func(b []byte) error {
+	return l.walk(off, func(b []byte) error {
 		if p = p[copy(p, b):]; len(p) == 0 {
 			return errEnd
 		}
@@ -313,9 +309,9 @@ func (c content) readAt(p []byte, off int64) error {
 // span is a range of a file's bytes.
 type span struct{ from, to int64 }
 
-// differences are the ranges of c that a file with the layout old lacks, widened to multiples of align, in order and apart.
+// differences are the ranges of l that a file with the layout old lacks, widened to multiples of align, in order and apart.
 // The last range may end beyond the end of the file.
-func (c content) differences(old *layout, align int64) []span {
+func (l *layout) differences(old *layout, align int64) []span {
 	var list []span
 	add := func(from, to int64) {
 		from, to = from/align*align, (to+align-1)/align*align
@@ -326,16 +322,16 @@ func (c content) differences(old *layout, align int64) []span {
 		list = append(list, span{from, to})
 	}
 	k := 0
-	for i, r := range c.regions {
+	for i, r := range l.regions {
 		for k < len(old.regions) && old.regions[k].off < r.off {
 			k++
 		}
 		if k == len(old.regions) || old.regions[k] != r {
-			add(c.start(i), r.end())
+			add(l.start(i), r.end())
 		}
 	}
-	if c.bytes != old.bytes {
-		add(c.bytes-int64(len(closing)), c.bytes)
+	if l.bytes != old.bytes {
+		add(l.bytes-int64(len(closing)), l.bytes)
 	}
 	return list
 }

@@ -21,7 +21,7 @@ type spareFile struct {
 
 // version is a state of the file that is being written.
 type version struct {
-	content
+	*layout
 	digest *digest
 	wrote  int64 // bytes of it that went to disk
 }
@@ -30,12 +30,12 @@ type version struct {
 func newVersion(v *snapshot.View, last written) *version {
 	var parts []snapshot.Part
 	if last.layout != nil {
-		parts = make([]snapshot.Part, 0, len(last.layout.regions)+8)
+		parts = make([]snapshot.Part, 0, len(last.layout.parts)+8)
 	}
 	for p := range v.Parts() {
 		parts = append(parts, p)
 	}
-	n := &version{content: content{parts: parts}}
+	n := &version{}
 	switch {
 	case v.Bytes() < patchBytes || last.layout == nil || last.layout.bytes < patchBytes:
 		n.layout = newLayout(parts, exact)
@@ -66,7 +66,7 @@ func (f *File) writeData(n *version, last written, old spareFile) (info os.FileI
 			return err
 		}
 		n.wrote = n.bytes
-		n.digest, err = writeWhole(file, n.content)
+		n.digest, err = writeWhole(file, n.layout)
 		return err
 	})
 	return info, func() {}, err
@@ -135,7 +135,8 @@ func (f *File) replaceData(n *version, last written) (spareFile, error) {
 		if done, err := exchange(f.dataTmp(), f.path); err != nil {
 			return spareFile{}, err
 		} else if done {
-			return spareFile{last.layout, last.file}, nil
+			places := &layout{regions: last.layout.regions, bytes: last.layout.bytes} // its rows need not stay in memory
+			return spareFile{places, last.file}, nil
 		}
 	}
 	return spareFile{}, os.Rename(f.dataTmp(), f.path)
