@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,22 +22,60 @@ const attendEvery = 500 * time.Millisecond
 // application's way, and where the server is silent.
 type attendant struct {
 	cfg     Config
-	conn    *pgx.Conn // that reads, in an open transaction
-	traffic *traffic  // of that connection
+	conn    *pgx.Conn // that reads, in an open transaction; others may join in
+	traffic *traffic  // of these connections
 	check   func(context.Context, *pgx.Conn) error
+
+	hurry chan struct{} // closed where the attendant is wanted at once
+	met   chan struct{} // closed once it has its connection
+
+	mu   sync.Mutex
+	pids []int32 // of the sessions that read
+}
+
+// slack is what a reader at a given rate may leave unread, in bytes, before the server sees that it goes on: a system opens
+// a connection's window again once a part of its buffer is free.
+const slack = 8 << 20
+
+// look has conn, in an open transaction, looked after. Its server ends it once nobody takes what it sends, or nobody
+// speaks: a process that is stopped can't give way. (tcp_user_timeout counts from the last byte that the other side had
+// room for; statement_timeout would end a copy that is slow, and does not reach a session that waits to send. Over a Unix
+// socket nothing does.)
+func (a *attendant) look(ctx context.Context, conn *pgx.Conn) error {
+	frozen := a.cfg.bounds.frozen
+	if rate := a.cfg.CopyRate; rate > 0 {
+		frozen += min(time.Duration(slack/float64(rate)*float64(time.Second)), 24*time.Hour)
+	}
+	var pid int32 // what the protocol says is, behind a pooler, not the server's
+	err := conn.QueryRow(ctx, `
+		SELECT pg_catalog.pg_backend_pid() FROM (SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true),
+			pg_catalog.set_config('tcp_user_timeout', $1, true)) s`, strconv.FormatInt(frozen.Milliseconds(), 10)).Scan(&pid)
+	if err != nil {
+		return fmt.Errorf("ask for the session: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pids = append(a.pids, pid)
+	return nil
+}
+
+func (a *attendant) sessions() []int32 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.pids)
 }
 
 // run reads. A read that lasts less than attendEvery costs no second connection.
 func (a *attendant) run(ctx context.Context, read func(context.Context) error) error {
-	var pid int32 // what the protocol says is, behind a pooler, not the server's
-	if err := a.conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()").Scan(&pid); err != nil {
-		return fmt.Errorf("ask for the session: %w", err)
+	if err := a.look(ctx, a.conn); err != nil {
+		return err
 	}
+	a.hurry, a.met = make(chan struct{}), make(chan struct{})
 	reading, end := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
-		if err := guarded(a.cfg.Logger, "look after a copy", func() error { return a.watch(reading, pid) }); err != nil {
+		if err := guarded(a.cfg.Logger, "look after a copy", func() error { return a.watch(reading) }); err != nil {
 			end(err)
 		}
 	}()
@@ -48,20 +89,22 @@ func (a *attendant) run(ctx context.Context, read func(context.Context) error) e
 }
 
 // watch returns why the read must end, or nil once it has ended.
-func (a *attendant) watch(ctx context.Context, pid int32) error {
+func (a *attendant) watch(ctx context.Context) error {
 	beside := &side{cfg: a.cfg.Database, silence: a.cfg.bounds.silence}
 	defer beside.close()
 	tick := time.NewTicker(attendEvery)
 	defer tick.Stop()
-	answered := time.Now()
+	answered, hurry, met := time.Now(), a.hurry, false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-hurry:
+			hurry = nil
 		case <-tick.C:
 		}
 		err := beside.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			if err := blocks(ctx, conn, pid); err != nil || a.check == nil {
+			if err := blocks(ctx, conn, a.sessions()); err != nil || a.check == nil {
 				return err
 			}
 			return a.check(ctx, conn)
@@ -74,6 +117,10 @@ func (a *attendant) watch(ctx context.Context, pid int32) error {
 			return err
 		case err == nil, errors.As(err, &server):
 			answered = time.Now()
+			if !met {
+				met = true
+				close(a.met)
+			}
 		}
 		if last := a.traffic.time(); last.After(answered) {
 			answered = last
@@ -84,14 +131,14 @@ func (a *attendant) watch(ctx context.Context, pid int32) error {
 	}
 }
 
-// blocks says, as an *anewError, that a session waits for a lock that the session pid holds. Those who wait behind that
+// blocks says, as an *anewError, that a session waits for a lock that one of the sessions pids holds. Those who wait behind that
 // one in turn are the application's reads and writes.
-func blocks(ctx context.Context, conn *pgx.Conn, pid int32) error {
+func blocks(ctx context.Context, conn *pgx.Conn, pids []int32) error {
 	var who string
 	err := conn.QueryRow(ctx, `
 		SELECT format('pid %s%s', l.pid, coalesce(' (' || a.usename || ')', ''))
 		FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-		WHERE NOT l.granted AND $1::int = ANY (pg_catalog.pg_blocking_pids(l.pid)) LIMIT 1`, pid).Scan(&who)
+		WHERE NOT l.granted AND $1::int[] && pg_catalog.pg_blocking_pids(l.pid) LIMIT 1`, pids).Scan(&who)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil

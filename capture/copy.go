@@ -1,12 +1,9 @@
 package capture
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -35,12 +32,11 @@ func Export(ctx context.Context, cfg Config) (*snapshot.View, error) {
 // where there is one, is asked now and then: its *anewError ends the copy.
 func readTable(ctx context.Context, cfg Config, source string, t *snapshot.Table, check func(context.Context, *pgx.Conn) error) error {
 	c := &tableCopy{attendant: attendant{cfg: cfg, traffic: &traffic{}, check: check}}
-	var srv postgres.Server
 	err := c.traffic.bound(ctx, cfg.bounds.silence, func(ctx context.Context) (err error) {
-		if c.conn, err = postgres.Connect(ctx, c.traffic.watch(cfg.Database)); err != nil {
+		if c.conn, err = postgres.Connect(ctx, inBulk(c.traffic.watch(cfg.Database))); err != nil {
 			return err
 		}
-		if srv, err = postgres.Inspect(ctx, c.conn); err != nil {
+		if c.srv, err = postgres.Inspect(ctx, c.conn); err != nil {
 			return err
 		}
 		tx, err := postgres.Begin(ctx, c.conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -56,11 +52,8 @@ func readTable(ctx context.Context, cfg Config, source string, t *snapshot.Table
 	if err != nil {
 		return err
 	}
-	if c.enc, err = newEncoder(c.tab, srv); err != nil {
-		return err
-	}
-	t.Load(c.tab.Shape, snapshot.Origin{Source: source, Database: srv.Database, SystemID: srv.SystemID, ServerVersion: srv.Version})
-	w, err := c.into(ctx, t)
+	t.Load(c.tab.Shape, snapshot.Origin{Source: source, Database: c.srv.Database, SystemID: c.srv.SystemID, ServerVersion: c.srv.Version})
+	done, err := c.into(ctx, t)
 	if err != nil {
 		t.Rollback()
 		return err
@@ -68,7 +61,7 @@ func readTable(ctx context.Context, cfg Config, source string, t *snapshot.Table
 	if err := t.Commit(snapshot.Position{}); err != nil {
 		return fmt.Errorf("copy table %s: %w", c.tab.Name(), err)
 	}
-	cfg.Logger.Info("read", "table", c.tab.Name().String(), "rows", w.rows, "bytes", w.bytes, "ms", millis(time.Since(w.start)))
+	cfg.Logger.Info("read", "table", c.tab.Name().String(), "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "ms", millis(done.took))
 	return nil
 }
 
@@ -76,149 +69,82 @@ func newEncoder(tab *postgres.Table, srv postgres.Server) (*snapshot.Encoder, er
 	return snapshot.NewEncoder(tab.Shape, srv.Encoding == "SQL_ASCII")
 }
 
-// tableCopy reads the whole table, as a connection's open transaction sees it: attended, paced, and while it fits.
+// tableCopy reads the whole table, as a connection's open transaction sees it: attended, paced, while it fits, and over
+// several connections where the server and the table's size allow.
 type tableCopy struct {
 	attendant
 	tab *postgres.Table
-	enc *snapshot.Encoder
+	srv postgres.Server
+}
+
+// copied is what a copy has read.
+type copied struct {
+	rows, bytes int64 // bytes of what came from the server
+	jobs        int   // connections that took part
+	took        time.Duration
+	replaced    bool // bytes that are no text
 }
 
 // into reads into t's open Load. The caller commits, or rolls back.
-func (c *tableCopy) into(ctx context.Context, t *snapshot.Table) (*rowWriter, error) {
-	w := &rowWriter{
-		enc: c.enc, table: t, log: c.cfg.Logger, start: time.Now(), said: time.Now(),
-		values: make([][]byte, len(c.tab.Columns)),
-	}
-	fit := &fitting{to: w, limit: MemoryLimit(), rows: func() int64 { return w.rows }}
-	var to io.Writer = fit
-	err := c.run(ctx, func(ctx context.Context) error {
-		err := c.conn.QueryRow(ctx, `
-			SELECT pg_catalog.pg_size_pretty(coalesce(sum(pg_catalog.pg_table_size(relid)), pg_catalog.pg_table_size($1::oid::regclass)))
-			FROM pg_catalog.pg_partition_tree($1::oid::regclass)`, c.tab.OID).Scan(&fit.size)
-		if err != nil {
-			return fmt.Errorf("ask for its size: %w", err)
-		}
-		if c.cfg.CopyRate > 0 {
-			to = &paced{ctx: ctx, to: to, rate: c.cfg.CopyRate, start: w.start}
-		}
-		_, err = c.conn.PgConn().CopyTo(ctx, to, c.tab.CopyQuery())
-		return err
-	})
-	if err == nil && !w.ended {
-		err = errors.New("the server's copy ended before its end mark")
-	}
+func (c *tableCopy) into(ctx context.Context, t *snapshot.Table) (copied, error) {
+	l := &loading{copy: c, table: t, start: time.Now()}
+	l.said = l.start
+	err := c.run(ctx, l.run)
 	if err != nil {
-		return w, fmt.Errorf("copy table %s: %w", c.tab.Name(), err)
+		err = fmt.Errorf("copy table %s: %w", c.tab.Name(), err)
 	}
-	return w, nil
+	return copied{
+		rows: l.rows, bytes: l.bytes, jobs: int(l.jobs.Load()), took: time.Since(l.start), replaced: l.replaced.Load(),
+	}, err
 }
 
-// rowWriter takes a COPY in binary format apart, whatever the pieces it comes in, and puts its rows into a Table.
-// (Format: PostgreSQL documentation, COPY, "Binary Format".)
-type rowWriter struct {
-	enc    *snapshot.Encoder
-	table  *snapshot.Table
-	log    hclog.Logger
-	values [][]byte
-	rest   []byte // of a row that has not come whole
-	key    []byte
-	line   []byte
-
-	begun, ended bool
-	rows         int64
-	bytes        int64
-	start, said  time.Time
-}
-
-var copySignature = []byte("PGCOPY\n\xff\r\n\x00")
-
-func (w *rowWriter) Write(p []byte) (int, error) {
-	b := p
-	if len(w.rest) > 0 {
-		w.rest = append(w.rest, p...)
-		b = w.rest
+// enter puts conn into a transaction with an exported snapshot and a lock that keeps the table's shape, and makes sure
+// that what the snapshot shows is what was looked at before. Rewriting a table or truncating it is not bound to
+// snapshots: an older one sees the new file of the table, empty.
+func (c *tableCopy) enter(ctx context.Context, conn *pgx.Conn, snapshotName string) error {
+	tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
 	}
-	w.bytes += int64(len(p))
-	for {
-		n, err := w.take(b)
-		if err != nil {
-			return 0, err
-		}
-		if n == 0 {
-			break
-		}
-		b = b[n:]
+	lock := fmt.Sprintf("SET TRANSACTION SNAPSHOT %s; SET LOCAL lock_timeout = '10s'; LOCK TABLE %s IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0",
+		literal(snapshotName), c.tab.From())
+	if _, err := tx.Exec(ctx, lock, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("enter the snapshot: %w", err)
 	}
-	w.rest = append(w.rest[:0], b...)
-	return len(p), nil
-}
-
-// take uses the header or one row at the start of b, and returns its length; 0 where it is not whole yet.
-func (w *rowWriter) take(b []byte) (int, error) {
-	if !w.begun {
-		const fixed = 19 // signature, flags, length of the extension
-		if len(b) < fixed {
-			return 0, nil
-		}
-		if !bytes.HasPrefix(b, copySignature) {
-			return 0, errors.New("this is not a copy in binary format")
-		}
-		n := fixed + int64(binary.BigEndian.Uint32(b[15:]))
-		if int64(len(b)) < n {
-			return 0, nil
-		}
-		w.begun = true
-		return int(n), nil
-	}
-	if w.ended && len(b) > 0 {
-		return 0, errors.New("the copy goes on after its end mark")
-	}
-	if len(b) < 2 {
-		return 0, nil
-	}
-	fields := int(int16(binary.BigEndian.Uint16(b)))
-	if fields == -1 {
-		w.ended = true
-		return 2, nil
-	}
-	if fields != len(w.values) {
-		return 0, fmt.Errorf("a row of the copy has %d fields where the table has %d columns", fields, len(w.values))
-	}
-	at := 2
-	for i := range w.values {
-		if len(b)-at < 4 {
-			return 0, nil
-		}
-		n := int(int32(binary.BigEndian.Uint32(b[at:])))
-		at += 4
-		switch {
-		case n == -1:
-			w.values[i] = nil
-		case n < -1:
-			return 0, fmt.Errorf("a field of the copy has length %d", n)
-		case len(b)-at < n:
-			return 0, nil
-		default:
-			w.values[i] = b[at : at+n : at+n]
-			at += n
-		}
-	}
-	return at, w.row()
-}
-
-func (w *rowWriter) row() (err error) {
-	if w.key, err = w.enc.AppendKey(w.key[:0], w.values); err != nil {
+	now, err := postgres.LoadTable(ctx, tx, c.cfg.Table)
+	if err != nil {
 		return err
 	}
-	if w.line, err = w.enc.AppendCopiedRow(w.line[:0], w.values); err != nil {
-		return err
+	if now.Fingerprint != c.tab.Fingerprint {
+		return &anewError{why: "the table changed shape while the copy was being prepared"}
 	}
-	w.table.Put(w.key, w.line)
-	w.rows++
-	if w.rows%4096 == 0 && time.Since(w.said) > progressEvery {
-		w.said = time.Now()
-		took := time.Since(w.start).Seconds()
-		w.log.Info("copying", "rows", w.rows, "bytes", w.bytes, "rows_per_second", int64(float64(w.rows)/took))
+	rewritten := false
+	err = tx.QueryRow(ctx, `
+		SELECT bool_or(c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))
+		FROM pg_catalog.pg_class c
+		WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass))`, c.tab.OID).Scan(&rewritten)
+	if err != nil {
+		return fmt.Errorf("compare the table's files: %w", err)
+	}
+	if rewritten {
+		return &anewError{why: "the table was rewritten or truncated while the copy was being prepared"}
 	}
 	return nil
+}
+
+// errFewer is that the server has no place for one more connection: the others go on without it.
+var errFewer = errors.New("no further connection")
+
+// join opens one more connection in the snapshot that c.conn has exported. It is errFewer where the server refuses.
+func (c *tableCopy) join(ctx context.Context, snapshotName string) (conn *pgx.Conn, err error) {
+	err = c.traffic.bound(ctx, c.cfg.bounds.silence, func(ctx context.Context) error {
+		if conn, err = postgres.Connect(ctx, inBulk(c.traffic.watch(c.cfg.Database))); err != nil {
+			return errors.Join(errFewer, err)
+		}
+		if err = c.enter(ctx, conn, snapshotName); err != nil {
+			return fmt.Errorf("join in on another connection: %w", err)
+		}
+		return c.look(ctx, conn)
+	})
+	return conn, err
 }

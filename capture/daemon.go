@@ -49,6 +49,8 @@ type Config struct {
 	LogError       func() error          // why logs can't be written, nil while they can
 	CopyRate       int64                 // bytes a second that a copy reads at most; 0 for no limit
 
+	CopyJobs int // connections that a copy is read over; 0 for as many as cores and the table's size allow
+
 	bounds bounds // tests shorten them
 }
 
@@ -59,6 +61,7 @@ type bounds struct {
 	ping    time.Duration // how often one is asked for
 	count   time.Duration // how often the rows are counted
 	frozen  time.Duration // after it the server drops the slot of a copying capture that says nothing
+	part    int64         // bytes of the table that a connection of a copy reads at a time
 	look    time.Duration // how often it is looked whether a better source works; zero for what suits the reason
 }
 
@@ -67,6 +70,7 @@ func (b bounds) orUsual() bounds {
 	b.silence = cmp.Or(b.silence, 30*time.Second)
 	b.ping = cmp.Or(b.ping, 10*time.Second)
 	b.count = cmp.Or(b.count, time.Hour)
+	b.part = cmp.Or(b.part, rangeBytes)
 	b.frozen = cmp.Or(b.frozen, 2*time.Minute)
 	return b
 }

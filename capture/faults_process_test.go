@@ -106,6 +106,9 @@ func childConfig(url string) (Config, error) {
 	if rate, err := strconv.ParseInt(os.Getenv("CAPTURE_TEST_CHILD_RATE"), 10, 64); err == nil {
 		cfg.CopyRate = rate
 	}
+	if jobs, err := strconv.Atoi(os.Getenv("CAPTURE_TEST_CHILD_JOBS")); err == nil {
+		cfg.CopyJobs = jobs
+	}
 	if frozen, err := time.ParseDuration(os.Getenv("CAPTURE_TEST_FROZEN_AFTER")); err == nil {
 		cfg.bounds.frozen = frozen
 	}

@@ -25,10 +25,16 @@ type gatherConn struct {
 	reads int // since from
 	from  time.Time
 	naps  bool
+	never bool // naps
 }
 
-// gather has the connections of cfg read by gatherConn.
-func gather(cfg *pgx.ConnConfig) *pgx.ConnConfig {
+// gather has the connections of cfg read by gatherConn, for a stream.
+func gather(cfg *pgx.ConnConfig) *pgx.ConnConfig { return gathered(cfg, false) }
+
+// inBulk has them read by it without naps, for a copy: one read takes many rows.
+func inBulk(cfg *pgx.ConnConfig) *pgx.ConnConfig { return gathered(cfg, true) }
+
+func gathered(cfg *pgx.ConnConfig, never bool) *pgx.ConnConfig {
 	cfg = cfg.Copy()
 	dial := cfg.DialFunc
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -36,7 +42,7 @@ func gather(cfg *pgx.ConnConfig) *pgx.ConnConfig {
 		if err != nil {
 			return nil, err
 		}
-		return &gatherConn{Conn: conn, buf: make([]byte, gatherBuffer)}, nil
+		return &gatherConn{Conn: conn, buf: make([]byte, gatherBuffer), never: never}, nil
 	}
 	return cfg
 }
@@ -60,6 +66,9 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 
 // judge begins and ends the naps.
 func (c *gatherConn) judge(n int) {
+	if c.never {
+		return
+	}
 	if c.naps {
 		c.naps = n >= thin
 		c.reads = 0

@@ -173,7 +173,7 @@ func (l *logical) stream(ctx context.Context, t *snapshot.Table, enc *snapshot.E
 		l.lagMicros.Store(now.Sub(x.CommitTime).Microseconds())
 		l.d.count(x)
 		lines.add(x, now)
-		l.d.sayReplaced(enc)
+		l.d.sayReplaced(enc.Replaced())
 	})
 	l.state.follows(l, l.traffic.time, l.lag)
 	l.log.Info("following", "table", l.tab.Name().String(), "source", "logical", "slot", l.slot, "lsn", lsnText(pglogrepl.LSN(l.applied.Load())))

@@ -2,7 +2,6 @@ package capture
 
 import (
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -68,26 +67,25 @@ func (e *tooLargeError) Error() string {
 
 func megabytes(n int64) string { return fmt.Sprintf("%d MB", n/1e6) }
 
-// fitting passes a copy on for as long as it fits into memory.
+// fitting looks whether a copy still fits into memory.
 type fitting struct {
-	to    io.Writer
 	limit int64
 	size  string // of the whole table, on the server
-	rows  func() int64
-	since int64 // bytes since the last look
+	since int64  // bytes since the last look
 }
 
 // lookEvery is after how many bytes of a copy the memory is looked at.
 const lookEvery = 1 << 20
 
-func (f *fitting) Write(b []byte) (int, error) {
-	if f.since += int64(len(b)); f.since >= lookEvery && f.limit < math.MaxInt64 {
+// check is asked before n more bytes of a copy are kept, with which it has so many rows.
+func (f *fitting) check(n int, rows int64) error {
+	if f.since += int64(n); f.since >= lookEvery && f.limit < math.MaxInt64 {
 		f.since = 0
 		if used := inUse(int64(tableShare * float64(f.limit))); used > 0 {
-			return 0, &tooLargeError{rows: f.rows(), used: used, limit: f.limit, size: f.size}
+			return &tooLargeError{rows: rows, used: used, limit: f.limit, size: f.size}
 		}
 	}
-	return f.to.Write(b)
+	return nil
 }
 
 // inUse is how many bytes the heap holds where that is more than most, else 0. What looks like too much may be garbage

@@ -2,15 +2,17 @@ package capture
 
 import (
 	"context"
-	"io"
+	"sync"
 	"time"
 )
 
-// paced passes a copy on at no more than so many bytes a second; the server then waits, and reads no faster.
-type paced struct {
-	ctx   context.Context
-	to    io.Writer
-	rate  int64
+// pace lets a copy pass at no more than so many bytes a second, over all of its connections together; the server then
+// waits, and reads no faster.
+type pace struct {
+	rate    int64
+	longest time.Duration // of one wait: the server must not take it for a client that is frozen
+
+	mu    sync.Mutex
 	start time.Time
 	sent  int64 // since start
 }
@@ -18,24 +20,38 @@ type paced struct {
 // unused is how long a rate that was not made use of stays to be caught up with.
 const unused = time.Second
 
-func (p *paced) Write(b []byte) (int, error) {
-	n, err := p.to.Write(b)
+func newPace(rate int64, longest time.Duration) *pace {
+	return &pace{rate: rate, longest: longest, start: time.Now()}
+}
+
+// spend waits until n more bytes are due. A nil pace never waits.
+func (p *pace) spend(ctx context.Context, n int) error {
+	if p == nil {
+		return nil
+	}
+	ahead := min(p.ahead(n), p.longest)
+	if ahead < 20*time.Millisecond { // short waits are put together: a timer is not that exact
+		return nil
+	}
+	timer := time.NewTimer(ahead)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// ahead is by how much n more bytes come before their time.
+func (p *pace) ahead(n int) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.sent += int64(n)
 	due := time.Duration(float64(p.sent) / float64(p.rate) * float64(time.Second))
 	ahead := due - time.Since(p.start)
 	if ahead < -unused {
 		p.start, p.sent = time.Now().Add(-unused), 0
 	}
-	// Short waits are put together: a timer is not that exact.
-	if err != nil || ahead < 20*time.Millisecond {
-		return n, err
-	}
-	timer := time.NewTimer(ahead)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return n, nil
-	case <-p.ctx.Done():
-		return n, context.Cause(p.ctx)
-	}
+	return ahead
 }

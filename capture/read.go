@@ -33,7 +33,7 @@ func (r *tableReader) open(ctx context.Context) (err error) {
 	if r.conn != nil && !r.conn.IsClosed() {
 		return nil
 	}
-	if r.conn, err = postgres.Connect(ctx, r.traffic.watch(r.d.cfg.Database)); err != nil {
+	if r.conn, err = postgres.Connect(ctx, inBulk(r.traffic.watch(r.d.cfg.Database))); err != nil {
 		return err
 	}
 	if r.srv, err = postgres.Inspect(ctx, r.conn); err != nil {
@@ -133,7 +133,7 @@ func (r *tableReader) whole(ctx context.Context, t *snapshot.Table, why string) 
 	t.Load(r.tab.Shape, snapshot.Origin{
 		Source: r.source, Database: r.srv.Database, SystemID: r.srv.SystemID, ServerVersion: r.srv.Version,
 	})
-	w, err := (&tableCopy{r.attendant(), r.tab, r.enc}).into(ctx, t)
+	done, err := (&tableCopy{attendant: attendant{cfg: r.d.cfg, conn: r.conn, traffic: &r.traffic}, tab: r.tab, srv: r.srv}).into(ctx, t)
 	if err != nil {
 		t.Rollback()
 		return err
@@ -141,22 +141,18 @@ func (r *tableReader) whole(ctx context.Context, t *snapshot.Table, why string) 
 	if err := t.Commit(snapshot.Position{}); err != nil {
 		return fmt.Errorf("copy table %s: %w", r.tab.Name(), err)
 	}
-	r.took = time.Since(w.start)
+	r.took = done.took
 	r.d.state.copied(r.took)
 	r.d.metrics.copies.Inc()
 	r.d.metrics.copySeconds.Set(r.took.Seconds())
-	r.d.log.Info("copied", "table", r.tab.Name().String(), "why", why, "rows", w.rows, "bytes", w.bytes, "ms", millis(r.took))
-	r.d.sayReplaced(r.enc)
+	r.d.log.Info("copied", "table", r.tab.Name().String(), "why", why, "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "ms", millis(r.took))
+	r.d.sayReplaced(done.replaced)
 	return nil
-}
-
-func (r *tableReader) attendant() attendant {
-	return attendant{cfg: r.d.cfg, conn: r.conn, traffic: &r.traffic}
 }
 
 // attended runs f, which may take long.
 func (r *tableReader) attended(ctx context.Context, f func(context.Context) error) error {
-	a := r.attendant()
+	a := attendant{cfg: r.d.cfg, conn: r.conn, traffic: &r.traffic}
 	return a.run(ctx, f)
 }
 

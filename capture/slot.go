@@ -115,12 +115,12 @@ func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot pglogrepl.Cr
 	}
 	c := &tableCopy{attendant: attendant{cfg: l.d.cfg, traffic: &l.traffic, check: func(copying context.Context, conn *pgx.Conn) error {
 		return l.attend(ctx, copying, conn)
-	}}, tab: l.tab, enc: enc}
+	}}, tab: l.tab, srv: l.srv}
 	err = l.talk(ctx, func(ctx context.Context) error {
-		if c.conn, err = postgres.Connect(ctx, l.traffic.watch(l.cfg)); err != nil {
+		if c.conn, err = postgres.Connect(ctx, inBulk(l.traffic.watch(l.cfg))); err != nil {
 			return err
 		}
-		if err := l.enter(ctx, c.conn, slot.SnapshotName); err != nil {
+		if err := c.enter(ctx, c.conn, slot.SnapshotName); err != nil {
 			return fmt.Errorf("copy table %s: %w", l.tab.Name(), err)
 		}
 		l.beaten = time.Now()
@@ -133,7 +133,7 @@ func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot pglogrepl.Cr
 		return nil, err
 	}
 	t.Load(l.tab.Shape, origin)
-	w, err := c.into(ctx, t)
+	done, err := c.into(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -141,47 +141,12 @@ func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot pglogrepl.Cr
 		return nil, fmt.Errorf("copy table %s: %w", l.tab.Name(), err)
 	}
 	l.applied.Store(uint64(start))
-	took := time.Since(w.start)
-	l.state.copied(took)
+	l.state.copied(done.took)
 	l.d.metrics.copies.Inc()
-	l.d.metrics.copySeconds.Set(took.Seconds())
-	l.log.Info("copied", "table", l.tab.Name().String(), "rows", w.rows, "bytes", w.bytes, "lsn", lsnText(start), "ms", millis(took))
-	l.d.sayReplaced(enc)
+	l.d.metrics.copySeconds.Set(done.took.Seconds())
+	l.log.Info("copied", "table", l.tab.Name().String(), "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "lsn", lsnText(start), "ms", millis(done.took))
+	l.d.sayReplaced(done.replaced)
 	return enc, nil
-}
-
-// enter puts conn into a transaction with the exported snapshot and a lock that keeps the table's shape, and makes sure
-// that what the snapshot shows is what was looked at before. Rewriting a table or truncating it is not bound to
-// snapshots: an older one sees the new file of the table, empty.
-func (l *logical) enter(ctx context.Context, conn *pgx.Conn, snapshotName string) error {
-	tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
-	if err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
-	lock := fmt.Sprintf("SET TRANSACTION SNAPSHOT %s; SET LOCAL lock_timeout = '10s'; LOCK TABLE %s IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0",
-		literal(snapshotName), l.tab.From())
-	if _, err := tx.Exec(ctx, lock, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return fmt.Errorf("enter the slot's snapshot: %w", err)
-	}
-	now, err := postgres.LoadTable(ctx, tx, l.d.cfg.Table)
-	if err != nil {
-		return err
-	}
-	if now.Fingerprint != l.tab.Fingerprint {
-		return &anewError{why: "the table changed shape while the copy was being prepared"}
-	}
-	rewritten := false
-	err = tx.QueryRow(ctx, `
-		SELECT bool_or(c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))
-		FROM pg_catalog.pg_class c
-		WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass))`, l.tab.OID).Scan(&rewritten)
-	if err != nil {
-		return fmt.Errorf("compare the table's files: %w", err)
-	}
-	if rewritten {
-		return &anewError{why: "the table was rewritten or truncated while the copy was being prepared"}
-	}
-	return nil
 }
 
 // attend is what a copy's attendant does for the slot. It says a word on the replication connection, which is in a

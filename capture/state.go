@@ -120,9 +120,9 @@ func (s *state) note(name, text string) bool {
 }
 
 // sayReplaced says, once, where bytes of the table are no text.
-func (d *Daemon) sayReplaced(enc *snapshot.Encoder) {
+func (d *Daemon) sayReplaced(replaced bool) {
 	const text = "some bytes in the table are no UTF-8 text; feedback.json has U+FFFD for each"
-	if enc.Replaced() && d.state.note("encoding", text) {
+	if replaced && d.state.note("encoding", text) {
 		d.log.Warn(text, "table", d.cfg.Table.String())
 	}
 }

@@ -56,6 +56,7 @@ type followConfig struct {
 	FlushInterval duration `placeholder:"DURATION" env:"CAPTURE_FLUSH_INTERVAL" default:"1h" min:"1s" max:"168h" help:"Between the regular writes, on the clock's multiples of it, whether anything changed or not."`
 	PollInterval  duration `placeholder:"DURATION" env:"CAPTURE_POLL_INTERVAL" default:"1m" min:"1s" max:"24h" help:"Between reads of the whole table, where it can only be polled."`
 	CopyRate      size     `placeholder:"SIZE" env:"CAPTURE_COPY_RATE" default:"0" min:"0" max:"1PB" help:"How much a copy of the table reads in a second at most, to spare the database; 0 for no limit."`
+	CopyJobs      count    `placeholder:"N" env:"CAPTURE_COPY_JOBS" default:"0" min:"0" max:"64" help:"Over how many connections a large table is copied at once; 0 for as many as this machine's cores and the table's size allow, at most 4."`
 	MaxWAL        size     `name:"max-wal" placeholder:"SIZE" env:"CAPTURE_MAX_WAL" default:"1GB" min:"16MB" max:"1PB" help:"How much WAL the database may hold back for capture before capture lets go and copies anew."`
 }
 

@@ -100,6 +100,7 @@ func openService(cfg serviceConfig) (_ *service, err error) {
 		FlushInterval:  cfg.follow.FlushInterval.std(),
 		MaxWAL:         int64(cfg.follow.MaxWAL),
 		CopyRate:       int64(cfg.follow.CopyRate),
+		CopyJobs:       int(cfg.follow.CopyJobs),
 		Folders:        folders(cfg.path, cfg.logs.logFiles),
 		VolumeWarn:     int(cfg.watch.VolumeWarn),
 		AlertURL:       string(cfg.watch.AlertURL),

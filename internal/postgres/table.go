@@ -253,9 +253,10 @@ func (t *Table) From() string {
 	return "ONLY " + t.Name().Quoted()
 }
 
-// CopyQuery copies the whole table out in binary framing, each field as [Table.SelectList] says.
-func (t *Table) CopyQuery() string {
-	return "COPY (SELECT " + t.SelectList() + " FROM " + t.From() + ") TO STDOUT (FORMAT binary)"
+// CopyQuery copies the table out in binary framing, each field as [Table.SelectList] says: all of it, or what where
+// (" WHERE …") says.
+func (t *Table) CopyQuery(where string) string {
+	return "COPY (SELECT " + t.SelectList() + " FROM " + t.From() + where + ") TO STDOUT (FORMAT binary)"
 }
 
 // readable refuses a table of which the user sees nothing or a part.

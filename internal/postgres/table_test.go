@@ -167,7 +167,7 @@ func TestCopyQueryGivesOutputText(t *testing.T) {
 			'{}', 'null', '[]', '', '', 'infinity', '0', '-0', 'NaN', -1, '', '{}', '', 'sad', '', NULL)`)
 	table := loadTable(t, conn, "t")
 	var copied bytes.Buffer
-	if _, err := conn.PgConn().CopyTo(testContext(t), &copied, table.CopyQuery()); err != nil {
+	if _, err := conn.PgConn().CopyTo(testContext(t), &copied, table.CopyQuery("")); err != nil {
 		t.Fatal(err)
 	}
 	results, err := conn.PgConn().Exec(testContext(t), "SELECT * FROM t").ReadAll()
@@ -240,8 +240,8 @@ func TestFingerprintOfPartitions(t *testing.T) {
 	conn, _ := database(t, `CREATE TABLE p (id int PRIMARY KEY, x text) PARTITION BY RANGE (id)`,
 		`CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10)`, `CREATE TABLE p2 (id int PRIMARY KEY, x text)`)
 	table := loadTable(t, conn, "p")
-	if !table.Partitioned || strings.Contains(table.CopyQuery(), "ONLY") {
-		t.Errorf("not read as partitioned: %s", table.CopyQuery())
+	if !table.Partitioned || strings.Contains(table.CopyQuery(""), "ONLY") {
+		t.Errorf("not read as partitioned: %s", table.CopyQuery(""))
 	}
 	last := table.Fingerprint
 	for _, s := range []string{`ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)`, `TRUNCATE p1`, `ALTER TABLE p DETACH PARTITION p1`,

@@ -1,0 +1,189 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"capture/internal/pgserver"
+	"capture/internal/postgres"
+)
+
+// TestCopyOverSeveralConnections reads tables in many ranges over several connections at once: each row comes once, where
+// rows lie in another order than that of their keys, with gaps, in partitions, and while others write.
+func TestCopyOverSeveralConnections(t *testing.T) {
+	const wide = "id int PRIMARY KEY, s text"
+	for _, c := range []struct{ name, setup string }{
+		{"in order", "CREATE TABLE t (" + wide + "); INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 3000) i"},
+		{"in reverse", "CREATE TABLE t (" + wide + "); INSERT INTO t SELECT 3000 - i, repeat(md5(i::text), 10) FROM generate_series(1, 3000) i"},
+		{"at random, with gaps", "CREATE TABLE t (" + wide + `) WITH (autovacuum_enabled = off);
+			INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 4000) i ORDER BY md5(i::text);
+			UPDATE t SET s = s || 'more' WHERE id % 3 = 0; DELETE FROM t WHERE id BETWEEN 1000 AND 2500`},
+		{"long values elsewhere", "CREATE TABLE t (" + wide + "); ALTER TABLE t ALTER s SET STORAGE EXTERNAL; INSERT INTO t SELECT i, repeat(md5(i::text), 200) FROM generate_series(1, 200) i"},
+		{"partitions", "CREATE TABLE t (" + wide + `) PARTITION BY RANGE (id);
+			CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM (0) TO (100); CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM (100) TO (3000) PARTITION BY HASH (id);
+			CREATE TABLE t_2_0 PARTITION OF t_2 FOR VALUES WITH (MODULUS 2, REMAINDER 0); CREATE TABLE t_2_1 PARTITION OF t_2 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+			CREATE TABLE t_3 PARTITION OF t DEFAULT; INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 4000) i`},
+		{"one page", "CREATE TABLE t (" + wide + "); INSERT INTO t VALUES (1, 'a')"},
+		{"empty", "CREATE TABLE t (" + wide + ")"},
+	} {
+		for _, source := range []string{"logical", "notify", "poll"} {
+			t.Run(c.name+" by "+source, func(t *testing.T) {
+				t.Parallel()
+				url := pgserver.Database(t)
+				conn := connect(t, url)
+				if _, err := conn.PgConn().Exec(t.Context(), c.setup).ReadAll(); err != nil {
+					t.Fatal(err)
+				}
+				cfg := config(t, url)
+				cfg.Table, cfg.Source = postgres.Name{Table: "t"}, source
+				cfg.CopyJobs, cfg.bounds.part = 3, 16<<10
+				d := start(t, cfg)
+				d.ready()
+				d.equal(conn, "t", "id")
+				exec(t, conn, "UPDATE t SET s = 'short' WHERE id % 2 = 0")
+				exec(t, conn, "INSERT INTO t SELECT i, 'new' FROM generate_series(5000, 5100) i")
+				d.equal(conn, "t", "id")
+			})
+		}
+	}
+}
+
+// TestCopyOverSeveralConnectionsUnderLoad: rows are written all the while. Between copy and stream none is lost, none
+// doubled.
+func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 3000)
+	stop := load(t, url, 3)
+	for range 3 {
+		cfg := config(t, url)
+		cfg.CopyJobs, cfg.bounds.part, cfg.bounds.count = 4, 32<<10, 50*time.Millisecond
+		d := start(t, cfg)
+		d.ready()
+		if !regexp.MustCompile(`"@message":"copied".*"jobs":[234]`).MatchString(d.log.String()) {
+			t.Error("it was not read over several connections")
+		}
+		if err := d.stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := config(t, url)
+	cfg.CopyJobs, cfg.bounds.part = 4, 32<<10
+	d := start(t, cfg)
+	d.ready()
+	stop()
+	d.equal(conn, "votes", "vote_id")
+	if n := d.said("copied"); n != 1 {
+		t.Errorf("copied %d times, want once: the comparison is of the stream", n)
+	}
+}
+
+// TestCopyWithFewerConnections: the role may not have as many as --copy-jobs says. The copy goes on with those it has, and
+// says so once.
+func TestCopyWithFewerConnections(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	bigTable(t, conn)
+	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes")
+	exec(t, conn, "CREATE ROLE reader LOGIN REPLICATION CONNECTION LIMIT 5; GRANT SELECT ON votes TO reader")
+	cfg := slowly(t, strings.Replace(url, "postgres@", "reader@", 1))
+	cfg.CopyJobs, cfg.bounds.part, cfg.CopyRate = 6, 16<<10, 4_000_000
+	d := start(t, cfg)
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+	if n := d.said("the copy goes on over fewer connections than --copy-jobs wants"); n != 1 {
+		t.Errorf("said %d times that there are fewer connections", n)
+	}
+	if !regexp.MustCompile(`"jobs":[23]`).MatchString(d.log.String()) { // beside the stream's, the questions' and the attendant's
+		t.Error("it did not use the connections that it has")
+	}
+	if n := d.said("not following"); n != 0 {
+		t.Errorf("it failed %d times", n)
+	}
+}
+
+// TestCopyOverSeveralConnectionsGivesWay: one of them, or the server, fails; or the application wants the table. All of them
+// end, and the next attempt does it.
+func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn, other := connect(t, url), connect(t, url)
+	bigTable(t, conn)
+	cfg := slowly(t, url)
+	cfg.CopyJobs, cfg.bounds.part = 3, 16<<10
+	d := start(t, cfg)
+	d.copyingOver(3)
+	within(t, 3*time.Second, "the application's ALTER TABLE", func() { exec(t, other, "ALTER TABLE votes ADD extra int") })
+	eventually(t, "it is said", func() error {
+		if !strings.Contains(d.log.String(), "gave way to a session that waits for the table") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	d.copyingOver(3)
+	exec(t, conn, "SELECT pg_terminate_backend(max(pid)) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %'")
+	eventually(t, "it failed", func() error {
+		if !strings.Contains(d.log.String(), "terminating connection") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}
+
+// copyingOver waits until a copy runs over so many connections.
+func (d *daemon) copyingOver(jobs int) {
+	d.t.Helper()
+	conn := connect(d.t, d.cfg.Database.ConnString())
+	eventually(d.t, fmt.Sprintf("a copy over %d connections", jobs), func() error {
+		if n := one[int](d.t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %'"); n < jobs {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+}
+
+// TestFrozenGivesWay: a process that is stopped in the middle of its copy holds the table's lock. The server ends its
+// sessions, so that the application's ALTER TABLE goes on; and the process copies anew once it runs again.
+func TestFrozenGivesWay(t *testing.T) {
+	for _, jobs := range []string{"1", "3"} {
+		t.Run(jobs+" jobs", func(t *testing.T) {
+			t.Parallel()
+			s := pgserver.ForTest(t, pgserver.Options{})
+			url := s.URL("postgres")
+			conn := connect(t, url)
+			bigTable(t, conn)
+			path := filepath.Join(t.TempDir(), "feedback.json")
+			c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=2000000", "CAPTURE_TEST_CHILD_JOBS="+jobs, "CAPTURE_TEST_FROZEN_AFTER=1s")
+			eventually(t, "copying", func() error {
+				if one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'COPY %'") == 0 {
+					return errors.New("not yet")
+				}
+				return nil
+			})
+			if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			if n := one[int](t, conn, "SELECT count(*) FROM pg_locks WHERE relation = 'votes'::regclass"); n == 0 {
+				t.Fatal("the copy was over before it was stopped")
+			}
+			within(t, patience/2, "the application's ALTER TABLE", func() { exec(t, conn, "ALTER TABLE votes ADD extra int") })
+			if err := c.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			c.says("ready")
+			c.stop()
+			sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
+		})
+	}
+}
