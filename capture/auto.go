@@ -161,21 +161,14 @@ func (a *auto) probe(ctx context.Context, kind string) error {
 			defer n.side.close()
 			return n.prepare(ctx)
 		}
-		srv, err := postgres.Inspect(ctx, conn)
+		srv, tab, err := postgres.Survey(ctx, conn, a.d.cfg.Table)
 		if err != nil {
 			return err
 		}
 		if srv.UsedSlots >= srv.MaxSlots {
 			return errors.New("all replication slots are in use")
 		}
-		tab, err := postgres.LoadTable(ctx, conn, a.d.cfg.Table)
-		if err != nil {
-			return err
-		}
-		if err := postgres.CheckLogical(ctx, conn, tab); err != nil {
-			return err
-		}
-		if _, err := postgres.EnsurePublication(ctx, conn, tab); err != nil {
+		if _, _, err := postgres.EnsurePublication(ctx, conn, &srv, tab); err != nil {
 			return err
 		}
 		repl, err := postgres.ConnectReplication(ctx, a.d.cfg.Database)

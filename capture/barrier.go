@@ -80,21 +80,17 @@ func (l *logical) gone(ctx context.Context) error {
 
 // sameShape says, as an *anewError, what of the table is not as it was copied.
 func (l *logical) sameShape(ctx context.Context, conn *pgx.Conn) error {
-	now, err := postgres.Fingerprint(ctx, conn, l.d.cfg.Table)
+	shape, published, err := postgres.Changed(ctx, conn, l.d.cfg.Table, l.tab, l.publication, l.mark)
 	if err != nil {
 		if p := (*postgres.Problem)(nil); errors.As(err, &p) && p.Gone() {
 			return fmt.Errorf("%w; feedback.json keeps the last state it had", err)
 		}
 		return err
 	}
-	if now != l.tab.Fingerprint {
+	if shape {
 		return &anewError{why: fmt.Sprintf("the definition of table %s changed", l.tab.Name())}
 	}
-	mark, err := postgres.PublicationMark(ctx, conn, l.tab, l.publication)
-	if err != nil {
-		return err
-	}
-	if mark != l.mark {
+	if published {
 		return &anewError{why: fmt.Sprintf("publication %s changed", l.publication), again: true}
 	}
 	return nil

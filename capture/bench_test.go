@@ -212,10 +212,7 @@ func recvlogical(b *testing.B, url string, conn *pgx.Conn, plugin, slot, publica
 func slotBefore(b *testing.B, l *logical, t *snapshot.Table) *snapshot.Encoder {
 	b.Helper()
 	ctx := b.Context()
-	if err := l.prepare(ctx); err != nil {
-		b.Fatal(err)
-	}
-	origin, err := l.connect(ctx)
+	origin, err := l.open(ctx)
 	if err != nil {
 		b.Fatal(err)
 	}

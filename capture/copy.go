@@ -102,31 +102,19 @@ func (c *tableCopy) into(ctx context.Context, t *snapshot.Table) (copied, error)
 // that what the snapshot shows is what was looked at before. Rewriting a table or truncating it is not bound to
 // snapshots: an older one sees the new file of the table, empty.
 func (c *tableCopy) enter(ctx context.Context, conn *pgx.Conn, snapshotName string) error {
-	tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	tx, err := postgres.Begin(ctx, conn, fmt.Sprintf(`ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT %s;
+		SET LOCAL lock_timeout = '10s'; LOCK TABLE %s IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0`, literal(snapshotName), c.tab.From()))
 	if err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
-	lock := fmt.Sprintf("SET TRANSACTION SNAPSHOT %s; SET LOCAL lock_timeout = '10s'; LOCK TABLE %s IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0",
-		literal(snapshotName), c.tab.From())
-	if _, err := tx.Exec(ctx, lock, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("enter the snapshot: %w", err)
 	}
 	now, err := postgres.LoadTable(ctx, tx, c.cfg.Table)
 	if err != nil {
 		return err
 	}
-	if now.Fingerprint != c.tab.Fingerprint {
+	switch {
+	case now.Fingerprint != c.tab.Fingerprint:
 		return &anewError{why: "the table changed shape while the copy was being prepared"}
-	}
-	rewritten := false
-	err = tx.QueryRow(ctx, `
-		SELECT bool_or(c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))
-		FROM pg_catalog.pg_class c
-		WHERE c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass))`, c.tab.OID).Scan(&rewritten)
-	if err != nil {
-		return fmt.Errorf("compare the table's files: %w", err)
-	}
-	if rewritten {
+	case now.Rewritten():
 		return &anewError{why: "the table was rewritten or truncated while the copy was being prepared"}
 	}
 	return nil

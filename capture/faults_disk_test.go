@@ -234,7 +234,7 @@ func remount(dir, how string) error {
 		return errors.Join(unix.Mount(dir, dir, "", unix.MS_BIND, ""),
 			unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
 	case "rw":
-		return unix.Unmount(dir, 0)
+		return unix.Unmount(dir, unix.MNT_DETACH) // something may have a file open there
 	}
 	return unix.Mount("", dir, "", unix.MS_REMOUNT, how)
 }

@@ -11,6 +11,7 @@ import (
 	osexec "os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ const (
 	childURL    = "CAPTURE_TEST_CHILD_URL"
 	childPath   = "CAPTURE_TEST_CHILD_PATH"
 	childMounts = "CAPTURE_TEST_CHILD_MOUNTS" // a small volume there
+	childLogs   = "CAPTURE_TEST_CHILD_LOGS"   // folder of its logs; none without
 )
 
 func init() {
@@ -41,18 +43,12 @@ func init() {
 func runChild(url, path string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if dir := os.Getenv(childMounts); dir != "" {
+	dir := os.Getenv(childMounts)
+	if dir != "" {
 		if err := mountSmall(dir); err != nil {
 			fmt.Println(err)
 			return 1
 		}
-		go func() {
-			for s := bufio.NewScanner(os.Stdin); s.Scan(); {
-				if err := remount(dir, s.Text()); err != nil {
-					fmt.Println("remount:", err)
-				}
-			}
-		}()
 	}
 	file, err := store.Open(path, store.Owner{PID: os.Getpid()})
 	if err != nil {
@@ -65,7 +61,19 @@ func runChild(url, path string) int {
 		fmt.Println(err)
 		return 1
 	}
+	if logs := os.Getenv(childLogs); logs != "" {
+		l, err := store.OpenLogs(store.LogConfig{
+			Usage: filepath.Join(logs, "usage.log"), Error: filepath.Join(logs, "error.log"), MaxSizeMB: soakLogMB, MaxBackups: soakLogBackups, Stderr: io.Discard,
+		})
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		defer l.Close()
+		cfg.Logger, cfg.LogError = l.Logger(), l.Err
+	}
 	d := New(cfg, file)
+	go obey(ctx, d, dir)
 	said := ""
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -97,6 +105,26 @@ func runChild(url, path string) int {
 	return 0
 }
 
+// obey does what the lines of stdin ask for: "snapshot", or how to mount the volume at dir.
+func obey(ctx context.Context, d *Daemon, dir string) {
+	for s := bufio.NewScanner(os.Stdin); s.Scan(); {
+		if s.Text() != "snapshot" {
+			if err := remount(dir, s.Text()); err != nil {
+				fmt.Println("remount:", err)
+			}
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		_, err := d.Snapshot(ctx)
+		cancel()
+		if err != nil {
+			fmt.Println("snapshot:", strings.ReplaceAll(err.Error(), "\n", " "))
+			continue
+		}
+		fmt.Printf("snapshot: done, %d goroutines, %d bytes live\n", runtime.NumGoroutine(), liveHeap())
+	}
+}
+
 func childConfig(url string) (Config, error) {
 	cfg, err := parseConfig(url)
 	if err != nil {
@@ -108,6 +136,9 @@ func childConfig(url string) (Config, error) {
 	}
 	if jobs, err := strconv.Atoi(os.Getenv("CAPTURE_TEST_CHILD_JOBS")); err == nil {
 		cfg.CopyJobs = jobs
+	}
+	if silence, err := time.ParseDuration(os.Getenv("CAPTURE_TEST_SILENCE")); err == nil {
+		cfg.bounds.silence, cfg.bounds.ping = silence, silence/5
 	}
 	if frozen, err := time.ParseDuration(os.Getenv("CAPTURE_TEST_FROZEN_AFTER")); err == nil {
 		cfg.bounds.frozen = frozen
@@ -211,6 +242,11 @@ func (c *child) stop() int {
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		c.t.Fatal(err)
 	}
+	give := time.AfterFunc(patience, func() {
+		c.t.Errorf("it does not end within %s of SIGTERM", patience)
+		_ = c.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines' stacks go to its log
+	})
+	defer give.Stop()
 	for range c.lines {
 	}
 	var exit *osexec.ExitError

@@ -21,10 +21,9 @@ import (
 // How often what is told.
 const (
 	statusEvery  = time.Second            // our position to the server, at the least; more often where it waits for less
-	senderWaits  = time.Minute            // for a word of ours, where the server would wait for ever
 	answerAfter  = 100 * time.Millisecond // between two answers that bring no progress
 	checkEvery   = 2 * time.Second        // the catalog and the slot are looked at
-	slotPatience = time.Second            // for the slot, before a plain read makes a first file
+	slotPatience = time.Second            // for the slot, besides some trips, before a plain read makes a first file
 	rereadEvery  = time.Minute            // of the plain read, while the slot is still waited for
 	nudgeAfter   = 300 * time.Millisecond // of a barrier's wait for the stream
 )
@@ -47,6 +46,7 @@ type logical struct {
 	told    pglogrepl.LSN
 	toldAt  time.Time
 	every   time.Duration // between two words to the server
+	trip    time.Duration // to the server and back, at the start
 	beaten  time.Time     // when repl was last used during a copy
 	traffic traffic
 
@@ -65,10 +65,7 @@ func newLogical(d *Daemon) *logical {
 func (l *logical) Follow(ctx context.Context, t *snapshot.Table) error {
 	defer l.side.close()
 	l.state.update(func(st *Status) { st.State, st.Source = stateConnecting, "logical" })
-	if err := l.prepare(ctx); err != nil {
-		return err
-	}
-	origin, err := l.connect(ctx)
+	origin, err := l.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -84,31 +81,58 @@ func (l *logical) Follow(ctx context.Context, t *snapshot.Table) error {
 	return l.stream(ctx, t, enc)
 }
 
-// connect opens the replication connection, and notes which system answers.
-func (l *logical) connect(ctx context.Context) (origin snapshot.Origin, err error) {
-	var system pglogrepl.IdentifySystemResult
+// open prepares and connects, both at once for the sake of slow lines. What prepare finds is what is said.
+func (l *logical) open(ctx context.Context) (origin snapshot.Origin, err error) {
+	connecting, stop := context.WithCancel(ctx)
+	defer stop()
+	connected := make(chan error, 1)
+	system := ""
+	go func() {
+		connected <- guarded(l.log, "connect for replication", func() (err error) {
+			system, err = l.connect(connecting)
+			return err
+		})
+	}()
+	if err = l.prepare(ctx); err != nil {
+		stop()
+	}
+	if failed := <-connected; err == nil {
+		err = failed
+	} else if failed == nil {
+		l.hangUp()
+	}
+	if err != nil {
+		return origin, err
+	}
+	l.state.update(func(st *Status) {
+		if st.SystemID != "" && st.SystemID != system {
+			l.log.Warn("this is another database cluster than before", "was", st.SystemID, "is", system)
+		}
+		st.SystemID, st.ServerVersion = system, l.srv.Version
+	})
+	return snapshot.Origin{Source: "logical", Database: l.srv.Database, SystemID: system, ServerVersion: l.srv.Version}, nil
+}
+
+// connect opens the replication connection, and says which system answers.
+func (l *logical) connect(ctx context.Context) (system string, err error) {
 	err = l.talk(ctx, func(ctx context.Context) error {
 		if l.repl, err = postgres.ConnectReplication(ctx, gather(l.traffic.watch(l.cfg))); err != nil {
 			return err
 		}
-		if system, err = pglogrepl.IdentifySystem(ctx, l.repl); err != nil {
+		// The server asks for a word after half of the time that it waits, and that may take a while to come.
+		l.every = min(statusEvery, max(postgres.SenderWaits(l.repl)/4, 10*time.Millisecond))
+		began := time.Now()
+		id, err := pglogrepl.IdentifySystem(ctx, l.repl)
+		if err != nil {
 			return fmt.Errorf("identify the system: %w", err)
 		}
-		return l.agree(ctx)
+		system, l.trip = id.SystemID, time.Since(began)
+		return nil
 	})
-	if err != nil {
-		if l.repl != nil {
-			l.hangUp()
-		}
-		return origin, err
+	if err != nil && l.repl != nil {
+		l.hangUp()
 	}
-	l.state.update(func(st *Status) {
-		if st.SystemID != "" && st.SystemID != system.SystemID {
-			l.log.Warn("this is another database cluster than before", "was", st.SystemID, "is", system.SystemID)
-		}
-		st.SystemID, st.ServerVersion = system.SystemID, l.srv.Version
-	})
-	return snapshot.Origin{Source: "logical", Database: l.srv.Database, SystemID: system.SystemID, ServerVersion: l.srv.Version}, nil
+	return system, err
 }
 
 func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
@@ -116,19 +140,10 @@ func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + 
 // prepare looks at the server and the table, and sees to the publication.
 func (l *logical) prepare(ctx context.Context) error {
 	return l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-		if l.srv, err = postgres.Inspect(ctx, conn); err != nil {
+		if l.srv, l.tab, err = postgres.Survey(ctx, conn, l.d.cfg.Table); err != nil {
 			return err
 		}
-		if l.tab, err = postgres.LoadTable(ctx, conn, l.d.cfg.Table); err != nil {
-			return err
-		}
-		if err := postgres.CheckLogical(ctx, conn, l.tab); err != nil {
-			return err
-		}
-		if l.publication, err = postgres.EnsurePublication(ctx, conn, l.tab); err != nil {
-			return err
-		}
-		l.mark, err = postgres.PublicationMark(ctx, conn, l.tab, l.publication)
+		l.publication, l.mark, err = postgres.EnsurePublication(ctx, conn, &l.srv, l.tab)
 		return err
 	})
 }

@@ -114,10 +114,7 @@ func (n *notify) Follow(ctx context.Context, t *snapshot.Table) error {
 // prepare looks at the server and the table, and sees to the triggers.
 func (n *notify) prepare(ctx context.Context) error {
 	return n.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		srv, err := postgres.Inspect(ctx, conn)
-		if err != nil {
-			return err
-		}
+		srv, tab, err := postgres.Survey(ctx, conn, n.d.cfg.Table)
 		switch {
 		case srv.Pooled:
 			return &postgres.Problem{
@@ -129,10 +126,10 @@ func (n *notify) prepare(ctx context.Context) error {
 				What: "the server is a standby or still recovering", Why: "nobody can listen to notifications there",
 				Mend: "point --database-url at the primary, or use --source poll",
 			}
-		}
-		if n.tab, err = postgres.LoadTable(ctx, conn, n.d.cfg.Table); err != nil {
+		case err != nil:
 			return err
 		}
+		n.tab = tab
 		foreign, _, err := storage(ctx, conn, n.tab)
 		if err != nil {
 			return err

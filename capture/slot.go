@@ -44,12 +44,15 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 	}()
 	tick := time.NewTicker(attendEvery)
 	defer tick.Stop()
-	read, said := time.Now().Add(slotPatience), false
+	read, said := time.Now().Add(slotPatience+4*l.trip), false
 	for {
 		select {
 		case r := <-made:
 			return r.slot, r.err
 		case <-tick.C:
+		}
+		if !said && time.Now().Before(read) {
+			continue // a question that is cut short takes its connection along
 		}
 		if err := l.side.ask(reading, l.checkSlot); err != nil && reading.Err() == nil {
 			cancel()
@@ -124,7 +127,7 @@ func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot pglogrepl.Cr
 			return fmt.Errorf("copy table %s: %w", l.tab.Name(), err)
 		}
 		l.beaten = time.Now()
-		return l.do(ctx, "BEGIN")
+		return l.do(ctx, fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d", l.d.cfg.bounds.frozen.Milliseconds()))
 	})
 	if c.conn != nil {
 		defer closeConn(c.conn)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -122,31 +121,6 @@ func (l *logical) tell(force, ask bool) error {
 		return fmt.Errorf("send the position: %w", err)
 	}
 	l.told, l.toldAt = at, time.Now()
-	return nil
-}
-
-// agree sees to how long the server waits for a word of ours before it drops the slot of a capture that is frozen: while
-// the copy is read, idle_in_transaction_session_timeout; in the stream wal_sender_timeout, which is the server's own, but
-// never none. A word must come well within it.
-func (l *logical) agree(ctx context.Context) error {
-	results, err := l.repl.Exec(ctx, fmt.Sprintf(`SET idle_in_transaction_session_timeout = %d;
-		SELECT pg_catalog.set_config(name, CASE setting WHEN '0' THEN '%d' ELSE setting END, false)
-			FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout';
-		SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`,
-		l.d.cfg.bounds.frozen.Milliseconds(), senderWaits.Milliseconds())).ReadAll()
-	if err != nil {
-		return fmt.Errorf("use the replication connection: %w", err)
-	}
-	last := results[len(results)-1]
-	if len(last.Rows) != 1 {
-		return errors.New("use the replication connection: the server does not say its wal_sender_timeout")
-	}
-	waits, err := strconv.ParseInt(string(last.Rows[0][0]), 10, 64)
-	if err != nil {
-		return fmt.Errorf("use the replication connection: wal_sender_timeout: %w", err)
-	}
-	// The server asks for a word after half of the time, and that may take a while to come.
-	l.every = min(statusEvery, max(time.Duration(waits)*time.Millisecond/4, 10*time.Millisecond))
 	return nil
 }
 

@@ -102,6 +102,8 @@ SELECT pg_catalog.jsonb_build_object(
 	'readable', pg_catalog.has_table_privilege(rel.oid, 'SELECT'),
 	'columns_readable', pg_catalog.has_any_column_privilege(rel.oid, 'SELECT'),
 	'row_security', pg_catalog.row_security_active(rel.oid),
+	'rewritten', (SELECT pg_catalog.bool_or(c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))
+		FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT rel.oid UNION SELECT oid FROM part)),
 	'subscribed', EXISTS (SELECT FROM pg_catalog.pg_subscription_rel r WHERE r.srrelid = rel.oid),
 	'leaves', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
 			'schema', nspname, 'table', relname, 'kind', relkind, 'persistence', relpersistence, 'identity', relreplident,

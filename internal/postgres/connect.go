@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -40,21 +41,33 @@ func connect(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 		return nil, err
 	}
 	pg := conn.PgConn()
-	var pid string
-	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()::text").Scan(&pid); err != nil {
-		_ = pg.Close(context.WithoutCancel(ctx))
-		return nil, fmt.Errorf("ask for the session: %w", err)
-	}
-	// A pooler hands out a process id of its own making, with which it knows whom a cancel request is for.
-	if pid != strconv.FormatUint(uint64(pg.PID()), 10) {
-		pg.CustomData()[pooledKey] = true
-		return conn, nil
-	}
-	if err := pin(ctx, pg); err != nil {
+	direct, err := pinDirect(ctx, pg)
+	if err != nil {
 		_ = pg.Close(context.WithoutCancel(ctx))
 		return nil, err
 	}
+	if !direct {
+		pg.CustomData()[pooledKey] = true
+	}
 	return conn, nil
+}
+
+// pinDirect pins the session's settings, in one question, unless a pooler stands in between: a pooler hands out a process
+// id of its own making, with which it knows whom a cancel request is for.
+func pinDirect(ctx context.Context, pg *pgconn.PgConn) (direct bool, err error) {
+	var set []string
+	for _, s := range settings(pg) {
+		set = append(set, fmt.Sprintf("pg_catalog.set_config(%s, %s, false)", quoteLiteral(s[0]), quoteLiteral(s[1])))
+	}
+	results, err := pg.Exec(ctx, fmt.Sprintf("SELECT CASE WHEN pg_catalog.pg_backend_pid() = %d THEN pg_catalog.concat(%s) END",
+		pg.PID(), strings.Join(set, ", "))).ReadAll()
+	if err != nil {
+		return false, fmt.Errorf("set up the session: %w", err)
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 {
+		return false, errors.New("set up the session: the server's answer is not one row")
+	}
+	return results[0].Rows[0][0] != nil, nil
 }
 
 // limits are the settings of a role or database that may end a session before it is set up, by the error that tells.
@@ -96,11 +109,44 @@ func connectReplication(ctx context.Context, c *pgconn.Config) (*pgconn.PgConn, 
 	if err != nil {
 		return nil, err
 	}
-	if err := pin(ctx, pg); err != nil {
+	if err := pinSender(ctx, pg); err != nil {
 		_ = pg.Close(context.WithoutCancel(ctx))
-		return nil, err
+		return nil, fmt.Errorf("set up the session: %w", err)
 	}
 	return pg, nil
+}
+
+// How long a walsender waits for a word of ours: what the server has set (wal_sender_timeout), but never for ever, so that
+// the slot of a capture that is frozen is dropped.
+const (
+	senderWaits = time.Minute
+	waitsKey    = "capture.sender_waits"
+)
+
+// SenderWaits is how long the server waits for a word over a replication connection before it ends it.
+func SenderWaits(pg *pgconn.PgConn) time.Duration {
+	waits, _ := pg.CustomData()[waitsKey].(time.Duration)
+	return waits
+}
+
+func pinSender(ctx context.Context, pg *pgconn.PgConn) error {
+	results, err := pg.Exec(ctx, settingsSQL(pg, "SET ")+fmt.Sprintf(`;
+		SELECT pg_catalog.set_config(name, CASE setting WHEN '0' THEN '%d' ELSE setting END, false)
+			FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout';
+		SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`, senderWaits.Milliseconds())).ReadAll()
+	if err != nil {
+		return err
+	}
+	last := results[len(results)-1]
+	if len(last.Rows) != 1 {
+		return errors.New("the server does not say its wal_sender_timeout")
+	}
+	waits, err := strconv.ParseInt(string(last.Rows[0][0]), 10, 64)
+	if err != nil {
+		return fmt.Errorf("wal_sender_timeout: %w", err)
+	}
+	pg.CustomData()[waitsKey] = time.Duration(waits) * time.Millisecond
+	return nil
 }
 
 // Pooled says whether conn goes through a pooler such as PgBouncer, where sessions keep nothing between transactions.
@@ -118,43 +164,45 @@ func Begin(ctx context.Context, conn *pgx.Conn, mode string) (pgx.Tx, error) {
 	return conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin})
 }
 
-func pin(ctx context.Context, pg *pgconn.PgConn) error {
-	if err := pg.Exec(ctx, settingsSQL(pg, "SET ")).Close(); err != nil {
-		return fmt.Errorf("set up the session: %w", err)
-	}
-	return nil
-}
-
 // settingsSQL is the statements that pin the session, for the server at the other end.
 func settingsSQL(pg *pgconn.PgConn, set string) string {
+	var statements []string
+	for _, s := range settings(pg) {
+		statements = append(statements, set+s[0]+" = "+quoteLiteral(s[1]))
+	}
+	return strings.Join(statements, "; ")
+}
+
+// settings are the names and values of what is pinned.
+func settings(pg *pgconn.PgConn) [][2]string {
 	// A SQL_ASCII database knows no characters and refuses to send bytes that are no UTF-8 to a client that wants it.
 	encoding := "UTF8"
 	if pg.ParameterStatus("server_encoding") == "SQL_ASCII" {
 		encoding = "SQL_ASCII"
 	}
-	settings := []string{
-		"client_encoding = '" + encoding + "'",
-		"standard_conforming_strings = on",
+	list := [][2]string{
+		{"client_encoding", encoding},
+		{"standard_conforming_strings", "on"},
 		// How values are read, where the server is asked about one.
-		"array_nulls = on", "transform_null_equals = off", "xmloption = content",
+		{"array_nulls", "on"}, {"transform_null_equals", "off"}, {"xmloption", "content"},
 		// How values print.
-		"DateStyle = 'ISO, MDY'", "IntervalStyle = 'postgres'", "TimeZone = 'UTC'",
-		"bytea_output = 'hex'", "extra_float_digits = 1", "quote_all_identifiers = off",
+		{"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"}, {"TimeZone", "UTC"},
+		{"bytea_output", "hex"}, {"extra_float_digits", "1"}, {"quote_all_identifiers", "off"},
 		// What a role's settings must not cut off; callers set their own limits.
-		"statement_timeout = 0", "lock_timeout = 0", "idle_in_transaction_session_timeout = 0",
-		"default_transaction_isolation = 'read committed'", "default_transaction_deferrable = off",
-		"jit = off", // compiling would take longer than our queries on the catalog
+		{"statement_timeout", "0"}, {"lock_timeout", "0"}, {"idle_in_transaction_session_timeout", "0"},
+		{"default_transaction_isolation", "read committed"}, {"default_transaction_deferrable", "off"},
+		{"jit", "off"}, // compiling would take longer than our queries on the catalog
 		// An error instead of a silent subset where a policy would hide rows.
-		"row_security = off",
+		{"row_security", "off"},
 	}
 	version := majorVersion(pg.ParameterStatus("server_version"))
 	if version >= 14 {
-		settings = append(settings, "idle_session_timeout = 0")
+		list = append(list, [2]string{"idle_session_timeout", "0"})
 	}
 	if version >= 17 {
-		settings = append(settings, "transaction_timeout = 0")
+		list = append(list, [2]string{"transaction_timeout", "0"})
 	}
-	return set + strings.Join(settings, "; "+set)
+	return list
 }
 
 // majorVersion reads the leading number of "15.4 (Debian …)" or "18beta1"; 0 where there is none.

@@ -86,14 +86,18 @@ func TestDoctor(t *testing.T) {
 
 func TestDoctorWithoutLogicalWAL(t *testing.T) {
 	t.Parallel()
-	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
-	conn := connectTo(t, s.URL("postgres"))
+	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
+	conn := connectTo(t, server.URL("postgres"))
 	run(t, conn, votesSQL)
-	d, f := diagnose(t, s.URL("postgres"), "", Local{})
+	d, f := diagnose(t, server.URL("postgres"), "", Local{})
 	if d.Source != "poll" || !strings.Contains(f["wal_level"].Mend, "ALTER SYSTEM SET wal_level = 'logical'") {
 		t.Errorf("%+v", d)
 	}
-	_, err := EnsurePublication(testContext(t), conn, loadTable(t, conn, "votes"))
+	s, err := Inspect(testContext(t), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = EnsurePublication(testContext(t), conn, &s, loadTable(t, conn, "votes"))
 	wantProblem(t, err, "wal_level")
 }
 

@@ -1,27 +1,13 @@
 package postgres
 
 import (
-	"context"
 	"fmt"
 	"slices"
-
-	"github.com/jackc/pgx/v5"
 )
 
-// CheckLogical says whether the table can be followed by logical replication without harm to the application: nil, or
-// the [*Problem] that stands in the way. The right to replicate is not asked for, since only a replication connection
-// tells; see [ConnectReplication].
-func CheckLogical(ctx context.Context, conn *pgx.Conn, table *Table) error {
-	s, err := Inspect(ctx, conn)
-	if err != nil {
-		return err
-	}
-	if err := s.checkLogical(); err != nil {
-		return err
-	}
-	return table.checkIdentity(s.VersionNum)
-}
-
+// checkLogical says whether tables of this server can be followed by logical replication: nil, or the [*Problem] that
+// stands in the way. The right to replicate is not asked for, since only a replication connection tells; see
+// [ConnectReplication].
 func (s *Server) checkLogical() error {
 	switch {
 	case s.VersionNum < MinVersion:

@@ -63,28 +63,30 @@ type publication struct {
 	covers     bool     // holds the table under its own name
 	filtered   bool     // leaves rows out
 	columns    []string // nil for all
+	mark       string   // see PublicationMark
 }
 
 // publications are those that hold the table, and the one called own even if it doesn't.
-func publications(ctx context.Context, q Querier, t *Table, own string) ([]publication, error) {
+func publications(ctx context.Context, conn *pgx.Conn, t *Table, own string) ([]publication, error) {
 	// The view lists a partitioned table only where its changes are published as its own. What came with later versions
 	// than 13 is read through to_jsonb, which has nothing where there is no such column.
-	rows, err := q.Query(ctx, `
+	rows, err := conn.Query(ctx, `
 		SELECT p.pubname::text, pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
 			p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
 			t.tablename IS NOT NULL, pg_catalog.to_jsonb(t)->>'rowfilter' IS NOT NULL,
 			CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.to_jsonb(t)->'attnames') = 'array' THEN
-				ARRAY(SELECT pg_catalog.jsonb_array_elements_text(pg_catalog.to_jsonb(t)->'attnames')) END
+				ARRAY(SELECT pg_catalog.jsonb_array_elements_text(pg_catalog.to_jsonb(t)->'attnames')) END,
+			`+markOf(conn, "$4::oid")+`
 		FROM pg_catalog.pg_publication p
 		LEFT JOIN pg_catalog.pg_publication_tables t
 			ON t.pubname = p.pubname AND t.schemaname = $1::text::name AND t.tablename = $2::text::name
 		WHERE p.pubname = $3::text::name OR t.tablename IS NOT NULL
-		ORDER BY p.pubname <> $3::text::name, p.pubname`, t.Schema, t.Table, own)
+		ORDER BY p.pubname <> $3::text::name, p.pubname`, t.Schema, t.Table, own, t.OID)
 	if err != nil {
 		return nil, Explain(fmt.Errorf("look for publications of table %s: %w", t.Name(), err))
 	}
 	pubs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publication, err error) {
-		err = row.Scan(&p.name, &p.owned, &p.operations, &p.covers, &p.filtered, &p.columns)
+		err = row.Scan(&p.name, &p.owned, &p.operations, &p.covers, &p.filtered, &p.columns, &p.mark)
 		return p, err
 	})
 	if err != nil {
@@ -119,25 +121,22 @@ func (p *publication) markPublished(t *Table, version int) {
 	}
 }
 
-// EnsurePublication returns the name of a publication whose stream has every change of the table: capture's own, mended
-// where it can be; or another that serves; or one that it makes. It notes in table.Columns what the publication leaves
-// out (generated columns). A table that [CheckLogical] refuses gets none, and loses the one that capture made for it,
-// so that the application's writes go on. conn must not be in a transaction.
-func EnsurePublication(ctx context.Context, conn *pgx.Conn, table *Table) (string, error) {
-	s, err := Inspect(ctx, conn)
-	if err != nil {
-		return "", err
-	}
+// EnsurePublication returns the name of a publication whose stream has every change of the table, and its mark (see
+// [PublicationMark]): capture's own, mended where it can be; or another that serves; or one that it makes. It notes in
+// table.Columns what the publication leaves out (generated columns). Its error is a [*Problem] where server or table can't be
+// followed by logical replication without harm to the application: a table that a publication would do harm to gets none,
+// and loses the one that capture made for it, so that the application's writes go on. conn must not be in a transaction.
+func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, mark string, err error) {
 	if err := s.checkLogical(); err != nil {
-		return "", err
+		return "", "", err
 	}
 	own := objectName(table.Name())
 	if refused := table.checkIdentity(s.VersionNum); refused != nil {
-		return "", withdraw(ctx, conn, table, own, refused)
+		return "", "", withdraw(ctx, conn, table, own, refused)
 	}
 	pubs, err := publications(ctx, conn, table, own)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	at, statements := table.choose(pubs, own, s.VersionNum)
 	var failed error
@@ -145,27 +144,53 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, table *Table) (strin
 		failed = change(ctx, conn, statements)
 		// Even where that failed: another capture may have done it at the same time.
 		if pubs, err = publications(ctx, conn, table, own); err != nil {
-			return "", err
+			return "", "", err
 		}
 		at, _ = table.choose(pubs, own, s.VersionNum)
 	}
 	if at < 0 {
-		return "", table.unpublished(s, pubs, own, failed)
+		return "", "", table.unpublished(*s, pubs, own, failed)
 	}
 	pubs[at].markPublished(table, s.VersionNum)
-	return pubs[at].name, nil
+	return pubs[at].name, pubs[at].mark, nil
 }
 
 // PublicationMark is another one after each change of what the publication's stream has of the table, also where that
 // has been taken back since; "" where the publication is gone. It costs one statement.
 func PublicationMark(ctx context.Context, conn *pgx.Conn, table *Table, name string) (mark string, err error) {
-	err = conn.QueryRow(ctx, `
-		SELECT COALESCE((SELECT `+markOf(conn, "$2::oid")+` FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`,
-		name, table.OID).Scan(&mark)
-	if err != nil {
+	if err := conn.QueryRow(ctx, markSQL(conn), name, table.OID).Scan(&mark); err != nil {
 		return "", Explain(fmt.Errorf("look at publication %s: %w", name, err))
 	}
 	return mark, nil
+}
+
+func markSQL(conn *pgx.Conn) string {
+	return `SELECT COALESCE((SELECT ` + markOf(conn, "$2::oid") + ` FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`
+}
+
+// Changed says what of a table's shape and of its publication is no longer as it was when they had this fingerprint and this
+// mark (see [PublicationMark]), in one round trip; both are false where all is. Its error is a [*Problem] where the table is
+// gone or cannot be followed any more.
+func Changed(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, mark string) (shape, published bool, err error) {
+	sql, err := preparedCatalog(ctx, conn, name)
+	if err != nil {
+		return false, false, err
+	}
+	var c catalogRow
+	var row error
+	var now string
+	b := &pgx.Batch{}
+	b.Queue(sql, catalogArgs(name)...).QueryRow(func(r pgx.Row) error { row = c.scan(r); return row })
+	b.Queue(markSQL(conn), publication, table.OID).QueryRow(func(r pgx.Row) error { return r.Scan(&now) })
+	err = conn.SendBatch(ctx, b).Close()
+	if row == nil && err != nil {
+		return false, false, Explain(fmt.Errorf("look at publication %s: %w", publication, err))
+	}
+	t, err := c.table(ctx, conn, name, row)
+	if err != nil {
+		return false, false, err
+	}
+	return t.Fingerprint != table.Fingerprint, now != mark, nil
 }
 
 // markOf is SQL for the mark of publication p with regard to a table. An entry that was changed has another xmin, one that
@@ -269,13 +294,20 @@ func change(ctx context.Context, conn *pgx.Conn, statements []string) error {
 		return Explain(err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+ddlLockTimeout+"'"); err != nil {
-		return Explain(err)
+	b := &pgx.Batch{}
+	for _, s := range append([]string{"SET LOCAL lock_timeout = '" + ddlLockTimeout + "'"}, statements...) {
+		b.Queue(s)
 	}
-	for _, s := range statements {
-		if _, err := tx.Exec(ctx, s); err != nil {
-			return Explain(fmt.Errorf("%s: %w", s, err))
+	results := tx.SendBatch(ctx, b)
+	for i := range b.Len() {
+		if _, err = results.Exec(); err != nil {
+			err = fmt.Errorf("%s: %w", b.QueuedQueries[i].SQL, err)
+			break
 		}
+	}
+	_ = results.Close() // its error is the one above
+	if err != nil {
+		return Explain(err)
 	}
 	return Explain(tx.Commit(ctx))
 }

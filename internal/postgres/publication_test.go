@@ -13,7 +13,16 @@ import (
 func ensure(t *testing.T, conn *pgx.Conn, name string) (*Table, string, error) {
 	t.Helper()
 	table := loadTable(t, conn, name)
-	pub, err := EnsurePublication(testContext(t), conn, table)
+	s, err := Inspect(testContext(t), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pub, mark, err := EnsurePublication(testContext(t), conn, &s, table)
+	if err == nil {
+		if same, err := PublicationMark(testContext(t), conn, table, pub); err != nil || same != mark {
+			t.Errorf("the mark is %q, and then %q, %v", mark, same, err)
+		}
+	}
 	return table, pub, err
 }
 

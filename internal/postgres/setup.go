@@ -54,9 +54,9 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 	return append(statements, more...), err
 }
 
-func (t *Table) setupPublication(ctx context.Context, q Querier, s *Server, me identity) ([]string, error) {
+func (t *Table) setupPublication(ctx context.Context, conn *pgx.Conn, s *Server, me identity) ([]string, error) {
 	own := objectName(t.Name())
-	pubs, err := publications(ctx, q, t, own)
+	pubs, err := publications(ctx, conn, t, own)
 	if err != nil {
 		return nil, err
 	}

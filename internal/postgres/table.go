@@ -73,6 +73,7 @@ type facts struct {
 	Readable    bool        `json:"readable"`         // as a whole, with columns that are yet to come
 	Columns     bool        `json:"columns_readable"` // some of them at least
 	RowSecurity bool        `json:"row_security"`     // active for the user
+	Rewritten   bool        `json:"rewritten"`        // since the snapshot of this reading
 	Subscribed  bool        `json:"subscribed"`       // changed by a subscription's worker, which fires row triggers only
 	Leaves      []leafEntry `json:"leaves"`           // the partitions that hold rows
 }
@@ -104,35 +105,41 @@ func LoadTable(ctx context.Context, q Querier, name Name) (*Table, error) {
 	return t, nil
 }
 
-func load(ctx context.Context, q Querier, name Name) (*Table, error) {
+// catalogRow is what catalog.sql answers.
+type catalogRow struct{ doc, more string }
+
+func (c *catalogRow) scan(row pgx.Row) error { return row.Scan(&c.doc, &c.more) }
+
+func catalogArgs(name Name) []any {
 	low := name.folded()
-	sql := catalogSQL
-	if conn, ok := q.(*pgx.Conn); ok && !Pooled(conn) {
-		// Planning is most of its cost, and the fingerprint is asked for every few seconds.
-		if _, err := conn.Prepare(ctx, "capture_catalog", catalogSQL); err != nil {
-			return nil, Explain(fmt.Errorf("read the catalog about table %s: %w", name, err))
-		}
-		sql = "capture_catalog"
-	}
-	var doc, more string
-	err := q.QueryRow(ctx, sql, name.Schema, name.Table, low.Schema, low.Table).Scan(&doc, &more)
-	if errors.Is(err, pgx.ErrNoRows) {
+	return []any{name.Schema, name.Table, low.Schema, low.Table}
+}
+
+func load(ctx context.Context, q Querier, name Name) (*Table, error) {
+	var c catalogRow
+	err := c.scan(q.QueryRow(ctx, catalogSQL, catalogArgs(name)...))
+	return c.table(ctx, q, name, err)
+}
+
+// table is the table that the row describes, if it was read without the error failed.
+func (c *catalogRow) table(ctx context.Context, q Querier, name Name, failed error) (*Table, error) {
+	if errors.Is(failed, pgx.ErrNoRows) {
 		return nil, missing(ctx, q, name)
 	}
-	if err != nil {
-		return nil, Explain(fmt.Errorf("read the catalog about table %s: %w", name, err))
+	if failed != nil {
+		return nil, Explain(fmt.Errorf("read the catalog about table %s: %w", name, failed))
 	}
 	var e catalogEntry
 	t := &Table{}
-	if err := json.Unmarshal([]byte(doc), &e); err != nil {
+	if err := json.Unmarshal([]byte(c.doc), &e); err != nil {
 		return nil, fmt.Errorf("read the catalog about table %s: %w", name, err)
 	}
-	if err := json.Unmarshal([]byte(more), &t.facts); err != nil {
+	if err := json.Unmarshal([]byte(c.more), &t.facts); err != nil {
 		return nil, fmt.Errorf("read the catalog about table %s: %w", name, err)
 	}
 	t.kind, t.persistence, t.identity = e.Kind, e.Persistence, e.Identity
 	t.Partitioned = e.Kind == "p"
-	sum := sha256.Sum256([]byte(doc))
+	sum := sha256.Sum256([]byte(c.doc))
 	t.Shape = &snapshot.Shape{OID: e.OID, Schema: e.Schema, Table: e.Table, Fingerprint: hex.EncodeToString(sum[:16])}
 	if err := unfollowable(t, &e); err != nil {
 		return nil, err
@@ -146,10 +153,32 @@ func load(ctx context.Context, q Querier, name Name) (*Table, error) {
 	return t, nil
 }
 
+// Rewritten says whether the table's files are others by now than in the snapshot with which its catalog was read: it was
+// rewritten or truncated since. Neither is bound to snapshots, so that its rows can't be read with this one.
+func (t *Table) Rewritten() bool { return t.facts.Rewritten }
+
+// preparedCatalog is what to send for catalog.sql. Planning is most of its cost, and it is asked for every few seconds.
+func preparedCatalog(ctx context.Context, conn *pgx.Conn, name Name) (sql string, err error) {
+	const statement = "capture_catalog"
+	if Pooled(conn) {
+		return catalogSQL, nil
+	}
+	if _, err := conn.Prepare(ctx, statement, catalogSQL); err != nil {
+		return "", Explain(fmt.Errorf("read the catalog about table %s: %w", name, err))
+	}
+	return statement, nil
+}
+
 // Fingerprint is that of the table as it is now; see [snapshot.Shape]. It costs one statement. Its error is a
 // [*Problem] where the table is gone or cannot be followed any more.
-func Fingerprint(ctx context.Context, q Querier, name Name) (string, error) {
-	t, err := load(ctx, q, name)
+func Fingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, error) {
+	sql, err := preparedCatalog(ctx, conn, name)
+	if err != nil {
+		return "", err
+	}
+	var c catalogRow
+	err = c.scan(conn.QueryRow(ctx, sql, catalogArgs(name)...))
+	t, err := c.table(ctx, conn, name, err)
 	if err != nil {
 		return "", err
 	}

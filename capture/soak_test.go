@@ -1,0 +1,404 @@
+package capture
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
+
+	"capture/internal/pgserver"
+)
+
+// TestSoak has a process follow a table that is written to in all kinds of ways, while faults drawn at random befall the
+// process, the network, the server, the table and the volumes. After each few of them the writes pause: then a forced flush
+// must soon succeed, and all must be as if nothing had been (see checkpoint). CAPTURE_TEST_SOAK=24h has it go on for a
+// day; CAPTURE_SEED=… draws the faults of a run that failed.
+func TestSoak(t *testing.T) {
+	t.Parallel()
+	length, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_TEST_SOAK"), "8s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("CAPTURE_SEED"); text != "" {
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("CAPTURE_SEED=%d", seed)
+	s := newSoak(t, length, rand.New(rand.NewPCG(seed, 0)))
+	ctx, end := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer end()
+	for n := range uint64(2) {
+		wg.Go(func() { s.write(ctx, rand.New(rand.NewPCG(seed, n+1))) })
+	}
+	wg.Go(func() { s.readOutside(ctx) })
+	faults := s.faults()
+	for s.started = time.Now(); time.Since(s.started) < length && !t.Failed(); {
+		drawn := []fault{pick(s.r, faults)}
+		if s.r.IntN(3) == 0 {
+			if other := pick(s.r, faults); other.kind != drawn[0].kind {
+				drawn = append(drawn, other)
+			}
+		}
+		for i := range drawn {
+			s.note("%s", drawn[i].name)
+			drawn[i].heal = drawn[i].happen()
+		}
+		time.Sleep(rand.N(min(3*time.Second, length/8))) // how long the faults last
+		for _, f := range slices.Backward(drawn) {
+			if f.heal != nil {
+				f.heal()
+			}
+		}
+		s.checkpoint()
+	}
+	s.pause.Lock() // the writers stay paused
+	defer s.pause.Unlock()
+	if code := s.child.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	end()
+	t.Logf("%d faults, %d checkpoints, %d transactions, %d lives; at most %d MB resident, %d bytes of logs", len(s.log), s.checkpoints, s.written.Load(), s.lives, s.most.rss>>20, s.most.logs)
+}
+
+// soak is what such a test has to do with.
+type soak struct {
+	t      *testing.T
+	r      *rand.Rand
+	length time.Duration
+	server *pgserver.Server
+	proxy  *pgserver.Proxy
+	folder string // of the file
+	logs   string // folder of the logs
+
+	pause   sync.RWMutex // held for reading by each write
+	written atomic.Int64
+
+	child   *child
+	pid     atomic.Int64
+	small   bool // the child's folder is a small volume of its own
+	spoiled bool // that takes no file now, or the folder is gone
+	answers chan string
+	word    atomic.Value // the last one of the child about itself: a string
+	dies    time.Time    // when the child may be killed
+	lives   int
+
+	started     time.Time
+	log         []string // of faults
+	checkpoints int
+	base, most  usage
+	measured    int // checkpoints of this life
+}
+
+// usage is what a process uses.
+type usage struct {
+	rss, heap, file, logs int64 // bytes
+	goroutines, files     int
+}
+
+func newSoak(t *testing.T, length time.Duration, r *rand.Rand) *soak {
+	dir := t.TempDir()
+	s := &soak{t: t, r: r, length: length, folder: filepath.Join(dir, "data"), logs: filepath.Join(dir, "logs")}
+	s.server = pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_sender_timeout": "3s", "log_min_messages": "fatal", "log_statement": "none"}})
+	s.proxy = proxied(t, s.server)
+	if err := errors.Join(os.Mkdir(s.folder, 0o755), os.Mkdir(s.logs, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	s.sql(votes, "INSERT INTO votes (user_query, bot_response) SELECT 'question ' || i, repeat(md5(i::text), 8) FROM generate_series(1, 500) i")
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the last faults:\n%s", strings.Join(s.log[max(0, len(s.log)-40):], "\n"))
+			said, _ := os.ReadFile(filepath.Join(s.logs, "usage.log"))
+			t.Logf("the child's log ends:\n%s", said[max(0, len(said)-10_000):])
+		}
+	})
+	s.start()
+	return s
+}
+
+func (s *soak) note(format string, args ...any) {
+	s.log = append(s.log, fmt.Sprintf("%8s ", time.Since(s.started).Round(time.Millisecond))+fmt.Sprintf(format, args...))
+}
+
+// start begins another life of the child. Some have a small volume in place of the folder, which ends with them.
+func (s *soak) start() {
+	var attr *syscall.SysProcAttr
+	env := []string{childLogs + "=" + s.logs, "CAPTURE_TEST_SILENCE=3s"}
+	if s.small = s.r.IntN(2) == 0 && mayMount(); s.small {
+		attr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+		env = append(env, childMounts+"="+s.folder)
+	}
+	s.child = startChildIn(s.t, s.proxy.URL("postgres"), filepath.Join(s.folder, "feedback.json"), attr, env...)
+	s.pid.Store(int64(s.child.cmd.Process.Pid))
+	answers, c := make(chan string, 1), s.child
+	s.answers = answers
+	s.word.Store("")
+	go func() {
+		for line := range c.lines {
+			if answer, ok := strings.CutPrefix(line, "snapshot: "); ok {
+				answers <- answer
+			} else {
+				s.word.Store(line)
+			}
+		}
+		close(answers)
+	}()
+	if s.small {
+		s.child.remount("size=64m")
+		eventually(s.t, "the small volume", func() error {
+			var at unix.Statfs_t
+			if err := unix.Statfs(s.path(""), &at); err != nil || at.Type != unix.TMPFS_MAGIC || at.Blocks*uint64(at.Bsize) < 64<<20 {
+				return fmt.Errorf("%+v, %v", at, err)
+			}
+			return nil
+		})
+	}
+	s.lives++
+	s.measured, s.base = 0, usage{}
+	s.dies = time.Now().Add(time.Duration(s.r.Int64N(int64(s.length / 3))))
+}
+
+// path is where a file in the child's folder is seen from here.
+func (s *soak) path(name string) string {
+	return fmt.Sprintf("/proc/%d/root%s", s.pid.Load(), filepath.Join(s.folder, name))
+}
+
+// sql runs statements over a connection of their own, each again and again until it succeeds.
+func (s *soak) sql(statements ...string) {
+	s.t.Helper()
+	eventually(s.t, "run a statement", func() error {
+		conn, err := pgx.Connect(s.t.Context(), s.server.URL("postgres"))
+		if err != nil {
+			return err
+		}
+		defer conn.Close(context.Background())
+		for len(statements) > 0 {
+			if _, err := conn.Exec(s.t.Context(), statements[0], pgx.QueryExecModeSimpleProtocol); err != nil {
+				return fmt.Errorf("%s: %w", statements[0], err)
+			}
+			statements = statements[1:]
+		}
+		return nil
+	})
+}
+
+// write writes to the table until ctx ends, whatever becomes of it.
+func (s *soak) write(ctx context.Context, r *rand.Rand) {
+	var conn *pgx.Conn
+	defer func() {
+		if conn != nil {
+			conn.Close(context.Background())
+		}
+	}()
+	for ctx.Err() == nil {
+		s.pause.RLock()
+		var err error
+		if conn == nil || conn.IsClosed() {
+			if conn, err = pgx.Connect(context.Background(), s.server.URL("postgres")+"&connect_timeout=5"); err == nil {
+				_, err = conn.Exec(context.Background(), "SET lock_timeout = '5s'; SET synchronous_commit = "+pick(r, []string{"on", "off"}), pgx.QueryExecModeSimpleProtocol)
+			}
+		}
+		if err == nil {
+			if _, err = conn.Exec(context.Background(), change(r), pgx.QueryExecModeSimpleProtocol); err != nil {
+				_, _ = conn.Exec(context.Background(), "ROLLBACK") // it may stand in the middle of a transaction
+			}
+		}
+		s.pause.RUnlock()
+		if err == nil {
+			s.written.Add(1)
+			continue
+		}
+		select { // the server may be away
+		case <-ctx.Done():
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// change is one transaction of random kind. The table keeps some hundred rows up to some thousand.
+func change(r *rand.Rand) string {
+	id, n := r.IntN(3000), 1+r.IntN(20)
+	long := fmt.Sprintf("(SELECT string_agg(md5(i::text || '%d'), '') FROM generate_series(1, %d) i)", id, 1+r.IntN(300))
+	insert := fmt.Sprintf("INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags) SELECT 'q' || i, repeat(md5(i::text), %d), jsonb_build_object('score', i / 7.0), ARRAY['a', NULL, i::text] FROM generate_series(1, %d) i", n, n)
+	update := fmt.Sprintf("UPDATE votes SET comment = 'c%d' WHERE vote_id %% 50 = %d", id, id%50)
+	remove := fmt.Sprintf("DELETE FROM votes WHERE vote_id IN (SELECT vote_id FROM votes ORDER BY vote_id OFFSET 400 LIMIT %d)", 2*n)
+	switch r.IntN(12) {
+	case 0, 1:
+		return insert
+	case 2, 3:
+		return update
+	case 4:
+		return remove
+	case 5:
+		return fmt.Sprintf("UPDATE votes SET bot_response = %s WHERE vote_id = (SELECT max(vote_id) FROM votes)", long)
+	case 6: // the key moves, a long value may stay
+		return "UPDATE votes SET vote_id = nextval(pg_get_serial_sequence('votes', 'vote_id')) WHERE vote_id = (SELECT min(vote_id) FROM votes)"
+	case 7:
+		return "BEGIN; " + insert + "; SAVEPOINT s; " + update + "; " + remove + "; ROLLBACK TO s; " + update + "; COMMIT"
+	case 8:
+		return "BEGIN; " + insert + "; " + remove + "; ROLLBACK"
+	case 9:
+		return "BEGIN; INSERT INTO votes (user_query) VALUES ('short-lived'); DELETE FROM votes WHERE user_query = 'short-lived'; " + update + "; COMMIT"
+	case 10:
+		if r.IntN(20) == 0 {
+			return "INSERT INTO votes (user_query, comment) SELECT 'many', md5(i::text) FROM generate_series(1, 5000) i"
+		}
+		return "DELETE FROM votes WHERE vote_id IN (SELECT vote_id FROM votes ORDER BY vote_id OFFSET 1500)"
+	}
+	if r.IntN(100) == 0 {
+		return "TRUNCATE votes"
+	}
+	return "UPDATE votes SET citations = jsonb_build_array(vote_id, NULL, 'ü \u2028 \"'), \"timestamp\" = now() WHERE vote_id % 200 = 7"
+}
+
+// readOutside looks at the file as anybody would, all the time: it is whole or not there.
+func (s *soak) readOutside(ctx context.Context) {
+	for ctx.Err() == nil {
+		b, err := os.ReadFile(s.path("feedback.json"))
+		if err == nil {
+			if _, err = lines(b); err != nil {
+				s.t.Errorf("read from outside: %v", err)
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond): // leaves the machine to others
+		}
+	}
+}
+
+// checkpoint pauses the writes and has all be as it must: a forced flush succeeds, the file is the table and its manifest
+// the file's; the process uses no more memory, goroutines and descriptors than it did at the start of its life; the logs
+// keep to their size; of slots there is one.
+func (s *soak) checkpoint() {
+	s.t.Helper()
+	s.pause.Lock()
+	defer s.pause.Unlock()
+	s.checkpoints++
+	var u usage
+	eventually(s.t, "a forced flush", func() error {
+		if _, err := fmt.Fprintln(s.child.stdin, "snapshot"); err != nil {
+			return err
+		}
+		answer := ""
+		select {
+		case answer = <-s.answers:
+		case <-time.After(patience):
+		}
+		_, err := fmt.Sscanf(answer, "done, %d goroutines, %d bytes live", &u.goroutines, &u.heap)
+		if err != nil {
+			return fmt.Errorf("it answers %q", answer)
+		}
+		return nil
+	})
+	eventually(s.t, "ready", func() error {
+		if word := s.word.Load(); word != "ready" {
+			return fmt.Errorf("%v", word)
+		}
+		return nil
+	})
+	conn := connect(s.t, s.server.URL("postgres"))
+	defer conn.Close(context.Background())
+	sameFile(s.t, s.path("feedback.json"), oracle(s.t, conn, "votes", "vote_id"))
+	s.manifest(&u)
+	eventually(s.t, "one slot", func() error {
+		if n := one[int](s.t, conn, "SELECT count(*) FROM pg_replication_slots"); n != 1 {
+			return fmt.Errorf("%d slots", n)
+		}
+		return nil
+	})
+	s.measure(u)
+}
+
+// manifest compares the manifest with the file.
+func (s *soak) manifest(u *usage) {
+	s.t.Helper()
+	file, err := os.ReadFile(s.path("feedback.json"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	text, err := os.ReadFile(s.path("feedback.manifest.json"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var m struct {
+		Bytes  int64  `json:"bytes"`
+		SHA256 string `json:"sha256"`
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		s.t.Fatal(err)
+	}
+	sum := sha256.Sum256(file)
+	if u.file = int64(len(file)); m.Bytes != u.file || m.SHA256 != hex.EncodeToString(sum[:]) {
+		s.t.Errorf("the manifest is not the file's: %s", text)
+	}
+}
+
+// The logs' bounds in these tests, and how many checkpoints a process has to warm up.
+const (
+	soakLogMB, soakLogBackups = 1, 2
+	warmUp                    = 10
+)
+
+// measure compares what the process uses with what it used while it warmed up.
+func (s *soak) measure(u usage) {
+	s.t.Helper()
+	u.rss = s.resident()
+	open, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.pid.Load()))
+	u.files = len(open)
+	logs, _ := filepath.Glob(filepath.Join(s.logs, "*"))
+	for _, name := range logs {
+		if info, err := os.Stat(name); err == nil {
+			u.logs += info.Size()
+		}
+	}
+	s.most.rss, s.most.logs = max(s.most.rss, u.rss), max(s.most.logs, u.logs)
+	// Of each of the two logs there is the present one, those set aside, and one more until it is removed.
+	if limit := int64(2 * soakLogMB * (soakLogBackups + 2) << 20); u.logs > limit {
+		s.t.Errorf("%d bytes of logs: %q", u.logs, logs)
+	}
+	b := &s.base
+	b.file = max(b.file, u.file)
+	if s.measured++; s.measured <= warmUp {
+		b.rss, b.goroutines, b.files = max(b.rss, u.rss), max(b.goroutines, u.goroutines), max(b.files, u.files)
+	} else if u.rss > b.rss+b.rss/2+8*b.file+32<<20 || u.goroutines > b.goroutines+10 || u.files > b.files+10 {
+		s.t.Errorf("it uses more and more: %+v; at the start %+v", u, *b)
+	}
+	if u.heap > 6*b.file+32<<20 {
+		s.t.Errorf("%d bytes live for a file of %d", u.heap, b.file)
+	}
+}
+
+func (s *soak) resident() (bytes int64) {
+	s.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", s.pid.Load()))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var size, pages int64
+	if _, err := fmt.Sscan(string(b), &size, &pages); err != nil {
+		s.t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
