@@ -1,9 +1,11 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -21,7 +23,7 @@ func Export(ctx context.Context, cfg Config) (*snapshot.View, error) {
 		cfg.Logger = hclog.NewNullLogger()
 	}
 	cfg.bounds = cfg.bounds.orUsual()
-	t := snapshot.NewTable()
+	t := cfg.newTable(cmp.Or(cfg.Folder, os.TempDir()), nil)
 	if err := readTable(ctx, cfg, "export", t, nil); err != nil {
 		return nil, postgres.Explain(err)
 	}
@@ -69,7 +71,7 @@ func newEncoder(tab *postgres.Table, srv postgres.Server) (*snapshot.Encoder, er
 	return snapshot.NewEncoder(tab.Shape, srv.Encoding == "SQL_ASCII")
 }
 
-// tableCopy reads the whole table, as a connection's open transaction sees it: attended, paced, while it fits, and over
+// tableCopy reads the whole table, as a connection's open transaction sees it: attended, paced, and over
 // several connections where the server and the table's size allow.
 type tableCopy struct {
 	attendant

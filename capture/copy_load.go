@@ -51,7 +51,6 @@ type loading struct {
 	copy  *tableCopy
 	table *snapshot.Table
 	pace  *pace
-	fit   fitting
 
 	todo    chan *part // for the connections
 	ordered chan *part // the same, for the goroutine that puts
@@ -69,7 +68,6 @@ func (l *loading) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.fit = fitting{limit: MemoryLimit(), size: lay.pretty}
 	if c.cfg.CopyRate > 0 {
 		l.pace = newPace(c.cfg.CopyRate, c.cfg.bounds.frozen/4)
 	}
@@ -212,10 +210,10 @@ func (l *loading) keep(ctx context.Context) error {
 func (l *loading) keepBatch(b *rowBatch) error {
 	l.rows += int64(len(b.rows))
 	l.bytes += b.wire
-	if err := l.fit.check(len(b.data), l.rows); err != nil {
+	b.putInto(l.table)
+	if err := l.table.Err(); err != nil {
 		return err
 	}
-	b.putInto(l.table)
 	b.reset()
 	b.home <- b
 	if now := time.Now(); now.Sub(l.said) > progressEvery {

@@ -19,24 +19,23 @@ const (
 
 // layout is how the table lies on the server.
 type layout struct {
-	size   int64  // bytes, with all that belongs to it
-	pretty string // the same for people
-	pages  int64  // of the table itself; of its largest partition
-	ranged bool   // the server can read a range of pages without reading the rest
+	size   int64 // bytes, with all that belongs to it
+	pages  int64 // of the table itself; of its largest partition
+	ranged bool  // the server can read a range of pages without reading the rest
 }
 
 // layout asks for it. Rows that the transaction sees lie within these pages: they were there when its snapshot was made,
 // and its lock keeps them there.
 func (c *tableCopy) layout(ctx context.Context) (l layout, err error) {
 	err = c.conn.QueryRow(ctx, `
-		SELECT s.size, pg_catalog.pg_size_pretty(s.size), s.pages,
+		SELECT s.size, s.pages,
 			s.heap AND NOT pg_catalog.pg_is_in_recovery() AND pg_catalog.current_setting('server_version_num')::int >= 140000
 		FROM (SELECT coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::bigint AS size,
 				coalesce(max(pg_catalog.pg_relation_size(c.oid)), 0) / pg_catalog.current_setting('block_size')::int AS pages,
 				coalesce(bool_and(c.relkind = 'r' AND a.amname = 'heap'), false) AS heap
 			FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
 			WHERE c.relkind <> 'p' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass)))) s`,
-		c.tab.OID).Scan(&l.size, &l.pretty, &l.pages, &l.ranged)
+		c.tab.OID).Scan(&l.size, &l.pages, &l.ranged)
 	if err != nil {
 		return l, fmt.Errorf("ask for its size: %w", err)
 	}

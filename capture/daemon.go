@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -48,6 +49,8 @@ type Config struct {
 	Registry       prometheus.Registerer // where the daemon's metrics go; nil for nowhere
 	LogError       func() error          // why logs can't be written, nil while they can
 	CopyRate       int64                 // bytes a second that a copy reads at most; 0 for no limit
+	Memory         int64                 // bytes that the process is to use in all; 0 for MemoryLimit
+	Folder         string                // for rows that do not fit into memory, where there is no file; "" for the temporary one
 
 	CopyJobs int // connections that a copy is read over; 0 for as many as cores and the table's size allow
 
@@ -95,7 +98,8 @@ func New(cfg Config, file *store.File) *Daemon {
 		cfg.Logger = hclog.NewNullLogger()
 	}
 	cfg.bounds = cfg.bounds.orUsual()
-	d := &Daemon{cfg: cfg, log: cfg.Logger, table: snapshot.NewTable(), file: file}
+	d := &Daemon{cfg: cfg, log: cfg.Logger, file: file}
+	d.table = d.cfg.newTable(filepath.Dir(file.Path()), d.damaged)
 	d.state = newState(cfg, file)
 	d.metrics = newMetrics(cfg.Registry, d)
 	d.flusher = newFlusher(d)
@@ -118,6 +122,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.cfg.Keep.N > 0 {
 		g.Go(func() error { return guarded(d.log, "keep generations", func() error { return d.flusher.keep(ctx) }) })
 	}
+	g.Go(func() error { return guarded(d.log, "watch the memory", func() error { return d.watchMemory(ctx) }) })
 	if len(d.cfg.Folders) > 0 {
 		g.Go(func() error { return guarded(d.log, "watch the volumes", func() error { return d.watchVolumes(ctx) }) })
 	}

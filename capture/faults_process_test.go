@@ -487,21 +487,6 @@ func TestFrozenWhileCopying(t *testing.T) {
 	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
 }
 
-// TestTooLargeForMemory: the table does not fit into what GOMEMLIMIT allows. That is said, with the mend, instead of
-// being killed again and again.
-func TestTooLargeForMemory(t *testing.T) {
-	t.Parallel()
-	url := pgserver.Database(t)
-	conn := connect(t, url)
-	table(t, conn, 0)
-	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT 'q', repeat(md5(i::text), 90) FROM generate_series(1, 20000) i")
-	c := startChild(t, url, filepath.Join(t.TempDir(), "feedback.json"), "GOMEMLIMIT=32MiB")
-	c.says("does not fit into memory", "GOMEMLIMIT", "33 MB")
-	if code := c.stop(); code != 0 {
-		t.Errorf("exit code %d", code)
-	}
-}
-
 // TestPanic: a fault of our own becomes a line in the log, a flush of what is whole, and an error.
 func TestPanic(t *testing.T) {
 	t.Parallel()

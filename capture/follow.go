@@ -8,6 +8,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"capture/internal/postgres"
+	"capture/snapshot"
 )
 
 // The pauses between attempts grow from the first to the longest, each drawn at random around its length, so that a
@@ -17,8 +18,6 @@ const (
 	longestPause = 10 * time.Second
 	// A source that fails sooner after it began to follow is no success: its pauses go on growing.
 	settled = 5 * time.Second
-	// A table that does not fit into memory is not read in vain all the time.
-	largePause = 10 * time.Minute
 )
 
 // follow runs a source until ctx ends, again and again.
@@ -29,6 +28,7 @@ func (d *Daemon) follow(ctx context.Context) error {
 	best := newAuto(d)
 	for {
 		d.refresh()
+		began := time.Now()
 		src := d.choose(best)
 		err := d.run(ctx, src)
 		since := d.state.left()
@@ -54,8 +54,8 @@ func (d *Daemon) follow(ctx context.Context) error {
 		} else {
 			err = postgres.Explain(err)
 			pause = pauses.NextBackOff()
-			if large := (*tooLargeError)(nil); errors.As(err, &large) {
-				pause = largePause // each attempt reads as much as fits
+			if errors.Is(err, snapshot.ErrNoRoom) {
+				pause = max(pause, time.Since(began)) // each attempt reads as much as there is room for
 			}
 			if err.Error() != said { // the same trouble is said once, not at each attempt
 				said = err.Error()

@@ -1,16 +1,17 @@
 package capture
 
 import (
-	"fmt"
+	"context"
 	"io/fs"
 	"math"
 	"os"
 	"path"
-	"runtime"
 	"runtime/debug"
-	runtimemetrics "runtime/metrics"
 	"strconv"
 	"strings"
+	"time"
+
+	"capture/snapshot"
 )
 
 // MemoryLimit is how many bytes of memory this process may use: GOMEMLIMIT or the limit of its control group, whichever
@@ -47,61 +48,62 @@ func groupLimit(root fs.FS) int64 {
 	return limit
 }
 
-// Of the memory that there is, the table may take so much: the rest is for what the collector has not yet freed, for the
-// stream and for writing.
-const tableShare = 0.8
+// Of the memory that there is, a part is for the process itself: the program, connections, buffers. Of the rest the rows may
+// take a share: beside them lie what the collector has not yet freed, and what readers read back for the moment.
+const (
+	processMemory = 40 << 20
+	rowsShare     = 0.6
+	leastRows     = 4 << 20
+)
 
-// tooLargeError is that the table does not fit into memory.
-type tooLargeError struct {
-	rows  int64
-	used  int64 // bytes, of all that is in memory
-	limit int64
-	size  string // the table's, on the server
+// newTable makes a Table that keeps to the memory that the process may use, Config.Memory or MemoryLimit: rows beyond that
+// lie in a file in folder.
+func (cfg *Config) newTable(folder string, damaged func(error)) *snapshot.Table {
+	t := snapshot.NewTable()
+	limit := MemoryLimit()
+	if cfg.Memory > 0 {
+		limit = min(limit, cfg.Memory)
+	}
+	if limit < math.MaxInt64 {
+		t.Bound(snapshot.Memory{
+			Limit: max(int64(rowsShare*float64(limit-processMemory)), leastRows), Folder: folder, Damaged: damaged,
+		})
+	}
+	return t
 }
 
-func (e *tooLargeError) Error() string {
-	return fmt.Sprintf("the table does not fit into memory: after %d rows %s are in use of the %s that GOMEMLIMIT or the control group allows; "+
-		"the whole table takes %s on the server: raise the limit well beyond that, and to twice of it so that it can be copied anew beside the old state",
-		e.rows, megabytes(e.used), megabytes(e.limit), e.size)
+// damaged has the table copied anew, since rows that are not in memory can't be read back.
+func (d *Daemon) damaged(err error) {
+	d.log.Error("the rows that are not in memory are lost; the table is copied anew", "error", err)
+	d.again(&anewError{why: err.Error()})
 }
 
-func megabytes(n int64) string { return fmt.Sprintf("%d MB", n/1e6) }
-
-// fitting looks whether a copy still fits into memory.
-type fitting struct {
-	limit int64
-	size  string // of the whole table, on the server
-	since int64  // bytes since the last look
-}
-
-// lookEvery is after how many bytes of a copy the memory is looked at.
-const lookEvery = 1 << 20
-
-// check is asked before n more bytes of a copy are kept, with which it has so many rows.
-func (f *fitting) check(n int, rows int64) error {
-	if f.since += int64(n); f.since >= lookEvery && f.limit < math.MaxInt64 {
-		f.since = 0
-		if used := inUse(int64(tableShare * float64(f.limit))); used > 0 {
-			return &tooLargeError{rows: rows, used: used, limit: f.limit, size: f.size}
+// watchMemory says when rows begin to lie outside memory, and when they should and can't, until ctx ends.
+func (d *Daemon) watchMemory(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	out := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		u := d.table.Usage()
+		if !out && u.Out > 0 {
+			out = true
+			d.log.Info("the table is larger than the memory for it; the rest of it is in a file beside feedback.json",
+				"resident_bytes", u.Resident, "limit_bytes", u.Limit)
+		}
+		text := ""
+		if u.Err != nil {
+			text = u.Err.Error()
+		}
+		switch news := d.state.note("memory", text); {
+		case news && text != "":
+			d.log.Error("more rows are in memory than should be", "error", u.Err)
+		case news:
+			d.log.Info("rows that do not fit into memory can be written out again")
 		}
 	}
-	return nil
-}
-
-// inUse is how many bytes the heap holds where that is more than most, else 0. What looks like too much may be garbage
-// yet.
-func inUse(most int64) int64 {
-	sample := []runtimemetrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	used := func() int64 {
-		runtimemetrics.Read(sample)
-		return int64(sample[0].Value.Uint64())
-	}
-	if used() <= most {
-		return 0
-	}
-	runtime.GC()
-	if n := used(); n > most {
-		return n
-	}
-	return 0
 }

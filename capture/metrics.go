@@ -59,6 +59,18 @@ func newMetrics(r prometheus.Registerer, d *Daemon) *metrics {
 	gauge("capture_following", "1 while the table is being followed.", func(s Status) float64 { return truth(s.State == stateFollowing) })
 	gauge("capture_rows", "Rows of the table as captured.", func(s Status) float64 { return float64(s.Rows) })
 	gauge("capture_bytes", "Length of feedback.json for the captured rows, in bytes.", func(s Status) float64 { return float64(s.Bytes) })
+	gauge("capture_rows_resident_bytes", "Memory that the rows take, in bytes.", func(s Status) float64 {
+		if s.Memory == nil {
+			return float64(s.Bytes)
+		}
+		return float64(s.Memory.Resident)
+	})
+	gauge("capture_rows_out_bytes", "Bytes of rows that lie outside memory, in a file of the process.", func(s Status) float64 {
+		if s.Memory == nil {
+			return 0
+		}
+		return float64(s.Memory.Out)
+	})
 	gauge("capture_lag_bytes", "WAL between the server's end and what has been applied, in bytes.", func(s Status) float64 { return float64(s.LagBytes) })
 	gauge("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up.", func(s Status) float64 { return s.LagSeconds })
 	gauge("capture_wal_retained_bytes", "WAL that the replication slot holds back at the server, in bytes.", func(s Status) float64 { return float64(s.RetainedWAL) })

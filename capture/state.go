@@ -259,7 +259,7 @@ func utc(t time.Time) *time.Time {
 
 // Status is how things are now.
 func (d *Daemon) Status() Status {
-	view, shown := d.table.View(), d.View()
+	view, shown, usage := d.table.View(), d.View(), d.table.Usage()
 	s := d.state
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -275,6 +275,9 @@ func (d *Daemon) Status() Status {
 				st.CommitTime = utc(at.CommitTime)
 			}
 		}
+	}
+	if usage.Limit > 0 {
+		st.Memory = &MemoryStatus{Limit: usage.Limit, Resident: usage.Resident, Out: usage.Out}
 	}
 	if s.traffic != nil {
 		if last := s.traffic(); !last.IsZero() {

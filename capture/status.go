@@ -38,6 +38,7 @@ type Status struct {
 	Attempts    int        `json:"attempts,omitempty"`
 	NextAttempt *time.Time `json:"next_attempt,omitempty"`
 
+	Memory  *MemoryStatus  `json:"memory,omitempty"` // where it is limited
 	File    FileStatus     `json:"file"`
 	Volumes []store.Volume `json:"volumes,omitempty"`
 }
@@ -47,6 +48,13 @@ type Check struct {
 	Name   string `json:"name"` // following, file, logs, …
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"` // for a person: what is, and where not OK what to do
+}
+
+// MemoryStatus is where the rows are.
+type MemoryStatus struct {
+	Limit    int64 `json:"rows_limit_bytes"`    // that rows may take in memory
+	Resident int64 `json:"rows_resident_bytes"` // that they take there
+	Out      int64 `json:"rows_out_bytes"`      // that those which are not there take in a file of the process
 }
 
 // FileStatus is the state of feedback.json.

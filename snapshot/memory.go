@@ -24,6 +24,7 @@ var ErrNoRoom = errors.New("write rows that do not fit into memory")
 
 // Usage is how a Table with a Memory keeps to it.
 type Usage struct {
+	Limit    int64 // bytes of rows that may be in memory
 	Resident int64 // bytes of rows in memory
 	Out      int64 // bytes of the heap file in use
 	Err      error // why rows could not be written out, so that more of them are in memory than should be; nil where all is well
@@ -230,7 +231,7 @@ func (t *Table) report() {
 	if m == nil {
 		return
 	}
-	u := Usage{Resident: m.resident, Err: m.trouble}
+	u := Usage{Limit: t.limit(), Resident: m.resident, Err: m.trouble}
 	if m.heap != nil {
 		u.Out = m.heap.size()
 	}

@@ -60,6 +60,11 @@ type followConfig struct {
 	MaxWAL        size     `name:"max-wal" placeholder:"SIZE" env:"CAPTURE_MAX_WAL" default:"1GB" min:"16MB" max:"1PB" help:"How much WAL the database may hold back for capture before capture lets go and copies anew."`
 }
 
+// memoryConfig says how much memory to use.
+type memoryConfig struct {
+	Memory memorySize `placeholder:"auto|SIZE" env:"CAPTURE_MEMORY" default:"auto" min:"64MB" max:"1PB" help:"How much memory to use, about. Rows that do not fit lie in a file beside the output, and are read back on demand. auto is what the control group (the container) or GOMEMLIMIT allows, and all rows in memory where neither sets a limit."`
+}
+
 // keepConfig says what is checked and kept besides.
 type keepConfig struct {
 	VerifyInterval duration `placeholder:"DURATION" env:"CAPTURE_VERIFY_INTERVAL" default:"24h" min:"0s" max:"8760h" help:"Between comparisons of all captured rows with the table; 0s for none."`

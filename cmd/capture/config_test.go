@@ -108,6 +108,7 @@ func TestPrecedence(t *testing.T) {
 		"source":          {"auto", "poll", "notify"},
 		"flush-delay":     {"100ms", "2s", "3s"},
 		"flush-interval":  {"1h", "2m", "3m"},
+		"memory":          {"auto", "2GB", "3GB"},
 		"max-wal":         {"1GB", "2GB", "3GB"},
 		"listen":          {"127.0.0.1:8080", "0.0.0.0:2", "[::1]:3"},
 		"token-file":      {"", token, filepath.Dir(token) + "/./token"},

@@ -16,6 +16,7 @@ type runCmd struct {
 	databaseConfig
 	outputConfig
 	followConfig
+	memoryConfig
 	keepConfig
 	watchConfig
 	listenConfig
@@ -52,6 +53,7 @@ func (c runCmd) Run(ctx context.Context, std streams) error {
 		table:    c.Table,
 		path:     path,
 		follow:   c.followConfig,
+		memory:   int64(c.Memory),
 		watch:    c.watchConfig,
 		keep:     c.keepConfig,
 		page:     c.pageConfig,

@@ -34,6 +34,7 @@ type service struct {
 	file     *store.File
 	logs     *store.Logs
 	log      hclog.Logger
+	memory   int64 // that the process is to use; 0 for what there is
 }
 
 type serviceConfig struct {
@@ -42,6 +43,7 @@ type serviceConfig struct {
 	table    tableName
 	path     string // of feedback.json
 	follow   followConfig
+	memory   int64 // 0 for what there is
 	watch    watchConfig
 	keep     keepConfig
 	page     pageConfig
@@ -57,7 +59,7 @@ type serviceConfig struct {
 // openService takes the lock, opens the logs and takes the port; nothing runs yet.
 func openService(cfg serviceConfig) (_ *service, err error) {
 	v, _ := build()
-	s := &service{}
+	s := &service{memory: cfg.memory}
 	if cfg.debug == "" {
 		runtime.MemProfileRate = 0 // Go samples allocations as soon as a program could be asked for them
 	}
@@ -101,6 +103,7 @@ func openService(cfg serviceConfig) (_ *service, err error) {
 		MaxWAL:         int64(cfg.follow.MaxWAL),
 		CopyRate:       int64(cfg.follow.CopyRate),
 		CopyJobs:       int(cfg.follow.CopyJobs),
+		Memory:         cfg.memory,
 		Folders:        folders(cfg.path, cfg.logs.logFiles),
 		VolumeWarn:     int(cfg.watch.VolumeWarn),
 		AlertURL:       string(cfg.watch.AlertURL),
@@ -166,19 +169,23 @@ func compareWithTable(database *pgx.ConnConfig, table postgres.Name) capture.Ver
 
 // leanHeap has the collector run when a sixth of the heap is garbage. The rows lie in blocks without pointers, which it
 // passes over, so that a collection costs little however many there are. GOGC, where it is set, is left alone.
-func leanHeap() {
+func leanHeap(memory int64) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(20)
 	}
 	// The collector does not know of control groups: near their limit it is to work harder, before the kernel kills.
-	if limit := capture.MemoryLimit(); os.Getenv("GOMEMLIMIT") == "" && limit < math.MaxInt64 {
-		debug.SetMemoryLimit(limit / 10 * 9)
+	limit := capture.MemoryLimit()
+	if memory > 0 {
+		limit = min(limit, memory)
+	}
+	if (memory > 0 || os.Getenv("GOMEMLIMIT") == "") && limit < math.MaxInt64 {
+		debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), limit/10*9))
 	}
 }
 
 // run follows the table and serves HTTP until ctx ends. What fails is in the log when it returns.
 func (s *service) run(ctx context.Context) error {
-	leanHeap()
+	leanHeap(s.memory)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return guarded(func() error { return s.daemon.Run(ctx) }) })
 	group.Go(func() error { return guarded(func() error { return s.web.Run(ctx, s.listener) }) })

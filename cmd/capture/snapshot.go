@@ -109,7 +109,7 @@ func (c snapshotCmd) export(ctx context.Context, std streams, w io.Writer) error
 	v, _ := build()
 	start := time.Now()
 	if w != nil {
-		view, err := capture.Export(ctx, c.exportConfig(database, v, std.err))
+		view, err := capture.Export(ctx, c.exportConfig(database, v, "", std.err))
 		if err != nil {
 			return err
 		}
@@ -122,7 +122,7 @@ func (c snapshotCmd) export(ctx context.Context, std streams, w io.Writer) error
 		return err
 	}
 	defer file.Close()
-	view, err := capture.Export(ctx, c.exportConfig(database, v, std.err))
+	view, err := capture.Export(ctx, c.exportConfig(database, v, filepath.Dir(file.Path()), std.err))
 	if err != nil {
 		return err
 	}
@@ -143,10 +143,12 @@ func (c snapshotCmd) export(ctx context.Context, std streams, w io.Writer) error
 	})
 }
 
-func (c snapshotCmd) exportConfig(database *pgx.ConnConfig, version string, stderr io.Writer) capture.Config {
+// exportConfig has rows that do not fit into memory lie in folder, or where that is "" in the temporary one.
+func (c snapshotCmd) exportConfig(database *pgx.ConnConfig, version, folder string, stderr io.Writer) capture.Config {
 	return capture.Config{
 		Database: database,
 		Table:    c.Table.Name,
+		Folder:   folder,
 		Version:  version,
 		Logger:   hclog.New(&hclog.LoggerOptions{Name: "capture", Level: hclog.Warn, Output: stderr}),
 	}

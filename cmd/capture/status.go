@@ -116,6 +116,7 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	line("server", join(", ", prefixed("PostgreSQL ", s.ServerVersion), prefixed("system ", s.SystemID)))
 	line("source", join(" — ", s.Source, s.SourceNote))
 	line("rows", join(", ", countText(s.Rows), bytesText(s.Bytes), transactionsText(s.Transactions)))
+	line("memory", memoryText(s.Memory))
 	line("position", join(", ", prefixed("LSN ", s.LSN), ago("committed", s.CommitTime, now)))
 	line("lag", lagText(s))
 	line("contact", ago("heard from the server", s.LastContact, now))
@@ -137,6 +138,14 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	}
 	fmt.Fprintf(&b, "\n  %scapture %s, process %d on %s%s\n", p.dim, s.Version, s.PID, s.Host, p.off)
 	return b.String()
+}
+
+// memoryText is nothing where all rows are in memory.
+func memoryText(m *capture.MemoryStatus) string {
+	if m == nil || m.Out == 0 {
+		return ""
+	}
+	return join(", ", bytesText(m.Resident)+" of rows in memory", bytesText(m.Out)+" in a file")
 }
 
 func lagText(s capture.Status) string {

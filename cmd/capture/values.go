@@ -67,6 +67,20 @@ func (s *size) Decode(ctx *kong.DecodeContext) error {
 	return nil
 }
 
+// memorySize is a size, or 0 for auto.
+type memorySize int64
+
+func (m *memorySize) Decode(ctx *kong.DecodeContext) error {
+	var s size
+	if text := ctx.Scan.Peek().String(); text == "auto" {
+		ctx.Scan.Pop()
+	} else if err := s.Decode(ctx); err != nil {
+		return fmt.Errorf("%w; or auto", err)
+	}
+	*m = memorySize(s)
+	return nil
+}
+
 // parseSize reads "1GB", "1.5 GB", "512mb", "1073741824".
 func parseSize(text string) (int64, bool) {
 	number := strings.TrimRightFunc(text, unicode.IsLetter)

@@ -325,8 +325,8 @@ func (d *doctor) size(ctx context.Context) {
 	// Rows are held as JSON, which is larger than the table where TOAST compresses; two files exist while one is replaced.
 	switch need := 2 * bytes; {
 	case d.local.Memory > 0 && need > d.local.Memory:
-		d.add("size", Warn, found, fmt.Sprintf("capture holds the table in memory, and has %s", byteText(d.local.Memory)),
-			fmt.Sprintf("give it %s", byteText(need)))
+		d.add("size", Warn, found, fmt.Sprintf("capture has %s of memory; rows beyond that lie in a file beside feedback.json, which is slower, where --memory, the container or GOMEMLIMIT sets a limit", byteText(d.local.Memory)),
+			fmt.Sprintf("give it %s, or see to it that one of these is set", byteText(need)))
 	case d.local.Disk > 0 && 2*need > d.local.Disk:
 		d.add("size", Warn, found, fmt.Sprintf("feedback.json exists twice while it is replaced, and %s are free", byteText(d.local.Disk)),
 			fmt.Sprintf("make room for %s", byteText(2*need)))

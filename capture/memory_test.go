@@ -1,0 +1,156 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"capture/internal/pgserver"
+)
+
+// largeTable makes votes of which only a part fits into the least memory that rows get.
+func largeTable(t *testing.T, url string) (query func(sql string)) {
+	conn := connect(t, url)
+	table(t, conn, 0)
+	query = func(sql string) {
+		t.Helper()
+		exec(t, conn, sql)
+	}
+	query("INSERT INTO votes (user_query, bot_response) SELECT 'question ' || i, repeat(md5(i::text), 60) FROM generate_series(1, 8000) i")
+	return query
+}
+
+// TestTableLargerThanMemory follows a table most of which lies outside memory: the file is equal to it after the copy,
+// after changes all over it, and after each kind of new beginning.
+func TestTableLargerThanMemory(t *testing.T) {
+	t.Parallel()
+	for _, source := range []string{"logical", "notify", "poll"} {
+		t.Run(source, func(t *testing.T) {
+			t.Parallel()
+			url := pgserver.Database(t)
+			query := largeTable(t, url)
+			cfg := config(t, url)
+			cfg.Source, cfg.Memory = source, 1 // that is: the least that rows get
+			d := start(t, cfg)
+			d.ready()
+			conn := connect(t, url)
+			d.equal(conn, "votes", "vote_id")
+			m := d.Status().Memory
+			if m == nil || m.Out < 8<<20 || m.Resident > m.Limit {
+				t.Errorf("not outside memory: %+v", m)
+			}
+			for _, sql := range []string{
+				`DO $$ BEGIN FOR i IN 1..200 LOOP
+					UPDATE votes SET comment = 'changed ' || i WHERE vote_id = 1 + mod(i * 7919, 8000);
+					IF mod(i, 20) = 0 THEN COMMIT; END IF;
+				END LOOP; END $$`,
+				"UPDATE votes SET bot_response = reverse(bot_response) WHERE mod(vote_id, 3) = 0",
+				"DELETE FROM votes WHERE mod(vote_id, 50) <> 0 AND vote_id BETWEEN 1000 AND 4000",
+				"UPDATE votes SET vote_id = -vote_id WHERE mod(vote_id, 97) = 0",
+				"ALTER TABLE votes ADD COLUMN extra int DEFAULT 7",
+				`DO $$ BEGIN TRUNCATE votes; INSERT INTO votes (user_query, bot_response)
+					SELECT 'again', repeat(md5(i::text), 60) FROM generate_series(1, 5000) i; END $$`,
+			} {
+				query(sql)
+				d.equal(conn, "votes", "vote_id")
+			}
+			if n := d.said("the rows that are not in memory are lost; the table is copied anew"); n > 0 {
+				t.Error("rows were lost on the way")
+			}
+		})
+	}
+}
+
+// TestHeapFileDamaged: somebody writes into the file of the rows that are not in memory. That is noticed, what is written
+// for readers is never wrong, and the table is copied anew.
+func TestHeapFileDamaged(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	query := largeTable(t, url)
+	cfg := config(t, url)
+	cfg.Memory = 1
+	d := start(t, cfg)
+	d.ready()
+	conn := connect(t, url)
+	d.equal(conn, "votes", "vote_id")
+	before := len(d.content())
+	spoil(t, filepath.Dir(d.path))
+	query("UPDATE votes SET comment = 'all over' WHERE mod(vote_id, 100) = 0")
+	eventually(t, "the damage is noticed", func() error {
+		if n := len(d.content()); n != before {
+			t.Fatalf("a file with %d rows instead of %d", n, before)
+		}
+		if d.said("the rows that are not in memory are lost; the table is copied anew") == 0 {
+			return errors.New("no word")
+		}
+		return nil
+	})
+	d.equal(conn, "votes", "vote_id")
+	d.ready()
+}
+
+// spoil writes into the nameless files of this process in a folder.
+func spoil(t *testing.T, folder string) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, fd := range fds {
+		name := filepath.Join("/proc/self/fd", fd.Name())
+		if target, err := os.Readlink(name); err != nil || !strings.HasPrefix(target, folder+"/") || !strings.HasSuffix(target, " (deleted)") {
+			continue
+		}
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mode := info.Mode().Perm(); mode != 0o600 {
+			t.Errorf("its mode is %s", mode)
+		}
+		for at := int64(100); at < info.Size(); at += 4096 {
+			if _, err := f.WriteAt([]byte("damaged"), at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		found = true
+	}
+	if !found {
+		t.Fatal("there is no such file")
+	}
+}
+
+// TestNoRoomForRows: the table fits neither into memory nor, with the rest of it, onto the volume. That is said, with the
+// mend, instead of being killed again and again; and it goes on by itself when there is room.
+func TestNoRoomForRows(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	largeTable(t, url)
+	dir := t.TempDir()
+	if !mayMount() {
+		t.Log("nothing can be mounted here; the package snapshot's tests stand in for the full volume")
+		return
+	}
+	c := startChildIn(t, url, filepath.Join(dir, "feedback.json"), &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS},
+		childMounts+"="+dir, "GOMEMLIMIT=32MiB")
+	c.says("unwell", "do not fit into memory", "no space left", "free some space there, or allow more memory")
+	c.remount("size=200m")
+	c.says("ready")
+	inside := fmt.Sprintf("/proc/%d/root%s", c.cmd.Process.Pid, dir)
+	sameFile(t, filepath.Join(inside, "feedback.json"), oracle(t, connect(t, url), "votes", "vote_id"))
+	if code := c.stop(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
