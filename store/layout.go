@@ -146,7 +146,7 @@ func (l *layout) next(parts []snapshot.Part, rows int64) *layout {
 
 // match pairs the regions of a layout with the parts of the next state. Both are in the order of the keys.
 type match struct {
-	*layout               // the last one
+	*layout    // the last one
 	parts      []snapshot.Part
 	head, tail int                   // as many are the same at the start and at the end; the last ones are never in head
 	place      map[snapshot.Part]int // of the regions in between
