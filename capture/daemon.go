@@ -65,6 +65,7 @@ type bounds struct {
 	count   time.Duration // how often the rows are counted
 	frozen  time.Duration // after it the server drops the slot of a copying capture that says nothing
 	part    int64         // bytes of the table that a connection of a copy reads at a time
+	segment int           // bytes of the Table's segments, with few of them in a group; zero for the usual
 	look    time.Duration // how often it is looked whether a better source works; zero for what suits the reason
 }
 
@@ -76,6 +77,13 @@ func (b bounds) orUsual() bounds {
 	b.part = cmp.Or(b.part, rangeBytes)
 	b.frozen = cmp.Or(b.frozen, 2*time.Minute)
 	return b
+}
+
+func (b bounds) table() *snapshot.Table {
+	if b.segment > 0 {
+		return snapshot.NewTableOf(b.segment, 4)
+	}
+	return snapshot.NewTable()
 }
 
 // Daemon owns a source, a table, a file and the flush timing.

@@ -10,12 +10,18 @@ import (
 
 // A walsender sends each message by itself, and a reader that waits is woken for each: at some ten thousand a second the
 // waking costs more than the messages. gatherConn lets a moment pass while they come thick, so that one read takes many.
+// The moment is as long as it takes them to fill a good part of the buffer: one that is too short wakes too often, and one
+// that is too long has the walsender wait for room.
 const (
 	gatherBuffer = 256 << 10
-	gatherNap    = 500 * time.Microsecond
+	firstNap     = 500 * time.Microsecond
+	shortestNap  = 100 * time.Microsecond
+	longestNap   = 2 * time.Millisecond
 	thick        = 32                   // reads within thickTime begin the naps
 	thickTime    = 2 * time.Millisecond // that is, 16,000 a second
 	thin         = 4 << 10              // bytes of a read after a nap that end them
+	little       = 48 << 10             // that have the next nap last longer
+	much         = 128 << 10            // that have it last less long
 )
 
 type gatherConn struct {
@@ -24,8 +30,8 @@ type gatherConn struct {
 	r, w  int
 	reads int // since from
 	from  time.Time
-	naps  bool
-	never bool // naps
+	nap   time.Duration // 0 while none are taken
+	never bool          // are naps taken
 }
 
 // gather has the connections of cfg read by gatherConn, for a stream.
@@ -49,8 +55,8 @@ func gathered(cfg *pgx.ConnConfig, never bool) *pgx.ConnConfig {
 
 func (c *gatherConn) Read(p []byte) (int, error) {
 	if c.r == c.w {
-		if c.naps {
-			time.Sleep(gatherNap)
+		if c.nap > 0 {
+			time.Sleep(c.nap)
 		}
 		n, err := c.Conn.Read(c.buf)
 		c.r, c.w = 0, max(n, 0)
@@ -64,13 +70,20 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// judge begins and ends the naps.
+// judge begins and ends the naps, and says how long they are.
 func (c *gatherConn) judge(n int) {
-	if c.never {
+	switch {
+	case c.never:
 		return
-	}
-	if c.naps {
-		c.naps = n >= thin
+	case c.nap > 0:
+		switch {
+		case n < thin:
+			c.nap = 0
+		case n < little:
+			c.nap = min(c.nap+c.nap/4, longestNap)
+		case n > much:
+			c.nap = max(c.nap-c.nap/4, shortestNap)
+		}
 		c.reads = 0
 		return
 	}
@@ -79,6 +92,6 @@ func (c *gatherConn) judge(n int) {
 		c.from, c.reads = now, 0
 	}
 	if c.reads++; c.reads >= thick {
-		c.naps = true
+		c.nap = firstNap
 	}
 }

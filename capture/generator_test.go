@@ -47,6 +47,17 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
+// tiny has, as often as not, a Table of a few rows pass through what else takes millions: many segments and groups, and
+// copies in many ranges over several connections.
+func (cfg *Config) tiny(r *rand.Rand) {
+	if r.IntN(2) == 0 {
+		cfg.bounds.segment = pick(r, []int{64, 300, 4000})
+	}
+	if r.IntN(2) == 0 {
+		cfg.CopyJobs, cfg.bounds.part = 2, 1
+	}
+}
+
 // generator is one database's random tables.
 type generator struct {
 	t      *testing.T
@@ -115,6 +126,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 		}
 		cfg := config(t, url)
 		cfg.Table = postgres.Name{Table: tab.name}
+		cfg.tiny(r)
 		daemons = append(daemons, start(t, cfg))
 	}
 	var writers sync.WaitGroup

@@ -59,7 +59,7 @@ const (
 // newTable makes a Table that keeps to the memory that the process may use, Config.Memory or MemoryLimit: rows beyond that
 // lie in a file in folder.
 func (cfg *Config) newTable(folder string, damaged func(error)) *snapshot.Table {
-	t := snapshot.NewTable()
+	t := cfg.bounds.table()
 	limit := MemoryLimit()
 	if cfg.Memory > 0 {
 		limit = min(limit, cfg.Memory)

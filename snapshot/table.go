@@ -55,6 +55,10 @@ func NewTable() *Table {
 	return newTable(defaultSegmentBytes, defaultGroupSize)
 }
 
+// NewTableOf is a Table whose segments have about so many bytes, and whose groups so many segments: with small ones a test
+// of few rows passes through what else takes millions.
+func NewTableOf(segmentBytes, groupSize int) *Table { return newTable(segmentBytes, groupSize) }
+
 func newTable(segmentBytes, groupSize int) *Table {
 	return &Table{segmentBytes: segmentBytes, groupSize: groupSize, changed: make(chan time.Time, 1), epoch: 1}
 }
