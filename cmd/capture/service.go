@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -167,12 +168,14 @@ func compareWithTable(database *pgx.ConnConfig, table postgres.Name) capture.Ver
 	}
 }
 
-// leanHeap has the collector run when a sixth of the heap is garbage. The rows lie in blocks without pointers, which it
-// passes over, so that a collection costs little however many there are. GOGC, where it is set, is left alone.
-func leanHeap(memory int64) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(20)
-	}
+const (
+	allowedGarbage = 32 << 20
+	returnEvery    = 20 * time.Second
+)
+
+// leanHeap keeps the process to memory, and within it to what the rows take and little more. GOGC, where it is set, is left
+// alone.
+func leanHeap(ctx context.Context, memory int64) error {
 	// The collector does not know of control groups: near their limit it is to work harder, before the kernel kills.
 	limit := capture.MemoryLimit()
 	if memory > 0 {
@@ -181,12 +184,44 @@ func leanHeap(memory int64) {
 	if (memory > 0 || os.Getenv("GOMEMLIMIT") == "") && limit < math.MaxInt64 {
 		debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), limit/10*9))
 	}
+	if os.Getenv("GOGC") != "" {
+		return nil
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
+	percent, returned := 0, time.Now()
+	for {
+		metrics.Read(sample)
+		live, free := sample[0].Value.Uint64(), sample[1].Value.Uint64()
+		if p := garbagePercent(live); p != percent {
+			percent = p
+			debug.SetGCPercent(percent)
+		}
+		// Go by itself keeps a tenth more than it needs for good.
+		if free > max(live/12, 2*allowedGarbage) && time.Since(returned) > returnEvery {
+			debug.FreeOSMemory()
+			returned = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// garbagePercent is how much garbage there may be beside so much that lives, before the collector runs. The rows lie in
+// blocks without pointers, which it passes over: a collection costs little however many there are, and some garbage of
+// theirs is much.
+func garbagePercent(live uint64) int {
+	return int(min(max(allowedGarbage*100/max(live, 1), 6), 100))
 }
 
 // run follows the table and serves HTTP until ctx ends. What fails is in the log when it returns.
 func (s *service) run(ctx context.Context) error {
-	leanHeap(s.memory)
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return guarded(func() error { return leanHeap(ctx, s.memory) }) })
 	group.Go(func() error { return guarded(func() error { return s.daemon.Run(ctx) }) })
 	group.Go(func() error { return guarded(func() error { return s.web.Run(ctx, s.listener) }) })
 	if s.debug != nil {
