@@ -46,8 +46,8 @@ func (c *tableCopy) layout(ctx context.Context) (l layout, err error) {
 // jobs is over how many connections the table is read.
 func (l *layout) jobs(cfg *Config) int {
 	jobs := int64(cfg.CopyJobs)
-	if jobs == 0 {
-		jobs = min(jobsMost, int64(runtime.GOMAXPROCS(0)), l.size/jobBytes)
+	if jobs == 0 { // one more than cores: each waits for the server, or for its turn, much of the time
+		jobs = min(jobsMost, int64(runtime.GOMAXPROCS(0))+1, l.size/jobBytes)
 	}
 	if !l.ranged {
 		return 1
