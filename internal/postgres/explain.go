@@ -112,6 +112,8 @@ func explainServer(p *Problem, e *pgconn.PgError) {
 	case "08P01", "0A000":
 		if strings.Contains(msg, "replication") || strings.Contains(msg, "startup parameter") || strings.Contains(msg, "startup options") {
 			explainPooler(p, msg)
+		} else if strings.Contains(msg, "bouncer") {
+			p.Why, p.Mend = "the connection pooler in between can't be used as it is configured", "see the pooler's own log"
 		}
 	}
 }
@@ -137,7 +139,7 @@ func explainRefusal(p *Problem, e *pgconn.PgError, msg string) {
 func explainPooler(p *Problem, msg string) {
 	if strings.Contains(msg, "replication") {
 		p.Why = "a connection pooler, such as PgBouncer, stands in between and cannot replicate"
-		p.Mend = "point --database-url at the server itself, or use --source notify or poll"
+		p.Mend = "point --database-url at the server itself, or use --source poll"
 		return
 	}
 	p.Why = "a connection pooler stands in between and refuses a parameter of the database URL"
