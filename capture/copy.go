@@ -104,8 +104,11 @@ func (c *tableCopy) into(ctx context.Context, t *snapshot.Table) (copied, error)
 // that what the snapshot shows is what was looked at before. Rewriting a table or truncating it is not bound to
 // snapshots: an older one sees the new file of the table, empty.
 func (c *tableCopy) enter(ctx context.Context, conn *pgx.Conn, snapshotName string) error {
+	// Frozen between the lock and look, a process must not keep it.
 	tx, err := postgres.Begin(ctx, conn, fmt.Sprintf(`ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT %s;
-		SET LOCAL lock_timeout = '10s'; LOCK TABLE %s IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0`, literal(snapshotName), c.tab.From()))
+		SET LOCAL idle_in_transaction_session_timeout = %d;
+		SET LOCAL lock_timeout = '10s'; LOCK TABLE %s IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0`,
+		literal(snapshotName), c.cfg.bounds.frozen.Milliseconds(), c.tab.From()))
 	if err != nil {
 		return fmt.Errorf("enter the snapshot: %w", err)
 	}
