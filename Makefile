@@ -13,7 +13,7 @@ PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 # Most tests wait for a server or a disk: more of them than processors run at a time.
 TEST      = go test -race -p 2 -parallel 4 -timeout 12m
 
-.PHONY: help run build test test-versions lint bench fuzz release postgres chromium strace clean
+.PHONY: help run build test test-versions lint bench fuzz release postgres chromium strace peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -48,7 +48,7 @@ lint: ## check format, vet, staticcheck, known vulnerabilities and go.mod
 	esac
 	go mod tidy -diff
 
-bench: postgres ## measure capture against floors and others, into docs/performance.md (ROWS=1000000; BENCH=Latency RUNS=1 for a part)
+bench: postgres peers ## measure capture against floors and others, into docs/performance.md (ROWS=1000000; BENCH=Latency RUNS=1 for a part)
 	CAPTURE_BENCH_ROWS=$(ROWS) go run ./internal/bench -runs $(RUNS) -bench '$(BENCH)'
 
 fuzz: postgres ## run each fuzz test for FUZZTIME (30s)
@@ -83,6 +83,9 @@ postgres: ## install PostgreSQL's server programs where the machine has none
 
 chromium: ## install Chromium, in which the page is tested, where the machine has none
 	@deploy/install-chromium.sh
+
+peers: ## install what bench compares capture with, where Debian has it and the machine has not
+	@deploy/install-bench.sh
 
 strace: ## install strace, which records and refuses what the tests' writers do, where the machine has none
 	@deploy/install-strace.sh

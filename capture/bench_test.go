@@ -8,7 +8,9 @@ import (
 	osexec "os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,7 +67,8 @@ type discard struct{}
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // BenchmarkStream drains a slot that was filled before, and in turn the same changes by pg_recvlogical into nothing: from
-// pgoutput, which is what capture reads, and where the server has it from wal2json. CAPTURE_BENCH_ROWS says how many votes.
+// pgoutput, which is what capture reads, and where the server has them from wal2json and decoderbufs; and by a follower in
+// Node.js, where it can be had. CAPTURE_BENCH_ROWS says how many votes.
 func BenchmarkStream(b *testing.B) {
 	rows, err := strconv.Atoi(cmp.Or(os.Getenv("CAPTURE_BENCH_ROWS"), "100000"))
 	if err != nil {
@@ -76,7 +79,7 @@ func BenchmarkStream(b *testing.B) {
 		perTx, words int
 		peers        []string
 	}{
-		{"long/tx=single", 1, 60, nil}, {"long/tx=hundreds", 100, 60, []string{"wal2json"}}, {"long/tx=whole", rows, 60, nil},
+		{"long/tx=single", 1, 60, nil}, {"long/tx=hundreds", 100, 60, []string{"wal2json", "decoderbufs", "node"}}, {"long/tx=whole", rows, 60, nil},
 		{"short/tx=single", 1, 8, nil}, {"short/tx=hundreds", 100, 8, nil},
 	} {
 		b.Run(c.name, func(b *testing.B) { benchmarkStream(b, rows, c.perTx, c.words, c.peers) })
@@ -110,6 +113,7 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 		b.Fatal(err)
 	}
 	defer file.Close()
+	node := nodePeer(b, peers)
 	took := make(map[string]time.Duration)
 	var allocs uint64
 	for b.Loop() {
@@ -117,7 +121,7 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 		t := snapshot.NewTable()
 		l := newLogical(New(cfg, file))
 		enc := slotBefore(b, l, t)
-		plugins := bareSlots(b, conn, peers)
+		slots := bareSlots(b, conn, peers)
 		exec(b, conn, "CALL fill($1, $2, $3)", rows/perTx, perTx, words)
 		var target pglogrepl.LSN
 		if err := l.side.ask(b.Context(), func(ctx context.Context, c *pgx.Conn) (err error) {
@@ -126,31 +130,19 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 		}); err != nil {
 			b.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(b.Context())
-		done := make(chan error, 1)
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		start := time.Now()
-		go func() { done <- l.stream(ctx, t, enc) }()
-		for pglogrepl.LSN(l.applied.Load()) < target {
-			select {
-			case err := <-done:
-				b.Fatal(err)
-			case <-time.After(time.Millisecond):
-			}
-		}
-		took["capture"] += time.Since(start)
-		runtime.ReadMemStats(&after)
-		allocs += after.Mallocs - before.Mallocs
+		span, mallocs := drain(b, l, t, enc, target)
+		took["capture"] += span
+		allocs += mallocs
 		if n := t.View().Rows(); n != rows {
 			b.Fatalf("%d rows came of %d", n, rows)
 		}
-		cancel()
-		<-done
-		l.hangUp()
-		l.side.close()
-		for plugin, slot := range plugins {
-			took[plugin] += recvlogical(b, url, conn, plugin, slot, l.publication, target)
+		for peer, slot := range slots {
+			if peer != "node" {
+				took[peer] += recvlogical(b, url, peer, slot, l.publication, target)
+			} else if node != nil {
+				took[peer] += node.drain(b, url, slot, l.publication, target, rows)
+			}
+			dropSlot(b, conn, slot)
 		}
 	}
 	drained := float64(rows * b.N)
@@ -166,26 +158,71 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 	}
 }
 
-// bareSlots makes a slot of pgoutput and one of each other output plugin, where the server has it, and returns their names
-// by the plugins'.
+// drain is how long capture takes to apply the stream up to a position, and how often it allocates memory for it.
+func drain(b *testing.B, l *logical, t *snapshot.Table, enc *snapshot.Encoder, target pglogrepl.LSN) (time.Duration, uint64) {
+	b.Helper()
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error, 1)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	start := time.Now()
+	go func() { done <- l.stream(ctx, t, enc) }()
+	for pglogrepl.LSN(l.applied.Load()) < target {
+		select {
+		case err := <-done:
+			b.Fatal(err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	took := time.Since(start)
+	runtime.ReadMemStats(&after)
+	cancel()
+	<-done
+	l.hangUp()
+	l.side.close()
+	return took, after.Mallocs - before.Mallocs
+}
+
+// bareSlots makes a slot of pgoutput and one for each other peer, where the server has its output plugin, and returns
+// their names by the peers'. A peer has its plugin's name, but for node, which reads pgoutput.
 func bareSlots(b *testing.B, conn *pgx.Conn, others []string) map[string]string {
 	b.Helper()
 	slots := make(map[string]string)
-	for _, plugin := range append([]string{"pgoutput"}, others...) {
-		slot := fmt.Sprint(plugin, "_", conn.PgConn().PID())
+	for _, peer := range append([]string{"pgoutput"}, others...) {
+		slot, plugin := fmt.Sprint(peer, "_", conn.PgConn().PID()), peer
+		if peer == "node" {
+			plugin = "pgoutput"
+		}
 		if _, err := conn.Exec(b.Context(), "SELECT pg_create_logical_replication_slot($1, $2)", slot, plugin); err == nil {
-			slots[plugin] = slot
+			slots[peer] = slot
 		} else if plugin == "pgoutput" {
 			b.Fatal(err)
+		} else {
+			b.Logf("%s is left out: %v", peer, err)
 		}
 	}
 	return slots
 }
 
-// recvlogical drains a slot by pg_recvlogical into nothing, and drops it; 0 where the machine has no such program.
-func recvlogical(b *testing.B, url string, conn *pgx.Conn, plugin, slot, publication string, target pglogrepl.LSN) time.Duration {
+// dropSlot drops a slot as soon as the server has seen that its reader is gone.
+func dropSlot(b *testing.B, conn *pgx.Conn, slot string) {
 	b.Helper()
-	defer exec(b, conn, "SELECT pg_drop_replication_slot($1)", slot)
+	for range 1000 {
+		done, err := conn.Exec(b.Context(), "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active", slot)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if done.RowsAffected() == 1 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	b.Fatalf("the slot %s is still in use", slot)
+}
+
+// recvlogical drains a slot by pg_recvlogical into nothing; 0 where the machine has no such program.
+func recvlogical(b *testing.B, url, plugin, slot, publication string, target pglogrepl.LSN) time.Duration {
+	b.Helper()
 	bin, err := pgserver.Bin()
 	if err != nil {
 		b.Fatal(err)
@@ -206,6 +243,71 @@ func recvlogical(b *testing.B, url string, conn *pgx.Conn, plugin, slot, publica
 		b.Fatalf("pg_recvlogical (%s): %v: %s", plugin, err, out)
 	}
 	return time.Since(start)
+}
+
+// follower is a program for Node.js with the package that it needs.
+type follower struct{ node, script string }
+
+// nodePeer is the follower in Node.js where it is one of the peers and can be had; nil else.
+func nodePeer(b *testing.B, peers []string) *follower {
+	b.Helper()
+	if !slices.Contains(peers, "node") {
+		return nil
+	}
+	f, err := newFollower(b)
+	if err != nil {
+		b.Logf("node is left out: %v", err)
+		return nil
+	}
+	return f
+}
+
+// newFollower puts the program into a folder of its own, and has npm put the package beside it: that is on the Internet.
+func newFollower(b *testing.B) (*follower, error) {
+	b.Helper()
+	node, err := osexec.LookPath("node")
+	if err != nil {
+		return nil, err
+	}
+	folder := b.TempDir()
+	script, err := os.ReadFile("../internal/bench/testdata/follower.mjs")
+	if err != nil {
+		return nil, err
+	}
+	f := &follower{node: node, script: filepath.Join(folder, "follower.mjs")}
+	if err := os.WriteFile(f.script, script, 0o644); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
+	defer cancel()
+	npm := osexec.CommandContext(ctx, "npm", "install", "--no-audit", "--no-fund", "pg-logical-replication@2.5.0")
+	npm.Dir, npm.WaitDelay = folder, time.Second
+	if out, err := npm.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("npm: %w: %s", err, out)
+	}
+	return f, nil
+}
+
+// drain drains a slot of pgoutput; 0 where the program can't, which is said.
+func (f *follower) drain(b *testing.B, url, slot, publication string, target pglogrepl.LSN, rows int) time.Duration {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
+	defer cancel()
+	var stderr strings.Builder
+	cmd := osexec.CommandContext(ctx, f.node, f.script, url, slot, publication, target.String())
+	cmd.Stderr = &stderr
+	start := time.Now()
+	out, err := cmd.Output()
+	took := time.Since(start)
+	if err != nil {
+		b.Logf("node is left out: %v: %s", err, stderr.String())
+		return 0
+	}
+	var n int
+	if _, err := fmt.Sscan(string(out), &n); err != nil || n != rows {
+		b.Fatalf("node saw %d rows of %d (%v)", n, rows, err)
+	}
+	return took
 }
 
 // slotBefore takes a source to where its stream starts.

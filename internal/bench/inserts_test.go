@@ -8,13 +8,17 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"capture/internal/pgserver"
 	"capture/store"
 )
 
 // BenchmarkInserts is what following costs the application: 8 clients of pgbench insert votes of 3 kB, one a transaction,
-// as fast as they can, with nobody following and with each source that has the server do more, on the same machine.
+// as fast as they can, with nobody following, with each source that has the server do more, and with pg_recvlogical, which
+// does nothing with what it reads: the least that any follower by logical replication costs. All are on the same machine.
 func BenchmarkInserts(b *testing.B) {
 	s, err := server()
 	if err != nil {
@@ -45,18 +49,24 @@ VALUES ('How do I reset password :n?', ':n ` + answer.String() + `', '{"relevanc
 		name, options string
 		kinds         []string
 	}{
-		{"synchronous", "-c synchronous_commit=on", []string{"none", "logical", "notify"}},
-		{"asynchronous", "-c synchronous_commit=off", []string{"none", "logical"}},
+		{"synchronous", "-c synchronous_commit=on", []string{"none", "recvlogical", "logical", "notify"}},
+		{"asynchronous", "-c synchronous_commit=off", []string{"none", "recvlogical", "logical"}},
 	} {
 		b.Run(mode.name, func(b *testing.B) {
 			admin := connect(b, s.URL("postgres"))
 			sql(b, admin, "DROP DATABASE IF EXISTS inserts WITH (FORCE)")
 			sql(b, admin, "CREATE DATABASE inserts")
 			url := s.URL("inserts")
-			sql(b, connect(b, url), votesTable)
+			conn := connect(b, url)
+			sql(b, conn, votesTable)
+			sql(b, conn, "CREATE PUBLICATION recvlogical FOR TABLE votes")
 			sum := make(map[string]float64)
 			for b.Loop() {
 				for _, kind := range mode.kinds {
+					if kind == "recvlogical" && program(bin, "pg_recvlogical") == "" {
+						b.Log("recvlogical is left out: there is no pg_recvlogical")
+						continue
+					}
 					cmd := exec.Command(pgbench, "-n", "-c", "8", "-j", "2", "-T", "5", "-f", script, url)
 					cmd.Env = append(os.Environ(), "PGOPTIONS="+mode.options)
 					sum[kind] += insertRate(b, url, kind, cmd)
@@ -77,16 +87,36 @@ func insertRate(b *testing.B, url, kind string, pgbench *exec.Cmd) float64 {
 	conn := connect(b, url)
 	sql(b, conn, "TRUNCATE votes")
 	sql(b, conn, "CHECKPOINT")
-	var d *daemon
-	if kind != "none" {
-		d = start(b, url, "--source="+kind)
-		d.flushed("start")
+	end := func() {}
+	switch kind {
+	case "none":
+	case "recvlogical":
+		end = followToNothing(b, url, conn)
+	default:
+		end = followByCapture(b, url, conn, kind)
 	}
 	out, err := pgbench.CombinedOutput()
 	if err != nil {
 		b.Fatalf("pgbench: %v\n%s", err, out)
 	}
-	if d != nil {
+	end()
+	found := pgbenchRate.FindSubmatch(out)
+	if found == nil {
+		b.Fatalf("pgbench says no rate:\n%s", out)
+	}
+	rate, err := strconv.ParseFloat(string(found[1]), 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return rate
+}
+
+// followByCapture follows the table by a source until the end, which checks that the file has all rows.
+func followByCapture(b *testing.B, url string, conn *pgx.Conn, source string) (end func()) {
+	b.Helper()
+	d := start(b, url, "--source="+source)
+	d.flushed("start")
+	return func() {
 		d.command("snapshot")
 		m, err := store.ReadManifest(d.path)
 		if err != nil {
@@ -101,13 +131,48 @@ func insertRate(b *testing.B, url, kind string, pgbench *exec.Cmd) float64 {
 		d.command("teardown")
 		os.RemoveAll(d.cmd.Dir)
 	}
-	found := pgbenchRate.FindSubmatch(out)
-	if found == nil {
-		b.Fatalf("pgbench says no rate:\n%s", out)
-	}
-	rate, err := strconv.ParseFloat(string(found[1]), 64)
+}
+
+// followToNothing follows the table by pg_recvlogical until the end, which checks that it has been sent everything.
+func followToNothing(b *testing.B, url string, conn *pgx.Conn) (end func()) {
+	b.Helper()
+	bin, err := pgserver.Bin()
 	if err != nil {
 		b.Fatal(err)
 	}
-	return rate
+	const slot = "recvlogical"
+	sql(b, conn, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", slot)
+	var said strings.Builder
+	cmd := exec.Command(program(bin, "pg_recvlogical"), "-d", url, "--slot", slot, "--start", "--no-loop", "-f", os.DevNull,
+		"-o", "proto_version=1", "-o", "publication_names=recvlogical")
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	// await waits for the server to say of the slot's reader what the condition asks.
+	await := func(condition string) {
+		b.Helper()
+		for begun, met := time.Now(), false; !met; time.Sleep(10 * time.Millisecond) {
+			if err := conn.QueryRow(b.Context(), "SELECT EXISTS (SELECT FROM pg_replication_slots LEFT JOIN pg_stat_replication ON pid = active_pid WHERE slot_name = $1 AND "+condition+")", slot).Scan(&met); err != nil {
+				b.Fatal(err)
+			}
+			if time.Since(begun) > time.Minute {
+				b.Fatalf("pg_recvlogical's slot never had %s: %s", condition, said.String())
+			}
+		}
+	}
+	await("state = 'streaming'")
+	return func() {
+		var inserted string
+		if err := conn.QueryRow(b.Context(), "SELECT pg_current_wal_flush_lsn()").Scan(&inserted); err != nil {
+			b.Fatal(err)
+		}
+		await("sent_lsn >= '" + inserted + "'")
+		_ = cmd.Process.Signal(os.Interrupt) // fails only where it has ended, which Wait says
+		if err := cmd.Wait(); err != nil {
+			b.Fatalf("pg_recvlogical: %v: %s", err, said.String())
+		}
+		await("NOT active")
+		sql(b, conn, "SELECT pg_drop_replication_slot($1)", slot)
+	}
 }

@@ -28,6 +28,8 @@ var lines = []line{
 	{"Stream of 3 kB votes, one a transaction", "capture", "Stream/long/tx=single", "capture-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0.95, false},
 	{"Stream, 100 a transaction", "capture", "Stream/long/tx=hundreds", "capture-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0.95, false},
 	{"", "wal2json to nothing", "Stream/long/tx=hundreds", "wal2json-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0, false},
+	{"", "decoderbufs to nothing", "Stream/long/tx=hundreds", "decoderbufs-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0, false},
+	{"", "Node.js: pg-logical-replication, JSON.stringify", "Stream/long/tx=hundreds", "node-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0, false},
 	{"Stream, all in one transaction", "capture", "Stream/long/tx=whole", "capture-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0.95, false},
 	{"Stream of 1 kB votes, one a transaction", "capture", "Stream/short/tx=single", "capture-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0.95, false},
 	{"Stream of 1 kB votes, 100 a transaction", "capture", "Stream/short/tx=hundreds", "capture-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0.95, false},
@@ -42,13 +44,17 @@ var lines = []line{
 	{"Commit to durable file at 1,000 rows, half of them", "capture", "Latency", "p50-ms", "floor-p50-ms", "the delay and a plain write", 1.5, true},
 	{"Commit to durable file, 99 of 100", "capture", "Latency", "p99-ms", "floor-p99-ms", "the delay and a plain write", 1.5, true},
 	{"The application's inserts, 8 clients, durable commits", "with capture (logical)", "Inserts/synchronous", "logical-inserts/s", "none-inserts/s", "without capture", 0.95, false},
+	{"", "with capture (logical)", "Inserts/synchronous", "logical-inserts/s", "recvlogical-inserts/s", "with pg_recvlogical to nothing", 1, false},
+	{"", "with pg_recvlogical to nothing", "Inserts/synchronous", "recvlogical-inserts/s", "none-inserts/s", "without", 0, false},
 	{"", "with capture (notify)", "Inserts/synchronous", "notify-inserts/s", "none-inserts/s", "without capture", 0, false},
 	{"The same with synchronous_commit off", "with capture (logical)", "Inserts/asynchronous", "logical-inserts/s", "none-inserts/s", "without capture", 0, false},
+	{"", "with capture (logical)", "Inserts/asynchronous", "logical-inserts/s", "recvlogical-inserts/s", "with pg_recvlogical to nothing", 1, false},
+	{"", "with pg_recvlogical to nothing", "Inserts/asynchronous", "recvlogical-inserts/s", "none-inserts/s", "without", 0, false},
 }
 
 // absent are programs for the same job that have no figures, and why.
 var absent = [][2]string{
-	{"go-pq-cdc, wal-listener, pgstream, Redpanda Connect", "not built: when this was written, the module proxy refused them (403)"},
+	{"go-pq-cdc, wal-listener, pgstream, conduit, Redpanda Connect", "not built: when this was written, the module proxy refused them (403)"},
 	{"Debezium", "not built: it needs Maven"},
 }
 

@@ -1,0 +1,62 @@
+#!/bin/sh
+# Installs by Debian's package manager what `make bench` compares capture with: the server's output plugins wal2json and
+# decoderbufs, and Python's driver for Postgres. It does nothing where they are there already. The benchmarks leave out
+# what is missing, so that what can't be had is said here and is no failure.
+set -eu
+
+say() {
+	echo "install-bench: $*" >&2
+}
+
+# The places are those of internal/pgserver/bin.go, as far as Debian has them.
+server() {
+	if initdb=$(command -v initdb); then
+		dirname "$(readlink -f "$initdb")"
+	elif dir=$(pg_config --bindir 2>/dev/null) && [ -x "$dir/initdb" ]; then
+		echo "$dir"
+	else
+		dirname "$(printf '%s\n' /usr/lib/postgresql/*/bin/initdb | sort -V | tail -n 1)"
+	fi
+}
+
+plugins() {
+	major=$("$1/postgres" --version 2>/dev/null | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
+	if [ "$1" != "/usr/lib/postgresql/$major/bin" ]; then
+		say "the server in $1 is none of Debian's, whose wal2json and decoderbufs would not be for it: going on without"
+		return
+	fi
+	for plugin in wal2json decoderbufs; do
+		[ -e "/usr/lib/postgresql/$major/lib/$plugin.so" ] || echo "postgresql-$major-$plugin"
+	done
+}
+
+driver() {
+	for python in python3 /usr/bin/python3; do # as the benchmark looks for it
+		"$python" -c 'import psycopg2' 2>/dev/null && return
+	done
+	echo python3-psycopg2
+}
+
+as_root() {
+	if [ "$(id -u)" -eq 0 ]; then
+		"$@"
+	elif command -v sudo >/dev/null 2>&1; then
+		sudo "$@"
+	else
+		say "this needs root: run \`make peers\` as root, or install sudo"
+		return 1
+	fi
+}
+
+if ! command -v apt-get >/dev/null 2>&1; then
+	say 'no apt-get here: going on with what is there'
+	exit 0
+fi
+packages=$(plugins "$(server)"; driver)
+[ -n "$packages" ] || exit 0
+say "installing" $packages
+as_root apt-get -qq update || say "there are no new lists of packages: going on with those that are there"
+for package in $packages; do # one at a time, so that one that can't be had keeps no other away
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 \
+		install "$package" >/dev/null || say "no $package: going on without it"
+done </dev/null
