@@ -70,11 +70,15 @@ func (f *flusher) run(ctx context.Context, followed <-chan struct{}) error {
 	for {
 		timer.Reset(s.wait(time.Now()))
 		var requests []*forced
+		changed := f.d.table.Changed()
+		if !s.pending.IsZero() {
+			changed = nil // the first is enough: being woken for each of many takes more than applying them
+		}
 		select {
 		case <-ctx.Done():
 			<-followed
 			return f.last(s)
-		case at := <-f.d.table.Changed():
+		case at := <-changed:
 			s.changed(at)
 			f.d.state.pending(s.pending)
 		case r := <-f.requests:

@@ -3,29 +3,32 @@ package capture
 import (
 	"context"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 )
 
-// A walsender sends each message by itself, and a reader that waits is woken for each: at some ten thousand a second the
-// waking costs more than the messages. gatherConn lets a moment pass while they come thick, so that one read takes many.
-// The moment is as long as it takes them to fill a good part of the buffer: one that is too short wakes too often, and one
-// that is too long has the walsender wait for room.
+// A walsender sends each message by itself, and a reader that waits is woken for each: at some thousands a second the
+// waking costs more than the messages, here and at the walsender. gatherConn lets a moment pass while they come thick, so
+// that one read takes many. The moment is as long as it takes them to fill a good part of the buffer: one that is too short
+// wakes too often, and one that is too long has the walsender wait for room.
 const (
 	gatherBuffer = 256 << 10
-	firstNap     = 500 * time.Microsecond
+	firstNap     = time.Millisecond
 	shortestNap  = 100 * time.Microsecond
-	longestNap   = 2 * time.Millisecond
-	thick        = 32                   // reads within thickTime begin the naps
-	thickTime    = 2 * time.Millisecond // that is, 16,000 a second
-	thin         = 4 << 10              // bytes of a read after a nap that end them
+	longestNap   = 5 * time.Millisecond
+	thick        = 16                   // reads within thickTime begin the naps
+	thickTime    = 8 * time.Millisecond // that is, 2,000 a second
+	thin         = 2 << 10              // bytes after a nap that end them
 	little       = 48 << 10             // that have the next nap last longer
 	much         = 128 << 10            // that have it last less long
+	quiet        = 60 << 10             // bytes that wake nobody: half of a receive buffer, which Linux enlarges for more
 )
 
 type gatherConn struct {
 	net.Conn
+	raw   syscall.RawConn // nil where there is none
 	buf   []byte
 	r, w  int
 	reads int // since from
@@ -48,7 +51,11 @@ func gathered(cfg *pgx.ConnConfig, never bool) *pgx.ConnConfig {
 		if err != nil {
 			return nil, err
 		}
-		return &gatherConn{Conn: conn, buf: make([]byte, gatherBuffer), never: never}, nil
+		c := &gatherConn{Conn: conn, buf: make([]byte, gatherBuffer), never: never}
+		if s, ok := conn.(syscall.Conn); ok {
+			c.raw, _ = s.SyscallConn() // without it the naps save less
+		}
+		return c, nil
 	}
 	return cfg
 }
@@ -57,6 +64,7 @@ func (c *gatherConn) Read(p []byte) (int, error) {
 	if c.r == c.w {
 		if c.nap > 0 {
 			time.Sleep(c.nap)
+			c.look()
 		}
 		n, err := c.Conn.Read(c.buf)
 		c.r, c.w = 0, max(n, 0)
@@ -78,13 +86,12 @@ func (c *gatherConn) judge(n int) {
 	case c.nap > 0:
 		switch {
 		case n < thin:
-			c.nap = 0
+			c.wake()
 		case n < little:
 			c.nap = min(c.nap+c.nap/4, longestNap)
 		case n > much:
 			c.nap = max(c.nap-c.nap/4, shortestNap)
 		}
-		c.reads = 0
 		return
 	}
 	now := time.Now()
@@ -93,5 +100,27 @@ func (c *gatherConn) judge(n int) {
 	}
 	if c.reads++; c.reads >= thick {
 		c.nap = firstNap
+		c.arouse(quiet)
+	}
+}
+
+// look ends the naps where too little has come for them: a read may have to wait for more then.
+func (c *gatherConn) look() {
+	if c.raw != nil && waiting(c.raw) < thin {
+		c.wake()
+	}
+}
+
+// wake ends the naps.
+func (c *gatherConn) wake() {
+	c.nap, c.reads = 0, 0
+	c.arouse(1)
+}
+
+// arouse has the system wake nobody before so many bytes have come: the runtime's poller else wakes for each message, even
+// if nobody waits for it.
+func (c *gatherConn) arouse(bytes int) {
+	if c.raw != nil {
+		wakeFrom(c.raw, bytes)
 	}
 }

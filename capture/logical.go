@@ -197,7 +197,7 @@ func (l *logical) stream(ctx context.Context, t *snapshot.Table, enc *snapshot.E
 	}
 	run("watch", func() error { return l.watch(ctx) })
 	run("count the rows", func() error { return l.countRows(ctx, t) })
-	run("report the position", func() error { return l.report(ctx) })
+	run("report the position", func() error { return l.report(ctx, lines) })
 	run("apply the stream", func() error {
 		// A read that waits is woken by a deadline in the past; the connection is closed right after.
 		stop := context.AfterFunc(ctx, func() { _ = l.repl.Conn().SetReadDeadline(time.Unix(1, 0)) })

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -378,20 +379,21 @@ func (s *stream) truncate(r *reader) error {
 type txLog struct {
 	log    hclog.Logger
 	shape  *snapshot.Shape
-	budget int
+	budget int // lines that single transactions may still have
 	filled time.Time
 	folded txn
 	count  int
+	waits  atomic.Bool // is anything folded; for others to see
 }
 
-// linesPerSecond is how many transactions a second get a line of their own.
-const linesPerSecond = 1000
+// A burst of transactions gets a line each; of those that go on coming, so many a second do.
+const (
+	lineBurst      = 1000
+	linesPerSecond = 100
+)
 
 func (l *txLog) add(x *txn, now time.Time) {
-	if now.Sub(l.filled) >= time.Second {
-		l.flush()
-		l.budget, l.filled = linesPerSecond, now
-	}
+	l.settle(now)
 	if l.budget > 0 {
 		l.budget--
 		l.log.Info("captured", "inserts", x.Inserts, "updates", x.Updates, "deletes", x.Deletes, "truncates", x.Truncates,
@@ -400,6 +402,7 @@ func (l *txLog) add(x *txn, now time.Time) {
 		return
 	}
 	l.count++
+	l.waits.Store(true)
 	l.folded.Inserts += x.Inserts
 	l.folded.Updates += x.Updates
 	l.folded.Deletes += x.Deletes
@@ -414,6 +417,17 @@ func (l *txLog) add(x *txn, now time.Time) {
 	}
 }
 
+// settle writes what was folded once a second has gone, and gives the budget of that time.
+func (l *txLog) settle(now time.Time) {
+	gone := now.Sub(l.filled)
+	if gone < time.Second {
+		return
+	}
+	l.flush()
+	l.budget = min(l.budget+int(min(gone/time.Second, lineBurst))*linesPerSecond, lineBurst)
+	l.filled = now
+}
+
 // flush writes the line of what was folded, if anything was.
 func (l *txLog) flush() {
 	if l.count == 0 {
@@ -424,5 +438,6 @@ func (l *txLog) flush() {
 		"truncates", x.Truncates, "keys", x.keyStrings(l.shape), "lsn", lsnText(x.LSN),
 		"commit_time", x.CommitTime.Format(time.RFC3339Nano), "lag_ms", millis(time.Since(x.CommitTime)))
 	l.count = 0
+	l.waits.Store(false)
 	l.folded.reset()
 }

@@ -2,8 +2,10 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -67,6 +69,14 @@ func (t *traffic) bound(ctx context.Context, silence time.Duration, f func(conte
 type trafficConn struct {
 	net.Conn
 	t *traffic
+}
+
+// SyscallConn implements syscall.Conn.
+func (c trafficConn) SyscallConn() (syscall.RawConn, error) {
+	if s, ok := c.Conn.(syscall.Conn); ok {
+		return s.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }
 
 func (c trafficConn) Read(p []byte) (int, error) {

@@ -9,6 +9,8 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"capture/snapshot"
 )
 
 // count notes in the metrics what a commit changed.
@@ -42,7 +44,7 @@ func (l *logical) read(s *stream, lines *txLog) error {
 			case pglogrepl.XLogDataByteID:
 				err = l.data(s, msg.Data[1:])
 			case pglogrepl.PrimaryKeepaliveMessageByteID:
-				lines.flush()
+				lines.settle(time.Now())
 				err = l.keepalive(s, msg.Data[1:])
 			}
 			if err != nil {
@@ -81,10 +83,7 @@ func (l *logical) keepalive(s *stream, b []byte) error {
 	l.serverEnd.Store(max(l.serverEnd.Load(), uint64(k.ServerWALEnd)))
 	if !s.in {
 		if uint64(k.ServerWALEnd) > l.applied.Load() {
-			v := s.table.View()
-			at := v.Position()
-			at.LSN = k.ServerWALEnd
-			s.table.Advance(at)
+			s.table.Advance(snapshot.Position{LSN: k.ServerWALEnd})
 			l.advance(k.ServerWALEnd)
 		}
 		l.lagMicros.Store(0)
@@ -125,8 +124,8 @@ func (l *logical) tell(force, ask bool) error {
 }
 
 // report sends our position regularly, from its own goroutine, so that the server hears of us while a transaction is
-// being applied; and asks for a word now and then, so that silence means something.
-func (l *logical) report(ctx context.Context) error {
+// being applied; and asks for a word now and then, so that silence means something, and what is folded is logged.
+func (l *logical) report(ctx context.Context, lines *txLog) error {
 	tick := time.NewTicker(min(answerAfter, l.every/2))
 	defer tick.Stop()
 	var told, asked time.Time
@@ -142,7 +141,7 @@ func (l *logical) report(ctx context.Context) error {
 				return fmt.Errorf("read the stream: %w", silentError(quiet))
 			}
 			at := pglogrepl.LSN(l.applied.Load())
-			ask := now.Sub(asked) >= l.d.cfg.bounds.ping
+			ask := now.Sub(asked) >= l.d.cfg.bounds.ping || lines.waits.Load() && now.Sub(asked) >= time.Second
 			if !ask && at == last && now.Sub(told) < l.every {
 				continue
 			}

@@ -195,10 +195,14 @@ func (t *Table) commit(at Position) error {
 	return nil
 }
 
-// Advance moves the position of the last committed state on, where the server says that nothing changed up to there.
+// Advance moves the position of the last committed state on, where the server says that nothing changed up to there. A
+// zero CommitTime leaves that as it was.
 func (t *Table) Advance(at Position) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if at.CommitTime.IsZero() {
+		at.CommitTime = t.position.CommitTime
+	}
 	t.position = at
 	if t.view != nil && !t.direct {
 		v := *t.view
