@@ -94,6 +94,9 @@ func (c *tableCopy) into(ctx context.Context, t *snapshot.Table) (copied, error)
 	err := c.run(ctx, l.run)
 	if err != nil {
 		err = fmt.Errorf("copy table %s: %w", c.tab.Name(), err)
+		if c.cfg.prepare != nil {
+			c.cfg.prepare(ctx, nil)
+		}
 	}
 	return copied{
 		rows: l.rows, bytes: l.bytes, jobs: int(l.jobs.Load()), took: time.Since(l.start), replaced: l.replaced.Load(),

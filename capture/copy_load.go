@@ -18,6 +18,7 @@ import (
 const (
 	batchBytes   = 256 << 10 // of keys and lines that are handed over at once
 	batchesAhead = 32        // of each connection: two ranges, about
+	draftBytes   = 16 << 20  // of lines, after which the file's draft goes on
 )
 
 // rowBatch is some encoded rows on their way to the Table.
@@ -56,6 +57,8 @@ type loading struct {
 	ordered chan *part // the same, for the goroutine that puts
 
 	rows, bytes int64 // of the goroutine that puts
+	undrafted   int   // bytes of lines since the last draft
+	drafts      chan []snapshot.Part
 	jobs        atomic.Int32
 	replaced    atomic.Bool
 	start, said time.Time
@@ -84,7 +87,15 @@ func (l *loading) run(ctx context.Context) error {
 		g.Go(func() error { return guarded(c.cfg.Logger, what, func() error { return f(ctx) }) })
 	}
 	run("divide a copy", func(ctx context.Context) error { return l.divide(ctx, &lay, jobs) })
-	run("keep a copy", l.keep)
+	run("keep a copy", func(ctx context.Context) error {
+		drafting, end := context.WithCancel(ctx)
+		defer end()
+		if c.cfg.prepare != nil {
+			l.drafts = make(chan []snapshot.Part, 1)
+			run("write a copy ahead", func(context.Context) error { return l.draft(drafting) })
+		}
+		return l.keep(ctx)
+	})
 	run("copy", func(ctx context.Context) error { return l.read(ctx, c.conn) })
 	for range jobs - 1 {
 		run("copy", func(ctx context.Context) error { return l.joinIn(ctx, name) })
@@ -214,11 +225,43 @@ func (l *loading) keepBatch(b *rowBatch) error {
 	if err := l.table.Err(); err != nil {
 		return err
 	}
+	if l.undrafted += len(b.data); l.undrafted >= l.copy.cfg.bounds.draft && l.drafts != nil {
+		l.undrafted = 0
+		l.hand(l.table.Draft())
+	}
 	b.reset()
 	b.home <- b
 	if now := time.Now(); now.Sub(l.said) > progressEvery {
 		l.said = now
 		l.copy.cfg.Logger.Info("copying", "rows", l.rows, "bytes", l.bytes, "rows_per_second", int64(float64(l.rows)/now.Sub(l.start).Seconds()))
+	}
+	return nil
+}
+
+// hand has the newest draft written ahead, in place of one that still waits.
+func (l *loading) hand(parts []snapshot.Part) {
+	if parts == nil {
+		return
+	}
+	select {
+	case <-l.drafts:
+	default:
+	}
+	select {
+	case l.drafts <- parts:
+	default:
+	}
+}
+
+// draft writes ahead, beside the copy, until ctx ends with it, or it proves to be in vain.
+func (l *loading) draft(ctx context.Context) error {
+	for going := true; going; {
+		select {
+		case parts := <-l.drafts:
+			going = l.copy.cfg.prepare(ctx, parts)
+		case <-ctx.Done():
+			return nil
+		}
 	}
 	return nil
 }

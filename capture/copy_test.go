@@ -43,6 +43,7 @@ func TestCopyOverSeveralConnections(t *testing.T) {
 				cfg := config(t, url)
 				cfg.Table, cfg.Source = postgres.Name{Table: "t"}, source
 				cfg.CopyJobs, cfg.bounds.part = 3, 16<<10
+				cfg.bounds.segment, cfg.bounds.draft = 4<<10, 4<<10
 				d := start(t, cfg)
 				d.ready()
 				d.equal(conn, "t", "id")
@@ -66,6 +67,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	for range 3 {
 		cfg := config(t, url)
 		cfg.CopyJobs, cfg.bounds.part, cfg.bounds.count = 4, 32<<10, 50*time.Millisecond
+		cfg.bounds.draft = 8 << 10
 		cfg.CopyRate = 500_000 // so that others can join in before the first connection has read it all
 		d := start(t, cfg)
 		d.ready()

@@ -54,7 +54,8 @@ type Config struct {
 
 	CopyJobs int // connections that a copy is read over; 0 for as many as cores and the table's size allow
 
-	bounds bounds // tests shorten them
+	bounds  bounds                                      // tests shorten them
+	prepare func(context.Context, []snapshot.Part) bool // writes ahead what a copy has read, as [store.File.Prepare]; nil for nothing
 }
 
 // bounds are how long things may take before they are called trouble.
@@ -65,6 +66,7 @@ type bounds struct {
 	count   time.Duration // how often the rows are counted
 	frozen  time.Duration // after it the server drops the slot of a copying capture that says nothing
 	part    int64         // bytes of the table that a connection of a copy reads at a time
+	draft   int           // bytes of its rows that are written ahead at a time
 	segment int           // bytes of the Table's segments, with few of them in a group; zero for the usual
 	look    time.Duration // how often it is looked whether a better source works; zero for what suits the reason
 }
@@ -75,6 +77,7 @@ func (b bounds) orUsual() bounds {
 	b.ping = cmp.Or(b.ping, 10*time.Second)
 	b.count = cmp.Or(b.count, time.Hour)
 	b.part = cmp.Or(b.part, rangeBytes)
+	b.draft = cmp.Or(b.draft, draftBytes)
 	b.frozen = cmp.Or(b.frozen, 2*time.Minute)
 	return b
 }
@@ -105,7 +108,7 @@ func New(cfg Config, file *store.File) *Daemon {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
 	}
-	cfg.bounds = cfg.bounds.orUsual()
+	cfg.bounds, cfg.prepare = cfg.bounds.orUsual(), file.Prepare
 	d := &Daemon{cfg: cfg, log: cfg.Logger, file: file}
 	d.table = d.cfg.newTable(filepath.Dir(file.Path()), d.damaged)
 	d.state = newState(cfg, file)

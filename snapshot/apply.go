@@ -235,7 +235,7 @@ func (t *Table) trim() {
 			if s.epoch != t.epoch {
 				continue
 			}
-			if b := s.content.Load(); cap(b.buf)-b.live > b.live/32 {
+			if b := s.content.Load(); b != nil && allocated(cap(b.buf))-allocated(b.live) > b.live/32 {
 				weight := t.weight(s)
 				b.rebuild(0, -1)
 				t.grew(t.weight(s) - weight)

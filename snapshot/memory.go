@@ -78,12 +78,8 @@ func (t *Table) Usage() Usage {
 
 // weight is what the content takes in memory.
 func (b *body) weight() int64 {
-	const page, entrySize, fixed = 8 << 10, 16, 128
-	n := cap(b.buf)
-	if n > 32<<10 {
-		n = (n + page - 1) &^ (page - 1) // as Go allocates
-	}
-	return int64(n + cap(b.keys) + entrySize*cap(b.rows) + fixed)
+	const entrySize, fixed = 16, 128
+	return int64(allocated(cap(b.buf)) + cap(b.keys) + entrySize*cap(b.rows) + fixed)
 }
 
 // bring is the content of s, in memory from now on; nil, and an error of the open transaction, where it can't be read

@@ -196,9 +196,17 @@ var began = time.Now()
 // spare is the capacity of a buffer that is to hold n bytes and some more. One that is not busy gets what Go allocates in
 // any case, which for a large one is whole pages: of a large table most are not, and some more in each would be much.
 func spare(n int, busy bool) int {
-	const page = 8 << 10
 	if busy || n < 32<<10 {
 		return n + min(max(n/2, 1<<10), 16<<10)
+	}
+	return allocated(n)
+}
+
+// allocated is what Go allocates for n bytes, about.
+func allocated(n int) int {
+	const page = 8 << 10
+	if n <= 32<<10 {
+		return n
 	}
 	return (n + page - 1) &^ (page - 1)
 }

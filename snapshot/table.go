@@ -195,6 +195,23 @@ func (t *Table) commit(at Position) error {
 	return nil
 }
 
+// Draft is what the open Load has so far: the Parts, in order, that are the first ones of the View which its Commit makes,
+// unless rows come that belong among them; the last one is still growing. It is nil where the Load goes over the rows of an
+// earlier one. The writer alone may call it.
+func (t *Table) Draft() []Part {
+	if t.load == nil || t.merging || t.err != nil {
+		return nil
+	}
+	var parts []Part
+	for _, g := range t.groups {
+		for _, s := range g.segs {
+			parts = append(parts, Part{s})
+		}
+	}
+	t.epoch++ // they are shown to others
+	return parts
+}
+
 // Advance moves the position of the last committed state on, where the server says that nothing changed up to there. A
 // zero CommitTime leaves that as it was.
 func (t *Table) Advance(at Position) {

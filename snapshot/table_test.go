@@ -336,3 +336,65 @@ func TestChanged(t *testing.T) {
 		}
 	}
 }
+
+// A Draft's Parts are those of the View that the Load becomes, but for those that rows came into later; and what it has
+// shown never changes.
+func TestDraft(t *testing.T) {
+	t.Parallel()
+	table := NewTableOf(200, 3)
+	if table.Draft() != nil {
+		t.Error("there is a draft of nothing")
+	}
+	table.Load(&Shape{Fingerprint: "1"}, Origin{})
+	type shown struct {
+		part  Part
+		lines string
+	}
+	var all []shown
+	draft := func() (ids []uint64) {
+		for _, p := range table.Draft() {
+			lines, err := p.AppendTo(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, ids = append(all, shown{p, string(lines)}), append(ids, p.ID())
+		}
+		return ids
+	}
+	put := func(i int) { table.Put(fmt.Appendf(nil, "%06d", i), fmt.Appendf(nil, `{"id":%d}`, i)) }
+	for i := range 500 {
+		put(2 * i)
+		if i%17 == 0 {
+			draft()
+		}
+	}
+	before := draft()
+	put(501)
+	draft()
+	if err := table.Commit(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	var after []uint64
+	for p := range table.View().Parts() {
+		after = append(after, p.ID())
+	}
+	same := 0
+	for same < len(before) && before[same] == after[same] {
+		same++
+	}
+	if len(before) < 20 || same == 0 || same == len(before) || !slices.Equal(before[same+1:len(before)-1], after[len(after)-len(before)+same+1:len(after)-1]) {
+		t.Errorf("of %d parts the first %d are the View's, want those without the row that came late: %d and %d", len(before), same, before, after)
+	}
+	if table.Draft() != nil {
+		t.Error("there is a draft beside the View")
+	}
+	table.Load(&Shape{Fingerprint: "1"}, Origin{})
+	if table.Draft() != nil {
+		t.Error("there is a draft of a Load that goes over the rows")
+	}
+	for _, s := range all {
+		if lines, err := s.part.AppendTo(nil); err != nil || string(lines) != s.lines {
+			t.Fatalf("what was shown changed from %q to %q (%v)", s.lines, lines, err)
+		}
+	}
+}

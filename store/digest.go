@@ -54,55 +54,6 @@ func (d *digest) rewind(off int64) int64 {
 
 func (d *digest) sum() string { return hex.EncodeToString(d.hash.Sum(nil)) }
 
-const (
-	chunkBytes     = 256 << 10
-	chunks         = 4
-	writeBackBytes = 8 << 20
-)
-
-// writeWhole writes a file of that layout, and hashes it on another goroutine meanwhile, so that a large file takes as long as the
-// slower of the two and not as both.
-func writeWhole(file *os.File, l *layout) (_ *digest, err error) {
-	d := newDigest()
-	full := make(chan []byte, chunks) // to the hasher
-	free := make(chan []byte, chunks) // from it
-	for range chunks {
-		free <- nil
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for b := range full {
-			d.Write(b)
-			free <- b[:0]
-		}
-	}()
-	defer func() {
-		close(full)
-		<-done
-	}()
-	var n, sent int64 // bytes written, and those of them that the kernel was told to write back
-	for i := 0; i < l.count(); {
-		b := <-free
-		for ; i < l.count() && len(b) < chunkBytes; i++ {
-			if b, err = l.appendRegion(b, i); err != nil {
-				return nil, err
-			}
-		}
-		// The hasher may hand the chunk back before it is written, but nobody takes it until it is.
-		full <- b
-		m, err := file.Write(b)
-		if err != nil {
-			return nil, err
-		}
-		if n += int64(m); n-sent >= writeBackBytes {
-			startWriteBack(file, sent, n-sent)
-			sent = n
-		}
-	}
-	return d, nil
-}
-
 // hashFile is the SHA-256 of the file at path, in hex, and its size.
 func hashFile(path string) (sum string, size int64, err error) {
 	f, err := os.Open(path)

@@ -24,6 +24,7 @@ type File struct {
 	disk   disk    // what was there before the first Write
 	last   written // what the last Write left
 	spare  spareFile
+	draft  *draft // of the next version; nil for none
 	note   string
 }
 
@@ -36,8 +37,8 @@ type written struct {
 	rows     int64 // bytes of the View's rows
 	manifest Manifest
 	file     os.FileInfo
-	wrote    int64 // bytes of the file that went to disk
-	layout   *layout
+	wrote    int64   // bytes of the file that went to disk
+	layout   *layout // its places
 	digest   *digest // of the file; it is the next version's, once that is begun
 }
 
@@ -92,6 +93,7 @@ func (f *File) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed = true
+	f.dropDraft()
 	f.dropSpare()
 	return f.lock.release()
 }
@@ -161,6 +163,7 @@ func (f *File) claim() error {
 		return err
 	}
 	if taken {
+		f.forgetDraft()
 		f.disk, f.last, f.spare = disk{}, written{}, spareFile{}
 	}
 	if !f.disk.known {
@@ -196,7 +199,7 @@ func (f *File) replaceBoth(v *snapshot.View, m *Manifest, last written, old spar
 			}
 		}
 	}()
-	new := newVersion(v, last)
+	new := newVersion(v, last, f.draft)
 	data, release, err := f.writeData(new, last, old)
 	if err != nil {
 		return written{}, err
@@ -228,7 +231,7 @@ func (f *File) replaceBoth(v *snapshot.View, m *Manifest, last written, old spar
 		return written{}, err
 	}
 	f.spare = kept
-	return written{layout: new.layout, digest: new.digest, wrote: new.wrote}, nil
+	return written{layout: new.layout.places(), digest: new.digest, wrote: new.wrote}, nil
 }
 
 // atRename is called between the two renames; tests pull the plug there.
@@ -258,25 +261,13 @@ func (f *File) writeManifest(m Manifest) error {
 	return err
 }
 
-// writeTmp makes a file at tmp, with the mode and, where permitted, the owner of the one at like, if there is one; has it
-// filled; and syncs it. It never opens what is there already: that may be a link.
+// writeTmp makes a file by createTmp, has it filled, and syncs it.
 func writeTmp(tmp, like string, fill func(*os.File) error) (os.FileInfo, error) {
-	if err := os.Remove(tmp); err != nil && !missing(err) {
-		return nil, err
-	}
-	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	file, err := createTmp(tmp, like)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	if old, err := os.Stat(like); err == nil && old.Mode().IsRegular() {
-		if st, ok := old.Sys().(*syscall.Stat_t); ok {
-			file.Chown(int(st.Uid), int(st.Gid)) // root only; the file is as good with our own
-		}
-		if err := file.Chmod(old.Mode().Perm()); err != nil && !errors.Is(err, os.ErrPermission) {
-			return nil, err
-		}
-	}
 	if err := fill(file); err != nil {
 		return nil, err
 	}
@@ -288,6 +279,28 @@ func writeTmp(tmp, like string, fill func(*os.File) error) (os.FileInfo, error) 
 		return nil, err
 	}
 	return info, file.Close()
+}
+
+// createTmp makes an empty file at tmp, with the mode and, where permitted, the owner of the one at like, if there is one.
+// It never opens what is there already: that may be a link.
+func createTmp(tmp, like string) (*os.File, error) {
+	if err := os.Remove(tmp); err != nil && !missing(err) {
+		return nil, err
+	}
+	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if old, err := os.Stat(like); err == nil && old.Mode().IsRegular() {
+		if st, ok := old.Sys().(*syscall.Stat_t); ok {
+			file.Chown(int(st.Uid), int(st.Gid)) // root only; the file is as good with our own
+		}
+		if err := file.Chmod(old.Mode().Perm()); err != nil && !errors.Is(err, os.ErrPermission) {
+			file.Close()
+			return nil, err
+		}
+	}
+	return file, nil
 }
 
 // advise adds to an error of the disk what to do about it.

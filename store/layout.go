@@ -18,7 +18,7 @@ import (
 // layout is a file: where the Parts of a View lie in it. It never changes.
 type layout struct {
 	regions []region        // one after the other; the last one is exactly as long as its rows
-	parts   []snapshot.Part // what lies there; nil where only the places matter any more
+	parts   []snapshot.Part // what lies there; nil where only the places matter any more, lest the rows stay in memory
 	bytes   int64           // of the whole file
 }
 
@@ -37,6 +37,9 @@ const (
 	emptyFile = "[]\n"
 	rowEnd    = "},\n" // the last row has no comma
 )
+
+// places is l without the rows.
+func (l *layout) places() *layout { return &layout{regions: l.regions, bytes: l.bytes} }
 
 // newLayout lays parts out one after the other, with slack in each.
 func newLayout(parts []snapshot.Part, slack slack) *layout {
@@ -148,24 +151,24 @@ func (l *layout) next(parts []snapshot.Part, rows int64) *layout {
 type match struct {
 	*layout    // the last one
 	parts      []snapshot.Part
-	head, tail int                   // as many are the same at the start and at the end; the last ones are never in head
-	place      map[snapshot.Part]int // of the regions in between
+	head, tail int            // as many are the same at the start and at the end; the last ones are never in head
+	place      map[uint64]int // of the regions in between, by their part
 }
 
 func newMatch(l *layout, parts []snapshot.Part) *match {
 	m := &match{layout: l, parts: parts}
-	was, now := len(l.parts), len(parts)
+	was, now := len(l.regions), len(parts)
 	least := min(was, now)
-	for m.head < least-1 && l.parts[m.head] == parts[m.head] {
+	for m.head < least-1 && l.regions[m.head].part == parts[m.head].ID() {
 		m.head++
 	}
-	for m.tail < least-m.head && l.parts[was-1-m.tail] == parts[now-1-m.tail] {
+	for m.tail < least-m.head && l.regions[was-1-m.tail].part == parts[now-1-m.tail].ID() {
 		m.tail++
 	}
-	between := l.parts[m.head : was-m.tail]
-	m.place = make(map[snapshot.Part]int, len(between))
-	for i, p := range between {
-		m.place[p] = m.head + i
+	between := l.regions[m.head : was-m.tail]
+	m.place = make(map[uint64]int, len(between))
+	for i, r := range between {
+		m.place[r.part] = m.head + i
 	}
 	return m
 }
@@ -177,7 +180,7 @@ func (m *match) find(j int) (int, bool) {
 	if left := len(m.parts) - j; left <= m.tail {
 		return len(m.regions) - left, true
 	}
-	i, ok := m.place[m.parts[j]]
+	i, ok := m.place[m.parts[j].ID()]
 	return i, ok && !last && i != len(m.regions)-1
 }
 
@@ -271,6 +274,14 @@ func (l *layout) start(i int) int64 {
 		return 0
 	}
 	return l.regions[i].off
+}
+
+// length is how many bytes appendRegion(i) appends.
+func (l *layout) length(i int) int64 {
+	if i < len(l.regions)-1 {
+		return l.start(i+1) - l.start(i)
+	}
+	return l.bytes - l.start(i)
 }
 
 // find is the piece in which the byte at off lies.

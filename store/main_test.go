@@ -72,7 +72,10 @@ func started(t *testing.T, cmd *exec.Cmd) string {
 func key(id int) snapshot.Key { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
 // votes is a table of n rows whose text is fill.
-func votes(n int, fill string) *snapshot.Table {
+func votes(n int, fill string) *snapshot.Table { return copied(n, fill, nil) }
+
+// copied is votes, of which each hundred are shown to beside as soon as they are there.
+func copied(n int, fill string, beside func([]snapshot.Part)) *snapshot.Table {
 	t := snapshot.NewTable()
 	t.Load(&snapshot.Shape{
 		Schema: "public", Table: "votes", Key: []int{0},
@@ -83,6 +86,9 @@ func votes(n int, fill string) *snapshot.Table {
 	}, snapshot.Origin{Source: "logical", Database: "app", SystemID: "7300000000000000001", ServerVersion: "15.1"})
 	for i := range n {
 		put(t, i, fill)
+		if beside != nil && i%100 == 99 {
+			beside(t.Draft())
+		}
 	}
 	t.Commit(snapshot.Position{LSN: 0x16B3748, CommitTime: time.Date(2026, 11, 23, 16, 0, 0, 500_000_000, time.UTC)})
 	return t

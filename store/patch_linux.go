@@ -62,6 +62,18 @@ func detachesPages(path string) bool {
 	return st.Dio_offset_align > 0 && st.Dio_offset_align <= spareAlign && st.Dio_mem_align <= spareAlign
 }
 
+// pastCache has the file written past the system's cache from now on, where that is known to work.
+func pastCache(file *os.File) bool {
+	if !detachesPages(file.Name()) {
+		return false
+	}
+	flags, err := unix.FcntlInt(file.Fd(), unix.F_GETFL, 0)
+	if err == nil {
+		_, err = unix.FcntlInt(file.Fd(), unix.F_SETFL, flags|unix.O_DIRECT)
+	}
+	return err == nil
+}
+
 // cloneFile has the new, empty file share all blocks of the one at path, where the file system can.
 func cloneFile(file *os.File, path string) bool {
 	from, err := os.Open(path)

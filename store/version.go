@@ -26,18 +26,18 @@ type version struct {
 	wrote  int64 // bytes of it that went to disk
 }
 
-// newVersion lays v out, near to how the last version lies.
-func newVersion(v *snapshot.View, last written) *version {
+// newVersion lays v out, near to how the last version lies, or as the draft does.
+func newVersion(v *snapshot.View, last written, d *draft) *version {
 	var parts []snapshot.Part
 	if last.layout != nil {
-		parts = make([]snapshot.Part, 0, len(last.layout.parts)+8)
+		parts = make([]snapshot.Part, 0, len(last.layout.regions)+8)
 	}
 	for p := range v.Parts() {
 		parts = append(parts, p)
 	}
 	n := &version{}
 	switch {
-	case v.Bytes() < patchBytes || last.layout == nil || last.layout.bytes < patchBytes:
+	case d != nil && d.begins(parts) || v.Bytes() < patchBytes || last.layout == nil || last.layout.bytes < patchBytes:
 		n.layout = newLayout(parts, exact)
 	default:
 		if n.layout = last.layout.next(parts, v.Bytes()); n.layout == nil {
@@ -50,6 +50,14 @@ func newVersion(v *snapshot.View, last written) *version {
 // writeData puts the version on disk under the temporary name, synced, in the cheapest of the ways that are safe for
 // readers. release is to be called when it has its own name, or has failed.
 func (f *File) writeData(n *version, last written, old spareFile) (info os.FileInfo, release func(), err error) {
+	if f.draft != nil {
+		if d := f.draft; d.begins(n.parts) {
+			f.draft = nil
+			info, err = d.finish(n)
+			return info, func() {}, err
+		}
+		f.dropDraft()
+	}
 	patchable := n.layout.bytes >= patchBytes && last.layout != nil && last.untouched(f.path)
 	if patchable && old.layout != nil {
 		if file := openSpare(f.dataTmp(), old.file, f.path); file != nil {
@@ -66,8 +74,9 @@ func (f *File) writeData(n *version, last written, old spareFile) (info os.FileI
 			return err
 		}
 		n.wrote = n.bytes
-		n.digest, err = writeWhole(file, n.layout)
-		return err
+		w := newWhole(file, n.bytes >= patchBytes)
+		n.digest = w.digest
+		return w.finish(n.layout)
 	})
 	return info, func() {}, err
 }
@@ -135,8 +144,7 @@ func (f *File) replaceData(n *version, last written) (spareFile, error) {
 		if done, err := exchange(f.dataTmp(), f.path); err != nil {
 			return spareFile{}, err
 		} else if done {
-			places := &layout{regions: last.layout.regions, bytes: last.layout.bytes} // its rows need not stay in memory
-			return spareFile{places, last.file}, nil
+			return spareFile{last.layout, last.file}, nil
 		}
 	}
 	return spareFile{}, os.Rename(f.dataTmp(), f.path)

@@ -22,8 +22,8 @@ func init() {
 	children["trusting"] = writeTrusting
 }
 
-// writeVersions writes the file at args[0] again and again, in all ways that there are: first args[1] rows, then some of
-// them changed, none, more, fewer; and keeps a generation. It ends after args[2] writes. On stdout it says what it is about
+// writeVersions writes the file at args[0] again and again, in all ways that there are: first args[1] rows, of which as
+// many as may be are written ahead, then some of them changed, none, more, fewer; and keeps a generation. It ends after args[2] writes. On stdout it says what it is about
 // to write, and when it is done: who replays its calls learns from that what must be there.
 func writeVersions(args []string) error {
 	rows, err := strconv.Atoi(args[1])
@@ -38,7 +38,7 @@ func writeVersions(args []string) error {
 	if err != nil {
 		return err
 	}
-	tab := votes(rows, strings.Repeat("x", 50))
+	tab := copied(rows, strings.Repeat("x", 50), func(parts []snapshot.Part) { f.Prepare(context.Background(), parts) })
 	change := func(from, to int, fill string) {
 		for i := from; i < to; i++ {
 			put(tab, i, strings.Repeat(fill, 50))
