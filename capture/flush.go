@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -113,8 +114,21 @@ func (f *flusher) last(s *schedule) error {
 	return nil
 }
 
+// newest writes the newest View, and returns its version; 0 where there is none. No other function has the View meanwhile:
+// the file lets go of its rows while it writes them, so that those which have changed since can be freed.
+func (f *flusher) newest(start time.Time, reason store.Reason) (m store.Manifest, version uint64, err error) {
+	view := f.d.table.View()
+	if view == nil {
+		return m, 0, errors.New("flush feedback.json: there is no copy of the table yet")
+	}
+	f.d.state.writing(start)
+	version = view.Version()
+	m, err = f.d.file.Write(view, reason)
+	return m, version, err
+}
+
 // write writes the newest View for reason, and answers requests.
-func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (m store.Manifest, err error) {
+func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (store.Manifest, error) {
 	start := time.Now()
 	pending := s.pending
 	s.pending = time.Time{}
@@ -122,17 +136,11 @@ func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (m
 	case <-f.d.table.Changed(): // the View has it; what comes after says so anew
 	default:
 	}
-	view := f.d.table.View()
-	if view == nil {
-		err = fmt.Errorf("flush feedback.json: there is no copy of the table yet")
-	} else {
-		f.d.state.writing(start)
-		m, err = f.d.file.Write(view, reason)
-	}
+	m, version, err := f.newest(start, reason)
 	took := time.Since(start)
 	s.wrote(time.Now(), took, err)
 	switch {
-	case view == nil:
+	case version == 0:
 	case err != nil:
 		s.pending = pending
 		if s.pending.IsZero() {
@@ -143,7 +151,7 @@ func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (m
 		}
 		f.d.metrics.flushErrors.Inc()
 	default:
-		f.d.state.wrote(m, view, took)
+		f.d.state.wrote(m, version, took)
 		wrote := f.d.file.Wrote()
 		f.d.metrics.flushed(reason, took, wrote)
 		f.d.log.Info("flushed", "reason", string(reason), "rows", m.Rows, "bytes", m.Bytes, "bytes_written", wrote, "lsn", m.LSN, "ms", millis(took))

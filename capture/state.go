@@ -12,7 +12,6 @@ import (
 
 	"github.com/jackc/pglogrepl"
 
-	"capture/snapshot"
 	"capture/store"
 )
 
@@ -239,7 +238,7 @@ func (s *state) failedWrite(err error, pending time.Time) bool {
 	return news
 }
 
-func (s *state) wrote(m store.Manifest, v *snapshot.View, took time.Duration) {
+func (s *state) wrote(m store.Manifest, version uint64, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	written := m.WrittenAt.UTC()
@@ -248,7 +247,7 @@ func (s *state) wrote(m store.Manifest, v *snapshot.View, took time.Duration) {
 			Path: s.file.Path, Written: &written, Reason: string(m.Reason), Rows: m.Rows, Bytes: m.Bytes,
 			SHA256: m.SHA256, LSN: m.LSN, Millis: millis(took),
 		},
-		version: v.Version(), took: took,
+		version: version, took: took,
 	}
 }
 

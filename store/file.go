@@ -124,6 +124,8 @@ func (f *File) write(v *snapshot.View, reason Reason) (_ Manifest, err error) {
 	last, spare := f.last, f.spare
 	f.last, f.spare = written{}, spareFile{}
 	m := describe(v, reason, f.version)
+	// From here on the View is not needed as a whole: as it is written, what the Table has moved on from can be freed.
+	next := written{view: weak.Make(v), shape: weak.Make(v.Shape()), version: v.Version(), rows: v.Bytes()}
 	if last.holds(v) && last.untouched(f.path) {
 		m.Bytes, m.SHA256 = last.manifest.Bytes, last.manifest.SHA256
 		if err := f.replaceManifest(m); err != nil {
@@ -138,10 +140,8 @@ func (f *File) write(v *snapshot.View, reason Reason) (_ Manifest, err error) {
 		f.dropSpare()
 		return Manifest{}, err
 	}
-	f.last = written{
-		view: weak.Make(v), shape: weak.Make(v.Shape()), version: v.Version(), rows: v.Bytes(),
-		manifest: m, file: info, wrote: last.wrote, layout: last.layout, digest: last.digest,
-	}
+	next.manifest, next.file, next.wrote, next.layout, next.digest = m, info, last.wrote, last.layout, last.digest
+	f.last = next
 	return m, nil
 }
 

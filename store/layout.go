@@ -15,7 +15,7 @@ import (
 // What is left over is filled with spaces before the closing brace of the region's last row, where no reader of whole
 // lines, of JSON or of both sees them.
 
-// layout is a file: where the Parts of a View lie in it. It never changes.
+// layout is a file: where the Parts of a View lie in it. The places never change.
 type layout struct {
 	regions []region        // one after the other; the last one is exactly as long as its rows
 	parts   []snapshot.Part // what lies there; nil where only the places matter any more, lest the rows stay in memory
@@ -104,7 +104,7 @@ func (l *layout) placeWithin(parts []snapshot.Part, size int64) {
 }
 
 // next lays out parts, the next state of what l holds, with as many of them as possible where they are. It is nil where
-// that would change more than a quarter of a large file, or leave more than a fifth of it empty; rows is the bytes of all
+// that would change more than half of a large file, or leave more than a fifth of it empty; rows is the bytes of all
 // parts.
 func (l *layout) next(parts []snapshot.Part, rows int64) *layout {
 	if len(l.regions) == 0 || len(parts) == 0 {
@@ -113,7 +113,7 @@ func (l *layout) next(parts []snapshot.Part, rows int64) *layout {
 	m := newMatch(l, parts)
 	n := &layout{regions: make([]region, 0, len(parts)+1), parts: parts}
 	n.regions = append(n.regions, l.regions[:m.head]...)
-	changed, most := int64(0), max(l.bytes/4, 2*patchBytes)
+	changed, most := int64(0), max(l.bytes/2, 2*patchBytes)
 	for i, j := m.head, m.head; j < len(parts) || i < len(l.regions); {
 		if m.kept(i, j) {
 			n.regions = append(n.regions, l.regions[i])
@@ -263,6 +263,13 @@ func (l *layout) appendRegion(b []byte, i int) (_ []byte, err error) {
 		b = append(b, rowEnd...)
 	}
 	return b, nil
+}
+
+// leave lets go of the rows of region i, which are not asked for again.
+func (l *layout) leave(i int) {
+	if len(l.parts) > 0 {
+		l.parts[i] = snapshot.Part{}
+	}
 }
 
 // count is the number of pieces that appendRegion knows.

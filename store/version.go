@@ -59,7 +59,7 @@ func (f *File) writeData(n *version, last written, old spareFile) (info os.FileI
 		f.dropDraft()
 	}
 	patchable := n.layout.bytes >= patchBytes && last.layout != nil && last.untouched(f.path)
-	if patchable && old.layout != nil {
+	if patchable && old.layout != nil && n.near(old.layout) {
 		if file := openSpare(f.dataTmp(), old.file, f.path); file != nil {
 			if info, err = n.patch(file, old.layout, spareAlign, last); err != nil {
 				file.Close()
@@ -79,6 +79,16 @@ func (f *File) writeData(n *version, last written, old spareFile) (info os.FileI
 		return w.finish(n.layout)
 	})
 	return info, func() {}, err
+}
+
+// near says whether less than half of the version differs from a file with the layout old. Of more, one sequential write is
+// faster, which lets go of the rows as it goes.
+func (n *version) near(old *layout) bool {
+	differs := int64(0)
+	for _, s := range n.differences(old, 1) {
+		differs += s.to - s.from
+	}
+	return differs < n.bytes/2
 }
 
 // patch makes the version of file, which has the layout old, and syncs it. Its digest comes of the last version's.

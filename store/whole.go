@@ -32,7 +32,7 @@ func newWhole(file *os.File, large bool) *whole {
 // end is up to where it has come.
 func (w *whole) end() int64 { return w.off + int64(len(w.buf)) }
 
-// add goes on with what l has there, up to its piece number to.
+// add goes on with what l has there, up to its piece number to, and lets go of its rows.
 func (w *whole) add(l *layout, to int) (err error) {
 	full := make(chan []byte, chunks) // to the hasher
 	done := make(chan struct{})
@@ -54,6 +54,7 @@ func (w *whole) add(l *layout, to int) (err error) {
 		if w.buf, err = l.appendRegion(w.buf, i); err != nil {
 			return err
 		}
+		l.leave(i)
 		if skip > 0 {
 			w.buf = append(w.buf[:from], w.buf[from+skip:]...)
 		}

@@ -170,7 +170,7 @@ func compareWithTable(database *pgx.ConnConfig, table postgres.Name) capture.Ver
 
 const (
 	allowedGarbage = 32 << 20
-	returnEvery    = 20 * time.Second
+	returnEvery    = 5 * time.Second
 )
 
 // leanHeap keeps the process to memory, and within it to what the rows take and little more. GOGC, where it is set, is left
@@ -190,7 +190,7 @@ func leanHeap(ctx context.Context, memory int64) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
-	percent, returned := 0, time.Now()
+	percent, returned := 0, time.Time{}
 	for {
 		metrics.Read(sample)
 		live, free := sample[0].Value.Uint64(), sample[1].Value.Uint64()
@@ -198,8 +198,8 @@ func leanHeap(ctx context.Context, memory int64) error {
 			percent = p
 			debug.SetGCPercent(percent)
 		}
-		// Go by itself keeps a tenth more than it needs for good.
-		if free > max(live/12, 2*allowedGarbage) && time.Since(returned) > returnEvery {
+		// Go by itself keeps a tenth more than it needs for good, and much more than that for a while after a copy.
+		if free > max(live/32, 2*allowedGarbage) && time.Since(returned) > returnEvery {
 			debug.FreeOSMemory()
 			returned = time.Now()
 		}
@@ -215,7 +215,7 @@ func leanHeap(ctx context.Context, memory int64) error {
 // blocks without pointers, which it passes over: a collection costs little however many there are, and some garbage of
 // theirs is much.
 func garbagePercent(live uint64) int {
-	return int(min(max(allowedGarbage*100/max(live, 1), 6), 100))
+	return int(min(max(allowedGarbage*100/max(live, 1), 3), 100))
 }
 
 // run follows the table and serves HTTP until ctx ends. What fails is in the log when it returns.

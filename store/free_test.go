@@ -1,0 +1,37 @@
+package store_test
+
+import (
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"capture/snapshot"
+	"capture/store"
+)
+
+// TestWriteLetsGo: what the table has moved on from is in memory until it is written, and no longer.
+func TestWriteLetsGo(t *testing.T) {
+	f := open(t, filepath.Join(t.TempDir(), "feedback.json"))
+	const rows, length = 5000, 4000
+	tab := votes(rows, strings.Repeat("x", length))
+	view := tab.View()
+	for id := range rows {
+		put(tab, id, strings.Repeat("y", length))
+	}
+	tab.Commit(snapshot.Position{LSN: 1})
+	heap := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, after := heap(), uint64(0)
+	store.SetAtRename(func() { after = heap() })
+	defer store.SetAtRename(func() {})
+	write(t, f, view, store.ReasonStart)
+	if freed := int64(before) - int64(after); freed < rows*length/2 {
+		t.Errorf("of %d bytes that only the written View has, %d were free when they were written", rows*length, freed)
+	}
+	runtime.KeepAlive(tab)
+}
