@@ -126,8 +126,8 @@ type body struct {
 	keys []byte
 	buf  []byte // lines, each with its terminator; also those that no entry points at any more
 	rows []entry
-	live int           // bytes of buf that entries point at, terminators included
-	used bool          // since the clock's hand last came by; the writer's alone
+	live int  // bytes of buf that entries point at, terminators included
+	used bool // since the clock's hand last came by; the writer's alone
 }
 
 // entry says where a row's key and line lie in its segment. No pointers: the collector passes over the rows.
