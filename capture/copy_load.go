@@ -18,7 +18,7 @@ import (
 const (
 	batchBytes   = 256 << 10 // of keys and lines that are handed over at once
 	batchesAhead = 32        // of each connection: two ranges, about
-	draftBytes   = 16 << 20  // of lines, after which the file's draft goes on
+	draftBytes   = 16 << 20  // of them, after which the file's draft goes on
 )
 
 // rowBatch is some encoded rows on their way to the Table.
@@ -56,9 +56,9 @@ type loading struct {
 	todo    chan *part // for the connections
 	ordered chan *part // the same, for the goroutine that puts
 
-	rows, bytes int64 // of the goroutine that puts
-	undrafted   int   // bytes of lines since the last draft
-	drafts      chan []snapshot.Part
+	rows, bytes int64                // of the goroutine that puts
+	undrafted   int                  // bytes of keys and lines since the last draft; of that goroutine, too
+	drafts      chan []snapshot.Part // the newest one, to the goroutine that writes ahead; nil for none
 	jobs        atomic.Int32
 	replaced    atomic.Bool
 	start, said time.Time
