@@ -15,6 +15,9 @@ const (
 	longestWritePause = 5 * time.Second
 )
 
+// idleAfter is how long after a write there must have been no change before its manifest is completed.
+const idleAfter = 500 * time.Millisecond
+
 // flusher writes the table's newest View to the file. One goroutine writes; any may force.
 type flusher struct {
 	d        *Daemon
@@ -36,6 +39,9 @@ type schedule struct {
 	pending   time.Time     // when the first change came that the file does not hold; zero where there is none
 	lastEnd   time.Time     // when the last write ended
 	lastTook  time.Duration // what it took
+	partial   bool          // the last manifest lacks what takes long, see [store.File.Complete]
+	spent     time.Duration // what completing it has taken so far
+	rest      time.Duration // what that took after the write before
 	retry     time.Time     // not before, after a failed write
 	pause     time.Duration // the next pause between attempts
 	period    time.Time     // the last regular flush's place on the wall clock
@@ -86,11 +92,15 @@ func (f *flusher) run(ctx context.Context, followed <-chan struct{}) error {
 			requests = append(requests, r)
 		case <-timer.C:
 		}
-		reason, due := s.due(time.Now(), f.d.state.written())
+		now := time.Now()
+		reason, due := s.due(now, f.d.state.written())
 		if len(requests) > 0 {
 			reason, due = store.ReasonForced, true
 		}
-		if due {
+		switch {
+		case !due && s.idle(now):
+			f.complete(s)
+		case due:
 			if _, err := f.write(s, reason, requests); err == nil && reason == store.ReasonInterval {
 				wake(f.regular)
 			}
@@ -105,7 +115,8 @@ func (f *flusher) last(s *schedule) error {
 		s.changed(at)
 	default:
 	}
-	if s.pending.IsZero() && f.d.state.fileError() == "" {
+	partial := s.partial && f.d.table.View() != nil
+	if s.pending.IsZero() && !partial && f.d.state.fileError() == "" {
 		return nil
 	}
 	if _, err := f.write(s, store.ReasonStop, nil); err != nil {
@@ -143,14 +154,9 @@ func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (s
 	case version == 0:
 	case err != nil:
 		s.pending = pending
-		if s.pending.IsZero() {
-			s.pending = start // the hour's or a forced flush is owed, too
-		}
-		if f.d.state.failedWrite(err, s.pending) {
-			f.d.log.Error("flush failed; the file stays as it was", "reason", string(reason), "error", err, "next_attempt_in", s.pause.String())
-		}
-		f.d.metrics.flushErrors.Inc()
+		f.failed(s, start, reason, err)
 	default:
+		s.partial, s.spent, s.rest = m.SHA256 == "", 0, s.spent
 		f.d.state.wrote(m, version, took)
 		wrote := f.d.file.Wrote()
 		f.d.metrics.flushed(reason, took, wrote)
@@ -164,6 +170,39 @@ func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (s
 		close(r.done)
 	}
 	return m, err
+}
+
+// failed notes a write that began at start and failed.
+func (f *flusher) failed(s *schedule, start time.Time, reason store.Reason, err error) {
+	s.partial = false
+	if s.pending.IsZero() {
+		s.pending = start // the hour's or a forced flush is owed, too
+	}
+	if f.d.state.failedWrite(err, s.pending) {
+		f.d.log.Error("flush failed; the file stays as it was", "reason", string(reason), "error", err, "next_attempt_in", s.pause.String())
+	}
+	f.d.metrics.flushErrors.Inc()
+}
+
+// complete takes a step towards a complete manifest.
+func (f *flusher) complete(s *schedule) {
+	start := time.Now()
+	view := f.d.table.View()
+	if view == nil { // the rows are lost: a copy is under way
+		s.partial = false
+		return
+	}
+	m, done, err := f.d.file.Complete(view)
+	took := time.Since(start)
+	s.spent += took
+	switch {
+	case err != nil:
+		s.wrote(time.Now(), took, err)
+		f.failed(s, start, store.ReasonChange, err)
+	case done:
+		s.partial = false
+		f.d.state.completed(m)
+	}
 }
 
 // keep puts the state that was just written aside after each regular write, until ctx ends: in a goroutine of its own,
@@ -227,6 +266,14 @@ func (s *schedule) change() time.Time {
 	return at
 }
 
+// idle says whether there is time for what the last write has left out.
+func (s *schedule) idle(now time.Time) bool {
+	return s.partial && s.pending.IsZero() && !now.Before(s.quiet())
+}
+
+// quiet is when it is taken that no change comes at once. Completing manifests takes no more than half of the time.
+func (s *schedule) quiet() time.Time { return s.lastEnd.Add(max(idleAfter, s.rest)) }
+
 // due says whether to write now, and why; ever says whether this process has written before.
 func (s *schedule) due(now time.Time, ever bool) (store.Reason, bool) {
 	if s.regular(now) && ever && !now.Before(s.retry) {
@@ -257,8 +304,11 @@ func (s *schedule) untilPeriod() time.Duration {
 // wait is how long nothing is due. The wall clock may be set meanwhile, so that it is looked at once in a while.
 func (s *schedule) wait(now time.Time) time.Duration {
 	wait := min(now.Truncate(s.interval).Add(s.interval).Sub(now), 10*time.Second)
-	if !s.pending.IsZero() {
+	switch {
+	case !s.pending.IsZero():
 		wait = min(wait, s.change().Sub(now))
+	case s.partial:
+		wait = min(wait, s.quiet().Sub(now))
 	}
 	return max(wait, 0)
 }

@@ -251,6 +251,13 @@ func (s *state) wrote(m store.Manifest, version uint64, took time.Duration) {
 	}
 }
 
+// completed takes over what the manifest of the last write has got since.
+func (s *state) completed(m store.Manifest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.file.SHA256 = m.SHA256
+}
+
 func utc(t time.Time) *time.Time {
 	t = t.UTC()
 	return &t

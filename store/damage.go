@@ -32,7 +32,7 @@ type disk struct {
 }
 
 // Found is the manifest of the file that was there when it was opened, where the two agree. For a file of more than 64 MB
-// that means its size; its SHA-256 is compared by the first Write.
+// that means its size; its digests are compared by the first Write.
 func (f *File) Found() (Manifest, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -67,19 +67,19 @@ func (f *File) learn(limit int64) {
 		return
 	}
 	fits := func(m Manifest, err error) bool { return err == nil && m.Bytes == info.Size() }
-	var sum string
+	var sums *Sums
 	if fits(manifest, merr) || fits(pending, perr) {
 		if info.Size() > limit {
 			f.disk = disk{good: fits(manifest, merr), found: manifest}
 			return
 		}
-		if sum, _, err = hashFile(f.path); err != nil {
+		if sums, err = sumFile(f.path); err != nil {
 			f.setAside(fmt.Sprintf("it can't be read (%v)", err))
 			return
 		}
 	}
 	switch {
-	case fits(pending, perr) && pending.SHA256 == sum:
+	case fits(pending, perr) && sums.Differ(pending) == "":
 		f.finish(pending)
 		return
 	case missing(merr):
@@ -87,11 +87,13 @@ func (f *File) learn(limit int64) {
 	case merr != nil:
 		f.setAside(brief(merr).Error())
 	case manifest.Bytes != info.Size():
-		f.setAside(fmt.Sprintf("it has %d bytes and its manifest says %d", info.Size(), manifest.Bytes))
-	case manifest.SHA256 != sum:
-		f.setAside("its SHA-256 is not the one in its manifest")
+		f.setAside(fmt.Sprintf("it has %d bytes, and the manifest says %d", info.Size(), manifest.Bytes))
 	default:
-		f.disk.good, f.disk.found = true, manifest
+		if why := sums.Differ(manifest); why != "" {
+			f.setAside(why)
+		} else {
+			f.disk.good, f.disk.found = true, manifest
+		}
 	}
 	os.Remove(f.manifestTmp())
 }

@@ -4,30 +4,77 @@ import (
 	"crypto/sha256"
 	"encoding"
 	"encoding/hex"
+	"fmt"
 	"hash"
 	"io"
 	"os"
+	"slices"
 )
 
-// digest is the SHA-256 of a file, with what it was after each block, so that it need not begin anew where the file is the
-// same as before up to some place: of a table that grows at its end, the last block is hashed and nothing else.
+// The SHA-256 of a whole file can't be had without hashing all that follows the first byte that changed: a second for two
+// gigabytes, where the change itself is on disk in milliseconds. That of its blocks can: a large file's manifest always has
+// the SHA-256 of the SHA-256s of its blocks, and that of the whole at once or a little later: see [File.Complete].
+
+// blockBytes is the length of a block: short, since each changed row has its whole block hashed anew; not shorter, since the
+// digests of all blocks are hashed for each version.
+var blockBytes int64 = 128 << 10
+
+// completeBytes is the most that is hashed for a change alone, lest it take longer than the writing.
+var completeBytes int64 = 64 << 20
+
+// digest is what a manifest says of the bytes of a file.
 type digest struct {
-	hash   hash.Hash
-	n      int64
-	states [][]byte // after 1, 2, … blocks
+	whole  prefix
+	blocks *blocks // nil for a small file
 }
 
-const digestBlock = 1 << 20
+func newDigest(large bool) *digest {
+	d := &digest{whole: newPrefix()}
+	if large {
+		d.blocks = newBlocks()
+	}
+	return d
+}
 
-func newDigest() *digest { return &digest{hash: sha256.New()} }
+// describe puts into m what is known of the file, whose length m has.
+func (d *digest) describe(m *Manifest) {
+	m.SHA256, m.Blocks = "", nil
+	if d.whole.n == m.Bytes {
+		m.SHA256 = d.whole.sum()
+	}
+	if d.blocks != nil {
+		m.Blocks = &Blocks{Bytes: blockBytes, SHA256: d.blocks.sum()}
+	}
+}
+
+// rewind forgets all from off on, and some bytes before it; it returns where it goes on.
+func (d *digest) rewind(off int64) int64 {
+	off = d.whole.rewind(off)
+	if d.blocks != nil {
+		d.blocks.rewind(off)
+	}
+	return off
+}
+
+// prefix is the SHA-256 of a file up to some place, with what it was at places before, so that it need not begin anew where
+// the file is the same as before up to there.
+type prefix struct {
+	hash   hash.Hash
+	n      int64
+	states [][]byte // after 1, 2, … times prefixStep
+}
+
+const prefixStep = 1 << 20
+
+func newPrefix() prefix { return prefix{hash: sha256.New()} }
 
 // Write adds bytes to what is hashed. It never fails.
-func (d *digest) Write(p []byte) (int, error) {
+func (d *prefix) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
-		k := min(int64(len(rest)), digestBlock-d.n%digestBlock)
+		k := min(int64(len(rest)), prefixStep-d.n%prefixStep)
 		d.hash.Write(rest[:k])
 		rest = rest[k:]
-		if d.n += k; d.n%digestBlock == 0 {
+		if d.n += k; d.n%prefixStep == 0 {
 			state, err := d.hash.(encoding.BinaryAppender).AppendBinary(nil)
 			if err != nil {
 				panic(err) // crypto/sha256 documents none
@@ -38,30 +85,129 @@ func (d *digest) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// rewind forgets all from off on, and some bytes before it; it returns where it goes on.
-func (d *digest) rewind(off int64) int64 {
-	blocks := min(off/digestBlock, int64(len(d.states)))
-	d.states = d.states[:blocks]
-	d.n = blocks * digestBlock
+func (d *prefix) rewind(off int64) int64 {
+	steps := min(off/prefixStep, int64(len(d.states)))
+	d.states = d.states[:steps]
+	d.n = steps * prefixStep
 	d.hash.Reset()
-	if blocks > 0 {
-		if err := d.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(d.states[blocks-1]); err != nil {
+	if steps > 0 {
+		if err := d.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(d.states[steps-1]); err != nil {
 			panic(err) // it is what AppendBinary gave
 		}
 	}
 	return d.n
 }
 
-func (d *digest) sum() string { return hex.EncodeToString(d.hash.Sum(nil)) }
+func (d *prefix) sum() string { return hex.EncodeToString(d.hash.Sum(nil)) }
 
-// hashFile is the SHA-256 of the file at path, in hex, and its size.
-func hashFile(path string) (sum string, size int64, err error) {
+// blocks are the SHA-256s of a file's blocks. They are written one after the other, or set.
+type blocks struct {
+	sums []byte    // of the whole ones, and after close or set of the last one
+	hash hash.Hash // of the block that is begun
+	n    int64     // its bytes
+}
+
+func newBlocks() *blocks { return &blocks{hash: sha256.New()} }
+
+// Write adds bytes to what is hashed. It never fails.
+func (b *blocks) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		k := min(int64(len(rest)), blockBytes-b.n)
+		b.hash.Write(rest[:k])
+		rest = rest[k:]
+		if b.n += k; b.n == blockBytes {
+			b.close()
+		}
+	}
+	return len(p), nil
+}
+
+// close ends the block that is begun.
+func (b *blocks) close() {
+	if b.n > 0 {
+		b.sums = b.hash.Sum(b.sums)
+		b.hash.Reset()
+		b.n = 0
+	}
+}
+
+// rewind forgets all from off on, where a block begins.
+func (b *blocks) rewind(off int64) {
+	b.sums = b.sums[:off/blockBytes*sha256.Size]
+	b.hash.Reset()
+	b.n = 0
+}
+
+// resize makes room for the blocks of a file of n bytes.
+func (b *blocks) resize(n int64) {
+	size := int((n + blockBytes - 1) / blockBytes * sha256.Size)
+	b.sums = slices.Grow(b.sums, max(0, size-len(b.sums)))[:size]
+}
+
+// set is the block that begins at off.
+func (b *blocks) set(off int64, block []byte) {
+	sum := sha256.Sum256(block)
+	copy(b.sums[off/blockBytes*sha256.Size:], sum[:])
+}
+
+func (b *blocks) sum() string {
+	sums := b.sums
+	if b.n > 0 {
+		sums = b.hash.Sum(slices.Clip(sums))
+	}
+	sum := sha256.Sum256(sums)
+	return hex.EncodeToString(sum[:])
+}
+
+// Sums hashes a file as manifests do, to compare it with them.
+type Sums struct {
+	n      int64
+	whole  hash.Hash
+	blocks *blocks
+}
+
+// NewSums begins with no bytes.
+func NewSums() *Sums { return &Sums{whole: sha256.New(), blocks: newBlocks()} }
+
+// Write adds bytes. It never fails.
+func (s *Sums) Write(p []byte) (int, error) {
+	s.n += int64(len(p))
+	s.blocks.Write(p)
+	return s.whole.Write(p)
+}
+
+// Bytes is how many there were.
+func (s *Sums) Bytes() int64 { return s.n }
+
+// SHA256 is that of all bytes so far, in lower-case hex.
+func (s *Sums) SHA256() string { return hex.EncodeToString(s.whole.Sum(nil)) }
+
+// Differ says in what the bytes are not those of m; "" where they are.
+func (s *Sums) Differ(m Manifest) string {
+	if s.n != m.Bytes {
+		return fmt.Sprintf("it has %d bytes, and the manifest says %d", s.n, m.Bytes)
+	}
+	if m.SHA256 != "" {
+		if sum := s.SHA256(); sum != m.SHA256 {
+			return fmt.Sprintf("its SHA-256 is %.12s…, and the manifest says %.12s…", sum, m.SHA256)
+		}
+	}
+	if m.Blocks != nil {
+		if sum := s.blocks.sum(); sum != m.Blocks.SHA256 {
+			return fmt.Sprintf("the SHA-256 of its blocks is %.12s…, and the manifest says %.12s…", sum, m.Blocks.SHA256)
+		}
+	}
+	return ""
+}
+
+// sumFile hashes the file at path.
+func sumFile(path string) (*Sums, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", 0, err
+		return nil, err
 	}
 	defer f.Close()
-	h := sha256.New()
-	size, err = io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{f}, make([]byte, 1<<20))
-	return hex.EncodeToString(h.Sum(nil)), size, err
+	s := NewSums()
+	_, err = io.CopyBuffer(struct{ io.Writer }{s}, struct{ io.Reader }{f}, make([]byte, 1<<20))
+	return s, err
 }

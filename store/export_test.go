@@ -12,6 +12,12 @@ func SetAtRename(fn func()) { atRename = fn }
 // SetPatchBytes has files be patched from that size on.
 func SetPatchBytes(n int64) { patchBytes = n }
 
+// SetBlockBytes has blocks be of that length.
+func SetBlockBytes(n int64) { blockBytes = n }
+
+// SetCompleteBytes has so many bytes be hashed for a change alone, and in a step of Complete.
+func SetCompleteBytes(n int64) { completeBytes = n }
+
 // CanPatch says whether files in dir can be patched; else they are written whole, and tests see that alone.
 func CanPatch(t *testing.T, dir string) bool {
 	path := filepath.Join(dir, "probe")

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -39,7 +40,7 @@ type written struct {
 	file     os.FileInfo
 	wrote    int64   // bytes of the file that went to disk
 	layout   *layout // its places
-	digest   *digest // of the file; it is the next version's, once that is begun
+	digest   *digest // of the file, the whole's not always to its end; it is the next version's, once that is begun
 }
 
 // Open takes the lock of the file at path, whose folder it makes where it is missing, and looks at what is there: it ends
@@ -104,6 +105,8 @@ func (f *File) Close() error {
 //
 // All Views that a File is given come from one [snapshot.Table]. Where v is what the last Write wrote, and nobody has
 // touched the file since, only the manifest is written anew.
+//
+// For ReasonChange alone, the manifest of a large file may lack the SHA-256 of the whole, which takes long: see Complete.
 func (f *File) Write(v *snapshot.View, reason Reason) (Manifest, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -121,18 +124,24 @@ func (f *File) write(v *snapshot.View, reason Reason) (_ Manifest, err error) {
 	if err := f.claim(); err != nil {
 		return Manifest{}, err
 	}
-	last, spare := f.last, f.spare
+	last, spare, complete := f.last, f.spare, reason != ReasonChange
 	f.last, f.spare = written{}, spareFile{}
 	m := describe(v, reason, f.version)
 	// From here on the View is not needed as a whole: as it is written, what the Table has moved on from can be freed.
 	next := written{view: weak.Make(v), shape: weak.Make(v.Shape()), version: v.Version(), rows: v.Bytes()}
 	if last.holds(v) && last.untouched(f.path) {
-		m.Bytes, m.SHA256 = last.manifest.Bytes, last.manifest.SHA256
+		if complete {
+			if _, err := last.hash(v, math.MaxInt64); err != nil {
+				return Manifest{}, err
+			}
+		}
+		m.Bytes = last.manifest.Bytes
+		last.digest.describe(&m)
 		if err := f.replaceManifest(m); err != nil {
 			return Manifest{}, err
 		}
 		f.spare, last.wrote = spare, 0
-	} else if last, err = f.replaceBoth(v, &m, last, spare); err != nil {
+	} else if last, err = f.replaceBoth(v, &m, last, spare, complete); err != nil {
 		return Manifest{}, err
 	}
 	info, err := os.Lstat(f.path)
@@ -143,6 +152,51 @@ func (f *File) write(v *snapshot.View, reason Reason) (_ Manifest, err error) {
 	next.manifest, next.file, next.wrote, next.layout, next.digest = m, info, last.wrote, last.layout, last.digest
 	f.last = next
 	return m, nil
+}
+
+// Complete goes on with the SHA-256 of the whole file, where the last Write has left it out, and puts it into the manifest.
+// It takes a short step, and says whether that was the last one; m is the manifest then, as far as v, which is what the
+// last Write wrote, is still what is there.
+func (f *File) Complete(v *snapshot.View) (m Manifest, done bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	last := &f.last
+	if f.closed || !last.holds(v) || last.manifest.SHA256 != "" || !last.untouched(f.path) {
+		return last.manifest, true, nil
+	}
+	m = last.manifest
+	if done, err = last.hash(v, completeBytes); done && err == nil {
+		last.digest.describe(&m)
+		if err = f.replaceManifest(m); err == nil {
+			last.manifest = m
+		}
+	}
+	if err != nil {
+		return Manifest{}, true, fmt.Errorf("complete the manifest of %s: %w", filepath.Base(f.path), advise(err))
+	}
+	return m, done, nil
+}
+
+// hash goes on with the SHA-256 of the whole for some bytes at most, and says whether it has come to the end. v is what was
+// written.
+func (w *written) hash(v *snapshot.View, most int64) (done bool, err error) {
+	d := &w.digest.whole
+	if d.n == w.manifest.Bytes {
+		return true, nil
+	}
+	n := newVersion(v, *w, nil)
+	if n.bytes != w.layout.bytes || len(n.differences(w.layout, 1)) > 0 {
+		return false, errors.New("the rows that were written have other places now")
+	}
+	var scratch []byte
+	err = n.walk(&scratch, d.n, func(b []byte) error {
+		d.Write(b)
+		if most -= int64(len(b)); most <= 0 {
+			return errEnd
+		}
+		return nil
+	})
+	return d.n == w.manifest.Bytes, err
 }
 
 // Wrote is how many bytes of feedback.json the last Write has written: all of a small file, of a large one as a rule those
@@ -189,7 +243,7 @@ func (w *written) untouched(path string) bool {
 
 // replaceBoth writes file and manifest beside the old ones, then puts both in their place. A crash between the two renames
 // leaves a manifest under its temporary name that fits the file: learn ends that at the next start.
-func (f *File) replaceBoth(v *snapshot.View, m *Manifest, last written, old spareFile) (next written, err error) {
+func (f *File) replaceBoth(v *snapshot.View, m *Manifest, last written, old spareFile, complete bool) (next written, err error) {
 	renamed := false
 	defer func() {
 		if err != nil && f.lock.held() { // else they may be another's
@@ -200,12 +254,14 @@ func (f *File) replaceBoth(v *snapshot.View, m *Manifest, last written, old spar
 		}
 	}()
 	new := newVersion(v, last, f.draft)
+	new.complete = complete
 	data, release, err := f.writeData(new, last, old)
 	if err != nil {
 		return written{}, err
 	}
 	defer release()
-	m.Bytes, m.SHA256 = new.bytes, new.digest.sum()
+	m.Bytes = new.bytes
+	new.digest.describe(m)
 	if err := f.writeManifest(*m); err != nil {
 		return written{}, err
 	}

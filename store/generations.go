@@ -3,8 +3,6 @@ package store
 import (
 	"compress/gzip"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -81,7 +79,10 @@ func (g generations) manifest(stamp string) string {
 func (g generations) write(ctx context.Context, from *os.File, m Manifest) (string, error) {
 	stamp := m.WrittenAt.UTC().Format(generationTime)
 	path := g.data(stamp)
-	err := replace(path, from.Name(), func(w *os.File) error { return zip(ctx, w, from, m, g.base+".json") })
+	err := replace(path, from.Name(), func(w *os.File) (err error) {
+		m.SHA256, err = zip(ctx, w, from, m, g.base+".json")
+		return err
+	})
 	if err != nil {
 		return "", err
 	}
@@ -112,21 +113,21 @@ func replace(path, like string, fill func(*os.File) error) error {
 	return err
 }
 
-// zip compresses from, and sees to it that it is what m describes. Speed goes before size: a large file is compressed every
+// zip compresses from, sees to it that it is what m describes, and returns its SHA-256. Speed goes before size: a large file is compressed every
 // hour on the machine that follows the table.
-func zip(ctx context.Context, w io.Writer, from io.Reader, m Manifest, name string) error {
+func zip(ctx context.Context, w io.Writer, from io.Reader, m Manifest, name string) (sum string, err error) {
 	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
 	if err != nil {
-		return err
+		return "", err
 	}
 	z.Name, z.ModTime = name, m.WrittenAt
-	hash := sha256.New()
+	sums := NewSums()
 	buf := make([]byte, 256<<10)
 	for {
 		n, err := from.Read(buf)
-		hash.Write(buf[:n])
+		sums.Write(buf[:n])
 		if _, werr := z.Write(buf[:n]); werr != nil {
-			return werr
+			return "", werr
 		}
 		if err == io.EOF {
 			break
@@ -135,13 +136,13 @@ func zip(ctx context.Context, w io.Writer, from io.Reader, m Manifest, name stri
 			err = ctx.Err()
 		}
 		if err != nil {
-			return err
+			return "", err
 		}
 	}
-	if sum := hex.EncodeToString(hash.Sum(nil)); sum != m.SHA256 {
-		return errors.New("the file is not the one that was written: another program changed it")
+	if why := sums.Differ(m); why != "" {
+		return "", fmt.Errorf("the file is not the one that was written, another program changed it: %s", why)
 	}
-	return z.Close()
+	return sums.SHA256(), z.Close()
 }
 
 var generationName = regexp.MustCompile(`^-(\d{8}T\d{4}Z)\.(json\.gz|manifest\.json)(\.tmp)?$`)

@@ -299,14 +299,16 @@ func (l *layout) find(off int64) int {
 // errEnd ends a walk early.
 var errEnd = errors.New("end")
 
-// walk calls f with the file's bytes from off on, piece by piece. What f gets is valid during the call. errEnd ends it.
-func (l *layout) walk(off int64, f func(b []byte) error) (err error) {
-	var b []byte
+// walk calls f with the file's bytes from off on, piece by piece, until the file or errEnd ends it. What f gets is valid
+// during the call; it lies in scratch, which is for the next walk again.
+func (l *layout) walk(scratch *[]byte, off int64, f func(b []byte) error) (err error) {
+	b := *scratch
 	for i := l.find(off); i < l.count() && err == nil; i++ {
 		if b, err = l.appendRegion(b[:0], i); err == nil {
 			err = f(b[max(0, off-l.start(i)):])
 		}
 	}
+	*scratch = b
 	if err == errEnd {
 		return nil
 	}
@@ -314,9 +316,9 @@ func (l *layout) walk(off int64, f func(b []byte) error) (err error) {
 }
 
 // readAt fills p with the file's bytes from off on, and with zeros beyond its end.
-func (l *layout) readAt(p []byte, off int64) error {
+func (l *layout) readAt(scratch *[]byte, p []byte, off int64) error {
 	clear(p)
-	return l.walk(off, func(b []byte) error {
+	return l.walk(scratch, off, func(b []byte) error {
 		if p = p[copy(p, b):]; len(p) == 0 {
 			return errEnd
 		}

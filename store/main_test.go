@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -142,6 +143,26 @@ func digest(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// fits says where m is not the manifest of a file with that content.
+func fits(m store.Manifest, data []byte) error {
+	var sums []byte
+	for block := range slices.Chunk(data, testBlockBytes) {
+		sum := sha256.Sum256(block)
+		sums = append(sums, sum[:]...)
+	}
+	switch {
+	case m.Bytes != int64(len(data)):
+		return fmt.Errorf("the manifest says %d bytes; the file has %d", m.Bytes, len(data))
+	case m.SHA256 == "" && (m.Blocks == nil || m.Reason != store.ReasonChange):
+		return fmt.Errorf("the manifest of a file of %d bytes, written for %s, has no SHA-256", m.Bytes, m.Reason)
+	case m.SHA256 != "" && m.SHA256 != digest(data):
+		return fmt.Errorf("the manifest says %s; the file is %s", m.SHA256, digest(data))
+	case m.Blocks != nil && (m.Blocks.Bytes != testBlockBytes || m.Blocks.SHA256 != digest(sums)):
+		return fmt.Errorf("the manifest says %+v of the blocks; they are %s", *m.Blocks, digest(sums))
+	}
+	return nil
+}
+
 // checkPair checks that file and manifest are whole and fit each other.
 func checkPair(t *testing.T, path string) store.Manifest {
 	t.Helper()
@@ -150,8 +171,8 @@ func checkPair(t *testing.T, path string) store.Manifest {
 		t.Fatal(err)
 	}
 	data := read(t, path)
-	if m.Bytes != int64(len(data)) || m.SHA256 != digest(data) {
-		t.Fatalf("the manifest says %d bytes, %s; the file is %d, %s", m.Bytes, m.SHA256, len(data), digest(data))
+	if err := fits(m, data); err != nil {
+		t.Fatal(err)
 	}
 	if rows := rowsOf(t, data); rows != m.Rows {
 		t.Fatalf("the manifest says %d rows; the file has %d", m.Rows, rows)

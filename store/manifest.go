@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -47,7 +48,8 @@ type Manifest struct {
 	Key           []string          `json:"key"` // names of the key's columns, in its order
 	Rows          int               `json:"rows"`
 	Bytes         int64             `json:"bytes"`
-	SHA256        string            `json:"sha256"` // of the file, in lower-case hex
+	SHA256        string            `json:"sha256,omitempty"` // of the file, in lower-case hex; "" while [File.Complete] is owed
+	Blocks        *Blocks           `json:"blocks,omitempty"` // nil for a small file
 	Source        string            `json:"source,omitempty"`
 	Database      string            `json:"database,omitempty"`
 	SystemID      string            `json:"system_id,omitempty"`
@@ -57,6 +59,13 @@ type Manifest struct {
 	LSN           string            `json:"lsn,omitempty"`        // "0/16B3748"; "" where the source knows none
 	CommitTime    time.Time         `json:"commit_time,omitzero"` // of the last transaction in the file; zero where unknown
 	WrittenAt     time.Time         `json:"written_at"`           // by this machine's clock
+}
+
+// Blocks is a digest of a file of which little has to be hashed anew where little has changed: the SHA-256 of the SHA-256s,
+// in binary, of its blocks.
+type Blocks struct {
+	Bytes  int64  `json:"bytes"`  // of a block; the last one may be shorter
+	SHA256 string `json:"sha256"` // in lower-case hex
 }
 
 // TableName is a table's name as the catalog has it, unquoted.
@@ -88,7 +97,7 @@ func (m Manifest) wire() wireManifest {
 	return w
 }
 
-// describe is the manifest of v; the caller adds the file's bytes and SHA-256.
+// describe is the manifest of v; the caller adds the file's bytes and digests.
 func describe(v *snapshot.View, reason Reason, version string) Manifest {
 	shape, origin, position := v.Shape(), v.Origin(), v.Position()
 	m := Manifest{
@@ -129,13 +138,52 @@ func ManifestPath(path string) string {
 }
 
 // ReadManifest reads the manifest of the file at path (feedback.json, not the manifest itself). The error is
-// fs.ErrNotExist where there is none. It does not look at the file: see [Manifest].SHA256.
+// fs.ErrNotExist where there is none. It does not look at the file: see [Sums].
 func ReadManifest(path string) (Manifest, error) {
 	m, err := readManifest(ManifestPath(path))
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read manifest of %s: %w", filepath.Base(path), err)
 	}
 	return m, nil
+}
+
+// OpenRead opens the file at path, or it compressed as path.gz, for reading, with the manifests beside it that may be its own:
+// none where there is none, and two where a flush is between its two renames. Which one it is, [Sums] can tell.
+func OpenRead(path string) (*os.File, []Manifest, error) {
+	for tries := 1; ; tries++ {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		manifests, err := manifestsOf(strings.TrimSuffix(path, ".gz"))
+		if err != nil {
+			file.Close()
+			return nil, nil, err
+		}
+		// Where a flush has come in between, they are another file's.
+		is, err := file.Stat()
+		there, terr := os.Stat(path)
+		if tries == 50 || err == nil && terr == nil && os.SameFile(is, there) && is.ModTime().Equal(there.ModTime()) {
+			return file, manifests, nil
+		}
+		file.Close()
+	}
+}
+
+// manifestsOf reads them in the order in which the renames leave one of them there at any time: the manifest of a file has
+// its temporary name before the file has its own, and changes that for its own after.
+func manifestsOf(path string) (all []Manifest, err error) {
+	pending, perr := readManifest(ManifestPath(path) + ".tmp")
+	m, err := ReadManifest(path)
+	if err == nil {
+		all = append(all, m)
+	} else if missing(err) {
+		err = nil
+	}
+	if perr == nil {
+		all = append(all, pending)
+	}
+	return all, err
 }
 
 func readManifest(path string) (Manifest, error) {
@@ -169,18 +217,27 @@ func parseManifest(data []byte) (Manifest, error) {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return Manifest{}, brief(err)
 	}
-	sum, err := hex.DecodeString(m.SHA256)
 	switch {
 	case m.Format > manifestFormat:
 		return Manifest{}, fmt.Errorf("its format is %d, and this capture knows up to %d: use a newer one", m.Format, manifestFormat)
 	case m.Format != manifestFormat:
 		return Manifest{}, fmt.Errorf("its format is %d, not %d", m.Format, manifestFormat)
-	case err != nil || len(sum) != 32 || strings.ToLower(m.SHA256) != m.SHA256:
+	case !isSum(m.SHA256) && (m.SHA256 != "" || m.Blocks == nil):
 		return Manifest{}, errors.New("its sha256 is not 64 digits of lower-case hex")
+	case m.Blocks != nil && !isSum(m.Blocks.SHA256):
+		return Manifest{}, errors.New("the sha256 of its blocks is not 64 digits of lower-case hex")
+	case m.Blocks != nil && m.Blocks.Bytes != blockBytes:
+		return Manifest{}, fmt.Errorf("its blocks have %d bytes, and this capture knows those of %d: use the one that wrote it", m.Blocks.Bytes, blockBytes)
 	case m.Rows < 0 || m.Bytes < 0:
 		return Manifest{}, errors.New("its rows or bytes are negative")
 	}
 	return m, nil
+}
+
+// isSum says whether s is a SHA-256 as manifests have it.
+func isSum(s string) bool {
+	sum, err := hex.DecodeString(s)
+	return err == nil && len(sum) == sha256.Size && strings.ToLower(s) == s
 }
 
 // brief keeps an error that quotes what it read from being as long as what it read.

@@ -18,12 +18,18 @@ import (
 	"capture/store"
 )
 
-// testPatchBytes makes tests' files large: of some twenty segments.
-const testPatchBytes = 64 << 10
+// testPatchBytes makes tests' files large: of some twenty segments. Their blocks are many, and their SHA-256 takes long.
+const (
+	testPatchBytes    = 64 << 10
+	testBlockBytes    = 4 << 10
+	testCompleteBytes = 100 << 10
+)
 
 func init() {
 	children["patch"] = patchForEver
 	store.SetPatchBytes(testPatchBytes)
+	store.SetBlockBytes(testBlockBytes)
+	store.SetCompleteBytes(testCompleteBytes)
 }
 
 // unpadded is the file without the spaces that fill regions up.
@@ -109,7 +115,7 @@ func TestPatch(t *testing.T) {
 		d.put(2 * d.rows)
 		d.rows++
 	}
-	patched, rounds := 0, 100
+	patched, partial, completed, rounds := 0, 0, 0, 150
 	for round := range rounds {
 		for range d.r.IntN(3) {
 			d.change()
@@ -120,11 +126,33 @@ func TestPatch(t *testing.T) {
 		}
 		d.tab.Commit(snapshot.Position{LSN: 1})
 		view := d.tab.View()
-		write(t, f, view, store.ReasonChange)
+		reason := store.ReasonChange
+		if d.r.IntN(8) == 0 {
+			reason = store.ReasonForced
+		}
+		write(t, f, view, reason)
 		m, err := store.ReadManifest(path)
+		if err != nil {
+			t.Fatal(err)
+		}
 		data := read(t, path)
-		if err != nil || m.Bytes != int64(len(data)) || m.SHA256 != digest(data) || m.Rows != view.Rows() {
+		if err := fits(m, data); err != nil || m.Rows != view.Rows() {
 			t.Fatalf("round %d: the manifest %+v is not that of %d bytes: %v", round, m, len(data), err)
+		}
+		if m.SHA256 == "" {
+			partial++
+		}
+		for range d.r.IntN(6) {
+			_, done, err := f.Complete(view)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m := checkPair(t, path); done != (m.SHA256 != "") {
+				t.Fatalf("round %d: Complete says %v, and the manifest %q", round, done, m.SHA256)
+			} else if done {
+				completed++
+				break
+			}
 		}
 		if got := unpadded(data); !bytes.Equal(got, content(t, view)) {
 			t.Fatalf("round %d: the file is not the view", round)
@@ -139,7 +167,10 @@ func TestPatch(t *testing.T) {
 	if can && patched < rounds/4 {
 		t.Errorf("%d of %d versions were patched", patched, rounds)
 	}
-	t.Logf("%d of %d versions were patched", patched, rounds)
+	if can && (partial < rounds/8 || completed < rounds/8) {
+		t.Errorf("%d of %d manifests were partial, %d completed", partial, rounds, completed)
+	}
+	t.Logf("%d of %d versions were patched, %d manifests were partial, %d completed", patched, rounds, partial, completed)
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}

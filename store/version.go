@@ -22,8 +22,9 @@ type spareFile struct {
 // version is a state of the file that is being written.
 type version struct {
 	*layout
-	digest *digest
-	wrote  int64 // bytes of it that went to disk
+	digest   *digest
+	complete bool  // the digest must be, however long it takes
+	wrote    int64 // bytes of it that went to disk
 }
 
 // newVersion lays v out, near to how the last version lies, or as the draft does.
@@ -58,7 +59,7 @@ func (f *File) writeData(n *version, last written, old spareFile) (info os.FileI
 		}
 		f.dropDraft()
 	}
-	patchable := n.layout.bytes >= patchBytes && last.layout != nil && last.untouched(f.path)
+	patchable := n.bytes >= patchBytes && last.layout != nil && last.layout.bytes >= patchBytes && last.untouched(f.path)
 	if patchable && old.layout != nil && n.near(old.layout) {
 		if file := openSpare(f.dataTmp(), old.file, f.path); file != nil {
 			if info, err = n.patch(file, old.layout, spareAlign, last); err != nil {
@@ -95,17 +96,7 @@ func (n *version) near(old *layout) bool {
 func (n *version) patch(file *os.File, old *layout, align int64, last written) (os.FileInfo, error) {
 	hashed := make(chan error, 1)
 	n.digest = last.digest
-	go func() {
-		from := last.layout.bytes
-		if spans := n.differences(last.layout, 1); len(spans) > 0 {
-			from = spans[0].from
-		}
-		from = n.digest.rewind(min(from, n.bytes))
-		hashed <- n.walk(from, func(b []byte) error {
-			n.digest.Write(b)
-			return nil
-		})
-	}()
+	go func() { hashed <- n.hash(last.layout) }()
 	err := n.writeSpans(file, n.differences(old, align))
 	if err == nil {
 		err = file.Truncate(n.bytes)
@@ -126,15 +117,43 @@ func (n *version) patch(file *os.File, old *layout, align int64, last written) (
 	return file.Stat()
 }
 
+// hash makes the digest of a file with the layout old that of the version.
+func (n *version) hash(old *layout) error {
+	d, scratch := n.digest, []byte(nil)
+	spans, first := n.differences(old, blockBytes), old.bytes
+	if len(spans) > 0 {
+		first = spans[0].from
+	}
+	d.blocks.resize(n.bytes)
+	block := make([]byte, blockBytes)
+	for _, s := range spans {
+		for ; s.from < min(s.to, n.bytes); s.from += blockBytes {
+			b := block[:min(blockBytes, n.bytes-s.from)]
+			if err := n.readAt(&scratch, b, s.from); err != nil {
+				return err
+			}
+			d.blocks.set(s.from, b)
+		}
+	}
+	from := d.whole.rewind(min(first, n.bytes))
+	if !n.complete && n.bytes-from > completeBytes {
+		return nil
+	}
+	return n.walk(&scratch, from, func(b []byte) error {
+		d.whole.Write(b)
+		return nil
+	})
+}
+
 func (n *version) writeSpans(file *os.File, spans []span) error {
 	if len(spans) == 0 {
 		return nil
 	}
-	buf := alignedBuffer(1 << 20)
+	buf, scratch := alignedBuffer(1<<20), []byte(nil)
 	for _, s := range spans {
 		for s.from < s.to {
 			p := buf[:min(int64(len(buf)), s.to-s.from)]
-			if err := n.readAt(p, s.from); err != nil {
+			if err := n.readAt(&scratch, p, s.from); err != nil {
 				return err
 			}
 			if _, err := file.WriteAt(p, s.from); err != nil {

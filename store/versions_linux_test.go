@@ -23,8 +23,9 @@ func init() {
 }
 
 // writeVersions writes the file at args[0] again and again, in all ways that there are: first args[1] rows, of which as
-// many as may be are written ahead, then some of them changed, none, more, fewer; and keeps a generation. It ends after args[2] writes. On stdout it says what it is about
-// to write, and when it is done: who replays its calls learns from that what must be there.
+// many as may be are written ahead, then some of them changed, none, more, fewer; completes a manifest, and keeps a
+// generation. It ends after args[2] writes. On stdout it says what it is about to write, and when it is done: who replays its
+// calls learns from that what must be there.
 func writeVersions(args []string) error {
 	rows, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -64,11 +65,17 @@ func writeVersions(args []string) error {
 		}
 		v := tab.View()
 		fmt.Println("begin", digest(contentOf(v)))
-		if _, err := f.Write(v, reason); err != nil {
+		if m, err := f.Write(v, reason); err != nil {
 			fmt.Println("failed", err)
-		} else {
-			manifest, err := os.ReadFile(store.ManifestPath(args[0]))
-			fmt.Println("done", digest(manifest), err)
+		} else if fmt.Println("done", manifestOf(args[0])); m.SHA256 == "" && i == completed {
+			for done := false; !done; {
+				_, done, err = f.Complete(v)
+			}
+			if err != nil {
+				fmt.Println("failed", err)
+			} else {
+				fmt.Println("done", manifestOf(args[0]))
+			}
 		}
 		if reason != store.ReasonInterval {
 			continue
@@ -83,6 +90,15 @@ func writeVersions(args []string) error {
 }
 
 const allWrites = 7
+
+// completed is the write whose manifest is completed after it, which a large file's change of its first rows needs.
+const completed = 4
+
+// manifestOf is the SHA-256 of the manifest of the file at path.
+func manifestOf(path string) string {
+	manifest, err := os.ReadFile(store.ManifestPath(path))
+	return fmt.Sprint(digest(manifest), " ", err)
+}
 
 // record has a child make so many writes, of versions of so many rows, under strace.
 func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (*replay, error) {

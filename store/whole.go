@@ -1,6 +1,9 @@
 package store
 
-import "os"
+import (
+	"os"
+	"sync"
+)
 
 const (
 	chunkBytes     = 1 << 20
@@ -8,8 +11,8 @@ const (
 	writeBackBytes = 8 << 20
 )
 
-// whole writes a file from its start, in large pieces, and hashes each on another goroutine while it is written: a large
-// file takes as long as the slower of the two and not as both. Where the file system can, a large one goes to disk past the
+// whole writes a file from its start, in large pieces, and hashes each on other goroutines while it is written: a large
+// file takes as long as the slowest of them and not as all. Where the file system can, a large one goes to disk past the
 // system's cache, which keeps what the database has there: nobody reads gigabytes of feedback.json soon.
 type whole struct {
 	file   *os.File
@@ -18,11 +21,11 @@ type whole struct {
 	off    int64       // all before is written and hashed; a multiple of spareAlign
 	buf    []byte      // what comes next
 	sent   int64       // all before is on its way to disk
-	free   chan []byte // chunks that the hasher is done with; nil for one that is not there yet
+	free   chan []byte // chunks that are hashed; nil for one that is not there yet
 }
 
 func newWhole(file *os.File, large bool) *whole {
-	w := &whole{file: file, direct: large && pastCache(file), digest: newDigest(), free: make(chan []byte, chunks)}
+	w := &whole{file: file, direct: large && pastCache(file), digest: newDigest(large), free: make(chan []byte, chunks)}
 	for range chunks {
 		w.free <- nil
 	}
@@ -34,18 +37,26 @@ func (w *whole) end() int64 { return w.off + int64(len(w.buf)) }
 
 // add goes on with what l has there, up to its piece number to, and lets go of its rows.
 func (w *whole) add(l *layout, to int) (err error) {
-	full := make(chan []byte, chunks) // to the hasher
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	full, half := make(chan []byte, chunks), make(chan []byte, chunks) // to the hasher of the whole, and of the blocks
+	var hashers sync.WaitGroup
+	hashers.Go(func() {
+		defer close(half)
 		for b := range full {
-			w.digest.Write(b)
+			w.digest.whole.Write(b)
+			half <- b
+		}
+	})
+	hashers.Go(func() {
+		for b := range half {
+			if w.digest.blocks != nil {
+				w.digest.blocks.Write(b)
+			}
 			w.free <- b[:0]
 		}
-	}()
+	})
 	defer func() {
 		close(full)
-		<-done
+		hashers.Wait()
 	}()
 	i := l.find(w.end())
 	for skip := int(w.end() - l.start(i)); i < to; i, skip = i+1, 0 {
@@ -66,7 +77,7 @@ func (w *whole) add(l *layout, to int) (err error) {
 		w.buf = <-w.free
 		w.room(len(rest))
 		w.buf = append(w.buf, rest...)
-		// The hasher may hand the chunk back before it is written, but nobody takes it until it is.
+		// The hashers may hand the chunk back before it is written, but nobody takes it until it is.
 		full <- b
 		if err := w.write(b); err != nil {
 			return err
@@ -112,7 +123,11 @@ func (w *whole) finish(l *layout) error {
 		return err
 	}
 	n := len(w.buf)
-	w.digest.Write(w.buf)
+	w.digest.whole.Write(w.buf)
+	if w.digest.blocks != nil {
+		w.digest.blocks.Write(w.buf)
+		w.digest.blocks.close()
+	}
 	b := w.buf
 	if w.direct {
 		w.room(-n & (spareAlign - 1))

@@ -120,7 +120,7 @@ func (l *loader) encode(ctx context.Context, ms []member, at row, full chan<- *b
 				break
 			}
 		}
-		b.read = l.in.n
+		b.read = l.in.sums.Bytes()
 		if err != nil && err != io.EOF {
 			return fmt.Errorf("%w; the last good row is at %s", err, place)
 		}

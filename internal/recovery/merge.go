@@ -59,7 +59,7 @@ func (m *merge) stage(ctx context.Context) error {
 		m.broken = true
 		return err
 	}
-	m.report("comparing", l.rows, m.in.n)
+	m.report("comparing", l.rows, m.in.sums.Bytes())
 	if _, err := m.tx.Exec(ctx, "ANALYZE "+staging); err != nil {
 		return explain("analyze the temporary table", err)
 	}

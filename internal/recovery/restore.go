@@ -177,9 +177,6 @@ func (r *restore) checkSize() error {
 	if err != nil || !info.Mode().IsRegular() || info.Size() == r.in.manifest.Bytes {
 		return err
 	}
-	if err := r.in.readManifest(); err != nil || r.in.manifest == nil || info.Size() == r.in.manifest.Bytes {
-		return err
-	}
 	return &MismatchError{fmt.Sprintf("it has %d bytes, and the manifest says %d", info.Size(), r.in.manifest.Bytes)}
 }
 

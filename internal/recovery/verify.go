@@ -3,7 +3,6 @@ package recovery
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -160,7 +159,7 @@ func (v *verification) read(yield func(key snapshot.Key, line []byte) error) err
 	rows, order := newReader(v.in), orderCheck{}
 	v.report.Notes = nil
 	err := v.rows(rows, &order, yield)
-	v.report.Rows, v.report.Bytes = rows.rows, v.in.n
+	v.report.Rows, v.report.Bytes = rows.rows, v.in.sums.Bytes()
 	if order.unknown != "" {
 		v.report.Notes = append(v.report.Notes, order.unknown)
 	}
@@ -183,7 +182,7 @@ func (v *verification) read(yield func(key snapshot.Key, line []byte) error) err
 			}
 			return fileProblem{why}
 		}
-		v.report.SHA256 = hex.EncodeToString(v.in.hash.Sum(nil))
+		v.report.SHA256 = v.in.sums.SHA256()
 	}
 	return err
 }
@@ -217,7 +216,7 @@ func (v *verification) rows(from *reader, order *orderCheck, yield func(snapshot
 			return err
 		}
 		if v.o.Progress != nil && from.rows%10_000 == 0 {
-			p := Progress{Doing: "reading the file", Rows: from.rows, Bytes: v.in.n}
+			p := Progress{Doing: "reading the file", Rows: from.rows, Bytes: v.in.sums.Bytes()}
 			if v.in.manifest != nil {
 				p.Total = v.in.manifest.Bytes
 			}
