@@ -73,7 +73,7 @@ func (f *File) learn(limit int64) {
 			f.disk = disk{good: fits(manifest, merr), found: manifest}
 			return
 		}
-		if sums, err = sumFile(f.path); err != nil {
+		if sums, err = sumFile(f.path, manifest, pending); err != nil {
 			f.setAside(fmt.Sprintf("it can't be read (%v)", err))
 			return
 		}

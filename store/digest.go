@@ -12,8 +12,8 @@ import (
 )
 
 // The SHA-256 of a whole file can't be had without hashing all that follows the first byte that changed: a second for two
-// gigabytes, where the change itself is on disk in milliseconds. That of its blocks can: a large file's manifest always has
-// the SHA-256 of the SHA-256s of its blocks, and that of the whole at once or a little later: see [File.Complete].
+// gigabytes, where the change itself is on disk in milliseconds. That of its blocks can: where the one takes too long, the
+// manifest has the SHA-256 of the SHA-256s of the blocks for a while, until [File.Complete] has had its time.
 
 // blockBytes is the length of a block: short, since each changed row has its whole block hashed anew; not shorter, since the
 // digests of all blocks are hashed for each version.
@@ -22,18 +22,10 @@ var blockBytes int64 = 128 << 10
 // completeBytes is the most that is hashed for a change alone, lest it take longer than the writing.
 var completeBytes int64 = 64 << 20
 
-// digest is what a manifest says of the bytes of a file.
+// digest is what is known for a manifest of the bytes of a file: one of the two at least, to its end.
 type digest struct {
 	whole  prefix
-	blocks *blocks // nil for a small file
-}
-
-func newDigest(large bool) *digest {
-	d := &digest{whole: newPrefix()}
-	if large {
-		d.blocks = newBlocks()
-	}
-	return d
+	blocks *blocks // nil where they are not known
 }
 
 // describe puts into m what is known of the file, whose length m has.
@@ -41,19 +33,9 @@ func (d *digest) describe(m *Manifest) {
 	m.SHA256, m.Blocks = "", nil
 	if d.whole.n == m.Bytes {
 		m.SHA256 = d.whole.sum()
-	}
-	if d.blocks != nil {
+	} else {
 		m.Blocks = &Blocks{Bytes: blockBytes, SHA256: d.blocks.sum()}
 	}
-}
-
-// rewind forgets all from off on, and some bytes before it; it returns where it goes on.
-func (d *digest) rewind(off int64) int64 {
-	off = d.whole.rewind(off)
-	if d.blocks != nil {
-		d.blocks.rewind(off)
-	}
-	return off
 }
 
 // prefix is the SHA-256 of a file up to some place, with what it was at places before, so that it need not begin anew where
@@ -85,6 +67,7 @@ func (d *prefix) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// rewind forgets all from off on, and some bytes before it; it returns where it goes on.
 func (d *prefix) rewind(off int64) int64 {
 	steps := min(off/prefixStep, int64(len(d.states)))
 	d.states = d.states[:steps]
@@ -102,7 +85,7 @@ func (d *prefix) sum() string { return hex.EncodeToString(d.hash.Sum(nil)) }
 
 // blocks are the SHA-256s of a file's blocks. They are written one after the other, or set.
 type blocks struct {
-	sums []byte    // of the whole ones, and after close or set of the last one
+	sums []byte    // of those that are ended
 	hash hash.Hash // of the block that is begun
 	n    int64     // its bytes
 }
@@ -116,14 +99,14 @@ func (b *blocks) Write(p []byte) (int, error) {
 		b.hash.Write(rest[:k])
 		rest = rest[k:]
 		if b.n += k; b.n == blockBytes {
-			b.close()
+			b.end()
 		}
 	}
 	return len(p), nil
 }
 
-// close ends the block that is begun.
-func (b *blocks) close() {
+// end ends the block that is begun.
+func (b *blocks) end() {
 	if b.n > 0 {
 		b.sums = b.hash.Sum(b.sums)
 		b.hash.Reset()
@@ -131,15 +114,9 @@ func (b *blocks) close() {
 	}
 }
 
-// rewind forgets all from off on, where a block begins.
-func (b *blocks) rewind(off int64) {
-	b.sums = b.sums[:off/blockBytes*sha256.Size]
-	b.hash.Reset()
-	b.n = 0
-}
-
-// resize makes room for the blocks of a file of n bytes.
+// resize makes room for the blocks of a file of n bytes. Those that are new or of another length are to be set.
 func (b *blocks) resize(n int64) {
+	b.end()
 	size := int((n + blockBytes - 1) / blockBytes * sha256.Size)
 	b.sums = slices.Grow(b.sums, max(0, size-len(b.sums)))[:size]
 }
@@ -151,28 +128,33 @@ func (b *blocks) set(off int64, block []byte) {
 }
 
 func (b *blocks) sum() string {
-	sums := b.sums
-	if b.n > 0 {
-		sums = b.hash.Sum(slices.Clip(sums))
-	}
-	sum := sha256.Sum256(sums)
+	b.end()
+	sum := sha256.Sum256(b.sums)
 	return hex.EncodeToString(sum[:])
 }
 
-// Sums hashes a file as manifests do, to compare it with them.
+// Sums hashes a file as its manifest does, to compare the two.
 type Sums struct {
 	n      int64
 	whole  hash.Hash
-	blocks *blocks
+	blocks *blocks // nil where no manifest has them
 }
 
-// NewSums begins with no bytes.
-func NewSums() *Sums { return &Sums{whole: sha256.New(), blocks: newBlocks()} }
+// NewSums begins with no bytes; they can be compared with these manifests.
+func NewSums(manifests ...Manifest) *Sums {
+	s := &Sums{whole: sha256.New()}
+	if slices.ContainsFunc(manifests, func(m Manifest) bool { return m.Blocks != nil }) {
+		s.blocks = newBlocks()
+	}
+	return s
+}
 
 // Write adds bytes. It never fails.
 func (s *Sums) Write(p []byte) (int, error) {
 	s.n += int64(len(p))
-	s.blocks.Write(p)
+	if s.blocks != nil {
+		s.blocks.Write(p)
+	}
 	return s.whole.Write(p)
 }
 
@@ -182,7 +164,7 @@ func (s *Sums) Bytes() int64 { return s.n }
 // SHA256 is that of all bytes so far, in lower-case hex.
 func (s *Sums) SHA256() string { return hex.EncodeToString(s.whole.Sum(nil)) }
 
-// Differ says in what the bytes are not those of m; "" where they are.
+// Differ says in what the bytes, all of them, are not those of m; "" where they are.
 func (s *Sums) Differ(m Manifest) string {
 	if s.n != m.Bytes {
 		return fmt.Sprintf("it has %d bytes, and the manifest says %d", s.n, m.Bytes)
@@ -192,7 +174,7 @@ func (s *Sums) Differ(m Manifest) string {
 			return fmt.Sprintf("its SHA-256 is %.12s…, and the manifest says %.12s…", sum, m.SHA256)
 		}
 	}
-	if m.Blocks != nil {
+	if m.Blocks != nil && s.blocks != nil {
 		if sum := s.blocks.sum(); sum != m.Blocks.SHA256 {
 			return fmt.Sprintf("the SHA-256 of its blocks is %.12s…, and the manifest says %.12s…", sum, m.Blocks.SHA256)
 		}
@@ -200,14 +182,14 @@ func (s *Sums) Differ(m Manifest) string {
 	return ""
 }
 
-// sumFile hashes the file at path.
-func sumFile(path string) (*Sums, error) {
+// sumFile hashes the file at path, for these manifests.
+func sumFile(path string, manifests ...Manifest) (*Sums, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	s := NewSums()
+	s := NewSums(manifests...)
 	_, err = io.CopyBuffer(struct{ io.Writer }{s}, struct{ io.Reader }{f}, make([]byte, 1<<20))
 	return s, err
 }

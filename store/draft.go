@@ -67,7 +67,7 @@ func (f *File) prepare(l *layout) (done bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		f.draft = &draft{whole: newWhole(file, true)}
+		f.draft = &draft{whole: newWhole(file, true, true)}
 	}
 	return f.draft.extend(l)
 }

@@ -81,6 +81,7 @@ func (g generations) write(ctx context.Context, from *os.File, m Manifest) (stri
 	path := g.data(stamp)
 	err := replace(path, from.Name(), func(w *os.File) (err error) {
 		m.SHA256, err = zip(ctx, w, from, m, g.base+".json")
+		m.Blocks = nil
 		return err
 	})
 	if err != nil {
@@ -121,7 +122,7 @@ func zip(ctx context.Context, w io.Writer, from io.Reader, m Manifest, name stri
 		return "", err
 	}
 	z.Name, z.ModTime = name, m.WrittenAt
-	sums := NewSums()
+	sums := NewSums(m)
 	buf := make([]byte, 256<<10)
 	for {
 		n, err := from.Read(buf)

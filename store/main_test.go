@@ -155,7 +155,7 @@ func fits(m store.Manifest, data []byte) error {
 		return fmt.Errorf("the manifest says %d bytes; the file has %d", m.Bytes, len(data))
 	case m.SHA256 == "" && (m.Blocks == nil || m.Reason != store.ReasonChange):
 		return fmt.Errorf("the manifest of a file of %d bytes, written for %s, has no SHA-256", m.Bytes, m.Reason)
-	case m.SHA256 != "" && m.SHA256 != digest(data):
+	case m.SHA256 != "" && (m.SHA256 != digest(data) || m.Blocks != nil):
 		return fmt.Errorf("the manifest says %s; the file is %s", m.SHA256, digest(data))
 	case m.Blocks != nil && (m.Blocks.Bytes != testBlockBytes || m.Blocks.SHA256 != digest(sums)):
 		return fmt.Errorf("the manifest says %+v of the blocks; they are %s", *m.Blocks, digest(sums))

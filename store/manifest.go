@@ -49,7 +49,7 @@ type Manifest struct {
 	Rows          int               `json:"rows"`
 	Bytes         int64             `json:"bytes"`
 	SHA256        string            `json:"sha256,omitempty"` // of the file, in lower-case hex; "" while [File.Complete] is owed
-	Blocks        *Blocks           `json:"blocks,omitempty"` // nil for a small file
+	Blocks        *Blocks           `json:"blocks,omitempty"` // nil where there is SHA256
 	Source        string            `json:"source,omitempty"`
 	Database      string            `json:"database,omitempty"`
 	SystemID      string            `json:"system_id,omitempty"`

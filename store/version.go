@@ -75,7 +75,7 @@ func (f *File) writeData(n *version, last written, old spareFile) (info os.FileI
 			return err
 		}
 		n.wrote = n.bytes
-		w := newWhole(file, n.bytes >= patchBytes)
+		w := newWhole(file, n.bytes >= patchBytes, n.complete || n.bytes <= completeBytes)
 		n.digest = w.digest
 		return w.finish(n.layout)
 	})
@@ -124,6 +124,22 @@ func (n *version) hash(old *layout) error {
 	if len(spans) > 0 {
 		first = spans[0].from
 	}
+	from := d.whole.rewind(min(first, n.bytes))
+	complete := n.complete || n.bytes-from <= completeBytes
+	if complete {
+		if err := n.walk(&scratch, from, func(b []byte) error {
+			d.whole.Write(b)
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	switch {
+	case d.blocks == nil && complete:
+		return nil
+	case d.blocks == nil: // once, for all that come
+		d.blocks, spans = newBlocks(), []span{{0, n.bytes}}
+	}
 	d.blocks.resize(n.bytes)
 	block := make([]byte, blockBytes)
 	for _, s := range spans {
@@ -135,14 +151,7 @@ func (n *version) hash(old *layout) error {
 			d.blocks.set(s.from, b)
 		}
 	}
-	from := d.whole.rewind(min(first, n.bytes))
-	if !n.complete && n.bytes-from > completeBytes {
-		return nil
-	}
-	return n.walk(&scratch, from, func(b []byte) error {
-		d.whole.Write(b)
-		return nil
-	})
+	return nil
 }
 
 func (n *version) writeSpans(file *os.File, spans []span) error {

@@ -1,8 +1,8 @@
 package store
 
 import (
+	"io"
 	"os"
-	"sync"
 )
 
 const (
@@ -11,21 +11,28 @@ const (
 	writeBackBytes = 8 << 20
 )
 
-// whole writes a file from its start, in large pieces, and hashes each on other goroutines while it is written: a large
-// file takes as long as the slowest of them and not as all. Where the file system can, a large one goes to disk past the
+// whole writes a file from its start, in large pieces, and hashes each on another goroutine while it is written: a large
+// file takes as long as the slower of the two and not as both. Where the file system can, a large one goes to disk past the
 // system's cache, which keeps what the database has there: nobody reads gigabytes of feedback.json soon.
 type whole struct {
 	file   *os.File
 	direct bool
-	digest *digest
+	digest *digest     // of what is written: of the whole, or of the blocks
+	hash   io.Writer   // which one
 	off    int64       // all before is written and hashed; a multiple of spareAlign
 	buf    []byte      // what comes next
 	sent   int64       // all before is on its way to disk
-	free   chan []byte // chunks that are hashed; nil for one that is not there yet
+	free   chan []byte // chunks that the hasher is done with; nil for one that is not there yet
 }
 
-func newWhole(file *os.File, large bool) *whole {
-	w := &whole{file: file, direct: large && pastCache(file), digest: newDigest(large), free: make(chan []byte, chunks)}
+func newWhole(file *os.File, large, complete bool) *whole {
+	w := &whole{file: file, direct: large && pastCache(file), free: make(chan []byte, chunks)}
+	w.digest = &digest{whole: newPrefix()}
+	w.hash = &w.digest.whole
+	if !complete {
+		w.digest.blocks = newBlocks()
+		w.hash = w.digest.blocks
+	}
 	for range chunks {
 		w.free <- nil
 	}
@@ -37,26 +44,18 @@ func (w *whole) end() int64 { return w.off + int64(len(w.buf)) }
 
 // add goes on with what l has there, up to its piece number to, and lets go of its rows.
 func (w *whole) add(l *layout, to int) (err error) {
-	full, half := make(chan []byte, chunks), make(chan []byte, chunks) // to the hasher of the whole, and of the blocks
-	var hashers sync.WaitGroup
-	hashers.Go(func() {
-		defer close(half)
+	full := make(chan []byte, chunks) // to the hasher
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
 		for b := range full {
-			w.digest.whole.Write(b)
-			half <- b
-		}
-	})
-	hashers.Go(func() {
-		for b := range half {
-			if w.digest.blocks != nil {
-				w.digest.blocks.Write(b)
-			}
+			w.hash.Write(b)
 			w.free <- b[:0]
 		}
-	})
+	}()
 	defer func() {
 		close(full)
-		hashers.Wait()
+		<-done
 	}()
 	i := l.find(w.end())
 	for skip := int(w.end() - l.start(i)); i < to; i, skip = i+1, 0 {
@@ -77,7 +76,7 @@ func (w *whole) add(l *layout, to int) (err error) {
 		w.buf = <-w.free
 		w.room(len(rest))
 		w.buf = append(w.buf, rest...)
-		// The hashers may hand the chunk back before it is written, but nobody takes it until it is.
+		// The hasher may hand the chunk back before it is written, but nobody takes it until it is.
 		full <- b
 		if err := w.write(b); err != nil {
 			return err
@@ -105,14 +104,14 @@ func (w *whole) write(b []byte) error {
 	return nil
 }
 
-// back forgets all from off on; it may go back some more.
+// back forgets all from off on, and maybe some before; the digest is of the whole.
 func (w *whole) back(off int64) {
 	switch {
 	case off >= w.end():
 	case off >= w.off:
 		w.buf = w.buf[:off-w.off]
 	default:
-		w.off = w.digest.rewind(off)
+		w.off = w.digest.whole.rewind(off)
 		w.buf, w.sent = w.buf[:0], min(w.sent, w.off)
 	}
 }
@@ -123,11 +122,7 @@ func (w *whole) finish(l *layout) error {
 		return err
 	}
 	n := len(w.buf)
-	w.digest.whole.Write(w.buf)
-	if w.digest.blocks != nil {
-		w.digest.blocks.Write(w.buf)
-		w.digest.blocks.close()
-	}
+	w.hash.Write(w.buf)
 	b := w.buf
 	if w.direct {
 		w.room(-n & (spareAlign - 1))

@@ -27,7 +27,7 @@ const inputBuffer = 256 << 10
 
 // openInput opens the file at path, and the manifest beside it; "-" is stdin, which has none.
 func openInput(path string, stdin io.Reader) (*input, error) {
-	in := &input{path: path, sums: store.NewSums()}
+	in := &input{path: path}
 	from := stdin
 	if path != "-" {
 		f, manifests, err := store.OpenRead(path)
@@ -46,6 +46,7 @@ func openInput(path string, stdin io.Reader) (*input, error) {
 			}
 		}
 	}
+	in.sums = store.NewSums(in.manifests...)
 	in.raw = bufio.NewReaderSize(from, inputBuffer)
 	if magic, _ := in.raw.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		z, err := gzip.NewReader(in.raw)

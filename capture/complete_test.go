@@ -1,0 +1,98 @@
+package capture
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"capture/internal/pgserver"
+	"capture/internal/recovery"
+	"capture/store"
+)
+
+// sum is the SHA-256 of the file, which the manifest, where it has one, must say, too.
+func (d *daemon) sum() (sum string, complete bool) {
+	d.t.Helper()
+	data, err := os.ReadFile(d.path)
+	m, merr := store.ReadManifest(d.path)
+	if err := errors.Join(err, merr); err != nil {
+		d.t.Fatal(err)
+	}
+	is := sha256.Sum256(data)
+	sum = hex.EncodeToString(is[:])
+	if m.SHA256 != "" && m.SHA256 != sum {
+		d.t.Fatalf("the manifest says %s; the file is %s", m.SHA256, sum)
+	}
+	return sum, m.SHA256 != ""
+}
+
+// TestManifestCompleted: a change of an old row in a large file is written without the SHA-256 of the whole, which comes as
+// soon as nothing changes; and at once where somebody asks, and at a stop.
+func TestManifestCompleted(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 30000) FROM generate_series(1, 90) i") // of 1 MB each
+	d := start(t, config(t, url))
+	d.ready()
+	if _, complete := d.sum(); !complete {
+		t.Error("the first copy's manifest has no SHA-256")
+	}
+	change := func(n int) {
+		t.Helper()
+		exec(t, conn, fmt.Sprintf("UPDATE votes SET comment = 'change %d' WHERE vote_id = 1", n))
+	}
+	partial := func(n int) {
+		t.Helper()
+		change(n)
+		eventually(t, "the change is written", func() error {
+			if s := d.Status().File; !s.Current || s.Reason != "change" {
+				return fmt.Errorf("the file is %+v", s)
+			}
+			return nil
+		})
+	}
+	for n := 1; ; n++ {
+		partial(n)
+		if d.Status().File.SHA256 == "" {
+			break
+		}
+		if n == 10 { // a slow machine may have completed one or the other before it was looked at
+			t.Fatal("changes of the first row have the whole file hashed")
+		}
+	}
+	if r, err := recovery.Verify(t.Context(), recovery.VerifyOptions{Path: d.path}); err != nil || !r.OK {
+		t.Errorf("verify says %+v, %v", r, err)
+	}
+	eventually(t, "the manifest is completed", func() error {
+		if sum, complete := d.sum(); !complete || d.Status().File.SHA256 != sum {
+			return fmt.Errorf("complete: %v; the status says %q", complete, d.Status().File.SHA256)
+		}
+		return nil
+	})
+
+	// Changes that come all the time put it off, and do not keep a forced flush from it.
+	for n := range 20 {
+		change(20 + n)
+		time.Sleep(20 * time.Millisecond)
+	}
+	f, err := d.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum, complete := d.sum(); !complete || f.SHA256 != sum {
+		t.Errorf("forced: complete: %v; the answer is %+v", complete, f)
+	}
+	partial(99)
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, complete := d.sum(); !complete {
+		t.Error("stopped, it leaves a manifest without SHA-256")
+	}
+}
