@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -295,8 +296,12 @@ func TestSynchronousStandby(t *testing.T) {
 	}
 	exec(t, waiting, "SET synchronous_commit = on")
 	committed := make(chan error, 1)
+	var released atomic.Bool
 	go func() {
-		_, err := waiting.Exec(t.Context(), "INSERT INTO votes (user_query) VALUES ('waits for the standby')")
+		var err error
+		for err == nil && !released.Load() { // the first ones may come before the server has taken the setting over
+			_, err = waiting.Exec(t.Context(), "INSERT INTO votes (user_query) VALUES ('waits for the standby')")
+		}
 		committed <- err
 	}()
 	eventually(t, "the commit waits", func() error {
@@ -307,6 +312,7 @@ func TestSynchronousStandby(t *testing.T) {
 	})
 	d := start(t, config(t, url))
 	d.follows(conn, "votes", "vote_id")
+	released.Store(true)
 	if err := s.Reload(t.Context(), map[string]string{"synchronous_standby_names": ""}); err != nil {
 		t.Fatal(err)
 	}
