@@ -35,7 +35,7 @@ func (f *File) Prepare(ctx context.Context, parts []snapshot.Part) bool {
 		f.dropDraft()
 		return false
 	}
-	l := newLayout(parts, exact)
+	l := newLayout(parts, roomy)
 	for ctx.Err() == nil {
 		if done, err := f.prepare(l); err != nil {
 			return false
@@ -103,7 +103,7 @@ func (d *draft) begins(parts []snapshot.Part) bool {
 	return same > 0 && same >= len(d.regions)/2
 }
 
-// finish makes the whole version of it, whose layout is exact.
+// finish makes the whole version of it, which lies as the draft does.
 func (d *draft) finish(n *version) (os.FileInfo, error) {
 	defer d.file.Close()
 	same := 0

@@ -54,7 +54,8 @@ func newLayout(parts []snapshot.Part, slack slack) *layout {
 // slack is the share of a region that is to be free, as a divisor of its rows' bytes; 0 for none.
 type slack int64
 
-// Rows that come in key order and rarely change need no room to grow, and get none until a region has overflowed.
+// A small file has no slack. A large one has some from the start: without, the first row to grow would find no room up to
+// the file's end, and all behind it would be written again.
 const (
 	exact slack = 0
 	roomy slack = 32
@@ -127,16 +128,14 @@ func (l *layout) next(parts []snapshot.Part, rows int64) *layout {
 		if changed += s.need; changed > most {
 			return nil
 		}
-		switch fresh := parts[j:s.parts]; {
+		switch {
 		case s.regions < len(l.regions):
-			n.placeWithin(fresh, s.room)
-		case len(fresh) == 0: // the last parts are gone: the one before them is the last now
+			n.placeWithin(parts[j:s.parts], s.room)
+		case j == s.parts: // the last parts are gone: the one before them is the last now
 			n.regions = n.regions[:len(n.regions)-1]
-			n.placeTail(parts[j-1:], exact)
-		case i < len(l.regions)-1:
-			n.placeTail(fresh, roomy)
+			n.placeTail(parts[j-1:], roomy)
 		default:
-			n.placeTail(fresh, exact)
+			n.placeTail(parts[j:], roomy)
 		}
 		i, j = s.regions, s.parts
 	}

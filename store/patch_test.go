@@ -179,6 +179,29 @@ func TestPatch(t *testing.T) {
 	}
 }
 
+// TestRowGrows has a row near the start of a file grow that no row has grown in before: its region alone is written.
+func TestRowGrows(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	can := store.CanPatch(t, dir)
+	for _, drafted := range []bool{false, true} {
+		f := open(t, filepath.Join(dir, fmt.Sprint(drafted), "feedback.json"))
+		tab := copied(3000, strings.Repeat("x", 1000), func(parts []snapshot.Part) {
+			if drafted {
+				f.Prepare(t.Context(), parts)
+			}
+		})
+		write(t, f, tab.View(), store.ReasonStart)
+		for i, id := range []int{7, 99, 201} { // the first of them makes the spare
+			tab.Put(key(id), row(id, 1100, "y"))
+			tab.Commit(snapshot.Position{LSN: 2})
+			if write(t, f, tab.View(), store.ReasonChange); can && i > 0 && f.Wrote() > tab.View().Bytes()/10 {
+				t.Errorf("a row that grew: %d bytes written of %d (drafted: %v)", f.Wrote(), tab.View().Bytes(), drafted)
+			}
+		}
+	}
+}
+
 // stamped is a table of some twenty segments in which each commit changes the first, the middle and the last row alike.
 type stamped struct {
 	tab *snapshot.Table

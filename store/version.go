@@ -38,12 +38,14 @@ func newVersion(v *snapshot.View, last written, d *draft) *version {
 	}
 	n := &version{}
 	switch {
-	case d != nil && d.begins(parts) || v.Bytes() < patchBytes || last.layout == nil || last.layout.bytes < patchBytes:
+	case d != nil && d.begins(parts):
+	case v.Bytes() < patchBytes:
 		n.layout = newLayout(parts, exact)
-	default:
-		if n.layout = last.layout.next(parts, v.Bytes()); n.layout == nil {
-			n.layout = newLayout(parts, roomy)
-		}
+	case last.layout != nil && last.layout.bytes >= patchBytes:
+		n.layout = last.layout.next(parts, v.Bytes())
+	}
+	if n.layout == nil {
+		n.layout = newLayout(parts, roomy)
 	}
 	return n
 }
