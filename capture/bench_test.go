@@ -108,6 +108,7 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 	exec(b, conn, fillProcedure)
 	cfg := config(b, url)
 	cfg.Logger, cfg.MaxWAL = hclog.NewNullLogger(), 1<<40
+	cfg.bounds.frozen = time.Hour // the slot waits, and so does its connection, for as long as votes are written
 	file, err := store.Open(filepath.Join(b.TempDir(), "feedback.json"), store.Owner{})
 	if err != nil {
 		b.Fatal(err)
