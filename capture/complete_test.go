@@ -1,11 +1,14 @@
 package capture
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
+	osexec "os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -94,5 +97,46 @@ func TestManifestCompleted(t *testing.T) {
 	}
 	if _, complete := d.sum(); !complete {
 		t.Error("stopped, it leaves a manifest without SHA-256")
+	}
+}
+
+// TestFirstChange: soon after the first copy of a large table there is a second file, so that the first change is written in
+// its place alone.
+func TestFirstChange(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 3000) FROM generate_series(1, 90) i") // of 96 kB each
+	d := start(t, config(t, url))
+	d.ready()
+	kind, err := osexec.Command("stat", "-f", "-c", "%T", d.path).Output()
+	if k := strings.TrimSpace(string(kind)); err != nil || k != "ext2/ext3" && k != "xfs" {
+		t.Logf("on %q (%v) no file is patched", k, err)
+		return
+	}
+	eventually(t, "there is a spare", func() error {
+		is, err := os.ReadFile(d.path + ".tmp")
+		want, werr := os.ReadFile(d.path)
+		if err := errors.Join(err, werr); err != nil {
+			return err
+		}
+		if !bytes.Equal(is, want) {
+			return fmt.Errorf("%d bytes that are not the file's", len(is))
+		}
+		return nil
+	})
+	exec(t, conn, "UPDATE votes SET comment = 'changed' WHERE vote_id = 7")
+	eventually(t, "the change is written", func() error {
+		if s := d.Status().File; !s.Current || s.Reason != "change" {
+			return fmt.Errorf("the file is %+v", s)
+		}
+		return nil
+	})
+	if n, all := d.file.Wrote(), d.Status().File.Bytes; n > all/4 {
+		t.Errorf("%d bytes of %d were written for the first change", n, all)
+	}
+	if r, err := recovery.Verify(t.Context(), recovery.VerifyOptions{Path: d.path}); err != nil || !r.OK {
+		t.Errorf("verify says %+v, %v", r, err)
 	}
 }

@@ -40,6 +40,7 @@ type schedule struct {
 	lastEnd   time.Time     // when the last write ended
 	lastTook  time.Duration // what it took
 	partial   bool          // the last manifest lacks what takes long, see [store.File.Complete]
+	spareless bool          // the file may lack a spare, see [store.File.Spare]
 	spent     time.Duration // what completing it has taken so far
 	rest      time.Duration // what that took after the write before
 	retry     time.Time     // not before, after a failed write
@@ -99,7 +100,7 @@ func (f *flusher) run(ctx context.Context, followed <-chan struct{}) error {
 		}
 		switch {
 		case !due && s.idle(now):
-			f.complete(s)
+			f.idle(s)
 		case due:
 			if _, err := f.write(s, reason, requests); err == nil && reason == store.ReasonInterval {
 				wake(f.regular)
@@ -156,7 +157,7 @@ func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (s
 		s.pending = pending
 		f.failed(s, start, reason, err)
 	default:
-		s.partial, s.spent, s.rest = m.SHA256 == "", 0, s.spent
+		s.partial, s.spareless, s.spent, s.rest = m.SHA256 == "", true, 0, s.spent
 		f.d.state.wrote(m, version, took)
 		wrote := f.d.file.Wrote()
 		f.d.metrics.flushed(reason, took, wrote)
@@ -182,6 +183,19 @@ func (f *flusher) failed(s *schedule, start time.Time, reason store.Reason, err 
 		f.d.log.Error("flush failed; the file stays as it was", "reason", string(reason), "error", err, "next_attempt_in", s.pause.String())
 	}
 	f.d.metrics.flushErrors.Inc()
+}
+
+// idle takes a step towards what the last write has left out.
+func (f *flusher) idle(s *schedule) {
+	if s.partial {
+		f.complete(s)
+		return
+	}
+	done, err := f.d.file.Spare()
+	if err != nil {
+		f.d.log.Warn("the next change writes the whole file", "error", err)
+	}
+	s.spareless = !done
 }
 
 // complete takes a step towards a complete manifest.
@@ -268,7 +282,7 @@ func (s *schedule) change() time.Time {
 
 // idle says whether there is time for what the last write has left out.
 func (s *schedule) idle(now time.Time) bool {
-	return s.partial && s.pending.IsZero() && !now.Before(s.quiet())
+	return (s.partial || s.spareless) && s.pending.IsZero() && !now.Before(s.quiet())
 }
 
 // quiet is when it is taken that no change comes at once. Completing manifests takes no more than half of the time.
@@ -307,7 +321,7 @@ func (s *schedule) wait(now time.Time) time.Duration {
 	switch {
 	case !s.pending.IsZero():
 		wait = min(wait, s.change().Sub(now))
-	case s.partial:
+	case s.partial || s.spareless:
 		wait = min(wait, s.quiet().Sub(now))
 	}
 	return max(wait, 0)

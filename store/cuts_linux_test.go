@@ -19,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"capture/snapshot"
 	"capture/store"
 )
 
@@ -176,12 +175,6 @@ func (s *story) judgeByOpening(t *testing.T, left remains, root, path string, in
 		}
 	}
 	return nil
-}
-
-func contentOf(v *snapshot.View) []byte {
-	var b bytes.Buffer
-	v.WriteTo(&b)
-	return b.Bytes()
 }
 
 // A replay is the calls of one traced child, and how they are looked at.

@@ -133,10 +133,8 @@ func (f *File) dropDraft() {
 	if f.draft == nil {
 		return
 	}
-	if info, err := f.draft.file.Stat(); err == nil && f.lock.held() {
-		if there, err := os.Lstat(f.dataTmp()); err == nil && os.SameFile(there, info) {
-			os.Remove(f.dataTmp())
-		}
+	if info, err := f.draft.file.Stat(); err == nil {
+		f.removeTmp(info)
 	}
 	f.forgetDraft()
 }

@@ -36,3 +36,6 @@ func CanPatch(t *testing.T, dir string) bool {
 	}
 	return file.Close() == nil
 }
+
+// SetSpareStep sets how much of a spare is copied at a time.
+func SetSpareStep(n int64) { spareStep = n }

@@ -20,13 +20,14 @@ type File struct {
 	version  string
 	lock     *lock
 
-	mu     sync.Mutex
-	closed bool
-	disk   disk    // what was there before the first Write
-	last   written // what the last Write left
-	spare  spareFile
-	draft  *draft // of the next version; nil for none
-	note   string
+	mu      sync.Mutex
+	closed  bool
+	disk    disk    // what was there before the first Write
+	last    written // what the last Write left
+	spare   spareFile
+	copying *spareCopy // the spare to be; nil for none
+	draft   *draft     // of the next version; nil for none
+	note    string
 }
 
 // written is what the last successful Write left on disk. It is zero after one that failed, so that the next starts anew:
@@ -218,6 +219,7 @@ func (f *File) claim() error {
 	}
 	if taken {
 		f.forgetDraft()
+		f.forgetSpareCopy()
 		f.disk, f.last, f.spare = disk{}, written{}, spareFile{}
 	}
 	if !f.disk.known {
@@ -244,6 +246,7 @@ func (w *written) untouched(path string) bool {
 // replaceBoth writes file and manifest beside the old ones, then puts both in their place. A crash between the two renames
 // leaves a manifest under its temporary name that fits the file: learn ends that at the next start.
 func (f *File) replaceBoth(v *snapshot.View, m *Manifest, last written, old spareFile, complete bool) (next written, err error) {
+	f.dropSpareCopy() // it has the name
 	renamed := false
 	defer func() {
 		if err != nil && f.lock.held() { // else they may be another's

@@ -13,12 +13,6 @@ import (
 // slack, and leaves no spare behind.
 var patchBytes int64 = 4 << 20
 
-// spareFile is the version before the current one, which has the temporary name; zero where there is none.
-type spareFile struct {
-	layout *layout
-	file   os.FileInfo
-}
-
 // version is a state of the file that is being written.
 type version struct {
 	*layout
@@ -188,15 +182,4 @@ func (f *File) replaceData(n *version, last written) (spareFile, error) {
 		}
 	}
 	return spareFile{}, os.Rename(f.dataTmp(), f.path)
-}
-
-// dropSpare removes the spare, if it is there.
-func (f *File) dropSpare() {
-	if f.spare.file == nil || !f.lock.held() {
-		return
-	}
-	if there, err := os.Lstat(f.dataTmp()); err == nil && os.SameFile(there, f.spare.file) {
-		os.Remove(f.dataTmp())
-	}
-	f.spare = spareFile{}
 }
