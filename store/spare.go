@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"os"
@@ -19,7 +20,7 @@ type spareFile struct {
 type spareCopy struct {
 	from, to *os.File
 	n        int64 // bytes that it has
-	sums     *Sums // of them
+	sums     *Sums // of them, the blocks' included: the first change would have to hash all else
 }
 
 // spareStep is how much is copied at a time, so that a Write may come between.
@@ -72,7 +73,7 @@ func (f *File) beginSpare() (*spareCopy, error) {
 		return nil, err
 	}
 	pastCache(to)
-	return &spareCopy{from: from, to: to, sums: NewSums(f.last.manifest)}, nil
+	return &spareCopy{from: from, to: to, sums: &Sums{whole: sha256.New(), blocks: newBlocks()}}, nil
 }
 
 // copySpare does a step of it; after the last one the copy is the spare.
@@ -108,6 +109,10 @@ func (f *File) copySpare() (done bool, err error) {
 	info, err := c.to.Stat()
 	if err != nil {
 		return false, err
+	}
+	if d := f.last.digest; d.blocks == nil {
+		c.sums.blocks.end()
+		d.blocks = c.sums.blocks
 	}
 	c.close()
 	f.copying, f.spare = nil, spareFile{f.last.layout, info}
