@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	osexec "os/exec"
-	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"capture/internal/pgserver"
 	"capture/internal/recovery"
@@ -33,6 +33,17 @@ func (d *daemon) sum() (sum string, complete bool) {
 	return sum, m.SHA256 != ""
 }
 
+// changed waits until the file holds the newest change.
+func (d *daemon) changed() {
+	d.t.Helper()
+	eventually(d.t, "the change is written", func() error {
+		if s := d.Status().File; !s.Current || s.Reason != "change" {
+			return fmt.Errorf("the file is %+v", s)
+		}
+		return nil
+	})
+}
+
 // TestManifestCompleted: a change of an old row in a large file is written without the SHA-256 of the whole, which comes as
 // soon as nothing changes; and at once where somebody asks, and at a stop.
 func TestManifestCompleted(t *testing.T) {
@@ -53,12 +64,7 @@ func TestManifestCompleted(t *testing.T) {
 	partial := func(n int) {
 		t.Helper()
 		change(n)
-		eventually(t, "the change is written", func() error {
-			if s := d.Status().File; !s.Current || s.Reason != "change" {
-				return fmt.Errorf("the file is %+v", s)
-			}
-			return nil
-		})
+		d.changed()
 	}
 	for n := 1; ; n++ {
 		partial(n)
@@ -110,9 +116,12 @@ func TestFirstChange(t *testing.T) {
 	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 3000) FROM generate_series(1, 90) i") // of 96 kB each
 	d := start(t, config(t, url))
 	d.ready()
-	kind, err := osexec.Command("stat", "-f", "-c", "%T", d.path).Output()
-	if k := strings.TrimSpace(string(kind)); err != nil || k != "ext2/ext3" && k != "xfs" {
-		t.Logf("on %q (%v) no file is patched", k, err)
+	var at unix.Statfs_t
+	if err := unix.Statfs(d.path, &at); err != nil {
+		t.Fatal(err)
+	}
+	if at.Type != unix.EXT4_SUPER_MAGIC && at.Type != unix.XFS_SUPER_MAGIC {
+		t.Logf("on a file system of type %x no file is patched", at.Type)
 		return
 	}
 	eventually(t, "there is a spare", func() error {
@@ -127,12 +136,7 @@ func TestFirstChange(t *testing.T) {
 		return nil
 	})
 	exec(t, conn, "UPDATE votes SET comment = 'changed' WHERE vote_id = 7")
-	eventually(t, "the change is written", func() error {
-		if s := d.Status().File; !s.Current || s.Reason != "change" {
-			return fmt.Errorf("the file is %+v", s)
-		}
-		return nil
-	})
+	d.changed()
 	if n, all := d.file.Wrote(), d.Status().File.Bytes; n > all/4 {
 		t.Errorf("%d bytes of %d were written for the first change", n, all)
 	}

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"capture/snapshot"
 	"capture/store"
 )
 
@@ -175,6 +176,12 @@ func (s *story) judgeByOpening(t *testing.T, left remains, root, path string, in
 		}
 	}
 	return nil
+}
+
+func contentOf(v *snapshot.View) []byte {
+	var b bytes.Buffer
+	v.WriteTo(&b)
+	return b.Bytes()
 }
 
 // A replay is the calls of one traced child, and how they are looked at.

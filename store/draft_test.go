@@ -52,7 +52,7 @@ func TestPrepare(t *testing.T) {
 		table.Commit(snapshot.Position{LSN: 1})
 		write(t, f, table.View(), store.ReasonStart)
 		m := checkPair(t, path)
-		if got, want := read(t, path), contentOf(table.View()); !bytes.Equal(unpadded(got), want) || m.Rows != table.View().Rows() {
+		if got, want := read(t, path), content(t, table.View()); !bytes.Equal(unpadded(got), want) || m.Rows != table.View().Rows() {
 			t.Fatalf("round %d: the file has %d bytes that are not the View's %d", round, len(got), len(want))
 		}
 	}

@@ -108,12 +108,6 @@ func content(t *testing.T, v *snapshot.View) []byte {
 	return b.Bytes()
 }
 
-func contentOf(v *snapshot.View) []byte {
-	var b bytes.Buffer
-	v.WriteTo(&b)
-	return b.Bytes()
-}
-
 var owner = store.Owner{PID: os.Getpid(), Host: "here", Version: "1.2.3", Started: time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)}
 
 func open(t *testing.T, path string) *store.File {

@@ -29,7 +29,7 @@ var spareStep int64 = 32 << 20
 // Spare goes on making a copy of a large file, of which the next version can be made: without, the first Write after a
 // start takes as long as that of the whole. It takes a short step, and says whether that was the last one. There is nothing
 // to do where there is a spare already, where files can't be patched, or where the volume has no room for two copies. An
-// error leaves the file as good as it was; one is that the file is not what was written.
+// error leaves the file as good as it was; one is that the file is not what was written, which the next Write mends.
 func (f *File) Spare() (done bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -98,6 +98,7 @@ func (f *File) copySpare() (done bool, err error) {
 		return false, nil
 	}
 	if d := c.sums.Differ(f.last.manifest); d != "" {
+		f.last = written{} // the next Write writes all of it, whether or not anything changes
 		return false, fmt.Errorf("the file is damaged: %s", d)
 	}
 	if err := c.to.Truncate(size); err != nil {
