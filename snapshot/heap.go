@@ -73,8 +73,7 @@ type run struct {
 func (h *heap) write(b *body) (*extent, error) {
 	buf := h.scratch[:0]
 	for i := range b.rows {
-		e := &b.rows[i]
-		buf = append(buf, b.buf[e.off:e.off+e.n+uint32(len(terminator))]...)
+		buf = append(buf, b.terminated(i)...)
 	}
 	lines := len(buf)
 	for i := range b.rows {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"sync/atomic"
+	"weak"
 )
 
 // How the rows lie: a table is a list of groups, a group a list of segments, a segment some rows in key order. A change
@@ -57,7 +58,9 @@ func (s *segment) firstKey() []byte {
 // clone is a copy that may be changed; b is the content of s.
 func (s *segment) clone(epoch uint64, b *body) *segment {
 	c := &segment{id: segmentIDs.Add(1), epoch: epoch, n: s.n, live: s.live}
-	c.content.Store(b.clone())
+	content := b.clone()
+	content.was = weak.Make(s)
+	c.content.Store(content)
 	return c
 }
 
@@ -125,15 +128,17 @@ func (s *segment) middle() int {
 type body struct {
 	keys []byte
 	buf  []byte // lines, each with its terminator; also those that no entry points at any more
+	past []byte // more lines, which no newer version has: see follow
 	rows []entry
-	live int  // bytes of buf that entries point at, terminators included
-	used bool // since the clock's hand last came by; the writer's alone
+	live int                   // bytes that entries point at, terminators included
+	used bool                  // since the clock's hand last came by; the writer's alone
+	was  weak.Pointer[segment] // the version before, which shares buf as long as a View shows it; the writer's alone
 }
 
 // entry says where a row's key and line lie in its segment. No pointers: the collector passes over the rows.
 type entry struct {
 	koff, klen uint32
-	off, n     uint32 // the line, without its terminator
+	off, n     uint32 // the line, without its terminator; from the end of buf on, it lies in past
 }
 
 func (b *body) key(i int) []byte {
@@ -143,8 +148,19 @@ func (b *body) key(i int) []byte {
 }
 
 func (b *body) line(i int) []byte {
-	e := &b.rows[i]
-	return b.buf[e.off : e.off+e.n : e.off+e.n]
+	l := b.terminated(i)
+	n := len(l) - len(terminator)
+	return l[:n:n]
+}
+
+// terminated is the line with its terminator.
+func (b *body) terminated(i int) []byte {
+	e, buf := &b.rows[i], b.buf
+	off := int(e.off)
+	if off >= len(buf) {
+		off, buf = off-len(buf), b.past
+	}
+	return buf[off : off+int(e.n)+len(terminator)]
 }
 
 // find is the place of key, and whether it is there.
@@ -174,7 +190,11 @@ func (b *body) find(key []byte) (int, bool) {
 func (b *body) clone() *body {
 	rows := make([]entry, len(b.rows), len(b.rows)+len(b.rows)/8+4)
 	copy(rows, b.rows)
-	return &body{keys: b.keys, buf: b.buf, rows: rows, live: b.live, used: true}
+	c := &body{keys: b.keys, buf: b.buf, past: b.past, rows: rows, live: b.live, used: true}
+	if c.past != nil { // it is changed again, after a Rollback
+		c.rebuild(0, -1)
+	}
+	return c
 }
 
 // room makes place for one more line; the line of row skip (-1: none) is about to be replaced.
@@ -210,16 +230,47 @@ func (b *body) rebuild(n, skip int) {
 	}
 	keys := make([]byte, 0, keep)
 	buf := make([]byte, 0, b.live+n)
+	rows := make([]entry, len(b.rows), cap(b.rows))
 	for i := range b.rows {
-		e := &b.rows[i]
-		k, l := b.key(i), b.buf[e.off:e.off+e.n+uint32(len(terminator))]
-		e.koff, e.off = uint32(len(keys)), uint32(len(buf))
-		keys = append(keys, k...)
+		rows[i] = entry{uint32(len(keys)), b.rows[i].klen, uint32(len(buf)), b.rows[i].n}
+		keys = append(keys, b.key(i)...)
 		if i != skip {
-			buf = append(buf, l...)
+			buf = append(buf, b.terminated(i)...)
 		}
 	}
-	b.keys, b.buf = keys, buf
+	from := *b
+	b.keys, b.buf, b.past, b.rows = keys, buf, nil, rows
+	if s := b.was.Value(); s != nil {
+		if was := s.content.Load(); was != nil && was.shares(&from) {
+			s.content.Store(was.follow(&from, b, skip))
+		}
+	}
+}
+
+// shares says whether the lines of b lie where those of another do.
+func (b *body) shares(other *body) bool {
+	return len(b.buf) > 0 && len(other.buf) > 0 && &b.buf[0] == &other.buf[0]
+}
+
+// follow is b, the version before, when the newest one has gone from its old buffer (from) to another (to), without the line
+// of row skip: b goes along, and has for itself the lines alone that the newest version has no more. So what a View shows
+// takes as much memory again as has changed since, and not a whole segment for each row.
+func (b *body) follow(from, to *body, skip int) *body {
+	f := &body{keys: b.keys, buf: slices.Clip(to.buf), rows: slices.Clone(b.rows), live: b.live, used: b.used}
+	i := 0
+	for j := range f.rows {
+		e := &f.rows[j]
+		for i < len(from.rows) && from.rows[i].off != e.off && bytes.Compare(from.key(i), b.key(j)) < 0 {
+			i++
+		}
+		if i < len(from.rows) && i != skip && from.rows[i].off == e.off && int(e.off) < len(b.buf) {
+			e.off = to.rows[i].off
+			continue
+		}
+		e.off = uint32(len(f.buf) + len(f.past))
+		f.past = append(f.past, b.terminated(j)...)
+	}
+	return f
 }
 
 func (b *body) put(i int, found bool, key, line []byte) {
@@ -256,6 +307,7 @@ func (b *body) split(i int) *body {
 	t.rebuild(0, -1)
 	b.rows = b.rows[:i]
 	b.live -= t.live
+	b.was = weak.Pointer[segment]{} // it has the rows of both
 	b.rebuild(0, -1)
 	return t
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -206,6 +207,49 @@ func weighed(t *testing.T, tab *Table) {
 	tab.memory.old, tab.memory.oldSize = old, size
 	if most := max(tab.limit(), 4*int64(tab.segmentBytes)); believed > most+most/4 {
 		t.Fatalf("%d bytes in memory where %d are allowed", believed, most)
+	}
+}
+
+// TestViewTakesWhatChanged: a View that is held while one row of each segment changes has those rows for itself, and shares
+// the others with the newest state.
+func TestViewTakesWhatChanged(t *testing.T) {
+	tab, rows := NewTable(), map[string]string{}
+	line := func(i int, text string) []byte { return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 3000)) }
+	put := func(i int, text string) {
+		tab.Put(numbered(i), line(i, text))
+		rows[string(numbered(i))] = string(line(i, text))
+	}
+	tab.Load(&Shape{}, Origin{})
+	for i := range 8000 {
+		put(i, "a")
+	}
+	if err := tab.Commit(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	for round, text := range []string{"b", "c", "d"} {
+		v, held := tab.View(), file(rows)
+		tab.Commit(Position{}) // so that nobody else has the View
+		before := heap()
+		for i := round; i < 8000; i += 16 { // in each of the segments, which hold some twenty
+			put(i, text)
+			if err := tab.Commit(Position{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		changed := len(rows) / 16 * len(line(0, text))
+		// Besides, the list of new rows' places, and a buffer that held its rows exactly may have got a page of slack.
+		if grew := heap() - before; grew > int64(4*changed) {
+			t.Errorf("round %d: a View of %d bytes of which %d changed takes %d", round, v.Bytes(), changed, grew)
+		}
+		if fileOf(t, v) != held || fileOf(t, tab.View()) != file(rows) {
+			t.Fatal("not what it was")
+		}
 	}
 }
 

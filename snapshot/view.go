@@ -122,18 +122,21 @@ func (p Part) AppendTo(b []byte) ([]byte, error) {
 // runs yields the lines with their terminators, those that lie together at once.
 func (b *body) runs() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		from, to := uint32(0), uint32(0)
+		var run []byte
+		end := uint32(0)
 		for i := range b.rows {
-			e := &b.rows[i]
-			if e.off != to {
-				if to > from && !yield(b.buf[from:to]) {
+			line, e := b.terminated(i), &b.rows[i]
+			if e.off == end && run != nil && int(end) != len(b.buf) {
+				run = run[:len(run)+len(line)]
+			} else {
+				if run != nil && !yield(run) {
 					return
 				}
-				from = e.off
+				run = line
 			}
-			to = e.off + e.n + uint32(len(terminator))
+			end = e.off + uint32(len(line))
 		}
-		yield(b.buf[from:to])
+		yield(run)
 	}
 }
 
