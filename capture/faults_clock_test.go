@@ -118,6 +118,7 @@ func TestGroupLimit(t *testing.T) {
 			"sys/fs/cgroup/system.slice/capture.service/memory.max": file("2000\n"),
 		}, 1000},
 		{"version 1", fstest.MapFS{"proc/self/cgroup": file("9:memory:/docker/1\n"), "sys/fs/cgroup/memory/memory.limit_in_bytes": file("4096\n")}, 4096},
+		{"version 1 without", fstest.MapFS{"proc/self/cgroup": file("9:memory:/\n"), "sys/fs/cgroup/memory/memory.limit_in_bytes": file("9223372036854771712\n")}, math.MaxInt64},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := groupLimit(c.fs); got != c.want {

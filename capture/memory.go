@@ -25,7 +25,8 @@ func groupLimit(root fs.FS) int64 {
 	limit := int64(math.MaxInt64)
 	read := func(name string) {
 		if b, err := fs.ReadFile(root, name); err == nil {
-			if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil {
+			// Without a limit, version 1 has the most that a number of pages can be.
+			if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n < math.MaxInt64/2 {
 				limit = min(limit, n)
 			}
 		}

@@ -74,7 +74,7 @@ func (t *Table) put(key, line []byte) {
 		return
 	}
 	g := t.ownGroup(gi)
-	if !found && i == s.n && s.live+len(line) > t.segmentBytes {
+	if !found && i == s.n && s.live+len(line) > t.segmentBytes-t.segmentBytes/fillSlack {
 		t.append(gi, si, key, line)
 		return
 	}
@@ -124,6 +124,10 @@ func (t *Table) split(gi, si int) {
 	g.insert(si+1, next)
 	t.splitGroup(gi)
 }
+
+// fillSlack: of a segment that rows in key order fill, one of so many bytes is left for them to grow, lest the first that
+// does takes another page in memory.
+const fillSlack = 32
 
 // append puts a row that comes after all others of a full segment into a new one: rows in key order fill segments whole.
 func (t *Table) append(gi, si int, key, line []byte) {

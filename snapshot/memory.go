@@ -41,6 +41,7 @@ type memory struct {
 
 	old     []oldContent // content in memory that only Views refer to, or nobody any more
 	oldSize int64        // of those
+	oldMost int          // so many of them, and those are sought that are gone
 	scanned uint64       // the collection at which old was looked through
 
 	trouble error     // why the last content could not be written out
@@ -60,6 +61,7 @@ const (
 	segmentWeight = 400         // bytes that a segment takes in memory besides its content, about
 	overShare     = 4           // where nothing can be written out, a share of the limit like this is used beyond it, and no more
 	writeOutPause = time.Second // after content could not be written out
+	leastOld      = 1024        // below this number, what is old is not looked through for what is gone
 )
 
 // Bound bounds the memory of a Table that is still empty.
@@ -79,7 +81,11 @@ func (t *Table) Usage() Usage {
 // weight is what the content takes in memory.
 func (b *body) weight() int64 {
 	const entrySize, fixed = 16, 128
-	return int64(allocated(cap(b.buf)) + cap(b.keys) + entrySize*cap(b.rows) + fixed)
+	lines := allocated(cap(b.buf))
+	if b.past != nil { // buf is a newer version's
+		lines = cap(b.past)
+	}
+	return int64(lines + cap(b.keys) + entrySize*cap(b.rows) + fixed)
 }
 
 // bring is the content of s, in memory from now on; nil, and an error of the open transaction, where it can't be read
@@ -146,8 +152,27 @@ func (t *Table) leave(s *segment) {
 		if t.direct {
 			o.gc = 0 // the state before this transaction has it for certain
 		}
+		if len(m.old) >= m.oldMost {
+			m.forgetOld()
+		}
 		m.old, m.oldSize = append(m.old, o), m.oldSize+o.weight
 	}
+}
+
+// forgetOld takes out of old what nobody refers to any more, or is not in memory, and weighs the rest anew.
+func (m *memory) forgetOld() {
+	kept := m.old[:0]
+	m.oldSize = 0
+	for _, o := range m.old {
+		if s := o.s.Value(); s != nil {
+			if b := s.content.Load(); b != nil {
+				o.weight = b.weight()
+				kept, m.oldSize = append(kept, o), m.oldSize+o.weight
+			}
+		}
+	}
+	clear(m.old[len(kept):])
+	m.old, m.oldMost = kept, 2*len(kept)+leastOld
 }
 
 // clear takes all rows out of the working state.
@@ -311,28 +336,17 @@ func (m *memory) writeOld() error {
 		return nil
 	}
 	m.scanned = now
-	kept := m.old[:0]
-	var failed error
-	m.oldSize = 0
+	defer m.forgetOld()
 	for _, o := range m.old {
-		s := o.s.Value()
-		if s == nil {
-			continue
-		}
-		b := s.content.Load()
-		if b == nil {
-			continue
-		}
-		if o.gc+2 <= now && failed == nil {
-			if failed = m.evict(s, b); failed == nil {
-				continue
+		if s := o.s.Value(); s != nil && o.gc+2 <= now {
+			if b := s.content.Load(); b != nil {
+				if err := m.evict(s, b); err != nil {
+					return err
+				}
 			}
 		}
-		kept, m.oldSize = append(kept, o), m.oldSize+o.weight
 	}
-	clear(m.old[len(kept):])
-	m.old = kept
-	return failed
+	return nil
 }
 
 // collections counts how often the collector has run.

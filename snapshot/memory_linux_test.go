@@ -294,6 +294,27 @@ func TestHeldViewIsWrittenOut(t *testing.T) {
 	}
 }
 
+// TestPastIsForgotten: with memory enough for all, the list of what has left the table does not grow for ever.
+func TestPastIsForgotten(t *testing.T) {
+	tab, _ := bounded(t, 1<<40)
+	if _, err := load(tab, 500, "text"); err != nil {
+		t.Fatal(err)
+	}
+	for tx := range 20 * leastOld {
+		tab.Put(numbered(tx%500), vote(tx, "new"))
+		if err := tab.Commit(Position{}); err != nil {
+			t.Fatal(err)
+		}
+		tab.View() // so that the next change leaves a segment behind
+		if tx%leastOld == 0 {
+			runtime.GC()
+		}
+	}
+	if n := len(tab.memory.old); n > 5*leastOld {
+		t.Errorf("it has %d segments for %d commits", n, 20*leastOld)
+	}
+}
+
 // TestLoadOfTheSameRows: a copy made anew changes only the parts of which rows changed.
 func TestLoadOfTheSameRows(t *testing.T) {
 	for _, limit := range []int64{1 << 40, 16 << 10} {

@@ -214,7 +214,9 @@ func weighed(t *testing.T, tab *Table) {
 // the others with the newest state.
 func TestViewTakesWhatChanged(t *testing.T) {
 	tab, rows := NewTable(), map[string]string{}
-	line := func(i int, text string) []byte { return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 3000)) }
+	line := func(i int, text string) []byte {
+		return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 3000))
+	}
 	put := func(i int, text string) {
 		tab.Put(numbered(i), line(i, text))
 		rows[string(numbered(i))] = string(line(i, text))
