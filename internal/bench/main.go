@@ -30,22 +30,23 @@ func main() {
 }
 
 func measure(runs int, only, doc string) error {
+	name, parts, _ := strings.Cut(only, "/")
+	stream, err := regexp.MatchString(name, "BenchmarkStream")
+	if err != nil {
+		return fmt.Errorf("-bench: %w", err)
+	}
 	m := machine()
 	found := make(results)
-	if err := run(found, "./internal/bench", only, runs); err != nil {
-		return err
-	}
-	name, parts, _ := strings.Cut(only, "/")
-	if stream, err := regexp.MatchString(name, "BenchmarkStream"); err != nil {
-		return err
-	} else if stream {
-		if err := run(found, "./capture", "^BenchmarkStream$/"+parts, runs); err != nil {
-			return err
-		}
+	err = run(found, "./internal/bench", only, runs)
+	if stream {
+		err = errors.Join(err, run(found, "./capture", "^BenchmarkStream$/"+parts, runs))
 	}
 	m.finish(found, runs)
 	text := m.String() + "\n" + table(found)
-	fmt.Print(text)
+	fmt.Print(text) // after a failure, too: it may have taken an hour
+	if err != nil {
+		return err
+	}
 	if only != "." {
 		return nil
 	}
