@@ -81,11 +81,7 @@ func (t *Table) Usage() Usage {
 // weight is what the content takes in memory.
 func (b *body) weight() int64 {
 	const entrySize, fixed = 16, 128
-	lines := allocated(cap(b.buf))
-	if b.past != nil { // buf is a newer version's
-		lines = cap(b.past)
-	}
-	return int64(lines + cap(b.keys) + entrySize*cap(b.rows) + fixed)
+	return int64(allocated(cap(b.buf)) + cap(b.past) + cap(b.keys) + entrySize*cap(b.rows) + fixed)
 }
 
 // bring is the content of s, in memory from now on; nil, and an error of the open transaction, where it can't be read
@@ -271,7 +267,7 @@ func (t *Table) writeOut(limit int64) error {
 		m.heap = h
 	}
 	if m.oldSize > limit/8 {
-		if err := m.writeOld(); err != nil {
+		if err := m.writeOld(limit / 8); err != nil {
 			return err
 		}
 	}
@@ -328,22 +324,28 @@ func (m *memory) evict(s *segment, b *body) error {
 	return nil
 }
 
-// writeOld writes out what only Views refer to. Most of what has left the working state nobody refers to any more, which
-// the collector has to say first.
-func (m *memory) writeOld() error {
+// writeOld writes out what only Views refer to, until so many bytes at most are left. Most of what has left the working
+// state nobody refers to any more, which the collector has to say first.
+func (m *memory) writeOld(most int64) error {
 	now := collections()
 	if now == m.scanned && m.old[len(m.old)-1].gc != 0 {
 		return nil
 	}
 	m.scanned = now
-	defer m.forgetOld()
+	m.forgetOld()
 	for _, o := range m.old {
-		if s := o.s.Value(); s != nil && o.gc+2 <= now {
-			if b := s.content.Load(); b != nil {
-				if err := m.evict(s, b); err != nil {
-					return err
-				}
+		if m.oldSize <= most {
+			break
+		}
+		s := o.s.Value()
+		if s == nil || o.gc+2 > now {
+			continue
+		}
+		if b := s.content.Load(); b != nil {
+			if err := m.evict(s, b); err != nil {
+				return err
 			}
+			m.oldSize -= o.weight
 		}
 	}
 	return nil

@@ -59,7 +59,12 @@ func (s *segment) firstKey() []byte {
 func (s *segment) clone(epoch uint64, b *body) *segment {
 	c := &segment{id: segmentIDs.Add(1), epoch: epoch, n: s.n, live: s.live}
 	content := b.clone()
-	content.was = weak.Make(s)
+	for _, older := range b.was {
+		if older.Value() != nil {
+			content.was = append(content.was, older)
+		}
+	}
+	content.was = append(content.was, weak.Make(s))
 	c.content.Store(content)
 	return c
 }
@@ -130,9 +135,9 @@ type body struct {
 	buf  []byte // lines, each with its terminator; also those that no entry points at any more
 	past []byte // more lines, which no newer version has: see follow
 	rows []entry
-	live int                   // bytes that entries point at, terminators included
-	used bool                  // since the clock's hand last came by; the writer's alone
-	was  weak.Pointer[segment] // the version before, which shares buf as long as a View shows it; the writer's alone
+	live int                     // bytes that entries point at, terminators included
+	used bool                    // since the clock's hand last came by; the writer's alone
+	was  []weak.Pointer[segment] // older versions that may share buf, as long as Views show them; the writer's alone
 }
 
 // entry says where a row's key and line lie in its segment. No pointers: the collector passes over the rows.
@@ -222,7 +227,8 @@ func allocated(n int) int {
 	return (n + page - 1) &^ (page - 1)
 }
 
-// rebuild lays the rows out anew, in order and without gaps, with place for as many more bytes of lines.
+// rebuild lays the rows out anew, in order and without gaps, with place for as many more bytes of lines; the line of row skip
+// is left out. Older versions go along.
 func (b *body) rebuild(n, skip int) {
 	keep := 0
 	for i := range b.rows {
@@ -240,9 +246,11 @@ func (b *body) rebuild(n, skip int) {
 	}
 	from := *b
 	b.keys, b.buf, b.past, b.rows = keys, buf, nil, rows
-	if s := b.was.Value(); s != nil {
-		if was := s.content.Load(); was != nil && was.shares(&from) {
-			s.content.Store(was.follow(&from, b, skip))
+	for _, older := range b.was {
+		if s := older.Value(); s != nil {
+			if was := s.content.Load(); was != nil && was.shares(&from) {
+				s.content.Store(was.follow(&from, b, skip))
+			}
 		}
 	}
 }
@@ -252,8 +260,8 @@ func (b *body) shares(other *body) bool {
 	return len(b.buf) > 0 && len(other.buf) > 0 && &b.buf[0] == &other.buf[0]
 }
 
-// follow is b, the version before, when the newest one has gone from its old buffer (from) to another (to), without the line
-// of row skip: b goes along, and has for itself the lines alone that the newest version has no more. So what a View shows
+// follow is b, an older version, when the newest one has gone from its old buffer (from) to another (to), without the line of
+// row skip: b goes along, and has for itself the lines alone that the newest version has no more. So what a View shows
 // takes as much memory again as has changed since, and not a whole segment for each row.
 func (b *body) follow(from, to *body, skip int) *body {
 	f := &body{keys: b.keys, buf: slices.Clip(to.buf), rows: slices.Clone(b.rows), live: b.live, used: b.used}
@@ -307,7 +315,7 @@ func (b *body) split(i int) *body {
 	t.rebuild(0, -1)
 	b.rows = b.rows[:i]
 	b.live -= t.live
-	b.was = weak.Pointer[segment]{} // it has the rows of both
+	b.was = nil // they have the rows of both
 	b.rebuild(0, -1)
 	return t
 }

@@ -316,13 +316,14 @@ func (l *layout) walk(scratch *[]byte, off int64, f func(b []byte) error) (err e
 
 // readAt fills p with the file's bytes from off on, and with zeros beyond its end.
 func (l *layout) readAt(scratch *[]byte, p []byte, off int64) error {
-	clear(p)
-	return l.walk(scratch, off, func(b []byte) error {
+	err := l.walk(scratch, off, func(b []byte) error {
 		if p = p[copy(p, b):]; len(p) == 0 {
 			return errEnd
 		}
 		return nil
 	})
+	clear(p)
+	return err
 }
 
 // span is a range of a file's bytes.
