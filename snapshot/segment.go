@@ -209,13 +209,14 @@ func (b *body) room(n, skip int) {
 	}
 }
 
-// spare is the capacity of a buffer that is to hold n bytes and some more. A large one gets what Go allocates in any case,
-// which is whole pages: a quarter more in each would be a quarter more in all.
+// spare is the capacity of a buffer that is to hold n bytes and some more. A large one gets a little, lest each change of a
+// short row makes another, and what Go allocates in any case, which is whole pages: a quarter more in each would be a
+// quarter more in all.
 func spare(n int) int {
 	if n < 32<<10 {
 		return n + min(max(n/2, 1<<10), 16<<10)
 	}
-	return allocated(n)
+	return allocated(n + n/fillSlack)
 }
 
 // allocated is what Go allocates for n bytes, about.
@@ -248,24 +249,27 @@ func (b *body) rebuild(n, skip int) {
 	b.keys, b.buf, b.past, b.rows = keys, buf, nil, rows
 	for _, older := range b.was {
 		if s := older.Value(); s != nil {
-			if was := s.content.Load(); was != nil && was.shares(&from) {
+			if was := s.content.Load(); was != nil && was.follows(&from) {
 				s.content.Store(was.follow(&from, b, skip))
 			}
 		}
 	}
 }
 
-// shares says whether the lines of b lie where those of another do.
-func (b *body) shares(other *body) bool {
-	return len(b.buf) > 0 && len(other.buf) > 0 && &b.buf[0] == &other.buf[0]
+// follows says whether b has its lines where from has them, so that it can go along: see follow. One of which much has
+// changed stays where it is, for it would take the same time with each change that follows.
+func (b *body) follows(from *body) bool {
+	const share = 4
+	return len(b.buf) > 0 && len(from.buf) > 0 && &b.buf[0] == &from.buf[0] && len(b.past) <= b.live/share
 }
 
 // follow is b, an older version, when the newest one has gone from its old buffer (from) to another (to), without the line of
 // row skip: b goes along, and has for itself the lines alone that the newest version has no more. So what a View shows
 // takes as much memory again as has changed since, and not a whole segment for each row.
 func (b *body) follow(from, to *body, skip int) *body {
+	const own = ^uint32(0)
 	f := &body{keys: b.keys, buf: slices.Clip(to.buf), rows: slices.Clone(b.rows), live: b.live, used: b.used}
-	i := 0
+	i, past := 0, 0
 	for j := range f.rows {
 		e := &f.rows[j]
 		for i < len(from.rows) && from.rows[i].off != e.off && bytes.Compare(from.key(i), b.key(j)) < 0 {
@@ -273,10 +277,17 @@ func (b *body) follow(from, to *body, skip int) *body {
 		}
 		if i < len(from.rows) && i != skip && from.rows[i].off == e.off && int(e.off) < len(b.buf) {
 			e.off = to.rows[i].off
-			continue
+		} else {
+			e.off = own
+			past += int(e.n) + len(terminator)
 		}
-		e.off = uint32(len(f.buf) + len(f.past))
-		f.past = append(f.past, b.terminated(j)...)
+	}
+	f.past = make([]byte, 0, past)
+	for j := range f.rows {
+		if e := &f.rows[j]; e.off == own {
+			e.off = uint32(len(f.buf) + len(f.past))
+			f.past = append(f.past, b.terminated(j)...)
+		}
 	}
 	return f
 }
