@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"capture/capture"
 	"capture/internal/postgres"
 )
 
@@ -138,25 +140,20 @@ func freeSpace(path string) int64 {
 	return int64(fs.Bavail) * int64(fs.Bsize)
 }
 
-// memory is how many bytes this process may use: the machine's, or what its control group allows; 0 where not known.
+// memory is how many bytes this process may use: the machine's, or what it is limited to; 0 where neither is known.
 func memory() int64 {
-	var total int64
+	total := int64(math.MaxInt64)
 	if content, err := os.ReadFile("/proc/meminfo"); err == nil {
 		for line := range strings.Lines(string(content)) {
 			if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "MemTotal:" {
-				kB, _ := strconv.ParseInt(fields[1], 10, 64)
-				total = kB << 10
+				if kB, err := strconv.ParseInt(fields[1], 10, 64); err == nil {
+					total = kB << 10
+				}
 			}
 		}
 	}
-	for _, path := range []string{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"} {
-		content, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		if limit, err := strconv.ParseInt(strings.TrimSpace(string(content)), 10, 64); err == nil && limit > 0 && (total == 0 || limit < total) {
-			total = limit
-		}
+	if total = min(total, capture.MemoryLimit()); total == math.MaxInt64 {
+		return 0
 	}
 	return total
 }
