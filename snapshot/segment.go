@@ -205,18 +205,21 @@ func (b *body) clone() *body {
 // room makes place for one more line; the line of row skip (-1: none) is about to be replaced.
 func (b *body) room(n, skip int) {
 	if n += len(terminator); len(b.buf)+n > cap(b.buf) {
-		b.rebuild(spare(b.live+n)-b.live, skip)
+		b.rebuild(spare(b.live+n, n)-b.live, skip)
 	}
 }
 
-// spare is the capacity of a buffer that is to hold n bytes and some more. A large one gets a little, lest each change of a
-// short row makes another, and what Go allocates in any case, which is whole pages: a quarter more in each would be a
-// quarter more in all.
-func spare(n int) int {
-	if n < 32<<10 {
+// spare is the capacity of a buffer that is to hold n bytes and some more lines of that length. A large one gets a little
+// where the lines are short, lest each change makes another, and what Go allocates in any case, which is whole pages: a
+// quarter more in each would be a quarter more in all.
+func spare(n, line int) int {
+	switch {
+	case n < 32<<10:
 		return n + min(max(n/2, 1<<10), 16<<10)
+	case 4*line <= n/fillSlack:
+		n += n / fillSlack
 	}
-	return allocated(n + n/fillSlack)
+	return allocated(n)
 }
 
 // allocated is what Go allocates for n bytes, about.

@@ -170,7 +170,7 @@ func compareWithTable(database *pgx.ConnConfig, table postgres.Name) capture.Ver
 
 const (
 	allowedGarbage = 32 << 20
-	returnEvery    = 5 * time.Second
+	returnEvery    = time.Second
 )
 
 // leanHeap keeps the process to memory, and within it to what the rows take and little more. GOGC, where it is set, is left
