@@ -129,7 +129,8 @@ func (t *Table) split(gi, si int) {
 // does takes another page in memory.
 const fillSlack = 32
 
-// append puts a row that comes after all others of a full segment into a new one: rows in key order fill segments whole.
+// append puts a row that comes after all others of a full segment into a new one: rows in key order fill segments but
+// for the slack.
 func (t *Table) append(gi, si int, key, line []byte) {
 	g := t.groups[gi]
 	s := newSegment(t.epoch)

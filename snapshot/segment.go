@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"sync/atomic"
 	"weak"
@@ -252,7 +253,7 @@ func (b *body) rebuild(n, skip int) {
 	b.keys, b.buf, b.past, b.rows = keys, buf, nil, rows
 	for _, older := range b.was {
 		if s := older.Value(); s != nil {
-			if was := s.content.Load(); was != nil && was.follows(&from) {
+			if was := s.content.Load(); was != nil && was.follows(&from, b) {
 				s.content.Store(was.follow(&from, b, skip))
 			}
 		}
@@ -260,10 +261,12 @@ func (b *body) rebuild(n, skip int) {
 }
 
 // follows says whether b has its lines where from has them, so that it can go along: see follow. One of which much has
-// changed stays where it is, for it would take the same time with each change that follows.
-func (b *body) follows(from *body) bool {
+// changed stays where it is, for it would take the same time with each change that follows; and so does one whose lines an
+// entry could not tell the place of.
+func (b *body) follows(from, to *body) bool {
 	const share = 4
-	return len(b.buf) > 0 && len(from.buf) > 0 && &b.buf[0] == &from.buf[0] && len(b.past) <= b.live/share
+	return len(b.buf) > 0 && len(from.buf) > 0 && &b.buf[0] == &from.buf[0] && len(b.past) <= b.live/share &&
+		int64(len(to.buf))+int64(b.live) < math.MaxUint32
 }
 
 // follow is b, an older version, when the newest one has gone from its old buffer (from) to another (to), without the line of

@@ -86,7 +86,7 @@ func BenchmarkOneChange(b *testing.B) {
 // idle waits until the daemon has made the second file that the changes of a large one are written into, or for a minute
 // where it makes none.
 func (d *daemon) idle(f flush) {
-	if f.Bytes < 4<<20 {
+	if f.Bytes < 4<<20 { // a smaller file is always written whole
 		return
 	}
 	for begun := time.Now(); time.Since(begun) < time.Minute; time.Sleep(100 * time.Millisecond) {
