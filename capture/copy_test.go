@@ -2,7 +2,6 @@ package capture
 
 import (
 	"errors"
-	"fmt"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -128,7 +127,7 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	cfg := slowly(t, url)
 	cfg.CopyJobs, cfg.bounds.part = 3, 16<<10
 	d := start(t, cfg)
-	d.copyingOver(3)
+	copying(t, conn, 3)
 	within(t, 3*time.Second, "the application's ALTER TABLE", func() { exec(t, other, "ALTER TABLE votes ADD extra int") })
 	eventually(t, "it is said", func() error {
 		if !strings.Contains(d.log.String(), "gave way to a session that waits for the table") {
@@ -136,7 +135,7 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 		}
 		return nil
 	})
-	d.copyingOver(3)
+	copying(t, conn, 3)
 	exec(t, conn, "SELECT pg_terminate_backend(max(pid)) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %'")
 	eventually(t, "it failed", func() error {
 		if !strings.Contains(d.log.String(), "terminating connection") {
@@ -146,18 +145,6 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	})
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
-}
-
-// copyingOver waits until a copy runs over so many connections.
-func (d *daemon) copyingOver(jobs int) {
-	d.t.Helper()
-	conn := connect(d.t, d.cfg.Database.ConnString())
-	eventually(d.t, fmt.Sprintf("a copy over %d connections", jobs), func() error {
-		if n := one[int](d.t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %'"); n < jobs {
-			return fmt.Errorf("%d", n)
-		}
-		return nil
-	})
 }
 
 // TestFrozenGivesWay: a process that is stopped in the middle of its copy holds the table's lock. The server ends its
@@ -172,12 +159,7 @@ func TestFrozenGivesWay(t *testing.T) {
 			bigTable(t, conn)
 			path := filepath.Join(t.TempDir(), "feedback.json")
 			c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=2000000", "CAPTURE_TEST_CHILD_JOBS="+jobs, "CAPTURE_TEST_FROZEN_AFTER=1s")
-			eventually(t, "copying", func() error {
-				if one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'COPY %'") == 0 {
-					return errors.New("not yet")
-				}
-				return nil
-			})
+			copying(t, conn, 1)
 			if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
 			}

@@ -36,7 +36,7 @@ func TestCopyGivesWay(t *testing.T) {
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	d := start(t, slowly(t, url))
-	d.copying(conn)
+	copying(t, conn, 1)
 	mode := one[string](t, conn, "SELECT string_agg(DISTINCT mode, ', ') FROM pg_locks WHERE relation = 'votes'::regclass")
 	if mode != "AccessShareLock" {
 		t.Errorf("the copy holds %s", mode)
@@ -74,7 +74,7 @@ func TestPlainReadGivesWay(t *testing.T) {
 	exec(t, open, "CREATE TABLE other (n int)")
 	exec(t, open, "BEGIN; INSERT INTO other VALUES (1)")
 	d := start(t, slowly(t, url))
-	d.copying(conn)
+	copying(t, conn, 1)
 	within(t, 3*time.Second, "the application's TRUNCATE", func() { exec(t, other, "TRUNCATE votes") })
 	exec(t, open, "COMMIT")
 	d.ready()
@@ -108,7 +108,7 @@ func TestWALWhileCopying(t *testing.T) {
 	cfg := slowly(t, url)
 	cfg.MaxWAL = 16 << 20
 	d := start(t, cfg)
-	d.copying(conn)
+	copying(t, conn, 1)
 	writeWAL(t, url, 20)
 	d.notReady("--max-wal")
 	d.ready()
@@ -180,7 +180,7 @@ func TestStopAtOnce(t *testing.T) {
 		conn := connect(t, url)
 		bigTable(t, conn)
 		d := start(t, slowly(t, url))
-		d.copying(conn)
+		copying(t, conn, 1)
 		stop(t, d)
 		eventually(t, "the copy has ended at the server, too", func() error {
 			if n := one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"); n > 0 {
@@ -198,8 +198,9 @@ func TestStopAtOnce(t *testing.T) {
 		conn := connect(t, url)
 		bigTable(t, conn)
 		p := proxied(t, pgserver.Shared(t))
-		d := start(t, slowly(t, strings.Replace(url, pgserver.Shared(t).Addr(), p.Addr(), 1)))
-		d.copying(conn)
+		p.Throttle(1_500_000, 0)
+		d := start(t, config(t, strings.Replace(url, pgserver.Shared(t).Addr(), p.Addr(), 1)))
+		copying(t, conn, 1)
 		p.Stall()
 		stop(t, d)
 		p.Cut()

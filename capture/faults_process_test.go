@@ -469,12 +469,7 @@ func TestFrozenWhileCopying(t *testing.T) {
 	bigTable(t, conn)
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=1500000", "CAPTURE_TEST_FROZEN_AFTER=1s")
-	eventually(t, "copying", func() error {
-		if one[int](t, conn, "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'COPY %'") == 0 {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	copying(t, conn, 1)
 	if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}

@@ -207,8 +207,10 @@ type chunk struct {
 	end  error
 }
 
-// pump moves one direction. Between its reader and its writer lies what is on its way.
+// pump moves one direction. Between its reader and its writer lies what is on its way: a bounded amount, as on a network,
+// so that who sends feels that the other side reads slowly. The system's own buffers would take megabytes.
 func (p *Proxy) pump(l *link, from, to *net.TCPConn) {
+	_ = from.SetReadBuffer(64 << 10)
 	wire := make(chan chunk, 16)
 	var wg sync.WaitGroup
 	wg.Go(func() {
