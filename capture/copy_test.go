@@ -121,7 +121,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 // end, and the next attempt does it.
 func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.Database(t)
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // no plain read before the copy: nobody else has a transaction open
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	cfg := slowly(t, url)

@@ -32,7 +32,7 @@ func bigTable(t testing.TB, conn *pgx.Conn) {
 // wait for a second or two, not for the copy.
 func TestCopyGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.Database(t)
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // no plain read before the copy: nobody else has a transaction open
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	d := start(t, slowly(t, url))
