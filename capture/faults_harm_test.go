@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -139,6 +140,63 @@ func TestOpenTransactionAtStart(t *testing.T) {
 	exec(t, open, "COMMIT")
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
+}
+
+// TestSlotBehindPlainRead: while the server's walsender stands still, what it waited for ends, and the plain read shows
+// what comes after. The slot that is made then begins before it: nothing that the file has shown leaves it for that.
+func TestSlotBehindPlainRead(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	table(t, conn, 20)
+	for attempt := 1; ; attempt++ {
+		open := connect(t, url)
+		exec(t, open, "BEGIN; SELECT txid_current()")
+		cfg := config(t, url)
+		cfg.FlushDelay = time.Hour // what the copy shows stays
+		d := start(t, cfg)
+		walsender := 0
+		eventually(t, "the slot waits", func() error {
+			walsender = one[int](t, conn, "SELECT COALESCE(max(pid), 0) FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event = 'transactionid'")
+			if walsender == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		if err := syscall.Kill(walsender, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, open, "COMMIT")
+		exec(t, conn, "CHECKPOINT") // each says which transactions are open, and is as far as the walsender needs to come
+		exec(t, conn, "CHECKPOINT")
+		before := d.said("read")
+		exec(t, conn, "INSERT INTO votes (user_query) VALUES ($1)", fmt.Sprint("after ", attempt))
+		eventually(t, "the plain read", func() error {
+			if d.said("read") == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		if err := syscall.Kill(walsender, syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		d.ready()
+		if before > 0 && attempt < 10 { // it was too soon to see the vote
+			if err := d.stop(); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if n := d.said("copying the table anew"); n != 1 {
+			t.Errorf("copied anew %d times", n)
+		}
+		if !strings.Contains(strings.Join(d.content(), ""), fmt.Sprint("after ", attempt)) {
+			t.Error("the vote that the plain read showed is gone")
+		}
+		d.equal(conn, "votes", "vote_id")
+		return
+	}
 }
 
 // TestStopWhileSlotWaits: a stop does not wait for the transaction, and neither the slot nor its walsender stays.

@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"net"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,7 +29,9 @@ const (
 
 type gatherConn struct {
 	net.Conn
-	raw   syscall.RawConn // nil where there is none
+	raw syscall.RawConn // nil where there is none
+
+	mu    sync.Mutex // pgx closes a broken connection by reading it to its end beside a read that it began before
 	buf   []byte
 	r, w  int
 	reads int // since from
@@ -61,6 +64,8 @@ func gathered(cfg *pgx.ConnConfig, never bool) *pgx.ConnConfig {
 }
 
 func (c *gatherConn) Read(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.r == c.w {
 		if c.nap > 0 {
 			time.Sleep(c.nap)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -15,14 +16,20 @@ import (
 	"capture/snapshot"
 )
 
+// slotStart is where a new slot's stream begins, and the name of the exported snapshot that shows the table as it was there.
+type slotStart struct {
+	lsn      pglogrepl.LSN
+	snapshot string
+}
+
 // createSlot makes the temporary slot. That waits for the write transactions which are open: where they take long, a
 // plain read gives a file meanwhile.
-func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snapshot.Origin) (pglogrepl.CreateReplicationSlotResult, error) {
+func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snapshot.Origin) (slotStart, error) {
 	var id [4]byte
 	_, _ = rand.Read(id[:]) // it never fails
 	l.slot = "capture_" + hex.EncodeToString(id[:])
 	type result struct {
-		slot pglogrepl.CreateReplicationSlotResult
+		slot slotStart
 		err  error
 	}
 	creating, cancel := context.WithCancel(ctx)
@@ -30,12 +37,7 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 	made := make(chan result, 1)
 	go func() {
 		defer stopReading()
-		slot, err := pglogrepl.CreateReplicationSlot(creating, l.repl, l.slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
-			Temporary: true, Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
-		})
-		if err != nil {
-			err = fmt.Errorf("create replication slot: %w", err)
-		}
+		slot, err := l.makeSlot(creating)
 		made <- result{slot, err}
 	}()
 	defer func() {
@@ -45,9 +47,13 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 	tick := time.NewTicker(attendEvery)
 	defer tick.Stop()
 	read, said := time.Now().Add(slotPatience+4*l.trip), false
+	var shown pglogrepl.LSN // all that the plain read saw was in the WAL before it
 	for {
 		select {
 		case r := <-made:
+			if r.err == nil && r.slot.lsn < shown { // it was made while the plain read went on, or word of it comes late
+				r.err = &anewError{why: "the file has a later state by the plain read than the replication slot begins with", again: true}
+			}
 			return r.slot, r.err
 		case <-tick.C:
 		}
@@ -57,7 +63,7 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 		if err := l.side.ask(reading, l.checkSlot); err != nil && reading.Err() == nil {
 			cancel()
 			<-made
-			return pglogrepl.CreateReplicationSlotResult{}, err
+			return slotStart{}, err
 		}
 		if time.Now().Before(read) || reading.Err() != nil {
 			continue
@@ -68,11 +74,41 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 			l.log.Warn("waiting to start the stream; a plain read gives a first file meanwhile", "why", waits)
 			said = true
 		}
-		if err := readTable(reading, l.d.cfg, origin.Source, t, l.checkSlot); err != nil && reading.Err() == nil {
+		switch err := readTable(reading, l.d.cfg, origin.Source, t, l.checkSlot); {
+		case err == nil:
+			shown = l.present(ctx)
+		case reading.Err() == nil:
 			l.log.Warn("plain read failed", "error", err)
 		}
 		read = time.Now().Add(rereadEvery)
 	}
+}
+
+// makeSlot makes it, and waits for as long as the server does.
+func (l *logical) makeSlot(ctx context.Context) (slotStart, error) {
+	made, err := pglogrepl.CreateReplicationSlot(ctx, l.repl, l.slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
+		Temporary: true, Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
+	})
+	if err != nil {
+		return slotStart{}, fmt.Errorf("create replication slot: %w", err)
+	}
+	lsn, err := pglogrepl.ParseLSN(made.ConsistentPoint)
+	if err != nil {
+		return slotStart{}, fmt.Errorf("create replication slot: %w", err)
+	}
+	return slotStart{lsn, made.SnapshotName}, nil
+}
+
+// present is the server's position now; the highest there is where it can't be had.
+func (l *logical) present(ctx context.Context) (lsn pglogrepl.LSN) {
+	err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		lsn, err = insertPosition(ctx, conn)
+		return err
+	})
+	if err != nil {
+		return math.MaxUint64
+	}
+	return lsn
 }
 
 // checkSlot says, as an *anewError, that the slot which is being made or copied from is lost or holds back too much.
@@ -106,12 +142,8 @@ func (l *logical) waitsFor(ctx context.Context) string {
 
 // copy reads the table as the slot's exported snapshot shows it. The snapshot lives until the replication connection's
 // next command.
-func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot pglogrepl.CreateReplicationSlotResult, origin snapshot.Origin) (*snapshot.Encoder, error) {
+func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot slotStart, origin snapshot.Origin) (*snapshot.Encoder, error) {
 	l.state.update(func(st *Status) { st.State = stateCopying })
-	start, err := pglogrepl.ParseLSN(slot.ConsistentPoint)
-	if err != nil {
-		return nil, fmt.Errorf("create replication slot: %w", err)
-	}
 	enc, err := newEncoder(l.tab, l.srv)
 	if err != nil {
 		return nil, err
@@ -123,7 +155,7 @@ func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot pglogrepl.Cr
 		if c.conn, err = postgres.Connect(ctx, inBulk(l.traffic.watch(l.cfg))); err != nil {
 			return err
 		}
-		if err := c.enter(ctx, c.conn, slot.SnapshotName); err != nil {
+		if err := c.enter(ctx, c.conn, slot.snapshot); err != nil {
 			return fmt.Errorf("copy table %s: %w", l.tab.Name(), err)
 		}
 		l.beaten = time.Now()
@@ -140,14 +172,14 @@ func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot pglogrepl.Cr
 	if err != nil {
 		return nil, err
 	}
-	if err := t.Commit(snapshot.Position{LSN: start}); err != nil {
+	if err := t.Commit(snapshot.Position{LSN: slot.lsn}); err != nil {
 		return nil, fmt.Errorf("copy table %s: %w", l.tab.Name(), err)
 	}
-	l.applied.Store(uint64(start))
+	l.applied.Store(uint64(slot.lsn))
 	l.state.copied(done.took)
 	l.d.metrics.copies.Inc()
 	l.d.metrics.copySeconds.Set(done.took.Seconds())
-	l.log.Info("copied", "table", l.tab.Name().String(), "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "lsn", lsnText(start), "ms", millis(done.took))
+	l.log.Info("copied", "table", l.tab.Name().String(), "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "lsn", lsnText(slot.lsn), "ms", millis(done.took))
 	l.d.sayReplaced(done.replaced)
 	return enc, nil
 }

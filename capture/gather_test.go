@@ -1,0 +1,53 @@
+package capture
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"capture/internal/pgserver"
+)
+
+// TestGatherReadTwice: pgx closes a connection that broke by reading it to its end, beside a read that it began before and
+// that is not over yet. Each byte comes once.
+func TestGatherReadTwice(t *testing.T) {
+	t.Parallel()
+	cfg := connect(t, pgserver.Database(t)).Config()
+	ours, theirs := net.Pipe()
+	cfg.DialFunc = func(context.Context, string, string) (net.Conn, error) { return ours, nil }
+	conn, err := gather(cfg).DialFunc(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size, pieces = 1000, 500
+	var got atomic.Int64
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			p := make([]byte, 300)
+			for {
+				n, err := conn.Read(p)
+				if err != nil {
+					return
+				}
+				for _, b := range p[:n] {
+					got.Add(int64(b))
+				}
+			}
+		})
+	}
+	piece := bytes.Repeat([]byte{3}, size)
+	for range pieces {
+		if _, err := theirs.Write(piece); err != nil {
+			t.Fatal(err)
+		}
+	}
+	theirs.Close()
+	wg.Wait()
+	if want := int64(3 * size * pieces); got.Load() != want {
+		t.Errorf("the sum of the bytes is %d, want %d", got.Load(), want)
+	}
+}
