@@ -8,7 +8,6 @@ import (
 	osexec "os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -67,8 +66,8 @@ type discard struct{}
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // BenchmarkStream drains a slot that was filled before, and in turn the same changes by pg_recvlogical into nothing: from
-// pgoutput, which is what capture reads, and where the server has them from wal2json and decoderbufs; and by a follower in
-// Node.js, where it can be had. CAPTURE_BENCH_ROWS says how many votes.
+// pgoutput, which is what capture reads, and where the server has them from wal2json and decoderbufs; and by followers of
+// other packages, where they can be had. CAPTURE_BENCH_ROWS says how many votes.
 func BenchmarkStream(b *testing.B) {
 	rows, err := strconv.Atoi(cmp.Or(os.Getenv("CAPTURE_BENCH_ROWS"), "100000"))
 	if err != nil {
@@ -79,7 +78,7 @@ func BenchmarkStream(b *testing.B) {
 		perTx, words int
 		peers        []string
 	}{
-		{"long/tx=single", 1, 60, nil}, {"long/tx=hundreds", 100, 60, []string{"wal2json", "decoderbufs", "node"}}, {"long/tx=whole", rows, 60, nil},
+		{"long/tx=single", 1, 60, nil}, {"long/tx=hundreds", 100, 60, []string{"wal2json", "decoderbufs", "node", "go-pq-cdc", "pgstream", "conduit"}}, {"long/tx=whole", rows, 60, nil},
 		{"short/tx=single", 1, 8, nil}, {"short/tx=hundreds", 100, 8, nil},
 	} {
 		b.Run(c.name, func(b *testing.B) { benchmarkStream(b, rows, c.perTx, c.words, c.peers) })
@@ -114,7 +113,7 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 		b.Fatal(err)
 	}
 	defer file.Close()
-	node := nodePeer(b, peers)
+	others := followers(b, peers)
 	took := make(map[string]time.Duration)
 	var allocs uint64
 	for b.Loop() {
@@ -138,10 +137,10 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 			b.Fatalf("%d rows came of %d", n, rows)
 		}
 		for peer, slot := range slots {
-			if peer != "node" {
+			if f, ok := others[peer]; ok {
+				took[peer] += f.drain(b, url, slot, l.publication, target, rows)
+			} else if foreign[peer] == "" {
 				took[peer] += recvlogical(b, url, peer, slot, l.publication, target)
-			} else if node != nil {
-				took[peer] += node.drain(b, url, slot, l.publication, target, rows)
 			}
 			dropSlot(b, conn, slot)
 		}
@@ -184,16 +183,17 @@ func drain(b *testing.B, l *logical, t *snapshot.Table, enc *snapshot.Encoder, t
 	return took, after.Mallocs - before.Mallocs
 }
 
+// foreign are the peers that are programs of their own, and the output plugins that they read. The others have the names of
+// output plugins, which pg_recvlogical reads.
+var foreign = map[string]string{"node": "pgoutput", "go-pq-cdc": "pgoutput", "pgstream": "wal2json", "conduit": "pgoutput"}
+
 // bareSlots makes a slot of pgoutput and one for each other peer, where the server has its output plugin, and returns
-// their names by the peers'. A peer has its plugin's name, but for node, which reads pgoutput.
+// their names by the peers'.
 func bareSlots(b *testing.B, conn *pgx.Conn, others []string) map[string]string {
 	b.Helper()
 	slots := make(map[string]string)
 	for _, peer := range append([]string{"pgoutput"}, others...) {
-		slot, plugin := fmt.Sprint(peer, "_", conn.PgConn().PID()), peer
-		if peer == "node" {
-			plugin = "pgoutput"
-		}
+		slot, plugin := fmt.Sprint(strings.ReplaceAll(peer, "-", "_"), "_", conn.PgConn().PID()), cmp.Or(foreign[peer], peer)
 		if _, err := conn.Exec(b.Context(), "SELECT pg_create_logical_replication_slot($1, $2)", slot, plugin); err == nil {
 			slots[peer] = slot
 		} else if plugin == "pgoutput" {
@@ -246,67 +246,95 @@ func recvlogical(b *testing.B, url, plugin, slot, publication string, target pgl
 	return time.Since(start)
 }
 
-// follower is a program for Node.js with the package that it needs.
-type follower struct{ node, script string }
-
-// nodePeer is the follower in Node.js where it is one of the peers and can be had; nil else.
-func nodePeer(b *testing.B, peers []string) *follower {
-	b.Helper()
-	if !slices.Contains(peers, "node") {
-		return nil
-	}
-	f, err := newFollower(b)
-	if err != nil {
-		b.Logf("node is left out: %v", err)
-		return nil
-	}
-	return f
+// follower is a program that drains a slot: it is called with the database's URL, the slot, the publication, the position to
+// stop at and the number of rows, and says at last how many rows it saw.
+type follower struct {
+	name    string
+	command []string
 }
 
-// newFollower puts the program into a folder of its own, and has npm put the package beside it: that is on the Internet.
-func newFollower(b *testing.B) (*follower, error) {
+// followers are those of the peers that are foreign and can be had, by their names.
+func followers(b *testing.B, peers []string) map[string]*follower {
+	b.Helper()
+	found := make(map[string]*follower)
+	for _, name := range peers {
+		if foreign[name] == "" {
+			continue
+		}
+		get := buildGo
+		if name == "node" {
+			get = installNode
+		}
+		command, err := get(b, name)
+		if err != nil {
+			b.Logf("%s is left out: %v", name, err)
+			continue
+		}
+		found[name] = &follower{name, command}
+	}
+	return found
+}
+
+const followersFolder = "../internal/bench/testdata"
+
+// installNode puts the program for Node.js into a folder of its own, and has npm put the package beside it: that is on the
+// Internet.
+func installNode(b *testing.B, _ string) (command []string, err error) {
 	b.Helper()
 	node, err := osexec.LookPath("node")
 	if err != nil {
 		return nil, err
 	}
 	folder := b.TempDir()
-	script, err := os.ReadFile("../internal/bench/testdata/follower.mjs")
+	program, err := os.ReadFile(filepath.Join(followersFolder, "follower.mjs"))
 	if err != nil {
 		return nil, err
 	}
-	f := &follower{node: node, script: filepath.Join(folder, "follower.mjs")}
-	if err := os.WriteFile(f.script, script, 0o644); err != nil {
+	script := filepath.Join(folder, "follower.mjs")
+	if err := os.WriteFile(script, program, 0o644); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
-	defer cancel()
-	npm := osexec.CommandContext(ctx, "npm", "install", "--no-audit", "--no-fund", "pg-logical-replication@2.5.0")
-	npm.Dir, npm.WaitDelay = folder, time.Second
-	if out, err := npm.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("npm: %w: %s", err, out)
-	}
-	return f, nil
+	return []string{node, script}, build(b, folder, "npm", "install", "--no-audit", "--no-fund", "pg-logical-replication@2.5.0")
 }
 
-// drain drains a slot of pgoutput; 0 where the program can't, which is said.
+// buildGo builds a program of a Go module of its own, whose packages are on the Internet.
+func buildGo(b *testing.B, name string) (command []string, err error) {
+	b.Helper()
+	program := filepath.Join(b.TempDir(), name)
+	return []string{program}, build(b, filepath.Join(followersFolder, name), "go", "build", "-o", program, ".")
+}
+
+// build runs a command that may wait for the Internet.
+func build(b *testing.B, folder string, words ...string) error {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := osexec.CommandContext(ctx, words[0], words[1:]...)
+	cmd.Dir, cmd.WaitDelay = folder, time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", words[0], err, out)
+	}
+	return nil
+}
+
+// drain is how long the program takes to drain a slot; 0 where it can't, which is said.
 func (f *follower) drain(b *testing.B, url, slot, publication string, target pglogrepl.LSN, rows int) time.Duration {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
 	defer cancel()
 	var stderr strings.Builder
-	cmd := osexec.CommandContext(ctx, f.node, f.script, url, slot, publication, target.String())
+	cmd := osexec.CommandContext(ctx, f.command[0], append(f.command[1:], url, slot, publication, target.String(), strconv.Itoa(rows))...)
 	cmd.Stderr = &stderr
 	start := time.Now()
 	out, err := cmd.Output()
 	took := time.Since(start)
 	if err != nil {
-		b.Logf("node is left out: %v: %s", err, stderr.String())
+		b.Logf("%s is left out: %v: %s", f.name, err, stderr.String())
 		return 0
 	}
 	var n int
 	if _, err := fmt.Sscan(string(out), &n); err != nil || n != rows {
-		b.Fatalf("node saw %d rows of %d (%v)", n, rows, err)
+		b.Fatalf("%s saw %d rows of %d (%v)", f.name, n, rows, err)
 	}
 	return took
 }

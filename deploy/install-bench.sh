@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs by Debian's package manager what `make bench` compares capture with: the server's output plugins wal2json and
-# decoderbufs, and Python's driver for Postgres. It does nothing where they are there already. The benchmarks leave out
-# what is missing, so that what can't be had is said here and is no failure.
+# Installs what `make bench` compares capture with: by Debian's package manager the server's output plugins wal2json and
+# decoderbufs, and Python's driver for Postgres; by Go the modules of the followers in internal/bench/testdata. It does
+# nothing where they are there already. The benchmarks leave out what is missing, so that what can't be had is said here and
+# is no failure.
 set -eu
 
 say() {
@@ -37,6 +38,33 @@ driver() {
 	echo python3-psycopg2
 }
 
+# A module proxy may have a module's archive and refuse the go.mod beside it, which is in the archive, too. Go compares
+# both with go.sum.
+complete() {
+	python3 - "$(go env GOPROXY | sed 's/[,|].*//')" "$(go env GOMODCACHE)/cache/download" "$1" "$2" <<'EOF'
+import io, json, os, sys, urllib.request, zipfile
+proxy, cache, module, version = sys.argv[1:]
+escaped = "".join("!" + c.lower() if c.isupper() else c for c in module)
+archive = urllib.request.urlopen(f"{proxy}/{escaped}/@v/{version}.zip", timeout=60).read()
+gomod = zipfile.ZipFile(io.BytesIO(archive)).read(f"{module}@{version}/go.mod")
+folder = f"{cache}/{escaped}/@v"
+os.makedirs(folder, exist_ok=True)
+for end, data in ("info", json.dumps({"Version": version}).encode()), ("mod", gomod):
+    with open(f"{folder}/{version}.{end}", "wb") as f:
+        f.write(data)
+EOF
+}
+
+modules() {
+	for follower in "$(dirname "$0")"/../internal/bench/testdata/*/go.mod; do
+		cd "$(dirname "$follower")"
+		go mod download 2>/dev/null ||
+			{ complete github.com/Trendyol/go-pq-cdc v1.1.5 2>/dev/null && go mod download 2>/dev/null; } ||
+			say "no modules for $(basename "$PWD"): going on without it"
+		cd - >/dev/null
+	done
+}
+
 as_root() {
 	if [ "$(id -u)" -eq 0 ]; then
 		"$@"
@@ -48,6 +76,7 @@ as_root() {
 	fi
 }
 
+modules
 if ! command -v apt-get >/dev/null 2>&1; then
 	say 'no apt-get here: going on with what is there'
 	exit 0

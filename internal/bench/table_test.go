@@ -16,7 +16,7 @@ BenchmarkFirstCopy-2   1  1 ns/op  2.0 COPY-s  3.0 capture-s
 BenchmarkFirstCopy-2   1  1 ns/op  4.0 COPY-s  1.0 capture-s
 BenchmarkFirstCopy-2   1  1 ns/op  2.5 COPY-s  2.0 capture-s
 BenchmarkStream/long/tx=single-2  1  1 ns/op  9000 capture-rows/s  10000 pgoutput-rows/s
-BenchmarkStream/long/tx=hundreds-2  1  1 ns/op  9000 pgoutput-rows/s  4500 decoderbufs-rows/s  900 node-rows/s
+BenchmarkStream/long/tx=hundreds-2  1  1 ns/op  9000 pgoutput-rows/s  4500 decoderbufs-rows/s  900 node-rows/s  1800 go-pq-cdc-rows/s
 BenchmarkInserts/synchronous-2  1  1 ns/op  1900 logical-inserts/s  1800 recvlogical-inserts/s  2000 none-inserts/s
 BenchmarkInserts/asynchronous-2  1  1 ns/op  3600 logical-inserts/s  4000 recvlogical-inserts/s
 BenchmarkMemory-2  1  1 ns/op  1.5 copied/file
@@ -32,6 +32,7 @@ PASS
 		"| capture | 1.50 × (1.50–1.50) | the file's size | 1.50 | at most 1.2: **missed** |",
 		"| decoderbufs to nothing | 4,500 rows/s (4,500–4,500) | pg_recvlogical to nothing: 9,000 rows/s (9,000–9,000) | 0.50 |  |",
 		"| Node.js: pg-logical-replication, JSON.stringify | 900 rows/s (900–900) | pg_recvlogical to nothing: 9,000 rows/s (9,000–9,000) | 0.10 |  |",
+		"| Go: go-pq-cdc, json.Marshal | 1,800 rows/s (1,800–1,800) | pg_recvlogical to nothing: 9,000 rows/s (9,000–9,000) | 0.20 |  |",
 		"| with capture (logical) | 1,900 inserts/s (1,900–1,900) | without capture: 2,000 inserts/s (2,000–2,000) | 0.95 | at least 0.95: reached |",
 		"| with capture (logical) | 1,900 inserts/s (1,900–1,900) | with pg_recvlogical to nothing: 1,800 inserts/s (1,800–1,800) | 1.06 | at least 1: reached |",
 		"| with capture (logical) | 3,600 inserts/s (3,600–3,600) | with pg_recvlogical to nothing: 4,000 inserts/s (4,000–4,000) | 0.90 | at least 1: **missed** |",

@@ -1,0 +1,79 @@
+// A follower by go-pq-cdc: it drains a slot of pgoutput, makes JSON of every row, keeps nothing, and says how many rows and
+// characters there were. BenchmarkStream runs it: go-pq-cdc URL SLOT PUBLICATION LSN ROWS; it ends with that many rows,
+// since the package does not say where in the WAL a message lies.
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"strconv"
+
+	cdc "github.com/Trendyol/go-pq-cdc"
+	"github.com/Trendyol/go-pq-cdc/config"
+	"github.com/Trendyol/go-pq-cdc/pq/message/format"
+	"github.com/Trendyol/go-pq-cdc/pq/publication"
+	"github.com/Trendyol/go-pq-cdc/pq/replication"
+	"github.com/Trendyol/go-pq-cdc/pq/slot"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// batch is how many rows are acknowledged at once: to acknowledge each would only make it slower.
+const batch = 1000
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(args []string) error {
+	if len(args) != 5 {
+		return fmt.Errorf("usage: go-pq-cdc URL SLOT PUBLICATION LSN ROWS")
+	}
+	server, err := pgconn.ParseConfig(args[0])
+	if err != nil {
+		return err
+	}
+	all, err := strconv.Atoi(args[4])
+	if err != nil {
+		return err
+	}
+	out := os.Stdout
+	os.Stdout = os.Stderr // to which the package writes what it has to say
+	cfg := config.Config{ // which takes no empty password, even where the server asks for none
+		Host: server.Host, Port: int(server.Port), Username: server.User, Password: cmp.Or(server.Password, "none"), Database: server.Database,
+		Publication: publication.Config{Name: args[2]},
+		Slot:        slot.Config{Name: args[1], SlotActivityCheckerInterval: 3000},
+		Metric:      config.MetricConfig{Port: 18099},
+		Logger:      config.LoggerConfig{LogLevel: slog.LevelError},
+	}
+	rows, characters := 0, 0
+	done := make(chan error, 1)
+	connector, err := cdc.NewConnector(context.Background(), cfg, func(c *replication.ListenerContext) {
+		m, ok := c.Message.(*format.Insert)
+		if !ok {
+			return
+		}
+		line, err := json.Marshal(m.Decoded)
+		if rows++; err == nil && rows%batch == 0 {
+			err = c.Ack()
+		}
+		if characters += len(line); err != nil || rows == all {
+			done <- err
+		}
+	})
+	if err != nil {
+		return err
+	}
+	go connector.Start(context.Background())
+	if err := <-done; err != nil {
+		return err
+	}
+	fmt.Fprintln(out, rows, characters)
+	return nil
+}
