@@ -84,7 +84,7 @@ postgres: ## install PostgreSQL's server programs where the machine has none
 chromium: ## install Chromium, in which the page is tested, where the machine has none
 	@deploy/install-chromium.sh
 
-peers: ## install what bench compares capture with, where Debian has it and the machine has not
+peers: ## install what bench compares capture with, from Debian and Go's modules, where the machine has it not
 	@deploy/install-bench.sh
 
 strace: ## install strace, which records and refuses what the tests' writers do, where the machine has none

@@ -38,8 +38,8 @@ driver() {
 	echo python3-psycopg2
 }
 
-# A module proxy may have a module's archive and refuse the go.mod beside it, which is in the archive, too. Go compares
-# both with go.sum.
+# A module proxy may have the archive of a module (here a follower's first one) and refuse the go.mod beside it, which is in
+# the archive, too. Go compares both with go.sum.
 complete() {
 	python3 - "$(go env GOPROXY | sed 's/[,|].*//')" "$(go env GOMODCACHE)/cache/download" "$1" "$2" <<'EOF'
 import io, json, os, sys, urllib.request, zipfile
@@ -59,7 +59,7 @@ modules() {
 	for follower in "$(dirname "$0")"/../internal/bench/testdata/*/go.mod; do
 		cd "$(dirname "$follower")"
 		go mod download 2>/dev/null ||
-			{ complete github.com/Trendyol/go-pq-cdc v1.1.5 2>/dev/null && go mod download 2>/dev/null; } ||
+			{ complete $(grep -om1 'github.com/[^ ]* v[^ ]*' go.mod) 2>/dev/null && go mod download 2>/dev/null; } ||
 			say "no modules for $(basename "$PWD"): going on without it"
 		cd - >/dev/null
 	done
@@ -76,16 +76,20 @@ as_root() {
 	fi
 }
 
-modules
-if ! command -v apt-get >/dev/null 2>&1; then
-	say 'no apt-get here: going on with what is there'
-	exit 0
-fi
-packages=$(plugins "$(server)"; driver)
-[ -n "$packages" ] || exit 0
-say "installing" $packages
-as_root apt-get -qq update || say "there are no new lists of packages: going on with those that are there"
-for package in $packages; do # one at a time, so that one that can't be had keeps no other away
-	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 \
-		install "$package" >/dev/null || say "no $package: going on without it"
-done </dev/null
+packages() {
+	if ! command -v apt-get >/dev/null 2>&1; then
+		say 'no apt-get here: going on with what is there'
+		return
+	fi
+	packages=$(plugins "$(server)"; driver)
+	[ -n "$packages" ] || return 0
+	say "installing" $packages
+	as_root apt-get -qq update || say "there are no new lists of packages: going on with those that are there"
+	for package in $packages; do # one at a time, so that one that can't be had keeps no other away
+		as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 \
+			install "$package" >/dev/null || say "no $package: going on without it"
+	done </dev/null
+}
+
+packages
+modules # for which Python may be needed
