@@ -199,6 +199,36 @@ func TestSenderWaitsNotForEver(t *testing.T) {
 	}
 }
 
+// TestTellsWhileHangingUp: a Barrier sends status messages on a connection that is being ended. They end with it.
+func TestTellsWhileHangingUp(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	table(t, connect(t, url), 10)
+	d := start(t, config(t, url))
+	for range 20 {
+		l := newLogical(d.Daemon)
+		if _, err := l.connect(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		told, ended := make(chan struct{}, 1), make(chan struct{})
+		go func() {
+			for {
+				if l.tell(true, true) != nil {
+					close(ended)
+					return
+				}
+				select {
+				case told <- struct{}{}:
+				default:
+				}
+			}
+		}()
+		<-told
+		l.hangUp()
+		<-ended
+	}
+}
+
 // slowLogger holds up the goroutines that log a transaction and a flush, once each.
 type slowLogger struct {
 	hclog.Logger

@@ -42,7 +42,8 @@ type logical struct {
 	publication, mark string // its name, and how it was when the slot was made
 
 	repl    *pgconn.PgConn
-	write   sync.Mutex // one status message at a time
+	write   sync.Mutex // one status message at a time, and none beside the end of repl or after it
+	hungUp  bool
 	told    pglogrepl.LSN
 	toldAt  time.Time
 	every   time.Duration // between two words to the server
@@ -161,8 +162,18 @@ func (l *logical) do(ctx context.Context, command string) error {
 	return nil
 }
 
-// hangUp ends the replication connection, and with it the slot.
-func (l *logical) hangUp() { hangUp(l.repl) }
+// hangUp ends the replication connection, and with it the slot. A Barrier may be about to send a status message: one that
+// waits for the server to read is cut short.
+func (l *logical) hangUp() {
+	for !l.write.TryLock() {
+		_ = l.repl.Conn().SetWriteDeadline(time.Unix(1, 0))
+		time.Sleep(time.Millisecond)
+	}
+	defer l.write.Unlock()
+	l.hungUp = true
+	_ = l.repl.Conn().SetWriteDeadline(time.Time{})
+	hangUp(l.repl)
+}
 
 // stream reads until ctx ends, the connection fails, or the watch finds that a fresh copy is needed.
 func (l *logical) stream(ctx context.Context, t *snapshot.Table, enc *snapshot.Encoder) error {

@@ -110,6 +110,9 @@ func (l *logical) lag() (int64, float64) {
 func (l *logical) tell(force, ask bool) error {
 	l.write.Lock()
 	defer l.write.Unlock()
+	if l.hungUp {
+		return errNotFollowing
+	}
 	at := pglogrepl.LSN(l.applied.Load())
 	if !force && at == l.told && time.Since(l.toldAt) < answerAfter {
 		return nil
