@@ -230,7 +230,7 @@ func verdict(err error) verdictKind {
 	switch {
 	case err == nil, errors.As(err, &anew), errors.As(err, &inner):
 		return away
-	case errors.As(err, &problem) && problem.Gone():
+	case errors.As(err, &problem) && problem.TableMissing():
 		return away
 	case errors.As(err, &pg):
 		return verdictOfServer(pg.Code)

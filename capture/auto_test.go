@@ -132,7 +132,7 @@ func TestVerdict(t *testing.T) {
 		err  error
 		want verdictKind
 	}{
-		{"found by looking", fmt.Errorf("x: %w", &postgres.Problem{What: "wal_level is replica"}), lasting},
+		{"found by looking", fmt.Errorf("x: %w", &postgres.Problem{Summary: "wal_level is replica"}), lasting},
 		{"no right", server("42501"), lasting},
 		{"no right, explained", postgres.Explain(server("42501")), lasting},
 		{"pg_hba has no line for replication", server("28000"), lasting},

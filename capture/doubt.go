@@ -29,7 +29,7 @@ func (n *notify) watch(ctx context.Context, was tableTraces) error {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.As(err, &anew), errors.As(err, &problem) && (problem.Gone() || problem.Err == nil):
+		case errors.As(err, &anew), errors.As(err, &problem) && (problem.TableMissing() || problem.Err == nil):
 			return err // the table is not what it was: the source ends
 		case err != nil:
 			// The listener may be well while this connection is not: it will tell by itself.

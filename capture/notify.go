@@ -118,13 +118,13 @@ func (n *notify) prepare(ctx context.Context) error {
 		switch {
 		case srv.Pooled:
 			return &postgres.Problem{
-				What: "the connection goes through a pooler", Why: "whose sessions change hands, so that none of them can listen to notifications",
-				Mend: "point --database-url at the server itself, or use --source poll",
+				Summary: "the connection goes through a pooler", Reason: "whose sessions change hands, so that none of them can listen to notifications",
+				Hint: "point --database-url at the server itself, or use --source poll",
 			}
 		case srv.InRecovery:
 			return &postgres.Problem{
-				What: "the server is a standby or still recovering", Why: "nobody can listen to notifications there",
-				Mend: "point --database-url at the primary, or use --source poll",
+				Summary: "the server is a standby or still recovering", Reason: "nobody can listen to notifications there",
+				Hint: "point --database-url at the primary, or use --source poll",
 			}
 		case err != nil:
 			return err
@@ -136,8 +136,8 @@ func (n *notify) prepare(ctx context.Context) error {
 		}
 		if foreign {
 			return &postgres.Problem{
-				What: fmt.Sprintf("table %s has a partition on another server", n.tab.Name()), Why: "whose changes send no notification",
-				Mend: "use --source poll, or detach it",
+				Summary: fmt.Sprintf("table %s has a partition on another server", n.tab.Name()), Reason: "whose changes send no notification",
+				Hint: "use --source poll, or detach it",
 			}
 		}
 		return ensureTriggers(ctx, conn, n.tab, n.d.cfg.Source == "notify")
@@ -162,14 +162,14 @@ func ensureTriggers(ctx context.Context, conn *pgx.Conn, tab *postgres.Table, as
 	if err != nil {
 		return fmt.Errorf("ask for max_prepared_transactions: %w", err)
 	}
-	problem.Mend = strings.Join(statements, "; ") + ";"
+	problem.Hint = strings.Join(statements, "; ") + ";"
 	if twoPhases && !asked {
-		problem.Why = "they are not made unasked, since max_prepared_transactions is not 0 and PREPARE TRANSACTION fails after a notification"
-		problem.Mend = "where no application uses two-phase commits, capture setup --source notify --table " + tab.Name().String()
+		problem.Reason = "they are not made unasked, since max_prepared_transactions is not 0 and PREPARE TRANSACTION fails after a notification"
+		problem.Hint = "where no application uses two-phase commits, capture setup --source notify --table " + tab.Name().String()
 		return problem
 	}
 	if err := postgres.Apply(ctx, conn, statements); err != nil {
-		problem.Why, problem.Err = "making them failed: "+err.Error(), err
+		problem.Reason, problem.Err = "making them failed: "+err.Error(), err
 		return problem
 	}
 	return nil
@@ -292,7 +292,7 @@ func queueFull(usage float64) string {
 func (n *notify) triggered(ctx context.Context, q postgres.Querier) error {
 	err := postgres.CheckTriggers(ctx, q, n.tab)
 	if problem := (*postgres.Problem)(nil); errors.As(err, &problem) && problem.Err == nil {
-		return &anewError{why: problem.What}
+		return &anewError{why: problem.Summary}
 	}
 	return err
 }
@@ -383,7 +383,7 @@ func (d *Daemon) request(ctx context.Context, src Source, requests chan chan err
 
 // keepsState adds to the word of a table that is gone what becomes of the file.
 func keepsState(err error) error {
-	if p := (*postgres.Problem)(nil); errors.As(err, &p) && p.Gone() {
+	if p := (*postgres.Problem)(nil); errors.As(err, &p) && p.TableMissing() {
 		return fmt.Errorf("%w; feedback.json keeps the last state it had", err)
 	}
 	return err

@@ -41,7 +41,7 @@ func (l *logical) watch(ctx context.Context) error {
 				l.state.note("checks", "")
 			}
 			troubled = false
-		case errors.As(err, &anew), errors.As(err, &problem) && (problem.Gone() || problem.Err == nil):
+		case errors.As(err, &anew), errors.As(err, &problem) && (problem.TableMissing() || problem.Err == nil):
 			return err // the table is not what it was: the source ends
 		default:
 			// The stream may be well while this connection is not: it will tell by itself.

@@ -86,11 +86,11 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 	var b strings.Builder
 	for _, f := range d.Findings {
 		fmt.Fprintf(&b, "%s %-*s  %s\n", marks[f.Level], width, f.Name, f.Found)
-		if f.Why != "" {
-			fmt.Fprintf(&b, "%s%s%s%s\n", margin, p.dim, f.Why, p.off)
+		if f.Reason != "" {
+			fmt.Fprintf(&b, "%s%s%s%s\n", margin, p.dim, f.Reason, p.off)
 		}
-		for i, line := range strings.Split(f.Mend, "\n") {
-			if f.Mend != "" {
+		for i, line := range strings.Split(f.Hint, "\n") {
+			if f.Hint != "" {
 				fmt.Fprintf(&b, "%s%s %s\n", margin, []string{"→", " "}[min(i, 1)], line)
 			}
 		}
@@ -111,9 +111,9 @@ func folderFinding(name, path string, otherwise postgres.Level, why string) post
 		return postgres.Finding{Name: name, Level: postgres.OK, Found: folder + " can be written to"}
 	}
 	return postgres.Finding{
-		Name: name, Level: otherwise, Why: why,
+		Name: name, Level: otherwise, Reason: why,
 		Found: fmt.Sprintf("%s cannot be written to by user %d: %v", folder, os.Getuid(), err),
-		Mend:  fmt.Sprintf("chown %d %s, or choose another place", os.Getuid(), folder),
+		Hint:  fmt.Sprintf("chown %d %s, or choose another place", os.Getuid(), folder),
 	}
 }
 

@@ -21,13 +21,13 @@ const (
 	Fail Level = "fail" // nothing works until it is mended
 )
 
-// Finding is what one check of [Doctor] found.
+// Finding is the result of one check of [Doctor].
 type Finding struct {
-	Name  string `json:"name"` // of the check, in a word or three
-	Level Level  `json:"level"`
-	Found string `json:"found"`
-	Why   string `json:"why,omitempty"`  // it matters
-	Mend  string `json:"mend,omitempty"` // SQL or a setting to paste, or what to do
+	Name   string `json:"name"` // the check's name, one to three words
+	Level  Level  `json:"level"`
+	Found  string `json:"found"`
+	Reason string `json:"why,omitempty"`  // why it matters
+	Hint   string `json:"mend,omitempty"` // SQL or a setting to paste, or what to do
 }
 
 // Diagnosis is what [Doctor] found, and what follows from it.
@@ -74,15 +74,15 @@ type doctor struct {
 	logical  bool // nothing found yet that forbids it
 }
 
-func (d *doctor) add(name string, level Level, found, why, mend string) {
-	d.Findings = append(d.Findings, Finding{Name: name, Level: level, Found: found, Why: why, Mend: mend})
+func (d *doctor) add(name string, level Level, found, reason, hint string) {
+	d.Findings = append(d.Findings, Finding{Name: name, Level: level, Found: found, Reason: reason, Hint: hint})
 }
 
 // problem adds an error as a finding, in a Problem's own words where it is one.
 func (d *doctor) problem(name string, level Level, err error) {
 	var p *Problem
 	if errors.As(err, &p) {
-		d.add(name, level, p.What, p.Why, p.Mend)
+		d.add(name, level, p.Summary, p.Reason, p.Hint)
 		return
 	}
 	d.add(name, level, oneLine(withoutPasswords(err.Error())), "", "")
@@ -205,8 +205,8 @@ func (d *doctor) replication(ctx context.Context) {
 	}
 	d.logical = false
 	d.problem("right to replicate", Warn, err)
-	if last := &d.Findings[len(d.Findings)-1]; last.Mend == replicationGrant {
-		last.Mend = d.provider.grantReplication(d.srv.User) + ";"
+	if last := &d.Findings[len(d.Findings)-1]; last.Hint == replicationGrant {
+		last.Hint = d.provider.grantReplication(d.srv.User) + ";"
 	}
 }
 

@@ -48,13 +48,13 @@ func TestDoctor(t *testing.T) {
 	}
 
 	run(t, conn, "CREATE ROLE reader LOGIN")
-	if d, f = diagnose(t, url, "reader", Local{}); d.Source != "" || !strings.Contains(f["privileges"].Mend, `GRANT SELECT ON "public"."votes" TO "reader"`) {
+	if d, f = diagnose(t, url, "reader", Local{}); d.Source != "" || !strings.Contains(f["privileges"].Hint, `GRANT SELECT ON "public"."votes" TO "reader"`) {
 		t.Errorf("without SELECT: %+v", d)
 	}
 	run(t, conn, "GRANT SELECT ON votes TO reader")
 	d, f = diagnose(t, url, "reader", Local{})
-	if d.Source != "poll" || !strings.Contains(f["right to replicate"].Mend, `ALTER ROLE "reader" REPLICATION`) ||
-		!strings.Contains(f["publication"].Mend, "CREATE PUBLICATION") || !strings.Contains(f["triggers"].Mend, "capture setup") {
+	if d.Source != "poll" || !strings.Contains(f["right to replicate"].Hint, `ALTER ROLE "reader" REPLICATION`) ||
+		!strings.Contains(f["publication"].Hint, "CREATE PUBLICATION") || !strings.Contains(f["triggers"].Hint, "capture setup") {
 		t.Errorf("with SELECT only: %+v", d)
 	}
 	setup(t, conn, "votes", SetupOptions{Source: "notify"})
@@ -71,15 +71,15 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("without a free slot: %+v", d)
 	}
 	run(t, conn, "CREATE ROLE rds_superuser", "ALTER TABLE votes ENABLE ROW LEVEL SECURITY")
-	if d, f = diagnose(t, url, "reader", Local{}); d.Source != "" || !strings.Contains(f["privileges"].Mend, "BYPASSRLS") {
+	if d, f = diagnose(t, url, "reader", Local{}); d.Source != "" || !strings.Contains(f["privileges"].Hint, "BYPASSRLS") {
 		t.Errorf("with row-level security: %+v", d)
 	}
 	run(t, conn, "ALTER TABLE votes DISABLE ROW LEVEL SECURITY", "ALTER ROLE reader NOREPLICATION")
-	if _, f = diagnose(t, url, "reader", Local{}); f["right to replicate"].Mend != `GRANT rds_replication TO "reader";` {
+	if _, f = diagnose(t, url, "reader", Local{}); f["right to replicate"].Hint != `GRANT rds_replication TO "reader";` {
 		t.Errorf("on RDS: %+v", f["right to replicate"])
 	}
 	s.Stop("fast")
-	if d, f = diagnose(t, url, "", Local{}); d.Source != "" || !strings.Contains(f["connection"].Why, "nothing listens") {
+	if d, f = diagnose(t, url, "", Local{}); d.Source != "" || !strings.Contains(f["connection"].Reason, "nothing listens") {
 		t.Errorf("without a server: %+v", d)
 	}
 }
@@ -90,7 +90,7 @@ func TestDoctorWithoutLogicalWAL(t *testing.T) {
 	conn := connectTo(t, server.URL("postgres"))
 	run(t, conn, votesSQL)
 	d, f := diagnose(t, server.URL("postgres"), "", Local{})
-	if d.Source != "poll" || !strings.Contains(f["wal_level"].Mend, "ALTER SYSTEM SET wal_level = 'logical'") {
+	if d.Source != "poll" || !strings.Contains(f["wal_level"].Hint, "ALTER SYSTEM SET wal_level = 'logical'") {
 		t.Errorf("%+v", d)
 	}
 	s, err := Inspect(testContext(t), conn)

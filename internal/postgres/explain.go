@@ -33,13 +33,13 @@ func Explain(err error) error {
 	} else {
 		explainNetwork(p, err)
 	}
-	if p.Mend == "" && p.Why == "" {
+	if p.Hint == "" && p.Reason == "" {
 		if text := withoutPasswords(err.Error()); text != err.Error() {
-			return &Problem{What: text, Err: err}
+			return &Problem{Summary: text, Err: err}
 		}
 		return err
 	}
-	p.What = oneLine(withoutPasswords(err.Error()))
+	p.Summary = oneLine(withoutPasswords(err.Error()))
 	return p
 }
 
@@ -60,60 +60,60 @@ func explainServer(p *Problem, e *pgconn.PgError) {
 	msg := strings.ToLower(e.Message)
 	switch e.Code {
 	case "28P01":
-		p.Why = "the password is wrong, or the user does not exist"
-		p.Mend = "correct the user or password in --database-url, PGPASSWORD or the password file"
+		p.Reason = "the password is wrong, or the user does not exist"
+		p.Hint = "correct the user or password in --database-url, PGPASSWORD or the password file"
 	case "28000":
 		explainRefusal(p, e, msg)
 	case "3D000":
-		p.Why, p.Mend = "there is no such database", "correct the database's name in --database-url or PGDATABASE"
+		p.Reason, p.Hint = "there is no such database", "correct the database's name in --database-url or PGDATABASE"
 	case "42501":
-		p.Why = "the user lacks a right for this"
-		p.Mend = "run capture doctor, which says which one, or capture setup --print for the SQL that grants all of them"
+		p.Reason = "the user lacks a right for this"
+		p.Hint = "run capture doctor, which says which one, or capture setup --print for the SQL that grants all of them"
 		if strings.Contains(e.Routine, "CheckSlotPermissions") || strings.Contains(e.Routine, "check_permissions") ||
 			strings.Contains(msg, "replication") || strings.Contains(e.Routine, "InitPostgres") || e.Routine == "InitWalSender" {
-			p.Why = "the user may not replicate"
-			p.Mend = replicationGrant
+			p.Reason = "the user may not replicate"
+			p.Hint = replicationGrant
 		}
 	case "53300":
-		p.Why = "the server has no connection left"
-		p.Mend = "close idle ones, or raise max_connections (for replication max_wal_senders) and restart the server"
+		p.Reason = "the server has no connection left"
+		p.Hint = "close idle ones, or raise max_connections (for replication max_wal_senders) and restart the server"
 	case "53400":
-		p.Why = "all replication slots are in use"
-		p.Mend = "drop one that nobody needs, SELECT slot_name, active FROM pg_replication_slots;, or raise max_replication_slots and restart the server"
+		p.Reason = "all replication slots are in use"
+		p.Hint = "drop one that nobody needs, SELECT slot_name, active FROM pg_replication_slots;, or raise max_replication_slots and restart the server"
 	case "55000":
 		switch {
 		case strings.HasPrefix(e.Routine, "CheckLogicalDecodingRequirements"), strings.Contains(msg, "wal_level"):
-			p.Why, p.Mend = "logical replication is off", "ALTER SYSTEM SET wal_level = logical; and restart the server"
+			p.Reason, p.Hint = "logical replication is off", "ALTER SYSTEM SET wal_level = logical; and restart the server"
 		case strings.Contains(msg, "slot"):
-			p.Why = "the slot is lost or cannot be had now"
-			p.Mend = ""
+			p.Reason = "the slot is lost or cannot be had now"
+			p.Hint = ""
 		}
 	case "55006":
-		p.Why, p.Mend = "a former connection still holds it", "wait until it has timed out (wal_sender_timeout)"
+		p.Reason, p.Hint = "a former connection still holds it", "wait until it has timed out (wal_sender_timeout)"
 	case lockNotAvailable:
-		p.Why, p.Mend = "another session holds a lock on the table", ""
+		p.Reason, p.Hint = "another session holds a lock on the table", ""
 	case "57P03":
-		p.Why, p.Mend = "the server is starting, stopping or recovering", ""
+		p.Reason, p.Hint = "the server is starting, stopping or recovering", ""
 	case "57P01", "57P02", "57P04":
-		p.Why, p.Mend = "the server ended the connection", ""
+		p.Reason, p.Hint = "the server ended the connection", ""
 	case "58P01":
-		p.Why, p.Mend = "the server lacks a file", "see the server's log; where a library is named, install the package that has it"
+		p.Reason, p.Hint = "the server lacks a file", "see the server's log; where a library is named, install the package that has it"
 	case "42P01":
-		p.Why, p.Mend = "there is no such table, or its schema is not on the search path", "name it with --table schema.name"
+		p.Reason, p.Hint = "there is no such table, or its schema is not on the search path", "name it with --table schema.name"
 	case "42704":
-		p.Why, p.Mend = "the server does not know a name in the request", ""
+		p.Reason, p.Hint = "the server does not know a name in the request", ""
 		if strings.Contains(msg, "configuration parameter") {
-			p.Why, p.Mend = "the database URL has a parameter that this server does not know", "take it out of --database-url"
+			p.Reason, p.Hint = "the database URL has a parameter that this server does not know", "take it out of --database-url"
 		} else if strings.Contains(msg, "publication") {
-			p.Why, p.Mend = "the publication was dropped, or made after the slot", ""
+			p.Reason, p.Hint = "the publication was dropped, or made after the slot", ""
 		}
 	case "55P02":
-		p.Why, p.Mend = "the database URL has a parameter that cannot be set for a session", "take it out of --database-url"
+		p.Reason, p.Hint = "the database URL has a parameter that cannot be set for a session", "take it out of --database-url"
 	case "08P01", "0A000":
 		if strings.Contains(msg, "replication") || strings.Contains(msg, "startup parameter") || strings.Contains(msg, "startup options") {
 			explainPooler(p, msg)
 		} else if strings.Contains(msg, "bouncer") {
-			p.Why, p.Mend = "the connection pooler in between can't be used as it is configured", "see the pooler's own log"
+			p.Reason, p.Hint = "the connection pooler in between can't be used as it is configured", "see the pooler's own log"
 		}
 	}
 }
@@ -124,26 +124,26 @@ const replicationGrant = "ALTER ROLE <user> REPLICATION; (on Amazon RDS: GRANT r
 func explainRefusal(p *Problem, e *pgconn.PgError, msg string) {
 	switch {
 	case e.Routine == "ClientAuthentication" || strings.Contains(msg, "pg_hba.conf"):
-		p.Why = "no line of the server's pg_hba.conf lets this user in from here, with or without TLS as it was tried"
-		p.Mend = "add one such as \"hostssl <database> <user> <address>/32 scram-sha-256\" and SELECT pg_reload_conf();, " +
+		p.Reason = "no line of the server's pg_hba.conf lets this user in from here, with or without TLS as it was tried"
+		p.Hint = "add one such as \"hostssl <database> <user> <address>/32 scram-sha-256\" and SELECT pg_reload_conf();, " +
 			"or set sslmode=require in --database-url where only TLS is let in (a logical replication connection needs its database's line, not a \"replication\" one)"
 	case strings.Contains(msg, "replication") || strings.Contains(msg, "startup parameter"):
 		explainPooler(p, msg)
 	case strings.Contains(e.Routine, "InitializeSessionUserId"):
-		p.Why, p.Mend = "the role does not exist or may not log in", "CREATE ROLE <user> LOGIN PASSWORD '…'; or ALTER ROLE <user> LOGIN;"
+		p.Reason, p.Hint = "the role does not exist or may not log in", "CREATE ROLE <user> LOGIN PASSWORD '…'; or ALTER ROLE <user> LOGIN;"
 	default:
-		p.Why, p.Mend = "the server refuses this user", "see the server's log, and correct the user in --database-url"
+		p.Reason, p.Hint = "the server refuses this user", "see the server's log, and correct the user in --database-url"
 	}
 }
 
 func explainPooler(p *Problem, msg string) {
 	if strings.Contains(msg, "replication") {
-		p.Why = "a connection pooler, such as PgBouncer, stands in between and cannot replicate"
-		p.Mend = "point --database-url at the server itself, or use --source poll"
+		p.Reason = "a connection pooler, such as PgBouncer, stands in between and cannot replicate"
+		p.Hint = "point --database-url at the server itself, or use --source poll"
 		return
 	}
-	p.Why = "a connection pooler stands in between and refuses a parameter of the database URL"
-	p.Mend = "take the parameter out of --database-url, or add it to the pooler's ignore_startup_parameters"
+	p.Reason = "a connection pooler stands in between and refuses a parameter of the database URL"
+	p.Hint = "take the parameter out of --database-url, or add it to the pooler's ignore_startup_parameters"
 }
 
 func explainNetwork(p *Problem, err error) {
@@ -158,31 +158,31 @@ func explainNetwork(p *Problem, err error) {
 	text := strings.ToLower(err.Error())
 	switch {
 	case errors.As(err, &dns):
-		p.Why, p.Mend = "the host's name cannot be resolved", "correct the host in --database-url or PGHOST, or mend DNS"
+		p.Reason, p.Hint = "the host's name cannot be resolved", "correct the host in --database-url or PGHOST, or mend DNS"
 	case errors.As(err, &unknownCA):
-		p.Why = "the server's certificate is signed by an authority that is not trusted here"
-		p.Mend = "give the authority's certificate with sslrootcert=… in --database-url or PGSSLROOTCERT"
+		p.Reason = "the server's certificate is signed by an authority that is not trusted here"
+		p.Hint = "give the authority's certificate with sslrootcert=… in --database-url or PGSSLROOTCERT"
 	case errors.As(err, &wrongHost):
-		p.Why, p.Mend = "the server's certificate is for another host name", "use that name in --database-url, or sslmode=verify-ca"
+		p.Reason, p.Hint = "the server's certificate is for another host name", "use that name in --database-url, or sslmode=verify-ca"
 	case errors.As(err, &badCert):
-		p.Why, p.Mend = "the server's certificate is not valid (expired, or not for servers)", "renew it on the server, and check this machine's clock"
+		p.Reason, p.Hint = "the server's certificate is not valid (expired, or not for servers)", "renew it on the server, and check this machine's clock"
 	case errors.As(err, &alert), strings.Contains(text, "remote error: tls"):
-		p.Why, p.Mend = "the server refused the TLS handshake", "check sslcert and sslkey: the server may want a client certificate, or another one"
+		p.Reason, p.Hint = "the server refused the TLS handshake", "check sslcert and sslkey: the server may want a client certificate, or another one"
 	case strings.Contains(text, "server refused tls"):
-		p.Why, p.Mend = "the server or pooler has TLS switched off", "switch it on there, or set sslmode=prefer where the network is trusted"
+		p.Reason, p.Hint = "the server or pooler has TLS switched off", "switch it on there, or set sslmode=prefer where the network is trusted"
 	case errors.As(err, &record):
-		p.Why, p.Mend = "what answers there does not speak TLS as Postgres does", "check host and port in --database-url"
+		p.Reason, p.Hint = "what answers there does not speak TLS as Postgres does", "check host and port in --database-url"
 	case errors.Is(err, syscall.ECONNREFUSED):
-		p.Why, p.Mend = "nothing listens there", "start the server, or correct host and port in --database-url (PGHOST, PGPORT)"
+		p.Reason, p.Hint = "nothing listens there", "start the server, or correct host and port in --database-url (PGHOST, PGPORT)"
 	case errors.Is(err, os.ErrNotExist) && strings.Contains(text, "unix"), errors.Is(err, syscall.ENOENT):
-		p.Why, p.Mend = "there is no server's socket at that path", "start the server, or give its host with --database-url or PGHOST"
+		p.Reason, p.Hint = "there is no server's socket at that path", "start the server, or give its host with --database-url or PGHOST"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		p.Why, p.Mend = "the host cannot be reached from here", "check the network, its firewall and the host in --database-url"
+		p.Reason, p.Hint = "the host cannot be reached from here", "check the network, its firewall and the host in --database-url"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), strings.Contains(text, "unexpected eof"):
-		p.Why, p.Mend = "the connection was cut", ""
+		p.Reason, p.Hint = "the connection was cut", ""
 	case isTimeout(err):
-		p.Why = "no answer in time"
-		p.Mend = "check that the server runs and that a firewall lets this machine through to it"
+		p.Reason = "no answer in time"
+		p.Hint = "check that the server runs and that a firewall lets this machine through to it"
 	}
 }
 
@@ -199,6 +199,6 @@ func hasCode(err error, code string) bool {
 	return errors.As(err, &pg) && pg.Code == code
 }
 
-func problemf(why, mend, what string, args ...any) *Problem {
-	return &Problem{What: fmt.Sprintf(what, args...), Why: why, Mend: mend}
+func problemf(reason, hint, summary string, args ...any) *Problem {
+	return &Problem{Summary: fmt.Sprintf(summary, args...), Reason: reason, Hint: hint}
 }

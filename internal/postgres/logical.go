@@ -27,17 +27,17 @@ func (t *Table) checkIdentity(version int) error {
 	name := t.Name()
 	if !t.usable {
 		return &Problem{
-			What: fmt.Sprintf("table %s has no usable replica identity (%s)", name, t.identityText()),
-			Why:  "once published, the application's own UPDATE and DELETE would fail",
-			Mend: t.identityMend(),
+			Summary: fmt.Sprintf("table %s has no usable replica identity (%s)", name, t.identityText()),
+			Reason:  "once published, the application's own UPDATE and DELETE would fail",
+			Hint:    t.identityMend(),
 		}
 	}
 	for _, i := range t.Key {
 		if c := t.Columns[i]; c.Generated == "v" || c.Generated != "" && version < 180000 {
 			return &Problem{
-				What: fmt.Sprintf("key column %s of table %s is generated", displayIdent(c.Name), name),
-				Why:  "this server leaves generated columns out of the stream, so rows could not be told apart",
-				Mend: "use --source notify, or give the table a key of ordinary columns",
+				Summary: fmt.Sprintf("key column %s of table %s is generated", displayIdent(c.Name), name),
+				Reason:  "this server leaves generated columns out of the stream, so rows could not be told apart",
+				Hint:    "use --source notify, or give the table a key of ordinary columns",
 			}
 		}
 	}
@@ -45,9 +45,9 @@ func (t *Table) checkIdentity(version int) error {
 		for _, c := range t.Columns {
 			if c.Generated == "v" {
 				return &Problem{
-					What: fmt.Sprintf("table %s has replica identity full and the virtual generated column %s", name, displayIdent(c.Name)),
-					Why:  "once published, the application's own UPDATE and DELETE would fail",
-					Mend: fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", name.Quoted()),
+					Summary: fmt.Sprintf("table %s has replica identity full and the virtual generated column %s", name, displayIdent(c.Name)),
+					Reason:  "once published, the application's own UPDATE and DELETE would fail",
+					Hint:    fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", name.Quoted()),
 				}
 			}
 		}
@@ -81,16 +81,16 @@ func (t *Table) identityMend() string {
 // checkLeaf looks at one partition: writes are checked, and old keys made, by the partition's own identity.
 func (t *Table) checkLeaf(l *leafEntry) error {
 	name := Name{Schema: l.Schema, Table: l.Table}
-	p := &Problem{Why: "once published, the application's own UPDATE and DELETE would fail"}
+	p := &Problem{Reason: "once published, the application's own UPDATE and DELETE would fail"}
 	switch {
 	case l.Kind != "r":
-		p.Why = "its changes are not in the stream"
-		p.What, p.Mend = fmt.Sprintf("partition %s is a foreign table", name), "use --source poll, or detach it"
+		p.Reason = "its changes are not in the stream"
+		p.Summary, p.Hint = fmt.Sprintf("partition %s is a foreign table", name), "use --source poll, or detach it"
 		return p
 	case l.Persistence != "p":
-		p.Why = "its changes are not in the stream"
-		p.What = fmt.Sprintf("partition %s is not a logged table", name)
-		p.Mend = fmt.Sprintf("ALTER TABLE %s SET LOGGED;", name.Quoted())
+		p.Reason = "its changes are not in the stream"
+		p.Summary = fmt.Sprintf("partition %s is not a logged table", name)
+		p.Hint = fmt.Sprintf("ALTER TABLE %s SET LOGGED;", name.Quoted())
 		return p
 	}
 	identity := l.Primary
@@ -107,16 +107,16 @@ func (t *Table) checkLeaf(l *leafEntry) error {
 	slices.Sort(identity)
 	switch {
 	case identity == nil:
-		p.What = fmt.Sprintf("partition %s has no usable replica identity", name)
+		p.Summary = fmt.Sprintf("partition %s has no usable replica identity", name)
 	case !slices.Equal(key, identity):
-		p.What = fmt.Sprintf("partition %s has another replica identity than its table", name)
-		p.Why = "its deletes would arrive without the table's key"
+		p.Summary = fmt.Sprintf("partition %s has another replica identity than its table", name)
+		p.Reason = "its deletes would arrive without the table's key"
 	default:
 		return nil
 	}
-	p.Mend = fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL;", name.Quoted())
+	p.Hint = fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL;", name.Quoted())
 	if l.Primary != nil && t.identity != "i" {
-		p.Mend = fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", name.Quoted())
+		p.Hint = fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", name.Quoted())
 	}
 	return p
 }

@@ -185,23 +185,23 @@ func CheckTriggers(ctx context.Context, q Querier, table *Table) error {
 	if err != nil {
 		return err
 	}
-	p := &Problem{Why: "changes of the table send no notification", Mend: "capture setup --source notify --table " + table.Name().String()}
+	p := &Problem{Reason: "changes of the table send no notification", Hint: "capture setup --source notify --table " + table.Name().String()}
 	switch {
 	case !s.hasFunction:
-		p.What = fmt.Sprintf("table %s has no triggers of capture", table.Name())
+		p.Summary = fmt.Sprintf("table %s has no triggers of capture", table.Name())
 		return p
 	case s.source != table.functionBody():
-		p.What = fmt.Sprintf("the trigger function of table %s is not the one for its key as it is now", table.Name())
+		p.Summary = fmt.Sprintf("the trigger function of table %s is not the one for its key as it is now", table.Name())
 		return p
 	}
 	for _, g := range table.triggers() {
 		e, ok := s.triggers[g.name]
 		switch {
 		case !ok || !e.serves:
-			p.What = fmt.Sprintf("trigger %s is missing from table %s", g.name, table.Name())
+			p.Summary = fmt.Sprintf("trigger %s is missing from table %s", g.name, table.Name())
 			return p
 		case e.enabled != "A":
-			p.What = fmt.Sprintf("trigger %s on table %s is disabled, or can be bypassed", g.name, table.Name())
+			p.Summary = fmt.Sprintf("trigger %s on table %s is disabled, or can be bypassed", g.name, table.Name())
 			return p
 		}
 	}

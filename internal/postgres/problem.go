@@ -2,31 +2,31 @@ package postgres
 
 import "strings"
 
-// Problem is something in the way, in words for whoever runs capture or the database.
+// Problem explains what prevents capture from following a table, to whoever runs capture or the database.
 type Problem struct {
-	What string // is wrong, one clause
-	Why  string // it matters, or happened; may be ""
-	Mend string // what to do: a sentence, or SQL or a setting to paste; may be ""
-	Err  error  // what it was made from; may be nil
+	Summary string // what is wrong, in one clause
+	Reason  string // why it matters, or how it came about; may be empty
+	Hint    string // what to do: a sentence, or SQL or a setting to paste; may be empty
+	Err     error  // the error that the Problem explains; may be nil
 
-	gone bool // the table does not exist
+	tableMissing bool
 }
 
-// Error says all three on one line.
+// Error returns the summary, the reason and the hint in one line.
 func (p *Problem) Error() string {
 	var b strings.Builder
-	b.WriteString(p.What)
-	if p.Why != "" {
-		b.WriteString(": " + p.Why)
+	b.WriteString(p.Summary)
+	if p.Reason != "" {
+		b.WriteString(": " + p.Reason)
 	}
-	if p.Mend != "" {
-		b.WriteString("; to mend it: " + strings.Join(strings.Fields(p.Mend), " "))
+	if p.Hint != "" {
+		b.WriteString("; hint: " + oneLine(p.Hint))
 	}
 	return b.String()
 }
 
-// Unwrap is the error that the Problem explains.
+// Unwrap returns the error that the Problem explains.
 func (p *Problem) Unwrap() error { return p.Err }
 
-// Gone says whether the table does not exist (now).
-func (p *Problem) Gone() bool { return p.gone }
+// TableMissing reports whether the table does not exist.
+func (p *Problem) TableMissing() bool { return p.tableMissing }

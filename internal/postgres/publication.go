@@ -257,17 +257,17 @@ func (t *Table) alterPublication(version int) []string {
 // unpublished says why there is no publication to follow, and what would make one.
 func (t *Table) unpublished(s Server, pubs []publication, own string, failed error) error {
 	p := &Problem{
-		What: fmt.Sprintf("no publication has all changes of table %s", t.Name()),
-		Why:  fmt.Sprintf("user %s may not make one; its owner %s may, with CREATE on the database", s.User, t.facts.Owner),
-		Mend: strings.Join(t.createPublication(s.VersionNum), "; ") + ";",
-		Err:  failed,
+		Summary: fmt.Sprintf("no publication has all changes of table %s", t.Name()),
+		Reason:  fmt.Sprintf("user %s may not make one; its owner %s may, with CREATE on the database", s.User, t.facts.Owner),
+		Hint:    strings.Join(t.createPublication(s.VersionNum), "; ") + ";",
+		Err:     failed,
 	}
 	if len(pubs) > 0 && pubs[0].name == own {
-		p.Why = fmt.Sprintf("%s exists, but %v, and user %s may not change it", own, pubs[0].fits(t), s.User)
-		p.Mend = strings.Join(t.alterPublication(s.VersionNum), "; ") + ";"
+		p.Reason = fmt.Sprintf("%s exists, but %v, and user %s may not change it", own, pubs[0].fits(t), s.User)
+		p.Hint = strings.Join(t.alterPublication(s.VersionNum), "; ") + ";"
 	}
 	if failed != nil && !hasCode(failed, "42501") {
-		p.Why = failed.Error()
+		p.Reason = failed.Error()
 	}
 	return p
 }

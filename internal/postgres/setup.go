@@ -140,7 +140,7 @@ func TeardownSQL(ctx context.Context, conn *pgx.Conn, name Name, role string) ([
 	switch {
 	case err == nil:
 		name = table.Name()
-	case errors.As(err, &p) && (p.gone || p.Err == nil):
+	case errors.As(err, &p) && (p.tableMissing || p.Err == nil):
 		if name = name.folded(); name.Schema == "" {
 			name.Schema = "public"
 		}

@@ -224,9 +224,9 @@ func (t *Table) addKey(e *catalogEntry) error {
 	}
 	if key == nil {
 		return &Problem{
-			What: fmt.Sprintf("table %s has no primary key", t.Name()),
-			Why:  "capture tells its rows apart by a primary key or a replica identity index",
-			Mend: fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (…);", t.Name().Quoted()),
+			Summary: fmt.Sprintf("table %s has no primary key", t.Name()),
+			Reason:  "capture tells its rows apart by a primary key or a replica identity index",
+			Hint:    fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (…);", t.Name().Quoted()),
 		}
 	}
 	at := make(map[int16]int, len(e.Columns))
@@ -294,26 +294,26 @@ func (t *Table) readable() error {
 	switch f := &t.facts; {
 	case !f.SchemaUsage:
 		return &Problem{
-			What: fmt.Sprintf("no right to use schema %s", displayIdent(t.Schema)),
-			Why:  fmt.Sprintf("table %s cannot be read without it", name),
-			Mend: fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s;", quoteIdent(t.Schema), quoteIdent(f.User)),
+			Summary: fmt.Sprintf("no right to use schema %s", displayIdent(t.Schema)),
+			Reason:  fmt.Sprintf("table %s cannot be read without it", name),
+			Hint:    fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s;", quoteIdent(t.Schema), quoteIdent(f.User)),
 		}
 	case !f.Readable:
 		p := &Problem{
-			What: fmt.Sprintf("no right to read table %s", name),
-			Why:  "capture reads all of its columns",
-			Mend: fmt.Sprintf("GRANT SELECT ON %s TO %s;", name.Quoted(), quoteIdent(f.User)),
+			Summary: fmt.Sprintf("no right to read table %s", name),
+			Reason:  "capture reads all of its columns",
+			Hint:    fmt.Sprintf("GRANT SELECT ON %s TO %s;", name.Quoted(), quoteIdent(f.User)),
 		}
 		if f.Columns {
-			p.What = fmt.Sprintf("user %s may read columns of table %s, but not the table as a whole", f.User, name)
-			p.Why = "capture locks it against changes of its definition while it copies it (ACCESS SHARE), and reads columns that are added"
+			p.Summary = fmt.Sprintf("user %s may read columns of table %s, but not the table as a whole", f.User, name)
+			p.Reason = "capture locks it against changes of its definition while it copies it (ACCESS SHARE), and reads columns that are added"
 		}
 		return p
 	case f.RowSecurity:
 		return &Problem{
-			What: fmt.Sprintf("row-level security on table %s applies to user %s", name, f.User),
-			Why:  "a copy would lack the rows that its policies hide, while the stream has them",
-			Mend: fmt.Sprintf("ALTER ROLE %s BYPASSRLS; -- or connect as the table's owner", quoteIdent(f.User)),
+			Summary: fmt.Sprintf("row-level security on table %s applies to user %s", name, f.User),
+			Reason:  "a copy would lack the rows that its policies hide, while the stream has them",
+			Hint:    fmt.Sprintf("ALTER ROLE %s BYPASSRLS; -- or connect as the table's owner", quoteIdent(f.User)),
 		}
 	}
 	return nil
@@ -322,9 +322,9 @@ func (t *Table) readable() error {
 // missing says that there is no such table, and which ones may be meant.
 func missing(ctx context.Context, q Querier, name Name) error {
 	p := &Problem{
-		What: fmt.Sprintf("table %s does not exist in this database", name),
-		Mend: "name another one with --table [schema.]name, or connect to the database that has it",
-		gone: true,
+		Summary:      fmt.Sprintf("table %s does not exist in this database", name),
+		Hint:         "name another one with --table [schema.]name, or connect to the database that has it",
+		tableMissing: true,
 	}
 	var database, path, similar string
 	err := q.QueryRow(ctx, `
@@ -338,53 +338,53 @@ func missing(ctx context.Context, q Querier, name Name) error {
 	if err != nil {
 		return Explain(fmt.Errorf("look for table %s: %w", name, err))
 	}
-	p.What = fmt.Sprintf("table %s does not exist in database %s", name, database)
+	p.Summary = fmt.Sprintf("table %s does not exist in database %s", name, database)
 	if name.Schema == "" {
-		p.Why = "the schemas searched are: " + path
+		p.Reason = "the schemas searched are: " + path
 	}
 	if similar != "" {
-		p.Mend = "name the one that is meant with --table: " + similar
+		p.Hint = "name the one that is meant with --table: " + similar
 	}
 	return p
 }
 
 // unfollowable refuses what no source can follow.
 func unfollowable(t *Table, e *catalogEntry) error {
-	p := &Problem{Mend: "name an ordinary or partitioned table with --table"}
+	p := &Problem{Hint: "name an ordinary or partitioned table with --table"}
 	name := t.Name()
 	switch e.Kind {
 	case "r", "p":
 	case "v":
-		p.What, p.Why = fmt.Sprintf("%s is a view", name), "a view has no rows and no key of its own"
-		p.Mend = "name the table that it reads from with --table"
+		p.Summary, p.Reason = fmt.Sprintf("%s is a view", name), "a view has no rows and no key of its own"
+		p.Hint = "name the table that it reads from with --table"
 	case "m":
-		p.What, p.Why = fmt.Sprintf("%s is a materialized view", name), "its changes are not in the stream, and it has no key"
-		p.Mend = "name the table that it reads from with --table"
+		p.Summary, p.Reason = fmt.Sprintf("%s is a materialized view", name), "its changes are not in the stream, and it has no key"
+		p.Hint = "name the table that it reads from with --table"
 	case "f":
-		p.What, p.Why = fmt.Sprintf("%s is a foreign table", name), "its rows live on another server"
-		p.Mend = "point --database-url at the server that holds it"
+		p.Summary, p.Reason = fmt.Sprintf("%s is a foreign table", name), "its rows live on another server"
+		p.Hint = "point --database-url at the server that holds it"
 	case "S":
-		p.What = fmt.Sprintf("%s is a sequence", name)
+		p.Summary = fmt.Sprintf("%s is a sequence", name)
 	case "i", "I":
-		p.What = fmt.Sprintf("%s is an index", name)
+		p.Summary = fmt.Sprintf("%s is an index", name)
 	default:
-		p.What = fmt.Sprintf("%s is not a table", name)
+		p.Summary = fmt.Sprintf("%s is not a table", name)
 	}
 	switch {
-	case p.What != "":
+	case p.Summary != "":
 	case e.Schema == "pg_catalog" || e.Schema == "information_schema" || e.Schema == "pg_toast":
-		p.What, p.Why = fmt.Sprintf("%s is a system table", name), "its changes are not published"
+		p.Summary, p.Reason = fmt.Sprintf("%s is a system table", name), "its changes are not published"
 	case e.Persistence == "t":
-		p.What, p.Why = fmt.Sprintf("%s is a temporary table", name), "it ends with the session that made it"
+		p.Summary, p.Reason = fmt.Sprintf("%s is a temporary table", name), "it ends with the session that made it"
 	case e.Persistence == "u":
-		p.What, p.Why = fmt.Sprintf("%s is an unlogged table", name), "it is emptied by a crash and its changes are in no stream"
-		p.Mend = fmt.Sprintf("ALTER TABLE %s SET LOGGED;", name.Quoted())
+		p.Summary, p.Reason = fmt.Sprintf("%s is an unlogged table", name), "it is emptied by a crash and its changes are in no stream"
+		p.Hint = fmt.Sprintf("ALTER TABLE %s SET LOGGED;", name.Quoted())
 	case e.Kind == "r" && e.Children:
-		p.What = fmt.Sprintf("table %s has tables that inherit from it", name)
-		p.Why = "their rows read as its own, but no key covers them all and the stream knows them under other names"
-		p.Mend = "name one of the inheriting tables with --table, or make it a partitioned table"
+		p.Summary = fmt.Sprintf("table %s has tables that inherit from it", name)
+		p.Reason = "their rows read as its own, but no key covers them all and the stream knows them under other names"
+		p.Hint = "name one of the inheriting tables with --table, or make it a partitioned table"
 	}
-	if p.What != "" {
+	if p.Summary != "" {
 		return p
 	}
 	return nil

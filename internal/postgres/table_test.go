@@ -57,7 +57,7 @@ func TestLoadTableFindsNamesAsWrittenFirst(t *testing.T) {
 		n, _ := ParseName(in)
 		_, err := LoadTable(testContext(t), conn, n)
 		var p *Problem
-		if !errors.As(err, &p) || !p.Gone() || !strings.Contains(p.Mend, hint) {
+		if !errors.As(err, &p) || !p.TableMissing() || !strings.Contains(p.Hint, hint) {
 			t.Errorf("%s: %v, want a problem that names %s", in, err, hint)
 		}
 	}
@@ -230,7 +230,7 @@ func TestFingerprintChangesWithWhatChangesRows(t *testing.T) {
 	step(true, `BEGIN; ALTER TABLE votes RENAME TO votes_old; CREATE TABLE votes (LIKE votes_old INCLUDING ALL); COMMIT`)
 	run(t, conn, `DROP TABLE votes`)
 	var p *Problem
-	if _, err := Fingerprint(testContext(t), conn, name); !errors.As(err, &p) || !p.Gone() {
+	if _, err := Fingerprint(testContext(t), conn, name); !errors.As(err, &p) || !p.TableMissing() {
 		t.Errorf("after DROP TABLE: %v", err)
 	}
 }

@@ -16,9 +16,9 @@ func (r *restore) create(ctx context.Context, name postgres.Name) error {
 	m := r.in.manifest
 	if m == nil {
 		return &postgres.Problem{
-			What: fmt.Sprintf("table %s does not exist, and there is no manifest beside the file to make it from", name),
-			Why:  "the JSON does not say the columns' types, the key and the defaults",
-			Mend: "put feedback.manifest.json beside the file, or create the table and restore into it",
+			Summary: fmt.Sprintf("table %s does not exist, and there is no manifest beside the file to make it from", name),
+			Reason:  "the JSON does not say the columns' types, the key and the defaults",
+			Hint:    "put feedback.manifest.json beside the file, or create the table and restore into it",
 		}
 	}
 	virtual, err := r.knowsVirtual(ctx)
@@ -102,24 +102,24 @@ func (r *restore) knowsVirtual(ctx context.Context) (bool, error) {
 
 // uncreated explains why the table can't be made.
 func (r *restore) uncreated(name postgres.Name, err error) error {
-	p := &postgres.Problem{What: fmt.Sprintf("create table %s: %s", name, postgres.Explain(err)), Err: err}
+	p := &postgres.Problem{Summary: fmt.Sprintf("create table %s: %s", name, postgres.Explain(err)), Err: err}
 	switch sqlState(err) {
 	case "42704":
-		p.What = fmt.Sprintf("create table %s: the database lacks a type that a column has", name)
+		p.Summary = fmt.Sprintf("create table %s: the database lacks a type that a column has", name)
 		var types []string
 		for _, c := range r.in.manifest.Columns {
 			if !slices.Contains(types, c.TypeName) {
 				types = append(types, c.TypeName)
 			}
 		}
-		p.Why = "the columns' types are " + strings.Join(types, ", ")
-		p.Mend = "CREATE TYPE …; or CREATE EXTENSION …; the manifest has the types' names, not what they are"
+		p.Reason = "the columns' types are " + strings.Join(types, ", ")
+		p.Hint = "CREATE TYPE …; or CREATE EXTENSION …; the manifest has the types' names, not what they are"
 	case "3F000":
-		p.What = fmt.Sprintf("create table %s: there is no such schema", name)
-		p.Mend = "CREATE SCHEMA " + ident(name.Schema) + "; or name another one with --table"
+		p.Summary = fmt.Sprintf("create table %s: there is no such schema", name)
+		p.Hint = "CREATE SCHEMA " + ident(name.Schema) + "; or name another one with --table"
 	case "42501":
-		p.What = fmt.Sprintf("create table %s: the user may not create tables there", name)
-		p.Mend = "GRANT CREATE ON SCHEMA … TO …; or create the table as its owner, and restore into it"
+		p.Summary = fmt.Sprintf("create table %s: the user may not create tables there", name)
+		p.Hint = "GRANT CREATE ON SCHEMA … TO …; or create the table as its owner, and restore into it"
 	}
 	return p
 }

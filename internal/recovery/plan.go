@@ -87,9 +87,9 @@ func unknownColumns(t *postgres.Table, names []string, manifest *store.Manifest)
 		what += ident(name)
 	}
 	return &postgres.Problem{
-		What: fmt.Sprintf("the file has %s, which table %s lacks", what, t.Name()),
-		Why:  "its values would be lost",
-		Mend: fmt.Sprintf("ALTER TABLE %s %s; or take it out of the file", t.Name().Quoted(), strings.Join(add, ", ")),
+		Summary: fmt.Sprintf("the file has %s, which table %s lacks", what, t.Name()),
+		Reason:  "its values would be lost",
+		Hint:    fmt.Sprintf("ALTER TABLE %s %s; or take it out of the file", t.Name().Quoted(), strings.Join(add, ", ")),
 	}
 }
 
@@ -108,8 +108,8 @@ func (p *plan) absent() error {
 			gets = "its default, " + c.Default
 		case c.NotNull:
 			return &postgres.Problem{
-				What: fmt.Sprintf("the file lacks column %s of table %s, which may not be NULL and has no default", ident(c.Name), p.table.Name()),
-				Mend: fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT …;", p.table.Name().Quoted(), ident(c.Name)),
+				Summary: fmt.Sprintf("the file lacks column %s of table %s, which may not be NULL and has no default", ident(c.Name), p.table.Name()),
+				Hint:    fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT …;", p.table.Name().Quoted(), ident(c.Name)),
 			}
 		}
 		p.notes = append(p.notes, fmt.Sprintf("column %s is not in the file: each new row gets %s", ident(c.Name), gets))

@@ -216,11 +216,11 @@ func (r *restore) prepare(ctx context.Context) error {
 	name := targetOf(r.o.Table, r.in.manifest)
 	table, err := postgres.LoadTable(ctx, r.tx, name)
 	var problem *postgres.Problem
-	if errors.As(err, &problem) && problem.Gone() {
+	if errors.As(err, &problem) && problem.TableMissing() {
 		if !r.o.Create {
 			return &postgres.Problem{
-				What: fmt.Sprintf("table %s does not exist in this database", name), Err: err,
-				Mend: "--create makes it from the manifest, or name another one with --table",
+				Summary: fmt.Sprintf("table %s does not exist in this database", name), Err: err,
+				Hint: "--create makes it from the manifest, or name another one with --table",
 			}
 		}
 		if err := r.create(ctx, name); err != nil {

@@ -60,9 +60,9 @@ func (r *restore) advanceSequences(ctx context.Context) error {
 		case err == pgx.ErrNoRows: // it is there already
 		case sqlState(err) == "42501":
 			return &postgres.Problem{
-				What: fmt.Sprintf("no right to set sequence %s", u.Sequence), Err: err,
-				Why:  "without it the application's next row would take a number that a restored row has",
-				Mend: fmt.Sprintf("GRANT SELECT, UPDATE ON SEQUENCE %s TO CURRENT_USER; as its owner", u.Sequence),
+				Summary: fmt.Sprintf("no right to set sequence %s", u.Sequence), Err: err,
+				Reason: "without it the application's next row would take a number that a restored row has",
+				Hint:   fmt.Sprintf("GRANT SELECT, UPDATE ON SEQUENCE %s TO CURRENT_USER; as its owner", u.Sequence),
 			}
 		case err != nil:
 			return explain("set sequence "+u.Sequence, err)

@@ -49,9 +49,9 @@ func (r *restore) disableOwn(ctx context.Context) (enable func(context.Context) 
 			switch {
 			case sqlState(err) == "42501":
 				return &postgres.Problem{
-					What: fmt.Sprintf("no right to disable the triggers of table %s", table.Name()), Err: err,
-					Why:  "--disable-triggers takes a superuser, the right to set session_replication_role (15 and later), or the table's owner",
-					Mend: "GRANT SET ON PARAMETER session_replication_role TO …; or connect as the table's owner, or leave the flag out",
+					Summary: fmt.Sprintf("no right to disable the triggers of table %s", table.Name()), Err: err,
+					Reason: "--disable-triggers takes a superuser, the right to set session_replication_role (15 and later), or the table's owner",
+					Hint:   "GRANT SET ON PARAMETER session_replication_role TO …; or connect as the table's owner, or leave the flag out",
 				}
 			case err != nil:
 				return explain("disable triggers", err)
