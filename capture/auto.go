@@ -161,7 +161,7 @@ func (a *auto) probe(ctx context.Context, kind string) error {
 			defer n.side.close()
 			return n.prepare(ctx)
 		}
-		srv, tab, err := postgres.Survey(ctx, conn, a.d.cfg.Table)
+		srv, tab, err := postgres.LoadServerAndTable(ctx, conn, a.d.cfg.Table)
 		if err != nil {
 			return err
 		}

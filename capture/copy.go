@@ -38,7 +38,7 @@ func readTable(ctx context.Context, cfg Config, source string, t *snapshot.Table
 		if c.conn, err = postgres.Connect(ctx, inBulk(c.traffic.watch(cfg.Database))); err != nil {
 			return err
 		}
-		if c.srv, err = postgres.Inspect(ctx, c.conn); err != nil {
+		if c.srv, err = postgres.LoadServer(ctx, c.conn); err != nil {
 			return err
 		}
 		tx, err := postgres.Begin(ctx, c.conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -141,7 +141,7 @@ func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + 
 // prepare looks at the server and the table, and sees to the publication.
 func (l *logical) prepare(ctx context.Context) error {
 	return l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-		if l.srv, l.tab, err = postgres.Survey(ctx, conn, l.d.cfg.Table); err != nil {
+		if l.srv, l.tab, err = postgres.LoadServerAndTable(ctx, conn, l.d.cfg.Table); err != nil {
 			return err
 		}
 		l.publication, l.mark, err = postgres.EnsurePublication(ctx, conn, &l.srv, l.tab)

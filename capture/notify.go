@@ -114,7 +114,7 @@ func (n *notify) Follow(ctx context.Context, t *snapshot.Table) error {
 // prepare looks at the server and the table, and sees to the triggers.
 func (n *notify) prepare(ctx context.Context) error {
 	return n.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		srv, tab, err := postgres.Survey(ctx, conn, n.d.cfg.Table)
+		srv, tab, err := postgres.LoadServerAndTable(ctx, conn, n.d.cfg.Table)
 		switch {
 		case srv.Pooled:
 			return &postgres.Problem{

@@ -36,7 +36,7 @@ func (r *tableReader) open(ctx context.Context) (err error) {
 	if r.conn, err = postgres.Connect(ctx, inBulk(r.traffic.watch(r.d.cfg.Database))); err != nil {
 		return err
 	}
-	if r.srv, err = postgres.Inspect(ctx, r.conn); err != nil {
+	if r.srv, err = postgres.LoadServer(ctx, r.conn); err != nil {
 		return err
 	}
 	r.d.state.update(func(st *Status) {

@@ -119,7 +119,7 @@ func (d *doctor) connection(ctx context.Context) bool {
 
 func (d *doctor) server(ctx context.Context) bool {
 	var err error
-	if d.srv, err = Inspect(ctx, d.conn); err == nil {
+	if d.srv, err = LoadServer(ctx, d.conn); err == nil {
 		d.provider, err = findProvider(ctx, d.conn)
 	}
 	if err != nil {

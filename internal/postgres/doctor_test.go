@@ -93,7 +93,7 @@ func TestDoctorWithoutLogicalWAL(t *testing.T) {
 	if d.Source != "poll" || !strings.Contains(f["wal_level"].Hint, "ALTER SYSTEM SET wal_level = 'logical'") {
 		t.Errorf("%+v", d)
 	}
-	s, err := Inspect(testContext(t), conn)
+	s, err := LoadServer(testContext(t), conn)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ import (
 func ensure(t *testing.T, conn *pgx.Conn, name string) (*Table, string, error) {
 	t.Helper()
 	table := loadTable(t, conn, name)
-	s, err := Inspect(testContext(t), conn)
+	s, err := LoadServer(testContext(t), conn)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,8 +47,8 @@ func (s *Server) scan(row pgx.Row) error {
 	return nil
 }
 
-// Inspect asks the server about itself. conn must not be in a transaction.
-func Inspect(ctx context.Context, conn *pgx.Conn) (Server, error) {
+// LoadServer asks the server about itself. conn must not be in a transaction.
+func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
 	s := Server{Pooled: Pooled(conn)}
 	if err := s.scan(conn.QueryRow(ctx, serverSQL)); err != nil {
 		return Server{}, err
@@ -62,9 +62,9 @@ func Inspect(ctx context.Context, conn *pgx.Conn) (Server, error) {
 	return s, nil
 }
 
-// Survey is what [Inspect] says, but for who the server is, and what [LoadTable] does, in one round trip. Where the table's
+// LoadServerAndTable is what [LoadServer] says, but for who the server is, and what [LoadTable] does, in one round trip. Where the table's
 // error is a [*Problem], the Server is there nevertheless.
-func Survey(ctx context.Context, conn *pgx.Conn, name Name) (s Server, t *Table, err error) {
+func LoadServerAndTable(ctx context.Context, conn *pgx.Conn, name Name) (s Server, t *Table, err error) {
 	s.Pooled = Pooled(conn)
 	var about, row error
 	var c catalogRow

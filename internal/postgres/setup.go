@@ -18,7 +18,7 @@ type SetupOptions struct {
 // SetupSQL returns the statements, without semicolons, that prepare the database for capture and have not been run yet:
 // none where all is there. [Apply] runs them.
 func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions) ([]string, error) {
-	s, err := Inspect(ctx, conn)
+	s, err := LoadServer(ctx, conn)
 	if err != nil {
 		return nil, err
 	}
