@@ -80,7 +80,7 @@ func (l *logical) gone(ctx context.Context) error {
 
 // sameShape says, as an *anewError, what of the table is not as it was copied.
 func (l *logical) sameShape(ctx context.Context, conn *pgx.Conn) error {
-	shape, published, err := postgres.Changed(ctx, conn, l.d.cfg.Table, l.tab, l.publication, l.mark)
+	shape, published, err := postgres.CompareCatalog(ctx, conn, l.d.cfg.Table, l.tab, l.publication, l.mark)
 	if err != nil {
 		if p := (*postgres.Problem)(nil); errors.As(err, &p) && p.TableMissing() {
 			return fmt.Errorf("%w; feedback.json keeps the last state it had", err)

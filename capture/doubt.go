@@ -96,7 +96,7 @@ func (s tableTraces) doubt(was tableTraces, read, heard time.Duration) string {
 // check compares the catalog with the copied shape and the triggers with what they should be, and gathers traces.
 func (n *notify) check(ctx context.Context) (s tableTraces, err error) {
 	err = n.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		now, err := postgres.Fingerprint(ctx, conn, n.d.cfg.Table)
+		now, err := postgres.TableFingerprint(ctx, conn, n.d.cfg.Table)
 		if err != nil {
 			return keepsState(err)
 		}

@@ -57,13 +57,13 @@ func comment(what string) string {
 
 // publication is one that holds the table, or bears the name that capture would give its own.
 type publication struct {
-	name       string
-	owned      bool
-	operations bool     // publishes inserts, updates, deletes and truncates
-	covers     bool     // holds the table under its own name
-	filtered   bool     // leaves rows out
-	columns    []string // nil for all
-	mark       string   // see PublicationMark
+	name        string
+	owned       bool
+	operations  bool     // publishes inserts, updates, deletes and truncates
+	covers      bool     // holds the table under its own name
+	filtered    bool     // leaves rows out
+	columns     []string // nil for all
+	fingerprint string   // see PublicationFingerprint
 }
 
 // publications are those that hold the table, and the one called own even if it doesn't.
@@ -76,7 +76,7 @@ func publications(ctx context.Context, conn *pgx.Conn, t *Table, own string) ([]
 			t.tablename IS NOT NULL, pg_catalog.to_jsonb(t)->>'rowfilter' IS NOT NULL,
 			CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.to_jsonb(t)->'attnames') = 'array' THEN
 				ARRAY(SELECT pg_catalog.jsonb_array_elements_text(pg_catalog.to_jsonb(t)->'attnames')) END,
-			`+markOf(conn, "$4::oid")+`
+			`+publicationFingerprintExpr(conn, "$4::oid")+`
 		FROM pg_catalog.pg_publication p
 		LEFT JOIN pg_catalog.pg_publication_tables t
 			ON t.pubname = p.pubname AND t.schemaname = $1::text::name AND t.tablename = $2::text::name
@@ -86,7 +86,7 @@ func publications(ctx context.Context, conn *pgx.Conn, t *Table, own string) ([]
 		return nil, Explain(fmt.Errorf("look for publications of table %s: %w", t.Name(), err))
 	}
 	pubs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publication, err error) {
-		err = row.Scan(&p.name, &p.owned, &p.operations, &p.covers, &p.filtered, &p.columns, &p.mark)
+		err = row.Scan(&p.name, &p.owned, &p.operations, &p.covers, &p.filtered, &p.columns, &p.fingerprint)
 		return p, err
 	})
 	if err != nil {
@@ -121,12 +121,12 @@ func (p *publication) markPublished(t *Table, version int) {
 	}
 }
 
-// EnsurePublication returns the name of a publication whose stream has every change of the table, and its mark (see
-// [PublicationMark]): capture's own, mended where it can be; or another that serves; or one that it makes. It notes in
+// EnsurePublication returns the name of a publication whose stream has every change of the table, and its fingerprint (see
+// [PublicationFingerprint]): capture's own, mended where it can be; or another that serves; or one that it makes. It notes in
 // table.Columns what the publication leaves out (generated columns). Its error is a [*Problem] where server or table can't be
 // followed by logical replication without harm to the application: a table that a publication would do harm to gets none,
 // and loses the one that capture made for it, so that the application's writes go on. conn must not be in a transaction.
-func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, mark string, err error) {
+func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	if err := s.checkLogical(); err != nil {
 		return "", "", err
 	}
@@ -152,26 +152,26 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Ta
 		return "", "", table.unpublished(*s, pubs, own, failed)
 	}
 	pubs[at].markPublished(table, s.VersionNum)
-	return pubs[at].name, pubs[at].mark, nil
+	return pubs[at].name, pubs[at].fingerprint, nil
 }
 
-// PublicationMark is another one after each change of what the publication's stream has of the table, also where that
+// PublicationFingerprint is another one after each change of what the publication's stream has of the table, also where that
 // has been taken back since; "" where the publication is gone. It costs one statement.
-func PublicationMark(ctx context.Context, conn *pgx.Conn, table *Table, name string) (mark string, err error) {
-	if err := conn.QueryRow(ctx, markSQL(conn), name, table.OID).Scan(&mark); err != nil {
+func PublicationFingerprint(ctx context.Context, conn *pgx.Conn, table *Table, name string) (fingerprint string, err error) {
+	if err := conn.QueryRow(ctx, publicationFingerprintSQL(conn), name, table.OID).Scan(&fingerprint); err != nil {
 		return "", Explain(fmt.Errorf("look at publication %s: %w", name, err))
 	}
-	return mark, nil
+	return fingerprint, nil
 }
 
-func markSQL(conn *pgx.Conn) string {
-	return `SELECT COALESCE((SELECT ` + markOf(conn, "$2::oid") + ` FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`
+func publicationFingerprintSQL(conn *pgx.Conn) string {
+	return `SELECT COALESCE((SELECT ` + publicationFingerprintExpr(conn, "$2::oid") + ` FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`
 }
 
-// Changed says what of a table's shape and of its publication is no longer as it was when they had this fingerprint and this
-// mark (see [PublicationMark]), in one round trip; both are false where all is. Its error is a [*Problem] where the table is
+// CompareCatalog says what of a table's shape and of its publication is no longer as it was when they had this fingerprint and this
+// publication fingerprint (see [PublicationFingerprint]), in one round trip; both are false where all is. Its error is a [*Problem] where the table is
 // gone or cannot be followed any more.
-func Changed(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, mark string) (shape, published bool, err error) {
+func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, fingerprint string) (shapeChanged, publicationChanged bool, err error) {
 	sql, err := preparedCatalog(ctx, conn, name)
 	if err != nil {
 		return false, false, err
@@ -181,7 +181,7 @@ func Changed(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publi
 	var now string
 	b := &pgx.Batch{}
 	b.Queue(sql, catalogArgs(name)...).QueryRow(func(r pgx.Row) error { row = c.scan(r); return row })
-	b.Queue(markSQL(conn), publication, table.OID).QueryRow(func(r pgx.Row) error { return r.Scan(&now) })
+	b.Queue(publicationFingerprintSQL(conn), publication, table.OID).QueryRow(func(r pgx.Row) error { return r.Scan(&now) })
 	err = conn.SendBatch(ctx, b).Close()
 	if row == nil && err != nil {
 		return false, false, Explain(fmt.Errorf("look at publication %s: %w", publication, err))
@@ -190,13 +190,13 @@ func Changed(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publi
 	if err != nil {
 		return false, false, err
 	}
-	return t.Fingerprint != table.Fingerprint, now != mark, nil
+	return t.Fingerprint != table.Fingerprint, now != fingerprint, nil
 }
 
-// markOf is SQL for the mark of publication p with regard to a table. An entry that was changed has another xmin, one that
+// publicationFingerprintExpr is SQL for the fingerprint of publication p with regard to a table. An entry that was changed has another xmin, one that
 // was made anew has another oid. The table may be there by itself, by a table that it is a partition of, or (15 and later)
 // by the schema of either.
-func markOf(conn *pgx.Conn, table string) string {
+func publicationFingerprintExpr(conn *pgx.Conn, table string) string {
 	entries := `
 		SELECT r.oid, r.xmin FROM pg_catalog.pg_publication_rel r JOIN whole ON r.prrelid = whole.oid WHERE r.prpubid = p.oid`
 	if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 15 {

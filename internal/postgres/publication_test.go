@@ -17,10 +17,10 @@ func ensure(t *testing.T, conn *pgx.Conn, name string) (*Table, string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub, mark, err := EnsurePublication(testContext(t), conn, &s, table)
+	pub, fingerprint, err := EnsurePublication(testContext(t), conn, &s, table)
 	if err == nil {
-		if same, err := PublicationMark(testContext(t), conn, table, pub); err != nil || same != mark {
-			t.Errorf("the mark is %q, and then %q, %v", mark, same, err)
+		if same, err := PublicationFingerprint(testContext(t), conn, table, pub); err != nil || same != fingerprint {
+			t.Errorf("the fingerprint is %q, and then %q, %v", fingerprint, same, err)
 		}
 	}
 	return table, pub, err
@@ -35,14 +35,14 @@ func wantPublication(t *testing.T, conn *pgx.Conn, name, want string) *Table {
 	return table
 }
 
-// publicationMark is the mark of capture_votes.
-func publicationMark(t *testing.T, conn *pgx.Conn) string {
+// publicationFingerprint is the fingerprint of capture_votes.
+func publicationFingerprint(t *testing.T, conn *pgx.Conn) string {
 	t.Helper()
-	mark, err := PublicationMark(testContext(t), conn, loadTable(t, conn, "votes"), "capture_votes")
+	fingerprint, err := PublicationFingerprint(testContext(t), conn, loadTable(t, conn, "votes"), "capture_votes")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return mark
+	return fingerprint
 }
 
 func wantProblem(t *testing.T, err error, word string) {
@@ -57,11 +57,11 @@ func TestEnsurePublicationMakesAndMends(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)
 	wantPublication(t, conn, "votes", "capture_votes")
-	before := publicationMark(t, conn)
+	before := publicationFingerprint(t, conn)
 	wantPublication(t, conn, "votes", "capture_votes")
 	run(t, conn, "INSERT INTO votes DEFAULT VALUES; CREATE TABLE other (id int PRIMARY KEY)")
-	if publicationMark(t, conn) != before {
-		t.Error("the mark changed without need")
+	if publicationFingerprint(t, conn) != before {
+		t.Error("the fingerprint changed without need")
 	}
 	var description string
 	if err := conn.QueryRow(testContext(t), "SELECT obj_description(oid) FROM pg_publication").Scan(&description); err != nil ||
@@ -74,28 +74,28 @@ func TestEnsurePublicationMakesAndMends(t *testing.T) {
 		"ALTER PUBLICATION capture_votes DROP TABLE votes; ALTER PUBLICATION capture_votes ADD TABLE votes",
 		"ALTER PUBLICATION capture_votes RENAME TO gone; DROP PUBLICATION gone",
 	} {
-		before := publicationMark(t, conn)
+		before := publicationFingerprint(t, conn)
 		run(t, conn, strings.ReplaceAll(s, "serial", "int"))
-		if publicationMark(t, conn) == before {
-			t.Errorf("after %s the mark is as before", s)
+		if publicationFingerprint(t, conn) == before {
+			t.Errorf("after %s the fingerprint is as before", s)
 		}
 		wantPublication(t, conn, "votes", "capture_votes")
 	}
 	if conn.PgConn().ParameterStatus("server_version") >= "15" {
 		for _, s := range []string{"ALTER PUBLICATION capture_votes SET TABLE votes WHERE (vote_id > 5)",
 			"ALTER PUBLICATION capture_votes SET TABLE votes (vote_id, comment)"} {
-			before := publicationMark(t, conn)
+			before := publicationFingerprint(t, conn)
 			run(t, conn, s)
-			if publicationMark(t, conn) == before {
-				t.Errorf("after %s the mark is as before", s)
+			if publicationFingerprint(t, conn) == before {
+				t.Errorf("after %s the fingerprint is as before", s)
 			}
 			wantPublication(t, conn, "votes", "capture_votes")
 		}
 	}
 }
 
-// TestMarkOfSchemas: since 15 a publication may hold all tables of a schema.
-func TestMarkOfSchemas(t *testing.T) {
+// TestPublicationFingerprintOfSchemas: since 15 a publication may hold all tables of a schema.
+func TestPublicationFingerprintOfSchemas(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)
 	if majorVersion(conn.PgConn().ParameterStatus("server_version")) < 15 {
@@ -104,25 +104,25 @@ func TestMarkOfSchemas(t *testing.T) {
 	run(t, conn, "CREATE SCHEMA other", "CREATE PUBLICATION all_here FOR TABLES IN SCHEMA public",
 		"CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE other.p1 PARTITION OF p DEFAULT")
 	for _, name := range []string{"votes", "other.p1"} {
-		mark := func() string {
+		fingerprint := func() string {
 			t.Helper()
-			m, err := PublicationMark(testContext(t), conn, loadTable(t, conn, name), "all_here")
+			m, err := PublicationFingerprint(testContext(t), conn, loadTable(t, conn, name), "all_here")
 			if err != nil {
 				t.Fatal(err)
 			}
 			return m
 		}
-		first := mark()
+		first := fingerprint()
 		run(t, conn, "CREATE SCHEMA IF NOT EXISTS third", "ALTER PUBLICATION all_here ADD TABLES IN SCHEMA third",
 			"ALTER PUBLICATION all_here DROP TABLES IN SCHEMA third")
-		if mark() != first {
-			t.Errorf("%s: the mark changed without need", name)
+		if fingerprint() != first {
+			t.Errorf("%s: the fingerprint changed without need", name)
 		}
 		run(t, conn, "ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public")
-		without := mark()
+		without := fingerprint()
 		run(t, conn, "ALTER PUBLICATION all_here ADD TABLES IN SCHEMA public")
-		if again := mark(); without == first || again == without || again == first {
-			t.Errorf("%s: the marks are %q, without the schema %q, again with it %q", name, first, without, again)
+		if again := fingerprint(); without == first || again == without || again == first {
+			t.Errorf("%s: the fingerprints are %q, without the schema %q, again with it %q", name, first, without, again)
 		}
 	}
 }
