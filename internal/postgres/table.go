@@ -169,9 +169,9 @@ func preparedCatalog(ctx context.Context, conn *pgx.Conn, name Name) (sql string
 	return statement, nil
 }
 
-// Fingerprint is that of the table as it is now; see [snapshot.Shape]. It costs one statement. Its error is a
+// TableFingerprint is that of the table as it is now; see [snapshot.Shape]. It costs one statement. Its error is a
 // [*Problem] where the table is gone or cannot be followed any more.
-func Fingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, error) {
+func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, error) {
 	sql, err := preparedCatalog(ctx, conn, name)
 	if err != nil {
 		return "", err

@@ -202,7 +202,7 @@ func TestFingerprintChangesWithWhatChangesRows(t *testing.T) {
 	step := func(changes bool, statements ...string) {
 		t.Helper()
 		run(t, conn, statements...)
-		got, err := Fingerprint(testContext(t), conn, name)
+		got, err := TableFingerprint(testContext(t), conn, name)
 		if err != nil {
 			t.Fatalf("%s: %v", statements, err)
 		}
@@ -230,7 +230,7 @@ func TestFingerprintChangesWithWhatChangesRows(t *testing.T) {
 	step(true, `BEGIN; ALTER TABLE votes RENAME TO votes_old; CREATE TABLE votes (LIKE votes_old INCLUDING ALL); COMMIT`)
 	run(t, conn, `DROP TABLE votes`)
 	var p *Problem
-	if _, err := Fingerprint(testContext(t), conn, name); !errors.As(err, &p) || !p.TableMissing() {
+	if _, err := TableFingerprint(testContext(t), conn, name); !errors.As(err, &p) || !p.TableMissing() {
 		t.Errorf("after DROP TABLE: %v", err)
 	}
 }
