@@ -121,7 +121,7 @@ func (l *logical) connect(ctx context.Context) (system string, err error) {
 			return err
 		}
 		// The server asks for a word after half of the time that it waits, and that may take a while to come.
-		l.every = min(statusEvery, max(postgres.SenderWaits(l.repl)/4, 10*time.Millisecond))
+		l.every = min(statusEvery, max(postgres.WALSenderTimeout(l.repl)/4, 10*time.Millisecond))
 		began := time.Now()
 		id, err := pglogrepl.IdentifySystem(ctx, l.repl)
 		if err != nil {

@@ -119,13 +119,13 @@ func connectReplication(ctx context.Context, c *pgconn.Config) (*pgconn.PgConn, 
 // How long a walsender waits for a word of ours: what the server has set (wal_sender_timeout), but never for ever, so that
 // the slot of a capture that is frozen is dropped.
 const (
-	senderWaits = time.Minute
-	waitsKey    = "capture.sender_waits"
+	defaultWALSenderTimeout = time.Minute
+	walSenderTimeoutKey     = "capture.wal_sender_timeout"
 )
 
-// SenderWaits is how long the server waits for a word over a replication connection before it ends it.
-func SenderWaits(pg *pgconn.PgConn) time.Duration {
-	waits, _ := pg.CustomData()[waitsKey].(time.Duration)
+// WALSenderTimeout is how long the server waits for a word over a replication connection before it ends it.
+func WALSenderTimeout(pg *pgconn.PgConn) time.Duration {
+	waits, _ := pg.CustomData()[walSenderTimeoutKey].(time.Duration)
 	return waits
 }
 
@@ -133,7 +133,7 @@ func pinSender(ctx context.Context, pg *pgconn.PgConn) error {
 	results, err := pg.Exec(ctx, settingsSQL(pg, "SET ")+fmt.Sprintf(`;
 		SELECT pg_catalog.set_config(name, CASE setting WHEN '0' THEN '%d' ELSE setting END, false)
 			FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout';
-		SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`, senderWaits.Milliseconds())).ReadAll()
+		SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`, defaultWALSenderTimeout.Milliseconds())).ReadAll()
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func pinSender(ctx context.Context, pg *pgconn.PgConn) error {
 	if err != nil {
 		return fmt.Errorf("wal_sender_timeout: %w", err)
 	}
-	pg.CustomData()[waitsKey] = time.Duration(waits) * time.Millisecond
+	pg.CustomData()[walSenderTimeoutKey] = time.Duration(waits) * time.Millisecond
 	return nil
 }
 
