@@ -55,7 +55,7 @@ type reportedError struct{ error }
 func (e reportedError) Unwrap() error { return e.error }
 
 func main() {
-	postgres.Version, _ = build()
+	postgres.ProgramVersion, _ = build()
 	// The first signal asks for a clean stop; the second finds the default handling and ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)

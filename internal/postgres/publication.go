@@ -47,12 +47,13 @@ func plain(s string) string {
 	}, s)
 }
 
-// Version is that of the program, for the comments on what it makes in a database. main sets it before all else.
-var Version = "dev"
+// ProgramVersion is the version of capture. The comments on objects that capture creates in a database have it. main sets it
+// before anything else.
+var ProgramVersion = "dev"
 
 // comment is what is written to objects that capture makes, for those who find them.
 func comment(what string) string {
-	return quoteLiteral("capture " + Version + ": " + what)
+	return quoteLiteral("capture " + ProgramVersion + ": " + what)
 }
 
 // publication is one that holds the table, or bears the name that capture would give its own.
