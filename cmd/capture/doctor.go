@@ -46,7 +46,7 @@ func (c doctorCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	c.warnOfPassword(std)
-	diagnosis := postgres.Doctor(ctx, database, c.Table.Name, postgres.Local{
+	diagnosis := postgres.Diagnose(ctx, database, c.Table.Name, postgres.LocalResources{
 		Memory: memory(),
 		Disk:   freeSpace(path),
 	})

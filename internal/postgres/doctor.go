@@ -21,7 +21,7 @@ const (
 	Fail Level = "fail" // nothing works until it is mended
 )
 
-// Finding is the result of one check of [Doctor].
+// Finding is the result of one check of [Diagnose].
 type Finding struct {
 	Name   string `json:"name"` // the check's name, one to three words
 	Level  Level  `json:"level"`
@@ -30,21 +30,21 @@ type Finding struct {
 	Hint   string `json:"mend,omitempty"` // SQL or a setting to paste, or what to do
 }
 
-// Diagnosis is what [Doctor] found, and what follows from it.
+// Diagnosis is what [Diagnose] found, and what follows from it.
 type Diagnosis struct {
 	Findings []Finding `json:"findings"`
 	Source   string    `json:"source"` // that --source auto takes: "logical", "notify" or "poll"; "" where nothing works
 }
 
-// Local is what the machine that runs capture has to spare, in bytes; 0 where that is not known.
-type Local struct {
+// LocalResources are what the machine that runs capture has to spare, in bytes; 0 means unknown.
+type LocalResources struct {
 	Memory int64 // that capture may use
 	Disk   int64 // free where feedback.json lies
 }
 
-// Doctor checks everything about the database that capture depends on, changing nothing. A database that cannot be
+// Diagnose checks everything about the database that capture depends on, changing nothing. A database that cannot be
 // reached is a finding as well.
-func Doctor(ctx context.Context, cfg *pgx.ConnConfig, name Name, local Local) Diagnosis {
+func Diagnose(ctx context.Context, cfg *pgx.ConnConfig, name Name, local LocalResources) Diagnosis {
 	d := doctor{cfg: cfg, local: local, logical: true}
 	if d.connection(ctx) {
 		defer func() { _ = d.conn.Close(context.WithoutCancel(ctx)) }()
@@ -66,7 +66,7 @@ func Doctor(ctx context.Context, cfg *pgx.ConnConfig, name Name, local Local) Di
 type doctor struct {
 	Diagnosis
 	cfg      *pgx.ConnConfig
-	local    Local
+	local    LocalResources
 	conn     *pgx.Conn
 	srv      Server
 	table    *Table
