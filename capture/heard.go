@@ -38,7 +38,7 @@ func newHeard() *heard {
 
 // add takes one notification of the table's triggers.
 func (h *heard) add(payload string, columns int) {
-	keys, all, err := postgres.ParseKeys(payload)
+	keys, all, err := postgres.ParseNotification(payload)
 	why := ""
 	switch {
 	case all:

@@ -168,7 +168,7 @@ func ensureTriggers(ctx context.Context, conn *pgx.Conn, tab *postgres.Table, as
 		problem.Hint = "where no application uses two-phase commits, capture setup --source notify --table " + tab.Name().String()
 		return problem
 	}
-	if err := postgres.Apply(ctx, conn, statements); err != nil {
+	if err := postgres.ApplyStatements(ctx, conn, statements); err != nil {
 		problem.Reason, problem.Err = "making them failed: "+err.Error(), err
 		return problem
 	}

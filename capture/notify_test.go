@@ -137,7 +137,7 @@ func TestNotifyWithoutTheRight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := postgres.Apply(t.Context(), conn, statements); err != nil {
+	if err := postgres.ApplyStatements(t.Context(), conn, statements); err != nil {
 		t.Fatal(err)
 	}
 	d.ready()

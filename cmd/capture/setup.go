@@ -88,7 +88,7 @@ func (c databaseConfig) apply(ctx context.Context, std streams, printOnly bool, 
 		return err
 	}
 	if !printOnly {
-		if err := postgres.Apply(ctx, conn, statements); err != nil {
+		if err := postgres.ApplyStatements(ctx, conn, statements); err != nil {
 			return err
 		}
 	}

@@ -20,9 +20,9 @@ const NotifyQueueLimit = 0.25
 // Channel is the channel on which the table's triggers notify.
 func (t *Table) Channel() string { return objectName(t.Name()) }
 
-// ParseKeys reads a notification's payload: the changed rows' keys, each the text forms of its columns as
+// ParseNotification reads a notification's payload: the changed rows' keys, each the text forms of its columns as
 // [Table.SelectList] gives them, in the order of the key; or all, where the whole table should be read again.
-func ParseKeys(payload string) (keys [][]string, all bool, err error) {
+func ParseNotification(payload string) (keys [][]string, all bool, err error) {
 	if payload == "*" {
 		return nil, true, nil
 	}

@@ -38,7 +38,7 @@ func (l *listener) heard(writer *pgx.Conn) []string {
 		if len(n.Payload) >= 8000 {
 			l.t.Errorf("a payload of %d bytes", len(n.Payload))
 		}
-		keys, whole, err := ParseKeys(n.Payload)
+		keys, whole, err := ParseNotification(n.Payload)
 		if err != nil {
 			l.t.Fatal(err)
 		}
@@ -74,7 +74,7 @@ func setup(t *testing.T, conn *pgx.Conn, name string, o SetupOptions) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Apply(testContext(t), conn, statements); err != nil {
+	if err := ApplyStatements(testContext(t), conn, statements); err != nil {
 		t.Fatal(err)
 	}
 	if again, err := SetupSQL(testContext(t), conn, table, o); err != nil || len(again) > 0 {
@@ -93,7 +93,7 @@ func teardown(t *testing.T, conn *pgx.Conn, name, role string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Apply(testContext(t), conn, statements); err != nil {
+	if err := ApplyStatements(testContext(t), conn, statements); err != nil {
 		t.Fatal(err)
 	}
 	if again, err := TeardownSQL(testContext(t), conn, n, role); err != nil || len(again) > 0 {

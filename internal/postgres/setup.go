@@ -16,7 +16,7 @@ type SetupOptions struct {
 }
 
 // SetupSQL returns the statements, without semicolons, that prepare the database for capture and have not been run yet:
-// none where all is there. [Apply] runs them.
+// none where all is there. [ApplyStatements] runs them.
 func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions) ([]string, error) {
 	s, err := LoadServer(ctx, conn)
 	if err != nil {
@@ -190,9 +190,9 @@ func TeardownSQL(ctx context.Context, conn *pgx.Conn, name Name, role string) ([
 	return statements, nil
 }
 
-// Apply runs statements, all or none. It waits for locks only briefly, so that the application never waits behind it,
+// ApplyStatements runs statements, all or none. It waits for locks only briefly, so that the application never waits behind it,
 // and tries again for as long as ctx lasts, a minute at most.
-func Apply(ctx context.Context, conn *pgx.Conn, statements []string) error {
+func ApplyStatements(ctx context.Context, conn *pgx.Conn, statements []string) error {
 	if len(statements) == 0 {
 		return nil
 	}

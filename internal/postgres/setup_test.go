@@ -82,7 +82,7 @@ func TestApplyDoesNotHoldUpTheApplication(t *testing.T) {
 	writer := connectTo(t, url)
 	run(t, writer, "BEGIN", "INSERT INTO votes (comment) VALUES ('open')")
 	applied := make(chan error)
-	go func() { applied <- Apply(context.Background(), conn, statements) }()
+	go func() { applied <- ApplyStatements(context.Background(), conn, statements) }()
 	other := connectTo(t, url)
 	run(t, other, "SET lock_timeout = '20s'", "INSERT INTO votes (comment) VALUES ('other')")
 	run(t, writer, "COMMIT")
