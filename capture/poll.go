@@ -122,7 +122,7 @@ const markQuery = `
 // snapshots that show the same versions show the same rows, where also the table's shape is the same. The versions are
 // counted, and the sum is taken of a 64-bit hash of each.
 func identityQuery(tab *postgres.Table) string {
-	return "SELECT concat_ws(' ', count(*), sum(pg_catalog.hashtextextended(concat_ws(' ', tableoid, ctid, xmin), 0)::numeric)) FROM " + tab.From()
+	return "SELECT concat_ws(' ', count(*), sum(pg_catalog.hashtextextended(concat_ws(' ', tableoid, ctid, xmin), 0)::numeric)) FROM " + tab.FromClause()
 }
 
 // read brings the table to what a new snapshot shows, at the price of one small question where nothing has changed in the

@@ -107,7 +107,7 @@ func (r *tableReader) enter(ctx context.Context) (pgx.Tx, error) {
 }
 
 func lockShape(ctx context.Context, tx pgx.Tx, tab *postgres.Table) error {
-	lock := "SET LOCAL lock_timeout = '10s'; LOCK TABLE " + tab.From() + " IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0"
+	lock := "SET LOCAL lock_timeout = '10s'; LOCK TABLE " + tab.FromClause() + " IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0"
 	if _, err := tx.Exec(ctx, lock, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("lock table %s against changes of its definition: %w", tab.Name(), err)
 	}
@@ -188,7 +188,7 @@ func (r *tableReader) rows(ctx context.Context, t *snapshot.Table, keys [][]stri
 func (r *tableReader) apply(ctx context.Context, t *snapshot.Table, keys [][]string) (*txn, error) {
 	x := &txn{}
 	found := make(map[string]bool, len(keys))
-	result := r.conn.PgConn().ExecParams(ctx, r.tab.ReadQuery(), keyArrays(keys, len(r.tab.Key)), nil, nil, []int16{1})
+	result := r.conn.PgConn().ExecParams(ctx, r.tab.RowsByKeyQuery(), keyArrays(keys, len(r.tab.Key)), nil, nil, []int16{1})
 	var key, line []byte
 	var err error
 	for err == nil && result.NextRow() {

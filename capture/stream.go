@@ -315,7 +315,7 @@ func (s *stream) encode(old []byte) (err error) {
 
 // displace sets a row aside whose key the new one takes: it can only be on its way to another key.
 func (s *stream) displace() error {
-	if s.tab.Immediate {
+	if s.tab.KeyImmediate {
 		return nil
 	}
 	line, err := s.table.Get(s.key)

@@ -35,7 +35,7 @@ func recordedTable(immediate bool) *postgres.Table {
 	column := func(name string, typ snapshot.Type) snapshot.Column {
 		return snapshot.Column{Name: name, TypeName: name, TypeOID: typ.OID, Typmod: -1, Type: typ, Published: true}
 	}
-	return &postgres.Table{Immediate: immediate, Shape: &snapshot.Shape{
+	return &postgres.Table{KeyImmediate: immediate, Shape: &snapshot.Shape{
 		OID: recordedOID, Schema: "public", Table: "t", Key: []int{0},
 		Columns: []snapshot.Column{
 			column("id", number), column("s", text), column("n", snapshot.Type{Kind: snapshot.Number, OID: 1700}), column("b", snapshot.Type{Kind: snapshot.Bool, OID: 16}),

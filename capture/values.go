@@ -32,7 +32,7 @@ func newServerShape(ctx context.Context, s *side, tab *postgres.Table) *serverSh
 			w.missing = append(w.missing, i)
 		}
 	}
-	w.query, w.from = tab.GeneratedQuery()
+	w.query, w.from = tab.GeneratedColumnsQuery()
 	return w
 }
 

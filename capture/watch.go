@@ -142,7 +142,7 @@ func (l *logical) count(ctx context.Context) (rows int, err error) {
 	}
 	if err == nil {
 		err = a.run(ctx, func(ctx context.Context) error {
-			return tx.QueryRow(ctx, "SELECT count(*) FROM "+l.tab.From()).Scan(&rows)
+			return tx.QueryRow(ctx, "SELECT count(*) FROM "+l.tab.FromClause()).Scan(&rows)
 		})
 	}
 	if err != nil {

@@ -32,9 +32,9 @@ func ParseNotification(payload string) (keys [][]string, all bool, err error) {
 	return keys, false, nil
 }
 
-// ReadQuery reads the rows with given keys back, fields as in [Table.CopyQuery] where results are asked for in binary.
+// RowsByKeyQuery reads the rows with given keys back, fields as in [Table.CopyQuery] where results are asked for in binary.
 // It takes one text array for each key column ($1, …), all of one length. Keys that are no more give no row.
-func (t *Table) ReadQuery() string {
+func (t *Table) RowsByKeyQuery() string {
 	var columns, given, alias, cast []string
 	for i, k := range t.Key {
 		c, name := &t.Columns[k], fmt.Sprintf("k%d", i+1)
@@ -43,7 +43,7 @@ func (t *Table) ReadQuery() string {
 		alias = append(alias, name)
 		cast = append(cast, "g."+name+"::"+c.TypeName)
 	}
-	return "SELECT " + t.SelectList() + " FROM " + t.From() +
+	return "SELECT " + t.SelectList() + " FROM " + t.FromClause() +
 		" WHERE (" + strings.Join(columns, ", ") + ") IN (SELECT " + strings.Join(cast, ", ") +
 		" FROM ROWS FROM (" + strings.Join(given, ", ") + ") AS g(" + strings.Join(alias, ", ") + "))"
 }

@@ -204,14 +204,14 @@ func TestCheckTriggersFindsWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestReadQuery(t *testing.T) {
+func TestRowsByKeyQuery(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, `CREATE DOMAIN d AS text`,
 		`CREATE TABLE t (k1 numeric(10,2), g d, x text, b bytea, bp char(4), "from" timestamptz, PRIMARY KEY (g, k1, b, bp, "from"))`,
 		`INSERT INTO t SELECT i + 0.5, 'g"' || i, 'x' || i, '\x01', 'a', '2024-01-01Z' FROM generate_series(1, 10) i`)
 	table := loadTable(t, conn, "t")
 	at := []string{"2024-01-01 00:00:00+00", "2024-01-01 00:00:00+00", "2024-01-01 00:00:00+00"}
-	res := conn.PgConn().ExecParams(context.Background(), table.ReadQuery(), [][]byte{array(`g"2`, `g"7`, `g"99`), array("2.50", "7.50", "1.00"),
+	res := conn.PgConn().ExecParams(context.Background(), table.RowsByKeyQuery(), [][]byte{array(`g"2`, `g"7`, `g"99`), array("2.50", "7.50", "1.00"),
 		array(`\x01`, `\x01`, `\x01`), array("a   ", "a   ", "a   "), array(at...)}, nil, nil, []int16{1}).Read()
 	if res.Err != nil {
 		t.Fatal(res.Err)

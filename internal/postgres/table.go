@@ -19,8 +19,8 @@ import (
 // Table is a table's shape with the facts of the catalog that decide how it can be followed.
 type Table struct {
 	*snapshot.Shape
-	Partitioned bool
-	Immediate   bool // the key is checked at each row, so that no two rows ever share one, not even within a transaction
+	Partitioned  bool
+	KeyImmediate bool // the key is checked at each row, so that no two rows ever share one, not even within a transaction
 
 	kind        string // pg_class.relkind
 	persistence string // pg_class.relpersistence
@@ -210,7 +210,7 @@ func (t *Table) addColumns(e *catalogEntry) error {
 func (t *Table) addKey(e *catalogEntry) error {
 	key := e.Primary
 	t.usable = e.Primary != nil && e.PrimaryImmediate
-	t.Immediate = e.PrimaryImmediate || e.Identity == "i"
+	t.KeyImmediate = e.PrimaryImmediate || e.Identity == "i"
 	switch e.Identity {
 	case "i":
 		t.usable = e.IdentityIndex != nil
@@ -248,10 +248,10 @@ func (t *Table) addKey(e *catalogEntry) error {
 // [snapshot.Type.ByServer], the JSON value itself.
 func (t *Table) SelectList() string { return strings.Join(t.exprs, ", ") }
 
-// GeneratedQuery asks for the values of the columns that are not published, in their order, for any row: its parameters
+// GeneratedColumnsQuery asks for the values of the columns that are not published, in their order, for any row: its parameters
 // are the text forms of that row's columns at the indexes in from. A generated column's expression knows its own row
 // alone, so that it need not be evaluated in the table.
-func (t *Table) GeneratedQuery() (query string, from []int) {
+func (t *Table) GeneratedColumnsQuery() (query string, from []int) {
 	var list, row []string
 	for i, c := range t.Columns {
 		if c.Published {
@@ -274,8 +274,8 @@ func (t *Table) GeneratedQuery() (query string, from []int) {
 	return fmt.Sprintf("SELECT %s FROM (SELECT %s) AS row", strings.Join(list, ", "), strings.Join(row, ", ")), from
 }
 
-// From is the table as SQL's FROM names it.
-func (t *Table) From() string {
+// FromClause is the table as SQL's FROM names it.
+func (t *Table) FromClause() string {
 	if t.Partitioned {
 		return t.Name().Quoted()
 	}
@@ -285,7 +285,7 @@ func (t *Table) From() string {
 // CopyQuery copies the table out in binary framing, each field as [Table.SelectList] says: all of it, or what where
 // (" WHERE …") says.
 func (t *Table) CopyQuery(where string) string {
-	return "COPY (SELECT " + t.SelectList() + " FROM " + t.From() + where + ") TO STDOUT (FORMAT binary)"
+	return "COPY (SELECT " + t.SelectList() + " FROM " + t.FromClause() + where + ") TO STDOUT (FORMAT binary)"
 }
 
 // readable refuses a table of which the user sees nothing or a part.

@@ -60,7 +60,7 @@ func (l *look) hash(line []byte) uint64 {
 
 // read puts all of the table's rows into s.
 func (l *look) read(ctx context.Context, s *sorter, progress func(Progress)) error {
-	rows, err := l.tx.Query(ctx, "SELECT "+l.table.SelectList()+" FROM "+l.table.From())
+	rows, err := l.tx.Query(ctx, "SELECT "+l.table.SelectList()+" FROM "+l.table.FromClause())
 	if err != nil {
 		return explain("read table "+l.table.Name().String(), err)
 	}
@@ -86,7 +86,7 @@ func (l *look) read(ctx context.Context, s *sorter, progress func(Progress)) err
 
 // row is the line of one row, nil where there is none.
 func (l *look) row(ctx context.Context, key []byte) ([]byte, error) {
-	sql := "SELECT " + l.table.SelectList() + " FROM " + l.table.From() + " WHERE "
+	sql := "SELECT " + l.table.SelectList() + " FROM " + l.table.FromClause() + " WHERE "
 	var args []any
 	for i, text := range keyTexts(l.table.Shape, key) {
 		c := &l.table.Columns[l.table.Key[i]]

@@ -125,7 +125,7 @@ func (d *db) view(table string) *snapshot.View {
 	}
 	t := snapshot.NewTable()
 	t.Load(tab.Shape, snapshot.Origin{Source: "export"})
-	rows, err := d.conn.Query(ctx, "SELECT "+tab.SelectList()+" FROM "+tab.From())
+	rows, err := d.conn.Query(ctx, "SELECT "+tab.SelectList()+" FROM "+tab.FromClause())
 	if err != nil {
 		d.Fatal(err)
 	}

@@ -91,7 +91,7 @@ func (m *merge) deleteExtra(ctx context.Context) error {
 		return nil
 	}
 	where := fmt.Sprintf(" WHERE NOT EXISTS (SELECT FROM %s s WHERE %s)", staging, equal("s", "t", m.keys))
-	change, err := m.count(ctx, "SELECT "+keyList("t", m.keys)+" FROM "+m.plan.table.From()+" t"+where, keyOrder("t", m.keys))
+	change, err := m.count(ctx, "SELECT "+keyList("t", m.keys)+" FROM "+m.plan.table.FromClause()+" t"+where, keyOrder("t", m.keys))
 	if err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func (m *merge) deleteExtra(ctx context.Context) error {
 
 // conflicts deals with the file's rows whose key the table has.
 func (m *merge) conflicts(ctx context.Context) error {
-	both := fmt.Sprintf("%s t JOIN %s s ON %s", m.plan.table.From(), staging, equal("s", "t", m.keys))
+	both := fmt.Sprintf("%s t JOIN %s s ON %s", m.plan.table.FromClause(), staging, equal("s", "t", m.keys))
 	all, err := m.count(ctx, "SELECT "+keyList("s", m.keys)+" FROM "+both, "s."+ident(m.number))
 	if err != nil || all.Rows == 0 {
 		return err
@@ -152,7 +152,7 @@ func (m *merge) overwrite(ctx context.Context, both string, all int64) error {
 }
 
 func (m *merge) insert(ctx context.Context) error {
-	missing := fmt.Sprintf("NOT EXISTS (SELECT FROM %s t WHERE %s)", m.plan.table.From(), equal("s", "t", m.keys))
+	missing := fmt.Sprintf("NOT EXISTS (SELECT FROM %s t WHERE %s)", m.plan.table.FromClause(), equal("s", "t", m.keys))
 	change, err := m.count(ctx, "SELECT "+keyList("s", m.keys)+" FROM "+staging+" s WHERE "+missing, "s."+ident(m.number))
 	if err != nil {
 		return err

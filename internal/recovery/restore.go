@@ -251,7 +251,7 @@ func (r *restore) claim(ctx context.Context) error {
 	table := r.plan.table
 	if !r.o.DryRun && r.o.Confirm != nil && (r.o.OnConflict == Overwrite || r.o.DeleteExtra) {
 		var rows int64
-		if err := r.tx.QueryRow(ctx, "SELECT count(*) FROM "+table.From()).Scan(&rows); err != nil {
+		if err := r.tx.QueryRow(ctx, "SELECT count(*) FROM "+table.FromClause()).Scan(&rows); err != nil {
 			return explain("count the rows of "+r.result.Table, err)
 		}
 		if rows > 0 {
@@ -267,7 +267,7 @@ func (r *restore) claim(ctx context.Context) error {
 			return explain("lock table "+r.result.Table, err)
 		}
 	}
-	err := r.tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+table.From()+")").Scan(&r.empty)
+	err := r.tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+table.FromClause()+")").Scan(&r.empty)
 	if err != nil {
 		return explain("look into table "+r.result.Table, err)
 	}
@@ -304,7 +304,7 @@ func (r *restore) loadNothing(ctx context.Context) error {
 		keys[i] = table.Columns[k].Name
 	}
 	sql := "DELETE FROM " + table.Name().Quoted() + " t"
-	change, err := r.count(ctx, "SELECT "+keyList("t", keys)+" FROM "+table.From()+" t", keyOrder("t", keys))
+	change, err := r.count(ctx, "SELECT "+keyList("t", keys)+" FROM "+table.FromClause()+" t", keyOrder("t", keys))
 	if err != nil {
 		return err
 	}
@@ -333,7 +333,7 @@ func (r *restore) conflict(ctx context.Context, err error) error {
 	if rerr := r.tx.Rollback(ctx); rerr != nil {
 		return err
 	}
-	sql, args := "SELECT EXISTS (SELECT FROM "+r.plan.table.From()+" WHERE ", []any{}
+	sql, args := "SELECT EXISTS (SELECT FROM "+r.plan.table.FromClause()+" WHERE ", []any{}
 	for i, k := range r.plan.key {
 		if i > 0 {
 			sql += " AND "

@@ -54,7 +54,7 @@ func (r *restore) advanceSequences(ctx context.Context) error {
 		}
 		sql := fmt.Sprintf(`SELECT pg_catalog.setval('%s'::regclass, t.n) FROM (SELECT %s(%s)::bigint AS n FROM %s) t, %s s
 			WHERE t.n %s CASE WHEN s.is_called THEN s.last_value ELSE s.last_value %s END`,
-			quoteText(u.Sequence), highest, ident(u.Column), r.plan.table.From(), u.Sequence, beyond, given)
+			quoteText(u.Sequence), highest, ident(u.Column), r.plan.table.FromClause(), u.Sequence, beyond, given)
 		var last int64
 		switch err := r.tx.QueryRow(ctx, sql).Scan(&last); {
 		case err == pgx.ErrNoRows: // it is there already
