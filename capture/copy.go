@@ -111,7 +111,7 @@ func (c *tableCopy) enter(ctx context.Context, conn *pgx.Conn, snapshotName stri
 	tx, err := postgres.Begin(ctx, conn, fmt.Sprintf(`ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT %s;
 		SET LOCAL idle_in_transaction_session_timeout = %d;
 		SET LOCAL lock_timeout = '10s'; LOCK TABLE %s IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0`,
-		literal(snapshotName), c.cfg.bounds.frozen.Milliseconds(), c.tab.FromClause()))
+		postgres.QuoteLiteral(snapshotName), c.cfg.bounds.frozen.Milliseconds(), c.tab.FromClause()))
 	if err != nil {
 		return fmt.Errorf("enter the snapshot: %w", err)
 	}

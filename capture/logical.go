@@ -3,7 +3,6 @@ package capture
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -136,8 +135,6 @@ func (l *logical) connect(ctx context.Context) (system string, err error) {
 	return system, err
 }
 
-func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
-
 // prepare looks at the server and the table, and sees to the publication.
 func (l *logical) prepare(ctx context.Context) error {
 	return l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
@@ -177,7 +174,7 @@ func (l *logical) hangUp() {
 
 // stream reads until ctx ends, the connection fails, or the watch finds that a fresh copy is needed.
 func (l *logical) stream(ctx context.Context, t *snapshot.Table, enc *snapshot.Encoder) error {
-	args := []string{"proto_version '1'", "publication_names " + literal(pgx.Identifier{l.publication}.Sanitize())}
+	args := []string{"proto_version '1'", "publication_names " + postgres.QuoteReplicationString(postgres.QuoteIdentifier(l.publication))}
 	err := l.talk(ctx, func(ctx context.Context) error {
 		if err := l.do(ctx, "COMMIT"); err != nil {
 			return err

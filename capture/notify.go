@@ -304,7 +304,7 @@ func (n *notify) closeBatch(ctx context.Context, b *batch) {
 	defer cancel()
 	n.mark++
 	// Nobody waits for a mark to be on disk.
-	send := fmt.Sprintf("BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_catalog.pg_notify(%s, '%d'); COMMIT", literal(n.marks), n.mark)
+	send := fmt.Sprintf("BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_catalog.pg_notify(%s, '%d'); COMMIT", postgres.QuoteLiteral(n.marks), n.mark)
 	err := n.side.ask(wait, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, send, pgx.QueryExecModeSimpleProtocol)
 		return err

@@ -57,7 +57,7 @@ func connect(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 func pinDirect(ctx context.Context, pg *pgconn.PgConn) (direct bool, err error) {
 	var set []string
 	for _, s := range settings(pg) {
-		set = append(set, fmt.Sprintf("pg_catalog.set_config(%s, %s, false)", quoteLiteral(s[0]), quoteLiteral(s[1])))
+		set = append(set, fmt.Sprintf("pg_catalog.set_config(%s, %s, false)", QuoteLiteral(s[0]), QuoteLiteral(s[1])))
 	}
 	results, err := pg.Exec(ctx, fmt.Sprintf("SELECT CASE WHEN pg_catalog.pg_backend_pid() = %d THEN pg_catalog.concat(%s) END",
 		pg.PID(), strings.Join(set, ", "))).ReadAll()
@@ -168,7 +168,7 @@ func Begin(ctx context.Context, conn *pgx.Conn, mode string) (pgx.Tx, error) {
 func settingsSQL(pg *pgconn.PgConn, set string) string {
 	var statements []string
 	for _, s := range settings(pg) {
-		statements = append(statements, set+s[0]+" = "+quoteLiteral(s[1]))
+		statements = append(statements, set+s[0]+" = "+QuoteLiteral(s[1]))
 	}
 	return strings.Join(statements, "; ")
 }

@@ -35,7 +35,7 @@ func (t *Table) checkIdentity(version int) error {
 	for _, i := range t.Key {
 		if c := t.Columns[i]; c.Generated == "v" || c.Generated != "" && version < 180000 {
 			return &Problem{
-				Summary: fmt.Sprintf("key column %s of table %s is generated", displayIdent(c.Name), name),
+				Summary: fmt.Sprintf("key column %s of table %s is generated", displayIdentifier(c.Name), name),
 				Reason:  "this server leaves generated columns out of the stream, so rows could not be told apart",
 				Hint:    "use --source notify, or give the table a key of ordinary columns",
 			}
@@ -45,7 +45,7 @@ func (t *Table) checkIdentity(version int) error {
 		for _, c := range t.Columns {
 			if c.Generated == "v" {
 				return &Problem{
-					Summary: fmt.Sprintf("table %s has replica identity full and the virtual generated column %s", name, displayIdent(c.Name)),
+					Summary: fmt.Sprintf("table %s has replica identity full and the virtual generated column %s", name, displayIdentifier(c.Name)),
 					Reason:  "once published, the application's own UPDATE and DELETE would fail",
 					Hint:    fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", name.Quoted()),
 				}

@@ -30,9 +30,9 @@ func findProvider(ctx context.Context, q Querier) (provider, error) {
 // grantReplication is the statement that gives a role the right to replicate.
 func (p provider) grantReplication(role string) string {
 	if p == amazon {
-		return "GRANT rds_replication TO " + quoteIdent(role)
+		return "GRANT rds_replication TO " + QuoteIdentifier(role)
 	}
-	return "ALTER ROLE " + quoteIdent(role) + " REPLICATION"
+	return "ALTER ROLE " + QuoteIdentifier(role) + " REPLICATION"
 }
 
 // setting is how a setting of the server is made there, with the restart that some need.

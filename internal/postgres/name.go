@@ -3,8 +3,6 @@ package postgres
 import (
 	"fmt"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 )
 
 // Name is a table's name without quotes. An empty Schema means the first schema on the search path that has the table.
@@ -83,37 +81,17 @@ func cutIdentifier(s string) (ident, rest string, err error) {
 // String is the name for people: schema.table, with quotes only where a part would be misread without them.
 func (n Name) String() string {
 	if n.Schema == "" {
-		return displayIdent(n.Table)
+		return displayIdentifier(n.Table)
 	}
-	return displayIdent(n.Schema) + "." + displayIdent(n.Table)
+	return displayIdentifier(n.Schema) + "." + displayIdentifier(n.Table)
 }
 
 // Quoted is the name for SQL, each part in double quotes.
 func (n Name) Quoted() string {
 	if n.Schema == "" {
-		return quoteIdent(n.Table)
+		return QuoteIdentifier(n.Table)
 	}
-	return quoteIdent(n.Schema) + "." + quoteIdent(n.Table)
-}
-
-func quoteIdent(s string) string { return pgx.Identifier{s}.Sanitize() }
-
-// quoteLiteral is s as an SQL string that reads the same whatever standard_conforming_strings says.
-func quoteLiteral(s string) string {
-	q := "'" + strings.ReplaceAll(s, "'", "''") + "'"
-	if strings.Contains(s, `\`) {
-		return " E" + strings.ReplaceAll(q, `\`, `\\`)
-	}
-	return q
-}
-
-func displayIdent(s string) string {
-	for _, r := range s {
-		if r == '.' || r == '"' || r <= ' ' || r == 0x7f {
-			return quoteIdent(s)
-		}
-	}
-	return s
+	return QuoteIdentifier(n.Schema) + "." + QuoteIdentifier(n.Table)
 }
 
 // folded is the name with the parts that were written without quotes in lower case.

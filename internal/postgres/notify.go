@@ -38,7 +38,7 @@ func (t *Table) RowsByKeyQuery() string {
 	var columns, given, alias, cast []string
 	for i, k := range t.Key {
 		c, name := &t.Columns[k], fmt.Sprintf("k%d", i+1)
-		columns = append(columns, quoteIdent(c.Name))
+		columns = append(columns, QuoteIdentifier(c.Name))
 		given = append(given, fmt.Sprintf("pg_catalog.unnest($%d::text[])", i+1))
 		alias = append(alias, name)
 		cast = append(cast, "g."+name+"::"+c.TypeName)
@@ -69,7 +69,7 @@ func (t *Table) triggers() []trigger {
 }
 
 func (t *Table) function() string {
-	return quoteIdent(t.Schema) + "." + quoteIdent(objectName(t.Name())) + "()"
+	return QuoteIdentifier(t.Schema) + "." + QuoteIdentifier(objectName(t.Name())) + "()"
 }
 
 // functionBody is the trigger function for this table's key.
@@ -82,14 +82,14 @@ func (t *Table) functionBody() string {
 		parts := make([]string, len(t.Key))
 		for i, k := range t.Key {
 			// concat prints a value by its type's output function, as the stream and the copy do.
-			parts[i] = "concat(" + row + "." + quoteIdent(t.Columns[k].Name) + ")"
+			parts[i] = "concat(" + row + "." + QuoteIdentifier(t.Columns[k].Name) + ")"
 		}
 		return "json_build_array(" + strings.Join(parts, ", ") + ")::text"
 	}
 	comment, code, _ := strings.Cut(body, "DECLARE")
 	// In the comment a name could not do harm by a newline in it, since channels' names are plain.
 	comment = strings.ReplaceAll(comment, "{channel}", t.Channel())
-	return "\n" + comment + strings.NewReplacer("{channel}", quoteLiteral(t.Channel()), "{counter}", quoteLiteral("capture."+t.Channel()),
+	return "\n" + comment + strings.NewReplacer("{channel}", QuoteLiteral(t.Channel()), "{counter}", QuoteLiteral("capture."+t.Channel()),
 		"{key of r}", key("r"), "{key of NEW}", key("NEW"), "{key of OLD}", key("OLD")).Replace("DECLARE"+code)
 }
 
@@ -122,12 +122,12 @@ func (t *Table) createFunction() []string {
 }
 
 func (t *Table) createTrigger(g trigger) []string {
-	on := quoteIdent(g.name) + " ON " + t.Name().Quoted()
+	on := QuoteIdentifier(g.name) + " ON " + t.Name().Quoted()
 	return []string{
-		"CREATE TRIGGER " + quoteIdent(g.name) + " AFTER " + g.event + " ON " + t.Name().Quoted() + " " + g.tables +
+		"CREATE TRIGGER " + QuoteIdentifier(g.name) + " AFTER " + g.event + " ON " + t.Name().Quoted() + " " + g.tables +
 			"FOR EACH " + g.level + " EXECUTE FUNCTION " + t.function(),
 		// Also where session_replication_role says replica.
-		"ALTER TABLE " + t.Name().Quoted() + " ENABLE ALWAYS TRIGGER " + quoteIdent(g.name),
+		"ALTER TABLE " + t.Name().Quoted() + " ENABLE ALWAYS TRIGGER " + QuoteIdentifier(g.name),
 		"COMMENT ON TRIGGER " + on + " IS " + comment("notifies capture of changes"),
 	}
 }
@@ -225,7 +225,7 @@ func (t *Table) setupTriggers(ctx context.Context, q Querier) ([]string, error) 
 	wanted := t.triggers()
 	for name := range s.triggers {
 		if !slices.ContainsFunc(wanted, func(g trigger) bool { return g.name == name }) {
-			statements = append(statements, "DROP TRIGGER "+quoteIdent(name)+" ON "+t.Name().Quoted())
+			statements = append(statements, "DROP TRIGGER "+QuoteIdentifier(name)+" ON "+t.Name().Quoted())
 		}
 	}
 	for _, g := range wanted {
@@ -234,7 +234,7 @@ func (t *Table) setupTriggers(ctx context.Context, q Querier) ([]string, error) 
 			continue
 		}
 		if ok {
-			statements = append(statements, "DROP TRIGGER "+quoteIdent(g.name)+" ON "+t.Name().Quoted())
+			statements = append(statements, "DROP TRIGGER "+QuoteIdentifier(g.name)+" ON "+t.Name().Quoted())
 		}
 		statements = append(statements, t.createTrigger(g)...)
 	}

@@ -21,14 +21,14 @@ type listener struct {
 
 func listen(t *testing.T, url string, table *Table) *listener {
 	conn := connectTo(t, url)
-	run(t, conn, "LISTEN "+quoteIdent(table.Channel()))
+	run(t, conn, "LISTEN "+QuoteIdentifier(table.Channel()))
 	return &listener{t, conn, table}
 }
 
 // heard is the keys of all notifications since the last call, in order, "*" among them for a whole read.
 func (l *listener) heard(writer *pgx.Conn) []string {
 	l.t.Helper()
-	run(l.t, writer, "NOTIFY "+quoteIdent(l.table.Channel())+", '[[\"end\"]]'")
+	run(l.t, writer, "NOTIFY "+QuoteIdentifier(l.table.Channel())+", '[[\"end\"]]'")
 	var all []string
 	for {
 		n, err := l.conn.WaitForNotification(testContext(l.t))

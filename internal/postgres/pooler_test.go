@@ -60,7 +60,7 @@ func passMessages(client io.Writer, server io.Reader) {
 func TestNothingStaysWithThePoolersSession(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t, votesSQL, `INSERT INTO votes (comment) VALUES ('x')`)
-	run(t, conn, "ALTER DATABASE "+quoteIdent(currentDatabase(t, url))+" SET TimeZone = 'Asia/Kolkata'")
+	run(t, conn, "ALTER DATABASE "+QuoteIdentifier(currentDatabase(t, url))+" SET TimeZone = 'Asia/Kolkata'")
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
 		t.Fatal(err)

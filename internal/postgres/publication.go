@@ -53,7 +53,7 @@ var ProgramVersion = "dev"
 
 // comment is what is written to objects that capture makes, for those who find them.
 func comment(what string) string {
-	return quoteLiteral("capture " + ProgramVersion + ": " + what)
+	return QuoteLiteral("capture " + ProgramVersion + ": " + what)
 }
 
 // publication is one that holds the table, or bears the name that capture would give its own.
@@ -108,7 +108,7 @@ func (p *publication) fits(t *Table) error {
 	}
 	for i, c := range t.Columns {
 		if p.columns != nil && !slices.Contains(p.columns, c.Name) && (c.Generated == "" || slices.Contains(t.Key, i)) {
-			return fmt.Errorf("it leaves out column %s", displayIdent(c.Name))
+			return fmt.Errorf("it leaves out column %s", displayIdentifier(c.Name))
 		}
 	}
 	return nil
@@ -240,7 +240,7 @@ func publicationOptions(version int) string {
 }
 
 func (t *Table) createPublication(version int) []string {
-	own := quoteIdent(objectName(t.Name()))
+	own := QuoteIdentifier(objectName(t.Name()))
 	return []string{
 		"CREATE PUBLICATION " + own + " FOR TABLE " + t.Name().Quoted() + " WITH (" + publicationOptions(version) + ")",
 		"COMMENT ON PUBLICATION " + own + " IS " + comment("the changes of table "+t.Name().String()),
@@ -248,7 +248,7 @@ func (t *Table) createPublication(version int) []string {
 }
 
 func (t *Table) alterPublication(version int) []string {
-	own := quoteIdent(objectName(t.Name()))
+	own := QuoteIdentifier(objectName(t.Name()))
 	return []string{
 		"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted(),
 		"ALTER PUBLICATION " + own + " SET (" + publicationOptions(version) + ")",
@@ -280,7 +280,7 @@ func withdraw(ctx context.Context, conn *pgx.Conn, t *Table, own string, refused
 		return errors.Join(refused, err)
 	}
 	if len(pubs) > 0 && pubs[0].name == own && pubs[0].owned {
-		if err := change(ctx, conn, []string{"DROP PUBLICATION IF EXISTS " + quoteIdent(own)}); err != nil {
+		if err := change(ctx, conn, []string{"DROP PUBLICATION IF EXISTS " + QuoteIdentifier(own)}); err != nil {
 			return errors.Join(refused, fmt.Errorf("drop publication %s: %w", own, err))
 		}
 	}

@@ -64,7 +64,7 @@ func (t *Table) setupPublication(ctx context.Context, conn *pgx.Conn, s *Server,
 	if len(pubs) == 0 || pubs[0].name != own {
 		statements = t.createPublication(s.VersionNum)
 		if me.superuser && me.user != t.facts.Owner {
-			statements = append(statements, "ALTER PUBLICATION "+quoteIdent(own)+" OWNER TO "+quoteIdent(t.facts.Owner))
+			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
 		}
 	}
 	return statements, nil
@@ -110,7 +110,7 @@ func setupRole(ctx context.Context, q Querier, t *Table, s *Server, me identity,
 	if err != nil {
 		return nil, Explain(fmt.Errorf("look for role %s: %w", role, err))
 	}
-	name := quoteIdent(role)
+	name := QuoteIdentifier(role)
 	var statements []string
 	if !exists {
 		statements = append(statements, "CREATE ROLE "+name+" LOGIN",
@@ -120,10 +120,10 @@ func setupRole(ctx context.Context, q Querier, t *Table, s *Server, me identity,
 		statements = append(statements, me.provider.grantReplication(role))
 	}
 	if !connects {
-		statements = append(statements, "GRANT CONNECT ON DATABASE "+quoteIdent(s.Database)+" TO "+name)
+		statements = append(statements, "GRANT CONNECT ON DATABASE "+QuoteIdentifier(s.Database)+" TO "+name)
 	}
 	if !uses {
-		statements = append(statements, "GRANT USAGE ON SCHEMA "+quoteIdent(t.Schema)+" TO "+name)
+		statements = append(statements, "GRANT USAGE ON SCHEMA "+QuoteIdentifier(t.Schema)+" TO "+name)
 	}
 	if !selects {
 		statements = append(statements, "GRANT SELECT ON "+t.Name().Quoted()+" TO "+name)

@@ -17,7 +17,7 @@ func TestSetupRoleIsEnoughForLogical(t *testing.T) {
 	conn, url := database(t, "CREATE SCHEMA app", strings.Replace(votesSQL, "votes", "app.votes", 1),
 		"DROP ROLE IF EXISTS capture_test_least", "DROP ROLE IF EXISTS capture_test_owner", "CREATE ROLE capture_test_owner",
 		"ALTER TABLE app.votes OWNER TO capture_test_owner")
-	run(t, conn, "REVOKE CONNECT ON DATABASE "+quoteIdent(currentDatabase(t, url))+" FROM public")
+	run(t, conn, "REVOKE CONNECT ON DATABASE "+QuoteIdentifier(currentDatabase(t, url))+" FROM public")
 	t.Cleanup(func() { run(t, conn, "DROP OWNED BY capture_test_owner CASCADE", "DROP ROLE capture_test_owner") })
 	statements := setup(t, conn, "app.votes", SetupOptions{Source: "auto", Role: "capture_test_least"})
 	if all := strings.Join(statements, "; "); !strings.Contains(all, `CREATE PUBLICATION "capture_app__votes"`) || strings.Contains(all, "TRIGGER") {
@@ -94,7 +94,7 @@ func TestApplyDoesNotHoldUpTheApplication(t *testing.T) {
 func TestSessionsPrintTheSameWhateverTheRoleSays(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t)
-	db := quoteIdent(currentDatabase(t, url))
+	db := QuoteIdentifier(currentDatabase(t, url))
 	for _, s := range []string{"DateStyle = 'German, DMY'", "IntervalStyle = 'iso_8601'", "TimeZone = 'Asia/Kolkata'", "bytea_output = 'escape'",
 		"extra_float_digits = 0", "statement_timeout = 50", "client_encoding = 'LATIN1'", "default_transaction_isolation = 'serializable'", "idle_in_transaction_session_timeout = 50"} {
 		run(t, conn, "ALTER DATABASE "+db+" SET "+s)

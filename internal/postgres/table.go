@@ -194,7 +194,7 @@ func (t *Table) addColumns(e *catalogEntry) error {
 	for _, c := range e.Columns {
 		typ, err := types.resolve(c.Type)
 		if err != nil {
-			return fmt.Errorf("column %s: %w", displayIdent(c.Name), err)
+			return fmt.Errorf("column %s: %w", displayIdentifier(c.Name), err)
 		}
 		t.Columns = append(t.Columns, snapshot.Column{
 			Name: c.Name, TypeName: c.TypeName, NotNull: c.NotNull, Default: c.Expression, Identity: c.Identity,
@@ -269,7 +269,7 @@ func (t *Table) GeneratedColumnsQuery() (query string, from []int) {
 		if c := t.columns[k].Collation; c != "" {
 			value += " COLLATE " + c
 		}
-		row = append(row, value+" AS "+quoteIdent(t.Columns[k].Name))
+		row = append(row, value+" AS "+QuoteIdentifier(t.Columns[k].Name))
 	}
 	return fmt.Sprintf("SELECT %s FROM (SELECT %s) AS row", strings.Join(list, ", "), strings.Join(row, ", ")), from
 }
@@ -294,15 +294,15 @@ func (t *Table) readable() error {
 	switch f := &t.facts; {
 	case !f.SchemaUsage:
 		return &Problem{
-			Summary: fmt.Sprintf("no right to use schema %s", displayIdent(t.Schema)),
+			Summary: fmt.Sprintf("no right to use schema %s", displayIdentifier(t.Schema)),
 			Reason:  fmt.Sprintf("table %s cannot be read without it", name),
-			Hint:    fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s;", quoteIdent(t.Schema), quoteIdent(f.User)),
+			Hint:    fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s;", QuoteIdentifier(t.Schema), QuoteIdentifier(f.User)),
 		}
 	case !f.Readable:
 		p := &Problem{
 			Summary: fmt.Sprintf("no right to read table %s", name),
 			Reason:  "capture reads all of its columns",
-			Hint:    fmt.Sprintf("GRANT SELECT ON %s TO %s;", name.Quoted(), quoteIdent(f.User)),
+			Hint:    fmt.Sprintf("GRANT SELECT ON %s TO %s;", name.Quoted(), QuoteIdentifier(f.User)),
 		}
 		if f.Columns {
 			p.Summary = fmt.Sprintf("user %s may read columns of table %s, but not the table as a whole", f.User, name)
@@ -313,7 +313,7 @@ func (t *Table) readable() error {
 		return &Problem{
 			Summary: fmt.Sprintf("row-level security on table %s applies to user %s", name, f.User),
 			Reason:  "a copy would lack the rows that its policies hide, while the stream has them",
-			Hint:    fmt.Sprintf("ALTER ROLE %s BYPASSRLS; -- or connect as the table's owner", quoteIdent(f.User)),
+			Hint:    fmt.Sprintf("ALTER ROLE %s BYPASSRLS; -- or connect as the table's owner", QuoteIdentifier(f.User)),
 		}
 	}
 	return nil

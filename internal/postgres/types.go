@@ -97,7 +97,7 @@ func (ts typeSet) resolve(oid uint32) (snapshot.Type, error) {
 // selectExpr is the expression that gives a column's value as [Table.SelectList] says. The type's own output function
 // is called, since the cast to text differs from it for several types (bool, inet, character, "char").
 func (ts typeSet) selectExpr(c columnEntry, t *snapshot.Type) string {
-	col := quoteIdent(c.Name)
+	col := QuoteIdentifier(c.Name)
 	if t.ByServer() {
 		return "pg_catalog.to_json(" + col + ")"
 	}

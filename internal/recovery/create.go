@@ -42,11 +42,11 @@ func (r *restore) create(ctx context.Context, name postgres.Name) error {
 			continue
 		}
 		err := attempt(ctx, r.tx, func() error {
-			_, err := r.tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT %s", name.Quoted(), ident(c.Name), c.Default))
+			_, err := r.tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT %s", name.Quoted(), postgres.QuoteIdentifier(c.Name), c.Default))
 			return err
 		})
 		if err != nil {
-			r.note("column %s is made without its default, %s: %s", ident(c.Name), c.Default, said(err))
+			r.note("column %s is made without its default, %s: %s", postgres.QuoteIdentifier(c.Name), c.Default, said(err))
 		}
 	}
 	r.result.Created = true
@@ -64,13 +64,13 @@ func (r *restore) column(c *snapshot.Column, virtual bool) string {
 	if s := serial(c); s != "" {
 		typ = s
 	}
-	line := ident(c.Name) + " " + typ
+	line := postgres.QuoteIdentifier(c.Name) + " " + typ
 	switch {
 	case c.Generated == "v" && virtual:
 		line += " GENERATED ALWAYS AS (" + c.Default + ") VIRTUAL"
 	case c.Generated != "":
 		if c.Generated == "v" {
-			r.note("column %s is stored here, not virtual: this server is older than PostgreSQL 18", ident(c.Name))
+			r.note("column %s is stored here, not virtual: this server is older than PostgreSQL 18", postgres.QuoteIdentifier(c.Name))
 		}
 		line += " GENERATED ALWAYS AS (" + c.Default + ") STORED"
 	case c.Identity == "a":
@@ -116,7 +116,7 @@ func (r *restore) uncreated(name postgres.Name, err error) error {
 		p.Hint = "CREATE TYPE …; or CREATE EXTENSION …; the manifest has the types' names, not what they are"
 	case "3F000":
 		p.Summary = fmt.Sprintf("create table %s: there is no such schema", name)
-		p.Hint = "CREATE SCHEMA " + ident(name.Schema) + "; or name another one with --table"
+		p.Hint = "CREATE SCHEMA " + postgres.QuoteIdentifier(name.Schema) + "; or name another one with --table"
 	case "42501":
 		p.Summary = fmt.Sprintf("create table %s: the user may not create tables there", name)
 		p.Hint = "GRANT CREATE ON SCHEMA … TO …; or create the table as its owner, and restore into it"

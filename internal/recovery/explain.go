@@ -22,7 +22,7 @@ type rowError struct {
 func (e *rowError) Error() string {
 	said := said(e.err)
 	if e.column != "" {
-		return fmt.Sprintf("%s: column %s does not take the value: %s", e.place, ident(e.column), said)
+		return fmt.Sprintf("%s: column %s does not take the value: %s", e.place, postgres.QuoteIdentifier(e.column), said)
 	}
 	return e.place + ": " + said
 }
@@ -62,22 +62,22 @@ func said(err error) string {
 	}
 	switch pg.Code {
 	case "23502":
-		return fmt.Sprintf("column %s may not be NULL", ident(pg.ColumnName))
+		return fmt.Sprintf("column %s may not be NULL", postgres.QuoteIdentifier(pg.ColumnName))
 	case "23503":
 		return fmt.Sprintf("it refers to a row that is not there (foreign key %s of table %s); restore that table first",
-			ident(pg.ConstraintName), ident(pg.TableName))
+			postgres.QuoteIdentifier(pg.ConstraintName), postgres.QuoteIdentifier(pg.TableName))
 	case "23505":
-		return fmt.Sprintf("another row has the same value already (unique constraint %s)", ident(pg.ConstraintName))
+		return fmt.Sprintf("another row has the same value already (unique constraint %s)", postgres.QuoteIdentifier(pg.ConstraintName))
 	case "23514":
 		if pg.DataTypeName != "" {
-			return fmt.Sprintf("domain %s does not allow the value (check %s)", ident(pg.DataTypeName), ident(pg.ConstraintName))
+			return fmt.Sprintf("domain %s does not allow the value (check %s)", postgres.QuoteIdentifier(pg.DataTypeName), postgres.QuoteIdentifier(pg.ConstraintName))
 		}
 		if pg.ConstraintName == "" {
 			return "no partition of the table takes the row"
 		}
-		return fmt.Sprintf("the table does not allow it (check %s)", ident(pg.ConstraintName))
+		return fmt.Sprintf("the table does not allow it (check %s)", postgres.QuoteIdentifier(pg.ConstraintName))
 	case "23P01":
-		return fmt.Sprintf("it overlaps with another row (exclusion constraint %s)", ident(pg.ConstraintName))
+		return fmt.Sprintf("it overlaps with another row (exclusion constraint %s)", postgres.QuoteIdentifier(pg.ConstraintName))
 	}
 	message := strings.Join(strings.Fields(quoted.ReplaceAllString(pg.Message, "…")), " ")
 	return strings.TrimSuffix(message, ": …") + " (SQLSTATE " + pg.Code + ")"

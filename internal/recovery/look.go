@@ -93,7 +93,7 @@ func (l *look) row(ctx context.Context, key []byte) ([]byte, error) {
 		if i > 0 {
 			sql += " AND "
 		}
-		sql += fmt.Sprintf("%s = $%d::text::%s", ident(c.Name), i+1, c.TypeName)
+		sql += fmt.Sprintf("%s = $%d::text::%s", postgres.QuoteIdentifier(c.Name), i+1, c.TypeName)
 		args = append(args, text)
 	}
 	rows, err := l.tx.Query(ctx, sql, args...)

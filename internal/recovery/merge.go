@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/internal/postgres"
 )
 
 // staging is the temporary table that holds the file's rows while they are compared with the table's: their number and
@@ -50,7 +52,7 @@ func (m *merge) unused(base string) string {
 // stage copies the file into the temporary table.
 func (m *merge) stage(ctx context.Context) error {
 	sql := fmt.Sprintf("CREATE TEMPORARY TABLE capture_restore ON COMMIT DROP AS SELECT 0::bigint AS %s, 0::bigint AS %s, %s FROM %s WITH NO DATA",
-		ident(m.number), ident(m.line), idents(m.plan.names), m.plan.table.Name().Quoted())
+		postgres.QuoteIdentifier(m.number), postgres.QuoteIdentifier(m.line), idents(m.plan.names), m.plan.table.Name().Quoted())
 	if _, err := m.tx.Exec(ctx, sql); err != nil {
 		return explain("make a temporary table", err)
 	}
@@ -69,7 +71,7 @@ func (m *merge) stage(ctx context.Context) error {
 // duplicates refuses a file that has a key twice.
 func (m *merge) duplicates(ctx context.Context) error {
 	sql := fmt.Sprintf("SELECT %s, min(s.%s), max(s.%[2]s) FROM %s s GROUP BY %s HAVING count(*) > 1 LIMIT 1",
-		keyList("s", m.keys), ident(m.line), staging, columns("s", m.keys))
+		keyList("s", m.keys), postgres.QuoteIdentifier(m.line), staging, columns("s", m.keys))
 	rows, err := m.tx.Query(ctx, sql)
 	if err != nil {
 		return explain("look for keys that are in the file twice", err)
@@ -105,14 +107,14 @@ func (m *merge) deleteExtra(ctx context.Context) error {
 // conflicts deals with the file's rows whose key the table has.
 func (m *merge) conflicts(ctx context.Context) error {
 	both := fmt.Sprintf("%s t JOIN %s s ON %s", m.plan.table.FromClause(), staging, equal("s", "t", m.keys))
-	all, err := m.count(ctx, "SELECT "+keyList("s", m.keys)+" FROM "+both, "s."+ident(m.number))
+	all, err := m.count(ctx, "SELECT "+keyList("s", m.keys)+" FROM "+both, "s."+postgres.QuoteIdentifier(m.number))
 	if err != nil || all.Rows == 0 {
 		return err
 	}
 	switch m.o.OnConflict {
 	case Fail:
 		var line int64
-		sql := fmt.Sprintf("SELECT s.%s FROM %s ORDER BY s.%s LIMIT 1", ident(m.line), both, ident(m.number))
+		sql := fmt.Sprintf("SELECT s.%s FROM %s ORDER BY s.%s LIMIT 1", postgres.QuoteIdentifier(m.line), both, postgres.QuoteIdentifier(m.number))
 		if err := m.tx.QueryRow(ctx, sql).Scan(&line); err != nil {
 			return explain("look for rows that are in the table already", err)
 		}
@@ -131,16 +133,16 @@ func (m *merge) overwrite(ctx context.Context, both string, all int64) error {
 		if m.plan.into[i].computed || slices.Contains(m.keys, name) {
 			continue
 		}
-		set = append(set, ident(name)+" = s."+ident(name))
-		mine = append(mine, "t."+ident(name))
-		theirs = append(theirs, "s."+ident(name))
+		set = append(set, postgres.QuoteIdentifier(name)+" = s."+postgres.QuoteIdentifier(name))
+		mine = append(mine, "t."+postgres.QuoteIdentifier(name))
+		theirs = append(theirs, "s."+postgres.QuoteIdentifier(name))
 	}
 	if len(set) == 0 {
 		m.result.Unchanged = all
 		return nil
 	}
 	differ := fmt.Sprintf("ROW(%s)::text IS DISTINCT FROM ROW(%s)::text", join(mine), join(theirs))
-	change, err := m.count(ctx, "SELECT "+keyList("s", m.keys)+" FROM "+both+" WHERE "+differ, "s."+ident(m.number))
+	change, err := m.count(ctx, "SELECT "+keyList("s", m.keys)+" FROM "+both+" WHERE "+differ, "s."+postgres.QuoteIdentifier(m.number))
 	if err != nil {
 		return err
 	}
@@ -153,7 +155,7 @@ func (m *merge) overwrite(ctx context.Context, both string, all int64) error {
 
 func (m *merge) insert(ctx context.Context) error {
 	missing := fmt.Sprintf("NOT EXISTS (SELECT FROM %s t WHERE %s)", m.plan.table.FromClause(), equal("s", "t", m.keys))
-	change, err := m.count(ctx, "SELECT "+keyList("s", m.keys)+" FROM "+staging+" s WHERE "+missing, "s."+ident(m.number))
+	change, err := m.count(ctx, "SELECT "+keyList("s", m.keys)+" FROM "+staging+" s WHERE "+missing, "s."+postgres.QuoteIdentifier(m.number))
 	if err != nil {
 		return err
 	}
@@ -175,7 +177,7 @@ func (m *merge) each(ctx context.Context, sql string) (int64, error) {
 	var affected int64
 	run := func(lo, hi int) error {
 		return attempt(ctx, m.tx, func() error {
-			tag, err := m.tx.Exec(ctx, fmt.Sprintf("%s AND s.%s >= %d AND s.%[2]s < %[4]d", sql, ident(m.number), lo, hi))
+			tag, err := m.tx.Exec(ctx, fmt.Sprintf("%s AND s.%s >= %d AND s.%[2]s < %[4]d", sql, postgres.QuoteIdentifier(m.number), lo, hi))
 			if err == nil {
 				affected += tag.RowsAffected()
 			}
@@ -204,7 +206,7 @@ func (m *merge) each(ctx context.Context, sql string) (int64, error) {
 	}
 	var line int64
 	var key string
-	where := fmt.Sprintf("SELECT s.%s, %s FROM %s s WHERE s.%s = %d", ident(m.line), keyList("s", m.keys), staging, ident(m.number), lo)
+	where := fmt.Sprintf("SELECT s.%s, %s FROM %s s WHERE s.%s = %d", postgres.QuoteIdentifier(m.line), keyList("s", m.keys), staging, postgres.QuoteIdentifier(m.number), lo)
 	if qerr := m.tx.QueryRow(ctx, where).Scan(&line, &key); qerr != nil {
 		return 0, explain("write to "+m.result.Table, err)
 	}
@@ -256,7 +258,7 @@ func join(list []string) string { return strings.Join(list, ", ") }
 func columns(alias string, names []string) string {
 	list := make([]string, len(names))
 	for i, name := range names {
-		list[i] = alias + "." + ident(name)
+		list[i] = alias + "." + postgres.QuoteIdentifier(name)
 	}
 	return join(list)
 }
@@ -267,7 +269,7 @@ func keyOrder(alias string, keys []string) string { return columns(alias, keys) 
 func keyList(alias string, keys []string) string {
 	list := make([]string, len(keys))
 	for i, name := range keys {
-		list[i] = alias + "." + ident(name) + "::text"
+		list[i] = alias + "." + postgres.QuoteIdentifier(name) + "::text"
 	}
 	return "pg_catalog.concat_ws(', ', " + join(list) + ")"
 }
@@ -276,7 +278,7 @@ func keyList(alias string, keys []string) string {
 func equal(a, b string, keys []string) string {
 	list := make([]string, len(keys))
 	for i, name := range keys {
-		list[i] = fmt.Sprintf("%s.%s = %s.%[2]s", a, ident(name), b)
+		list[i] = fmt.Sprintf("%s.%s = %s.%[2]s", a, postgres.QuoteIdentifier(name), b)
 	}
 	return strings.Join(list, " AND ")
 }

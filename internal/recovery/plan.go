@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
-
 	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/store"
@@ -37,7 +35,7 @@ func newPlan(t *postgres.Table, first []member, manifest *store.Manifest) (*plan
 	for _, m := range first {
 		name := string(m.name)
 		if slices.Contains(p.names, name) {
-			return nil, fmt.Errorf("the first row has %s twice", ident(name))
+			return nil, fmt.Errorf("the first row has %s twice", postgres.QuoteIdentifier(name))
 		}
 		into := target{}
 		i := slices.IndexFunc(t.Columns, func(c snapshot.Column) bool { return c.Name == name })
@@ -57,7 +55,7 @@ func newPlan(t *postgres.Table, first []member, manifest *store.Manifest) (*plan
 	for _, k := range t.Key {
 		i := slices.Index(p.names, t.Columns[k].Name)
 		if i < 0 {
-			return nil, fmt.Errorf("the file lacks column %s, which is part of the key of table %s", ident(t.Columns[k].Name), t.Name())
+			return nil, fmt.Errorf("the file lacks column %s, which is part of the key of table %s", postgres.QuoteIdentifier(t.Columns[k].Name), t.Name())
 		}
 		p.key = append(p.key, i)
 	}
@@ -74,7 +72,7 @@ func unknownColumns(t *postgres.Table, names []string, manifest *store.Manifest)
 				typ = manifest.Columns[i].TypeName
 			}
 		}
-		add = append(add, "ADD COLUMN "+ident(name)+" "+typ)
+		add = append(add, "ADD COLUMN "+postgres.QuoteIdentifier(name)+" "+typ)
 	}
 	what := "column "
 	if len(names) > 1 {
@@ -84,7 +82,7 @@ func unknownColumns(t *postgres.Table, names []string, manifest *store.Manifest)
 		if i > 0 {
 			what += ", "
 		}
-		what += ident(name)
+		what += postgres.QuoteIdentifier(name)
 	}
 	return &postgres.Problem{
 		Summary: fmt.Sprintf("the file has %s, which table %s lacks", what, t.Name()),
@@ -108,11 +106,11 @@ func (p *plan) absent() error {
 			gets = "its default, " + c.Default
 		case c.NotNull:
 			return &postgres.Problem{
-				Summary: fmt.Sprintf("the file lacks column %s of table %s, which may not be NULL and has no default", ident(c.Name), p.table.Name()),
-				Hint:    fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT …;", p.table.Name().Quoted(), ident(c.Name)),
+				Summary: fmt.Sprintf("the file lacks column %s of table %s, which may not be NULL and has no default", postgres.QuoteIdentifier(c.Name), p.table.Name()),
+				Hint:    fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT …;", p.table.Name().Quoted(), postgres.QuoteIdentifier(c.Name)),
 			}
 		}
-		p.notes = append(p.notes, fmt.Sprintf("column %s is not in the file: each new row gets %s", ident(c.Name), gets))
+		p.notes = append(p.notes, fmt.Sprintf("column %s is not in the file: each new row gets %s", postgres.QuoteIdentifier(c.Name), gets))
 	}
 	return nil
 }
@@ -122,7 +120,7 @@ func (p *plan) given() []string {
 	var names []string
 	for i, into := range p.into {
 		if !into.computed {
-			names = append(names, ident(p.names[i]))
+			names = append(names, postgres.QuoteIdentifier(p.names[i]))
 		}
 	}
 	return names
@@ -141,7 +139,7 @@ func (p *plan) match(ms []member) error {
 		}
 		at := slices.IndexFunc(ms[i:], func(m member) bool { return string(m.name) == name })
 		if at < 0 {
-			return fmt.Errorf("%w: it lacks %s", errColumns, ident(name))
+			return fmt.Errorf("%w: it lacks %s", errColumns, postgres.QuoteIdentifier(name))
 		}
 		ms[i], ms[i+at] = ms[i+at], ms[i]
 	}
@@ -163,7 +161,7 @@ func (p *plan) text(dst []byte, i int, value []byte) ([]byte, bool, error) {
 
 // refuse is the error for a value that has no text form.
 func (p *plan) refuse(i int, err error) error {
-	return fmt.Errorf("column %s (%s) does not take the value: %w", ident(p.names[i]), p.into[i].column.TypeName, err)
+	return fmt.Errorf("column %s (%s) does not take the value: %w", postgres.QuoteIdentifier(p.names[i]), p.into[i].column.TypeName, err)
 }
 
 // keyText is the key of a row for people: vote_id 42.
@@ -199,12 +197,10 @@ func clip(value []byte) []byte {
 	return append(slices.Clone(value[:most]), "…"...)
 }
 
-func ident(name string) string { return pgx.Identifier{name}.Sanitize() }
-
 func idents(names []string) string {
 	quoted := make([]string, len(names))
 	for i, name := range names {
-		quoted[i] = ident(name)
+		quoted[i] = postgres.QuoteIdentifier(name)
 	}
 	return strings.Join(quoted, ", ")
 }

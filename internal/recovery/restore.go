@@ -338,7 +338,7 @@ func (r *restore) conflict(ctx context.Context, err error) error {
 		if i > 0 {
 			sql += " AND "
 		}
-		sql += fmt.Sprintf("%s = $%d::text::%s", ident(r.plan.names[k]), i+1, r.plan.into[k].column.TypeName)
+		sql += fmt.Sprintf("%s = $%d::text::%s", postgres.QuoteIdentifier(r.plan.names[k]), i+1, r.plan.into[k].column.TypeName)
 		args = append(args, at.keys[i])
 	}
 	var there bool

@@ -52,9 +52,9 @@ func (r *restore) advanceSequences(ctx context.Context) error {
 		if !u.Up {
 			highest, beyond, given = "min", "<", "+ 1"
 		}
-		sql := fmt.Sprintf(`SELECT pg_catalog.setval('%s'::regclass, t.n) FROM (SELECT %s(%s)::bigint AS n FROM %s) t, %s s
+		sql := fmt.Sprintf(`SELECT pg_catalog.setval(%s::regclass, t.n) FROM (SELECT %s(%s)::bigint AS n FROM %s) t, %s s
 			WHERE t.n %s CASE WHEN s.is_called THEN s.last_value ELSE s.last_value %s END`,
-			quoteText(u.Sequence), highest, ident(u.Column), r.plan.table.FromClause(), u.Sequence, beyond, given)
+			postgres.QuoteLiteral(u.Sequence), highest, postgres.QuoteIdentifier(u.Column), r.plan.table.FromClause(), u.Sequence, beyond, given)
 		var last int64
 		switch err := r.tx.QueryRow(ctx, sql).Scan(&last); {
 		case err == pgx.ErrNoRows: // it is there already
@@ -71,15 +71,4 @@ func (r *restore) advanceSequences(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func quoteText(s string) string {
-	var q []byte
-	for i := range len(s) {
-		if s[i] == '\'' {
-			q = append(q, '\'')
-		}
-		q = append(q, s[i])
-	}
-	return string(q)
 }

@@ -45,7 +45,7 @@ func (r *restore) disableOwn(ctx context.Context) (enable func(context.Context) 
 	}
 	each := func(ctx context.Context, how func(trigger) string) error {
 		for _, t := range triggers {
-			_, err := r.tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s %s TRIGGER %s", table.Name().Quoted(), how(t), ident(t.Name)))
+			_, err := r.tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s %s TRIGGER %s", table.Name().Quoted(), how(t), postgres.QuoteIdentifier(t.Name)))
 			switch {
 			case sqlState(err) == "42501":
 				return &postgres.Problem{

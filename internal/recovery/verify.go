@@ -319,9 +319,9 @@ func (k *keyer) key(ms []member) (snapshot.Key, error) {
 		value := find(ms, c.Name, i)
 		switch {
 		case value == nil:
-			return nil, fmt.Errorf("it lacks column %s of the key", ident(c.Name))
+			return nil, fmt.Errorf("it lacks column %s of the key", postgres.QuoteIdentifier(c.Name))
 		case isNull(value):
-			return nil, fmt.Errorf("column %s of the key is null", ident(c.Name))
+			return nil, fmt.Errorf("column %s of the key is null", postgres.QuoteIdentifier(c.Name))
 		case k.exact != nil && !k.exact[i] && value[0] != '"':
 			k.enc = nil
 			k.whyNot = fmt.Sprintf("the key's type %s is known to the database only: the order was not looked at", c.TypeName)
@@ -330,7 +330,7 @@ func (k *keyer) key(ms []member) (snapshot.Key, error) {
 		start := len(k.text)
 		text, err := appendText(k.text, &c.Type, value)
 		if err != nil {
-			return nil, fmt.Errorf("column %s of the key: %w", ident(c.Name), err)
+			return nil, fmt.Errorf("column %s of the key: %w", postgres.QuoteIdentifier(c.Name), err)
 		}
 		k.text = text
 		k.values[i] = text[start:len(text):len(text)]

@@ -1,0 +1,38 @@
+package postgres
+
+import (
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// QuoteIdentifier returns name as an SQL identifier in double quotes. It drops NUL bytes, which no name can have.
+func QuoteIdentifier(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// QuoteLiteral returns s as an SQL string constant. A backslash makes it an escape string constant (E'…'), which means the
+// same whether standard_conforming_strings is on or off. It drops NUL bytes, which no string in Postgres can have.
+// Replication commands have a grammar of their own: see [QuoteReplicationString].
+func QuoteLiteral(s string) string {
+	quoted := QuoteReplicationString(s)
+	if strings.Contains(s, `\`) {
+		// The space keeps the E apart from a word that precedes it.
+		return " E" + strings.ReplaceAll(quoted, `\`, `\\`)
+	}
+	return quoted
+}
+
+// QuoteReplicationString returns s as a string in a replication command such as START_REPLICATION. Their grammar
+// (Postgres' repl_scanner.l) knows no escapes but the doubled quote: a backslash stands for itself.
+func QuoteReplicationString(s string) string {
+	return "'" + strings.NewReplacer("'", "''", "\x00", "").Replace(s) + "'"
+}
+
+// displayIdentifier returns a name for people: in double quotes only where it would be misread without them.
+func displayIdentifier(name string) string {
+	for _, r := range name {
+		if r == '.' || r == '"' || r <= ' ' || r == 0x7f {
+			return QuoteIdentifier(name)
+		}
+	}
+	return name
+}
