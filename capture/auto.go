@@ -10,7 +10,6 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"capture/internal/postgres"
 	"capture/snapshot"
@@ -187,11 +186,11 @@ func (a *auto) probe(ctx context.Context, kind string) error {
 // while the database itself is there. Otherwise the same source is tried again.
 func (a *auto) refused(ctx context.Context, kind string, err error) (refusal, bool) {
 	r := refusal{source: kind, err: err}
-	switch verdict(err) {
-	case lasting:
-	case passing:
+	switch classify(err) {
+	case postgres.Permanent:
+	case postgres.Transient:
 		r.passes = true
-	case unclear:
+	case postgres.Unknown:
 		// A proxy that knows no replication may just hang up. That is told from a network that fails by asking the
 		// database otherwise, and by patience.
 		s := &side{cfg: a.d.cfg.Database}
@@ -210,52 +209,14 @@ func (a *auto) refused(ctx context.Context, kind string, err error) (refusal, bo
 	return r, true
 }
 
-// verdicts on an error that kept a source from following
-type verdictKind int
-
-const (
-	away    verdictKind = iota // the database or the table is not there, whatever the source
-	lasting                    // this source is not to be had until somebody changes something
-	passing                    // it is not to be had now
-	unclear                    // the connection failed
-)
-
-func verdict(err error) verdictKind {
+// classify returns the class of the error with which a source ended before it followed.
+func classify(err error) postgres.ErrorClass {
 	var (
-		anew    *anewError
-		inner   *panicError
-		problem *postgres.Problem
-		pg      *pgconn.PgError
+		anew  *anewError
+		inner *panicError
 	)
-	switch {
-	case err == nil, errors.As(err, &anew), errors.As(err, &inner):
-		return away
-	case errors.As(err, &problem) && problem.TableMissing():
-		return away
-	case errors.As(err, &pg):
-		return verdictOfServer(pg.Code)
-	case problem != nil && problem.Err == nil:
-		return lasting // found by looking: a setting, a right, a key
+	if err == nil || errors.As(err, &anew) || errors.As(err, &inner) {
+		return postgres.Unreachable
 	}
-	return unclear
-}
-
-// verdictOfServer goes by SQLSTATE.
-func verdictOfServer(code string) verdictKind {
-	switch code {
-	case "53300", "53400", "55P03", "55006": // no connection, sender or slot left; a lock or a slot is in use
-		return passing
-	case "08P01": // a pooler's word for what it cannot do
-		return lasting
-	case "28P01", "3D000": // wrong password, no such database: the same for all sources
-		return away
-	}
-	switch code[:2] {
-	case "57", "08", "40", "58", "XX", "53": // stopping, starting, broken
-		if code == "58P01" { // a file is missing: pgoutput's, if anything
-			return lasting
-		}
-		return away
-	}
-	return lasting
+	return postgres.Classify(err)
 }

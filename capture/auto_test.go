@@ -124,36 +124,36 @@ func TestAutoWithoutRights(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestVerdict is the table of which errors mean that a source is not to be had, and which that the database is away.
-func TestVerdict(t *testing.T) {
+// TestErrorClasses is the table of which errors mean that a source is not to be had, and which that the database is away.
+func TestErrorClasses(t *testing.T) {
 	server := func(code string) error { return fmt.Errorf("do: %w", &pgconn.PgError{Code: code}) }
 	for _, c := range []struct {
 		name string
 		err  error
-		want verdictKind
+		want postgres.ErrorClass
 	}{
-		{"found by looking", fmt.Errorf("x: %w", &postgres.Problem{Summary: "wal_level is replica"}), lasting},
-		{"no right", server("42501"), lasting},
-		{"no right, explained", postgres.Explain(server("42501")), lasting},
-		{"pg_hba has no line for replication", server("28000"), lasting},
-		{"a pooler's refusal", server("08P01"), lasting},
-		{"no plugin", server("58P01"), lasting},
-		{"no slot", postgres.Explain(server("53400")), passing},
-		{"no sender", server("53300"), passing},
-		{"a lock is held", server("55P03"), passing},
-		{"hangs up", postgres.Explain(fmt.Errorf("connect: %w", io.ErrUnexpectedEOF)), unclear},
-		{"refused", &net.OpError{Op: "dial", Err: errors.New("connection refused")}, unclear},
-		{"starting", server("57P03"), away},
-		{"stopping", postgres.Explain(server("57P01")), away},
-		{"connection failure", server("08006"), away},
-		{"disk full", server("53100"), away},
-		{"no such database", server("3D000"), away},
-		{"a copy anew", fmt.Errorf("x: %w", &anewError{why: "y"}), away},
-		{"a fault of ours", &panicError{"x", "y"}, away},
-		{"ended", nil, away},
+		{"found by looking", fmt.Errorf("x: %w", &postgres.Problem{Summary: "wal_level is replica"}), postgres.Permanent},
+		{"no right", server("42501"), postgres.Permanent},
+		{"no right, explained", postgres.Explain(server("42501")), postgres.Permanent},
+		{"pg_hba has no line for replication", server("28000"), postgres.Permanent},
+		{"a pooler's refusal", server("08P01"), postgres.Permanent},
+		{"no plugin", server("58P01"), postgres.Permanent},
+		{"no slot", postgres.Explain(server("53400")), postgres.Transient},
+		{"no sender", server("53300"), postgres.Transient},
+		{"a lock is held", server("55P03"), postgres.Transient},
+		{"hangs up", postgres.Explain(fmt.Errorf("connect: %w", io.ErrUnexpectedEOF)), postgres.Unknown},
+		{"refused", &net.OpError{Op: "dial", Err: errors.New("connection refused")}, postgres.Unknown},
+		{"starting", server("57P03"), postgres.Unreachable},
+		{"stopping", postgres.Explain(server("57P01")), postgres.Unreachable},
+		{"connection failure", server("08006"), postgres.Unreachable},
+		{"disk full", server("53100"), postgres.Unreachable},
+		{"no such database", server("3D000"), postgres.Unreachable},
+		{"a copy anew", fmt.Errorf("x: %w", &anewError{why: "y"}), postgres.Unreachable},
+		{"a fault of ours", &panicError{"x", "y"}, postgres.Unreachable},
+		{"ended", nil, postgres.Unreachable},
 	} {
-		if got := verdict(c.err); got != c.want {
-			t.Errorf("%s: verdict %d, want %d", c.name, got, c.want)
+		if got := classify(c.err); got != c.want {
+			t.Errorf("%s: class %d, want %d", c.name, got, c.want)
 		}
 	}
 }

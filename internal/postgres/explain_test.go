@@ -76,18 +76,18 @@ func TestConnectExplains(t *testing.T) {
 		word    string
 	}{
 		{at("locked", "postgres", ""), ordinary, "password is wrong"},
-		{at("postgres", "nowhere", ""), ordinary, "no such database"},
+		{at("postgres", "nowhere", ""), ordinary, "database does not exist"},
 		{at("nobody", "postgres", ""), ordinary, "CREATE ROLE"},
 		{at("closed", "postgres", ""), ordinary, "LOGIN"},
 		{at("barred", "postgres", ""), ordinary, "pg_hba.conf"},
 		{at("plain", "postgres", ""), replication, "may not replicate"},
 		{at("postgres", "postgres", ""), slot, "slots are in use"},
 		{at("postgres", "postgres", "sslmode=require"), ordinary, "TLS switched off"},
-		{at("postgres", "postgres", "pgbouncer=true"), ordinary, "take it out of --database-url"},
+		{at("postgres", "postgres", "pgbouncer=true"), ordinary, "remove the parameter from --database-url"},
 		{fmt.Sprintf("postgres://u:hunter2@%s/x", closed.Addr()), ordinary, "nothing listens"},
-		{fmt.Sprintf("postgres://u:hunter2@%s/x?connect_timeout=1", silent.Addr()), ordinary, "no answer in time"},
+		{fmt.Sprintf("postgres://u:hunter2@%s/x?connect_timeout=1", silent.Addr()), ordinary, "did not answer in time"},
 		{"postgres://u:hunter2@no-such-host.invalid/x", ordinary, "cannot be resolved"},
-		{"host=/nowhere user=u password=hunter2", ordinary, "no server's socket"},
+		{"host=/nowhere user=u password=hunter2", ordinary, "no server socket"},
 	} {
 		cfg, err := ParseConfig(c.url)
 		if err != nil {
@@ -115,7 +115,7 @@ func TestExplainKeepsTheCauseAndHidesPasswords(t *testing.T) {
 	err := Explain(fmt.Errorf("connect to postgres://u:hunter2@h/d and password='hunter2 x' sslpassword=hunter2: %w", cause))
 	wantProblem(t, err, "PgBouncer")
 	wantProblem(t, err, "or use --source poll") // notifications do not come through one either
-	wantProblem(t, Explain(&pgconn.PgError{Code: "08P01", Message: "bouncer config error"}), "the pooler's own log")
+	wantProblem(t, Explain(&pgconn.PgError{Code: "08P01", Message: "bouncer config error"}), "the pooler's log")
 	if !errors.Is(err, cause) || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("got %v", err)
 	}

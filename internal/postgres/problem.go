@@ -1,6 +1,9 @@
 package postgres
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Problem explains what prevents capture from following a table, to whoever runs capture or the database.
 type Problem struct {
@@ -30,3 +33,7 @@ func (p *Problem) Unwrap() error { return p.Err }
 
 // TableMissing reports whether the table does not exist.
 func (p *Problem) TableMissing() bool { return p.tableMissing }
+
+func problemf(reason, hint, summary string, args ...any) *Problem {
+	return &Problem{Summary: fmt.Sprintf(summary, args...), Reason: reason, Hint: hint}
+}

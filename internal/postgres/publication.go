@@ -267,7 +267,7 @@ func (t *Table) unpublished(s Server, pubs []publication, own string, failed err
 		p.Reason = fmt.Sprintf("%s exists, but %v, and user %s may not change it", own, pubs[0].fits(t), s.User)
 		p.Hint = strings.Join(t.alterPublication(s.VersionNum), "; ") + ";"
 	}
-	if failed != nil && !hasCode(failed, "42501") {
+	if failed != nil && SQLState(failed) != insufficientPrivilege {
 		p.Reason = failed.Error()
 	}
 	return p

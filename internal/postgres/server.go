@@ -56,7 +56,7 @@ func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
 	// Some managed services keep the control file to themselves.
 	err := conn.QueryRow(ctx, `SELECT s.system_identifier::text, c.timeline_id
 		FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c`).Scan(&s.SystemID, &s.Timeline)
-	if err != nil && !hasCode(err, "42501") {
+	if err != nil && SQLState(err) != insufficientPrivilege {
 		return Server{}, Explain(fmt.Errorf("ask the server who it is: %w", err))
 	}
 	return s, nil

@@ -200,7 +200,7 @@ func ApplyStatements(ctx context.Context, conn *pgx.Conn, statements []string) e
 	defer cancel()
 	for {
 		err := change(ctx, conn, statements)
-		if !hasCode(err, lockNotAvailable) {
+		if SQLState(err) != lockNotAvailable {
 			return err
 		}
 		select {

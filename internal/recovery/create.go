@@ -103,7 +103,7 @@ func (r *restore) knowsVirtual(ctx context.Context) (bool, error) {
 // uncreated explains why the table can't be made.
 func (r *restore) uncreated(name postgres.Name, err error) error {
 	p := &postgres.Problem{Summary: fmt.Sprintf("create table %s: %s", name, postgres.Explain(err)), Err: err}
-	switch sqlState(err) {
+	switch postgres.SQLState(err) {
 	case "42704":
 		p.Summary = fmt.Sprintf("create table %s: the database lacks a type that a column has", name)
 		var types []string

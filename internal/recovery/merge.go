@@ -2,12 +2,9 @@ package recovery
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"capture/internal/postgres"
 )
@@ -242,14 +239,6 @@ func explainNil(what string, err error) error {
 		return nil
 	}
 	return explain(what, err)
-}
-
-func sqlState(err error) string {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return pg.Code
-	}
-	return ""
 }
 
 func join(list []string) string { return strings.Join(list, ", ") }

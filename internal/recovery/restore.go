@@ -324,7 +324,7 @@ func (r *restore) loader(into string, staged bool) *loader {
 // file twice.
 func (r *restore) conflict(ctx context.Context, err error) error {
 	var at *rowError
-	if !errors.As(err, &at) || sqlState(err) != "23505" || at.keys == nil {
+	if !errors.As(err, &at) || postgres.SQLState(err) != "23505" || at.keys == nil {
 		return err
 	}
 	if r.empty {

@@ -58,7 +58,7 @@ func (r *restore) advanceSequences(ctx context.Context) error {
 		var last int64
 		switch err := r.tx.QueryRow(ctx, sql).Scan(&last); {
 		case err == pgx.ErrNoRows: // it is there already
-		case sqlState(err) == "42501":
+		case postgres.SQLState(err) == "42501":
 			return &postgres.Problem{
 				Summary: fmt.Sprintf("no right to set sequence %s", u.Sequence), Err: err,
 				Reason: "without it the application's next row would take a number that a restored row has",

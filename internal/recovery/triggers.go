@@ -24,7 +24,7 @@ func (r *restore) disableTriggers(ctx context.Context) (enable func(context.Cont
 		r.note("triggers and foreign keys did not act; what they would have written or refused is yours to see to")
 		return enable, nil
 	}
-	if sqlState(err) != "42501" {
+	if postgres.SQLState(err) != "42501" {
 		return nil, explain("disable triggers", err)
 	}
 	return r.disableOwn(ctx)
@@ -47,7 +47,7 @@ func (r *restore) disableOwn(ctx context.Context) (enable func(context.Context) 
 		for _, t := range triggers {
 			_, err := r.tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s %s TRIGGER %s", table.Name().Quoted(), how(t), postgres.QuoteIdentifier(t.Name)))
 			switch {
-			case sqlState(err) == "42501":
+			case postgres.SQLState(err) == "42501":
 				return &postgres.Problem{
 					Summary: fmt.Sprintf("no right to disable the triggers of table %s", table.Name()), Err: err,
 					Reason: "--disable-triggers takes a superuser, the right to set session_replication_role (15 and later), or the table's owner",

@@ -1,0 +1,158 @@
+package postgres
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrorClass is what an error means for the choice of a source.
+type ErrorClass int
+
+const (
+	Unknown     ErrorClass = iota // the connection failed: the network, the server, or something between them
+	Unreachable                   // no source can work: the server, the database or the table is not there
+	Permanent                     // this source cannot work until somebody changes a setting, a privilege or the table
+	Transient                     // this source cannot work now; the cause goes away by itself
+)
+
+// Classify returns the class of an error with which a connection, a query or an examination of the table failed.
+func Classify(err error) ErrorClass {
+	var (
+		problem *Problem
+		pg      *pgconn.PgError
+	)
+	switch {
+	case errors.As(err, &problem) && problem.TableMissing():
+		return Unreachable
+	case errors.As(err, &pg):
+		return classOf(pg.Code)
+	case problem != nil && problem.Err == nil: // found by an examination: a setting, a privilege, a key
+		return Permanent
+	}
+	return Unknown
+}
+
+// classOf returns the class of a server's error by its SQLSTATE; see "PostgreSQL Error Codes" in Postgres' documentation.
+func classOf(code string) ErrorClass {
+	if s, ok := sqlStates[code]; ok {
+		return s.class
+	}
+	switch code[:min(2, len(code))] {
+	case "08", "40", "53", "57", "58", "XX": // connection, rollback, resources, intervention, system, internal
+		return Unreachable
+	}
+	return Permanent
+}
+
+const (
+	insufficientPrivilege = "42501"
+	lockNotAvailable      = "55P03"
+)
+
+// sqlStates has the SQLSTATEs that capture knows more of than the server's message says. Where one SQLSTATE has several
+// causes, explainServer tells them apart.
+var sqlStates = map[string]struct {
+	class        ErrorClass
+	reason, hint string
+}{
+	"08P01": {class: Permanent}, // protocol_violation: how poolers answer what they cannot do
+	"0A000": {class: Permanent},
+	"28000": {class: Permanent},
+	"28P01": {Unreachable, "the password is wrong, or the user does not exist",
+		"correct the user or password in --database-url, PGPASSWORD or the password file"},
+	"3D000": {Unreachable, "the database does not exist", "correct the database name in --database-url or PGDATABASE"},
+	"42P01": {Permanent, "the table does not exist, or its schema is not on the search path", "name it with --table schema.name"},
+	insufficientPrivilege: {Permanent, "the user lacks a privilege",
+		"run capture doctor to see which one, or capture setup --print for the SQL that grants all of them"},
+	"42704": {class: Permanent, reason: "the server does not know a name in the request"},
+	"53300": {Transient, "the server has no connection left",
+		"close idle connections, or raise max_connections (for replication max_wal_senders) and restart the server"},
+	"53400": {Transient, "all replication slots are in use",
+		"drop a slot that nobody needs (SELECT slot_name, active FROM pg_replication_slots;), or raise max_replication_slots and restart the server"},
+	"55000":          {class: Permanent},
+	"55006":          {Transient, "an earlier connection still holds it", "wait until that connection times out (wal_sender_timeout)"},
+	"55P02":          {Permanent, "a parameter of the database URL cannot be set for a session", "remove the parameter from --database-url"},
+	lockNotAvailable: {class: Transient, reason: "another session holds a lock on the table"},
+	"57P01":          {class: Unreachable, reason: "the server ended the connection"},
+	"57P02":          {class: Unreachable, reason: "the server ended the connection"},
+	"57P03":          {class: Unreachable, reason: "the server is starting, stopping or recovering"},
+	"57P04":          {class: Unreachable, reason: "the server ended the connection"},
+	"58P01": {Permanent, "the server lacks a file", // pgoutput's library, if anything
+		"see the server's log; if it names a library, install the package that contains it"},
+}
+
+// SQLState returns the SQLSTATE of a server's error, or "" if err is not one.
+func SQLState(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}
+
+// replicationGrant is the hint of an error that comes before the managed service is known; see [provider.grantReplication].
+const replicationGrant = "ALTER ROLE <user> REPLICATION; (on Amazon RDS: GRANT rds_replication TO <user>;)"
+
+// explainServer sets the reason and the hint of a server's error. It goes by the SQLSTATE and the routine that raised the
+// error before it goes by the message, which comes in the server's language.
+func explainServer(p *Problem, e *pgconn.PgError) {
+	s := sqlStates[e.Code]
+	p.Reason, p.Hint = s.reason, s.hint
+	message := strings.ToLower(e.Message)
+	switch e.Code {
+	case "28000":
+		explainRefusedLogin(p, e, message)
+	case insufficientPrivilege:
+		if strings.Contains(e.Routine, "CheckSlotPermissions") || strings.Contains(e.Routine, "check_permissions") ||
+			strings.Contains(message, "replication") || strings.Contains(e.Routine, "InitPostgres") || e.Routine == "InitWalSender" {
+			p.Reason, p.Hint = "the user may not replicate", replicationGrant
+		}
+	case "55000":
+		switch {
+		case strings.HasPrefix(e.Routine, "CheckLogicalDecodingRequirements"), strings.Contains(message, "wal_level"):
+			p.Reason, p.Hint = "logical replication is off", "ALTER SYSTEM SET wal_level = logical; then restart the server"
+		case strings.Contains(message, "slot"):
+			p.Reason = "the replication slot is lost, or not available now"
+		}
+	case "42704":
+		if strings.Contains(message, "configuration parameter") {
+			p.Reason, p.Hint = "the server does not know a parameter of the database URL", "remove the parameter from --database-url"
+		} else if strings.Contains(message, "publication") {
+			p.Reason = "the publication was dropped, or created after the slot"
+		}
+	case "08P01", "0A000":
+		if strings.Contains(message, "replication") || strings.Contains(message, "startup parameter") || strings.Contains(message, "startup options") {
+			explainPooler(p, message)
+		} else if strings.Contains(message, "bouncer") {
+			p.Reason, p.Hint = "the connection pooler cannot be used as it is configured", "see the pooler's log"
+		}
+	}
+}
+
+// explainRefusedLogin tells apart the causes for which a server or a pooler refuses a user.
+func explainRefusedLogin(p *Problem, e *pgconn.PgError, message string) {
+	switch {
+	case e.Routine == "ClientAuthentication" || strings.Contains(message, "pg_hba.conf"):
+		p.Reason = "no line of the server's pg_hba.conf admits this user from this address, with or without TLS as tried"
+		p.Hint = "add a line such as \"hostssl <database> <user> <address>/32 scram-sha-256\" and run SELECT pg_reload_conf();, " +
+			"or set sslmode=require in --database-url if only TLS is admitted (a logical replication connection needs the line of its database, not one for \"replication\")"
+	case strings.Contains(message, "replication") || strings.Contains(message, "startup parameter"):
+		explainPooler(p, message)
+	case strings.Contains(e.Routine, "InitializeSessionUserId"):
+		p.Reason, p.Hint = "the role does not exist or may not log in", "CREATE ROLE <user> LOGIN PASSWORD '…'; or ALTER ROLE <user> LOGIN;"
+	default:
+		p.Reason, p.Hint = "the server refuses this user", "see the server's log, then correct the user in --database-url"
+	}
+}
+
+func explainPooler(p *Problem, message string) {
+	if strings.Contains(message, "replication") {
+		p.Reason = "a connection pooler such as PgBouncer is in between and cannot replicate"
+		p.Hint = "point --database-url at the server itself, or use --source poll"
+		return
+	}
+	p.Reason = "a connection pooler refuses a parameter of the database URL"
+	p.Hint = "remove the parameter from --database-url, or add it to the pooler's ignore_startup_parameters"
+}
