@@ -31,19 +31,19 @@ type Config struct {
 	// never.
 	Refresh        func() (*pgx.ConnConfig, error)
 	Table          postgres.Name
-	Source         string        // auto, logical, notify, poll
-	FlushDelay     time.Duration // from the first unflushed change to the flush
-	FlushInterval  time.Duration // between regular flushes, on the wall clock's multiples of it
-	MaxWAL         int64         // bytes that the slot may hold back
-	Folders        []Folder      // whose volumes are watched
-	VolumeWarn     int           // percent of a volume in use that is worth a warning; 0 for none
-	AlertURL       string        // where alerts are posted; "" for nowhere
-	AlertAfter     time.Duration // how long trouble lasts before it is posted
-	Verify         Verify        // compares the captured rows with the table; nil for never
-	VerifyInterval time.Duration // between comparisons
-	Recall         Recall        // reads what the file holds at the start; nil for never
-	Keep           store.Keep    // the states of the file that are kept beside it, one each FlushInterval
-	PollInterval   time.Duration // between reads of the whole table, where nothing better is to be had; a minute where zero
+	Source         string          // auto, logical, notify, poll
+	FlushDelay     time.Duration   // from the first unflushed change to the flush
+	FlushInterval  time.Duration   // between regular flushes, on the wall clock's multiples of it
+	MaxWAL         int64           // bytes that the slot may hold back
+	Folders        []Folder        // whose volumes are watched
+	VolumeWarn     int             // percent of a volume in use that is worth a warning; 0 for none
+	AlertURL       string          // where alerts are posted; "" for nowhere
+	AlertAfter     time.Duration   // how long trouble lasts before it is posted
+	Verify         Verify          // compares the captured rows with the table; nil for never
+	VerifyInterval time.Duration   // between comparisons
+	Recall         Recall          // reads what the file holds at the start; nil for never
+	Keep           store.Retention // the states of the file that are kept beside it, one each FlushInterval
+	PollInterval   time.Duration   // between reads of the whole table, where nothing better is to be had; a minute where zero
 	Version        string
 	Logger         hclog.Logger
 	Registry       prometheus.Registerer // where the daemon's metrics go; nil for nowhere
@@ -55,7 +55,7 @@ type Config struct {
 	CopyJobs int // connections that a copy is read over; 0 for as many as cores and the table's size allow
 
 	bounds  bounds                                      // tests shorten them
-	prepare func(context.Context, []snapshot.Part) bool // writes ahead what a copy has read, as [store.File.Prepare]; nil for nothing
+	prepare func(context.Context, []snapshot.Part) bool // writes ahead what a copy has read, as [store.File.WriteAhead]; nil for nothing
 }
 
 // bounds are how long things may take before they are called trouble.
@@ -108,7 +108,7 @@ func New(cfg Config, file *store.File) *Daemon {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
 	}
-	cfg.bounds, cfg.prepare = cfg.bounds.orUsual(), file.Prepare
+	cfg.bounds, cfg.prepare = cfg.bounds.orUsual(), file.WriteAhead
 	d := &Daemon{cfg: cfg, log: cfg.Logger, file: file}
 	d.table = d.cfg.newTable(filepath.Dir(file.Path()), d.damaged)
 	d.state = newState(cfg, file)

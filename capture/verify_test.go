@@ -60,7 +60,7 @@ func TestGenerations(t *testing.T) {
 	conn := connect(t, url)
 	exec(t, conn, votes)
 	cfg := config(t, url)
-	cfg.FlushInterval, cfg.Keep = time.Second, store.Keep{N: 2}
+	cfg.FlushInterval, cfg.Keep = time.Second, store.Retention{Count: 2}
 	d := start(t, cfg)
 	d.ready()
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('kept')")

@@ -164,7 +164,7 @@ func TestPartialFound(t *testing.T) {
 func TestPartialGeneration(t *testing.T) {
 	t.Parallel()
 	f, path, _ := partial(t)
-	name, err := f.KeepGeneration(t.Context(), store.Keep{N: 1})
+	name, err := f.KeepGeneration(t.Context(), store.Retention{Count: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestPartialGeneration(t *testing.T) {
 	if err := os.WriteFile(path, spoilt, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.KeepGeneration(t.Context(), store.Keep{N: 1}); err == nil || !strings.Contains(err.Error(), "another program changed it") {
+	if _, err := f.KeepGeneration(t.Context(), store.Retention{Count: 1}); err == nil || !strings.Contains(err.Error(), "another program changed it") {
 		t.Errorf("of a spoilt file it says %v", err)
 	}
 }

@@ -67,7 +67,7 @@ func (f *File) learn(limit int64) {
 		return
 	}
 	fits := func(m Manifest, err error) bool { return err == nil && m.Bytes == info.Size() }
-	var sums *Sums
+	var sums *Hasher
 	if fits(manifest, merr) || fits(pending, perr) {
 		if info.Size() > limit {
 			f.disk = disk{good: fits(manifest, merr), found: manifest}
@@ -79,7 +79,7 @@ func (f *File) learn(limit int64) {
 		}
 	}
 	switch {
-	case fits(pending, perr) && sums.Differ(pending) == "":
+	case fits(pending, perr) && sums.Mismatch(pending) == "":
 		f.finish(pending)
 		return
 	case missing(merr):
@@ -89,7 +89,7 @@ func (f *File) learn(limit int64) {
 	case manifest.Bytes != info.Size():
 		f.setAside(fmt.Sprintf("it has %d bytes, and the manifest says %d", info.Size(), manifest.Bytes))
 	default:
-		if why := sums.Differ(manifest); why != "" {
+		if why := sums.Mismatch(manifest); why != "" {
 			f.setAside(why)
 		} else {
 			f.disk.good, f.disk.found = true, manifest

@@ -133,16 +133,16 @@ func (b *blocks) sum() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Sums hashes a file as its manifest does, to compare the two.
-type Sums struct {
+// Hasher hashes a file as its manifest does, to compare the two.
+type Hasher struct {
 	n      int64
 	whole  hash.Hash
 	blocks *blocks // nil where no manifest has them
 }
 
-// NewSums begins with no bytes; they can be compared with these manifests.
-func NewSums(manifests ...Manifest) *Sums {
-	s := &Sums{whole: sha256.New()}
+// NewHasher begins with no bytes; they can be compared with these manifests.
+func NewHasher(manifests ...Manifest) *Hasher {
+	s := &Hasher{whole: sha256.New()}
 	if slices.ContainsFunc(manifests, func(m Manifest) bool { return m.Blocks != nil }) {
 		s.blocks = newBlocks()
 	}
@@ -150,7 +150,7 @@ func NewSums(manifests ...Manifest) *Sums {
 }
 
 // Write adds bytes. It never fails.
-func (s *Sums) Write(p []byte) (int, error) {
+func (s *Hasher) Write(p []byte) (int, error) {
 	s.n += int64(len(p))
 	if s.blocks != nil {
 		s.blocks.Write(p)
@@ -159,13 +159,13 @@ func (s *Sums) Write(p []byte) (int, error) {
 }
 
 // Bytes is how many there were.
-func (s *Sums) Bytes() int64 { return s.n }
+func (s *Hasher) Bytes() int64 { return s.n }
 
 // SHA256 is that of all bytes so far, in lower-case hex.
-func (s *Sums) SHA256() string { return hex.EncodeToString(s.whole.Sum(nil)) }
+func (s *Hasher) SHA256() string { return hex.EncodeToString(s.whole.Sum(nil)) }
 
-// Differ says in what the bytes, all of them, are not those of m; "" where they are.
-func (s *Sums) Differ(m Manifest) string {
+// Mismatch says in what the bytes, all of them, are not those of m; "" where they are.
+func (s *Hasher) Mismatch(m Manifest) string {
 	if s.n != m.Bytes {
 		return fmt.Sprintf("it has %d bytes, and the manifest says %d", s.n, m.Bytes)
 	}
@@ -183,13 +183,13 @@ func (s *Sums) Differ(m Manifest) string {
 }
 
 // sumFile hashes the file at path, for these manifests.
-func sumFile(path string, manifests ...Manifest) (*Sums, error) {
+func sumFile(path string, manifests ...Manifest) (*Hasher, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	s := NewSums(manifests...)
+	s := NewHasher(manifests...)
 	_, err = io.CopyBuffer(struct{ io.Writer }{s}, struct{ io.Reader }{f}, make([]byte, 1<<20))
 	return s, err
 }

@@ -23,12 +23,12 @@ const (
 	vainShare = 4       // a draft of which more than such a share was in vain is none
 )
 
-// Prepare writes ahead what the next [File.Write] will need: parts are the first ones of its View, as it seems, and the last
+// WriteAhead writes ahead what the next [File.Write] will need: parts are the first ones of its View, as it seems, and the last
 // of them is still growing. It returns whether to go on with it, and where ctx ends returns before all is written. With no
 // parts it takes back what it wrote.
 //
 // It changes nothing that a reader sees. An error ends it, and is the next Write's to tell.
-func (f *File) Prepare(ctx context.Context, parts []snapshot.Part) bool {
+func (f *File) WriteAhead(ctx context.Context, parts []snapshot.Part) bool {
 	if len(parts) == 0 {
 		f.mu.Lock()
 		defer f.mu.Unlock()

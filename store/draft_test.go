@@ -38,12 +38,12 @@ func TestPrepare(t *testing.T) {
 			table.Put(key(at), row(at, r.IntN(4000), string(rune('a'+r.IntN(26)))))
 			switch n := r.IntN(1000); {
 			case n < 20 && going:
-				going = f.Prepare(t.Context(), table.Draft())
+				going = f.WriteAhead(t.Context(), table.Draft())
 			case n < 22:
 				write(t, f, older, store.ReasonInterval)
 				checkPair(t, path)
 			case n == 22:
-				f.Prepare(t.Context(), nil)
+				f.WriteAhead(t.Context(), nil)
 				if left := leftovers(t, path); len(left) > 0 && strings.HasSuffix(left[0], ".tmp") && round == 0 {
 					t.Errorf("what was taken back is still there: %v", left)
 				}
@@ -66,7 +66,7 @@ func TestPrepareIsUsed(t *testing.T) {
 	f := open(t, path)
 	var drafted os.FileInfo
 	table := copied(3000, strings.Repeat("x", 1000), func(parts []snapshot.Part) {
-		if f.Prepare(t.Context(), parts); len(parts) > 30 {
+		if f.WriteAhead(t.Context(), parts); len(parts) > 30 {
 			drafted, _ = os.Stat(path + ".tmp")
 		}
 	})
@@ -98,11 +98,11 @@ func TestPrepareInVain(t *testing.T) {
 	for i := 0; going && i < 200_000; i++ {
 		id := r.IntN(1 << 40)
 		random.Put(key(id), row(id, 2000, "x"))
-		if i == 1000 && !f.Prepare(ended, random.Draft()) {
+		if i == 1000 && !f.WriteAhead(ended, random.Draft()) {
 			t.Error("that its context has ended is no reason to give a draft up")
 		}
 		if i%5000 == 4999 {
-			going = f.Prepare(t.Context(), random.Draft())
+			going = f.WriteAhead(t.Context(), random.Draft())
 			if info, err := os.Stat(path + ".tmp"); err == nil {
 				most = max(most, info.Sys().(*syscall.Stat_t).Blocks*512)
 			}
@@ -117,7 +117,7 @@ func TestPrepareInVain(t *testing.T) {
 	if left := leftovers(t, path); len(left) > 0 {
 		t.Errorf("left over: %v", left)
 	}
-	copied(1000, strings.Repeat("x", 1000), func(parts []snapshot.Part) { f.Prepare(t.Context(), parts) })
+	copied(1000, strings.Repeat("x", 1000), func(parts []snapshot.Part) { f.WriteAhead(t.Context(), parts) })
 	if left := leftovers(t, path); len(left) != 1 {
 		t.Errorf("left over: %v, want the draft", left)
 	}

@@ -48,10 +48,10 @@ type written struct {
 // what a crash cut short, and compares the file with its manifest. Nothing of what it finds makes it fail: see [File.Note].
 // Where path is a symbolic link, all this is about the file that it leads to.
 //
-// The error is a [*HeldError] where another process keeps the file.
+// The error is a [*LockedError] where another process keeps the file.
 func Open(path string, o Owner) (*File, error) {
 	f := &File{path: followLink(path), manifest: ManifestPath(path), version: o.Version}
-	if err := f.open(o); errors.As(err, new(*HeldError)) {
+	if err := f.open(o); errors.As(err, new(*LockedError)) {
 		return nil, err
 	} else if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, advise(err))
@@ -102,7 +102,7 @@ func (f *File) Close() error {
 
 // Write makes the file hold v, and returns its manifest once both are safe on disk. Readers see the old file or the new
 // one. After an error the old file is whole, and the next Write starts anew; the error says the step, the path, and for the
-// usual troubles of a disk what to do. It is a [*HeldError] where the lock file was removed and another process took it.
+// usual troubles of a disk what to do. It is a [*LockedError] where the lock file was removed and another process took it.
 //
 // All Views that a File is given come from one [snapshot.Table]. Where v is what the last Write wrote, and nobody has
 // touched the file since, only the manifest is written anew.
@@ -364,7 +364,7 @@ func createTmp(tmp, like string) (*os.File, error) {
 
 // advise adds to an error of the disk what to do about it.
 func advise(err error) error {
-	var held *HeldError
+	var held *LockedError
 	switch {
 	case errors.As(err, &held):
 		return err

@@ -158,7 +158,7 @@ func TestModeAndLinkStay(t *testing.T) {
 	if m := checkPair(t, link); m.Rows != 2 {
 		t.Errorf("%d rows through the link", m.Rows)
 	}
-	if _, err := store.Open(real, owner); !errors.As(err, new(*store.HeldError)) {
+	if _, err := store.Open(real, owner); !errors.As(err, new(*store.LockedError)) {
 		t.Errorf("opened a second time by its real name: %v", err)
 	}
 	if got, held, err := store.ReadOwner(link); err != nil || !held || got.Version != "1.2.3" {
@@ -179,7 +179,7 @@ func TestFolderRemoved(t *testing.T) {
 	}
 	write(t, f, tab.View(), store.ReasonChange)
 	checkPair(t, path)
-	if _, err := store.Open(path, owner); !errors.As(err, new(*store.HeldError)) {
+	if _, err := store.Open(path, owner); !errors.As(err, new(*store.LockedError)) {
 		t.Errorf("a second one in the new folder: %v", err)
 	}
 }

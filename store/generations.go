@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// Keep is how many earlier states of the file are kept beside it: feedback-20261123T1600Z.json.gz, each with its manifest,
+// Retention is how many earlier states of the file are kept beside it: feedback-20261123T1600Z.json.gz, each with its manifest,
 // feedback-20261123T1600Z.manifest.json.
-type Keep struct {
-	N    int // the newest so many; 0 keeps none, and leaves alone what is there
-	Days int // none that is older; 0 sets no such limit
+type Retention struct {
+	Count int // the newest so many; 0 keeps none, and leaves alone what is there
+	Days  int // none that is older; 0 sets no such limit
 }
 
 // generationTime is the time of writing in a generation's name, in UTC.
@@ -27,8 +27,8 @@ const generationTime = "20060102T1504Z"
 // KeepGeneration keeps what the last Write wrote as a generation, and removes those that are beyond the limits of k. It
 // returns the generation's path, "" where k keeps none. Writes go on meanwhile. An error, ctx's too, leaves the earlier
 // generations as they are, and none half written under its name.
-func (f *File) KeepGeneration(ctx context.Context, k Keep) (string, error) {
-	if k.N <= 0 {
+func (f *File) KeepGeneration(ctx context.Context, k Retention) (string, error) {
+	if k.Count <= 0 {
 		return "", nil
 	}
 	from, m, err := f.lastWritten()
@@ -122,7 +122,7 @@ func zip(ctx context.Context, w io.Writer, from io.Reader, m Manifest, name stri
 		return "", err
 	}
 	z.Name, z.ModTime = name, m.WrittenAt
-	sums := NewSums(m)
+	sums := NewHasher(m)
 	buf := make([]byte, 256<<10)
 	for {
 		n, err := from.Read(buf)
@@ -140,7 +140,7 @@ func zip(ctx context.Context, w io.Writer, from io.Reader, m Manifest, name stri
 			return "", err
 		}
 	}
-	if why := sums.Differ(m); why != "" {
+	if why := sums.Mismatch(m); why != "" {
 		return "", fmt.Errorf("the file is not the one that was written, another program changed it: %s", why)
 	}
 	return sums.SHA256(), z.Close()
@@ -159,9 +159,9 @@ func (g generations) stamp(name string) (stamp string, tmp, ok bool) {
 	return match[1], match[3] != "", err == nil && t.Format(generationTime) == match[1]
 }
 
-// prune removes all generations but the newest k.N, and those of more than k.Days days before now; also what a crash left of
+// prune removes all generations but the newest k.Count, and those of more than k.Days days before now; also what a crash left of
 // one. Names that are not exactly theirs are never touched.
-func (g generations) prune(k Keep, now time.Time) error {
+func (g generations) prune(k Retention, now time.Time) error {
 	entries, err := os.ReadDir(g.dir)
 	if err != nil {
 		return err
@@ -183,7 +183,7 @@ func (g generations) prune(k Keep, now time.Time) error {
 	}
 	slices.Sort(stamps)
 	kept := map[string]bool{}
-	for _, stamp := range stamps[max(0, len(stamps)-k.N):] {
+	for _, stamp := range stamps[max(0, len(stamps)-k.Count):] {
 		t, _ := time.Parse(generationTime, stamp)
 		kept[stamp] = k.Days <= 0 || now.Truncate(time.Minute).Sub(t) <= time.Duration(k.Days)*24*time.Hour
 	}

@@ -35,11 +35,11 @@ func TestKeepGeneration(t *testing.T) {
 	path := filepath.Join(dir, "feedback.json")
 	f := open(t, path)
 	v := votes(3, "kept").View()
-	if _, err := f.KeepGeneration(t.Context(), store.Keep{N: 3}); err == nil || !strings.Contains(err.Error(), "nothing new") {
+	if _, err := f.KeepGeneration(t.Context(), store.Retention{Count: 3}); err == nil || !strings.Contains(err.Error(), "nothing new") {
 		t.Errorf("before the first flush it said %v", err)
 	}
 	m := write(t, f, v, store.ReasonInterval)
-	if got, err := f.KeepGeneration(t.Context(), store.Keep{}); got != "" || err != nil || len(names(t, dir)) != 3 {
+	if got, err := f.KeepGeneration(t.Context(), store.Retention{}); got != "" || err != nil || len(names(t, dir)) != 3 {
 		t.Errorf("with none to keep it made %q, %v: %q", got, err, names(t, dir))
 	}
 
@@ -63,7 +63,7 @@ func TestKeepGeneration(t *testing.T) {
 	touch("feedback-" + hoursAgo(40) + ".manifest.json") // its data is gone
 	touch("feedback-" + hoursAgo(1) + ".json.gz.tmp")
 
-	check := func(k store.Keep, hours int) {
+	check := func(k store.Retention, hours int) {
 		t.Helper()
 		made, err := f.KeepGeneration(t.Context(), k)
 		if err != nil {
@@ -76,9 +76,9 @@ func TestKeepGeneration(t *testing.T) {
 			t.Errorf("%+v kept\n%q, not\n%q", k, got, want)
 		}
 	}
-	check(store.Keep{N: 28}, 27)
-	check(store.Keep{N: 100, Days: 1}, 24)
-	check(store.Keep{N: 3, Days: 1}, 2)
+	check(store.Retention{Count: 28}, 27)
+	check(store.Retention{Count: 100, Days: 1}, 24)
+	check(store.Retention{Count: 3, Days: 1}, 2)
 
 	zipped, err := os.Open(filepath.Join(dir, "feedback-"+hoursAgo(0)+".json.gz"))
 	if err != nil {
@@ -107,13 +107,13 @@ func TestKeepGenerationFails(t *testing.T) {
 
 	ended, end := context.WithCancel(t.Context())
 	end()
-	if _, err := f.KeepGeneration(ended, store.Keep{N: 3}); !errors.Is(err, context.Canceled) {
+	if _, err := f.KeepGeneration(ended, store.Retention{Count: 3}); !errors.Is(err, context.Canceled) {
 		t.Errorf("ended, it said %v", err)
 	}
 	if err := os.WriteFile(path, []byte("[]\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.KeepGeneration(t.Context(), store.Keep{N: 3}); err == nil || !strings.Contains(err.Error(), "another program changed it") {
+	if _, err := f.KeepGeneration(t.Context(), store.Retention{Count: 3}); err == nil || !strings.Contains(err.Error(), "another program changed it") {
 		t.Errorf("of a changed file it said %v", err)
 	}
 	if got := fmt.Sprint(names(t, dir)); got != before {

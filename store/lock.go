@@ -22,13 +22,13 @@ type Owner struct {
 	Started time.Time `json:"started"`
 }
 
-// HeldError is that another process keeps the file.
-type HeldError struct {
+// LockedError is that another process keeps the file.
+type LockedError struct {
 	Path  string // of the file that is kept
 	Owner Owner  // zero where the other has not said yet
 }
 
-func (e *HeldError) Error() string {
+func (e *LockedError) Error() string {
 	o := e.Owner
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s is kept by another capture", e.Path)
@@ -105,7 +105,7 @@ func (l *lock) take() (*os.File, error) {
 }
 
 func (l *lock) heldBy(f *os.File) error {
-	return &HeldError{Path: l.path, Owner: readOwner(f)}
+	return &LockedError{Path: l.path, Owner: readOwner(f)}
 }
 
 // renew makes sure that the lock is held on the file that has the name now: the lock file, or its whole folder, may have

@@ -39,7 +39,7 @@ func TestSecondRefused(t *testing.T) {
 	}
 	started(t, cmd)
 	_, err = store.Open(path, owner)
-	var held *store.HeldError
+	var held *store.LockedError
 	if !errors.As(err, &held) {
 		t.Fatalf("not refused: %v", err)
 	}
@@ -129,14 +129,14 @@ func TestLockFileRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 		second := open(t, path) // can't know of the first
-		if _, err := first.Write(v, store.ReasonChange); !errors.As(err, new(*store.HeldError)) {
+		if _, err := first.Write(v, store.ReasonChange); !errors.As(err, new(*store.LockedError)) {
 			t.Fatalf("%s: two writers: %v", what, err)
 		}
 		write(t, second, v, store.ReasonStart)
 		second.Close()
 		write(t, first, v, store.ReasonChange)
 		checkPair(t, path)
-		if _, err := store.Open(path, owner); !errors.As(err, new(*store.HeldError)) {
+		if _, err := store.Open(path, owner); !errors.As(err, new(*store.LockedError)) {
 			t.Errorf("%s: the first holds nothing now: %v", what, err)
 		}
 	}

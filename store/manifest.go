@@ -138,7 +138,7 @@ func ManifestPath(path string) string {
 }
 
 // ReadManifest reads the manifest of the file at path (feedback.json, not the manifest itself). The error is
-// fs.ErrNotExist where there is none. It does not look at the file: see [Sums].
+// fs.ErrNotExist where there is none. It does not look at the file: see [Hasher].
 func ReadManifest(path string) (Manifest, error) {
 	m, err := readManifest(ManifestPath(path))
 	if err != nil {
@@ -148,7 +148,7 @@ func ReadManifest(path string) (Manifest, error) {
 }
 
 // OpenRead opens the file at path, or it compressed as path.gz, for reading, with the manifests beside it that may be its own:
-// none where there is none, and two where a flush is between its two renames. Which one it is, [Sums] can tell.
+// none where there is none, and two where a flush is between its two renames. Which one it is, [Hasher] can tell.
 func OpenRead(path string) (*os.File, []Manifest, error) {
 	for tries := 1; ; tries++ {
 		file, err := os.Open(path)

@@ -188,7 +188,7 @@ func TestRowGrows(t *testing.T) {
 		f := open(t, filepath.Join(dir, fmt.Sprint(drafted), "feedback.json"))
 		tab := copied(3000, strings.Repeat("x", 1000), func(parts []snapshot.Part) {
 			if drafted {
-				f.Prepare(t.Context(), parts)
+				f.WriteAhead(t.Context(), parts)
 			}
 		})
 		write(t, f, tab.View(), store.ReasonStart)

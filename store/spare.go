@@ -19,8 +19,8 @@ type spareFile struct {
 // spareCopy is a copy of the current version that is still being made.
 type spareCopy struct {
 	from, to *os.File
-	n        int64 // bytes that it has
-	sums     *Sums // of them, the blocks' included: the first change would have to hash all else
+	n        int64   // bytes that it has
+	sums     *Hasher // of them, the blocks' included: the first change would have to hash all else
 }
 
 // spareStep is how much is copied at a time, so that a Write may come between.
@@ -73,7 +73,7 @@ func (f *File) beginSpare() (*spareCopy, error) {
 		return nil, err
 	}
 	pastCache(to)
-	return &spareCopy{from: from, to: to, sums: &Sums{whole: sha256.New(), blocks: newBlocks()}}, nil
+	return &spareCopy{from: from, to: to, sums: &Hasher{whole: sha256.New(), blocks: newBlocks()}}, nil
 }
 
 // copySpare does a step of it; after the last one the copy is the spare.
@@ -97,7 +97,7 @@ func (f *File) copySpare() (done bool, err error) {
 	if c.n < size {
 		return false, nil
 	}
-	if d := c.sums.Differ(f.last.manifest); d != "" {
+	if d := c.sums.Mismatch(f.last.manifest); d != "" {
 		f.last = written{} // the next Write writes all of it, whether or not anything changes
 		return false, fmt.Errorf("the file is damaged: %s", d)
 	}

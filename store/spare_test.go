@@ -86,7 +86,7 @@ func TestSpareLeavesNothing(t *testing.T) {
 	t.Parallel()
 	f, path, _ := spareOf(t)
 	spare(t, f, 2)
-	other := copied(2000, strings.Repeat("z", 1000), func(parts []snapshot.Part) { f.Prepare(t.Context(), parts) })
+	other := copied(2000, strings.Repeat("z", 1000), func(parts []snapshot.Part) { f.WriteAhead(t.Context(), parts) })
 	if _, done := spare(t, f, 1); !done {
 		t.Error("a spare is made while the next version is begun")
 	}

@@ -39,7 +39,7 @@ func writeVersions(args []string) error {
 	if err != nil {
 		return err
 	}
-	tab := copied(rows, strings.Repeat("x", 50), func(parts []snapshot.Part) { f.Prepare(context.Background(), parts) })
+	tab := copied(rows, strings.Repeat("x", 50), func(parts []snapshot.Part) { f.WriteAhead(context.Background(), parts) })
 	change := func(from, to int, fill string) {
 		for i := from; i < to; i++ {
 			put(tab, i, strings.Repeat(fill, 50))
@@ -80,7 +80,7 @@ func writeVersions(args []string) error {
 		if reason != store.ReasonInterval {
 			continue
 		}
-		if name, err := f.KeepGeneration(context.Background(), store.Keep{N: 2}); err != nil {
+		if name, err := f.KeepGeneration(context.Background(), store.Retention{Count: 2}); err != nil {
 			fmt.Println("failed", err)
 		} else {
 			fmt.Println("kept", name)

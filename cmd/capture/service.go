@@ -112,7 +112,7 @@ func openService(cfg serviceConfig) (_ *service, err error) {
 		Verify:         compareWithTable(cfg.database, cfg.table.Name),
 		Recall:         func(ctx context.Context) (*snapshot.View, error) { return recovery.Recall(ctx, cfg.path) },
 		VerifyInterval: cfg.keep.VerifyInterval.std(),
-		Keep:           store.Keep{N: int(cfg.keep.Keep), Days: int(cfg.keep.KeepDays)},
+		Keep:           store.Retention{Count: int(cfg.keep.Keep), Days: int(cfg.keep.KeepDays)},
 		PollInterval:   cfg.follow.PollInterval.std(),
 		Version:        v,
 		Logger:         s.log,

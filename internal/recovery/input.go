@@ -17,7 +17,7 @@ type input struct {
 	file *os.File // nil for standard input
 	raw  *bufio.Reader
 	gzip bool
-	sums *store.Sums // of the JSON read so far
+	sums *store.Hasher // of the JSON read so far
 
 	manifest  *store.Manifest  // nil where there is none
 	manifests []store.Manifest // those that may be its own, as far as can be told before all is read
@@ -46,7 +46,7 @@ func openInput(path string, stdin io.Reader) (*input, error) {
 			}
 		}
 	}
-	in.sums = store.NewSums(in.manifests...)
+	in.sums = store.NewHasher(in.manifests...)
 	in.raw = bufio.NewReaderSize(from, inputBuffer)
 	if magic, _ := in.raw.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		z, err := gzip.NewReader(in.raw)
@@ -81,7 +81,7 @@ func (in *input) Read(p []byte) (int, error) {
 // whole compares what has been read, to the end, with the manifest, if there is one.
 func (in *input) whole(rows int) error {
 	for i, m := range in.manifests {
-		if m.Rows == rows && in.sums.Differ(m) == "" {
+		if m.Rows == rows && in.sums.Mismatch(m) == "" {
 			in.manifest = &in.manifests[i]
 			return nil
 		}
@@ -89,7 +89,7 @@ func (in *input) whole(rows int) error {
 	if in.manifest == nil {
 		return nil
 	}
-	why := in.sums.Differ(*in.manifest)
+	why := in.sums.Mismatch(*in.manifest)
 	if why == "" {
 		why = fmt.Sprintf("it has %d rows, and the manifest says %d", rows, in.manifest.Rows)
 	}
