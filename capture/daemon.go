@@ -130,7 +130,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error {
 		return guarded(d.log, "flush", func() error { return d.flusher.run(ctx, followed) })
 	})
-	if d.cfg.Keep.N > 0 {
+	if d.cfg.Keep.Count > 0 {
 		g.Go(func() error { return guarded(d.log, "keep generations", func() error { return d.flusher.keep(ctx) }) })
 	}
 	g.Go(func() error { return guarded(d.log, "watch the memory", func() error { return d.watchMemory(ctx) }) })

@@ -21,6 +21,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"capture/internal/logfile"
 	"capture/internal/pgserver"
 	"capture/store"
 )
@@ -62,7 +63,7 @@ func runChild(url, path string) int {
 		return 1
 	}
 	if logs := os.Getenv(childLogs); logs != "" {
-		l, err := store.OpenLogs(store.LogConfig{
+		l, err := logfile.Open(logfile.Config{
 			Usage: filepath.Join(logs, "usage.log"), Error: filepath.Join(logs, "error.log"), MaxSizeMB: soakLogMB, MaxBackups: soakLogBackups, Stderr: io.Discard,
 		})
 		if err != nil {

@@ -3,7 +3,7 @@ package capture
 import (
 	"time"
 
-	"capture/store"
+	"capture/internal/volume"
 )
 
 // Status is what a daemon says of itself, at one moment. It is the JSON of /readyz and of `capture status --json`.
@@ -40,7 +40,7 @@ type Status struct {
 
 	Memory  *MemoryStatus  `json:"memory,omitempty"` // where it is limited
 	File    FileStatus     `json:"file"`
-	Volumes []store.Volume `json:"volumes,omitempty"`
+	Volumes []volume.Usage `json:"volumes,omitempty"`
 }
 
 // Check is one condition of readiness.

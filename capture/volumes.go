@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"capture/store"
+	"capture/internal/volume"
 )
 
 // volumesEvery is how often the volumes are measured; a variable for the tests.
@@ -25,9 +25,9 @@ func (d *Daemon) watchVolumes(ctx context.Context) error {
 	defer tick.Stop()
 	full := map[string]bool{}
 	for {
-		volumes := make([]store.Volume, 0, len(d.cfg.Folders))
+		volumes := make([]volume.Usage, 0, len(d.cfg.Folders))
 		for _, f := range d.cfg.Folders {
-			v, err := store.MeasureVolume(f.Name, f.Path)
+			v, err := volume.Measure(f.Name, f.Path)
 			if err != nil {
 				d.log.Debug("a volume can't be measured", "volume", f.Name, "error", err)
 				continue
@@ -44,7 +44,7 @@ func (d *Daemon) watchVolumes(ctx context.Context) error {
 	}
 }
 
-func (d *Daemon) judgeVolume(v *store.Volume, full map[string]bool) {
+func (d *Daemon) judgeVolume(v *volume.Usage, full map[string]bool) {
 	mark := float64(d.cfg.VolumeWarn)
 	if mark == 0 {
 		return

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,7 +23,6 @@ func init() {
 	children["once"] = writeOnce
 	children["limit"] = writeBeyondLimit
 	children["full"] = fillVolume
-	children["fullLogs"] = fillLogVolume
 }
 
 // inOwnMounts runs a child that may mount. Where the machine permits that to nobody, it says so and returns false: the
@@ -218,62 +216,6 @@ func TestNoPermission(t *testing.T) {
 		t.Errorf("folder that can be written: %v, %s", err, out)
 	}
 	checkPair(t, path)
-}
-
-func TestFullLogVolume(t *testing.T) { inOwnMounts(t, "fullLogs", t.TempDir()) }
-
-// fillLogVolume sees what becomes of logs on a volume that fills up and is well again.
-func fillLogVolume(args []string) error {
-	if err := mountSmall(args[0]); err != nil {
-		return err
-	}
-	var stderr screen
-	cfg := logConfig(args[0], &stderr)
-	l, err := store.OpenLogs(cfg)
-	if err != nil {
-		return err
-	}
-	var n int
-	for ; n < 100_000 && l.Err() == nil; n++ {
-		l.Logger().Info("transaction", "Writer", 0, "N", n, "keys", strings.Repeat("k", n%1000))
-	}
-	if err := l.Err(); !errors.Is(err, unix.ENOSPC) {
-		return fmt.Errorf("not full: %v", err)
-	}
-	data, err := os.ReadFile(cfg.Usage)
-	if err != nil {
-		return err
-	}
-	if _, err := parse(data); err != nil {
-		return fmt.Errorf("torn while full: %w", err)
-	}
-	if err := unix.Mount("", args[0], "", unix.MS_REMOUNT, "size=512m"); err != nil {
-		return err
-	}
-	for start := time.Now(); l.Err() != nil; time.Sleep(5 * time.Millisecond) {
-		if time.Since(start) > 20*time.Second {
-			return fmt.Errorf("not well again: %w", l.Err())
-		}
-	}
-	if err := l.Close(); err != nil {
-		return err
-	}
-	if data, err = os.ReadFile(cfg.Usage); err != nil {
-		return err
-	}
-	got, err := parse(data)
-	if err != nil {
-		return fmt.Errorf("torn: %w", err)
-	}
-	for i, l := range got {
-		if l.N != i {
-			return fmt.Errorf("line %d is %d", i, l.N)
-		}
-	}
-	if len(got) != n && !strings.Contains(stderr.String(), "lines_dropped") {
-		return fmt.Errorf("%d of %d lines, and nothing said: %s", len(got), n, stderr.String())
-	}
-	return nil
 }
 
 // TestFolderSwapped swaps the folder back and forth under two writers, each of which thinks it is the one.

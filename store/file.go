@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"weak"
 
+	"capture/internal/volume"
 	"capture/snapshot"
 )
 
@@ -54,7 +55,7 @@ func Open(path string, o Owner) (*File, error) {
 	if err := f.open(o); errors.As(err, new(*LockedError)) {
 		return nil, err
 	} else if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, advise(err))
+		return nil, fmt.Errorf("open %s: %w", path, volume.WithHint(err))
 	}
 	return f, nil
 }
@@ -85,7 +86,7 @@ func (f *File) Path() string { return f.path }
 // SetListen tells those who ask for the lock's [Owner] where its HTTP server answers.
 func (f *File) SetListen(addr string) error {
 	if err := f.lock.setListen(addr); err != nil {
-		return fmt.Errorf("write the lock file of %s: %w", f.path, advise(err))
+		return fmt.Errorf("write the lock file of %s: %w", f.path, volume.WithHint(err))
 	}
 	return nil
 }
@@ -113,7 +114,7 @@ func (f *File) Write(v *snapshot.View, reason Reason) (Manifest, error) {
 	defer f.mu.Unlock()
 	m, err := f.write(v, reason)
 	if err != nil {
-		return Manifest{}, fmt.Errorf("flush %s: %w", filepath.Base(f.path), advise(err))
+		return Manifest{}, fmt.Errorf("flush %s: %w", filepath.Base(f.path), volume.WithHint(err))
 	}
 	return m, nil
 }
@@ -173,7 +174,7 @@ func (f *File) Complete(v *snapshot.View) (m Manifest, done bool, err error) {
 		}
 	}
 	if err != nil {
-		return Manifest{}, true, fmt.Errorf("complete the manifest of %s: %w", filepath.Base(f.path), advise(err))
+		return Manifest{}, true, fmt.Errorf("complete the manifest of %s: %w", filepath.Base(f.path), volume.WithHint(err))
 	}
 	return m, done, nil
 }
@@ -360,26 +361,4 @@ func createTmp(tmp, like string) (*os.File, error) {
 		}
 	}
 	return file, nil
-}
-
-// advise adds to an error of the disk what to do about it.
-func advise(err error) error {
-	var held *LockedError
-	switch {
-	case errors.As(err, &held):
-		return err
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%w; free some space (or inodes) on that volume", err)
-	case errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%w; mount that volume writable", err)
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("%w; let user %d write to that folder", err, os.Geteuid())
-	case errors.Is(err, syscall.EIO):
-		return fmt.Errorf("%w; the device fails: look at the kernel's log", err)
-	case errors.Is(err, syscall.EFBIG):
-		return fmt.Errorf("%w; raise the limit on file size (ulimit -f)", err)
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		return fmt.Errorf("%w; raise the limit on open files (ulimit -n)", err)
-	}
-	return err
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"capture/internal/volume"
 )
 
 // Retention is how many earlier states of the file are kept beside it: feedback-20261123T1600Z.json.gz, each with its manifest,
@@ -33,7 +35,7 @@ func (f *File) KeepGeneration(ctx context.Context, k Retention) (string, error) 
 	}
 	from, m, err := f.lastWritten()
 	if err != nil {
-		return "", fmt.Errorf("keep a generation of %s: %w", filepath.Base(f.path), advise(err))
+		return "", fmt.Errorf("keep a generation of %s: %w", filepath.Base(f.path), volume.WithHint(err))
 	}
 	defer from.Close()
 	g := generations{dir: filepath.Dir(f.path), base: strings.TrimSuffix(filepath.Base(f.path), ".json")}
@@ -42,7 +44,7 @@ func (f *File) KeepGeneration(ctx context.Context, k Retention) (string, error) 
 		err = g.prune(k, m.WrittenAt)
 	}
 	if err != nil {
-		return "", fmt.Errorf("keep a generation of %s: %w", filepath.Base(f.path), advise(err))
+		return "", fmt.Errorf("keep a generation of %s: %w", filepath.Base(f.path), volume.WithHint(err))
 	}
 	return path, nil
 }

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/term"
 
 	"capture/capture"
+	"capture/internal/logfile"
 	"capture/internal/postgres"
-	"capture/store"
 )
 
 // The configuration: each flag with its environment variable and its default, in the parts that commands share. The
@@ -185,8 +185,8 @@ func (c outputConfig) file() (string, error) {
 }
 
 // open opens the logs. Lines for stderr go there as text where it is a terminal.
-func (c logConfig) open(stderr io.Writer) (*store.Logs, error) {
-	logs, err := store.OpenLogs(store.LogConfig{
+func (c logConfig) open(stderr io.Writer) (*logfile.Logs, error) {
+	logs, err := logfile.Open(logfile.Config{
 		Usage:      c.UsageLog,
 		Error:      c.ErrorLog,
 		MaxSizeMB:  int(c.LogMaxSize),

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"capture/capture"
+	"capture/internal/logfile"
 	"capture/internal/postgres"
 	"capture/internal/recovery"
 	"capture/internal/web"
@@ -33,7 +34,7 @@ type service struct {
 	listener net.Listener
 	debug    net.Listener // of the profiles; nil for none
 	file     *store.File
-	logs     *store.Logs
+	logs     *logfile.Logs
 	log      hclog.Logger
 	memory   int64 // that the process is to use; 0 for what there is
 }

@@ -1,4 +1,4 @@
-package store_test
+package logfile_test
 
 import (
 	"fmt"
@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// TestLogMaxAge: rotated files that are too old go, also those that an earlier run left; others' files stay.
-func TestLogMaxAge(t *testing.T) {
+// TestMaxAge: rotated files that are too old are removed, including those of an earlier run. Other files stay.
+func TestMaxAge(t *testing.T) {
 	dir := t.TempDir()
-	cfg := logConfig(dir, io.Discard)
+	cfg := testConfig(dir, io.Discard)
 	cfg.MaxAgeDays = 1
 	folder := filepath.Dir(cfg.Usage)
 	if err := os.MkdirAll(folder, 0o755); err != nil {
@@ -29,7 +29,7 @@ func TestLogMaxAge(t *testing.T) {
 		}
 	}
 	openLogs(t, cfg).Logger().Info("begin")
-	within(t, "the old file goes", func() bool {
+	within(t, "the old file is removed", func() bool {
 		_, err := os.Stat(old)
 		return os.IsNotExist(err)
 	})
@@ -40,11 +40,11 @@ func TestLogMaxAge(t *testing.T) {
 	}
 }
 
-// TestLogBurst: a burst of lines stays within the cap, compressed or not.
-func TestLogBurst(t *testing.T) {
+// TestBurst: after a burst of lines the logs stay within their cap, compressed or not.
+func TestBurst(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		t.Run(fmt.Sprint("compress=", compress), func(t *testing.T) {
-			cfg := logConfig(t.TempDir(), io.Discard)
+			cfg := testConfig(t.TempDir(), io.Discard)
 			cfg.MaxSizeMB, cfg.MaxBackups, cfg.Compress = 1, 3, compress
 			logs := openLogs(t, cfg)
 			log := logs.Logger()
@@ -61,7 +61,7 @@ func TestLogBurst(t *testing.T) {
 				for _, f := range files {
 					info, err := os.Stat(f)
 					if err != nil {
-						return false // it was just put away
+						return false // it has just been renamed or removed
 					}
 					size += info.Size()
 					if strings.HasSuffix(f, ".gz") {

@@ -1,4 +1,4 @@
-package store_test
+package logfile_test
 
 import (
 	"bytes"
@@ -16,10 +16,10 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
-	"capture/store"
+	"capture/internal/logfile"
 )
 
-// screen is a stderr that can be read while it is written.
+// screen is a stderr that can be read while it is written to.
 type screen struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -37,16 +37,16 @@ func (s *screen) String() string {
 	return s.b.String()
 }
 
-func logConfig(dir string, stderr io.Writer) store.LogConfig {
-	return store.LogConfig{
+func testConfig(dir string, stderr io.Writer) logfile.Config {
+	return logfile.Config{
 		Usage: filepath.Join(dir, "usage", "usage.log"), Error: filepath.Join(dir, "errors", "error.log"),
 		MaxSizeMB: 10, MaxBackups: 5, Stderr: stderr, Name: "capture",
 	}
 }
 
-func openLogs(t *testing.T, cfg store.LogConfig) *store.Logs {
+func openLogs(t *testing.T, cfg logfile.Config) *logfile.Logs {
 	t.Helper()
-	l, err := store.OpenLogs(cfg)
+	l, err := logfile.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +93,7 @@ func messages(t *testing.T, path string) (out []string) {
 
 func TestLogs(t *testing.T) {
 	var stderr screen
-	cfg := logConfig(t.TempDir(), &stderr)
+	cfg := testConfig(t.TempDir(), &stderr)
 	l := openLogs(t, cfg)
 	log := l.Logger()
 	log.Debug("unseen")
@@ -118,7 +118,7 @@ func TestLogs(t *testing.T) {
 	}
 
 	stderr = screen{}
-	cfg = logConfig(t.TempDir(), &stderr)
+	cfg = testConfig(t.TempDir(), &stderr)
 	cfg.Terminal, cfg.Level = true, hclog.Debug
 	l = openLogs(t, cfg)
 	l.Logger().Debug("seen", "rows", 1)
@@ -131,21 +131,21 @@ func TestLogs(t *testing.T) {
 	}
 }
 
-func TestLogConfigRefused(t *testing.T) {
-	for _, spoil := range []func(*store.LogConfig){
-		func(c *store.LogConfig) { c.Error = filepath.Join(filepath.Dir(c.Usage), ".", "usage.log") },
-		func(c *store.LogConfig) { c.MaxSizeMB = 0 },
-		func(c *store.LogConfig) { c.MaxBackups = -1 },
+func TestInvalidConfig(t *testing.T) {
+	for _, spoil := range []func(*logfile.Config){
+		func(c *logfile.Config) { c.Error = filepath.Join(filepath.Dir(c.Usage), ".", "usage.log") },
+		func(c *logfile.Config) { c.MaxSizeMB = 0 },
+		func(c *logfile.Config) { c.MaxBackups = -1 },
 	} {
-		cfg := logConfig(t.TempDir(), io.Discard)
+		cfg := testConfig(t.TempDir(), io.Discard)
 		spoil(&cfg)
-		if l, err := store.OpenLogs(cfg); err == nil {
+		if l, err := logfile.Open(cfg); err == nil {
 			l.Close()
-			t.Errorf("taken: %+v", cfg)
+			t.Errorf("accepted: %+v", cfg)
 		}
 	}
 	for _, none := range []string{"", os.DevNull} {
-		cfg := logConfig(t.TempDir(), io.Discard)
+		cfg := testConfig(t.TempDir(), io.Discard)
 		cfg.Usage, cfg.Error = none, none
 		l := openLogs(t, cfg)
 		l.Logger().Info("nowhere")
@@ -155,9 +155,9 @@ func TestLogConfigRefused(t *testing.T) {
 	}
 }
 
-// TestRotation writes from many goroutines at once through several rotations, and finds every line, whole and in order.
+// TestRotation writes from many goroutines through several rotations. Every line must be there, whole and in order.
 func TestRotation(t *testing.T) {
-	cfg := logConfig(t.TempDir(), io.Discard)
+	cfg := testConfig(t.TempDir(), io.Discard)
 	cfg.MaxSizeMB, cfg.MaxBackups = 1, 1000
 	l := openLogs(t, cfg)
 	const writers, each = 8, 3000
@@ -199,25 +199,25 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-func TestRotationKeepsSoMany(t *testing.T) {
-	cfg := logConfig(t.TempDir(), io.Discard)
+func TestMaxBackups(t *testing.T) {
+	cfg := testConfig(t.TempDir(), io.Discard)
 	cfg.MaxSizeMB, cfg.MaxBackups = 1, 2
 	l := openLogs(t, cfg)
 	for range 6000 {
 		l.Logger().Info("transaction", "keys", strings.Repeat("k", 1000))
 	}
 	l.Close()
-	within(t, "two backups are left", func() bool {
+	within(t, "two backups remain", func() bool {
 		backups, _ := filepath.Glob(filepath.Join(filepath.Dir(cfg.Usage), "usage-*.log"))
 		return len(backups) == 2
 	})
 }
 
-// TestLogFolderTrouble starts without a folder that can be made, mends that, removes it, and moves the file.
-func TestLogFolderTrouble(t *testing.T) {
+// TestFolderTrouble starts where the folder can't be created, clears the way, then removes the folder and moves the file.
+func TestFolderTrouble(t *testing.T) {
 	var stderr screen
 	dir := t.TempDir()
-	cfg := logConfig(dir, &stderr)
+	cfg := testConfig(dir, &stderr)
 	usage := filepath.Dir(cfg.Usage)
 	if err := os.WriteFile(usage, nil, 0o644); err != nil { // a file in the folder's place stops root too
 		t.Fatal(err)
@@ -226,7 +226,7 @@ func TestLogFolderTrouble(t *testing.T) {
 	log := l.Logger()
 	log.Info("one")
 	log.Error("two")
-	within(t, "trouble is shown", func() bool { return l.Err() != nil })
+	within(t, "the trouble is reported", func() bool { return l.Err() != nil })
 	if err := l.Err(); !strings.Contains(err.Error(), cfg.Usage) {
 		t.Errorf("the trouble is %v", err)
 	}
@@ -237,7 +237,7 @@ func TestLogFolderTrouble(t *testing.T) {
 	within(t, "trouble is over", func() bool { return l.Err() == nil })
 	within(t, "the log is there", func() bool { _, err := os.Stat(cfg.Usage); return err == nil })
 	within(t, "nothing was lost", func() bool { return len(messages(t, cfg.Usage)) == 2 })
-	within(t, "both are said", func() bool {
+	within(t, "the trouble and its end are reported", func() bool {
 		return strings.Count(stderr.String(), "can't be written") == 1 && strings.Count(stderr.String(), "written again") == 1
 	})
 
@@ -245,17 +245,17 @@ func TestLogFolderTrouble(t *testing.T) {
 		t.Fatal(err)
 	}
 	log.Info("three")
-	within(t, "the folder is made again", func() bool { data, _ := os.ReadFile(cfg.Usage); return len(data) > 0 })
+	within(t, "the folder is created again", func() bool { data, _ := os.ReadFile(cfg.Usage); return len(data) > 0 })
 	if err := os.Rename(cfg.Usage, cfg.Usage+".1"); err != nil {
 		t.Fatal(err)
 	}
 	log.Info("four")
-	within(t, "the file is made again", func() bool { data, _ := os.ReadFile(cfg.Usage); return len(data) > 0 })
+	within(t, "the file is created again", func() bool { data, _ := os.ReadFile(cfg.Usage); return len(data) > 0 })
 	if err := os.Rename(cfg.Usage, cfg.Usage+".2"); err != nil {
 		t.Fatal(err)
 	}
 	l.Reopen()
-	within(t, "the file is opened anew", func() bool { _, err := os.Stat(cfg.Usage); return err == nil })
+	within(t, "the file is opened again", func() bool { _, err := os.Stat(cfg.Usage); return err == nil })
 	log.Info("five")
 	l.Close()
 	for path, want := range map[string]string{cfg.Usage + ".1": "three", cfg.Usage + ".2": "four", cfg.Usage: "five"} {
@@ -265,9 +265,9 @@ func TestLogFolderTrouble(t *testing.T) {
 	}
 }
 
-// TestLogIsNoFile sees that what is not a regular file is neither waited for nor moved away.
-func TestLogIsNoFile(t *testing.T) {
-	cfg := logConfig(t.TempDir(), io.Discard)
+// TestNotRegularFile: a path that is not a regular file neither blocks the logger nor is renamed.
+func TestNotRegularFile(t *testing.T) {
+	cfg := testConfig(t.TempDir(), io.Discard)
 	if err := os.MkdirAll(cfg.Error, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -281,12 +281,12 @@ func TestLogIsNoFile(t *testing.T) {
 	for range 10_000 {
 		l.Logger().Error("lost")
 	}
-	within(t, "both are in trouble", func() bool {
+	within(t, "both report trouble", func() bool {
 		err := l.Err()
 		return err != nil && strings.Contains(err.Error(), cfg.Usage) && strings.Contains(err.Error(), cfg.Error)
 	})
 	if err := l.Close(); err == nil {
-		t.Error("closed as if nothing were")
+		t.Error("Close reports no error")
 	}
 	for _, path := range []string{cfg.Usage, cfg.Error} {
 		if info, err := os.Lstat(path); err != nil || info.Mode().IsRegular() {
@@ -295,10 +295,10 @@ func TestLogIsNoFile(t *testing.T) {
 	}
 }
 
-// TestStuckStderr logs more than a pipe that nobody reads can take.
+// TestStuckStderr logs more lines than fit into a pipe that nobody reads.
 func TestStuckStderr(t *testing.T) {
 	r, w := io.Pipe()
-	cfg := logConfig(t.TempDir(), w)
+	cfg := testConfig(t.TempDir(), w)
 	l := openLogs(t, cfg)
 	const n = 10_000
 	for range n {
@@ -311,7 +311,7 @@ func TestStuckStderr(t *testing.T) {
 
 func TestLineTooLong(t *testing.T) {
 	var stderr screen
-	cfg := logConfig(t.TempDir(), &stderr)
+	cfg := testConfig(t.TempDir(), &stderr)
 	cfg.MaxSizeMB = 1
 	l := openLogs(t, cfg)
 	l.Logger().Info("long", "keys", strings.Repeat("k", 2<<20))
@@ -321,6 +321,6 @@ func TestLineTooLong(t *testing.T) {
 		t.Errorf("usage.log: %q", got)
 	}
 	if !strings.Contains(stderr.String(), `"lines_dropped":1`) {
-		t.Error("not said")
+		t.Error("the dropped line is not reported")
 	}
 }

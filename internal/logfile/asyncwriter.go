@@ -1,0 +1,197 @@
+package logfile
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// output is what an asyncWriter writes to.
+type output interface {
+	// writeLine writes a whole line or nothing of it. Without a line, it only tries whether it could.
+	writeLine(line []byte) error
+	// closeFile closes the file. The next writeLine opens it again.
+	closeFile()
+	// isRetryable reports whether a line that could not be written is worth another attempt.
+	isRetryable() bool
+}
+
+var errLineTooLong = errors.New("a line is longer than the whole log may be")
+
+// asyncWriter takes lines at once and writes them on a goroutine of its own, so that logging never waits for a disk. While
+// writing fails or hangs, it queues as many lines as fit and drops the others. It reorders no lines and splits none.
+type asyncWriter struct {
+	name     string
+	output   output
+	fallback hclog.Logger // where trouble with this log is reported; nil to report none
+
+	lines        chan []byte
+	quit         chan struct{}
+	done         chan struct{}
+	reopenSignal chan struct{}
+	quitOnce     sync.Once
+	dropped      atomic.Uint64 // lines dropped since that was last reported
+	stuck        atomic.Bool   // whether writing fails or hangs: a full queue then drops at once
+
+	mu      sync.Mutex
+	trouble error // why the log can't be written now; nil while it can
+}
+
+const (
+	queueLines    = 4096
+	queuePatience = time.Second // wait for a slow disk; one that takes longer counts as hanging
+	firstPause    = 50 * time.Millisecond
+	longestPause  = time.Second
+)
+
+func newAsyncWriter(name string, output output, fallback hclog.Logger) *asyncWriter {
+	w := &asyncWriter{
+		name: name, output: output, fallback: fallback,
+		lines: make(chan []byte, queueLines), reopenSignal: make(chan struct{}, 1),
+		quit: make(chan struct{}), done: make(chan struct{}),
+	}
+	go w.run()
+	return w
+}
+
+// Write queues a line. It never returns an error: the caller could not act on it.
+func (w *asyncWriter) Write(p []byte) (int, error) {
+	line := slices.Clone(p)
+	select {
+	case <-w.quit:
+		return len(p), nil
+	default:
+	}
+	select {
+	case w.lines <- line:
+		return len(p), nil
+	default:
+	}
+	if !w.stuck.Load() {
+		timer := time.NewTimer(queuePatience)
+		defer timer.Stop()
+		select {
+		case w.lines <- line:
+			return len(p), nil
+		case <-w.quit:
+			return len(p), nil
+		case <-timer.C:
+			w.stuck.Store(true)
+		}
+	}
+	w.dropped.Add(1)
+	return len(p), nil
+}
+
+// run writes queued lines until close is called, then those that are still queued.
+func (w *asyncWriter) run() {
+	defer close(w.done)
+	defer w.output.closeFile()
+	w.writeRetrying(nil)
+	for {
+		select {
+		case line := <-w.lines:
+			w.writeRetrying(line)
+		case <-w.reopenSignal:
+			w.output.closeFile()
+			w.writeRetrying(nil)
+		case <-w.quit:
+			for {
+				select {
+				case line := <-w.lines:
+					w.writeRetrying(line)
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+// writeRetrying writes a line, and retries until it works or the writer is closed.
+func (w *asyncWriter) writeRetrying(line []byte) {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		err := w.output.writeLine(line)
+		if errors.Is(err, errLineTooLong) {
+			w.dropped.Add(1)
+			w.setTrouble(err)
+			return
+		}
+		w.setTrouble(err)
+		if err == nil {
+			return
+		}
+		if !w.output.isRetryable() {
+			w.dropped.Add(1)
+			return
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-w.quit:
+			timer.Stop()
+			if w.output.writeLine(line) != nil {
+				w.dropped.Add(1)
+			}
+			return
+		case <-w.reopenSignal:
+			w.output.closeFile()
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// setTrouble records whether the log can be written, and reports when that changes.
+func (w *asyncWriter) setTrouble(err error) {
+	w.stuck.Store(err != nil)
+	w.mu.Lock()
+	before := w.trouble
+	w.trouble = err
+	w.mu.Unlock()
+	switch {
+	case w.fallback == nil:
+	case before == nil && err != nil:
+		w.fallback.Error("a log can't be written; capture goes on without it", "log", w.name, "error", err)
+	case before != nil && err == nil:
+		w.fallback.Info("the log is written again", "log", w.name, "lines_dropped", w.dropped.Swap(0))
+	case err == nil && w.dropped.Load() > 0:
+		w.fallback.Warn("a log was too slow", "log", w.name, "lines_dropped", w.dropped.Swap(0))
+	}
+}
+
+func (w *asyncWriter) err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.trouble != nil {
+		return fmt.Errorf("log %s can't be written: %w", w.name, w.trouble)
+	}
+	if w.stuck.Load() {
+		return fmt.Errorf("log %s can't be written: its disk does not answer", w.name)
+	}
+	return nil
+}
+
+func (w *asyncWriter) reopen() {
+	select {
+	case w.reopenSignal <- struct{}{}:
+	default:
+	}
+}
+
+// close waits until the queued lines are written, but no longer than timeout. A goroutine whose disk hangs is left behind.
+func (w *asyncWriter) close(timeout time.Duration) error {
+	w.quitOnce.Do(func() { close(w.quit) })
+	timer := time.NewTimer(max(timeout, 10*time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-w.done:
+	case <-timer.C:
+		return fmt.Errorf("close log %s: its disk does not answer", w.name)
+	}
+	return w.err()
+}

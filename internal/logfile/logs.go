@@ -1,0 +1,138 @@
+// Package logfile writes usage.log and error.log, and the same lines to stderr, behind one hclog logger.
+//
+// A log never stops or delays what it is about. Each log has an asyncWriter: a queue of lines and a goroutine that writes
+// them. While its disk is full, slow or gone, lines wait in the queue; beyond that they are dropped and counted, and
+// [Logs.Err] and stderr say so. The files are rotated by lumberjack.
+package logfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Config says where logs go and how many are kept.
+type Config struct {
+	Usage string // path of usage.log; "" or /dev/null for no such log
+	Error string // path of error.log; "" or /dev/null for no such log
+
+	MaxSizeMB  int  // size at which a log is rotated; at least 1
+	MaxBackups int  // number of rotated logs that are kept; 0 keeps all
+	MaxAgeDays int  // age at which rotated logs are removed; 0 keeps all
+	Compress   bool // whether rotated logs are compressed by gzip
+
+	Level    hclog.Level // lowest level in usage.log and on stderr; NoLevel is Info
+	Stderr   io.Writer
+	Terminal bool   // whether a person reads Stderr: it then gets text instead of JSON
+	Name     string // name of the logger
+}
+
+// Logs are usage.log, error.log and stderr, behind one logger.
+type Logs struct {
+	logger hclog.InterceptLogger
+	stderr *asyncWriter
+	files  []*asyncWriter
+}
+
+// closeTimeout bounds how long Close waits for lines that can't be written.
+const closeTimeout = time.Second
+
+// timeFormat always has microseconds, so times line up and sort as text.
+const timeFormat = "2006-01-02T15:04:05.000000Z07:00"
+
+// Open starts the logs. It creates missing folders. A log that can't be written is not an error here: capture goes on
+// without it, stderr and [Logs.Err] say so, and it is retried until it works. Open fails only if cfg is invalid.
+func Open(cfg Config) (*Logs, error) {
+	if cfg.MaxSizeMB < 1 || cfg.MaxBackups < 0 || cfg.MaxAgeDays < 0 {
+		return nil, fmt.Errorf("open logs: size %d MB, %d backups, %d days: the size must be 1 or more, the others 0 or more",
+			cfg.MaxSizeMB, cfg.MaxBackups, cfg.MaxAgeDays)
+	}
+	if isWanted(cfg.Usage) && isWanted(cfg.Error) && isSamePath(cfg.Usage, cfg.Error) {
+		return nil, fmt.Errorf("open logs: usage log and error log are both %s: give each its own file", cfg.Usage)
+	}
+	if cfg.Level == hclog.NoLevel {
+		cfg.Level = hclog.Info
+	}
+	l := &Logs{stderr: newAsyncWriter("stderr", stderrOutput{cfg.Stderr}, nil)}
+	options := cfg.stderrOptions(l.stderr)
+	l.logger = hclog.NewInterceptLogger(options)
+	// Messages about the logs themselves go to stderr alone.
+	fallback := hclog.New(options)
+	for _, log := range []struct {
+		path  string
+		level hclog.Level
+	}{{cfg.Usage, cfg.Level}, {cfg.Error, hclog.Error}} {
+		if !isWanted(log.path) {
+			continue
+		}
+		w := newAsyncWriter(log.path, newRotatedFile(log.path, cfg), fallback)
+		l.files = append(l.files, w)
+		l.logger.RegisterSink(hclog.NewSinkAdapter(jsonOptions(cfg.Name, log.level, w)))
+	}
+	return l, nil
+}
+
+func (cfg Config) stderrOptions(w io.Writer) *hclog.LoggerOptions {
+	if !cfg.Terminal {
+		return jsonOptions(cfg.Name, cfg.Level, w)
+	}
+	return &hclog.LoggerOptions{Name: cfg.Name, Level: cfg.Level, Output: w, TimeFormat: "15:04:05.000"}
+}
+
+func jsonOptions(name string, level hclog.Level, w io.Writer) *hclog.LoggerOptions {
+	return &hclog.LoggerOptions{
+		Name: name, Level: level, Output: w, JSONFormat: true,
+		TimeFormat: timeFormat, TimeFn: func() time.Time { return time.Now().UTC() },
+	}
+}
+
+func isWanted(path string) bool { return path != "" && path != os.DevNull }
+
+func isSamePath(a, b string) bool {
+	resolve := func(path string) string {
+		if full, err := filepath.Abs(path); err == nil {
+			path = full
+		}
+		if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+			path = filepath.Join(dir, filepath.Base(path))
+		}
+		return path
+	}
+	return resolve(a) == resolve(b)
+}
+
+// Logger returns a logger that writes to all logs. It never fails, and waits at most once, for a second, when a disk starts
+// to hang.
+func (l *Logs) Logger() hclog.Logger { return l.logger }
+
+// Err returns which log files can't be written now, and why. It returns nil while all can.
+func (l *Logs) Err() error {
+	var errs []error
+	for _, w := range l.files {
+		errs = append(errs, w.err())
+	}
+	return errors.Join(errs...)
+}
+
+// Reopen opens the files again by their names, after another program moved them (SIGHUP).
+func (l *Logs) Reopen() {
+	for _, w := range l.files {
+		w.reopen()
+	}
+}
+
+// Close writes the lines that wait, for a second at most, and closes the files. Lines logged later are dropped.
+func (l *Logs) Close() error {
+	deadline := time.Now().Add(closeTimeout)
+	var errs []error
+	for _, w := range slices.Concat(l.files, []*asyncWriter{l.stderr}) { // stderr last: closing a file may report trouble there
+		errs = append(errs, w.close(time.Until(deadline)))
+	}
+	return errors.Join(errs...)
+}

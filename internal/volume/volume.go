@@ -1,0 +1,68 @@
+// Package volume measures the folders that capture writes to and the file systems under them, and adds to the errors of a
+// file system what to do about them.
+package volume
+
+import (
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Usage is how full a folder's file system is, and how much of it the folder takes.
+type Usage struct {
+	Name       string `json:"name"`
+	Path       string `json:"path"`
+	Bytes      int64  `json:"bytes"`       // size of the files in the folder
+	Size       int64  `json:"size"`        // size of the file system, in bytes
+	Free       int64  `json:"free"`        // bytes that capture's user may still take
+	Inodes     int64  `json:"inodes"`      // inodes of the file system; 0 if their number is not fixed
+	FreeInodes int64  `json:"free_inodes"` // inodes that are free
+}
+
+// Measure measures the folder at path. If there is no such folder, the error is fs.ErrNotExist.
+func Measure(name, path string) (Usage, error) {
+	u := Usage{Name: name, Path: path}
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return u, fmt.Errorf("measure volume %s: %s: %w", name, path, err)
+	}
+	block := int64(st.Bsize)
+	u.Size, u.Free = int64(st.Blocks)*block, int64(st.Bavail)*block
+	u.Inodes, u.FreeInodes = int64(st.Files), int64(st.Ffree)
+	err := filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return nil // what vanishes meanwhile or can't be read does not count
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			u.Bytes += info.Size()
+		}
+		return nil
+	})
+	if err != nil {
+		return u, fmt.Errorf("measure volume %s: %s: %w", name, path, err)
+	}
+	return u, nil
+}
+
+// UsedPercent returns how much of the file system is taken, by bytes or by inodes, whichever is more.
+func (u *Usage) UsedPercent() float64 {
+	used := 0.0
+	if u.Size > 0 {
+		used = 100 * float64(u.Size-u.Free) / float64(u.Size)
+	}
+	if u.Inodes > 0 {
+		used = max(used, 100*float64(u.Inodes-u.FreeInodes)/float64(u.Inodes))
+	}
+	return used
+}
+
+// FreeBytes returns how many bytes capture's user may still take on the file system of path.
+func FreeBytes(path string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, fmt.Errorf("measure the volume of %s: %w", path, err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil
+}
