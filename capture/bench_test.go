@@ -19,6 +19,7 @@ import (
 
 	"capture/internal/pgserver"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -159,7 +160,7 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 }
 
 // drain is how long capture takes to apply the stream up to a position, and how often it allocates memory for it.
-func drain(b *testing.B, l *logical, t *snapshot.Table, enc *snapshot.Encoder, target pglogrepl.LSN) (time.Duration, uint64) {
+func drain(b *testing.B, l *logical, t *snapshot.Table, enc *rowjson.Encoder, target pglogrepl.LSN) (time.Duration, uint64) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
@@ -340,7 +341,7 @@ func (f *follower) drain(b *testing.B, url, slot, publication string, target pgl
 }
 
 // slotBefore takes a source to where its stream starts.
-func slotBefore(b *testing.B, l *logical, t *snapshot.Table) *snapshot.Encoder {
+func slotBefore(b *testing.B, l *logical, t *snapshot.Table) *rowjson.Encoder {
 	b.Helper()
 	ctx := b.Context()
 	origin, err := l.open(ctx)

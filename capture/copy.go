@@ -13,6 +13,7 @@ import (
 
 	"capture/internal/postgres"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 const progressEvery = 10 * time.Second
@@ -67,8 +68,8 @@ func readTable(ctx context.Context, cfg Config, source string, t *snapshot.Table
 	return nil
 }
 
-func newEncoder(tab *postgres.Table, srv postgres.Server) (*snapshot.Encoder, error) {
-	return snapshot.NewEncoder(tab.Shape, srv.Encoding == "SQL_ASCII")
+func newEncoder(tab *postgres.Table, srv postgres.Server) (*rowjson.Encoder, error) {
+	return rowjson.NewEncoder(tab.Shape, srv.Encoding == "SQL_ASCII")
 }
 
 // tableCopy reads the whole table, as a connection's open transaction sees it: attended, paced, and over

@@ -7,14 +7,14 @@ import (
 	"errors"
 	"fmt"
 
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // rowWriter takes COPYs in binary format apart, whatever the pieces they come in, and hands their rows on in batches.
 // (Format: PostgreSQL documentation, COPY, "Binary Format".)
 type rowWriter struct {
 	ctx    context.Context
-	enc    *snapshot.Encoder
+	enc    *rowjson.Encoder
 	pace   *pace // nil for none
 	values [][]byte
 	free   chan *rowBatch   // that are empty

@@ -7,10 +7,11 @@ import (
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // first is the first row of a view.
-func first(v *snapshot.View) (key snapshot.Key, line []byte) {
+func first(v *snapshot.View) (key rowjson.Key, line []byte) {
 	for row := range v.From(nil) {
 		return row.Key, row.Line
 	}

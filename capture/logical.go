@@ -15,6 +15,7 @@ import (
 
 	"capture/internal/postgres"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // How often what is told.
@@ -173,7 +174,7 @@ func (l *logical) hangUp() {
 }
 
 // stream reads until ctx ends, the connection fails, or the watch finds that a fresh copy is needed.
-func (l *logical) stream(ctx context.Context, t *snapshot.Table, enc *snapshot.Encoder) error {
+func (l *logical) stream(ctx context.Context, t *snapshot.Table, enc *rowjson.Encoder) error {
 	args := []string{"proto_version '1'", "publication_names " + postgres.QuoteReplicationString(postgres.QuoteIdentifier(l.publication))}
 	err := l.talk(ctx, func(ctx context.Context) error {
 		if err := l.do(ctx, "COMMIT"); err != nil {

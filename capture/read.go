@@ -13,6 +13,7 @@ import (
 
 	"capture/internal/postgres"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // tableReader reads a table in transactions of its own, each of which sees one committed state of it.
@@ -24,7 +25,7 @@ type tableReader struct {
 	conn *pgx.Conn
 	srv  postgres.Server
 	tab  *postgres.Table // as the last transaction saw it
-	enc  *snapshot.Encoder
+	enc  *rowjson.Encoder
 	took time.Duration // by the last copy
 }
 

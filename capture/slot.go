@@ -14,6 +14,7 @@ import (
 
 	"capture/internal/postgres"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // slotStart is where a new slot's stream begins, and the name of the exported snapshot that shows the table as it was there.
@@ -142,7 +143,7 @@ func (l *logical) waitsFor(ctx context.Context) string {
 
 // copy reads the table as the slot's exported snapshot shows it. The snapshot lives until the replication connection's
 // next command.
-func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot slotStart, origin snapshot.Origin) (*snapshot.Encoder, error) {
+func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot slotStart, origin snapshot.Origin) (*rowjson.Encoder, error) {
 	l.state.update(func(st *Status) { st.State = stateCopying })
 	enc, err := newEncoder(l.tab, l.srv)
 	if err != nil {

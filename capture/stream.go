@@ -12,13 +12,14 @@ import (
 
 	"capture/internal/postgres"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // stream applies pgoutput messages to a Table.
 type stream struct {
 	table *snapshot.Table
 	tab   *postgres.Table
-	enc   *snapshot.Encoder
+	enc   *rowjson.Encoder
 	gen   *serverShape // for columns that the stream leaves out; nil where there are none
 	onTx  func(*txn)
 
@@ -59,7 +60,7 @@ func (x *txn) noteKey(key []byte) {
 	}
 }
 
-func (x *txn) keyStrings(s *snapshot.Shape) []string {
+func (x *txn) keyStrings(s *rowjson.Shape) []string {
 	out, from := make([]string, len(x.ends)), 0
 	for i, end := range x.ends {
 		out[i] = s.KeyString(x.keys[from:end])
@@ -68,7 +69,7 @@ func (x *txn) keyStrings(s *snapshot.Shape) []string {
 	return out
 }
 
-func newStream(t *snapshot.Table, tab *postgres.Table, enc *snapshot.Encoder, gen *serverShape, onTx func(*txn)) *stream {
+func newStream(t *snapshot.Table, tab *postgres.Table, enc *rowjson.Encoder, gen *serverShape, onTx func(*txn)) *stream {
 	s := &stream{
 		table: t, tab: tab, enc: enc, onTx: onTx,
 		new: make([][]byte, len(tab.Columns)), old: make([][]byte, len(tab.Columns)),
@@ -283,7 +284,7 @@ func (s *stream) complete(whole bool) {
 	}
 }
 
-func isUnchanged(v []byte) bool { return len(v) > 0 && &v[0] == &snapshot.Unchanged[0] }
+func isUnchanged(v []byte) bool { return len(v) > 0 && &v[0] == &rowjson.Unchanged[0] }
 
 // encode writes the new row's line; old is the row's line before, where it is known.
 func (s *stream) encode(old []byte) (err error) {
@@ -378,7 +379,7 @@ func (s *stream) truncate(r *reader) error {
 // txLog writes a line for each transaction while they are few, and folds a storm of them into one line a second.
 type txLog struct {
 	log    hclog.Logger
-	shape  *snapshot.Shape
+	shape  *rowjson.Shape
 	budget int // lines that single transactions may still have
 	filled time.Time
 	folded txn

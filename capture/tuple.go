@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // errCut is that a message of the stream ends too soon.
@@ -126,7 +126,7 @@ func (r *reader) tuple(columns []int, values [][]byte) error {
 		case 'n':
 			values[c] = nil
 		case 'u':
-			values[c] = snapshot.Unchanged
+			values[c] = rowjson.Unchanged
 		case 't':
 			values[c] = r.take(int(r.uint32()))
 		default:

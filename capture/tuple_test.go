@@ -20,6 +20,7 @@ import (
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 const (
@@ -30,18 +31,18 @@ const (
 
 // recordedTable is the table of recordedDDL.
 func recordedTable(immediate bool) *postgres.Table {
-	text := snapshot.Type{OID: 25}
-	number := snapshot.Type{Kind: snapshot.Number, OID: 23}
-	column := func(name string, typ snapshot.Type) snapshot.Column {
-		return snapshot.Column{Name: name, TypeName: name, TypeOID: typ.OID, Typmod: -1, Type: typ, Published: true}
+	text := rowjson.Type{OID: 25}
+	number := rowjson.Type{Kind: rowjson.Number, OID: 23}
+	column := func(name string, typ rowjson.Type) rowjson.Column {
+		return rowjson.Column{Name: name, TypeName: name, TypeOID: typ.OID, Typmod: -1, Type: typ, Published: true}
 	}
-	return &postgres.Table{KeyImmediate: immediate, Shape: &snapshot.Shape{
+	return &postgres.Table{KeyImmediate: immediate, Shape: &rowjson.Shape{
 		OID: recordedOID, Schema: "public", Table: "t", Key: []int{0},
-		Columns: []snapshot.Column{
-			column("id", number), column("s", text), column("n", snapshot.Type{Kind: snapshot.Number, OID: 1700}), column("b", snapshot.Type{Kind: snapshot.Bool, OID: 16}),
-			column("a", snapshot.Type{Kind: snapshot.Array, OID: 1009, Elem: &text, Delim: ','}),
-			column("c", snapshot.Type{Kind: snapshot.Composite, OID: pairOID, Fields: []snapshot.Field{{Name: "x", Type: number}, {Name: "y", Type: text}}}),
-			column("z", snapshot.Type{Kind: snapshot.TimestampTZ, OID: 1184}), column("k", text),
+		Columns: []rowjson.Column{
+			column("id", number), column("s", text), column("n", rowjson.Type{Kind: rowjson.Number, OID: 1700}), column("b", rowjson.Type{Kind: rowjson.Bool, OID: 16}),
+			column("a", rowjson.Type{Kind: rowjson.Array, OID: 1009, Elem: &text, Delim: ','}),
+			column("c", rowjson.Type{Kind: rowjson.Composite, OID: pairOID, Fields: []rowjson.Field{{Name: "x", Type: number}, {Name: "y", Type: text}}}),
+			column("z", rowjson.Type{Kind: rowjson.TimestampTZ, OID: 1184}), column("k", text),
 		},
 	}}
 }
@@ -180,7 +181,7 @@ func playStream(t *testing.T, input []byte) (*snapshot.Table, error) {
 		return nil, errCut
 	}
 	tab := recordedTable(input[0]&1 == 0)
-	enc, err := snapshot.NewEncoder(tab.Shape, true)
+	enc, err := rowjson.NewEncoder(tab.Shape, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,10 +312,10 @@ func FuzzCopy(f *testing.F) {
 // playCopy is the file that a copy of a table (id int, s text) makes.
 func playCopy(t *testing.T, pieces [][]byte) (string, error) {
 	t.Helper()
-	shape := &snapshot.Shape{Table: "t", Key: []int{0}, Columns: []snapshot.Column{
-		{Name: "id", Type: snapshot.Type{Kind: snapshot.Number, OID: 23}}, {Name: "s", Type: snapshot.Type{OID: 25}},
+	shape := &rowjson.Shape{Table: "t", Key: []int{0}, Columns: []rowjson.Column{
+		{Name: "id", Type: rowjson.Type{Kind: rowjson.Number, OID: 23}}, {Name: "s", Type: rowjson.Type{OID: 25}},
 	}}
-	enc, err := snapshot.NewEncoder(shape, true)
+	enc, err := rowjson.NewEncoder(shape, true)
 	if err != nil {
 		t.Fatal(err)
 	}

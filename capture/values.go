@@ -11,14 +11,14 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"capture/internal/postgres"
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // serverShape writes values that only the server can, through the side connection.
 type serverShape struct {
 	ctx     context.Context
 	side    *side
-	shape   *snapshot.Shape
+	shape   *rowjson.Shape
 	missing []int  // the columns that the stream leaves out: generated ones
 	query   string // for their values
 	from    []int  // the columns that they are made of
@@ -54,7 +54,7 @@ func (w *serverShape) toJSON(column int, text []byte) (answer []byte, err error)
 
 // generate gives the text forms of the columns that the stream leaves out, for a row of which values has the others. What
 // an update left unchanged is taken from the row's line.
-func (w *serverShape) generate(enc *snapshot.Encoder, values [][]byte, line []byte) (generated [][]byte, err error) {
+func (w *serverShape) generate(enc *rowjson.Encoder, values [][]byte, line []byte) (generated [][]byte, err error) {
 	w.params = w.params[:0]
 	for _, i := range w.from {
 		v := values[i]
@@ -86,20 +86,20 @@ func (w *serverShape) generate(enc *snapshot.Encoder, values [][]byte, line []by
 // textOf is a text form that Postgres reads as the value whose JSON is given; nil for NULL. It is false where JSON does
 // not tell: of what only the server writes, and where arrays may be an array's elements or its dimensions. (Bounds of
 // arrays and line feeds between the tokens of json are not in the JSON.)
-func textOf(t *snapshot.Type, raw json.RawMessage) (text []byte, ok bool) {
+func textOf(t *rowjson.Type, raw json.RawMessage) (text []byte, ok bool) {
 	if string(raw) == "null" {
-		return nil, t.Kind != snapshot.JSON // which has a null of its own
+		return nil, t.Kind != rowjson.JSON // which has a null of its own
 	}
 	switch t.Kind {
-	case snapshot.JSON:
+	case rowjson.JSON:
 		return raw, true
-	case snapshot.Array:
+	case rowjson.Array:
 		return arrayText(t, raw)
-	case snapshot.Vector:
+	case rowjson.Vector:
 		return bytes.ReplaceAll(bytes.Trim(raw, "[]"), []byte(","), []byte(" ")), true
-	case snapshot.Composite:
+	case rowjson.Composite:
 		return compositeText(t, raw)
-	case snapshot.Cast:
+	case rowjson.Cast:
 		return nil, false
 	}
 	if len(raw) == 0 || raw[0] != '"' {
@@ -110,7 +110,7 @@ func textOf(t *snapshot.Type, raw json.RawMessage) (text []byte, ok bool) {
 	return []byte(s), err == nil
 }
 
-func arrayText(t *snapshot.Type, raw json.RawMessage) (text []byte, ok bool) {
+func arrayText(t *rowjson.Type, raw json.RawMessage) (text []byte, ok bool) {
 	var elems []json.RawMessage
 	if err := json.Unmarshal(raw, &elems); err != nil {
 		return nil, false
@@ -122,7 +122,7 @@ func arrayText(t *snapshot.Type, raw json.RawMessage) (text []byte, ok bool) {
 		}
 		if e[0] == '[' {
 			switch t.Elem.Kind {
-			case snapshot.Array, snapshot.Vector, snapshot.JSON:
+			case rowjson.Array, rowjson.Vector, rowjson.JSON:
 				return nil, false
 			}
 			inner, ok := arrayText(t, e)
@@ -145,7 +145,7 @@ func arrayText(t *snapshot.Type, raw json.RawMessage) (text []byte, ok bool) {
 	return append(text, '}'), true
 }
 
-func compositeText(t *snapshot.Type, raw json.RawMessage) (text []byte, ok bool) {
+func compositeText(t *rowjson.Type, raw json.RawMessage) (text []byte, ok bool) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(raw, &fields); err != nil {
 		return nil, false

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"capture/snapshot/rowjson"
 )
 
 // bounded is a Table of small segments that keeps about limit bytes in memory, and what it says of damage.
@@ -27,7 +29,7 @@ func bounded(t *testing.T, limit int64) (tab *Table, damage chan error) {
 	return tab, damage
 }
 
-func numbered(i int) Key { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
+func numbered(i int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
 
 func vote(i int, text string) []byte {
 	return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 50))
@@ -36,7 +38,7 @@ func vote(i int, text string) []byte {
 // load fills tab with n rows, and returns them as the model has them.
 func load(tab *Table, n int, text string) (map[string]string, error) {
 	rows := map[string]string{}
-	tab.Load(&Shape{}, Origin{})
+	tab.Load(&rowjson.Shape{}, Origin{})
 	for i := range n {
 		tab.Put(numbered(i), vote(i, text))
 		rows[string(numbered(i))] = string(vote(i, text))
@@ -93,7 +95,7 @@ func TestHeapFileDamaged(t *testing.T) {
 			}
 			failed := 0
 			for k, want := range rows {
-				line, err := v.Get(Key(k))
+				line, err := v.Get(rowjson.Key(k))
 				if err != nil {
 					failed++
 				} else if string(line) != want {
@@ -134,7 +136,7 @@ func TestHeapFileDamaged(t *testing.T) {
 			if tab.Commit(Position{}) == nil || tab.View() != v {
 				t.Error("a deletion of an unreadable row is committed")
 			}
-			tab.Load(&Shape{}, Origin{}) // which fails half-way
+			tab.Load(&rowjson.Shape{}, Origin{}) // which fails half-way
 			tab.Put(numbered(1), vote(1, "x"))
 			tab.Rollback()
 			rows, err = load(tab, 1500, "new")
@@ -335,7 +337,7 @@ func TestLoadOfTheSameRows(t *testing.T) {
 		if after := ids(); !slices.Equal(before, after) {
 			t.Errorf("%d bytes: the parts were made anew: %d of %d", limit, len(after), len(before))
 		}
-		tab.Load(&Shape{}, Origin{})
+		tab.Load(&rowjson.Shape{}, Origin{})
 		for i := range 2000 {
 			if i != 7 {
 				tab.Put(numbered(i), vote(i, "same"))

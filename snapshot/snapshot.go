@@ -1,11 +1,7 @@
 // Package snapshot holds one Postgres table in memory as the JSON lines that feedback.json is made of.
 //
-// A [Shape] says what the table's columns are and how each type is written. An [Encoder] turns a row, given as the
-// text forms of its values (what a type's output function prints), into one JSON line and into a [Key], whose byte
-// order is the file's order. A [Table] is the working state, written by one goroutine, a transaction at a time;
-// [Table.View] is the last committed state, immutable, for any goroutine at any time.
-//
-// Postgres' own row_to_json, in a session with TimeZone UTC, is the oracle for every line.
+// The rows come as lines with keys, which package rowjson makes. A [Table] is the working state, written by one goroutine, a
+// transaction at a time; [Table.View] is the last committed state, immutable, for any goroutine at any time.
 package snapshot
 
 import (

@@ -3,6 +3,8 @@ package snapshot
 import (
 	"sync"
 	"time"
+
+	"capture/snapshot/rowjson"
 )
 
 // A transaction is held aside until its Commit while it is small. A larger one is applied as it comes, after the last
@@ -21,7 +23,7 @@ type Table struct {
 
 	mu       sync.Mutex
 	view     *View // the last committed state, nil while it has to be made from groups
-	shape    *Shape
+	shape    *rowjson.Shape
 	origin   Origin
 	position Position
 	commits  uint64
@@ -33,15 +35,15 @@ type Table struct {
 	live   int64
 
 	held    held
-	direct  bool    // the open transaction is being applied to groups
-	load    *Shape  // the open transaction is a Load of this shape
-	from    Origin  // of the Load
-	merging bool    // the Load goes over the rows that are there
-	loads   uint64  // how many there were
-	undo    *undone // what Rollback goes back to, while direct
-	err     error   // why the open transaction will fail
-	lost    bool    // there is no committed state to show, until a Load
-	memory  *memory // nil where all is in memory
+	direct  bool           // the open transaction is being applied to groups
+	load    *rowjson.Shape // the open transaction is a Load of this shape
+	from    Origin         // of the Load
+	merging bool           // the Load goes over the rows that are there
+	loads   uint64         // how many there were
+	undo    *undone        // what Rollback goes back to, while direct
+	err     error          // why the open transaction will fail
+	lost    bool           // there is no committed state to show, until a Load
+	memory  *memory        // nil where all is in memory
 }
 
 type undone struct {
@@ -70,7 +72,7 @@ func (t *Table) Changed() <-chan time.Time { return t.changed }
 // Load opens a transaction that replaces the whole table, and its shape: a copy. What was held of an open transaction is
 // dropped. Readers see the old state until Commit. Rows that come again as they were are not stored again, so that a
 // copy made anew needs little more memory than the first.
-func (t *Table) Load(shape *Shape, origin Origin) {
+func (t *Table) Load(shape *rowjson.Shape, origin Origin) {
 	t.Rollback()
 	t.goDirect()
 	t.load, t.from = shape, origin
@@ -82,7 +84,7 @@ func (t *Table) Load(shape *Shape, origin Origin) {
 }
 
 // Put sets the row of key to line ("{…}", no newline inside), in the open transaction. Both are copied.
-func (t *Table) Put(key Key, line []byte) {
+func (t *Table) Put(key rowjson.Key, line []byte) {
 	if t.direct {
 		t.put(key, line)
 		t.relieve()
@@ -92,7 +94,7 @@ func (t *Table) Put(key Key, line []byte) {
 }
 
 // Delete takes the row of key out, if there is one.
-func (t *Table) Delete(key Key) {
+func (t *Table) Delete(key rowjson.Key) {
 	if t.direct {
 		t.delete(key)
 		t.relieve()
@@ -113,7 +115,7 @@ func (t *Table) Truncate() {
 
 // Get is the line of key as the open transaction sees it, or nil. It is valid until the next call. The error is that of a
 // row that could not be read back from the heap file; the transaction fails at its Commit then, too.
-func (t *Table) Get(key Key) ([]byte, error) {
+func (t *Table) Get(key rowjson.Key) ([]byte, error) {
 	if t.err != nil {
 		return nil, t.err
 	}

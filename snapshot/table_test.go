@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"capture/snapshot/rowjson"
 )
 
 // file is what the model says the file must be.
@@ -68,7 +70,7 @@ func model(t *testing.T, seed uint64, limit int64) {
 		t.Fatal("a View before the first Commit")
 	}
 	keys := 1 + r.IntN(400)
-	key := func() Key {
+	key := func() rowjson.Key {
 		if r.IntN(4) == 0 { // of other lengths, with common prefixes
 			return append([]byte("prefix-of-many-bytes"), fmt.Sprint(r.IntN(keys))...)
 		}
@@ -80,14 +82,14 @@ func model(t *testing.T, seed uint64, limit int64) {
 		want string
 	}
 	var views []old
-	shape := &Shape{Table: "t"}
+	shape := &rowjson.Shape{Table: "t"}
 	tab.Load(shape, Origin{})
 	tab.Commit(Position{})
 	for tx := range 120 {
 		rows, loading := maps.Clone(committed), false
 		if r.IntN(25) == 0 {
 			if r.IntN(2) == 0 {
-				shape = &Shape{Table: "t", Fingerprint: fmt.Sprint(tx)}
+				shape = &rowjson.Shape{Table: "t", Fingerprint: fmt.Sprint(tx)}
 			}
 			tab.Load(shape, Origin{})
 			for _, k := range slices.Sorted(maps.Keys(rows)) { // much of it as it was
@@ -97,7 +99,7 @@ func model(t *testing.T, seed uint64, limit int64) {
 					if c == 1 {
 						rows[k] = fmt.Sprintf(`{"new":%d}`, r.Int())
 					}
-					tab.Put(Key(k), []byte(rows[k]))
+					tab.Put(rowjson.Key(k), []byte(rows[k]))
 				}
 			}
 			loading = true
@@ -151,7 +153,7 @@ func model(t *testing.T, seed uint64, limit int64) {
 	}
 }
 
-func check(t *testing.T, r *rand.Rand, v *View, rows map[string]string, key func() Key) {
+func check(t *testing.T, r *rand.Rand, v *View, rows map[string]string, key func() rowjson.Key) {
 	t.Helper()
 	got := fileOf(t, v)
 	if want := file(rows); got != want {
@@ -221,7 +223,7 @@ func TestViewTakesWhatChanged(t *testing.T) {
 		tab.Put(numbered(i), line(i, text))
 		rows[string(numbered(i))] = string(line(i, text))
 	}
-	tab.Load(&Shape{}, Origin{})
+	tab.Load(&rowjson.Shape{}, Origin{})
 	for i := range 8000 {
 		put(i, "a")
 	}
@@ -271,7 +273,7 @@ func viewsWhileWriting(t *testing.T, limit int64) {
 	if limit > 0 {
 		tab.Bound(Memory{Limit: limit, Folder: t.TempDir()})
 	}
-	tab.Load(&Shape{}, Origin{})
+	tab.Load(&rowjson.Shape{}, Origin{})
 	tab.Commit(Position{})
 	done := make(chan struct{})
 	errs := make(chan error, 4)
@@ -323,7 +325,7 @@ func BenchmarkTable(b *testing.B) {
 	line := []byte(`{"v":"` + strings.Repeat("x", 300) + `"}`)
 	fill := func(rows int) *Table {
 		tab := NewTable()
-		tab.Load(&Shape{}, Origin{})
+		tab.Load(&rowjson.Shape{}, Origin{})
 		var k [8]byte
 		for i := range rows {
 			binary.BigEndian.PutUint64(k[:], uint64(i))
@@ -395,7 +397,7 @@ func TestDraft(t *testing.T) {
 	if table.Draft() != nil {
 		t.Error("there is a draft of nothing")
 	}
-	table.Load(&Shape{Fingerprint: "1"}, Origin{})
+	table.Load(&rowjson.Shape{Fingerprint: "1"}, Origin{})
 	type shown struct {
 		part  Part
 		lines string
@@ -438,7 +440,7 @@ func TestDraft(t *testing.T) {
 	if table.Draft() != nil {
 		t.Error("there is a draft beside the View")
 	}
-	table.Load(&Shape{Fingerprint: "1"}, Origin{})
+	table.Load(&rowjson.Shape{Fingerprint: "1"}, Origin{})
 	if table.Draft() != nil {
 		t.Error("there is a draft of a Load that goes over the rows")
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+
+	"capture/snapshot/rowjson"
 )
 
 // Origin says where a View's rows come from, for the manifest and for people.
@@ -17,7 +19,7 @@ type Origin struct {
 
 // View is one committed state of a table. It never changes.
 type View struct {
-	shape    *Shape
+	shape    *rowjson.Shape
 	origin   Origin
 	position Position
 	version  uint64
@@ -34,7 +36,7 @@ const (
 )
 
 // Shape is the table's shape in this state.
-func (v *View) Shape() *Shape { return v.shape }
+func (v *View) Shape() *rowjson.Shape { return v.shape }
 
 // Origin is where the rows come from.
 func (v *View) Origin() Origin { return v.origin }
@@ -169,13 +171,13 @@ func (s *segment) writeTo(w io.Writer, last bool, scratch []byte) (n int, _ []by
 
 // Row is one row of a View. The bytes must not be changed.
 type Row struct {
-	Key  Key
+	Key  rowjson.Key
 	Line []byte // "{…}", no comma or newline
 }
 
 // Get is the line of one row ("{…}", no comma or newline), or nil. The caller must not change it. The error is that the row
 // could not be read back, where it is not in memory: see [Table.Bound].
-func (v *View) Get(key Key) ([]byte, error) {
+func (v *View) Get(key rowjson.Key) ([]byte, error) {
 	s := findSegment(v.groups, key)
 	if s == nil {
 		return nil, nil
@@ -192,7 +194,7 @@ func (v *View) Get(key Key) ([]byte, error) {
 
 // From yields the rows whose key is greater than after, in order; all of them for a nil after. An error, that of rows which
 // could not be read back, is the last that it yields.
-func (v *View) From(after Key) iter.Seq2[Row, error] {
+func (v *View) From(after rowjson.Key) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		gi, si := v.seek(after)
 		for sought := after != nil; gi < len(v.groups); gi, si = gi+1, 0 {
@@ -220,7 +222,7 @@ func (v *View) From(after Key) iter.Seq2[Row, error] {
 }
 
 // seek is the place of the segment that key belongs to; the first for nil.
-func (v *View) seek(key Key) (gi, si int) {
+func (v *View) seek(key rowjson.Key) (gi, si int) {
 	if key == nil || len(v.groups) == 0 {
 		return 0, 0
 	}
@@ -230,7 +232,7 @@ func (v *View) seek(key Key) (gi, si int) {
 
 // Before yields the rows whose key is less than before, in descending order; all of them for a nil before. An error, that of
 // rows which could not be read back, is the last that it yields.
-func (v *View) Before(before Key) iter.Seq2[Row, error] {
+func (v *View) Before(before rowjson.Key) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		if len(v.groups) == 0 {
 			return

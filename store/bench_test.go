@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -46,7 +47,7 @@ func benchmarkFlush(b *testing.B, rows int) {
 		for b.Loop() {
 			plain += plainWrite(b, filepath.Join(b.TempDir(), "plain"), size)
 			other := tab.View().Shape()
-			tab.Load(&snapshot.Shape{Schema: other.Schema, Table: other.Table, Key: other.Key, Columns: other.Columns}, snapshot.Origin{})
+			tab.Load(&rowjson.Shape{Schema: other.Schema, Table: other.Table, Key: other.Key, Columns: other.Columns}, snapshot.Origin{})
 			for i := range rows {
 				tab.Put(key(i), row(i, 3000, string(rune('a'+i%26))))
 			}

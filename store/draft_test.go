@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -28,7 +29,7 @@ func TestPrepare(t *testing.T) {
 	for round := range 12 {
 		odd := []int{0, 2, 60}[r.IntN(3)] // rows in a thousand that do not come at the end
 		table := snapshot.NewTableOf(1<<r.IntN(17), 1+r.IntN(20))
-		table.Load(&snapshot.Shape{Table: "votes", Key: []int{0}, Columns: older.Shape().Columns}, snapshot.Origin{})
+		table.Load(&rowjson.Shape{Table: "votes", Key: []int{0}, Columns: older.Shape().Columns}, snapshot.Origin{})
 		going := true
 		for id := range r.IntN(2500) {
 			at := 2 * id
@@ -92,7 +93,7 @@ func TestPrepareInVain(t *testing.T) {
 	ended, end := context.WithCancel(t.Context())
 	end()
 	random := snapshot.NewTable()
-	random.Load(&snapshot.Shape{Table: "votes", Key: []int{0}}, snapshot.Origin{})
+	random.Load(&rowjson.Shape{Table: "votes", Key: []int{0}}, snapshot.Origin{})
 	r := rand.New(rand.NewPCG(1, 2))
 	going, most := true, int64(0)
 	for i := 0; going && i < 200_000; i++ {

@@ -12,6 +12,7 @@ import (
 
 	"capture/internal/volume"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // File is feedback.json, its manifest and its lock. Its methods may be called from any goroutine; one Write runs at a time.
@@ -35,7 +36,7 @@ type File struct {
 // after a failed fsync the kernel may have thrown away what it could not write, and says so once only.
 type written struct {
 	view     weak.Pointer[snapshot.View] // weak, so as not to keep a state in memory that nobody needs any more
-	shape    weak.Pointer[snapshot.Shape]
+	shape    weak.Pointer[rowjson.Shape]
 	version  uint64
 	rows     int64 // bytes of the View's rows
 	manifest Manifest

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -66,7 +67,7 @@ func TestManifest(t *testing.T) {
 	}
 
 	unknown := snapshot.NewTable()
-	unknown.Load(&snapshot.Shape{Schema: "public", Table: "votes"}, snapshot.Origin{Source: "poll"})
+	unknown.Load(&rowjson.Shape{Schema: "public", Table: "votes"}, snapshot.Origin{Source: "poll"})
 	unknown.Commit(snapshot.Position{})
 	path = filepath.Join(t.TempDir(), "feedback.json")
 	write(t, open(t, path), unknown.View(), store.ReasonStart)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -70,7 +71,7 @@ func started(t *testing.T, cmd *exec.Cmd) string {
 	return strings.TrimSpace(line)
 }
 
-func key(id int) snapshot.Key { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
+func key(id int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
 // votes is a table of n rows whose text is fill.
 func votes(n int, fill string) *snapshot.Table { return copied(n, fill, nil) }
@@ -78,9 +79,9 @@ func votes(n int, fill string) *snapshot.Table { return copied(n, fill, nil) }
 // copied is votes, of which each hundred are shown to beside as soon as they are there.
 func copied(n int, fill string, beside func([]snapshot.Part)) *snapshot.Table {
 	t := snapshot.NewTable()
-	t.Load(&snapshot.Shape{
+	t.Load(&rowjson.Shape{
 		Schema: "public", Table: "votes", Key: []int{0},
-		Columns: []snapshot.Column{
+		Columns: []rowjson.Column{
 			{Name: "vote_id", TypeName: "integer", NotNull: true, Default: "nextval('votes_vote_id_seq'::regclass)"},
 			{Name: "comment", TypeName: "text", Default: "'<none>'"},
 		},

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // Reason is why a file was written.
@@ -42,23 +43,23 @@ const (
 
 // Manifest says what feedback.json is: which table, which state of it, and how to tell that the file is whole.
 type Manifest struct {
-	Format        int               `json:"format"` // 1
-	Table         TableName         `json:"table"`
-	Columns       []snapshot.Column `json:"columns"`
-	Key           []string          `json:"key"` // names of the key's columns, in its order
-	Rows          int               `json:"rows"`
-	Bytes         int64             `json:"bytes"`
-	SHA256        string            `json:"sha256,omitempty"` // of the file, in lower-case hex; "" while [File.Complete] is owed
-	Blocks        *Blocks           `json:"blocks,omitempty"` // nil where there is SHA256
-	Source        string            `json:"source,omitempty"`
-	Database      string            `json:"database,omitempty"`
-	SystemID      string            `json:"system_id,omitempty"`
-	ServerVersion string            `json:"server_version,omitempty"`
-	Reason        Reason            `json:"reason"`
-	WrittenBy     string            `json:"written_by"`           // "capture 1.2.3"
-	LSN           string            `json:"lsn,omitempty"`        // "0/16B3748"; "" where the source knows none
-	CommitTime    time.Time         `json:"commit_time,omitzero"` // of the last transaction in the file; zero where unknown
-	WrittenAt     time.Time         `json:"written_at"`           // by this machine's clock
+	Format        int              `json:"format"` // 1
+	Table         TableName        `json:"table"`
+	Columns       []rowjson.Column `json:"columns"`
+	Key           []string         `json:"key"` // names of the key's columns, in its order
+	Rows          int              `json:"rows"`
+	Bytes         int64            `json:"bytes"`
+	SHA256        string           `json:"sha256,omitempty"` // of the file, in lower-case hex; "" while [File.Complete] is owed
+	Blocks        *Blocks          `json:"blocks,omitempty"` // nil where there is SHA256
+	Source        string           `json:"source,omitempty"`
+	Database      string           `json:"database,omitempty"`
+	SystemID      string           `json:"system_id,omitempty"`
+	ServerVersion string           `json:"server_version,omitempty"`
+	Reason        Reason           `json:"reason"`
+	WrittenBy     string           `json:"written_by"`           // "capture 1.2.3"
+	LSN           string           `json:"lsn,omitempty"`        // "0/16B3748"; "" where the source knows none
+	CommitTime    time.Time        `json:"commit_time,omitzero"` // of the last transaction in the file; zero where unknown
+	WrittenAt     time.Time        `json:"written_at"`           // by this machine's clock
 }
 
 // Blocks is a digest of a file of which little has to be hashed anew where little has changed: the SHA-256 of the SHA-256s,

@@ -24,6 +24,7 @@ import (
 	"capture/internal/recovery"
 	"capture/internal/web"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -146,7 +147,7 @@ func compareWithTable(database *pgx.ConnConfig, table postgres.Name) capture.Ver
 				if err != nil {
 					return nil, err
 				}
-				return func(yield func(snapshot.Key, []byte) error) error {
+				return func(yield func(rowjson.Key, []byte) error) error {
 					for row, err := range view.From(nil) {
 						if err == nil {
 							err = yield(row.Key, row.Line)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // maxIdent is the length in bytes to which Postgres cuts names.
@@ -225,7 +225,7 @@ func (t *Table) choose(pubs []publication, own string, version int) (at int, sta
 
 // lacksGenerated says whether the publication could have stored generated columns in its stream and doesn't.
 func (p *publication) lacksGenerated(t *Table, version int) bool {
-	return version >= 180000 && slices.ContainsFunc(t.Columns, func(c snapshot.Column) bool {
+	return version >= 180000 && slices.ContainsFunc(t.Columns, func(c rowjson.Column) bool {
 		return c.Generated == "s" && p.columns != nil && !slices.Contains(p.columns, c.Name)
 	})
 }

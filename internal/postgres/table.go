@@ -13,12 +13,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // Table is a table's shape with the facts of the catalog that decide how it can be followed.
 type Table struct {
-	*snapshot.Shape
+	*rowjson.Shape
 	Partitioned  bool
 	KeyImmediate bool // the key is checked at each row, so that no two rows ever share one, not even within a transaction
 
@@ -140,7 +140,7 @@ func (c *catalogRow) table(ctx context.Context, q Querier, name Name, failed err
 	t.kind, t.persistence, t.identity = e.Kind, e.Persistence, e.Identity
 	t.Partitioned = e.Kind == "p"
 	sum := sha256.Sum256([]byte(c.doc))
-	t.Shape = &snapshot.Shape{OID: e.OID, Schema: e.Schema, Table: e.Table, Fingerprint: hex.EncodeToString(sum[:16])}
+	t.Shape = &rowjson.Shape{OID: e.OID, Schema: e.Schema, Table: e.Table, Fingerprint: hex.EncodeToString(sum[:16])}
 	if err := unfollowable(t, &e); err != nil {
 		return nil, err
 	}
@@ -169,7 +169,7 @@ func preparedCatalog(ctx context.Context, conn *pgx.Conn, name Name) (sql string
 	return statement, nil
 }
 
-// TableFingerprint is that of the table as it is now; see [snapshot.Shape]. It costs one statement. Its error is a
+// TableFingerprint is that of the table as it is now; see [rowjson.Shape]. It costs one statement. Its error is a
 // [*Problem] where the table is gone or cannot be followed any more.
 func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, error) {
 	sql, err := preparedCatalog(ctx, conn, name)
@@ -196,7 +196,7 @@ func (t *Table) addColumns(e *catalogEntry) error {
 		if err != nil {
 			return fmt.Errorf("column %s: %w", displayIdentifier(c.Name), err)
 		}
-		t.Columns = append(t.Columns, snapshot.Column{
+		t.Columns = append(t.Columns, rowjson.Column{
 			Name: c.Name, TypeName: c.TypeName, NotNull: c.NotNull, Default: c.Expression, Identity: c.Identity,
 			Generated: c.Generated, Published: c.Generated == "", TypeOID: c.Type, Typmod: c.Typmod, Type: typ,
 		})
@@ -245,7 +245,7 @@ func (t *Table) addKey(e *catalogEntry) error {
 
 // SelectList is the columns' values as an SQL select list over the table (without an alias): each value's text form as
 // its type's output function prints it, in a type whose binary form is just that text; for a column whose type is
-// [snapshot.Type.ByServer], the JSON value itself.
+// [rowjson.Type.ByServer], the JSON value itself.
 func (t *Table) SelectList() string { return strings.Join(t.exprs, ", ") }
 
 // GeneratedColumnsQuery asks for the values of the columns that are not published, in their order, for any row: its parameters

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 func TestLoadTableReadsVotes(t *testing.T) {
@@ -22,11 +22,11 @@ func TestLoadTableReadsVotes(t *testing.T) {
 	}
 	want := []struct {
 		name, typ string
-		kind      snapshot.Kind
+		kind      rowjson.Kind
 	}{
-		{"vote_id", "integer", snapshot.Number}, {"user_query", "text", snapshot.Text}, {"bot_response", "text", snapshot.Text},
-		{"evaluation_json", "jsonb", snapshot.JSON}, {"feedback_tags", "text[]", snapshot.Array}, {"comment", "text", snapshot.Text},
-		{"citations", "jsonb", snapshot.JSON}, {"timestamp", "timestamp without time zone", snapshot.Timestamp},
+		{"vote_id", "integer", rowjson.Number}, {"user_query", "text", rowjson.Text}, {"bot_response", "text", rowjson.Text},
+		{"evaluation_json", "jsonb", rowjson.JSON}, {"feedback_tags", "text[]", rowjson.Array}, {"comment", "text", rowjson.Text},
+		{"citations", "jsonb", rowjson.JSON}, {"timestamp", "timestamp without time zone", rowjson.Timestamp},
 	}
 	for i, w := range want {
 		c := table.Columns[i]
@@ -115,20 +115,20 @@ func TestTypesAreResolved(t *testing.T) {
 		`CREATE TABLE t (id int8 PRIMARY KEY, d positive, p pair, b box[], v int2vector, o outer_t, h hstore, ha hstore[],
 			ci citext, m mood, bp char(3), bit bit(3), tz timestamptz[][], n name, c "char")`)
 	table := loadTable(t, conn, "t")
-	kind := map[string]snapshot.Kind{}
+	kind := map[string]rowjson.Kind{}
 	for _, c := range table.Columns {
 		kind[c.Name] = c.Type.Kind
 	}
-	for name, want := range map[string]snapshot.Kind{
-		"id": snapshot.Number, "d": snapshot.Number, "p": snapshot.Array, "b": snapshot.Array, "v": snapshot.Vector,
-		"o": snapshot.Composite, "h": snapshot.Cast, "ha": snapshot.Array, "ci": snapshot.Text, "m": snapshot.Text,
-		"bp": snapshot.Text, "bit": snapshot.Text, "tz": snapshot.Array, "n": snapshot.Text, "c": snapshot.Text,
+	for name, want := range map[string]rowjson.Kind{
+		"id": rowjson.Number, "d": rowjson.Number, "p": rowjson.Array, "b": rowjson.Array, "v": rowjson.Vector,
+		"o": rowjson.Composite, "h": rowjson.Cast, "ha": rowjson.Array, "ci": rowjson.Text, "m": rowjson.Text,
+		"bp": rowjson.Text, "bit": rowjson.Text, "tz": rowjson.Array, "n": rowjson.Text, "c": rowjson.Text,
 	} {
 		if kind[name] != want {
 			t.Errorf("%s is of kind %d, want %d", name, kind[name], want)
 		}
 	}
-	col := func(name string) *snapshot.Type {
+	col := func(name string) *rowjson.Type {
 		for i := range table.Columns {
 			if table.Columns[i].Name == name {
 				return &table.Columns[i].Type
@@ -137,14 +137,14 @@ func TestTypesAreResolved(t *testing.T) {
 		t.Fatalf("no column %s", name)
 		return nil
 	}
-	if b := col("b"); b.Delim != ';' || b.Elem.Kind != snapshot.Text {
+	if b := col("b"); b.Delim != ';' || b.Elem.Kind != rowjson.Text {
 		t.Errorf("box[] is %+v", b)
 	}
-	if p := col("p"); p.Elem.Kind != snapshot.Number || p.Elem.OID != 23 {
+	if p := col("p"); p.Elem.Kind != rowjson.Number || p.Elem.OID != 23 {
 		t.Errorf("pair is an array of %+v", p.Elem)
 	}
 	o := col("o")
-	if len(o.Fields) != 3 || o.Fields[1].Name != "B c" || o.Fields[1].Type.Elem.Fields[0].Type.Kind != snapshot.Cast || !o.ByServer() {
+	if len(o.Fields) != 3 || o.Fields[1].Name != "B c" || o.Fields[1].Type.Elem.Fields[0].Type.Kind != rowjson.Cast || !o.ByServer() {
 		t.Errorf("outer_t is %+v", o)
 	}
 }

@@ -3,7 +3,7 @@ package postgres
 import (
 	"fmt"
 
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // typeEntry is a type in the first document of catalog.sql.
@@ -48,55 +48,55 @@ func (ts typeSet) base(oid uint32) (typeEntry, error) {
 	return e, nil
 }
 
-func (ts typeSet) resolve(oid uint32) (snapshot.Type, error) {
+func (ts typeSet) resolve(oid uint32) (rowjson.Type, error) {
 	e, err := ts.base(oid)
 	if err != nil {
-		return snapshot.Type{}, err
+		return rowjson.Type{}, err
 	}
-	t := snapshot.Type{OID: e.OID}
+	t := rowjson.Type{OID: e.OID}
 	switch {
 	case e.OID == boolOID:
-		t.Kind = snapshot.Bool
+		t.Kind = rowjson.Bool
 	case e.OID == int2OID, e.OID == int4OID, e.OID == int8OID,
 		e.OID == float4OID, e.OID == float8OID, e.OID == numericOID:
-		t.Kind = snapshot.Number
+		t.Kind = rowjson.Number
 	case e.OID == timestampOID:
-		t.Kind = snapshot.Timestamp
+		t.Kind = rowjson.Timestamp
 	case e.OID == timestamptzOID:
-		t.Kind = snapshot.TimestampTZ
+		t.Kind = rowjson.TimestampTZ
 	case e.OID == jsonOID, e.OID == jsonbOID:
-		t.Kind = snapshot.JSON
+		t.Kind = rowjson.JSON
 	case e.Elem != 0:
-		t.Kind = snapshot.Array
+		t.Kind = rowjson.Array
 		if e.OID == int2vectorOID || e.OID == oidvectorOID {
-			t.Kind = snapshot.Vector
+			t.Kind = rowjson.Vector
 		}
 		elem, err := ts.resolve(e.Elem)
 		if err != nil {
-			return snapshot.Type{}, err
+			return rowjson.Type{}, err
 		}
 		t.Elem, t.Delim = &elem, ','
 		if el, err := ts.base(e.Elem); err == nil && el.Delim != "" {
 			t.Delim = el.Delim[0] // array_out takes the element type's, not the array type's own
 		}
 	case e.Type == "c":
-		t.Kind = snapshot.Composite
+		t.Kind = rowjson.Composite
 		for _, f := range e.Fields {
 			ft, err := ts.resolve(f.Type)
 			if err != nil {
-				return snapshot.Type{}, err
+				return rowjson.Type{}, err
 			}
-			t.Fields = append(t.Fields, snapshot.Field{Name: f.Name, Type: ft})
+			t.Fields = append(t.Fields, rowjson.Field{Name: f.Name, Type: ft})
 		}
 	case e.Cast:
-		t.Kind = snapshot.Cast
+		t.Kind = rowjson.Cast
 	}
 	return t, nil
 }
 
 // selectExpr is the expression that gives a column's value as [Table.SelectList] says. The type's own output function
 // is called, since the cast to text differs from it for several types (bool, inet, character, "char").
-func (ts typeSet) selectExpr(c columnEntry, t *snapshot.Type) string {
+func (ts typeSet) selectExpr(c columnEntry, t *rowjson.Type) string {
 	col := QuoteIdentifier(c.Name)
 	if t.ByServer() {
 		return "pg_catalog.to_json(" + col + ")"

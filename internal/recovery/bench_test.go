@@ -8,16 +8,16 @@ import (
 	"testing"
 
 	"capture/internal/postgres"
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // BenchmarkEncode is what a restore costs on this side of the connection: reading, checking and turning rows into COPY's text.
 func BenchmarkEncode(b *testing.B) {
-	shape := &snapshot.Shape{Table: "votes", Key: []int{0}, Columns: []snapshot.Column{
-		{Name: "vote_id", Type: snapshot.Type{OID: 23, Kind: snapshot.Number}},
-		{Name: "bot_response"}, {Name: "evaluation_json", Type: snapshot.Type{Kind: snapshot.JSON}},
-		{Name: "feedback_tags", Type: snapshot.Type{Kind: snapshot.Array, Elem: &snapshot.Type{}, Delim: ','}},
-		{Name: "timestamp", Type: snapshot.Type{Kind: snapshot.Timestamp}},
+	shape := &rowjson.Shape{Table: "votes", Key: []int{0}, Columns: []rowjson.Column{
+		{Name: "vote_id", Type: rowjson.Type{OID: 23, Kind: rowjson.Number}},
+		{Name: "bot_response"}, {Name: "evaluation_json", Type: rowjson.Type{Kind: rowjson.JSON}},
+		{Name: "feedback_tags", Type: rowjson.Type{Kind: rowjson.Array, Elem: &rowjson.Type{}, Delim: ','}},
+		{Name: "timestamp", Type: rowjson.Type{Kind: rowjson.Timestamp}},
 	}}
 	var file bytes.Buffer
 	file.WriteString("[\n")

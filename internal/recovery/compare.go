@@ -10,11 +10,11 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/postgres"
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // Rows gives the rows of a state in the order of their keys: yield gets each key and its line. What yield returns ends it.
-type Rows func(yield func(key snapshot.Key, line []byte) error) error
+type Rows func(yield func(key rowjson.Key, line []byte) error) error
 
 // Comparison is a state of a table's rows, held against the table itself.
 //
@@ -79,7 +79,7 @@ type compared struct {
 	suspects []suspect // the first maxSuspects
 	kept     int       // bytes of lines in them
 	total    Difference
-	shape    *snapshot.Shape
+	shape    *rowjson.Shape
 }
 
 // Compare holds a state against the table.
@@ -152,7 +152,7 @@ func (l *look) merge(s *sorter, rows Rows) (*compared, error) {
 		found.rows++
 		key, hash, more, err = next()
 	}
-	walked := rows(func(k snapshot.Key, line []byte) error {
+	walked := rows(func(k rowjson.Key, line []byte) error {
 		for more && err == nil && bytes.Compare(key, k) < 0 {
 			found.add(suspect{key: key, table: hash})
 			step()

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"capture/internal/postgres"
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // create makes the table from the manifest. What a manifest does not know is said in the notes.
@@ -59,7 +59,7 @@ func (r *restore) note(format string, args ...any) {
 }
 
 // column is the column's line in CREATE TABLE.
-func (r *restore) column(c *snapshot.Column, virtual bool) string {
+func (r *restore) column(c *rowjson.Column, virtual bool) string {
 	typ := c.TypeName
 	if s := serial(c); s != "" {
 		typ = s
@@ -85,7 +85,7 @@ func (r *restore) column(c *snapshot.Column, virtual bool) string {
 }
 
 // serial is the pseudo-type of a column that takes its numbers from a sequence: CREATE TABLE makes the sequence with it.
-func serial(c *snapshot.Column) string {
+func serial(c *rowjson.Column) string {
 	types := map[string]string{"smallint": "smallserial", "integer": "serial", "bigint": "bigserial"}
 	if !strings.HasPrefix(c.Default, "nextval(") || c.Generated != "" || c.Identity != "" {
 		return ""

@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"errors"
 
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
-// JSON values become the text forms that Postgres' input functions read: what [snapshot.Encoder] does, the other way round.
+// JSON values become the text forms that Postgres' input functions read: what [rowjson.Encoder] does, the other way round.
 // Where a value came from row_to_json, the text is what the type's output function had printed, but for the lower bounds of
 // arrays, which JSON does not have.
 
@@ -21,34 +21,34 @@ var jsonNull = []byte("null")
 func isNull(value []byte) bool { return bytes.Equal(value, jsonNull) }
 
 // appendText appends the text form of a value that is not null.
-func appendText(dst []byte, t *snapshot.Type, value []byte) ([]byte, error) {
+func appendText(dst []byte, t *rowjson.Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
 	switch t.Kind {
-	case snapshot.JSON:
+	case rowjson.JSON:
 		return append(dst, value...), nil
-	case snapshot.Bool:
+	case rowjson.Bool:
 		if quoted {
 			return unescape(dst, value)
 		}
 		return append(dst, value[0]), nil // t or f; anything else Postgres refuses
-	case snapshot.Timestamp, snapshot.TimestampTZ:
+	case rowjson.Timestamp, rowjson.TimestampTZ:
 		if !quoted {
 			return append(dst, value...), nil
 		}
 		return appendTimestampText(dst, value)
-	case snapshot.Array, snapshot.Vector, snapshot.Composite, snapshot.Cast:
+	case rowjson.Array, rowjson.Vector, rowjson.Composite, rowjson.Cast:
 		if quoted { // the literal itself, as a program that does not know the type writes it
 			return unescape(dst, value)
 		}
 	}
 	switch {
-	case t.Kind == snapshot.Array:
+	case t.Kind == rowjson.Array:
 		return appendArray(dst, t, value)
-	case t.Kind == snapshot.Vector:
+	case t.Kind == rowjson.Vector:
 		return appendVector(dst, t, value)
-	case t.Kind == snapshot.Composite:
+	case t.Kind == rowjson.Composite:
 		return appendComposite(dst, t, value)
-	case t.Kind == snapshot.Cast && value[0] == '{':
+	case t.Kind == rowjson.Cast && value[0] == '{':
 		return appendPairs(dst, value)
 	case quoted:
 		return unescape(dst, value)
@@ -78,15 +78,15 @@ func appendTimestampText(dst, value []byte) ([]byte, error) {
 
 // appendArray appends an array literal, quoted as array_out quotes. Arrays of json, and of domains over arrays, are taken to
 // have one dimension: JSON can't tell a further one from an element that is an array, and both read the same.
-func appendArray(dst []byte, t *snapshot.Type, value []byte) ([]byte, error) {
+func appendArray(dst []byte, t *rowjson.Type, value []byte) ([]byte, error) {
 	if value[0] != '[' {
 		return dst, errNotArray
 	}
-	flat := t.Elem.Kind == snapshot.JSON || t.Elem.Kind == snapshot.Array
+	flat := t.Elem.Kind == rowjson.JSON || t.Elem.Kind == rowjson.Array
 	return appendDimension(dst, t, value, flat)
 }
 
-func appendDimension(dst []byte, t *snapshot.Type, value []byte, flat bool) ([]byte, error) {
+func appendDimension(dst []byte, t *rowjson.Type, value []byte, flat bool) ([]byte, error) {
 	elems, err := elements(nil, value)
 	if err != nil {
 		return dst, err
@@ -145,7 +145,7 @@ func quoteFrom(dst []byte, start int) []byte {
 	return append(dst, '"')
 }
 
-func appendVector(dst []byte, t *snapshot.Type, value []byte) ([]byte, error) {
+func appendVector(dst []byte, t *rowjson.Type, value []byte) ([]byte, error) {
 	if value[0] != '[' {
 		return dst, errNotArray
 	}
@@ -162,7 +162,7 @@ func appendVector(dst []byte, t *snapshot.Type, value []byte) ([]byte, error) {
 }
 
 // appendComposite appends a record literal, quoted as record_out quotes.
-func appendComposite(dst []byte, t *snapshot.Type, value []byte) ([]byte, error) {
+func appendComposite(dst []byte, t *rowjson.Type, value []byte) ([]byte, error) {
 	if value[0] != '{' {
 		return dst, errNotObject
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/postgres"
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // look is a snapshot of the table.
@@ -18,7 +18,7 @@ type look struct {
 	conn  *pgx.Conn
 	tx    pgx.Tx
 	table *postgres.Table
-	enc   *snapshot.Encoder
+	enc   *rowjson.Encoder
 	seed  maphash.Seed
 	line  []byte
 }
@@ -43,7 +43,7 @@ func (l *look) open(ctx context.Context, name postgres.Name) (err error) {
 	if l.table, err = postgres.LoadTable(ctx, l.tx, name); err != nil { // takes the snapshot
 		return err
 	}
-	l.enc, err = snapshot.NewEncoder(l.table.Shape, l.conn.PgConn().ParameterStatus("server_encoding") == "SQL_ASCII")
+	l.enc, err = rowjson.NewEncoder(l.table.Shape, l.conn.PgConn().ParameterStatus("server_encoding") == "SQL_ASCII")
 	return err
 }
 
@@ -111,8 +111,8 @@ func (l *look) row(ctx context.Context, key []byte) ([]byte, error) {
 	return line, explainNil("read a row of table "+l.table.Name().String(), rows.Err())
 }
 
-// keyTexts are the text forms of a key's columns, as [snapshot.Shape.KeyString] writes them.
-func keyTexts(s *snapshot.Shape, key []byte) []string {
+// keyTexts are the text forms of a key's columns, as [rowjson.Shape.KeyString] writes them.
+func keyTexts(s *rowjson.Shape, key []byte) []string {
 	text := s.KeyString(key)
 	if len(s.Key) > 1 && len(text) > 1 && text[0] == '(' {
 		text = text[1 : len(text)-1]

@@ -15,6 +15,7 @@ import (
 	"capture/internal/postgres"
 	"capture/internal/recovery"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -119,7 +120,7 @@ func (d *db) view(table string) *snapshot.View {
 	if err != nil {
 		d.Fatal(err)
 	}
-	enc, err := snapshot.NewEncoder(tab.Shape, false)
+	enc, err := rowjson.NewEncoder(tab.Shape, false)
 	if err != nil {
 		d.Fatal(err)
 	}

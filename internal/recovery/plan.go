@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"capture/internal/postgres"
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -21,10 +21,10 @@ type plan struct {
 }
 
 type target struct {
-	column   *snapshot.Column // nil where the member is left out
-	computed bool             // a generated column: Postgres makes the value anew
-	document bool             // JSON that may not be NULL: null is a value of it
-	plain    bool             // a JSON string is the value's text form, as it is
+	column   *rowjson.Column // nil where the member is left out
+	computed bool            // a generated column: Postgres makes the value anew
+	document bool            // JSON that may not be NULL: null is a value of it
+	plain    bool            // a JSON string is the value's text form, as it is
 }
 
 // newPlan matches the columns of the table with the members of the file's first row by name. manifest, if there is one,
@@ -38,13 +38,13 @@ func newPlan(t *postgres.Table, first []member, manifest *store.Manifest) (*plan
 			return nil, fmt.Errorf("the first row has %s twice", postgres.QuoteIdentifier(name))
 		}
 		into := target{}
-		i := slices.IndexFunc(t.Columns, func(c snapshot.Column) bool { return c.Name == name })
+		i := slices.IndexFunc(t.Columns, func(c rowjson.Column) bool { return c.Name == name })
 		if i < 0 {
 			unknown = append(unknown, name)
 		} else {
 			c := &t.Columns[i]
-			into = target{column: c, computed: c.Generated != "", document: c.NotNull && c.Type.Kind == snapshot.JSON,
-				plain: c.Type.Kind == snapshot.Text || c.Type.Kind == snapshot.Number}
+			into = target{column: c, computed: c.Generated != "", document: c.NotNull && c.Type.Kind == rowjson.JSON,
+				plain: c.Type.Kind == rowjson.Text || c.Type.Kind == rowjson.Number}
 		}
 		p.names = append(p.names, name)
 		p.into = append(p.into, into)
@@ -68,7 +68,7 @@ func unknownColumns(t *postgres.Table, names []string, manifest *store.Manifest)
 	for _, name := range names {
 		typ := "<type>"
 		if manifest != nil {
-			if i := slices.IndexFunc(manifest.Columns, func(c snapshot.Column) bool { return c.Name == name }); i >= 0 {
+			if i := slices.IndexFunc(manifest.Columns, func(c rowjson.Column) bool { return c.Name == name }); i >= 0 {
 				typ = manifest.Columns[i].TypeName
 			}
 		}

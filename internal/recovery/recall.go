@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -47,7 +48,7 @@ func recall(ctx context.Context, path string) (*snapshot.View, error) {
 		if err == nil {
 			ms, err = members(ms[:0], at.text)
 		}
-		var key snapshot.Key
+		var key rowjson.Key
 		if err == nil {
 			key, err = k.key(ms)
 		}
@@ -81,35 +82,35 @@ func withoutPadding(row []byte) []byte {
 }
 
 // shapeOf is the shape that a manifest describes, as far as it tells: of types that it can't tell apart, the values are text.
-func shapeOf(m *store.Manifest) *snapshot.Shape {
-	s := &snapshot.Shape{Schema: m.Table.Schema, Table: m.Table.Name, Fingerprint: "manifest"}
+func shapeOf(m *store.Manifest) *rowjson.Shape {
+	s := &rowjson.Shape{Schema: m.Table.Schema, Table: m.Table.Name, Fingerprint: "manifest"}
 	for _, c := range m.Columns {
 		c.Type = typeNamed(modifier.ReplaceAllString(c.TypeName, ""))
 		s.Columns = append(s.Columns, c)
 	}
 	for _, name := range m.Key {
-		s.Key = append(s.Key, slices.IndexFunc(m.Columns, func(c snapshot.Column) bool { return c.Name == name }))
+		s.Key = append(s.Key, slices.IndexFunc(m.Columns, func(c rowjson.Column) bool { return c.Name == name }))
 	}
 	return s
 }
 
-func typeNamed(name string) snapshot.Type {
+func typeNamed(name string) rowjson.Type {
 	if elem, ok := strings.CutSuffix(name, "[]"); ok {
 		t := typeNamed(elem)
-		return snapshot.Type{Kind: snapshot.Array, Elem: &t, Delim: ','}
+		return rowjson.Type{Kind: rowjson.Array, Elem: &t, Delim: ','}
 	}
-	t := snapshot.Type{OID: builtin[name], Kind: snapshot.Text}
+	t := rowjson.Type{OID: builtin[name], Kind: rowjson.Text}
 	switch name {
 	case "smallint", "integer", "bigint", "numeric", "real", "double precision":
-		t.Kind = snapshot.Number
+		t.Kind = rowjson.Number
 	case "boolean":
-		t.Kind = snapshot.Bool
+		t.Kind = rowjson.Bool
 	case "json", "jsonb":
-		t.Kind = snapshot.JSON
+		t.Kind = rowjson.JSON
 	case "timestamp without time zone":
-		t.Kind = snapshot.Timestamp
+		t.Kind = rowjson.Timestamp
 	case "timestamp with time zone":
-		t.Kind = snapshot.TimestampTZ
+		t.Kind = rowjson.TimestampTZ
 	}
 	return t
 }

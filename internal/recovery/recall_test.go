@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -23,7 +24,7 @@ func TestRecall(t *testing.T) {
 	}
 	defer f.Close()
 	tab := snapshot.NewTable()
-	tab.Load(&snapshot.Shape{Schema: "public", Table: "votes", Key: []int{0}, Columns: []snapshot.Column{
+	tab.Load(&rowjson.Shape{Schema: "public", Table: "votes", Key: []int{0}, Columns: []rowjson.Column{
 		{Name: "vote_id", TypeName: "integer", NotNull: true}, {Name: "comment", TypeName: "character varying(9000)"},
 	}}, snapshot.Origin{Source: "logical"})
 	put := func(id, n int) {

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/postgres"
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -124,7 +124,7 @@ func (v *verification) run(ctx context.Context) error {
 			return err
 		}
 		v.keyer = keyerOf(v.in.manifest)
-		return v.read(func(snapshot.Key, []byte) error { return nil })
+		return v.read(func(rowjson.Key, []byte) error { return nil })
 	}
 	name := v.o.Table
 	if name.Table == "" {
@@ -142,7 +142,7 @@ func (v *verification) run(ctx context.Context) error {
 				return nil, err
 			}
 			v.report.Table = table.Name().String()
-			enc, err := snapshot.NewEncoder(table.Shape, false)
+			enc, err := rowjson.NewEncoder(table.Shape, false)
 			v.keyer = &keyer{shape: table.Shape, enc: enc}
 			return v.read, err
 		},
@@ -154,7 +154,7 @@ func (v *verification) run(ctx context.Context) error {
 }
 
 // read reads the file to its end, checks all that can be seen from it alone, and yields its rows.
-func (v *verification) read(yield func(key snapshot.Key, line []byte) error) error {
+func (v *verification) read(yield func(key rowjson.Key, line []byte) error) error {
 	v.report.File, v.report.Manifest = v.name(), v.in.manifest != nil
 	rows, order := newReader(v.in), orderCheck{}
 	v.report.Notes = nil
@@ -187,7 +187,7 @@ func (v *verification) read(yield func(key snapshot.Key, line []byte) error) err
 	return err
 }
 
-func (v *verification) rows(from *reader, order *orderCheck, yield func(snapshot.Key, []byte) error) error {
+func (v *verification) rows(from *reader, order *orderCheck, yield func(rowjson.Key, []byte) error) error {
 	var ms []member
 	for {
 		at, err := from.next()
@@ -254,8 +254,8 @@ func (o *orderCheck) behind(k *keyer) string {
 
 // keyer makes the keys of a file's rows.
 type keyer struct {
-	shape  *snapshot.Shape
-	enc    *snapshot.Encoder
+	shape  *rowjson.Shape
+	enc    *rowjson.Encoder
 	exact  map[int]bool // nil where the types are the database's; else the columns whose type the manifest names
 	whyNot string       // why there are no keys
 	values [][]byte
@@ -279,24 +279,24 @@ func keyerOf(m *store.Manifest) *keyer {
 	if m == nil {
 		return &keyer{whyNot: "it has no manifest beside it, which would say what its key is: its order was not looked at"}
 	}
-	k := &keyer{shape: &snapshot.Shape{Table: m.Table.Name}, exact: map[int]bool{}}
+	k := &keyer{shape: &rowjson.Shape{Table: m.Table.Name}, exact: map[int]bool{}}
 	for i, c := range m.Columns {
 		oid, known := builtin[modifier.ReplaceAllString(c.TypeName, "")]
-		c.Type = snapshot.Type{OID: oid, Kind: snapshot.Text}
+		c.Type = rowjson.Type{OID: oid, Kind: rowjson.Text}
 		switch oid {
 		case 1114:
-			c.Type.Kind = snapshot.Timestamp
+			c.Type.Kind = rowjson.Timestamp
 		case 1184:
-			c.Type.Kind = snapshot.TimestampTZ
+			c.Type.Kind = rowjson.TimestampTZ
 		}
 		k.exact[i] = known
 		k.shape.Columns = append(k.shape.Columns, c)
 	}
 	for _, name := range m.Key {
-		i := slices.IndexFunc(m.Columns, func(c snapshot.Column) bool { return c.Name == name })
+		i := slices.IndexFunc(m.Columns, func(c rowjson.Column) bool { return c.Name == name })
 		k.shape.Key = append(k.shape.Key, i)
 	}
-	enc, err := snapshot.NewEncoder(k.shape, false)
+	enc, err := rowjson.NewEncoder(k.shape, false)
 	if err != nil {
 		return &keyer{whyNot: "the manifest's key can't be used (" + err.Error() + "): the order was not looked at"}
 	}
@@ -305,7 +305,7 @@ func keyerOf(m *store.Manifest) *keyer {
 }
 
 // key is the key of a row, valid until the next call.
-func (k *keyer) key(ms []member) (snapshot.Key, error) {
+func (k *keyer) key(ms []member) (rowjson.Key, error) {
 	if k.enc == nil {
 		return nil, errNoKeyer
 	}

@@ -14,6 +14,7 @@ import (
 	"capture/internal/postgres"
 	"capture/internal/recovery"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -198,7 +199,7 @@ func TestCompareLive(t *testing.T) {
 			if spoil {
 				v = spoiled(v)
 			}
-			return func(yield func(snapshot.Key, []byte) error) error {
+			return func(yield func(rowjson.Key, []byte) error) error {
 				for row, err := range v.From(nil) {
 					if err == nil {
 						err = yield(row.Key, row.Line)
@@ -238,7 +239,7 @@ func spoiled(v *snapshot.View) *snapshot.View {
 		}
 		t.Put(key, line)
 	}
-	enc, _ := snapshot.NewEncoder(v.Shape(), false)
+	enc, _ := rowjson.NewEncoder(v.Shape(), false)
 	values := make([][]byte, len(v.Shape().Columns))
 	values[0] = []byte("-5")
 	key, _ := enc.AppendKey(nil, values)

@@ -14,19 +14,20 @@ import (
 
 	"capture/capture"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // Types as the catalog gives them.
 var (
-	textType = snapshot.Type{Kind: snapshot.Text, OID: 25}
-	intType  = snapshot.Type{Kind: snapshot.Number, OID: 23}
-	jsonType = snapshot.Type{Kind: snapshot.JSON, OID: 3802}
-	timeType = snapshot.Type{Kind: snapshot.Timestamp, OID: 1114}
-	tagsType = snapshot.Type{Kind: snapshot.Array, OID: 1009, Elem: &textType, Delim: ','}
+	textType = rowjson.Type{Kind: rowjson.Text, OID: 25}
+	intType  = rowjson.Type{Kind: rowjson.Number, OID: 23}
+	jsonType = rowjson.Type{Kind: rowjson.JSON, OID: 3802}
+	timeType = rowjson.Type{Kind: rowjson.Timestamp, OID: 1114}
+	tagsType = rowjson.Type{Kind: rowjson.Array, OID: 1009, Elem: &textType, Delim: ','}
 )
 
-func votesShape() *snapshot.Shape {
-	return &snapshot.Shape{Schema: "public", Table: "votes", Fingerprint: "votes", Key: []int{0}, Columns: []snapshot.Column{
+func votesShape() *rowjson.Shape {
+	return &rowjson.Shape{Schema: "public", Table: "votes", Fingerprint: "votes", Key: []int{0}, Columns: []rowjson.Column{
 		{Name: "vote_id", TypeName: "integer", Type: intType},
 		{Name: "user_query", TypeName: "text", Type: textType},
 		{Name: "bot_response", TypeName: "text", Type: textType},
@@ -41,13 +42,13 @@ func votesShape() *snapshot.Shape {
 // rows is a table that a test fills.
 type rowsTable struct {
 	*snapshot.Table
-	enc *snapshot.Encoder
+	enc *rowjson.Encoder
 	t   testing.TB
 }
 
-func newRows(t testing.TB, shape *snapshot.Shape) *rowsTable {
+func newRows(t testing.TB, shape *rowjson.Shape) *rowsTable {
 	t.Helper()
-	enc, err := snapshot.NewEncoder(shape, false)
+	enc, err := rowjson.NewEncoder(shape, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +201,7 @@ func TestOneVote(t *testing.T) {
 
 // Whatever a key is made of, the API finds the row by the key that it gave, and pages by it.
 func TestKeysOfOtherTables(t *testing.T) {
-	shape := &snapshot.Shape{Schema: "app", Table: "notes", Fingerprint: "notes", Key: []int{1, 0}, Columns: []snapshot.Column{
+	shape := &rowjson.Shape{Schema: "app", Table: "notes", Fingerprint: "notes", Key: []int{1, 0}, Columns: []rowjson.Column{
 		{Name: "n", TypeName: "integer", Type: intType},
 		{Name: "name", TypeName: "text", Type: textType},
 		{Name: "at", TypeName: "timestamp without time zone", Type: timeType},
@@ -348,13 +349,13 @@ func TestSummaryOfAnOldTable(t *testing.T) {
 }
 
 func TestRolesOfOtherTables(t *testing.T) {
-	shape := &snapshot.Shape{Schema: "app", Table: "tickets", Key: []int{0}, Columns: []snapshot.Column{
-		{Name: "id", TypeName: "uuid", Type: snapshot.Type{Kind: snapshot.Text, OID: 2950}},
+	shape := &rowjson.Shape{Schema: "app", Table: "tickets", Key: []int{0}, Columns: []rowjson.Column{
+		{Name: "id", TypeName: "uuid", Type: rowjson.Type{Kind: rowjson.Text, OID: 2950}},
 		{Name: "headline", TypeName: "character varying(80)", Type: textType},
 		{Name: "labels", TypeName: "character varying(20)[]", Type: tagsType},
 		{Name: "others", TypeName: "text[]", Type: tagsType},
-		{Name: "made", TypeName: "timestamp with time zone", Type: snapshot.Type{Kind: snapshot.TimestampTZ, OID: 1184}},
-		{Name: "changed", TypeName: "timestamp with time zone", Type: snapshot.Type{Kind: snapshot.TimestampTZ, OID: 1184}},
+		{Name: "made", TypeName: "timestamp with time zone", Type: rowjson.Type{Kind: rowjson.TimestampTZ, OID: 1184}},
+		{Name: "changed", TypeName: "timestamp with time zone", Type: rowjson.Type{Kind: rowjson.TimestampTZ, OID: 1184}},
 	}}
 	l, err := layoutOf(shape, "", "")
 	if err != nil || fmt.Sprint(l.roles) != "[ question tags  time ]" {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // benchTable is 50,000 votes of 3 kB.
@@ -69,7 +69,7 @@ func BenchmarkPage(b *testing.B) {
 	t := benchTable(b)
 	var p page
 	for b.Loop() {
-		p, _ = t.scan(&filter{}, snapshot.Key(nil), defaultLimit)
+		p, _ = t.scan(&filter{}, rowjson.Key(nil), defaultLimit)
 	}
 	if len(p.rows) != defaultLimit {
 		b.Fatal(len(p.rows))

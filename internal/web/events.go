@@ -10,6 +10,7 @@ import (
 
 	"capture/capture"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 const (
@@ -166,7 +167,7 @@ type rowEvents struct {
 	began   bool
 	version uint64
 	shape   string // its fingerprint: keys of two shapes can't be compared
-	newest  snapshot.Key
+	newest  rowjson.Key
 }
 
 func (e *rowEvents) next(v *snapshot.View) []byte {

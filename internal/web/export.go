@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"time"
 
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // maxExports is how many exports run at a time: each keeps one state of the table in memory until it is done.
@@ -60,13 +60,13 @@ func (s *Server) exportCSV(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func cell(value []byte, kind snapshot.Kind) string {
+func cell(value []byte, kind rowjson.Kind) string {
 	switch {
 	case bytes.Equal(value, []byte("null")):
 		return ""
-	case len(value) > 1 && value[0] == '"' && kind != snapshot.JSON:
+	case len(value) > 1 && value[0] == '"' && kind != rowjson.JSON:
 		text := string(unquote(value))
-		if kind == snapshot.Number {
+		if kind == rowjson.Number {
 			return text // -Infinity
 		}
 		return inert(text)

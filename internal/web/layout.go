@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // role is what a column means to a reader of votes. The page shows a column without one by its type.
@@ -23,12 +23,12 @@ const (
 
 // layout is how the rows of one shape are read: which columns say what.
 type layout struct {
-	shape *snapshot.Shape
-	enc   *snapshot.Encoder // for its Field and AppendKey, which change nothing in it
-	roles []role            // one a column
-	texts []int             // columns that a search looks into
-	time  int               // column, or -1
-	tags  int               // column, or -1
+	shape *rowjson.Shape
+	enc   *rowjson.Encoder // for its Field and AppendKey, which change nothing in it
+	roles []role           // one a column
+	texts []int            // columns that a search looks into
+	time  int              // column, or -1
+	tags  int              // column, or -1
 }
 
 // hints are the words in a column's name that give it its role, the most telling first.
@@ -42,17 +42,17 @@ var hints = []struct {
 }
 
 // layoutOf finds the roles: the time and the tags by the given names, else by type; the texts by their names.
-func layoutOf(shape *snapshot.Shape, timeColumn, tagsColumn string) (*layout, error) {
-	enc, err := snapshot.NewEncoder(shape, false)
+func layoutOf(shape *rowjson.Shape, timeColumn, tagsColumn string) (*layout, error) {
+	enc, err := rowjson.NewEncoder(shape, false)
 	if err != nil {
 		return nil, err
 	}
 	l := &layout{shape: shape, enc: enc, roles: make([]role, len(shape.Columns)), time: -1, tags: -1}
-	l.time = find(shape, timeColumn, func(t *snapshot.Type) bool {
-		return t.Kind == snapshot.Timestamp || t.Kind == snapshot.TimestampTZ
+	l.time = find(shape, timeColumn, func(t *rowjson.Type) bool {
+		return t.Kind == rowjson.Timestamp || t.Kind == rowjson.TimestampTZ
 	})
-	l.tags = find(shape, tagsColumn, func(t *snapshot.Type) bool {
-		return t.Kind == snapshot.Array && t.Elem.Kind == snapshot.Text
+	l.tags = find(shape, tagsColumn, func(t *rowjson.Type) bool {
+		return t.Kind == rowjson.Array && t.Elem.Kind == rowjson.Text
 	})
 	if l.time >= 0 {
 		l.roles[l.time] = timeRole
@@ -64,12 +64,12 @@ func layoutOf(shape *snapshot.Shape, timeColumn, tagsColumn string) (*layout, er
 	for i := range shape.Columns {
 		c := &shape.Columns[i]
 		switch c.Type.Kind {
-		case snapshot.Text:
+		case rowjson.Text:
 			l.texts = append(l.texts, i)
 			if l.roles[i] == "" && isText(c.TypeName) {
 				words = append(words, i)
 			}
-		case snapshot.JSON:
+		case rowjson.JSON:
 			name := strings.ToLower(c.Name)
 			if l.roles[i] == "" && (strings.Contains(name, "citation") || strings.Contains(name, "source") || strings.Contains(name, "reference")) {
 				l.roles[i] = citations
@@ -80,7 +80,7 @@ func layoutOf(shape *snapshot.Shape, timeColumn, tagsColumn string) (*layout, er
 	return l, nil
 }
 
-func find(shape *snapshot.Shape, name string, fits func(*snapshot.Type) bool) int {
+func find(shape *rowjson.Shape, name string, fits func(*rowjson.Type) bool) int {
 	for i := range shape.Columns {
 		if c := &shape.Columns[i]; name != "" && c.Name == name || name == "" && fits(&c.Type) {
 			return i
@@ -185,7 +185,7 @@ func unquote(v []byte) []byte {
 
 // keyText is the key as the API gives it and takes it: as the log has it, but never something that would change its
 // meaning in a URL's path.
-func keyText(shape *snapshot.Shape, key snapshot.Key) string {
+func keyText(shape *rowjson.Shape, key rowjson.Key) string {
 	text := shape.KeyString(key)
 	if text == "." || text == ".." || text == "/" {
 		return strconv.Quote(text)
@@ -194,7 +194,7 @@ func keyText(shape *snapshot.Shape, key snapshot.Key) string {
 }
 
 // keyOf reads what keyText writes. A single column's value may stand without its quotes.
-func (l *layout) keyOf(text string) (snapshot.Key, bool) {
+func (l *layout) keyOf(text string) (rowjson.Key, bool) {
 	parts := []string{text}
 	if len(l.shape.Key) > 1 {
 		var ok bool

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 const (
@@ -54,7 +55,7 @@ func (s *Server) unreadable(w http.ResponseWriter, err error) {
 }
 
 // appendTo appends {"key":…,"row":…}. The row's own text is taken over as it is, digit by digit.
-func (f found) appendTo(dst []byte, shape *snapshot.Shape) []byte {
+func (f found) appendTo(dst []byte, shape *rowjson.Shape) []byte {
 	key, _ := json.Marshal(keyText(shape, f.Key)) // a string can always be written
 	dst = append(dst, `{"key":`...)
 	dst = append(dst, key...)
@@ -77,7 +78,7 @@ func (s *Server) votes(w http.ResponseWriter, r *http.Request) {
 			err = fmt.Errorf("limit takes a number from 1 to %d", maxLimit)
 		}
 	}
-	var after snapshot.Key
+	var after rowjson.Key
 	if text := query.Get("after"); err == nil && text != "" {
 		if after, ok = t.keyOf(text); !ok {
 			err = errors.New("after takes a key as this API gives it")
@@ -104,12 +105,12 @@ func (s *Server) votes(w http.ResponseWriter, r *http.Request) {
 // page is the outcome of one scan.
 type page struct {
 	rows    []found
-	next    snapshot.Key // where to go on, nil at the end
+	next    rowjson.Key // where to go on, nil at the end
 	scanned int
 }
 
 // scan looks for rows below after, until it has enough of them, or time is up.
-func (t table) scan(f *filter, after snapshot.Key, limit int) (p page, err error) {
+func (t table) scan(f *filter, after rowjson.Key, limit int) (p page, err error) {
 	size := 0
 	until := time.Now().Add(scanTime)
 	for row, err := range t.Before(after) {

@@ -1,4 +1,4 @@
-package snapshot
+package rowjson
 
 // Shape is a table as its rows are written: columns in order, with their types, and the key.
 type Shape struct {
