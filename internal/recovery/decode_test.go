@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"capture/snapshot/rowjson"
 )
 
 // FuzzMembers holds the parser to encoding/json's word on what JSON is.
@@ -56,7 +58,7 @@ func TestCopyStrings(t *testing.T) {
 		if err := json.Unmarshal(value, &want); err != nil {
 			t.Fatal(err)
 		}
-		long, err := unescape([]byte("x"), value)
+		long, err := rowjson.AppendUnescaped([]byte("x"), value)
 		if err != nil || string(long) != "x"+want {
 			t.Fatalf("%s became %q, %v", value, long, err)
 		}

@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"unicode/utf16"
 	"unicode/utf8"
+
+	"capture/snapshot/rowjson"
 )
 
 // member is one name and value of an object, as they stand in the text.
@@ -36,14 +37,19 @@ func members(dst []member, text []byte) ([]member, error) {
 	return dst, nil
 }
 
-// elements appends the elements of the array that text is to dst. text is valid JSON.
-func elements(dst [][]byte, text []byte) ([][]byte, error) {
-	p := parser{text: text}
-	dst, ok := p.array(dst, true)
-	if !ok {
-		return dst, errSyntax
+func isNull(value []byte) bool { return string(value) == "null" }
+
+// find is the value of the member called name, which is most likely the i-th; nil where there is none.
+func find(ms []member, name string, i int) []byte {
+	if i < len(ms) && string(ms[i].name) == name {
+		return ms[i].value
 	}
-	return dst, nil
+	for _, m := range ms {
+		if string(m.name) == name {
+			return m.value
+		}
+	}
+	return nil
 }
 
 // parser walks over JSON and stops at what is none.
@@ -110,7 +116,7 @@ func (p *parser) object(dst []member, keep bool) ([]member, bool) {
 			unescaped := name[1 : len(name)-1]
 			if bytes.IndexByte(name, '\\') >= 0 {
 				var err error
-				if unescaped, err = unescape(nil, name); err != nil {
+				if unescaped, err = rowjson.AppendUnescaped(nil, name); err != nil {
 					return dst, false
 				}
 			}
@@ -127,31 +133,27 @@ func (p *parser) object(dst []member, keep bool) ([]member, bool) {
 	}
 }
 
-// array passes over an array; its elements are appended to dst where keep says so.
-func (p *parser) array(dst [][]byte, keep bool) ([][]byte, bool) {
+// array passes over an array.
+func (p *parser) array() bool {
 	if p.depth++; p.depth > maxDepth || !p.take('[') {
-		return dst, false
+		return false
 	}
 	defer func() { p.depth-- }()
 	if p.peek() == ']' {
 		p.at++
-		return dst, true
+		return true
 	}
 	for {
-		start := p.at
 		if !p.value() {
-			return dst, false
-		}
-		if keep {
-			dst = append(dst, p.text[start:p.at])
+			return false
 		}
 		p.space()
 		if p.peek() == ']' {
 			p.at++
-			return dst, true
+			return true
 		}
 		if !p.take(',') {
-			return dst, false
+			return false
 		}
 	}
 }
@@ -162,8 +164,7 @@ func (p *parser) value() bool {
 		_, ok := p.object(nil, false)
 		return ok
 	case '[':
-		_, ok := p.array(nil, false)
-		return ok
+		return p.array()
 	case '"':
 		return p.string()
 	case 't':
@@ -270,43 +271,4 @@ func hex4(text []byte) rune {
 	return n
 }
 
-var (
-	errZero      = errors.New(`it has a zero character (\u0000), which Postgres takes in no text`)
-	errSurrogate = errors.New("it has half of a surrogate pair, which is no character")
-)
-
 var escapes = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
-
-// unescape appends the text that a valid JSON string, quotes included, stands for.
-func unescape(dst, text []byte) ([]byte, error) {
-	text = text[1 : len(text)-1]
-	for {
-		i := bytes.IndexByte(text, '\\')
-		if i < 0 {
-			return append(dst, text...), nil
-		}
-		dst = append(dst, text[:i]...)
-		c := text[i+1]
-		if c != 'u' {
-			dst = append(dst, escapes[c])
-			text = text[i+2:]
-			continue
-		}
-		r := hex4(text[i+2:])
-		text = text[i+6:]
-		if utf16.IsSurrogate(r) {
-			low := rune(-1)
-			if len(text) >= 6 && text[0] == '\\' && text[1] == 'u' {
-				low = hex4(text[2:])
-			}
-			if r = utf16.DecodeRune(r, low); r == utf8.RuneError {
-				return dst, errSurrogate
-			}
-			text = text[6:]
-		}
-		if r == 0 {
-			return dst, errZero
-		}
-		dst = utf8.AppendRune(dst, r)
-	}
-}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+
+	"capture/snapshot/rowjson"
 )
 
 // batchBytes is how much is sent in one COPY. A batch stays in memory until the server has taken it, so that the row it
@@ -210,7 +212,7 @@ func appendCopyString(dst, value []byte) ([]byte, error) {
 		case 'u': // may be a pair, and may be what COPY escapes: the rest goes the long way
 			dst = append(dst, text[:i]...)
 			start := len(dst)
-			dst, err := unescape(dst, value[len(value)-1-len(text)+i-1:])
+			dst, err := rowjson.AppendUnescaped(dst, value[len(value)-1-len(text)+i-1:])
 			return escapeFrom(dst, start), err
 		default:
 			dst = append(dst, text[:i+2]...)

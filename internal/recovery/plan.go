@@ -152,7 +152,7 @@ func (p *plan) text(dst []byte, i int, value []byte) ([]byte, bool, error) {
 	if isNull(value) && !into.document {
 		return dst, false, nil
 	}
-	dst, err := appendText(dst, &into.column.Type, value)
+	dst, err := rowjson.AppendText(dst, &into.column.Type, value)
 	if err != nil {
 		err = p.refuse(i, err)
 	}

@@ -328,7 +328,7 @@ func (k *keyer) key(ms []member) (rowjson.Key, error) {
 			return nil, errNoKeyer
 		}
 		start := len(k.text)
-		text, err := appendText(k.text, &c.Type, value)
+		text, err := rowjson.AppendText(k.text, &c.Type, value)
 		if err != nil {
 			return nil, fmt.Errorf("column %s of the key: %w", postgres.QuoteIdentifier(c.Name), err)
 		}

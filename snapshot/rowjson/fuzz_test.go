@@ -182,6 +182,10 @@ func FuzzString(f *testing.F) {
 		if err := json.Unmarshal(appendString(nil, repair([]byte(s))), &back); err != nil || back != string(repair([]byte(s))) {
 			t.Errorf("%q: comes back as %q, %v", s, back, err)
 		}
+		text, err := AppendUnescaped(nil, appendString(nil, []byte(s)))
+		if zero := strings.Contains(s, "\x00"); zero != (err != nil) || !zero && string(text) != s {
+			t.Errorf("%q: unescaped to %q, %v", s, text, err)
+		}
 		if utf8.ValidString(s) && string(repair([]byte(s))) != s {
 			t.Errorf("%q: repaired without need", s)
 		}

@@ -3,7 +3,9 @@ package rowjson
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math/bits"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -84,4 +86,57 @@ func repair(text []byte) []byte {
 		i += size
 	}
 	return repaired
+}
+
+// unescaped has the byte that a backslash and a letter stand for in a JSON string.
+var unescaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
+
+var (
+	errZero      = errors.New(`a zero character (\u0000), which no text in Postgres can hold`)
+	errSurrogate = errors.New("half of a surrogate pair, which is not a character")
+)
+
+// AppendUnescaped appends the text that a valid JSON string stands for. The string comes with its quotes.
+func AppendUnescaped(dst, str []byte) ([]byte, error) {
+	text := str[1 : len(str)-1]
+	for {
+		i := bytes.IndexByte(text, '\\')
+		if i < 0 {
+			return append(dst, text...), nil
+		}
+		dst = append(dst, text[:i]...)
+		c := text[i+1]
+		if c != 'u' {
+			dst = append(dst, unescaped[c])
+			text = text[i+2:]
+			continue
+		}
+		r := parseHex(text[i+2:])
+		text = text[i+6:]
+		if utf16.IsSurrogate(r) {
+			low := rune(-1)
+			if len(text) >= 6 && text[0] == '\\' && text[1] == 'u' {
+				low = parseHex(text[2:])
+			}
+			if r = utf16.DecodeRune(r, low); r == utf8.RuneError {
+				return dst, errSurrogate
+			}
+			text = text[6:]
+		}
+		if r == 0 {
+			return dst, errZero
+		}
+		dst = utf8.AppendRune(dst, r)
+	}
+}
+
+// parseHex returns the number that four hexadecimal digits stand for.
+func parseHex(digits []byte) (n rune) {
+	for _, c := range digits[:4] {
+		if c > '9' {
+			c = c&^0x20 - 'A' + '9' + 1
+		}
+		n = n<<4 | rune(c-'0')
+	}
+	return n
 }

@@ -1,6 +1,9 @@
 package rowjson
 
-import "bytes"
+import (
+	"bytes"
+	"errors"
+)
 
 // Field returns the JSON of one column, given by its index in the shape, out of a line that this shape's rows have.
 // It is part of line. It returns false where line is no such line.
@@ -80,5 +83,62 @@ func stringLength(text []byte) int {
 		case text[i] == '\\':
 			i++
 		}
+	}
+}
+
+// space is JSON's white space.
+const space = " \t\n\r"
+
+var errJSON = errors.New("not valid JSON")
+
+// splitArray returns the elements of a JSON array that is known to be valid.
+func splitArray(array []byte) (elems [][]byte, err error) {
+	for rest := array[1:]; ; {
+		n := valueLength(rest)
+		if n < 0 {
+			return nil, errJSON
+		}
+		if elem := bytes.Trim(rest[:n], space); len(elem) > 0 {
+			elems = append(elems, elem)
+		}
+		if rest[n] != ',' {
+			return elems, nil
+		}
+		rest = rest[n+1:]
+	}
+}
+
+// objectMember is a name and a value of a JSON object.
+type objectMember struct {
+	name  []byte // unescaped
+	value []byte
+}
+
+// splitObject returns the members of a JSON object that is known to be valid.
+func splitObject(object []byte) (members []objectMember, err error) {
+	for rest := object[1:]; ; {
+		rest = bytes.TrimLeft(rest, space)
+		if len(rest) == 0 || rest[0] != '"' {
+			return members, nil // {}
+		}
+		n := stringLength(rest)
+		if n < 0 {
+			return nil, errJSON
+		}
+		name := rest[1 : n-1]
+		if bytes.IndexByte(name, '\\') >= 0 {
+			if name, err = AppendUnescaped(nil, rest[:n]); err != nil {
+				return nil, err
+			}
+		}
+		_, rest, _ = bytes.Cut(rest[n:], []byte{':'})
+		if n = valueLength(rest); n < 0 {
+			return nil, errJSON
+		}
+		members = append(members, objectMember{name, bytes.Trim(rest[:n], space)})
+		if rest[n] != ',' {
+			return members, nil
+		}
+		rest = rest[n+1:]
 	}
 }

@@ -1,0 +1,262 @@
+package rowjson
+
+import (
+	"bytes"
+	"errors"
+)
+
+var (
+	errNotArray     = errors.New("not a JSON array")
+	errNotObject    = errors.New("not a JSON object")
+	errUnknownField = errors.New("a field that the composite type does not have")
+)
+
+func isNull(value []byte) bool { return bytes.Equal(value, null) }
+
+// AppendText appends to dst the text form of a value of type t: what Postgres' input function for t reads. It is the inverse of
+// the [Encoder]. value is valid JSON without white space around it, and not null.
+//
+// If row_to_json wrote the value, the text is what the type's output function had printed, except that JSON does not have the
+// lower bounds of arrays. A JSON string is taken as the text form itself, as a program that does not know the type writes it.
+// What the type cannot hold is often left for Postgres to refuse.
+func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
+	quoted := value[0] == '"'
+	switch t.Kind {
+	case JSON:
+		return append(dst, value...), nil
+	case Bool:
+		if !quoted {
+			return append(dst, value[0]), nil // t or f
+		}
+	case Timestamp, TimestampTZ:
+		if quoted {
+			return appendTimestampText(dst, value)
+		}
+	case Array:
+		if !quoted {
+			return appendArrayText(dst, t, value)
+		}
+	case Vector:
+		if !quoted {
+			return appendVectorText(dst, t, value)
+		}
+	case Composite:
+		if !quoted {
+			return appendCompositeText(dst, t, value)
+		}
+	case Cast:
+		if value[0] == '{' {
+			return appendHstoreText(dst, value)
+		}
+	}
+	if quoted {
+		return AppendUnescaped(dst, value)
+	}
+	return append(dst, value...), nil
+}
+
+// appendTimestampText is the inverse of appendTimestamp: "2025-06-17T16:58:00+00:00" was "2025-06-17 16:58:00+00". Other forms
+// stay as they are, for Postgres to read.
+func appendTimestampText(dst, value []byte) ([]byte, error) {
+	start := len(dst)
+	dst, err := AppendUnescaped(dst, value)
+	if err != nil {
+		return dst, err
+	}
+	text := dst[start:]
+	i := bytes.IndexByte(text, 'T')
+	if i < len("0000-00-00") || i+1 == len(text) || text[i+1]-'0' > 9 {
+		return dst, nil
+	}
+	text[i] = ' '
+	if at := bytes.LastIndex(text, []byte("+00:00")); at > i {
+		text = append(text[:at+len("+00")], text[at+len("+00:00"):]...)
+	}
+	return dst[:start+len(text)], nil
+}
+
+// appendArrayText appends an array literal with the quotes of array_out. An array of json, or of a domain over an array, is
+// taken to have one dimension: in JSON a second dimension looks like an element that is an array, and both read the same.
+func appendArrayText(dst []byte, t *Type, value []byte) ([]byte, error) {
+	if value[0] != '[' {
+		return dst, errNotArray
+	}
+	flat := t.Elem.Kind == JSON || t.Elem.Kind == Array
+	return appendDimension(dst, t, value, flat)
+}
+
+func appendDimension(dst []byte, t *Type, value []byte, flat bool) ([]byte, error) {
+	delim := t.Delim
+	if delim == 0 {
+		delim = ','
+	}
+	elems, err := splitArray(value)
+	dst = append(dst, '{')
+	for i, elem := range elems {
+		if i > 0 {
+			dst = append(dst, delim)
+		}
+		switch {
+		case isNull(elem):
+			dst = append(dst, "NULL"...)
+		case elem[0] == '[' && !flat:
+			dst, err = appendDimension(dst, t, elem, false)
+		default:
+			start := len(dst)
+			if dst, err = AppendText(dst, t.Elem, elem); err == nil && needsArrayQuotes(dst[start:], delim) {
+				dst = quoteTail(dst, start)
+			}
+		}
+		if err != nil {
+			return dst, err
+		}
+	}
+	return append(dst, '}'), err
+}
+
+// needsArrayQuotes reports whether array_out quotes an element.
+func needsArrayQuotes(text []byte, delim byte) bool {
+	if len(text) == 0 || bytes.EqualFold(text, null) {
+		return true
+	}
+	for _, c := range text {
+		switch c {
+		case '"', '\\', '{', '}', ' ', '\t', '\n', '\v', '\f', '\r', delim:
+			return true
+		}
+	}
+	return false
+}
+
+// quoteTail quotes dst[start:], with a backslash before each quote and backslash.
+func quoteTail(dst []byte, start int) []byte {
+	text := bytes.Clone(dst[start:])
+	dst = append(dst[:start], '"')
+	for _, c := range text {
+		if c == '"' || c == '\\' {
+			dst = append(dst, '\\')
+		}
+		dst = append(dst, c)
+	}
+	return append(dst, '"')
+}
+
+func appendVectorText(dst []byte, t *Type, value []byte) ([]byte, error) {
+	if value[0] != '[' {
+		return dst, errNotArray
+	}
+	elems, err := splitArray(value)
+	for i, elem := range elems {
+		if i > 0 {
+			dst = append(dst, ' ')
+		}
+		if dst, err = AppendText(dst, t.Elem, elem); err != nil {
+			return dst, err
+		}
+	}
+	return dst, err
+}
+
+// appendCompositeText appends a record literal with the quotes of record_out. Fields are matched by name; one that value does
+// not have becomes NULL.
+func appendCompositeText(dst []byte, t *Type, value []byte) ([]byte, error) {
+	if value[0] != '{' {
+		return dst, errNotObject
+	}
+	members, err := splitObject(value)
+	if err != nil {
+		return dst, err
+	}
+	known := 0
+	dst = append(dst, '(')
+	for i := range t.Fields {
+		f := &t.Fields[i]
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		value := findMember(members, f.Name, i)
+		if value != nil {
+			known++
+		}
+		if value == nil || isNull(value) {
+			continue
+		}
+		start := len(dst)
+		if dst, err = AppendText(dst, &f.Type, value); err != nil {
+			return dst, err
+		}
+		if needsFieldQuotes(dst[start:]) {
+			dst = quoteFieldTail(dst, start)
+		}
+	}
+	if known < len(members) {
+		return dst, errUnknownField
+	}
+	return append(dst, ')'), nil
+}
+
+// findMember returns the value of the member called name, which is most likely the i-th, or nil.
+func findMember(members []objectMember, name string, i int) []byte {
+	if i < len(members) && string(members[i].name) == name {
+		return members[i].value
+	}
+	for _, m := range members {
+		if string(m.name) == name {
+			return m.value
+		}
+	}
+	return nil
+}
+
+// needsFieldQuotes reports whether record_out quotes a field.
+func needsFieldQuotes(text []byte) bool {
+	for _, c := range text {
+		switch c {
+		case '"', '\\', '(', ')', ',', ' ', '\t', '\n', '\v', '\f', '\r':
+			return true
+		}
+	}
+	return len(text) == 0
+}
+
+// quoteFieldTail quotes dst[start:], with each quote and backslash doubled.
+func quoteFieldTail(dst []byte, start int) []byte {
+	text := bytes.Clone(dst[start:])
+	dst = append(dst[:start], '"')
+	for _, c := range text {
+		if c == '"' || c == '\\' {
+			dst = append(dst, c)
+		}
+		dst = append(dst, c)
+	}
+	return append(dst, '"')
+}
+
+// appendHstoreText appends an hstore literal. Of the types with a cast to json of their own, hstore is the only one that comes
+// with Postgres. The input function of another one that is written as an object has to take this form, or refuses it.
+func appendHstoreText(dst, value []byte) ([]byte, error) {
+	pairs, err := splitObject(value)
+	if err != nil {
+		return dst, err
+	}
+	for i, pair := range pairs {
+		if i > 0 {
+			dst = append(dst, ", "...)
+		}
+		start := len(dst)
+		dst = quoteTail(append(dst, pair.name...), start)
+		dst = append(dst, "=>"...)
+		if isNull(pair.value) {
+			dst = append(dst, "NULL"...)
+			continue
+		}
+		start = len(dst)
+		if pair.value[0] != '"' {
+			dst = append(dst, pair.value...)
+		} else if dst, err = AppendUnescaped(dst, pair.value); err != nil {
+			return dst, err
+		}
+		dst = quoteTail(dst, start)
+	}
+	return dst, nil
+}
