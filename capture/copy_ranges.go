@@ -32,8 +32,8 @@ func (c *tableCopy) layout(ctx context.Context) (l layout, err error) {
 			s.heap AND NOT pg_catalog.pg_is_in_recovery() AND pg_catalog.current_setting('server_version_num')::int >= 140000
 		FROM (SELECT coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::bigint AS size,
 				coalesce(max(pg_catalog.pg_relation_size(c.oid)), 0) / pg_catalog.current_setting('block_size')::int AS pages,
-				coalesce(bool_and(c.relkind = 'r' AND a.amname = 'heap'), false) AS heap
-			FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
+				coalesce(bool_and(c.relkind = 'r' AND c.relam = 2), false) AS heap -- 2 is heap
+			FROM pg_catalog.pg_class c
 			WHERE c.relkind <> 'p' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass)))) s`,
 		c.tab.OID).Scan(&l.size, &l.pages, &l.ranged)
 	if err != nil {

@@ -38,11 +38,16 @@ WITH RECURSIVE rel AS (
 		SELECT t.typbasetype WHERE t.typtype = 'd'
 		UNION ALL SELECT t.typelem WHERE t.typelem <> 0 AND t.typlen = -1
 		UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid
+		-- a multirange's range; the column exists from 14 on
+		UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r
+			WHERE t.typtype = 'm' AND pg_catalog.to_jsonb(r)->>'rngmultitypid' = t.oid::text
 		UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
 			WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
 	) x(oid)
 ), part AS (
 	SELECT c.oid, c.relkind, c.relpersistence, c.relreplident, n.nspname, c.relname,
+		-- another one after DETACH and ATTACH: in between the partition's changes are not in the stream
+		(SELECT i.xmin::text FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid) AS attached,
 		-- TRUNCATE of a partition by its own name is not in a stream that is published through the root
 		CASE WHEN c.relkind = 'r' THEN c.relfilenode ELSE 0 END AS filenode
 	FROM rel
@@ -84,6 +89,14 @@ SELECT pg_catalog.jsonb_build_object(
 			'sql', pg_catalog.format_type(t.oid, -1),
 			'cast', t.oid >= 16384 AND EXISTS (SELECT FROM pg_catalog.pg_cast k
 				WHERE k.castsource = t.oid AND k.casttarget = 114 AND k.castmethod = 'f'),
+			-- the versions of what prints the type's values: its functions, and the extension that it belongs to
+			'functions', (SELECT pg_catalog.jsonb_agg(p.oid::int8 || ' ' || p.xmin ORDER BY p.oid) FROM pg_catalog.pg_proc p
+				WHERE t.oid >= 16384 AND (p.oid = t.typoutput
+					OR p.oid IN (SELECT k.castfunc FROM pg_catalog.pg_cast k WHERE k.castsource = t.oid AND k.casttarget = 114))),
+			'extension', (SELECT x.extname || ' ' || x.extversion FROM pg_catalog.pg_depend d
+				JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid
+				WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
+					AND d.refclassid = 'pg_catalog.pg_extension'::regclass),
 			'fields', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', a.attname, 'type', a.atttypid::int8)
 					ORDER BY a.attnum)
 				FROM pg_catalog.pg_attribute a
@@ -92,8 +105,12 @@ SELECT pg_catalog.jsonb_build_object(
 				FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)
 		) ORDER BY t.oid) FROM pg_catalog.pg_type t WHERE t.oid IN (SELECT oid FROM typ)),
 	'children', EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = rel.oid),
-	'partitions', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', oid::int8, 'filenode', filenode::int8)
-		ORDER BY oid) FROM part)
+	'partitions', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', oid::int8, 'filenode', filenode::int8, 'attached', attached)
+		ORDER BY oid) FROM part),
+	-- a database that takes another's name may be its copy, with the same OIDs in it
+	'database', (SELECT d.oid::int8 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()),
+	-- how money prints (its type has OID 790)
+	'monetary', CASE WHEN EXISTS (SELECT FROM typ WHERE oid = 790) THEN pg_catalog.current_setting('lc_monetary') END
 )::text, pg_catalog.jsonb_build_object(
 	'user', current_user,
 	'owner', pg_catalog.pg_get_userbyid(rel.relowner),

@@ -225,6 +225,16 @@ func TestFingerprintChangesWithWhatChangesRows(t *testing.T) {
 	step(true, `ALTER TYPE mood RENAME VALUE 'sad' TO 'unhappy'`)
 	step(true, `ALTER TYPE comp RENAME ATTRIBUTE a TO z`)
 	step(true, `ALTER TYPE comp ADD ATTRIBUTE n int`)
+	step(false, `SET lc_monetary = 'C.UTF-8'`)
+	step(true, `ALTER TABLE votes ADD price money DEFAULT 1`)
+	step(true, `SET lc_monetary = 'C'`)
+	step(true, `ALTER TABLE votes DROP price`)
+	step(false, `SET lc_monetary = 'C.UTF-8'`)
+	step(true, `CREATE FUNCTION comp_json(comp) RETURNS json IMMUTABLE LANGUAGE sql AS $$ SELECT json_build_array(1) $$`, `CREATE CAST (comp AS json) WITH FUNCTION comp_json(comp)`)
+	step(true, `CREATE OR REPLACE FUNCTION comp_json(comp) RETURNS json IMMUTABLE LANGUAGE sql AS $$ SELECT json_build_array(2) $$`)
+	step(false, `VACUUM (FREEZE) pg_proc`)
+	step(true, `CREATE EXTENSION hstore VERSION '1.6'`, `ALTER TABLE votes ADD h hstore`)
+	step(true, `ALTER EXTENSION hstore UPDATE`)
 	step(true, `ALTER TABLE votes REPLICA IDENTITY FULL`)
 	step(true, `ALTER TABLE votes DROP CONSTRAINT votes_pkey`, `ALTER TABLE votes ALTER extra SET NOT NULL`, `ALTER TABLE votes ADD PRIMARY KEY (vote_id, extra)`)
 	step(true, `BEGIN; ALTER TABLE votes RENAME TO votes_old; CREATE TABLE votes (LIKE votes_old INCLUDING ALL); COMMIT`)
@@ -245,6 +255,7 @@ func TestFingerprintOfPartitions(t *testing.T) {
 	}
 	last := table.Fingerprint
 	for _, s := range []string{`ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)`, `TRUNCATE p1`, `ALTER TABLE p DETACH PARTITION p1`,
+		`BEGIN; ALTER TABLE p DETACH PARTITION p2; ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20); COMMIT`,
 		`CREATE TABLE p3 PARTITION OF p DEFAULT PARTITION BY RANGE (id)`, `CREATE TABLE p4 PARTITION OF p3 DEFAULT`, `DROP TABLE p4`} {
 		run(t, conn, s)
 		now := loadTable(t, conn, "p").Fingerprint
