@@ -258,7 +258,7 @@ func (n *notify) round(ctx context.Context, t *snapshot.Table, forced bool) erro
 		return ctx.Err()
 	}
 	if b.all != "" {
-		err = n.reader.whole(ctx, t, b.all)
+		err = n.reader.whole(ctx, t, b.all, 0)
 		n.restedWhole = time.Now().Add(time.Since(start))
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pglogrepl"
 
 	"capture/internal/postgres"
 	"capture/snapshot"
@@ -25,6 +26,8 @@ type poll struct {
 	mark  string // of the server, before the last read: see markQuery; "" where it says nothing
 	shape string // fingerprint of the table as last read
 	rows  string // identity of the rows as last read: see identityQuery
+
+	shown pglogrepl.LSN // WAL position at or after the state in the Table; see checkReplay
 
 	requests chan chan error // barriers
 	ended    chan struct{}   // closed when Follow has ended
@@ -46,6 +49,9 @@ func (p *poll) Follow(ctx context.Context, t *snapshot.Table) error {
 		return err
 	}
 	p.state.update(func(st *Status) { st.State = stateCopying })
+	if v := t.View(); v != nil && v.Origin().SystemID == p.reader.srv.SystemID {
+		p.shown = v.Position().LSN // of an earlier connection, perhaps to another standby
+	}
 	if err := p.read(ctx, t); err != nil {
 		return err
 	}
@@ -139,11 +145,18 @@ func (p *poll) read(ctx context.Context, t *snapshot.Table) error {
 	if mark != "" && mark == p.mark {
 		return nil
 	}
+	if err := p.checkReplay(ctx); err != nil {
+		return err
+	}
 	tx, err := p.reader.begin(ctx)
 	if err != nil {
 		return keepsState(err)
 	}
 	defer rollback(ctx, tx)
+	position, _, err := walPosition(ctx, tx)
+	if err != nil {
+		return err
+	}
 	foreign, heap, err := storage(ctx, tx, p.reader.tab)
 	if err != nil {
 		return err
@@ -159,14 +172,53 @@ func (p *poll) read(ctx context.Context, t *snapshot.Table) error {
 	}
 	if rows == "" || rows != p.rows || p.reader.tab.Fingerprint != p.shape {
 		p.mark, p.rows = "", ""
-		if err := p.reader.whole(ctx, t, "poll"); err != nil {
+		if err := p.reader.whole(ctx, t, "poll", position); err != nil {
 			return err
 		}
+		p.shown = position
 	}
 	if p.mark, p.shape, p.rows = mark, p.reader.tab.Fingerprint, rows; foreign {
 		p.mark = "" // other servers' transactions show in no snapshot of this one
 	}
 	return nil
+}
+
+// checkReplay returns an error while a standby is behind the state that the file holds already. A standby that crashed
+// starts again at its last restartpoint, and answers queries before it has replayed all that it had shown before; another
+// standby behind the same address may lag more. The file never goes back: capture waits until the standby has caught up.
+// A primary is not asked: after a failover it decides what the state is.
+func (p *poll) checkReplay(ctx context.Context) error {
+	if p.shown == 0 {
+		return nil
+	}
+	now, standby, err := walPosition(ctx, p.reader.conn)
+	if err != nil {
+		return err
+	}
+	if !standby || now >= p.shown {
+		return nil
+	}
+	return &postgres.Problem{
+		Summary: fmt.Sprintf("the standby has replayed WAL up to %s, and feedback.json shows a state of up to %s", now, p.shown),
+		Reason:  "its state is older than the file, which never goes back",
+		Hint:    "wait until the standby has caught up; if it stays at an older state on purpose, restart capture",
+	}
+}
+
+// walPosition returns the server's position in the WAL, at or after all that a snapshot taken before shows: on a standby
+// what it has replayed, on a primary where it writes next. It is 0 for a standby that has replayed none.
+func walPosition(ctx context.Context, q postgres.Querier) (lsn pglogrepl.LSN, standby bool, err error) {
+	var text *string
+	err = q.QueryRow(ctx, `
+		SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text, pg_catalog.pg_is_in_recovery()`).Scan(&text, &standby)
+	if err == nil && text != nil {
+		lsn, err = pglogrepl.ParseLSN(*text)
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("query the server's WAL position: %w", err)
+	}
+	return withoutPageHeader(lsn), standby, nil
 }
 
 // ask gives the server's mark; "" where it has none.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -129,8 +130,9 @@ func rollback(ctx context.Context, tx pgx.Tx) {
 	_ = tx.Rollback(ctx)
 }
 
-// whole copies all of the table, as the transaction opened by begin sees it, into t's next View.
-func (r *tableReader) whole(ctx context.Context, t *snapshot.Table, why string) error {
+// whole copies all of the table, as the transaction opened by begin sees it, into t's next View. position is that View's
+// place in the WAL; 0 for an unknown one.
+func (r *tableReader) whole(ctx context.Context, t *snapshot.Table, why string, position pglogrepl.LSN) error {
 	t.Load(r.tab.Shape, snapshot.Origin{
 		Source: r.source, Database: r.srv.Database, SystemID: r.srv.SystemID, ServerVersion: r.srv.Version,
 	})
@@ -139,7 +141,7 @@ func (r *tableReader) whole(ctx context.Context, t *snapshot.Table, why string) 
 		t.Rollback()
 		return err
 	}
-	if err := t.Commit(snapshot.Position{}); err != nil {
+	if err := t.Commit(snapshot.Position{LSN: position}); err != nil {
 		return fmt.Errorf("copy table %s: %w", r.tab.Name(), err)
 	}
 	r.took = done.took
@@ -267,8 +269,8 @@ func keyArrays(keys [][]string, n int) [][]byte {
 // does it.
 func storage(ctx context.Context, q postgres.Querier, tab *postgres.Table) (foreign, heap bool, err error) {
 	err = q.QueryRow(ctx, `
-		SELECT COALESCE(bool_or(c.relkind = 'f'), false), COALESCE(bool_and(a.amname = 'heap'), false)
-		FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
+		SELECT COALESCE(bool_or(c.relkind = 'f'), false), COALESCE(bool_and(c.relam = 2), false) -- 2 is heap, whatever its name
+		FROM pg_catalog.pg_class c
 		WHERE c.relkind <> 'p' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass)))`,
 		tab.OID).Scan(&foreign, &heap)
 	if err != nil {

@@ -66,8 +66,7 @@ func hangUp(conn *pgconn.PgConn) {
 	}
 }
 
-// insertPosition is where the server writes WAL next: all that was committed before lies below. A position at the start
-// of a page lies behind the page's header, which is no record: what is below it has been read at the page's boundary.
+// insertPosition is where the server writes WAL next: all that was committed before lies below.
 func insertPosition(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
 	var text string
 	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::text").Scan(&text); err != nil {
@@ -77,11 +76,17 @@ func insertPosition(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) 
 	if err != nil {
 		return 0, fmt.Errorf("ask for the server's position: %w", err)
 	}
+	return withoutPageHeader(lsn), nil
+}
+
+// withoutPageHeader returns the page's boundary for a position right behind a WAL page's header. The header is no record:
+// whoever has read up to the boundary has read all below the position.
+func withoutPageHeader(lsn pglogrepl.LSN) pglogrepl.LSN {
 	const page, header = 8192, 40
 	if at := lsn % page; at <= header {
 		lsn -= at
 	}
-	return lsn, nil
+	return lsn
 }
 
 // flushWAL has the server's WAL writer write its WAL out up to lsn. What a transaction left in it that failed, or only read
