@@ -18,6 +18,7 @@ import (
 )
 
 // slotStart is where a new slot's stream begins, and the name of the exported snapshot that shows the table as it was there.
+// createSlot returns it once that snapshot is safe to read with: see awaitCommits.
 type slotStart struct {
 	lsn      pglogrepl.LSN
 	snapshot string
@@ -54,6 +55,9 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 		case r := <-made:
 			if r.err == nil && r.slot.lsn < shown { // it was made while the plain read went on, or word of it comes late
 				r.err = &anewError{why: "the file has a later state by the plain read than the replication slot begins with", again: true}
+			}
+			if r.err == nil {
+				r.err = l.awaitCommits(ctx, r.slot.snapshot)
 			}
 			return r.slot, r.err
 		case <-tick.C:

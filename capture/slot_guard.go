@@ -1,0 +1,135 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+)
+
+// Pauses between two questions whether the transactions of a new slot's snapshot have ended.
+const (
+	firstGuardPause   = time.Millisecond
+	longestGuardPause = 100 * time.Millisecond
+	guardReportAfter  = time.Second // until the status names what is waited for
+)
+
+// awaitCommits returns once every transaction that the exported snapshot shows as committed has ended for all sessions.
+// Until then nobody may read a table with that snapshot.
+//
+// A commit writes its WAL record, then marks pg_xact, then leaves the list of running transactions. A walsender decodes the
+// record at once, so the snapshot of a new slot may count a transaction as committed that pg_xact does not know yet. A scan
+// with that snapshot takes the transaction for aborted and stores this verdict in the row's hint bits: the commit of the
+// application is lost, for good and for everybody. PostgreSQL before 15.20 and before 19 has this bug; catalog rows are hit
+// as well as the application's. See "Race conditions in logical decoding" on pgsql-hackers, January 2026.
+//
+// Asking for pg_current_snapshot() reads no table. The session that asks has imported the exported snapshot for this one
+// question; afterwards it compares with its own, ordinary snapshots.
+func (l *logical) awaitCommits(ctx context.Context, snapshotName string) error {
+	var exported xidSnapshot
+	err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		exported, err = readExportedSnapshot(ctx, conn, snapshotName)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read the slot's snapshot: %w", err)
+	}
+	start, pause, reported := time.Now(), firstGuardPause, false
+	for {
+		var current xidSnapshot
+		err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			current, err = queryXIDSnapshot(ctx, conn)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("wait for the commits of the slot's snapshot: %w", err)
+		}
+		if exported.endedBy(current) {
+			return nil
+		}
+		waited := time.Since(start)
+		if waited > l.d.cfg.bounds.silence {
+			return &anewError{why: fmt.Sprintf("transactions that the slot's snapshot shows as committed have not ended for %s", waited.Round(time.Second)), again: true}
+		}
+		if waited > guardReportAfter && !reported {
+			reported = true
+			why := "transactions that are committing must end first"
+			l.state.note("start", why)
+			l.log.Warn("waiting to read the slot's snapshot", "why", why)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, longestGuardPause)
+	}
+}
+
+// readExportedSnapshot returns the transactions of an exported snapshot. It runs no statement that reads a table in it.
+func readExportedSnapshot(ctx context.Context, conn *pgx.Conn, name string) (xidSnapshot, error) {
+	tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+postgres.QuoteLiteral(name))
+	if err != nil {
+		return xidSnapshot{}, err
+	}
+	defer rollback(ctx, tx)
+	return queryXIDSnapshot(ctx, tx)
+}
+
+func queryXIDSnapshot(ctx context.Context, q postgres.Querier) (xidSnapshot, error) {
+	var text string
+	row := q.QueryRow(ctx, "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text", pgx.QueryExecModeSimpleProtocol)
+	if err := row.Scan(&text); err != nil {
+		return xidSnapshot{}, fmt.Errorf("query pg_current_snapshot: %w", err)
+	}
+	return parseXIDSnapshot(text)
+}
+
+// xidSnapshot is a snapshot as pg_current_snapshot() prints it, xmin:xmax:list. Transactions below xmin have ended, those
+// at or above xmax have not begun, and those of the list, in between, are running.
+type xidSnapshot struct {
+	xmin, xmax uint64
+	running    []uint64
+}
+
+func parseXIDSnapshot(text string) (xidSnapshot, error) {
+	parts := strings.Split(text, ":")
+	if len(parts) != 3 {
+		return xidSnapshot{}, fmt.Errorf("parse snapshot %q: want xmin:xmax:list", text)
+	}
+	var s xidSnapshot
+	var err error
+	number := func(text string) (n uint64) {
+		if err == nil {
+			n, err = strconv.ParseUint(text, 10, 64)
+		}
+		return n
+	}
+	s.xmin, s.xmax = number(parts[0]), number(parts[1])
+	if parts[2] != "" {
+		for xid := range strings.SplitSeq(parts[2], ",") {
+			s.running = append(s.running, number(xid))
+		}
+	}
+	if err != nil {
+		return xidSnapshot{}, fmt.Errorf("parse snapshot %q: %w", text, err)
+	}
+	return s, nil
+}
+
+// endedBy reports whether all transactions that s shows as ended have ended in the later snapshot now. Below xmin they had
+// ended when s was built; from xmax on, and in the list, s shows none.
+func (s xidSnapshot) endedBy(now xidSnapshot) bool {
+	if now.xmax < s.xmax {
+		return false
+	}
+	return !slices.ContainsFunc(now.running, func(xid uint64) bool {
+		return xid >= s.xmin && xid < s.xmax && !slices.Contains(s.running, xid)
+	})
+}

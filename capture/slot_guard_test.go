@@ -1,0 +1,361 @@
+package capture
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+	"capture/internal/postgres"
+	"capture/store"
+)
+
+func TestXIDSnapshotEnded(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		exported, now string
+		ended         bool
+	}{
+		{"100:100:", "100:100:", true},
+		{"100:105:", "100:104:", false},      // 104 has not begun for the other session
+		{"100:105:", "105:105:", true},       //
+		{"100:105:", "103:106:103", false},   // 103 is still running
+		{"100:105:103", "103:106:103", true}, // and so it is for the slot
+		{"100:105:103", "103:106:103,104", false},
+		{"100:105:", "99:106:99", true},       // below xmin: an older transaction that the slot knew to have ended
+		{"100:105:", "105:107:105,106", true}, // these began later
+		{"18446744073709551000:18446744073709551005:", "18446744073709551005:18446744073709551005:", true},
+	} {
+		exported, err := parseXIDSnapshot(c.exported)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now, err := parseXIDSnapshot(c.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := exported.endedBy(now); got != c.ended {
+			t.Errorf("%s ended by %s: %v, want %v", c.exported, c.now, got, c.ended)
+		}
+	}
+	for _, text := range []string{"", "1:2", "1:2:3:4", "a:2:", "1:2:x", "-1:2:", "1:2:3,"} {
+		if s, err := parseXIDSnapshot(text); err == nil {
+			t.Errorf("%q parses as %+v", text, s)
+		}
+	}
+}
+
+// TestCommitHeldWhileSlotStarts holds a commit of the application between its WAL record and its mark in pg_xact, with a
+// debugger, while capture makes its slot. The slot's snapshot shows that transaction. A read with it at that moment would
+// undo the commit in the application's own table; see awaitCommits.
+func TestCommitHeldWhileSlotStarts(t *testing.T) {
+	t.Parallel()
+	if _, err := osexec.LookPath("gdb"); err != nil {
+		t.Skip("there is no gdb on this machine")
+	}
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	table(t, conn, 20)
+	exec(t, conn, "CREATE TABLE other (n int)")
+	exec(t, conn, "CHECKPOINT")
+	first, second, held := connect(t, url), connect(t, url), connect(t, url)
+	gdb := attachDebugger(t, held.PgConn().PID())
+
+	// The slot reaches its snapshot in steps: each waits for the transactions that were running at the one before. The held
+	// commit begins behind the last of them and commits ahead of it.
+	exec(t, first, "BEGIN; INSERT INTO other VALUES (1)")
+	d := start(t, config(t, url))
+	waitForLock(t, conn, first)
+	exec(t, second, "BEGIN; INSERT INTO other VALUES (2)")
+	exec(t, first, "COMMIT")
+	waitForLock(t, conn, second)
+	committed := make(chan error, 1)
+	go func() {
+		_, err := held.Exec(context.Background(), "UPDATE votes SET comment = 'held' WHERE vote_id = 7; INSERT INTO votes (user_query) VALUES ('held')")
+		committed <- err
+	}()
+	gdb.stopped(t)
+	exec(t, second, "COMMIT")
+	time.Sleep(3 * time.Second) // a read without the guard comes within milliseconds
+	if d.Status().Ready {
+		t.Error("it follows while a transaction of its snapshot has not ended")
+	}
+	gdb.resume()
+	if err := <-committed; err != nil {
+		t.Fatal(err)
+	}
+	if n := one[int](t, conn, "SELECT count(*) FROM votes WHERE comment = 'held' OR user_query = 'held'"); n != 2 {
+		t.Errorf("%d of 2 rows of the application's commit are in its table", n)
+	}
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}
+
+// waitForLock waits until somebody, which is the slot's walsender, waits for the transaction of conn to end.
+func waitForLock(t *testing.T, ask, conn *pgx.Conn) {
+	t.Helper()
+	eventually(t, "the slot waits for a transaction", func() error {
+		if one[int](t, ask, `SELECT count(*) FROM pg_locks w JOIN pg_locks h ON h.transactionid = w.transactionid AND h.granted
+			WHERE NOT w.granted AND h.pid = $1`, int(conn.PgConn().PID())) == 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
+// debugger is a gdb that stops a backend where it would mark its commit in pg_xact.
+type debugger struct {
+	in    io.WriteCloser
+	lines chan string
+}
+
+func attachDebugger(t *testing.T, pid uint32) *debugger {
+	t.Helper()
+	cmd := osexec.Command("gdb", "-q", "-nx", "-p", fmt.Sprint(pid))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	d := &debugger{in: in, lines: make(chan string, 1000)}
+	go func() {
+		defer close(d.lines)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			d.lines <- s.Text()
+		}
+	}()
+	// Postgres uses SIGUSR1 and SIGURG between its processes.
+	d.say("set pagination off\nhandle SIGUSR1 SIGUSR2 SIGURG SIGALRM nostop noprint pass\nbreak TransactionIdCommitTree\necho ready\\n\ncontinue\n")
+	d.wait(t, "ready")
+	return d
+}
+
+func (d *debugger) say(commands string) { _, _ = io.WriteString(d.in, commands) }
+
+func (d *debugger) wait(t *testing.T, text string) {
+	t.Helper()
+	var all []string
+	deadline := time.After(patience)
+	for {
+		select {
+		case line, open := <-d.lines:
+			if all = append(all, line); strings.Contains(line, text) {
+				return
+			}
+			if !open || strings.Contains(line, "ptrace: Operation not permitted") {
+				t.Skipf("gdb cannot stop a backend here: %s", strings.Join(all, "\n"))
+			}
+		case <-deadline:
+			t.Fatalf("gdb does not say %q: %s", text, strings.Join(all, "\n"))
+		}
+	}
+}
+
+func (d *debugger) stopped(t *testing.T) { t.Helper(); d.wait(t, "Breakpoint 1, ") }
+func (d *debugger) resume()              { d.say("delete\ndetach\nquit\n") }
+
+// TestSlotsHarmNoCommit makes slots beside eight committers and reads with each slot's snapshot at once, over a connection
+// that is open already. Every committed increment must stay in the table. CAPTURE_TEST_SLOTS=1m takes a minute for it.
+func TestSlotsHarmNoCommit(t *testing.T) {
+	t.Parallel()
+	duration := 4 * time.Second
+	if text := os.Getenv("CAPTURE_TEST_SLOTS"); text != "" {
+		var err error
+		if duration, err = time.ParseDuration(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	table(t, conn, 20)
+	const committers = 8
+	exec(t, conn, "ALTER TABLE votes ADD n int NOT NULL DEFAULT 0")
+	file, err := store.Open(filepath.Join(t.TempDir(), "feedback.json"), store.Owner{PID: os.Getpid()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	d := New(config(t, url), file)
+	reader := connect(t, url)
+
+	var done atomic.Bool
+	var g sync.WaitGroup
+	counts := make([]int, committers)
+	for i := range committers {
+		c := connect(t, url)
+		g.Go(func() {
+			for !done.Load() {
+				if _, err := c.Exec(context.Background(), "UPDATE votes SET n = n + 1 WHERE vote_id = $1", i+1); err != nil {
+					t.Error(err)
+					return
+				}
+				counts[i]++
+			}
+		})
+	}
+	slots := 0
+	for end := time.Now().Add(duration); time.Now().Before(end); slots++ {
+		readAtOnce(t, d, reader)
+	}
+	done.Store(true)
+	g.Wait()
+	rows, err := conn.Query(t.Context(), "SELECT n FROM votes WHERE vote_id <= $1 ORDER BY vote_id", committers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d slots, %v committed", slots, counts)
+	if !slices.Equal(kept, counts) {
+		t.Errorf("the table has %v, of %v committed", kept, counts)
+	}
+}
+
+// readAtOnce makes a slot as the source does and reads the table with its snapshot.
+func readAtOnce(t *testing.T, d *Daemon, reader *pgx.Conn) {
+	t.Helper()
+	l := newLogical(d)
+	defer l.side.close()
+	origin, err := l.open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.hangUp()
+	slot, err := l.createSlot(t.Context(), d.table, origin)
+	if err != nil {
+		if anew := (*anewError)(nil); errors.As(err, &anew) {
+			return
+		}
+		t.Fatal(err)
+	}
+	_, err = reader.Exec(t.Context(), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+postgres.QuoteLiteral(slot.snapshot)+
+		"; SELECT count(*) FROM votes; COMMIT")
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPollNeverGoesBack: the address leads to a standby that is behind what the file holds, as one that crashed may be for
+// a while. The file stays as it is until the standby has caught up, and health says why.
+func TestPollNeverGoesBack(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, s.URL("postgres"))
+	exec(t, conn, votes)
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('first')")
+	standby, err := s.Standby(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standby.Close)
+	behind := connect(t, standby.URL("postgres"))
+	exec(t, behind, "SELECT pg_wal_replay_pause()")
+	eventually(t, "the standby has paused", func() error {
+		if !one[bool](t, behind, "SELECT pg_is_wal_replay_paused()") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('second')")
+
+	p := proxied(t, s)
+	cfg := config(t, p.URL("postgres"))
+	cfg.Source, cfg.PollInterval = "poll", 20*time.Millisecond
+	d := start(t, cfg)
+	d.ready()
+	d.follows(conn, "votes", "vote_id")
+	p.Target(standby.Addr())
+	p.Cut()
+	d.notReady("the standby has replayed WAL up to", "older than the file")
+	if !strings.Contains(strings.Join(d.content(), ""), "second") {
+		t.Error("the file went back to an older state")
+	}
+	exec(t, behind, "SELECT pg_wal_replay_resume()")
+	d.ready()
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('third')")
+	d.follows(conn, "votes", "vote_id")
+}
+
+// TestSourcesNoticeHiddenDefinitions changes what a table's rows read like, or which rows it has, by statements that neither
+// the stream nor a trigger tells of.
+func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
+	cases := []struct {
+		name       string
+		minVersion int
+		setup      string
+		run        []string
+	}{
+		{"partition detached, changed, attached", 0, `DROP TABLE votes;
+			CREATE TABLE votes (vote_id int PRIMARY KEY, comment text) PARTITION BY RANGE (vote_id);
+			CREATE TABLE votes_1 PARTITION OF votes FOR VALUES FROM (0) TO (100);
+			CREATE TABLE votes_2 PARTITION OF votes FOR VALUES FROM (100) TO (200);
+			INSERT INTO votes SELECT i, 'old' FROM generate_series(0, 199) i`, []string{
+			`BEGIN; ALTER TABLE votes DETACH PARTITION votes_1; UPDATE votes_1 SET comment = 'hidden' WHERE vote_id % 7 = 0;
+				ALTER TABLE votes ATTACH PARTITION votes_1 FOR VALUES FROM (0) TO (100); COMMIT`,
+			`BEGIN; ALTER TABLE votes DETACH PARTITION votes_2; DELETE FROM votes_2 WHERE vote_id % 3 = 0;
+				ALTER TABLE votes ATTACH PARTITION votes_2 FOR VALUES FROM (100) TO (200); COMMIT`,
+		}},
+		{"enum below a multirange", 140000, `CREATE TYPE grade AS ENUM ('bad', 'fair', 'good');
+			CREATE TYPE grades AS RANGE (subtype = grade, multirange_type_name = grade_sets);
+			CREATE DOMAIN some_grades AS grade_sets;
+			ALTER TABLE votes ADD g grade_sets, ADD gs grade_sets[], ADD d some_grades;
+			INSERT INTO votes (g, gs, d) VALUES ('{[bad,fair]}', '{"{[fair,good]}"}', '{[bad,bad]}')`, []string{
+			"ALTER TYPE grade RENAME VALUE 'bad' TO 'poor'", "ALTER TYPE grade RENAME VALUE 'good' TO 'excellent'",
+		}},
+		{"function of a cast to json", 0, `CREATE TYPE grade AS ENUM ('bad', 'fair', 'good');
+			CREATE FUNCTION grade_json(grade) RETURNS json IMMUTABLE LANGUAGE sql AS $$ SELECT json_build_array($1::text) $$;
+			CREATE CAST (grade AS json) WITH FUNCTION grade_json(grade);
+			ALTER TABLE votes ADD g grade; INSERT INTO votes (g) VALUES ('bad'), ('good')`, []string{
+			"CREATE OR REPLACE FUNCTION grade_json(grade) RETURNS json IMMUTABLE LANGUAGE sql AS $$ SELECT json_build_object('grade', $1::text) $$",
+		}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
+				if one[int](t, conn, "SELECT current_setting('server_version_num')::int") < c.minVersion {
+					return // it knows no such type
+				}
+				if _, err := conn.PgConn().Exec(t.Context(), c.setup).ReadAll(); err != nil {
+					t.Fatal(err)
+				}
+				d := start(t, cfg)
+				d.ready()
+				d.follows(conn, "votes", "vote_id")
+				for _, sql := range c.run {
+					if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
+						t.Fatal(err)
+					}
+					d.follows(conn, "votes", "vote_id")
+				}
+			})
+		})
+	}
+}
