@@ -51,6 +51,7 @@ func Diagnose(ctx context.Context, cfg *pgx.ConnConfig, name Name, local LocalRe
 		if d.server(ctx) && d.readTable(ctx, name) {
 			d.Source = "poll"
 			d.replication(ctx)
+			d.exportedSnapshots()
 			d.limits(ctx)
 			d.publication(ctx)
 			d.notify(ctx)
@@ -208,6 +209,20 @@ func (d *doctor) replication(ctx context.Context) {
 	if last := &d.Findings[len(d.Findings)-1]; last.Hint == replicationGrant {
 		last.Hint = d.provider.grantReplication(d.srv.User) + ";"
 	}
+}
+
+// exportedSnapshots says whether the server has the fix for reads with a new slot's snapshot that come too early. capture
+// waits before it reads, whatever the server; other programs may not. Which minor releases besides 15.20 brought the fix is
+// not known, except that 13.23, 14.23, 16.14, 17.10 and 18.4 lack it.
+func (d *doctor) exportedSnapshots() {
+	const name = "exported snapshots"
+	if v := d.srv.VersionNum; v >= 190000 || v/10000 == 15 && v >= 150020 {
+		d.add(name, OK, "the server waits for commits that are under way before it exports a slot's snapshot", "", "")
+		return
+	}
+	d.add(name, OK, "capture waits for commits that are under way before it reads with a new slot's snapshot",
+		fmt.Sprintf("PostgreSQL %s may lack the fix of a bug: a program that reads too early with a new slot's snapshot undoes such a commit. Other programs that copy tables through a slot may do so", d.srv.Version),
+		fmt.Sprintf("update to the newest minor release of PostgreSQL %d; 15.20 and 19 have the fix", d.srv.VersionNum/10000))
 }
 
 // limits checks what a slot and a sender take from, and what bounds the WAL that they hold back.
