@@ -84,7 +84,7 @@ func (b bounds) orUsual() bounds {
 
 func (b bounds) table() *snapshot.Table {
 	if b.segment > 0 {
-		return snapshot.NewTableOf(b.segment, 4)
+		return snapshot.NewTestTable(b.segment, 4)
 	}
 	return snapshot.NewTable()
 }

@@ -57,9 +57,8 @@ func NewTable() *Table {
 	return newTable(defaultSegmentBytes, defaultGroupSize)
 }
 
-// NewTableOf is a Table whose segments have about so many bytes, and whose groups so many segments: with small ones a test
-// of few rows passes through what else takes millions.
-func NewTableOf(segmentBytes, groupSize int) *Table { return newTable(segmentBytes, groupSize) }
+// NewTestTable is NewTable for tests, with small segments and groups: few rows then pass through what otherwise takes millions.
+func NewTestTable(segmentBytes, groupSize int) *Table { return newTable(segmentBytes, groupSize) }
 
 func newTable(segmentBytes, groupSize int) *Table {
 	return &Table{segmentBytes: segmentBytes, groupSize: groupSize, changed: make(chan time.Time, 1), epoch: 1}

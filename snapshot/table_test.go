@@ -393,7 +393,7 @@ func TestChanged(t *testing.T) {
 // shown never changes.
 func TestDraft(t *testing.T) {
 	t.Parallel()
-	table := NewTableOf(200, 3)
+	table := NewTestTable(200, 3)
 	if table.Draft() != nil {
 		t.Error("there is a draft of nothing")
 	}

@@ -28,7 +28,7 @@ func TestPrepare(t *testing.T) {
 	older := votes(10, "older").View()
 	for round := range 12 {
 		odd := []int{0, 2, 60}[r.IntN(3)] // rows in a thousand that do not come at the end
-		table := snapshot.NewTableOf(1<<r.IntN(17), 1+r.IntN(20))
+		table := snapshot.NewTestTable(1<<r.IntN(17), 1+r.IntN(20))
 		table.Load(&rowjson.Shape{Table: "votes", Key: []int{0}, Columns: older.Shape().Columns}, snapshot.Origin{})
 		going := true
 		for id := range r.IntN(2500) {
