@@ -227,7 +227,7 @@ func (l *loading) keepBatch(b *rowBatch) error {
 	}
 	if l.undrafted += len(b.data); l.undrafted >= l.copy.cfg.bounds.draft && l.drafts != nil {
 		l.undrafted = 0
-		l.hand(l.table.Draft())
+		l.hand(l.table.Partial())
 	}
 	b.reset()
 	b.home <- b

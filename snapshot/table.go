@@ -196,10 +196,10 @@ func (t *Table) commit(at Position) error {
 	return nil
 }
 
-// Draft is what the open Load has so far: the Parts, in order, that are the first ones of the View which its Commit makes,
-// unless rows come that belong among them; the last one is still growing. It is nil where the Load goes over the rows of an
-// earlier one. The writer alone may call it.
-func (t *Table) Draft() []Part {
+// Partial returns the Parts that the open Load has so far, in order. Unless rows arrive that belong among them, they are the first
+// Parts of the View that its Commit makes; the last one is still growing. It returns nil if the Load goes over the rows of an
+// earlier one. Only the writer may call it.
+func (t *Table) Partial() []Part {
 	if t.load == nil || t.merging || t.err != nil {
 		return nil
 	}

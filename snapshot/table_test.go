@@ -389,12 +389,12 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// A Draft's Parts are those of the View that the Load becomes, but for those that rows came into later; and what it has
+// A Partial's Parts are those of the View that the Load becomes, but for those that rows came into later; and what it has
 // shown never changes.
-func TestDraft(t *testing.T) {
+func TestPartial(t *testing.T) {
 	t.Parallel()
 	table := NewTestTable(200, 3)
-	if table.Draft() != nil {
+	if table.Partial() != nil {
 		t.Error("there is a draft of nothing")
 	}
 	table.Load(&rowjson.Shape{Fingerprint: "1"}, Origin{})
@@ -404,7 +404,7 @@ func TestDraft(t *testing.T) {
 	}
 	var all []shown
 	draft := func() (ids []uint64) {
-		for _, p := range table.Draft() {
+		for _, p := range table.Partial() {
 			lines, err := p.AppendTo(nil)
 			if err != nil {
 				t.Fatal(err)
@@ -437,11 +437,11 @@ func TestDraft(t *testing.T) {
 	if len(before) < 20 || same == 0 || same == len(before) || !slices.Equal(before[same+1:len(before)-1], after[len(after)-len(before)+same+1:len(after)-1]) {
 		t.Errorf("of %d parts the first %d are the View's, want those without the row that came late: %d and %d", len(before), same, before, after)
 	}
-	if table.Draft() != nil {
+	if table.Partial() != nil {
 		t.Error("there is a draft beside the View")
 	}
 	table.Load(&rowjson.Shape{Fingerprint: "1"}, Origin{})
-	if table.Draft() != nil {
+	if table.Partial() != nil {
 		t.Error("there is a draft of a Load that goes over the rows")
 	}
 	for _, s := range all {

@@ -39,7 +39,7 @@ func TestPrepare(t *testing.T) {
 			table.Put(key(at), row(at, r.IntN(4000), string(rune('a'+r.IntN(26)))))
 			switch n := r.IntN(1000); {
 			case n < 20 && going:
-				going = f.WriteAhead(t.Context(), table.Draft())
+				going = f.WriteAhead(t.Context(), table.Partial())
 			case n < 22:
 				write(t, f, older, store.ReasonInterval)
 				checkPair(t, path)
@@ -99,11 +99,11 @@ func TestPrepareInVain(t *testing.T) {
 	for i := 0; going && i < 200_000; i++ {
 		id := r.IntN(1 << 40)
 		random.Put(key(id), row(id, 2000, "x"))
-		if i == 1000 && !f.WriteAhead(ended, random.Draft()) {
+		if i == 1000 && !f.WriteAhead(ended, random.Partial()) {
 			t.Error("that its context has ended is no reason to give a draft up")
 		}
 		if i%5000 == 4999 {
-			going = f.WriteAhead(t.Context(), random.Draft())
+			going = f.WriteAhead(t.Context(), random.Partial())
 			if info, err := os.Stat(path + ".tmp"); err == nil {
 				most = max(most, info.Sys().(*syscall.Stat_t).Blocks*512)
 			}

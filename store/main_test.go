@@ -89,7 +89,7 @@ func copied(n int, fill string, beside func([]snapshot.Part)) *snapshot.Table {
 	for i := range n {
 		put(t, i, fill)
 		if beside != nil && i%100 == 99 {
-			beside(t.Draft())
+			beside(t.Partial())
 		}
 	}
 	t.Commit(snapshot.Position{LSN: 0x16B3748, CommitTime: time.Date(2026, 11, 23, 16, 0, 0, 500_000_000, time.UTC)})
