@@ -66,9 +66,7 @@ func (cfg *Config) newTable(folder string, damaged func(error)) *snapshot.Table 
 		limit = min(limit, cfg.Memory)
 	}
 	if limit < math.MaxInt64 {
-		t.Bound(snapshot.Memory{
-			Limit: max(int64(rowsShare*float64(limit-processMemory)), leastRows), Folder: folder, Damaged: damaged,
-		})
+		t.LimitMemory(max(int64(rowsShare*float64(limit-processMemory)), leastRows), folder, damaged)
 	}
 	return t
 }
@@ -91,7 +89,7 @@ func (d *Daemon) watchMemory(ctx context.Context) error {
 		case <-tick.C:
 		}
 		u := d.table.Usage()
-		if !out && u.Out > 0 {
+		if !out && u.Spilled > 0 {
 			out = true
 			d.log.Info("the table is larger than the memory for it; the rest of it is in a file beside feedback.json",
 				"resident_bytes", u.Resident, "limit_bytes", u.Limit)

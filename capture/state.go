@@ -283,7 +283,7 @@ func (d *Daemon) Status() Status {
 		}
 	}
 	if usage.Limit > 0 {
-		st.Memory = &MemoryStatus{Limit: usage.Limit, Resident: usage.Resident, Out: usage.Out}
+		st.Memory = &MemoryStatus{Limit: usage.Limit, Resident: usage.Resident, Out: usage.Spilled}
 	}
 	if s.traffic != nil {
 		if last := s.traffic(); !last.IsZero() {

@@ -9,35 +9,27 @@ import (
 	"weak"
 )
 
-// Memory bounds what a Table keeps in memory. Segments beyond it are in a heap file alone, and read back when they are
-// needed: by the writer to change them, by readers of a View for the moment.
-type Memory struct {
-	Limit  int64  // bytes
-	Folder string // where the heap file is made, once it is needed
-	// Damaged is called, from any goroutine and once for each heap file, when the file does not give back what was written
-	// to it. The next Load then makes all anew, in a fresh one. It may be nil.
-	Damaged func(error)
-}
-
 // ErrNoRoom is that rows which do not fit into memory could not be written out.
 var ErrNoRoom = errors.New("write rows that do not fit into memory")
 
-// Usage is how a Table with a Memory keeps to it.
+// Usage is how a Table with a limit of memory keeps to it.
 type Usage struct {
 	Limit    int64 // bytes of rows that may be in memory
 	Resident int64 // bytes of rows in memory
-	Out      int64 // bytes of the heap file in use
+	Spilled  int64 // bytes in use of the file for rows that are not in memory
 	Err      error // why rows could not be written out, so that more of them are in memory than should be; nil where all is well
 }
 
-// memory is what a Table knows of its Memory. All but usage belongs to the writer.
+// memory is how a Table keeps to a limit of memory. All but usage belongs to the writer.
 type memory struct {
-	Memory
-	heap     *heap // nil until it is needed
-	suspect  bool  // part of the working state may be in a heap file that was damaged
-	resident int64 // weight of all content of the working state that is in memory
-	group    int   // where the clock's hand stands
-	segment  int
+	limitBytes int64
+	folder     string
+	damaged    func(error)
+	heap       *heap // nil until it is needed
+	suspect    bool  // part of the working state may be in a heap file that was damaged
+	resident   int64 // weight of all content of the working state that is in memory
+	group      int   // where the clock's hand stands
+	segment    int
 
 	old     []oldContent // content in memory that only Views refer to, or nobody any more
 	oldSize int64        // of those
@@ -64,9 +56,13 @@ const (
 	leastOld      = 1024        // below this number, what is old is not looked through for what is gone
 )
 
-// Bound bounds the memory of a Table that is still empty.
-func (t *Table) Bound(m Memory) {
-	t.memory = &memory{Memory: m}
+// LimitMemory bounds how many bytes of rows a Table keeps in memory. The Table must be empty. Rows beyond the limit are in a file
+// in folder alone, and read back when they are needed: by the writer to change them, by readers of a View for the moment.
+//
+// damaged is called, from any goroutine and once for each such file, when the file does not give back what was written to it. The
+// next Load then stores all rows again, in a new file. It may be nil.
+func (t *Table) LimitMemory(bytes int64, folder string, damaged func(error)) {
+	t.memory = &memory{limitBytes: bytes, folder: folder, damaged: damaged}
 	t.memory.usage.Store(&Usage{})
 }
 
@@ -213,7 +209,7 @@ func (t *Table) recount() {
 // limit is how much content may be in memory. What the segments take besides is there in any case.
 func (t *Table) limit() int64 {
 	m := t.memory
-	return max(m.Limit-t.live/int64(t.segmentBytes)*segmentWeight, m.Limit/8)
+	return max(m.limitBytes-t.live/int64(t.segmentBytes)*segmentWeight, m.limitBytes/8)
 }
 
 // relieve writes content out until the rest keeps to the limit. Where that fails, somewhat more is kept in memory; where
@@ -232,7 +228,7 @@ func (t *Table) relieve() {
 	}
 	if m.trouble == nil || !time.Now().Before(m.retry) {
 		if m.trouble = t.writeOut(limit); m.trouble != nil {
-			m.trouble = fmt.Errorf("%w to a file in %s: %w; free some space there, or allow more memory", ErrNoRoom, m.Folder, m.trouble)
+			m.trouble = fmt.Errorf("%w to a file in %s: %w; free some space there, or allow more memory", ErrNoRoom, m.folder, m.trouble)
 			m.retry = time.Now().Add(writeOutPause)
 		}
 	}
@@ -250,7 +246,7 @@ func (t *Table) report() {
 	}
 	u := Usage{Limit: t.limit(), Resident: m.resident, Err: m.trouble}
 	if m.heap != nil {
-		u.Out = m.heap.size()
+		u.Spilled = m.heap.size()
 	}
 	if *m.usage.Load() != u {
 		m.usage.Store(&u)
@@ -260,7 +256,7 @@ func (t *Table) report() {
 func (t *Table) writeOut(limit int64) error {
 	m := t.memory
 	if m.heap == nil {
-		h, err := openHeap(m.Folder, m.Damaged)
+		h, err := openHeap(m.folder, m.damaged)
 		if err != nil {
 			return err
 		}

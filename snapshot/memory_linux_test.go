@@ -25,7 +25,7 @@ import (
 func bounded(t *testing.T, limit int64) (tab *Table, damage chan error) {
 	damage = make(chan error, 10)
 	tab = newTable(4096, 4)
-	tab.Bound(Memory{Limit: limit, Folder: t.TempDir(), Damaged: func(err error) { damage <- err }})
+	tab.LimitMemory(limit, t.TempDir(), func(err error) { damage <- err })
 	return tab, damage
 }
 
@@ -152,7 +152,7 @@ func TestHeapFileDamaged(t *testing.T) {
 func TestHeapFileFull(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
 	rows, err := load(tab, 200, "old")
-	if err != nil || tab.Usage().Out > 0 {
+	if err != nil || tab.Usage().Spilled > 0 {
 		t.Fatal(err, tab.Usage())
 	}
 	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
@@ -180,7 +180,7 @@ func TestHeapFileFull(t *testing.T) {
 		},
 	} {
 		err := fail()
-		if !errors.Is(err, syscall.ENOSPC) || !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), tab.memory.Folder) {
+		if !errors.Is(err, syscall.ENOSPC) || !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), tab.memory.folder) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got := fileOf(t, tab.View()); got != file(rows) {
@@ -191,7 +191,7 @@ func TestHeapFileFull(t *testing.T) {
 		t.Errorf("%d bytes in memory", tab.memory.resident)
 	}
 	tab.memory.heap, tab.memory.retry = nil, time.Time{} // there is room again
-	if rows, err = load(tab, 2000, "new"); err != nil || tab.Usage().Err != nil || tab.Usage().Out == 0 {
+	if rows, err = load(tab, 2000, "new"); err != nil || tab.Usage().Err != nil || tab.Usage().Spilled == 0 {
 		t.Fatal(err, tab.Usage())
 	}
 	if got := fileOf(t, tab.View()); got != file(rows) {
@@ -260,7 +260,7 @@ func TestHeldViewIsWrittenOut(t *testing.T) {
 	const limit = 256 << 10
 	tab, _ := bounded(t, limit)
 	rows, err := load(tab, 500, "held") // all of which fit
-	if err != nil || tab.Usage().Out > 0 {
+	if err != nil || tab.Usage().Spilled > 0 {
 		t.Fatal(err, tab.Usage())
 	}
 	v, held := tab.View(), maps.Clone(rows)

@@ -142,7 +142,7 @@ func (t *Table) Get(key rowjson.Key) ([]byte, error) {
 func (t *Table) Err() error { return t.err }
 
 // Commit ends the open transaction: what it did becomes the next View. Where that can't be, since rows could not be read
-// back or written out (see [Table.Bound]), it is rolled back, and the error says why.
+// back or written out (see [Table.LimitMemory]), it is rolled back, and the error says why.
 func (t *Table) Commit(at Position) error {
 	if t.memory != nil {
 		t.relieve()

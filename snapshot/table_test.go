@@ -64,7 +64,7 @@ func model(t *testing.T, seed uint64, limit int64) {
 	segment, groups := []int{64, 200, 4096}[r.IntN(3)], []int{2, 3, 16}[r.IntN(3)]
 	tab := newTable(segment, groups)
 	if limit > 0 {
-		tab.Bound(Memory{Limit: limit, Folder: t.TempDir(), Damaged: func(err error) { t.Error(err) }})
+		tab.LimitMemory(limit, t.TempDir(), func(err error) { t.Error(err) })
 	}
 	if tab.View() != nil {
 		t.Fatal("a View before the first Commit")
@@ -271,7 +271,7 @@ func TestViewsWhileWriting(t *testing.T) {
 func viewsWhileWriting(t *testing.T, limit int64) {
 	tab := newTable(256, 4)
 	if limit > 0 {
-		tab.Bound(Memory{Limit: limit, Folder: t.TempDir()})
+		tab.LimitMemory(limit, t.TempDir(), nil)
 	}
 	tab.Load(&rowjson.Shape{}, Origin{})
 	tab.Commit(Position{})

@@ -176,7 +176,7 @@ type Row struct {
 }
 
 // Get is the line of one row ("{…}", no comma or newline), or nil. The caller must not change it. The error is that the row
-// could not be read back, where it is not in memory: see [Table.Bound].
+// could not be read back, where it is not in memory: see [Table.LimitMemory].
 func (v *View) Get(key rowjson.Key) ([]byte, error) {
 	s := findSegment(v.groups, key)
 	if s == nil {
