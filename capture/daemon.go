@@ -49,7 +49,7 @@ type Config struct {
 	Registry       prometheus.Registerer // where the daemon's metrics go; nil for nowhere
 	LogError       func() error          // why logs can't be written, nil while they can
 	CopyRate       int64                 // bytes a second that a copy reads at most; 0 for no limit
-	Memory         int64                 // bytes that the process is to use in all; 0 for MemoryLimit
+	Memory         int64                 // bytes that the process is to use in all; 0 for [cgroup.MemoryLimit]
 	Folder         string                // for rows that do not fit into memory, where there is no file; "" for the temporary one
 
 	CopyJobs int // connections that a copy is read over; 0 for as many as cores and the table's size allow

@@ -2,52 +2,12 @@ package capture
 
 import (
 	"context"
-	"io/fs"
 	"math"
-	"os"
-	"path"
-	"runtime/debug"
-	"strconv"
-	"strings"
 	"time"
 
+	"capture/internal/cgroup"
 	"capture/snapshot"
 )
-
-// MemoryLimit is how many bytes of memory this process may use: GOMEMLIMIT or the limit of its control group, whichever
-// is less; math.MaxInt64 where there is neither.
-func MemoryLimit() int64 {
-	return min(debug.SetMemoryLimit(-1), groupLimit(os.DirFS("/")))
-}
-
-// groupLimit is the least limit of the control groups (version 2, or 1 within a container) that this process is in.
-func groupLimit(root fs.FS) int64 {
-	limit := int64(math.MaxInt64)
-	read := func(name string) {
-		if b, err := fs.ReadFile(root, name); err == nil {
-			// Without a limit, version 1 has the most that a number of pages can be.
-			if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n < math.MaxInt64/2 {
-				limit = min(limit, n)
-			}
-		}
-	}
-	read("sys/fs/cgroup/memory/memory.limit_in_bytes")
-	groups, _ := fs.ReadFile(root, "proc/self/cgroup") // absent elsewhere than on Linux
-	for line := range strings.Lines(string(groups)) {
-		at, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
-		if !ok {
-			continue
-		}
-		// Within a container the path is often that of the host: the group itself is then at the top.
-		for dir := path.Clean("/" + at); ; dir = path.Dir(dir) {
-			read(path.Join("sys/fs/cgroup", dir, "memory.max"))
-			if dir == "/" {
-				break
-			}
-		}
-	}
-	return limit
-}
 
 // Of the memory that there is, a part is for the process itself: the program, connections, buffers. Of the rest the rows may
 // take a share: beside them lie what the collector has not yet freed, and what readers read back for the moment.
@@ -57,11 +17,11 @@ const (
 	leastRows     = 4 << 20
 )
 
-// newTable makes a Table that keeps to the memory that the process may use, Config.Memory or MemoryLimit: rows beyond that
+// newTable makes a Table that keeps to the memory that the process may use, Config.Memory or [cgroup.MemoryLimit]: rows beyond that
 // lie in a file in folder.
 func (cfg *Config) newTable(folder string, damaged func(error)) *snapshot.Table {
 	t := cfg.bounds.table()
-	limit := MemoryLimit()
+	limit := cgroup.MemoryLimit()
 	if cfg.Memory > 0 {
 		limit = min(limit, cfg.Memory)
 	}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"capture/internal/cgroup"
 	"capture/snapshot"
 )
 
@@ -23,7 +24,7 @@ func (d *Daemon) recall(ctx context.Context) error {
 		return nil
 	}
 	// They lie beside the first copy for a moment.
-	if limit := MemoryLimit(); limit < math.MaxInt64 && found.Bytes > limit/6 {
+	if limit := cgroup.MemoryLimit(); limit < math.MaxInt64 && found.Bytes > limit/6 {
 		d.log.Info("the rows of an earlier run are too many to be shown until the database can be reached", "bytes", found.Bytes)
 		return nil
 	}

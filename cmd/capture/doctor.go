@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"capture/capture"
+	"capture/internal/cgroup"
 	"capture/internal/postgres"
 )
 
@@ -152,7 +152,7 @@ func memory() int64 {
 			}
 		}
 	}
-	if total = min(total, capture.MemoryLimit()); total == math.MaxInt64 {
+	if total = min(total, cgroup.MemoryLimit()); total == math.MaxInt64 {
 		return 0
 	}
 	return total

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"capture/capture"
+	"capture/internal/cgroup"
 	"capture/internal/logfile"
 	"capture/internal/postgres"
 	"capture/internal/recovery"
@@ -179,7 +180,7 @@ const (
 // alone.
 func leanHeap(ctx context.Context, memory int64) error {
 	// The collector does not know of control groups: near their limit it is to work harder, before the kernel kills.
-	limit := capture.MemoryLimit()
+	limit := cgroup.MemoryLimit()
 	if memory > 0 {
 		limit = min(limit, memory)
 	}

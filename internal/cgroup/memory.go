@@ -1,0 +1,52 @@
+// Package cgroup finds out how much memory this process may use.
+//
+// The limit of a container is the limit of its control group. The Go runtime does not read it: a process that is not
+// told about it collects its garbage too late, and the kernel kills it.
+package cgroup
+
+import (
+	"io/fs"
+	"math"
+	"os"
+	"path"
+	"runtime/debug"
+	"strconv"
+	"strings"
+)
+
+// MemoryLimit returns how many bytes of memory this process may use: GOMEMLIMIT or the limit of its control group,
+// whichever is lower. It returns [math.MaxInt64] if there is neither.
+func MemoryLimit() int64 {
+	return min(debug.SetMemoryLimit(-1), groupLimit(os.DirFS("/")))
+}
+
+// groupLimit returns the lowest limit of the control groups that this process is in. It reads version 2, and of version 1
+// what a container sees.
+func groupLimit(root fs.FS) int64 {
+	limit := int64(math.MaxInt64)
+	read := func(name string) {
+		if b, err := fs.ReadFile(root, name); err == nil {
+			// Version 1 reports no limit as the highest multiple of the page size. Version 2 writes "max".
+			if n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil && n < math.MaxInt64/2 {
+				limit = min(limit, n)
+			}
+		}
+	}
+	read("sys/fs/cgroup/memory/memory.limit_in_bytes")
+	groups, _ := fs.ReadFile(root, "proc/self/cgroup") // only Linux has it
+	for line := range strings.Lines(string(groups)) {
+		group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		// In a container this is often the path on the host, and the group itself is mounted at the top. So each parent
+		// is read, up to the root.
+		for dir := path.Clean("/" + group); ; dir = path.Dir(dir) {
+			read(path.Join("sys/fs/cgroup", dir, "memory.max"))
+			if dir == "/" {
+				break
+			}
+		}
+	}
+	return limit
+}
