@@ -7,61 +7,72 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/hashicorp/go-hclog"
 )
 
-// How alerts are sent; variables for the tests.
-var (
-	alertEvery      = time.Second      // the conditions are looked at
-	alertTimeout    = 10 * time.Second // for one request
-	alertFirstPause = 5 * time.Second  // after a request that failed
-	alertLastPause  = time.Minute
+const (
+	alertTimeout      = 10 * time.Second // for one request
+	longestAlertRetry = time.Minute      // between attempts to post the same alert
 )
 
-// Alert is what is posted to --alert-url: to a program by its fields, to a Slack-compatible webhook by Text.
+// Alert is what is posted to --alert-url. Programs read its fields; a Slack-compatible webhook shows Text.
 type Alert struct {
 	Text      string    `json:"text"`
-	Condition string    `json:"condition"` // following, file, volume …, difference
-	Status    string    `json:"status"`    // firing, resolved
+	Condition string    `json:"condition"` // following, file, difference, or volume and its name
+	Status    string    `json:"status"`    // firing or resolved
 	Detail    string    `json:"detail"`
-	Since     time.Time `json:"since"` // of the trouble
+	Since     time.Time `json:"since"` // start of the trouble
 	Table     string    `json:"table"`
 	Database  string    `json:"database"`
 	Host      string    `json:"host"`
 	Version   string    `json:"version"`
 }
 
-// alerter posts when a condition has lasted, and when it is over. Of each condition it sends one message per change, and
-// only the newest where the receiver was away.
+// alerter posts an alert when a condition has lasted, and another when it is over. If the receiver is unreachable, it
+// sends only the newest state of each condition later.
 type alerter struct {
-	d      *Daemon
-	client *http.Client
-	known  map[string]*alertCondition
-	pause  time.Duration
-	next   time.Time // not before, after a request that failed
-	failed bool
+	url      string
+	after    time.Duration // how long a condition lasts before it is posted
+	interval time.Duration // between looks at the Status
+	status   func() Status
+	log      hclog.Logger
+
+	client     *http.Client
+	conditions map[string]*alertCondition  // those that are firing, and those whose end is not posted yet
+	pauses     *backoff.ExponentialBackOff // between attempts that fail
+	next       time.Time                   // earliest time of the next attempt
+	failing    bool                        // the last attempt failed, which is logged once
 }
 
+// alertCondition is one condition, and what the receiver knows of it.
 type alertCondition struct {
-	since  time.Time // zero while it is well
+	since  time.Time // start of the trouble; zero once it is over
 	detail string
-	told   bool // the receiver knows that it is firing
+	posted bool // the receiver was told that it is firing
 }
 
-func newAlerter(d *Daemon) *alerter {
-	return &alerter{d: d, known: map[string]*alertCondition{}, client: &http.Client{
-		Timeout:       alertTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+func newAlerter(cfg *Config, status func() Status) *alerter {
+	return &alerter{
+		url: cfg.AlertURL, after: cfg.AlertAfter, interval: cfg.intervals.alertCheck, status: status, log: cfg.Logger,
+		conditions: map[string]*alertCondition{}, pauses: newBackOff(cfg.intervals.alertRetry, longestAlertRetry, 0),
+		client: &http.Client{
+			Timeout:       alertTimeout,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
 }
 
-// run looks at the conditions until ctx ends.
+// run posts alerts until ctx ends.
 func (a *alerter) run(ctx context.Context) error {
-	tick := time.NewTicker(alertEvery)
+	tick := time.NewTicker(a.interval)
 	defer tick.Stop()
 	defer a.client.CloseIdleConnections()
 	for {
@@ -69,96 +80,101 @@ func (a *alerter) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			st := a.d.Status()
-			a.look(&st, now)
+			st := a.status()
+			a.updateConditions(&st, now)
 			if now.After(a.next) {
-				a.send(ctx, &st, now)
+				a.postChanges(ctx, &st, now)
 			}
 		}
 	}
 }
 
-// look brings the conditions up to date. Those that a person should merely know count, too, where they name a volume or
-// a difference.
-func (a *alerter) look(st *Status, now time.Time) {
-	bad := map[string]string{}
+// worthAlert reports whether a failing check is posted. Of those that do not affect readiness, differences and volumes are.
+func worthAlert(c Check) bool {
+	return !c.OK && (c.Name == "following" || c.Name == "file" || c.Name == "difference" || strings.HasPrefix(c.Name, "volume "))
+}
+
+// updateConditions brings the conditions up to date with st.
+func (a *alerter) updateConditions(st *Status, now time.Time) {
+	firing := map[string]string{}
 	for _, c := range st.Checks {
-		if !c.OK && (c.Name == "following" || c.Name == "file" || c.Name == "difference" || strings.HasPrefix(c.Name, "volume ")) {
-			bad[c.Name] = c.Detail
+		if worthAlert(c) {
+			firing[c.Name] = c.Detail
 		}
 	}
-	for name, detail := range bad {
-		c := a.known[name]
+	for name, detail := range firing {
+		c := a.conditions[name]
 		if c == nil {
 			c = &alertCondition{}
-			a.known[name] = c
+			a.conditions[name] = c
 		}
 		if c.since.IsZero() {
 			c.since = now
 		}
 		c.detail = detail
 	}
-	for name, c := range a.known {
-		if _, ok := bad[name]; !ok {
+	for name, c := range a.conditions {
+		if _, ok := firing[name]; !ok {
 			c.since = time.Time{}
-			if !c.told {
-				delete(a.known, name)
+			if !c.posted {
+				delete(a.conditions, name)
 			}
 		}
 	}
 }
 
-// send posts what the receiver does not know yet, until a request fails.
-func (a *alerter) send(ctx context.Context, st *Status, now time.Time) {
-	names := make([]string, 0, len(a.known))
-	for name := range a.known {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		c := a.known[name]
+// postChanges posts what the receiver does not know yet. It stops at the first request that fails.
+func (a *alerter) postChanges(ctx context.Context, st *Status, now time.Time) {
+	for _, name := range slices.Sorted(maps.Keys(a.conditions)) {
+		c := a.conditions[name]
 		firing := !c.since.IsZero()
-		if firing == c.told || firing && now.Sub(c.since) < a.d.cfg.AlertAfter {
+		if firing == c.posted || firing && now.Sub(c.since) < a.after {
 			continue
 		}
-		alert := Alert{
-			Condition: name, Status: "firing", Detail: c.detail, Since: c.since.UTC(),
-			Table: st.Table, Database: st.Database, Host: st.Host, Version: st.Version,
-		}
-		alert.Text = fmt.Sprintf("capture on %s: %s of table %s (%s): %s", st.Host, name, st.Table, st.Database, c.detail)
-		if !firing {
-			alert.Status = "resolved"
-			alert.Text = fmt.Sprintf("capture on %s: %s of table %s (%s) is well again", st.Host, name, st.Table, st.Database)
-		}
-		if err := a.post(ctx, &alert); err != nil {
-			a.pause = min(max(2*a.pause, alertFirstPause), alertLastPause)
-			a.next = now.Add(a.pause)
-			if !a.failed && ctx.Err() == nil {
-				a.failed = true
-				a.d.log.Warn("an alert could not be sent; it is tried again", "condition", name, "error", err)
+		alert := newAlert(st, name, c)
+		if err := a.post(ctx, alert); err != nil {
+			a.next = now.Add(a.pauses.NextBackOff())
+			if !a.failing && ctx.Err() == nil {
+				a.failing = true
+				a.log.Warn("alert not sent; retrying", "condition", name, "error", err)
 			}
 			return
 		}
-		a.pause, a.failed = 0, false
-		a.d.log.Info("alert sent", "condition", name, "status", alert.Status, "detail", c.detail)
-		if c.told = firing; !firing {
-			delete(a.known, name)
+		a.pauses.Reset()
+		a.failing = false
+		a.log.Info("alert sent", "condition", name, "status", alert.Status, "detail", c.detail)
+		if c.posted = firing; !firing {
+			delete(a.conditions, name)
 		}
 	}
 }
 
-// post sends one alert. Its errors never hold the URL, which is often a secret.
+// newAlert returns the alert for the present state of a condition.
+func newAlert(st *Status, name string, c *alertCondition) *Alert {
+	alert := &Alert{
+		Condition: name, Status: "firing", Detail: c.detail, Since: c.since.UTC(),
+		Table: st.Table, Database: st.Database, Host: st.Host, Version: st.Version,
+	}
+	alert.Text = fmt.Sprintf("capture on %s: %s of table %s (%s): %s", st.Host, name, st.Table, st.Database, c.detail)
+	if c.since.IsZero() {
+		alert.Status = "resolved"
+		alert.Text = fmt.Sprintf("capture on %s: %s of table %s (%s) is well again", st.Host, name, st.Table, st.Database)
+	}
+	return alert
+}
+
+// post sends one alert. The URL is often a secret, so its errors never contain it.
 func (a *alerter) post(ctx context.Context, alert *Alert) error {
 	body, err := json.Marshal(alert)
 	if err != nil {
 		return fmt.Errorf("send alert: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.d.cfg.AlertURL, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.url, bytes.NewReader(body))
 	if err != nil {
-		return errors.New("send alert: --alert-url is no URL")
+		return errors.New("send alert: --alert-url is not a URL")
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "capture/"+a.d.cfg.Version)
+	req.Header.Set("User-Agent", "capture/"+alert.Version)
 	resp, err := a.client.Do(req)
 	if err != nil {
 		if u := (*url.Error)(nil); errors.As(err, &u) {
@@ -167,7 +183,7 @@ func (a *alerter) post(ctx context.Context, alert *Alert) error {
 		return fmt.Errorf("send alert: %w", err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be used again
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // the connection can then be used again
 	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("send alert: the receiver answered %s", resp.Status)
 	}

@@ -56,22 +56,19 @@ func (r *receiver) got(condition, status string) int {
 	return n
 }
 
-func quickAlerts(t *testing.T) {
-	every, first, volumes := alertEvery, alertFirstPause, volumesEvery
-	alertEvery, alertFirstPause, volumesEvery = 20*time.Millisecond, 50*time.Millisecond, 50*time.Millisecond
-	t.Cleanup(func() { alertEvery, alertFirstPause, volumesEvery = every, first, volumes })
-}
+// shortIntervals are those of the tests of alerts and volumes.
+var shortIntervals = intervals{volumeCheck: 50 * time.Millisecond, alertCheck: 20 * time.Millisecond, alertRetry: 50 * time.Millisecond}
 
 // TestAlerts: trouble that lasts is posted once, through a receiver that fails at first, and once more when it is over.
 func TestAlerts(t *testing.T) {
-	quickAlerts(t)
+	t.Parallel()
 	srv := pgserver.ForTest(t, pgserver.Options{})
 	conn := connect(t, srv.URL("postgres"))
 	exec(t, conn, votes)
 	r := newReceiver(t)
 	r.fail = 2
 	cfg := config(t, srv.URL("postgres"))
-	cfg.AlertURL, cfg.AlertAfter = r.URL+"/secret-path", 300*time.Millisecond
+	cfg.intervals, cfg.AlertURL, cfg.AlertAfter = shortIntervals, r.URL+"/secret-path", 300*time.Millisecond
 	d := start(t, cfg)
 	d.ready()
 	if err := srv.Stop("immediate"); err != nil {
@@ -106,14 +103,14 @@ func TestAlerts(t *testing.T) {
 
 // TestVolumeFills: a volume over the mark is a warning, a detail of the status and an alert, each once.
 func TestVolumeFills(t *testing.T) {
-	quickAlerts(t)
+	t.Parallel()
 	url := pgserver.Database(t)
 	exec(t, connect(t, url), votes)
 	r := newReceiver(t)
 	cfg := config(t, url)
-	cfg.AlertURL, cfg.AlertAfter = r.URL, 0
+	cfg.intervals, cfg.AlertURL, cfg.AlertAfter = shortIntervals, r.URL, 0
 	folder := t.TempDir()
-	cfg.Folders, cfg.VolumeWarn = []Folder{{"fallback", folder}, {"gone", filepath.Join(folder, "none")}}, 1 // any disk in use is fuller
+	cfg.WatchedDirs, cfg.VolumeWarn = []WatchedDir{{"fallback", folder}, {"gone", filepath.Join(folder, "none")}}, 1 // any disk in use is fuller
 	d := start(t, cfg)
 	d.ready()
 	eventually(t, "the alert", func() error {
@@ -126,7 +123,7 @@ func TestVolumeFills(t *testing.T) {
 	if !st.Ready || len(st.Volumes) != 1 || st.Volumes[0].Size == 0 || st.Volumes[0].Free == 0 {
 		t.Errorf("status: ready %v, volumes %+v", st.Ready, st.Volumes)
 	}
-	if n := strings.Count(d.log.String(), "a volume fills"); n != 1 {
+	if n := strings.Count(d.log.String(), "volume is filling up"); n != 1 {
 		t.Errorf("said %d times", n)
 	}
 }

@@ -128,8 +128,8 @@ func (a *auto) look(ctx context.Context, refused []refusal, end context.CancelCa
 			every = betterSoon
 		}
 	}
-	if a.d.cfg.bounds.look > 0 {
-		every = a.d.cfg.bounds.look
+	if a.d.cfg.intervals.probe > 0 {
+		every = a.d.cfg.intervals.probe
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()

@@ -83,7 +83,7 @@ func TestAutoComesBack(t *testing.T) {
 	exec(t, conn, votes)
 	exec(t, conn, "SELECT pg_create_physical_replication_slot('taken')")
 	cfg := config(t, s.URL("postgres"))
-	cfg.Source, cfg.bounds.look = "auto", 50*time.Millisecond
+	cfg.Source, cfg.intervals.probe = "auto", 50*time.Millisecond
 	d := start(t, cfg)
 	d.by("notify", "all replication slots are in use")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")

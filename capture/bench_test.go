@@ -120,7 +120,11 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 	for b.Loop() {
 		exec(b, conn, "TRUNCATE votes")
 		t := snapshot.NewTable()
-		l := newLogical(New(cfg, file))
+		d, err := New(cfg, file)
+		if err != nil {
+			b.Fatal(err)
+		}
+		l := newLogical(d)
 		enc := slotBefore(b, l, t)
 		slots := bareSlots(b, conn, peers)
 		exec(b, conn, "CALL fill($1, $2, $3)", rows/perTx, perTx, words)

@@ -72,11 +72,11 @@ func config(t testing.TB, url string) Config {
 }
 
 func parseConfig(url string) (Config, error) {
+	cfg := DefaultConfig()
+	cfg.Table, cfg.Source, cfg.Version, cfg.FlushDelay = postgres.Name{Table: "votes"}, "logical", "test", 10*time.Millisecond
 	db, err := postgres.ParseConfig(url)
-	return Config{
-		Database: db, Table: postgres.Name{Table: "votes"}, Source: "logical", Version: "test",
-		FlushDelay: 10 * time.Millisecond, FlushInterval: time.Hour, MaxWAL: 1 << 30,
-	}, err
+	cfg.Database = db
+	return cfg, err
 }
 
 // start runs a daemon until the test ends.
@@ -91,7 +91,11 @@ func start(t testing.TB, cfg Config) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{Daemon: New(cfg, file), t: t, path: path, log: log}
+	newDaemon, err := New(cfg, file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{Daemon: newDaemon, t: t, path: path, log: log}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
@@ -221,7 +225,7 @@ func (d *daemon) equal(conn *pgx.Conn, table, order string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
 	defer cancel()
-	var flushed Flushed
+	var flushed SnapshotResult
 	eventually(d.t, "snapshot", func() (err error) {
 		flushed, err = d.Snapshot(ctx)
 		return err

@@ -37,7 +37,7 @@ func (d *daemon) sum() (sum string, complete bool) {
 func (d *daemon) changed() {
 	d.t.Helper()
 	eventually(d.t, "the change is written", func() error {
-		if s := d.Status().File; !s.Current || s.Reason != "change" {
+		if s := d.Status().File; !s.UpToDate || s.Reason != "change" {
 			return fmt.Errorf("the file is %+v", s)
 		}
 		return nil

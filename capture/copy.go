@@ -24,7 +24,7 @@ func Export(ctx context.Context, cfg Config) (*snapshot.View, error) {
 		cfg.Logger = hclog.NewNullLogger()
 	}
 	cfg.bounds = cfg.bounds.orUsual()
-	t := cfg.newTable(cmp.Or(cfg.Folder, os.TempDir()), nil)
+	t := cfg.newTable(cmp.Or(cfg.SpillDir, os.TempDir()), nil)
 	if err := readTable(ctx, cfg, "export", t, nil); err != nil {
 		return nil, postgres.Explain(err)
 	}

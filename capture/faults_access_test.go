@@ -128,7 +128,7 @@ func TestAccess(t *testing.T) {
 		"sslcert": {write("client.crt", cert)}, "sslkey": {write("client.key", key)},
 	}.Encode()
 	cfg, address := config(t, u.String()), u.String()
-	cfg.Refresh = func() (*pgx.ConnConfig, error) { return postgres.ParseConfig(address) }
+	cfg.ReloadDatabase = func() (*pgx.ConnConfig, error) { return postgres.ParseConfig(address) }
 	d := start(t, cfg)
 	d.ready()
 	if n := one[int](t, conn, "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid) WHERE ssl AND client_dn IS NOT NULL"); n != 1 {

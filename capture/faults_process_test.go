@@ -71,9 +71,13 @@ func runChild(url, path string) int {
 			return 1
 		}
 		defer l.Close()
-		cfg.Logger, cfg.LogError = l.Logger(), l.Err
+		cfg.Logger, cfg.LogHealth = l.Logger(), l.Err
 	}
-	d := New(cfg, file)
+	d, err := New(cfg, file)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
 	go obey(ctx, d, dir)
 	said := ""
 	var wg sync.WaitGroup
@@ -499,7 +503,10 @@ func TestPanic(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	d := New(cfg, file)
+	d, err := New(cfg, file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- d.Run(t.Context()) }()
 	eventually(t, "ready", func() error {

@@ -229,7 +229,7 @@ func (f *flusher) keep(ctx context.Context) error {
 		case <-f.regular:
 		}
 		start := time.Now()
-		path, err := f.d.file.KeepGeneration(ctx, f.d.cfg.Keep)
+		path, err := f.d.file.KeepGeneration(ctx, f.d.cfg.Generations)
 		switch {
 		case ctx.Err() != nil:
 			return nil

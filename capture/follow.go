@@ -45,7 +45,7 @@ func (d *Daemon) follow(ctx context.Context) error {
 		var pause time.Duration
 		if anew := (*anewError)(nil); errors.As(err, &anew) {
 			d.log.Info("copying the table anew", "why", anew.why)
-			d.metrics.anew.Inc()
+			d.metrics.resyncs.Inc()
 			d.state.update(func(st *Status) { st.Error = anew.Error() })
 			pause = d.rest()
 			if anew.again {
@@ -96,10 +96,10 @@ func (d *Daemon) again(why *anewError) {
 
 // refresh reads where and as whom to connect anew. What can't be read leaves it as it was: the attempt says what is wrong.
 func (d *Daemon) refresh() {
-	if d.cfg.Refresh == nil {
+	if d.cfg.ReloadDatabase == nil {
 		return
 	}
-	if database, err := d.cfg.Refresh(); err == nil {
+	if database, err := d.cfg.ReloadDatabase(); err == nil {
 		d.cfg.Database = database
 	} else {
 		d.log.Debug("the database's address could not be read anew", "error", err)

@@ -17,13 +17,13 @@ const (
 	leastRows     = 4 << 20
 )
 
-// newTable makes a Table that keeps to the memory that the process may use, Config.Memory or [cgroup.MemoryLimit]: rows beyond that
+// newTable makes a Table that keeps to the memory that the process may use, Config.MemoryLimit or [cgroup.MemoryLimit]: rows beyond that
 // lie in a file in folder.
 func (cfg *Config) newTable(folder string, damaged func(error)) *snapshot.Table {
 	t := cfg.bounds.table()
 	limit := cgroup.MemoryLimit()
-	if cfg.Memory > 0 {
-		limit = min(limit, cfg.Memory)
+	if cfg.MemoryLimit > 0 {
+		limit = min(limit, cfg.MemoryLimit)
 	}
 	if limit < math.MaxInt64 {
 		t.LimitMemory(max(int64(rowsShare*float64(limit-processMemory)), leastRows), folder, damaged)

@@ -36,13 +36,13 @@ func TestTableLargerThanMemory(t *testing.T) {
 			url := pgserver.Database(t)
 			query := largeTable(t, url)
 			cfg := config(t, url)
-			cfg.Source, cfg.Memory = source, 1 // that is: the least that rows get
+			cfg.Source, cfg.MemoryLimit = source, 1 // that is: the least that rows get
 			d := start(t, cfg)
 			d.ready()
 			conn := connect(t, url)
 			d.equal(conn, "votes", "vote_id")
 			m := d.Status().Memory
-			if m == nil || m.Out < 8<<20 || m.Resident > m.Limit {
+			if m == nil || m.Spilled < 8<<20 || m.Resident > m.Limit {
 				t.Errorf("not outside memory: %+v", m)
 			}
 			for _, sql := range []string{
@@ -74,7 +74,7 @@ func TestHeapFileDamaged(t *testing.T) {
 	url := pgserver.Database(t)
 	query := largeTable(t, url)
 	cfg := config(t, url)
-	cfg.Memory = 1
+	cfg.MemoryLimit = 1
 	d := start(t, cfg)
 	d.ready()
 	conn := connect(t, url)

@@ -5,10 +5,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"capture/internal/volume"
 	"capture/store"
 )
 
-// metrics are the daemon's counters. What Status knows already is read from it when Prometheus asks.
+// metrics are what the daemon counts and times. The rest of what Prometheus sees comes from a Status, see
+// [statusCollector].
 type metrics struct {
 	changes      *prometheus.CounterVec
 	transactions prometheus.Counter
@@ -18,15 +20,18 @@ type metrics struct {
 	flushSeconds prometheus.Histogram
 	copies       prometheus.Counter
 	copySeconds  prometheus.Gauge
-	anew         prometheus.Counter
+	resyncs      prometheus.Counter
 	failures     prometheus.Counter
 	differences  prometheus.Counter
-	verified     prometheus.Gauge
+	lastVerified prometheus.Gauge
 }
 
-func newMetrics(r prometheus.Registerer, d *Daemon) *metrics {
+func newMetrics() *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	m := &metrics{
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -37,82 +42,126 @@ func newMetrics(r prometheus.Registerer, d *Daemon) *metrics {
 			Name: "capture_flushes_total", Help: "Writes of feedback.json, by reason: start, change, interval, forced, stop.",
 		}, []string{"reason"}),
 		flushErrors: counter("capture_flush_errors_total", "Writes of feedback.json that failed."),
-		flushBytes:  counter("capture_flush_written_bytes_total", "Bytes of feedback.json written to disk: all of a small file, of a large one mostly what changed."),
+		flushBytes:  counter("capture_flush_written_bytes_total", "Bytes of feedback.json written to disk: all of a small file, mostly what changed of a large one."),
 		flushSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "capture_flush_duration_seconds", Help: "Time that a write of feedback.json took, syncing included.",
+			Name: "capture_flush_duration_seconds", Help: "Duration of a write of feedback.json, including syncing it.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12),
 		}),
-		copies:      counter("capture_copies_total", "Whole copies of the table."),
-		copySeconds: prometheus.NewGauge(prometheus.GaugeOpts{Name: "capture_copy_duration_seconds", Help: "Time that the last whole copy took."}),
-		anew:        counter("capture_resyncs_total", "Copies made anew because the table or its place in the stream was lost."),
-		failures:    counter("capture_connection_failures_total", "Attempts to follow, or followings, that ended in an error."),
+		copies:       counter("capture_copies_total", "Copies of the whole table."),
+		copySeconds:  gauge("capture_copy_duration_seconds", "Duration of the last copy of the whole table."),
+		resyncs:      counter("capture_resyncs_total", "Resyncs: copies made because the rows or the place in the stream were lost."),
+		failures:     counter("capture_connection_failures_total", "Attempts to follow the table that ended in an error, at once or later."),
+		differences:  counter("capture_differences_total", "Rows that differed from the table in a regular comparison; should stay 0."),
+		lastVerified: gauge("capture_last_verified_timestamp_seconds", "Unix time of the last comparison with the table; 0 before the first."),
 	}
-	m.differences = counter("capture_differences_total", "Rows found to differ from the table by the regular comparison; should stay 0 for ever.")
-	m.verified = prometheus.NewGauge(prometheus.GaugeOpts{Name: "capture_last_verified_timestamp_seconds", Help: "When the captured rows were last compared with the table, as Unix time; 0 for not yet."})
-	if r == nil {
-		return m
-	}
-	gauge := func(name, help string, value func(Status) float64) {
-		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(d.Status()) }))
-	}
-	gauge("capture_ready", "1 while feedback.json follows the table.", func(s Status) float64 { return truth(s.Ready) })
-	gauge("capture_following", "1 while the table is being followed.", func(s Status) float64 { return truth(s.State == stateFollowing) })
-	gauge("capture_rows", "Rows of the table as captured.", func(s Status) float64 { return float64(s.Rows) })
-	gauge("capture_bytes", "Length of feedback.json for the captured rows, in bytes.", func(s Status) float64 { return float64(s.Bytes) })
-	gauge("capture_rows_resident_bytes", "Memory that the rows take, in bytes.", func(s Status) float64 {
-		if s.Memory == nil {
-			return float64(s.Bytes)
-		}
-		return float64(s.Memory.Resident)
-	})
-	gauge("capture_rows_out_bytes", "Bytes of rows that lie outside memory, in a file of the process.", func(s Status) float64 {
-		if s.Memory == nil {
-			return 0
-		}
-		return float64(s.Memory.Out)
-	})
-	gauge("capture_lag_bytes", "WAL between the server's end and what has been applied, in bytes.", func(s Status) float64 { return float64(s.LagBytes) })
-	gauge("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up.", func(s Status) float64 { return s.LagSeconds })
-	gauge("capture_wal_retained_bytes", "WAL that the replication slot holds back at the server, in bytes.", func(s Status) float64 { return float64(s.RetainedWAL) })
-	gauge("capture_file_age_seconds", "Time since feedback.json was written; -1 where it never was.", func(s Status) float64 {
-		if s.File.Written == nil {
-			return -1
-		}
-		return time.Since(*s.File.Written).Seconds()
-	})
-	gauge("capture_file_pending_seconds", "How long the oldest unflushed change has been waiting; 0 where there is none.", func(s Status) float64 {
-		if s.File.Pending == nil {
-			return 0
-		}
-		return time.Since(*s.File.Pending).Seconds()
-	})
-	r.MustRegister(m.changes, m.transactions, m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.copies, m.copySeconds, m.anew, m.failures, m.differences, m.verified, sourceMetric{d}, volumeMetrics{d})
 	for _, op := range []string{"insert", "update", "delete", "truncate"} {
 		m.changes.WithLabelValues(op)
 	}
 	return m
 }
 
-func truth(b bool) float64 {
+// register registers m, and a collector of what status returns.
+func (m *metrics) register(r prometheus.Registerer, status func() Status) {
+	r.MustRegister(m.changes, m.transactions, m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.copies,
+		m.copySeconds, m.resyncs, m.failures, m.differences, m.lastVerified, statusCollector{status})
+}
+
+// flushed records a successful write.
+func (m *metrics) flushed(reason store.Reason, took time.Duration, bytesWritten int64) {
+	m.flushes.WithLabelValues(string(reason)).Inc()
+	m.flushBytes.Add(float64(bytesWritten))
+	m.flushSeconds.Observe(took.Seconds())
+}
+
+// statusCollector reports one Status per scrape: all its figures are of the same moment.
+type statusCollector struct{ status func() Status }
+
+// statusGauges are the gauges that have one value per Status.
+var statusGauges = []struct {
+	desc  *prometheus.Desc
+	value func(*Status) float64
+}{
+	{gaugeDesc("capture_ready", "1 while feedback.json follows the table."), func(s *Status) float64 { return boolToFloat(s.Ready) }},
+	{gaugeDesc("capture_following", "1 while the table is being followed."), func(s *Status) float64 { return boolToFloat(s.State == stateFollowing) }},
+	{gaugeDesc("capture_rows", "Rows captured."), func(s *Status) float64 { return float64(s.Rows) }},
+	{gaugeDesc("capture_bytes", "Length of feedback.json for the captured rows, in bytes."), func(s *Status) float64 { return float64(s.Bytes) }},
+	{gaugeDesc("capture_rows_resident_bytes", "Memory taken by rows, in bytes."), func(s *Status) float64 {
+		if s.Memory == nil {
+			return float64(s.Bytes)
+		}
+		return float64(s.Memory.Resident)
+	}},
+	{gaugeDesc("capture_rows_out_bytes", "Rows spilled to a file of the process, in bytes."), func(s *Status) float64 {
+		if s.Memory == nil {
+			return 0
+		}
+		return float64(s.Memory.Spilled)
+	}},
+	{gaugeDesc("capture_lag_bytes", "WAL between the server's position and what has been applied, in bytes."), func(s *Status) float64 { return float64(s.LagBytes) }},
+	{gaugeDesc("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up."), func(s *Status) float64 { return s.LagSeconds }},
+	{gaugeDesc("capture_wal_retained_bytes", "WAL that the replication slot retains on the server, in bytes."), func(s *Status) float64 { return float64(s.RetainedWAL) }},
+	{gaugeDesc("capture_file_age_seconds", "Time since feedback.json was written; -1 if it never was."), func(s *Status) float64 {
+		if s.File.Written == nil {
+			return -1
+		}
+		return time.Since(*s.File.Written).Seconds()
+	}},
+	{gaugeDesc("capture_file_pending_seconds", "Age of the oldest change that is not in feedback.json; 0 if there is none."), func(s *Status) float64 {
+		if s.File.Pending == nil {
+			return 0
+		}
+		return time.Since(*s.File.Pending).Seconds()
+	}},
+}
+
+// volumeGauges are the gauges that have one value per volume.
+var volumeGauges = []struct {
+	desc  *prometheus.Desc
+	value func(*volume.Usage) int64
+}{
+	{gaugeDesc("capture_volume_files_bytes", "Bytes of capture's files in the folder.", "volume"), func(v *volume.Usage) int64 { return v.Bytes }},
+	{gaugeDesc("capture_volume_size_bytes", "Size of the file system that holds the folder, in bytes.", "volume"), func(v *volume.Usage) int64 { return v.Size }},
+	{gaugeDesc("capture_volume_free_bytes", "Bytes of that file system that capture may still use.", "volume"), func(v *volume.Usage) int64 { return v.Free }},
+	{gaugeDesc("capture_volume_free_inodes", "Free inodes of that file system.", "volume"), func(v *volume.Usage) int64 { return v.FreeInodes }},
+}
+
+var sourceDesc = gaugeDesc("capture_source", "1 for the source in use.", "source")
+
+func gaugeDesc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (statusCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, g := range statusGauges {
+		ch <- g.desc
+	}
+	for _, g := range volumeGauges {
+		ch <- g.desc
+	}
+	ch <- sourceDesc
+}
+
+// Collect implements prometheus.Collector.
+func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
+	st := c.status()
+	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	for _, g := range statusGauges {
+		gauge(g.desc, g.value(&st))
+	}
+	for _, v := range st.Volumes {
+		for _, g := range volumeGauges {
+			gauge(g.desc, float64(g.value(&v)), v.Name)
+		}
+	}
+	gauge(sourceDesc, 1, st.Source)
+}
+
+func boolToFloat(b bool) float64 {
 	if b {
 		return 1
 	}
 	return 0
-}
-
-func (m *metrics) flushed(reason store.Reason, took time.Duration, wrote int64) {
-	m.flushes.WithLabelValues(string(reason)).Inc()
-	m.flushBytes.Add(float64(wrote))
-	m.flushSeconds.Observe(took.Seconds())
-}
-
-// sourceMetric is capture_source{source="…"} 1 for the source in use.
-type sourceMetric struct{ d *Daemon }
-
-var sourceDesc = prometheus.NewDesc("capture_source", "1 for the source in use.", []string{"source"}, nil)
-
-func (sourceMetric) Describe(ch chan<- *prometheus.Desc) { ch <- sourceDesc }
-
-func (s sourceMetric) Collect(ch chan<- prometheus.Metric) {
-	ch <- prometheus.MustNewConstMetric(sourceDesc, prometheus.GaugeValue, 1, s.d.Status().Source)
 }

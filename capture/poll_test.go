@@ -27,7 +27,11 @@ func newPolled(t *testing.T, url string) *polled {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	p := newPoll(New(config(t, url), file))
+	d, err := New(config(t, url), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPoll(d)
 	t.Cleanup(p.reader.close)
 	return &polled{p, t, connect(t, url)}
 }

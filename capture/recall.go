@@ -9,14 +9,11 @@ import (
 	"capture/snapshot"
 )
 
-// Recall reads what an earlier run left in the file.
-type Recall func(ctx context.Context) (*snapshot.View, error)
-
 // recall has the rows that an earlier run left be there for readers, where the database can't be reached at the start. They
 // are dropped when the first copy has ended; the file stays as it is till then.
 func (d *Daemon) recall(ctx context.Context) error {
 	found, ok := d.file.Found()
-	if !ok || d.cfg.Recall == nil {
+	if !ok || d.cfg.LoadPrevious == nil {
 		return nil
 	}
 	follows := func(state string) bool { return state == stateFollowing }
@@ -29,7 +26,7 @@ func (d *Daemon) recall(ctx context.Context) error {
 		return nil
 	}
 	start := time.Now()
-	view, err := d.cfg.Recall(ctx)
+	view, err := d.cfg.LoadPrevious(ctx)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:

@@ -201,7 +201,10 @@ func TestSlotsHarmNoCommit(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { file.Close() })
-	d := New(config(t, url), file)
+	d, err := New(config(t, url), file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	reader := connect(t, url)
 
 	var done atomic.Bool

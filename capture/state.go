@@ -61,7 +61,7 @@ type fileState struct {
 func newState(cfg Config, file *store.File) *state {
 	host, _ := os.Hostname()
 	c := cfg.Database
-	s := &state{change: make(chan struct{}), logErr: cfg.LogError, silence: cfg.bounds.silence, notes: map[string]string{}}
+	s := &state{change: make(chan struct{}), logErr: cfg.LogHealth, silence: cfg.bounds.silence, notes: map[string]string{}}
 	s.status = Status{
 		Version: cfg.Version, PID: os.Getpid(), Host: host, Started: time.Now().UTC(),
 		State: stateConnecting, Table: cfg.Table.String(), Source: cfg.Source,
@@ -283,7 +283,7 @@ func (d *Daemon) Status() Status {
 		}
 	}
 	if usage.Limit > 0 {
-		st.Memory = &MemoryStatus{Limit: usage.Limit, Resident: usage.Resident, Out: usage.Spilled}
+		st.Memory = &MemoryStatus{Limit: usage.Limit, Resident: usage.Resident, Spilled: usage.Spilled}
 	}
 	if s.traffic != nil {
 		if last := s.traffic(); !last.IsZero() {
@@ -294,8 +294,8 @@ func (d *Daemon) Status() Status {
 		st.LagBytes, st.LagSeconds = s.lag()
 	}
 	st.File = s.file.FileStatus
-	st.File.Current = view != nil && s.file.version == view.Version()
-	if st.File.Current {
+	st.File.UpToDate = view != nil && s.file.version == view.Version()
+	if st.File.UpToDate {
 		st.File.Pending = nil
 	}
 	st.Checks = s.checks(&st)
@@ -341,7 +341,7 @@ func (s *state) checks(st *Status) []Check {
 	case st.File.Pending != nil && now.Sub(*st.File.Pending) > late:
 		file.OK = false
 		file.Detail = fmt.Sprintf("changes have been waiting for %s", now.Sub(*st.File.Pending).Round(time.Second))
-	case !st.File.Current:
+	case !st.File.UpToDate:
 		file.Detail = "a change is about to be written"
 	}
 	checks := []Check{following, file}

@@ -52,22 +52,22 @@ type Check struct {
 
 // MemoryStatus is where the rows are.
 type MemoryStatus struct {
-	Limit    int64 `json:"rows_limit_bytes"`    // that rows may take in memory
-	Resident int64 `json:"rows_resident_bytes"` // that they take there
-	Out      int64 `json:"rows_out_bytes"`      // that those which are not there take in a file of the process
+	Limit    int64 `json:"rows_limit_bytes"`    // memory that rows may take
+	Resident int64 `json:"rows_resident_bytes"` // memory that they take
+	Spilled  int64 `json:"rows_out_bytes"`      // bytes of rows in a file of the process
 }
 
 // FileStatus is the state of feedback.json.
 type FileStatus struct {
-	Path    string     `json:"path"`
-	Written *time.Time `json:"written,omitempty"`
-	Reason  string     `json:"reason,omitempty"`
-	Rows    int        `json:"rows"`
-	Bytes   int64      `json:"bytes"`
-	SHA256  string     `json:"sha256,omitempty"`
-	LSN     string     `json:"lsn,omitempty"`
-	Current bool       `json:"current"`           // it holds the newest View
-	Millis  float64    `json:"millis,omitempty"`  // what the last write took
-	Error   string     `json:"error,omitempty"`   // why the last write failed
-	Pending *time.Time `json:"pending,omitempty"` // since when a change waits to be written
+	Path     string     `json:"path"`
+	Written  *time.Time `json:"written,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	Rows     int        `json:"rows"`
+	Bytes    int64      `json:"bytes"`
+	SHA256   string     `json:"sha256,omitempty"`
+	LSN      string     `json:"lsn,omitempty"`
+	UpToDate bool       `json:"current"`           // it holds the newest View
+	Millis   float64    `json:"millis,omitempty"`  // duration of the last write
+	Error    string     `json:"error,omitempty"`   // why the last write failed
+	Pending  *time.Time `json:"pending,omitempty"` // time of the oldest change that it does not hold
 }

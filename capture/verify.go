@@ -12,10 +12,6 @@ import (
 // verifyRetry is how long after a comparison that could not be made the next is tried.
 const verifyRetry = 10 * time.Minute
 
-// Verify compares a state with the table and returns how many rows differ, and some of their keys for the log. state
-// gives the newest View, with all in it that was committed before the call.
-type Verify func(ctx context.Context, state func(context.Context) (*snapshot.View, error)) (rows int64, keys []string, err error)
-
 // verify compares the captured rows with the table regularly, until ctx ends. What differs is counted, said, and mended
 // by a fresh copy: there is no way for it to happen that is known.
 func (d *Daemon) verify(ctx context.Context) error {
@@ -27,7 +23,7 @@ func (d *Daemon) verify(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 		start := time.Now()
-		rows, keys, err := d.cfg.Verify(ctx, d.settledView)
+		rows, keys, err := d.cfg.Compare(ctx, d.cfg.Database, d.settledView)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -44,7 +40,7 @@ func (d *Daemon) verify(ctx context.Context) error {
 			d.state.note("difference", "")
 			d.log.Info("verified: no difference from the table", "ms", millis(time.Since(start)))
 		}
-		d.metrics.verified.SetToCurrentTime()
+		d.metrics.lastVerified.SetToCurrentTime()
 		wait = d.cfg.VerifyInterval
 	}
 }

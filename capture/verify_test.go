@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"capture/internal/pgserver"
 	"capture/snapshot"
 	"capture/store"
@@ -24,7 +26,7 @@ func TestVerifyMends(t *testing.T) {
 	cfg := config(t, url)
 	var differs atomic.Bool
 	cfg.VerifyInterval = 20 * time.Millisecond
-	cfg.Verify = func(ctx context.Context, state func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
+	cfg.Compare = func(ctx context.Context, _ *pgx.ConnConfig, state func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
 		v, err := state(ctx)
 		if err != nil || v.Rows() == 10 && !differs.Load() {
 			return 0, nil, err
@@ -60,7 +62,7 @@ func TestGenerations(t *testing.T) {
 	conn := connect(t, url)
 	exec(t, conn, votes)
 	cfg := config(t, url)
-	cfg.FlushInterval, cfg.Keep = time.Second, store.Retention{Count: 2}
+	cfg.FlushInterval, cfg.Generations = time.Second, store.Retention{Count: 2}
 	d := start(t, cfg)
 	d.ready()
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('kept')")

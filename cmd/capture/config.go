@@ -86,16 +86,16 @@ type watchConfig struct {
 	AlertAfter duration `placeholder:"DURATION" env:"CAPTURE_ALERT_AFTER" default:"1m" min:"1s" max:"24h" help:"How long trouble lasts before it is posted."`
 }
 
-// folders are those that capture writes to, under the names of their volumes.
-func folders(output string, logs logFiles) []capture.Folder {
-	var list []capture.Folder
-	for _, f := range []capture.Folder{{Name: "fallback", Path: output}, {Name: "usage-logs", Path: logs.UsageLog}, {Name: "error-logs", Path: logs.ErrorLog}} {
-		if f.Path != "" && f.Path != os.DevNull {
-			f.Path = filepath.Dir(f.Path)
-			list = append(list, f)
+// watchedDirs returns the folders that capture writes to, under the names of their volumes.
+func watchedDirs(output string, logs logFiles) []capture.WatchedDir {
+	var dirs []capture.WatchedDir
+	for _, d := range []capture.WatchedDir{{Name: "fallback", Path: output}, {Name: "usage-logs", Path: logs.UsageLog}, {Name: "error-logs", Path: logs.ErrorLog}} {
+		if d.Path != "" && d.Path != os.DevNull {
+			d.Path = filepath.Dir(d.Path)
+			dirs = append(dirs, d)
 		}
 	}
-	return list
+	return dirs
 }
 
 // logFiles says where the logs go.

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"capture/capture"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 )
@@ -105,18 +106,14 @@ func (c demoCmd) open(url, path, folder string) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := serviceConfig{
-		database:  database,
-		path:      path,
-		listen:    string(c.Listen),
-		orAnyPort: true,
-		stderr:    io.Discard, // the lines below are the demo's own
-		follow: followConfig{
-			Source:        c.Source,
-			FlushDelay:    duration(100 * time.Millisecond),
-			FlushInterval: duration(time.Hour),
-			MaxWAL:        1 << 30,
-		},
+	cfg := capture.DefaultConfig()
+	cfg.Database, cfg.Table, cfg.Source = database, postgres.Name{Table: "votes"}, string(c.Source)
+	return openService(serviceOptions{
+		daemon:  cfg,
+		output:  path,
+		listen:  string(c.Listen),
+		anyPort: true,
+		stderr:  io.Discard, // the lines below are the demo's own
 		logs: logConfig{
 			logFiles: logFiles{
 				UsageLog: filepath.Join(folder, "logs", "usage", "usage.log"),
@@ -126,11 +123,7 @@ func (c demoCmd) open(url, path, folder string) (*service, error) {
 			LogMaxBackups: 5,
 			LogLevel:      "info",
 		},
-	}
-	if err := cfg.table.UnmarshalText([]byte("votes")); err != nil {
-		return nil, err
-	}
-	return openService(cfg)
+	})
 }
 
 // play runs daemon and generator beside each other until the time is up or ctx ends, and compares at the end.

@@ -209,7 +209,7 @@ func TestSlowVolume(t *testing.T) {
 			t.Fatal(err)
 		}
 		sql(t, url, `INSERT INTO votes (user_query) VALUES ('slow')`)
-		d.status(func(s capture.Status) bool { return !s.File.Current }) // it is in memory
+		d.status(func(s capture.Status) bool { return !s.File.UpToDate }) // it is in memory
 		if after, err := os.ReadFile(d.path); err != nil || string(after) != string(before) {
 			t.Errorf("the file has changed while the volume does not answer: %v", err)
 		}
@@ -225,7 +225,7 @@ func TestSlowVolume(t *testing.T) {
 		}
 	}
 	end()
-	d.status(func(s capture.Status) bool { return s.File.Current })
+	d.status(func(s capture.Status) bool { return s.File.UpToDate })
 	end = change("300s")
 	d.status(func(s capture.Status) bool {
 		return !s.Ready && strings.Contains(s.Checks[1].Detail, "the volume is slow or hangs")

@@ -35,7 +35,7 @@ func TestRowsOfAnEarlierRun(t *testing.T) {
 	proxy.Refuse()
 	d := startIn(t, first.dir, []string{"DATABASE_URL=" + url}, "run", "--listen=127.0.0.1:0")
 	s := d.status(func(s capture.Status) bool { return s.Rows == 2000 })
-	if s.Ready || s.File.Current || s.State == "following" {
+	if s.Ready || s.File.UpToDate || s.State == "following" {
 		t.Errorf("without a database: %+v", s)
 	}
 	look := func() (rows int, newest, shape string) {

@@ -9,7 +9,14 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
+
+	"capture/capture"
+	"capture/internal/recovery"
+	"capture/internal/web"
+	"capture/snapshot"
+	"capture/store"
 )
 
 type runCmd struct {
@@ -47,21 +54,14 @@ func (c runCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	s, err := openService(serviceConfig{
-		database: database,
-		refresh:  c.connection,
-		table:    c.Table,
-		path:     path,
-		follow:   c.followConfig,
-		memory:   int64(c.Memory),
-		watch:    c.watchConfig,
-		keep:     c.keepConfig,
-		page:     c.pageConfig,
-		listen:   string(c.Listen),
-		debug:    string(c.DebugListen),
-		token:    string(c.TokenFile),
-		logs:     c.logConfig,
-		stderr:   std.err,
+	s, err := openService(serviceOptions{
+		daemon:      c.daemonConfig(database, path),
+		web:         web.Config{TokenFile: string(c.TokenFile), Title: c.Title, TimeColumn: c.TimeColumn, TagsColumn: c.TagsColumn},
+		output:      path,
+		logs:        c.logConfig,
+		stderr:      std.err,
+		listen:      string(c.Listen),
+		debugListen: string(c.DebugListen),
 	})
 	if err != nil {
 		return err
@@ -73,9 +73,33 @@ func (c runCmd) Run(ctx context.Context, std streams) error {
 	return s.run(ctx)
 }
 
-// onSignals does what SIGUSR1 and SIGHUP ask for until ctx ends.
+// daemonConfig returns the daemon's configuration, as far as flags set it.
+func (c runCmd) daemonConfig(database *pgx.ConnConfig, output string) capture.Config {
+	return capture.Config{
+		Database:       database,
+		ReloadDatabase: c.connection,
+		Table:          c.Table.Name,
+		Source:         string(c.Source),
+		PollInterval:   c.PollInterval.std(),
+		MaxWAL:         int64(c.MaxWAL),
+		CopyRate:       int64(c.CopyRate),
+		CopyJobs:       int(c.CopyJobs),
+		FlushDelay:     c.FlushDelay.std(),
+		FlushInterval:  c.FlushInterval.std(),
+		Generations:    store.Retention{Count: int(c.Keep), Days: int(c.KeepDays)},
+		VerifyInterval: c.VerifyInterval.std(),
+		LoadPrevious:   func(ctx context.Context) (*snapshot.View, error) { return recovery.Recall(ctx, output) },
+		MemoryLimit:    int64(c.Memory),
+		WatchedDirs:    watchedDirs(output, c.logFiles),
+		VolumeWarn:     int(c.VolumeWarn),
+		AlertURL:       string(c.AlertURL),
+		AlertAfter:     c.AlertAfter.std(),
+	}
+}
+
+// onSignals flushes on SIGUSR1 and reopens the logs on SIGHUP, until ctx ends.
 func (s *service) onSignals(ctx context.Context, group *errgroup.Group) {
-	flush := make(chan os.Signal, 1) // holds one: a flush that is asked for during another is not lost
+	flush := make(chan os.Signal, 1) // keeps one that comes during a flush
 	reopen := make(chan os.Signal, 1)
 	signal.Notify(flush, syscall.SIGUSR1)
 	signal.Notify(reopen, syscall.SIGHUP)
@@ -97,7 +121,7 @@ func (s *service) onSignals(ctx context.Context, group *errgroup.Group) {
 	group.Go(loop(flush, func() {
 		flushed, err := s.daemon.Snapshot(ctx)
 		switch {
-		case ctx.Err() != nil: // the last flush comes with the stop
+		case ctx.Err() != nil: // stopping flushes, too
 		case err != nil:
 			s.log.Error("forced flush failed", "by", "SIGUSR1", "error", err)
 		default:
@@ -110,22 +134,22 @@ func (s *service) onSignals(ctx context.Context, group *errgroup.Group) {
 	}))
 }
 
-// listen binds an HTTP server's address, which flag gives; where its port is taken, a free one if that will do.
-func listen(flag, address string, orAnyPort bool) (net.Listener, error) {
+// listen listens on the address that flag gives. With anyPort it takes a free port if the address's is in use.
+func listen(flag, address string, anyPort bool) (net.Listener, error) {
 	host, _, _ := net.SplitHostPort(address)
 	network := "tcp"
 	if ip := net.ParseIP(host); ip != nil && ip.To4() != nil {
-		network = "tcp4" // "tcp" makes [::] of 0.0.0.0, which says to others that IPv6 will do; containers often have none
+		network = "tcp4" // "tcp" listens on [::] for 0.0.0.0; many containers have no IPv6
 	}
 	l, err := net.Listen(network, address)
-	if errors.Is(err, syscall.EADDRINUSE) && orAnyPort {
+	if errors.Is(err, syscall.EADDRINUSE) && anyPort {
 		l, err = net.Listen(network, net.JoinHostPort(host, "0"))
 	}
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("listen on %s: the port is in use; stop what uses it, or give another one by %s", address, flag)
+		return nil, fmt.Errorf("listen on %s: the port is in use; stop what uses it, or set another with %s", address, flag)
 	case err != nil:
-		return nil, fmt.Errorf("listen on %s: %w; give an address of this machine by %s", address, err, flag)
+		return nil, fmt.Errorf("listen on %s: %w; set an address of this machine with %s", address, err, flag)
 	}
 	return l, nil
 }

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -270,5 +272,21 @@ func TestSecrets(t *testing.T) {
 			d.wait(stopTime)
 			wantNowhere(t, d, c.password)
 		})
+	}
+}
+
+// The flags' defaults are those of the daemon itself.
+func TestFlagDefaultsAreTheDaemons(t *testing.T) {
+	t.Parallel()
+	var app cli
+	if _, err := newParser(&app, streams{io.Discard, io.Discard}).Parse([]string{"run"}); err != nil {
+		t.Fatal(err)
+	}
+	got, want := app.Run.daemonConfig(nil, "feedback.json"), capture.DefaultConfig()
+	// What has no default is not compared.
+	want.Table, want.WatchedDirs, want.LoadPrevious, want.ReloadDatabase = got.Table, got.WatchedDirs, nil, nil
+	got.LoadPrevious, got.ReloadDatabase = nil, nil
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("the flags' defaults are %+v, the daemon's %+v", got, want)
 	}
 }

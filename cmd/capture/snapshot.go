@@ -78,7 +78,7 @@ func (c snapshotCmd) ask(ctx context.Context, std streams, address string) error
 	if code != http.StatusOK {
 		return fmt.Errorf("the daemon at %s did not write the file: %s", address, reason(code, body))
 	}
-	var flushed capture.Flushed
+	var flushed capture.SnapshotResult
 	if err := json.Unmarshal(body, &flushed); err != nil {
 		return fmt.Errorf("the answer from %s is not capture's: %w", address, err)
 	}
@@ -86,7 +86,7 @@ func (c snapshotCmd) ask(ctx context.Context, std streams, address string) error
 }
 
 // answer prints what was written.
-func (c snapshotCmd) answer(w io.Writer, f capture.Flushed) error {
+func (c snapshotCmd) answer(w io.Writer, f capture.SnapshotResult) error {
 	if c.JSON {
 		return json.NewEncoder(w).Encode(f)
 	}
@@ -133,7 +133,7 @@ func (c snapshotCmd) export(ctx context.Context, std streams, w io.Writer) error
 	if note := file.Note(); note != "" {
 		fmt.Fprintln(std.err, "capture snapshot: "+note)
 	}
-	return c.answer(std.out, capture.Flushed{
+	return c.answer(std.out, capture.SnapshotResult{
 		Rows:   manifest.Rows,
 		Bytes:  manifest.Bytes,
 		LSN:    manifest.LSN,
@@ -148,7 +148,7 @@ func (c snapshotCmd) exportConfig(database *pgx.ConnConfig, version, folder stri
 	return capture.Config{
 		Database: database,
 		Table:    c.Table.Name,
-		Folder:   folder,
+		SpillDir: folder,
 		Version:  version,
 		Logger:   hclog.New(&hclog.LoggerOptions{Name: "capture", Level: hclog.Warn, Output: stderr}),
 	}

@@ -28,7 +28,7 @@ func TestSnapshotWithDaemon(t *testing.T) {
 		wantEqual(t, d.path, url)
 	}
 	got := run(t, d.dir, nil, "snapshot", "--json")
-	var flushed capture.Flushed
+	var flushed capture.SnapshotResult
 	if err := json.Unmarshal([]byte(got.stdout), &flushed); err != nil || flushed.Rows != 10 || flushed.LSN == "" || len(flushed.SHA256) != 64 {
 		t.Errorf("%+v: %v", got, err)
 	}

@@ -142,10 +142,10 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 
 // memoryText is nothing where all rows are in memory.
 func memoryText(m *capture.MemoryStatus) string {
-	if m == nil || m.Out == 0 {
+	if m == nil || m.Spilled == 0 {
 		return ""
 	}
-	return join(", ", bytesText(m.Resident)+" of rows in memory", bytesText(m.Out)+" in a file")
+	return join(", ", bytesText(m.Resident)+" of rows in memory", bytesText(m.Spilled)+" in a file")
 }
 
 func lagText(s capture.Status) string {
@@ -177,7 +177,7 @@ func writtenText(f capture.FileStatus, now time.Time) string {
 	if f.Millis > 0 {
 		text += " in " + spanText(time.Duration(f.Millis*float64(time.Millisecond)))
 	}
-	if f.Current {
+	if f.UpToDate {
 		return text + ", holds the newest state"
 	}
 	if f.Pending != nil {

@@ -39,7 +39,7 @@ func TestForcedFlush(t *testing.T) {
 	for range 5 {
 		l.exec("INSERT INTO votes (user_query) SELECT 'q' || g FROM generate_series(1, 100) g")
 		code, body := getBody(t, "POST", l.url()+"snapshot")
-		var flushed capture.Flushed
+		var flushed capture.SnapshotResult
 		if err := json.Unmarshal([]byte(body), &flushed); err != nil || code != 200 {
 			t.Fatalf("%d %s: %v", code, body, err)
 		}

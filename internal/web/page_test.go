@@ -67,10 +67,13 @@ func runLive(t *testing.T, database, create, table string, change func(*Config))
 	}
 	logger := hclog.New(&hclog.LoggerOptions{Output: l.log, JSONFormat: true})
 	reg := prometheus.NewRegistry()
-	d := capture.New(capture.Config{
-		Database: db, Table: postgres.Name{Table: table}, Source: "auto", Version: "test", Logger: logger, Registry: reg,
-		FlushDelay: 10 * time.Millisecond, FlushInterval: time.Hour, MaxWAL: 1 << 30,
-	}, file)
+	daemonConfig := capture.DefaultConfig()
+	daemonConfig.Database, daemonConfig.Table, daemonConfig.FlushDelay = db, postgres.Name{Table: table}, 10*time.Millisecond
+	daemonConfig.Version, daemonConfig.Logger, daemonConfig.Registry = "test", logger, reg
+	d, err := capture.New(daemonConfig, file)
+	if err != nil {
+		t.Fatal(err)
+	}
 	cfg := Config{Daemon: d, Path: path, Gatherer: reg, Registerer: reg, Logger: logger, Version: "test"}
 	if change != nil {
 		change(&cfg)

@@ -56,7 +56,7 @@ type Config struct {
 type Server struct {
 	view   func() *snapshot.View
 	status func() capture.Status
-	flush  func(context.Context) (capture.Flushed, error)
+	flush  func(context.Context) (capture.SnapshotResult, error)
 
 	path    string
 	token   tokenFile

@@ -1,0 +1,194 @@
+package capture
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"capture/internal/postgres"
+	"capture/snapshot"
+	"capture/store"
+)
+
+// Config configures a [Daemon]. Start with [DefaultConfig] and set at least Database and Table.
+type Config struct {
+	// Database says where the table is, and as whom to connect.
+	Database *pgx.ConnConfig
+
+	// ReloadDatabase, if set, returns Database for the next attempt to connect: a password file or a certificate may
+	// have changed. If it fails, the previous configuration stays in use.
+	ReloadDatabase func() (*pgx.ConnConfig, error)
+
+	// Table is the table to follow.
+	Table postgres.Name
+
+	// Source is how capture learns of changes: logical, notify, poll, or auto for the best of them that works.
+	Source string
+
+	// PollInterval is the time between reads of the table by the source poll.
+	PollInterval time.Duration
+
+	// MaxWAL is how many bytes of WAL the replication slot may retain before the table is copied again with a new slot.
+	// Zero sets no limit.
+	MaxWAL int64
+
+	// CopyRate is how many bytes a second a copy reads at most. Zero sets no limit.
+	CopyRate int64
+
+	// CopyJobs is how many connections a copy reads over. Zero lets the table's size and the cores decide.
+	CopyJobs int
+
+	// FlushDelay is the time between a change and the write of the file that includes it.
+	FlushDelay time.Duration
+
+	// FlushInterval is the time between regular writes. They come at the wall clock's multiples of it, whether anything
+	// has changed or not.
+	FlushInterval time.Duration
+
+	// Generations says how many earlier states of the file are kept beside it. A regular write adds one.
+	Generations store.Retention
+
+	// Compare, if set, compares the captured rows with the table every VerifyInterval. An interval of zero turns it off.
+	Compare        CompareFunc
+	VerifyInterval time.Duration
+
+	// LoadPrevious, if set, reads the rows that an earlier run wrote to the file. Readers get them until the first copy
+	// if the database is unreachable at the start.
+	LoadPrevious func(context.Context) (*snapshot.View, error)
+
+	// MemoryLimit is how many bytes of memory the process may use if [cgroup.MemoryLimit] allows more. Zero sets no
+	// limit. Rows that do not fit are spilled to a file.
+	MemoryLimit int64
+
+	// SpillDir is where [Export] spills rows. Empty means the system's folder for temporary files. A Daemon spills into
+	// the folder of its file.
+	SpillDir string
+
+	// WatchedDirs are the folders whose volumes are measured. A warning is due if VolumeWarn percent of one are in use;
+	// zero turns warnings off.
+	WatchedDirs []WatchedDir
+	VolumeWarn  int
+
+	// AlertURL is where alerts are posted. Empty turns them off. A condition is posted if it lasts for AlertAfter.
+	AlertURL   string
+	AlertAfter time.Duration
+
+	// Version is capture's own version, for Status, alerts and manifests.
+	Version string
+
+	// Logger receives the log lines. Nil discards them.
+	Logger hclog.Logger
+
+	// LogHealth, if set, returns why log lines cannot be written, or nil.
+	LogHealth func() error
+
+	// Registry receives the daemon's metrics. Nil registers none.
+	Registry prometheus.Registerer
+
+	intervals intervals
+	bounds    bounds                                      // tests shorten them
+	prepare   func(context.Context, []snapshot.Part) bool // writes ahead what a copy has read, as [store.File.WriteAhead]; nil for nothing
+}
+
+// WatchedDir is a folder whose volume is measured, with the name that Status and metrics give it.
+type WatchedDir struct{ Name, Path string }
+
+// CompareFunc compares a state with the table in the database. It returns how many rows differ, and some of their keys
+// for the log. newestView returns the newest View once that contains everything committed before the call.
+type CompareFunc func(ctx context.Context, database *pgx.ConnConfig, newestView func(context.Context) (*snapshot.View, error)) (rows int64, keys []string, err error)
+
+// DefaultConfig returns the defaults, which are those of `capture run`. Database and Table have none.
+func DefaultConfig() Config {
+	return Config{
+		Source:         "auto",
+		PollInterval:   time.Minute,
+		MaxWAL:         1 << 30,
+		FlushDelay:     100 * time.Millisecond,
+		FlushInterval:  time.Hour,
+		VerifyInterval: 24 * time.Hour,
+		VolumeWarn:     80,
+		AlertAfter:     time.Minute,
+	}
+}
+
+// Validate returns an error that names a setting with which a Daemon cannot work, or nil.
+func (cfg *Config) Validate() error {
+	switch cfg.Source {
+	case "auto", "logical", "notify", "poll":
+	default:
+		return fmt.Errorf("invalid configuration: unknown Source %q: use auto, logical, notify or poll", cfg.Source)
+	}
+	switch {
+	case cfg.Database == nil:
+		return errors.New("invalid configuration: Database is not set")
+	case cfg.Table.Table == "":
+		return errors.New("invalid configuration: Table is not set")
+	case cfg.PollInterval <= 0:
+		return fmt.Errorf("invalid configuration: PollInterval is %s: it must be positive", cfg.PollInterval)
+	case cfg.FlushInterval <= 0:
+		return fmt.Errorf("invalid configuration: FlushInterval is %s: it must be positive", cfg.FlushInterval)
+	case cfg.VolumeWarn < 0 || cfg.VolumeWarn > 100:
+		return fmt.Errorf("invalid configuration: VolumeWarn is %d: it must be a percentage", cfg.VolumeWarn)
+	}
+	for name, n := range map[string]int64{
+		"MaxWAL": cfg.MaxWAL, "CopyRate": cfg.CopyRate, "CopyJobs": int64(cfg.CopyJobs), "MemoryLimit": cfg.MemoryLimit,
+		"FlushDelay": int64(cfg.FlushDelay), "VerifyInterval": int64(cfg.VerifyInterval), "AlertAfter": int64(cfg.AlertAfter),
+	} {
+		if n < 0 {
+			return fmt.Errorf("invalid configuration: %s is negative", name)
+		}
+	}
+	return nil
+}
+
+// intervals are waits of the daemon's own parts that tests shorten.
+type intervals struct {
+	probe       time.Duration // between probes for a better source; zero lets the reason for its absence decide
+	volumeCheck time.Duration // between measurements of the volumes
+	alertCheck  time.Duration // between looks at the conditions that are worth an alert
+	alertRetry  time.Duration // before an alert is posted again for the first time; it doubles from there
+}
+
+// withDefaults returns i with what holds outside tests for each zero.
+func (i intervals) withDefaults() intervals {
+	i.volumeCheck = cmp.Or(i.volumeCheck, 15*time.Second)
+	i.alertCheck = cmp.Or(i.alertCheck, time.Second)
+	i.alertRetry = cmp.Or(i.alertRetry, 5*time.Second)
+	return i
+}
+
+// bounds are how long things may take before they are called trouble.
+type bounds struct {
+	// silence is longer than what a slow link or a busy server makes of a keepalive that was asked for.
+	silence time.Duration
+	ping    time.Duration // how often one is asked for
+	count   time.Duration // how often the rows are counted
+	frozen  time.Duration // after it the server drops the slot of a copying capture that says nothing
+	part    int64         // bytes of the table that a connection of a copy reads at a time
+	draft   int           // bytes of its rows that are written ahead at a time
+	segment int           // bytes of the Table's segments, with few of them in a group; zero for the usual
+}
+
+// orUsual is b, or what holds outside tests.
+func (b bounds) orUsual() bounds {
+	b.silence = cmp.Or(b.silence, 30*time.Second)
+	b.ping = cmp.Or(b.ping, 10*time.Second)
+	b.count = cmp.Or(b.count, time.Hour)
+	b.part = cmp.Or(b.part, rangeBytes)
+	b.draft = cmp.Or(b.draft, draftBytes)
+	b.frozen = cmp.Or(b.frozen, 2*time.Minute)
+	return b
+}
+
+func (b bounds) table() *snapshot.Table {
+	if b.segment > 0 {
+		return snapshot.NewTestTable(b.segment, 4)
+	}
+	return snapshot.NewTable()
+}

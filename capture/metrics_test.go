@@ -1,0 +1,45 @@
+package capture
+
+import (
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"capture/internal/volume"
+)
+
+// TestScrapeReportsOneStatus checks that the figures of one scrape come from a single Status, so that they are of the same moment.
+func TestScrapeReportsOneStatus(t *testing.T) {
+	t.Parallel()
+	statuses := 0
+	registry := prometheus.NewRegistry()
+	newMetrics().register(registry, func() Status {
+		statuses++
+		return Status{Ready: true, Source: "poll", Rows: 7, Volumes: []volume.Usage{{Name: "fallback", Size: 9}, {Name: "usage-logs", Size: 8}}}
+	})
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if statuses != 1 {
+		t.Errorf("a scrape built %d statuses", statuses)
+	}
+	found := map[string]float64{}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			name := f.GetName()
+			for _, l := range m.GetLabel() {
+				name += " " + l.GetValue()
+			}
+			found[name] = m.GetGauge().GetValue()
+		}
+	}
+	for name, want := range map[string]float64{
+		"capture_ready": 1, "capture_rows": 7, "capture_source poll": 1, "capture_volume_size_bytes fallback": 9,
+		"capture_volume_size_bytes usage-logs": 8, "capture_file_age_seconds": -1,
+	} {
+		if got, ok := found[name]; !ok || got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+}

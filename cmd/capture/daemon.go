@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"capture/capture"
+	"capture/internal/logfile"
+	"capture/internal/postgres"
+	"capture/internal/recovery"
+	"capture/internal/web"
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+	"capture/store"
+)
+
+// service is a daemon with what it runs on: file and lock, logs, metrics and HTTP.
+type service struct {
+	daemon      *capture.Daemon
+	web         *web.Server
+	listener    net.Listener
+	profiles    net.Listener // for Go's profiles; nil if they are off
+	file        *store.File
+	logs        *logfile.Logs
+	log         hclog.Logger
+	memoryLimit int64 // --memory in bytes; 0 for auto
+}
+
+// serviceOptions are what a service is made of.
+type serviceOptions struct {
+	daemon      capture.Config // openService sets its Version, Logger, LogHealth, Registry and Compare
+	web         web.Config     // openService sets its Daemon, Path, Version, Logger and metrics
+	output      string         // path of feedback.json
+	logs        logConfig
+	stderr      io.Writer // receives the log lines, too
+	listen      string    // HOST:PORT for HTTP
+	anyPort     bool      // take a free port if the one of listen is in use
+	debugListen string    // IP:PORT for Go's profiles; "" for none
+}
+
+// openService takes the lock, opens the logs and listens. Nothing runs before [service.run].
+func openService(opts serviceOptions) (_ *service, err error) {
+	s := &service{memoryLimit: opts.daemon.MemoryLimit}
+	if opts.debugListen == "" {
+		runtime.MemProfileRate = 0 // net/http/pprof is linked in, so Go would sample allocations for nobody
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	version, _ := build()
+	// The lock comes first: a second daemon must not touch the logs of the first.
+	s.file, err = store.Open(opts.output, store.Owner{PID: os.Getpid(), Host: hostname(), Version: version, Started: time.Now()})
+	if err != nil {
+		return nil, err
+	}
+	if s.logs, err = opts.logs.open(opts.stderr); err != nil {
+		return nil, err
+	}
+	s.log = s.logs.Logger()
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	cfg := opts.daemon
+	cfg.Version, cfg.Logger, cfg.LogHealth, cfg.Registry = version, s.log, s.logs.Err, registry
+	cfg.Compare = compareWithTable(cfg.Table)
+	if s.daemon, err = capture.New(cfg, s.file); err != nil {
+		return nil, err
+	}
+	page := opts.web
+	page.Daemon, page.Path, page.Version, page.Logger = s.daemon, opts.output, version, s.log.Named("web")
+	page.Gatherer, page.Registerer = registry, registry
+	s.web = web.New(page)
+	// The ports come last: a wrong setting is reported as such, even if the port is in use as well.
+	if err := s.listen(opts); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// listen opens the ports, and writes into the lock file where other commands find this daemon.
+func (s *service) listen(opts serviceOptions) (err error) {
+	if s.listener, err = listen("--listen (CAPTURE_LISTEN)", opts.listen, opts.anyPort); err != nil {
+		return err
+	}
+	if opts.debugListen != "" {
+		if s.profiles, err = listen("--debug-listen (CAPTURE_DEBUG_LISTEN)", opts.debugListen, false); err != nil {
+			return err
+		}
+		s.log.Info("serving profiles", "url", "http://"+s.profiles.Addr().String()+"/debug/pprof/")
+	}
+	if err := s.file.SetListen(s.listener.Addr().String()); err != nil {
+		s.log.Warn("cannot write the address into the lock file; other commands find this daemon by --listen only", "error", err)
+	}
+	return nil
+}
+
+// compareWithTable returns the daemon's regular comparison: what `capture verify` does with the file, done with the rows
+// in memory.
+func compareWithTable(table postgres.Name) capture.CompareFunc {
+	return func(ctx context.Context, database *pgx.ConnConfig, newestView func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
+		d, err := recovery.Compare(ctx, recovery.Comparison{
+			Database: database, Table: table, Live: true,
+			State: func(ctx context.Context, _ *postgres.Table) (recovery.Rows, error) {
+				view, err := newestView(ctx)
+				if err != nil {
+					return nil, err
+				}
+				return rowsOf(view), nil
+			},
+		})
+		var keys []string
+		for _, some := range []recovery.Keys{d.Missing, d.Extra, d.Different} {
+			for _, k := range some.First {
+				keys = append(keys, k.Key)
+			}
+		}
+		return d.Missing.Rows + d.Extra.Rows + d.Different.Rows, keys, err
+	}
+}
+
+// rowsOf iterates over a View as a comparison wants it.
+func rowsOf(view *snapshot.View) recovery.Rows {
+	return func(yield func(rowjson.Key, []byte) error) error {
+		for row, err := range view.From(nil) {
+			if err == nil {
+				err = yield(row.Key, row.Line)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// run follows the table and serves HTTP until ctx ends. Its error is already in the log.
+func (s *service) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return guarded(func() error { return tuneHeap(ctx, s.memoryLimit) }) })
+	group.Go(func() error { return guarded(func() error { return s.daemon.Run(ctx) }) })
+	group.Go(func() error { return guarded(func() error { return s.web.Run(ctx, s.listener) }) })
+	if s.profiles != nil {
+		group.Go(func() error { return guarded(func() error { return web.RunDebug(ctx, s.profiles) }) })
+	}
+	s.onSignals(ctx, group)
+	if err := group.Wait(); err != nil {
+		s.log.Error("stopping after an error", "error", err)
+		return reportedError{err}
+	}
+	return nil
+}
+
+// address returns HOST:PORT of the HTTP server for a client on this machine.
+func (s *service) address() string { return reachable(s.listener.Addr().String(), "") }
+
+// close releases what openService took. run must have returned.
+func (s *service) close() {
+	if s.listener != nil {
+		s.listener.Close()
+	}
+	if s.profiles != nil {
+		s.profiles.Close()
+	}
+	if s.file != nil {
+		if err := s.file.Close(); err != nil && s.log != nil {
+			s.log.Error("cannot release the lock", "error", err)
+		}
+	}
+	if s.logs != nil {
+		if err := s.logs.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, "capture: close the logs:", err)
+		}
+	}
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "unknown"
+	}
+	return name
+}
