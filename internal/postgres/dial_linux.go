@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setUserTimeout bounds how long sent data may stay unacknowledged; keepalive says nothing while data is on its way.
+// setUserTimeout bounds how long sent data may stay unacknowledged. Keepalive probes are not sent while data waits for its
+// acknowledgement.
 func setUserTimeout(_, _ string, c syscall.RawConn) error {
 	var err error
 	if e := c.Control(func(fd uintptr) {

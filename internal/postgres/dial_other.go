@@ -4,5 +4,5 @@ package postgres
 
 import "syscall"
 
-// setUserTimeout has no portable counterpart; keepalive and the readers' deadlines do what they can.
+// setUserTimeout does nothing: the option exists on Linux only. Keepalive and the readers' deadlines remain.
 func setUserTimeout(_, _ string, _ syscall.RawConn) error { return nil }

@@ -96,7 +96,7 @@ func (d *doctor) connection(ctx context.Context) bool {
 		return false
 	}
 	d.conn = conn
-	found := fmt.Sprintf("connected to %s as %s", address(&d.cfg.Config), d.cfg.User)
+	found := fmt.Sprintf("connected to %s as %s", serverAddress(&d.cfg.Config), d.cfg.User)
 	if Pooled(conn) {
 		d.add("connection", Warn, found+", through a connection pooler",
 			"a pooler such as PgBouncer cannot replicate, and loses notifications where it pools transactions",
@@ -133,10 +133,10 @@ func (d *doctor) server(ctx context.Context) bool {
 	}
 	switch {
 	case d.srv.VersionNum < MinVersion:
-		d.problem("server", Fail, d.srv.checkLogical())
+		d.problem("server", Fail, d.srv.checkLogicalReplication())
 		return false
 	case d.srv.InRecovery:
-		d.problem("server", Warn, d.srv.checkLogical())
+		d.problem("server", Warn, d.srv.checkLogicalReplication())
 		d.logical = false
 	case d.srv.Encoding == "SQL_ASCII":
 		d.add("server", Warn, found, "it keeps bytes of any encoding; those that are no UTF-8 are replaced in feedback.json", "")
@@ -166,14 +166,14 @@ func (d *doctor) clock(ctx context.Context) {
 }
 
 func (d *doctor) readTable(ctx context.Context, name Name) bool {
-	t, err := load(ctx, d.conn, name)
+	t, err := loadTableUnchecked(ctx, d.conn, name)
 	if err != nil {
 		d.problem("table", Fail, err)
 		return false
 	}
 	d.table = t
 	d.add("table", OK, fmt.Sprintf("%s, %d columns, key (%s)", t.Name(), len(t.Columns), strings.Join(t.keyNames(), ", ")), "", "")
-	if err := t.readable(); err != nil {
+	if err := t.checkReadable(); err != nil {
 		d.problem("privileges", Fail, err)
 		return false
 	}
@@ -183,14 +183,14 @@ func (d *doctor) readTable(ctx context.Context, name Name) bool {
 
 // replication checks what only logical replication needs, but for the publication.
 func (d *doctor) replication(ctx context.Context) {
-	if err := d.table.checkIdentity(d.srv.VersionNum); err != nil {
+	if err := d.table.checkReplicaIdentity(d.srv.VersionNum); err != nil {
 		d.problem("replica identity", Warn, err)
 		d.logical = false
 	} else {
 		d.add("replica identity", OK, "updates and deletes can be published", "", "")
 	}
 	if d.srv.WALLevel != "logical" {
-		d.add("wal_level", Warn, "wal_level is "+d.srv.WALLevel, "logical replication needs it at logical", d.provider.setting("wal_level", "logical", true))
+		d.add("wal_level", Warn, "wal_level is "+d.srv.WALLevel, "logical replication needs it at logical", d.provider.changeSetting("wal_level", "logical", true))
 		d.logical = false
 	} else {
 		d.add("wal_level", OK, "logical", "", "")
@@ -236,7 +236,7 @@ func (d *doctor) limits(ctx context.Context) {
 	} {
 		found := fmt.Sprintf("%d of %d in use", l.used, l.max)
 		if l.used >= l.max {
-			d.add(l.name, Warn, found, "capture needs one while it runs", d.provider.setting(l.setting, fmt.Sprint(l.max+5), true))
+			d.add(l.name, Warn, found, "capture needs one while it runs", d.provider.changeSetting(l.setting, fmt.Sprint(l.max+5), true))
 			d.logical = false
 			continue
 		}
@@ -247,7 +247,7 @@ func (d *doctor) limits(ctx context.Context) {
 		d.add("max_slot_wal_keep_size", OK, "no limit; capture lets its temporary slot go past --max-wal by itself", "", "")
 	case keep < 64:
 		d.add("max_slot_wal_keep_size", Warn, fmt.Sprintf("%d MB", keep), "a short stall loses the slot, and capture copies the whole table again",
-			d.provider.setting("max_slot_wal_keep_size", "1024", false))
+			d.provider.changeSetting("max_slot_wal_keep_size", "1024", false))
 	default:
 		d.add("max_slot_wal_keep_size", OK, fmt.Sprintf("%d MB", keep), "", "")
 	}
@@ -264,7 +264,7 @@ func (d *doctor) limits(ctx context.Context) {
 
 func (d *doctor) publication(ctx context.Context) {
 	own := objectName(d.table.Name())
-	pubs, err := publications(ctx, d.conn, d.table, own)
+	pubs, err := findPublications(ctx, d.conn, d.table, own)
 	var mayCreate bool
 	if err == nil {
 		err = d.conn.QueryRow(ctx, "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')").Scan(&mayCreate)
@@ -274,18 +274,18 @@ func (d *doctor) publication(ctx context.Context) {
 		d.logical = false
 		return
 	}
-	at, statements := d.table.choose(pubs, own, d.srv.VersionNum)
+	at, statements := d.table.choosePublication(pubs, own, d.srv.VersionNum)
 	hasOwn := len(pubs) > 0 && pubs[0].name == own
 	switch {
 	case at >= 0:
 		d.add("publication", OK, pubs[at].name+" has all changes of the table", "", "")
-	case d.table.checkIdentity(d.srv.VersionNum) != nil:
+	case d.table.checkReplicaIdentity(d.srv.VersionNum) != nil:
 		d.add("publication", Warn, "none, and none will be made", "the table's replica identity forbids it", "")
 		d.logical = false
 	case statements != nil && d.table.facts.Owned && (mayCreate || hasOwn):
 		d.add("publication", OK, own+" will be made or mended when capture starts", "", strings.Join(statements, ";\n")+";")
 	default:
-		d.problem("publication", Warn, d.table.unpublished(d.srv, pubs, own, nil))
+		d.problem("publication", Warn, d.table.noPublicationProblem(&d.srv, pubs, own, nil))
 		d.logical = false
 	}
 }

@@ -7,24 +7,24 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// MinVersion is the oldest server version that capture follows, as server_version_num counts.
+// MinVersion is the oldest server version that capture follows, as in server_version_num.
 const MinVersion = 130000
 
-// Server is what an ordinary user may know of the server and the database that a connection is for.
+// Server is what an ordinary user may know of the server and of the connection's database.
 type Server struct {
-	VersionNum int    // 150004
-	Version    string // as SHOW server_version gives it
-	SystemID   string // of the cluster; "" where the user may not see it
-	Timeline   int    // of the last checkpoint; 0 where the user may not see it
+	VersionNum int    // server_version_num: 150004
+	Version    string // server_version: "15.4 (Debian 15.4-1)"
+	SystemID   string // the cluster's system identifier; empty if the user may not see it
+	Timeline   int    // the timeline of the last checkpoint; 0 if the user may not see it
 	Database   string
 	User       string
 	Encoding   string
-	InRecovery bool // a standby, or a server that is still recovering
+	InRecovery bool // the server is a standby, or still recovering
 	WALLevel   string
 
 	MaxSlots, UsedSlots     int
 	MaxSenders, UsedSenders int
-	MaxSlotWALKeepMB        int // max_slot_wal_keep_size; -1 for no limit
+	MaxSlotWALKeepMB        int // max_slot_wal_keep_size in MB; -1 means no limit
 	Pooled                  bool
 }
 
@@ -38,53 +38,69 @@ const serverSQL = `
 		(SELECT count(*) FROM pg_catalog.pg_stat_replication)::int,
 		COALESCE((SELECT setting::int FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'), -1)`
 
-func (s *Server) scan(row pgx.Row) error {
+func (s *Server) scanRow(row pgx.Row) error {
 	err := row.Scan(&s.VersionNum, &s.Version, &s.Database, &s.User, &s.Encoding, &s.InRecovery, &s.WALLevel,
 		&s.MaxSlots, &s.UsedSlots, &s.MaxSenders, &s.UsedSenders, &s.MaxSlotWALKeepMB)
 	if err != nil {
-		return Explain(fmt.Errorf("ask the server about itself: %w", err))
+		return Explain(fmt.Errorf("query the server's settings: %w", err))
 	}
 	return nil
 }
 
-// LoadServer asks the server about itself. conn must not be in a transaction.
+// LoadServer queries the server about itself. conn must not be in a transaction.
 func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
 	s := Server{Pooled: Pooled(conn)}
-	if err := s.scan(conn.QueryRow(ctx, serverSQL)); err != nil {
+	if err := s.scanRow(conn.QueryRow(ctx, serverSQL)); err != nil {
 		return Server{}, err
 	}
-	// Some managed services keep the control file to themselves.
+	// Some managed services do not let users read the control file.
 	err := conn.QueryRow(ctx, `SELECT s.system_identifier::text, c.timeline_id
 		FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c`).Scan(&s.SystemID, &s.Timeline)
 	if err != nil && SQLState(err) != insufficientPrivilege {
-		return Server{}, Explain(fmt.Errorf("ask the server who it is: %w", err))
+		return Server{}, Explain(fmt.Errorf("query the system identifier: %w", err))
 	}
 	return s, nil
 }
 
-// LoadServerAndTable is what [LoadServer] says, but for who the server is, and what [LoadTable] does, in one round trip. Where the table's
-// error is a [*Problem], the Server is there nevertheless.
+// LoadServerAndTable does what [LoadServer] and [LoadTable] do, in one round trip. It does not load SystemID and Timeline. If
+// the error is a [*Problem] of the table, the Server is valid nevertheless.
 func LoadServerAndTable(ctx context.Context, conn *pgx.Conn, name Name) (s Server, t *Table, err error) {
 	s.Pooled = Pooled(conn)
-	var about, row error
-	var c catalogRow
+	var serverErr, rowErr error
+	var row catalogRow
 	b := &pgx.Batch{}
-	b.Queue(serverSQL).QueryRow(func(r pgx.Row) error { about = s.scan(r); return about })
-	b.Queue(catalogSQL, catalogArgs(name)...).QueryRow(func(r pgx.Row) error { row = c.scan(r); return row })
+	b.Queue(serverSQL).QueryRow(func(r pgx.Row) error { serverErr = s.scanRow(r); return serverErr })
+	b.Queue(catalogSQL, catalogArgs(name)...).QueryRow(func(r pgx.Row) error { rowErr = row.scan(r); return rowErr })
 	err = conn.SendBatch(ctx, b).Close()
 	switch {
-	case about != nil:
-		return Server{}, nil, about
+	case serverErr != nil:
+		return Server{}, nil, serverErr
 	case s.VersionNum > 0 && s.VersionNum < MinVersion:
-		return s, nil, s.checkLogical()
-	case err != nil && row == nil: // the connection's
-		return Server{}, nil, Explain(fmt.Errorf("ask the server about itself: %w", err))
+		return s, nil, s.checkLogicalReplication()
+	case err != nil && rowErr == nil: // the connection failed
+		return Server{}, nil, Explain(fmt.Errorf("query the server's settings: %w", err))
 	}
-	if t, err = c.table(ctx, conn, name, row); err == nil {
-		err = t.readable()
+	if t, err = row.newTable(ctx, conn, name, rowErr); err == nil {
+		err = t.checkReadable()
 	}
 	if err != nil {
 		return s, nil, err
 	}
 	return s, t, nil
+}
+
+// checkLogicalReplication returns nil if this server can publish tables, else a [*Problem]. It does not check the right to
+// replicate: only an attempt shows that, see [ConnectReplication].
+func (s *Server) checkLogicalReplication() error {
+	switch {
+	case s.VersionNum < MinVersion:
+		return problemf("capture follows PostgreSQL 13 and later", "upgrade the server", "the server is PostgreSQL %s", s.Version)
+	case s.InRecovery:
+		return problemf("a standby cannot publish tables", "point --database-url at the primary",
+			"the server is a standby or still recovering")
+	case s.WALLevel != "logical":
+		return problemf("logical replication needs wal_level = logical", "ALTER SYSTEM SET wal_level = logical; -- then restart the server",
+			"wal_level is %s", s.WALLevel)
+	}
+	return nil
 }

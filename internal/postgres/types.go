@@ -6,26 +6,26 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// typeEntry is a type in the first document of catalog.sql.
+// typeEntry is a type in the first document that catalog.sql returns.
 type typeEntry struct {
 	OID    uint32 `json:"oid"`
 	Type   string `json:"type"` // pg_type.typtype
-	Base   uint32 `json:"base"` // of a domain
+	Base   uint32 `json:"base"` // a domain's base type
 	Delim  string `json:"delim"`
-	Elem   uint32 `json:"elem"`   // of a true array, else 0
-	Output string `json:"output"` // the function's name; "" where it takes another type's values
-	SQL    string `json:"sql"`    // its name in a cast
-	Cast   bool   `json:"cast"`
+	Elem   uint32 `json:"elem"`   // the element type of a true array, else 0
+	Output string `json:"output"` // the output function's name; empty if that function takes another type's values
+	SQL    string `json:"sql"`    // the type's name in a cast
+	Cast   bool   `json:"cast"`   // the type has a cast to json that row_to_json uses
 	Fields []struct {
 		Name string `json:"name"`
 		Type uint32 `json:"type"`
 	} `json:"fields"`
 }
 
-// typeSet is the types of a table's columns and all that they are made of.
+// typeSet has the types of a table's columns and the types that those are made of, by OID.
 type typeSet map[uint32]typeEntry
 
-// The types that row_to_json has rules for; see json_categorize_type in Postgres' utils/adt/jsonfuncs.c.
+// Types for which row_to_json has rules of its own: see json_categorize_type in Postgres' utils/adt/jsonfuncs.c.
 const (
 	boolOID, int8OID, int2OID, int4OID      = 16, 20, 21, 23
 	int2vectorOID, oidvectorOID             = 22, 30
@@ -35,21 +35,22 @@ const (
 	uuidOID                                 = 2950
 )
 
-// base follows domains to the type that they stand on.
-func (ts typeSet) base(oid uint32) (typeEntry, error) {
+// baseType returns the type itself or, for a domain, the type at the end of its chain of domains.
+func (ts typeSet) baseType(oid uint32) (typeEntry, error) {
 	e, ok := ts[oid]
 	for ok && e.Type == "d" {
 		oid = e.Base
 		e, ok = ts[oid]
 	}
 	if !ok {
-		return typeEntry{}, fmt.Errorf("type with oid %d is not in the catalog", oid)
+		return typeEntry{}, fmt.Errorf("type with OID %d is not in the catalog", oid)
 	}
 	return e, nil
 }
 
-func (ts typeSet) resolve(oid uint32) (rowjson.Type, error) {
-	e, err := ts.base(oid)
+// resolveType returns how values of the type become JSON.
+func (ts typeSet) resolveType(oid uint32) (rowjson.Type, error) {
+	e, err := ts.baseType(oid)
 	if err != nil {
 		return rowjson.Type{}, err
 	}
@@ -71,18 +72,18 @@ func (ts typeSet) resolve(oid uint32) (rowjson.Type, error) {
 		if e.OID == int2vectorOID || e.OID == oidvectorOID {
 			t.Kind = rowjson.Vector
 		}
-		elem, err := ts.resolve(e.Elem)
+		elem, err := ts.resolveType(e.Elem)
 		if err != nil {
 			return rowjson.Type{}, err
 		}
 		t.Elem, t.Delim = &elem, ','
-		if el, err := ts.base(e.Elem); err == nil && el.Delim != "" {
-			t.Delim = el.Delim[0] // array_out takes the element type's, not the array type's own
+		if el, err := ts.baseType(e.Elem); err == nil && el.Delim != "" {
+			t.Delim = el.Delim[0] // array_out uses the element type's delimiter, not the array type's
 		}
 	case e.Type == "c":
 		t.Kind = rowjson.Composite
 		for _, f := range e.Fields {
-			ft, err := ts.resolve(f.Type)
+			ft, err := ts.resolveType(f.Type)
 			if err != nil {
 				return rowjson.Type{}, err
 			}
@@ -94,23 +95,23 @@ func (ts typeSet) resolve(oid uint32) (rowjson.Type, error) {
 	return t, nil
 }
 
-// selectExpr is the expression that gives a column's value as [Table.SelectList] says. The type's own output function
-// is called, since the cast to text differs from it for several types (bool, inet, character, "char").
+// selectExpr returns the expression for a column in [Table.SelectList]. It calls the type's output function, because a cast to
+// text gives another result for several types (bool, inet, character, "char").
 func (ts typeSet) selectExpr(c columnEntry, t *rowjson.Type) string {
 	col := QuoteIdentifier(c.Name)
 	if t.ByServer() {
 		return "pg_catalog.to_json(" + col + ")"
 	}
 	switch t.OID {
-	case textOID, varcharOID, bpcharOID, jsonOID: // these send their text as it is
+	case textOID, varcharOID, bpcharOID, jsonOID: // their binary form is their text
 		return col
 	}
 	base := ts[t.OID]
 	if base.Output == "" {
-		return "CASE WHEN " + col + " IS NOT NULL THEN pg_catalog.concat(" + col + ") END" // concat finds the function by itself
+		return "CASE WHEN " + col + " IS NOT NULL THEN pg_catalog.concat(" + col + ") END" // concat calls the output function
 	}
 	if ts[c.Type].Type == "d" {
-		col += "::" + base.SQL // polymorphic output functions, such as enum_out, take no domains
+		col += "::" + base.SQL // polymorphic output functions such as enum_out do not take domains
 	}
 	return base.Output + "(" + col + ")"
 }

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -9,12 +10,12 @@ import (
 type Name struct {
 	Schema, Table string
 
-	foldSchema, foldTable bool // the part was written without quotes: lower case will do where nothing has it as written
+	// The part was written without quotes: if nothing has the name as written, lower case is tried.
+	foldSchema, foldTable bool
 }
 
-// ParseName reads [schema.]table as a person writes it. A part in double quotes is taken as it stands, with "" for a
-// quote in it; a part without quotes is looked for as it stands and, where nothing is called so, in lower case, as
-// SQL would.
+// ParseName parses [schema.]table as a person writes it. A part in double quotes is taken literally, with "" for a quote in
+// it. A part without quotes is looked up as written and then, if nothing has that name, in lower case as SQL does.
 func ParseName(s string) (Name, error) {
 	var parts []string
 	var fold []bool
@@ -36,25 +37,25 @@ func ParseName(s string) (Name, error) {
 	case 2:
 		return Name{Schema: parts[0], Table: parts[1], foldSchema: fold[0], foldTable: fold[1]}, nil
 	}
-	return Name{}, fmt.Errorf("table name %q: has %d parts, takes [schema.]table; put double quotes around a name with a dot in it",
+	return Name{}, fmt.Errorf("table name %q: has %d parts, expected [schema.]table; put double quotes around a name with a dot in it",
 		s, len(parts))
 }
 
-// cutIdentifier takes one identifier off the front of s; what is left is empty or begins with the dot after it.
-func cutIdentifier(s string) (ident, rest string, err error) {
+// cutIdentifier returns the first identifier of s, and the rest: empty, or from the dot after the identifier on.
+func cutIdentifier(s string) (identifier, rest string, err error) {
 	if !strings.HasPrefix(s, `"`) {
 		end := strings.IndexByte(s, '.')
 		if end < 0 {
 			end = len(s)
 		}
-		ident, rest = s[:end], s[end:]
+		identifier, rest = s[:end], s[end:]
 		switch {
-		case ident == "":
-			return "", "", fmt.Errorf("is empty, takes [schema.]table")
-		case strings.ContainsAny(ident, "\"\x00"):
-			return "", "", fmt.Errorf("has a stray double quote, takes [schema.]table or \"schema\".\"table\"")
+		case identifier == "":
+			return "", "", errors.New("is empty, expected [schema.]table")
+		case strings.ContainsAny(identifier, "\"\x00"):
+			return "", "", errors.New("has a stray double quote, expected [schema.]table or \"schema\".\"table\"")
 		}
-		return ident, rest, nil
+		return identifier, rest, nil
 	}
 	var b strings.Builder
 	for i := 1; i < len(s); i++ {
@@ -68,17 +69,17 @@ func cutIdentifier(s string) (ident, rest string, err error) {
 			continue
 		}
 		if rest = s[i+1:]; rest != "" && rest[0] != '.' {
-			return "", "", fmt.Errorf("goes on after a closing quote without a dot")
+			return "", "", errors.New("has text after a closing quote, expected a dot")
 		}
 		if b.Len() == 0 {
-			return "", "", fmt.Errorf("is empty, takes [schema.]table")
+			return "", "", errors.New("is empty, expected [schema.]table")
 		}
 		return b.String(), rest, nil
 	}
-	return "", "", fmt.Errorf("lacks a closing double quote")
+	return "", "", errors.New("lacks a closing double quote")
 }
 
-// String is the name for people: schema.table, with quotes only where a part would be misread without them.
+// String returns the name for people: schema.table, with quotes only where a part would be misread without them.
 func (n Name) String() string {
 	if n.Schema == "" {
 		return displayIdentifier(n.Table)
@@ -86,7 +87,7 @@ func (n Name) String() string {
 	return displayIdentifier(n.Schema) + "." + displayIdentifier(n.Table)
 }
 
-// Quoted is the name for SQL, each part in double quotes.
+// Quoted returns the name for SQL, with each part in double quotes.
 func (n Name) Quoted() string {
 	if n.Schema == "" {
 		return QuoteIdentifier(n.Table)
@@ -94,8 +95,8 @@ func (n Name) Quoted() string {
 	return QuoteIdentifier(n.Schema) + "." + QuoteIdentifier(n.Table)
 }
 
-// folded is the name with the parts that were written without quotes in lower case.
-func (n Name) folded() Name {
+// foldCase returns the name with the parts that were written without quotes in lower case.
+func (n Name) foldCase() Name {
 	if n.foldSchema {
 		n.Schema = strings.ToLower(n.Schema)
 	}

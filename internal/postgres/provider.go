@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// provider is a managed service with ways of its own; "" for a server that is run in the usual way.
+// provider is a managed service, which grants rights and changes settings in its own way; "" is an ordinary server.
 type provider string
 
 const (
@@ -14,7 +14,7 @@ const (
 	cloudSQL provider = "Google Cloud SQL"
 )
 
-// findProvider tells the services by the roles that each makes for its administrators.
+// findProvider recognizes a service by the role that it creates for its administrators.
 func findProvider(ctx context.Context, q Querier) (provider, error) {
 	var found provider
 	err := q.QueryRow(ctx, `SELECT COALESCE((
@@ -22,12 +22,12 @@ func findProvider(ctx context.Context, q Querier) (provider, error) {
 		FROM pg_catalog.pg_roles WHERE rolname IN ('azure_pg_admin', 'rds_superuser', 'cloudsqlsuperuser') LIMIT 1), '')`,
 		string(azure), string(amazon), string(cloudSQL)).Scan(&found)
 	if err != nil {
-		return "", Explain(fmt.Errorf("find out whose service this is: %w", err))
+		return "", Explain(fmt.Errorf("identify the managed service: %w", err))
 	}
 	return found, nil
 }
 
-// grantReplication is the statement that gives a role the right to replicate.
+// grantReplication returns the statement that gives a role the right to replicate.
 func (p provider) grantReplication(role string) string {
 	if p == amazon {
 		return "GRANT rds_replication TO " + QuoteIdentifier(role)
@@ -35,8 +35,8 @@ func (p provider) grantReplication(role string) string {
 	return "ALTER ROLE " + QuoteIdentifier(role) + " REPLICATION"
 }
 
-// setting is how a setting of the server is made there, with the restart that some need.
-func (p provider) setting(name, value string, restart bool) string {
+// changeSetting says how to change a setting of the server there, and to restart the server if the setting needs it.
+func (p provider) changeSetting(name, value string, restart bool) string {
 	var how, then string
 	switch p {
 	case azure:
@@ -51,9 +51,9 @@ func (p provider) setting(name, value string, restart bool) string {
 		if name == "wal_level" {
 			name, value = "cloudsql.logical_decoding", "on"
 		}
-		// The flags given replace all that there were.
+		// The given flags replace all earlier ones.
 		how = fmt.Sprintf("gcloud sql instances patch … --database-flags=%s=%s,…", name, value)
-		then = " # name the flags that are to stay as well; restarts the instance"
+		then = " # also list the flags to keep; restarts the instance"
 	default:
 		how, then = fmt.Sprintf("ALTER SYSTEM SET %s = '%s';", name, value), " -- and restart the server"
 		if !restart {

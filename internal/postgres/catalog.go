@@ -1,0 +1,186 @@
+package postgres
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/snapshot/rowjson"
+)
+
+// catalogSQL returns one row of two JSON documents about a table; see [catalogEntry] and [facts].
+//
+//go:embed catalog.sql
+var catalogSQL string
+
+func catalogArgs(name Name) []any {
+	low := name.foldCase()
+	return []any{name.Schema, name.Table, low.Schema, low.Table}
+}
+
+// prepareCatalogSQL prepares catalogSQL on conn and returns what to send for it: planning is most of its cost, and it runs
+// every few seconds. Through a pooler it is sent as it is.
+func prepareCatalogSQL(ctx context.Context, conn *pgx.Conn, name Name) (sql string, err error) {
+	const statement = "capture_catalog"
+	if Pooled(conn) {
+		return catalogSQL, nil
+	}
+	if _, err := conn.Prepare(ctx, statement, catalogSQL); err != nil {
+		return "", Explain(fmt.Errorf("read the catalog of table %s: %w", name, err))
+	}
+	return statement, nil
+}
+
+// catalogEntry is the first document: what decides how the table's rows read and which rows it has. Its hash is the
+// fingerprint of the table's shape.
+type catalogEntry struct {
+	OID              uint32        `json:"oid"`
+	Schema           string        `json:"schema"`
+	Table            string        `json:"table"`
+	Kind             string        `json:"kind"`        // pg_class.relkind
+	Persistence      string        `json:"persistence"` // pg_class.relpersistence
+	ReplicaIdentity  string        `json:"identity"`    // pg_class.relreplident
+	Primary          []int16       `json:"primary"`     // the primary key's columns, by number
+	PrimaryImmediate bool          `json:"primary_immediate"`
+	IdentityIndex    []int16       `json:"identity_index"` // the columns of the replica identity index, by number
+	Columns          []columnEntry `json:"columns"`
+	Types            []typeEntry   `json:"types"`
+	Children         bool          `json:"children"` // other tables inherit from it
+}
+
+type columnEntry struct {
+	Num        int16   `json:"num"`
+	Name       string  `json:"name"`
+	Type       uint32  `json:"type"`
+	Typmod     int32   `json:"typmod"`
+	NotNull    bool    `json:"not_null"`
+	Identity   string  `json:"identity"`  // pg_attribute.attidentity
+	Generated  string  `json:"generated"` // pg_attribute.attgenerated
+	TypeName   string  `json:"type_name"`
+	Expression string  `json:"expression"` // the default, or a generated column's expression
+	Collation  string  `json:"collation"`  // empty if it is the type's own
+	Sources    []int16 `json:"sources"`    // the columns that a generated column's expression refers to, by number
+}
+
+// facts is the second document: what may change without any row reading differently.
+type facts struct {
+	User        string      `json:"user"`
+	Owner       string      `json:"owner"`
+	Owned       bool        `json:"owned"` // the user owns the table, or has the rights of a role that does
+	SchemaUsage bool        `json:"schema_usage"`
+	Readable    bool        `json:"readable"`         // the user may read the whole table, with columns yet to be added
+	Columns     bool        `json:"columns_readable"` // the user may read at least one column
+	RowSecurity bool        `json:"row_security"`     // row-level security applies to the user
+	Rewritten   bool        `json:"rewritten"`        // see Table.Rewritten
+	Subscribed  bool        `json:"subscribed"`       // a subscription's apply worker writes to it, which fires row triggers only
+	Leaves      []leafEntry `json:"leaves"`
+}
+
+// leafEntry is a partition that holds rows.
+type leafEntry struct {
+	Schema          string   `json:"schema"`
+	Table           string   `json:"table"`
+	Kind            string   `json:"kind"`
+	Persistence     string   `json:"persistence"`
+	ReplicaIdentity string   `json:"identity"`
+	Primary         []string `json:"primary"`
+	IdentityIndex   []string `json:"identity_index"`
+}
+
+// catalogRow is the row that catalogSQL returns.
+type catalogRow struct{ entry, facts string }
+
+func (c *catalogRow) scan(row pgx.Row) error { return row.Scan(&c.entry, &c.facts) }
+
+// newTable returns the table that the row describes. scanErr is the error of reading the row.
+func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, scanErr error) (*Table, error) {
+	if errors.Is(scanErr, pgx.ErrNoRows) {
+		return nil, explainMissingTable(ctx, q, name)
+	}
+	if scanErr != nil {
+		return nil, Explain(fmt.Errorf("read the catalog of table %s: %w", name, scanErr))
+	}
+	var e catalogEntry
+	t := &Table{}
+	if err := json.Unmarshal([]byte(c.entry), &e); err != nil {
+		return nil, fmt.Errorf("read the catalog of table %s: %w", name, err)
+	}
+	if err := json.Unmarshal([]byte(c.facts), &t.facts); err != nil {
+		return nil, fmt.Errorf("read the catalog of table %s: %w", name, err)
+	}
+	sum := sha256.Sum256([]byte(c.entry))
+	t.Shape = &rowjson.Shape{OID: e.OID, Schema: e.Schema, Table: e.Table, Fingerprint: hex.EncodeToString(sum[:16])}
+	t.Partitioned = e.Kind == "p"
+	t.replicaIdentity = e.ReplicaIdentity
+	if err := checkKind(&e); err != nil {
+		return nil, err
+	}
+	if err := t.addColumns(&e); err != nil {
+		return nil, fmt.Errorf("read the catalog of table %s: %w", t.Name(), err)
+	}
+	if err := t.addKey(&e); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *Table) addColumns(e *catalogEntry) error {
+	types := make(typeSet, len(e.Types))
+	for _, te := range e.Types {
+		types[te.OID] = te
+	}
+	t.columns = e.Columns
+	for _, c := range e.Columns {
+		typ, err := types.resolveType(c.Type)
+		if err != nil {
+			return fmt.Errorf("column %s: %w", displayIdentifier(c.Name), err)
+		}
+		t.Columns = append(t.Columns, rowjson.Column{
+			Name: c.Name, TypeName: c.TypeName, NotNull: c.NotNull, Default: c.Expression, Identity: c.Identity,
+			Generated: c.Generated, Published: c.Generated == "", TypeOID: c.Type, Typmod: c.Typmod, Type: typ,
+		})
+		t.selectExprs = append(t.selectExprs, types.selectExpr(c, &typ))
+	}
+	return nil
+}
+
+// addKey sets the table's key: the replica identity index if it has one, because the stream's old keys consist of its
+// columns, otherwise the primary key.
+func (t *Table) addKey(e *catalogEntry) error {
+	key := e.Primary
+	t.hasIdentity = e.Primary != nil && e.PrimaryImmediate
+	t.KeyImmediate = e.PrimaryImmediate || e.ReplicaIdentity == "i"
+	switch e.ReplicaIdentity {
+	case "i":
+		t.hasIdentity = e.IdentityIndex != nil
+		if e.IdentityIndex != nil {
+			key = e.IdentityIndex
+		}
+	case "f":
+		t.hasIdentity = true
+	case "n":
+		t.hasIdentity = false
+	}
+	if key == nil {
+		return problemf("capture identifies rows by a primary key or a replica identity index",
+			fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (…);", t.Name().Quoted()), "table %s has no primary key", t.Name())
+	}
+	index := make(map[int16]int, len(e.Columns))
+	for i, c := range e.Columns {
+		index[c.Num] = i
+	}
+	for _, num := range key {
+		i, ok := index[num]
+		if !ok {
+			return fmt.Errorf("read the catalog of table %s: its key has column number %d, which the table lacks", t.Name(), num)
+		}
+		t.Key = append(t.Key, i)
+	}
+	return nil
+}

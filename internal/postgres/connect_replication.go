@@ -1,0 +1,75 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ConnectReplication opens a replication connection to the database and pins the same settings as [Connect]: the
+// walsender's settings shape the text that pgoutput sends. The connection understands the simple query protocol only. The
+// error has been through [Explain].
+func ConnectReplication(ctx context.Context, cfg *pgx.ConnConfig) (*pgconn.PgConn, error) {
+	c := cfg.Config.Copy()
+	c.RuntimeParams["replication"] = "database"
+	pg, err := openReplication(ctx, c)
+	for disableTimeout(err, c) {
+		pg, err = openReplication(ctx, c)
+	}
+	if err != nil {
+		return nil, Explain(fmt.Errorf("connect for replication to %s: %w", serverAddress(c), err))
+	}
+	return pg, nil
+}
+
+func openReplication(ctx context.Context, c *pgconn.Config) (*pgconn.PgConn, error) {
+	pg, err := pgconn.ConnectConfig(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if err := pinWALSender(ctx, pg); err != nil {
+		_ = pg.Close(context.WithoutCancel(ctx))
+		return nil, fmt.Errorf("set up the session: %w", err)
+	}
+	return pg, nil
+}
+
+const (
+	// defaultWALSenderTimeout replaces a wal_sender_timeout of 0, which waits without limit: a capture that is frozen would
+	// keep its slot, and the slot would retain WAL.
+	defaultWALSenderTimeout = time.Minute
+	// walSenderTimeoutKey finds the timeout in a connection's custom data.
+	walSenderTimeoutKey = "capture.wal_sender_timeout"
+)
+
+// WALSenderTimeout returns how long the server waits for a message on a replication connection before it ends the
+// connection.
+func WALSenderTimeout(pg *pgconn.PgConn) time.Duration {
+	timeout, _ := pg.CustomData()[walSenderTimeoutKey].(time.Duration)
+	return timeout
+}
+
+func pinWALSender(ctx context.Context, pg *pgconn.PgConn) error {
+	results, err := pg.Exec(ctx, sessionSettingsSQL(pg, "SET")+fmt.Sprintf(`;
+		SELECT pg_catalog.set_config(name, CASE setting WHEN '0' THEN '%d' ELSE setting END, false)
+			FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout';
+		SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`, defaultWALSenderTimeout.Milliseconds())).ReadAll()
+	if err != nil {
+		return err
+	}
+	last := results[len(results)-1]
+	if len(last.Rows) != 1 {
+		return errors.New("the server did not return its wal_sender_timeout")
+	}
+	ms, err := strconv.ParseInt(string(last.Rows[0][0]), 10, 64)
+	if err != nil {
+		return fmt.Errorf("wal_sender_timeout: %w", err)
+	}
+	pg.CustomData()[walSenderTimeoutKey] = time.Duration(ms) * time.Millisecond
+	return nil
+}

@@ -1,0 +1,65 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+const (
+	// ddlLockTimeout bounds how long one of capture's statements waits for a lock. Whoever needs the same lock waits behind it.
+	ddlLockTimeout = "2s"
+	// ddlRetryPause lets those through that queued behind a statement.
+	ddlRetryPause = time.Second
+	// ddlRetryTime bounds how long ApplyStatements tries to get its locks.
+	ddlRetryTime = time.Minute
+)
+
+// ApplyStatements runs statements in one transaction. It waits only briefly for each lock, so the application never waits
+// long behind it, and retries until ctx ends, for a minute at most.
+func ApplyStatements(ctx context.Context, conn *pgx.Conn, statements []string) error {
+	if len(statements) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, ddlRetryTime)
+	defer cancel()
+	for {
+		err := runDDL(ctx, conn, statements)
+		if SQLState(err) != lockNotAvailable {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(ddlRetryPause):
+		}
+	}
+}
+
+// runDDL runs statements that change the database's objects in one transaction. It fails if a lock takes longer than
+// ddlLockTimeout.
+func runDDL(ctx context.Context, conn *pgx.Conn, statements []string) error {
+	tx, err := Begin(ctx, conn, "ISOLATION LEVEL READ COMMITTED READ WRITE")
+	if err != nil {
+		return Explain(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	b := &pgx.Batch{}
+	for _, s := range append([]string{"SET LOCAL lock_timeout = '" + ddlLockTimeout + "'"}, statements...) {
+		b.Queue(s)
+	}
+	results := tx.SendBatch(ctx, b)
+	for i := range b.Len() {
+		if _, err = results.Exec(); err != nil {
+			err = fmt.Errorf("%s: %w", b.QueuedQueries[i].SQL, err)
+			break
+		}
+	}
+	_ = results.Close() // returns the error that the loop has found
+	if err != nil {
+		return Explain(err)
+	}
+	return Explain(tx.Commit(ctx))
+}

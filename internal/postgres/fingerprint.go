@@ -1,0 +1,72 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// TableFingerprint returns the fingerprint of the table's shape as it is now; see [rowjson.Shape]. It takes one round trip.
+// The error is a [*Problem] if the table no longer exists or can no longer be followed.
+func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, error) {
+	sql, err := prepareCatalogSQL(ctx, conn, name)
+	if err != nil {
+		return "", err
+	}
+	var row catalogRow
+	err = row.scan(conn.QueryRow(ctx, sql, catalogArgs(name)...))
+	t, err := row.newTable(ctx, conn, name, err)
+	if err != nil {
+		return "", err
+	}
+	return t.Fingerprint, nil
+}
+
+// CompareCatalog reports whether the table's shape has changed since table was loaded, and whether its publication has
+// changed since [EnsurePublication] returned this fingerprint. It takes one round trip. The error is a [*Problem] if the table
+// no longer exists or can no longer be followed.
+func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, fingerprint string) (shapeChanged, publicationChanged bool, err error) {
+	sql, err := prepareCatalogSQL(ctx, conn, name)
+	if err != nil {
+		return false, false, err
+	}
+	var row catalogRow
+	var scanErr error
+	var now string
+	b := &pgx.Batch{}
+	b.Queue(sql, catalogArgs(name)...).QueryRow(func(r pgx.Row) error { scanErr = row.scan(r); return scanErr })
+	b.Queue(publicationFingerprintSQL(conn), publication, table.OID).QueryRow(func(r pgx.Row) error { return r.Scan(&now) })
+	err = conn.SendBatch(ctx, b).Close()
+	if scanErr == nil && err != nil {
+		return false, false, Explain(fmt.Errorf("read publication %s: %w", publication, err))
+	}
+	t, err := row.newTable(ctx, conn, name, scanErr)
+	if err != nil {
+		return false, false, err
+	}
+	return t.Fingerprint != table.Fingerprint, now != fingerprint, nil
+}
+
+// publicationFingerprintSQL returns a query for the fingerprint of the publication named $1 with regard to the table with
+// OID $2. The result is empty if there is no such publication.
+func publicationFingerprintSQL(conn *pgx.Conn) string {
+	return `SELECT COALESCE((SELECT ` + publicationFingerprintExpr(conn, "$2::oid") + ` FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`
+}
+
+// publicationFingerprintExpr returns an expression for the fingerprint of publication p with regard to a table. It differs
+// after every change of what the publication's stream has of the table, even if the change has been reverted: a catalog row
+// that was updated has another xmin, one that was deleted and inserted again has another OID. A publication may list the
+// table itself, a table that it is a partition of, or (since 15) the schema of either.
+func publicationFingerprintExpr(conn *pgx.Conn, table string) string {
+	entries := `
+		SELECT r.oid, r.xmin FROM pg_catalog.pg_publication_rel r JOIN whole ON r.prrelid = whole.oid WHERE r.prpubid = p.oid`
+	if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 15 {
+		entries += ` UNION ALL
+		SELECT n.oid, n.xmin FROM pg_catalog.pg_publication_namespace n
+		WHERE n.pnpubid = p.oid AND n.pnnspid IN (SELECT c.relnamespace FROM pg_catalog.pg_class c JOIN whole ON c.oid = whole.oid)`
+	}
+	return `p.oid::text || '.' || p.xmin::text || COALESCE((
+		WITH whole(oid) AS (SELECT ` + table + ` UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(` + table + `::regclass) relid)
+		SELECT ' ' || pg_catalog.string_agg(e.oid::text || '.' || e.xmin::text, ' ' ORDER BY e.oid) FROM (` + entries + `) e), '')`
+}

@@ -1,0 +1,47 @@
+package postgres
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+)
+
+// ProgramVersion is the version of capture. Comments on the objects that capture creates in a database contain it. main
+// sets it before anything else runs.
+var ProgramVersion = "dev"
+
+// maxNameBytes is the length to which Postgres cuts a name (NAMEDATALEN - 1).
+const maxNameBytes = 63
+
+// objectName returns the name of capture's publication, trigger function and notification channel for a table: capture_votes
+// for public.votes, capture_app__votes for app.votes. Two tables never share a name: one that would be ambiguous or too long,
+// or has other characters than lower-case letters, digits and underscores, ends with a hash.
+func objectName(n Name) string {
+	ambiguous := strings.Contains(n.Table, "__")
+	name := "capture_" + plainName(n.Table)
+	if n.Schema != "public" {
+		ambiguous = ambiguous || strings.Contains(n.Schema, "__") || strings.HasSuffix(n.Schema, "_") || strings.HasPrefix(n.Table, "_")
+		name = "capture_" + plainName(n.Schema) + "__" + plainName(n.Table)
+	}
+	if !ambiguous && plainName(n.Schema) == n.Schema && plainName(n.Table) == n.Table && len(name) <= maxNameBytes {
+		return name
+	}
+	sum := sha256.Sum256([]byte(n.Quoted()))
+	return name[:min(len(name), maxNameBytes-9)] + "_" + hex.EncodeToString(sum[:4])
+}
+
+// plainName returns s with an underscore for each character that is not a lower-case letter, a digit or an underscore.
+func plainName(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' {
+			return r
+		}
+		return '_'
+	}, s)
+}
+
+// commentLiteral returns the comment for an object that capture creates, as an SQL literal. Its first word tells capture
+// that the object is its own: see [TeardownSQL].
+func commentLiteral(text string) string {
+	return QuoteLiteral("capture " + ProgramVersion + ": " + text)
+}
