@@ -220,30 +220,35 @@ func year(text []byte) int32 {
 // KeyString is a key for people: "42", or "(1,"a b")" where the key has several columns. A value that has more than
 // letters, digits and a few signs is quoted.
 func (s *Shape) KeyString(k Key) string {
-	const malformed = "malformed key"
+	texts, ok := s.KeyTexts(k)
+	if !ok {
+		return "malformed key"
+	}
 	var b strings.Builder
-	rest := k
-	for i, index := range s.Key {
+	for i, text := range texts {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		if index >= len(s.Columns) {
-			return malformed
-		}
-		text, after, ok := cutKeyColumn(rest, keyFormOf(&s.Columns[index].Type))
-		if !ok {
-			return malformed
-		}
 		b.WriteString(quoteKey(text))
-		rest = after
-	}
-	if len(rest) > 0 {
-		return malformed
 	}
 	if len(s.Key) > 1 {
 		return "(" + b.String() + ")"
 	}
 	return b.String()
+}
+
+// KeyTexts returns the text forms of the key's columns. It returns false if k is not a key of this shape.
+func (s *Shape) KeyTexts(k Key) (texts [][]byte, ok bool) {
+	texts = make([][]byte, len(s.Key))
+	for i, index := range s.Key {
+		if index >= len(s.Columns) {
+			return nil, false
+		}
+		if texts[i], k, ok = cutKeyColumn(k, keyFormOf(&s.Columns[index].Type)); !ok {
+			return nil, false
+		}
+	}
+	return texts, len(k) == 0
 }
 
 // cutKeyColumn takes the text form of the first column off a key.

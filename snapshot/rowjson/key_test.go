@@ -67,8 +67,14 @@ func TestKeyString(t *testing.T) {
 	if got := s.KeyString(key); got != `(-7,"a b",-1.50)` {
 		t.Errorf("KeyString = %s", got)
 	}
+	if got, ok := s.KeyTexts(key); !ok || string(bytes.Join(got, []byte("|"))) != "-7|a b|-1.50" {
+		t.Errorf("KeyTexts = %q, %v", got, ok)
+	}
 	for i := range key {
 		s.KeyString(key[:i]) // must not panic
+		if got, ok := s.KeyTexts(key[:i]); ok {
+			t.Errorf("KeyTexts(%x) = %q", key[:i], got)
+		}
 	}
 	for _, row := range [][][]byte{values("a", "1", "NULL"), {Unchanged, []byte("1"), []byte("1")}, values("a", "1", "x"), values("a", "1", "01"), values("a", "1"), values("a\x00", "1", "1")} {
 		if key, err := e.AppendKey(nil, row); err == nil || len(key) > 0 {
