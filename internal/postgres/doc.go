@@ -44,5 +44,5 @@
 //   - problem.go: Problem
 //   - explain.go, explain_network.go: explanations of errors, of the network and of TLS
 //   - sqlstate.go: the SQLSTATEs with their class, reason and hint
-//   - doctor.go: capture doctor
+//   - doctor.go, doctor_sources.go: capture doctor; what each source needs
 package postgres
