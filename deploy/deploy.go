@@ -1,14 +1,15 @@
-// Package deploy holds what runs capture elsewhere. Go needs only the SQL of it.
+// Package deploy holds what runs capture elsewhere: units, manifests, monitoring, and SQL. Go code uses the SQL only.
 package deploy
 
 import _ "embed"
 
-// NotifyStatements is the body of the trigger function that sends changed keys once a statement, NotifyRows of the one
-// that does so once a row. SQL expressions stand for what depends on the table: {channel} for the channel's name,
-// {counter} for that of a setting that counts, {key of r}, {key of NEW}, {key of OLD} for a row's key as JSON text.
+// NotifyPerStatement and NotifyPerRow are the bodies of trigger functions that send the keys of changed rows: one fires once
+// per statement, the other once per row. Before use, replace what depends on the table by SQL expressions: {channel} by the
+// channel's name, {counter} by the name of a setting that counts a transaction's rows, and {key of r}, {key of NEW} and
+// {key of OLD} by a row's key as JSON text.
 var (
-	//go:embed sql/notify_statements.sql
-	NotifyStatements string
-	//go:embed sql/notify_rows.sql
-	NotifyRows string
+	//go:embed sql/notify_per_statement.sql
+	NotifyPerStatement string
+	//go:embed sql/notify_per_row.sql
+	NotifyPerRow string
 )

@@ -1,10 +1,12 @@
--- Sends the key of a changed row to {channel}: a JSON array of keys, each an array of its columns' text forms; or *
--- where the whole table should be read again, also for all rows of a transaction after its first 500. Once a row, since
--- writes to a partition by its own name fire no other triggers. It must never make the statement fail.
+-- Sends the key of a changed row to {channel}: a JSON array of keys, each an array of its columns' text forms. A payload of *
+-- means that the whole table must be read again; it is also sent for each row of a transaction after the first 500. The
+-- trigger fires once per row, because a write to a partition by its own name fires no other trigger. It must never make the
+-- application's statement fail.
 DECLARE
 	sent text;
 BEGIN
-	-- A full queue would fail the commit. capture watches the queue as well, and reads the whole table meanwhile.
+	-- If the queue were full, the application's commit would fail. capture watches the queue, too, and reads the whole table
+	-- until it empties.
 	IF pg_notification_queue_usage() > 0.5 THEN
 		RETURN NULL;
 	END IF;
@@ -27,7 +29,7 @@ BEGIN
 			PERFORM pg_notify({channel}, CASE WHEN octet_length({key of OLD}) > 7000 THEN '*' ELSE '[' || {key of OLD} || ']' END);
 		END IF;
 	EXCEPTION WHEN OTHERS THEN
-		-- A key column that was renamed or dropped since, for one.
+		-- For example, a key column has been renamed or dropped.
 		PERFORM pg_notify({channel}, '*');
 	END;
 	RETURN NULL;

@@ -1,11 +1,12 @@
--- Sends the keys of the rows that a statement changed to {channel}: JSON arrays of keys, each an array of its columns'
--- text forms; or * where the whole table should be read again. It must never make the statement fail.
+-- Sends the keys of the rows that a statement changed to {channel}: JSON arrays of keys, each an array of its columns' text
+-- forms. A payload of * means that the whole table must be read again. It must never make the application's statement fail.
 DECLARE
 	keys text[];
 	one text;
 	part text := '';
 BEGIN
-	-- A full queue would fail the commit. capture watches the queue as well, and reads the whole table meanwhile.
+	-- If the queue were full, the application's commit would fail. capture watches the queue, too, and reads the whole table
+	-- until it empties.
 	IF pg_notification_queue_usage() > 0.5 THEN
 		RETURN NULL;
 	END IF;
@@ -39,7 +40,7 @@ BEGIN
 			PERFORM pg_notify({channel}, '[' || part || ']');
 		END IF;
 	EXCEPTION WHEN OTHERS THEN
-		-- A key column that was renamed or dropped since, for one.
+		-- For example, a key column has been renamed or dropped.
 		PERFORM pg_notify({channel}, '*');
 	END;
 	RETURN NULL;

@@ -1,6 +1,9 @@
--- What the catalog says of one table, in one statement so that it is of one moment: a document of what decides how its
--- rows read and which rows there are (its hash is the shape's fingerprint), and one of what else there is to know.
--- $1, $2: schema ('' for the search path) and table as written; $3, $4: the same in lower case where that may be tried.
+-- Reads the catalog of one table in one statement, so that everything is of one moment. It returns two JSON documents: what
+-- decides how the table's rows read and which rows it has (the hash of this document is the shape's fingerprint), and other
+-- facts about the table. See catalog.go.
+--
+-- $1 and $2 are the schema ('' means the search path) and the table as written. $3 and $4 are the same in lower case, for
+-- parts that were written without quotes.
 WITH RECURSIVE rel AS (
 	SELECT c.*, n.nspname
 	FROM pg_catalog.pg_class c
@@ -11,11 +14,12 @@ WITH RECURSIVE rel AS (
 	ORDER BY (n.nspname <> $1::text::name AND $1::text <> '')::int + (c.relname <> $2::text::name)::int, n.nspname
 	LIMIT 1
 ), col AS (
-	-- xmin: the last change of the column's entry, which a rewrite that leaves the type as it was (USING) shows in
+	-- xmin shows a rewrite that leaves the type as it was (ALTER TYPE … USING): it updates the column's entry.
 	SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.xmin::text AS changed,
 		pg_catalog.format_type(a.atttypid, a.atttypmod) AS typename,
 		COALESCE(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '') AS expression,
-		-- the columns that a generated one is made of; up to 14 it depends on them itself, since then its expression does
+		-- The columns that a generated column's expression refers to. Up to 14 the column depends on them, since 15 its
+		-- expression does.
 		(SELECT pg_catalog.jsonb_agg(DISTINCT p.refobjsubid) FROM pg_catalog.pg_depend p
 			WHERE a.attgenerated <> '' AND p.refclassid = 'pg_catalog.pg_class'::regclass AND p.refobjid = rel.oid
 				AND p.refobjsubid NOT IN (0, a.attnum)
@@ -38,7 +42,7 @@ WITH RECURSIVE rel AS (
 		SELECT t.typbasetype WHERE t.typtype = 'd'
 		UNION ALL SELECT t.typelem WHERE t.typelem <> 0 AND t.typlen = -1
 		UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid
-		-- a multirange's range; the column exists from 14 on
+		-- The range type of a multirange. to_jsonb, because 13 has no column rngmultitypid.
 		UNION ALL SELECT r.rngtypid FROM pg_catalog.pg_range r
 			WHERE t.typtype = 'm' AND pg_catalog.to_jsonb(r)->>'rngmultitypid' = t.oid::text
 		UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
@@ -46,9 +50,10 @@ WITH RECURSIVE rel AS (
 	) x(oid)
 ), part AS (
 	SELECT c.oid, c.relkind, c.relpersistence, c.relreplident, n.nspname, c.relname,
-		-- another one after DETACH and ATTACH: in between the partition's changes are not in the stream
+		-- DETACH and ATTACH change this xmin. The partition's changes in between are not in the stream.
 		(SELECT i.xmin::text FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid) AS attached,
-		-- TRUNCATE of a partition by its own name is not in a stream that is published through the root
+		-- TRUNCATE of a partition by its own name is not in a stream that is published via the partition root, but gives the
+		-- partition another file.
 		CASE WHEN c.relkind = 'r' THEN c.relfilenode ELSE 0 END AS filenode
 	FROM rel
 	CROSS JOIN LATERAL pg_catalog.pg_partition_tree(rel.oid) p
@@ -56,7 +61,7 @@ WITH RECURSIVE rel AS (
 	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 	WHERE rel.relkind = 'p'
 ), ident AS (
-	-- primary keys and replica identities of the table and of its partitions
+	-- Primary keys and replica identity indexes of the table and of its partitions.
 	SELECT i.indrelid, i.indisprimary AND i.indisvalid AS isprimary,
 		i.indisreplident AND i.indisvalid AND i.indimmediate AS isidentity, i.indimmediate,
 		(SELECT pg_catalog.jsonb_agg(i.indkey[k] ORDER BY k) FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) k) AS nums,
@@ -81,7 +86,7 @@ SELECT pg_catalog.jsonb_build_object(
 			'relation', t.typrelid::int8, 'delim', t.typdelim,
 			'elem', CASE WHEN t.typlen = -1 AND COALESCE(pg_catalog.to_jsonb(t)->>'typsubscript', 'array_subscript_handler')
 				IN ('array_subscript_handler', 'pg_catalog.array_subscript_handler') THEN t.typelem::int8 ELSE 0 END,
-			-- null where the function is another type's, as refcursor's is: then it cannot be called by its name
+			-- NULL if the function takes another type, as refcursor's does: then it cannot be called by its name.
 			'output', (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname)
 				FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 				JOIN pg_catalog.pg_type a ON a.oid = p.proargtypes[0]
@@ -89,7 +94,7 @@ SELECT pg_catalog.jsonb_build_object(
 			'sql', pg_catalog.format_type(t.oid, -1),
 			'cast', t.oid >= 16384 AND EXISTS (SELECT FROM pg_catalog.pg_cast k
 				WHERE k.castsource = t.oid AND k.casttarget = 114 AND k.castmethod = 'f'),
-			-- the versions of what prints the type's values: its functions, and the extension that it belongs to
+			-- The versions of what prints the type's values: the functions, and the extension that the type belongs to.
 			'functions', (SELECT pg_catalog.jsonb_agg(p.oid::int8 || ' ' || p.xmin ORDER BY p.oid) FROM pg_catalog.pg_proc p
 				WHERE t.oid >= 16384 AND (p.oid = t.typoutput
 					OR p.oid IN (SELECT k.castfunc FROM pg_catalog.pg_cast k WHERE k.castsource = t.oid AND k.casttarget = 114))),
@@ -107,9 +112,9 @@ SELECT pg_catalog.jsonb_build_object(
 	'children', EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = rel.oid),
 	'partitions', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', oid::int8, 'filenode', filenode::int8, 'attached', attached)
 		ORDER BY oid) FROM part),
-	-- a database that takes another's name may be its copy, with the same OIDs in it
+	-- A database that has taken another one's name may be a copy of it, with the same OIDs.
 	'database', (SELECT d.oid::int8 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()),
-	-- how money prints (its type has OID 790)
+	-- money (type OID 790) prints differently under another lc_monetary.
 	'monetary', CASE WHEN EXISTS (SELECT FROM typ WHERE oid = 790) THEN pg_catalog.current_setting('lc_monetary') END
 )::text, pg_catalog.jsonb_build_object(
 	'user', current_user,

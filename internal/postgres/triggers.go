@@ -38,9 +38,9 @@ func (t *Table) triggerFunction() string {
 
 // triggerFunctionBody returns the trigger function's body for this table's key: a template of package deploy, filled in.
 func (t *Table) triggerFunctionBody() string {
-	body := deploy.NotifyStatements
+	body := deploy.NotifyPerStatement
 	if t.needsRowTriggers() {
-		body = deploy.NotifyRows
+		body = deploy.NotifyPerRow
 	}
 	key := func(row string) string {
 		parts := make([]string, len(t.Key))
@@ -159,14 +159,14 @@ func CheckTriggers(ctx context.Context, q Querier, table *Table) error {
 		return err
 	}
 	problem := func(format string, args ...any) error {
-		return problemf("changes of the table send no notification",
+		return problemf("not every change of the table sends a notification",
 			"capture setup --source notify --table "+table.Name().String(), format, args...)
 	}
 	switch {
 	case !s.hasFunction:
 		return problem("table %s has no triggers of capture", table.Name())
 	case s.source != table.triggerFunctionBody():
-		return problem("the trigger function of table %s is not the one for the table's present key", table.Name())
+		return problem("the trigger function of table %s is out of date", table.Name())
 	}
 	for _, g := range table.wantedTriggers() {
 		e, ok := s.triggers[g.name]
