@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 )
 
@@ -24,9 +25,9 @@ func table(t testing.TB, conn *pgx.Conn, rows int) {
 }
 
 // proxied is a proxy in front of a server.
-func proxied(t testing.TB, s *pgserver.Server) *pgserver.Proxy {
+func proxied(t testing.TB, s *pgserver.Server) *faultproxy.Proxy {
 	t.Helper()
-	p, err := pgserver.NewProxy(s.Addr())
+	p, err := faultproxy.New(s.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sys/unix"
 
+	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 )
 
@@ -87,7 +88,7 @@ type soak struct {
 	r      *rand.Rand
 	length time.Duration
 	server *pgserver.Server
-	proxy  *pgserver.Proxy
+	proxy  *faultproxy.Proxy
 	folder string // of the file
 	logs   string // folder of the logs
 

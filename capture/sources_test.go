@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 )
@@ -242,7 +243,7 @@ func TestSourcesBarrier(t *testing.T) {
 // TestSourcesNoticeSilence: a line that is dead without being closed is noticed, and followed over again when it lives.
 func TestSourcesNoticeSilence(t *testing.T) {
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
-		p, err := pgserver.NewProxy(pgserver.Shared(t).Addr())
+		p, err := faultproxy.New(pgserver.Shared(t).Addr())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"capture/capture"
+	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 )
 
@@ -17,7 +18,7 @@ func TestRowsOfAnEarlierRun(t *testing.T) {
 	t.Parallel()
 	server := pgserver.Shared(t)
 	url := votesDatabase(t, 2000) // of them some three hundred kilobytes
-	proxy, err := pgserver.NewProxy(server.Addr())
+	proxy, err := faultproxy.New(server.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}

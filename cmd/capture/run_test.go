@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"capture/capture"
+	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 	"capture/store"
 )
@@ -146,7 +147,7 @@ func TestStop(t *testing.T) {
 		t.Parallel()
 		server := pgserver.Shared(t)
 		url := votesDatabase(t, 20000)
-		proxy, err := pgserver.NewProxy(server.Addr())
+		proxy, err := faultproxy.New(server.Addr())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -231,7 +232,7 @@ func TestSecrets(t *testing.T) {
 	const right, wrong = "rIghtPassw0rd", "wr0ngPassw0rd"
 	server := pgserver.ForTest(t, pgserver.Options{})
 	admin := server.URL("postgres")
-	sql(t, admin, `CREATE ROLE app LOGIN SUPERUSER PASSWORD '`+right+`'`, votesTable)
+	sql(t, admin, `CREATE ROLE app LOGIN SUPERUSER PASSWORD '`+right+`'`, pgserver.VotesTable)
 	if err := server.WriteFile("pg_hba.conf", []byte("host all app 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n")); err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// places are where distributions keep the server's programs outside of PATH.
-var places = []string{
+// binPatterns match the folders outside of PATH in which distributions install the server programs.
+var binPatterns = []string{
 	"/usr/lib/postgresql/*/bin",                          // Debian, Ubuntu
 	"/usr/pgsql-*/bin",                                   // the PostgreSQL project's own RPMs
 	"/usr/libexec/postgresql*",                           // Alpine
@@ -23,36 +23,36 @@ var places = []string{
 	"/usr/local/pgsql/bin",                               // built from source
 }
 
-// Bin finds the folder with the server's programs (initdb and postgres): the one whose initdb is first in PATH, then
-// what pg_config says, then the highest version in the places where systems keep them.
+// Bin returns the folder with the server programs (initdb and postgres). It looks in PATH, then asks pg_config, then takes
+// the highest version in the folders that distributions use.
 func Bin() (string, error) {
 	if path, err := exec.LookPath("initdb"); err == nil {
-		// What lies in PATH may be a link to a folder that has the other programs too, or a wrapper beside them.
-		if real, err := filepath.EvalSymlinks(path); err == nil && complete(filepath.Dir(real)) {
+		// initdb may be a link into the folder with the other programs, or a wrapper beside them.
+		if real, err := filepath.EvalSymlinks(path); err == nil && hasServerPrograms(filepath.Dir(real)) {
 			return filepath.Dir(real), nil
 		}
-		if complete(filepath.Dir(path)) {
+		if hasServerPrograms(filepath.Dir(path)) {
 			return filepath.Dir(path), nil
 		}
 	}
 	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
-		if dir := strings.TrimSpace(string(out)); complete(dir) {
+		if dir := strings.TrimSpace(string(out)); hasServerPrograms(dir) {
 			return dir, nil
 		}
 	}
-	for _, pattern := range places {
-		found, _ := filepath.Glob(pattern) // the only error is a bad pattern
-		found = slices.DeleteFunc(found, func(dir string) bool { return !complete(dir) })
+	for _, pattern := range binPatterns {
+		found, _ := filepath.Glob(pattern) // fails only for a bad pattern
+		found = slices.DeleteFunc(found, func(dir string) bool { return !hasServerPrograms(dir) })
 		if len(found) > 0 {
-			return slices.MaxFunc(found, func(a, b string) int { return version(a) - version(b) }), nil
+			return slices.MaxFunc(found, func(a, b string) int { return majorVersion(a) - majorVersion(b) }), nil
 		}
 	}
-	return "", errors.New("find PostgreSQL's server programs: no initdb in PATH or in the usual places; " +
-		"install them with `make postgres`, or the system's package (postgresql, postgresql-server)")
+	return "", errors.New("find PostgreSQL's server programs: no initdb in PATH or in the usual folders; " +
+		"install them with `make postgres` or with the system's package (postgresql, postgresql-server)")
 }
 
-// complete says whether a folder has what a server needs.
-func complete(dir string) bool {
+// hasServerPrograms reports whether a folder has the programs that a server needs.
+func hasServerPrograms(dir string) bool {
 	for _, program := range []string{"initdb", "postgres"} {
 		if info, err := os.Stat(filepath.Join(dir, program)); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
 			return false
@@ -63,8 +63,8 @@ func complete(dir string) bool {
 
 var digits = regexp.MustCompile(`\d+`)
 
-// version is the major version in a folder's name, 0 where it has none.
-func version(dir string) int {
+// majorVersion returns the number in a folder's name, or 0 if there is none.
+func majorVersion(dir string) int {
 	n, _ := strconv.Atoi(digits.FindString(dir))
 	return n
 }

@@ -14,8 +14,8 @@ import (
 	"syscall"
 )
 
-// prepare makes the server's folder and the keeper that will remove it.
-func prepare(bin, parent string) (*Server, error) {
+// newServer creates the server's folder and starts the reaper that removes it.
+func newServer(bin, parent string) (*Server, error) {
 	s := &Server{bin: bin}
 	var err error
 	if s.bin == "" {
@@ -23,17 +23,17 @@ func prepare(bin, parent string) (*Server, error) {
 			return nil, err
 		}
 	}
-	if s.as, err = account(); err != nil {
+	if s.credential, err = serverUser(); err != nil {
 		return nil, err
 	}
 	if s.root, err = os.MkdirTemp(parent, "capture-postgres-"); err != nil {
 		return nil, err
 	}
 	if s.root, err = filepath.Abs(s.root); err == nil {
-		err = errors.Join(s.own(s.root), s.reachable())
+		err = errors.Join(s.chownToServer(s.root), s.checkParentAccess())
 	}
 	if err == nil {
-		s.keeper, err = startKeeper(s.root)
+		s.reaper, err = startReaper(s.root)
 	}
 	if err != nil {
 		_ = os.RemoveAll(s.root)
@@ -42,9 +42,9 @@ func prepare(bin, parent string) (*Server, error) {
 	return s, nil
 }
 
-// create makes a new cluster and starts it on a port that is free.
-func (s *Server) create(ctx context.Context, o Options) error {
-	if err := s.initdb(ctx, o.Initdb); err != nil {
+// createCluster creates a new cluster and starts it.
+func (s *Server) createCluster(ctx context.Context, o Options) error {
+	if err := s.runInitdb(ctx, o.Initdb); err != nil {
 		return err
 	}
 	settings := map[string]string{
@@ -63,23 +63,24 @@ func (s *Server) create(ctx context.Context, o Options) error {
 		settings["fsync"] = "off"
 	}
 	maps.Copy(settings, o.Settings)
-	if err := s.configure(settings); err != nil {
+	if err := s.appendSettings(settings); err != nil {
 		return err
 	}
 	return s.startOnPort(ctx, o.Port)
 }
 
-// startOnPort starts the server on the port, or on a free one for 0, another one if somebody took it meanwhile.
+// startOnPort starts the server on a port. With port 0 it takes a free one, and tries others if that one is taken before
+// the server binds it.
 func (s *Server) startOnPort(ctx context.Context, port int) error {
 	for attempt := 1; ; attempt++ {
 		s.port = port
 		if port == 0 {
 			var err error
-			if s.port, err = freePort(); err != nil {
+			if s.port, err = FreePort(); err != nil {
 				return err
 			}
 		}
-		if err := s.configure(map[string]string{"port": strconv.Itoa(s.port)}); err != nil {
+		if err := s.appendSettings(map[string]string{"port": strconv.Itoa(s.port)}); err != nil {
 			return err
 		}
 		err := s.StartAgain(ctx)
@@ -89,20 +90,20 @@ func (s *Server) startOnPort(ctx context.Context, port int) error {
 	}
 }
 
-func (s *Server) initdb(ctx context.Context, flags []string) error {
+func (s *Server) runInitdb(ctx context.Context, flags []string) error {
 	locale := "C.UTF-8"
 	if runtime.GOOS != "linux" {
-		locale = "C" // the one that is everywhere
+		locale = "C" // exists on every system
 	}
 	args := []string{"--pgdata=" + s.Dir(), "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=" + locale}
-	p, err := launch(s.LogPath(), s.as, filepath.Join(s.bin, "initdb"), append(args, flags...)...)
+	p, err := startProcess(s.LogPath(), s.credential, filepath.Join(s.bin, "initdb"), append(args, flags...)...)
 	if err != nil {
 		return fmt.Errorf("run initdb: %w", err)
 	}
-	s.keeper.watch(p)
-	defer s.keeper.watch(nil)
-	if err := p.wait(ctx); err != nil {
-		p.kill()
+	s.reaper.setTarget(p)
+	defer s.reaper.setTarget(nil)
+	if err := p.waitExit(ctx); err != nil {
+		p.killTree()
 		return fmt.Errorf("run initdb: %w", err)
 	}
 	if !p.cmd.ProcessState.Success() {
@@ -111,7 +112,7 @@ func (s *Server) initdb(ctx context.Context, flags []string) error {
 	return nil
 }
 
-// socketDir is where the unix socket goes: nowhere if the path would be longer than a socket's may be.
+// socketDir returns the folder of the Unix socket, or "" for no socket if its path would be too long for the system.
 func (s *Server) socketDir() string {
 	if len(s.root) > 80 {
 		return ""
@@ -119,9 +120,9 @@ func (s *Server) socketDir() string {
 	return s.root
 }
 
-// freePort finds a port that nobody listens on, below those that the system hands to outgoing connections: while the
-// server is stopped none of them can take its port, and no client that dials it can end up connected to itself.
-func freePort() (int, error) {
+// FreePort returns a port that nobody listens on. It lies below the range of outgoing connections: none of them can take
+// the port while its server is stopped, and a client that dials it cannot connect to itself.
+func FreePort() (int, error) {
 	var err error
 	for range 100 {
 		port := 15000 + rand.IntN(17000)
@@ -133,17 +134,17 @@ func freePort() (int, error) {
 	return 0, fmt.Errorf("find a free port: %w", err)
 }
 
-// own gives a file to the server's user.
-func (s *Server) own(path string) error {
-	if s.as == nil {
+// chownToServer makes the server's user the owner of a file.
+func (s *Server) chownToServer(path string) error {
+	if s.credential == nil {
 		return nil
 	}
-	return os.Lchown(path, int(s.as.Uid), int(s.as.Gid))
+	return os.Lchown(path, int(s.credential.Uid), int(s.credential.Gid))
 }
 
-// reachable checks that the server's user may enter the folders above its own; initdb's word for that is hard to place.
-func (s *Server) reachable() error {
-	if s.as == nil {
+// checkParentAccess checks that the server's user may enter the folders above its own. initdb's error would not name them.
+func (s *Server) checkParentAccess() error {
+	if s.credential == nil {
 		return nil
 	}
 	for dir := filepath.Dir(s.root); ; dir = filepath.Dir(dir) {
@@ -151,9 +152,9 @@ func (s *Server) reachable() error {
 		if err != nil {
 			return err
 		}
-		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid != s.as.Uid && info.Mode()&0o001 == 0 {
-			return fmt.Errorf("%s is closed to the user that Postgres runs as (uid %d, as it refuses to run as root): "+
-				"`chmod o+x` it, or choose another folder (TMPDIR)", dir, s.as.Uid)
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid != s.credential.Uid && info.Mode()&0o001 == 0 {
+			return fmt.Errorf("%s is closed to the user that Postgres runs as (uid %d, because it refuses to run as root): "+
+				"`chmod o+x` it, or choose another folder with TMPDIR", dir, s.credential.Uid)
 		}
 		if dir == filepath.Dir(dir) {
 			return nil

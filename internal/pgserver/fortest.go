@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TB is what is used of a *testing.T, *testing.B or *testing.F.
+// TB has the methods of *testing.T, *testing.B and *testing.F that this package uses.
 type TB interface {
 	Helper()
 	Name() string
@@ -20,16 +20,16 @@ type TB interface {
 	Fatalf(format string, args ...any)
 }
 
-// shared is the cluster that the tests of a package have in common.
+// shared is the cluster that the tests of a package share.
 var shared struct {
 	sync.Mutex
 	server *Server
 	err    error
-	count  atomic.Int64 // of the databases made, for their names
+	count  atomic.Int64 // databases created so far; makes their names unique
 }
 
-// Main runs a package's tests and then closes the cluster that they shared, whatever happened. It returns what run
-// returned, for os.Exit in TestMain.
+// Main runs the tests of a package, then closes the cluster that they shared, even after a panic. It returns the result of
+// run, for os.Exit in TestMain.
 func Main(run func() int) int {
 	defer func() {
 		shared.Lock()
@@ -42,8 +42,8 @@ func Main(run func() int) int {
 	return run()
 }
 
-// Shared is the package's cluster, started on first use. [Main] must run the tests. A test must leave it running and
-// configured as it was.
+// Shared returns the cluster of the package and starts it on first use. [Main] must run the tests. A test must not stop or
+// reconfigure it.
 func Shared(tb TB) *Server {
 	tb.Helper()
 	shared.Lock()
@@ -57,16 +57,16 @@ func Shared(tb TB) *Server {
 	return shared.server
 }
 
-// Database makes a database in the package's cluster and returns its URL. It is dropped when the test ends, with all
-// that is still connected to it, its slots and prepared transactions. What with says is put behind CREATE DATABASE:
-// "TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'".
+// Database creates a database in the cluster of the package and returns its URL. The options with are appended to CREATE
+// DATABASE, for example "TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'". When the test ends, the database is dropped with
+// its sessions, slots and prepared transactions.
 func Database(tb TB, with ...string) string {
 	tb.Helper()
 	s := Shared(tb)
 	name := databaseName(tb.Name())
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	conn, err := s.connect(ctx, "postgres")
+	conn, err := s.connectTo(ctx, "postgres")
 	if err != nil {
 		tb.Fatalf("create database %s: %v", name, err)
 	}
@@ -75,7 +75,7 @@ func Database(tb TB, with ...string) string {
 		tb.Fatalf("create database %s: %v", name, err)
 	}
 	tb.Cleanup(func() {
-		if err := s.drop(name); err != nil {
+		if err := s.dropDatabase(name); err != nil {
 			tb.Fatalf("%v", err)
 		}
 	})
@@ -84,26 +84,26 @@ func Database(tb TB, with ...string) string {
 
 var notWord = regexp.MustCompile(`[^a-z0-9]+`)
 
-// databaseName makes a name that is unique within the cluster, and tells a person which test it belongs to.
+// databaseName returns a name that is unique within the cluster and shows which test it belongs to.
 func databaseName(test string) string {
 	base := strings.Trim(notWord.ReplaceAllString(strings.ToLower(test), "_"), "_")
 	return fmt.Sprintf("%.40s_%d", base, shared.count.Add(1))
 }
 
-// drop removes a database and what would keep it from being dropped.
-func (s *Server) drop(name string) error {
+// dropDatabase drops a database after everything that would prevent that.
+func (s *Server) dropDatabase(name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.rollBackPrepared(ctx, name); err != nil {
 		return fmt.Errorf("drop database %s: %w", name, err)
 	}
-	conn, err := s.connect(ctx, "postgres")
+	conn, err := s.connectTo(ctx, "postgres")
 	if err != nil {
 		return fmt.Errorf("drop database %s: %w", name, err)
 	}
 	defer conn.Close(ctx)
 	for {
-		// Those that reconnect, and slots that a terminated walsender lets go a moment later, take another round.
+		// Another round is needed for clients that reconnect, and for slots that a terminated walsender releases a little later.
 		_, err = conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
 		if err == nil {
 			_, err = conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1 AND NOT active", name)
@@ -125,9 +125,9 @@ func (s *Server) drop(name string) error {
 	}
 }
 
-// rollBackPrepared ends a database's prepared transactions, which only a session in that database may.
+// rollBackPrepared rolls back the prepared transactions of a database. Only a session in that database may do so.
 func (s *Server) rollBackPrepared(ctx context.Context, database string) error {
-	conn, err := s.connect(ctx, "postgres")
+	conn, err := s.connectTo(ctx, "postgres")
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (s *Server) rollBackPrepared(ctx context.Context, database string) error {
 	if err != nil || len(gids) == 0 {
 		return err
 	}
-	inside, err := s.connect(ctx, database)
+	inside, err := s.connectTo(ctx, database)
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (s *Server) rollBackPrepared(ctx context.Context, database string) error {
 	return nil
 }
 
-// ForTest starts a server of the test's own, closed when the test ends.
+// ForTest starts a server for one test and closes it when the test ends.
 func ForTest(tb TB, o Options) *Server {
 	tb.Helper()
 	s, err := Start(context.Background(), o)

@@ -15,8 +15,9 @@ import (
 	"syscall"
 )
 
-// account is the user that the server's programs run as: nil for the one of this process.
-func account() (*syscall.Credential, error) {
+// serverUser returns the user that the server programs run as, or nil for the user of this process. Postgres refuses to run
+// as root.
+func serverUser() (*syscall.Credential, error) {
 	if os.Geteuid() != 0 {
 		return nil, nil
 	}
@@ -35,11 +36,11 @@ func account() (*syscall.Credential, error) {
 		}
 		return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}, nil
 	}
-	return nil, errors.New("there is neither a user postgres nor nobody to run the server as: it refuses to run as root")
+	return nil, errors.New("find a user to run Postgres as: it refuses to run as root, and there is neither postgres nor nobody")
 }
 
-// environment is this process' own without libpq's variables, which the server's programs read too.
-func environment() []string {
+// serverEnv returns the environment of this process without libpq's variables, which the server programs read, too.
+func serverEnv() []string {
 	env := []string{"LC_ALL=C"}
 	for _, entry := range os.Environ() {
 		if !strings.HasPrefix(entry, "PG") && !strings.HasPrefix(entry, "LC_ALL=") {
@@ -49,21 +50,21 @@ func environment() []string {
 	return env
 }
 
-// process is one program of the server with all that it forked.
+// process is a server program with its children.
 type process struct {
-	cmd  *exec.Cmd
-	gone chan struct{} // closed once the program has been waited for and none of its children is left
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when the program and all its children have exited
 }
 
-// launch starts a program with its output at the end of log. The program is in a session of its own, so that Ctrl-C in
-// a terminal reaches us but not it.
-func launch(log string, as *syscall.Credential, name string, args ...string) (*process, error) {
+// startProcess starts a program that appends its output to log. The program has a session of its own, so Ctrl-C in a
+// terminal reaches this process but not the program.
+func startProcess(log string, credential *syscall.Credential, name string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	// Every child inherits the pipe's end and nobody writes to it: its end of file says that the last one is gone.
+	// Every child inherits the write end of this pipe, and none writes: EOF means that the last one has exited.
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -72,37 +73,37 @@ func launch(log string, as *syscall.Credential, name string, args ...string) (*p
 
 	cmd := exec.Command(name, args...)
 	cmd.Dir = "/"
-	cmd.Env = environment()
+	cmd.Env = serverEnv()
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.ExtraFiles = []*os.File{w}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: as}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: credential}
 	if err := cmd.Start(); err != nil {
 		r.Close()
 		return nil, err
 	}
-	p := &process{cmd: cmd, gone: make(chan struct{})}
+	p := &process{cmd: cmd, exited: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait() // the exit state stays in cmd.ProcessState
 		_, _ = io.Copy(io.Discard, r)
 		r.Close()
-		close(p.gone)
+		close(p.exited)
 	}()
 	return p, nil
 }
 
-// wait returns once the program and all its children are gone.
-func (p *process) wait(ctx context.Context) error {
+// waitExit waits until the program and all its children have exited.
+func (p *process) waitExit(ctx context.Context) error {
 	select {
-	case <-p.gone:
+	case <-p.exited:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// kill ends the program and its children at once, as a power cut would.
-func (p *process) kill() {
-	// Stopped first, it can fork no more children while they are looked up.
+// killTree kills the program and its children at once, as a power cut would.
+func (p *process) killTree() {
+	// A stopped program cannot fork more children while they are listed.
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err == nil {
 		children := childrenOf(p.cmd.Process.Pid)
 		_ = p.cmd.Process.Kill()
@@ -110,18 +111,18 @@ func (p *process) kill() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
-	<-p.gone
+	<-p.exited
 }
 
-// childrenOf lists a process' children from /proc. Where there is none, a killed server's children end by themselves
-// as soon as they notice.
+// childrenOf lists the children of a process from /proc. On systems without /proc, the children of a killed server exit by
+// themselves when they notice.
 func childrenOf(parent int) []int {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	var pids []int
 	for _, path := range stats {
 		stat, err := os.ReadFile(path)
 		if err != nil {
-			continue // ended meanwhile
+			continue // it has exited
 		}
 		// "pid (name) state ppid …": the name may hold anything, so what follows its last parenthesis is parsed.
 		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
@@ -135,10 +136,10 @@ func childrenOf(parent int) []int {
 	return pids
 }
 
-// keeperScript reads the numbers of the processes to watch from its standard input, which ends when this process does,
-// however it dies. Then it stops the last one (0 for none) and removes the folder. A process that was started but not
-// yet announced stops by itself: a server that misses its data folder does so within a minute.
-const keeperScript = `
+// reaperScript reads PIDs from its standard input, which ends when this process dies, in whatever way. Then it stops the
+// process that was named last (0 for none) and removes the folder. A server that was started but not named yet stops by
+// itself within a minute, because its data folder is missing.
+const reaperScript = `
 trap "" HUP INT TERM
 pid=0
 while read -r line; do pid=$line; done
@@ -158,14 +159,14 @@ until rm -rf "$1" 2>/dev/null || [ $n -ge 50 ]; do
 done
 `
 
-// keeper is the shell that outlives this process to clean up after it.
-type keeper struct {
+// reaper is a shell that outlives this process and cleans up after it.
+type reaper struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 }
 
-func startKeeper(root string) (*keeper, error) {
-	cmd := exec.Command("/bin/sh", "-c", keeperScript, "capture-postgres-keeper", root)
+func startReaper(root string) (*reaper, error) {
+	cmd := exec.Command("/bin/sh", "-c", reaperScript, "capture-postgres-reaper", root)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	stdin, err := cmd.StdinPipe()
@@ -175,20 +176,20 @@ func startKeeper(root string) (*keeper, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	return &keeper{cmd: cmd, stdin: stdin}, nil
+	return &reaper{cmd: cmd, stdin: stdin}, nil
 }
 
-// watch says which process is to be stopped when this one dies; nil for none.
-func (k *keeper) watch(p *process) {
+// setTarget sets the process to stop when this one dies; nil means none.
+func (r *reaper) setTarget(p *process) {
 	pid := 0
 	if p != nil {
 		pid = p.cmd.Process.Pid
 	}
-	_, _ = fmt.Fprintln(k.stdin, pid) // a keeper that someone killed can't keep; Close removes the folder then
+	_, _ = fmt.Fprintln(r.stdin, pid) // fails if the reaper was killed; then Close removes the folder
 }
 
-// close lets the keeper clean up and waits for it.
-func (k *keeper) close() {
-	_ = k.stdin.Close()
-	_ = k.cmd.Wait()
+// close makes the reaper clean up and waits for it.
+func (r *reaper) close() {
+	_ = r.stdin.Close()
+	_ = r.cmd.Wait()
 }

@@ -1,18 +1,18 @@
-// Package pgserver runs throwaway Postgres servers, for `capture demo` and for the tests, from the server programs that
-// the machine has (PostgreSQL 13 to 18).
+// Package pgserver runs temporary Postgres servers for the demo, the tests and the benchmarks. It uses the server programs
+// that are installed on the machine (PostgreSQL 13 to 19).
 //
-// [Start] makes a cluster in a temporary folder and starts it on a free port of the loopback interface, with logical
-// replication allowed and no password asked. [Server.Close] stops it and removes everything; should this process die
-// without that, even by SIGKILL, a small shell that it left behind does the same.
+// [Start] creates a cluster in a temporary folder and starts it on a free port of the loopback interface. Logical
+// replication is enabled, and no password is needed. [Server.Close] stops the server and removes the folder. If this
+// process dies first, even by SIGKILL, a small shell that it has started does the same.
 //
-// Tests share one cluster a package and take a database each:
+// The tests of a package share a cluster, and each test has a database of its own:
 //
 //	func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
 //
 //	func TestVotes(t *testing.T) { url := pgserver.Database(t) … }
 //
-// A test that stops, kills or reconfigures a server takes one of its own by [ForTest], and puts a [Proxy] in front of
-// it to cut, stall or slow the connections.
+// A test that stops, kills or reconfigures a server starts its own with [ForTest]. Package faultproxy has a proxy that
+// cuts, stalls or slows connections.
 package pgserver
 
 import (
@@ -33,75 +33,75 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Options say how a server differs from the usual one. The zero value is a usual one.
+// Options configure a server. The zero value is the usual configuration.
 type Options struct {
-	Settings map[string]string // for postgresql.conf, unquoted
-	Initdb   []string          // further flags of initdb: "--encoding=LATIN1", "--locale=C"
-	Dir      string            // parent of the server's folder; os.TempDir() where empty. As root, others must be able to enter it (not t.TempDir)
-	Port     int               // 0 takes a free one
-	Bin      string            // folder of the server programs; what Bin finds where empty
-	Durable  bool              // fsync on, at the price of speed
+	Settings map[string]string // settings for postgresql.conf, unquoted
+	Initdb   []string          // more flags for initdb, such as "--encoding=LATIN1"
+	Dir      string            // parent of the server's folder; the default is os.TempDir(). For root, other users must be able to enter it, so not t.TempDir
+	Port     int               // TCP port; the default is a free one
+	Bin      string            // folder of the server programs; the default is the result of [Bin]
+	Durable  bool              // whether fsync is on, which is slower
 }
 
-// Server is a Postgres server that this process started. Its methods may be called from any goroutine, but those that
-// start and stop it not at the same time.
+// Server is a Postgres server that this process has started. Its methods may be called from any goroutine. The caller must
+// not start and stop it at the same time.
 type Server struct {
-	bin     string
-	root    string // holds all of it: data, socket and log
-	port    int
-	version int
-	as      *syscall.Credential
-	keeper  *keeper
-	close   sync.Once
+	bin        string
+	root       string // folder with data, socket and log
+	port       int
+	version    int
+	credential *syscall.Credential // user that the programs run as; nil for the user of this process
+	reaper     *reaper
+	close      sync.Once
 
 	mu   sync.Mutex
 	proc *process // nil while stopped
 }
 
 const (
-	startTimeout = 2 * time.Minute // crash recovery takes a while on a busy machine
+	startTimeout = 2 * time.Minute // long enough for crash recovery on a busy machine
 	stopTimeout  = time.Minute
 )
 
 var errPortTaken = errors.New("the port is taken")
 
-// Start makes a server and returns once it answers. The context is for starting only: the server runs until Close.
+// Start creates a server and returns when it accepts connections. ctx limits the start only: the server runs until Close.
 func Start(ctx context.Context, o Options) (*Server, error) {
-	s, err := prepare(o.Bin, o.Dir)
+	s, err := newServer(o.Bin, o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("start a Postgres server: %w", err)
 	}
-	if err := s.create(ctx, o); err != nil {
+	if err := s.createCluster(ctx, o); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("start a Postgres server: %w", err)
 	}
 	return s, nil
 }
 
-// StartAgain starts a stopped or killed server on its data folder and port, and returns once it answers.
+// StartAgain starts a stopped or killed server with its old data and port, and returns when it accepts connections.
 func (s *Server) StartAgain(ctx context.Context) error {
-	if s.running() != nil {
-		return errors.New("start Postgres: it runs already")
+	if s.runningProcess() != nil {
+		return errors.New("start Postgres: it is running")
 	}
 	var logged int64
 	if info, err := os.Stat(s.LogPath()); err == nil {
 		logged = info.Size()
 	}
-	p, err := launch(s.LogPath(), s.as, filepath.Join(s.bin, "postgres"), "-D", s.Dir())
+	p, err := startProcess(s.LogPath(), s.credential, filepath.Join(s.bin, "postgres"), "-D", s.Dir())
 	if err != nil {
 		return fmt.Errorf("start Postgres: %w", err)
 	}
-	s.set(p)
-	err = s.answers(ctx, p)
+	s.setProcess(p)
+	err = s.waitReady(ctx, p)
 	if err == nil {
 		return nil
 	}
 	select {
-	case <-p.gone:
+	case <-p.exited:
 	default:
-		p.kill()
+		p.killTree()
 	}
-	s.set(nil)
+	s.setProcess(nil)
 	tail := s.logTail(logged)
 	if strings.Contains(tail, "could not bind") {
 		return fmt.Errorf("start Postgres on port %d: %w%s", s.port, errPortTaken, tail)
@@ -109,38 +109,38 @@ func (s *Server) StartAgain(ctx context.Context) error {
 	return fmt.Errorf("start Postgres: %w%s", err, tail)
 }
 
-// answers waits until the server takes connections.
-func (s *Server) answers(ctx context.Context, p *process) error {
+// waitReady waits until the server accepts connections.
+func (s *Server) waitReady(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	// Where somebody else has the port, who may never answer, the end of our server ends the asking.
-	asking, stop := context.WithCancel(ctx)
+	// Another process may have the port and never answer. Our server then exits, which ends the attempts.
+	running, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
 		defer stop()
-		_ = p.wait(asking)
+		_ = p.waitExit(running)
 	}()
 	for {
-		last := s.ask(asking)
+		last := s.checkIdentity(running)
 		if last == nil {
 			return nil
 		}
 		select {
-		case <-asking.Done():
+		case <-running.Done():
 		case <-time.After(20 * time.Millisecond):
 			continue
 		}
 		if ctx.Err() != nil {
-			return fmt.Errorf("it does not answer: %w", last)
+			return fmt.Errorf("it does not accept connections: %w", last)
 		}
-		<-p.gone
+		<-p.exited
 		return errors.New(p.cmd.ProcessState.String())
 	}
 }
 
-// ask checks that it is this server that answers on the port, and learns its version.
-func (s *Server) ask(ctx context.Context) error {
-	conn, err := s.connect(ctx, "postgres")
+// checkIdentity checks that this server answers on the port, not another, and stores its version.
+func (s *Server) checkIdentity(ctx context.Context) error {
+	conn, err := s.connectTo(ctx, "postgres")
 	if err != nil {
 		return err
 	}
@@ -155,108 +155,109 @@ func (s *Server) ask(ctx context.Context) error {
 	if data != s.Dir() {
 		return fmt.Errorf("another server (%s) is on port %d", data, s.port)
 	}
-	if s.version == 0 { // it never changes, and may be read while the server is started again
+	if s.version == 0 { // written once, because it may be read during StartAgain
 		s.version = version
 	}
 	return nil
 }
 
-func (s *Server) connect(ctx context.Context, database string) (*pgx.Conn, error) {
+func (s *Server) connectTo(ctx context.Context, database string) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(s.URL(database))
 	if err != nil {
 		return nil, err
 	}
-	// What this process' environment asks for (PGOPTIONS and the like) is meant for others.
+	// PGOPTIONS and the like in this process' environment are not for this connection.
 	cfg.RuntimeParams = map[string]string{"application_name": "pgserver"}
 	cfg.ConnectTimeout = 10 * time.Second
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
-// URL is where a client finds a database, as the superuser postgres.
-func (s *Server) URL(database string) string { return connectURL(s.Addr(), database) }
+// URL returns the URL of a database, for the superuser postgres.
+func (s *Server) URL(database string) string { return URL(s.Addr(), database) }
 
-func connectURL(addr, database string) string {
+// URL returns the URL of a database on the server at addr (host:port), for the superuser postgres.
+func URL(addr, database string) string {
 	u := url.URL{Scheme: "postgres", User: url.User("postgres"), Host: addr, Path: database, RawQuery: "sslmode=disable"}
 	return u.String()
 }
 
-// Addr is the server's host and port.
+// Addr returns the server's host and port.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
-// Port is the server's TCP port on 127.0.0.1. It stays the same when the server is started again.
+// Port returns the server's TCP port on 127.0.0.1. It stays the same after StartAgain.
 func (s *Server) Port() int { return s.port }
 
-// Dir is the data folder.
+// Dir returns the data folder.
 func (s *Server) Dir() string { return filepath.Join(s.root, "data") }
 
-// LogPath is the file that the server's messages go to.
+// LogPath returns the path of the server's log.
 func (s *Server) LogPath() string { return filepath.Join(s.root, "log") }
 
-// VersionNum is the server's version as server_version_num gives it: 150018 for 15.18.
+// VersionNum returns the server's version in the form of server_version_num: 150018 for 15.18.
 func (s *Server) VersionNum() int { return s.version }
 
-// PID is the postmaster's process number, 0 while stopped.
+// PID returns the PID of the postmaster, or 0 while the server is stopped.
 func (s *Server) PID() int {
-	if p := s.running(); p != nil {
+	if p := s.runningProcess(); p != nil {
 		return p.cmd.Process.Pid
 	}
 	return 0
 }
 
-// Stop shuts the server down and waits until it is gone: "smart" waits for clients to leave, "fast" disconnects them,
-// "immediate" crashes it. After a minute it gives up, and the server may still be running.
+// Stop shuts the server down in a mode of pg_ctl and waits for it: "smart" waits until the clients disconnect, "fast"
+// disconnects them, "immediate" crashes the server. After a minute it returns an error, and the server may still run.
 func (s *Server) Stop(mode string) error {
 	sig, ok := map[string]syscall.Signal{"smart": syscall.SIGTERM, "fast": syscall.SIGINT, "immediate": syscall.SIGQUIT}[mode]
 	if !ok {
-		return fmt.Errorf("stop Postgres: mode %q is none of smart, fast, immediate", mode)
+		return fmt.Errorf("stop Postgres: mode %q is not one of smart, fast, immediate", mode)
 	}
-	p := s.running()
+	p := s.runningProcess()
 	if p == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	_ = p.cmd.Process.Signal(sig) // fails only where it has ended already
-	if err := p.wait(ctx); err != nil {
+	_ = p.cmd.Process.Signal(sig) // fails only if it has exited
+	if err := p.waitExit(ctx); err != nil {
 		return fmt.Errorf("stop Postgres (%s): %w%s", mode, err, s.logTail(0))
 	}
-	s.set(nil)
+	s.setProcess(nil)
 	return nil
 }
 
-// Kill ends the server and all its processes by SIGKILL and waits until they are gone.
+// Kill sends SIGKILL to the server and all its processes and waits until they have exited.
 func (s *Server) Kill() {
-	if p := s.running(); p != nil {
-		p.kill()
-		s.set(nil)
+	if p := s.runningProcess(); p != nil {
+		p.killTree()
+		s.setProcess(nil)
 	}
 }
 
 // Signal sends a signal to the postmaster.
 func (s *Server) Signal(sig syscall.Signal) error {
-	p := s.running()
+	p := s.runningProcess()
 	if p == nil {
-		return errors.New("signal Postgres: it is stopped")
+		return errors.New("signal Postgres: it is not running")
 	}
 	return p.cmd.Process.Signal(sig)
 }
 
-// Close stops the server and removes its folder. It may be called more than once.
+// Close kills the server and removes its folder. Further calls do nothing.
 func (s *Server) Close() {
 	s.close.Do(func() {
 		s.Kill()
-		s.keeper.close()
-		_ = os.RemoveAll(s.root) // the keeper has done it, unless somebody killed it
+		s.reaper.close()
+		_ = os.RemoveAll(s.root) // in case the reaper was killed
 	})
 }
 
-// running is the server's process, nil where it was stopped or ended by itself.
-func (s *Server) running() *process {
+// runningProcess returns the server's process, or nil if it was stopped or has exited.
+func (s *Server) runningProcess() *process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.proc != nil {
 		select {
-		case <-s.proc.gone:
+		case <-s.proc.exited:
 			return nil
 		default:
 		}
@@ -264,14 +265,14 @@ func (s *Server) running() *process {
 	return s.proc
 }
 
-func (s *Server) set(p *process) {
+func (s *Server) setProcess(p *process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.proc = p
-	s.keeper.watch(p)
+	s.reaper.setTarget(p)
 }
 
-// logTail is the end of the log, from an offset at the earliest, as the last part of an error's text.
+// logTail returns the end of the log, not before an offset, to append to an error.
 func (s *Server) logTail(from int64) string {
 	log, err := os.Open(s.LogPath())
 	if err != nil {
@@ -286,5 +287,5 @@ func (s *Server) logTail(from int64) string {
 	if err != nil || len(tail) == 0 {
 		return ""
 	}
-	return "; its log ends:\n" + strings.TrimRight(strings.ToValidUTF8(string(tail), "?"), "\n")
+	return "; its log ends with:\n" + strings.TrimRight(strings.ToValidUTF8(string(tail), "?"), "\n")
 }

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// configure appends settings to postgresql.conf, where the last one of a name counts.
-func (s *Server) configure(settings map[string]string) error {
+// appendSettings appends settings to postgresql.conf. The last value of a setting wins.
+func (s *Server) appendSettings(settings map[string]string) error {
 	quote := strings.NewReplacer(`'`, `''`, `\`, `\\`)
 	var lines strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
@@ -28,23 +28,23 @@ func (s *Server) configure(settings map[string]string) error {
 	return errors.Join(err, conf.Close())
 }
 
-// Reload changes settings (nil for none), has the server read its configuration files, and returns once new sessions
-// have them. Those that exist take them up with their next statement.
+// Reload changes settings, which may be nil, and makes the server read its configuration files. It returns when new
+// sessions have the settings. Existing sessions apply them at their next statement.
 func (s *Server) Reload(ctx context.Context, settings map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	before, err := s.loaded(ctx)
+	before, err := s.configLoadTime(ctx)
 	if err != nil {
 		return fmt.Errorf("reload Postgres: %w", err)
 	}
-	if err := s.configure(settings); err != nil {
+	if err := s.appendSettings(settings); err != nil {
 		return fmt.Errorf("reload Postgres: %w", err)
 	}
 	if err := s.Signal(syscall.SIGHUP); err != nil {
 		return fmt.Errorf("reload Postgres: %w", err)
 	}
 	for {
-		if now, err := s.loaded(ctx); err == nil && now.After(before) {
+		if now, err := s.configLoadTime(ctx); err == nil && now.After(before) {
 			return nil
 		}
 		select {
@@ -55,9 +55,9 @@ func (s *Server) Reload(ctx context.Context, settings map[string]string) error {
 	}
 }
 
-// loaded is when the server last read its configuration, as a new session sees it.
-func (s *Server) loaded(ctx context.Context) (at time.Time, err error) {
-	conn, err := s.connect(ctx, "postgres")
+// configLoadTime returns the time at which the server last read its configuration, in a new session.
+func (s *Server) configLoadTime(ctx context.Context) (at time.Time, err error) {
+	conn, err := s.connectTo(ctx, "postgres")
 	if err != nil {
 		return at, err
 	}
@@ -66,11 +66,11 @@ func (s *Server) loaded(ctx context.Context) (at time.Time, err error) {
 	return at, err
 }
 
-// WriteFile puts a file (a certificate, pg_hba.conf) into the data folder, for the server's user only.
+// WriteFile writes a file to the data folder, such as a certificate or pg_hba.conf. Only the server's user may read it.
 func (s *Server) WriteFile(name string, content []byte) error {
 	path := filepath.Join(s.Dir(), name)
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		return err
 	}
-	return s.own(path)
+	return s.chownToServer(path)
 }

@@ -13,26 +13,25 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Standby makes a copy of the running server that follows it by streaming replication, on a port of its own, and returns
-// once it answers. It is the caller's to close. As cluster_name it has "standby", which is also what the primary's
-// synchronous_standby_names can name.
+// Standby starts a streaming standby of the running server and returns when it accepts connections. The caller must close
+// it. Its cluster_name is "standby", so the primary's synchronous_standby_names can name it.
 func (s *Server) Standby(ctx context.Context) (*Server, error) {
-	standby, err := prepare(s.bin, filepath.Dir(s.root))
+	standby, err := newServer(s.bin, filepath.Dir(s.root))
 	if err != nil {
-		return nil, fmt.Errorf("make a standby: %w", err)
+		return nil, fmt.Errorf("start a standby: %w", err)
 	}
-	if err := s.follow(ctx, standby); err != nil {
+	if err := s.startStandby(ctx, standby); err != nil {
 		standby.Close()
-		return nil, fmt.Errorf("make a standby: %w", err)
+		return nil, fmt.Errorf("start a standby: %w", err)
 	}
 	return standby, nil
 }
 
-// follow copies the data folder and starts the standby on it. The copy goes through SQL, as not every packaging of the
-// server has pg_basebackup.
-func (s *Server) follow(ctx context.Context, standby *Server) error {
-	// The session stays until the standby streams: its temporary slot keeps the WAL since the start of the copy.
-	conn, err := s.connect(ctx, "postgres")
+// startStandby copies the data folder and starts the standby. It takes the backup through SQL functions, because not every
+// package of the server has pg_basebackup.
+func (s *Server) startStandby(ctx context.Context, standby *Server) error {
+	// The session stays open until the standby streams: its temporary slot retains the WAL since the start of the copy.
+	conn, err := s.connectTo(ctx, "postgres")
 	if err != nil {
 		return err
 	}
@@ -41,13 +40,13 @@ func (s *Server) follow(ctx context.Context, standby *Server) error {
 	if _, err := conn.Exec(ctx, "SELECT pg_create_physical_replication_slot($1, true, true)", slot); err != nil {
 		return err
 	}
-	if err := s.backUp(ctx, conn, standby); err != nil {
+	if err := s.takeBaseBackup(ctx, conn, standby); err != nil {
 		return err
 	}
 	if err := standby.WriteFile("standby.signal", nil); err != nil {
 		return err
 	}
-	err = standby.configure(map[string]string{
+	err = standby.appendSettings(map[string]string{
 		"primary_conninfo":        fmt.Sprintf("host=127.0.0.1 port=%d user=postgres sslmode=disable", s.port),
 		"unix_socket_directories": standby.socketDir(),
 		"cluster_name":            "standby",
@@ -58,8 +57,8 @@ func (s *Server) follow(ctx context.Context, standby *Server) error {
 	return standby.startOnPort(ctx, 0)
 }
 
-// backUp takes a base backup of s into the standby's data folder.
-func (s *Server) backUp(ctx context.Context, conn *pgx.Conn, standby *Server) error {
+// takeBaseBackup takes a base backup of s into the standby's data folder.
+func (s *Server) takeBaseBackup(ctx context.Context, conn *pgx.Conn, standby *Server) error {
 	start, stop := "SELECT pg_backup_start('standby', true)", "SELECT labelfile FROM pg_backup_stop(false)"
 	if s.version < 150000 {
 		start, stop = "SELECT pg_start_backup('standby', true, false)", "SELECT labelfile FROM pg_stop_backup(false, false)"
@@ -77,8 +76,8 @@ func (s *Server) backUp(ctx context.Context, conn *pgx.Conn, standby *Server) er
 	return standby.WriteFile("backup_label", []byte(label))
 }
 
-// copyData copies the data folder of a server that goes on writing: what changes or vanishes meanwhile is mended from
-// the WAL, which the standby streams.
+// copyData copies the data folder of a running server. Files may change or vanish during the copy: the standby replays the
+// WAL since its start.
 func (s *Server) copyData(standby *Server) error {
 	return filepath.WalkDir(s.Dir(), func(path string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -96,11 +95,11 @@ func (s *Server) copyData(standby *Server) error {
 		case entry.IsDir() && top == "pg_replslot" && below: // the slots are the primary's
 			return fs.SkipDir
 		case entry.IsDir():
-			return errors.Join(os.Mkdir(to, 0o700), standby.own(to))
+			return errors.Join(os.Mkdir(to, 0o700), standby.chownToServer(to))
 		case top == "postmaster.pid", top == "postmaster.opts", top == "pg_wal":
 			return nil
 		case !entry.Type().IsRegular():
-			return fmt.Errorf("copy %s: only plain files can be copied, no tablespaces", rel)
+			return fmt.Errorf("copy %s: it is not a regular file; tablespaces are not supported", rel)
 		}
 		return copyFile(path, to, standby)
 	})
@@ -120,12 +119,12 @@ func copyFile(from, to string, standby *Server) error {
 		return err
 	}
 	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close(), standby.own(to))
+	return errors.Join(err, out.Close(), standby.chownToServer(to))
 }
 
-// Promote makes a standby a primary of its own, on a new timeline, and returns once it takes writes.
+// Promote promotes a standby, which starts a new timeline, and returns when it accepts writes.
 func (s *Server) Promote(ctx context.Context) error {
-	conn, err := s.connect(ctx, "postgres")
+	conn, err := s.connectTo(ctx, "postgres")
 	if err != nil {
 		return fmt.Errorf("promote: %w", err)
 	}
@@ -135,7 +134,7 @@ func (s *Server) Promote(ctx context.Context) error {
 		return fmt.Errorf("promote: %w", err)
 	}
 	if !done {
-		return fmt.Errorf("promote: not done within a minute%s", s.logTail(0))
+		return fmt.Errorf("promote: not finished within a minute%s", s.logTail(0))
 	}
 	return nil
 }

@@ -7,8 +7,20 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// FillVotes makes the votes from number from to number to, of real size: some 3 kB of JSON each. The same numbers make the
-// same votes.
+// VotesTable is the CREATE statement of the application's own table, for the demo, the benchmarks and the tests.
+const VotesTable = `CREATE TABLE votes (
+	vote_id         serial PRIMARY KEY,
+	user_query      text,
+	bot_response    text,
+	evaluation_json jsonb,
+	feedback_tags   text[],
+	comment         text,
+	citations       jsonb,
+	"timestamp"     timestamp DEFAULT CURRENT_TIMESTAMP
+)`
+
+// FillVotes inserts votes number from to number to into the votes table. They have a realistic size, about 3 kB of JSON
+// each. The same numbers make the same votes.
 func FillVotes(ctx context.Context, conn *pgx.Conn, from, to int) error {
 	_, err := conn.Exec(ctx, fmt.Sprintf(`INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, comment, citations)
 	SELECT 'How do I ' || md5(i::text) || '?', (SELECT string_agg(md5((i * 100 + j)::text), ' ') FROM generate_series(1, 60) j),
@@ -17,7 +29,7 @@ func FillVotes(ctx context.Context, conn *pgx.Conn, from, to int) error {
 		(SELECT jsonb_agg(jsonb_build_object('title', md5(j::text), 'url', 'https://example.com/' || j, 'score', j)) FROM generate_series(1, 5) j)
 	FROM generate_series(%d, %d) i`, from, to))
 	if err != nil {
-		return fmt.Errorf("make votes %d to %d: %w", from, to, err)
+		return fmt.Errorf("insert votes %d to %d: %w", from, to, err)
 	}
 	return nil
 }

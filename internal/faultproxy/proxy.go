@@ -1,4 +1,6 @@
-package pgserver
+// Package faultproxy has a TCP proxy that does to connections what networks do: it cuts, refuses, stalls, slows and
+// redirects them. Tests put it between capture and a Postgres server.
+package faultproxy
 
 import (
 	"context"
@@ -8,28 +10,30 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"capture/internal/pgserver"
 )
 
-// Proxy is a TCP proxy in front of a server, for what networks do to connections. Its port is free to be refused: no
-// outgoing connection of the machine takes it meanwhile.
+// Proxy is a TCP proxy in front of a server.
 type Proxy struct {
 	addr string
-	ctx  context.Context // ends with Close
+	ctx  context.Context // canceled by Close
 	stop context.CancelFunc
-	wg   sync.WaitGroup // of all goroutines
+	wg   sync.WaitGroup // all goroutines
 
 	mu       sync.Mutex
 	target   string
 	listener net.Listener // nil while refusing
 	links    map[*link]struct{}
 	open     chan struct{} // closed unless stalled
-	rate     int           // bytes a second and direction, 0 for no limit
+	rate     int           // bytes per second in each direction; 0 for no limit
 	latency  time.Duration // one way
 }
 
-// NewProxy starts a proxy to the target (host:port) on a free port of the loopback interface.
-func NewProxy(target string) (*Proxy, error) {
-	port, err := freePort()
+// New starts a proxy to target (host:port) on a free port of the loopback interface.
+func New(target string) (*Proxy, error) {
+	// While the proxy refuses connections, nobody listens on its port. No outgoing connection can take such a port.
+	port, err := pgserver.FreePort()
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy: %w", err)
 	}
@@ -47,11 +51,11 @@ func NewProxy(target string) (*Proxy, error) {
 	return p, nil
 }
 
-// Addr is the proxy's host and port.
+// Addr returns the proxy's host and port.
 func (p *Proxy) Addr() string { return p.addr }
 
-// URL is where a client finds a database of the server behind the proxy, as the superuser postgres.
-func (p *Proxy) URL(database string) string { return connectURL(p.addr, database) }
+// URL returns the URL of a database of the server behind the proxy, for the superuser postgres.
+func (p *Proxy) URL(database string) string { return pgserver.URL(p.addr, database) }
 
 // Target sends new connections to another server, as a failover does.
 func (p *Proxy) Target(addr string) {
@@ -60,7 +64,7 @@ func (p *Proxy) Target(addr string) {
 	p.target = addr
 }
 
-// Cut resets all connections, on both sides. New ones are welcome.
+// Cut resets all connections on both sides. New connections work.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,7 +73,7 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Refuse has new connections refused. Those that exist go on.
+// Refuse makes the proxy refuse new connections. Existing ones continue.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -91,13 +95,13 @@ func (p *Proxy) Accept() error {
 		return err
 	}
 	p.listener = l
-	p.wg.Go(func() { p.serve(l) })
+	p.wg.Go(func() { p.acceptLoop(l) })
 	return nil
 }
 
-// Stall makes a black hole of the proxy: connections stay and new ones are taken, but nothing comes through in either
-// direction, no byte and no end, but for what was on its way. Unlike in a real one, TCP's own keepalives are answered:
-// only who watches for data notices.
+// Stall makes the proxy a black hole: it keeps connections open and accepts new ones, but passes on neither data nor the
+// end of a stream. Data already on its way still arrives. Unlike a real black hole it answers TCP keepalives, so only a
+// peer that expects data notices.
 func (p *Proxy) Stall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -108,7 +112,7 @@ func (p *Proxy) Stall() {
 	}
 }
 
-// Unstall ends Stall; what was held back comes through.
+// Unstall ends Stall and passes on the data that was held back.
 func (p *Proxy) Unstall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -119,21 +123,21 @@ func (p *Proxy) Unstall() {
 	}
 }
 
-// Throttle limits each direction of each connection to bytes a second (0 for no limit) and delays it by latency.
+// Throttle limits each direction of each connection to a rate in bytes per second (0 for no limit) and delays it by latency.
 func (p *Proxy) Throttle(bytesPerSecond int, latency time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.rate, p.latency = bytesPerSecond, latency
 }
 
-// Links is the number of connections that are open.
+// Links returns the number of open connections.
 func (p *Proxy) Links() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.links)
 }
 
-// Close ends the proxy and its connections, and waits for all of it.
+// Close closes the proxy and its connections, and waits for its goroutines.
 func (p *Proxy) Close() {
 	p.stop()
 	p.Refuse()
@@ -141,18 +145,18 @@ func (p *Proxy) Close() {
 	p.wg.Wait()
 }
 
-func (p *Proxy) serve(l net.Listener) {
+func (p *Proxy) acceptLoop(l net.Listener) {
 	for {
 		client, err := l.Accept()
 		if err != nil {
 			return // Refuse closed it
 		}
-		p.wg.Go(func() { p.carry(client.(*net.TCPConn)) })
+		p.wg.Go(func() { p.serveClient(client.(*net.TCPConn)) })
 	}
 }
 
-// pace says how what comes now is to be passed on.
-func (p *Proxy) pace() (open <-chan struct{}, rate int, latency time.Duration) {
+// conditions returns the conditions for data that arrives now.
+func (p *Proxy) conditions() (open <-chan struct{}, rate int, latency time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.open, p.rate, p.latency
@@ -163,12 +167,12 @@ type link struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	mu     sync.Mutex
-	ends   []*net.TCPConn
+	conns  []*net.TCPConn
 }
 
-// carry serves one client until both directions have ended or the link is reset.
-func (p *Proxy) carry(client *net.TCPConn) {
-	l := &link{ends: []*net.TCPConn{client}}
+// serveClient serves one client until both directions have ended or the link is reset.
+func (p *Proxy) serveClient(client *net.TCPConn) {
+	l := &link{conns: []*net.TCPConn{client}}
 	l.ctx, l.cancel = context.WithCancel(p.ctx)
 	defer l.reset()
 	p.mu.Lock()
@@ -181,8 +185,8 @@ func (p *Proxy) carry(client *net.TCPConn) {
 		delete(p.links, l)
 	}()
 
-	open, _, _ := p.pace()
-	if !l.until(open) {
+	open, _, _ := p.conditions()
+	if !l.waitOpen(open) {
 		return
 	}
 	conn, err := new(net.Dialer).DialContext(l.ctx, "tcp", target)
@@ -190,26 +194,26 @@ func (p *Proxy) carry(client *net.TCPConn) {
 		return
 	}
 	server := conn.(*net.TCPConn)
-	if !l.add(server) {
+	if !l.addConn(server) {
 		return
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { p.pump(l, client, server) })
-	wg.Go(func() { p.pump(l, server, client) })
+	wg.Go(func() { p.copyDirection(l, client, server) })
+	wg.Go(func() { p.copyDirection(l, server, client) })
 	wg.Wait()
-	l.finish()
+	l.closeConns()
 }
 
-// chunk is what was read at once, or at last the end of the stream.
+// chunk is the result of one read: data, and the end of the stream if it has come.
 type chunk struct {
 	data []byte
 	due  time.Time
 	end  error
 }
 
-// pump moves one direction. Between its reader and its writer lies what is on its way: a bounded amount, as on a network,
-// so that who sends feels that the other side reads slowly. The system's own buffers would take megabytes.
-func (p *Proxy) pump(l *link, from, to *net.TCPConn) {
+// copyDirection copies one direction of a link. Data on its way is bounded, as on a network, so a sender notices a slow
+// reader. The system's own buffers would hold megabytes.
+func (p *Proxy) copyDirection(l *link, from, to *net.TCPConn) {
 	_ = from.SetReadBuffer(64 << 10)
 	wire := make(chan chunk, 16)
 	var wg sync.WaitGroup
@@ -218,7 +222,7 @@ func (p *Proxy) pump(l *link, from, to *net.TCPConn) {
 		for {
 			buf := make([]byte, 16<<10)
 			n, err := from.Read(buf)
-			_, _, latency := p.pace()
+			_, _, latency := p.conditions()
 			select {
 			case wire <- chunk{data: buf[:n], due: time.Now().Add(latency), end: err}:
 			case <-l.ctx.Done():
@@ -230,7 +234,7 @@ func (p *Proxy) pump(l *link, from, to *net.TCPConn) {
 		}
 	})
 	for c := range wire {
-		if !l.sleep(time.Until(c.due)) || !p.deliver(l, to, c) {
+		if !l.sleep(time.Until(c.due)) || !p.writeChunk(l, to, c) {
 			l.reset()
 			break
 		}
@@ -238,11 +242,11 @@ func (p *Proxy) pump(l *link, from, to *net.TCPConn) {
 	wg.Wait()
 }
 
-// deliver writes a chunk, in portions where the rate is limited, and says whether the link is still good.
-func (p *Proxy) deliver(l *link, to *net.TCPConn, c chunk) bool {
+// writeChunk writes a chunk, in portions if the rate is limited, and reports whether the link still works.
+func (p *Proxy) writeChunk(l *link, to *net.TCPConn, c chunk) bool {
 	for data := c.data; len(data) > 0; {
-		open, rate, _ := p.pace()
-		if !l.until(open) {
+		open, rate, _ := p.conditions()
+		if !l.waitOpen(open) {
 			return false
 		}
 		portion := data
@@ -260,42 +264,42 @@ func (p *Proxy) deliver(l *link, to *net.TCPConn, c chunk) bool {
 	if c.end == nil {
 		return true
 	}
-	open, _, _ := p.pace()
-	return l.until(open) && c.end == io.EOF && to.CloseWrite() == nil
+	open, _, _ := p.conditions()
+	return l.waitOpen(open) && c.end == io.EOF && to.CloseWrite() == nil
 }
 
-// add takes the second end of a link, unless it was reset meanwhile.
-func (l *link) add(conn *net.TCPConn) bool {
+// addConn adds the connection to the server and reports whether the link still works.
+func (l *link) addConn(conn *net.TCPConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.ends = append(l.ends, conn)
+	l.conns = append(l.conns, conn)
 	return l.ctx.Err() == nil
 }
 
-// reset ends a link at once: both sides see a reset connection. After finish it does nothing.
+// reset ends a link at once: both sides see a connection reset. After closeConns it does nothing.
 func (l *link) reset() {
 	l.cancel()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, end := range l.ends {
-		_ = end.SetLinger(0)
-		_ = end.Close()
+	for _, conn := range l.conns {
+		_ = conn.SetLinger(0)
+		_ = conn.Close()
 	}
-	l.ends = nil
+	l.conns = nil
 }
 
-// finish closes both ends of a link whose directions have both ended, in the orderly way.
-func (l *link) finish() {
+// closeConns closes both connections of a link in the orderly way, after both directions have ended.
+func (l *link) closeConns() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, end := range l.ends {
-		_ = end.Close()
+	for _, conn := range l.conns {
+		_ = conn.Close()
 	}
-	l.ends = nil
+	l.conns = nil
 }
 
-// until waits for a channel to be closed and says whether the link still stands.
-func (l *link) until(open <-chan struct{}) bool {
+// waitOpen waits until open is closed and reports whether the link still works.
+func (l *link) waitOpen(open <-chan struct{}) bool {
 	select {
 	case <-open:
 		return l.ctx.Err() == nil
@@ -304,7 +308,7 @@ func (l *link) until(open <-chan struct{}) bool {
 	}
 }
 
-// sleep waits and says whether the link still stands.
+// sleep waits and reports whether the link still works.
 func (l *link) sleep(d time.Duration) bool {
 	if d <= 0 {
 		return l.ctx.Err() == nil

@@ -1,4 +1,4 @@
-package pgserver_test
+package faultproxy_test
 
 import (
 	"context"
@@ -13,12 +13,41 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 )
 
-func newProxy(t *testing.T, target string) *pgserver.Proxy {
+func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
+
+func connect(t *testing.T, url string) *pgx.Conn {
 	t.Helper()
-	p, err := pgserver.NewProxy(target)
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatalf("connect: %v", err)
+	}
+	t.Cleanup(func() { conn.Close(context.Background()) })
+	return conn
+}
+
+func execSQL(t *testing.T, conn *pgx.Conn, sql string) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+func queryRow[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) T {
+	t.Helper()
+	var v T
+	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+	return v
+}
+
+func newProxy(t *testing.T, target string) *faultproxy.Proxy {
+	t.Helper()
+	p, err := faultproxy.New(target)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,52 +55,56 @@ func newProxy(t *testing.T, target string) *pgserver.Proxy {
 	return p
 }
 
-func TestProxyCutsAndRefuses(t *testing.T) {
+func TestCutAndRefuse(t *testing.T) {
 	url := pgserver.Database(t)
 	p := newProxy(t, pgserver.Shared(t).Addr())
 	through := strings.Replace(url, pgserver.Shared(t).Addr(), p.Addr(), 1)
 	conn := connect(t, through)
-	// More than all buffers on the way hold, in both directions.
+	// More than all buffers on the way hold.
 	big := strings.Repeat("vote", 1<<20)
-	if got := ask[string](t, conn, "SELECT $1::text", big); got != big {
+	if got := queryRow[string](t, conn, "SELECT $1::text", big); got != big {
 		t.Errorf("%d bytes came back of %d", len(got), len(big))
 	}
 
 	p.Refuse()
 	if _, err := pgx.Connect(t.Context(), through); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("connecting while it refuses: %v", err)
+		t.Errorf("connect while it refuses: %v", err)
 	}
-	if n := ask[int](t, conn, "SELECT 1"); n != 1 {
-		t.Error("the connection from before does not go on")
+	if n := queryRow[int](t, conn, "SELECT 1"); n != 1 {
+		t.Error("the existing connection does not continue")
 	}
 	p.Cut()
 	if _, err := conn.Exec(t.Context(), "SELECT 1"); err == nil {
-		t.Error("a cut connection answers")
+		t.Error("a cut connection still works")
 	}
 	if err := p.Accept(); err != nil {
 		t.Fatal(err)
 	}
 	again := connect(t, through)
-	if n := ask[int](t, again, "SELECT 1"); n != 1 {
-		t.Error("no answer after Accept")
+	if n := queryRow[int](t, again, "SELECT 1"); n != 1 {
+		t.Error("a new connection after Accept does not work")
 	}
 	again.Close(t.Context())
-	wait(t, "the links to end", func() bool { return p.Links() == 0 })
+	for deadline := time.Now().Add(time.Minute); p.Links() > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d links are open a minute after their clients have closed", p.Links())
+		}
+	}
 }
 
-func TestProxyStalls(t *testing.T) {
+func TestStall(t *testing.T) {
 	url := pgserver.Database(t)
 	p := newProxy(t, pgserver.Shared(t).Addr())
 	conn := connect(t, strings.Replace(url, pgserver.Shared(t).Addr(), p.Addr(), 1))
 	direct := connect(t, url)
-	exec1(t, conn, "CREATE TABLE votes (n int)")
+	execSQL(t, conn, "CREATE TABLE votes (n int)")
 	p.Stall()
 	done := make(chan error, 1)
 	go func() {
 		_, err := conn.Exec(context.Background(), "INSERT INTO votes VALUES (1)")
 		done <- err
 	}()
-	fresh, err := net.Dial("tcp", p.Addr()) // is taken, but hears nothing
+	fresh, err := net.Dial("tcp", p.Addr()) // is accepted, but receives nothing
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,27 +113,27 @@ func TestProxyStalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := fresh.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("reading from a black hole: %v", err)
+		t.Errorf("read while stalled: %v", err)
 	}
-	if n := ask[int](t, direct, "SELECT count(*)::int FROM votes"); n != 0 {
-		t.Error("the statement came through")
+	if n := queryRow[int](t, direct, "SELECT count(*)::int FROM votes"); n != 0 {
+		t.Error("the statement arrived while stalled")
 	}
 	p.Unstall()
 	if err := <-done; err != nil {
 		t.Errorf("after Unstall: %v", err)
 	}
-	if n := ask[int](t, direct, "SELECT count(*)::int FROM votes"); n != 1 {
-		t.Error("the statement did not come through after Unstall")
+	if n := queryRow[int](t, direct, "SELECT count(*)::int FROM votes"); n != 1 {
+		t.Error("the statement did not arrive after Unstall")
 	}
 
 	p.Stall()
-	p.Close() // does not wait for what is stalled
+	p.Close() // does not wait for stalled data
 	if _, err := conn.Exec(t.Context(), "SELECT 1"); err == nil {
 		t.Error("a connection outlived its proxy")
 	}
 }
 
-func TestProxyThrottles(t *testing.T) {
+func TestThrottle(t *testing.T) {
 	t.Parallel()
 	target, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -133,23 +166,23 @@ func TestProxyThrottles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := len(<-got); n != 10_000 {
-		t.Errorf("%d bytes came through", n)
+		t.Errorf("%d bytes arrived", n)
 	}
-	// It can only take longer than the rate and the latency ask for, whatever the machine is busy with.
+	// A busy machine can only make it slower.
 	if took := time.Since(started); took < 700*time.Millisecond {
 		t.Errorf("10,000 bytes at 20,000 a second and 200 ms took %s", took)
 	}
 }
 
-func TestProxyFailsOver(t *testing.T) {
+func TestTarget(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
-	p := newProxy(t, "127.0.0.1:1") // nobody there
+	p := newProxy(t, "127.0.0.1:1") // nobody listens there
 	if _, err := pgx.Connect(t.Context(), p.URL("postgres")); err == nil {
-		t.Error("connected to nobody")
+		t.Error("connected without a target")
 	}
 	p.Target(s.Addr())
-	if n := ask[int](t, connect(t, p.URL("postgres")), "SELECT 1"); n != 1 {
-		t.Error("no answer from the new target")
+	if n := queryRow[int](t, connect(t, p.URL("postgres")), "SELECT 1"); n != 1 {
+		t.Error("the new target does not answer")
 	}
 }
