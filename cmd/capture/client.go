@@ -15,25 +15,25 @@ import (
 	"capture/store"
 )
 
-// maxAnswer bounds what is read of a daemon's answer: it may not be capture that answers.
-const maxAnswer = 1 << 20
+// maxResponse limits the bytes that are read of a response. The server may not be capture.
+const maxResponse = 1 << 20
 
-// daemonAddress is where to call the daemon that owner describes; "" where it has not said.
+// daemonAddress returns the address of the daemon that owner describes, or "" if the daemon has not published one.
 func daemonAddress(owner store.Owner) string {
 	if owner.Listen == "" {
 		return ""
 	}
 	here, err := os.Hostname()
 	if err == nil && owner.Host != here {
-		// The file is on a volume that another container or machine shares with this one.
-		return reachable(owner.Listen, owner.Host)
+		// The daemon runs in another container or on another machine that shares the volume.
+		return dialAddress(owner.Listen, owner.Host)
 	}
-	return reachable(owner.Listen, "")
+	return dialAddress(owner.Listen, "")
 }
 
-// reachable turns an address to listen on into one to call: all addresses of a machine become its name, or the loopback
-// where it is this one (host "").
-func reachable(listen, host string) string {
+// dialAddress turns an address to listen on into one to dial. An unspecified address, such as 0.0.0.0, becomes host, or
+// the loopback address if host is "".
+func dialAddress(listen, host string) string {
 	name, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return listen
@@ -48,8 +48,8 @@ func reachable(listen, host string) string {
 	return net.JoinHostPort("127.0.0.1", port)
 }
 
-// ask sends a request to the daemon and returns the code and the body of its answer.
-func ask(ctx context.Context, method, address, path, token string, timeout time.Duration) (int, []byte, error) {
+// askDaemon sends a request to the daemon and returns the status code and body of the response.
+func askDaemon(ctx context.Context, method, address, path, token string, timeout time.Duration) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, method, "http://"+address+path, nil)
@@ -59,42 +59,42 @@ func ask(ctx context.Context, method, address, path, token string, timeout time.
 	if token != "" {
 		request.Header.Set("Authorization", "Bearer "+token)
 	}
-	// No proxy from the environment, no redirect: the token is for this daemon only.
+	// The token is for this daemon only, so the client uses no proxy and follows no redirect.
 	client := http.Client{
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return 0, nil, askError(ctx, address, timeout, err)
+		return 0, nil, explainRequestError(ctx, address, timeout, err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxResponse))
 	if err != nil {
-		return 0, nil, askError(ctx, address, timeout, err)
+		return 0, nil, explainRequestError(ctx, address, timeout, err)
 	}
 	return response.StatusCode, body, nil
 }
 
-func askError(ctx context.Context, address string, timeout time.Duration, err error) error {
+func explainRequestError(ctx context.Context, address string, timeout time.Duration, err error) error {
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("ask the daemon at %s: no answer within %s", address, spanText(timeout))
+		return fmt.Errorf("ask the daemon at %s: no response within %s", address, spanText(timeout))
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("ask the daemon at %s: nothing listens there: %w", address, err)
+		return fmt.Errorf("ask the daemon at %s: nothing is listening there: %w", address, err)
 	}
 	return fmt.Errorf("ask the daemon at %s: %w", address, err)
 }
 
-// reason is why the daemon refused: the error of its answer.
-func reason(code int, body []byte) string {
-	var answer struct {
+// refusalReason returns the error in the daemon's response or, without one, the status code.
+func refusalReason(code int, body []byte) string {
+	var response struct {
 		Error string `json:"error"`
 	}
-	if err := json.Unmarshal(body, &answer); err != nil || answer.Error == "" {
+	if err := json.Unmarshal(body, &response); err != nil || response.Error == "" {
 		return fmt.Sprintf("%d %s", code, http.StatusText(code))
 	}
-	return answer.Error
+	return response.Error
 }

@@ -227,7 +227,7 @@ func TestPasswordShown(t *testing.T) {
 		"host=h password = 'hunter2' dbname=d":  true,
 		"host=h passfile=/run/pass sslmode=off": false,
 	} {
-		if got := (databaseConfig{DatabaseURL: url}).passwordShown(); got != want {
+		if got := (databaseConfig{DatabaseURL: url}).passwordOnCommandLine(); got != want {
 			t.Errorf("%q: %t, want %t", url, got, want)
 		}
 	}

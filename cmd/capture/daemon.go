@@ -60,13 +60,13 @@ func openService(opts serviceOptions) (_ *service, err error) {
 			s.close()
 		}
 	}()
-	version, _ := build()
+	version, _ := buildInfo()
 	// The lock comes first: a second daemon must not touch the logs of the first.
 	s.file, err = store.Open(opts.output, store.Owner{PID: os.Getpid(), Host: hostname(), Version: version, Started: time.Now()})
 	if err != nil {
 		return nil, err
 	}
-	if s.logs, err = opts.logs.open(opts.stderr); err != nil {
+	if s.logs, err = opts.logs.openLogs(opts.stderr); err != nil {
 		return nil, err
 	}
 	s.log = s.logs.Logger()
@@ -149,11 +149,11 @@ func rowsOf(view *snapshot.View) recovery.Rows {
 // run follows the table and serves HTTP until ctx ends. Its error is already in the log.
 func (s *service) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return guarded(func() error { return tuneHeap(ctx, s.memoryLimit) }) })
-	group.Go(func() error { return guarded(func() error { return s.daemon.Run(ctx) }) })
-	group.Go(func() error { return guarded(func() error { return s.web.Run(ctx, s.listener) }) })
+	group.Go(func() error { return catchPanic(func() error { return tuneHeap(ctx, s.memoryLimit) }) })
+	group.Go(func() error { return catchPanic(func() error { return s.daemon.Run(ctx) }) })
+	group.Go(func() error { return catchPanic(func() error { return s.web.Run(ctx, s.listener) }) })
 	if s.profiles != nil {
-		group.Go(func() error { return guarded(func() error { return web.RunDebug(ctx, s.profiles) }) })
+		group.Go(func() error { return catchPanic(func() error { return web.RunDebug(ctx, s.profiles) }) })
 	}
 	s.onSignals(ctx, group)
 	if err := group.Wait(); err != nil {
@@ -164,7 +164,7 @@ func (s *service) run(ctx context.Context) error {
 }
 
 // address returns HOST:PORT of the HTTP server for a client on this machine.
-func (s *service) address() string { return reachable(s.listener.Addr().String(), "") }
+func (s *service) address() string { return dialAddress(s.listener.Addr().String(), "") }
 
 // close releases what openService took. run must have returned.
 func (s *service) close() {

@@ -31,7 +31,7 @@ type demoCmd struct {
 	Rate     rate     `placeholder:"N" default:"3" help:"Changes a second: new votes, edits and deletes; 0 to make your own with psql."`
 	Duration duration `placeholder:"DURATION" default:"0s" min:"0s" max:"87600h" help:"How long to run; 0s until Ctrl-C."`
 	Seed     uint64   `placeholder:"N" help:"Make the same votes as an earlier demo; it prints its seed."`
-	Source   source   `placeholder:"auto|logical|notify|poll" default:"auto" help:"How capture learns of changes."`
+	Source   choice   `enum:"auto,logical,notify,poll" placeholder:"auto|logical|notify|poll" default:"auto" help:"How capture learns of changes."`
 	Output   string   `placeholder:"FILE" help:"Keep feedback.json here instead of in a temporary folder. It must not exist, and stays afterwards."`
 	Listen   address  `placeholder:"HOST:PORT" default:"127.0.0.1:8080" help:"Where to answer HTTP; another free port where this one is taken."`
 }
@@ -90,7 +90,7 @@ func (c demoCmd) file(folder string) (string, error) {
 	if c.Output == "" {
 		return filepath.Join(folder, "data", "fallback", "feedback.json"), nil
 	}
-	path, err := outputConfig{Output: c.Output}.file()
+	path, err := outputConfig{Output: c.Output}.filePath()
 	if err != nil {
 		return "", err
 	}
@@ -155,7 +155,7 @@ func (c demoCmd) perform(ctx context.Context, out io.Writer, s *service, votes *
 	c.introduce(out, s, votes, path, folder)
 	if c.Duration > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, c.Duration.std())
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(c.Duration))
 		defer cancel()
 	}
 	changes := make(chan change, 64)
@@ -206,7 +206,7 @@ func (c demoCmd) introduce(out io.Writer, s *service, votes *voter, path, folder
 	}
 	until := "Ctrl-C stops it and removes all of it."
 	if c.Duration > 0 {
-		until = fmt.Sprintf("It ends after %s and removes all of it.", spanText(c.Duration.std()))
+		until = fmt.Sprintf("It ends after %s and removes all of it.", spanText(time.Duration(c.Duration)))
 	}
 	fmt.Fprintf(out, "\n%s of %s stand in the file. %s\n\n", rowsText(status.File.Rows), bytesText(status.File.Bytes), until)
 }

@@ -105,7 +105,7 @@ func (w *watcher) say(out io.Writer, c change, now time.Time, file string) {
 	}
 	w.printed++
 	fmt.Fprintf(out, "%s %c vote %-4d %-44s %s → %s, %s after commit\n", c.committed.Format("15:04:05"), c.sign, c.id,
-		strconv.Quote(clip(c.question, 42)), c.thumb, file, spanText(now.Sub(c.committed)))
+		strconv.Quote(clipText(c.question, 42)), c.thumb, file, spanText(now.Sub(c.committed)))
 }
 
 // sayHidden prints how many changes had no line of their own, once their second is over.

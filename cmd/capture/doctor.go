@@ -22,12 +22,13 @@ type doctorCmd struct {
 	databaseConfig
 	outputConfig
 	logFiles
-	JSON bool `name:"json" help:"Answer in JSON."`
+	JSON bool `name:"json" help:"Print the result as JSON."`
 }
 
 func (doctorCmd) Help() string {
-	return "Looks at everything that capture depends on, and changes nothing: for each finding what was found, why it matters, " +
-		"and the SQL or the setting to paste. Names the source that --source auto will take. Exit 1 where nothing would work."
+	return "Checks everything that capture depends on and changes nothing. For each problem it prints why it matters and the " +
+		"SQL or the setting that solves it. It names the source that --source auto will use. Exit code 1 means that capture " +
+		"would not work."
 }
 
 func (doctorCmd) Examples() string {
@@ -37,23 +38,23 @@ func (doctorCmd) Examples() string {
 }
 
 func (c doctorCmd) Run(ctx context.Context, std streams) error {
-	database, err := c.connection()
+	database, err := c.connConfig()
 	if err != nil {
 		return err
 	}
-	path, err := c.file()
+	path, err := c.filePath()
 	if err != nil {
 		return err
 	}
-	c.warnOfPassword(std)
+	c.warnAboutPassword(std)
 	diagnosis := postgres.Diagnose(ctx, database, c.Table.Name, postgres.LocalResources{
-		Memory: memory(),
+		Memory: availableMemory(),
 		Disk:   freeSpace(path),
 	})
 	diagnosis.Findings = append(diagnosis.Findings,
-		folderFinding("output folder", path, postgres.Fail, "feedback.json could not be written"),
-		folderFinding("usage log", c.UsageLog, postgres.Warn, "capture would work, but leave no trace of what it did"),
-		folderFinding("error log", c.ErrorLog, postgres.Warn, "capture would work, but errors would stand on stderr only"),
+		folderFinding("output folder", path, postgres.Fail, "feedback.json cannot be written"),
+		folderFinding("usage log", c.UsageLog, postgres.Warn, "capture would work, but without a record of what it did"),
+		folderFinding("error log", c.ErrorLog, postgres.Warn, "capture would work, but errors would go to stderr only"),
 	)
 	works := diagnosis.Source != ""
 	for _, f := range diagnosis.Findings {
@@ -73,10 +74,10 @@ func (c doctorCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// diagnosisText is the diagnosis as a person reads it.
+// diagnosisText formats the diagnosis for people.
 func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 	marks := map[postgres.Level]string{
-		postgres.OK: p.mark(true), postgres.Warn: p.bold + "!" + p.off, postgres.Fail: p.mark(false),
+		postgres.OK: p.checkMark(true), postgres.Warn: p.bold + "!" + p.off, postgres.Fail: p.checkMark(false),
 	}
 	width := 0
 	for _, f := range d.Findings {
@@ -96,28 +97,28 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 		}
 	}
 	if works {
-		fmt.Fprintf(&b, "\ncapture works here; --source auto takes: %s%s%s\n", p.bold, d.Source, p.off)
+		fmt.Fprintf(&b, "\ncapture works here; --source auto uses: %s%s%s\n", p.bold, d.Source, p.off)
 	} else {
-		fmt.Fprintf(&b, "\ncapture does not work here until what is marked %s is mended\n", p.mark(false))
+		fmt.Fprintf(&b, "\ncapture does not work here yet: solve what is marked %s\n", p.checkMark(false))
 	}
 	return b.String()
 }
 
-// folderFinding says whether the file at path could be written, or its folder made, by this user.
+// folderFinding reports whether this user could write the file at path, or create its folder.
 func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
 	folder := existingFolder(path)
 	err := unix.Access(folder, unix.W_OK|unix.X_OK)
 	if err == nil {
-		return postgres.Finding{Name: name, Level: postgres.OK, Found: folder + " can be written to"}
+		return postgres.Finding{Name: name, Level: postgres.OK, Found: folder + " is writable"}
 	}
 	return postgres.Finding{
 		Name: name, Level: otherwise, Reason: why,
-		Found: fmt.Sprintf("%s cannot be written to by user %d: %v", folder, os.Getuid(), err),
-		Hint:  fmt.Sprintf("chown %d %s, or choose another place", os.Getuid(), folder),
+		Found: fmt.Sprintf("%s is not writable for user %d: %v", folder, os.Getuid(), err),
+		Hint:  fmt.Sprintf("chown %d %s, or choose another folder", os.Getuid(), folder),
 	}
 }
 
-// existingFolder is the folder of the file at path, or the nearest one above it that exists.
+// existingFolder returns the folder of the file at path or, if it does not exist, the nearest parent that does.
 func existingFolder(path string) string {
 	if full, err := filepath.Abs(path); err == nil {
 		path = full
@@ -131,7 +132,7 @@ func existingFolder(path string) string {
 	}
 }
 
-// freeSpace is how many bytes this user may still write beside path; 0 where that is not known.
+// freeSpace returns how many bytes this user can still write beside path, or 0 if that is unknown.
 func freeSpace(path string) int64 {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(existingFolder(path), &fs); err != nil {
@@ -140,8 +141,9 @@ func freeSpace(path string) int64 {
 	return int64(fs.Bavail) * int64(fs.Bsize)
 }
 
-// memory is how many bytes this process may use: the machine's, or what it is limited to; 0 where neither is known.
-func memory() int64 {
+// availableMemory returns how many bytes this process can use: the memory of the machine or, if lower, its limit. It
+// returns 0 if neither is known.
+func availableMemory() int64 {
 	total := int64(math.MaxInt64)
 	if content, err := os.ReadFile("/proc/meminfo"); err == nil {
 		for line := range strings.Lines(string(content)) {

@@ -8,7 +8,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// printHelp is kong's help with the command's examples, which its text formatting would fold, as they are written.
+// printHelp prints kong's help, then the examples of the command as they are. kong would wrap them like prose.
 func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
 		return err
@@ -28,7 +28,7 @@ func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	return nil
 }
 
-// describeFlag is a flag's help text with its default and environment variables.
+// describeFlag returns the help of a flag with its default and environment variables.
 func describeFlag(v *kong.Value) string {
 	var notes []string
 	if v.HasDefault && v.Default != "" {
@@ -43,13 +43,13 @@ func describeFlag(v *kong.Value) string {
 	return v.Help + " [" + strings.Join(notes, ", ") + "]"
 }
 
-// unsetEmpty removes the environment variables of the flags that are set to nothing: compose files and unit files
-// pass on "" for what the user left out, and that means the default.
+// unsetEmpty unsets the flags' environment variables that are empty, so the defaults apply. Compose files and unit files
+// pass "" for what the user has not set.
 func unsetEmpty(node *kong.Node) {
 	for _, flag := range node.Flags {
 		for _, name := range flag.Tag.Envs {
 			if value, ok := os.LookupEnv(name); ok && value == "" {
-				_ = os.Unsetenv(name) // fails for malformed names only
+				_ = os.Unsetenv(name) // fails only for malformed names
 			}
 		}
 	}

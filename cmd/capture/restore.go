@@ -19,35 +19,28 @@ import (
 
 // recoveryConfig says which file is looked at, and against which table.
 type recoveryConfig struct {
-	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"The file, plain or gzipped; - is standard input."`
-	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"The database, as for capture run."`
-	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"The table; without it, the one that the manifest names, else votes."`
+	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read, plain or gzip; - is standard input."`
+	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as for capture run."`
+	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
 }
 
 func (c recoveryConfig) database() databaseConfig { return databaseConfig{DatabaseURL: c.DatabaseURL} }
 
 type restoreCmd struct {
 	recoveryConfig
-	Create          bool     `help:"Make the table from the manifest where it is missing."`
-	OnConflict      conflict `placeholder:"fail|skip|overwrite" default:"fail" help:"What to do with rows whose key the table has already: restore nothing, keep the table's, or take the file's."`
-	DeleteExtra     bool     `help:"Delete the table's rows that are not in the file. With --on-conflict overwrite the table becomes equal to the file."`
-	DryRun          bool     `help:"Do it all, say what it did, and undo it."`
-	DisableTriggers bool     `help:"Keep the table's triggers, and where the user may its foreign keys, from acting on the rows."`
-	Yes             bool     `short:"y" help:"Overwrite and delete without asking."`
-	JSON            bool     `name:"json" help:"Answer in JSON."`
-}
-
-// conflict is what to do with a row that is there.
-type conflict string
-
-func (c *conflict) UnmarshalText(text []byte) error {
-	return oneOf((*string)(c), string(text), string(recovery.Fail), string(recovery.Skip), string(recovery.Overwrite))
+	Create          bool   `help:"Create the table from the manifest if it is missing."`
+	OnConflict      choice `enum:"fail,skip,overwrite" placeholder:"fail|skip|overwrite" default:"fail" help:"What to do if the table has a row's key already: restore nothing (fail), keep the table's row (skip) or replace it (overwrite)."`
+	DeleteExtra     bool   `help:"Delete rows of the table that are not in the file. With --on-conflict overwrite, the table becomes equal to the file."`
+	DryRun          bool   `help:"Restore in a transaction, print the result and roll back."`
+	DisableTriggers bool   `help:"Disable the table's triggers and, if the user may, its foreign keys during the restore."`
+	Yes             bool   `short:"y" help:"Overwrite and delete without asking for confirmation."`
+	JSON            bool   `name:"json" help:"Print the result as JSON."`
 }
 
 func (restoreCmd) Help() string {
-	return "Puts the file back into a table, in one transaction: all of it or, on any error, nothing. Columns are matched by " +
-		"name; sequences go on after the highest key. A file that does not fit its manifest is refused. While it runs, others " +
-		"can read the table, and their writes wait."
+	return "Loads the file into a table in one transaction: on any error, nothing changes. Columns are matched by name. " +
+		"Sequences continue after the highest key. A file that does not match its manifest is refused. During the restore, " +
+		"other sessions can read the table; their writes wait."
 }
 
 func (restoreCmd) Examples() string {
@@ -59,11 +52,11 @@ func (restoreCmd) Examples() string {
 }
 
 func (c restoreCmd) Run(ctx context.Context, std streams) error {
-	cfg, err := c.database().connection()
+	cfg, err := c.database().connConfig()
 	if err != nil {
 		return err
 	}
-	c.database().warnOfPassword(std)
+	c.database().warnAboutPassword(std)
 	conn, err := postgres.Connect(ctx, cfg)
 	if err != nil {
 		return err
@@ -96,7 +89,7 @@ func (c restoreCmd) confirm(std streams, table string, rows int64) error {
 		return nil
 	}
 	var may []string
-	if c.OnConflict == conflict(recovery.Overwrite) {
+	if c.OnConflict == choice(recovery.Overwrite) {
 		may = append(may, "overwrite those that the file has differently")
 	}
 	if c.DeleteExtra {

@@ -54,7 +54,7 @@ func TestRestoreCommand(t *testing.T) {
 	if got.code != exitFailed || !strings.Contains(got.stderr, "table elsewhere does not exist") {
 		t.Errorf("by the environment: %+v", got)
 	}
-	for args, want := range map[string]string{"--on-conflict=replace": `"replace" is none of fail, skip, overwrite`, "--table=a.b.c": "a.b.c", "a b": "unexpected argument"} {
+	for args, want := range map[string]string{"--on-conflict=replace": `"replace" is not one of fail, skip, overwrite`, "--table=a.b.c": "a.b.c", "a b": "unexpected argument"} {
 		if got := run(t, dir, env, append([]string{"restore"}, strings.Fields(args)...)...); got.code != exitUsage || !strings.Contains(got.stderr, want) {
 			t.Errorf("%s: %+v", args, got)
 		}

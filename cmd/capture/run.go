@@ -34,9 +34,9 @@ type runCmd struct {
 }
 
 func (runCmd) Help() string {
-	return "Copies the table once, follows it, and keeps feedback.json equal to it, for as long as it runs: where the " +
-		"database is away it goes on serving the last state and tries again. SIGTERM or SIGINT stop it after a last " +
-		"write of the file, SIGUSR1 writes the file now, SIGHUP reopens the logs."
+	return "Copies the table, follows its changes and keeps feedback.json equal to it. While the database is unreachable, " +
+		"capture serves the last state and reconnects. SIGTERM and SIGINT stop it after a last write of the file. SIGUSR1 " +
+		"writes the file now. SIGHUP reopens the logs."
 }
 
 func (runCmd) Examples() string {
@@ -46,11 +46,11 @@ func (runCmd) Examples() string {
 }
 
 func (c runCmd) Run(ctx context.Context, std streams) error {
-	database, err := c.connection()
+	database, err := c.connConfig()
 	if err != nil {
 		return err
 	}
-	path, err := c.file()
+	path, err := c.filePath()
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (c runCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	defer s.close()
-	if c.passwordShown() {
+	if c.passwordOnCommandLine() {
 		s.log.Warn(passwordWarning)
 	}
 	return s.run(ctx)
@@ -77,7 +77,7 @@ func (c runCmd) Run(ctx context.Context, std streams) error {
 func (c runCmd) daemonConfig(database *pgx.ConnConfig, output string) capture.Config {
 	return capture.Config{
 		Database:       database,
-		ReloadDatabase: c.connection,
+		ReloadDatabase: c.connConfig,
 		Table:          c.Table.Name,
 		Source:         string(c.Source),
 		PollInterval:   c.PollInterval.std(),
@@ -111,7 +111,7 @@ func (s *service) onSignals(ctx context.Context, group *errgroup.Group) {
 				case <-ctx.Done():
 					return nil
 				case <-signals:
-					if err := guarded(func() error { do(); return nil }); err != nil {
+					if err := catchPanic(func() error { do(); return nil }); err != nil {
 						return err
 					}
 				}

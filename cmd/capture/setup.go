@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,14 +13,14 @@ import (
 
 type setupCmd struct {
 	databaseConfig
-	Source source `placeholder:"auto|logical|notify" env:"CAPTURE_SOURCE" default:"auto" help:"What to prepare for; auto takes the better one that the database allows."`
-	roleConfig
+	Source choice `enum:"auto,logical,notify" placeholder:"auto|logical|notify" env:"CAPTURE_SOURCE" default:"auto" help:"Source to prepare for. auto uses logical if the database allows it. poll needs no setup."`
+	Role   string `placeholder:"NAME" help:"Also create this role for capture, with only the rights that it needs."`
 	printConfig
 }
 
 func (setupCmd) Help() string {
-	return "Creates what capture needs in the database where it is missing: the publication for logical replication, or the " +
-		"triggers for notifications. To be run by the table's owner or an administrator. Running it again does no harm."
+	return "Creates what is missing in the database: the publication for logical replication, or the triggers for " +
+		"notifications. Run it as the owner of the table or as an administrator. It is safe to run it again."
 }
 
 func (setupCmd) Examples() string {
@@ -31,17 +30,14 @@ func (setupCmd) Examples() string {
 }
 
 func (c setupCmd) Run(ctx context.Context, std streams) error {
-	if c.Source == "poll" {
-		return usageError{errors.New(`--source: "poll" needs nothing in the database; takes auto, logical or notify`)}
-	}
-	return c.apply(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
+	return c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
 		table, err := postgres.LoadTable(ctx, conn, c.Table.Name)
 		if err != nil {
 			return nil, err
 		}
 		statements, err := postgres.SetupSQL(ctx, conn, table, postgres.SetupOptions{Source: string(c.Source), Role: c.Role})
 		if len(statements) > 0 && strings.HasPrefix(statements[0], "CREATE ROLE") {
-			fmt.Fprintf(std.err, "capture setup: role %s has no password yet; set one with psql's \\password\n", c.Role)
+			fmt.Fprintf(std.err, "capture setup: role %s has no password; set one with \\password in psql\n", c.Role)
 		}
 		return statements, err
 	})
@@ -49,14 +45,13 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 
 type teardownCmd struct {
 	databaseConfig
-	roleConfig
+	Role string `placeholder:"NAME" help:"Also drop this role if setup created it."`
 	printConfig
 }
 
 func (teardownCmd) Help() string {
-	return "Removes the publication, the triggers and their function, as far as they are capture's own for this table, and " +
-		"with --role the role that setup made. Stop the daemon first: it makes anew what it needs. Its replication slot is " +
-		"temporary and goes with it."
+	return "Removes the publication, the triggers and their function, if capture created them for this table. Stop the " +
+		"daemon first: it would create them again. Its replication slot is temporary and disappears when it stops."
 }
 
 func (teardownCmd) Examples() string {
@@ -66,18 +61,18 @@ func (teardownCmd) Examples() string {
 }
 
 func (c teardownCmd) Run(ctx context.Context, std streams) error {
-	return c.apply(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
+	return c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
 		return postgres.TeardownSQL(ctx, conn, c.Table.Name, c.Role)
 	})
 }
 
-// apply runs, or only prints, the statements that plan says the database needs.
-func (c databaseConfig) apply(ctx context.Context, std streams, printOnly bool, plan func(*pgx.Conn) ([]string, error)) error {
-	database, err := c.connection()
+// runPlan runs the statements that plan returns, unless printOnly is set, and prints them.
+func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool, plan func(*pgx.Conn) ([]string, error)) error {
+	database, err := c.connConfig()
 	if err != nil {
 		return err
 	}
-	c.warnOfPassword(std)
+	c.warnAboutPassword(std)
 	conn, err := postgres.Connect(ctx, database)
 	if err != nil {
 		return err
@@ -95,7 +90,7 @@ func (c databaseConfig) apply(ctx context.Context, std streams, printOnly bool, 
 	return printStatements(std.out, statements)
 }
 
-// printStatements prints SQL that can be pasted, also where there is none.
+// printStatements prints SQL that can be pasted into psql. Without statements it prints a comment.
 func printStatements(w io.Writer, statements []string) error {
 	if len(statements) == 0 {
 		_, err := fmt.Fprintln(w, "-- nothing to do")

@@ -76,7 +76,7 @@ func TestDoctor(t *testing.T) {
 	url := votesDatabase(t, 3)
 	dir := t.TempDir()
 	got := run(t, dir, []string{"DATABASE_URL=" + url}, "doctor")
-	if got.code != exitDone || got.stderr != "" || !strings.Contains(got.stdout, "✓ connection") || !strings.Contains(got.stdout, "auto takes: logical\n") {
+	if got.code != exitDone || got.stderr != "" || !strings.Contains(got.stdout, "✓ connection") || !strings.Contains(got.stdout, "auto uses: logical\n") {
 		t.Errorf("%+v", got)
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
@@ -90,7 +90,7 @@ func TestDoctor(t *testing.T) {
 	}
 
 	got = run(t, dir, []string{"DATABASE_URL=" + url, "CAPTURE_TABLE=missing"}, "doctor")
-	if got.code != exitFailed || !strings.Contains(got.stdout, "✗") || !strings.Contains(got.stdout, "missing") || strings.Contains(got.stdout, "auto takes") {
+	if got.code != exitFailed || !strings.Contains(got.stdout, "✗") || !strings.Contains(got.stdout, "missing") || strings.Contains(got.stdout, "auto uses") {
 		t.Errorf("without the table: %+v", got)
 	}
 	got = run(t, dir, []string{"DATABASE_URL=postgres://nobody@127.0.0.1:1/none"}, "doctor")
@@ -99,9 +99,9 @@ func TestDoctor(t *testing.T) {
 	}
 
 	replica := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
-	sql(t, replica.URL("postgres"), votesTable)
+	sql(t, replica.URL("postgres"), pgserver.VotesTable)
 	got = run(t, dir, []string{"DATABASE_URL=" + replica.URL("postgres")}, "doctor")
-	if got.code != exitDone || !strings.Contains(got.stdout, "wal_level") || !strings.Contains(got.stdout, "→") || strings.Contains(got.stdout, "takes: logical") {
+	if got.code != exitDone || !strings.Contains(got.stdout, "wal_level") || !strings.Contains(got.stdout, "→") || strings.Contains(got.stdout, "uses: logical") {
 		t.Errorf("with wal_level=replica: %+v", got)
 	}
 }
@@ -112,7 +112,7 @@ func TestExistingFolder(t *testing.T) {
 	if got := existingFolder(filepath.Join(dir, "not", "yet", "feedback.json")); got != dir {
 		t.Errorf("%s, want %s", got, dir)
 	}
-	if freeSpace(filepath.Join(dir, "not", "yet", "feedback.json")) <= 0 || memory() <= 0 {
+	if freeSpace(filepath.Join(dir, "not", "yet", "feedback.json")) <= 0 || availableMemory() <= 0 {
 		t.Error("free space or memory is not known")
 	}
 }

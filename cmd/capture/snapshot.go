@@ -17,20 +17,20 @@ import (
 	"capture/store"
 )
 
-// snapshotTimeout is how long the daemon may take for a forced flush; it gives up by itself before that.
+// snapshotTimeout limits the wait for the daemon's forced write. The daemon has a shorter limit of its own.
 const snapshotTimeout = 10 * time.Minute
 
 type snapshotCmd struct {
 	databaseConfig
 	outputConfig
 	tokenConfig
-	JSON bool `name:"json" help:"Answer in JSON."`
+	JSON bool `name:"json" help:"Print the result as JSON."`
 }
 
 func (snapshotCmd) Help() string {
-	return "Where a daemon keeps the file, it is asked to write it, and when this returns 0, the file holds every vote that " +
-		"was committed before. Where none does, the table is exported straight from Postgres into the same files. " +
-		"--output - writes the table to standard output instead, straight from Postgres."
+	return "If a daemon is running, it writes the file, and exit code 0 means that the file holds every vote committed " +
+		"before this command started. Without a daemon, the command reads the table from Postgres and writes the same " +
+		"files. With --output - it reads the table from Postgres and writes it to standard output."
 }
 
 func (snapshotCmd) Examples() string {
@@ -42,9 +42,9 @@ func (snapshotCmd) Examples() string {
 
 func (c snapshotCmd) Run(ctx context.Context, std streams) error {
 	if c.Output == "-" {
-		return c.export(ctx, std, std.out)
+		return c.exportTable(ctx, std, std.out)
 	}
-	path, err := c.file()
+	path, err := c.filePath()
 	if err != nil {
 		return err
 	}
@@ -53,40 +53,40 @@ func (c snapshotCmd) Run(ctx context.Context, std streams) error {
 	case err != nil:
 		return err
 	case !held:
-		return c.export(ctx, std, nil)
+		return c.exportTable(ctx, std, nil)
 	}
 	address := daemonAddress(owner)
 	if address == "" {
-		return fmt.Errorf("%s is kept by a daemon that has not said where it listens; try again in a moment", path)
+		return fmt.Errorf("the daemon that writes %s has not published its address yet; try again in a moment", path)
 	}
-	return c.ask(ctx, std, address)
+	return c.requestSnapshot(ctx, std, address)
 }
 
-// ask has the daemon write the file.
-func (c snapshotCmd) ask(ctx context.Context, std streams, address string) error {
-	token, err := c.TokenFile.token()
+// requestSnapshot asks the daemon at address to write the file.
+func (c snapshotCmd) requestSnapshot(ctx context.Context, std streams, address string) error {
+	token, err := c.TokenFile.readToken()
 	if err != nil {
 		return usageError{fmt.Errorf("--token-file: %w", err)}
 	}
-	code, body, err := ask(ctx, http.MethodPost, address, "/snapshot", token, snapshotTimeout)
+	code, body, err := askDaemon(ctx, http.MethodPost, address, "/snapshot", token, snapshotTimeout)
 	if err != nil {
 		return err
 	}
 	if code == http.StatusUnauthorized || code == http.StatusForbidden {
-		return fmt.Errorf("the daemon at %s refused: %s (here: --token-file, CAPTURE_TOKEN_FILE)", address, reason(code, body))
+		return fmt.Errorf("the daemon at %s refused the request: %s; give its token with --token-file or CAPTURE_TOKEN_FILE", address, refusalReason(code, body))
 	}
 	if code != http.StatusOK {
-		return fmt.Errorf("the daemon at %s did not write the file: %s", address, reason(code, body))
+		return fmt.Errorf("the daemon at %s did not write the file: %s", address, refusalReason(code, body))
 	}
 	var flushed capture.SnapshotResult
 	if err := json.Unmarshal(body, &flushed); err != nil {
-		return fmt.Errorf("the answer from %s is not capture's: %w", address, err)
+		return fmt.Errorf("parse the response from %s: %w", address, err)
 	}
-	return c.answer(std.out, flushed)
+	return c.printResult(std.out, flushed)
 }
 
-// answer prints what was written.
-func (c snapshotCmd) answer(w io.Writer, f capture.SnapshotResult) error {
+// printResult prints what was written.
+func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	if c.JSON {
 		return json.NewEncoder(w).Encode(f)
 	}
@@ -99,14 +99,14 @@ func (c snapshotCmd) answer(w io.Writer, f capture.SnapshotResult) error {
 	return err
 }
 
-// export writes the table straight from Postgres: to w, or where that is nil into the same files as a daemon.
-func (c snapshotCmd) export(ctx context.Context, std streams, w io.Writer) error {
-	database, err := c.connection()
+// exportTable reads the table from Postgres and writes it to w or, if w is nil, to the same files as a daemon.
+func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) error {
+	database, err := c.connConfig()
 	if err != nil {
 		return err
 	}
-	c.warnOfPassword(std)
-	v, _ := build()
+	c.warnAboutPassword(std)
+	v, _ := buildInfo()
 	start := time.Now()
 	if w != nil {
 		view, err := capture.Export(ctx, c.exportConfig(database, v, "", std.err))
@@ -116,7 +116,7 @@ func (c snapshotCmd) export(ctx context.Context, std streams, w io.Writer) error
 		_, err = view.WriteTo(w)
 		return err
 	}
-	// The lock comes first, so that no daemon starts on the file meanwhile.
+	// Take the lock first, so no daemon can start on the file during the export.
 	file, err := store.Open(c.Output, store.Owner{PID: os.Getpid(), Host: hostname(), Version: v, Started: start})
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func (c snapshotCmd) export(ctx context.Context, std streams, w io.Writer) error
 	if note := file.Note(); note != "" {
 		fmt.Fprintln(std.err, "capture snapshot: "+note)
 	}
-	return c.answer(std.out, capture.SnapshotResult{
+	return c.printResult(std.out, capture.SnapshotResult{
 		Rows:   manifest.Rows,
 		Bytes:  manifest.Bytes,
 		LSN:    manifest.LSN,
@@ -143,7 +143,8 @@ func (c snapshotCmd) export(ctx context.Context, std streams, w io.Writer) error
 	})
 }
 
-// exportConfig has rows that do not fit into memory lie in folder, or where that is "" in the temporary one.
+// exportConfig returns the configuration of an export. Rows that do not fit into memory are spilled to folder, or to the
+// system's temporary folder if it is "".
 func (c snapshotCmd) exportConfig(database *pgx.ConnConfig, version, folder string, stderr io.Writer) capture.Config {
 	return capture.Config{
 		Database: database,

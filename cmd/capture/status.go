@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -17,18 +16,18 @@ import (
 	"capture/store"
 )
 
-// statusTimeout is how long a daemon may take to say how it is: it only reads its own memory.
+// statusTimeout limits the wait for the daemon, which only has to read its own memory.
 const statusTimeout = 3 * time.Second
 
 type statusCmd struct {
 	outputConfig
 	listenConfig
-	JSON bool `name:"json" help:"Print the daemon's own JSON, as /readyz gives it."`
+	JSON bool `name:"json" help:"Print the JSON of /readyz."`
 }
 
 func (statusCmd) Help() string {
-	return "Finds the daemon by the lock beside --output, else asks at --listen. Exit 0 when feedback.json follows the " +
-		"table, 1 otherwise, so that it can serve as a health check; it makes no connection to the database."
+	return "Finds the daemon through the lock file beside --output, or at --listen if there is none. Exit code 0 means that " +
+		"feedback.json follows the table, so the command can be a health check. It does not connect to the database."
 }
 
 func (statusCmd) Examples() string {
@@ -38,11 +37,11 @@ func (statusCmd) Examples() string {
 }
 
 func (c statusCmd) Run(ctx context.Context, std streams) error {
-	path, err := c.file()
+	path, err := c.filePath()
 	if err != nil {
 		return err
 	}
-	status, raw, err := c.fetch(ctx, path)
+	status, raw, err := c.fetchStatus(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -57,48 +56,30 @@ func (c statusCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// fetch asks the daemon how it is, and returns its answer also as it came.
-func (c statusCmd) fetch(ctx context.Context, path string) (status capture.Status, raw []byte, err error) {
+// fetchStatus requests the daemon's status and also returns the response as received.
+func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture.Status, raw []byte, err error) {
 	owner, held, err := store.ReadOwner(path)
 	if err != nil {
 		return status, nil, err
 	}
 	address := daemonAddress(owner)
 	if !held || address == "" {
-		address = reachable(string(c.Listen), "")
+		address = dialAddress(string(c.Listen), "")
 	}
-	code, raw, err := ask(ctx, http.MethodGet, address, "/readyz", "", statusTimeout)
+	code, raw, err := askDaemon(ctx, http.MethodGet, address, "/readyz", "", statusTimeout)
 	switch {
 	case err != nil && !held && errors.Is(err, syscall.ECONNREFUSED):
-		return status, nil, fmt.Errorf("no daemon keeps %s, and none listens at %s; start one with: capture run", path, address)
+		return status, nil, fmt.Errorf("no daemon holds the lock of %s, and none listens on %s; start one with: capture run", path, address)
 	case err != nil:
 		return status, nil, err
 	}
 	if err := json.Unmarshal(raw, &status); err != nil || status.State == "" {
-		return status, nil, fmt.Errorf("what listens at %s is not capture: it answers %d to GET /readyz", address, code)
+		return status, nil, fmt.Errorf("the server at %s is not capture: its response to GET /readyz (code %d) has no status", address, code)
 	}
 	return status, raw, nil
 }
 
-// palette is how a terminal shows good, bad and side matters; empty strings elsewhere.
-type palette struct{ good, bad, dim, bold, off string }
-
-func paletteFor(w io.Writer) palette {
-	if !isTerminal(w) || os.Getenv("NO_COLOR") != "" {
-		return palette{}
-	}
-	return palette{good: "\x1b[32m", bad: "\x1b[31m", dim: "\x1b[2m", bold: "\x1b[1m", off: "\x1b[0m"}
-}
-
-// mark is a tick or a cross.
-func (p palette) mark(ok bool) string {
-	if ok {
-		return p.good + "✓" + p.off
-	}
-	return p.bad + "✗" + p.off
-}
-
-// statusText is the status as a person reads it.
+// statusText formats the status for people.
 func statusText(s capture.Status, p palette, now time.Time) string {
 	var b strings.Builder
 	line := func(label, text string) {
@@ -110,22 +91,22 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	if !s.Ready {
 		ready = "not ready"
 	}
-	fmt.Fprintf(&b, "%s %s%s%s: %s\n", p.mark(s.Ready), p.bold, ready, p.off, join(", ", s.State, "up "+spanText(now.Sub(s.Started))))
+	fmt.Fprintf(&b, "%s %s%s%s: %s\n", p.checkMark(s.Ready), p.bold, ready, p.off, joinNonEmpty(", ", s.State, "up "+spanText(now.Sub(s.Started))))
 	b.WriteByte('\n')
-	line("table", join(" in ", s.Table, s.Database))
-	line("server", join(", ", prefixed("PostgreSQL ", s.ServerVersion), prefixed("system ", s.SystemID)))
-	line("source", join(" — ", s.Source, s.SourceNote))
-	line("rows", join(", ", countText(s.Rows), bytesText(s.Bytes), transactionsText(s.Transactions)))
+	line("table", joinNonEmpty(" in ", s.Table, s.Database))
+	line("server", joinNonEmpty(", ", withPrefix("PostgreSQL ", s.ServerVersion), withPrefix("system ", s.SystemID)))
+	line("source", joinNonEmpty(" — ", s.Source, s.SourceNote))
+	line("rows", joinNonEmpty(", ", countText(s.Rows), bytesText(s.Bytes), transactionsText(s.Transactions)))
 	line("memory", memoryText(s.Memory))
-	line("position", join(", ", prefixed("LSN ", s.LSN), ago("committed", s.CommitTime, now)))
+	line("position", joinNonEmpty(", ", withPrefix("LSN ", s.LSN), timeAgo("committed", s.CommitTime, now)))
 	line("lag", lagText(s))
-	line("contact", ago("heard from the server", s.LastContact, now))
+	line("contact", timeAgo("last data from the server", s.LastContact, now))
 	line("retry", retryText(s, now))
 	b.WriteByte('\n')
 	line("file", s.File.Path)
-	line("", join(", ", rowsText(s.File.Rows), bytesText(s.File.Bytes), prefixed("LSN ", s.File.LSN)))
+	line("", joinNonEmpty(", ", rowsText(s.File.Rows), bytesText(s.File.Bytes), withPrefix("LSN ", s.File.LSN)))
 	line("written", writtenText(s.File, now))
-	line("", prefixed("last write failed: ", s.File.Error))
+	line("", withPrefix("last write failed: ", s.File.Error))
 	if len(s.Volumes) > 0 {
 		b.WriteByte('\n')
 	}
@@ -134,27 +115,27 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	}
 	b.WriteByte('\n')
 	for _, check := range s.Checks {
-		fmt.Fprintf(&b, "  %s %-10s %s\n", p.mark(check.OK), check.Name, check.Detail)
+		fmt.Fprintf(&b, "  %s %-10s %s\n", p.checkMark(check.OK), check.Name, check.Detail)
 	}
 	fmt.Fprintf(&b, "\n  %scapture %s, process %d on %s%s\n", p.dim, s.Version, s.PID, s.Host, p.off)
 	return b.String()
 }
 
-// memoryText is nothing where all rows are in memory.
+// memoryText returns "" if all rows are in memory.
 func memoryText(m *capture.MemoryStatus) string {
 	if m == nil || m.Spilled == 0 {
 		return ""
 	}
-	return join(", ", bytesText(m.Resident)+" of rows in memory", bytesText(m.Spilled)+" in a file")
+	return joinNonEmpty(", ", bytesText(m.Resident)+" of rows in memory", bytesText(m.Spilled)+" spilled to disk")
 }
 
 func lagText(s capture.Status) string {
 	lag := "none"
 	if s.LagBytes > 0 || s.LagSeconds > 0 {
-		lag = join(", ", bytesText(s.LagBytes), spanText(time.Duration(s.LagSeconds*float64(time.Second))))
+		lag = joinNonEmpty(", ", bytesText(s.LagBytes), spanText(time.Duration(s.LagSeconds*float64(time.Second))))
 	}
 	if s.RetainedWAL > 0 {
-		lag += ", WAL held back " + bytesText(s.RetainedWAL)
+		lag += ", " + bytesText(s.RetainedWAL) + " of WAL retained"
 	}
 	return lag
 }
@@ -170,7 +151,7 @@ func writtenText(f capture.FileStatus, now time.Time) string {
 	if f.Written == nil {
 		return "not yet"
 	}
-	text := ago("", f.Written, now)
+	text := timeAgo("", f.Written, now)
 	if f.Reason != "" {
 		text += " (" + f.Reason + ")"
 	}
@@ -178,37 +159,37 @@ func writtenText(f capture.FileStatus, now time.Time) string {
 		text += " in " + spanText(time.Duration(f.Millis*float64(time.Millisecond)))
 	}
 	if f.UpToDate {
-		return text + ", holds the newest state"
+		return text + ", up to date"
 	}
 	if f.Pending != nil {
-		text += ", changes wait for " + spanText(now.Sub(*f.Pending))
+		text += ", changes pending for " + spanText(now.Sub(*f.Pending))
 	}
 	return text
 }
 
-// ago is "what 12 s ago", or nothing without a time.
-func ago(what string, t *time.Time, now time.Time) string {
+// timeAgo returns text such as "committed 12 s ago", or "" without a time.
+func timeAgo(what string, t *time.Time, now time.Time) string {
 	if t == nil || t.IsZero() {
 		return ""
 	}
-	return join(" ", what, spanText(now.Sub(*t))+" ago")
+	return joinNonEmpty(" ", what, spanText(now.Sub(*t))+" ago")
 }
 
-// prefixed is prefix and text, or nothing without a text.
-func prefixed(prefix, text string) string {
+// withPrefix returns prefix and text, or "" without a text.
+func withPrefix(prefix, text string) string {
 	if text == "" {
 		return ""
 	}
 	return prefix + text
 }
 
-// join puts sep between those parts that are not empty.
-func join(sep string, parts ...string) string {
-	kept := parts[:0]
+// joinNonEmpty joins the parts that are not empty.
+func joinNonEmpty(sep string, parts ...string) string {
+	nonEmpty := parts[:0]
 	for _, part := range parts {
 		if part != "" {
-			kept = append(kept, part)
+			nonEmpty = append(nonEmpty, part)
 		}
 	}
-	return strings.Join(kept, sep)
+	return strings.Join(nonEmpty, sep)
 }

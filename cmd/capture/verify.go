@@ -17,14 +17,14 @@ import (
 type verifyCmd struct {
 	recoveryConfig
 	tokenConfig
-	JSON bool `name:"json" help:"Answer in JSON."`
+	JSON bool `name:"json" help:"Print the result as JSON."`
 }
 
 func (verifyCmd) Help() string {
-	return "Checks size, SHA-256 and rows against the manifest, that the file is JSON, and the order of its keys. Where a " +
-		"database is given (--database-url, DATABASE_URL, or one of PGHOST, PGSERVICE and PGDATABASE), also each row against " +
-		"the table's, in one snapshot: missing are rows that only the table has, extra those that only the file has. Where a " +
-		"daemon keeps the file, it writes it first. Exit 1 if anything is wrong."
+	return "Checks that the file is valid JSON in key order, and that its size, SHA-256 and rows match the manifest. If a " +
+		"database is given (--database-url, DATABASE_URL, PGHOST, PGSERVICE or PGDATABASE), compares the file with the " +
+		"table in one snapshot: missing rows are only in the table, extra rows only in the file. A running daemon writes the " +
+		"file first. Exit code 1 means that something is wrong."
 }
 
 func (verifyCmd) Examples() string {
@@ -38,11 +38,11 @@ func (c verifyCmd) Run(ctx context.Context, std streams) error {
 	start, shown := time.Now(), newProgress(std.err, "capture verify")
 	o := recovery.VerifyOptions{Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Progress: shown.show}
 	if c.databaseGiven() {
-		cfg, err := c.database().connection()
+		cfg, err := c.database().connConfig()
 		if err != nil {
 			return err
 		}
-		c.database().warnOfPassword(std)
+		c.database().warnAboutPassword(std)
 		o.Database = cfg
 		if o.Barrier, err = c.barrier(); err != nil {
 			return err
@@ -90,7 +90,7 @@ func (c verifyCmd) barrier() (func(context.Context) error, error) {
 		return nil, fmt.Errorf("%s is kept by a daemon that has not said where it listens; try again in a moment", c.File)
 	}
 	return func(ctx context.Context) error {
-		return snapshotCmd{tokenConfig: c.tokenConfig}.ask(ctx, streams{out: io.Discard, err: io.Discard}, address)
+		return snapshotCmd{tokenConfig: c.tokenConfig}.requestSnapshot(ctx, streams{out: io.Discard, err: io.Discard}, address)
 	}, nil
 }
 
@@ -98,7 +98,7 @@ func (c verifyCmd) barrier() (func(context.Context) error, error) {
 func verifiedText(r recovery.Report, p palette, took time.Duration) string {
 	var b strings.Builder
 	line := func(ok bool, format string, args ...any) {
-		fmt.Fprintf(&b, "%s %s\n", p.mark(ok), fmt.Sprintf(format, args...))
+		fmt.Fprintf(&b, "%s %s\n", p.checkMark(ok), fmt.Sprintf(format, args...))
 	}
 	for _, problem := range r.Problems {
 		line(false, "%s: %s", r.File, problem)

@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 )
 
-// version and commit are stamped in by releases: -ldflags "-X main.version=… -X main.commit=…".
+// version and commit are set by the linker in releases: -ldflags "-X main.version=… -X main.commit=…".
 var version, commit string
 
 type versionCmd struct{}
@@ -15,18 +15,19 @@ type versionCmd struct{}
 func (versionCmd) Examples() string { return `capture version` }
 
 func (versionCmd) Run(std streams) error {
-	v, c := build()
+	v, c := buildInfo()
 	_, err := fmt.Fprintf(std.out, "capture %s\ncommit  %s\n%s %s/%s\n", v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return err
 }
 
-// build is the version and the commit of this binary: what a release stamped in, else what the Go tool knows.
-func build() (version_, commit_ string) {
-	version_, commit_ = version, commit
+// buildInfo returns the version and commit of this binary: those set by the linker, otherwise those that the Go tool
+// recorded.
+func buildInfo() (v, c string) {
+	v, c = version, commit
 	info, ok := debug.ReadBuildInfo()
 	if ok {
-		if v := info.Main.Version; v != "(devel)" {
-			version_ = cmp.Or(version_, v)
+		if info.Main.Version != "(devel)" {
+			v = cmp.Or(v, info.Main.Version)
 		}
 		settings := make(map[string]string)
 		for _, s := range info.Settings {
@@ -36,7 +37,7 @@ func build() (version_, commit_ string) {
 		if fromVCS != "" && settings["vcs.modified"] == "true" {
 			fromVCS += " with changes"
 		}
-		commit_ = cmp.Or(commit_, fromVCS)
+		c = cmp.Or(c, fromVCS)
 	}
-	return cmp.Or(version_, "dev"), cmp.Or(commit_, "unknown")
+	return cmp.Or(v, "dev"), cmp.Or(c, "unknown")
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// bytesText is n in Postgres' units, where 1 kB is 1024 bytes: "812 bytes", "38.2 kB", "1.0 GB".
+// bytesText formats a size in Postgres' units, where 1 kB is 1024 bytes: "812 bytes", "38.2 kB", "1.0 GB".
 func bytesText(n int64) string {
 	if n < 1024 && n > -1024 {
 		return fmt.Sprintf("%d bytes", n)
@@ -21,7 +21,7 @@ func bytesText(n int64) string {
 	return fmt.Sprintf("%.1f %s", value, units[max(unit, 0)])
 }
 
-// countText is n with thousands set apart: "1,234,567".
+// countText formats a number with thousands separators: "1,234,567".
 func countText(n int) string {
 	digits := strconv.Itoa(n)
 	start := 0
@@ -34,7 +34,7 @@ func countText(n int) string {
 	return digits
 }
 
-// rowsText is "1 row", "1,234 rows".
+// rowsText formats a number of rows: "1 row", "1,234 rows".
 func rowsText(n int) string {
 	if n == 1 {
 		return "1 row"
@@ -42,7 +42,7 @@ func rowsText(n int) string {
 	return countText(n) + " rows"
 }
 
-// spanText is a duration as a person says it, in its one or two largest units: "12 ms", "4.2 s", "3 min 12 s", "2 d 5 h".
+// spanText formats a duration in its one or two largest units: "12 ms", "4.2 s", "3 min 12 s", "2 d 5 h".
 func spanText(d time.Duration) string {
 	switch {
 	case d < 0:
@@ -62,8 +62,8 @@ func spanText(d time.Duration) string {
 	}
 }
 
-// clip shortens s to at most n runes for one line of a terminal.
-func clip(s string, n int) string {
+// clipText shortens s to at most n runes.
+func clipText(s string, n int) string {
 	r := []rune(s)
 	if len(r) <= n {
 		return s
@@ -71,7 +71,7 @@ func clip(s string, n int) string {
 	return string(r[:n-1]) + "…"
 }
 
-// transactionsText says how many transactions were followed.
+// transactionsText formats a number of transactions.
 func transactionsText(n uint64) string {
 	if n == 1 {
 		return "1 transaction followed"

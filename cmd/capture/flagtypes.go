@@ -19,21 +19,21 @@ import (
 	"capture/internal/postgres"
 )
 
-// The types of the flags. Each refuses what it can't use with the value and what is accepted; kong puts the flag and
-// the environment variable to it.
+// This file has the types of flags. The error of each quotes the bad value and says what is accepted; kong adds the name
+// of the flag or of the environment variable.
 
-// duration is a time.Duration between the min and the max of the flag's tags.
+// duration is a time.Duration within the min and max tags of the flag.
 type duration time.Duration
 
 func (d *duration) Decode(ctx *kong.DecodeContext) error {
-	text, err := pop(ctx, "duration")
+	text, err := popValue(ctx, "duration")
 	if err != nil {
 		return err
 	}
 	v, err := time.ParseDuration(text)
 	low, high := mustDuration(ctx, "min"), mustDuration(ctx, "max")
 	if err != nil || v < low || v > high {
-		return fmt.Errorf("%q is not a duration from %s to %s, written such as 250ms, 10s, 5m or 1h", text,
+		return fmt.Errorf("%q is not a duration from %s to %s, such as 250ms, 10s, 5m or 1h", text,
 			ctx.Value.Tag.Get("min"), ctx.Value.Tag.Get("max"))
 	}
 	*d = duration(v)
@@ -48,11 +48,11 @@ func mustDuration(ctx *kong.DecodeContext, tag string) time.Duration {
 	return v
 }
 
-// size is a number of bytes between the min and the max of the flag's tags, in Postgres' units (1 kB is 1024 bytes).
+// size is a number of bytes within the min and max tags of the flag, in Postgres' units (1 kB is 1024 bytes).
 type size int64
 
 func (s *size) Decode(ctx *kong.DecodeContext) error {
-	text, err := pop(ctx, "size")
+	text, err := popValue(ctx, "size")
 	if err != nil {
 		return err
 	}
@@ -60,14 +60,14 @@ func (s *size) Decode(ctx *kong.DecodeContext) error {
 	low, _ := parseSize(ctx.Value.Tag.Get("min"))
 	high, _ := parseSize(ctx.Value.Tag.Get("max"))
 	if !ok || v < low || v > high {
-		return fmt.Errorf("%q is not a size from %s to %s, written as bytes or such as 512MB or 1GB", text,
+		return fmt.Errorf("%q is not a size from %s to %s, such as 512MB or 1GB; without a unit it is in bytes", text,
 			ctx.Value.Tag.Get("min"), ctx.Value.Tag.Get("max"))
 	}
 	*s = size(v)
 	return nil
 }
 
-// memorySize is a size, or 0 for auto.
+// memorySize is a size; 0 means auto.
 type memorySize int64
 
 func (m *memorySize) Decode(ctx *kong.DecodeContext) error {
@@ -75,13 +75,13 @@ func (m *memorySize) Decode(ctx *kong.DecodeContext) error {
 	if text := ctx.Scan.Peek().String(); text == "auto" {
 		ctx.Scan.Pop()
 	} else if err := s.Decode(ctx); err != nil {
-		return fmt.Errorf("%w; or auto", err)
+		return fmt.Errorf("%w; auto is accepted, too", err)
 	}
 	*m = memorySize(s)
 	return nil
 }
 
-// parseSize reads "1GB", "1.5 GB", "512mb", "1073741824".
+// parseSize parses a size such as "1GB", "1.5 GB", "512mb" or "1073741824".
 func parseSize(text string) (int64, bool) {
 	number := strings.TrimRightFunc(text, unicode.IsLetter)
 	shift, known := map[string]uint{"": 0, "B": 0, "KB": 10, "MB": 20, "GB": 30, "TB": 40, "PB": 50}[strings.ToUpper(text[len(number):])]
@@ -93,11 +93,11 @@ func parseSize(text string) (int64, bool) {
 	return int64(bytes), true
 }
 
-// count is a whole number between the min and the max of the flag's tags.
+// count is an integer within the min and max tags of the flag.
 type count int
 
 func (c *count) Decode(ctx *kong.DecodeContext) error {
-	text, err := pop(ctx, "number")
+	text, err := popValue(ctx, "number")
 	if err != nil {
 		return err
 	}
@@ -105,13 +105,13 @@ func (c *count) Decode(ctx *kong.DecodeContext) error {
 	high, _ := strconv.Atoi(ctx.Value.Tag.Get("max"))
 	v, err := strconv.Atoi(text)
 	if err != nil || v < low || v > high {
-		return fmt.Errorf("%q is not a whole number from %d to %d", text, low, high)
+		return fmt.Errorf("%q is not an integer from %d to %d", text, low, high)
 	}
 	*c = count(v)
 	return nil
 }
 
-// rate is a number of times a second.
+// rate is a number of events per second.
 type rate float64
 
 func (r *rate) UnmarshalText(text []byte) error {
@@ -124,8 +124,8 @@ func (r *rate) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// pop takes the flag's value off the command line or the environment.
-func pop(ctx *kong.DecodeContext, what string) (string, error) {
+// popValue consumes the flag's value, from the command line or the environment.
+func popValue(ctx *kong.DecodeContext, what string) (string, error) {
 	var text string
 	if err := ctx.Scan.PopValueInto(what, &text); err != nil {
 		return "", err
@@ -133,29 +133,24 @@ func pop(ctx *kong.DecodeContext, what string) (string, error) {
 	return strings.TrimSpace(text), nil
 }
 
-// source is the name of a way to follow the table.
-type source string
+// choice is one of the words in the enum tag of the flag, in lower case. kong checks that tag too, but without naming the
+// environment variable that a bad value came from.
+type choice string
 
-func (s *source) UnmarshalText(text []byte) error {
-	return oneOf((*string)(s), string(text), "auto", "logical", "notify", "poll")
-}
-
-// level is a log level.
-type level string
-
-func (l *level) UnmarshalText(text []byte) error {
-	return oneOf((*string)(l), strings.ToLower(string(text)), "trace", "debug", "info", "warn", "error")
-}
-
-func oneOf(target *string, text string, accepted ...string) error {
-	if !slices.Contains(accepted, text) {
-		return fmt.Errorf("%q is none of %s", text, strings.Join(accepted, ", "))
+func (c *choice) Decode(ctx *kong.DecodeContext) error {
+	text, err := popValue(ctx, "word")
+	if err != nil {
+		return err
 	}
-	*target = text
+	accepted := ctx.Value.EnumSlice()
+	if !slices.Contains(accepted, strings.ToLower(text)) {
+		return fmt.Errorf("%q is not one of %s", text, strings.Join(accepted, ", "))
+	}
+	*c = choice(strings.ToLower(text))
 	return nil
 }
 
-// address is a host and a port to listen on.
+// address is a host and port to listen on.
 type address string
 
 func (a *address) UnmarshalText(text []byte) error {
@@ -170,18 +165,19 @@ func (a *address) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// loopback is a port of this machine's loopback, by its number: what a name means is decided elsewhere.
+// loopback is an address and port of this machine's loopback interface. Names are refused: DNS may resolve them to
+// another address.
 type loopback string
 
 func (l *loopback) UnmarshalText(text []byte) error {
 	if at, err := netip.ParseAddrPort(string(text)); err != nil || !at.Addr().Unmap().IsLoopback() {
-		return fmt.Errorf("%q is not an IP:PORT of this machine's loopback, such as 127.0.0.1:6060 or [::1]:6060", text)
+		return fmt.Errorf("%q is not an IP:PORT of the loopback interface, such as 127.0.0.1:6060 or [::1]:6060", text)
 	}
 	*l = loopback(text)
 	return nil
 }
 
-// tableName is a table's name, with or without its schema.
+// tableName is the name of a table, with or without a schema.
 type tableName struct{ postgres.Name }
 
 func (t *tableName) UnmarshalText(text []byte) error {
@@ -193,30 +189,30 @@ func (t *tableName) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// tokenFile is the path of a file with a token in it.
+// tokenFile is the path of a file that contains a token.
 type tokenFile string
 
 func (t *tokenFile) UnmarshalText(text []byte) error {
 	path := string(text)
-	if _, err := tokenFile(path).token(); err != nil {
+	if _, err := tokenFile(path).readToken(); err != nil {
 		return err
 	}
 	*t = tokenFile(path)
 	return nil
 }
 
-// token reads the token; "" where there is no file.
-func (t tokenFile) token() (string, error) {
+// readToken returns the token, or "" if no file is configured.
+func (t tokenFile) readToken() (string, error) {
 	if t == "" {
 		return "", nil
 	}
 	info, err := os.Stat(string(t))
 	if err == nil && !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%q is not a regular file; give a file that holds the token", string(t))
+		return "", fmt.Errorf("%q is not a regular file; give a file that contains the token", string(t))
 	}
 	content, err := os.ReadFile(string(t))
 	if err != nil {
-		return "", fmt.Errorf("%w; give a file that holds the token and that this user may read", err)
+		return "", fmt.Errorf("%w; give a file that contains the token and that this user may read", err)
 	}
 	token := strings.TrimSpace(string(content))
 	if token == "" {
@@ -225,16 +221,16 @@ func (t tokenFile) token() (string, error) {
 	return token, nil
 }
 
-// alertURL is an http or https URL. It is often a secret, so that errors never show it.
+// alertURL is an http or https URL. It often contains a secret, so errors never show it.
 type alertURL string
 
 func (a *alertURL) Decode(ctx *kong.DecodeContext) error {
-	text, err := pop(ctx, "URL")
+	text, err := popValue(ctx, "URL")
 	if err != nil {
 		return err
 	}
 	if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return errors.New("the value (not shown, it may be a secret) is not a URL such as https://hooks.example.com/services/…")
+		return errors.New("the value (hidden, it may be a secret) is not a URL such as https://hooks.example.com/services/…")
 	}
 	*a = alertURL(text)
 	return nil
