@@ -9,37 +9,36 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"capture/capture"
-	"capture/internal/pgserver"
+	"capture/internal/demo"
 	"capture/internal/postgres"
 )
 
 const (
-	demoDatabase = "rag"
-	demoVotes    = 40               // that stand in the table before capture comes
-	demoStart    = 30 * time.Second // for the first copy of them
-	demoFinish   = 20 * time.Second // for the last comparison
+	demoStartTimeout   = 30 * time.Second // for the first copy
+	demoCompareTimeout = 20 * time.Second
+	demoLines          = 4 // changes printed per second; the rest are counted
 )
 
 type demoCmd struct {
-	Rate     rate     `placeholder:"N" default:"3" help:"Changes a second: new votes, edits and deletes; 0 to make your own with psql."`
-	Duration duration `placeholder:"DURATION" default:"0s" min:"0s" max:"87600h" help:"How long to run; 0s until Ctrl-C."`
-	Seed     uint64   `placeholder:"N" help:"Make the same votes as an earlier demo; it prints its seed."`
-	Source   choice   `enum:"auto,logical,notify,poll" placeholder:"auto|logical|notify|poll" default:"auto" help:"How capture learns of changes."`
-	Output   string   `placeholder:"FILE" help:"Keep feedback.json here instead of in a temporary folder. It must not exist, and stays afterwards."`
-	Listen   address  `placeholder:"HOST:PORT" default:"127.0.0.1:8080" help:"Where to answer HTTP; another free port where this one is taken."`
+	Rate     rate     `placeholder:"N" default:"3" help:"Changes per second: new, edited and deleted votes. With 0, make your own with psql."`
+	Duration duration `placeholder:"DURATION" default:"0s" min:"0s" max:"87600h" help:"How long to run; 0s means until Ctrl-C."`
+	Seed     uint64   `placeholder:"N" help:"Seed of the random votes. The demo prints its seed; the same seed makes the same votes."`
+	Source   choice   `enum:"auto,logical,notify,poll" placeholder:"auto|logical|notify|poll" default:"auto" help:"How to follow changes."`
+	Output   string   `placeholder:"FILE" help:"Write feedback.json to this new file and keep it. The default is a temporary folder."`
+	Listen   address  `placeholder:"HOST:PORT" default:"127.0.0.1:8080" help:"Address of the HTTP server. If the port is in use, the demo takes a free one."`
 }
 
 func (demoCmd) Help() string {
-	return "Starts a Postgres server of its own from the machine's server programs, with the votes table and a generator of " +
-		"votes, and capture beside it; prints each change as it reaches feedback.json. At the end file and table are " +
-		"compared, and all of it is removed. None of the other commands' environment variables is used."
+	return "Starts a temporary Postgres server with the votes table, an application that changes it, and capture. Prints each " +
+		"change when it reaches feedback.json. At the end, compares the file with the table and removes everything. The " +
+		"server programs of Postgres must be installed. The demo ignores the environment variables of the other commands."
 }
 
 func (demoCmd) Examples() string {
@@ -54,39 +53,32 @@ func (c demoCmd) Run(ctx context.Context, std streams) (err error) {
 	}
 	folder, err := os.MkdirTemp("", "capture-demo-")
 	if err != nil {
-		return fmt.Errorf("make a folder for the demo: %w", err)
+		return fmt.Errorf("create a folder for the demo: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(folder)) }()
-	path, err := c.file(folder)
+	path, err := c.outputPath(folder)
 	if err != nil {
 		return err
 	}
-
-	fmt.Fprintln(std.err, "Starting a throwaway Postgres …")
-	server, err := pgserver.Start(ctx, pgserver.Options{})
+	fmt.Fprintln(std.err, "Starting a temporary Postgres server …")
+	d, err := demo.Start(ctx, c.Seed)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	defer server.Close()
-	votes, err := newVoter(ctx, server.URL("postgres"), server.URL(demoDatabase), c.Seed)
-	if err != nil {
-		return fmt.Errorf("fill the demo's database: %w", err)
-	}
-	defer votes.close()
-
-	service, err := c.open(server.URL(demoDatabase), path, folder)
+	defer d.Close()
+	service, err := c.openService(d.URL(), path, folder)
 	if err != nil {
 		return err
 	}
 	defer service.close()
-	return c.play(ctx, std.out, service, votes, path, folder)
+	return c.runDemo(ctx, std.out, service, d, path, folder)
 }
 
-// file is where the demo's feedback.json goes.
-func (c demoCmd) file(folder string) (string, error) {
+// outputPath returns where the demo's feedback.json is written.
+func (c demoCmd) outputPath(folder string) (string, error) {
 	if c.Output == "" {
 		return filepath.Join(folder, "data", "fallback", "feedback.json"), nil
 	}
@@ -100,8 +92,8 @@ func (c demoCmd) file(folder string) (string, error) {
 	return path, nil
 }
 
-// open makes the daemon as capture run would, with its logs in folder.
-func (c demoCmd) open(url, path, folder string) (*service, error) {
+// openService opens the daemon as capture run does, with its logs in folder.
+func (c demoCmd) openService(url, path, folder string) (*service, error) {
 	database, err := postgres.ParseConfig(url)
 	if err != nil {
 		return nil, err
@@ -113,7 +105,7 @@ func (c demoCmd) open(url, path, folder string) (*service, error) {
 		output:  path,
 		listen:  string(c.Listen),
 		anyPort: true,
-		stderr:  io.Discard, // the lines below are the demo's own
+		stderr:  io.Discard, // the demo prints its own lines
 		logs: logConfig{
 			logFiles: logFiles{
 				UsageLog: filepath.Join(folder, "logs", "usage", "usage.log"),
@@ -126,54 +118,46 @@ func (c demoCmd) open(url, path, folder string) (*service, error) {
 	})
 }
 
-// play runs daemon and generator beside each other until the time is up or ctx ends, and compares at the end.
-func (c demoCmd) play(ctx context.Context, out io.Writer, s *service, votes *voter, path, folder string) error {
-	// The daemon outlives ctx: at the end it is asked for a last flush.
+// runDemo runs the daemon and the demo until the time is up or ctx ends, then compares the file with the table.
+func (c demoCmd) runDemo(ctx context.Context, out io.Writer, s *service, d *demo.Demo, path, folder string) error {
+	// The daemon outlives ctx, because the comparison needs a last write.
 	daemonCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	showCtx, end := context.WithCancel(ctx)
+	defer end()
 	var daemon errgroup.Group
-	show, over := context.WithCancel(ctx)
-	defer over()
 	daemon.Go(func() error {
-		defer over() // a daemon that fails ends the demo
+		defer end() // a daemon that fails ends the demo
 		return s.run(daemonCtx)
 	})
-
-	err := c.perform(show, out, s, votes, path, folder)
+	err := c.showChanges(showCtx, out, s, d, path, folder)
 	if err == nil {
-		err = c.compare(context.WithoutCancel(ctx), out, s, votes, path)
+		err = compareDemo(context.WithoutCancel(ctx), out, s, d, path)
 	}
 	stop()
 	return cmp.Or(daemon.Wait(), err)
 }
 
-// perform makes votes and shows how they reach the file. A ctx that ends is no error.
-func (c demoCmd) perform(ctx context.Context, out io.Writer, s *service, votes *voter, path, folder string) error {
-	if err := firstCopy(ctx, s); err != nil || ctx.Err() != nil {
+// showChanges runs the application and prints each change when it is in the file. It is no error if ctx ends.
+func (c demoCmd) showChanges(ctx context.Context, out io.Writer, s *service, d *demo.Demo, path, folder string) error {
+	if err := waitFirstCopy(ctx, s); err != nil || ctx.Err() != nil {
 		return err
 	}
-	c.introduce(out, s, votes, path, folder)
+	c.printIntro(out, s, d, path, folder)
 	if c.Duration > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(c.Duration))
 		defer cancel()
 	}
-	changes := make(chan change, 64)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		defer close(changes)
-		return votes.run(ctx, float64(c.Rate), changes)
-	})
-	group.Go(func() error {
-		watch(out, path, changes)
-		return nil
-	})
-	return group.Wait()
+	p := changePrinter{out: out, name: filepath.Base(path)}
+	err := d.Run(ctx, float64(c.Rate), path, p.printChange)
+	p.printHidden()
+	return err
 }
 
-// firstCopy waits until feedback.json has been written for the first time.
-func firstCopy(ctx context.Context, s *service) error {
-	ctx, cancel := context.WithTimeout(ctx, demoStart)
+// waitFirstCopy waits until feedback.json was written for the first time.
+func waitFirstCopy(ctx context.Context, s *service) error {
+	ctx, cancel := context.WithTimeout(ctx, demoStartTimeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -182,7 +166,7 @@ func firstCopy(ctx context.Context, s *service) error {
 		case <-tick.C:
 		case <-ctx.Done():
 			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return fmt.Errorf("capture did not follow the demo's table within %s: %s", spanText(demoStart), s.daemon.Status().Error)
+				return fmt.Errorf("capture did not follow the demo's table within %s: %s", spanText(demoStartTimeout), s.daemon.Status().Error)
 			}
 			return nil
 		}
@@ -190,35 +174,35 @@ func firstCopy(ctx context.Context, s *service) error {
 	return nil
 }
 
-func (c demoCmd) introduce(out io.Writer, s *service, votes *voter, path, folder string) {
+func (c demoCmd) printIntro(out io.Writer, s *service, d *demo.Demo, path, folder string) {
 	status := s.daemon.Status()
-	version, _, _ := strings.Cut(status.ServerVersion, " ") // without the packager's own
-	fmt.Fprintf(out, "capture follows the votes table of a throwaway PostgreSQL %s (source: %s).\n\n", version, status.Source)
+	version, _, _ := strings.Cut(status.ServerVersion, " ") // without the packager's suffix
+	fmt.Fprintf(out, "capture follows the votes table of a temporary PostgreSQL %s (source: %s).\n\n", version, status.Source)
 	for _, line := range [][2]string{
 		{"file", path},
 		{"page", "http://" + s.address() + "/"},
 		{"status", "capture status --output " + path},
-		{"database", "psql " + votes.url},
+		{"database", "psql " + d.URL()},
 		{"logs", filepath.Join(folder, "logs")},
-		{"seed", fmt.Sprint(c.Seed)},
+		{"seed", strconv.FormatUint(c.Seed, 10)},
 	} {
 		fmt.Fprintf(out, "  %-9s %s\n", line[0], line[1])
 	}
-	until := "Ctrl-C stops it and removes all of it."
+	end := "Ctrl-C stops the demo and removes everything."
 	if c.Duration > 0 {
-		until = fmt.Sprintf("It ends after %s and removes all of it.", spanText(time.Duration(c.Duration)))
+		end = fmt.Sprintf("The demo ends after %s and removes everything.", spanText(time.Duration(c.Duration)))
 	}
-	fmt.Fprintf(out, "\n%s of %s stand in the file. %s\n\n", rowsText(status.File.Rows), bytesText(status.File.Bytes), until)
+	fmt.Fprintf(out, "\nThe file has %s (%s). %s\n\n", rowsText(status.File.Rows), bytesText(status.File.Bytes), end)
 }
 
-// compare says whether the file equals the table, after one last flush.
-func (c demoCmd) compare(ctx context.Context, out io.Writer, s *service, votes *voter, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, demoFinish)
+// compareDemo makes the daemon write the file once more and compares it with the table.
+func compareDemo(ctx context.Context, out io.Writer, s *service, d *demo.Demo, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, demoCompareTimeout)
 	defer cancel()
 	if _, err := s.daemon.Snapshot(ctx); err != nil {
-		return fmt.Errorf("write feedback.json for the last time: %w", err)
+		return fmt.Errorf("write feedback.json for the comparison: %w", err)
 	}
-	rows, err := votes.difference(ctx, path)
+	rows, err := d.Compare(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -226,12 +210,33 @@ func (c demoCmd) compare(ctx context.Context, out io.Writer, s *service, votes *
 	return err
 }
 
-// connect opens a session that prints values as feedback.json has them.
-func connect(ctx context.Context, url string) (*pgx.Conn, error) {
-	cfg, err := pgx.ParseConfig(url)
-	if err != nil {
-		return nil, err
+// changePrinter prints up to demoLines changes per second and the number of the others.
+type changePrinter struct {
+	out     io.Writer
+	name    string // of the file
+	second  int64  // Unix time that printed and hidden belong to
+	printed int
+	hidden  int
+}
+
+func (p *changePrinter) printChange(c demo.Change, f demo.File) {
+	if f.Read.Unix() != p.second {
+		p.printHidden()
+		p.second, p.printed = f.Read.Unix(), 0
 	}
-	cfg.RuntimeParams["timezone"] = "UTC"
-	return pgx.ConnectConfig(ctx, cfg)
+	if p.printed >= demoLines {
+		p.hidden++
+		return
+	}
+	p.printed++
+	fmt.Fprintf(p.out, "%s %c vote %-4d %-44s %s → %s %s, %s, %s after commit\n", c.Committed.Format("15:04:05"), c.Operation, c.ID,
+		strconv.Quote(clipText(c.Question, 42)), c.Thumb, p.name, rowsText(f.Rows), bytesText(f.Bytes), spanText(f.Read.Sub(c.Committed)))
+}
+
+// printHidden prints how many changes of the last second were not printed.
+func (p *changePrinter) printHidden() {
+	if p.hidden > 0 {
+		fmt.Fprintf(p.out, "         … and %s more changes\n", countText(p.hidden))
+	}
+	p.hidden = 0
 }

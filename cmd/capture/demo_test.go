@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"capture/internal/demo"
 )
 
 func TestDemo(t *testing.T) {
@@ -54,7 +55,8 @@ func TestDemoInterrupted(t *testing.T) {
 	}
 }
 
-// openFolder is a temporary folder that other users may enter, as Postgres does where the tests are root.
+// openFolder returns a temporary folder that every user may enter. If the tests run as root, Postgres runs as another
+// user.
 func openFolder(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "capture-test-demo-")
@@ -79,38 +81,22 @@ func wantEmpty(t *testing.T, dir string) {
 	}
 }
 
-// The same seed makes the same votes, and what they hold is valid.
-func TestDemoVotes(t *testing.T) {
-	t.Parallel()
-	a, b := rand.New(rand.NewPCG(7, 0)), rand.New(rand.NewPCG(7, 0))
-	for range 200 {
-		v, w := newVote(a), newVote(b)
-		if v.question != w.question || v.answer != w.answer || v.citations != w.citations || v.evaluation != w.evaluation {
-			t.Fatalf("%+v and %+v come of the same seed", v, w)
-		}
-		if !json.Valid([]byte(v.citations)) || !json.Valid([]byte(v.evaluation)) || len(v.tags) == 0 {
-			t.Errorf("bad vote: %+v", v)
-		}
-		if strings.Contains(v.question+v.answer, "%s") {
-			t.Errorf("no service in %q: %q", v.question, v.answer)
-		}
-	}
-}
-
 // A burst prints a few lines a second and counts the rest.
-func TestWatchBurst(t *testing.T) {
+func TestChangePrinter(t *testing.T) {
 	t.Parallel()
-	var w watcher
 	var out strings.Builder
+	p := changePrinter{out: &out, name: "feedback.json"}
 	now := time.Unix(1000, 0)
 	for i := range 10 {
-		w.say(&out, change{sign: '+', id: i, committed: now}, now, "feedback.json")
+		p.printChange(demo.Change{Operation: demo.Insert, ID: i, Committed: now}, demo.File{Read: now})
 	}
-	w.sayHidden(&out, now.Add(time.Second), false)
-	if got := strings.Count(out.String(), "after commit"); got != watchLines {
-		t.Errorf("%d lines, want %d", got, watchLines)
+	later := now.Add(time.Second)
+	p.printChange(demo.Change{Operation: demo.Delete, ID: 10, Committed: later}, demo.File{Read: later})
+	p.printHidden()
+	if got := strings.Count(out.String(), "after commit"); got != demoLines+1 {
+		t.Errorf("%d lines, want %d", got, demoLines+1)
 	}
-	if !strings.Contains(out.String(), "… and 6 more changes\n") {
-		t.Errorf("the others are not counted:\n%s", out.String())
+	if got := strings.Count(out.String(), "… and 6 more changes\n"); got != 1 {
+		t.Errorf("the hidden changes are counted %d times:\n%s", got, out.String())
 	}
 }

@@ -234,7 +234,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 func votesDatabase(t *testing.T, n int) string {
 	t.Helper()
 	url := pgserver.Database(t)
-	sql(t, url, votesTable)
+	sql(t, url, pgserver.VotesTable)
 	sql(t, url, fmt.Sprintf(`INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, citations)
 		SELECT 'Question '||n, E'Answer\n"'||n||'"', '{"score": 0.50}', '{Incorrect,"Looks Good / Accurate & Clear"}', '[1, 2]'
 		FROM generate_series(1, %d) n`, n))
@@ -259,7 +259,12 @@ func sql(t *testing.T, url string, statements ...string) {
 // table is what feedback.json must hold: row_to_json of each row, without white space outside strings.
 func table(t *testing.T, url string) string {
 	t.Helper()
-	conn, err := connect(t.Context(), url)
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.RuntimeParams["timezone"] = "UTC"
+	conn, err := pgx.ConnectConfig(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,6 +278,15 @@ func table(t *testing.T, url string) string {
 		t.Fatal(err)
 	}
 	return string(compact([]byte("[" + strings.Join(lines, ",") + "]")))
+}
+
+// compact removes white space outside strings. It returns what is not valid JSON as it is.
+func compact(text []byte) []byte {
+	var b bytes.Buffer
+	if err := json.Compact(&b, text); err != nil {
+		return text
+	}
+	return b.Bytes()
 }
 
 // wantEqual compares feedback.json with the table.

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"fmt"
@@ -6,20 +6,20 @@ import (
 	"strings"
 )
 
-// What the demo's users ask, what its chat answers, and what they think of that.
+// This file has what the demo's users ask, what the chat answers, and how they rate the answers.
 
-// vote is a row of the votes table before it has a number.
+// vote is a row of the votes table without its key and time.
 type vote struct {
 	question, answer, citations string
 	opinion
 }
 
-// opinion is what a user thinks of an answer.
+// opinion is a user's rating of an answer.
 type opinion struct {
 	good       bool
 	tags       []string
-	comment    *string // nil where the user wrote none
-	evaluation string  // JSON of the automatic evaluation beside it
+	comment    *string // nil if the user wrote none
+	evaluation string  // JSON of the automatic evaluation
 }
 
 func (o opinion) thumb() string {
@@ -29,11 +29,11 @@ func (o opinion) thumb() string {
 	return "👎"
 }
 
-// topic is a question with its answer; %s stands for a service.
+// topic is a question with its answer. %s in them stands for one of the services.
 type topic struct {
 	question, answer string
 	services         []string
-	page             string // of the documentation that the answer cites
+	page             string // documentation page that the answer cites
 }
 
 var topics = []topic{
@@ -92,7 +92,7 @@ var (
 
 func newVote(rng *rand.Rand) vote {
 	t := topics[rng.IntN(len(topics))]
-	service := pick(rng, t.services)
+	service := pickOne(rng, t.services)
 	section := strings.ToLower(strings.ReplaceAll(service, " ", "-"))
 	citations := fmt.Sprintf(`[{"title": %q, "url": "https://learn.example/azure/%s/%s", "chunk": %d, "score": %.4f}`,
 		service+" documentation", section, t.page, rng.IntN(40), 0.75+rng.Float64()/4)
@@ -114,12 +114,12 @@ func newOpinion(rng *rand.Rand) opinion {
 	if o.good {
 		tags, comments, level = goodTags, goodComments, 4
 	}
-	o.tags = []string{pick(rng, tags)}
-	if other := pick(rng, tags); other != o.tags[0] && rng.IntN(3) == 0 {
+	o.tags = []string{pickOne(rng, tags)}
+	if other := pickOne(rng, tags); other != o.tags[0] && rng.IntN(3) == 0 {
 		o.tags = append(o.tags, other)
 	}
 	if rng.IntN(5) < 2 {
-		comment := pick(rng, comments)
+		comment := pickOne(rng, comments)
 		o.comment = &comment
 	}
 	o.evaluation = fmt.Sprintf(`{"helpful": %t, "relevance": %d, "groundedness": %.2f, "model": "gpt-4o", "latency_ms": %d}`,
@@ -127,4 +127,4 @@ func newOpinion(rng *rand.Rand) opinion {
 	return o
 }
 
-func pick(rng *rand.Rand, from []string) string { return from[rng.IntN(len(from))] }
+func pickOne(rng *rand.Rand, from []string) string { return from[rng.IntN(len(from))] }

@@ -1,0 +1,112 @@
+package demo
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strconv"
+	"time"
+)
+
+const (
+	checkInterval = 5 * time.Millisecond // between checks whether the file was replaced
+	drainTimeout  = 5 * time.Second      // for the file to have the last changes
+)
+
+// File describes a version of feedback.json.
+type File struct {
+	Rows  int
+	Bytes int64
+	Read  time.Time
+}
+
+// watcher holds the changes that the file does not have yet.
+type watcher struct {
+	path    string
+	show    func(Change, File)
+	pending []Change
+	stale   bool        // a change came after the last read
+	read    os.FileInfo // version of the file that was read last
+}
+
+// watch reads the file at path whenever it is replaced, and calls show for each change once the file has it. It returns
+// when changes is closed and all were shown, or after drainTimeout. Compare then finds what is missing.
+func watch(path string, changes <-chan Change, show func(Change, File)) {
+	w := watcher{path: path, show: show}
+	tick := time.NewTicker(checkInterval)
+	defer tick.Stop()
+	var timeout <-chan time.Time // set when changes is closed
+	for changes != nil || len(w.pending) > 0 {
+		select {
+		case c, ok := <-changes:
+			if !ok {
+				changes, timeout = nil, time.After(drainTimeout)
+				continue
+			}
+			w.pending = append(w.pending, c)
+			w.stale = true
+		case <-tick.C:
+			w.readFile()
+		case <-timeout:
+			return
+		}
+	}
+}
+
+// readFile reads the file if there is a new version of it or a new change, and shows the changes that it has.
+func (w *watcher) readFile() {
+	info, err := os.Stat(w.path)
+	if err != nil || len(w.pending) == 0 || !w.stale && w.read != nil && os.SameFile(info, w.read) && info.ModTime().Equal(w.read.ModTime()) {
+		return
+	}
+	content, err := os.ReadFile(w.path)
+	if err != nil {
+		return
+	}
+	w.read, w.stale = info, false
+	rows := fileRows(content)
+	file := File{Rows: len(rows), Bytes: int64(len(content)), Read: time.Now()}
+
+	// A vote may have several pending changes. Its row in the file tells the last one that the file has, and so all before.
+	last := make(map[int]int) // index in pending, by vote_id
+	for i, c := range w.pending {
+		if string(rows[c.ID]) == c.row {
+			last[c.ID] = i
+		}
+	}
+	remaining := w.pending[:0]
+	for i, c := range w.pending {
+		if j, ok := last[c.ID]; ok && i <= j {
+			w.show(c, file)
+		} else {
+			remaining = append(remaining, c)
+		}
+	}
+	w.pending = remaining
+}
+
+// fileRows returns the rows of feedback.json by vote_id, as compact JSON.
+func fileRows(content []byte) map[int][]byte {
+	rows := make(map[int][]byte)
+	for line := range bytes.Lines(content) {
+		line = bytes.TrimRight(line, ",\n")
+		number, ok := bytes.CutPrefix(line, []byte(`{"vote_id":`))
+		if !ok {
+			continue
+		}
+		number, _, _ = bytes.Cut(number, []byte(","))
+		if id, err := strconv.Atoi(string(number)); err == nil {
+			rows[id] = compactJSON(line)
+		}
+	}
+	return rows
+}
+
+// compactJSON removes white space outside strings. It returns what is not valid JSON as it is.
+func compactJSON(line []byte) []byte {
+	var b bytes.Buffer
+	if err := json.Compact(&b, line); err != nil {
+		return line
+	}
+	return b.Bytes()
+}
