@@ -1,27 +1,33 @@
 package web
 
 import (
-	"bufio"
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
 
 	"capture/internal/pgserver"
 )
 
 func TestMain(m *testing.M) {
 	os.Exit(pgserver.Main(func() int {
-		defer chromium.close()
+		defer closeChromium()
 		return m.Run()
 	}))
 }
@@ -29,42 +35,11 @@ func TestMain(m *testing.M) {
 // patience is how long a test waits for what must come.
 const patience = 60 * time.Second
 
-// chromium is the browser that the tests share. It speaks the DevTools protocol over a pair of pipes: JSON messages,
-// each ended by a zero byte.
-var chromium browser
+// closeChromium ends the browser, if a test has started it.
+var closeChromium = func() {}
 
-type browser struct {
-	once sync.Once
-	err  error
-	dir  string
-	cmd  *exec.Cmd
-	to   *os.File
-
-	mu      sync.Mutex
-	last    int
-	replies map[int]chan message
-	pages   map[string]*tab // by session
-	ended   bool
-}
-
-// message is a command's answer or an event.
-type message struct {
-	ID      int             `json:"id"`
-	Session string          `json:"sessionId"`
-	Method  string          `json:"method"`
-	Params  json.RawMessage `json:"params"`
-	Result  json.RawMessage `json:"result"`
-	Error   *struct {
-		Message string `json:"message"`
-	} `json:"error"`
-}
-
-func (b *browser) start() error {
-	b.once.Do(func() { b.err = b.launch() })
-	return b.err
-}
-
-func (b *browser) launch() error {
+// startChromium starts the browser that the tests share, and returns its context.
+var startChromium = sync.OnceValues(func() (context.Context, error) {
 	var program string
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "chrome"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -73,129 +48,23 @@ func (b *browser) launch() error {
 		}
 	}
 	if program == "" {
-		return errors.New("these tests drive a real Chromium, and there is none: install it (Debian: apt-get install chromium)")
+		return nil, errors.New("these tests drive a real Chromium, and there is none: install it (Debian: apt-get install chromium)")
 	}
-	var err error
-	if b.dir, err = os.MkdirTemp("", "capture-chromium-"); err != nil {
-		return err
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.DisableGPU,
+		chromedp.NoSandbox) // root may not use it, and containers often can't
+	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
+	browser, _ := chromedp.NewContext(allocator)
+	closeChromium = func() {
+		_ = chromedp.Cancel(browser) // waits for the browser; the tests are over, whatever it says
+		cancel()
 	}
-	in, to, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	from, out, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	b.cmd = exec.Command(program, "--headless", "--remote-debugging-pipe", "--user-data-dir="+b.dir,
-		"--no-sandbox", // root may not use it, and containers often can't
-		"--disable-gpu", "--disable-quic", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
-		"--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions", "about:blank")
-	b.cmd.ExtraFiles = []*os.File{in, out} // 3 and 4, as the flag has it
-	b.cmd.Env = append(os.Environ(), "HOME="+b.dir)
-	if err := b.cmd.Start(); err != nil {
-		return err
-	}
-	in.Close()
-	out.Close()
-	b.to, b.replies, b.pages = to, map[int]chan message{}, map[string]*tab{}
-	go b.read(from)
-	return nil
-}
-
-// read hands out what the browser says, until it ends.
-func (b *browser) read(from *os.File) {
-	defer from.Close()
-	r := bufio.NewReader(from)
-	for {
-		text, err := r.ReadBytes(0)
-		if err != nil {
-			break
-		}
-		var m message
-		if json.Unmarshal(text[:len(text)-1], &m) != nil {
-			continue
-		}
-		b.mu.Lock()
-		reply, p := b.replies[m.ID], b.pages[m.Session]
-		delete(b.replies, m.ID)
-		b.mu.Unlock()
-		switch {
-		case m.ID != 0 && reply != nil:
-			reply <- m
-		case p != nil:
-			p.note(m)
-		}
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ended = true
-	for _, reply := range b.replies {
-		close(reply)
-	}
-	b.replies = map[int]chan message{}
-}
-
-// call runs one command and decodes its result into into, where that is not nil.
-func (b *browser) call(session, method string, params any, into any) error {
-	b.mu.Lock()
-	if b.ended {
-		b.mu.Unlock()
-		return fmt.Errorf("%s: the browser has ended", method)
-	}
-	b.last++
-	id, reply := b.last, make(chan message, 1)
-	b.replies[id] = reply
-	text, err := json.Marshal(map[string]any{"id": id, "sessionId": session, "method": method, "params": params})
-	if session == "" {
-		text, err = json.Marshal(map[string]any{"id": id, "method": method, "params": params})
-	}
-	if err == nil {
-		_, err = b.to.Write(append(text, 0))
-	}
-	b.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("%s: %w", method, err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	select {
-	case m, ok := <-reply:
-		switch {
-		case !ok:
-			return fmt.Errorf("%s: the browser has ended", method)
-		case m.Error != nil:
-			return fmt.Errorf("%s: %s", method, m.Error.Message)
-		case into != nil:
-			return json.Unmarshal(m.Result, into)
-		}
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("%s: no answer", method)
-	}
-}
-
-func (b *browser) close() {
-	if b.cmd == nil || b.cmd.Process == nil {
-		return
-	}
-	_ = b.call("", "Browser.close", nil, nil) // it may end before it answers
-	ended := make(chan error, 1)
-	go func() { ended <- b.cmd.Wait() }()
-	select {
-	case <-ended:
-	case <-time.After(10 * time.Second):
-		b.cmd.Process.Kill()
-		<-ended
-	}
-	b.to.Close()
-	os.RemoveAll(b.dir)
-}
+	return browser, chromedp.Do(browser)
+})
 
 // tab is a page of the browser, with cookies and storage of its own.
 type tab struct {
-	t       testing.TB
-	session string
+	t   testing.TB
+	ctx context.Context
 
 	mu       sync.Mutex
 	problems []string // what the console and the policies complained of
@@ -203,7 +72,7 @@ type tab struct {
 }
 
 type look struct {
-	width, height int
+	width, height int64
 	scale         float64
 	dark          bool
 }
@@ -215,87 +84,66 @@ var (
 
 func (l look) night() look { l.dark = true; return l }
 
-// openTab opens an address in a fresh context, which ends with the test.
+// openTab opens an address in a fresh browser context, which ends with the test.
 func openTab(t testing.TB, l look, address string) *tab {
 	t.Helper()
-	if err := chromium.start(); err != nil {
+	browser, err := startChromium()
+	if err != nil {
 		t.Fatal(err)
 	}
-	var context struct{ BrowserContextId string }
-	var target struct{ TargetId string }
-	var session struct{ SessionId string }
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	must(chromium.call("", "Target.createBrowserContext", nil, &context))
-	must(chromium.call("", "Target.createTarget", map[string]any{"url": "about:blank", "browserContextId": context.BrowserContextId}, &target))
-	must(chromium.call("", "Target.attachToTarget", map[string]any{"targetId": target.TargetId, "flatten": true}, &session))
-	p := &tab{t: t, session: session.SessionId}
-	chromium.mu.Lock()
-	chromium.pages[p.session] = p
-	chromium.mu.Unlock()
-	t.Cleanup(func() {
-		chromium.mu.Lock()
-		delete(chromium.pages, p.session)
-		chromium.mu.Unlock()
-		must(chromium.call("", "Target.disposeBrowserContext", map[string]any{"browserContextId": context.BrowserContextId}, nil))
-	})
-	for _, domain := range []string{"Page", "Runtime", "Log", "Network"} {
-		p.call(domain+".enable", nil, nil)
+	p := &tab{t: t}
+	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(p.record))
+	p.ctx = ctx
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx); err != nil { // opens the tab, which lives as long as this context
+		t.Fatal(err)
 	}
 	scheme := "light"
 	if l.dark {
 		scheme = "dark"
 	}
-	p.call("Emulation.setEmulatedMedia", map[string]any{"features": []any{map[string]any{"name": "prefers-color-scheme", "value": scheme}}}, nil)
-	p.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": l.width, "height": l.height, "deviceScaleFactor": l.scale, "mobile": l.scale > 1}, nil)
-	p.call("Page.navigate", map[string]any{"url": address}, nil)
+	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+	call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
+		Width: l.width, Height: l.height, DeviceScaleFactor: l.scale, Mobile: l.scale > 1})
+	p.do(chromedp.Navigate(address))
 	return p
 }
 
-// note keeps what a test asks for at its end.
-func (p *tab) note(m message) {
+// record keeps the events that check judges.
+func (p *tab) record(event any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch m.Method {
-	case "Runtime.exceptionThrown":
-		p.problems = append(p.problems, string(m.Params))
-	case "Runtime.consoleAPICalled":
-		var e struct{ Type string }
-		if json.Unmarshal(m.Params, &e) == nil && (e.Type == "error" || e.Type == "warning" || e.Type == "assert") {
-			p.problems = append(p.problems, string(m.Params))
+	switch e := event.(type) {
+	case *runtime.EventExceptionThrown:
+		p.problems = append(p.problems, (&chromedp.ExceptionError{ExceptionDetails: e.ExceptionDetails}).Error())
+	case *runtime.EventConsoleAPICalled:
+		switch e.Type {
+		case runtime.ConsoleAPICalledTypeError, runtime.ConsoleAPICalledTypeWarning, runtime.ConsoleAPICalledTypeAssert:
+			text := string(e.Type)
+			for _, arg := range e.Args {
+				text += " " + string(arg.Value) + arg.Description
+			}
+			p.problems = append(p.problems, text)
 		}
-	case "Log.entryAdded":
-		var e struct {
-			Entry struct{ Level, Text, URL string }
-		}
-		if json.Unmarshal(m.Params, &e) == nil && (e.Entry.Level == "error" || e.Entry.Level == "warning") {
+	case *log.EventEntryAdded:
+		if e.Entry.Level == log.EntryLevelError || e.Entry.Level == log.EntryLevelWarning {
 			p.problems = append(p.problems, e.Entry.Text+" "+e.Entry.URL)
 		}
-	case "Network.requestWillBeSent":
-		var e struct{ Request struct{ URL string } }
-		if json.Unmarshal(m.Params, &e) == nil {
-			p.requests = append(p.requests, e.Request.URL)
-		}
+	case *network.EventRequestWillBeSent:
+		p.requests = append(p.requests, e.Request.URL)
 	}
 }
 
-// check fails the test for anything on the console but what is allowed, and for a request to another host.
+// check fails the test for any problem but the allowed ones, and for a request to another host.
 func (p *tab) check(host string, allowed ...string) {
 	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-problems:
 	for _, problem := range p.problems {
-		for _, a := range allowed {
-			if strings.Contains(problem, a) {
-				continue problems
-			}
+		if !slices.ContainsFunc(allowed, func(a string) bool { return strings.Contains(problem, a) }) {
+			p.t.Errorf("console: %s", problem)
 		}
-		p.t.Errorf("console: %s", problem)
 	}
 	for _, address := range p.requests {
 		u, err := url.Parse(address)
@@ -305,42 +153,55 @@ problems:
 	}
 }
 
-func (p *tab) call(method string, params, into any) {
+// do runs an action in the page.
+func (p *tab) do(action chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
-	if params == nil {
-		params = map[string]any{}
-	}
-	if err := chromium.call(p.session, method, params, into); err != nil {
+	run(p, action)
+}
+
+func run[T any](p *tab, action chromedp.Action[T]) T {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	result, err := chromedp.Run(ctx, action)
+	if err != nil {
 		p.t.Fatal(err)
 	}
+	return result
 }
 
-// eval is the value of an expression in the page; a promise is waited for.
+// call sends a command of the DevTools protocol.
+func call[P, R any](p *tab, command cdp.Command[P, R], params P) R {
+	p.t.Helper()
+	return run(p, func(ctx context.Context, t *chromedp.Target) (R, error) { return cdp.Call(ctx, t, command, params) })
+}
+
+// reload loads the page again, and returns when the new document has loaded. A script's location.reload() would not do:
+// whatever is evaluated until the new document takes over fails with "Inspected target navigated or closed".
+func (p *tab) reload() {
+	p.t.Helper()
+	p.do(chromedp.Reload())
+}
+
+// eval returns the value of an expression in the page. It waits for a promise.
 func (p *tab) eval(expression string) any {
 	p.t.Helper()
-	var a struct {
-		Result           struct{ Value any }
-		ExceptionDetails *struct {
-			Text      string
-			Exception struct{ Description string }
-		}
-	}
-	p.call("Runtime.evaluate", map[string]any{"expression": expression, "awaitPromise": true, "returnByValue": true, "userGesture": true}, &a)
-	if a.ExceptionDetails != nil {
-		p.t.Fatalf("%s: %s %s", expression, a.ExceptionDetails.Text, a.ExceptionDetails.Exception.Description)
-	}
-	return a.Result.Value
+	isUser := true // the page may do what it may do in answer to a click
+	return run(p, chromedp.Evaluate[any](expression, chromedp.EvalAwaitPromise,
+		func(params *runtime.EvaluateParams) { params.UserGesture = &isUser }))
 }
 
-// wait returns once an expression is true.
+// wait returns once an expression is true. chromedp.Poll would do, but evaluates texts within the page, which the page's
+// content policy forbids.
 func (p *tab) wait(expression string) {
 	p.t.Helper()
 	for deadline := time.Now().Add(patience); p.eval("(() => { try { return !!("+expression+") } catch { return false } })()") != true; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			p.shoot("failed")
+			page := p.eval("document.body.innerText.slice(0, 3000)")
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.t.Fatalf("never true: %s\nconsole: %q\npage: %v", expression, p.problems, p.eval("document.body.innerText.slice(0, 3000)"))
+			p.t.Fatalf("never true: %s\nconsole: %q\npage: %v", expression, p.problems, page)
 		}
 	}
 }
@@ -351,7 +212,7 @@ func (p *tab) text(selector string) string {
 	return s
 }
 
-// click presses the mouse in the middle of what a selector names.
+// click presses the mouse in the middle of the element that a selector names.
 func (p *tab) click(selector string) {
 	p.t.Helper()
 	p.wait(fmt.Sprintf("document.querySelector(%q)", selector))
@@ -360,39 +221,28 @@ func (p *tab) click(selector string) {
 	if !ok {
 		p.t.Fatalf("%s has no place", selector)
 	}
-	for _, kind := range []string{"mouseMoved", "mousePressed", "mouseReleased"} {
-		p.call("Input.dispatchMouseEvent", map[string]any{"type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1}, nil)
-	}
+	x, y := at[0].(float64), at[1].(float64)
+	p.do(chromedp.MouseEvent(chromedp.MouseMoved, x, y))
+	p.do(chromedp.MouseClickXY(x, y))
 }
 
-// write types a text into what has the focus.
+// write types a text into the element with the focus.
 func (p *tab) write(text string) {
 	p.t.Helper()
-	p.call("Input.insertText", map[string]any{"text": text}, nil)
+	call(p, input.InsertText, input.InsertTextParams{Text: text})
 }
 
-var keyCodes = map[string]int{"Enter": 13, "Escape": 27, "Tab": 9, "ArrowLeft": 37, "ArrowRight": 39, "Home": 36}
-
+// press presses a key, one of package kb.
 func (p *tab) press(key string) {
 	p.t.Helper()
-	params := map[string]any{"type": "keyDown", "key": key, "code": key, "windowsVirtualKeyCode": keyCodes[key]}
-	if key == "Enter" {
-		params["text"] = "\r"
-	}
-	p.call("Input.dispatchKeyEvent", params, nil)
-	p.call("Input.dispatchKeyEvent", map[string]any{"type": "keyUp", "key": key, "code": key, "windowsVirtualKeyCode": keyCodes[key]}, nil)
+	p.do(chromedp.KeyEvent(key))
 }
 
 // shoot writes a picture of the page beside the test's other artifacts (go test -artifacts keeps them).
 func (p *tab) shoot(name string) {
 	p.t.Helper()
-	var a struct{ Data string }
-	p.call("Page.captureScreenshot", map[string]any{"format": "png"}, &a)
-	png, err := base64.StdEncoding.DecodeString(a.Data)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(p.t.ArtifactDir(), name+".png"), png, 0o644)
-	}
-	if err != nil {
+	png := run(p, chromedp.CaptureScreenshot())
+	if err := os.WriteFile(filepath.Join(p.t.ArtifactDir(), name+".png"), png, 0o644); err != nil {
 		p.t.Error(err)
 	}
 }

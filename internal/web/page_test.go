@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/chromedp/kb"
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -209,7 +210,7 @@ func TestPage(t *testing.T) {
 		"[http://evil.example/p.png noopener noreferrer https://good.example/ noopener noreferrer]" {
 		t.Errorf("links: %s", got)
 	}
-	p.press("Escape")
+	p.press(kb.Escape)
 	p.wait(`!document.querySelector("#vote").open && !location.hash.includes("vote=")`)
 	if p.eval(`document.activeElement === document.querySelector("#votes li:first-child a")`) != true {
 		t.Error("the focus is not back at the vote")
@@ -238,10 +239,10 @@ func TestPage(t *testing.T) {
 	p.click("#clear")
 	p.wait(`document.querySelectorAll("#votes li").length === 50`)
 	p.eval(`document.querySelector('#days button[tabindex="0"]').focus()`)
-	p.press("ArrowLeft")
-	p.press("ArrowLeft")
+	p.press(kb.ArrowLeft)
+	p.press(kb.ArrowLeft)
 	day := p.eval(`document.activeElement.dataset.day`)
-	p.press("Enter")
+	p.press(kb.Enter)
 	p.wait(fmt.Sprintf(`document.querySelector("#from").value === %q && document.querySelectorAll("#votes li").length > 0 &&
 		[...document.querySelectorAll("#votes time")].every((t) => t.innerText.startsWith(%q))`, day, day))
 	p.click("#clear")
@@ -250,7 +251,7 @@ func TestPage(t *testing.T) {
 	// Pages, an edit, a delete.
 	p.click("#more")
 	p.wait(`document.querySelectorAll("#votes li").length === 100`)
-	p.eval(`location.reload()`)
+	p.reload()
 	p.wait(`document.querySelectorAll("#votes li").length === 50 && document.querySelector("#state").innerText === "Following"`)
 	l.exec(`UPDATE votes SET comment = 'edited' WHERE vote_id = 402`)
 	p.wait(`document.querySelector('#votes li[data-key="402"]').innerText.includes("edited")`)
@@ -282,7 +283,7 @@ func TestPageLooks(t *testing.T) {
 			t.Errorf("%s: a vote is wider than its panel", name)
 		}
 		p.shoot(name + "-vote")
-		p.press("Escape")
+		p.press(kb.Escape)
 		p.wait(`!document.querySelector("#vote").open`)
 		if bad, _ := p.eval(contrast).(string); bad != "" {
 			t.Errorf("%s: too little contrast: %s", name, bad)
@@ -333,7 +334,7 @@ func TestPageWhilePostgresIsStopped(t *testing.T) {
 	p.wait(`document.querySelectorAll("#votes li").length > 0 && [...document.querySelectorAll("#votes li")].every((li) => li.querySelector("mark"))`)
 	p.click("#votes li:first-child a")
 	p.wait(`document.querySelector("#vote").open`)
-	p.press("Escape")
+	p.press(kb.Escape)
 	if err := server.StartAgain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -350,15 +351,15 @@ func TestPageWithToken(t *testing.T) {
 	p.shoot("token")
 	p.click("#token-input")
 	p.write("wrong")
-	p.press("Enter")
+	p.press(kb.Enter)
 	p.wait(`document.querySelector("#token").open && !document.querySelector("#token-error").hidden`)
 	p.click("#token-input")
 	p.write("abc")
-	p.press("Enter")
+	p.press(kb.Enter)
 	p.wait(`document.querySelectorAll("#votes li").length === 50 && !document.querySelector("#token").open`)
 	l.exec(`INSERT INTO votes (user_query) VALUES ('live, with a token')`)
 	p.wait(`document.querySelector("#votes li").innerText.includes("live, with a token")`)
-	p.eval(`location.reload()`)
+	p.reload()
 	p.wait(`document.querySelectorAll("#votes li").length === 50 && !document.querySelector("#token").open`)
 	p.check(l.host, "401")
 	if strings.Contains(l.log.String(), "abc") {
@@ -385,7 +386,7 @@ func TestPageOfAnotherTable(t *testing.T) {
 		}
 	}
 	p.shoot("other-table-row")
-	p.eval(`location.reload()`) // the key comes back out of the address
+	p.reload() // the key comes back out of the address
 	p.wait(`document.querySelector("#vote").open && document.querySelector("#vote-body").innerText.includes("9007199254740993")`)
 	p.check(l.host)
 }
