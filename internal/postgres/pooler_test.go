@@ -11,9 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// poolerFor passes connections on to the server at address and gives clients another process id than the server's, as
+// startPooler passes connections on to the server at address and gives clients another process ID than the server's, as
 // poolers do. It returns its own address.
-func poolerFor(t *testing.T, address string) string {
+func startPooler(t *testing.T, address string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -57,7 +57,7 @@ func passMessages(client io.Writer, server io.Reader) {
 	}
 }
 
-func TestNothingStaysWithThePoolersSession(t *testing.T) {
+func TestPoolerSessionKeepsNoSettings(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t, votesSQL, `INSERT INTO votes (comment) VALUES ('x')`)
 	run(t, conn, "ALTER DATABASE "+QuoteIdentifier(currentDatabase(t, url))+" SET TimeZone = 'Asia/Kolkata'")
@@ -65,7 +65,7 @@ func TestNothingStaysWithThePoolersSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pooled := connectTo(t, "postgres://"+cfg.User+"@"+poolerFor(t, net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))))+"/"+cfg.Database+"?sslmode=disable")
+	pooled := connectTo(t, "postgres://"+cfg.User+"@"+startPooler(t, net.JoinHostPort(cfg.Host, strconv.Itoa(int(cfg.Port))))+"/"+cfg.Database+"?sslmode=disable")
 	if !Pooled(pooled) || Pooled(conn) {
 		t.Errorf("pooled: %v, direct: %v", Pooled(pooled), Pooled(conn))
 	}

@@ -2,7 +2,9 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,13 +41,21 @@ func connectTo(t testing.TB, url string) *pgx.Conn {
 	return conn
 }
 
-// database is a session with a database of the test's own, in which the statements have run.
+// database creates a database for the test, runs the statements in it, and returns a session and the database's URL.
 func database(t testing.TB, statements ...string) (*pgx.Conn, string) {
 	t.Helper()
 	url := pgserver.Database(t)
 	conn := connectTo(t, url)
 	run(t, conn, statements...)
 	return conn, url
+}
+
+func currentDatabase(t *testing.T, url string) string {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg.Database
 }
 
 func run(t testing.TB, conn *pgx.Conn, statements ...string) {
@@ -68,4 +78,12 @@ func loadTable(t testing.TB, conn *pgx.Conn, name string) *Table {
 		t.Fatal(err)
 	}
 	return table
+}
+
+func wantProblem(t *testing.T, err error, word string) {
+	t.Helper()
+	var p *Problem
+	if !errors.As(err, &p) || !strings.Contains(p.Error(), word) {
+		t.Errorf("got %v, want a problem with %q", err, word)
+	}
 }

@@ -1,0 +1,27 @@
+package postgres
+
+import (
+	"context"
+	"testing"
+)
+
+// TestApplyStatementsDoesNotBlockTheApplication: setup does not make other writers wait while an open transaction locks the
+// table, and succeeds once that transaction ends.
+func TestApplyStatementsDoesNotBlockTheApplication(t *testing.T) {
+	t.Parallel()
+	conn, url := database(t, votesSQL)
+	statements, err := SetupSQL(testContext(t), conn, loadTable(t, conn, "votes"), SetupOptions{Source: "notify"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	writer := connectTo(t, url)
+	run(t, writer, "BEGIN", "INSERT INTO votes (comment) VALUES ('open')")
+	applied := make(chan error)
+	go func() { applied <- ApplyStatements(context.Background(), conn, statements) }()
+	other := connectTo(t, url)
+	run(t, other, "SET lock_timeout = '20s'", "INSERT INTO votes (comment) VALUES ('other')")
+	run(t, writer, "COMMIT")
+	if err := <-applied; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,120 @@
+package postgres
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// publicationFingerprint queries the fingerprint of a publication with regard to a table.
+func publicationFingerprint(t *testing.T, conn *pgx.Conn, table *Table, publication string) (fingerprint string) {
+	t.Helper()
+	if err := conn.QueryRow(testContext(t), publicationFingerprintSQL(conn), publication, table.OID).Scan(&fingerprint); err != nil {
+		t.Fatal(err)
+	}
+	return fingerprint
+}
+
+// TestPublicationFingerprintOfSchemas: since 15 a publication may have all tables of a schema.
+func TestPublicationFingerprintOfSchemas(t *testing.T) {
+	t.Parallel()
+	conn, _ := database(t, votesSQL)
+	if majorVersion(conn.PgConn().ParameterStatus("server_version")) < 15 {
+		return // there are no such publications
+	}
+	run(t, conn, "CREATE SCHEMA other", "CREATE PUBLICATION all_here FOR TABLES IN SCHEMA public",
+		"CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE other.p1 PARTITION OF p DEFAULT")
+	for _, name := range []string{"votes", "other.p1"} {
+		fingerprint := func() string {
+			t.Helper()
+			return publicationFingerprint(t, conn, loadTable(t, conn, name), "all_here")
+		}
+		first := fingerprint()
+		run(t, conn, "CREATE SCHEMA IF NOT EXISTS third", "ALTER PUBLICATION all_here ADD TABLES IN SCHEMA third",
+			"ALTER PUBLICATION all_here DROP TABLES IN SCHEMA third")
+		if fingerprint() != first {
+			t.Errorf("%s: the fingerprint changed without need", name)
+		}
+		run(t, conn, "ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public")
+		without := fingerprint()
+		run(t, conn, "ALTER PUBLICATION all_here ADD TABLES IN SCHEMA public")
+		if again := fingerprint(); without == first || again == without || again == first {
+			t.Errorf("%s: the fingerprints are %q, without the schema %q, again with it %q", name, first, without, again)
+		}
+	}
+}
+
+func TestFingerprintChangesWithWhatChangesRows(t *testing.T) {
+	t.Parallel()
+	conn, _ := database(t, votesSQL, `CREATE TYPE mood AS ENUM ('sad', 'ok')`, `CREATE TYPE comp AS (a int, b mood)`,
+		`ALTER TABLE votes ADD c comp, ADD extra text`, `CREATE TABLE other (id int PRIMARY KEY)`)
+	name := Name{Table: "votes"}
+	last := loadTable(t, conn, "votes").Fingerprint
+	step := func(changes bool, statements ...string) {
+		t.Helper()
+		run(t, conn, statements...)
+		got, err := TableFingerprint(testContext(t), conn, name)
+		if err != nil {
+			t.Fatalf("%s: %v", statements, err)
+		}
+		if (got != last) != changes {
+			t.Errorf("after %s the fingerprint changed: %v", strings.Join(statements, "; "), got != last)
+		}
+		last = got
+	}
+	step(false, `INSERT INTO votes (comment) VALUES ('x')`, `UPDATE votes SET comment = 'y'`, `DELETE FROM votes`)
+	step(false, `VACUUM (FULL, FREEZE) votes`, `CLUSTER votes USING votes_pkey`, `TRUNCATE votes`, `REINDEX TABLE votes`, `ANALYZE votes`)
+	step(false, `VACUUM (FREEZE) pg_attribute`, `VACUUM (FULL, FREEZE) pg_attribute`)
+	step(false, `CREATE INDEX ON votes (comment)`, `GRANT SELECT ON votes TO public`, `COMMENT ON TABLE votes IS 'x'`)
+	step(false, `CREATE PUBLICATION p FOR TABLE votes`)
+	step(true, `ALTER TABLE votes ADD late int DEFAULT 5`)
+	step(true, `ALTER TABLE votes ALTER late TYPE int USING late + 1`)
+	step(false, `VACUUM FULL votes`)
+	step(true, `ALTER TABLE votes RENAME late TO later`)
+	step(true, `ALTER TABLE votes DROP later`)
+	step(true, `ALTER TABLE votes ALTER comment TYPE varchar(1000)`)
+	step(true, `ALTER TYPE mood RENAME VALUE 'sad' TO 'unhappy'`)
+	step(true, `ALTER TYPE comp RENAME ATTRIBUTE a TO z`)
+	step(true, `ALTER TYPE comp ADD ATTRIBUTE n int`)
+	step(false, `SET lc_monetary = 'C.UTF-8'`)
+	step(true, `ALTER TABLE votes ADD price money DEFAULT 1`)
+	step(true, `SET lc_monetary = 'C'`)
+	step(true, `ALTER TABLE votes DROP price`)
+	step(false, `SET lc_monetary = 'C.UTF-8'`)
+	step(true, `CREATE FUNCTION comp_json(comp) RETURNS json IMMUTABLE LANGUAGE sql AS $$ SELECT json_build_array(1) $$`, `CREATE CAST (comp AS json) WITH FUNCTION comp_json(comp)`)
+	step(true, `CREATE OR REPLACE FUNCTION comp_json(comp) RETURNS json IMMUTABLE LANGUAGE sql AS $$ SELECT json_build_array(2) $$`)
+	step(false, `VACUUM (FREEZE) pg_proc`)
+	step(true, `CREATE EXTENSION hstore VERSION '1.6'`, `ALTER TABLE votes ADD h hstore`)
+	step(true, `ALTER EXTENSION hstore UPDATE`)
+	step(true, `ALTER TABLE votes REPLICA IDENTITY FULL`)
+	step(true, `ALTER TABLE votes DROP CONSTRAINT votes_pkey`, `ALTER TABLE votes ALTER extra SET NOT NULL`, `ALTER TABLE votes ADD PRIMARY KEY (vote_id, extra)`)
+	step(true, `BEGIN; ALTER TABLE votes RENAME TO votes_old; CREATE TABLE votes (LIKE votes_old INCLUDING ALL); COMMIT`)
+	run(t, conn, `DROP TABLE votes`)
+	var p *Problem
+	if _, err := TableFingerprint(testContext(t), conn, name); !errors.As(err, &p) || !p.TableMissing() {
+		t.Errorf("after DROP TABLE: %v", err)
+	}
+}
+
+func TestFingerprintOfPartitions(t *testing.T) {
+	t.Parallel()
+	conn, _ := database(t, `CREATE TABLE p (id int PRIMARY KEY, x text) PARTITION BY RANGE (id)`,
+		`CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10)`, `CREATE TABLE p2 (id int PRIMARY KEY, x text)`)
+	table := loadTable(t, conn, "p")
+	if !table.Partitioned || strings.Contains(table.CopyQuery(""), "ONLY") {
+		t.Errorf("not read as partitioned: %s", table.CopyQuery(""))
+	}
+	last := table.Fingerprint
+	for _, s := range []string{`ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20)`, `TRUNCATE p1`, `ALTER TABLE p DETACH PARTITION p1`,
+		`BEGIN; ALTER TABLE p DETACH PARTITION p2; ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (10) TO (20); COMMIT`,
+		`CREATE TABLE p3 PARTITION OF p DEFAULT PARTITION BY RANGE (id)`, `CREATE TABLE p4 PARTITION OF p3 DEFAULT`, `DROP TABLE p4`} {
+		run(t, conn, s)
+		now := loadTable(t, conn, "p").Fingerprint
+		if now == last {
+			t.Errorf("the fingerprint is the same after %s", s)
+		}
+		last = now
+	}
+}
