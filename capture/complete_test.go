@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capture/internal/pgserver"
-	"capture/internal/recovery"
+	"capture/internal/verify"
 	"capture/store"
 )
 
@@ -75,7 +75,7 @@ func TestManifestCompleted(t *testing.T) {
 			t.Fatal("changes of the first row have the whole file hashed")
 		}
 	}
-	if r, err := recovery.Verify(t.Context(), recovery.VerifyOptions{Path: d.path}); err != nil || !r.OK {
+	if r, err := verify.Verify(t.Context(), verify.Options{Path: d.path}); err != nil || !r.OK {
 		t.Errorf("verify says %+v, %v", r, err)
 	}
 	eventually(t, "the manifest is completed", func() error {
@@ -140,7 +140,7 @@ func TestFirstChange(t *testing.T) {
 	if n, all := d.file.Wrote(), d.Status().File.Bytes; n > all/4 {
 		t.Errorf("%d bytes of %d were written for the first change", n, all)
 	}
-	if r, err := recovery.Verify(t.Context(), recovery.VerifyOptions{Path: d.path}); err != nil || !r.OK {
+	if r, err := verify.Verify(t.Context(), verify.Options{Path: d.path}); err != nil || !r.OK {
 		t.Errorf("verify says %+v, %v", r, err)
 	}
 }

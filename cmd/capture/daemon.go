@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"os"
 	"runtime"
@@ -18,10 +19,9 @@ import (
 	"capture/capture"
 	"capture/internal/logfile"
 	"capture/internal/postgres"
-	"capture/internal/recovery"
+	"capture/internal/verify"
 	"capture/internal/web"
 	"capture/snapshot"
-	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -111,38 +111,23 @@ func (s *service) listen(opts serviceOptions) (err error) {
 // in memory.
 func compareWithTable(table postgres.Name) capture.CompareFunc {
 	return func(ctx context.Context, database *pgx.ConnConfig, newestView func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
-		d, err := recovery.Compare(ctx, recovery.Comparison{
+		d, err := verify.Compare(ctx, verify.Comparison{
 			Database: database, Table: table, Live: true,
-			State: func(ctx context.Context, _ *postgres.Table) (recovery.Rows, error) {
+			State: func(ctx context.Context, _ *postgres.Table) (iter.Seq2[snapshot.Row, error], error) {
 				view, err := newestView(ctx)
 				if err != nil {
 					return nil, err
 				}
-				return rowsOf(view), nil
+				return view.From(nil), nil
 			},
 		})
 		var keys []string
-		for _, some := range []recovery.Keys{d.Missing, d.Extra, d.Different} {
-			for _, k := range some.First {
-				keys = append(keys, k.Key)
+		for _, sample := range []verify.RowSample{d.Missing, d.Extra, d.Different} {
+			for _, row := range sample.First {
+				keys = append(keys, row.Key)
 			}
 		}
 		return d.Missing.Rows + d.Extra.Rows + d.Different.Rows, keys, err
-	}
-}
-
-// rowsOf iterates over a View as a comparison wants it.
-func rowsOf(view *snapshot.View) recovery.Rows {
-	return func(yield func(rowjson.Key, []byte) error) error {
-		for row, err := range view.From(nil) {
-			if err == nil {
-				err = yield(row.Key, row.Line)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
 	}
 }
 

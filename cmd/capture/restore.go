@@ -14,7 +14,8 @@ import (
 	"golang.org/x/term"
 
 	"capture/internal/postgres"
-	"capture/internal/recovery"
+	"capture/internal/restore"
+	"capture/internal/statefile"
 )
 
 // recoveryConfig says which file is looked at, and against which table.
@@ -63,8 +64,8 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	start, shown := time.Now(), newProgress(std.err, "capture restore")
-	result, err := recovery.Restore(ctx, conn, recovery.Options{
-		Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Create: c.Create, OnConflict: recovery.OnConflict(c.OnConflict),
+	result, err := restore.Restore(ctx, conn, restore.Options{
+		Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Create: c.Create, OnConflict: restore.OnConflict(c.OnConflict),
 		DeleteExtra: c.DeleteExtra, DryRun: c.DryRun, DisableTriggers: c.DisableTriggers,
 		Confirm:  func(table string, rows int64) error { return c.confirm(std, table, rows) },
 		Progress: shown.show,
@@ -89,7 +90,7 @@ func (c restoreCmd) confirm(std streams, table string, rows int64) error {
 		return nil
 	}
 	var may []string
-	if c.OnConflict == choice(recovery.Overwrite) {
+	if c.OnConflict == choice(restore.Overwrite) {
 		may = append(may, "overwrite those that the file has differently")
 	}
 	if c.DeleteExtra {
@@ -108,7 +109,7 @@ func (c restoreCmd) confirm(std streams, table string, rows int64) error {
 }
 
 // restoredText is the result as a person reads it.
-func restoredText(r recovery.Result, took time.Duration) string {
+func restoredText(r restore.Result, took time.Duration) string {
 	var b strings.Builder
 	done := "restored"
 	if r.DryRun {
@@ -124,8 +125,8 @@ func restoredText(r recovery.Result, took time.Duration) string {
 	}
 	for _, change := range []struct {
 		what string
-		recovery.Change
-	}{{"inserted", r.Inserted}, {"overwritten", r.Overwritten}, {"unchanged", recovery.Change{Rows: r.Unchanged}}, {"skipped", r.Skipped}, {"deleted", r.Deleted}} {
+		restore.Change
+	}{{"inserted", r.Inserted}, {"overwritten", r.Overwritten}, {"unchanged", restore.Change{Rows: r.Unchanged}}, {"skipped", r.Skipped}, {"deleted", r.Deleted}} {
 		if change.Rows > 0 {
 			fmt.Fprintf(&b, "  %-12s %s%s\n", change.what, rowsText(int(change.Rows)), keysText(change.Rows, change.Keys))
 		}
@@ -168,7 +169,7 @@ func newProgress(w io.Writer, prefix string) *progress {
 	return &progress{w: w, prefix: prefix, terminal: ok && term.IsTerminal(int(f.Fd())), last: time.Now()}
 }
 
-func (p *progress) show(at recovery.Progress) {
+func (p *progress) show(at statefile.Progress) {
 	every := 10 * time.Second
 	if p.terminal {
 		every = 100 * time.Millisecond

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"capture/internal/recovery"
+	"capture/internal/restore"
 )
 
 // exported is a folder with the fallback of a new database of n votes.
@@ -31,7 +31,7 @@ func TestRestoreCommand(t *testing.T) {
 		t.Errorf("without --create: %+v", got)
 	}
 	got = run(t, dir, env, "restore", "--create", "--json")
-	var result recovery.Result
+	var result restore.Result
 	if err := json.Unmarshal([]byte(got.stdout), &result); err != nil || got.code != exitDone || got.stderr != "" ||
 		!result.Created || !result.Checked || result.Inserted.Rows != 20 || result.Table != "public.votes" {
 		t.Errorf("with --create: %+v, %v", got, err)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"capture/capture"
-	"capture/internal/recovery"
+	"capture/internal/statefile"
 	"capture/internal/web"
 	"capture/snapshot"
 	"capture/store"
@@ -88,7 +88,7 @@ func (c runCmd) daemonConfig(database *pgx.ConnConfig, output string) capture.Co
 		FlushInterval:  c.FlushInterval.std(),
 		Generations:    store.Retention{Count: int(c.Keep), Days: int(c.KeepDays)},
 		VerifyInterval: c.VerifyInterval.std(),
-		LoadPrevious:   func(ctx context.Context) (*snapshot.View, error) { return recovery.Recall(ctx, output) },
+		LoadPrevious:   func(ctx context.Context) (*snapshot.View, error) { return statefile.LoadView(ctx, output) },
 		MemoryLimit:    int64(c.Memory),
 		WatchedDirs:    watchedDirs(output, c.logFiles),
 		VolumeWarn:     int(c.VolumeWarn),

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"capture/internal/recovery"
+	"capture/internal/verify"
 	"capture/store"
 )
 
@@ -36,7 +36,7 @@ func (verifyCmd) Examples() string {
 
 func (c verifyCmd) Run(ctx context.Context, std streams) error {
 	start, shown := time.Now(), newProgress(std.err, "capture verify")
-	o := recovery.VerifyOptions{Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Progress: shown.show}
+	o := verify.Options{Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Progress: shown.show}
 	if c.databaseGiven() {
 		cfg, err := c.database().connConfig()
 		if err != nil {
@@ -48,7 +48,7 @@ func (c verifyCmd) Run(ctx context.Context, std streams) error {
 			return err
 		}
 	}
-	report, err := recovery.Verify(ctx, o)
+	report, err := verify.Verify(ctx, o)
 	shown.clear()
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
@@ -95,7 +95,7 @@ func (c verifyCmd) barrier() (func(context.Context) error, error) {
 }
 
 // verifiedText is the report as a person reads it.
-func verifiedText(r recovery.Report, p palette, took time.Duration) string {
+func verifiedText(r verify.Report, p palette, took time.Duration) string {
 	var b strings.Builder
 	line := func(ok bool, format string, args ...any) {
 		fmt.Fprintf(&b, "%s %s\n", p.checkMark(ok), fmt.Sprintf(format, args...))
@@ -111,7 +111,7 @@ func verifiedText(r recovery.Report, p palette, took time.Duration) string {
 		line(true, "%s: %s, %s, %s", r.File, rowsText(r.Rows), bytesText(r.Bytes), what)
 	}
 	if d := r.Difference; d != nil {
-		line(d.None(), "%s: %s, %s", r.Table, rowsText(int(d.TableRows)), differenceText(d))
+		line(d.Empty(), "%s: %s, %s", r.Table, rowsText(int(d.TableRows)), differenceText(d))
 		list(&b, "missing in the file", d.Missing)
 		list(&b, "extra in the file", d.Extra)
 		list(&b, "different", d.Different)
@@ -123,8 +123,8 @@ func verifiedText(r recovery.Report, p palette, took time.Duration) string {
 	return b.String()
 }
 
-func differenceText(d *recovery.Difference) string {
-	if d.None() {
+func differenceText(d *verify.Difference) string {
+	if d.Empty() {
 		return "the same in the file"
 	}
 	return fmt.Sprintf("of which %s missing in the file, %s extra, %s different",
@@ -132,7 +132,7 @@ func differenceText(d *recovery.Difference) string {
 }
 
 // list says which rows, and in which columns.
-func list(b *strings.Builder, what string, k recovery.Keys) {
+func list(b *strings.Builder, what string, k verify.RowSample) {
 	for i, key := range k.First {
 		columns := ""
 		if len(key.Columns) > 0 {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"capture/internal/recovery"
+	"capture/internal/verify"
 )
 
 func TestVerifyCommand(t *testing.T) {
@@ -38,7 +38,7 @@ func TestVerifyCommand(t *testing.T) {
 		t.Errorf("with differences: %+v", got)
 	}
 	got = run(t, dir, env, "verify", "--json")
-	var report recovery.Report
+	var report verify.Report
 	if err := json.Unmarshal([]byte(got.stdout), &report); err != nil || got.code != exitFailed || report.OK || report.Difference.Missing.Rows != 1 {
 		t.Errorf("as JSON: %+v, %v", got, err)
 	}

@@ -1,0 +1,207 @@
+package restore
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"capture/internal/postgres"
+	"capture/internal/statefile"
+	"capture/snapshot/rowjson"
+	"capture/store"
+)
+
+// columnMap maps the members of the file's rows to the columns of a table, by name. The first row decides: all others have the
+// same members, in any order.
+type columnMap struct {
+	table   *postgres.Table
+	names   []string // names of the members, in the order of the first row
+	targets []target // columns of the members, in that order
+	key     []int    // indexes in names of the key's columns
+	notes   []string // sentences about columns that the file does not have
+}
+
+// target is the column that takes a member's value.
+type target struct {
+	column      *rowjson.Column
+	generated   bool // whether Postgres computes the value
+	jsonNull    bool // whether null is a value of it and not NULL, since it is of a JSON type and NOT NULL
+	plainString bool // whether the text of a JSON string is the text form of the value
+}
+
+// mapColumns maps the members of the file's first row to a table. The manifest, if there is one, has the types of columns that
+// the table lacks.
+func mapColumns(table *postgres.Table, first []statefile.Member, manifest *store.Manifest) (*columnMap, error) {
+	m := &columnMap{table: table}
+	var unknown []string
+	for _, member := range first {
+		name := string(member.Name)
+		if slices.Contains(m.names, name) {
+			return nil, fmt.Errorf("the first row has %s twice", postgres.QuoteIdentifier(name))
+		}
+		m.names = append(m.names, name)
+		i := slices.IndexFunc(table.Columns, func(c rowjson.Column) bool { return c.Name == name })
+		if i < 0 {
+			unknown = append(unknown, name)
+			continue
+		}
+		c := &table.Columns[i]
+		m.targets = append(m.targets, target{
+			column:      c,
+			generated:   c.Generated != "",
+			jsonNull:    c.NotNull && c.Type.Kind == rowjson.JSON,
+			plainString: c.Type.Kind == rowjson.Text || c.Type.Kind == rowjson.Number,
+		})
+	}
+	if len(unknown) > 0 {
+		return nil, explainUnknownColumns(table, unknown, manifest)
+	}
+	for _, k := range table.Key {
+		name := table.Columns[k].Name
+		i := slices.Index(m.names, name)
+		if i < 0 {
+			return nil, fmt.Errorf("the file lacks column %s, which is part of the key of table %s", postgres.QuoteIdentifier(name), table.Name())
+		}
+		m.key = append(m.key, i)
+	}
+	return m, m.noteMissing()
+}
+
+// explainUnknownColumns returns the error for members that have no column.
+func explainUnknownColumns(table *postgres.Table, names []string, manifest *store.Manifest) error {
+	var add []string
+	for _, name := range names {
+		typ := "<type>"
+		if manifest != nil {
+			if i := slices.IndexFunc(manifest.Columns, func(c rowjson.Column) bool { return c.Name == name }); i >= 0 {
+				typ = manifest.Columns[i].TypeName
+			}
+		}
+		add = append(add, "ADD COLUMN "+postgres.QuoteIdentifier(name)+" "+typ)
+	}
+	what := "column "
+	if len(names) > 1 {
+		what = "columns "
+	}
+	return &postgres.Problem{
+		Summary: fmt.Sprintf("the file has %s, which table %s lacks", what+columnList("", names), table.Name()),
+		Reason:  "its values would be lost",
+		Hint:    fmt.Sprintf("ALTER TABLE %s %s; or take it out of the file", table.Name().Quoted(), strings.Join(add, ", ")),
+	}
+}
+
+// noteMissing notes what new rows get in the columns that the file does not have. It refuses a file without a column that
+// needs a value.
+func (m *columnMap) noteMissing() error {
+	for i := range m.table.Columns {
+		c := &m.table.Columns[i]
+		if slices.Contains(m.names, c.Name) || c.Generated != "" {
+			continue
+		}
+		gets := "NULL"
+		switch {
+		case c.Identity != "":
+			gets = "the next number of its sequence"
+		case c.Default != "":
+			gets = "its default, " + c.Default
+		case c.NotNull:
+			return &postgres.Problem{
+				Summary: fmt.Sprintf("the file lacks column %s of table %s, which may not be NULL and has no default", postgres.QuoteIdentifier(c.Name), m.table.Name()),
+				Hint:    fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT …;", m.table.Name().Quoted(), postgres.QuoteIdentifier(c.Name)),
+			}
+		}
+		m.notes = append(m.notes, fmt.Sprintf("column %s is not in the file: each new row gets %s", postgres.QuoteIdentifier(c.Name), gets))
+	}
+	return nil
+}
+
+// keyNames returns the names of the key's columns.
+func (m *columnMap) keyNames() []string {
+	names := make([]string, len(m.key))
+	for i, k := range m.key {
+		names[i] = m.names[k]
+	}
+	return names
+}
+
+// writableNames returns the names of the columns that take values of the file: all but generated ones.
+func (m *columnMap) writableNames() []string {
+	var names []string
+	for i, t := range m.targets {
+		if !t.generated {
+			names = append(names, m.names[i])
+		}
+	}
+	return names
+}
+
+var errColumns = errors.New("its columns are not those of the first row")
+
+// reorder puts the members of a row into the order of the first row.
+func (m *columnMap) reorder(members []statefile.Member) error {
+	if len(members) != len(m.names) {
+		return errColumns
+	}
+	for i, name := range m.names {
+		if string(members[i].Name) == name {
+			continue
+		}
+		at := slices.IndexFunc(members[i:], func(member statefile.Member) bool { return string(member.Name) == name })
+		if at < 0 {
+			return fmt.Errorf("%w: it lacks %s", errColumns, postgres.QuoteIdentifier(name))
+		}
+		members[i], members[i+at] = members[i+at], members[i]
+	}
+	return nil
+}
+
+// appendText appends the text form of the value of member i, as the column's input function reads it. It returns false for
+// NULL, which has none.
+func (m *columnMap) appendText(dst []byte, i int, value []byte) (text []byte, ok bool, err error) {
+	t := &m.targets[i]
+	if string(value) == "null" && !t.jsonNull {
+		return dst, false, nil
+	}
+	if dst, err = rowjson.AppendText(dst, &t.column.Type, value); err != nil {
+		err = fmt.Errorf("column %s (%s) does not take the value: %w", postgres.QuoteIdentifier(m.names[i]), t.column.TypeName, err)
+	}
+	return dst, true, err
+}
+
+// keyOf returns the JSON values of the key's columns in a row whose members are in the order of the first row.
+func (m *columnMap) keyOf(row statefile.Row) [][]byte {
+	key := make([][]byte, len(m.key))
+	for i, k := range m.key {
+		key[i] = row.Members[k].Value
+	}
+	return key
+}
+
+// keyTexts returns the text forms of a key, given as the JSON values of its columns.
+func (m *columnMap) keyTexts(key [][]byte) []string {
+	texts := make([]string, len(key))
+	for i, value := range key {
+		text, _, err := m.appendText(nil, m.key[i], value)
+		if err != nil {
+			text = value
+		}
+		texts[i] = string(text)
+	}
+	return texts
+}
+
+// describeKey returns a key for an error, with the names of its columns: vote_id 42. The key is given as the JSON values of
+// its columns.
+func (m *columnMap) describeKey(key [][]byte) string {
+	const maxShown = 80 // bytes of a value
+	parts := make([]string, len(key))
+	for i, value := range key {
+		shown := string(value)
+		if len(value) > maxShown {
+			shown = string(value[:maxShown]) + "…"
+		}
+		parts[i] = m.names[m.key[i]] + " " + shown
+	}
+	return strings.Join(parts, ", ")
+}

@@ -1,0 +1,102 @@
+package restore
+
+import (
+	"bytes"
+	"strconv"
+
+	"capture/internal/statefile"
+)
+
+// appendCopyRow appends a row in COPY's text format ("File Formats" of COPY in Postgres' documentation). A staged row comes with
+// its number in the file, its line, and the values of generated columns.
+func (m *columnMap) appendCopyRow(dst []byte, row statefile.Row, number int, staged bool) ([]byte, error) {
+	separate := false
+	if staged {
+		dst = strconv.AppendInt(dst, int64(number), 10)
+		dst = append(dst, '\t')
+		dst = strconv.AppendInt(dst, row.Line, 10)
+		separate = true
+	}
+	for i, member := range row.Members {
+		if m.targets[i].generated && !staged {
+			continue
+		}
+		if separate {
+			dst = append(dst, '\t')
+		}
+		separate = true
+		var err error
+		if dst, err = m.appendCopyValue(dst, i, member.Value); err != nil {
+			return dst, err
+		}
+	}
+	return append(dst, '\n'), nil
+}
+
+func (m *columnMap) appendCopyValue(dst []byte, i int, value []byte) ([]byte, error) {
+	start := len(dst)
+	if m.targets[i].plainString && value[0] == '"' && !bytes.Contains(value, unicodeEscape) {
+		return appendCopyString(dst, value), nil
+	}
+	dst, ok, err := m.appendText(dst, i, value)
+	if err != nil {
+		return dst, err
+	}
+	if !ok {
+		return append(dst, `\N`...), nil
+	}
+	return escapeCopyText(dst, start), nil
+}
+
+// unicodeEscape begins an escape of JSON that COPY does not have.
+var unicodeEscape = []byte(`\u`)
+
+// appendCopyString appends the text of a JSON string without \u escapes, escaped for COPY. It is a shortcut: the other escapes
+// are the same in both, but for \" and \/, whose characters COPY does not escape.
+func appendCopyString(dst, str []byte) []byte {
+	text := str[1 : len(str)-1]
+	for {
+		i := bytes.IndexByte(text, '\\')
+		if i < 0 {
+			return append(dst, text...)
+		}
+		if c := text[i+1]; c == '"' || c == '/' {
+			dst = append(dst, text[:i]...)
+			dst = append(dst, c)
+		} else {
+			dst = append(dst, text[:i+2]...)
+		}
+		text = text[i+2:]
+	}
+}
+
+// copyEscapes has the letters for the bytes that COPY's text format escapes with a backslash.
+var copyEscapes = [256]byte{'\\': '\\', '\n': 'n', '\r': 'r', '\t': 't'}
+
+// escapeCopyText escapes dst[start:] for COPY's text format.
+func escapeCopyText(dst []byte, start int) []byte {
+	extra := 0
+	for _, c := range dst[start:] {
+		if copyEscapes[c] != 0 {
+			extra++
+		}
+	}
+	if extra == 0 {
+		return dst
+	}
+	// From the end to the start, so that each byte moves once and to the right.
+	from := len(dst)
+	dst = append(dst, make([]byte, extra)...)
+	for to := len(dst) - 1; extra > 0; to-- {
+		from--
+		c := dst[from]
+		if letter := copyEscapes[c]; letter != 0 {
+			dst[to] = letter
+			to--
+			c = '\\'
+			extra--
+		}
+		dst[to] = c
+	}
+	return dst
+}

@@ -1,0 +1,49 @@
+package restore
+
+import (
+	"fmt"
+
+	"capture/internal/postgres"
+)
+
+// SQLSTATEs; see "PostgreSQL Error Codes" in Postgres' documentation.
+const (
+	uniqueViolation       = "23505"
+	insufficientPrivilege = "42501"
+	undefinedObject       = "42704"
+	invalidSchemaName     = "3F000"
+)
+
+// ConflictError is the error for rows of the file whose keys are in the table, if Options.OnConflict is Fail.
+type ConflictError struct {
+	Table string
+	Rows  int64  // number of these rows; 0 if only the first is known
+	First string // line and key of the first
+}
+
+func (e *ConflictError) Error() string {
+	rows := "a row of the file is"
+	if e.Rows > 1 {
+		rows = fmt.Sprintf("%d rows of the file are", e.Rows)
+	}
+	return fmt.Sprintf("%s in table %s already, the first at %s; --on-conflict skip keeps the table's rows, overwrite takes the file's",
+		rows, e.Table, e.First)
+}
+
+// rowError is the error for a row that the server refuses. It shows no value of the row but its key.
+type rowError struct {
+	place  string   // line and key
+	key    []string // text forms of the key's columns; nil if they are not known
+	column string   // column whose value the server refuses; "" if it names none
+	err    error    // the server's error
+}
+
+func (e *rowError) Error() string {
+	reason := postgres.RedactedMessage(e.err)
+	if e.column != "" {
+		return fmt.Sprintf("%s: column %s does not take the value: %s", e.place, postgres.QuoteIdentifier(e.column), reason)
+	}
+	return e.place + ": " + reason
+}
+
+func (e *rowError) Unwrap() error { return e.err }

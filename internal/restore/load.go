@@ -1,0 +1,128 @@
+package restore
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"capture/internal/postgres"
+	"capture/internal/statefile"
+)
+
+// loader copies the file's rows into a table of the server.
+type loader struct {
+	tx       pgx.Tx
+	file     *statefile.File
+	rows     *statefile.Reader
+	columns  *columnMap
+	into     string // table, and its columns, for COPY
+	staged   bool   // see appendCopyRow
+	progress func(rows int, bytes int64)
+
+	loaded    int      // rows that the server has taken
+	firstKeys []string // keys of the first few rows
+}
+
+// load copies all rows. It reads and encodes a batch while the server takes the one before. first is the file's first row, which
+// has been read already.
+func (l *loader) load(ctx context.Context, first statefile.Row) error {
+	g, ctx := errgroup.WithContext(ctx)
+	full, free := make(chan *batch), make(chan *batch, 2)
+	for range cap(free) {
+		free <- &batch{columns: l.columns, staged: l.staged}
+	}
+	g.Go(func() error {
+		defer close(full)
+		return l.encodeBatches(ctx, first, full, free)
+	})
+	g.Go(func() error {
+		for b := range full {
+			if err := l.sendBatch(ctx, b); err != nil {
+				return err
+			}
+			l.loaded += b.rowCount()
+			l.progress(l.loaded, b.fileRead)
+			free <- b
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// encodeBatches reads the rows to the end of the file and fills free batches with them.
+func (l *loader) encodeBatches(ctx context.Context, row statefile.Row, full chan<- *batch, free <-chan *batch) (err error) {
+	number := 1
+	for err == nil {
+		var b *batch
+		select {
+		case b = <-free:
+			b.reset()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		for err == nil && len(b.data) < batchBytes {
+			if err := l.encodeRow(b, row, number); err != nil {
+				return err
+			}
+			number++
+			row, err = l.rows.Next()
+		}
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("%w; the last good row is at %s", err, b.rowPlace(b.rowCount()-1))
+		}
+		b.fileRead = l.file.BytesRead()
+		select {
+		case full <- b:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// encodeRow adds a row to a batch.
+func (l *loader) encodeRow(b *batch, row statefile.Row, number int) error {
+	if err := l.columns.reorder(row.Members); err != nil {
+		return fmt.Errorf("line %d: %w", row.Line, err)
+	}
+	if err := b.addRow(row, number); err != nil {
+		return fmt.Errorf("line %d (%s): %w", row.Line, l.columns.describeKey(l.columns.keyOf(row)), err)
+	}
+	if len(l.firstKeys) < shownKeys {
+		l.firstKeys = append(l.firstKeys, strings.Join(l.columns.keyTexts(l.columns.keyOf(row)), ", "))
+	}
+	return nil
+}
+
+// sendBatch copies a batch into the table. If the server refuses a row, the error names it.
+func (l *loader) sendBatch(ctx context.Context, b *batch) error {
+	copyRows := func(lo, hi int) error {
+		return withSavepoint(ctx, l.tx, func() error {
+			_, err := l.tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b.rowData(lo, hi)), "COPY "+l.into+" FROM STDIN")
+			return err
+		})
+	}
+	i, err := applyRows(0, b.rowCount(), copyRows)
+	if err == nil || !postgres.IsRowRefused(err) {
+		return err
+	}
+	return &rowError{place: b.rowPlace(i), key: l.columns.keyTexts(b.rowKey(i)), column: l.findColumn(err), err: err}
+}
+
+// findColumn returns the column that an error of COPY is about, or "" if it names none. The server's text may be in any
+// language, but the column's name stands before a colon.
+func (l *loader) findColumn(err error) string {
+	where := postgres.ErrorContext(err)
+	found := ""
+	for i, name := range l.columns.names {
+		if !l.columns.targets[i].generated && len(name) > len(found) && strings.Contains(where, " "+name+": ") {
+			found = name
+		}
+	}
+	return found
+}

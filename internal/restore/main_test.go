@@ -1,0 +1,59 @@
+package restore_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"capture/internal/pgserver"
+	"capture/internal/restore"
+	"capture/internal/statefile/statefiletest"
+	"capture/internal/verify"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
+
+// db is a database of a test's own, to restore into.
+type db struct{ *statefiletest.DB }
+
+func newDB(t *testing.T) *db { return &db{statefiletest.NewDB(t)} }
+
+// as returns the same database, connected as another role.
+func (d *db) as(role string) *db { return &db{d.As(role)} }
+
+func (d *db) restore(o restore.Options) restore.Result {
+	d.Helper()
+	res, err := restore.Restore(context.Background(), d.Conn, o)
+	if err != nil {
+		d.Fatal(err)
+	}
+	return res
+}
+
+// wantRefused restores, and expects an error that has all of the words and none of the file's texts.
+func (d *db) wantRefused(o restore.Options, words ...string) error {
+	d.Helper()
+	res, err := restore.Restore(context.Background(), d.Conn, o)
+	if err == nil {
+		d.Fatalf("restored: %+v", res)
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			d.Errorf("the error does not say %q:\n%v", word, err)
+		}
+	}
+	if strings.Contains(err.Error(), "SECRET") {
+		d.Errorf("the error shows a value:\n%v", err)
+	}
+	return err
+}
+
+func (d *db) verify(o verify.Options) verify.Report {
+	d.Helper()
+	r, err := verify.Verify(context.Background(), o)
+	if err != nil {
+		d.Fatal(err)
+	}
+	return r
+}

@@ -1,0 +1,234 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+	"capture/internal/statefile"
+)
+
+// Restore puts the file into the table in one transaction: on any error nothing has changed. Meanwhile other sessions can
+// read the table; their writes wait for the end.
+func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
+	if o.OnConflict == "" {
+		o.OnConflict = Fail
+	}
+	file, err := statefile.Open(o.Path, o.Stdin)
+	if err != nil {
+		return Result{}, fmt.Errorf("restore: %w", err)
+	}
+	defer file.Close()
+	r := &restoration{options: o, file: file, rows: statefile.NewReader(file), conn: conn}
+	if err := r.run(ctx); err != nil {
+		return Result{}, fmt.Errorf("restore %s: %w", file.Name(), err)
+	}
+	return r.result, nil
+}
+
+// restoration is one run of Restore.
+type restoration struct {
+	options Options
+	file    *statefile.File
+	rows    *statefile.Reader
+	conn    *pgx.Conn
+	tx      pgx.Tx
+	result  Result
+
+	first   statefile.Row // first row of the file, if it has any
+	table   *postgres.Table
+	columns *columnMap // nil if the file has no rows
+	empty   bool       // whether the table has no rows
+}
+
+func (r *restoration) run(ctx context.Context) (err error) {
+	if err := r.file.CheckSize(); err != nil {
+		return err
+	}
+	if r.first, err = r.rows.Next(); err != nil && err != io.EOF {
+		return r.file.CheckManifest(r.rows.Rows(), err)
+	}
+	if r.tx, err = postgres.Begin(ctx, r.conn, "ISOLATION LEVEL READ COMMITTED READ WRITE"); err != nil {
+		return postgres.Explain(fmt.Errorf("begin: %w", err))
+	}
+	defer r.tx.Rollback(context.WithoutCancel(ctx))
+	if err := r.prepareTable(ctx); err != nil {
+		return err
+	}
+	if err := r.lockTable(ctx); err != nil {
+		return err
+	}
+	if err := r.writeRows(ctx); err != nil || r.options.DryRun {
+		return err
+	}
+	if r.result.Sequences, err = advanceSequences(ctx, r.tx, r.table); err != nil {
+		return err
+	}
+	return postgres.ExplainRedacted("commit", r.tx.Commit(ctx))
+}
+
+// prepareTable loads or creates the table and maps the file's columns to it.
+func (r *restoration) prepareTable(ctx context.Context) (err error) {
+	name := r.file.Table(r.options.Table)
+	r.table, err = postgres.LoadTable(ctx, r.tx, name)
+	if isTableMissing(err) {
+		if !r.options.Create {
+			return &postgres.Problem{
+				Summary: fmt.Sprintf("table %s does not exist in this database", name), Err: err,
+				Hint: "--create makes it from the manifest, or name another one with --table",
+			}
+		}
+		notes, err := createTable(ctx, r.tx, name, r.file.Manifest())
+		if err != nil {
+			return err
+		}
+		r.result.Created, r.result.Notes = true, notes
+		r.table, err = postgres.LoadTable(ctx, r.tx, name)
+		if err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	r.result.Table, r.result.DryRun = r.table.Name().String(), r.options.DryRun
+	if r.columns, err = r.mapColumns(r.table); err != nil || r.columns == nil {
+		return err
+	}
+	r.result.Notes = append(r.result.Notes, r.columns.notes...)
+	return nil
+}
+
+// mapColumns maps the file's columns to a table. It returns nil for a file without rows.
+func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
+	if r.rows.Rows() == 0 {
+		return nil, nil
+	}
+	return mapColumns(table, r.first.Members, r.file.Manifest())
+}
+
+// lockTable asks whether rows may be overwritten or deleted, and keeps other sessions from writing to the table until the end.
+func (r *restoration) lockTable(ctx context.Context) error {
+	if o := &r.options; !o.DryRun && o.Confirm != nil && (o.OnConflict == Overwrite || o.DeleteExtra) {
+		rows, err := countRows(ctx, r.tx, r.table)
+		if err != nil {
+			return err
+		}
+		if rows > 0 {
+			if err := o.Confirm(r.result.Table, rows); err != nil {
+				return err
+			}
+		}
+	}
+	if !r.options.DryRun {
+		r.report("waiting for the table", 0, 0)
+		// Others can still read. That they cannot write keeps the comparison valid, and no sequence value is lost.
+		if _, err := r.tx.Exec(ctx, "LOCK TABLE "+r.table.Name().Quoted()+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
+			return postgres.ExplainRedacted("lock table "+r.result.Table, err)
+		}
+	}
+	err := r.tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+r.table.FromClause()+")").Scan(&r.empty)
+	return postgres.ExplainRedacted("read table "+r.result.Table, err)
+}
+
+// writeRows loads the file's rows into the table, and compares the file with its manifest.
+func (r *restoration) writeRows(ctx context.Context) error {
+	enable := func(context.Context) error { return nil }
+	if r.options.DisableTriggers {
+		var note string
+		var err error
+		if enable, note, err = disableTriggers(ctx, r.tx, r.table); err != nil {
+			return err
+		}
+		r.result.Notes = append(r.result.Notes, note)
+	}
+	err := r.loadRows(ctx)
+	if err != nil && ctx.Err() != nil {
+		return err
+	}
+	if err := r.file.CheckManifest(r.rows.Rows(), err); err != nil {
+		return err
+	}
+	r.result.Rows, r.result.Checked = r.rows.Rows(), r.file.Manifest() != nil
+	// Deferred constraints are checked now, so that they fail a dry run, too.
+	if _, err := r.tx.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
+		return postgres.ExplainRedacted("check the deferred constraints", err)
+	}
+	return enable(ctx)
+}
+
+// loadRows loads the rows directly if none of them can be in the way of another, or if the first that is ends the restore.
+// Otherwise it merges them by way of a temporary table.
+func (r *restoration) loadRows(ctx context.Context) error {
+	switch {
+	case r.columns == nil && r.options.DeleteExtra:
+		change, err := deleteAll(ctx, r.tx, r.table)
+		r.result.Deleted = change
+		return err
+	case r.columns == nil:
+		return nil
+	case r.empty || r.options.OnConflict == Fail && !r.options.DeleteExtra && !r.options.DryRun:
+		l := r.newLoader(r.table.Name().Quoted()+" ("+columnList("", r.columns.writableNames())+")", false)
+		if err := l.load(ctx, r.first); err != nil {
+			return r.explainDuplicate(ctx, err)
+		}
+		r.result.Inserted = Change{int64(l.loaded), l.firstKeys}
+		return nil
+	}
+	m := newStagedMerge(r.tx, r.columns, &r.options, &r.result)
+	if err := m.createStaging(ctx); err != nil {
+		return err
+	}
+	if err := r.newLoader(stagingTable, true).load(ctx, r.first); err != nil {
+		return err
+	}
+	r.report("comparing", r.rows.Rows(), r.file.BytesRead())
+	return m.merge(ctx, r.rows.Rows())
+}
+
+func (r *restoration) newLoader(into string, staged bool) *loader {
+	return &loader{tx: r.tx, file: r.file, rows: r.rows, columns: r.columns, into: into, staged: staged,
+		progress: func(rows int, bytes int64) { r.report("restoring", rows, bytes) }}
+}
+
+// explainDuplicate turns the server's error for a key that is there already into a clearer one: the row is in the table, or
+// twice in the file.
+func (r *restoration) explainDuplicate(ctx context.Context, err error) error {
+	var refused *rowError
+	if !errors.As(err, &refused) || postgres.SQLState(err) != uniqueViolation {
+		return err
+	}
+	if r.empty {
+		return fmt.Errorf("%w; the table was empty, so the file has two such rows", err)
+	}
+	if r.tx.Rollback(ctx) != nil {
+		return err
+	}
+	conditions, args := make([]string, len(r.columns.key)), make([]any, len(r.columns.key))
+	for i, k := range r.columns.key {
+		conditions[i] = fmt.Sprintf("%s = $%d::text::%s", postgres.QuoteIdentifier(r.columns.names[k]), i+1, r.columns.targets[k].column.TypeName)
+		args[i] = refused.key[i]
+	}
+	var exists bool
+	sql := fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE %s)", r.table.FromClause(), strings.Join(conditions, " AND "))
+	if r.conn.QueryRow(ctx, sql, args...).Scan(&exists) == nil && exists {
+		return &ConflictError{Table: r.result.Table, First: refused.place}
+	}
+	return err
+}
+
+func (r *restoration) report(doing string, rows int, bytes int64) {
+	if r.options.Progress != nil {
+		r.options.Progress(statefile.Progress{Doing: doing, Rows: rows, Bytes: bytes, Total: r.file.Size()})
+	}
+}
+
+// isTableMissing reports whether LoadTable failed because there is no such table.
+func isTableMissing(err error) bool {
+	var problem *postgres.Problem
+	return errors.As(err, &problem) && problem.TableMissing()
+}

@@ -1,0 +1,75 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+)
+
+// countKeys counts the rows of a query for keys, and returns the first few of them in the order given.
+func countKeys(ctx context.Context, tx pgx.Tx, table *postgres.Table, query, order string) (Change, error) {
+	action := "compare the file with " + table.Name().String()
+	var c Change
+	if err := tx.QueryRow(ctx, "SELECT count(*) FROM ("+query+") _").Scan(&c.Rows); err != nil || c.Rows == 0 {
+		return c, postgres.ExplainRedacted(action, err)
+	}
+	rows, err := tx.Query(ctx, fmt.Sprintf("%s ORDER BY %s LIMIT %d", query, order, shownKeys))
+	if err == nil {
+		c.Keys, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	return c, postgres.ExplainRedacted(action, err)
+}
+
+// countRows returns the number of rows of the table.
+func countRows(ctx context.Context, q postgres.Querier, table *postgres.Table) (rows int64, err error) {
+	err = q.QueryRow(ctx, "SELECT count(*) FROM "+table.FromClause()).Scan(&rows)
+	return rows, postgres.ExplainRedacted("count the rows of "+table.Name().String(), err)
+}
+
+// deleteAll deletes the rows of the table.
+func deleteAll(ctx context.Context, tx pgx.Tx, table *postgres.Table) (Change, error) {
+	key := make([]string, len(table.Key))
+	for i, k := range table.Key {
+		key[i] = table.Columns[k].Name
+	}
+	change, err := countKeys(ctx, tx, table, "SELECT "+keyExpression("t", key)+" FROM "+table.FromClause()+" t", columnList("t", key))
+	if err != nil {
+		return change, err
+	}
+	_, err = tx.Exec(ctx, "DELETE FROM "+table.Name().Quoted())
+	return change, postgres.ExplainRedacted("delete from "+table.Name().String(), err)
+}
+
+// columnList returns a list of columns, of a table's alias unless that is "".
+func columnList(alias string, names []string) string {
+	if alias != "" {
+		alias += "."
+	}
+	list := make([]string, len(names))
+	for i, name := range names {
+		list[i] = alias + postgres.QuoteIdentifier(name)
+	}
+	return strings.Join(list, ", ")
+}
+
+// keyExpression returns an expression for the key as one text.
+func keyExpression(alias string, key []string) string {
+	list := make([]string, len(key))
+	for i, name := range key {
+		list[i] = alias + "." + postgres.QuoteIdentifier(name) + "::text"
+	}
+	return "pg_catalog.concat_ws(', ', " + strings.Join(list, ", ") + ")"
+}
+
+// sameKey returns the condition that two aliases have the same key.
+func sameKey(a, b string, key []string) string {
+	list := make([]string, len(key))
+	for i, name := range key {
+		list[i] = fmt.Sprintf("%s.%s = %s.%[2]s", a, postgres.QuoteIdentifier(name), b)
+	}
+	return strings.Join(list, " AND ")
+}

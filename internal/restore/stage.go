@@ -1,0 +1,190 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+)
+
+// stagingTable is the temporary table that holds the file's rows while they are compared with the table's: their number and
+// line in the file, and their columns with the table's types, without its constraints.
+const stagingTable = "pg_temp.capture_restore"
+
+// stagedMerge merges the rows in the staging table, alias s, into the table, alias t. It deletes first, then overwrites, then
+// inserts, so that a value that must be unique is free when a row needs it.
+type stagedMerge struct {
+	tx      pgx.Tx
+	columns *columnMap
+	options *Options
+	result  *Result
+
+	key    []string // names of the key's columns
+	number string   // quoted name of the column for a row's number
+	line   string   // quoted name of the column for a row's line
+	rows   int      // rows of the file
+}
+
+func newStagedMerge(tx pgx.Tx, columns *columnMap, options *Options, result *Result) *stagedMerge {
+	m := &stagedMerge{tx: tx, columns: columns, options: options, result: result, key: columns.keyNames()}
+	m.number, m.line = m.unusedName("row"), m.unusedName("line")
+	return m
+}
+
+// unusedName returns a quoted name like base that no column of the file has.
+func (m *stagedMerge) unusedName(base string) string {
+	for slices.Contains(m.columns.names, base) {
+		base += "_"
+	}
+	return postgres.QuoteIdentifier(base)
+}
+
+// createStaging creates the staging table, empty.
+func (m *stagedMerge) createStaging(ctx context.Context) error {
+	_, err := m.tx.Exec(ctx, fmt.Sprintf(
+		"CREATE TEMPORARY TABLE capture_restore ON COMMIT DROP AS SELECT 0::bigint AS %s, 0::bigint AS %s, %s FROM %s WITH NO DATA",
+		m.number, m.line, columnList("", m.columns.names), m.columns.table.Name().Quoted()))
+	return postgres.ExplainRedacted("create a temporary table", err)
+}
+
+// merge merges the staged rows, which are all rows of the file, into the table.
+func (m *stagedMerge) merge(ctx context.Context, rows int) error {
+	m.rows = rows
+	if _, err := m.tx.Exec(ctx, "ANALYZE "+stagingTable); err != nil {
+		return postgres.ExplainRedacted("analyze the temporary table", err)
+	}
+	for _, step := range []func(context.Context) error{m.refuseDuplicates, m.deleteExtra, m.resolveConflicts, m.insertMissing} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuseDuplicates refuses a file that has a key twice.
+func (m *stagedMerge) refuseDuplicates(ctx context.Context) error {
+	var key string
+	var first, last int64
+	err := m.tx.QueryRow(ctx, fmt.Sprintf("SELECT %s, min(s.%s), max(s.%[2]s) FROM %s s GROUP BY %s HAVING count(*) > 1 LIMIT 1",
+		keyExpression("s", m.key), m.line, stagingTable, columnList("s", m.key))).Scan(&key, &first, &last)
+	switch {
+	case err == pgx.ErrNoRows:
+		return nil
+	case err != nil:
+		return postgres.ExplainRedacted("search the file for duplicate keys", err)
+	}
+	return fmt.Errorf("the file has the key %s twice, at lines %d and %d", key, first, last)
+}
+
+func (m *stagedMerge) deleteExtra(ctx context.Context) (err error) {
+	if !m.options.DeleteExtra {
+		return nil
+	}
+	where := fmt.Sprintf(" WHERE NOT EXISTS (SELECT FROM %s s WHERE %s)", stagingTable, sameKey("s", "t", m.key))
+	m.result.Deleted, err = countKeys(ctx, m.tx, m.columns.table,
+		"SELECT "+keyExpression("t", m.key)+" FROM "+m.columns.table.FromClause()+" t"+where, columnList("t", m.key))
+	if err != nil {
+		return err
+	}
+	_, err = m.tx.Exec(ctx, "DELETE FROM "+m.columns.table.Name().Quoted()+" t"+where)
+	return postgres.ExplainRedacted("delete the rows that are not in the file", err)
+}
+
+// resolveConflicts does with the rows whose keys are in the table what the options say.
+func (m *stagedMerge) resolveConflicts(ctx context.Context) error {
+	both := fmt.Sprintf("%s t JOIN %s s ON %s", m.columns.table.FromClause(), stagingTable, sameKey("s", "t", m.key))
+	conflicts, err := m.countStaged(ctx, both)
+	if err != nil || conflicts.Rows == 0 {
+		return err
+	}
+	switch m.options.OnConflict {
+	case Skip:
+		m.result.Skipped = conflicts
+		return nil
+	case Overwrite:
+		return m.overwrite(ctx, both, conflicts.Rows)
+	}
+	var line int64
+	err = m.tx.QueryRow(ctx, fmt.Sprintf("SELECT s.%s FROM %s ORDER BY s.%s LIMIT 1", m.line, both, m.number)).Scan(&line)
+	if err != nil {
+		return postgres.ExplainRedacted("find the first row that is in the table already", err)
+	}
+	return &ConflictError{m.columns.table.Name().String(), conflicts.Rows, m.describePlace(line, conflicts.Keys[0])}
+}
+
+// overwrite updates the table's rows that differ from the file's. It compares them as text, since some types, such as json,
+// have no comparison.
+func (m *stagedMerge) overwrite(ctx context.Context, both string, conflicts int64) (err error) {
+	var set, values []string
+	for _, name := range m.columns.writableNames() {
+		if !slices.Contains(m.key, name) {
+			set = append(set, fmt.Sprintf("%s = s.%[1]s", postgres.QuoteIdentifier(name)))
+			values = append(values, name)
+		}
+	}
+	if len(set) == 0 {
+		m.result.Unchanged = conflicts
+		return nil
+	}
+	differ := fmt.Sprintf("ROW(%s)::text IS DISTINCT FROM ROW(%s)::text", columnList("t", values), columnList("s", values))
+	if m.result.Overwritten, err = m.countStaged(ctx, both+" WHERE "+differ); err != nil {
+		return err
+	}
+	m.result.Unchanged = conflicts - m.result.Overwritten.Rows
+	_, err = m.writeStaged(ctx, fmt.Sprintf("UPDATE %s t SET %s FROM %s s WHERE %s AND %s",
+		m.columns.table.Name().Quoted(), strings.Join(set, ", "), stagingTable, sameKey("s", "t", m.key), differ))
+	return err
+}
+
+// insertMissing inserts the rows whose keys are not in the table.
+func (m *stagedMerge) insertMissing(ctx context.Context) (err error) {
+	missing := fmt.Sprintf("%s s WHERE NOT EXISTS (SELECT FROM %s t WHERE %s)",
+		stagingTable, m.columns.table.FromClause(), sameKey("s", "t", m.key))
+	if m.result.Inserted, err = m.countStaged(ctx, missing); err != nil {
+		return err
+	}
+	names := m.columns.writableNames()
+	m.result.Inserted.Rows, err = m.writeStaged(ctx, fmt.Sprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s",
+		m.columns.table.Name().Quoted(), columnList("", names), columnList("s", names), missing))
+	return err
+}
+
+// countStaged counts staged rows, and returns the keys of the first ones of the file.
+func (m *stagedMerge) countStaged(ctx context.Context, from string) (Change, error) {
+	return countKeys(ctx, m.tx, m.columns.table, "SELECT "+keyExpression("s", m.key)+" FROM "+from, "s."+m.number)
+}
+
+// writeStaged runs a statement that writes staged rows and ends with a condition, and returns how many rows it wrote. If the
+// server refuses a row, the error names it.
+func (m *stagedMerge) writeStaged(ctx context.Context, sql string) (written int64, err error) {
+	refused, err := applyRows(1, m.rows+1, func(lo, hi int) error {
+		return withSavepoint(ctx, m.tx, func() error {
+			tag, err := m.tx.Exec(ctx, fmt.Sprintf("%s AND s.%s >= %d AND s.%[2]s < %[4]d", sql, m.number, lo, hi))
+			written += tag.RowsAffected()
+			return err
+		})
+	})
+	if err == nil {
+		return written, nil
+	}
+	action := "write to " + m.columns.table.Name().String()
+	if !postgres.IsRowRefused(err) {
+		return 0, postgres.ExplainRedacted(action, err)
+	}
+	var line int64
+	var key string
+	query := fmt.Sprintf("SELECT s.%s, %s FROM %s s WHERE s.%s = %d", m.line, keyExpression("s", m.key), stagingTable, m.number, refused)
+	if m.tx.QueryRow(ctx, query).Scan(&line, &key) != nil {
+		return 0, postgres.ExplainRedacted(action, err)
+	}
+	return 0, &rowError{place: m.describePlace(line, key), err: err}
+}
+
+// describePlace names a row for an error, by its line and its key.
+func (m *stagedMerge) describePlace(line int64, key string) string {
+	return fmt.Sprintf("line %d (%s %s)", line, strings.Join(m.key, ", "), key)
+}

@@ -1,0 +1,211 @@
+package statefile
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"capture/internal/postgres"
+	"capture/store"
+)
+
+const bufferSize = 256 << 10
+
+// File is an open feedback.json. Reading from it yields the JSON, also if the file is gzipped.
+type File struct {
+	path    string        // "-" for standard input
+	file    *os.File      // nil for standard input
+	content *bufio.Reader // the JSON
+	gzipped bool
+	hasher  *store.Hasher // of the JSON read so far
+
+	// manifests are those beside the file. A flush that is between its two renames leaves two of them; which one describes
+	// the file is certain only after all of it has been read.
+	manifests []store.Manifest
+	manifest  *store.Manifest // the most likely one of manifests; nil if there is none
+}
+
+// Progress is how far a long operation on a file and a table is.
+type Progress struct {
+	Doing string // "reading the file", "waiting for the table", …
+	Rows  int    // rows so far
+	Bytes int64  // bytes of the file's JSON so far
+	Total int64  // bytes of the file's JSON in all; 0 if unknown
+}
+
+// Open opens the file at path and reads the manifest beside it. The path "-" stands for stdin, which has no manifest.
+func Open(path string, stdin io.Reader) (*File, error) {
+	f := &File{path: path}
+	content := stdin
+	if path != "-" {
+		if err := f.openPath(); err != nil {
+			return nil, err
+		}
+		content = f.file
+	}
+	f.hasher = store.NewHasher(f.manifests...)
+	f.content = bufio.NewReaderSize(content, bufferSize)
+	if magic, _ := f.content.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+		z, err := gzip.NewReader(f.content)
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("%s is not a valid gzip file: %w", f.Name(), err)
+		}
+		f.gzipped = true
+		f.content = bufio.NewReaderSize(z, bufferSize)
+	}
+	return f, nil
+}
+
+func (f *File) openPath() error {
+	file, manifests, err := store.OpenRead(f.path)
+	if err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err == nil && info.IsDir() {
+		file.Close()
+		return fmt.Errorf("%s is a folder; give the file in it", f.path)
+	}
+	f.file, f.manifests = file, manifests
+	for i := range manifests {
+		if i == 0 || err == nil && manifests[i].Bytes == info.Size() {
+			f.manifest = &manifests[i]
+		}
+	}
+	return nil
+}
+
+// Close closes the file. Standard input stays open.
+func (f *File) Close() {
+	if f.file != nil {
+		f.file.Close()
+	}
+}
+
+// Name returns what messages call the file.
+func (f *File) Name() string { return Name(f.path) }
+
+// Name returns what messages call the file at path.
+func Name(path string) string {
+	if path == "-" {
+		return "standard input"
+	}
+	return path
+}
+
+// Manifest returns the manifest of the file, or nil if there is none.
+func (f *File) Manifest() *store.Manifest { return f.manifest }
+
+// Table returns the table that asked names or, if it names none, the manifest's, or else votes.
+func (f *File) Table(asked postgres.Name) postgres.Name {
+	switch m := f.manifest; {
+	case asked.Table != "":
+		return asked
+	case m != nil:
+		return postgres.Name{Schema: m.Table.Schema, Table: m.Table.Name}
+	}
+	return postgres.Name{Table: "votes"}
+}
+
+// Read reads the JSON and hashes it.
+func (f *File) Read(p []byte) (int, error) {
+	n, err := f.content.Read(p)
+	f.hasher.Write(p[:n])
+	if f.gzipped && err != nil && err != io.EOF {
+		err = fmt.Errorf("the gzip file is cut short or damaged: %w", err)
+	}
+	return n, err
+}
+
+// BytesRead returns how many bytes of the JSON have been read.
+func (f *File) BytesRead() int64 { return f.hasher.Bytes() }
+
+// SHA256 returns the hash of what has been read, in lower-case hexadecimal digits.
+func (f *File) SHA256() string { return f.hasher.SHA256() }
+
+// ReadToEnd reads the rest of the file, so that the hash is that of all of it.
+func (f *File) ReadToEnd() error {
+	_, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{f}, make([]byte, bufferSize))
+	return err
+}
+
+// Size returns the number of bytes of the JSON, or 0 if only reading all of it would tell.
+func (f *File) Size() int64 {
+	if f.manifest != nil {
+		return f.manifest.Bytes
+	}
+	return max(0, f.sizeOnDisk())
+}
+
+// sizeOnDisk returns the size of a plain file, or -1 for a pipe and for a gzipped file.
+func (f *File) sizeOnDisk() int64 {
+	if f.file == nil || f.gzipped {
+		return -1
+	}
+	info, err := f.file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return -1
+	}
+	return info.Size()
+}
+
+// Replaced reports whether another file has taken the file's name since it was opened.
+func (f *File) Replaced() bool {
+	if f.file == nil {
+		return false
+	}
+	opened, err := f.file.Stat()
+	now, err2 := os.Stat(f.path)
+	return err == nil && err2 == nil && !os.SameFile(opened, now)
+}
+
+// CheckSize compares the size of the file with its manifest before anything is read, and so finds a file that was cut short
+// at once. It returns a [*MismatchError] if they differ.
+func (f *File) CheckSize() error {
+	size := f.sizeOnDisk()
+	if f.manifest == nil || size < 0 || size == f.manifest.Bytes {
+		return nil
+	}
+	return &MismatchError{fmt.Sprintf("it has %d bytes, and the manifest says %d", size, f.manifest.Bytes)}
+}
+
+// CheckManifest reads the rest of the file and compares all of it with its manifest. rows is the number of rows read. found is
+// the error that ended the reading of rows, or nil at the end of the file. If the file is not the one that the manifest
+// describes, the result is a [*MismatchError], which also tells found: damage explains a bad row. Otherwise it is found.
+func (f *File) CheckManifest(rows int, found error) error {
+	var known *MismatchError
+	if f.manifest == nil || errors.As(found, &known) {
+		return found
+	}
+	if err := f.ReadToEnd(); err != nil {
+		return cmp.Or(found, err)
+	}
+	for i, m := range f.manifests {
+		// The rows behind a bad one have not been counted.
+		if (m.Rows == rows || found != nil) && f.hasher.Mismatch(m) == "" {
+			f.manifest = &f.manifests[i]
+			return found
+		}
+	}
+	reason := f.hasher.Mismatch(*f.manifest)
+	if reason == "" {
+		reason = fmt.Sprintf("it has %d rows, and the manifest says %d", rows, f.manifest.Rows)
+	}
+	if found != nil {
+		return fmt.Errorf("%w; found at: %w", &MismatchError{reason}, found)
+	}
+	return &MismatchError{reason}
+}
+
+// MismatchError is the error for a file that is not the one that its manifest describes.
+type MismatchError struct{ reason string }
+
+func (e *MismatchError) Error() string {
+	return "it is not the file that its manifest describes: " + e.reason + "; it was damaged, cut short or edited"
+}

@@ -1,0 +1,135 @@
+package statefile
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"capture/internal/postgres"
+	"capture/snapshot/rowjson"
+	"capture/store"
+)
+
+// KeyReader makes the keys of a file's rows.
+type KeyReader struct {
+	shape   *rowjson.Shape
+	encoder *rowjson.Encoder
+	unknown []bool     // columns of a type that only the database knows; nil if shape is the database's
+	noKey   NoKeyError // why rows have no key; "" if they have
+
+	values [][]byte // text forms of the key's columns, by the index of the column
+	text   []byte   // what values point into
+	key    []byte
+}
+
+// NoKeyError is the reason why the rows of a file have no key, and so no order that could be checked.
+type NoKeyError string
+
+func (e NoKeyError) Error() string { return string(e) }
+
+// NewKeyReader returns a KeyReader for rows of a table of the database.
+func NewKeyReader(shape *rowjson.Shape) (*KeyReader, error) {
+	encoder, err := rowjson.NewEncoder(shape, false)
+	if err != nil {
+		return nil, err
+	}
+	return &KeyReader{shape: shape, encoder: encoder, values: make([][]byte, len(shape.Columns)), text: []byte{}}, nil
+}
+
+// NewManifestKeyReader returns a KeyReader that knows of the types only their names, as the manifest has them. Values of
+// other types than Postgres' own have a key if they are strings: they sort by their text. m may be nil.
+func NewManifestKeyReader(m *store.Manifest) *KeyReader {
+	if m == nil {
+		return &KeyReader{noKey: "it has no manifest beside it, which would say what its key is: its order was not looked at"}
+	}
+	k, err := NewKeyReader(shapeOf(m))
+	if err != nil {
+		return &KeyReader{noKey: NoKeyError("the manifest's key can't be used (" + err.Error() + "): the order was not looked at")}
+	}
+	k.unknown = make([]bool, len(k.shape.Columns))
+	for i := range k.shape.Columns {
+		k.unknown[i] = k.shape.Columns[i].Type.OID == 0
+	}
+	return k
+}
+
+// Key returns the key of a row. It is valid until the next call. The error is a [NoKeyError] if no row has one.
+func (k *KeyReader) Key(members []Member) (rowjson.Key, error) {
+	if k.noKey != "" {
+		return nil, k.noKey
+	}
+	k.text = k.text[:0]
+	for _, i := range k.shape.Key {
+		c := &k.shape.Columns[i]
+		value := FindMember(members, c.Name, i)
+		switch {
+		case value == nil:
+			return nil, fmt.Errorf("it lacks column %s of the key", postgres.QuoteIdentifier(c.Name))
+		case string(value) == "null":
+			return nil, fmt.Errorf("column %s of the key is null", postgres.QuoteIdentifier(c.Name))
+		case k.unknown != nil && k.unknown[i] && value[0] != '"':
+			k.noKey = NoKeyError(fmt.Sprintf("the key's type %s is known to the database only: the order was not looked at", c.TypeName))
+			return nil, k.noKey
+		}
+		start := len(k.text)
+		text, err := rowjson.AppendText(k.text, &c.Type, value)
+		if err != nil {
+			return nil, fmt.Errorf("column %s of the key: %w", postgres.QuoteIdentifier(c.Name), err)
+		}
+		k.text = text
+		k.values[i] = text[start:len(text):len(text)]
+	}
+	key, err := k.encoder.AppendKey(k.key[:0], k.values)
+	if err != nil {
+		return nil, err
+	}
+	k.key = key
+	return key, nil
+}
+
+// KeyString returns a key as it is shown to people.
+func (k *KeyReader) KeyString(key rowjson.Key) string { return k.shape.KeyString(key) }
+
+// shapeOf returns the shape that a manifest describes. Types that it cannot tell apart are taken for text.
+func shapeOf(m *store.Manifest) *rowjson.Shape {
+	s := &rowjson.Shape{Schema: m.Table.Schema, Table: m.Table.Name, Fingerprint: "manifest"}
+	for _, c := range m.Columns {
+		c.Type = typeNamed(typeModifier.ReplaceAllString(c.TypeName, ""))
+		s.Columns = append(s.Columns, c)
+	}
+	for _, name := range m.Key {
+		s.Key = append(s.Key, slices.IndexFunc(m.Columns, func(c rowjson.Column) bool { return c.Name == name }))
+	}
+	return s
+}
+
+var typeModifier = regexp.MustCompile(`\([^)]*\)`)
+
+// orderedTypes are the OIDs of the types whose order is not that of their text (pg_type.dat).
+var orderedTypes = map[string]uint32{
+	"smallint": 21, "integer": 23, "bigint": 20, "oid": 26, "numeric": 1700, "real": 700, "double precision": 701,
+	"date": 1082, "timestamp without time zone": 1114, "timestamp with time zone": 1184,
+}
+
+// typeNamed returns what is known of a type by the name that format_type gives it, without its modifier.
+func typeNamed(name string) rowjson.Type {
+	if elem, ok := strings.CutSuffix(name, "[]"); ok {
+		t := typeNamed(elem)
+		return rowjson.Type{Kind: rowjson.Array, Elem: &t, Delim: ','}
+	}
+	t := rowjson.Type{OID: orderedTypes[name], Kind: rowjson.Text}
+	switch name {
+	case "smallint", "integer", "bigint", "numeric", "real", "double precision":
+		t.Kind = rowjson.Number
+	case "boolean":
+		t.Kind = rowjson.Bool
+	case "json", "jsonb":
+		t.Kind = rowjson.JSON
+	case "timestamp without time zone":
+		t.Kind = rowjson.Timestamp
+	case "timestamp with time zone":
+		t.Kind = rowjson.TimestampTZ
+	}
+	return t
+}

@@ -1,0 +1,66 @@
+package statefile
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"capture/snapshot"
+)
+
+// LoadView reads the file at path into memory, for readers while the database is down: the rows as they were written, with the
+// shape that the manifest describes. The error is why the file is not what its manifest describes, or what cannot be known
+// without the database.
+func LoadView(ctx context.Context, path string) (*snapshot.View, error) {
+	v, err := loadView(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", path, err)
+	}
+	return v, nil
+}
+
+func loadView(ctx context.Context, path string) (*snapshot.View, error) {
+	f, err := Open(path, bytes.NewReader(nil))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	m := f.Manifest()
+	if m == nil {
+		return nil, errors.New("it has no manifest")
+	}
+	rows, keys, table := NewReader(f), NewManifestKeyReader(m), snapshot.NewTable()
+	table.Load(shapeOf(m), snapshot.Origin{Source: m.Source, Database: m.Database, SystemID: m.SystemID, ServerVersion: m.ServerVersion})
+	for ctx.Err() == nil {
+		row, err := rows.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		key, err := keys.Key(row.Members)
+		if noKey := NoKeyError(""); errors.As(err, &noKey) {
+			return nil, noKey
+		} else if err != nil {
+			return nil, fmt.Errorf("line %d: %w", row.Line, err)
+		}
+		table.Put(key, withoutPadding(row.Text))
+	}
+	if err := cmp.Or(ctx.Err(), f.CheckManifest(rows.Rows(), nil)); err != nil {
+		return nil, err
+	}
+	if err := table.Commit(snapshot.Position{CommitTime: f.Manifest().CommitTime}); err != nil {
+		return nil, err
+	}
+	return table.View(), nil
+}
+
+// withoutPadding returns a row without the spaces that stand before its closing brace in a large file.
+func withoutPadding(row []byte) []byte {
+	body := bytes.TrimRight(row[:len(row)-1], " ")
+	return append(body, '}')
+}

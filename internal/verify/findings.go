@@ -1,0 +1,207 @@
+package verify
+
+import (
+	"bytes"
+	"context"
+	"iter"
+	"slices"
+
+	"capture/internal/statefile"
+	"capture/snapshot"
+)
+
+const (
+	// maxCandidates is how many rows a live comparison reads again. Fewer change in the time between two snapshots.
+	maxCandidates = 10_000
+	// maxKeptLines is how many bytes of the state's rows are kept to name the columns that differ.
+	maxKeptLines = 16 << 20
+	// listedRows is how many rows of a kind are listed.
+	listedRows = 20
+)
+
+// candidate is a row that is not the same in the state and in the table.
+type candidate struct {
+	key          []byte
+	state, table uint64 // hashes of the row's line; 0 if there is no row
+	line         []byte // line of the state; nil if the state or the table has no such row, or if it took too much memory
+}
+
+// findings are the differences that a comparison found.
+type findings struct {
+	difference Difference
+	candidates []candidate // the first maxCandidates
+	lineBytes  int         // size of the lines in candidates
+}
+
+// compareSorted walks through the state and the sorted hashes of the table's rows side by side.
+func compareSorted(state iter.Seq2[snapshot.Row, error], s *sorter, hash func(line []byte) uint64) (*findings, error) {
+	next, err := s.sorted()
+	if err != nil {
+		return nil, err
+	}
+	f := &findings{}
+	key, tableHash, more, err := next()
+	advance := func() {
+		f.difference.TableRows++
+		key, tableHash, more, err = next()
+	}
+	for row, stateErr := range state {
+		if stateErr != nil {
+			return nil, stateErr
+		}
+		for more && err == nil && bytes.Compare(key, row.Key) < 0 {
+			f.add(candidate{key: key, table: tableHash})
+			advance()
+		}
+		if err != nil {
+			return nil, err
+		}
+		stateHash := hash(row.Line)
+		if !more || !bytes.Equal(key, row.Key) {
+			f.add(candidate{key: row.Key, state: stateHash})
+			continue
+		}
+		if stateHash != tableHash {
+			f.add(candidate{key: row.Key, state: stateHash, table: tableHash, line: row.Line})
+		}
+		advance()
+	}
+	for more && err == nil {
+		f.add(candidate{key: key, table: tableHash})
+		advance()
+	}
+	return f, err
+}
+
+// add counts a candidate, and keeps a copy of it unless there are too many.
+func (f *findings) add(c candidate) {
+	f.sampleOf(c).Rows++
+	if f.full() {
+		return
+	}
+	if f.lineBytes += len(c.line); f.lineBytes > maxKeptLines {
+		c.line = nil
+	}
+	c.key, c.line = slices.Clone(c.key), slices.Clone(c.line)
+	f.candidates = append(f.candidates, c)
+}
+
+// full reports whether there may be more differences than candidates.
+func (f *findings) full() bool { return len(f.candidates) == maxCandidates }
+
+// sampleOf returns the part of the difference that c belongs to.
+func (f *findings) sampleOf(c candidate) *RowSample {
+	switch {
+	case c.state == 0:
+		return &f.difference.Missing
+	case c.table == 0:
+		return &f.difference.Extra
+	}
+	return &f.difference.Different
+}
+
+// keys returns the keys of the candidates.
+func (f *findings) keys() map[string]bool {
+	keys := make(map[string]bool, len(f.candidates))
+	for _, c := range f.candidates {
+		keys[string(c.key)] = true
+	}
+	return keys
+}
+
+// confirm returns the findings without rows that prove nothing: those that changed between the first snapshot and later, those
+// that are now as the state has them, and those whose keys are not in among, if it is not nil.
+func (f *findings) confirm(ctx context.Context, later *tableSnapshot, among map[string]bool) (*findings, error) {
+	confirmed := &findings{difference: Difference{TableRows: f.difference.TableRows}}
+	for _, c := range f.candidates {
+		if among != nil && !among[string(c.key)] {
+			continue
+		}
+		line, err := later.readRow(ctx, c.key)
+		if err != nil {
+			return nil, err
+		}
+		now := uint64(0)
+		if line != nil {
+			now = later.hash(line)
+		}
+		if now == c.table && now != c.state {
+			confirmed.add(c)
+		}
+	}
+	return confirmed, nil
+}
+
+// describe lists the first rows of each kind, with the columns in which they differ.
+func (f *findings) describe(ctx context.Context, table *tableSnapshot) error {
+	for _, c := range f.candidates {
+		sample := f.sampleOf(c)
+		if len(sample.First) == listedRows {
+			continue
+		}
+		row := SampleRow{Key: table.table.KeyString(c.key)}
+		if c.line != nil {
+			line, err := table.readRow(ctx, c.key)
+			if err != nil {
+				return err
+			}
+			row.Columns = differingColumns(c.line, line)
+		}
+		sample.First = append(sample.First, row)
+	}
+	return nil
+}
+
+// differingColumns returns the names of the columns in which two lines differ.
+func differingColumns(state, table []byte) []string {
+	stateRow, err := statefile.ParseRow(state)
+	tableRow, err2 := statefile.ParseRow(table)
+	if err != nil || err2 != nil {
+		return nil
+	}
+	var names []string
+	for i, m := range tableRow.Members {
+		value := statefile.FindMember(stateRow.Members, string(m.Name), i)
+		if value == nil || !bytes.Equal(appendCompact(nil, value), appendCompact(nil, m.Value)) {
+			names = append(names, string(m.Name))
+		}
+	}
+	for i, m := range stateRow.Members {
+		if statefile.FindMember(tableRow.Members, string(m.Name), i) == nil {
+			names = append(names, string(m.Name))
+		}
+	}
+	if names == nil {
+		names = []string{"(the order of the columns)"}
+	}
+	return names
+}
+
+// appendCompact appends JSON without the white space between its tokens.
+func appendCompact(dst, text []byte) []byte {
+	for i := 0; i < len(text); {
+		switch text[i] {
+		case ' ', '\n', '\r', '\t':
+			i++
+		case '"':
+			start := i
+			for i++; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+			i = min(i+1, len(text))
+			dst = append(dst, text[start:i]...)
+		default:
+			start := i
+			for i < len(text) && text[i] > ' ' && text[i] != '"' {
+				i++
+			}
+			if i == start { // no white space that JSON knows
+				i++
+			}
+			dst = append(dst, text[start:i]...)
+		}
+	}
+	return dst
+}

@@ -1,0 +1,47 @@
+package verify
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"capture/internal/statefile"
+	"capture/snapshot/rowjson"
+)
+
+// keyOrder checks that the keys of a file's rows ascend.
+type keyOrder struct {
+	keys      *statefile.KeyReader
+	last      []byte // key of the last row; nil before the first
+	unchecked string // why the order cannot be checked; "" if it can
+}
+
+// next returns the key of the next row, nil if rows have none. It is valid until the next call.
+func (o *keyOrder) next(row statefile.Row) (rowjson.Key, error) {
+	key, err := o.keys.Key(row.Members)
+	if noKey := statefile.NoKeyError(""); errors.As(err, &noKey) {
+		o.unchecked = string(noKey)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w%s", err, o.describeLast())
+	}
+	if o.last != nil {
+		switch c := bytes.Compare(key, o.last); {
+		case c == 0:
+			return nil, fmt.Errorf("the key %s is in the file twice", o.keys.KeyString(key))
+		case c < 0:
+			return nil, fmt.Errorf("not in the order of the key: %s comes after %s", o.keys.KeyString(key), o.keys.KeyString(o.last))
+		}
+	}
+	o.last = append(o.last[:0], key...)
+	return key, nil
+}
+
+// describeLast names the last good row, for an error.
+func (o *keyOrder) describeLast() string {
+	if o.last == nil {
+		return ""
+	}
+	return "; the last good row has the key " + o.keys.KeyString(o.last)
+}

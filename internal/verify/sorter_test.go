@@ -1,0 +1,68 @@
+package verify
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestSorter(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	for _, limit := range []int{1, 100, 10_000, 1 << 30} {
+		s := &sorter{limit: limit}
+		defer s.close()
+		var want [][]byte
+		for i := range 3000 {
+			key := fmt.Appendf(nil, "%d/%d", r.IntN(1_000_000), i)
+			key = append(key, bytes.Repeat([]byte{0xff}, r.IntN(300))...)
+			want = append(want, key)
+			if err := s.add(key, sum(key)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if (len(s.runs) > 0) != (limit < 1<<30) {
+			t.Errorf("limit %d: %d runs", limit, len(s.runs))
+		}
+		slices.SortFunc(want, bytes.Compare)
+		next, err := s.sorted()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; ; i++ {
+			key, hash, ok, err := next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !ok {
+				if i != len(want) {
+					t.Fatalf("limit %d: %d keys of %d", limit, i, len(want))
+				}
+				break
+			}
+			if !bytes.Equal(key, want[i]) || hash != sum(key) {
+				t.Fatalf("limit %d: key %d is %q, not %q", limit, i, key, want[i])
+			}
+		}
+	}
+	next, err := (&sorter{limit: 1}).sorted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, ok, err := next(); ok || err != nil {
+		t.Fatalf("an empty sorter gave %v, %v", ok, err)
+	}
+}
+
+func sum(key []byte) uint64 {
+	h := uint64(14695981039346656037)
+	for _, c := range key {
+		h = h*31 + uint64(c)
+	}
+	return h + binary.BigEndian.Uint64(append(make([]byte, 8), key[:1]...)[1:])
+}

@@ -1,0 +1,115 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+	"capture/internal/statefile"
+	"capture/snapshot/rowjson"
+)
+
+// tableSnapshot is the table as one snapshot of the database sees it.
+type tableSnapshot struct {
+	conn    *pgx.Conn
+	tx      pgx.Tx
+	table   *postgres.Table
+	encoder *rowjson.Encoder
+	seed    maphash.Seed
+	compact []byte // reused by hash
+}
+
+// openSnapshot takes a snapshot, on a connection of its own.
+func openSnapshot(ctx context.Context, database *pgx.ConnConfig, name postgres.Name, seed maphash.Seed) (*tableSnapshot, error) {
+	conn, err := postgres.Connect(ctx, database)
+	if err != nil {
+		return nil, err
+	}
+	t := &tableSnapshot{conn: conn, seed: seed}
+	if err := t.begin(ctx, name); err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *tableSnapshot) begin(ctx context.Context, name postgres.Name) (err error) {
+	if t.tx, err = postgres.Begin(ctx, t.conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
+		return postgres.Explain(fmt.Errorf("begin to read table %s: %w", name, err))
+	}
+	// The first statement of the transaction takes the snapshot.
+	if t.table, err = postgres.LoadTable(ctx, t.tx, name); err != nil {
+		return err
+	}
+	t.encoder, err = rowjson.NewEncoder(t.table.Shape, t.conn.PgConn().ParameterStatus("server_encoding") == "SQL_ASCII")
+	return err
+}
+
+// close closes the connection, which ends the transaction.
+func (t *tableSnapshot) close() { t.conn.Close(context.Background()) }
+
+// hash returns a hash of a line that is the same for lines that differ only in white space between tokens. It is never 0.
+func (t *tableSnapshot) hash(line []byte) uint64 {
+	t.compact = appendCompact(t.compact[:0], line)
+	return max(maphash.Bytes(t.seed, t.compact), 1)
+}
+
+// readHashes adds the key and the hash of each row of the table to s.
+func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, progress func(statefile.Progress)) error {
+	action := "read table " + t.table.Name().String()
+	rows, err := t.tx.Query(ctx, "SELECT "+t.table.SelectList()+" FROM "+t.table.FromClause())
+	if err != nil {
+		return postgres.ExplainRedacted(action, err)
+	}
+	defer rows.Close()
+	var key, line []byte
+	for n := 1; rows.Next(); n++ {
+		values := rows.RawValues()
+		if key, err = t.encoder.AppendKey(key[:0], values); err == nil {
+			line, err = t.encoder.AppendCopiedRow(line[:0], values)
+		}
+		if err == nil {
+			err = s.add(key, t.hash(line))
+		}
+		if err != nil {
+			return err
+		}
+		if progress != nil && n%10_000 == 0 {
+			progress(statefile.Progress{Doing: "reading the table", Rows: n})
+		}
+	}
+	return postgres.ExplainRedacted(action, rows.Err())
+}
+
+// readRow returns the line of the row with a key, or nil if there is none.
+func (t *tableSnapshot) readRow(ctx context.Context, key rowjson.Key) ([]byte, error) {
+	action := "read a row of table " + t.table.Name().String()
+	texts, ok := t.table.KeyTexts(key)
+	if !ok {
+		return nil, fmt.Errorf("%s: malformed key", action)
+	}
+	conditions, args := make([]string, len(texts)), make([]any, len(texts))
+	for i, text := range texts {
+		c := &t.table.Columns[t.table.Key[i]]
+		conditions[i] = fmt.Sprintf("%s = $%d::text::%s", postgres.QuoteIdentifier(c.Name), i+1, c.TypeName)
+		args[i] = string(text)
+	}
+	sql := fmt.Sprintf("SELECT %s FROM %s WHERE %s", t.table.SelectList(), t.table.FromClause(), strings.Join(conditions, " AND "))
+	rows, err := t.tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, postgres.ExplainRedacted(action, err)
+	}
+	defer rows.Close()
+	var line []byte
+	if rows.Next() {
+		if line, err = t.encoder.AppendCopiedRow(nil, rows.RawValues()); err != nil {
+			return nil, err
+		}
+	}
+	rows.Close()
+	return line, postgres.ExplainRedacted(action, rows.Err())
+}
