@@ -1,0 +1,60 @@
+// Package guard turns a panic in a goroutine into an error.
+//
+// Go ends the whole process at a panic that its own goroutine does not recover. So each goroutine that capture starts
+// runs its work through [Run]: the other parts then stop in order, and the last complete state still reaches the disk.
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// PanicError is the error that [Run] returns for a panic. A panic is a defect in capture itself: retrying does not help,
+// so the daemon stops after a last flush.
+type PanicError struct {
+	Task  string // what the goroutine was doing
+	Value any    // the panic's value
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("%s: internal error: %v", e.Task, e.Value) }
+
+// Run calls f and returns its error. If f panics, Run logs the stack and returns a *PanicError.
+func Run(log hclog.Logger, task string, f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &PanicError{task, p}
+			log.Error("internal error", "while", task, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	return f()
+}
+
+// RunWatched calls f with a context that watch may end: once watch returns an error, f's context is canceled, and
+// RunWatched returns watch's error instead of what f made of the cancellation. watch's own context ends with f, and
+// RunWatched waits for it.
+func RunWatched(ctx context.Context, log hclog.Logger, task string, watch, f func(context.Context) error) error {
+	inner, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		if err := Run(log, task, func() error { return watch(inner) }); err != nil {
+			cancel(err)
+		}
+	}()
+	stop := sync.OnceFunc(func() {
+		cancel(nil)
+		<-watched
+	})
+	defer stop() // also if f panics
+	err := f(inner)
+	stop()
+	if cause := context.Cause(inner); err != nil && ctx.Err() == nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
+}

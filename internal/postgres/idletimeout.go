@@ -1,0 +1,101 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/guard"
+)
+
+// DefaultIdleTimeout is how long a server may send nothing before its connection counts as dead. It is longer than a slow
+// link or a busy server delays the reply to a keepalive.
+const DefaultIdleTimeout = 30 * time.Second
+
+// ReadClock records when bytes last arrived from a server, over all connections that it is attached to.
+type ReadClock struct{ last atomic.Int64 } // nanoseconds since clockStart
+
+// clockStart is the origin of each ReadClock. Times relative to it are monotonic: setting the system's clock does not look
+// like silence.
+var clockStart = time.Now()
+
+// LastRead returns when bytes last arrived.
+func (c *ReadClock) LastRead() time.Time { return clockStart.Add(time.Duration(c.last.Load())) }
+
+// Touch records that bytes arrived now.
+func (c *ReadClock) Touch() { c.last.Store(int64(time.Since(clockStart))) }
+
+// Attach returns a copy of cfg whose connections record their reads in c.
+func (c *ReadClock) Attach(cfg *pgx.ConnConfig) *pgx.ConnConfig {
+	cfg = cfg.Copy()
+	dial := cfg.DialFunc
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return clockedConn{conn, c}, nil
+	}
+	return cfg
+}
+
+// WithIdleTimeout calls f and cancels its context once nothing has arrived for timeout. An exchange with the server may
+// take any time over a slow link, as long as bytes arrive; a dead link must not hold it up. The error is then an
+// [IdleError].
+func (c *ReadClock) WithIdleTimeout(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
+	c.Touch()
+	return guard.RunWatched(ctx, hclog.Default(), "watch a connection",
+		func(ctx context.Context) error { return c.waitIdle(ctx, timeout) }, f)
+}
+
+// waitIdle returns an error once nothing has arrived for timeout, or nil once ctx ends.
+func (c *ReadClock) waitIdle(ctx context.Context, timeout time.Duration) error {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
+		idle := time.Since(c.LastRead())
+		if idle >= timeout {
+			return IdleError(idle)
+		}
+		timer.Reset(timeout - idle)
+	}
+}
+
+// IdleError returns the error for a server that has sent nothing for so long.
+func IdleError(idle time.Duration) error {
+	return fmt.Errorf("no data from the server for %s: the network or the server hangs", idle.Round(time.Second))
+}
+
+// clockedConn records each read in a ReadClock.
+type clockedConn struct {
+	net.Conn
+	clock *ReadClock
+}
+
+func (c clockedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.clock.Touch()
+	}
+	return n, err
+}
+
+// SyscallConn implements syscall.Conn: the read buffer asks the socket how many bytes wait.
+func (c clockedConn) SyscallConn() (syscall.RawConn, error) {
+	if s, ok := c.Conn.(syscall.Conn); ok {
+		return s.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}

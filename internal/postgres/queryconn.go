@@ -1,0 +1,69 @@
+package postgres
+
+import (
+	"cmp"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// QueryConn is an ordinary connection for short queries next to a stream or a copy. It connects at its first use, and
+// again after it broke. Callers may share it: it runs one call of Do at a time.
+type QueryConn struct {
+	cfg         *pgx.ConnConfig
+	idleTimeout time.Duration
+
+	mu    sync.Mutex
+	clock ReadClock
+	conn  *pgx.Conn
+}
+
+// NewQueryConn returns a QueryConn to the database of cfg. Nothing may arrive from the server for idleTimeout before a call
+// fails; zero stands for DefaultIdleTimeout.
+func NewQueryConn(cfg *pgx.ConnConfig, idleTimeout time.Duration) *QueryConn {
+	return &QueryConn{cfg: cfg, idleTimeout: cmp.Or(idleTimeout, DefaultIdleTimeout)}
+}
+
+// Do calls f with the connection, and connects first if needed.
+func (q *QueryConn) Do(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.clock.WithIdleTimeout(ctx, q.idleTimeout, func(ctx context.Context) error {
+		if q.conn == nil || q.conn.IsClosed() {
+			conn, err := Connect(ctx, q.clock.Attach(q.cfg))
+			if err != nil {
+				return err
+			}
+			q.conn = conn
+		}
+		return f(ctx, q.conn)
+	})
+}
+
+// Close closes the connection without waiting for the server.
+func (q *QueryConn) Close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.conn != nil {
+		CloseNow(q.conn.PgConn())
+		q.conn = nil
+	}
+}
+
+// closeTimeout bounds CloseNow: the server may not answer.
+const closeTimeout = 200 * time.Millisecond
+
+// CloseNow closes a connection. If a statement was interrupted, pgx asks the server to cancel it; CloseNow waits for that
+// request to be sent, so that the statement does not run on at the server.
+func CloseNow(conn *pgconn.PgConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	_ = conn.Close(ctx) // the connection is not used again either way
+	select {
+	case <-conn.CleanupDone():
+	case <-ctx.Done():
+	}
+}
