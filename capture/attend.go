@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"capture/capture/source"
+	"capture/internal/guard"
 	"capture/internal/postgres"
 )
 
@@ -21,9 +23,9 @@ const attendEvery = 500 * time.Millisecond
 // attendant looks after a long read of the table from a connection of its own: it ends the read where it is in the
 // application's way, and where the server is silent.
 type attendant struct {
-	cfg     Config
-	conn    *pgx.Conn // that reads, in an open transaction; others may join in
-	traffic *traffic  // of these connections
+	env     *source.Env
+	conn    *pgx.Conn           // that reads, in an open transaction; others may join in
+	traffic *postgres.ReadClock // of these connections
 	check   func(context.Context, *pgx.Conn) error
 
 	hurry chan struct{} // closed where the attendant is wanted at once
@@ -42,8 +44,8 @@ const slack = 8 << 20
 // room for; statement_timeout would end a copy that is slow, and does not reach a session that waits to send. Over a Unix
 // socket nothing does.)
 func (a *attendant) look(ctx context.Context, conn *pgx.Conn) error {
-	frozen := a.cfg.bounds.frozen
-	if rate := a.cfg.CopyRate; rate > 0 {
+	frozen := a.env.Timeouts.FrozenClient
+	if rate := a.env.Copy.Rate; rate > 0 {
 		frozen += min(time.Duration(slack/float64(rate)*float64(time.Second)), 24*time.Hour)
 	}
 	var pid int32 // what the protocol says is, behind a pooler, not the server's
@@ -71,27 +73,13 @@ func (a *attendant) run(ctx context.Context, read func(context.Context) error) e
 		return err
 	}
 	a.hurry, a.met = make(chan struct{}), make(chan struct{})
-	reading, end := context.WithCancelCause(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		if err := guarded(a.cfg.Logger, "look after a copy", func() error { return a.watch(reading) }); err != nil {
-			end(err)
-		}
-	}()
-	err := read(reading)
-	end(nil)
-	<-watched
-	if cause := context.Cause(reading); err != nil && ctx.Err() == nil && !errors.Is(cause, context.Canceled) {
-		return cause
-	}
-	return err
+	return guard.RunWatched(ctx, a.env.Logger, "look after a copy", a.watch, read)
 }
 
 // watch returns why the read must end, or nil once it has ended.
 func (a *attendant) watch(ctx context.Context) error {
-	beside := &side{cfg: a.cfg.Database, silence: a.cfg.bounds.silence}
-	defer beside.close()
+	beside := postgres.NewQueryConn(a.env.Database, a.env.Timeouts.Idle)
+	defer beside.Close()
 	tick := time.NewTicker(attendEvery)
 	defer tick.Stop()
 	answered, hurry, met := time.Now(), a.hurry, false
@@ -103,13 +91,13 @@ func (a *attendant) watch(ctx context.Context) error {
 			hurry = nil
 		case <-tick.C:
 		}
-		err := beside.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := beside.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			if err := blocks(ctx, conn, a.sessions()); err != nil || a.check == nil {
 				return err
 			}
 			return a.check(ctx, conn)
 		})
-		anew, server, broken := (*anewError)(nil), (*pgconn.PgError)(nil), (*panicError)(nil)
+		anew, server, broken := (*source.ResyncError)(nil), (*pgconn.PgError)(nil), (*guard.PanicError)(nil)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -122,16 +110,16 @@ func (a *attendant) watch(ctx context.Context) error {
 				close(a.met)
 			}
 		}
-		if last := a.traffic.time(); last.After(answered) {
+		if last := a.traffic.LastRead(); last.After(answered) {
 			answered = last
 		}
-		if quiet := time.Since(answered); quiet > a.cfg.bounds.silence {
-			return silentError(quiet)
+		if quiet := time.Since(answered); quiet > a.env.Timeouts.Idle {
+			return postgres.IdleError(quiet)
 		}
 	}
 }
 
-// blocks says, as an *anewError, that a session waits for a lock that one of the sessions pids holds. Those who wait behind that
+// blocks says, as an *source.ResyncError, that a session waits for a lock that one of the sessions pids holds. Those who wait behind that
 // one in turn are the application's reads and writes.
 func blocks(ctx context.Context, conn *pgx.Conn, pids []int32) error {
 	var who string
@@ -145,9 +133,5 @@ func blocks(ctx context.Context, conn *pgx.Conn, pids []int32) error {
 	case err != nil:
 		return fmt.Errorf("ask who waits for the copy: %w", postgres.Explain(err))
 	}
-	return &anewError{why: "the copy gave way to a session that waits for the table: " + who, again: true}
-}
-
-func silentError(quiet time.Duration) error {
-	return fmt.Errorf("no word from the server for %s: the network or the server hangs", quiet.Round(time.Second))
+	return &source.ResyncError{Reason: "the copy gave way to a session that waits for the table: " + who, Backoff: true}
 }

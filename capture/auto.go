@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/source"
+	"capture/internal/guard"
 	"capture/internal/postgres"
 	"capture/snapshot"
 )
@@ -39,16 +41,6 @@ func newAuto(d *Daemon) *auto {
 // sources are the kinds of source, the better first.
 var sources = []string{"logical", "notify", "poll"}
 
-func newSource(d *Daemon, kind string) Source {
-	switch kind {
-	case "notify":
-		return newNotify(d)
-	case "poll":
-		return newPoll(d)
-	}
-	return newLogical(d)
-}
-
 // refusal is why a source is not to be had.
 type refusal struct {
 	source string
@@ -60,10 +52,9 @@ type refusal struct {
 func (a *auto) Follow(ctx context.Context, t *snapshot.Table) error {
 	var refused []refusal
 	for i, kind := range sources {
-		src := newSource(a.d, kind)
-		a.note(kind, refused)
+		src, progress := a.d.newSource(kind, a.note(kind, refused))
 		err := a.try(ctx, src, refused, t)
-		followed := a.d.state.current(src)
+		followed := progress.HasFollowed()
 		if followed && i == 0 {
 			clear(a.said)
 		}
@@ -81,47 +72,35 @@ func (a *auto) Follow(ctx context.Context, t *snapshot.Table) error {
 }
 
 // Barrier implements Source. The source that follows is asked, never this one.
-func (a *auto) Barrier(context.Context) error { return errNotFollowing }
+func (a *auto) Barrier(context.Context) error { return source.ErrNotFollowing }
 
-// note says why kind is tried and no better source: in the status, and once in the log.
-func (a *auto) note(kind string, refused []refusal) {
+// note says why kind is tried and no better source: for the status, and once in the log.
+func (a *auto) note(kind string, refused []refusal) string {
 	texts := make([]string, len(refused))
 	for i, r := range refused {
 		texts[i] = "not by " + r.source + ": " + r.err.Error()
 	}
 	text := strings.Join(texts, "; ")
-	a.d.state.update(func(st *Status) { st.SourceNote = text })
 	if len(refused) > 0 && a.said[kind] != text {
 		a.said[kind] = text
 		r := refused[len(refused)-1]
 		a.d.log.Warn("a better source is not to be had", "source", r.source, "why", r.err.Error(), "instead", kind)
 	}
+	return text
 }
 
-// try runs one source, and ends it with an *anewError when one of those that were refused before it works.
-func (a *auto) try(ctx context.Context, src Source, refused []refusal, t *snapshot.Table) error {
+// try runs one source, and ends it with an *source.ResyncError when one of those that were refused before it works.
+func (a *auto) try(ctx context.Context, src source.Source, refused []refusal, t *snapshot.Table) error {
 	if len(refused) == 0 {
 		return src.Follow(ctx, t)
 	}
-	inner, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	looked := make(chan error, 1)
-	go func() {
-		looked <- guarded(a.d.log, "look for a better source", func() error { a.look(inner, refused, cancel); return nil })
-	}()
-	err := src.Follow(inner, t)
-	if better := (*anewError)(nil); ctx.Err() == nil && errors.As(context.Cause(inner), &better) {
-		err = better
-	}
-	cancel(nil)
-	if failed := <-looked; failed != nil {
-		return failed
-	}
-	return err
+	return guard.RunWatched(ctx, a.d.log, "look for a better source",
+		func(ctx context.Context) error { return a.look(ctx, refused) },
+		func(ctx context.Context) error { return src.Follow(ctx, t) })
 }
 
-// look tries from time to time whether one of the refused sources works, and then ends the one that follows.
-func (a *auto) look(ctx context.Context, refused []refusal, end context.CancelCauseFunc) {
+// look tries from time to time whether one of the refused sources works, and then returns an *source.ResyncError.
+func (a *auto) look(ctx context.Context, refused []refusal) error {
 	every := betterEvery
 	for _, r := range refused {
 		if r.passes {
@@ -136,14 +115,13 @@ func (a *auto) look(ctx context.Context, refused []refusal, end context.CancelCa
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-tick.C:
 		}
 		for _, r := range refused {
 			err := a.probe(ctx, r.source)
 			if err == nil {
-				end(&anewError{why: fmt.Sprintf("it can be followed by %s now", r.source)})
-				return
+				return &source.ResyncError{Reason: fmt.Sprintf("it can be followed by %s now", r.source)}
 			}
 			a.d.log.Debug("still not to be had", "source", r.source, "why", err)
 		}
@@ -152,12 +130,12 @@ func (a *auto) look(ctx context.Context, refused []refusal, end context.CancelCa
 
 // probe says whether a source would work now.
 func (a *auto) probe(ctx context.Context, kind string) error {
-	s := &side{cfg: a.d.cfg.Database}
-	defer s.close()
-	return s.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	s := postgres.NewQueryConn(a.d.cfg.Database, a.d.cfg.timeouts.Idle)
+	defer s.Close()
+	return s.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if kind == "notify" {
-			n := newNotify(a.d)
-			defer n.side.close()
+			n := newNotify(a.d.cfg.env(kind, source.NewProgress(kind, nil)))
+			defer n.side.Close()
 			return n.prepare(ctx)
 		}
 		srv, tab, err := postgres.LoadServerAndTable(ctx, conn, a.d.cfg.Table)
@@ -193,9 +171,9 @@ func (a *auto) refused(ctx context.Context, kind string, err error) (refusal, bo
 	case postgres.Unknown:
 		// A proxy that knows no replication may just hang up. That is told from a network that fails by asking the
 		// database otherwise, and by patience.
-		s := &side{cfg: a.d.cfg.Database}
-		defer s.close()
-		if s.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error { return conn.Ping(ctx) }) != nil {
+		s := postgres.NewQueryConn(a.d.cfg.Database, a.d.cfg.timeouts.Idle)
+		defer s.Close()
+		if s.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return conn.Ping(ctx) }) != nil {
 			return r, false
 		}
 		if a.strange[kind]++; a.strange[kind] < patienceWith {
@@ -212,8 +190,8 @@ func (a *auto) refused(ctx context.Context, kind string, err error) (refusal, bo
 // classify returns the class of the error with which a source ended before it followed.
 func classify(err error) postgres.ErrorClass {
 	var (
-		anew  *anewError
-		inner *panicError
+		anew  *source.ResyncError
+		inner *guard.PanicError
 	)
 	if err == nil || errors.As(err, &anew) || errors.As(err, &inner) {
 		return postgres.Unreachable

@@ -12,6 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"capture/capture/source"
+	"capture/internal/guard"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 )
@@ -148,8 +150,8 @@ func TestErrorClasses(t *testing.T) {
 		{"connection failure", server("08006"), postgres.Unreachable},
 		{"disk full", server("53100"), postgres.Unreachable},
 		{"no such database", server("3D000"), postgres.Unreachable},
-		{"a copy anew", fmt.Errorf("x: %w", &anewError{why: "y"}), postgres.Unreachable},
-		{"a fault of ours", &panicError{"x", "y"}, postgres.Unreachable},
+		{"a copy anew", fmt.Errorf("x: %w", &source.ResyncError{Reason: "y"}), postgres.Unreachable},
+		{"a fault of ours", &guard.PanicError{Task: "x", Value: "y"}, postgres.Unreachable},
 		{"ended", nil, postgres.Unreachable},
 	} {
 		if got := classify(c.err); got != c.want {

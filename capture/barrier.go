@@ -9,22 +9,23 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 )
 
 // Barrier implements Source: it waits until the stream has passed the server's present end.
 func (l *logical) Barrier(ctx context.Context) error {
 	var target pglogrepl.LSN
-	err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	err := l.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if err := l.sameShape(ctx, conn); err != nil {
 			return err
 		}
-		target, err = insertPosition(ctx, conn)
+		target, err = postgres.LoadInsertLSN(ctx, conn)
 		return err
 	})
-	if anew := (*anewError)(nil); errors.As(err, &anew) {
+	if anew := (*source.ResyncError)(nil); errors.As(err, &anew) {
 		l.end(err)
-		return l.gone(ctx)
+		return source.ErrNotFollowing
 	}
 	if err != nil {
 		return postgres.Explain(err)
@@ -32,11 +33,8 @@ func (l *logical) Barrier(ctx context.Context) error {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for i, nudged := 0, time.Now(); pglogrepl.LSN(l.applied.Load()) < target; i++ {
-		if !l.state.current(l) {
-			return errNotFollowing
-		}
 		if time.Since(nudged) > nudgeAfter {
-			err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error { return flushWAL(ctx, conn, target) })
+			err := l.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return postgres.FlushWAL(ctx, conn, target) })
 			if err != nil {
 				return postgres.Explain(err)
 			}
@@ -44,10 +42,12 @@ func (l *logical) Barrier(ctx context.Context) error {
 		}
 		if i%16 == 0 {
 			if err := l.tell(true, true); err != nil {
-				return errNotFollowing
+				return source.ErrNotFollowing
 			}
 		}
 		select {
+		case <-l.ended:
+			return source.ErrNotFollowing
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the stream to reach %s: it is at %s: %w", target, pglogrepl.LSN(l.applied.Load()), ctx.Err())
 		case <-tick.C:
@@ -64,23 +64,9 @@ func (l *logical) end(err error) {
 	}
 }
 
-// gone waits until this source is no longer the daemon's.
-func (l *logical) gone(ctx context.Context) error {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for l.state.current(l) {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return errNotFollowing
-}
-
-// sameShape says, as an *anewError, what of the table is not as it was copied.
+// sameShape says, as an *source.ResyncError, what of the table is not as it was copied.
 func (l *logical) sameShape(ctx context.Context, conn *pgx.Conn) error {
-	shape, published, err := postgres.CompareCatalog(ctx, conn, l.d.cfg.Table, l.tab, l.publication, l.mark)
+	shape, published, err := postgres.CompareCatalog(ctx, conn, l.env.Table, l.tab, l.publication, l.mark)
 	if err != nil {
 		if p := (*postgres.Problem)(nil); errors.As(err, &p) && p.TableMissing() {
 			return fmt.Errorf("%w; feedback.json keeps the last state it had", err)
@@ -88,10 +74,10 @@ func (l *logical) sameShape(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	if shape {
-		return &anewError{why: fmt.Sprintf("the definition of table %s changed", l.tab.Name())}
+		return &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changed", l.tab.Name())}
 	}
 	if published {
-		return &anewError{why: fmt.Sprintf("publication %s changed", l.publication), again: true}
+		return &source.ResyncError{Reason: fmt.Sprintf("publication %s changed", l.publication), Backoff: true}
 	}
 	return nil
 }

@@ -17,10 +17,11 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/source"
 	"capture/internal/pgserver"
+	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
-	"capture/store"
 )
 
 // BenchmarkFirstCopy copies 100,000 votes from Postgres into memory (encode), and reads the same with COPY to nothing
@@ -108,29 +109,20 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 	exec(b, conn, fillProcedure)
 	cfg := config(b, url)
 	cfg.Logger, cfg.MaxWAL = hclog.NewNullLogger(), 1<<40
-	cfg.bounds.frozen = time.Hour // the slot waits, and so does its connection, for as long as votes are written
-	file, err := store.Open(filepath.Join(b.TempDir(), "feedback.json"), store.Owner{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer file.Close()
+	cfg.timeouts.FrozenClient = time.Hour // the slot waits, and so does its connection, for as long as votes are written
 	others := followers(b, peers)
 	took := make(map[string]time.Duration)
 	var allocs uint64
 	for b.Loop() {
 		exec(b, conn, "TRUNCATE votes")
 		t := snapshot.NewTable()
-		d, err := New(cfg, file)
-		if err != nil {
-			b.Fatal(err)
-		}
-		l := newLogical(d)
+		l := newLogical(cfg.env("logical", source.NewProgress("logical", nil)))
 		enc := slotBefore(b, l, t)
 		slots := bareSlots(b, conn, peers)
 		exec(b, conn, "CALL fill($1, $2, $3)", rows/perTx, perTx, words)
 		var target pglogrepl.LSN
-		if err := l.side.ask(b.Context(), func(ctx context.Context, c *pgx.Conn) (err error) {
-			target, err = insertPosition(ctx, c)
+		if err := l.side.Do(b.Context(), func(ctx context.Context, c *pgx.Conn) (err error) {
+			target, err = postgres.LoadInsertLSN(ctx, c)
 			return err
 		}); err != nil {
 			b.Fatal(err)
@@ -184,7 +176,7 @@ func drain(b *testing.B, l *logical, t *snapshot.Table, enc *rowjson.Encoder, ta
 	cancel()
 	<-done
 	l.hangUp()
-	l.side.close()
+	l.side.Close()
 	return took, after.Mallocs - before.Mallocs
 }
 

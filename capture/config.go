@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/store"
@@ -91,9 +92,11 @@ type Config struct {
 	// Registry receives the daemon's metrics. Nil registers none.
 	Registry prometheus.Registerer
 
-	intervals intervals
-	bounds    bounds                                      // tests shorten them
-	prepare   func(context.Context, []snapshot.Part) bool // writes ahead what a copy has read, as [store.File.WriteAhead]; nil for nothing
+	// Tests set these; zero stands for the usual value.
+	intervals    intervals
+	timeouts     source.Timeouts
+	copying      source.CopyOptions // sizes only
+	segmentBytes int                // size of the Table's segments, with few of them in a group
 }
 
 // WatchedDir is a folder whose volume is measured, with the name that Status and metrics give it.
@@ -163,32 +166,13 @@ func (i intervals) withDefaults() intervals {
 	return i
 }
 
-// bounds are how long things may take before they are called trouble.
-type bounds struct {
-	// silence is longer than what a slow link or a busy server makes of a keepalive that was asked for.
-	silence time.Duration
-	ping    time.Duration // how often one is asked for
-	count   time.Duration // how often the rows are counted
-	frozen  time.Duration // after it the server drops the slot of a copying capture that says nothing
-	part    int64         // bytes of the table that a connection of a copy reads at a time
-	draft   int           // bytes of its rows that are written ahead at a time
-	segment int           // bytes of the Table's segments, with few of them in a group; zero for the usual
-}
-
-// orUsual is b, or what holds outside tests.
-func (b bounds) orUsual() bounds {
-	b.silence = cmp.Or(b.silence, 30*time.Second)
-	b.ping = cmp.Or(b.ping, 10*time.Second)
-	b.count = cmp.Or(b.count, time.Hour)
-	b.part = cmp.Or(b.part, rangeBytes)
-	b.draft = cmp.Or(b.draft, draftBytes)
-	b.frozen = cmp.Or(b.frozen, 2*time.Minute)
-	return b
-}
-
-func (b bounds) table() *snapshot.Table {
-	if b.segment > 0 {
-		return snapshot.NewTestTable(b.segment, 4)
+// env returns what a source of a kind may use in its next attempt.
+func (cfg *Config) env(kind string, progress *source.Progress) *source.Env {
+	env := &source.Env{
+		Database: cfg.Database, Table: cfg.Table, Logger: cfg.Logger, Timeouts: cfg.timeouts.WithDefaults(),
+		Copy: cfg.copying, Progress: progress, MaxWAL: cfg.MaxWAL, PollInterval: cfg.PollInterval,
+		Chosen: cfg.Source == kind,
 	}
-	return snapshot.NewTable()
+	env.Copy.Rate, env.Copy.Connections = cfg.CopyRate, cfg.CopyJobs
+	return env
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
@@ -23,20 +24,19 @@ func Export(ctx context.Context, cfg Config) (*snapshot.View, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
 	}
-	cfg.bounds = cfg.bounds.orUsual()
 	t := cfg.newTable(cmp.Or(cfg.SpillDir, os.TempDir()), nil)
-	if err := readTable(ctx, cfg, "export", t, nil); err != nil {
+	if err := readTable(ctx, cfg.env("export", source.NewProgress("export", nil)), "export", t, nil); err != nil {
 		return nil, postgres.Explain(err)
 	}
 	return t.View(), nil
 }
 
 // readTable copies the table as any transaction sees it into t's next View. Its place in the stream is not known. check,
-// where there is one, is asked now and then: its *anewError ends the copy.
-func readTable(ctx context.Context, cfg Config, source string, t *snapshot.Table, check func(context.Context, *pgx.Conn) error) error {
-	c := &tableCopy{attendant: attendant{cfg: cfg, traffic: &traffic{}, check: check}}
-	err := c.traffic.bound(ctx, cfg.bounds.silence, func(ctx context.Context) (err error) {
-		if c.conn, err = postgres.Connect(ctx, inBulk(c.traffic.watch(cfg.Database))); err != nil {
+// where there is one, is asked now and then: its *source.ResyncError ends the copy.
+func readTable(ctx context.Context, env *source.Env, name string, t *snapshot.Table, check func(context.Context, *pgx.Conn) error) error {
+	c := &tableCopy{attendant: attendant{env: env, traffic: &postgres.ReadClock{}, check: check}}
+	err := c.traffic.WithIdleTimeout(ctx, env.Timeouts.Idle, func(ctx context.Context) (err error) {
+		if c.conn, err = postgres.Connect(ctx, inBulk(c.traffic.Attach(env.Database))); err != nil {
 			return err
 		}
 		if c.srv, err = postgres.LoadServer(ctx, c.conn); err != nil {
@@ -44,18 +44,18 @@ func readTable(ctx context.Context, cfg Config, source string, t *snapshot.Table
 		}
 		tx, err := postgres.Begin(ctx, c.conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
 		if err != nil {
-			return fmt.Errorf("begin to read table %s: %w", cfg.Table, err)
+			return fmt.Errorf("begin to read table %s: %w", env.Table, err)
 		}
-		c.tab, err = postgres.LoadTable(ctx, tx, cfg.Table)
+		c.tab, err = postgres.LoadTable(ctx, tx, env.Table)
 		return err
 	})
 	if c.conn != nil {
-		defer closeConn(c.conn)
+		defer postgres.CloseNow(c.conn.PgConn())
 	}
 	if err != nil {
 		return err
 	}
-	t.Load(c.tab.Shape, snapshot.Origin{Source: source, Database: c.srv.Database, SystemID: c.srv.SystemID, ServerVersion: c.srv.Version})
+	t.Load(c.tab.Shape, snapshot.Origin{Source: name, Database: c.srv.Database, SystemID: c.srv.SystemID, ServerVersion: c.srv.Version})
 	done, err := c.into(ctx, t)
 	if err != nil {
 		t.Rollback()
@@ -64,7 +64,7 @@ func readTable(ctx context.Context, cfg Config, source string, t *snapshot.Table
 	if err := t.Commit(snapshot.Position{}); err != nil {
 		return fmt.Errorf("copy table %s: %w", c.tab.Name(), err)
 	}
-	cfg.Logger.Info("read", "table", c.tab.Name().String(), "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "ms", millis(done.took))
+	env.Logger.Info("read", "table", c.tab.Name().String(), "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "ms", millis(done.took))
 	return nil
 }
 
@@ -95,8 +95,8 @@ func (c *tableCopy) into(ctx context.Context, t *snapshot.Table) (copied, error)
 	err := c.run(ctx, l.run)
 	if err != nil {
 		err = fmt.Errorf("copy table %s: %w", c.tab.Name(), err)
-		if c.cfg.prepare != nil {
-			c.cfg.prepare(ctx, nil)
+		if c.env.Copy.WriteAhead != nil {
+			c.env.Copy.WriteAhead(ctx, nil)
 		}
 	}
 	return copied{
@@ -112,19 +112,19 @@ func (c *tableCopy) enter(ctx context.Context, conn *pgx.Conn, snapshotName stri
 	tx, err := postgres.Begin(ctx, conn, fmt.Sprintf(`ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT %s;
 		SET LOCAL idle_in_transaction_session_timeout = %d;
 		SET LOCAL lock_timeout = '10s'; LOCK TABLE %s IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0`,
-		postgres.QuoteLiteral(snapshotName), c.cfg.bounds.frozen.Milliseconds(), c.tab.FromClause()))
+		postgres.QuoteLiteral(snapshotName), c.env.Timeouts.FrozenClient.Milliseconds(), c.tab.FromClause()))
 	if err != nil {
 		return fmt.Errorf("enter the snapshot: %w", err)
 	}
-	now, err := postgres.LoadTable(ctx, tx, c.cfg.Table)
+	now, err := postgres.LoadTable(ctx, tx, c.env.Table)
 	if err != nil {
 		return err
 	}
 	switch {
 	case now.Fingerprint != c.tab.Fingerprint:
-		return &anewError{why: "the table changed shape while the copy was being prepared"}
+		return &source.ResyncError{Reason: "the table changed shape while the copy was being prepared"}
 	case now.Rewritten():
-		return &anewError{why: "the table was rewritten or truncated while the copy was being prepared"}
+		return &source.ResyncError{Reason: "the table was rewritten or truncated while the copy was being prepared"}
 	}
 	return nil
 }
@@ -134,8 +134,8 @@ var errFewer = errors.New("no further connection")
 
 // join opens one more connection in the snapshot that c.conn has exported. It is errFewer where the server refuses.
 func (c *tableCopy) join(ctx context.Context, snapshotName string) (conn *pgx.Conn, err error) {
-	err = c.traffic.bound(ctx, c.cfg.bounds.silence, func(ctx context.Context) error {
-		if conn, err = postgres.Connect(ctx, inBulk(c.traffic.watch(c.cfg.Database))); err != nil {
+	err = c.traffic.WithIdleTimeout(ctx, c.env.Timeouts.Idle, func(ctx context.Context) error {
+		if conn, err = postgres.Connect(ctx, inBulk(c.traffic.Attach(c.env.Database))); err != nil {
 			return errors.Join(errFewer, err)
 		}
 		if err = c.enter(ctx, conn, snapshotName); err != nil {

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"capture/internal/guard"
+	"capture/internal/postgres"
 	"capture/snapshot"
 )
 
@@ -71,10 +74,10 @@ func (l *loading) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.cfg.CopyRate > 0 {
-		l.pace = newPace(c.cfg.CopyRate, c.cfg.bounds.frozen/4)
+	if c.env.Copy.Rate > 0 {
+		l.pace = newPace(c.env.Copy.Rate, c.env.Timeouts.FrozenClient/4)
 	}
-	jobs, name := lay.jobs(&c.cfg), ""
+	jobs, name := lay.jobs(&c.env.Copy), ""
 	if jobs > 1 {
 		if err := c.conn.QueryRow(ctx, "SELECT pg_catalog.pg_export_snapshot()").Scan(&name); err != nil {
 			return fmt.Errorf("export its snapshot: %w", err)
@@ -84,13 +87,13 @@ func (l *loading) run(ctx context.Context) error {
 	l.todo, l.ordered = make(chan *part), make(chan *part, jobs)
 	g, ctx := errgroup.WithContext(ctx)
 	run := func(what string, f func(context.Context) error) {
-		g.Go(func() error { return guarded(c.cfg.Logger, what, func() error { return f(ctx) }) })
+		g.Go(func() error { return guard.Run(c.env.Logger, what, func() error { return f(ctx) }) })
 	}
 	run("divide a copy", func(ctx context.Context) error { return l.divide(ctx, &lay, jobs) })
 	run("keep a copy", func(ctx context.Context) error {
 		drafting, end := context.WithCancel(ctx)
 		defer end()
-		if c.cfg.prepare != nil {
+		if c.env.Copy.WriteAhead != nil {
 			l.drafts = make(chan []snapshot.Part, 1)
 			run("write a copy ahead", func(context.Context) error { return l.draft(drafting) })
 		}
@@ -121,7 +124,7 @@ func (l *loading) divide(ctx context.Context, lay *layout, jobs int) error {
 	if jobs == 1 {
 		return hand(noPage, noPage)
 	}
-	step := lay.step(&l.copy.cfg)
+	step := lay.step(&l.copy.env.Copy)
 	from := int64(0)
 	for ; from+step < lay.pages; from += step {
 		if err := hand(from, from+step); err != nil {
@@ -140,11 +143,11 @@ func (l *loading) joinIn(ctx context.Context, snapshotName string) error {
 	}
 	conn, err := l.copy.join(ctx, snapshotName)
 	if conn != nil {
-		defer closeConn(conn)
+		defer postgres.CloseNow(conn.PgConn())
 	}
 	if errors.Is(err, errFewer) && ctx.Err() == nil {
 		l.fewer.Do(func() {
-			l.copy.cfg.Logger.Warn("the copy goes on over fewer connections than --copy-jobs wants", "table", l.copy.tab.Name().String(), "error", err)
+			l.copy.env.Logger.Warn("the copy goes on over fewer connections than --copy-jobs wants", "table", l.copy.tab.Name().String(), "error", err)
 		})
 		return nil
 	}
@@ -225,7 +228,7 @@ func (l *loading) keepBatch(b *rowBatch) error {
 	if err := l.table.Err(); err != nil {
 		return err
 	}
-	if l.undrafted += len(b.data); l.undrafted >= l.copy.cfg.bounds.draft && l.drafts != nil {
+	if l.undrafted += len(b.data); l.undrafted >= cmp.Or(l.copy.env.Copy.WriteAheadBytes, draftBytes) && l.drafts != nil {
 		l.undrafted = 0
 		l.hand(l.table.Partial())
 	}
@@ -233,7 +236,7 @@ func (l *loading) keepBatch(b *rowBatch) error {
 	b.home <- b
 	if now := time.Now(); now.Sub(l.said) > progressEvery {
 		l.said = now
-		l.copy.cfg.Logger.Info("copying", "rows", l.rows, "bytes", l.bytes, "rows_per_second", int64(float64(l.rows)/now.Sub(l.start).Seconds()))
+		l.copy.env.Logger.Info("copying", "rows", l.rows, "bytes", l.bytes, "rows_per_second", int64(float64(l.rows)/now.Sub(l.start).Seconds()))
 	}
 	return nil
 }
@@ -258,7 +261,7 @@ func (l *loading) draft(ctx context.Context) error {
 	for going := true; going; {
 		select {
 		case parts := <-l.drafts:
-			going = l.copy.cfg.prepare(ctx, parts)
+			going = l.copy.env.Copy.WriteAhead(ctx, parts)
 		case <-ctx.Done():
 			return nil
 		}

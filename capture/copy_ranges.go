@@ -1,10 +1,12 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 )
 
@@ -44,8 +46,8 @@ func (c *tableCopy) layout(ctx context.Context) (l layout, err error) {
 }
 
 // jobs is over how many connections the table is read.
-func (l *layout) jobs(cfg *Config) int {
-	jobs := int64(cfg.CopyJobs)
+func (l *layout) jobs(o *source.CopyOptions) int {
+	jobs := int64(o.Connections)
 	if jobs == 0 { // one more than cores: each waits for the server, or for its turn, much of the time
 		jobs = min(jobsMost, int64(runtime.GOMAXPROCS(0))+1, l.size/jobBytes)
 	}
@@ -56,8 +58,8 @@ func (l *layout) jobs(cfg *Config) int {
 }
 
 // step is how many pages a range has.
-func (l *layout) step(cfg *Config) int64 {
-	return max(1, l.pages*cfg.bounds.part/max(l.size, 1))
+func (l *layout) step(o *source.CopyOptions) int64 {
+	return max(1, l.pages*cmp.Or(o.RangeBytes, rangeBytes)/max(l.size, 1))
 }
 
 // part is a range of pages; its rows come as batches, in their order. The last one has no end.

@@ -41,8 +41,8 @@ func TestCopyOverSeveralConnections(t *testing.T) {
 				}
 				cfg := config(t, url)
 				cfg.Table, cfg.Source = postgres.Name{Table: "t"}, source
-				cfg.CopyJobs, cfg.bounds.part = 3, 16<<10
-				cfg.bounds.segment, cfg.bounds.draft = 4<<10, 4<<10
+				cfg.CopyJobs, cfg.copying.RangeBytes = 3, 16<<10
+				cfg.segmentBytes, cfg.copying.WriteAheadBytes = 4<<10, 4<<10
 				d := start(t, cfg)
 				d.ready()
 				d.equal(conn, "t", "id")
@@ -65,8 +65,8 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	several := 0
 	for range 3 {
 		cfg := config(t, url)
-		cfg.CopyJobs, cfg.bounds.part, cfg.bounds.count = 4, 32<<10, 50*time.Millisecond
-		cfg.bounds.draft = 8 << 10
+		cfg.CopyJobs, cfg.copying.RangeBytes, cfg.timeouts.RowCount = 4, 32<<10, 50*time.Millisecond
+		cfg.copying.WriteAheadBytes = 8 << 10
 		cfg.CopyRate = 500_000 // so that others can join in before the first connection has read it all
 		d := start(t, cfg)
 		d.ready()
@@ -81,7 +81,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 		t.Error("it was never read over several connections")
 	}
 	cfg := config(t, url)
-	cfg.CopyJobs, cfg.bounds.part = 4, 32<<10
+	cfg.CopyJobs, cfg.copying.RangeBytes = 4, 32<<10
 	d := start(t, cfg)
 	d.ready()
 	stop()
@@ -102,7 +102,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes")
 	exec(t, conn, "CREATE ROLE reader LOGIN REPLICATION CONNECTION LIMIT 5; GRANT SELECT ON votes TO reader")
 	cfg := slowly(t, strings.Replace(url, "postgres@", "reader@", 1))
-	cfg.CopyJobs, cfg.bounds.part, cfg.CopyRate = 6, 16<<10, 4_000_000
+	cfg.CopyJobs, cfg.copying.RangeBytes, cfg.CopyRate = 6, 16<<10, 4_000_000
 	d := start(t, cfg)
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
@@ -125,7 +125,7 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	cfg := slowly(t, url)
-	cfg.CopyJobs, cfg.bounds.part = 3, 16<<10
+	cfg.CopyJobs, cfg.copying.RangeBytes = 3, 16<<10
 	d := start(t, cfg)
 	copying(t, conn, 3)
 	within(t, 3*time.Second, "the application's ALTER TABLE", func() { exec(t, other, "ALTER TABLE votes ADD extra int") })

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/errgroup"
 
+	"capture/internal/guard"
 	"capture/snapshot"
 	"capture/store"
 )
@@ -43,13 +44,13 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 		cfg.Logger = hclog.NewNullLogger()
 	}
 	cfg.intervals = cfg.intervals.withDefaults()
-	cfg.bounds, cfg.prepare = cfg.bounds.orUsual(), file.WriteAhead
+	cfg.timeouts = cfg.timeouts.WithDefaults()
 	d := &Daemon{cfg: cfg, log: cfg.Logger, file: file}
 	d.table = d.cfg.newTable(filepath.Dir(file.Path()), d.damaged)
 	d.state = newState(cfg, file)
 	d.metrics = newMetrics()
 	if cfg.Registry != nil {
-		d.metrics.register(cfg.Registry, d.Status)
+		d.metrics.register(cfg.Registry, d.report)
 	}
 	d.flusher = newFlusher(d)
 	return d, nil
@@ -63,30 +64,30 @@ func (d *Daemon) Run(ctx context.Context) error {
 	followed := make(chan struct{})
 	g.Go(func() error {
 		defer close(followed)
-		return guarded(d.log, "follow "+d.cfg.Table.String(), func() error { return d.follow(ctx) })
+		return guard.Run(d.log, "follow "+d.cfg.Table.String(), func() error { return d.follow(ctx) })
 	})
 	g.Go(func() error {
-		return guarded(d.log, "flush", func() error { return d.flusher.run(ctx, followed) })
+		return guard.Run(d.log, "flush", func() error { return d.flusher.run(ctx, followed) })
 	})
 	if d.cfg.Generations.Count > 0 {
-		g.Go(func() error { return guarded(d.log, "keep generations", func() error { return d.flusher.keep(ctx) }) })
+		g.Go(func() error { return guard.Run(d.log, "keep generations", func() error { return d.flusher.keep(ctx) }) })
 	}
-	g.Go(func() error { return guarded(d.log, "watch the memory", func() error { return d.watchMemory(ctx) }) })
+	g.Go(func() error { return guard.Run(d.log, "watch the memory", func() error { return d.watchMemory(ctx) }) })
 	if len(d.cfg.WatchedDirs) > 0 {
 		g.Go(func() error {
-			return guarded(d.log, "watch the volumes", func() error { return newVolumeMonitor(&d.cfg, d.state).run(ctx) })
+			return guard.Run(d.log, "watch the volumes", func() error { return newVolumeMonitor(&d.cfg, d.state).run(ctx) })
 		})
 	}
 	if d.cfg.AlertURL != "" {
 		g.Go(func() error {
-			return guarded(d.log, "alert", func() error { return newAlerter(&d.cfg, d.Status).run(ctx) })
+			return guard.Run(d.log, "alert", func() error { return newAlerter(&d.cfg, d.Status).run(ctx) })
 		})
 	}
 	g.Go(func() error {
-		return guarded(d.log, "recall the rows of an earlier run", func() error { return d.recall(ctx) })
+		return guard.Run(d.log, "recall the rows of an earlier run", func() error { return d.recall(ctx) })
 	})
 	if d.cfg.Compare != nil && d.cfg.VerifyInterval > 0 {
-		g.Go(func() error { return guarded(d.log, "verify", func() error { return d.verify(ctx) }) })
+		g.Go(func() error { return guard.Run(d.log, "verify", func() error { return d.verify(ctx) }) })
 	}
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {

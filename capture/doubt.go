@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 )
 
@@ -25,7 +26,7 @@ func (n *notify) watch(ctx context.Context, was tableTraces) error {
 		case <-tick.C:
 		}
 		is, err := n.check(ctx)
-		anew, problem := (*anewError)(nil), (*postgres.Problem)(nil)
+		anew, problem := (*source.ResyncError)(nil), (*postgres.Problem)(nil)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -35,14 +36,14 @@ func (n *notify) watch(ctx context.Context, was tableTraces) error {
 			// The listener may be well while this connection is not: it will tell by itself.
 			if !troubled {
 				n.log.Warn("the regular check of the table failed", "error", err)
-				n.state.note("checks", "the regular check of the table fails: "+err.Error())
+				n.env.Progress.SetCondition("checks", "the regular check of the table fails: "+err.Error())
 			}
 			troubled = true
 			continue
 		}
 		if troubled {
 			troubled = false
-			n.state.note("checks", "")
+			n.env.Progress.SetCondition("checks", "")
 		}
 		if why := is.doubt(was, time.Since(read), time.Since(n.heard.lastHeard())); why != "" {
 			read = time.Now()
@@ -57,12 +58,12 @@ func (n *notify) watch(ctx context.Context, was tableTraces) error {
 
 func (n *notify) sayFull(full bool, usage float64) {
 	if !full {
-		n.state.note("notifications", "")
+		n.env.Progress.SetCondition("notifications", "")
 		return
 	}
 	text := queueFull(usage) + "; the whole table is read every " + queueReread.String() + " meanwhile"
 	n.log.Warn(text)
-	n.state.note("notifications", text)
+	n.env.Progress.SetCondition("notifications", text)
 }
 
 // tableTraces is what changes leave behind besides notifications.
@@ -95,13 +96,13 @@ func (s tableTraces) doubt(was tableTraces, read, heard time.Duration) string {
 
 // check compares the catalog with the copied shape and the triggers with what they should be, and gathers traces.
 func (n *notify) check(ctx context.Context) (s tableTraces, err error) {
-	err = n.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		now, err := postgres.TableFingerprint(ctx, conn, n.d.cfg.Table)
+	err = n.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		now, err := postgres.TableFingerprint(ctx, conn, n.env.Table)
 		if err != nil {
 			return keepsState(err)
 		}
 		if now != n.tab.Fingerprint {
-			return &anewError{why: fmt.Sprintf("the definition of table %s changed", n.tab.Name())}
+			return &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changed", n.tab.Name())}
 		}
 		if err := n.triggered(ctx, conn); err != nil {
 			return err

@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"capture/capture/source"
 	"capture/internal/pgserver"
 )
 
@@ -143,12 +144,12 @@ func TestHalfOpen(t *testing.T) {
 	conn := connect(t, s.URL("postgres"))
 	table(t, conn, 100)
 	cfg := config(t, p.URL("postgres"))
-	cfg.bounds = bounds{silence: 1500 * time.Millisecond, ping: 300 * time.Millisecond}
+	cfg.timeouts = source.Timeouts{Idle: 1500 * time.Millisecond, Ping: 300 * time.Millisecond}
 	cfg.Database.ConnectTimeout = time.Second
 	d := start(t, cfg)
 	d.ready()
 	p.Stall()
-	within(t, 10*time.Second, "to notice the silence", func() { d.notReady("no word from the server") })
+	within(t, 10*time.Second, "to notice the silence", func() { d.notReady("no data from the server") })
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('meanwhile')")
 	eventually(t, "another attempt has failed, too", func() error {
 		if n := d.Status().Attempts; n < 2 {
@@ -178,13 +179,13 @@ func TestHalfOpenWhileCopying(t *testing.T) {
 	conn := connect(t, s.URL("postgres"))
 	table(t, conn, 20_000)
 	cfg := config(t, p.URL("postgres"))
-	cfg.bounds = bounds{silence: 1500 * time.Millisecond, ping: 300 * time.Millisecond}
+	cfg.timeouts = source.Timeouts{Idle: 1500 * time.Millisecond, Ping: 300 * time.Millisecond}
 	cfg.Database.ConnectTimeout = time.Second
 	p.Throttle(2_000_000, 0)
 	d := start(t, cfg)
 	copying(t, conn, 1)
 	p.Stall()
-	d.notReady("no word from the server")
+	d.notReady("no data from the server")
 	p.Cut()
 	p.Throttle(0, 0)
 	p.Unstall()
@@ -334,7 +335,7 @@ func TestOtherSystem(t *testing.T) {
 		return nil
 	})
 	d.equal(other, "votes", "vote_id")
-	if d.said("this is another database cluster than before") != 1 {
+	if d.said("connected to another database cluster than before") != 1 {
 		t.Error("it is not said that this is another cluster")
 	}
 }
@@ -438,7 +439,7 @@ func TestServerFrozen(t *testing.T) {
 	conn := connect(t, s.URL("postgres"))
 	table(t, conn, 10)
 	cfg := config(t, s.URL("postgres"))
-	cfg.bounds = bounds{silence: 1500 * time.Millisecond, ping: 300 * time.Millisecond}
+	cfg.timeouts = source.Timeouts{Idle: 1500 * time.Millisecond, Ping: 300 * time.Millisecond}
 	cfg.Database.ConnectTimeout = time.Second
 	d := start(t, cfg)
 	d.ready()

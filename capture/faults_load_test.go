@@ -103,7 +103,7 @@ func TestBurst(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 	t.Logf("%d transactions, written after %s, caught up after %s", transactions, written, time.Since(began))
 	seconds := int(time.Since(began)/time.Second) + 2
-	if n := d.said("captured"); n > lineBurst+seconds*(linesPerSecond+1) {
+	if n := d.said("captured"); n > 1000+seconds*(100+1) {
 		t.Errorf("%d log lines in %d seconds", n, seconds)
 	}
 	// A flush at most each FlushDelay (10 ms here), and no more than half of the time.
@@ -182,7 +182,7 @@ func TestSenderWaitsNotForEver(t *testing.T) {
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_sender_timeout": "0"}})
 	conn := connect(t, s.URL("postgres"))
 	table(t, conn, 10)
-	l := newLogical(start(t, config(t, s.URL("postgres"))).Daemon)
+	l := newLogical(start(t, config(t, s.URL("postgres"))).env("logical"))
 	if _, err := l.connect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +206,7 @@ func TestTellsWhileHangingUp(t *testing.T) {
 	table(t, connect(t, url), 10)
 	d := start(t, config(t, url))
 	for range 20 {
-		l := newLogical(d.Daemon)
+		l := newLogical(d.env("logical"))
 		if _, err := l.connect(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -143,10 +143,10 @@ func childConfig(url string) (Config, error) {
 		cfg.CopyJobs = jobs
 	}
 	if silence, err := time.ParseDuration(os.Getenv("CAPTURE_TEST_SILENCE")); err == nil {
-		cfg.bounds.silence, cfg.bounds.ping = silence, silence/5
+		cfg.timeouts.Idle, cfg.timeouts.Ping = silence, silence/5
 	}
 	if frozen, err := time.ParseDuration(os.Getenv("CAPTURE_TEST_FROZEN_AFTER")); err == nil {
-		cfg.bounds.frozen = frozen
+		cfg.timeouts.FrozenClient = frozen
 	}
 	return cfg, nil
 }

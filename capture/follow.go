@@ -7,6 +7,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"capture/capture/source"
+	"capture/internal/guard"
 	"capture/internal/postgres"
 	"capture/snapshot"
 )
@@ -29,26 +31,29 @@ func (d *Daemon) follow(ctx context.Context) error {
 	for {
 		d.refresh()
 		began := time.Now()
-		src := d.choose(best)
+		src := source.Source(best)
+		if d.cfg.Source != "auto" {
+			src, _ = d.newSource(d.cfg.Source, "")
+		}
 		err := d.run(ctx, src)
-		since := d.state.left()
+		since := d.state.end()
 		d.table.Rollback()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if broken := (*panicError)(nil); errors.As(err, &broken) {
+		if broken := (*guard.PanicError)(nil); errors.As(err, &broken) {
 			return err
 		}
 		if !since.IsZero() && time.Since(since) > settled {
 			pauses.Reset()
 		}
 		var pause time.Duration
-		if anew := (*anewError)(nil); errors.As(err, &anew) {
-			d.log.Info("copying the table anew", "why", anew.why)
+		if anew := (*source.ResyncError)(nil); errors.As(err, &anew) {
+			d.log.Info("copying the table anew", "why", anew.Reason)
 			d.metrics.resyncs.Inc()
 			d.state.update(func(st *Status) { st.Error = anew.Error() })
 			pause = d.rest()
-			if anew.again {
+			if anew.Backoff {
 				pause = max(pause, pauses.NextBackOff())
 			}
 		} else {
@@ -62,7 +67,7 @@ func (d *Daemon) follow(ctx context.Context) error {
 				d.log.Error("not following", "table", d.cfg.Table.String(), "error", err, "next_attempt_in", pause.Round(time.Millisecond).String())
 			}
 			d.metrics.failures.Inc()
-			d.state.waiting(err, pause)
+			d.state.waits(err, pause)
 		}
 		select {
 		case <-ctx.Done():
@@ -76,19 +81,19 @@ func (d *Daemon) follow(ctx context.Context) error {
 }
 
 // run has src follow the table until it fails, ctx ends or again is called.
-func (d *Daemon) run(ctx context.Context, src Source) error {
+func (d *Daemon) run(ctx context.Context, src source.Source) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	d.current.Store(&cancel)
 	err := src.Follow(inner, d.table)
-	if anew := (*anewError)(nil); ctx.Err() == nil && errors.As(context.Cause(inner), &anew) {
+	if anew := (*source.ResyncError)(nil); ctx.Err() == nil && errors.As(context.Cause(inner), &anew) {
 		return anew
 	}
 	return err
 }
 
 // again ends the source that runs, so that the table is copied anew.
-func (d *Daemon) again(why *anewError) {
+func (d *Daemon) again(why *source.ResyncError) {
 	if cancel := d.current.Load(); cancel != nil {
 		(*cancel)(why)
 	}
@@ -109,14 +114,24 @@ func (d *Daemon) refresh() {
 // rest is how long the database is left alone before another copy: as long as the last one took, so that a table whose
 // definition changes all the time is not copied all the time.
 func (d *Daemon) rest() time.Duration {
-	ended, took := d.state.lastCopy()
-	return max(time.Until(ended.Add(took)), firstPause/2)
+	r := d.state.report()
+	return max(time.Until(r.CopyEnded.Add(r.CopyTook)), firstPause/2)
 }
 
-// choose is the source for the next attempt.
-func (d *Daemon) choose(best *auto) Source {
-	if d.cfg.Source == "auto" {
-		return best
+// newSource makes a source for the next attempt, and has the status show its progress. note is why it is no better one.
+func (d *Daemon) newSource(kind, note string) (source.Source, *source.Progress) {
+	progress := source.NewProgress(kind, d.state.phaseChanged)
+	env := d.cfg.env(kind, progress)
+	env.Copy.WriteAhead, env.SystemID = d.file.WriteAhead, d.state.report().SystemID
+	var src source.Source
+	switch kind {
+	case "notify":
+		src = newNotify(env)
+	case "poll":
+		src = newPoll(env)
+	default:
+		src = newLogical(env)
 	}
-	return newSource(d, d.cfg.Source)
+	d.state.begin(src, progress, note)
+	return src, progress
 }

@@ -51,10 +51,10 @@ func TestGenerated(t *testing.T) {
 // copies in many ranges over several connections.
 func (cfg *Config) tiny(r *rand.Rand) {
 	if r.IntN(2) == 0 {
-		cfg.bounds.segment, cfg.bounds.draft = pick(r, []int{64, 300, 4000}), pick(r, []int{1, 1000})
+		cfg.segmentBytes, cfg.copying.WriteAheadBytes = pick(r, []int{64, 300, 4000}), pick(r, []int{1, 1000})
 	}
 	if r.IntN(2) == 0 {
-		cfg.CopyJobs, cfg.bounds.part = 2, 1
+		cfg.CopyJobs, cfg.copying.RangeBytes = 2, 1
 	}
 }
 

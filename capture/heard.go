@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 )
 
@@ -21,8 +22,9 @@ const heardKeys = 4000
 
 // heard is what notifications have said and no View holds yet. The listener adds, rounds take.
 type heard struct {
-	signal chan struct{} // has a value after something was added
-	marked chan struct{} // has a value after a mark came
+	progress *source.Progress
+	signal   chan struct{} // has a value after something was added
+	marked   chan struct{} // has a value after a mark came
 
 	mu    sync.Mutex
 	keys  map[string][]string
@@ -32,8 +34,8 @@ type heard struct {
 	mark  uint64
 }
 
-func newHeard() *heard {
-	return &heard{signal: make(chan struct{}, 1), marked: make(chan struct{}, 1), keys: map[string][]string{}, last: time.Now()}
+func newHeard(progress *source.Progress) *heard {
+	return &heard{progress: progress, signal: make(chan struct{}, 1), marked: make(chan struct{}, 1), keys: map[string][]string{}, last: time.Now()}
 }
 
 // add takes one notification of the table's triggers.
@@ -77,6 +79,7 @@ func (h *heard) added(why string) {
 	}
 	if h.since.IsZero() {
 		h.since = time.Now()
+		h.progress.SetWaitingSince(h.since)
 	}
 	wake(h.signal)
 }
@@ -101,6 +104,7 @@ func (h *heard) take() batch {
 	defer h.mu.Unlock()
 	b := batch{h.keys, h.all}
 	h.keys, h.all, h.since = map[string][]string{}, "", time.Time{}
+	h.progress.SetWaitingSince(h.since)
 	return b
 }
 
@@ -164,24 +168,24 @@ func (h *heard) reached(ctx context.Context, mark uint64) error {
 // listener is the session that hears the notifications. It is read at all times: a server whose notifications nobody
 // takes away must keep them.
 type listener struct {
-	conn    *pgx.Conn
-	channel string // of the table's triggers
-	marks   string // of our own
-	columns int    // of the table's key
-	heard   *heard
-	bounds  bounds
+	conn     *pgx.Conn
+	channel  string // of the table's triggers
+	marks    string // of our own
+	columns  int    // of the table's key
+	heard    *heard
+	timeouts source.Timeouts
 }
 
 // newListener opens the session. What commits after it returns is heard.
-func newListener(ctx context.Context, cfg *pgx.ConnConfig, tab *postgres.Table, marks string, h *heard, b bounds) (*listener, error) {
+func newListener(ctx context.Context, cfg *pgx.ConnConfig, tab *postgres.Table, marks string, h *heard, timeouts source.Timeouts) (*listener, error) {
 	conn, err := postgres.Connect(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	l := &listener{conn: conn, channel: tab.Channel(), marks: marks, columns: len(tab.Key), heard: h, bounds: b}
+	l := &listener{conn: conn, channel: tab.Channel(), marks: marks, columns: len(tab.Key), heard: h, timeouts: timeouts}
 	for _, channel := range []string{l.channel, l.marks} {
-		if _, err := conn.Exec(ctx, "LISTEN "+postgres.QuoteIdentifier(channel)); err != nil {
-			closeConn(conn)
+		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
+			postgres.CloseNow(conn.PgConn())
 			return nil, fmt.Errorf("listen to channel %s: %w", channel, err)
 		}
 	}
@@ -192,7 +196,7 @@ func newListener(ctx context.Context, cfg *pgx.ConnConfig, tab *postgres.Table, 
 // is noticed.
 func (l *listener) run(ctx context.Context) error {
 	for {
-		wait, cancel := context.WithTimeout(ctx, l.bounds.ping)
+		wait, cancel := context.WithTimeout(ctx, l.timeouts.Ping)
 		n, err := l.conn.WaitForNotification(wait)
 		idle := wait.Err() != nil
 		cancel()
@@ -221,11 +225,11 @@ func (l *listener) hear(n *pgconn.Notification) {
 }
 
 func (l *listener) ping(ctx context.Context) error {
-	wait, cancel := context.WithTimeout(ctx, l.bounds.silence)
+	wait, cancel := context.WithTimeout(ctx, l.timeouts.Idle)
 	defer cancel()
 	err := l.conn.Ping(wait)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return fmt.Errorf("listen to channel %s: no word from the server for %s: %w", l.channel, l.bounds.silence, err)
+		return fmt.Errorf("listen to channel %s: no data from the server for %s: %w", l.channel, l.timeouts.Idle, err)
 	}
 	if err != nil {
 		return fmt.Errorf("listen to channel %s: %w", l.channel, err)

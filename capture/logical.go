@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sync/errgroup"
 
+	"capture/capture/source"
+	"capture/internal/guard"
 	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
@@ -30,11 +32,10 @@ const (
 
 // logical follows a table through a temporary replication slot and pgoutput.
 type logical struct {
-	d     *Daemon
-	cfg   *pgx.ConnConfig
+	env   *source.Env
 	log   hclog.Logger
-	state *state
-	side  *side
+	ended chan struct{} // closed when Follow has ended
+	side  *postgres.QueryConn
 	tab   *postgres.Table
 	srv   postgres.Server
 	slot  string
@@ -49,23 +50,24 @@ type logical struct {
 	every   time.Duration // between two words to the server
 	trip    time.Duration // to the server and back, at the start
 	beaten  time.Time     // when repl was last used during a copy
-	traffic traffic
+	traffic postgres.ReadClock
 
+	commitLag time.Duration // of the last commit, when it was applied; of the goroutine that reads
 	applied   atomic.Uint64 // all of the stream up to there is in the Table
-	serverEnd atomic.Uint64 // of the WAL, as the server last said
-	lagMicros atomic.Int64  // of the last commit, when it was applied
-	inTx      atomic.Bool
-	broken    chan error // the watch's word to the reader
+	broken    chan error    // the watch's word to the reader
 }
 
-func newLogical(d *Daemon) *logical {
-	return &logical{d: d, cfg: d.cfg.Database, log: d.log, state: d.state, side: &side{cfg: d.cfg.Database, silence: d.cfg.bounds.silence}, broken: make(chan error, 1)}
+func newLogical(env *source.Env) *logical {
+	return &logical{
+		env: env, log: env.Logger, ended: make(chan struct{}), broken: make(chan error, 1),
+		side: postgres.NewQueryConn(env.Database, env.Timeouts.Idle),
+	}
 }
 
 // Follow implements Source.
 func (l *logical) Follow(ctx context.Context, t *snapshot.Table) error {
-	defer l.side.close()
-	l.state.update(func(st *Status) { st.State, st.Source = stateConnecting, "logical" })
+	defer close(l.ended)
+	defer l.side.Close()
 	origin, err := l.open(ctx)
 	if err != nil {
 		return err
@@ -89,7 +91,7 @@ func (l *logical) open(ctx context.Context) (origin snapshot.Origin, err error) 
 	connected := make(chan error, 1)
 	system := ""
 	go func() {
-		connected <- guarded(l.log, "connect for replication", func() (err error) {
+		connected <- guard.Run(l.log, "connect for replication", func() (err error) {
 			system, err = l.connect(connecting)
 			return err
 		})
@@ -105,19 +107,14 @@ func (l *logical) open(ctx context.Context) (origin snapshot.Origin, err error) 
 	if err != nil {
 		return origin, err
 	}
-	l.state.update(func(st *Status) {
-		if st.SystemID != "" && st.SystemID != system {
-			l.log.Warn("this is another database cluster than before", "was", st.SystemID, "is", system)
-		}
-		st.SystemID, st.ServerVersion = system, l.srv.Version
-	})
+	l.env.SetServer(system, l.srv.Version)
 	return snapshot.Origin{Source: "logical", Database: l.srv.Database, SystemID: system, ServerVersion: l.srv.Version}, nil
 }
 
 // connect opens the replication connection, and says which system answers.
 func (l *logical) connect(ctx context.Context) (system string, err error) {
 	err = l.talk(ctx, func(ctx context.Context) error {
-		if l.repl, err = postgres.ConnectReplication(ctx, gather(l.traffic.watch(l.cfg))); err != nil {
+		if l.repl, err = postgres.ConnectReplication(ctx, gather(l.traffic.Attach(l.env.Database))); err != nil {
 			return err
 		}
 		// The server asks for a word after half of the time that it waits, and that may take a while to come.
@@ -138,8 +135,8 @@ func (l *logical) connect(ctx context.Context) (system string, err error) {
 
 // prepare looks at the server and the table, and sees to the publication.
 func (l *logical) prepare(ctx context.Context) error {
-	return l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-		if l.srv, l.tab, err = postgres.LoadServerAndTable(ctx, conn, l.d.cfg.Table); err != nil {
+	return l.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		if l.srv, l.tab, err = postgres.LoadServerAndTable(ctx, conn, l.env.Table); err != nil {
 			return err
 		}
 		l.publication, l.mark, err = postgres.EnsurePublication(ctx, conn, &l.srv, l.tab)
@@ -149,7 +146,7 @@ func (l *logical) prepare(ctx context.Context) error {
 
 // talk bounds what is said over the connections that traffic watches by the server's silence.
 func (l *logical) talk(ctx context.Context, f func(context.Context) error) error {
-	return l.traffic.bound(ctx, l.d.cfg.bounds.silence, f)
+	return l.traffic.WithIdleTimeout(ctx, l.env.Timeouts.Idle, f)
 }
 
 // do runs a command on the replication connection.
@@ -170,7 +167,7 @@ func (l *logical) hangUp() {
 	defer l.write.Unlock()
 	l.hungUp = true
 	_ = l.repl.Conn().SetWriteDeadline(time.Time{})
-	hangUp(l.repl)
+	postgres.CloseNow(l.repl)
 }
 
 // stream reads until ctx ends, the connection fails, or the watch finds that a fresh copy is needed.
@@ -191,18 +188,20 @@ func (l *logical) stream(ctx context.Context, t *snapshot.Table, enc *rowjson.En
 	g, ctx := errgroup.WithContext(ctx)
 	gen := newServerShape(ctx, l.side, l.tab)
 	enc.Server = gen.toJSON
-	lines := &txLog{log: l.log, shape: l.tab.Shape}
-	s := newStream(t, l.tab, enc, gen, func(x *txn) {
+	lines := source.NewTxnLogger(l.log, l.tab.Shape)
+	s := newStream(t, l.tab, enc, gen, func(x *source.TxnStats) {
 		now := time.Now()
-		l.lagMicros.Store(now.Sub(x.CommitTime).Microseconds())
-		l.d.count(x)
-		lines.add(x, now)
-		l.d.sayReplaced(enc.Replaced())
+		l.commitLag = now.Sub(x.CommitTime)
+		l.env.Progress.RecordCommit(x)
+		lines.Add(x, now)
+		if enc.Replaced() {
+			l.env.WarnInvalidUTF8()
+		}
 	})
-	l.state.follows(l, l.traffic.time, l.lag)
-	l.log.Info("following", "table", l.tab.Name().String(), "source", "logical", "slot", l.slot, "lsn", lsnText(pglogrepl.LSN(l.applied.Load())))
+	l.env.Progress.SetFollowing(&l.traffic)
+	l.log.Info("following", "table", l.tab.Name().String(), "source", "logical", "slot", l.slot, "lsn", postgres.FormatLSN(pglogrepl.LSN(l.applied.Load())))
 	run := func(what string, f func() error) {
-		g.Go(func() error { return guarded(l.log, what, f) })
+		g.Go(func() error { return guard.Run(l.log, what, f) })
 	}
 	run("watch", func() error { return l.watch(ctx) })
 	run("count the rows", func() error { return l.countRows(ctx, t) })
@@ -211,7 +210,7 @@ func (l *logical) stream(ctx context.Context, t *snapshot.Table, enc *rowjson.En
 		// A read that waits is woken by a deadline in the past; the connection is closed right after.
 		stop := context.AfterFunc(ctx, func() { _ = l.repl.Conn().SetReadDeadline(time.Unix(1, 0)) })
 		defer stop()
-		defer lines.flush()
+		defer lines.Flush()
 		err := l.read(s, lines)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

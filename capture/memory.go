@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"capture/capture/source"
 	"capture/internal/cgroup"
 	"capture/snapshot"
 )
@@ -20,7 +21,10 @@ const (
 // newTable makes a Table that keeps to the memory that the process may use, Config.MemoryLimit or [cgroup.MemoryLimit]: rows beyond that
 // lie in a file in folder.
 func (cfg *Config) newTable(folder string, damaged func(error)) *snapshot.Table {
-	t := cfg.bounds.table()
+	t := snapshot.NewTable()
+	if cfg.segmentBytes > 0 {
+		t = snapshot.NewTestTable(cfg.segmentBytes, 4)
+	}
 	limit := cgroup.MemoryLimit()
 	if cfg.MemoryLimit > 0 {
 		limit = min(limit, cfg.MemoryLimit)
@@ -34,7 +38,7 @@ func (cfg *Config) newTable(folder string, damaged func(error)) *snapshot.Table 
 // damaged has the table copied anew, since rows that are not in memory can't be read back.
 func (d *Daemon) damaged(err error) {
 	d.log.Error("the rows that are not in memory are lost; the table is copied anew", "error", err)
-	d.again(&anewError{why: err.Error()})
+	d.again(&source.ResyncError{Reason: err.Error()})
 }
 
 // watchMemory says when rows begin to lie outside memory, and when they should and can't, until ctx ends.

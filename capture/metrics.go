@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"capture/capture/source"
 	"capture/internal/volume"
 	"capture/store"
 )
@@ -12,14 +13,10 @@ import (
 // metrics are what the daemon counts and times. The rest of what Prometheus sees comes from a Status, see
 // [statusCollector].
 type metrics struct {
-	changes      *prometheus.CounterVec
-	transactions prometheus.Counter
 	flushes      *prometheus.CounterVec
 	flushErrors  prometheus.Counter
 	flushBytes   prometheus.Counter
 	flushSeconds prometheus.Histogram
-	copies       prometheus.Counter
-	copySeconds  prometheus.Gauge
 	resyncs      prometheus.Counter
 	failures     prometheus.Counter
 	differences  prometheus.Counter
@@ -34,10 +31,6 @@ func newMetrics() *metrics {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "capture_changes_total", Help: "Rows changed, by operation: insert, update, delete, truncate.",
-		}, []string{"op"}),
-		transactions: counter("capture_transactions_total", "Transactions applied that changed the table."),
 		flushes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "capture_flushes_total", Help: "Writes of feedback.json, by reason: start, change, interval, forced, stop.",
 		}, []string{"reason"}),
@@ -47,23 +40,18 @@ func newMetrics() *metrics {
 			Name: "capture_flush_duration_seconds", Help: "Duration of a write of feedback.json, including syncing it.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12),
 		}),
-		copies:       counter("capture_copies_total", "Copies of the whole table."),
-		copySeconds:  gauge("capture_copy_duration_seconds", "Duration of the last copy of the whole table."),
 		resyncs:      counter("capture_resyncs_total", "Resyncs: copies made because the rows or the place in the stream were lost."),
 		failures:     counter("capture_connection_failures_total", "Attempts to follow the table that ended in an error, at once or later."),
 		differences:  counter("capture_differences_total", "Rows that differed from the table in a regular comparison; should stay 0."),
 		lastVerified: gauge("capture_last_verified_timestamp_seconds", "Unix time of the last comparison with the table; 0 before the first."),
 	}
-	for _, op := range []string{"insert", "update", "delete", "truncate"} {
-		m.changes.WithLabelValues(op)
-	}
 	return m
 }
 
-// register registers m, and a collector of what status returns.
-func (m *metrics) register(r prometheus.Registerer, status func() Status) {
-	r.MustRegister(m.changes, m.transactions, m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.copies,
-		m.copySeconds, m.resyncs, m.failures, m.differences, m.lastVerified, statusCollector{status})
+// register registers m, and a collector of what status returns: a Status, and the report of the source at that moment.
+func (m *metrics) register(r prometheus.Registerer, status func() (Status, source.Report)) {
+	r.MustRegister(m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.resyncs, m.failures, m.differences, m.lastVerified,
+		statusCollector{status})
 }
 
 // flushed records a successful write.
@@ -74,39 +62,41 @@ func (m *metrics) flushed(reason store.Reason, took time.Duration, bytesWritten 
 }
 
 // statusCollector reports one Status per scrape: all its figures are of the same moment.
-type statusCollector struct{ status func() Status }
+type statusCollector struct {
+	status func() (Status, source.Report)
+}
 
 // statusGauges are the gauges that have one value per Status.
 var statusGauges = []struct {
 	desc  *prometheus.Desc
 	value func(*Status) float64
 }{
-	{gaugeDesc("capture_ready", "1 while feedback.json follows the table."), func(s *Status) float64 { return boolToFloat(s.Ready) }},
-	{gaugeDesc("capture_following", "1 while the table is being followed."), func(s *Status) float64 { return boolToFloat(s.State == stateFollowing) }},
-	{gaugeDesc("capture_rows", "Rows captured."), func(s *Status) float64 { return float64(s.Rows) }},
-	{gaugeDesc("capture_bytes", "Length of feedback.json for the captured rows, in bytes."), func(s *Status) float64 { return float64(s.Bytes) }},
-	{gaugeDesc("capture_rows_resident_bytes", "Memory taken by rows, in bytes."), func(s *Status) float64 {
+	{metricDesc("capture_ready", "1 while feedback.json follows the table."), func(s *Status) float64 { return boolToFloat(s.Ready) }},
+	{metricDesc("capture_following", "1 while the table is being followed."), func(s *Status) float64 { return boolToFloat(s.State == stateFollowing) }},
+	{metricDesc("capture_rows", "Rows captured."), func(s *Status) float64 { return float64(s.Rows) }},
+	{metricDesc("capture_bytes", "Length of feedback.json for the captured rows, in bytes."), func(s *Status) float64 { return float64(s.Bytes) }},
+	{metricDesc("capture_rows_resident_bytes", "Memory taken by rows, in bytes."), func(s *Status) float64 {
 		if s.Memory == nil {
 			return float64(s.Bytes)
 		}
 		return float64(s.Memory.Resident)
 	}},
-	{gaugeDesc("capture_rows_out_bytes", "Rows spilled to a file of the process, in bytes."), func(s *Status) float64 {
+	{metricDesc("capture_rows_out_bytes", "Rows spilled to a file of the process, in bytes."), func(s *Status) float64 {
 		if s.Memory == nil {
 			return 0
 		}
 		return float64(s.Memory.Spilled)
 	}},
-	{gaugeDesc("capture_lag_bytes", "WAL between the server's position and what has been applied, in bytes."), func(s *Status) float64 { return float64(s.LagBytes) }},
-	{gaugeDesc("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up."), func(s *Status) float64 { return s.LagSeconds }},
-	{gaugeDesc("capture_wal_retained_bytes", "WAL that the replication slot retains on the server, in bytes."), func(s *Status) float64 { return float64(s.RetainedWAL) }},
-	{gaugeDesc("capture_file_age_seconds", "Time since feedback.json was written; -1 if it never was."), func(s *Status) float64 {
+	{metricDesc("capture_lag_bytes", "WAL between the server's position and what has been applied, in bytes."), func(s *Status) float64 { return float64(s.LagBytes) }},
+	{metricDesc("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up."), func(s *Status) float64 { return s.LagSeconds }},
+	{metricDesc("capture_wal_retained_bytes", "WAL that the replication slot retains on the server, in bytes."), func(s *Status) float64 { return float64(s.RetainedWAL) }},
+	{metricDesc("capture_file_age_seconds", "Time since feedback.json was written; -1 if it never was."), func(s *Status) float64 {
 		if s.File.Written == nil {
 			return -1
 		}
 		return time.Since(*s.File.Written).Seconds()
 	}},
-	{gaugeDesc("capture_file_pending_seconds", "Age of the oldest change that is not in feedback.json; 0 if there is none."), func(s *Status) float64 {
+	{metricDesc("capture_file_pending_seconds", "Age of the oldest change that is not in feedback.json; 0 if there is none."), func(s *Status) float64 {
 		if s.File.Pending == nil {
 			return 0
 		}
@@ -119,15 +109,21 @@ var volumeGauges = []struct {
 	desc  *prometheus.Desc
 	value func(*volume.Usage) int64
 }{
-	{gaugeDesc("capture_volume_files_bytes", "Bytes of capture's files in the folder.", "volume"), func(v *volume.Usage) int64 { return v.Bytes }},
-	{gaugeDesc("capture_volume_size_bytes", "Size of the file system that holds the folder, in bytes.", "volume"), func(v *volume.Usage) int64 { return v.Size }},
-	{gaugeDesc("capture_volume_free_bytes", "Bytes of that file system that capture may still use.", "volume"), func(v *volume.Usage) int64 { return v.Free }},
-	{gaugeDesc("capture_volume_free_inodes", "Free inodes of that file system.", "volume"), func(v *volume.Usage) int64 { return v.FreeInodes }},
+	{metricDesc("capture_volume_files_bytes", "Bytes of capture's files in the folder.", "volume"), func(v *volume.Usage) int64 { return v.Bytes }},
+	{metricDesc("capture_volume_size_bytes", "Size of the file system that holds the folder, in bytes.", "volume"), func(v *volume.Usage) int64 { return v.Size }},
+	{metricDesc("capture_volume_free_bytes", "Bytes of that file system that capture may still use.", "volume"), func(v *volume.Usage) int64 { return v.Free }},
+	{metricDesc("capture_volume_free_inodes", "Free inodes of that file system.", "volume"), func(v *volume.Usage) int64 { return v.FreeInodes }},
 }
 
-var sourceDesc = gaugeDesc("capture_source", "1 for the source in use.", "source")
+var (
+	sourceDesc       = metricDesc("capture_source", "1 for the source in use.", "source")
+	changesDesc      = metricDesc("capture_changes_total", "Rows changed, by operation: insert, update, delete, truncate.", "op")
+	transactionsDesc = metricDesc("capture_transactions_total", "Transactions applied that changed the table.")
+	copiesDesc       = metricDesc("capture_copies_total", "Copies of the whole table.")
+	copySecondsDesc  = metricDesc("capture_copy_duration_seconds", "Duration of the last copy of the whole table.")
+)
 
-func gaugeDesc(name, help string, labels ...string) *prometheus.Desc {
+func metricDesc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 
@@ -139,12 +135,14 @@ func (statusCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, g := range volumeGauges {
 		ch <- g.desc
 	}
-	ch <- sourceDesc
+	for _, desc := range []*prometheus.Desc{sourceDesc, changesDesc, transactionsDesc, copiesDesc, copySecondsDesc} {
+		ch <- desc
+	}
 }
 
 // Collect implements prometheus.Collector.
 func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
-	st := c.status()
+	st, report := c.status()
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
@@ -157,6 +155,16 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	gauge(sourceDesc, 1, st.Source)
+	gauge(copySecondsDesc, report.CopyTook.Seconds())
+	counter := func(desc *prometheus.Desc, n uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), labels...)
+	}
+	counter(copiesDesc, report.Counters.Copies)
+	counter(transactionsDesc, report.Counters.Transactions)
+	counter(changesDesc, report.Counters.Inserts, "insert")
+	counter(changesDesc, report.Counters.Updates, "update")
+	counter(changesDesc, report.Counters.Deletes, "delete")
+	counter(changesDesc, report.Counters.Truncates, "truncate")
 }
 
 func boolToFloat(b bool) float64 {

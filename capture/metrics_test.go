@@ -2,9 +2,11 @@ package capture
 
 import (
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"capture/capture/source"
 	"capture/internal/volume"
 )
 
@@ -13,9 +15,10 @@ func TestScrapeReportsOneStatus(t *testing.T) {
 	t.Parallel()
 	statuses := 0
 	registry := prometheus.NewRegistry()
-	newMetrics().register(registry, func() Status {
+	newMetrics().register(registry, func() (Status, source.Report) {
 		statuses++
-		return Status{Ready: true, Source: "poll", Rows: 7, Volumes: []volume.Usage{{Name: "fallback", Size: 9}, {Name: "usage-logs", Size: 8}}}
+		return Status{Ready: true, Source: "poll", Rows: 7, Volumes: []volume.Usage{{Name: "fallback", Size: 9}, {Name: "usage-logs", Size: 8}}},
+			source.Report{Counters: source.Counters{Copies: 2, Updates: 3}, CopyTook: 1500 * time.Millisecond}
 	})
 	families, err := registry.Gather()
 	if err != nil {
@@ -31,12 +34,13 @@ func TestScrapeReportsOneStatus(t *testing.T) {
 			for _, l := range m.GetLabel() {
 				name += " " + l.GetValue()
 			}
-			found[name] = m.GetGauge().GetValue()
+			found[name] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
 		}
 	}
 	for name, want := range map[string]float64{
 		"capture_ready": 1, "capture_rows": 7, "capture_source poll": 1, "capture_volume_size_bytes fallback": 9,
 		"capture_volume_size_bytes usage-logs": 8, "capture_file_age_seconds": -1,
+		"capture_copies_total": 2, "capture_changes_total update": 3, "capture_changes_total insert": 0, "capture_copy_duration_seconds": 1.5,
 	} {
 		if got, ok := found[name]; !ok || got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)

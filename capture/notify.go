@@ -13,6 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
+	"capture/capture/source"
+	"capture/internal/guard"
 	"capture/internal/postgres"
 	"capture/snapshot"
 )
@@ -45,10 +47,9 @@ const (
 //
 // LISTEN comes before the first copy's snapshot, so that a transaction which the copy does not show is heard.
 type notify struct {
-	d      *Daemon
+	env    *source.Env
 	log    hclog.Logger
-	state  *state
-	side   *side
+	side   *postgres.QueryConn
 	reader *tableReader
 	heard  *heard
 	tab    *postgres.Table // as it was copied; another shape ends the source
@@ -57,17 +58,17 @@ type notify struct {
 
 	requests chan chan error // barriers
 	ended    chan struct{}   // closed when Follow has ended
-	traffic  traffic
+	traffic  postgres.ReadClock
 
 	rested, restedWhole time.Time // before which no round is due by itself: the database rests as long as the last one took
 }
 
-func newNotify(d *Daemon) *notify {
+func newNotify(env *source.Env) *notify {
 	var id [6]byte
 	_, _ = rand.Read(id[:]) // it never fails
 	return &notify{
-		d: d, log: d.log, state: d.state, side: &side{cfg: d.cfg.Database, silence: d.cfg.bounds.silence}, heard: newHeard(),
-		reader: &tableReader{d: d, source: "notify"}, marks: "capture_mark_" + hex.EncodeToString(id[:]),
+		env: env, log: env.Logger, side: postgres.NewQueryConn(env.Database, env.Timeouts.Idle), heard: newHeard(env.Progress),
+		reader: &tableReader{env: env, source: "notify"}, marks: "capture_mark_" + hex.EncodeToString(id[:]),
 		requests: make(chan chan error), ended: make(chan struct{}),
 	}
 }
@@ -75,25 +76,24 @@ func newNotify(d *Daemon) *notify {
 // Follow implements Source.
 func (n *notify) Follow(ctx context.Context, t *snapshot.Table) error {
 	defer close(n.ended)
-	defer n.side.close()
+	defer n.side.Close()
 	defer n.reader.close()
-	n.state.update(func(st *Status) { st.State, st.Source = stateConnecting, "notify" })
 	if err := n.prepare(ctx); err != nil {
 		return err
 	}
-	l, err := newListener(ctx, n.traffic.watch(n.d.cfg.Database), n.tab, n.marks, n.heard, n.d.cfg.bounds)
+	l, err := newListener(ctx, n.traffic.Attach(n.env.Database), n.tab, n.marks, n.heard, n.env.Timeouts)
 	if err != nil {
 		return err
 	}
-	defer closeConn(l.conn)
+	defer postgres.CloseNow(l.conn.PgConn())
 	if err := n.reader.open(ctx); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return guarded(n.log, "listen", func() error { return l.run(ctx) }) })
+	g.Go(func() error { return guard.Run(n.log, "listen", func() error { return l.run(ctx) }) })
 	g.Go(func() error {
-		return guarded(n.log, "read changed rows", func() error {
-			n.state.update(func(st *Status) { st.State = stateCopying })
+		return guard.Run(n.log, "read changed rows", func() error {
+			n.env.Progress.SetCopying()
 			traces, err := n.check(ctx) // before the copy: what changes after it must show
 			if err != nil {
 				return err
@@ -102,9 +102,9 @@ func (n *notify) Follow(ctx context.Context, t *snapshot.Table) error {
 			if err := n.round(ctx, t, false); err != nil {
 				return err
 			}
-			n.state.follows(n, n.traffic.time, n.lag)
+			n.env.Progress.SetFollowing(&n.traffic)
 			n.log.Info("following", "table", n.tab.Name().String(), "source", "notify", "channel", l.channel)
-			g.Go(func() error { return guarded(n.log, "check the table", func() error { return n.watch(ctx, traces) }) })
+			g.Go(func() error { return guard.Run(n.log, "check the table", func() error { return n.watch(ctx, traces) }) })
 			return n.loop(ctx, t)
 		})
 	})
@@ -113,8 +113,8 @@ func (n *notify) Follow(ctx context.Context, t *snapshot.Table) error {
 
 // prepare looks at the server and the table, and sees to the triggers.
 func (n *notify) prepare(ctx context.Context) error {
-	return n.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		srv, tab, err := postgres.LoadServerAndTable(ctx, conn, n.d.cfg.Table)
+	return n.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		srv, tab, err := postgres.LoadServerAndTable(ctx, conn, n.env.Table)
 		switch {
 		case srv.Pooled:
 			return &postgres.Problem{
@@ -140,7 +140,7 @@ func (n *notify) prepare(ctx context.Context) error {
 				Hint: "use --source poll, or detach it",
 			}
 		}
-		return ensureTriggers(ctx, conn, n.tab, n.d.cfg.Source == "notify")
+		return ensureTriggers(ctx, conn, n.tab, n.env.Chosen)
 	})
 }
 
@@ -241,7 +241,7 @@ func (n *notify) round(ctx context.Context, t *snapshot.Table, forced bool) erro
 	}
 	defer rollback(ctx, tx)
 	if n.reader.tab.Fingerprint != n.tab.Fingerprint {
-		return &anewError{why: fmt.Sprintf("the definition of table %s changed", n.tab.Name())}
+		return &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changed", n.tab.Name())}
 	}
 	if !n.reader.keyed() && len(b.keys) > 0 {
 		b.all = "its keys are of a type that only the server can write"
@@ -288,11 +288,11 @@ func queueFull(usage float64) string {
 	return fmt.Sprintf("the server's queue of notifications is %.0f %% full, as some session listens and does not read", usage*100)
 }
 
-// triggered says, as an *anewError, that the triggers are not what they should be: they are mended before another copy.
+// triggered says, as an *source.ResyncError, that the triggers are not what they should be: they are mended before another copy.
 func (n *notify) triggered(ctx context.Context, q postgres.Querier) error {
 	err := postgres.CheckTriggers(ctx, q, n.tab)
 	if problem := (*postgres.Problem)(nil); errors.As(err, &problem) && problem.Err == nil {
-		return &anewError{why: problem.Summary}
+		return &source.ResyncError{Reason: problem.Summary}
 	}
 	return err
 }
@@ -305,7 +305,7 @@ func (n *notify) closeBatch(ctx context.Context, b *batch) {
 	n.mark++
 	// Nobody waits for a mark to be on disk.
 	send := fmt.Sprintf("BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_catalog.pg_notify(%s, '%d'); COMMIT", postgres.QuoteLiteral(n.marks), n.mark)
-	err := n.side.ask(wait, func(ctx context.Context, conn *pgx.Conn) error {
+	err := n.side.Do(wait, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, send, pgx.QueryExecModeSimpleProtocol)
 		return err
 	})
@@ -330,29 +330,19 @@ func (n *notify) apply(ctx context.Context, t *snapshot.Table, b batch, start ti
 		keys = append(keys, k)
 	}
 	x, err := n.reader.rows(ctx, t, keys)
-	if err != nil || x.changes() == 0 {
+	if err != nil || x.Changes() == 0 {
 		return err
 	}
-	n.d.count(x)
-	n.log.Info("captured", "inserts", x.Inserts, "updates", x.Updates, "deletes", x.Deletes,
-		"keys", x.keyStrings(n.tab.Shape), "ms", millis(time.Since(start)))
+	n.env.Progress.RecordCommit(x)
+	n.log.Info("captured", append(x.LogFields(n.tab.Shape), "ms", millis(time.Since(start)))...)
 	return nil
 }
 
-// lag is how long the oldest notification has been waiting.
-func (n *notify) lag() (int64, float64) {
-	since, _ := n.heard.pending()
-	if since.IsZero() {
-		return 0, 0
-	}
-	return 0, time.Since(since).Seconds()
-}
-
 // Barrier implements Source: a round whose snapshot comes after the call.
-func (n *notify) Barrier(ctx context.Context) error { return n.d.request(ctx, n, n.requests, n.ended) }
+func (n *notify) Barrier(ctx context.Context) error { return request(ctx, n.requests, n.ended) }
 
 // request has the loop of a source make a round, and waits for it.
-func (d *Daemon) request(ctx context.Context, src Source, requests chan chan error, ended chan struct{}) error {
+func request(ctx context.Context, requests chan chan error, ended chan struct{}) error {
 	answer := make(chan error, 1)
 	select {
 	case requests <- answer:
@@ -369,16 +359,7 @@ func (d *Daemon) request(ctx context.Context, src Source, requests chan chan err
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the table to be read: %w", ctx.Err())
 	}
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for d.state.current(src) { // until the daemon has noticed, too
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
-	}
-	return errNotFollowing
+	return source.ErrNotFollowing // its error ends the source
 }
 
 // keepsState adds to the word of a table that is gone what becomes of the file.

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pglogrepl"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/snapshot"
 )
@@ -18,9 +19,8 @@ const pollInterval = time.Minute
 // poll reads the whole table regularly, unless it is certain that nothing has changed. It needs no right but SELECT, and
 // works on standbys and through poolers.
 type poll struct {
-	d      *Daemon
+	env    *source.Env
 	log    hclog.Logger
-	state  *state
 	reader *tableReader
 
 	mark  string // of the server, before the last read: see markQuery; "" where it says nothing
@@ -33,9 +33,9 @@ type poll struct {
 	ended    chan struct{}   // closed when Follow has ended
 }
 
-func newPoll(d *Daemon) *poll {
+func newPoll(env *source.Env) *poll {
 	return &poll{
-		d: d, log: d.log, state: d.state, reader: &tableReader{d: d, source: "poll"},
+		env: env, log: env.Logger, reader: &tableReader{env: env, source: "poll"},
 		requests: make(chan chan error), ended: make(chan struct{}),
 	}
 }
@@ -44,26 +44,22 @@ func newPoll(d *Daemon) *poll {
 func (p *poll) Follow(ctx context.Context, t *snapshot.Table) error {
 	defer close(p.ended)
 	defer p.reader.close()
-	p.state.update(func(st *Status) { st.State, st.Source = stateConnecting, "poll" })
 	if err := p.reader.open(ctx); err != nil {
 		return err
 	}
-	p.state.update(func(st *Status) { st.State = stateCopying })
+	p.env.Progress.SetCopying()
 	if v := t.View(); v != nil && v.Origin().SystemID == p.reader.srv.SystemID {
 		p.shown = v.Position().LSN // of an earlier connection, perhaps to another standby
 	}
 	if err := p.read(ctx, t); err != nil {
 		return err
 	}
-	interval := p.d.cfg.PollInterval
-	if interval <= 0 {
-		interval = pollInterval
-	}
-	p.state.follows(p, p.reader.traffic.time, func() (int64, float64) { return 0, 0 })
+	interval := p.env.PollInterval
+	p.env.Progress.SetFollowing(&p.reader.traffic)
 	p.log.Info("following", "table", p.reader.tab.Name().String(), "source", "poll", "every", interval.String())
 	next := time.NewTimer(p.rest(interval))
 	defer next.Stop()
-	ping := time.NewTicker(p.d.cfg.bounds.ping)
+	ping := time.NewTicker(p.env.Timeouts.Ping)
 	defer ping.Stop()
 	for {
 		select {
@@ -92,10 +88,10 @@ func (p *poll) Follow(ctx context.Context, t *snapshot.Table) error {
 func (p *poll) rest(interval time.Duration) time.Duration { return max(interval, p.reader.took) }
 
 // Barrier implements Source: a read after the call. On a standby it stands for what has been replayed there.
-func (p *poll) Barrier(ctx context.Context) error { return p.d.request(ctx, p, p.requests, p.ended) }
+func (p *poll) Barrier(ctx context.Context) error { return request(ctx, p.requests, p.ended) }
 
 func (p *poll) ping(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, p.d.cfg.bounds.silence)
+	ctx, cancel := context.WithTimeout(ctx, p.env.Timeouts.Idle)
 	defer cancel()
 	if err := p.reader.conn.Ping(ctx); err != nil {
 		return fmt.Errorf("ask the server for a sign of life: %w", err)
@@ -218,7 +214,7 @@ func walPosition(ctx context.Context, q postgres.Querier) (lsn pglogrepl.LSN, st
 	if err != nil {
 		return 0, false, fmt.Errorf("query the server's WAL position: %w", err)
 	}
-	return withoutPageHeader(lsn), standby, nil
+	return postgres.WithoutPageHeader(lsn), standby, nil
 }
 
 // ask gives the server's mark; "" where it has none.

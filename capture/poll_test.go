@@ -7,43 +7,39 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/source"
 	"capture/internal/pgserver"
-	"capture/store"
+	"capture/snapshot"
 )
 
 // polled is a poll without its loop: each read is one turn.
 type polled struct {
 	*poll
-	t    *testing.T
-	conn *pgx.Conn
+	t     *testing.T
+	conn  *pgx.Conn
+	table *snapshot.Table
 }
 
 func newPolled(t *testing.T, url string) *polled {
 	t.Helper()
-	file, err := store.Open(filepath.Join(t.TempDir(), "feedback.json"), store.Owner{PID: os.Getpid()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { file.Close() })
-	d, err := New(config(t, url), file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := newPoll(d)
+	cfg := config(t, url)
+	cfg.Logger = hclog.NewNullLogger()
+	p := newPoll(cfg.env("poll", source.NewProgress("poll", nil)))
 	t.Cleanup(p.reader.close)
-	return &polled{p, t, connect(t, url)}
+	return &polled{p, t, connect(t, url), snapshot.NewTable()}
 }
 
 // turn reads, checks that the table is what Postgres says, and returns how: by its mark alone, by a scan, or by a copy.
 func (p *polled) turn() string {
 	p.t.Helper()
 	mark, copies := p.mark, p.copies()
-	if err := p.read(p.t.Context(), p.d.table); err != nil {
+	if err := p.read(p.t.Context(), p.table); err != nil {
 		p.t.Fatal(err)
 	}
-	if got, want := p.d.View().Rows(), len(oracle(p.t, p.conn, "votes", "vote_id")); got != want {
+	if got, want := p.table.View().Rows(), len(oracle(p.t, p.conn, "votes", "vote_id")); got != want {
 		p.t.Fatalf("%d rows, want %d", got, want)
 	}
 	p.same()
@@ -57,7 +53,7 @@ func (p *polled) turn() string {
 }
 
 func (p *polled) copies() uint64 {
-	if v := p.d.View(); v != nil {
+	if v := p.table.View(); v != nil {
 		return v.Version()
 	}
 	return 0
@@ -72,7 +68,7 @@ func (p *polled) same() {
 		p.t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := p.d.View().WriteTo(f); err != nil {
+	if _, err := p.table.View().WriteTo(f); err != nil {
 		p.t.Fatal(err)
 	}
 	b, err := os.ReadFile(path)
@@ -166,7 +162,7 @@ func TestPollSkipsOnlyWhatIsCertain(t *testing.T) {
 	if err := s.StartAgain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.read(t.Context(), p.d.table); err == nil {
+	if err := p.read(t.Context(), p.table); err == nil {
 		t.Error("a read went through a crash of the server")
 	}
 }
@@ -201,7 +197,7 @@ func TestPollSeesWhatWasNotVisibleYet(t *testing.T) {
 		}
 		return nil
 	})
-	if p.turn(); p.d.View().Rows() != 0 {
+	if p.turn(); p.table.View().Rows() != 0 {
 		t.Fatal("what waits is visible: nothing was tested")
 	}
 	exec(t, conn, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
@@ -209,8 +205,8 @@ func TestPollSeesWhatWasNotVisibleYet(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.want("the end of the wait", "copy")
-	if p.d.View().Rows() != 1 {
-		t.Errorf("%d rows", p.d.View().Rows())
+	if p.table.View().Rows() != 1 {
+		t.Errorf("%d rows", p.table.View().Rows())
 	}
 }
 

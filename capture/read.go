@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
@@ -19,9 +20,9 @@ import (
 
 // tableReader reads a table in transactions of its own, each of which sees one committed state of it.
 type tableReader struct {
-	d       *Daemon
+	env     *source.Env
 	source  string // for the manifest
-	traffic traffic
+	traffic postgres.ReadClock
 
 	conn *pgx.Conn
 	srv  postgres.Server
@@ -35,24 +36,19 @@ func (r *tableReader) open(ctx context.Context) (err error) {
 	if r.conn != nil && !r.conn.IsClosed() {
 		return nil
 	}
-	if r.conn, err = postgres.Connect(ctx, inBulk(r.traffic.watch(r.d.cfg.Database))); err != nil {
+	if r.conn, err = postgres.Connect(ctx, inBulk(r.traffic.Attach(r.env.Database))); err != nil {
 		return err
 	}
 	if r.srv, err = postgres.LoadServer(ctx, r.conn); err != nil {
 		return err
 	}
-	r.d.state.update(func(st *Status) {
-		if r.srv.SystemID != "" && st.SystemID != "" && st.SystemID != r.srv.SystemID {
-			r.d.log.Warn("this is another database cluster than before", "was", st.SystemID, "is", r.srv.SystemID)
-		}
-		st.SystemID, st.ServerVersion = r.srv.SystemID, r.srv.Version
-	})
+	r.env.SetServer(r.srv.SystemID, r.srv.Version)
 	return nil
 }
 
 func (r *tableReader) close() {
 	if r.conn != nil {
-		closeConn(r.conn)
+		postgres.CloseNow(r.conn.PgConn())
 		r.conn = nil
 	}
 }
@@ -69,11 +65,11 @@ func (r *tableReader) begin(ctx context.Context) (tx pgx.Tx, err error) {
 
 // bound runs f, which asks the server for something that it answers soon.
 func (r *tableReader) bound(ctx context.Context, f func(context.Context) error) error {
-	return r.traffic.bound(ctx, r.d.cfg.bounds.silence, f)
+	return r.traffic.WithIdleTimeout(ctx, r.env.Timeouts.Idle, f)
 }
 
 func (r *tableReader) enter(ctx context.Context) (pgx.Tx, error) {
-	name := r.d.cfg.Table
+	name := r.env.Table
 	for range 5 {
 		if r.tab == nil {
 			tab, err := postgres.LoadTable(ctx, r.conn, name)
@@ -105,7 +101,7 @@ func (r *tableReader) enter(ctx context.Context) (pgx.Tx, error) {
 			return nil, err
 		}
 	}
-	return nil, &anewError{why: fmt.Sprintf("the definition of table %s changes all the time", name), again: true}
+	return nil, &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changes all the time", name), Backoff: true}
 }
 
 func lockShape(ctx context.Context, tx pgx.Tx, tab *postgres.Table) error {
@@ -136,7 +132,7 @@ func (r *tableReader) whole(ctx context.Context, t *snapshot.Table, why string, 
 	t.Load(r.tab.Shape, snapshot.Origin{
 		Source: r.source, Database: r.srv.Database, SystemID: r.srv.SystemID, ServerVersion: r.srv.Version,
 	})
-	done, err := (&tableCopy{attendant: attendant{cfg: r.d.cfg, conn: r.conn, traffic: &r.traffic}, tab: r.tab, srv: r.srv}).into(ctx, t)
+	done, err := (&tableCopy{attendant: attendant{env: r.env, conn: r.conn, traffic: &r.traffic}, tab: r.tab, srv: r.srv}).into(ctx, t)
 	if err != nil {
 		t.Rollback()
 		return err
@@ -145,17 +141,17 @@ func (r *tableReader) whole(ctx context.Context, t *snapshot.Table, why string, 
 		return fmt.Errorf("copy table %s: %w", r.tab.Name(), err)
 	}
 	r.took = done.took
-	r.d.state.copied(r.took)
-	r.d.metrics.copies.Inc()
-	r.d.metrics.copySeconds.Set(r.took.Seconds())
-	r.d.log.Info("copied", "table", r.tab.Name().String(), "why", why, "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "ms", millis(r.took))
-	r.d.sayReplaced(done.replaced)
+	r.env.Progress.RecordCopy(r.took)
+	r.env.Logger.Info("copied", "table", r.tab.Name().String(), "why", why, "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "ms", millis(r.took))
+	if done.replaced {
+		r.env.WarnInvalidUTF8()
+	}
 	return nil
 }
 
 // attended runs f, which may take long.
 func (r *tableReader) attended(ctx context.Context, f func(context.Context) error) error {
-	a := attendant{cfg: r.d.cfg, conn: r.conn, traffic: &r.traffic}
+	a := attendant{env: r.env, conn: r.conn, traffic: &r.traffic}
 	return a.run(ctx, f)
 }
 
@@ -171,7 +167,7 @@ func (r *tableReader) keyed() bool {
 
 // rows reads the rows with these keys, as the transaction opened by begin sees them, and brings them to t's next View;
 // a key without a row is a deletion. It says what that changed.
-func (r *tableReader) rows(ctx context.Context, t *snapshot.Table, keys [][]string) (x *txn, err error) {
+func (r *tableReader) rows(ctx context.Context, t *snapshot.Table, keys [][]string) (x *source.TxnStats, err error) {
 	err = r.bound(ctx, func(ctx context.Context) (err error) {
 		x, err = r.apply(ctx, t, keys)
 		return err
@@ -180,7 +176,7 @@ func (r *tableReader) rows(ctx context.Context, t *snapshot.Table, keys [][]stri
 		t.Rollback()
 		return nil, fmt.Errorf("read rows of table %s by their keys: %w", r.tab.Name(), err)
 	}
-	if x.changes() > 0 {
+	if x.Changes() > 0 {
 		if err := t.Commit(snapshot.Position{}); err != nil {
 			return nil, fmt.Errorf("commit to memory: %w", err)
 		}
@@ -188,8 +184,8 @@ func (r *tableReader) rows(ctx context.Context, t *snapshot.Table, keys [][]stri
 	return x, nil
 }
 
-func (r *tableReader) apply(ctx context.Context, t *snapshot.Table, keys [][]string) (*txn, error) {
-	x := &txn{}
+func (r *tableReader) apply(ctx context.Context, t *snapshot.Table, keys [][]string) (*source.TxnStats, error) {
+	x := &source.TxnStats{}
 	found := make(map[string]bool, len(keys))
 	result := r.conn.PgConn().ExecParams(ctx, r.tab.RowsByKeyQuery(), keyArrays(keys, len(r.tab.Key)), nil, nil, []int16{1})
 	var key, line []byte
@@ -210,7 +206,7 @@ func (r *tableReader) apply(ctx context.Context, t *snapshot.Table, keys [][]str
 		if bytes.Equal(old, line) {
 			continue
 		}
-		if x.noteKey(key); old == nil {
+		if x.AddKey(key); old == nil {
 			x.Inserts++
 		} else {
 			x.Updates++
@@ -240,7 +236,7 @@ func (r *tableReader) apply(ctx context.Context, t *snapshot.Table, keys [][]str
 		}
 		if old != nil {
 			x.Deletes++
-			x.noteKey(key)
+			x.AddKey(key)
 			t.Delete(key)
 		}
 	}

@@ -153,7 +153,7 @@ func TestHiddenChanges(t *testing.T) {
 		conn := connect(t, url)
 		exec(t, conn, votes)
 		cfg := config(t, url)
-		cfg.bounds.count = 50 * time.Millisecond
+		cfg.timeouts.RowCount = 50 * time.Millisecond
 		d := start(t, cfg)
 		d.ready()
 		copies := func() int { return strings.Count(d.log.String(), `"@message":"copied"`) }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
@@ -44,7 +45,7 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 	}()
 	defer func() {
 		cancel()
-		l.state.note("start", "")
+		l.env.Progress.SetBlocked("")
 	}()
 	tick := time.NewTicker(attendEvery)
 	defer tick.Stop()
@@ -54,7 +55,7 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 		select {
 		case r := <-made:
 			if r.err == nil && r.slot.lsn < shown { // it was made while the plain read went on, or word of it comes late
-				r.err = &anewError{why: "the file has a later state by the plain read than the replication slot begins with", again: true}
+				r.err = &source.ResyncError{Reason: "the file has a later state by the plain read than the replication slot begins with", Backoff: true}
 			}
 			if r.err == nil {
 				r.err = l.awaitCommits(ctx, r.slot.snapshot)
@@ -65,7 +66,7 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 		if !said && time.Now().Before(read) {
 			continue // a question that is cut short takes its connection along
 		}
-		if err := l.side.ask(reading, l.checkSlot); err != nil && reading.Err() == nil {
+		if err := l.side.Do(reading, l.checkSlot); err != nil && reading.Err() == nil {
 			cancel()
 			<-made
 			return slotStart{}, err
@@ -74,12 +75,12 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 			continue
 		}
 		waits := l.waitsFor(reading)
-		l.state.note("start", waits)
+		l.env.Progress.SetBlocked(waits)
 		if !said {
 			l.log.Warn("waiting to start the stream; a plain read gives a first file meanwhile", "why", waits)
 			said = true
 		}
-		switch err := readTable(reading, l.d.cfg, origin.Source, t, l.checkSlot); {
+		switch err := readTable(reading, l.env, origin.Source, t, l.checkSlot); {
 		case err == nil:
 			shown = l.present(ctx)
 		case reading.Err() == nil:
@@ -106,8 +107,8 @@ func (l *logical) makeSlot(ctx context.Context) (slotStart, error) {
 
 // present is the server's position now; the highest there is where it can't be had.
 func (l *logical) present(ctx context.Context) (lsn pglogrepl.LSN) {
-	err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-		lsn, err = insertPosition(ctx, conn)
+	err := l.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		lsn, err = postgres.LoadInsertLSN(ctx, conn)
 		return err
 	})
 	if err != nil {
@@ -116,7 +117,7 @@ func (l *logical) present(ctx context.Context) (lsn pglogrepl.LSN) {
 	return lsn
 }
 
-// checkSlot says, as an *anewError, that the slot which is being made or copied from is lost or holds back too much.
+// checkSlot says, as an *source.ResyncError, that the slot which is being made or copied from is lost or holds back too much.
 func (l *logical) checkSlot(ctx context.Context, conn *pgx.Conn) error {
 	if err := l.slotHolds(ctx, conn); !errors.Is(err, errNoSlot) {
 		return err
@@ -127,7 +128,7 @@ func (l *logical) checkSlot(ctx context.Context, conn *pgx.Conn) error {
 // waitsFor says, for people, which transactions keep the slot from being made.
 func (l *logical) waitsFor(ctx context.Context) string {
 	text := "write transactions that were open at the start must end first"
-	err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err := l.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		var list *string
 		err := conn.QueryRow(ctx, `
 			SELECT string_agg(format('pid %s (%s, %s, since %s)', pid, coalesce(usename::text, '?'), coalesce(nullif(state, ''), 'state not visible'),
@@ -148,26 +149,26 @@ func (l *logical) waitsFor(ctx context.Context) string {
 // copy reads the table as the slot's exported snapshot shows it. The snapshot lives until the replication connection's
 // next command.
 func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot slotStart, origin snapshot.Origin) (*rowjson.Encoder, error) {
-	l.state.update(func(st *Status) { st.State = stateCopying })
+	l.env.Progress.SetCopying()
 	enc, err := newEncoder(l.tab, l.srv)
 	if err != nil {
 		return nil, err
 	}
-	c := &tableCopy{attendant: attendant{cfg: l.d.cfg, traffic: &l.traffic, check: func(copying context.Context, conn *pgx.Conn) error {
+	c := &tableCopy{attendant: attendant{env: l.env, traffic: &l.traffic, check: func(copying context.Context, conn *pgx.Conn) error {
 		return l.attend(ctx, copying, conn)
 	}}, tab: l.tab, srv: l.srv}
 	err = l.talk(ctx, func(ctx context.Context) error {
-		if c.conn, err = postgres.Connect(ctx, inBulk(l.traffic.watch(l.cfg))); err != nil {
+		if c.conn, err = postgres.Connect(ctx, inBulk(l.traffic.Attach(l.env.Database))); err != nil {
 			return err
 		}
 		if err := c.enter(ctx, c.conn, slot.snapshot); err != nil {
 			return fmt.Errorf("copy table %s: %w", l.tab.Name(), err)
 		}
 		l.beaten = time.Now()
-		return l.do(ctx, fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d", l.d.cfg.bounds.frozen.Milliseconds()))
+		return l.do(ctx, fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d", l.env.Timeouts.FrozenClient.Milliseconds()))
 	})
 	if c.conn != nil {
-		defer closeConn(c.conn)
+		defer postgres.CloseNow(c.conn.PgConn())
 	}
 	if err != nil {
 		return nil, err
@@ -181,11 +182,12 @@ func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot slotStart, o
 		return nil, fmt.Errorf("copy table %s: %w", l.tab.Name(), err)
 	}
 	l.applied.Store(uint64(slot.lsn))
-	l.state.copied(done.took)
-	l.d.metrics.copies.Inc()
-	l.d.metrics.copySeconds.Set(done.took.Seconds())
-	l.log.Info("copied", "table", l.tab.Name().String(), "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "lsn", lsnText(slot.lsn), "ms", millis(done.took))
-	l.d.sayReplaced(done.replaced)
+	l.env.Progress.SetAppliedLSN(slot.lsn, 0)
+	l.env.Progress.RecordCopy(done.took)
+	l.log.Info("copied", "table", l.tab.Name().String(), "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "lsn", postgres.FormatLSN(slot.lsn), "ms", millis(done.took))
+	if done.replaced {
+		l.env.WarnInvalidUTF8()
+	}
 	return enc, nil
 }
 
@@ -193,10 +195,10 @@ func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot slotStart, o
 // transaction (without a snapshot) during the copy, so that the server may drop the slot of a capture that is frozen; in
 // the stream wal_sender_timeout does that. The end of the copy must not cut the word off: the connection is needed yet.
 func (l *logical) attend(ctx, copying context.Context, conn *pgx.Conn) error {
-	if time.Since(l.beaten) > l.d.cfg.bounds.frozen/6 {
+	if time.Since(l.beaten) > l.env.Timeouts.FrozenClient/6 {
 		l.beaten = time.Now()
 		if err := l.talk(ctx, func(ctx context.Context) error { return l.do(ctx, "SELECT 1") }); err != nil {
-			return &anewError{why: "the replication slot is gone: " + err.Error(), again: true}
+			return &source.ResyncError{Reason: "the replication slot is gone: " + err.Error(), Backoff: true}
 		}
 	}
 	return l.slotHolds(copying, conn)

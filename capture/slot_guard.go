@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 )
 
@@ -33,7 +34,7 @@ const (
 // question; afterwards it compares with its own, ordinary snapshots.
 func (l *logical) awaitCommits(ctx context.Context, snapshotName string) error {
 	var exported xidSnapshot
-	err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	err := l.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		exported, err = readExportedSnapshot(ctx, conn, snapshotName)
 		return err
 	})
@@ -43,7 +44,7 @@ func (l *logical) awaitCommits(ctx context.Context, snapshotName string) error {
 	start, pause, reported := time.Now(), firstGuardPause, false
 	for {
 		var current xidSnapshot
-		err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		err := l.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 			current, err = queryXIDSnapshot(ctx, conn)
 			return err
 		})
@@ -54,13 +55,13 @@ func (l *logical) awaitCommits(ctx context.Context, snapshotName string) error {
 			return nil
 		}
 		waited := time.Since(start)
-		if waited > l.d.cfg.bounds.silence {
-			return &anewError{why: fmt.Sprintf("transactions that the slot's snapshot shows as committed have not ended for %s", waited.Round(time.Second)), again: true}
+		if waited > l.env.Timeouts.Idle {
+			return &source.ResyncError{Reason: fmt.Sprintf("transactions that the slot's snapshot shows as committed have not ended for %s", waited.Round(time.Second)), Backoff: true}
 		}
 		if waited > guardReportAfter && !reported {
 			reported = true
 			why := "transactions that are committing must end first"
-			l.state.note("start", why)
+			l.env.Progress.SetBlocked(why)
 			l.log.Warn("waiting to read the slot's snapshot", "why", why)
 		}
 		select {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/source"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/store"
@@ -245,8 +246,8 @@ func TestSlotsHarmNoCommit(t *testing.T) {
 // readAtOnce makes a slot as the source does and reads the table with its snapshot.
 func readAtOnce(t *testing.T, d *Daemon, reader *pgx.Conn) {
 	t.Helper()
-	l := newLogical(d)
-	defer l.side.close()
+	l := newLogical(d.cfg.env("logical", source.NewProgress("logical", nil)))
+	defer l.side.Close()
 	origin, err := l.open(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +255,7 @@ func readAtOnce(t *testing.T, d *Daemon, reader *pgx.Conn) {
 	defer l.hangUp()
 	slot, err := l.createSlot(t.Context(), d.table, origin)
 	if err != nil {
-		if anew := (*anewError)(nil); errors.As(err, &anew) {
+		if anew := (*source.ResyncError)(nil); errors.As(err, &anew) {
 			return
 		}
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/source"
 	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
@@ -254,7 +255,7 @@ func TestSourcesNoticeSilence(t *testing.T) {
 		}
 		through.ConnectTimeout = 2 * time.Second
 		cfg.Database, cfg.PollInterval = through, time.Hour
-		cfg.bounds = bounds{silence: 2 * time.Second, ping: 200 * time.Millisecond}
+		cfg.timeouts = source.Timeouts{Idle: 2 * time.Second, Ping: 200 * time.Millisecond}
 		d := start(t, cfg)
 		d.ready()
 		p.Stall()

@@ -1,17 +1,16 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pglogrepl"
-
+	"capture/capture/source"
 	"capture/store"
 )
 
@@ -23,32 +22,33 @@ const (
 
 // The states of a daemon, as Status names them.
 const (
-	stateConnecting = "connecting"
-	stateCopying    = "copying"
-	stateFollowing  = "following"
+	stateConnecting = string(source.Connecting)
+	stateFollowing  = string(source.Following)
 	stateWaiting    = "waiting"
-	stateStopping   = "stopping"
 )
 
-// state is what the daemon knows of itself: written by the source and the flusher, read by anyone.
+// state is what the daemon knows of itself: what concerns the file and the attempts to follow is kept here, what a source
+// reports is in the attempt's Progress.
 type state struct {
-	mu     sync.Mutex
-	status Status
-	source Source        // in use while following
-	began  time.Time     // when this following began; zero while not
-	change chan struct{} // closed, and made anew, at each change of status.State
+	mu      sync.Mutex
+	status  Status        // of which Status fills in the rest
+	waiting bool          // for the next attempt
+	attempt *attempt      // the one under way; nil between two
+	change  chan struct{} // closed, and made anew, at each change of the daemon's State or attempt
 
-	copyEnded time.Time
-	copyTook  time.Duration
+	last   source.Report   // by the attempts that have ended: what of them is still true
+	totals source.Counters // of these
 
-	file    fileState
-	logErr  func() error
-	notes   map[string]string // conditions that a person should know, none of which stops the capture, by name
-	traffic func() time.Time  // when the server last said anything
-	silence time.Duration     // after which that is trouble
-	lag     func() (bytes int64, seconds float64)
+	file   fileState
+	logErr func() error
+	notes  map[string]string // conditions that a person should know, none of which stops the capture, by name
+	idle   time.Duration     // after which a server that sends nothing is trouble
+}
 
-	transactions atomic.Uint64
+// attempt is one attempt to follow, by one source.
+type attempt struct {
+	source   source.Source
+	progress *source.Progress
 }
 
 type fileState struct {
@@ -61,10 +61,10 @@ type fileState struct {
 func newState(cfg Config, file *store.File) *state {
 	host, _ := os.Hostname()
 	c := cfg.Database
-	s := &state{change: make(chan struct{}), logErr: cfg.LogHealth, silence: cfg.bounds.silence, notes: map[string]string{}}
+	s := &state{change: make(chan struct{}), logErr: cfg.LogHealth, idle: cfg.timeouts.Idle, notes: map[string]string{}}
 	s.status = Status{
 		Version: cfg.Version, PID: os.Getpid(), Host: host, Started: time.Now().UTC(),
-		State: stateConnecting, Table: cfg.Table.String(), Source: cfg.Source,
+		Table: cfg.Table.String(), Source: cfg.Source,
 	}
 	if c != nil {
 		s.status.Database = fmt.Sprintf("%s:%d/%s", c.Host, c.Port, c.Database)
@@ -80,29 +80,102 @@ func newState(cfg Config, file *store.File) *state {
 	return s
 }
 
-// copied notes that a whole copy has just ended.
-func (s *state) copied(took time.Duration) {
+// begin makes src, which reports to progress, the source in use. note is why it is no better one.
+func (s *state) begin(src source.Source, progress *source.Progress, note string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.copyEnded, s.copyTook = time.Now(), took
+	s.endLocked()
+	s.attempt, s.waiting = &attempt{src, progress}, false
+	s.status.SourceNote = note
+	s.wakeLocked()
 }
 
-func (s *state) lastCopy() (ended time.Time, took time.Duration) {
+// end says that the source in use has ended, and returns since when it had followed; zero where it had not.
+func (s *state) end() (since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.copyEnded, s.copyTook
+	since = s.endLocked()
+	s.wakeLocked()
+	return since
 }
 
-// update changes the status under its lock, and wakes those who wait for another State.
+// endLocked keeps what of the attempt's report outlives it.
+func (s *state) endLocked() (since time.Time) {
+	if s.attempt == nil {
+		return since
+	}
+	r := s.attempt.progress.Report()
+	s.attempt = nil
+	s.totals = s.totals.Add(r.Counters)
+	s.last = s.withLast(r)
+	return r.FollowingSince
+}
+
+// withLast fills in what the report leaves out with what earlier attempts have reported.
+func (s *state) withLast(r source.Report) source.Report {
+	if r.SystemID == "" && r.ServerVersion == "" {
+		r.SystemID, r.ServerVersion = s.last.SystemID, s.last.ServerVersion
+	}
+	if r.LastContact.IsZero() { // so that it is known since when the rows are stale
+		r.LastContact = s.last.LastContact
+	}
+	if r.CopyEnded.IsZero() {
+		r.CopyEnded, r.CopyTook = s.last.CopyEnded, s.last.CopyTook
+	}
+	return r
+}
+
+// report is what the source in use reports, with what earlier ones have.
+func (s *state) report() source.Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reportLocked()
+}
+
+func (s *state) reportLocked() source.Report {
+	if s.attempt != nil {
+		r := s.withLast(s.attempt.progress.Report())
+		r.Counters = r.Counters.Add(s.totals)
+		return r
+	}
+	r := s.last
+	return source.Report{
+		Source: r.Source, Phase: source.Connecting, SystemID: r.SystemID, ServerVersion: r.ServerVersion,
+		LastContact: r.LastContact, CopyEnded: r.CopyEnded, CopyTook: r.CopyTook, Counters: s.totals,
+	}
+}
+
+// phaseChanged is called by the Progress in use.
+func (s *state) phaseChanged() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.attempt != nil && s.attempt.progress.HasFollowed() {
+		s.status.Error, s.status.NextAttempt, s.status.Attempts = "", nil, 0
+	}
+	s.wakeLocked()
+}
+
+func (s *state) wakeLocked() {
+	close(s.change)
+	s.change = make(chan struct{})
+}
+
+// stateLocked is the daemon's State.
+func (s *state) stateLocked() string {
+	switch {
+	case s.waiting:
+		return stateWaiting
+	case s.attempt != nil:
+		return string(s.attempt.progress.Report().Phase)
+	}
+	return stateConnecting
+}
+
+// update changes what the daemon itself says in its status.
 func (s *state) update(f func(*Status)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was := s.status.State
 	f(&s.status)
-	if s.status.State != was {
-		close(s.change)
-		s.change = make(chan struct{})
-	}
 }
 
 // note keeps or, for an empty text, drops a condition that a person should know. It says whether that is news.
@@ -118,63 +191,50 @@ func (s *state) note(name, text string) bool {
 	return was != text
 }
 
-// sayReplaced says, once, where bytes of the table are no text.
-func (d *Daemon) sayReplaced(replaced bool) {
-	const text = "some bytes in the table are no UTF-8 text; feedback.json has U+FFFD for each"
-	if replaced && d.state.note("encoding", text) {
-		d.log.Warn(text, "table", d.cfg.Table.String())
-	}
+// waits says that the next attempt comes after a pause.
+func (s *state) waits(err error, pause time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := time.Now().Add(pause).UTC()
+	s.waiting = true
+	s.status.Error, s.status.NextAttempt = err.Error(), &next
+	s.status.Attempts++
+	s.wakeLocked()
 }
 
-// follows says that src is in the stream from now on.
-func (s *state) follows(src Source, traffic func() time.Time, lag func() (int64, float64)) {
-	s.update(func(st *Status) {
-		st.State, st.Error, st.NextAttempt, st.Attempts = stateFollowing, "", nil, 0
-		s.source, s.began, s.traffic, s.lag = src, time.Now(), traffic, lag
-	})
-}
-
-// left says that no source follows any more, and returns since when the last one had.
-func (s *state) left() (since time.Time) {
-	s.update(func(st *Status) {
-		st.State = stateConnecting
-		since = s.began
-		if s.traffic != nil {
-			if last := s.traffic(); !last.IsZero() {
-				st.LastContact = utc(last) // kept, so that it is known since when the rows are stale
-			}
-		}
-		s.source, s.began, s.traffic, s.lag = nil, time.Time{}, nil, nil
-	})
-	return since
-}
-
-// waiting says that the next attempt comes after a pause.
-func (s *state) waiting(err error, pause time.Duration) {
-	s.update(func(st *Status) {
-		next := time.Now().Add(pause).UTC()
-		st.State, st.NextAttempt = stateWaiting, &next
-		st.Error = err.Error()
-		st.Attempts++
-	})
-}
-
-// following is the source once one follows. It fails at once where the last attempt has failed.
-func (s *state) following(ctx context.Context) (Source, error) {
+// following is the attempt in use once its source follows. It fails at once where the last attempt has failed.
+func (s *state) following(ctx context.Context) (*attempt, error) {
 	for {
 		s.mu.Lock()
-		src, st, change := s.source, s.status, s.change
+		a, st, now, change := s.attempt, s.status, s.stateLocked(), s.change
 		s.mu.Unlock()
-		if src != nil {
-			return src, nil
-		}
-		if st.State == stateWaiting && st.Attempts > 0 && st.Error != "" {
+		switch {
+		case now == stateFollowing:
+			return a, nil
+		case now == stateWaiting:
 			return nil, fmt.Errorf("not following (next attempt at %s): %s", st.NextAttempt.Format(time.TimeOnly), st.Error)
 		}
 		select {
 		case <-change:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("still %s: %w", st.State, ctx.Err())
+			return nil, fmt.Errorf("still %s: %w", now, ctx.Err())
+		}
+	}
+}
+
+// ended waits until a is in use no more.
+func (s *state) ended(ctx context.Context, a *attempt) error {
+	for {
+		s.mu.Lock()
+		now, change := s.attempt, s.change
+		s.mu.Unlock()
+		if now != a {
+			return nil
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return ctx.Err()
 		}
 	}
 }
@@ -183,7 +243,7 @@ func (s *state) following(ctx context.Context) (Source, error) {
 func (s *state) until(ctx context.Context, is func(state string) bool) bool {
 	for {
 		s.mu.Lock()
-		now, change := s.status.State, s.change
+		now, change := s.stateLocked(), s.change
 		s.mu.Unlock()
 		if is(now) {
 			return true
@@ -194,13 +254,6 @@ func (s *state) until(ctx context.Context, is func(state string) bool) bool {
 			return false
 		}
 	}
-}
-
-// current says whether src is the source in use.
-func (s *state) current(src Source) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.source == src
 }
 
 func (s *state) written() bool {
@@ -265,12 +318,28 @@ func utc(t time.Time) *time.Time {
 
 // Status is how things are now.
 func (d *Daemon) Status() Status {
+	st, _ := d.report()
+	return st
+}
+
+// report returns the Status, and the source's report that it has been made of.
+func (d *Daemon) report() (Status, source.Report) {
 	view, shown, usage := d.table.View(), d.View(), d.table.Usage()
 	s := d.state
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st := s.status
-	st.Transactions = s.transactions.Load()
+	st, r := s.status, s.reportLocked()
+	st.State = string(r.Phase)
+	if s.waiting {
+		st.State = stateWaiting
+	}
+	st.Source = cmp.Or(r.Source, st.Source)
+	st.SystemID, st.ServerVersion = r.SystemID, r.ServerVersion
+	st.LagBytes, st.LagSeconds, st.RetainedWAL = r.LagBytes, r.LagSeconds, r.RetainedWAL
+	st.Transactions = r.Counters.Transactions
+	if !r.LastContact.IsZero() {
+		st.LastContact = utc(r.LastContact)
+	}
 	if shown != nil {
 		st.Rows, st.Bytes = shown.Rows(), shown.Bytes()
 	}
@@ -285,26 +354,18 @@ func (d *Daemon) Status() Status {
 	if usage.Limit > 0 {
 		st.Memory = &MemoryStatus{Limit: usage.Limit, Resident: usage.Resident, Spilled: usage.Spilled}
 	}
-	if s.traffic != nil {
-		if last := s.traffic(); !last.IsZero() {
-			st.LastContact = utc(last)
-		}
-	}
-	if s.lag != nil {
-		st.LagBytes, st.LagSeconds = s.lag()
-	}
 	st.File = s.file.FileStatus
 	st.File.UpToDate = view != nil && s.file.version == view.Version()
 	if st.File.UpToDate {
 		st.File.Pending = nil
 	}
-	st.Checks = s.checks(&st)
+	st.Checks = s.checks(&st, r)
 	st.Ready = st.Checks[0].OK && st.Checks[1].OK
-	return st
+	return st, r
 }
 
 // checks are the conditions of readiness (following, file), then what a person should know besides.
-func (s *state) checks(st *Status) []Check {
+func (s *state) checks(st *Status, r source.Report) []Check {
 	now := time.Now()
 	following := Check{Name: "following", OK: true}
 	switch {
@@ -316,14 +377,14 @@ func (s *state) checks(st *Status) []Check {
 		}
 	case st.State != stateFollowing:
 		following.OK, following.Detail = false, st.State
-		if text := s.notes["start"]; text != "" {
-			following.Detail += ": " + text
+		if r.Blocked != "" {
+			following.Detail += ": " + r.Blocked
 		}
-	case st.LastContact != nil && now.Sub(*st.LastContact) > s.silence:
+	case st.LastContact != nil && now.Sub(*st.LastContact) > s.idle:
 		following.OK = false
-		following.Detail = fmt.Sprintf("no word from the server for %s", now.Sub(*st.LastContact).Round(time.Second))
+		following.Detail = fmt.Sprintf("no data from the server for %s", now.Sub(*st.LastContact).Round(time.Second))
 	default:
-		following.Detail = fmt.Sprintf("by %s since %s", st.Source, s.began.UTC().Format(time.RFC3339))
+		following.Detail = fmt.Sprintf("by %s since %s", st.Source, r.FollowingSince.UTC().Format(time.RFC3339))
 		if st.SourceNote != "" {
 			following.Detail += "; " + st.SourceNote
 		}
@@ -352,18 +413,10 @@ func (s *state) checks(st *Status) []Check {
 		}
 	}
 	checks = append(checks, logs)
-	for _, name := range slices.Sorted(maps.Keys(s.notes)) {
-		if name != "start" {
-			checks = append(checks, Check{Name: name, Detail: s.notes[name]})
-		}
+	notes := maps.Clone(s.notes)
+	maps.Copy(notes, r.Conditions)
+	for _, name := range slices.Sorted(maps.Keys(notes)) {
+		checks = append(checks, Check{Name: name, Detail: notes[name]})
 	}
 	return checks
-}
-
-// lsnText is an LSN for people and JSON; "" for none.
-func lsnText(lsn pglogrepl.LSN) string {
-	if lsn == 0 {
-		return ""
-	}
-	return lsn.String()
 }

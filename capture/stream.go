@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
-	"sync/atomic"
-	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pglogrepl"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
@@ -21,7 +19,7 @@ type stream struct {
 	tab   *postgres.Table
 	enc   *rowjson.Encoder
 	gen   *serverShape // for columns that the stream leaves out; nil where there are none
-	onTx  func(*txn)
+	onTx  func(*source.TxnStats)
 
 	columns []int // where each column of the published table lies in the shape; nil before its Relation message
 	new     [][]byte
@@ -30,46 +28,14 @@ type stream struct {
 	oldKey  []byte
 	line    []byte
 	in      bool // between Begin and Commit
-	tx      txn
+	tx      source.TxnStats
 
 	// Rows whose key another row took within the transaction, before they moved on (a deferrable key under replica
 	// identity FULL): key → lines. Empty again at the commit.
 	displaced map[string][][]byte
 }
 
-// txn is what one transaction did to the table.
-type txn struct {
-	LSN                                  pglogrepl.LSN // of its end
-	CommitTime                           time.Time
-	Inserts, Updates, Deletes, Truncates int
-	keys                                 []byte // of the first rows
-	ends                                 []int  // of each in keys
-}
-
-// loggedKeys is how many keys of a transaction a log line names.
-const loggedKeys = 10
-
-func (x *txn) reset() { *x = txn{keys: x.keys[:0], ends: x.ends[:0]} }
-
-func (x *txn) changes() int { return x.Inserts + x.Updates + x.Deletes + x.Truncates }
-
-func (x *txn) noteKey(key []byte) {
-	if len(x.ends) < loggedKeys {
-		x.keys = append(x.keys, key...)
-		x.ends = append(x.ends, len(x.keys))
-	}
-}
-
-func (x *txn) keyStrings(s *rowjson.Shape) []string {
-	out, from := make([]string, len(x.ends)), 0
-	for i, end := range x.ends {
-		out[i] = s.KeyString(x.keys[from:end])
-		from = end
-	}
-	return out
-}
-
-func newStream(t *snapshot.Table, tab *postgres.Table, enc *rowjson.Encoder, gen *serverShape, onTx func(*txn)) *stream {
+func newStream(t *snapshot.Table, tab *postgres.Table, enc *rowjson.Encoder, gen *serverShape, onTx func(*source.TxnStats)) *stream {
 	s := &stream{
 		table: t, tab: tab, enc: enc, onTx: onTx,
 		new: make([][]byte, len(tab.Columns)), old: make([][]byte, len(tab.Columns)),
@@ -90,7 +56,7 @@ func (s *stream) handle(msg []byte) error {
 			return errOrder
 		}
 		s.in = true
-		s.tx.reset()
+		s.tx.Reset()
 	case 'C':
 		if !s.in {
 			return errOrder
@@ -121,9 +87,9 @@ func (s *stream) handle(msg []byte) error {
 func (s *stream) commit() error {
 	s.in = false
 	if len(s.displaced) > 0 {
-		return &anewError{why: "rows with one key at the end of a transaction"}
+		return &source.ResyncError{Reason: "rows with one key at the end of a transaction"}
 	}
-	if s.tx.changes() == 0 {
+	if s.tx.Changes() == 0 {
 		s.table.Advance(snapshot.Position{LSN: s.tx.LSN, CommitTime: s.tx.CommitTime})
 		return nil
 	}
@@ -138,12 +104,12 @@ func (s *stream) commit() error {
 func (s *stream) relation(rel *relation) error {
 	if rel.oid != s.tab.OID {
 		if rel.schema == s.tab.Schema && rel.table == s.tab.Table {
-			return &anewError{why: fmt.Sprintf("another table is called %s now", s.tab.Name())}
+			return &source.ResyncError{Reason: fmt.Sprintf("another table is called %s now", s.tab.Name())}
 		}
 		return nil
 	}
 	if rel.schema != s.tab.Schema || rel.table != s.tab.Table {
-		return &anewError{why: fmt.Sprintf("table %s was renamed", s.tab.Name())}
+		return &source.ResyncError{Reason: fmt.Sprintf("table %s was renamed", s.tab.Name())}
 	}
 	var columns []int
 	for i, c := range s.tab.Columns {
@@ -156,17 +122,17 @@ func (s *stream) relation(rel *relation) error {
 				continue
 			}
 		}
-		return &anewError{why: fmt.Sprintf("the columns of table %s changed", s.tab.Name())}
+		return &source.ResyncError{Reason: fmt.Sprintf("the columns of table %s changed", s.tab.Name())}
 	}
 	if len(columns) != len(rel.columns) {
-		return &anewError{why: fmt.Sprintf("the columns of table %s changed", s.tab.Name())}
+		return &source.ResyncError{Reason: fmt.Sprintf("the columns of table %s changed", s.tab.Name())}
 	}
 	s.columns = columns
 	return nil
 }
 
 // errUnknownRow is that the Table is not what the stream goes on from.
-var errUnknownRow = &anewError{why: "the stream changes a row that is not known", again: true}
+var errUnknownRow = &source.ResyncError{Reason: "the stream changes a row that is not known", Backoff: true}
 
 // change applies an Insert, Update or Delete message.
 func (s *stream) change(kind byte, r *reader) error {
@@ -215,7 +181,7 @@ func (s *stream) apply(kind byte, had, whole bool) (err error) {
 	}
 	if kind == 'D' {
 		s.tx.Deletes++
-		s.tx.noteKey(s.oldKey)
+		s.tx.AddKey(s.oldKey)
 		if left, err := s.leave(whole); left || err != nil {
 			return err
 		}
@@ -233,7 +199,7 @@ func (s *stream) apply(kind byte, had, whole bool) (err error) {
 	if s.key, err = s.enc.AppendKey(s.key[:0], s.new); err != nil {
 		return err
 	}
-	s.tx.noteKey(s.key)
+	s.tx.AddKey(s.key)
 	if kind == 'I' {
 		s.tx.Inserts++
 	} else {
@@ -296,7 +262,7 @@ func (s *stream) encode(old []byte) (err error) {
 	if old == nil {
 		for i := range s.new {
 			if isUnchanged(s.new[i]) {
-				return &anewError{why: "an update left values out of a row that is not known"}
+				return &source.ResyncError{Reason: "an update left values out of a row that is not known"}
 			}
 		}
 	}
@@ -374,71 +340,4 @@ func (s *stream) truncate(r *reader) error {
 		s.tx.Truncates++
 	}
 	return nil
-}
-
-// txLog writes a line for each transaction while they are few, and folds a storm of them into one line a second.
-type txLog struct {
-	log    hclog.Logger
-	shape  *rowjson.Shape
-	budget int // lines that single transactions may still have
-	filled time.Time
-	folded txn
-	count  int
-	waits  atomic.Bool // is anything folded; for others to see
-}
-
-// A burst of transactions gets a line each; of those that go on coming, so many a second do.
-const (
-	lineBurst      = 1000
-	linesPerSecond = 100
-)
-
-func (l *txLog) add(x *txn, now time.Time) {
-	l.settle(now)
-	if l.budget > 0 {
-		l.budget--
-		l.log.Info("captured", "inserts", x.Inserts, "updates", x.Updates, "deletes", x.Deletes, "truncates", x.Truncates,
-			"keys", x.keyStrings(l.shape), "lsn", lsnText(x.LSN), "commit_time", x.CommitTime.Format(time.RFC3339Nano),
-			"lag_ms", millis(now.Sub(x.CommitTime)))
-		return
-	}
-	l.count++
-	l.waits.Store(true)
-	l.folded.Inserts += x.Inserts
-	l.folded.Updates += x.Updates
-	l.folded.Deletes += x.Deletes
-	l.folded.Truncates += x.Truncates
-	l.folded.LSN, l.folded.CommitTime = x.LSN, x.CommitTime
-	for i := 0; i < len(x.ends) && len(l.folded.ends) < loggedKeys; i++ {
-		from := 0
-		if i > 0 {
-			from = x.ends[i-1]
-		}
-		l.folded.noteKey(x.keys[from:x.ends[i]])
-	}
-}
-
-// settle writes what was folded once a second has gone, and gives the budget of that time.
-func (l *txLog) settle(now time.Time) {
-	gone := now.Sub(l.filled)
-	if gone < time.Second {
-		return
-	}
-	l.flush()
-	l.budget = min(l.budget+int(min(gone/time.Second, lineBurst))*linesPerSecond, lineBurst)
-	l.filled = now
-}
-
-// flush writes the line of what was folded, if anything was.
-func (l *txLog) flush() {
-	if l.count == 0 {
-		return
-	}
-	x := &l.folded
-	l.log.Info("captured", "transactions", l.count, "inserts", x.Inserts, "updates", x.Updates, "deletes", x.Deletes,
-		"truncates", x.Truncates, "keys", x.keyStrings(l.shape), "lsn", lsnText(x.LSN),
-		"commit_time", x.CommitTime.Format(time.RFC3339Nano), "lag_ms", millis(time.Since(x.CommitTime)))
-	l.count = 0
-	l.waits.Store(false)
-	l.folded.reset()
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"capture/capture/source"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/snapshot"
@@ -188,9 +189,10 @@ func playStream(t *testing.T, input []byte) (*snapshot.Table, error) {
 	table := snapshot.NewTable()
 	table.Load(tab.Shape, snapshot.Origin{})
 	table.Commit(snapshot.Position{})
-	s := newStream(table, tab, enc, nil, func(x *txn) {
-		if x.changes() < len(x.ends) {
-			t.Errorf("%d keys noted for %d changes", len(x.ends), x.changes())
+	s := newStream(table, tab, enc, nil, func(x *source.TxnStats) {
+		fields := x.LogFields(tab.Shape)
+		if keys := fields[len(fields)-1].([]string); x.Changes() < len(keys) {
+			t.Errorf("%d keys noted for %d changes", len(keys), x.Changes())
 		}
 	})
 	for rest := input[1:]; len(rest) >= 4; {

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/snapshot/rowjson"
 )
@@ -17,7 +18,7 @@ import (
 // serverShape writes values that only the server can, through the side connection.
 type serverShape struct {
 	ctx     context.Context
-	side    *side
+	side    *postgres.QueryConn
 	shape   *rowjson.Shape
 	missing []int  // the columns that the stream leaves out: generated ones
 	query   string // for their values
@@ -25,7 +26,7 @@ type serverShape struct {
 	params  [][]byte
 }
 
-func newServerShape(ctx context.Context, s *side, tab *postgres.Table) *serverShape {
+func newServerShape(ctx context.Context, s *postgres.QueryConn, tab *postgres.Table) *serverShape {
 	w := &serverShape{ctx: ctx, side: s, shape: tab.Shape}
 	for i, c := range tab.Columns {
 		if !c.Published {
@@ -39,7 +40,7 @@ func newServerShape(ctx context.Context, s *side, tab *postgres.Table) *serverSh
 // toJSON is to_json of the value that text stands for in a column's type.
 func (w *serverShape) toJSON(column int, text []byte) (answer []byte, err error) {
 	query := fmt.Sprintf("SELECT pg_catalog.to_json($1::%s)", w.shape.Columns[column].TypeName)
-	err = w.side.ask(w.ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = w.side.Do(w.ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		values, err := textRow(ctx, conn, query, text)
 		if err == nil {
 			answer = values[0]
@@ -64,18 +65,18 @@ func (w *serverShape) generate(enc *rowjson.Encoder, values [][]byte, line []byt
 				v, ok = textOf(&w.shape.Columns[i].Type, raw)
 			}
 			if !ok {
-				return nil, &anewError{why: fmt.Sprintf("an update left out column %q, which generated columns need", w.shape.Columns[i].Name), again: true}
+				return nil, &source.ResyncError{Reason: fmt.Sprintf("an update left out column %q, which generated columns need", w.shape.Columns[i].Name), Backoff: true}
 			}
 		}
 		w.params = append(w.params, v)
 	}
-	err = w.side.ask(w.ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err = w.side.Do(w.ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		generated, err = textRow(ctx, conn, w.query, w.params...)
 		return err
 	})
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && w.ctx.Err() == nil {
 		// The server did answer: its definitions have moved on since the row was written.
-		return nil, &anewError{why: "the server does not compute generated columns as it did: " + pg.Error(), again: true}
+		return nil, &source.ResyncError{Reason: "the server does not compute generated columns as it did: " + pg.Error(), Backoff: true}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask the server for generated columns: %w", err)

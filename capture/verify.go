@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"capture/capture/source"
 	"capture/snapshot"
 )
 
@@ -35,7 +36,7 @@ func (d *Daemon) verify(ctx context.Context) error {
 			d.metrics.differences.Add(float64(rows))
 			d.log.Error("feedback.json differs from the table; the table is copied anew", "rows", rows, "keys", keys)
 			d.state.note("difference", fmt.Sprintf("%d rows differed from the table at %s; the table was copied anew", rows, start.UTC().Format(time.RFC3339)))
-			d.again(&anewError{why: fmt.Sprintf("%d rows differ from the table", rows)})
+			d.again(&source.ResyncError{Reason: fmt.Sprintf("%d rows differ from the table", rows)})
 		default:
 			d.state.note("difference", "")
 			d.log.Info("verified: no difference from the table", "ms", millis(time.Since(start)))
@@ -56,13 +57,17 @@ func (d *Daemon) settledView(ctx context.Context) (*snapshot.View, error) {
 // barrier returns once all that was committed before the call is in a View.
 func (d *Daemon) barrier(ctx context.Context) error {
 	for {
-		src, err := d.state.following(ctx)
-		if err == nil {
-			err = src.Barrier(ctx)
-			if retry := (*anewError)(nil); errors.As(err, &retry) || errors.Is(err, errNotFollowing) {
-				continue // the table is being copied anew, which takes in all that was committed before
-			}
+		a, err := d.state.following(ctx)
+		if err != nil {
+			return err
 		}
-		return err
+		err = a.source.Barrier(ctx)
+		if retry := (*source.ResyncError)(nil); !errors.As(err, &retry) && !errors.Is(err, source.ErrNotFollowing) {
+			return err
+		}
+		// The table is about to be copied anew, which takes in all that was committed before.
+		if err := d.state.ended(ctx, a); err != nil {
+			return err
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/snapshot"
 )
@@ -23,22 +24,22 @@ func (l *logical) watch(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		err := l.side.ask(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		err := l.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			if err := l.sameShape(ctx, conn); err != nil {
 				return err
 			}
 			return l.slotHolds(ctx, conn)
 		})
 		if errors.Is(err, errNoSlot) {
-			err = &anewError{why: err.Error(), again: true}
+			err = &source.ResyncError{Reason: err.Error(), Backoff: true}
 		}
-		anew, problem := (*anewError)(nil), (*postgres.Problem)(nil)
+		anew, problem := (*source.ResyncError)(nil), (*postgres.Problem)(nil)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
 			if troubled {
-				l.state.note("checks", "")
+				l.env.Progress.SetCondition("checks", "")
 			}
 			troubled = false
 		case errors.As(err, &anew), errors.As(err, &problem) && (problem.TableMissing() || problem.Err == nil):
@@ -47,7 +48,7 @@ func (l *logical) watch(ctx context.Context) error {
 			// The stream may be well while this connection is not: it will tell by itself.
 			if !troubled {
 				l.log.Warn("the regular check of the table's definition failed", "error", err)
-				l.state.note("checks", "the regular check of the table's definition fails: "+err.Error())
+				l.env.Progress.SetCondition("checks", "the regular check of the table's definition fails: "+err.Error())
 			}
 			troubled = true
 		}
@@ -56,7 +57,7 @@ func (l *logical) watch(ctx context.Context) error {
 
 var errNoSlot = errors.New("the replication slot is gone")
 
-// slotHolds looks at what the slot holds back: an *anewError where that is too much, or where the server has taken it
+// slotHolds looks at what the slot holds back: an *source.ResyncError where that is too much, or where the server has taken it
 // away. It is errNoSlot where there is no slot.
 func (l *logical) slotHolds(ctx context.Context, conn *pgx.Conn) error {
 	var retained *int64
@@ -70,13 +71,13 @@ func (l *logical) slotHolds(ctx context.Context, conn *pgx.Conn) error {
 	case err != nil:
 		return fmt.Errorf("look at the replication slot: %w", err)
 	case status == "lost":
-		return &anewError{why: "the server took the replication slot's WAL away (max_slot_wal_keep_size)", again: true}
+		return &source.ResyncError{Reason: "the server took the replication slot's WAL away (max_slot_wal_keep_size)", Backoff: true}
 	case retained == nil:
 		return nil // it is being made
 	}
-	l.state.update(func(st *Status) { st.RetainedWAL = *retained })
-	if *retained > l.d.cfg.MaxWAL && l.d.cfg.MaxWAL > 0 {
-		return &anewError{why: fmt.Sprintf("the replication slot held back %d bytes of WAL, more than --max-wal allows (%d)", *retained, l.d.cfg.MaxWAL), again: true}
+	l.env.Progress.SetRetainedWAL(*retained)
+	if *retained > l.env.MaxWAL && l.env.MaxWAL > 0 {
+		return &source.ResyncError{Reason: fmt.Sprintf("the replication slot held back %d bytes of WAL, more than --max-wal allows (%d)", *retained, l.env.MaxWAL), Backoff: true}
 	}
 	return nil
 }
@@ -84,7 +85,7 @@ func (l *logical) slotHolds(ctx context.Context, conn *pgx.Conn) error {
 // countRows compares the number of rows with the table's, regularly, over a connection of its own: it takes long
 // for a large table.
 func (l *logical) countRows(ctx context.Context, t *snapshot.Table) error {
-	tick := time.NewTicker(l.d.cfg.bounds.count)
+	tick := time.NewTicker(l.env.Timeouts.RowCount)
 	defer tick.Stop()
 	for {
 		select {
@@ -93,10 +94,10 @@ func (l *logical) countRows(ctx context.Context, t *snapshot.Table) error {
 		case <-tick.C:
 		}
 		err := l.compareRows(ctx, t)
-		anew := (*anewError)(nil)
+		anew := (*source.ResyncError)(nil)
 		switch {
-		case err == nil, ctx.Err() != nil, errors.Is(err, errNotFollowing):
-		case errors.As(err, &anew) && !anew.again:
+		case err == nil, ctx.Err() != nil, errors.Is(err, source.ErrNotFollowing):
+		case errors.As(err, &anew) && !anew.Backoff:
 			return err
 		default:
 			l.log.Info("the rows were not counted", "why", err)
@@ -124,21 +125,21 @@ func (l *logical) compareRows(ctx context.Context, t *snapshot.Table) error {
 			return nil
 		}
 	}
-	return &anewError{why: fmt.Sprintf("the table has %d rows and feedback.json %d", rows, t.View().Rows())}
+	return &source.ResyncError{Reason: fmt.Sprintf("the table has %d rows and feedback.json %d", rows, t.View().Rows())}
 }
 
 // count counts the rows, and gives way to who waits for the table.
 func (l *logical) count(ctx context.Context) (rows int, err error) {
-	a := &attendant{cfg: l.d.cfg, traffic: &traffic{}}
+	a := &attendant{env: l.env, traffic: &postgres.ReadClock{}}
 	var tx pgx.Tx
-	err = a.traffic.bound(ctx, l.d.cfg.bounds.silence, func(ctx context.Context) error {
-		if a.conn, err = postgres.Connect(ctx, a.traffic.watch(l.cfg)); err == nil {
+	err = a.traffic.WithIdleTimeout(ctx, l.env.Timeouts.Idle, func(ctx context.Context) error {
+		if a.conn, err = postgres.Connect(ctx, a.traffic.Attach(l.env.Database)); err == nil {
 			tx, err = postgres.Begin(ctx, a.conn, "READ ONLY")
 		}
 		return err
 	})
 	if a.conn != nil {
-		defer closeConn(a.conn)
+		defer postgres.CloseNow(a.conn.PgConn())
 	}
 	if err == nil {
 		err = a.run(ctx, func(ctx context.Context) error {

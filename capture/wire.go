@@ -10,26 +10,13 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"capture/capture/source"
+	"capture/internal/postgres"
 	"capture/snapshot"
 )
 
-// count notes in the metrics what a commit changed.
-func (d *Daemon) count(x *txn) {
-	m := d.metrics
-	m.transactions.Inc()
-	d.state.transactions.Add(1)
-	for _, c := range [...]struct {
-		op string
-		n  int
-	}{{"insert", x.Inserts}, {"update", x.Updates}, {"delete", x.Deletes}, {"truncate", x.Truncates}} {
-		if c.n > 0 {
-			m.changes.WithLabelValues(c.op).Add(float64(c.n))
-		}
-	}
-}
-
 // read applies messages until the connection fails.
-func (l *logical) read(s *stream, lines *txLog) error {
+func (l *logical) read(s *stream, lines *source.TxnLogger) error {
 	for {
 		msg, err := l.repl.ReceiveMessage(context.Background())
 		if err != nil {
@@ -44,7 +31,7 @@ func (l *logical) read(s *stream, lines *txLog) error {
 			case pglogrepl.XLogDataByteID:
 				err = l.data(s, msg.Data[1:])
 			case pglogrepl.PrimaryKeepaliveMessageByteID:
-				lines.settle(time.Now())
+				lines.Refill(time.Now())
 				err = l.keepalive(s, msg.Data[1:])
 			}
 			if err != nil {
@@ -63,14 +50,13 @@ func (l *logical) data(s *stream, b []byte) error {
 	if err != nil {
 		return fmt.Errorf("read the stream: %w", err)
 	}
-	l.serverEnd.Store(max(l.serverEnd.Load(), uint64(x.ServerWALEnd)))
+	l.env.Progress.SetServerLSN(x.ServerWALEnd)
 	if err := s.handle(x.WALData); err != nil {
 		return err
 	}
 	if len(x.WALData) > 0 && x.WALData[0] == 'C' {
 		l.advance(s.tx.LSN)
 	}
-	l.inTx.Store(s.in)
 	return nil
 }
 
@@ -80,13 +66,14 @@ func (l *logical) keepalive(s *stream, b []byte) error {
 	if err != nil {
 		return fmt.Errorf("read the stream: %w", err)
 	}
-	l.serverEnd.Store(max(l.serverEnd.Load(), uint64(k.ServerWALEnd)))
+	l.env.Progress.SetServerLSN(k.ServerWALEnd)
 	if !s.in {
 		if uint64(k.ServerWALEnd) > l.applied.Load() {
 			s.table.Advance(snapshot.Position{LSN: k.ServerWALEnd})
 			l.advance(k.ServerWALEnd)
 		}
-		l.lagMicros.Store(0)
+		l.commitLag = 0
+		l.env.Progress.SetAppliedLSN(pglogrepl.LSN(l.applied.Load()), 0)
 	}
 	if k.ReplyRequested {
 		return l.tell(false, false)
@@ -97,12 +84,8 @@ func (l *logical) keepalive(s *stream, b []byte) error {
 func (l *logical) advance(lsn pglogrepl.LSN) {
 	if uint64(lsn) > l.applied.Load() {
 		l.applied.Store(uint64(lsn))
+		l.env.Progress.SetAppliedLSN(lsn, l.commitLag)
 	}
-}
-
-func (l *logical) lag() (int64, float64) {
-	lag := int64(l.serverEnd.Load()) - int64(l.applied.Load())
-	return max(lag, 0), max(float64(l.lagMicros.Load())/1e6, 0)
 }
 
 // tell sends our position. Without force, an answer that brings nothing new waits: answering each request at once with
@@ -111,13 +94,13 @@ func (l *logical) tell(force, ask bool) error {
 	l.write.Lock()
 	defer l.write.Unlock()
 	if l.hungUp {
-		return errNotFollowing
+		return source.ErrNotFollowing
 	}
 	at := pglogrepl.LSN(l.applied.Load())
 	if !force && at == l.told && time.Since(l.toldAt) < answerAfter {
 		return nil
 	}
-	_ = l.repl.Conn().SetWriteDeadline(time.Now().Add(l.d.cfg.bounds.silence))
+	_ = l.repl.Conn().SetWriteDeadline(time.Now().Add(l.env.Timeouts.Idle))
 	err := pglogrepl.SendStandbyStatusUpdate(context.Background(), l.repl, pglogrepl.StandbyStatusUpdate{WALWritePosition: at, ReplyRequested: ask})
 	if err != nil {
 		return fmt.Errorf("send the position: %w", err)
@@ -128,7 +111,7 @@ func (l *logical) tell(force, ask bool) error {
 
 // report sends our position regularly, from its own goroutine, so that the server hears of us while a transaction is
 // being applied; and asks for a word now and then, so that silence means something, and what is folded is logged.
-func (l *logical) report(ctx context.Context, lines *txLog) error {
+func (l *logical) report(ctx context.Context, lines *source.TxnLogger) error {
 	tick := time.NewTicker(min(answerAfter, l.every/2))
 	defer tick.Stop()
 	var told, asked time.Time
@@ -140,11 +123,11 @@ func (l *logical) report(ctx context.Context, lines *txLog) error {
 		case err := <-l.broken:
 			return err
 		case now := <-tick.C:
-			if quiet := time.Since(l.traffic.time()); quiet > l.d.cfg.bounds.silence {
-				return fmt.Errorf("read the stream: %w", silentError(quiet))
+			if quiet := time.Since(l.traffic.LastRead()); quiet > l.env.Timeouts.Idle {
+				return fmt.Errorf("read the stream: %w", postgres.IdleError(quiet))
 			}
 			at := pglogrepl.LSN(l.applied.Load())
-			ask := now.Sub(asked) >= l.d.cfg.bounds.ping || lines.waits.Load() && now.Sub(asked) >= time.Second
+			ask := now.Sub(asked) >= l.env.Timeouts.Ping || lines.HasSummary() && now.Sub(asked) >= time.Second
 			if !ask && at == last && now.Sub(told) < l.every {
 				continue
 			}

@@ -9,8 +9,7 @@ import (
 )
 
 // LoadInsertLSN returns the position at which the server writes WAL next: the commits that were visible before the call lie
-// below it. A position right behind a page's header is moved to the start of the page. The header is not a record, so a
-// reader that has read every record below the position stops at the page's boundary and never reaches the position itself.
+// below it.
 func LoadInsertLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
 	var text string
 	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::text").Scan(&text); err != nil {
@@ -20,12 +19,19 @@ func LoadInsertLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
 	if err != nil {
 		return 0, fmt.Errorf("query the WAL insert position: %w", err)
 	}
+	return WithoutPageHeader(lsn), nil
+}
+
+// WithoutPageHeader returns the start of the page for a position right behind the header of a WAL page. The header is not a
+// record, so a reader that has read every record below the position stops at the page's boundary and never reaches the
+// position itself.
+func WithoutPageHeader(lsn pglogrepl.LSN) pglogrepl.LSN {
 	// XLOG_BLCKSZ, and the longer of the two page headers (access/xlog_internal.h).
 	const pageSize, longHeader = 8192, 40
 	if offset := lsn % pageSize; offset <= longHeader {
 		lsn -= offset
 	}
-	return lsn, nil
+	return lsn
 }
 
 // FlushWAL makes the server write its WAL to disk up to lsn. A walsender sends only WAL that is flushed, but records of

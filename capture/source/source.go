@@ -1,0 +1,40 @@
+// Package source defines what a source is: one way to follow a table.
+//
+// A [Source] copies a table into a snapshot.Table and then keeps that table equal to the one in the database. It gets all
+// that it may use from an [Env], and reports what it does to the [Progress] in it. Both belong to one attempt of one
+// source: they are made for a single call of Follow, and what they say ends with it.
+//
+// The packages logical, notify and poll each have a Source. Package capture runs one at a time.
+package source
+
+import (
+	"context"
+	"errors"
+
+	"capture/snapshot"
+)
+
+// Source is one way to follow a table. It is used for a single call of Follow.
+type Source interface {
+	// Follow copies the table into t, then keeps t equal to it. It returns when ctx ends or the source fails; a
+	// *ResyncError asks for a new attempt.
+	Follow(ctx context.Context, t *snapshot.Table) error
+
+	// Barrier returns once every transaction that was committed before the call is in a View of the table that Follow
+	// fills. It returns ErrNotFollowing if Follow ends first.
+	Barrier(ctx context.Context) error
+}
+
+// ResyncError ends Follow when the copy in memory no longer matches the table, so that the table must be copied again. It
+// is a decision rather than a failure: the database answers.
+type ResyncError struct {
+	Reason string
+	// Backoff reports whether the cause may well occur again at once. The pauses between attempts then grow, as after a
+	// failure.
+	Backoff bool
+}
+
+func (e *ResyncError) Error() string { return "copy the table again: " + e.Reason }
+
+// ErrNotFollowing is Barrier's error when Follow has ended, or is about to end.
+var ErrNotFollowing = errors.New("the table is not being followed at the moment")

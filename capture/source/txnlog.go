@@ -1,0 +1,134 @@
+package source
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pglogrepl"
+
+	"capture/internal/postgres"
+	"capture/snapshot/rowjson"
+)
+
+// TxnStats is what one transaction, or several together, did to the table.
+type TxnStats struct {
+	LSN                                  pglogrepl.LSN // end of the commit record; 0 if the source has no positions
+	CommitTime                           time.Time
+	Inserts, Updates, Deletes, Truncates int
+
+	// Keys of the first rows, one after the other, and the end of each: a slice per key would be an allocation per row.
+	keys    []byte
+	keyEnds []int
+}
+
+// loggedKeys is how many keys of a transaction a log line names.
+const loggedKeys = 10
+
+// Reset makes x the stats of a transaction that changed nothing, and keeps its memory.
+func (x *TxnStats) Reset() { *x = TxnStats{keys: x.keys[:0], keyEnds: x.keyEnds[:0]} }
+
+// Changes returns the number of changes.
+func (x *TxnStats) Changes() int { return x.Inserts + x.Updates + x.Deletes + x.Truncates }
+
+// AddKey adds the key of a changed row; only the first few are kept.
+func (x *TxnStats) AddKey(key []byte) {
+	if len(x.keyEnds) < loggedKeys {
+		x.keys = append(x.keys, key...)
+		x.keyEnds = append(x.keyEnds, len(x.keys))
+	}
+}
+
+// key returns one of the keys that were kept.
+func (x *TxnStats) key(i int) []byte {
+	start := 0
+	if i > 0 {
+		start = x.keyEnds[i-1]
+	}
+	return x.keys[start:x.keyEnds[i]]
+}
+
+// LogFields returns the counts and the first keys as key–value pairs for a log line.
+func (x *TxnStats) LogFields(s *rowjson.Shape) []any {
+	keys := make([]string, len(x.keyEnds))
+	for i := range keys {
+		keys[i] = s.KeyString(x.key(i))
+	}
+	return []any{"inserts", x.Inserts, "updates", x.Updates, "deletes", x.Deletes, "truncates", x.Truncates, "keys", keys}
+}
+
+// TxnLogger logs commits: each with a line of its own while they are few, and those beyond a rate in one line a second.
+// Only one goroutine may use it, except for HasSummary.
+type TxnLogger struct {
+	log   hclog.Logger
+	shape *rowjson.Shape
+
+	tokens     int // number of lines that single commits may still have
+	refilled   time.Time
+	summary    TxnStats // sums of the commits that have had no line
+	summarized int      // number of these commits
+	hasSummary atomic.Bool
+}
+
+// A burst of commits is logged line by line. Beyond it, so many commits a second are.
+const (
+	lineBurst      = 1000
+	linesPerSecond = 100
+)
+
+// NewTxnLogger returns a TxnLogger for commits to a table of that shape.
+func NewTxnLogger(log hclog.Logger, shape *rowjson.Shape) *TxnLogger {
+	return &TxnLogger{log: log, shape: shape}
+}
+
+// Add logs a commit, or adds it to the summary.
+func (l *TxnLogger) Add(x *TxnStats, now time.Time) {
+	l.Refill(now)
+	if l.tokens > 0 {
+		l.tokens--
+		l.write(x, now)
+		return
+	}
+	l.summarized++
+	l.hasSummary.Store(true)
+	s := &l.summary
+	s.Inserts += x.Inserts
+	s.Updates += x.Updates
+	s.Deletes += x.Deletes
+	s.Truncates += x.Truncates
+	s.LSN, s.CommitTime = x.LSN, x.CommitTime
+	for i := 0; i < len(x.keyEnds) && len(s.keyEnds) < loggedKeys; i++ {
+		s.AddKey(x.key(i))
+	}
+}
+
+// Refill logs the summary if a second has passed since the last time, and allows single lines for that time.
+func (l *TxnLogger) Refill(now time.Time) {
+	passed := now.Sub(l.refilled)
+	if passed < time.Second {
+		return
+	}
+	l.Flush()
+	l.tokens = min(l.tokens+int(min(passed/time.Second, lineBurst))*linesPerSecond, lineBurst)
+	l.refilled = now
+}
+
+// Flush logs the summary, if there is one.
+func (l *TxnLogger) Flush() {
+	if l.summarized == 0 {
+		return
+	}
+	l.write(&l.summary, time.Now(), "transactions", l.summarized)
+	l.summarized = 0
+	l.hasSummary.Store(false)
+	l.summary.Reset()
+}
+
+// HasSummary reports whether commits wait to be logged. Any goroutine may call it.
+func (l *TxnLogger) HasSummary() bool { return l.hasSummary.Load() }
+
+func (l *TxnLogger) write(x *TxnStats, now time.Time, fields ...any) {
+	fields = append(fields, x.LogFields(l.shape)...)
+	l.log.Info("captured", append(fields, "lsn", postgres.FormatLSN(x.LSN), "commit_time", x.CommitTime.Format(time.RFC3339Nano),
+		"lag_ms", float64(now.Sub(x.CommitTime).Microseconds())/1000)...)
+}
