@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 	"weak"
+
+	"capture/snapshot/spill"
 )
 
 // ErrNoRoom is that rows which do not fit into memory could not be written out.
@@ -25,8 +27,9 @@ type memory struct {
 	limitBytes int64
 	folder     string
 	damaged    func(error)
-	heap       *heap // nil until it is needed
-	suspect    bool  // part of the working state may be in a heap file that was damaged
+	file       *spill.File // nil until it is needed
+	scratch    []byte
+	suspect    bool  // part of the working state may be in a spill file that was damaged
 	resident   int64 // weight of all content of the working state that is in memory
 	group      int   // where the clock's hand stands
 	segment    int
@@ -136,7 +139,7 @@ func (t *Table) leave(s *segment) {
 	m.resident -= b.weight()
 	switch {
 	case s.epoch == t.epoch: // no View has it
-	case s.out != nil && s.out.heap.bad.Load(): // better kept
+	case s.out != nil && s.out.Damaged(): // better kept
 	case s.out != nil:
 		s.content.Store(nil)
 	default:
@@ -180,14 +183,14 @@ func (t *Table) clear() {
 	t.groups, t.rows, t.live = nil, 0, 0
 }
 
-// distrust says whether rows that are there may not be readable. Then another heap file is begun.
+// distrust says whether rows that are there may not be readable. Then another spill file is begun.
 func (t *Table) distrust() bool {
 	m := t.memory
 	if m == nil {
 		return false
 	}
-	if m.heap != nil && m.heap.bad.Load() {
-		m.heap, m.suspect = nil, true
+	if m.file != nil && m.file.Damaged() {
+		m.file, m.suspect = nil, true
 	}
 	return m.suspect
 }
@@ -245,8 +248,8 @@ func (t *Table) report() {
 		return
 	}
 	u := Usage{Limit: t.limit(), Resident: m.resident, Err: m.trouble}
-	if m.heap != nil {
-		u.Spilled = m.heap.size()
+	if m.file != nil {
+		u.Spilled = m.file.Size()
 	}
 	if *m.usage.Load() != u {
 		m.usage.Store(&u)
@@ -255,12 +258,12 @@ func (t *Table) report() {
 
 func (t *Table) writeOut(limit int64) error {
 	m := t.memory
-	if m.heap == nil {
-		h, err := openHeap(m.folder, m.damaged)
+	if m.file == nil {
+		h, err := spill.Open(m.folder, m.damaged)
 		if err != nil {
 			return err
 		}
-		m.heap = h
+		m.file = h
 	}
 	if m.oldSize > limit/8 {
 		if err := m.writeOld(limit / 8); err != nil {
@@ -306,10 +309,14 @@ func (t *Table) victim() (*segment, *body) {
 	return nil, nil
 }
 
-// evict takes the content of s out of memory, once it is in the heap file.
+// evict takes the content of s out of memory, once it is in the spill file.
 func (m *memory) evict(s *segment, b *body) error {
 	if s.out == nil {
-		e, err := m.heap.write(b)
+		m.scratch = appendBody(m.scratch[:0], b)
+		e, err := m.file.Write(m.scratch, b.live)
+		if cap(m.scratch) > 1<<20 {
+			m.scratch = nil // do not keep the memory of one huge row
+		}
 		if err != nil {
 			return err
 		}
@@ -358,7 +365,7 @@ func collections() uint64 {
 // Where that is much, the transaction is applied as a large one, which can be undone.
 func (t *Table) ready() {
 	m := t.memory
-	if t.direct || m.heap == nil || len(t.groups) == 0 || len(t.held.ops) == 0 || t.held.ops[0].kind == opTruncate {
+	if t.direct || m.file == nil || len(t.groups) == 0 || len(t.held.ops) == 0 || t.held.ops[0].kind == opTruncate {
 		return
 	}
 	most := m.resident + t.limit()/overShare

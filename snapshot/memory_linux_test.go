@@ -19,14 +19,39 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capture/snapshot/rowjson"
+	"capture/snapshot/spill"
 )
 
-// bounded is a Table of small segments that keeps about limit bytes in memory, and what it says of damage.
+// bounded returns a Table of small segments that keeps about limit bytes in memory, and a channel of the damage that it reports.
 func bounded(t *testing.T, limit int64) (tab *Table, damage chan error) {
 	damage = make(chan error, 10)
 	tab = newTable(4096, 4)
 	tab.LimitMemory(limit, t.TempDir(), func(err error) { damage <- err })
 	return tab, damage
+}
+
+// spillFile opens the nameless file of a Table, and returns the descriptor by which the Table has it.
+func spillFile(t *testing.T, tab *Table) (file *os.File, fd int) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range fds {
+		name := "/proc/self/fd/" + entry.Name()
+		target, _ := os.Readlink(name)
+		if !strings.HasPrefix(target, tab.memory.folder+"/") || !strings.HasSuffix(target, " (deleted)") {
+			continue
+		}
+		if file, err = os.OpenFile(name, os.O_RDWR, 0); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { file.Close() })
+		fmt.Sscan(entry.Name(), &fd)
+		return file, fd
+	}
+	t.Fatal("there is no such file")
+	return nil, 0
 }
 
 func numbered(i int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
@@ -46,15 +71,15 @@ func load(tab *Table, n int, text string) (map[string]string, error) {
 	return rows, tab.Commit(Position{})
 }
 
-// TestHeapFileDamaged: what is no longer in the file as it was written is an error for whoever needs it, never a wrong row,
-// and the next Load makes all anew.
-func TestHeapFileDamaged(t *testing.T) {
-	spoil := map[string]func(f *os.File, size int64) error{
-		"bytes changed": func(f *os.File, size int64) error {
-			for at := int64(0); at < size; at += 512 {
+// TestSpillFileDamaged: what is no longer in the file as it was written is an error for whoever needs it, never a wrong row,
+// and the next Load stores all rows again.
+func TestSpillFileDamaged(t *testing.T) {
+	spoil := map[string]func(f *os.File, fd int) error{
+		"bytes changed": func(f *os.File, _ int) error {
+			for at := int64(0); ; at += 512 {
 				b := make([]byte, 1)
-				if _, err := f.ReadAt(b, at); errors.Is(err, io.EOF) {
-					break // the last block is not whole
+				if _, err := f.ReadAt(b, at); err == io.EOF {
+					return nil
 				} else if err != nil {
 					return err
 				}
@@ -63,16 +88,15 @@ func TestHeapFileDamaged(t *testing.T) {
 					return err
 				}
 			}
-			return nil
 		},
-		"cut short": func(f *os.File, _ int64) error { return f.Truncate(0) },
-		"unreadable": func(f *os.File, _ int64) error {
+		"cut short": func(f *os.File, _ int) error { return f.Truncate(0) },
+		"unreadable": func(_ *os.File, fd int) error {
 			null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 			if err != nil {
 				return err
 			}
 			defer null.Close()
-			return unix.Dup3(int(null.Fd()), int(f.Fd()), 0) // reads fail with EBADF
+			return unix.Dup3(int(null.Fd()), fd, 0) // reads fail with EBADF
 		},
 	}
 	for name, spoil := range spoil {
@@ -86,7 +110,8 @@ func TestHeapFileDamaged(t *testing.T) {
 			if got := fileOf(t, v); got != file(rows) {
 				t.Fatal("not whole before")
 			}
-			if err := spoil(tab.memory.heap.file, int64(tab.memory.heap.blocks)*heapBlock); err != nil {
+			f, fd := spillFile(t, tab)
+			if err := spoil(f, fd); err != nil {
 				t.Fatal(err)
 			}
 			var b bytes.Buffer
@@ -147,9 +172,9 @@ func TestHeapFileDamaged(t *testing.T) {
 	}
 }
 
-// TestHeapFileFull: while nothing can be written out, some more is kept in memory; then the transaction fails, and what was
+// TestSpillFileFull: while nothing can be written out, some more is kept in memory; then the transaction fails, and what was
 // committed stays. It goes on when there is room again.
-func TestHeapFileFull(t *testing.T) {
+func TestSpillFileFull(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
 	rows, err := load(tab, 200, "old")
 	if err != nil || tab.Usage().Spilled > 0 {
@@ -160,7 +185,13 @@ func TestHeapFileFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	tab.memory.heap = &heap{file: full}
+	memory := tab.memory
+	if memory.file, err = spill.Open(memory.folder, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, fd := spillFile(t, tab); unix.Dup3(int(full.Fd()), fd, 0) != nil {
+		t.Fatal("the file cannot be replaced")
+	}
 	put := func(from, to int) error {
 		for i := from; i < to; i++ {
 			tab.Put(numbered(i), vote(i, "more"))
@@ -180,17 +211,17 @@ func TestHeapFileFull(t *testing.T) {
 		},
 	} {
 		err := fail()
-		if !errors.Is(err, syscall.ENOSPC) || !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), tab.memory.folder) {
+		if !errors.Is(err, syscall.ENOSPC) || !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), memory.folder) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got := fileOf(t, tab.View()); got != file(rows) {
 			t.Fatalf("%s: what was committed is not what is left", name)
 		}
 	}
-	if tab.memory.resident > 64<<10*3/2 {
-		t.Errorf("%d bytes in memory", tab.memory.resident)
+	if memory.resident > 64<<10*3/2 {
+		t.Errorf("%d bytes in memory", memory.resident)
 	}
-	tab.memory.heap, tab.memory.retry = nil, time.Time{} // there is room again
+	memory.file, memory.retry = nil, time.Time{} // there is room again
 	if rows, err = load(tab, 2000, "new"); err != nil || tab.Usage().Err != nil || tab.Usage().Spilled == 0 {
 		t.Fatal(err, tab.Usage())
 	}
@@ -199,13 +230,14 @@ func TestHeapFileFull(t *testing.T) {
 	}
 }
 
-// TestHeapFileStaysSmall: what no View shows any more is given back and used again, however long rows change.
-func TestHeapFileStaysSmall(t *testing.T) {
+// TestSpillFileStaysSmall: what no View shows any more is given back and used again, however long rows change.
+func TestSpillFileStaysSmall(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
 	rows, err := load(tab, 4000, "text")
 	if err != nil {
 		t.Fatal(err)
 	}
+	f, _ := spillFile(t, tab)
 	r := rand.New(rand.NewPCG(1, 2))
 	var most int64
 	for tx := range 6000 {
@@ -223,7 +255,7 @@ func TestHeapFileStaysSmall(t *testing.T) {
 			runtime.GC()
 			time.Sleep(time.Millisecond) // for the collector's cleanups, without which the file is only larger
 		}
-		info, err := tab.memory.heap.file.Stat()
+		info, err := f.Stat()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,15 +273,14 @@ func TestHeapFileStaysSmall(t *testing.T) {
 	if err := tab.Commit(Position{}); err != nil {
 		t.Fatal(err)
 	}
-	heap := tab.memory.heap
 	for until := time.Now().Add(time.Minute); ; {
 		runtime.GC()
-		info, err := heap.file.Stat()
-		if err == nil && info.Size() == 0 && heap.size() == 0 {
+		info, err := f.Stat()
+		if err == nil && info.Size() == 0 && tab.memory.file.Size() == 0 {
 			break
 		}
 		if time.Now().After(until) {
-			t.Fatalf("%d bytes in use for no rows, %v", heap.size(), err)
+			t.Fatalf("%d bytes in use for no rows, %v", tab.memory.file.Size(), err)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -296,7 +327,7 @@ func TestHeldViewIsWrittenOut(t *testing.T) {
 	}
 }
 
-// TestPastIsForgotten: with memory enough for all, the list of what has left the table does not grow for ever.
+// TestPastIsForgotten: with enough memory for all, the list of what has left the table does not grow without bound.
 func TestPastIsForgotten(t *testing.T) {
 	tab, _ := bounded(t, 1<<40)
 	if _, err := load(tab, 500, "text"); err != nil {
@@ -317,7 +348,7 @@ func TestPastIsForgotten(t *testing.T) {
 	}
 }
 
-// TestLoadOfTheSameRows: a copy made anew changes only the parts of which rows changed.
+// TestLoadOfTheSameRows: a second Load changes only the parts whose rows changed.
 func TestLoadOfTheSameRows(t *testing.T) {
 	for _, limit := range []int64{1 << 40, 16 << 10} {
 		tab, _ := bounded(t, limit)
@@ -335,7 +366,7 @@ func TestLoadOfTheSameRows(t *testing.T) {
 			t.Fatal(err)
 		}
 		if after := ids(); !slices.Equal(before, after) {
-			t.Errorf("%d bytes: the parts were made anew: %d of %d", limit, len(after), len(before))
+			t.Errorf("%d bytes: the parts are new: %d of %d", limit, len(after), len(before))
 		}
 		tab.Load(&rowjson.Shape{}, Origin{})
 		for i := range 2000 {

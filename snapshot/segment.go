@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"weak"
+
+	"capture/snapshot/spill"
 )
 
 // How the rows lie: a table is a list of groups, a group a list of segments, a segment some rows in key order. A change
@@ -26,8 +28,8 @@ type segment struct {
 	n     int    // rows
 	live  int    // bytes of the rows' lines, terminators included
 
-	content atomic.Pointer[body] // nil while it is in the heap file alone
-	out     *extent              // where it is in the heap file, once it was written there; settled before content becomes nil
+	content atomic.Pointer[body] // nil while it is in the spill file alone
+	out     *spill.Extent        // where it is in the spill file, once it was written there; settled before content becomes nil
 	first   []byte               // the first key, from then on
 
 	marks *marks // the writer's alone
@@ -46,7 +48,11 @@ func (s *segment) read() (*body, error) {
 	if b := s.content.Load(); b != nil {
 		return b, nil
 	}
-	return s.out.readBody(s.n, s.live)
+	data, err := s.out.Read()
+	if err != nil {
+		return nil, err
+	}
+	return decodeBody(data, s.n, s.live), nil
 }
 
 func (s *segment) firstKey() []byte {

@@ -113,7 +113,7 @@ func (t *Table) Truncate() {
 }
 
 // Get is the line of key as the open transaction sees it, or nil. It is valid until the next call. The error is that of a
-// row that could not be read back from the heap file; the transaction fails at its Commit then, too.
+// row that could not be read back from the spill file; the transaction fails at its Commit then, too.
 func (t *Table) Get(key rowjson.Key) ([]byte, error) {
 	if t.err != nil {
 		return nil, t.err

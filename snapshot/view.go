@@ -113,7 +113,7 @@ func (p Part) Bytes() int { return p.s.live }
 func (p Part) AppendTo(b []byte) ([]byte, error) {
 	content := p.s.content.Load()
 	if content == nil {
-		return p.s.out.appendLines(b, p.s.live)
+		return p.s.out.AppendHead(b)
 	}
 	for run := range content.runs() {
 		b = append(b, run...)
@@ -163,7 +163,7 @@ func (s *segment) writeTo(w io.Writer, last bool, scratch []byte) (n int, _ []by
 	}
 	if b := s.content.Load(); b != nil {
 		b.runs()(one)
-	} else if scratch, err = s.out.appendLines(scratch[:0], s.live); err == nil {
+	} else if scratch, err = s.out.AppendHead(scratch[:0]); err == nil {
 		one(scratch)
 	}
 	return n, scratch, err

@@ -1,9 +1,9 @@
 //go:build !linux
 
-package snapshot
+package spill
 
 import "os"
 
 func openNameless(folder string) (*os.File, error) { return openNamed(folder) }
 
-func punch(*os.File, int64, int64) {}
+func punchHole(*os.File, int64, int64) {}

@@ -1,0 +1,168 @@
+// Package spill holds data that does not fit into memory in a file of this process.
+//
+// A [File] has no name in its folder: nobody else comes upon it, and the kernel frees it when the process ends, however that
+// happens. [File.Write] stores data and returns an [Extent], by which it is read back. Every read is checked against a CRC-32C;
+// the data is either as it was written or an error.
+//
+// Nobody frees an Extent. Once it is unreachable, the runtime's cleanup returns its blocks to the allocator. So an Extent may be
+// shared freely, and a reader that holds one can read it for as long as it likes.
+package spill
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// blockSize is the unit of allocation in bytes: a page of memory, and a block of the common file systems.
+const blockSize = 4 << 10
+
+// File is a nameless file. Write belongs to one goroutine; everything else may be called from anywhere.
+type File struct {
+	file      *os.File
+	onDamage  func(error)
+	isDamaged atomic.Bool
+
+	mu     sync.Mutex
+	blocks allocator
+}
+
+// Open creates an empty File in folder. onDamage is called once, from any goroutine, when the file does not give back what was
+// written to it; it may be nil.
+func Open(folder string, onDamage func(error)) (*File, error) {
+	file, err := openNameless(folder)
+	if err != nil {
+		return nil, err
+	}
+	return &File{file: file, onDamage: onDamage}, nil
+}
+
+// openNamed creates a file and removes its name at once, for file systems that cannot create a file without one.
+func openNamed(folder string) (*os.File, error) {
+	file, err := os.CreateTemp(folder, ".capture-rows-*")
+	if err == nil {
+		err = os.Remove(file.Name())
+	}
+	return file, err
+}
+
+// Extent is the place of some data in a File.
+type Extent struct {
+	file             *File
+	offset           int64
+	size, head       int // bytes of the data, and of its head
+	headSum, restSum uint32
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Write stores data. The first head bytes of it can be read alone, by [Extent.AppendHead].
+func (f *File) Write(data []byte, head int) (*Extent, error) {
+	count := (len(data) + blockSize - 1) / blockSize
+	f.mu.Lock()
+	first := f.blocks.alloc(count)
+	f.mu.Unlock()
+	e := &Extent{
+		file: f, offset: int64(first) * blockSize, size: len(data), head: head,
+		headSum: crc32.Checksum(data[:head], castagnoli), restSum: crc32.Checksum(data[head:], castagnoli),
+	}
+	if _, err := f.file.WriteAt(data, e.offset); err != nil {
+		f.freeRun(run{first, count})
+		return nil, withoutPath(err)
+	}
+	runtime.AddCleanup(e, f.freeRun, run{first, count})
+	return e, nil
+}
+
+// Read returns the data.
+func (e *Extent) Read() ([]byte, error) {
+	data := make([]byte, e.size)
+	if err := e.readAt(data); err != nil {
+		return nil, err
+	}
+	if crc32.Checksum(data[:e.head], castagnoli) != e.headSum || crc32.Checksum(data[e.head:], castagnoli) != e.restSum {
+		return nil, e.file.setDamaged(errChecksum)
+	}
+	return data, nil
+}
+
+// AppendHead appends the head of the data to dst. On an error it returns dst as it was.
+func (e *Extent) AppendHead(dst []byte) ([]byte, error) {
+	start := len(dst)
+	if cap(dst)-start < e.head {
+		dst = append(make([]byte, 0, start+e.head), dst...)
+	}
+	head := dst[start : start+e.head]
+	if err := e.readAt(head); err != nil {
+		return dst[:start], err
+	}
+	if crc32.Checksum(head, castagnoli) != e.headSum {
+		return dst[:start], e.file.setDamaged(errChecksum)
+	}
+	return dst[:start+e.head], nil
+}
+
+// readAt fills p from the start of the extent.
+func (e *Extent) readAt(p []byte) error {
+	_, err := e.file.file.ReadAt(p, e.offset)
+	runtime.KeepAlive(e) // its blocks must not be reused before the read has ended
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return e.file.setDamaged(withoutPath(err))
+	}
+	return nil
+}
+
+// Damaged reports whether the extent's file is known to be damaged.
+func (e *Extent) Damaged() bool { return e.file.Damaged() }
+
+// Damaged reports whether the file has failed to give back what was written to it.
+func (f *File) Damaged() bool { return f.isDamaged.Load() }
+
+// Size returns how many bytes of the file are in use.
+func (f *File) Size() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return int64(f.blocks.inUse) * blockSize
+}
+
+var errChecksum = errors.New("wrong checksum: the file was damaged")
+
+// setDamaged records that the file is damaged, and reports the first such error to onDamage.
+func (f *File) setDamaged(err error) error {
+	err = fmt.Errorf("read back rows that are not in memory: %w", err)
+	if f.isDamaged.CompareAndSwap(false, true) && f.onDamage != nil {
+		f.onDamage(err)
+	}
+	return err
+}
+
+// freeRun returns blocks to the allocator, and to the volume if much of the file is free.
+func (f *File) freeRun(r run) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.blocks.free(r)
+	switch {
+	case f.blocks.inUse == 0:
+		f.blocks = allocator{}
+		f.file.Truncate(0) // on an error the space is used again later
+	case f.blocks.isSparse():
+		punchHole(f.file, int64(r.first)*blockSize, int64(r.count)*blockSize)
+	}
+}
+
+// withoutPath removes the file's name from an error: it has none, or no longer has it.
+func withoutPath(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}

@@ -1,0 +1,21 @@
+package spill
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// openNameless creates a file that never has a name, if the file system can do that (tmpfs, ext4, xfs, btrfs).
+func openNameless(folder string) (*os.File, error) {
+	fd, err := unix.Open(folder, unix.O_TMPFILE|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return openNamed(folder) // its error is the clearer one
+	}
+	return os.NewFile(uintptr(fd), folder), nil
+}
+
+// punchHole returns part of a file to the volume. On an error, as on a file system without holes, the space is used again later.
+func punchHole(file *os.File, offset, size int64) {
+	_ = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, size)
+}
