@@ -11,19 +11,19 @@ import (
 	"capture/internal/pgserver"
 )
 
-// BenchmarkFirstCopy is the time from the start of the process to a durable file, against the table's COPY in binary to
-// nothing, and other programs that read all of it.
+// BenchmarkFirstCopy measures the time from the start of the process to a durable file. The baseline is a binary COPY of the
+// table that discards the data; other programs that read the whole table are measured, too.
 func BenchmarkFirstCopy(b *testing.B) {
-	n := rows(b)
-	url := database(b, n)
+	n := tableRows(b)
+	url := votesDatabase(b, n)
 	conn := connect(b, url)
 	bin, err := pgserver.Bin()
 	if err != nil {
 		b.Fatal(err)
 	}
 	programs := map[string][]string{
-		"pg_dump":     {program(bin, "pg_dump"), "--data-only", "--table=votes", "--file=" + os.DevNull, url},
-		"row_to_json": {program(bin, "psql"), "--no-psqlrc", "--quiet", "--output=" + os.DevNull, "--command=COPY (SELECT row_to_json(v) FROM votes v) TO STDOUT", url},
+		"pg_dump":     {clientProgram(bin, "pg_dump"), "--data-only", "--table=votes", "--file=" + os.DevNull, url},
+		"row_to_json": {clientProgram(bin, "psql"), "--no-psqlrc", "--quiet", "--output=" + os.DevNull, "--command=COPY (SELECT row_to_json(v) FROM votes v) TO STDOUT", url},
 	}
 	took := make(map[string][]time.Duration)
 	var bytes int64
@@ -33,8 +33,8 @@ func BenchmarkFirstCopy(b *testing.B) {
 			b.Fatal(err)
 		}
 		took["COPY"] = append(took["COPY"], time.Since(begun))
-		d := start(b, url)
-		f := d.flushed("start")
+		d := startDaemon(b, url)
+		f := d.waitFlush("start")
 		took["capture"] = append(took["capture"], f.at.Sub(d.started))
 		bytes = f.Bytes
 		d.stop()
@@ -48,9 +48,9 @@ func BenchmarkFirstCopy(b *testing.B) {
 			}
 			took[name] = append(took[name], time.Since(begun))
 		}
-		if !exported {
-			exported = true
-			took["python"] = pythonExport(b, url)
+		if !pythonMeasured {
+			pythonMeasured = true
+			took["python"] = measurePython(b, url)
 		}
 	}
 	for name, all := range took {
@@ -65,8 +65,8 @@ func BenchmarkFirstCopy(b *testing.B) {
 	b.ReportMetric(float64(bytes), "file-bytes")
 }
 
-// program is where a client's program is: beside the server's, or in PATH; "" for nowhere.
-func program(bin, name string) string {
+// clientProgram returns the path of a client program, beside the server programs or in PATH, or "" if it is not installed.
+func clientProgram(bin, name string) string {
 	path := filepath.Join(bin, name)
 	if _, err := os.Stat(path); err == nil {
 		return path
@@ -75,30 +75,31 @@ func program(bin, name string) string {
 	return path
 }
 
-// exported says that the exporter in Python had its turn. It has one in all the runs, since a million votes take it
-// minutes, and 10 GB of memory.
-var exported bool
+// pythonMeasured reports whether the exporter in Python has run. It runs only once: a million votes take it minutes and
+// 10 GB of memory.
+var pythonMeasured bool
 
-// pythonExport is how long the exporter takes; nothing where there is no Python for it or it fails, for want of memory.
-func pythonExport(b *testing.B, url string) []time.Duration {
+// measurePython returns the time that the exporter takes. It returns nothing without a suitable Python, or if the exporter
+// fails for lack of memory.
+func measurePython(b *testing.B, url string) []time.Duration {
 	b.Helper()
-	path := python()
+	path := findPython()
 	if path == "" {
-		b.Log("python is left out: there is none with psycopg2")
+		b.Log("skipping Python: none with psycopg2 is installed")
 		return nil
 	}
 	file := filepath.Join(dir, "python.json")
 	defer os.Remove(file)
 	begun := time.Now()
 	if out, err := exec.Command(path, "-c", pythonExporter, url, file).CombinedOutput(); err != nil {
-		b.Logf("python is left out: %v\n%s", err, out)
+		b.Logf("skipping Python: %v\n%s", err, out)
 		return nil
 	}
 	return []time.Duration{time.Since(begun)}
 }
 
-// python is a Python that has a driver for Postgres, the first in PATH or the system's; "" for none.
-func python() string {
+// findPython returns a Python that has a driver for Postgres, from PATH or of the system, or "" if there is none.
+func findPython() string {
 	for _, name := range []string{"python3", "/usr/bin/python3"} {
 		if exec.Command(name, "-c", "import psycopg2").Run() == nil {
 			return name
@@ -107,7 +108,7 @@ func python() string {
 	return ""
 }
 
-// pythonExporter is what a script for the job looks like: read all, write all.
+// pythonExporter is a typical script for the job.
 const pythonExporter = `
 import json, sys, psycopg2, psycopg2.extras
 db = psycopg2.connect(sys.argv[1])

@@ -16,9 +16,10 @@ import (
 	"capture/store"
 )
 
-// BenchmarkInserts is what following costs the application: 8 clients of pgbench insert votes of 3 kB, one a transaction,
-// as fast as they can, with nobody following, with each source that has the server do more, and with pg_recvlogical, which
-// does nothing with what it reads: the least that any follower by logical replication costs. All are on the same machine.
+// BenchmarkInserts measures what following costs the application. 8 pgbench clients insert votes of 3 kB, one per
+// transaction, as fast as they can: without a follower, with the sources that add work to the server, and with
+// pg_recvlogical. That one discards what it reads, so it is the least that any follower by logical replication costs.
+// Everything runs on the same machine.
 func BenchmarkInserts(b *testing.B) {
 	s, err := server()
 	if err != nil {
@@ -28,13 +29,13 @@ func BenchmarkInserts(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	pgbench := program(bin, "pgbench")
+	pgbench := clientProgram(bin, "pgbench")
 	if pgbench == "" {
-		b.Fatal("there is no pgbench, which comes with PostgreSQL's own programs")
+		b.Fatal("pgbench is not installed; it is among PostgreSQL's client programs")
 	}
 	script := filepath.Join(dir, "insert.sql")
 	var answer strings.Builder
-	for _, c := range block[:1200] { // as hex, which Postgres can't press small
+	for _, c := range randomBlock[:1200] { // as hex, which Postgres cannot compress much
 		answer.WriteString(strconv.FormatInt(int64(c)+256, 16)[1:])
 	}
 	insert := `\set n random(1, 1000000000)
@@ -54,17 +55,17 @@ VALUES ('How do I reset password :n?', ':n ` + answer.String() + `', '{"relevanc
 	} {
 		b.Run(mode.name, func(b *testing.B) {
 			admin := connect(b, s.URL("postgres"))
-			sql(b, admin, "DROP DATABASE IF EXISTS inserts WITH (FORCE)")
-			sql(b, admin, "CREATE DATABASE inserts")
+			execSQL(b, admin, "DROP DATABASE IF EXISTS inserts WITH (FORCE)")
+			execSQL(b, admin, "CREATE DATABASE inserts")
 			url := s.URL("inserts")
 			conn := connect(b, url)
-			sql(b, conn, votesTable)
-			sql(b, conn, "CREATE PUBLICATION recvlogical FOR TABLE votes")
+			execSQL(b, conn, pgserver.VotesTable)
+			execSQL(b, conn, "CREATE PUBLICATION recvlogical FOR TABLE votes")
 			sum := make(map[string]float64)
 			for b.Loop() {
 				for _, kind := range mode.kinds {
-					if kind == "recvlogical" && program(bin, "pg_recvlogical") == "" {
-						b.Log("recvlogical is left out: there is no pg_recvlogical")
+					if kind == "recvlogical" && clientProgram(bin, "pg_recvlogical") == "" {
+						b.Log("skipping recvlogical: pg_recvlogical is not installed")
 						continue
 					}
 					cmd := exec.Command(pgbench, "-n", "-c", "8", "-j", "2", "-T", "5", "-f", script, url)
@@ -81,28 +82,29 @@ VALUES ('How do I reset password :n?', ':n ` + answer.String() + `', '{"relevanc
 
 var pgbenchRate = regexp.MustCompile(`tps = ([0-9.]+) \(without`)
 
-// insertRate runs pgbench against an empty table while a source (or none) follows it, and checks that it kept up.
+// insertRate returns the rate of pgbench on an empty table while a follower (or none) follows it. It checks that the
+// follower got all rows.
 func insertRate(b *testing.B, url, kind string, pgbench *exec.Cmd) float64 {
 	b.Helper()
 	conn := connect(b, url)
-	sql(b, conn, "TRUNCATE votes")
-	sql(b, conn, "CHECKPOINT")
-	end := func() {}
+	execSQL(b, conn, "TRUNCATE votes")
+	execSQL(b, conn, "CHECKPOINT")
+	stop := func() {}
 	switch kind {
 	case "none":
 	case "recvlogical":
-		end = followToNothing(b, url, conn)
+		stop = startRecvlogical(b, url, conn)
 	default:
-		end = followByCapture(b, url, conn, kind)
+		stop = startCapture(b, url, conn, kind)
 	}
 	out, err := pgbench.CombinedOutput()
 	if err != nil {
 		b.Fatalf("pgbench: %v\n%s", err, out)
 	}
-	end()
+	stop()
 	found := pgbenchRate.FindSubmatch(out)
 	if found == nil {
-		b.Fatalf("pgbench says no rate:\n%s", out)
+		b.Fatalf("pgbench printed no rate:\n%s", out)
 	}
 	rate, err := strconv.ParseFloat(string(found[1]), 64)
 	if err != nil {
@@ -111,13 +113,13 @@ func insertRate(b *testing.B, url, kind string, pgbench *exec.Cmd) float64 {
 	return rate
 }
 
-// followByCapture follows the table by a source until the end, which checks that the file has all rows.
-func followByCapture(b *testing.B, url string, conn *pgx.Conn, source string) (end func()) {
+// startCapture starts capture with a source. stop checks that the file has all rows.
+func startCapture(b *testing.B, url string, conn *pgx.Conn, source string) (stop func()) {
 	b.Helper()
-	d := start(b, url, "--source="+source)
-	d.flushed("start")
+	d := startDaemon(b, url, "--source="+source)
+	d.waitFlush("start")
 	return func() {
-		d.command("snapshot")
+		d.runCommand("snapshot")
 		m, err := store.ReadManifest(d.path)
 		if err != nil {
 			b.Fatal(err)
@@ -128,51 +130,51 @@ func followByCapture(b *testing.B, url string, conn *pgx.Conn, source string) (e
 		}
 		d.stop()
 		os.MkdirAll(d.cmd.Dir, 0o755)
-		d.command("teardown")
+		d.runCommand("teardown")
 		os.RemoveAll(d.cmd.Dir)
 	}
 }
 
-// followToNothing follows the table by pg_recvlogical until the end, which checks that it has been sent everything.
-func followToNothing(b *testing.B, url string, conn *pgx.Conn) (end func()) {
+// startRecvlogical starts pg_recvlogical, which discards what it reads. stop checks that it was sent everything.
+func startRecvlogical(b *testing.B, url string, conn *pgx.Conn) (stop func()) {
 	b.Helper()
 	bin, err := pgserver.Bin()
 	if err != nil {
 		b.Fatal(err)
 	}
 	const slot = "recvlogical"
-	sql(b, conn, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", slot)
-	var said strings.Builder
-	cmd := exec.Command(program(bin, "pg_recvlogical"), "-d", url, "--slot", slot, "--start", "--no-loop", "-f", os.DevNull,
+	execSQL(b, conn, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", slot)
+	var stderr strings.Builder
+	cmd := exec.Command(clientProgram(bin, "pg_recvlogical"), "-d", url, "--slot", slot, "--start", "--no-loop", "-f", os.DevNull,
 		"-o", "proto_version=1", "-o", "publication_names=recvlogical")
-	cmd.Stderr = &said
+	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	// await waits for the server to say of the slot's reader what the condition asks.
-	await := func(condition string) {
+	// waitSlot waits until the slot, joined with its walsender, meets the condition.
+	waitSlot := func(condition string) {
 		b.Helper()
 		for begun, met := time.Now(), false; !met; time.Sleep(10 * time.Millisecond) {
 			if err := conn.QueryRow(b.Context(), "SELECT EXISTS (SELECT FROM pg_replication_slots LEFT JOIN pg_stat_replication ON pid = active_pid WHERE slot_name = $1 AND "+condition+")", slot).Scan(&met); err != nil {
 				b.Fatal(err)
 			}
 			if time.Since(begun) > time.Minute {
-				b.Fatalf("pg_recvlogical's slot never had %s: %s", condition, said.String())
+				b.Fatalf("pg_recvlogical's slot did not reach %s within a minute: %s", condition, stderr.String())
 			}
 		}
 	}
-	await("state = 'streaming'")
+	waitSlot("state = 'streaming'")
 	return func() {
 		var inserted string
 		if err := conn.QueryRow(b.Context(), "SELECT pg_current_wal_flush_lsn()").Scan(&inserted); err != nil {
 			b.Fatal(err)
 		}
-		await("sent_lsn >= '" + inserted + "'")
-		_ = cmd.Process.Signal(os.Interrupt) // fails only where it has ended, which Wait says
+		waitSlot("sent_lsn >= '" + inserted + "'")
+		_ = cmd.Process.Signal(os.Interrupt) // fails only if it has exited, which Wait reports
 		if err := cmd.Wait(); err != nil {
-			b.Fatalf("pg_recvlogical: %v: %s", err, said.String())
+			b.Fatalf("pg_recvlogical: %v: %s", err, stderr.String())
 		}
-		await("NOT active")
-		sql(b, conn, "SELECT pg_drop_replication_slot($1)", slot)
+		waitSlot("NOT active")
+		execSQL(b, conn, "SELECT pg_drop_replication_slot($1)", slot)
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// BenchmarkLatency is the time from a commit's answer to its change in a durable file: 2,000 commits, 100 a second, in a
-// table of 1,000 rows; against the delay and writing a file of that size plainly.
+// BenchmarkLatency measures the time from the end of a commit to a durable file with its change, for 2,000 commits, 100 per
+// second, in a table of 1,000 rows. The baseline is the flush delay and a plain write of a file of that size.
 func BenchmarkLatency(b *testing.B) {
 	const (
 		votes   = 1000
@@ -20,17 +20,17 @@ func BenchmarkLatency(b *testing.B) {
 		pause   = 10 * time.Millisecond
 		delay   = 100 * time.Millisecond
 	)
-	url := database(b, votes)
+	url := votesDatabase(b, votes)
 	conn := connect(b, url)
 	var latencies, writes, plain []float64
 	for b.Loop() {
-		sql(b, conn, "UPDATE votes SET comment = '-1' WHERE vote_id = 1")
-		d := start(b, url, "--flush-delay="+delay.String())
-		f := d.flushed("start")
+		execSQL(b, conn, "UPDATE votes SET comment = '-1' WHERE vote_id = 1")
+		d := startDaemon(b, url, "--flush-delay="+delay.String())
+		f := d.waitFlush("start")
 		for range 100 {
-			plain = append(plain, millis(plainWrite(b, filepath.Join(dir, "plain.json"), f.Bytes)))
+			plain = append(plain, milliseconds(plainWrite(b, filepath.Join(dir, "plain.json"), f.Bytes)))
 		}
-		committed := make(chan time.Time, commits) // in their order
+		committed := make(chan time.Time, commits) // in commit order
 		failed := make(chan error, 1)
 		go func() {
 			defer close(committed)
@@ -38,7 +38,7 @@ func BenchmarkLatency(b *testing.B) {
 			defer tick.Stop()
 			for i := range commits {
 				<-tick.C
-				// The file's first row says which commit is the last that it holds; another row changes, too.
+				// The first row has the number of the last commit in the file. Another row changes, too.
 				if _, err := conn.Exec(b.Context(), "UPDATE votes SET comment = $1 WHERE vote_id IN (1, $2)", strconv.Itoa(i), 2+rand.IntN(votes-1)); err != nil {
 					failed <- err
 					return
@@ -47,10 +47,10 @@ func BenchmarkLatency(b *testing.B) {
 			}
 		}()
 		for seen := -1; seen < commits-1; {
-			f := d.flushed("change")
+			f := d.waitFlush("change")
 			writes = append(writes, f.Millis)
-			for last := marker(b, d.path); seen < last; seen++ {
-				latencies = append(latencies, millis(f.at.Sub(<-committed)))
+			for last := lastCommit(b, d.path); seen < last; seen++ {
+				latencies = append(latencies, milliseconds(f.at.Sub(<-committed)))
 			}
 		}
 		select {
@@ -63,14 +63,14 @@ func BenchmarkLatency(b *testing.B) {
 	for name, q := range map[string]float64{"p50-ms": 0.5, "p99-ms": 0.99} {
 		b.ReportMetric(quantile(latencies, q), name)
 		b.ReportMetric(quantile(writes, q), "write-"+name)
-		b.ReportMetric(quantile(plain, q)+millis(delay), "floor-"+name)
+		b.ReportMetric(quantile(plain, q)+milliseconds(delay), "floor-"+name)
 	}
 }
 
 var comment = regexp.MustCompile(`"comment":"(-?\d+)"`)
 
-// marker is the number in the comment of the file's first row.
-func marker(b *testing.B, path string) int {
+// lastCommit returns the number of the last commit in the file, from the comment of its first row.
+func lastCommit(b *testing.B, path string) int {
 	b.Helper()
 	f, err := os.Open(path)
 	if err != nil {
@@ -78,11 +78,11 @@ func marker(b *testing.B, path string) int {
 	}
 	defer f.Close()
 	lines := bufio.NewReader(f)
-	_, _ = lines.ReadString('\n') // the array's bracket
+	_, _ = lines.ReadString('\n') // skips the opening bracket
 	line, err := lines.ReadString('\n')
 	found := comment.FindStringSubmatch(line)
 	if err != nil || found == nil {
-		b.Fatalf("the file's first row has no number for a comment (%v)", err)
+		b.Fatalf("find a number in the comment of the file's first row: %v", err)
 	}
 	n, err := strconv.Atoi(found[1])
 	if err != nil {

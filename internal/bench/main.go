@@ -1,8 +1,9 @@
-// The program bench measures capture against floors and other programs, and writes what it found into the documentation:
-// `make bench` runs it. The benchmarks themselves are Go's: those of this folder look at the program from outside, as a
-// process beside a server of its own; the one of the stream is in package capture, since it begins at a slot that is
-// filled. Each is run several times, and takes capture and what it is measured against in turn, so that the medians mean
-// something on a machine that is now faster and now slower.
+// Command bench compares capture with baselines and with other programs, and writes the results into
+// docs/performance.md. `make bench` runs it.
+//
+// The benchmarks are Go benchmarks. Those in this folder run capture as a process beside a Postgres server of their own. The
+// benchmark of the stream is in package capture, because it starts with a slot that has changes to send. Each benchmark runs
+// several times, and each run measures capture and its baseline in turn, so a machine whose speed varies changes both.
 package main
 
 import (
@@ -19,45 +20,45 @@ import (
 )
 
 func main() {
-	runs := flag.Int("runs", 5, "how often each benchmark is run")
-	only := flag.String("bench", ".", "which benchmarks, as go test's -bench; the documentation is written where it is all")
-	doc := flag.String("doc", "docs/performance.md", "the documentation that takes the table")
+	runs := flag.Int("runs", 5, "number of runs of each benchmark")
+	only := flag.String("bench", ".", "benchmarks to run, as for go test -bench; the documentation is written only if all run")
+	doc := flag.String("doc", "docs/performance.md", "documentation file with the table")
 	flag.Parse()
-	if err := measure(*runs, *only, *doc); err != nil {
+	if err := runBenchmarks(*runs, *only, *doc); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func measure(runs int, only, doc string) error {
+func runBenchmarks(runs int, only, doc string) error {
 	name, parts, _ := strings.Cut(only, "/")
 	stream, err := regexp.MatchString(name, "BenchmarkStream")
 	if err != nil {
 		return fmt.Errorf("-bench: %w", err)
 	}
-	m := machine()
+	e := describeEnvironment()
 	found := make(results)
-	err = run(found, "./internal/bench", only, runs)
+	err = runPackage(found, "./internal/bench", only, runs)
 	if stream {
-		err = errors.Join(err, run(found, "./capture", "^BenchmarkStream$/"+parts, runs))
+		err = errors.Join(err, runPackage(found, "./capture", "^BenchmarkStream$/"+parts, runs))
 	}
-	m.finish(found, runs)
-	text := m.String() + "\n" + table(found)
-	fmt.Print(text) // after a failure, too: it may have taken an hour
+	e.addResults(found, runs)
+	text := e.String() + "\n" + resultTable(found)
+	fmt.Print(text) // even after a failure: the other benchmarks may have taken an hour
 	if err != nil {
 		return err
 	}
 	if only != "." {
 		return nil
 	}
-	return insert(doc, text)
+	return replaceTable(doc, text)
 }
 
-// results are the figures of each benchmark, by its name and then by their unit, one of each run.
+// results has the figures of the runs, by the name of the benchmark and by unit.
 type results map[string]map[string][]float64
 
-// run runs benchmarks of a package, shows how they get on, and adds their figures.
-func run(found results, folder, bench string, runs int) error {
+// runPackage runs benchmarks of a package, shows their output and adds their figures to found.
+func runPackage(found results, folder, bench string, runs int) error {
 	cmd := exec.Command("go", "test", "-run", "^$", "-bench", bench, "-benchtime", "1x", "-count", strconv.Itoa(runs), "-timeout", "0", folder)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -67,15 +68,16 @@ func run(found results, folder, bench string, runs int) error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("run the benchmarks of %s: %w", folder, err)
 	}
-	readErr := found.read(io.TeeReader(out, os.Stderr))
+	readErr := found.addOutput(io.TeeReader(out, os.Stderr))
 	if err := errors.Join(readErr, cmd.Wait()); err != nil {
 		return fmt.Errorf("run the benchmarks of %s: %w", folder, err)
 	}
 	return nil
 }
 
-// read adds what go test prints: a line for each run, of a name, a number of iterations, and figures with their units.
-func (found results) read(out io.Reader) error {
+// addOutput adds the figures in the output of go test: one line per run, with a name, a number of iterations, and figures with
+// their units.
+func (found results) addOutput(out io.Reader) error {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		words := strings.Fields(lines.Text())
@@ -83,7 +85,7 @@ func (found results) read(out io.Reader) error {
 			continue
 		}
 		name := strings.TrimPrefix(words[0], "Benchmark")
-		if i := strings.LastIndexByte(name, '-'); i >= 0 { // the number of processors
+		if i := strings.LastIndexByte(name, '-'); i >= 0 { // followed by GOMAXPROCS
 			name = name[:i]
 		}
 		if found[name] == nil {
@@ -92,7 +94,7 @@ func (found results) read(out io.Reader) error {
 		for i := 2; i+1 < len(words); i += 2 {
 			figure, err := strconv.ParseFloat(words[i], 64)
 			if err != nil {
-				return fmt.Errorf("%q is no benchmark's line: %w", lines.Text(), err)
+				return fmt.Errorf("parse benchmark result %q: %w", lines.Text(), err)
 			}
 			found[name][words[i+1]] = append(found[name][words[i+1]], figure)
 		}
@@ -100,14 +102,14 @@ func (found results) read(out io.Reader) error {
 	return lines.Err()
 }
 
-// The table stands between these two lines of the documentation.
+// The lines of the documentation before and after the table.
 const (
 	tableBegins = "<!-- what follows is written by make bench -->\n"
 	tableEnds   = "<!-- what precedes is written by make bench -->\n"
 )
 
-// insert puts the text into the documentation, in place of what an earlier run wrote.
-func insert(doc, text string) error {
+// replaceTable replaces the text between these lines.
+func replaceTable(doc, text string) error {
 	content, err := os.ReadFile(doc)
 	if err != nil {
 		return err
@@ -115,7 +117,7 @@ func insert(doc, text string) error {
 	before, rest, begins := strings.Cut(string(content), tableBegins)
 	_, after, ends := strings.Cut(rest, tableEnds)
 	if !begins || !ends {
-		return fmt.Errorf("%s lacks the lines between which the table goes", doc)
+		return fmt.Errorf("%s: the lines around the table are missing", doc)
 	}
 	return os.WriteFile(doc, []byte(before+tableBegins+"\n"+text+"\n"+tableEnds+after), 0o644)
 }

@@ -23,27 +23,15 @@ import (
 	"capture/internal/pgserver"
 )
 
-// The benchmarks measure the program from outside, as a process beside a server whose commits are durable. Each iteration
-// takes capture and what it is measured against in turn, once; run with -benchtime 1x and a -count, the runs' medians are
-// the result, which is what `make bench` prints.
+// The benchmarks run capture as a process beside a server with durable commits. Each iteration measures capture and its
+// baseline in turn, once. `make bench` runs them with -benchtime 1x and a -count, and prints the medians of the runs.
 
-const votesTable = `CREATE TABLE votes (
-	vote_id         serial PRIMARY KEY,
-	user_query      text,
-	bot_response    text,
-	evaluation_json jsonb,
-	feedback_tags   text[],
-	comment         text,
-	citations       jsonb,
-	"timestamp"     timestamp DEFAULT CURRENT_TIMESTAMP
-)`
+// waitTimeout limits each wait of a benchmark.
+const waitTimeout = 10 * time.Minute
 
-// patience is how long a benchmark waits for what must come.
-const patience = 10 * time.Minute
-
-// What all benchmarks of a run have in common, each made when first needed.
+// What the benchmarks of a run share. Each is created on first use.
 var (
-	dir    string // temporary
+	dir    string // temporary folder
 	binary = sync.OnceValues(func() (string, error) {
 		path := filepath.Join(dir, "capture")
 		build := exec.Command("go", "build", "-trimpath", "-o", path, "capture/cmd/capture")
@@ -64,7 +52,7 @@ var (
 		return s, err
 	})
 	started *pgserver.Server
-	filled  = make(map[int]string) // URLs of databases by their number of votes
+	filled  = make(map[int]string) // database URLs, by number of votes
 )
 
 func TestMain(m *testing.M) {
@@ -84,18 +72,18 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// rows is how many votes the large table has.
-func rows(b *testing.B) int {
+// tableRows returns the number of votes in the large table.
+func tableRows(b *testing.B) int {
 	b.Helper()
 	n, err := strconv.Atoi(cmp.Or(os.Getenv("CAPTURE_BENCH_ROWS"), "100000"))
 	if err != nil || n < 1000 {
-		b.Fatalf("CAPTURE_BENCH_ROWS=%s is not a number from 1000", os.Getenv("CAPTURE_BENCH_ROWS"))
+		b.Fatalf("CAPTURE_BENCH_ROWS=%s is not a number of at least 1000", os.Getenv("CAPTURE_BENCH_ROWS"))
 	}
 	return n
 }
 
-// database is one with n votes, which benchmarks may change but not in number.
-func database(b *testing.B, n int) string {
+// votesDatabase returns the URL of a database with n votes. Benchmarks may change the votes but not their number.
+func votesDatabase(b *testing.B, n int) string {
 	b.Helper()
 	if url, ok := filled[n]; ok {
 		return url
@@ -105,17 +93,17 @@ func database(b *testing.B, n int) string {
 		b.Fatal(err)
 	}
 	name := fmt.Sprint("votes_", n)
-	sql(b, connect(b, s.URL("postgres")), "CREATE DATABASE "+name)
+	execSQL(b, connect(b, s.URL("postgres")), "CREATE DATABASE "+name)
 	conn := connect(b, s.URL(name))
-	sql(b, conn, votesTable)
+	execSQL(b, conn, pgserver.VotesTable)
 	const step = 10_000
 	for from := 1; from <= n; from += step {
 		if err := pgserver.FillVotes(b.Context(), conn, from, min(from+step-1, n)); err != nil {
 			b.Fatal(err)
 		}
 	}
-	sql(b, conn, "VACUUM (ANALYZE, FREEZE) votes")
-	sql(b, conn, "CHECKPOINT")
+	execSQL(b, conn, "VACUUM (ANALYZE, FREEZE) votes")
+	execSQL(b, conn, "CHECKPOINT")
 	filled[n] = s.URL(name)
 	return filled[n]
 }
@@ -130,36 +118,36 @@ func connect(b *testing.B, url string) *pgx.Conn {
 	return conn
 }
 
-func sql(b *testing.B, conn *pgx.Conn, statement string, args ...any) {
+func execSQL(b *testing.B, conn *pgx.Conn, statement string, args ...any) {
 	b.Helper()
 	if _, err := conn.Exec(b.Context(), statement, args...); err != nil {
 		b.Fatalf("%s: %v", statement, err)
 	}
 }
 
-// daemon is a "capture run" beside the benchmark.
+// daemon is a running "capture run".
 type daemon struct {
 	b       *testing.B
 	cmd     *exec.Cmd
 	url     string
-	path    string // of its feedback.json
+	path    string // path of feedback.json
 	started time.Time
 	flushes chan flush
-	output  chan struct{} // closed once its stderr has ended
-	last    bytes.Buffer  // of its stderr; read it after output is closed
+	output  chan struct{} // closed at the end of stderr
+	last    bytes.Buffer  // lines of stderr above INFO; read it only after output is closed
 }
 
-// flush is what the daemon says of a write of the file, once it is durable.
+// flush is a log line about a write of the file, which is durable by then.
 type flush struct {
-	at     time.Time // when the line came
+	at     time.Time // time at which the line arrived
 	Reason string    `json:"reason"`
 	Rows   int       `json:"rows"`
 	Bytes  int64     `json:"bytes"`
 	Millis float64   `json:"ms"`
 }
 
-// start starts a capture in a folder of its own.
-func start(b *testing.B, url string, args ...string) *daemon {
+// startDaemon starts capture in a folder of its own.
+func startDaemon(b *testing.B, url string, args ...string) *daemon {
 	b.Helper()
 	program, err := binary()
 	if err != nil {
@@ -186,17 +174,17 @@ func start(b *testing.B, url string, args ...string) *daemon {
 		lines := bufio.NewScanner(stderr)
 		lines.Buffer(nil, 1<<20)
 		for lines.Scan() {
-			var said struct {
+			var line struct {
 				Message string `json:"@message"`
 				Level   string `json:"@level"`
 				flush
 			}
-			if json.Unmarshal(lines.Bytes(), &said) != nil || said.Level != "info" {
+			if json.Unmarshal(lines.Bytes(), &line) != nil || line.Level != "info" {
 				d.last.Write(append(lines.Bytes(), '\n'))
 			}
-			if said.Message == "flushed" {
-				said.at = time.Now()
-				d.flushes <- said.flush
+			if line.Message == "flushed" {
+				line.at = time.Now()
+				d.flushes <- line.flush
 			}
 		}
 	}()
@@ -204,10 +192,10 @@ func start(b *testing.B, url string, args ...string) *daemon {
 	return d
 }
 
-// flushed waits for the next write of the file for reason.
-func (d *daemon) flushed(reason string) flush {
+// waitFlush waits for the next write of the file with this reason.
+func (d *daemon) waitFlush(reason string) flush {
 	d.b.Helper()
-	timeout := time.After(patience)
+	timeout := time.After(waitTimeout)
 	for {
 		select {
 		case f := <-d.flushes:
@@ -217,13 +205,13 @@ func (d *daemon) flushed(reason string) flush {
 		case <-d.output:
 			d.b.Fatalf("capture ended:\n%s", d.last.String())
 		case <-timeout:
-			d.b.Fatalf("capture wrote no file (%s) within %s", reason, patience)
+			d.b.Fatalf("capture wrote no file (%s) within %s", reason, waitTimeout)
 		}
 	}
 }
 
-// command runs another command of capture on the daemon's file and database, to its end.
-func (d *daemon) command(args ...string) {
+// runCommand runs another command of capture on the daemon's file and database.
+func (d *daemon) runCommand(args ...string) {
 	d.b.Helper()
 	cmd := exec.Command(d.cmd.Path, args...)
 	cmd.Dir = d.cmd.Dir
@@ -233,13 +221,13 @@ func (d *daemon) command(args ...string) {
 	}
 }
 
-// stop ends the daemon and removes its files. It may be called more than once.
+// stop stops the daemon and removes its files. Further calls do nothing.
 func (d *daemon) stop() {
 	d.b.Helper()
 	if d.cmd.ProcessState != nil {
 		return
 	}
-	_ = d.cmd.Process.Signal(syscall.SIGTERM) // fails only where it has ended
+	_ = d.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has exited
 	end := time.AfterFunc(time.Minute, func() { _ = d.cmd.Process.Kill() })
 	<-d.output
 	err := d.cmd.Wait()
@@ -252,7 +240,7 @@ func (d *daemon) stop() {
 	}
 }
 
-// quantile is the value below which a share q of the values lies.
+// quantile returns the value below which a fraction q of the values lies.
 func quantile(values []float64, q float64) float64 {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]

@@ -11,48 +11,48 @@ import (
 	"time"
 )
 
-// BenchmarkMemory is what the process takes of the machine's memory, as a share of the file: after the first copy; at most
-// while a thousand rows a second are changed, at random places; and at most and at the end while as many are as can be.
-// CAPTURE_BENCH_UPDATES says for how long each: 10s unless told.
+// BenchmarkMemory measures the resident memory of the process, divided by the size of the file: after the first copy; at its
+// peak while 1,000 random rows per second change; and at its peak and afterwards while as many rows change as the server
+// can update. CAPTURE_BENCH_UPDATES is the duration of each, by default 10s.
 func BenchmarkMemory(b *testing.B) {
 	span, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_BENCH_UPDATES"), "10s"))
 	if err != nil {
 		b.Fatalf("CAPTURE_BENCH_UPDATES: %v", err)
 	}
-	n := rows(b)
-	url := database(b, n)
+	n := tableRows(b)
+	url := votesDatabase(b, n)
 	conn := connect(b, url)
 	for b.Loop() {
-		d := start(b, url)
-		f := d.flushed("start")
-		// The heap's garbage of the copy goes back to the system in the seconds that follow.
+		d := startDaemon(b, url)
+		f := d.waitFlush("start")
+		// The process returns the garbage of the copy to the system within seconds.
 		time.Sleep(6 * time.Second)
 		report := func(name string, kB int64) { b.ReportMetric(float64(kB)*1024/float64(f.Bytes), name+"/file") }
-		report("copied", d.memory("VmRSS"))
-		report("peak-of-copy", d.memory("VmHWM"))
-		// change changes rows for as long as span, a hundred at a time with pauses, and says how many and the most memory then.
-		change := func(pause time.Duration) (changed int, most int64) {
+		report("copied", d.memoryKB("VmRSS"))
+		report("peak-of-copy", d.memoryKB("VmHWM"))
+		// updateRows updates rows for span, 100 per statement and pause. It returns their number and the peak memory.
+		updateRows := func(pause time.Duration) (changed int, peak int64) {
 			for begun := time.Now(); time.Since(begun) < span; changed += 100 {
 				time.Sleep(time.Until(begun.Add(time.Duration(changed/100) * pause)))
-				sql(b, conn, `UPDATE votes SET comment = 'changed ' || $1, bot_response = reverse(bot_response)
+				execSQL(b, conn, `UPDATE votes SET comment = 'changed ' || $1, bot_response = reverse(bot_response)
 					WHERE vote_id IN (SELECT 1 + floor(random() * $2)::int FROM generate_series(1, 100))`, fmt.Sprint(rand.Int64()), n)
-				most = max(most, d.memory("VmRSS"))
+				peak = max(peak, d.memoryKB("VmRSS"))
 			}
-			return changed, most
+			return changed, peak
 		}
-		_, most := change(100 * time.Millisecond)
-		report("paced", most)
-		changed, most := change(0)
-		d.command("snapshot")
-		report("updates", most)
-		report("updated", d.memory("VmRSS"))
+		_, peak := updateRows(100 * time.Millisecond)
+		report("paced", peak)
+		changed, peak := updateRows(0)
+		d.runCommand("snapshot")
+		report("updates", peak)
+		report("updated", d.memoryKB("VmRSS"))
 		b.ReportMetric(float64(changed)/span.Seconds(), "updates/s")
 		d.stop()
 	}
 }
 
-// memory is one of the figures in /proc/PID/status, in kB.
-func (d *daemon) memory(name string) int64 {
+// memoryKB returns a figure of /proc/PID/status, in kB.
+func (d *daemon) memoryKB(name string) int64 {
 	d.b.Helper()
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if err != nil {

@@ -7,85 +7,105 @@ import (
 	"strings"
 )
 
-// line is one of the table's: a figure of capture or of another program, and what it is measured against.
-type line struct {
-	what  string // "" for the same as above
-	by    string // who did it
-	bench string
-	unit  string // of the figure, as the benchmark reports it
-	floor string // unit of what it is measured against; "" where the figure is a ratio already
-	than  string // what that is
-	aim   float64
-	less  bool // the ratio is to be at most the aim; else at least
+// comparison is a row of the table: a figure of capture or of another program, and what it is compared with.
+type comparison struct {
+	subject   string // "" if it is the same as in the row above
+	program   string
+	benchmark string
+	unit      string // unit of the figure in the benchmark's output
+	baseline  baseline
+	aim       aim
 }
 
-// The aims are those that capture was built to.
-var lines = []line{
-	{"First copy of the table to a durable file, from the start of the process", "capture", "FirstCopy", "capture-s", "COPY-s", "COPY in binary to nothing", 1, true},
-	{"", "pg_dump to nothing", "FirstCopy", "pg_dump-s", "COPY-s", "COPY in binary to nothing", 0, true},
-	{"", "psql, COPY of row_to_json to nothing", "FirstCopy", "row_to_json-s", "COPY-s", "COPY in binary to nothing", 0, true},
-	{"", "Python: SELECT *, json.dump", "FirstCopy", "python-s", "COPY-s", "COPY in binary to nothing", 0, true},
-	{"Stream of 3 kB votes, one a transaction", "capture", "Stream/long/tx=single", "capture-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0.95, false},
-	{"Stream, 100 a transaction", "capture", "Stream/long/tx=hundreds", "capture-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0.95, false},
-	{"", "wal2json to nothing", "Stream/long/tx=hundreds", "wal2json-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0, false},
-	{"", "decoderbufs to nothing", "Stream/long/tx=hundreds", "decoderbufs-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0, false},
-	{"", "Node.js: pg-logical-replication, JSON.stringify", "Stream/long/tx=hundreds", "node-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0, false},
-	{"", "Go: go-pq-cdc, json.Marshal", "Stream/long/tx=hundreds", "go-pq-cdc-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0, false},
-	{"", "Go: pgstream's listener, json.Marshal", "Stream/long/tx=hundreds", "pgstream-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0, false},
-	{"", "Go: Conduit's Postgres connector, json.Marshal", "Stream/long/tx=hundreds", "conduit-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0, false},
-	{"Stream, all in one transaction", "capture", "Stream/long/tx=whole", "capture-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0.95, false},
-	{"Stream of 1 kB votes, one a transaction", "capture", "Stream/short/tx=single", "capture-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0.95, false},
-	{"Stream of 1 kB votes, 100 a transaction", "capture", "Stream/short/tx=hundreds", "capture-rows/s", "pgoutput-rows/s", "pg_recvlogical to nothing", 0.95, false},
-	{"Writing the whole file", "capture", "WholeWrite", "capture-ms", "plain-ms", "writing and syncing the bytes plainly", 1.15, true},
-	{"SHA-256 of those bytes, on one processor", "Go", "WholeWrite", "sha256-ms", "plain-ms", "writing and syncing them plainly", 0, true},
-	{"Writing the file after a change of the newest row, 1,000 rows", "capture", "OneChange/small", "newest-ms", "plain-ms", "writing and syncing all bytes plainly", 0, true},
-	{"The same, all rows: the first change after the start, of any row", "capture", "OneChange/large", "first-ms", "plain-ms", "writing and syncing all bytes plainly", 0, true},
-	{"A later change of the newest row", "capture", "OneChange/large", "newest-ms", "plain-ms", "writing and syncing all bytes plainly", 0, true},
-	{"A later change of any row", "capture", "OneChange/large", "any-ms", "plain-ms", "writing and syncing all bytes plainly", 0, true},
-	{"Memory (RSS) after the first copy", "capture", "Memory", "copied/file", "", "the file's size", 1.2, true},
-	{"Memory at its highest during the first copy", "capture", "Memory", "peak-of-copy/file", "", "the file's size", 0, true},
-	{"Memory at its highest while 1,000 rows a second change, at random", "capture", "Memory", "paced/file", "", "the file's size", 1.2, true},
-	{"The same, as many rows as the server can change", "capture", "Memory", "updates/file", "", "the file's size", 1.2, true},
-	{"Commit to durable file at 1,000 rows, half of them", "capture", "Latency", "p50-ms", "floor-p50-ms", "the delay and a plain write", 1.5, true},
-	{"Commit to durable file, 99 of 100", "capture", "Latency", "p99-ms", "floor-p99-ms", "the delay and a plain write", 1.5, true},
-	{"The application's inserts, 8 clients, durable commits", "with capture (logical)", "Inserts/synchronous", "logical-inserts/s", "none-inserts/s", "without capture", 0.95, false},
-	{"", "with capture (logical)", "Inserts/synchronous", "logical-inserts/s", "recvlogical-inserts/s", "with pg_recvlogical to nothing", 1, false},
-	{"", "with pg_recvlogical to nothing", "Inserts/synchronous", "recvlogical-inserts/s", "none-inserts/s", "without", 0, false},
-	{"", "with capture (notify)", "Inserts/synchronous", "notify-inserts/s", "none-inserts/s", "without capture", 0, false},
-	{"The same with synchronous_commit off", "with capture (logical)", "Inserts/asynchronous", "logical-inserts/s", "none-inserts/s", "without capture", 0, false},
-	{"", "with capture (logical)", "Inserts/asynchronous", "logical-inserts/s", "recvlogical-inserts/s", "with pg_recvlogical to nothing", 1, false},
-	{"", "with pg_recvlogical to nothing", "Inserts/asynchronous", "recvlogical-inserts/s", "none-inserts/s", "without", 0, false},
+// baseline is what a figure is divided by. Its unit is "" if the figure is a ratio already.
+type baseline struct{ unit, name string }
+
+var (
+	vsBinaryCopy   = baseline{"COPY-s", "COPY in binary to nothing"}
+	vsRecvlogical  = baseline{"pgoutput-rows/s", "pg_recvlogical to nothing"}
+	vsPlainWrite   = baseline{"plain-ms", "writing and syncing the bytes plainly"}
+	vsPlainRewrite = baseline{"plain-ms", "writing and syncing all bytes plainly"}
+	vsFileSize     = baseline{"", "the file's size"}
+	vsNoFollower   = baseline{"none-inserts/s", "without a follower"}
+	vsRecvFollower = baseline{"recvlogical-inserts/s", "with pg_recvlogical to nothing"}
+)
+
+// aim is the ratio that capture was built to reach; the zero value is none.
+type aim struct {
+	ratio   float64
+	atLeast bool // else at most
 }
 
-// absent are programs for the same job that have no figures, and why.
+func atLeast(ratio float64) aim { return aim{ratio, true} }
+
+func atMost(ratio float64) aim { return aim{ratio, false} }
+
+var comparisons = []comparison{
+	{"First copy of the table to a durable file, from the start of the process", "capture", "FirstCopy", "capture-s", vsBinaryCopy, atMost(1)},
+	{"", "pg_dump to nothing", "FirstCopy", "pg_dump-s", vsBinaryCopy, aim{}},
+	{"", "psql, COPY of row_to_json to nothing", "FirstCopy", "row_to_json-s", vsBinaryCopy, aim{}},
+	{"", "Python: SELECT *, json.dump", "FirstCopy", "python-s", vsBinaryCopy, aim{}},
+	{"Stream of 3 kB votes, one a transaction", "capture", "Stream/long/tx=single", "capture-rows/s", vsRecvlogical, atLeast(0.95)},
+	{"Stream, 100 a transaction", "capture", "Stream/long/tx=hundreds", "capture-rows/s", vsRecvlogical, atLeast(0.95)},
+	{"", "wal2json to nothing", "Stream/long/tx=hundreds", "wal2json-rows/s", vsRecvlogical, aim{}},
+	{"", "decoderbufs to nothing", "Stream/long/tx=hundreds", "decoderbufs-rows/s", vsRecvlogical, aim{}},
+	{"", "Node.js: pg-logical-replication, JSON.stringify", "Stream/long/tx=hundreds", "node-rows/s", vsRecvlogical, aim{}},
+	{"", "Go: go-pq-cdc, json.Marshal", "Stream/long/tx=hundreds", "go-pq-cdc-rows/s", vsRecvlogical, aim{}},
+	{"", "Go: pgstream's listener, json.Marshal", "Stream/long/tx=hundreds", "pgstream-rows/s", vsRecvlogical, aim{}},
+	{"", "Go: Conduit's Postgres connector, json.Marshal", "Stream/long/tx=hundreds", "conduit-rows/s", vsRecvlogical, aim{}},
+	{"Stream, all in one transaction", "capture", "Stream/long/tx=whole", "capture-rows/s", vsRecvlogical, atLeast(0.95)},
+	{"Stream of 1 kB votes, one a transaction", "capture", "Stream/short/tx=single", "capture-rows/s", vsRecvlogical, atLeast(0.95)},
+	{"Stream of 1 kB votes, 100 a transaction", "capture", "Stream/short/tx=hundreds", "capture-rows/s", vsRecvlogical, atLeast(0.95)},
+	{"Writing the whole file", "capture", "WholeWrite", "capture-ms", vsPlainWrite, atMost(1.15)},
+	{"SHA-256 of those bytes, on one processor", "Go", "WholeWrite", "sha256-ms", vsPlainWrite, aim{}},
+	{"Writing the file after a change of the newest row, 1,000 rows", "capture", "OneChange/small", "newest-ms", vsPlainRewrite, aim{}},
+	{"The same, all rows: the first change after the start, of any row", "capture", "OneChange/large", "first-ms", vsPlainRewrite, aim{}},
+	{"A later change of the newest row", "capture", "OneChange/large", "newest-ms", vsPlainRewrite, aim{}},
+	{"A later change of any row", "capture", "OneChange/large", "any-ms", vsPlainRewrite, aim{}},
+	{"Memory (RSS) after the first copy", "capture", "Memory", "copied/file", vsFileSize, atMost(1.2)},
+	{"Memory at its highest during the first copy", "capture", "Memory", "peak-of-copy/file", vsFileSize, aim{}},
+	{"Memory at its highest while 1,000 rows a second change, at random", "capture", "Memory", "paced/file", vsFileSize, atMost(1.2)},
+	{"The same, as many rows as the server can change", "capture", "Memory", "updates/file", vsFileSize, atMost(1.2)},
+	{"Commit to durable file at 1,000 rows, half of them", "capture", "Latency", "p50-ms", baseline{"floor-p50-ms", "the delay and a plain write"}, atMost(1.5)},
+	{"Commit to durable file, 99 of 100", "capture", "Latency", "p99-ms", baseline{"floor-p99-ms", "the delay and a plain write"}, atMost(1.5)},
+	{"The application's inserts, 8 clients, durable commits", "with capture (logical)", "Inserts/synchronous", "logical-inserts/s", vsNoFollower, atLeast(0.95)},
+	{"", "with capture (logical)", "Inserts/synchronous", "logical-inserts/s", vsRecvFollower, atLeast(1)},
+	{"", "with pg_recvlogical to nothing", "Inserts/synchronous", "recvlogical-inserts/s", vsNoFollower, aim{}},
+	{"", "with capture (notify)", "Inserts/synchronous", "notify-inserts/s", vsNoFollower, aim{}},
+	{"The same with synchronous_commit off", "with capture (logical)", "Inserts/asynchronous", "logical-inserts/s", vsNoFollower, aim{}},
+	{"", "with capture (logical)", "Inserts/asynchronous", "logical-inserts/s", vsRecvFollower, atLeast(1)},
+	{"", "with pg_recvlogical to nothing", "Inserts/asynchronous", "recvlogical-inserts/s", vsNoFollower, aim{}},
+}
+
+// absent has programs for the same job that were not measured, and the reasons.
 var absent = [][2]string{
 	{"wal-listener", "not built: when this was written, the module proxy had no version of it"},
 	{"Redpanda Connect", "not built: its licence is not an open one"},
 	{"Debezium", "not built: it needs Maven"},
 }
 
-// table is what was found, in Markdown, with medians and in brackets the least and the most of the runs.
-func table(found results) string {
+// resultTable returns the comparisons as a Markdown table.
+func resultTable(found results) string {
 	var t strings.Builder
 	t.WriteString("| what | by | figure | against | ratio | aim |\n| --- | --- | --- | --- | --- | --- |\n")
-	for _, l := range lines {
-		figures := found[l.bench][l.unit]
+	for _, c := range comparisons {
+		figures := found[c.benchmark][c.unit]
 		if len(figures) == 0 {
-			fmt.Fprintf(&t, "| %s | %s | not measured here | | | |\n", l.what, l.by)
+			fmt.Fprintf(&t, "| %s | %s | not measured here | | | |\n", c.subject, c.program)
 			continue
 		}
 		ratio := median(figures)
-		figure, against := span(figures, l.unit), l.than
-		if l.floor != "" {
-			floor := found[l.bench][l.floor]
-			if len(floor) == 0 {
-				fmt.Fprintf(&t, "| %s | %s | %s | not measured here: %s | | |\n", l.what, l.by, figure, l.than)
+		figure, against := formatFigures(figures, c.unit), c.baseline.name
+		if c.baseline.unit != "" {
+			base := found[c.benchmark][c.baseline.unit]
+			if len(base) == 0 {
+				fmt.Fprintf(&t, "| %s | %s | %s | not measured here: %s | | |\n", c.subject, c.program, figure, c.baseline.name)
 				continue
 			}
-			ratio /= median(floor)
-			against += ": " + span(floor, l.floor)
+			ratio /= median(base)
+			against += ": " + formatFigures(base, c.baseline.unit)
 		}
-		fmt.Fprintf(&t, "| %s | %s | %s | %s | %.2f | %s |\n", l.what, l.by, figure, against, ratio, l.judged(ratio))
+		fmt.Fprintf(&t, "| %s | %s | %s | %s | %.2f | %s |\n", c.subject, c.program, figure, against, ratio, c.aim.verdict(ratio))
 	}
 	for _, a := range absent {
 		fmt.Fprintf(&t, "| | %s | %s | | | |\n", a[0], a[1])
@@ -93,19 +113,19 @@ func table(found results) string {
 	return t.String()
 }
 
-// judged is the aim, and whether the ratio reaches it.
-func (l line) judged(ratio float64) string {
-	if l.aim == 0 {
+// verdict returns the aim and whether the ratio reaches it.
+func (a aim) verdict(ratio float64) string {
+	bound, reached := "at most", ratio <= a.ratio
+	if a.atLeast {
+		bound, reached = "at least", ratio >= a.ratio
+	}
+	switch {
+	case a == (aim{}):
 		return ""
+	case !reached:
+		return fmt.Sprintf("%s %.4g: **missed**", bound, a.ratio)
 	}
-	word, reached := "at least", ratio >= l.aim
-	if l.less {
-		word, reached = "at most", ratio <= l.aim
-	}
-	if !reached {
-		return fmt.Sprintf("%s %.4g: **missed**", word, l.aim)
-	}
-	return fmt.Sprintf("%s %.4g: reached", word, l.aim)
+	return fmt.Sprintf("%s %.4g: reached", bound, a.ratio)
 }
 
 func median(figures []float64) float64 {
@@ -114,8 +134,8 @@ func median(figures []float64) float64 {
 	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
-// span is the median of figures with their unit, and between which two they lie.
-func span(figures []float64, unit string) string {
+// formatFigures formats the median, minimum and maximum of figures: "2.00 s (1.00–3.00)".
+func formatFigures(figures []float64, unit string) string {
 	switch {
 	case strings.HasSuffix(unit, "-s"):
 		unit = " s"
@@ -126,11 +146,11 @@ func span(figures []float64, unit string) string {
 	default:
 		unit = " ×"
 	}
-	return fmt.Sprintf("%s%s (%s–%s)", number(median(figures)), unit, number(slices.Min(figures)), number(slices.Max(figures)))
+	return fmt.Sprintf("%s%s (%s–%s)", formatNumber(median(figures)), unit, formatNumber(slices.Min(figures)), formatNumber(slices.Max(figures)))
 }
 
-// number has three digits that count, and commas between thousands.
-func number(f float64) string {
+// formatNumber formats a number with at least three significant digits and with thousands separators.
+func formatNumber(f float64) string {
 	switch {
 	case f < 10:
 		return strconv.FormatFloat(f, 'f', 2, 64)

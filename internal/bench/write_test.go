@@ -16,10 +16,10 @@ import (
 	"capture/store"
 )
 
-// BenchmarkWholeWrite is the time that the whole file takes to be written, against writing and syncing as many bytes
-// plainly over an older file, and against their SHA-256 alone.
+// BenchmarkWholeWrite measures a write of the whole file. The baselines are a plain write and sync of as many bytes over an
+// older file, and their SHA-256 alone.
 func BenchmarkWholeWrite(b *testing.B) {
-	view := export(b, database(b, rows(b)))
+	view := exportTable(b, votesDatabase(b, tableRows(b)))
 	folder := b.TempDir()
 	path, bare := filepath.Join(folder, "feedback.json"), filepath.Join(folder, "plain.json")
 	write := func() time.Duration {
@@ -35,37 +35,37 @@ func BenchmarkWholeWrite(b *testing.B) {
 		return time.Since(begun)
 	}
 	plain := func() time.Duration { return plainWrite(b, bare, view.Bytes()) }
-	write() // so that there are older files
+	write() // creates the older files
 	plain()
 	var whole, floor, sum time.Duration
 	for b.Loop() {
 		floor += plain()
 		whole += write()
-		sum += hashed(view.Bytes())
+		sum += hashBytes(view.Bytes())
 	}
 	for name, took := range map[string]time.Duration{"plain": floor, "capture": whole, "sha256": sum} {
-		b.ReportMetric(millis(took)/float64(b.N), name+"-ms")
+		b.ReportMetric(milliseconds(took)/float64(b.N), name+"-ms")
 	}
 	b.ReportMetric(float64(view.Bytes()), "file-bytes")
 }
 
-// BenchmarkOneChange is the time that the file takes to be written after a change of one row, as the daemon says it, in a
-// small table and in a large one: of any row, the first time after the start; then of the newest row, which is at the file's
-// end, and of any.
+// BenchmarkOneChange measures the write after a change of one row, as the daemon logs it, in a small and a large table: the
+// first change after the start, of any row; later changes of the newest row, which is at the end of the file; and later
+// changes of any row.
 func BenchmarkOneChange(b *testing.B) {
-	for name, n := range map[string]int{"small": 1000, "large": rows(b)} {
+	for name, n := range map[string]int{"small": 1000, "large": tableRows(b)} {
 		b.Run(name, func(b *testing.B) {
-			url := database(b, n)
+			url := votesDatabase(b, n)
 			conn := connect(b, url)
 			took := make(map[string][]float64)
 			for b.Loop() {
-				d := start(b, url)
-				f := d.flushed("start")
+				d := startDaemon(b, url)
+				f := d.waitFlush("start")
 				change := func(id int) float64 {
-					sql(b, conn, "UPDATE votes SET comment = $1 WHERE vote_id = $2", fmt.Sprint("changed ", rand.Int64()), id)
-					return d.flushed("change").Millis
+					execSQL(b, conn, "UPDATE votes SET comment = $1 WHERE vote_id = $2", fmt.Sprint("changed ", rand.Int64()), id)
+					return d.waitFlush("change").Millis
 				}
-				d.idle(f)
+				d.waitIdle(f)
 				took["first"] = append(took["first"], change(1+rand.IntN(n)))
 				for range 5 {
 					took["newest"] = append(took["newest"], change(n))
@@ -74,7 +74,7 @@ func BenchmarkOneChange(b *testing.B) {
 					took["any"] = append(took["any"], change(1+rand.IntN(n)))
 				}
 				d.stop()
-				took["plain"] = append(took["plain"], millis(plainWrite(b, filepath.Join(dir, "plain.json"), f.Bytes)))
+				took["plain"] = append(took["plain"], milliseconds(plainWrite(b, filepath.Join(dir, "plain.json"), f.Bytes)))
 			}
 			for name, all := range took {
 				b.ReportMetric(quantile(all, 0.5), name+"-ms")
@@ -83,9 +83,8 @@ func BenchmarkOneChange(b *testing.B) {
 	}
 }
 
-// idle waits until the daemon has made the second file that the changes of a large one are written into, or for a minute
-// where it makes none.
-func (d *daemon) idle(f flush) {
+// waitIdle waits until the daemon has copied a large file, for up to a minute. Changes are patched into the copy.
+func (d *daemon) waitIdle(f flush) {
 	if f.Bytes < 4<<20 { // a smaller file is always written whole
 		return
 	}
@@ -94,11 +93,11 @@ func (d *daemon) idle(f flush) {
 			break
 		}
 	}
-	time.Sleep(time.Second) // it may still have to be synced
+	time.Sleep(time.Second) // the copy may not be synced yet
 }
 
-// export is the table's rows as the file is written from them.
-func export(b *testing.B, url string) *snapshot.View {
+// exportTable returns a View of the table.
+func exportTable(b *testing.B, url string) *snapshot.View {
 	b.Helper()
 	db, err := postgres.ParseConfig(url)
 	if err != nil {
@@ -111,16 +110,16 @@ func export(b *testing.B, url string) *snapshot.View {
 	return view
 }
 
-// block is what plain files are made of: bytes that no disk can make less of.
-var block = func() []byte {
+// randomBlock is the content of plain files. No disk can compress it.
+var randomBlock = func() []byte {
 	b := make([]byte, 1<<20)
 	random := rand.NewChaCha8([32]byte{})
 	_, _ = random.Read(b) // never fails
 	return b
 }()
 
-// plainWrite writes a file of n bytes and syncs it, renames it to path, and syncs the folder: the least that a whole
-// and durable new version takes.
+// plainWrite writes a file of n bytes, syncs it, renames it to path and syncs the folder. A durable replacement of the whole
+// file cannot take less. It returns the time.
 func plainWrite(b *testing.B, path string, n int64) time.Duration {
 	b.Helper()
 	begun := time.Now()
@@ -130,7 +129,7 @@ func plainWrite(b *testing.B, path string, n int64) time.Duration {
 	}
 	defer f.Close()
 	for n > 0 && err == nil {
-		part := block[:min(n, int64(len(block)))]
+		part := randomBlock[:min(n, int64(len(randomBlock)))]
 		_, err = f.Write(part)
 		n -= int64(len(part))
 	}
@@ -154,12 +153,12 @@ func plainWrite(b *testing.B, path string, n int64) time.Duration {
 	return time.Since(begun)
 }
 
-// hashed is the time that the SHA-256 of n bytes takes one processor.
-func hashed(n int64) time.Duration {
+// hashBytes returns the time that one processor takes for the SHA-256 of n bytes.
+func hashBytes(n int64) time.Duration {
 	begun := time.Now()
 	h := sha256.New()
 	for n > 0 {
-		part := block[:min(n, int64(len(block)))]
+		part := randomBlock[:min(n, int64(len(randomBlock)))]
 		h.Write(part)
 		n -= int64(len(part))
 	}
@@ -167,4 +166,4 @@ func hashed(n int64) time.Duration {
 	return time.Since(begun)
 }
 
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

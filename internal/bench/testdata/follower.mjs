@@ -1,6 +1,7 @@
-// A follower as an application in Node.js would have it: it drains a slot of pgoutput by the package
-// pg-logical-replication, makes JSON of every row, keeps nothing, and says how many rows and characters there were.
-// BenchmarkStream runs it: node follower.mjs URL SLOT PUBLICATION LSN, where the LSN is the position to stop at.
+// Follows a table with the package pg-logical-replication, for BenchmarkStream. It drains a pgoutput slot, encodes every row
+// as JSON, discards it, and prints the number of rows and characters. It stops at LSN.
+//
+//	node follower.mjs URL SLOT PUBLICATION LSN
 import { LogicalReplicationService, PgoutputPlugin } from 'pg-logical-replication';
 
 const [url, slot, publication, until] = process.argv.slice(2);
@@ -10,8 +11,8 @@ function position(lsn) {
 	return (high << 32n) | low;
 }
 
-// The package's own default, to acknowledge each message, would only make it slower: it tells the server where it is
-// every ten seconds instead, as pg_recvlogical does.
+// The package's default is to acknowledge each message, which would be slower. Every ten seconds, as in pg_recvlogical, is
+// enough.
 const service = new LogicalReplicationService(
 	{ connectionString: url },
 	{ acknowledge: { auto: false, timeoutSeconds: 10 } },
@@ -36,7 +37,7 @@ service.on('data', (lsn, change) => {
 		stopAt(lsn);
 	}
 });
-service.on('heartbeat', stopAt); // the server sends one when it has nothing left
+service.on('heartbeat', stopAt); // sent when the server has nothing else to send
 service.on('error', (error) => {
 	console.error(error);
 	process.exit(1);

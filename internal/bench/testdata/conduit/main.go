@@ -1,6 +1,7 @@
-// A follower by the Postgres connector of Conduit: it drains a slot of pgoutput, makes JSON of every row, keeps nothing, and
-// says how many rows and characters there were. BenchmarkStream runs it: conduit URL SLOT PUBLICATION LSN ROWS; it ends
-// with that many rows.
+// Command conduit follows a table with the Postgres connector of Conduit, for BenchmarkStream. It drains a pgoutput slot,
+// encodes every row as JSON, discards it, and prints the number of rows and characters. It ends after ROWS rows.
+//
+//	conduit URL SLOT PUBLICATION LSN ROWS
 package main
 
 import (
@@ -16,7 +17,7 @@ import (
 	"github.com/conduitio/conduit-connector-postgres/source/logrepl"
 )
 
-// batch is how many rows are read and acknowledged at once.
+// batch is the number of rows that are read and acknowledged at once.
 const batch = 1000
 
 func main() {

@@ -1,6 +1,8 @@
-// A follower by go-pq-cdc: it drains a slot of pgoutput, makes JSON of every row, keeps nothing, and says how many rows and
-// characters there were. BenchmarkStream runs it: go-pq-cdc URL SLOT PUBLICATION LSN ROWS; it ends with that many rows,
-// since the package does not say where in the WAL a message lies.
+// Command go-pq-cdc follows a table with the package of that name, for BenchmarkStream. It drains a pgoutput slot, encodes
+// every row as JSON, discards it, and prints the number of rows and characters. It ends after ROWS rows, because the package
+// does not report the LSN of a message.
+//
+//	go-pq-cdc URL SLOT PUBLICATION LSN ROWS
 package main
 
 import (
@@ -22,7 +24,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// batch is how many rows are acknowledged at once: to acknowledge each would only make it slower.
+// batch is the number of rows that are acknowledged at once. Acknowledging each would be slower.
 const batch = 1000
 
 func main() {
@@ -44,8 +46,8 @@ func run(args []string) error {
 		return err
 	}
 	out := os.Stdout
-	os.Stdout = os.Stderr // to which the package writes what it has to say
-	cfg := config.Config{ // which takes no empty password, even where the server asks for none
+	os.Stdout = os.Stderr // the package prints its own messages there
+	cfg := config.Config{ // its password must not be empty, even if the server asks for none
 		Host: server.Host, Port: int(server.Port), Username: server.User, Password: cmp.Or(server.Password, "none"), Database: server.Database,
 		Publication: publication.Config{Name: args[2]},
 		Slot:        slot.Config{Name: args[1], SlotActivityCheckerInterval: 3000},

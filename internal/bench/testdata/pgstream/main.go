@@ -1,6 +1,7 @@
-// A follower by pgstream's listener: it drains a slot of wal2json, makes JSON of every event, keeps nothing, and says how
-// many rows and characters there were. BenchmarkStream runs it: pgstream URL SLOT PUBLICATION LSN ROWS; it ends with that
-// many rows.
+// Command pgstream follows a table with the listener of pgstream, for BenchmarkStream. It drains a wal2json slot, encodes
+// every event as JSON, discards it, and prints the number of rows and characters. It ends after ROWS rows.
+//
+//	pgstream URL SLOT PUBLICATION LSN ROWS
 package main
 
 import (
@@ -18,7 +19,7 @@ import (
 	"github.com/xataio/pgstream/pkg/wal/replication/postgres"
 )
 
-// batch is how many rows are acknowledged at once.
+// batch is the number of rows that are acknowledged at once.
 const batch = 1000
 
 func main() {
@@ -27,7 +28,7 @@ func main() {
 	}
 }
 
-var errDone = errors.New("all rows have come")
+var errDone = errors.New("received all rows")
 
 func run(args []string) error {
 	if len(args) != 5 {
