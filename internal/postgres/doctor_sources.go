@@ -101,14 +101,13 @@ func (d *doctor) checkPublication(ctx context.Context) {
 		return
 	}
 	chosen, statements := d.table.choosePublication(publications, own, d.srv.VersionNum)
-	hasOwn := len(publications) > 0 && publications[0].name == own
 	switch {
 	case chosen >= 0:
 		d.addFinding("publication", OK, publications[chosen].name+" has all changes of the table", "", "")
 	case d.table.checkReplicaIdentity(d.srv.VersionNum) != nil:
 		d.addFinding("publication", Warn, "none, and capture will not create one", "the table's replica identity forbids it", "")
 		d.logical = false
-	case statements != nil && d.table.facts.Owned && (mayCreate || hasOwn):
+	case statements != nil && d.table.facts.Owned && (mayCreate || ownPublication(publications, own) != nil):
 		d.addFinding("publication", OK, "capture will create or repair "+own+" when it starts", "", strings.Join(statements, ";\n")+";")
 	default:
 		d.addError("publication", Warn, d.table.noPublicationProblem(&d.srv, publications, own, nil))

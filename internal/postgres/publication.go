@@ -89,6 +89,14 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 	return publications, nil
 }
 
+// ownPublication returns the publication called own among those that findPublications returned; nil if it does not exist.
+func ownPublication(publications []publication, own string) *publication {
+	if len(publications) > 0 && publications[0].name == own {
+		return &publications[0]
+	}
+	return nil
+}
+
 // checkComplete returns nil if the publication's stream has every change of the table.
 func (p *publication) checkComplete(t *Table) error {
 	switch {
@@ -127,11 +135,11 @@ func (p *publication) setPublished(t *Table, version int) {
 // create or repair capture's own.
 func (t *Table) choosePublication(publications []publication, own string, version int) (chosen int, statements []string) {
 	chosen = slices.IndexFunc(publications, func(p publication) bool { return p.checkComplete(t) == nil })
-	hasOwn := len(publications) > 0 && publications[0].name == own
+	p := ownPublication(publications, own)
 	switch {
-	case hasOwn && publications[0].alterable && (chosen != 0 || publications[0].lacksGenerated(t, version)):
+	case p != nil && p.alterable && (chosen != 0 || p.lacksGenerated(t, version)):
 		return chosen, t.alterPublicationSQL(version)
-	case !hasOwn && chosen < 0:
+	case p == nil && chosen < 0:
 		return chosen, t.createPublicationSQL(version)
 	}
 	return chosen, nil
@@ -171,8 +179,8 @@ func (t *Table) noPublicationProblem(s *Server, publications []publication, own 
 		Hint:    strings.Join(t.createPublicationSQL(s.VersionNum), "; ") + ";",
 		Err:     ddlErr,
 	}
-	if len(publications) > 0 && publications[0].name == own {
-		p.Reason = fmt.Sprintf("%s exists, but %v, and user %s may not change it", own, publications[0].checkComplete(t), s.User)
+	if existing := ownPublication(publications, own); existing != nil {
+		p.Reason = fmt.Sprintf("%s exists, but %v, and user %s may not change it", own, existing.checkComplete(t), s.User)
 		p.Hint = strings.Join(t.alterPublicationSQL(s.VersionNum), "; ") + ";"
 	}
 	if ddlErr != nil && SQLState(ddlErr) != insufficientPrivilege {
@@ -188,7 +196,7 @@ func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own strin
 	if err != nil {
 		return errors.Join(refusal, err)
 	}
-	if len(publications) > 0 && publications[0].name == own && publications[0].alterable {
+	if p := ownPublication(publications, own); p != nil && p.alterable {
 		if err := runDDL(ctx, conn, []string{"DROP PUBLICATION IF EXISTS " + QuoteIdentifier(own)}); err != nil {
 			return errors.Join(refusal, fmt.Errorf("drop publication %s: %w", own, err))
 		}

@@ -61,7 +61,7 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 		return nil, err
 	}
 	_, statements := t.choosePublication(publications, own, s.VersionNum)
-	if len(publications) == 0 || publications[0].name != own {
+	if ownPublication(publications, own) == nil {
 		statements = t.createPublicationSQL(s.VersionNum)
 		if user.superuser && user.name != t.facts.Owner {
 			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
