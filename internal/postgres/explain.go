@@ -38,11 +38,13 @@ func Explain(err error) error {
 	return err
 }
 
+// Passwords in URLs and in DSNs. An error of pgx, of a proxy or of the server may quote either.
 var (
 	urlPassword = regexp.MustCompile(`(://[^\s:/@]*):[^\s@]*@`)
 	dsnPassword = regexp.MustCompile(`(?i)((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)`)
 )
 
+// withoutPasswords returns s with … in place of each password.
 func withoutPasswords(s string) string {
 	s = urlPassword.ReplaceAllString(s, "$1:…@")
 	return dsnPassword.ReplaceAllString(s, "${1}…")
