@@ -227,8 +227,8 @@ func TestPage(t *testing.T) {
 		t.Error("the download does not follow the filter")
 	}
 	l.exec(`INSERT INTO votes (user_query) VALUES ('another xyzzy')`)
-	p.wait(`!document.querySelector("#fresh").hidden`)
-	p.click("#fresh")
+	p.wait(`!document.querySelector("#new-votes").hidden`)
+	p.click("#new-votes")
 	p.wait(`document.querySelectorAll("#votes li").length === 2`)
 	p.click("#clear")
 	p.wait(`document.querySelectorAll("#votes li").length === 50`)
@@ -326,8 +326,8 @@ func TestPageWhilePostgresIsStopped(t *testing.T) {
 	if err := server.Stop("immediate"); err != nil {
 		t.Fatal(err)
 	}
-	p.wait(`!document.querySelector("#banner").hidden && document.querySelector("#banner").innerText.includes("Stale")`)
-	p.shoot("stale")
+	p.wait(`!document.querySelector("#banner").hidden && document.querySelector("#banner").innerText.includes("Not live")`)
+	p.shoot("not-live")
 	// All of it still works.
 	p.click("#q")
 	p.write("password")

@@ -1,102 +1,107 @@
-// The server's API: the token, JSON whose numbers keep their digits, and the stream of events.
+// Requests to the server: the token, answers as JSON, downloads, and the stream of events.
 
-// Exact is a number that JavaScript can't hold; it is shown as it was written.
-export class Exact {
-  constructor(text) { this.text = text; }
-  toString() { return this.text; }
+import { parseJSON } from "./json.js";
+
+// APIError is an answer that says what is wrong.
+export class APIError extends Error {
+  constructor(status, text) {
+    super(text);
+    this.status = status;
+  }
 }
 
-function parse(text) {
-  return JSON.parse(text, (_, value, context) =>
-    typeof value === "number" && context && String(value) !== context.source ? new Exact(context.source) : value);
-}
-
-export class Failure extends Error {
-  constructor(status, text) { super(text); this.status = status; }
-}
-
-// Until the browser closes the tab.
+// The token stays in the session storage, which the browser drops with the tab.
 const tokenKey = "capture-token";
-export const token = () => sessionStorage.getItem(tokenKey);
-export const keepToken = (text) => sessionStorage.setItem(tokenKey, text);
+export const getToken = () => sessionStorage.getItem(tokenKey);
+export const setToken = (token) => sessionStorage.setItem(tokenKey, token);
 
-// askToken is set by the page; it resolves once the user has given a token.
-let askToken = async () => {};
-export const onTokenNeeded = (ask) => { askToken = ask; };
+let askForToken = async () => {};
+let tokenRequest = null; // pending question for the token, shared by all requests that wait for it
 
-let asking = null;
+// onTokenNeeded sets the function that asks the user for a token. It takes the reason, "" the first time, and resolves
+// once the token is set.
+export const onTokenNeeded = (ask) => { askForToken = ask; };
 
 async function request(path, options = {}) {
   for (;;) {
-    const sent = token();
-    const headers = sent ? { Authorization: "Bearer " + sent } : {};
+    const token = getToken();
+    const headers = token ? { Authorization: "Bearer " + token } : {};
     const response = await fetch(path, { ...options, headers, credentials: "omit", redirect: "error" });
     if (response.status === 401) {
-      if (token() === sent) {
-        asking ??= askToken(sent ? "That is not the token." : "").finally(() => { asking = null; });
+      if (getToken() === token) {
+        tokenRequest ??= askForToken(token ? "This token is not valid." : "").finally(() => { tokenRequest = null; });
       }
-      if (asking) await asking;
+      if (tokenRequest) await tokenRequest;
       continue;
     }
-    if (!response.ok) {
-      let text = response.statusText;
-      try {
-        text = (await response.json()).error || text;
-      } catch {
-        // no JSON: the status has to do
-      }
-      throw new Failure(response.status, text);
-    }
+    if (!response.ok) throw new APIError(response.status, await errorText(response));
     return response;
   }
 }
 
-export async function get(path, signal) {
-  return parse(await (await request(path, { signal })).text());
+async function errorText(response) {
+  try {
+    return (await response.json()).error || response.statusText;
+  } catch {
+    return response.statusText; // a proxy's answer, which is not JSON
+  }
 }
 
-// download saves what a path answers, where a plain link would lack the token.
+export async function get(path, signal) {
+  return parseJSON(await (await request(path, { signal })).text());
+}
+
+// download saves an answer as a file. A plain link cannot send the token.
 export async function download(path, name) {
   const response = await request(path);
-  const given = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") || "");
+  const suggested = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") || "");
   const url = URL.createObjectURL(await response.blob());
-  const a = document.createElement("a");
-  a.href = url;
-  a.download = given ? given[1] : name;
-  a.click();
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = suggested ? suggested[1] : name;
+  link.click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-// events calls on(name, data) for each event, and state(connected, failure) as the connection comes and goes, for ever;
-// failure is why the server refused the stream, null where it did not answer at all.
-// EventSource can't send the token.
-export async function events(path, on, state) {
+// followEvents reads a stream of events and connects again whenever it ends. It calls onEvent(name, data) for each
+// event, and onState(connected, error) as the connection comes and goes; error is the APIError with which the server
+// refused the stream, or null. EventSource would do, but cannot send the token.
+export async function followEvents(path, onEvent, onState) {
   let pause = 1000;
   for (;;) {
     try {
       const response = await request(path);
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      let rest = "";
-      state(true);
+      let received = "";
+      onState(true, null);
       pause = 1000;
       for (;;) {
         const { value, done } = await reader.read();
         if (done) break;
-        rest += value;
-        for (let end; (end = rest.indexOf("\n\n")) >= 0; rest = rest.slice(end + 2)) {
-          let name = "message", data = "";
-          for (const line of rest.slice(0, end).split("\n")) {
-            if (line.startsWith("event: ")) name = line.slice(7);
-            if (line.startsWith("data: ")) data += line.slice(6);
-          }
-          on(name, parse(data));
-        }
+        const { events, rest } = splitEvents(received + value);
+        received = rest;
+        for (const event of events) onEvent(event.name, parseJSON(event.data));
       }
-      state(false, null);
-    } catch (e) {
-      state(false, e instanceof Failure ? e : null);
+      onState(false, null);
+    } catch (error) {
+      onState(false, error instanceof APIError ? error : null);
     }
     await new Promise((resolve) => setTimeout(resolve, pause));
     pause = Math.min(pause * 2, 10_000);
   }
+}
+
+// splitEvents returns the complete events in a piece of a stream, and the text after the last of them.
+export function splitEvents(text) {
+  const blocks = text.split("\n\n");
+  const rest = blocks.pop();
+  const events = blocks.map((block) => {
+    const event = { name: "message", data: "" };
+    for (const line of block.split("\n")) {
+      if (line.startsWith("event: ")) event.name = line.slice(7);
+      if (line.startsWith("data: ")) event.data += line.slice(6);
+    }
+    return event;
+  });
+  return { events, rest };
 }

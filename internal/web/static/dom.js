@@ -1,30 +1,29 @@
-// Elements are made from text, never from markup.
-
-// el makes an element: el("a", {href: "/", class: "x"}, "text", child, …). Attributes that are null, undefined or false
-// are left out.
-export function el(name, attributes = {}, ...children) {
-  const e = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (key.startsWith("on")) e.addEventListener(key.slice(2), value);
-    else e.setAttribute(key, value === true ? "" : value);
-  }
-  e.append(...children.filter((c) => c !== null && c !== undefined));
-  return e;
-}
+// Elements are made of texts, never of markup.
 
 export const $ = (id) => document.getElementById(id);
 
-// link is an anchor for a http, https or mailto address, and the bare text for anything else.
+// el makes an element: el("a", {href: "/", class: "x"}, "text", child, …). It leaves out attributes and children that
+// are null or undefined, and attributes that are false. An attribute that begins with "on" is a listener.
+export function el(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+// link makes an anchor if the address is of http, https or mailto. Any other address, such as javascript:, gets a span
+// with the same content.
 export function link(address, ...children) {
   let url = null;
   try {
     url = new URL(address);
   } catch {
-    // not an address
+    // a relative address, or none at all
   }
-  if (!url || !["http:", "https:", "mailto:"].includes(url.protocol)) {
-    return el("span", {}, ...children);
-  }
+  if (!url || !["http:", "https:", "mailto:"].includes(url.protocol)) return el("span", {}, ...children);
   return el("a", { href: url.href, target: "_blank", rel: "noopener noreferrer" }, ...children);
 }

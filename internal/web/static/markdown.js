@@ -1,11 +1,10 @@
-// Markdown as chat models write it, made into elements. No markup in the text has any effect: HTML stays text, images
-// become links, and links lead to http, https and mailto addresses only. The work grows with the length of the text
-// alone, whatever is in it.
+// Markdown as chat models write it, as elements. Markup in the text has no effect: HTML stays text, images become links,
+// and only addresses of http, https and mailto become links.
 
 import { el, link } from "./dom.js";
 
-const longest = 200_000; // beyond it the text comes as it is
-const deepest = 12;      // lists in quotes in lists …
+const longest = 200_000; // characters; the rest of a longer text is shown as it is
+const deepest = 12;      // levels of lists, quotes and emphasis
 
 export function markdown(text) {
   const root = el("div", { class: "markdown" });
@@ -30,7 +29,7 @@ function tableAt(lines, i) {
   return lines[i].includes("|") && i + 1 < lines.length && lines[i + 1].includes("|") && delimiters.test(lines[i + 1]);
 }
 
-// startsBlock says whether a line ends the paragraph before it.
+// startsBlock reports whether a line ends the paragraph before it.
 const startsBlock = (line) => fence.test(line) || heading.test(line) || quote.test(line) || rule(line) || item.test(line);
 
 function blocks(lines, into, depth) {
@@ -180,7 +179,7 @@ function inline(text, into, depth) {
     flush();
     into.append(node);
   };
-  const without = new Map(); // up to where each closing sign was sought in vain
+  const without = new Map(); // by closing sign: the offset before which the text has none
   for (let i = 0; i < text.length;) {
     const c = text[i];
     let end;

@@ -1,0 +1,84 @@
+package web
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// The page's pure functions, one by one: each case is an expression over the module m.
+func TestPageModules(t *testing.T) {
+	h := harnessOf(t, someVotes(t), nil)
+	addr := h.serve(t)
+	p := openTab(t, desktop, "http://"+addr+"/")
+	for module, cases := range map[string][]struct{ expression, want string }{
+		"list.js": {
+			{`m.firstPage([{key: "2"}], "2")`, `{"rows":[{"key":"2"}],"next":"2","extended":false}`},
+			{`m.appendPage(m.firstPage([{key: "3"}, {key: "2"}], "2"), {rows: [{key: "2"}, {key: "1"}], next: null})`,
+				`{"rows":[{"key":"3"},{"key":"2"},{"key":"1"}],"next":null,"extended":true}`},
+			{`m.prependArrived(m.firstPage([{key: "1", row: "old"}], null), [{key: "2"}, {key: "1", row: "new"}])`,
+				`{"rows":[{"key":"2"},{"key":"1","row":"new"}],"next":null,"extended":false}`},
+			{`(() => { const list = m.prependArrived(m.firstPage(Array.from({length: 499}, (_, i) => ({key: i})), 498), [{key: "b"}, {key: "a"}]);
+				return [list.rows.length, list.rows[0].key, list.next]; })()`, `[500,"b",497]`},
+			{`m.prependArrived(m.appendPage(m.emptyList, {rows: Array.from({length: 500}, (_, i) => ({key: i})), next: 499}), [{key: "a"}]).rows.length`, `501`},
+			{`m.neighboursOf(m.firstPage([{key: "3"}, {key: "2"}, {key: "1"}], null), "2")`, `{"newer":{"key":"3"},"older":{"key":"1"}}`},
+			{`m.neighboursOf(m.firstPage([{key: "3"}], null), "3")`, `{}`},
+			{`m.neighboursOf(m.emptyList, "3")`, `{}`},
+		},
+		"format.js": {
+			{`[0, 0.05, 0.3, 1, 89, 90, 5400, 7200, 129600].map(m.formatDuration)`, `["none","none","300 ms","1 s","89 s","2 min","2 h","2 h","2 days"]`},
+			{`[m.formatQuantity(0, "vote"), m.formatQuantity(1, "vote"), m.formatQuantity(1204, "vote")]`, `["0 votes","1 vote","1,204 votes"]`},
+			{`["2026-01-02T03:04:05.67", "2026-01-02T03:04:05+00:00", "2026-01-02T03:04:05+02:00", "2026-01-02", "12026-01-02T03:04:05", "infinity", null, 7].map((v) => m.formatTimestamp(v))`,
+				`["2026-01-02 03:04","2026-01-02 03:04 UTC","2026-01-02 03:04+02:00","2026-01-02","12026-01-02 03:04","infinity","",""]`},
+			{`m.formatTimestamp("2026-01-02T03:04:05.67+00:00", true)`, `"2026-01-02 03:04:05.67 UTC"`},
+			{`[null, "a", ["a", ["b", null], 3]].map(m.tagsOf)`, `[[],["a"],["a","b","3"]]`},
+			{`["Looks Good", "looks good - fast", "Looks", "Incorrect"].map(m.isPositive)`, `[true,true,false,false]`},
+			{`["bot_response", "evaluation_json", "json", "ID"].map(m.titleOf)`, `["Bot response","Evaluation","json","ID"]`},
+			{`m.excerpt("a\n b  c ", [])`, `"a b c"`},
+			{`m.excerpt("x".repeat(50) + " needle " + "y".repeat(50), ["needle"], 20)`, `"` + strings.Repeat("x", 20) + ` …"`},
+			{`m.excerpt("x".repeat(200) + " NEEDLE " + "y".repeat(50), ["missing", "needle"], 70)`, `"… ` + strings.Repeat("x", 59) + ` NEEDLE yyy …"`},
+			{`m.withoutMarkdown("# Title\n> a **b** __c__ *d* 2*3\n` + "```go\\n`x`" + `")`, `"Title\na b c d 2*3\n\nx"`},
+			{`m.matchesOf("Foo bar FOOBAR", ["foo", "foobar"])`, `[[0,3],[8,14]]`},
+			{`m.matchesOf("aaa", ["aa", ""])`, `[[0,2]]`},
+			{`m.matchesOf("İx", ["x"])`, `[]`},
+			{`m.matchesOf("abc", [])`, `[]`},
+		},
+		"address.js": {
+			{`m.parseFragment("#q=a+b&tag=T%26&vote=%281%2Cx%29&other=1")`, `{"filter":{"q":"a b","tag":"T&","from":"","to":""},"vote":"(1,x)"}`},
+			{`m.fragmentOf(m.parseFragment("#q=a+b&tag=T%26").filter, "7")`, `"#q=a+b&tag=T%26&vote=7"`},
+			{`m.fragmentOf(m.parseFragment("").filter, "")`, `"#"`},
+			{`m.queryOf(m.parseFragment("#q=é&vote=7").filter, {limit: 50, after: "0"})`, `"?q=%C3%A9&limit=50&after=0"`},
+			{`m.queryOf(m.parseFragment("").filter)`, `""`},
+			{`m.wordsOf({q: "  a  b "})`, `["a","b"]`},
+			{`[m.isFiltered({}), m.isFiltered({to: "2026-01-01"})]`, `[false,true]`},
+		},
+		"json.js": {
+			{`String(m.parseJSON("[12345678901234567890, 1.10, 1e400, 7]"))`, `"12345678901234567890,1.10,1e400,7"`},
+			{`m.parseJSON("[12345678901234567890, 7, {}, [], null]").map(m.isNested)`, `[false,false,true,true,false]`},
+		},
+		"api.js": {
+			{`m.splitEvents("event: status\ndata: {}\n\ndata: 1\ndata: 2\n\nevent: vo")`,
+				`{"events":[{"name":"status","data":"{}"},{"name":"message","data":"12"}],"rest":"event: vo"}`},
+		},
+		"status.js": {
+			{`m.summaryOf({status: {ready: true, state: "following"}, lastContact: null, unreachableSince: null, streamError: ""}, 0)`,
+				`{"pill":{"text":"Following","kind":"good"},"banner":{"head":"","text":""}}`},
+			{`m.summaryOf({status: {ready: false, state: "following", checks: [{ok: false, detail: "Disk full."}, {ok: true, detail: "x"}]}, unreachableSince: null}, 0)`,
+				`{"pill":{"text":"Following, with problems","kind":"warn"},"banner":{"head":"capture reports a problem.","text":"Disk full."}}`},
+			{`m.summaryOf({status: {ready: false, state: "waiting", file: {}, error: "refused"}, lastContact: null, unreachableSince: null}, 0)`,
+				`{"pill":{"text":"Not following","kind":"bad"},"banner":{"head":"No votes to show yet.","text":"refused"}}`},
+			{`m.summaryOf({status: {ready: false, state: "waiting", file: {}}, lastContact: "2026-01-01T00:00:00Z", unreachableSince: null}, Date.parse("2026-01-01T00:10:00Z")).banner.head.split("(")[0]`,
+				`"Not live: showing votes as of the last contact with the database, 10 min ago "`},
+			{`m.summaryOf({status: null, unreachableSince: null}, 0)`, `{}`},
+			{`m.summaryOf({status: null, unreachableSince: 0}, 0).pill`, `{"text":"No answer","kind":"bad"}`},
+		},
+	} {
+		for _, c := range cases {
+			got := p.eval(fmt.Sprintf(`import("/static/%s").then((m) => JSON.stringify(%s))`, module, c.expression))
+			if got != c.want {
+				t.Errorf("%s: %s\n got %v\nwant %s", module, c.expression, got, c.want)
+			}
+		}
+	}
+	p.check(addr)
+}

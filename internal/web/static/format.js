@@ -1,0 +1,85 @@
+// Values as texts for people. Pure functions, without the DOM.
+
+const numberFormat = new Intl.NumberFormat("en");
+
+export const formatCount = (n) => numberFormat.format(n);
+
+// formatQuantity returns a count with its noun: "1 vote", "1,204 votes".
+export const formatQuantity = (n, noun) => `${formatCount(n)} ${noun}${n === 1 ? "" : "s"}`;
+
+export function formatDuration(seconds) {
+  if (seconds <= 0.05) return "none";
+  if (seconds < 1) return Math.round(seconds * 1000) + " ms";
+  if (seconds < 90) return Math.round(seconds) + " s";
+  if (seconds < 90 * 60) return Math.round(seconds / 60) + " min";
+  if (seconds < 36 * 3600) return Math.round(seconds / 3600) + " h";
+  return Math.round(seconds / 86400) + " days";
+}
+
+// formatTimestamp returns a timestamp without its T, to the minute or in full. It stays in the table's own time zone.
+// What is no timestamp, such as infinity, comes back as it is.
+export function formatTimestamp(value, full = false) {
+  if (typeof value !== "string") return "";
+  const parts = /^(\d{4,}-\d\d-\d\d)(?:T(\d\d:\d\d)(:\d\d(?:\.\d+)?)?(.*))?$/.exec(value);
+  if (!parts) return value;
+  const [, day, minutes, seconds = "", offset = ""] = parts;
+  if (!minutes) return day;
+  return `${day} ${minutes}${full ? seconds : ""}${offset === "+00:00" ? " UTC" : offset}`;
+}
+
+// isPositive reports whether a tag stands for a positive vote. The server counts by the same rule.
+export const isPositive = (tag) => tag.slice(0, 10).toLowerCase() === "looks good";
+
+// tagsOf returns a row's tags as a flat array of strings.
+export function tagsOf(value) {
+  if (value === null || value === undefined) return [];
+  const tags = Array.isArray(value) ? value.flat(Infinity) : [value];
+  return tags.filter((tag) => tag !== null).map(String);
+}
+
+// titleOf returns a column's name as a heading: "bot_response" is "Bot response".
+export function titleOf(name) {
+  const words = name.replace(/_/g, " ").replace(/\bjson\b/i, "").trim();
+  return words ? words[0].toUpperCase() + words.slice(1) : name;
+}
+
+// A line in the list shows little of a text; what lies beyond is not worth the work on every keystroke.
+const maxPreview = 20_000;
+
+// excerpt returns the beginning of a text on one line, or, if a word of the search comes later, the part around it.
+export function excerpt(text, words, length = 300) {
+  const line = text.slice(0, maxPreview).replace(/\s+/g, " ").trim();
+  if (line.length <= length) return line;
+  const lower = line.toLowerCase();
+  const found = words.map((word) => lower.indexOf(word.toLowerCase())).find((at) => at >= 0) ?? 0;
+  const from = found > 100 ? found - 60 : 0;
+  return (from > 0 ? "… " : "") + line.slice(from, from + length) + (from + length < line.length ? " …" : "");
+}
+
+// withoutMarkdown returns a text without the commonest signs of Markdown.
+export const withoutMarkdown = (text) => text.slice(0, maxPreview)
+  .replace(/^ {0,3}#{1,6} |^ {0,3}> |^```.*$|\*\*|__|`/gm, "")
+  .replace(/(^|\W)\*(\S[^*\n]*)\*/g, "$1$2");
+
+// matchesOf returns where the words of the search stand in a text, as pairs of offsets in order. Of two words that
+// match at the same place, the longer one counts.
+export function matchesOf(text, words) {
+  const lower = text.toLowerCase();
+  if (lower.length !== text.length) return []; // a letter whose lower case has another length shifts the offsets
+  const wanted = words.map((word) => word.toLowerCase()).filter(Boolean);
+  const matches = [];
+  for (let from = 0; ;) {
+    let start = -1, length = 0;
+    for (const word of wanted) {
+      const at = lower.indexOf(word, from);
+      if (at < 0) continue;
+      if (start < 0 || at < start || at === start && word.length > length) {
+        start = at;
+        length = word.length;
+      }
+    }
+    if (start < 0) return matches;
+    matches.push([start, start + length]);
+    from = start + length;
+  }
+}

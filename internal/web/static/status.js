@@ -1,0 +1,120 @@
+// The top of the page: what capture is doing, and a banner if the votes below are not live.
+
+import { $, el } from "./dom.js";
+import { formatCount, formatDuration } from "./format.js";
+
+const stateTexts = {
+  following: ["Following", "good"],
+  connecting: ["Connecting", "warn"],
+  copying: ["Copying the table", "warn"],
+  waiting: ["Not following", "bad"],
+  stopping: ["Stopping", "warn"],
+};
+
+// current is what the page knows about capture.
+const current = {
+  status: null,           // the last status received
+  lastContact: null,      // timestamp of the last contact with the database
+  skew: 0,                // estimate of how far the server's clock is ahead of the browser's, in milliseconds
+  unreachableSince: null, // time from which the server has not responded, null while it does
+  streamError: "",        // reason why the server refuses the stream of events
+};
+
+export function setStatus(status) {
+  current.status = status;
+  current.lastContact = status.last_contact || current.lastContact;
+  // The server's newest timestamp is not in its future.
+  const timestamps = [status.last_contact, status.file?.written, status.started].filter(Boolean).map(Date.parse);
+  current.skew = Math.max(0, ...timestamps.map((time) => time - Date.now()));
+  showStatus();
+}
+
+export function setReachable(reachable, streamError = "") {
+  if (reachable) current.unreachableSince = null;
+  else current.unreachableSince ??= Date.now();
+  current.streamError = streamError;
+  showStatus();
+}
+
+// showStatus also runs every second, since it says how long ago things happened.
+export function showStatus() {
+  const { status } = current;
+  if (status) {
+    for (const [id, text, title] of factsOf(status, serverTime())) showText($(id), text, title);
+  }
+  const { pill, banner } = summaryOf(current, serverTime());
+  if (pill) {
+    showText($("state"), pill.text);
+    $("state").className = "pill " + pill.kind;
+    showBanner(banner);
+  }
+}
+
+const serverTime = () => Date.now() + current.skew;
+
+const factsOf = (status, now) => [
+  ["fact-source", status.source || "none yet", status.source_note || ""],
+  ["fact-lag", status.state === "following" ? formatDuration(status.lag_seconds) : "unknown",
+    status.lag_bytes ? `${formatCount(status.lag_bytes)} bytes of WAL` : ""],
+  ["fact-file", status.file.written ? ago(status.file.written, now) : "not yet",
+    status.file.written ? `${clock(status.file.written)}, ${formatCount(status.file.rows)} rows, ${formatCount(status.file.bytes)} bytes` : ""],
+  ["fact-rows", formatCount(status.rows)],
+];
+
+// summaryOf returns the state in a word or two, and the banner, whose head is "" if all is well. It returns neither
+// before the first answer.
+export function summaryOf({ status, lastContact, unreachableSince, streamError }, now) {
+  if (unreachableSince !== null) {
+    return {
+      pill: { text: "No answer", kind: "bad" },
+      banner: { head: "capture is not responding.", text: `Showing what was known at ${clock(unreachableSince)}. The page keeps trying to reconnect.` },
+    };
+  }
+  if (!status) return {};
+  const [text, kind] = stateTexts[status.state] || [status.state, "warn"];
+  if (status.ready) return { pill: { text, kind }, banner: { head: streamError && "Live updates are off.", text: streamError } };
+
+  const failing = (status.checks || []).filter((check) => !check.ok);
+  const reason = failing.map((check) => check.detail).filter(Boolean).join(" ") || status.error || "";
+  const following = status.state === "following";
+  const pill = following ? { text: "Following, with problems", kind: "warn" } : { text, kind };
+  if (following) return { pill, banner: { head: "capture reports a problem.", text: reason } };
+  const asOf = lastContact || status.file.written;
+  if (!asOf) return { pill, banner: { head: "No votes to show yet.", text: reason } };
+  const head = lastContact
+    ? `Not live: showing votes as of the last contact with the database, ${ago(asOf, now)} (${clock(asOf)}).`
+    : `Not live: showing votes as of at least ${ago(asOf, now)} (${clock(asOf)}).`;
+  return { pill, banner: { head, text: reason } };
+}
+
+function ago(timestamp, now) {
+  const seconds = Math.max(0, (now - Date.parse(timestamp)) / 1000);
+  return seconds < 1.5 ? "just now" : formatDuration(seconds) + " ago";
+}
+
+const clock = (timestamp) => new Date(timestamp).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
+
+// showText touches only what changes, so that a selection and a screen reader are left alone.
+function showText(element, text, title) {
+  if (element.textContent !== text) element.textContent = text;
+  if (title !== undefined && element.title !== title) element.title = title;
+}
+
+let announced = ""; // the banner's text without its numbers
+
+// showBanner replaces the banner only for a new message: a screen reader announces it, and the seconds in it count up.
+function showBanner({ head, text }) {
+  const banner = $("banner");
+  banner.hidden = !head;
+  if (!head) {
+    announced = "";
+    return;
+  }
+  const message = head.replace(/\d+/g, "") + text;
+  if (message === announced && banner.children.length > 0) {
+    banner.firstElementChild.textContent = head;
+    return;
+  }
+  announced = message;
+  banner.replaceChildren(el("strong", {}, head), text);
+}

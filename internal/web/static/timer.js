@@ -1,0 +1,29 @@
+// Actions that run a little later, and not once for each reason.
+
+// throttled returns a function that runs action some milliseconds after its first call. Further calls until then have
+// no effect; cancel drops a pending run.
+export function throttled(action, milliseconds) {
+  let timer = 0;
+  const schedule = () => {
+    timer ||= setTimeout(() => {
+      timer = 0;
+      action();
+    }, milliseconds);
+  };
+  schedule.cancel = () => {
+    clearTimeout(timer);
+    timer = 0;
+  };
+  return schedule;
+}
+
+// debounced returns a function that runs action some milliseconds after its last call; cancel drops a pending run.
+export function debounced(action, milliseconds) {
+  let timer = 0;
+  const schedule = () => {
+    clearTimeout(timer);
+    timer = setTimeout(action, milliseconds);
+  };
+  schedule.cancel = () => clearTimeout(timer);
+  return schedule;
+}

@@ -1,0 +1,62 @@
+// One vote in full, in the dialog.
+
+import { citationList } from "./citations.js";
+import { $, el } from "./dom.js";
+import { formatTimestamp, tagsOf, titleOf } from "./format.js";
+import { isNested } from "./json.js";
+import { markdown } from "./markdown.js";
+import { tagChip, tree } from "./value.js";
+
+// showVote fills the dialog with a vote, {key, row}. columns are those of /api/summary.
+export function showVote(vote, columns) {
+  const keyNames = columns.filter((column) => column.key).map((column) => column.name).join(", ");
+  const time = columns.find((column) => column.role === "time");
+  $("vote-title").textContent = columns.length ? `${keyNames} ${vote.key}` : vote.key;
+  $("vote-time").textContent = time ? formatTimestamp(vote.row[time.name], true) : "";
+
+  const sections = [];
+  for (const role of ["question", "answer", "comment", "tags", "citations"]) {
+    for (const column of columns) {
+      if (column.role === role) sections.push(roleSection(column, vote.row[column.name]));
+    }
+  }
+  const others = columns.filter((column) => !column.role);
+  for (const column of others) {
+    const value = vote.row[column.name];
+    if (isNested(value)) sections.push(section(titleOf(column.name), "", tree(value)));
+  }
+  const plain = others.filter((column) => !isNested(vote.row[column.name]));
+  if (plain.length > 0) {
+    sections.push(section("Other columns", "", el("dl", { class: "others" }, ...plain.flatMap((column) => [
+      el("dt", {}, column.name), el("dd", {}, plainValue(column, vote.row[column.name]))]))));
+  }
+  $("vote-body").replaceChildren(...sections);
+  $("vote-body").scrollTop = 0;
+}
+
+const section = (title, kind, ...content) => el("section", { class: "part " + kind }, el("h3", {}, title), ...content);
+
+const none = () => el("p", { class: "null" }, "none");
+
+function roleSection(column, value) {
+  return section(titleOf(column.name), column.role, roleContent(column.role, value) || none());
+}
+
+function roleContent(role, value) {
+  if (value === null || value === undefined || value === "") return null;
+  switch (role) {
+    case "answer": return markdown(String(value));
+    case "tags": {
+      const tags = tagsOf(value);
+      return tags.length > 0 ? el("p", { class: "tags-line" }, ...tags.map(tagChip)) : null;
+    }
+    case "citations": return citationList(value);
+    default: return el("div", { class: "plain" }, String(value));
+  }
+}
+
+function plainValue(column, value) {
+  if (value === null || value === undefined) return el("span", { class: "null" }, "null");
+  if (value === "") return el("span", { class: "null" }, "empty");
+  return column.type.startsWith("timestamp") ? formatTimestamp(value, true) : String(value);
+}

@@ -1,0 +1,135 @@
+// The list of votes: it loads pages by the filter, takes in votes as they arrive, and shows both.
+
+import { isFiltered, parseFragment, queryOf } from "./address.js";
+import { APIError, get } from "./api.js";
+import { $ } from "./dom.js";
+import { formatCount, formatQuantity } from "./format.js";
+import { appendPage, emptyList, findVote, firstPage, neighboursOf, prependArrived } from "./list.js";
+import { throttled } from "./timer.js";
+import { VoteRows } from "./voterows.js";
+
+const pageSize = 50;
+const refreshDelay = 3000; // milliseconds
+
+export class VoteList {
+  columns = []; // those of /api/summary
+  filter = parseFragment("").filter;
+
+  #list = emptyList;
+  #request = null; // AbortController of the load under way
+  #missed = 0;     // number of votes that arrived since the filter's last search
+  #rows = new VoteRows($("votes"));
+
+  get isEmpty() { return this.#list.rows.length === 0; }
+
+  find(key) { return findVote(this.#list, key); }
+
+  neighboursOf(key) { return neighboursOf(this.#list, key); }
+
+  focus(key) { this.#rows.focus(key); }
+
+  // load shows the first page. A quiet load changes nothing until it has all of it.
+  async load(quiet = false) {
+    this.#request?.abort();
+    const request = (this.#request = new AbortController());
+    if (!quiet) $("votes").setAttribute("aria-busy", "true");
+    try {
+      const found = [];
+      let page = { next: null }, scanned = 0;
+      // The server answers within a fraction of a second, so a rare word takes several requests.
+      do {
+        page = await this.#getPage(page.next, request);
+        found.push(...page.rows);
+        scanned += page.scanned;
+        if (!quiet && found.length < pageSize && page.next !== null) {
+          this.#show(firstPage([...found], page.next));
+          $("count").textContent = `${formatCount(found.length)} found, ${formatCount(scanned)} of ${formatCount(page.total)} searched …`;
+        }
+      } while (found.length < pageSize && page.next !== null);
+      this.#missed = 0;
+      this.#show(firstPage(found, page.next));
+      this.#showCount(page.total);
+    } catch (error) {
+      showLoadError(error);
+    } finally {
+      if (this.#request === request) {
+        this.#request = null;
+        $("votes").removeAttribute("aria-busy");
+      }
+    }
+  }
+
+  async loadMore() {
+    if (this.#request || this.#list.next === null) return;
+    const request = (this.#request = new AbortController());
+    $("more").disabled = true;
+    try {
+      const before = this.#list.rows.length;
+      let page;
+      do {
+        page = await this.#getPage(this.#list.next, request);
+        this.#show(appendPage(this.#list, page));
+      } while (this.#list.rows.length < before + pageSize && this.#list.next !== null);
+      this.#showCount(page.total);
+      this.#rows.focusAt(before);
+    } catch (error) {
+      showLoadError(error);
+    } finally {
+      if (this.#request === request) this.#request = null;
+      $("more").disabled = false;
+    }
+  }
+
+  // addArrived takes in an event of the stream: {rows, total, more}.
+  addArrived(event) {
+    if (isFiltered(this.filter)) {
+      // Whether the new votes match, the server knows.
+      if (event.rows.length > 0) {
+        this.#missed += event.rows.length;
+        $("new-votes").textContent = `${formatCount(this.#missed)}${event.more ? "+" : ""} new ${this.#missed === 1 ? "vote" : "votes"}. Search again`;
+        $("new-votes").hidden = false;
+      }
+      return;
+    }
+    this.#refresh();
+    if (this.#request && this.isEmpty) return; // the page that is on its way has them
+    if (event.rows.length > 0) {
+      this.#show(prependArrived(this.#list, event.rows), new Set(event.rows.map((vote) => vote.key)));
+      $("live").textContent = formatQuantity(event.rows.length, "new vote");
+    }
+    this.#showCount(event.total);
+  }
+
+  // #refresh loads the first page again, for edits and deletes. A reader who has gone further down is left alone.
+  #refresh = throttled(() => {
+    if (this.#request) this.#refresh();
+    else if (!this.#list.extended) this.load(true);
+  }, refreshDelay);
+
+  #getPage(after, request) {
+    const extra = { limit: pageSize };
+    if (after !== null) extra.after = after;
+    return get("/api/votes" + queryOf(this.filter, extra), request.signal);
+  }
+
+  #show(list, fresh) {
+    this.#list = list;
+    this.#rows.show(list.rows, this.columns, this.filter, fresh);
+    $("more").hidden = list.next === null || this.isEmpty;
+    $("empty").hidden = !this.isEmpty;
+    $("empty").textContent = isFiltered(this.filter) ? "No votes match the filter." : "No votes yet. New votes appear here by themselves.";
+    $("new-votes").hidden = this.#missed === 0;
+  }
+
+  #showCount(total) {
+    const shown = formatCount(this.#list.rows.length) + (this.#list.next === null ? "" : "+");
+    $("count").textContent = isFiltered(this.filter) ? `${shown} of ${formatQuantity(total, "vote")}` : formatQuantity(total, "vote");
+  }
+}
+
+// showLoadError says what the server refuses. Where there is no answer at all, the banner says so.
+export function showLoadError(error) {
+  if (!(error instanceof APIError)) return;
+  $("empty").textContent = error.message;
+  $("empty").hidden = false;
+}
