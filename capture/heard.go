@@ -184,7 +184,7 @@ func newListener(ctx context.Context, cfg *pgx.ConnConfig, tab *postgres.Table, 
 	}
 	l := &listener{conn: conn, channel: tab.Channel(), marks: marks, columns: len(tab.Key), heard: h, timeouts: timeouts}
 	for _, channel := range []string{l.channel, l.marks} {
-		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{channel}.Sanitize()); err != nil {
+		if _, err := conn.Exec(ctx, "LISTEN "+postgres.QuoteIdentifier(channel)); err != nil {
 			postgres.CloseNow(conn.PgConn())
 			return nil, fmt.Errorf("listen to channel %s: %w", channel, err)
 		}

@@ -20,6 +20,9 @@
 //   - dial.go, dial_linux.go, dial_other.go: TCP keepalive and timeouts
 //   - connect.go, connect_replication.go: ordinary and replication connections; wal_sender_timeout
 //   - session_settings.go: the settings that every session pins, and transactions behind a pooler
+//   - queryconn.go: a shared connection for short queries next to a stream
+//   - idletimeout.go: how long a server may send nothing
+//   - lsn.go: WAL positions
 //
 // The server and the table:
 //
@@ -46,5 +49,6 @@
 //   - problem.go: Problem
 //   - explain.go, explain_network.go: explanations of errors, of the network and of TLS
 //   - sqlstate.go: the SQLSTATEs with their class, reason and hint
+//   - redact.go: errors of rows, without the rows' values
 //   - doctor.go, doctor_sources.go: capture doctor; what each source needs
 package postgres
