@@ -5,8 +5,16 @@ import (
 	"encoding/binary"
 )
 
-// prefix is the first eight bytes of a key as a number, so that most comparisons touch one array only.
-func prefix(key []byte) uint64 {
+// group is an inner node of the tree: some consecutive leaves, at least one.
+type group struct {
+	epoch    uint64 // the tree may change the group in place while this is the tree's epoch
+	leaves   []*leaf
+	prefixes []uint64 // keyPrefix of the leaves' first keys
+}
+
+// keyPrefix returns the first eight bytes of a key as a number in the same order. Most comparisons of a search need no more, and
+// the numbers lie in one array.
+func keyPrefix(key []byte) uint64 {
 	if len(key) >= 8 {
 		return binary.BigEndian.Uint64(key)
 	}
@@ -15,28 +23,21 @@ func prefix(key []byte) uint64 {
 	return binary.BigEndian.Uint64(b[:])
 }
 
-// group is some consecutive segments, none of them empty.
-type group struct {
-	epoch  uint64
-	segs   []*segment
-	firsts []uint64 // prefixes of the segments' first keys
-}
-
 func (g *group) clone(epoch uint64) *group {
 	return &group{
-		epoch:  epoch,
-		segs:   append(make([]*segment, 0, len(g.segs)+8), g.segs...),
-		firsts: append(make([]uint64, 0, len(g.firsts)+8), g.firsts...),
+		epoch:    epoch,
+		leaves:   append(make([]*leaf, 0, len(g.leaves)+8), g.leaves...),
+		prefixes: append(make([]uint64, 0, len(g.prefixes)+8), g.prefixes...),
 	}
 }
 
-// find is the last segment whose first key is not above key, or the first segment.
-func (g *group) find(key []byte) int {
-	p := prefix(key)
-	lo, hi := 0, len(g.segs) // the answer is lo-1
+// findLeaf returns the index of the last leaf whose first key is not above key, or else 0.
+func (g *group) findLeaf(key []byte) int {
+	prefix := keyPrefix(key)
+	lo, hi := 0, len(g.leaves) // the answer is lo-1
 	for lo < hi {
 		m := int(uint(lo+hi) >> 1)
-		if g.firsts[m] < p || g.firsts[m] == p && bytes.Compare(g.segs[m].firstKey(), key) <= 0 {
+		if g.prefixes[m] < prefix || g.prefixes[m] == prefix && bytes.Compare(g.leaves[m].firstKey(), key) <= 0 {
 			lo = m + 1
 		} else {
 			hi = m
@@ -45,28 +46,28 @@ func (g *group) find(key []byte) int {
 	return max(lo-1, 0)
 }
 
-func (g *group) insert(i int, s *segment) {
-	g.segs = append(g.segs, nil)
-	copy(g.segs[i+1:], g.segs[i:])
-	g.segs[i] = s
-	g.firsts = append(g.firsts, 0)
-	copy(g.firsts[i+1:], g.firsts[i:])
-	g.firsts[i] = prefix(s.firstKey())
+func (g *group) insertLeaf(i int, l *leaf) {
+	g.leaves = append(g.leaves, nil)
+	copy(g.leaves[i+1:], g.leaves[i:])
+	g.leaves[i] = l
+	g.prefixes = append(g.prefixes, 0)
+	copy(g.prefixes[i+1:], g.prefixes[i:])
+	g.prefixes[i] = keyPrefix(l.firstKey())
 }
 
-func (g *group) remove(i int) {
-	g.segs = append(g.segs[:i], g.segs[i+1:]...)
-	g.firsts = append(g.firsts[:i], g.firsts[i+1:]...)
+func (g *group) removeLeaf(i int) {
+	g.leaves = append(g.leaves[:i], g.leaves[i+1:]...)
+	g.prefixes = append(g.prefixes[:i], g.prefixes[i+1:]...)
 }
 
-// findGroup is the last group whose first key is not above key, or the first group; 0 where there is none.
+// findGroup returns the index of the last group whose first key is not above key, or else 0.
 func findGroup(groups []*group, key []byte) int {
-	p := prefix(key)
+	prefix := keyPrefix(key)
 	lo, hi := 0, len(groups)
 	for lo < hi {
 		m := int(uint(lo+hi) >> 1)
 		g := groups[m]
-		if g.firsts[0] < p || g.firsts[0] == p && bytes.Compare(g.segs[0].firstKey(), key) <= 0 {
+		if g.prefixes[0] < prefix || g.prefixes[0] == prefix && bytes.Compare(g.leaves[0].firstKey(), key) <= 0 {
 			lo = m + 1
 		} else {
 			hi = m
@@ -75,11 +76,11 @@ func findGroup(groups []*group, key []byte) int {
 	return max(lo-1, 0)
 }
 
-// findSegment is the segment that key belongs to; nil where there is none at all.
-func findSegment(groups []*group, key []byte) *segment {
+// findLeaf returns the leaf that key belongs to, or nil if there are no groups.
+func findLeaf(groups []*group, key []byte) *leaf {
 	if len(groups) == 0 {
 		return nil
 	}
 	g := groups[findGroup(groups, key)]
-	return g.segs[g.find(key)]
+	return g.leaves[g.findLeaf(key)]
 }

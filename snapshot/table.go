@@ -7,165 +7,161 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// A transaction is held aside until its Commit while it is small. A larger one is applied as it comes, after the last
-// committed state has been set apart for readers: memory is then bounded by the rows themselves.
-const (
-	heldOps   = 4096
-	heldBytes = 4 << 20
-)
-
 // Table is the working state of one table. One goroutine at a time writes: Load, Put, Delete, Truncate, then Commit or
 // Rollback. View may be called from anywhere.
+//
+// A transaction is buffered until its Commit while it is small. A larger one is applied in place as it comes, with a savepoint
+// for Rollback; so its rows are in memory once.
 type Table struct {
-	segmentBytes, groupSize int
-
 	changed chan time.Time
 
-	mu       sync.Mutex
-	view     *View // the last committed state, nil while it has to be made from groups
-	shape    *rowjson.Shape
-	origin   Origin
-	position Position
-	commits  uint64
+	// mu guards the committed state: what View needs to make a View. That includes the tree, except while a transaction is applied
+	// in place: then view is set, and only the writer uses the tree. So the writer takes mu to set or drop a savepoint and to apply
+	// a buffered transaction, and not for each change in place. View may thus increment the tree's epoch between any two
+	// calls of the writer, but never while the writer changes the tree.
+	mu        sync.Mutex
+	view      *View // the last committed state; nil until somebody asks for it
+	shape     *rowjson.Shape
+	origin    Origin
+	position  Position
+	commits   uint64
+	stateLost bool // there is no committed state to show until the next Load
 
-	// The working state. View reads it under mu, and only while no large transaction is being applied (view is set then).
-	groups []*group
-	epoch  uint64
-	rows   int
-	live   int64
+	tree   tree
+	buffer txBuffer // the writer's
 
-	held    held
-	direct  bool           // the open transaction is being applied to groups
-	load    *rowjson.Shape // the open transaction is a Load of this shape
-	from    Origin         // of the Load
-	merging bool           // the Load goes over the rows that are there
-	loads   uint64         // how many there were
-	undo    *undone        // what Rollback goes back to, while direct
-	err     error          // why the open transaction will fail
-	lost    bool           // there is no committed state to show, until a Load
-	memory  *memory        // nil where all is in memory
+	loadShape  *rowjson.Shape // shape of the open Load; nil in any other transaction; the writer's
+	loadOrigin Origin
 }
 
-type undone struct {
-	groups []*group
-	rows   int
-	live   int64
+// NewTable returns an empty Table. It has no View until its first Commit.
+func NewTable() *Table { return newTable(defaultPageBytes, defaultGroupSize) }
+
+// NewTestTable is NewTable for tests, with small pages and groups: few rows then pass through what otherwise takes millions.
+func NewTestTable(pageBytes, groupSize int) *Table { return newTable(pageBytes, groupSize) }
+
+func newTable(pageBytes, groupSize int) *Table {
+	return &Table{changed: make(chan time.Time, 1), tree: tree{pageBytes: pageBytes, groupSize: groupSize, epoch: 1}}
 }
 
-// NewTable is an empty Table. It has no View until its first Commit.
-func NewTable() *Table {
-	return newTable(defaultSegmentBytes, defaultGroupSize)
+// LimitMemory bounds how many bytes of rows a Table keeps in memory. The Table must be empty. Pages over the limit are only in a
+// spill file in folder, and read back when they are needed: by the writer for good, by readers of a View for the moment.
+//
+// onDamage is called when the spill file does not give back what was written to it: once for each file, from any goroutine. The
+// next Load then stores all rows again, in a new file. onDamage may be nil.
+func (t *Table) LimitMemory(bytes int64, folder string, onDamage func(error)) {
+	t.tree.cache = newCache(bytes, t.tree.pageBytes, folder, onDamage)
 }
 
-// NewTestTable is NewTable for tests, with small segments and groups: few rows then pass through what otherwise takes millions.
-func NewTestTable(segmentBytes, groupSize int) *Table { return newTable(segmentBytes, groupSize) }
-
-func newTable(segmentBytes, groupSize int) *Table {
-	return &Table{segmentBytes: segmentBytes, groupSize: groupSize, changed: make(chan time.Time, 1), epoch: 1}
+// Usage returns how much memory the rows take. It may be called from any goroutine, and is zero for a Table without a limit.
+func (t *Table) Usage() Usage {
+	if t.tree.cache == nil {
+		return Usage{}
+	}
+	return *t.tree.cache.usage.Load()
 }
 
-// Changed has a value after each Commit that the receiver has not yet seen; several fold into one, which is the time of
-// the first.
+// Changed returns a channel that has a value after a Commit. Commits that the receiver has not yet seen are one value, the time of
+// the first of them.
 func (t *Table) Changed() <-chan time.Time { return t.changed }
 
-// Load opens a transaction that replaces the whole table, and its shape: a copy. What was held of an open transaction is
-// dropped. Readers see the old state until Commit. Rows that come again as they were are not stored again, so that a
-// copy made anew needs little more memory than the first.
+// Load opens a transaction that replaces the whole table and its shape. It rolls an open transaction back. Readers see the old
+// state until Commit. A Load of the same shape stores only the rows that differ, so it needs little more memory than there is in use.
 func (t *Table) Load(shape *rowjson.Shape, origin Origin) {
 	t.Rollback()
-	t.goDirect()
-	t.load, t.from = shape, origin
-	t.loads++
-	t.merging = t.shape != nil && t.shape.Fingerprint == shape.Fingerprint && !t.distrust()
-	if !t.merging {
-		t.clear()
+	t.applyInPlace()
+	t.loadShape, t.loadOrigin = shape, origin
+	t.tree.loads++
+	t.tree.reloading = t.shape != nil && t.shape.Fingerprint == shape.Fingerprint && !t.tree.cache.resetIfCorrupt()
+	if !t.tree.reloading {
+		t.tree.deleteAll()
 	}
 }
 
-// Put sets the row of key to line ("{…}", no newline inside), in the open transaction. Both are copied.
+// Put sets the row of key to line ("{…}" without a newline) in the open transaction. It copies both.
 func (t *Table) Put(key rowjson.Key, line []byte) {
-	if t.direct {
-		t.put(key, line)
-		t.relieve()
+	if t.inPlace() {
+		t.tree.putRow(key, line)
+		t.tree.enforceLimit()
 		return
 	}
-	t.hold(opPut, key, line)
+	t.bufferOp(opPut, key, line)
 }
 
-// Delete takes the row of key out, if there is one.
+// Delete deletes the row of key, if there is one.
 func (t *Table) Delete(key rowjson.Key) {
-	if t.direct {
-		t.delete(key)
-		t.relieve()
+	if t.inPlace() {
+		t.tree.deleteRow(key)
+		t.tree.enforceLimit()
 		return
 	}
-	t.hold(opDelete, key, nil)
+	t.bufferOp(opDelete, key, nil)
 }
 
-// Truncate takes all rows out.
+// Truncate deletes all rows.
 func (t *Table) Truncate() {
-	if t.direct {
-		t.clear()
+	if t.inPlace() {
+		t.tree.deleteAll()
 		return
 	}
-	t.held.reset()
-	t.hold(opTruncate, nil, nil)
+	t.buffer.reset()
+	t.bufferOp(opTruncate, nil, nil)
 }
 
-// Get is the line of key as the open transaction sees it, or nil. It is valid until the next call. The error is that of a
-// row that could not be read back from the spill file; the transaction fails at its Commit then, too.
+// Get returns the line of key as the open transaction sees it, or nil. The line is valid until the next call of a method. An error
+// means that the row could not be read back from the spill file; then the transaction fails at its Commit, too.
 func (t *Table) Get(key rowjson.Key) ([]byte, error) {
-	if t.err != nil {
-		return nil, t.err
+	if t.tree.err != nil {
+		return nil, t.tree.err
 	}
-	if !t.direct {
-		if line, known := t.held.get(key); known {
+	if !t.inPlace() {
+		if line, known := t.buffer.get(key); known {
 			return line, nil
 		}
 	}
-	s := findSegment(t.groups, key)
-	if s == nil {
+	l := findLeaf(t.tree.groups, key)
+	if l == nil {
 		return nil, nil
 	}
-	b := t.bring(s)
-	if b == nil {
-		return nil, t.err
+	p := t.tree.loadPage(l)
+	if p == nil {
+		return nil, t.tree.err
 	}
-	t.relieve()
-	if i, ok := b.find(key); ok {
-		return b.line(i), nil
+	t.tree.enforceLimit()
+	if i, ok := p.findRow(key); ok {
+		return p.line(i), nil
 	}
 	return nil, nil
 }
 
-// Err is why the open transaction will fail at its Commit; nil as long as it won't.
-func (t *Table) Err() error { return t.err }
+// Err returns why the open transaction will fail at its Commit, or nil.
+func (t *Table) Err() error { return t.tree.err }
 
-// Commit ends the open transaction: what it did becomes the next View. Where that can't be, since rows could not be read
-// back or written out (see [Table.LimitMemory]), it is rolled back, and the error says why.
+// Commit ends the open transaction: the table with its changes becomes the next View. If rows could not be read back from the spill
+// file or written to it (see [Table.LimitMemory]), Commit rolls the transaction back and returns the error.
 func (t *Table) Commit(at Position) error {
-	if t.memory != nil {
-		t.relieve()
-		t.ready()
+	if t.tree.cache != nil {
+		t.tree.enforceLimit()
+		t.prefault()
 	}
-	if t.merging && t.err == nil {
-		t.sweep()
+	if t.tree.reloading && t.tree.err == nil {
+		t.tree.sweep()
 	}
-	if t.load != nil && t.err == nil {
-		t.trim()
+	if t.loadShape != nil && t.tree.err == nil {
+		t.tree.trimPages()
 	}
-	if t.err != nil {
-		err := t.err
+	if t.tree.err != nil {
+		err := t.tree.err
 		t.Rollback()
 		return err
 	}
-	if err := t.commit(at); err != nil {
+	if err := t.commitLocked(at); err != nil {
 		return err
 	}
-	if t.memory != nil {
-		t.relieve()
-		t.report()
-		t.err = nil // of writing out: it is the next transaction's, if it lasts
+	if c := t.tree.cache; c != nil {
+		t.tree.enforceLimit()
+		c.publishUsage(t.tree.live)
+		t.tree.err = nil // an eviction that failed just now concerns the next transaction, if it fails again
 	}
 	if len(t.changed) == 0 { // nobody else sends
 		t.changed <- time.Now()
@@ -173,48 +169,45 @@ func (t *Table) Commit(at Position) error {
 	return nil
 }
 
-func (t *Table) commit(at Position) error {
+func (t *Table) commitLocked(at Position) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.direct {
-		t.apply()
+	if !t.inPlace() {
+		t.applyBuffer()
 	}
-	if err := t.err; err != nil { // half of it is applied, where ready should have seen to it that this can't be
-		t.clear()
-		t.view, t.lost, t.err = nil, true, nil
+	if err := t.tree.err; err != nil { // half of it is applied; prefault is there to prevent that
+		t.tree.deleteAll()
+		t.view, t.stateLost, t.tree.err = nil, true, nil
 		return err
 	}
-	if t.load != nil {
-		t.shape, t.origin, t.load, t.lost = t.load, t.from, nil, false
-		if t.memory != nil {
-			t.memory.suspect = false
+	if t.loadShape != nil {
+		t.shape, t.origin, t.loadShape, t.stateLost = t.loadShape, t.loadOrigin, nil, false
+		if t.tree.cache != nil {
+			t.tree.cache.corrupt = false
 		}
 	}
-	t.direct, t.merging, t.undo, t.view = false, false, nil, nil
+	t.tree.commit()
+	t.view = nil
 	t.position = at
 	t.commits++
 	return nil
 }
 
-// Partial returns the Parts that the open Load has so far, in order. Unless rows arrive that belong among them, they are the first
-// Parts of the View that its Commit makes; the last one is still growing. It returns nil if the Load goes over the rows of an
-// earlier one. Only the writer may call it.
-func (t *Table) Partial() []Part {
-	if t.load == nil || t.merging || t.err != nil {
-		return nil
+// Rollback drops the open transaction.
+func (t *Table) Rollback() {
+	t.buffer.reset()
+	t.tree.err = nil
+	if !t.inPlace() {
+		return
 	}
-	var parts []Part
-	for _, g := range t.groups {
-		for _, s := range g.segs {
-			parts = append(parts, Part{s})
-		}
-	}
-	t.epoch++ // they are shown to others
-	return parts
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tree.rollback()
+	t.loadShape = nil
 }
 
-// Advance moves the position of the last committed state on, where the server says that nothing changed up to there. A
-// zero CommitTime leaves that as it was.
+// Advance moves the position of the last committed state, when the server reports that nothing changed up to there. A zero
+// CommitTime leaves the time as it was.
 func (t *Table) Advance(at Position) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -222,29 +215,14 @@ func (t *Table) Advance(at Position) {
 		at.CommitTime = t.position.CommitTime
 	}
 	t.position = at
-	if t.view != nil && !t.direct {
+	if t.view != nil && !t.inPlace() {
 		v := *t.view
 		v.position = at
 		t.view = &v
 	}
 }
 
-// Rollback drops the open transaction.
-func (t *Table) Rollback() {
-	t.held.reset()
-	t.err = nil
-	if !t.direct {
-		return
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.groups, t.rows, t.live = t.undo.groups, t.undo.rows, t.undo.live
-	t.epoch++ // what the dropped transaction shared with its undo is not the Table's own any more
-	t.direct, t.merging, t.undo, t.load = false, false, nil, nil
-	t.recount()
-}
-
-// View is the last committed state; nil before the first Commit.
+// View returns the last committed state, or nil before the first Commit.
 func (t *Table) View() *View {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -252,45 +230,64 @@ func (t *Table) View() *View {
 }
 
 func (t *Table) viewLocked() *View {
-	if t.view == nil && t.commits > 0 && !t.lost {
+	if t.view == nil && t.commits > 0 && !t.stateLost {
 		t.view = &View{
 			shape: t.shape, origin: t.origin, position: t.position, version: t.commits,
-			rows: t.rows, bytes: fileBytes(t.rows, t.live),
-			groups: append([]*group(nil), t.groups...),
+			rows: t.tree.rows, bytes: fileBytes(t.tree.rows, t.tree.live), groups: t.tree.freeze(),
 		}
-		t.epoch++
 	}
 	return t.view
 }
 
-// fileBytes is the length of the file for lines of as many bytes, terminators included.
-func fileBytes(rows int, live int64) int64 {
-	if rows == 0 {
-		return int64(len(emptyFile))
+// Partial returns the Parts that the open Load has so far, in order. Unless rows arrive that belong among them, they are the first
+// Parts of the View that its Commit makes; the last one is still growing. It returns nil if the Load goes over the rows of an
+// earlier one. Only the writer may call it.
+func (t *Table) Partial() []Part {
+	if t.loadShape == nil || t.tree.reloading || t.tree.err != nil {
+		return nil
 	}
-	return int64(len(opening)+len(closing)) + live - 1 // the last line has no comma
+	var parts []Part
+	for _, g := range t.tree.freeze() {
+		for _, l := range g.leaves {
+			parts = append(parts, Part{l})
+		}
+	}
+	return parts
 }
 
-// goDirect lets the open transaction write to the working state, with the committed one set apart.
-func (t *Table) goDirect() {
+// inPlace reports whether the open transaction is applied to the tree as it comes.
+func (t *Table) inPlace() bool { return t.tree.savepoint != nil }
+
+// applyInPlace applies what is buffered of the open transaction, and its further changes as they come. The committed state is set
+// apart first, for readers and for Rollback.
+func (t *Table) applyInPlace() {
 	t.mu.Lock()
 	t.viewLocked()
-	t.undo = &undone{append([]*group(nil), t.groups...), t.rows, t.live}
-	t.epoch++
-	t.direct = true
+	t.tree.begin()
 	t.mu.Unlock()
-	t.apply()
+	t.applyBuffer()
 }
 
-func (t *Table) hold(kind opKind, key, line []byte) {
-	h := &t.held
-	o := op{kind: kind, koff: len(h.data), k: len(key), off: len(h.data) + len(key), n: len(line)}
-	h.data = append(append(h.data, key...), line...)
-	if h.index != nil {
-		h.index[string(key)] = len(h.ops)
+// applyBuffer applies the buffered changes and empties the buffer.
+func (t *Table) applyBuffer() {
+	for i := range t.buffer.ops {
+		switch t.buffer.ops[i].kind {
+		case opPut:
+			t.tree.putRow(t.buffer.key(i), t.buffer.line(i))
+		case opDelete:
+			t.tree.deleteRow(t.buffer.key(i))
+		case opTruncate:
+			t.tree.deleteAll()
+		}
+		if t.inPlace() {
+			t.tree.enforceLimit()
+		}
 	}
-	h.ops = append(h.ops, o)
-	if len(h.ops) > heldOps || len(h.data) > heldBytes {
-		t.goDirect()
+	t.buffer.reset()
+}
+
+func (t *Table) bufferOp(kind opKind, key, line []byte) {
+	if !t.buffer.addOp(kind, key, line) {
+		t.applyInPlace()
 	}
 }

@@ -49,8 +49,8 @@ func TestTableEqualsModel(t *testing.T) {
 	}
 }
 
-// TestTableEqualsModelOutOfMemory does the same with less memory than the rows take, down to none at all.
-func TestTableEqualsModelOutOfMemory(t *testing.T) {
+// TestTableEqualsModelSpilled does the same with less memory than the rows take, down to none at all.
+func TestTableEqualsModelSpilled(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	for round := range 12 {
 		seed := seed + uint64(round)
@@ -61,8 +61,7 @@ func TestTableEqualsModelOutOfMemory(t *testing.T) {
 
 func model(t *testing.T, seed uint64, limit int64) {
 	r := rand.New(rand.NewPCG(seed, 1))
-	segment, groups := []int{64, 200, 4096}[r.IntN(3)], []int{2, 3, 16}[r.IntN(3)]
-	tab := newTable(segment, groups)
+	tab := newTable([]int{64, 200, 4096}[r.IntN(3)], []int{2, 3, 16}[r.IntN(3)])
 	if limit > 0 {
 		tab.LimitMemory(limit, t.TempDir(), func(err error) { t.Error(err) })
 	}
@@ -106,7 +105,7 @@ func model(t *testing.T, seed uint64, limit int64) {
 		}
 		size := r.IntN(30)
 		if r.IntN(30) == 0 {
-			size = heldOps + r.IntN(100) // past what is held aside
+			size = maxBufferedOps + r.IntN(100) // past what is buffered
 		}
 		for range size {
 			k := key()
@@ -139,7 +138,7 @@ func model(t *testing.T, seed uint64, limit int64) {
 			}
 			committed = rows
 		}
-		weighed(t, tab)
+		checkMemory(t, tab)
 		if r.IntN(3) == 0 {
 			v := tab.View()
 			views = append(views, old{v, file(committed)})
@@ -195,24 +194,25 @@ func check(t *testing.T, r *rand.Rand, v *View, rows map[string]string, key func
 	}
 }
 
-// weighed checks what the Table believes to have in memory.
-func weighed(t *testing.T, tab *Table) {
+// checkMemory checks how many bytes of pages the cache believes to have in memory.
+func checkMemory(t *testing.T, tab *Table) {
 	t.Helper()
-	if tab.memory == nil {
+	c := tab.tree.cache
+	if c == nil {
 		return
 	}
-	believed, old, size := tab.memory.resident, tab.memory.old, tab.memory.oldSize
-	tab.recount()
-	if tab.memory.resident != believed {
-		t.Fatalf("%d bytes in memory, believed to be %d", tab.memory.resident, believed)
+	believed, retired := c.resident, c.retired
+	c.reset(tab.tree.groups)
+	if c.resident != believed {
+		t.Fatalf("%d bytes in memory, believed to be %d", c.resident, believed)
 	}
-	tab.memory.old, tab.memory.oldSize = old, size
-	if most := max(tab.limit(), 4*int64(tab.segmentBytes)); believed > most+most/4 {
+	c.retired = retired
+	if most := max(c.pageLimit(tab.tree.live), 4*int64(tab.tree.pageBytes)); believed > most+most/4 {
 		t.Fatalf("%d bytes in memory where %d are allowed", believed, most)
 	}
 }
 
-// TestViewTakesWhatChanged: a View that is held while one row of each segment changes has those rows for itself, and shares
+// TestViewTakesWhatChanged: a View that is held while one row of each page changes has those rows for itself, and shares
 // the others with the newest state, whoever else has looked at the table meanwhile.
 func TestViewTakesWhatChanged(t *testing.T) {
 	tab, rows := NewTable(), map[string]string{}
@@ -241,7 +241,7 @@ func TestViewTakesWhatChanged(t *testing.T) {
 		tab.Commit(Position{}) // so that nobody else has the View
 		before, changed := heap(), 0
 		for pass := range 3 {
-			for i := pass; i < 8000; i += 16 { // in each of the segments, which hold some twenty
+			for i := pass; i < 8000; i += 16 { // in each of the pages, which hold some twenty
 				put(i, text)
 				changed += len(line(0, text))
 				if err := tab.Commit(Position{}); err != nil {

@@ -22,7 +22,7 @@ import (
 	"capture/snapshot/spill"
 )
 
-// bounded returns a Table of small segments that keeps about limit bytes in memory, and a channel of the damage that it reports.
+// bounded returns a Table of small pages that keeps about limit bytes in memory, and a channel of the damage that it reports.
 func bounded(t *testing.T, limit int64) (tab *Table, damage chan error) {
 	damage = make(chan error, 10)
 	tab = newTable(4096, 4)
@@ -40,7 +40,7 @@ func spillFile(t *testing.T, tab *Table) (file *os.File, fd int) {
 	for _, entry := range fds {
 		name := "/proc/self/fd/" + entry.Name()
 		target, _ := os.Readlink(name)
-		if !strings.HasPrefix(target, tab.memory.folder+"/") || !strings.HasSuffix(target, " (deleted)") {
+		if !strings.HasPrefix(target, tab.tree.cache.folder+"/") || !strings.HasSuffix(target, " (deleted)") {
 			continue
 		}
 		if file, err = os.OpenFile(name, os.O_RDWR, 0); err != nil {
@@ -185,8 +185,8 @@ func TestSpillFileFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	memory := tab.memory
-	if memory.file, err = spill.Open(memory.folder, nil); err != nil {
+	cache := tab.tree.cache
+	if cache.file, err = spill.Open(cache.folder, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, fd := spillFile(t, tab); unix.Dup3(int(full.Fd()), fd, 0) != nil {
@@ -199,7 +199,7 @@ func TestSpillFileFull(t *testing.T) {
 		return tab.Commit(Position{})
 	}
 	for name, fail := range map[string]func() error{
-		"a large transaction": func() error { return put(0, heldOps+1000) },
+		"a large transaction": func() error { return put(0, maxBufferedOps+1000) },
 		"a copy":              func() error { _, err := load(tab, 2000, "new"); return err },
 		"small ones": func() error {
 			for i := 200; ; i++ {
@@ -211,17 +211,17 @@ func TestSpillFileFull(t *testing.T) {
 		},
 	} {
 		err := fail()
-		if !errors.Is(err, syscall.ENOSPC) || !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), memory.folder) {
+		if !errors.Is(err, syscall.ENOSPC) || !errors.Is(err, ErrNoRoom) || !strings.Contains(err.Error(), cache.folder) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got := fileOf(t, tab.View()); got != file(rows) {
 			t.Fatalf("%s: what was committed is not what is left", name)
 		}
 	}
-	if memory.resident > 64<<10*3/2 {
-		t.Errorf("%d bytes in memory", memory.resident)
+	if cache.resident > 64<<10*3/2 {
+		t.Errorf("%d bytes in memory", cache.resident)
 	}
-	memory.file, memory.retry = nil, time.Time{} // there is room again
+	cache.file, cache.retryAt = nil, time.Time{} // there is room again
 	if rows, err = load(tab, 2000, "new"); err != nil || tab.Usage().Err != nil || tab.Usage().Spilled == 0 {
 		t.Fatal(err, tab.Usage())
 	}
@@ -276,18 +276,18 @@ func TestSpillFileStaysSmall(t *testing.T) {
 	for until := time.Now().Add(time.Minute); ; {
 		runtime.GC()
 		info, err := f.Stat()
-		if err == nil && info.Size() == 0 && tab.memory.file.Size() == 0 {
+		if err == nil && info.Size() == 0 && tab.tree.cache.file.Size() == 0 {
 			break
 		}
 		if time.Now().After(until) {
-			t.Fatalf("%d bytes in use for no rows, %v", tab.memory.file.Size(), err)
+			t.Fatalf("%d bytes in use for no rows, %v", tab.tree.cache.file.Size(), err)
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// TestHeldViewIsWrittenOut: a View that a slow reader holds does not keep its rows in memory.
-func TestHeldViewIsWrittenOut(t *testing.T) {
+// TestHeldViewIsEvicted: a View that a slow reader holds does not keep its rows in memory.
+func TestHeldViewIsEvicted(t *testing.T) {
 	const limit = 256 << 10
 	tab, _ := bounded(t, limit)
 	rows, err := load(tab, 500, "held") // all of which fit
@@ -308,7 +308,7 @@ func TestHeldViewIsWrittenOut(t *testing.T) {
 		runtime.GC()
 		var resident int
 		for p := range v.Parts() {
-			if p.s.content.Load() != nil {
+			if p.leaf.page.Load() != nil {
 				resident += p.Bytes()
 			}
 		}
@@ -327,29 +327,29 @@ func TestHeldViewIsWrittenOut(t *testing.T) {
 	}
 }
 
-// TestPastIsForgotten: with enough memory for all, the list of what has left the table does not grow without bound.
-func TestPastIsForgotten(t *testing.T) {
+// TestRetiredListIsPruned: with enough memory for all, the list of retired pages does not grow without bound.
+func TestRetiredListIsPruned(t *testing.T) {
 	tab, _ := bounded(t, 1<<40)
 	if _, err := load(tab, 500, "text"); err != nil {
 		t.Fatal(err)
 	}
-	for tx := range 20 * leastOld {
+	for tx := range 20 * leastPruned {
 		tab.Put(numbered(tx%500), vote(tx, "new"))
 		if err := tab.Commit(Position{}); err != nil {
 			t.Fatal(err)
 		}
-		tab.View() // so that the next change leaves a segment behind
-		if tx%leastOld == 0 {
+		tab.View() // so that the next change retires a leaf
+		if tx%leastPruned == 0 {
 			runtime.GC()
 		}
 	}
-	if n := len(tab.memory.old); n > 5*leastOld {
-		t.Errorf("it has %d segments for %d commits", n, 20*leastOld)
+	if n := len(tab.tree.cache.retired.list); n > 5*leastPruned {
+		t.Errorf("it has %d leaves for %d commits", n, 20*leastPruned)
 	}
 }
 
-// TestLoadOfTheSameRows: a second Load changes only the parts whose rows changed.
-func TestLoadOfTheSameRows(t *testing.T) {
+// TestReloadOfTheSameRows: a second Load changes only the parts whose rows changed.
+func TestReloadOfTheSameRows(t *testing.T) {
 	for _, limit := range []int64{1 << 40, 16 << 10} {
 		tab, _ := bounded(t, limit)
 		if _, err := load(tab, 2000, "same"); err != nil {

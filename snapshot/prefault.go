@@ -1,0 +1,48 @@
+package snapshot
+
+// prefault loads the pages that the buffered transaction is about to change, so that nothing can fail half-way while it is
+// applied. If they take much memory, the transaction is applied in place instead, with a savepoint to return to.
+func (t *Table) prefault() {
+	c := t.tree.cache
+	if c == nil || c.file == nil || t.inPlace() || len(t.tree.groups) == 0 || len(t.buffer.ops) == 0 || t.buffer.truncates() {
+		return
+	}
+	most := c.resident + c.pageLimit(t.tree.live)/overdraft
+	for i := range t.buffer.ops {
+		key := t.buffer.key(i)
+		gi := findGroup(t.tree.groups, key)
+		li := t.tree.groups[gi].findLeaf(key)
+		l := t.tree.groups[gi].leaves[li]
+		if t.tree.loadPage(l) == nil {
+			return
+		}
+		// A leaf that loses all of its rows leaves its range of keys to a neighbour.
+		if t.buffer.ops[i].kind == opDelete && l.rows <= len(t.buffer.ops) {
+			for _, neighbour := range neighbourLeaves(t.tree.groups, gi, li) {
+				if t.tree.loadPage(neighbour) == nil {
+					return
+				}
+			}
+		}
+		if c.resident > most {
+			t.applyInPlace()
+			return
+		}
+	}
+}
+
+// neighbourLeaves returns the leaves before and after the leaf li of the group gi.
+func neighbourLeaves(groups []*group, gi, li int) (list []*leaf) {
+	if li > 0 {
+		list = append(list, groups[gi].leaves[li-1])
+	} else if gi > 0 {
+		before := groups[gi-1].leaves
+		list = append(list, before[len(before)-1])
+	}
+	if li+1 < len(groups[gi].leaves) {
+		list = append(list, groups[gi].leaves[li+1])
+	} else if gi+1 < len(groups) {
+		list = append(list, groups[gi+1].leaves[0])
+	}
+	return list
+}

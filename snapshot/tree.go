@@ -1,0 +1,330 @@
+package snapshot
+
+import "bytes"
+
+const (
+	defaultPageBytes = 64 << 10 // about how many bytes of lines a page has
+	defaultGroupSize = 512      // most leaves of a group
+)
+
+// tree is the working state of a Table: a copy-on-write B-tree of two levels, groups and leaves.
+//
+// The tree may change a group or leaf in place if its epoch is the tree's: then the tree has made it since it was last frozen, and
+// nobody else refers to it. Otherwise the tree clones it first, with the current epoch. So freezing everything at once takes no
+// more than a copy of the list groups and an increment of epoch; see freeze.
+type tree struct {
+	pageBytes, groupSize int
+
+	groups []*group // none of them empty
+	epoch  uint64
+	rows   int
+	live   int64 // bytes of all lines, terminators included
+
+	savepoint *savepoint // what rollback returns to; nil unless the open transaction is applied in place
+	loads     uint64     // number of Loads so far
+	reloading bool       // the open transaction is a reload: see reload.go
+	cache     *cache     // nil without a memory limit
+	err       error      // why the open transaction will fail; later changes are ignored
+}
+
+// savepoint is a tree before the transaction that is applied in place.
+type savepoint struct {
+	groups []*group
+	rows   int
+	live   int64
+}
+
+// freeze returns the groups as they are now. Neither they nor their leaves change from now on.
+func (t *tree) freeze() []*group {
+	t.epoch++
+	return append([]*group(nil), t.groups...)
+}
+
+// begin sets a savepoint, so that changes can be applied in place.
+func (t *tree) begin() {
+	t.savepoint = &savepoint{t.freeze(), t.rows, t.live}
+}
+
+// commit keeps the changes since the savepoint.
+func (t *tree) commit() {
+	t.savepoint, t.reloading = nil, false
+}
+
+// rollback drops the changes since the savepoint.
+//
+// The pages of the savepoint share their buffers with those of the dropped transaction, which has appended to them. The next
+// clone appends to the same place again. That is safe because the dropped pages are unreachable: no View can have shown them, as
+// a View is made of committed states only, and Partial shows a transaction only if all its pages are new.
+func (t *tree) rollback() {
+	t.groups, t.rows, t.live = t.savepoint.groups, t.savepoint.rows, t.savepoint.live
+	t.epoch++
+	t.savepoint, t.reloading = nil, false
+	t.cache.reset(t.groups)
+}
+
+// fail makes the open transaction fail at its Commit.
+func (t *tree) fail(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+}
+
+// loadPage returns the page of l, which is in memory from now on. If it cannot be read back, the transaction fails and loadPage
+// returns nil.
+func (t *tree) loadPage(l *leaf) *page {
+	p := l.page.Load()
+	if p == nil {
+		var err error
+		if p, err = t.cache.load(l); err != nil {
+			t.fail(err)
+			return nil
+		}
+	}
+	p.referenced = true
+	return p
+}
+
+// retire takes the page of l, which has left the tree, out of account.
+func (t *tree) retire(l *leaf) { t.cache.retire(l, l.epoch == t.epoch, t.savepoint != nil) }
+
+// enforceLimit evicts pages if they take too much memory. If that is impossible, the transaction fails. It is called between
+// the changes of a transaction that is applied in place, and between transactions.
+func (t *tree) enforceLimit() {
+	if t.cache == nil {
+		return
+	}
+	if err := t.cache.enforceLimit(t.groups, t.live); err != nil {
+		t.fail(err)
+	}
+}
+
+// ownGroup returns the group at index gi, cloned if it must not be changed in place.
+func (t *tree) ownGroup(gi int) *group {
+	g := t.groups[gi]
+	if g.epoch != t.epoch {
+		g = g.clone(t.epoch)
+		t.groups[gi] = g
+	}
+	return g
+}
+
+// ownLeaf returns l, whose page is p, or a clone if it must not be changed in place.
+func (t *tree) ownLeaf(l *leaf, p *page) *leaf {
+	if l.epoch == t.epoch {
+		return l
+	}
+	c := l.clone(t.epoch, p)
+	if t.seenRows(l) != nil {
+		c.seen = l.seen
+	}
+	t.retire(l)
+	t.cache.addResident(c)
+	return c
+}
+
+func (t *tree) putRow(key, line []byte) {
+	if t.err != nil {
+		return
+	}
+	if len(t.groups) == 0 {
+		l := newLeaf(t.epoch)
+		t.putFirstRow(l, key, line)
+		g := &group{epoch: t.epoch}
+		g.insertLeaf(0, l)
+		t.groups = append(t.groups, g)
+		return
+	}
+	gi := findGroup(t.groups, key)
+	li := t.groups[gi].findLeaf(key)
+	l := t.groups[gi].leaves[li]
+	p := t.loadPage(l)
+	if p == nil {
+		return
+	}
+	i, found := p.findRow(key)
+	if t.reloading && found && bytes.Equal(p.line(i), line) {
+		t.seenOrNew(l).setRow(i)
+		return
+	}
+	g := t.ownGroup(gi)
+	if !found && i == l.rows && l.live+len(line) > t.pageBytes-t.pageBytes/slackDivisor {
+		t.appendLeaf(gi, li, key, line)
+		return
+	}
+	l = t.ownLeaf(l, p)
+	g.leaves[li] = l
+	if t.reloading {
+		if s := t.seenOrNew(l); found {
+			s.setRow(i)
+		} else {
+			s.insertRow(i)
+		}
+	}
+	memory, live := t.cache.residentBytes(l), l.live
+	l.putRow(i, found, key, line)
+	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
+	t.live += int64(l.live - live)
+	if !found {
+		t.rows++
+	}
+	if i == 0 {
+		g.prefixes[li] = keyPrefix(key)
+	}
+	if l.live > t.pageBytes+t.pageBytes/4 && l.rows > 1 {
+		t.splitLeaf(gi, li)
+	}
+}
+
+// putFirstRow puts the first row into a new leaf.
+func (t *tree) putFirstRow(l *leaf, key, line []byte) {
+	l.putRow(0, false, key, line)
+	if t.reloading {
+		l.seen = &seen{load: t.loads, rows: []bool{true}, count: 1}
+	}
+	t.cache.addResident(l)
+	l.page.Load().referenced = true
+	t.rows++
+	t.live += int64(l.live)
+}
+
+func (t *tree) splitLeaf(gi, li int) {
+	g := t.groups[gi]
+	l := g.leaves[li]
+	memory := t.cache.residentBytes(l)
+	next := l.splitAt(l.page.Load().splitIndex())
+	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
+	t.cache.addResident(next)
+	g.insertLeaf(li+1, next)
+	t.splitGroup(gi)
+}
+
+// appendLeaf puts a row that comes after all others of a full leaf into a new one. So rows that arrive in key order fill their
+// pages, except for the slack; a split would leave all of them half full.
+func (t *tree) appendLeaf(gi, li int, key, line []byte) {
+	g := t.groups[gi]
+	l := newLeaf(t.epoch)
+	last := gi == len(t.groups)-1 && li == len(g.leaves)-1
+	if last { // it will be much like the one before
+		p, before := l.page.Load(), g.leaves[li].page.Load()
+		p.lines = make([]byte, 0, max(t.pageBytes, len(line)+len(terminator)))
+		p.entries = make([]entry, 0, len(before.entries)+len(before.entries)/16+1)
+		p.keys = make([]byte, 0, len(before.keys)+len(before.keys)/16+8)
+	}
+	t.putFirstRow(l, key, line)
+	g.insertLeaf(li+1, l)
+	if last && len(g.leaves) > t.groupSize {
+		g.removeLeaf(len(g.leaves) - 1)
+		next := &group{epoch: t.epoch}
+		next.insertLeaf(0, l)
+		t.groups = append(t.groups, next)
+		return
+	}
+	t.splitGroup(gi)
+}
+
+// splitGroup halves the group if it has too many leaves.
+func (t *tree) splitGroup(gi int) {
+	g := t.groups[gi]
+	if len(g.leaves) <= t.groupSize {
+		return
+	}
+	m := len(g.leaves) / 2
+	next := &group{
+		epoch:    t.epoch,
+		leaves:   append([]*leaf(nil), g.leaves[m:]...),
+		prefixes: append([]uint64(nil), g.prefixes[m:]...),
+	}
+	clear(g.leaves[m:])
+	g.leaves, g.prefixes = g.leaves[:m], g.prefixes[:m]
+	t.groups = append(t.groups, nil)
+	copy(t.groups[gi+2:], t.groups[gi+1:])
+	t.groups[gi+1] = next
+}
+
+func (t *tree) deleteRow(key []byte) {
+	if t.err != nil || len(t.groups) == 0 {
+		return
+	}
+	gi := findGroup(t.groups, key)
+	li := t.groups[gi].findLeaf(key)
+	l := t.groups[gi].leaves[li]
+	p := t.loadPage(l)
+	if p == nil {
+		return
+	}
+	i, found := p.findRow(key)
+	if !found {
+		return
+	}
+	g := t.ownGroup(gi)
+	l = t.ownLeaf(l, p)
+	g.leaves[li] = l
+	memory, live := t.cache.residentBytes(l), l.live
+	l.deleteRow(i)
+	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
+	t.rows--
+	t.live += int64(l.live - live)
+	switch {
+	case l.rows == 0:
+		t.retire(l)
+		g.removeLeaf(li)
+	case i == 0:
+		g.prefixes[li] = keyPrefix(l.firstKey())
+		fallthrough
+	default:
+		t.mergeWithNext(g, li)
+	}
+	if len(g.leaves) == 0 {
+		t.groups = append(t.groups[:gi], t.groups[gi+1:]...)
+	}
+}
+
+// mergeWithNext merges a leaf with the next one of its group if both are small.
+func (t *tree) mergeWithNext(g *group, li int) {
+	if li+1 >= len(g.leaves) || g.leaves[li].live+g.leaves[li+1].live > t.pageBytes/2 {
+		return
+	}
+	l, next := g.leaves[li], g.leaves[li+1]
+	p, err := next.readPage()
+	if err != nil {
+		return // merging is optional
+	}
+	if t.reloading {
+		t.appendSeen(l, next)
+	}
+	memory := t.cache.residentBytes(l)
+	for i := range p.entries {
+		l.putRow(l.rows, false, p.key(i), p.line(i))
+	}
+	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
+	t.retire(next)
+	g.removeLeaf(li + 1)
+}
+
+func (t *tree) deleteAll() {
+	if t.cache != nil {
+		for _, g := range t.groups {
+			for _, l := range g.leaves {
+				t.retire(l)
+			}
+		}
+		t.cache.resident = 0
+	}
+	t.groups, t.rows, t.live = nil, 0, 0
+}
+
+// trimPages shrinks pages that a Load has left with much unused space, because its rows did not arrive in key order.
+func (t *tree) trimPages() {
+	for _, g := range t.groups {
+		for _, l := range g.leaves {
+			if l.epoch != t.epoch {
+				continue
+			}
+			if p := l.page.Load(); p != nil && allocSize(cap(p.lines))-allocSize(p.live) > p.live/slackDivisor {
+				memory := t.cache.residentBytes(l)
+				p.rebuild(0, -1)
+				t.cache.adjustResident(t.cache.residentBytes(l) - memory)
+			}
+		}
+	}
+}

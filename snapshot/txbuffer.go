@@ -1,0 +1,87 @@
+package snapshot
+
+// Limits of a buffered transaction.
+const (
+	maxBufferedOps   = 4096
+	maxBufferedBytes = 4 << 20
+)
+
+// txBuffer is a small open transaction: its changes, in order, which its Commit applies. A rollback forgets them at no cost.
+type txBuffer struct {
+	ops   []op
+	data  []byte         // keys and lines
+	index map[string]int // last op of each key; built when a buffer of many ops is first read
+}
+
+// op is one change. Its key and line lie in data.
+type op struct {
+	kind             opKind
+	keyOff, keyLen   int
+	lineOff, lineLen int
+}
+
+type opKind uint8
+
+const (
+	opPut opKind = iota
+	opDelete
+	opTruncate
+)
+
+// addOp appends a change, and reports whether the buffer still is within its limits.
+func (b *txBuffer) addOp(kind opKind, key, line []byte) bool {
+	o := op{kind: kind, keyOff: len(b.data), keyLen: len(key), lineOff: len(b.data) + len(key), lineLen: len(line)}
+	b.data = append(append(b.data, key...), line...)
+	if b.index != nil {
+		b.index[string(key)] = len(b.ops)
+	}
+	b.ops = append(b.ops, o)
+	return len(b.ops) <= maxBufferedOps && len(b.data) <= maxBufferedBytes
+}
+
+func (b *txBuffer) reset() {
+	b.ops, b.index = b.ops[:0], nil
+	if cap(b.data) > maxBufferedBytes/4 {
+		b.data = nil // do not keep the memory of a large row
+	}
+	b.data = b.data[:0]
+}
+
+// get returns the line of key, or nil if it was deleted. It reports whether the buffer decides on the key at all.
+func (b *txBuffer) get(key []byte) (line []byte, known bool) {
+	const fewOps = 64
+	if len(b.ops) > fewOps && b.index == nil {
+		b.index = make(map[string]int, len(b.ops))
+		for i := range b.ops {
+			b.index[string(b.key(i))] = i
+		}
+	}
+	if b.index != nil {
+		if i, ok := b.index[string(key)]; ok {
+			return b.line(i), true
+		}
+	} else {
+		for i := len(b.ops) - 1; i >= 0; i-- {
+			if b.ops[i].kind != opTruncate && string(b.key(i)) == string(key) {
+				return b.line(i), true
+			}
+		}
+	}
+	return nil, b.truncates()
+}
+
+// truncates reports whether the transaction begins with a Truncate. What came before a Truncate is not kept.
+func (b *txBuffer) truncates() bool { return len(b.ops) > 0 && b.ops[0].kind == opTruncate }
+
+func (b *txBuffer) key(i int) []byte {
+	o := &b.ops[i]
+	return b.data[o.keyOff : o.keyOff+o.keyLen]
+}
+
+// line returns the line that op i puts, or nil.
+func (b *txBuffer) line(i int) []byte {
+	if o := &b.ops[i]; o.kind == opPut {
+		return b.data[o.lineOff : o.lineOff+o.lineLen]
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package snapshot
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"iter"
+)
+
+// The file is opening, the lines with their terminators, and closing. The last line's terminator is a newline alone.
+const (
+	opening   = "[\n"
+	closing   = "]\n"
+	emptyFile = "[]\n"
+)
+
+// fileBytes returns the length of the file for so many rows, of so many bytes with their terminators.
+func fileBytes(rows int, live int64) int64 {
+	if rows == 0 {
+		return int64(len(emptyFile))
+	}
+	return int64(len(opening)+len(closing)) + live - 1 // the last line has no comma
+}
+
+// WriteTo writes the whole of feedback.json: an array with one row a line, in key order, and a newline.
+func (v *View) WriteTo(w io.Writer) (int64, error) {
+	if v.rows == 0 {
+		n, err := io.WriteString(w, emptyFile)
+		return int64(n), err
+	}
+	b := bufio.NewWriterSize(w, 1<<20)
+	n := int64(len(opening))
+	_, err := b.WriteString(opening)
+	left := v.rows
+	var scratch []byte
+	for part := range v.Parts() {
+		left -= part.leaf.rows
+		var m int
+		m, scratch, err = part.leaf.writeLines(b, left == 0, scratch)
+		n += int64(m)
+		if err != nil {
+			return n, fmt.Errorf("write view: %w", err)
+		}
+	}
+	if err == nil {
+		_, err = b.WriteString(closing)
+		n += int64(len(closing))
+	}
+	if err == nil {
+		err = b.Flush()
+	}
+	if err == nil && n != v.bytes {
+		err = fmt.Errorf("write view: %d bytes where %d were counted", n, v.bytes)
+	}
+	return n, err
+}
+
+// Part is some consecutive rows of a View: a piece of its file.
+type Part struct{ leaf *leaf }
+
+// Parts yields the parts of the View, in order.
+func (v *View) Parts() iter.Seq[Part] {
+	return func(yield func(Part) bool) {
+		for _, g := range v.groups {
+			for _, l := range g.leaves {
+				if !yield(Part{l}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// ID identifies the rows of a Part among all Parts of the process: Parts with the same ID have the same rows.
+func (p Part) ID() uint64 { return p.leaf.id }
+
+// Bytes returns the length of the rows' lines, each with its comma and newline.
+func (p Part) Bytes() int { return p.leaf.live }
+
+// AppendTo appends the rows' lines, each with its comma and newline. If they cannot be read back from the spill file, it returns b
+// and the error.
+func (p Part) AppendTo(b []byte) ([]byte, error) {
+	content := p.leaf.page.Load()
+	if content == nil {
+		return p.leaf.extent.AppendHead(b)
+	}
+	for run := range content.lineRuns() {
+		b = append(b, run...)
+	}
+	return b, nil
+}
+
+// lineRuns yields the lines with their terminators; lines that lie behind each other come as one slice.
+func (p *page) lineRuns() iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		var run []byte
+		end := uint32(0)
+		for i := range p.entries {
+			line, e := p.lineWithTerminator(i), &p.entries[i]
+			if e.lineOff == end && run != nil && int(end) != len(p.lines) {
+				run = run[:len(run)+len(line)]
+			} else {
+				if run != nil && !yield(run) {
+					return
+				}
+				run = line
+			}
+			end = e.lineOff + uint32(len(line))
+		}
+		yield(run)
+	}
+}
+
+// writeLines writes the lines with their terminators; the last line of the file ends with a newline alone. scratch is a buffer for
+// what has to be read back, and is returned for the next call.
+func (l *leaf) writeLines(w io.Writer, last bool, scratch []byte) (n int, _ []byte, err error) {
+	write := func(b []byte) {
+		if err == nil {
+			var m int
+			m, err = w.Write(b)
+			n += m
+		}
+	}
+	left := l.live
+	writeRun := func(run []byte) bool {
+		if left -= len(run); last && left == 0 {
+			write(run[:len(run)-len(terminator)])
+			run = run[len(run)-1:]
+		}
+		write(run)
+		return err == nil
+	}
+	if p := l.page.Load(); p != nil {
+		p.lineRuns()(writeRun)
+	} else if scratch, err = l.extent.AppendHead(scratch[:0]); err == nil {
+		writeRun(scratch)
+	}
+	return n, scratch, err
+}
