@@ -1,0 +1,149 @@
+package placement
+
+// Next places parts, the next state of the table that l has, and keeps as many as possible where they are. It returns nil if
+// the file is better written whole: if more than half of it would change, or if more than a fifth would be padding.
+// patchFrom is the size from which files are patched; the two bounds are looser for files that are little larger.
+func (l *Layout) Next(parts []Part, patchFrom int64) *Layout {
+	if len(l.Regions) == 0 || len(parts) == 0 {
+		return nil
+	}
+	m := newMatch(l.Regions, parts)
+	next := &Layout{Regions: make([]Region, 0, len(parts)+1)}
+	next.Regions = append(next.Regions, l.Regions[:m.head]...)
+	budget := max(l.Bytes/2, 2*patchFrom) // bytes that may still be rewritten
+	for region, part := m.head, m.head; part < len(parts) || region < len(l.Regions); {
+		if m.keepsRegion(region, part) {
+			next.Regions = append(next.Regions, l.Regions[region])
+			region, part = region+1, part+1
+			continue
+		}
+		run, ok := m.rewriteRun(region, part, budget)
+		if !ok {
+			return nil
+		}
+		budget -= run.need
+		switch {
+		case run.endRegion < len(l.Regions):
+			next.placeWithin(parts[part:run.endPart], run.room)
+		case run.endPart == part: // the last parts were deleted, so the part before them loses its comma
+			next.Regions = next.Regions[:len(next.Regions)-1]
+			next.placeTail(parts[part-1:], FillFactor97)
+		default:
+			next.placeTail(parts[part:], FillFactor97)
+		}
+		region, part = run.endRegion, run.endPart
+	}
+	next.Bytes = next.regionsEnd() + int64(len(closing))
+	if unpadded := unpaddedBytes(parts); next.Bytes > unpadded+unpadded/4+patchFrom/4 {
+		return nil
+	}
+	return next
+}
+
+// unpaddedBytes returns the length of a file of parts without any padding.
+func unpaddedBytes(parts []Part) int64 {
+	n := int64(len(opening)) - 1 + int64(len(closing))
+	for _, p := range parts {
+		n += p.Bytes
+	}
+	return n
+}
+
+// match pairs the regions of a layout with the parts of the next state. Both are in the order of the keys.
+type match struct {
+	regions []Region
+	parts   []Part
+	head    int            // number of pairs at the start that did not change; the file's last region is never one of them
+	tail    int            // number of pairs at the end that did not change
+	between map[uint64]int // index of each region between head and tail, by the ID of its Part
+}
+
+func newMatch(regions []Region, parts []Part) *match {
+	m := &match{regions: regions, parts: parts}
+	shorter := min(len(regions), len(parts))
+	for m.head < shorter-1 && regions[m.head].PartID == parts[m.head].ID {
+		m.head++
+	}
+	for m.tail < shorter-m.head && regions[len(regions)-1-m.tail].PartID == parts[len(parts)-1-m.tail].ID {
+		m.tail++
+	}
+	between := regions[m.head : len(regions)-m.tail]
+	m.between = make(map[uint64]int, len(between))
+	for i, r := range between {
+		m.between[r.PartID] = m.head + i
+	}
+	return m
+}
+
+// regionOf returns the region that a part may keep, if there is one. The file's last region can be kept only as the last one,
+// since its last row has no comma.
+func (m *match) regionOf(part int) (region int, ok bool) {
+	if left := len(m.parts) - part; left <= m.tail {
+		return len(m.regions) - left, true
+	}
+	region, ok = m.between[m.parts[part].ID]
+	return region, ok && part != len(m.parts)-1 && region != len(m.regions)-1
+}
+
+// keepsRegion reports whether the part keeps the region.
+func (m *match) keepsRegion(region, part int) bool {
+	if region == len(m.regions) || part == len(m.parts) {
+		return false
+	}
+	own, ok := m.regionOf(part)
+	return ok && own == region
+}
+
+// run is a run of neighbouring regions that is written again, and the parts that are to lie there. It begins where
+// rewriteRun was asked to begin.
+type run struct {
+	endRegion, endPart int   // first region and first part after the run
+	room               int64 // bytes of its regions
+	need               int64 // bytes of its parts, without padding
+}
+
+// rewriteRun returns the shortest run from region and part on whose parts fit into its regions, or the rest of the file. It
+// reports false if that takes more than budget bytes.
+//
+//	regions   │ 7  ␣│ 9      ␣│ 4  ␣␣␣␣│ 8 │      Part 9 is now 11, and too long for the region of 9.
+//	parts       7     11        4        8        With the padding of 4 it fits:
+//
+//	next      │ 7  ␣│ 11         ␣│ 4 ␣│ 8 │      the run is the regions of 9 and 4, and Parts 11 and 4
+func (m *match) rewriteRun(region, part int, budget int64) (run, bool) {
+	r := run{endRegion: region, endPart: part}
+	for {
+		// Add the parts up to the next one that keeps its region, then the regions before that one.
+		kept := len(m.regions)
+		for ; r.endPart < len(m.parts); r.endPart++ {
+			if own, ok := m.regionOf(r.endPart); ok && own >= r.endRegion {
+				kept = own
+				break
+			}
+			r.need += m.parts[r.endPart].Bytes
+		}
+		for ; r.endRegion < kept; r.endRegion++ {
+			r.room += m.regions[r.endRegion].Size
+		}
+		switch {
+		case r.need > budget:
+			return run{}, false
+		case r.endRegion == len(m.regions) && r.endPart == len(m.parts):
+			return r, true
+		case r.endPart > part && r.need+r.minPadding(region) <= r.room:
+			return r, true
+		}
+		// The parts do not fit: they share the room of the next region with its part.
+		r.need += m.parts[r.endPart].Bytes
+		r.room += m.regions[r.endRegion].Size
+		r.endPart, r.endRegion = r.endPart+1, r.endRegion+1
+	}
+}
+
+// minPadding returns how much padding a run must keep if it shares the room of regions that did not change. Otherwise the next
+// row that grows would have to share it again.
+func (r *run) minPadding(region int) int64 {
+	if r.endRegion-region == 1 {
+		return 0
+	}
+	return r.need / (4 * paddingDivisor)
+}
