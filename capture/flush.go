@@ -15,7 +15,7 @@ const (
 	longestWritePause = 5 * time.Second
 )
 
-// idleAfter is how long after a write there must have been no change before its manifest is completed.
+// idleAfter is how long after a write no change must have come before the file gets its idle steps.
 const idleAfter = 500 * time.Millisecond
 
 // flusher writes the table's newest View to the file. One goroutine writes; any may force.
@@ -39,10 +39,9 @@ type schedule struct {
 	pending   time.Time     // when the first change came that the file does not hold; zero where there is none
 	lastEnd   time.Time     // when the last write ended
 	lastTook  time.Duration // what it took
-	partial   bool          // the last manifest lacks what takes long, see [store.File.Complete]
-	spareless bool          // the file may lack a spare, see [store.File.Spare]
-	spent     time.Duration // what completing it has taken so far
-	rest      time.Duration // what that took after the write before
+	moreIdle  bool          // whether the file has idle steps to do, see [store.File.Idle]
+	idleFrom  time.Time     // when the next one may begin
+	idleTook  time.Duration // what they took since the last write
 	retry     time.Time     // not before, after a failed write
 	pause     time.Duration // the next pause between attempts
 	period    time.Time     // the last regular flush's place on the wall clock
@@ -99,8 +98,8 @@ func (f *flusher) run(ctx context.Context, followed <-chan struct{}) error {
 			reason, due = store.ReasonForced, true
 		}
 		switch {
-		case !due && s.idle(now):
-			f.idle(s)
+		case !due && s.idleDue(now):
+			f.idle(ctx, s)
 		case due:
 			if _, err := f.write(s, reason, requests); err == nil && reason == store.ReasonInterval {
 				wake(f.regular)
@@ -116,8 +115,8 @@ func (f *flusher) last(s *schedule) error {
 		s.changed(at)
 	default:
 	}
-	partial := s.partial && f.d.table.View() != nil
-	if s.pending.IsZero() && !partial && f.d.state.fileError() == "" {
+	incomplete := f.d.state.manifestIncomplete() && f.d.table.View() != nil
+	if s.pending.IsZero() && !incomplete && f.d.state.fileError() == "" {
 		return nil
 	}
 	if _, err := f.write(s, store.ReasonStop, nil); err != nil {
@@ -128,15 +127,15 @@ func (f *flusher) last(s *schedule) error {
 
 // newest writes the newest View, and returns its version; 0 where there is none. No other function has the View meanwhile:
 // the file lets go of its rows while it writes them, so that those which have changed since can be freed.
-func (f *flusher) newest(start time.Time, reason store.Reason) (m store.Manifest, version uint64, err error) {
+func (f *flusher) newest(start time.Time, reason store.Reason) (r store.Result, version uint64, err error) {
 	view := f.d.table.View()
 	if view == nil {
-		return m, 0, errors.New("flush feedback.json: there is no copy of the table yet")
+		return r, 0, errors.New("flush feedback.json: there is no copy of the table yet")
 	}
 	f.d.state.writing(start)
 	version = view.Version()
-	m, err = f.d.file.Write(view, reason)
-	return m, version, err
+	r, err = f.d.file.Write(view, reason)
+	return r, version, err
 }
 
 // write writes the newest View for reason, and answers requests.
@@ -148,7 +147,8 @@ func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (s
 	case <-f.d.table.Changed(): // the View has it; what comes after says so anew
 	default:
 	}
-	m, version, err := f.newest(start, reason)
+	result, version, err := f.newest(start, reason)
+	m := result.Manifest
 	took := time.Since(start)
 	s.wrote(time.Now(), took, err)
 	switch {
@@ -157,14 +157,13 @@ func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (s
 		s.pending = pending
 		f.failed(s, start, reason, err)
 	default:
-		s.partial, s.spareless, s.spent, s.rest = m.SHA256 == "", true, 0, s.spent
+		s.idleSoon(s.lastEnd)
 		f.d.state.wrote(m, version, took)
-		wrote := f.d.file.Wrote()
-		f.d.metrics.flushed(reason, took, wrote)
-		f.d.log.Info("flushed", "reason", string(reason), "rows", m.Rows, "bytes", m.Bytes, "bytes_written", wrote, "lsn", m.LSN, "ms", millis(took))
+		f.d.metrics.flushed(reason, took, result.BytesWritten)
+		f.d.log.Info("flushed", "reason", string(reason), "rows", m.Rows, "bytes", m.Bytes, "bytes_written", result.BytesWritten, "lsn", m.LSN, "ms", millis(took))
 	}
-	if note := f.d.file.Note(); note != "" {
-		f.d.log.Warn(note)
+	if result.Warning != "" {
+		f.d.log.Warn(result.Warning)
 	}
 	for _, r := range requests {
 		r.manifest, r.err = m, err
@@ -175,7 +174,7 @@ func (f *flusher) write(s *schedule, reason store.Reason, requests []*forced) (s
 
 // failed notes a write that began at start and failed.
 func (f *flusher) failed(s *schedule, start time.Time, reason store.Reason, err error) {
-	s.partial = false
+	s.moreIdle = false
 	if s.pending.IsZero() {
 		s.pending = start // the hour's or a forced flush is owed, too
 	}
@@ -185,37 +184,22 @@ func (f *flusher) failed(s *schedule, start time.Time, reason store.Reason, err 
 	f.d.metrics.flushErrors.Inc()
 }
 
-// idle takes a step towards what the last write has left out.
-func (f *flusher) idle(s *schedule) {
-	if s.partial {
-		f.complete(s)
-		return
-	}
-	done, err := f.d.file.Spare()
-	if err != nil {
-		f.d.log.Warn("the next change writes the whole file", "error", err)
-	}
-	s.spareless = !done
-}
-
-// complete takes a step towards a complete manifest.
-func (f *flusher) complete(s *schedule) {
+// idle takes one of the steps that the last write left for a time without changes.
+func (f *flusher) idle(ctx context.Context, s *schedule) {
 	start := time.Now()
-	view := f.d.table.View()
-	if view == nil { // the rows are lost: a copy is under way
-		s.partial = false
-		return
-	}
-	m, done, err := f.d.file.Complete(view)
+	result, more, err := f.d.file.Idle(ctx, f.d.table.View())
 	took := time.Since(start)
-	s.spent += took
-	switch {
-	case err != nil:
+	s.moreIdle = more
+	s.idleTook += took
+	if result.Manifest.SHA256 != "" {
+		f.d.state.completed(result.Manifest)
+	}
+	if result.Warning != "" {
+		f.d.log.Warn(result.Warning)
+	}
+	if err != nil {
 		s.wrote(time.Now(), took, err)
 		f.failed(s, start, store.ReasonChange, err)
-	case done:
-		s.partial = false
-		f.d.state.completed(m)
 	}
 }
 
@@ -280,13 +264,16 @@ func (s *schedule) change() time.Time {
 	return at
 }
 
-// idle says whether there is time for what the last write has left out.
-func (s *schedule) idle(now time.Time) bool {
-	return (s.partial || s.spareless) && s.pending.IsZero() && !now.Before(s.quiet())
+// idleSoon schedules the idle steps after a write that ended at now. They begin after a pause of as long as those after the
+// write before took. So they take no more than half of the time, even if each write undoes what they did.
+func (s *schedule) idleSoon(now time.Time) {
+	s.moreIdle, s.idleFrom, s.idleTook = true, now.Add(max(idleAfter, s.idleTook)), 0
 }
 
-// quiet is when it is taken that no change comes at once. Completing manifests takes no more than half of the time.
-func (s *schedule) quiet() time.Time { return s.lastEnd.Add(max(idleAfter, s.rest)) }
+// idleDue reports whether it is time for an idle step.
+func (s *schedule) idleDue(now time.Time) bool {
+	return s.moreIdle && s.pending.IsZero() && !now.Before(s.idleFrom)
+}
 
 // due says whether to write now, and why; ever says whether this process has written before.
 func (s *schedule) due(now time.Time, ever bool) (store.Reason, bool) {
@@ -321,8 +308,8 @@ func (s *schedule) wait(now time.Time) time.Duration {
 	switch {
 	case !s.pending.IsZero():
 		wait = min(wait, s.change().Sub(now))
-	case s.partial || s.spareless:
-		wait = min(wait, s.quiet().Sub(now))
+	case s.moreIdle:
+		wait = min(wait, s.idleFrom.Sub(now))
 	}
 	return max(wait, 0)
 }

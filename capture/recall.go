@@ -12,7 +12,7 @@ import (
 // recall has the rows that an earlier run left be there for readers, where the database can't be reached at the start. They
 // are dropped when the first copy has ended; the file stays as it is till then.
 func (d *Daemon) recall(ctx context.Context) error {
-	found, ok := d.file.Found()
+	found, ok := d.file.Existing()
 	if !ok || d.cfg.LoadPrevious == nil {
 		return nil
 	}

@@ -70,7 +70,7 @@ func newState(cfg Config, file *store.File) *state {
 		s.status.Database = fmt.Sprintf("%s:%d/%s", c.Host, c.Port, c.Database)
 	}
 	s.file.Path = file.Path()
-	if m, ok := file.Found(); ok { // what an earlier run left: not current, but there to be read
+	if m, ok := file.Existing(); ok { // what an earlier run left: not current, but there to be read
 		written := m.WrittenAt
 		s.file.FileStatus = FileStatus{
 			Path: file.Path(), Written: &written, Reason: string(m.Reason), Rows: m.Rows, Bytes: m.Bytes,
@@ -266,6 +266,13 @@ func (s *state) fileError() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.file.Error
+}
+
+// manifestIncomplete reports whether the manifest of the last write lacks the SHA-256 of the whole file.
+func (s *state) manifestIncomplete() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.file.version > 0 && s.file.SHA256 == ""
 }
 
 func (s *state) pending(since time.Time) {

@@ -98,8 +98,8 @@ func killWriters(t *testing.T, name, path string, rounds int, check func(data []
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, ok := f.Found(); !ok {
-				t.Errorf("a kill is taken for damage: %s", f.Note())
+			if _, ok := f.Existing(); !ok {
+				t.Errorf("a kill is taken for damage: %s", store.Warning(f))
 			}
 			if names := leftovers(t, path); names != nil {
 				t.Errorf("left over: %v", names)
@@ -160,16 +160,18 @@ func TestCrashBetweenRenames(t *testing.T) {
 		t.Fatalf("not between the renames: %+v, %v", m, err)
 	}
 	f := open(t, path)
-	if m, ok := f.Found(); !ok || m.Rows != 9 {
+	if m, ok := f.Existing(); !ok || m.Rows != 9 {
 		t.Errorf("found %+v, %v", m, ok)
-	}
-	if note := f.Note(); !strings.Contains(note, "crash") || f.Note() != "" {
-		t.Errorf("the note is %q, once", note)
 	}
 	if m := checkPair(t, path); m.Rows != 9 {
 		t.Errorf("%d rows", m.Rows)
 	}
-	write(t, f, votes(9, "new").View(), store.ReasonStart)
+	for _, want := range []bool{true, false} { // once
+		r := write(t, f, votes(9, "new").View(), store.ReasonStart)
+		if warned := strings.Contains(r.Warning, "crash"); warned != want {
+			t.Errorf("the warning is %q", r.Warning)
+		}
+	}
 	if names := leftovers(t, path); names != nil {
 		t.Errorf("left over: %v", names)
 	}

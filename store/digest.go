@@ -1,35 +1,58 @@
 package store
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding"
 	"encoding/hex"
-	"fmt"
 	"hash"
-	"io"
-	"os"
+	"math"
 	"slices"
+
+	"capture/snapshot"
+	"capture/store/placement"
 )
 
-// The SHA-256 of a whole file can't be had without hashing all that follows the first byte that changed: a second for two
-// gigabytes, where the change itself is on disk in milliseconds. That of its blocks can: where the one takes too long, the
-// manifest has the SHA-256 of the SHA-256s of the blocks for a while, until [File.Complete] has had its time.
+// A change of the first row of a large file is on disk in milliseconds, but the SHA-256 of the file depends on every byte after
+// that row: a second for two gigabytes. So there are two digests. The SHA-256 of the whole is resumed at the first byte that
+// changed; if more than hashPerWrite bytes follow, the manifest of that Write has instead the hash of the hashes of all blocks,
+// of which only the changed blocks are hashed. [File.Idle] completes the SHA-256 later.
 
-// blockBytes is the length of a block: short, since each changed row has its whole block hashed anew; not shorter, since the
-// digests of all blocks are hashed for each version.
+// hashPerWrite is how many bytes a Write for a change alone hashes at most for the SHA-256 of the whole, so that hashing does not
+// take longer than writing. It is also a step of Idle.
+var hashPerWrite int64 = 64 << 20
+
+// blockBytes is the length of a block. A longer one would take longer to hash for each changed row; a shorter one would make
+// the list of hashes longer, which is hashed for each version.
 var blockBytes int64 = 128 << 10
 
-// completeBytes is the most that is hashed for a change alone, lest it take longer than the writing.
-var completeBytes int64 = 64 << 20
-
-// digest is what is known for a manifest of the bytes of a file: one of the two at least, to its end.
+// digest is the digests of one version of the file. At least one of the two covers all of it. A patch does not copy it but turns
+// the last version's digest into that of the new version, in place.
 type digest struct {
-	whole  prefix
-	blocks *blocks // nil where they are not known
+	whole  prefixHash
+	blocks *blockHashes // nil until a version first needs them
 }
 
-// describe puts into m what is known of the file, whose length m has.
-func (d *digest) describe(m *Manifest) {
+// newDigest returns a digest for a file that is written from start to end: of the whole if complete is set, of the blocks
+// otherwise.
+func newDigest(complete bool) *digest {
+	d := &digest{whole: newPrefixHash()}
+	if !complete {
+		d.blocks = newBlockHashes()
+	}
+	return d
+}
+
+// Write hashes the next bytes of a file that is written from start to end. It never fails.
+func (d *digest) Write(p []byte) (int, error) {
+	if d.blocks != nil {
+		return d.blocks.Write(p)
+	}
+	return d.whole.Write(p)
+}
+
+// setManifest sets the digest of m: the SHA-256 of the whole file if that is complete, or else that of its blocks.
+func (d *digest) setManifest(m *Manifest) {
 	m.SHA256, m.Blocks = "", nil
 	if d.whole.n == m.Bytes {
 		m.SHA256 = d.whole.sum()
@@ -38,158 +61,177 @@ func (d *digest) describe(m *Manifest) {
 	}
 }
 
-// prefix is the SHA-256 of a file up to some place, with what it was at places before, so that it need not begin anew where
-// the file is the same as before up to there.
-type prefix struct {
-	hash   hash.Hash
-	n      int64
-	states [][]byte // after 1, 2, … times prefixStep
+// update turns the digest of a file with the layout old into that of c. If complete is set, it covers the whole file however
+// long that takes.
+func (d *digest) update(c *content, old *placement.Layout, complete bool) error {
+	spans, firstChange := c.ChangedSpans(old, blockBytes), old.Bytes
+	if len(spans) > 0 {
+		firstChange = spans[0].From
+	}
+	var scratch []byte
+	from := d.whole.rewindTo(min(firstChange, c.Bytes))
+	complete = complete || c.Bytes-from <= hashPerWrite
+	if complete {
+		if err := c.walk(&scratch, from, func(b []byte) error {
+			d.whole.Write(b)
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	if d.blocks == nil {
+		if complete {
+			return nil
+		}
+		d.blocks, spans = newBlockHashes(), []placement.Span{{To: c.Bytes}} // all of them, this once
+	}
+	return d.updateBlocks(c, spans, &scratch)
 }
 
-const prefixStep = 1 << 20
-
-func newPrefix() prefix { return prefix{hash: sha256.New()} }
-
-// Write adds bytes to what is hashed. It never fails.
-func (d *prefix) Write(p []byte) (int, error) {
-	for rest := p; len(rest) > 0; {
-		k := min(int64(len(rest)), prefixStep-d.n%prefixStep)
-		d.hash.Write(rest[:k])
-		rest = rest[k:]
-		if d.n += k; d.n%prefixStep == 0 {
-			state, err := d.hash.(encoding.BinaryAppender).AppendBinary(nil)
-			if err != nil {
-				panic(err) // crypto/sha256 documents none
+// updateBlocks hashes the blocks in spans, which are aligned to blocks.
+func (d *digest) updateBlocks(c *content, spans []placement.Span, scratch *[]byte) error {
+	d.blocks.resize(c.Bytes)
+	block := make([]byte, blockBytes)
+	for _, s := range spans {
+		for off := s.From; off < min(s.To, c.Bytes); off += blockBytes {
+			b := block[:min(blockBytes, c.Bytes-off)]
+			if err := c.readAt(scratch, b, off); err != nil {
+				return err
 			}
-			d.states = append(d.states, state)
+			d.blocks.set(off, b)
+		}
+	}
+	return nil
+}
+
+// complete completes the SHA-256 of the whole file, which has the rows of v at the places of layout.
+func (d *digest) complete(v *snapshot.View, layout *placement.Layout) error {
+	_, err := d.completeStep(context.Background(), v, layout, math.MaxInt64)
+	return err
+}
+
+// completeStep continues the SHA-256 of the whole file by limit bytes or a few more, and reports whether it is complete. It
+// ends early if ctx does.
+func (d *digest) completeStep(ctx context.Context, v *snapshot.View, layout *placement.Layout, limit int64) (done bool, err error) {
+	if d.whole.n == layout.Bytes {
+		return true, nil
+	}
+	c, err := contentOf(v, layout)
+	if err != nil {
+		return false, err
+	}
+	var scratch []byte
+	err = c.walk(&scratch, d.whole.n, func(b []byte) error {
+		d.whole.Write(b)
+		if limit -= int64(len(b)); limit <= 0 || ctx.Err() != nil {
+			return errStop
+		}
+		return nil
+	})
+	return d.whole.n == layout.Bytes, err
+}
+
+// adoptBlocks takes over the hashes of all blocks from who has read the file, if they are not known.
+func (d *digest) adoptBlocks(b *blockHashes) {
+	if d.blocks == nil {
+		b.endBlock()
+		d.blocks = b
+	}
+}
+
+// prefixHash is the SHA-256 of a file from its start up to some offset. It keeps what its state was at each checkpoint before,
+// so hashing can be resumed where a new version begins to differ.
+type prefixHash struct {
+	hash        hash.Hash
+	n           int64 // bytes that are hashed
+	checkpoints [][]byte
+}
+
+// checkpointBytes is the distance of checkpoints.
+const checkpointBytes = 1 << 20
+
+func newPrefixHash() prefixHash { return prefixHash{hash: sha256.New()} }
+
+// Write hashes the next bytes. It never fails.
+func (h *prefixHash) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		k := min(int64(len(rest)), checkpointBytes-h.n%checkpointBytes)
+		h.hash.Write(rest[:k])
+		rest = rest[k:]
+		if h.n += k; h.n%checkpointBytes == 0 {
+			state, err := h.hash.(encoding.BinaryAppender).AppendBinary(nil)
+			if err != nil {
+				panic(err) // crypto/sha256 never returns one
+			}
+			h.checkpoints = append(h.checkpoints, state)
 		}
 	}
 	return len(p), nil
 }
 
-// rewind forgets all from off on, and some bytes before it; it returns where it goes on.
-func (d *prefix) rewind(off int64) int64 {
-	steps := min(off/prefixStep, int64(len(d.states)))
-	d.states = d.states[:steps]
-	d.n = steps * prefixStep
-	d.hash.Reset()
-	if steps > 0 {
-		if err := d.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(d.states[steps-1]); err != nil {
-			panic(err) // it is what AppendBinary gave
+// rewindTo forgets all bytes from off on, and those since the last checkpoint before it. It returns the offset from which to
+// continue.
+func (h *prefixHash) rewindTo(off int64) int64 {
+	count := min(off/checkpointBytes, int64(len(h.checkpoints)))
+	h.checkpoints = h.checkpoints[:count]
+	h.n = count * checkpointBytes
+	h.hash.Reset()
+	if count > 0 {
+		if err := h.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(h.checkpoints[count-1]); err != nil {
+			panic(err) // AppendBinary made it
 		}
 	}
-	return d.n
+	return h.n
 }
 
-func (d *prefix) sum() string { return hex.EncodeToString(d.hash.Sum(nil)) }
+func (h *prefixHash) sum() string { return hex.EncodeToString(h.hash.Sum(nil)) }
 
-// blocks are the SHA-256s of a file's blocks. They are written one after the other, or set.
-type blocks struct {
-	sums []byte    // of those that are ended
-	hash hash.Hash // of the block that is begun
+// blockHashes are the SHA-256s of a file's blocks. They are made by writing the whole file, or set one by one.
+type blockHashes struct {
+	sums []byte    // the hashes, one after the other
+	hash hash.Hash // of the block that is being written
 	n    int64     // its bytes
 }
 
-func newBlocks() *blocks { return &blocks{hash: sha256.New()} }
+func newBlockHashes() *blockHashes { return &blockHashes{hash: sha256.New()} }
 
-// Write adds bytes to what is hashed. It never fails.
-func (b *blocks) Write(p []byte) (int, error) {
+// Write hashes the next bytes. It never fails.
+func (h *blockHashes) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
-		k := min(int64(len(rest)), blockBytes-b.n)
-		b.hash.Write(rest[:k])
+		k := min(int64(len(rest)), blockBytes-h.n)
+		h.hash.Write(rest[:k])
 		rest = rest[k:]
-		if b.n += k; b.n == blockBytes {
-			b.end()
+		if h.n += k; h.n == blockBytes {
+			h.endBlock()
 		}
 	}
 	return len(p), nil
 }
 
-// end ends the block that is begun.
-func (b *blocks) end() {
-	if b.n > 0 {
-		b.sums = b.hash.Sum(b.sums)
-		b.hash.Reset()
-		b.n = 0
+// endBlock ends the block that is being written, if there is one.
+func (h *blockHashes) endBlock() {
+	if h.n > 0 {
+		h.sums = h.hash.Sum(h.sums)
+		h.hash.Reset()
+		h.n = 0
 	}
 }
 
-// resize makes room for the blocks of a file of n bytes. Those that are new or of another length are to be set.
-func (b *blocks) resize(n int64) {
-	b.end()
+// resize makes room for the hashes of a file of n bytes. The caller sets those that are new or whose block changes its length.
+func (h *blockHashes) resize(n int64) {
+	h.endBlock()
 	size := int((n + blockBytes - 1) / blockBytes * sha256.Size)
-	b.sums = slices.Grow(b.sums, max(0, size-len(b.sums)))[:size]
+	h.sums = slices.Grow(h.sums, max(0, size-len(h.sums)))[:size]
 }
 
-// set is the block that begins at off.
-func (b *blocks) set(off int64, block []byte) {
+// set sets the hash of the block that begins at off.
+func (h *blockHashes) set(off int64, block []byte) {
 	sum := sha256.Sum256(block)
-	copy(b.sums[off/blockBytes*sha256.Size:], sum[:])
+	copy(h.sums[off/blockBytes*sha256.Size:], sum[:])
 }
 
-func (b *blocks) sum() string {
-	b.end()
-	sum := sha256.Sum256(b.sums)
+func (h *blockHashes) sum() string {
+	h.endBlock()
+	sum := sha256.Sum256(h.sums)
 	return hex.EncodeToString(sum[:])
-}
-
-// Hasher hashes a file as its manifest does, to compare the two.
-type Hasher struct {
-	n      int64
-	whole  hash.Hash
-	blocks *blocks // nil where no manifest has them
-}
-
-// NewHasher begins with no bytes; they can be compared with these manifests.
-func NewHasher(manifests ...Manifest) *Hasher {
-	s := &Hasher{whole: sha256.New()}
-	if slices.ContainsFunc(manifests, func(m Manifest) bool { return m.Blocks != nil }) {
-		s.blocks = newBlocks()
-	}
-	return s
-}
-
-// Write adds bytes. It never fails.
-func (s *Hasher) Write(p []byte) (int, error) {
-	s.n += int64(len(p))
-	if s.blocks != nil {
-		s.blocks.Write(p)
-	}
-	return s.whole.Write(p)
-}
-
-// Bytes is how many there were.
-func (s *Hasher) Bytes() int64 { return s.n }
-
-// SHA256 is that of all bytes so far, in lower-case hex.
-func (s *Hasher) SHA256() string { return hex.EncodeToString(s.whole.Sum(nil)) }
-
-// Mismatch says in what the bytes, all of them, are not those of m; "" where they are.
-func (s *Hasher) Mismatch(m Manifest) string {
-	if s.n != m.Bytes {
-		return fmt.Sprintf("it has %d bytes, and the manifest says %d", s.n, m.Bytes)
-	}
-	if m.SHA256 != "" {
-		if sum := s.SHA256(); sum != m.SHA256 {
-			return fmt.Sprintf("its SHA-256 is %.12s…, and the manifest says %.12s…", sum, m.SHA256)
-		}
-	}
-	if m.Blocks != nil && s.blocks != nil {
-		if sum := s.blocks.sum(); sum != m.Blocks.SHA256 {
-			return fmt.Sprintf("the SHA-256 of its blocks is %.12s…, and the manifest says %.12s…", sum, m.Blocks.SHA256)
-		}
-	}
-	return ""
-}
-
-// sumFile hashes the file at path, for these manifests.
-func sumFile(path string, manifests ...Manifest) (*Hasher, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	s := NewHasher(manifests...)
-	_, err = io.CopyBuffer(struct{ io.Writer }{s}, struct{ io.Reader }{f}, make([]byte, 1<<20))
-	return s, err
 }

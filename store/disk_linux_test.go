@@ -75,10 +75,11 @@ func fillVolume(args []string) error {
 		return err
 	}
 	small, large := votes(100, "x").View(), votes(100_000, "x").View()
-	m, err := f.Write(small, store.ReasonStart)
+	written, err := f.Write(small, store.ReasonStart)
 	if err != nil {
 		return err
 	}
+	m := written.Manifest
 	// expect has a write fail as told, and the old file and nothing else stand there after it.
 	expect := func(what string, errno syscall.Errno, advice string) error {
 		_, err := f.Write(large, store.ReasonChange)

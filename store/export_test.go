@@ -6,19 +6,29 @@ import (
 	"testing"
 )
 
-// SetAtRename has fn called between the two renames of a Write.
+// SetAtRename makes each Write call fn between its two renames.
 func SetAtRename(fn func()) { atRename = fn }
 
-// SetPatchBytes has files be patched from that size on.
-func SetPatchBytes(n int64) { patchBytes = n }
+// SetPatchFrom sets the size from which files are patched.
+func SetPatchFrom(n int64) { patchFrom = n }
 
-// SetBlockBytes has blocks be of that length.
+// SetBlockBytes sets the length of a block.
 func SetBlockBytes(n int64) { blockBytes = n }
 
-// SetCompleteBytes has so many bytes be hashed for a change alone, and in a step of Complete.
-func SetCompleteBytes(n int64) { completeBytes = n }
+// SetHashPerWrite sets how many bytes are hashed for a change alone, and in a step of Idle.
+func SetHashPerWrite(n int64) { hashPerWrite = n }
 
-// CanPatch says whether files in dir can be patched; else they are written whole, and tests see that alone.
+// SetShadowStep sets how many bytes of a shadow file are copied at a time.
+func SetShadowStep(n int64) { shadowStep = n }
+
+// Warning returns what the next Result will have as its warning.
+func Warning(f *File) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.warning
+}
+
+// CanPatch reports whether files in dir can be patched. If not, they are written whole, and that alone is tested.
 func CanPatch(t *testing.T, dir string) bool {
 	path := filepath.Join(dir, "probe")
 	if err := os.WriteFile(path, nil, 0o644); err != nil {
@@ -29,13 +39,10 @@ func CanPatch(t *testing.T, dir string) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := openSpare(path, info, path)
+	file := openShadow(path, info, path)
 	if file == nil {
 		t.Logf("on this file system no file can be patched")
 		return false
 	}
 	return file.Close() == nil
 }
-
-// SetSpareStep sets how much of a spare is copied at a time.
-func SetSpareStep(n int64) { spareStep = n }

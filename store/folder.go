@@ -7,28 +7,28 @@ import (
 	"syscall"
 )
 
-// makeFolder makes the folder dir where it is missing, and those above it, each with its name safe on disk: else a power cut
-// could take the folder away again, and all that was synced in it. What can't be made safe is not left there.
-func makeFolder(dir string) error {
+// createFolder creates the folder dir and its parents if they are missing, and syncs the folder above each: otherwise a power
+// cut could remove the new folder with everything that was synced in it. A folder that can't be made durable is removed again.
+func createFolder(dir string) error {
 	if info, err := os.Stat(dir); err == nil && info.IsDir() {
 		return nil
 	}
 	parent := filepath.Dir(dir)
 	if parent != dir {
-		if err := makeFolder(parent); err != nil {
+		if err := createFolder(parent); err != nil {
 			return err
 		}
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		if info, serr := os.Stat(dir); serr == nil && info.IsDir() {
-			return nil // another was faster
+			return nil // another process was faster
 		} else if errors.Is(err, os.ErrExist) {
 			return &os.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
 		}
 		return err
 	}
 	err := syncFolder(parent)
-	if errors.Is(err, os.ErrPermission) { // it may be written, but not read: the folder is as good
+	if errors.Is(err, os.ErrPermission) { // parent can be written but not read, so not opened to sync it
 		return nil
 	}
 	if err != nil {
@@ -37,14 +37,15 @@ func makeFolder(dir string) error {
 	return err
 }
 
-// syncFolder makes the names in the folder durable: a rename is atomic at once, but may be undone by a power cut until then.
+// syncFolder makes the names in the folder durable. A rename is atomic at once, but until its folder is synced a power cut may
+// undo it (rename(2), fsync(2)).
 func syncFolder(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) { // EINVAL: this file system has no such thing
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) { // EINVAL: this file system does not sync folders
 		return err
 	}
 	return nil

@@ -16,73 +16,79 @@ import (
 	"capture/internal/volume"
 )
 
-// Retention is how many earlier states of the file are kept beside it: feedback-20261123T1600Z.json.gz, each with its manifest,
-// feedback-20261123T1600Z.manifest.json.
+// Retention is how many generations are kept. A generation is an earlier state of the file, compressed and beside it:
+// feedback-20261123T1600Z.json.gz with its manifest, feedback-20261123T1600Z.manifest.json.
 type Retention struct {
-	Count int // the newest so many; 0 keeps none, and leaves alone what is there
-	Days  int // none that is older; 0 sets no such limit
+	Count int // number of the newest ones that are kept; 0 makes none and leaves alone what is there
+	Days  int // age in days at which they are removed; 0 sets no such limit
 }
 
 // generationTime is the time of writing in a generation's name, in UTC.
 const generationTime = "20060102T1504Z"
 
-// KeepGeneration keeps what the last Write wrote as a generation, and removes those that are beyond the limits of k. It
-// returns the generation's path, "" where k keeps none. Writes go on meanwhile. An error, ctx's too, leaves the earlier
-// generations as they are, and none half written under its name.
-func (f *File) KeepGeneration(ctx context.Context, k Retention) (string, error) {
-	if k.Count <= 0 {
+// KeepGeneration keeps what the last Write wrote as a generation, and removes the generations that retention does not cover. It
+// returns the new generation's path, or "" if retention keeps none. Other methods may run meanwhile. If it fails or ctx ends,
+// the earlier generations are as they were, and no partial file is left.
+func (f *File) KeepGeneration(ctx context.Context, retention Retention) (string, error) {
+	if retention.Count <= 0 {
 		return "", nil
 	}
-	from, m, err := f.lastWritten()
+	path, err := f.keepGeneration(ctx, retention)
 	if err != nil {
-		return "", fmt.Errorf("keep a generation of %s: %w", filepath.Base(f.path), volume.WithHint(err))
-	}
-	defer from.Close()
-	g := generations{dir: filepath.Dir(f.path), base: strings.TrimSuffix(filepath.Base(f.path), ".json")}
-	path, err := g.write(ctx, from, m)
-	if err == nil {
-		err = g.prune(k, m.WrittenAt)
-	}
-	if err != nil {
-		return "", fmt.Errorf("keep a generation of %s: %w", filepath.Base(f.path), volume.WithHint(err))
+		return "", fmt.Errorf("keep a generation of %s: %w", filepath.Base(f.dataPath), volume.WithHint(err))
 	}
 	return path, nil
 }
 
-// lastWritten is the file as the last Write left it, open, and its manifest.
-func (f *File) lastWritten() (*os.File, Manifest, error) {
+func (f *File) keepGeneration(ctx context.Context, retention Retention) (string, error) {
+	file, m, err := f.openLastWritten()
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	g := generations{folder: f.folder(), base: strings.TrimSuffix(filepath.Base(f.dataPath), ".json")}
+	path, err := g.write(ctx, file, m)
+	if err != nil {
+		return "", err
+	}
+	return path, g.prune(retention, m.WrittenAt)
+}
+
+// openLastWritten opens the file as the last Write left it, and returns its manifest.
+func (f *File) openLastWritten() (*os.File, Manifest, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return nil, Manifest{}, os.ErrClosed
 	}
 	if f.last.file == nil {
-		return nil, Manifest{}, errors.New("the last flush failed, so that there is nothing new to keep")
+		return nil, Manifest{}, errors.New("the last flush failed; there is nothing new to keep")
 	}
-	from, err := os.Open(f.path)
-	return from, f.last.manifest, err
+	file, err := os.Open(f.dataPath)
+	return file, f.last.manifest, err
 }
 
-// generations are the kept states of one file.
+// generations are the generations of one file.
 type generations struct {
-	dir  string
-	base string // the file's name without .json
+	folder string
+	base   string // the file's name without .json
 }
 
-func (g generations) data(stamp string) string {
-	return filepath.Join(g.dir, g.base+"-"+stamp+".json.gz")
+func (g generations) dataPath(stamp string) string {
+	return filepath.Join(g.folder, g.base+"-"+stamp+".json.gz")
 }
 
-func (g generations) manifest(stamp string) string {
-	return filepath.Join(g.dir, g.base+"-"+stamp+".manifest.json")
+func (g generations) manifestPath(stamp string) string {
+	return filepath.Join(g.folder, g.base+"-"+stamp+".manifest.json")
 }
 
-// write makes the generation of m. The manifest comes last, as it does for the file itself.
-func (g generations) write(ctx context.Context, from *os.File, m Manifest) (string, error) {
+// write makes the generation of m from the open file. As with the file itself, the manifest comes last, so a generation with a
+// manifest is complete.
+func (g generations) write(ctx context.Context, file *os.File, m Manifest) (string, error) {
 	stamp := m.WrittenAt.UTC().Format(generationTime)
-	path := g.data(stamp)
-	err := replace(path, from.Name(), func(w *os.File) (err error) {
-		m.SHA256, err = zip(ctx, w, from, m, g.base+".json")
+	path := g.dataPath(stamp)
+	err := replaceSynced(path, file.Name(), func(w *os.File) (err error) {
+		m.SHA256, err = compressVerified(ctx, w, file, m, g.base+".json")
 		m.Blocks = nil
 		return err
 	})
@@ -93,42 +99,29 @@ func (g generations) write(ctx context.Context, from *os.File, m Manifest) (stri
 	if err != nil {
 		return "", err
 	}
-	err = replace(g.manifest(stamp), from.Name(), func(w *os.File) error {
+	err = replaceSynced(g.manifestPath(stamp), file.Name(), func(w *os.File) error {
 		_, err := w.Write(manifest)
 		return err
 	})
 	if err != nil {
 		return "", err
 	}
-	return path, syncFolder(g.dir)
+	return path, syncFolder(g.folder)
 }
 
-// replace writes a file under a temporary name, synced, and gives it its own.
-func replace(path, like string, fill func(*os.File) error) error {
-	tmp := path + ".tmp"
-	_, err := writeTmp(tmp, like, fill)
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		os.Remove(tmp)
-	}
-	return err
-}
-
-// zip compresses from, sees to it that it is what m describes, and returns its SHA-256. Speed goes before size: a large file is compressed every
-// hour on the machine that follows the table.
-func zip(ctx context.Context, w io.Writer, from io.Reader, m Manifest, name string) (sum string, err error) {
+// compressVerified compresses r to w, and returns the SHA-256 of what it read. The error may be that this is not what m
+// describes. It prefers speed to size, since it runs every hour on the machine that follows the table.
+func compressVerified(ctx context.Context, w io.Writer, r io.Reader, m Manifest, name string) (sum string, err error) {
 	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
 	if err != nil {
 		return "", err
 	}
 	z.Name, z.ModTime = name, m.WrittenAt
-	sums := NewHasher(m)
+	h := NewHasher(m)
 	buf := make([]byte, 256<<10)
 	for {
-		n, err := from.Read(buf)
-		sums.Write(buf[:n])
+		n, err := r.Read(buf)
+		h.Write(buf[:n])
 		if _, werr := z.Write(buf[:n]); werr != nil {
 			return "", werr
 		}
@@ -142,16 +135,17 @@ func zip(ctx context.Context, w io.Writer, from io.Reader, m Manifest, name stri
 			return "", err
 		}
 	}
-	if why := sums.Mismatch(m); why != "" {
-		return "", fmt.Errorf("the file is not the one that was written, another program changed it: %s", why)
+	if mismatch := h.Mismatch(m); mismatch != "" {
+		return "", fmt.Errorf("the file is not the one that was written, another program changed it: %s", mismatch)
 	}
-	return sums.SHA256(), z.Close()
+	return h.SHA256(), z.Close()
 }
 
 var generationName = regexp.MustCompile(`^-(\d{8}T\d{4}Z)\.(json\.gz|manifest\.json)(\.tmp)?$`)
 
-// stamp is the time in the name of one of the generations' files, and whether the name is one of theirs.
-func (g generations) stamp(name string) (stamp string, tmp, ok bool) {
+// parseName returns the time in a file's name and whether the name is a temporary one. It reports false if the name is not
+// exactly that of a generation's file.
+func (g generations) parseName(name string) (stamp string, tmp, ok bool) {
 	rest, ok := strings.CutPrefix(name, g.base)
 	match := generationName.FindStringSubmatch(rest)
 	if !ok || match == nil {
@@ -161,21 +155,46 @@ func (g generations) stamp(name string) (stamp string, tmp, ok bool) {
 	return match[1], match[3] != "", err == nil && t.Format(generationTime) == match[1]
 }
 
-// prune removes all generations but the newest k.Count, and those of more than k.Days days before now; also what a crash left of
-// one. Names that are not exactly theirs are never touched.
-func (g generations) prune(k Retention, now time.Time) error {
-	entries, err := os.ReadDir(g.dir)
+// prune removes the generations that retention does not cover at the time now, and temporary files that a crash left. It
+// touches no file with another name.
+func (g generations) prune(retention Retention, now time.Time) error {
+	files, stamps, err := g.list()
 	if err != nil {
 		return err
 	}
-	files := map[string][]string{} // by stamp
-	var stamps []string            // of those with data
+	kept := map[string]bool{}
+	for _, stamp := range stamps[max(0, len(stamps)-retention.Count):] {
+		t, _ := time.Parse(generationTime, stamp)
+		kept[stamp] = retention.Days <= 0 || now.Truncate(time.Minute).Sub(t) <= time.Duration(retention.Days)*24*time.Hour
+	}
+	var failed error
+	for stamp, names := range files {
+		if kept[stamp] {
+			continue
+		}
+		for _, name := range names {
+			if err := os.Remove(filepath.Join(g.folder, name)); err != nil && !isMissing(err) {
+				failed = errors.Join(failed, err)
+			}
+		}
+	}
+	return failed
+}
+
+// list returns the names of all generations' files by the times in them, and the times for which there is data, in order. It
+// removes temporary files.
+func (g generations) list() (files map[string][]string, stamps []string, err error) {
+	entries, err := os.ReadDir(g.folder)
+	if err != nil {
+		return nil, nil, err
+	}
+	files = map[string][]string{}
 	for _, e := range entries {
-		stamp, tmp, ok := g.stamp(e.Name())
+		stamp, tmp, ok := g.parseName(e.Name())
 		switch {
 		case !ok || !e.Type().IsRegular():
 		case tmp:
-			os.Remove(filepath.Join(g.dir, e.Name()))
+			os.Remove(filepath.Join(g.folder, e.Name()))
 		default:
 			files[stamp] = append(files[stamp], e.Name())
 			if strings.HasSuffix(e.Name(), ".gz") {
@@ -184,21 +203,5 @@ func (g generations) prune(k Retention, now time.Time) error {
 		}
 	}
 	slices.Sort(stamps)
-	kept := map[string]bool{}
-	for _, stamp := range stamps[max(0, len(stamps)-k.Count):] {
-		t, _ := time.Parse(generationTime, stamp)
-		kept[stamp] = k.Days <= 0 || now.Truncate(time.Minute).Sub(t) <= time.Duration(k.Days)*24*time.Hour
-	}
-	var failed error
-	for stamp, names := range files {
-		if kept[stamp] {
-			continue
-		}
-		for _, name := range names {
-			if err := os.Remove(filepath.Join(g.dir, name)); err != nil && !missing(err) {
-				failed = errors.Join(failed, err)
-			}
-		}
-	}
-	return failed
+	return files, stamps, nil
 }

@@ -38,7 +38,7 @@ func TestKeepGeneration(t *testing.T) {
 	if _, err := f.KeepGeneration(t.Context(), store.Retention{Count: 3}); err == nil || !strings.Contains(err.Error(), "nothing new") {
 		t.Errorf("before the first flush it said %v", err)
 	}
-	m := write(t, f, v, store.ReasonInterval)
+	m := write(t, f, v, store.ReasonInterval).Manifest
 	if got, err := f.KeepGeneration(t.Context(), store.Retention{}); got != "" || err != nil || len(names(t, dir)) != 3 {
 		t.Errorf("with none to keep it made %q, %v: %q", got, err, names(t, dir))
 	}

@@ -13,25 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Owner is the process that keeps a file, as it says in the lock file.
+// Owner is the process that has the lock of a file, as it describes itself in the lock file.
 type Owner struct {
 	PID     int       `json:"pid"`
 	Host    string    `json:"host"`
-	Listen  string    `json:"listen,omitempty"` // host:port that its HTTP server answers on; "" while it has none
+	Listen  string    `json:"listen,omitempty"` // host:port of its HTTP server; "" while it has none
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
 }
 
-// LockedError is that another process keeps the file.
+// LockedError is that another process has the lock of the file.
 type LockedError struct {
-	Path  string // of the file that is kept
-	Owner Owner  // zero where the other has not said yet
+	Path  string // the file
+	Owner Owner  // zero if the other process has not written it yet
 }
 
 func (e *LockedError) Error() string {
 	o := e.Owner
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s is kept by another capture", e.Path)
+	fmt.Fprintf(&b, "%s is in use by another capture process", e.Path)
 	if o.PID != 0 {
 		fmt.Fprintf(&b, " (pid %d on host %q", o.PID, o.Host)
 		if o.Listen != "" {
@@ -43,59 +43,59 @@ func (e *LockedError) Error() string {
 	return b.String()
 }
 
-// lockPath is the lock file of the file at path, which has no link in its last place.
+// lockPath returns the lock file of the file at path, which must not be a symbolic link.
 func lockPath(path string) string { return path + ".lock" }
 
-// A process that only asks who holds the lock has it shared for an instant: an opener waits that long for it.
+// ReadOwner shares the lock for an instant to see whether it is taken. acquireLock retries for that long.
 const (
 	lockPatience = 2 * time.Second
 	lockPause    = 5 * time.Millisecond
 )
 
-// lock is an flock on the lock file. It dies with the process. The lock file itself is never removed: between a removal
-// and the next creation two processes could each hold a lock on a file of that name.
+// lock is a lock on the lock file (flock(2)), which ends with the process. The lock file is never removed: between a removal and
+// the next creation, two processes could each have a lock on a file of that name.
 type lock struct {
-	path string // of the file that is locked
+	path string // the file that is locked
 
-	mu    sync.Mutex
-	file  *os.File // nil once released
-	owner Owner
-	said  bool // the lock file holds owner
+	mu           sync.Mutex
+	file         *os.File // the lock file; nil once released
+	owner        Owner
+	ownerWritten bool // whether the lock file has owner
 }
 
-func acquire(path string, o Owner) (*lock, error) {
+func acquireLock(path string, o Owner) (*lock, error) {
 	l := &lock{path: path, owner: o}
-	f, err := l.take()
+	f, err := l.lockFile()
 	if err != nil {
 		return nil, err
 	}
 	l.file = f
-	l.say()
+	l.writeOwner()
 	return l, nil
 }
 
-// take opens and locks the lock file that has the name now.
-func (l *lock) take() (*os.File, error) {
+// lockFile opens and locks the lock file.
+func (l *lock) lockFile() (*os.File, error) {
 	for start := time.Now(); ; time.Sleep(lockPause) {
-		f, err := openLock(l.path, unix.O_RDWR|unix.O_CREAT)
+		f, err := openLockFile(l.path, unix.O_RDWR|unix.O_CREAT)
 		if err != nil {
 			return nil, err
 		}
 		err = flock(f, unix.LOCK_EX)
 		switch {
-		case err == nil && isAt(f, lockPath(l.path)):
+		case err == nil && isFileAt(f, lockPath(l.path)):
 			return f, nil
-		case err == nil: // removed or replaced since it was opened: that lock is worth nothing
-			err = errors.New("it is being replaced all the time")
+		case err == nil: // removed or replaced after it was opened: the lock on it protects nothing
+			err = errors.New("the lock file keeps being replaced")
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", lockPath(l.path), err)
-		case flock(f, unix.LOCK_SH) != nil: // not just somebody who asks
-			err = l.heldBy(f)
+		case flock(f, unix.LOCK_SH) != nil: // taken by an owner, not just shared by ReadOwner
+			err = l.lockedError(f)
 			f.Close()
 			return nil, err
 		default:
-			err = l.heldBy(f)
+			err = l.lockedError(f)
 		}
 		f.Close()
 		if time.Since(start) > lockPatience {
@@ -104,37 +104,37 @@ func (l *lock) take() (*os.File, error) {
 	}
 }
 
-func (l *lock) heldBy(f *os.File) error {
+func (l *lock) lockedError(f *os.File) error {
 	return &LockedError{Path: l.path, Owner: readOwner(f)}
 }
 
-// renew makes sure that the lock is held on the file that has the name now: the lock file, or its whole folder, may have
-// been removed or replaced, and then another process could hold the new one. It says whether it had to take a new one.
-func (l *lock) renew() (taken bool, err error) {
+// reacquireIfReplaced takes the lock again if the lock file was removed or replaced, maybe with its folder: another process
+// could have the lock of the new one. It reports whether that was so.
+func (l *lock) reacquireIfReplaced() (replaced bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file == nil {
 		return false, os.ErrClosed
 	}
-	if !isAt(l.file, lockPath(l.path)) {
-		f, err := l.take()
+	if !isFileAt(l.file, lockPath(l.path)) {
+		f, err := l.lockFile()
 		if err != nil {
 			return false, err
 		}
 		l.file.Close()
-		l.file, l.said, taken = f, false, true
+		l.file, l.ownerWritten, replaced = f, false, true
 	}
-	if !l.said {
-		l.say()
+	if !l.ownerWritten {
+		l.writeOwner()
 	}
-	return taken, nil
+	return replaced, nil
 }
 
-// held says whether the lock is still on the file that has the name now.
-func (l *lock) held() bool {
+// isOwned reports whether we have the lock and the lock file has not been replaced.
+func (l *lock) isOwned() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.file != nil && isAt(l.file, lockPath(l.path))
+	return l.file != nil && isFileAt(l.file, lockPath(l.path))
 }
 
 func (l *lock) setListen(addr string) error {
@@ -144,21 +144,22 @@ func (l *lock) setListen(addr string) error {
 		return os.ErrClosed
 	}
 	l.owner.Listen = addr
-	return l.say()
+	return l.writeOwner()
 }
 
-// say writes the owner. Where it can't, as on a full disk, the lock holds all the same, and renew tries again.
-func (l *lock) say() error {
+// writeOwner writes the owner into the lock file. If that fails, as on a full disk, the lock protects the file all the same, and
+// reacquireIfReplaced tries again.
+func (l *lock) writeOwner() error {
 	data, err := json.Marshal(l.owner)
 	if err != nil {
 		return err
 	}
 	data = append(data, '\n')
-	// Truncated after writing: a reader takes the first JSON value, so it sees the old owner or the new one.
+	// Truncate after writing: a reader takes the first JSON value, so it sees the old owner or the new one.
 	if _, err = l.file.WriteAt(data, 0); err == nil {
 		err = l.file.Truncate(int64(len(data)))
 	}
-	l.said = err == nil
+	l.ownerWritten = err == nil
 	return err
 }
 
@@ -176,30 +177,30 @@ func (l *lock) release() error {
 	return err
 }
 
-// ReadOwner says who keeps the file at path. held is false where nobody does, also where a process that did was killed.
-// The owner is zero where the one who holds it has not said yet, or could not.
-func ReadOwner(path string) (o Owner, held bool, err error) {
+// ReadOwner returns which process has the lock of the file at path. It reports locked as false if no process has it, even if one
+// was killed that had. The owner is zero if the process has not written it yet, or could not.
+func ReadOwner(path string) (o Owner, locked bool, err error) {
 	path = followLink(path)
-	f, err := openLock(path, unix.O_RDONLY)
-	if missing(err) {
+	f, err := openLockFile(path, unix.O_RDONLY)
+	if isMissing(err) {
 		return Owner{}, false, nil
 	}
 	if err != nil {
 		return Owner{}, false, err
 	}
-	defer f.Close() // gives the shared lock back
+	defer f.Close() // releases the shared lock
 	switch err := flock(f, unix.LOCK_SH); {
 	case err == nil:
 		return Owner{}, false, nil
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return readOwner(f), true, nil
 	default:
-		return Owner{}, false, fmt.Errorf("ask for the lock %s: %w", lockPath(path), err)
+		return Owner{}, false, fmt.Errorf("test the lock %s: %w", lockPath(path), err)
 	}
 }
 
-// openLock opens the lock file of path. It follows no link, so that nobody makes us write elsewhere, and waits for no pipe.
-func openLock(path string, flags int) (*os.File, error) {
+// openLockFile opens the lock file of path. It follows no link, so that nobody makes us write elsewhere, and waits for no pipe.
+func openLockFile(path string, flags int) (*os.File, error) {
 	f, err := os.OpenFile(lockPath(path), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
 	if err != nil {
 		return nil, err
@@ -219,22 +220,22 @@ func flock(f *os.File, how int) error {
 	}
 }
 
-// readOwner is what the lock file says; zero where it is empty or not readable as an owner.
+// readOwner returns the owner that the lock file f names; a zero one if f is empty or has no owner's form.
 func readOwner(f *os.File) Owner {
 	var o Owner
-	const most = 64 << 10
-	if err := json.NewDecoder(io.NewSectionReader(f, 0, most)).Decode(&o); err != nil {
+	const longest = 64 << 10
+	if err := json.NewDecoder(io.NewSectionReader(f, 0, longest)).Decode(&o); err != nil {
 		return Owner{}
 	}
 	return o
 }
 
-// isAt says whether f is the file that has the name path now.
-func isAt(f *os.File, path string) bool {
-	have, err := f.Stat()
+// isFileAt reports whether the name path leads to the open file f.
+func isFileAt(f *os.File, path string) bool {
+	opened, err := f.Stat()
 	if err != nil {
 		return false
 	}
 	there, err := os.Lstat(path)
-	return err == nil && os.SameFile(have, there)
+	return err == nil && os.SameFile(opened, there)
 }

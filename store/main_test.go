@@ -121,13 +121,13 @@ func open(t *testing.T, path string) *store.File {
 	return f
 }
 
-func write(t *testing.T, f *store.File, v *snapshot.View, reason store.Reason) store.Manifest {
+func write(t *testing.T, f *store.File, v *snapshot.View, reason store.Reason) store.Result {
 	t.Helper()
-	m, err := f.Write(v, reason)
+	r, err := f.Write(v, reason)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m
+	return r
 }
 
 func read(t *testing.T, path string) []byte {

@@ -129,7 +129,7 @@ func mapWhole(path string, wait func()) error {
 
 // stampForEver writes versions of a stamped file as fast as it can, and none of them is large.
 func stampForEver(args []string) error {
-	store.SetPatchBytes(1 << 40)
+	store.SetPatchFrom(1 << 40)
 	return patchForEver(args)
 }
 

@@ -65,11 +65,11 @@ func writeVersions(args []string) error {
 		}
 		v := tab.View()
 		fmt.Println("begin", digest(contentOf(v)))
-		if m, err := f.Write(v, reason); err != nil {
+		if r, err := f.Write(v, reason); err != nil {
 			fmt.Println("failed", err)
-		} else if fmt.Println("done", manifestOf(args[0])); m.SHA256 == "" && i == completed {
-			for done := false; !done; {
-				_, done, err = f.Complete(v)
+		} else if fmt.Println("done", manifestOf(args[0])); r.Manifest.SHA256 == "" && i == completed {
+			for r.Manifest.SHA256 == "" && err == nil {
+				r, _, err = f.Idle(context.Background(), v)
 			}
 			if err != nil {
 				fmt.Println("failed", err)

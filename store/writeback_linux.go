@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startWriteBack has the kernel begin to write that part of f to the device, so that the fsync at the end of a large file
-// finds little left to do, and other writers are not held up by it. It is a hint: an error changes nothing.
-func startWriteBack(f *os.File, off, n int64) {
+// startWriteback asks the kernel to start writing a range of f to the device (sync_file_range(2)), so that the fsync at the end
+// of a large file has little left to do and does not delay other writers. It is a hint: an error changes nothing.
+func startWriteback(f *os.File, off, n int64) {
 	unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
 }

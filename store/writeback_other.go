@@ -4,5 +4,5 @@ package store
 
 import "os"
 
-// startWriteBack does nothing where the system has no such hint.
-func startWriteBack(*os.File, int64, int64) {}
+// startWriteback does nothing: other systems have no such hint.
+func startWriteback(*os.File, int64, int64) {}

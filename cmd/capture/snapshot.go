@@ -126,13 +126,14 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	if err != nil {
 		return err
 	}
-	manifest, err := file.Write(view, store.ReasonExport)
+	written, err := file.Write(view, store.ReasonExport)
 	if err != nil {
 		return err
 	}
-	if note := file.Note(); note != "" {
-		fmt.Fprintln(std.err, "capture snapshot: "+note)
+	if written.Warning != "" {
+		fmt.Fprintln(std.err, "capture snapshot: "+written.Warning)
 	}
+	manifest := written.Manifest
 	return c.printResult(std.out, capture.SnapshotResult{
 		Rows:   manifest.Rows,
 		Bytes:  manifest.Bytes,

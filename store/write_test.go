@@ -20,15 +20,15 @@ func TestWrite(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "data", "fallback", "feedback.json")
 		v := votes(n, strings.Repeat("x", 200)).View()
 		f := open(t, path)
-		if f.Note() != "" {
+		if store.Warning(f) != "" {
 			t.Error("something to note about an empty folder")
 		}
-		m := write(t, f, v, store.ReasonStart)
+		m := write(t, f, v, store.ReasonStart).Manifest
 		data := read(t, path)
 		if !bytes.Equal(unpadded(data), content(t, v)) {
 			t.Fatalf("%d rows: the file is not the view", n)
 		}
-		if room := int64(len(data)) - v.Bytes(); v.Bytes() < testPatchBytes && room > 0 || room > v.Bytes()/32 {
+		if room := int64(len(data)) - v.Bytes(); v.Bytes() < testPatchFrom && room > 0 || room > v.Bytes()/32 {
 			t.Errorf("%d rows: the file of %d bytes has %d of slack", n, len(data), room)
 		}
 		if got := checkPair(t, path); got.SHA256 != m.SHA256 || got.Rows != n || got.Bytes != int64(len(data)) {

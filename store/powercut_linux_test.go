@@ -159,8 +159,8 @@ func (s *story) judgeByOpening(t *testing.T, left remains, root, path string, in
 		return fmt.Errorf("can't be opened: %w", err)
 	}
 	defer f.Close()
-	if m, ok := f.Found(); inOrder && slices.Contains(s.begun, s.sum(content)) && (!ok || fits(m, content) != nil) {
-		return fmt.Errorf("a power cut is taken for damage: %s", f.Note())
+	if m, ok := f.Existing(); inOrder && slices.Contains(s.begun, s.sum(content)) && (!ok || fits(m, content) != nil) {
+		return fmt.Errorf("a power cut is taken for damage: %s", store.Warning(f))
 	}
 	next := votes(3, "next").View()
 	if _, err := f.Write(next, store.ReasonStart); err != nil {

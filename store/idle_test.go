@@ -12,12 +12,12 @@ import (
 	"capture/store"
 )
 
-// partial is a large file whose manifest has no SHA-256 of the whole.
-func partial(t *testing.T) (f *store.File, path string, s *stamped) {
+// incompleteFile writes a large file whose manifest lacks the SHA-256 of the whole. It has a shadow.
+func incompleteFile(t *testing.T) (f *store.File, path string, s *stamped) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "feedback.json")
 	if !store.CanPatch(t, filepath.Dir(path)) {
-		t.Skip("a file that is written whole has a whole SHA-256")
+		t.Skip("a file that is written whole has the SHA-256 of the whole")
 	}
 	f, s = open(t, path), newStamped()
 	for range 8 { // the first ones are written whole
@@ -26,62 +26,63 @@ func partial(t *testing.T) (f *store.File, path string, s *stamped) {
 			return f, path, s
 		}
 	}
-	t.Fatal("changes of the first row have the whole file hashed")
+	t.Fatal("changes of the first row hash the whole file")
 	return nil, "", nil
 }
 
-// complete takes steps until the last one.
-func complete(t *testing.T, f *store.File, s *stamped) (steps int) {
+// idle takes idle steps until there is nothing left to do.
+func idle(t *testing.T, f *store.File, s *stamped) (steps int) {
 	t.Helper()
-	for done := false; !done; steps++ {
+	for more := true; more; steps++ {
+		var r store.Result
 		var err error
-		if _, done, err = f.Complete(s.tab.View()); err != nil {
-			t.Fatal(err)
+		if r, more, err = f.Idle(t.Context(), s.tab.View()); err != nil || r.Warning != "" {
+			t.Fatal(err, r.Warning)
 		}
 	}
 	return steps
 }
 
-// TestComplete: the SHA-256 of the whole comes later, step by step, and changes nothing else.
-func TestComplete(t *testing.T) {
+// TestIdleCompletesManifest: the SHA-256 of the whole file comes step by step, and changes nothing else.
+func TestIdleCompletesManifest(t *testing.T) {
 	t.Parallel()
-	f, path, s := partial(t)
+	f, path, s := incompleteFile(t)
 	before, data := checkPair(t, path), read(t, path)
-	if steps := complete(t, f, s); steps < 5 || steps > len(data)/testCompleteBytes+1 {
+	if steps := idle(t, f, s); steps < 5 || steps > len(data)/testHashPerWrite+2 {
 		t.Errorf("%d steps for %d bytes", steps, len(data))
 	}
 	m := checkPair(t, path)
 	if m.SHA256 == "" || m.Blocks != nil || !bytes.Equal(read(t, path), data) {
-		t.Fatalf("complete, the manifest is %+v", m)
+		t.Fatalf("the completed manifest is %+v", m)
 	}
 	if m.SHA256, m.Blocks = "", before.Blocks; !bytes.Equal(mustJSON(t, m), mustJSON(t, before)) {
-		t.Errorf("it was %+v, and is %+v", before, m)
+		t.Errorf("the manifest was %+v, and is %+v", before, m)
 	}
-	if n := complete(t, f, s); n != 1 {
-		t.Errorf("what is complete takes %d steps", n)
+	if n := idle(t, f, s); n != 1 {
+		t.Errorf("%d steps although the manifest is complete", n)
 	}
-	// A change in the midst of it: what was hashed before the change counts.
+	// A change comes while the file is being hashed. What was hashed before the changed row still counts.
 	write(t, f, s.next(), store.ReasonChange)
-	if _, done, err := f.Complete(s.tab.View()); done || err != nil {
-		t.Errorf("one step is all: %v, %v", done, err)
+	if r, more, err := f.Idle(t.Context(), s.tab.View()); !more || err != nil || r.Manifest.SHA256 != "" {
+		t.Errorf("complete after one step: %+v, %v, %v", r, more, err)
 	}
 	s.tab.Put(key(stampedRows-1), row(stampedRows-1, 10, "z"))
 	s.next()
-	if _, done, err := f.Complete(s.tab.View()); !done || err != nil {
-		t.Errorf("of what is not written there are more steps, %v", err)
+	if r, more, err := f.Idle(t.Context(), s.tab.View()); more || err != nil || r.Manifest.SHA256 != "" {
+		t.Errorf("with a View that is not written: %+v, %v, %v", r, more, err)
 	}
 	write(t, f, s.tab.View(), store.ReasonChange)
-	complete(t, f, s)
+	idle(t, f, s)
 	if m := checkPair(t, path); m.SHA256 == "" {
 		t.Error("the manifest is not complete after a change in between")
 	}
 }
 
-// TestCompleteAtOnce: for any reason but a change the manifest is complete, whether anything has changed or not.
-func TestCompleteAtOnce(t *testing.T) {
+// TestCompleteUnlessChange: for any reason but a change Write completes the manifest, whether anything has changed or not.
+func TestCompleteUnlessChange(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []store.Reason{store.ReasonForced, store.ReasonInterval, store.ReasonStop} {
-		f, path, s := partial(t)
+		f, path, s := incompleteFile(t)
 		write(t, f, s.tab.View(), reason)
 		if m := checkPair(t, path); m.SHA256 == "" {
 			t.Errorf("%s, no change: no SHA-256", reason)
@@ -94,17 +95,18 @@ func TestCompleteAtOnce(t *testing.T) {
 	}
 }
 
-// TestCompleteFails: where the manifest can't be replaced, the one that is there stays true; another's file is let be.
-func TestCompleteFails(t *testing.T) {
+// TestCompletingFails: if the manifest can't be replaced, the one on disk stays true. The manifest of a file that another
+// program put there is left alone.
+func TestCompletingFails(t *testing.T) {
 	t.Parallel()
-	f, path, s := partial(t)
+	f, path, s := incompleteFile(t)
 	tmp := store.ManifestPath(path) + ".tmp"
 	if err := os.MkdirAll(filepath.Join(tmp, "x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	var err error
-	for done := false; !done; {
-		_, done, err = f.Complete(s.tab.View())
+	for more := true; more; {
+		_, more, err = f.Idle(t.Context(), s.tab.View())
 	}
 	if err == nil || !strings.Contains(err.Error(), "complete the manifest of feedback.json") {
 		t.Errorf("the error is %v", err)
@@ -115,9 +117,9 @@ func TestCompleteFails(t *testing.T) {
 	if err := os.RemoveAll(tmp); err != nil {
 		t.Fatal(err)
 	}
-	complete(t, f, s)
+	idle(t, f, s)
 	if m := checkPair(t, path); m.SHA256 == "" {
-		t.Error("tried again, it does not work")
+		t.Error("another attempt does not complete it")
 	}
 
 	write(t, f, s.next(), store.ReasonChange)
@@ -129,41 +131,41 @@ func TestCompleteFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := read(t, store.ManifestPath(path))
-	complete(t, f, s)
+	idle(t, f, s)
 	if !bytes.Equal(read(t, path), other) || !bytes.Equal(read(t, store.ManifestPath(path)), before) {
-		t.Error("another's file is described")
+		t.Error("file or manifest of another program's file changed")
 	}
 }
 
-// TestPartialFound: the next process takes a file by its blocks, and sees damage in each of them.
-func TestPartialFound(t *testing.T) {
+// TestBlocksShowDamage: the next process verifies the file by its blocks, and finds damage in each of them.
+func TestBlocksShowDamage(t *testing.T) {
 	t.Parallel()
-	f, path, _ := partial(t)
+	f, path, _ := incompleteFile(t)
 	f.Close()
 	data := read(t, path)
 	f = open(t, path)
-	if m, ok := f.Found(); !ok || m.SHA256 != "" || f.Note() != "" {
-		t.Errorf("found %+v, %v", m, ok)
+	if m, ok := f.Existing(); !ok || m.SHA256 != "" || store.Warning(f) != "" {
+		t.Errorf("Existing returns %+v, %v", m, ok)
 	}
 	f.Close()
 	for _, at := range []int{0, testBlockBytes, len(data) / 2, len(data) - 1} {
-		spoilt := bytes.Clone(data)
-		spoilt[at] ^= 1
-		if err := os.WriteFile(path, spoilt, 0o644); err != nil {
+		damaged := bytes.Clone(data)
+		damaged[at] ^= 1
+		if err := os.WriteFile(path, damaged, 0o644); err != nil {
 			t.Fatal(err)
 		}
 		f = open(t, path)
-		if note := f.Note(); !strings.Contains(note, "SHA-256 of its blocks") {
+		if note := store.Warning(f); !strings.Contains(note, "SHA-256 of its blocks") {
 			t.Errorf("a flipped bit at %d of %d: %q", at, len(data), note)
 		}
 		f.Close()
 	}
 }
 
-// TestPartialGeneration: a generation's manifest is complete, and it is of what was written.
-func TestPartialGeneration(t *testing.T) {
+// TestGenerationIsComplete: a generation's manifest is complete even if the file's is not. A damaged file is not kept.
+func TestGenerationIsComplete(t *testing.T) {
 	t.Parallel()
-	f, path, _ := partial(t)
+	f, path, _ := incompleteFile(t)
 	name, err := f.KeepGeneration(t.Context(), store.Retention{Count: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -185,13 +187,13 @@ func TestPartialGeneration(t *testing.T) {
 	if err != nil || m.SHA256 != digest(data) || fits(m, data) != nil {
 		t.Errorf("its manifest is %+v, %v", m, err)
 	}
-	spoilt := read(t, path)
-	spoilt[len(spoilt)/2] ^= 1
-	if err := os.WriteFile(path, spoilt, 0o644); err != nil {
+	damaged := read(t, path)
+	damaged[len(damaged)/2] ^= 1
+	if err := os.WriteFile(path, damaged, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.KeepGeneration(t.Context(), store.Retention{Count: 1}); err == nil || !strings.Contains(err.Error(), "another program changed it") {
-		t.Errorf("of a spoilt file it says %v", err)
+		t.Errorf("of a damaged file the error is %v", err)
 	}
 }
 

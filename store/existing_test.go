@@ -59,10 +59,10 @@ func TestDamaged(t *testing.T) {
 			harmed, _ := os.ReadFile(path)
 
 			f = open(t, path)
-			if m, ok := f.Found(); ok {
+			if m, ok := f.Existing(); ok {
 				t.Errorf("taken for whole: %+v", m)
 			}
-			if note := f.Note(); !strings.Contains(note, ".damaged-2") || len(note) > 600 {
+			if note := store.Warning(f); !strings.Contains(note, ".damaged-2") || len(note) > 600 {
 				t.Errorf("the note is %q", note)
 			}
 			if now, _ := os.ReadFile(path); !bytes.Equal(now, harmed) {
@@ -127,7 +127,7 @@ func TestLeftOverTemporaryFiles(t *testing.T) {
 	}
 	plant()
 	f = open(t, path)
-	if m, ok := f.Found(); !ok || m.Rows != 3 || f.Note() != "" {
+	if m, ok := f.Existing(); !ok || m.Rows != 3 || store.Warning(f) != "" {
 		t.Errorf("found %+v, %v", m, ok)
 	}
 	if names := leftovers(t, path); names != nil {
@@ -160,12 +160,11 @@ func TestLargeFileIsCheckedLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	f = open(t, path)
-	if found, ok := f.Found(); !ok || found.SHA256 != m.SHA256 || f.Note() != "" {
+	if found, ok := f.Existing(); !ok || found.SHA256 != m.SHA256 || store.Warning(f) != "" {
 		t.Errorf("found %+v, %v", found, ok)
 	}
-	write(t, f, votes(4, "x").View(), store.ReasonStart)
-	if note := f.Note(); !strings.Contains(note, "SHA-256") {
-		t.Errorf("the note is %q", note)
+	if r := write(t, f, votes(4, "x").View(), store.ReasonStart); !strings.Contains(r.Warning, "SHA-256") {
+		t.Errorf("the warning is %q", r.Warning)
 	}
 	kept, _ := filepath.Glob(path + ".damaged-*")
 	if len(kept) != 1 {
@@ -193,11 +192,11 @@ func FuzzOpen(f *testing.F) {
 		store.ReadManifest(path)
 		store.ReadOwner(path)
 		f := open(t, path)
-		m, ok := f.Found()
+		m, ok := f.Existing()
 		if ok && fits(m, data) != nil {
 			t.Errorf("taken for whole: %+v", m)
 		}
-		if !ok && f.Note() == "" {
+		if !ok && store.Warning(f) == "" {
 			t.Error("damage is not said")
 		}
 		write(t, f, votes(2, "x").View(), store.ReasonStart)

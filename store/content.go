@@ -1,0 +1,91 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"capture/snapshot"
+	"capture/store/placement"
+)
+
+// content is the bytes of one version of the file: where each Part of the table lies, and its rows. It is never in memory as a
+// whole; it is produced piece by piece.
+type content struct {
+	*placement.Layout
+	parts []snapshot.Part // rows of each region; zero once they are released
+}
+
+// placementParts returns what placement has to know of parts.
+func placementParts(parts []snapshot.Part) []placement.Part {
+	list := make([]placement.Part, len(parts))
+	for i, p := range parts {
+		list[i] = placement.Part{ID: p.ID(), Bytes: int64(p.Bytes())}
+	}
+	return list
+}
+
+// contentOf returns the content of a file with the layout that v was written with. The error is that v has other rows.
+func contentOf(v *snapshot.View, layout *placement.Layout) (content, error) {
+	c := content{Layout: layout, parts: make([]snapshot.Part, 0, len(layout.Regions))}
+	for p := range v.Parts() {
+		if i := len(c.parts); i == len(layout.Regions) || p.ID() != layout.Regions[i].PartID {
+			return content{}, errors.New("the rows are not those that were written")
+		}
+		c.parts = append(c.parts, p)
+	}
+	if len(c.parts) != len(layout.Regions) {
+		return content{}, errors.New("the rows are not those that were written")
+	}
+	return c, nil
+}
+
+// appendPiece appends piece i to b.
+func (c *content) appendPiece(b []byte, i int) ([]byte, error) {
+	return c.AppendPiece(b, i, func(b []byte) ([]byte, error) {
+		from := len(b)
+		b, err := c.parts[i].AppendTo(b)
+		if n := len(b) - from; err == nil && n != c.parts[i].Bytes() {
+			err = fmt.Errorf("read part %d of the table: %d bytes where %d were counted", c.parts[i].ID(), n, c.parts[i].Bytes())
+		}
+		return b, err
+	})
+}
+
+// releasePiece forgets the rows of piece i, so that they can be freed if the table no longer has them. The piece can't be
+// produced again.
+func (c *content) releasePiece(i int) {
+	if len(c.parts) > 0 {
+		c.parts[i] = snapshot.Part{}
+	}
+}
+
+// errStop ends a walk early.
+var errStop = errors.New("stop")
+
+// walk calls f with the bytes from off on, piece by piece, until the end or until f returns an error; errStop ends it without
+// one. The bytes are valid only during the call. They lie in scratch, which saves the next walk an allocation.
+func (c *content) walk(scratch *[]byte, off int64, f func(b []byte) error) (err error) {
+	b := *scratch
+	for i := c.PieceAt(off); i < c.Pieces() && err == nil; i++ {
+		if b, err = c.appendPiece(b[:0], i); err == nil {
+			err = f(b[max(0, off-c.PieceOff(i)):])
+		}
+	}
+	*scratch = b
+	if err == errStop {
+		return nil
+	}
+	return err
+}
+
+// readAt fills p with the bytes from off on, and with zeros beyond the end.
+func (c *content) readAt(scratch *[]byte, p []byte, off int64) error {
+	err := c.walk(scratch, off, func(b []byte) error {
+		if p = p[copy(p, b):]; len(p) == 0 {
+			return errStop
+		}
+		return nil
+	})
+	clear(p)
+	return err
+}

@@ -1,0 +1,90 @@
+package store
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// How many bytes of an existing file are hashed. Open does not read a larger file to its end, which would delay the start;
+// the first Write does, just before it replaces the file.
+const (
+	hashAtOpen = 64 << 20
+	hashAll    = math.MaxInt64
+)
+
+// existing is what was found on disk before the first Write.
+type existing struct {
+	checked    bool     // whether the file was compared to its end; if not, the first Write does that
+	intact     bool     // whether file and manifest match, as far as they were compared
+	manifest   Manifest // of the file, if intact
+	quarantine string   // suffix under which the first Write keeps the file; "" if it need not be kept
+}
+
+// inspectExisting compares file and manifest, but hashes a file of hashLimit bytes at most. If a crash came between the two
+// renames of a Write, it does the second one. The warning is a sentence about damage, or about that crash; "" for neither.
+func inspectExisting(p paths, hashLimit int64) (_ existing, warning string) {
+	manifest, merr := readManifest(p.manifestPath)
+	pending, perr := readManifest(p.manifestTmp())
+	info, err := os.Lstat(p.dataPath)
+	if isMissing(err) {
+		os.Remove(p.manifestTmp())
+		if isMissing(merr) {
+			return existing{checked: true}, ""
+		}
+		return planQuarantine(p, "its manifest is there without it")
+	}
+	if err != nil || !info.Mode().IsRegular() {
+		return planQuarantine(p, "it can't be read as a file")
+	}
+	mayMatch := func(m Manifest, err error) bool { return err == nil && m.Bytes == info.Size() }
+	var h *Hasher
+	if mayMatch(manifest, merr) || mayMatch(pending, perr) {
+		if info.Size() > hashLimit {
+			return existing{intact: mayMatch(manifest, merr), manifest: manifest}, ""
+		}
+		if h, err = hashFile(p.dataPath, manifest, pending); err != nil {
+			return planQuarantine(p, fmt.Sprintf("it can't be read (%v)", err))
+		}
+	}
+	if mayMatch(pending, perr) && h.Mismatch(pending) == "" {
+		return completeInterruptedRename(p, pending)
+	}
+	defer os.Remove(p.manifestTmp())
+	switch {
+	case isMissing(merr):
+		return planQuarantine(p, "it has no manifest, so another program wrote it or the manifest was removed")
+	case merr != nil:
+		return planQuarantine(p, truncateError(merr).Error())
+	case manifest.Bytes != info.Size():
+		return planQuarantine(p, fmt.Sprintf("it has %d bytes, and the manifest says %d", info.Size(), manifest.Bytes))
+	}
+	if mismatch := h.Mismatch(manifest); mismatch != "" {
+		return planQuarantine(p, mismatch)
+	}
+	return existing{checked: true, intact: true, manifest: manifest}, ""
+}
+
+// completeInterruptedRename ends a Write that a crash interrupted between its two renames (see replaceBoth): the file is the
+// new one, and its manifest still has the temporary name.
+func completeInterruptedRename(p paths, m Manifest) (_ existing, warning string) {
+	err := os.Rename(p.manifestTmp(), p.manifestPath)
+	if err == nil {
+		err = syncFolder(p.folder())
+	}
+	warning = fmt.Sprintf("%s is complete; a crash had left its manifest under the temporary name, and now it is in its place", p.dataPath)
+	if err != nil {
+		warning = fmt.Sprintf("%s is complete, but its manifest, which a crash had left under the temporary name, can't be renamed: %v", p.dataPath, err)
+	}
+	return existing{checked: true, intact: true, manifest: m}, warning
+}
+
+// planQuarantine makes the first Write keep the existing file under another name. Until then readers see it as it is.
+func planQuarantine(p paths, why string) (_ existing, warning string) {
+	suffix := quarantineSuffix(p, time.Now())
+	return existing{checked: true, quarantine: suffix}, fmt.Sprintf(
+		"%s is not what capture wrote: %s; the next flush replaces it and keeps it as %s%s",
+		p.dataPath, why, filepath.Base(p.dataPath), suffix)
+}

@@ -1,0 +1,133 @@
+package store
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// Bounds on a manifest that is read. One of 1,600 columns with the longest names stays well below both. Without them, a made-up
+// manifest could take any amount of memory.
+const (
+	maxManifestBytes  = 8 << 20
+	maxManifestCommas = 100_000
+)
+
+// ReadManifest reads the manifest of the file at path, which is feedback.json, not the manifest itself. If there is none, the
+// error is fs.ErrNotExist. It does not look at the file: see [Hasher].
+func ReadManifest(path string) (Manifest, error) {
+	m, err := readManifest(ManifestPath(path))
+	if err != nil {
+		return Manifest{}, fmt.Errorf("read manifest of %s: %w", filepath.Base(path), err)
+	}
+	return m, nil
+}
+
+// OpenRead opens for reading the file at path, which may be compressed and called path.gz. It also returns the manifests that
+// may be the file's: none if there is none, and two while a Write is between its two renames. A [Hasher] can tell which is.
+func OpenRead(path string) (*os.File, []Manifest, error) {
+	for tries := 1; ; tries++ {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		manifests, err := readManifests(strings.TrimSuffix(path, ".gz"))
+		if err != nil {
+			file.Close()
+			return nil, nil, err
+		}
+		// If the file has been replaced meanwhile, the manifests may be those of the new one.
+		opened, err := file.Stat()
+		there, terr := os.Stat(path)
+		if tries == 50 || err == nil && terr == nil && os.SameFile(opened, there) && opened.ModTime().Equal(there.ModTime()) {
+			return file, manifests, nil
+		}
+		file.Close()
+	}
+}
+
+// readManifests reads the pending manifest first, then the one under its final name. A Write renames the one to the other, so
+// in this order the manifest of the current file is always found.
+func readManifests(path string) (all []Manifest, err error) {
+	pending, perr := readManifest(ManifestPath(path) + ".tmp")
+	m, err := ReadManifest(path)
+	if err == nil {
+		all = append(all, m)
+	} else if isMissing(err) {
+		err = nil
+	}
+	if perr == nil {
+		all = append(all, pending)
+	}
+	return all, err
+}
+
+func readManifest(path string) (Manifest, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // does not wait for the writer of a pipe
+	if err != nil {
+		return Manifest{}, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return Manifest{}, err
+	} else if !info.Mode().IsRegular() {
+		return Manifest{}, fmt.Errorf("%s is not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxManifestBytes+1))
+	if err != nil {
+		return Manifest{}, err
+	}
+	m, err := parseManifest(data)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("%s is not a manifest: %w", path, err)
+	}
+	return m, nil
+}
+
+func parseManifest(data []byte) (Manifest, error) {
+	if len(data) > maxManifestBytes || bytes.Count(data, []byte(",")) > maxManifestCommas {
+		return Manifest{}, errors.New("it is too large")
+	}
+	var m Manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return Manifest{}, truncateError(err)
+	}
+	switch {
+	case m.Format > manifestFormat:
+		return Manifest{}, fmt.Errorf("its format is %d, and this capture knows up to %d: use a newer one", m.Format, manifestFormat)
+	case m.Format != manifestFormat:
+		return Manifest{}, fmt.Errorf("its format is %d, not %d", m.Format, manifestFormat)
+	case !isSHA256(m.SHA256) && (m.SHA256 != "" || m.Blocks == nil):
+		return Manifest{}, errors.New("its sha256 is not 64 digits of lower-case hex")
+	case m.Blocks != nil && !isSHA256(m.Blocks.SHA256):
+		return Manifest{}, errors.New("the sha256 of its blocks is not 64 digits of lower-case hex")
+	case m.Blocks != nil && m.Blocks.Bytes != blockBytes:
+		return Manifest{}, fmt.Errorf("its blocks have %d bytes, and this capture knows only blocks of %d: use the capture that wrote it", m.Blocks.Bytes, blockBytes)
+	case m.Rows < 0 || m.Bytes < 0:
+		return Manifest{}, errors.New("its rows or bytes are negative")
+	}
+	return m, nil
+}
+
+// isSHA256 reports whether s is a SHA-256 as manifests have it.
+func isSHA256(s string) bool {
+	sum, err := hex.DecodeString(s)
+	return err == nil && len(sum) == sha256.Size && strings.ToLower(s) == s
+}
+
+// truncateError returns err with its text shortened, since errors of encoding/json quote what they read.
+func truncateError(err error) error {
+	const longest = 160
+	if text := err.Error(); len(text) > longest {
+		return errors.New(strings.ToValidUTF8(text[:longest], "") + "…")
+	}
+	return err
+}

@@ -1,0 +1,61 @@
+package store
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"capture/store/placement"
+)
+
+// patch makes the version of file, which has the layout old, and syncs it. It writes the spans that differ, widened to
+// multiples of align. Meanwhile another goroutine turns the last version's digest into that of this one: both produce the bytes
+// from the rows in memory, so neither needs the other.
+func (p *pendingVersion) patch(file *os.File, old *placement.Layout, align int64, last written) error {
+	hashed := make(chan error, 1)
+	p.digest = last.digest
+	go func() { hashed <- p.digest.update(&p.content, last.layout, p.complete) }()
+	err := p.writeSpans(file, p.ChangedSpans(old, align))
+	if err == nil {
+		err = file.Truncate(p.Bytes)
+	}
+	if err == nil {
+		err = stampVersion(file)
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	if herr := <-hashed; err == nil {
+		err = herr
+	}
+	return err
+}
+
+// stampVersion sets the modification time, which is part of a version's identity (see written.isOnDisk), to the time of this
+// moment. The kernel takes it from a clock that ticks every few milliseconds, too coarse for two versions of one inode.
+func stampVersion(file *os.File) error {
+	now := unix.NsecToTimeval(time.Now().UnixNano())
+	return os.NewSyscallError("futimes", unix.Futimes(int(file.Fd()), []unix.Timeval{now, now}))
+}
+
+func (p *pendingVersion) writeSpans(file *os.File, spans []placement.Span) error {
+	if len(spans) == 0 {
+		return nil
+	}
+	buf, scratch := alignedBuffer(1<<20), []byte(nil)
+	for _, s := range spans {
+		for off := s.From; off < s.To; {
+			b := buf[:min(int64(len(buf)), s.To-off)]
+			if err := p.readAt(&scratch, b, off); err != nil {
+				return err
+			}
+			if _, err := file.WriteAt(b, off); err != nil {
+				return err
+			}
+			off += int64(len(b))
+			p.bytesWritten += int64(len(b))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package store
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// paths are where a File keeps its data and its manifest. Both are written under a temporary name first.
+type paths struct {
+	dataPath     string // feedback.json, symbolic links resolved
+	manifestPath string // feedback.manifest.json
+}
+
+func newPaths(path string) paths {
+	return paths{dataPath: followLink(path), manifestPath: ManifestPath(path)}
+}
+
+func (p paths) dataTmp() string     { return p.dataPath + ".tmp" }
+func (p paths) manifestTmp() string { return p.manifestPath + ".tmp" }
+func (p paths) folder() string      { return filepath.Dir(p.dataPath) }
+
+// ManifestPath returns where the manifest of the file at path is: x.manifest.json for x.json. If path is a symbolic link, the
+// manifest is beside the file that the link leads to.
+func ManifestPath(path string) string {
+	return strings.TrimSuffix(followLink(path), ".json") + ".manifest.json"
+}
+
+// followLink returns what path leads to if it is a symbolic link, even to a file that does not exist yet; otherwise path. It
+// leaves links in the folder's path alone: the folder may be swapped while capture runs.
+func followLink(path string) string {
+	for range 40 { // as many as Linux follows
+		target, err := os.Readlink(path)
+		if err != nil {
+			return path
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return path
+}
+
+// isMissing reports whether err is that a file does not exist.
+func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// pathExists reports whether anything has the name path, a dangling link included.
+func pathExists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

@@ -1,0 +1,106 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// maxQuarantined is how many damaged files are kept.
+const maxQuarantined = 5
+
+// quarantineInfix comes between the name of a damaged file and the time.
+const quarantineInfix = ".damaged-"
+
+// quarantineSuffix returns the suffix of a damaged file that is found now. It sorts after every other one of the same second,
+// even if some of those were removed.
+func quarantineSuffix(p paths, now time.Time) string {
+	base := quarantineInfix + now.UTC().Format("20060102T150405Z")
+	suffix := base
+	isTaken := func(s string) bool { return pathExists(p.dataPath+s) || pathExists(p.manifestPath+s) }
+	for i, this := 2, base; i < 100; i++ {
+		next := fmt.Sprintf("%s-%02d", base, i)
+		if isTaken(this) {
+			suffix = next
+		}
+		this = next
+	}
+	return suffix
+}
+
+// quarantine gives file and manifest second names that end in suffix. The first names stay until a rename replaces them, so
+// there is always a feedback.json. If the error is that another file has one of the second names, taken is true.
+func quarantine(p paths, suffix string) (taken bool, err error) {
+	for _, path := range []string{p.dataPath, p.manifestPath} {
+		if err := linkOrCopy(path, path+suffix); err != nil {
+			return errors.Is(err, os.ErrExist), fmt.Errorf("keep the damaged file: %w", err)
+		}
+	}
+	pruneQuarantined(p.dataPath)
+	pruneQuarantined(p.manifestPath)
+	return false, nil
+}
+
+// linkOrCopy gives the file at path a second name. If the file system has no hard links, it copies the file.
+func linkOrCopy(path, second string) error {
+	info, err := os.Lstat(path)
+	if isMissing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() { // no reader could have used it, and a folder can be neither linked nor replaced
+		return os.Rename(path, second)
+	}
+	err = os.Link(path, second)
+	if there, serr := os.Lstat(second); serr == nil && os.SameFile(info, there) {
+		return nil // maybe linked by an earlier attempt, which failed later
+	}
+	for _, noLinks := range []error{syscall.EPERM, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EMLINK} {
+		if errors.Is(err, noLinks) {
+			return copyFile(path, second)
+		}
+	}
+	return err
+}
+
+func copyFile(path, to string) error {
+	from, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	err = writeSynced(to, path, func(w *os.File) error {
+		_, err := io.Copy(w, from)
+		return err
+	})
+	if err != nil {
+		os.Remove(to)
+	}
+	return err
+}
+
+// pruneQuarantined removes all but the newest damaged files of path. Their suffixes sort by time.
+func pruneQuarantined(path string) {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return
+	}
+	var kept []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), filepath.Base(path)+quarantineInfix) {
+			kept = append(kept, e.Name())
+		}
+	}
+	slices.Sort(kept)
+	for _, name := range kept[:max(0, len(kept)-maxQuarantined)] {
+		os.Remove(filepath.Join(filepath.Dir(path), name))
+	}
+}

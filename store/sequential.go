@@ -1,0 +1,134 @@
+package store
+
+import "os"
+
+const (
+	chunkBytes     = 1 << 20
+	chunks         = 4
+	writebackBytes = 8 << 20 // written bytes after which the kernel is asked to start writing them to the device
+)
+
+// sequentialWriter writes a file from its start, in large chunks, and hashes each chunk on another goroutine while it is
+// written: a large file takes as long as the slower of the two, not as both. If the file system can, it writes large files by
+// direct I/O, past the page cache: that keeps what the database has there, and nobody soon reads gigabytes of feedback.json.
+type sequentialWriter struct {
+	file             *os.File
+	direct           bool
+	digest           *digest     // of what is written
+	off              int64       // offset up to which all is written and hashed; a multiple of directAlign
+	buf              []byte      // the bytes from off on, not written yet
+	writebackStarted int64       // offset up to which writeback has been started
+	recycled         chan []byte // chunks that the hasher has finished with; nil for one that has not been allocated yet
+}
+
+// newSequentialWriter returns a writer of an empty file. complete says which digest it makes: see newDigest.
+func newSequentialWriter(file *os.File, large, complete bool) *sequentialWriter {
+	w := &sequentialWriter{file: file, direct: large && setDirectIO(file), recycled: make(chan []byte, chunks)}
+	w.digest = newDigest(complete)
+	for range chunks {
+		w.recycled <- nil
+	}
+	return w
+}
+
+// end returns the offset up to which the writer has got.
+func (w *sequentialWriter) end() int64 { return w.off + int64(len(w.buf)) }
+
+// writePieces continues with the pieces of c, up to but not including piece to, and releases their rows.
+func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
+	full := make(chan []byte, chunks) // chunks for the hasher
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for chunk := range full {
+			w.digest.Write(chunk)
+			w.recycled <- chunk[:0]
+		}
+	}()
+	defer func() {
+		close(full)
+		<-done
+	}()
+	piece := c.PieceAt(w.end())
+	for skip := int(w.end() - c.PieceOff(piece)); piece < to; piece, skip = piece+1, 0 {
+		from := len(w.buf)
+		w.ensureRoom(int(c.PieceBytes(piece)))
+		if w.buf, err = c.appendPiece(w.buf, piece); err != nil {
+			return err
+		}
+		c.releasePiece(piece)
+		if skip > 0 { // the writer is in the middle of this piece
+			w.buf = append(w.buf[:from], w.buf[from+skip:]...)
+		}
+		if len(w.buf) < chunkBytes {
+			continue
+		}
+		aligned := len(w.buf) &^ (directAlign - 1)
+		chunk, rest := w.buf[:aligned], w.buf[aligned:]
+		w.buf = <-w.recycled
+		w.ensureRoom(len(rest))
+		w.buf = append(w.buf, rest...)
+		// The hasher may put the chunk into recycled before it is written. That is safe only because this goroutine, which
+		// writes it, is also the one that takes chunks from there, after the write.
+		full <- chunk
+		if err := w.write(chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensureRoom makes room for n more bytes in buf, aligned for direct I/O.
+func (w *sequentialWriter) ensureRoom(n int) {
+	if n += len(w.buf); n > cap(w.buf) {
+		w.buf = append(alignedBuffer(max(n, chunkBytes+chunkBytes/4))[:0], w.buf...)
+	}
+}
+
+func (w *sequentialWriter) write(b []byte) error {
+	n, err := w.file.WriteAt(b, w.off)
+	if err != nil {
+		return err
+	}
+	if w.off += int64(n); !w.direct && w.off-w.writebackStarted >= writebackBytes {
+		startWriteback(w.file, w.writebackStarted, w.off-w.writebackStarted)
+		w.writebackStarted = w.off
+	}
+	return nil
+}
+
+// rewindTo forgets all bytes from off on, and maybe some before. The digest must be that of the whole file.
+func (w *sequentialWriter) rewindTo(off int64) {
+	switch {
+	case off >= w.end():
+	case off >= w.off:
+		w.buf = w.buf[:off-w.off]
+	default:
+		w.off = w.digest.whole.rewindTo(off)
+		w.buf, w.writebackStarted = w.buf[:0], min(w.writebackStarted, w.off)
+	}
+}
+
+// finish writes the rest of c. It does not sync the file.
+func (w *sequentialWriter) finish(c *content) error {
+	if err := w.writePieces(c, c.Pieces()); err != nil {
+		return err
+	}
+	n := len(w.buf)
+	w.digest.Write(w.buf)
+	b := w.buf
+	if w.direct { // direct I/O takes whole pages only: pad the last one, then truncate the file
+		w.ensureRoom(-n & (directAlign - 1))
+		b = w.buf[:(n+directAlign-1)&^(directAlign-1)]
+		clear(b[n:])
+	}
+	if len(b) > 0 {
+		if err := w.write(b); err != nil {
+			return err
+		}
+	}
+	if !w.direct {
+		return nil
+	}
+	return w.file.Truncate(c.Bytes)
+}

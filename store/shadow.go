@@ -1,0 +1,110 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"capture/internal/volume"
+	"capture/store/placement"
+)
+
+// shadow is the shadow file of a large file: the version before the current one, or a copy of the current one. The next
+// version is made of it by writing the spans that differ.
+type shadow struct {
+	layout *placement.Layout
+	file   *os.File // open under a lease while it is patched; else nil
+}
+
+// Close closes the file and with it ends the lease.
+func (s *shadow) Close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
+}
+
+// shadowCopy is a copy of the current version that is still being made, to become the shadow.
+type shadowCopy struct {
+	from, to *os.File
+	copied   int64   // bytes that the copy has
+	hasher   *Hasher // of these bytes. It has the blocks' hashes too: without them the first change would hash the whole file
+}
+
+// shadowStep is how many bytes are copied before a Write may come in between.
+var shadowStep int64 = 32 << 20
+
+// newShadowCopy begins a copy of the file at temp's target, which has size bytes. It returns nil if there is to be none: if
+// the file system can't patch files, or has no room for two copies.
+func newShadowCopy(temp *tempFile, size int64) (*shadowCopy, error) {
+	free, err := volume.FreeBytes(temp.target)
+	if err != nil || free < 2*size {
+		return nil, err
+	}
+	from, err := os.Open(temp.target)
+	if err != nil {
+		return nil, err
+	}
+	if !setDirectIO(from) {
+		from.Close()
+		return nil, nil
+	}
+	to, err := temp.create()
+	if err != nil {
+		from.Close()
+		return nil, err
+	}
+	setDirectIO(to)
+	c := &shadowCopy{from: from, to: to, hasher: newHasher(true)}
+	temp.use = c
+	return c, nil
+}
+
+// copyStep copies some of a file of size bytes, and reports whether all of it is copied. It ends early if ctx does.
+func (c *shadowCopy) copyStep(ctx context.Context, size int64) (done bool, err error) {
+	buf := alignedBuffer(chunkBytes)
+	for end := c.copied + shadowStep; c.copied < min(size, end) && ctx.Err() == nil; {
+		// Not ReadAt: after a short read it reads on at the end of the file, an offset that direct I/O does not take.
+		n, err := unix.Pread(int(c.from.Fd()), buf, c.copied)
+		if err != nil {
+			return false, os.NewSyscallError("pread", err)
+		}
+		if n < len(buf) && c.copied+int64(n) != size {
+			return false, io.ErrUnexpectedEOF
+		}
+		c.hasher.Write(buf[:n])
+		if _, err := c.to.WriteAt(buf[:(n+directAlign-1)&^(directAlign-1)], c.copied); err != nil {
+			return false, err
+		}
+		c.copied += int64(n)
+	}
+	return c.copied == size, nil
+}
+
+// finish compares the copied bytes with the manifest, and syncs the copy.
+func (c *shadowCopy) finish(m Manifest) (os.FileInfo, error) {
+	if mismatch := c.hasher.Mismatch(m); mismatch != "" {
+		return nil, &damagedError{mismatch}
+	}
+	if err := c.to.Truncate(m.Bytes); err != nil {
+		return nil, err
+	}
+	if err := c.to.Sync(); err != nil {
+		return nil, err
+	}
+	return c.to.Stat()
+}
+
+// Close closes both files.
+func (c *shadowCopy) Close() error {
+	c.from.Close()
+	return c.to.Close()
+}
+
+// damagedError is that the bytes on disk are not those that were written.
+type damagedError struct{ mismatch string }
+
+func (e *damagedError) Error() string { return fmt.Sprintf("the file is damaged: %s", e.mismatch) }

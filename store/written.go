@@ -1,0 +1,49 @@
+package store
+
+import (
+	"os"
+	"weak"
+
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+	"capture/store/placement"
+)
+
+// written is what a successful Write left on disk. The zero value is nothing.
+type written struct {
+	// The View that was written is identified by weak pointers: a strong one would keep its rows in memory.
+	view     weak.Pointer[snapshot.View]
+	shape    weak.Pointer[rowjson.Shape]
+	version  uint64 // the View's
+	rowBytes int64  // the View's
+	manifest Manifest
+	file     os.FileInfo // the file under its final name, right after it was written
+	layout   *placement.Layout
+	digest   *digest // the next version takes it over and changes it
+}
+
+// hasRowsOf reports whether v has the rows that were written. That may be a later View: one that differs in its position
+// alone has the same rows.
+func (w *written) hasRowsOf(v *snapshot.View) bool {
+	if w.file == nil {
+		return false
+	}
+	return w.view == weak.Make(v) || w.shape == weak.Make(v.Shape()) && w.version == v.Version() &&
+		w.manifest.Rows == v.Rows() && w.rowBytes == v.Bytes()
+}
+
+// isOnDisk reports whether the file at path is still the one that was written. Inode, size and modification time are the
+// identity of a version, for everybody who asks: for this check, for openShadow, for OpenRead and for the download's ETag. So
+// patch sets the time, since two versions may share an inode and be written within one tick of the kernel's clock.
+func (w *written) isOnDisk(path string) bool {
+	if w.file == nil {
+		return false
+	}
+	info, err := os.Lstat(path)
+	return err == nil && isSameVersion(info, w.file)
+}
+
+// isSameVersion reports whether a and b are the same version of the same file.
+func isSameVersion(a, b os.FileInfo) bool {
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+}
