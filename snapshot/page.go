@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"weak"
 )
@@ -37,7 +38,12 @@ type page struct {
 	older      []weak.Pointer[leaf] // versions that Views may still show and that may share lines
 }
 
-// entry is the place of a row in its page. Offsets have 32 bits: see maxRowBytes.
+// maxRowBytes is the most bytes of a row, key and line together. The offsets of an entry have 32 bits. A line is appended behind
+// at most one other row of that size, since the tree splits off what comes behind a row that is larger than a page, and behind
+// less than 1 MiB of smaller rows and of space between rows. TestLongRows checks that bound.
+const maxRowBytes = math.MaxUint32 - 1<<20
+
+// entry is the place of a row in its page.
 type entry struct {
 	keyOff, keyLen   uint32
 	lineOff, lineLen uint32 // without the terminator; an offset beyond the end of lines continues in ownLines

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -27,8 +28,9 @@ type Table struct {
 	commits   uint64
 	stateLost bool // there is no committed state to show until the next Load
 
-	tree   tree
-	buffer txBuffer // the writer's
+	tree        tree
+	buffer      txBuffer // the writer's
+	maxRowBytes int      // maxRowBytes, or less in a test
 
 	loadShape  *rowjson.Shape // shape of the open Load; nil in any other transaction; the writer's
 	loadOrigin Origin
@@ -41,7 +43,11 @@ func NewTable() *Table { return newTable(defaultPageBytes, defaultGroupSize) }
 func NewTestTable(pageBytes, groupSize int) *Table { return newTable(pageBytes, groupSize) }
 
 func newTable(pageBytes, groupSize int) *Table {
-	return &Table{changed: make(chan time.Time, 1), tree: tree{pageBytes: pageBytes, groupSize: groupSize, epoch: 1}}
+	return &Table{
+		changed:     make(chan time.Time, 1),
+		tree:        tree{pageBytes: pageBytes, groupSize: groupSize, epoch: 1},
+		maxRowBytes: maxRowBytes,
+	}
 }
 
 // LimitMemory bounds how many bytes of rows a Table keeps in memory. The Table must be empty. Pages over the limit are only in a
@@ -78,8 +84,13 @@ func (t *Table) Load(shape *rowjson.Shape, origin Origin) {
 	}
 }
 
-// Put sets the row of key to line ("{…}" without a newline) in the open transaction. It copies both.
+// Put sets the row of key to line ("{…}" without a newline) in the open transaction. It copies both. A row of 4 GiB or more makes
+// the transaction fail; see Err.
 func (t *Table) Put(key rowjson.Key, line []byte) {
+	if n := len(key) + len(line); n > t.maxRowBytes {
+		t.tree.fail(fmt.Errorf("hold a row in memory: it takes %d bytes as JSON, more than the %d that a row may take", n, t.maxRowBytes))
+		return
+	}
 	if t.inPlace() {
 		t.tree.putRow(key, line)
 		t.tree.enforceLimit()
@@ -134,11 +145,12 @@ func (t *Table) Get(key rowjson.Key) ([]byte, error) {
 	return nil, nil
 }
 
-// Err returns why the open transaction will fail at its Commit, or nil.
+// Err returns why the open transaction will fail at its Commit, or nil: rows could not be read back from the spill file or written
+// to it (see [Table.LimitMemory]), or a row is too long.
 func (t *Table) Err() error { return t.tree.err }
 
-// Commit ends the open transaction: the table with its changes becomes the next View. If rows could not be read back from the spill
-// file or written to it (see [Table.LimitMemory]), Commit rolls the transaction back and returns the error.
+// Commit ends the open transaction: the table with its changes becomes the next View. If it has failed (see
+// Err), Commit rolls it back and returns the error.
 func (t *Table) Commit(at Position) error {
 	if t.tree.cache != nil {
 		t.tree.enforceLimit()

@@ -212,6 +212,92 @@ func checkMemory(t *testing.T, tab *Table) {
 	}
 }
 
+// TestPutRefusesLongRow: a row that does not fit into a page's offsets makes its transaction fail, however that is applied, and the
+// committed state stays.
+func TestPutRefusesLongRow(t *testing.T) {
+	t.Parallel()
+	const most = 1000
+	longest := []byte(`{"v":"` + strings.Repeat("x", most-len(`{"v":""}`)-8) + `"}`)
+	tooLong := append(bytes.Clone(longest), ' ')
+	tab := newTable(200, 3)
+	tab.maxRowBytes = most
+	key := func(i int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
+	tab.Load(&rowjson.Shape{}, Origin{})
+	tab.Put(key(1), longest)
+	if err := tab.Commit(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	v := tab.View()
+	for name, begin := range map[string]func(){
+		"small": func() {},
+		"large": func() {
+			for i := range maxBufferedOps + 1 {
+				tab.Put(key(i), []byte("{}"))
+			}
+		},
+		"load": func() { tab.Load(&rowjson.Shape{Fingerprint: "other"}, Origin{}) },
+	} {
+		begin()
+		tab.Put(key(2), []byte("{}"))
+		if err := tab.Err(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		tab.Put(key(1), tooLong)
+		tab.Put(key(3), []byte("{}"))
+		if err := tab.Err(); err == nil || !strings.Contains(err.Error(), "1001 bytes") {
+			t.Errorf("%s: Err = %v after Put", name, err)
+		}
+		if err := tab.Commit(Position{}); err == nil || tab.View() != v {
+			t.Errorf("%s: Commit = %v, and the View is another", name, err)
+		}
+	}
+	tab.Put(key(2), longest)
+	if err := tab.Commit(Position{}); err != nil || tab.View().Rows() != 2 {
+		t.Errorf("the next transaction: %v, %d rows", err, tab.View().Rows())
+	}
+}
+
+// TestLongRows puts rows much larger than a page among small ones: no page has more room than the longest row and a constant.
+func TestLongRows(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 3))
+	const longest, pageBytes = 200_000, 4096
+	const slack = 2*pageBytes + 16<<10 + 8<<10 // small rows, what growCap adds, and what Go rounds up
+	tab, rows := newTable(pageBytes, 3), map[string]string{}
+	tab.Load(&rowjson.Shape{}, Origin{})
+	for tx := range 2000 {
+		k := binary.BigEndian.AppendUint64(nil, uint64(r.IntN(60)))
+		if r.IntN(3) == 0 {
+			tab.Delete(k)
+			delete(rows, string(k))
+		} else {
+			n := []int{r.IntN(300), r.IntN(2 * pageBytes), r.IntN(longest), longest - 10}[r.IntN(4)]
+			line := `{"v":"` + strings.Repeat("x", n) + `"}`
+			tab.Put(k, []byte(line))
+			rows[string(k)] = line
+		}
+		for _, g := range tab.tree.groups {
+			for _, l := range g.leaves {
+				if p := l.page.Load(); cap(p.lines) > longest+slack {
+					t.Fatalf("change %d: a page of %d rows has room for %d bytes", tx, l.rows, cap(p.lines))
+				}
+			}
+		}
+		if r.IntN(4) == 0 {
+			if err := tab.Commit(Position{}); err != nil {
+				t.Fatal(err)
+			}
+			if tx%20 == 0 {
+				if got := fileOf(t, tab.View()); got != file(rows) {
+					t.Fatal("the View is wrong")
+				}
+			}
+		}
+	}
+}
+
 // TestViewTakesWhatChanged: a View that is held while one row of each page changes has those rows for itself, and shares
 // the others with the newest state, whoever else has looked at the table meanwhile.
 func TestViewTakesWhatChanged(t *testing.T) {
