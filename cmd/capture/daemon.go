@@ -40,7 +40,7 @@ type service struct {
 // serviceOptions are what a service is made of.
 type serviceOptions struct {
 	daemon      capture.Config // openService sets its Version, Logger, LogHealth, Registry and Compare
-	web         web.Config     // openService sets its Daemon, Path, Version, Logger and metrics
+	web         web.Config     // openService sets its View, Status, Flush, Path, Version, Logger and Registry
 	output      string         // path of feedback.json
 	logs        logConfig
 	stderr      io.Writer // receives the log lines, too
@@ -80,9 +80,11 @@ func openService(opts serviceOptions) (_ *service, err error) {
 		return nil, err
 	}
 	page := opts.web
-	page.Daemon, page.Path, page.Version, page.Logger = s.daemon, opts.output, version, s.log.Named("web")
-	page.Gatherer, page.Registerer = registry, registry
-	s.web = web.New(page)
+	page.View, page.Status, page.Flush = s.daemon.View, s.daemon.Status, s.daemon.Snapshot
+	page.Path, page.Version, page.Logger, page.Registry = opts.output, version, s.log.Named("web"), registry
+	if s.web, err = web.New(page); err != nil {
+		return nil, err
+	}
 	// The ports come last: a wrong setting is reported as such, even if the port is in use as well.
 	if err := s.listen(opts); err != nil {
 		return nil, err

@@ -58,7 +58,7 @@ func TestAccessWithoutToken(t *testing.T) {
 	if w := h.do("POST", "/snapshot", "Origin", "https://evil.example"); w.Code != 403 {
 		t.Errorf("a cross-site post: %d", w.Code)
 	}
-	if s := h.log.String(); !strings.Contains(s, "request refused") || strings.Count(s, "request refused") > sparseBurst {
+	if s := h.log.String(); !strings.Contains(s, "request refused") || strings.Count(s, "request refused") > logBurst {
 		t.Errorf("refusals are to be logged, a few of them: %s", s)
 	}
 }
@@ -95,8 +95,8 @@ func TestAccessWithToken(t *testing.T) {
 	expect("blank token file", 503, bearer(" ")...)
 	write("two words\n")
 	expect("two words", 503, bearer("two words")...)
-	write(strings.Repeat("x", maxToken+1))
-	expect("endless token", 503, bearer(strings.Repeat("x", maxToken+1))...)
+	write(strings.Repeat("x", maxTokenBytes+1))
+	expect("endless token", 503, bearer(strings.Repeat("x", maxTokenBytes+1))...)
 
 	write("  first-secret\n")
 	expect("right", 200, bearer("first-secret")...)

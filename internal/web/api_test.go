@@ -86,10 +86,14 @@ func (r *rowsTable) vote(id int, query, answer, tags, comment, when string) {
 }
 
 func harnessOf(t *testing.T, r *rowsTable, change func(*Config)) *harness {
-	h := newHarness(t, change)
-	h.view = r.View
-	h.status = func() capture.Status { return capture.Status{State: "following", Ready: true} }
-	return h
+	t.Helper()
+	return newHarness(t, func(cfg *Config) {
+		cfg.View = r.View
+		cfg.Status = func() capture.Status { return capture.Status{State: "following", Ready: true} }
+		if change != nil {
+			change(cfg)
+		}
+	})
 }
 
 type votesAnswer struct {
@@ -176,7 +180,7 @@ func TestVotes(t *testing.T) {
 		t.Error("a number's digits were changed")
 	}
 	for _, query := range []string{"limit=0", "limit=501", "limit=x", "after=x", "after=1,2", "from=yesterday", "to=2026-13-01",
-		"q=" + strings.Repeat("x", maxQuery+1), "q=%FF", "q=" + strings.Repeat("x+", maxWords+1)} {
+		"q=" + strings.Repeat("x", maxQueryBytes+1), "q=%FF", "q=" + strings.Repeat("x+", maxQueryWords+1)} {
 		w := h.do("GET", "/api/votes?"+query)
 		if w.Code != 400 {
 			t.Errorf("%s: %d", query, w.Code)
@@ -238,7 +242,6 @@ func TestKeysOfOtherTables(t *testing.T) {
 
 func TestNoCopyYet(t *testing.T) {
 	h := newHarness(t, nil)
-	h.view = func() *snapshot.View { return nil }
 	for _, target := range []string{"/api/votes", "/api/votes/1", "/api/summary", "/api/votes.json", "/api/votes.csv"} {
 		w := h.do("GET", target)
 		if w.Code != 503 {
@@ -279,8 +282,8 @@ func TestExports(t *testing.T) {
 	if w := h.do("GET", "/api/votes.csv?from=x"); w.Code != 400 {
 		t.Errorf("a bad filter: %d", w.Code)
 	}
-	for range maxExports {
-		h.exports <- struct{}{}
+	if !h.export.exports.TryAcquire(maxExports) {
+		t.Fatal("exports are in progress already")
 	}
 	if w := h.do("GET", "/api/votes.json"); w.Code != 503 {
 		t.Errorf("beyond the last slot: %d", w.Code)
@@ -296,11 +299,11 @@ func TestSummary(t *testing.T) {
 	r.vote(9, "a", "b", `{}`, "", "infinity")
 	r.commit()
 	h := harnessOf(t, r, nil)
-	var a summaryAnswer
+	var a summary
 	read := func() {
 		t.Helper()
 		w := h.do("GET", "/api/summary")
-		a = summaryAnswer{}
+		a = summary{}
 		if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || w.Code != 200 {
 			t.Fatalf("%d %s: %v", w.Code, w.Body, err)
 		}
@@ -316,7 +319,7 @@ func TestSummary(t *testing.T) {
 	if a.Title != "Feedback in votes" || a.Rows != 9 || len(a.Days) != summaryDays || a.Status.State != "following" {
 		t.Errorf("%+v", a)
 	}
-	if last := a.Days[summaryDays-1]; last != (day{today, 3, 1, 1}) {
+	if last := a.Days[summaryDays-1]; last != (dayCount{today, 3, 1, 1}) {
 		t.Errorf("today: %+v", last)
 	}
 	if len(a.Tags) != 4 || a.Tags[0] != (tagCount{"Incorrect", 4, false}) || a.Untagged != 4 {
@@ -326,8 +329,8 @@ func TestSummary(t *testing.T) {
 	for _, c := range a.Columns {
 		roles[c.Name] = c.Role
 	}
-	for name, want := range map[string]role{"user_query": question, "bot_response": answerRole, "comment": comment,
-		"feedback_tags": tagsRole, "timestamp": timeRole, "citations": citations, "evaluation_json": "", "vote_id": ""} {
+	for name, want := range map[string]role{"user_query": roleQuestion, "bot_response": roleAnswer, "comment": roleComment,
+		"feedback_tags": roleTags, "timestamp": roleTime, "citations": roleCitations, "evaluation_json": "", "vote_id": ""} {
 		if roles[name] != want {
 			t.Errorf("%s is %q, want %q", name, roles[name], want)
 		}
@@ -341,8 +344,8 @@ func TestSummary(t *testing.T) {
 func TestSummaryOfAnOldTable(t *testing.T) {
 	r := someVotes(t)
 	h := harnessOf(t, r, nil)
-	tab, _ := h.table(nil)
-	days := count(tab, nil).lastDays(time.Date(2027, 6, 1, 0, 0, 0, 0, time.UTC))
+	table, _ := h.votes.tables.current(nil)
+	days := countVotes(table, nil).lastDays(time.Date(2027, 6, 1, 0, 0, 0, 0, time.UTC))
 	if last := days[summaryDays-1]; last.Day != "2026-01-03" || last.Total != 1 {
 		t.Errorf("%+v", last)
 	}
@@ -357,15 +360,15 @@ func TestRolesOfOtherTables(t *testing.T) {
 		{Name: "made", TypeName: "timestamp with time zone", Type: rowjson.Type{Kind: rowjson.TimestampTZ, OID: 1184}},
 		{Name: "changed", TypeName: "timestamp with time zone", Type: rowjson.Type{Kind: rowjson.TimestampTZ, OID: 1184}},
 	}}
-	l, err := layoutOf(shape, "", "")
+	l, err := newColumnRoles(shape, "", "")
 	if err != nil || fmt.Sprint(l.roles) != "[ question tags  time ]" {
 		t.Errorf("by type: %q, %v", l.roles, err)
 	}
-	l, err = layoutOf(shape, "changed", "others")
+	l, err = newColumnRoles(shape, "changed", "others")
 	if err != nil || fmt.Sprint(l.roles) != "[ question  tags  time]" {
 		t.Errorf("as told: %q, %v", l.roles, err)
 	}
-	if l, err = layoutOf(shape, "no such", "no such"); err != nil || l.time != -1 || l.tags != -1 {
+	if l, err = newColumnRoles(shape, "no such", "no such"); err != nil || l.time != -1 || l.tags != -1 {
 		t.Errorf("names that are not there: %+v, %v", l, err)
 	}
 	r := newRows(t, shape)
@@ -434,13 +437,13 @@ func tokenOf(t *testing.T) string {
 
 func TestEvents(t *testing.T) {
 	r := newRows(t, votesShape())
-	var e rowEvents
+	var votes votesWatcher
 	next := func() (a struct {
 		votesAnswer
 		More, Reshaped bool
 	}) {
 		t.Helper()
-		event := e.next(r.View())
+		event := votes.nextEvent(r.View())
 		if event == nil {
 			t.Fatal("no event")
 		}
@@ -450,7 +453,7 @@ func TestEvents(t *testing.T) {
 		}
 		return a
 	}
-	if e.next(nil) != nil || e.next(r.View()) != nil || e.next(r.View()) != nil {
+	if votes.nextEvent(nil) != nil || votes.nextEvent(r.View()) != nil || votes.nextEvent(r.View()) != nil {
 		t.Fatal("the first state is no event")
 	}
 	r.vote(5, "a", "b", "{}", "c", "2026-01-01 00:00:00")
@@ -465,11 +468,11 @@ func TestEvents(t *testing.T) {
 	if a := next(); a.keys() != "" || a.Total != 3 {
 		t.Errorf("a change and one in between: %+v", a)
 	}
-	for id := 10; id < 10+eventRows+1; id++ {
+	for id := 10; id < 10+maxEventRows+1; id++ {
 		r.vote(id, "a", "b", "{}", "c", "2026-01-01 00:00:00")
 	}
 	r.commit()
-	if a := next(); len(a.Rows) != eventRows || !a.More {
+	if a := next(); len(a.Rows) != maxEventRows || !a.More {
 		t.Errorf("many votes: %d rows, more %t", len(a.Rows), a.More)
 	}
 	shape := votesShape()
@@ -485,15 +488,15 @@ func TestStreamsAreBounded(t *testing.T) {
 	h := harnessOf(t, someVotes(t), nil)
 	var streams []chan []byte
 	for range maxStreams {
-		streams = append(streams, h.hub.join())
+		streams = append(streams, h.events.hub.subscribe())
 	}
 	if w := h.do("GET", "/api/events"); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("beyond the last stream: %d", w.Code)
 	}
-	for range streamQueue + 1 {
-		h.hub.send([]byte("x"))
+	for range subscriberQueue + 1 {
+		h.events.hub.broadcast([]byte("x"))
 	}
-	if !h.hub.empty() {
+	if !h.events.hub.isEmpty() {
 		t.Error("readers that lag behind are to be left")
 	}
 	for range streams[0] {
@@ -511,7 +514,7 @@ func TestWords(t *testing.T) {
 		{"日本", `"in 日本"`, true}, {"日本", `"日 本"`, false}, {"Σ", `"ς σ"`, true}, {"ÖL", `"öl"`, true}, {"aab", `"aaab"`, true}, {"aaaa", `"aaa"`, false},
 	} {
 		w := newWord(c.word)
-		if got := w.inAny([][]byte{[]byte(c.text)}); got != c.want {
+		if got := w.isInAny([][]byte{[]byte(c.text)}); got != c.want {
 			t.Errorf("%q in %s: %t", c.word, c.text, got)
 		}
 	}

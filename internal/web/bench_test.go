@@ -5,12 +5,10 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-
-	"capture/snapshot/rowjson"
 )
 
 // benchTable is 50,000 votes of 3 kB.
-func benchTable(b *testing.B) table {
+func benchTable(b *testing.B) tableView {
 	b.Helper()
 	r := rand.New(rand.NewPCG(1, 2))
 	words := strings.Fields("the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which one you were all her she there would their we him been has when who will no more if out so up said what its about than into them can only other time new some could these two may first then do")
@@ -26,11 +24,11 @@ func benchTable(b *testing.B) table {
 	}
 	rows.commit()
 	view := rows.View()
-	l, err := layoutOf(view.Shape(), "", "")
+	roles, err := newColumnRoles(view.Shape(), "", "")
 	if err != nil {
 		b.Fatal(err)
 	}
-	return table{view, l}
+	return tableView{view, roles}
 }
 
 func BenchmarkSearch(b *testing.B) {
@@ -39,14 +37,14 @@ func BenchmarkSearch(b *testing.B) {
 		"rare":   {words: []word{newWord("xylophone")}},
 		"mixed":  {words: []word{newWord("aboutthat")}},
 		"accent": {words: []word{newWord("é")}},
-		"tag":    {tag: "nowhere", quick: escape("nowhere")},
+		"tag":    {tag: "nowhere", quick: escapeJSON("nowhere")},
 		"day":    {from: "2027-01-01"},
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(t.Bytes())
 			for b.Loop() {
 				for row := range t.From(nil) {
-					if f.match(t.layout, row.Line) {
+					if f.matches(t.columnRoles, row.Line) {
 						b.Fatal("found")
 					}
 				}
@@ -60,18 +58,18 @@ func BenchmarkSummary(b *testing.B) {
 	t := benchTable(b)
 	b.SetBytes(t.Bytes())
 	for b.Loop() {
-		count(t, nil)
+		countVotes(t, nil)
 	}
 	b.ReportMetric(float64(t.Rows())*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }
 
 func BenchmarkPage(b *testing.B) {
 	t := benchTable(b)
-	var p page
+	var p votesPage
 	for b.Loop() {
-		p, _ = t.scan(&filter{}, rowjson.Key(nil), defaultLimit)
+		p, _ = readPage(t, pageQuery{limit: defaultPageRows})
 	}
-	if len(p.rows) != defaultLimit {
+	if len(p.rows) != defaultPageRows {
 		b.Fatal(len(p.rows))
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"sync"
 	"time"
 
 	"capture/capture"
@@ -14,123 +13,69 @@ import (
 )
 
 const (
-	maxStreams  = 32
-	eventEvery  = 250 * time.Millisecond
-	statusEvery = 5 * time.Second // at the least; it also keeps the connection alive
-	eventRows   = 50
-	eventBytes  = 1 << 20
-	streamQueue = 16 // events that a slow reader may lag behind
+	eventInterval  = 250 * time.Millisecond // between two looks at the daemon
+	statusInterval = 5 * time.Second        // between two status events at most; they also keep the connection alive
 )
 
-// hub sends each event to all streams. Server.follow makes the events.
-type hub struct {
-	mu      sync.Mutex
-	streams map[chan []byte]bool
-	joined  chan struct{} // has a value when streams is no longer empty
+// eventsHandler serves the stream of events (server-sent events): the status, and votes as they arrive.
+type eventsHandler struct {
+	hub      *hub
+	view     func() *snapshot.View
+	status   func() capture.Status
+	stopping <-chan struct{} // closed when the server stops
 }
 
-func newHub() hub {
-	return hub{streams: map[chan []byte]bool{}, joined: make(chan struct{}, 1)}
-}
-
-// join opens a stream, nil where there are too many. The channel is closed when its reader lags behind.
-func (h *hub) join() chan []byte {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.streams) >= maxStreams {
-		return nil
-	}
-	c := make(chan []byte, streamQueue)
-	h.streams[c] = true
-	select {
-	case h.joined <- struct{}{}:
-	default:
-	}
-	return c
-}
-
-func (h *hub) leave(c chan []byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.streams, c)
-}
-
-func (h *hub) empty() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.streams) == 0
-}
-
-func (h *hub) send(event []byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for c := range h.streams {
-		select {
-		case c <- event:
-		default:
-			delete(h.streams, c)
-			close(c)
-		}
-	}
-}
-
-// events is the stream of a page. It begins with the status; whoever reads it loads its rows after that, and misses none.
-func (s *Server) events(w http.ResponseWriter, r *http.Request) {
+// serveStream begins with the status, once the stream is subscribed. A client that loads its votes after that misses none.
+func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	c := s.hub.join()
-	if c == nil {
-		w.Header().Set("Retry-After", "10")
-		fail(w, http.StatusServiceUnavailable, fmt.Sprintf("%d streams are open already; close another page", maxStreams))
+	events := h.hub.subscribe()
+	if events == nil {
+		writeUnavailable(w, 10, fmt.Sprintf("%d streams are open already; close another page", maxStreams))
 		return
 	}
-	defer s.hub.leave(c)
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would keep events back
-	event := statusEvent(s.status())
-	flush := http.NewResponseController(w)
-	for {
-		if _, err := w.Write(event); err != nil || flush.Flush() != nil {
+	defer h.hub.unsubscribe(events)
+	header := w.Header()
+	header.Set("Content-Type", "text/event-stream")
+	header.Set("Cache-Control", "no-store")
+	header.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	conn := http.NewResponseController(w)
+	for event, ok := statusEvent(h.status()), true; ok; {
+		if _, err := w.Write(event); err != nil || conn.Flush() != nil {
 			return
 		}
-		var ok bool
 		select {
-		case event, ok = <-c:
-			if !ok {
-				return
-			}
+		case event, ok = <-events:
 		case <-r.Context().Done():
 			return
-		case <-s.stopping:
+		case <-h.stopping:
 			return
 		}
 	}
 }
 
-// follow makes events of what the daemon does, while there are streams, until the Server stops.
-func (s *Server) follow() {
-	tick := time.NewTicker(eventEvery)
+// run broadcasts events, as long as there are streams, until the server stops.
+func (h *eventsHandler) run() {
+	tick := time.NewTicker(eventInterval)
 	defer tick.Stop()
 	for {
 		select {
-		case <-s.stopping:
+		case <-h.stopping:
 			return
-		case <-s.hub.joined:
+		case <-h.hub.joined:
 		}
-		var rows rowEvents
-		var status statusEvents
-		for !s.hub.empty() {
-			if event := status.next(s.status(), time.Now()); event != nil {
-				s.hub.send(event)
+		var votes votesWatcher
+		var status statusWatcher
+		for !h.hub.isEmpty() {
+			if event := status.nextEvent(h.status(), time.Now()); event != nil {
+				h.hub.broadcast(event)
 			}
-			if event := rows.next(s.view()); event != nil {
-				s.hub.send(event)
+			if event := votes.nextEvent(h.view()); event != nil {
+				h.hub.broadcast(event)
 			}
 			select {
-			case <-s.stopping:
+			case <-h.stopping:
 				return
 			case <-tick.C:
 			}
@@ -146,69 +91,77 @@ func statusEvent(st capture.Status) []byte {
 	return fmt.Appendf(nil, "event: status\ndata: %s\n\n", body)
 }
 
-// statusEvents sends the status when it changes in what a person would notice at once, and every few seconds.
-type statusEvents struct {
-	known string
-	sent  time.Time
+// statusWatcher makes an event of the status at each change that a person would notice, and every statusInterval.
+type statusWatcher struct {
+	notable string // what a person would notice of the last status sent
+	sent    time.Time
 }
 
-func (e *statusEvents) next(st capture.Status, now time.Time) []byte {
+// nextEvent returns nil if no event is due.
+func (s *statusWatcher) nextEvent(st capture.Status, now time.Time) []byte {
 	notable := fmt.Sprint(st.Ready, st.State, st.Source, st.Error, st.File.Error)
-	if notable == e.known && now.Sub(e.sent) < statusEvery {
+	if notable == s.notable && now.Sub(s.sent) < statusInterval {
 		return nil
 	}
-	e.known, e.sent = notable, now
+	s.notable, s.sent = notable, now
 	return statusEvent(st)
 }
 
-// rowEvents tells of new rows: those with a key above all that were there before. Of rows that were changed, deleted or
-// put in between it tells that there are some. It keeps no View, which would keep that state in memory.
-type rowEvents struct {
-	began   bool
+// votesWatcher makes an event of each change of the table. The event has the new rows: those whose key is above every
+// key of the state before. For other rows that were inserted, changed or deleted it has nothing, and the client asks
+// again. votesWatcher keeps no View, since that would keep the View's rows in memory.
+type votesWatcher struct {
+	started bool
 	version uint64
-	shape   string // its fingerprint: keys of two shapes can't be compared
-	newest  rowjson.Key
+	shape   string      // fingerprint of the shape; keys are comparable within one shape only
+	newest  rowjson.Key // highest key
 }
 
-func (e *rowEvents) next(v *snapshot.View) []byte {
-	if v == nil || e.began && v.Version() == e.version && v.Shape().Fingerprint == e.shape {
+// nextEvent returns nil if the state is the one before, or the first.
+func (v *votesWatcher) nextEvent(view *snapshot.View) []byte {
+	if view == nil || v.started && view.Version() == v.version && view.Shape().Fingerprint == v.shape {
 		return nil
 	}
-	before := *e
-	*e = rowEvents{began: true, version: v.Version(), shape: v.Shape().Fingerprint}
-	for row, err := range v.Before(nil) {
+	before := *v
+	*v = votesWatcher{started: true, version: view.Version(), shape: view.Shape().Fingerprint}
+	for row, err := range view.Before(nil) {
 		if err != nil {
 			return nil
 		}
-		e.newest = bytes.Clone(row.Key)
+		v.newest = bytes.Clone(row.Key)
 		break
 	}
-	if !before.began {
+	if !before.started {
 		return nil
 	}
-	buf := fmt.Appendf(nil, `event: votes`+"\n"+`data: {"version":%d,"total":%d,`, v.Version(), v.Rows())
-	if before.shape != e.shape {
-		return append(buf, `"reshaped":true,"more":true,"rows":[]}`+"\n\n"...)
+	event := fmt.Appendf(nil, "event: votes\ndata: {\"version\":%d,\"total\":%d,", view.Version(), view.Rows())
+	if before.shape != v.shape {
+		return append(event, "\"reshaped\":true,\"more\":true,\"rows\":[]}\n\n"...)
 	}
-	buf = append(buf, `"rows":[`...)
-	n, size, more := 0, 0, false
-	for row, err := range v.Before(nil) {
+	event = append(event, `"rows":[`...)
+	event, more := appendVotesAbove(event, view, before.newest)
+	return fmt.Appendf(event, "],\"more\":%t}\n\n", more)
+}
+
+// appendVotesAbove appends the votes with keys above oldest, newest first, separated by commas. more reports whether
+// some did not fit into an event.
+func appendVotesAbove(dst []byte, view *snapshot.View, oldest rowjson.Key) (_ []byte, more bool) {
+	rows, size := 0, 0
+	for row, err := range view.Before(nil) {
 		if err != nil {
-			more = true
+			return dst, true
+		}
+		if bytes.Compare(row.Key, oldest) <= 0 {
 			break
 		}
-		if bytes.Compare(row.Key, before.newest) <= 0 {
-			break
+		if size += len(row.Line); rows == maxEventRows || size > maxEventBytes {
+			return dst, true
 		}
-		if size += len(row.Line); n == eventRows || size > eventBytes {
-			more = true
-			break
+		if rows > 0 {
+			dst = append(dst, ',')
 		}
-		if n > 0 {
-			buf = append(buf, ',')
-		}
-		n++
-		buf = found(row).appendTo(buf, v.Shape())
+		rows++
+		dst = appendVote(dst, view.Shape(), row)
 	}
-	return fmt.Appendf(buf, `],"more":%t}`+"\n\n", more)
+	return dst, false
 }

@@ -3,79 +3,161 @@ package web
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/csv"
+	"io"
 	"net/http"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/semaphore"
 
 	"capture/snapshot/rowjson"
 )
 
-// maxExports is how many exports run at a time: each keeps one state of the table in memory until it is done.
-const maxExports = 4
-
-// exportJSON answers with all rows that the filter wants, in the form of feedback.json.
-func (s *Server) exportJSON(w http.ResponseWriter, r *http.Request) {
-	s.export(w, r, "json", "application/json", func(t table, rows func(func(line []byte) error) error) error {
-		b := bufio.NewWriterSize(w, 64<<10)
-		before := "[\n"
-		err := rows(func(line []byte) error {
-			b.WriteString(before)
-			before = ",\n"
-			_, err := b.Write(line)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if before == "[\n" {
-			b.WriteString("[]\n")
-		} else {
-			b.WriteString("\n]\n")
-		}
-		return b.Flush()
-	})
+// exportHandler serves all votes that match a filter, as a download.
+type exportHandler struct {
+	tables  *tables
+	exports *semaphore.Weighted
+	log     hclog.Logger
 }
 
-// exportCSV answers with the same rows as a table with a header: texts as they are, NULL as nothing, the rest as JSON.
-func (s *Server) exportCSV(w http.ResponseWriter, r *http.Request) {
-	s.export(w, r, "csv", "text/csv; charset=utf-8", func(t table, rows func(func(line []byte) error) error) error {
-		cw := csv.NewWriter(w)
-		cw.UseCRLF = true
-		record := make([]string, len(t.shape.Columns))
-		for i := range record {
-			record[i] = inert(t.shape.Columns[i].Name)
+func newExportHandler(t *tables, log hclog.Logger) *exportHandler {
+	return &exportHandler{t, semaphore.NewWeighted(maxExports), log}
+}
+
+// exportFormat is the form of a download. write calls rows, which calls put for each row.
+type exportFormat struct {
+	name        string // also the file name's extension
+	contentType string
+	write       func(w io.Writer, t tableView, rows func(put func(line []byte) error) error) error
+}
+
+// serveJSON answers with the votes in the form of feedback.json.
+func (h *exportHandler) serveJSON(w http.ResponseWriter, r *http.Request) {
+	h.serveExport(w, r, exportFormat{"json", "application/json", writeExportJSON})
+}
+
+// serveCSV answers with the votes as CSV.
+func (h *exportHandler) serveCSV(w http.ResponseWriter, r *http.Request) {
+	h.serveExport(w, r, exportFormat{"csv", "text/csv; charset=utf-8", writeExportCSV})
+}
+
+// serveExport sends the rows of one committed state, oldest key first, as fast as the client reads them.
+func (h *exportHandler) serveExport(w http.ResponseWriter, r *http.Request, format exportFormat) {
+	t, ok := h.tables.current(w)
+	if !ok {
+		return
+	}
+	f, err := parseFilter(r.URL.Query(), t.columnRoles)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if !h.exports.TryAcquire(1) {
+		writeUnavailable(w, 5, "other downloads are in progress; try again in a moment")
+		return
+	}
+	defer h.exports.Release(1)
+	rw := recorded(w)
+	rw.Header().Set("Content-Type", format.contentType)
+	rw.Header().Set("Cache-Control", "no-store")
+	rw.Header().Set("Content-Disposition", `attachment; filename="feedback-`+time.Now().UTC().Format("20060102-150405")+"."+format.name+`"`)
+	if r.Method == http.MethodHead {
+		return
+	}
+	count := 0
+	err = format.write(rw, t, func(put func(line []byte) error) error {
+		return h.eachMatch(r.Context(), t, &f, func(line []byte) error {
+			count++
+			return put(line)
+		})
+	})
+	h.log.Info("export", "kind", format.name, "filtered", !f.isEmpty(), "rows", count, "bytes", rw.bytes, "whole", err == nil,
+		"remote", remoteHost(r), "milliseconds", rw.elapsedMilliseconds())
+	if err != nil {
+		panic(http.ErrAbortHandler) // a regular end would make the answer look complete
+	}
+}
+
+// eachMatch calls put with each row that the filter selects.
+func (h *exportHandler) eachMatch(ctx context.Context, t tableView, f *filter, put func(line []byte) error) error {
+	scanned := 0
+	for row, err := range t.From(nil) {
+		if err != nil {
+			h.log.Error("export cut off: rows can't be read back", "error", err)
+			return err
 		}
-		cw.Write(record)
-		err := rows(func(line []byte) error {
-			for i := range record {
-				record[i] = cell(t.field(line, i), t.shape.Columns[i].Type.Kind)
+		if scanned++; scanned%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if f.matches(t.columnRoles, row.Line) {
+			if err := put(row.Line); err != nil {
+				return err
 			}
-			return cw.Write(record)
-		})
-		if err != nil {
-			return err
 		}
-		cw.Flush()
-		return cw.Error()
-	})
+	}
+	return nil
 }
 
-func cell(value []byte, kind rowjson.Kind) string {
+func writeExportJSON(w io.Writer, _ tableView, rows func(put func(line []byte) error) error) error {
+	b := bufio.NewWriterSize(w, 64<<10)
+	separator := "[\n"
+	err := rows(func(line []byte) error {
+		b.WriteString(separator)
+		separator = ",\n"
+		_, err := b.Write(line)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if separator == "[\n" {
+		b.WriteString("[]\n")
+	} else {
+		b.WriteString("\n]\n")
+	}
+	return b.Flush()
+}
+
+func writeExportCSV(w io.Writer, t tableView, rows func(put func(line []byte) error) error) error {
+	cw := csv.NewWriter(w)
+	cw.UseCRLF = true
+	record := make([]string, len(t.shape.Columns))
+	for i := range record {
+		record[i] = disarmFormula(t.shape.Columns[i].Name)
+	}
+	cw.Write(record)
+	err := rows(func(line []byte) error {
+		for i := range record {
+			record[i] = csvCell(t.value(line, i), t.shape.Columns[i].Type.Kind)
+		}
+		return cw.Write(record)
+	})
+	if err != nil {
+		return err
+	}
+	cw.Flush()
+	return cw.Error()
+}
+
+// csvCell returns a value as a cell: NULL as nothing, a text as it is, anything else as JSON.
+func csvCell(value []byte, kind rowjson.Kind) string {
 	switch {
 	case bytes.Equal(value, []byte("null")):
 		return ""
 	case len(value) > 1 && value[0] == '"' && kind != rowjson.JSON:
-		text := string(unquote(value))
+		text := string(unquoteJSON(value))
 		if kind == rowjson.Number {
-			return text // -Infinity
+			return text // such as -Infinity
 		}
-		return inert(text)
+		return disarmFormula(text)
 	}
 	return string(value)
 }
 
-// inert keeps a spreadsheet from taking a user's text for a formula and running it.
-func inert(text string) string {
+// disarmFormula keeps a spreadsheet from running a user's text as a formula.
+func disarmFormula(text string) string {
 	if text != "" {
 		switch text[0] {
 		case '=', '+', '-', '@', '\t', '\r':
@@ -83,60 +165,4 @@ func inert(text string) string {
 		}
 	}
 	return text
-}
-
-// export sends rows from one state of the table, oldest key first, as fast as the client takes them.
-func (s *Server) export(w http.ResponseWriter, r *http.Request, kind, contentType string,
-	write func(t table, rows func(func(line []byte) error) error) error) {
-	begun := time.Now()
-	t, ok := s.table(w)
-	if !ok {
-		return
-	}
-	f, err := parseFilter(r.URL.Query(), t.layout)
-	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	select {
-	case s.exports <- struct{}{}:
-		defer func() { <-s.exports }()
-	default:
-		w.Header().Set("Retry-After", "5")
-		fail(w, http.StatusServiceUnavailable, "other downloads are under way; try again in a moment")
-		return
-	}
-	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Disposition", `attachment; filename="feedback-`+begun.UTC().Format("20060102-150405")+"."+kind+`"`)
-	if r.Method == http.MethodHead {
-		return
-	}
-	seen, count := 0, 0
-	err = write(t, func(put func(line []byte) error) error {
-		for row, err := range t.From(nil) {
-			if err != nil {
-				s.log.Error("an export could not be ended", "error", err)
-				return err
-			}
-			if seen++; seen%1024 == 0 && r.Context().Err() != nil {
-				return r.Context().Err()
-			}
-			if !f.match(t.layout, row.Line) {
-				continue
-			}
-			count++
-			if err := put(row.Line); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	rw := w.(*response)
-	s.log.Info("export", "kind", kind, "filtered", !f.empty(), "rows", count, "bytes", rw.bytes, "whole", err == nil,
-		"remote", remoteHost(r), "milliseconds", milliseconds(begun))
-	if err != nil {
-		panic(http.ErrAbortHandler) // an answer that ends in the regular way would pass for whole
-	}
 }

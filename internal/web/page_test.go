@@ -75,9 +75,13 @@ func runLive(t *testing.T, database, create, table string, change func(*Config))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := Config{Daemon: d, Path: path, Gatherer: reg, Registerer: reg, Logger: logger, Version: "test"}
+	cfg := Config{View: d.View, Status: d.Status, Flush: d.Snapshot, Path: path, Registry: reg, Logger: logger, Version: "test"}
 	if change != nil {
 		change(&cfg)
+	}
+	server, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -87,7 +91,7 @@ func runLive(t *testing.T, database, create, table string, change func(*Config))
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() { ended <- d.Run(ctx) }()
-	go func() { ended <- New(cfg).Run(ctx, listener) }()
+	go func() { ended <- server.Run(ctx, listener) }()
 	t.Cleanup(func() {
 		cancel()
 		for range 2 {

@@ -6,76 +6,69 @@ import (
 	"path"
 	"slices"
 	"strings"
-
-	"github.com/hashicorp/go-hclog"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// route is one request that the Server answers.
+// route is one request that the server answers, and how it is guarded.
 type route struct {
-	method string
-	path   string // as http.ServeMux takes it
-	serve  http.HandlerFunc
+	method  string
+	pattern string // path pattern of http.ServeMux
+	serve   http.HandlerFunc
 
-	open   bool // to all, without token, and never refused for want of a slot
-	page   bool // the page and its parts, which hold no votes: they come without the token, too
-	stream bool // without end: no lowest rate, no slot
+	public bool // answered for everybody, without the token and beyond the limit of requests
+	page   bool // the page and its parts, which hold no votes: answered without the token, beyond the limit of requests
+	stream bool // an endless answer: no minimum rate, beyond the limit of requests
 }
 
-// other is the route of requests that no route takes.
-const other = "other"
+// otherRoute is the name of the requests that no route matches.
+const otherRoute = "other"
 
-// name is the route in metrics and logs.
-func (rt route) name() string { return strings.TrimSuffix(rt.path, "{$}") }
+// name returns the route's name in metrics and logs.
+func (rt route) name() string { return strings.TrimSuffix(rt.pattern, "{$}") }
 
-func (s *Server) routes(cfg Config) *http.ServeMux {
-	metrics := promhttp.HandlerFor(cfg.Gatherer, promhttp.HandlerOpts{
-		ErrorLog:            s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
-		ErrorHandling:       promhttp.ContinueOnError,
-		MaxRequestsInFlight: 8,
-	})
-	routes := []route{
-		{method: "GET", path: "/healthz", serve: s.health, open: true},
-		{method: "GET", path: "/readyz", serve: s.ready, open: true},
-		{method: "GET", path: "/metrics", serve: metrics.ServeHTTP, open: true},
-		{method: "GET", path: "/feedback.json", serve: s.download},
-		{method: "POST", path: "/snapshot", serve: s.snapshot},
-		{method: "GET", path: "/{$}", serve: s.index, page: true},
-		{method: "GET", path: "/static/{name}", serve: s.static, page: true},
-		{method: "GET", path: "/api/summary", serve: s.summarize},
-		{method: "GET", path: "/api/votes", serve: s.votes},
-		{method: "GET", path: "/api/votes/{key}", serve: s.vote},
-		{method: "GET", path: "/api/votes.json", serve: s.exportJSON},
-		{method: "GET", path: "/api/votes.csv", serve: s.exportCSV},
-		{method: "GET", path: "/api/events", serve: s.events, stream: true},
+// routes returns every request that the server answers.
+func (s *Server) routes(cfg *Config) []route {
+	return []route{
+		{method: "GET", pattern: "/healthz", serve: serveHealth, public: true},
+		{method: "GET", pattern: "/readyz", serve: serveReadiness(cfg.Status), public: true},
+		{method: "GET", pattern: "/metrics", serve: serveMetrics(cfg.Registry, cfg.Logger), public: true},
+		{method: "GET", pattern: "/feedback.json", serve: s.file.serveFile},
+		{method: "POST", pattern: "/snapshot", serve: serveSnapshot(cfg.Flush, cfg.Logger)},
+		{method: "GET", pattern: "/{$}", serve: servePage, page: true},
+		{method: "GET", pattern: "/static/{name}", serve: serveStatic, page: true},
+		{method: "GET", pattern: "/api/summary", serve: s.summary.serveSummary},
+		{method: "GET", pattern: "/api/votes", serve: s.votes.serveList},
+		{method: "GET", pattern: "/api/votes/{key}", serve: s.votes.serveVote},
+		{method: "GET", pattern: "/api/votes.json", serve: s.export.serveJSON},
+		{method: "GET", pattern: "/api/votes.csv", serve: s.export.serveCSV},
+		{method: "GET", pattern: "/api/events", serve: s.events.serveStream, stream: true},
 	}
+}
+
+// newMux returns a ServeMux for the routes, with 404 and 405 as JSON. guard makes the handler of a route.
+func newMux(routes []route, guard func(route) http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
-	allowed := map[string][]string{}
+	methods := map[string][]string{} // by pattern
 	for _, rt := range routes {
-		mux.Handle(rt.method+" "+rt.path, s.inner(rt))
-		allowed[rt.path] = append(allowed[rt.path], rt.method)
+		mux.Handle(rt.method+" "+rt.pattern, guard(rt))
+		methods[rt.pattern] = append(methods[rt.pattern], rt.method)
 		if rt.method == "GET" {
-			allowed[rt.path] = append(allowed[rt.path], "HEAD")
+			methods[rt.pattern] = append(methods[rt.pattern], "HEAD") // as ServeMux does
 		}
 	}
-	for p, methods := range allowed {
-		slices.Sort(methods)
-		allow := strings.Join(methods, ", ")
-		mux.Handle(p, s.inner(route{path: other, open: true, serve: func(w http.ResponseWriter, r *http.Request) {
+	for pattern, allowed := range methods {
+		slices.Sort(allowed)
+		allow := strings.Join(allowed, ", ")
+		mux.Handle(pattern, guard(route{pattern: otherRoute, public: true, serve: func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Allow", allow)
-			fail(w, http.StatusMethodNotAllowed, fmt.Sprintf("this path takes %s only", allow))
+			writeError(w, http.StatusMethodNotAllowed, fmt.Sprintf("this path accepts only %s", allow))
 		}}))
 	}
-	mux.Handle("/", s.inner(route{path: other, open: true, serve: notFound}))
+	mux.Handle("/", guard(route{pattern: otherRoute, public: true, serve: serveNotFound}))
 	return mux
 }
 
-func notFound(w http.ResponseWriter, _ *http.Request) {
-	fail(w, http.StatusNotFound, "there is nothing here; see / for the page, /feedback.json for the file, /readyz for health")
-}
-
-// clean says whether a path is in its shortest form: ServeMux would answer any other with a redirect.
-func clean(r *http.Request) bool {
+// isCleanPath reports whether a path is in its shortest form. ServeMux would redirect any other.
+func isCleanPath(r *http.Request) bool {
 	p := r.URL.EscapedPath()
 	return p == path.Clean(p)
 }

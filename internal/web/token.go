@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -12,15 +13,35 @@ import (
 	"syscall"
 )
 
-const maxToken = 4 << 10
-
-// tokenFile is the path of the file that holds the token, "" for none. The file is read for every request: it is small,
-// and no comparison of times and sizes can miss a change that way.
+// tokenFile is the path of the file that holds the bearer token, "" if there is none. The file is read for every
+// request: it is small, and so no change of it is missed, as one could be by comparing times and sizes.
 type tokenFile string
+
+// check returns nil if the request carries the token. If the file can't be read, no token is right.
+func (t tokenFile) check(r *http.Request) *refusal {
+	want, err := t.read()
+	if err != nil {
+		problem := "can't be read"
+		if errors.Is(err, os.ErrNotExist) {
+			problem = "is missing"
+		}
+		return &refusal{http.StatusServiceUnavailable, "every request is refused because capture's token file " + problem + "; see the error log", err}
+	}
+	given, ok := bearerToken(r)
+	if !ok {
+		return &refusal{code: http.StatusUnauthorized, text: "a token is required; send it as Authorization: Bearer …"}
+	}
+	// The hashes have one length, so the time of the comparison does not show the token's.
+	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
+	if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
+		return &refusal{code: http.StatusUnauthorized, text: "the token is not the one in capture's token file"}
+	}
+	return nil
+}
 
 // read returns the token without the white space around it.
 func (t tokenFile) read() (string, error) {
-	// A FIFO must not hold the request up.
+	// Without O_NONBLOCK, opening a FIFO would block the request.
 	f, err := os.OpenFile(string(t), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return "", fmt.Errorf("read token file: %w", err)
@@ -33,48 +54,37 @@ func (t tokenFile) read() (string, error) {
 	if !st.Mode().IsRegular() {
 		return "", fmt.Errorf("read token file %s: not a regular file", string(t))
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	b, err := io.ReadAll(io.LimitReader(f, maxTokenBytes+1))
 	if err != nil {
 		return "", fmt.Errorf("read token file: %w", err)
 	}
 	token := strings.TrimSpace(string(b))
 	switch {
-	case len(b) > maxToken:
-		return "", fmt.Errorf("read token file %s: longer than %d bytes", string(t), maxToken)
+	case len(b) > maxTokenBytes:
+		return "", fmt.Errorf("read token file %s: longer than %d bytes", string(t), maxTokenBytes)
 	case token == "":
-		return "", fmt.Errorf("read token file %s: it is empty; write the token into it", string(t))
+		return "", fmt.Errorf("read token file %s: the file is empty; write the token into it", string(t))
 	case strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }):
-		return "", fmt.Errorf("read token file %s: the token has a character that no header can carry; use letters and digits", string(t))
+		return "", fmt.Errorf("read token file %s: the token has a character that a header can't carry; use letters and digits", string(t))
 	}
 	return token, nil
 }
 
-// refuseToken lets in who sends the token. A token file that can't be read opens nothing.
-func (s *Server) refuseToken(r *http.Request) *refusal {
-	want, err := s.token.read()
-	if err != nil {
-		if skipped, ok := s.failures.allow(); ok {
-			s.log.Error("requests are refused because of the token file", "error", err, "more_left_out", skipped)
-		}
-		what := "can't be read"
-		if errors.Is(err, os.ErrNotExist) {
-			what = "is missing"
-		}
-		return &refusal{http.StatusServiceUnavailable, "capture's token file " + what + ", so every request is refused; its error log says more"}
-	}
-	given, ok := bearer(r)
-	if !ok {
-		return &refusal{http.StatusUnauthorized, "this needs the token: send it as Authorization: Bearer …"}
-	}
-	// Hashing first keeps the token's length from showing in the time, too.
-	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
-	if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
-		return &refusal{http.StatusUnauthorized, "the token is not the one in capture's token file"}
-	}
-	return nil
+// missingToken is the context key that marks a request for the page which lacks the token.
+type missingToken struct{}
+
+func markTokenMissing(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), missingToken{}, true))
 }
 
-func bearer(r *http.Request) (string, bool) {
+func isTokenMissing(r *http.Request) bool { return r.Context().Value(missingToken{}) != nil }
+
+// requestToken sets the header field that goes with status 401.
+func requestToken(w http.ResponseWriter) {
+	w.Header().Set("WWW-Authenticate", `Bearer realm="capture"`)
+}
+
+func bearerToken(r *http.Request) (string, bool) {
 	values := r.Header.Values("Authorization")
 	if len(values) != 1 {
 		return "", false

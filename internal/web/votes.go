@@ -2,128 +2,131 @@ package web
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 )
 
-const (
-	defaultLimit = 50
-	maxLimit     = 500
-	scanTime     = 250 * time.Millisecond // what one request may spend looking for rows
-	pageBytes    = 8 << 20                // of rows in one answer; a single larger row still comes
-	maxScans     = 4                      // at a time
-)
-
-// table is the state that one request reads.
-type table struct {
-	*snapshot.View
-	*layout
+// votesHandler serves votes from memory, page by page and one by one.
+type votesHandler struct {
+	tables   *tables
+	searches *semaphore.Weighted
 }
 
-// table takes the last committed state, or answers why there is none.
-func (s *Server) table(w http.ResponseWriter) (table, bool) {
-	view := s.view()
-	if view == nil {
-		w.Header().Set("Retry-After", "1")
-		fail(w, http.StatusServiceUnavailable, "the table has not been copied yet; see /readyz for what it waits for")
-		return table{}, false
-	}
-	l, err := layoutOf(view.Shape(), s.timeColumn, s.tagsColumn)
-	if err != nil {
-		s.log.Error("the table can't be shown", "error", err)
-		fail(w, http.StatusInternalServerError, "the table can't be shown; the error log says why")
-		return table{}, false
-	}
-	return table{view, l}, true
+func newVotesHandler(t *tables) *votesHandler {
+	return &votesHandler{t, semaphore.NewWeighted(maxSearches)}
 }
 
-// found is one row for the API.
-type found snapshot.Row
-
-// unreadable answers that rows which are not in memory could not be read back.
-func (s *Server) unreadable(w http.ResponseWriter, err error) {
-	s.log.Error("rows can't be shown", "error", err)
-	w.Header().Set("Retry-After", "10")
-	fail(w, http.StatusServiceUnavailable, "rows that are not in memory could not be read back; the table is copied anew, see /readyz")
-}
-
-// appendTo appends {"key":…,"row":…}. The row's own text is taken over as it is, digit by digit.
-func (f found) appendTo(dst []byte, shape *rowjson.Shape) []byte {
-	key, _ := json.Marshal(keyText(shape, f.Key)) // a string can always be written
-	dst = append(dst, `{"key":`...)
-	dst = append(dst, key...)
-	dst = append(dst, `,"row":`...)
-	dst = append(dst, f.Line...)
-	return append(dst, '}')
-}
-
-// votes answers with a page of rows, newest key first.
-func (s *Server) votes(w http.ResponseWriter, r *http.Request) {
-	t, ok := s.table(w)
+// serveList answers with a page of the votes that match the filter, newest key first.
+func (h *votesHandler) serveList(w http.ResponseWriter, r *http.Request) {
+	t, ok := h.tables.current(w)
 	if !ok {
 		return
 	}
-	query := r.URL.Query()
-	f, err := parseFilter(query, t.layout)
-	limit := defaultLimit
-	if text := query.Get("limit"); err == nil && text != "" {
-		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > maxLimit {
-			err = fmt.Errorf("limit takes a number from 1 to %d", maxLimit)
-		}
-	}
-	var after rowjson.Key
-	if text := query.Get("after"); err == nil && text != "" {
-		if after, ok = t.keyOf(text); !ok {
-			err = errors.New("after takes a key as this API gives it")
-		}
-	}
+	q, err := parsePageQuery(r.URL.Query(), t.columnRoles)
 	if err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
+		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	select {
-	case s.scans <- struct{}{}:
-	case <-r.Context().Done():
-		return
+	if h.searches.Acquire(r.Context(), 1) != nil {
+		return // the client has gone
 	}
-	p, err := t.scan(&f, after, limit)
-	<-s.scans
+	p, err := readPage(t, q)
+	h.searches.Release(1)
 	if err != nil {
-		s.unreadable(w, err)
+		h.tables.writeReadError(w, err)
 		return
 	}
-	p.write(w, t)
+	p.writeTo(w, t)
 }
 
-// page is the outcome of one scan.
-type page struct {
-	rows    []found
-	next    rowjson.Key // where to go on, nil at the end
-	scanned int
+// serveVote answers with the vote that the path names by its key.
+func (h *votesHandler) serveVote(w http.ResponseWriter, r *http.Request) {
+	t, ok := h.tables.current(w)
+	if !ok {
+		return
+	}
+	var line []byte
+	key, ok := t.parseKey(r.PathValue("key"))
+	if ok {
+		var err error
+		if line, err = t.Get(key); err != nil {
+			h.tables.writeReadError(w, err)
+			return
+		}
+	}
+	if line == nil {
+		writeError(w, http.StatusNotFound, "the table has no row with this key; it may have been deleted")
+		return
+	}
+	setVotesHeader(w)
+	w.Write(append(appendVote(nil, t.shape, snapshot.Row{Key: key, Line: line}), '\n'))
 }
 
-// scan looks for rows below after, until it has enough of them, or time is up.
-func (t table) scan(f *filter, after rowjson.Key, limit int) (p page, err error) {
+func setVotesHeader(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+}
+
+// pageQuery is a request for one page of votes.
+type pageQuery struct {
+	filter filter
+	after  rowjson.Key // key above the page's first vote, nil to begin with the newest
+	limit  int
+}
+
+// parsePageQuery reads the parameters of a page. Its errors are for the client.
+func parsePageQuery(query url.Values, c *columnRoles) (q pageQuery, err error) {
+	if q.filter, err = parseFilter(query, c); err != nil {
+		return q, err
+	}
+	q.limit = defaultPageRows
+	if text := query.Get("limit"); text != "" {
+		if q.limit, err = strconv.Atoi(text); err != nil || q.limit < 1 || q.limit > maxPageRows {
+			return q, fmt.Errorf("limit takes a number from 1 to %d", maxPageRows)
+		}
+	}
+	if text := query.Get("after"); text != "" {
+		var ok bool
+		if q.after, ok = c.parseKey(text); !ok {
+			return q, errors.New("after takes a key as this API prints it")
+		}
+	}
+	return q, nil
+}
+
+// votesPage is the answer to a pageQuery.
+type votesPage struct {
+	rows    []snapshot.Row
+	next    rowjson.Key // key after which the next page begins, nil at the end of the table
+	scanned int         // rows examined
+}
+
+// readPage searches the rows below q.after until the page is full or searchTimeout has passed.
+func readPage(t tableView, q pageQuery) (p votesPage, err error) {
 	size := 0
-	until := time.Now().Add(scanTime)
-	for row, err := range t.Before(after) {
+	deadline := time.Now().Add(searchTimeout)
+	for row, err := range t.Before(q.after) {
 		if err != nil {
-			return page{}, err
+			return votesPage{}, err
 		}
-		if p.scanned%64 == 63 && time.Now().After(until) || len(p.rows) == limit || size > pageBytes {
+		isFull := len(p.rows) == q.limit || size > maxPageBytes
+		if isFull || p.scanned%64 == 63 && time.Now().After(deadline) {
 			return p, nil
 		}
 		p.scanned++
 		p.next = row.Key
-		if f.match(t.layout, row.Line) {
-			p.rows = append(p.rows, found{row.Key, bytes.Clone(row.Line)}) // alone: it may lie in much that was read back
+		if q.filter.matches(t.columnRoles, row.Line) {
+			// A copy, since the line may be part of a whole page of rows that was read back from disk.
+			p.rows = append(p.rows, snapshot.Row{Key: row.Key, Line: bytes.Clone(row.Line)})
 			size += len(row.Line)
 		}
 	}
@@ -131,17 +134,14 @@ func (t table) scan(f *filter, after rowjson.Key, limit int) (p page, err error)
 	return p, nil
 }
 
-// write sends the page row by row: a row may be large, and is in memory once already.
-func (p page) write(w http.ResponseWriter, t table) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
+// writeTo sends the page row by row, so that no buffer has to hold all of it a second time.
+func (p votesPage) writeTo(w http.ResponseWriter, t tableView) {
+	setVotesHeader(w)
 	buf := fmt.Appendf(nil, `{"version":%d,"total":%d,"scanned":%d,"next":`, t.Version(), t.Rows(), p.scanned)
 	if p.next == nil {
 		buf = append(buf, "null"...)
 	} else {
-		next, _ := json.Marshal(keyText(t.shape, p.next))
-		buf = append(buf, next...)
+		buf = appendKeyText(buf, t.shape, p.next)
 	}
 	buf = append(buf, `,"rows":[`...)
 	for i, row := range p.rows {
@@ -149,36 +149,11 @@ func (p page) write(w http.ResponseWriter, t table) {
 			buf = append(buf, ',')
 		}
 		buf = append(buf, '\n')
-		buf = row.appendTo(buf, t.shape)
+		buf = appendVote(buf, t.shape, row)
 		if _, err := w.Write(buf); err != nil {
 			return
 		}
 		buf = buf[:0]
 	}
 	w.Write(append(buf, "\n]}\n"...))
-}
-
-// vote answers with one row.
-func (s *Server) vote(w http.ResponseWriter, r *http.Request) {
-	t, ok := s.table(w)
-	if !ok {
-		return
-	}
-	key, ok := t.keyOf(r.PathValue("key"))
-	var line []byte
-	if ok {
-		var err error
-		if line, err = t.Get(key); err != nil {
-			s.unreadable(w, err)
-			return
-		}
-	}
-	if line == nil {
-		fail(w, http.StatusNotFound, "the table has no row with this key; it may have been deleted")
-		return
-	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	w.Write(append(found{bytes.Clone(key), line}.appendTo(nil, t.shape), '\n'))
 }

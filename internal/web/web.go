@@ -1,161 +1,87 @@
-// Package web is capture over HTTP: health, metrics, the download of feedback.json, the forced flush, and the feedback
-// page with the API behind it.
+// Package web serves capture over HTTP: health, metrics, the download of feedback.json, the forced flush, and the
+// feedback page with the API behind it.
 //
-// [New] makes a [Server] for a daemon, [Server.Run] serves until its context ends. Votes are served from the daemon's
-// memory, so the page works while Postgres is gone; the download comes from the disk, so it is what a restore would get.
+// [New] makes a [Server] for a daemon; [Server.Run] serves until its context ends. Votes are served from the daemon's
+// memory, so the page works while Postgres is down. The download is served from the disk: it is the file that a restore
+// would read.
 //
-// Health and metrics are open to all. Everything else needs the bearer token where a token file is set, and is answered
-// to this machine only where none is; see access.go for the whole rule.
+// A request passes the middleware (middleware.go), which applies the access rule (access.go), and reaches the handler
+// that routes.go names for it. Health and metrics are open to everybody. Everything else requires the bearer token if
+// one is configured; otherwise only requests from this machine are served. limits.go has the limits that protect the
+// daemon from clients.
 package web
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/prometheus/client_golang/prometheus"
-
-	"capture/capture"
-	"capture/snapshot"
 )
-
-const (
-	maxHeader      = 16 << 10
-	maxBody        = 4 << 10 // no request needs one
-	maxConnections = 512     // more are closed unheard: files for flushing come first
-	maxRequests    = 64      // at a time, of those that read votes or the disk
-
-	headerTimeout = 5 * time.Second
-	readTimeout   = 10 * time.Second
-	idleTimeout   = 60 * time.Second
-	stopTimeout   = 700 * time.Millisecond // for requests under way at a stop; the process has two seconds in all
-)
-
-// Config is what a Server needs to know.
-type Config struct {
-	Daemon     *capture.Daemon
-	Path       string // of feedback.json
-	TokenFile  string // holds the bearer token; "" answers this machine only
-	Gatherer   prometheus.Gatherer
-	Registerer prometheus.Registerer
-	Logger     hclog.Logger
-	Version    string
-
-	Title      string // of the page; "" for one made from the table's name
-	TimeColumn string // when a row was made; "" for the first timestamp
-	TagsColumn string // "" for the first text[]
-}
 
 // Server answers HTTP requests for one daemon.
 type Server struct {
-	view   func() *snapshot.View
-	status func() capture.Status
-	flush  func(context.Context) (capture.SnapshotResult, error)
+	handler    http.Handler
+	middleware *middleware
+	log        hclog.Logger
+	stopping   chan struct{} // closed when Run begins to stop
 
-	path    string
-	token   tokenFile
-	log     hclog.Logger
-	metrics *metrics
-
-	title, timeColumn, tagsColumn string
-
-	handler  http.Handler
-	requests chan struct{} // one slot a request
-	gzips    chan struct{} // one slot a compressed download
-	scans    chan struct{} // one slot a search
-	exports  chan struct{} // one slot an export
-	refusals sparse
-	failures sparse
-	summary  summaries
-	hub      hub
-	stopping chan struct{} // closed when Run begins to stop
+	file    *fileHandler
+	votes   *votesHandler
+	export  *exportHandler
+	summary *summaryHandler
+	events  *eventsHandler
 }
 
-// New makes a Server and registers its metrics. Run starts it, once.
-func New(cfg Config) *Server {
-	s := &Server{
-		view:   cfg.Daemon.View,
-		status: cfg.Daemon.Status,
-		flush:  cfg.Daemon.Snapshot,
-
-		path:     cfg.Path,
-		token:    tokenFile(cfg.TokenFile),
-		log:      cfg.Logger,
-		metrics:  newMetrics(cfg.Registerer, cfg.Version),
-		requests: make(chan struct{}, maxRequests),
-		gzips:    make(chan struct{}, maxGzips),
-		scans:    make(chan struct{}, maxScans),
-		exports:  make(chan struct{}, maxExports),
-		hub:      newHub(),
-		stopping: make(chan struct{}),
-
-		title:      cfg.Title,
-		timeColumn: cfg.TimeColumn,
-		tagsColumn: cfg.TagsColumn,
+// New makes a Server and registers its metrics. The caller runs it once.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
 	}
-	s.handler = s.outer(s.routes(cfg))
-	return s
+	t := &tables{view: cfg.View, timeColumn: cfg.TimeColumn, tagsColumn: cfg.TagsColumn, log: cfg.Logger}
+	stopping := make(chan struct{})
+	s := &Server{
+		middleware: newMiddleware(&cfg),
+		log:        cfg.Logger,
+		stopping:   stopping,
+
+		file:    newFileHandler(cfg.Path, cfg.Logger),
+		votes:   newVotesHandler(t),
+		export:  newExportHandler(t, cfg.Logger),
+		summary: &summaryHandler{tables: t, status: cfg.Status, title: cfg.Title, counter: voteCounter{stop: stopping}},
+		events:  &eventsHandler{hub: newHub(), view: cfg.View, status: cfg.Status, stopping: stopping},
+	}
+	s.handler = s.middleware.wrap(newMux(s.routes(&cfg), s.middleware.guard))
+	return s, nil
 }
 
-// Run serves on l until ctx ends, then lets the requests under way finish for a moment, ends them, and waits for all
-// that it started. It returns nil after such a stop, and closes l in any case.
+// Run serves on l until ctx ends. It gives the requests in progress a moment to finish, cuts off the rest, and waits for
+// everything that it has started. It returns nil after such a stop, and closes l in any case.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	var conns sync.WaitGroup
-	var open atomic.Int64
-	requests, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer end()
+	requests, cancelRequests := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelRequests()
 	srv := &http.Server{
 		Handler:           s.handler,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeader,
+		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 		BaseContext:       func(net.Listener) context.Context { return requests },
-		ConnState: func(c net.Conn, state http.ConnState) {
-			switch state {
-			case http.StateNew:
-				conns.Add(1)
-				if open.Add(1) > maxConnections {
-					c.Close()
-				}
-			case http.StateClosed, http.StateHijacked:
-				open.Add(-1)
-				conns.Done()
-			}
-		},
 	}
-
-	var work sync.WaitGroup
-	work.Go(s.follow)
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(l) }()
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-served:
-		served <- err
-		err = fmt.Errorf("serve http on %s: %w", l.Addr(), err)
-	}
-
-	close(s.stopping)
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
-	defer cancel()
-	if srv.Shutdown(grace) != nil {
-		end()
-		srv.Close()
-	}
-	if e := <-served; err == nil && !errors.Is(e, http.ErrServerClosed) {
-		err = fmt.Errorf("serve http on %s: %w", l.Addr(), e)
-	}
-	conns.Wait()
-	work.Wait()
-	s.summary.work.Wait()
+	var publishing sync.WaitGroup
+	publishing.Go(s.events.run)
+	err := serveUntilDone(ctx, srv, l, maxConnections, func() {
+		close(s.stopping)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		if srv.Shutdown(grace) != nil {
+			cancelRequests()
+			srv.Close()
+		}
+	})
+	publishing.Wait()
+	s.summary.counter.work.Wait()
 	return err
 }

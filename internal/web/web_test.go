@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -19,6 +20,9 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"capture/capture"
+	"capture/snapshot"
 )
 
 // harness is a Server without a daemon, for what needs none.
@@ -33,16 +37,23 @@ func newHarness(t *testing.T, change func(*Config)) *harness {
 	t.Helper()
 	h := &harness{dir: t.TempDir(), log: &lockedBuffer{}, reg: prometheus.NewRegistry()}
 	cfg := Config{
-		Path:       filepath.Join(h.dir, "feedback.json"),
-		Gatherer:   h.reg,
-		Registerer: h.reg,
-		Logger:     hclog.New(&hclog.LoggerOptions{Output: h.log, JSONFormat: true, Level: hclog.Info}),
-		Version:    "test",
+		View:   func() *snapshot.View { return nil },
+		Status: func() capture.Status { return capture.Status{} },
+		Flush: func(context.Context) (capture.SnapshotResult, error) {
+			return capture.SnapshotResult{}, errors.New("no daemon")
+		},
+		Path:     filepath.Join(h.dir, "feedback.json"),
+		Registry: h.reg,
+		Logger:   hclog.New(&hclog.LoggerOptions{Output: h.log, JSONFormat: true, Level: hclog.Info}),
+		Version:  "test",
 	}
 	if change != nil {
 		change(&cfg)
 	}
-	h.Server = New(cfg)
+	var err error
+	if h.Server, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
 	return h
 }
 
@@ -181,7 +192,7 @@ func TestHealthAndMetricsAreOpen(t *testing.T) {
 func TestBodies(t *testing.T) {
 	h := newHarness(t, nil)
 	r := request("GET", "/healthz")
-	r.Body = io.NopCloser(strings.NewReader(strings.Repeat("x", maxBody+1)))
+	r.Body = io.NopCloser(strings.NewReader(strings.Repeat("x", maxBodyBytes+1)))
 	w := httptest.NewRecorder()
 	h.handler.ServeHTTP(w, r)
 	if w.Code != http.StatusRequestEntityTooLarge {
@@ -195,7 +206,7 @@ func TestPanicBecomesAnErrorLine(t *testing.T) {
 	serve := func(f http.HandlerFunc) (w *httptest.ResponseRecorder, v any) {
 		w = httptest.NewRecorder()
 		defer func() { v = recover() }()
-		h.outer(h.inner(route{path: "/x", open: true, serve: f})).ServeHTTP(w, request("GET", "/x"))
+		h.middleware.wrap(h.middleware.guard(route{pattern: "/x", public: true, serve: f})).ServeHTTP(w, request("GET", "/x"))
 		return w, nil
 	}
 	w, v := serve(func(http.ResponseWriter, *http.Request) { panic("what a vote says") })
@@ -214,8 +225,8 @@ func TestPanicBecomesAnErrorLine(t *testing.T) {
 func TestTooManyRequests(t *testing.T) {
 	h := newHarness(t, nil)
 	h.replace(t, "feedback.json", "[]\n")
-	for range maxRequests {
-		h.requests <- struct{}{}
+	if !h.middleware.requests.TryAcquire(maxRequests) {
+		t.Fatal("requests are in progress already")
 	}
 	if w := h.do("GET", "/feedback.json"); w.Code != 503 || w.Header().Get("Retry-After") == "" {
 		t.Errorf("beyond the last slot: %d", w.Code)
@@ -223,7 +234,7 @@ func TestTooManyRequests(t *testing.T) {
 	if w := h.do("GET", "/healthz"); w.Code != 200 {
 		t.Errorf("health must not need a slot: %d", w.Code)
 	}
-	<-h.requests
+	h.middleware.requests.Release(1)
 	if w := h.do("GET", "/feedback.json"); w.Code != 200 {
 		t.Errorf("with a slot free again: %d", w.Code)
 	}

@@ -1,0 +1,97 @@
+package web
+
+import (
+	"io/fs"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Conditional requests (RFC 9110, section 13): entity tags, dates, and what they mean for a file that may be replaced
+// twice within a second.
+
+// fileTag returns the entity tag, without quotes, of the file that was opened. The manifest's SHA-256 would not do: file
+// and manifest are renamed one after the other, and in between the hash is another version's.
+func fileTag(info fs.FileInfo) string {
+	var inode uint64
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		inode = st.Ino
+	}
+	return strconv.FormatUint(inode, 36) + "-" + strconv.FormatInt(info.Size(), 36) + "-" + strconv.FormatInt(info.ModTime().UnixNano(), 36)
+}
+
+func quoteTag(tag string) string { return `"` + tag + `"` }
+
+// matchesTag reports whether the If-None-Match header fields name the tag. The comparison is weak, as RFC 9110 requires.
+func matchesTag(ifNoneMatch []string, tag string) bool {
+	for _, field := range ifNoneMatch {
+		for item := range strings.SplitSeq(field, ",") {
+			item = strings.TrimSpace(item)
+			if item == "*" || strings.TrimPrefix(item, "W/") == quoteTag(tag) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// lastModified returns the time for the Last-Modified header, which counts whole seconds. A file written in the current
+// second may be replaced again before the second ends, so it gets the second before: a date never stands for two
+// versions.
+func lastModified(modified time.Time) time.Time {
+	second := modified.Truncate(time.Second)
+	if !time.Now().Truncate(time.Second).After(second) {
+		second = second.Add(-time.Second)
+	}
+	return second
+}
+
+// withoutAmbiguousDates returns the request without the conditions whose date can stand for two versions of one second.
+func withoutAmbiguousDates(r *http.Request, modified time.Time) *http.Request {
+	isYoung := !lastModified(modified).Equal(modified.Truncate(time.Second))
+	ifRange := r.Header.Get("If-Range")
+	rangeByDate := ifRange != "" && !strings.HasSuffix(ifRange, `"`)
+	if !isYoung && !rangeByDate {
+		return r
+	}
+	r = r.Clone(r.Context())
+	if isYoung {
+		r.Header.Del("If-Modified-Since")
+	}
+	if rangeByDate {
+		r.Header.Del("If-Range")
+		r.Header.Del("Range")
+	}
+	return r
+}
+
+// wantsGzip reports whether to compress the answer. Ranges, and conditions other than If-None-Match, refer to the
+// uncompressed file.
+func wantsGzip(r *http.Request) bool {
+	for _, name := range []string{"Range", "If-Match", "If-Unmodified-Since", "If-Modified-Since"} {
+		if r.Header.Get(name) != "" {
+			return false
+		}
+	}
+	return acceptsGzip(r)
+}
+
+func acceptsGzip(r *http.Request) bool {
+	for _, field := range r.Header.Values("Accept-Encoding") {
+		for item := range strings.SplitSeq(field, ",") {
+			name, params, _ := strings.Cut(item, ";")
+			if !strings.EqualFold(strings.TrimSpace(name), "gzip") {
+				continue
+			}
+			q, found := strings.CutPrefix(strings.ToLower(strings.TrimSpace(params)), "q=")
+			if !found {
+				return true
+			}
+			weight, err := strconv.ParseFloat(q, 64)
+			return err == nil && weight > 0
+		}
+	}
+	return false
+}

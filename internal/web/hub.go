@@ -1,0 +1,59 @@
+package web
+
+import "sync"
+
+// subscriberQueue is how many events a slow client may lag behind.
+const subscriberQueue = 16
+
+// hub sends each event to all streams.
+type hub struct {
+	mu          sync.Mutex
+	subscribers map[chan []byte]bool
+	joined      chan struct{} // gets a value when somebody subscribes
+}
+
+func newHub() *hub {
+	return &hub{subscribers: map[chan []byte]bool{}, joined: make(chan struct{}, 1)}
+}
+
+// subscribe returns a channel of events, or nil if there are maxStreams already. The channel is closed if its reader
+// lags behind.
+func (h *hub) subscribe() chan []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.subscribers) >= maxStreams {
+		return nil
+	}
+	c := make(chan []byte, subscriberQueue)
+	h.subscribers[c] = true
+	select {
+	case h.joined <- struct{}{}:
+	default:
+	}
+	return c
+}
+
+func (h *hub) unsubscribe(c chan []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.subscribers, c)
+}
+
+func (h *hub) isEmpty() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.subscribers) == 0
+}
+
+func (h *hub) broadcast(event []byte) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.subscribers {
+		select {
+		case c <- event:
+		default:
+			delete(h.subscribers, c)
+			close(c)
+		}
+	}
+}

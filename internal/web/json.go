@@ -1,0 +1,42 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+)
+
+// writeJSON answers with v as JSON on one line.
+func writeJSON(w http.ResponseWriter, code int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		writeError(w, http.StatusInternalServerError, "the answer can't be written as JSON")
+		return
+	}
+	body = append(body, '\n')
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if h.Get("Cache-Control") == "" {
+		h.Set("Cache-Control", "no-store")
+	}
+	w.WriteHeader(code)
+	w.Write(body)
+}
+
+// writeError answers {"error": text}. The text says what is wrong and what to do.
+func writeError(w http.ResponseWriter, code int, text string) {
+	writeJSON(w, code, struct {
+		Error string `json:"error"`
+	}{text})
+}
+
+// writeUnavailable answers that the server can't serve the request now, and when the client may try again.
+func writeUnavailable(w http.ResponseWriter, retryAfterSeconds int, text string) {
+	w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds))
+	writeError(w, http.StatusServiceUnavailable, text)
+}
+
+func serveNotFound(w http.ResponseWriter, _ *http.Request) {
+	writeError(w, http.StatusNotFound, "no such path; see / for the page, /feedback.json for the file, /readyz for health")
+}

@@ -1,0 +1,39 @@
+package web
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	logBurst    = 5
+	logInterval = 10 * time.Second
+)
+
+// logLimiter limits the log lines that a client can cause: logBurst at once, then one per logInterval.
+type logLimiter struct {
+	mu      sync.Mutex
+	tokens  float64 // lines that may be logged now
+	last    time.Time
+	skipped int // lines suppressed since the last one that was allowed
+}
+
+// allow reports whether to log a line now, and returns how many were suppressed since the last one.
+func (l *logLimiter) allow() (skipped int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if l.last.IsZero() {
+		l.tokens = logBurst
+	} else {
+		l.tokens = min(logBurst, l.tokens+float64(now.Sub(l.last))/float64(logInterval))
+	}
+	l.last = now
+	if l.tokens < 1 {
+		l.skipped++
+		return 0, false
+	}
+	l.tokens--
+	skipped, l.skipped = l.skipped, 0
+	return skipped, true
+}

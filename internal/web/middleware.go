@@ -1,0 +1,167 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/semaphore"
+)
+
+// apiPolicy is the content security policy of every answer but the page's: a browser must not run, show or frame
+// anything in it.
+const apiPolicy = "default-src 'none'; frame-ancestors 'none'"
+
+// middleware is what every request passes before its handler. wrap is the outer part, around the whole ServeMux;
+// guard is the inner part, around one route.
+type middleware struct {
+	access   access
+	requests *semaphore.Weighted
+	metrics  *metrics
+	log      hclog.Logger
+
+	refusals logLimiter
+	failures logLimiter
+}
+
+func newMiddleware(cfg *Config) *middleware {
+	return &middleware{
+		access:   access{token: tokenFile(cfg.TokenFile)},
+		requests: semaphore.NewWeighted(maxRequests),
+		metrics:  newMetrics(cfg.Registry, cfg.Version),
+		log:      cfg.Logger,
+	}
+}
+
+// wrap sets the security headers, counts and logs the request, and handles its body and a panic.
+func (m *middleware) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("X-Frame-Options", "DENY")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Content-Security-Policy", apiPolicy)
+		rw := recorded(w)
+		rw.route = otherRoute // guard sets the route that matches
+		defer m.record(rw, r)
+		defer m.recoverPanic(rw)
+		if !isCleanPath(r) {
+			serveNotFound(rw, r)
+			return
+		}
+		if !discardBody(rw, r) {
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
+}
+
+// record counts and logs a request that has been answered.
+func (m *middleware) record(w *responseWriter, r *http.Request) {
+	code := w.code
+	if code == 0 {
+		code = http.StatusOK // which net/http sends if the handler wrote nothing
+	}
+	m.metrics.requests.WithLabelValues(w.route, strconv.Itoa(code)).Inc()
+	if !w.stream {
+		m.metrics.seconds.WithLabelValues(w.route).Observe(time.Since(w.received).Seconds())
+	}
+	m.log.Debug("request", "method", r.Method, "route", w.route, "code", code, "bytes", w.bytes,
+		"remote", remoteHost(r), "milliseconds", w.elapsedMilliseconds())
+}
+
+// discardBody reads the body, which no request needs, and then removes the read deadline: when it passes, net/http
+// assumes that the client has gone and cancels the request. If the body can't be read, discardBody answers the request
+// and returns false.
+func discardBody(w *responseWriter, r *http.Request) bool {
+	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	if err != nil {
+		w.Header().Set("Connection", "close")
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			writeError(w, http.StatusRequestEntityTooLarge, "the request has a body; send it without one")
+		} else {
+			writeError(w, http.StatusBadRequest, "the request's body can't be read; send the request without one")
+		}
+		return false
+	}
+	_ = w.conn.SetReadDeadline(time.Time{})
+	return true
+}
+
+// recoverPanic logs a panic and answers 500 if nothing has been sent yet. An answer that has begun is cut off: a regular
+// end would make it look complete.
+func (m *middleware) recoverPanic(w *responseWriter) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v != http.ErrAbortHandler {
+		// Only the runtime's own messages are sure not to hold a vote's text.
+		what := fmt.Sprintf("%T", v)
+		if e, ok := v.(runtime.Error); ok {
+			what = e.Error()
+		}
+		if skipped, ok := m.failures.allow(); ok {
+			m.log.Error("request panicked", "panic", what, "stack", string(debug.Stack()), "more_left_out", skipped)
+		}
+		if w.code == 0 {
+			writeError(w, http.StatusInternalServerError, "internal error in capture; see its error log")
+			return
+		}
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// guard applies the access rule and the limit of requests to one route.
+func (m *middleware) guard(rt route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rw := recorded(w)
+		rw.route, rw.stream = rt.name(), rt.stream
+		if rt.public {
+			rt.serve(rw, r)
+			return
+		}
+		no := m.access.check(r, rt.page)
+		if no != nil && no.code == http.StatusUnauthorized && rt.page {
+			r = markTokenMissing(r)
+			no = nil
+		}
+		if no != nil {
+			m.logRefusal(rt, r, no)
+			if no.code == http.StatusUnauthorized {
+				requestToken(rw)
+			}
+			writeError(rw, no.code, no.text)
+			return
+		}
+		if !rt.stream && !rt.page {
+			if !m.requests.TryAcquire(1) {
+				writeUnavailable(rw, 1, fmt.Sprintf("%d requests are in progress already; try again in a moment", maxRequests))
+				return
+			}
+			defer m.requests.Release(1)
+		}
+		rt.serve(rw, r)
+	})
+}
+
+func (m *middleware) logRefusal(rt route, r *http.Request, no *refusal) {
+	if no.err != nil {
+		if skipped, ok := m.failures.allow(); ok {
+			m.log.Error("requests refused because of the token file", "error", no.err, "more_left_out", skipped)
+		}
+	}
+	if skipped, ok := m.refusals.allow(); ok {
+		m.log.Warn("request refused", "method", r.Method, "route", rt.name(), "code", no.code, "reason", no.text,
+			"remote", remoteHost(r), "more_left_out", skipped)
+	}
+}

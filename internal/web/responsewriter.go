@@ -1,0 +1,71 @@
+package web
+
+import (
+	"net/http"
+	"time"
+)
+
+// responseWriter records what is answered, for the log and the metrics, and moves the write deadline along with the
+// answer: a slow client may take long for a large file, but one that stops reading, or reads less than minRate, is cut
+// off.
+type responseWriter struct {
+	http.ResponseWriter
+	conn   *http.ResponseController
+	route  string // name of the route, for the log and the metrics
+	stream bool   // an endless answer, without a minimum rate
+
+	received time.Time // when the request arrived
+	start    time.Time // when the answer began; when the request arrived until then
+	code     int       // status code of the answer, 0 until the header is written
+	bytes    int64     // bytes of the body written so far
+}
+
+// recorded returns the responseWriter that the middleware has put around w. A handler that is called without the
+// middleware gets one of its own.
+func recorded(w http.ResponseWriter) *responseWriter {
+	if rw, ok := w.(*responseWriter); ok {
+		return rw
+	}
+	now := time.Now()
+	rw := &responseWriter{ResponseWriter: w, conn: http.NewResponseController(w), received: now, start: now}
+	rw.extendDeadline() // the one of the connection's previous request may have passed
+	return rw
+}
+
+// extendDeadline sets the deadline for the next piece. It fails only if the connection has no deadlines, as in tests.
+func (w *responseWriter) extendDeadline() {
+	deadline := time.Now().Add(pieceTimeout)
+	if !w.stream {
+		atMinRate := w.start.Add(rateGrace + time.Duration(w.bytes/minRate)*time.Second)
+		if atMinRate.Before(deadline) {
+			deadline = atMinRate
+		}
+	}
+	_ = w.conn.SetWriteDeadline(deadline)
+}
+
+func (w *responseWriter) WriteHeader(code int) {
+	if w.code == 0 && code >= 200 {
+		w.code = code
+		w.start = time.Now() // the time until now was our own work, not the client's
+		w.extendDeadline()
+	}
+	w.ResponseWriter.WriteHeader(code)
+}
+
+func (w *responseWriter) Write(p []byte) (int, error) {
+	if w.code == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	w.extendDeadline()
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+func (w *responseWriter) elapsedMilliseconds() float64 {
+	return float64(time.Since(w.received).Microseconds()) / 1000
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,60 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+
+	"github.com/hashicorp/go-hclog"
+
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+)
+
+// tables gives requests the table as the daemon has it in memory.
+type tables struct {
+	view                   func() *snapshot.View
+	timeColumn, tagsColumn string
+	log                    hclog.Logger
+}
+
+// tableView is the one committed state that a request reads.
+type tableView struct {
+	*snapshot.View
+	*columnRoles
+}
+
+// current returns the last committed state. If there is none, it answers why and returns false.
+func (t *tables) current(w http.ResponseWriter) (tableView, bool) {
+	view := t.view()
+	if view == nil {
+		writeUnavailable(w, 1, "the table has not been copied yet; see /readyz for the reason")
+		return tableView{}, false
+	}
+	roles, err := newColumnRoles(view.Shape(), t.timeColumn, t.tagsColumn)
+	if err != nil {
+		t.log.Error("table can't be served", "error", err)
+		writeError(w, http.StatusInternalServerError, "the table can't be served; see the error log")
+		return tableView{}, false
+	}
+	return tableView{view, roles}, true
+}
+
+// writeReadError answers that rows which had been spilled to disk could not be read back.
+func (t *tables) writeReadError(w http.ResponseWriter, err error) {
+	t.log.Error("rows can't be read back", "error", err)
+	writeUnavailable(w, 10, "rows that are not in memory could not be read back; the table is being copied again, see /readyz")
+}
+
+// appendVote appends {"key":…,"row":…} to dst. The row's own JSON is not touched, so each number keeps its digits.
+func appendVote(dst []byte, shape *rowjson.Shape, row snapshot.Row) []byte {
+	dst = append(dst, `{"key":`...)
+	dst = appendKeyText(dst, shape, row.Key)
+	dst = append(dst, `,"row":`...)
+	dst = append(dst, row.Line...)
+	return append(dst, '}')
+}
+
+func appendKeyText(dst []byte, shape *rowjson.Shape, key rowjson.Key) []byte {
+	text, _ := json.Marshal(keyText(shape, key)) // never fails for a string
+	return append(dst, text...)
+}
