@@ -131,7 +131,11 @@ func model(t *testing.T, seed uint64, limit int64) {
 			}
 		}
 		if r.IntN(5) == 0 {
+			inPlace := tab.inPlace()
 			tab.Rollback()
+			if inPlace {
+				checkFrozen(t, tab)
+			}
 		} else {
 			if err := tab.Commit(Position{LSN: 1}); err != nil {
 				t.Fatal(err)
@@ -190,6 +194,16 @@ func check(t *testing.T, r *rand.Rand, v *View, rows map[string]string, key func
 		}
 		if n != len(c.want) {
 			t.Fatalf("%s(%q): %d rows, want %d", name, k, n, len(c.want))
+		}
+	}
+}
+
+// checkFrozen checks that the Table may change none of its groups and leaves in place.
+func checkFrozen(t *testing.T, tab *Table) {
+	t.Helper()
+	for _, g := range tab.tree.groups {
+		if g.epoch >= tab.tree.epoch || slices.ContainsFunc(g.leaves, func(l *leaf) bool { return l.epoch >= tab.tree.epoch }) {
+			t.Fatalf("the tree, of epoch %d, may change in place what a View shows", tab.tree.epoch)
 		}
 	}
 }

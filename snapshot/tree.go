@@ -50,14 +50,14 @@ func (t *tree) commit() {
 	t.savepoint, t.reloading = nil, false
 }
 
-// rollback drops the changes since the savepoint.
+// rollback drops the changes since the savepoint. The groups and leaves of the savepoint are frozen still: begin has incremented the
+// epoch, so all of them are older.
 //
 // The pages of the savepoint share their buffers with those of the dropped transaction, which has appended to them. The next
 // clone appends to the same place again. That is safe because the dropped pages are unreachable: no View can have shown them, as
 // a View is made of committed states only, and Partial shows a transaction only if all its pages are new.
 func (t *tree) rollback() {
 	t.groups, t.rows, t.live = t.savepoint.groups, t.savepoint.rows, t.savepoint.live
-	t.epoch++
 	t.savepoint, t.reloading = nil, false
 	t.cache.reset(t.groups)
 }
