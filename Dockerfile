@@ -1,17 +1,17 @@
-# capture's image: one static binary, the authorities' certificates and the time zones; no shell, no package manager.
+# capture's image: a static binary, CA certificates and time zones; no shell and no package manager.
 #
 #   docker build --build-arg VERSION=1.2.3 --build-arg COMMIT=$(git rev-parse HEAD) -t capture .
 #   docker buildx build --platform linux/amd64,linux/arm64 …
 #
-# The build stage runs on the builder's own platform and compiles for the target's. Where a builder sets neither, as
-# Docker's classic one, both are the machine's own.
+# The build stage runs on the builder's platform and compiles for the target's. Docker's classic builder sets neither; then
+# both are the platform of the machine.
 FROM --platform=${BUILDPLATFORM:-linux} golang:1.26-bookworm AS build
 WORKDIR /src
 ARG TARGETARCH
 ENV CGO_ENABLED=0 GOOS=linux GOARCH=${TARGETARCH} GOFLAGS="-trimpath -buildvcs=false"
 
-# Modules are fetched and compiled before the source comes, so that a change of the source compiles the source only.
-# net/http stands for the standard library; a test holds the list against the code's imports.
+# Modules are compiled before the source is copied, so a change of the source does not compile them again. net/http stands
+# for the standard library. A test compares this list with the imports in the code.
 COPY go.mod go.sum ./
 RUN go mod download
 RUN go build \
@@ -31,8 +31,8 @@ RUN go build \
     gopkg.in/natefinch/lumberjack.v2 \
     net/http
 
-# Docker gives a fresh named volume the owner and mode of the folder it is mounted on: these are capture's.
-# posix/ and right/ are copies of the same zones.
+# A new named volume gets the owner and mode of the folder that it is mounted on.
+# posix/ and right/ only repeat the time zones.
 RUN mkdir -p /image/app/data/fallback /image/app/logs/usage /image/app/logs/errors /image/etc/ssl/certs /image/usr/share \
  && echo 'capture:x:65532:65532:capture:/app:/sbin/nologin' >/image/etc/passwd \
  && echo 'capture:x:65532:' >/image/etc/group \
@@ -52,13 +52,13 @@ COPY --from=build /image/etc /etc
 COPY --from=build /image/usr/share/zoneinfo /usr/share/zoneinfo
 COPY --from=build --chown=65532:65532 /image/app /app
 COPY --from=build /image/usr/local/bin/capture /usr/local/bin/capture
-# The daily comparison of a very large table sorts in a file, and scratch has no /tmp.
+# The daily comparison of a very large table sorts in a temporary file, and scratch has no /tmp.
 ENV PATH=/usr/local/bin CAPTURE_LISTEN=0.0.0.0:8080 TMPDIR=/app/data/fallback
 WORKDIR /app
 USER 65532:65532
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# Healthy means that feedback.json follows the table. Docker restarts nothing for it: capture reconnects by itself.
+# Healthy means that feedback.json follows the table. Docker does not restart unhealthy containers; capture reconnects.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/usr/local/bin/capture", "status"]
 ENTRYPOINT ["/usr/local/bin/capture"]
 CMD ["run"]

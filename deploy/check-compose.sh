@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Brings docker-compose.yml up under a throwaway name, checks what it promises, and removes all of it again:
+# Starts docker-compose.yml as a temporary project, checks that it works as documented, and removes everything:
 #
 #   deploy/check-compose.sh
 #
-# It needs Docker with Compose 2.24 or newer, and bash. It touches no volume, container or port of a stack that runs
-# here already: project, image, volumes and port are its own. CHECK_KEEP=1 leaves everything up for a look.
+# It needs Docker with Compose 2.24 or newer, and bash. Project, image, volumes and port are its own, so it does not disturb
+# a stack that is running on this machine. CHECK_KEEP=1 leaves everything running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# The caller's .env and variables are for the real stack.
+# The caller's .env and variables are not for this project.
 unset CAPTURE_ALERT_URL CAPTURE_KEEP CAPTURE_MEMORY CAPTURE_GOMEMLIMIT CAPTURE_TABLE CAPTURE_TOKEN_PATH POSTGRES_PASSWORD CAPTURE_DB_PASSWORD
 project=capture-check-$$
 export CAPTURE_PORT=0 CAPTURE_IMAGE=$project VERSION=0.0.0-check COMMIT=check
@@ -27,12 +27,12 @@ tear_down() {
   local code=$?
   trap - EXIT
   if [ "$code" != 0 ]; then
-    echo "--- the health checks, and the last lines of the containers" >&2
+    echo "--- health checks, and the last log lines of the containers" >&2
     inspect '{{range .State.Health.Log}}{{.ExitCode}} {{.Output}}{{end}}' >&2 || true
     compose logs --no-color --tail 20 >&2 || true
   fi
   if [ -n "${CHECK_KEEP:-}" ]; then
-    echo "left up: docker compose --project-name $project -f docker-compose.yml -f $work/override.yml" >&2
+    echo "left running: docker compose --project-name $project -f docker-compose.yml -f $work/override.yml" >&2
     exit "$code"
   fi
   compose down --volumes --remove-orphans --timeout 10 >/dev/null 2>&1 || code=1
@@ -54,7 +54,7 @@ eventually() {
   local deadline=$((SECONDS + $1)) what=$2
   shift 2
   until "$@" >/dev/null 2>&1; do
-    [ "$SECONDS" -lt "$deadline" ] || fail "$what: not within the time"
+    [ "$SECONDS" -lt "$deadline" ] || fail "$what: not in time"
     sleep 0.3
   done
   ok "$what"
@@ -66,16 +66,16 @@ inspect() { docker inspect --format "$1" "$(id)"; }
 healthy() { [ "$(inspect '{{.State.Health.Status}}')" = healthy ]; }
 unhealthy() { [ "$(inspect '{{.State.Health.Status}}')" = unhealthy ]; }
 
-# on_volume UID VOLUME COMMAND…: run with a volume, read-only, as a neighbour's container has it.
+# on_volume UID VOLUME COMMAND…: runs a command in another container that mounts the volume read-only.
 on_volume() {
   local user=$1 volume=$2
   shift 2
   docker run --rm --network none --user "$user:$user" --entrypoint "" -v "$project-$volume:/volume:ro" postgres:18 "$@"
 }
-# The RAG application reads the file as a user of its own. The logs are for capture's user only.
+# The RAG application reads the file as another user. Only capture's user may read the logs.
 feedback() { on_volume 1234 fallback cat /volume/feedback.json; }
 
-# same: feedback.json holds what Postgres says of the table.
+# same: checks that feedback.json equals the table.
 same() {
   local file
   file=$(feedback) && [ -n "$file" ] || return 1
@@ -85,7 +85,7 @@ SQL
   )" = t ]
 }
 
-# http METHOD PATH [HEADER]: the code, a line, the rest of the answer, by bash alone.
+# http METHOD PATH [HEADER]: prints the status code, a newline and the response. It needs no program but bash.
 http() {
   local port answer
   port=$(compose port capture 8080)
@@ -99,7 +99,7 @@ http() {
 code() { http "$@" | head -n 1; }
 code_is() { [ "$(code "$2" "$3")" = "$1" ]; }
 
-echo "== as it is written"
+echo "== configuration"
 shipped=$(docker compose --env-file /dev/null -f docker-compose.yml config)
 for name in azure-rag-usage-logs azure-rag-error-logs azure-rag-feedback-fallback; do
   has "volume $name" "$shipped" "name: $name"
@@ -117,10 +117,10 @@ existing=$(POSTGRES_HOST=db.example POSTGRES_PORT=6432 POSTGRES_DB=app POSTGRES_
 for setting in 'PGHOST: db.example' 'PGPORT: "6432"' 'PGDATABASE: app' 'PGUSER: reader' 'PGPASSWORD: word' 'PGSSLMODE: verify-full'; do
   has "an existing database: $setting" "$existing" "$setting"
 done
-case $existing in *postgres:18* | *depends_on*) fail "compose.existing.yml still has the bundled Postgres" ;; esac
-ok "an existing database: the bundled one stays out"
+case $existing in *postgres:18* | *depends_on*) fail "compose.existing.yml starts the bundled Postgres" ;; esac
+ok "an existing database: the bundled Postgres is not started"
 
-echo "== up"
+echo "== start"
 compose up --build --detach --wait --wait-timeout 300
 healthy || fail "not healthy after up --wait"
 ok "healthy"
@@ -131,10 +131,10 @@ is "security" '[no-new-privileges:true]' "$(inspect '{{.HostConfig.SecurityOpt}}
 [ "$(inspect '{{.HostConfig.Memory}}')" -gt 0 ] && [ "$(inspect '{{.HostConfig.PidsLimit}}')" -gt 0 ] || fail "no memory or pids limit"
 ok "memory and pids limited"
 has "version stamped in" "$(compose exec -T capture capture version)" "capture 0.0.0-check"
-if out=$(compose exec -T capture capture snapshot --output /elsewhere.json 2>&1); then fail "it could write outside of its volumes"; fi
-has "nothing to be written outside of the volumes" "$out" "read-only file system"
+if out=$(compose exec -T capture capture snapshot --output /elsewhere.json 2>&1); then fail "capture can write outside of its volumes"; fi
+has "no writes outside of the volumes" "$out" "read-only file system"
 
-echo "== follow"
+echo "== following"
 eventually 10 "empty table, empty array" same
 sql "INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, comment, citations)
      SELECT 'How many? ' || n, 'About ' || n || E' \"quoted\"\nlines, ü, 語', '{\"score\": 1.50}', '{good,\"not, bad\"}', NULL, '[1, {\"a\": null}]'
@@ -147,14 +147,14 @@ has "source is logical" "$status" '"source":"logical"'
 for n in 1 2 3; do
   sql "INSERT INTO votes (user_query) VALUES ('barrier $n')"
   compose exec -T capture capture snapshot >/dev/null
-  has "capture snapshot holds vote $n at once" "$(feedback)" "\"barrier $n\""
+  has "capture snapshot writes vote $n at once" "$(feedback)" "\"barrier $n\""
 done
 compose exec -T capture capture status >/dev/null
 ok "capture status exits 0"
 on_volume 65532 usage grep -q '"@level":"info"' /volume/usage.log || fail "no usage log"
 ok "usage log written"
 on_volume 65532 errors test -f /volume/error.log || fail "no error log"
-ok "error log there"
+ok "error log exists"
 
 echo "== least privilege"
 denied() {
@@ -169,29 +169,29 @@ denied "DELETE FROM votes" "permission denied"
 denied "CREATE TABLE mine (n int)" "permission denied"
 denied "CREATE ROLE other" "permission denied"
 
-echo "== HTTP from outside of the container"
+echo "== HTTP from outside the container"
 is "GET /healthz" 200 "$(code GET /healthz)"
 is "GET /readyz" 200 "$(code GET /readyz)"
 has "GET /metrics" "$(http GET /metrics)" "capture_rows "
 is "GET /feedback.json without a token" 403 "$(code GET /feedback.json)"
 is "POST /snapshot without a token" 403 "$(code POST /snapshot)"
 
-echo "== restart, kill, a database that is away"
+echo "== restart, kill, unreachable database"
 pid=$(inspect '{{.State.Pid}}')
 compose stop capture >/dev/null 2>&1
 is "exit code of a clean stop" 0 "$(inspect '{{.State.ExitCode}}')"
 sql "INSERT INTO votes (user_query) VALUES ('while it was stopped')"
 is "replication slots left behind" 0 "$(sql 'SELECT count(*) FROM pg_replication_slots')"
 compose start capture >/dev/null 2>&1
-eventually 30 "votes of the time it was stopped" same
+eventually 30 "votes from while it was stopped" same
 eventually 60 "healthy after a restart" healthy
 
-# Killed as the kernel's OOM killer does it: Docker counts `docker kill` as a wish, and would not restart.
+# Kill it as the kernel's OOM killer does. After `docker kill`, Docker would not restart it.
 pid=$(inspect '{{.State.Pid}}')
 sql "INSERT INTO votes (user_query) SELECT 'before the kill' FROM generate_series(1, 500)"
 docker run --rm --pid host --user 0 --entrypoint bash postgres:18 -c "kill -KILL $pid"
-feedback | tail -n 1 | grep -qx ']' || fail "feedback.json is not whole after SIGKILL"
-ok "feedback.json whole after SIGKILL"
+feedback | tail -n 1 | grep -qx ']' || fail "feedback.json is incomplete after SIGKILL"
+ok "feedback.json is complete after SIGKILL"
 restarted() { [ "$(inspect '{{.RestartCount}}')" -ge 1 ] && [ "$(inspect '{{.State.Running}}')" = true ]; }
 eventually 30 "restarted by itself" restarted
 eventually 30 "all votes after the kill" same
@@ -199,31 +199,31 @@ eventually 60 "healthy after the kill" healthy
 
 before=$(feedback)
 compose stop postgres >/dev/null 2>&1
-eventually 60 "503 while the database is away" code_is 503 GET /readyz
-is "alive while the database is away" 200 "$(code GET /healthz)"
+eventually 60 "503 while the database is unreachable" code_is 503 GET /readyz
+is "healthz while the database is unreachable" 200 "$(code GET /healthz)"
 if compose exec -T capture capture status >/dev/null 2>&1; then fail "capture status exits 0 without a database"; fi
 ok "capture status exits 1"
 eventually 90 "the container is unhealthy" unhealthy
-[ "$(feedback)" = "$before" ] || fail "feedback.json changed while the database was away"
-ok "feedback.json stays as it was"
+[ "$(feedback)" = "$before" ] || fail "feedback.json changed while the database was unreachable"
+ok "feedback.json is unchanged"
 compose start postgres >/dev/null 2>&1
-eventually 90 "200 when it is back" code_is 200 GET /readyz
-sql "INSERT INTO votes (user_query) VALUES ('after the break')"
-eventually 30 "votes after the break" same
+eventually 90 "200 after the database is back" code_is 200 GET /readyz
+sql "INSERT INTO votes (user_query) VALUES ('after the outage')"
+eventually 30 "votes after the outage" same
 
-echo "== the volumes outlive the containers; a token"
+echo "== volumes without containers; a token"
 token=check-$RANDOM$RANDOM
 printf '%s\n' "$token" >"$token_path"
 chmod 755 "$work" && chmod 644 "$token_path"
 compose down --timeout 10 >/dev/null 2>&1
 same_file=$(feedback)
-[ -n "$same_file" ] || fail "feedback.json went with the containers"
-ok "feedback.json is there without containers"
+[ -n "$same_file" ] || fail "feedback.json disappeared with the containers"
+ok "feedback.json exists without containers"
 CAPTURE_TOKEN_PATH=$token_path compose -f deploy/compose.token.yml up --detach --wait --wait-timeout 120 >/dev/null 2>&1
-eventually 30 "the same votes afterwards" same
+eventually 30 "the same votes after a new start" same
 is "GET /feedback.json with the token" 200 "$(code GET /feedback.json "Authorization: Bearer $token")"
-is "GET /feedback.json with another" 401 "$(code GET /feedback.json "Authorization: Bearer wrong")"
+is "GET /feedback.json with a wrong token" 401 "$(code GET /feedback.json "Authorization: Bearer wrong")"
 compose exec -T capture capture snapshot >/dev/null
-ok "capture snapshot finds the token by itself"
+ok "capture snapshot finds the token"
 
-echo "all well"
+echo "all checks passed"

@@ -1,16 +1,15 @@
 #!/bin/sh
-# Installs what `make bench` compares capture with: by Debian's package manager the server's output plugins wal2json and
-# decoderbufs, and Python's driver for Postgres; by Go the modules of the followers in internal/bench/testdata. It does
-# nothing where they are there already. The benchmarks leave out what is missing, so that what can't be had is said here and
-# is no failure.
+# Installs what `make bench` compares capture with, if it is missing: the output plugins wal2json and decoderbufs and
+# Python's driver for Postgres, from Debian's packages; and the Go modules of the followers in internal/bench/testdata. What
+# cannot be installed is reported and is no failure, because the benchmarks skip what is missing.
 set -eu
 
 say() {
 	echo "install-bench: $*" >&2
 }
 
-# The places are those of internal/pgserver/bin.go, as far as Debian has them.
-server() {
+# Prints the folder of the server programs. internal/pgserver/bin.go looks in the same folders, and in more.
+server_bin() {
 	if initdb=$(command -v initdb); then
 		dirname "$(readlink -f "$initdb")"
 	elif dir=$(pg_config --bindir 2>/dev/null) && [ -x "$dir/initdb" ]; then
@@ -20,10 +19,11 @@ server() {
 	fi
 }
 
-plugins() {
+# Prints the packages of the output plugins that are missing.
+missing_plugins() {
 	major=$("$1/postgres" --version 2>/dev/null | sed 's/^[^0-9]*\([0-9]*\).*/\1/')
 	if [ "$1" != "/usr/lib/postgresql/$major/bin" ]; then
-		say "the server in $1 is none of Debian's, whose wal2json and decoderbufs would not be for it: going on without"
+		say "the server in $1 is not Debian's, so Debian's wal2json and decoderbufs do not fit: skipping them"
 		return
 	fi
 	for plugin in wal2json decoderbufs; do
@@ -31,16 +31,17 @@ plugins() {
 	done
 }
 
-driver() {
-	for python in python3 /usr/bin/python3; do # as the benchmark looks for it
+# Prints the package of Python's driver if it is missing.
+missing_driver() {
+	for python in python3 /usr/bin/python3; do # the same as in the benchmark
 		"$python" -c 'import psycopg2' 2>/dev/null && return
 	done
 	echo python3-psycopg2
 }
 
-# A module proxy may have the archive of a module (here a follower's first one) and refuse the go.mod beside it, which is in
-# the archive, too. Go compares both with go.sum.
-complete() {
+# Puts a module's go.mod into Go's module cache, from the module's archive. Some module proxies serve the archive of
+# go-pq-cdc but not the go.mod beside it, and then `go mod download` fails. Go compares both with go.sum.
+cache_go_mod() {
 	python3 - "$(go env GOPROXY | sed 's/[,|].*//')" "$(go env GOMODCACHE)/cache/download" "$1" "$2" <<'EOF'
 import io, json, os, sys, urllib.request, zipfile
 proxy, cache, module, version = sys.argv[1:]
@@ -55,12 +56,12 @@ for end, data in ("info", json.dumps({"Version": version}).encode()), ("mod", go
 EOF
 }
 
-modules() {
+install_modules() {
 	for follower in "$(dirname "$0")"/../internal/bench/testdata/*/go.mod; do
 		cd "$(dirname "$follower")"
 		go mod download 2>/dev/null ||
-			{ complete $(grep -om1 'github.com/[^ ]* v[^ ]*' go.mod) 2>/dev/null && go mod download 2>/dev/null; } ||
-			say "no modules for $(basename "$PWD"): going on without it"
+			{ cache_go_mod $(grep -om1 'github.com/[^ ]* v[^ ]*' go.mod) 2>/dev/null && go mod download 2>/dev/null; } ||
+			say "the modules of $(basename "$PWD") cannot be downloaded: skipping it"
 		cd - >/dev/null
 	done
 }
@@ -71,25 +72,25 @@ as_root() {
 	elif command -v sudo >/dev/null 2>&1; then
 		sudo "$@"
 	else
-		say "this needs root: run \`make peers\` as root, or install sudo"
+		say "installing packages needs root: run \`make peers\` as root, or install sudo"
 		return 1
 	fi
 }
 
-packages() {
+install_packages() {
 	if ! command -v apt-get >/dev/null 2>&1; then
-		say 'no apt-get here: going on with what is there'
+		say 'there is no apt-get: skipping packages'
 		return
 	fi
-	packages=$(plugins "$(server)"; driver)
+	packages=$(missing_plugins "$(server_bin)"; missing_driver)
 	[ -n "$packages" ] || return 0
 	say "installing" $packages
-	as_root apt-get -qq update || say "there are no new lists of packages: going on with those that are there"
-	for package in $packages; do # one at a time, so that one that can't be had keeps no other away
+	as_root apt-get -qq update || say "apt-get update failed: using the old package lists"
+	for package in $packages; do # one at a time: one that fails must not prevent the others
 		as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 \
-			install "$package" >/dev/null || say "no $package: going on without it"
+			install "$package" >/dev/null || say "$package cannot be installed: skipping it"
 	done </dev/null
 }
 
-packages
-modules # for which Python may be needed
+install_packages
+install_modules # may need Python

@@ -1,6 +1,5 @@
 #!/bin/sh
-# Installs Chromium by the system's package manager, for the test that drives the feedback page in a real browser. It
-# does nothing where one is there already.
+# Installs Chromium with the system's package manager if the machine has none. The tests of the feedback page need it.
 set -eu
 
 for browser in chromium chromium-browser google-chrome google-chrome-stable chrome; do
@@ -24,7 +23,7 @@ as_root() {
 	fi
 }
 
-echo "install-chromium: no Chromium on this machine; installing it" >&2
+echo "install-chromium: installing Chromium" >&2
 if command -v apt-get >/dev/null 2>&1; then
 	as_root apt-get -qq update
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 \
@@ -36,5 +35,5 @@ elif command -v dnf >/dev/null 2>&1; then
 elif command -v brew >/dev/null 2>&1; then
 	brew install --quiet --cask chromium
 else
-	fail "this system's package manager is not known here: install Chromium, and put it on PATH"
+	fail "no apt-get, apk, dnf or brew on this machine: install Chromium by hand, and put it in PATH"
 fi

@@ -1,10 +1,9 @@
 #!/bin/sh
-# Installs PostgreSQL's server programs (initdb and postgres, 13 or later) by the system's package manager, for the
-# tests and the demo, which start servers of their own. It does nothing where they are there already. It starts no
-# server and makes no cluster.
+# Installs PostgreSQL's server programs (initdb and postgres, 13 or later) with the system's package manager, if the machine
+# has none. The tests and the demo start servers of their own with them. This script creates no cluster and starts no server.
 set -eu
 
-# The places are those of internal/pgserver/bin.go.
+# internal/pgserver/bin.go looks in the same folders.
 installed() {
 	command -v initdb >/dev/null 2>&1 && return
 	if dir=$(pg_config --bindir 2>/dev/null) && [ -x "$dir/initdb" ]; then
@@ -35,12 +34,12 @@ as_root() {
 }
 
 debian() {
-	# Debian's package would make a cluster and start it at once and at every boot; this file is where it asks.
+	# By default, Debian's package creates a cluster and starts it now and at every boot. This setting prevents that.
 	conf=/etc/postgresql-common/createcluster.conf
 	if ! grep -qs '^ *create_main_cluster' "$conf"; then
 		as_root mkdir -p "${conf%/*}"
 		echo 'create_main_cluster = false' | as_root tee -a "$conf" >/dev/null
-		echo "install-postgres: set create_main_cluster = false in $conf, so that the package starts no server" >&2
+		echo "install-postgres: set create_main_cluster = false in $conf, so the package starts no server" >&2
 	fi
 	as_root apt-get -qq update
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends \
@@ -48,7 +47,7 @@ debian() {
 }
 
 installed && exit 0
-echo "install-postgres: no initdb on this machine; installing PostgreSQL's server programs" >&2
+echo "install-postgres: installing PostgreSQL's server programs" >&2
 if command -v apt-get >/dev/null 2>&1; then
 	debian
 elif command -v apk >/dev/null 2>&1; then
@@ -58,6 +57,6 @@ elif command -v dnf >/dev/null 2>&1; then
 elif command -v brew >/dev/null 2>&1; then
 	brew install --quiet postgresql@17
 else
-	fail "no apt-get, apk, dnf or brew here: install PostgreSQL's server (13 or later) by hand, so that initdb is in PATH"
+	fail "no apt-get, apk, dnf or brew on this machine: install PostgreSQL's server (13 or later) by hand, and put initdb in PATH"
 fi </dev/null
-installed || fail "the package manager is done, but there is still no initdb in PATH or in the usual places"
+installed || fail "the package manager succeeded, but there is no initdb in PATH or in the usual folders"

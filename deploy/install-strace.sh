@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs strace by the system's package manager, for the tests that refuse a writer's system calls and cut its power. It
-# does nothing where it is there already, nor on other systems than Linux, where those tests are not.
+# Installs strace with the system's package manager if the machine has none. Tests on Linux use it to make system calls fail
+# and to cut a writer off. On other systems this script does nothing.
 set -eu
 
 [ "$(uname -s)" = Linux ] || exit 0
@@ -21,7 +21,7 @@ as_root() {
 	fi
 }
 
-echo "install-strace: no strace on this machine; installing it" >&2
+echo "install-strace: installing strace" >&2
 if command -v apt-get >/dev/null 2>&1; then
 	as_root apt-get -qq update
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 \
@@ -31,5 +31,5 @@ elif command -v apk >/dev/null 2>&1; then
 elif command -v dnf >/dev/null 2>&1; then
 	as_root dnf install -y -q strace
 else
-	fail "this system's package manager is not known here: install strace, and put it on PATH"
+	fail "no apt-get, apk or dnf on this machine: install strace by hand, and put it in PATH"
 fi

@@ -1,4 +1,4 @@
--- Run once by the postgres image, as the database's owner, when docker-compose.yml's database is made.
+-- The postgres image runs this once, as the owner of the database, when it creates docker-compose.yml's database.
 \set ON_ERROR_STOP on
 \getenv capture_password CAPTURE_DB_PASSWORD
 
@@ -13,13 +13,13 @@ CREATE TABLE votes (
     "timestamp"     timestamp DEFAULT CURRENT_TIMESTAMP
 );
 
--- capture's role: it may connect, follow the stream and read this one table. It owns nothing and writes nothing.
+-- capture's role may connect, replicate and read this table. It owns nothing and cannot write.
 CREATE ROLE capture LOGIN REPLICATION PASSWORD :'capture_password';
 GRANT CONNECT ON DATABASE :"DBNAME" TO capture;
 GRANT USAGE ON SCHEMA public TO capture;
 GRANT SELECT ON votes TO capture;
 
--- Only a table's owner can publish it, so it is done here. The name is the one that capture looks for.
+-- Only the owner of a table can publish it. capture looks for a publication of this name.
 CREATE PUBLICATION capture_votes FOR TABLE votes
     WITH (publish = 'insert, update, delete, truncate', publish_via_partition_root = true);
 COMMENT ON PUBLICATION capture_votes IS 'for capture, which keeps feedback.json equal to votes';
