@@ -1,4 +1,4 @@
-# `make help` lists what there is. Needs Go (go.mod says which), a C compiler for the race detector, and git.
+# `make help` lists the targets. Needs Go (see go.mod), git, and a C compiler for the race detector.
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT   ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
@@ -10,26 +10,29 @@ RUNS     ?= 5
 FUZZTIME ?= 30s
 VERSIONS ?= $(wildcard /usr/lib/postgresql/*/bin)
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
-# Most tests wait for a server or a disk: more of them than processors run at a time.
+# Most tests wait for a server or a disk, so more of them run at a time than there are processors.
 TEST      = go test -race -p 2 -parallel 4 -timeout 12m
 
-.PHONY: help run build test test-versions lint bench fuzz release postgres chromium strace peers clean
+.PHONY: help run build check test test-versions lint bench fuzz release postgres chromium strace peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
-run: postgres build ## try it: the daemon against a throwaway Postgres with lively votes (ARGS="--rate 10")
+run: postgres build ## run the demo: capture and a temporary Postgres with changing votes (ARGS="--rate 10")
 	@bin/capture demo $(ARGS)
 
 build: ## build bin/capture
 	@mkdir -p bin
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION) -X main.commit=$(COMMIT)' -o bin/capture ./cmd/capture
 
-test: postgres chromium strace ## run all tests, with the race detector, on Postgres servers of their own
+check: postgres chromium strace lint ## lint, and run the tests without a long wait: for the daily loop
+	go test -short -p 2 -parallel 4 $(PACKAGES)
+
+test: postgres chromium strace ## run all tests with the race detector; they start Postgres servers of their own
 	$(TEST) $(PACKAGES)
 
-test-versions: strace ## run all tests on each of several servers (VERSIONS="/usr/lib/postgresql/13/bin /opt/pg18/bin")
-	@test -n "$(strip $(VERSIONS))" || { echo 'test-versions: set VERSIONS to the folders with initdb and postgres' >&2; exit 2; }
+test-versions: strace ## run all tests with each of several Postgres versions (VERSIONS="/usr/lib/postgresql/13/bin /opt/pg18/bin")
+	@test -n "$(strip $(VERSIONS))" || { echo 'test-versions: set VERSIONS to folders with initdb and postgres' >&2; exit 2; }
 	@failed=; for bin in $(VERSIONS); do \
 		version=$$("$$bin/postgres" --version) || { failed="$$failed $$bin"; continue; }; \
 		echo "== $$version in $$bin"; \
@@ -37,18 +40,18 @@ test-versions: strace ## run all tests on each of several servers (VERSIONS="/us
 	done; test -z "$$failed" || { echo "test-versions: failed on$$failed" >&2; exit 1; }
 
 lint: ## check format, vet, staticcheck, known vulnerabilities and go.mod
-	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "gofmt -w is due on: $$unformatted" >&2; exit 1; }
+	@unformatted=$$(gofmt -l .) && test -z "$$unformatted" || { echo "run gofmt -w on: $$unformatted" >&2; exit 1; }
 	go vet ./...
 	go tool staticcheck ./...
-	@# The vulnerability database is on the Internet. Where it is out of reach, that is said and is no failure.
+	@# The vulnerability database is on the Internet. If it is unreachable, that is reported and is no failure.
 	@echo 'go tool govulncheck ./...'; out=$$(go tool govulncheck ./... 2>&1) || \
 	case $$out in \
-	*'fetching vulnerabilities:'*) echo 'govulncheck: NOT CHECKED, as its database (vuln.go.dev) is out of reach' >&2 ;; \
+	*'fetching vulnerabilities:'*) echo 'govulncheck: NOT CHECKED, because its database (vuln.go.dev) is unreachable' >&2 ;; \
 	*) printf '%s\n' "$$out" >&2; exit 1 ;; \
 	esac
 	go mod tidy -diff
 
-bench: postgres peers ## measure capture against floors and others, into docs/performance.md (ROWS=1000000; BENCH=Latency RUNS=1 for a part)
+bench: postgres peers ## compare capture with baselines and other programs, into docs/performance.md (ROWS=1000000; BENCH=Latency RUNS=1 for a part)
 	CAPTURE_BENCH_ROWS=$(ROWS) go run ./internal/bench -runs $(RUNS) -bench '$(BENCH)'
 
 fuzz: postgres ## run each fuzz test for FUZZTIME (30s)
@@ -60,9 +63,9 @@ fuzz: postgres ## run each fuzz test for FUZZTIME (30s)
 		done; \
 	done
 
-release: ## build an archive for each platform into dist/, with SHA256SUMS; the same commit and Go give the same bytes
-	@# GNU tar, told to forget who built it and when: order, owners, modes and times come from the commit.
-	@tar --version 2>/dev/null | grep -q GNU || { echo 'release: needs GNU tar as tar' >&2; exit 1; }
+release: ## build an archive for each platform into dist/, with SHA256SUMS; reproducible
+	@# The same commit and Go version give the same bytes: order, owners, modes and times do not depend on the builder.
+	@tar --version 2>/dev/null | grep -q GNU || { echo 'release: tar must be GNU tar' >&2; exit 1; }
 	@rm -rf dist && mkdir -p dist && set -e; \
 	at=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo 0)}; \
 	for platform in $(PLATFORMS); do \
@@ -78,17 +81,17 @@ release: ## build an archive for each platform into dist/, with SHA256SUMS; the 
 	done; \
 	cd dist && sha256sum *.tar.gz >SHA256SUMS
 
-postgres: ## install PostgreSQL's server programs where the machine has none
+postgres: ## install PostgreSQL's server programs if they are missing
 	@deploy/install-postgres.sh
 
-chromium: ## install Chromium, in which the page is tested, where the machine has none
+chromium: ## install Chromium, for the tests of the page, if it is missing
 	@deploy/install-chromium.sh
 
-peers: ## install what bench compares capture with, from Debian and Go's modules, where the machine has it not
+peers: ## install the programs that bench compares capture with if they are missing
 	@deploy/install-bench.sh
 
-strace: ## install strace, which records and refuses what the tests' writers do, where the machine has none
+strace: ## install strace, for tests that make system calls fail, if it is missing
 	@deploy/install-strace.sh
 
-clean: ## remove what make builds
+clean: ## remove what make has built
 	rm -rf bin dist
