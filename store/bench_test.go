@@ -13,8 +13,8 @@ import (
 	"capture/store"
 )
 
-// BenchmarkFlush writes a table of 100,000 and, with -timeout 60m and 9 GB of disk, of 1,000,000 votes of 3 kB: whole, in
-// turn with the same bytes written and synced plainly; then after a change of one vote at the end, and in the middle.
+// BenchmarkFlush writes tables of 100,000 and 1,000,000 votes of 3 kB: whole, beside the same bytes written and synced plainly;
+// then after a change of one vote at the end, and in the middle. The larger one needs -timeout 60m and 9 GB of disk.
 func BenchmarkFlush(b *testing.B) {
 	store.SetPatchFrom(4 << 20)
 	defer store.SetPatchFrom(testPatchFrom)
@@ -88,7 +88,7 @@ func benchmarkFlush(b *testing.B, rows int) {
 	}
 }
 
-// plainWrite writes and syncs as many bytes, and renames the file over the one before.
+// plainWrite writes and syncs a file of size bytes, and renames it over the one before.
 func plainWrite(b *testing.B, path string, size int64) time.Duration {
 	chunk := []byte(strings.Repeat("x", 1<<20))
 	start := time.Now()

@@ -19,8 +19,8 @@ import (
 	"capture/store"
 )
 
-// writeForEver writes files of ever other lengths as fast as it can.
-func writeForEver(args []string) error {
+// writeEndlessly writes files of changing lengths as fast as it can.
+func writeEndlessly(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func writeForEver(args []string) error {
 	}
 }
 
-// TestKill kills a writer again and again, while a reader checks each version of the file that it can catch.
+// TestKill kills a writer again and again, while a reader checks each version of the file that it catches.
 func TestKill(t *testing.T) {
 	rounds := 60
 	if testing.Short() {
@@ -48,14 +48,14 @@ func TestKill(t *testing.T) {
 	first.Close()
 	killWriters(t, "write", path, rounds, func(data []byte) error {
 		if !json.Valid(data) || !bytes.HasSuffix(data, []byte("}\n]\n")) {
-			return fmt.Errorf("%d bytes that are no whole file", len(data))
+			return fmt.Errorf("%d bytes that are no complete file", len(data))
 		}
 		return nil
 	}, 0)
 }
 
-// killWriters starts a child that writes the file at path, and kills it at a random moment, again and again. For each of
-// pauses a reader, which rests for as long after each 64 kB, checks each version that it can catch.
+// killWriters starts a child that writes the file at path, and kills it at a random moment, again and again. For each of pauses
+// there is a reader, which pauses for that long after each 64 kB, and checks each version that it catches.
 func killWriters(t *testing.T, name, path string, rounds int, check func(data []byte) error, pauses ...time.Duration) {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())
@@ -99,7 +99,7 @@ func killWriters(t *testing.T, name, path string, rounds int, check func(data []
 				t.Fatal(err)
 			}
 			if _, ok := f.Existing(); !ok {
-				t.Errorf("a kill is taken for damage: %s", store.Warning(f))
+				t.Errorf("after a kill the file is taken for damaged: %s", store.Warning(f))
 			}
 			if names := leftovers(t, path); names != nil {
 				t.Errorf("left over: %v", names)
@@ -133,7 +133,7 @@ func readSlowly(path string, pause time.Duration) ([]byte, error) {
 	}
 }
 
-// crashBetweenRenames is killed between the two renames of a write.
+// crashBetweenRenames kills itself between the two renames of a Write.
 func crashBetweenRenames(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {
@@ -161,7 +161,7 @@ func TestCrashBetweenRenames(t *testing.T) {
 	}
 	f := open(t, path)
 	if m, ok := f.Existing(); !ok || m.Rows != 9 {
-		t.Errorf("found %+v, %v", m, ok)
+		t.Errorf("Existing returns %+v, %v", m, ok)
 	}
 	if m := checkPair(t, path); m.Rows != 9 {
 		t.Errorf("%d rows", m.Rows)

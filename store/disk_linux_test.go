@@ -25,8 +25,8 @@ func init() {
 	children["full"] = fillVolume
 }
 
-// inOwnMounts runs a child that may mount. Where the machine permits that to nobody, it says so and returns false: the
-// file size limit of TestFileSizeLimit then stands in for the full disk.
+// inOwnMounts runs a child that may mount. If this machine lets nobody mount, it logs that and reports false; the limit of
+// TestFileSizeLimit then stands in for the full disk.
 func inOwnMounts(t *testing.T, name, dir string) bool {
 	t.Helper()
 	cmd := child(name, dir)
@@ -64,7 +64,7 @@ func mountSmall(dir string) error {
 
 func TestFullVolume(t *testing.T) { inOwnMounts(t, "full", t.TempDir()) }
 
-// fillVolume sees what becomes of a file on a volume that fills up, becomes read-only, and is well again.
+// fillVolume writes a file on a volume that fills up, becomes read-only, and is then enlarged.
 func fillVolume(args []string) error {
 	if err := mountSmall(args[0]); err != nil {
 		return err
@@ -80,7 +80,7 @@ func fillVolume(args []string) error {
 		return err
 	}
 	m := written.Manifest
-	// expect has a write fail as told, and the old file and nothing else stand there after it.
+	// expect checks that a Write fails with this error and advice, and leaves the old file and nothing else.
 	expect := func(what string, errno syscall.Errno, advice string) error {
 		_, err := f.Write(large, store.ReasonChange)
 		if !errors.Is(err, errno) || !strings.Contains(err.Error(), advice) ||
@@ -101,7 +101,7 @@ func fillVolume(args []string) error {
 	if err := expect("full", syscall.ENOSPC, "free some space"); err != nil {
 		return err
 	}
-	// While the lock file is open, only a second mount over the first can be read-only.
+	// While the lock file is open, the mount can't become read-only, only a second mount over it can.
 	if err := errors.Join(unix.Mount(args[0], args[0], "", unix.MS_BIND, ""),
 		unix.Mount("", args[0], "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")); err != nil {
 		return err
@@ -116,7 +116,7 @@ func fillVolume(args []string) error {
 		return err
 	}
 	if _, err := f.Write(large, store.ReasonChange); err != nil {
-		return fmt.Errorf("well again: %w", err)
+		return fmt.Errorf("on the enlarged volume: %w", err)
 	}
 	f.Close()
 	if err := unix.Mount("", args[0], "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
@@ -128,7 +128,7 @@ func fillVolume(args []string) error {
 	return nil
 }
 
-// writeBeyondLimit writes more than the process may.
+// writeBeyondLimit writes a file larger than the process may.
 func writeBeyondLimit(args []string) error {
 	path := args[0]
 	f, err := store.Open(path, owner)
@@ -162,7 +162,7 @@ func TestFileSizeLimit(t *testing.T) {
 	}
 }
 
-// writeOnce opens and writes, for another user.
+// writeOnce opens and writes a file, as another user.
 func writeOnce(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {
@@ -173,10 +173,9 @@ func writeOnce(args []string) error {
 	return err
 }
 
-// TestNoPermission has an unprivileged user write into a folder that is not its own; then into one that is, in the place
-// of a file that is not.
+// TestNoPermission writes as an unprivileged user into a folder that it may not write to, then into one that it may.
 func TestNoPermission(t *testing.T) {
-	dir, err := os.MkdirTemp("/tmp", "store-test-") // other users can't pass through t.TempDir
+	dir, err := os.MkdirTemp("/tmp", "store-test-") // other users can't enter t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +202,7 @@ func TestNoPermission(t *testing.T) {
 		return string(out), err
 	}
 	if out, err := run(); err == nil || !strings.Contains(out, "permission denied; let user") || !strings.Contains(out, filepath.Dir(path)) {
-		t.Errorf("folder that can't be made: %v, %s", err, out)
+		t.Errorf("folder that can't be created: %v, %s", err, out)
 	}
 	os.Chmod(dir, 0o755)
 	if err := os.Mkdir(filepath.Dir(path), 0o555); err != nil {
@@ -219,7 +218,7 @@ func TestNoPermission(t *testing.T) {
 	checkPair(t, path)
 }
 
-// TestFolderSwapped swaps the folder back and forth under two writers, each of which thinks it is the one.
+// TestFolderSwapped exchanges the folders of two writers again and again. Whatever happens, readers see complete files.
 func TestFolderSwapped(t *testing.T) {
 	dir := t.TempDir()
 	paths := [2]string{filepath.Join(dir, "data", "feedback.json"), filepath.Join(dir, "other", "feedback.json")}
@@ -247,7 +246,7 @@ func TestFolderSwapped(t *testing.T) {
 			for n := range 25 {
 				put(tab, n, "changed")
 				tab.Commit(snapshot.Position{})
-				f.Write(tab.View(), store.ReasonChange) // fails mostly
+				f.Write(tab.View(), store.ReasonChange) // mostly fails
 				for _, path := range paths {
 					if data, err := os.ReadFile(path); err != nil || !json.Valid(data) {
 						t.Errorf("%s has %d bytes: %v", path, len(data), err)
@@ -261,7 +260,7 @@ func TestFolderSwapped(t *testing.T) {
 	close(stop)
 	swapper.Wait()
 	for _, f := range files {
-		f.Close() // both first: each may hold the lock of what is the other's folder now
+		f.Close() // close both before opening one: each may have the lock in the folder that is now the other's
 	}
 	for i := range files {
 		last := open(t, paths[i])

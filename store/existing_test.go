@@ -12,10 +12,11 @@ import (
 	"capture/store"
 )
 
-// TestDamaged spoils what is on disk in each way, and sees that it stays for readers until it is replaced, and after.
-func TestDamaged(t *testing.T) {
+// TestDamagedFileIsQuarantined damages what is on disk in many ways. Readers must see it as it is until the first Write, which
+// keeps it under another name.
+func TestDamagedFileIsQuarantined(t *testing.T) {
 	manifestOf := func(path string) string { return filepath.Join(filepath.Dir(path), "feedback.manifest.json") }
-	for name, harm := range map[string]func(path string) error{
+	for name, damage := range map[string]func(path string) error{
 		"flipped": func(path string) error {
 			data, err := os.ReadFile(path)
 			if err != nil {
@@ -53,41 +54,41 @@ func TestDamaged(t *testing.T) {
 			f := open(t, path)
 			write(t, f, votes(100, "old").View(), store.ReasonStart)
 			f.Close()
-			if err := harm(path); err != nil {
+			if err := damage(path); err != nil {
 				t.Fatal(err)
 			}
-			harmed, _ := os.ReadFile(path)
+			damaged, _ := os.ReadFile(path)
 
 			f = open(t, path)
 			if m, ok := f.Existing(); ok {
-				t.Errorf("taken for whole: %+v", m)
+				t.Errorf("taken for intact: %+v", m)
 			}
-			if note := store.Warning(f); !strings.Contains(note, ".damaged-2") || len(note) > 600 {
-				t.Errorf("the note is %q", note)
+			if warning := store.Warning(f); !strings.Contains(warning, ".damaged-2") || len(warning) > 600 {
+				t.Errorf("the warning is %q", warning)
 			}
-			if now, _ := os.ReadFile(path); !bytes.Equal(now, harmed) {
-				t.Error("changed before there is a better one")
+			if now, _ := os.ReadFile(path); !bytes.Equal(now, damaged) {
+				t.Error("it changed before the first Write")
 			}
 			write(t, f, votes(7, "new").View(), store.ReasonStart)
 			if m := checkPair(t, path); m.Rows != 7 {
 				t.Errorf("%d rows", m.Rows)
 			}
-			if harmed != nil {
+			if damaged != nil {
 				kept, _ := filepath.Glob(path + ".damaged-*")
-				if len(kept) != 1 || !bytes.Equal(read(t, kept[0]), harmed) {
-					t.Errorf("kept aside: %v", kept)
+				if len(kept) != 1 || !bytes.Equal(read(t, kept[0]), damaged) {
+					t.Errorf("kept: %v", kept)
 				}
 			}
 			before := len(leftovers(t, path))
 			write(t, f, votes(8, "new").View(), store.ReasonChange)
 			if after := len(leftovers(t, path)); after != before || before == 0 || before > 2 {
-				t.Errorf("%d kept aside, then %d", before, after)
+				t.Errorf("%d kept, then %d", before, after)
 			}
 		})
 	}
 }
 
-func TestDamagedAreBounded(t *testing.T) {
+func TestQuarantineIsBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	for i := range 12 {
 		if err := os.WriteFile(path, bytes.Repeat([]byte("x"), i), 0o644); err != nil {
@@ -99,7 +100,7 @@ func TestDamagedAreBounded(t *testing.T) {
 	}
 	kept, _ := filepath.Glob(path + ".damaged-*")
 	if len(kept) != 5 {
-		t.Fatalf("kept aside: %v", kept)
+		t.Fatalf("kept: %v", kept)
 	}
 	for _, name := range kept {
 		if len(read(t, name)) < 7 {
@@ -128,7 +129,7 @@ func TestLeftOverTemporaryFiles(t *testing.T) {
 	plant()
 	f = open(t, path)
 	if m, ok := f.Existing(); !ok || m.Rows != 3 || store.Warning(f) != "" {
-		t.Errorf("found %+v, %v", m, ok)
+		t.Errorf("Existing returns %+v, %v", m, ok)
 	}
 	if names := leftovers(t, path); names != nil {
 		t.Errorf("left over: %v", names)
@@ -141,7 +142,7 @@ func TestLeftOverTemporaryFiles(t *testing.T) {
 	}
 }
 
-// TestLargeFileIsCheckedLater opens a file that is too large to be hashed at the start: a hole of 65 MB.
+// TestLargeFileIsCheckedLater opens a file that is too large to be hashed at the start. Its 65 MB are a hole.
 func TestLargeFileIsCheckedLater(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
@@ -161,19 +162,19 @@ func TestLargeFileIsCheckedLater(t *testing.T) {
 	}
 	f = open(t, path)
 	if found, ok := f.Existing(); !ok || found.SHA256 != m.SHA256 || store.Warning(f) != "" {
-		t.Errorf("found %+v, %v", found, ok)
+		t.Errorf("Existing returns %+v, %v", found, ok)
 	}
 	if r := write(t, f, votes(4, "x").View(), store.ReasonStart); !strings.Contains(r.Warning, "SHA-256") {
 		t.Errorf("the warning is %q", r.Warning)
 	}
 	kept, _ := filepath.Glob(path + ".damaged-*")
 	if len(kept) != 1 {
-		t.Fatalf("kept aside: %v", kept)
+		t.Fatalf("kept: %v", kept)
 	}
 	checkPair(t, path)
 }
 
-// FuzzOpen opens a folder of any content and replaces it.
+// FuzzOpen opens a folder with any content, and writes there.
 func FuzzOpen(f *testing.F) {
 	good := []byte(`{"format":1,"sha256":"37517e5f3dc66819f61f5a7bb8ace1921282415f10551d2defa5c3eb0985b570","rows":0,"bytes":3}`)
 	f.Add([]byte("[]\n"), good, []byte(nil), []byte(nil))
@@ -194,10 +195,10 @@ func FuzzOpen(f *testing.F) {
 		f := open(t, path)
 		m, ok := f.Existing()
 		if ok && fits(m, data) != nil {
-			t.Errorf("taken for whole: %+v", m)
+			t.Errorf("taken for intact: %+v", m)
 		}
 		if !ok && store.Warning(f) == "" {
-			t.Error("damage is not said")
+			t.Error("no warning about damage")
 		}
 		write(t, f, votes(2, "x").View(), store.ReasonStart)
 		checkPair(t, path)

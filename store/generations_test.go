@@ -36,11 +36,11 @@ func TestKeepGeneration(t *testing.T) {
 	f := open(t, path)
 	v := votes(3, "kept").View()
 	if _, err := f.KeepGeneration(t.Context(), store.Retention{Count: 3}); err == nil || !strings.Contains(err.Error(), "nothing new") {
-		t.Errorf("before the first flush it said %v", err)
+		t.Errorf("before the first Write the error is %v", err)
 	}
 	m := write(t, f, v, store.ReasonInterval).Manifest
 	if got, err := f.KeepGeneration(t.Context(), store.Retention{}); got != "" || err != nil || len(names(t, dir)) != 3 {
-		t.Errorf("with none to keep it made %q, %v: %q", got, err, names(t, dir))
+		t.Errorf("with nothing to keep: %q, %v: %q", got, err, names(t, dir))
 	}
 
 	touch := func(name string) string {
@@ -60,7 +60,7 @@ func TestKeepGeneration(t *testing.T) {
 	for n := 1; n <= 30; n++ {
 		own = append(own, touch("feedback-"+hoursAgo(n)+".json.gz"), touch("feedback-"+hoursAgo(n)+".manifest.json"))
 	}
-	touch("feedback-" + hoursAgo(40) + ".manifest.json") // its data is gone
+	touch("feedback-" + hoursAgo(40) + ".manifest.json") // without its data
 	touch("feedback-" + hoursAgo(1) + ".json.gz.tmp")
 
 	check := func(k store.Retention, hours int) {
@@ -108,15 +108,15 @@ func TestKeepGenerationFails(t *testing.T) {
 	ended, end := context.WithCancel(t.Context())
 	end()
 	if _, err := f.KeepGeneration(ended, store.Retention{Count: 3}); !errors.Is(err, context.Canceled) {
-		t.Errorf("ended, it said %v", err)
+		t.Errorf("with an ended context the error is %v", err)
 	}
 	if err := os.WriteFile(path, []byte("[]\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.KeepGeneration(t.Context(), store.Retention{Count: 3}); err == nil || !strings.Contains(err.Error(), "another program changed it") {
-		t.Errorf("of a changed file it said %v", err)
+		t.Errorf("of a changed file the error is %v", err)
 	}
 	if got := fmt.Sprint(names(t, dir)); got != before {
-		t.Errorf("it left %s", got)
+		t.Errorf("left over: %s", got)
 	}
 }

@@ -155,8 +155,8 @@ func TestBlocksShowDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		f = open(t, path)
-		if note := store.Warning(f); !strings.Contains(note, "SHA-256 of its blocks") {
-			t.Errorf("a flipped bit at %d of %d: %q", at, len(data), note)
+		if warning := store.Warning(f); !strings.Contains(warning, "SHA-256 of its blocks") {
+			t.Errorf("a flipped bit at %d of %d: the warning is %q", at, len(data), warning)
 		}
 		f.Close()
 	}

@@ -13,8 +13,8 @@ import (
 	"capture/store"
 )
 
-// hold keeps a file until its standard input ends.
-func hold(args []string) error {
+// holdLock has the lock of a file until its standard input ends.
+func holdLock(args []string) error {
 	f, err := store.Open(args[0], store.Owner{PID: os.Getpid(), Host: "there", Version: "9.9", Started: owner.Started})
 	if err != nil {
 		return err
@@ -27,10 +27,10 @@ func hold(args []string) error {
 	return f.Close()
 }
 
-func TestSecondRefused(t *testing.T) {
+func TestSecondProcessIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
-	if o, held, err := store.ReadOwner(path); err != nil || held || o != (store.Owner{}) {
-		t.Fatalf("ReadOwner of nothing: %+v, %v, %v", o, held, err)
+	if o, locked, err := store.ReadOwner(path); err != nil || locked || o != (store.Owner{}) {
+		t.Fatalf("ReadOwner of nothing: %+v, %v, %v", o, locked, err)
 	}
 	cmd := child("hold", path)
 	in, err := cmd.StdinPipe()
@@ -39,11 +39,11 @@ func TestSecondRefused(t *testing.T) {
 	}
 	started(t, cmd)
 	_, err = store.Open(path, owner)
-	var held *store.LockedError
-	if !errors.As(err, &held) {
+	var locked *store.LockedError
+	if !errors.As(err, &locked) {
 		t.Fatalf("not refused: %v", err)
 	}
-	if o := held.Owner; o.PID != cmd.Process.Pid || o.Host != "there" || o.Listen != "127.0.0.1:4711" || o.Version != "9.9" {
+	if o := locked.Owner; o.PID != cmd.Process.Pid || o.Host != "there" || o.Listen != "127.0.0.1:4711" || o.Version != "9.9" {
 		t.Errorf("the owner is %+v", o)
 	}
 	for _, want := range []string{fmt.Sprint("pid ", cmd.Process.Pid), `"there"`, "127.0.0.1:4711", "2026-11-23T08:00:00Z", "--output"} {
@@ -51,8 +51,8 @@ func TestSecondRefused(t *testing.T) {
 			t.Errorf("%q is not in: %v", want, err)
 		}
 	}
-	if o, isHeld, err := store.ReadOwner(path); err != nil || !isHeld || o != held.Owner {
-		t.Errorf("ReadOwner: %+v, %v, %v", o, isHeld, err)
+	if o, isLocked, err := store.ReadOwner(path); err != nil || !isLocked || o != locked.Owner {
+		t.Errorf("ReadOwner: %+v, %v, %v", o, isLocked, err)
 	}
 
 	in.Close()
@@ -60,7 +60,7 @@ func TestSecondRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path + ".lock"); err != nil || info.Size() != 0 {
-		t.Errorf("the lock file after a clean end: %v, %v", info, err)
+		t.Errorf("the lock file after Close: %v, %v", info, err)
 	}
 	open(t, path)
 }
@@ -74,17 +74,17 @@ func TestLockDiesWithItsProcess(t *testing.T) {
 	started(t, cmd)
 	cmd.Process.Kill()
 	cmd.Wait()
-	if o, held, err := store.ReadOwner(path); err != nil || held {
-		t.Errorf("ReadOwner after a kill: %+v, %v, %v", o, held, err)
+	if o, locked, err := store.ReadOwner(path); err != nil || locked {
+		t.Errorf("ReadOwner after a kill: %+v, %v, %v", o, locked, err)
 	}
 	open(t, path)
-	if o, held, err := store.ReadOwner(path); err != nil || !held || o != owner {
-		t.Errorf("ReadOwner of the next: %+v, %v, %v", o, held, err)
+	if o, locked, err := store.ReadOwner(path); err != nil || !locked || o != owner {
+		t.Errorf("ReadOwner of the next: %+v, %v, %v", o, locked, err)
 	}
 }
 
-// TestAskingDisturbsNobody opens a file again and again while others ask who keeps it, as health checks do.
-func TestAskingDisturbsNobody(t *testing.T) {
+// TestReadOwnerDisturbsNobody opens a file again and again while others read its owner, as health checks do.
+func TestReadOwnerDisturbsNobody(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -115,7 +115,7 @@ func TestAskingDisturbsNobody(t *testing.T) {
 	wg.Wait()
 }
 
-// TestLockFileRemoved takes the lock file, then the whole folder, away from a daemon and gives them to a second one.
+// TestLockFileRemoved removes the lock file, or moves the folder, and lets a second process take the lock there.
 func TestLockFileRemoved(t *testing.T) {
 	for what, remove := range map[string]func(path string) error{
 		"lock file": func(path string) error { return os.Remove(path + ".lock") },
@@ -128,7 +128,7 @@ func TestLockFileRemoved(t *testing.T) {
 		if err := remove(path); err != nil {
 			t.Fatal(err)
 		}
-		second := open(t, path) // can't know of the first
+		second := open(t, path) // it can't know of the first one
 		if _, err := first.Write(v, store.ReasonChange); !errors.As(err, new(*store.LockedError)) {
 			t.Fatalf("%s: two writers: %v", what, err)
 		}
@@ -137,12 +137,12 @@ func TestLockFileRemoved(t *testing.T) {
 		write(t, first, v, store.ReasonChange)
 		checkPair(t, path)
 		if _, err := store.Open(path, owner); !errors.As(err, new(*store.LockedError)) {
-			t.Errorf("%s: the first holds nothing now: %v", what, err)
+			t.Errorf("%s: the first does not have the lock again: %v", what, err)
 		}
 	}
 }
 
-func TestLockFileOfAnyKind(t *testing.T) {
+func TestLockFileIsNotTrusted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	other := filepath.Join(t.TempDir(), "other")
 	if err := os.WriteFile(other, []byte("precious"), 0o644); err != nil {

@@ -22,11 +22,11 @@ import (
 	"capture/store"
 )
 
-// children are what this test binary does when a test starts it again: the tests of killed processes, other users, other
-// mounts and limits. Each prints "ready" or an answer, and exits.
+// children are what this test binary does when a test starts it again, as a process that is killed or has another user, other
+// mounts or limits. Each prints "ready" or an answer, and exits.
 var children = map[string]func(args []string) error{
-	"hold":  hold,
-	"write": writeForEver,
+	"hold":  holdLock,
+	"write": writeEndlessly,
 	"crash": crashBetweenRenames,
 }
 
@@ -52,7 +52,7 @@ func child(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// started starts cmd and returns once it has printed a line.
+// started starts cmd, waits until it has printed a line, and returns that.
 func started(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	out, err := cmd.StdoutPipe()
@@ -73,11 +73,11 @@ func started(t *testing.T, cmd *exec.Cmd) string {
 
 func key(id int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(id)) }
 
-// votes is a table of n rows whose text is fill.
+// votes returns a table of n rows whose text is fill.
 func votes(n int, fill string) *snapshot.Table { return copied(n, fill, nil) }
 
-// copied is votes, of which each hundred are shown to beside as soon as they are there.
-func copied(n int, fill string, beside func([]snapshot.Part)) *snapshot.Table {
+// copied returns the same table, and calls ahead with what is there after each hundred rows.
+func copied(n int, fill string, ahead func([]snapshot.Part)) *snapshot.Table {
 	t := snapshot.NewTable()
 	t.Load(&rowjson.Shape{
 		Schema: "public", Table: "votes", Key: []int{0},
@@ -88,8 +88,8 @@ func copied(n int, fill string, beside func([]snapshot.Part)) *snapshot.Table {
 	}, snapshot.Origin{Source: "logical", Database: "app", SystemID: "7300000000000000001", ServerVersion: "15.1"})
 	for i := range n {
 		put(t, i, fill)
-		if beside != nil && i%100 == 99 {
-			beside(t.Partial())
+		if ahead != nil && i%100 == 99 {
+			ahead(t.Partial())
 		}
 	}
 	t.Commit(snapshot.Position{LSN: 0x16B3748, CommitTime: time.Date(2026, 11, 23, 16, 0, 0, 500_000_000, time.UTC)})
@@ -144,7 +144,7 @@ func digest(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// fits says where m is not the manifest of a file with that content.
+// fits returns an error unless m is the manifest of a file with that content.
 func fits(m store.Manifest, data []byte) error {
 	var sums []byte
 	for block := range slices.Chunk(data, testBlockBytes) {
@@ -164,7 +164,7 @@ func fits(m store.Manifest, data []byte) error {
 	return nil
 }
 
-// checkPair checks that file and manifest are whole and fit each other.
+// checkPair checks that file and manifest are complete and match, and returns the manifest.
 func checkPair(t *testing.T, path string) store.Manifest {
 	t.Helper()
 	m, err := store.ReadManifest(path)
@@ -190,7 +190,7 @@ func rowsOf(t *testing.T, data []byte) int {
 	return len(rows)
 }
 
-// leftovers are the names in the folder of path beyond file, manifest and lock.
+// leftovers returns the names in the folder of path other than file, manifest and lock.
 func leftovers(t *testing.T, path string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(path))
@@ -208,7 +208,7 @@ func leftovers(t *testing.T, path string) []string {
 	return names
 }
 
-// within waits for a condition.
+// within waits until a condition holds.
 func within(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(20 * time.Second)

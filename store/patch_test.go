@@ -18,7 +18,8 @@ import (
 	"capture/store"
 )
 
-// testPatchFrom makes tests' files large: of some twenty segments. Their blocks are many, and their SHA-256 takes long.
+// Small limits make the files of these tests large: they have some twenty parts and many blocks, and hashing one takes several
+// steps.
 const (
 	testPatchFrom    = 64 << 10
 	testBlockBytes   = 4 << 10
@@ -26,13 +27,13 @@ const (
 )
 
 func init() {
-	children["patch"] = patchForEver
+	children["patch"] = patchEndlessly
 	store.SetPatchFrom(testPatchFrom)
 	store.SetBlockBytes(testBlockBytes)
 	store.SetHashPerWrite(testHashPerWrite)
 }
 
-// unpadded is the file without the spaces that fill regions up.
+// unpadded returns the file without the padding of its regions.
 func unpadded(data []byte) []byte {
 	lines := bytes.SplitAfter(data, []byte("\n"))
 	for i, l := range lines {
@@ -46,12 +47,12 @@ func unpadded(data []byte) []byte {
 	return bytes.Join(lines, nil)
 }
 
-// row is a row whose text is as long as told.
+// row returns a row whose text is fill n times.
 func row(id, n int, fill string) []byte {
 	return fmt.Appendf(nil, `{"vote_id":%d,"comment":"%s"}`, id, strings.Repeat(fill, n))
 }
 
-// drawing changes a table at random, in ways that tables change.
+// drawing changes a table at random, as applications change tables.
 type drawing struct {
 	r    *rand.Rand
 	tab  *snapshot.Table
@@ -93,7 +94,7 @@ func (d *drawing) change() {
 	case 9:
 		d.some(1+d.r.IntN(10), d.remove)
 	case 10:
-		for id := 2 * d.rows; id > 2*(d.rows-d.r.IntN(20)) && id >= 0; id-- { // the end
+		for id := 2 * d.rows; id > 2*(d.rows-d.r.IntN(20)) && id >= 0; id-- { // at the end
 			d.remove(id)
 		}
 	case 11:
@@ -101,7 +102,7 @@ func (d *drawing) change() {
 	}
 }
 
-// TestPatch draws changes and writes, and checks each version; a second one is written to a plain buffer.
+// TestPatch changes a table at random, and compares each version of the file with the View and with its manifest.
 func TestPatch(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -183,7 +184,7 @@ func TestPatch(t *testing.T) {
 	}
 }
 
-// TestRowGrows has a row near the start of a file grow that no row has grown in before: its region alone is written.
+// TestRowGrows: the first row of a file that grows changes its region alone.
 func TestRowGrows(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -207,7 +208,8 @@ func TestRowGrows(t *testing.T) {
 	}
 }
 
-// stamped is a table of some twenty segments in which each commit changes the first, the middle and the last row alike.
+// stamped is a table of some twenty parts. Each commit puts its number into the first, the middle and the last row, so a file
+// that mixes two versions is found.
 type stamped struct {
 	tab *snapshot.Table
 	n   int
@@ -233,7 +235,7 @@ func (s *stamped) next() *snapshot.View {
 	return s.tab.View()
 }
 
-// stampOf is the number of the commit that a version of a stamped file shows; an error where it shows two.
+// stampOf returns the number of the commit that a stamped file has; an error if it has two.
 func stampOf(data []byte) (string, error) {
 	if !bytes.HasPrefix(data, []byte("[\n{")) || !bytes.HasSuffix(data, []byte("}\n]\n")) {
 		return "", fmt.Errorf("%d bytes, not a whole file", len(data))
@@ -256,7 +258,7 @@ func stampOf(data []byte) (string, error) {
 	return stamp, nil
 }
 
-// TestPatchReaders keeps a version of the file in each way that a reader may, and has later versions written.
+// TestPatchReaders: whatever a reader does with a version of the file, it sees no later version in it.
 func TestPatchReaders(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -314,7 +316,7 @@ func TestPatchReaders(t *testing.T) {
 				t.Fatal(err)
 			}
 			var once sync.Once
-			data := read(t, path) // what follows the part in the pipe
+			data := read(t, path) // beyond the part in the pipe
 			return func() []byte {
 				once.Do(func() {
 					if _, err := io.ReadFull(os.NewFile(uintptr(p[0]), "pipe"), data[:n]); err != nil {
@@ -334,7 +336,7 @@ func TestPatchReaders(t *testing.T) {
 			write(t, f, s.next(), store.ReasonChange)
 			checkPair(t, path)
 			if name == "in a pipe, and closed" {
-				continue // it can be read once
+				continue // a pipe can be read only once
 			}
 			if is, err := stampOf(again()); err != nil || is != was {
 				t.Fatalf("%s: a reader has commit %s of version %s: %v", name, is, was, err)
@@ -347,8 +349,8 @@ func TestPatchReaders(t *testing.T) {
 	}
 }
 
-// patchForEver writes versions of a stamped file as fast as it can.
-func patchForEver(args []string) error {
+// patchEndlessly writes versions of a stamped file as fast as it can.
+func patchEndlessly(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {
 		return err
@@ -364,7 +366,7 @@ func patchForEver(args []string) error {
 	}
 }
 
-// TestPatchKill kills a writer that patches, while readers of several speeds check each version that they can catch.
+// TestPatchKill kills a writer that patches, while readers of several speeds check each version that they catch.
 func TestPatchKill(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -377,9 +379,9 @@ func TestPatchKill(t *testing.T) {
 	}, 0, 50*time.Microsecond)
 }
 
-// TestPatchOpened has somebody open all there is in the folder, the spare too, while it is patched: the kernel lets him wait,
-// and tells the writer by a signal, which must not end it.
-func TestPatchOpened(t *testing.T) {
+// TestShadowIsOpened opens the shadow file while it is patched. The kernel makes the opener wait, and signals the writer (SIGIO),
+// which must not end it.
+func TestShadowIsOpened(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	can := store.CanPatch(t, dir)
@@ -398,7 +400,7 @@ func TestPatchOpened(t *testing.T) {
 			if file, err := os.Open(path + ".tmp"); err == nil {
 				file.Close()
 			}
-			time.Sleep(time.Millisecond) // else it is open all the time, and nothing is ever patched
+			time.Sleep(time.Millisecond) // if it were always open, nothing would ever be patched
 		}
 	})
 	patched := 0

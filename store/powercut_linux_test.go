@@ -23,20 +23,20 @@ import (
 	"capture/store"
 )
 
-// A story is what the child has said so far.
-type story struct {
+// A transcript is what the child has printed so far.
+type transcript struct {
 	begun     []string // the SHA-256 of each version it began to write
-	done      int      // how many of them, and all before, must not be lost; 0 for none
-	manifests []string // the SHA-256 of the manifest of each that is done
+	done      int      // number of versions that Write has returned for; the last of them must not be lost
+	manifests []string // the SHA-256 of the manifest of each of those
 	kept      []string // generations, which must not be lost
-	failed    string   // the words of the last failure; "" once a write is done
-	foreign   []byte   // what was there before; nil for nothing
+	failed    string   // text of the last error; "" once a Write has succeeded
+	foreign   []byte   // file that was there before; nil if none
 
-	sums map[uint64]string // of contents seen already
+	sums map[uint64]string // SHA-256s of contents seen before, by a quick hash
 }
 
-// sum is the SHA-256 of a version. A large file has spaces between its rows, which the writer's words do not know of.
-func (s *story) sum(content []byte) string {
+// sum returns the SHA-256 of a version without padding, since the child prints the SHA-256 of the View.
+func (s *transcript) sum(content []byte) string {
 	h := maphash.Bytes(hashSeed, content)
 	if len(s.sums[h]) != 64 {
 		s.sums[h] = digest(unpadded(bytes.Clone(content)))
@@ -44,8 +44,8 @@ func (s *story) sum(content []byte) string {
 	return s.sums[h]
 }
 
-// hear takes a line that the child wrote. It says whether it was one.
-func (s *story) hear(c *call) (word string) {
+// readLine reads a line that the child printed, and returns its first word; "" if the call is something else.
+func (s *transcript) readLine(c *call) (word string) {
 	if c.name != "write" || c.arg(0) != 1 {
 		return ""
 	}
@@ -64,8 +64,8 @@ func (s *story) hear(c *call) (word string) {
 	return word
 }
 
-// allows says whether the file may have this content, nil for none.
-func (s *story) allows(content []byte, there bool) error {
+// checkContent returns an error unless the file may have this content now. there is whether there is a file.
+func (s *transcript) checkContent(content []byte, there bool) error {
 	if s.done == 0 {
 		if !there && s.foreign == nil || there && s.foreign != nil && bytes.Equal(content, s.foreign) {
 			return nil
@@ -79,29 +79,29 @@ func (s *story) allows(content []byte, there bool) error {
 	case i < 0:
 		return fmt.Errorf("feedback.json is none of the versions written: %d bytes, valid JSON: %v", len(content), json.Valid(content))
 	case !slices.Contains(s.begun[max(s.done-1, 0):], sum):
-		return fmt.Errorf("feedback.json is version %d, after version %d was safe", i+1, s.done)
+		return fmt.Errorf("feedback.json is version %d, after version %d was durable", i+1, s.done)
 	}
 	return nil
 }
 
-// judge looks at what is left as any reader would.
-func (s *story) judge(left remains, path string, inOrder bool) error {
+// check checks what a power cut left, as any reader could.
+func (s *transcript) check(left diskState, path string, namesInOrder bool) error {
 	content, there := left[path]
-	if err := s.allows(content, there); err != nil {
+	if err := s.checkContent(content, there); err != nil {
 		return err
 	}
 	manifest, there := left[store.ManifestPath(path)]
 	if there && !json.Valid(manifest) {
-		return fmt.Errorf("the manifest is not whole: %q", manifest)
+		return fmt.Errorf("the manifest is not complete: %q", manifest)
 	}
 	if last := len(s.manifests) - 1; last >= 0 && (!there || slices.Contains(s.manifests[:last], digest(manifest))) {
-		return errors.New("the manifest is older than the last that was safe, or gone")
+		return errors.New("the manifest is gone, or older than the last durable one")
 	}
-	if inOrder && s.foreign != nil && !bytes.Equal(content, s.foreign) &&
+	if namesInOrder && s.foreign != nil && !bytes.Equal(content, s.foreign) &&
 		!slices.ContainsFunc(slices.Collect(maps.Keys(left)), func(name string) bool {
 			return strings.HasPrefix(name, path+".damaged-") && bytes.Equal(left[name], s.foreign)
 		}) {
-		return errors.New("the damaged file is not kept aside")
+		return errors.New("the damaged file is not kept")
 	}
 	for _, name := range s.kept {
 		if left[name] == nil || left[strings.TrimSuffix(name, ".json.gz")+".manifest.json"] == nil {
@@ -109,17 +109,17 @@ func (s *story) judge(left remains, path string, inOrder bool) error {
 		}
 	}
 	for name, data := range left {
-		if err := s.wholeGeneration(name, data); err != nil {
-			return fmt.Errorf("%s is not whole: %w", filepath.Base(name), err)
+		if err := s.checkGeneration(name, data); err != nil {
+			return fmt.Errorf("%s is not complete: %w", filepath.Base(name), err)
 		}
 	}
 	return nil
 }
 
-// wholeGeneration looks at a file that may be one of a generation's.
-func (s *story) wholeGeneration(name string, data []byte) error {
+// checkGeneration checks a file if its name is that of a generation.
+func (s *transcript) checkGeneration(name string, data []byte) error {
 	if strings.HasSuffix(name, ".manifest.json") && !json.Valid(data) {
-		return errors.New("it is no JSON")
+		return errors.New("it is not JSON")
 	}
 	h := maphash.Bytes(hashSeed, data)
 	if !strings.HasSuffix(name, ".json.gz") || s.sums[h] != "" {
@@ -130,14 +130,14 @@ func (s *story) wholeGeneration(name string, data []byte) error {
 		_, err = io.Copy(io.Discard, r)
 	}
 	if err == nil {
-		s.sums[h] = "a whole generation"
+		s.sums[h] = "a complete generation"
 	}
 	return err
 }
 
-// judgeByOpening puts what is left into a folder, and has a new process' File make of it what it can: it takes a whole file
-// for one, and writes the next.
-func (s *story) judgeByOpening(t *testing.T, left remains, root, path string, inOrder bool) error {
+// checkByOpening puts what a power cut left into a folder and opens it as a new process does. A complete file must be taken for
+// intact, and the next Write must work.
+func (s *transcript) checkByOpening(t *testing.T, left diskState, root, path string, namesInOrder bool) error {
 	dir := t.TempDir()
 	defer os.RemoveAll(dir)
 	for _, name := range slices.Sorted(maps.Keys(left)) {
@@ -159,8 +159,8 @@ func (s *story) judgeByOpening(t *testing.T, left remains, root, path string, in
 		return fmt.Errorf("can't be opened: %w", err)
 	}
 	defer f.Close()
-	if m, ok := f.Existing(); inOrder && slices.Contains(s.begun, s.sum(content)) && (!ok || fits(m, content) != nil) {
-		return fmt.Errorf("a power cut is taken for damage: %s", store.Warning(f))
+	if m, ok := f.Existing(); namesInOrder && slices.Contains(s.begun, s.sum(content)) && (!ok || fits(m, content) != nil) {
+		return fmt.Errorf("after the power cut the file is taken for damaged: %s", store.Warning(f))
 	}
 	next := votes(3, "next").View()
 	if _, err := f.Write(next, store.ReasonStart); err != nil {
@@ -171,7 +171,7 @@ func (s *story) judgeByOpening(t *testing.T, left remains, root, path string, in
 		return errors.New("the next version is not what was written")
 	}
 	for _, name := range leftovers(t, path) {
-		if strings.HasSuffix(name, ".tmp") && !strings.HasPrefix(name, "feedback-") { // a generation's goes with the next
+		if strings.HasSuffix(name, ".tmp") && !strings.HasPrefix(name, "feedback-") { // that of a generation is removed with the next generation
 			return fmt.Errorf("left over: %s", name)
 		}
 	}
@@ -184,32 +184,32 @@ func contentOf(v *snapshot.View) []byte {
 	return b.Bytes()
 }
 
-// A replay is the calls of one traced child, and how they are looked at.
+// A replay is the calls of one traced child, and how power cuts are tried on them.
 type replay struct {
-	calls   []*call
-	root    string
-	path    string
-	foreign []byte // what was at path before
-	loose   func(c *call, folder bool) bool
-	random  int // cuts drawn at random, at each point
-	open    bool
-	r       *rand.Rand
-	sums    map[uint64]string // of the contents that were seen
+	calls      []*call
+	root       string
+	path       string
+	foreign    []byte // file that was at path before; nil if none
+	ignoreSync func(c *call, folder bool) bool
+	random     int // number of random power cuts after each call
+	open       bool
+	r          *rand.Rand
+	sums       map[uint64]string // SHA-256s of contents seen before, by a quick hash
 }
 
-// run cuts the power after each call, in all the ways that inOrder knows and in some at random, and returns the first cut
-// that is not survived; else how many different ones there were.
+// run cuts the power after each call, in all ways that namesInOrder has and in some random ones. It returns the number of
+// different cuts, and as an error the first one that does harm.
 func (p *replay) run(t *testing.T) (cuts int, err error) {
-	d, s := newDevice(p.root), &story{foreign: p.foreign, sums: p.sums}
-	d.loose = p.loose
+	d, s := newDevice(p.root), &transcript{foreign: p.foreign, sums: p.sums}
+	d.ignoreSync = p.ignoreSync
 	if p.foreign != nil {
 		folder := d.inode()
 		folder.folder = filepath.Dir(p.path)
 		d.names[folder.folder], d.durable[folder.folder] = folder, folder
-		d.holds(p.path, slices.Clone(p.foreign))
+		d.addFile(p.path, slices.Clone(p.foreign))
 	}
 	seen := map[uint64]bool{}
-	look := func(after *call, l leaving, ordered bool) error {
+	look := func(after *call, l outcome, ordered bool) error {
 		left := d.cut(l)
 		sum := left.sum(s.done, len(s.begun), ordered)
 		if seen[sum] {
@@ -217,12 +217,12 @@ func (p *replay) run(t *testing.T) (cuts int, err error) {
 		}
 		seen[sum] = true
 		cuts++
-		err := s.judge(left, p.path, ordered)
+		err := s.check(left, p.path, ordered)
 		if err == nil && p.open {
-			err = s.judgeByOpening(t, left, p.root, p.path, ordered)
+			err = s.checkByOpening(t, left, p.root, p.path, ordered)
 		}
 		if err != nil {
-			return fmt.Errorf("power cut after %s, leaving %s: %w; there are %s (STORE_TEST_SEED=%d draws the same again)", after, l.what, err, left, cutSeed())
+			return fmt.Errorf("power cut after %s, leaving %s: %w; there are %s (STORE_TEST_SEED=%d repeats it)", after, l.what, err, left, powerCutSeed())
 		}
 		return nil
 	}
@@ -232,7 +232,7 @@ func (p *replay) run(t *testing.T) (cuts int, err error) {
 		if err != nil {
 			return cuts, err
 		}
-		if s.hear(c) == "" && !changed {
+		if s.readLine(c) == "" && !changed {
 			continue
 		}
 		random := p.random
@@ -242,7 +242,7 @@ func (p *replay) run(t *testing.T) (cuts int, err error) {
 		for k := range len(d.pending) + 1 {
 			for _, l := range d.pageModes() {
 				what := fmt.Sprintf("%d of %d changes of names and %s", k, len(d.pending), l)
-				if err := look(c, leaving{what, inOrder(k), always(l)}, true); err != nil {
+				if err := look(c, outcome{what, namesInOrder(k), always(l)}, true); err != nil {
 					return cuts, err
 				}
 			}
@@ -251,10 +251,10 @@ func (p *replay) run(t *testing.T) (cuts int, err error) {
 			page := func() pageLeft { return pageLeft(p.r.IntN(3)) }
 			k := p.r.IntN(len(d.pending) + 1)
 			what := fmt.Sprintf("%d of %d changes of names and pages at random", k, len(d.pending))
-			if err := look(c, leaving{what, inOrder(k), page}, true); err != nil {
+			if err := look(c, outcome{what, namesInOrder(k), page}, true); err != nil {
 				return cuts, err
 			}
-			if err := look(c, leaving{"names and pages at random", inAnyOrder(p.r), page}, false); err != nil {
+			if err := look(c, outcome{"names and pages at random", namesInAnyOrder(p.r), page}, false); err != nil {
 				return cuts, err
 			}
 		}
@@ -262,19 +262,19 @@ func (p *replay) run(t *testing.T) (cuts int, err error) {
 	return cuts, nil
 }
 
-// cutSeed is what the cuts are drawn from. STORE_TEST_SEED sets it.
-var cutSeed = sync.OnceValue(func() uint64 {
+// powerCutSeed returns the seed of the random cuts. STORE_TEST_SEED sets it.
+var powerCutSeed = sync.OnceValue(func() uint64 {
 	if n, err := strconv.ParseUint(os.Getenv("STORE_TEST_SEED"), 10, 64); err == nil {
 		return n
 	}
 	return uint64(time.Now().UnixNano())
 })
 
-// TestPowerCut records the calls of a real writer, and cuts the power after each of them: whatever of the data and names
-// that were not synced is there or not, feedback.json is whole, the newest version that Write has called safe or one after
-// it, and the next process takes it for what it is. STORE_TEST_CUTS is how many cuts are drawn at random at each point.
+// TestPowerCut records the system calls of a real writer, and cuts the power after each of them. Whichever of the data and names
+// that were not synced are there, feedback.json must be complete, must be the last version for which Write has returned or a later
+// one, and the next process must take it for intact. STORE_TEST_CUTS sets the number of random cuts after each call.
 func TestPowerCut(t *testing.T) {
-	if !traceable(t) {
+	if !canTrace(t) {
 		return
 	}
 	random := 3
@@ -308,13 +308,13 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestEachSyncIsNeeded leaves each fsync out of the record in turn: each time, a power cut must do harm that is found. So
-// the replay sees what it is there to see, and no fsync is wasted.
+// TestEachSyncIsNeeded leaves out each fsync in turn. Each time a power cut must do harm that is found: so the replay finds what
+// it must find, and no fsync is superfluous.
 func TestEachSyncIsNeeded(t *testing.T) {
-	if !traceable(t) {
+	if !canTrace(t) {
 		return
 	}
-	for _, rows := range []int{40, 2500} { // a small file, and one that is patched
+	for _, rows := range []int{40, 2500} { // a file that is written whole, and one that is patched
 		t.Run(strconv.Itoa(rows), func(t *testing.T) {
 			t.Parallel()
 			p, err := record(t, rows, allWrites, nil)
@@ -331,9 +331,9 @@ func TestEachSyncIsNeeded(t *testing.T) {
 					continue
 				}
 				syncs++
-				p.loose = func(other *call, _ bool) bool { return other == c }
+				p.ignoreSync = func(other *call, _ bool) bool { return other == c }
 				if _, err := p.run(t); err == nil {
-					t.Errorf("fsync %d can be left out, and nothing is lost", syncs)
+					t.Errorf("nothing is lost without fsync %d", syncs)
 				}
 			}
 			if syncs < 20 {
@@ -343,10 +343,10 @@ func TestEachSyncIsNeeded(t *testing.T) {
 	}
 }
 
-// TestFailedSyncIsFinal: what was dirty at an fsync that failed is not safe after one that works, since the kernel may have
-// thrown it away. The replay must see that in a writer that trusts it.
+// TestFailedSyncIsFinal: pages that were dirty at a failed fsync are not durable after a later one that succeeds, since the kernel
+// may have dropped them. The replay must find that in a writer that trusts the later one.
 func TestFailedSyncIsFinal(t *testing.T) {
-	if !traceable(t) {
+	if !canTrace(t) {
 		return
 	}
 	for _, refused := range []bool{false, true} {

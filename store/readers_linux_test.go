@@ -16,11 +16,11 @@ import (
 
 func init() {
 	children["bound"] = readBound
-	children["stamp"] = stampForEver
+	children["stamp"] = stampEndlessly
 }
 
-// TestReaders has readers of every kind at the file of a writer that never rests, of a small file and of one that is
-// patched: whatever one of them has open, it sees a whole version, and the same to its end.
+// TestReaders reads, in every way, a file that is written all the time: a small one, and one that is patched. Whatever a reader
+// has open, it sees one complete version to its end.
 func TestReaders(t *testing.T) {
 	for name, program := range map[string]string{"small": "stamp", "patched": "patch"} {
 		t.Run(name, func(t *testing.T) {
@@ -41,7 +41,7 @@ func TestReaders(t *testing.T) {
 	}
 }
 
-// replaced returns when the file has been replaced three times more, at least.
+// replaced waits until the file has been replaced at least three times more.
 func replaced(t *testing.T, path string) {
 	t.Helper()
 	for range 3 {
@@ -53,7 +53,7 @@ func replaced(t *testing.T, path string) {
 	}
 }
 
-// copySlowly reads a part, has the file replaced, and reads on.
+// copySlowly reads a third, waits until the file has been replaced, and reads on.
 func copySlowly(path string, wait func()) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -75,7 +75,7 @@ func copySlowly(path string, wait func()) error {
 	return err
 }
 
-// tail reads to the end, and waits there for more, as tail -f does.
+// tail reads to the end and waits for more, as tail -f does.
 func tail(path string, wait func()) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -98,7 +98,7 @@ func tail(path string, wait func()) error {
 	return err
 }
 
-// mapWhole maps a version into memory and closes the file.
+// mapWhole maps a version into memory, closes the file, and reads it later.
 func mapWhole(path string, wait func()) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -127,14 +127,14 @@ func mapWhole(path string, wait func()) error {
 	return err
 }
 
-// stampForEver writes versions of a stamped file as fast as it can, and none of them is large.
-func stampForEver(args []string) error {
+// stampEndlessly does the same, with a limit that makes the file a small one.
+func stampEndlessly(args []string) error {
 	store.SetPatchFrom(1 << 40)
-	return patchForEver(args)
+	return patchEndlessly(args)
 }
 
-// readBound reads the file of args[0] through bind mounts: through one of its folder it sees ever new versions; one of the
-// file alone leads to the one that it was made of, which grows old, but is whole.
+// readBound reads the file at args[0] through two bind mounts. That of its folder shows each new version. That of the file alone
+// stays with the version that it was made of, which must stay complete.
 func readBound(args []string) error {
 	folder, err := os.MkdirTemp("", "store-test-")
 	if err != nil {
@@ -176,7 +176,7 @@ func readBound(args []string) error {
 	return nil
 }
 
-// bindFile binds a file that is being replaced.
+// bindFile bind-mounts a file that is being replaced.
 func bindFile(path, to string) (err error) {
 	for range 100 {
 		if err = unix.Mount(path, to, "", unix.MS_BIND, ""); err == nil || !errors.Is(err, syscall.ENOENT) {

@@ -14,20 +14,20 @@ import (
 	"testing"
 )
 
-// A call is a system call that a traced child made, as strace has written it. What is still under way is a call of its own
-// at its begin: only what was written before an fsync began is safe once it ends.
+// A call is a system call of a traced child. It has the times of its begin and its end, since an fsync makes durable only what
+// was written before it began.
 type call struct {
 	thread   string
 	name     string
 	args     []string
 	ret      int64
-	err      string // "EIO"; "" where it worked
-	began    int    // place in the trace of its first line, and
-	ended    int    // of its last
+	err      string // "EIO"; "" if it succeeded
+	began    int    // number of its first line in the trace
+	ended    int    // number of its last line
 	injected bool
 }
 
-// arg is an argument as a number, -1 where it is none.
+// arg returns an argument as a number; -1 if it is none.
 func (c *call) arg(i int) int64 {
 	if i >= len(c.args) {
 		return -1
@@ -39,7 +39,7 @@ func (c *call) arg(i int) int64 {
 	return n
 }
 
-// text is an argument that is a string, or a buffer.
+// text returns an argument that is a string or a buffer.
 func (c *call) text(i int) []byte {
 	if i >= len(c.args) {
 		return nil
@@ -83,7 +83,7 @@ func (c *call) String() string {
 	return fmt.Sprintf("%s(%s) = %d %s", c.name, strings.Join(args, ", "), c.ret, c.err)
 }
 
-// buffer is what the call has written.
+// buffer returns what the call has written.
 func (c *call) buffer() []byte {
 	if !strings.HasSuffix(strings.TrimSuffix(c.name, "2"), "v") {
 		return c.text(1)
@@ -103,9 +103,9 @@ func (c *call) buffer() []byte {
 	}
 }
 
-// mayTrace says whether this machine lets a process trace its children. Some containers do not; the tests then say so, and
-// stand-ins do what they can: TestSyncRefused, TestFullVolume, TestFileSizeLimit and TestCrashBetweenRenames.
-var mayTrace = sync.OnceValue(func() error {
+// traceError returns an error if this machine does not let a process trace its children, as in some containers. The tests then
+// log that, and TestSyncRefused, TestFullVolume, TestFileSizeLimit and TestCrashBetweenRenames stand in for them.
+var traceError = sync.OnceValue(func() error {
 	out, err := exec.Command("strace", "-f", "-o", "/dev/null", "true").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, out)
@@ -113,22 +113,22 @@ var mayTrace = sync.OnceValue(func() error {
 	return nil
 })
 
-// traceable says whether to go on with a test that needs strace. It fails where strace is only missing.
-func traceable(t *testing.T) bool {
+// canTrace reports whether a test that needs strace can run here. It fails the test if strace is not installed.
+func canTrace(t *testing.T) bool {
 	t.Helper()
-	err := mayTrace()
+	err := traceError()
 	if errors.Is(err, exec.ErrNotFound) {
 		t.Fatal("there is no strace: run `make strace`")
 	}
 	if err != nil {
-		t.Logf("nothing can be traced here, so that stand-ins must do: %v", err)
+		t.Logf("nothing can be traced here: %v", err)
 	}
 	return err == nil
 }
 
-// traced runs a child under strace to its end, and returns all its calls about files in their order. Options are strace's.
+// traced runs a child under strace, and returns its calls about files in order. The options are for strace.
 func traced(file string, cmd *exec.Cmd, options ...string) ([]*call, error) {
-	// No data may be cut short: -s is far above what one write takes.
+	// -s must not cut data short, so it is far above the length of one write.
 	args := append([]string{"-f", "-qq", "-xx", "-s", "8388608", "-e", "trace=%desc,%file", "-e", "signal=none", "-o", file}, options...)
 	strace := exec.Command("strace", append(append(args, cmd.Path), cmd.Args[1:]...)...)
 	strace.Env = cmd.Env
@@ -142,8 +142,8 @@ func traced(file string, cmd *exec.Cmd, options ...string) ([]*call, error) {
 	return parseTrace(trace)
 }
 
-// parseTrace reads what strace -f has written. Calls are in the order of their ends, but for close, which frees its number
-// at its begin.
+// parseTrace reads the output of strace -f. Calls are in the order of their ends, except close, which frees its descriptor when
+// it begins.
 func parseTrace(trace []byte) ([]*call, error) {
 	var calls []*call
 	type part struct {
@@ -171,7 +171,7 @@ func parseTrace(trace []byte) ([]*call, error) {
 			p, ok := open[thread]
 			_, end, resumed := strings.Cut(rest, " resumed>")
 			if !ok || !resumed {
-				return nil, fmt.Errorf("line %d ends what never began: %.200s", n+1, text)
+				return nil, fmt.Errorf("line %d ends a call that did not begin: %.200s", n+1, text)
 			}
 			delete(open, thread)
 			if strings.HasPrefix(p.text, "close(") {
@@ -211,13 +211,13 @@ func parseCall(text string) (*call, error) {
 	return c, nil
 }
 
-// splitArgs splits at the commas that stand in no brackets. Strings have none: all of their bytes are in hex.
+// splitArgs splits at the commas outside of brackets. Strings have none: strace prints all their bytes in hex.
 func splitArgs(s string) []string {
 	var args []string
 	depth, from := 0, 0
 	for i := 0; i < len(s); i++ {
 		switch s[i] {
-		case '"': // strings are long: over to the other end
+		case '"': // skip the string
 			i += 1 + strings.IndexByte(s[i+1:], '"')
 		case '[', '{', '(':
 			depth++
@@ -238,6 +238,6 @@ func splitArgs(s string) []string {
 
 func init() {
 	if os.Getenv("STORE_TEST_CHILD") != "" {
-		runtime.LockOSThread() // strace counts the calls of each thread for itself
+		runtime.LockOSThread() // strace counts the calls of each thread separately
 	}
 }

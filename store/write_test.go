@@ -16,12 +16,12 @@ import (
 )
 
 func TestWrite(t *testing.T) {
-	for _, n := range []int{0, 1, 1000, 60_000} { // none, one chunk, more than one, enough to start write-back
+	for _, n := range []int{0, 1, 1000, 60_000} { // none, one chunk, several chunks, enough to start writeback
 		path := filepath.Join(t.TempDir(), "data", "fallback", "feedback.json")
 		v := votes(n, strings.Repeat("x", 200)).View()
 		f := open(t, path)
 		if store.Warning(f) != "" {
-			t.Error("something to note about an empty folder")
+			t.Error("a warning about an empty folder")
 		}
 		m := write(t, f, v, store.ReasonStart).Manifest
 		data := read(t, path)
@@ -29,7 +29,7 @@ func TestWrite(t *testing.T) {
 			t.Fatalf("%d rows: the file is not the view", n)
 		}
 		if room := int64(len(data)) - v.Bytes(); v.Bytes() < testPatchFrom && room > 0 || room > v.Bytes()/32 {
-			t.Errorf("%d rows: the file of %d bytes has %d of slack", n, len(data), room)
+			t.Errorf("%d rows: the file of %d bytes has %d of padding", n, len(data), room)
 		}
 		if got := checkPair(t, path); got.SHA256 != m.SHA256 || got.Rows != n || got.Bytes != int64(len(data)) {
 			t.Fatalf("the manifest on disk is not the one that was returned: %+v", got)
@@ -73,7 +73,7 @@ func TestManifest(t *testing.T) {
 	write(t, open(t, path), unknown.View(), store.ReasonStart)
 	text = read(t, store.ManifestPath(path))
 	if bytes.Contains(text, []byte("lsn")) || bytes.Contains(text, []byte("commit_time")) {
-		t.Errorf("says a position that the source does not know: %s", text)
+		t.Errorf("the manifest has a position that the source does not know: %s", text)
 	}
 	if got := store.ManifestPath("a/x.json"); got != "a/x.manifest.json" {
 		t.Errorf("ManifestPath: %s", got)
@@ -83,8 +83,8 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-// TestUnchanged sees that an unchanged file is not written again, and that a touched one is.
-func TestUnchanged(t *testing.T) {
+// TestUnchangedRows: if no row has changed, the file is rewritten only if another program touched it.
+func TestUnchangedRows(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
 	tab := votes(10, "x")
@@ -104,10 +104,10 @@ func TestUnchanged(t *testing.T) {
 		t.Error("an unchanged file was written again")
 	}
 	if m := checkPair(t, path); m.Reason != store.ReasonInterval || m.LSN != "0/16B3800" {
-		t.Errorf("the manifest was not renewed: %+v", m)
+		t.Errorf("the manifest was not replaced: %+v", m)
 	}
 
-	for what, harm := range map[string]func() error{
+	for what, damage := range map[string]func() error{
 		"edited":  func() error { return os.WriteFile(path, []byte("[]\n"), 0o644) },
 		"removed": func() error { return os.Remove(path) },
 		"copied": func() error {
@@ -117,7 +117,7 @@ func TestUnchanged(t *testing.T) {
 			return os.WriteFile(path, []byte("{}"), 0o644)
 		},
 	} {
-		if err := harm(); err != nil {
+		if err := damage(); err != nil {
 			t.Fatal(err)
 		}
 		write(t, f, tab.View(), store.ReasonInterval)
@@ -135,10 +135,10 @@ func TestUnchanged(t *testing.T) {
 	}
 }
 
-func TestModeAndLinkStay(t *testing.T) {
+func TestModeAndLinkArePreserved(t *testing.T) {
 	dir := t.TempDir()
 	real, link := filepath.Join(dir, "real", "feedback.json"), filepath.Join(dir, "link.json")
-	if err := os.Symlink("real/feedback.json", link); err != nil { // leads to nothing yet
+	if err := os.Symlink("real/feedback.json", link); err != nil { // it does not exist yet
 		t.Fatal(err)
 	}
 	f := open(t, link)
@@ -160,10 +160,10 @@ func TestModeAndLinkStay(t *testing.T) {
 		t.Errorf("%d rows through the link", m.Rows)
 	}
 	if _, err := store.Open(real, owner); !errors.As(err, new(*store.LockedError)) {
-		t.Errorf("opened a second time by its real name: %v", err)
+		t.Errorf("opened a second time, by its real name: %v", err)
 	}
-	if got, held, err := store.ReadOwner(link); err != nil || !held || got.Version != "1.2.3" {
-		t.Errorf("ReadOwner through the link: %+v, %v, %v", got, held, err)
+	if got, locked, err := store.ReadOwner(link); err != nil || !locked || got.Version != "1.2.3" {
+		t.Errorf("ReadOwner through the link: %+v, %v, %v", got, locked, err)
 	}
 }
 
@@ -181,11 +181,11 @@ func TestFolderRemoved(t *testing.T) {
 	write(t, f, tab.View(), store.ReasonChange)
 	checkPair(t, path)
 	if _, err := store.Open(path, owner); !errors.As(err, new(*store.LockedError)) {
-		t.Errorf("a second one in the new folder: %v", err)
+		t.Errorf("opened a second time, in the new folder: %v", err)
 	}
 }
 
-func TestRefused(t *testing.T) {
+func TestPathIsNotUsable(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := store.Open(dir, owner); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("a folder as the file: %v", err)
@@ -206,7 +206,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// BenchmarkWrite is a file of about 100 MB, synced and hashed.
+// BenchmarkWrite changes a row of a file of about 100 MB.
 func BenchmarkWrite(b *testing.B) {
 	f, err := store.Open(filepath.Join(b.TempDir(), "feedback.json"), owner)
 	if err != nil {

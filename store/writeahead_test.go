@@ -16,9 +16,9 @@ import (
 	"capture/store"
 )
 
-// TestPrepare has copies written ahead while they grow: at their end for the most part, somewhere else now and then; and an
-// older state written in between, or nothing of it used. What is there after the copy is the copy, whatever came before.
-func TestPrepare(t *testing.T) {
+// TestWriteAheadAtRandom writes copies ahead while they grow: mostly at their end, now and then somewhere else. In between it
+// writes an older state, or drops what was written ahead. After each copy the file must be the copy.
+func TestWriteAheadAtRandom(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -27,7 +27,7 @@ func TestPrepare(t *testing.T) {
 	f := open(t, path)
 	older := votes(10, "older").View()
 	for round := range 12 {
-		odd := []int{0, 2, 60}[r.IntN(3)] // rows in a thousand that do not come at the end
+		odd := []int{0, 2, 60}[r.IntN(3)] // rows in a thousand that are not added at the end
 		table := snapshot.NewTestTable(1<<r.IntN(17), 1+r.IntN(20))
 		table.Load(&rowjson.Shape{Table: "votes", Key: []int{0}, Columns: older.Shape().Columns}, snapshot.Origin{})
 		going := true
@@ -46,7 +46,7 @@ func TestPrepare(t *testing.T) {
 			case n == 22:
 				f.WriteAhead(t.Context(), nil)
 				if left := leftovers(t, path); len(left) > 0 && strings.HasSuffix(left[0], ".tmp") && round == 0 {
-					t.Errorf("what was taken back is still there: %v", left)
+					t.Errorf("what was dropped is still there: %v", left)
 				}
 			}
 		}
@@ -59,34 +59,35 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
-// TestPrepareIsUsed: rows that come in the order of their keys are on disk before the copy ends, in the very file that takes
-// the name then. One that comes late, within them, takes nothing back but what lies behind it.
-func TestPrepareIsUsed(t *testing.T) {
+// TestWriteAheadIsUsed: rows that come in the order of their keys are on disk before the copy ends, in the very file that is
+// published then.
+func TestWriteAheadIsUsed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
-	var drafted os.FileInfo
+	var ahead os.FileInfo
 	table := copied(3000, strings.Repeat("x", 1000), func(parts []snapshot.Part) {
 		if f.WriteAhead(t.Context(), parts); len(parts) > 30 {
-			drafted, _ = os.Stat(path + ".tmp")
+			ahead, _ = os.Stat(path + ".tmp")
 		}
 	})
-	if drafted == nil || drafted.Size() < 1<<20 {
-		t.Fatalf("written ahead: %v", drafted)
+	if ahead == nil || ahead.Size() < 1<<20 {
+		t.Fatalf("written ahead: %v", ahead)
 	}
 	write(t, f, table.View(), store.ReasonStart)
 	checkPair(t, path)
 	info, err := os.Stat(path)
-	if err != nil || !os.SameFile(info, drafted) {
-		t.Errorf("the file is another than the one that was begun (%v)", err)
+	if err != nil || !os.SameFile(info, ahead) {
+		t.Errorf("the published file is not the one that was written ahead (%v)", err)
 	}
 	if left := leftovers(t, path); len(left) > 0 {
 		t.Errorf("left over: %v", left)
 	}
 }
 
-// TestPrepareInVain: a draft ends with the File, with its context, and where rows come in no order at all.
-func TestPrepareInVain(t *testing.T) {
+// TestWriteAheadIsDropped: what was written ahead goes when the file is closed, and when rows come in no order at all. An ended
+// context is no reason to drop it.
+func TestWriteAheadIsDropped(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
@@ -100,7 +101,7 @@ func TestPrepareInVain(t *testing.T) {
 		id := r.IntN(1 << 40)
 		random.Put(key(id), row(id, 2000, "x"))
 		if i == 1000 && !f.WriteAhead(ended, random.Partial()) {
-			t.Error("that its context has ended is no reason to give a draft up")
+			t.Error("an ended context drops what was written ahead")
 		}
 		if i%5000 == 4999 {
 			going = f.WriteAhead(t.Context(), random.Partial())
@@ -120,12 +121,12 @@ func TestPrepareInVain(t *testing.T) {
 	}
 	copied(1000, strings.Repeat("x", 1000), func(parts []snapshot.Part) { f.WriteAhead(t.Context(), parts) })
 	if left := leftovers(t, path); len(left) != 1 {
-		t.Errorf("left over: %v, want the draft", left)
+		t.Errorf("left over: %v, want only what was written ahead", left)
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if left := leftovers(t, path); len(left) > 0 {
-		t.Errorf("left over after the end: %v", left)
+		t.Errorf("left over after Close: %v", left)
 	}
 }

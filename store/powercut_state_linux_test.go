@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// A remains is what a power cut left: the files by path, and the folders with a nil content.
-type remains map[string][]byte
+// A diskState is what a power cut left: contents by path, nil for folders.
+type diskState map[string][]byte
 
-// A leaving says what a power cut leaves of what was not safe.
-type leaving struct {
+// An outcome is what a power cut leaves of what was not durable.
+type outcome struct {
 	what  string
 	names func(d *device) map[string]*inode
 	page  func() pageLeft
@@ -23,14 +23,14 @@ type leaving struct {
 type pageLeft int
 
 const (
-	pageOld  pageLeft = iota // as it was synced; beyond the old end, nothing
+	pageOld  pageLeft = iota // as it was synced; nothing beyond the old end of the file
 	pageNew                  // as it was written
-	pageZero                 // zeros where it is new, torn where it is written over
+	pageZero                 // zeros if it is new, half of it written if it was overwritten
 )
 
 func (l pageLeft) String() string { return [...]string{"no data", "all data", "zeros"}[l] }
 
-// pageModes are the ways in which all pages alike can be left: one where all are safe.
+// pageModes returns the ways in which all pages can be left alike: only one if all are durable.
 func (d *device) pageModes() []pageLeft {
 	for _, names := range []map[string]*inode{d.names, d.durable} {
 		for _, n := range names {
@@ -42,15 +42,15 @@ func (d *device) pageModes() []pageLeft {
 	return []pageLeft{pageOld}
 }
 
-// safe says whether a power cut changes nothing.
+// safe reports whether a power cut would change nothing.
 func (d *device) safe() bool { return len(d.pending) == 0 && len(d.pageModes()) == 1 }
 
 func (n *inode) clean() bool {
 	return len(n.dirty) == 0 && len(n.lost) == 0 && len(n.data) == len(n.safe)
 }
 
-// inOrder leaves the first k changes of names, as a journal does.
-func inOrder(k int) func(*device) map[string]*inode {
+// namesInOrder leaves the first k changes of names, as a journal does.
+func namesInOrder(k int) func(*device) map[string]*inode {
 	return func(d *device) map[string]*inode {
 		names := maps.Clone(d.durable)
 		for _, p := range d.pending[:min(k, len(d.pending))] {
@@ -62,8 +62,8 @@ func inOrder(k int) func(*device) map[string]*inode {
 	}
 }
 
-// inAnyOrder leaves each name as it is safe, or as any change since made it.
-func inAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
+// namesInAnyOrder leaves each name as it is durable, or as any later change made it.
+func namesInAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
 	return func(d *device) map[string]*inode {
 		names := maps.Clone(d.durable)
 		left := map[string]int{}
@@ -87,15 +87,15 @@ func inAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
 	}
 }
 
-// cut is what is there after the power is back.
-func (d *device) cut(l leaving) remains {
+// cut returns what is there after a power cut.
+func (d *device) cut(l outcome) diskState {
 	names := l.names(d)
-	left := remains{}
+	left := diskState{}
 	content := map[*inode][]byte{}
 	for _, path := range slices.Sorted(maps.Keys(names)) {
 		n := names[path]
 		if dir := names[filepath.Dir(path)]; path != d.root && (dir == nil || dir.folder == "") {
-			continue // its folder is not there
+			continue // its folder is gone
 		}
 		if n.folder != "" {
 			left[path] = nil
@@ -109,7 +109,7 @@ func (d *device) cut(l leaving) remains {
 	return left
 }
 
-// left is what is there of a file.
+// left returns what is there of a file.
 func (n *inode) left(page func() pageLeft) []byte {
 	if n.clean() {
 		return n.safe
@@ -130,7 +130,7 @@ func (n *inode) left(page func() pageLeft) []byte {
 		if from >= to || how == pageOld {
 			continue
 		}
-		size = max(size, to) // a size may be there before its data
+		size = max(size, to) // the size may be durable before the data
 		switch {
 		case how == pageNew:
 			copy(out[from:to], n.data[from:to])
@@ -143,8 +143,8 @@ func (n *inode) left(page func() pageLeft) []byte {
 
 var hashSeed = maphash.MakeSeed()
 
-// sum tells remains apart.
-func (r remains) sum(what ...any) uint64 {
+// sum returns a hash by which two states are distinguished.
+func (r diskState) sum(what ...any) uint64 {
 	var h maphash.Hash
 	h.SetSeed(hashSeed)
 	fmt.Fprint(&h, what...)
@@ -154,7 +154,7 @@ func (r remains) sum(what ...any) uint64 {
 	return h.Sum64()
 }
 
-func (r remains) String() string {
+func (r diskState) String() string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(r)) {
 		if r[name] != nil {

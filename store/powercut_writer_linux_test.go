@@ -19,13 +19,12 @@ import (
 
 func init() {
 	children["versions"] = writeVersions
-	children["trusting"] = writeTrusting
+	children["trusting"] = trustFailedSync
 }
 
-// writeVersions writes the file at args[0] again and again, in all ways that there are: first args[1] rows, of which as
-// many as may be are written ahead, then some of them changed, none, more, fewer; completes a manifest, and keeps a
-// generation. It ends after args[2] writes. On stdout it says what it is about to write, and when it is done: who replays its
-// calls learns from that what must be there.
+// writeVersions writes the file at args[0] args[2] times, in all ways that there are: first args[1] rows, partly written ahead;
+// then some of them changed, none, more, fewer. It also completes a manifest and keeps a generation. It prints what it is about to
+// write and when that is done, so who replays its calls knows what must be there.
 func writeVersions(args []string) error {
 	rows, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -91,20 +90,20 @@ func writeVersions(args []string) error {
 
 const allWrites = 7
 
-// completed is the write whose manifest is completed after it, which a large file's change of its first rows needs.
+// completed is the number of the Write after which the manifest is completed: it changes the first rows of a large file.
 const completed = 4
 
-// manifestOf is the SHA-256 of the manifest of the file at path.
+// manifestOf returns the SHA-256 of the manifest of the file at path.
 func manifestOf(path string) string {
 	manifest, err := os.ReadFile(store.ManifestPath(path))
 	return fmt.Sprint(digest(manifest), " ", err)
 }
 
-// record has a child make so many writes, of versions of so many rows, under strace.
+// record runs a child under strace that writes so many versions of a table of so many rows.
 func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (*replay, error) {
 	t.Helper()
 	root := t.TempDir()
-	p := &replay{root: root, path: filepath.Join(root, "data", "feedback.json"), foreign: foreign, r: rand.New(rand.NewPCG(cutSeed(), 4)), sums: map[uint64]string{}}
+	p := &replay{root: root, path: filepath.Join(root, "data", "feedback.json"), foreign: foreign, r: rand.New(rand.NewPCG(powerCutSeed(), 4)), sums: map[uint64]string{}}
 	if foreign != nil {
 		if err := errors.Join(os.Mkdir(filepath.Dir(p.path), 0o755), os.WriteFile(p.path, foreign, 0o644)); err != nil {
 			t.Fatal(err)
@@ -115,9 +114,8 @@ func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (
 	return p, err
 }
 
-// writeTrusting does what must not be done: it writes a file, takes the second fsync for an answer where the first has
-// failed, and puts the file in its place.
-func writeTrusting(args []string) error {
+// trustFailedSync does what must not be done: after a failed fsync it calls fsync again, trusts that, and renames the file.
+func trustFailedSync(args []string) error {
 	content := contentOf(votes(100, "x").View())
 	fmt.Println("begin", digest(content))
 	file, err := os.Create(args[0] + ".tmp")

@@ -18,7 +18,7 @@ import (
 
 func init() { children["refused"] = writeWhileRefused }
 
-// refusals are the calls of a Write that a device or a volume can refuse, with which words, and what Write calls them.
+// refusals are the calls of a Write that a device or volume can refuse: the word that the error must have, and possible errors.
 var refusals = map[string]struct {
 	word   string
 	errors []string
@@ -38,13 +38,13 @@ var refusals = map[string]struct {
 	"fcntl":     {"", []string{"EAGAIN"}},
 }
 
-// advice is what Write says to do.
+// advice is what the error must advise.
 var advice = map[string]string{
 	"ENOSPC": "free some space", "EDQUOT": "free some space", "EIO": "the device fails", "EROFS": "mount that volume writable",
 	"EACCES": "let user", "EMFILE": "ulimit -n",
 }
 
-// A refusal is a call that is to fail: the nth of its name, in the thread that writes.
+// A refusal is a call that strace makes fail: the nth of its name in the thread that writes.
 type refusal struct {
 	call *call
 	nth  int
@@ -55,22 +55,22 @@ func (r refusal) String() string {
 	return fmt.Sprintf("%s:error=%s:when=%d", r.call.name, r.err, r.nth)
 }
 
-// steps are the calls of the nth write (0 for the generation), each to be refused.
+// steps returns the calls of the nth Write (0 for the generation), each to be refused.
 func (p *replay) steps(nth, number int, all bool) []refusal {
-	d, s := newDevice(p.root), &story{foreign: p.foreign, sums: p.sums}
+	d, s := newDevice(p.root), &transcript{foreign: p.foreign, sums: p.sums}
 	made := map[string]int{} // by name
 	var steps []refusal
 	kept := -1
 	for _, c := range p.calls {
 		if c.thread != p.calls[0].thread {
-			continue // only one writes
+			continue // only one thread writes
 		}
 		made[c.name]++
-		c := *c // apply renames some
+		c := *c // apply changes the names of some
 		name, count := c.name, made[c.name]
 		concerns := d.concerns(&c)
 		d.apply(&c)
-		switch s.hear(&c) {
+		switch s.readLine(&c) {
 		case "done":
 			kept = len(s.begun)
 		case "kept":
@@ -96,7 +96,7 @@ func (p *replay) steps(nth, number int, all bool) []refusal {
 	return steps
 }
 
-// mustFail says whether a Write can't be safe without the call.
+// mustFail reports whether a Write can't succeed without the call.
 func (r refusal) mustFail() bool {
 	switch r.call.name {
 	case "write", "pwrite64", "ftruncate", "fsync", "renameat", "renameat2":
@@ -107,20 +107,20 @@ func (r refusal) mustFail() bool {
 	return false
 }
 
-// TestCallsRefused has each call of a writer fail once, as devices and volumes do (EIO, ENOSPC, EDQUOT, EROFS, …): it says
-// at which step, where and what to do, the old file or the new one stands there whole, nothing is left over, and the next
-// Write works by itself. What was written before a failed fsync is never trusted: that call's pages count as lost in the
-// power cuts that follow. STORE_TEST_ERRORS=all tries each call with each error.
+// TestCallsRefused makes each call of a writer fail once, as devices and volumes do (EIO, ENOSPC, EDQUOT, EROFS, …). The error must
+// name the step, the path and what to do; the old file or the new one must be there, complete, and nothing else; and the next Write
+// must work. Pages that were dirty at a failed fsync count as lost in the power cuts that follow, so they must not be trusted.
+// STORE_TEST_ERRORS=all tries each call with each error.
 func TestCallsRefused(t *testing.T) {
-	if !traceable(t) {
+	if !canTrace(t) {
 		return
 	}
 	all := os.Getenv("STORE_TEST_ERRORS") == "all"
 	for name, c := range map[string]struct {
 		rows    int
 		foreign []byte
-		write   int    // which; 0 for the generation, which comes after the third
-		calls   string // those that are of interest; "" for all
+		write   int    // number of the Write; 0 for the generation, which is kept after the third
+		calls   string // names of the calls to refuse; "" for all
 	}{
 		"changed":    {rows: 20, write: 2},
 		"unchanged":  {rows: 20, write: 3},
@@ -131,7 +131,7 @@ func TestCallsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			writes := max(c.write, 3) + 1 // one more after the failure, at least
+			writes := max(c.write, 3) + 1 // at least one after the failure
 			clean, err := record(t, c.rows, writes, c.foreign)
 			if err != nil {
 				t.Fatal(err)
@@ -158,8 +158,8 @@ func TestCallsRefused(t *testing.T) {
 	}
 }
 
-// refuse records a writer of which the step is refused. Now and then Go's runtime writes to itself in the same thread, and
-// the wrong call is refused: then it is done again.
+// refuse records a writer whose step is refused. Now and then Go's runtime writes to itself in the same thread, and the wrong call
+// is refused. Then it tries again.
 func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *replay {
 	t.Helper()
 	var p *replay
@@ -170,11 +170,11 @@ func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *repla
 			return p
 		}
 	}
-	t.Fatalf("%s of %s is not what is refused: %v", step, step.call, err)
+	t.Fatalf("%s of %s: another call was refused: %v", step, step.call, err)
 	return nil
 }
 
-// refused says whether a call about the files was refused.
+// refused reports whether a call about the files was refused.
 func (p *replay) refused() bool {
 	d := newDevice(p.root)
 	for _, c := range p.calls {
@@ -186,11 +186,11 @@ func (p *replay) refused() bool {
 	return false
 }
 
-// recovers looks at what the writer said of the refused call, what was there when it did, and what in the end.
+// recovers checks the error after the refused call, what was on disk then, and what is in the end.
 func (p *replay) recovers(step refusal) error {
-	d, s := newDevice(p.root), &story{foreign: p.foreign, sums: p.sums}
+	d, s := newDevice(p.root), &transcript{foreign: p.foreign, sums: p.sums}
 	if p.foreign != nil {
-		d.holds(p.path, p.foreign)
+		d.addFile(p.path, p.foreign)
 	}
 	refused, failures, renamed := 0, 0, false
 	for _, c := range p.calls {
@@ -203,12 +203,12 @@ func (p *replay) recovers(step refusal) error {
 		if _, err := d.apply(c); err != nil {
 			return err
 		}
-		switch s.hear(c) {
+		switch s.readLine(c) {
 		case "begin":
 			renamed = renamed && refused > 0
 		case "failed":
 			if failures > 0 && strings.Contains(s.failed, "nothing new to keep") {
-				continue // no generation is kept of a write that failed
+				continue // a Write that failed leaves no generation
 			}
 			failures++
 			if err := s.explains(step, p.root); err != nil {
@@ -223,29 +223,29 @@ func (p *replay) recovers(step refusal) error {
 	case refused != 1:
 		return fmt.Errorf("%d calls were refused", refused)
 	case failures > 1:
-		return fmt.Errorf("%d writes failed, the last with %s", failures, s.failed)
+		return fmt.Errorf("%d Writes failed, the last with %s", failures, s.failed)
 	case failures == 0 && step.mustFail():
-		return fmt.Errorf("the write is taken for done")
+		return fmt.Errorf("the Write returned no error")
 	case s.failed != "":
-		return fmt.Errorf("the last write failed: %s", s.failed)
+		return fmt.Errorf("the last Write failed: %s", s.failed)
 	}
 	if left := d.leftover(p.path, false); left != nil {
-		return fmt.Errorf("left over in the end: %v", left)
+		return fmt.Errorf("left over at the end: %v", left)
 	}
 	return nil
 }
 
-// explains says whether the words of a failure name the step, the path and what to do.
-func (s *story) explains(step refusal, root string) error {
+// explains returns an error unless the failure names the step, the path and what to do.
+func (s *transcript) explains(step refusal, root string) error {
 	for _, word := range []string{refusals[step.call.name].word, root, advice[step.err]} {
 		if !strings.Contains(s.failed, word) {
-			return fmt.Errorf("%q is not in the words of the failure: %s", word, s.failed)
+			return fmt.Errorf("%q is not in the error: %s", word, s.failed)
 		}
 	}
 	return nil
 }
 
-// leftover are the names beside the file's that nobody needs. The pending manifest is needed once the file is renamed.
+// leftover returns temporary names that nobody needs. The pending manifest is needed once the file is renamed.
 func (d *device) leftover(path string, renamed bool) []string {
 	var left []string
 	for _, name := range slices.Sorted(maps.Keys(d.names)) {
@@ -256,7 +256,7 @@ func (d *device) leftover(path string, renamed bool) []string {
 	return left
 }
 
-// writeWhileRefused writes once; then the kernel refuses each call of the number args[1] with EIO.
+// writeWhileRefused writes once. Then it writes while the kernel refuses each system call with the number args[1].
 func writeWhileRefused(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {
@@ -279,9 +279,9 @@ func writeWhileRefused(args []string) error {
 	return nil
 }
 
-const refuseRefused = "no filter is taken"
+const refuseRefused = "seccomp is refused"
 
-// filter has the kernel answer a system call with EIO, in all threads and for good, by a seccomp filter.
+// filter makes a system call fail with EIO in all threads of this process, by a seccomp filter.
 func filter(number uint32) error {
 	code := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the call's number
@@ -300,8 +300,8 @@ func filter(number uint32) error {
 	return nil
 }
 
-// TestSyncRefused needs no strace: the kernel itself answers fsync, or rename, with EIO. A Write that left out the one or
-// passed over its error would be taken for done.
+// TestSyncRefused makes fsync, or rename, fail without strace. It would find a Write that leaves out one of them or ignores its
+// error.
 func TestSyncRefused(t *testing.T) {
 	t.Parallel()
 	for name, number := range map[string]int{"sync": unix.SYS_FSYNC, "rename": unix.SYS_RENAMEAT} {

@@ -8,22 +8,22 @@ import (
 	"strings"
 )
 
-// A device is what the calls of a traced child have done to the files below root, and what of it a power cut may leave. What
-// was written is safe once an fsync of the file that began after it has ended well; a name, once one of its folder has.
-// All else may be there or not. This asks for more than ext4 or xfs do.
+// A device is the files below root as the calls of a traced child have made them, and what a power cut may leave of them. Data are
+// durable once an fsync of the file, begun after they were written, has succeeded; a name, once an fsync of its folder has.
+// Everything else may be there or not: ext4 and XFS promise more.
 type device struct {
 	root    string
 	fds     map[int64]*handle
 	names   map[string]*inode // as a running program sees them, by absolute path
-	durable map[string]*inode // as they are safe
-	pending []naming          // what has happened to names since, in its order
+	durable map[string]*inode // as they are durable
+	pending []nameChange      // changes of names that are not durable yet, in order
 	inodes  int
-	// loose leaves out a part of the program, to see that the checks find it.
-	loose func(c *call, folder bool) bool
+	// ignoreSync reports whether a sync counts as not made, to see that the checks find it.
+	ignoreSync func(c *call, folder bool) bool
 }
 
-// A naming is one call's changes to names, which a journal keeps together. An inode is nil where the name goes.
-type naming struct {
+// A nameChange is one call's changes of names, which a journal keeps together. The inode is nil for a name that is removed.
+type nameChange struct {
 	at  int
 	set map[string]*inode
 }
@@ -31,22 +31,22 @@ type naming struct {
 type handle struct {
 	file *inode
 	pos  int64
-	to   bool // appends
+	to   bool // opened with O_APPEND
 }
 
 const pageSize = 4096
 
-// An inode is a file, or a folder where it has no content.
+// An inode is a file or a folder.
 type inode struct {
 	id     int
-	folder string // its path, where it is one
+	folder string // path of the folder; "" for a file
 	data   []byte // as a running program reads it
-	safe   []byte // as it was synced last
-	// dirty are the pages that were written since, with when. The kernel forgets what it could not write: pages that were
-	// dirty at a failed fsync are lost, and no later fsync makes them safe, unless they are written again.
+	safe   []byte // as it is durable
+	// dirty has the pages written since, and when. The kernel forgets what it could not write: pages that were dirty at a failed
+	// fsync are lost. No later fsync makes them durable unless they are written again.
 	dirty map[int64]int
 	lost  map[int64]bool
-	sized int // when the size was changed last
+	sized int // when the size last changed
 }
 
 func newDevice(root string) *device {
@@ -62,8 +62,8 @@ func (d *device) inode() *inode {
 	return &inode{id: d.inodes, safe: []byte{}, dirty: map[int64]int{}, lost: map[int64]bool{}}
 }
 
-// holds puts a file there that has been safe all along.
-func (d *device) holds(path string, data []byte) {
+// addFile adds a file that is durable from the start.
+func (d *device) addFile(path string, data []byte) {
 	n := d.inode()
 	n.data, n.safe = data, slices.Clone(data)
 	d.names[path], d.durable[path] = n, n
@@ -94,8 +94,8 @@ func (n *inode) truncate(size int64, when int) {
 	n.sized = when
 }
 
-// synced makes safe what was written before the call began.
-func (n *inode) synced(began int) {
+// sync makes durable what was written before the call began.
+func (n *inode) sync(began int) {
 	if n.sized < began {
 		n.safe = resized(n.safe, len(n.data))
 	}
@@ -114,8 +114,8 @@ func (n *inode) keep(p int64) {
 	}
 }
 
-// unsynced is what a failed fsync leaves: the pages count as clean, and may be on disk or not.
-func (n *inode) unsynced() {
+// failSync does what a failed fsync does: the pages count as clean, and may be on disk or not.
+func (n *inode) failSync() {
 	for p := range n.dirty {
 		n.lost[p] = true
 	}
@@ -128,7 +128,7 @@ func resized(b []byte, size int) []byte {
 	return out
 }
 
-// path is the name in two arguments: a folder's descriptor and a path. It is "" where that lies elsewhere.
+// path returns the path that two arguments name, a folder's descriptor and a path; "" if it is not below root.
 func (d *device) path(c *call, i int) string {
 	path := string(c.text(i))
 	if !filepath.IsAbs(path) {
@@ -144,8 +144,8 @@ func (d *device) path(c *call, i int) string {
 	return filepath.Clean(path)
 }
 
-// apply does to the device what the call did. It knows each call that Go or this package make on files, and refuses others:
-// what it would pass over in silence it could not judge. It says whether the call changed anything.
+// apply does to the device what the call did, and reports whether that changed anything. It knows each call that Go and this
+// package make on files. Any other is an error: it might change what must be checked.
 func (d *device) apply(c *call) (changed bool, err error) {
 	if h := d.fds[c.arg(0)]; h != nil {
 		if changed, known := d.applyTo(h, c); known {
@@ -189,7 +189,7 @@ var harmless = []string{
 	"sync_file_range", "fadvise64", "execve", "epoll_pwait", "utimensat",
 }
 
-// concerns says whether the call names anything on the device.
+// concerns reports whether the call names anything on the device.
 func (d *device) concerns(c *call) bool {
 	if d.fds[c.arg(0)] != nil {
 		return true
@@ -200,7 +200,7 @@ func (d *device) concerns(c *call) bool {
 	})
 }
 
-// applyTo is for the calls on an open file.
+// applyTo applies a call on an open file.
 func (d *device) applyTo(h *handle, c *call) (changed, known bool) {
 	n := h.file
 	switch c.name {
@@ -265,18 +265,18 @@ func (d *device) applyTo(h *handle, c *call) (changed, known bool) {
 
 func (d *device) sync(n *inode, c *call) {
 	switch {
-	case d.loose != nil && d.loose(c, n.folder != ""):
+	case d.ignoreSync != nil && d.ignoreSync(c, n.folder != ""):
 	case n.folder == "" && c.ret == 0:
-		n.synced(c.began)
+		n.sync(c.began)
 	case n.folder == "":
-		n.unsynced()
+		n.failSync()
 	case c.ret == 0:
 		d.syncNames(n.folder, c.began)
 	}
 }
 
 func (d *device) syncNames(folder string, began int) {
-	var rest []naming
+	var rest []nameChange
 	for _, p := range d.pending {
 		left := map[string]*inode{}
 		for path, n := range p.set {
@@ -287,7 +287,7 @@ func (d *device) syncNames(folder string, began int) {
 			}
 		}
 		if len(left) > 0 {
-			rest = append(rest, naming{p.at, left})
+			rest = append(rest, nameChange{p.at, left})
 		}
 	}
 	d.pending = rest
@@ -336,12 +336,12 @@ func (d *device) applyToNames(c *call, path string) (changed bool, err error) {
 		return false, fmt.Errorf("a call that the replay does not know: %s", c)
 	}
 	if len(set) > 0 {
-		d.name(naming{c.ended, set})
+		d.name(nameChange{c.ended, set})
 	}
 	return len(set) > 0, nil
 }
 
-func (d *device) name(n naming) {
+func (d *device) name(n nameChange) {
 	for path, file := range n.set {
 		set(d.names, path, file)
 	}

@@ -10,8 +10,8 @@ import (
 	"capture/store"
 )
 
-// TestWriteLetsGo: what the table has moved on from is in memory until it is written, and no longer.
-func TestWriteLetsGo(t *testing.T) {
+// TestWriteReleasesRows: rows that the table no longer has are freed while Write writes them, not after it.
+func TestWriteReleasesRows(t *testing.T) {
 	f := open(t, filepath.Join(t.TempDir(), "feedback.json"))
 	const rows, length = 5000, 4000
 	tab := votes(rows, strings.Repeat("x", length))
@@ -31,7 +31,7 @@ func TestWriteLetsGo(t *testing.T) {
 	defer store.SetAtRename(func() {})
 	write(t, f, view, store.ReasonStart)
 	if freed := int64(before) - int64(after); freed < rows*length/2 {
-		t.Errorf("of %d bytes that only the written View has, %d were free when they were written", rows*length, freed)
+		t.Errorf("of %d bytes that only the written View has, %d were freed by the end of the Write", rows*length, freed)
 	}
 	runtime.KeepAlive(tab)
 }
