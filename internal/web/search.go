@@ -2,14 +2,20 @@ package web
 
 import (
 	"bytes"
-	"encoding/json"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // word is one word of a search, which ignores case.
+//
+// Decoding a row's texts and converting them to lower case costs about 10 µs a row, so mayBeIn first looks at the bytes
+// of the line. It compares ASCII only, and looks for the byte of the word that is rarest in texts, which the processor's
+// vector instructions find. On BenchmarkSearch's rows of 3 kB, a search examines 2.2 million rows per second of
+// processor time for most words, 0.1 million without mayBeIn, and 0.45 million if mayBeIn looks for the first byte.
 type word struct {
 	lower string   // the word in lower case
 	ascii []byte   // its longest part without characters beyond ASCII, as JSON has it; empty if there is none
@@ -19,7 +25,8 @@ type word struct {
 
 func newWord(text string) word {
 	w := word{lower: strings.ToLower(text)}
-	for part := range bytes.FieldsFuncSeq(escapeJSON(w.lower), func(r rune) bool { return r >= utf8.RuneSelf }) {
+	escaped, _ := jsontext.AppendQuote(nil, w.lower) // escapes what Postgres escapes; fails for invalid UTF-8 only
+	for part := range bytes.FieldsFuncSeq(escaped[1:len(escaped)-1], func(r rune) bool { return r >= utf8.RuneSelf }) {
 		if len(part) > len(w.ascii) {
 			w.ascii = part
 		}
@@ -48,60 +55,29 @@ func (w *word) mayBeIn(text []byte) bool {
 	if len(w.ascii) == 0 {
 		return slices.ContainsFunc(w.heads, func(head []byte) bool { return bytes.Contains(text, head) })
 	}
-	n := len(w.ascii)
 	lower := w.ascii[w.rare]
-	upper := lower
-	if 'a' <= lower && lower <= 'z' {
-		upper -= 'a' - 'A'
+	if w.hasAround(text, lower) {
+		return true
 	}
-	last := len(text) - (n - 1 - w.rare) // just after the last possible place of the rare byte
-	if last <= w.rare {
-		return false
-	}
-	nextLower, nextUpper := w.rare-1, w.rare-1
-	for at := w.rare; ; at++ {
-		if nextLower < at {
-			nextLower = indexFrom(text[:last], lower, at)
-		}
-		if nextUpper < at && upper != lower {
-			nextUpper = indexFrom(text[:last], upper, at)
-		}
-		at = nextLower
-		if upper != lower {
-			at = min(at, nextUpper)
-		}
-		if at >= last {
+	isLetter := 'a' <= lower && lower <= 'z'
+	return isLetter && w.hasAround(text, lower-'a'+'A')
+}
+
+// hasAround reports whether the text has the word's ASCII part, in any case, with c as its rare byte.
+func (w *word) hasAround(text []byte, c byte) bool {
+	n := len(w.ascii)
+	for len(text) >= n {
+		// The part begins w.rare bytes before its rare byte.
+		start := bytes.IndexByte(text[w.rare:], c)
+		if start < 0 || start+n > len(text) {
 			return false
 		}
-		if equalFoldASCII(text[at-w.rare:at-w.rare+n], w.ascii) {
+		if equalFoldASCII(text[start:start+n], w.ascii) {
 			return true
 		}
+		text = text[start+1:]
 	}
-}
-
-// indexFrom returns the index of c at or after at, or the length of text.
-func indexFrom(text []byte, c byte, at int) int {
-	if at >= len(text) {
-		return len(text)
-	}
-	if i := bytes.IndexByte(text[at:], c); i >= 0 {
-		return at + i
-	}
-	return len(text)
-}
-
-// escapeJSON returns a text as it stands within a JSON string that Postgres wrote.
-func escapeJSON(text string) []byte {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if e.Encode(text) != nil {
-		return nil
-	}
-	out := b.Bytes()[1 : b.Len()-2]
-	// Encode escapes two line separators that Postgres leaves alone.
-	out = bytes.ReplaceAll(out, []byte(`\u2028`), []byte("\u2028"))
-	return bytes.ReplaceAll(out, []byte(`\u2029`), []byte("\u2029"))
+	return false
 }
 
 func equalFoldASCII(text, lower []byte) bool {
