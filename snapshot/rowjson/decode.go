@@ -75,13 +75,13 @@ func appendTimestampText(dst, value []byte) ([]byte, error) {
 	return dst[:start+len(text)], nil
 }
 
-// appendArrayText appends an array literal with the quotes of array_out. An array of json, or of a domain over an array, is
-// taken to have one dimension: in JSON a second dimension looks like an element that is an array, and both read the same.
+// appendArrayText appends an array literal with the quotes of array_out. An array whose elements are arrays in JSON
+// themselves (json, int2vector, a domain over an array) is taken to have one dimension: a second one would look the same.
 func appendArrayText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	if value[0] != '[' {
 		return dst, errNotArray
 	}
-	flat := t.Elem.Kind == JSON || t.Elem.Kind == Array
+	flat := t.Elem.Kind == JSON || t.Elem.Kind == Array || t.Elem.Kind == Vector
 	return appendDimension(dst, t, value, flat)
 }
 

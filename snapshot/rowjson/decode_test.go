@@ -46,9 +46,6 @@ func randomType(r *rand.Rand, depth int) Type {
 		t.Elem = &Type{Kind: Number}
 	case Array:
 		elem := randomType(r, depth-1)
-		for elem.Kind == Vector {
-			elem = randomType(r, depth-1)
-		}
 		t.Elem, t.Delim = &elem, ",;"[r.IntN(2)]
 	case Composite:
 		for i := range r.IntN(4) {
@@ -99,7 +96,7 @@ func randomText(r *rand.Rand, t *Type) string {
 
 func randomArray(r *rand.Rand, t *Type) string {
 	dimensions := []int{r.IntN(3), 1 + r.IntN(2), 1 + r.IntN(2)}[:1+r.IntN(3)]
-	if k := t.Elem.Kind; k == JSON || k == Array || dimensions[0] == 0 {
+	if k := t.Elem.Kind; k == JSON || k == Array || k == Vector || dimensions[0] == 0 {
 		dimensions = dimensions[:1] // see appendArrayText; an empty array has no dimensions
 	}
 	special := regexp.MustCompile(`["\\{}\s\v` + string(t.Delim) + `]`)
