@@ -52,6 +52,7 @@ var roundTripTypes = []struct {
 	{typ: "regclass", values: []string{"'pg_class'", "0::oid::regclass"}},
 	{typ: "int2vector", alone: true, values: []string{"''", "'1 -2 3'"}},
 	{typ: "oidvector", alone: true, values: []string{"'1 4294967295'"}},
+	{typ: "int2vector[]", alone: true, values: []string{`'{"1 -2 3",NULL,""}'`, `'{}'`}},
 	{typ: "point", values: []string{"'(1,-0)'", "'(NaN,Infinity)'"}},
 	{typ: "box", values: []string{"'(1,1),(0,0)'"}},
 	{typ: "polygon", values: []string{"'((0,0),(1,1),(2,0))'"}},
