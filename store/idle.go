@@ -17,8 +17,8 @@ import (
 //   - It copies the file to be the shadow file, which spares the first change after a start a Write of the whole file. If the
 //     file turns out to be damaged, the next Write replaces it.
 //
-// It reports whether there is more to do. The Result's manifest is the one on disk. A shadow file that can't be made is a
-// warning and no error: the file on disk is as good without.
+// It reports whether there is more to do. The Result's manifest is the one on disk. If the shadow file can't be made, the Result
+// has a warning, and there is no error: the file on disk is as good without.
 func (f *File) Idle(ctx context.Context, v *snapshot.View) (r Result, more bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

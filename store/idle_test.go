@@ -3,12 +3,14 @@ package store_test
 import (
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"capture/snapshot"
 	"capture/store"
 )
 
@@ -135,6 +137,36 @@ func TestCompletingFails(t *testing.T) {
 	if !bytes.Equal(read(t, path), other) || !bytes.Equal(read(t, store.ManifestPath(path)), before) {
 		t.Error("file or manifest of another program's file changed")
 	}
+}
+
+// TestFailedWriteForgetsDigest: a Write that fails may have turned the digest of the file on disk into that of the new version.
+// Idle must not put it into the manifest of the old one.
+func TestFailedWriteForgetsDigest(t *testing.T) {
+	t.Parallel()
+	f, path, s := incompleteFile(t)
+	old := s.tab.View()
+	tmp := store.ManifestPath(path) + ".tmp"
+	if err := os.MkdirAll(filepath.Join(tmp, "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.tab.Put(key(1), fmt.Appendf(nil, `{"vote_id":1,"comment":"%010d %s"}`, s.n, strings.Repeat("z", 5000+s.n*37%1000))) // of the same length
+	s.tab.Commit(snapshot.Position{LSN: 2})
+	if _, err := f.Write(s.tab.View(), store.ReasonForced); err == nil {
+		t.Fatal("the manifest can't be written, and Write returns no error")
+	}
+	if err := os.RemoveAll(tmp); err != nil {
+		t.Fatal(err)
+	}
+	for more := true; more; {
+		var err error
+		if _, more, err = f.Idle(t.Context(), old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	checkPair(t, path)
+	write(t, f, s.tab.View(), store.ReasonChange)
+	idle(t, f, s)
+	checkPair(t, path)
 }
 
 // TestBlocksShowDamage: the next process verifies the file by its blocks, and finds damage in each of them.

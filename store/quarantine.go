@@ -34,8 +34,9 @@ func quarantineSuffix(p paths, now time.Time) string {
 	return suffix
 }
 
-// quarantine gives file and manifest second names that end in suffix. The first names stay until a rename replaces them, so
-// there is always a feedback.json. If the error is that another file has one of the second names, taken is true.
+// quarantine gives file and manifest second names that end in suffix, before a Write replaces them: nobody knows what is in a
+// file that capture did not write (invariant 9, docs/design.md). The first names stay until the rename, so there is always a
+// feedback.json. If the error is that another file has one of the second names, taken is true.
 func quarantine(p paths, suffix string) (taken bool, err error) {
 	for _, path := range []string{p.dataPath, p.manifestPath} {
 		if err := linkOrCopy(path, path+suffix); err != nil {

@@ -4,7 +4,7 @@ import "os"
 
 const (
 	chunkBytes     = 1 << 20
-	chunks         = 4
+	chunks         = 4       // chunks that are hashed or written at a time
 	writebackBytes = 8 << 20 // written bytes after which the kernel is asked to start writing them to the device
 )
 
@@ -21,7 +21,7 @@ type sequentialWriter struct {
 	recycled         chan []byte // chunks that the hasher has finished with; nil for one that has not been allocated yet
 }
 
-// newSequentialWriter returns a writer of an empty file. complete says which digest it makes: see newDigest.
+// newSequentialWriter returns a writer of an empty file. complete selects the digest that it makes, see newDigest.
 func newSequentialWriter(file *os.File, large, complete bool) *sequentialWriter {
 	w := &sequentialWriter{file: file, direct: large && setDirectIO(file), recycled: make(chan []byte, chunks)}
 	w.digest = newDigest(complete)

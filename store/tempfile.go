@@ -7,23 +7,18 @@ import (
 	"path/filepath"
 )
 
-// tempFile owns the temporary name of feedback.json. There is one such name and there are four uses for it, so at most one of
-// them has a file there at a time:
+// tempFile owns the temporary name of feedback.json. There is one such name and there are four uses for it, at most one at a
+// time:
 //
-//	*shadow      the version before the current one, or a copy of the current one, which the next Write patches
-//	*shadowCopy  a shadow file that Idle is still copying
-//	*prewrite    the start of the next version, which WriteAhead writes while a table is being copied
-//	*os.File     the next version, while Write writes it whole
+//	use          what the file is                       begins in              ends in
+//	*os.File     the next version, written whole        Write                  Write, which publishes it
+//	*prewrite    the start of the next version          WriteAhead             Write, which finishes and publishes it
+//	*shadow      the version before the current one,    Write, which retires   Write, which patches and publishes it
+//	             or a copy of the current one           it, or Idle
+//	*shadowCopy  a shadow file that is being copied     Idle                   Idle, which makes it the shadow
 //
-// There is only one name, and it is the one that each Write uses, so that no version is ever left behind under a name that
-// nothing removes: whatever a crash leaves there, Open or the next Write removes. A new use goes through create, which
-// discards the use before it.
-//
-//	            WriteAhead           Write                    Write, or Idle at its end
-//	no file ──────────────▶ prewrite ─────▶ published as      ┌──────────────▶ shadow ──▶ patched by Write
-//	   │                                    feedback.json ────┘                   ▲       and published
-//	   └──────────────────▶ shadowCopy ───────────────────────────────────────────┘
-//	            Idle
+// The name is exclusive so that one rule cleans up after a crash: whatever has the name then, Open removes. Each new file goes
+// through create, which discards the use before it, whichever that is.
 type tempFile struct {
 	path   string // feedback.json.tmp
 	target string // feedback.json, whose mode and owner a new file gets

@@ -24,7 +24,8 @@ type Result struct {
 // Views that a File is given must come from one [snapshot.Table]. If v has the rows that the last Write wrote and nobody has
 // touched the file since, Write replaces only the manifest.
 //
-// After an error the old file is still complete, and the next Write writes everything. The error names the step, the path and,
+// After an error the old file, or else the new one, is there and complete, and the next Write writes everything (invariants 1
+// and 6, docs/design.md). The error names the step, the path and,
 // for common disk errors, what to do; the Result then has at most a warning. It is a [*LockedError] if the lock file was
 // removed and another process has taken it.
 //
@@ -45,9 +46,9 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 	if err := f.ensureLocked(); err != nil {
 		return Result{}, err
 	}
-	// From here until success nothing counts as written, so that an error makes the next Write start from scratch. There are two
-	// reasons: after a failed fsync the kernel may have dropped the pages that it could not write, and reports that only once;
-	// and the digest of the last version is changed in place into that of the new one, so it fits neither after an error.
+	// From here until success nothing counts as written, so an error makes the next Write start from scratch. There are two
+	// reasons. After a failed fsync the kernel may have dropped the pages that it could not write, and it reports that only once.
+	// And the digest of the last version is turned into that of the new one in place, so after an error it fits neither.
 	last := f.last
 	f.last = written{}
 	m := newManifest(v, reason, f.captureVersion)
@@ -67,9 +68,9 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 		}
 		next.layout, next.digest = last.layout, last.digest
 	} else {
-		// The View is not used any more. As its parts are written, rows that the table no longer has can be freed.
 		p := newPendingVersion(v, last, f.temp.use)
 		p.complete = complete
+		// The View is not used any more. As its parts are written, rows that the table no longer has can be freed.
 		if err := f.replaceBoth(p, &m, last); err != nil {
 			return Result{}, err
 		}
@@ -95,9 +96,11 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 //	4  rename the manifest                                  the new pair
 //	5  fsync the folder                                     the new pair, durable
 //
-// Until step 5 a power cut may undo the renames, but only in their order reversed: the result is that of step 2 or 3. Each
-// fsync precedes the rename that depends on it. A shadow file may be patched only after step 5 of the Write that retired it:
-// until then a power cut could bring its name feedback.json back. So the shadow survives replaceBoth only if all of it worked.
+// Until step 5 a power cut may undo both renames or the second one; the result is that of step 2 or 3. Each fsync precedes the
+// rename that depends on it.
+//
+// A shadow file may be patched only after step 5 of the Write that retired it: until then a power cut may undo the exchange, and
+// the shadow is feedback.json again. So a shadow survives replaceBoth only if every step succeeded.
 func (f *File) replaceBoth(p *pendingVersion, m *Manifest, last written) (err error) {
 	renamed := false
 	defer func() {
