@@ -1,8 +1,3 @@
-// Package capture follows a Postgres table and keeps feedback.json equal to it.
-//
-// A [Daemon] runs three parts together. A [Source] copies the table into a snapshot.Table and then applies each
-// transaction to it; when it fails it is run again, with growing pauses. The flush loop writes the table's newest View
-// to a store.File: after changes, regularly, on demand and at the end. State and metrics say how both are doing.
 package capture
 
 import (
@@ -10,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -21,21 +15,21 @@ import (
 	"capture/store"
 )
 
-// Daemon owns a source, a table, a file and the flush timing.
+// Daemon keeps a file equal to a table.
 type Daemon struct {
-	cfg     Config
-	log     hclog.Logger
-	table   *snapshot.Table
-	file    *store.File
-	flusher *flusher
-	state   *state
-	metrics *metrics
-
-	current  atomic.Pointer[context.CancelCauseFunc] // ends the source that runs
-	recalled atomic.Pointer[snapshot.View]           // of an earlier run
+	cfg        Config
+	table      *snapshot.Table
+	file       *store.File
+	supervisor *supervisor
+	flusher    *flusher
+	previous   *previousRows
+	volumes    *volumeMonitor
+	conditions *conditions
+	metrics    *metrics
+	status     *statusReporter
 }
 
-// New returns a Daemon that keeps file equal to the table. Run starts it.
+// New returns a Daemon that keeps file equal to the table that cfg names. Run starts it.
 func New(cfg Config, file *store.File) (*Daemon, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -43,51 +37,56 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
 	}
-	cfg.intervals = cfg.intervals.withDefaults()
-	cfg.timeouts = cfg.timeouts.WithDefaults()
-	d := &Daemon{cfg: cfg, log: cfg.Logger, file: file}
-	d.table = d.cfg.newTable(filepath.Dir(file.Path()), d.damaged)
-	d.state = newState(cfg, file)
-	d.metrics = newMetrics()
-	if cfg.Registry != nil {
-		d.metrics.register(cfg.Registry, d.report)
+	cfg.intervals, cfg.timeouts = cfg.intervals.withDefaults(), cfg.timeouts.WithDefaults()
+	d := &Daemon{cfg: cfg, file: file, conditions: newConditions(), metrics: newMetrics()}
+	d.table = cfg.newTable(filepath.Dir(file.Path()), d.spilledRowsLost)
+	d.supervisor = newSupervisor(&d.cfg, d.table, file.WriteAhead)
+	tracker := newFileTracker(file)
+	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.metrics)
+	d.previous = &previousRows{load: cfg.LoadPrevious, file: file, table: d.table, waitState: d.supervisor.waitState, log: cfg.Logger}
+	d.volumes = newVolumeMonitor(&d.cfg, d.conditions)
+	d.status = &statusReporter{
+		base: newBaseStatus(&d.cfg), idle: d.cfg.timeouts.Idle, logHealth: cfg.LogHealth, table: d.table, shown: d.View,
+		following: d.supervisor.report, file: tracker, volumes: d.volumes.usages, conditions: d.conditions,
 	}
-	d.flusher = newFlusher(d)
+	if cfg.Registry != nil {
+		d.metrics.register(cfg.Registry, d.status.report)
+	}
 	return d, nil
 }
 
-// Run follows the table until ctx ends, then flushes once more. It waits for all that it started. It returns nil after
-// a clean stop.
+// Run follows the table until ctx ends, then writes the file a last time. It waits for every goroutine that it starts
+// (invariant 5, docs/design.md), and returns nil after a clean stop.
 func (d *Daemon) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	// The source ends first, so that the last flush writes the last state it left.
-	followed := make(chan struct{})
-	g.Go(func() error {
-		defer close(followed)
-		return guard.Run(d.log, "follow "+d.cfg.Table.String(), func() error { return d.follow(ctx) })
-	})
-	g.Go(func() error {
-		return guard.Run(d.log, "flush", func() error { return d.flusher.run(ctx, followed) })
-	})
-	if d.cfg.Generations.Count > 0 {
-		g.Go(func() error { return guard.Run(d.log, "keep generations", func() error { return d.flusher.keep(ctx) }) })
+	run := func(task string, f func(context.Context) error) {
+		g.Go(func() error { return guard.Run(d.cfg.Logger, task, func() error { return f(ctx) }) })
 	}
-	g.Go(func() error { return guard.Run(d.log, "watch the memory", func() error { return d.watchMemory(ctx) }) })
-	if len(d.cfg.WatchedDirs) > 0 {
-		g.Go(func() error {
-			return guard.Run(d.log, "watch the volumes", func() error { return newVolumeMonitor(&d.cfg, d.state).run(ctx) })
+	// The source ends before the last write, which therefore has the last state.
+	sourceEnded := make(chan struct{})
+	run("follow "+d.cfg.Table.String(), func(ctx context.Context) error {
+		defer close(sourceEnded)
+		return d.supervisor.run(ctx)
+	})
+	run("flush", func(ctx context.Context) error { return d.flusher.run(ctx, sourceEnded) })
+	if d.cfg.Generations.Count > 0 {
+		run("keep generations", func(ctx context.Context) error {
+			return d.flusher.keepGenerations(ctx, d.cfg.Generations, d.conditions)
 		})
+	}
+	run("monitor memory", (&memoryMonitor{d.table, d.conditions, d.cfg.Logger}).run)
+	run("load the previous run's rows", d.previous.run)
+	if len(d.cfg.WatchedDirs) > 0 {
+		run("monitor volumes", d.volumes.run)
 	}
 	if d.cfg.AlertURL != "" {
-		g.Go(func() error {
-			return guard.Run(d.log, "alert", func() error { return newAlerter(&d.cfg, d.Status).run(ctx) })
-		})
+		run("alert", newAlerter(&d.cfg, d.Status).run)
 	}
-	g.Go(func() error {
-		return guard.Run(d.log, "recall the rows of an earlier run", func() error { return d.recall(ctx) })
-	})
 	if d.cfg.Compare != nil && d.cfg.VerifyInterval > 0 {
-		g.Go(func() error { return guard.Run(d.log, "verify", func() error { return d.verify(ctx) }) })
+		run("verify", (&verifier{
+			compare: d.cfg.Compare, interval: d.cfg.VerifyInterval, database: d.supervisor.database.reload,
+			newestView: d.newestView, resync: d.supervisor.resync, conditions: d.conditions, metrics: d.metrics, log: d.cfg.Logger,
+		}).run)
 	}
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
@@ -106,11 +105,11 @@ type SnapshotResult struct {
 	Millis float64 `json:"milliseconds"`
 }
 
-// Snapshot returns once feedback.json holds all that was committed before the call. While a copy is under way it waits
-// for it; while the database can't be reached it fails at once, and the file stays as it is.
+// Snapshot returns once feedback.json contains everything that was committed before the call. It waits for a copy of the
+// table that is under way. If the database is unreachable it fails at once, and the file stays as it is.
 func (d *Daemon) Snapshot(ctx context.Context) (SnapshotResult, error) {
 	start := time.Now()
-	if err := d.barrier(ctx); err != nil {
+	if err := d.supervisor.barrier(ctx); err != nil {
 		return SnapshotResult{}, fmt.Errorf("snapshot %s: %w", d.cfg.Table, err)
 	}
 	m, err := d.flusher.force(ctx)
@@ -120,4 +119,33 @@ func (d *Daemon) Snapshot(ctx context.Context) (SnapshotResult, error) {
 	return SnapshotResult{
 		Rows: m.Rows, Bytes: m.Bytes, LSN: m.LSN, SHA256: m.SHA256, Path: d.file.Path(), Millis: millis(time.Since(start)),
 	}, nil
+}
+
+// View returns the newest committed state. Before the first copy it returns the previous run's rows if they are loaded, or
+// nil. Views advance in commit order: invariant 2 (docs/design.md).
+func (d *Daemon) View() *snapshot.View {
+	if v := d.table.View(); v != nil {
+		return v
+	}
+	return d.previous.view.Load()
+}
+
+// newestView returns the newest View once that contains everything committed before the call.
+func (d *Daemon) newestView(ctx context.Context) (*snapshot.View, error) {
+	if err := d.supervisor.barrier(ctx); err != nil {
+		return nil, err
+	}
+	return d.table.View(), nil
+}
+
+// Status returns the state of the daemon.
+func (d *Daemon) Status() Status {
+	st, _ := d.status.report()
+	return st
+}
+
+// spilledRowsLost starts over with a new copy, because spilled rows cannot be read back.
+func (d *Daemon) spilledRowsLost(err error) {
+	d.cfg.Logger.Error("spilled rows are lost; copying the table again", "error", err)
+	d.supervisor.resync(err.Error())
 }

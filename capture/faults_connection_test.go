@@ -24,7 +24,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestConnectionsCut: sessions are ended again and again, by the server and by the network, while votes are written.
+// TestConnectionsCut: the server and the network end sessions again and again while votes are written.
 func TestConnectionsCut(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -49,8 +49,8 @@ func TestConnectionsCut(t *testing.T) {
 	}
 }
 
-// TestServerRestarts: a stop and a start, a crash under load, recovery. Health tells the truth within seconds, the pauses
-// do not end, and the file never goes back in time.
+// TestServerRestarts: the server stops and starts, crashes under load, and recovers. Status is right within seconds,
+// capture keeps trying, and the file never shows an older state after a newer one.
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -94,8 +94,8 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
-// countUp commits one number after the other in vote 0 until the server goes; it then gives the last one that the server
-// has said it holds.
+// countUp commits one number after the other in vote 0 until the server goes away. It returns the last number whose commit
+// the server has confirmed.
 func countUp(t testing.TB, url string) (last func() int) {
 	conn := connect(t, url)
 	result := make(chan int, 1)
@@ -114,7 +114,7 @@ func countUp(t testing.TB, url string) (last func() int) {
 	return func() int { return <-result }
 }
 
-// readForward reads the file until done, and checks that vote 0 never counts back.
+// readForward reads the file until done, and checks that the number in vote 0 never decreases.
 func readForward(d *daemon, done chan struct{}) error {
 	last := -1
 	for {
@@ -135,8 +135,8 @@ func readForward(d *daemon, done chan struct{}) error {
 	}
 }
 
-// TestHalfOpen: the network swallows everything without a word, in the stream and while connecting. That is noticed, a
-// stop is not held up by it, and once the network is back, so is capture.
+// TestHalfOpen: the network drops everything silently, in the stream and while connecting. capture notices, can be stopped
+// all the same, and follows again once the network is back.
 func TestHalfOpen(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -157,7 +157,7 @@ func TestHalfOpen(t *testing.T) {
 		}
 		return nil
 	})
-	if next := d.Status().NextAttempt; next == nil || time.Until(*next) > longestPause*2 {
+	if next := d.Status().NextAttempt; next == nil || time.Until(*next) > longestRetry*2 {
 		t.Errorf("the next attempt is at %v", next)
 	}
 	p.Unstall()
@@ -171,7 +171,7 @@ func TestHalfOpen(t *testing.T) {
 	})
 }
 
-// TestHalfOpenWhileCopying: the line dies during the first copy.
+// TestHalfOpenWhileCopying: the network drops everything silently during the first copy.
 func TestHalfOpenWhileCopying(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -193,8 +193,8 @@ func TestHalfOpenWhileCopying(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// copying waits until a copy runs over so many connections. The server may have sent all of the rows already: the system's
-// buffers take megabytes, and the copy's transaction is open until they have been read.
+// copying waits until a copy runs over so many connections. The server may have sent all rows already, since socket buffers
+// hold megabytes. The copy's transaction stays open until capture has read them.
 func copying(t testing.TB, conn *pgx.Conn, jobs int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("a copy over %d connections", jobs), func() error {
@@ -205,8 +205,9 @@ func copying(t testing.TB, conn *pgx.Conn, jobs int) {
 	})
 }
 
-// TestSlowLink: 10 kB a second, and a third of a second to and fro; by hand, CAPTURE_TEST_LATENCY=2s. It takes its time, and that is
-// all: at the start, too, whose questions are few, and where the slot's coming is not taken for a wait for somebody.
+// TestSlowLink: the link carries 10 kB a second and has a round trip of a third of a second (CAPTURE_TEST_LATENCY=2s sets
+// it). Everything takes longer, and nothing fails: the start needs few round trips, and a slot that is slow to arrive does
+// not count as blocked by a transaction.
 func TestSlowLink(t *testing.T) {
 	t.Parallel()
 	trip, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_TEST_LATENCY"), "300ms"))
@@ -245,7 +246,7 @@ func TestSlowLink(t *testing.T) {
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
 	for what, times := range map[string]int{
-		"copied": 2, "not following": 1, "copying the table anew": 0,
+		"copied": 2, "not following": 1, "resyncing table": 0,
 		"waiting to start the stream; a plain read gives a first file meanwhile": 0,
 	} {
 		if n := d.said(what); n != times {
@@ -254,7 +255,7 @@ func TestSlowLink(t *testing.T) {
 	}
 }
 
-// TestFailover: the primary dies, a standby is promoted, and lacks the last commits.
+// TestFailover: the primary dies, and the standby that is promoted lacks the last commits.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -294,8 +295,8 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// TestStandbyIsRefused: a server that takes no writes can't be followed by a slot with a publication of its own; that is
-// said, and promoting it is enough.
+// TestStandbyIsRefused: the source logical cannot follow a standby, because it cannot create its publication there. Status
+// says so, and capture follows once the standby is promoted.
 func TestStandbyIsRefused(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -315,7 +316,7 @@ func TestStandbyIsRefused(t *testing.T) {
 	d.equal(connect(t, standby.URL("postgres")), "votes", "vote_id")
 }
 
-// TestOtherSystem: at the same address stands another cluster, restored from an older backup.
+// TestOtherSystem: another cluster, restored from an older backup, answers at the same address.
 func TestOtherSystem(t *testing.T) {
 	t.Parallel()
 	a, b := pgserver.ForTest(t, pgserver.Options{}), pgserver.ForTest(t, pgserver.Options{})
@@ -340,7 +341,7 @@ func TestOtherSystem(t *testing.T) {
 	}
 }
 
-// TestPooler: what answers is a pooler, which knows no replication.
+// TestPooler: a pooler answers, which cannot replicate.
 func TestPooler(t *testing.T) {
 	t.Parallel()
 	u := pgserver.Database(t)
@@ -350,7 +351,7 @@ func TestPooler(t *testing.T) {
 	d.notReady("pooler", "point --database-url at the server itself")
 }
 
-// throughPooler is url through what refuses replication as PgBouncer does, and passes all else on.
+// throughPooler returns url through a proxy that refuses replication as PgBouncer does, and passes on everything else.
 func throughPooler(t testing.TB, to string) string {
 	t.Helper()
 	u, err := url.Parse(to)
@@ -411,7 +412,7 @@ func throughPooler(t testing.TB, to string) string {
 	return u.String()
 }
 
-// TestTooManyConnections: the application has taken all that the server has.
+// TestTooManyConnections: the application uses all connections that the server allows.
 func TestTooManyConnections(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_connections": "8", "superuser_reserved_connections": "1"}})
@@ -432,7 +433,7 @@ func TestTooManyConnections(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestServerFrozen: the server does not answer, as on a host that swaps or whose storage hangs.
+// TestServerFrozen: the server stops answering, as on a host that swaps or whose storage hangs.
 func TestServerFrozen(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -460,7 +461,7 @@ func TestServerFrozen(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestNameGone: the host's name can't be resolved for a while.
+// TestNameGone: the host's name cannot be resolved for a while.
 func TestNameGone(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -15,7 +15,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// many is how many rows the tests of large amounts write: CAPTURE_TEST_ROWS=1000000 for a million.
+// many returns how many rows the tests of large amounts write. CAPTURE_TEST_ROWS sets it.
 func many(t testing.TB) int {
 	t.Helper()
 	text := cmp.Or(os.Getenv("CAPTURE_TEST_ROWS"), "100000")
@@ -26,8 +26,8 @@ func many(t testing.TB) int {
 	return n
 }
 
-// TestHugeTransaction: all rows in one transaction. Readers see nothing of it, then all of it; memory holds the rows, not
-// the transaction besides.
+// TestHugeTransaction: one transaction writes all rows. Readers see none of it, then all of it. Memory holds the rows once,
+// and not the transaction in addition.
 func TestHugeTransaction(t *testing.T) {
 	rows := many(t)
 	url := pgserver.Database(t)
@@ -45,7 +45,7 @@ func TestHugeTransaction(t *testing.T) {
 			case <-done:
 				peak <- most
 				return
-			case <-time.After(50 * time.Millisecond): // how often it is measured
+			case <-time.After(50 * time.Millisecond): // between measurements
 			}
 			if n := d.View().Rows(); n != 10 && n != 10+rows {
 				t.Errorf("a view with %d rows", n)
@@ -60,7 +60,7 @@ func TestHugeTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(done)
-	// The collector lets the heap grow to twice of what lives; the live part is little more than the text itself.
+	// The collector lets the heap grow to twice its live part, which is little more than the text itself.
 	text := uint64(d.View().Bytes())
 	most, live := <-peak, liveHeap()
 	t.Logf("%d MB of text, %d MB live, at most %d MB in use", text>>20, (live-before)>>20, (most-before)>>20)
@@ -82,8 +82,8 @@ func liveHeap() uint64 {
 	return m.HeapAlloc
 }
 
-// TestBurst: many changes in small transactions, as fast as the server takes them. The log and the flushes stay within
-// bounds, and the file catches up.
+// TestBurst: many small transactions, as fast as the server takes them. The log and the number of flushes stay bounded, and
+// the file catches up.
 func TestBurst(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -106,7 +106,7 @@ func TestBurst(t *testing.T) {
 	if n := d.said("captured"); n > 1000+seconds*(100+1) {
 		t.Errorf("%d log lines in %d seconds", n, seconds)
 	}
-	// A flush at most each FlushDelay (10 ms here), and no more than half of the time.
+	// At most one flush per FlushDelay (10 ms here), and flushing takes no more than half of the time.
 	if n := d.said("flushed"); n > seconds*100+2 {
 		t.Errorf("%d flushes in %d seconds", n, seconds)
 	}
@@ -115,9 +115,9 @@ func TestBurst(t *testing.T) {
 	}
 }
 
-// TestBusyBeyondSenderTimeout: under load, the goroutine that applies the stream and the one that writes the file are busy
-// for several times as long as the server waits for a word, which is a second. The connection lives: its word goes another
-// way. (Where this machine itself stood still, that is no fault of capture's, and it is tried again.)
+// TestBusyBeyondSenderTimeout: under load, the goroutines that apply the stream and write the file are busy for several times
+// wal_sender_timeout, which is a second here. The connection survives, because another goroutine sends the standby status.
+// (If this machine itself stood still for that long, the test tries again.)
 func TestBusyBeyondSenderTimeout(t *testing.T) {
 	t.Parallel()
 	const waits = time.Second
@@ -137,7 +137,7 @@ func TestBusyBeyondSenderTimeout(t *testing.T) {
 		slow.held.Store(0)
 		slow.applying.Store(true)
 		slow.writing.Store(true)
-		eventually(t, "both have been held up", func() error {
+		eventually(t, "both goroutines were busy", func() error {
 			if n := slow.held.Load(); n < 2 {
 				return fmt.Errorf("%d have", n)
 			}
@@ -149,13 +149,13 @@ func TestBusyBeyondSenderTimeout(t *testing.T) {
 		if again := d.said("copied") - copied; again == 0 {
 			return
 		} else if longest < waits/4 || tries == 1 {
-			t.Fatalf("copied anew %d times; the machine stood still for %s at most", again, longest)
+			t.Fatalf("%d copies more; the machine stood still for %s at most", again, longest)
 		}
 		t.Logf("the machine stood still for %s: once more", longest)
 	}
 }
 
-// standstill measures, until its result is called, for how long at most this process was not let run.
+// standstill measures the longest time for which the system did not let this process run, until its result is called.
 func standstill() func() time.Duration {
 	stop, longest := make(chan struct{}), make(chan time.Duration)
 	go func() {
@@ -165,7 +165,7 @@ func standstill() func() time.Duration {
 			case <-stop:
 				longest <- most
 				return
-			case <-time.After(10 * time.Millisecond): // what is measured is how much later it is
+			case <-time.After(10 * time.Millisecond): // the delay beyond this is measured
 			}
 			most = max(most, time.Since(last))
 		}
@@ -176,8 +176,8 @@ func standstill() func() time.Duration {
 	}
 }
 
-// TestSenderWaitsNotForEver: where the server would wait for a word for ever, capture's own session does not.
-func TestSenderWaitsNotForEver(t *testing.T) {
+// TestSenderTimeoutIsSet: with wal_sender_timeout off on the server, capture's own session has one.
+func TestSenderTimeoutIsSet(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_sender_timeout": "0"}})
 	conn := connect(t, s.URL("postgres"))
@@ -188,19 +188,19 @@ func TestSenderWaitsNotForEver(t *testing.T) {
 	}
 	defer l.hangUp()
 	if l.every != statusEvery {
-		t.Errorf("a word each %s", l.every)
+		t.Errorf("a standby status every %s", l.every)
 	}
 	got, err := l.repl.Exec(t.Context(), "SHOW wal_sender_timeout").ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if text := string(got[0].Rows[0][0]); text != "1min" {
-		t.Errorf("it waits for %s", text)
+		t.Errorf("the session has a timeout of %s", text)
 	}
 }
 
-// TestTellsWhileHangingUp: a Barrier sends status messages on a connection that is being ended. They end with it.
-func TestTellsWhileHangingUp(t *testing.T) {
+// TestStatusMessagesEndWithConnection: a Barrier sends status messages on a connection that is being closed. They end with it.
+func TestStatusMessagesEndWithConnection(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
 	table(t, connect(t, url), 10)
@@ -229,12 +229,12 @@ func TestTellsWhileHangingUp(t *testing.T) {
 	}
 }
 
-// slowLogger holds up the goroutines that log a transaction and a flush, once each.
+// slowLogger blocks the goroutines that log a transaction and a flush, once each.
 type slowLogger struct {
 	hclog.Logger
 	hold              time.Duration
 	applying, writing atomic.Bool
-	held              atomic.Int64 // how many have been
+	held              atomic.Int64 // goroutines blocked so far
 }
 
 func (s *slowLogger) Info(msg string, args ...any) {

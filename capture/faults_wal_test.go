@@ -11,7 +11,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// writeWAL has the server write so many megabytes of WAL that are none of the votes' business.
+// writeWAL makes the server write so many megabytes of WAL that do not concern the votes.
 func writeWAL(t testing.TB, url string, megabytes int) {
 	t.Helper()
 	conn := connect(t, url)
@@ -22,7 +22,7 @@ func writeWAL(t testing.TB, url string, megabytes int) {
 	}
 }
 
-// TestNothingStaysBehind: a stopped capture leaves no slot, and no session.
+// TestNothingStaysBehind: capture leaves no slot and no session behind when it stops.
 func TestNothingStaysBehind(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -44,15 +44,15 @@ func TestNothingStaysBehind(t *testing.T) {
 		}
 		return nil
 	})
-	// So that nobody is kept from dropping the database.
+	// An active slot would block DROP DATABASE.
 	admin := connect(t, pgserver.Shared(t).URL("postgres"))
 	name := one[string](t, conn, "SELECT current_database()")
 	conn.Close(t.Context())
 	exec(t, admin, fmt.Sprintf("DROP DATABASE %q", name))
 }
 
-// TestMaxWAL: a transaction that stays open beside the stream keeps the server from throwing WAL away. What the slot
-// holds back is told, and past the limit the slot is let go; meanwhile nobody's commits are held up.
+// TestMaxWAL: an open transaction keeps the slot from advancing, so it retains WAL. Status reports how much, and beyond
+// --max-wal capture drops the slot. Other transactions are followed all the time.
 func TestMaxWAL(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"checkpoint_timeout": "30s"}})
@@ -65,13 +65,13 @@ func TestMaxWAL(t *testing.T) {
 	d.ready()
 	open := connect(t, url)
 	exec(t, open, "CREATE TABLE other (n int)")
-	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('beside it')")
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('another')")
 	exec(t, open, "BEGIN")
 	exec(t, open, "INSERT INTO other VALUES (1)")
-	// The open transaction's WAL is not on disk, and nobody but a commit puts it there soon.
-	within(t, 3*time.Second, "a forced flush beside an open transaction", func() { d.equal(conn, "votes", "vote_id") })
+	// The open transaction's WAL is not flushed yet; a commit flushes it.
+	within(t, 3*time.Second, "a forced flush during an open transaction", func() { d.equal(conn, "votes", "vote_id") })
 	writeWAL(t, url, 6)
-	eventually(t, "the retained WAL is told", func() error {
+	eventually(t, "Status reports the retained WAL", func() error {
 		if n := d.Status().RetainedWAL; n < 4<<20 {
 			return fmt.Errorf("%d bytes", n)
 		}
@@ -84,11 +84,11 @@ func TestMaxWAL(t *testing.T) {
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
 	if n := one[int64](t, conn, "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn))::bigint FROM pg_replication_slots"); n > cfg.MaxWAL {
-		t.Errorf("the new slot holds %d bytes back", n)
+		t.Errorf("the new slot retains %d bytes", n)
 	}
 }
 
-// TestSlotLost: while capture does not read, the server takes the slot's WAL away, as max_slot_wal_keep_size tells it to.
+// TestSlotLost: while capture does not read, the server removes the WAL that the slot needs, because of max_slot_wal_keep_size.
 func TestSlotLost(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{
@@ -117,12 +117,12 @@ func TestSlotLost(t *testing.T) {
 	if n := d.said("copied"); n != 2 {
 		t.Errorf("copied %d times, want 2", n)
 	}
-	if n := d.said("not following") + d.said("copying the table anew"); n != 1 {
-		t.Errorf("said %d times, want once", n)
+	if n := d.said("not following") + d.said("resyncing table"); n != 1 {
+		t.Errorf("%d log lines about it, want one", n)
 	}
 }
 
-// TestIdleTable: the votes rest while the database is busy. The slot holds nothing back, since keepalives are confirmed.
+// TestIdleTable: the votes do not change while the database is busy. The slot retains nothing, because capture confirms keepalives.
 func TestIdleTable(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -135,10 +135,10 @@ func TestIdleTable(t *testing.T) {
 	d.ready()
 	for range 4 {
 		writeWAL(t, url, 12)
-		eventually(t, "the slot moves on", func() error {
-			exec(t, conn, "CHECKPOINT") // as the server does by itself, now and then: only then the slot's start moves
+		eventually(t, "the slot advances", func() error {
+			exec(t, conn, "CHECKPOINT") // the slot's restart_lsn advances at checkpoints only
 			if n := one[int64](t, conn, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots"); n > 1<<20 {
-				return fmt.Errorf("%d bytes are held back", n)
+				return fmt.Errorf("it retains %d bytes", n)
 			}
 			return nil
 		})
@@ -151,7 +151,7 @@ func TestIdleTable(t *testing.T) {
 	}
 }
 
-// TestNoSlotLeft: all slots are in use at the start, and again after a cut whose walsender lives on.
+// TestNoSlotLeft: all slots are in use at the start, and again after a cut that leaves the old walsender running.
 func TestNoSlotLeft(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_replication_slots": "1"}})
@@ -180,7 +180,7 @@ func TestNoSlotLeft(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestNoSenderLeft: a standby or a backup has the only walsender.
+// TestNoSenderLeft: a standby or a backup uses the only walsender.
 func TestNoSenderLeft(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_wal_senders": "0"}})
@@ -190,8 +190,8 @@ func TestNoSenderLeft(t *testing.T) {
 	d.notReady("max_wal_senders")
 }
 
-// TestServerStopsWithChangesPending: a stop of the server waits for what its replicas have not confirmed. capture
-// confirms what it has in memory, even while the file can't be written.
+// TestServerStopsWithChangesPending: a server that stops waits for what its replicas have not confirmed. capture confirms
+// what it has in memory, even while it cannot write the file.
 func TestServerStopsWithChangesPending(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -208,7 +208,7 @@ func TestServerStopsWithChangesPending(t *testing.T) {
 		}
 	})
 	restore()
-	eventually(t, "what was pending is in the file", func() error {
+	eventually(t, "the file has what was pending", func() error {
 		if n := strings.Count(strings.Join(d.content(), "\n"), `"pending"`); n != 5000 {
 			return fmt.Errorf("%d of 5000 rows", n)
 		}

@@ -5,22 +5,23 @@ import (
 	"math"
 	"time"
 
-	"capture/capture/source"
+	"github.com/hashicorp/go-hclog"
+
 	"capture/internal/cgroup"
 	"capture/snapshot"
 )
 
-// Of the memory that there is, a part is for the process itself: the program, connections, buffers. Of the rest the rows may
-// take a share: beside them lie what the collector has not yet freed, and what readers read back for the moment.
 const (
-	processMemory = 40 << 20
-	rowsShare     = 0.6
-	leastRows     = 4 << 20
+	processMemory = 40 << 20 // bytes for the program, its connections and its buffers
+	rowsShare     = 0.6      // of the rest, for rows; readers and garbage that is not collected yet take the others
+	leastRows     = 4 << 20  // bytes for rows, however low the limit is
+
+	memoryCheck = time.Second // interval of the looks at a Table's memory
 )
 
-// newTable makes a Table that keeps to the memory that the process may use, Config.MemoryLimit or [cgroup.MemoryLimit]: rows beyond that
-// lie in a file in folder.
-func (cfg *Config) newTable(folder string, damaged func(error)) *snapshot.Table {
+// newTable returns a Table for what this process may use of memory. Rows that do not fit are spilled to a file in spillDir.
+// Table calls lost if they cannot be read back.
+func (cfg *Config) newTable(spillDir string, lost func(error)) *snapshot.Table {
 	t := snapshot.NewTable()
 	if cfg.segmentBytes > 0 {
 		t = snapshot.NewTestTable(cfg.segmentBytes, 4)
@@ -30,43 +31,43 @@ func (cfg *Config) newTable(folder string, damaged func(error)) *snapshot.Table 
 		limit = min(limit, cfg.MemoryLimit)
 	}
 	if limit < math.MaxInt64 {
-		t.LimitMemory(max(int64(rowsShare*float64(limit-processMemory)), leastRows), folder, damaged)
+		t.LimitMemory(max(int64(rowsShare*float64(limit-processMemory)), leastRows), spillDir, lost)
 	}
 	return t
 }
 
-// damaged has the table copied anew, since rows that are not in memory can't be read back.
-func (d *Daemon) damaged(err error) {
-	d.log.Error("the rows that are not in memory are lost; the table is copied anew", "error", err)
-	d.again(&source.ResyncError{Reason: err.Error()})
+// memoryMonitor reports when rows are spilled for the first time, and while they should be and cannot.
+type memoryMonitor struct {
+	table      *snapshot.Table
+	conditions *conditions
+	log        hclog.Logger
 }
 
-// watchMemory says when rows begin to lie outside memory, and when they should and can't, until ctx ends.
-func (d *Daemon) watchMemory(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
+// run looks at the memory until ctx ends.
+func (m *memoryMonitor) run(ctx context.Context) error {
+	tick := time.NewTicker(memoryCheck)
 	defer tick.Stop()
-	out := false
+	spilled := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		u := d.table.Usage()
-		if !out && u.Spilled > 0 {
-			out = true
-			d.log.Info("the table is larger than the memory for it; the rest of it is in a file beside feedback.json",
-				"resident_bytes", u.Resident, "limit_bytes", u.Limit)
+		u := m.table.Usage()
+		if !spilled && u.Spilled > 0 {
+			spilled = true
+			m.log.Info("the table exceeds the memory for rows; spilling to a file beside feedback.json", "resident_bytes", u.Resident, "limit_bytes", u.Limit)
 		}
 		text := ""
 		if u.Err != nil {
 			text = u.Err.Error()
 		}
-		switch news := d.state.note("memory", text); {
-		case news && text != "":
-			d.log.Error("more rows are in memory than should be", "error", u.Err)
-		case news:
-			d.log.Info("rows that do not fit into memory can be written out again")
+		switch changed := m.conditions.set("memory", text); {
+		case changed && text != "":
+			m.log.Error("row memory limit exceeded, cannot spill to disk", "error", u.Err)
+		case changed:
+			m.log.Info("spilling to disk works again")
 		}
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// largeTable makes votes of which only a part fits into the least memory that rows get.
+// largeTable creates votes of which only a part fits into the least memory that rows get.
 func largeTable(t *testing.T, url string) (query func(sql string)) {
 	conn := connect(t, url)
 	table(t, conn, 0)
@@ -26,8 +26,8 @@ func largeTable(t *testing.T, url string) (query func(sql string)) {
 	return query
 }
 
-// TestTableLargerThanMemory follows a table most of which lies outside memory: the file is equal to it after the copy,
-// after changes all over it, and after each kind of new beginning.
+// TestTableLargerThanMemory follows a table most of which is spilled. The file equals it after the copy, after changes all
+// over it, and after each kind of resync.
 func TestTableLargerThanMemory(t *testing.T) {
 	t.Parallel()
 	for _, source := range []string{"logical", "notify", "poll"} {
@@ -36,14 +36,14 @@ func TestTableLargerThanMemory(t *testing.T) {
 			url := pgserver.Database(t)
 			query := largeTable(t, url)
 			cfg := config(t, url)
-			cfg.Source, cfg.MemoryLimit = source, 1 // that is: the least that rows get
+			cfg.Source, cfg.MemoryLimit = source, 1 // rows get the minimum
 			d := start(t, cfg)
 			d.ready()
 			conn := connect(t, url)
 			d.equal(conn, "votes", "vote_id")
 			m := d.Status().Memory
 			if m == nil || m.Spilled < 8<<20 || m.Resident > m.Limit {
-				t.Errorf("not outside memory: %+v", m)
+				t.Errorf("not spilled: %+v", m)
 			}
 			for _, sql := range []string{
 				`DO $$ BEGIN FOR i IN 1..200 LOOP
@@ -60,16 +60,16 @@ func TestTableLargerThanMemory(t *testing.T) {
 				query(sql)
 				d.equal(conn, "votes", "vote_id")
 			}
-			if n := d.said("the rows that are not in memory are lost; the table is copied anew"); n > 0 {
+			if n := d.said("spilled rows are lost; copying the table again"); n > 0 {
 				t.Error("rows were lost on the way")
 			}
 		})
 	}
 }
 
-// TestHeapFileDamaged: somebody writes into the file of the rows that are not in memory. That is noticed, what is written
-// for readers is never wrong, and the table is copied anew.
-func TestHeapFileDamaged(t *testing.T) {
+// TestSpillFileDamaged: somebody writes into the spill file. capture notices, writes no wrong row into feedback.json, and
+// copies the table again.
+func TestSpillFileDamaged(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
 	query := largeTable(t, url)
@@ -86,8 +86,8 @@ func TestHeapFileDamaged(t *testing.T) {
 		if n := len(d.content()); n != before {
 			t.Fatalf("a file with %d rows instead of %d", n, before)
 		}
-		if d.said("the rows that are not in memory are lost; the table is copied anew") == 0 {
-			return errors.New("no word")
+		if d.said("spilled rows are lost; copying the table again") == 0 {
+			return errors.New("not logged")
 		}
 		return nil
 	})
@@ -95,7 +95,7 @@ func TestHeapFileDamaged(t *testing.T) {
 	d.ready()
 }
 
-// spoil writes into the nameless files of this process in a folder.
+// spoil damages the unlinked files of this process in a folder.
 func spoil(t *testing.T, folder string) {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")
@@ -132,8 +132,8 @@ func spoil(t *testing.T, folder string) {
 	}
 }
 
-// TestNoRoomForRows: the table fits neither into memory nor, with the rest of it, onto the volume. That is said, with the
-// mend, instead of being killed again and again; and it goes on by itself when there is room.
+// TestNoRoomForRows: the rows do not fit into memory, and the volume has no room for the rest. Status says so and what to do,
+// nothing gets killed, and capture continues when there is room.
 func TestNoRoomForRows(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

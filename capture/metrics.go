@@ -10,15 +10,13 @@ import (
 	"capture/store"
 )
 
-// metrics are what the daemon counts and times. The rest of what Prometheus sees comes from a Status, see
-// [statusCollector].
+// metrics are what the daemon counts and times itself. The rest of what Prometheus gets comes from reports, see
+// [reportCollector].
 type metrics struct {
 	flushes      *prometheus.CounterVec
 	flushErrors  prometheus.Counter
 	flushBytes   prometheus.Counter
 	flushSeconds prometheus.Histogram
-	resyncs      prometheus.Counter
-	failures     prometheus.Counter
 	differences  prometheus.Counter
 	lastVerified prometheus.Gauge
 }
@@ -27,10 +25,7 @@ func newMetrics() *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
-	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
-	}
-	m := &metrics{
+	return &metrics{
 		flushes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "capture_flushes_total", Help: "Writes of feedback.json, by reason: start, change, interval, forced, stop.",
 		}, []string{"reason"}),
@@ -40,30 +35,50 @@ func newMetrics() *metrics {
 			Name: "capture_flush_duration_seconds", Help: "Duration of a write of feedback.json, including syncing it.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12),
 		}),
-		resyncs:      counter("capture_resyncs_total", "Resyncs: copies made because the rows or the place in the stream were lost."),
-		failures:     counter("capture_connection_failures_total", "Attempts to follow the table that ended in an error, at once or later."),
-		differences:  counter("capture_differences_total", "Rows that differed from the table in a regular comparison; should stay 0."),
-		lastVerified: gauge("capture_last_verified_timestamp_seconds", "Unix time of the last comparison with the table; 0 before the first."),
+		differences: counter("capture_differences_total", "Rows that differed from the table in a regular comparison; should stay 0."),
+		lastVerified: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "capture_last_verified_timestamp_seconds", Help: "Unix time of the last comparison with the table; 0 before the first.",
+		}),
 	}
-	return m
 }
 
-// register registers m, and a collector of what status returns: a Status, and the report of the source at that moment.
-func (m *metrics) register(r prometheus.Registerer, status func() (Status, source.Report)) {
-	r.MustRegister(m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.resyncs, m.failures, m.differences, m.lastVerified,
-		statusCollector{status})
+// register registers m, and a collector of what report returns.
+func (m *metrics) register(r prometheus.Registerer, report func() (Status, followReport)) {
+	r.MustRegister(m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.differences, m.lastVerified, reportCollector{report})
 }
 
-// flushed records a successful write.
-func (m *metrics) flushed(reason store.Reason, took time.Duration, bytesWritten int64) {
+// addFlush counts a successful write.
+func (m *metrics) addFlush(reason store.Reason, took time.Duration, bytesWritten int64) {
 	m.flushes.WithLabelValues(string(reason)).Inc()
 	m.flushBytes.Add(float64(bytesWritten))
 	m.flushSeconds.Observe(took.Seconds())
 }
 
-// statusCollector reports one Status per scrape: all its figures are of the same moment.
-type statusCollector struct {
-	status func() (Status, source.Report)
+// reportCollector asks for one report per scrape: all its figures are of the same moment.
+type reportCollector struct {
+	report func() (Status, followReport)
+}
+
+// followTotals are what the supervisor and its sources count.
+var followTotals = []struct {
+	desc  *prometheus.Desc
+	value func(*followReport) uint64
+}{
+	{desc("capture_transactions_total", "Transactions applied that changed the table."), func(r *followReport) uint64 { return r.Counters.Transactions }},
+	{desc("capture_copies_total", "Copies of the whole table."), func(r *followReport) uint64 { return r.Counters.Copies }},
+	{desc("capture_resyncs_total", "Resyncs: copies made because the rows or the place in the stream were lost."), func(r *followReport) uint64 { return r.resyncs }},
+	{desc("capture_connection_failures_total", "Attempts to follow the table that ended in an error, at once or later."), func(r *followReport) uint64 { return r.failures }},
+}
+
+// changeTotals count changed rows by operation.
+var changeTotals = []struct {
+	op    string
+	value func(*source.Counters) uint64
+}{
+	{"insert", func(c *source.Counters) uint64 { return c.Inserts }},
+	{"update", func(c *source.Counters) uint64 { return c.Updates }},
+	{"delete", func(c *source.Counters) uint64 { return c.Deletes }},
+	{"truncate", func(c *source.Counters) uint64 { return c.Truncates }},
 }
 
 // statusGauges are the gauges that have one value per Status.
@@ -71,32 +86,32 @@ var statusGauges = []struct {
 	desc  *prometheus.Desc
 	value func(*Status) float64
 }{
-	{metricDesc("capture_ready", "1 while feedback.json follows the table."), func(s *Status) float64 { return boolToFloat(s.Ready) }},
-	{metricDesc("capture_following", "1 while the table is being followed."), func(s *Status) float64 { return boolToFloat(s.State == stateFollowing) }},
-	{metricDesc("capture_rows", "Rows captured."), func(s *Status) float64 { return float64(s.Rows) }},
-	{metricDesc("capture_bytes", "Length of feedback.json for the captured rows, in bytes."), func(s *Status) float64 { return float64(s.Bytes) }},
-	{metricDesc("capture_rows_resident_bytes", "Memory taken by rows, in bytes."), func(s *Status) float64 {
+	{desc("capture_ready", "1 while feedback.json follows the table."), func(s *Status) float64 { return boolToFloat(s.Ready) }},
+	{desc("capture_following", "1 while the table is being followed."), func(s *Status) float64 { return boolToFloat(s.State == stateFollowing) }},
+	{desc("capture_rows", "Rows captured."), func(s *Status) float64 { return float64(s.Rows) }},
+	{desc("capture_bytes", "Length of feedback.json for the captured rows, in bytes."), func(s *Status) float64 { return float64(s.Bytes) }},
+	{desc("capture_rows_resident_bytes", "Memory taken by rows, in bytes."), func(s *Status) float64 {
 		if s.Memory == nil {
 			return float64(s.Bytes)
 		}
 		return float64(s.Memory.Resident)
 	}},
-	{metricDesc("capture_rows_out_bytes", "Rows spilled to a file of the process, in bytes."), func(s *Status) float64 {
+	{desc("capture_rows_out_bytes", "Rows spilled to a file of the process, in bytes."), func(s *Status) float64 {
 		if s.Memory == nil {
 			return 0
 		}
 		return float64(s.Memory.Spilled)
 	}},
-	{metricDesc("capture_lag_bytes", "WAL between the server's position and what has been applied, in bytes."), func(s *Status) float64 { return float64(s.LagBytes) }},
-	{metricDesc("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up."), func(s *Status) float64 { return s.LagSeconds }},
-	{metricDesc("capture_wal_retained_bytes", "WAL that the replication slot retains on the server, in bytes."), func(s *Status) float64 { return float64(s.RetainedWAL) }},
-	{metricDesc("capture_file_age_seconds", "Time since feedback.json was written; -1 if it never was."), func(s *Status) float64 {
+	{desc("capture_lag_bytes", "WAL between the server's position and what has been applied, in bytes."), func(s *Status) float64 { return float64(s.LagBytes) }},
+	{desc("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up."), func(s *Status) float64 { return s.LagSeconds }},
+	{desc("capture_wal_retained_bytes", "WAL that the replication slot retains on the server, in bytes."), func(s *Status) float64 { return float64(s.RetainedWAL) }},
+	{desc("capture_file_age_seconds", "Time since feedback.json was written; -1 if it never was."), func(s *Status) float64 {
 		if s.File.Written == nil {
 			return -1
 		}
 		return time.Since(*s.File.Written).Seconds()
 	}},
-	{metricDesc("capture_file_pending_seconds", "Age of the oldest change that is not in feedback.json; 0 if there is none."), func(s *Status) float64 {
+	{desc("capture_file_pending_seconds", "Age of the oldest change that is not in feedback.json; 0 if there is none."), func(s *Status) float64 {
 		if s.File.Pending == nil {
 			return 0
 		}
@@ -109,42 +124,52 @@ var volumeGauges = []struct {
 	desc  *prometheus.Desc
 	value func(*volume.Usage) int64
 }{
-	{metricDesc("capture_volume_files_bytes", "Bytes of capture's files in the folder.", "volume"), func(v *volume.Usage) int64 { return v.Bytes }},
-	{metricDesc("capture_volume_size_bytes", "Size of the file system that holds the folder, in bytes.", "volume"), func(v *volume.Usage) int64 { return v.Size }},
-	{metricDesc("capture_volume_free_bytes", "Bytes of that file system that capture may still use.", "volume"), func(v *volume.Usage) int64 { return v.Free }},
-	{metricDesc("capture_volume_free_inodes", "Free inodes of that file system.", "volume"), func(v *volume.Usage) int64 { return v.FreeInodes }},
+	{desc("capture_volume_files_bytes", "Bytes of capture's files in the folder.", "volume"), func(v *volume.Usage) int64 { return v.Bytes }},
+	{desc("capture_volume_size_bytes", "Size of the file system that holds the folder, in bytes.", "volume"), func(v *volume.Usage) int64 { return v.Size }},
+	{desc("capture_volume_free_bytes", "Bytes of that file system that capture may still use.", "volume"), func(v *volume.Usage) int64 { return v.Free }},
+	{desc("capture_volume_free_inodes", "Free inodes of that file system.", "volume"), func(v *volume.Usage) int64 { return v.FreeInodes }},
 }
 
 var (
-	sourceDesc       = metricDesc("capture_source", "1 for the source in use.", "source")
-	changesDesc      = metricDesc("capture_changes_total", "Rows changed, by operation: insert, update, delete, truncate.", "op")
-	transactionsDesc = metricDesc("capture_transactions_total", "Transactions applied that changed the table.")
-	copiesDesc       = metricDesc("capture_copies_total", "Copies of the whole table.")
-	copySecondsDesc  = metricDesc("capture_copy_duration_seconds", "Duration of the last copy of the whole table.")
+	changesDesc     = desc("capture_changes_total", "Rows changed, by operation: insert, update, delete, truncate.", "op")
+	copySecondsDesc = desc("capture_copy_duration_seconds", "Duration of the last copy of the whole table.")
+	sourceDesc      = desc("capture_source", "1 for the source in use.", "source")
 )
 
-func metricDesc(name, help string, labels ...string) *prometheus.Desc {
+func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 
 // Describe implements prometheus.Collector.
-func (statusCollector) Describe(ch chan<- *prometheus.Desc) {
+func (reportCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, t := range followTotals {
+		ch <- t.desc
+	}
 	for _, g := range statusGauges {
 		ch <- g.desc
 	}
 	for _, g := range volumeGauges {
 		ch <- g.desc
 	}
-	for _, desc := range []*prometheus.Desc{sourceDesc, changesDesc, transactionsDesc, copiesDesc, copySecondsDesc} {
-		ch <- desc
-	}
+	ch <- changesDesc
+	ch <- copySecondsDesc
+	ch <- sourceDesc
 }
 
 // Collect implements prometheus.Collector.
-func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
-	st, report := c.status()
+func (c reportCollector) Collect(ch chan<- prometheus.Metric) {
+	st, following := c.report()
+	counter := func(desc *prometheus.Desc, value uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(value), labels...)
+	}
 	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+	}
+	for _, t := range followTotals {
+		counter(t.desc, t.value(&following))
+	}
+	for _, t := range changeTotals {
+		counter(changesDesc, t.value(&following.Counters), t.op)
 	}
 	for _, g := range statusGauges {
 		gauge(g.desc, g.value(&st))
@@ -154,17 +179,8 @@ func (c statusCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(g.desc, float64(g.value(&v)), v.Name)
 		}
 	}
+	gauge(copySecondsDesc, following.CopyTook.Seconds())
 	gauge(sourceDesc, 1, st.Source)
-	gauge(copySecondsDesc, report.CopyTook.Seconds())
-	counter := func(desc *prometheus.Desc, n uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), labels...)
-	}
-	counter(copiesDesc, report.Counters.Copies)
-	counter(transactionsDesc, report.Counters.Transactions)
-	counter(changesDesc, report.Counters.Inserts, "insert")
-	counter(changesDesc, report.Counters.Updates, "update")
-	counter(changesDesc, report.Counters.Deletes, "delete")
-	counter(changesDesc, report.Counters.Truncates, "truncate")
 }
 
 func boolToFloat(b bool) float64 {

@@ -15,10 +15,10 @@ func TestScrapeReportsOneStatus(t *testing.T) {
 	t.Parallel()
 	statuses := 0
 	registry := prometheus.NewRegistry()
-	newMetrics().register(registry, func() (Status, source.Report) {
+	newMetrics().register(registry, func() (Status, followReport) {
 		statuses++
 		return Status{Ready: true, Source: "poll", Rows: 7, Volumes: []volume.Usage{{Name: "fallback", Size: 9}, {Name: "usage-logs", Size: 8}}},
-			source.Report{Counters: source.Counters{Copies: 2, Updates: 3}, CopyTook: 1500 * time.Millisecond}
+			followReport{Report: source.Report{Counters: source.Counters{Copies: 2, Updates: 3}, CopyTook: 1500 * time.Millisecond}, resyncs: 4}
 	})
 	families, err := registry.Gather()
 	if err != nil {
@@ -40,7 +40,7 @@ func TestScrapeReportsOneStatus(t *testing.T) {
 	for name, want := range map[string]float64{
 		"capture_ready": 1, "capture_rows": 7, "capture_source poll": 1, "capture_volume_size_bytes fallback": 9,
 		"capture_volume_size_bytes usage-logs": 8, "capture_file_age_seconds": -1,
-		"capture_copies_total": 2, "capture_changes_total update": 3, "capture_changes_total insert": 0, "capture_copy_duration_seconds": 1.5,
+		"capture_copies_total": 2, "capture_resyncs_total": 4, "capture_changes_total update": 3, "capture_changes_total insert": 0, "capture_copy_duration_seconds": 1.5,
 	} {
 		if got, ok := found[name]; !ok || got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)

@@ -21,7 +21,7 @@ import (
 
 // eachSource runs a test over each kind of source, on a database of its own that has the votes table.
 func eachSource(t *testing.T, test func(t *testing.T, cfg Config, url string, conn *pgx.Conn)) {
-	for _, kind := range sources {
+	for _, kind := range sourceKinds {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			url := pgserver.Database(t)

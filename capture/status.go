@@ -1,73 +1,211 @@
 package capture
 
 import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"capture/internal/volume"
+	"capture/snapshot"
 )
 
-// Status is what a daemon says of itself, at one moment. It is the JSON of /readyz and of `capture status --json`.
+// Status is the state of a daemon at one moment. It is the JSON of /readyz and of `capture status --json`.
 type Status struct {
 	Version string    `json:"version"`
 	PID     int       `json:"pid"`
 	Host    string    `json:"host"`
 	Started time.Time `json:"started"`
 
-	Ready  bool    `json:"ready"` // every check is fine
-	State  string  `json:"state"` // connecting, copying, following, waiting (for the next attempt), stopping
+	Ready  bool    `json:"ready"` // the checks following and file are OK
+	State  string  `json:"state"` // connecting, copying, following, or waiting (for the next attempt)
 	Checks []Check `json:"checks"`
 
 	Table         string `json:"table"`
-	Database      string `json:"database"` // host, port and name; never a password
+	Database      string `json:"database"` // host, port and name, without the password
 	SystemID      string `json:"system_id,omitempty"`
 	ServerVersion string `json:"server_version,omitempty"`
-	Source        string `json:"source"`                // the one in use
-	SourceNote    string `json:"source_note,omitempty"` // why not a better one
+	Source        string `json:"source"`                // in use, or used last
+	SourceNote    string `json:"source_note,omitempty"` // reason why no better source is in use
 
 	Rows         int        `json:"rows"`
 	Bytes        int64      `json:"bytes"`
 	LSN          string     `json:"lsn,omitempty"`
 	CommitTime   *time.Time `json:"commit_time,omitempty"`
-	LagBytes     int64      `json:"lag_bytes"`              // WAL between the server's end and what has been applied
+	LagBytes     int64      `json:"lag_bytes"`              // WAL between the server's position and what has been applied
 	LagSeconds   float64    `json:"lag_seconds"`            // 0 when caught up
-	LastContact  *time.Time `json:"last_contact,omitempty"` // when the server last said anything
+	LastContact  *time.Time `json:"last_contact,omitempty"` // time of the last data from the server
 	RetainedWAL  int64      `json:"retained_wal_bytes"`
 	Transactions uint64     `json:"transactions"`
 
-	Error       string     `json:"error,omitempty"` // why it is not following
+	Error       string     `json:"error,omitempty"` // reason why the last attempt to follow ended
 	Attempts    int        `json:"attempts,omitempty"`
 	NextAttempt *time.Time `json:"next_attempt,omitempty"`
 
-	Memory  *MemoryStatus  `json:"memory,omitempty"` // where it is limited
+	Memory  *MemoryStatus  `json:"memory,omitempty"` // absent without a memory limit
 	File    FileStatus     `json:"file"`
 	Volumes []volume.Usage `json:"volumes,omitempty"`
 }
 
-// Check is one condition of readiness.
+// Check is a condition of readiness, or another one that an operator should know.
 type Check struct {
 	Name   string `json:"name"` // following, file, logs, …
 	OK     bool   `json:"ok"`
-	Detail string `json:"detail"` // for a person: what is, and where not OK what to do
+	Detail string `json:"detail"` // what the state is, for an operator, and what to do if it is not OK
 }
 
-// MemoryStatus is where the rows are.
+// MemoryStatus says where the rows are.
 type MemoryStatus struct {
 	Limit    int64 `json:"rows_limit_bytes"`    // memory that rows may take
 	Resident int64 `json:"rows_resident_bytes"` // memory that they take
 	Spilled  int64 `json:"rows_out_bytes"`      // bytes of rows in a file of the process
 }
 
-// FileStatus is the state of feedback.json.
-type FileStatus struct {
-	Path     string     `json:"path"`
-	Written  *time.Time `json:"written,omitempty"`
-	Reason   string     `json:"reason,omitempty"`
-	Rows     int        `json:"rows"`
-	Bytes    int64      `json:"bytes"`
-	SHA256   string     `json:"sha256,omitempty"`
-	LSN      string     `json:"lsn,omitempty"`
-	UpToDate bool       `json:"current"`           // it holds the newest View
-	Millis   float64    `json:"millis,omitempty"`  // duration of the last write
-	Error    string     `json:"error,omitempty"`   // why the last write failed
-	Pending  *time.Time `json:"pending,omitempty"` // time of the oldest change that it does not hold
+// statusReporter puts the Status together from what the daemon's parts report.
+type statusReporter struct {
+	base       Status        // what stays the same while the daemon runs
+	idle       time.Duration // time without data after which the server counts as dead
+	logHealth  func() error
+	table      *snapshot.Table
+	shown      func() *snapshot.View // the View that readers get
+	following  func() followReport
+	file       *fileTracker
+	volumes    func() []volume.Usage
+	conditions *conditions
+}
+
+// newBaseStatus returns the part of a Status that stays the same.
+func newBaseStatus(cfg *Config) Status {
+	host, _ := os.Hostname()
+	db := cfg.Database
+	return Status{
+		Version: cfg.Version, PID: os.Getpid(), Host: host, Started: time.Now().UTC(), Table: cfg.Table.String(),
+		Database: fmt.Sprintf("%s:%d/%s", db.Host, db.Port, db.Database),
+	}
+}
+
+// report returns the Status, and the report on following that it was made of.
+func (r *statusReporter) report() (Status, followReport) {
+	view, shown, usage := r.table.View(), r.shown(), r.table.Usage()
+	following, file := r.following(), r.file.get()
+	st := r.base
+	st.addFollowing(&following)
+	if shown != nil {
+		st.Rows, st.Bytes = shown.Rows(), shown.Bytes()
+	}
+	if view != nil {
+		if at := view.Position(); at.LSN > 0 {
+			st.LSN = at.LSN.String()
+			st.CommitTime = timeOrNil(at.CommitTime)
+		}
+	}
+	if usage.Limit > 0 {
+		st.Memory = &MemoryStatus{Limit: usage.Limit, Resident: usage.Resident, Spilled: usage.Spilled}
+	}
+	st.Volumes = r.volumes()
+	st.File = file.FileStatus
+	if st.File.UpToDate = view != nil && file.version == view.Version(); st.File.UpToDate {
+		st.File.Pending = nil
+	}
+	st.Checks = []Check{checkFollowing(&st, &following, r.idle), file.check(&st.File), checkLogs(r.logHealth)}
+	st.Checks = append(st.Checks, conditionChecks(following.Conditions, r.conditions.all())...)
+	st.Ready = st.Checks[0].OK && st.Checks[1].OK
+	return st, following
+}
+
+// addFollowing sets what the supervisor and its source report.
+func (st *Status) addFollowing(r *followReport) {
+	st.State, st.Source, st.SourceNote = r.state, r.Source, r.note
+	st.SystemID, st.ServerVersion = r.SystemID, r.ServerVersion
+	st.LastContact = timeOrNil(r.LastContact)
+	st.LagBytes, st.LagSeconds, st.RetainedWAL = r.LagBytes, r.LagSeconds, r.RetainedWAL
+	st.Transactions = r.Counters.Transactions
+	st.Error, st.Attempts, st.NextAttempt = r.err, r.failed, timeOrNil(r.nextAttempt)
+}
+
+// checkFollowing is the check of whether the table is being followed.
+func checkFollowing(st *Status, r *followReport, idle time.Duration) Check {
+	c := Check{Name: "following"}
+	switch {
+	case st.State == stateWaiting:
+		c.Detail = fmt.Sprintf("%s (attempt %d, the next at %s)", st.Error, st.Attempts, st.NextAttempt.Format(time.RFC3339))
+	case st.State != stateFollowing && st.Error != "":
+		c.Detail = st.Error
+	case st.State != stateFollowing:
+		c.Detail = st.State
+		if r.Blocked != "" {
+			c.Detail += ": " + r.Blocked
+		}
+	case st.LastContact != nil && time.Since(*st.LastContact) > idle:
+		c.Detail = fmt.Sprintf("no data from the server for %s", time.Since(*st.LastContact).Round(time.Second))
+	default:
+		c.OK = true
+		c.Detail = fmt.Sprintf("by %s since %s", st.Source, r.FollowingSince.UTC().Format(time.RFC3339))
+		if st.SourceNote != "" {
+			c.Detail += "; " + st.SourceNote
+		}
+	}
+	return c
+}
+
+// checkLogs is the check of whether log lines are written. It does not affect readiness.
+func checkLogs(health func() error) Check {
+	if health != nil {
+		if err := health(); err != nil {
+			return Check{Name: "logs", Detail: err.Error()}
+		}
+	}
+	return Check{Name: "logs", OK: true, Detail: "written"}
+}
+
+// conditionChecks are failing checks, one a condition, ordered by name.
+func conditionChecks(conditions ...map[string]string) []Check {
+	all := map[string]string{}
+	for _, c := range conditions {
+		maps.Copy(all, c)
+	}
+	var checks []Check
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		checks = append(checks, Check{Name: name, Detail: all[name]})
+	}
+	return checks
+}
+
+// conditions are what the daemon's parts report and an operator should know. None of them stops capture. A source's own
+// conditions are in its [source.Progress] and end with it.
+type conditions struct {
+	mu    sync.Mutex
+	texts map[string]string // by name
+}
+
+func newConditions() *conditions { return &conditions{texts: map[string]string{}} }
+
+// set sets a condition; an empty text clears it. It reports whether the text is new.
+func (c *conditions) set(name, text string) (changed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	changed = c.texts[name] != text
+	if text == "" {
+		delete(c.texts, name)
+	} else {
+		c.texts[name] = text
+	}
+	return changed
+}
+
+func (c *conditions) all() map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.texts)
+}
+
+// timeOrNil returns t in UTC, or nil if t is zero.
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
 }

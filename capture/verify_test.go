@@ -2,7 +2,9 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,12 +15,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/pgserver"
+	"capture/internal/postgres"
+	"capture/internal/verify"
 	"capture/snapshot"
 	"capture/store"
 )
 
-// TestVerifyMends: what the regular comparison finds is said, counted and mended by a fresh copy.
-func TestVerifyMends(t *testing.T) {
+// TestDifferencesAreRepaired: what the regular comparison finds is logged, counted and repaired by a new copy.
+func TestDifferencesAreRepaired(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, votes)
@@ -36,17 +40,16 @@ func TestVerifyMends(t *testing.T) {
 	}
 	d := start(t, cfg)
 	d.ready()
-	// Damage the rows in memory, behind the daemon's back.
 	differs.Store(true)
-	eventually(t, "copied anew", func() error {
-		if log := d.log.String(); strings.Count(log, `"@message":"copied"`) < 2 || !strings.Contains(log, "differs from the table") {
+	eventually(t, "a new copy", func() error {
+		if log := d.log.String(); strings.Count(log, `"@message":"copied"`) < 2 || !strings.Contains(log, "rows differ from the table") {
 			return fmt.Errorf("not yet")
 		}
 		return nil
 	})
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
-	eventually(t, "the difference is forgotten", func() error {
+	eventually(t, "the condition ends", func() error {
 		for _, c := range d.Status().Checks {
 			if c.Name == "difference" {
 				return fmt.Errorf("%+v", c)
@@ -56,7 +59,77 @@ func TestVerifyMends(t *testing.T) {
 	})
 }
 
-// TestGenerations: each regular write leaves a generation, as many as are asked for.
+// TestComparisonUsesRotatedPassword: the password and the password file change while the source follows over its open
+// connections. The next comparison opens new ones, and succeeds with the new password.
+func TestComparisonUsesRotatedPassword(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"password_encryption": "scram-sha-256"}})
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 10)
+	exec(t, conn, "CREATE ROLE follower LOGIN REPLICATION PASSWORD 'first'; GRANT SELECT ON votes TO follower; CREATE PUBLICATION capture_votes FOR TABLE votes")
+	if err := s.WriteFile("pg_hba.conf", []byte("host all postgres all trust\nhost all follower all scram-sha-256\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Reload(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	passfile := filepath.Join(t.TempDir(), "pgpass")
+	write := func(password string) {
+		t.Helper()
+		if err := os.WriteFile(passfile, []byte("*:*:*:follower:"+password+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first")
+	url := strings.Replace(s.URL("postgres"), "postgres@", "follower@", 1)
+	url += map[bool]string{true: "&", false: "?"}[strings.Contains(url, "?")] + "passfile=" + passfile
+	cfg := config(t, url)
+	cfg.ReloadDatabase = func() (*pgx.ConnConfig, error) { return postgres.ParseConfig(url) }
+	cfg.VerifyInterval = 50 * time.Millisecond
+	var compared atomic.Int64
+	cfg.Compare = func(ctx context.Context, database *pgx.ConnConfig, newestView func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
+		found, err := verify.Compare(ctx, verify.Comparison{Database: database, Table: cfg.Table, Live: true,
+			State: func(ctx context.Context, _ *postgres.Table) (iter.Seq2[snapshot.Row, error], error) {
+				v, err := newestView(ctx)
+				if err != nil {
+					return nil, err
+				}
+				return v.From(nil), nil
+			}})
+		if err == nil && found.Empty() && found.TableRows == 10 {
+			compared.Add(1)
+		}
+		return 0, nil, err
+	}
+	d := start(t, cfg)
+	d.ready()
+	succeeds := func(what string) {
+		t.Helper()
+		before := compared.Load()
+		eventually(t, what, func() error {
+			if compared.Load() == before {
+				return errors.New(d.log.String())
+			}
+			return nil
+		})
+	}
+	succeeds("a comparison with the first password")
+	since := d.Status().Checks[0].Detail
+	exec(t, conn, "ALTER ROLE follower PASSWORD 'second'")
+	eventually(t, "a comparison fails with the first password", func() error {
+		if d.said("cannot compare the rows with the table") == 0 {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	write("second")
+	succeeds("a comparison with the second password")
+	if now := d.Status().Checks[0].Detail; now != since {
+		t.Errorf("the source was restarted: %q, before %q", now, since)
+	}
+}
+
+// TestGenerations: each regular write adds a generation.
 func TestGenerations(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)

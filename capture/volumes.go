@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -15,19 +16,28 @@ const volumeHysteresis = 2
 
 // volumeMonitor measures the volumes that capture writes to.
 type volumeMonitor struct {
-	dirs     []WatchedDir
-	warn     int // percentage in use that is worth a warning; 0 for none
-	interval time.Duration
-	state    *state
-	log      hclog.Logger
-	warned   map[string]bool // volumes whose warning has not ended, by name
+	dirs       []WatchedDir
+	warn       int // percentage in use that is worth a warning; 0 for none
+	interval   time.Duration
+	conditions *conditions
+	log        hclog.Logger
+	warned     map[string]bool                // volumes whose warning has not ended, by name
+	measured   atomic.Pointer[[]volume.Usage] // nil before the first measurement
 }
 
-func newVolumeMonitor(cfg *Config, state *state) *volumeMonitor {
+func newVolumeMonitor(cfg *Config, conditions *conditions) *volumeMonitor {
 	return &volumeMonitor{
-		dirs: cfg.WatchedDirs, warn: cfg.VolumeWarn, interval: cfg.intervals.volumeCheck, state: state, log: cfg.Logger,
-		warned: map[string]bool{},
+		dirs: cfg.WatchedDirs, warn: cfg.VolumeWarn, interval: cfg.intervals.volumeCheck, conditions: conditions,
+		log: cfg.Logger, warned: map[string]bool{},
 	}
+}
+
+// usages returns the last measurement of each volume.
+func (m *volumeMonitor) usages() []volume.Usage {
+	if measured := m.measured.Load(); measured != nil {
+		return *measured
+	}
+	return nil
 }
 
 // run measures the volumes until ctx ends.
@@ -35,8 +45,8 @@ func (m *volumeMonitor) run(ctx context.Context) error {
 	tick := time.NewTicker(m.interval)
 	defer tick.Stop()
 	for {
-		volumes := m.measure()
-		m.state.update(func(st *Status) { st.Volumes = volumes })
+		usages := m.measure()
+		m.measured.Store(&usages)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -47,17 +57,17 @@ func (m *volumeMonitor) run(ctx context.Context) error {
 
 // measure measures all volumes, and leaves out those that it cannot.
 func (m *volumeMonitor) measure() []volume.Usage {
-	volumes := make([]volume.Usage, 0, len(m.dirs))
+	usages := make([]volume.Usage, 0, len(m.dirs))
 	for _, d := range m.dirs {
 		v, err := volume.Measure(d.Name, d.Path)
 		if err != nil {
 			m.log.Debug("cannot measure volume", "volume", d.Name, "error", err)
 			continue
 		}
-		volumes = append(volumes, v)
+		usages = append(usages, v)
 		m.checkUsage(&v)
 	}
-	return volumes
+	return usages
 }
 
 // checkUsage sets or clears the condition of a volume, and logs when its warning begins and ends.
@@ -68,7 +78,7 @@ func (m *volumeMonitor) checkUsage(v *volume.Usage) {
 	used, condition := v.UsedPercent(), "volume "+v.Name
 	switch {
 	case used >= float64(m.warn):
-		m.state.note(condition, fmt.Sprintf("%s is %.0f %% full (%d bytes and %d inodes free; capture's files take %d bytes): free some space, or use a larger volume",
+		m.conditions.set(condition, fmt.Sprintf("%s is %.0f %% full (%d bytes and %d inodes free; capture's files take %d bytes): free some space, or use a larger volume",
 			v.Path, used, v.Free, v.FreeInodes, v.Bytes))
 		if !m.warned[v.Name] {
 			m.warned[v.Name] = true
@@ -76,7 +86,7 @@ func (m *volumeMonitor) checkUsage(v *volume.Usage) {
 		}
 	case m.warned[v.Name] && used < float64(m.warn-volumeHysteresis):
 		delete(m.warned, v.Name)
-		m.state.note(condition, "")
+		m.conditions.set(condition, "")
 		m.log.Warn("volume has room again", "volume", v.Name, "path", v.Path, "used_percent", int(used), "free_bytes", v.Free)
 	}
 }

@@ -15,7 +15,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// table makes the table of votes with so many rows in it.
+// table creates the table of votes with so many rows.
 func table(t testing.TB, conn *pgx.Conn, rows int) {
 	t.Helper()
 	exec(t, conn, votes)
@@ -24,7 +24,7 @@ func table(t testing.TB, conn *pgx.Conn, rows int) {
 	}
 }
 
-// proxied is a proxy in front of a server.
+// proxied returns a proxy in front of a server.
 func proxied(t testing.TB, s *pgserver.Server) *faultproxy.Proxy {
 	t.Helper()
 	p, err := faultproxy.New(s.Addr())
@@ -35,19 +35,19 @@ func proxied(t testing.TB, s *pgserver.Server) *faultproxy.Proxy {
 	return p
 }
 
-// notReady waits until the daemon is not ready, and says why with these words.
+// notReady waits until the daemon is not ready and its failing checks have these words.
 func (d *daemon) notReady(words ...string) {
 	d.t.Helper()
 	eventually(d.t, "not ready", func() error {
 		s := d.Status()
 		if s.Ready {
-			return fmt.Errorf("it is ready")
+			return fmt.Errorf("ready")
 		}
 		return failing(s.Checks, words...)
 	})
 }
 
-// failing checks that the checks that failed say all of the words, whatever their case.
+// failing returns an error unless the failing checks have all of the words, in any case.
 func failing(checks []Check, words ...string) error {
 	var text strings.Builder
 	for _, c := range checks {
@@ -57,13 +57,13 @@ func failing(checks []Check, words ...string) error {
 	}
 	for _, w := range words {
 		if !strings.Contains(strings.ToLower(text.String()), strings.ToLower(w)) {
-			return fmt.Errorf("no word of %q in: %s", w, text.String())
+			return fmt.Errorf("%q is not in: %s", w, text.String())
 		}
 	}
 	return nil
 }
 
-// within fails the test where f takes longer than the bound that is promised.
+// within fails the test if f takes longer than the promised bound.
 func within(t testing.TB, bound time.Duration, what string, f func()) {
 	t.Helper()
 	start := time.Now()
@@ -73,13 +73,13 @@ func within(t testing.TB, bound time.Duration, what string, f func()) {
 	}
 }
 
-// said counts the log lines with this message.
+// said returns the number of log lines with this message.
 func (d *daemon) said(message string) int {
 	return strings.Count(d.log.String(), fmt.Sprintf("%q:%q", "@message", message))
 }
 
-// load writes votes over connections of its own until the test stops it: some transactions insert several rows, some
-// change what is there. It gives the number of transactions that were committed for certain.
+// load writes votes over its own connections until the test stops it. Some transactions insert several rows, some change
+// or delete rows. stop returns the number of transactions whose commit was confirmed.
 func load(t testing.TB, url string, writers int) (stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -104,7 +104,7 @@ func load(t testing.TB, url string, writers int) (stop func() int) {
 				}
 				if _, err := conn.Exec(context.Background(), sql); err != nil {
 					if !strings.Contains(err.Error(), "deadlock") {
-						return // the server went away: what the test is about
+						return // the server went away, which is what such tests do
 					}
 					continue
 				}
@@ -121,7 +121,7 @@ func load(t testing.TB, url string, writers int) (stop func() int) {
 	})
 }
 
-// content is the file as it is, checked to be whole.
+// content returns the rows of the file, and fails the test if it is not complete.
 func (d *daemon) content() []string {
 	d.t.Helper()
 	b, err := os.ReadFile(d.path)
@@ -135,7 +135,7 @@ func (d *daemon) content() []string {
 	return rows
 }
 
-// one is the single value that a query gives.
+// one returns the single value of a query.
 func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) (v T) {
 	t.Helper()
 	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {

@@ -15,25 +15,25 @@ import (
 	"capture/internal/pgserver"
 )
 
-// slowly is a configuration with which the first copy of bigTable takes long.
+// slowly returns a configuration with which the first copy of bigTable takes long.
 func slowly(t testing.TB, url string) Config {
 	cfg := config(t, url)
 	cfg.CopyRate = 1_500_000
 	return cfg
 }
 
-// bigTable is the table of votes with some 6 MB in it.
+// bigTable creates the table of votes with some 6 MB in it.
 func bigTable(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
 	table(t, conn, 0)
 	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT 'q', repeat(md5(i::text), 90) FROM generate_series(1, 2000) i")
 }
 
-// TestCopyGivesWay: the application alters its table while it is being copied. Its ALTER, and all who queue behind it,
-// wait for a second or two, not for the copy.
+// TestCopyGivesWay: the application alters its table during a copy. The ALTER TABLE, and everybody behind it in the lock's
+// queue, wait for a second or two, not for the copy.
 func TestCopyGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // no plain read before the copy: nobody else has a transaction open
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // no plain read precedes the copy, as nobody else has a transaction open
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	d := start(t, slowly(t, url))
@@ -53,7 +53,7 @@ func TestCopyGivesWay(t *testing.T) {
 	if took := <-altered; took > 3*time.Second {
 		t.Errorf("the application's ALTER TABLE took %s", took)
 	}
-	eventually(t, "it is said", func() error {
+	eventually(t, "the log says that the copy gave way", func() error {
 		if !strings.Contains(d.log.String(), "gave way to a session that waits for the table") {
 			return errors.New("not yet")
 		}
@@ -66,7 +66,7 @@ func TestCopyGivesWay(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestPlainReadGivesWay: the read for the first file, while the slot waits for an old transaction, does so, too.
+// TestPlainReadGivesWay: the plain read for the first file, while the slot waits for an old transaction, gives way as well.
 func TestPlainReadGivesWay(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -82,7 +82,7 @@ func TestPlainReadGivesWay(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestCopyRate: a copy takes as long as its rate says.
+// TestCopyRate: --copy-rate limits a copy.
 func TestCopyRate(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -99,7 +99,7 @@ func TestCopyRate(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestWALWhileCopying: what the slot holds back is bounded during the first copy, too.
+// TestWALWhileCopying: --max-wal bounds what the slot retains during the first copy, too.
 func TestWALWhileCopying(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -116,8 +116,8 @@ func TestWALWhileCopying(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestOpenTransactionAtStart: somebody's write transaction is open for long, and the slot must wait for it. A plain read
-// gives a file at once; who is waited for is said; what is committed meanwhile and by the transaction itself comes.
+// TestOpenTransactionAtStart: a write transaction stays open, and slot creation waits for it. A plain read gives a first
+// file at once, Status names the transaction, and the file gets what is committed during the wait and by the transaction.
 func TestOpenTransactionAtStart(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -142,8 +142,8 @@ func TestOpenTransactionAtStart(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestSlotBehindPlainRead: while the server's walsender stands still, what it waited for ends, and the plain read shows
-// what comes after. The slot that is made then begins before it: nothing that the file has shown leaves it for that.
+// TestSlotBehindPlainRead: the walsender is stopped while the transaction that it waits for ends, and a plain read shows a
+// later commit. The slot then starts before that commit. The file must not lose what it has shown.
 func TestSlotBehindPlainRead(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -168,7 +168,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		exec(t, open, "COMMIT")
-		exec(t, conn, "CHECKPOINT") // each says which transactions are open, and is as far as the walsender needs to come
+		exec(t, conn, "CHECKPOINT") // logs which transactions are running; the walsender needs to read no further
 		exec(t, conn, "CHECKPOINT")
 		before := d.said("read")
 		exec(t, conn, "INSERT INTO votes (user_query) VALUES ($1)", fmt.Sprint("after ", attempt))
@@ -182,14 +182,14 @@ func TestSlotBehindPlainRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.ready()
-		if before > 0 && attempt < 10 { // it was too soon to see the vote
+		if before > 0 && attempt < 10 { // too early to see the vote
 			if err := d.stop(); err != nil {
 				t.Fatal(err)
 			}
 			continue
 		}
-		if n := d.said("copying the table anew"); n != 1 {
-			t.Errorf("copied anew %d times", n)
+		if n := d.said("resyncing table"); n != 1 {
+			t.Errorf("%d resyncs", n)
 		}
 		if !strings.Contains(strings.Join(d.content(), ""), fmt.Sprint("after ", attempt)) {
 			t.Error("the vote that the plain read showed is gone")
@@ -199,7 +199,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 	}
 }
 
-// TestStopWhileSlotWaits: a stop does not wait for the transaction, and neither the slot nor its walsender stays.
+// TestStopWhileSlotWaits: a stop during slot creation does not wait for the transaction. Neither the slot nor its walsender stays.
 func TestStopWhileSlotWaits(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -221,7 +221,7 @@ func TestStopWhileSlotWaits(t *testing.T) {
 	})
 }
 
-// TestStopAtOnce: whatever capture is at, it ends within two seconds.
+// TestStopAtOnce: capture stops within two seconds, whatever it is doing.
 func TestStopAtOnce(t *testing.T) {
 	t.Parallel()
 	stop := func(t *testing.T, d *daemon) {
@@ -309,8 +309,8 @@ func TestStopAtOnce(t *testing.T) {
 	})
 }
 
-// TestCopyUnderLoad: votes are written all the time while capture starts, and starts again. Nothing is lost and nothing
-// doubled between copy and stream.
+// TestCopyUnderLoad: votes are written all the time while capture starts, and starts again. Nothing is lost or doubled
+// between copy and stream.
 func TestCopyUnderLoad(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -321,7 +321,7 @@ func TestCopyUnderLoad(t *testing.T) {
 		d := start(t, config(t, url))
 		d.ready()
 		before := d.View().Version()
-		eventually(t, "the stream goes on", func() error {
+		eventually(t, "the stream continues", func() error {
 			if d.View().Version() < before+20 {
 				return errors.New("not yet")
 			}
@@ -338,12 +338,12 @@ func TestCopyUnderLoad(t *testing.T) {
 	}
 	d.equal(conn, "votes", "vote_id")
 	if n := d.said("copied"); n != 1 {
-		t.Errorf("copied %d times, want once: the comparison is of the stream", n)
+		t.Errorf("copied %d times, want once: the test is about the stream", n)
 	}
 }
 
-// TestSynchronousStandby: a commit waits for a standby that is away: it is in the WAL and not yet visible. It comes, once
-// it becomes visible.
+// TestSynchronousStandby: a commit waits for a standby that is away. It is in the WAL and not visible yet. The file gets it
+// once it is visible.
 func TestSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"synchronous_commit": "local"}})
@@ -358,7 +358,7 @@ func TestSynchronousStandby(t *testing.T) {
 	var released atomic.Bool
 	go func() {
 		var err error
-		for err == nil && !released.Load() { // the first ones may come before the server has taken the setting over
+		for err == nil && !released.Load() { // the first ones may precede the new setting
 			_, err = waiting.Exec(t.Context(), "INSERT INTO votes (user_query) VALUES ('waits for the standby')")
 		}
 		committed <- err
@@ -385,8 +385,8 @@ func TestSynchronousStandby(t *testing.T) {
 	}
 }
 
-// TestRoleSettings: what a role has set for its sessions neither cuts capture off nor changes what it writes; and it
-// needs no more rights than it says.
+// TestRoleSettings: settings of the role neither end capture's sessions nor change what it writes. The rights that setup
+// grants are enough.
 func TestRoleSettings(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -410,7 +410,7 @@ func TestRoleSettings(t *testing.T) {
 	}
 }
 
-// TestRowSecurity: a policy would hide rows from capture's user. That is refused: the file is never a silent subset.
+// TestRowSecurity: a policy would hide rows from capture's user. capture refuses the table: the file is never a silent subset.
 func TestRowSecurity(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

@@ -16,6 +16,7 @@ import (
 	"capture/internal/guard"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
+	"capture/snapshot"
 )
 
 // by waits until the table is followed by a source, with words in the note on why it is no better one.
@@ -65,8 +66,8 @@ func TestAutoTakesTheBest(t *testing.T) {
 	conn = connect(t, s.URL("postgres"))
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('b')")
 	d.follows(conn, "votes", "vote_id")
-	if n := strings.Count(d.log.String(), "a better source is not to be had"); n != 1 {
-		t.Errorf("it was said %d times that a better source is not to be had, want once", n)
+	if n := strings.Count(d.log.String(), "preferred source unavailable"); n != 1 {
+		t.Errorf("%d log lines that a better source is unavailable, want one", n)
 	}
 	if err := s.Stop("immediate"); err != nil {
 		t.Fatal(err)
@@ -126,7 +127,7 @@ func TestAutoWithoutRights(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestErrorClasses is the table of which errors mean that a source is not to be had, and which that the database is away.
+// TestErrorClasses checks which errors mean that a source is unavailable, and which that the database is.
 func TestErrorClasses(t *testing.T) {
 	server := func(code string) error { return fmt.Errorf("do: %w", &pgconn.PgError{Code: code}) }
 	for _, c := range []struct {
@@ -169,15 +170,15 @@ func TestAutoStaysWhereTheDatabaseIsAway(t *testing.T) {
 	nowhere := there
 	nowhere.Database = there.Database.Copy()
 	nowhere.Database.Port = 1
-	a := newAuto(&Daemon{cfg: nowhere})
-	for range 2 * patienceWith {
-		if _, ok := a.refused(context.Background(), "logical", cut); ok {
+	a := newAutoSource(newSupervisor(&nowhere, snapshot.NewTable(), nil))
+	for range 2 * maxUnknownFailures {
+		if _, ok := a.checkUnavailable(context.Background(), "logical", cut); ok {
 			t.Fatal("another source is tried while the database is away")
 		}
 	}
-	a = newAuto(&Daemon{cfg: there})
-	for i := range patienceWith {
-		if _, ok := a.refused(context.Background(), "logical", cut); ok != (i == patienceWith-1) {
+	a = newAutoSource(newSupervisor(&there, snapshot.NewTable(), nil))
+	for i := range maxUnknownFailures {
+		if _, ok := a.checkUnavailable(context.Background(), "logical", cut); ok != (i == maxUnknownFailures-1) {
 			t.Errorf("attempt %d: another source is tried: %v", i+1, ok)
 		}
 	}

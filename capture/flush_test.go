@@ -18,7 +18,7 @@ import (
 	"capture/store"
 )
 
-// sum is the SHA-256 of the file, which the manifest, where it has one, must say, too.
+// sum returns the SHA-256 of the file, and whether the manifest has it. It fails the test if the manifest has another one.
 func (d *daemon) sum() (sum string, complete bool) {
 	d.t.Helper()
 	data, err := os.ReadFile(d.path)
@@ -45,14 +45,14 @@ func (d *daemon) changed() {
 	})
 }
 
-// TestManifestCompleted: a change of an old row in a large file is written without the SHA-256 of the whole, which comes as
-// soon as nothing changes; and at once where somebody asks, and at a stop.
+// TestManifestCompleted: after a change of an old row in a large file, the manifest lacks the SHA-256 of the whole file. It
+// gets it as soon as nothing changes, at a forced flush, and at a stop.
 func TestManifestCompleted(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, votes)
-	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 30000) FROM generate_series(1, 90) i") // of 1 MB each
+	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 30000) FROM generate_series(1, 90) i") // 1 MB each
 	d := start(t, config(t, url))
 	d.ready()
 	if _, complete := d.sum(); !complete {
@@ -72,8 +72,8 @@ func TestManifestCompleted(t *testing.T) {
 		if d.Status().File.SHA256 == "" {
 			break
 		}
-		if n == 10 { // a slow machine may have completed one or the other before it was looked at
-			t.Fatal("changes of the first row have the whole file hashed")
+		if n == 10 { // a slow machine may have completed some before the test looked
+			t.Fatal("each change of the first row hashes the whole file")
 		}
 	}
 	if r, err := verify.Verify(t.Context(), verify.Options{Path: d.path}); err != nil || !r.OK {
@@ -86,7 +86,7 @@ func TestManifestCompleted(t *testing.T) {
 		return nil
 	})
 
-	// Changes that come all the time put it off, and do not keep a forced flush from it.
+	// Constant changes delay it, except for a forced flush.
 	for n := range 20 {
 		change(20 + n)
 		time.Sleep(20 * time.Millisecond)
@@ -103,7 +103,7 @@ func TestManifestCompleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, complete := d.sum(); !complete {
-		t.Error("stopped, it leaves a manifest without SHA-256")
+		t.Error("the manifest has no SHA-256 after a stop")
 	}
 }
 

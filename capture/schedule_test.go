@@ -8,7 +8,7 @@ import (
 	"capture/store"
 )
 
-// skewedClock is a wall clock that is set, and the time that goes on meanwhile.
+// skewedClock is a wall clock that somebody sets while time passes.
 type skewedClock struct {
 	start time.Time     // on the wall
 	base  time.Time     // with a monotonic reading
@@ -16,8 +16,8 @@ type skewedClock struct {
 	by    time.Duration // the wall clock is ahead
 }
 
-// now is what time.Now gives after the clock was set: a monotonic reading that is not that of the wall clock. Nothing but
-// the runtime makes such a time, so that it is put together here from its parts.
+// now returns what time.Now returns after the clock was set: a time whose monotonic reading differs from its wall clock.
+// Only the runtime creates such times, so it is assembled here from its parts.
 func (c *skewedClock) now() time.Time {
 	t := c.base.Add(c.real)
 	wall := c.start.Add(c.real + c.by)
@@ -31,7 +31,7 @@ func (c *skewedClock) now() time.Time {
 	return t
 }
 
-// TestClockJumps drives the flush timing by a wall clock that is set back and forth while time itself goes on.
+// TestClockJumps drives the flush schedule by a wall clock that is set back and forth while time passes.
 func TestClockJumps(t *testing.T) {
 	const hour = time.Hour
 	type jump struct {
@@ -65,13 +65,12 @@ func TestClockJumps(t *testing.T) {
 			if now := clock.now(); !now.Equal(clock.start) {
 				t.Fatalf("the clock shows %s", now)
 			}
-			s := &schedule{delay: 100 * time.Millisecond, interval: hour}
-			s.begin(clock.now())
+			s := newFlushSchedule(100*time.Millisecond, hour, clock.now())
 			var flushes []time.Duration
 			for clock.real < c.real {
-				// What the loop does: wait as long as it is told, at least a moment.
+				// As the flusher does: wait as long as the schedule says, at least a moment.
 				wait := max(s.wait(clock.now()), time.Millisecond)
-				if wait > 10*time.Second {
+				if wait > clockCheck {
 					t.Fatalf("it would not look at the clock for %s", wait)
 				}
 				for len(c.jumps) > 0 && clock.real+wait >= c.jumps[0].after {
@@ -84,7 +83,7 @@ func TestClockJumps(t *testing.T) {
 						t.Fatalf("a flush by reason of %s", reason)
 					}
 					flushes = append(flushes, clock.real)
-					s.wrote(clock.now(), time.Millisecond, nil)
+					s.addWrite(clock.now(), time.Millisecond, nil)
 				}
 			}
 			if n := len(flushes); n < c.atLeast || n > c.atMost {

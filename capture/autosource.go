@@ -1,0 +1,202 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"capture/capture/source"
+	"capture/internal/guard"
+	"capture/internal/postgres"
+)
+
+// sourceKinds are the kinds of source that auto tries, best first.
+var sourceKinds = []string{"logical", "notify", "poll"}
+
+const (
+	// Intervals between probes for a better source: an hour if an operator must change something first, a minute if the
+	// cause may go away by itself, such as all slots being in use.
+	permanentProbeInterval = time.Hour
+	transientProbeInterval = time.Minute
+	// maxUnknownFailures is how many attempts in a row may fail at the connection, while the database answers on an
+	// ordinary one, before the source counts as unavailable.
+	maxUnknownFailures = 3
+)
+
+// autoSource follows by the best source that works, and changes to a better one once that works.
+type autoSource struct {
+	supervisor *supervisor
+	lastNote   map[string]string // last logged note, by kind of source
+	failures   map[string]int    // failures of unknown class in a row, by kind of source
+}
+
+func newAutoSource(s *supervisor) *autoSource {
+	return &autoSource{supervisor: s, lastNote: map[string]string{}, failures: map[string]int{}}
+}
+
+// unavailable is why a source cannot be used.
+type unavailable struct {
+	kind      string
+	err       error
+	transient bool // may go away by itself
+}
+
+// follow runs the sources in order until one follows the table, and returns when that one ends.
+func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err error) {
+	var skipped []unavailable
+	for i, kind := range sourceKinds {
+		since, err := a.run(ctx, kind, skipped)
+		if !since.IsZero() && i == 0 {
+			clear(a.lastNote)
+		}
+		if !since.IsZero() || ctx.Err() != nil || i == len(sourceKinds)-1 {
+			return since, err
+		}
+		u, ok := a.checkUnavailable(ctx, kind, err)
+		if !ok || slices.ContainsFunc(skipped, func(o unavailable) bool { return o.err.Error() == err.Error() }) {
+			return since, err // the next source would fail in the same way
+		}
+		skipped = append(skipped, u)
+		a.supervisor.table.Rollback()
+	}
+	panic("unreachable: the last source returns")
+}
+
+// run runs a source. It ends it with a *[source.ResyncError] once one of the skipped sources works.
+func (a *autoSource) run(ctx context.Context, kind string, skipped []unavailable) (since time.Time, err error) {
+	note := a.logNote(kind, skipped)
+	if len(skipped) == 0 {
+		return a.supervisor.runSource(ctx, kind, note)
+	}
+	err = guard.RunWatched(ctx, a.supervisor.log, "probe for a better source",
+		func(ctx context.Context) error { return a.probeLoop(ctx, skipped) },
+		func(ctx context.Context) (err error) {
+			since, err = a.supervisor.runSource(ctx, kind, note)
+			return err
+		})
+	return since, err
+}
+
+// logNote returns why kind runs rather than a better source, and logs it if that is new.
+func (a *autoSource) logNote(kind string, skipped []unavailable) string {
+	reasons := make([]string, len(skipped))
+	for i, u := range skipped {
+		reasons[i] = "not by " + u.kind + ": " + u.err.Error()
+	}
+	note := strings.Join(reasons, "; ")
+	if len(skipped) > 0 && a.lastNote[kind] != note {
+		a.lastNote[kind] = note
+		u := skipped[len(skipped)-1]
+		a.supervisor.log.Warn("preferred source unavailable", "source", u.kind, "reason", u.err.Error(), "instead", kind)
+	}
+	return note
+}
+
+// probeLoop probes the skipped sources from time to time. It returns a *[source.ResyncError] once one of them works.
+func (a *autoSource) probeLoop(ctx context.Context, skipped []unavailable) error {
+	interval := permanentProbeInterval
+	if slices.ContainsFunc(skipped, func(u unavailable) bool { return u.transient }) {
+		interval = transientProbeInterval
+	}
+	if i := a.supervisor.cfg.intervals.probe; i > 0 {
+		interval = i
+	}
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, u := range skipped {
+			err := probeSource(ctx, u.kind, a.supervisor.newEnv(u.kind, source.NewProgress(u.kind, nil)))
+			if err == nil {
+				return &source.ResyncError{Reason: fmt.Sprintf("the table can be followed by %s now", u.kind)}
+			}
+			a.supervisor.log.Debug("source still unavailable", "source", u.kind, "reason", err)
+		}
+	}
+}
+
+// probeSource returns why a source of the given kind could not follow the table now, or nil.
+func probeSource(ctx context.Context, kind string, env *source.Env) error {
+	if kind == "notify" {
+		n := newNotify(env)
+		defer n.side.Close()
+		return n.prepare(ctx)
+	}
+	queries := postgres.NewQueryConn(env.Database, env.Timeouts.Idle)
+	defer queries.Close()
+	return queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		server, table, err := postgres.LoadServerAndTable(ctx, conn, env.Table)
+		if err != nil {
+			return err
+		}
+		if server.UsedSlots >= server.MaxSlots {
+			return errors.New("all replication slots are in use")
+		}
+		if _, _, err := postgres.EnsurePublication(ctx, conn, &server, table); err != nil {
+			return err
+		}
+		replication, err := postgres.ConnectReplication(ctx, env.Database)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = replication.Close(ctx) }() // an error no longer matters
+		if _, err := pglogrepl.IdentifySystem(ctx, replication); err != nil {
+			return fmt.Errorf("identify the system: %w", err)
+		}
+		return nil
+	})
+}
+
+// checkUnavailable reports whether err, with which a source ended before it followed, means that this source cannot be used
+// here although the database is there. Otherwise the same source is worth another attempt.
+func (a *autoSource) checkUnavailable(ctx context.Context, kind string, err error) (unavailable, bool) {
+	u := unavailable{kind: kind, err: err}
+	switch classify(err) {
+	case postgres.Permanent:
+	case postgres.Transient:
+		u.transient = true
+	case postgres.Unknown:
+		// A proxy that cannot replicate may just hang up. It looks like a broken network, except that the database
+		// answers on an ordinary connection, again and again.
+		if a.ping(ctx) != nil {
+			return u, false
+		}
+		if a.failures[kind]++; a.failures[kind] < maxUnknownFailures {
+			return u, false
+		}
+		u.transient = true
+	default:
+		return u, false
+	}
+	a.failures[kind] = 0
+	return u, true
+}
+
+// ping connects to the database and waits for an answer.
+func (a *autoSource) ping(ctx context.Context) error {
+	conn := postgres.NewQueryConn(a.supervisor.database.current(), a.supervisor.cfg.timeouts.Idle)
+	defer conn.Close()
+	return conn.Do(ctx, func(ctx context.Context, c *pgx.Conn) error { return c.Ping(ctx) })
+}
+
+// classify returns the class of an error with which a source ended before it followed.
+func classify(err error) postgres.ErrorClass {
+	var (
+		resync   *source.ResyncError
+		panicked *guard.PanicError
+	)
+	if err == nil || errors.As(err, &resync) || errors.As(err, &panicked) {
+		return postgres.Unreachable
+	}
+	return postgres.Classify(err)
+}

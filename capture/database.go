@@ -1,0 +1,44 @@
+package capture
+
+import (
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
+)
+
+// databaseConfig is the connection configuration, which may change while the daemon runs.
+type databaseConfig struct {
+	load func() (*pgx.ConnConfig, error) // nil if it never changes
+	log  hclog.Logger
+
+	mu  sync.Mutex
+	cfg *pgx.ConnConfig
+}
+
+func newDatabaseConfig(cfg *Config) *databaseConfig {
+	return &databaseConfig{load: cfg.ReloadDatabase, log: cfg.Logger, cfg: cfg.Database}
+}
+
+// reload reads the configuration again and returns it. If that fails, the previous one stays: connecting with it shows
+// what is wrong.
+func (d *databaseConfig) reload() *pgx.ConnConfig {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.load == nil {
+		return d.cfg
+	}
+	if cfg, err := d.load(); err == nil {
+		d.cfg = cfg
+	} else {
+		d.log.Debug("cannot reload the connection configuration", "error", err)
+	}
+	return d.cfg
+}
+
+// current returns the configuration that was loaded last.
+func (d *databaseConfig) current() *pgx.ConnConfig {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.cfg
+}

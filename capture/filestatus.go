@@ -1,0 +1,130 @@
+package capture
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"capture/store"
+)
+
+// FileStatus is the state of feedback.json.
+type FileStatus struct {
+	Path     string     `json:"path"`
+	Written  *time.Time `json:"written,omitempty"`
+	Reason   string     `json:"reason,omitempty"`
+	Rows     int        `json:"rows"`
+	Bytes    int64      `json:"bytes"`
+	SHA256   string     `json:"sha256,omitempty"`
+	LSN      string     `json:"lsn,omitempty"`
+	UpToDate bool       `json:"current"`           // it holds the newest View
+	Millis   float64    `json:"millis,omitempty"`  // duration of the last write
+	Error    string     `json:"error,omitempty"`   // reason why the last write failed
+	Pending  *time.Time `json:"pending,omitempty"` // time of the oldest change that it does not hold
+}
+
+// A write is late after lateWrite, or after lateByWrites times the duration of the last one, whichever is longer.
+const (
+	lateWrite    = 10 * time.Second
+	lateByWrites = 3
+)
+
+// fileTracker keeps the FileStatus. The flusher writes it, and anyone may read it.
+type fileTracker struct {
+	mu     sync.Mutex
+	report fileReport
+}
+
+// fileReport is what the flusher reports.
+type fileReport struct {
+	FileStatus
+	version      uint64        // version of the View that the file holds; 0 if this run has not written it yet
+	writingSince time.Time     // start of the write that is running; zero if none is
+	took         time.Duration // duration of the last write
+}
+
+// newFileTracker returns a tracker that reports what an earlier run left in file.
+func newFileTracker(file *store.File) *fileTracker {
+	t := &fileTracker{}
+	t.report.Path = file.Path()
+	if m, ok := file.Existing(); ok {
+		t.report.FileStatus = newFileStatus(file.Path(), &m)
+	}
+	return t
+}
+
+func newFileStatus(path string, m *store.Manifest) FileStatus {
+	return FileStatus{
+		Path: path, Written: timeOrNil(m.WrittenAt), Reason: string(m.Reason), Rows: m.Rows, Bytes: m.Bytes,
+		SHA256: m.SHA256, LSN: m.LSN,
+	}
+}
+
+// get returns what was reported last.
+func (t *fileTracker) get() fileReport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.report
+}
+
+// hasWritten reports whether this run has written the file.
+func (t *fileTracker) hasWritten() bool { return t.get().version > 0 }
+
+// setPending reports the time of the oldest change that the file does not hold.
+func (t *fileTracker) setPending(since time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.report.Pending = timeOrNil(since)
+}
+
+// startWrite reports that a write begins.
+func (t *fileTracker) startWrite(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.report.writingSince = now
+}
+
+// recordFailure reports why a write failed, and which change it leaves pending. It reports whether the error is new.
+func (t *fileTracker) recordFailure(err error, pending time.Time) (changed bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	changed = t.report.Error != err.Error()
+	t.report.Error, t.report.writingSince, t.report.Pending = err.Error(), time.Time{}, timeOrNil(pending)
+	return changed
+}
+
+// recordWrite reports a successful write of the View of that version.
+func (t *fileTracker) recordWrite(m *store.Manifest, version uint64, took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.report = fileReport{FileStatus: newFileStatus(t.report.Path, m), version: version, took: took}
+	t.report.Millis = millis(took)
+}
+
+// setSHA256 reports a digest that was computed after the write.
+func (t *fileTracker) setSHA256(sum string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.report.SHA256 = sum
+}
+
+// check is the check of whether the file holds the newest state, or soon will.
+func (r *fileReport) check(st *FileStatus) Check {
+	late := max(lateWrite, lateByWrites*r.took)
+	c := Check{Name: "file"}
+	switch {
+	case st.Error != "":
+		c.Detail = st.Error
+	case !r.writingSince.IsZero() && time.Since(r.writingSince) > late:
+		c.Detail = fmt.Sprintf("a write has been running for %s: the volume is slow or hangs", time.Since(r.writingSince).Round(time.Second))
+	case r.version == 0:
+		c.Detail = "not written yet by this run"
+	case st.Pending != nil && time.Since(*st.Pending) > late:
+		c.Detail = fmt.Sprintf("changes have been waiting for %s", time.Since(*st.Pending).Round(time.Second))
+	case st.UpToDate:
+		c.OK, c.Detail = true, "holds the newest state"
+	default:
+		c.OK, c.Detail = true, "a change is about to be written"
+	}
+	return c
+}

@@ -1,0 +1,346 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/hashicorp/go-hclog"
+
+	"capture/capture/source"
+	"capture/internal/guard"
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+const (
+	firstRetry   = 200 * time.Millisecond // pause after the first attempt that fails
+	longestRetry = 10 * time.Second       // longest pause between attempts
+	retrySpread  = 0.5                    // random share of a pause, so that not all clients return to a database at once
+	stableAfter  = 5 * time.Second        // time that a source must follow for the pauses to be short again
+)
+
+// The states of a daemon: the phase of the source that runs, or waiting.
+const (
+	stateConnecting = string(source.Connecting)
+	stateCopying    = string(source.Copying)
+	stateFollowing  = string(source.Following)
+	stateWaiting    = "waiting" // an attempt failed, and the next is not due yet
+)
+
+// supervisor runs one source at a time, which is the only writer of the table. When the source ends, supervisor pauses
+// and runs the next one. It passes barriers on to the source that follows.
+type supervisor struct {
+	cfg        *Config
+	database   *databaseConfig
+	table      *snapshot.Table
+	writeAhead func(context.Context, []snapshot.Part) bool // see [source.CopyOptions]
+	log        hclog.Logger
+	auto       *autoSource
+	pauses     *backoff.ExponentialBackOff // between attempts that fail
+	lastLogged string                      // error that the last log line reported; the same is not reported twice
+
+	mu          sync.Mutex
+	changed     chan struct{} // closed and replaced when the state changes
+	attempt     *attempt      // nil between attempts
+	past        source.Report // what is still true of the attempts that have ended
+	note        string        // reason why no better source follows
+	lastErr     string        // reason why the last attempt ended; "" once a source follows
+	waiting     bool          // the last attempt failed, and the next is not due yet
+	failed      int           // failed attempts since a source followed
+	nextAttempt time.Time
+	resyncs     uint64 // attempts that ended with a resync, in all
+	failures    uint64 // attempts that failed, in all
+}
+
+// attempt is one run of one source.
+type attempt struct {
+	source   source.Source
+	progress *source.Progress
+	cancel   context.CancelCauseFunc
+	done     chan struct{} // closed when the source has ended
+}
+
+// followReport is what a supervisor reports about itself and its source.
+type followReport struct {
+	source.Report // of the attempt that runs; with totals of all attempts
+
+	state       string
+	note        string
+	err         string
+	failed      int
+	nextAttempt time.Time
+	resyncs     uint64
+	failures    uint64
+}
+
+func newSupervisor(cfg *Config, table *snapshot.Table, writeAhead func(context.Context, []snapshot.Part) bool) *supervisor {
+	s := &supervisor{
+		cfg: cfg, table: table, writeAhead: writeAhead, log: cfg.Logger, changed: make(chan struct{}),
+		database: newDatabaseConfig(cfg),
+		past:     source.Report{Source: cfg.Source},
+		pauses:   newBackOff(firstRetry, longestRetry, retrySpread),
+	}
+	s.auto = newAutoSource(s)
+	return s
+}
+
+// run runs one source after the other until ctx ends or a source panics.
+func (s *supervisor) run(ctx context.Context) error {
+	for {
+		s.database.reload()
+		began := time.Now()
+		followingSince, err := s.follow(ctx)
+		s.table.Rollback()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if panicked := (*guard.PanicError)(nil); errors.As(err, &panicked) {
+			return err
+		}
+		if !followingSince.IsZero() && time.Since(followingSince) > stableAfter {
+			s.pauses.Reset()
+		}
+		pause := s.handleEnd(err, time.Since(began))
+		if !followingSince.IsZero() {
+			s.lastLogged = ""
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// follow follows the table by the configured source, or the best one, until that ends. It returns since when a source
+// followed, which is zero if none did.
+func (s *supervisor) follow(ctx context.Context) (since time.Time, err error) {
+	if s.cfg.Source == "auto" {
+		return s.auto.follow(ctx)
+	}
+	return s.runSource(ctx, s.cfg.Source, "")
+}
+
+// handleEnd records why an attempt ended that took so long, and returns the pause before the next one.
+func (s *supervisor) handleEnd(err error, took time.Duration) (pause time.Duration) {
+	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) {
+		s.log.Info("resyncing table", "reason", resync.Reason)
+		pause = s.copyCooldown()
+		if resync.Backoff {
+			pause = max(pause, s.pauses.NextBackOff())
+		}
+		s.update(func() {
+			s.resyncs++
+			s.lastErr = resync.Error()
+		})
+		return pause
+	}
+	err = postgres.Explain(err)
+	pause = s.pauses.NextBackOff()
+	if errors.Is(err, snapshot.ErrNoRoom) {
+		pause = max(pause, took) // each attempt reads as many rows as there is room for
+	}
+	if err.Error() != s.lastLogged {
+		s.lastLogged = err.Error()
+		s.log.Error("not following", "table", s.cfg.Table.String(), "error", err, "next_attempt_in", pause.Round(time.Millisecond).String())
+	}
+	s.update(func() {
+		s.failures++
+		s.failed++
+		s.lastErr, s.waiting, s.nextAttempt = err.Error(), true, time.Now().Add(pause)
+	})
+	return pause
+}
+
+// copyCooldown returns the pause before another copy. It lasts as long as the last copy took, so that a table whose
+// definition keeps changing is copied no more than half of the time.
+func (s *supervisor) copyCooldown() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(time.Until(s.past.CopyEnded.Add(s.past.CopyTook)), firstRetry/2)
+}
+
+// runSource runs a source of the given kind until it fails, ctx ends or [supervisor.resync] is called. note is why no
+// better source runs. It returns since when the source followed, which is zero if it did not come that far.
+func (s *supervisor) runSource(ctx context.Context, kind, note string) (followingSince time.Time, err error) {
+	inner, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	progress := source.NewProgress(kind, func() { s.update(func() {}) })
+	a := &attempt{progress: progress, source: newSource(kind, s.newEnv(kind, progress)), cancel: cancel, done: make(chan struct{})}
+	s.update(func() { s.attempt, s.note, s.waiting = a, note, false })
+	err = a.source.Follow(inner, s.table)
+	if resync := (*source.ResyncError)(nil); ctx.Err() == nil && errors.As(context.Cause(inner), &resync) {
+		err = resync
+	}
+	return s.endAttempt(a), err
+}
+
+// newEnv returns what a source of the given kind gets for its next attempt.
+func (s *supervisor) newEnv(kind string, progress *source.Progress) *source.Env {
+	env := s.cfg.env(kind, progress)
+	env.Database, env.Copy.WriteAhead = s.database.current(), s.writeAhead
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	env.SystemID = s.past.SystemID
+	return env
+}
+
+// newSource returns a source of the given kind for one attempt.
+func newSource(kind string, env *source.Env) source.Source {
+	switch kind {
+	case "notify":
+		return newNotify(env)
+	case "poll":
+		return newPoll(env)
+	}
+	return newLogical(env)
+}
+
+// endAttempt keeps what outlives an attempt: its totals, and which server it reached. The conditions and the retained WAL
+// that it reported end here. It returns since when the source followed.
+func (s *supervisor) endAttempt(a *attempt) (followingSince time.Time) {
+	defer close(a.done)
+	s.update(func() {
+		r := addReport(s.past, a.progress.Report())
+		s.past = source.Report{
+			Source: r.Source, SystemID: r.SystemID, ServerVersion: r.ServerVersion, LastContact: r.LastContact,
+			Counters: r.Counters, CopyEnded: r.CopyEnded, CopyTook: r.CopyTook,
+		}
+		s.attempt, followingSince = nil, r.FollowingSince
+		if !followingSince.IsZero() {
+			s.lastErr, s.failed = "", 0
+		}
+	})
+	return followingSince
+}
+
+// addReport returns r with the totals of past added, and with past's facts where r has none yet.
+func addReport(past, r source.Report) source.Report {
+	if r.SystemID == "" && r.ServerVersion == "" {
+		r.SystemID, r.ServerVersion = past.SystemID, past.ServerVersion
+	}
+	r.Counters = past.Counters.Add(r.Counters)
+	if r.LastContact.IsZero() {
+		r.LastContact = past.LastContact
+	}
+	if r.CopyEnded.IsZero() {
+		r.CopyEnded, r.CopyTook = past.CopyEnded, past.CopyTook
+	}
+	return r
+}
+
+// resync ends the source that runs, so that the table is copied again.
+func (s *supervisor) resync(reason string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.attempt != nil {
+		s.attempt.cancel(&source.ResyncError{Reason: reason})
+	}
+}
+
+// update changes what s knows, and wakes those who wait for another state.
+func (s *supervisor) update(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// state returns the state, and a channel that is closed when it may have changed.
+func (s *supervisor) state() (string, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stateLocked(), s.changed
+}
+
+func (s *supervisor) stateLocked() string {
+	switch {
+	case s.attempt != nil:
+		return string(s.attempt.progress.Report().Phase)
+	case s.waiting:
+		return stateWaiting
+	}
+	return stateConnecting
+}
+
+// report returns what s and its source report.
+func (s *supervisor) report() followReport {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := followReport{
+		Report: s.past, state: s.stateLocked(), note: s.note, err: s.lastErr, failed: s.failed, nextAttempt: s.nextAttempt,
+		resyncs: s.resyncs, failures: s.failures,
+	}
+	if s.attempt != nil {
+		r.Report = addReport(s.past, s.attempt.progress.Report())
+		r.state = string(r.Phase) // of the same moment
+	}
+	if r.state == stateFollowing {
+		r.err, r.failed, r.nextAttempt = "", 0, time.Time{}
+	}
+	return r
+}
+
+// barrier returns once every transaction that was committed before the call is in a View. It waits for a copy that is
+// under way, and returns an error if the last attempt failed.
+func (s *supervisor) barrier(ctx context.Context) error {
+	for {
+		a, err := s.waitFollowing(ctx)
+		if err != nil {
+			return err
+		}
+		err = a.source.Barrier(ctx)
+		if resync := (*source.ResyncError)(nil); !errors.As(err, &resync) && !errors.Is(err, source.ErrNotFollowing) {
+			return err
+		}
+		// The copy of the next attempt includes what was committed before.
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the next copy of the table: %w", ctx.Err())
+		}
+	}
+}
+
+// waitFollowing returns the running attempt once its source follows the table.
+func (s *supervisor) waitFollowing(ctx context.Context) (*attempt, error) {
+	for {
+		s.mu.Lock()
+		a, changed := s.attempt, s.changed
+		state, lastErr, nextAttempt := s.stateLocked(), s.lastErr, s.nextAttempt
+		s.mu.Unlock()
+		switch state {
+		case stateFollowing:
+			return a, nil
+		case stateWaiting:
+			return nil, fmt.Errorf("not following (next attempt at %s): %s", nextAttempt.UTC().Format(time.TimeOnly), lastErr)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("still %s: %w", state, ctx.Err())
+		}
+	}
+}
+
+// waitState waits until the state is one of those given. It reports false if ctx ends first.
+func (s *supervisor) waitState(ctx context.Context, states ...string) bool {
+	for {
+		state, changed := s.state()
+		for _, want := range states {
+			if state == want {
+				return true
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}

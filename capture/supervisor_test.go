@@ -1,0 +1,129 @@
+package capture
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"capture/capture/source"
+	"capture/internal/pgserver"
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+// check returns the daemon's check of that name, if it has one.
+func (d *daemon) check(name string) (Check, bool) {
+	for _, c := range d.Status().Checks {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return Check{}, false
+}
+
+// TestFailedCheckEndsWithItsSource: the connection for queries breaks while the stream goes on, so that the regular check
+// fails. When the next source follows, nothing of that is left.
+func TestFailedCheckEndsWithItsSource(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 10)
+	exec(t, conn, "CREATE ROLE follower LOGIN REPLICATION; GRANT SELECT ON votes TO follower; CREATE PUBLICATION capture_votes FOR TABLE votes")
+	admit := func(method string) {
+		t.Helper()
+		if err := s.WriteFile("pg_hba.conf", []byte("host all postgres all trust\nhost all follower all "+method+"\n")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Reload(t.Context(), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	admit("trust")
+	d := start(t, config(t, strings.Replace(s.URL("postgres"), "postgres@", "follower@", 1)))
+	d.ready()
+
+	admit("reject")
+	exec(t, conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'follower' AND backend_type = 'client backend'")
+	eventually(t, "the check fails while the stream goes on", func() error {
+		if _, ok := d.check("checks"); !ok || d.Status().State != stateFollowing {
+			return fmt.Errorf("%s: %+v", d.Status().State, d.Status().Checks)
+		}
+		return nil
+	})
+	exec(t, conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'follower'")
+	d.notReady("admits this user")
+	admit("trust")
+	d.ready()
+	if c, ok := d.check("checks"); ok {
+		t.Errorf("the new source has the old one's condition: %+v", c)
+	}
+}
+
+// TestRetainedWALEndsWithItsSource: a slot retains WAL. When auto moves on to a source without a slot, no retained WAL is
+// reported any more.
+func TestRetainedWALEndsWithItsSource(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_prepared_transactions": "0"}})
+	conn := connect(t, s.URL("postgres"))
+	exec(t, conn, votes)
+	cfg := config(t, s.URL("postgres"))
+	cfg.Source = "auto"
+	d := start(t, cfg)
+	d.by("logical", "")
+	holder := connect(t, s.URL("postgres"))
+	exec(t, holder, "BEGIN; INSERT INTO votes (comment) VALUES ('open')") // the slot must keep WAL from here on
+	exec(t, conn, "CREATE TABLE noise AS SELECT repeat(md5(i::text), 30) FROM generate_series(1, 3000) i")
+	eventually(t, "the slot retains WAL", func() error {
+		if n := d.Status().RetainedWAL; n < 1<<20 {
+			return fmt.Errorf("%d bytes", n)
+		}
+		return nil
+	})
+	if err := s.Reload(t.Context(), map[string]string{"wal_level": "replica"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Stop("immediate"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.StartAgain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.by("notify", "wal_level is replica")
+	if n := d.Status().RetainedWAL; n != 0 {
+		t.Errorf("%d bytes of WAL are reported as retained, without a slot", n)
+	}
+}
+
+// TestReportsEndWithTheirSource: what a source reports about itself ends with it, and its totals stay.
+func TestReportsEndWithTheirSource(t *testing.T) {
+	t.Parallel()
+	cfg := DefaultConfig()
+	s := newSupervisor(&cfg, snapshot.NewTable(), nil)
+	begin := func(kind string) *attempt {
+		a := &attempt{progress: source.NewProgress(kind, nil), cancel: func(error) {}, done: make(chan struct{})}
+		s.update(func() { s.attempt = a })
+		return a
+	}
+	first := begin("notify")
+	first.progress.SetFollowing(&postgres.ReadClock{})
+	first.progress.SetCondition("notifications", "the queue is full")
+	first.progress.SetRetainedWAL(1 << 30)
+	first.progress.SetBlocked("a transaction is open")
+	first.progress.RecordCopy(time.Second)
+	if r := s.report(); r.Conditions["notifications"] == "" || r.RetainedWAL == 0 || r.Blocked == "" {
+		t.Fatalf("the report lacks what the source reports: %+v", r)
+	}
+	s.endAttempt(first)
+	for what, r := range map[string]followReport{"between two sources": s.report(), "by the second source": func() followReport {
+		begin("logical").progress.RecordCopy(time.Minute)
+		return s.report()
+	}()} {
+		if len(r.Conditions) != 0 || r.RetainedWAL != 0 || r.Blocked != "" || !r.FollowingSince.IsZero() {
+			t.Errorf("%s, what the first one reported is left: %+v", what, r)
+		}
+	}
+	if r := s.report(); r.Source != "logical" || r.Counters.Copies != 2 || r.CopyTook != time.Minute {
+		t.Errorf("source %q, %d copies, the last of %s; want logical, 2, 1m0s", r.Source, r.Counters.Copies, r.CopyTook)
+	}
+}
