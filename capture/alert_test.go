@@ -14,7 +14,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// receiver keeps what is posted to it.
+// receiver records what is posted to it.
 type receiver struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -59,7 +59,7 @@ func (r *receiver) got(condition, status string) int {
 // shortIntervals are those of the tests of alerts and volumes.
 var shortIntervals = intervals{volumeCheck: 50 * time.Millisecond, alertCheck: 20 * time.Millisecond, alertRetry: 50 * time.Millisecond}
 
-// TestAlerts: trouble that lasts is posted once, through a receiver that fails at first, and once more when it is over.
+// TestAlerts: a condition that lasts is posted once, although the receiver fails at first, and once more when it is over.
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	srv := pgserver.ForTest(t, pgserver.Options{})
@@ -91,7 +91,7 @@ func TestAlerts(t *testing.T) {
 	})
 	d.ready()
 	if n := r.got("following", "firing"); n != 1 {
-		t.Errorf("%d alerts for one trouble", n)
+		t.Errorf("%d alerts for one condition", n)
 	}
 	if r.tries < 4 {
 		t.Errorf("%d requests, of which two were refused", r.tries)
@@ -101,7 +101,7 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// TestVolumeFills: a volume over the mark is a warning, a detail of the status and an alert, each once.
+// TestVolumeFills: a volume above the warning level causes one log line, a failing check and one alert.
 func TestVolumeFills(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -110,7 +110,7 @@ func TestVolumeFills(t *testing.T) {
 	cfg := config(t, url)
 	cfg.intervals, cfg.AlertURL, cfg.AlertAfter = shortIntervals, r.URL, 0
 	folder := t.TempDir()
-	cfg.WatchedDirs, cfg.VolumeWarn = []WatchedDir{{"fallback", folder}, {"gone", filepath.Join(folder, "none")}}, 1 // any disk in use is fuller
+	cfg.WatchedDirs, cfg.VolumeWarn = []WatchedDir{{"fallback", folder}, {"gone", filepath.Join(folder, "none")}}, 1 // any volume in use is fuller
 	d := start(t, cfg)
 	d.ready()
 	eventually(t, "the alert", func() error {
@@ -124,6 +124,6 @@ func TestVolumeFills(t *testing.T) {
 		t.Errorf("status: ready %v, volumes %+v", st.Ready, st.Volumes)
 	}
 	if n := strings.Count(d.log.String(), "volume is filling up"); n != 1 {
-		t.Errorf("said %d times", n)
+		t.Errorf("%d log lines about it", n)
 	}
 }

@@ -34,7 +34,7 @@ const votes = `CREATE TABLE votes (
 	"timestamp"     timestamp DEFAULT CURRENT_TIMESTAMP
 )`
 
-// patience is how long a test waits for what must come.
+// patience is how long a test waits for what must happen.
 const patience = 60 * time.Second
 
 // daemon is a Daemon under test.
@@ -163,7 +163,7 @@ func exec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 	}
 }
 
-// oracle is what Postgres says that the file must hold, one compact row a line, ordered by the given SQL.
+// oracle returns what the file must hold according to Postgres: compact rows, ordered by the given SQL.
 func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 	t.Helper()
 	tx, err := conn.Begin(t.Context())
@@ -188,7 +188,7 @@ func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 	return lines
 }
 
-// compact drops the white space outside strings, and leaves all else as it is.
+// compact removes the white space outside strings.
 func compact(s string) string {
 	var b strings.Builder
 	in, escaped := false, false
@@ -208,10 +208,10 @@ func compact(s string) string {
 	return b.String()
 }
 
-// lines are the rows of a file, checked to be whole and valid.
+// lines returns the rows of a file, or an error if it is not complete and valid.
 func lines(b []byte) ([]string, error) {
 	if !json.Valid(b) || !bytes.HasSuffix(b, []byte("]\n")) {
-		return nil, fmt.Errorf("the file is not whole: %d bytes", len(b))
+		return nil, fmt.Errorf("the file is not complete: %d bytes", len(b))
 	}
 	if string(b) == "[]\n" {
 		return nil, nil
@@ -224,7 +224,7 @@ func lines(b []byte) ([]string, error) {
 	return out, nil
 }
 
-// equal checks, after a forced flush, that the file is the table.
+// equal checks after a forced flush that the file equals the table.
 func (d *daemon) equal(conn *pgx.Conn, table, order string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), patience)

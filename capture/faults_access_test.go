@@ -80,9 +80,9 @@ func (a *authority) sign(name string, until time.Time) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }
 
-// TestAccess: TLS is required, with an authority of its own, a client certificate and SCRAM. Then the password changes,
-// the server's certificate expires, and a client comes without one: each is said, none of them gives a secret
-// away, and capture goes on as soon as it is mended.
+// TestAccess: the server requires TLS with its own authority, a client certificate and SCRAM. Then the password changes,
+// the server's certificate expires, and a client comes without a certificate. Status reports each, no secret reaches a
+// log, and capture continues as soon as the cause is gone.
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"password_encryption": "scram-sha-256"}})

@@ -18,7 +18,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// breakFile has each write of the file fail: a folder stands where its temporary file goes.
+// breakFile makes every write of the file fail, by a folder in the place of its temporary file.
 func (d *daemon) breakFile() (restore func()) {
 	d.t.Helper()
 	return breakFile(d.t, d.path)
@@ -35,8 +35,8 @@ func breakFile(t testing.TB, path string) (restore func()) {
 	return restore
 }
 
-// TestWritesFail: while the file can't be written, the old one stays, health and a forced flush say why, the stream goes
-// on and holds nothing back at the server; once it can be, all of it is there.
+// TestWritesFail: while the file cannot be written, the old one stays, Status and a forced flush say why, and the stream
+// continues and confirms its position. Once the file can be written, it has everything.
 func TestWritesFail(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -51,7 +51,7 @@ func TestWritesFail(t *testing.T) {
 		t.Errorf("the old file has %d rows", n)
 	}
 	if _, err := d.Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), d.path) {
-		t.Errorf("a forced flush says: %v", err)
+		t.Errorf("the error of a forced flush: %v", err)
 	}
 	eventually(t, "the position is confirmed", func() error {
 		behind := one[int64](t, conn, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE database = current_database()")
@@ -64,11 +64,11 @@ func TestWritesFail(t *testing.T) {
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
 	if n := d.said("flush failed; the file stays as it was"); n > 3 {
-		t.Errorf("the same trouble is said %d times", n)
+		t.Errorf("%d log lines about the same error", n)
 	}
 }
 
-// TestIdle: with a change that can't be written, neither capture nor its walsender is busy.
+// TestIdle: while a change cannot be written, neither capture nor its walsender is busy.
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -82,14 +82,14 @@ func TestIdle(t *testing.T) {
 	c.says("unwell")
 	sender := one[int](t, conn, "SELECT active_pid FROM pg_replication_slots WHERE database = current_database()")
 	pids := []int{c.cmd.Process.Pid, sender}
-	// Under 1 % is promised; the race detector and the watching of this test's child take a part. The first attempts to
-	// write come faster than those later, so that one calm window of several will do; a busy loop has none.
+	// The docs promise less than 1 %; the race detector and this child's own reports need some. The first attempts to write
+	// come faster than later ones, so one calm window of several is enough. A busy loop has none.
 	const span, windows = 4 * time.Second, 8
 	for i, who := range []string{"capture", "its walsender"} {
 		calm := false
 		for n := 0; n < windows && !calm; n++ {
 			before := cpu(t, pids[i])
-			time.Sleep(span) // the measure is of time that passes
+			time.Sleep(span) // CPU time per time that passes
 			calm = cpu(t, pids[i])-before <= span/20
 		}
 		if !calm {
@@ -98,7 +98,7 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// cpu is the time that a process has used.
+// cpu returns the CPU time that a process has used.
 func cpu(t testing.TB, pid int) time.Duration {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -114,10 +114,10 @@ func cpu(t testing.TB, pid int) time.Duration {
 		}
 		ticks += n
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond // of which Linux shows 100 a second
+	return time.Duration(ticks) * 10 * time.Millisecond // Linux counts 100 ticks a second
 }
 
-// TestFolderRemoved: the folder goes while capture runs, and comes back.
+// TestFolderRemoved: the folder disappears while capture runs, and comes back.
 func TestFolderRemoved(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -130,7 +130,7 @@ func TestFolderRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(folder + ".away") })
-	// Something that is no folder keeps it from being made anew.
+	// A file in its place keeps capture from creating it again.
 	if err := os.WriteFile(folder, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestFolderRemoved(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestNoDescriptorLeft: the process may open no file more. What is open goes on, and writes go on as soon as they may.
+// TestNoDescriptorLeft: the process may open no more files. The stream continues, and so do writes once files may be opened.
 func TestNoDescriptorLeft(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -170,8 +170,8 @@ func TestNoDescriptorLeft(t *testing.T) {
 	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
 }
 
-// TestVolumeFull runs the daemon on a volume of its own, in a mount namespace: too small for what comes, then read-only,
-// then well again.
+// TestVolumeFull runs the daemon on a volume of its own, in a mount namespace. It is too small for what comes, then
+// read-only, then large and writable.
 func TestVolumeFull(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -207,7 +207,7 @@ func TestVolumeFull(t *testing.T) {
 	}
 }
 
-// remount has the child mount its volume anew.
+// remount makes the child mount its volume in another way.
 func (c *child) remount(how string) {
 	c.t.Helper()
 	if _, err := fmt.Fprintln(c.stdin, how); err != nil {
@@ -215,7 +215,7 @@ func (c *child) remount(how string) {
 	}
 }
 
-// mountSmall puts a small volume at dir.
+// mountSmall mounts a small volume at dir.
 func mountSmall(dir string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("mount: %w", err)
@@ -226,7 +226,7 @@ func mountSmall(dir string) error {
 	return nil
 }
 
-// remount changes the volume at dir: its size, or whether it takes writes. (While the lock file is open, only a second
+// remount changes the size of the volume at dir, or whether it is read-only. (While the lock file is open, only a second
 // mount over the first can be read-only.)
 func remount(dir, how string) error {
 	switch how {
@@ -234,12 +234,12 @@ func remount(dir, how string) error {
 		return errors.Join(unix.Mount(dir, dir, "", unix.MS_BIND, ""),
 			unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
 	case "rw":
-		return unix.Unmount(dir, unix.MNT_DETACH) // something may have a file open there
+		return unix.Unmount(dir, unix.MNT_DETACH) // a file may be open there
 	}
 	return unix.Mount("", dir, "", unix.MS_REMOUNT, how)
 }
 
-// mayMount says whether this process may make a mount namespace.
+// mayMount reports whether this process may create a mount namespace.
 func mayMount() bool {
 	cmd := osexec.Command("true")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}

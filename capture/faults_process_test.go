@@ -26,12 +26,12 @@ import (
 	"capture/store"
 )
 
-// A child is this test program again, as a daemon of its own: what kills, freezes or starves a process needs one.
+// A child is this test program again, running a daemon in a process of its own. Tests that kill, freeze or starve a process need one.
 const (
 	childURL    = "CAPTURE_TEST_CHILD_URL"
 	childPath   = "CAPTURE_TEST_CHILD_PATH"
-	childMounts = "CAPTURE_TEST_CHILD_MOUNTS" // a small volume there
-	childLogs   = "CAPTURE_TEST_CHILD_LOGS"   // folder of its logs; none without
+	childMounts = "CAPTURE_TEST_CHILD_MOUNTS" // where to mount a small volume
+	childLogs   = "CAPTURE_TEST_CHILD_LOGS"   // folder of its logs, if any
 )
 
 func init() {
@@ -40,7 +40,7 @@ func init() {
 	}
 }
 
-// runChild is a daemon until SIGTERM. It says on stdout when it is ready, and why when it is not.
+// runChild runs a daemon until SIGTERM. It prints on stdout when it becomes ready, and why when it is not.
 func runChild(url, path string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -110,7 +110,7 @@ func runChild(url, path string) int {
 	return 0
 }
 
-// obey does what the lines of stdin ask for: "snapshot", or how to mount the volume at dir.
+// obey runs the commands that come as lines on stdin: "snapshot", or how to mount the volume at dir.
 func obey(ctx context.Context, d *Daemon, dir string) {
 	for s := bufio.NewScanner(os.Stdin); s.Scan(); {
 		if s.Text() != "snapshot" {
@@ -151,13 +151,13 @@ func childConfig(url string) (Config, error) {
 	return cfg, nil
 }
 
-// child is one such process.
+// child is such a process.
 type child struct {
 	t     testing.TB
 	cmd   *osexec.Cmd
 	stdin io.Writer
 	path  string
-	lines chan string // of its stdout; closed at its end
+	lines chan string // its stdout; closed when it ends
 	log   *syncBuffer
 }
 
@@ -201,7 +201,7 @@ func startChildIn(t testing.TB, url, path string, attr *syscall.SysProcAttr, env
 	return c
 }
 
-// kill ends it by SIGKILL, where it has not ended.
+// kill ends the process with SIGKILL, unless it has ended.
 func (c *child) kill() {
 	if c.cmd.ProcessState == nil {
 		_ = c.cmd.Process.Kill()
@@ -211,7 +211,7 @@ func (c *child) kill() {
 	}
 }
 
-// says waits until a line has these words.
+// says waits for a line with these words.
 func (c *child) says(words ...string) {
 	c.t.Helper()
 	deadline := time.After(patience)
@@ -220,14 +220,14 @@ func (c *child) says(words ...string) {
 		select {
 		case line, ok := <-c.lines:
 			if !ok {
-				c.t.Fatalf("it ended without a word of %q; its last: %s", words, last)
+				c.t.Fatalf("it ended without a line with %q; the last: %s", words, last)
 			}
 			last = line
 			if all(line, words) {
 				return
 			}
 		case <-deadline:
-			c.t.Fatalf("no word of %q after %s; its last: %s", words, patience, last)
+			c.t.Fatalf("no line with %q after %s; the last: %s", words, patience, last)
 		}
 	}
 }
@@ -241,15 +241,15 @@ func all(s string, words []string) bool {
 	return true
 }
 
-// stop ends it by SIGTERM, and returns its exit code.
+// stop ends the process with SIGTERM and returns its exit code.
 func (c *child) stop() int {
 	c.t.Helper()
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		c.t.Fatal(err)
 	}
 	give := time.AfterFunc(patience, func() {
-		c.t.Errorf("it does not end within %s of SIGTERM", patience)
-		_ = c.cmd.Process.Signal(syscall.SIGQUIT) // its goroutines' stacks go to its log
+		c.t.Errorf("it runs %s after SIGTERM", patience)
+		_ = c.cmd.Process.Signal(syscall.SIGQUIT) // prints the stacks of its goroutines into its log
 	})
 	defer give.Stop()
 	for range c.lines {
@@ -261,17 +261,17 @@ func (c *child) stop() int {
 	return c.cmd.ProcessState.ExitCode()
 }
 
-// TestKilledAnywhere kills the process again and again under load, at random moments of its copies, streams, writes and
-// renames, while a reader from outside checks every version of the file that it catches: each is whole, and shows one
-// state that the database had, never an older one after a newer one. CAPTURE_TEST_KILLS sets the number of rounds, else
-// there are a hundred, or as many as half a minute allows. The large file is one that is patched.
+// TestKilledAnywhere kills the process again and again under load, at random moments of copies, streams, writes and renames.
+// A reader checks every version of the file that it sees: each is complete and shows a state that the database had, and
+// none is older than the one before. CAPTURE_TEST_KILLS sets the number of rounds; the default is a hundred, or as many as
+// fit into half a minute. The large file is one that is patched.
 func TestKilledAnywhere(t *testing.T) {
 	t.Parallel()
 	t.Run("small file", func(t *testing.T) { killAnywhere(t, 0) })
 	t.Run("large file", func(t *testing.T) { killAnywhere(t, 800) })
 }
 
-// killAnywhere does that to a table with so many votes of 6 kB besides those that come and go.
+// killAnywhere runs that test for a table with so many votes of 6 kB, in addition to those that come and go.
 func killAnywhere(t *testing.T, bulk int) {
 	t.Parallel()
 	rounds, until := 100, time.Now().Add(30*time.Second)
@@ -284,7 +284,7 @@ func killAnywhere(t *testing.T, bulk int) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	table(t, conn, 300)
-	// Each transaction leaves the number of rows, and a number that only goes up, in vote 0.
+	// Each transaction writes the number of rows, and a number that only increases, into vote 0.
 	exec(t, conn, fmt.Sprintf(`INSERT INTO votes (vote_id, user_query) VALUES (0, '0 %d')`, 300+bulk))
 	exec(t, conn, fmt.Sprintf(`INSERT INTO votes (vote_id, bot_response)
 		SELECT 1000 + i, (SELECT string_agg(md5((i * 200 + j)::text), '') FROM generate_series(1, 190) j) FROM generate_series(0, %d) i`, bulk-1))
@@ -314,9 +314,9 @@ func killAnywhere(t *testing.T, bulk int) {
 	for i := 0; i < rounds && time.Now().Before(until); i++ {
 		c := startChild(t, url, path)
 		if i%3 > 0 {
-			c.says("ready") // else it may die anywhere on the way there
+			c.says("ready") // otherwise it may die during the start
 		}
-		time.Sleep(time.Duration(r.IntN(150)) * time.Millisecond) // the moment of death is drawn at random
+		time.Sleep(time.Duration(r.IntN(150)) * time.Millisecond) // a random moment to die
 		c.kill()
 		kills++
 		if t.Failed() || reader.err() != nil {
@@ -343,7 +343,7 @@ func killAnywhere(t *testing.T, bulk int) {
 	t.Logf("%d kills, %d versions of the file seen", kills, reader.versions)
 }
 
-// sameFile compares a file with the rows that it must hold.
+// sameFile checks that a file holds these rows.
 func sameFile(t testing.TB, path string, want []string) {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -364,7 +364,7 @@ func sameFile(t testing.TB, path string, want []string) {
 	}
 }
 
-// outsideReader reads the file as anybody would.
+// outsideReader reads the file as any program would.
 type outsideReader struct {
 	path     string
 	versions int
@@ -413,7 +413,7 @@ func (r *outsideReader) look() error {
 		return fmt.Errorf("%s: %w", rows[0], err)
 	}
 	if count != len(rows)-1 {
-		return fmt.Errorf("half of a transaction: %d rows, of which the first says %d", len(rows)-1, count)
+		return fmt.Errorf("part of a transaction: %d rows, while the first says %d", len(rows)-1, count)
 	}
 	if number < r.last {
 		return fmt.Errorf("the file went back from transaction %d to %d", r.last, number)
@@ -425,8 +425,8 @@ func (r *outsideReader) look() error {
 	return nil
 }
 
-// TestFrozen: the process is stopped for longer than the server waits. The server lets its slot go; afterwards it copies
-// anew and is right again.
+// TestFrozen: the process is stopped for longer than wal_sender_timeout. The server drops its slot. When the process runs
+// again, it resyncs.
 func TestFrozen(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_sender_timeout": "1s"}})
@@ -456,7 +456,7 @@ func TestFrozen(t *testing.T) {
 func slotless(t testing.TB, s *pgserver.Server) {
 	t.Helper()
 	conn := connect(t, s.URL("postgres"))
-	eventually(t, "the server lets the slot go", func() error {
+	eventually(t, "the server drops the slot", func() error {
 		if one[int](t, conn, "SELECT count(*) FROM pg_replication_slots") > 0 {
 			return errors.New("it holds")
 		}
@@ -464,7 +464,7 @@ func slotless(t testing.TB, s *pgserver.Server) {
 	})
 }
 
-// TestFrozenWhileCopying: during a copy no stream's time-out watches over the slot. The server's time-out for idle
+// TestFrozenWhileCopying: during a copy, wal_sender_timeout does not apply to the slot. The server's timeout for idle
 // transactions does.
 func TestFrozenWhileCopying(t *testing.T) {
 	t.Parallel()
@@ -487,14 +487,14 @@ func TestFrozenWhileCopying(t *testing.T) {
 	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
 }
 
-// TestPanic: a fault of our own becomes a line in the log, a flush of what is whole, and an error.
+// TestPanic: a panic becomes a log line, a flush of the last complete state, and an error.
 func TestPanic(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	table(t, conn, 10)
 	cfg := config(t, url)
-	cfg.FlushDelay = time.Hour // only the stop writes the change
+	cfg.FlushDelay = time.Hour // only stopping writes the change
 	log := &syncBuffer{}
 	cfg.Logger = &panicking{Logger: hclog.New(&hclog.LoggerOptions{Output: log, JSONFormat: true})}
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -519,10 +519,10 @@ func TestPanic(t *testing.T) {
 	select {
 	case err := <-ended:
 		if err == nil || !strings.Contains(err.Error(), "internal error") {
-			t.Errorf("Run gives %v", err)
+			t.Errorf("Run returned %v", err)
 		}
 	case <-time.After(patience):
-		t.Fatal("it goes on")
+		t.Fatal("the daemon still runs")
 	}
 	if !strings.Contains(log.String(), `"@message":"internal error"`) {
 		t.Errorf("not in the log:\n%s", log)
@@ -530,7 +530,7 @@ func TestPanic(t *testing.T) {
 	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
 }
 
-// panicking is a logger that fails when a transaction was captured, in the goroutine that applies the stream.
+// panicking is a logger that panics on the line for a transaction, in the goroutine that applies the stream.
 type panicking struct{ hclog.Logger }
 
 func (p *panicking) Info(msg string, args ...any) {

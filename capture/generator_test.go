@@ -25,10 +25,10 @@ const (
 	keySpace        = 40 // keys that a workload uses
 )
 
-// TestGenerated draws random tables (columns, types, keys, replica identities, partitions) and random workloads (large and
-// small transactions over several of them, savepoints, two phases, truncates, definitions changed in between) by two
-// writers at once, and compares each file with its table. CAPTURE_ROUNDS=10000 has it draw so many tables, and
-// CAPTURE_SEED=… those of a run that failed.
+// TestGenerated creates random tables (columns, types, keys, replica identities, partitions). Two writers run random
+// workloads on them (large and small transactions over several tables, savepoints, two-phase commits, truncates, changes of
+// definitions). Each file must then equal its table. CAPTURE_ROUNDS sets the number of tables; CAPTURE_SEED=… repeats those
+// of a run that failed.
 func TestGenerated(t *testing.T) {
 	seed, rounds := uint64(time.Now().UnixNano()), generatedRounds
 	if s := os.Getenv("CAPTURE_SEED"); s != "" {
@@ -47,8 +47,8 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
-// tiny has, as often as not, a Table of a few rows pass through what else takes millions: many segments and groups, and
-// copies in many ranges over several connections.
+// tiny chooses sizes at random that make a few rows do what otherwise takes millions: fill many segments and groups, and be
+// copied in many page ranges over several connections.
 func (cfg *Config) tiny(r *rand.Rand) {
 	if r.IntN(2) == 0 {
 		cfg.segmentBytes, cfg.copying.WriteAheadBytes = pick(r, []int{64, 300, 4000}), pick(r, []int{1, 1000})
@@ -58,7 +58,7 @@ func (cfg *Config) tiny(r *rand.Rand) {
 	}
 }
 
-// generator is one database's random tables.
+// generator creates and changes random tables in one database.
 type generator struct {
 	t      *testing.T
 	conn   *pgx.Conn
@@ -67,17 +67,17 @@ type generator struct {
 	major  int
 
 	mu  sync.Mutex
-	log []string // what has been run
+	log []string // statements so far
 }
 
 type randomTable struct {
 	name   string
 	key    []randomColumn
 	order  string
-	defer_ bool // the key is checked at the end, so that ON CONFLICT cannot use it
+	defer_ bool // the key is deferrable, so ON CONFLICT cannot use it
 
 	mu      sync.Mutex
-	columns []randomColumn // other than the key's and generated ones, as the last look at the catalog had them
+	columns []randomColumn // neither of the key nor generated, as last read from the catalog
 }
 
 type randomColumn struct {
@@ -85,7 +85,7 @@ type randomColumn struct {
 	typ  string
 }
 
-// keyTypes are types that keys are made of, each with the value of number i and how the file orders it.
+// keyTypes are the types of key columns, each with an expression for the value of number i and the order of the file.
 var keyTypes = []struct{ typ, value, order string }{
 	{"int", "i", "%s"}, {"bigint", "i::bigint * 100000000007 - 4000000000000", "%s"}, {"smallint", "(20 - i)::smallint", "%s"},
 	{"text", `repeat(chr(64 + i), 1 + i %% 3) || ' "\'`, `%s COLLATE "C"`}, {"name", "('n' || i)::name", "%s"}, {"numeric", "(i - 20) / 8.0", "%s"},
@@ -105,8 +105,8 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	exec(t, g.conn, string(ddl), pgx.QueryExecModeSimpleProtocol)
 	for _, typ := range types {
 		switch {
-		case slices.Contains([]string{"citext", "ltree", "cube", "isbn", "seg", "hstore"}, typ.name): // extensions take long to create
-		case typ.name == `"char"` && g.major < 16: // of which row_to_json itself writes bytes that are no UTF-8
+		case slices.Contains([]string{"citext", "ltree", "cube", "isbn", "seg", "hstore"}, typ.name): // creating extensions takes long
+		case typ.name == `"char"` && g.major < 16: // row_to_json itself writes invalid UTF-8 for it
 		default:
 			g.types = append(g.types, typ)
 		}
@@ -143,7 +143,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	for i, tab := range g.tables {
 		daemons[i].equal(g.conn, tab.name, tab.order)
 	}
-	for range 10 { // and again, now that all are surely in the stream
+	for range 10 { // and again, now that all daemons are in the stream
 		g.transaction(g.conn, r)
 	}
 	for i, tab := range g.tables {
@@ -151,7 +151,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	}
 }
 
-// run runs a statement, whose failure is of no matter: the database says what came of it.
+// run runs a statement. A failure is not an error of the test: the oracle is what the database has afterwards.
 func (g *generator) run(conn *pgx.Conn, sql string) bool {
 	_, err := conn.PgConn().Exec(g.t.Context(), sql).ReadAll()
 	g.mu.Lock()
@@ -169,7 +169,7 @@ func (g *generator) run(conn *pgx.Conn, sql string) bool {
 
 func pick[T any](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
 
-// table draws and makes one table.
+// table creates a random table.
 func (g *generator) table(r *rand.Rand, n int) *randomTable {
 	tab := &randomTable{name: fmt.Sprintf("t%d", n)}
 	partitioned := r.IntN(5) == 0
@@ -243,7 +243,7 @@ func (g *generator) table(r *rand.Rand, n int) *randomTable {
 	return tab
 }
 
-// look reads the columns that a table has now.
+// look reads the columns of a table from the catalog.
 func (g *generator) look(conn *pgx.Conn, tab *randomTable) {
 	rows, err := conn.Query(g.t.Context(), `SELECT quote_ident(attname), format_type(atttypid, atttypmod) FROM pg_attribute
 		WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum`, tab.name)
@@ -272,7 +272,7 @@ func (tab *randomTable) now() []randomColumn {
 	return tab.columns
 }
 
-// value is an expression of a column's type, which may use the number i.
+// value returns a random expression of a column's type, which may use the number i.
 func (g *generator) value(c randomColumn, r *rand.Rand) string {
 	if r.IntN(8) == 0 {
 		return "NULL"
@@ -288,10 +288,10 @@ func (g *generator) value(c randomColumn, r *rand.Rand) string {
 			return fmt.Sprintf("ARRAY[(%s)::%s, NULL, (%s)::%[2]s]", pick(r, t.values), t.name, pick(r, t.values))
 		}
 	}
-	return "NULL" // a type that reads otherwise than it was written
+	return "NULL" // format_type names it differently
 }
 
-// keyValues are the expressions of a key of number i.
+// keyValues returns the expressions for the key of number i.
 func (tab *randomTable) keyValues() (list []string) {
 	for _, c := range tab.key {
 		for _, k := range keyTypes {
@@ -304,7 +304,7 @@ func (tab *randomTable) keyValues() (list []string) {
 	return list
 }
 
-// transaction is one random transaction over some of the tables.
+// transaction runs a random transaction over some of the tables.
 func (g *generator) transaction(conn *pgx.Conn, r *rand.Rand) {
 	touched := map[*randomTable]bool{}
 	one := func() {
@@ -313,7 +313,7 @@ func (g *generator) transaction(conn *pgx.Conn, r *rand.Rand) {
 		g.statement(conn, tab, r)
 	}
 	kind := r.IntN(20)
-	if kind < 6 { // on its own
+	if kind < 6 { // one statement without BEGIN
 		one()
 	} else {
 		g.run(conn, "BEGIN")
@@ -331,7 +331,7 @@ func (g *generator) transaction(conn *pgx.Conn, r *rand.Rand) {
 		case 6:
 			if g.run(conn, "PREPARE TRANSACTION "+id) && conn.PgConn().TxStatus() == 'I' {
 				if !g.run(conn, pick(r, []string{"COMMIT", "COMMIT", "ROLLBACK"})+" PREPARED "+id) {
-					g.run(conn, "ROLLBACK PREPARED "+id) // it had ended in an error already
+					g.run(conn, "ROLLBACK PREPARED "+id) // the transaction had failed before
 				}
 			}
 		case 7:
@@ -345,7 +345,7 @@ func (g *generator) transaction(conn *pgx.Conn, r *rand.Rand) {
 	}
 }
 
-// statement is one random statement about a table.
+// statement runs a random statement on a table.
 func (g *generator) statement(conn *pgx.Conn, tab *randomTable, r *rand.Rand) {
 	columns := tab.now()
 	keys := tab.keyValues()
@@ -395,7 +395,7 @@ func (g *generator) statement(conn *pgx.Conn, tab *randomTable, r *rand.Rand) {
 		g.run(conn, insert+" ON CONFLICT ("+strings.Join(keyNames, ", ")+") DO "+pick(r, []string{"NOTHING", "UPDATE SET " + set()}))
 	case n < 60:
 		g.run(conn, fmt.Sprintf("UPDATE %s SET %s WHERE %s", tab.name, set(), same))
-	case n < 70: // keys move, long values stay
+	case n < 70: // keys change, long values stay
 		other := strings.NewReplacer("i::", "(i + 1)::", "(i - 20)", "(i - 19)", "- i", "- (i + 1)", "|| i", "|| (i + 1)", "+ i", "+ (i + 1)")
 		moved := other.Replace(keys[0])
 		if keys[0] == "i" {
@@ -428,7 +428,7 @@ func aliased(values, names []string) string {
 	return strings.Join(list, ", ")
 }
 
-// define is a random change of the table's definition.
+// define returns a random change of the table's definition.
 func (g *generator) define(tab *randomTable, columns []randomColumn, r *rand.Rand) string {
 	alter := "ALTER TABLE " + tab.name
 	n := r.IntN(6)

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// fault is something that goes wrong, and how it is mended. Of one kind only one at a time happens.
+// fault is something that goes wrong, and its end. Only one fault of a kind happens at a time.
 type fault struct {
 	kind, name string
 	happen     func() (heal func())
@@ -56,7 +56,7 @@ func (s *soak) faults() []fault {
 			s.ask(fmt.Sprintf("SET lock_timeout = '2s'; ALTER TABLE votes DROP COLUMN IF EXISTS more%d", s.r.IntN(3)))
 		}), nil},
 		{"table", "truncated", now(func() { s.ask("SET lock_timeout = '2s'; TRUNCATE votes") }), nil},
-		{"table", "made anew", now(func() {
+		{"table", "dropped and created again", now(func() {
 			s.ask("BEGIN; SET LOCAL lock_timeout = '2s'; ALTER TABLE votes RENAME TO before; " + votes + `;
 				INSERT INTO votes (user_query, bot_response, comment) SELECT user_query, bot_response, comment FROM before; DROP TABLE before; COMMIT`)
 		}), nil},
@@ -76,7 +76,7 @@ func (s *soak) must(err error) {
 	}
 }
 
-// ask runs statements once. What comes of it is of no matter: the server may be away.
+// ask runs statements once and ignores errors: the server may be away.
 func (s *soak) ask(sql string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -87,7 +87,7 @@ func (s *soak) ask(sql string) {
 	}
 }
 
-// hold has a transaction stay open that has run a statement.
+// hold opens a transaction that runs a statement and stays open.
 func (s *soak) hold(sql string) func() func() {
 	return func() func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -103,10 +103,11 @@ func (s *soak) hold(sql string) func() func() {
 
 func (s *soak) signal(sig syscall.Signal) { s.must(s.child.cmd.Process.Signal(sig)) }
 
-// mayEnd says whether the process' time has come; before, it is left to grow old. Without its folder it could not start.
+// mayEnd reports whether the process may be ended: not before it has run for some time, and not while it could not start
+// again because its folder is gone.
 func (s *soak) mayEnd() bool { return !s.spoiled && time.Now().After(s.dies) }
 
-// kill ends the process by SIGKILL, and starts it again.
+// kill ends the process with SIGKILL and starts it again.
 func (s *soak) kill() {
 	if !s.mayEnd() {
 		return
@@ -115,7 +116,7 @@ func (s *soak) kill() {
 	s.start()
 }
 
-// restart has the process end in the orderly way, and starts it again.
+// restart stops the process cleanly and starts it again.
 func (s *soak) restart() {
 	if !s.mayEnd() {
 		return
@@ -126,7 +127,7 @@ func (s *soak) restart() {
 	s.start()
 }
 
-// spoilVolume fills the file's small volume or has it take no writes; where there is none, the folder goes away.
+// spoilVolume fills the file's small volume or makes it read-only. Without a small volume it moves the folder away.
 func (s *soak) spoilVolume() (heal func()) {
 	c := s.child
 	switch {
@@ -139,15 +140,15 @@ func (s *soak) spoilVolume() (heal func()) {
 	filler := s.path("filler")
 	if f, err := os.Create(filler); err == nil {
 		block := make([]byte, 1<<20)
-		for n := 0; n < 64 && err == nil; n++ { // as large as the volume is
+		for n := 0; n < 64 && err == nil; n++ { // the size of the volume
 			_, err = f.Write(block)
 		}
 		f.Close()
 	}
-	return func() { _ = os.Remove(filler) } // it may have gone with its volume
+	return func() { _ = os.Remove(filler) } // its volume may be gone
 }
 
-// away moves a folder away, and puts in its place what is none.
+// away moves a folder away and puts a file in its place.
 func (s *soak) away(folder string) (heal func()) {
 	aside := folder + ".aside"
 	s.must(os.Rename(folder, aside))

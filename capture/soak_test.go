@@ -27,10 +27,10 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestSoak has a process follow a table that is written to in all kinds of ways, while faults drawn at random befall the
-// process, the network, the server, the table and the volumes. After each few of them the writes pause: then a forced flush
-// must soon succeed, and all must be as if nothing had been (see checkpoint). CAPTURE_TEST_SOAK=24h has it go on for a
-// day; CAPTURE_SEED=… draws the faults of a run that failed.
+// TestSoak runs a process that follows a table under all kinds of writes, while random faults hit the process, the network,
+// the server, the table and the volumes. After every few faults the writes pause. A forced flush must then soon succeed, and
+// everything must be as if nothing had happened (see checkpoint). CAPTURE_TEST_SOAK=24h lets it run for a day;
+// CAPTURE_SEED=… repeats the faults of a run that failed.
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	length, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_TEST_SOAK"), "8s"))
@@ -65,7 +65,7 @@ func TestSoak(t *testing.T) {
 			s.note("%s", drawn[i].name)
 			drawn[i].heal = drawn[i].happen()
 		}
-		time.Sleep(rand.N(min(3*time.Second, length/8))) // how long the faults last
+		time.Sleep(rand.N(min(3*time.Second, length/8))) // duration of the faults
 		for _, f := range slices.Backward(drawn) {
 			if f.heal != nil {
 				f.heal()
@@ -82,7 +82,7 @@ func TestSoak(t *testing.T) {
 	t.Logf("%d faults, %d checkpoints, %d transactions, %d lives; at most %d MB resident, %d bytes of logs", len(s.log), s.checkpoints, s.written.Load(), s.lives, s.most.rss>>20, s.most.logs)
 }
 
-// soak is what such a test has to do with.
+// soak is the state of such a test.
 type soak struct {
 	t      *testing.T
 	r      *rand.Rand
@@ -97,10 +97,10 @@ type soak struct {
 
 	child   *child
 	pid     atomic.Int64
-	small   bool // the child's folder is a small volume of its own
-	spoiled bool // that takes no file now, or the folder is gone
+	small   bool // the child's folder is a small volume
+	spoiled bool // the volume is full or read-only, or the folder is gone
 	answers chan string
-	word    atomic.Value // the last one of the child about itself: a string
+	word    atomic.Value // the last line of the child about its state; a string
 	dies    time.Time    // when the child may be killed
 	lives   int
 
@@ -108,7 +108,7 @@ type soak struct {
 	log         []string // of faults
 	checkpoints int
 	base, most  usage
-	measured    int // checkpoints of this life
+	measured    int // checkpoints since the child started
 }
 
 // usage is what a process uses.
@@ -141,7 +141,7 @@ func (s *soak) note(format string, args ...any) {
 	s.log = append(s.log, fmt.Sprintf("%8s ", time.Since(s.started).Round(time.Millisecond))+fmt.Sprintf(format, args...))
 }
 
-// start begins another life of the child. Some have a small volume in place of the folder, which ends with them.
+// start starts the child. Some children have a small volume in place of the folder, which ends with them.
 func (s *soak) start() {
 	var attr *syscall.SysProcAttr
 	env := []string{childLogs + "=" + s.logs, "CAPTURE_TEST_SILENCE=3s"}
@@ -179,12 +179,12 @@ func (s *soak) start() {
 	s.dies = time.Now().Add(time.Duration(s.r.Int64N(int64(s.length / 3))))
 }
 
-// path is where a file in the child's folder is seen from here.
+// path returns the path by which this process reaches a file in the child's folder.
 func (s *soak) path(name string) string {
 	return fmt.Sprintf("/proc/%d/root%s", s.pid.Load(), filepath.Join(s.folder, name))
 }
 
-// sql runs statements over a connection of their own, each again and again until it succeeds.
+// sql runs statements over their own connection, and repeats each until it succeeds.
 func (s *soak) sql(statements ...string) {
 	s.t.Helper()
 	eventually(s.t, "run a statement", func() error {
@@ -203,7 +203,7 @@ func (s *soak) sql(statements ...string) {
 	})
 }
 
-// write writes to the table until ctx ends, whatever becomes of it.
+// write writes to the table until ctx ends, and ignores errors.
 func (s *soak) write(ctx context.Context, r *rand.Rand) {
 	var conn *pgx.Conn
 	defer func() {
@@ -221,7 +221,7 @@ func (s *soak) write(ctx context.Context, r *rand.Rand) {
 		}
 		if err == nil {
 			if _, err = conn.Exec(context.Background(), change(r), pgx.QueryExecModeSimpleProtocol); err != nil {
-				_, _ = conn.Exec(context.Background(), "ROLLBACK") // it may stand in the middle of a transaction
+				_, _ = conn.Exec(context.Background(), "ROLLBACK") // a transaction may be open
 			}
 		}
 		s.pause.RUnlock()
@@ -236,7 +236,7 @@ func (s *soak) write(ctx context.Context, r *rand.Rand) {
 	}
 }
 
-// change is one transaction of random kind. The table keeps some hundred rows up to some thousand.
+// change runs a random transaction. The table keeps between some hundred and some thousand rows.
 func change(r *rand.Rand) string {
 	id, n := r.IntN(3000), 1+r.IntN(20)
 	long := fmt.Sprintf("(SELECT string_agg(md5(i::text || '%d'), '') FROM generate_series(1, %d) i)", id, 1+r.IntN(300))
@@ -272,26 +272,26 @@ func change(r *rand.Rand) string {
 	return "UPDATE votes SET citations = jsonb_build_array(vote_id, NULL, 'ü \u2028 \"'), \"timestamp\" = now() WHERE vote_id % 200 = 7"
 }
 
-// readOutside looks at the file as anybody would, all the time: it is whole or not there.
+// readOutside reads the file all the time, as any program would: it is complete or missing.
 func (s *soak) readOutside(ctx context.Context) {
 	for ctx.Err() == nil {
 		b, err := os.ReadFile(s.path("feedback.json"))
 		if err == nil {
 			if _, err = lines(b); err != nil {
-				s.t.Errorf("read from outside: %v", err)
+				s.t.Errorf("outside reader: %v", err)
 				return
 			}
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(20 * time.Millisecond): // leaves the machine to others
+		case <-time.After(20 * time.Millisecond): // leaves the CPU to others
 		}
 	}
 }
 
-// checkpoint pauses the writes and has all be as it must: a forced flush succeeds, the file is the table and its manifest
-// the file's; the process uses no more memory, goroutines and descriptors than it did at the start of its life; the logs
-// keep to their size; of slots there is one.
+// checkpoint pauses the writes and checks everything: a forced flush succeeds, the file equals the table, and the manifest
+// matches the file. The process uses no more memory, goroutines and descriptors than after its start, the logs keep to
+// their size, and there is one slot.
 func (s *soak) checkpoint() {
 	s.t.Helper()
 	s.pause.Lock()
@@ -332,7 +332,7 @@ func (s *soak) checkpoint() {
 	s.measure(u)
 }
 
-// manifest compares the manifest with the file.
+// manifest checks the manifest against the file.
 func (s *soak) manifest(u *usage) {
 	s.t.Helper()
 	file, err := os.ReadFile(s.path("feedback.json"))
@@ -352,11 +352,11 @@ func (s *soak) manifest(u *usage) {
 	}
 	sum := sha256.Sum256(file)
 	if u.file = int64(len(file)); m.Bytes != u.file || m.SHA256 != hex.EncodeToString(sum[:]) {
-		s.t.Errorf("the manifest is not the file's: %s", text)
+		s.t.Errorf("the manifest does not match the file: %s", text)
 	}
 }
 
-// The logs' bounds in these tests, and how many checkpoints a process has to warm up.
+// Limits of the logs in these tests, and the number of checkpoints that a process has to warm up.
 const (
 	soakLogMB, soakLogBackups = 1, 2
 	warmUp                    = 10
@@ -375,7 +375,7 @@ func (s *soak) measure(u usage) {
 		}
 	}
 	s.most.rss, s.most.logs = max(s.most.rss, u.rss), max(s.most.logs, u.logs)
-	// Of each of the two logs there is the present one, those set aside, and one more until it is removed.
+	// Each of the two logs has the current file, the rotated ones, and one more until it is removed.
 	if limit := int64(2 * soakLogMB * (soakLogBackups + 2) << 20); u.logs > limit {
 		s.t.Errorf("%d bytes of logs: %q", u.logs, logs)
 	}
@@ -384,7 +384,7 @@ func (s *soak) measure(u usage) {
 	if s.measured++; s.measured <= warmUp {
 		b.rss, b.goroutines, b.files = max(b.rss, u.rss), max(b.goroutines, u.goroutines), max(b.files, u.files)
 	} else if u.rss > b.rss+b.rss/2+8*b.file+32<<20 || u.goroutines > b.goroutines+10 || u.files > b.files+10 {
-		s.t.Errorf("it uses more and more: %+v; at the start %+v", u, *b)
+		s.t.Errorf("its usage grows: %+v; after the start %+v", u, *b)
 	}
 	if u.heap > 6*b.file+32<<20 {
 		s.t.Errorf("%d bytes live for a file of %d", u.heap, b.file)
