@@ -158,7 +158,7 @@ func (r *tableReader) attended(ctx context.Context, f func(context.Context) erro
 // keyed says whether rows can be read back by their keys' text forms: not where only the server can write a key.
 func (r *tableReader) keyed() bool {
 	for _, k := range r.tab.Key {
-		if r.tab.Columns[k].Type.ByServer() {
+		if r.tab.Columns[k].Type.NeedsServer() {
 			return false
 		}
 	}

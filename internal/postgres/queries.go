@@ -8,7 +8,7 @@ import (
 
 // SelectList returns the table's columns as an SQL select list, for a table without an alias. Each expression gives the
 // value's text form as its type's output function prints it, in a type whose binary form is that text; for a column whose
-// type is [rowjson.Type.ByServer], it gives the JSON value.
+// type is [rowjson.Type.NeedsServer], it gives the JSON value.
 func (t *Table) SelectList() string { return strings.Join(t.selectExprs, ", ") }
 
 // FromClause returns the table as it appears after FROM.

@@ -99,7 +99,7 @@ func (ts typeSet) resolveType(oid uint32) (rowjson.Type, error) {
 // text gives another result for several types (bool, inet, character, "char").
 func (ts typeSet) selectExpr(c columnEntry, t *rowjson.Type) string {
 	col := QuoteIdentifier(c.Name)
-	if t.ByServer() {
+	if t.NeedsServer() {
 		return "pg_catalog.to_json(" + col + ")"
 	}
 	switch t.OID {

@@ -44,7 +44,7 @@ func TestTypesAreResolved(t *testing.T) {
 		t.Errorf("pair is an array of %+v", p.Elem)
 	}
 	o := col("o")
-	if len(o.Fields) != 3 || o.Fields[1].Name != "B c" || o.Fields[1].Type.Elem.Fields[0].Type.Kind != rowjson.Cast || !o.ByServer() {
+	if len(o.Fields) != 3 || o.Fields[1].Name != "B c" || o.Fields[1].Type.Elem.Fields[0].Type.Kind != rowjson.Cast || !o.NeedsServer() {
 		t.Errorf("outer_t is %+v", o)
 	}
 }

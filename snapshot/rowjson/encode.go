@@ -19,7 +19,7 @@ func unchanged(value []byte) bool { return len(value) > 0 && &value[0] == &Uncha
 //
 // An Encoder is for one goroutine. It allocates nothing per row once its buffers have grown.
 type Encoder struct {
-	// Server writes a value of a column whose type only Postgres can write ([Type.ByServer]): it returns to_json of
+	// Server writes a value of a column whose type only Postgres can write ([Type.NeedsServer]): it returns to_json of
 	// the value that text stands for. Without it such a value is an error.
 	Server func(column int, text []byte) ([]byte, error)
 
@@ -69,7 +69,7 @@ func NewEncoder(s *Shape, lossy bool) (*Encoder, error) {
 		}
 		e.columns[i] = column{
 			member:   member{prefix: memberPrefix(i, c.Name), node: n},
-			byServer: c.Type.ByServer(),
+			byServer: c.Type.NeedsServer(),
 			unsure:   lossy || c.Type.contains(charOID),
 			about:    fmt.Sprintf("%q (%s)", c.Name, c.TypeName),
 		}
@@ -154,7 +154,7 @@ func (e *Encoder) AppendRow(dst []byte, values [][]byte, old []byte) ([]byte, er
 	return e.appendRow(dst, values, old, false)
 }
 
-// AppendCopiedRow is [Encoder.AppendRow] for a row of the copy, where columns whose type is [Type.ByServer] are JSON
+// AppendCopiedRow is [Encoder.AppendRow] for a row of the copy, where columns whose type is [Type.NeedsServer] are JSON
 // already: the query has asked for to_json of them.
 func (e *Encoder) AppendCopiedRow(dst []byte, values [][]byte) ([]byte, error) {
 	return e.appendRow(dst, values, nil, true)

@@ -123,7 +123,7 @@ func (o *oracle) check(table string, lossy bool) {
 	var list []string
 	for i := range s.Columns {
 		name := pgx.Identifier{s.Columns[i].Name}.Sanitize()
-		if s.Columns[i].Type.ByServer() {
+		if s.Columns[i].Type.NeedsServer() {
 			name = "to_json(" + name + ")"
 		}
 		list = append(list, name)

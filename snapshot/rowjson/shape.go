@@ -58,16 +58,16 @@ type Field struct {
 	Type Type
 }
 
-// ByServer says whether any part of the type is a Cast, so that only the server's to_json can write the value.
-func (t *Type) ByServer() bool {
+// NeedsServer says whether any part of the type is a Cast, so that only the server's to_json can write the value.
+func (t *Type) NeedsServer() bool {
 	switch t.Kind {
 	case Cast:
 		return true
 	case Array, Vector:
-		return t.Elem.ByServer()
+		return t.Elem.NeedsServer()
 	case Composite:
 		for i := range t.Fields {
-			if t.Fields[i].Type.ByServer() {
+			if t.Fields[i].Type.NeedsServer() {
 				return true
 			}
 		}
