@@ -5,16 +5,16 @@ import (
 	"errors"
 )
 
-// maxDimensions is Postgres' MAXDIM.
+// maxDimensions is Postgres' limit, MAXDIM.
 const maxDimensions = 6
 
 var errArray = errors.New("malformed array")
 
 var null = []byte("null")
 
-// appendArray appends what array_out has printed, "[0:1]={{1,NULL},{"a b",c}}" say, as nested JSON arrays.
+// appendArray appends an array as array_out prints it, such as [0:1]={{1,NULL},{"a b",c}}, as nested JSON arrays.
 func (e *Encoder) appendArray(dst []byte, n *node, text []byte) ([]byte, error) {
-	if len(text) > 0 && text[0] == '[' { // bounds, which JSON does not show
+	if len(text) > 0 && text[0] == '[' { // lower and upper bounds, which JSON does not have
 		i := bytes.IndexByte(text, '=')
 		if i < 0 {
 			return dst, errArray
@@ -22,8 +22,8 @@ func (e *Encoder) appendArray(dst []byte, n *node, text []byte) ([]byte, error) 
 		text = text[i+1:]
 	}
 	depth, deepest := 0, 0
-	elements := false // there was one, so that arrays can't go deeper any more
-	after := false    // a value ended just now
+	elements := false // an element has been read, so arrays cannot nest deeper than it
+	after := false    // text[:i] ends with a value
 	for i := 0; i < len(text); {
 		switch c := text[i]; {
 		case c == '{':
@@ -75,13 +75,13 @@ func (e *Encoder) appendArray(dst []byte, n *node, text []byte) ([]byte, error) 
 // appendElement appends the array element that text starts with, and returns its length in text.
 func (e *Encoder) appendElement(dst []byte, n *node, text []byte) ([]byte, int, error) {
 	if text[0] == '"' {
-		mark := len(e.scratch)
-		elem, size, ok := e.unquote(text)
+		top := len(e.scratch)
+		elem, size, ok := e.unquoteElement(text)
 		if !ok {
 			return dst, 0, errArray
 		}
 		dst, err := e.appendValue(dst, n.elem, elem)
-		e.scratch = e.scratch[:mark]
+		e.scratch = e.scratch[:top]
 		return dst, size, err
 	}
 	i := 0
@@ -97,10 +97,10 @@ func (e *Encoder) appendElement(dst []byte, n *node, text []byte) ([]byte, int, 
 	return dst, i, err
 }
 
-// unquote returns the content of the quoted array element that text starts with, and its length in text. The content
-// is in text, or on top of the scratch stack where a backslash had to be taken out.
-func (e *Encoder) unquote(text []byte) (content []byte, size int, ok bool) {
-	mark := len(e.scratch)
+// unquoteElement returns the content of the quoted array element that text starts with, and its length in text. The content is in
+// text, or on top of the scratch stack if it has backslashes that had to be removed.
+func (e *Encoder) unquoteElement(text []byte) (content []byte, size int, ok bool) {
+	top := len(e.scratch)
 	escaped := false
 	for i := 1; i < len(text); {
 		n := i + quotedPrefix(text[i:])
@@ -112,7 +112,7 @@ func (e *Encoder) unquote(text []byte) (content []byte, size int, ok bool) {
 				return text[1:n], n + 1, true
 			}
 			e.scratch = append(e.scratch, text[i:n]...)
-			return e.scratch[mark:], n + 1, true
+			return e.scratch[top:], n + 1, true
 		}
 		if n+1 == len(text) {
 			break
@@ -121,11 +121,11 @@ func (e *Encoder) unquote(text []byte) (content []byte, size int, ok bool) {
 		e.scratch = append(append(e.scratch, text[i:n]...), text[n+1])
 		i = n + 2
 	}
-	e.scratch = e.scratch[:mark]
+	e.scratch = e.scratch[:top]
 	return nil, 0, false
 }
 
-// quotedPrefix is the length of text up to the first quote or backslash.
+// quotedPrefix returns the length of text up to the first quote or backslash.
 func quotedPrefix(text []byte) int {
 	for i, c := range text {
 		if c == '"' || c == '\\' {
@@ -135,7 +135,7 @@ func quotedPrefix(text []byte) int {
 	return len(text)
 }
 
-// appendVector appends "1 2 3", as int2vector and oidvector print themselves, as a JSON array.
+// appendVector appends a vector as int2vectorout and oidvectorout print it, such as "1 2 3", as a JSON array.
 func (e *Encoder) appendVector(dst []byte, n *node, text []byte) ([]byte, error) {
 	dst = append(dst, '[')
 	for more := len(text) > 0; more; {

@@ -4,10 +4,10 @@ import "errors"
 
 var (
 	errComposite = errors.New("malformed composite")
-	errFields    = errors.New("a composite with another number of fields: its type has changed")
+	errFields    = errors.New("the composite has a different number of fields: its type has changed")
 )
 
-// appendComposite appends what record_out has printed, "(1,"a ""b""",)" say, as an object.
+// appendComposite appends a composite as record_out prints it, such as (1,"a ""b""",), as a JSON object.
 func (e *Encoder) appendComposite(dst []byte, n *node, text []byte) ([]byte, error) {
 	if len(text) < 2 || text[0] != '(' || text[len(text)-1] != ')' {
 		return dst, errComposite
@@ -21,18 +21,18 @@ func (e *Encoder) appendComposite(dst []byte, n *node, text []byte) ([]byte, err
 	i := 1
 	for k := range n.fields {
 		f := &n.fields[k]
-		dst = append(dst, f.prefix...)
+		dst = append(dst, f.opening...)
 		if text[i] == ',' || text[i] == ')' {
 			dst = append(dst, null...)
 		} else {
-			mark := len(e.scratch)
+			top := len(e.scratch)
 			value, size, ok := e.unquoteField(text[i:])
 			if !ok {
 				return dst, errComposite
 			}
 			var err error
 			dst, err = e.appendValue(dst, &f.node, value)
-			e.scratch = e.scratch[:mark]
+			e.scratch = e.scratch[:top]
 			if err != nil {
 				return dst, err
 			}
@@ -50,17 +50,17 @@ func (e *Encoder) appendComposite(dst []byte, n *node, text []byte) ([]byte, err
 	return append(dst, '}'), nil
 }
 
-// unquoteField returns the content of the composite's field that text starts with, and its length in text; what
-// follows is a comma or a closing parenthesis. The content is in text, or on top of the scratch stack.
+// unquoteField returns the content of the field that text starts with, and its length in text. A comma or a closing parenthesis
+// follows. The content is on top of the scratch stack.
 func (e *Encoder) unquoteField(text []byte) (content []byte, size int, ok bool) {
-	mark := len(e.scratch)
+	top := len(e.scratch)
 	quoted := false
 	for i := 0; i < len(text); i++ {
 		c := text[i]
 		switch {
 		case c == '\\':
 			if i++; i == len(text) {
-				e.scratch = e.scratch[:mark]
+				e.scratch = e.scratch[:top]
 				return nil, 0, false
 			}
 			e.scratch = append(e.scratch, text[i])
@@ -70,14 +70,14 @@ func (e *Encoder) unquoteField(text []byte) (content []byte, size int, ok bool) 
 		case c == '"':
 			quoted = !quoted
 		case !quoted && (c == ',' || c == ')'):
-			return e.scratch[mark:], i, true
+			return e.scratch[top:], i, true
 		case !quoted && c == '(':
-			e.scratch = e.scratch[:mark]
+			e.scratch = e.scratch[:top]
 			return nil, 0, false
 		default:
 			e.scratch = append(e.scratch, c)
 		}
 	}
-	e.scratch = e.scratch[:mark]
+	e.scratch = e.scratch[:top]
 	return nil, 0, false
 }

@@ -6,43 +6,42 @@ import (
 	"unicode/utf8"
 )
 
-// Unchanged, as a value of [Encoder.AppendRow], says that an update left the column as it was (pgoutput sends a mark
-// and no value for a TOAST column that an update did not touch). It is told from other values by identity, not by
-// its bytes.
+// Unchanged is a value for [Encoder.AppendRow]: the update did not change the column. For a TOASTed value that an update does not
+// touch, pgoutput sends the byte 'u' in place of the value (Postgres documentation, "Logical Replication Message Formats",
+// TupleData). Unchanged is recognised by identity, not by its bytes.
 var Unchanged = []byte("unchanged")
 
-func unchanged(value []byte) bool { return len(value) > 0 && &value[0] == &Unchanged[0] }
+func isUnchanged(value []byte) bool { return len(value) > 0 && &value[0] == &Unchanged[0] }
 
 // Encoder turns rows of one shape into JSON lines and keys. It takes each value as the text that the type's output
-// function prints with DateStyle ISO, IntervalStyle postgres, TimeZone UTC and bytea_output hex, and writes what
-// row_to_json writes.
+// function prints with DateStyle ISO, IntervalStyle postgres, TimeZone UTC and bytea_output hex, and writes what row_to_json writes.
 //
-// An Encoder is for one goroutine. It allocates nothing per row once its buffers have grown.
+// An Encoder belongs to one goroutine. Once its buffers have grown, it does not allocate.
 type Encoder struct {
-	// Server writes a value of a column whose type only Postgres can write ([Type.NeedsServer]): it returns to_json of
-	// the value that text stands for. Without it such a value is an error.
+	// Server asks Postgres to write a value of a type that the Encoder cannot write ([Type.NeedsServer]): it returns to_json of
+	// the value that text stands for. If it is nil, such a value is an error.
 	Server func(column int, text []byte) ([]byte, error)
 
 	columns  []column
 	key      []keyColumn
-	scratch  []byte // a stack of unescaped elements and fields
-	replaced bool
+	scratch  []byte // stack of unescaped elements and fields
+	replaced bool   // see Replaced
 }
 
 type column struct {
 	member
-	byServer bool
-	unsure   bool   // the text may be no valid UTF-8
-	about    string // for errors: the column's name and type
+	needsServer bool
+	checkUTF8   bool   // the text may not be valid UTF-8
+	label       string // name and type, for errors
 }
 
 // member is a column of a row or a field of a composite.
 type member struct {
-	prefix []byte // {"name": of the first, ,"name": of any other
-	node   node
+	opening []byte // {"name": for the first member, ,"name": for any other
+	node    node
 }
 
-// node is a Type made ready for encoding.
+// node is a Type prepared for encoding.
 type node struct {
 	kind   Kind
 	delim  byte
@@ -50,28 +49,27 @@ type node struct {
 	fields []member
 }
 
-// maxNesting is how deep types may stand within types. Postgres allows no type that holds itself, so that real ones
-// come nowhere near it.
+// maxNesting is the limit of types within types. A type cannot contain itself, so real ones are far below it.
 const maxNesting = 100
 
-// charOID is "char", one byte of any value: before PostgreSQL 16 it prints bytes that no encoding vouches for.
+// charOID is the type "char", a single byte. Before PostgreSQL 16 its output may not be valid in the database's encoding.
 const charOID = 18
 
-// NewEncoder makes an Encoder for the rows of s. lossy says that the database's encoding (SQL_ASCII) does not
-// promise valid UTF-8: each byte that belongs to none becomes U+FFFD in the line, and [Encoder.Replaced] tells.
+// NewEncoder returns an Encoder for the rows of s. lossy reports that the database's encoding is SQL_ASCII, which does not guarantee
+// valid UTF-8: invalid bytes become U+FFFD in the line, and [Encoder.Replaced] reports that.
 func NewEncoder(s *Shape, lossy bool) (*Encoder, error) {
 	e := &Encoder{columns: make([]column, len(s.Columns))}
 	for i := range s.Columns {
 		c := &s.Columns[i]
-		n, err := compile(&c.Type, 0)
+		n, err := compileType(&c.Type, 0)
 		if err != nil {
 			return nil, fmt.Errorf("prepare column %q (%s): %w", c.Name, c.TypeName, err)
 		}
 		e.columns[i] = column{
-			member:   member{prefix: memberPrefix(i, c.Name), node: n},
-			byServer: c.Type.NeedsServer(),
-			unsure:   lossy || c.Type.contains(charOID),
-			about:    fmt.Sprintf("%q (%s)", c.Name, c.TypeName),
+			member:      member{opening: memberOpening(i, c.Name), node: n},
+			needsServer: c.Type.NeedsServer(),
+			checkUTF8:   lossy || c.Type.hasOID(charOID),
+			label:       fmt.Sprintf("%q (%s)", c.Name, c.TypeName),
 		}
 	}
 	if len(s.Key) == 0 {
@@ -79,27 +77,27 @@ func NewEncoder(s *Shape, lossy bool) (*Encoder, error) {
 	}
 	for _, i := range s.Key {
 		if i < 0 || i >= len(s.Columns) {
-			return nil, fmt.Errorf("prepare table %q: its key has column %d of %d", s.Table, i, len(s.Columns))
+			return nil, fmt.Errorf("prepare table %q: its key refers to column %d of %d", s.Table, i, len(s.Columns))
 		}
 		e.key = append(e.key, keyColumn{index: i, form: keyFormOf(&s.Columns[i].Type)})
 	}
 	return e, nil
 }
 
-func compile(t *Type, depth int) (node, error) {
+func compileType(t *Type, depth int) (node, error) {
 	n := node{kind: t.Kind, delim: t.Delim}
 	if depth > maxNesting {
-		return n, errors.New("types nested too deep")
+		return n, errors.New("types are nested too deeply")
 	}
 	switch t.Kind {
 	case Array, Vector:
 		if t.Elem == nil {
-			return n, errors.New("an array without a type of its elements")
+			return n, errors.New("the array has no element type")
 		}
 		if n.delim == 0 {
 			n.delim = ','
 		}
-		elem, err := compile(t.Elem, depth+1)
+		elem, err := compileType(t.Elem, depth+1)
 		if err != nil {
 			return n, err
 		}
@@ -108,54 +106,54 @@ func compile(t *Type, depth int) (node, error) {
 		n.fields = make([]member, len(t.Fields))
 		for i := range t.Fields {
 			f := &t.Fields[i]
-			field, err := compile(&f.Type, depth+1)
+			field, err := compileType(&f.Type, depth+1)
 			if err != nil {
 				return n, err
 			}
-			n.fields[i] = member{prefix: memberPrefix(i, f.Name), node: field}
+			n.fields[i] = member{opening: memberOpening(i, f.Name), node: field}
 		}
 	}
 	return n, nil
 }
 
-// memberPrefix is what stands before the value of an object's i-th member.
-func memberPrefix(i int, name string) []byte {
-	prefix := []byte{','}
+// memberOpening returns what precedes the value of an object's i-th member.
+func memberOpening(i int, name string) []byte {
+	opening := []byte{','}
 	if i == 0 {
-		prefix[0] = '{'
+		opening[0] = '{'
 	}
 	text := []byte(name)
 	if !utf8.Valid(text) {
-		text = repair(text)
+		text = replaceInvalid(text)
 	}
-	return append(appendString(prefix, text), ':')
+	return append(appendString(opening, text), ':')
 }
 
-// contains says whether t is the type oid or has it anywhere in it.
-func (t *Type) contains(oid uint32) bool {
-	if t.OID == oid || t.Elem != nil && t.Elem.contains(oid) {
+// hasOID reports whether t is the type oid or contains it.
+func (t *Type) hasOID(oid uint32) bool {
+	if t.OID == oid || t.Elem != nil && t.Elem.hasOID(oid) {
 		return true
 	}
 	for i := range t.Fields {
-		if t.Fields[i].Type.contains(oid) {
+		if t.Fields[i].Type.hasOID(oid) {
 			return true
 		}
 	}
 	return false
 }
 
-// Replaced says whether any byte has been replaced by U+FFFD so far.
+// Replaced reports whether the Encoder has replaced any invalid byte by U+FFFD so far.
 func (e *Encoder) Replaced() bool { return e.replaced }
 
-// AppendRow appends a row as one line, an object without a newline, to dst. values has the text form of each column
-// in the order of the shape, nil for NULL, and [Unchanged] for what shall be taken from old, the row's line so far.
-// On an error dst is returned as it came; the error names the column and its type, and never the value.
+// AppendRow appends a row to dst as one line: an object without a newline. values has the text form of each column in the order of
+// the shape, nil for NULL, and [Unchanged] for a value to take from old, the previous line of the row. On an error AppendRow returns
+// dst as it was. The error names the column and its type, never the value.
 func (e *Encoder) AppendRow(dst []byte, values [][]byte, old []byte) ([]byte, error) {
 	return e.appendRow(dst, values, old, false)
 }
 
-// AppendCopiedRow is [Encoder.AppendRow] for a row of the copy, where columns whose type is [Type.NeedsServer] are JSON
-// already: the query has asked for to_json of them.
+// AppendCopiedRow is [Encoder.AppendRow] for a row of a table copy. Columns whose type is [Type.NeedsServer] are JSON already, as the
+// query has asked for to_json of them.
 func (e *Encoder) AppendCopiedRow(dst []byte, values [][]byte) ([]byte, error) {
 	return e.appendRow(dst, values, nil, true)
 }
@@ -168,23 +166,22 @@ func (e *Encoder) appendRow(dst []byte, values [][]byte, old []byte, copied bool
 	previous := lineScanner{line: old}
 	for i, text := range values {
 		c := &e.columns[i]
-		dst = append(dst, c.prefix...)
+		dst = append(dst, c.opening...)
 		var err error
 		switch {
 		case text == nil:
 			dst = append(dst, "null"...)
-		case unchanged(text):
-			value, ok := previous.seek(e.columns, i)
+		case isUnchanged(text):
+			value, ok := previous.seekColumn(e.columns, i)
 			if !ok {
-				return dst[:start], fmt.Errorf("encode column %s: its value is unchanged, but the row's previous "+
-					"line does not have it", c.about)
+				return dst[:start], fmt.Errorf("encode column %s: the value is unchanged, but the row's previous line lacks it", c.label)
 			}
 			dst = append(dst, value...)
 		default:
 			dst, err = e.appendColumn(dst, i, text, copied)
 		}
 		if err != nil {
-			return dst[:start], fmt.Errorf("encode column %s: %w", c.about, err)
+			return dst[:start], fmt.Errorf("encode column %s: %w", c.label, err)
 		}
 	}
 	if len(values) == 0 {
@@ -193,32 +190,32 @@ func (e *Encoder) appendRow(dst []byte, values [][]byte, old []byte, copied bool
 	return append(dst, '}'), nil
 }
 
-// appendColumn appends the value of the column at index i, given as its text form, or as JSON where the server has
-// written it and copied says that this is a row of the copy.
+// appendColumn appends the value of the column at index i. text is its text form, or JSON if copied is set and the type needs the
+// server.
 func (e *Encoder) appendColumn(dst []byte, i int, text []byte, copied bool) ([]byte, error) {
 	c := &e.columns[i]
 	n := &c.node
-	if c.byServer {
+	if c.needsServer {
 		if !copied {
 			if e.Server == nil {
-				return dst, errors.New("only the server can write this type, and it was not asked")
+				return dst, errors.New("only the server can write this type, and there is no connection for it")
 			}
 			var err error
 			if text, err = e.Server(i, text); err != nil {
 				return dst, err
 			}
 		}
-		n = &written
+		n = &rawJSON
 	}
-	if c.unsure && !utf8.Valid(text) {
-		text = repair(text)
+	if c.checkUTF8 && !utf8.Valid(text) {
+		text = replaceInvalid(text)
 		e.replaced = true
 	}
 	return e.appendValue(dst, n, text)
 }
 
-// written is a value that is JSON already.
-var written = node{kind: JSON}
+// rawJSON is the type of a value that is JSON already.
+var rawJSON = node{kind: JSON}
 
 // appendValue appends one value that is not NULL.
 func (e *Encoder) appendValue(dst []byte, n *node, text []byte) ([]byte, error) {
@@ -259,8 +256,7 @@ func (e *Encoder) appendValue(dst []byte, n *node, text []byte) ([]byte, error) 
 	return dst, errors.New("a type that only the server can write")
 }
 
-// validNumber says whether text is a number in JSON's grammar, as all numbers of Postgres are but NaN and the
-// infinities.
+// validNumber reports whether text is a number in JSON's grammar. All numbers of Postgres are, except NaN and the infinities.
 func validNumber(text []byte) bool {
 	i := 0
 	digits := func() bool {
@@ -296,14 +292,14 @@ func validNumber(text []byte) bool {
 	return i == len(text)
 }
 
-// appendTimestamp appends "2025-06-17 16:58:00.5 BC" with a T between date and time, and where it has a zone "+00"
-// with minutes. infinity and -infinity stay.
+// appendTimestamp appends a timestamp such as "2025-06-17 16:58:00.5+00 BC" in ISO 8601, as row_to_json does: with a T between date and
+// time, and with minutes in the offset. infinity and -infinity stay as they are.
 func appendTimestamp(dst, text []byte, zone bool) ([]byte, error) {
 	dst = append(dst, '"')
 	if s := string(text); s == "infinity" || s == "-infinity" {
 		return append(append(dst, text...), '"'), nil
 	}
-	spaces, sign := 0, 0 // sign is where the offset starts
+	spaces, sign := 0, 0 // sign is the index of the offset's sign
 	for i, c := range text {
 		switch {
 		case c-'0' <= 9, c == ':', c == '.', c == 'B', c == 'C':

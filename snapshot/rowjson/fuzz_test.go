@@ -51,7 +51,7 @@ func stringsOf(input string) []any {
 		if s == "NULL" {
 			list = append(list, nil)
 		} else {
-			list = append(list, string(repair([]byte(s))))
+			list = append(list, string(replaceInvalid([]byte(s))))
 		}
 	}
 	return list
@@ -179,14 +179,14 @@ func FuzzString(f *testing.F) {
 			t.Errorf("%q: got %s, want %s", s, got, escapeJSON(s))
 		}
 		var back string
-		if err := json.Unmarshal(appendString(nil, repair([]byte(s))), &back); err != nil || back != string(repair([]byte(s))) {
+		if err := json.Unmarshal(appendString(nil, replaceInvalid([]byte(s))), &back); err != nil || back != string(replaceInvalid([]byte(s))) {
 			t.Errorf("%q: comes back as %q, %v", s, back, err)
 		}
 		text, err := AppendUnescaped(nil, appendString(nil, []byte(s)))
 		if zero := strings.Contains(s, "\x00"); zero != (err != nil) || !zero && string(text) != s {
 			t.Errorf("%q: unescaped to %q, %v", s, text, err)
 		}
-		if utf8.ValidString(s) && string(repair([]byte(s))) != s {
+		if utf8.ValidString(s) && string(replaceInvalid([]byte(s))) != s {
 			t.Errorf("%q: repaired without need", s)
 		}
 		// What the other kinds make of any text is an error or JSON.

@@ -11,30 +11,30 @@ import (
 	"unicode/utf8"
 )
 
-// Key orders a row: bytes.Compare of two keys is the order of the file. [Encoder.AppendKey] makes it.
+// Key identifies a row and orders it: bytes.Compare of two keys is their order in the file. [Encoder.AppendKey] makes it.
 //
-// The order is total, depends on nothing but the values, and compares the key's columns one after the other:
+// The order is total, depends on the values only, and compares the key's columns one after the other:
 //
 //   - smallint, integer, bigint and oid by number
-//   - numeric, real and double precision by number, NaN last; numbers that are equal and read differently
-//     (1.0 and 1.00) by their text
+//   - numeric, real and double precision by number, NaN last; equal numbers that are written differently (1.0 and 1.00) by their
+//     text
 //   - date, timestamp and timestamptz by time, from -infinity through years BC to infinity
-//   - all others by the bytes of their text form: text as with COLLATE "C", uuid and bytea as Postgres has them
+//   - all others by the bytes of their text form: text as with COLLATE "C", uuid and bytea in Postgres' order
 //
-// Two rows have the same key where the text forms of all its columns are the same, and only there.
+// Two rows have the same key if and only if the text forms of all its columns are the same.
 type Key = []byte
 
-// A key is the concatenation of its columns, each of which is free of being another's prefix: a whole number as 8
-// bytes, big-endian with the sign bit flipped; any other value as a prefix that sorts as the type demands (of the
-// given form), then its text form, which never holds a zero byte, and a zero byte.
+// keyForm is how a column is written in a key. A key is the concatenation of its columns, none of which is a prefix of another value
+// of the column. An integer takes 8 bytes, big-endian with the sign bit flipped. Any other value is a prefix that sorts as the type
+// demands, then the text form, which never contains a zero byte, then a zero byte.
 type keyForm uint8
 
 const (
 	keyText keyForm = iota // no prefix
 	keyInteger
 	keyNumeric // see appendNumericPrefix
-	keyFloat   // 8 bytes, big-endian, flipped so that they sort
-	keyDate    // the year as 4 bytes, big-endian with the sign bit flipped
+	keyFloat   // 8 bytes, big-endian, with bits flipped so that they sort
+	keyDate    // year as 4 bytes, big-endian with the sign bit flipped
 )
 
 type keyColumn struct {
@@ -56,8 +56,8 @@ func keyFormOf(t *Type) keyForm {
 	return keyText
 }
 
-// AppendKey appends the key of a row to dst. values are those of [Encoder.AppendRow]; only the key's columns are
-// looked at, none of which may be NULL or [Unchanged].
+// AppendKey appends the key of a row to dst. values are those of [Encoder.AppendRow]. AppendKey reads the key's columns only, none of
+// which may be NULL or [Unchanged].
 func (e *Encoder) AppendKey(dst []byte, values [][]byte) (Key, error) {
 	start := len(dst)
 	if len(values) != len(e.columns) {
@@ -66,17 +66,17 @@ func (e *Encoder) AppendKey(dst []byte, values [][]byte) (Key, error) {
 	for _, k := range e.key {
 		text := values[k.index]
 		err := errKeyMissing
-		if text != nil && !unchanged(text) {
+		if text != nil && !isUnchanged(text) {
 			dst, err = appendKeyColumn(dst, k.form, text)
 		}
 		if err != nil {
-			return dst[:start], fmt.Errorf("encode key column %s: %w", e.columns[k.index].about, err)
+			return dst[:start], fmt.Errorf("encode key column %s: %w", e.columns[k.index].label, err)
 		}
 	}
 	return dst, nil
 }
 
-var errKeyMissing = errors.New("the row does not say its value")
+var errKeyMissing = errors.New("key column is missing or unchanged")
 
 func appendKeyColumn(dst []byte, form keyForm, text []byte) ([]byte, error) {
 	switch form {
@@ -91,15 +91,15 @@ func appendKeyColumn(dst []byte, form keyForm, text []byte) ([]byte, error) {
 	case keyFloat:
 		dst = appendFloatPrefix(dst, text)
 	case keyDate:
-		dst = binary.BigEndian.AppendUint32(dst, uint32(year(text))^1<<31)
+		dst = binary.BigEndian.AppendUint32(dst, uint32(parseYear(text))^1<<31)
 	}
 	if bytes.IndexByte(text, 0) >= 0 {
-		return dst, errors.New("malformed text: it holds a zero byte")
+		return dst, errors.New("malformed text: it contains a zero byte")
 	}
 	return append(append(dst, text...), 0), nil
 }
 
-// parseInteger reads a whole number as Postgres prints it: no sign but a minus, no leading zeros.
+// parseInteger parses an integer as Postgres prints it: without a plus sign and leading zeros.
 func parseInteger(text []byte) (int64, bool) {
 	digits := text
 	negative := len(text) > 0 && text[0] == '-'
@@ -132,9 +132,9 @@ const (
 	numericNaN
 )
 
-// appendNumericPrefix appends a class; for a positive number also its exponent (the place of its first digit that is
-// not 0, relative to the decimal point) in 4 bytes, its digits without zeros at either end, and a zero byte; for a
-// negative number all of those inverted.
+// appendNumericPrefix appends a class. For a positive number the prefix continues with the exponent (the position of the first digit
+// that is not 0, relative to the decimal point) in 4 bytes, the digits without zeros at either end, and a zero byte. For a negative
+// number, what follows the class has all bits inverted.
 func appendNumericPrefix(dst, text []byte) []byte {
 	digits, negative := bytes.CutPrefix(text, []byte{'-'})
 	switch {
@@ -195,9 +195,9 @@ func appendFloatPrefix(dst, text []byte) []byte {
 	return binary.BigEndian.AppendUint64(dst, b)
 }
 
-// year is the year of a date or timestamp, below zero where it is BC, and the ends of int32 for the infinities.
-// Within a year, BC too, the text form sorts by time.
-func year(text []byte) int32 {
+// parseYear returns the year of a date or timestamp, negative for years BC, and the ends of int32 for the infinities. Within a
+// year, the text form sorts by time, BC too.
+func parseYear(text []byte) int32 {
 	switch {
 	case bytes.HasPrefix(text, []byte("-")):
 		return math.MinInt32
@@ -217,8 +217,8 @@ func year(text []byte) int32 {
 	return n
 }
 
-// KeyString is a key for people: "42", or "(1,"a b")" where the key has several columns. A value that has more than
-// letters, digits and a few signs is quoted.
+// KeyString returns a key for people: 42, or (1,"a b") if the key has several columns. It quotes values with spaces, quotes and the
+// like.
 func (s *Shape) KeyString(k Key) string {
 	texts, ok := s.KeyTexts(k)
 	if !ok {
@@ -251,7 +251,7 @@ func (s *Shape) KeyTexts(k Key) (texts [][]byte, ok bool) {
 	return texts, len(k) == 0
 }
 
-// cutKeyColumn takes the text form of the first column off a key.
+// cutKeyColumn cuts the first column off a key and returns its text form.
 func cutKeyColumn(k Key, form keyForm) (text []byte, rest Key, ok bool) {
 	skip := 0
 	switch form {
@@ -286,7 +286,7 @@ func numericPrefixLength(k Key) int {
 	return head + bytes.IndexByte(k[head:], end) + 1
 }
 
-// quoteKey quotes a text form that would not read as one word.
+// quoteKey quotes a text form that does not read as one word.
 func quoteKey(text []byte) string {
 	plain := len(text) > 0 && utf8.Valid(text)
 	for _, c := range text {

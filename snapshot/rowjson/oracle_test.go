@@ -140,7 +140,7 @@ func (o *oracle) check(table string, lossy bool) {
 		}
 		oracle := want[r][0]
 		if !utf8.Valid(oracle) { // SQL_ASCII, and "char" before PostgreSQL 16
-			oracle = repair(oracle)
+			oracle = replaceInvalid(oracle)
 		}
 		if a, b := withoutSpace(line), withoutSpace(oracle); !bytes.Equal(a, b) {
 			o.Errorf("row %s:\ngot  %s\nwant %s", rows[r][0], a, b)

@@ -5,37 +5,37 @@ import (
 	"errors"
 )
 
-// Field returns the JSON of one column, given by its index in the shape, out of a line that this shape's rows have.
-// It is part of line. It returns false where line is no such line.
+// Field returns the JSON of one column, given by its index in the shape, as a part of line. It returns false if line is not a line
+// of this shape.
 func (e *Encoder) Field(line []byte, column int) ([]byte, bool) {
 	if column < 0 || column >= len(e.columns) {
 		return nil, false
 	}
 	s := lineScanner{line: line}
-	return s.seek(e.columns, column)
+	return s.seekColumn(e.columns, column)
 }
 
-// lineScanner walks through the members of a line, each of them once.
+// lineScanner walks through the members of a line once.
 type lineScanner struct {
 	line []byte
-	at   int // where the prefix of the next column stands
-	next int // index of that column
+	at   int // offset of the next column's opening
+	next int // index of the next column
 }
 
-// seek returns the value of the column at index i, which must not be before the scanner's place.
-func (s *lineScanner) seek(columns []column, i int) ([]byte, bool) {
+// seekColumn returns the value of the column at index i, which must not be before next.
+func (s *lineScanner) seekColumn(columns []column, i int) ([]byte, bool) {
 	for s.next <= i {
 		rest := s.line[s.at:]
-		prefix := columns[s.next].prefix
-		if !bytes.HasPrefix(rest, prefix) {
+		opening := columns[s.next].opening
+		if !bytes.HasPrefix(rest, opening) {
 			return nil, false
 		}
-		value := rest[len(prefix):]
+		value := rest[len(opening):]
 		n := valueLength(value)
 		if n <= 0 {
 			return nil, false
 		}
-		s.at += len(prefix) + n
+		s.at += len(opening) + n
 		if s.next++; s.next > i {
 			return value[:n], true
 		}
@@ -43,8 +43,8 @@ func (s *lineScanner) seek(columns []column, i int) ([]byte, bool) {
 	return nil, false
 }
 
-// valueLength is the length of the JSON value that text starts with, up to the comma or brace that ends the member
-// that it belongs to, or -1 where there is none.
+// valueLength returns the length of the JSON value that text starts with, up to the comma, bracket or brace behind it, or -1 if there
+// is none.
 func valueLength(text []byte) int {
 	depth := 0
 	for i := 0; i < len(text); i++ {
@@ -71,7 +71,7 @@ func valueLength(text []byte) int {
 	return -1
 }
 
-// stringLength is the length of the JSON string that text starts with, its quotes included, or -1.
+// stringLength returns the length of the JSON string that text starts with, including its quotes, or -1 if it does not end.
 func stringLength(text []byte) int {
 	for i := 1; ; i++ {
 		i += cleanPrefix(text[min(i, len(text)):])

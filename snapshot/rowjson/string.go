@@ -11,10 +11,10 @@ import (
 
 const hexDigits = "0123456789abcdef"
 
-// short has the letter of each byte that JSON escapes by a backslash and a letter.
-var short = [256]byte{'\b': 'b', '\f': 'f', '\n': 'n', '\r': 'r', '\t': 't', '"': '"', '\\': '\\'}
+// shortEscapes has the letter of each byte that JSON escapes by a backslash and a letter.
+var shortEscapes = [256]byte{'\b': 'b', '\f': 'f', '\n': 'n', '\r': 'r', '\t': 't', '"': '"', '\\': '\\'}
 
-// appendString appends text as a JSON string, escaped exactly as Postgres' escape_json does: only what JSON demands.
+// appendString appends text as a JSON string, escaped exactly as Postgres' escape_json does: only where JSON requires it.
 func appendString(dst, text []byte) []byte {
 	dst = append(dst, '"')
 	for {
@@ -24,7 +24,7 @@ func appendString(dst, text []byte) []byte {
 			return append(dst, '"')
 		}
 		c := text[n]
-		if s := short[c]; s != 0 {
+		if s := shortEscapes[c]; s != 0 {
 			dst = append(dst, '\\', s)
 		} else {
 			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
@@ -38,9 +38,9 @@ const (
 	everyHigh = 0x8080808080808080
 )
 
-// cleanPrefix is the length of text up to the first byte that a JSON string has to escape. It looks at eight bytes
-// at a time: subtracting from each byte sets its high bit where it was smaller; a borrow can spoil only the bytes
-// above the first find.
+// cleanPrefix returns the length of text up to the first byte that a JSON string has to escape. It tests eight bytes at a time: a
+// subtraction sets the high bit of each byte that is smaller than the subtrahend, or equal to the character if that was XORed
+// away first. The borrow of such a byte can falsify only higher bytes, and the lowest one is what counts.
 func cleanPrefix(text []byte) int {
 	i := 0
 	for ; i+8 <= len(text); i += 8 {
@@ -59,8 +59,8 @@ func cleanPrefix(text []byte) int {
 	return i
 }
 
-// appendJSON appends JSON as it is written, on one line: a raw newline or carriage return in it can only be white
-// space between tokens, so that a space says the same.
+// appendJSON appends JSON as it is, on one line. A raw newline or carriage return in valid JSON is white space between tokens, so a
+// space can replace it.
 func appendJSON(dst, text []byte) []byte {
 	start := len(dst)
 	dst = append(dst, text...)
@@ -77,8 +77,8 @@ func appendJSON(dst, text []byte) []byte {
 	return dst
 }
 
-// repair returns text with U+FFFD for each byte that is no part of valid UTF-8.
-func repair(text []byte) []byte {
+// replaceInvalid returns text with U+FFFD in place of each byte that is not part of valid UTF-8.
+func replaceInvalid(text []byte) []byte {
 	repaired := make([]byte, 0, len(text)+2*utf8.UTFMax)
 	for i := 0; i < len(text); {
 		r, size := utf8.DecodeRune(text[i:])
@@ -92,7 +92,7 @@ func repair(text []byte) []byte {
 var unescaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
 
 var (
-	errZero      = errors.New(`a zero character (\u0000), which no text in Postgres can hold`)
+	errZero      = errors.New(`a zero character (\u0000), which Postgres cannot store in text`)
 	errSurrogate = errors.New("half of a surrogate pair, which is not a character")
 )
 
