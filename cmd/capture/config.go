@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
@@ -198,5 +197,3 @@ func (c logConfig) openLogs(stderr io.Writer) (*logfile.Logs, error) {
 	}
 	return logs, nil
 }
-
-func (d duration) std() time.Duration { return time.Duration(d) }

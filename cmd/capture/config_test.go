@@ -11,7 +11,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// Each bad value is refused with exit 2 and a message that names where it came from, the value and what is accepted.
+// A bad value is refused with exit code 2. The message names its flag or variable, the value and what is accepted.
 func TestBadConfiguration(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -35,8 +35,8 @@ func TestBadConfiguration(t *testing.T) {
 		{"interval zero", "", "run --flush-interval=0", []string{"--flush-interval", `"0"`, "1s to 168h"}},
 		{"duration from the environment", "CAPTURE_FLUSH_DELAY=soon", "run", []string{"CAPTURE_FLUSH_DELAY", `"soon"`, "0s to 1h"}},
 		{"size below", "", "run --max-wal=1MB", []string{"--max-wal", `"1MB"`, "16MB to 1PB"}},
-		{"size of no unit we know", "CAPTURE_MAX_WAL=1GiB", "run", []string{"CAPTURE_MAX_WAL", `"1GiB"`, "512MB"}},
-		{"size that is no number", "", "run --max-wal=lots", []string{"--max-wal", `"lots"`}},
+		{"size with an unknown unit", "CAPTURE_MAX_WAL=1GiB", "run", []string{"CAPTURE_MAX_WAL", `"1GiB"`, "512MB"}},
+		{"size that is not a number", "", "run --max-wal=lots", []string{"--max-wal", `"lots"`}},
 		{"source", "", "run --source=trigger", []string{"--source", `"trigger"`, "auto, logical, notify, poll"}},
 		{"source from the environment", "CAPTURE_SOURCE=x", "run", []string{"CAPTURE_SOURCE", `"x"`, "auto, logical, notify, poll"}},
 		{"level", "", "run --log-level=loud", []string{"--log-level", `"loud"`, "debug"}},
@@ -46,7 +46,7 @@ func TestBadConfiguration(t *testing.T) {
 		{"log age", "", "run --log-max-age=a", []string{"--log-max-age", `"a"`, "0 to"}},
 		{"one file for both logs", "", "run --usage-log=x.log --error-log=./x.log", []string{"--usage-log", "--error-log", "x.log"}},
 		{"listen without port", "", "run --listen=localhost", []string{"--listen", `"localhost"`, "127.0.0.1:8080"}},
-		{"listen on a port that is none", "", "run --listen=localhost:99999", []string{"--listen", `"localhost:99999"`}},
+		{"listen on an invalid port", "", "run --listen=localhost:99999", []string{"--listen", `"localhost:99999"`}},
 		{"table", "", "run --table=a.b.c.d", []string{"--table", `"a.b.c.d"`, "[schema.]table"}},
 		{"table from the environment", `CAPTURE_TABLE="votes`, "run", []string{"CAPTURE_TABLE", `closing double quote`}},
 		{"token file missing", "", "run --token-file=nowhere", []string{"--token-file", "nowhere", "no such file"}},
@@ -58,9 +58,9 @@ func TestBadConfiguration(t *testing.T) {
 		{"database URL from the environment", "DATABASE_URL=postgres://u:hunter2@h/d?sslmode=maybe", "run", []string{"DATABASE_URL", "sslmode"}},
 		{"database URL in the wrong place", "", "run postgres://u:hunter2@h/d", []string{"unexpected argument", "(hidden)"}},
 		{"database URL for a table", "CAPTURE_TABLE=postgres://u:hunter2@h.a.b.c/d", "run", []string{"CAPTURE_TABLE"}},
-		{"words for a table", "", "run --source=password=hunter2", []string{"--source", "(hidden)"}},
-		{"profiles for all", "", "run --debug-listen=0.0.0.0:6060", []string{"--debug-listen", `"0.0.0.0:6060"`, "127.0.0.1:6060"}},
-		{"profiles for a neighbour", "CAPTURE_DEBUG_LISTEN=192.168.1.1:6060", "run", []string{"CAPTURE_DEBUG_LISTEN", `"192.168.1.1:6060"`, "loopback"}},
+		{"a password for a source", "", "run --source=password=hunter2", []string{"--source", "(hidden)"}},
+		{"profiles on all addresses", "", "run --debug-listen=0.0.0.0:6060", []string{"--debug-listen", `"0.0.0.0:6060"`, "127.0.0.1:6060"}},
+		{"profiles on a network address", "CAPTURE_DEBUG_LISTEN=192.168.1.1:6060", "run", []string{"CAPTURE_DEBUG_LISTEN", `"192.168.1.1:6060"`, "loopback"}},
 		{"profiles by a name", "", "run --debug-listen=localhost:6060", []string{"--debug-listen", `"localhost:6060"`, "[::1]:6060"}},
 		{"profiles without a port", "", "run --debug-listen=127.0.0.1", []string{"--debug-listen", `"127.0.0.1"`, "IP:PORT"}},
 		{"demo's rate", "", "demo --rate=fast", []string{"--rate", `"fast"`, "0 to 1000"}},
@@ -94,13 +94,13 @@ func TestBadConfiguration(t *testing.T) {
 	}
 }
 
-// A value comes from the flag, else from the environment, else from the default, for every flag of run.
+// Every flag of run wins over its environment variable, and that over the default.
 func TestPrecedence(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Three values of each flag: by default, from the environment and from the flag, as the program then holds them.
+	// For each flag: its default, a value for the environment variable and a value for the flag.
 	values := map[string]struct{ byDefault, env, flag string }{
 		"database-url":    {"", "postgres://a/env", "postgres://a/flag"},
 		"table":           {"votes", "env.votes", "flag.votes"},
@@ -158,14 +158,14 @@ func TestPrecedence(t *testing.T) {
 			continue
 		}
 		t.Run(f.Name, func(t *testing.T) {
-			t.Setenv(f.Tag.Envs[0], "") // counts as not set
+			t.Setenv(f.Tag.Envs[0], "") // means not set
 			byDefault := parse()[f.Name]
 			if v.byDefault != f.Default {
 				t.Errorf("the default is %q, want %q", f.Default, v.byDefault)
 			}
 			viaFlag := func(s string) any { return parse("--" + f.Name + "=" + s)[f.Name] }
 			if v.byDefault != "" && !reflect.DeepEqual(byDefault, viaFlag(v.byDefault)) {
-				t.Errorf("without anything it is %v, want %s", byDefault, v.byDefault)
+				t.Errorf("without flag and variable it is %v, want %s", byDefault, v.byDefault)
 			}
 			t.Setenv(f.Tag.Envs[0], v.env)
 			fromEnv := parse()[f.Name]
@@ -175,17 +175,17 @@ func TestPrecedence(t *testing.T) {
 				t.Errorf("%s=%s gives %v", f.Tag.Envs[0], v.env, fromEnv)
 			}
 			if !reflect.DeepEqual(fromFlag, viaFlag(v.flag)) || reflect.DeepEqual(fromFlag, fromEnv) {
-				t.Errorf("--%s=%s beside %s=%s gives %v", f.Name, v.flag, f.Tag.Envs[0], v.env, fromFlag)
+				t.Errorf("--%s=%s with %s=%s gives %v", f.Name, v.flag, f.Tag.Envs[0], v.env, fromFlag)
 			}
 		})
 	}
-	t.Run("a flag hides a bad variable", func(t *testing.T) {
+	t.Run("a flag wins over a bad variable", func(t *testing.T) {
 		t.Setenv("CAPTURE_FLUSH_DELAY", "soon")
 		parse("--flush-delay=1s")
 	})
 }
 
-// flagsOf are the flags of a command, without --help.
+// flagsOf returns the flags of a command, without --help.
 func flagsOf(t *testing.T, parser *kong.Kong, command string) []*kong.Flag {
 	t.Helper()
 	for _, node := range parser.Model.Leaves(false) {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Profiles are answered where --debug-listen says, to this machine only, and are in the way of no stop.
+// Profiles are served at --debug-listen, to this machine only, and do not delay a stop.
 func TestProfiles(t *testing.T) {
 	t.Parallel()
 	d := start(t, votesDatabase(t, 3), "--debug-listen=127.0.0.1:0")
@@ -29,7 +29,7 @@ func TestProfiles(t *testing.T) {
 		{"heap", "heap?debug=1", [2]string{}, 200, "heap profile"},
 		{"processor time", "profile?seconds=1", [2]string{}, 200, ""},
 		{"the command line", "cmdline", [2]string{}, 404, ""},
-		{"a name that is not the loopback's", "heap", [2]string{"Host", "evil.example"}, 403, "loopback"},
+		{"another host name", "heap", [2]string{"Host", "evil.example"}, 403, "loopback"},
 		{"another site", "heap", [2]string{"Sec-Fetch-Site", "cross-site"}, 403, "web site"},
 	} {
 		request, err := http.NewRequestWithContext(t.Context(), "GET", base+c.path, nil)
@@ -52,15 +52,15 @@ func TestProfiles(t *testing.T) {
 		}
 	}
 	if _, code := get(t, "http://"+d.address()+"/debug/pprof/heap"); code != 404 {
-		t.Errorf("the address for all answers a profile with %d", code)
+		t.Errorf("the public address serves profiles (code %d)", code)
 	}
 
-	// One that would take a minute is given up.
+	// A stop does not wait for a profile that would take a minute.
 	asked := make(chan error, 1)
 	go func() {
 		response, err := http.Get(base + "trace?seconds=60")
 		if err == nil {
-			_, _ = io.Copy(io.Discard, response.Body) // closed before its end, it would end the trace
+			_, _ = io.Copy(io.Discard, response.Body) // closing it early would end the trace
 			response.Body.Close()
 		}
 		asked <- err
@@ -70,7 +70,7 @@ func TestProfiles(t *testing.T) {
 		return strings.Contains(string(body), "pprof.Trace")
 	})
 	d.signal(syscall.SIGTERM)
-	if code := d.wait(stopTime); code != exitDone {
+	if code := d.wait(stopTimeout); code != exitDone {
 		t.Errorf("exit code %d", code)
 	}
 	<-asked

@@ -42,7 +42,7 @@ func TestDemoInterrupted(t *testing.T) {
 		return strings.Contains(d.stdout.String(), "after commit")
 	})
 	d.signal(syscall.SIGINT)
-	if code := d.wait(patience); code != exitDone {
+	if code := d.wait(waitTimeout); code != exitDone {
 		t.Errorf("exit code %d", code)
 	}
 	if !strings.Contains(d.stdout.String(), "feedback.json equals the table") {

@@ -17,10 +17,10 @@ import (
 	"capture/capture"
 )
 
-// attached has strace do to the running daemon what the options say, until heal. It is false where this machine lets
-// nobody trace a process that runs already, as some do to all but root: then the faults of TestDiskFaults that need no
-// strace, capture.TestWritesFail and the tests of package store stand in.
-func (d *daemon) attached(options ...string) (heal func(), ok bool) {
+// attachStrace attaches strace to the running daemon until detach. ok is false on a machine that does not let this user trace
+// a running process. Then only the faults of TestDiskFaults that need no strace are tested here; capture.TestWritesFail
+// and the tests of package store test similar ones.
+func (d *daemon) attachStrace(options ...string) (detach func(), ok bool) {
 	d.t.Helper()
 	pid := strconv.Itoa(d.cmd.Process.Pid)
 	cmd := exec.Command("strace", append([]string{"-f", "-o", os.DevNull, "-p", pid}, options...)...)
@@ -29,19 +29,19 @@ func (d *daemon) attached(options ...string) (heal func(), ok bool) {
 		d.t.Fatal(err)
 	}
 	if err := cmd.Start(); errors.Is(err, exec.ErrNotFound) {
-		d.t.Fatal("there is no strace: run `make strace`")
+		d.t.Fatal("strace is not installed: run `make strace`")
 	} else if err != nil {
 		d.t.Fatal(err)
 	}
-	var said strings.Builder
+	var printed strings.Builder
 	lines := bufio.NewScanner(stderr)
 	for !ok && lines.Scan() {
-		said.WriteString(lines.Text() + "\n")
+		printed.WriteString(lines.Text() + "\n")
 		ok = strings.Contains(lines.Text(), " attached")
 	}
 	if !ok {
 		_ = cmd.Wait()
-		d.t.Logf("a running process can't be traced here: %s", said.String())
+		d.t.Logf("this machine does not let strace attach: %s", printed.String())
 		return nil, false
 	}
 	read := make(chan struct{})
@@ -50,35 +50,35 @@ func (d *daemon) attached(options ...string) (heal func(), ok bool) {
 		for lines.Scan() {
 		}
 	}()
-	heal = sync.OnceFunc(func() {
+	detach = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		<-read
 		_ = cmd.Wait()
 	})
-	d.t.Cleanup(heal)
-	return heal, true
+	d.t.Cleanup(detach)
+	return detach, true
 }
 
-// A diskFault is what happens to the volume of feedback.json.
+// A diskFault is a fault of the volume with feedback.json.
 type diskFault struct {
 	what    string
 	begin   func(d *daemon) (end func(), ok bool)
-	reasons []string // in the words of health and of "capture snapshot"
+	reasons []string // texts that /readyz and "capture snapshot" must contain
 }
 
-// refusing is a volume that answers a system call with an error.
-func refusing(what, syscall, errno string, reasons ...string) diskFault {
+// failSyscall makes a system call fail with an error.
+func failSyscall(what, syscall, errno string, reasons ...string) diskFault {
 	return diskFault{what, func(d *daemon) (func(), bool) {
 		options := []string{"-e", "trace=" + syscall, "-e", "inject=" + syscall + ":error=" + errno}
-		if syscall == "openat" { // the daemon opens other files, too
+		if syscall == "openat" { // only for the temporary file; the daemon opens others, too
 			options = append(options, "-P", d.path+".tmp", "-P", "data/fallback/feedback.json.tmp")
 		}
-		return d.attached(options...)
+		return d.attachStrace(options...)
 	}, reasons}
 }
 
-// aside moves the folder away, puts something in its place, and has it back in the end.
-func aside(what string, put func(folder string) error, reasons ...string) diskFault {
+// replaceFolder moves the folder away and puts something in its place, until the fault ends.
+func replaceFolder(what string, put func(folder string) error, reasons ...string) diskFault {
 	return diskFault{what, func(d *daemon) (func(), bool) {
 		folder := filepath.Dir(d.path)
 		if err := errors.Join(os.Rename(folder, folder+".away"), put(folder)); err != nil {
@@ -92,8 +92,8 @@ func aside(what string, put func(folder string) error, reasons ...string) diskFa
 	}, reasons}
 }
 
-// TestDiskFaults: for each thing that happens to volumes the old file stays, /readyz is 503 and says why, so does
-// "capture snapshot", which exits 1; and all is well again by itself as soon as the volume is.
+// TestDiskFaults checks, for each fault of a volume, that the old file stays, that /readyz is 503 with the reason, that
+// "capture snapshot" exits 1 with the reason, and that capture recovers when the volume does.
 func TestDiskFaults(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 5)
@@ -101,14 +101,14 @@ func TestDiskFaults(t *testing.T) {
 	d.ready()
 	ready := "http://" + d.address() + "/readyz"
 	for _, fault := range []diskFault{
-		refusing("the device fails", "fsync", "EIO", "input/output error", "the device fails", ".tmp"),
-		refusing("full at fsync", "fsync", "ENOSPC", "no space left", "free some space"),
-		refusing("beyond the quota", "fsync", "EDQUOT", "quota", "free some space"),
-		refusing("read-only at the rename", "renameat", "EROFS", "read-only", "mount that volume writable"),
-		refusing("no permission", "openat", "EACCES", "permission denied", "let user"),
-		refusing("no inode left", "openat", "ENOSPC", "no space left", "inodes"),
-		aside("a file for the folder", func(folder string) error { return os.WriteFile(folder, nil, 0o644) }, "data/fallback", "not a directory"),
-		aside("a dangling link for the folder", func(folder string) error { return os.Symlink("nowhere", folder) }, "data/fallback", "not a directory"),
+		failSyscall("the device fails", "fsync", "EIO", "input/output error", "the device fails", ".tmp"),
+		failSyscall("full at fsync", "fsync", "ENOSPC", "no space left", "free some space"),
+		failSyscall("beyond the quota", "fsync", "EDQUOT", "quota", "free some space"),
+		failSyscall("read-only at the rename", "renameat", "EROFS", "read-only", "mount that volume writable"),
+		failSyscall("no permission", "openat", "EACCES", "permission denied", "let user"),
+		failSyscall("no inode left", "openat", "ENOSPC", "no space left", "inodes"),
+		replaceFolder("a file for the folder", func(folder string) error { return os.WriteFile(folder, nil, 0o644) }, "data/fallback", "not a directory"),
+		replaceFolder("a dangling link for the folder", func(folder string) error { return os.Symlink("nowhere", folder) }, "data/fallback", "not a directory"),
 	} {
 		end, ok := fault.begin(d)
 		if !ok {
@@ -122,21 +122,21 @@ func TestDiskFaults(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sql(t, url, `INSERT INTO votes (user_query) VALUES ('while it is ill')`)
-		said := ""
+		sql(t, url, `INSERT INTO votes (user_query) VALUES ('during the fault')`)
+		reported := ""
 		eventually(t, fault.what+": /readyz is 503", func() bool {
 			body, code := get(t, ready)
 			var s capture.Status
 			if err := json.Unmarshal(body, &s); err != nil {
 				t.Fatal(err)
 			}
-			said = s.File.Error
-			return code == http.StatusServiceUnavailable && !s.Checks[1].OK && s.Checks[1].Detail == said && said != ""
+			reported = s.File.Error
+			return code == http.StatusServiceUnavailable && !s.Checks[1].OK && s.Checks[1].Detail == reported && reported != ""
 		})
-		forced := run(t, d.dir, nil, "snapshot", "--output", old) // whose lock file tells where the daemon is
+		forced := run(t, d.dir, nil, "snapshot", "--output", old) // finds the daemon by the lock file there
 		for _, reason := range fault.reasons {
-			if !strings.Contains(said, reason) || !strings.Contains(forced.stderr, reason) {
-				t.Errorf("%s: %q is not in the words of /readyz or of capture snapshot: %s; %+v", fault.what, reason, said, forced)
+			if !strings.Contains(reported, reason) || !strings.Contains(forced.stderr, reason) {
+				t.Errorf("%s: %q is missing in /readyz (%s) or capture snapshot (%+v)", fault.what, reason, reported, forced)
 			}
 		}
 		if forced.code != exitFailed || forced.stdout != "" {
@@ -154,7 +154,7 @@ func TestDiskFaults(t *testing.T) {
 	}
 }
 
-// holds says whether the file is the table.
+// holds returns a function that reports whether the file equals the table.
 func (d *daemon) holds(url string) func() bool {
 	return func() bool {
 		content, err := os.ReadFile(d.path)
@@ -162,8 +162,8 @@ func (d *daemon) holds(url string) func() bool {
 	}
 }
 
-// TestFolderReplaced: an empty folder stands where the old one was, with a second daemon in it. There are never two writers:
-// the first says who keeps the file now, and goes on when that one is gone.
+// TestFolderReplaced replaces the folder by an empty one, in which a second daemon starts. There are never two writers: the
+// first daemon reports who has the lock, and continues when the second one has exited.
 func TestFolderReplaced(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 5)
@@ -178,29 +178,29 @@ func TestFolderReplaced(t *testing.T) {
 	second.path = first.path
 	second.ready()
 	sql(t, url, `INSERT INTO votes (user_query) VALUES ('whose is it')`)
-	eventually(t, "the first says who keeps the file", func() bool {
+	eventually(t, "the first daemon reports who has the lock", func() bool {
 		body, code := get(t, ready)
 		return code == http.StatusServiceUnavailable && strings.Contains(string(body), "pid "+strconv.Itoa(second.cmd.Process.Pid))
 	})
-	eventually(t, "the second goes on", second.holds(url))
+	eventually(t, "the second daemon follows the table", second.holds(url))
 	second.signal(syscall.SIGTERM)
-	if code := second.wait(patience); code != exitDone {
+	if code := second.wait(waitTimeout); code != exitDone {
 		t.Errorf("the second's exit code is %d", code)
 	}
 	sql(t, url, `INSERT INTO votes (user_query) VALUES ('the first again')`)
 	first.ready()
-	eventually(t, "the first goes on", first.holds(url))
+	eventually(t, "the first daemon follows the table", first.holds(url))
 }
 
-// TestSlowVolume: a volume that takes seconds for each fsync is no reason for alarm, and holds up the file alone; one that
-// hangs is said, and the file catches up when it moves again.
+// TestSlowVolume checks that a volume that takes seconds for each fsync raises no alarm and delays only the file. A volume
+// that hangs is reported, and the file catches up when it recovers.
 func TestSlowVolume(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 5)
 	d := start(t, url)
 	d.ready()
 	change := func(delay string) (end func()) {
-		end, ok := d.attached("-e", "trace=fsync", "-e", "inject=fsync:delay_enter="+delay)
+		end, ok := d.attachStrace("-e", "trace=fsync", "-e", "inject=fsync:delay_enter="+delay)
 		if !ok {
 			return nil
 		}
@@ -209,9 +209,9 @@ func TestSlowVolume(t *testing.T) {
 			t.Fatal(err)
 		}
 		sql(t, url, `INSERT INTO votes (user_query) VALUES ('slow')`)
-		d.status(func(s capture.Status) bool { return !s.File.UpToDate }) // it is in memory
+		d.status(func(s capture.Status) bool { return !s.File.UpToDate }) // the change is in memory
 		if after, err := os.ReadFile(d.path); err != nil || string(after) != string(before) {
-			t.Errorf("the file has changed while the volume does not answer: %v", err)
+			t.Errorf("the file has changed although the volume hangs (%v)", err)
 		}
 		return end
 	}
@@ -237,8 +237,8 @@ func TestSlowVolume(t *testing.T) {
 	eventually(t, "the file holds the table", d.holds(url))
 }
 
-// TestLogVolumes: log volumes that are full, read-only or failing stop nothing: the file follows, /readyz is 200 and has
-// the reason among its checks, stderr has the lines; and the logs go on when they can.
+// TestLogVolumes checks that a log volume that is full, read-only or failing stops nothing: the file follows the table,
+// /readyz is 200 with the reason in its checks, stderr has the lines, and the logs continue when the volume recovers.
 func TestLogVolumes(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 5)
@@ -246,7 +246,7 @@ func TestLogVolumes(t *testing.T) {
 	d.ready()
 	usage := filepath.Join(d.dir, "logs/usage/usage.log")
 	for errno, reason := range map[string]string{"ENOSPC": "no space left", "EROFS": "read-only", "EIO": "input/output error"} {
-		end, ok := d.attached("-P", usage, "-e", "trace=write", "-e", "inject=write:error="+errno)
+		end, ok := d.attachStrace("-P", usage, "-e", "trace=write", "-e", "inject=write:error="+errno)
 		if !ok {
 			return
 		}
@@ -259,9 +259,9 @@ func TestLogVolumes(t *testing.T) {
 		if got := run(t, d.dir, nil, "snapshot"); got.code != exitDone {
 			t.Errorf("%s: capture snapshot: %+v", errno, got)
 		}
-		eventually(t, "stderr says it", func() bool { return strings.Contains(d.stderr.String(), reason) })
+		eventually(t, "the reason on stderr", func() bool { return strings.Contains(d.stderr.String(), reason) })
 		end()
-		sql(t, url, `INSERT INTO votes (user_query) VALUES ('when it is well again')`)
+		sql(t, url, `INSERT INTO votes (user_query) VALUES ('after the fault')`)
 		d.status(func(s capture.Status) bool { return s.Checks[2].OK })
 	}
 }

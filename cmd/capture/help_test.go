@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The help of every command, as testdata has it (go test ./cmd/capture -run Help -update).
+// The help of every command equals the golden file in testdata (go test ./cmd/capture -run Help -update).
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	parser := newParser(&cli{}, streams{&bytes.Buffer{}, &bytes.Buffer{}})
@@ -43,7 +43,7 @@ func golden(t *testing.T, path, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s is out of date, or this is wrong:\n%s", path, got)
+		t.Errorf("%s differs from the output; if the output is right, run the test with -update:\n%s", path, got)
 	}
 }
 

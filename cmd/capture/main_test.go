@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,11 +27,11 @@ import (
 )
 
 var (
-	update = flag.Bool("update", false, "write the golden files anew")
-	binary string // capture, built with the race detector
+	update = flag.Bool("update", false, "rewrite the golden files")
+	binary string // path of capture, built with the race detector unless the tests are short
 )
 
-const patience = 60 * time.Second // for what must come, on a slow machine
+const waitTimeout = 60 * time.Second // long enough for a slow machine
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -42,8 +43,11 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "capture")
-		build := exec.Command("go", "build", "-race", "-ldflags", "-X main.version=1.2.3-test -X main.commit=abc123", "-o", binary, ".")
-		if out, err := build.CombinedOutput(); err != nil {
+		args := []string{"build", "-race", "-ldflags", "-X main.version=1.2.3-test -X main.commit=abc123", "-o", binary, "."}
+		if testing.Short() {
+			args = slices.Delete(args, 1, 2) // -race takes long to build
+		}
+		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "build capture: %v\n%s", err, out)
 			return 1
 		}
@@ -51,13 +55,13 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// result is what a command left behind.
+// result is the result of a command.
 type result struct {
 	code           int
 	stdout, stderr string
 }
 
-// prepare makes a command of capture with nothing of the tests' own environment but what env says.
+// prepare returns a command of capture that has little of the tests' own environment, and env.
 func prepare(ctx context.Context, dir string, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = dir
@@ -65,10 +69,10 @@ func prepare(ctx context.Context, dir string, env []string, args ...string) *exe
 	return cmd
 }
 
-// run runs a command to its end.
+// run runs a command until it exits.
 func run(t *testing.T, dir string, env []string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 	defer cancel()
 	cmd := prepare(ctx, dir, env, args...)
 	var stdout, stderr bytes.Buffer
@@ -81,18 +85,18 @@ func run(t *testing.T, dir string, env []string, args ...string) result {
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// daemon is a capture that runs beside the test.
+// daemon is a running "capture run".
 type daemon struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	dir    string
-	path   string // of its feedback.json
+	path   string // path of feedback.json
 	stdout output
 	stderr output
-	done   chan struct{} // closed when it has ended
+	done   chan struct{} // closed when it has exited
 }
 
-// start starts "capture run" in a folder of its own, on a port of its own.
+// start starts "capture run" with a folder and a port of its own.
 func start(t *testing.T, url string, args ...string) *daemon {
 	t.Helper()
 	return startIn(t, t.TempDir(), []string{"DATABASE_URL=" + url}, append([]string{"run", "--listen=127.0.0.1:0"}, args...)...)
@@ -120,7 +124,7 @@ func startIn(t *testing.T, dir string, env []string, args ...string) *daemon {
 	return d
 }
 
-// output collects what a process prints while the test looks on.
+// output collects the output of a running process.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -145,31 +149,31 @@ func (d *daemon) signal(s syscall.Signal) {
 	}
 }
 
-// wait returns the exit code once the daemon has ended; it must within the time.
-func (d *daemon) wait(within time.Duration) int {
+// wait waits until the daemon exits and returns the exit code. It fails the test after a timeout.
+func (d *daemon) wait(timeout time.Duration) int {
 	d.t.Helper()
 	select {
 	case <-d.done:
 		return d.cmd.ProcessState.ExitCode()
-	case <-time.After(within):
+	case <-time.After(timeout):
 		_ = d.cmd.Process.Signal(syscall.SIGQUIT) // prints the goroutines
 		<-d.done
-		d.t.Fatalf("capture did not end within %s", within)
+		d.t.Fatalf("capture did not exit within %s", timeout)
 		return -1
 	}
 }
 
-// alive fails the test where the daemon has ended.
+// alive fails the test if the daemon has exited.
 func (d *daemon) alive() {
 	d.t.Helper()
 	select {
 	case <-d.done:
-		d.t.Fatalf("capture ended with exit code %d:\n%s", d.cmd.ProcessState.ExitCode(), d.stderr.String())
+		d.t.Fatalf("capture exited with code %d:\n%s", d.cmd.ProcessState.ExitCode(), d.stderr.String())
 	default:
 	}
 }
 
-// address is where the daemon answers HTTP.
+// address returns the address of the daemon's HTTP server.
 func (d *daemon) address() string {
 	d.t.Helper()
 	var address string
@@ -182,7 +186,7 @@ func (d *daemon) address() string {
 	return address
 }
 
-// status is the daemon's own word, once until says that it is what the test waits for.
+// status returns the daemon's status once it meets the condition until.
 func (d *daemon) status(until func(capture.Status) bool) (s capture.Status) {
 	d.t.Helper()
 	address := d.address()
@@ -218,19 +222,19 @@ func get(t *testing.T, url string) (body []byte, code int) {
 	return body, response.StatusCode
 }
 
-// eventually waits until the condition holds.
+// eventually waits until the condition is true.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitTimeout)
 	for !condition() {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %s for %s", patience, what)
+			t.Fatalf("waited %s for %s", waitTimeout, what)
 		}
 		<-time.After(10 * time.Millisecond)
 	}
 }
 
-// votesDatabase is a database with the votes table and n votes in it.
+// votesDatabase creates a database with n votes and returns its URL.
 func votesDatabase(t *testing.T, n int) string {
 	t.Helper()
 	url := pgserver.Database(t)
@@ -256,7 +260,7 @@ func sql(t *testing.T, url string, statements ...string) {
 	}
 }
 
-// table is what feedback.json must hold: row_to_json of each row, without white space outside strings.
+// table returns what feedback.json must contain, as compact JSON: row_to_json of each row.
 func table(t *testing.T, url string) string {
 	t.Helper()
 	cfg, err := pgx.ParseConfig(url)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The README's table of the configuration says what the flags say: all of them, in their order.
+// The README's table of the configuration lists the flags of run in order, with their variables and defaults.
 func TestReadmeConfiguration(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile("../../README.md")
@@ -33,11 +33,11 @@ func TestReadmeConfiguration(t *testing.T) {
 			want = "`" + f.Default + "`"
 		}
 		if row := rows[i]; row[1] != f.Name || row[2] != f.Tag.Envs[0] || row[3] != want {
-			t.Errorf("the README says --%s, %s, %s where the flags say --%s, %s, %s", row[1], row[2], row[3], f.Name, f.Tag.Envs[0], want)
+			t.Errorf("the README has --%s, %s, %s instead of --%s, %s, %s", row[1], row[2], row[3], f.Name, f.Tag.Envs[0], want)
 		}
 	}
 	if len(rows) > len(flags) {
-		t.Errorf("the README has %d flags more than there are: %v", len(rows)-len(flags), rows[len(flags):])
+		t.Errorf("the README has %d flags that do not exist: %v", len(rows)-len(flags), rows[len(flags):])
 	}
 }
 

@@ -13,11 +13,11 @@ import (
 	"capture/internal/pgserver"
 )
 
-// A capture that starts while the database is away shows the rows that the file holds, and the table's once it is back.
+// If capture starts while the database is unreachable, it serves the rows in the file, and those of the table once it connects.
 func TestRowsOfAnEarlierRun(t *testing.T) {
 	t.Parallel()
 	server := pgserver.Shared(t)
-	url := votesDatabase(t, 2000) // of them some three hundred kilobytes
+	url := votesDatabase(t, 2000) // about 300 kB
 	proxy, err := faultproxy.New(server.Addr())
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +27,7 @@ func TestRowsOfAnEarlierRun(t *testing.T) {
 	first := start(t, url)
 	first.ready()
 	first.signal(syscall.SIGTERM)
-	first.wait(stopTime)
+	first.wait(stopTimeout)
 	before, err := os.ReadFile(first.path)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func TestRowsOfAnEarlierRun(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	d.signal(syscall.SIGTERM)
-	if code := d.wait(stopTime); code != exitDone {
+	if code := d.wait(stopTimeout); code != exitDone {
 		t.Errorf("exit code %d", code)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
@@ -80,20 +81,20 @@ func (c runCmd) daemonConfig(database *pgx.ConnConfig, output string) capture.Co
 		ReloadDatabase: c.connConfig,
 		Table:          c.Table.Name,
 		Source:         string(c.Source),
-		PollInterval:   c.PollInterval.std(),
+		PollInterval:   time.Duration(c.PollInterval),
 		MaxWAL:         int64(c.MaxWAL),
 		CopyRate:       int64(c.CopyRate),
 		CopyJobs:       int(c.CopyJobs),
-		FlushDelay:     c.FlushDelay.std(),
-		FlushInterval:  c.FlushInterval.std(),
+		FlushDelay:     time.Duration(c.FlushDelay),
+		FlushInterval:  time.Duration(c.FlushInterval),
 		Generations:    store.Retention{Count: int(c.Keep), Days: int(c.KeepDays)},
-		VerifyInterval: c.VerifyInterval.std(),
+		VerifyInterval: time.Duration(c.VerifyInterval),
 		LoadPrevious:   func(ctx context.Context) (*snapshot.View, error) { return statefile.LoadView(ctx, output) },
 		MemoryLimit:    int64(c.Memory),
 		WatchedDirs:    watchedDirs(output, c.logFiles),
 		VolumeWarn:     int(c.VolumeWarn),
 		AlertURL:       string(c.AlertURL),
-		AlertAfter:     c.AlertAfter.std(),
+		AlertAfter:     time.Duration(c.AlertAfter),
 	}
 }
 

@@ -20,8 +20,8 @@ import (
 	"capture/store"
 )
 
-// stopTime is what the contract gives a clean stop.
-const stopTime = 2 * time.Second
+// stopTimeout is the documented limit of a clean stop.
+const stopTimeout = 2 * time.Second
 
 func TestRun(t *testing.T) {
 	t.Parallel()
@@ -42,11 +42,11 @@ func TestRun(t *testing.T) {
 		t.Errorf("manifest %+v, %v", manifest, err)
 	}
 
-	// What is committed right before the signal is in the file at the end.
+	// A change that is committed right before the signal is in the file at the end.
 	sql(t, url, `INSERT INTO votes (user_query) VALUES ('last')`)
 	forced := run(t, d.dir, nil, "snapshot")
 	d.signal(syscall.SIGTERM)
-	if code := d.wait(stopTime); code != exitDone || forced.code != exitDone {
+	if code := d.wait(stopTimeout); code != exitDone || forced.code != exitDone {
 		t.Errorf("exit codes %d and %d", code, forced.code)
 	}
 	wantEqual(t, d.path, url)
@@ -62,7 +62,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// wantLog checks that a log is made of JSON lines and has some of its parts.
+// wantLog checks that a log consists of JSON lines and contains wants.
 func wantLog(t *testing.T, path string, wants ...string) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -87,7 +87,7 @@ func wantLog(t *testing.T, path string, wants ...string) {
 	}
 }
 
-// wantNowhere looks for a text in all that a daemon printed and logged.
+// wantNowhere checks that a text is in nothing that a daemon printed or logged.
 func wantNowhere(t *testing.T, d *daemon, text string) {
 	t.Helper()
 	places := map[string]string{"stdout": d.stdout.String(), "stderr": d.stderr.String()}
@@ -116,7 +116,7 @@ func TestStop(t *testing.T) {
 		d := start(t, votesDatabase(t, 1))
 		d.ready()
 		d.signal(syscall.SIGINT)
-		if code := d.wait(stopTime); code != exitDone {
+		if code := d.wait(stopTimeout); code != exitDone {
 			t.Errorf("exit code %d", code)
 		}
 	})
@@ -125,13 +125,13 @@ func TestStop(t *testing.T) {
 		d := start(t, "postgres://nobody@127.0.0.1:1/none")
 		d.status(func(s capture.Status) bool { return s.NextAttempt != nil })
 		d.signal(syscall.SIGTERM)
-		if code := d.wait(stopTime); code != exitDone {
+		if code := d.wait(stopTimeout); code != exitDone {
 			t.Errorf("exit code %d", code)
 		}
 	})
-	t.Run("while the server says nothing", func(t *testing.T) {
+	t.Run("while the server is silent", func(t *testing.T) {
 		t.Parallel()
-		silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections into its backlog, and never answers
+		silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections into its backlog and never answers
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -139,7 +139,7 @@ func TestStop(t *testing.T) {
 		d := start(t, "postgres://nobody@"+silent.Addr().String()+"/none?sslmode=disable")
 		d.address()
 		d.signal(syscall.SIGTERM)
-		if code := d.wait(stopTime); code != exitDone {
+		if code := d.wait(stopTimeout); code != exitDone {
 			t.Errorf("exit code %d", code)
 		}
 	})
@@ -156,11 +156,11 @@ func TestStop(t *testing.T) {
 		d := start(t, strings.Replace(url, server.Addr(), proxy.Addr(), 1))
 		d.status(func(s capture.Status) bool { return s.State == "copying" })
 		d.signal(syscall.SIGTERM)
-		if code := d.wait(stopTime); code != exitDone {
+		if code := d.wait(stopTimeout); code != exitDone {
 			t.Errorf("exit code %d", code)
 		}
 		if _, err := os.Stat(d.path); !os.IsNotExist(err) {
-			t.Errorf("there is a file of half a copy, or: %v", err)
+			t.Errorf("there is a file after half a copy (%v)", err)
 		}
 	})
 }
@@ -168,7 +168,7 @@ func TestStop(t *testing.T) {
 func TestSignals(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 3)
-	// The delay keeps the change out of the file until it is forced.
+	// With this delay, the change is written only on demand.
 	d := start(t, url, "--flush-delay=1h")
 	d.ready()
 	sql(t, url, `INSERT INTO votes (user_query) VALUES ('forced')`)
@@ -189,7 +189,7 @@ func TestSignals(t *testing.T) {
 		return err == nil && strings.Contains(string(content), "logs reopened")
 	})
 	d.signal(syscall.SIGTERM)
-	if code := d.wait(stopTime); code != exitDone {
+	if code := d.wait(stopTimeout); code != exitDone {
 		t.Errorf("exit code %d", code)
 	}
 }
@@ -213,11 +213,11 @@ func TestSecondDaemon(t *testing.T) {
 		}
 	}
 	if !first.ready().Ready {
-		t.Error("the first is not ready any more")
+		t.Error("the first daemon is not ready any more")
 	}
 	now, err := os.ReadFile(filepath.Join(first.dir, "logs/usage/usage.log"))
 	if err != nil || !strings.HasPrefix(string(now), string(usage)) {
-		t.Errorf("the second one touched the first one's log: %v", err)
+		t.Errorf("the second daemon changed the log of the first (%v)", err)
 	}
 
 	elsewhere := run(t, t.TempDir(), []string{"DATABASE_URL=" + url}, "run", "--listen="+first.address())
@@ -226,7 +226,7 @@ func TestSecondDaemon(t *testing.T) {
 	}
 }
 
-// A password appears in nothing that capture prints, logs or answers, right or wrong.
+// A password, right or wrong, is in nothing that capture prints, logs or serves.
 func TestSecrets(t *testing.T) {
 	t.Parallel()
 	const right, wrong = "rIghtPassw0rd", "wr0ngPassw0rd"
@@ -245,7 +245,7 @@ func TestSecrets(t *testing.T) {
 			url := fmt.Sprintf("postgres://app:%s@%s/postgres?sslmode=disable", c.password, server.Addr())
 			var d *daemon
 			if c.name == "right" {
-				// On the command line it works too, with a warning.
+				// A password on the command line works, with a warning.
 				d = startIn(t, t.TempDir(), nil, "run", "--listen=127.0.0.1:0", "--log-level=debug", "--database-url="+url)
 				d.ready()
 				eventually(t, "the warning", func() bool { return strings.Contains(d.stderr.String(), "PGPASSFILE") })
@@ -270,7 +270,7 @@ func TestSecrets(t *testing.T) {
 				}
 			}
 			d.signal(syscall.SIGTERM)
-			d.wait(stopTime)
+			d.wait(stopTimeout)
 			wantNowhere(t, d, c.password)
 		})
 	}

@@ -43,12 +43,12 @@ func TestSetupAndTeardown(t *testing.T) {
 			if again := must("setup", "--role="+role); again != "-- nothing to do\n" {
 				t.Errorf("the second time it ran:\n%s", again)
 			}
-			if source == "logical" { // The role can do what it is for.
+			if source == "logical" { // capture can follow as this role.
 				d := start(t, strings.Replace(url, "postgres@", role+"@", 1), "--source="+source)
 				d.status(func(s capture.Status) bool { return s.Ready && s.Source == source })
 				wantEqual(t, d.path, url)
 				d.signal(syscall.SIGTERM)
-				d.wait(stopTime)
+				d.wait(stopTimeout)
 			}
 
 			if gone := must("teardown", "--role="+role); !strings.Contains(gone, "DROP "+object) || !strings.Contains(gone, "DROP ROLE") {
@@ -113,6 +113,6 @@ func TestExistingFolder(t *testing.T) {
 		t.Errorf("%s, want %s", got, dir)
 	}
 	if freeSpace(filepath.Join(dir, "not", "yet", "feedback.json")) <= 0 || availableMemory() <= 0 {
-		t.Error("free space or memory is not known")
+		t.Error("free space or memory is unknown")
 	}
 }

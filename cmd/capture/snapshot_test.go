@@ -21,7 +21,7 @@ func TestSnapshotWithDaemon(t *testing.T) {
 	d.ready()
 	for range 5 {
 		sql(t, url, `INSERT INTO votes (user_query) VALUES ('barrier')`)
-		got := run(t, d.dir, nil, "snapshot") // no database: the daemon has it
+		got := run(t, d.dir, nil, "snapshot") // needs no database, because the daemon has one
 		if got.code != exitDone || got.stderr != "" || !snapshotLine.MatchString(got.stdout) {
 			t.Fatalf("%+v", got)
 		}
@@ -85,7 +85,7 @@ func TestSnapshotWithoutDaemon(t *testing.T) {
 		t.Errorf("manifest %+v, %v", manifest, err)
 	}
 
-	// To standard output: the same, and no file.
+	// Standard output gets the same content, and no file is written.
 	elsewhere := t.TempDir()
 	got = run(t, elsewhere, env, "snapshot", "--output=-")
 	content, err := os.ReadFile(path)
@@ -96,7 +96,7 @@ func TestSnapshotWithoutDaemon(t *testing.T) {
 		t.Errorf("it left %v behind (%v)", entries, err)
 	}
 
-	// A failure leaves the file as it is, and standard output empty.
+	// After a failure the file is unchanged and standard output empty.
 	for _, args := range []string{"snapshot --table=missing", "snapshot --table=missing --output=-"} {
 		got = run(t, dir, env, strings.Fields(args)...)
 		if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "missing") {

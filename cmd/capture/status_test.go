@@ -30,7 +30,7 @@ func TestStatus(t *testing.T) {
 		}
 	}
 	if strings.Contains(got.stdout, "\x1b") {
-		t.Error("has colours although it is no terminal")
+		t.Error("has colors although stdout is not a terminal")
 	}
 	if t.Failed() {
 		t.Log(got.stdout)
@@ -71,7 +71,7 @@ func TestStatusWithoutDaemon(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 
-	// Something else that listens there is not taken for a daemon.
+	// Another server at that address is not taken for a daemon.
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"ready":true}`) }))
 	defer other.Close()
 	got = run(t, t.TempDir(), nil, "status", "--listen="+other.Listener.Addr().String())
@@ -80,7 +80,7 @@ func TestStatusWithoutDaemon(t *testing.T) {
 	}
 }
 
-// What a person sees, to the letter.
+// The text for people equals the golden file.
 func TestStatusText(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 23, 16, 2, 7, 0, time.UTC)
