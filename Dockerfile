@@ -17,6 +17,7 @@ RUN go mod download
 RUN go build \
     github.com/alecthomas/kong \
     github.com/cenkalti/backoff/v5 \
+    github.com/go-json-experiment/json/jsontext \
     github.com/hashicorp/go-hclog \
     github.com/jackc/pglogrepl \
     github.com/jackc/pgx/v5 \
@@ -26,6 +27,7 @@ RUN go build \
     github.com/prometheus/client_golang/prometheus/collectors \
     github.com/prometheus/client_golang/prometheus/promhttp \
     golang.org/x/sync/errgroup \
+    golang.org/x/sync/semaphore \
     golang.org/x/sys/unix \
     golang.org/x/term \
     gopkg.in/natefinch/lumberjack.v2 \

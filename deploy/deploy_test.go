@@ -20,8 +20,8 @@ const root = ".."
 
 var metricName = regexp.MustCompile(`\bcapture_[a-z0-9_]+\b`)
 
-// sources parses the module's Go files that are no tests.
-func sources(t *testing.T) []*ast.File {
+// parseSources parses the module's Go files except tests.
+func parseSources(t *testing.T) []*ast.File {
 	t.Helper()
 	var files []*ast.File
 	set := token.NewFileSet()
@@ -45,7 +45,7 @@ func sources(t *testing.T) []*ast.File {
 	return files
 }
 
-func imports(t *testing.T, f *ast.File) []string {
+func importPaths(t *testing.T, f *ast.File) []string {
 	t.Helper()
 	var paths []string
 	for _, spec := range f.Imports {
@@ -58,12 +58,12 @@ func imports(t *testing.T, f *ast.File) []string {
 	return paths
 }
 
-// metrics are the names that the code gives to metrics: the string literals of their form in files that make metrics.
-func metrics(t *testing.T) []string {
+// metricNames returns the names of the metrics in the code: string literals of their form in files that import Prometheus.
+func metricNames(t *testing.T) []string {
 	t.Helper()
 	names := map[string]bool{}
-	for _, f := range sources(t) {
-		if !slices.Contains(imports(t, f), "github.com/prometheus/client_golang/prometheus") {
+	for _, f := range parseSources(t) {
+		if !slices.Contains(importPaths(t, f), "github.com/prometheus/client_golang/prometheus") {
 			continue
 		}
 		ast.Inspect(f, func(n ast.Node) bool {
@@ -83,7 +83,7 @@ func metrics(t *testing.T) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-func read(t *testing.T, path string) string {
+func readFile(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, path))
 	if err != nil {
@@ -92,8 +92,8 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// known says whether a series in a query belongs to one of the metrics; a histogram has three kinds.
-func known(names []string, series string) bool {
+// knownSeries reports whether a series in a query belongs to one of the metrics. A histogram has three series.
+func knownSeries(names []string, series string) bool {
 	if slices.Contains(names, series) {
 		return true
 	}
@@ -106,15 +106,15 @@ func known(names []string, series string) bool {
 }
 
 func TestRulesAndDashboardUseMetricsThatExist(t *testing.T) {
-	names := metrics(t)
+	names := metricNames(t)
 	for _, path := range []string{"deploy/prometheus-rules.yml", "deploy/grafana-dashboard.json"} {
-		found := metricName.FindAllString(read(t, path), -1)
+		found := metricName.FindAllString(readFile(t, path), -1)
 		if len(found) < 10 {
-			t.Errorf("%s: names only %d metrics", path, len(found))
+			t.Errorf("%s: contains only %d metrics", path, len(found))
 		}
 		for _, series := range found {
-			if !known(names, series) {
-				t.Errorf("%s: no code makes a metric %s", path, series)
+			if !knownSeries(names, series) {
+				t.Errorf("%s: the code has no metric %s", path, series)
 			}
 		}
 	}
@@ -129,13 +129,13 @@ func TestDashboardIsJSON(t *testing.T) {
 			Targets []struct{ Expr string }
 		}
 	}
-	if err := json.Unmarshal([]byte(read(t, "deploy/grafana-dashboard.json")), &dashboard); err != nil {
+	if err := json.Unmarshal([]byte(readFile(t, "deploy/grafana-dashboard.json")), &dashboard); err != nil {
 		t.Fatal(err)
 	}
 	ids := map[int]bool{}
 	for _, p := range dashboard.Panels {
 		if ids[p.ID] || p.Title == "" || len(p.Targets) == 0 {
-			t.Errorf("panel %d %q has another's id, no title or no query", p.ID, p.Title)
+			t.Errorf("panel %d %q has a duplicate id, no title or no query", p.ID, p.Title)
 		}
 		ids[p.ID] = true
 	}
@@ -144,31 +144,31 @@ func TestDashboardIsJSON(t *testing.T) {
 	}
 }
 
-// The table of metrics in the documentation lists each that the code makes, and no other.
+// The table of metrics in the documentation lists exactly the metrics in the code.
 func TestMetricsAreDocumented(t *testing.T) {
 	row := regexp.MustCompile("(?m)^\\| `(capture_[a-z0-9_]+)")
 	documented := map[string]bool{}
-	for _, m := range row.FindAllStringSubmatch(read(t, "docs/operations.md"), -1) {
+	for _, m := range row.FindAllStringSubmatch(readFile(t, "docs/operations.md"), -1) {
 		if documented[m[1]] {
-			t.Errorf("docs/operations.md: %s stands there twice", m[1])
+			t.Errorf("docs/operations.md: %s is listed twice", m[1])
 		}
 		documented[m[1]] = true
 	}
-	for _, name := range metrics(t) {
+	for _, name := range metricNames(t) {
 		if !documented[name] {
 			t.Errorf("docs/operations.md: %s is missing in the table of metrics", name)
 		}
 		delete(documented, name)
 	}
 	for name := range documented {
-		t.Errorf("docs/operations.md: no code makes %s", name)
+		t.Errorf("docs/operations.md: the code has no metric %s", name)
 	}
 }
 
-// Whoever is paged by an alert finds a section under its name.
+// The documentation has a section for each alert.
 func TestAlertsAreDocumented(t *testing.T) {
-	docs := read(t, "docs/operations.md")
-	alerts := regexp.MustCompile(`(?m)^ *- alert: (\w+)$`).FindAllStringSubmatch(read(t, "deploy/prometheus-rules.yml"), -1)
+	docs := readFile(t, "docs/operations.md")
+	alerts := regexp.MustCompile(`(?m)^ *- alert: (\w+)$`).FindAllStringSubmatch(readFile(t, "deploy/prometheus-rules.yml"), -1)
 	if len(alerts) == 0 {
 		t.Fatal("no alerts found")
 	}
@@ -179,23 +179,23 @@ func TestAlertsAreDocumented(t *testing.T) {
 	}
 	for _, heading := range regexp.MustCompile(`(?m)^### (Capture\w+)$`).FindAllStringSubmatch(docs, -1) {
 		if !slices.ContainsFunc(alerts, func(a []string) bool { return a[1] == heading[1] }) {
-			t.Errorf("docs/operations.md: a section for %s, which is no alert", heading[1])
+			t.Errorf("docs/operations.md: a section for %s, but there is no such alert", heading[1])
 		}
 	}
 }
 
-// The image compiles the packages that the code imports before it copies the code: one that is not in the list is
-// compiled anew at each change.
+// The Dockerfile compiles the imported packages before it copies the source. A package that is missing in its list would be
+// compiled again after each change.
 func TestImageCompilesDependenciesFirst(t *testing.T) {
-	_, list, ok := strings.Cut(read(t, "Dockerfile"), "RUN go build \\\n")
+	_, list, ok := strings.Cut(readFile(t, "Dockerfile"), "RUN go build \\\n")
 	if !ok {
 		t.Fatal("no such step in the Dockerfile")
 	}
 	list, _, _ = strings.Cut(list, "\n\n")
 	compiled := strings.Fields(strings.ReplaceAll(list, "\\\n", "\n"))
 	used := map[string]bool{"net/http": true}
-	for _, f := range sources(t) {
-		for _, path := range imports(t, f) {
+	for _, f := range parseSources(t) {
+		for _, path := range importPaths(t, f) {
 			if first, _, _ := strings.Cut(path, "/"); strings.Contains(first, ".") {
 				used[path] = true
 			}

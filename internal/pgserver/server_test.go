@@ -21,18 +21,18 @@ import (
 	"capture/internal/pgserver"
 )
 
-// asChild makes the test program a mere owner of a server, for the test that kills it.
-const asChild = "PGSERVER_TEST_CHILD"
+// childVariable makes the test program start a server and wait, for the test that kills it. Its value is the parent folder.
+const childVariable = "PGSERVER_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asChild) != "" {
-		ownServer()
+	if os.Getenv(childVariable) != "" {
+		runChild()
 	}
 	os.Exit(pgserver.Main(m.Run))
 }
 
-func ownServer() {
-	s, err := pgserver.Start(context.Background(), pgserver.Options{Dir: os.Getenv(asChild)})
+func runChild() {
+	s, err := pgserver.Start(context.Background(), pgserver.Options{Dir: os.Getenv(childVariable)})
 	if err != nil {
 		fmt.Println("failed:", err)
 		os.Exit(1)
@@ -41,7 +41,7 @@ func ownServer() {
 	select {}
 }
 
-// openDir is a temporary folder that the server's user may enter, unlike t.TempDir.
+// openDir returns a temporary folder that every user may enter, unlike t.TempDir.
 func openDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pgserver-test-")
@@ -65,14 +65,14 @@ func connect(t *testing.T, url string) *pgx.Conn {
 	return conn
 }
 
-func exec1(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
+func execSQL(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
 	t.Helper()
 	if _, err := conn.Exec(t.Context(), sql, args...); err != nil {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }
 
-func ask[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) T {
+func queryRow[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) T {
 	t.Helper()
 	var v T
 	if err := conn.QueryRow(t.Context(), sql, args...).Scan(&v); err != nil {
@@ -81,13 +81,13 @@ func ask[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) T {
 	return v
 }
 
-func wait(t *testing.T, what string, done func() bool) {
+func waitUntil(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	deadline := time.After(time.Minute)
 	for !done() {
 		select {
 		case <-deadline:
-			t.Fatalf("waited a minute for this: %s", what)
+			t.Fatalf("waited a minute for %s", what)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -97,22 +97,22 @@ func TestDatabaseIsFreshAndDropped(t *testing.T) {
 	var name string
 	t.Run("Use It, with / odd 'name'", func(t *testing.T) {
 		conn := connect(t, pgserver.Database(t))
-		name = ask[string](t, conn, "SELECT current_database()")
-		if got := ask[string](t, conn, "SELECT current_setting('wal_level') || current_setting('server_encoding')"); got != "logicalUTF8" {
+		name = queryRow[string](t, conn, "SELECT current_database()")
+		if got := queryRow[string](t, conn, "SELECT current_setting('wal_level') || current_setting('server_encoding')"); got != "logicalUTF8" {
 			t.Errorf("wal_level and encoding are %s", got)
 		}
-		exec1(t, conn, "CREATE TABLE votes (id int)")
-		// All that keeps a database from being dropped is left behind.
-		ask[string](t, conn, "SELECT slot_name::text FROM pg_create_logical_replication_slot('left', 'pgoutput')")
-		exec1(t, conn, "BEGIN; INSERT INTO votes VALUES (1); PREPARE TRANSACTION 'left'")
-		exec1(t, conn, "BEGIN; LOCK TABLE votes IN ACCESS SHARE MODE")
+		execSQL(t, conn, "CREATE TABLE votes (id int)")
+		// Leave behind everything that prevents DROP DATABASE.
+		queryRow[string](t, conn, "SELECT slot_name::text FROM pg_create_logical_replication_slot('left', 'pgoutput')")
+		execSQL(t, conn, "BEGIN; INSERT INTO votes VALUES (1); PREPARE TRANSACTION 'left'")
+		execSQL(t, conn, "BEGIN; LOCK TABLE votes IN ACCESS SHARE MODE")
 	})
 	conn := connect(t, pgserver.Shared(t).URL("postgres"))
-	if n := ask[int](t, conn, "SELECT count(*)::int FROM pg_database WHERE datname = $1", name); n != 0 {
-		t.Errorf("database %s is still there", name)
+	if n := queryRow[int](t, conn, "SELECT count(*)::int FROM pg_database WHERE datname = $1", name); n != 0 {
+		t.Errorf("database %s was not dropped", name)
 	}
 	latin := connect(t, pgserver.Database(t, "TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"))
-	if got := ask[string](t, latin, "SELECT current_setting('server_encoding')"); got != "LATIN1" {
+	if got := queryRow[string](t, latin, "SELECT current_setting('server_encoding')"); got != "LATIN1" {
 		t.Errorf("encoding is %s", got)
 	}
 }
@@ -122,32 +122,32 @@ func TestStopKillAndStartAgain(t *testing.T) {
 	dir := openDir(t)
 	s := pgserver.ForTest(t, pgserver.Options{Dir: dir, Settings: map[string]string{"application_name": `it's a \ test`}})
 	conn := connect(t, s.URL("postgres"))
-	if got := ask[string](t, conn, "SELECT reset_val FROM pg_settings WHERE name = 'application_name'"); got != `it's a \ test` {
-		t.Errorf("the setting came through as %q", got)
+	if got := queryRow[string](t, conn, "SELECT reset_val FROM pg_settings WHERE name = 'application_name'"); got != `it's a \ test` {
+		t.Errorf("the setting is %q", got)
 	}
-	if want := ask[int](t, conn, "SELECT current_setting('server_version_num')::int"); s.VersionNum() != want {
+	if want := queryRow[int](t, conn, "SELECT current_setting('server_version_num')::int"); s.VersionNum() != want {
 		t.Errorf("VersionNum is %d, want %d", s.VersionNum(), want)
 	}
-	exec1(t, conn, "CREATE TABLE votes AS SELECT 1 AS n")
+	execSQL(t, conn, "CREATE TABLE votes AS SELECT 1 AS n")
 
 	busy := connect(t, s.URL("postgres"))
 	running := make(chan error, 1)
 	go func() {
-		_, err := busy.Exec(context.Background(), "DO 'BEGIN LOOP END LOOP; END'") // never looks whether the postmaster lives
+		_, err := busy.Exec(context.Background(), "DO 'BEGIN LOOP END LOOP; END'") // never checks whether the postmaster is alive
 		running <- err
 	}()
-	wait(t, "the endless statement", func() bool {
-		return ask[int](t, conn, "SELECT count(*)::int FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'") == 1
+	waitUntil(t, "the endless statement", func() bool {
+		return queryRow[int](t, conn, "SELECT count(*)::int FROM pg_stat_activity WHERE query LIKE 'DO %' AND state = 'active'") == 1
 	})
 	s.Kill()
 	if err := <-running; err == nil {
-		t.Error("the statement ended well on a killed server")
+		t.Error("the statement succeeded on a killed server")
 	}
 	if s.PID() != 0 {
-		t.Errorf("killed, PID is still %d", s.PID())
+		t.Errorf("after Kill, PID is %d", s.PID())
 	}
 	if _, err := net.Dial("tcp", s.Addr()); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("dialing a killed server: %v", err)
+		t.Errorf("dial a killed server: %v", err)
 	}
 
 	for _, mode := range []string{"smart", "fast", "immediate"} {
@@ -155,7 +155,7 @@ func TestStopKillAndStartAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn := connect(t, s.URL("postgres"))
-		if n := ask[int](t, conn, "SELECT n FROM votes"); n != 1 {
+		if n := queryRow[int](t, conn, "SELECT n FROM votes"); n != 1 {
 			t.Errorf("the row is %d", n)
 		}
 		if mode == "smart" {
@@ -166,7 +166,7 @@ func TestStopKillAndStartAgain(t *testing.T) {
 		}
 	}
 	if err := s.Stop("gently"); err == nil {
-		t.Error("an unknown mode was taken")
+		t.Error("Stop accepted an unknown mode")
 	}
 	s.Close()
 	s.Close()
@@ -182,13 +182,13 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn := connect(t, s.URL("postgres"))
-	if got := ask[string](t, conn, "SHOW wal_sender_timeout"); got != "5s" {
+	if got := queryRow[string](t, conn, "SHOW wal_sender_timeout"); got != "5s" {
 		t.Errorf("wal_sender_timeout is %s", got)
 	}
-	if got := ask[string](t, conn, "SHOW fsync"); got != "on" {
-		t.Errorf("a durable server has fsync %s", got)
+	if got := queryRow[string](t, conn, "SHOW fsync"); got != "on" {
+		t.Errorf("a durable server has fsync=%s", got)
 	}
-	exec1(t, conn, "CREATE ROLE mallory LOGIN")
+	execSQL(t, conn, "CREATE ROLE mallory LOGIN")
 	if err := s.WriteFile("pg_hba.conf", []byte("host all mallory 127.0.0.1/32 reject\nhost all all 127.0.0.1/32 trust\n")); err != nil {
 		t.Fatal(err)
 	}
@@ -197,11 +197,11 @@ func TestReload(t *testing.T) {
 	}
 	_, err := pgx.Connect(t.Context(), strings.Replace(s.URL("postgres"), "postgres@", "mallory@", 1))
 	if pgErr := (*pgconn.PgError)(nil); !errors.As(err, &pgErr) || pgErr.Code != "28000" {
-		t.Errorf("a user that pg_hba.conf rejects got: %v", err)
+		t.Errorf("a user that pg_hba.conf rejects: %v", err)
 	}
 }
 
-func TestStartSaysWhatIsWrong(t *testing.T) {
+func TestStartErrors(t *testing.T) {
 	t.Parallel()
 	dir := openDir(t)
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -231,7 +231,7 @@ func TestStartSaysWhatIsWrong(t *testing.T) {
 	cancel()
 	if s, err := pgserver.Start(ctx, pgserver.Options{Dir: dir}); err == nil {
 		s.Close()
-		t.Error("started with a context that had ended")
+		t.Error("started with a canceled context")
 	}
 	if os.Geteuid() == 0 {
 		closed := filepath.Join(dir, "closed")
@@ -240,7 +240,7 @@ func TestStartSaysWhatIsWrong(t *testing.T) {
 		}
 		if s, err := pgserver.Start(t.Context(), pgserver.Options{Dir: closed}); err == nil {
 			s.Close()
-			t.Error("started where the server's user can't go")
+			t.Error("started in a folder that the server's user cannot enter")
 		} else if !strings.Contains(err.Error(), closed+" is closed to the user") {
 			t.Error(err)
 		}
@@ -257,20 +257,20 @@ func TestStandbyFollowsAndIsPromoted(t *testing.T) {
 	t.Parallel()
 	primary := pgserver.ForTest(t, pgserver.Options{})
 	on := connect(t, primary.URL("postgres"))
-	exec1(t, on, "SELECT pg_create_logical_replication_slot('stays', 'pgoutput')")
-	exec1(t, on, "CREATE TABLE votes AS SELECT generate_series(1, 1000) AS n")
+	execSQL(t, on, "SELECT pg_create_logical_replication_slot('stays', 'pgoutput')")
+	execSQL(t, on, "CREATE TABLE votes AS SELECT generate_series(1, 1000) AS n")
 	standby, err := primary.Standby(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(standby.Close)
-	exec1(t, on, "INSERT INTO votes VALUES (1001)")
+	execSQL(t, on, "INSERT INTO votes VALUES (1001)")
 	copied := connect(t, standby.URL("postgres"))
-	wait(t, "the row on the standby", func() bool { return ask[int](t, copied, "SELECT max(n) FROM votes") == 1001 })
-	if names := ask[string](t, on, "SELECT string_agg(application_name, ',') FROM pg_stat_replication"); names != "standby" {
+	waitUntil(t, "the row on the standby", func() bool { return queryRow[int](t, copied, "SELECT max(n) FROM votes") == 1001 })
+	if names := queryRow[string](t, on, "SELECT string_agg(application_name, ',') FROM pg_stat_replication"); names != "standby" {
 		t.Errorf("replicating: %s", names)
 	}
-	if slots := ask[string](t, on, "SELECT string_agg(slot_name, ',') FROM pg_replication_slots"); slots != "stays" {
+	if slots := queryRow[string](t, on, "SELECT string_agg(slot_name, ',') FROM pg_replication_slots"); slots != "stays" {
 		t.Errorf("slots on the primary: %s", slots)
 	}
 
@@ -278,18 +278,18 @@ func TestStandbyFollowsAndIsPromoted(t *testing.T) {
 	if err := standby.Promote(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	exec1(t, copied, "INSERT INTO votes VALUES (1002)")
-	if n := ask[int](t, copied, "SELECT count(*)::int FROM votes"); n != 1002 {
+	execSQL(t, copied, "INSERT INTO votes VALUES (1002)")
+	if n := queryRow[int](t, copied, "SELECT count(*)::int FROM votes"); n != 1002 {
 		t.Errorf("%d rows after the promotion", n)
 	}
 }
 
-// A process that dies without Close leaves neither server nor folder.
+// If a process dies without Close, its server and folder disappear.
 func TestKilledOwner(t *testing.T) {
 	t.Parallel()
 	dir := openDir(t)
 	owner := exec.Command(os.Args[0])
-	owner.Env = append(os.Environ(), asChild+"="+dir)
+	owner.Env = append(os.Environ(), childVariable+"="+dir)
 	out, err := owner.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -300,13 +300,13 @@ func TestKilledOwner(t *testing.T) {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	pid, data, _ := strings.Cut(strings.TrimSpace(line), " ")
 	if err != nil || filepath.Dir(filepath.Dir(data)) != dir {
-		t.Errorf("the owner said %q, %v", line, err)
+		t.Errorf("the owner printed %q, %v", line, err)
 	}
 	if err := owner.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = owner.Wait() // killed
-	wait(t, "the folder to go", func() bool {
+	waitUntil(t, "the folder to disappear", func() bool {
 		left, err := os.ReadDir(dir)
 		return err == nil && len(left) == 0
 	})
@@ -314,10 +314,10 @@ func TestKilledOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wait(t, "the server to stop", func() bool { return !alive(n) })
+	waitUntil(t, "the server to stop", func() bool { return !alive(n) })
 }
 
-// alive says whether a process runs; one that has ended but that nobody has waited for does not.
+// alive reports whether a process runs. A zombie does not.
 func alive(pid int) bool {
 	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil {
 		_, state, _ := strings.Cut(string(stat), ") ")
