@@ -183,7 +183,7 @@ func TestBadRows(t *testing.T) {
 		{`{"id":5000,"n":1,"x":"a"}`, []string{"line 2001", `it lacks "s"`}},
 		{`{"id":5000,"n":1,"s":{"SECRET":1}`, []string{"line 2001", "not valid JSON", "last good row is at line 2000 (id 1998)"}},
 		{`{"id":5000,"n":1,"s":"a"`, []string{"line 2001", "not valid JSON"}},
-		{`{"id":5000,"n":1,"s":"a}`, []string{"cut short", "last good row is at line 2000 (id 1998)"}},
+		{`{"id":5000,"n":1,"s":"a}`, []string{"line 2001", "not valid JSON", "last good row is at line 2000 (id 1998)"}},
 		{`{"id":5000,"n":1,"s":"a",}`, []string{"line 2001", "not valid JSON"}},
 		{"{\"id\":5000,\"n\":1,\"s\":\"\xff\"}", []string{"line 2001", "not valid UTF-8"}},
 		{`[1]`, []string{"line 2001", "does not start with {"}},
@@ -216,7 +216,7 @@ func TestBadRows(t *testing.T) {
 	check(restore.Options{OnConflict: restore.Skip, DryRun: true})
 	d.wantRefused(restore.Options{Table: d.Name("t"), OnConflict: restore.Skip, Path: d.WriteFile("[{\"id\":1},\n{\"id\":1}]")}, "the key 1 twice", "lines 1 and 2")
 	d.wantRefused(restore.Options{Table: d.Name("t"), Path: d.WriteFile("[{\"id\":1},\n{\"id\":1}]")}, "line 2 (id 1)", `unique constraint "t_pkey"`)
-	for content, word := range map[string]string{"": "empty", "{}": "object, not an array", "x": "no JSON array", "[1]": "{", "[] x": "behind the end", "[{}": "key", "[{}] x": "key", "[": "cut short", "[{\"id\":1}": "cut short", "[{\"id\":1}] x": "behind the end",
+	for content, word := range map[string]string{"": "empty", "{}": "object, not an array", "x": "not a JSON array", "[1]": "{", "[] x": "after the end", "[{}": "key", "[{}] x": "key", "[": "cut short", "[{\"id\":1}": "cut short", "[{\"id\":1}] x": "after the end",
 		`[{"id":1,"id":1}]`: "twice"} {
 		d.wantRefused(restore.Options{Table: d.Name("t"), Path: d.WriteFile(content)}, word)
 	}

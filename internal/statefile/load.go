@@ -48,7 +48,7 @@ func loadView(ctx context.Context, path string) (*snapshot.View, error) {
 		} else if err != nil {
 			return nil, fmt.Errorf("line %d: %w", row.Line, err)
 		}
-		table.Put(key, withoutPadding(row.Text))
+		table.Put(key, row.Text)
 	}
 	if err := cmp.Or(ctx.Err(), f.CheckManifest(rows.Rows(), nil)); err != nil {
 		return nil, err
@@ -57,10 +57,4 @@ func loadView(ctx context.Context, path string) (*snapshot.View, error) {
 		return nil, err
 	}
 	return table.View(), nil
-}
-
-// withoutPadding returns a row without the spaces that stand before its closing brace in a large file.
-func withoutPadding(row []byte) []byte {
-	body := bytes.TrimRight(row[:len(row)-1], " ")
-	return append(body, '}')
 }

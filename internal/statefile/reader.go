@@ -3,38 +3,57 @@ package statefile
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"capture/snapshot/rowjson"
 )
 
-// maxRowBytes is how many bytes one row may have: Postgres takes no value of more than 1 GB.
-const maxRowBytes = 1 << 30
+const (
+	// maxRowBytes bounds one row: Postgres takes no value of more than 1 GB.
+	maxRowBytes = 1 << 30
+	// maxKeptBuffer is the size from which a buffer is dropped after the row that needed it.
+	maxKeptBuffer = 16 << 20
+)
 
-// A Reader reads an array of objects, one object at a time, in memory for one.
+// decoding accepts what Postgres' json accepts: repeated names, and halves of surrogate pairs as escapes. The decoder takes
+// those for invalid UTF-8; raw bytes that are not UTF-8 are refused by readRow.
+var decoding = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
+
+// A Reader reads an array of objects, one object at a time.
 type Reader struct {
-	from  *bufio.Reader
-	line  int64 // of the next byte, from 1
-	rows  int   // read so far
-	state readerState
-	buf   []byte
+	input   *rowInput
+	decoder *jsontext.Decoder
+	maxRow  int // bytes of a row
+	state   readerState
+	line    int64 // of the next token, from 1
+	rows    int   // rows read so far
 
+	text    []byte   // text of the current row
+	ends    []int    // ends of its names and values in text, by turns
 	members []Member // members of the current row
+	large   bool     // whether the row has a value of more than maxKeptBuffer bytes
 }
 
 type readerState uint8
 
 const (
-	atStart readerState = iota
-	atFirst             // after "["
-	atNext              // after a row
-	atEnd               // after "]", and nothing but white space behind it
+	atStart    readerState = iota
+	atFirstRow             // after "["
+	atNextRow              // after a row
+	atEnd                  // after "]", if only white space follows
 )
 
 // Row is one object of the file. It is valid until the next row is read.
 type Row struct {
 	Line    int64    // line of the file on which the object starts, from 1
-	Text    []byte   // the object, exactly as in the file
+	Text    []byte   // the object, without the white space between its names and values
 	Members []Member // in the order of the file
 }
 
@@ -60,175 +79,254 @@ func FindMember(members []Member, name string, hint int) []byte {
 
 // NewReader returns a Reader of the JSON that from yields.
 func NewReader(from io.Reader) *Reader {
-	return &Reader{from: bufio.NewReaderSize(from, bufferSize), line: 1}
+	input := &rowInput{from: bufio.NewReaderSize(from, bufferSize), left: maxRowBytes}
+	return &Reader{input: input, decoder: jsontext.NewDecoder(input, decoding...), maxRow: maxRowBytes, line: 1}
 }
 
 // ParseRow returns the row that text is.
 func ParseRow(text []byte) (Row, error) {
-	ms, err := members([]Member{}, text)
-	return Row{Text: text, Members: ms}, err
+	r := NewReader(bytes.NewReader(text))
+	if r.peekKind() != '{' {
+		return Row{}, errSyntax
+	}
+	row, err := r.readRow()
+	if err == nil {
+		if _, end := r.decoder.ReadToken(); end != io.EOF {
+			err = errSyntax
+		}
+	}
+	return row, err
 }
 
 // Rows returns the number of rows read so far.
 func (r *Reader) Rows() int { return r.rows }
 
+// The errors for what is wrong with a file. The decoder's own errors quote the input, which holds users' texts: only their
+// offset is used.
+var (
+	errSyntax     = errors.New("not valid JSON")
+	errUTF8       = errors.New("not valid UTF-8")
+	errCutShort   = errors.New("the file is cut short: it ends within the array")
+	errNotObject  = errors.New("not an array of objects: what is here does not start with {")
+	errNoComma    = errors.New("not a JSON array: a comma or ] is missing here")
+	errNoArray    = errors.New("the file is not a JSON array: it does not start with [")
+	errOneObject  = errors.New("the file is a JSON object, not an array of objects")
+	errEmptyFile  = errors.New("the file is empty; a table without rows is []")
+	errAfterEnd   = errors.New("there is something after the end of the array")
+	errRowTooLong = fmt.Errorf("a row has more than %d bytes", maxRowBytes)
+)
+
 // Next returns the next row, or io.EOF after the last row of a complete file. Other errors start with the line.
 func (r *Reader) Next() (Row, error) {
-	row, err := r.read()
-	if err == nil {
-		if r.members, err = members(r.members[:0], row.Text); err != nil {
-			return row, fmt.Errorf("line %d: %w", row.Line, err)
-		}
-		row.Members = r.members
-	}
-	if err != nil && err != io.EOF {
-		return row, fmt.Errorf("line %d: %w", r.line, err)
-	}
-	return row, err
-}
-
-func (r *Reader) read() (Row, error) {
 	if r.state == atStart {
-		if err := r.open(); err != nil {
-			return Row{}, err
+		if err := r.readStart(); err != nil {
+			return Row{}, r.atLine(err)
 		}
 	}
 	if r.state == atEnd {
 		return Row{}, io.EOF
 	}
-	c, err := r.token()
-	if err != nil {
-		return Row{}, cut(err)
+	kind := r.peekKind()
+	switch kind {
+	case '{':
+		row, err := r.readRow()
+		if err != nil {
+			return row, fmt.Errorf("line %d: %w", row.Line, err)
+		}
+		r.state = atNextRow
+		r.rows++
+		return row, nil
+	case ']':
+		return Row{}, r.readEnd()
 	}
-	switch {
-	case c == ']':
-		return Row{}, r.close()
-	case r.state == atNext && c != ',':
-		return Row{}, errors.New("not a JSON array: a comma or ] is missing before what stands here")
-	case r.state == atNext:
-		if c, err = r.token(); err != nil {
-			return Row{}, cut(err)
+	reason := errNotObject
+	if r.state == atNextRow && !r.commaAhead() {
+		reason = errNoComma
+	}
+	if kind == jsontext.KindInvalid {
+		_, err := r.decoder.ReadToken()
+		reason = r.explain(err, reason)
+	}
+	return Row{}, r.atLine(reason)
+}
+
+func (r *Reader) atLine(err error) error { return fmt.Errorf("line %d: %w", r.line, err) }
+
+// readStart reads the byte order mark, if there is one, and the bracket that opens the array.
+func (r *Reader) readStart() error {
+	if mark, _ := r.input.from.Peek(3); string(mark) == "\uFEFF" {
+		r.input.from.Discard(3)
+	}
+	switch r.peekKind() {
+	case '[':
+		r.decoder.ReadToken()
+		r.state = atFirstRow
+		return nil
+	case '{':
+		return errOneObject
+	case jsontext.KindInvalid:
+		if _, err := r.decoder.ReadToken(); err == io.EOF {
+			return errEmptyFile
 		}
 	}
-	if c != '{' {
-		return Row{}, errors.New("not an array of objects: here is something that does not start with {")
-	}
-	start := r.line
-	if err := r.object(); err != nil {
-		return Row{Line: start}, cut(err)
-	}
-	r.state = atNext
-	r.rows++
-	return Row{Text: r.buf, Line: start}, nil
+	return cmp.Or(r.input.err, errNoArray)
 }
 
-// open reads up to the array's bracket.
-func (r *Reader) open() error {
-	if mark, _ := r.from.Peek(3); bytes.Equal(mark, []byte("\uFEFF")) {
-		r.from.Discard(3)
+// readEnd reads the bracket that closes the array and makes sure that nothing follows it.
+func (r *Reader) readEnd() error {
+	r.decoder.ReadToken()
+	r.peekKind()
+	if _, err := r.decoder.ReadToken(); err != io.EOF {
+		return r.atLine(cmp.Or(r.input.err, errAfterEnd))
 	}
-	c, err := r.token()
-	switch {
-	case err == io.EOF:
-		return errors.New("the file is empty; a table without rows is []")
-	case err != nil:
-		return err
-	case c == '{':
-		return errors.New("the file is a JSON object, not an array of objects")
-	case c != '[':
-		return errors.New("the file is no JSON array: it does not start with [")
-	}
-	r.state = atFirst
-	return nil
-}
-
-// close sees to it that nothing stands behind the array.
-func (r *Reader) close() error {
 	r.state = atEnd
-	if _, err := r.token(); err != io.EOF {
-		if err == nil {
-			err = errors.New("something stands behind the end of the array")
-		}
-		return err
-	}
 	return io.EOF
 }
 
-// cut is err, where the file's end came too early.
-func cut(err error) error {
-	if err == io.EOF {
-		return errors.New("the file is cut short: it ends within the array")
+// readRow reads an object. It copies names and values, since the decoder reuses its buffer with each of them.
+func (r *Reader) readRow() (Row, error) {
+	if cap(r.text) > maxKeptBuffer {
+		r.text = nil
 	}
-	return err
+	r.text, r.ends, r.members = append(r.text[:0], '{'), r.ends[:0], r.members[:0]
+	r.input.left = r.maxRow
+	row := Row{Line: r.line}
+	r.decoder.ReadToken() // the brace that peekKind has seen
+	start := r.decoder.InputOffset() - 1
+	for r.peekKind() != '}' {
+		if len(r.ends) > 0 {
+			r.text = append(r.text, ',')
+		}
+		err := r.copyValue()
+		if err == nil {
+			r.text = append(r.text, ':')
+			r.peekKind()
+			err = r.copyValue()
+		}
+		if err != nil {
+			return row, r.explainRow(err, start)
+		}
+	}
+	r.decoder.ReadToken()
+	r.text = append(r.text, '}')
+	if !utf8.Valid(r.text) {
+		return row, errUTF8
+	}
+	if err := r.splitMembers(); err != nil {
+		return row, err
+	}
+	if r.large {
+		r.replaceDecoder()
+	}
+	row.Text, row.Members = r.text, r.members
+	return row, nil
 }
 
-// token takes the next byte that is no white space.
-func (r *Reader) token() (byte, error) {
-	for {
-		c, err := r.from.ReadByte()
-		if err != nil {
-			return 0, err
-		}
+// peekKind returns the kind of the next token and counts the newlines before it. It is called once for each token, before the
+// token is read.
+func (r *Reader) peekKind() jsontext.Kind {
+	kind := r.decoder.PeekKind()
+	for _, c := range r.decoder.UnreadBuffer() {
 		switch c {
 		case '\n':
 			r.line++
-		case ' ', '\t', '\r':
+		case ' ', '\t', '\r', ',', ':':
 		default:
-			return c, nil
+			return kind
 		}
 	}
+	return kind
 }
 
-// object reads the rest of an object, whose brace has been taken, into buf. Only strings and braces matter for where it
-// ends.
-func (r *Reader) object() error {
-	if cap(r.buf) > 16<<20 {
-		r.buf = nil // one large row must not be kept for ever
+// commaAhead reports whether the next byte that is not white space is a comma.
+func (r *Reader) commaAhead() bool {
+	return bytes.HasPrefix(bytes.TrimLeft(r.decoder.UnreadBuffer(), " \n\t\r"), []byte{','})
+}
+
+// copyValue appends the next name or value to the row.
+func (r *Reader) copyValue() error {
+	value, err := r.decoder.ReadValue()
+	if err != nil {
+		return err
 	}
-	r.buf = append(r.buf[:0], '{')
-	depth, inString, escaped := 1, false, false
-	for {
-		if _, err := r.from.Peek(1); err != nil {
-			return err
-		}
-		chunk, _ := r.from.Peek(r.from.Buffered())
-		for i := 0; i < len(chunk); i++ {
-			c := chunk[i]
-			switch {
-			case c == '\n':
-				r.line++
-				escaped = false
-			case escaped:
-				escaped = false
-			case inString:
-				for plain[c] && i+1 < len(chunk) {
-					i++
-					c = chunk[i]
-				}
-				switch c {
-				case '"':
-					inString = false
-				case '\\':
-					escaped = true
-				case '\n':
-					r.line++
-				}
-			case c == '"':
-				inString = true
-			case c == '{' || c == '[':
-				depth++
-			case c == '}' || c == ']':
-				if depth--; depth == 0 {
-					r.buf = append(r.buf, chunk[:i+1]...)
-					r.from.Discard(i + 1)
-					return nil
-				}
+	if c := value[0]; c == '{' || c == '[' {
+		r.line += int64(bytes.Count(value, []byte{'\n'})) // strings and numbers have none
+	}
+	r.large = r.large || len(value) > maxKeptBuffer
+	r.text = append(r.text, value...)
+	r.ends = append(r.ends, len(r.text))
+	return nil
+}
+
+// splitMembers finds the members in the row's text, at the ends that copyValue recorded.
+func (r *Reader) splitMembers() error {
+	start := len("{")
+	for i := 0; i < len(r.ends); i += 2 {
+		nameEnd, valueEnd := r.ends[i], r.ends[i+1]
+		name := r.text[start:nameEnd]
+		if bytes.IndexByte(name, '\\') < 0 {
+			name = name[1 : len(name)-1]
+		} else {
+			var err error
+			if name, err = rowjson.AppendUnescaped(nil, name); err != nil {
+				return fmt.Errorf("a name in the row: %w", err)
 			}
 		}
-		if len(r.buf)+len(chunk) > maxRowBytes {
-			return fmt.Errorf("a row has more than %d bytes", maxRowBytes)
-		}
-		r.buf = append(r.buf, chunk...)
-		r.from.Discard(len(chunk))
+		r.members = append(r.members, Member{name, r.text[nameEnd+len(":") : valueEnd : valueEnd]})
+		start = valueEnd + len(",")
 	}
+	return nil
+}
+
+// replaceDecoder lets go of the decoder's buffer, which never shrinks, after a row with a large value. The new decoder stands
+// where the old one stood: behind an element of an array.
+func (r *Reader) replaceDecoder() {
+	unread := bytes.Clone(r.decoder.UnreadBuffer())
+	r.decoder = jsontext.NewDecoder(io.MultiReader(strings.NewReader("[null"), bytes.NewReader(unread), r.input), decoding...)
+	r.decoder.ReadToken()
+	r.decoder.ReadToken()
+	r.large = false
+}
+
+// explainRow returns why the decoder stopped within the row that starts at an offset of the decoder's input.
+func (r *Reader) explainRow(err error, start int64) error {
+	reason := errSyntax
+	var syntactic *jsontext.SyntacticError
+	if errors.As(err, &syntactic) {
+		reason = fmt.Errorf("%w, at byte %d of the row", errSyntax, syntactic.ByteOffset-start+1)
+	}
+	return r.explain(err, reason)
+}
+
+// explain returns why the decoder stopped: the error of the input, the end of the file, or else the reason given. Nothing of
+// err's text is used.
+func (r *Reader) explain(err, reason error) error {
+	switch {
+	case r.input.err != nil:
+		return r.input.err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return errCutShort
+	}
+	return reason
+}
+
+// rowInput passes the file on to the decoder, and bounds what it may read for one row.
+type rowInput struct {
+	from *bufio.Reader
+	left int   // bytes that may be read for the current row
+	err  error // why reading failed; nil at the end of the file
+}
+
+func (in *rowInput) Read(p []byte) (int, error) {
+	if in.left <= 0 {
+		in.err = errRowTooLong
+		return 0, in.err
+	}
+	// A decoder with a large buffer must not read far ahead: see replaceDecoder.
+	n, err := in.from.Read(p[:min(len(p), in.left, bufferSize)])
+	in.left -= n
+	if err != nil && err != io.EOF {
+		in.err = err
+	}
+	return n, err
 }

@@ -176,32 +176,3 @@ func differingColumns(state, table []byte) []string {
 	}
 	return names
 }
-
-// appendCompact appends JSON without the white space between its tokens.
-func appendCompact(dst, text []byte) []byte {
-	for i := 0; i < len(text); {
-		switch text[i] {
-		case ' ', '\n', '\r', '\t':
-			i++
-		case '"':
-			start := i
-			for i++; i < len(text) && text[i] != '"'; i++ {
-				if text[i] == '\\' {
-					i++
-				}
-			}
-			i = min(i+1, len(text))
-			dst = append(dst, text[start:i]...)
-		default:
-			start := i
-			for i < len(text) && text[i] > ' ' && text[i] != '"' {
-				i++
-			}
-			if i == start { // no white space that JSON knows
-				i++
-			}
-			dst = append(dst, text[start:i]...)
-		}
-	}
-	return dst
-}

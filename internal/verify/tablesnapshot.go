@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"strings"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/postgres"
@@ -56,6 +57,16 @@ func (t *tableSnapshot) close() { t.conn.Close(context.Background()) }
 func (t *tableSnapshot) hash(line []byte) uint64 {
 	t.compact = appendCompact(t.compact[:0], line)
 	return max(maphash.Bytes(t.seed, t.compact), 1)
+}
+
+// compacting keeps everything but white space, and accepts what a file may hold: see package statefile.
+var compacting = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true)}
+
+// appendCompact appends JSON without the white space between its tokens.
+func appendCompact(dst, value []byte) []byte {
+	// If it fails, which the caller's JSON does not make it, AppendFormat appends the value as it is.
+	dst, _ = jsontext.AppendFormat(dst, value, compacting...)
+	return dst
 }
 
 // readHashes adds the key and the hash of each row of the table to s.

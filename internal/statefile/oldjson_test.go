@@ -2,7 +2,6 @@ package statefile
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"unicode/utf8"
 
@@ -11,11 +10,6 @@ import (
 
 // maxDepth is how deep arrays and objects may stand within each other.
 const maxDepth = 10_000
-
-var (
-	errSyntax = errors.New("not valid JSON")
-	errUTF8   = errors.New("not valid UTF-8")
-)
 
 // members appends the members of the object that text is to dst. The error says what is wrong with the JSON, and where.
 func members(dst []Member, text []byte) ([]Member, error) {
