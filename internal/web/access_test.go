@@ -47,7 +47,7 @@ func TestAccessWithoutToken(t *testing.T) {
 			t.Errorf("%s: %d, want %d: %s", c.name, w.Code, c.code, w.Body)
 		}
 		if c.code != 200 {
-			errorOf(t, w)
+			errorText(t, w)
 		}
 		for name := range w.Header() {
 			if strings.HasPrefix(name, "Access-Control-") {
@@ -79,7 +79,7 @@ func TestAccessWithToken(t *testing.T) {
 			t.Errorf("%s: %d, want %d: %s", what, w.Code, code, w.Body)
 		}
 		if code != 200 {
-			errorOf(t, w)
+			errorText(t, w)
 		}
 		if (code == 401) != (w.Header().Get("WWW-Authenticate") != "") {
 			t.Errorf("%s: WWW-Authenticate %q with %d", what, w.Header().Get("WWW-Authenticate"), code)
@@ -126,5 +126,54 @@ func TestAccessWithToken(t *testing.T) {
 	expect("a folder", 503, bearer("other-secret")...)
 	if s := h.log.String(); strings.Contains(s, "secret") {
 		t.Errorf("a token is in the log: %s", s)
+	}
+}
+
+func TestAccessToThePage(t *testing.T) {
+	h := newHarness(t, func(c *Config) { c.TokenFile = writeToken(t) })
+	w := h.do("GET", "/", "Host", "capture.example", "Remote", "192.0.2.1:5")
+	if w.Code != 401 || !strings.Contains(w.Body.String(), "<title>Feedback</title>") {
+		t.Errorf("the page without the token: %d", w.Code)
+	}
+	if w = h.do("GET", "/", "Authorization", "Bearer abc"); w.Code != 200 {
+		t.Errorf("the page with the token: %d", w.Code)
+	}
+	csp := w.Header().Get("Content-Security-Policy")
+	if !strings.Contains(csp, "script-src 'self'") || strings.Contains(csp, "unsafe") {
+		t.Errorf("policy %q", csp)
+	}
+	for _, name := range []string{"app.js", "style.css", "icon.svg", "markdown.js"} {
+		w = h.do("GET", "/static/"+name)
+		if w.Code != 200 || w.Header().Get("Content-Type") == "" || w.Header().Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %d %v", name, w.Code, w.Header())
+		}
+		if w = h.do("GET", "/static/"+name, "If-None-Match", w.Header().Get("ETag")); w.Code != 304 {
+			t.Errorf("%s again: %d", name, w.Code)
+		}
+	}
+	for _, target := range []string{"/static/", "/static/..", "/static/%2e%2e%2fweb.go", "/static/nothing"} {
+		if w = h.do("GET", target); w.Code != 404 {
+			t.Errorf("%s: %d", target, w.Code)
+		}
+	}
+	for _, target := range []string{"/api/votes", "/api/summary", "/api/events", "/api/votes/1", "/api/votes.json", "/api/votes.csv", "/feedback.json"} {
+		if w = h.do("GET", target); w.Code != 401 {
+			t.Errorf("%s without the token: %d", target, w.Code)
+		}
+	}
+
+	h = newHarness(t, nil)
+	link := []string{"Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
+	if w = h.do("GET", "/", link...); w.Code != 200 {
+		t.Errorf("a link on another site to the page: %d", w.Code)
+	}
+	if w = h.do("GET", "/feedback.json", link...); w.Code != 403 {
+		t.Errorf("a link on another site to the votes: %d", w.Code)
+	}
+	if w = h.do("GET", "/", append(link, "Host", "evil.example")...); w.Code != 403 {
+		t.Errorf("the page under a rebound name: %d", w.Code)
+	}
+	if w = h.do("GET", "/", "Remote", "192.0.2.1:5"); w.Code != 403 {
+		t.Errorf("the page from afar: %d", w.Code)
 	}
 }

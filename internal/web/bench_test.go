@@ -12,7 +12,7 @@ func benchTable(b *testing.B) tableView {
 	b.Helper()
 	r := rand.New(rand.NewPCG(1, 2))
 	words := strings.Fields("the of and to in a is that for it as was with be by on not he his but at are this have from or had an they which one you were all her she there would their we him been has when who will no more if out so up said what its about than into them can only other time new some could these two may first then do")
-	rows := newRows(b, votesShape())
+	rows := newRowsTable(b, votesShape())
 	var text strings.Builder
 	for id := range 50_000 {
 		text.Reset()

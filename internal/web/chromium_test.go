@@ -71,21 +71,21 @@ type tab struct {
 	requests []string // addresses
 }
 
-type look struct {
+type viewport struct {
 	width, height int64
 	scale         float64
-	dark          bool
+	dark          bool // the user prefers a dark color scheme
 }
 
 var (
-	desktop = look{width: 1280, height: 1000, scale: 1}
-	phone   = look{width: 390, height: 844, scale: 2}
+	desktop = viewport{width: 1280, height: 1000, scale: 1}
+	phone   = viewport{width: 390, height: 844, scale: 2}
 )
 
-func (l look) night() look { l.dark = true; return l }
+func (v viewport) darkMode() viewport { v.dark = true; return v }
 
 // openTab opens an address in a fresh browser context, which ends with the test.
-func openTab(t testing.TB, l look, address string) *tab {
+func openTab(t testing.TB, v viewport, address string) *tab {
 	t.Helper()
 	browser, err := startChromium()
 	if err != nil {
@@ -99,13 +99,13 @@ func openTab(t testing.TB, l look, address string) *tab {
 		t.Fatal(err)
 	}
 	scheme := "light"
-	if l.dark {
+	if v.dark {
 		scheme = "dark"
 	}
 	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
 	call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
-		Width: l.width, Height: l.height, DeviceScaleFactor: l.scale, Mobile: l.scale > 1})
+		Width: v.width, Height: v.height, DeviceScaleFactor: v.scale, Mobile: v.scale > 1})
 	p.do(chromedp.Navigate(address))
 	return p
 }
@@ -191,13 +191,13 @@ func (p *tab) eval(expression string) any {
 		func(params *runtime.EvaluateParams) { params.UserGesture = &isUser }))
 }
 
-// wait returns once an expression is true. chromedp.Poll would do, but evaluates texts within the page, which the page's
+// waitFor returns once an expression is true. chromedp.Poll would do, but evaluates texts within the page, which the page's
 // content policy forbids.
-func (p *tab) wait(expression string) {
+func (p *tab) waitFor(expression string) {
 	p.t.Helper()
 	for deadline := time.Now().Add(patience); p.eval("(() => { try { return !!("+expression+") } catch { return false } })()") != true; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			p.shoot("failed")
+			p.screenshot("failed")
 			page := p.eval("document.body.innerText.slice(0, 3000)")
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -215,7 +215,7 @@ func (p *tab) text(selector string) string {
 // click presses the mouse in the middle of the element that a selector names.
 func (p *tab) click(selector string) {
 	p.t.Helper()
-	p.wait(fmt.Sprintf("document.querySelector(%q)", selector))
+	p.waitFor(fmt.Sprintf("document.querySelector(%q)", selector))
 	at, ok := p.eval(fmt.Sprintf(`(() => { const e = document.querySelector(%q); e.scrollIntoView({block: "center", behavior: "instant"});
 		const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`, selector)).([]any)
 	if !ok {
@@ -238,8 +238,8 @@ func (p *tab) press(key string) {
 	p.do(chromedp.KeyEvent(key))
 }
 
-// shoot writes a picture of the page beside the test's other artifacts (go test -artifacts keeps them).
-func (p *tab) shoot(name string) {
+// screenshot writes a picture of the page beside the test's other artifacts (go test -artifacts keeps them).
+func (p *tab) screenshot(name string) {
 	p.t.Helper()
 	png := run(p, chromedp.CaptureScreenshot())
 	if err := os.WriteFile(filepath.Join(p.t.ArtifactDir(), name+".png"), png, 0o644); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -22,7 +23,7 @@ func TestDownload(t *testing.T) {
 	if w.Code != 503 {
 		t.Errorf("without a file: %d", w.Code)
 	}
-	errorOf(t, w)
+	errorText(t, w)
 
 	h.replace(t, "feedback.json", version(1))
 	w = h.do("GET", "/feedback.json")
@@ -91,7 +92,7 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-func TestModifiedSince(t *testing.T) {
+func TestIfModifiedSince(t *testing.T) {
 	h := newHarness(t, nil)
 	path := filepath.Join(h.dir, "feedback.json")
 	h.replace(t, "feedback.json", version(1))
@@ -110,7 +111,7 @@ func TestModifiedSince(t *testing.T) {
 	}
 }
 
-func TestGzip(t *testing.T) {
+func TestDownloadCompressed(t *testing.T) {
 	h := newHarness(t, nil)
 	h.replace(t, "feedback.json", version(1))
 	plain := h.do("GET", "/feedback.json").Header().Get("ETag")
@@ -187,13 +188,18 @@ func TestDownloadWhileReplaced(t *testing.T) {
 }
 
 func TestDownloadOfAFolderOrAPipe(t *testing.T) {
-	h := newHarness(t, nil)
-	if err := os.Mkdir(filepath.Join(h.dir, "feedback.json"), 0o700); err != nil {
-		t.Fatal(err)
+	for name, create := range map[string]func(path string) error{
+		"folder": func(path string) error { return os.Mkdir(path, 0o700) },
+		"pipe":   func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		h := newHarness(t, nil)
+		if err := create(filepath.Join(h.dir, "feedback.json")); err != nil {
+			t.Fatal(err)
+		}
+		w := h.do("GET", "/feedback.json")
+		if w.Code != 503 {
+			t.Errorf("a %s: %d", name, w.Code)
+		}
+		errorText(t, w)
 	}
-	w := h.do("GET", "/feedback.json")
-	if w.Code != 503 {
-		t.Errorf("a folder: %d", w.Code)
-	}
-	errorOf(t, w)
 }

@@ -8,7 +8,8 @@ import (
 
 // The page's pure functions, one by one: each case is an expression over the module m.
 func TestPageModules(t *testing.T) {
-	h := harnessOf(t, someVotes(t), nil)
+	t.Parallel()
+	h := newTableHarness(t, fiveVotes(t), nil)
 	addr := h.serve(t)
 	p := openTab(t, desktop, "http://"+addr+"/")
 	for module, cases := range map[string][]struct{ expression, want string }{

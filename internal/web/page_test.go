@@ -1,192 +1,24 @@
 package web
 
 import (
-	"cmp"
-	"context"
 	"fmt"
-	"math"
-	"math/rand/v2"
-	"net"
-	"net/http"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/chromedp/chromedp/kb"
-	"github.com/hashicorp/go-hclog"
-	"github.com/jackc/pgx/v5"
-	"github.com/prometheus/client_golang/prometheus"
 
-	"capture/capture"
 	"capture/internal/pgserver"
-	"capture/internal/postgres"
-	"capture/store"
 )
 
-const createVotes = `CREATE TABLE votes (
-	vote_id         serial PRIMARY KEY,
-	user_query      text,
-	bot_response    text,
-	evaluation_json jsonb,
-	feedback_tags   text[],
-	comment         text,
-	citations       jsonb,
-	"timestamp"     timestamp DEFAULT CURRENT_TIMESTAMP
-)`
-
-// live is the whole of capture over a real table: the daemon, the file and the server.
-type live struct {
-	t    *testing.T
-	host string
-	db   *pgx.Conn
-	log  *lockedBuffer
-}
-
-// runLive makes a table in the database, and runs capture on it until the test ends.
-func runLive(t *testing.T, database, create, table string, change func(*Config)) *live {
-	t.Helper()
-	l := &live{t: t, log: &lockedBuffer{}}
-	var err error
-	if l.db, err = pgx.Connect(t.Context(), database); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.db.Close(context.Background()) })
-	l.exec("SET TimeZone = 'UTC'")
-	l.exec(create)
-
-	path := filepath.Join(t.TempDir(), "feedback.json")
-	file, err := store.Open(path, store.Owner{PID: os.Getpid()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	db, err := postgres.ParseConfig(database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	logger := hclog.New(&hclog.LoggerOptions{Output: l.log, JSONFormat: true})
-	reg := prometheus.NewRegistry()
-	daemonConfig := capture.DefaultConfig()
-	daemonConfig.Database, daemonConfig.Table, daemonConfig.FlushDelay = db, postgres.Name{Table: table}, 10*time.Millisecond
-	daemonConfig.Version, daemonConfig.Logger, daemonConfig.Registry = "test", logger, reg
-	d, err := capture.New(daemonConfig, file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := Config{View: d.View, Status: d.Status, Flush: d.Snapshot, Path: path, Registry: reg, Logger: logger, Version: "test"}
-	if change != nil {
-		change(&cfg)
-	}
-	server, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.host = listener.Addr().String()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 2)
-	go func() { ended <- d.Run(ctx) }()
-	go func() { ended <- server.Run(ctx, listener) }()
-	t.Cleanup(func() {
-		cancel()
-		for range 2 {
-			if err := <-ended; err != nil {
-				t.Errorf("stop: %v", err)
-			}
-		}
-		file.Close()
-		if t.Failed() {
-			t.Logf("log:\n%s", l.log)
-		}
-	})
-	return l
-}
-
-func (l *live) exec(sql string, args ...any) {
-	l.t.Helper()
-	if _, err := l.db.Exec(l.t.Context(), sql, args...); err != nil {
-		l.t.Fatalf("%s: %v", sql, err)
-	}
-}
-
-func (l *live) url() string { return "http://" + l.host + "/" }
-
-// ready waits until feedback.json follows the table.
-func (l *live) ready() {
-	l.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		resp, err := http.Get(l.url() + "readyz")
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode == 200 {
-			return
-		}
-		if time.Now().After(deadline) {
-			l.t.Fatal("never ready")
-		}
-	}
-}
-
-const niceAnswer = "To reset your password:\n\n1. Open **Settings → Security**.\n2. Choose *Reset password*.\n3. Follow the link in the e-mail; " +
-	"it is valid for `30 minutes`.\n\n> Locked out entirely? Ask the service desk.\n\n```sh\nid reset --user me@example.org\n```\n\n" +
-	"| Plan | Self-service |\n|---|---|\n| Free | yes |\n| Team | if the admin allows it |\n\nSee [the handbook](https://docs.example.org/password)."
-
-// fill adds votes of the last ninety days, lively enough for a picture.
-func (l *live) fill(n int) {
-	l.t.Helper()
-	questions := []string{"How do I reset my password?", "What is the notice period for suppliers?", "Which form do I need for travel costs?",
-		"Can I carry over holidays into next year?", "Where do I find the network plan of building C?", "Who approves purchases above 5,000 €?",
-		"How long are backups kept?", "Is the canteen open on Fridays?", "What does error 0x80070005 mean?", "Summarise the new data protection policy"}
-	answers := []string{niceAnswer, "The notice period is **three months** to the end of a quarter, unless the contract says otherwise [1].",
-		"Use form *R-17*. Attach the receipts, and hand it in within 30 days.", "Up to five days, until the end of March.",
-		"Backups are kept for 35 days; monthly ones for two years."}
-	good := []string{"Looks Good / Accurate & Clear"}
-	tags := [][]string{good, good, good, good, good, good, {"Incorrect"},
-		{"Incomplete"}, {"Citation missing", "Incomplete"}, {"Too long"}, {}}
-	comments := []any{nil, nil, nil, "Exactly what I needed, thanks!", "The form has been R-18 since May.", "Half of the answer is about another product.",
-		"Link leads nowhere."}
-	r := rand.New(rand.NewPCG(1, 2))
-	pick := func(n int) int { return r.IntN(n) }
-	// More on some days than on others, and the newest now.
-	ages := make([]time.Duration, n)
-	for i := range ages[1:] {
-		week := 7 * 24 * time.Hour
-		ages[i] = time.Duration(13*math.Pow(r.Float64(), 1.5))*week + time.Duration((r.Float64()+r.Float64())/2*float64(week))
-		ages[i] = min(ages[i], 90*24*time.Hour)
-	}
-	slices.SortFunc(ages, func(a, b time.Duration) int { return cmp.Compare(b, a) })
-	rows := make([][]any, n)
-	for i, age := range ages {
-		rows[i] = []any{questions[pick(len(questions))], answers[pick(len(answers))],
-			map[string]any{"faithfulness": float64(pick(100)) / 100, "relevance": float64(pick(100)) / 100,
-				"checks": []any{map[string]any{"name": "grounded", "passed": pick(5) > 0}, map[string]any{"name": "language", "passed": true}}},
-			tags[pick(len(tags))], comments[pick(len(comments))],
-			[]any{map[string]any{"title": "Employee handbook, chapter 4", "url": "https://docs.example.org/handbook#4", "page": 12},
-				map[string]any{"title": "Service desk: passwords", "url": "https://desk.example.org/kb/17"}},
-			time.Now().UTC().Add(-age).Truncate(time.Second)}
-	}
-	_, err := l.db.CopyFrom(l.t.Context(), pgx.Identifier{"votes"},
-		[]string{"user_query", "bot_response", "evaluation_json", "feedback_tags", "comment", "citations", "timestamp"}, pgx.CopyFromRows(rows))
-	if err != nil {
-		l.t.Fatal(err)
-	}
-}
-
-func TestPage(t *testing.T) {
+func TestPageFollowsTheTable(t *testing.T) {
+	t.Parallel()
 	l := runLive(t, pgserver.Database(t), createVotes, "votes", nil)
-	l.fill(400)
-	l.ready()
+	l.insertVotes(400)
+	l.waitReady()
 	p := openTab(t, desktop, l.url())
-	p.wait(`document.querySelector("#state").innerText === "Following"`)
-	p.wait(`document.querySelectorAll("#votes li").length === 50`)
-	p.wait(`document.querySelectorAll("#days button").length === 90 && document.querySelectorAll("#tags button").length > 3`)
+	p.waitFor(`document.querySelector("#state").innerText === "Following"`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 50`)
+	p.waitFor(`document.querySelectorAll("#days button").length === 90 && document.querySelectorAll("#tags button").length > 3`)
 	if got := p.text("#fact-rows"); got != "400" {
 		t.Errorf("rows: %q", got)
 	}
@@ -196,11 +28,11 @@ func TestPage(t *testing.T) {
 	l.exec(`INSERT INTO votes (user_query, bot_response, feedback_tags, comment, citations) VALUES ($1, $2, '{Incorrect,<b>bold</b>}', $3, $4)`,
 		"Is xyzzy "+evil, evil+"\n\n![p](http://evil.example/p.png) [l](javascript:alert(1)) **bold**", evil,
 		`[{"title": "<i>x</i>", "url": "javascript:alert(1)"}, {"title": "good", "url": "https://good.example/"}]`)
-	p.wait(`document.querySelector("#votes li .main-line")?.innerText.startsWith("Is xyzzy <img src=x")`)
-	p.wait(`document.querySelector("#fact-rows").innerText === "401"`)
-	p.shoot("desktop-light")
+	p.waitFor(`document.querySelector("#votes li .main-line")?.innerText.startsWith("Is xyzzy <img src=x")`)
+	p.waitFor(`document.querySelector("#fact-rows").innerText === "401"`)
+	p.screenshot("desktop-light")
 	p.click("#votes li:first-child a")
-	p.wait(`document.querySelector("#vote").open`)
+	p.waitFor(`document.querySelector("#vote").open`)
 	if got := p.text(".comment .plain"); got != evil {
 		t.Errorf("the comment reads %q", got)
 	}
@@ -215,7 +47,7 @@ func TestPage(t *testing.T) {
 		t.Errorf("links: %s", got)
 	}
 	p.press(kb.Escape)
-	p.wait(`!document.querySelector("#vote").open && !location.hash.includes("vote=")`)
+	p.waitFor(`!document.querySelector("#vote").open && !location.hash.includes("vote=")`)
 	if p.eval(`document.activeElement === document.querySelector("#votes li:first-child a")`) != true {
 		t.Error("the focus is not back at the vote")
 	}
@@ -223,7 +55,7 @@ func TestPage(t *testing.T) {
 	// Search, by what the page has no other row of.
 	p.click("#q")
 	p.write("XYZZY")
-	p.wait(`document.querySelectorAll("#votes li").length === 1`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 1`)
 	if got := p.text("mark"); got != "xyzzy" {
 		t.Errorf("marked: %q", got)
 	}
@@ -231,64 +63,65 @@ func TestPage(t *testing.T) {
 		t.Error("the download does not follow the filter")
 	}
 	l.exec(`INSERT INTO votes (user_query) VALUES ('another xyzzy')`)
-	p.wait(`!document.querySelector("#new-votes").hidden`)
+	p.waitFor(`!document.querySelector("#new-votes").hidden`)
 	p.click("#new-votes")
-	p.wait(`document.querySelectorAll("#votes li").length === 2`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 2`)
 	p.click("#clear")
-	p.wait(`document.querySelectorAll("#votes li").length === 50`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 50`)
 
 	// A tag and a day.
 	p.click(`#tags button[data-tag="Too long"]`)
-	p.wait(`document.querySelectorAll("#votes li").length > 0 && [...document.querySelectorAll("#votes li")].every((li) => li.innerText.includes("Too long"))`)
+	p.waitFor(`document.querySelectorAll("#votes li").length > 0 && [...document.querySelectorAll("#votes li")].every((li) => li.innerText.includes("Too long"))`)
 	p.click("#clear")
-	p.wait(`document.querySelectorAll("#votes li").length === 50`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 50`)
 	p.eval(`document.querySelector('#days button[tabindex="0"]').focus()`)
 	p.press(kb.ArrowLeft)
 	p.press(kb.ArrowLeft)
 	day := p.eval(`document.activeElement.dataset.day`)
 	p.press(kb.Enter)
-	p.wait(fmt.Sprintf(`document.querySelector("#from").value === %q && document.querySelectorAll("#votes li").length > 0 &&
+	p.waitFor(fmt.Sprintf(`document.querySelector("#from").value === %q && document.querySelectorAll("#votes li").length > 0 &&
 		[...document.querySelectorAll("#votes time")].every((t) => t.innerText.startsWith(%q))`, day, day))
 	p.click("#clear")
-	p.wait(`document.querySelectorAll("#votes li").length === 50`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 50`)
 
 	// Pages, an edit, a delete.
 	p.click("#more")
-	p.wait(`document.querySelectorAll("#votes li").length === 100`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 100`)
 	p.reload()
-	p.wait(`document.querySelectorAll("#votes li").length === 50 && document.querySelector("#state").innerText === "Following"`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 50 && document.querySelector("#state").innerText === "Following"`)
 	l.exec(`UPDATE votes SET comment = 'edited' WHERE vote_id = 402`)
-	p.wait(`document.querySelector('#votes li[data-key="402"]').innerText.includes("edited")`)
+	p.waitFor(`document.querySelector('#votes li[data-key="402"]').innerText.includes("edited")`)
 	l.exec(`DELETE FROM votes WHERE vote_id = 402`)
-	p.wait(`!document.querySelector('#votes li[data-key="402"]')`)
+	p.waitFor(`!document.querySelector('#votes li[data-key="402"]')`)
 	if p.eval("document.title") != "Feedback in votes" {
 		t.Errorf("title: %v", p.eval("document.title"))
 	}
 	p.check(l.host)
 }
 
-func TestPageLooks(t *testing.T) {
+func TestPageFitsTheScreen(t *testing.T) {
+	t.Parallel()
 	l := runLive(t, pgserver.Database(t), createVotes, "votes", func(c *Config) { c.Title = "Feedback on the assistant" })
-	l.fill(900)
-	l.exec(`UPDATE votes SET comment = 'Exactly what I needed, thanks!', bot_response = $1, user_query = 'How do I reset my password?' WHERE vote_id = 899`, niceAnswer)
-	l.ready()
-	for name, lk := range map[string]look{"desktop-light": desktop, "desktop-dark": desktop.night(), "phone-light": phone, "phone-dark": phone.night()} {
-		p := openTab(t, lk, l.url())
-		p.wait(`document.querySelectorAll("#votes li").length === 50 && document.querySelectorAll("#days button").length === 90`)
-		p.wait(`document.querySelector("#state").innerText === "Following"`)
-		fits := fmt.Sprintf("document.documentElement.scrollWidth <= %d", lk.width)
+	l.insertVotes(900)
+	l.exec(`UPDATE votes SET comment = 'Exactly what I needed, thanks!', bot_response = $1, user_query = 'How do I reset my password?' WHERE vote_id = 899`, markdownAnswer)
+	l.waitReady()
+	for name, screen := range map[string]viewport{"desktop-light": desktop, "desktop-dark": desktop.darkMode(), "phone-light": phone, "phone-dark": phone.darkMode()} {
+		p := openTab(t, screen, l.url())
+		p.waitFor(`document.querySelectorAll("#votes li").length === 50 && document.querySelectorAll("#days button").length === 90`)
+		p.waitFor(`document.querySelector("#state").innerText === "Following"`)
+		fits := fmt.Sprintf("document.documentElement.scrollWidth <= %d", screen.width)
 		if p.eval(fits) != true {
 			t.Errorf("%s: the page is wider than the screen", name)
 		}
-		p.shoot(name)
+		p.screenshot(name)
 		p.eval(`location.hash = "#vote=899"`)
-		p.wait(`document.querySelector("#vote").open && document.querySelector("#vote table")`)
+		p.waitFor(`document.querySelector("#vote").open && document.querySelector("#vote table")`)
 		if p.eval(`document.querySelector("#vote").scrollWidth <= document.querySelector("#vote").clientWidth`) != true {
 			t.Errorf("%s: a vote is wider than its panel", name)
 		}
-		p.shoot(name + "-vote")
+		p.screenshot(name + "-vote")
 		p.press(kb.Escape)
-		p.wait(`!document.querySelector("#vote").open`)
+		p.waitFor(`!document.querySelector("#vote").open`)
 		if bad, _ := p.eval(contrast).(string); bad != "" {
 			t.Errorf("%s: too little contrast: %s", name, bad)
 		}
@@ -320,51 +153,53 @@ const unnamed = `[...document.querySelectorAll("a, button, input, select")].filt
 	!(e.innerText?.trim() || e.getAttribute("aria-label") || e.labels?.length)).map((e) => e.outerHTML).join(", ")`
 
 func TestPageWhilePostgresIsStopped(t *testing.T) {
+	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{})
 	l := runLive(t, server.URL("postgres"), createVotes, "votes", nil)
-	l.fill(60)
-	l.ready()
+	l.insertVotes(60)
+	l.waitReady()
 	p := openTab(t, desktop, l.url())
-	p.wait(`document.querySelectorAll("#votes li").length === 50`)
-	p.wait(`document.querySelector("#banner").hidden`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 50`)
+	p.waitFor(`document.querySelector("#banner").hidden`)
 	if err := server.Stop("immediate"); err != nil {
 		t.Fatal(err)
 	}
-	p.wait(`!document.querySelector("#banner").hidden && document.querySelector("#banner").innerText.includes("Not live")`)
-	p.shoot("not-live")
+	p.waitFor(`!document.querySelector("#banner").hidden && document.querySelector("#banner").innerText.includes("Not live")`)
+	p.screenshot("not-live")
 	// All of it still works.
 	p.click("#q")
 	p.write("password")
-	p.wait(`document.querySelectorAll("#votes li").length > 0 && [...document.querySelectorAll("#votes li")].every((li) => li.querySelector("mark"))`)
+	p.waitFor(`document.querySelectorAll("#votes li").length > 0 && [...document.querySelectorAll("#votes li")].every((li) => li.querySelector("mark"))`)
 	p.click("#votes li:first-child a")
-	p.wait(`document.querySelector("#vote").open`)
+	p.waitFor(`document.querySelector("#vote").open`)
 	p.press(kb.Escape)
 	if err := server.StartAgain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p.wait(`document.querySelector("#banner").hidden && document.querySelector("#state").innerText === "Following"`)
+	p.waitFor(`document.querySelector("#banner").hidden && document.querySelector("#state").innerText === "Following"`)
 	p.check(l.host)
 }
 
 func TestPageWithToken(t *testing.T) {
-	l := runLive(t, pgserver.Database(t), createVotes, "votes", func(c *Config) { c.TokenFile = tokenOf(t) })
-	l.fill(60)
-	l.ready()
-	p := openTab(t, phone.night(), l.url())
-	p.wait(`document.querySelector("#token").open`)
-	p.shoot("token")
+	t.Parallel()
+	l := runLive(t, pgserver.Database(t), createVotes, "votes", func(c *Config) { c.TokenFile = writeToken(t) })
+	l.insertVotes(60)
+	l.waitReady()
+	p := openTab(t, phone.darkMode(), l.url())
+	p.waitFor(`document.querySelector("#token").open`)
+	p.screenshot("token")
 	p.click("#token-input")
 	p.write("wrong")
 	p.press(kb.Enter)
-	p.wait(`document.querySelector("#token").open && !document.querySelector("#token-error").hidden`)
+	p.waitFor(`document.querySelector("#token").open && !document.querySelector("#token-error").hidden`)
 	p.click("#token-input")
 	p.write("abc")
 	p.press(kb.Enter)
-	p.wait(`document.querySelectorAll("#votes li").length === 50 && !document.querySelector("#token").open`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 50 && !document.querySelector("#token").open`)
 	l.exec(`INSERT INTO votes (user_query) VALUES ('live, with a token')`)
-	p.wait(`document.querySelector("#votes li").innerText.includes("live, with a token")`)
+	p.waitFor(`document.querySelector("#votes li").innerText.includes("live, with a token")`)
 	p.reload()
-	p.wait(`document.querySelectorAll("#votes li").length === 50 && !document.querySelector("#token").open`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 50 && !document.querySelector("#token").open`)
 	p.check(l.host, "401")
 	if strings.Contains(l.log.String(), "abc") {
 		t.Error("the token is in the log")
@@ -373,33 +208,35 @@ func TestPageWithToken(t *testing.T) {
 
 // A table that has nothing of the votes' is shown by what it has.
 func TestPageOfAnotherTable(t *testing.T) {
+	t.Parallel()
 	l := runLive(t, pgserver.Database(t), `CREATE TABLE "Odd Things" (
 		code text, part int, weight numeric, big bigint, made timestamptz, flag boolean, doc jsonb, blob bytea, PRIMARY KEY (code, part))`, "Odd Things", nil)
 	l.exec(`INSERT INTO "Odd Things" VALUES ('a/b "c"', 1, 12345678901234567890.0123456789, 9007199254740993, '2026-01-01 10:00+02', true, '{"a": [1, {"b": null}]}', '\xff00')`)
 	l.exec(`INSERT INTO "Odd Things" VALUES ('plain', 2, 'NaN', -1, 'infinity', NULL, '[]', NULL)`)
-	l.ready()
+	l.waitReady()
 	p := openTab(t, desktop, l.url())
-	p.wait(`document.querySelectorAll("#votes li").length === 2`)
-	p.shoot("other-table")
+	p.waitFor(`document.querySelectorAll("#votes li").length === 2`)
+	p.screenshot("other-table")
 	p.click("#votes li:last-child a")
-	p.wait(`document.querySelector("#vote").open`)
+	p.waitFor(`document.querySelector("#vote").open`)
 	body := p.text("#vote")
 	for _, want := range []string{"12345678901234567890.0123456789", "9007199254740993", "2026-01-01 08:00:00 UTC", `\xff00`, "b: null"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the row lacks %s:\n%s", want, body)
 		}
 	}
-	p.shoot("other-table-row")
+	p.screenshot("other-table-row")
 	p.reload() // the key comes back out of the address
-	p.wait(`document.querySelector("#vote").open && document.querySelector("#vote-body").innerText.includes("9007199254740993")`)
+	p.waitFor(`document.querySelector("#vote").open && document.querySelector("#vote-body").innerText.includes("9007199254740993")`)
 	p.check(l.host)
 }
 
 func TestMarkdown(t *testing.T) {
-	h := harnessOf(t, someVotes(t), nil)
+	t.Parallel()
+	h := newTableHarness(t, fiveVotes(t), nil)
 	addr := h.serve(t)
 	p := openTab(t, desktop, "http://"+addr+"/")
-	p.wait(`document.querySelectorAll("#votes li").length === 5`)
+	p.waitFor(`document.querySelectorAll("#votes li").length === 5`)
 	for _, c := range []struct{ text, want string }{
 		{"plain", "<p>plain</p>"},
 		{"a\nb\n\nc", "<p>a\nb</p><p>c</p>"},

@@ -2,10 +2,7 @@ package web
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,131 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
-	"github.com/hashicorp/go-hclog"
-	"github.com/prometheus/client_golang/prometheus"
-
-	"capture/capture"
 	"capture/snapshot"
 )
-
-// harness is a Server without a daemon, for what needs none.
-type harness struct {
-	*Server
-	dir string
-	log *lockedBuffer
-	reg *prometheus.Registry
-}
-
-func newHarness(t *testing.T, change func(*Config)) *harness {
-	t.Helper()
-	h := &harness{dir: t.TempDir(), log: &lockedBuffer{}, reg: prometheus.NewRegistry()}
-	cfg := Config{
-		View:   func() *snapshot.View { return nil },
-		Status: func() capture.Status { return capture.Status{} },
-		Flush: func(context.Context) (capture.SnapshotResult, error) {
-			return capture.SnapshotResult{}, errors.New("no daemon")
-		},
-		Path:     filepath.Join(h.dir, "feedback.json"),
-		Registry: h.reg,
-		Logger:   hclog.New(&hclog.LoggerOptions{Output: h.log, JSONFormat: true, Level: hclog.Info}),
-		Version:  "test",
-	}
-	if change != nil {
-		change(&cfg)
-	}
-	var err error
-	if h.Server, err = New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	return h
-}
-
-// lockedBuffer is a buffer that a logger may write while a test reads.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// request is one from this machine, by this machine's name; pairs are header names and values, Host and Remote among them.
-func request(method, target string, pairs ...string) *http.Request {
-	r := httptest.NewRequest(method, target, nil)
-	r.Host, r.RemoteAddr = "localhost:8080", "127.0.0.1:40000"
-	for i := 0; i < len(pairs); i += 2 {
-		switch pairs[i] {
-		case "Host":
-			r.Host = pairs[i+1]
-		case "Remote":
-			r.RemoteAddr = pairs[i+1]
-		default:
-			r.Header.Add(pairs[i], pairs[i+1])
-		}
-	}
-	return r
-}
-
-func (h *harness) do(method, target string, pairs ...string) *httptest.ResponseRecorder {
-	w := httptest.NewRecorder()
-	h.handler.ServeHTTP(w, request(method, target, pairs...))
-	return w
-}
-
-// replace puts a file under name as the store does: whole, by a rename.
-func (h *harness) replace(t *testing.T, name, text string) {
-	t.Helper()
-	path := filepath.Join(h.dir, name)
-	if err := os.WriteFile(path+".tmp", []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// serve runs the server on a port of loopback until the test ends.
-func (h *harness) serve(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- h.Run(ctx, l) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	return l.Addr().String()
-}
-
-func errorOf(t *testing.T, w *httptest.ResponseRecorder) string {
-	t.Helper()
-	var body struct {
-		Error string `json:"error"`
-	}
-	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || body.Error == "" {
-		t.Errorf("the answer %d %q is no JSON error: %v", w.Code, w.Body, err)
-	}
-	return body.Error
-}
 
 func TestUnknownPathsAndWrongMethods(t *testing.T) {
 	h := newHarness(t, nil)
@@ -165,7 +41,7 @@ func TestUnknownPathsAndWrongMethods(t *testing.T) {
 		if w.Code != c.code || w.Header().Get("Allow") != c.allow {
 			t.Errorf("%s %s: %d, Allow %q; want %d, %q", c.method, c.target, w.Code, w.Header().Get("Allow"), c.code, c.allow)
 		}
-		errorOf(t, w)
+		errorText(t, w)
 		if w.Header().Get("X-Content-Type-Options") != "nosniff" || w.Header().Get("Content-Security-Policy") == "" {
 			t.Errorf("%s %s: security headers are missing: %v", c.method, c.target, w.Header())
 		}
@@ -189,7 +65,7 @@ func TestHealthAndMetricsAreOpen(t *testing.T) {
 	}
 }
 
-func TestBodies(t *testing.T) {
+func TestLargeBodyIsRefused(t *testing.T) {
 	h := newHarness(t, nil)
 	r := request("GET", "/healthz")
 	r.Body = io.NopCloser(strings.NewReader(strings.Repeat("x", maxBodyBytes+1)))
@@ -198,10 +74,10 @@ func TestBodies(t *testing.T) {
 	if w.Code != http.StatusRequestEntityTooLarge {
 		t.Errorf("a large body: %d", w.Code)
 	}
-	errorOf(t, w)
+	errorText(t, w)
 }
 
-func TestPanicBecomesAnErrorLine(t *testing.T) {
+func TestPanicIsLoggedWithoutItsText(t *testing.T) {
 	h := newHarness(t, nil)
 	serve := func(f http.HandlerFunc) (w *httptest.ResponseRecorder, v any) {
 		w = httptest.NewRecorder()
@@ -213,7 +89,7 @@ func TestPanicBecomesAnErrorLine(t *testing.T) {
 	if w.Code != 500 || v != nil {
 		t.Errorf("a panic before the answer: %d, %v", w.Code, v)
 	}
-	errorOf(t, w)
+	errorText(t, w)
 	if _, v = serve(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("half")); panic(1) }); v != http.ErrAbortHandler {
 		t.Errorf("a panic within the answer must break it off: %v", v)
 	}
@@ -222,7 +98,7 @@ func TestPanicBecomesAnErrorLine(t *testing.T) {
 	}
 }
 
-func TestTooManyRequests(t *testing.T) {
+func TestRequestsAreBounded(t *testing.T) {
 	h := newHarness(t, nil)
 	h.replace(t, "feedback.json", "[]\n")
 	if !h.middleware.requests.TryAcquire(maxRequests) {
@@ -240,20 +116,11 @@ func TestTooManyRequests(t *testing.T) {
 	}
 }
 
-// dial opens a raw connection that gives up after a while.
-func dial(t *testing.T, addr string) net.Conn {
-	t.Helper()
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	c.SetDeadline(time.Now().Add(60 * time.Second))
-	return c
-}
-
 func TestSlowHeadersAreCutOff(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("waits for headerTimeout")
+	}
 	h := newHarness(t, nil)
 	addr := h.serve(t)
 	slow := dial(t, addr)
@@ -270,6 +137,9 @@ func TestSlowHeadersAreCutOff(t *testing.T) {
 
 func TestSlowBodyIsCutOff(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("waits for readTimeout")
+	}
 	h := newHarness(t, nil)
 	addr := h.serve(t)
 	slow := dial(t, addr)
@@ -279,7 +149,7 @@ func TestSlowBodyIsCutOff(t *testing.T) {
 	}
 }
 
-func TestHugeHeaders(t *testing.T) {
+func TestHugeHeadersAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
 	addr := h.serve(t)
@@ -337,5 +207,32 @@ func TestStopWithAStuckDownload(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A handler works without the middleware around it.
+func TestHandlersAlone(t *testing.T) {
+	h := newTableHarness(t, fiveVotes(t), nil)
+	h.replace(t, "feedback.json", version(1))
+	for name, c := range map[string]struct {
+		serve http.HandlerFunc
+		want  string
+	}{
+		"download": {h.file.serveFile, version(1)},
+		"votes":    {h.votes.serveList, `"total":5`},
+		"export":   {h.export.serveCSV, "PASSWORD policy"},
+		"page":     {servePage, "<title>Feedback</title>"},
+	} {
+		w := httptest.NewRecorder()
+		c.serve(w, request("GET", "/"))
+		if w.Code != 200 || !strings.Contains(w.Body.String(), c.want) {
+			t.Errorf("%s: %d, %d bytes", name, w.Code, w.Body.Len())
+		}
+	}
+}
+
+func TestConfigNamesWhatIsMissing(t *testing.T) {
+	if _, err := New(Config{View: func() *snapshot.View { return nil }}); err == nil || !strings.Contains(err.Error(), "Status is missing") {
+		t.Errorf("without a status: %v", err)
 	}
 }

@@ -1,0 +1,155 @@
+package web
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"capture/capture"
+	"capture/snapshot"
+)
+
+// harness is a Server without a daemon, for what needs none.
+type harness struct {
+	*Server
+	dir string
+	log *lockedBuffer
+	reg *prometheus.Registry
+}
+
+func newHarness(t *testing.T, change func(*Config)) *harness {
+	t.Helper()
+	h := &harness{dir: t.TempDir(), log: &lockedBuffer{}, reg: prometheus.NewRegistry()}
+	cfg := Config{
+		View:   func() *snapshot.View { return nil },
+		Status: func() capture.Status { return capture.Status{} },
+		Flush: func(context.Context) (capture.SnapshotResult, error) {
+			return capture.SnapshotResult{}, errors.New("no daemon")
+		},
+		Path:     filepath.Join(h.dir, "feedback.json"),
+		Registry: h.reg,
+		Logger:   hclog.New(&hclog.LoggerOptions{Output: h.log, JSONFormat: true, Level: hclog.Info}),
+		Version:  "test",
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	var err error
+	if h.Server, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// lockedBuffer is a buffer that a logger may write while a test reads.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// request is one from this machine, by this machine's name; pairs are header names and values, Host and Remote among them.
+func request(method, target string, pairs ...string) *http.Request {
+	r := httptest.NewRequest(method, target, nil)
+	r.Host, r.RemoteAddr = "localhost:8080", "127.0.0.1:40000"
+	for i := 0; i < len(pairs); i += 2 {
+		switch pairs[i] {
+		case "Host":
+			r.Host = pairs[i+1]
+		case "Remote":
+			r.RemoteAddr = pairs[i+1]
+		default:
+			r.Header.Add(pairs[i], pairs[i+1])
+		}
+	}
+	return r
+}
+
+func (h *harness) do(method, target string, pairs ...string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	h.handler.ServeHTTP(w, request(method, target, pairs...))
+	return w
+}
+
+// replace puts a file under name as the store does: whole, by a rename.
+func (h *harness) replace(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join(h.dir, name)
+	if err := os.WriteFile(path+".tmp", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".tmp", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// serve runs the server on a port of loopback until the test ends.
+func (h *harness) serve(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return l.Addr().String()
+}
+
+func errorText(t *testing.T, w *httptest.ResponseRecorder) string {
+	t.Helper()
+	var body struct {
+		Error string `json:"error"`
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || body.Error == "" {
+		t.Errorf("the answer %d %q is no JSON error: %v", w.Code, w.Body, err)
+	}
+	return body.Error
+}
+
+// dial opens a raw connection that gives up after a while.
+func dial(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(60 * time.Second))
+	return c
+}
+
+func writeToken(t *testing.T) string {
+	h := &harness{dir: t.TempDir()}
+	h.replace(t, "token", "abc\n")
+	return h.dir + "/token"
+}
