@@ -60,7 +60,7 @@ func vote(i int, text string) []byte {
 	return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 50))
 }
 
-// load fills tab with n rows, and returns them as the model has them.
+// load fills tab with n rows and returns them by key.
 func load(tab *Table, n int, text string) (map[string]string, error) {
 	rows := map[string]string{}
 	tab.Load(&rowjson.Shape{}, Origin{})
@@ -71,8 +71,8 @@ func load(tab *Table, n int, text string) (map[string]string, error) {
 	return rows, tab.Commit(Position{})
 }
 
-// TestSpillFileDamaged: what is no longer in the file as it was written is an error for whoever needs it, never a wrong row,
-// and the next Load stores all rows again.
+// TestSpillFileDamaged: rows that the file no longer has as they were written are an error for whoever needs them, never a wrong row.
+// The next Load stores all rows again.
 func TestSpillFileDamaged(t *testing.T) {
 	spoil := map[string]func(f *os.File, fd int) error{
 		"bytes changed": func(f *os.File, _ int) error {
@@ -108,7 +108,7 @@ func TestSpillFileDamaged(t *testing.T) {
 			}
 			v := tab.View()
 			if got := fileOf(t, v); got != file(rows) {
-				t.Fatal("not whole before")
+				t.Fatal("the View is wrong before")
 			}
 			f, fd := spillFile(t, tab)
 			if err := spoil(f, fd); err != nil {
@@ -116,7 +116,7 @@ func TestSpillFileDamaged(t *testing.T) {
 			}
 			var b bytes.Buffer
 			if _, err := v.WriteTo(&b); err == nil {
-				t.Error("it is written all the same")
+				t.Error("WriteTo succeeds")
 			}
 			failed := 0
 			for k, want := range rows {
@@ -146,7 +146,7 @@ func TestSpillFileDamaged(t *testing.T) {
 				}
 			}
 			if failed < len(rows)/2 || len(damage) != 1 {
-				t.Errorf("%d of %d rows can't be read, damage told %d times", failed, len(rows), len(damage))
+				t.Errorf("%d of %d rows cannot be read; damage was reported %d times", failed, len(rows), len(damage))
 			}
 			for i := range 2000 {
 				if line, err := tab.Get(numbered(i)); err == nil && string(line) != rows[string(numbered(i))] {
@@ -166,14 +166,14 @@ func TestSpillFileDamaged(t *testing.T) {
 			tab.Rollback()
 			rows, err = load(tab, 1500, "new")
 			if got := fileOf(t, tab.View()); err != nil || got != file(rows) {
-				t.Errorf("not whole after another Load: %v", err)
+				t.Errorf("the View after another Load is wrong: %v", err)
 			}
 		})
 	}
 }
 
-// TestSpillFileFull: while nothing can be written out, some more is kept in memory; then the transaction fails, and what was
-// committed stays. It goes on when there is room again.
+// TestSpillFileFull: while nothing can be evicted, somewhat more is kept in memory. Then the transaction fails, and the committed state
+// stays. Once there is room again, transactions succeed.
 func TestSpillFileFull(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
 	rows, err := load(tab, 200, "old")
@@ -215,7 +215,7 @@ func TestSpillFileFull(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got := fileOf(t, tab.View()); got != file(rows) {
-			t.Fatalf("%s: what was committed is not what is left", name)
+			t.Fatalf("%s: the committed state has changed", name)
 		}
 	}
 	if cache.resident > 64<<10*3/2 {
@@ -226,11 +226,11 @@ func TestSpillFileFull(t *testing.T) {
 		t.Fatal(err, tab.Usage())
 	}
 	if got := fileOf(t, tab.View()); got != file(rows) {
-		t.Error("not whole with room again")
+		t.Error("the View with room again is wrong")
 	}
 }
 
-// TestSpillFileStaysSmall: what no View shows any more is given back and used again, however long rows change.
+// TestSpillFileStaysSmall: the space of pages that no View shows is reused, so the file does not grow while rows change.
 func TestSpillFileStaysSmall(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
 	rows, err := load(tab, 4000, "text")
@@ -253,7 +253,7 @@ func TestSpillFileStaysSmall(t *testing.T) {
 		}
 		if tx%300 == 0 {
 			runtime.GC()
-			time.Sleep(time.Millisecond) // for the collector's cleanups, without which the file is only larger
+			time.Sleep(time.Millisecond) // for the cleanups; without them the file is larger
 		}
 		info, err := f.Stat()
 		if err != nil {
@@ -262,7 +262,7 @@ func TestSpillFileStaysSmall(t *testing.T) {
 		most = max(most, info.Size())
 	}
 	if got := fileOf(t, tab.View()); got != file(rows) {
-		t.Fatal("not whole")
+		t.Fatal("the View is wrong")
 	}
 	size := tab.View().Bytes()
 	t.Logf("at most %d bytes in the file for %d of rows, %d written", most, size, 6000*4096)

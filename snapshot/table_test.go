@@ -16,7 +16,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// file is what the model says the file must be.
+// file returns the file of rows, which are lines by key.
 func file(rows map[string]string) string {
 	if len(rows) == 0 {
 		return "[]\n"
@@ -38,10 +38,10 @@ func fileOf(t *testing.T, v *View) string {
 	return b.String()
 }
 
-// TestTableEqualsModel runs random transactions, some rolled back, against a map, and checks old Views as well as new.
+// TestTableEqualsModel compares random transactions, some of them rolled back, with a map. Old Views must not change.
 func TestTableEqualsModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	// A delete within a Load once lost the mark of the row that it moved.
+	// A delete within a reload once forgot that a row had been seen which it moved to another leaf.
 	t.Run("1795469545025188281", func(t *testing.T) { model(t, 1795469545025188281, 0) })
 	for round := range 30 {
 		seed := seed + uint64(round)
@@ -49,7 +49,7 @@ func TestTableEqualsModel(t *testing.T) {
 	}
 }
 
-// TestTableEqualsModelSpilled does the same with less memory than the rows take, down to none at all.
+// TestTableEqualsModelSpilled does the same with less memory than the rows take, down to one byte.
 func TestTableEqualsModelSpilled(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	for round := range 12 {
@@ -91,7 +91,7 @@ func model(t *testing.T, seed uint64, limit int64) {
 				shape = &rowjson.Shape{Table: "t", Fingerprint: fmt.Sprint(tx)}
 			}
 			tab.Load(shape, Origin{})
-			for _, k := range slices.Sorted(maps.Keys(rows)) { // much of it as it was
+			for _, k := range slices.Sorted(maps.Keys(rows)) { // most of it unchanged
 				if c := r.IntN(10); c == 0 {
 					delete(rows, k)
 				} else {
@@ -312,8 +312,8 @@ func TestLongRows(t *testing.T) {
 	}
 }
 
-// TestViewTakesWhatChanged: a View that is held while one row of each page changes has those rows for itself, and shares
-// the others with the newest state, whoever else has looked at the table meanwhile.
+// TestViewTakesWhatChanged: a View that is held while one row of each page changes keeps private copies of those rows, and shares the
+// others with the newest state, even if other Views are taken meanwhile.
 func TestViewTakesWhatChanged(t *testing.T) {
 	tab, rows := NewTable(), map[string]string{}
 	line := func(i int, text string) []byte {
@@ -338,7 +338,7 @@ func TestViewTakesWhatChanged(t *testing.T) {
 	}
 	for round, text := range []string{"b", "c", "d"} {
 		v, held := tab.View(), file(rows)
-		tab.Commit(Position{}) // so that nobody else has the View
+		tab.Commit(Position{}) // the Table itself no longer has the View
 		before, changed := heap(), 0
 		for pass := range 3 {
 			for i := pass; i < 8000; i += 16 { // in each of the pages, which hold some twenty
@@ -351,17 +351,17 @@ func TestViewTakesWhatChanged(t *testing.T) {
 			tab.View()
 			heap()
 		}
-		// Besides there are the lists of the rows' places.
+		// The entries of the pages come on top.
 		if grew := heap() - before; grew > int64(changed+changed/2) {
 			t.Errorf("round %d: a View of %d bytes of which %d changed takes %d", round, v.Bytes(), changed, grew)
 		}
 		if fileOf(t, v) != held || fileOf(t, tab.View()) != file(rows) {
-			t.Fatal("not what it was")
+			t.Fatal("a View is wrong")
 		}
 	}
 }
 
-// TestViewsWhileWriting has readers check that each View is one whole transaction, under the race detector.
+// TestViewsWhileWriting: readers see whole transactions only, while others are committed. It is meant for the race detector.
 func TestViewsWhileWriting(t *testing.T) {
 	for _, limit := range []int64{0, 1 << 10} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) { viewsWhileWriting(t, limit) })
@@ -464,7 +464,7 @@ func BenchmarkTable(b *testing.B) {
 	}
 }
 
-// Changed says when the first of the changes was committed that nobody has asked for yet, however late it is asked.
+// TestChanged: the value is the time of the first commit that the receiver has not seen, however late it is received.
 func TestChanged(t *testing.T) {
 	t.Parallel()
 	table := NewTable()
@@ -489,13 +489,13 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// A Partial's Parts are those of the View that the Load becomes, but for those that rows came into later; and what it has
-// shown never changes.
+// TestPartial: the Parts are those of the View that the Load becomes, except those that rows are put into later. A Part that was
+// returned never changes.
 func TestPartial(t *testing.T) {
 	t.Parallel()
 	table := NewTestTable(200, 3)
 	if table.Partial() != nil {
-		t.Error("there is a draft of nothing")
+		t.Error("Partial without a Load")
 	}
 	table.Load(&rowjson.Shape{Fingerprint: "1"}, Origin{})
 	type shown struct {
@@ -503,7 +503,7 @@ func TestPartial(t *testing.T) {
 		lines string
 	}
 	var all []shown
-	draft := func() (ids []uint64) {
+	partial := func() (ids []uint64) {
 		for _, p := range table.Partial() {
 			lines, err := p.AppendTo(nil)
 			if err != nil {
@@ -517,12 +517,12 @@ func TestPartial(t *testing.T) {
 	for i := range 500 {
 		put(2 * i)
 		if i%17 == 0 {
-			draft()
+			partial()
 		}
 	}
-	before := draft()
+	before := partial()
 	put(501)
-	draft()
+	partial()
 	if err := table.Commit(Position{}); err != nil {
 		t.Fatal(err)
 	}
@@ -538,11 +538,11 @@ func TestPartial(t *testing.T) {
 		t.Errorf("of %d parts the first %d are the View's, want those without the row that came late: %d and %d", len(before), same, before, after)
 	}
 	if table.Partial() != nil {
-		t.Error("there is a draft beside the View")
+		t.Error("Partial after the Commit")
 	}
 	table.Load(&rowjson.Shape{Fingerprint: "1"}, Origin{})
 	if table.Partial() != nil {
-		t.Error("there is a draft of a Load that goes over the rows")
+		t.Error("Partial of a reload")
 	}
 	for _, s := range all {
 		if lines, err := s.part.AppendTo(nil); err != nil || string(lines) != s.lines {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// TestAppendTextInvertsEncoder draws types, and values as the types' output functions print them: JSON and back they are the same.
+// TestAppendTextInvertsEncoder: a value of any type, as its output function prints it, is the same after it was encoded and decoded.
 func TestAppendTextInvertsEncoder(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -34,7 +34,7 @@ func TestAppendTextInvertsEncoder(t *testing.T) {
 	}
 }
 
-// randomType returns a type with others in it up to depth.
+// randomType returns a type in which others are nested up to depth.
 func randomType(r *rand.Rand, depth int) Type {
 	kinds := []Kind{Text, Bool, Number, Timestamp, TimestampTZ, JSON, Vector, Array, Composite}
 	if depth == 0 {
@@ -121,7 +121,7 @@ func randomArray(r *rand.Rand, t *Type) string {
 	return write(dimensions)
 }
 
-// FuzzAppendText gives any JSON to any type: an error or a text, no panic. A text that the Encoder takes is JSON again.
+// FuzzAppendText decodes any JSON as any type, without a panic. If the Encoder accepts the text, it makes valid JSON of it.
 func FuzzAppendText(f *testing.F) {
 	for _, s := range []string{`1`, `"x"`, `true`, `[]`, `{}`, ` [ 1 , [ null ] , "a\"" ] `, `{"n":1, "ts" : ["a","\u00e9"] ,"b":true,"t":null}`,
 		`{"a":"1","b c":null,"":{"x":[2]}}`, `"2025-06-17T16:58:00+00:00"`, `{"\ud800":"\u0000"}`, `[[],[[]]]`} {

@@ -13,7 +13,7 @@ func textArray() Type {
 	return Type{Kind: Array, OID: 1009, Delim: ',', Elem: &Type{Kind: Text, OID: 25}}
 }
 
-// votesShape is the shape of the application's own table.
+// votesShape returns the shape of the application's table.
 func votesShape() *Shape {
 	return &Shape{
 		Schema: "public", Table: "votes", Key: []int{0},
@@ -39,7 +39,7 @@ func newEncoder(tb testing.TB, s *Shape, lossy bool) *Encoder {
 	return e
 }
 
-// shapeOf is a shape of the key id and one column v.
+// shapeOf returns a shape with the key id and a column v of type t.
 func shapeOf(t Type) *Shape {
 	return &Shape{Table: "t", Key: []int{0}, Columns: []Column{
 		{Name: "id", TypeName: "integer", Type: Type{Kind: Number, OID: 23}},
@@ -47,7 +47,7 @@ func shapeOf(t Type) *Shape {
 	}}
 }
 
-// values makes a row of strings; the string NULL is NULL.
+// values returns a row of the given texts; NULL stands for NULL.
 func values(texts ...string) [][]byte {
 	row := make([][]byte, len(texts))
 	for i, s := range texts {
@@ -108,7 +108,7 @@ func TestAppendRowRefuses(t *testing.T) {
 	}
 }
 
-// votesRow is a row of about the given number of bytes, much of it an answer in Markdown.
+// votesRow returns a row of about size bytes, most of it an answer in Markdown.
 func votesRow(size int) [][]byte {
 	answer := strings.Repeat("Open **Settings**, then \"Billing\".\n\n- choose the plan – it's listed under *Plans*\n- confirm with your password\n\n", size/120+1)
 	return values("123456", "How do I change the plan of my subscription?", answer[:size*2/3],

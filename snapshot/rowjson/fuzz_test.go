@@ -18,7 +18,7 @@ var (
 
 func arrayOf(t Type, delim byte) Type { return Type{Kind: Array, Delim: delim, Elem: &t} }
 
-// encodeOne encodes the text form of one value, and fails the test where what comes out is no JSON on one line.
+// encodeOne encodes the text form of one value. The test fails if the result is not JSON on one line.
 func encodeOne(t *testing.T, typ Type, text string) (any, error) {
 	t.Helper()
 	e := newEncoder(t, shapeOf(typ), true)
@@ -44,7 +44,7 @@ func encodeOne(t *testing.T, typ Type, text string) (any, error) {
 	return row.V, nil
 }
 
-// stringsOf cuts fuzz input into the values of a list, nil where the value is NULL.
+// stringsOf splits fuzz input into values, with nil for NULL.
 func stringsOf(input string) []any {
 	var list []any
 	for s := range strings.SplitSeq(input, "\x00") {
@@ -74,7 +74,7 @@ func FuzzArray(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %q, %v", arrayText(want), got, err)
 		}
-		// The same one level down, as the elements of an array of arrays behind a domain.
+		// The same as elements of an array of a domain over an array.
 		nested := []any{arrayText(want), nil, arrayText(want)}
 		got, err = encodeOne(t, arrayOf(arrayOf(typeText, ','), ','), "[-1:1]="+arrayText(nested))
 		if err != nil || !reflect.DeepEqual(got, []any{want, nil, want}) {
@@ -83,7 +83,7 @@ func FuzzArray(f *testing.F) {
 	})
 }
 
-// arrayText writes an array as array_out does, but for quoting all of its elements.
+// arrayText writes an array as array_out does, except that it quotes all elements.
 func arrayText(list []any) string {
 	var elems []string
 	for _, v := range list {
@@ -189,7 +189,7 @@ func FuzzString(f *testing.F) {
 		if utf8.ValidString(s) && string(replaceInvalid([]byte(s))) != s {
 			t.Errorf("%q: repaired without need", s)
 		}
-		// What the other kinds make of any text is an error or JSON.
+		// Any text of another kind is encoded to JSON, or refused.
 		for _, k := range []Kind{Text, Bool, Number, Timestamp, TimestampTZ} {
 			_, _ = encodeOne(t, Type{Kind: k}, s)
 		}

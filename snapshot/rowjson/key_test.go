@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// Postgres' own order is the oracle for the types whose keys sort as they do.
+// TestKeysSortAsInPostgres: keys have the order of ORDER BY, for the types for which that is promised.
 func TestKeysSortAsInPostgres(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
@@ -88,7 +88,7 @@ func TestKeyString(t *testing.T) {
 
 var canonicalNumeric = regexp.MustCompile(`^(-?[1-9][0-9]*(\.[0-9]+)?|-?0\.[0-9]*[1-9][0-9]*|0(\.0+)?)$`)
 
-// FuzzKeyOrder draws two values of a type with a following integer, and compares their keys' order with the values'.
+// FuzzKeyOrder compares the order of two keys, of a value and an integer each, with the order of the values.
 func FuzzKeyOrder(f *testing.F) {
 	for form := range byte(5) {
 		f.Add(form, "a", "a\x01", int64(1), int64(-1))
@@ -148,7 +148,7 @@ func FuzzKeyOrder(f *testing.F) {
 	})
 }
 
-// dayOf makes n a day (of years of 12 months of 31 days) in Postgres' range of time, and dateOf its date.
+// dayOf maps n to a day in Postgres' range, in a calendar with 12 months of 31 days. dateOf returns its date.
 func dayOf(n int64) int64 { return n % (294276 * 372) }
 
 func dateOf(n int64) string {
@@ -170,7 +170,7 @@ func floorDiv(a, b int64) int64 {
 	return q
 }
 
-// Any bytes at all as a key must make a string, not a panic.
+// FuzzKeyString: any bytes as a key make a string, not a panic.
 func FuzzKeyString(f *testing.F) {
 	f.Add(byte(2), []byte{numericPositive, 0x80, 0, 0, 1, '1', 0, '1', 0})
 	f.Add(byte(3), []byte("12345678x"))

@@ -16,14 +16,14 @@ import (
 	"capture/internal/pgserver"
 )
 
-// oracle is a session whose row_to_json says what lines have to be.
+// oracle is a session whose row_to_json is the reference for lines.
 type oracle struct {
 	testing.TB
 	conn    *pgconn.PgConn
 	version int // major
 }
 
-// newOracle connects to a new database, made with what with says, with the settings that the encoder's texts need.
+// newOracle connects to a new database, created with the options with, and pins the settings that the Encoder relies on.
 func newOracle(tb testing.TB, with ...string) *oracle {
 	tb.Helper()
 	ctx := context.Background()
@@ -50,7 +50,7 @@ func (o *oracle) exec(sql string) {
 	}
 }
 
-// rows are the text forms of a query's answer: the simple protocol sends what the types' output functions print.
+// rows returns the result of a query as text forms: the simple protocol sends what the types' output functions print.
 func (o *oracle) rows(sql string) [][][]byte {
 	o.Helper()
 	results, err := o.conn.Exec(context.Background(), sql).ReadAll()
@@ -62,7 +62,7 @@ func (o *oracle) rows(sql string) [][][]byte {
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
-// shape reads a table's shape. Its key is the first column.
+// shape reads a table's shape. The key is the first column.
 func (o *oracle) shape(table string) *Shape {
 	o.Helper()
 	s := &Shape{Table: table, Key: []int{0}}
@@ -110,7 +110,7 @@ func (o *oracle) typ(oid string) Type {
 	return t
 }
 
-// check compares each row of a table with row_to_json, through every way of writing it.
+// check compares each row of a table with row_to_json, in every way of encoding it.
 func (o *oracle) check(table string, lossy bool) {
 	o.Helper()
 	s := o.shape(table)
@@ -161,7 +161,7 @@ func (o *oracle) check(table string, lossy bool) {
 	}
 }
 
-// withoutSpace takes white space outside of strings out of JSON.
+// withoutSpace removes white space outside of strings from JSON.
 func withoutSpace(text []byte) []byte {
 	var out []byte
 	for i := 0; i < len(text); i++ {
@@ -183,7 +183,7 @@ func withoutSpace(text []byte) []byte {
 	return out
 }
 
-// oracleType is a type with expressions for its values. Arrays, domains and composites of all are made from them.
+// oracleType is a type with expressions for values of it.
 type oracleType struct {
 	typ    string
 	since  int // major version
@@ -191,7 +191,7 @@ type oracleType struct {
 	values []string
 }
 
-// oracleTypes reads testdata/types.tsv; the types that it names are made by testdata/types.sql.
+// oracleTypes reads testdata/types.tsv. testdata/types.sql creates the types that it names.
 func oracleTypes(t *testing.T) (types []oracleType) {
 	t.Helper()
 	b, err := os.ReadFile("testdata/types.tsv")
@@ -240,8 +240,7 @@ func TestOracleTypes(t *testing.T) {
 	}
 }
 
-// everyFormOf makes a table with all that can be made of a type: arrays, domains, composites and what these are in
-// one another.
+// everyFormOf returns SQL for a table with all that can be made of a type: arrays, domains, composites, and combinations of these.
 func everyFormOf(i int, typ string, values []string) string {
 	var b strings.Builder
 	columns := []string{"id int PRIMARY KEY", "v " + typ, "c comp", "cs comp[]", "dc dcomp", "outr outr"}

@@ -39,7 +39,7 @@ func TestAllocator(t *testing.T) {
 			t.Fatalf("%d blocks in use, %d by its count", len(owned), a.inUse)
 		}
 	}
-	if a.total > 3*200*20 { // of what 200 runs of 20 blocks take
+	if a.total > 3*200*20 { // three times what 200 runs of 20 blocks take
 		t.Errorf("the file has grown to %d blocks", a.total)
 	}
 }

@@ -71,7 +71,7 @@ func TestExtents(t *testing.T) {
 	}
 }
 
-// TestDamage: data that is not in the file as it was written is an error, which is reported once.
+// TestDamage: reading data that the file does not have as it was written is an error, and is reported once.
 func TestDamage(t *testing.T) {
 	t.Parallel()
 	data := []byte("head and the rest")
