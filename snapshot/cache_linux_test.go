@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -53,8 +52,6 @@ func spillFile(t *testing.T, tab *Table) (file *os.File, fd int) {
 	t.Fatal("there is no such file")
 	return nil, 0
 }
-
-func numbered(i int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
 
 func vote(i int, text string) []byte {
 	return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 50))

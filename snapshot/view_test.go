@@ -1,0 +1,120 @@
+package snapshot
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"capture/snapshot/rowjson"
+)
+
+// TestViewTakesWhatChanged: a View that is held while one row of each page changes keeps private copies of those rows, and shares the
+// others with the newest state, even if other Views are taken meanwhile.
+func TestViewTakesWhatChanged(t *testing.T) {
+	tab, rows := NewTable(), map[string]string{}
+	line := func(i int, text string) []byte {
+		return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 3000))
+	}
+	put := func(i int, text string) {
+		tab.Put(numbered(i), line(i, text))
+		rows[string(numbered(i))] = string(line(i, text))
+	}
+	tab.Load(&rowjson.Shape{}, Origin{})
+	for i := range 8000 {
+		put(i, "a")
+	}
+	if err := tab.Commit(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	for round, text := range []string{"b", "c", "d"} {
+		v, held := tab.View(), file(rows)
+		tab.Commit(Position{}) // the Table itself no longer has the View
+		before, changed := heap(), 0
+		for pass := range 3 {
+			for i := pass; i < 8000; i += 16 { // in each of the pages, which hold some twenty
+				put(i, text)
+				changed += len(line(0, text))
+				if err := tab.Commit(Position{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			tab.View()
+			heap()
+		}
+		// The entries of the pages come on top.
+		if grew := heap() - before; grew > int64(changed+changed/2) {
+			t.Errorf("round %d: a View of %d bytes of which %d changed takes %d", round, v.Bytes(), changed, grew)
+		}
+		if fileOf(t, v) != held || fileOf(t, tab.View()) != file(rows) {
+			t.Fatal("a View is wrong")
+		}
+	}
+}
+
+// TestViewsWhileWriting: readers see whole transactions only, while others are committed. It is meant for the race detector.
+func TestViewsWhileWriting(t *testing.T) {
+	for _, limit := range []int64{0, 1 << 10} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) { viewsWhileWriting(t, limit) })
+	}
+}
+
+func viewsWhileWriting(t *testing.T, limit int64) {
+	tab := newTable(256, 4)
+	if limit > 0 {
+		tab.LimitMemory(limit, t.TempDir(), nil)
+	}
+	tab.Load(&rowjson.Shape{}, Origin{})
+	tab.Commit(Position{})
+	done := make(chan struct{})
+	errs := make(chan error, 4)
+	for range 4 {
+		go func() {
+			for {
+				select {
+				case <-done:
+					errs <- nil
+					return
+				default:
+				}
+				v, first, n := tab.View(), "", 0
+				for row, err := range v.From(nil) {
+					if first == "" {
+						first = string(row.Line)
+					}
+					if n++; err != nil || string(row.Line) != first {
+						errs <- fmt.Errorf("rows of two transactions: %s and %s, %v", first, row.Line, err)
+						return
+					}
+				}
+				if n != v.Rows() {
+					errs <- fmt.Errorf("%d rows, View says %d", n, v.Rows())
+					return
+				}
+			}
+		}()
+	}
+	transactions := 3000
+	if limit > 0 {
+		transactions = 600
+	}
+	for tx := range transactions {
+		for k := range 50 {
+			tab.Put(binary.BigEndian.AppendUint64(nil, uint64(k*7919%97)), fmt.Appendf(nil, `{"tx":%d}`, tx))
+		}
+		tab.Commit(Position{})
+	}
+	close(done)
+	for range 4 {
+		if err := <-errs; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
