@@ -106,7 +106,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	d := start(t, cfg)
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
-	if n := d.said("the copy goes on over fewer connections than --copy-jobs wants"); n != 1 {
+	if n := d.said("the server has no room for another connection of the copy"); n != 1 {
 		t.Errorf("said %d times that there are fewer connections", n)
 	}
 	if !regexp.MustCompile(`"jobs":[23]`).MatchString(d.log.String()) { // beside the stream's, the questions' and the attendant's

@@ -114,7 +114,7 @@ func (l *logical) open(ctx context.Context) (origin snapshot.Origin, err error) 
 // connect opens the replication connection, and says which system answers.
 func (l *logical) connect(ctx context.Context) (system string, err error) {
 	err = l.talk(ctx, func(ctx context.Context) error {
-		if l.repl, err = postgres.ConnectReplication(ctx, gather(l.traffic.Attach(l.env.Database))); err != nil {
+		if l.repl, err = postgres.ConnectReplication(ctx, postgres.WithCoalescedReads(l.traffic.Attach(l.env.Database))); err != nil {
 			return err
 		}
 		// The server asks for a word after half of the time that it waits, and that may take a while to come.

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"capture/capture/source"
+	"capture/capture/tablecopy"
 	"capture/internal/guard"
 	"capture/internal/postgres"
 	"capture/snapshot"
@@ -50,7 +51,7 @@ type notify struct {
 	env    *source.Env
 	log    hclog.Logger
 	side   *postgres.QueryConn
-	reader *tableReader
+	reader *tablecopy.Reader
 	heard  *heard
 	tab    *postgres.Table // as it was copied; another shape ends the source
 	marks  string          // our own channel
@@ -68,7 +69,7 @@ func newNotify(env *source.Env) *notify {
 	_, _ = rand.Read(id[:]) // it never fails
 	return &notify{
 		env: env, log: env.Logger, side: postgres.NewQueryConn(env.Database, env.Timeouts.Idle), heard: newHeard(env.Progress),
-		reader: &tableReader{env: env, source: "notify"}, marks: "capture_mark_" + hex.EncodeToString(id[:]),
+		reader: tablecopy.NewReader(env, "notify"), marks: "capture_mark_" + hex.EncodeToString(id[:]),
 		requests: make(chan chan error), ended: make(chan struct{}),
 	}
 }
@@ -77,7 +78,7 @@ func newNotify(env *source.Env) *notify {
 func (n *notify) Follow(ctx context.Context, t *snapshot.Table) error {
 	defer close(n.ended)
 	defer n.side.Close()
-	defer n.reader.close()
+	defer n.reader.Close()
 	if err := n.prepare(ctx); err != nil {
 		return err
 	}
@@ -86,7 +87,7 @@ func (n *notify) Follow(ctx context.Context, t *snapshot.Table) error {
 		return err
 	}
 	defer postgres.CloseNow(l.conn.PgConn())
-	if err := n.reader.open(ctx); err != nil {
+	if err := n.reader.Open(ctx); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -130,7 +131,7 @@ func (n *notify) prepare(ctx context.Context) error {
 			return err
 		}
 		n.tab = tab
-		foreign, _, err := storage(ctx, conn, n.tab)
+		foreign, _, err := postgres.LoadStorage(ctx, conn, n.tab)
 		if err != nil {
 			return err
 		}
@@ -235,15 +236,15 @@ func (n *notify) round(ctx context.Context, t *snapshot.Table, forced bool) erro
 	if !forced && b.all == "" && len(b.keys) == 0 {
 		return nil
 	}
-	tx, err := n.reader.begin(ctx)
+	tx, err := n.reader.Begin(ctx)
 	if err != nil {
 		return keepsState(err)
 	}
-	defer rollback(ctx, tx)
-	if n.reader.tab.Fingerprint != n.tab.Fingerprint {
+	defer postgres.Rollback(ctx, tx)
+	if n.reader.Table.Fingerprint != n.tab.Fingerprint {
 		return &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changed", n.tab.Name())}
 	}
-	if !n.reader.keyed() && len(b.keys) > 0 {
+	if !n.reader.KeyLookupPossible() && len(b.keys) > 0 {
 		b.all = "its keys are of a type that only the server can write"
 	}
 	if forced && b.all == "" {
@@ -258,7 +259,7 @@ func (n *notify) round(ctx context.Context, t *snapshot.Table, forced bool) erro
 		return ctx.Err()
 	}
 	if b.all != "" {
-		err = n.reader.whole(ctx, t, b.all, 0)
+		err = n.reader.CopyAll(ctx, t, b.all, 0)
 		n.restedWhole = time.Now().Add(time.Since(start))
 		return err
 	}
@@ -329,12 +330,12 @@ func (n *notify) apply(ctx context.Context, t *snapshot.Table, b batch, start ti
 	for _, k := range b.keys {
 		keys = append(keys, k)
 	}
-	x, err := n.reader.rows(ctx, t, keys)
+	x, err := n.reader.ReadRows(ctx, t, keys)
 	if err != nil || x.Changes() == 0 {
 		return err
 	}
 	n.env.Progress.RecordCommit(x)
-	n.log.Info("captured", append(x.LogFields(n.tab.Shape), "ms", millis(time.Since(start)))...)
+	n.log.Info("captured", append(x.LogFields(n.tab.Shape), "ms", source.Milliseconds(time.Since(start)))...)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pglogrepl"
 
 	"capture/capture/source"
+	"capture/capture/tablecopy"
 	"capture/internal/postgres"
 	"capture/snapshot"
 )
@@ -21,7 +22,7 @@ const pollInterval = time.Minute
 type poll struct {
 	env    *source.Env
 	log    hclog.Logger
-	reader *tableReader
+	reader *tablecopy.Reader
 
 	mark  string // of the server, before the last read: see markQuery; "" where it says nothing
 	shape string // fingerprint of the table as last read
@@ -35,7 +36,7 @@ type poll struct {
 
 func newPoll(env *source.Env) *poll {
 	return &poll{
-		env: env, log: env.Logger, reader: &tableReader{env: env, source: "poll"},
+		env: env, log: env.Logger, reader: tablecopy.NewReader(env, "poll"),
 		requests: make(chan chan error), ended: make(chan struct{}),
 	}
 }
@@ -43,20 +44,20 @@ func newPoll(env *source.Env) *poll {
 // Follow implements Source.
 func (p *poll) Follow(ctx context.Context, t *snapshot.Table) error {
 	defer close(p.ended)
-	defer p.reader.close()
-	if err := p.reader.open(ctx); err != nil {
+	defer p.reader.Close()
+	if err := p.reader.Open(ctx); err != nil {
 		return err
 	}
 	p.env.Progress.SetCopying()
-	if v := t.View(); v != nil && v.Origin().SystemID == p.reader.srv.SystemID {
+	if v := t.View(); v != nil && v.Origin().SystemID == p.reader.Server.SystemID {
 		p.shown = v.Position().LSN // of an earlier connection, perhaps to another standby
 	}
 	if err := p.read(ctx, t); err != nil {
 		return err
 	}
 	interval := p.env.PollInterval
-	p.env.Progress.SetFollowing(&p.reader.traffic)
-	p.log.Info("following", "table", p.reader.tab.Name().String(), "source", "poll", "every", interval.String())
+	p.env.Progress.SetFollowing(&p.reader.Reads)
+	p.log.Info("following", "table", p.reader.Table.Name().String(), "source", "poll", "every", interval.String())
 	next := time.NewTimer(p.rest(interval))
 	defer next.Stop()
 	ping := time.NewTicker(p.env.Timeouts.Ping)
@@ -85,7 +86,9 @@ func (p *poll) Follow(ctx context.Context, t *snapshot.Table) error {
 }
 
 // rest is the pause after a read: the interval, and for a table that takes long to read at least as long as that took.
-func (p *poll) rest(interval time.Duration) time.Duration { return max(interval, p.reader.took) }
+func (p *poll) rest(interval time.Duration) time.Duration {
+	return max(interval, p.reader.CopyDuration)
+}
 
 // Barrier implements Source: a read after the call. On a standby it stands for what has been replayed there.
 func (p *poll) Barrier(ctx context.Context) error { return request(ctx, p.requests, p.ended) }
@@ -93,7 +96,7 @@ func (p *poll) Barrier(ctx context.Context) error { return request(ctx, p.reques
 func (p *poll) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.env.Timeouts.Idle)
 	defer cancel()
-	if err := p.reader.conn.Ping(ctx); err != nil {
+	if err := p.reader.Conn.Ping(ctx); err != nil {
 		return fmt.Errorf("ask the server for a sign of life: %w", err)
 	}
 	return nil
@@ -130,7 +133,7 @@ func identityQuery(tab *postgres.Table) string {
 // read brings the table to what a new snapshot shows, at the price of one small question where nothing has changed in the
 // whole server, and of a scan within it where nothing has changed in the table.
 func (p *poll) read(ctx context.Context, t *snapshot.Table) error {
-	if err := p.reader.open(ctx); err != nil {
+	if err := p.reader.Open(ctx); err != nil {
 		return err
 	}
 	// Before the snapshot: if it is the same next time, it was the same in between.
@@ -144,36 +147,36 @@ func (p *poll) read(ctx context.Context, t *snapshot.Table) error {
 	if err := p.checkReplay(ctx); err != nil {
 		return err
 	}
-	tx, err := p.reader.begin(ctx)
+	tx, err := p.reader.Begin(ctx)
 	if err != nil {
 		return keepsState(err)
 	}
-	defer rollback(ctx, tx)
+	defer postgres.Rollback(ctx, tx)
 	position, _, err := walPosition(ctx, tx)
 	if err != nil {
 		return err
 	}
-	foreign, heap, err := storage(ctx, tx, p.reader.tab)
+	foreign, heap, err := postgres.LoadStorage(ctx, tx, p.reader.Table)
 	if err != nil {
 		return err
 	}
 	rows := ""
 	if heap {
-		err := p.reader.attended(ctx, func(ctx context.Context) error {
-			return tx.QueryRow(ctx, identityQuery(p.reader.tab)).Scan(&rows)
+		err := p.reader.WithWatchdog(ctx, func(ctx context.Context) error {
+			return tx.QueryRow(ctx, identityQuery(p.reader.Table)).Scan(&rows)
 		})
 		if err != nil {
-			return fmt.Errorf("look for changes of table %s: %w", p.reader.tab.Name(), err)
+			return fmt.Errorf("look for changes of table %s: %w", p.reader.Table.Name(), err)
 		}
 	}
-	if rows == "" || rows != p.rows || p.reader.tab.Fingerprint != p.shape {
+	if rows == "" || rows != p.rows || p.reader.Table.Fingerprint != p.shape {
 		p.mark, p.rows = "", ""
-		if err := p.reader.whole(ctx, t, "poll", position); err != nil {
+		if err := p.reader.CopyAll(ctx, t, "poll", position); err != nil {
 			return err
 		}
 		p.shown = position
 	}
-	if p.mark, p.shape, p.rows = mark, p.reader.tab.Fingerprint, rows; foreign {
+	if p.mark, p.shape, p.rows = mark, p.reader.Table.Fingerprint, rows; foreign {
 		p.mark = "" // other servers' transactions show in no snapshot of this one
 	}
 	return nil
@@ -187,7 +190,7 @@ func (p *poll) checkReplay(ctx context.Context) error {
 	if p.shown == 0 {
 		return nil
 	}
-	now, standby, err := walPosition(ctx, p.reader.conn)
+	now, standby, err := walPosition(ctx, p.reader.Conn)
 	if err != nil {
 		return err
 	}
@@ -219,7 +222,7 @@ func walPosition(ctx context.Context, q postgres.Querier) (lsn pglogrepl.LSN, st
 
 // ask gives the server's mark; "" where it has none.
 func (p *poll) ask(ctx context.Context) (mark string, err error) {
-	rows, err := p.reader.conn.Query(ctx, markQuery)
+	rows, err := p.reader.Conn.Query(ctx, markQuery)
 	if err == nil {
 		defer rows.Close()
 		if rows.Next() {

@@ -28,7 +28,7 @@ func newPolled(t *testing.T, url string) *polled {
 	cfg := config(t, url)
 	cfg.Logger = hclog.NewNullLogger()
 	p := newPoll(cfg.env("poll", source.NewProgress("poll", nil)))
-	t.Cleanup(p.reader.close)
+	t.Cleanup(p.reader.Close)
 	return &polled{p, t, connect(t, url), snapshot.NewTable()}
 }
 

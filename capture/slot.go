@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture/source"
+	"capture/capture/tablecopy"
 	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
@@ -47,7 +48,7 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 		cancel()
 		l.env.Progress.SetBlocked("")
 	}()
-	tick := time.NewTicker(attendEvery)
+	tick := time.NewTicker(tablecopy.WatchdogInterval)
 	defer tick.Stop()
 	read, said := time.Now().Add(slotPatience+4*l.trip), false
 	var shown pglogrepl.LSN // all that the plain read saw was in the WAL before it
@@ -80,7 +81,7 @@ func (l *logical) createSlot(ctx context.Context, t *snapshot.Table, origin snap
 			l.log.Warn("waiting to start the stream; a plain read gives a first file meanwhile", "why", waits)
 			said = true
 		}
-		switch err := readTable(reading, l.env, origin.Source, t, l.checkSlot); {
+		switch err := tablecopy.ReadTable(reading, l.env, origin.Source, t, l.checkSlot); {
 		case err == nil:
 			shown = l.present(ctx)
 		case reading.Err() == nil:
@@ -150,44 +151,35 @@ func (l *logical) waitsFor(ctx context.Context) string {
 // next command.
 func (l *logical) copy(ctx context.Context, t *snapshot.Table, slot slotStart, origin snapshot.Origin) (*rowjson.Encoder, error) {
 	l.env.Progress.SetCopying()
-	enc, err := newEncoder(l.tab, l.srv)
+	enc, err := tablecopy.NewEncoder(l.tab, l.srv)
 	if err != nil {
 		return nil, err
 	}
-	c := &tableCopy{attendant: attendant{env: l.env, traffic: &l.traffic, check: func(copying context.Context, conn *pgx.Conn) error {
-		return l.attend(ctx, copying, conn)
-	}}, tab: l.tab, srv: l.srv}
+	var conn *pgx.Conn
 	err = l.talk(ctx, func(ctx context.Context) error {
-		if c.conn, err = postgres.Connect(ctx, inBulk(l.traffic.Attach(l.env.Database))); err != nil {
+		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(l.traffic.Attach(l.env.Database))); err != nil {
 			return err
 		}
-		if err := c.enter(ctx, c.conn, slot.snapshot); err != nil {
+		if err := tablecopy.ImportSnapshot(ctx, l.env, conn, l.tab, slot.snapshot); err != nil {
 			return fmt.Errorf("copy table %s: %w", l.tab.Name(), err)
 		}
 		l.beaten = time.Now()
 		return l.do(ctx, fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d", l.env.Timeouts.FrozenClient.Milliseconds()))
 	})
-	if c.conn != nil {
-		defer postgres.CloseNow(c.conn.PgConn())
+	if conn != nil {
+		defer postgres.CloseNow(conn.PgConn())
 	}
 	if err != nil {
 		return nil, err
 	}
-	t.Load(l.tab.Shape, origin)
-	done, err := c.into(ctx, t)
-	if err != nil {
+	c := tablecopy.NewCopier(l.env, conn, &l.traffic, l.tab, l.srv, func(copying context.Context, conn *pgx.Conn) error {
+		return l.attend(ctx, copying, conn)
+	})
+	if _, err := c.Copy(ctx, t, origin, snapshot.Position{LSN: slot.lsn}, "lsn", postgres.FormatLSN(slot.lsn)); err != nil {
 		return nil, err
-	}
-	if err := t.Commit(snapshot.Position{LSN: slot.lsn}); err != nil {
-		return nil, fmt.Errorf("copy table %s: %w", l.tab.Name(), err)
 	}
 	l.applied.Store(uint64(slot.lsn))
 	l.env.Progress.SetAppliedLSN(slot.lsn, 0)
-	l.env.Progress.RecordCopy(done.took)
-	l.log.Info("copied", "table", l.tab.Name().String(), "rows", done.rows, "bytes", done.bytes, "jobs", done.jobs, "lsn", postgres.FormatLSN(slot.lsn), "ms", millis(done.took))
-	if done.replaced {
-		l.env.WarnInvalidUTF8()
-	}
 	return enc, nil
 }
 

@@ -79,7 +79,7 @@ func readExportedSnapshot(ctx context.Context, conn *pgx.Conn, name string) (xid
 	if err != nil {
 		return xidSnapshot{}, err
 	}
-	defer rollback(ctx, tx)
+	defer postgres.Rollback(ctx, tx)
 	return queryXIDSnapshot(ctx, tx)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture/source"
+	"capture/capture/tablecopy"
 	"capture/internal/postgres"
 	"capture/snapshot"
 )
@@ -130,19 +131,22 @@ func (l *logical) compareRows(ctx context.Context, t *snapshot.Table) error {
 
 // count counts the rows, and gives way to who waits for the table.
 func (l *logical) count(ctx context.Context) (rows int, err error) {
-	a := &attendant{env: l.env, traffic: &postgres.ReadClock{}}
-	var tx pgx.Tx
-	err = a.traffic.WithIdleTimeout(ctx, l.env.Timeouts.Idle, func(ctx context.Context) error {
-		if a.conn, err = postgres.Connect(ctx, a.traffic.Attach(l.env.Database)); err == nil {
-			tx, err = postgres.Begin(ctx, a.conn, "READ ONLY")
+	var (
+		reads postgres.ReadClock
+		conn  *pgx.Conn
+		tx    pgx.Tx
+	)
+	err = reads.WithIdleTimeout(ctx, l.env.Timeouts.Idle, func(ctx context.Context) (err error) {
+		if conn, err = postgres.Connect(ctx, reads.Attach(l.env.Database)); err == nil {
+			tx, err = postgres.Begin(ctx, conn, "READ ONLY")
 		}
 		return err
 	})
-	if a.conn != nil {
-		defer postgres.CloseNow(a.conn.PgConn())
+	if conn != nil {
+		defer postgres.CloseNow(conn.PgConn())
 	}
 	if err == nil {
-		err = a.run(ctx, func(ctx context.Context) error {
+		err = tablecopy.NewWatchdog(l.env, &reads, nil).Run(ctx, conn, func(ctx context.Context) error {
 			return tx.QueryRow(ctx, "SELECT count(*) FROM "+l.tab.FromClause()).Scan(&rows)
 		})
 	}

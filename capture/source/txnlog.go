@@ -130,5 +130,8 @@ func (l *TxnLogger) HasSummary() bool { return l.hasSummary.Load() }
 func (l *TxnLogger) write(x *TxnStats, now time.Time, fields ...any) {
 	fields = append(fields, x.LogFields(l.shape)...)
 	l.log.Info("captured", append(fields, "lsn", postgres.FormatLSN(x.LSN), "commit_time", x.CommitTime.Format(time.RFC3339Nano),
-		"lag_ms", float64(now.Sub(x.CommitTime).Microseconds())/1000)...)
+		"lag_ms", Milliseconds(now.Sub(x.CommitTime)))...)
 }
+
+// Milliseconds returns a duration for a log line.
+func Milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -67,3 +67,10 @@ func CloseNow(conn *pgconn.PgConn) {
 	case <-ctx.Done():
 	}
 }
+
+// Rollback ends a transaction that only read. If that fails, the connection is broken, and its next use says so.
+func Rollback(ctx context.Context, tx pgx.Tx) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = tx.Rollback(ctx)
+}

@@ -1,4 +1,4 @@
-package capture
+package postgres
 
 import (
 	"bytes"
@@ -7,18 +7,19 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-
-	"capture/internal/pgserver"
 )
 
-// TestGatherReadTwice: pgx closes a connection that broke by reading it to its end, beside a read that it began before and
-// that is not over yet. Each byte comes once.
-func TestGatherReadTwice(t *testing.T) {
+// TestCoalescedReadsFromTwoGoroutines checks that each byte is read once when pgx, which closes a broken connection by
+// reading it to its end, does so next to a read that is still under way.
+func TestCoalescedReadsFromTwoGoroutines(t *testing.T) {
 	t.Parallel()
-	cfg := connect(t, pgserver.Database(t)).Config()
+	cfg, err := ParseConfig("postgres://localhost/")
+	if err != nil {
+		t.Fatal(err)
+	}
 	ours, theirs := net.Pipe()
 	cfg.DialFunc = func(context.Context, string, string) (net.Conn, error) { return ours, nil }
-	conn, err := gather(cfg).DialFunc(t.Context(), "", "")
+	conn, err := WithCoalescedReads(cfg).DialFunc(t.Context(), "", "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,258 @@
+package tablecopy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/capture/source"
+	"capture/internal/postgres"
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+)
+
+// Reader reads a table in transactions of its own, each of which sees one committed state of it.
+type Reader struct {
+	Conn         *pgx.Conn // nil before Open
+	Server       postgres.Server
+	Table        *postgres.Table    // as the last transaction saw it
+	Reads        postgres.ReadClock // of Conn
+	CopyDuration time.Duration      // duration of the last copy of the whole table
+
+	env     *source.Env
+	name    string // of the source, for the View's origin
+	encoder *rowjson.Encoder
+}
+
+// NewReader returns a Reader for a source of that name.
+func NewReader(env *source.Env, sourceName string) *Reader {
+	return &Reader{env: env, name: sourceName}
+}
+
+// Open connects, if there is no open connection, and reports the server.
+func (r *Reader) Open(ctx context.Context) (err error) {
+	if r.Conn != nil && !r.Conn.IsClosed() {
+		return nil
+	}
+	if r.Conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(r.Reads.Attach(r.env.Database))); err != nil {
+		return err
+	}
+	if r.Server, err = postgres.LoadServer(ctx, r.Conn); err != nil {
+		return err
+	}
+	r.env.SetServer(r.Server.SystemID, r.Server.Version)
+	return nil
+}
+
+// Close closes the connection.
+func (r *Reader) Close() {
+	if r.Conn != nil {
+		postgres.CloseNow(r.Conn.PgConn())
+		r.Conn = nil
+	}
+}
+
+// Begin opens a transaction and sets Table to the table's definition as the transaction sees it. The lock comes before the
+// snapshot: a change of the definition or a truncation between the two, neither of which obeys snapshots, is impossible.
+func (r *Reader) Begin(ctx context.Context) (tx pgx.Tx, err error) {
+	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
+		tx, err = r.begin(ctx)
+		return err
+	})
+	return tx, err
+}
+
+// withIdleTimeout calls f, which asks the server for something that takes little time.
+func (r *Reader) withIdleTimeout(ctx context.Context, f func(context.Context) error) error {
+	return r.Reads.WithIdleTimeout(ctx, r.env.Timeouts.Idle, f)
+}
+
+func (r *Reader) begin(ctx context.Context) (pgx.Tx, error) {
+	name := r.env.Table
+	for range 5 {
+		if r.Table == nil {
+			table, err := postgres.LoadTable(ctx, r.Conn, name)
+			if err != nil {
+				return nil, err
+			}
+			r.Table, r.encoder = table, nil
+		}
+		tx, err := postgres.Begin(ctx, r.Conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
+		if err != nil {
+			return nil, fmt.Errorf("begin to read table %s: %w", name, err)
+		}
+		// LOCK takes no snapshot, so the transaction's snapshot is that of LoadTable's first query.
+		now := r.Table
+		if err = lockTable(ctx, tx, r.Table); err == nil {
+			now, err = postgres.LoadTable(ctx, tx, name)
+		}
+		if err == nil && now.Fingerprint == r.Table.Fingerprint {
+			if r.encoder == nil {
+				r.encoder, err = NewEncoder(r.Table, r.Server)
+			}
+			if err == nil {
+				return tx, nil
+			}
+		}
+		postgres.Rollback(ctx, tx)
+		if r.Table, r.encoder = now, nil; tableMissing(err) {
+			r.Table = nil // another table may have the name by now
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return nil, &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changes all the time", name), Backoff: true}
+}
+
+func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
+	if _, err := tx.Exec(ctx, lockTableSQL(table), pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("lock table %s against changes of its definition: %w", table.Name(), err)
+	}
+	return nil
+}
+
+// tableMissing reports whether err says that the table or its schema does not exist.
+func tableMissing(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (pg.Code == "42P01" || pg.Code == "3F000")
+}
+
+// CopyAll makes the whole table, as the transaction opened by Begin sees it, the next View of t. reason goes to the log.
+// position is the View's position in the WAL; 0 if it is unknown.
+func (r *Reader) CopyAll(ctx context.Context, t *snapshot.Table, reason string, position pglogrepl.LSN) error {
+	c := NewCopier(r.env, r.Conn, &r.Reads, r.Table, r.Server, nil)
+	took, err := c.Copy(ctx, t, originOf(r.name, r.Server), snapshot.Position{LSN: position}, "why", reason)
+	if err != nil {
+		return err
+	}
+	r.CopyDuration = took
+	return nil
+}
+
+// WithWatchdog calls f, which runs a query on Conn that may take long.
+func (r *Reader) WithWatchdog(ctx context.Context, f func(context.Context) error) error {
+	return NewWatchdog(r.env, &r.Reads, nil).Run(ctx, r.Conn, f)
+}
+
+// KeyLookupPossible reports whether ReadRows works for the table. It does not if only the server can encode a column of the
+// key: the keys of deleted rows could not be encoded, since the server no longer has these rows.
+func (r *Reader) KeyLookupPossible() bool {
+	for _, k := range r.Table.Key {
+		if r.Table.Columns[k].Type.NeedsServer() {
+			return false
+		}
+	}
+	return true
+}
+
+// ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and makes them part of t's next
+// View; a key without a row is a deletion. keys are in text form, column by column. The result says what that changed;
+// without a change there is no new View.
+func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string) (stats *source.TxnStats, err error) {
+	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
+		stats, err = r.applyRows(ctx, t, keys)
+		return err
+	})
+	if err != nil {
+		t.Rollback()
+		return nil, fmt.Errorf("read rows of table %s by their keys: %w", r.Table.Name(), err)
+	}
+	if stats.Changes() > 0 {
+		if err := t.Commit(snapshot.Position{}); err != nil {
+			return nil, fmt.Errorf("commit to memory: %w", err)
+		}
+	}
+	return stats, nil
+}
+
+func (r *Reader) applyRows(ctx context.Context, t *snapshot.Table, keys [][]string) (*source.TxnStats, error) {
+	stats := &source.TxnStats{}
+	found, err := r.putRows(ctx, t, keys, stats)
+	if err != nil {
+		return nil, err
+	}
+	var key []byte
+	values := make([][]byte, len(r.Table.Columns))
+	for _, k := range keys {
+		for i, column := range r.Table.Key {
+			values[column] = []byte(k[i])
+		}
+		if key, err = r.encoder.AppendKey(key[:0], values); err != nil {
+			return nil, err
+		}
+		if found[string(key)] {
+			continue
+		}
+		old, err := t.Get(key)
+		if err != nil {
+			return nil, err
+		}
+		if old != nil {
+			stats.Deletes++
+			stats.AddKey(key)
+			t.Delete(key)
+		}
+	}
+	return stats, nil
+}
+
+// putRows puts the rows that exist into t, and returns their keys. A row that reads as before is no change.
+func (r *Reader) putRows(ctx context.Context, t *snapshot.Table, keys [][]string, stats *source.TxnStats) (found map[string]bool, err error) {
+	found = make(map[string]bool, len(keys))
+	result := r.Conn.PgConn().ExecParams(ctx, r.Table.RowsByKeyQuery(), keyArrays(keys, len(r.Table.Key)), nil, nil, []int16{1})
+	defer func() {
+		if _, closeErr := result.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	var key, line, old []byte
+	for result.NextRow() {
+		values := result.Values()
+		if key, err = r.encoder.AppendKey(key[:0], values); err != nil {
+			return nil, err
+		}
+		if line, err = r.encoder.AppendCopiedRow(line[:0], values); err != nil {
+			return nil, err
+		}
+		found[string(key)] = true
+		if old, err = t.Get(key); err != nil {
+			return nil, err
+		}
+		switch {
+		case bytes.Equal(old, line):
+			continue
+		case old == nil:
+			stats.Inserts++
+		default:
+			stats.Updates++
+		}
+		stats.AddKey(key)
+		t.Put(key, line)
+	}
+	return found, nil
+}
+
+// keyArrays turns keys of n columns into one array for each column, in the text form of text[].
+func keyArrays(keys [][]string, n int) [][]byte {
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+	arrays := make([][]byte, n)
+	for i := range arrays {
+		var b strings.Builder
+		for j, k := range keys {
+			b.WriteByte("{,"[min(j, 1)])
+			b.WriteByte('"')
+			_, _ = escape.WriteString(&b, k[i]) // a Builder returns no errors
+			b.WriteByte('"')
+		}
+		b.WriteByte('}')
+		arrays[i] = []byte(b.String())
+	}
+	return arrays
+}

@@ -1,0 +1,151 @@
+package tablecopy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/capture/source"
+	"capture/internal/guard"
+	"capture/internal/postgres"
+)
+
+// WatchdogInterval is the time between two checks of a Watchdog. A read that is shorter costs no second connection.
+const WatchdogInterval = 500 * time.Millisecond
+
+// CheckFunc is an additional check during a long read. A *source.ResyncError from it ends the read; other errors are those
+// of a connection that may recover.
+type CheckFunc func(context.Context, *pgx.Conn) error
+
+// Watchdog observes a long read of the table from a connection of its own. It ends the read if another session waits for a
+// lock that the read holds, and if the server is silent. A Watchdog serves one read.
+type Watchdog struct {
+	env   *source.Env
+	reads *postgres.ReadClock // of the connections that read
+	check CheckFunc
+
+	checkNow  chan struct{} // closed to skip the first interval
+	connected chan struct{} // closed once the Watchdog has its own connection
+
+	mu   sync.Mutex
+	pids []int32 // sessions that read
+}
+
+// NewWatchdog returns a Watchdog for a read over connections that reads is attached to. check, if set, is called at each
+// interval.
+func NewWatchdog(env *source.Env, reads *postgres.ReadClock, check CheckFunc) *Watchdog {
+	return &Watchdog{env: env, reads: reads, check: check, checkNow: make(chan struct{}), connected: make(chan struct{})}
+}
+
+// Run calls read, which reads over conn and the connections added by AddSession, and returns its error or that of the
+// Watchdog which ended it.
+func (w *Watchdog) Run(ctx context.Context, conn *pgx.Conn, read func(context.Context) error) error {
+	if err := w.AddSession(ctx, conn); err != nil {
+		return err
+	}
+	return guard.RunWatched(ctx, w.env.Logger, "watch a copy", w.checkLoop, read)
+}
+
+// socketBuffers is how many bytes a reader at a limited rate may leave unread before the server sees that it still reads:
+// TCP reopens its window only once part of the receive buffer is free.
+const socketBuffers = 8 << 20
+
+// AddSession adds conn, which is in a transaction, to the sessions that the Watchdog observes.
+//
+// It also makes the server end the session if this process is frozen, since a process that does not run cannot give way.
+// idle_in_transaction_session_timeout ends a session between statements. tcp_user_timeout ends one that sends and is not
+// read; it counts from the last byte for which the receiver had room. (statement_timeout would end a slow copy, and does
+// not reach a session that waits to send. Over a Unix socket nothing ends a session that waits to send.)
+func (w *Watchdog) AddSession(ctx context.Context, conn *pgx.Conn) error {
+	frozen := w.env.Timeouts.FrozenClient
+	if rate := w.env.Copy.Rate; rate > 0 {
+		frozen += min(time.Duration(socketBuffers/float64(rate)*float64(time.Second)), 24*time.Hour)
+	}
+	// The query returns the process ID, since the one in the protocol is a pooler's if there is one.
+	var pid int32
+	err := conn.QueryRow(ctx, `
+		SELECT pg_catalog.pg_backend_pid() FROM (SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true),
+			pg_catalog.set_config('tcp_user_timeout', $1, true)) s`, strconv.FormatInt(frozen.Milliseconds(), 10)).Scan(&pid)
+	if err != nil {
+		return fmt.Errorf("set session timeouts: %w", err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pids = append(w.pids, pid)
+	return nil
+}
+
+func (w *Watchdog) sessions() []int32 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.pids)
+}
+
+// checkLoop returns the reason why the read must end, or nil once ctx ends.
+func (w *Watchdog) checkLoop(ctx context.Context) error {
+	queries := postgres.NewQueryConn(w.env.Database, w.env.Timeouts.Idle)
+	defer queries.Close()
+	tick := time.NewTicker(WatchdogInterval)
+	defer tick.Stop()
+	checkNow, connected := w.checkNow, w.connected // nil once they have served
+	lastContact := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-checkNow:
+			checkNow = nil
+		case <-tick.C:
+		}
+		err := queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+			if err := checkBlocking(ctx, conn, w.sessions()); err != nil || w.check == nil {
+				return err
+			}
+			return w.check(ctx, conn)
+		})
+		resync, answer, panicked := (*source.ResyncError)(nil), (*pgconn.PgError)(nil), (*guard.PanicError)(nil)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &resync), errors.As(err, &panicked):
+			return err
+		case err == nil, errors.As(err, &answer): // an error message is an answer, too
+			lastContact = time.Now()
+			if connected != nil {
+				close(connected)
+				connected = nil
+			}
+		}
+		// Two connections stand for the server: as long as either of them receives something, it is alive.
+		if last := w.reads.LastRead(); last.After(lastContact) {
+			lastContact = last
+		}
+		if idle := time.Since(lastContact); idle > w.env.Timeouts.Idle {
+			return postgres.IdleError(idle)
+		}
+	}
+}
+
+// checkBlocking returns a *source.ResyncError if a session waits for a lock that one of the sessions pids holds. Reads and
+// writes of the application queue up behind such a session.
+func checkBlocking(ctx context.Context, conn *pgx.Conn, pids []int32) error {
+	var blocked string
+	err := conn.QueryRow(ctx, `
+		SELECT format('pid %s%s', l.pid, coalesce(' (' || a.usename || ')', ''))
+		FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+		WHERE NOT l.granted AND $1::int[] && pg_catalog.pg_blocking_pids(l.pid) LIMIT 1`, pids).Scan(&blocked)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return fmt.Errorf("query the sessions that the copy blocks: %w", postgres.Explain(err))
+	}
+	return &source.ResyncError{Reason: "the copy gave way to a session that waits for the table: " + blocked, Backoff: true}
+}

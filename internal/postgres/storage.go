@@ -1,0 +1,20 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+)
+
+// LoadStorage reports whether a part of the table is stored on another server, and whether all of it is a heap: stored the
+// way that Postgres itself stores tables.
+func LoadStorage(ctx context.Context, q Querier, table *Table) (foreign, heap bool, err error) {
+	err = q.QueryRow(ctx, `
+		SELECT COALESCE(bool_or(c.relkind = 'f'), false), COALESCE(bool_and(c.relam = 2), false) -- 2 is heap, whatever its name
+		FROM pg_catalog.pg_class c
+		WHERE c.relkind <> 'p' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass)))`,
+		table.OID).Scan(&foreign, &heap)
+	if err != nil {
+		return false, false, fmt.Errorf("query how table %s is stored: %w", table.Name(), err)
+	}
+	return foreign, heap, nil
+}
