@@ -64,12 +64,14 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	start, shown := time.Now(), newProgress(std.err, "capture restore")
-	result, err := restore.Restore(ctx, conn, restore.Options{
+	options := restore.Options{
 		Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Create: c.Create, OnConflict: restore.OnConflict(c.OnConflict),
-		DeleteExtra: c.DeleteExtra, DryRun: c.DryRun, DisableTriggers: c.DisableTriggers,
-		Confirm:  func(table string, rows int64) error { return c.confirm(std, table, rows) },
-		Progress: shown.show,
-	})
+		DeleteExtra: c.DeleteExtra, DryRun: c.DryRun, DisableTriggers: c.DisableTriggers, Progress: shown.show,
+	}
+	if !c.Yes {
+		options.Confirm = func(table string, rows int64) error { return c.confirm(std, table, rows) }
+	}
+	result, err := restore.Restore(ctx, conn, options)
 	shown.clear()
 	if ctx.Err() != nil {
 		return errors.New("interrupted; nothing has changed")
@@ -84,11 +86,8 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// confirm asks whether rows may be overwritten or deleted: on a terminal, or by --yes.
+// confirm asks on the terminal whether rows may be overwritten or deleted. Without a terminal it refuses.
 func (c restoreCmd) confirm(std streams, table string, rows int64) error {
-	if c.Yes {
-		return nil
-	}
 	var may []string
 	if c.OnConflict == choice(restore.Overwrite) {
 		may = append(may, "overwrite those that the file has differently")

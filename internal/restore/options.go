@@ -28,7 +28,7 @@ type Options struct {
 	DisableTriggers bool          // keep the table's triggers and foreign keys from acting on the rows
 
 	// Confirm is called before rows of the table may be overwritten or deleted, with the number of its rows. An error ends the
-	// restore. nil does not ask.
+	// restore. No transaction is open meanwhile. nil does not ask.
 	Confirm func(table string, rows int64) error
 	// Progress is called now and then. It may be nil.
 	Progress func(statefile.Progress)

@@ -40,10 +40,11 @@ type restoration struct {
 	tx      pgx.Tx
 	result  Result
 
-	first   statefile.Row // first row of the file, if it has any
-	table   *postgres.Table
-	columns *columnMap // nil if the file has no rows
-	empty   bool       // whether the table has no rows
+	first     statefile.Row // first row of the file, if it has any
+	confirmed int64         // number of rows that the user agreed to overwrite or delete
+	table     *postgres.Table
+	columns   *columnMap // nil if the file has no rows
+	empty     bool       // whether the table has no rows
 }
 
 func (r *restoration) run(ctx context.Context) (err error) {
@@ -52,6 +53,9 @@ func (r *restoration) run(ctx context.Context) (err error) {
 	}
 	if r.first, err = r.rows.Next(); err != nil && err != io.EOF {
 		return r.file.CheckManifest(r.rows.Rows(), err)
+	}
+	if err := r.confirm(ctx); err != nil {
+		return err
 	}
 	if r.tx, err = postgres.Begin(ctx, r.conn, "ISOLATION LEVEL READ COMMITTED READ WRITE"); err != nil {
 		return postgres.Explain(fmt.Errorf("begin: %w", err))
@@ -70,6 +74,34 @@ func (r *restoration) run(ctx context.Context) (err error) {
 		return err
 	}
 	return postgres.ExplainRedacted("commit", r.tx.Commit(ctx))
+}
+
+// needsConfirmation reports whether the user has to agree to the loss of rows.
+func (r *restoration) needsConfirmation() bool {
+	o := &r.options
+	return o.Confirm != nil && !o.DryRun && (o.OnConflict == Overwrite || o.DeleteExtra)
+}
+
+// confirm asks whether rows of the table may be overwritten or deleted. It does so before the transaction begins: a lock held
+// while a person thinks would make an ALTER TABLE wait, and the application's statements behind it.
+func (r *restoration) confirm(ctx context.Context) error {
+	if !r.needsConfirmation() {
+		return nil
+	}
+	table, err := postgres.LoadTable(ctx, r.conn, r.file.Table(r.options.Table))
+	if isTableMissing(err) {
+		return nil // there is nothing to lose
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := r.mapColumns(table); err != nil {
+		return err
+	}
+	if r.confirmed, err = countRows(ctx, r.conn, table); err != nil || r.confirmed == 0 {
+		return err
+	}
+	return r.options.Confirm(table.Name().String(), r.confirmed)
 }
 
 // prepareTable loads or creates the table and maps the file's columns to it.
@@ -111,24 +143,27 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 	return mapColumns(table, r.first.Members, r.file.Manifest())
 }
 
-// lockTable asks whether rows may be overwritten or deleted, and keeps other sessions from writing to the table until the end.
+// lockTable keeps other sessions from writing to the table until the end, and makes sure that it has no more rows than the
+// user agreed to lose.
 func (r *restoration) lockTable(ctx context.Context) error {
-	if o := &r.options; !o.DryRun && o.Confirm != nil && (o.OnConflict == Overwrite || o.DeleteExtra) {
-		rows, err := countRows(ctx, r.tx, r.table)
-		if err != nil {
-			return err
-		}
-		if rows > 0 {
-			if err := o.Confirm(r.result.Table, rows); err != nil {
-				return err
-			}
-		}
-	}
 	if !r.options.DryRun {
 		r.report("waiting for the table", 0, 0)
 		// Others can still read. That they cannot write keeps the comparison valid, and no sequence value is lost.
 		if _, err := r.tx.Exec(ctx, "LOCK TABLE "+r.table.Name().Quoted()+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
 			return postgres.ExplainRedacted("lock table "+r.result.Table, err)
+		}
+	}
+	if r.needsConfirmation() {
+		rows, err := countRows(ctx, r.tx, r.table)
+		if err != nil {
+			return err
+		}
+		if rows > r.confirmed {
+			return &postgres.Problem{
+				Summary: fmt.Sprintf("table %s has %d rows now, and had %d when you were asked", r.result.Table, rows, r.confirmed),
+				Reason:  "the new ones could be lost",
+				Hint:    "stop what writes to the table and try again, or use --yes, which does not ask",
+			}
 		}
 	}
 	err := r.tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+r.table.FromClause()+")").Scan(&r.empty)

@@ -87,6 +87,54 @@ func TestOnConflict(t *testing.T) {
 	}
 }
 
+// While the user is asked, neither an ALTER TABLE nor a statement of the application waits.
+func TestConfirmHoldsNoLock(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.CreateVotes(10)
+	path := d.Export("votes")
+	d.Exec("UPDATE votes SET comment = 'changed' WHERE vote_id = 3")
+	app := &statefiletest.DB{T: t, Config: d.Config, Conn: d.Connect(d.Config)}
+	app.Exec("SET lock_timeout = '5s'; SET statement_timeout = '5s'")
+	asked := false
+	res := d.restore(restore.Options{Path: path, OnConflict: restore.Overwrite, Confirm: func(table string, rows int64) error {
+		asked = true
+		app.Exec("ALTER TABLE votes ADD COLUMN rating int")
+		if got := app.Query("SELECT count(*) FROM votes"); got != "10" || table != "public.votes" || rows != 10 {
+			t.Errorf("the application sees %s rows, the question is about %d of %s", got, rows, table)
+		}
+		app.Exec("UPDATE votes SET comment = 'by the application' WHERE vote_id = 4")
+		state := app.Query(fmt.Sprintf("SELECT state, xact_start IS NULL FROM pg_stat_activity WHERE pid = %d", d.Conn.PgConn().PID()))
+		if state != "idle|t" {
+			t.Errorf("the restore's session is %s", state)
+		}
+		return nil
+	}})
+	if !asked || res.Overwritten.Rows != 2 || !strings.Contains(strings.Join(res.Notes, " "), `"rating" is not in the file`) {
+		t.Errorf("asked %v, the result is %+v", asked, res)
+	}
+}
+
+// The answer is for the rows that were there when the user was asked.
+func TestConfirmedRowsAreCountedAgain(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.CreateVotes(10)
+	path := d.Export("votes")
+	app := &statefiletest.DB{T: t, Config: d.Config, Conn: d.Connect(d.Config)}
+	options := func(meanwhile string) restore.Options {
+		return restore.Options{Path: path, DeleteExtra: true, OnConflict: restore.Overwrite,
+			Confirm: func(string, int64) error { app.Exec(meanwhile); return nil }}
+	}
+	d.wantRefused(options("INSERT INTO votes (comment) VALUES ('new')"), "table public.votes has 11 rows now", "10 when you were asked", "--yes")
+	if got := d.Query("SELECT count(*) FROM votes"); got != "11" {
+		t.Errorf("%s rows are left", got)
+	}
+	if res := d.restore(options("DELETE FROM votes WHERE vote_id = 5")); res.Deleted.Rows != 1 || res.Inserted.Rows != 1 {
+		t.Errorf("the result is %+v", res)
+	}
+}
+
 func TestPythonExportersFile(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
