@@ -61,6 +61,23 @@ func TestPageModules(t *testing.T) {
 			{`m.splitEvents("event: status\ndata: {}\n\ndata: 1\ndata: 2\n\nevent: vo")`,
 				`{"events":[{"name":"status","data":"{}"},{"name":"message","data":"12"}],"rest":"event: vo"}`},
 		},
+		"citations.js": {
+			{`m.citationList([])`, `null`},
+			{`m.citationList({docs: ["a"]}).outerHTML`, `"<ol class=\"citation-list\"><li><span class=\"string\">a</span></li></ol>"`},
+			{`m.citationList([{URL: "https://a.example/", "null": "x", page: 3}]).textContent`, `"https://a.example/null: x · page: 3"`},
+			{`m.citationList([{title: "T", url: "https://a.example/"}]).querySelector("a").outerHTML`,
+				`"<a href=\"https://a.example/\" target=\"_blank\" rel=\"noopener noreferrer\">T</a>"`},
+			{`m.citationList([{title: "T", url: "javascript:alert(1)"}]).querySelector("li").innerHTML`, `"<span><span>T</span></span>"`},
+		},
+		"voterows.js": {
+			// The columns may become known after the votes.
+			{`(() => { const list = document.createElement("ol"), rows = new m.VoteRows(list), votes = [{key: "1", row: {a: "text"}}];
+				return [[], [{name: "a", role: "question"}]].map((columns) => { rows.show(votes, columns, {q: ""}); return list.textContent; }); })()`,
+				`["#1no text","#1text"]`},
+			{`(() => { const list = document.createElement("ol"), rows = new m.VoteRows(list), show = (...votes) => rows.show(votes, [], {q: ""});
+				const one = {key: "1", row: {}}; show(one); const node = list.firstChild;
+				show({key: "2", row: {}}, one); return [list.children.length, list.lastChild === node]; })()`, `[2,true]`},
+		},
 		"status.js": {
 			{`m.summaryOf({status: {ready: true, state: "following"}, lastContact: null, unreachableSince: null, streamError: ""}, 0)`,
 				`{"pill":{"text":"Following","kind":"good"},"banner":{"head":"","text":""}}`},

@@ -25,7 +25,8 @@ func (t tokenFile) check(r *http.Request) *refusal {
 		if errors.Is(err, os.ErrNotExist) {
 			problem = "is missing"
 		}
-		return &refusal{http.StatusServiceUnavailable, "every request is refused because capture's token file " + problem + "; see the error log", err}
+		text := "every request is refused because capture's token file " + problem + "; see the error log"
+		return &refusal{http.StatusServiceUnavailable, text, err}
 	}
 	given, ok := bearerToken(r)
 	if !ok {

@@ -134,7 +134,7 @@ func readPage(t tableView, q pageQuery) (p votesPage, err error) {
 	return p, nil
 }
 
-// writeTo sends the page row by row, so that no buffer has to hold all of it a second time.
+// writeTo sends the page row by row. A buffer for all of it would hold the rows a second time.
 func (p votesPage) writeTo(w http.ResponseWriter, t tableView) {
 	setVotesHeader(w)
 	buf := fmt.Appendf(nil, `{"version":%d,"total":%d,"scanned":%d,"next":`, t.Version(), t.Rows(), p.scanned)

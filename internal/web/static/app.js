@@ -1,5 +1,6 @@
-// The feedback page: connects the address, the filter, the list, the open vote and the events. The filter and the key
-// of the open vote are in the address, so a link or the browser's history leads back to them.
+// The feedback page. This module connects the address, the filter, the list, the open vote and the events, and is the
+// only one that acts when it is imported. The filter and the key of the open vote are in the address, so a link and the
+// browser's history lead back to them.
 
 import { fragmentOf, isFiltered, parseFragment, queryOf, sameFilter } from "./address.js";
 import { APIError, download, followEvents, get, getToken, onTokenNeeded, setToken } from "./api.js";

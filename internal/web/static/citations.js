@@ -1,6 +1,6 @@
 // A vote's citations as a list of links.
 
-import { el, link } from "./dom.js";
+import { el, safeLink } from "./dom.js";
 import { isNested } from "./json.js";
 import { maxEntries, scalar, tree } from "./value.js";
 
@@ -24,10 +24,10 @@ const nameKeys = ["title", "name", "document", "filename", "file", "label", "tex
 function citation(value) {
   if (!isNested(value)) return scalar(value);
   if (Array.isArray(value)) return tree(value);
-  const addressKey = textKey(value, addressKeys), nameKey = textKey(value, nameKeys);
-  if (addressKey === null && nameKey === null) return tree(value);
-  const address = value[addressKey], name = value[nameKey];
-  const node = el("span", {}, addressKey === null ? name : link(address, nameKey === null ? address : name));
+  const [addressKey, address] = findText(value, addressKeys);
+  const [nameKey, name] = findText(value, nameKeys);
+  if (address === null && name === null) return tree(value);
+  const node = el("span", {}, address === null ? name : safeLink(address, name ?? address));
 
   const others = Object.entries(value).filter(([key]) => key !== addressKey && key !== nameKey);
   const scalars = others.filter(([, v]) => !isNested(v) && v !== null);
@@ -37,11 +37,11 @@ function citation(value) {
   return node;
 }
 
-// textKey returns the object's key that is the first of the names, in any case, and has a text; null if there is none.
-function textKey(object, names) {
-  for (const name of names) {
-    const key = Object.keys(object).find((k) => k.toLowerCase() === name);
-    if (key !== undefined && typeof object[key] === "string" && object[key] !== "") return key;
+// findText returns the first of the keys, in any case, under which the object has a text, and the text.
+function findText(object, keys) {
+  for (const wanted of keys) {
+    const key = Object.keys(object).find((k) => k.toLowerCase() === wanted);
+    if (key !== undefined && typeof object[key] === "string" && object[key] !== "") return [key, object[key]];
   }
-  return null;
+  return [null, null];
 }

@@ -15,9 +15,9 @@ export function el(name, attributes = {}, ...children) {
   return element;
 }
 
-// link makes an anchor if the address is of http, https or mailto. Any other address, such as javascript:, gets a span
+// safeLink makes an anchor if the address is of http, https or mailto. Any other address, such as javascript:, gets a span
 // with the same content.
-export function link(address, ...children) {
+export function safeLink(address, ...children) {
   let url = null;
   try {
     url = new URL(address);

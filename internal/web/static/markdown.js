@@ -1,7 +1,7 @@
 // Markdown as chat models write it, as elements. Markup in the text has no effect: HTML stays text, images become links,
 // and only addresses of http, https and mailto become links.
 
-import { el, link } from "./dom.js";
+import { el, safeLink } from "./dom.js";
 
 const longest = 200_000; // characters; the rest of a longer text is shown as it is
 const deepest = 12;      // levels of lists, quotes and emphasis
@@ -200,13 +200,13 @@ function inline(text, into, depth) {
       const inner = el("span");
       if (c === "!") inner.append("image: " + (end.label || end.address));
       else inline(end.label, inner, depth + 1);
-      put(link(end.address, ...inner.childNodes));
+      put(safeLink(end.address, ...inner.childNodes));
       i = end.next;
     } else if (c === "<" && (end = /^<((?:https?:\/\/|mailto:)[^\s<>]+)>/.exec(text.slice(i, i + 2000)))) {
-      put(link(end[1], end[1]));
+      put(safeLink(end[1], end[1]));
       i += end[0].length;
     } else if (c === "h" && !wordy.test(text[i - 1] || " ") && (end = bareAddress(text, i))) {
-      put(link(end, end));
+      put(safeLink(end, end));
       i += end.length;
     } else if ("*_~".includes(c) && depth < deepest && (end = emphasis(text, i, without))) {
       const node = el(end.name);

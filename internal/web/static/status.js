@@ -52,22 +52,29 @@ export function showStatus() {
 
 const serverTime = () => Date.now() + current.skew;
 
-const factsOf = (status, now) => [
-  ["fact-source", status.source || "none yet", status.source_note || ""],
-  ["fact-lag", status.state === "following" ? formatDuration(status.lag_seconds) : "unknown",
-    status.lag_bytes ? `${formatCount(status.lag_bytes)} bytes of WAL` : ""],
-  ["fact-file", status.file.written ? ago(status.file.written, now) : "not yet",
-    status.file.written ? `${clock(status.file.written)}, ${formatCount(status.file.rows)} rows, ${formatCount(status.file.bytes)} bytes` : ""],
-  ["fact-rows", formatCount(status.rows)],
-];
+// factsOf returns what the header shows, as triples of an element's id, its text and its tooltip.
+function factsOf(status, now) {
+  const { written, rows, bytes } = status.file;
+  const lag = status.state === "following" ? formatDuration(status.lag_seconds) : "unknown";
+  return [
+    ["fact-source", status.source || "none yet", status.source_note || ""],
+    ["fact-lag", lag, status.lag_bytes ? `${formatCount(status.lag_bytes)} bytes of WAL` : ""],
+    ["fact-file", written ? ago(written, now) : "not yet",
+      written ? `${clock(written)}, ${formatCount(rows)} rows, ${formatCount(bytes)} bytes` : ""],
+    ["fact-rows", formatCount(status.rows), ""],
+  ];
+}
 
-// summaryOf returns the state in a word or two, and the banner, whose head is "" if all is well. It returns neither
-// before the first answer.
+// summaryOf returns the texts of the pill and of the banner, whose head is "" if all is well. It returns neither before
+// the first answer.
 export function summaryOf({ status, lastContact, unreachableSince, streamError }, now) {
   if (unreachableSince !== null) {
     return {
       pill: { text: "No answer", kind: "bad" },
-      banner: { head: "capture is not responding.", text: `Showing what was known at ${clock(unreachableSince)}. The page keeps trying to reconnect.` },
+      banner: {
+        head: "capture is not responding.",
+        text: `Showing what was known at ${clock(unreachableSince)}. The page keeps trying to reconnect.`,
+      },
     };
   }
   if (!status) return {};
@@ -94,10 +101,10 @@ function ago(timestamp, now) {
 
 const clock = (timestamp) => new Date(timestamp).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
 
-// showText touches only what changes, so that a selection and a screen reader are left alone.
-function showText(element, text, title) {
+// showText touches only what changes: it leaves a selection alone, and a screen reader silent.
+function showText(element, text, title = "") {
   if (element.textContent !== text) element.textContent = text;
-  if (title !== undefined && element.title !== title) element.title = title;
+  if (element.title !== title) element.title = title;
 }
 
 let announced = ""; // the banner's text without its numbers

@@ -1,6 +1,6 @@
 // Values as elements: scalars, trees of JSON, tags, texts with the search's words marked.
 
-import { el, link } from "./dom.js";
+import { el, safeLink } from "./dom.js";
 import { formatCount, formatQuantity, isPositive, matchesOf } from "./format.js";
 import { isNested } from "./json.js";
 
@@ -21,7 +21,7 @@ export function highlight(text, words) {
 export function scalar(value) {
   if (value === null || value === undefined) return el("span", { class: "null" }, "null");
   if (typeof value !== "string") return el("span", { class: typeof value === "boolean" ? "bool" : "num" }, String(value));
-  return el("span", { class: "string" }, /^https?:\/\/\S+$/.test(value) ? link(value, value) : value);
+  return el("span", { class: "string" }, /^https?:\/\/\S+$/.test(value) ? safeLink(value, value) : value);
 }
 
 // maxEntries is how many entries of one level are shown at first.

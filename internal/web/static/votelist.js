@@ -86,7 +86,8 @@ export class VoteList {
       // Whether the new votes match, the server knows.
       if (event.rows.length > 0) {
         this.#missed += event.rows.length;
-        $("new-votes").textContent = `${formatCount(this.#missed)}${event.more ? "+" : ""} new ${this.#missed === 1 ? "vote" : "votes"}. Search again`;
+        const count = formatCount(this.#missed) + (event.more ? "+" : "");
+        $("new-votes").textContent = `${count} new ${this.#missed === 1 ? "vote" : "votes"}. Search again`;
         $("new-votes").hidden = false;
       }
       return;

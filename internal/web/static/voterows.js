@@ -5,8 +5,8 @@ import { el } from "./dom.js";
 import { excerpt, formatTimestamp, tagsOf, withoutMarkdown } from "./format.js";
 import { highlight, tagChip } from "./value.js";
 
-// VoteRows shows votes in a list element. It keeps the elements of votes that stay the same, so that a vote stays where
-// the reader's finger is.
+// VoteRows shows votes in a list element. It keeps the elements of votes that stay the same: a vote must not move away
+// from the reader's finger.
 export class VoteRows {
   #element;
   #shown = new Map(); // by key: {node, source}; source has all that the node was made of
