@@ -42,9 +42,6 @@ type Config struct {
 	// CopyRate is how many bytes a second a copy reads at most. Zero sets no limit.
 	CopyRate int64
 
-	// CopyJobs is how many connections a copy reads over. Zero lets the table's size and the cores decide.
-	CopyJobs int
-
 	// FlushDelay is the time between a change and the write of the file that includes it.
 	FlushDelay time.Duration
 
@@ -140,7 +137,7 @@ func (cfg *Config) Validate() error {
 		return fmt.Errorf("invalid configuration: VolumeWarn is %d: it must be a percentage", cfg.VolumeWarn)
 	}
 	for name, n := range map[string]int64{
-		"MaxWAL": cfg.MaxWAL, "CopyRate": cfg.CopyRate, "CopyJobs": int64(cfg.CopyJobs), "MemoryLimit": cfg.MemoryLimit,
+		"MaxWAL": cfg.MaxWAL, "CopyRate": cfg.CopyRate, "MemoryLimit": cfg.MemoryLimit,
 		"FlushDelay": int64(cfg.FlushDelay), "VerifyInterval": int64(cfg.VerifyInterval), "AlertAfter": int64(cfg.AlertAfter),
 	} {
 		if n < 0 {
@@ -173,6 +170,6 @@ func (cfg *Config) env(kind string, progress *source.Progress) *source.Env {
 		Copy: cfg.copying, Progress: progress, MaxWAL: cfg.MaxWAL, PollInterval: cfg.PollInterval,
 		Chosen: cfg.Source == kind,
 	}
-	env.Copy.Rate, env.Copy.Connections = cfg.CopyRate, cfg.CopyJobs
+	env.Copy.Rate = cfg.CopyRate
 	return env
 }

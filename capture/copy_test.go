@@ -41,7 +41,7 @@ func TestCopyOverSeveralConnections(t *testing.T) {
 				}
 				cfg := config(t, url)
 				cfg.Table, cfg.Source = postgres.Name{Table: "t"}, source
-				cfg.CopyJobs, cfg.copying.RangeBytes = 3, 16<<10
+				cfg.copying.Connections, cfg.copying.RangeBytes = 3, 16<<10
 				cfg.segmentBytes, cfg.copying.WriteAheadBytes = 4<<10, 4<<10
 				d := start(t, cfg)
 				d.ready()
@@ -65,7 +65,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	several := 0
 	for range 3 {
 		cfg := config(t, url)
-		cfg.CopyJobs, cfg.copying.RangeBytes, cfg.timeouts.RowCount = 4, 32<<10, 50*time.Millisecond
+		cfg.copying.Connections, cfg.copying.RangeBytes, cfg.timeouts.RowCount = 4, 32<<10, 50*time.Millisecond
 		cfg.copying.WriteAheadBytes = 8 << 10
 		cfg.CopyRate = 500_000 // so that others can join in before the first connection has read it all
 		d := start(t, cfg)
@@ -81,7 +81,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 		t.Error("it was never read over several connections")
 	}
 	cfg := config(t, url)
-	cfg.CopyJobs, cfg.copying.RangeBytes = 4, 32<<10
+	cfg.copying.Connections, cfg.copying.RangeBytes = 4, 32<<10
 	d := start(t, cfg)
 	d.ready()
 	stop()
@@ -91,8 +91,8 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	}
 }
 
-// TestCopyWithFewerConnections: the role may not have as many as --copy-jobs says. The copy goes on with those it has, and
-// says so once.
+// TestCopyWithFewerConnections checks that a copy goes on with the connections it has if the role may not open as many as it
+// wants, and logs that once.
 func TestCopyWithFewerConnections(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -102,7 +102,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes")
 	exec(t, conn, "CREATE ROLE reader LOGIN REPLICATION CONNECTION LIMIT 5; GRANT SELECT ON votes TO reader")
 	cfg := slowly(t, strings.Replace(url, "postgres@", "reader@", 1))
-	cfg.CopyJobs, cfg.copying.RangeBytes, cfg.CopyRate = 6, 16<<10, 4_000_000
+	cfg.copying.Connections, cfg.copying.RangeBytes, cfg.CopyRate = 6, 16<<10, 4_000_000
 	d := start(t, cfg)
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
@@ -125,7 +125,7 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	cfg := slowly(t, url)
-	cfg.CopyJobs, cfg.copying.RangeBytes = 3, 16<<10
+	cfg.copying.Connections, cfg.copying.RangeBytes = 3, 16<<10
 	d := start(t, cfg)
 	copying(t, conn, 3)
 	within(t, 3*time.Second, "the application's ALTER TABLE", func() { exec(t, other, "ALTER TABLE votes ADD extra int") })
@@ -150,15 +150,15 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 // TestFrozenGivesWay: a process that is stopped in the middle of its copy holds the table's lock. The server ends its
 // sessions, so that the application's ALTER TABLE goes on; and the process copies anew once it runs again.
 func TestFrozenGivesWay(t *testing.T) {
-	for _, jobs := range []string{"1", "3"} {
-		t.Run(jobs+" jobs", func(t *testing.T) {
+	for _, connections := range []string{"1", "3"} {
+		t.Run(connections+" connections", func(t *testing.T) {
 			t.Parallel()
 			s := pgserver.ForTest(t, pgserver.Options{})
 			url := s.URL("postgres")
 			conn := connect(t, url)
 			bigTable(t, conn)
 			path := filepath.Join(t.TempDir(), "feedback.json")
-			c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=2000000", "CAPTURE_TEST_CHILD_JOBS="+jobs, "CAPTURE_TEST_FROZEN_AFTER=1s")
+			c := startChild(t, url, path, "CAPTURE_TEST_CHILD_RATE=2000000", "CAPTURE_TEST_CHILD_CONNECTIONS="+connections, "CAPTURE_TEST_FROZEN_AFTER=1s")
 			copying(t, conn, 1)
 			if err := c.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)

@@ -139,8 +139,8 @@ func childConfig(url string) (Config, error) {
 	if rate, err := strconv.ParseInt(os.Getenv("CAPTURE_TEST_CHILD_RATE"), 10, 64); err == nil {
 		cfg.CopyRate = rate
 	}
-	if jobs, err := strconv.Atoi(os.Getenv("CAPTURE_TEST_CHILD_JOBS")); err == nil {
-		cfg.CopyJobs = jobs
+	if n, err := strconv.Atoi(os.Getenv("CAPTURE_TEST_CHILD_CONNECTIONS")); err == nil {
+		cfg.copying.Connections = n
 	}
 	if silence, err := time.ParseDuration(os.Getenv("CAPTURE_TEST_SILENCE")); err == nil {
 		cfg.timeouts.Idle, cfg.timeouts.Ping = silence, silence/5

@@ -54,7 +54,7 @@ func (cfg *Config) tiny(r *rand.Rand) {
 		cfg.segmentBytes, cfg.copying.WriteAheadBytes = pick(r, []int{64, 300, 4000}), pick(r, []int{1, 1000})
 	}
 	if r.IntN(2) == 0 {
-		cfg.CopyJobs, cfg.copying.RangeBytes = 2, 1
+		cfg.copying.Connections, cfg.copying.RangeBytes = 2, 1
 	}
 }
 

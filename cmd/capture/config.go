@@ -54,7 +54,6 @@ type followConfig struct {
 	FlushInterval duration `placeholder:"DURATION" env:"CAPTURE_FLUSH_INTERVAL" default:"1h" min:"1s" max:"168h" help:"Interval of regular writes, aligned to the clock. They happen even if nothing changed."`
 	PollInterval  duration `placeholder:"DURATION" env:"CAPTURE_POLL_INTERVAL" default:"1m" min:"1s" max:"24h" help:"Interval between reads of the whole table by the source poll."`
 	CopyRate      size     `placeholder:"SIZE" env:"CAPTURE_COPY_RATE" default:"0" min:"0" max:"1PB" help:"Bytes per second that a copy of the table may read, such as 20MB; 0 means no limit."`
-	CopyJobs      count    `placeholder:"N" env:"CAPTURE_COPY_JOBS" default:"0" min:"0" max:"64" help:"Connections for copying a large table; 0 chooses, up to 4."`
 	MaxWAL        size     `name:"max-wal" placeholder:"SIZE" env:"CAPTURE_MAX_WAL" default:"1GB" min:"16MB" max:"1PB" help:"Drop the slot and resync when it retains more WAL than this."`
 }
 

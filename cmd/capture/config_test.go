@@ -120,7 +120,6 @@ func TestPrecedence(t *testing.T) {
 		"log-level":       {"info", "warn", "debug"},
 		"log-compress":    {"", "true", "false"},
 		"copy-rate":       {"0", "2MB", "3MB"},
-		"copy-jobs":       {"0", "2", "3"},
 		"poll-interval":   {"1m", "2m", "3m"},
 		"verify-interval": {"24h", "2m", "3m"},
 		"keep":            {"0", "2", "3"},

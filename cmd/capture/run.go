@@ -84,7 +84,6 @@ func (c runCmd) daemonConfig(database *pgx.ConnConfig, output string) capture.Co
 		PollInterval:   time.Duration(c.PollInterval),
 		MaxWAL:         int64(c.MaxWAL),
 		CopyRate:       int64(c.CopyRate),
-		CopyJobs:       int(c.CopyJobs),
 		FlushDelay:     time.Duration(c.FlushDelay),
 		FlushInterval:  time.Duration(c.FlushInterval),
 		Generations:    store.Retention{Count: int(c.Keep), Days: int(c.KeepDays)},
