@@ -32,8 +32,8 @@ func (p *pendingVersion) patch(file *os.File, old *placement.Layout, align int64
 	return err
 }
 
-// stampVersion sets the modification time, which is part of a version's identity (see written.isOnDisk), to the time of this
-// moment. The kernel takes it from a clock that ticks every few milliseconds, too coarse for two versions of one inode.
+// stampVersion sets the modification time, which is part of a version's identity (see written.isOnDisk), to the current time.
+// Linux before 6.13 takes it from a clock that ticks every few milliseconds, too coarse for two versions of one inode.
 func stampVersion(file *os.File) error {
 	now := unix.NsecToTimeval(time.Now().UnixNano())
 	return os.NewSyscallError("futimes", unix.Futimes(int(file.Fd()), []unix.Timeval{now, now}))

@@ -108,6 +108,29 @@ func TestTemporaryNameHasOneUse(t *testing.T) {
 	}
 }
 
+// TestTouchedShadowIsNotPatched: a shadow file that another program has written to is not what the layout says.
+func TestTouchedShadowIsNotPatched(t *testing.T) {
+	t.Parallel()
+	f, path, tab := largeFile(t)
+	if !store.CanPatch(t, filepath.Dir(path)) {
+		return
+	}
+	copyShadow(t, f, 100)
+	file, err := os.OpenFile(path+".tmp", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.WriteAt([]byte("?"), 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if share := changeRow(t, f, path, tab, "a"); share < 1 {
+		t.Errorf("%.2f of the file were written", share)
+	}
+}
+
 // TestShadowOfDamagedFile: a file whose bytes are not those that were written gets no shadow, and the next Write replaces all
 // of it even if no row has changed.
 func TestShadowOfDamagedFile(t *testing.T) {

@@ -108,7 +108,16 @@ func TestUnchangedRows(t *testing.T) {
 	}
 
 	for what, damage := range map[string]func() error{
-		"edited":  func() error { return os.WriteFile(path, []byte("[]\n"), 0o644) },
+		"edited": func() error { return os.WriteFile(path, []byte("[]\n"), 0o644) },
+		"edited, of the same length": func() error {
+			file, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			_, err = file.WriteAt([]byte("?"), 20)
+			return err
+		},
 		"removed": func() error { return os.Remove(path) },
 		"copied": func() error {
 			if err := os.Rename(path, path+".x"); err != nil {
