@@ -56,23 +56,32 @@ func (d *Difference) Empty() bool { return d.Missing.Rows+d.Extra.Rows+d.Differe
 const maxRounds = 3
 
 // Compare compares a state with the table.
+//
+// A live state is newer than the snapshot in which the table is read, so a row that differs is only a candidate. A second
+// snapshot is taken after the state. If the table's row is another one there, it has changed meanwhile, which explains the
+// difference. If it is the same in both snapshots, the state should have had it, unless the row changed and changed back in
+// between. So the comparison starts again, and a row counts only if each of maxRounds rounds finds it.
 func Compare(ctx context.Context, c Comparison) (Difference, error) {
 	seed := maphash.MakeSeed()
-	var suspected map[string]bool
-	for round := 1; ; round++ {
-		found, err := c.compareOnce(ctx, seed, suspected)
-		if err != nil {
+	var found *findings
+	for range maxRounds {
+		var previous map[string]bool
+		if found != nil {
+			previous = found.candidateKeys()
+		}
+		var err error
+		if found, err = c.compareOnce(ctx, seed, previous); err != nil {
 			return Difference{}, err
 		}
-		if !c.Live || found.difference.Empty() || round == maxRounds || found.full() {
-			return found.difference, nil
+		if !c.Live || found.difference.Empty() || found.isFull() {
+			break
 		}
-		suspected = found.keys()
 	}
+	return found.difference, nil
 }
 
-// compareOnce compares once. Only rows with the keys in among count, if it is not nil.
-func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, among map[string]bool) (*findings, error) {
+// compareOnce is one round. previous are the keys that the round before found, or nil in the first round: no other row counts.
+func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previous map[string]bool) (*findings, error) {
 	first, err := openSnapshot(ctx, c.Database, c.Table, seed)
 	if err != nil {
 		return nil, err
@@ -84,7 +93,6 @@ func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, among m
 	}
 	var second *tableSnapshot
 	if c.Live {
-		// This snapshot is taken after the state: a row that differs between the two snapshots has changed meanwhile.
 		if second, err = openSnapshot(ctx, c.Database, c.Table, seed); err != nil {
 			return nil, err
 		}
@@ -95,14 +103,14 @@ func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, among m
 	if err := first.readHashes(ctx, sorted, c.Progress); err != nil {
 		return nil, err
 	}
-	found, err := compareSorted(state, sorted, first.hash)
+	found, err := compareSorted(state, sorted, first.hashLine)
 	if err != nil {
 		return nil, err
 	}
-	if second != nil && !found.full() {
-		if found, err = found.confirm(ctx, second, among); err != nil {
+	if second != nil && !found.isFull() {
+		if found, err = found.confirmCandidates(ctx, second, previous); err != nil {
 			return nil, err
 		}
 	}
-	return found, found.describe(ctx, first)
+	return found, found.listFirst(ctx, first)
 }

@@ -35,7 +35,7 @@ type findings struct {
 
 // compareSorted walks through the state and the sorted hashes of the table's rows side by side.
 func compareSorted(state iter.Seq2[snapshot.Row, error], s *sorter, hash func(line []byte) uint64) (*findings, error) {
-	next, err := s.sorted()
+	next, err := s.readSorted()
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func compareSorted(state iter.Seq2[snapshot.Row, error], s *sorter, hash func(li
 			return nil, stateErr
 		}
 		for more && err == nil && bytes.Compare(key, row.Key) < 0 {
-			f.add(candidate{key: key, table: tableHash})
+			f.addCandidate(candidate{key: key, table: tableHash})
 			advance()
 		}
 		if err != nil {
@@ -58,25 +58,25 @@ func compareSorted(state iter.Seq2[snapshot.Row, error], s *sorter, hash func(li
 		}
 		stateHash := hash(row.Line)
 		if !more || !bytes.Equal(key, row.Key) {
-			f.add(candidate{key: row.Key, state: stateHash})
+			f.addCandidate(candidate{key: row.Key, state: stateHash})
 			continue
 		}
 		if stateHash != tableHash {
-			f.add(candidate{key: row.Key, state: stateHash, table: tableHash, line: row.Line})
+			f.addCandidate(candidate{key: row.Key, state: stateHash, table: tableHash, line: row.Line})
 		}
 		advance()
 	}
 	for more && err == nil {
-		f.add(candidate{key: key, table: tableHash})
+		f.addCandidate(candidate{key: key, table: tableHash})
 		advance()
 	}
 	return f, err
 }
 
-// add counts a candidate, and keeps a copy of it unless there are too many.
-func (f *findings) add(c candidate) {
+// addCandidate counts a candidate, and keeps a copy of it unless there are too many.
+func (f *findings) addCandidate(c candidate) {
 	f.sampleOf(c).Rows++
-	if f.full() {
+	if f.isFull() {
 		return
 	}
 	if f.lineBytes += len(c.line); f.lineBytes > maxKeptLines {
@@ -86,8 +86,8 @@ func (f *findings) add(c candidate) {
 	f.candidates = append(f.candidates, c)
 }
 
-// full reports whether there may be more differences than candidates.
-func (f *findings) full() bool { return len(f.candidates) == maxCandidates }
+// isFull reports whether there may be more differences than candidates.
+func (f *findings) isFull() bool { return len(f.candidates) == maxCandidates }
 
 // sampleOf returns the part of the difference that c belongs to.
 func (f *findings) sampleOf(c candidate) *RowSample {
@@ -100,8 +100,8 @@ func (f *findings) sampleOf(c candidate) *RowSample {
 	return &f.difference.Different
 }
 
-// keys returns the keys of the candidates.
-func (f *findings) keys() map[string]bool {
+// candidateKeys returns the keys of the candidates.
+func (f *findings) candidateKeys() map[string]bool {
 	keys := make(map[string]bool, len(f.candidates))
 	for _, c := range f.candidates {
 		keys[string(c.key)] = true
@@ -109,12 +109,12 @@ func (f *findings) keys() map[string]bool {
 	return keys
 }
 
-// confirm returns the findings without rows that prove nothing: those that changed between the first snapshot and later, those
-// that are now as the state has them, and those whose keys are not in among, if it is not nil.
-func (f *findings) confirm(ctx context.Context, later *tableSnapshot, among map[string]bool) (*findings, error) {
+// confirmCandidates returns the findings without the rows that prove nothing: those that changed between the first snapshot
+// and later, and those that the previous round did not find. See [Compare].
+func (f *findings) confirmCandidates(ctx context.Context, later *tableSnapshot, previous map[string]bool) (*findings, error) {
 	confirmed := &findings{difference: Difference{TableRows: f.difference.TableRows}}
 	for _, c := range f.candidates {
-		if among != nil && !among[string(c.key)] {
+		if previous != nil && !previous[string(c.key)] {
 			continue
 		}
 		line, err := later.readRow(ctx, c.key)
@@ -123,17 +123,17 @@ func (f *findings) confirm(ctx context.Context, later *tableSnapshot, among map[
 		}
 		now := uint64(0)
 		if line != nil {
-			now = later.hash(line)
+			now = later.hashLine(line)
 		}
 		if now == c.table && now != c.state {
-			confirmed.add(c)
+			confirmed.addCandidate(c)
 		}
 	}
 	return confirmed, nil
 }
 
-// describe lists the first rows of each kind, with the columns in which they differ.
-func (f *findings) describe(ctx context.Context, table *tableSnapshot) error {
+// listFirst lists the first rows of each kind, with the columns in which they differ.
+func (f *findings) listFirst(ctx context.Context, table *tableSnapshot) error {
 	for _, c := range f.candidates {
 		sample := f.sampleOf(c)
 		if len(sample.First) == listedRows {

@@ -16,8 +16,8 @@ type keyOrder struct {
 	unchecked string // why the order cannot be checked; "" if it can
 }
 
-// next returns the key of the next row, nil if rows have none. It is valid until the next call.
-func (o *keyOrder) next(row statefile.Row) (rowjson.Key, error) {
+// checkNext returns the key of the next row, nil if rows have none. It is valid until the next call.
+func (o *keyOrder) checkNext(row statefile.Row) (rowjson.Key, error) {
 	key, err := o.keys.Key(row.Members)
 	if noKey := statefile.NoKeyError(""); errors.As(err, &noKey) {
 		o.unchecked = string(noKey)

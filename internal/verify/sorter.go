@@ -11,15 +11,16 @@ import (
 	"slices"
 )
 
-// sorter sorts keys with a hash each: in memory up to limit bytes, beyond that in a temporary file of sorted runs, which has
-// no name and so vanishes with the process. An entry is the key's length as a uvarint, the key, and the hash in 8 bytes.
+// sorter sorts keys, each with a hash: in memory up to limit bytes, beyond that by an external merge sort. Its temporary file has
+// no name, so it vanishes with the process. An entry is the length of the key as a uvarint, the key, and the hash in 8 bytes.
 type sorter struct {
-	limit int
-	arena []byte
-	at    []uint32 // where the entries in arena start
-	file  *os.File
-	size  int64
-	runs  []int64 // where they start in file
+	limit   int      // bytes
+	arena   []byte   // entries in memory
+	offsets []uint32 // start of each entry in arena
+
+	file *os.File
+	size int64   // bytes of file
+	runs []int64 // start of each sorted run in file
 }
 
 // sortMemory bounds what a comparison keeps in memory of the table: some three million rows with a key of one number.
@@ -27,35 +28,42 @@ const sortMemory = 64 << 20
 
 const hashBytes = 8
 
-func (s *sorter) add(key []byte, hash uint64) error {
-	if len(s.arena)+4*len(s.at) >= s.limit && len(s.at) > 0 {
+func (s *sorter) close() {
+	if s.file != nil {
+		s.file.Close()
+	}
+}
+
+// addEntry adds a key with its hash.
+func (s *sorter) addEntry(key []byte, hash uint64) error {
+	if len(s.arena)+4*len(s.offsets) >= s.limit && len(s.offsets) > 0 {
 		if err := s.spill(); err != nil {
 			return fmt.Errorf("sort in a temporary file: %w", err)
 		}
 	}
-	s.at = append(s.at, uint32(len(s.arena)))
+	s.offsets = append(s.offsets, uint32(len(s.arena)))
 	s.arena = binary.AppendUvarint(s.arena, uint64(len(key)))
 	s.arena = append(s.arena, key...)
 	s.arena = binary.BigEndian.AppendUint64(s.arena, hash)
 	return nil
 }
 
-// entry is the one at an offset of arena.
-func (s *sorter) entry(at uint32) (key, whole []byte) {
-	n, head := binary.Uvarint(s.arena[at:])
-	end := int(at) + head + int(n)
-	return s.arena[int(at)+head : end], s.arena[at : end+hashBytes]
+// entryAt returns the entry at an offset of arena, and its key.
+func (s *sorter) entryAt(offset uint32) (entry, key []byte) {
+	n, head := binary.Uvarint(s.arena[offset:])
+	end := int(offset) + head + int(n)
+	return s.arena[offset : end+hashBytes], s.arena[int(offset)+head : end]
 }
 
-func (s *sorter) sort() {
-	slices.SortFunc(s.at, func(a, b uint32) int {
-		x, _ := s.entry(a)
-		y, _ := s.entry(b)
+func (s *sorter) sortArena() {
+	slices.SortFunc(s.offsets, func(a, b uint32) int {
+		_, x := s.entryAt(a)
+		_, y := s.entryAt(b)
 		return bytes.Compare(x, y)
 	})
 }
 
-// spill writes what is in memory as another run.
+// spill writes the entries in memory to the file, as another sorted run.
 func (s *sorter) spill() error {
 	if s.file == nil {
 		f, err := os.CreateTemp("", "capture-sort-")
@@ -67,85 +75,90 @@ func (s *sorter) spill() error {
 			return err
 		}
 	}
-	s.sort()
+	s.sortArena()
 	w := bufio.NewWriterSize(s.file, 1<<20)
 	s.runs = append(s.runs, s.size)
-	for _, at := range s.at {
-		_, whole := s.entry(at)
-		n, err := w.Write(whole)
+	for _, offset := range s.offsets {
+		entry, _ := s.entryAt(offset)
+		n, err := w.Write(entry)
 		s.size += int64(n)
 		if err != nil {
 			return err
 		}
 	}
-	s.arena, s.at = s.arena[:0], s.at[:0]
+	s.arena, s.offsets = s.arena[:0], s.offsets[:0]
 	return w.Flush()
 }
 
-func (s *sorter) close() {
-	if s.file != nil {
-		s.file.Close()
-	}
-}
+// nextEntry returns the next key in order, with its hash, and false after the last one. The key is valid until the next call.
+type nextEntry func() (key []byte, hash uint64, ok bool, err error)
 
-// sorted begins to read the entries in order. The function it returns gives the next one, false after the last; the key is
-// valid until the next call.
-func (s *sorter) sorted() (next func() (key []byte, hash uint64, ok bool, err error), err error) {
-	s.sort()
+// readSorted starts to read the entries in order.
+func (s *sorter) readSorted() (nextEntry, error) {
 	if s.file == nil {
-		i := 0
-		return func() ([]byte, uint64, bool, error) {
-			if i == len(s.at) {
-				return nil, 0, false, nil
-			}
-			key, whole := s.entry(s.at[i])
-			i++
-			return key, binary.BigEndian.Uint64(whole[len(whole)-hashBytes:]), true, nil
-		}, nil
+		s.sortArena()
+		return s.readArena(), nil
 	}
 	if err := s.spill(); err != nil {
 		return nil, err
 	}
+	return s.mergeRuns()
+}
+
+func (s *sorter) readArena() nextEntry {
+	i := 0
+	return func() ([]byte, uint64, bool, error) {
+		if i == len(s.offsets) {
+			return nil, 0, false, nil
+		}
+		entry, key := s.entryAt(s.offsets[i])
+		i++
+		return key, binary.BigEndian.Uint64(entry[len(entry)-hashBytes:]), true, nil
+	}
+}
+
+func (s *sorter) mergeRuns() (nextEntry, error) {
 	var h runHeap
 	for i, start := range s.runs {
 		end := s.size
 		if i+1 < len(s.runs) {
 			end = s.runs[i+1]
 		}
-		r := &run{from: bufio.NewReaderSize(io.NewSectionReader(s.file, start, end-start), 64<<10)}
-		if ok, err := r.next(); err != nil {
+		r := &runReader{from: bufio.NewReaderSize(io.NewSectionReader(s.file, start, end-start), 64<<10)}
+		if ok, err := r.readEntry(); err != nil {
 			return nil, err
 		} else if ok {
 			h = append(h, r)
 		}
 	}
 	heap.Init(&h)
-	var given []byte
+	var key []byte
 	return func() ([]byte, uint64, bool, error) {
 		if len(h) == 0 {
 			return nil, 0, false, nil
 		}
 		r := h[0]
-		given = append(given[:0], r.key...)
+		key = append(key[:0], r.key...)
 		hash := r.hash
-		more, err := r.next()
+		more, err := r.readEntry()
 		if more {
 			heap.Fix(&h, 0)
 		} else {
 			heap.Pop(&h)
 		}
-		return given, hash, err == nil, err
+		return key, hash, err == nil, err
 	}, nil
 }
 
-// run is one sorted run, at an entry.
-type run struct {
+// runReader reads a sorted run.
+type runReader struct {
 	from *bufio.Reader
-	key  []byte
-	hash uint64
+	key  []byte // key of the current entry
+	hash uint64 // hash of the current entry
 }
 
-func (r *run) next() (bool, error) {
+// readEntry reads the next entry. It returns false at the end of the run.
+func (r *runReader) readEntry() (bool, error) {
 	n, err := binary.ReadUvarint(r.from)
 	if err == io.EOF {
 		return false, nil
@@ -163,12 +176,13 @@ func (r *run) next() (bool, error) {
 	return err == nil, err
 }
 
-type runHeap []*run
+// runHeap is a heap of runs by their current keys.
+type runHeap []*runReader
 
 func (h runHeap) Len() int           { return len(h) }
 func (h runHeap) Less(i, j int) bool { return bytes.Compare(h[i].key, h[j].key) < 0 }
 func (h runHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *runHeap) Push(x any)        { *h = append(*h, x.(*run)) }
+func (h *runHeap) Push(x any)        { *h = append(*h, x.(*runReader)) }
 func (h *runHeap) Pop() any {
 	last := (*h)[len(*h)-1]
 	*h = (*h)[:len(*h)-1]

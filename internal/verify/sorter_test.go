@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestSorter(t *testing.T) {
+func TestSorterInMemoryAndInRuns(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
@@ -22,7 +22,7 @@ func TestSorter(t *testing.T) {
 			key := fmt.Appendf(nil, "%d/%d", r.IntN(1_000_000), i)
 			key = append(key, bytes.Repeat([]byte{0xff}, r.IntN(300))...)
 			want = append(want, key)
-			if err := s.add(key, sum(key)); err != nil {
+			if err := s.addEntry(key, testHash(key)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -30,7 +30,7 @@ func TestSorter(t *testing.T) {
 			t.Errorf("limit %d: %d runs", limit, len(s.runs))
 		}
 		slices.SortFunc(want, bytes.Compare)
-		next, err := s.sorted()
+		next, err := s.readSorted()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,12 +45,12 @@ func TestSorter(t *testing.T) {
 				}
 				break
 			}
-			if !bytes.Equal(key, want[i]) || hash != sum(key) {
+			if !bytes.Equal(key, want[i]) || hash != testHash(key) {
 				t.Fatalf("limit %d: key %d is %q, not %q", limit, i, key, want[i])
 			}
 		}
 	}
-	next, err := (&sorter{limit: 1}).sorted()
+	next, err := (&sorter{limit: 1}).readSorted()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestSorter(t *testing.T) {
 	}
 }
 
-func sum(key []byte) uint64 {
+func testHash(key []byte) uint64 {
 	h := uint64(14695981039346656037)
 	for _, c := range key {
 		h = h*31 + uint64(c)

@@ -21,7 +21,7 @@ type tableSnapshot struct {
 	table   *postgres.Table
 	encoder *rowjson.Encoder
 	seed    maphash.Seed
-	compact []byte // reused by hash
+	compact []byte // reused by hashLine
 }
 
 // openSnapshot takes a snapshot, on a connection of its own.
@@ -31,14 +31,14 @@ func openSnapshot(ctx context.Context, database *pgx.ConnConfig, name postgres.N
 		return nil, err
 	}
 	t := &tableSnapshot{conn: conn, seed: seed}
-	if err := t.begin(ctx, name); err != nil {
+	if err := t.takeSnapshot(ctx, name); err != nil {
 		t.close()
 		return nil, err
 	}
 	return t, nil
 }
 
-func (t *tableSnapshot) begin(ctx context.Context, name postgres.Name) (err error) {
+func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name) (err error) {
 	if t.tx, err = postgres.Begin(ctx, t.conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		return postgres.Explain(fmt.Errorf("begin to read table %s: %w", name, err))
 	}
@@ -53,8 +53,8 @@ func (t *tableSnapshot) begin(ctx context.Context, name postgres.Name) (err erro
 // close closes the connection, which ends the transaction.
 func (t *tableSnapshot) close() { t.conn.Close(context.Background()) }
 
-// hash returns a hash of a line that is the same for lines that differ only in white space between tokens. It is never 0.
-func (t *tableSnapshot) hash(line []byte) uint64 {
+// hashLine returns a hash of a line that is the same for lines that differ only in white space between tokens. It is never 0.
+func (t *tableSnapshot) hashLine(line []byte) uint64 {
 	t.compact = appendCompact(t.compact[:0], line)
 	return max(maphash.Bytes(t.seed, t.compact), 1)
 }
@@ -84,7 +84,7 @@ func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, progress func
 			line, err = t.encoder.AppendCopiedRow(line[:0], values)
 		}
 		if err == nil {
-			err = s.add(key, t.hash(line))
+			err = s.addEntry(key, t.hashLine(line))
 		}
 		if err != nil {
 			return err

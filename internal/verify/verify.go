@@ -185,7 +185,7 @@ func (c *check) yieldRows(rows *statefile.Reader, order *keyOrder, yield func(sn
 		if err != nil {
 			return fmt.Errorf("%w%s", err, order.describeLast())
 		}
-		key, err := order.next(row)
+		key, err := order.checkNext(row)
 		if err != nil {
 			return fmt.Errorf("line %d: %w", row.Line, err)
 		}
