@@ -131,6 +131,9 @@ func (n *notify) prepare(ctx context.Context) error {
 			return err
 		}
 		n.tab = tab
+		if err := tab.KeyProblem(); err != nil && n.env.Progress.SetCondition("key", err.Error()) {
+			n.log.Warn("rows cannot be read by their keys", "error", err)
+		}
 		foreign, _, err := postgres.LoadStorage(ctx, conn, n.tab)
 		if err != nil {
 			return err
@@ -244,8 +247,9 @@ func (n *notify) round(ctx context.Context, t *snapshot.Table, forced bool) erro
 	if n.reader.Table.Fingerprint != n.tab.Fingerprint {
 		return &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changed", n.tab.Name())}
 	}
-	if !n.reader.KeyLookupPossible() && len(b.keys) > 0 {
-		b.all = "its keys are of a type that only the server can write"
+	problem := n.reader.KeyLookupProblem()
+	if problem != "" && len(b.keys) > 0 {
+		b.all = problem
 	}
 	if forced && b.all == "" {
 		if err := n.trusted(ctx, tx, &b); err != nil {
@@ -254,6 +258,9 @@ func (n *notify) round(ctx context.Context, t *snapshot.Table, forced bool) erro
 	}
 	if b.all == "" {
 		n.closeBatch(ctx, &b)
+		if problem != "" && len(b.keys) > 0 {
+			b.all = problem
+		}
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -208,7 +208,7 @@ func (p *poll) checkReplay(ctx context.Context) error {
 // what it has replayed, on a primary where it writes next. It is 0 for a standby that has replayed none.
 func walPosition(ctx context.Context, q postgres.Querier) (lsn pglogrepl.LSN, standby bool, err error) {
 	var text *string
-	err = q.QueryRow(ctx, `
+	err = postgres.Pinned(q).QueryRow(ctx, `
 		SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
 			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text, pg_catalog.pg_is_in_recovery()`).Scan(&text, &standby)
 	if err == nil && text != nil {
@@ -222,7 +222,7 @@ func walPosition(ctx context.Context, q postgres.Querier) (lsn pglogrepl.LSN, st
 
 // ask gives the server's mark; "" where it has none.
 func (p *poll) ask(ctx context.Context) (mark string, err error) {
-	rows, err := p.reader.Conn.Query(ctx, markQuery)
+	rows, err := postgres.Pinned(p.reader.Conn).Query(ctx, markQuery)
 	if err == nil {
 		defer rows.Close()
 		if rows.Next() {

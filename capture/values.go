@@ -20,9 +20,10 @@ type serverShape struct {
 	ctx     context.Context
 	side    *postgres.QueryConn
 	shape   *rowjson.Shape
-	missing []int  // the columns that the stream leaves out: generated ones
-	query   string // for their values
-	from    []int  // the columns that they are made of
+	missing []int    // the columns that the stream leaves out: generated ones
+	query   string   // for their values
+	from    []int    // the columns that they are made of
+	types   []uint32 // of those
 	params  [][]byte
 }
 
@@ -33,15 +34,15 @@ func newServerShape(ctx context.Context, s *postgres.QueryConn, tab *postgres.Ta
 			w.missing = append(w.missing, i)
 		}
 	}
-	w.query, w.from = tab.GeneratedColumnsQuery()
+	w.query, w.from, w.types = tab.GeneratedColumnsQuery()
 	return w
 }
 
 // toJSON is to_json of the value that text stands for in a column's type.
 func (w *serverShape) toJSON(column int, text []byte) (answer []byte, err error) {
-	query := fmt.Sprintf("SELECT pg_catalog.to_json($1::%s)", w.shape.Columns[column].TypeName)
+	types := []uint32{w.shape.Columns[column].TypeOID} // the type's name would need the right to use its schema
 	err = w.side.Do(w.ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		values, err := textRow(ctx, conn, query, text)
+		values, err := textRow(ctx, conn, "SELECT pg_catalog.to_json($1)", types, text)
 		if err == nil {
 			answer = values[0]
 		}
@@ -71,7 +72,7 @@ func (w *serverShape) generate(enc *rowjson.Encoder, values [][]byte, line []byt
 		w.params = append(w.params, v)
 	}
 	err = w.side.Do(w.ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		generated, err = textRow(ctx, conn, w.query, w.params...)
+		generated, err = textRow(ctx, conn, w.query, w.types, w.params...)
 		return err
 	})
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && w.ctx.Err() == nil {
@@ -179,14 +180,20 @@ func appendQuoted(dst, v []byte) []byte {
 	return append(dst, '"')
 }
 
-// textRow is the one row of a query, all as text.
-func textRow(ctx context.Context, conn *pgx.Conn, query string, params ...[]byte) ([][]byte, error) {
-	r := conn.PgConn().ExecParams(ctx, query, params, nil, nil, nil).Read()
-	if r.Err != nil {
-		return nil, r.Err
+// textRow returns the one row of a query, all as text. types are the OIDs of the parameters' types. The query may call
+// functions of the table's owner, so it runs in a read-only transaction.
+func textRow(ctx context.Context, conn *pgx.Conn, query string, types []uint32, params ...[]byte) ([][]byte, error) {
+	b := &pgconn.Batch{}
+	b.ExecParams("BEGIN READ ONLY", nil, nil, nil, nil)
+	b.ExecParams(query, params, types, nil, nil)
+	b.ExecParams("COMMIT", nil, nil, nil, nil)
+	results, err := conn.PgConn().ExecBatch(ctx, b).ReadAll()
+	if err != nil {
+		_ = conn.PgConn().Exec(ctx, "ROLLBACK").Close() // a connection that cannot roll back is closed
+		return nil, err
 	}
-	if len(r.Rows) != 1 {
-		return nil, fmt.Errorf("%d rows where one was expected", len(r.Rows))
+	if len(results) != 3 || len(results[1].Rows) != 1 {
+		return nil, errors.New("the server did not return one row")
 	}
-	return r.Rows[0], nil
+	return results[1].Rows[0], nil
 }

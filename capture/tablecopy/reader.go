@@ -141,15 +141,19 @@ func (r *Reader) WithWatchdog(ctx context.Context, f func(context.Context) error
 	return NewWatchdog(r.env, &r.Reads, nil).Run(ctx, r.Conn, f)
 }
 
-// KeyLookupPossible reports whether ReadRows works for the table. It does not if only the server can encode a column of the
-// key: the keys of deleted rows could not be encoded, since the server no longer has these rows.
-func (r *Reader) KeyLookupPossible() bool {
+// KeyLookupProblem returns why ReadRows does not work for the table, or "" if it does. It does not if only the server can
+// encode a column of the key: the keys of deleted rows could not be encoded, since the server no longer has these rows. It
+// also does not if the user may not use the schema of a column's type.
+func (r *Reader) KeyLookupProblem() string {
 	for _, k := range r.Table.Key {
 		if r.Table.Columns[k].Type.NeedsServer() {
-			return false
+			return "only the server can write the type of a key column"
 		}
 	}
-	return true
+	if err := r.Table.KeyProblem(); err != nil {
+		return err.Error()
+	}
+	return ""
 }
 
 // ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and makes them part of t's next

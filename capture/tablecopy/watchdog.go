@@ -137,7 +137,7 @@ func (w *Watchdog) checkLoop(ctx context.Context) error {
 // writes of the application queue up behind such a session.
 func checkBlocking(ctx context.Context, conn *pgx.Conn, pids []int32) error {
 	var blocked string
-	err := conn.QueryRow(ctx, `
+	err := postgres.Pinned(conn).QueryRow(ctx, `
 		SELECT format('pid %s%s', l.pid, coalesce(' (' || a.usename || ')', ''))
 		FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 		WHERE NOT l.granted AND $1::int[] && pg_catalog.pg_blocking_pids(l.pid) LIMIT 1`, pids).Scan(&blocked)

@@ -8,20 +8,49 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
 	"capture/snapshot/rowjson"
 )
 
-// catalogSQL returns one row of two JSON documents about a table; see [catalogEntry] and [facts].
-//
-//go:embed catalog.sql
-var catalogSQL string
+var (
+	// resolveSQL finds the table by its name.
+	//
+	//go:embed resolve.sql
+	resolveSQL string
+	// ownNamesSQL returns names as the session's own search path shows them; see [ownName].
+	//
+	//go:embed own_names.sql
+	ownNamesSQL string
+	// catalogSQL returns one row of two JSON documents about the table; see [catalogEntry] and [facts].
+	//
+	//go:embed catalog.sql
+	catalogSQL string
+)
 
-func catalogArgs(name Name) []any {
+const (
+	ownPathSQL   = "SELECT pg_catalog.set_config('search_path', NULL, true)" // NULL stands for the default, as in SET … TO DEFAULT
+	emptyPathSQL = "SELECT pg_catalog.set_config('search_path', '', true)"
+)
+
+// queueCatalog adds to a batch what reads the catalog of a table into the row. A batch without a transaction around it is
+// one: Postgres ends it at the message Sync, and with it the settings. statement is catalogSQL, or the name under which it is
+// prepared. own asks for own names, too.
+func (c *catalogRow) queueCatalog(b *pgx.Batch, name Name, statement string, own bool) {
 	low := name.foldCase()
-	return []any{name.Schema, name.Table, low.Schema, low.Table}
+	b.Queue(ownPathSQL)
+	b.Queue(resolveSQL, name.Schema, name.Table, low.Schema, low.Table)
+	if own {
+		b.Queue(ownNamesSQL).QueryRow(func(r pgx.Row) error { return r.Scan(&c.ownNames) })
+	}
+	b.Queue(emptyPathSQL)
+	b.Queue(statement).QueryRow(func(r pgx.Row) error {
+		c.err = r.Scan(&c.entry, &c.facts)
+		c.read = true
+		return c.err
+	})
 }
 
 // prepareCatalogSQL prepares catalogSQL on conn and returns what to send for it: planning is most of its cost, and it runs
@@ -60,10 +89,10 @@ type columnEntry struct {
 	Type       uint32  `json:"type"`
 	Typmod     int32   `json:"typmod"`
 	NotNull    bool    `json:"not_null"`
-	Identity   string  `json:"identity"`  // pg_attribute.attidentity
-	Generated  string  `json:"generated"` // pg_attribute.attgenerated
-	TypeName   string  `json:"type_name"`
-	Expression string  `json:"expression"` // the default, or a generated column's expression
+	Identity   string  `json:"identity"`   // pg_attribute.attidentity
+	Generated  string  `json:"generated"`  // pg_attribute.attgenerated
+	TypeName   string  `json:"type_name"`  // for SQL
+	Expression string  `json:"expression"` // the default, or a generated column's expression, for SQL
 	Collation  string  `json:"collation"`  // empty if it is the type's own
 	Sources    []int16 `json:"sources"`    // the columns that a generated column's expression refers to, by number
 }
@@ -80,6 +109,22 @@ type facts struct {
 	Rewritten   bool        `json:"rewritten"`        // see Table.Rewritten
 	Subscribed  bool        `json:"subscribed"`       // a subscription's apply worker writes to it, which fires row triggers only
 	Leaves      []leafEntry `json:"leaves"`
+
+	PrimaryOperators  []keyOperator `json:"primary_operators"`
+	IdentityOperators []keyOperator `json:"identity_operators"`
+}
+
+// keyOperator is how a column of a key is compared.
+type keyOperator struct {
+	Operator string   `json:"operator"` // for SQL, with its schema
+	Needs    []string `json:"needs"`    // the schemas besides pg_catalog that the operator and the column's type lie in
+	Schemas  []string `json:"schemas"`  // those of them that the user may not use
+}
+
+// ownName is what the session's own search path shows of a column.
+type ownName struct {
+	Type       string `json:"type"`
+	Expression string `json:"expression"`
 }
 
 // leafEntry is a partition that holds rows.
@@ -93,18 +138,26 @@ type leafEntry struct {
 	IdentityIndex   []string `json:"identity_index"`
 }
 
-// catalogRow is the row that catalogSQL returns.
-type catalogRow struct{ entry, facts string }
+// catalogRow is the row that catalogSQL returns, and what resolveSQL and ownNamesSQL have found before it.
+type catalogRow struct {
+	entry, facts string
+	ownNames     string // as JSON; empty if they were not asked for
+	read         bool   // the row was asked for, and err says whether it came
+	err          error
+}
 
-func (c *catalogRow) scan(row pgx.Row) error { return row.Scan(&c.entry, &c.facts) }
-
-// newTable returns the table that the row describes. scanErr is the error of reading the row.
-func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, scanErr error) (*Table, error) {
-	if errors.Is(scanErr, pgx.ErrNoRows) {
+// newTable returns the table that the row describes. batchErr is the error of the batch in which the row was read.
+func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, batchErr error) (*Table, error) {
+	switch {
+	case errors.Is(c.err, pgx.ErrNoRows):
 		return nil, explainMissingTable(ctx, q, name)
+	case c.err != nil:
+		batchErr = c.err
+	case c.read:
+		batchErr = nil // what failed came after it
 	}
-	if scanErr != nil {
-		return nil, Explain(fmt.Errorf("read the catalog of table %s: %w", name, scanErr))
+	if batchErr != nil {
+		return nil, Explain(fmt.Errorf("read the catalog of table %s: %w", name, batchErr))
 	}
 	var e catalogEntry
 	t := &Table{}
@@ -121,7 +174,7 @@ func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, scanErr
 	if err := checkKind(&e); err != nil {
 		return nil, err
 	}
-	if err := t.addColumns(&e); err != nil {
+	if err := t.addColumns(&e, c.ownNames); err != nil {
 		return nil, fmt.Errorf("read the catalog of table %s: %w", t.Name(), err)
 	}
 	if err := t.addKey(&e); err != nil {
@@ -130,7 +183,13 @@ func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, scanErr
 	return t, nil
 }
 
-func (t *Table) addColumns(e *catalogEntry) error {
+func (t *Table) addColumns(e *catalogEntry, ownNames string) error {
+	own := map[string]ownName{}
+	if ownNames != "" {
+		if err := json.Unmarshal([]byte(ownNames), &own); err != nil {
+			return err
+		}
+	}
 	types := make(typeSet, len(e.Types))
 	for _, te := range e.Types {
 		types[te.OID] = te
@@ -141,8 +200,12 @@ func (t *Table) addColumns(e *catalogEntry) error {
 		if err != nil {
 			return fmt.Errorf("column %s: %w", displayIdentifier(c.Name), err)
 		}
+		names, ok := own[strconv.Itoa(int(c.Num))]
+		if !ok {
+			names = ownName{c.TypeName, c.Expression}
+		}
 		t.Columns = append(t.Columns, rowjson.Column{
-			Name: c.Name, TypeName: c.TypeName, NotNull: c.NotNull, Default: c.Expression, Identity: c.Identity,
+			Name: c.Name, TypeName: names.Type, NotNull: c.NotNull, Default: names.Expression, Identity: c.Identity,
 			Generated: c.Generated, Published: c.Generated == "", TypeOID: c.Type, Typmod: c.Typmod, Type: typ,
 		})
 		t.selectExprs = append(t.selectExprs, types.selectExpr(c, &typ))
@@ -154,13 +217,14 @@ func (t *Table) addColumns(e *catalogEntry) error {
 // columns, otherwise the primary key.
 func (t *Table) addKey(e *catalogEntry) error {
 	key := e.Primary
+	t.keyOperators = t.facts.PrimaryOperators
 	t.hasIdentity = e.Primary != nil && e.PrimaryImmediate
 	t.KeyImmediate = e.PrimaryImmediate || e.ReplicaIdentity == "i"
 	switch e.ReplicaIdentity {
 	case "i":
 		t.hasIdentity = e.IdentityIndex != nil
 		if e.IdentityIndex != nil {
-			key = e.IdentityIndex
+			key, t.keyOperators = e.IdentityIndex, t.facts.IdentityOperators
 		}
 	case "f":
 		t.hasIdentity = true
@@ -181,6 +245,9 @@ func (t *Table) addKey(e *catalogEntry) error {
 			return fmt.Errorf("read the catalog of table %s: its key has column number %d, which the table lacks", t.Name(), num)
 		}
 		t.Key = append(t.Key, i)
+	}
+	if len(t.keyOperators) != len(t.Key) {
+		return fmt.Errorf("read the catalog of table %s: %d operators compare a key of %d columns", t.Name(), len(t.keyOperators), len(t.Key))
 	}
 	return nil
 }

@@ -2,17 +2,13 @@
 -- decides how the table's rows read and which rows it has (the hash of this document is the shape's fingerprint), and other
 -- facts about the table. See catalog.go.
 --
--- $1 and $2 are the schema ('' means the search path) and the table as written. $3 and $4 are the same in lower case, for
--- parts that were written without quotes.
+-- It runs with an empty search path: names of types, expressions and operators are complete, and can be used in SQL. The
+-- setting capture.table has the table's OID; see resolve.sql.
 WITH RECURSIVE rel AS (
 	SELECT c.*, n.nspname
 	FROM pg_catalog.pg_class c
 	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-	WHERE c.relname IN ($2::text::name, $4::text::name)
-		AND CASE WHEN $1::text = '' THEN pg_catalog.pg_table_is_visible(c.oid)
-			ELSE n.nspname IN ($1::text::name, $3::text::name) END
-	ORDER BY (n.nspname <> $1::text::name AND $1::text <> '')::int + (c.relname <> $2::text::name)::int, n.nspname
-	LIMIT 1
+	WHERE c.oid = pg_catalog.current_setting('capture.table')::oid
 ), col AS (
 	-- xmin shows a rewrite that leaves the type as it was (ALTER TYPE … USING): it updates the column's entry.
 	SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.xmin::text AS changed,
@@ -66,7 +62,24 @@ WITH RECURSIVE rel AS (
 		i.indisreplident AND i.indisvalid AND i.indimmediate AS isidentity, i.indimmediate,
 		(SELECT pg_catalog.jsonb_agg(i.indkey[k] ORDER BY k) FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) k) AS nums,
 		(SELECT pg_catalog.jsonb_agg(a.attname ORDER BY k) FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) k
-			JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]) AS names
+			JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]) AS names,
+		-- The operators by which the index finds equal keys, with the schemas that one must be able to use in order to name them
+		-- and the columns' types. An index that is not a B-tree (403) names none: types with such keys have Postgres' own.
+		(SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+				'operator', 'OPERATOR(' || COALESCE(pg_catalog.quote_ident(n.nspname) || '.' || o.oprname, 'pg_catalog.=') || ')',
+				'schemas', ARRAY(SELECT DISTINCT u.nspname FROM pg_catalog.pg_namespace u
+					WHERE u.oid IN (n.oid, t.typnamespace) AND NOT pg_catalog.has_schema_privilege(u.oid, 'USAGE')),
+				'needs', ARRAY(SELECT DISTINCT u.nspname FROM pg_catalog.pg_namespace u
+					WHERE u.oid IN (n.oid, t.typnamespace) AND u.nspname <> 'pg_catalog')
+			) ORDER BY k)
+			FROM pg_catalog.generate_series(0, i.indnkeyatts - 1) k
+			JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]
+			JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+			LEFT JOIN pg_catalog.pg_opclass oc ON oc.oid = i.indclass[k] AND oc.opcmethod = 403
+			LEFT JOIN pg_catalog.pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3
+				AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
+			LEFT JOIN pg_catalog.pg_operator o ON o.oid = ao.amopopr
+			LEFT JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace) AS operators
 	FROM pg_catalog.pg_index i
 	WHERE i.indrelid IN (SELECT oid FROM rel UNION SELECT oid FROM part) AND (i.indisprimary OR i.indisreplident)
 )
@@ -86,12 +99,13 @@ SELECT pg_catalog.jsonb_build_object(
 			'relation', t.typrelid::int8, 'delim', t.typdelim,
 			'elem', CASE WHEN t.typlen = -1 AND COALESCE(pg_catalog.to_jsonb(t)->>'typsubscript', 'array_subscript_handler')
 				IN ('array_subscript_handler', 'pg_catalog.array_subscript_handler') THEN t.typelem::int8 ELSE 0 END,
-			-- NULL if the function takes another type, as refcursor's does: then it cannot be called by its name.
-			'output', (SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(p.proname)
-				FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-				JOIN pg_catalog.pg_type a ON a.oid = p.proargtypes[0]
-				WHERE p.oid = t.typoutput AND (a.oid = t.oid OR a.typtype = 'p')),
-			'sql', pg_catalog.format_type(t.oid, -1),
+			-- NULL if the function takes another type, as refcursor's does, or lies outside pg_catalog, where it may need a
+			-- privilege: then it is not called by its name.
+			'output', (SELECT 'pg_catalog.' || pg_catalog.quote_ident(p.proname)
+				FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_type a ON a.oid = p.proargtypes[0]
+				WHERE p.oid = t.typoutput AND p.pronamespace = 'pg_catalog'::regnamespace AND (a.oid = t.oid OR a.typtype = 'p')),
+			-- NULL if naming the type may need a privilege.
+			'sql', CASE WHEN t.typnamespace = 'pg_catalog'::regnamespace THEN pg_catalog.format_type(t.oid, -1) END,
 			'cast', t.oid >= 16384 AND EXISTS (SELECT FROM pg_catalog.pg_cast k
 				WHERE k.castsource = t.oid AND k.casttarget = 114 AND k.castmethod = 'f'),
 			-- The versions of what prints the type's values: the functions, and the extension that the type belongs to.
@@ -126,6 +140,8 @@ SELECT pg_catalog.jsonb_build_object(
 	'row_security', pg_catalog.row_security_active(rel.oid),
 	'rewritten', (SELECT pg_catalog.bool_or(c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))
 		FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT rel.oid UNION SELECT oid FROM part)),
+	'primary_operators', (SELECT operators FROM ident WHERE indrelid = rel.oid AND isprimary),
+	'identity_operators', (SELECT operators FROM ident WHERE indrelid = rel.oid AND isidentity),
 	'subscribed', EXISTS (SELECT FROM pg_catalog.pg_subscription_rel r WHERE r.srrelid = rel.oid),
 	'leaves', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
 			'schema', nspname, 'table', relname, 'kind', relkind, 'persistence', relpersistence, 'identity', relreplident,

@@ -151,7 +151,7 @@ func (d *doctor) checkServer(ctx context.Context) bool {
 func (d *doctor) checkClock(ctx context.Context) {
 	var serverTime time.Time
 	before := time.Now()
-	if err := d.conn.QueryRow(ctx, "SELECT pg_catalog.clock_timestamp()").Scan(&serverTime); err != nil {
+	if err := Pinned(d.conn).QueryRow(ctx, "SELECT pg_catalog.clock_timestamp()").Scan(&serverTime); err != nil {
 		d.addError("clock", Warn, Explain(err))
 		return
 	}
@@ -184,7 +184,7 @@ func (d *doctor) checkTable(ctx context.Context, name Name) bool {
 // checkSize compares the table with the memory and the disk that its copies take.
 func (d *doctor) checkSize(ctx context.Context) {
 	var bytes, rows int64
-	err := d.conn.QueryRow(ctx, `
+	err := Pinned(d.conn).QueryRow(ctx, `
 		SELECT COALESCE(sum(pg_catalog.pg_table_size(x.oid)), 0)::int8, COALESCE(sum(GREATEST(c.reltuples, 0)), 0)::int8
 		FROM (SELECT $1::oid AS oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid)) x
 		JOIN pg_catalog.pg_class c ON c.oid = x.oid WHERE c.relkind = 'r'`, d.table.OID).Scan(&bytes, &rows)

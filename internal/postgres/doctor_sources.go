@@ -78,7 +78,7 @@ func (d *doctor) checkLimits(ctx context.Context) {
 		d.addFinding("max_slot_wal_keep_size", OK, fmt.Sprintf("%d MB", keep), "", "")
 	}
 	var timeout string
-	if err := d.conn.QueryRow(ctx, "SELECT pg_catalog.current_setting('wal_sender_timeout')").Scan(&timeout); err != nil {
+	if err := Pinned(d.conn).QueryRow(ctx, "SELECT pg_catalog.current_setting('wal_sender_timeout')").Scan(&timeout); err != nil {
 		d.addError("wal_sender_timeout", Warn, Explain(err))
 	} else if timeout == "0" {
 		d.addFinding("wal_sender_timeout", OK, "off; capture sets a minute for its own session, so that its slot retains no WAL if capture is frozen", "", "")
@@ -93,7 +93,7 @@ func (d *doctor) checkPublication(ctx context.Context) {
 	publications, err := findPublications(ctx, d.conn, d.table, own)
 	var mayCreate bool
 	if err == nil {
-		err = d.conn.QueryRow(ctx, "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')").Scan(&mayCreate)
+		err = Pinned(d.conn).QueryRow(ctx, "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')").Scan(&mayCreate)
 	}
 	if err != nil {
 		d.addError("publication", Warn, Explain(err))
@@ -133,7 +133,7 @@ func (d *doctor) checkTriggers(ctx context.Context) {
 	}
 	var prepared int
 	var usage float64
-	if err := d.conn.QueryRow(ctx, `SELECT pg_catalog.current_setting('max_prepared_transactions')::int,
+	if err := Pinned(d.conn).QueryRow(ctx, `SELECT pg_catalog.current_setting('max_prepared_transactions')::int,
 		pg_catalog.pg_notification_queue_usage()`).Scan(&prepared, &usage); err != nil {
 		d.addError("notifications", Warn, Explain(err))
 		return

@@ -15,8 +15,9 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 		return "", err
 	}
 	var row catalogRow
-	err = row.scan(conn.QueryRow(ctx, sql, catalogArgs(name)...))
-	t, err := row.newTable(ctx, conn, name, err)
+	b := &pgx.Batch{}
+	row.queueCatalog(b, name, sql, false)
+	t, err := row.newTable(ctx, conn, name, Pinned(conn).SendBatch(ctx, b).Close())
 	if err != nil {
 		return "", err
 	}
@@ -31,17 +32,16 @@ func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table
 	if err != nil {
 		return false, false, err
 	}
-	var row catalogRow
-	var scanErr error
 	var now string
+	var row catalogRow
 	b := &pgx.Batch{}
-	b.Queue(sql, catalogArgs(name)...).QueryRow(func(r pgx.Row) error { scanErr = row.scan(r); return scanErr })
+	row.queueCatalog(b, name, sql, false)
 	b.Queue(publicationFingerprintSQL(conn), publication, table.OID).QueryRow(func(r pgx.Row) error { return r.Scan(&now) })
-	err = conn.SendBatch(ctx, b).Close()
-	if scanErr == nil && err != nil {
+	err = Pinned(conn).SendBatch(ctx, b).Close()
+	if row.read && row.err == nil && err != nil {
 		return false, false, Explain(fmt.Errorf("read publication %s: %w", publication, err))
 	}
-	t, err := row.newTable(ctx, conn, name, scanErr)
+	t, err := row.newTable(ctx, conn, name, err)
 	if err != nil {
 		return false, false, err
 	}

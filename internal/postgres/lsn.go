@@ -12,7 +12,7 @@ import (
 // below it.
 func LoadInsertLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
 	var text string
-	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::text").Scan(&text); err != nil {
+	if err := Pinned(conn).QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::text").Scan(&text); err != nil {
 		return 0, fmt.Errorf("query the WAL insert position: %w", err)
 	}
 	lsn, err := pglogrepl.ParseLSN(text)
@@ -40,7 +40,7 @@ func WithoutPageHeader(lsn pglogrepl.LSN) pglogrepl.LSN {
 // anybody waiting for it.
 func FlushWAL(ctx context.Context, conn *pgx.Conn, lsn pglogrepl.LSN) error {
 	var id *int64
-	err := conn.QueryRow(ctx, `SELECT CASE WHEN pg_catalog.pg_current_wal_flush_lsn() < $1::pg_lsn THEN pg_catalog.txid_current() END`, lsn.String()).Scan(&id)
+	err := Pinned(conn).QueryRow(ctx, `SELECT CASE WHEN pg_catalog.pg_current_wal_flush_lsn() < $1::pg_lsn THEN pg_catalog.txid_current() END`, lsn.String()).Scan(&id)
 	if err != nil {
 		return fmt.Errorf("flush the server's WAL: %w", err)
 	}

@@ -58,11 +58,14 @@ func currentDatabase(t *testing.T, url string) string {
 	return cfg.Database
 }
 
+// run runs statements with the session's own search path, as the application does.
 func run(t testing.TB, conn *pgx.Conn, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
-		if _, err := conn.Exec(testContext(t), s); err != nil {
-			t.Fatalf("%s: %v", s, err)
+		for _, s := range []string{"SET search_path TO DEFAULT", s, "SET search_path = ''"} {
+			if _, err := conn.Exec(testContext(t), s); err != nil {
+				t.Fatalf("%s: %v", s, err)
+			}
 		}
 	}
 }

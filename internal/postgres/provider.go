@@ -17,7 +17,7 @@ const (
 // findProvider recognizes a service by the role that it creates for its administrators.
 func findProvider(ctx context.Context, q Querier) (provider, error) {
 	var found provider
-	err := q.QueryRow(ctx, `SELECT COALESCE((
+	err := Pinned(q).QueryRow(ctx, `SELECT COALESCE((
 		SELECT CASE rolname WHEN 'azure_pg_admin' THEN $1::text WHEN 'rds_superuser' THEN $2::text ELSE $3::text END
 		FROM pg_catalog.pg_roles WHERE rolname IN ('azure_pg_admin', 'rds_superuser', 'cloudsqlsuperuser') LIMIT 1), '')`,
 		string(azure), string(amazon), string(cloudSQL)).Scan(&found)

@@ -64,7 +64,7 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Ta
 func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string) ([]publication, error) {
 	// The view lists a partitioned table only if its changes are published under its own name. to_jsonb reads columns that
 	// came after version 13: it is NULL where the view lacks them.
-	rows, err := conn.Query(ctx, `
+	rows, err := Pinned(conn).Query(ctx, `
 		SELECT p.pubname::text, pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
 			p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
 			t.tablename IS NOT NULL, pg_catalog.to_jsonb(t)->>'rowfilter' IS NOT NULL,

@@ -32,7 +32,7 @@ func TestCopyQueryMatchesOutputFunctions(t *testing.T) {
 	if _, err := conn.PgConn().CopyTo(testContext(t), &copied, table.CopyQuery("")); err != nil {
 		t.Fatal(err)
 	}
-	results, err := conn.PgConn().Exec(testContext(t), "SELECT * FROM t").ReadAll()
+	results, err := conn.PgConn().Exec(testContext(t), "SELECT * FROM public.t").ReadAll()
 	if err != nil {
 		t.Fatal(err)
 	}

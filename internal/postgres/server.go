@@ -50,11 +50,11 @@ func (s *Server) scanRow(row pgx.Row) error {
 // LoadServer queries the server about itself. conn must not be in a transaction.
 func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
 	s := Server{Pooled: Pooled(conn)}
-	if err := s.scanRow(conn.QueryRow(ctx, serverSQL)); err != nil {
+	if err := s.scanRow(Pinned(conn).QueryRow(ctx, serverSQL)); err != nil {
 		return Server{}, err
 	}
 	// Some managed services do not let users read the control file.
-	err := conn.QueryRow(ctx, `SELECT s.system_identifier::text, c.timeline_id
+	err := Pinned(conn).QueryRow(ctx, `SELECT s.system_identifier::text, c.timeline_id
 		FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c`).Scan(&s.SystemID, &s.Timeline)
 	if err != nil && SQLState(err) != insufficientPrivilege {
 		return Server{}, Explain(fmt.Errorf("query the system identifier: %w", err))
@@ -66,21 +66,21 @@ func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
 // the error is a [*Problem] of the table, the Server is valid nevertheless.
 func LoadServerAndTable(ctx context.Context, conn *pgx.Conn, name Name) (s Server, t *Table, err error) {
 	s.Pooled = Pooled(conn)
-	var serverErr, rowErr error
+	var serverErr error
 	var row catalogRow
 	b := &pgx.Batch{}
 	b.Queue(serverSQL).QueryRow(func(r pgx.Row) error { serverErr = s.scanRow(r); return serverErr })
-	b.Queue(catalogSQL, catalogArgs(name)...).QueryRow(func(r pgx.Row) error { rowErr = row.scan(r); return rowErr })
-	err = conn.SendBatch(ctx, b).Close()
+	row.queueCatalog(b, name, catalogSQL, true)
+	err = Pinned(conn).SendBatch(ctx, b).Close()
 	switch {
 	case serverErr != nil:
 		return Server{}, nil, serverErr
 	case s.VersionNum > 0 && s.VersionNum < MinVersion:
 		return s, nil, s.checkLogicalReplication()
-	case err != nil && rowErr == nil: // the connection failed
+	case err != nil && !row.read: // the connection failed
 		return Server{}, nil, Explain(fmt.Errorf("query the server's settings: %w", err))
 	}
-	if t, err = row.newTable(ctx, conn, name, rowErr); err == nil {
+	if t, err = row.newTable(ctx, conn, name, err); err == nil {
 		err = t.checkReadable()
 	}
 	if err != nil {

@@ -24,6 +24,8 @@ func sessionSettings(pg *pgconn.PgConn) []setting {
 		encoding = "SQL_ASCII"
 	}
 	settings := []setting{
+		// Nothing of another role may stand in for an operator, a function or a type of Postgres; see [Begin].
+		{"search_path", ""},
 		{"client_encoding", encoding},
 		{"standard_conforming_strings", "on"},
 		// How the server reads a value that it is asked about.
@@ -58,16 +60,21 @@ func sessionSettingsSQL(pg *pgconn.PgConn, verb string) string {
 	return strings.Join(statements, "; ")
 }
 
+// setConfigSQL returns an expression that pins the session's settings: for the transaction if local, else for the session.
+func setConfigSQL(pg *pgconn.PgConn, local bool) string {
+	var calls []string
+	for _, s := range sessionSettings(pg) {
+		calls = append(calls, fmt.Sprintf("pg_catalog.set_config(%s, %s, %t)", QuoteLiteral(s.name), QuoteLiteral(s.value), local))
+	}
+	return "pg_catalog.concat(" + strings.Join(calls, ", ") + ")"
+}
+
 // pinUnlessPooled pins the settings of the session, unless the connection goes through a pooler, and reports whether it
 // does. A pooler gives its clients a process ID of its own making, by which it knows whom a cancel request is for: it
 // differs from the server's pg_backend_pid(). One query does both, so no setting ever stays with a pooler's connection.
 func pinUnlessPooled(ctx context.Context, pg *pgconn.PgConn) (pooled bool, err error) {
-	var calls []string
-	for _, s := range sessionSettings(pg) {
-		calls = append(calls, fmt.Sprintf("pg_catalog.set_config(%s, %s, false)", QuoteLiteral(s.name), QuoteLiteral(s.value)))
-	}
-	results, err := pg.Exec(ctx, fmt.Sprintf("SELECT CASE WHEN pg_catalog.pg_backend_pid() = %d THEN pg_catalog.concat(%s) END",
-		pg.PID(), strings.Join(calls, ", "))).ReadAll()
+	results, err := pg.Exec(ctx, fmt.Sprintf("SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %d THEN %s END",
+		pg.PID(), setConfigSQL(pg, false))).ReadAll()
 	if err != nil {
 		return false, fmt.Errorf("set up the session: %w", err)
 	}
@@ -79,12 +86,109 @@ func pinUnlessPooled(ctx context.Context, pg *pgconn.PgConn) (pooled bool, err e
 
 // Begin starts a transaction in which the session's settings are pinned, also through a pooler. mode is what follows BEGIN,
 // such as "ISOLATION LEVEL REPEATABLE READ READ ONLY".
+//
+// In every statement outside the transactions of a restore, the search path is empty, so that names without a schema are
+// those of pg_catalog and no role can plant an operator or a function that fits better. The path is set here again because
+// a function that the statements call, such as a cast's, may have changed it for the session.
 func Begin(ctx context.Context, conn *pgx.Conn, mode string) (pgx.Tx, error) {
-	begin := "BEGIN " + mode
+	begin := "BEGIN " + mode + "; "
 	if Pooled(conn) {
-		begin += "; " + sessionSettingsSQL(conn.PgConn(), "SET LOCAL")
+		begin += sessionSettingsSQL(conn.PgConn(), "SET LOCAL")
+	} else {
+		begin += EmptySearchPath
 	}
 	return conn.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin})
+}
+
+const (
+	// EmptySearchPath is a statement that empties the search path for the rest of the transaction.
+	EmptySearchPath = "SET LOCAL search_path = ''"
+	// OwnSearchPath is a statement that gives the rest of the transaction the session's own search path: that of the URL, the
+	// role, the database or the server. Statements that run with it must name the schema of everything in them, of operators
+	// too.
+	OwnSearchPath = "SET LOCAL search_path TO DEFAULT"
+)
+
+// Pinned returns a Querier whose statements have the session's settings. That is q itself, unless q is a connection through a
+// pooler: then each statement takes the settings along.
+func Pinned(q Querier) Querier {
+	if conn, ok := q.(*pgx.Conn); ok && Pooled(conn) {
+		return pooledQuerier{conn}
+	}
+	return q
+}
+
+// pooledQuerier sends each statement in a batch behind the settings. A batch without a transaction around it is one: Postgres
+// ends it at the message Sync, and with it settings that are local.
+type pooledQuerier struct{ conn *pgx.Conn }
+
+func (q pooledQuerier) newBatch() *pgx.Batch {
+	b := &pgx.Batch{}
+	b.Queue("SELECT " + setConfigSQL(q.conn.PgConn(), true))
+	return b
+}
+
+// SendBatch implements Querier. The results are for [pgx.QueuedQuery]'s functions, which Close calls.
+func (q pooledQuerier) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
+	pinned := q.newBatch()
+	pinned.QueuedQueries = append(pinned.QueuedQueries, b.QueuedQueries...)
+	return q.conn.SendBatch(ctx, pinned)
+}
+
+func (q pooledQuerier) Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error) {
+	b := q.newBatch()
+	b.Queue(sql, args...)
+	results := q.conn.SendBatch(ctx, b)
+	if _, err := results.Exec(); err != nil {
+		_ = results.Close() // returns the same error
+		return nil, err
+	}
+	rows, err := results.Query()
+	if err != nil {
+		_ = results.Close() // returns the same error
+		return nil, err
+	}
+	return pooledRows{rows, results}, nil
+}
+
+func (q pooledQuerier) QueryRow(ctx context.Context, sql string, args ...any) pgx.Row {
+	rows, err := q.Query(ctx, sql, args...)
+	return pooledRow{rows, err}
+}
+
+// pooledRows ends the batch with the rows.
+type pooledRows struct {
+	pgx.Rows
+	batch pgx.BatchResults
+}
+
+func (r pooledRows) Close() {
+	r.Rows.Close()
+	_ = r.batch.Close() // Err has the error
+}
+
+// pooledRow is the first row of a query.
+type pooledRow struct {
+	rows pgx.Rows
+	err  error
+}
+
+func (r pooledRow) Scan(dest ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	defer r.rows.Close()
+	if !r.rows.Next() {
+		if err := r.rows.Err(); err != nil {
+			return err
+		}
+		return pgx.ErrNoRows
+	}
+	if err := r.rows.Scan(dest...); err != nil {
+		return err
+	}
+	r.rows.Close()
+	return r.rows.Err()
 }
 
 // timeoutSettings are the settings of a role or a database that can end a session before its own settings are pinned, by

@@ -56,7 +56,7 @@ func TestSQLASCIIDatabase(t *testing.T) {
 	conn := connectTo(t, url)
 	run(t, conn, "CREATE TABLE t (id int PRIMARY KEY, x text)", `INSERT INTO t VALUES (1, E'\xff')`)
 	var x []byte
-	if err := conn.QueryRow(testContext(t), "SELECT x FROM t").Scan(&x); err != nil || string(x) != "\xff" {
+	if err := conn.QueryRow(testContext(t), "SELECT x FROM public.t").Scan(&x); err != nil || string(x) != "\xff" {
 		t.Errorf("read %q, %v", x, err)
 	}
 	loadTable(t, conn, "t")

@@ -85,7 +85,7 @@ func loadSetupUser(ctx context.Context, q Querier) (setupUser, error) {
 		return user, err
 	}
 	// Superusers may, administrators of managed services may, and since 16 whoever may create roles and has the right.
-	err = q.QueryRow(ctx, `SELECT rolname::text, rolsuper, rolsuper OR $1::text <> '' OR
+	err = Pinned(q).QueryRow(ctx, `SELECT rolname::text, rolsuper, rolsuper OR $1::text <> '' OR
 			(rolcreaterole AND rolreplication AND pg_catalog.current_setting('server_version_num')::int >= 160000)
 		FROM pg_catalog.pg_roles WHERE rolname = current_user`, string(user.provider)).Scan(&user.name, &user.superuser, &user.mayGrantReplication)
 	if err != nil {
@@ -99,7 +99,7 @@ func loadSetupUser(ctx context.Context, q Querier) (setupUser, error) {
 func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setupUser, role string) ([]string, error) {
 	var exists, replicates bool
 	var connects, uses, selects bool
-	err := q.QueryRow(ctx, `
+	err := Pinned(q).QueryRow(ctx, `
 		SELECT r.oid IS NOT NULL, COALESCE(r.rolreplication OR r.rolsuper, false) OR EXISTS (
 				SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
 				WHERE m.member = r.oid AND g.rolname = 'rds_replication'),

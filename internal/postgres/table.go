@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 
+	"github.com/jackc/pgx/v5"
+
 	"capture/snapshot/rowjson"
 )
 
@@ -16,6 +18,7 @@ type Table struct {
 	hasIdentity     bool          // UPDATE and DELETE find a replica identity once the table is published
 	selectExprs     []string      // the expressions of SelectList, by column
 	columns         []columnEntry // the catalog's entries, by column
+	keyOperators    []keyOperator // by column of the key
 	facts           facts
 }
 
@@ -43,6 +46,7 @@ func LoadTable(ctx context.Context, q Querier, name Name) (*Table, error) {
 // loadTableUnchecked is LoadTable without the check that the user may read the table.
 func loadTableUnchecked(ctx context.Context, q Querier, name Name) (*Table, error) {
 	var row catalogRow
-	err := row.scan(q.QueryRow(ctx, catalogSQL, catalogArgs(name)...))
-	return row.newTable(ctx, q, name, err)
+	b := &pgx.Batch{}
+	row.queueCatalog(b, name, catalogSQL, true)
+	return row.newTable(ctx, q, name, Pinned(q).SendBatch(ctx, b).Close())
 }

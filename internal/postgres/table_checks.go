@@ -3,6 +3,8 @@ package postgres
 import (
 	"context"
 	"fmt"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // checkReadable refuses a table of which the user sees nothing, or only a part.
@@ -32,14 +34,21 @@ func (t *Table) checkReadable() error {
 // explainMissingTable returns a [*Problem] that names the tables that may be meant.
 func explainMissingTable(ctx context.Context, q Querier, name Name) error {
 	var database, path, similar string
-	err := q.QueryRow(ctx, `
-		SELECT pg_catalog.current_database(), pg_catalog.array_to_string(pg_catalog.current_schemas(false), ', '),
+	b := &pgx.Batch{}
+	b.Queue(ownPathSQL)
+	b.Queue("SELECT pg_catalog.array_to_string(pg_catalog.current_schemas(false), ', ')").QueryRow(func(r pgx.Row) error {
+		return r.Scan(&path)
+	})
+	b.Queue(emptyPathSQL)
+	b.Queue(`
+		SELECT pg_catalog.current_database(),
 			COALESCE((SELECT pg_catalog.string_agg(pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
 					', ' ORDER BY n.nspname, c.relname)
 				FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 				WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p'
 					AND pg_catalog.lower(c.relname) = pg_catalog.lower($1::text)), '')`,
-		name.Table).Scan(&database, &path, &similar)
+		name.Table).QueryRow(func(r pgx.Row) error { return r.Scan(&database, &similar) })
+	err := Pinned(q).SendBatch(ctx, b).Close()
 	if err != nil {
 		return Explain(fmt.Errorf("find table %s: %w", name, err))
 	}

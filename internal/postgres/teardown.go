@@ -24,7 +24,7 @@ func TeardownSQL(ctx context.Context, conn *pgx.Conn, name Name, role string) ([
 	default:
 		return nil, err
 	}
-	rows, err := conn.Query(ctx, teardownQuery, name.Schema, name.Table, objectName(name), role)
+	rows, err := Pinned(conn).Query(ctx, teardownQuery, name.Schema, name.Table, objectName(name), role)
 	if err != nil {
 		return nil, Explain(fmt.Errorf("find what capture created for table %s: %w", name, err))
 	}

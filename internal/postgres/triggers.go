@@ -121,7 +121,7 @@ func (e triggerEntry) works() bool { return e.rightLevel && e.enabled == "A" }
 func (t *Table) loadTriggerState(ctx context.Context, q Querier) (triggerState, error) {
 	s := triggerState{triggers: map[string]triggerEntry{}}
 	// Bit 1 of tgtype means FOR EACH ROW. On a partitioned table the copies on all partitions must be enabled as well.
-	rows, err := q.Query(ctx, `
+	rows, err := Pinned(q).Query(ctx, `
 		SELECT p.prosrc, COALESCE(pg_catalog.obj_description(p.oid, 'pg_proc'), '') LIKE 'capture %',
 			COALESCE(g.tgname::text, ''),
 			COALESCE(CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_trigger c

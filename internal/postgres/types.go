@@ -13,8 +13,8 @@ type typeEntry struct {
 	Base   uint32 `json:"base"` // a domain's base type
 	Delim  string `json:"delim"`
 	Elem   uint32 `json:"elem"`   // the element type of a true array, else 0
-	Output string `json:"output"` // the output function's name; empty if that function takes another type's values
-	SQL    string `json:"sql"`    // the type's name in a cast
+	Output string `json:"output"` // the output function's name; empty if it cannot be called, or may need a privilege
+	SQL    string `json:"sql"`    // the type's name in a cast; empty if the cast may need a privilege
 	Cast   bool   `json:"cast"`   // the type has a cast to json that row_to_json uses
 	Fields []struct {
 		Name string `json:"name"`
@@ -107,10 +107,12 @@ func (ts typeSet) selectExpr(c columnEntry, t *rowjson.Type) string {
 		return col
 	}
 	base := ts[t.OID]
-	if base.Output == "" {
-		return "CASE WHEN " + col + " IS NOT NULL THEN pg_catalog.concat(" + col + ") END" // concat calls the output function
+	domain := ts[c.Type].Type == "d"
+	if base.Output == "" || domain && base.SQL == "" {
+		// concat calls the output function, whatever schema the type is in. IS NULL would look into a composite value.
+		return "CASE WHEN pg_catalog.num_nulls(" + col + ") = 0 THEN pg_catalog.concat(" + col + ") END"
 	}
-	if ts[c.Type].Type == "d" {
+	if domain {
 		col += "::" + base.SQL // polymorphic output functions such as enum_out do not take domains
 	}
 	return base.Output + "(" + col + ")"

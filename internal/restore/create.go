@@ -38,7 +38,11 @@ func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *store.Ma
 	if len(m.Key) > 0 {
 		lines = append(lines, "PRIMARY KEY ("+columnList("", m.Key)+")")
 	}
-	if _, err := tx.Exec(ctx, "CREATE TABLE "+name.Quoted()+" (\n\t"+strings.Join(lines, ",\n\t")+"\n)"); err != nil {
+	err = withOwnPath(ctx, tx, func() error {
+		_, err := tx.Exec(ctx, "CREATE TABLE "+name.Quoted()+" (\n\t"+strings.Join(lines, ",\n\t")+"\n)")
+		return err
+	})
+	if err != nil {
 		return nil, explainCreateError(name, m, err)
 	}
 	for i := range m.Columns {
@@ -47,8 +51,10 @@ func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *store.Ma
 			continue
 		}
 		err := withSavepoint(ctx, tx, func() error {
-			_, err := tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT %s", name.Quoted(), postgres.QuoteIdentifier(c.Name), c.Default))
-			return err
+			return withOwnPath(ctx, tx, func() error {
+				_, err := tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT %s", name.Quoted(), postgres.QuoteIdentifier(c.Name), c.Default))
+				return err
+			})
 		})
 		if err != nil {
 			notes = append(notes, fmt.Sprintf("column %s is made without its default, %s: %s", postgres.QuoteIdentifier(c.Name), c.Default, postgres.RedactedMessage(err)))

@@ -103,8 +103,10 @@ func (l *loader) encodeRow(b *batch, row statefile.Row, number int) error {
 func (l *loader) sendBatch(ctx context.Context, b *batch) error {
 	copyRows := func(lo, hi int) error {
 		return withSavepoint(ctx, l.tx, func() error {
-			_, err := l.tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b.rowData(lo, hi)), "COPY "+l.into+" FROM STDIN")
-			return err
+			return withOwnPath(ctx, l.tx, func() error {
+				_, err := l.tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b.rowData(lo, hi)), "COPY "+l.into+" FROM STDIN")
+				return err
+			})
 		})
 	}
 	i, err := applyRows(0, b.rowCount(), copyRows)

@@ -36,6 +36,19 @@ func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error
 	return lo, err
 }
 
+// withOwnPath runs f with the session's own search path: a statement that writes to the target fires the application's
+// triggers, which may rely on it. The statement itself names the schema of everything, of operators too.
+func withOwnPath(ctx context.Context, tx pgx.Tx, f func() error) error {
+	if _, err := tx.Exec(ctx, postgres.OwnSearchPath); err != nil {
+		return err
+	}
+	if err := f(); err != nil {
+		return err // a rollback, of the transaction or to a savepoint, takes the path back
+	}
+	_, err := tx.Exec(ctx, postgres.EmptySearchPath)
+	return err
+}
+
 // withSavepoint runs f within a savepoint and undoes what it did if it fails.
 func withSavepoint(ctx context.Context, tx pgx.Tx, f func() error) error {
 	if _, err := tx.Exec(ctx, "SAVEPOINT capture"); err != nil {

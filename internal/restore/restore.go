@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -190,7 +189,11 @@ func (r *restoration) writeRows(ctx context.Context) error {
 	}
 	r.result.Rows, r.result.Checked = r.rows.Rows(), r.file.Manifest() != nil
 	// Deferred constraints are checked now, so that they fail a dry run, too.
-	if _, err := r.tx.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE"); err != nil {
+	err = withOwnPath(ctx, r.tx, func() error {
+		_, err := r.tx.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE")
+		return err
+	})
+	if err != nil {
 		return postgres.ExplainRedacted("check the deferred constraints", err)
 	}
 	return enable(ctx)
@@ -243,14 +246,13 @@ func (r *restoration) explainDuplicate(ctx context.Context, err error) error {
 	if r.tx.Rollback(ctx) != nil {
 		return err
 	}
-	conditions, args := make([]string, len(r.columns.key)), make([]any, len(r.columns.key))
-	for i, k := range r.columns.key {
-		conditions[i] = fmt.Sprintf("%s = $%d::text::%s", postgres.QuoteIdentifier(r.columns.names[k]), i+1, r.columns.targets[k].column.TypeName)
-		args[i] = refused.key[i]
+	args := make([]any, len(refused.key))
+	for i, text := range refused.key {
+		args[i] = text
 	}
 	var exists bool
-	sql := fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE %s)", r.table.FromClause(), strings.Join(conditions, " AND "))
-	if r.conn.QueryRow(ctx, sql, args...).Scan(&exists) == nil && exists {
+	sql := "SELECT EXISTS (SELECT FROM " + r.table.FromClause() + " WHERE " + r.table.KeyCondition() + ")"
+	if postgres.Pinned(r.conn).QueryRow(ctx, sql, args...).Scan(&exists) == nil && exists {
 		return &ConflictError{Table: r.result.Table, First: refused.place}
 	}
 	return err

@@ -40,7 +40,10 @@ func deleteAll(ctx context.Context, tx pgx.Tx, table *postgres.Table) (Change, e
 	if err != nil {
 		return change, err
 	}
-	_, err = tx.Exec(ctx, "DELETE FROM "+table.Name().Quoted())
+	err = withOwnPath(ctx, tx, func() error {
+		_, err := tx.Exec(ctx, "DELETE FROM "+table.Name().Quoted())
+		return err
+	})
 	return change, postgres.ExplainRedacted("delete from "+table.Name().String(), err)
 }
 
@@ -60,16 +63,17 @@ func columnList(alias string, names []string) string {
 func keyExpression(alias string, key []string) string {
 	list := make([]string, len(key))
 	for i, name := range key {
-		list[i] = alias + "." + postgres.QuoteIdentifier(name) + "::text"
+		list[i] = alias + "." + postgres.QuoteIdentifier(name) + "::pg_catalog.text"
 	}
 	return "pg_catalog.concat_ws(', ', " + strings.Join(list, ", ") + ")"
 }
 
-// sameKey returns the condition that two aliases have the same key.
-func sameKey(a, b string, key []string) string {
-	list := make([]string, len(key))
-	for i, name := range key {
-		list[i] = fmt.Sprintf("%s.%s = %s.%[2]s", a, postgres.QuoteIdentifier(name), b)
+// sameKey returns the condition that two aliases have the same key of the table.
+func sameKey(table *postgres.Table, a, b string) string {
+	list := make([]string, len(table.Key))
+	for i, k := range table.Key {
+		name := postgres.QuoteIdentifier(table.Columns[k].Name)
+		list[i] = table.KeyEqual(i, a+"."+name, b+"."+name)
 	}
 	return strings.Join(list, " AND ")
 }

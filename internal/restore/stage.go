@@ -84,19 +84,22 @@ func (m *stagedMerge) deleteExtra(ctx context.Context) (err error) {
 	if !m.options.DeleteExtra {
 		return nil
 	}
-	where := fmt.Sprintf(" WHERE NOT EXISTS (SELECT FROM %s s WHERE %s)", stagingTable, sameKey("s", "t", m.key))
+	where := fmt.Sprintf(" WHERE NOT EXISTS (SELECT FROM %s s WHERE %s)", stagingTable, sameKey(m.columns.table, "s", "t"))
 	m.result.Deleted, err = countKeys(ctx, m.tx, m.columns.table,
 		"SELECT "+keyExpression("t", m.key)+" FROM "+m.columns.table.FromClause()+" t"+where, columnList("t", m.key))
 	if err != nil {
 		return err
 	}
-	_, err = m.tx.Exec(ctx, "DELETE FROM "+m.columns.table.Name().Quoted()+" t"+where)
+	err = withOwnPath(ctx, m.tx, func() error {
+		_, err := m.tx.Exec(ctx, "DELETE FROM "+m.columns.table.Name().Quoted()+" t"+where)
+		return err
+	})
 	return postgres.ExplainRedacted("delete the rows that are not in the file", err)
 }
 
 // resolveConflicts does with the rows whose keys are in the table what the options say.
 func (m *stagedMerge) resolveConflicts(ctx context.Context) error {
-	both := fmt.Sprintf("%s t JOIN %s s ON %s", m.columns.table.FromClause(), stagingTable, sameKey("s", "t", m.key))
+	both := fmt.Sprintf("%s t JOIN %s s ON %s", m.columns.table.FromClause(), stagingTable, sameKey(m.columns.table, "s", "t"))
 	conflicts, err := m.countStaged(ctx, both)
 	if err != nil || conflicts.Rows == 0 {
 		return err
@@ -130,20 +133,20 @@ func (m *stagedMerge) overwrite(ctx context.Context, both string, conflicts int6
 		m.result.Unchanged = conflicts
 		return nil
 	}
-	differ := fmt.Sprintf("ROW(%s)::text IS DISTINCT FROM ROW(%s)::text", columnList("t", values), columnList("s", values))
+	differ := fmt.Sprintf("ROW(%s)::pg_catalog.text OPERATOR(pg_catalog.<>) ROW(%s)::pg_catalog.text", columnList("t", values), columnList("s", values))
 	if m.result.Overwritten, err = m.countStaged(ctx, both+" WHERE "+differ); err != nil {
 		return err
 	}
 	m.result.Unchanged = conflicts - m.result.Overwritten.Rows
 	_, err = m.writeStaged(ctx, fmt.Sprintf("UPDATE %s t SET %s FROM %s s WHERE %s AND %s",
-		m.columns.table.Name().Quoted(), strings.Join(set, ", "), stagingTable, sameKey("s", "t", m.key), differ))
+		m.columns.table.Name().Quoted(), strings.Join(set, ", "), stagingTable, sameKey(m.columns.table, "s", "t"), differ))
 	return err
 }
 
 // insertMissing inserts the rows whose keys are not in the table.
 func (m *stagedMerge) insertMissing(ctx context.Context) (err error) {
 	missing := fmt.Sprintf("%s s WHERE NOT EXISTS (SELECT FROM %s t WHERE %s)",
-		stagingTable, m.columns.table.FromClause(), sameKey("s", "t", m.key))
+		stagingTable, m.columns.table.FromClause(), sameKey(m.columns.table, "s", "t"))
 	if m.result.Inserted, err = m.countStaged(ctx, missing); err != nil {
 		return err
 	}
@@ -158,14 +161,17 @@ func (m *stagedMerge) countStaged(ctx context.Context, from string) (Change, err
 	return countKeys(ctx, m.tx, m.columns.table, "SELECT "+keyExpression("s", m.key)+" FROM "+from, "s."+m.number)
 }
 
-// writeStaged runs a statement that writes staged rows and ends with a condition, and returns how many rows it wrote. If the
+// writeStaged runs a statement that writes staged rows and ends with a condition, with the session's own search path, and returns how many rows it wrote. If the
 // server refuses a row, the error names it.
 func (m *stagedMerge) writeStaged(ctx context.Context, sql string) (written int64, err error) {
 	refused, err := applyRows(1, m.rows+1, func(lo, hi int) error {
 		return withSavepoint(ctx, m.tx, func() error {
-			tag, err := m.tx.Exec(ctx, fmt.Sprintf("%s AND s.%s >= %d AND s.%[2]s < %[4]d", sql, m.number, lo, hi))
-			written += tag.RowsAffected()
-			return err
+			return withOwnPath(ctx, m.tx, func() error {
+				tag, err := m.tx.Exec(ctx, fmt.Sprintf("%s AND s.%s OPERATOR(pg_catalog.>=) %d AND s.%[2]s OPERATOR(pg_catalog.<) %[4]d",
+					sql, m.number, lo, hi))
+				written += tag.RowsAffected()
+				return err
+			})
 		})
 	})
 	if err == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jackc/pgx/v5"
@@ -103,13 +102,11 @@ func (t *tableSnapshot) readRow(ctx context.Context, key rowjson.Key) ([]byte, e
 	if !ok {
 		return nil, fmt.Errorf("%s: malformed key", action)
 	}
-	conditions, args := make([]string, len(texts)), make([]any, len(texts))
+	args := make([]any, len(texts))
 	for i, text := range texts {
-		c := &t.table.Columns[t.table.Key[i]]
-		conditions[i] = fmt.Sprintf("%s = $%d::text::%s", postgres.QuoteIdentifier(c.Name), i+1, c.TypeName)
 		args[i] = string(text)
 	}
-	sql := fmt.Sprintf("SELECT %s FROM %s WHERE %s", t.table.SelectList(), t.table.FromClause(), strings.Join(conditions, " AND "))
+	sql := "SELECT " + t.table.SelectList() + " FROM " + t.table.FromClause() + " WHERE " + t.table.KeyCondition()
 	rows, err := t.tx.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, postgres.ExplainRedacted(action, err)

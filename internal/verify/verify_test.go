@@ -181,7 +181,7 @@ func TestCompareLive(t *testing.T) {
 			for ctx.Err() == nil {
 				id := r.IntN(50) // few and hot
 				_, _ = conn.Exec(ctx, "UPDATE votes SET comment = clock_timestamp()::text WHERE vote_id = $1", id)
-				_, _ = conn.Exec(ctx, "INSERT INTO votes (comment) VALUES ('new')")
+				_, _ = conn.Exec(ctx, "INSERT INTO public.votes (comment) VALUES ('new')")
 				_, _ = conn.Exec(ctx, "DELETE FROM votes WHERE vote_id = (SELECT max(vote_id) FROM votes)")
 			}
 		}()
@@ -262,7 +262,7 @@ func TestVerifyBesideAWriter(t *testing.T) {
 	go func() {
 		defer writers.Done()
 		for ctx.Err() == nil {
-			_, _ = other.Conn.Exec(ctx, "INSERT INTO votes (comment) VALUES ('new')")
+			_, _ = other.Conn.Exec(ctx, "INSERT INTO public.votes (comment) VALUES ('new')")
 			if ctx.Err() == nil {
 				flush(other)
 			}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
@@ -61,18 +62,28 @@ func (d *DB) As(role string) *DB {
 // Exec runs SQL statements.
 func (d *DB) Exec(sql string) {
 	d.Helper()
-	if _, err := d.Conn.PgConn().Exec(context.Background(), sql).ReadAll(); err != nil {
-		d.Fatalf("%v in\n%.2000s", err, sql)
+	d.results(sql)
+}
+
+// results runs SQL statements with the session's own search path, as an application does.
+func (d *DB) results(sql string) (results []*pgconn.Result) {
+	d.Helper()
+	for _, statements := range []string{"SET search_path TO DEFAULT", sql, "SET search_path = ''"} {
+		r, err := d.Conn.PgConn().Exec(context.Background(), statements).ReadAll()
+		if err != nil {
+			d.Fatalf("%v in\n%.2000s", err, statements)
+		}
+		if statements == sql {
+			results = r
+		}
 	}
+	return results
 }
 
 // Query returns the rows of a query, one a line, with "|" between columns.
 func (d *DB) Query(sql string) string {
 	d.Helper()
-	results, err := d.Conn.PgConn().Exec(context.Background(), sql).ReadAll()
-	if err != nil {
-		d.Fatalf("%v in\n%.2000s", err, sql)
-	}
+	results := d.results(sql)
 	var b strings.Builder
 	for i, row := range results[len(results)-1].Rows {
 		if i > 0 {
