@@ -132,7 +132,7 @@ func (a *alerter) postChanges(ctx context.Context, st *Status, now time.Time) {
 			continue
 		}
 		alert := newAlert(st, name, c)
-		if err := a.post(ctx, alert); err != nil {
+		if err := a.postAlert(ctx, alert); err != nil {
 			a.next = now.Add(a.pauses.NextBackOff())
 			if !a.failing && ctx.Err() == nil {
 				a.failing = true
@@ -163,8 +163,8 @@ func newAlert(st *Status, name string, c *alertCondition) *Alert {
 	return alert
 }
 
-// post sends one alert. The URL is often a secret, so its errors never contain it.
-func (a *alerter) post(ctx context.Context, alert *Alert) error {
+// postAlert sends one alert. The URL is often a secret, so its errors never contain it.
+func (a *alerter) postAlert(ctx context.Context, alert *Alert) error {
 	body, err := json.Marshal(alert)
 	if err != nil {
 		return fmt.Errorf("send alert: %w", err)

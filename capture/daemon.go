@@ -47,7 +47,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.volumes = newVolumeMonitor(&d.cfg, d.conditions)
 	d.status = &statusReporter{
 		base: newBaseStatus(&d.cfg), idle: d.cfg.timeouts.Idle, logHealth: cfg.LogHealth, table: d.table, shown: d.View,
-		following: d.supervisor.report, file: tracker, volumes: d.volumes.usages, conditions: d.conditions,
+		following: d.supervisor.report, file: tracker, volumes: d.volumes.lastUsages, conditions: d.conditions,
 	}
 	if cfg.Registry != nil {
 		d.metrics.register(cfg.Registry, d.status.report)
@@ -112,7 +112,7 @@ func (d *Daemon) Snapshot(ctx context.Context) (SnapshotResult, error) {
 	if err := d.supervisor.barrier(ctx); err != nil {
 		return SnapshotResult{}, fmt.Errorf("snapshot %s: %w", d.cfg.Table, err)
 	}
-	m, err := d.flusher.force(ctx)
+	m, err := d.flusher.requestFlush(ctx)
 	if err != nil {
 		return SnapshotResult{}, err
 	}

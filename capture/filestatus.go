@@ -60,15 +60,15 @@ func newFileStatus(path string, m *store.Manifest) FileStatus {
 	}
 }
 
-// get returns what was reported last.
-func (t *fileTracker) get() fileReport {
+// loadReport returns what was reported last.
+func (t *fileTracker) loadReport() fileReport {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.report
 }
 
 // hasWritten reports whether this run has written the file.
-func (t *fileTracker) hasWritten() bool { return t.get().version > 0 }
+func (t *fileTracker) hasWritten() bool { return t.loadReport().version > 0 }
 
 // setPending reports the time of the oldest change that the file does not hold.
 func (t *fileTracker) setPending(since time.Time) {

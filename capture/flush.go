@@ -41,8 +41,8 @@ func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *f
 	}
 }
 
-// force has the newest View written now, and waits for it.
-func (f *flusher) force(ctx context.Context) (store.Manifest, error) {
+// requestFlush asks for a write of the newest View now, and waits for it.
+func (f *flusher) requestFlush(ctx context.Context) (store.Manifest, error) {
 	r := &flushRequest{done: make(chan struct{})}
 	select {
 	case f.requests <- r:
@@ -63,7 +63,7 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		timer.Reset(s.wait(time.Now()))
+		timer.Reset(s.waitTime(time.Now()))
 		changed := f.table.Changed()
 		if !s.pending.IsZero() {
 			changed = nil // one change is enough: waking up for each of many costs more than applying them
@@ -111,7 +111,7 @@ func (f *flusher) finalFlush() error {
 		s.addChange(at)
 	default:
 	}
-	file := f.tracker.get()
+	file := f.tracker.loadReport()
 	incomplete := file.version > 0 && file.SHA256 == "" && f.table.View() != nil
 	if s.pending.IsZero() && !incomplete && file.Error == "" {
 		return nil
@@ -221,6 +221,3 @@ func (f *flusher) keepGenerations(ctx context.Context, retention store.Retention
 		}
 	}
 }
-
-// millis returns d in milliseconds, as log lines and Status show it.
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -19,8 +19,8 @@ const (
 	memoryCheck = time.Second // interval of the looks at a Table's memory
 )
 
-// newTable returns a Table for what this process may use of memory. Rows that do not fit are spilled to a file in spillDir.
-// Table calls lost if they cannot be read back.
+// newTable returns a Table that keeps its rows within the memory that this process may use, and spills the others to a file
+// in spillDir. The Table calls lost if spilled rows cannot be read back.
 func (cfg *Config) newTable(spillDir string, lost func(error)) *snapshot.Table {
 	t := snapshot.NewTable()
 	if cfg.segmentBytes > 0 {

@@ -64,10 +64,10 @@ var followTotals = []struct {
 	desc  *prometheus.Desc
 	value func(*followReport) uint64
 }{
-	{desc("capture_transactions_total", "Transactions applied that changed the table."), func(r *followReport) uint64 { return r.Counters.Transactions }},
-	{desc("capture_copies_total", "Copies of the whole table."), func(r *followReport) uint64 { return r.Counters.Copies }},
-	{desc("capture_resyncs_total", "Resyncs: copies made because the rows or the place in the stream were lost."), func(r *followReport) uint64 { return r.resyncs }},
-	{desc("capture_connection_failures_total", "Attempts to follow the table that ended in an error, at once or later."), func(r *followReport) uint64 { return r.failures }},
+	{newDesc("capture_transactions_total", "Transactions applied that changed the table."), func(r *followReport) uint64 { return r.Counters.Transactions }},
+	{newDesc("capture_copies_total", "Copies of the whole table."), func(r *followReport) uint64 { return r.Counters.Copies }},
+	{newDesc("capture_resyncs_total", "Resyncs: copies made because the rows or the place in the stream were lost."), func(r *followReport) uint64 { return r.resyncs }},
+	{newDesc("capture_connection_failures_total", "Attempts to follow the table that ended in an error, at once or later."), func(r *followReport) uint64 { return r.failures }},
 }
 
 // changeTotals count changed rows by operation.
@@ -86,32 +86,32 @@ var statusGauges = []struct {
 	desc  *prometheus.Desc
 	value func(*Status) float64
 }{
-	{desc("capture_ready", "1 while feedback.json follows the table."), func(s *Status) float64 { return boolToFloat(s.Ready) }},
-	{desc("capture_following", "1 while the table is being followed."), func(s *Status) float64 { return boolToFloat(s.State == stateFollowing) }},
-	{desc("capture_rows", "Rows captured."), func(s *Status) float64 { return float64(s.Rows) }},
-	{desc("capture_bytes", "Length of feedback.json for the captured rows, in bytes."), func(s *Status) float64 { return float64(s.Bytes) }},
-	{desc("capture_rows_resident_bytes", "Memory taken by rows, in bytes."), func(s *Status) float64 {
+	{newDesc("capture_ready", "1 while feedback.json follows the table."), func(s *Status) float64 { return boolToFloat(s.Ready) }},
+	{newDesc("capture_following", "1 while the table is being followed."), func(s *Status) float64 { return boolToFloat(s.State == stateFollowing) }},
+	{newDesc("capture_rows", "Rows captured."), func(s *Status) float64 { return float64(s.Rows) }},
+	{newDesc("capture_bytes", "Length of feedback.json for the captured rows, in bytes."), func(s *Status) float64 { return float64(s.Bytes) }},
+	{newDesc("capture_rows_resident_bytes", "Memory taken by rows, in bytes."), func(s *Status) float64 {
 		if s.Memory == nil {
 			return float64(s.Bytes)
 		}
 		return float64(s.Memory.Resident)
 	}},
-	{desc("capture_rows_out_bytes", "Rows spilled to a file of the process, in bytes."), func(s *Status) float64 {
+	{newDesc("capture_rows_out_bytes", "Rows spilled to a file of the process, in bytes."), func(s *Status) float64 {
 		if s.Memory == nil {
 			return 0
 		}
 		return float64(s.Memory.Spilled)
 	}},
-	{desc("capture_lag_bytes", "WAL between the server's position and what has been applied, in bytes."), func(s *Status) float64 { return float64(s.LagBytes) }},
-	{desc("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up."), func(s *Status) float64 { return s.LagSeconds }},
-	{desc("capture_wal_retained_bytes", "WAL that the replication slot retains on the server, in bytes."), func(s *Status) float64 { return float64(s.RetainedWAL) }},
-	{desc("capture_file_age_seconds", "Time since feedback.json was written; -1 if it never was."), func(s *Status) float64 {
+	{newDesc("capture_lag_bytes", "WAL between the server's position and what has been applied, in bytes."), func(s *Status) float64 { return float64(s.LagBytes) }},
+	{newDesc("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up."), func(s *Status) float64 { return s.LagSeconds }},
+	{newDesc("capture_wal_retained_bytes", "WAL that the replication slot retains on the server, in bytes."), func(s *Status) float64 { return float64(s.RetainedWAL) }},
+	{newDesc("capture_file_age_seconds", "Time since feedback.json was written; -1 if it never was."), func(s *Status) float64 {
 		if s.File.Written == nil {
 			return -1
 		}
 		return time.Since(*s.File.Written).Seconds()
 	}},
-	{desc("capture_file_pending_seconds", "Age of the oldest change that is not in feedback.json; 0 if there is none."), func(s *Status) float64 {
+	{newDesc("capture_file_pending_seconds", "Age of the oldest change that is not in feedback.json; 0 if there is none."), func(s *Status) float64 {
 		if s.File.Pending == nil {
 			return 0
 		}
@@ -124,19 +124,19 @@ var volumeGauges = []struct {
 	desc  *prometheus.Desc
 	value func(*volume.Usage) int64
 }{
-	{desc("capture_volume_files_bytes", "Bytes of capture's files in the folder.", "volume"), func(v *volume.Usage) int64 { return v.Bytes }},
-	{desc("capture_volume_size_bytes", "Size of the file system that holds the folder, in bytes.", "volume"), func(v *volume.Usage) int64 { return v.Size }},
-	{desc("capture_volume_free_bytes", "Bytes of that file system that capture may still use.", "volume"), func(v *volume.Usage) int64 { return v.Free }},
-	{desc("capture_volume_free_inodes", "Free inodes of that file system.", "volume"), func(v *volume.Usage) int64 { return v.FreeInodes }},
+	{newDesc("capture_volume_files_bytes", "Bytes of capture's files in the folder.", "volume"), func(v *volume.Usage) int64 { return v.Bytes }},
+	{newDesc("capture_volume_size_bytes", "Size of the file system that holds the folder, in bytes.", "volume"), func(v *volume.Usage) int64 { return v.Size }},
+	{newDesc("capture_volume_free_bytes", "Bytes of that file system that capture may still use.", "volume"), func(v *volume.Usage) int64 { return v.Free }},
+	{newDesc("capture_volume_free_inodes", "Free inodes of that file system.", "volume"), func(v *volume.Usage) int64 { return v.FreeInodes }},
 }
 
 var (
-	changesDesc     = desc("capture_changes_total", "Rows changed, by operation: insert, update, delete, truncate.", "op")
-	copySecondsDesc = desc("capture_copy_duration_seconds", "Duration of the last copy of the whole table.")
-	sourceDesc      = desc("capture_source", "1 for the source in use.", "source")
+	changesDesc     = newDesc("capture_changes_total", "Rows changed, by operation: insert, update, delete, truncate.", "op")
+	copySecondsDesc = newDesc("capture_copy_duration_seconds", "Duration of the last copy of the whole table.")
+	sourceDesc      = newDesc("capture_source", "1 for the source in use.", "source")
 )
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
+func newDesc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 

@@ -126,8 +126,8 @@ func (s *flushSchedule) intervalDue(now time.Time) bool {
 	return !now.Truncate(s.interval).Equal(s.intervalStart) && passed >= min(s.interval/2, left)
 }
 
-// wait returns how long nothing is due.
-func (s *flushSchedule) wait(now time.Time) time.Duration {
+// waitTime returns how long nothing is due.
+func (s *flushSchedule) waitTime(now time.Time) time.Duration {
 	wait := min(now.Truncate(s.interval).Add(s.interval).Sub(now), clockCheck)
 	switch {
 	case !s.pending.IsZero():

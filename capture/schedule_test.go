@@ -69,7 +69,7 @@ func TestClockJumps(t *testing.T) {
 			var flushes []time.Duration
 			for clock.real < c.real {
 				// As the flusher does: wait as long as the schedule says, at least a moment.
-				wait := max(s.wait(clock.now()), time.Millisecond)
+				wait := max(s.waitTime(clock.now()), time.Millisecond)
 				if wait > clockCheck {
 					t.Fatalf("it would not look at the clock for %s", wait)
 				}

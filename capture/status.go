@@ -89,7 +89,7 @@ func newBaseStatus(cfg *Config) Status {
 // report returns the Status, and the report on following that it was made of.
 func (r *statusReporter) report() (Status, followReport) {
 	view, shown, usage := r.table.View(), r.shown(), r.table.Usage()
-	following, file := r.following(), r.file.get()
+	following, file := r.following(), r.file.loadReport()
 	st := r.base
 	st.addFollowing(&following)
 	if shown != nil {
@@ -110,7 +110,7 @@ func (r *statusReporter) report() (Status, followReport) {
 		st.File.Pending = nil
 	}
 	st.Checks = []Check{checkFollowing(&st, &following, r.idle), file.check(&st.File), checkLogs(r.logHealth)}
-	st.Checks = append(st.Checks, conditionChecks(following.Conditions, r.conditions.all())...)
+	st.Checks = append(st.Checks, conditionChecks(following.Conditions, r.conditions.clone())...)
 	st.Ready = st.Checks[0].OK && st.Checks[1].OK
 	return st, following
 }
@@ -195,7 +195,7 @@ func (c *conditions) set(name, text string) (changed bool) {
 	return changed
 }
 
-func (c *conditions) all() map[string]string {
+func (c *conditions) clone() map[string]string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return maps.Clone(c.texts)
@@ -209,3 +209,6 @@ func timeOrNil(t time.Time) *time.Time {
 	t = t.UTC()
 	return &t
 }
+
+// millis returns d in milliseconds, as log lines and Status show it.
+func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -172,11 +172,12 @@ func (s *supervisor) runSource(ctx context.Context, kind, note string) (followin
 	progress := source.NewProgress(kind, func() { s.update(func() {}) })
 	a := &attempt{progress: progress, source: newSource(kind, s.newEnv(kind, progress)), cancel: cancel, done: make(chan struct{})}
 	s.update(func() { s.attempt, s.note, s.waiting = a, note, false })
+	defer func() { followingSince = s.endAttempt(a) }() // also if the source panics
 	err = a.source.Follow(inner, s.table)
 	if resync := (*source.ResyncError)(nil); ctx.Err() == nil && errors.As(context.Cause(inner), &resync) {
 		err = resync
 	}
-	return s.endAttempt(a), err
+	return time.Time{}, err // the deferred call sets followingSince
 }
 
 // newEnv returns what a source of the given kind gets for its next attempt.

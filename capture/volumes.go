@@ -32,8 +32,8 @@ func newVolumeMonitor(cfg *Config, conditions *conditions) *volumeMonitor {
 	}
 }
 
-// usages returns the last measurement of each volume.
-func (m *volumeMonitor) usages() []volume.Usage {
+// lastUsages returns the last measurement of each volume.
+func (m *volumeMonitor) lastUsages() []volume.Usage {
 	if measured := m.measured.Load(); measured != nil {
 		return *measured
 	}
@@ -45,7 +45,7 @@ func (m *volumeMonitor) run(ctx context.Context) error {
 	tick := time.NewTicker(m.interval)
 	defer tick.Stop()
 	for {
-		usages := m.measure()
+		usages := m.measureAll()
 		m.measured.Store(&usages)
 		select {
 		case <-ctx.Done():
@@ -55,8 +55,8 @@ func (m *volumeMonitor) run(ctx context.Context) error {
 	}
 }
 
-// measure measures all volumes, and leaves out those that it cannot.
-func (m *volumeMonitor) measure() []volume.Usage {
+// measureAll measures all volumes, and leaves out those that it cannot.
+func (m *volumeMonitor) measureAll() []volume.Usage {
 	usages := make([]volume.Usage, 0, len(m.dirs))
 	for _, d := range m.dirs {
 		v, err := volume.Measure(d.Name, d.Path)
