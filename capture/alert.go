@@ -158,7 +158,7 @@ func newAlert(st *Status, name string, c *alertCondition) *Alert {
 	alert.Text = fmt.Sprintf("capture on %s: %s of table %s (%s): %s", st.Host, name, st.Table, st.Database, c.detail)
 	if c.since.IsZero() {
 		alert.Status = "resolved"
-		alert.Text = fmt.Sprintf("capture on %s: %s of table %s (%s) is well again", st.Host, name, st.Table, st.Database)
+		alert.Text = fmt.Sprintf("capture on %s: %s of table %s (%s) has recovered", st.Host, name, st.Table, st.Database)
 	}
 	return alert
 }

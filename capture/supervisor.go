@@ -26,7 +26,6 @@ const (
 // The states of a daemon: the phase of the source that runs, or waiting.
 const (
 	stateConnecting = string(source.Connecting)
-	stateCopying    = string(source.Copying)
 	stateFollowing  = string(source.Following)
 	stateWaiting    = "waiting" // an attempt failed, and the next is not due yet
 )
