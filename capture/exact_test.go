@@ -17,7 +17,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// exactType is a type with expressions for its values, as snapshot/testdata/types.tsv has them.
+// exactType is a type with expressions for its values, as snapshot/rowjson/testdata/types.tsv has them.
 type exactType struct {
 	name   string
 	values []string
@@ -31,7 +31,7 @@ const (
 // exactTypes are the types that this server has.
 func exactTypes(t *testing.T, conn *pgx.Conn) (types []exactType) {
 	t.Helper()
-	b, err := os.ReadFile("../snapshot/testdata/types.tsv")
+	b, err := os.ReadFile("../snapshot/rowjson/testdata/types.tsv")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func exactDatabase(t *testing.T, types []exactType) (url string, conn *pgx.Conn,
 			exec(t, conn, "CREATE EXTENSION "+extension)
 		}
 	}
-	ddl, err := os.ReadFile("../snapshot/testdata/types.sql")
+	ddl, err := os.ReadFile("../snapshot/rowjson/testdata/types.sql")
 	if err != nil {
 		t.Fatal(err)
 	}

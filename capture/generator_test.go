@@ -98,7 +98,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	url := pgserver.Database(t)
 	g := &generator{t: t, conn: connect(t, url)}
 	g.major = major(g.conn)
-	ddl, err := os.ReadFile("../snapshot/testdata/types.sql")
+	ddl, err := os.ReadFile("../snapshot/rowjson/testdata/types.sql")
 	if err != nil {
 		t.Fatal(err)
 	}

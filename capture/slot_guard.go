@@ -85,7 +85,7 @@ func readExportedSnapshot(ctx context.Context, conn *pgx.Conn, name string) (xid
 
 func queryXIDSnapshot(ctx context.Context, q postgres.Querier) (xidSnapshot, error) {
 	var text string
-	row := q.QueryRow(ctx, "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text", pgx.QueryExecModeSimpleProtocol)
+	row := q.QueryRow(ctx, "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text", pgx.QueryExecModeExec)
 	if err := row.Scan(&text); err != nil {
 		return xidSnapshot{}, fmt.Errorf("query pg_current_snapshot: %w", err)
 	}

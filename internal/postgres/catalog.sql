@@ -10,7 +10,7 @@ WITH RECURSIVE rel AS (
 	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 	WHERE c.oid = pg_catalog.current_setting('capture.table')::oid
 ), col AS (
-	-- xmin shows a rewrite that leaves the type as it was (ALTER TYPE … USING): it updates the column's entry.
+	-- xmin shows a rewrite that leaves the type as it was (ALTER TYPE with USING): it updates the column's entry.
 	SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.xmin::text AS changed,
 		pg_catalog.format_type(a.atttypid, a.atttypmod) AS typename,
 		COALESCE(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '') AS expression,
