@@ -32,6 +32,15 @@ type outputConfig struct {
 	Output string `placeholder:"FILE" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"Fallback file. The manifest, the lock file and temporary files are in the same folder."`
 }
 
+// fileConfig locates the file that restore and verify read, and the table that they write to or compare with.
+type fileConfig struct {
+	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read, plain or gzipped; - is standard input."`
+	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as for capture run."`
+	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
+}
+
+func (c fileConfig) database() databaseConfig { return databaseConfig{DatabaseURL: c.DatabaseURL} }
+
 // tokenConfig locates the bearer token for HTTP.
 type tokenConfig struct {
 	TokenFile tokenFile `placeholder:"FILE" env:"CAPTURE_TOKEN_FILE" help:"File with the bearer token for HTTP. Without it, everything except health and metrics is served to this machine only."`

@@ -15,20 +15,10 @@ import (
 
 	"capture/internal/postgres"
 	"capture/internal/restore"
-	"capture/internal/statefile"
 )
 
-// recoveryConfig says which file is looked at, and against which table.
-type recoveryConfig struct {
-	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read, plain or gzip; - is standard input."`
-	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as for capture run."`
-	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
-}
-
-func (c recoveryConfig) database() databaseConfig { return databaseConfig{DatabaseURL: c.DatabaseURL} }
-
 type restoreCmd struct {
-	recoveryConfig
+	fileConfig
 	Create          bool   `help:"Create the table from the manifest if it is missing."`
 	OnConflict      choice `enum:"fail,skip,overwrite" placeholder:"fail|skip|overwrite" default:"fail" help:"What to do if the table has a row's key already: restore nothing (fail), keep the table's row (skip) or replace it (overwrite)."`
 	DeleteExtra     bool   `help:"Delete rows of the table that are not in the file. With --on-conflict overwrite, the table becomes equal to the file."`
@@ -97,7 +87,7 @@ func (c restoreCmd) confirm(std streams, table string, rows int64) error {
 	}
 	question := fmt.Sprintf("table %s has %s: %s", table, rowsText(int(rows)), strings.Join(may, " and "))
 	if c.File == "-" || !term.IsTerminal(int(os.Stdin.Fd())) {
-		return fmt.Errorf("%s? Say --yes to do so, or --dry-run to see which", question)
+		return fmt.Errorf("%s? Use --yes to do so, or --dry-run to see which", question)
 	}
 	fmt.Fprintf(std.err, "capture restore: %s? [y/N] ", question)
 	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
@@ -107,20 +97,20 @@ func (c restoreCmd) confirm(std streams, table string, rows int64) error {
 	return nil
 }
 
-// restoredText is the result as a person reads it.
+// restoredText returns the result for people.
 func restoredText(r restore.Result, took time.Duration) string {
 	var b strings.Builder
 	done := "restored"
 	if r.DryRun {
 		done = "would be restored"
 	}
-	checked := "there is no manifest to check it by"
+	checked := "there is no manifest to check it against"
 	if r.Checked {
-		checked = "the file fits its manifest"
+		checked = "the file matches its manifest"
 	}
 	fmt.Fprintf(&b, "%s: %s from a file of %s in %s; %s\n", r.Table, done, rowsText(r.Rows), spanText(took), checked)
 	if r.Created {
-		fmt.Fprintf(&b, "  %-12s the table\n", "made")
+		fmt.Fprintf(&b, "  %-12s the table\n", "created")
 	}
 	for _, change := range []struct {
 		what string
@@ -131,7 +121,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 		}
 	}
 	for _, s := range r.Sequences {
-		fmt.Fprintf(&b, "  %-12s %s goes on after %d\n", "sequence", s.Name, s.Last)
+		fmt.Fprintf(&b, "  %-12s %s continues after %d\n", "sequence", s.Name, s.Last)
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(&b, "  %-12s %s\n", "note", note)
@@ -142,7 +132,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 	return b.String()
 }
 
-// keysText lists the first of so many keys: ": 1, 2, 3, …".
+// keysText lists the first keys of a number of rows: ": 1; 2; 3; …".
 func keysText(rows int64, keys []string) string {
 	if len(keys) == 0 {
 		return ""
@@ -152,50 +142,4 @@ func keysText(rows int64, keys []string) string {
 		text += "; …"
 	}
 	return text
-}
-
-// progress shows how far long work is: on a terminal in one line that is written over, elsewhere in a line now and then.
-type progress struct {
-	w        io.Writer
-	prefix   string
-	terminal bool
-	last     time.Time
-	open     bool // a line stands on the terminal
-}
-
-func newProgress(w io.Writer, prefix string) *progress {
-	f, ok := w.(*os.File)
-	return &progress{w: w, prefix: prefix, terminal: ok && term.IsTerminal(int(f.Fd())), last: time.Now()}
-}
-
-func (p *progress) show(at statefile.Progress) {
-	every := 10 * time.Second
-	if p.terminal {
-		every = 100 * time.Millisecond
-	}
-	if time.Since(p.last) < every {
-		return
-	}
-	p.last = time.Now()
-	text := fmt.Sprintf("%s: %s", p.prefix, at.Doing)
-	if at.Rows > 0 {
-		text += ", " + rowsText(at.Rows)
-	}
-	if at.Total > 0 && at.Bytes > 0 {
-		text += fmt.Sprintf(", %d %%", min(100, 100*at.Bytes/at.Total))
-	}
-	if p.terminal {
-		fmt.Fprintf(p.w, "\r\x1b[K%s", text)
-		p.open = true
-		return
-	}
-	fmt.Fprintln(p.w, text)
-}
-
-// clear takes the line off the terminal.
-func (p *progress) clear() {
-	if p.open {
-		fmt.Fprint(p.w, "\r\x1b[K")
-		p.open = false
-	}
 }

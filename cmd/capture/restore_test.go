@@ -76,7 +76,7 @@ func TestRestoreFromStandardInput(t *testing.T) {
 	defer file.Close()
 	cmd := prepare(t.Context(), dir, []string{"DATABASE_URL=" + url}, "restore", "-")
 	cmd.Stdin = file
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "no manifest to check it by") {
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "no manifest to check it against") {
 		t.Errorf("%s, %v", out, err)
 	}
 	wantEqual(t, path, url)

@@ -15,7 +15,7 @@ import (
 )
 
 type verifyCmd struct {
-	recoveryConfig
+	fileConfig
 	tokenConfig
 	JSON bool `name:"json" help:"Print the result as JSON."`
 }
@@ -67,7 +67,7 @@ func (c verifyCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// databaseGiven says whether the user named a database, in any of the usual ways.
+// databaseGiven reports whether the user named a database, by the flag or the environment.
 func (c verifyCmd) databaseGiven() bool {
 	given := c.DatabaseURL
 	for _, name := range []string{"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"} {
@@ -76,25 +76,25 @@ func (c verifyCmd) databaseGiven() bool {
 	return given != ""
 }
 
-// barrier is what has the daemon that keeps the file write it; nil where none does.
+// barrier returns a function that makes the daemon of the file write it, or nil if no daemon runs.
 func (c verifyCmd) barrier() (func(context.Context) error, error) {
 	if c.File == "-" {
 		return nil, nil
 	}
-	owner, held, err := store.ReadOwner(c.File)
-	if err != nil || !held {
+	owner, locked, err := store.ReadOwner(c.File)
+	if err != nil || !locked {
 		return nil, err
 	}
 	address := daemonAddress(owner)
 	if address == "" {
-		return nil, fmt.Errorf("%s is kept by a daemon that has not said where it listens; try again in a moment", c.File)
+		return nil, fmt.Errorf("the daemon that writes %s has not reported its address yet; try again in a moment", c.File)
 	}
 	return func(ctx context.Context) error {
 		return snapshotCmd{tokenConfig: c.tokenConfig}.requestSnapshot(ctx, streams{out: io.Discard, err: io.Discard}, address)
 	}, nil
 }
 
-// verifiedText is the report as a person reads it.
+// verifiedText returns the report for people.
 func verifiedText(r verify.Report, p palette, took time.Duration) string {
 	var b strings.Builder
 	line := func(ok bool, format string, args ...any) {
@@ -112,9 +112,9 @@ func verifiedText(r verify.Report, p palette, took time.Duration) string {
 	}
 	if d := r.Difference; d != nil {
 		line(d.Empty(), "%s: %s, %s", r.Table, rowsText(int(d.TableRows)), differenceText(d))
-		list(&b, "missing in the file", d.Missing)
-		list(&b, "extra in the file", d.Extra)
-		list(&b, "different", d.Different)
+		listRows(&b, "missing in the file", d.Missing)
+		listRows(&b, "extra in the file", d.Extra)
+		listRows(&b, "different", d.Different)
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(&b, "  note: %s\n", note)
@@ -131,16 +131,16 @@ func differenceText(d *verify.Difference) string {
 		countText(int(d.Missing.Rows)), countText(int(d.Extra.Rows)), countText(int(d.Different.Rows)))
 }
 
-// list says which rows, and in which columns.
-func list(b *strings.Builder, what string, k verify.RowSample) {
-	for i, key := range k.First {
+// listRows lists the first rows of a kind, with the columns in which they differ.
+func listRows(b *strings.Builder, what string, sample verify.RowSample) {
+	for i, row := range sample.First {
 		columns := ""
-		if len(key.Columns) > 0 {
-			columns = " in " + strings.Join(key.Columns, ", ")
+		if len(row.Columns) > 0 {
+			columns = " in " + strings.Join(row.Columns, ", ")
 		}
-		fmt.Fprintf(b, "  %-20s %s%s\n", what, key.Key, columns)
-		if i == len(k.First)-1 && k.Rows > int64(len(k.First)) {
-			fmt.Fprintf(b, "  %-20s and %s more\n", "", countText(int(k.Rows)-len(k.First)))
+		fmt.Fprintf(b, "  %-20s %s%s\n", what, row.Key, columns)
+		if i == len(sample.First)-1 && sample.Rows > int64(len(sample.First)) {
+			fmt.Fprintf(b, "  %-20s and %s more\n", "", countText(int(sample.Rows)-len(sample.First)))
 		}
 	}
 }

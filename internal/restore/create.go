@@ -18,7 +18,7 @@ import (
 func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *store.Manifest) (notes []string, err error) {
 	if m == nil {
 		return nil, &postgres.Problem{
-			Summary: fmt.Sprintf("table %s does not exist, and there is no manifest beside the file to make it from", name),
+			Summary: fmt.Sprintf("table %s does not exist, and there is no manifest beside the file to create it from", name),
 			Reason:  "the JSON does not say the columns' types, the key and the defaults",
 			Hint:    "put feedback.manifest.json beside the file, or create the table and restore into it",
 		}
@@ -57,11 +57,11 @@ func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *store.Ma
 			})
 		})
 		if err != nil {
-			notes = append(notes, fmt.Sprintf("column %s is made without its default, %s: %s", postgres.QuoteIdentifier(c.Name), c.Default, postgres.RedactedMessage(err)))
+			notes = append(notes, fmt.Sprintf("column %s is created without its default, %s: %s", postgres.QuoteIdentifier(c.Name), c.Default, postgres.RedactedMessage(err)))
 		}
 	}
-	return append(notes, fmt.Sprintf("the manifest knows columns, types, key and defaults; other indexes, constraints, triggers, "+
-		"comments and grants of %s are yours to make", name)), nil
+	return append(notes, fmt.Sprintf("the manifest has columns, types, key and defaults; create other indexes, constraints, triggers, "+
+		"comments and grants of %s yourself", name)), nil
 }
 
 // defineColumn returns a column's line in CREATE TABLE, without its default.

@@ -26,7 +26,7 @@ func (e *ConflictError) Error() string {
 	if e.Rows > 1 {
 		rows = fmt.Sprintf("%d rows of the file are", e.Rows)
 	}
-	return fmt.Sprintf("%s in table %s already, the first at %s; --on-conflict skip keeps the table's rows, overwrite takes the file's",
+	return fmt.Sprintf("%s already in table %s, the first at %s; --on-conflict skip keeps the table's rows, overwrite takes the file's",
 		rows, e.Table, e.First)
 }
 

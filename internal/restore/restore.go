@@ -111,7 +111,7 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 		if !r.options.Create {
 			return &postgres.Problem{
 				Summary: fmt.Sprintf("table %s does not exist in this database", name), Err: err,
-				Hint: "--create makes it from the manifest, or name another one with --table",
+				Hint: "use --create to create it from the manifest, or name another one with --table",
 			}
 		}
 		notes, err := createTable(ctx, r.tx, name, r.file.Manifest())

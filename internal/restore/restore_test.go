@@ -414,7 +414,7 @@ func TestCreateMakesWhatTheManifestKnows(t *testing.T) {
 	}
 	d.Exec("DROP SCHEMA app CASCADE; DROP SCHEMA other CASCADE; CREATE SCHEMA app")
 	res = d.restore(restore.Options{Path: path, Create: true})
-	if !strings.Contains(strings.Join(res.Notes, "\n"), `column "e" is made without its default, app.made()`) {
+	if !strings.Contains(strings.Join(res.Notes, "\n"), `column "e" is created without its default, app.made()`) {
 		t.Errorf("the notes are %q", res.Notes)
 	}
 	if d.Conn.PgConn().ParameterStatus("server_version") >= "18" {

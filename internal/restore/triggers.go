@@ -19,7 +19,7 @@ func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table) (ena
 	})
 	switch {
 	case err == nil:
-		note = "triggers and foreign keys did not act; what they would have written or refused is yours to see to"
+		note = "triggers and foreign keys did not act; check what they would have written or refused"
 		return func(context.Context) error { return nil }, note, nil
 	case postgres.SQLState(err) != insufficientPrivilege:
 		return nil, "", postgres.ExplainRedacted("disable triggers", err)

@@ -41,11 +41,11 @@ func NewKeyReader(shape *rowjson.Shape) (*KeyReader, error) {
 // other types than Postgres' own have a key if they are strings: they sort by their text. m may be nil.
 func NewManifestKeyReader(m *store.Manifest) *KeyReader {
 	if m == nil {
-		return &KeyReader{noKey: "it has no manifest beside it, which would say what its key is: its order was not looked at"}
+		return &KeyReader{noKey: "it has no manifest beside it, so its key is unknown: its order was not checked"}
 	}
 	k, err := NewKeyReader(shapeOf(m))
 	if err != nil {
-		return &KeyReader{noKey: NoKeyError("the manifest's key can't be used (" + err.Error() + "): the order was not looked at")}
+		return &KeyReader{noKey: NoKeyError("the manifest's key cannot be used (" + err.Error() + "): its order was not checked")}
 	}
 	k.unknown = make([]bool, len(k.shape.Columns))
 	for i := range k.shape.Columns {
@@ -69,7 +69,7 @@ func (k *KeyReader) Key(members []Member) (rowjson.Key, error) {
 		case string(value) == "null":
 			return nil, fmt.Errorf("column %s of the key is null", postgres.QuoteIdentifier(c.Name))
 		case k.unknown != nil && k.unknown[i] && value[0] != '"':
-			k.noKey = NoKeyError(fmt.Sprintf("the key's type %s is known to the database only: the order was not looked at", c.TypeName))
+			k.noKey = NoKeyError(fmt.Sprintf("only the database knows the key's type %s: its order was not checked", c.TypeName))
 			return nil, k.noKey
 		}
 		start := len(k.text)

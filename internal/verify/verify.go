@@ -162,7 +162,7 @@ func (c *check) readRows(yield func(snapshot.Row, error) bool) {
 		c.report.Notes = append(c.report.Notes, order.unchecked)
 	}
 	if !c.report.Manifest && c.options.Path != "-" {
-		c.report.Notes = append(c.report.Notes, "it has no manifest beside it, so that a change that leaves it valid JSON would not show")
+		c.report.Notes = append(c.report.Notes, "it has no manifest beside it, so a change that leaves it valid JSON goes unnoticed")
 	}
 	found = c.file.CheckManifest(rows.Rows(), found)
 	if mismatch := (*statefile.MismatchError)(nil); !errors.As(found, &mismatch) && c.file.ReadToEnd() == nil {
