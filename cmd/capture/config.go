@@ -34,7 +34,7 @@ type outputConfig struct {
 
 // fileConfig locates the file that restore and verify read, and the table that they write to or compare with.
 type fileConfig struct {
-	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read, plain or gzipped; - is standard input."`
+	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read, plain or gzip; - is standard input."`
 	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as for capture run."`
 	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
 }

