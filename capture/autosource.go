@@ -16,9 +16,6 @@ import (
 	"capture/internal/postgres"
 )
 
-// sourceKinds are the kinds of source that auto tries, best first.
-var sourceKinds = []string{"logical", "notify", "poll"}
-
 const (
 	// Intervals between probes for a better source: an hour if an operator must change something first, a minute if the
 	// cause may go away by itself, such as all slots being in use.

@@ -3,8 +3,9 @@ package capture
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -117,34 +118,41 @@ func DefaultConfig() Config {
 	}
 }
 
+// sourceKinds are the kinds of source, best first.
+var sourceKinds = []string{"logical", "notify", "poll"}
+
 // Validate returns an error that names a setting with which a Daemon cannot work, or nil.
 func (cfg *Config) Validate() error {
-	switch cfg.Source {
-	case "auto", "logical", "notify", "poll":
-	default:
-		return fmt.Errorf("invalid configuration: unknown Source %q: use auto, logical, notify or poll", cfg.Source)
-	}
-	switch {
-	case cfg.Database == nil:
-		return errors.New("invalid configuration: Database is not set")
-	case cfg.Table.Table == "":
-		return errors.New("invalid configuration: Table is not set")
-	case cfg.PollInterval <= 0:
-		return fmt.Errorf("invalid configuration: PollInterval is %s: it must be positive", cfg.PollInterval)
-	case cfg.FlushInterval <= 0:
-		return fmt.Errorf("invalid configuration: FlushInterval is %s: it must be positive", cfg.FlushInterval)
-	case cfg.VolumeWarn < 0 || cfg.VolumeWarn > 100:
-		return fmt.Errorf("invalid configuration: VolumeWarn is %d: it must be a percentage", cfg.VolumeWarn)
-	}
-	for name, n := range map[string]int64{
-		"MaxWAL": cfg.MaxWAL, "CopyRate": cfg.CopyRate, "MemoryLimit": cfg.MemoryLimit,
-		"FlushDelay": int64(cfg.FlushDelay), "VerifyInterval": int64(cfg.VerifyInterval), "AlertAfter": int64(cfg.AlertAfter),
-	} {
-		if n < 0 {
-			return fmt.Errorf("invalid configuration: %s is negative", name)
-		}
+	if problem := cfg.invalidSetting(); problem != "" {
+		return fmt.Errorf("invalid configuration: %s", problem)
 	}
 	return nil
+}
+
+func (cfg *Config) invalidSetting() string {
+	switch {
+	case cfg.Database == nil:
+		return "Database is not set"
+	case cfg.Table.Table == "":
+		return "Table is not set"
+	case cfg.Source != "auto" && !slices.Contains(sourceKinds, cfg.Source):
+		return fmt.Sprintf("Source is %q: use auto or one of %s", cfg.Source, strings.Join(sourceKinds, ", "))
+	case cfg.PollInterval <= 0:
+		return fmt.Sprintf("PollInterval is %s: it must be positive", cfg.PollInterval)
+	case cfg.FlushInterval <= 0:
+		return fmt.Sprintf("FlushInterval is %s: it must be positive", cfg.FlushInterval)
+	case cfg.VolumeWarn < 0 || cfg.VolumeWarn > 100:
+		return fmt.Sprintf("VolumeWarn is %d: it must be a percentage", cfg.VolumeWarn)
+	}
+	for name, n := range map[string]int64{
+		"MaxWAL": cfg.MaxWAL, "CopyRate": cfg.CopyRate, "MemoryLimit": cfg.MemoryLimit, "FlushDelay": int64(cfg.FlushDelay),
+		"VerifyInterval": int64(cfg.VerifyInterval), "AlertAfter": int64(cfg.AlertAfter),
+	} {
+		if n < 0 {
+			return name + " is negative"
+		}
+	}
+	return ""
 }
 
 // intervals are waits of the daemon's own parts that tests shorten.
@@ -163,7 +171,7 @@ func (i intervals) withDefaults() intervals {
 	return i
 }
 
-// env returns what a source of a kind may use in its next attempt.
+// env returns what a source of the given kind may use in its next attempt.
 func (cfg *Config) env(kind string, progress *source.Progress) *source.Env {
 	env := &source.Env{
 		Database: cfg.Database, Table: cfg.Table, Logger: cfg.Logger, Timeouts: cfg.timeouts.WithDefaults(),

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"net"
 	"os"
+	"os/signal"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -109,6 +112,26 @@ func (s *service) listen(opts serviceOptions) (err error) {
 	return nil
 }
 
+// listen listens on the address that flag gives. With anyPort it takes a free port if the address's is in use.
+func listen(flag, address string, anyPort bool) (net.Listener, error) {
+	host, _, _ := net.SplitHostPort(address)
+	network := "tcp"
+	if ip := net.ParseIP(host); ip != nil && ip.To4() != nil {
+		network = "tcp4" // "tcp" listens on [::] for 0.0.0.0; many containers have no IPv6
+	}
+	l, err := net.Listen(network, address)
+	if errors.Is(err, syscall.EADDRINUSE) && anyPort {
+		l, err = net.Listen(network, net.JoinHostPort(host, "0"))
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen on %s: the port is in use; stop what uses it, or set another with %s", address, flag)
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w; set an address of this machine with %s", address, err, flag)
+	}
+	return l, nil
+}
+
 // compareWithTable returns the daemon's regular comparison: what `capture verify` does with the file, done with the rows
 // in memory.
 func compareWithTable(table postgres.Name) capture.CompareFunc {
@@ -142,12 +165,49 @@ func (s *service) run(ctx context.Context) error {
 	if s.profiles != nil {
 		group.Go(func() error { return catchPanic(func() error { return web.RunDebug(ctx, s.profiles) }) })
 	}
-	s.onSignals(ctx, group)
+	s.handleSignals(ctx, group)
 	if err := group.Wait(); err != nil {
 		s.log.Error("stopping after an error", "error", err)
 		return reportedError{err}
 	}
 	return nil
+}
+
+// handleSignals flushes on SIGUSR1 and reopens the logs on SIGHUP, until ctx ends.
+func (s *service) handleSignals(ctx context.Context, group *errgroup.Group) {
+	flush := make(chan os.Signal, 1) // keeps one that comes during a flush
+	reopen := make(chan os.Signal, 1)
+	signal.Notify(flush, syscall.SIGUSR1)
+	signal.Notify(reopen, syscall.SIGHUP)
+	loop := func(signals chan os.Signal, do func()) func() error {
+		return func() error {
+			defer signal.Stop(signals)
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-signals:
+					if err := catchPanic(func() error { do(); return nil }); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	group.Go(loop(flush, func() {
+		flushed, err := s.daemon.Snapshot(ctx)
+		switch {
+		case ctx.Err() != nil: // stopping flushes, too
+		case err != nil:
+			s.log.Error("forced flush failed", "by", "SIGUSR1", "error", err)
+		default:
+			s.log.Info("forced flush", "by", "SIGUSR1", "rows", flushed.Rows, "bytes", flushed.Bytes, "lsn", flushed.LSN)
+		}
+	}))
+	group.Go(loop(reopen, func() {
+		s.logs.Reopen()
+		s.log.Info("logs reopened", "by", "SIGHUP")
+	}))
 }
 
 // address returns HOST:PORT of the HTTP server for a client on this machine.
