@@ -107,23 +107,20 @@ func (r *restoration) confirm(ctx context.Context) error {
 func (r *restoration) prepareTable(ctx context.Context) (err error) {
 	name := r.file.Table(r.options.Table)
 	r.table, err = postgres.LoadTable(ctx, r.tx, name)
-	if isTableMissing(err) {
-		if !r.options.Create {
-			return &postgres.Problem{
-				Summary: fmt.Sprintf("table %s does not exist in this database", name), Err: err,
-				Hint: "use --create to create it from the manifest, or name another one with --table",
-			}
+	switch {
+	case isTableMissing(err) && !r.options.Create:
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("table %s does not exist in this database", name), Err: err,
+			Hint: "use --create to create it from the manifest, or name another one with --table",
 		}
-		notes, err := createTable(ctx, r.tx, name, r.file.Manifest())
-		if err != nil {
+	case isTableMissing(err):
+		if r.result.Notes, err = createTable(ctx, r.tx, name, r.file.Manifest()); err != nil {
 			return err
 		}
-		r.result.Created, r.result.Notes = true, notes
+		r.result.Created = true
 		r.table, err = postgres.LoadTable(ctx, r.tx, name)
-		if err != nil {
-			return err
-		}
-	} else if err != nil {
+	}
+	if err != nil {
 		return err
 	}
 	r.result.Table, r.result.DryRun = r.table.Name().String(), r.options.DryRun

@@ -161,8 +161,8 @@ func (m *stagedMerge) countStaged(ctx context.Context, from string) (Change, err
 	return countKeys(ctx, m.tx, m.columns.table, "SELECT "+keyExpression("s", m.key)+" FROM "+from, "s."+m.number)
 }
 
-// writeStaged runs a statement that writes staged rows and ends with a condition, with the session's own search path, and returns how many rows it wrote. If the
-// server refuses a row, the error names it.
+// writeStaged runs a statement that writes staged rows and ends with a condition, with the session's own search path, and
+// returns how many rows it wrote. If the server refuses a row, the error names it.
 func (m *stagedMerge) writeStaged(ctx context.Context, sql string) (written int64, err error) {
 	refused, err := applyRows(1, m.rows+1, func(lo, hi int) error {
 		return withSavepoint(ctx, m.tx, func() error {

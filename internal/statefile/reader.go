@@ -36,7 +36,7 @@ type Reader struct {
 	rows    int   // rows read so far
 
 	text    []byte   // text of the current row
-	ends    []int    // ends of its names and values in text, by turns
+	ends    []int    // ends in text of its names and values, alternately
 	members []Member // members of the current row
 	large   bool     // whether the row has a value of more than maxKeptBuffer bytes
 }
@@ -278,8 +278,8 @@ func (r *Reader) splitMembers() error {
 	return nil
 }
 
-// replaceDecoder lets go of the decoder's buffer, which never shrinks, after a row with a large value. The new decoder stands
-// where the old one stood: behind an element of an array.
+// replaceDecoder drops the decoder's buffer, which never shrinks, after a row with a large value. The new decoder is in the
+// state of the old one: after an element of an array.
 func (r *Reader) replaceDecoder() {
 	unread := bytes.Clone(r.decoder.UnreadBuffer())
 	r.decoder = jsontext.NewDecoder(io.MultiReader(strings.NewReader("[null"), bytes.NewReader(unread), r.input), decoding...)

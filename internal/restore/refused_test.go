@@ -1,0 +1,137 @@
+package restore_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"capture/internal/restore"
+)
+
+func TestErrorNamesTheRefusedRow(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE TABLE users (id int PRIMARY KEY); INSERT INTO users VALUES (1);
+		CREATE TABLE t (id int PRIMARY KEY, n int CHECK (n < 100), s varchar(5), at timestamp, who int REFERENCES users,
+			late int REFERENCES users DEFERRABLE INITIALLY DEFERRED, u text UNIQUE, "odd: name" int)`)
+	row := func(id int, rest string) string { return fmt.Sprintf(`{"id":%d,"n":1,"s":"a"%s}`, id, rest) }
+	var many []string
+	for i := range 3000 {
+		many = append(many, row(i, ""))
+	}
+	for _, c := range []struct {
+		bad   string
+		words []string
+	}{
+		{`{"id":"five","n":1,"s":"a"}`, []string{"line 2001", `(id "five")`, `column "id"`, "invalid input syntax for type integer"}},
+		{`{"id":5000,"n":"SECRET 1","s":"a"}`, []string{"line 2001", "id 5000", `column "n"`, "invalid input syntax"}},
+		{`{"id":5000,"n":99999999999,"s":"a"}`, []string{"line 2001", "id 5000", `column "n"`, "out of range"}},
+		{`{"id":5000,"n":1,"s":"SECRET"}`, []string{"line 2001", "id 5000", `column "s"`, "too long"}},
+		{`{"id":5000,"n":100,"s":"a"}`, []string{"line 2001", "id 5000", `check "t_n_check"`}},
+		{`{"id":null,"n":1,"s":"a"}`, []string{"line 2001", "id null", `column "id" may not be NULL`}},
+		{`{"id":5000,"n":1,"s":"a\u0000"}`, []string{"line 2001", "id 5000", `column "s"`, "zero character"}},
+		{`{"id":5000,"n":1,"s":"\ud800"}`, []string{"line 2001", "id 5000", "surrogate"}},
+		{`{"id":7,"n":1,"s":"a"}`, []string{"line 2001", "id 7", "two such rows"}},
+		{`{"id":5000,"n":1}`, []string{"line 2001", "columns are not those of the first row"}},
+		{`{"id":5000,"n":1,"x":"a"}`, []string{"line 2001", `it lacks "s"`}},
+		{`{"id":5000,"n":1,"s":{"SECRET":1}`, []string{"line 2001", "not valid JSON", "last good row is at line 2000 (id 1998)"}},
+		{`{"id":5000,"n":1,"s":"a"`, []string{"line 2001", "not valid JSON"}},
+		{`{"id":5000,"n":1,"s":"a}`, []string{"line 2001", "not valid JSON", "last good row is at line 2000 (id 1998)"}},
+		{`{"id":5000,"n":1,"s":"a",}`, []string{"line 2001", "not valid JSON"}},
+		{"{\"id\":5000,\"n\":1,\"s\":\"\xff\"}", []string{"line 2001", "not valid UTF-8"}},
+		{`[1]`, []string{"line 2001", "does not start with {"}},
+	} {
+		lines := append([]string(nil), many...)
+		lines[1999] = c.bad
+		path := d.WriteFile("[\n" + strings.Join(lines, ",\n") + "\n]\n")
+		d.wantRefused(restore.Options{Path: path, Table: d.Name("t")}, c.words...)
+		if n := d.Query("SELECT count(*) FROM t"); n != "0" {
+			t.Fatalf("%s left %s rows", c.bad, n)
+		}
+	}
+	check := func(o restore.Options) {
+		t.Helper()
+		o.Table = d.Name("t")
+		o.Path = d.WriteFile(`[{"id":1,"u":"x","who":1,"late":1},{"id":2,"u":"y","who":5,"late":1}]`)
+		d.wantRefused(o, "line 1 (id 2)", `foreign key "t_who_fkey"`, "restore that table first")
+		o.Path = d.WriteFile(`[{"id":1,"u":"x","who":1,"late":1},
+			{"id":2,"u":"x","who":1,"late":1}]`)
+		d.wantRefused(o, "line 2 (id 2)", `unique constraint "t_u_key"`)
+		o.Path = d.WriteFile(`[{"id":1,"u":"x","who":1,"late":5}]`)
+		d.wantRefused(o, "deferred", `foreign key "t_late_fkey"`)
+		o.Path = d.WriteFile(`[{"id":1,"odd: name":"SECRET"}]`)
+		d.wantRefused(o, "line 1 (id 1)", `column "odd: name"`)
+	}
+	check(restore.Options{})
+	check(restore.Options{DryRun: true})
+	d.Exec("INSERT INTO t VALUES (50)")
+	check(restore.Options{OnConflict: restore.Overwrite})
+	check(restore.Options{OnConflict: restore.Skip, DryRun: true})
+	d.wantRefused(restore.Options{Table: d.Name("t"), OnConflict: restore.Skip, Path: d.WriteFile("[{\"id\":1},\n{\"id\":1}]")}, "the key 1 twice", "lines 1 and 2")
+	d.wantRefused(restore.Options{Table: d.Name("t"), Path: d.WriteFile("[{\"id\":1},\n{\"id\":1}]")}, "line 2 (id 1)", `unique constraint "t_pkey"`)
+	for content, word := range map[string]string{"": "empty", "{}": "object, not an array", "x": "not a JSON array", "[1]": "{", "[] x": "after the end", "[{}": "key", "[{}] x": "key", "[": "cut short", "[{\"id\":1}": "cut short", "[{\"id\":1}] x": "after the end",
+		`[{"id":1,"id":1}]`: "twice"} {
+		d.wantRefused(restore.Options{Table: d.Name("t"), Path: d.WriteFile(content)}, word)
+	}
+}
+
+func TestRefusesDamagedFile(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.CreateVotes(500)
+	path := d.Export("votes")
+	d.Exec("TRUNCATE votes")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(path string, content []byte) {
+		if err := os.WriteFile(path, content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cut := content[:len(content)/2]
+	write(path, cut)
+	d.wantRefused(restore.Options{Path: path}, "manifest", "bytes", "damaged, cut short or edited")
+	flipped := append([]byte(nil), content...)
+	at := strings.Index(string(content), "question 77")
+	flipped[at] ^= 4
+	write(path, flipped)
+	d.wantRefused(restore.Options{Path: path}, "manifest", "SHA-256")
+	flipped[at] = 0
+	write(path, flipped)
+	d.wantRefused(restore.Options{Path: path}, "manifest", "SHA-256", "line 78", "not valid JSON")
+	write(path, content)
+	if out, err := exec.Command("gzip", "-k", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	zipped, err := os.ReadFile(path + ".gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(path+".gz", zipped[:len(zipped)/2])
+	d.wantRefused(restore.Options{Path: path + ".gz"}, "cut short or damaged")
+	if n := d.Query("SELECT count(*) FROM votes"); n != "0" {
+		t.Errorf("%s rows are there", n)
+	}
+	write(path+".gz", zipped)
+	if res := d.restore(restore.Options{Path: path + ".gz", DryRun: true}); !res.Checked || res.Inserted.Rows != 500 {
+		t.Errorf("the result is %+v", res)
+	}
+	f, err := os.Open(path + ".gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if res := d.restore(restore.Options{Path: "-", Stdin: f}); res.Checked || res.Inserted.Rows != 500 {
+		t.Errorf("the result is %+v", res)
+	}
+	if err := os.Remove(strings.TrimSuffix(path, ".json") + ".manifest.json"); err != nil {
+		t.Fatal(err)
+	}
+	if res := d.restore(restore.Options{Path: path, OnConflict: restore.Overwrite}); res.Checked || res.Unchanged != 500 {
+		t.Errorf("the result is %+v", res)
+	}
+}
