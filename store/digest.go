@@ -61,7 +61,7 @@ func (d *digest) setManifest(m *Manifest) {
 	}
 }
 
-// update turns the digest of a file with the layout old into that of c. If complete is set, it covers the whole file however
+// update turns the digest of a file with the layout old into that of c. If complete is set, it hashes the whole file, however
 // long that takes.
 func (d *digest) update(c *content, old *placement.Layout, complete bool) error {
 	spans, firstChange := c.ChangedSpans(old, blockBytes), old.Bytes
@@ -104,7 +104,7 @@ func (d *digest) updateBlocks(c *content, spans []placement.Span, scratch *[]byt
 	return nil
 }
 
-// complete completes the SHA-256 of the whole file, which has the rows of v at the places of layout.
+// complete completes the SHA-256 of the whole file, which has the rows of v and this layout.
 func (d *digest) complete(v *snapshot.View, layout *placement.Layout) error {
 	_, err := d.completeStep(context.Background(), v, layout, math.MaxInt64)
 	return err
@@ -131,7 +131,7 @@ func (d *digest) completeStep(ctx context.Context, v *snapshot.View, layout *pla
 	return d.whole.n == layout.Bytes, err
 }
 
-// adoptBlocks takes over the hashes of all blocks from who has read the file, if they are not known.
+// adoptBlocks takes over the hashes of all blocks, which a copy of the file has made, unless it has its own.
 func (d *digest) adoptBlocks(b *blockHashes) {
 	if d.blocks == nil {
 		b.endBlock()

@@ -45,7 +45,7 @@ func (h *Hasher) Bytes() int64 { return h.n }
 // SHA256 returns the SHA-256 of the bytes so far, in lower-case hex.
 func (h *Hasher) SHA256() string { return hex.EncodeToString(h.whole.Sum(nil)) }
 
-// Mismatch returns how the bytes, which are taken for a whole file, differ from what m says; "" if they do not.
+// Mismatch returns how the bytes written so far differ from the file that m describes; "" if they do not.
 func (h *Hasher) Mismatch(m Manifest) string {
 	if h.n != m.Bytes {
 		return fmt.Sprintf("it has %d bytes, and the manifest says %d", h.n, m.Bytes)

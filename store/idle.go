@@ -14,7 +14,7 @@ import (
 //
 //   - It completes the SHA-256 of the whole file and puts it into the manifest, if v still is what the last Write wrote. v may
 //     be nil if its rows are gone.
-//   - It copies the file to be the shadow file, which spares the first change after a start a Write of the whole file. If the
+//   - It copies the file to be the shadow file. Without it, the first change after a start would rewrite the whole file. If the
 //     file turns out to be damaged, the next Write replaces it.
 //
 // It reports whether there is more to do. The Result's manifest is the one on disk. If the shadow file can't be made, the Result

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The shadow file was feedback.json until the version before, so anybody may still be reading it. It is patched in place, and
-// nobody must see that who opened it when it was the current version:
+// The shadow file has been feedback.json, so somebody may still be reading it. It is patched in place, but no reader that opened
+// it as feedback.json may see that:
 //
 //   - A write lease (fcntl(2), F_SETLEASE) is granted only while nobody else has the file open or mapped. Whoever opens it then
 //     waits until the lease ends, which is after the patched file has been published.

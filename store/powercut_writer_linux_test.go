@@ -24,7 +24,7 @@ func init() {
 
 // writeVersions writes the file at args[0] args[2] times, in all ways that there are: first args[1] rows, partly written ahead;
 // then some of them changed, none, more, fewer. It also completes a manifest and keeps a generation. It prints what it is about to
-// write and when that is done, so who replays its calls knows what must be there.
+// write and when that is done: the replay then knows what must be there.
 func writeVersions(args []string) error {
 	rows, err := strconv.Atoi(args[1])
 	if err != nil {

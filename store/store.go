@@ -21,5 +21,5 @@
 //	idle.go             completes the manifest and copies the shadow file while nothing changes
 //	generations.go      keeps earlier states, and removes them
 //
-// Where the rows lie in a file that is patched is [capture/store/placement]'s matter.
+// Package [capture/store/placement] decides where the rows lie in a file that is patched.
 package store

@@ -115,7 +115,7 @@ func (f *File) replaceBoth(p *pendingVersion, m *Manifest, last written) (err er
 	if err := f.writePending(p, last); err != nil {
 		return err
 	}
-	// A patched shadow stays open until all is done: its lease makes whoever opens the file wait until it is published.
+	// A patched shadow stays open to the end: its lease makes readers who open the file wait until it is published.
 	pending := f.temp.use
 	defer pending.Close()
 	m.Bytes = p.Bytes

@@ -33,8 +33,8 @@ func (w *written) hasRowsOf(v *snapshot.View) bool {
 }
 
 // isOnDisk reports whether the file at path is still the one that was written. Inode, size and modification time are the
-// identity of a version, for everybody who asks: for this check, for openShadow, for OpenRead and for the download's ETag. So
-// patch sets the time, since two versions may share an inode and be written within one tick of the kernel's clock.
+// identity of a version here, in openShadow, in OpenRead and in the download's ETag. So patch sets the time: two versions may
+// share an inode and be written within one tick of the kernel's clock.
 func (w *written) isOnDisk(path string) bool {
 	if w.file == nil {
 		return false

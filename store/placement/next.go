@@ -94,16 +94,16 @@ func (m *match) keepsRegion(region, part int) bool {
 	return ok && own == region
 }
 
-// run is a run of neighbouring regions that is written again, and the parts that are to lie there. It begins where
-// rewriteRun was asked to begin.
+// run is neighbouring regions that are rewritten, and the parts that will lie there. It begins at the region and the part that
+// rewriteRun was called with.
 type run struct {
 	endRegion, endPart int   // first region and first part after the run
 	room               int64 // bytes of its regions
 	need               int64 // bytes of its parts, without padding
 }
 
-// rewriteRun returns the shortest run from region and part on whose parts fit into its regions, or the rest of the file. It
-// reports false if that takes more than budget bytes.
+// rewriteRun returns the shortest run that begins at region and part and whose parts fit into its regions, or the rest of the
+// file. It reports false if the run has more than budget bytes.
 //
 //	regions   │ 7  ␣│ 9      ␣│ 4  ␣␣␣␣│ 8 │      Part 9 is now 11, and too long for the region of 9.
 //	parts       7     11        4        8        With the padding of 4 it fits:
