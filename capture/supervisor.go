@@ -59,8 +59,8 @@ type supervisor struct {
 type attempt struct {
 	source   source.Source
 	progress *source.Progress
-	cancel   context.CancelCauseFunc
-	done     chan struct{} // closed when the source has ended
+	resyncs  chan *source.ResyncError // a request to end the source, see [supervisor.resync]
+	done     chan struct{}            // closed when the source has ended
 }
 
 // followReport is what a supervisor reports about itself and its source.
@@ -166,17 +166,27 @@ func (s *supervisor) copyCooldown() time.Duration {
 // runSource runs a source of the given kind until it fails, ctx ends or [supervisor.resync] is called. note is why no
 // better source runs. It returns since when the source followed, which is zero if it did not come that far.
 func (s *supervisor) runSource(ctx context.Context, kind, note string) (followingSince time.Time, err error) {
-	inner, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	progress := source.NewProgress(kind, func() { s.update(func() {}) })
-	a := &attempt{progress: progress, source: newSource(kind, s.newEnv(kind, progress)), cancel: cancel, done: make(chan struct{})}
+	a := &attempt{
+		source: newSource(kind, s.newEnv(kind, progress)), progress: progress,
+		resyncs: make(chan *source.ResyncError, 1), done: make(chan struct{}),
+	}
 	s.update(func() { s.attempt, s.note, s.waiting = a, note, false })
 	defer func() { followingSince = s.endAttempt(a) }() // also if the source panics
-	err = a.source.Follow(inner, s.table)
-	if resync := (*source.ResyncError)(nil); ctx.Err() == nil && errors.As(context.Cause(inner), &resync) {
-		err = resync
-	}
+	err = guard.RunWatched(ctx, s.log, "wait for a resync request", a.waitResync, func(ctx context.Context) error {
+		return a.source.Follow(ctx, s.table)
+	})
 	return time.Time{}, err // the deferred call sets followingSince
+}
+
+// waitResync returns the request to end the source, or nil once ctx ends.
+func (a *attempt) waitResync(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case r := <-a.resyncs:
+		return r
+	}
 }
 
 // newEnv returns what a source of the given kind gets for its next attempt.
@@ -237,8 +247,12 @@ func addReport(past, r source.Report) source.Report {
 func (s *supervisor) resync(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.attempt != nil {
-		s.attempt.cancel(&source.ResyncError{Reason: reason})
+	if s.attempt == nil {
+		return
+	}
+	select {
+	case s.attempt.resyncs <- &source.ResyncError{Reason: reason}:
+	default: // one request is enough
 	}
 }
 

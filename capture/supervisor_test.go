@@ -101,7 +101,7 @@ func TestReportsEndWithTheirSource(t *testing.T) {
 	cfg := DefaultConfig()
 	s := newSupervisor(&cfg, snapshot.NewTable(), nil)
 	begin := func(kind string) *attempt {
-		a := &attempt{progress: source.NewProgress(kind, nil), cancel: func(error) {}, done: make(chan struct{})}
+		a := &attempt{progress: source.NewProgress(kind, nil), done: make(chan struct{})}
 		s.update(func() { s.attempt = a })
 		return a
 	}
