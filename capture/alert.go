@@ -89,7 +89,7 @@ func (a *alerter) run(ctx context.Context) error {
 	}
 }
 
-// worthAlert reports whether a failing check is posted. Of those that do not affect readiness, differences and volumes are.
+// worthAlert reports whether c is a failing check that is posted: one of readiness, a difference or a full volume.
 func worthAlert(c Check) bool {
 	return !c.OK && (c.Name == "following" || c.Name == "file" || c.Name == "difference" || strings.HasPrefix(c.Name, "volume "))
 }

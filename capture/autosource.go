@@ -21,8 +21,8 @@ const (
 	// cause may go away by itself, such as all slots being in use.
 	permanentProbeInterval = time.Hour
 	transientProbeInterval = time.Minute
-	// maxUnknownFailures is how many attempts in a row may fail at the connection, while the database answers on an
-	// ordinary one, before the source counts as unavailable.
+	// maxUnknownFailures is the number of attempts in a row that must fail at the connection, while the database answers
+	// on an ordinary one, for the source to count as unavailable.
 	maxUnknownFailures = 3
 )
 
@@ -37,7 +37,7 @@ func newAutoSource(s *supervisor) *autoSource {
 	return &autoSource{supervisor: s, lastNote: map[string]string{}, failures: map[string]int{}}
 }
 
-// unavailable is why a source cannot be used.
+// unavailable is a kind of source that cannot be used, and the reason.
 type unavailable struct {
 	kind      string
 	err       error
@@ -65,7 +65,7 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 	panic("unreachable: the last source returns")
 }
 
-// run runs a source. It ends it with a *[source.ResyncError] once one of the skipped sources works.
+// run runs a source. Once one of the skipped sources works, it ends the running one with a *[source.ResyncError].
 func (a *autoSource) run(ctx context.Context, kind string, skipped []unavailable) (since time.Time, err error) {
 	note := a.logNote(kind, skipped)
 	if len(skipped) == 0 {
@@ -80,7 +80,7 @@ func (a *autoSource) run(ctx context.Context, kind string, skipped []unavailable
 	return since, err
 }
 
-// logNote returns why kind runs rather than a better source, and logs it if that is new.
+// logNote returns the reason why a source of this kind runs and no better one. It logs a reason that is new.
 func (a *autoSource) logNote(kind string, skipped []unavailable) string {
 	reasons := make([]string, len(skipped))
 	for i, u := range skipped {

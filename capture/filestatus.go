@@ -108,7 +108,7 @@ func (t *fileTracker) setSHA256(sum string) {
 	t.report.SHA256 = sum
 }
 
-// check is the check of whether the file holds the newest state, or soon will.
+// check returns the check of whether the file holds the newest state, or soon will.
 func (r *fileReport) check(st *FileStatus) Check {
 	late := max(lateWrite, lateByWrites*r.took)
 	c := Check{Name: "file"}

@@ -14,7 +14,7 @@ const (
 	longestWriteRetry = 5 * time.Second
 	// clockCheck is the longest time between two looks at the wall clock, which may be set.
 	clockCheck = 10 * time.Second
-	// idleAfter is how long after a write no change must have come before the file gets its idle steps.
+	// idleAfter is the time without changes after a write before the file gets its idle steps.
 	idleAfter = 500 * time.Millisecond
 )
 
@@ -45,7 +45,7 @@ func newFlushSchedule(delay, interval time.Duration, now time.Time) *flushSchedu
 	return s
 }
 
-// enterInterval notes that the interval that now lies in needs no further regular write.
+// enterInterval notes that the interval which contains now needs no further regular write.
 func (s *flushSchedule) enterInterval(now time.Time) {
 	s.intervalStart, s.intervalRan = now.Truncate(s.interval), now
 }

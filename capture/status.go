@@ -125,7 +125,7 @@ func (st *Status) addFollowing(r *followReport) {
 	st.Error, st.Attempts, st.NextAttempt = r.err, r.failed, timeOrNil(r.nextAttempt)
 }
 
-// checkFollowing is the check of whether the table is being followed.
+// checkFollowing returns the check of whether the table is being followed.
 func checkFollowing(st *Status, r *followReport, idle time.Duration) Check {
 	c := Check{Name: "following"}
 	switch {
@@ -150,7 +150,7 @@ func checkFollowing(st *Status, r *followReport, idle time.Duration) Check {
 	return c
 }
 
-// checkLogs is the check of whether log lines are written. It does not affect readiness.
+// checkLogs returns the check of whether log lines are written. It does not affect readiness.
 func checkLogs(health func() error) Check {
 	if health != nil {
 		if err := health(); err != nil {
@@ -160,7 +160,7 @@ func checkLogs(health func() error) Check {
 	return Check{Name: "logs", OK: true, Detail: "written"}
 }
 
-// conditionChecks are failing checks, one a condition, ordered by name.
+// conditionChecks returns a failing check for each condition, ordered by name.
 func conditionChecks(conditions ...map[string]string) []Check {
 	all := map[string]string{}
 	for _, c := range conditions {

@@ -65,7 +65,7 @@ type attempt struct {
 
 // followReport is what a supervisor reports about itself and its source.
 type followReport struct {
-	source.Report // of the attempt that runs; with totals of all attempts
+	source.Report // report of the running attempt, with the totals of all attempts
 
 	state       string
 	note        string
@@ -115,16 +115,16 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 }
 
-// follow follows the table by the configured source, or the best one, until that ends. It returns since when a source
-// followed, which is zero if none did.
-func (s *supervisor) follow(ctx context.Context) (since time.Time, err error) {
+// follow follows the table by the configured source, or the best one, until that ends. It returns the time at which the
+// source began to follow, or zero if it did not come that far.
+func (s *supervisor) follow(ctx context.Context) (followingSince time.Time, err error) {
 	if s.cfg.Source == "auto" {
 		return s.auto.follow(ctx)
 	}
 	return s.runSource(ctx, s.cfg.Source, "")
 }
 
-// handleEnd records why an attempt ended that took so long, and returns the pause before the next one.
+// handleEnd records why an attempt ended, and returns the pause before the next one. took is the attempt's duration.
 func (s *supervisor) handleEnd(err error, took time.Duration) (pause time.Duration) {
 	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) {
 		s.log.Info("resyncing table", "reason", resync.Reason)
@@ -164,7 +164,7 @@ func (s *supervisor) copyCooldown() time.Duration {
 }
 
 // runSource runs a source of the given kind until it fails, ctx ends or [supervisor.resync] is called. note is why no
-// better source runs. It returns since when the source followed, which is zero if it did not come that far.
+// better source runs. It returns the time at which the source began to follow, or zero if it did not come that far.
 func (s *supervisor) runSource(ctx context.Context, kind, note string) (followingSince time.Time, err error) {
 	progress := source.NewProgress(kind, func() { s.update(func() {}) })
 	a := &attempt{
@@ -211,7 +211,7 @@ func newSource(kind string, env *source.Env) source.Source {
 }
 
 // endAttempt keeps what outlives an attempt: its totals, and which server it reached. The conditions and the retained WAL
-// that it reported end here. It returns since when the source followed.
+// that it reported end here. It returns the time at which the source began to follow.
 func (s *supervisor) endAttempt(a *attempt) (followingSince time.Time) {
 	defer close(a.done)
 	s.update(func() {
@@ -228,7 +228,7 @@ func (s *supervisor) endAttempt(a *attempt) (followingSince time.Time) {
 	return followingSince
 }
 
-// addReport returns r with the totals of past added, and with past's facts where r has none yet.
+// addReport returns r plus the totals of past. What r does not know yet, such as the server, it takes from past.
 func addReport(past, r source.Report) source.Report {
 	if r.SystemID == "" && r.ServerVersion == "" {
 		r.SystemID, r.ServerVersion = past.SystemID, past.ServerVersion
@@ -256,7 +256,7 @@ func (s *supervisor) resync(reason string) {
 	}
 }
 
-// update changes what s knows, and wakes those who wait for another state.
+// update runs f under the lock, and wakes everybody who waits for another state.
 func (s *supervisor) update(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"capture/internal/volume"
 )
 
-// volumeHysteresis is by how many percentage points a volume must fall below the warning level before the warning ends.
+// volumeHysteresis is the number of percentage points below the warning level at which a warning ends.
 const volumeHysteresis = 2
 
 // volumeMonitor measures the volumes that capture writes to.
