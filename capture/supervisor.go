@@ -9,6 +9,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
 
 	"capture/capture/source"
 	"capture/internal/guard"
@@ -87,12 +88,31 @@ func newSupervisor(cfg *Config, table *snapshot.Table, writeAhead func(context.C
 	return s
 }
 
+// withdrawPublication drops capture's publication if the table's state makes it harm the application. err is why the table
+// is not followed; so is the result.
+func (s *supervisor) withdrawPublication(ctx context.Context, err error) error {
+	q := postgres.NewQueryConn(s.database.current(), s.cfg.timeouts.Idle)
+	defer q.Close()
+	result := err
+	failed := q.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		result = postgres.WithdrawPublication(ctx, conn, s.cfg.Table, err)
+		return nil
+	})
+	if failed != nil { // the next attempt tries again
+		s.log.Debug("connecting to withdraw the publication failed", "error", failed)
+	}
+	return result
+}
+
 // run runs one source after the other until ctx ends or a source panics.
 func (s *supervisor) run(ctx context.Context) error {
 	for {
 		s.database.reload()
 		began := time.Now()
 		followingSince, err := s.follow(ctx)
+		if problem := (*postgres.Problem)(nil); errors.As(err, &problem) && ctx.Err() == nil {
+			err = s.withdrawPublication(ctx, err)
+		}
 		s.table.Rollback()
 		if ctx.Err() != nil {
 			return ctx.Err()

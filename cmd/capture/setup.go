@@ -62,7 +62,11 @@ func (teardownCmd) Examples() string {
 
 func (c teardownCmd) Run(ctx context.Context, std streams) error {
 	return c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
-		return postgres.TeardownSQL(ctx, conn, c.Table.Name, c.Role)
+		found, err := postgres.LoadTeardown(ctx, conn, c.Table.Name, c.Role)
+		for _, kept := range found.Kept {
+			fmt.Fprintf(std.err, "capture teardown: left alone: %s\n", kept)
+		}
+		return found.Statements, err
 	})
 }
 

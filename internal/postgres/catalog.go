@@ -159,28 +159,37 @@ func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, batchEr
 	if batchErr != nil {
 		return nil, Explain(fmt.Errorf("read the catalog of table %s: %w", name, batchErr))
 	}
+	t, e, err := c.parse()
+	if err != nil {
+		return nil, fmt.Errorf("read the catalog of table %s: %w", name, err)
+	}
+	if err := checkKind(e); err != nil {
+		return nil, err
+	}
+	if err := t.addColumns(e, c.ownNames); err != nil {
+		return nil, fmt.Errorf("read the catalog of table %s: %w", t.Name(), err)
+	}
+	if err := t.addKey(e); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// parse returns the table without columns and key, and the entry that has them.
+func (c *catalogRow) parse() (*Table, *catalogEntry, error) {
 	var e catalogEntry
 	t := &Table{}
 	if err := json.Unmarshal([]byte(c.entry), &e); err != nil {
-		return nil, fmt.Errorf("read the catalog of table %s: %w", name, err)
+		return nil, nil, err
 	}
 	if err := json.Unmarshal([]byte(c.facts), &t.facts); err != nil {
-		return nil, fmt.Errorf("read the catalog of table %s: %w", name, err)
+		return nil, nil, err
 	}
 	sum := sha256.Sum256([]byte(c.entry))
 	t.Shape = &rowjson.Shape{OID: e.OID, Schema: e.Schema, Table: e.Table, Fingerprint: hex.EncodeToString(sum[:16])}
 	t.Partitioned = e.Kind == "p"
 	t.replicaIdentity = e.ReplicaIdentity
-	if err := checkKind(&e); err != nil {
-		return nil, err
-	}
-	if err := t.addColumns(&e, c.ownNames); err != nil {
-		return nil, fmt.Errorf("read the catalog of table %s: %w", t.Name(), err)
-	}
-	if err := t.addKey(&e); err != nil {
-		return nil, err
-	}
-	return t, nil
+	return t, &e, nil
 }
 
 func (t *Table) addColumns(e *catalogEntry, ownNames string) error {

@@ -7,7 +7,7 @@
 // for the stream. [LoadTable] reads a table's shape and what decides how it can be followed. [LoadServerAndTable] does so
 // together with what there is to know of the server. [EnsurePublication] returns a publication to stream from, unless
 // publishing the table would harm the application. [CheckTriggers] checks that triggers notify of every change. [SetupSQL] and
-// [TeardownSQL] return the statements of capture setup and capture teardown; [Diagnose] is capture doctor.
+// [LoadTeardown] return the statements of capture setup and capture teardown; [Diagnose] is capture doctor.
 //
 // [Explain] turns an error into a [Problem]: what happened, why, and what to do. [Classify] returns what an error means for the
 // choice of a source.

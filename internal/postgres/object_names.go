@@ -41,7 +41,7 @@ func plainName(s string) string {
 }
 
 // commentLiteral returns the comment for an object that capture creates, as an SQL literal. Its first word tells capture
-// that the object is its own: see [TeardownSQL].
+// that the object is its own: see [LoadTeardown].
 func commentLiteral(text string) string {
 	return QuoteLiteral("capture " + ProgramVersion + ": " + text)
 }

@@ -15,7 +15,9 @@ import (
 // publication is a publication that has the table, or the name that capture gives to its own.
 type publication struct {
 	name        string
-	alterable   bool     // the user may alter and drop it
+	owner       string
+	trusted     bool     // the owner may follow the table without the publication; see publicationOwnerSQL
+	alterable   bool     // the user may alter and drop it, and the owner is trusted
 	operations  bool     // it publishes inserts, updates, deletes and truncates
 	hasTable    bool     // it publishes the table under the table's own name
 	filtered    bool     // a row filter leaves rows out
@@ -30,12 +32,13 @@ type publication struct {
 // impossible or would harm the application. A table whose UPDATE and DELETE would fail once it is published gets no
 // publication, and the one that capture made for it before is dropped. conn must not be in a transaction.
 func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
+	own := objectName(table.Name())
+	// First of all, whatever the server's settings: Postgres refuses the application's writes at any wal_level.
+	if refusal := table.checkReplicaIdentity(s.VersionNum); refusal != nil && s.VersionNum >= MinVersion && !s.InRecovery {
+		return "", "", dropOwnPublication(ctx, conn, table, own, refusal)
+	}
 	if err := s.checkLogicalReplication(); err != nil {
 		return "", "", err
-	}
-	own := objectName(table.Name())
-	if refusal := table.checkReplicaIdentity(s.VersionNum); refusal != nil {
-		return "", "", dropOwnPublication(ctx, conn, table, own, refusal)
 	}
 	publications, err := findPublications(ctx, conn, table, own)
 	if err != nil {
@@ -65,7 +68,8 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 	// The view lists a partitioned table only if its changes are published under its own name. to_jsonb reads columns that
 	// came after version 13: it is NULL where the view lacks them.
 	rows, err := Pinned(conn).Query(ctx, `
-		SELECT p.pubname::text, pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
+		SELECT p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text, `+publicationOwnerSQL("$4::oid")+`,
+			pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
 			p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
 			t.tablename IS NOT NULL, pg_catalog.to_jsonb(t)->>'rowfilter' IS NOT NULL,
 			CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.to_jsonb(t)->'attnames') = 'array' THEN
@@ -80,13 +84,24 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 		return nil, Explain(fmt.Errorf("find publications of table %s: %w", t.Name(), err))
 	}
 	publications, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publication, err error) {
-		err = row.Scan(&p.name, &p.alterable, &p.operations, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
+		err = row.Scan(&p.name, &p.owner, &p.trusted, &p.alterable, &p.operations, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
+		p.alterable = p.alterable && p.trusted
 		return p, err
 	})
 	if err != nil {
 		return nil, Explain(fmt.Errorf("find publications of table %s: %w", t.Name(), err))
 	}
 	return publications, nil
+}
+
+// publicationOwnerSQL returns the condition that the owner of publication p may have made it for capture: see
+// trustedOwnerSQL, or a role such as capture's own, which may replicate and read the table. Such a role gains nothing by
+// owning the publication.
+func publicationOwnerSQL(table string) string {
+	return `(` + trustedOwnerSQL("p.pubowner", table) + ` OR EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = p.pubowner
+			AND (o.rolreplication OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+				WHERE m.member = o.oid AND g.rolname = 'rds_replication')))
+		AND COALESCE(pg_catalog.has_table_privilege(p.pubowner, ` + table + `, 'SELECT'), true))`
 }
 
 // ownPublication returns the publication called own among those that findPublications returned; nil if it does not exist.
@@ -162,12 +177,14 @@ func (t *Table) createPublicationSQL(version int) []string {
 	}
 }
 
+// alterPublicationSQL returns the statements that repair capture's own publication. Only the table's owner can add the table.
 func (t *Table) alterPublicationSQL(version int) []string {
 	own := QuoteIdentifier(objectName(t.Name()))
-	return []string{
-		"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted(),
-		"ALTER PUBLICATION " + own + " SET (" + publicationOptions(version) + ")",
+	set := "ALTER PUBLICATION " + own + " SET (" + publicationOptions(version) + ")"
+	if !t.facts.Owned {
+		return []string{set}
 	}
+	return []string{"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted(), set}
 }
 
 // noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that creates or repairs one. ddlErr
@@ -182,6 +199,10 @@ func (t *Table) noPublicationProblem(s *Server, publications []publication, own 
 	if existing := ownPublication(publications, own); existing != nil {
 		p.Reason = fmt.Sprintf("%s exists, but %v, and user %s may not change it", own, existing.checkComplete(t), s.User)
 		p.Hint = strings.Join(t.alterPublicationSQL(s.VersionNum), "; ") + ";"
+		if !existing.trusted {
+			p.Reason = fmt.Sprintf("%s exists, but belongs to %s, who neither owns the table nor follows it", own, displayIdentifier(existing.owner))
+			p.Hint = dropPublicationSQL(own) + "; -- as a superuser or its owner, unless somebody needs it"
+		}
 	}
 	if ddlErr != nil && SQLState(ddlErr) != insufficientPrivilege {
 		p.Reason = ddlErr.Error()
@@ -189,17 +210,67 @@ func (t *Table) noPublicationProblem(s *Server, publications []publication, own 
 	return p
 }
 
+func dropPublicationSQL(name string) string {
+	return "DROP PUBLICATION IF EXISTS " + QuoteIdentifier(name)
+}
+
 // dropOwnPublication drops the publication that capture made for a table that can no longer be published. It returns refusal,
-// the reason for that.
+// the reason for that. If the user may not drop the publication, the refusal's hint becomes the statement that does.
 func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own string, refusal error) error {
 	publications, err := findPublications(ctx, conn, t, own)
 	if err != nil {
 		return errors.Join(refusal, err)
 	}
-	if p := ownPublication(publications, own); p != nil && p.alterable {
-		if err := runDDL(ctx, conn, []string{"DROP PUBLICATION IF EXISTS " + QuoteIdentifier(own)}); err != nil {
-			return errors.Join(refusal, fmt.Errorf("drop publication %s: %w", own, err))
-		}
+	p := ownPublication(publications, own)
+	if p == nil || !p.hasTable && !p.alterable {
+		return refusal
 	}
-	return refusal
+	err = errors.New("the user does not own it")
+	if p.alterable {
+		err = runDDL(ctx, conn, []string{dropPublicationSQL(own)})
+	}
+	var problem *Problem
+	if err == nil || !errors.As(refusal, &problem) {
+		return refusal
+	}
+	return &Problem{
+		Summary: problem.Summary,
+		Reason: fmt.Sprintf("the application's UPDATE and DELETE fail until publication %s is dropped, which capture could not do: %v",
+			own, err),
+		Hint: fmt.Sprintf("%s; -- as %s or a superuser", dropPublicationSQL(own), displayIdentifier(p.owner)),
+	}
+}
+
+// WithdrawPublication drops capture's own publication of a table that cannot be followed, if it makes the application's
+// UPDATE and DELETE fail. refusal is why the table cannot be followed, an error of [LoadTable] or of a source. The result is
+// refusal, or a [*Problem] with the statement that drops the publication if the user may not.
+func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal error) error {
+	var problem *Problem
+	if !errors.As(refusal, &problem) || problem.tableMissing || problem.Err != nil {
+		return refusal
+	}
+	s, err := LoadServer(ctx, conn)
+	if err != nil || s.InRecovery || s.VersionNum < MinVersion {
+		return refusal
+	}
+	var row catalogRow
+	b := &pgx.Batch{}
+	row.queueCatalog(b, name, catalogSQL, false)
+	if err := Pinned(conn).SendBatch(ctx, b).Close(); err != nil || row.err != nil {
+		return refusal
+	}
+	t, e, err := row.parse()
+	if err != nil || e.Kind != "r" && e.Kind != "p" {
+		return refusal
+	}
+	if t.addColumns(e, "") != nil {
+		return refusal
+	}
+	if err := t.addKey(e); err == nil && t.checkReplicaIdentity(s.VersionNum) == nil {
+		return refusal
+	}
+	if t.hasIdentity && t.Key == nil { // a replica identity of all columns: writes go through
+		return refusal
+	}
+	return dropOwnPublication(ctx, conn, t, objectName(t.Name()), refusal)
 }

@@ -10,7 +10,7 @@ import (
 // SetupOptions are options of [SetupSQL].
 type SetupOptions struct {
 	Source string // "logical", "notify", or "auto" for the better one that the server and the table allow
-	Role   string // a role for capture to connect as: created if needed, and granted what capture needs; empty means none
+	Role   string // a role for capture to connect as: created if needed, granted what capture needs, and made the publication's owner; empty means none
 }
 
 // SetupSQL returns the statements, without semicolons, that prepare the database for capture. It leaves out those that have
@@ -46,28 +46,82 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 		if identityErr != nil {
 			return nil, identityErr
 		}
-		more, err = table.setupPublicationSQL(ctx, conn, &s, user)
+		more, err = table.setupPublicationSQL(ctx, conn, &s, user, o.Role)
 	default:
 		return nil, fmt.Errorf("set up for source %q: expected auto, logical or notify", o.Source)
 	}
 	return append(statements, more...), err
 }
 
-// setupPublicationSQL returns the statements that create or repair capture's own publication, even if another one serves.
-func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser) ([]string, error) {
+// setupPublicationSQL returns the statements that create or repair capture's own publication, even if another one serves, and
+// make the role its owner, unless role is empty. As the owner, capture can withdraw the publication if it would make the
+// application's writes fail.
+func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, role string) ([]string, error) {
 	own := objectName(t.Name())
 	publications, err := findPublications(ctx, conn, t, own)
 	if err != nil {
 		return nil, err
 	}
 	_, statements := t.choosePublication(publications, own, s.VersionNum)
-	if ownPublication(publications, own) == nil {
+	p := ownPublication(publications, own)
+	switch {
+	case p == nil:
 		statements = t.createPublicationSQL(s.VersionNum)
-		if user.superuser && user.name != t.facts.Owner {
+		if role == "" && user.superuser && user.name != t.facts.Owner {
 			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
 		}
+	case !p.trusted:
+		return nil, t.noPublicationProblem(s, publications, own, nil)
 	}
-	return statements, nil
+	if role == "" || p != nil && (p.owner == role || !p.alterable) {
+		return statements, nil
+	}
+	change, err := changeOwnerSQL(ctx, conn, s, user, own, role)
+	return append(statements, change...), err
+}
+
+// changeOwnerSQL returns the statements that make the role the owner of a publication. Postgres asks a user who is no
+// superuser to be a member of the role, and the role to have CREATE on the database; both rights are given for the statement
+// and taken back. It returns none if the user can give neither: then doctor says what that means.
+func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication, role string) ([]string, error) {
+	change := "ALTER PUBLICATION " + QuoteIdentifier(publication) + " OWNER TO " + QuoteIdentifier(role)
+	var superuser, follows, member, mayJoin, creates, ownsDatabase bool
+	// Up to 15, CREATEROLE gives out the membership in any role; since 16 only in roles that the user administers, such as
+	// those that it has created.
+	err := Pinned(conn).QueryRow(ctx, `
+		SELECT u.rolsuper, COALESCE(r.rolreplication, false) OR EXISTS (
+				SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+				WHERE m.member = r.oid AND g.rolname = 'rds_replication'),
+			r.oid IS NOT NULL AND pg_catalog.pg_has_role(u.oid, r.oid, CASE WHEN x.version >= 160000 THEN 'SET' ELSE 'MEMBER' END),
+			CASE WHEN r.oid IS NULL THEN u.rolcreaterole ELSE pg_catalog.pg_has_role(u.oid, r.oid, 'MEMBER WITH ADMIN OPTION') END
+				OR u.rolcreaterole AND x.version < 160000,
+			r.oid IS NOT NULL AND pg_catalog.has_database_privilege(r.oid, d.oid, 'CREATE'),
+			pg_catalog.pg_has_role(u.oid, d.datdba, 'USAGE')
+		FROM (SELECT pg_catalog.current_setting('server_version_num')::int AS version) x
+		JOIN pg_catalog.pg_roles u ON u.rolname = current_user
+		JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
+		LEFT JOIN pg_catalog.pg_roles r ON r.rolname = $1::text::name`, role).Scan(&superuser, &follows, &member, &mayJoin, &creates, &ownsDatabase)
+	if err != nil {
+		return nil, Explain(fmt.Errorf("query whether %s can own publication %s: %w", role, publication, err))
+	}
+	switch {
+	case !follows && !user.mayGrantReplication: // an administrator must grant that first
+		return nil, nil
+	case superuser:
+		return []string{change}, nil
+	case !member && !mayJoin, !creates && !ownsDatabase:
+		return nil, nil
+	}
+	before, after := []string{}, []string{}
+	if !member {
+		before = append(before, "GRANT "+QuoteIdentifier(role)+" TO CURRENT_USER")
+		after = append(after, "REVOKE "+QuoteIdentifier(role)+" FROM CURRENT_USER")
+	}
+	if !creates {
+		before = append(before, "GRANT CREATE ON DATABASE "+QuoteIdentifier(s.Database)+" TO "+QuoteIdentifier(role))
+		after = append(after, "REVOKE CREATE ON DATABASE "+QuoteIdentifier(s.Database)+" FROM "+QuoteIdentifier(role))
+	}
+	return append(append(before, change), after...), nil
 }
 
 // setupUser is the user that runs the setup.
@@ -98,16 +152,19 @@ func loadSetupUser(ctx context.Context, q Querier) (setupUser, error) {
 // runs them does.
 func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setupUser, role string) ([]string, error) {
 	var exists, replicates bool
-	var connects, uses, selects bool
+	var connects, selects bool
+	var unusable []string
 	err := Pinned(q).QueryRow(ctx, `
 		SELECT r.oid IS NOT NULL, COALESCE(r.rolreplication OR r.rolsuper, false) OR EXISTS (
 				SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
 				WHERE m.member = r.oid AND g.rolname = 'rds_replication'),
 			COALESCE(pg_catalog.has_database_privilege(r.oid, pg_catalog.current_database(), 'CONNECT'), false),
-			COALESCE(pg_catalog.has_schema_privilege(r.oid, $2::text, 'USAGE'), false),
+			ARRAY(SELECT n.nspname::text FROM pg_catalog.pg_namespace n
+				WHERE n.nspname = ANY ($2::text[]::name[]) AND NOT COALESCE(pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE'), false)
+				ORDER BY n.nspname <> ($2::text[])[1]::name, n.nspname),
 			COALESCE(pg_catalog.has_table_privilege(r.oid, $3::oid, 'SELECT'), false)
-		FROM (SELECT) x LEFT JOIN pg_catalog.pg_roles r ON r.rolname = $1::text::name`, role, t.Schema, t.OID).Scan(
-		&exists, &replicates, &connects, &uses, &selects)
+		FROM (SELECT) x LEFT JOIN pg_catalog.pg_roles r ON r.rolname = $1::text::name`, role,
+		append([]string{t.Schema}, t.keySchemas()...), t.OID).Scan(&exists, &replicates, &connects, &unusable, &selects)
 	if err != nil {
 		return nil, Explain(fmt.Errorf("find role %s: %w", role, err))
 	}
@@ -123,8 +180,8 @@ func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setu
 	if !connects {
 		statements = append(statements, "GRANT CONNECT ON DATABASE "+QuoteIdentifier(s.Database)+" TO "+name)
 	}
-	if !uses {
-		statements = append(statements, "GRANT USAGE ON SCHEMA "+QuoteIdentifier(t.Schema)+" TO "+name)
+	for _, schema := range unusable { // the table's, and those of its key's types
+		statements = append(statements, "GRANT USAGE ON SCHEMA "+QuoteIdentifier(schema)+" TO "+name)
 	}
 	if !selects {
 		statements = append(statements, "GRANT SELECT ON "+t.Name().Quoted()+" TO "+name)

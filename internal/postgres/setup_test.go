@@ -31,15 +31,15 @@ func teardown(t *testing.T, conn *pgx.Conn, name, role string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	statements, err := TeardownSQL(testContext(t), conn, n, role)
-	if err != nil {
+	found, err := LoadTeardown(testContext(t), conn, n, role)
+	if err != nil || len(found.Kept) > 0 {
+		t.Fatal(found.Kept, err)
+	}
+	if err := ApplyStatements(testContext(t), conn, found.Statements); err != nil {
 		t.Fatal(err)
 	}
-	if err := ApplyStatements(testContext(t), conn, statements); err != nil {
-		t.Fatal(err)
-	}
-	if again, err := TeardownSQL(testContext(t), conn, n, role); err != nil || len(again) > 0 {
-		t.Errorf("a second teardown would run %q, %v", again, err)
+	if again, err := LoadTeardown(testContext(t), conn, n, role); err != nil || len(again.Statements) > 0 {
+		t.Errorf("a second teardown would run %q, %v", again.Statements, err)
 	}
 }
 

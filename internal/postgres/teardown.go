@@ -8,10 +8,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TeardownSQL returns the statements that drop everything that capture created in the database for the table, and the role
-// unless it is empty. It leaves alone what does not say in its comment that it is capture's. Replication slots are temporary
-// and need no statement. The table need not exist any more.
-func TeardownSQL(ctx context.Context, conn *pgx.Conn, name Name, role string) ([]string, error) {
+// Teardown is what [LoadTeardown] found.
+type Teardown struct {
+	Statements []string // without semicolons; [ApplyStatements] runs them
+	Kept       []string // sentences about objects that look like capture's and belong to somebody else
+}
+
+// LoadTeardown returns the statements that drop everything that capture created in the database for the table, and the role
+// unless it is empty. It leaves alone what does not say in its comment that it is capture's, and what belongs to a role for
+// which capture would not have made it. Replication slots are temporary and need no statement. The table need not exist any
+// more.
+func LoadTeardown(ctx context.Context, conn *pgx.Conn, name Name, role string) (Teardown, error) {
 	table, err := loadTableUnchecked(ctx, conn, name)
 	var p *Problem
 	switch {
@@ -22,51 +29,81 @@ func TeardownSQL(ctx context.Context, conn *pgx.Conn, name Name, role string) ([
 			name.Schema = "public"
 		}
 	default:
-		return nil, err
+		return Teardown{}, err
 	}
+	var t Teardown
+	var step int
+	var text string
 	rows, err := Pinned(conn).Query(ctx, teardownQuery, name.Schema, name.Table, objectName(name), role)
-	if err != nil {
-		return nil, Explain(fmt.Errorf("find what capture created for table %s: %w", name, err))
+	if err == nil {
+		_, err = pgx.ForEachRow(rows, []any{&step, &text}, func() error {
+			if step == 0 {
+				t.Kept = append(t.Kept, text)
+			} else {
+				t.Statements = append(t.Statements, text)
+			}
+			return nil
+		})
 	}
-	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, Explain(fmt.Errorf("find what capture created for table %s: %w", name, err))
+		return Teardown{}, Explain(fmt.Errorf("find what capture created for table %s: %w", name, err))
 	}
-	return statements, nil
+	return t, nil
 }
 
-// teardownQuery returns the statements of [TeardownSQL] for the schema $1, the table $2, the objects' name $3 and the role $4.
-// It leaves out the copies that partitions have of a partitioned table's trigger: they go when that trigger is dropped.
-const teardownQuery = `
+// teardownQuery returns the statements of [LoadTeardown] for the schema $1, the table $2, the objects' name $3 and the role
+// $4, in steps; step 0 is for objects that stay. It leaves out the copies that partitions have of a partitioned table's
+// trigger: they go when that trigger is dropped. A user who is no superuser joins the publication's owner in order to drop it.
+var teardownQuery = `
 	WITH role AS (
-		SELECT rolname FROM pg_catalog.pg_roles r
+		SELECT oid, rolname FROM pg_catalog.pg_roles r
 		WHERE rolname = $4::text::name AND pg_catalog.shobj_description(r.oid, 'pg_authid') LIKE 'capture %'
+	), rel AS (
+		SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1::text::name AND c.relname = $2::text::name
+	), func AS (
+		SELECT p.oid, p.proname, n.nspname, p.proowner, ` + trustedOwnerSQL("p.proowner", "(SELECT oid FROM rel)") + ` AS trusted
+		FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+		WHERE p.proname = $3::text::name AND p.pronargs = 0 AND n.nspname = $1::text::name
+			AND pg_catalog.obj_description(p.oid, 'pg_proc') LIKE 'capture %'
+	), pub AS (
+		SELECT p.pubname, p.pubowner, ` + publicationOwnerSQL("(SELECT oid FROM rel)") + ` AS trusted
+		FROM pg_catalog.pg_publication p
+		WHERE p.pubname = $3::text::name AND pg_catalog.obj_description(p.oid, 'pg_publication') LIKE 'capture %'
 	)
-	SELECT s FROM (
+	SELECT step, s FROM (
+		SELECT 0, pg_catalog.format('function %I.%I() belongs to %s, who neither owns the table nor is a superuser',
+			nspname, proname, pg_catalog.pg_get_userbyid(proowner)) FROM func WHERE NOT trusted
+		UNION ALL
+		SELECT 0, pg_catalog.format('publication %I belongs to %s, who neither owns the table nor follows it',
+			pubname, pg_catalog.pg_get_userbyid(pubowner)) FROM pub WHERE NOT trusted
+		UNION ALL
 		SELECT 1, pg_catalog.format('DROP TRIGGER %I ON %I.%I', g.tgname, n.nspname, c.relname)
 		FROM pg_catalog.pg_trigger g
 		JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		JOIN pg_catalog.pg_proc f ON f.oid = g.tgfoid JOIN pg_catalog.pg_namespace fn ON fn.oid = f.pronamespace
-		WHERE f.proname = $3::text::name AND fn.nspname = $1::text::name AND pg_catalog.obj_description(f.oid, 'pg_proc') LIKE 'capture %'
+		JOIN func f ON f.oid = g.tgfoid
+		WHERE f.trusted
 			AND COALESCE(pg_catalog.to_jsonb(g)->>'tgparentid', '0') = '0' AND NOT (c.relispartition AND EXISTS (
 				SELECT FROM pg_catalog.pg_trigger up JOIN pg_catalog.pg_partition_ancestors(c.oid) a ON a.relid = up.tgrelid
 				WHERE a.relid <> c.oid AND up.tgname = g.tgname AND up.tgfoid = g.tgfoid))
 		UNION ALL
-		SELECT 2, pg_catalog.format('DROP FUNCTION %I.%I()', n.nspname, f.proname)
-		FROM pg_catalog.pg_proc f JOIN pg_catalog.pg_namespace n ON n.oid = f.pronamespace
-		WHERE f.proname = $3::text::name AND n.nspname = $1::text::name AND pg_catalog.obj_description(f.oid, 'pg_proc') LIKE 'capture %'
+		SELECT 2, pg_catalog.format('DROP FUNCTION %I.%I()', nspname, proname) FROM func WHERE trusted
 		UNION ALL
-		SELECT 3, pg_catalog.format('DROP PUBLICATION %I', pubname) FROM pg_catalog.pg_publication p
-		WHERE pubname = $3::text::name AND pg_catalog.obj_description(p.oid, 'pg_publication') LIKE 'capture %'
+		SELECT 3, pg_catalog.format('GRANT %I TO CURRENT_USER', pg_catalog.pg_get_userbyid(pubowner))
+		FROM pub WHERE trusted AND NOT pg_catalog.pg_has_role(pubowner, 'USAGE')
 		UNION ALL
-		SELECT 4, pg_catalog.format('REVOKE ALL ON %I.%I FROM %I', n.nspname, c.relname, rolname)
-		FROM role, pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		WHERE n.nspname = $1::text::name AND c.relname = $2::text::name
+		SELECT 4, pg_catalog.format('DROP PUBLICATION %I', pubname) FROM pub WHERE trusted
 		UNION ALL
-		SELECT 5, pg_catalog.format('REVOKE ALL ON SCHEMA %I FROM %I', n.nspname, rolname)
-		FROM role, pg_catalog.pg_namespace n WHERE n.nspname = $1::text::name
+		SELECT 5, pg_catalog.format('REVOKE %I FROM CURRENT_USER', pg_catalog.pg_get_userbyid(pubowner))
+		FROM pub WHERE trusted AND NOT pg_catalog.pg_has_role(pubowner, 'USAGE')
 		UNION ALL
-		SELECT 6, pg_catalog.format('REVOKE ALL ON DATABASE %I FROM %I', pg_catalog.current_database(), rolname) FROM role
+		SELECT 6, pg_catalog.format('REVOKE ALL ON %I.%I FROM %I', $1::text, $2::text, rolname) FROM role, rel
 		UNION ALL
-		SELECT 7, pg_catalog.format('DROP ROLE %I', rolname) FROM role
+		SELECT 7, pg_catalog.format('REVOKE ALL ON SCHEMA %I FROM %I', n.nspname, rolname)
+		FROM role, pg_catalog.pg_namespace n
+		WHERE EXISTS (SELECT FROM pg_catalog.aclexplode(n.nspacl) a WHERE a.grantee = role.oid)
+		UNION ALL
+		SELECT 8, pg_catalog.format('REVOKE ALL ON DATABASE %I FROM %I', pg_catalog.current_database(), rolname) FROM role
+		UNION ALL
+		SELECT 9, pg_catalog.format('DROP ROLE %I', rolname) FROM role
 	) AS x(step, s) ORDER BY step, s`

@@ -12,21 +12,25 @@ import (
 )
 
 // trigger is one of the triggers that capture puts on a table.
-type trigger struct{ name, event, level, transitionTables string }
+type trigger struct {
+	name, event, level, transitionTables string
+	bits                                 int16 // pg_trigger.tgtype: see catalog/pg_trigger.h
+}
 
 // needsRowTriggers reports whether triggers must fire for each row. Writes to a partition by its own name, and those of a
 // subscription's apply worker, fire no statement triggers of the table.
 func (t *Table) needsRowTriggers() bool { return t.Partitioned || t.facts.Subscribed }
 
 func (t *Table) wantedTriggers() []trigger {
-	truncate := trigger{"capture_truncate", "TRUNCATE", "STATEMENT", ""}
+	const row, ins, del, upd, trunc = 1, 4, 8, 16, 32 // TRIGGER_TYPE_…
+	truncate := trigger{"capture_truncate", "TRUNCATE", "STATEMENT", "", trunc}
 	if t.needsRowTriggers() {
-		return []trigger{{"capture_rows", "INSERT OR UPDATE OR DELETE", "ROW", ""}, truncate}
+		return []trigger{{"capture_rows", "INSERT OR UPDATE OR DELETE", "ROW", "", row | ins | upd | del}, truncate}
 	}
 	return []trigger{
-		{"capture_insert", "INSERT", "STATEMENT", "REFERENCING NEW TABLE AS new_rows "},
-		{"capture_update", "UPDATE", "STATEMENT", "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows "},
-		{"capture_delete", "DELETE", "STATEMENT", "REFERENCING OLD TABLE AS old_rows "},
+		{"capture_insert", "INSERT", "STATEMENT", "REFERENCING NEW TABLE AS new_rows ", ins},
+		{"capture_update", "UPDATE", "STATEMENT", "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows ", upd},
+		{"capture_delete", "DELETE", "STATEMENT", "REFERENCING OLD TABLE AS old_rows ", del},
 		truncate,
 	}
 }
@@ -59,14 +63,14 @@ func (t *Table) triggerFunctionBody() string {
 
 // triggerFunctionSettings returns the settings under which the trigger function runs. If the key has a column whose text form
 // depends on the application's session, they pin it.
-func (t *Table) triggerFunctionSettings() []string {
-	settings := []string{"search_path = pg_catalog, pg_temp"}
+func (t *Table) triggerFunctionSettings() []setting {
+	settings := []setting{{"search_path", "pg_catalog, pg_temp"}}
 	for _, k := range t.Key {
 		switch t.Columns[k].Type.OID {
 		case boolOID, int2OID, int4OID, int8OID, textOID, varcharOID, bpcharOID, uuidOID:
 		default:
-			return append(settings, "DateStyle = 'ISO, MDY'", "IntervalStyle = 'postgres'", "TimeZone = 'UTC'",
-				"bytea_output = 'hex'", "extra_float_digits = 1")
+			return append(settings, setting{"DateStyle", "ISO, MDY"}, setting{"IntervalStyle", "postgres"}, setting{"TimeZone", "UTC"},
+				setting{"bytea_output", "hex"}, setting{"extra_float_digits", "1"})
 		}
 	}
 	return settings
@@ -80,9 +84,17 @@ func (t *Table) createTriggerFunctionSQL() []string {
 	for strings.Contains(body, tag) {
 		tag = strings.TrimSuffix(tag, "$") + "_$"
 	}
+	var set strings.Builder
+	for _, s := range t.triggerFunctionSettings() {
+		value := s.value
+		if s.name != "search_path" { // which is a list of names
+			value = QuoteLiteral(value)
+		}
+		set.WriteString("SET " + s.name + " = " + value + "\n")
+	}
 	return []string{
-		"CREATE OR REPLACE FUNCTION " + t.triggerFunction() + " RETURNS trigger LANGUAGE plpgsql\nSET " +
-			strings.Join(t.triggerFunctionSettings(), "\nSET ") + "\nAS " + tag + body + tag,
+		"CREATE OR REPLACE FUNCTION " + t.triggerFunction() + " RETURNS trigger LANGUAGE plpgsql SECURITY INVOKER\n" +
+			set.String() + "AS " + tag + body + tag,
 		"COMMENT ON FUNCTION " + t.triggerFunction() + " IS " + commentLiteral("sends the changed keys of table "+t.Name().String()),
 	}
 }
@@ -105,40 +117,60 @@ func (t *Table) dropTriggerSQL(name string) string {
 // triggerState is what the database has of a table's trigger function and triggers.
 type triggerState struct {
 	hasFunction bool
-	ownFunction bool   // its comment says that it is capture's
-	source      string // the function's body
+	owner       string // the function's owner
+	trusted     bool   // the owner could do as the table's writers without the function; see trustedOwnerSQL
+	commented   bool   // its comment says that it is capture's
+	upToDate    bool   // its body, language, settings and rights are those that capture gives it
 	triggers    map[string]triggerEntry
 }
 
 type triggerEntry struct {
-	enabled    string // pg_trigger.tgenabled; "A" is ALWAYS
-	rightLevel bool   // it fires for each row or statement, as it should
+	enabled string // pg_trigger.tgenabled; "A" is ALWAYS
+	bits    int16  // pg_trigger.tgtype
+	always  bool   // it has no condition, and no list of columns
 }
 
-func (e triggerEntry) works() bool { return e.rightLevel && e.enabled == "A" }
+// fires reports whether the trigger fires whenever it should.
+func (g trigger) fires(e triggerEntry) bool { return e.bits == g.bits && e.always && e.enabled == "A" }
+
+// trustedOwnerSQL returns the condition that a role, given by its OID, may do whatever capture's objects for a table could
+// do: it is the table's owner, a superuser or the current user. A name and a comment prove nothing, since whoever may create
+// objects in the schema can choose them. table is an expression for the table's OID.
+func trustedOwnerSQL(role, table string) string {
+	return `(` + role + ` = (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = ` + table + `)
+		OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = ` + role + ` AND (r.rolsuper OR r.rolname = current_user)))`
+}
 
 // loadTriggerState reads the trigger function and those of the table's triggers that call it.
 func (t *Table) loadTriggerState(ctx context.Context, q Querier) (triggerState, error) {
 	s := triggerState{triggers: map[string]triggerEntry{}}
-	// Bit 1 of tgtype means FOR EACH ROW. On a partitioned table the copies on all partitions must be enabled as well.
+	var settings []string
+	for _, c := range t.triggerFunctionSettings() {
+		settings = append(settings, c.name+"="+c.value)
+	}
+	// On a partitioned table the copies on all partitions must be enabled as well.
 	rows, err := Pinned(q).Query(ctx, `
-		SELECT p.prosrc, COALESCE(pg_catalog.obj_description(p.oid, 'pg_proc'), '') LIKE 'capture %',
+		SELECT pg_catalog.pg_get_userbyid(p.proowner)::text, `+trustedOwnerSQL("p.proowner", "$3::oid")+`,
+			COALESCE(pg_catalog.obj_description(p.oid, 'pg_proc'), '') LIKE 'capture %',
+			p.prosrc = $4::text AND p.prokind = 'f' AND NOT p.prosecdef AND p.prorettype = 'pg_catalog.trigger'::regtype
+				AND p.prolang = (SELECT oid FROM pg_catalog.pg_language WHERE lanname = 'plpgsql')
+				AND COALESCE(p.proconfig, '{}') = $5::text[],
 			COALESCE(g.tgname::text, ''),
 			COALESCE(CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_trigger c
 				JOIN pg_catalog.pg_partition_tree(g.tgrelid) x ON x.relid = c.tgrelid
 				WHERE c.tgname = g.tgname AND c.tgenabled <> 'A') THEN 'D' ELSE g.tgenabled::text END, ''),
-			COALESCE((g.tgtype & 1 = 1) = ($4::bool AND g.tgname <> 'capture_truncate'), false)
+			COALESCE(g.tgtype, 0::int2), COALESCE(g.tgqual IS NULL AND g.tgattr::text = '' AND g.tgnargs = 0, false)
 		FROM pg_catalog.pg_proc p
 		LEFT JOIN pg_catalog.pg_trigger g ON g.tgfoid = p.oid AND g.tgrelid = $3::oid AND g.tgname LIKE 'capture\_%'
 		WHERE p.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1::text::name)
 			AND p.proname = $2::text::name AND p.pronargs = 0`,
-		t.Schema, objectName(t.Name()), t.OID, t.needsRowTriggers())
+		t.Schema, objectName(t.Name()), t.OID, t.triggerFunctionBody(), settings)
 	if err != nil {
 		return s, Explain(fmt.Errorf("find triggers on table %s: %w", t.Name(), err))
 	}
 	var name string
 	var e triggerEntry
-	_, err = pgx.ForEachRow(rows, []any{&s.source, &s.ownFunction, &name, &e.enabled, &e.rightLevel}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&s.owner, &s.trusted, &s.commented, &s.upToDate, &name, &e.enabled, &e.bits, &e.always}, func() error {
 		s.hasFunction = true
 		if name != "" {
 			s.triggers[name] = e
@@ -149,6 +181,18 @@ func (t *Table) loadTriggerState(ctx context.Context, q Querier) (triggerState, 
 		return s, Explain(fmt.Errorf("find triggers on table %s: %w", t.Name(), err))
 	}
 	return s, nil
+}
+
+// checkOwner returns a [*Problem] if the trigger function belongs to somebody who could make it do what the table's writers
+// may do and the owner may not.
+func (s *triggerState) checkOwner(t *Table) error {
+	if !s.hasFunction || s.trusted {
+		return nil
+	}
+	return problemf(fmt.Sprintf("whoever owns the function can make it act in the name of everybody who writes to table %s", t.Name()),
+		fmt.Sprintf("DROP FUNCTION %s CASCADE; -- as a superuser or the schema's owner; then capture setup --source notify --table %s",
+			t.triggerFunction(), t.Name()),
+		"function %s belongs to %s, who neither owns table %s nor is a superuser", t.triggerFunction(), displayIdentifier(s.owner), t.Name())
 }
 
 // CheckTriggers returns nil if triggers notify of every change of the table. Otherwise it returns a [*Problem] that says what
@@ -162,18 +206,21 @@ func CheckTriggers(ctx context.Context, q Querier, table *Table) error {
 		return problemf("not every change of the table sends a notification",
 			"capture setup --source notify --table "+table.Name().String(), format, args...)
 	}
+	if err := s.checkOwner(table); err != nil {
+		return err
+	}
 	switch {
 	case !s.hasFunction:
 		return problem("table %s has no triggers of capture", table.Name())
-	case s.source != table.triggerFunctionBody():
+	case !s.upToDate:
 		return problem("the trigger function of table %s is out of date", table.Name())
 	}
 	for _, g := range table.wantedTriggers() {
 		e, ok := s.triggers[g.name]
 		switch {
-		case !ok || !e.rightLevel:
+		case !ok || e.bits != g.bits:
 			return problem("trigger %s is missing from table %s", g.name, table.Name())
-		case !e.works():
+		case !g.fires(e):
 			return problem("trigger %s on table %s is disabled, or can be bypassed", g.name, table.Name())
 		}
 	}
@@ -186,12 +233,15 @@ func (t *Table) setupTriggersSQL(ctx context.Context, q Querier) ([]string, erro
 	if err != nil {
 		return nil, err
 	}
-	if s.hasFunction && !s.ownFunction {
+	if err := s.checkOwner(t); err != nil {
+		return nil, err
+	}
+	if s.hasFunction && !s.commented {
 		return nil, problemf("its comment does not say that it is capture's", "rename it, or drop it if nobody needs it",
 			"function %s exists", t.triggerFunction())
 	}
 	var statements []string
-	if s.source != t.triggerFunctionBody() {
+	if !s.upToDate {
 		statements = t.createTriggerFunctionSQL()
 	}
 	wanted := t.wantedTriggers()
@@ -202,7 +252,7 @@ func (t *Table) setupTriggersSQL(ctx context.Context, q Querier) ([]string, erro
 	}
 	for _, g := range wanted {
 		e, ok := s.triggers[g.name]
-		if ok && e.works() {
+		if ok && g.fires(e) {
 			continue
 		}
 		if ok {

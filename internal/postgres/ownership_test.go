@@ -1,0 +1,162 @@
+package postgres
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// connectAs opens a session of another role.
+func connectAs(t *testing.T, url, role string) *pgx.Conn {
+	t.Helper()
+	cfg, err := ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.User = role
+	conn, err := Connect(testContext(t), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(testContext(t)) })
+	return conn
+}
+
+// TestForeignObjectsAreNotAdopted: a role that may create objects makes capture's function and publication before capture
+// does. Neither is used, changed or dropped, and its owner is named.
+func TestForeignObjectsAreNotAdopted(t *testing.T) {
+	t.Parallel()
+	conn, url := database(t, votesSQL, "DROP ROLE IF EXISTS capture_test_mallory", "CREATE ROLE capture_test_mallory LOGIN",
+		"GRANT CREATE, USAGE ON SCHEMA public TO capture_test_mallory")
+	run(t, conn, "GRANT CREATE ON DATABASE "+QuoteIdentifier(currentDatabase(t, url))+" TO capture_test_mallory")
+	t.Cleanup(func() { run(t, conn, "DROP OWNED BY capture_test_mallory CASCADE", "DROP ROLE capture_test_mallory") })
+	mallory := connectAs(t, url, "capture_test_mallory")
+	table := loadTable(t, conn, "votes")
+	run(t, mallory, table.createTriggerFunctionSQL()...)
+	run(t, mallory, "CREATE PUBLICATION capture_votes", "COMMENT ON PUBLICATION capture_votes IS 'capture 1.0: the changes of table votes'")
+
+	wantOwner := func(what string, err error) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), "capture_test_mallory") {
+			t.Errorf("%s: %v, which does not name the owner", what, err)
+		}
+	}
+	for _, source := range []string{"notify", "logical"} {
+		statements, err := SetupSQL(testContext(t), conn, table, SetupOptions{Source: source})
+		wantOwner("setup for "+source, err)
+		if len(statements) > 0 {
+			t.Errorf("setup for %s would run %q", source, statements)
+		}
+	}
+	s, err := LoadServer(testContext(t), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = EnsurePublication(testContext(t), conn, &s, table)
+	wantOwner("run by logical", err)
+	wantOwner("run by notify", CheckTriggers(testContext(t), conn, table))
+	found, err := LoadTeardown(testContext(t), conn, table.Name(), "")
+	if err != nil || len(found.Statements) > 0 || len(found.Kept) != 2 || !strings.Contains(found.Kept[0]+found.Kept[1], "capture_test_mallory") {
+		t.Errorf("teardown would run %q and keep %q, %v", found.Statements, found.Kept, err)
+	}
+
+	// Even with triggers on it, which the table's owner was talked into, it is not taken for capture's.
+	for _, g := range table.wantedTriggers() {
+		run(t, conn, table.createTriggerSQL(g)...)
+	}
+	wantOwner("run by notify with triggers", CheckTriggers(testContext(t), conn, table))
+}
+
+// TestChangedFunctionIsReplaced: a function of the table's owner that runs with the owner's rights, with other settings or
+// with another body is out of date, and setup replaces it; so is a trigger that does not fire for every change.
+func TestChangedFunctionIsReplaced(t *testing.T) {
+	t.Parallel()
+	conn, _ := database(t, votesSQL)
+	for _, change := range []string{
+		"ALTER FUNCTION capture_votes() SECURITY DEFINER",
+		"ALTER FUNCTION capture_votes() SET search_path = public",
+		"ALTER FUNCTION capture_votes() RESET ALL",
+		"ALTER FUNCTION capture_votes() SET session_replication_role = replica",
+		"DROP TRIGGER capture_update ON votes; CREATE TRIGGER capture_update AFTER UPDATE OF comment ON votes FOR EACH STATEMENT EXECUTE FUNCTION capture_votes()",
+		"DROP TRIGGER capture_insert ON votes; CREATE TRIGGER capture_insert AFTER INSERT ON votes FOR EACH STATEMENT WHEN (false) EXECUTE FUNCTION capture_votes(); ALTER TABLE votes ENABLE ALWAYS TRIGGER capture_insert",
+		"DROP TRIGGER capture_insert ON votes; CREATE TRIGGER capture_insert BEFORE INSERT ON votes FOR EACH STATEMENT EXECUTE FUNCTION capture_votes(); ALTER TABLE votes ENABLE ALWAYS TRIGGER capture_insert",
+	} {
+		setup(t, conn, "votes", SetupOptions{Source: "notify"})
+		table := loadTable(t, conn, "votes")
+		if err := CheckTriggers(testContext(t), conn, table); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range strings.Split(change, "; ") {
+			run(t, conn, s)
+		}
+		if err := CheckTriggers(testContext(t), conn, table); err == nil {
+			t.Errorf("%s: the triggers pass for whole", change)
+		}
+	}
+	setup(t, conn, "votes", SetupOptions{Source: "notify"})
+	teardown(t, conn, "votes", "")
+}
+
+// TestSetupMakesRoleOwnPublication: whoever runs setup --role, the role owns the publication afterwards, can withdraw it, and
+// has no other right for it.
+func TestSetupMakesRoleOwnPublication(t *testing.T) {
+	t.Parallel()
+	for _, by := range []string{"superuser", "database owner"} {
+		t.Run(by, func(t *testing.T) {
+			t.Parallel()
+			suffix := strings.ReplaceAll(by, " ", "_")
+			role, owner := "capture_test_withdraw_"+suffix, "capture_test_app_"+suffix
+			conn, url := database(t, votesSQL, "DROP ROLE IF EXISTS "+role, "DROP ROLE IF EXISTS "+owner,
+				"CREATE ROLE "+owner+" LOGIN CREATEROLE", "ALTER TABLE votes OWNER TO "+owner)
+			name := QuoteIdentifier(currentDatabase(t, url))
+			run(t, conn, "ALTER DATABASE "+name+" OWNER TO "+owner)
+			user := conn
+			if by != "superuser" {
+				user = connectAs(t, url, owner)
+				run(t, conn, "CREATE ROLE "+role+" LOGIN REPLICATION")                   // an administrator's part
+				if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 16 { // what CREATEROLE gives with a new role
+					run(t, conn, "GRANT "+role+" TO "+owner+" WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
+				}
+			}
+			t.Cleanup(func() {
+				run(t, conn, "ALTER DATABASE "+name+" OWNER TO CURRENT_USER", "DROP OWNED BY "+owner+" CASCADE", "DROP ROLE IF EXISTS "+role, "DROP ROLE "+owner)
+			})
+			setup(t, user, "votes", SetupOptions{Source: "logical", Role: role})
+			var pubOwner string
+			var creates, member bool
+			err := conn.QueryRow(testContext(t), `SELECT pg_get_userbyid(pubowner), has_database_privilege($1, current_database(), 'CREATE'),
+				pg_has_role($2, $1, 'USAGE') FROM pg_publication`, role, owner).Scan(&pubOwner, &creates, &member)
+			if err != nil || pubOwner != role || creates || member && by == "superuser" {
+				t.Errorf("the publication belongs to %s; the role may create in the database: %t; the table's owner is a member: %t; %v", pubOwner, creates, member, err)
+			}
+			least := connectAs(t, url, role)
+			wantPublication(t, least, "votes", "capture_votes")
+			run(t, conn, "ALTER TABLE public.votes DROP CONSTRAINT votes_pkey")
+			_, refusal := LoadTable(testContext(t), least, Name{Table: "votes"})
+			wantProblem(t, WithdrawPublication(testContext(t), least, Name{Table: "votes"}, refusal), "has no primary key")
+			run(t, conn, "INSERT INTO votes DEFAULT VALUES", "UPDATE votes SET comment = 'works'", "ALTER TABLE votes ADD PRIMARY KEY (vote_id)")
+			setup(t, user, "votes", SetupOptions{Source: "logical", Role: role})
+			teardown(t, user, "votes", role)
+		})
+	}
+}
+
+// TestWithdrawalNeedsOwnership: a role that does not own the publication says who must drop it, and how.
+func TestWithdrawalNeedsOwnership(t *testing.T) {
+	t.Parallel()
+	conn, url := database(t, votesSQL, "DROP ROLE IF EXISTS capture_test_reader", "CREATE ROLE capture_test_reader LOGIN REPLICATION",
+		"GRANT SELECT ON votes TO capture_test_reader")
+	t.Cleanup(func() { run(t, conn, "DROP OWNED BY capture_test_reader", "DROP ROLE capture_test_reader") })
+	setup(t, conn, "votes", SetupOptions{Source: "logical"})
+	reader := connectAs(t, url, "capture_test_reader")
+	run(t, conn, "ALTER TABLE votes DROP CONSTRAINT votes_pkey", "REVOKE SELECT ON votes FROM capture_test_reader")
+	_, refusal := LoadTable(testContext(t), reader, Name{Table: "votes"})
+	wantProblem(t, WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal), `DROP PUBLICATION IF EXISTS "capture_votes"`)
+
+	run(t, conn, "ALTER TABLE votes REPLICA IDENTITY FULL") // writes go through again
+	_, refusal = LoadTable(testContext(t), reader, Name{Table: "votes"})
+	if err := WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal); strings.Contains(err.Error(), "DROP PUBLICATION") {
+		t.Error(err)
+	}
+}
