@@ -8,9 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/logical"
 	"capture/capture/source"
 	"capture/internal/guard"
 	"capture/internal/postgres"
@@ -129,29 +129,7 @@ func probeSource(ctx context.Context, kind string, env *source.Env) error {
 		defer n.side.Close()
 		return n.prepare(ctx)
 	}
-	queries := postgres.NewQueryConn(env.Database, env.Timeouts.Idle)
-	defer queries.Close()
-	return queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		server, table, err := postgres.LoadServerAndTable(ctx, conn, env.Table)
-		if err != nil {
-			return err
-		}
-		if server.UsedSlots >= server.MaxSlots {
-			return errors.New("all replication slots are in use")
-		}
-		if _, _, err := postgres.EnsurePublication(ctx, conn, &server, table); err != nil {
-			return err
-		}
-		replication, err := postgres.ConnectReplication(ctx, env.Database)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = replication.Close(ctx) }() // an error no longer matters
-		if _, err := pglogrepl.IdentifySystem(ctx, replication); err != nil {
-			return fmt.Errorf("identify the system: %w", err)
-		}
-		return nil
-	})
+	return logical.Probe(ctx, env)
 }
 
 // checkUnavailable reports whether err, with which a source ended before it followed, means that this source cannot be used

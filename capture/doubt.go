@@ -2,7 +2,6 @@ package capture
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -15,35 +14,11 @@ import (
 // watch looks regularly for what notifications do not tell: another shape, triggers that are gone or bypassed, a full
 // queue. was is what there was before the first copy.
 func (n *notify) watch(ctx context.Context, was tableTraces) error {
-	tick := time.NewTicker(checkEvery)
-	defer tick.Stop()
-	troubled := false
 	read := time.Now() // when the whole table was last asked for from here
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	return n.env.CheckLoop(ctx, func(ctx context.Context) error {
 		is, err := n.check(ctx)
-		anew, problem := (*source.ResyncError)(nil), (*postgres.Problem)(nil)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.As(err, &anew), errors.As(err, &problem) && (problem.TableMissing() || problem.Err == nil):
-			return err // the table is not what it was: the source ends
-		case err != nil:
-			// The listener may be well while this connection is not: it will tell by itself.
-			if !troubled {
-				n.log.Warn("the regular check of the table failed", "error", err)
-				n.env.Progress.SetCondition("checks", "the regular check of the table fails: "+err.Error())
-			}
-			troubled = true
-			continue
-		}
-		if troubled {
-			troubled = false
-			n.env.Progress.SetCondition("checks", "")
+		if err != nil {
+			return err
 		}
 		if why := is.doubt(was, time.Since(read), time.Since(n.heard.lastHeard())); why != "" {
 			read = time.Now()
@@ -53,7 +28,8 @@ func (n *notify) watch(ctx context.Context, was tableTraces) error {
 			n.sayFull(full, is.queue)
 		}
 		was = is
-	}
+		return nil
+	})
 }
 
 func (n *notify) sayFull(full bool, usage float64) {
@@ -99,7 +75,7 @@ func (n *notify) check(ctx context.Context) (s tableTraces, err error) {
 	err = n.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		now, err := postgres.TableFingerprint(ctx, conn, n.env.Table)
 		if err != nil {
-			return keepsState(err)
+			return source.WithFileNote(err)
 		}
 		if now != n.tab.Fingerprint {
 			return &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changed", n.tab.Name())}

@@ -176,59 +176,6 @@ func standstill() func() time.Duration {
 	}
 }
 
-// TestSenderTimeoutIsSet: with wal_sender_timeout off on the server, capture's own session has one.
-func TestSenderTimeoutIsSet(t *testing.T) {
-	t.Parallel()
-	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_sender_timeout": "0"}})
-	conn := connect(t, s.URL("postgres"))
-	table(t, conn, 10)
-	l := newLogical(start(t, config(t, s.URL("postgres"))).env("logical"))
-	if _, err := l.connect(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	defer l.hangUp()
-	if l.every != statusEvery {
-		t.Errorf("a standby status every %s", l.every)
-	}
-	got, err := l.repl.Exec(t.Context(), "SHOW wal_sender_timeout").ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text := string(got[0].Rows[0][0]); text != "1min" {
-		t.Errorf("the session has a timeout of %s", text)
-	}
-}
-
-// TestStatusMessagesEndWithConnection: a Barrier sends status messages on a connection that is being closed. They end with it.
-func TestStatusMessagesEndWithConnection(t *testing.T) {
-	t.Parallel()
-	url := pgserver.Database(t)
-	table(t, connect(t, url), 10)
-	d := start(t, config(t, url))
-	for range 20 {
-		l := newLogical(d.env("logical"))
-		if _, err := l.connect(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		told, ended := make(chan struct{}, 1), make(chan struct{})
-		go func() {
-			for {
-				if l.tell(true, true) != nil {
-					close(ended)
-					return
-				}
-				select {
-				case told <- struct{}{}:
-				default:
-				}
-			}
-		}()
-		<-told
-		l.hangUp()
-		<-ended
-	}
-}
-
 // slowLogger blocks the goroutines that log a transaction and a flush, once each.
 type slowLogger struct {
 	hclog.Logger

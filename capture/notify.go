@@ -57,9 +57,8 @@ type notify struct {
 	marks  string          // our own channel
 	mark   uint64          // the last one sent
 
-	requests chan chan error // barriers
-	ended    chan struct{}   // closed when Follow has ended
-	traffic  postgres.ReadClock
+	*source.Rounds
+	traffic postgres.ReadClock
 
 	rested, restedWhole time.Time // before which no round is due by itself: the database rests as long as the last one took
 }
@@ -70,13 +69,13 @@ func newNotify(env *source.Env) *notify {
 	return &notify{
 		env: env, log: env.Logger, side: postgres.NewQueryConn(env.Database, env.Timeouts.Idle), heard: newHeard(env.Progress),
 		reader: tablecopy.NewReader(env, "notify"), marks: "capture_mark_" + hex.EncodeToString(id[:]),
-		requests: make(chan chan error), ended: make(chan struct{}),
+		Rounds: source.NewRounds(),
 	}
 }
 
 // Follow implements Source.
 func (n *notify) Follow(ctx context.Context, t *snapshot.Table) error {
-	defer close(n.ended)
+	defer n.End()
 	defer n.side.Close()
 	defer n.reader.Close()
 	if err := n.prepare(ctx); err != nil {
@@ -191,14 +190,14 @@ func (n *notify) loop(ctx context.Context, t *snapshot.Table) error {
 		case <-n.heard.signal:
 			cancel()
 			continue // what is due may have changed
-		case r := <-n.requests:
+		case r := <-n.Requests():
 			waiting = append(waiting, r)
 		case <-due:
 		}
 		cancel()
 		for more := true; more; {
 			select {
-			case r := <-n.requests:
+			case r := <-n.Requests():
 				waiting = append(waiting, r)
 			default:
 				more = false
@@ -241,7 +240,7 @@ func (n *notify) round(ctx context.Context, t *snapshot.Table, forced bool) erro
 	}
 	tx, err := n.reader.Begin(ctx)
 	if err != nil {
-		return keepsState(err)
+		return source.WithFileNote(err)
 	}
 	defer postgres.Rollback(ctx, tx)
 	if n.reader.Table.Fingerprint != n.tab.Fingerprint {
@@ -344,36 +343,4 @@ func (n *notify) apply(ctx context.Context, t *snapshot.Table, b batch, start ti
 	n.env.Progress.RecordCommit(x)
 	n.log.Info("captured", append(x.LogFields(n.tab.Shape), "ms", source.Milliseconds(time.Since(start)))...)
 	return nil
-}
-
-// Barrier implements Source: a round whose snapshot comes after the call.
-func (n *notify) Barrier(ctx context.Context) error { return request(ctx, n.requests, n.ended) }
-
-// request has the loop of a source make a round, and waits for it.
-func request(ctx context.Context, requests chan chan error, ended chan struct{}) error {
-	answer := make(chan error, 1)
-	select {
-	case requests <- answer:
-		select {
-		case err := <-answer:
-			if err == nil {
-				return nil
-			}
-		case <-ended:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the table to be read: %w", ctx.Err())
-		}
-	case <-ended:
-	case <-ctx.Done():
-		return fmt.Errorf("wait for the table to be read: %w", ctx.Err())
-	}
-	return source.ErrNotFollowing // its error ends the source
-}
-
-// keepsState adds to the word of a table that is gone what becomes of the file.
-func keepsState(err error) error {
-	if p := (*postgres.Problem)(nil); errors.As(err, &p) && p.TableMissing() {
-		return fmt.Errorf("%w; feedback.json keeps the last state it had", err)
-	}
-	return err
 }

@@ -30,20 +30,19 @@ type poll struct {
 
 	shown pglogrepl.LSN // WAL position at or after the state in the Table; see checkReplay
 
-	requests chan chan error // barriers
-	ended    chan struct{}   // closed when Follow has ended
+	*source.Rounds
 }
 
 func newPoll(env *source.Env) *poll {
 	return &poll{
 		env: env, log: env.Logger, reader: tablecopy.NewReader(env, "poll"),
-		requests: make(chan chan error), ended: make(chan struct{}),
+		Rounds: source.NewRounds(),
 	}
 }
 
 // Follow implements Source.
 func (p *poll) Follow(ctx context.Context, t *snapshot.Table) error {
-	defer close(p.ended)
+	defer p.End()
 	defer p.reader.Close()
 	if err := p.reader.Open(ctx); err != nil {
 		return err
@@ -70,7 +69,7 @@ func (p *poll) Follow(ctx context.Context, t *snapshot.Table) error {
 			if err := p.ping(ctx); err != nil {
 				return err
 			}
-		case r := <-p.requests:
+		case r := <-p.Requests():
 			err := p.read(ctx, t)
 			if r <- err; err != nil {
 				return err
@@ -89,9 +88,6 @@ func (p *poll) Follow(ctx context.Context, t *snapshot.Table) error {
 func (p *poll) rest(interval time.Duration) time.Duration {
 	return max(interval, p.reader.CopyDuration)
 }
-
-// Barrier implements Source: a read after the call. On a standby it stands for what has been replayed there.
-func (p *poll) Barrier(ctx context.Context) error { return request(ctx, p.requests, p.ended) }
 
 func (p *poll) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.env.Timeouts.Idle)
@@ -149,7 +145,7 @@ func (p *poll) read(ctx context.Context, t *snapshot.Table) error {
 	}
 	tx, err := p.reader.Begin(ctx)
 	if err != nil {
-		return keepsState(err)
+		return source.WithFileNote(err)
 	}
 	defer postgres.Rollback(ctx, tx)
 	position, _, err := walPosition(ctx, tx)

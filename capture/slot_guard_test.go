@@ -6,58 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	osexec "os/exec"
-	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"capture/capture/source"
 	"capture/internal/pgserver"
-	"capture/internal/postgres"
-	"capture/store"
 )
-
-func TestXIDSnapshotEnded(t *testing.T) {
-	t.Parallel()
-	for _, c := range []struct {
-		exported, now string
-		ended         bool
-	}{
-		{"100:100:", "100:100:", true},
-		{"100:105:", "100:104:", false},      // 104 has not begun for the other session
-		{"100:105:", "105:105:", true},       //
-		{"100:105:", "103:106:103", false},   // 103 is still running
-		{"100:105:103", "103:106:103", true}, // and so it is for the slot
-		{"100:105:103", "103:106:103,104", false},
-		{"100:105:", "99:106:99", true},       // below xmin: an older transaction that the slot knew to have ended
-		{"100:105:", "105:107:105,106", true}, // these began later
-		{"18446744073709551000:18446744073709551005:", "18446744073709551005:18446744073709551005:", true},
-	} {
-		exported, err := parseXIDSnapshot(c.exported)
-		if err != nil {
-			t.Fatal(err)
-		}
-		now, err := parseXIDSnapshot(c.now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := exported.endedBy(now); got != c.ended {
-			t.Errorf("%s ended by %s: %v, want %v", c.exported, c.now, got, c.ended)
-		}
-	}
-	for _, text := range []string{"", "1:2", "1:2:3:4", "a:2:", "1:2:x", "-1:2:", "1:2:3,"} {
-		if s, err := parseXIDSnapshot(text); err == nil {
-			t.Errorf("%q parses as %+v", text, s)
-		}
-	}
-}
 
 // TestCommitHeldWhileSlotStarts holds a commit of the application between its WAL record and its mark in pg_xact, with a
 // debugger, while capture makes its slot. The slot's snapshot shows that transaction. A read with it at that moment would
@@ -179,93 +136,6 @@ func (d *debugger) wait(t *testing.T, text string) {
 
 func (d *debugger) stopped(t *testing.T) { t.Helper(); d.wait(t, "Breakpoint 1, ") }
 func (d *debugger) resume()              { d.say("delete\ndetach\nquit\n") }
-
-// TestSlotsHarmNoCommit makes slots beside eight committers and reads with each slot's snapshot at once, over a connection
-// that is open already. Every committed increment must stay in the table. CAPTURE_TEST_SLOTS=1m takes a minute for it.
-func TestSlotsHarmNoCommit(t *testing.T) {
-	t.Parallel()
-	duration := 4 * time.Second
-	if text := os.Getenv("CAPTURE_TEST_SLOTS"); text != "" {
-		var err error
-		if duration, err = time.ParseDuration(text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
-	url := s.URL("postgres")
-	conn := connect(t, url)
-	table(t, conn, 20)
-	const committers = 8
-	exec(t, conn, "ALTER TABLE votes ADD n int NOT NULL DEFAULT 0")
-	file, err := store.Open(filepath.Join(t.TempDir(), "feedback.json"), store.Owner{PID: os.Getpid()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { file.Close() })
-	d, err := New(config(t, url), file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader := connect(t, url)
-
-	var done atomic.Bool
-	var g sync.WaitGroup
-	counts := make([]int, committers)
-	for i := range committers {
-		c := connect(t, url)
-		g.Go(func() {
-			for !done.Load() {
-				if _, err := c.Exec(context.Background(), "UPDATE votes SET n = n + 1 WHERE vote_id = $1", i+1); err != nil {
-					t.Error(err)
-					return
-				}
-				counts[i]++
-			}
-		})
-	}
-	slots := 0
-	for end := time.Now().Add(duration); time.Now().Before(end); slots++ {
-		readAtOnce(t, d, reader)
-	}
-	done.Store(true)
-	g.Wait()
-	rows, err := conn.Query(t.Context(), "SELECT n FROM votes WHERE vote_id <= $1 ORDER BY vote_id", committers)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kept, err := pgx.CollectRows(rows, pgx.RowTo[int])
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d slots, %v committed", slots, counts)
-	if !slices.Equal(kept, counts) {
-		t.Errorf("the table has %v, of %v committed", kept, counts)
-	}
-}
-
-// readAtOnce makes a slot as the source does and reads the table with its snapshot.
-func readAtOnce(t *testing.T, d *Daemon, reader *pgx.Conn) {
-	t.Helper()
-	l := newLogical(d.cfg.env("logical", source.NewProgress("logical", nil)))
-	defer l.side.Close()
-	origin, err := l.open(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.hangUp()
-	slot, err := l.createSlot(t.Context(), d.table, origin)
-	if err != nil {
-		if anew := (*source.ResyncError)(nil); errors.As(err, &anew) {
-			return
-		}
-		t.Fatal(err)
-	}
-	_, err = reader.Exec(t.Context(), "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+postgres.QuoteLiteral(slot.snapshot)+
-		"; SELECT count(*) FROM votes; COMMIT")
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 // TestPollNeverGoesBack: the address leads to a standby that is behind what the file holds, as one that crashed may be for
 // a while. The file stays as it is until the standby has caught up, and health says why.

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/logical"
 	"capture/capture/source"
 	"capture/internal/guard"
 	"capture/internal/postgres"
@@ -227,7 +228,7 @@ func newSource(kind string, env *source.Env) source.Source {
 	case "poll":
 		return newPoll(env)
 	}
-	return newLogical(env)
+	return logical.New(env)
 }
 
 // endAttempt keeps what outlives an attempt: its totals, and which server it reached. The conditions and the retained WAL

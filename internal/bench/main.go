@@ -40,7 +40,7 @@ func runBenchmarks(runs int, only, doc string) error {
 	found := make(results)
 	err = runPackage(found, "./internal/bench", only, runs)
 	if stream {
-		err = errors.Join(err, runPackage(found, "./capture", "^BenchmarkStream$/"+parts, runs))
+		err = errors.Join(err, runPackage(found, "./capture/logical", "^BenchmarkStream$/"+parts, runs))
 	}
 	e.addResults(found, runs)
 	text := e.String() + "\n" + resultTable(found)

@@ -1,4 +1,4 @@
-package capture
+package logical
 
 import (
 	"cmp"
@@ -13,59 +13,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
-	"capture/capture/source"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 )
-
-// BenchmarkFirstCopy copies 100,000 votes from Postgres into memory (encode), and reads the same with COPY to nothing
-// (copy), in turn.
-func BenchmarkFirstCopy(b *testing.B) {
-	const rows = 100_000
-	url := pgserver.Database(b)
-	conn := connect(b, url)
-	exec(b, conn, votes)
-	if err := pgserver.FillVotes(b.Context(), conn, 1, rows); err != nil {
-		b.Fatal(err)
-	}
-	exec(b, conn, "VACUUM ANALYZE votes")
-	cfg := config(b, url)
-	var encode, bare time.Duration
-	var bytes int64
-	var allocs uint64
-	for b.Loop() {
-		start := time.Now()
-		if _, err := conn.PgConn().CopyTo(b.Context(), discard{}, "COPY votes TO STDOUT (FORMAT binary)"); err != nil {
-			b.Fatal(err)
-		}
-		bare += time.Since(start)
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		start = time.Now()
-		v, err := Export(b.Context(), cfg)
-		if err != nil {
-			b.Fatal(err)
-		}
-		encode += time.Since(start)
-		runtime.ReadMemStats(&after)
-		bytes, allocs = v.Bytes(), after.Mallocs-before.Mallocs
-	}
-	n := float64(b.N)
-	b.ReportMetric(rows*n/encode.Seconds(), "rows/s")
-	b.ReportMetric(float64(bytes)*n/encode.Seconds()/1e6, "MB/s")
-	b.ReportMetric(encode.Seconds()/bare.Seconds(), "×COPY")
-	b.ReportMetric(float64(allocs)/rows, "allocs/row")
-}
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // BenchmarkStream drains a slot that was filled before, and in turn the same changes by pg_recvlogical into nothing: from
 // pgoutput, which is what capture reads, and where the server has them from wal2json and decoderbufs; and by followers of
@@ -107,27 +62,26 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 	conn := connect(b, url)
 	exec(b, conn, votes)
 	exec(b, conn, fillProcedure)
-	cfg := config(b, url)
-	cfg.Logger, cfg.MaxWAL = hclog.NewNullLogger(), 1<<40
-	cfg.timeouts.FrozenClient = time.Hour // the slot waits, and so does its connection, for as long as votes are written
 	others := followers(b, peers)
 	took := make(map[string]time.Duration)
 	var allocs uint64
 	for b.Loop() {
 		exec(b, conn, "TRUNCATE votes")
+		env := testEnv(b, url)
+		env.Timeouts.FrozenClient = time.Hour // the slot waits, and so does its connection, for as long as votes are written
 		t := snapshot.NewTable()
-		l := newLogical(cfg.env("logical", source.NewProgress("logical", nil)))
-		enc := slotBefore(b, l, t)
+		s := New(env)
+		encoder := copyBeforeStream(b, s, t)
 		slots := bareSlots(b, conn, peers)
 		exec(b, conn, "CALL fill($1, $2, $3)", rows/perTx, perTx, words)
 		var target pglogrepl.LSN
-		if err := l.side.Do(b.Context(), func(ctx context.Context, c *pgx.Conn) (err error) {
+		if err := s.queries.Do(b.Context(), func(ctx context.Context, c *pgx.Conn) (err error) {
 			target, err = postgres.LoadInsertLSN(ctx, c)
 			return err
 		}); err != nil {
 			b.Fatal(err)
 		}
-		span, mallocs := drain(b, l, t, enc, target)
+		span, mallocs := drain(b, s, t, encoder, target)
 		took["capture"] += span
 		allocs += mallocs
 		if n := t.View().Rows(); n != rows {
@@ -135,9 +89,9 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 		}
 		for peer, slot := range slots {
 			if f, ok := others[peer]; ok {
-				took[peer] += f.drain(b, url, slot, l.publication, target, rows)
+				took[peer] += f.drain(b, url, slot, s.publication.name, target, rows)
 			} else if foreign[peer] == "" {
-				took[peer] += recvlogical(b, url, peer, slot, l.publication, target)
+				took[peer] += recvlogical(b, url, peer, slot, s.publication.name, target)
 			}
 			dropSlot(b, conn, slot)
 		}
@@ -155,16 +109,16 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 	}
 }
 
-// drain is how long capture takes to apply the stream up to a position, and how often it allocates memory for it.
-func drain(b *testing.B, l *logical, t *snapshot.Table, enc *rowjson.Encoder, target pglogrepl.LSN) (time.Duration, uint64) {
+// drain returns how long capture takes to apply the stream up to a position, and how often it allocates memory for that.
+func drain(b *testing.B, s *Source, t *snapshot.Table, encoder *rowjson.Encoder, target pglogrepl.LSN) (time.Duration, uint64) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error, 1)
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	start := time.Now()
-	go func() { done <- l.stream(ctx, t, enc) }()
-	for pglogrepl.LSN(l.applied.Load()) < target {
+	go func() { done <- s.stream(ctx, t, encoder) }()
+	for s.standby.appliedLSN() < target {
 		select {
 		case err := <-done:
 			b.Fatal(err)
@@ -175,8 +129,8 @@ func drain(b *testing.B, l *logical, t *snapshot.Table, enc *rowjson.Encoder, ta
 	runtime.ReadMemStats(&after)
 	cancel()
 	<-done
-	l.hangUp()
-	l.side.Close()
+	s.standby.close()
+	s.queries.Close()
 	return took, after.Mallocs - before.Mallocs
 }
 
@@ -272,7 +226,7 @@ func followers(b *testing.B, peers []string) map[string]*follower {
 	return found
 }
 
-const followersFolder = "../internal/bench/testdata"
+const followersFolder = "../../internal/bench/testdata"
 
 // installNode puts the program for Node.js into a folder of its own, and has npm put the package beside it: that is on the
 // Internet.
@@ -336,21 +290,21 @@ func (f *follower) drain(b *testing.B, url, slot, publication string, target pgl
 	return took
 }
 
-// slotBefore takes a source to where its stream starts.
-func slotBefore(b *testing.B, l *logical, t *snapshot.Table) *rowjson.Encoder {
+// copyBeforeStream takes a source to where its stream starts.
+func copyBeforeStream(b *testing.B, s *Source, t *snapshot.Table) *rowjson.Encoder {
 	b.Helper()
 	ctx := b.Context()
-	origin, err := l.open(ctx)
+	origin, err := s.open(ctx)
 	if err != nil {
 		b.Fatal(err)
 	}
-	slot, err := l.createSlot(ctx, t, origin)
+	start, err := s.createSlotOrPlainRead(ctx, t, origin)
 	if err != nil {
 		b.Fatal(err)
 	}
-	enc, err := l.copy(ctx, t, slot, origin)
+	encoder, err := s.copyTable(ctx, t, start, origin)
 	if err != nil {
 		b.Fatal(err)
 	}
-	return enc
+	return encoder
 }

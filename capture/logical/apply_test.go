@@ -1,10 +1,10 @@
-package capture
+package logical
 
 import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"capture/capture/source"
+	"capture/internal/pgoutput"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/snapshot"
@@ -47,7 +48,7 @@ func recordedTable(immediate bool) *postgres.Table {
 	}}
 }
 
-// recorded are workloads whose messages seed FuzzStream.
+// recorded are workloads whose messages seed FuzzApply.
 var recorded = map[string][]string{
 	"default": {
 		`INSERT INTO t VALUES (1, E'a\n"b\\', 1.50, true, '{NULL,"a b","{"}', '(1,"x ""y""")', '2025-06-17 16:58:00.5+02', NULL), (2, NULL, 'NaN', NULL, '{}', '(,)', '-infinity', '')`,
@@ -65,8 +66,8 @@ var recorded = map[string][]string{
 	},
 }
 
-// TestRecordedStream applies what a real server says of the workloads. With CAPTURE_RECORD=1 it writes that to
-// testdata/fuzz/FuzzStream.
+// TestRecordedStream applies the messages that a real server sends for the workloads. With CAPTURE_RECORD=1 it writes them to
+// testdata/fuzz/FuzzApply.
 func TestRecordedStream(t *testing.T) {
 	for name, workload := range recorded {
 		t.Run(name, func(t *testing.T) {
@@ -92,7 +93,7 @@ func TestRecordedStream(t *testing.T) {
 			for _, m := range messages {
 				input = append(binary.BigEndian.AppendUint32(input, uint32(len(m))), m...)
 			}
-			table, err := playStream(t, input)
+			table, err := applyAll(t, input)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -100,10 +101,10 @@ func TestRecordedStream(t *testing.T) {
 			if _, err := table.View().WriteTo(&b); err != nil {
 				t.Fatal(err)
 			}
-			sameRows(t, name, b.String(), oracle(t, conn, "t", "id"))
+			checkRows(t, b.String(), conn, "t", "id")
 			if os.Getenv("CAPTURE_RECORD") != "" {
 				seed := fmt.Sprintf("go test fuzz v1\n[]byte(%q)\n", input)
-				if err := os.WriteFile(filepath.Join("testdata", "fuzz", "FuzzStream", "recorded-"+name), []byte(seed), 0o644); err != nil {
+				if err := os.WriteFile(filepath.Join("testdata", "fuzz", "FuzzApply", "recorded-"+name), []byte(seed), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -111,12 +112,12 @@ func TestRecordedStream(t *testing.T) {
 	}
 }
 
-// record is what pgoutput says while f runs, with the OIDs of the recorded table.
+// record returns the messages that pgoutput sends for what f does, with the OIDs of the recorded table.
 func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	repl, err := postgres.ConnectReplication(ctx, config(t, url).Database)
+	repl, err := postgres.ConnectReplication(ctx, testEnv(t, url).Database)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,12 +174,12 @@ func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	}
 }
 
-// playStream applies messages, each behind its length; the first byte says whether the key is deferrable. It checks that
-// memory is bound to the input, and that what is committed is JSON.
-func playStream(t *testing.T, input []byte) (*snapshot.Table, error) {
+// applyAll applies messages, each after its length; the first byte says whether the key is deferrable. It checks that what
+// is committed is JSON, and that no message is accepted without its last byte.
+func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 	t.Helper()
 	if len(input) == 0 {
-		return nil, errCut
+		return nil, pgoutput.ErrTruncated
 	}
 	tab := recordedTable(input[0]&1 == 0)
 	enc, err := rowjson.NewEncoder(tab.Shape, true)
@@ -188,93 +189,64 @@ func playStream(t *testing.T, input []byte) (*snapshot.Table, error) {
 	table := snapshot.NewTable()
 	table.Load(tab.Shape, snapshot.Origin{})
 	table.Commit(snapshot.Position{})
-	s := newStream(table, tab, enc, nil, func(x *source.TxnStats) {
-		fields := x.LogFields(tab.Shape)
-		if keys := fields[len(fields)-1].([]string); x.Changes() < len(keys) {
-			t.Errorf("%d keys noted for %d changes", len(keys), x.Changes())
-		}
-	})
+	a := newApplier(table, tab, enc, nil)
 	for rest := input[1:]; len(rest) >= 4; {
 		n := int(min(uint64(binary.BigEndian.Uint32(rest)), uint64(len(rest)-4)))
 		msg := rest[4 : 4+n : 4+n]
 		rest = rest[4+n:]
-		if err := s.handle(msg); err != nil {
+		commit, err := a.apply(msg)
+		if err != nil {
 			return table, err
+		}
+		if commit != nil {
+			checkCommit(t, table, tab, commit)
 		}
 		if len(msg) == 0 {
 			continue
 		}
-		rows := table.View().Rows()
-		switch kind := msg[0]; kind {
-		case 'C':
-			var b bytes.Buffer
-			if _, err := table.View().WriteTo(&b); err != nil {
-				t.Fatal(err)
-			}
-			got, err := lines(b.Bytes())
-			if err != nil || len(got) != rows || !utf8.Valid(b.Bytes()) {
-				t.Fatalf("%d rows, %d lines, %v:\n%.2000q", rows, len(got), err, b.Bytes())
-			}
-		case 'R', 'I', 'U', 'D', 'T':
-			// What was taken for whole is no more than what came: cut anywhere it is refused.
-			if err := (&stream{table: snapshot.NewTable(), tab: tab, enc: enc, columns: s.columns, in: true,
-				new: make([][]byte, len(s.new)), old: make([][]byte, len(s.old)),
-			}).handle(msg[:len(msg)-1]); err == nil && about(msg) {
-				t.Fatalf("a message that is cut is taken for whole: %.500q", msg)
+		switch pgoutput.Kind(msg) {
+		case pgoutput.KindRelation, pgoutput.KindInsert, pgoutput.KindUpdate, pgoutput.KindDelete, pgoutput.KindTruncate:
+			short := newApplier(snapshot.NewTable(), tab, enc, nil)
+			short.columns, short.inTxn = a.columns, true
+			if _, err := short.apply(msg[:len(msg)-1]); err == nil && isAboutTable(msg) {
+				t.Fatalf("a message is accepted without its last byte: %.500q", msg)
 			}
 		}
 	}
 	return table, nil
 }
 
-// about says whether a message names the recorded table.
-func about(msg []byte) bool {
+// checkCommit checks what a commit returned and left in the table.
+func checkCommit(t *testing.T, table *snapshot.Table, tab *postgres.Table, commit *source.TxnStats) {
+	t.Helper()
+	fields := commit.LogFields(tab.Shape)
+	if keys := fields[len(fields)-1].([]string); commit.Changes() < len(keys) {
+		t.Errorf("%d keys for %d changes", len(keys), commit.Changes())
+	}
+	var b bytes.Buffer
+	if _, err := table.View().WriteTo(&b); err != nil {
+		t.Fatal(err)
+	}
+	var rows []json.RawMessage
+	if err := json.Unmarshal(b.Bytes(), &rows); err != nil || len(rows) != table.View().Rows() || !utf8.Valid(b.Bytes()) {
+		t.Fatalf("%d rows, %d in the file, %v:\n%.2000q", table.View().Rows(), len(rows), err, b.Bytes())
+	}
+}
+
+// isAboutTable reports whether a message names the recorded table.
+func isAboutTable(msg []byte) bool {
 	return strings.IndexByte("RT", msg[0]) >= 0 || len(msg) >= 5 && binary.BigEndian.Uint32(msg[1:]) == recordedOID
 }
 
-func FuzzStream(f *testing.F) {
+// FuzzApply applies messages of any bytes: an error at most, and memory that is bound to the input.
+func FuzzApply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		_, _ = playStream(t, input)
+		_, _ = applyAll(t, input)
 		runtime.ReadMemStats(&after)
 		if got, most := after.TotalAlloc-before.TotalAlloc, uint64(64<<20+4096*len(input)); got > most {
 			t.Errorf("%d bytes allocated for an input of %d", got, len(input))
-		}
-	})
-}
-
-// FuzzTuple takes one row apart, of any bytes and of what it makes of values.
-func FuzzTuple(f *testing.F) {
-	f.Add([]byte("\x00\x03n\x00u"), "12", "text", true)
-	f.Add([]byte("\x00\x01t\xff\xff\xff\xff"), "", "\x00\xff", false)
-	f.Add([]byte("\xff\xfft\x00\x00\x00\x01a"), "NaN", `"\`, true)
-	f.Fuzz(func(t *testing.T, raw []byte, a, b string, null bool) {
-		values := make([][]byte, 3)
-		for _, columns := range [][]int{nil, {0}, {2, 0, 1}} {
-			r := &reader{b: raw}
-			if err := r.tuple(columns, values); err == nil && len(raw)-len(r.b) < 2+len(columns) {
-				t.Errorf("%q is no row of %d values", raw, len(columns))
-			}
-		}
-		tuple := []byte{0, 3}
-		for _, v := range []string{a, b} {
-			tuple = append(binary.BigEndian.AppendUint32(append(tuple, 't'), uint32(len(v))), v...)
-		}
-		last := byte('u')
-		if null {
-			last = 'n'
-		}
-		tuple = append(tuple, last)
-		r := &reader{b: tuple}
-		err := errors.Join(r.tuple([]int{2, 0, 1}, values), r.end())
-		if err != nil || string(values[2]) != a || string(values[0]) != b || isUnchanged(values[1]) == null || values[1] == nil != null {
-			t.Errorf("%q, %q, %v read as %q, %v", a, b, null, values, err)
-		}
-		for n := range tuple {
-			if err := (&reader{b: tuple[:n]}).tuple([]int{2, 0, 1}, values); err == nil {
-				t.Errorf("%q is whole, cut to %d bytes", tuple, n)
-			}
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package capture
+package logical
 
 import (
 	"context"
@@ -32,9 +32,9 @@ const (
 //
 // Asking for pg_current_snapshot() reads no table. The session that asks has imported the exported snapshot for this one
 // question; afterwards it compares with its own, ordinary snapshots.
-func (l *logical) awaitCommits(ctx context.Context, snapshotName string) error {
+func awaitCommits(ctx context.Context, env *source.Env, queries *postgres.QueryConn, snapshotName string) error {
 	var exported xidSnapshot
-	err := l.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	err := queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		exported, err = readExportedSnapshot(ctx, conn, snapshotName)
 		return err
 	})
@@ -44,7 +44,7 @@ func (l *logical) awaitCommits(ctx context.Context, snapshotName string) error {
 	start, pause, reported := time.Now(), firstGuardPause, false
 	for {
 		var current xidSnapshot
-		err := l.side.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		err := queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 			current, err = queryXIDSnapshot(ctx, conn)
 			return err
 		})
@@ -55,14 +55,14 @@ func (l *logical) awaitCommits(ctx context.Context, snapshotName string) error {
 			return nil
 		}
 		waited := time.Since(start)
-		if waited > l.env.Timeouts.Idle {
+		if waited > env.Timeouts.Idle {
 			return &source.ResyncError{Reason: fmt.Sprintf("transactions that the slot's snapshot shows as committed have not ended for %s", waited.Round(time.Second)), Backoff: true}
 		}
 		if waited > guardReportAfter && !reported {
 			reported = true
 			why := "transactions that are committing must end first"
-			l.env.Progress.SetBlocked(why)
-			l.log.Warn("waiting to read the slot's snapshot", "why", why)
+			env.Progress.SetBlocked(why)
+			env.Logger.Warn("waiting to read the slot's snapshot", "why", why)
 		}
 		select {
 		case <-ctx.Done():

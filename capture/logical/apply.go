@@ -1,0 +1,329 @@
+package logical
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+
+	"capture/capture/source"
+	"capture/internal/pgoutput"
+	"capture/internal/postgres"
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+)
+
+// applier turns the messages of pgoutput into writes to a Table. It returns commits; what follows from one is up to its
+// caller.
+//
+// A transaction's changes go into the Table at once and become visible together, by the Commit of its commit. An applier
+// whose message failed is of no more use: the Table then holds a part of a transaction, which the daemon rolls back.
+type applier struct {
+	dst       *snapshot.Table
+	table     *postgres.Table
+	encoder   *rowjson.Encoder
+	generated *serverValues // nil if the stream has all columns
+
+	columns []int // place in the table's Shape of each column of the stream; nil before the Relation message
+	inTxn   bool  // between Begin and Commit
+	txn     source.TxnStats
+
+	// Rows whose key another row took within the transaction, until they move on. Empty outside of a transaction.
+	displaced displacedRows
+
+	// Buffers, for one change at a time. Values are by place in the Shape, in text form.
+	change               pgoutput.Change
+	oldValues, newValues [][]byte
+	oldKey, newKey, line []byte
+}
+
+func newApplier(dst *snapshot.Table, table *postgres.Table, encoder *rowjson.Encoder, generated *serverValues) *applier {
+	a := &applier{
+		dst: dst, table: table, encoder: encoder, displaced: displacedRows{},
+		oldValues: make([][]byte, len(table.Columns)), newValues: make([][]byte, len(table.Columns)),
+	}
+	if generated != nil && len(generated.unpublished) > 0 {
+		a.generated = generated
+	}
+	return a
+}
+
+var (
+	// errOrder is the error for a change outside of a transaction, and for a transaction within another.
+	errOrder = errors.New("a message of the stream is out of order")
+
+	// errUnknownRow means that the Table is not what the stream continues from.
+	errUnknownRow = &source.ResyncError{Reason: "the stream changes a row that is not known", Backoff: true}
+)
+
+// apply applies one message. For a Commit it returns what the transaction changed, which is valid until the next message.
+// Messages without rows of the table have no effect.
+func (a *applier) apply(msg []byte) (commit *source.TxnStats, err error) {
+	switch pgoutput.Kind(msg) {
+	case pgoutput.KindBegin:
+		if a.inTxn {
+			return nil, errOrder
+		}
+		a.inTxn = true
+		a.txn.Reset()
+	case pgoutput.KindCommit:
+		return a.applyCommit(msg)
+	case pgoutput.KindRelation:
+		return nil, a.applyRelation(msg)
+	case pgoutput.KindInsert, pgoutput.KindUpdate, pgoutput.KindDelete:
+		return nil, a.applyChange(msg)
+	case pgoutput.KindTruncate:
+		return nil, a.applyTruncate(msg)
+	}
+	return nil, nil
+}
+
+func (a *applier) applyCommit(msg []byte) (*source.TxnStats, error) {
+	if !a.inTxn {
+		return nil, errOrder
+	}
+	c, err := pgoutput.ParseCommit(msg)
+	if err != nil {
+		return nil, err
+	}
+	a.inTxn = false
+	a.txn.LSN, a.txn.CommitTime = c.EndLSN, c.Time
+	position := snapshot.Position{LSN: c.EndLSN, CommitTime: c.Time}
+	switch {
+	case len(a.displaced) > 0:
+		return nil, &source.ResyncError{Reason: "rows with one key at the end of a transaction"}
+	case a.txn.Changes() == 0: // of other tables only
+		a.dst.Advance(position)
+	default:
+		if err := a.dst.Commit(position); err != nil {
+			return nil, fmt.Errorf("commit to memory: %w", err)
+		}
+	}
+	return &a.txn, nil
+}
+
+// applyRelation checks that what is published is what was copied. The server sends a Relation message before the first
+// change, and before the next change after each change of the definition.
+func (a *applier) applyRelation(msg []byte) error {
+	rel, err := pgoutput.ParseRelation(msg)
+	if err != nil {
+		return err
+	}
+	sameName := rel.Schema == a.table.Schema && rel.Table == a.table.Table
+	switch {
+	case rel.OID != a.table.OID && sameName:
+		return &source.ResyncError{Reason: fmt.Sprintf("another table is called %s now", a.table.Name())}
+	case rel.OID != a.table.OID:
+		return nil
+	case !sameName:
+		return &source.ResyncError{Reason: fmt.Sprintf("table %s was renamed", a.table.Name())}
+	}
+	a.columns = nil
+	rest := rel.Columns
+	for i, c := range a.table.Columns {
+		if !c.Published {
+			continue
+		}
+		if len(rest) == 0 || rest[0] != (pgoutput.Column{Name: c.Name, TypeOID: c.TypeOID, Typmod: c.Typmod}) {
+			return a.columnsChanged()
+		}
+		a.columns, rest = append(a.columns, i), rest[1:]
+	}
+	if len(rest) > 0 {
+		return a.columnsChanged()
+	}
+	return nil
+}
+
+func (a *applier) columnsChanged() error {
+	return &source.ResyncError{Reason: fmt.Sprintf("the columns of table %s changed", a.table.Name())}
+}
+
+// applyChange applies an Insert, Update or Delete message.
+func (a *applier) applyChange(msg []byte) error {
+	oid, err := pgoutput.ChangeOID(msg)
+	switch {
+	case err != nil:
+		return err
+	case oid != a.table.OID:
+		return nil
+	case !a.inTxn:
+		return errOrder
+	case a.columns == nil:
+		return fmt.Errorf("a change of table %s came before its description", a.table.Name())
+	}
+	if err := a.parseChange(msg); err != nil {
+		return fmt.Errorf("read a change of table %s: %w", a.table.Name(), err)
+	}
+	if a.change.Kind == pgoutput.KindDelete {
+		err = a.applyDelete()
+	} else {
+		err = a.applyUpsert()
+	}
+	if err != nil {
+		return fmt.Errorf("apply a change of table %s: %w", a.table.Name(), err)
+	}
+	return nil
+}
+
+// parseChange reads the message into change, oldValues and newValues.
+func (a *applier) parseChange(msg []byte) error {
+	if err := a.change.Parse(msg); err != nil {
+		return err
+	}
+	if a.change.Identity != pgoutput.IdentityNone {
+		if err := a.placeValues(a.oldValues, a.change.Old); err != nil {
+			return err
+		}
+	}
+	if a.change.Kind != pgoutput.KindDelete {
+		return a.placeValues(a.newValues, a.change.New)
+	}
+	return nil
+}
+
+// placeValues puts a tuple's values where the Shape has their columns.
+func (a *applier) placeValues(dst [][]byte, t pgoutput.Tuple) error {
+	if len(t) != len(a.columns) {
+		return errors.New("a row of the stream does not have the columns of its table")
+	}
+	for i, column := range a.columns {
+		if t[i].Kind == pgoutput.Unchanged {
+			dst[column] = rowjson.Unchanged
+		} else {
+			dst[column] = t[i].Text // nil for NULL
+		}
+	}
+	return nil
+}
+
+func (a *applier) applyDelete() (err error) {
+	if a.oldKey, err = a.encoder.AppendKey(a.oldKey[:0], a.oldValues); err != nil {
+		return err
+	}
+	a.txn.Deletes++
+	a.txn.AddKey(a.oldKey)
+	if taken, err := a.takeDisplaced(); taken || err != nil {
+		return err
+	}
+	line, err := a.dst.Get(a.oldKey)
+	if err != nil {
+		return err
+	}
+	if line == nil {
+		return errUnknownRow
+	}
+	a.dst.Delete(a.oldKey)
+	return nil
+}
+
+// applyUpsert applies an insert or update. An update has an old tuple if it changed the key, and under replica identity
+// FULL always.
+func (a *applier) applyUpsert() (err error) {
+	hasOld, isUpdate := a.change.Identity != pgoutput.IdentityNone, a.change.Kind == pgoutput.KindUpdate
+	if hasOld {
+		if a.oldKey, err = a.encoder.AppendKey(a.oldKey[:0], a.oldValues); err != nil {
+			return err
+		}
+		a.fillUnchanged()
+	}
+	if a.newKey, err = a.encoder.AppendKey(a.newKey[:0], a.newValues); err != nil {
+		return err
+	}
+	a.txn.AddKey(a.newKey)
+	if isUpdate {
+		a.txn.Updates++
+	} else {
+		a.txn.Inserts++
+	}
+	moved, wasDisplaced := hasOld && !bytes.Equal(a.oldKey, a.newKey), false
+	if moved {
+		if wasDisplaced, err = a.takeDisplaced(); err != nil {
+			return err
+		}
+	}
+	var oldLine []byte
+	if isUpdate {
+		key := a.newKey
+		if moved {
+			key = a.oldKey
+		}
+		if oldLine, err = a.dst.Get(key); err != nil {
+			return err
+		}
+		if oldLine == nil && !wasDisplaced {
+			return errUnknownRow
+		}
+	}
+	if err := a.encodeLine(oldLine); err != nil {
+		return err
+	}
+	if moved && !wasDisplaced {
+		a.dst.Delete(a.oldKey)
+	}
+	if moved || !isUpdate {
+		if err := a.stashDisplaced(); err != nil {
+			return err
+		}
+	}
+	a.dst.Put(a.newKey, a.line)
+	return nil
+}
+
+// fillUnchanged takes from the old tuple what the new one leaves out as unchanged: columns of a long key that stay the same
+// while another column of the key changes, and under replica identity FULL any TOASTed value. In a tuple of the key alone,
+// columns outside of the key say NULL, which means nothing.
+func (a *applier) fillUnchanged() {
+	full := a.change.Identity == pgoutput.IdentityFull
+	for i, v := range a.newValues {
+		if isUnchanged(v) && (full || slices.Contains(a.table.Key, i)) && !isUnchanged(a.oldValues[i]) {
+			a.newValues[i] = a.oldValues[i]
+		}
+	}
+}
+
+func isUnchanged(v []byte) bool { return len(v) > 0 && &v[0] == &rowjson.Unchanged[0] }
+
+// encodeLine encodes the new row into line. oldLine is the row's line before the update, from which unchanged values come;
+// nil if it is not known.
+func (a *applier) encodeLine(oldLine []byte) (err error) {
+	if a.generated != nil {
+		for _, i := range a.generated.unpublished {
+			a.newValues[i] = nil
+		}
+	}
+	if oldLine == nil && slices.ContainsFunc(a.newValues, isUnchanged) {
+		return &source.ResyncError{Reason: "an update leaves values unchanged in a row that is not known"}
+	}
+	if a.line, err = a.encoder.AppendRow(a.line[:0], a.newValues, oldLine); err != nil || a.generated == nil {
+		return err
+	}
+	// The stream does not have generated columns (before PostgreSQL 18 it cannot). The server computes them from the other
+	// values, which are in the line by now.
+	values, err := a.generated.generate(a.encoder, a.newValues, a.line)
+	if err != nil {
+		return err
+	}
+	for i, column := range a.generated.unpublished {
+		a.newValues[column] = values[i]
+	}
+	a.line, err = a.encoder.AppendRow(a.line[:0], a.newValues, oldLine)
+	return err
+}
+
+// applyTruncate applies a Truncate message, which names the tables that it empties.
+func (a *applier) applyTruncate(msg []byte) error {
+	if !a.inTxn {
+		return errOrder
+	}
+	t, err := pgoutput.ParseTruncate(msg)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(t.OIDs, a.table.OID) {
+		a.dst.Truncate()
+		clear(a.displaced)
+		a.txn.Truncates++
+	}
+	return nil
+}

@@ -1,0 +1,30 @@
+package logical
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/capture/source"
+	"capture/internal/postgres"
+)
+
+// publication is the publication that the stream goes by, as it was when the slot was created.
+type publication struct{ name, fingerprint string }
+
+// checkCatalog returns a *source.ResyncError if the table's definition or the publication has changed. The stream does not
+// show that: ADD COLUMN … DEFAULT, ALTER TYPE … USING and DROP COLUMN change old rows without a message, and a table that
+// leaves the publication just falls silent.
+func checkCatalog(ctx context.Context, conn *pgx.Conn, env *source.Env, table *postgres.Table, pub publication) error {
+	tableChanged, publicationChanged, err := postgres.CompareCatalog(ctx, conn, env.Table, table, pub.name, pub.fingerprint)
+	switch {
+	case err != nil:
+		return source.WithFileNote(err)
+	case tableChanged:
+		return &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changed", table.Name())}
+	case publicationChanged:
+		return &source.ResyncError{Reason: fmt.Sprintf("publication %s changed", pub.name), Backoff: true}
+	}
+	return nil
+}

@@ -1,0 +1,75 @@
+package logical
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/capture/source"
+	"capture/capture/tablecopy"
+	"capture/internal/postgres"
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+)
+
+// copyTable copies the table as the slot's snapshot shows it.
+func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSnapshot, origin snapshot.Origin) (*rowjson.Encoder, error) {
+	s.env.Progress.SetCopying()
+	encoder, err := tablecopy.NewEncoder(s.table, s.server)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := s.importSnapshot(ctx, start)
+	if conn != nil {
+		defer postgres.CloseNow(conn.PgConn())
+	}
+	if err != nil {
+		return nil, err
+	}
+	alive := &slotKeeper{Source: s, ctx: ctx, lastPing: time.Now()}
+	copier := tablecopy.NewCopier(s.env, conn, &s.reads, s.table, s.server, alive.check)
+	if _, err := copier.Copy(ctx, t, origin, snapshot.Position{LSN: start.lsn}, "lsn", postgres.FormatLSN(start.lsn)); err != nil {
+		return nil, err
+	}
+	s.standby.setAppliedLSN(start.lsn)
+	s.env.Progress.SetAppliedLSN(start.lsn, 0)
+	return encoder, nil
+}
+
+// importSnapshot opens a connection that sees the slot's snapshot. The snapshot ends with the next command on the
+// replication connection, so that one comes after the import: it begins a transaction there, in which the server waits for
+// our pings. If this process freezes during the copy, the server ends the idle transaction, and with the connection the
+// slot. (wal_sender_timeout does that only while a stream is being sent.)
+func (s *Source) importSnapshot(ctx context.Context, start slotSnapshot) (conn *pgx.Conn, err error) {
+	err = s.withIdleTimeout(ctx, func(ctx context.Context) error {
+		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(s.reads.Attach(s.env.Database))); err != nil {
+			return err
+		}
+		if err := tablecopy.ImportSnapshot(ctx, s.env, conn, s.table, start.name); err != nil {
+			return fmt.Errorf("copy table %s: %w", s.table.Name(), err)
+		}
+		return s.standby.exec(ctx, fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d", s.env.Timeouts.FrozenClient.Milliseconds()))
+	})
+	return conn, err
+}
+
+// slotKeeper keeps the slot alive during a copy.
+type slotKeeper struct {
+	*Source
+	ctx      context.Context // of the source: the end of the copy must not interrupt a ping, which would break the connection
+	lastPing time.Time
+}
+
+// check pings the replication connection if that is due, and checks the slot. The tablecopy.Watchdog calls it.
+func (k *slotKeeper) check(copying context.Context, conn *pgx.Conn) error {
+	if time.Since(k.lastPing) > k.env.Timeouts.FrozenClient/6 {
+		k.lastPing = time.Now()
+		err := k.withIdleTimeout(k.ctx, func(ctx context.Context) error { return k.standby.exec(ctx, "SELECT 1") })
+		if err != nil {
+			return &source.ResyncError{Reason: "the replication slot is gone: " + err.Error(), Backoff: true}
+		}
+	}
+	return k.slot.checkRetainedWAL(copying, conn)
+}

@@ -1,0 +1,158 @@
+package logical
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/capture/source"
+	"capture/internal/postgres"
+	"capture/snapshot/rowjson"
+)
+
+// serverValues computes what only the server can: the JSON of types that rowjson does not know, and generated columns, which
+// the stream leaves out. Each costs a query, and the stream waits for it.
+type serverValues struct {
+	ctx         context.Context // of the stream; the callback of rowjson.Encoder has none
+	queries     *postgres.QueryConn
+	shape       *rowjson.Shape
+	unpublished []int    // the columns that the stream leaves out
+	query       string   // computes these
+	inputs      []int    // columns that query takes as parameters
+	inputTypes  []uint32 // OIDs of their types
+	params      [][]byte // buffer
+}
+
+func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *postgres.Table) *serverValues {
+	v := &serverValues{ctx: ctx, queries: queries, shape: table.Shape}
+	for i, c := range table.Columns {
+		if !c.Published {
+			v.unpublished = append(v.unpublished, i)
+		}
+	}
+	v.query, v.inputs, v.inputTypes = table.GeneratedColumnsQuery()
+	return v
+}
+
+// encode returns to_json of the value of a column that text stands for. It is the Server of a rowjson.Encoder.
+func (v *serverValues) encode(column int, text []byte) (answer []byte, err error) {
+	c := &v.shape.Columns[column]
+	types := []uint32{c.TypeOID} // naming the type would need the right to use its schema
+	err = v.queries.Do(v.ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		values, err := queryTextRow(ctx, conn, "SELECT pg_catalog.to_json($1)", types, text)
+		if err == nil {
+			answer = values[0]
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("query the JSON of column %q: %w", c.Name, err)
+	}
+	return answer, nil
+}
+
+// generate returns the text forms of the unpublished columns for a row with these values. Values that an update left
+// unchanged are taken from line, which is the row's line with all columns of the stream.
+func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, line []byte) (generated [][]byte, err error) {
+	v.params = v.params[:0]
+	for _, i := range v.inputs {
+		text := values[i]
+		if isUnchanged(text) {
+			var ok bool
+			if text, ok = v.textOf(encoder, line, i); !ok {
+				return nil, &source.ResyncError{Reason: fmt.Sprintf("an update leaves column %q unchanged, which generated columns need", v.shape.Columns[i].Name), Backoff: true}
+			}
+		}
+		v.params = append(v.params, text)
+	}
+	err = v.queries.Do(v.ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		generated, err = queryTextRow(ctx, conn, v.query, v.inputTypes, v.params...)
+		return err
+	})
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && v.ctx.Err() == nil {
+		// The server answers, but the definition of the column has changed since the row was written.
+		return nil, &source.ResyncError{Reason: "the server no longer computes generated columns as it did: " + pg.Error(), Backoff: true}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("query the generated columns: %w", err)
+	}
+	return generated, nil
+}
+
+// textOf returns the text form of a column from its JSON in line; nil for NULL. It reports false if the JSON does not
+// determine the value.
+func (v *serverValues) textOf(encoder *rowjson.Encoder, line []byte, column int) (text []byte, ok bool) {
+	value, ok := encoder.Field(line, column)
+	t := &v.shape.Columns[column].Type
+	if !ok || !determinesValue(t, value) {
+		return nil, false
+	}
+	if string(value) == "null" {
+		return nil, true
+	}
+	text, err := rowjson.AppendText([]byte{}, t, value)
+	return text, err == nil
+}
+
+// determinesValue reports whether the JSON determines the value of type t that it was made of. It does not for types that
+// only the server encodes. Type json has a null of its own next to NULL, and arrays of it or of other arrays look alike
+// whether they have dimensions or elements that are arrays.
+func determinesValue(t *rowjson.Type, value json.RawMessage) bool {
+	switch {
+	case string(value) == "null":
+		return t.Kind != rowjson.JSON
+	case t.Kind == rowjson.Cast:
+		return false
+	case t.Kind == rowjson.Array:
+		var elements []json.RawMessage
+		if json.Unmarshal(value, &elements) != nil {
+			return false
+		}
+		for _, e := range elements {
+			elementType := t.Elem
+			if e[0] == '[' {
+				switch t.Elem.Kind {
+				case rowjson.Array, rowjson.Vector, rowjson.JSON:
+					return false
+				}
+				elementType = t // a dimension
+			}
+			if !determinesValue(elementType, e) {
+				return false
+			}
+		}
+	case t.Kind == rowjson.Composite:
+		var fields map[string]json.RawMessage
+		if json.Unmarshal(value, &fields) != nil {
+			return false
+		}
+		for i := range t.Fields {
+			if !determinesValue(&t.Fields[i].Type, fields[t.Fields[i].Name]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// queryTextRow returns the values of a query's only row, in text form. The parameters are in text form, too, and of the types
+// with these OIDs. The query may call functions of the table's owner, so it runs in a read-only transaction.
+func queryTextRow(ctx context.Context, conn *pgx.Conn, query string, types []uint32, params ...[]byte) ([][]byte, error) {
+	b := &pgconn.Batch{}
+	b.ExecParams("BEGIN READ ONLY", nil, nil, nil, nil)
+	b.ExecParams(query, params, types, nil, nil)
+	b.ExecParams("COMMIT", nil, nil, nil, nil)
+	results, err := conn.PgConn().ExecBatch(ctx, b).ReadAll()
+	if err != nil {
+		_ = conn.PgConn().Exec(ctx, "ROLLBACK").Close() // a connection that cannot roll back is closed
+		return nil, err
+	}
+	if len(results) != 3 || len(results[1].Rows) != 1 {
+		return nil, errors.New("the server did not return one row")
+	}
+	return results[1].Rows[0], nil
+}

@@ -1,0 +1,130 @@
+package logical
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"capture/capture/source"
+	"capture/capture/tablecopy"
+	"capture/internal/guard"
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+const (
+	slotPatience      = time.Second // time that creating the slot may take, next to some round trips, before a plain read
+	plainReadInterval = time.Minute // time between plain reads while the slot is still being created
+)
+
+// plainReads makes Views by plain reads of the table while the slot cannot be created yet, since the file would otherwise
+// have to wait for the longest open transaction.
+type plainReads struct {
+	*Source
+	dst    *snapshot.Table
+	origin snapshot.Origin
+	next   time.Time     // time of the next read
+	logged bool          // the log says that slot creation is blocked
+	lsn    pglogrepl.LSN // position behind all that the last read has shown
+}
+
+// createSlotOrPlainRead creates the slot, and reads the table without one while that takes long.
+func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, origin snapshot.Origin) (slotSnapshot, error) {
+	type result struct {
+		start slotSnapshot
+		err   error
+	}
+	creating, cancel := context.WithCancel(ctx)
+	reading, stopReading := context.WithCancel(ctx)
+	created := make(chan result, 1)
+	go func() {
+		defer stopReading()
+		var r result
+		r.err = guard.Run(s.log, "create a replication slot", func() (err error) {
+			r.start, err = s.slot.create(creating, s.standby.conn)
+			return err
+		})
+		created <- r
+	}()
+	defer func() {
+		cancel()
+		s.env.Progress.SetBlocked("")
+	}()
+	p := &plainReads{Source: s, dst: t, origin: origin, next: time.Now().Add(slotPatience + 4*s.roundTrip)}
+	tick := time.NewTicker(tablecopy.WatchdogInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case r := <-created:
+			if r.err == nil && r.start.lsn < p.lsn { // the server had created the slot when the read was still under way
+				r.err = &source.ResyncError{Reason: "the replication slot starts before the state that a plain read has already shown", Backoff: true}
+			}
+			if r.err == nil {
+				r.err = awaitCommits(ctx, s.env, s.queries, r.start.name)
+			}
+			return r.start, r.err
+		case <-tick.C:
+		}
+		if err := p.readIfDue(ctx, reading); err != nil {
+			cancel()
+			<-created
+			return slotSnapshot{}, err
+		}
+	}
+}
+
+// readIfDue checks the slot, and reads the table if it is time for that. reading ends as soon as the slot is there. An error
+// of the read itself is only logged.
+func (p *plainReads) readIfDue(ctx, reading context.Context) error {
+	if !p.logged && time.Now().Before(p.next) {
+		return nil // a slot is usually there by then, and interrupting a query would cost its connection
+	}
+	if err := p.queries.Do(reading, p.slot.checkUncreated); err != nil && reading.Err() == nil {
+		return err
+	}
+	if time.Now().Before(p.next) || reading.Err() != nil {
+		return nil
+	}
+	p.reportBlocked(reading)
+	switch err := tablecopy.ReadTable(reading, p.env, p.origin.Source, p.dst, p.slot.checkUncreated); {
+	case err == nil:
+		p.lsn = p.currentLSN(ctx)
+	case reading.Err() == nil:
+		p.log.Warn("plain read failed", "error", err)
+	}
+	p.next = time.Now().Add(plainReadInterval)
+	return nil
+}
+
+// reportBlocked reports which transactions block the creation of the slot.
+func (p *plainReads) reportBlocked(ctx context.Context) {
+	var reason string
+	err := p.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		reason, err = blockingTransactions(ctx, conn)
+		return err
+	})
+	if err != nil {
+		p.log.Debug("the open transactions are not known", "error", err)
+	}
+	p.env.Progress.SetBlocked(reason)
+	if !p.logged {
+		p.logged = true
+		p.log.Warn("slot creation is blocked by open transactions; writing a first file from a plain read", "reason", reason)
+	}
+}
+
+// currentLSN returns a position behind all that the last plain read has shown; the highest possible one if the server does
+// not answer. The file must never go back, so a slot that starts before it is of no use.
+func (p *plainReads) currentLSN(ctx context.Context) (lsn pglogrepl.LSN) {
+	err := p.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		lsn, err = postgres.LoadInsertLSN(ctx, conn)
+		return err
+	})
+	if err != nil {
+		return math.MaxUint64
+	}
+	return lsn
+}

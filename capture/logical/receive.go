@@ -1,0 +1,140 @@
+package logical
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"capture/capture/source"
+	"capture/internal/pgoutput"
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+)
+
+// receiver reads the replication stream. It passes each message of pgoutput to the applier, and does what a commit or a
+// keepalive asks for: it moves the applied position, which the standby confirms, reports progress, and logs.
+//
+// All of it happens on one goroutine, the only one that reads from the connection and writes to the Table. A message aliases
+// the connection's buffer until the next one is received, so nothing of it may be kept.
+type receiver struct {
+	env     *source.Env
+	standby *standby
+	applier *applier
+	encoder *rowjson.Encoder
+	dst     *snapshot.Table
+	txns    *source.TxnLogger
+
+	commitLag time.Duration // age of the last commit when it was applied; 0 once the stream has caught up
+}
+
+// run receives until ctx ends or the connection fails.
+func (r *receiver) run(ctx context.Context) error {
+	// pgconn would watch ctx for each message. A single deadline in the past wakes a read that waits just as well; the
+	// connection is closed right after.
+	stop := context.AfterFunc(ctx, func() { _ = r.standby.conn.Conn().SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	defer r.txns.Flush()
+	err := r.receiveLoop()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+func (r *receiver) receiveLoop() error {
+	for {
+		msg, err := r.standby.conn.ReceiveMessage(context.Background())
+		if err != nil {
+			return fmt.Errorf("read the stream: %w", err)
+		}
+		switch msg := msg.(type) {
+		case *pgproto3.CopyData:
+			if err := r.handleCopyData(msg.Data); err != nil {
+				return err
+			}
+		case *pgproto3.ErrorResponse:
+			return fmt.Errorf("read the stream: %w", pgconn.ErrorResponseToPgError(msg))
+		case *pgproto3.CopyDone, *pgproto3.CommandComplete:
+			return errors.New("read the stream: the server ended it (it is shutting down)")
+		}
+	}
+}
+
+// handleCopyData handles a message of the streaming replication protocol.
+func (r *receiver) handleCopyData(data []byte) error {
+	if len(data) == 0 {
+		return fmt.Errorf("read the stream: %w", pgoutput.ErrTruncated)
+	}
+	switch data[0] {
+	case pglogrepl.XLogDataByteID:
+		return r.handleXLogData(data[1:])
+	case pglogrepl.PrimaryKeepaliveMessageByteID:
+		return r.handleKeepalive(data[1:])
+	}
+	return nil
+}
+
+func (r *receiver) handleXLogData(data []byte) error {
+	x, err := pglogrepl.ParseXLogData(data)
+	if err != nil {
+		return fmt.Errorf("read the stream: %w", err)
+	}
+	r.env.Progress.SetServerLSN(x.ServerWALEnd)
+	commit, err := r.applier.apply(x.WALData)
+	if err != nil || commit == nil {
+		return err
+	}
+	if commit.Changes() > 0 {
+		r.recordCommit(commit)
+	}
+	// The position to confirm is the end of the commit record, from the message itself. The positions in XLogData are
+	// those of single changes: adding a payload's length to one gives a place in the WAL that means nothing.
+	r.setApplied(commit.LSN)
+	return nil
+}
+
+// recordCommit reports and logs a transaction that changed the table.
+func (r *receiver) recordCommit(commit *source.TxnStats) {
+	now := time.Now()
+	r.commitLag = now.Sub(commit.CommitTime)
+	r.env.Progress.RecordCommit(commit)
+	r.txns.Add(commit, now)
+	if r.encoder.Replaced() {
+		r.env.WarnInvalidUTF8()
+	}
+}
+
+// handleKeepalive takes over the server's position if no transaction is open. The server sends transactions whole and in
+// commit order, so all that it has sent is applied then, and there is nothing of the table up to its position. Without
+// this, an idle table in a busy database would retain WAL without end.
+func (r *receiver) handleKeepalive(data []byte) error {
+	k, err := pglogrepl.ParsePrimaryKeepaliveMessage(data)
+	if err != nil {
+		return fmt.Errorf("read the stream: %w", err)
+	}
+	r.txns.Refill(time.Now())
+	r.env.Progress.SetServerLSN(k.ServerWALEnd)
+	if !r.applier.inTxn {
+		if k.ServerWALEnd > r.standby.appliedLSN() {
+			r.dst.Advance(snapshot.Position{LSN: k.ServerWALEnd})
+		}
+		r.commitLag = 0
+		r.setApplied(k.ServerWALEnd)
+	}
+	if k.ReplyRequested {
+		return r.standby.sendStatus(false, false)
+	}
+	return nil
+}
+
+// setApplied moves the applied position forward. The Table must hold all up to lsn: Barrier returns once the position has
+// passed its target.
+func (r *receiver) setApplied(lsn pglogrepl.LSN) {
+	r.standby.setAppliedLSN(lsn)
+	r.env.Progress.SetAppliedLSN(r.standby.appliedLSN(), r.commitLag)
+}

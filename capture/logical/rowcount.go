@@ -1,0 +1,96 @@
+package logical
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/capture/source"
+	"capture/capture/tablecopy"
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+// rowCounter compares the number of rows with the table's from time to time. It finds rows that were lost or doubled, for
+// which there is no known cause.
+type rowCounter struct {
+	env     *source.Env
+	table   *postgres.Table
+	dst     *snapshot.Table
+	barrier func(context.Context) error
+}
+
+// run counts at each interval until ctx ends. It returns a *source.ResyncError if the numbers differ.
+func (c *rowCounter) run(ctx context.Context) error {
+	tick := time.NewTicker(c.env.Timeouts.RowCount)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		err := c.compare(ctx)
+		resync := (*source.ResyncError)(nil)
+		switch {
+		case err == nil, ctx.Err() != nil, errors.Is(err, source.ErrNotFollowing):
+		case errors.As(err, &resync) && !resync.Backoff:
+			return err
+		default: // the count gave way to another session, or failed
+			c.env.Logger.Info("rows not counted", "reason", err)
+		}
+	}
+}
+
+// compare returns a *source.ResyncError if the numbers differ. Rows may come and go while they are counted, so only a
+// difference during which the Table did not change counts.
+func (c *rowCounter) compare(ctx context.Context) error {
+	var rows int
+	for range 3 {
+		if err := c.barrier(ctx); err != nil {
+			return err
+		}
+		before := c.dst.View()
+		var err error
+		if rows, err = c.count(ctx); err != nil {
+			return err
+		}
+		if err := c.barrier(ctx); err != nil {
+			return err
+		}
+		if after := c.dst.View(); rows == before.Rows() || after.Version() != before.Version() {
+			return nil
+		}
+	}
+	return &source.ResyncError{Reason: fmt.Sprintf("the table has %d rows and feedback.json %d", rows, c.dst.View().Rows())}
+}
+
+// count counts the rows over a connection of its own, since it may take long, and with a Watchdog.
+func (c *rowCounter) count(ctx context.Context) (rows int, err error) {
+	var (
+		reads postgres.ReadClock
+		conn  *pgx.Conn
+		tx    pgx.Tx
+	)
+	err = reads.WithIdleTimeout(ctx, c.env.Timeouts.Idle, func(ctx context.Context) (err error) {
+		if conn, err = postgres.Connect(ctx, reads.Attach(c.env.Database)); err == nil {
+			tx, err = postgres.Begin(ctx, conn, "READ ONLY")
+		}
+		return err
+	})
+	if conn != nil {
+		defer postgres.CloseNow(conn.PgConn())
+	}
+	if err == nil {
+		err = tablecopy.NewWatchdog(c.env, &reads, nil).Run(ctx, conn, func(ctx context.Context) error {
+			return tx.QueryRow(ctx, "SELECT count(*) FROM "+c.table.FromClause()).Scan(&rows)
+		})
+	}
+	if err != nil {
+		return 0, fmt.Errorf("count the rows: %w", err)
+	}
+	return rows, nil
+}

@@ -1,0 +1,118 @@
+package logical
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/capture/source"
+)
+
+// slot is our temporary replication slot. The server drops it when the replication connection ends.
+type slot struct {
+	name string
+	env  *source.Env
+}
+
+var (
+	errNoSlot     = errors.New("the replication slot is gone")
+	errNoFreeSlot = errors.New("all replication slots are in use")
+)
+
+// newSlot returns a slot with a name of its own, which does not exist yet.
+func newSlot(env *source.Env) *slot {
+	var id [4]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return &slot{name: "capture_" + hex.EncodeToString(id[:]), env: env}
+}
+
+// slotSnapshot is the start of a new slot's stream: the consistent point, and the exported snapshot that shows the table
+// as it is there. It lives until the next command on the replication connection. The first read with it has to wait for
+// awaitCommits.
+type slotSnapshot struct {
+	lsn  pglogrepl.LSN
+	name string
+}
+
+// create creates the slot. The server waits until every transaction has ended that was writing at the start, so that
+// snapshot and stream meet without a gap: a transaction is either in the snapshot or in the stream as a whole.
+func (s *slot) create(ctx context.Context, conn *pgconn.PgConn) (slotSnapshot, error) {
+	result, err := pglogrepl.CreateReplicationSlot(ctx, conn, s.name, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
+		Temporary: true, Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
+	})
+	if err != nil {
+		return slotSnapshot{}, fmt.Errorf("create replication slot: %w", err)
+	}
+	lsn, err := pglogrepl.ParseLSN(result.ConsistentPoint)
+	if err != nil {
+		return slotSnapshot{}, fmt.Errorf("create replication slot: %w", err)
+	}
+	return slotSnapshot{lsn, result.SnapshotName}, nil
+}
+
+// check returns a *source.ResyncError if the slot is gone, was invalidated, or retains more WAL than it may.
+func (s *slot) check(ctx context.Context, conn *pgx.Conn) error {
+	err := s.checkRetainedWAL(ctx, conn)
+	if errors.Is(err, errNoSlot) {
+		return &source.ResyncError{Reason: err.Error(), Backoff: true}
+	}
+	return err
+}
+
+// checkUncreated is check for a slot that may not exist yet. Once it exists, losing it closes the replication connection.
+func (s *slot) checkUncreated(ctx context.Context, conn *pgx.Conn) error {
+	err := s.checkRetainedWAL(ctx, conn)
+	if errors.Is(err, errNoSlot) {
+		return nil
+	}
+	return err
+}
+
+// checkRetainedWAL reports the WAL that the slot retains. It returns a *source.ResyncError if that is more than MaxWAL, or
+// if the server has invalidated the slot. A missing slot is errNoSlot.
+func (s *slot) checkRetainedWAL(ctx context.Context, conn *pgx.Conn) error {
+	var retained *int64
+	var status string
+	err := conn.QueryRow(ctx, `
+		SELECT pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn)::bigint, coalesce(wal_status, '')
+		FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`, s.name).Scan(&retained, &status)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return errNoSlot
+	case err != nil:
+		return fmt.Errorf("query the replication slot: %w", err)
+	case status == "lost":
+		return &source.ResyncError{Reason: "the server removed WAL that the replication slot needs (max_slot_wal_keep_size)", Backoff: true}
+	case retained == nil:
+		return nil // the slot is being created
+	}
+	s.env.Progress.SetRetainedWAL(*retained)
+	if limit := s.env.MaxWAL; *retained > limit && limit > 0 {
+		return &source.ResyncError{Reason: fmt.Sprintf("the replication slot retains %d bytes of WAL, more than --max-wal allows (%d)", *retained, limit), Backoff: true}
+	}
+	return nil
+}
+
+// blockingTransactions returns, for people, which transactions the server waits for before it can create the slot.
+func blockingTransactions(ctx context.Context, conn *pgx.Conn) (string, error) {
+	text := "write transactions that were open at the start must end first"
+	var list *string
+	err := conn.QueryRow(ctx, `
+		SELECT string_agg(format('pid %s (%s, %s, since %s)', pid, coalesce(usename::text, '?'), coalesce(nullif(state, ''), 'state not visible'),
+			to_char(xact_start, 'HH24:MI:SS')), ', ' ORDER BY xact_start)
+		FROM (SELECT * FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+			ORDER BY xact_start LIMIT 5) a`).Scan(&list)
+	if err != nil {
+		return text, fmt.Errorf("query the open transactions: %w", err)
+	}
+	if list != nil {
+		text += ": " + *list
+	}
+	return text, nil
+}

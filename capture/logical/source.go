@@ -1,0 +1,217 @@
+// Package logical follows a table by logical replication: through a temporary slot and the output plugin pgoutput.
+//
+// A [Source] goes through these steps, and starts over after any doubt about them:
+//
+//	open      connect twice, for replication and for queries; make sure that a publication exists
+//	slot      create a temporary slot; it exports the snapshot at which its stream begins
+//	copy      copy the table as that snapshot shows it
+//	stream    receive the changes after it, apply them, and confirm them to the server
+//
+// The parts of the stream each do one thing. The receiver reads messages and decides what follows from each. The applier
+// turns them into writes to the snapshot.Table and returns commits. The standby owns the sending side of the connection, and
+// confirms positions. Next to them, regular checks find what a stream does not show: changes of the catalog, WAL that the
+// slot retains, and rows that were lost.
+//
+// A slot is temporary, so it ends with the connection: capture leaves nothing behind that retains WAL.
+package logical
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"capture/capture/source"
+	"capture/internal/guard"
+	"capture/internal/postgres"
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+)
+
+// Source follows a table through a temporary replication slot.
+type Source struct {
+	env     *source.Env
+	log     hclog.Logger
+	queries *postgres.QueryConn
+	reads   postgres.ReadClock // of the replication connection and the copy's
+	slot    *slot
+	ended   chan struct{} // closed when Follow has ended
+
+	// Set by open.
+	server      postgres.Server
+	table       *postgres.Table
+	publication publication
+	standby     *standby
+	roundTrip   time.Duration // to the server and back
+
+	endStream context.CancelCauseFunc // ends the stream with an error; set once the stream begins
+}
+
+// New returns a Source for one call of Follow.
+func New(env *source.Env) *Source {
+	return &Source{
+		env: env, log: env.Logger, queries: postgres.NewQueryConn(env.Database, env.Timeouts.Idle), slot: newSlot(env),
+		ended: make(chan struct{}),
+	}
+}
+
+// Probe returns why a Source could not follow the table now, or nil.
+func Probe(ctx context.Context, env *source.Env) error {
+	s := New(env)
+	defer s.queries.Close()
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	if s.server.UsedSlots >= s.server.MaxSlots {
+		return errNoFreeSlot
+	}
+	if _, err := s.connect(ctx); err != nil {
+		return err
+	}
+	s.standby.close()
+	return nil
+}
+
+// Follow implements source.Source.
+func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
+	defer close(s.ended)
+	defer s.queries.Close()
+	origin, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer s.standby.close()
+	start, err := s.createSlotOrPlainRead(ctx, t, origin)
+	if err != nil {
+		return err
+	}
+	encoder, err := s.copyTable(ctx, t, start, origin)
+	if err != nil {
+		return err
+	}
+	return s.stream(ctx, t, encoder)
+}
+
+// open connects for queries and for replication, at the same time: over a slow line, connecting takes most of the time. If
+// both fail, the error is that of the queries, which explains more.
+func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
+	connecting, stop := context.WithCancel(ctx)
+	defer stop()
+	connected := make(chan error, 1)
+	systemID := ""
+	go func() {
+		connected <- guard.Run(s.log, "connect for replication", func() (err error) {
+			systemID, err = s.connect(connecting)
+			return err
+		})
+	}()
+	if err = s.prepare(ctx); err != nil {
+		stop()
+	}
+	if connectErr := <-connected; err == nil {
+		err = connectErr
+	} else if connectErr == nil {
+		s.standby.close()
+	}
+	if err != nil {
+		return origin, err
+	}
+	s.env.SetServer(systemID, s.server.Version)
+	return snapshot.Origin{Source: "logical", Database: s.server.Database, SystemID: systemID, ServerVersion: s.server.Version}, nil
+}
+
+// prepare loads the server's and the table's facts, and makes sure that a publication exists. The publication must be
+// there before the slot: pgoutput looks it up as of each change.
+func (s *Source) prepare(ctx context.Context) error {
+	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		if s.server, s.table, err = postgres.LoadServerAndTable(ctx, conn, s.env.Table); err != nil {
+			return err
+		}
+		s.publication.name, s.publication.fingerprint, err = postgres.EnsurePublication(ctx, conn, &s.server, s.table)
+		return err
+	})
+}
+
+// connect opens the replication connection, and returns the system identifier of the server that answers there.
+func (s *Source) connect(ctx context.Context) (systemID string, err error) {
+	err = s.withIdleTimeout(ctx, func(ctx context.Context) error {
+		conn, err := postgres.ConnectReplication(ctx, postgres.WithCoalescedReads(s.reads.Attach(s.env.Database)))
+		if err != nil {
+			return err
+		}
+		s.standby = newStandby(conn, &s.reads, s.env.Timeouts)
+		began := time.Now()
+		id, err := pglogrepl.IdentifySystem(ctx, conn)
+		if err != nil {
+			return fmt.Errorf("identify the system: %w", err)
+		}
+		systemID, s.roundTrip = id.SystemID, time.Since(began)
+		return nil
+	})
+	if err != nil && s.standby != nil {
+		s.standby.close()
+	}
+	return systemID, err
+}
+
+// withIdleTimeout calls f, which exchanges messages with the server over connections that s.reads is attached to.
+func (s *Source) withIdleTimeout(ctx context.Context, f func(context.Context) error) error {
+	return s.reads.WithIdleTimeout(ctx, s.env.Timeouts.Idle, f)
+}
+
+// stream applies the stream until ctx ends, the connection fails, or a check or a Barrier ends it.
+func (s *Source) stream(ctx context.Context, t *snapshot.Table, encoder *rowjson.Encoder) error {
+	if err := s.startReplication(ctx); err != nil {
+		return err
+	}
+	ctx, s.endStream = context.WithCancelCause(ctx)
+	defer s.endStream(nil)
+	g, ctx := errgroup.WithContext(ctx)
+	generated := newServerValues(ctx, s.queries, s.table)
+	encoder.Server = generated.encode
+	r := &receiver{
+		env: s.env, standby: s.standby, dst: t, encoder: encoder,
+		applier: newApplier(t, s.table, encoder, generated), txns: source.NewTxnLogger(s.log, s.table.Shape),
+	}
+	counter := &rowCounter{env: s.env, table: s.table, dst: t, barrier: s.Barrier}
+	s.env.Progress.SetFollowing(&s.reads)
+	s.log.Info("following", "table", s.table.Name().String(), "source", "logical", "slot", s.slot.name,
+		"lsn", postgres.FormatLSN(s.standby.appliedLSN()))
+	start := func(task string, f func(context.Context) error) {
+		g.Go(func() error { return guard.Run(s.log, task, func() error { return f(ctx) }) })
+	}
+	start("check the table", func(ctx context.Context) error { return s.env.CheckLoop(ctx, s.check) })
+	start("count the rows", counter.run)
+	start("send the standby status", func(ctx context.Context) error { return s.standby.statusLoop(ctx, r.txns.HasSummary) })
+	start("apply the stream", r.run)
+	return g.Wait()
+}
+
+// startReplication makes the server send the stream, from where the slot's snapshot was taken.
+func (s *Source) startReplication(ctx context.Context) error {
+	args := []string{"proto_version '1'", "publication_names " + postgres.QuoteLiteral(postgres.QuoteIdentifier(s.publication.name))}
+	return s.withIdleTimeout(ctx, func(ctx context.Context) error {
+		if err := s.standby.exec(ctx, "COMMIT"); err != nil { // of the transaction that copyTable began
+			return err
+		}
+		err := pglogrepl.StartReplication(ctx, s.standby.conn, s.slot.name, 0, pglogrepl.StartReplicationOptions{PluginArgs: args})
+		if err != nil {
+			return fmt.Errorf("start replication: %w", err)
+		}
+		return nil
+	})
+}
+
+// check returns a *source.ResyncError if the table, its publication or the slot is no longer what the stream needs.
+func (s *Source) check(ctx context.Context) error {
+	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := checkCatalog(ctx, conn, s.env, s.table, s.publication); err != nil {
+			return err
+		}
+		return s.slot.check(ctx, conn)
+	})
+}

@@ -1,0 +1,194 @@
+// Package pgoutput decodes the messages of pgoutput, the output plugin of Postgres' logical replication, in protocol
+// version 1.
+//
+// A transaction arrives whole, after its commit: a Begin, its changes, a [Commit]. Before the first change of a table, and
+// again after its definition changed, a [Relation] describes it. [Change] is an Insert, Update or Delete; [Truncate] names
+// the tables that it empties. Other kinds (Origin, Type, Message) carry no rows.
+//
+// The Parse functions and methods check the whole message: its length must be what its contents say. What they return
+// aliases the message, and is valid as long as that is.
+//
+// The format is in the PostgreSQL documentation, "Logical Replication Message Formats".
+package pgoutput
+
+import (
+	"errors"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+)
+
+// Kinds of messages: their first byte.
+const (
+	KindBegin    = 'B'
+	KindCommit   = 'C'
+	KindRelation = 'R'
+	KindInsert   = 'I'
+	KindUpdate   = 'U'
+	KindDelete   = 'D'
+	KindTruncate = 'T'
+)
+
+// Errors for messages that are not as the format says. They never quote a message: its values are the table's.
+var (
+	ErrTruncated = errors.New("a pgoutput message is cut short")
+	ErrTrailing  = errors.New("a pgoutput message has bytes after its end")
+	ErrMalformed = errors.New("a pgoutput message has an unknown part")
+)
+
+// Kind returns the message's kind; 0 for an empty message.
+func Kind(msg []byte) byte {
+	if len(msg) == 0 {
+		return 0
+	}
+	return msg[0]
+}
+
+// Commit ends a transaction.
+type Commit struct {
+	EndLSN pglogrepl.LSN // end of the commit record: the position to confirm
+	Time   time.Time
+}
+
+// ParseCommit decodes a Commit message.
+func ParseCommit(msg []byte) (Commit, error) {
+	r := messageReader{rest: msg}
+	r.byte()   // kind
+	r.byte()   // flags, unused
+	r.uint64() // start of the commit record
+	c := Commit{EndLSN: pglogrepl.LSN(r.uint64()), Time: serverTime(r.uint64())}
+	return c, r.end()
+}
+
+// serverTime returns a time that the protocol counts in microseconds since 2000.
+func serverTime(micros uint64) time.Time {
+	return time.UnixMicro(int64(micros) + 946684800_000_000).UTC()
+}
+
+// Relation describes a table as it is published.
+type Relation struct {
+	OID     uint32
+	Schema  string
+	Table   string
+	Columns []Column
+}
+
+// Column is a published column.
+type Column struct {
+	Name    string
+	TypeOID uint32
+	Typmod  int32
+}
+
+// ParseRelation decodes a Relation message.
+func ParseRelation(msg []byte) (Relation, error) {
+	r := messageReader{rest: msg}
+	r.byte() // kind
+	rel := Relation{OID: r.uint32(), Schema: r.string(), Table: r.string()}
+	r.byte() // replica identity
+	n := r.uint16()
+	for i := 0; i < n && !r.truncated; i++ {
+		r.byte() // flags: part of the key
+		rel.Columns = append(rel.Columns, Column{Name: r.string(), TypeOID: r.uint32(), Typmod: int32(r.uint32())})
+	}
+	return rel, r.end()
+}
+
+// Truncate empties tables. CASCADE and RESTART IDENTITY are of no interest: the tables that a cascade reaches are named,
+// too.
+type Truncate struct{ OIDs []uint32 }
+
+// ParseTruncate decodes a Truncate message.
+func ParseTruncate(msg []byte) (Truncate, error) {
+	r := messageReader{rest: msg}
+	r.byte() // kind
+	n := r.uint32()
+	r.byte() // options
+	var t Truncate
+	for i := uint32(0); i < n && !r.truncated; i++ {
+		t.OIDs = append(t.OIDs, r.uint32())
+	}
+	return t, r.end()
+}
+
+// Change is an Insert, Update or Delete message. One Change can parse many messages: it keeps its memory.
+type Change struct {
+	Kind byte
+	OID  uint32
+
+	// Identity says what Old holds: nothing, the columns of the replica identity's key, or all columns. An update has an
+	// old tuple only if its key changed or the replica identity is FULL.
+	Identity Identity
+	Old      Tuple
+	New      Tuple // empty for a Delete
+}
+
+// Identity is the kind of an old tuple.
+type Identity byte
+
+// The kinds of old tuples.
+const (
+	IdentityNone Identity = 0
+	IdentityKey  Identity = 'K'
+	IdentityFull Identity = 'O'
+)
+
+// Tuple is a row: a value for each column of the Relation.
+type Tuple []Value
+
+// Value is a column's value.
+type Value struct {
+	Kind ValueKind
+	Text []byte // text form; nil unless Kind is Text
+}
+
+// ValueKind says whether a value is there.
+type ValueKind byte
+
+// The kinds of values. In an old tuple of kind IdentityKey, the columns outside of the key are Null, whatever they were.
+const (
+	Null      ValueKind = 'n'
+	Unchanged ValueKind = 'u' // a TOASTed value that the update did not touch, and that the server did not read
+	Text      ValueKind = 't'
+)
+
+// ChangeOID returns the table's OID of an Insert, Update or Delete message without reading its rows.
+func ChangeOID(msg []byte) (uint32, error) {
+	r := messageReader{rest: msg}
+	r.byte() // kind
+	oid := r.uint32()
+	if r.truncated {
+		return 0, ErrTruncated
+	}
+	return oid, nil
+}
+
+// Parse decodes an Insert, Update or Delete message into c.
+func (c *Change) Parse(msg []byte) error {
+	r := messageReader{rest: msg}
+	*c = Change{Kind: r.byte(), OID: r.uint32(), Old: c.Old[:0], New: c.New[:0]}
+	part := r.byte()
+	if identity := Identity(part); identity == IdentityKey || identity == IdentityFull {
+		if c.Kind == KindInsert {
+			return ErrMalformed
+		}
+		c.Identity = identity
+		if err := r.tuple(&c.Old); err != nil {
+			return err
+		}
+		if c.Kind == KindDelete {
+			return r.end()
+		}
+		part = r.byte()
+	}
+	if r.truncated {
+		return ErrTruncated
+	}
+	if part != 'N' || c.Kind == KindDelete {
+		return ErrMalformed
+	}
+	if err := r.tuple(&c.New); err != nil {
+		return err
+	}
+	return r.end()
+}
