@@ -98,12 +98,7 @@ func (p *page) findRow(key []byte) (int, bool) {
 func (p *page) clone() *page {
 	entries := make([]entry, len(p.entries), len(p.entries)+len(p.entries)/8+4)
 	copy(entries, p.entries)
-	c := &page{keys: p.keys, lines: p.lines, ownLines: p.ownLines, entries: entries, live: p.live, referenced: true}
-	if c.ownLines != nil {
-		// A rollback has made this rebased version the newest again. Appending to lines would shift the offsets of ownLines.
-		c.rebuild(0, -1)
-	}
-	return c
+	return &page{keys: p.keys, lines: p.lines, ownLines: p.ownLines, entries: entries, live: p.live, referenced: true}
 }
 
 // putRow sets the row at index i; found reports that the row there has the key already.
@@ -135,7 +130,7 @@ func (p *page) deleteRow(i int) {
 
 // splitAt moves the rows from index i on into a new page.
 func (p *page) splitAt(i int) *page {
-	next := &page{keys: p.keys, lines: p.lines, entries: slices.Clone(p.entries[i:]), referenced: true}
+	next := &page{keys: p.keys, lines: p.lines, ownLines: p.ownLines, entries: slices.Clone(p.entries[i:]), referenced: true}
 	for j := range next.entries {
 		next.live += int(next.entries[j].lineLen) + len(terminator)
 	}

@@ -48,8 +48,8 @@ func (p *page) canRebase(from, to *page) bool {
 // rebaseOnto returns p with its lines in the buffer of to, and with private copies of the lines that to does not have. from is
 // to before its rebuild, and skip the row whose line the rebuild left out.
 //
-// The buffer of the result is clipped to its length: only the newest version may append, and an append to this one, after a
-// rollback has made it the newest again, has to move to a buffer of its own.
+// The buffer of the result is clipped to its length. Only the newest version may append to it; if a rollback makes this one the
+// newest again, its first append has to rebuild the page, which also moves ownLines into the new buffer.
 func (p *page) rebaseOnto(from, to *page, skip int) *page {
 	const own = ^uint32(0) // placeholder of an offset into ownLines
 	q := &page{keys: p.keys, lines: slices.Clip(to.lines), entries: slices.Clone(p.entries), live: p.live, referenced: p.referenced}

@@ -59,6 +59,52 @@ func TestViewTakesWhatChanged(t *testing.T) {
 	}
 }
 
+// TestRollbackToRebasedVersion: a dropped transaction has moved what a View shows into its own buffers. Neither the View nor the
+// next transaction, which continues from there, is affected.
+func TestRollbackToRebasedVersion(t *testing.T) {
+	t.Parallel()
+	tab, rows := newTable(4096, 4), map[string]string{}
+	put := func(i int, text string) {
+		line := fmt.Sprintf(`{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 100))
+		tab.Put(numbered(i), []byte(line))
+		rows[string(numbered(i))] = line
+	}
+	tab.Load(&rowjson.Shape{}, Origin{})
+	for i := range 1000 {
+		put(i, "a")
+	}
+	if err := tab.Commit(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	v, want := tab.View(), file(rows)
+	tab.Load(&rowjson.Shape{}, Origin{})
+	for i := range 1000 {
+		tab.Put(numbered(i), fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat("b", 70+i%60)))
+	}
+	rebased := 0
+	for p := range v.Parts() {
+		if p.leaf.page.Load().ownLines != nil {
+			rebased++
+		}
+	}
+	if rebased == 0 {
+		t.Error("no page of the View was rebased")
+	}
+	tab.Rollback()
+	if fileOf(t, v) != want || tab.View() != v {
+		t.Fatal("the View has changed")
+	}
+	for i := 0; i < 1000; i += 5 {
+		put(i, "c")
+	}
+	if err := tab.Commit(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	if fileOf(t, v) != want || fileOf(t, tab.View()) != file(rows) {
+		t.Error("a View is wrong")
+	}
+}
+
 // TestViewsWhileWriting: readers see whole transactions only, while others are committed. It is meant for the race detector.
 func TestViewsWhileWriting(t *testing.T) {
 	for _, limit := range []int64{0, 1 << 10} {
