@@ -91,10 +91,10 @@ type Config struct {
 	Registry prometheus.Registerer
 
 	// Tests set these; zero stands for the usual value.
-	intervals    intervals
-	timeouts     source.Timeouts
-	copying      source.CopyOptions // sizes only
-	segmentBytes int                // size of the Table's segments, with few of them in a group
+	intervals intervals
+	timeouts  source.Timeouts
+	copying   source.CopyOptions // sizes only
+	pageBytes int                // size of the Table's pages, with few of them in a group
 }
 
 // WatchedDir is a folder whose volume is measured, with the name that Status and metrics give it.

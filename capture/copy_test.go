@@ -42,7 +42,7 @@ func TestCopyOverSeveralConnections(t *testing.T) {
 				cfg := config(t, url)
 				cfg.Table, cfg.Source = postgres.Name{Table: "t"}, source
 				cfg.copying.Connections, cfg.copying.RangeBytes = 3, 16<<10
-				cfg.segmentBytes, cfg.copying.WriteAheadBytes = 4<<10, 4<<10
+				cfg.pageBytes, cfg.copying.WriteAheadBytes = 4<<10, 4<<10
 				d := start(t, cfg)
 				d.ready()
 				d.equal(conn, "t", "id")

@@ -164,7 +164,7 @@ func TestExact(t *testing.T) {
 			url, conn, columns := exactDatabase(t, part)
 			cfg := config(t, url)
 			cfg.Table = postgres.Name{Table: "t"}
-			cfg.segmentBytes = 300
+			cfg.pageBytes = 300
 			d := start(t, cfg)
 			d.ready()
 			d.exact(conn, "copied")

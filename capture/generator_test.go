@@ -47,11 +47,11 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
-// tiny chooses sizes at random that make a few rows do what otherwise takes millions: fill many segments and groups, and be
+// tiny chooses sizes at random that make a few rows do what otherwise takes millions: fill many pages and groups, and be
 // copied in many page ranges over several connections.
 func (cfg *Config) tiny(r *rand.Rand) {
 	if r.IntN(2) == 0 {
-		cfg.segmentBytes, cfg.copying.WriteAheadBytes = pick(r, []int{64, 300, 4000}), pick(r, []int{1, 1000})
+		cfg.pageBytes, cfg.copying.WriteAheadBytes = pick(r, []int{64, 300, 4000}), pick(r, []int{1, 1000})
 	}
 	if r.IntN(2) == 0 {
 		cfg.copying.Connections, cfg.copying.RangeBytes = 2, 1

@@ -23,8 +23,8 @@ const (
 // in spillDir. The Table calls lost if spilled rows cannot be read back.
 func (cfg *Config) newTable(spillDir string, lost func(error)) *snapshot.Table {
 	t := snapshot.NewTable()
-	if cfg.segmentBytes > 0 {
-		t = snapshot.NewTestTable(cfg.segmentBytes, 4)
+	if cfg.pageBytes > 0 {
+		t = snapshot.NewTestTable(cfg.pageBytes, 4)
 	}
 	limit := cgroup.MemoryLimit()
 	if cfg.MemoryLimit > 0 {

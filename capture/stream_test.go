@@ -57,7 +57,7 @@ func TestWideAndLong(t *testing.T) {
 			}
 			cfg := config(t, url)
 			cfg.Table = postgres.Name{Table: "t"}
-			cfg.segmentBytes = 300
+			cfg.pageBytes = 300
 			d := start(t, cfg)
 			d.ready()
 			for _, sql := range c.run {
