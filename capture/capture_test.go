@@ -171,10 +171,16 @@ func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 		t.Fatal(err)
 	}
 	defer tx.Rollback(context.Background())
-	if _, err := tx.Exec(t.Context(), "SET LOCAL TimeZone = 'UTC'"); err != nil {
-		t.Fatal(err)
+	// The cursor is planned with the session's search path and read with an empty one: regclass and its like print their schema.
+	for _, s := range []string{
+		"SET LOCAL TimeZone = 'UTC'", "DECLARE oracle CURSOR FOR SELECT row_to_json(t)::text FROM " + table + " t ORDER BY " + order,
+		"SET LOCAL search_path = ''",
+	} {
+		if _, err := tx.Exec(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
 	}
-	rows, err := tx.Query(t.Context(), "SELECT row_to_json(t)::text FROM "+table+" t ORDER BY "+order)
+	rows, err := tx.Query(t.Context(), "FETCH ALL FROM oracle")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,8 @@ const (
 	queueReread  = 10 * time.Second      // between whole reads while the server's queue is too full to be trusted
 	statsDelay   = 75 * time.Second      // after which a change that was notified is in the statistics (a minute at most)
 	statsReread  = time.Minute           // between whole reads for changes that only the statistics tell of
+	firstPause   = time.Second           // after a whole read that a notification asked for; each role that may connect can ask
+	longestPause = 10 * time.Second      // to which it doubles while more follow
 	silentReread = time.Hour             // of the whole table, whatever was heard
 )
 
@@ -60,7 +62,8 @@ type notify struct {
 	*source.Rounds
 	traffic postgres.ReadClock
 
-	rested, restedWhole time.Time // before which no round is due by itself: the database rests as long as the last one took
+	pauseWhole          time.Duration // after the last whole read
+	rested, restedWhole time.Time     // before which no round is due by itself: the database rests as long as the last one took
 }
 
 func newNotify(env *source.Env) *notify {
@@ -266,14 +269,37 @@ func (n *notify) round(ctx context.Context, t *snapshot.Table, forced bool) erro
 	}
 	if b.all != "" {
 		err = n.reader.CopyAll(ctx, t, b.all, 0)
-		n.restedWhole = time.Now().Add(time.Since(start))
+		if !forced {
+			n.restWhole(time.Since(start))
+		}
 		return err
 	}
 	if err := n.apply(ctx, t, b, start); err != nil {
-		return err
+		if ctx.Err() != nil || n.reader.Conn.IsClosed() {
+			return err
+		}
+		// Any role may notify, of keys that the table cannot have. If something else is wrong, the whole read shows it.
+		n.log.Warn("the rows of a notification could not be read", "error", postgres.RedactedMessage(err))
+		n.heard.doubt("a notification has a key that could not be read")
+		if forced {
+			postgres.Rollback(ctx, tx)
+			return n.round(ctx, t, true)
+		}
+		return nil
 	}
 	n.rested = time.Now().Add(min(time.Since(start), time.Second))
 	return nil
+}
+
+// restWhole sets how long no whole read is due by itself, after one that took so long. The pauses grow while notifications
+// ask for more of them, and are short again after a minute without any.
+func (n *notify) restWhole(took time.Duration) {
+	now := time.Now()
+	if now.Sub(n.restedWhole) > time.Minute {
+		n.pauseWhole = 0
+	}
+	n.pauseWhole = min(max(2*n.pauseWhole, firstPause), longestPause)
+	n.restedWhole = now.Add(max(took, n.pauseWhole))
 }
 
 // trusted makes sure that the triggers notify, and else has the batch be the whole table.

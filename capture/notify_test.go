@@ -47,6 +47,32 @@ func TestNotifyFindsBypassedTriggers(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
+// TestForgedNotifications: any role that may connect can notify. Malformed keys neither end the source nor make a difference,
+// and requests for whole reads are rate-limited.
+func TestForgedNotifications(t *testing.T) {
+	t.Parallel()
+	d, conn, _ := notifying(t)
+	for _, payload := range []string{`[["abc"]]`, `[[" 7 "]]`, `[["1","2"]]`, `[[]]`, `[`, `{}`, `null`, `[["\\u0000"]]`, `[["99999999999999999999"]]`, `[[null]]`, `[[7]]`} {
+		exec(t, conn, "SELECT pg_notify('capture_votes', $1)", payload)
+		exec(t, conn, "UPDATE votes SET comment = comment || 'x' WHERE vote_id = 7")
+		d.equal(conn, "votes", "vote_id")
+	}
+	if n := strings.Count(d.log.String(), "not following"); n > 0 {
+		t.Errorf("the source ended %d times", n)
+	}
+	before := strings.Count(d.log.String(), `"@message":"copied"`)
+	start := time.Now()
+	for time.Since(start) < 8*time.Second {
+		exec(t, conn, "NOTIFY capture_votes, '*'")
+		time.Sleep(50 * time.Millisecond)
+	}
+	if n := strings.Count(d.log.String(), `"@message":"copied"`) - before; n < 1 || n > 5 {
+		t.Errorf("%d copies in 8 s", n)
+	}
+	exec(t, conn, "UPDATE votes SET comment = 'last'")
+	d.equal(conn, "votes", "vote_id")
+}
+
 // TestNotifyBarrierLooksAtTriggers: a forced snapshot does not trust triggers that are disabled.
 func TestNotifyBarrierLooksAtTriggers(t *testing.T) {
 	t.Parallel()
