@@ -1,0 +1,53 @@
+package capture
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// TestDocsNameRealTests checks that the tests which the documents name exist.
+func TestDocsNameRealTests(t *testing.T) {
+	t.Parallel()
+	test := regexp.MustCompile("`([a-z/]+)\\.((?:Test|Fuzz)[A-Za-z0-9_]+)`")
+	sources := map[string]string{} // the test files of a folder
+	for doc, atLeast := range map[string]int{"reliability.md": 50, "design.md": 20} {
+		page, err := os.ReadFile(filepath.Join("..", "docs", doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := test.FindAllStringSubmatch(string(page), -1)
+		if len(named) < atLeast {
+			t.Errorf("docs/%s names %d tests, want at least %d", doc, len(named), atLeast)
+		}
+		for _, n := range named {
+			folder, name := n[1], n[2]
+			if _, ok := sources[folder]; !ok {
+				sources[folder] = readTestFiles(t, filepath.Join("..", filepath.FromSlash(folder)))
+			}
+			if !strings.Contains(sources[folder], "func "+name+"(") {
+				t.Errorf("docs/%s: there is no %s in %s", doc, name, folder)
+			}
+		}
+	}
+}
+
+// readTestFiles returns the text of a folder's test files.
+func readTestFiles(t *testing.T, folder string) string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, "*_test.go"))
+	if err != nil || files == nil {
+		t.Fatalf("no tests in %s: %v", folder, err)
+	}
+	var all strings.Builder
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(b)
+	}
+	return all.String()
+}
