@@ -43,6 +43,7 @@ type Manifest struct {
 	LSN           string           `json:"lsn,omitempty"`        // "0/16B3748"; "" if the source does not know it
 	CommitTime    time.Time        `json:"commit_time,omitzero"` // commit time of the last transaction in the file; zero if unknown
 	WrittenAt     time.Time        `json:"written_at"`           // by this machine's clock
+	Kept          *Kept            `json:"kept,omitempty"`       // nil for feedback.json itself
 }
 
 // Blocks is a digest of a file that takes little hashing after a small change: the SHA-256 of the SHA-256s, in binary, of the

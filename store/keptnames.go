@@ -1,0 +1,168 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// keptTime is how the names of a kept state show its time, in UTC.
+const keptTime = "20060102T150405Z"
+
+// keptNames makes the names of the kept states of one file. For feedback.json and one state they are
+//
+//	feedback-20261123T160000Z.json.gz             an ordinary state
+//	feedback-20261123T160000Z-loss.json.gz        the state before a loss; plain .json until it is compressed
+//	feedback-20261123T160000Z[-loss].manifest.json  the manifest of either
+//	feedback-20261123T160000Z-loss.acknowledged   an empty file: somebody has acknowledged the loss, or it has ended
+//	.feedback-20261123T160000Z.json               an ordinary state that is not compressed yet; its manifest begins with a dot, too
+//	.feedback-20261123T160000Z….tmp               a file that is being written
+type keptNames struct {
+	folder string
+	base   string // name of the file without .json
+}
+
+func newKeptNames(dataPath string) keptNames {
+	return keptNames{folder: filepath.Dir(dataPath), base: strings.TrimSuffix(filepath.Base(dataPath), ".json")}
+}
+
+// keptID identifies a kept state of one file.
+type keptID struct {
+	stamp string // the time as in the names
+	loss  bool
+}
+
+func newKeptID(t time.Time, loss bool) keptID { return keptID{t.UTC().Format(keptTime), loss} }
+
+// time returns the state's time.
+func (id keptID) time() time.Time {
+	t, _ := time.Parse(keptTime, id.stamp) // parseName and newKeptID let in no other
+	return t
+}
+
+func (id keptID) String() string {
+	if id.loss {
+		return id.stamp + "-loss"
+	}
+	return id.stamp
+}
+
+// stem returns the path of a state's files up to their suffix.
+func (n keptNames) stem(id keptID) string { return filepath.Join(n.folder, n.base+"-"+id.String()) }
+
+func (n keptNames) compressed(id keptID) string   { return n.stem(id) + ".json.gz" }
+func (n keptNames) manifest(id keptID) string     { return n.stem(id) + ".manifest.json" }
+func (n keptNames) acknowledged(id keptID) string { return n.stem(id) + ".acknowledged" }
+
+// plain returns the path of a state that is not compressed yet. That of an ordinary state counts as temporary.
+func (n keptNames) plain(id keptID) string { return n.hideOrdinary(id, n.stem(id)+".json") }
+
+// plainManifest returns the path of the manifest of a state that is not compressed yet.
+func (n keptNames) plainManifest(id keptID) string { return n.hideOrdinary(id, n.manifest(id)) }
+
+func (n keptNames) hideOrdinary(id keptID, path string) string {
+	if id.loss {
+		return path
+	}
+	return hidden(path)
+}
+
+// hidden returns path with a dot before the file's name.
+func hidden(path string) string { return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)) }
+
+// keptTmp returns the temporary path under which the file at path is written.
+func keptTmp(path string) string {
+	if strings.HasPrefix(filepath.Base(path), ".") {
+		return path + ".tmp"
+	}
+	return hidden(path) + ".tmp"
+}
+
+// all returns the paths of all files that a state may have. The data come first: without them the rest is no state.
+func (n keptNames) all(id keptID) []string {
+	return []string{n.plain(id), n.compressed(id), n.manifest(id), n.plainManifest(id), n.acknowledged(id)}
+}
+
+var keptName = regexp.MustCompile(`^-(\d{8}T\d{6}Z)(-loss)?\.(json\.gz|json|manifest\.json|acknowledged)(\.tmp)?$`)
+
+// keptFile is what the name of a kept state's file says.
+type keptFile struct {
+	id     keptID
+	suffix string // json.gz, json, manifest.json or acknowledged
+	hidden bool
+	tmp    bool
+}
+
+// parseName parses the name of a file in the folder. It reports false if the name is not exactly that of a kept state's file.
+func (n keptNames) parseName(name string) (keptFile, bool) {
+	name, isHidden := strings.CutPrefix(name, ".")
+	rest, ok := strings.CutPrefix(name, n.base)
+	match := keptName.FindStringSubmatch(rest)
+	if !ok || match == nil {
+		return keptFile{}, false
+	}
+	f := keptFile{id: keptID{stamp: match[1], loss: match[2] != ""}, suffix: match[3], hidden: isHidden, tmp: match[4] != ""}
+	if t, err := time.Parse(keptTime, f.id.stamp); err != nil || t.Format(keptTime) != f.id.stamp || f.tmp && !isHidden {
+		return keptFile{}, false
+	}
+	return f, true
+}
+
+// isData reports whether the file is the data of a state.
+func (f keptFile) isData() bool {
+	switch {
+	case f.tmp:
+		return false
+	case f.suffix == "json":
+		return f.hidden != f.id.loss
+	}
+	return f.suffix == "json.gz" && !f.hidden
+}
+
+// list returns the kept states' files by state. It leaves out what is not a regular file.
+func (n keptNames) list() (map[keptID][]keptFile, error) {
+	entries, err := os.ReadDir(n.folder)
+	if err != nil && !isMissing(err) {
+		return nil, err
+	}
+	files := map[keptID][]keptFile{}
+	for _, e := range entries {
+		if f, ok := n.parseName(e.Name()); ok && e.Type().IsRegular() {
+			files[f.id] = append(files[f.id], f)
+		}
+	}
+	return files, nil
+}
+
+// free returns the ID of a new state of the time t: that of the next second for which there is no state.
+func (n keptNames) free(t time.Time, loss bool) keptID {
+	for ; ; t = t.Add(time.Second) {
+		if !n.isTaken(newKeptID(t, false)) && !n.isTaken(newKeptID(t, true)) {
+			return newKeptID(t, loss)
+		}
+	}
+}
+
+func (n keptNames) isTaken(id keptID) bool {
+	for _, path := range n.all(id) {
+		if pathExists(path) {
+			return true
+		}
+	}
+	return false
+}
+
+// remove removes a state: its data first, so that a crash leaves no data without a manifest. The caller syncs the folder.
+func (n keptNames) remove(id keptID) error {
+	var failed error
+	for _, path := range n.all(id) {
+		if err := os.Remove(path); err != nil && !isMissing(err) {
+			failed = errors.Join(failed, fmt.Errorf("remove a kept state: %w", err))
+		}
+	}
+	return failed
+}

@@ -1,0 +1,121 @@
+package store_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"capture/store"
+)
+
+// keptFiles makes the files of kept states by hand: data that say what they are, and a manifest of n rows.
+func keptFiles(t *testing.T, dir string, name string, rows int, kept *store.Kept) {
+	t.Helper()
+	m := store.Manifest{Format: 1, Rows: rows, Bytes: 100, SHA256: digest([]byte(name)), Reason: store.ReasonInterval, Kept: kept}
+	data, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, content := range map[string][]byte{name: []byte("data"), manifestBeside(name): data} {
+		if err := os.WriteFile(filepath.Join(dir, file), content, 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func manifestBeside(name string) string {
+	for filepath.Ext(name) == ".gz" || filepath.Ext(name) == ".json" {
+		name = name[:len(name)-len(filepath.Ext(name))]
+	}
+	return name + ".manifest.json"
+}
+
+func TestListKept(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "feedback.json")
+	if states, err := store.ListKept(path); err != nil || len(states) != 0 {
+		t.Fatalf("of an empty folder: %v, %v", states, err)
+	}
+	if states, err := store.ListKept(filepath.Join(dir, "missing", "feedback.json")); err != nil || len(states) != 0 {
+		t.Fatalf("of a missing folder: %v, %v", states, err)
+	}
+	keptFiles(t, dir, "feedback-20261123T160000Z.json.gz", 5, nil)
+	keptFiles(t, dir, "feedback-20261123T170000Z-loss.json", 6, &store.Kept{Loss: &store.Loss{RowsBefore: 6, RowsLost: 6}})
+	keptFiles(t, dir, "feedback-20261123T180000Z-loss.json.gz", 7, &store.Kept{Loss: &store.Loss{RowsBefore: 7, RowsAfter: 3, RowsLost: 4}, Damaged: "a bit"})
+	keptFiles(t, dir, ".feedback-20261123T190000Z.json", 8, nil)
+	foreign := []string{"feedback-20261123T2000Z.json.gz", "feedback-20261123T200000Z.json", "feedback-20260230T160000Z.json.gz", "feedback-20261123T200000Z.json.gz.bak",
+		"feedback-old.json.gz", "feedback-2-20261123T160000Z.json.gz", ".feedback-20261123T200000Z-loss.json", "feedback-20261123T200000Z.json.gz.tmp"}
+	for _, name := range foreign {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "feedback-20261123T210000Z.json.gz"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	list := func() []store.KeptState {
+		t.Helper()
+		states, err := store.ListKept(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return states
+	}
+	text := func() (lines []string) {
+		for _, s := range list() {
+			lines = append(lines, fmt.Sprintf("%s %s %d %v %v %q", filepath.Base(s.Path), s.Reason, s.Rows, s.Loss != nil, s.Acknowledged, s.Damaged))
+		}
+		return lines
+	}
+	want := []string{
+		`.feedback-20261123T190000Z.json interval 8 false false ""`,
+		`feedback-20261123T180000Z-loss.json.gz loss 7 true false "a bit"`,
+		`feedback-20261123T170000Z-loss.json loss 6 true false ""`,
+		`feedback-20261123T160000Z.json.gz interval 5 false false ""`,
+	}
+	if got := text(); !slices.Equal(got, want) {
+		t.Fatalf("the states are\n%q, not\n%q", got, want)
+	}
+
+	for at, want := range map[string]string{
+		"2026-11-23T15:59:59Z": "", "2026-11-23T16:00:00Z": "feedback-20261123T160000Z.json.gz", "2026-11-23T17:30:00Z": "feedback-20261123T170000Z-loss.json",
+		"2030-01-01T00:00:00Z": ".feedback-20261123T190000Z.json",
+	} {
+		when, _ := time.Parse(time.RFC3339, at)
+		got := ""
+		if s, ok := store.KeptAt(list(), when); ok {
+			got = filepath.Base(s.Path)
+		}
+		if got != want {
+			t.Errorf("at %s: %q, not %q", at, got, want)
+		}
+	}
+
+	for _, s := range list() {
+		if err := s.Acknowledge(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Acknowledge(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range list() {
+		if s.Acknowledged != (s.Loss != nil) {
+			t.Errorf("%s: acknowledged is %v", s.Path, s.Acknowledged)
+		}
+	}
+	for _, s := range list() {
+		if err := s.Drop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := names(t, dir)
+	slices.Sort(foreign)
+	if want := append(foreign, "feedback-20261123T210000Z.json.gz"); !slices.Equal(left, slices.Sorted(slices.Values(want))) {
+		t.Errorf("after dropping all states there are %q, not %q", left, want)
+	}
+}

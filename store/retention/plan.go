@@ -1,0 +1,159 @@
+package retention
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// lossDays is for how many days the largest of the states before the losses of one day stays.
+const lossDays = 30
+
+// State is what the plan has to know of a kept state.
+type State struct {
+	Time         time.Time // when the state was written
+	Rows         int
+	Bytes        int64 // on disk
+	Loss         bool  // whether it is the state before a loss
+	Acknowledged bool  // whether that loss is acknowledged or has ended
+}
+
+// class is why a state stays, in the order in which states go when space is short.
+type class int
+
+const (
+	expired class = iota
+	hourly
+	daily
+	weekly
+	acknowledgedLoss
+	unacknowledgedLoss
+	largestLoss // of the unacknowledged ones
+)
+
+// Plan returns the indexes of the states to drop: first those that the policy does not cover, then as many more as it takes to
+// free excess bytes. short is how many of these bytes remain, because the largest unacknowledged loss is never dropped.
+func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []int, short int64) {
+	classes := classify(states, policy, now)
+	order := make([]int, len(states))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(classes[a], classes[b]), states[a].Time.Compare(states[b].Time))
+	})
+	for _, i := range order {
+		if classes[i] == largestLoss || classes[i] > expired && excess <= 0 {
+			break
+		}
+		drop = append(drop, i)
+		excess -= states[i].Bytes
+	}
+	return drop, max(excess, 0)
+}
+
+// classify returns why each state stays.
+func classify(states []State, policy Policy, now time.Time) []class {
+	classes := make([]class, len(states))
+	keep := func(i int, c class) { classes[i] = max(classes[i], c) }
+	// A clock that was set back leaves states from the future. They have hours, days and weeks of their own: as the newest ones
+	// they would otherwise take the place of what is written now.
+	newest := now
+	for _, s := range states {
+		if s.Time.After(newest) {
+			newest = s.Time
+		}
+	}
+	isFuture := func(s State) bool { return s.Time.After(now.Add(time.Hour)) }
+	for _, period := range []struct {
+		count int
+		class class
+		index func(time.Time) int64
+	}{{policy.Hours, hourly, hourOf}, {policy.Days, daily, dayOf}, {policy.Weeks, weekly, weekOf}} {
+		type bucket struct {
+			future bool
+			index  int64
+		}
+		best := map[bucket]int{}
+		for i, s := range states {
+			b, last := bucket{isFuture(s), period.index(s.Time)}, period.index(now)
+			if b.future {
+				last = period.index(newest)
+			}
+			if b.index <= last-int64(period.count) {
+				continue
+			}
+			if j, ok := best[b]; !ok || s.Time.After(states[j].Time) {
+				best[b] = i
+			}
+		}
+		for _, i := range best {
+			keep(i, period.class)
+		}
+	}
+	classifyLosses(states, now, keep)
+	return classes
+}
+
+// classifyLosses calls keep for the states before losses that stay for that reason.
+func classifyLosses(states []State, now time.Time, keep func(int, class)) {
+	largest, largestOfDay := -1, map[int64]int{}
+	hasMore := func(i, j int) bool { // of two with as many rows, the newer one
+		return states[i].Rows > states[j].Rows || states[i].Rows == states[j].Rows && states[i].Time.After(states[j].Time)
+	}
+	for i, s := range states {
+		if !s.Loss {
+			continue
+		}
+		if !s.Acknowledged && (largest < 0 || hasMore(i, largest)) {
+			largest = i
+		}
+		day := dayOf(s.Time)
+		if j, ok := largestOfDay[day]; !ok || hasMore(i, j) {
+			largestOfDay[day] = i
+		}
+	}
+	for day, i := range largestOfDay {
+		switch {
+		case day <= dayOf(now)-lossDays:
+		case states[i].Acknowledged:
+			keep(i, acknowledgedLoss)
+		default:
+			keep(i, unacknowledgedLoss)
+		}
+	}
+	if largest >= 0 {
+		keep(largest, largestLoss)
+	}
+}
+
+func hourOf(t time.Time) int64 { return floorDiv(t.Unix(), 3600) }
+func dayOf(t time.Time) int64  { return floorDiv(t.Unix(), 86400) }
+func weekOf(t time.Time) int64 { return floorDiv(dayOf(t)+3, 7) } // 1 January 1970 was a Thursday
+
+func floorDiv(a, b int64) int64 {
+	if a < 0 {
+		return -((-a + b - 1) / b)
+	}
+	return a / b
+}
+
+// Budget is how much space kept states may take.
+type Budget struct {
+	File int64 // bytes of feedback.json; after a loss, of the largest state before one that is not acknowledged
+	Size int64 // bytes of the volume
+	Free int64 // bytes of the volume that are free
+}
+
+// leastBudget is how much kept states may take in any case, if the volume has room.
+const leastBudget = 64 << 20
+
+// Excess returns how many bytes must be freed: kept states take at most ten times the file, and leave free a fifth of the
+// volume or twice the file, whichever is more.
+func (b Budget) Excess(states []State) int64 {
+	total := int64(0)
+	for _, s := range states {
+		total += s.Bytes
+	}
+	return max(total-max(10*b.File, leastBudget), max(b.Size/5, 2*b.File)-b.Free, 0)
+}

@@ -1,0 +1,87 @@
+// Package retention decides which earlier states of feedback.json stay. It computes on times and sizes and does no I/O.
+//
+// A [Policy] such as 24h,7d,4w keeps the newest state of each of the last 24 hours, 7 days and 4 weeks. Hours, days and weeks
+// are those of UTC, so daylight saving time changes nothing; weeks begin on Monday. States before a loss of rows stay longer:
+//
+//	why a state stays                              until
+//	newest of an hour, a day or a week             the policy no longer covers it
+//	most rows of the losses of one day             30 days
+//	most rows of the unacknowledged losses         somebody acknowledges the loss, or it has ended
+//
+// [Plan] applies the policy. [Budget.Excess] and [Plan] together then apply the limit on space: what stays only for its hour
+// goes first, then days, weeks and acknowledged losses, the oldest first.
+//
+// The time comes from a [Clock], which does not believe a wall clock that has just been set forward: a clock that is wrong by
+// a year must not remove the states of a month.
+package retention
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Policy is for how many hours, days and weeks the newest state is kept. The zero Policy keeps only states before losses.
+type Policy struct{ Hours, Days, Weeks int }
+
+// Default is the policy of `capture run`.
+var Default = Policy{Hours: 24, Days: 7, Weeks: 4}
+
+// mostPeriods bounds each number of a Policy, and so the number of states.
+const mostPeriods = 100_000
+
+// Parse parses a policy: parts such as 24h, 7d and 4w, each at most once, separated by commas; or a number of hours; or 0.
+func Parse(text string) (Policy, error) {
+	var p Policy
+	seen := map[byte]bool{}
+	for part := range strings.SplitSeq(text, ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			return Policy{}, errors.New("a part is empty")
+		}
+		unit := part[len(part)-1]
+		number := part[:len(part)-1]
+		if unit >= '0' && unit <= '9' {
+			unit, number = 'h', part
+		}
+		n, err := strconv.Atoi(number)
+		if err != nil || n < 0 || n > mostPeriods || number[0] == '+' || number[0] == '-' {
+			return Policy{}, fmt.Errorf("%q is not a number from 0 to %d with the unit h, d or w", part, mostPeriods)
+		}
+		switch {
+		case seen[unit]:
+			return Policy{}, fmt.Errorf("the unit %c is there twice", unit)
+		case unit == 'h':
+			p.Hours = n
+		case unit == 'd':
+			p.Days = n
+		case unit == 'w':
+			p.Weeks = n
+		default:
+			return Policy{}, fmt.Errorf("%q has another unit than h, d or w", part)
+		}
+		seen[unit] = true
+	}
+	return p, nil
+}
+
+// String returns the policy as Parse takes it.
+func (p Policy) String() string {
+	var parts []string
+	for _, part := range []struct {
+		n    int
+		unit string
+	}{{p.Hours, "h"}, {p.Days, "d"}, {p.Weeks, "w"}} {
+		if part.n > 0 {
+			parts = append(parts, strconv.Itoa(part.n)+part.unit)
+		}
+	}
+	if len(parts) == 0 {
+		return "0"
+	}
+	return strings.Join(parts, ",")
+}
+
+// IsOff reports whether the policy keeps only states before losses.
+func (p Policy) IsOff() bool { return p == Policy{} }
