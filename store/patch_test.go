@@ -104,6 +104,9 @@ func (d *drawing) change() {
 
 // TestPatch changes a table at random, and compares each version of the file with the View and with its manifest.
 func TestPatch(t *testing.T) {
+	if testing.Short() {
+		t.Skip("patches a file 150 times")
+	}
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -260,6 +263,9 @@ func stampOf(data []byte) (string, error) {
 
 // TestPatchReaders: whatever a reader does with a version of the file, it sees no later version in it.
 func TestPatchReaders(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads a file that is patched for seconds")
+	}
 	t.Parallel()
 	dir := t.TempDir()
 	store.CanPatch(t, dir)
@@ -368,6 +374,9 @@ func patchEndlessly(args []string) error {
 
 // TestPatchKill kills a writer that patches, while readers of several speeds check each version that they catch.
 func TestPatchKill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills 15 writers")
+	}
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	first := open(t, path)

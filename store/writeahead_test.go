@@ -19,6 +19,9 @@ import (
 // TestWriteAheadAtRandom writes copies ahead while they grow: mostly at their end, now and then somewhere else. In between it
 // writes an older state, or drops what was written ahead. After each copy the file must be the copy.
 func TestWriteAheadAtRandom(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes many files ahead")
+	}
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

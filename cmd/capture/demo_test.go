@@ -14,6 +14,9 @@ import (
 )
 
 func TestDemo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the demo for seconds")
+	}
 	t.Parallel()
 	tmp := openFolder(t)
 	got := run(t, t.TempDir(), []string{"TMPDIR=" + tmp, "CAPTURE_OUTPUT=real/feedback.json"}, "demo", "--duration=5s", "--rate=20", "--seed=7")
@@ -33,6 +36,9 @@ func TestDemo(t *testing.T) {
 }
 
 func TestDemoInterrupted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the demo for seconds")
+	}
 	t.Parallel()
 	tmp := openFolder(t)
 	dir := t.TempDir()

@@ -95,6 +95,9 @@ func replaceFolder(what string, put func(folder string) error, reasons ...string
 // TestDiskFaults checks, for each fault of a volume, that the old file stays, that /readyz is 503 with the reason, that
 // "capture snapshot" exits 1 with the reason, and that capture recovers when the volume does.
 func TestDiskFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for retries after many faults")
+	}
 	t.Parallel()
 	url := votesDatabase(t, 5)
 	d := start(t, url)
@@ -165,6 +168,9 @@ func (d *daemon) holds(url string) func() bool {
 // TestFolderReplaced replaces the folder by an empty one, in which a second daemon starts. There are never two writers: the
 // first daemon reports who has the lock, and continues when the second one has exited.
 func TestFolderReplaced(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for retries")
+	}
 	t.Parallel()
 	url := votesDatabase(t, 5)
 	first := start(t, url)
@@ -195,6 +201,9 @@ func TestFolderReplaced(t *testing.T) {
 // TestSlowVolume checks that a volume that takes seconds for each fsync raises no alarm and delays only the file. A volume
 // that hangs is reported, and the file catches up when it recovers.
 func TestSlowVolume(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a slow volume")
+	}
 	t.Parallel()
 	url := votesDatabase(t, 5)
 	d := start(t, url)
@@ -240,6 +249,9 @@ func TestSlowVolume(t *testing.T) {
 // TestLogVolumes checks that a log volume that is full, read-only or failing stops nothing: the file follows the table,
 // /readyz is 200 with the reason in its checks, stderr has the lines, and the logs continue when the volume recovers.
 func TestLogVolumes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for retries after many faults")
+	}
 	t.Parallel()
 	url := votesDatabase(t, 5)
 	d := start(t, url)

@@ -15,6 +15,9 @@ import (
 
 // If capture starts while the database is unreachable, it serves the rows in the file, and those of the table once it connects.
 func TestRowsOfAnEarlierRun(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a reconnect")
+	}
 	t.Parallel()
 	server := pgserver.Shared(t)
 	url := votesDatabase(t, 2000) // about 300 kB

@@ -17,6 +17,9 @@ import (
 // docs/recovery.md is what happens: its console blocks are run, in their order, and say what the page says
 // (go test ./cmd/capture -run RecoveryPage -update writes what they say into it).
 func TestRecoveryPage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs every command of the page")
+	}
 	t.Parallel()
 	const path = "../../docs/recovery.md"
 	content, err := os.ReadFile(path)

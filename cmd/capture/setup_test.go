@@ -72,6 +72,9 @@ func TestSetupAndTeardown(t *testing.T) {
 }
 
 func TestDoctor(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a server of its own")
+	}
 	t.Parallel()
 	url := votesDatabase(t, 3)
 	dir := t.TempDir()

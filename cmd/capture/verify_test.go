@@ -55,6 +55,9 @@ func TestVerifyCommand(t *testing.T) {
 
 // Beside a daemon, and with writes all the while, a healthy pair shows no difference.
 func TestVerifyBesideDaemon(t *testing.T) {
+	if testing.Short() {
+		t.Skip("verifies beside a writer for seconds")
+	}
 	t.Parallel()
 	url := votesDatabase(t, 500)
 	d := start(t, url, "--flush-delay=1s")

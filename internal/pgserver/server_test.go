@@ -118,6 +118,9 @@ func TestDatabaseIsFreshAndDropped(t *testing.T) {
 }
 
 func TestStopKillAndStartAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restarts a server five times")
+	}
 	t.Parallel()
 	dir := openDir(t)
 	s := pgserver.ForTest(t, pgserver.Options{Dir: dir, Settings: map[string]string{"application_name": `it's a \ test`}})
@@ -254,6 +257,9 @@ func TestStartErrors(t *testing.T) {
 }
 
 func TestStandbyFollowsAndIsPromoted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a standby")
+	}
 	t.Parallel()
 	primary := pgserver.ForTest(t, pgserver.Options{})
 	on := connect(t, primary.URL("postgres"))
@@ -286,6 +292,9 @@ func TestStandbyFollowsAndIsPromoted(t *testing.T) {
 
 // If a process dies without Close, its server and folder disappear.
 func TestKilledOwner(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the reaper")
+	}
 	t.Parallel()
 	dir := openDir(t)
 	owner := exec.Command(os.Args[0])

@@ -8,6 +8,9 @@ import (
 // TestApplyStatementsDoesNotBlockTheApplication: setup does not make other writers wait while an open transaction locks the
 // table, and succeeds once that transaction ends.
 func TestApplyStatementsDoesNotBlockTheApplication(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for lock timeouts")
+	}
 	t.Parallel()
 	conn, url := database(t, votesSQL)
 	statements, err := SetupSQL(testContext(t), conn, loadTable(t, conn, "votes"), SetupOptions{Source: "notify"})

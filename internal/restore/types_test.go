@@ -76,6 +76,9 @@ var roundTripTypes = []struct {
 }
 
 func TestRoundTripOfEveryType(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores every type")
+	}
 	t.Parallel()
 	d := newDB(t)
 	var version int

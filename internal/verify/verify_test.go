@@ -111,6 +111,9 @@ func TestVerifyFindsEachProblemOfTheFile(t *testing.T) {
 }
 
 func TestVerifyKeysOfAnyType(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compares tables with keys of many types")
+	}
 	t.Parallel()
 	d := newDB(t)
 	d.Exec(`CREATE TYPE mood AS ENUM ('z', 'a', 'm'); CREATE DOMAIN posint AS int; CREATE TYPE pair AS (a int, b text)`)
@@ -165,6 +168,9 @@ func TestVerifyKeysOfAnyType(t *testing.T) {
 
 // A healthy pair that is written to all the while shows no difference, and a row that is really different shows.
 func TestCompareLive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compares beside writers for seconds")
+	}
 	t.Parallel()
 	d := newDB(t)
 	d.CreateVotes(400)
@@ -235,6 +241,9 @@ func spoiled(v *snapshot.View) *snapshot.View {
 
 // A file that is flushed again and again while it is verified, as beside a daemon.
 func TestVerifyBesideAWriter(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compares beside writers for seconds")
+	}
 	t.Parallel()
 	d := newDB(t)
 	d.CreateVotes(500)

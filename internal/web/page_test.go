@@ -11,6 +11,9 @@ import (
 )
 
 func TestPageFollowsTheTable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives Chromium for seconds")
+	}
 	t.Parallel()
 	l := runLive(t, pgserver.Database(t), createVotes, "votes", nil)
 	l.insertVotes(400)
@@ -100,6 +103,9 @@ func TestPageFollowsTheTable(t *testing.T) {
 }
 
 func TestPageFitsTheScreen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives Chromium for seconds")
+	}
 	t.Parallel()
 	l := runLive(t, pgserver.Database(t), createVotes, "votes", func(c *Config) { c.Title = "Feedback on the assistant" })
 	l.insertVotes(900)
@@ -153,6 +159,9 @@ const unnamed = `[...document.querySelectorAll("a, button, input, select")].filt
 	!(e.innerText?.trim() || e.getAttribute("aria-label") || e.labels?.length)).map((e) => e.outerHTML).join(", ")`
 
 func TestPageWhilePostgresIsStopped(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives Chromium for seconds")
+	}
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{})
 	l := runLive(t, server.URL("postgres"), createVotes, "votes", nil)
@@ -181,6 +190,9 @@ func TestPageWhilePostgresIsStopped(t *testing.T) {
 }
 
 func TestPageWithToken(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives Chromium for seconds")
+	}
 	t.Parallel()
 	l := runLive(t, pgserver.Database(t), createVotes, "votes", func(c *Config) { c.TokenFile = writeToken(t) })
 	l.insertVotes(60)
@@ -208,6 +220,9 @@ func TestPageWithToken(t *testing.T) {
 
 // A table that has nothing of the votes' is shown by what it has.
 func TestPageOfAnotherTable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives Chromium for seconds")
+	}
 	t.Parallel()
 	l := runLive(t, pgserver.Database(t), `CREATE TABLE "Odd Things" (
 		code text, part int, weight numeric, big bigint, made timestamptz, flag boolean, doc jsonb, blob bytea, PRIMARY KEY (code, part))`, "Odd Things", nil)
