@@ -24,10 +24,15 @@ var libpqOnly = []string{
 }
 
 // ParseConfig parses a connection URL or a DSN as libpq does. What it leaves out comes from libpq's environment variables:
-// everything, if url is empty. Errors never contain the password.
+// everything, if url is empty. It refuses what it does not recognize. Errors never contain the password.
 func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	if scheme := driverScheme.FindString(url); scheme != "" {
 		url = "postgresql://" + url[len(scheme):]
+	}
+	if url != "" {
+		if err := checkConnString(url); err != nil {
+			return nil, fmt.Errorf("parse the database URL: %w", err)
+		}
 	}
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {

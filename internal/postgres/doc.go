@@ -16,7 +16,7 @@
 //
 // Connections:
 //
-//   - config.go: connection URLs, DSNs and libpq's environment
+//   - config.go, config_check.go: connection URLs, DSNs and libpq's environment; which of them are refused
 //   - dial.go, dial_linux.go, dial_other.go: TCP keepalive and timeouts
 //   - connect.go, connect_replication.go: ordinary and replication connections; wal_sender_timeout
 //   - session_settings.go: the settings that every session pins, and transactions behind a pooler
@@ -28,7 +28,8 @@
 //
 //   - server.go: the server's version, settings and limits, and whether it can publish
 //   - table.go, table_checks.go: a table, and which tables are refused
-//   - catalog.sql, catalog.go: the statement that reads the catalog, and the table that its row becomes
+//   - resolve.sql, own_names.sql, catalog.sql, catalog.go: the statements that find a table and read its catalog, and the table
+//     that the result becomes
 //   - types.go: how the values of a type become JSON
 //   - queries.go: the select list, COPY, rows by key, generated columns
 //   - replica_identity.go: whether UPDATE and DELETE of a published table would work
