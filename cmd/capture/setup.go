@@ -43,33 +43,6 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 	})
 }
 
-type teardownCmd struct {
-	databaseConfig
-	Role string `placeholder:"NAME" help:"Also drop this role if setup created it."`
-	printConfig
-}
-
-func (teardownCmd) Help() string {
-	return "Removes the publication, the triggers and their function, if capture created them for this table. Stop the " +
-		"daemon first: it would create them again. Its replication slot is temporary and disappears when it stops."
-}
-
-func (teardownCmd) Examples() string {
-	return `
-	capture teardown --database-url postgres://owner@db/app
-	capture teardown --role capture --print`
-}
-
-func (c teardownCmd) Run(ctx context.Context, std streams) error {
-	return c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
-		found, err := postgres.LoadTeardown(ctx, conn, c.Table.Name, c.Role)
-		for _, kept := range found.Kept {
-			fmt.Fprintf(std.err, "capture teardown: left alone: %s\n", kept)
-		}
-		return found.Statements, err
-	})
-}
-
 // runPlan runs the statements that plan returns, unless printOnly is set, and prints them.
 func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool, plan func(*pgx.Conn) ([]string, error)) error {
 	database, err := c.connConfig()
