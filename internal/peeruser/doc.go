@@ -1,0 +1,64 @@
+// Package peeruser finds out which user of this machine is at the other end of a TCP connection.
+//
+// A loopback address says that a caller is on this machine, but not which of its users the caller is. TCP has no
+// equivalent of the credentials of Unix sockets (SO_PEERCRED), but both ends of the connection are sockets of the same
+// kernel, and the kernel knows the user that each socket belongs to. On Linux, [Lookup] asks it for the caller's socket.
+// Elsewhere, and in sandboxes without netlink, [Check] says that the system can't tell.
+package peeruser
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+)
+
+// ErrNoSocket means that the caller holds no socket with these addresses. It has closed the socket, or addresses are
+// translated between the caller and the server.
+var ErrNoSocket = errors.New("the caller holds no socket with this address")
+
+// Check returns nil if [Lookup] works here, and otherwise why it does not. It tries Lookup with a connection to itself.
+func Check() error {
+	client, server, err := connectToSelf()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	defer server.Close()
+	uid, err := Lookup(addrPort(client.LocalAddr()), addrPort(client.RemoteAddr()))
+	if err != nil {
+		return err
+	}
+	if own := os.Geteuid(); int(uid) != own {
+		return fmt.Errorf("the system gives user %d for a socket of user %d", uid, own)
+	}
+	return nil
+}
+
+// connectToSelf returns the two ends of a loopback connection.
+func connectToSelf() (client, server net.Conn, err error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		if l, err = net.Listen("tcp", "[::1]:0"); err != nil {
+			return nil, nil, err
+		}
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		return nil, nil, err
+	}
+	// Another process can connect first. Its connection is dropped.
+	for {
+		if server, err = l.Accept(); err != nil {
+			client.Close()
+			return nil, nil, err
+		}
+		if server.RemoteAddr().String() == client.LocalAddr().String() {
+			return client, server, nil
+		}
+		server.Close()
+	}
+}
+
+func addrPort(a net.Addr) netip.AddrPort { return a.(*net.TCPAddr).AddrPort() }

@@ -1,0 +1,231 @@
+package peeruser
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestMain lets the tests run this program as a caller with another user; see startCaller.
+func TestMain(m *testing.M) {
+	if address := os.Getenv("PEERUSER_TEST_DIAL"); address != "" {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		io.Copy(io.Discard, c) // until the server closes the connection
+		os.Exit(0)
+	}
+	if os.Getenv("PEERUSER_TEST_OWN") != "" {
+		fmt.Println(os.Geteuid(), Check() == nil, IsOwnUser(uint32(os.Geteuid())))
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// startCaller starts a process of the user that connects to address and holds the connection.
+func startCaller(t *testing.T, uid uint32, address string) *exec.Cmd {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start a process of another user")
+	}
+	cmd := exec.Command("/proc/self/exe") // the test's own path may lie in a folder that the user can't enter
+	cmd.Env = []string{"PEERUSER_TEST_DIAL=" + address}
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	return cmd
+}
+
+func listen(t *testing.T, address string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func accept(t *testing.T, l net.Listener) net.Conn {
+	t.Helper()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// connect returns both ends of a connection to l by the address.
+func connect(t *testing.T, l net.Listener, address string) (client *net.TCPConn, server net.Conn) {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.TCPConn), accept(t, l)
+}
+
+// lookupCaller looks up the caller as a server does: by the addresses of the connection that it has accepted.
+func lookupCaller(server net.Conn) (uint32, error) {
+	return Lookup(addrPort(server.RemoteAddr()), addrPort(server.LocalAddr()))
+}
+
+func TestCheck(t *testing.T) {
+	if err := Check(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLookupOfOwnSocket(t *testing.T) {
+	own := uint32(os.Geteuid())
+	for _, c := range []struct{ name, listen, dial string }{
+		{"IPv4", "127.0.0.1:0", "127.0.0.1"},
+		{"another loopback address", "0.0.0.0:0", "127.9.8.7"},
+		{"IPv6", "[::1]:0", "::1"},
+		{"IPv4 at a socket for both", "[::]:0", "127.0.0.1"},
+		{"IPv6 at a socket for both", "[::]:0", "::1"},
+	} {
+		l := listen(t, c.listen)
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		client, server := connect(t, l, net.JoinHostPort(c.dial, port))
+		if uid, err := lookupCaller(server); err != nil || uid != own {
+			t.Errorf("%s: user %d, %v", c.name, uid, err)
+		}
+		if err := client.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if uid, err := lookupCaller(server); err != nil || uid != own {
+			t.Errorf("%s, half closed: user %d, %v", c.name, uid, err)
+		}
+	}
+}
+
+// A socket of IPv6 can connect to an IPv4 address, which it writes as ::ffff:127.0.0.1.
+func TestLookupOfMappedSocket(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(fd)
+	mapped := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if err := syscall.Connect(fd, &syscall.SockaddrInet6{Port: int(addrPort(l.Addr()).Port()), Addr: mapped.As16()}); err != nil {
+		t.Fatal(err)
+	}
+	server := accept(t, l)
+	if uid, err := lookupCaller(server); err != nil || uid != uint32(os.Geteuid()) {
+		t.Errorf("user %d, %v", uid, err)
+	}
+	caller := addrPort(server.RemoteAddr())
+	caller = netip.AddrPortFrom(netip.AddrFrom16(caller.Addr().As16()), caller.Port())
+	if uid, err := Lookup(caller, addrPort(server.LocalAddr())); err != nil || uid != uint32(os.Geteuid()) {
+		t.Errorf("by the mapped address: user %d, %v", uid, err)
+	}
+}
+
+func TestLookupOfAnotherUser(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	startCaller(t, 4711, l.Addr().String())
+	server := accept(t, l)
+	if uid, err := lookupCaller(server); err != nil || uid != 4711 {
+		t.Errorf("user %d, %v", uid, err)
+	}
+}
+
+// Many kernels give user 0 for a socket that nobody holds any more. It must not pass for root's.
+func TestClosedSocketBelongsToNobody(t *testing.T) {
+	l := listen(t, "127.0.0.1:0")
+	caller := startCaller(t, 4711, l.Addr().String())
+	server := accept(t, l)
+	caller.Process.Kill()
+	caller.Wait()
+	for range 20 {
+		if uid, err := lookupCaller(server); !errors.Is(err, ErrNoSocket) {
+			t.Fatalf("user %d, %v", uid, err)
+		}
+		time.Sleep(time.Millisecond) // it goes from FIN_WAIT1 to FIN_WAIT2
+	}
+	server.Close() // to TIME_WAIT
+	for range 20 {
+		if uid, err := lookupCaller(server); !errors.Is(err, ErrNoSocket) {
+			t.Fatalf("after the server's close: user %d, %v", uid, err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Without a connection, the kernel answers with a socket that listens on the caller's address.
+func TestListenerIsNotTheCaller(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0", "0.0.0.0:0"} {
+		l := listen(t, address)
+		port := addrPort(l.Addr()).Port()
+		loopback := netip.MustParseAddr("127.0.0.1")
+		if address == "[::1]:0" {
+			loopback = netip.IPv6Loopback()
+		}
+		if uid, err := Lookup(netip.AddrPortFrom(loopback, port), netip.AddrPortFrom(loopback, 9)); !errors.Is(err, ErrNoSocket) {
+			t.Errorf("%s: user %d, %v", address, uid, err)
+		}
+	}
+	if _, err := Lookup(netip.MustParseAddrPort("127.0.0.1:1"), netip.MustParseAddrPort("[::1]:1")); !errors.Is(err, ErrNoSocket) {
+		t.Errorf("two families: %v", err)
+	}
+}
+
+func TestIsOwnUser(t *testing.T) {
+	if !IsOwnUser(uint32(os.Geteuid())) || IsOwnUser(uint32(os.Geteuid())+1) {
+		t.Error("the own user is not recognized")
+	}
+}
+
+// A user namespace shows users that it does not have as the overflow user. A process that runs as that user there can't
+// tell itself from them.
+func TestOverflowUserIsNotOwn(t *testing.T) {
+	for _, c := range []struct {
+		uid  int
+		want string
+	}{{4711, "4711 true true"}, {65534, "65534 true false"}} {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = []string{"PEERUSER_TEST_OWN=1"}
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Cloneflags:  syscall.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: c.uid, HostID: os.Geteuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: c.uid, HostID: os.Getegid(), Size: 1}},
+		}
+		out, err := cmd.CombinedOutput()
+		if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) {
+			t.Skip("this system does not let the user make user namespaces")
+		}
+		if err != nil || string(out) != c.want+"\n" {
+			t.Errorf("as user %d: %q, %v", c.uid, out, err)
+		}
+	}
+}
+
+func BenchmarkLookup(b *testing.B) {
+	client, server, err := connectToSelf()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer client.Close()
+	defer server.Close()
+	for b.Loop() {
+		if _, err := lookupCaller(server); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
