@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"capture/internal/foldlog"
 	"capture/snapshot"
 	"capture/store"
 )
@@ -20,6 +21,7 @@ type flusher struct {
 	tracker  *fileTracker
 	metrics  *metrics
 	log      hclog.Logger
+	forced   *foldlog.Logger // requests can force flushes as often as they like
 	schedule *flushSchedule
 
 	requests chan *flushRequest
@@ -35,7 +37,8 @@ type flushRequest struct {
 
 func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *fileTracker, m *metrics) *flusher {
 	return &flusher{
-		table: table, file: file, tracker: tracker, metrics: m, log: cfg.Logger,
+		table: table, file: file, tracker: tracker, metrics: m,
+		log: cfg.Logger, forced: foldlog.New(cfg.Logger, "flushed"),
 		schedule: newFlushSchedule(cfg.FlushDelay, cfg.FlushInterval, time.Now()),
 		requests: make(chan *flushRequest), regular: make(chan struct{}, 1),
 	}
@@ -62,6 +65,7 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 	s := f.schedule
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	defer f.forced.Flush()
 	for {
 		timer.Reset(s.waitTime(time.Now()))
 		changed := f.table.Changed()
@@ -143,7 +147,7 @@ func (f *flusher) write(reason store.Reason, request *flushRequest) error {
 		s.addIdleWork(s.lastEnd)
 		f.tracker.recordWrite(&m, version, took)
 		f.metrics.addFlush(reason, took, result.BytesWritten)
-		f.log.Info("flushed", "reason", string(reason), "rows", m.Rows, "bytes", m.Bytes, "bytes_written", result.BytesWritten, "lsn", m.LSN, "ms", millis(took))
+		f.logFlush(reason, m, result.BytesWritten, took)
 	}
 	if result.Warning != "" {
 		f.log.Warn(result.Warning)
@@ -153,6 +157,15 @@ func (f *flusher) write(reason store.Reason, request *flushRequest) error {
 		close(request.done)
 	}
 	return err
+}
+
+func (f *flusher) logFlush(reason store.Reason, m store.Manifest, written int64, took time.Duration) {
+	fields := []any{"reason", string(reason), "rows", m.Rows, "bytes_written", written, "lsn", m.LSN, "ms", millis(took)}
+	if reason == store.ReasonForced {
+		f.forced.Add("", m.Bytes, fields...)
+		return
+	}
+	f.log.Info("flushed", append(fields, "bytes", m.Bytes)...)
 }
 
 // writeNewest writes the newest View and returns its version, which is 0 if there is none. It keeps no reference to the

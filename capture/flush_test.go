@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
+	"capture/internal/foldlog"
 	"capture/internal/pgserver"
 	"capture/internal/verify"
 	"capture/store"
@@ -161,5 +165,50 @@ func TestFirstChange(t *testing.T) {
 	}
 	if r, err := verify.Verify(t.Context(), verify.Options{Path: d.path}); err != nil || !r.OK {
 		t.Errorf("verify says %+v, %v", r, err)
+	}
+}
+
+// TestForcedFlushesCannotFloodTheLog: requests can force flushes as often as they like. Beyond a burst, their lines are
+// shared, and all flushes are counted.
+func TestForcedFlushesCannotFloodTheLog(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	exec(t, connect(t, url), votes)
+	cfg := config(t, url)
+	log := &syncBuffer{}
+	cfg.Logger = hclog.New(&hclog.LoggerOptions{Output: log, JSONFormat: true, Level: hclog.Info})
+	d := start(t, cfg)
+	d.ready()
+	began := time.Now()
+	const flushes = 3 * foldlog.Burst
+	for range flushes {
+		if _, err := d.Snapshot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seconds := int(time.Since(began)/time.Second) + 2
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	lines, forced := 0, 0
+	for text := range strings.Lines(log.String()) {
+		var line struct {
+			Message string `json:"@message"`
+			Reason  string `json:"reason"`
+			Events  int    `json:"events"`
+		}
+		if err := json.Unmarshal([]byte(text), &line); err != nil {
+			t.Fatal(err)
+		}
+		lines++
+		if line.Message == "flushed" && (line.Reason == string(store.ReasonForced) || line.Events > 0) {
+			forced += max(line.Events, 1)
+		}
+	}
+	if forced != flushes {
+		t.Errorf("%d of %d forced flushes are in the log", forced, flushes)
+	}
+	if limit := foldlog.Burst + seconds + 20; lines > limit { // some lines are of the start and the stop
+		t.Errorf("%d lines for %d forced flushes in %d seconds", lines, flushes, seconds)
 	}
 }
