@@ -80,6 +80,25 @@ func TestStatusWithoutDaemon(t *testing.T) {
 	}
 }
 
+// Callers that hold all connections can't keep `capture status`, the container's health check, out.
+func TestStatusWhileAllConnectionsAreTaken(t *testing.T) {
+	t.Parallel()
+	d := start(t, "postgres://nobody@127.0.0.1:1/none")
+	d.status(func(s capture.Status) bool { return s.Error != "" })
+	for range 600 {
+		c, err := net.Dial("tcp", d.address())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	for i := range 10 {
+		if got := run(t, d.dir, nil, "status"); !strings.Contains(got.stdout, "not ready") {
+			t.Fatalf("call %d of 10: %+v", i+1, got)
+		}
+	}
+}
+
 // The text for people equals the golden file.
 func TestStatusText(t *testing.T) {
 	t.Parallel()

@@ -24,7 +24,7 @@ const (
 
 // How much runs at a time.
 const (
-	maxConnections = 512 // further ones are closed at once: the file descriptors are for writing feedback.json first
+	maxConnections = 512 // beyond them the longest idle one is closed: the file descriptors are for writing feedback.json first
 	maxRequests    = 64  // that read votes or the disk
 	maxCompressors = 4   // further downloads are sent uncompressed, to leave the processor to the daemon
 	maxSearches    = 4   // further ones wait

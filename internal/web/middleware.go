@@ -150,6 +150,9 @@ func (m *middleware) guard(rt route) http.Handler {
 			}
 			defer m.requests.Release(1)
 		}
+		if !rt.page {
+			defer holdConn(r.Context())()
+		}
 		rt.serve(rw, r)
 	})
 }

@@ -7,25 +7,23 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
+	"time"
 )
 
 // serveUntilDone runs srv on l until ctx ends or srv fails. Then it calls stop, which must end srv, and waits until all
-// connections are closed. It closes further connections than limit at once. It returns nil if ctx has ended, and closes
-// l in any case.
-func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit int64, stop func()) error {
-	var conns sync.WaitGroup
-	var open atomic.Int64
+// connections are closed. If there are more connections than limit, it closes idle ones. It returns nil if ctx has
+// ended, and closes l in any case.
+func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit int, stop func()) error {
+	conns := connections{limit: limit, open: map[net.Conn]*connection{}}
+	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, connKey{}, conns.add(c))
+	}
 	srv.ConnState = func(c net.Conn, state http.ConnState) {
 		switch state {
-		case http.StateNew:
-			conns.Add(1)
-			if open.Add(1) > limit {
-				c.Close()
-			}
+		case http.StateIdle:
+			conns.setIdle(c)
 		case http.StateClosed, http.StateHijacked:
-			open.Add(-1)
-			conns.Done()
+			conns.remove(c)
 		}
 	}
 	served := make(chan error, 1)
@@ -38,9 +36,93 @@ func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit
 	case err = <-served:
 		stop()
 	}
-	conns.Wait()
+	conns.served.Wait()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
+}
+
+// connections are the open connections of a server. If there are more than limit, the one that has waited longest for a
+// request is closed, so that idle callers can't keep others out, health checks least of all. There is no limit per
+// address: behind a proxy all callers have one address.
+//
+// A connection is held, and never closed for others, while an admitted request is answered on it. Admitted requests are
+// far fewer than limit (maxRequests and maxStreams), so there is always a connection to close. Until its request is
+// admitted, a connection counts as waiting: a caller can send half a header or body, and can leave an answer unread.
+type connections struct {
+	limit  int
+	served sync.WaitGroup // one for each connection until the server has finished with it
+
+	mu   sync.Mutex
+	open map[net.Conn]*connection // without those that were closed for others
+}
+
+// connection is one open connection.
+type connection struct {
+	conns *connections
+	since time.Time // when it began to wait for a request
+	held  bool      // an admitted request is in progress
+}
+
+// connKey is the context key of a request's *connection.
+type connKey struct{}
+
+// holdConn keeps the connection of a request from being closed for others, until the function that it returns is called.
+func holdConn(ctx context.Context) (release func()) {
+	c, ok := ctx.Value(connKey{}).(*connection)
+	if !ok {
+		return func() {} // the handler is called without a server
+	}
+	c.setHeld(true)
+	return func() { c.setHeld(false) }
+}
+
+func (c *connection) setHeld(held bool) {
+	c.conns.mu.Lock()
+	defer c.conns.mu.Unlock()
+	c.held = held
+}
+
+// add adds a connection. If there is no room, it closes the one that has waited longest.
+func (s *connections) add(nc net.Conn) *connection {
+	c := &connection{conns: s, since: time.Now()}
+	s.served.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.open) >= s.limit {
+		var longest net.Conn
+		for other, o := range s.open {
+			if !o.held && (longest == nil || o.since.Before(s.open[longest].since)) {
+				longest = other
+			}
+		}
+		if longest == nil {
+			longest = nc
+		}
+		delete(s.open, longest)
+		longest.Close()
+		if longest == nc {
+			return c
+		}
+	}
+	s.open[nc] = c
+	return c
+}
+
+// setIdle records that a connection waits for its next request.
+func (s *connections) setIdle(nc net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.open[nc]; ok {
+		c.since = time.Now()
+	}
+}
+
+// remove removes a connection that the server has finished with.
+func (s *connections) remove(nc net.Conn) {
+	s.mu.Lock()
+	delete(s.open, nc)
+	s.mu.Unlock()
+	s.served.Done()
 }

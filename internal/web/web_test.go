@@ -161,26 +161,6 @@ func TestHugeHeadersAreRefused(t *testing.T) {
 	}
 }
 
-func TestConnectionsAreBounded(t *testing.T) {
-	t.Parallel()
-	h := newHarness(t, nil)
-	addr := h.serve(t)
-	var conns []net.Conn
-	for range maxConnections + 8 {
-		conns = append(conns, dial(t, addr))
-	}
-	for _, c := range conns[maxConnections:] {
-		if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil {
-			t.Fatalf("a connection beyond the bound was served")
-		}
-	}
-	fmt.Fprint(conns[0], "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(conns[0]), nil)
-	if err != nil || resp.StatusCode != 200 {
-		t.Fatalf("a connection within the bound: %v, %v", resp, err)
-	}
-}
-
 // A stop must not wait for a client that has stopped reading.
 func TestStopWithAStuckDownload(t *testing.T) {
 	t.Parallel()
