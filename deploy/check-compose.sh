@@ -214,7 +214,8 @@ eventually 30 "votes after the outage" same
 echo "== volumes without containers; a token"
 token=check-$RANDOM$RANDOM
 printf '%s\n' "$token" >"$token_path"
-chmod 755 "$work" && chmod 644 "$token_path"
+chmod 755 "$work" && chmod 400 "$token_path"
+chown 65532 "$token_path" 2>/dev/null || sudo chown 65532 "$token_path"
 compose down --timeout 10 >/dev/null 2>&1
 same_file=$(feedback)
 [ -n "$same_file" ] || fail "feedback.json disappeared with the containers"

@@ -43,7 +43,7 @@ func (c fileConfig) database() databaseConfig { return databaseConfig{DatabaseUR
 
 // tokenConfig locates the bearer token for HTTP.
 type tokenConfig struct {
-	TokenFile tokenFile `placeholder:"FILE" env:"CAPTURE_TOKEN_FILE" help:"File with the bearer token for HTTP. Without it, everything except health and metrics is served to this machine only."`
+	TokenFile tokenFile `placeholder:"FILE" env:"CAPTURE_TOKEN_FILE" help:"File with the bearer token for HTTP. Without it, everything except health and metrics is served only to capture's own user and root on this machine."`
 }
 
 // listenConfig has the address of the HTTP server.

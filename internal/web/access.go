@@ -1,28 +1,42 @@
 package web
 
 import (
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
 // access decides who is answered.
 //
-// If a token file is configured, the token decides. Otherwise only callers on this machine are answered, and only if
-// the request's Host is a name that nobody but this machine can have: a web site can resolve its own name to 127.0.0.1
-// (DNS rebinding), and the browser then sends that name. In both cases requests that a browser makes on behalf of
-// another site are refused. A link on another site may still open the page, which holds no votes.
+// If a token file is configured, the token decides. Otherwise only capture's own user and root are answered, on this
+// machine and without a proxy; see localCallers. In both cases requests that a browser makes on behalf of another site
+// are refused. A link on another site may still open the page, which holds no votes.
 type access struct {
-	token tokenFile
+	token *tokenFile   // nil if no token file is configured
+	local localCallers // decides without a token file
+}
+
+func newAccess(tokenPath string, log hclog.Logger) access {
+	if tokenPath != "" {
+		return access{token: newTokenFile(tokenPath, log)}
+	}
+	local, err := newLocalCallers()
+	if err != nil {
+		log.Warn("every user of this machine is answered, because the system does not tell which user a caller is; "+
+			"a token file (--token-file) keeps others out", "reason", err)
+	}
+	return access{local: local}
 }
 
 // refusal is why a request is refused.
 type refusal struct {
-	code int
-	text string // for the client
-	err  error  // for the log, if the fault is the server's
+	code  int
+	text  string        // for the client
+	err   error         // for the log, if the fault is the server's
+	delay time.Duration // how long the client waits for the answer
 }
 
 // check returns nil if the request may pass. page is true for the page and its parts.
@@ -31,10 +45,10 @@ func (a access) check(r *http.Request, page bool) *refusal {
 	if no := refuseForeign(r); no != nil && !followsLink {
 		return no
 	}
-	if a.token != "" {
+	if a.token != nil {
 		return a.token.check(r)
 	}
-	return refuseRemote(r)
+	return a.local.check(r)
 }
 
 // refuseForeign refuses what a browser sends on behalf of another site.
@@ -52,46 +66,4 @@ func refuseForeign(r *http.Request) *refusal {
 	return nil
 }
 
-// refuseRemote refuses callers on other machines.
-func refuseRemote(r *http.Request) *refusal {
-	const rule = "without a token file, capture answers only callers on its own machine"
-	const hint = "start capture with --token-file and send the token as Authorization: Bearer …"
-	if !isLoopback(remoteHost(r)) {
-		return forbid(rule + "; " + hint)
-	}
-	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"} {
-		if r.Header.Get(name) != "" {
-			return forbid("the request came through a proxy; " + rule + "; " + hint)
-		}
-	}
-	if !isLoopbackName(r.Host) {
-		return forbid("the request's Host is not a loopback name; use http://localhost or http://127.0.0.1, or " + hint)
-	}
-	return nil
-}
-
 func forbid(text string) *refusal { return &refusal{code: http.StatusForbidden, text: text} }
-
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
-}
-
-// isLoopbackName reports whether a Host header can mean only this machine's loopback interface.
-func isLoopbackName(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	return strings.EqualFold(host, "localhost") || isLoopback(host)
-}
-
-// remoteHost returns the caller's address without the port.
-func remoteHost(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return r.RemoteAddr
-	}
-	return host
-}

@@ -26,6 +26,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if role := os.Getenv("WEB_TEST_ROLE"); role != "" {
+		os.Exit(playRole(role, os.Args[1:]))
+	}
 	os.Exit(pgserver.Main(func() int {
 		defer closeChromium()
 		return m.Run()

@@ -20,7 +20,7 @@ type Config struct {
 	Registry *prometheus.Registry                                  // metrics of the process; New adds the server's own
 	Logger   hclog.Logger
 
-	TokenFile  string // path of the file with the bearer token; "" serves this machine only
+	TokenFile  string // path of the file with the bearer token; "" serves only capture's own user and root, on this machine
 	Version    string // capture's version, for the metric capture_build_info
 	Title      string // title of the page; "" makes one from the table's name
 	TimeColumn string // column with the time of a vote; "" takes the first timestamp

@@ -7,9 +7,9 @@ import (
 	"net/http/pprof"
 )
 
-// RunDebug serves Go's profiles under /debug/pprof/ on l until ctx ends, and closes l in any case. It answers only
-// callers on this machine, and no browser on behalf of another site. /debug/pprof/cmdline is missing, since the command
-// line may hold a password.
+// RunDebug serves Go's profiles under /debug/pprof/ on l until ctx ends, and closes l in any case. It answers whom the
+// server without a token answers (localCallers), and no browser on behalf of another site. /debug/pprof/cmdline is
+// missing, since the command line may hold a password.
 func RunDebug(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index) // also serves the profiles by their names
@@ -17,17 +17,19 @@ func RunDebug(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	local, _ := newLocalCallers() // without users, loopback is enough
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Content-Type-Options", "nosniff")
-			switch no := refuseForeign(r); {
-			case no != nil:
-				writeError(w, no.code, no.text)
-			case !isLoopback(remoteHost(r)) || !isLoopbackName(r.Host):
-				writeError(w, http.StatusForbidden, "profiles are served only to callers on capture's own machine, under a loopback name")
-			default:
-				mux.ServeHTTP(w, r)
+			no := refuseForeign(r)
+			if no == nil {
+				no = local.check(r)
 			}
+			if no != nil {
+				writeError(w, no.code, no.text)
+				return
+			}
+			mux.ServeHTTP(w, r)
 		}),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,

@@ -12,18 +12,26 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/semaphore"
+
+	"capture/internal/foldlog"
 )
 
 // fileHandler serves feedback.json from the disk.
 type fileHandler struct {
 	path        string
 	compressors *semaphore.Weighted
+	downloads   *foldlog.Logger
 	log         hclog.Logger
 	failures    logLimiter
 }
 
 func newFileHandler(path string, log hclog.Logger) *fileHandler {
-	return &fileHandler{path: path, compressors: semaphore.NewWeighted(maxCompressors), log: log}
+	return &fileHandler{
+		path:        path,
+		compressors: semaphore.NewWeighted(maxCompressors),
+		downloads:   foldlog.New(log, "download"),
+		log:         log,
+	}
 }
 
 // serveFile opens the file once, so the answer is one version, however often the file is replaced meanwhile.
@@ -39,14 +47,16 @@ func (h *fileHandler) serveFile(w http.ResponseWriter, r *http.Request) {
 	header := rw.Header()
 	header.Set("Content-Type", "application/json")
 	header.Set("Content-Disposition", `inline; filename="feedback.json"`)
-	header.Set("Cache-Control", "no-cache")
+	header.Set("Cache-Control", askEachTime)
 	header.Set("Vary", "Accept-Encoding")
+	defer func() { // also if the client breaks off, which ends sendGzip with a panic
+		if r.Method == http.MethodGet && (rw.code == http.StatusOK || rw.code == http.StatusPartialContent) {
+			h.downloads.Add(remoteHost(r), rw.bytes, "code", rw.code, "encoding", header.Get("Content-Encoding"),
+				"milliseconds", rw.elapsedMilliseconds())
+		}
+	}()
 	if !wantsGzip(r) || !h.sendGzip(rw, r, f, info) {
 		sendPlain(rw, r, f, info)
-	}
-	if r.Method == http.MethodGet && (rw.code == http.StatusOK || rw.code == http.StatusPartialContent) {
-		h.log.Info("download", "code", rw.code, "bytes", rw.bytes, "encoding", header.Get("Content-Encoding"),
-			"remote", remoteHost(r), "milliseconds", rw.elapsedMilliseconds())
 	}
 }
 
@@ -77,9 +87,39 @@ func (h *fileHandler) writeOpenError(w http.ResponseWriter, err error) {
 	writeError(w, http.StatusServiceUnavailable, "feedback.json can't be read; see /readyz and the error log")
 }
 
+// jsonErrors turns the errors of http.ServeContent, which are plain text or empty, into errors of the API.
+type jsonErrors struct {
+	http.ResponseWriter
+	replaced bool // the error has been sent; what ServeContent writes is dropped
+}
+
+func (w *jsonErrors) WriteHeader(code int) {
+	text := ""
+	switch code {
+	case http.StatusRequestedRangeNotSatisfiable:
+		text = "the file does not have the bytes that Range asks for; Content-Range has its length"
+	case http.StatusPreconditionFailed:
+		text = "the file has changed since; leave out If-Match and If-Unmodified-Since, or ask for the new version"
+	case http.StatusInternalServerError:
+		text = "feedback.json can't be read; see /readyz and the error log"
+	default:
+		w.ResponseWriter.WriteHeader(code)
+		return
+	}
+	w.replaced = true
+	writeError(w.ResponseWriter, code, text)
+}
+
+func (w *jsonErrors) Write(p []byte) (int, error) {
+	if w.replaced {
+		return len(p), nil
+	}
+	return w.ResponseWriter.Write(p)
+}
+
 func sendPlain(w http.ResponseWriter, r *http.Request, f *os.File, info fs.FileInfo) {
 	w.Header().Set("ETag", quoteTag(fileTag(info)))
-	http.ServeContent(w, withoutAmbiguousDates(r, info.ModTime()), "", lastModified(info.ModTime()), f)
+	http.ServeContent(&jsonErrors{ResponseWriter: w}, withoutAmbiguousDates(r, info.ModTime()), "", lastModified(info.ModTime()), f)
 }
 
 // sendGzip compresses the file as it sends it, and returns false if enough downloads are being compressed already. The

@@ -33,7 +33,7 @@ func TestDownload(t *testing.T) {
 	etag := w.Header().Get("ETag")
 	for name, want := range map[string]string{
 		"Content-Type": "application/json", "Content-Length": fmt.Sprint(len(version(1))), "Accept-Ranges": "bytes",
-		"Cache-Control": "no-cache", "Vary": "Accept-Encoding",
+		"Cache-Control": "private, no-cache", "Vary": "Accept-Encoding",
 		"Content-Disposition": `inline; filename="feedback.json"`,
 	} {
 		if got := w.Header().Get(name); got != want {
@@ -67,9 +67,10 @@ func TestRanges(t *testing.T) {
 	if w = h.do("GET", "/feedback.json", "Range", "bytes=2-15", "If-Range", etag, "Accept-Encoding", "gzip"); w.Code != 206 || w.Body.String() != version(1)[2:16] {
 		t.Errorf("If-Range with the same version: %d", w.Code)
 	}
-	if w = h.do("GET", "/feedback.json", "Range", "bytes=99999999-"); w.Code != 416 {
-		t.Errorf("beyond the end: %d", w.Code)
+	if w = h.do("GET", "/feedback.json", "Range", "bytes=99999999-"); w.Code != 416 || !strings.HasPrefix(w.Header().Get("Content-Range"), "bytes */") {
+		t.Errorf("beyond the end: %d %v", w.Code, w.Header())
 	}
+	errorText(t, w)
 	many := "bytes=0-" + strings.Repeat(",0-", 1000)
 	if w = h.do("GET", "/feedback.json", "Range", many); w.Body.Len() > len(version(1)) {
 		t.Errorf("a thousand overlapping ranges: %d, %d bytes", w.Code, w.Body.Len())
@@ -90,6 +91,7 @@ func TestRanges(t *testing.T) {
 	if w = h.do("GET", "/feedback.json", "If-Match", etag); w.Code != 412 {
 		t.Errorf("If-Match with an old version: %d", w.Code)
 	}
+	errorText(t, w)
 }
 
 func TestIfModifiedSince(t *testing.T) {

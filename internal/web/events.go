@@ -38,7 +38,7 @@ func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	defer h.hub.unsubscribe(events)
 	header := w.Header()
 	header.Set("Content-Type", "text/event-stream")
-	header.Set("Cache-Control", "no-store")
+	header.Set("Cache-Control", noStore)
 	header.Set("X-Accel-Buffering", "no") // nginx would hold events back
 	conn := http.NewResponseController(w)
 	for event, ok := statusEvent(h.status()), true; ok; {

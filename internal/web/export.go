@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/semaphore"
 
+	"capture/internal/foldlog"
 	"capture/snapshot/rowjson"
 )
 
@@ -19,11 +20,14 @@ import (
 type exportHandler struct {
 	tables  *tables
 	exports *semaphore.Weighted
+	done    *foldlog.Logger
 	log     hclog.Logger
+
+	failures logLimiter
 }
 
 func newExportHandler(t *tables, log hclog.Logger) *exportHandler {
-	return &exportHandler{t, semaphore.NewWeighted(maxExports), log}
+	return &exportHandler{tables: t, exports: semaphore.NewWeighted(maxExports), done: foldlog.New(log, "export"), log: log}
 }
 
 // exportFormat is the form of a download. write calls rows, which calls put for each row.
@@ -61,7 +65,7 @@ func (h *exportHandler) serveExport(w http.ResponseWriter, r *http.Request, form
 	defer h.exports.Release(1)
 	rw := recorded(w)
 	rw.Header().Set("Content-Type", format.contentType)
-	rw.Header().Set("Cache-Control", "no-store")
+	rw.Header().Set("Cache-Control", noStore)
 	rw.Header().Set("Content-Disposition", `attachment; filename="feedback-`+time.Now().UTC().Format("20060102-150405")+"."+format.name+`"`)
 	if r.Method == http.MethodHead {
 		return
@@ -73,8 +77,8 @@ func (h *exportHandler) serveExport(w http.ResponseWriter, r *http.Request, form
 			return put(line)
 		})
 	})
-	h.log.Info("export", "kind", format.name, "filtered", !f.isEmpty(), "rows", count, "bytes", rw.bytes, "whole", err == nil,
-		"remote", remoteHost(r), "milliseconds", rw.elapsedMilliseconds())
+	h.done.Add(remoteHost(r), rw.bytes, "kind", format.name, "filtered", !f.isEmpty(), "rows", count, "whole", err == nil,
+		"milliseconds", rw.elapsedMilliseconds())
 	if err != nil {
 		panic(http.ErrAbortHandler) // a regular end would make the answer look complete
 	}
@@ -85,7 +89,9 @@ func (h *exportHandler) eachMatch(ctx context.Context, t tableView, f *filter, p
 	scanned := 0
 	for row, err := range t.From(nil) {
 		if err != nil {
-			h.log.Error("export cut off: rows can't be read back", "error", err)
+			if skipped, ok := h.failures.allow(); ok {
+				h.log.Error("export cut off: rows can't be read back", "error", err, "more_left_out", skipped)
+			}
 			return err
 		}
 		if scanned++; scanned%1024 == 0 && ctx.Err() != nil {

@@ -71,10 +71,28 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
+// callers returns a loopback connection of this process, whose addresses requests have that the handler is given directly.
+var callers = sync.OnceValues(func() (client, server net.Conn) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
+		panic(err)
+	}
+	if server, err = l.Accept(); err != nil {
+		panic(err)
+	}
+	return client, server
+})
+
 // request is one from this machine, by this machine's name; pairs are header names and values, Host and Remote among them.
 func request(method, target string, pairs ...string) *http.Request {
 	r := httptest.NewRequest(method, target, nil)
-	r.Host, r.RemoteAddr = "localhost:8080", "127.0.0.1:40000"
+	client, server := callers()
+	r = r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, server.LocalAddr()))
+	r.Host, r.RemoteAddr = "localhost:8080", client.LocalAddr().String()
 	for i := 0; i < len(pairs); i += 2 {
 		switch pairs[i] {
 		case "Host":

@@ -6,6 +6,13 @@ import (
 	"strconv"
 )
 
+// Cache-Control of answers that hold what users said. No shared cache may keep them; a browser may keep the file, and
+// asks whether it has changed.
+const (
+	noStore     = "private, no-store"
+	askEachTime = "private, no-cache"
+)
+
 // writeJSON answers with v as JSON on one line.
 func writeJSON(w http.ResponseWriter, code int, v any) {
 	body, err := json.Marshal(v)
@@ -18,7 +25,7 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if h.Get("Cache-Control") == "" {
-		h.Set("Cache-Control", "no-store")
+		h.Set("Cache-Control", noStore)
 	}
 	w.WriteHeader(code)
 	w.Write(body)

@@ -9,6 +9,7 @@ const (
 	maxQueryBytes  = 400     // of the parameter q
 	maxQueryWords  = 12
 	maxTokenBytes  = 4 << 10
+	minTokenLength = 16 // characters; a shorter token is accepted with a warning
 
 	headerTimeout = 5 * time.Second
 	readTimeout   = 10 * time.Second // for headers and body
@@ -38,6 +39,7 @@ const (
 	searchTimeout   = 250 * time.Millisecond
 	snapshotTimeout = 5 * time.Minute        // far more than writing the file takes
 	stopTimeout     = 700 * time.Millisecond // for requests in progress at a stop; the process has two seconds in all
+	wrongTokenDelay = time.Second            // before the answer to a wrong token
 )
 
 // How much one answer holds.

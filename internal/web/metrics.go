@@ -1,12 +1,14 @@
 package web
 
 import (
+	"fmt"
 	"net/http"
 	"runtime"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/semaphore"
 )
 
 // metrics are those of the HTTP server itself.
@@ -38,9 +40,17 @@ func newMetrics(reg prometheus.Registerer, version string) *metrics {
 
 // serveMetrics answers with all metrics of the process in Prometheus' text format.
 func serveMetrics(gatherer prometheus.Gatherer, log hclog.Logger) http.HandlerFunc {
-	return promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
-		ErrorLog:            log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
-		ErrorHandling:       promhttp.ContinueOnError,
-		MaxRequestsInFlight: maxScrapes,
+	scrapes := semaphore.NewWeighted(maxScrapes)
+	serve := promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
+		ErrorLog:      log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
+		ErrorHandling: promhttp.ContinueOnError,
 	}).ServeHTTP
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !scrapes.TryAcquire(1) {
+			writeUnavailable(w, 1, fmt.Sprintf("%d requests for metrics are in progress already; try again in a moment", maxScrapes))
+			return
+		}
+		defer scrapes.Release(1)
+		serve(w, r)
+	}
 }

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -32,7 +33,7 @@ type middleware struct {
 
 func newMiddleware(cfg *Config) *middleware {
 	return &middleware{
-		access:   access{token: tokenFile(cfg.TokenFile)},
+		access:   newAccess(cfg.TokenFile, cfg.Logger),
 		requests: semaphore.NewWeighted(maxRequests),
 		metrics:  newMetrics(cfg.Registry, cfg.Version),
 		log:      cfg.Logger,
@@ -131,12 +132,17 @@ func (m *middleware) guard(rt route) http.Handler {
 			return
 		}
 		no := m.access.check(r, rt.page)
-		if no != nil && no.code == http.StatusUnauthorized && rt.page {
-			r = markTokenMissing(r)
-			no = nil
-		}
-		if no != nil {
+		needsToken := no != nil && no.code == http.StatusUnauthorized && rt.page
+		if no != nil && (!needsToken || no.delay > 0) {
 			m.logRefusal(rt, r, no)
+			if !waitFor(r.Context(), no.delay) {
+				return // the client has gone
+			}
+		}
+		switch {
+		case needsToken:
+			r = markTokenMissing(r)
+		case no != nil:
 			if no.code == http.StatusUnauthorized {
 				requestToken(rw)
 			}
@@ -157,10 +163,23 @@ func (m *middleware) guard(rt route) http.Handler {
 	})
 }
 
+// waitFor waits, and returns false if ctx ends first.
+func waitFor(ctx context.Context, d time.Duration) bool {
+	if d == 0 {
+		return true
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
 func (m *middleware) logRefusal(rt route, r *http.Request, no *refusal) {
 	if no.err != nil {
 		if skipped, ok := m.failures.allow(); ok {
-			m.log.Error("requests refused because of the token file", "error", no.err, "more_left_out", skipped)
+			m.log.Error("caller can't be checked, so the request is refused", "error", no.err, "more_left_out", skipped)
 		}
 	}
 	if skipped, ok := m.refusals.allow(); ok {

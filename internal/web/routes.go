@@ -32,7 +32,7 @@ func (s *Server) routes(cfg *Config) []route {
 		{method: "GET", pattern: "/readyz", serve: serveReadiness(cfg.Status), public: true},
 		{method: "GET", pattern: "/metrics", serve: serveMetrics(cfg.Registry, cfg.Logger), public: true},
 		{method: "GET", pattern: "/feedback.json", serve: s.file.serveFile},
-		{method: "POST", pattern: "/snapshot", serve: serveSnapshot(cfg.Flush, cfg.Logger)},
+		{method: "POST", pattern: "/snapshot", serve: s.flush.serveSnapshot},
 		{method: "GET", pattern: "/{$}", serve: servePage, page: true},
 		{method: "GET", pattern: "/static/{name}", serve: serveStatic, page: true},
 		{method: "GET", pattern: "/api/summary", serve: s.summary.serveSummary},

@@ -9,24 +9,36 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"capture/capture"
+	"capture/internal/foldlog"
 )
 
+// flushHandler forces flushes.
+type flushHandler struct {
+	flush    func(context.Context) (capture.SnapshotResult, error)
+	flushes  *foldlog.Logger
+	log      hclog.Logger
+	failures logLimiter
+}
+
+func newFlushHandler(flush func(context.Context) (capture.SnapshotResult, error), log hclog.Logger) *flushHandler {
+	return &flushHandler{flush: flush, flushes: foldlog.New(log, "forced flush"), log: log}
+}
+
 // serveSnapshot forces a flush and answers when feedback.json has all that was committed before the request.
-func serveSnapshot(flush func(context.Context) (capture.SnapshotResult, error), log hclog.Logger) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), snapshotTimeout)
-		defer cancel()
-		flushed, err := flush(ctx)
-		if err != nil {
-			if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-				err = fmt.Errorf("feedback.json was not written within %s; see /readyz for the reason", snapshotTimeout)
-			}
-			log.Warn("forced flush failed", "remote", remoteHost(r), "error", err)
-			writeError(w, http.StatusServiceUnavailable, err.Error())
-			return
+func (h *flushHandler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), snapshotTimeout)
+	defer cancel()
+	flushed, err := h.flush(ctx)
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+			err = fmt.Errorf("feedback.json was not written within %s; see /readyz for the reason", snapshotTimeout)
 		}
-		log.Info("forced flush", "remote", remoteHost(r), "rows", flushed.Rows, "bytes", flushed.Bytes, "lsn", flushed.LSN,
-			"milliseconds", flushed.Millis)
-		writeJSON(w, http.StatusOK, flushed)
+		if skipped, ok := h.failures.allow(); ok {
+			h.log.Warn("forced flush failed", "remote", remoteHost(r), "error", err, "more_left_out", skipped)
+		}
+		writeError(w, http.StatusServiceUnavailable, err.Error())
+		return
 	}
+	h.flushes.Add(remoteHost(r), flushed.Bytes, "rows", flushed.Rows, "lsn", flushed.LSN, "milliseconds", flushed.Millis)
+	writeJSON(w, http.StatusOK, flushed)
 }

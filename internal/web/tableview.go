@@ -15,6 +15,7 @@ type tables struct {
 	view                   func() *snapshot.View
 	timeColumn, tagsColumn string
 	log                    hclog.Logger
+	failures               logLimiter
 }
 
 // tableView is the one committed state that a request reads.
@@ -32,7 +33,7 @@ func (t *tables) current(w http.ResponseWriter) (tableView, bool) {
 	}
 	roles, err := newColumnRoles(view.Shape(), t.timeColumn, t.tagsColumn)
 	if err != nil {
-		t.log.Error("table can't be served", "error", err)
+		t.logFailure("table can't be served", err)
 		writeError(w, http.StatusInternalServerError, "the table can't be served; see the error log")
 		return tableView{}, false
 	}
@@ -41,8 +42,14 @@ func (t *tables) current(w http.ResponseWriter) (tableView, bool) {
 
 // writeReadError answers that rows which had been spilled to disk could not be read back.
 func (t *tables) writeReadError(w http.ResponseWriter, err error) {
-	t.log.Error("rows can't be read back", "error", err)
+	t.logFailure("rows can't be read back", err)
 	writeUnavailable(w, 10, "rows that are not in memory could not be read back; the table is being copied again, see /readyz")
+}
+
+func (t *tables) logFailure(message string, err error) {
+	if skipped, ok := t.failures.allow(); ok {
+		t.log.Error(message, "error", err, "more_left_out", skipped)
+	}
 }
 
 // appendVote appends {"key":…,"row":…} to dst. The row's own JSON is not touched, so each number keeps its digits.

@@ -7,18 +7,35 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
+
+	"github.com/hashicorp/go-hclog"
 )
 
-// tokenFile is the path of the file that holds the bearer token, "" if there is none. The file is read for every
-// request: it is small, and so no change of it is missed, as one could be by comparing times and sizes.
-type tokenFile string
+// tokenFile is the file that holds the bearer token. It is read for every request: it is small, and so no change of it is
+// missed, as one could be by comparing times and sizes.
+type tokenFile struct {
+	path string
+	log  hclog.Logger
+
+	mu       sync.Mutex
+	weakness string // what was last found to be weak, "" if nothing; each finding is logged once
+}
+
+// newTokenFile also logs what is weak about the token now. It is no error if the file can't be read: each request says so.
+func newTokenFile(path string, log hclog.Logger) *tokenFile {
+	t := &tokenFile{path: path, log: log}
+	_, _ = t.read()
+	return t
+}
 
 // check returns nil if the request carries the token. If the file can't be read, no token is right.
-func (t tokenFile) check(r *http.Request) *refusal {
+func (t *tokenFile) check(r *http.Request) *refusal {
 	want, err := t.read()
 	if err != nil {
 		problem := "can't be read"
@@ -26,7 +43,7 @@ func (t tokenFile) check(r *http.Request) *refusal {
 			problem = "is missing"
 		}
 		text := "every request is refused because capture's token file " + problem + "; see the error log"
-		return &refusal{http.StatusServiceUnavailable, text, err}
+		return &refusal{code: http.StatusServiceUnavailable, text: text, err: err}
 	}
 	given, ok := bearerToken(r)
 	if !ok {
@@ -35,15 +52,16 @@ func (t tokenFile) check(r *http.Request) *refusal {
 	// The hashes have one length, so the time of the comparison does not show the token's.
 	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
 	if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
-		return &refusal{code: http.StatusUnauthorized, text: "the token is not the one in capture's token file"}
+		// The delay is this request's own. Without it, one connection could try thousands of tokens a second.
+		return &refusal{code: http.StatusUnauthorized, text: "the token is not the one in capture's token file", delay: wrongTokenDelay}
 	}
 	return nil
 }
 
 // read returns the token without the white space around it.
-func (t tokenFile) read() (string, error) {
+func (t *tokenFile) read() (string, error) {
 	// Without O_NONBLOCK, opening a FIFO would block the request.
-	f, err := os.OpenFile(string(t), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(t.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return "", fmt.Errorf("read token file: %w", err)
 	}
@@ -53,7 +71,7 @@ func (t tokenFile) read() (string, error) {
 		return "", fmt.Errorf("read token file: %w", err)
 	}
 	if !st.Mode().IsRegular() {
-		return "", fmt.Errorf("read token file %s: not a regular file", string(t))
+		return "", fmt.Errorf("read token file %s: not a regular file", t.path)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxTokenBytes+1))
 	if err != nil {
@@ -62,13 +80,36 @@ func (t tokenFile) read() (string, error) {
 	token := strings.TrimSpace(string(b))
 	switch {
 	case len(b) > maxTokenBytes:
-		return "", fmt.Errorf("read token file %s: longer than %d bytes", string(t), maxTokenBytes)
+		return "", fmt.Errorf("read token file %s: longer than %d bytes", t.path, maxTokenBytes)
 	case token == "":
-		return "", fmt.Errorf("read token file %s: the file is empty; write the token into it", string(t))
+		return "", fmt.Errorf("read token file %s: the file is empty; write the token into it", t.path)
 	case strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }):
-		return "", fmt.Errorf("read token file %s: the token has a character that a header can't carry; use letters and digits", string(t))
+		return "", fmt.Errorf("read token file %s: the token has a character that a header can't carry; use letters and digits", t.path)
 	}
+	t.warn(token, st.Mode())
 	return token, nil
+}
+
+// warn logs what is weak about the token and its file, unless it has been logged already.
+func (t *tokenFile) warn(token string, mode fs.FileMode) {
+	var weakness []string
+	if len(token) < minTokenLength {
+		weakness = append(weakness, fmt.Sprintf("the token has fewer than %d characters and can be guessed; make one with: openssl rand -hex 32", minTokenLength))
+	}
+	switch {
+	case mode&0o022 != 0:
+		weakness = append(weakness, fmt.Sprintf("others may write the token file (mode %04o); chmod it to 0400", mode.Perm()))
+	case mode&0o004 != 0:
+		weakness = append(weakness, fmt.Sprintf("every user may read the token file (mode %04o); chmod it to 0400", mode.Perm()))
+	}
+	found := strings.Join(weakness, "; ")
+	t.mu.Lock()
+	isNew := found != t.weakness
+	t.weakness = found
+	t.mu.Unlock()
+	if isNew && found != "" {
+		t.log.Warn("weak token file", "file", t.path, "problem", found)
+	}
 }
 
 // missingToken is the context key that marks a request for the page which lacks the token.

@@ -73,7 +73,7 @@ func (h *votesHandler) serveVote(w http.ResponseWriter, r *http.Request) {
 
 func setVotesHeader(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Cache-Control", noStore)
 }
 
 // pageQuery is a request for one page of votes.

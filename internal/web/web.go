@@ -7,8 +7,8 @@
 //
 // A request passes the middleware (middleware.go), which applies the access rule (access.go), and reaches the handler
 // that routes.go names for it. Health and metrics are open to everybody. Everything else requires the bearer token if
-// one is configured; otherwise only requests from this machine are served. limits.go has the limits that protect the
-// daemon from clients.
+// one is configured; otherwise only capture's own user and root are served, on this machine (local.go). limits.go has the
+// limits that protect the daemon from clients, and serve.go decides which connection is closed when there are too many.
 package web
 
 import (
@@ -18,6 +18,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
+
+	"capture/internal/foldlog"
 )
 
 // Server answers HTTP requests for one daemon.
@@ -28,6 +30,7 @@ type Server struct {
 	stopping   chan struct{} // closed when Run begins to stop
 
 	file    *fileHandler
+	flush   *flushHandler
 	votes   *votesHandler
 	export  *exportHandler
 	summary *summaryHandler
@@ -47,6 +50,7 @@ func New(cfg Config) (*Server, error) {
 		stopping:   stopping,
 
 		file:    newFileHandler(cfg.Path, cfg.Logger),
+		flush:   newFlushHandler(cfg.Flush, cfg.Logger),
 		votes:   newVotesHandler(t),
 		export:  newExportHandler(t, cfg.Logger),
 		summary: &summaryHandler{tables: t, status: cfg.Status, title: cfg.Title, counter: voteCounter{stop: stopping}},
@@ -83,5 +87,8 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	})
 	publishing.Wait()
 	s.summary.counter.work.Wait()
+	for _, l := range []*foldlog.Logger{s.file.downloads, s.export.done, s.flush.flushes} {
+		l.Flush()
+	}
 	return err
 }

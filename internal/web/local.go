@@ -1,0 +1,122 @@
+package web
+
+import (
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"capture/internal/peeruser"
+)
+
+// localCallers decides who is answered without a token: callers that could read capture's memory and files anyway.
+//
+//   - The connection comes from this machine's loopback interface.
+//   - No proxy has passed the request on, as far as a proxy says so.
+//   - The request's Host is a name that nobody but this machine can have. A web site can resolve its own name to
+//     127.0.0.1 (DNS rebinding), and the browser then sends that name.
+//   - The caller's socket belongs to capture's own user or to root. A proxy that adds no header usually has a user of
+//     its own. Where the system does not tell a socket's user, this rule is left out.
+type localCallers struct {
+	knowsUsers bool // the system tells the user of a caller's socket
+}
+
+// newLocalCallers returns an error if the system does not tell the users of sockets. The other rules hold even so.
+func newLocalCallers() (localCallers, error) {
+	err := peeruser.Check()
+	return localCallers{knowsUsers: err == nil}, err
+}
+
+const (
+	localRule = "without a token file, capture answers only its own user and root on its own machine"
+	tokenHint = "start capture with --token-file and send the token as Authorization: Bearer …"
+)
+
+// check returns nil if the request may pass.
+func (l localCallers) check(r *http.Request) *refusal {
+	switch {
+	case !isLoopback(remoteHost(r)):
+		return forbid(localRule + "; " + tokenHint)
+	case hasProxyHeader(r.Header):
+		return forbid("the request came through a proxy; " + localRule + "; " + tokenHint)
+	case !isLoopbackName(r.Host):
+		return forbid("the request's Host is not a loopback name; use http://localhost or http://127.0.0.1, or " + tokenHint)
+	case !l.knowsUsers:
+		return nil
+	}
+	switch uid, err := callerUser(r); {
+	case errors.Is(err, peeruser.ErrNoSocket):
+		return forbid("the caller's user is unknown, because its connection is closed or redirected; " + localRule + "; " + tokenHint)
+	case err != nil:
+		text := "capture can't find out which user the caller is; see the error log"
+		return &refusal{code: http.StatusServiceUnavailable, text: text, err: err}
+	case uid != 0 && !peeruser.IsOwnUser(uid):
+		return forbid("the caller is another user of this machine; " + localRule + "; " + tokenHint)
+	}
+	return nil
+}
+
+// callerUser returns the user that the caller's socket belongs to.
+func callerUser(r *http.Request) (uid uint32, err error) {
+	caller, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return 0, err
+	}
+	server, ok := r.Context().Value(http.LocalAddrContextKey).(*net.TCPAddr)
+	if !ok {
+		return 0, peeruser.ErrNoSocket
+	}
+	return peeruser.Lookup(caller, server.AddrPort())
+}
+
+// proxyHeaders are header fields that proxies, load balancers and content delivery networks add to a request. A browser,
+// curl or capture itself sends none of them.
+var proxyHeaders = []string{"Forwarded", "Via", "X-Real-Ip", "True-Client-Ip", "Client-Ip", "X-Client-Ip", "X-Cluster-Client-Ip",
+	"X-Original-Host", "X-Proxyuser-Ip", "X-Remote-Addr", "X-Cloud-Trace-Context", "X-Varnish"}
+
+// proxyPrefixes are the beginnings of further such header fields.
+var proxyPrefixes = []string{"X-Forwarded", "X-Original-F", "Cf-", "Cdn-Loop", "Fastly-", "Akamai-", "X-Akamai-", "X-Azure-", "X-Arr-",
+	"X-Amz-Cf-", "X-Amzn-", "X-Appengine-", "X-Envoy-", "X-Haproxy-", "X-Nginx-", "X-Traefik-"}
+
+// hasProxyHeader reports whether a field that a proxy adds is present. It may be empty: a client can send an empty one,
+// and a proxy then adds the address in a second field of that name.
+func hasProxyHeader(h http.Header) bool {
+	for name := range h {
+		for _, proxy := range proxyHeaders {
+			if strings.EqualFold(name, proxy) {
+				return true
+			}
+		}
+		for _, prefix := range proxyPrefixes {
+			if len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// isLoopbackName reports whether a Host header can mean only this machine's loopback interface.
+func isLoopbackName(hostport string) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	return strings.EqualFold(host, "localhost") || isLoopback(host)
+}
+
+// remoteHost returns the caller's address without the port.
+func remoteHost(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}

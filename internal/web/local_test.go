@@ -1,0 +1,329 @@
+package web
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"capture/capture"
+	"capture/snapshot"
+)
+
+// Two users of this machine: neither is root, and neither needs to exist.
+const (
+	captureUser = 4711
+	otherUser   = 4712
+)
+
+// forbidNetlink takes netlink away from this process.
+var forbidNetlink func() error
+
+// playRole is what a process does that asUser has started. It prints one line.
+func playRole(role string, args []string) int {
+	err := fmt.Errorf("unknown role %q", role)
+	switch role {
+	case "get": // a local user with curl
+		var resp *http.Response
+		if resp, err = http.Get(args[0]); err == nil {
+			fmt.Println(resp.StatusCode)
+		}
+	case "fire": // one that sends a request and is gone before it is answered
+		var c net.Conn
+		if c, err = net.Dial("tcp", args[0]); err == nil {
+			_, err = io.WriteString(c, "POST /snapshot HTTP/1.1\r\nHost: localhost\r\n\r\n")
+			fmt.Println("sent")
+		}
+	case "forward": // a proxy of the network's requests
+		err = forward(args[0], args[1])
+	case "serve": // capture
+		err = serveFileAlone(args[0], args[1])
+	case "serve-sandboxed": // capture where the system does not tell users
+		if err = forbidNetlink(); err == nil {
+			err = serveFileAlone(args[0], args[1])
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// forward passes each connection on to address, and adds header to the first request of each. An empty header makes it
+// a plain TCP forwarder.
+func forward(address, header string) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			up, err := net.Dial("tcp", address)
+			if err != nil {
+				return
+			}
+			defer up.Close()
+			go func() {
+				in := bufio.NewReader(c)
+				line, _ := in.ReadString('\n')
+				io.WriteString(up, line+header)
+				io.Copy(up, in)
+			}()
+			io.Copy(c, up)
+		}()
+	}
+}
+
+// serveFileAlone runs a server without a daemon for the file until it is killed. It logs to logPath.
+func serveFileAlone(path, logPath string) error {
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	s, err := New(Config{
+		View:   func() *snapshot.View { return nil },
+		Status: func() capture.Status { return capture.Status{} },
+		Flush:  func(context.Context) (capture.SnapshotResult, error) { return capture.SnapshotResult{}, nil },
+		Path:   path, Registry: prometheus.NewRegistry(), Logger: hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Info}),
+	})
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	return s.Run(context.Background(), l)
+}
+
+// asUser starts a process of the user that plays a role, and returns the line that it prints first.
+func asUser(t *testing.T, uid uint32, role string, args ...string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start processes of other users")
+	}
+	cmd := exec.Command("/proc/self/exe", args...) // the test's own path may lie in a folder that the user can't enter
+	cmd.Env = []string{"WEB_TEST_ROLE=" + role}
+	cmd.Dir, cmd.Stderr = "/", os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("a process of user %d that should %s: %v", uid, role, err)
+	}
+	return strings.TrimSpace(line)
+}
+
+// get requests the file as this process, which is root's, or by whoever answers at address.
+func getFile(t *testing.T, address string, header ...string) int {
+	t.Helper()
+	r, err := http.NewRequest("GET", "http://"+address+"/feedback.json", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = "localhost" // what an attacker sends through a proxy
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// Without a token, only capture's own user and root are answered, whoever else is on this machine.
+func TestOtherLocalUsersAreRefused(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join("/tmp", fmt.Sprintf("capture-web-test-%d.json", os.Getpid())) // t.TempDir is closed to other users
+	if err := os.WriteFile(path, []byte("[]\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(path) })
+	addr := asUser(t, captureUser, "serve", path, os.DevNull)
+	url := "http://" + addr + "/feedback.json"
+	if code := asUser(t, captureUser, "get", url); code != "200" {
+		t.Errorf("capture's own user: %s", code)
+	}
+	if code := asUser(t, 0, "get", url); code != "200" {
+		t.Errorf("root: %s", code)
+	}
+	for _, target := range []string{url, "http://" + addr + "/", "http://" + addr + "/api/votes"} {
+		if code := asUser(t, otherUser, "get", target); code != "403" {
+			t.Errorf("another user, %s: %s", target, code)
+		}
+	}
+	if code := asUser(t, otherUser, "get", "http://"+addr+"/healthz"); code != "200" {
+		t.Errorf("another user asks for health: %s", code)
+	}
+}
+
+// A proxy on this machine that has a user of its own passes nothing on, whatever it adds or leaves out.
+func TestProxyOfAnotherUserIsRefused(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.replace(t, "feedback.json", "[]\n")
+	addr := h.serve(t)
+	if code := getFile(t, addr); code != 200 {
+		t.Fatalf("without a proxy: %d", code)
+	}
+	for name, header := range map[string]string{"a TCP forwarder": "", "HAProxy with forwardfor": "X-Forwarded-For: 192.0.2.1\r\n"} {
+		if code := getFile(t, asUser(t, otherUser, "forward", addr, header)); code != 403 {
+			t.Errorf("%s: %d", name, code)
+		}
+	}
+}
+
+// A proxy with capture's own user is recognized by what it adds, also if the client sends such a field first, empty.
+func TestProxyHeadersAreRefused(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.replace(t, "feedback.json", "[]\n")
+	addr := h.serve(t)
+	for _, name := range []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Anything", "X-Real-IP",
+		"CF-Connecting-IP", "CF-Ray", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "X-Original-Forwarded-For", "Fastly-Client-IP",
+		"X-Azure-ClientIP", "X-Envoy-External-Address", "X-Amzn-Trace-Id", "x-forwarded-for"} {
+		for _, value := range []string{"", "192.0.2.1"} {
+			if w := h.do("GET", "/feedback.json", name, value); w.Code != 403 || !strings.Contains(errorText(t, w), "proxy") {
+				t.Errorf("%s: %q: %d", name, value, w.Code)
+			}
+		}
+	}
+	for _, name := range []string{"Accept", "User-Agent", "X-Requested-With", "DNT", "Upgrade-Insecure-Requests", "Priority", "Cache-Control"} {
+		if w := h.do("GET", "/feedback.json", name, "x"); w.Code != 200 {
+			t.Errorf("%s: %d", name, w.Code)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	proxy := asUser(t, 0, "forward", addr, "X-Forwarded-For: 192.0.2.1\r\n")
+	if code := getFile(t, proxy, "X-Forwarded-For", ""); code != 403 {
+		t.Errorf("through a proxy of capture's own user, after an empty field: %d", code)
+	}
+}
+
+// A caller that is gone when its request is read does not count as root.
+func TestCallerThatIsGoneIsRefused(t *testing.T) {
+	t.Parallel()
+	var flushes atomic.Int64
+	h := newHarness(t, func(c *Config) {
+		c.Flush = func(context.Context) (capture.SnapshotResult, error) {
+			flushes.Add(1)
+			return capture.SnapshotResult{}, nil
+		}
+	})
+	// The server does not see a connection before its caller is gone.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const callers = 20
+	for range callers {
+		if said := asUser(t, otherUser, "fire", l.Addr().String()); said != "sent" {
+			t.Fatal(said)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx, l) }()
+	refused := func() int {
+		body := h.do("GET", "/metrics").Body.String()
+		_, rest, _ := strings.Cut(body, `capture_http_requests_total{code="403",route="/snapshot"} `)
+		number, _, _ := strings.Cut(rest, "\n")
+		n, _ := strconv.Atoi(number)
+		return n
+	}
+	for deadline := time.Now().Add(patience); refused() < callers && flushes.Load() == 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if refused() != callers || flushes.Load() != 0 {
+		t.Errorf("%d of %d callers were refused, %d flushed", refused(), callers, flushes.Load())
+	}
+}
+
+func TestHalfClosedCallerIsAnswered(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.replace(t, "feedback.json", "[]\n")
+	c := dial(t, h.serve(t)).(*net.TCPConn)
+	fmt.Fprint(c, "GET /feedback.json HTTP/1.0\r\nHost: localhost\r\n\r\n")
+	c.CloseWrite()
+	answer, err := io.ReadAll(c)
+	if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.0 200")) {
+		t.Errorf("%.50q, %v", answer, err)
+	}
+}
+
+func TestCallersOverIPv6(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	h.replace(t, "feedback.json", "[]\n")
+	l, err := net.Listen("tcp", "[::]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx, l) }()
+	port := strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	for _, host := range []string{"::1", "127.0.0.1"} {
+		if code := getFile(t, net.JoinHostPort(host, port)); code != 200 {
+			t.Errorf("%s: %d", host, code)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Where the system does not tell users, the other rules still hold.
+func TestWithoutUsersLoopbackIsEnough(t *testing.T) {
+	h := newHarness(t, nil)
+	h.replace(t, "feedback.json", "[]\n")
+	h.middleware.access.local.knowsUsers = false
+	if w := h.do("GET", "/feedback.json", "Remote", "127.0.0.1:1"); w.Code != 200 {
+		t.Errorf("loopback: %d", w.Code)
+	}
+	for _, pair := range [][]string{{"Remote", "192.0.2.1:1"}, {"X-Forwarded-For", ""}, {"Host", "evil.example"}} {
+		if w := h.do("GET", "/feedback.json", pair...); w.Code != 403 {
+			t.Errorf("%q: %d", pair, w.Code)
+		}
+	}
+}
