@@ -83,7 +83,7 @@ func TestConnectExplains(t *testing.T) {
 		{at("plain", "postgres", ""), replication, "may not replicate"},
 		{at("postgres", "postgres", ""), slot, "slots are in use"},
 		{at("postgres", "postgres", "sslmode=require"), ordinary, "TLS switched off"},
-		{at("postgres", "postgres", "pgbouncer=true"), ordinary, "remove the parameter from --database-url"},
+		{at("postgres", "postgres", "options='-c pgbouncer=true'"), ordinary, "remove the parameter from --database-url"},
 		{fmt.Sprintf("postgres://u:hunter2@%s/x", closed.Addr()), ordinary, "nothing listens"},
 		{fmt.Sprintf("postgres://u:hunter2@%s/x?connect_timeout=1", silent.Addr()), ordinary, "did not answer in time"},
 		{"postgres://u:hunter2@no-such-host.invalid/x", ordinary, "cannot be resolved"},
