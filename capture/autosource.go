@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture/logical"
+	"capture/capture/notify"
 	"capture/capture/source"
 	"capture/internal/guard"
 	"capture/internal/postgres"
@@ -125,9 +126,7 @@ func (a *autoSource) probeLoop(ctx context.Context, skipped []unavailable) error
 // probeSource returns why a source of the given kind could not follow the table now, or nil.
 func probeSource(ctx context.Context, kind string, env *source.Env) error {
 	if kind == "notify" {
-		n := newNotify(env)
-		defer n.side.Close()
-		return n.prepare(ctx)
+		return notify.Probe(ctx, env)
 	}
 	return logical.Probe(ctx, env)
 }

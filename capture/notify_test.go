@@ -193,33 +193,6 @@ func TestSourcesRefuseRowSecurity(t *testing.T) {
 	}
 }
 
-// TestTracesCauseDoubt is the table of what makes notify read the whole table without being told.
-func TestTracesCauseDoubt(t *testing.T) {
-	quiet := tableTraces{queue: 0.01, files: "1", changes: 10}
-	full := tableTraces{queue: 0.3, files: "1", changes: 10}
-	moved := tableTraces{queue: 0.01, files: "1", changes: 11}
-	for _, c := range []struct {
-		name        string
-		was, is     tableTraces
-		read, heard time.Duration
-		want        string
-	}{
-		{"nothing", quiet, quiet, time.Minute, time.Hour, ""},
-		{"an hour", quiet, quiet, time.Hour, 0, "once an hour"},
-		{"a full queue", quiet, full, time.Minute, 0, "30 % full"},
-		{"a queue that stays full", full, full, time.Second, 0, ""},
-		{"a queue that stays full for long", full, full, time.Minute, 0, "30 % full"},
-		{"a queue that is full no more", full, quiet, time.Second, 0, "not any more"},
-		{"another file", quiet, tableTraces{files: "2", changes: 10}, time.Second, 0, "truncated"},
-		{"changes that were notified", quiet, moved, time.Hour - 1, time.Minute, ""},
-		{"changes that nothing told of", quiet, moved, time.Hour - 1, 2 * time.Minute, "statistics"},
-	} {
-		if got := c.is.doubt(c.was, c.read, c.heard); got != c.want && (c.want == "" || !strings.Contains(got, c.want)) {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
-	}
-}
-
 // says is nil once the status has the words.
 func says(d *daemon, words string) error {
 	s := d.Status()

@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture/logical"
+	"capture/capture/notify"
+	"capture/capture/poll"
 	"capture/capture/source"
 	"capture/internal/guard"
 	"capture/internal/postgres"
@@ -224,9 +226,9 @@ func (s *supervisor) newEnv(kind string, progress *source.Progress) *source.Env 
 func newSource(kind string, env *source.Env) source.Source {
 	switch kind {
 	case "notify":
-		return newNotify(env)
+		return notify.New(env)
 	case "poll":
-		return newPoll(env)
+		return poll.New(env)
 	}
 	return logical.New(env)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"capture/capture/source"
+	"capture/capture/sourcetest"
 	"capture/internal/pgoutput"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
@@ -73,7 +74,7 @@ func TestRecordedStream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			url := pgserver.Database(t)
-			conn := connect(t, url)
+			conn := sourcetest.Connect(t, url)
 			for _, sql := range []string{recordedDDL, "CREATE PUBLICATION p FOR TABLE t"} {
 				if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
 					t.Fatal(err)
@@ -97,11 +98,7 @@ func TestRecordedStream(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var b strings.Builder
-			if _, err := table.View().WriteTo(&b); err != nil {
-				t.Fatal(err)
-			}
-			checkRows(t, b.String(), conn, "t", "id")
+			conn.CheckRows(table.View(), "t", "id")
 			if os.Getenv("CAPTURE_RECORD") != "" {
 				seed := fmt.Sprintf("go test fuzz v1\n[]byte(%q)\n", input)
 				if err := os.WriteFile(filepath.Join("testdata", "fuzz", "FuzzApply", "recorded-"+name), []byte(seed), 0o644); err != nil {
@@ -115,9 +112,9 @@ func TestRecordedStream(t *testing.T) {
 // record returns the messages that pgoutput sends for what f does, with the OIDs of the recorded table.
 func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), sourcetest.Patience)
 	defer cancel()
-	repl, err := postgres.ConnectReplication(ctx, testEnv(t, url).Database)
+	repl, err := postgres.ConnectReplication(ctx, newEnv(t, url).Database)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +125,7 @@ func record(t *testing.T, url string, f func()) (messages [][]byte) {
 		t.Fatal(err)
 	}
 	f()
-	conn := connect(t, url)
+	conn := sourcetest.Connect(t, url)
 	var oid, pair uint32
 	var end string
 	if err := conn.QueryRow(ctx, "SELECT 't'::regclass::oid, 'pair'::regtype::oid, pg_current_wal_flush_lsn()::text").Scan(&oid, &pair, &end); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
+	"capture/capture/sourcetest"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/snapshot"
@@ -59,21 +60,21 @@ const fillProcedure = `CREATE PROCEDURE fill(transactions int, votes int, words 
 
 func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 	url := pgserver.Database(b)
-	conn := connect(b, url)
-	exec(b, conn, votes)
-	exec(b, conn, fillProcedure)
+	conn := sourcetest.Connect(b, url)
+	conn.MustExec(sourcetest.Votes)
+	conn.MustExec(fillProcedure)
 	others := followers(b, peers)
 	took := make(map[string]time.Duration)
 	var allocs uint64
 	for b.Loop() {
-		exec(b, conn, "TRUNCATE votes")
-		env := testEnv(b, url)
+		conn.MustExec("TRUNCATE votes")
+		env := newEnv(b, url)
 		env.Timeouts.FrozenClient = time.Hour // the slot waits, and so does its connection, for as long as votes are written
 		t := snapshot.NewTable()
 		s := New(env)
 		encoder := copyBeforeStream(b, s, t)
 		slots := bareSlots(b, conn, peers)
-		exec(b, conn, "CALL fill($1, $2, $3)", rows/perTx, perTx, words)
+		conn.MustExec("CALL fill($1, $2, $3)", rows/perTx, perTx, words)
 		var target pglogrepl.LSN
 		if err := s.queries.Do(b.Context(), func(ctx context.Context, c *pgx.Conn) (err error) {
 			target, err = postgres.LoadInsertLSN(ctx, c)
@@ -140,7 +141,7 @@ var foreign = map[string]string{"node": "pgoutput", "go-pq-cdc": "pgoutput", "pg
 
 // bareSlots makes a slot of pgoutput and one for each other peer, where the server has its output plugin, and returns
 // their names by the peers'.
-func bareSlots(b *testing.B, conn *pgx.Conn, others []string) map[string]string {
+func bareSlots(b *testing.B, conn *sourcetest.Conn, others []string) map[string]string {
 	b.Helper()
 	slots := make(map[string]string)
 	for _, peer := range append([]string{"pgoutput"}, others...) {
@@ -157,7 +158,7 @@ func bareSlots(b *testing.B, conn *pgx.Conn, others []string) map[string]string 
 }
 
 // dropSlot drops a slot as soon as the server has seen that its reader is gone.
-func dropSlot(b *testing.B, conn *pgx.Conn, slot string) {
+func dropSlot(b *testing.B, conn *sourcetest.Conn, slot string) {
 	b.Helper()
 	for range 1000 {
 		done, err := conn.Exec(b.Context(), "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND NOT active", slot)

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture/source"
+	"capture/capture/sourcetest"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/snapshot"
@@ -66,18 +67,18 @@ func TestSlotsHarmNoCommit(t *testing.T) {
 	}
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
 	url := s.URL("postgres")
-	conn := connect(t, url)
-	exec(t, conn, votes)
-	exec(t, conn, "INSERT INTO votes (user_query) SELECT 'q' FROM generate_series(1, 20)")
+	conn := sourcetest.Connect(t, url)
+	conn.MustExec(sourcetest.Votes)
+	conn.MustExec("INSERT INTO votes (user_query) SELECT 'q' FROM generate_series(1, 20)")
 	const committers = 8
-	exec(t, conn, "ALTER TABLE votes ADD n int NOT NULL DEFAULT 0")
-	reader := connect(t, url)
+	conn.MustExec("ALTER TABLE votes ADD n int NOT NULL DEFAULT 0")
+	reader := sourcetest.Connect(t, url)
 
 	var done atomic.Bool
 	var g sync.WaitGroup
 	counts := make([]int, committers)
 	for i := range committers {
-		c := connect(t, url)
+		c := sourcetest.Connect(t, url)
 		g.Go(func() {
 			for !done.Load() {
 				if _, err := c.Exec(context.Background(), "UPDATE votes SET n = n + 1 WHERE vote_id = $1", i+1); err != nil {
@@ -109,9 +110,9 @@ func TestSlotsHarmNoCommit(t *testing.T) {
 }
 
 // readAtOnce creates a slot as a Source does, and reads the table with its snapshot.
-func readAtOnce(t *testing.T, url string, reader *pgx.Conn) {
+func readAtOnce(t *testing.T, url string, reader *sourcetest.Conn) {
 	t.Helper()
-	s := New(testEnv(t, url))
+	s := New(newEnv(t, url))
 	defer s.queries.Close()
 	origin, err := s.open(t.Context())
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 func TestSenderTimeoutIsSet(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_sender_timeout": "0"}})
-	s := New(testEnv(t, server.URL("postgres")))
+	s := New(newEnv(t, server.URL("postgres")))
 	if _, err := s.connect(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestStatusMessagesEndWithConnection(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
 	for range 20 {
-		s := New(testEnv(t, url))
+		s := New(newEnv(t, url))
 		if _, err := s.connect(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -1,0 +1,36 @@
+package notify
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestFullReadReasons lists what makes notify read the whole table without a notification.
+func TestFullReadReasons(t *testing.T) {
+	t.Parallel()
+	quiet := activity{queueUsage: 0.01, relationFiles: "1", changes: 10}
+	full := activity{queueUsage: 0.3, relationFiles: "1", changes: 10}
+	changed := activity{queueUsage: 0.01, relationFiles: "1", changes: 11}
+	for _, c := range []struct {
+		name                     string
+		before, now              activity
+		sinceRead, sinceNotified time.Duration
+		want                     string
+	}{
+		{"nothing", quiet, quiet, time.Minute, time.Hour, ""},
+		{"an hour", quiet, quiet, time.Hour, 0, "once an hour"},
+		{"a full queue", quiet, full, time.Minute, 0, "30 % full"},
+		{"a queue that stays full", full, full, time.Second, 0, ""},
+		{"a queue that stays full for long", full, full, time.Minute, 0, "30 % full"},
+		{"a queue that has drained", full, quiet, time.Second, 0, "no longer too full"},
+		{"another file", quiet, activity{relationFiles: "2", changes: 10}, time.Second, 0, "truncated"},
+		{"changes with a notification", quiet, changed, time.Hour - 1, time.Minute, ""},
+		{"changes without a notification", quiet, changed, time.Hour - 1, 2 * time.Minute, "statistics"},
+	} {
+		got := c.now.fullReadReason(c.before, c.sinceRead, c.sinceNotified)
+		if got != c.want && (c.want == "" || !strings.Contains(got, c.want)) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package notify
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"capture/capture/source"
+	"capture/internal/postgres"
+)
+
+// maxPendingKeys is how many rows are read by their keys. If more have changed, the whole table is read.
+const maxPendingKeys = 4000
+
+// pendingKeys holds the keys of rows that changed and that no View contains yet. The listener adds them; each round drains
+// them.
+type pendingKeys struct {
+	progress *source.Progress
+	changed  chan struct{} // receives a value after keys were added
+	acked    chan struct{} // receives a value after a marker arrived
+
+	mu           sync.Mutex
+	batch        keyBatch
+	since        time.Time // arrival of the oldest of these keys; zero if there are none
+	lastNotified time.Time // arrival of the last notification of a change
+	marker       uint64    // number of the last marker that arrived
+}
+
+// keyBatch is what a round reads: the rows with these keys, or the whole table.
+type keyBatch struct {
+	keys           map[string][]string // columns in text form, by all of them joined
+	fullReadReason string              // reason to read the whole table; "" if the keys are enough
+}
+
+func (b *keyBatch) isEmpty() bool { return b.fullReadReason == "" && len(b.keys) == 0 }
+
+func newPendingKeys(progress *source.Progress) *pendingKeys {
+	return &pendingKeys{
+		progress: progress, changed: make(chan struct{}, 1), acked: make(chan struct{}, 1),
+		batch: keyBatch{keys: map[string][]string{}}, lastNotified: time.Now(),
+	}
+}
+
+// addNotification adds the keys of a notification of the table's triggers.
+func (p *pendingKeys) addNotification(payload string, keyColumns int) {
+	keys, all, err := postgres.ParseNotification(payload)
+	reason := ""
+	switch {
+	case all:
+		reason = "a notification asks for it"
+	case err != nil, !utf8.ValidString(payload):
+		reason = "a notification could not be read"
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lastNotified = time.Now()
+	for _, k := range keys {
+		if reason == "" && len(k) != keyColumns {
+			reason = "a notification has keys of another table"
+		}
+		p.batch.keys[strings.Join(k, "\x00")] = k // text has no zero byte
+	}
+	if reason == "" && len(p.batch.keys) > maxPendingKeys {
+		reason = tooManyKeys()
+	}
+	p.addLocked(reason)
+}
+
+func tooManyKeys() string { return fmt.Sprintf("more than %d rows changed", maxPendingKeys) }
+
+// requestFullRead makes the next round read the whole table.
+func (p *pendingKeys) requestFullRead(reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.addLocked(reason)
+}
+
+// addLocked notes that something was added; a reason means the whole table.
+func (p *pendingKeys) addLocked(fullReadReason string) {
+	if p.batch.fullReadReason == "" {
+		p.batch.fullReadReason = fullReadReason
+	}
+	if p.batch.fullReadReason != "" {
+		clear(p.batch.keys)
+	}
+	if p.since.IsZero() {
+		p.since = time.Now()
+		p.progress.SetWaitingSince(p.since)
+	}
+	signal(p.changed)
+}
+
+// signal sends to a channel of capacity one, unless a value waits there already.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// drain removes all that is pending and returns it.
+func (p *pendingKeys) drain() keyBatch {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b := p.batch
+	p.batch, p.since = keyBatch{keys: map[string][]string{}}, time.Time{}
+	p.progress.SetWaitingSince(time.Time{})
+	return b
+}
+
+// mergeInto adds to b what was added since drain, and leaves it pending for the next round as well.
+func (p *pendingKeys) mergeInto(b *keyBatch) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, k := range p.batch.keys {
+		b.keys[name] = k
+	}
+	if b.fullReadReason == "" {
+		b.fullReadReason = p.batch.fullReadReason
+	}
+	if b.fullReadReason == "" && len(b.keys) > maxPendingKeys {
+		b.fullReadReason = tooManyKeys()
+	}
+}
+
+// oldest returns the arrival of the oldest pending key, which is zero if there is none, and whether the whole table is to be
+// read.
+func (p *pendingKeys) oldest() (since time.Time, full bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.since, p.batch.fullReadReason != ""
+}
+
+// sinceNotified returns the time since the last notification of a change.
+func (p *pendingKeys) sinceNotified() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Since(p.lastNotified)
+}
+
+// ackMarker records that a marker arrived.
+func (p *pendingKeys) ackMarker(payload string) {
+	n, err := strconv.ParseUint(payload, 10, 64)
+	if err != nil {
+		return // not from us
+	}
+	p.mu.Lock()
+	p.marker = max(p.marker, n)
+	p.mu.Unlock()
+	signal(p.acked)
+}
+
+// waitMarker waits until the marker with that number has arrived.
+func (p *pendingKeys) waitMarker(ctx context.Context, marker uint64) error {
+	for {
+		p.mu.Lock()
+		last := p.marker
+		p.mu.Unlock()
+		if last >= marker {
+			return nil
+		}
+		select {
+		case <-p.acked:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

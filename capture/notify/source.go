@@ -1,0 +1,337 @@
+// Package notify follows a table by notifications that its triggers send, for servers without logical replication.
+//
+// The listener receives the keys of changed rows and adds them to the pending ones. The loop of [Source] reads these rows in
+// rounds, and regular checks find what no notification tells of.
+package notify
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"capture/capture/source"
+	"capture/capture/tablecopy"
+	"capture/internal/guard"
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+const (
+	burstDelay    = 20 * time.Millisecond // time after a first notification, for the rest of a burst
+	markerTimeout = 3 * time.Second       // time for a marker to come back; the whole table is read otherwise
+	longestPause  = time.Second           // longest pause between rounds that read single rows
+
+	// Pauses between full reads that notifications ask for: any role that may connect can send one.
+	firstFullReadPause   = time.Second
+	longestFullReadPause = 10 * time.Second
+)
+
+// Source follows a table by notifications.
+//
+// Each View is the table as one snapshot of the database shows it. A round goes from one such state to a later one:
+//
+//  1. Drain the pending keys.
+//  2. Open a REPEATABLE READ transaction; its first query takes the snapshot.
+//  3. Send a marker to a channel of our own from another session, and listen until it comes back.
+//  4. In the transaction of step 2, read the rows of all keys notified by now, and commit them as the next View. The keys
+//     that arrived after step 1 are read again in the next round.
+//
+// The server has one queue. It appends a transaction's notifications before the transaction becomes visible to any snapshot,
+// in commit order: one transaction at a time, under a lock that it holds until the commit is done. It delivers them in that
+// order, and none before its transaction is visible.
+//
+// So when the marker of step 3 arrives, all notifications of all transactions that the snapshot of step 2 shows have
+// arrived: the keys of step 4 miss none of them. Keys of later transactions may be among them. Their rows read as the
+// snapshot shows them, which is how they are in memory already. The keys of step 1 belong to transactions that the snapshot
+// shows, so they are done with. Therefore no round shows one row of a transaction without its others.
+//
+// LISTEN comes before the snapshot of the first copy, so that a transaction that the copy does not show is notified.
+type Source struct {
+	*source.Rounds
+	env     *source.Env
+	log     hclog.Logger
+	queries *postgres.QueryConn
+	reader  *tablecopy.Reader
+	reads   postgres.ReadClock // of the listener's connection
+	pending *pendingKeys
+	table   *postgres.Table // as it was copied; another definition ends the source
+
+	markerChannel string
+	marker        uint64 // number of the last marker
+
+	// Times before which no round is due by itself: the database rests for as long as the last round took.
+	nextRound, nextFullRead time.Time
+	fullReadPause           time.Duration // after the last full read
+}
+
+// New returns a Source for one call of Follow.
+func New(env *source.Env) *Source {
+	var id [6]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return &Source{
+		Rounds: source.NewRounds(), env: env, log: env.Logger, queries: postgres.NewQueryConn(env.Database, env.Timeouts.Idle),
+		reader: tablecopy.NewReader(env, "notify"), pending: newPendingKeys(env.Progress),
+		markerChannel: "capture_mark_" + hex.EncodeToString(id[:]),
+	}
+}
+
+// Probe returns why a Source could not follow the table now, or nil.
+func Probe(ctx context.Context, env *source.Env) error {
+	s := New(env)
+	defer s.queries.Close()
+	return s.prepare(ctx)
+}
+
+// Follow implements source.Source.
+func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
+	defer s.End()
+	defer s.queries.Close()
+	defer s.reader.Close()
+	if err := s.prepare(ctx); err != nil {
+		return err
+	}
+	l, err := newListener(ctx, s.env, &s.reads, s.table, s.markerChannel, s.pending)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	if err := s.reader.Open(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	start := func(task string, f func() error) {
+		g.Go(func() error { return guard.Run(s.log, task, f) })
+	}
+	start("listen", func() error { return l.run(ctx) })
+	start("read changed rows", func() error {
+		s.env.Progress.SetCopying()
+		before, err := s.check(ctx) // what changes during the copy must show afterwards
+		if err != nil {
+			return err
+		}
+		s.pending.requestFullRead("first copy")
+		if err := s.runRound(ctx, t, false); err != nil {
+			return err
+		}
+		s.env.Progress.SetFollowing(&s.reads)
+		s.log.Info("following", "table", s.table.Name().String(), "source", "notify", "channel", l.channel)
+		start("check the table", func() error { return s.checkLoop(ctx, before) })
+		return s.loop(ctx, t)
+	})
+	return g.Wait()
+}
+
+// prepare loads the server's and the table's facts, and makes sure that the triggers exist.
+func (s *Source) prepare(ctx context.Context) error {
+	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		server, table, err := postgres.LoadServerAndTable(ctx, conn, s.env.Table)
+		switch {
+		case server.Pooled:
+			return &postgres.Problem{
+				Summary: "the connection goes through a pooler", Reason: "its sessions change hands, so none of them can listen to notifications",
+				Hint: "point --database-url at the server itself, or use --source poll",
+			}
+		case server.InRecovery:
+			return &postgres.Problem{
+				Summary: "the server is a standby or still recovering", Reason: "nobody can listen to notifications there",
+				Hint: "point --database-url at the primary, or use --source poll",
+			}
+		case err != nil:
+			return err
+		}
+		s.table = table
+		if err := table.KeyProblem(); err != nil && s.env.Progress.SetCondition("key", err.Error()) {
+			s.log.Warn("rows cannot be read by their keys", "error", err)
+		}
+		foreign, _, err := postgres.LoadStorage(ctx, conn, table)
+		if err != nil {
+			return err
+		}
+		if foreign {
+			return &postgres.Problem{
+				Summary: fmt.Sprintf("table %s has a partition on another server", table.Name()), Reason: "its changes send no notification",
+				Hint: "use --source poll, or detach it",
+			}
+		}
+		return ensureTriggers(ctx, conn, table, s.env.Chosen)
+	})
+}
+
+// loop runs rounds, when keys are pending and when Barrier asks for one.
+func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
+	for {
+		due, stop := s.roundDue()
+		var waiting []chan error
+		select {
+		case <-ctx.Done():
+			stop()
+			return ctx.Err()
+		case <-s.pending.changed:
+			stop()
+			continue // the next round may be due at another time now
+		case r := <-s.Requests():
+			waiting = append(waiting, r)
+		case <-due:
+		}
+		stop()
+		for more := true; more; {
+			select {
+			case r := <-s.Requests():
+				waiting = append(waiting, r)
+			default:
+				more = false
+			}
+		}
+		err := s.runRound(ctx, t, len(waiting) > 0)
+		for _, r := range waiting {
+			r <- err
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// roundDue returns a channel that receives a value when the next round is due by itself; nil if no key is pending. stop
+// releases its timer.
+func (s *Source) roundDue() (due <-chan time.Time, stop func()) {
+	since, full := s.pending.oldest()
+	if since.IsZero() {
+		return nil, func() {}
+	}
+	at := since.Add(burstDelay)
+	if at.Before(s.nextRound) {
+		at = s.nextRound
+	}
+	if full && at.Before(s.nextFullRead) {
+		at = s.nextFullRead
+	}
+	timer := time.NewTimer(time.Until(at))
+	return timer.C, func() { timer.Stop() }
+}
+
+// runRound brings t to the state that a new snapshot shows, see [Source]. A forced round also makes sure that the
+// notifications can be trusted, since Barrier promises everything that was committed before.
+func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) error {
+	start := time.Now()
+	b := s.pending.drain()
+	if !forced && b.isEmpty() {
+		return nil
+	}
+	tx, err := s.reader.Begin(ctx)
+	if err != nil {
+		return source.WithFileNote(err)
+	}
+	defer postgres.Rollback(ctx, tx)
+	if s.reader.Table.Fingerprint != s.table.Fingerprint {
+		return &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changed", s.table.Name())}
+	}
+	if err := s.completeBatch(ctx, tx, &b, forced); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if b.fullReadReason != "" {
+		err = s.reader.CopyAll(ctx, t, b.fullReadReason, 0)
+		if !forced {
+			s.delayFullRead(time.Since(start))
+		}
+		return err
+	}
+	if err := s.readRows(ctx, t, b, start); err != nil {
+		if ctx.Err() != nil || s.reader.Conn.IsClosed() {
+			return err
+		}
+		// Any role may notify keys that the table cannot have. If something else is wrong, the full read shows it.
+		s.log.Warn("cannot read the rows of a notification", "error", postgres.RedactedMessage(err))
+		s.pending.requestFullRead("a notification has a key that cannot be read")
+		if forced {
+			postgres.Rollback(ctx, tx)
+			return s.runRound(ctx, t, true)
+		}
+		return nil
+	}
+	s.nextRound = time.Now().Add(min(time.Since(start), longestPause))
+	return nil
+}
+
+// delayFullRead delays the next full read that is due by itself, after one that took so long. The pauses grow as long as
+// notifications ask for more, and are short again after a minute without one.
+func (s *Source) delayFullRead(took time.Duration) {
+	now := time.Now()
+	if now.Sub(s.nextFullRead) > time.Minute {
+		s.fullReadPause = 0
+	}
+	s.fullReadPause = min(max(2*s.fullReadPause, firstFullReadPause), longestFullReadPause)
+	s.nextFullRead = now.Add(max(took, s.fullReadPause))
+}
+
+// completeBatch adds to b what was notified since it was drained, or turns it into a full read.
+func (s *Source) completeBatch(ctx context.Context, tx pgx.Tx, b *keyBatch, forced bool) error {
+	lookupProblem := s.reader.KeyLookupProblem()
+	if lookupProblem != "" && len(b.keys) > 0 {
+		b.fullReadReason = lookupProblem
+	}
+	if forced && b.fullReadReason == "" {
+		if err := s.checkNotifications(ctx, tx, b); err != nil {
+			return err
+		}
+	}
+	if b.fullReadReason == "" {
+		s.waitForMarker(ctx, b)
+		if lookupProblem != "" && len(b.keys) > 0 {
+			b.fullReadReason = lookupProblem
+		}
+	}
+	return nil
+}
+
+// waitForMarker sends a marker, waits for it, and adds the keys that have arrived before it to b: steps 3 and 4 of a round.
+// If the marker takes long, b becomes a full read, which needs none. That happens when a commit that notifies waits for a
+// synchronous standby.
+func (s *Source) waitForMarker(ctx context.Context, b *keyBatch) {
+	waiting, cancel := context.WithTimeout(ctx, markerTimeout)
+	defer cancel()
+	s.marker++
+	// The marker's commit need not be on disk: nobody depends on it after a crash.
+	send := fmt.Sprintf("BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_catalog.pg_notify(%s, '%d'); COMMIT",
+		postgres.QuoteLiteral(s.markerChannel), s.marker)
+	err := s.queries.Do(waiting, func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, send, pgx.QueryExecModeSimpleProtocol)
+		return err
+	})
+	if err == nil {
+		err = s.pending.waitMarker(waiting, s.marker)
+	}
+	if err != nil {
+		s.log.Debug("marker did not come back", "error", err)
+		b.fullReadReason = "other transactions' notifications are late"
+		return
+	}
+	s.pending.mergeInto(b)
+}
+
+// readRows reads the rows of the batch and commits them as the next View.
+func (s *Source) readRows(ctx context.Context, t *snapshot.Table, b keyBatch, start time.Time) error {
+	if len(b.keys) == 0 {
+		return nil
+	}
+	keys := make([][]string, 0, len(b.keys))
+	for _, k := range b.keys {
+		keys = append(keys, k)
+	}
+	stats, err := s.reader.ReadRows(ctx, t, keys)
+	if err != nil || stats.Changes() == 0 {
+		return err
+	}
+	s.env.Progress.RecordCommit(stats)
+	s.log.Info("captured", append(stats.LogFields(s.table.Shape), "ms", source.Milliseconds(time.Since(start)))...)
+	return nil
+}

@@ -1,0 +1,176 @@
+package poll
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	"capture/capture/sourcetest"
+	"capture/internal/pgserver"
+	"capture/snapshot"
+)
+
+func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
+
+// reads is a Source without its loop.
+type reads struct {
+	*Source
+	t     *testing.T
+	conn  *sourcetest.Conn
+	table *snapshot.Table
+}
+
+func newReads(t *testing.T, url string) *reads {
+	t.Helper()
+	s := New(sourcetest.NewEnv(t, "poll", url))
+	t.Cleanup(s.reader.Close)
+	return &reads{s, t, sourcetest.Connect(t, url), snapshot.NewTable()}
+}
+
+// next reads the table once, checks the rows, and returns how far the read had to go: to the server's snapshot, to the hash
+// of the rows, or to a copy.
+func (r *reads) next() string {
+	r.t.Helper()
+	serverSnapshot, copies := r.serverSnapshot, r.copies()
+	if err := r.read(r.t.Context(), r.table); err != nil {
+		r.t.Fatal(err)
+	}
+	r.conn.CheckRows(r.table.View(), "votes", "vote_id")
+	switch {
+	case r.copies() != copies:
+		return "copy"
+	case r.serverSnapshot != serverSnapshot:
+		return "hash"
+	}
+	return "snapshot"
+}
+
+func (r *reads) copies() uint64 {
+	if v := r.table.View(); v != nil {
+		return v.Version()
+	}
+	return 0
+}
+
+// want checks how far the next read goes.
+func (r *reads) want(after, how string) {
+	r.t.Helper()
+	if got := r.next(); got != how {
+		r.t.Errorf("after %s the read went to the %s, want to the %s", after, got, how)
+	}
+}
+
+// TestReadSkipsOnlyUnchangedTables checks that an unchanged table is not copied, and that no change is skipped, whatever its
+// kind. The server is the test's own, because any write in it changes the server's snapshot.
+func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off", "max_prepared_transactions": "5"}})
+	conn := sourcetest.Connect(t, s.URL("postgres"))
+	conn.MustExec(sourcetest.Votes)
+	conn.MustExec("CREATE TABLE other (n int)")
+	conn.MustExec("INSERT INTO votes (comment) SELECT i FROM generate_series(1, 100) i")
+	second := sourcetest.Connect(t, s.URL("postgres"))
+	r := newReads(t, s.URL("postgres"))
+	r.want("the start", "copy")
+	r.want("nothing", "snapshot")
+	conn.MustExec("CHECKPOINT")
+	conn.MustExec("SELECT count(*) FROM votes")
+	r.want("a checkpoint and reads", "snapshot")
+
+	conn.MustExec("BEGIN; UPDATE votes SET comment = 'never'; ROLLBACK")
+	r.want("a rolled-back update", "hash")
+	conn.MustExec("INSERT INTO other VALUES (1)")
+	r.want("a write elsewhere", "hash")
+	conn.MustExec("SELECT * FROM votes FOR UPDATE")
+	r.want("row locks", "hash")
+	conn.MustExec("VACUUM (FREEZE) votes")
+	r.next() // the server decides whether this changes a row version
+	r.want("nothing, once more", "snapshot")
+
+	conn.MustExec("UPDATE votes SET comment = 'hot' WHERE vote_id = 7") // comment is in no index, and the page has room
+	r.want("a HOT update", "copy")
+	conn.MustExec("UPDATE votes SET comment = comment WHERE vote_id = 7")
+	r.want("an update to the same values", "copy")
+	conn.MustExec("BEGIN; UPDATE votes SET comment = 'a'; UPDATE votes SET comment = 'b'; DELETE FROM votes WHERE vote_id = 3; COMMIT")
+	r.want("several updates of a row in a transaction", "copy")
+	conn.MustExec("DELETE FROM votes WHERE vote_id = 4")
+	r.want("a delete", "copy")
+	conn.MustExec("VACUUM votes")
+	r.next()
+	conn.MustExec("INSERT INTO votes (vote_id, comment) VALUES (4, 'in the place of the deleted one')")
+	r.want("a row in the place of a dead one", "copy")
+
+	// A transaction of another session stays open during reads.
+	second.MustExec("BEGIN; UPDATE votes SET comment = 'late' WHERE vote_id = 9")
+	r.want("an uncommitted update", "snapshot")
+	conn.MustExec("INSERT INTO other VALUES (2)")
+	r.want("a write elsewhere during an uncommitted update", "hash")
+	second.MustExec("COMMIT")
+	r.want("the commit of the open transaction", "copy")
+	second.MustExec("BEGIN; UPDATE votes SET comment = 'later' WHERE vote_id = 9; PREPARE TRANSACTION 'p'")
+	r.want("a prepared update", "snapshot")
+	conn.MustExec("COMMIT PREPARED 'p'")
+	r.want("the commit of the prepared one", "copy")
+	second.MustExec("SET synchronous_commit = off")
+	second.MustExec("UPDATE votes SET comment = 'asynchronously' WHERE vote_id = 9")
+	r.want("an asynchronous commit", "copy")
+	conn.MustExec("ALTER TABLE votes ADD extra int DEFAULT 3")
+	r.want("a column with a default", "copy")
+	conn.MustExec("TRUNCATE votes")
+	r.want("a truncation", "copy")
+	r.want("nothing, at the end", "snapshot")
+
+	// After a crash the server may hand out the same transaction IDs again.
+	second.MustExec("INSERT INTO votes (comment) VALUES ('before the crash')")
+	r.next()
+	s.Kill()
+	if err := s.StartAgain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.read(t.Context(), r.table); err == nil {
+		t.Error("a read went through a crash of the server")
+	}
+}
+
+// TestReadSeesCommitThatWaited checks that a commit is captured that waited for a synchronous standby during the last read:
+// it was in the WAL then, but not visible. A comparison of WAL positions would never find it.
+func TestReadSeesCommitThatWaited(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
+	conn := sourcetest.Connect(t, s.URL("postgres"))
+	conn.MustExec(sourcetest.Votes)
+	writer := sourcetest.Connect(t, s.URL("postgres"))
+	if err := s.Reload(t.Context(), map[string]string{"synchronous_standby_names": "nobody"}); err != nil {
+		t.Fatal(err)
+	}
+	r := newReads(t, s.URL("postgres"))
+	r.want("the start", "copy")
+	written := make(chan error, 1)
+	go func() {
+		_, err := writer.Exec(context.Background(), "INSERT INTO votes (comment) VALUES ('waits')")
+		written <- err
+	}()
+	waits := func() (n int) {
+		if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	for deadline := time.Now().Add(sourcetest.Patience); waits() == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the commit does not wait")
+		}
+	}
+	if r.next(); r.table.View().Rows() != 0 {
+		t.Fatal("the commit is visible while it waits: the test shows nothing")
+	}
+	conn.MustExec("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	r.want("the end of the wait", "copy")
+	if r.table.View().Rows() != 1 {
+		t.Errorf("%d rows", r.table.View().Rows())
+	}
+}
