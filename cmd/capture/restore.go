@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/term"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/internal/restore"
 )
@@ -20,11 +21,12 @@ import (
 type restoreCmd struct {
 	fileConfig
 	Create          bool   `help:"Create the table from the manifest if it is missing."`
+	Expressions     bool   `help:"With --create, also create the defaults and generated columns of the manifest that are expressions. They can run any function of the database: read them first, as a restore without this flag shows them."`
 	OnConflict      choice `enum:"fail,skip,overwrite" placeholder:"fail|skip|overwrite" default:"fail" help:"What to do if the table has a row's key already: restore nothing (fail), keep the table's row (skip) or replace it (overwrite)."`
 	DeleteExtra     bool   `help:"Delete rows of the table that are not in the file. With --on-conflict overwrite, the table becomes equal to the file."`
 	DryRun          bool   `help:"Restore in a transaction, print the result and roll back."`
 	DisableTriggers bool   `help:"Disable the table's triggers and, if the user may, its foreign keys during the restore."`
-	Yes             bool   `short:"y" help:"Overwrite and delete without asking for confirmation."`
+	Yes             bool   `short:"y" help:"Overwrite and delete, and restore into a table that only the manifest names, without asking for confirmation."`
 	JSON            bool   `name:"json" help:"Print the result as JSON."`
 }
 
@@ -55,15 +57,16 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 	defer conn.Close(context.WithoutCancel(ctx))
 	start, shown := time.Now(), newProgress(std.err, "capture restore")
 	options := restore.Options{
-		Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Create: c.Create, OnConflict: restore.OnConflict(c.OnConflict),
-		DeleteExtra: c.DeleteExtra, DryRun: c.DryRun, DisableTriggers: c.DisableTriggers, Progress: shown.show,
+		Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Create: c.Create, Expressions: c.Expressions,
+		OnConflict: restore.OnConflict(c.OnConflict), DeleteExtra: c.DeleteExtra, DryRun: c.DryRun, DisableTriggers: c.DisableTriggers, Progress: shown.show,
 	}
 	if !c.Yes {
-		options.Confirm = func(table string, rows int64) error { return c.confirm(std, table, rows) }
+		options.Confirm = func(table string, rows int64) error { return c.confirmLoss(std, table, rows) }
+		options.ConfirmTable = func(table string) error { return c.confirmTable(std, table) }
 	}
 	result, err := restore.Restore(ctx, conn, options)
 	shown.clear()
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && err != nil && !errors.Is(err, restore.ErrUnknownOutcome) {
 		return errors.New("interrupted; nothing has changed")
 	}
 	if err != nil {
@@ -76,8 +79,8 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// confirm asks on the terminal whether rows may be overwritten or deleted. Without a terminal it refuses.
-func (c restoreCmd) confirm(std streams, table string, rows int64) error {
+// confirmLoss asks whether rows may be overwritten or deleted.
+func (c restoreCmd) confirmLoss(std streams, table string, rows int64) error {
 	var may []string
 	if c.OnConflict == choice(restore.Overwrite) {
 		may = append(may, "overwrite those that the file has differently")
@@ -85,11 +88,22 @@ func (c restoreCmd) confirm(std streams, table string, rows int64) error {
 	if c.DeleteExtra {
 		may = append(may, "delete those that it lacks")
 	}
-	question := fmt.Sprintf("table %s has %s: %s", table, rowsText(int(rows)), strings.Join(may, " and "))
+	return c.ask(std, fmt.Sprintf("table %s has %s: %s", table, rowsText(int(rows)), strings.Join(may, " and ")),
+		"Use --yes to do so, or --dry-run to see which")
+}
+
+// confirmTable asks whether the file may go to a table that only its manifest names.
+func (c restoreCmd) confirmTable(std streams, table string) error {
+	return c.ask(std, fmt.Sprintf("the file's manifest names table %s, and --table and CAPTURE_TABLE name none: restore into %[1]s", table),
+		"Name it with --table, or use --yes")
+}
+
+// ask asks a question on the terminal. Without a terminal it refuses, and says what to do instead.
+func (c restoreCmd) ask(std streams, question, instead string) error {
 	if c.File == "-" || !term.IsTerminal(int(os.Stdin.Fd())) {
-		return fmt.Errorf("%s? Use --yes to do so, or --dry-run to see which", question)
+		return fmt.Errorf("%s? %s", question, instead)
 	}
-	fmt.Fprintf(std.err, "capture restore: %s? [y/N] ", question)
+	fmt.Fprintf(std.err, "capture restore: %s? [y/N] ", foreign.Text(question))
 	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
 	if answer = strings.ToLower(strings.TrimSpace(answer)); err != nil || answer != "y" && answer != "yes" {
 		return errors.New("not confirmed; nothing has changed")

@@ -74,7 +74,8 @@ func explainUnknownColumns(table *postgres.Table, names []string, manifest *stor
 	for _, name := range names {
 		typ := "<type>"
 		if manifest != nil {
-			if i := slices.IndexFunc(manifest.Columns, func(c rowjson.Column) bool { return c.Name == name }); i >= 0 {
+			i := slices.IndexFunc(manifest.Columns, func(c rowjson.Column) bool { return c.Name == name })
+			if i >= 0 && isPlainTypeName(manifest.Columns[i].TypeName) {
 				typ = manifest.Columns[i].TypeName
 			}
 		}

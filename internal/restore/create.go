@@ -2,20 +2,39 @@ package restore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
-	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
-// createTable creates the table from the manifest. The notes are sentences about what a manifest does not know.
-func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *store.Manifest) (notes []string, err error) {
+// creation creates a table from a manifest. Anybody may have written the manifest: its names are quoted, the server says what
+// its types are, and only those of its expressions are taken that can do no harm, unless the user asked for all of them.
+type creation struct {
+	tx          pgx.Tx
+	name        postgres.Name
+	manifest    *store.Manifest
+	expressions bool // whether the user asked for all expressions; see [Options]
+	virtual     bool // whether the server has virtual generated columns
+
+	names     typeNames
+	types     []serverType // of the columns
+	generated []bool       // columns that are created as generated ones
+	leftOut   bool         // whether an expression was left out that the user may ask for
+	notes     []string     // sentences about what the table lacks
+}
+
+// createTable creates the table from the manifest. The notes are sentences about what a manifest does not know, and about what
+// was not taken from it.
+func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *store.Manifest, expressions bool) (notes []string, err error) {
 	if m == nil {
 		return nil, &postgres.Problem{
 			Summary: fmt.Sprintf("table %s does not exist, and there is no manifest beside the file to create it from", name),
@@ -23,78 +42,252 @@ func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *store.Ma
 			Hint:    "put feedback.manifest.json beside the file, or create the table and restore into it",
 		}
 	}
-	virtual, err := supportsVirtualColumns(ctx, tx)
-	if err != nil {
+	c := &creation{tx: tx, name: name, manifest: m, expressions: expressions, names: typeNames{tx, map[string]serverType{}}}
+	if c.virtual, err = supportsVirtualColumns(ctx, tx); err != nil {
 		return nil, err
 	}
-	var lines []string
-	for i := range m.Columns {
-		c := &m.Columns[i]
-		if c.Generated == "v" && !virtual {
-			notes = append(notes, fmt.Sprintf("column %s is stored here, not virtual: this server is older than PostgreSQL 18", postgres.QuoteIdentifier(c.Name)))
-		}
-		lines = append(lines, defineColumn(c, virtual))
+	if err := c.findTypes(ctx); err != nil {
+		return nil, err
 	}
-	if len(m.Key) > 0 {
-		lines = append(lines, "PRIMARY KEY ("+columnList("", m.Key)+")")
+	if err := c.createColumns(ctx); err != nil {
+		return nil, err
 	}
-	err = withOwnPath(ctx, tx, func() error {
-		_, err := tx.Exec(ctx, "CREATE TABLE "+name.Quoted()+" (\n\t"+strings.Join(lines, ",\n\t")+"\n)")
-		return err
-	})
-	if err != nil {
-		return nil, explainCreateError(name, m, err)
+	if err := c.setDefaults(ctx); err != nil {
+		return nil, err
 	}
-	for i := range m.Columns {
-		c := &m.Columns[i]
-		if c.Default == "" || c.Generated != "" || serialType(c) != "" {
-			continue
-		}
-		err := withSavepoint(ctx, tx, func() error {
-			return withOwnPath(ctx, tx, func() error {
-				_, err := tx.Exec(ctx, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT %s", name.Quoted(), postgres.QuoteIdentifier(c.Name), c.Default))
-				return err
-			})
-		})
-		if err != nil {
-			notes = append(notes, fmt.Sprintf("column %s is created without its default, %s: %s", postgres.QuoteIdentifier(c.Name), c.Default, postgres.RedactedMessage(err)))
-		}
+	if c.leftOut {
+		c.notes = append(c.notes, "an expression can run any function of the database; read those above, and create the table with --expressions to take them from the manifest")
 	}
-	return append(notes, fmt.Sprintf("the manifest has columns, types, key and defaults; create other indexes, constraints, triggers, "+
+	return append(c.notes, fmt.Sprintf("the manifest has columns, types, key and defaults; create other indexes, constraints, triggers, "+
 		"comments and grants of %s yourself", name)), nil
 }
 
-// defineColumn returns a column's line in CREATE TABLE, without its default.
-func defineColumn(c *rowjson.Column, virtual bool) string {
-	typ := c.TypeName
-	if serial := serialType(c); serial != "" {
+// findTypes finds the columns' types.
+func (c *creation) findTypes(ctx context.Context) error {
+	var missing []string
+	for i := range c.manifest.Columns {
+		name := c.manifest.Columns[i].TypeName
+		t, err := c.names.find(ctx, name)
+		if unknown := (*typeError)(nil); errors.As(err, &unknown) {
+			if name = foreign.Text(name); !slices.Contains(missing, name) {
+				missing = append(missing, name)
+			}
+		} else if err != nil {
+			return err
+		}
+		c.types = append(c.types, t)
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return &postgres.Problem{
+		Summary: fmt.Sprintf("create table %s: the database lacks a type that a column has", c.name),
+		Reason:  "it knows no type " + strings.Join(missing, ", "),
+		Hint:    "CREATE TYPE …; or CREATE EXTENSION …; the manifest has the types' names, not what they are",
+	}
+}
+
+// createColumns creates the table without defaults. Generated columns whose expressions are not taken become ordinary ones,
+// which get the file's values.
+func (c *creation) createColumns(ctx context.Context) error {
+	c.generated = make([]bool, len(c.manifest.Columns))
+	if err := c.chooseGenerated(ctx); err != nil {
+		return err
+	}
+	err := withSavepoint(ctx, c.tx, func() error { return c.execCreateTable(ctx) })
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && strings.HasPrefix(refused.Code, "42") && slices.Contains(c.generated, true) && !c.expressions {
+		for i := range c.generated {
+			if c.generated[i] {
+				c.generated[i] = false
+				c.leaveOut(i, "the server refuses one of these expressions (SQLSTATE "+refused.Code+")", false)
+			}
+		}
+		err = c.execCreateTable(ctx)
+	}
+	if err != nil {
+		return explainCreateError(c.name, err)
+	}
+	return nil
+}
+
+// chooseGenerated chooses the columns that are created as generated ones.
+func (c *creation) chooseGenerated(ctx context.Context) error {
+	var candidates []int
+	for i := range c.manifest.Columns {
+		column := &c.manifest.Columns[i]
+		switch {
+		case column.Generated == "":
+		case !isOneExpression(column.Default):
+			c.leaveOut(i, "it is not one plain expression", false)
+		default:
+			candidates = append(candidates, i)
+		}
+	}
+	if c.expressions || len(candidates) == 0 {
+		for _, i := range candidates {
+			c.generated[i] = true
+		}
+		return nil
+	}
+	harmless := make([]bool, len(c.manifest.Columns))
+	err := withSavepoint(ctx, c.tx, func() error {
+		if err := c.execCreateTable(ctx); err != nil {
+			return explainCreateError(c.name, err)
+		}
+		for _, i := range candidates {
+			if err := c.checkExpression(ctx, i); errors.Is(err, errNotSimple) || postgres.SQLState(err) != "" {
+				c.leaveOut(i, "it uses more than Postgres' own functions", true)
+			} else if err != nil {
+				return err
+			} else {
+				harmless[i] = true
+			}
+		}
+		return errTakeBack
+	})
+	if errors.Is(err, errTakeBack) {
+		c.generated, err = harmless, nil
+	}
+	return err
+}
+
+var errTakeBack = errors.New("take it back")
+
+// foreignFunctionsSQL reports whether a view uses more than Postgres' own functions and operators: those are pinned, and
+// pg_depend has no entries for them.
+const foreignFunctionsSQL = `
+	SELECT EXISTS (
+		SELECT FROM pg_catalog.pg_rewrite r
+		JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+		WHERE r.ev_class = 'pg_temp.capture_expression'::regclass
+			AND d.refclassid NOT IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_type'::regclass, 'pg_catalog.pg_collation'::regclass))`
+
+// checkExpression returns errNotSimple if the expression of a generated column could run anybody's function. A view finds the
+// functions without running one; the creation of a generated column runs those that are immutable. That all are, Postgres makes
+// sure of later.
+func (c *creation) checkExpression(ctx context.Context, i int) error {
+	return withSavepoint(ctx, c.tx, func() error {
+		err := withOwnPath(ctx, c.tx, func() error {
+			return execAlone(ctx, c.tx, "CREATE TEMPORARY VIEW capture_expression AS SELECT ("+c.manifest.Columns[i].Default+") AS value FROM "+c.name.Quoted())
+		})
+		if err != nil {
+			return err
+		}
+		var found bool
+		if err := c.tx.QueryRow(ctx, foreignFunctionsSQL).Scan(&found); err != nil {
+			return err
+		}
+		if found {
+			return errNotSimple
+		}
+		return execAlone(ctx, c.tx, "DROP VIEW pg_temp.capture_expression")
+	})
+}
+
+// leaveOut notes that the expression of column i is not taken. ask is true if the user may ask for it.
+func (c *creation) leaveOut(i int, reason string, ask bool) {
+	column := &c.manifest.Columns[i]
+	what := "is created without its default, "
+	if column.Generated != "" {
+		what = "is created as an ordinary column with the file's values, not GENERATED ALWAYS AS "
+	}
+	c.leftOut = c.leftOut || ask
+	c.notes = append(c.notes, fmt.Sprintf("column %s %s%s: %s", foreign.Text(postgres.QuoteIdentifier(column.Name)), what, foreign.Text(column.Default), reason))
+}
+
+func (c *creation) execCreateTable(ctx context.Context) error {
+	var lines []string
+	for i := range c.manifest.Columns {
+		lines = append(lines, c.defineColumn(i))
+	}
+	if len(c.manifest.Key) > 0 {
+		lines = append(lines, "PRIMARY KEY ("+columnList("", c.manifest.Key)+")")
+	}
+	return withOwnPath(ctx, c.tx, func() error {
+		return execAlone(ctx, c.tx, "CREATE TABLE "+c.name.Quoted()+" (\n\t"+strings.Join(lines, ",\n\t")+"\n)")
+	})
+}
+
+// setDefaults gives the columns the defaults that are taken.
+func (c *creation) setDefaults(ctx context.Context) error {
+	for i := range c.manifest.Columns {
+		column := &c.manifest.Columns[i]
+		if column.Default == "" || column.Generated != "" || c.serialType(i) != "" {
+			continue
+		}
+		sql, err := simpleDefault(ctx, &c.names, column.Default)
+		if err != nil {
+			if !errors.Is(err, errNotSimple) && !errors.As(err, new(*typeError)) {
+				return err
+			}
+			// The user could not have read what is not shown whole.
+			shown := isOneExpression(column.Default) && foreign.Text(column.Default) == column.Default
+			if !c.expressions || !shown {
+				c.leaveOut(i, err.Error(), shown)
+				continue
+			}
+			sql = "(" + column.Default + ")"
+		}
+		err = withSavepoint(ctx, c.tx, func() error {
+			return withOwnPath(ctx, c.tx, func() error {
+				return execAlone(ctx, c.tx, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN %s SET DEFAULT %s", c.name.Quoted(), postgres.QuoteIdentifier(column.Name), sql))
+			})
+		})
+		if err != nil {
+			c.leaveOut(i, postgres.RedactedMessage(err), false)
+		}
+	}
+	return nil
+}
+
+// execAlone runs a statement by the extended protocol, in which one message holds one statement.
+func execAlone(ctx context.Context, tx pgx.Tx, sql string) error {
+	_, err := tx.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close()
+	return err
+}
+
+// defineColumn returns the line of column i in CREATE TABLE, without its default.
+func (c *creation) defineColumn(i int) string {
+	column, typ := &c.manifest.Columns[i], c.types[i].sql
+	if serial := c.serialType(i); serial != "" {
 		typ = serial
 	}
-	line := postgres.QuoteIdentifier(c.Name) + " " + typ
+	line := postgres.QuoteIdentifier(column.Name) + " " + typ
 	switch {
-	case c.Generated == "v" && virtual:
-		line += " GENERATED ALWAYS AS (" + c.Default + ") VIRTUAL"
-	case c.Generated != "":
-		line += " GENERATED ALWAYS AS (" + c.Default + ") STORED"
-	case c.Identity == "a":
+	case c.generated[i] && column.Generated == "v" && c.virtual:
+		line += " GENERATED ALWAYS AS (" + column.Default + ") VIRTUAL"
+	case c.generated[i]:
+		line += " GENERATED ALWAYS AS (" + column.Default + ") STORED"
+		if column.Generated == "v" {
+			c.noteOnce(fmt.Sprintf("column %s is stored here, not virtual: this server is older than PostgreSQL 18", foreign.Text(postgres.QuoteIdentifier(column.Name))))
+		}
+	case column.Identity == "a":
 		line += " GENERATED ALWAYS AS IDENTITY"
-	case c.Identity != "":
+	case column.Identity == "d":
 		line += " GENERATED BY DEFAULT AS IDENTITY"
 	}
-	if c.NotNull {
+	if column.NotNull {
 		line += " NOT NULL"
 	}
 	return line
 }
 
-// serialType returns the pseudo-type with which CREATE TABLE also creates the sequence of a column's default, or "" if the
+func (c *creation) noteOnce(note string) {
+	if !slices.Contains(c.notes, note) {
+		c.notes = append(c.notes, note)
+	}
+}
+
+// serialType returns the pseudo-type with which CREATE TABLE also creates the sequence of column i's default, or "" if the
 // default is none.
-func serialType(c *rowjson.Column) string {
+func (c *creation) serialType(i int) string {
 	types := map[string]string{"smallint": "smallserial", "integer": "serial", "bigint": "bigserial"}
-	if !strings.HasPrefix(c.Default, "nextval(") || c.Generated != "" || c.Identity != "" {
+	column := &c.manifest.Columns[i]
+	if !strings.HasPrefix(column.Default, "nextval(") || column.Generated != "" || column.Identity != "" {
 		return ""
 	}
-	return types[c.TypeName]
+	return types[c.types[i].sql]
 }
 
 // supportsVirtualColumns reports whether the server has virtual generated columns, as PostgreSQL 18 and later have.
@@ -106,19 +299,9 @@ func supportsVirtualColumns(ctx context.Context, tx pgx.Tx) (bool, error) {
 }
 
 // explainCreateError returns why CREATE TABLE failed, and what to do.
-func explainCreateError(name postgres.Name, m *store.Manifest, err error) error {
-	p := &postgres.Problem{Summary: fmt.Sprintf("create table %s: %s", name, postgres.Explain(err)), Err: err}
+func explainCreateError(name postgres.Name, err error) error {
+	p := &postgres.Problem{Summary: fmt.Sprintf("create table %s: %s", name, foreign.Text(postgres.Explain(err).Error())), Err: err}
 	switch postgres.SQLState(err) {
-	case undefinedObject:
-		var types []string
-		for _, c := range m.Columns {
-			if !slices.Contains(types, c.TypeName) {
-				types = append(types, c.TypeName)
-			}
-		}
-		p.Summary = fmt.Sprintf("create table %s: the database lacks a type that a column has", name)
-		p.Reason = "the columns' types are " + strings.Join(types, ", ")
-		p.Hint = "CREATE TYPE …; or CREATE EXTENSION …; the manifest has the types' names, not what they are"
 	case invalidSchemaName:
 		p.Summary = fmt.Sprintf("create table %s: there is no such schema", name)
 		p.Hint = "CREATE SCHEMA " + postgres.QuoteIdentifier(name.Schema) + "; or name another one with --table"

@@ -10,7 +10,6 @@ import (
 const (
 	uniqueViolation       = "23505"
 	insufficientPrivilege = "42501"
-	undefinedObject       = "42704"
 	invalidSchemaName     = "3F000"
 )
 

@@ -22,6 +22,7 @@ type Options struct {
 	Stdin           io.Reader     // input for the path "-"
 	Table           postgres.Name // target table; zero for the one in the manifest
 	Create          bool          // create the table from the manifest if it is missing
+	Expressions     bool          // with Create, take the manifest's expressions, which can run any function of the database
 	OnConflict      OnConflict    // "" means Fail
 	DeleteExtra     bool          // delete the table's rows that are not in the file
 	DryRun          bool          // do everything, count, and roll back
@@ -30,6 +31,9 @@ type Options struct {
 	// Confirm is called before rows of the table may be overwritten or deleted, with the number of its rows. An error ends the
 	// restore. No transaction is open meanwhile. nil does not ask.
 	Confirm func(table string, rows int64) error
+	// ConfirmTable is called before anything is written to a table that only the manifest names: anybody may have written it. The
+	// application's default, votes, needs no confirmation. An error ends the restore. nil does not ask.
+	ConfirmTable func(table string) error
 	// Progress is called now and then. It may be nil.
 	Progress func(statefile.Progress)
 }

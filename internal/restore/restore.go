@@ -39,6 +39,8 @@ type restoration struct {
 	tx      pgx.Tx
 	result  Result
 
+	transaction int64 // number of the transaction
+
 	first     statefile.Row // first row of the file, if it has any
 	confirmed int64         // number of rows that the user agreed to overwrite or delete
 	table     *postgres.Table
@@ -53,6 +55,9 @@ func (r *restoration) run(ctx context.Context) (err error) {
 	if r.first, err = r.rows.Next(); err != nil && err != io.EOF {
 		return r.file.CheckManifest(r.rows.Rows(), err)
 	}
+	if err := r.confirmTable(); err != nil {
+		return err
+	}
 	if err := r.confirm(ctx); err != nil {
 		return err
 	}
@@ -60,19 +65,64 @@ func (r *restoration) run(ctx context.Context) (err error) {
 		return postgres.Explain(fmt.Errorf("begin: %w", err))
 	}
 	defer r.tx.Rollback(context.WithoutCancel(ctx))
+	if r.transaction, err = transactionID(ctx, r.tx); err != nil {
+		return err
+	}
 	if err := r.prepareTable(ctx); err != nil {
 		return err
 	}
 	if err := r.lockTable(ctx); err != nil {
 		return err
 	}
-	if err := r.writeRows(ctx); err != nil || r.options.DryRun {
+	if err := r.writeRows(ctx); err != nil {
+		return err
+	}
+	if err := r.checkTransaction(ctx); err != nil || r.options.DryRun {
 		return err
 	}
 	if r.result.Sequences, err = advanceSequences(ctx, r.tx, r.table); err != nil {
 		return err
 	}
-	return postgres.ExplainRedacted("commit", r.tx.Commit(ctx))
+	err = r.tx.Commit(ctx)
+	if err != nil && ctx.Err() != nil {
+		return ErrUnknownOutcome
+	}
+	return postgres.ExplainRedacted("commit", err)
+}
+
+// ErrUnknownOutcome is the error for a restore that was interrupted while the server ended the transaction.
+var ErrUnknownOutcome = errors.New("interrupted during the commit: the rows are all in the table, or none of them is; see which with --dry-run")
+
+// transactionID returns the number of the transaction, which it assigns.
+func transactionID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
+	err = tx.QueryRow(ctx, "SELECT pg_catalog.txid_current()").Scan(&id)
+	return id, postgres.ExplainRedacted("begin", err)
+}
+
+// checkTransaction makes sure that all was done in the transaction that restore began: what it says of the table would be wrong
+// if something in the file or the database had ended that.
+func (r *restoration) checkTransaction(ctx context.Context) error {
+	id, err := transactionID(ctx, r.tx)
+	if err == nil && id != r.transaction {
+		err = &postgres.Problem{
+			Summary: fmt.Sprintf("the transaction of the restore was ended by something else; table %s may have changed", r.result.Table),
+			Hint:    "look at the table, and at the server's log, before you trust either",
+		}
+	}
+	return err
+}
+
+// defaultTable is the table that is restored to without a question.
+var defaultTable = postgres.Name{Schema: "public", Table: "votes"}
+
+// confirmTable asks whether the file may go to the table that its manifest names.
+func (r *restoration) confirmTable() error {
+	o := &r.options
+	name := r.file.Table(o.Table)
+	if o.ConfirmTable == nil || o.DryRun || o.Table.Table != "" || r.file.Manifest() == nil || name == defaultTable {
+		return nil
+	}
+	return o.ConfirmTable(name.String())
 }
 
 // needsConfirmation reports whether the user has to agree to the loss of rows.
@@ -114,7 +164,7 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 			Hint: "use --create to create it from the manifest, or name another one with --table",
 		}
 	case isTableMissing(err):
-		if r.result.Notes, err = createTable(ctx, r.tx, name, r.file.Manifest()); err != nil {
+		if r.result.Notes, err = createTable(ctx, r.tx, name, r.file.Manifest(), r.options.Expressions); err != nil {
 			return err
 		}
 		r.result.Created = true

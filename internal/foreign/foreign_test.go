@@ -1,0 +1,58 @@
+package foreign_test
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"capture/internal/foreign"
+)
+
+func TestTextEscapes(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                       "",
+		"an honest é 🗳️ message": "an honest é 🗳️ message",
+		"\x1b[2J\x1b]0;owned\a":  `\x1b[2J\x1b]0;owned\x07`,
+		"a\r\nb\tc":              `a\x0d\nb\tc`,
+		"\u009b31m":              `\u009b31m`,
+		"bad \xff\xfe bytes":     `bad \xff\xfe bytes`,
+		"\u202etxt.exe\u2066":    `\u202etxt.exe\u2066`,
+		"one\u2028two":           `one\u2028two`,
+		"\x00":                   `\x00`,
+		"a replacement \ufffd":   `a replacement \ufffd`,
+	} {
+		if got := foreign.Text(in); got != want {
+			t.Errorf("Text(%q) is %q, not %q", in, got, want)
+		}
+	}
+	if got := foreign.Lines("one\n\ttwo\x1b[0m"); got != "one\n\ttwo\\x1b[0m" {
+		t.Errorf("Lines gives %q", got)
+	}
+}
+
+func TestTextIsBounded(t *testing.T) {
+	for _, in := range []string{strings.Repeat("x", 200_000), strings.Repeat("\x1b", 200_000), strings.Repeat("é", 513), strings.Repeat("\xff", 300)} {
+		got := foreign.Text(in)
+		if len(got) > foreign.MaxBytes || !strings.HasSuffix(got, "…") || !utf8.ValidString(got) {
+			t.Errorf("%d bytes become %d: %.20q…%q", len(in), len(got), got, got[max(0, len(got)-8):])
+		}
+	}
+	if in := strings.Repeat("x", foreign.MaxBytes); foreign.Text(in) != in {
+		t.Error("a text of just the bound is changed")
+	}
+}
+
+func FuzzText(f *testing.F) {
+	f.Add("a\x1b[0mé\xff")
+	f.Fuzz(func(t *testing.T, in string) {
+		got := foreign.Text(in)
+		if len(got) > foreign.MaxBytes || !utf8.ValidString(got) {
+			t.Fatalf("%q becomes %q", in, got)
+		}
+		for _, r := range got {
+			if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+				t.Fatalf("%q becomes %q", in, got)
+			}
+		}
+	})
+}

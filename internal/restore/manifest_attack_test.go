@@ -1,0 +1,201 @@
+package restore_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"capture/internal/postgres"
+	"capture/internal/restore"
+	"capture/internal/statefile"
+	"capture/snapshot/rowjson"
+	"capture/store"
+)
+
+// writeManifest replaces the manifest of the file at path.
+func writeManifest(t *testing.T, path string, m store.Manifest) {
+	t.Helper()
+	data, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(store.ManifestPath(path), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// payloads end what they stand in, in each way that SQL knows, and create a table that shows it.
+var payloads = []string{
+	`text, PRIMARY KEY (id)); COMMIT; CREATE TABLE public.owned (); COMMIT; BEGIN; CREATE TEMP TABLE z (id int`,
+	`text); CREATE TABLE public.owned (); --`,
+	`text DEFAULT public.own()`,
+	`text CHECK (public.own() IS NULL)`,
+	`text GENERATED ALWAYS AS (public.own()) STORED`,
+	`text) INHERITS (pg_catalog.pg_class`,
+	`text COLLATE "C", evil text DEFAULT public.own()`,
+	`text -- `,
+	`text /*`,
+	"text\x00); CREATE TABLE public.owned ()",
+	`x"; CREATE TABLE public.owned (); --`,
+	`x'); CREATE TABLE public.owned (); --`,
+	`public.own()`,
+	`(SELECT public.own())`,
+	`'a'::text || public.own()`,
+	`1) STORED, evil text DEFAULT (public.own()`,
+	`now(), ADD COLUMN evil text DEFAULT public.own()`,
+	`'x', ALTER COLUMN id SET DEFAULT length(public.own())`,
+	`E'\'' || public.own() || '`,
+	`$$x$$::text || public.own()`,
+	`'1'::public.evil`,
+	`1::public.evil_int`,
+	`nextval('public.own()'::regclass); SELECT public.own()`,
+	`pg_read_file('/etc/passwd')`,
+	`set_config('search_path', 'evil', false)`,
+	`a", "b`,
+}
+
+func TestManifestIsData(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	// Whoever calls own leaves a trace that outlives a rollback: a sequence.
+	d.Exec(`CREATE SEQUENCE calls; CREATE FUNCTION own() RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM nextval('public.calls'); RETURN 'owned'; END $$;
+		CREATE DOMAIN evil_int AS text; CREATE FUNCTION own_cast(int) RETURNS evil_int LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('public.calls'); RETURN 'x'; END $$`)
+	d.Exec(`CREATE TABLE origin (id int PRIMARY KEY, t text); INSERT INTO origin VALUES (1, 'x')`)
+	path := d.Export("origin")
+	d.Exec("DROP TABLE origin")
+	honest, err := store.ReadManifest(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inspect := func(what string, tables int) {
+		t.Helper()
+		got := d.Query(`SELECT to_regclass('public.owned') IS NULL, (SELECT is_called FROM calls), (SELECT count(*) FROM pg_attribute WHERE attname = 'evil'),
+			(SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace)`)
+		if got != fmt.Sprintf("t|f|0|%d", tables) {
+			t.Errorf("%s: owned is missing, own was called, evil columns, tables: %s", what, got)
+			d.Exec("DROP TABLE IF EXISTS owned; SELECT setval('calls', 1, false)")
+		}
+	}
+	fields := map[string]func(*store.Manifest, string){
+		"table":   func(m *store.Manifest, s string) { m.Table.Name = s },
+		"schema":  func(m *store.Manifest, s string) { m.Table.Schema = s },
+		"column":  func(m *store.Manifest, s string) { m.Columns[1].Name = s },
+		"type":    func(m *store.Manifest, s string) { m.Columns[1].TypeName = s },
+		"default": func(m *store.Manifest, s string) { m.Columns[1].Default = s },
+		"missing": func(m *store.Manifest, s string) {
+			m.Columns = append(m.Columns, rowjson.Column{Name: "c", TypeName: "text", Default: s})
+		},
+		"generated": func(m *store.Manifest, s string) { m.Columns[1].Default, m.Columns[1].Generated = s, "s" },
+		"flag":      func(m *store.Manifest, s string) { m.Columns[1].Generated = s },
+		"identity":  func(m *store.Manifest, s string) { m.Columns[0].Identity = s },
+		"key":       func(m *store.Manifest, s string) { m.Key = []string{s} },
+		"system":    func(m *store.Manifest, s string) { m.SystemID, m.Database, m.LSN, m.WrittenBy = s, s, s, s },
+		"source":    func(m *store.Manifest, s string) { m.Source, m.ServerVersion, m.Reason = s, s, store.Reason(s) },
+	}
+	for field, set := range fields {
+		for _, payload := range payloads {
+			m := honest
+			m.Columns, m.Key = slices.Clone(honest.Columns), slices.Clone(honest.Key)
+			set(&m, payload)
+			writeManifest(t, path, m)
+			for _, dryRun := range []bool{true, false} {
+				what := fmt.Sprintf("%s %q, dry run %t", field, payload, dryRun)
+				res, err := restore.Restore(context.Background(), d.Conn, restore.Options{Path: path, Create: true, DryRun: dryRun})
+				if status := d.Conn.PgConn().TxStatus(); status != 'I' {
+					t.Fatalf("%s: the transaction is left in state %c", what, status)
+				}
+				tables := 0
+				if err == nil && !dryRun {
+					tables = 1
+				}
+				inspect(what, tables)
+				if tables > 0 {
+					d.Exec("DROP TABLE " + postgres.Name{Schema: m.Table.Schema, Table: m.Table.Name}.Quoted())
+				}
+				for _, text := range append(res.Notes, fmt.Sprint(err)) {
+					if strings.Contains(text, "\x00") {
+						t.Errorf("%s: a note or error has a zero byte: %q", what, text)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestExpressionsOfManifestAreLeftOutUnlessAskedFor(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE FUNCTION own() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'own' $$; CREATE TYPE mood AS ENUM ('sad', 'so so');
+		CREATE TABLE t (id int PRIMARY KEY, a text DEFAULT own(), b text GENERATED ALWAYS AS (own()) STORED, c text GENERATED ALWAYS AS (upper('x' || id)) STORED,
+			d timestamp(3) DEFAULT (now() AT TIME ZONE 'utc'), e text[] DEFAULT ARRAY['it''s', 'b\'], f numeric(10,2) DEFAULT '-1.5', g mood DEFAULT 'so so',
+			h uuid DEFAULT gen_random_uuid(), i date DEFAULT CURRENT_DATE, j jsonb NOT NULL DEFAULT '{}', k interval day to second(2) DEFAULT '1 day',
+			l bit(3) DEFAULT '101', m "char" DEFAULT 'x', n boolean DEFAULT false, o int DEFAULT -1, p bigint DEFAULT 5, q mood[] DEFAULT '{sad}', r time(0) with time zone,
+			s timestamptz DEFAULT timezone('utc', now()), u varchar(7)[] DEFAULT '{}');
+		INSERT INTO t (id) VALUES (1)`)
+	describe := func() string {
+		return d.Query(`SELECT attname, format_type(atttypid, atttypmod), attgenerated, pg_get_expr(adbin, adrelid)
+			FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum WHERE attrelid = 't'::regclass AND attnum > 0 ORDER BY attnum`)
+	}
+	want, row := describe(), d.Query("SELECT row_to_json(t) FROM t")
+	path := d.Export("t")
+	d.Exec("DROP TABLE t")
+	res := d.restore(restore.Options{Path: path, Create: true})
+	notes := strings.Join(res.Notes, "\n")
+	for _, word := range []string{`column "a" is created without its default, own(): it is an expression`, `column "b" is created as an ordinary column`, "--expressions"} {
+		if !strings.Contains(notes, word) {
+			t.Errorf("the notes do not say %q:\n%s", word, notes)
+		}
+	}
+	plain := strings.NewReplacer("a|text||own()", "a|text||", "b|text|s|own()", "b|text||").Replace(want)
+	if got := describe(); got != plain {
+		t.Errorf("created\n%s\nnot\n%s\nnotes\n%s", got, plain, notes)
+	}
+	if got := d.Query("SELECT row_to_json(t) FROM t"); got != row {
+		t.Errorf("restored %s of %s", got, row)
+	}
+	d.Exec("DROP TABLE t")
+	d.restore(restore.Options{Path: path, Create: true, Expressions: true})
+	if got := describe(); got != want {
+		t.Errorf("asked for expressions, created\n%s\nnot\n%s", got, want)
+	}
+}
+
+func TestManifestsTableIsConfirmed(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE TABLE other (id int PRIMARY KEY); INSERT INTO other VALUES (1); CREATE TABLE votes (id int PRIMARY KEY)`)
+	path, votes := d.Export("other"), d.Export("votes")
+	d.Exec("TRUNCATE other")
+	asked := ""
+	refuse := func(table string) error { asked = table; return fmt.Errorf("not confirmed") }
+	d.wantRefused(restore.Options{Path: path, ConfirmTable: refuse}, "not confirmed")
+	if asked != "public.other" || d.Query("SELECT count(*) FROM other") != "0" {
+		t.Errorf("asked about %q", asked)
+	}
+	d.restore(restore.Options{Path: path, ConfirmTable: refuse, Table: d.Name("other")})
+	d.restore(restore.Options{Path: path, ConfirmTable: refuse, DryRun: true, OnConflict: restore.Skip})
+	d.restore(restore.Options{Path: votes, ConfirmTable: refuse})
+}
+
+func TestTransactionThatEndedIsNoticed(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE TABLE votes (id int PRIMARY KEY)`)
+	path := d.WriteFile(`[{"id":1}]`)
+	end := func(p statefile.Progress) { // stands for anything that gets a COMMIT through
+		if p.Doing != "restoring" {
+			return
+		}
+		if _, err := d.Conn.PgConn().Exec(context.Background(), "COMMIT; BEGIN").ReadAll(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, dryRun := range []bool{true, false} {
+		d.wantRefused(restore.Options{Path: path, DryRun: dryRun, Progress: end}, "ended by something else", "public.votes may have changed")
+		d.Exec("TRUNCATE votes")
+	}
+}
