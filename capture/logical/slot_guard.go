@@ -62,7 +62,7 @@ func awaitCommits(ctx context.Context, env *source.Env, queries *postgres.QueryC
 			reported = true
 			why := "transactions that are committing must end first"
 			env.Progress.SetBlocked(why)
-			env.Logger.Warn("waiting to read the slot's snapshot", "why", why)
+			env.Logger.Warn("waiting to read the slot's snapshot", "reason", why)
 		}
 		select {
 		case <-ctx.Done():

@@ -50,7 +50,7 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	if v := t.View(); v != nil && v.Origin().SystemID == s.reader.Server.SystemID {
 		s.shownLSN = v.Position().LSN // of an earlier connection, perhaps to another standby
 	}
-	if err := s.read(ctx, t); err != nil {
+	if err := s.readIfChanged(ctx, t); err != nil {
 		return err
 	}
 	s.env.Progress.SetFollowing(&s.reader.Reads)
@@ -60,7 +60,7 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 
 // loop reads the table at each interval and when Barrier asks for it.
 func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
-	next := time.NewTimer(s.pause())
+	next := time.NewTimer(s.nextPause())
 	defer next.Stop()
 	ping := time.NewTicker(s.env.Timeouts.Ping)
 	defer ping.Stop()
@@ -75,21 +75,21 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 			}
 			continue
 		case r := <-s.Requests():
-			err = s.read(ctx, t)
+			err = s.readIfChanged(ctx, t)
 			r <- err
 		case <-next.C:
-			err = s.read(ctx, t)
+			err = s.readIfChanged(ctx, t)
 		}
 		if err != nil {
 			return err
 		}
-		next.Reset(s.pause())
+		next.Reset(s.nextPause())
 	}
 }
 
-// pause returns the time until the next read: the interval, and at least as long as the last copy took, so that reading a
+// nextPause returns the time until the next read: the interval, and at least as long as the last copy took, so that reading a
 // large table takes no more than half of the time.
-func (s *Source) pause() time.Duration { return max(s.env.PollInterval, s.reader.CopyDuration) }
+func (s *Source) nextPause() time.Duration { return max(s.env.PollInterval, s.reader.CopyDuration) }
 
 func (s *Source) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.env.Timeouts.Idle)
@@ -128,8 +128,8 @@ func rowsHashQuery(table *postgres.Table) string {
 	return "SELECT concat_ws(' ', count(*), sum(pg_catalog.hashtextextended(concat_ws(' ', tableoid, ctid, xmin), 0)::numeric)) FROM " + table.FromClause()
 }
 
-// read brings t to the state that a new snapshot shows, and does no more than it has to.
-func (s *Source) read(ctx context.Context, t *snapshot.Table) error {
+// readIfChanged brings t to the state that a new snapshot shows, and does no more than it has to.
+func (s *Source) readIfChanged(ctx context.Context, t *snapshot.Table) error {
 	if err := s.reader.Open(ctx); err != nil {
 		return err
 	}

@@ -39,8 +39,8 @@ func (x *TxnStats) AddKey(key []byte) {
 	}
 }
 
-// key returns one of the keys that were kept.
-func (x *TxnStats) key(i int) []byte {
+// keptKey returns one of the keys that were kept.
+func (x *TxnStats) keptKey(i int) []byte {
 	start := 0
 	if i > 0 {
 		start = x.keyEnds[i-1]
@@ -52,7 +52,7 @@ func (x *TxnStats) key(i int) []byte {
 func (x *TxnStats) LogFields(s *rowjson.Shape) []any {
 	keys := make([]string, len(x.keyEnds))
 	for i := range keys {
-		keys[i] = s.KeyString(x.key(i))
+		keys[i] = s.KeyString(x.keptKey(i))
 	}
 	return []any{"inserts", x.Inserts, "updates", x.Updates, "deletes", x.Deletes, "truncates", x.Truncates, "keys", keys}
 }
@@ -86,7 +86,7 @@ func (l *TxnLogger) Add(x *TxnStats, now time.Time) {
 	l.Refill(now)
 	if l.tokens > 0 {
 		l.tokens--
-		l.write(x, now)
+		l.logCommit(x, now)
 		return
 	}
 	l.summarized++
@@ -98,7 +98,7 @@ func (l *TxnLogger) Add(x *TxnStats, now time.Time) {
 	s.Truncates += x.Truncates
 	s.LSN, s.CommitTime = x.LSN, x.CommitTime
 	for i := 0; i < len(x.keyEnds) && len(s.keyEnds) < loggedKeys; i++ {
-		s.AddKey(x.key(i))
+		s.AddKey(x.keptKey(i))
 	}
 }
 
@@ -118,7 +118,7 @@ func (l *TxnLogger) Flush() {
 	if l.summarized == 0 {
 		return
 	}
-	l.write(&l.summary, time.Now(), "transactions", l.summarized)
+	l.logCommit(&l.summary, time.Now(), "transactions", l.summarized)
 	l.summarized = 0
 	l.hasSummary.Store(false)
 	l.summary.Reset()
@@ -127,7 +127,7 @@ func (l *TxnLogger) Flush() {
 // HasSummary reports whether commits wait to be logged. Any goroutine may call it.
 func (l *TxnLogger) HasSummary() bool { return l.hasSummary.Load() }
 
-func (l *TxnLogger) write(x *TxnStats, now time.Time, fields ...any) {
+func (l *TxnLogger) logCommit(x *TxnStats, now time.Time, fields ...any) {
 	fields = append(fields, x.LogFields(l.shape)...)
 	l.log.Info("captured", append(fields, "lsn", postgres.FormatLSN(x.LSN), "commit_time", x.CommitTime.Format(time.RFC3339Nano),
 		"lag_ms", Milliseconds(now.Sub(x.CommitTime)))...)

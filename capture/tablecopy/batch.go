@@ -45,8 +45,8 @@ func (b *rowBatch) insertInto(t *snapshot.Table) {
 	}
 }
 
-// release empties the batch and returns it to its connection.
-func (b *rowBatch) release() {
+// returnToFree empties the batch and returns it to its connection.
+func (b *rowBatch) returnToFree() {
 	if cap(b.data) > 4*batchBytes {
 		b.data = nil // a single large row must not keep its memory until the copy ends
 	}

@@ -30,8 +30,8 @@ type copyDecoder struct {
 
 var copySignature = []byte("PGCOPY\n\xff\r\n\x00")
 
-// begin starts the next COPY, whose batches go to full.
-func (d *copyDecoder) begin(full chan<- *rowBatch) {
+// startCopy starts the next COPY, whose batches go to full.
+func (d *copyDecoder) startCopy(full chan<- *rowBatch) {
 	d.full, d.header, d.trailer = full, false, false
 }
 

@@ -50,8 +50,8 @@ func loadRelationSize(ctx context.Context, conn *pgx.Conn, table *postgres.Table
 	return s, nil
 }
 
-// connections returns the number of connections to read the table over.
-func (s *relationSize) connections(o *source.CopyOptions) int {
+// chooseConnections returns the number of connections to read the table over.
+func (s *relationSize) chooseConnections(o *source.CopyOptions) int {
 	n := int64(o.Connections)
 	if n == 0 { // one more than there are cores: each waits for the server, or for its turn, much of the time
 		n = min(maxConnections, int64(runtime.GOMAXPROCS(0))+1, s.bytes/bytesPerConnection)

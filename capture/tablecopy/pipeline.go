@@ -74,7 +74,7 @@ func (p *copyPipeline) run(ctx context.Context) error {
 	if rate := p.env.Copy.Rate; rate > 0 {
 		p.limiter = newRateLimiter(rate, p.env.Timeouts.FrozenClient/4)
 	}
-	connections, snapshotName := size.connections(&p.env.Copy), ""
+	connections, snapshotName := size.chooseConnections(&p.env.Copy), ""
 	if connections > 1 {
 		if err := p.conn.QueryRow(ctx, "SELECT pg_catalog.pg_export_snapshot()").Scan(&snapshotName); err != nil {
 			return fmt.Errorf("export the snapshot: %w", err)
@@ -100,7 +100,7 @@ func (p *copyPipeline) run(ctx context.Context) error {
 	})
 	start("copy", func(ctx context.Context) error { return p.copyRanges(ctx, p.conn) })
 	for range connections - 1 {
-		start("copy", func(ctx context.Context) error { return p.worker(ctx, snapshotName) })
+		start("copy", func(ctx context.Context) error { return p.runWorker(ctx, snapshotName) })
 	}
 	return g.Wait()
 }
@@ -132,8 +132,8 @@ func (p *copyPipeline) sendRanges(ctx context.Context, size relationSize, connec
 	return send(start, noPage)
 }
 
-// worker copies ranges over another connection, if the server has room for one.
-func (p *copyPipeline) worker(ctx context.Context, snapshotName string) error {
+// runWorker copies ranges over another connection, if the server has room for one.
+func (p *copyPipeline) runWorker(ctx context.Context, snapshotName string) error {
 	select {
 	case <-p.watchdog.connected: // its connection matters more than another one of the copy
 	case <-ctx.Done():
@@ -183,7 +183,7 @@ func (p *copyPipeline) copyRanges(ctx context.Context, conn *pgx.Conn) error {
 }
 
 func (p *copyPipeline) copyRange(ctx context.Context, conn *pgx.Conn, d *copyDecoder, r *copyRange) error {
-	d.begin(r.batches)
+	d.startCopy(r.batches)
 	if _, err := conn.PgConn().CopyTo(ctx, d, p.table.CopyQuery(r.whereClause())); err != nil {
 		return err
 	}
@@ -228,7 +228,7 @@ func (p *copyPipeline) insertBatch(b *rowBatch) error {
 		p.notOffered = 0
 		p.offerWriteAhead(p.dst.Partial())
 	}
-	b.release()
+	b.returnToFree()
 	if now := time.Now(); now.Sub(p.lastProgress) > progressInterval {
 		p.lastProgress = now
 		p.env.Logger.Info("copying", "rows", p.rows, "bytes", p.bytes, "rows_per_second", int64(float64(p.rows)/now.Sub(p.start).Seconds()))

@@ -82,7 +82,7 @@ func (w *Watchdog) AddSession(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-func (w *Watchdog) sessions() []int32 {
+func (w *Watchdog) sessionPIDs() []int32 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return slices.Clone(w.pids)
@@ -105,7 +105,7 @@ func (w *Watchdog) checkLoop(ctx context.Context) error {
 		case <-tick.C:
 		}
 		err := queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			if err := checkBlocking(ctx, conn, w.sessions()); err != nil || w.check == nil {
+			if err := checkBlocking(ctx, conn, w.sessionPIDs()); err != nil || w.check == nil {
 				return err
 			}
 			return w.check(ctx, conn)

@@ -53,11 +53,11 @@ type Commit struct {
 // ParseCommit decodes a Commit message.
 func ParseCommit(msg []byte) (Commit, error) {
 	r := messageReader{rest: msg}
-	r.byte()   // kind
-	r.byte()   // flags, unused
-	r.uint64() // start of the commit record
-	c := Commit{EndLSN: pglogrepl.LSN(r.uint64()), Time: serverTime(r.uint64())}
-	return c, r.end()
+	r.readByte()   // kind
+	r.readByte()   // flags, unused
+	r.readUint64() // start of the commit record
+	c := Commit{EndLSN: pglogrepl.LSN(r.readUint64()), Time: serverTime(r.readUint64())}
+	return c, r.checkEnd()
 }
 
 // serverTime returns a time that the protocol counts in microseconds since 2000.
@@ -83,15 +83,15 @@ type Column struct {
 // ParseRelation decodes a Relation message.
 func ParseRelation(msg []byte) (Relation, error) {
 	r := messageReader{rest: msg}
-	r.byte() // kind
-	rel := Relation{OID: r.uint32(), Schema: r.string(), Table: r.string()}
-	r.byte() // replica identity
-	n := r.uint16()
+	r.readByte() // kind
+	rel := Relation{OID: r.readUint32(), Schema: r.readString(), Table: r.readString()}
+	r.readByte() // replica identity
+	n := r.readUint16()
 	for i := 0; i < n && !r.truncated; i++ {
-		r.byte() // flags: part of the key
-		rel.Columns = append(rel.Columns, Column{Name: r.string(), TypeOID: r.uint32(), Typmod: int32(r.uint32())})
+		r.readByte() // flags: part of the key
+		rel.Columns = append(rel.Columns, Column{Name: r.readString(), TypeOID: r.readUint32(), Typmod: int32(r.readUint32())})
 	}
-	return rel, r.end()
+	return rel, r.checkEnd()
 }
 
 // Truncate empties tables. CASCADE and RESTART IDENTITY are of no interest: the tables that a cascade reaches are named,
@@ -101,14 +101,14 @@ type Truncate struct{ OIDs []uint32 }
 // ParseTruncate decodes a Truncate message.
 func ParseTruncate(msg []byte) (Truncate, error) {
 	r := messageReader{rest: msg}
-	r.byte() // kind
-	n := r.uint32()
-	r.byte() // options
+	r.readByte() // kind
+	n := r.readUint32()
+	r.readByte() // options
 	var t Truncate
 	for i := uint32(0); i < n && !r.truncated; i++ {
-		t.OIDs = append(t.OIDs, r.uint32())
+		t.OIDs = append(t.OIDs, r.readUint32())
 	}
-	return t, r.end()
+	return t, r.checkEnd()
 }
 
 // Change is an Insert, Update or Delete message. One Change can parse many messages: it keeps its memory.
@@ -155,8 +155,8 @@ const (
 // ChangeOID returns the table's OID of an Insert, Update or Delete message without reading its rows.
 func ChangeOID(msg []byte) (uint32, error) {
 	r := messageReader{rest: msg}
-	r.byte() // kind
-	oid := r.uint32()
+	r.readByte() // kind
+	oid := r.readUint32()
 	if r.truncated {
 		return 0, ErrTruncated
 	}
@@ -166,20 +166,20 @@ func ChangeOID(msg []byte) (uint32, error) {
 // Parse decodes an Insert, Update or Delete message into c.
 func (c *Change) Parse(msg []byte) error {
 	r := messageReader{rest: msg}
-	*c = Change{Kind: r.byte(), OID: r.uint32(), Old: c.Old[:0], New: c.New[:0]}
-	part := r.byte()
+	*c = Change{Kind: r.readByte(), OID: r.readUint32(), Old: c.Old[:0], New: c.New[:0]}
+	part := r.readByte()
 	if identity := Identity(part); identity == IdentityKey || identity == IdentityFull {
 		if c.Kind == KindInsert {
 			return ErrMalformed
 		}
 		c.Identity = identity
-		if err := r.tuple(&c.Old); err != nil {
+		if err := r.readTuple(&c.Old); err != nil {
 			return err
 		}
 		if c.Kind == KindDelete {
-			return r.end()
+			return r.checkEnd()
 		}
-		part = r.byte()
+		part = r.readByte()
 	}
 	if r.truncated {
 		return ErrTruncated
@@ -187,8 +187,8 @@ func (c *Change) Parse(msg []byte) error {
 	if part != 'N' || c.Kind == KindDelete {
 		return ErrMalformed
 	}
-	if err := r.tuple(&c.New); err != nil {
+	if err := r.readTuple(&c.New); err != nil {
 		return err
 	}
-	return r.end()
+	return r.checkEnd()
 }

@@ -153,7 +153,7 @@ func FuzzTuple(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte, a, b string, null bool) {
 		var got Tuple
 		r := messageReader{rest: raw}
-		if err := r.tuple(&got); err == nil && len(raw)-len(r.rest) < 2+len(got) {
+		if err := r.readTuple(&got); err == nil && len(raw)-len(r.rest) < 2+len(got) {
 			t.Errorf("%q is no row of %d values", raw, len(got))
 		}
 		values := [][]byte{[]byte(a), []byte(b)}
@@ -162,7 +162,7 @@ func FuzzTuple(f *testing.F) {
 		}
 		tuple := appendTuple(nil, !null, values...)
 		got, r = got[:0], messageReader{rest: tuple}
-		err := errors.Join(r.tuple(&got), r.end())
+		err := errors.Join(r.readTuple(&got), r.checkEnd())
 		last := Unchanged
 		if null {
 			last = Null
@@ -172,7 +172,7 @@ func FuzzTuple(f *testing.F) {
 		}
 		for n := range tuple {
 			got, r = got[:0], messageReader{rest: tuple[:n]}
-			if err := r.tuple(&got); err == nil {
+			if err := r.readTuple(&got); err == nil {
 				t.Errorf("%q is accepted, cut to %d bytes", tuple, n)
 			}
 		}

@@ -12,8 +12,8 @@ type messageReader struct {
 	truncated bool
 }
 
-// end returns an error unless the message has been read exactly to its end.
-func (r *messageReader) end() error {
+// checkEnd returns an error unless the message has been read exactly to its end.
+func (r *messageReader) checkEnd() error {
 	switch {
 	case r.truncated:
 		return ErrTruncated
@@ -23,7 +23,7 @@ func (r *messageReader) end() error {
 	return nil
 }
 
-func (r *messageReader) bytes(n int) []byte {
+func (r *messageReader) readBytes(n int) []byte {
 	if n < 0 || n > len(r.rest) {
 		r.truncated, r.rest = true, nil
 		return nil
@@ -33,36 +33,36 @@ func (r *messageReader) bytes(n int) []byte {
 	return v
 }
 
-func (r *messageReader) byte() byte {
-	if v := r.bytes(1); v != nil {
+func (r *messageReader) readByte() byte {
+	if v := r.readBytes(1); v != nil {
 		return v[0]
 	}
 	return 0
 }
 
-func (r *messageReader) uint16() int {
-	if v := r.bytes(2); v != nil {
+func (r *messageReader) readUint16() int {
+	if v := r.readBytes(2); v != nil {
 		return int(binary.BigEndian.Uint16(v))
 	}
 	return 0
 }
 
-func (r *messageReader) uint32() uint32 {
-	if v := r.bytes(4); v != nil {
+func (r *messageReader) readUint32() uint32 {
+	if v := r.readBytes(4); v != nil {
 		return binary.BigEndian.Uint32(v)
 	}
 	return 0
 }
 
-func (r *messageReader) uint64() uint64 {
-	if v := r.bytes(8); v != nil {
+func (r *messageReader) readUint64() uint64 {
+	if v := r.readBytes(8); v != nil {
 		return binary.BigEndian.Uint64(v)
 	}
 	return 0
 }
 
-// string reads a string that ends with a zero byte.
-func (r *messageReader) string() string {
+// readString reads a string that ends with a zero byte.
+func (r *messageReader) readString() string {
 	end := bytes.IndexByte(r.rest, 0)
 	if end < 0 {
 		r.truncated, r.rest = true, nil
@@ -73,18 +73,18 @@ func (r *messageReader) string() string {
 	return s
 }
 
-// tuple reads TupleData into t, which keeps its memory.
-func (r *messageReader) tuple(t *Tuple) error {
-	n := r.uint16()
+// readTuple reads TupleData into t, which keeps its memory.
+func (r *messageReader) readTuple(t *Tuple) error {
+	n := r.readUint16()
 	if r.truncated || n > len(r.rest) { // each value takes a byte at least: memory stays bound to the message
 		return ErrTruncated
 	}
 	for range n {
-		v := Value{Kind: ValueKind(r.byte())}
+		v := Value{Kind: ValueKind(r.readByte())}
 		switch v.Kind {
 		case Null, Unchanged:
 		case Text:
-			v.Text = r.bytes(int(r.uint32()))
+			v.Text = r.readBytes(int(r.readUint32()))
 		default:
 			if !r.truncated {
 				return ErrMalformed

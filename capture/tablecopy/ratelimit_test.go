@@ -1,0 +1,46 @@
+package tablecopy
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// TestRateLimiter checks the rate for small pieces and for a row larger than a second's worth, and that a single wait is
+// bounded, but not forgotten.
+func TestRateLimiter(t *testing.T) {
+	t.Parallel()
+	elapsed := func(f func() error) time.Duration {
+		start := time.Now()
+		if err := f(); err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(start)
+	}
+	r := newRateLimiter(1_000_000, time.Minute)
+	if took := elapsed(func() error {
+		for range 300 {
+			if err := r.wait(t.Context(), 1000); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); took < 250*time.Millisecond {
+		t.Errorf("300 kB at 1 MB/s took %s", took)
+	}
+	r = newRateLimiter(10_000_000, 100*time.Millisecond)
+	if took := elapsed(func() error { return r.wait(t.Context(), 15_000_000) }); took < 100*time.Millisecond || took > time.Second {
+		t.Errorf("the wait for a row of 1.5 s took %s, want the bound of 100ms", took)
+	}
+	if took := elapsed(func() error { return r.wait(t.Context(), 1) }); took < 100*time.Millisecond {
+		t.Errorf("the rest of the wait was forgotten: the next one took %s", took)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.wait(ctx, 1); err == nil {
+		t.Error("it waits after the end of its context")
+	}
+	if err := (*rateLimiter)(nil).wait(t.Context(), 1<<30); err != nil {
+		t.Errorf("no limiter: %v", err)
+	}
+}
