@@ -30,6 +30,7 @@ RUN go build \
     golang.org/x/sync/semaphore \
     golang.org/x/sys/unix \
     golang.org/x/term \
+    golang.org/x/time/rate \
     gopkg.in/natefinch/lumberjack.v2 \
     net/http
 
@@ -46,7 +47,9 @@ RUN mkdir -p /image/app/data/fallback /image/app/logs/usage /image/app/logs/erro
 COPY . .
 ARG VERSION=dev
 ARG COMMIT=unknown
-RUN mkdir -p /image/usr/local/bin \
+# -ldflags would take what follows a blank or a quote in these as flags of its own.
+RUN case "$VERSION$COMMIT" in *[!A-Za-z0-9.+_-]*) echo 'VERSION and COMMIT may only have letters, digits and . + _ -' >&2; exit 2 ;; esac \
+ && mkdir -p /image/usr/local/bin \
  && go build -ldflags "-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}" -o /image/usr/local/bin/capture ./cmd/capture
 
 FROM scratch
