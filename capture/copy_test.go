@@ -13,8 +13,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// TestCopyOverSeveralConnections copies tables in many ranges over several connections. Each row arrives once, also if the rows
-// are not stored in the order of their keys, with gaps between them, or in partitions.
+// TestCopyOverSeveralConnections reads tables in many ranges over several connections at once: each row comes once, where
+// rows lie in another order than that of their keys, with gaps, in partitions, and while others write.
 func TestCopyOverSeveralConnections(t *testing.T) {
 	const wide = "id int PRIMARY KEY, s text"
 	for _, c := range []struct{ name, setup string }{
@@ -54,7 +54,8 @@ func TestCopyOverSeveralConnections(t *testing.T) {
 	}
 }
 
-// TestCopyOverSeveralConnectionsUnderLoad: rows are written during the copy. None is lost or doubled between copy and stream.
+// TestCopyOverSeveralConnectionsUnderLoad: rows are written all the while. Between copy and stream none is lost, none
+// doubled.
 func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -66,7 +67,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 		cfg := config(t, url)
 		cfg.copying.Connections, cfg.copying.RangeBytes, cfg.timeouts.RowCount = 4, 32<<10, 50*time.Millisecond
 		cfg.copying.WriteAheadBytes = 8 << 10
-		cfg.CopyRate = 500_000 // other connections start before the first one has read everything
+		cfg.CopyRate = 500_000 // so that others can join in before the first connection has read it all
 		d := start(t, cfg)
 		d.ready()
 		if regexp.MustCompile(`"@message":"copied".*"jobs":[234]`).MatchString(d.log.String()) {
@@ -106,9 +107,9 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
 	if n := d.said("the server has no room for another connection of the copy"); n != 1 {
-		t.Errorf("the lack of connections was logged %d times", n)
+		t.Errorf("said %d times that there are fewer connections", n)
 	}
-	if !regexp.MustCompile(`"jobs":[23]`).MatchString(d.log.String()) { // three connections replicate, query and watch the copy
+	if !regexp.MustCompile(`"jobs":[23]`).MatchString(d.log.String()) { // beside the stream's, the questions' and the attendant's
 		t.Error("it did not use the connections that it has")
 	}
 	if n := d.said("not following"); n != 0 {
@@ -116,11 +117,11 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	}
 }
 
-// TestCopyOverSeveralConnectionsGivesWay: the application alters the table, then one of the copy's connections fails. All of
-// them end each time, and the next attempt succeeds.
+// TestCopyOverSeveralConnectionsGivesWay: one of them, or the server, fails; or the application wants the table. All of them
+// end, and the next attempt does it.
 func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // no plain read precedes the copy, as nobody else has a transaction open
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // no plain read before the copy: nobody else has a transaction open
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	cfg := slowly(t, url)
@@ -128,7 +129,7 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	d := start(t, cfg)
 	copying(t, conn, 3)
 	within(t, 3*time.Second, "the application's ALTER TABLE", func() { exec(t, other, "ALTER TABLE votes ADD extra int") })
-	eventually(t, "the log says that the copy gave way", func() error {
+	eventually(t, "it is said", func() error {
 		if !strings.Contains(d.log.String(), "gave way to a session that waits for the table") {
 			return errors.New("not yet")
 		}
@@ -136,7 +137,7 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	})
 	copying(t, conn, 3)
 	exec(t, conn, "SELECT pg_terminate_backend(max(pid)) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %'")
-	eventually(t, "the copy has failed", func() error {
+	eventually(t, "it failed", func() error {
 		if !strings.Contains(d.log.String(), "terminating connection") {
 			return errors.New("not yet")
 		}
@@ -146,8 +147,8 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestFrozenGivesWay: a process is stopped during its copy and holds a lock on the table. The server ends its sessions, so the
-// application's ALTER TABLE succeeds. When the process runs again, it copies the table again.
+// TestFrozenGivesWay: a process that is stopped in the middle of its copy holds the table's lock. The server ends its
+// sessions, so that the application's ALTER TABLE goes on; and the process copies anew once it runs again.
 func TestFrozenGivesWay(t *testing.T) {
 	for _, connections := range []string{"1", "3"} {
 		t.Run(connections+" connections", func(t *testing.T) {

@@ -24,11 +24,11 @@ type exactType struct {
 }
 
 const (
-	typesPerTable = 9    // a row of all their columns fits into a page, with its long values elsewhere
-	shifted       = 1000 // difference between the keys of a row and of its copy
+	typesPerTable = 9    // so that a row of all that is made of them fits into a page, with its long values elsewhere
+	shifted       = 1000 // between the keys of a row and of its copy
 )
 
-// exactTypes returns the types that this server has.
+// exactTypes are the types that this server has.
 func exactTypes(t *testing.T, conn *pgx.Conn) (types []exactType) {
 	t.Helper()
 	b, err := os.ReadFile("../snapshot/rowjson/testdata/types.tsv")
@@ -39,7 +39,7 @@ func exactTypes(t *testing.T, conn *pgx.Conn) (types []exactType) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), "\t", 4)
 		since, err := strconv.Atoi(f[1])
 		switch {
-		case err != nil, since > major(conn), f[2] != "" && !available(t, conn, f[2]): // the heading, too
+		case err != nil, since > major(conn), f[2] != "" && !available(t, conn, f[2]): // also the head line
 			continue
 		case len(types) > 0 && types[len(types)-1].name == f[0]:
 			last := &types[len(types)-1]
@@ -51,7 +51,7 @@ func exactTypes(t *testing.T, conn *pgx.Conn) (types []exactType) {
 	return types
 }
 
-// major returns the server's major version.
+// major is the server's major version.
 func major(conn *pgx.Conn) (n int) {
 	_, _ = fmt.Sscan(conn.PgConn().ParameterStatus("server_version"), &n)
 	return n
@@ -65,8 +65,8 @@ func available(t *testing.T, conn *pgx.Conn, extension string) (yes bool) {
 	return yes
 }
 
-// exactTable creates table t with columns of each type and of what is derived from it (arrays, domains, composites, generated
-// columns), and rows with each of its values. It returns the columns that hold values.
+// exactTable makes table t with each of the types and what is made of it (arrays, domains, composites, generated
+// columns), and rows that hold each of its values. It returns the columns that hold values.
 func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []string) {
 	t.Helper()
 	var ddl, values, exprs []string
@@ -90,8 +90,8 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 		add(fmt.Sprintf("c%d", i), fmt.Sprintf("comp%d", i), "ROW($v, NULL, E'a\n\"\\\\')::comp"+strconv.Itoa(i))
 		add(fmt.Sprintf("cs%d", i), fmt.Sprintf("comp%d[]", i), fmt.Sprintf("ARRAY[ROW($v, '{}', NULL)::comp%d, NULL]", i))
 		add(fmt.Sprintf("dc%d", i), fmt.Sprintf("dcomp%d", i), fmt.Sprintf("ROW($v, NULL, 'r')::comp%d", i))
-		// Generated columns, except for types whose JSON does not determine the value: an update that leaves such a value
-		// unchanged causes a resync. A server before 16 sends bytes of "char" that it does not accept itself.
+		// Generated columns, but of what JSON does not tell exactly: they would have the table copied anew where an update
+		// leaves values out. A server before 16 sends bytes of "char" that it does not take back.
 		if !slices.Contains([]string{`"char"`, "hstore", "shade", "words[]", "json[]", "deep"}, typ.name) {
 			ddl = append(ddl, fmt.Sprintf("gv%d %s GENERATED ALWAYS AS (%s) STORED", i, typ.name, v))
 		}
@@ -101,7 +101,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 			ddl = append(ddl, fmt.Sprintf("gcs%d comp%[1]d[] GENERATED ALWAYS AS (cs%[1]d) STORED", i))
 		}
 		if strings.HasSuffix(typ.name, "[]") || typ.name == "words" {
-			continue // arrays of these are among the types
+			continue // an array of those is among the types
 		}
 		exec(t, conn, fmt.Sprintf(`CREATE DOMAIN dom%d AS %s`, i, typ.name))
 		exec(t, conn, fmt.Sprintf(`CREATE DOMAIN doms%d AS %s[]`, i, typ.name))
@@ -120,7 +120,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 	}
 	exec(t, conn, fmt.Sprintf("CREATE TABLE t (id int PRIMARY KEY, n int, pad text, %s)", strings.Join(ddl, ", ")))
 	for _, c := range append([]string{"pad"}, columns...) {
-		// Stored outside of the row if possible: the stream then leaves out what an update does not change.
+		// Outside of the row where they can be, so that what an update does not touch is left out of the stream.
 		exec(t, conn, fmt.Sprintf(`DO $$ BEGIN ALTER TABLE t ALTER %s SET STORAGE EXTERNAL; EXCEPTION WHEN feature_not_supported THEN END $$`, c))
 	}
 	exec(t, conn, "ALTER TABLE t SET (toast_tuple_target = 128)")
@@ -130,7 +130,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 	return columns
 }
 
-// exactDatabase returns a database that has exactTable.
+// exactDatabase is a database with exactTable in it.
 func exactDatabase(t *testing.T, types []exactType) (url string, conn *pgx.Conn, columns []string) {
 	t.Helper()
 	url = pgserver.Database(t)
@@ -148,14 +148,14 @@ func exactDatabase(t *testing.T, types []exactType) (url string, conn *pgx.Conn,
 	return url, conn, exactTable(t, conn, types)
 }
 
-// ownType reports whether a type is not built in. Virtual columns may have built-in types only.
+// ownType says whether a type is not a built-in one: virtual columns may have those only.
 func ownType(name string) bool {
 	return slices.Contains([]string{"textrange", "mood", "posint", "smallposint", "stamp", "jsondoc", "words", "words[]", "pair", "pair[]", "pairs", "one",
 		"nothing", "shrunk", "deep", "hstore", "citext", "ltree", "cube", "isbn", "seg", "shade"}, name)
 }
 
-// TestExact takes each type, and what is derived from it, through the copy, the stream and another copy. Each value must equal
-// row_to_json's.
+// TestExact takes each type, and what is made of it, through the copy, the stream and a copy made anew, and compares
+// each value with row_to_json's.
 func TestExact(t *testing.T) {
 	types := exactTypes(t, connect(t, pgserver.Database(t)))
 	for part := range slices.Chunk(types, typesPerTable) {
@@ -185,7 +185,7 @@ func TestExact(t *testing.T) {
 			}
 			exec(t, conn, "ALTER TABLE t REPLICA IDENTITY FULL")
 			if major(conn) >= 18 {
-				exec(t, conn, "ALTER TABLE t REPLICA IDENTITY DEFAULT") // with FULL, updates of tables with virtual columns fail
+				exec(t, conn, "ALTER TABLE t REPLICA IDENTITY DEFAULT") // FULL would make updates fail beside virtual columns
 			}
 			d.exact(conn, "copied anew")
 			exec(t, conn, "UPDATE t SET n = n + 1")
@@ -205,7 +205,7 @@ func TestExact(t *testing.T) {
 	}
 }
 
-// TestExactNotified takes each type, and what is derived from it, through notifications.
+// TestExactNotified takes each type, and what is made of it, through notifications.
 func TestExactNotified(t *testing.T) {
 	types := exactTypes(t, connect(t, pgserver.Database(t)))
 	for part := range slices.Chunk(types, typesPerTable) {
@@ -230,7 +230,7 @@ func TestExactNotified(t *testing.T) {
 	}
 }
 
-// exactOracle returns what oracle returns, with U+FFFD for each byte that is not valid UTF-8 ("char" has some before PostgreSQL 16).
+// exactOracle is oracle with bytes that are no UTF-8 replaced, each by U+FFFD ("char" has some before PostgreSQL 16).
 func exactOracle(t testing.TB, conn *pgx.Conn) []string {
 	t.Helper()
 	rows := oracle(t, conn, "t", "id")
@@ -242,7 +242,7 @@ func exactOracle(t testing.TB, conn *pgx.Conn) []string {
 	return rows
 }
 
-// exact forces a flush and compares the file with the table. It reports differences column by column.
+// exact forces a flush and compares the file with the table, column by column where they differ.
 func (d *daemon) exact(conn *pgx.Conn, what string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
@@ -289,7 +289,7 @@ func sameRows(t testing.TB, what, file string, want []string) {
 	}
 }
 
-// members returns the names and values of an object, in order.
+// members are the names and values of an object, in order.
 func members(t testing.TB, object string) (names, values []string) {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(object))
@@ -310,7 +310,7 @@ func members(t testing.TB, object string) (names, values []string) {
 	return names, values
 }
 
-// TestUnwrittenWAL: a forced snapshot does not wait for WAL that no commit has flushed.
+// TestUnwrittenWAL: a snapshot does not wait for WAL that no commit has had written out.
 func TestUnwrittenWAL(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)

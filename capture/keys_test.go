@@ -10,7 +10,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// first returns the first row of a View.
+// first is the first row of a view.
 func first(v *snapshot.View) (key rowjson.Key, line []byte) {
 	for row := range v.From(nil) {
 		return row.Key, row.Line
@@ -18,7 +18,8 @@ func first(v *snapshot.View) (key rowjson.Key, line []byte) {
 	return nil, nil
 }
 
-// TestKeys: rows with one key are one row, and their order is the documented one, however they arrive.
+// TestKeys: rows of one key are one row, and their order is the documented one, whichever way and in whichever order they
+// came.
 func TestKeys(t *testing.T) {
 	for _, c := range []struct{ name, setup, key, values, order string }{
 		{"text in a collation", "CREATE COLLATION odd (provider = icu, locale = 'de-u-kn-true', deterministic = false)", "k text COLLATE odd",
@@ -67,7 +68,7 @@ func TestKeys(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.name == "citext" { // Postgres takes both for one key, and they read differently
+			if c.name == "citext" { // the same key to Postgres, another one to read
 				exec(t, conn, "UPDATE t SET k = upper(k::text)")
 				d.equal(conn, "t", order)
 				exec(t, conn, "UPDATE t SET k = v.k FROM values_ v WHERE v.k = t.k")

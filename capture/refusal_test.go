@@ -10,15 +10,15 @@ import (
 	"capture/internal/postgres"
 )
 
-// TestRefusals: capture refuses a table that it cannot follow and reports why. The application's writes still work, and once the
-// cause is gone, capture follows without a restart.
+// TestRefusals: what can't be followed is refused with a word that says why, the application's writes go on, and once it
+// is mended it is followed without a restart.
 func TestRefusals(t *testing.T) {
 	cases := []struct {
 		name  string
 		setup string
-		word  string // part of the reported reason
-		mend  string // statements that remove the cause; "" if nothing does
-		write string // what the application writes while the table is refused
+		word  string // in what is said
+		mend  string // "" where there is nothing to mend
+		write string // what the application does while the table is refused
 	}{
 		{"unlogged", "CREATE UNLOGGED TABLE t (id int PRIMARY KEY)", "unlogged", "ALTER TABLE t SET LOGGED", "INSERT INTO t VALUES (1); UPDATE t SET id = 2"},
 		{"no key", "CREATE TABLE t (id int)", "no primary key", "ALTER TABLE t ADD PRIMARY KEY (id)", "INSERT INTO t VALUES (1); UPDATE t SET id = 2"},
@@ -52,7 +52,7 @@ func TestRefusals(t *testing.T) {
 			}
 			run(c.setup)
 			if c.name == "generated key" && major(conn) >= 18 {
-				return // the stream of this version has the column
+				return // whose stream has it
 			}
 			cfg := config(t, url)
 			cfg.Table = postgres.Name{Table: "t"}
@@ -72,7 +72,7 @@ func TestRefusals(t *testing.T) {
 			}
 			run(c.write)
 			if n := strings.Count(d.log.String(), `"@level":"error"`); n != 1 {
-				t.Errorf("the reason was logged %d times", n)
+				t.Errorf("it was said %d times", n)
 			}
 			if c.mend == "" {
 				return
@@ -88,7 +88,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestInheriting: a table that inherits from another is followed by itself.
+// TestInheriting: a table that inherits is followed for itself.
 func TestInheriting(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -104,7 +104,7 @@ func TestInheriting(t *testing.T) {
 		exec(t, conn, sql)
 		d.equal(conn, "t", "id")
 	}
-	// It is refused while a table inherits from it.
+	// Once it has tables of its own that inherit, it is refused; without them it is followed again.
 	exec(t, conn, "CREATE TABLE child () INHERITS (t)")
 	eventually(t, "refused", func() error {
 		if s := d.Status(); s.Ready || !strings.Contains(s.Error, "inherit") {
@@ -117,7 +117,7 @@ func TestInheriting(t *testing.T) {
 	d.follows(conn, "t", "id")
 }
 
-// TestHiddenChanges: capture notices changes that are not in the stream.
+// TestHiddenChanges: what the stream does not have is noticed.
 func TestHiddenChanges(t *testing.T) {
 	for name, hide := range map[string]string{
 		"taken out of the publication, and back": "ALTER PUBLICATION capture_votes DROP TABLE votes; INSERT INTO votes DEFAULT VALUES; ALTER PUBLICATION capture_votes ADD TABLE votes",
@@ -135,7 +135,7 @@ func TestHiddenChanges(t *testing.T) {
 				exec(t, conn, "INSERT INTO votes DEFAULT VALUES")
 				d := start(t, config(t, url))
 				d.ready()
-				for sql := range strings.SplitSeq(hide, "; ") { // a transaction each
+				for sql := range strings.SplitSeq(hide, "; ") { // each committed by itself
 					exec(t, conn, sql)
 				}
 				if forced {
@@ -157,7 +157,7 @@ func TestHiddenChanges(t *testing.T) {
 		d := start(t, cfg)
 		d.ready()
 		copies := func() int { return strings.Count(d.log.String(), `"@message":"copied"`) }
-		// No false alarm under load.
+		// Under load nothing is found.
 		for range 300 {
 			exec(t, conn, "INSERT INTO votes DEFAULT VALUES")
 		}
@@ -165,10 +165,10 @@ func TestHiddenChanges(t *testing.T) {
 		if n := copies(); n != 1 {
 			t.Fatalf("the table was copied %d times", n)
 		}
-		// The Table loses a row, for whatever reason.
+		// A row that the Table lost, for whatever reason.
 		key, _ := first(d.View())
 		d.table.Delete(key)
-		exec(t, conn, "INSERT INTO votes DEFAULT VALUES") // its commit makes the loss visible
+		exec(t, conn, "INSERT INTO votes DEFAULT VALUES") // commits that, too
 		d.follows(conn, "votes", "vote_id")
 		if n := copies(); n != 2 {
 			t.Errorf("the table was copied %d times", n)
@@ -176,8 +176,8 @@ func TestHiddenChanges(t *testing.T) {
 	})
 }
 
-// TestDefinitionsRace changes the definition while snapshots are forced. Each of them is the table at some time after the
-// request, with the new definition.
+// TestDefinitionsRace changes the definition while snapshots are forced: each one is the table at some time since it was
+// asked for, in the new shape.
 func TestDefinitionsRace(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

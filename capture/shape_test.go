@@ -13,7 +13,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// follows waits until the file equals the table, without a forced flush.
+// follows waits until the file equals the table without being asked to.
 func (d *daemon) follows(conn *pgx.Conn, table, order string) {
 	d.t.Helper()
 	eventually(d.t, "file equals "+table, func() error {
@@ -33,14 +33,14 @@ func (d *daemon) follows(conn *pgx.Conn, table, order string) {
 	})
 }
 
-// TestStreams runs what applications do to their tables, and compares file and table after each step.
+// TestStreams puts into the stream what its users' databases do, and compares file and table after each.
 func TestStreams(t *testing.T) {
 	const long = "(SELECT string_agg(md5(i::text || $$%s$$), '') FROM generate_series(1, 400) i)"
 	longText := func(seed string) string { return fmt.Sprintf(long, seed) }
 	cases := []struct {
 		name  string
-		setup []string // before capture starts; the table is t, and its key is id
-		run   []string // while capture follows; each element is a transaction or command
+		setup []string // before capture starts; the table is t, its key id
+		run   []string // while it follows; each element is one transaction or command
 	}{
 		{"toast untouched", []string{
 			"CREATE TABLE t (id int PRIMARY KEY, n int, big text, big2 text)",
@@ -152,7 +152,7 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// TestShapes changes the table's definition while capture follows. The file equals the table within seconds, without a restart.
+// TestShapes changes the table's definition while it is followed: no restart, and file equals table within seconds.
 func TestShapes(t *testing.T) {
 	cases := []struct {
 		name  string
@@ -221,16 +221,16 @@ func TestShapes(t *testing.T) {
 				case c.name == "identity" && i >= 2:
 					order = "u"
 				}
-				if i%2 == 0 { // without a forced flush
+				if i%2 == 0 { // by itself
 					d.follows(conn, "t", order)
 				}
-				d.equal(conn, "t", order) // with one
+				d.equal(conn, "t", order) // and when forced
 			}
 		})
 	}
 }
 
-// TestSchemaPublication: a publication has the table only through its schema, which leaves the publication and returns while
+// TestSchemaPublication: the table is in a publication by its schema alone, which is taken out and put in again while
 // capture follows. What is written in between is in no stream.
 func TestSchemaPublication(t *testing.T) {
 	t.Parallel()
@@ -238,7 +238,7 @@ func TestSchemaPublication(t *testing.T) {
 	conn := connect(t, url)
 	table(t, conn, 20)
 	if one[int](t, conn, "SELECT current_setting('server_version_num')::int") < 150000 {
-		return // this version has no publications of schemas
+		return // it knows no such publication
 	}
 	exec(t, conn, "CREATE PUBLICATION all_here FOR TABLES IN SCHEMA public")
 	d := start(t, config(t, url))
@@ -250,7 +250,7 @@ func TestSchemaPublication(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 	exec(t, conn, "ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public")
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('in none')")
-	d.follows(conn, "votes", "vote_id") // by a publication that capture creates
+	d.follows(conn, "votes", "vote_id") // by a publication of its own
 	if n := one[int](t, conn, "SELECT count(*) FROM pg_publication WHERE pubname = 'capture_votes'"); n != 1 {
 		t.Errorf("%d publications of its own", n)
 	}

@@ -27,11 +27,11 @@ import (
 
 const (
 	recordedDDL = `CREATE TYPE pair AS (x int, y text); CREATE TABLE t (id int PRIMARY KEY, s text, n numeric, b bool, a text[], c pair, z timestamptz, k text)`
-	recordedOID = 16999 // OID of the table in the recordings
+	recordedOID = 16999 // of the table, in what is recorded
 	pairOID     = 16998
 )
 
-// recordedTable returns the table of recordedDDL.
+// recordedTable is the table of recordedDDL.
 func recordedTable(immediate bool) *postgres.Table {
 	text := rowjson.Type{OID: 25}
 	number := rowjson.Type{Kind: rowjson.Number, OID: 23}
@@ -171,7 +171,7 @@ func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	}
 }
 
-// applyAll applies messages, each after its length; the first byte tells whether the key is deferrable. It checks that what
+// applyAll applies messages, each after its length; the first byte says whether the key is deferrable. It checks that what
 // is committed is JSON, and that no message is accepted without its last byte.
 func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 	t.Helper()

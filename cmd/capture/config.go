@@ -16,6 +16,7 @@ import (
 	"capture/capture"
 	"capture/internal/logfile"
 	"capture/internal/postgres"
+	"capture/store"
 )
 
 // This file has the flags that commands share, with their environment variables and defaults. The README has the same
@@ -34,9 +35,35 @@ type outputConfig struct {
 
 // fileConfig locates the file that restore and verify read, and the table that they write to or compare with.
 type fileConfig struct {
-	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read, plain or gzip; - is standard input."`
+	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read, plain or gzip: feedback.json, a kept state or a copy; - is standard input."`
+	At          moment    `placeholder:"TIME" help:"Read the newest kept state of the file from this time or earlier (see capture history): RFC 3339, 2026-11-24, '2026-11-24 13:00' (UTC), or an age such as 2h or 3d."`
 	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as for capture run."`
 	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
+}
+
+// chooseState makes File the kept state that --at asks for, and tells the user which it is.
+func (c *fileConfig) chooseState(std streams, command string) error {
+	if c.At.IsZero() {
+		return nil
+	}
+	if c.File == "-" || strings.HasSuffix(c.File, ".gz") {
+		return usageError{fmt.Errorf("--at: it finds a kept state beside feedback.json, and %q is none; leave one of the two out", c.File)}
+	}
+	states, err := store.ListKept(c.File)
+	if err != nil {
+		return err
+	}
+	state, ok := store.KeptAt(states, c.At.Time)
+	switch {
+	case len(states) == 0:
+		return fmt.Errorf("--at: there are no kept states of %s", c.File)
+	case !ok:
+		return fmt.Errorf("--at: no kept state of %s is from %s or earlier; the oldest is from %s, the newest from %s",
+			c.File, timeText(c.At.Time), timeText(states[len(states)-1].Time), timeText(states[0].Time))
+	}
+	fmt.Fprintf(std.err, "%s: reading the state of %s, %s\n", command, timeText(state.Time), state.Path)
+	c.File = state.Path
+	return nil
 }
 
 func (c fileConfig) database() databaseConfig { return databaseConfig{DatabaseURL: c.DatabaseURL} }

@@ -11,11 +11,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"capture/internal/cgroup"
 	"capture/internal/postgres"
+	"capture/store"
 )
 
 type doctorCmd struct {
@@ -53,6 +55,7 @@ func (c doctorCmd) Run(ctx context.Context, std streams) error {
 	})
 	diagnosis.Findings = append(diagnosis.Findings,
 		folderFinding("output folder", path, postgres.Fail, "feedback.json cannot be written"),
+		keptFinding(path),
 		folderFinding("usage log", c.UsageLog, postgres.Warn, "capture would work, but without a record of what it did"),
 		folderFinding("error log", c.ErrorLog, postgres.Warn, "capture would work, but errors would go to stderr only"),
 	)
@@ -116,6 +119,19 @@ func folderFinding(name, path string, otherwise postgres.Level, why string) post
 		Found: fmt.Sprintf("%s is not writable for user %d: %v", folder, os.Getuid(), err),
 		Hint:  fmt.Sprintf("chown %d %s, or choose another folder", os.Getuid(), folder),
 	}
+}
+
+// keptFinding returns what the kept states of the file at path take, and the age of the oldest.
+func keptFinding(path string) postgres.Finding {
+	f := postgres.Finding{Name: "kept states", Level: postgres.OK, Found: "none yet"}
+	states, err := store.ListKept(path)
+	switch {
+	case err != nil:
+		f.Level, f.Found, f.Reason = postgres.Warn, err.Error(), "earlier states of the file can neither be kept nor restored"
+	case len(states) > 0:
+		f.Found = keptText(states, time.Now())
+	}
+	return f
 }
 
 // existingFolder returns the folder of the file at path or, if it does not exist, the nearest parent that does.

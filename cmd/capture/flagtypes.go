@@ -48,6 +48,37 @@ func mustDuration(ctx *kong.DecodeContext, tag string) time.Duration {
 	return v
 }
 
+// moment is a point in time. The zero moment is that of a flag that was not given.
+type moment struct{ time.Time }
+
+func (m *moment) Decode(ctx *kong.DecodeContext) error {
+	text, err := popValue(ctx, "time")
+	if err != nil {
+		return err
+	}
+	t, ok := parseMoment(text, time.Now())
+	if !ok {
+		return fmt.Errorf("%q is not a time such as 2026-11-24T13:00:00Z, 2026-11-24, \"2026-11-24 13:00\" (UTC), or an age such as 2h or 3d", text)
+	}
+	m.Time = t
+	return nil
+}
+
+// parseMoment parses a time, in UTC unless it has an offset, or an age. A day is its first moment.
+func parseMoment(text string, now time.Time) (time.Time, bool) {
+	for _, layout := range []string{time.RFC3339, time.DateOnly, "2006-01-02 15:04", time.DateTime} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, true
+		}
+	}
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		return now.Add(-time.Duration(n) * 24 * time.Hour), err == nil
+	}
+	age, err := time.ParseDuration(text)
+	return now.Add(-age), err == nil && age >= 0
+}
+
 // size is a number of bytes within the min and max tags of the flag, in Postgres' units (1 kB is 1024 bytes).
 type size int64
 

@@ -62,6 +62,9 @@ func spanText(d time.Duration) string {
 	}
 }
 
+// timeText formats a time in UTC: "2026-11-23 16:00:00 UTC".
+func timeText(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
 // clipText shortens s to at most n runes.
 func clipText(s string, n int) string {
 	r := []rune(s)

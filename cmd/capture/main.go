@@ -23,6 +23,7 @@ type cli struct {
 	Snapshot snapshotCmd `cmd:"" help:"Write feedback.json now, with everything committed so far."`
 	Restore  restoreCmd  `cmd:"" help:"Load feedback.json into a table."`
 	Verify   verifyCmd   `cmd:"" help:"Check feedback.json against its manifest and the table."`
+	History  historyCmd  `cmd:"" help:"List the kept states of feedback.json."`
 	Status   statusCmd   `cmd:"" help:"Show the daemon's status; exit 0 only if it is ready."`
 	Doctor   doctorCmd   `cmd:"" help:"Check the database and this machine before first use."`
 	Setup    setupCmd    `cmd:"" help:"Create what capture needs in the database."`

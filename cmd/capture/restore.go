@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,9 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
-
-	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/internal/restore"
 )
@@ -39,12 +35,16 @@ func (restoreCmd) Help() string {
 func (restoreCmd) Examples() string {
 	return `
 	capture restore --create
-	capture restore data/fallback/feedback-20261123T1600Z.json.gz --on-conflict skip --dry-run
+	capture restore --on-conflict skip --dry-run data/fallback/feedback-20261123T160000Z.json.gz
+	capture restore --on-conflict skip --at 2h
 	capture restore --table archive.votes feedback.json
 	gunzip -c feedback.json.gz | capture restore -`
 }
 
 func (c restoreCmd) Run(ctx context.Context, std streams) error {
+	if err := c.chooseState(std, "capture restore"); err != nil {
+		return err
+	}
 	cfg, err := c.database().connConfig()
 	if err != nil {
 		return err
@@ -100,15 +100,10 @@ func (c restoreCmd) confirmTable(std streams, table string) error {
 
 // ask asks a question on the terminal. Without a terminal it refuses, and says what to do instead.
 func (c restoreCmd) ask(std streams, question, instead string) error {
-	if c.File == "-" || !term.IsTerminal(int(os.Stdin.Fd())) {
+	if c.File == "-" { // standard input is the file, even if it is a terminal
 		return fmt.Errorf("%s? %s", question, instead)
 	}
-	fmt.Fprintf(std.err, "capture restore: %s? [y/N] ", foreign.Text(question))
-	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if answer = strings.ToLower(strings.TrimSpace(answer)); err != nil || answer != "y" && answer != "yes" {
-		return errors.New("not confirmed; nothing has changed")
-	}
-	return nil
+	return confirm(std, "capture restore", question, instead)
 }
 
 // restoredText returns the result for people.

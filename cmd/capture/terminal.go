@@ -1,10 +1,16 @@
 package main
 
 import (
+	"bufio"
+	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"golang.org/x/term"
+
+	"capture/internal/foreign"
 )
 
 // streams are the outputs of a command: out for its result, err for messages.
@@ -33,4 +39,17 @@ func (p palette) checkMark(ok bool) string {
 		return p.good + "✓" + p.off
 	}
 	return p.bad + "✗" + p.off
+}
+
+// confirm asks on the terminal whether to do what question says. If nobody can answer, the error says what to do instead.
+func confirm(std streams, command, question, instead string) error {
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
+		return fmt.Errorf("%s? %s", question, instead)
+	}
+	fmt.Fprintf(std.err, "%s: %s? [y/N] ", command, foreign.Text(question))
+	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
+	if answer = strings.ToLower(strings.TrimSpace(answer)); err != nil || answer != "y" && answer != "yes" {
+		return errors.New("not confirmed; nothing has changed")
+	}
+	return nil
 }

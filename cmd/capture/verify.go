@@ -30,11 +30,15 @@ func (verifyCmd) Help() string {
 func (verifyCmd) Examples() string {
 	return `
 	capture verify
-	capture verify --json data/fallback/feedback-20261123T1600Z.json.gz
+	capture verify --json data/fallback/feedback-20261123T160000Z.json.gz
+	capture verify --at "2026-11-23 16:00"
 	capture verify --database-url postgres://capture@db/app --table votes feedback.json`
 }
 
 func (c verifyCmd) Run(ctx context.Context, std streams) error {
+	if err := c.chooseState(std, "capture verify"); err != nil {
+		return err
+	}
 	start, shown := time.Now(), newProgress(std.err, "capture verify")
 	o := verify.Options{Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Progress: shown.show}
 	if c.databaseGiven() {

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"capture/internal/foreign"
+	"capture/store"
+)
+
+type historyCmd struct {
+	outputConfig
+	Ack  bool   `help:"Acknowledge all losses: they were meant, or are dealt with. The alert ends, and the states before them no longer hold their room."`
+	Drop string `placeholder:"PATH|all" help:"Delete the kept state at PATH, or all kept states."`
+	Yes  bool   `short:"y" help:"Delete without asking for confirmation."`
+	JSON bool   `name:"json" help:"Print the kept states as JSON."`
+}
+
+func (historyCmd) Help() string {
+	return "Lists the kept states of feedback.json, newest first: the earlier states that lie beside it, and the states from before " +
+		"a loss of rows. It reads the folder of --output and needs neither daemon nor database. Restore one with capture restore " +
+		"PATH or capture restore --at TIME."
+}
+
+func (historyCmd) Examples() string {
+	return `
+	capture history
+	capture history --json | jq -r '.states[] | select(.reason == "loss") | .where'
+	capture history --ack
+	capture history --drop data/fallback/feedback-20261123T160000Z.json.gz
+	capture history --drop all --yes`
+}
+
+func (c historyCmd) Run(std streams) error {
+	path, err := c.filePath()
+	if err != nil {
+		return err
+	}
+	if c.Ack && c.Drop != "" {
+		return usageError{errors.New("--ack and --drop: give one of them")}
+	}
+	states, err := store.ListKept(path)
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Ack:
+		err = c.acknowledge(std, states)
+	case c.Drop != "":
+		err = c.drop(std, states)
+	case !c.JSON:
+		_, err = io.WriteString(std.out, historyText(path, states, paletteFor(std.out), time.Now()))
+	}
+	if err != nil || !c.JSON {
+		return err
+	}
+	if states, err = store.ListKept(path); err != nil {
+		return err
+	}
+	return json.NewEncoder(std.out).Encode(newHistory(states))
+}
+
+// acknowledge acknowledges the losses.
+func (c historyCmd) acknowledge(std streams, states []store.KeptState) error {
+	n := 0
+	for _, s := range states {
+		if s.Loss == nil || s.Acknowledged {
+			continue
+		}
+		if err := s.Acknowledge(); err != nil {
+			return err
+		}
+		n++
+		c.report(std, "acknowledged the loss of %s: %s\n", timeText(s.Loss.Found), s.Loss)
+	}
+	if n == 0 {
+		c.report(std, "there is no loss to acknowledge\n")
+	}
+	return nil
+}
+
+// drop deletes the states that --drop names.
+func (c historyCmd) drop(std streams, states []store.KeptState) error {
+	chosen := states
+	if c.Drop != "all" {
+		if chosen = findState(states, c.Drop); len(chosen) == 0 {
+			return fmt.Errorf("drop %s: it is not a kept state of %s; capture history lists them", c.Drop, c.Output)
+		}
+	}
+	if len(chosen) == 0 {
+		c.report(std, "there are no kept states to delete\n")
+		return nil
+	}
+	if !c.Yes {
+		question := fmt.Sprintf("delete %s for good", statesText(len(chosen)))
+		if c.Drop != "all" {
+			question = fmt.Sprintf("delete %s (%s) for good", chosen[0].Path, rowsText(chosen[0].Rows))
+		}
+		if err := confirm(std, "capture history", question, "Use --yes to do so"); err != nil {
+			return err
+		}
+	}
+	for _, s := range chosen {
+		if err := s.Drop(); err != nil {
+			return err
+		}
+		c.report(std, "deleted %s\n", s.Path)
+	}
+	return nil
+}
+
+// report prints what was done, unless the result is JSON.
+func (c historyCmd) report(std streams, format string, args ...any) {
+	if !c.JSON {
+		fmt.Fprintf(std.out, format, args...)
+	}
+}
+
+// findState returns the state at path: none or one. A state may have been compressed since somebody noted its path.
+func findState(states []store.KeptState, path string) []store.KeptState {
+	stem := func(path string) string {
+		if full, err := filepath.Abs(path); err == nil {
+			path = full
+		}
+		name := strings.TrimPrefix(filepath.Base(path), ".")
+		return filepath.Join(filepath.Dir(path), strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".json"))
+	}
+	for i, s := range states {
+		if stem(s.Path) == stem(path) {
+			return states[i : i+1]
+		}
+	}
+	return nil
+}
+
+// history is the JSON of the kept states.
+type history struct {
+	States []historyState `json:"states"` // newest first
+}
+
+type historyState struct {
+	Time         time.Time `json:"time"`
+	Reason       string    `json:"reason"`
+	Rows         int       `json:"rows"`
+	Bytes        int64     `json:"bytes"`
+	SHA256       string    `json:"sha256"` // "" for a state that is not compressed yet
+	Where        string    `json:"where"`  // path of its data
+	Loss         string    `json:"loss,omitempty"`
+	Acknowledged bool      `json:"acknowledged,omitempty"`
+	Damaged      string    `json:"damaged,omitempty"`
+}
+
+func newHistory(states []store.KeptState) history {
+	h := history{States: []historyState{}}
+	for _, s := range states {
+		j := historyState{Time: s.Time, Reason: s.Reason, Rows: s.Rows, Bytes: s.Bytes, SHA256: s.SHA256, Where: s.Path, Acknowledged: s.Acknowledged, Damaged: s.Damaged}
+		if s.Loss != nil {
+			j.Loss = s.Loss.String()
+		}
+		h.States = append(h.States, j)
+	}
+	return h
+}
+
+// historyText formats the kept states of the file at path for people.
+func historyText(path string, states []store.KeptState, p palette, now time.Time) string {
+	if len(states) == 0 {
+		return fmt.Sprintf("there are no kept states of %s\n", path)
+	}
+	rowsWidth, bytesWidth := 0, 0
+	for _, s := range states {
+		rowsWidth = max(rowsWidth, len(rowsText(s.Rows)))
+		bytesWidth = max(bytesWidth, len(bytesText(s.Bytes)))
+	}
+	var b strings.Builder
+	for _, s := range states {
+		fmt.Fprintf(&b, "%s  %-8s  %*s  %*s  %s\n", timeText(s.Time), foreign.Text(s.Reason), rowsWidth, rowsText(s.Rows), bytesWidth, bytesText(s.Bytes), s.Path)
+		for _, note := range stateNotes(s) {
+			fmt.Fprintf(&b, "  %s%s%s\n", p.dim, note, p.off)
+		}
+	}
+	fmt.Fprintln(&b, keptText(states, now))
+	return b.String()
+}
+
+// stateNotes returns what else there is to know of a state, and what to do.
+func stateNotes(s store.KeptState) []string {
+	var notes []string
+	if s.Damaged != "" {
+		notes = append(notes, foreign.Text("damaged: "+s.Damaged))
+	}
+	switch {
+	case s.Loss == nil:
+	case s.Acknowledged:
+		notes = append(notes, "the state before a loss: "+s.Loss.String()+"; acknowledged")
+	default:
+		notes = append(notes, "the state before a loss: "+s.Loss.String(),
+			"bring the rows back: "+restoreCommand(s), "or end the alert, if it was meant: capture history --ack")
+	}
+	return notes
+}
+
+// restoreCommand returns the command that brings back what was lost after the state.
+func restoreCommand(s store.KeptState) string {
+	if s.Loss.RowsChanged > 0 && s.Loss.RowsLost == 0 {
+		return "capture restore --on-conflict overwrite " + s.Path
+	}
+	return "capture restore --on-conflict skip " + s.Path
+}
+
+// keptText returns what the states take on disk and how old the oldest is.
+func keptText(states []store.KeptState, now time.Time) string {
+	var onDisk int64
+	for _, s := range states {
+		onDisk += s.DiskBytes
+	}
+	takes := "take"
+	if len(states) == 1 {
+		takes = "takes"
+	}
+	return fmt.Sprintf("%s %s %s; the oldest is %s old", statesText(len(states)), takes, bytesText(onDisk), spanText(now.Sub(states[len(states)-1].Time)))
+}
+
+func statesText(n int) string {
+	if n == 1 {
+		return "1 kept state"
+	}
+	return countText(n) + " kept states"
+}
