@@ -40,9 +40,19 @@ func (s *Source) Barrier(ctx context.Context) error {
 		return source.ErrNotFollowing
 	}
 	if err != nil {
-		return postgres.Explain(err)
+		return s.barrierError(err)
 	}
 	return s.waitApplied(ctx, target)
+}
+
+// barrierError returns the error of Barrier for a query that failed. If Follow has ended, the query failed because of that.
+func (s *Source) barrierError(err error) error {
+	select {
+	case <-s.ended:
+		return source.ErrNotFollowing
+	default:
+		return postgres.Explain(err)
+	}
 }
 
 // waitApplied waits until the stream has been applied up to target.
@@ -54,7 +64,7 @@ func (s *Source) waitApplied(ctx context.Context, target pglogrepl.LSN) error {
 		if time.Since(lastFlush) > walFlushPeriod {
 			err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return postgres.FlushWAL(ctx, conn, target) })
 			if err != nil {
-				return postgres.Explain(err)
+				return s.barrierError(err)
 			}
 			lastFlush = time.Now()
 		}

@@ -78,8 +78,8 @@ func Probe(ctx context.Context, env *source.Env) error {
 
 // Follow implements source.Source.
 func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
-	defer close(s.ended)
 	defer s.queries.Close()
+	defer close(s.ended)
 	origin, err := s.open(ctx)
 	if err != nil {
 		return err

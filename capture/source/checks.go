@@ -13,9 +13,9 @@ import (
 // definition.
 const CheckInterval = 2 * time.Second
 
-// CheckLoop calls check at each CheckInterval until ctx ends. It returns an error of check that shows that the source
-// cannot go on: a *ResyncError, or a problem found in the database. Any other error is that of check's own connection, and
-// becomes a condition until check succeeds again; the connection that the source follows by reports its errors itself.
+// CheckLoop calls check at each CheckInterval until ctx ends. It returns check's error if the source has to end because of
+// it: a *ResyncError, or a problem found in the database. Any other error is that of check's own connection. It becomes a
+// condition until check succeeds again; the connection that the source follows by reports its own errors.
 func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) error {
 	tick := time.NewTicker(CheckInterval)
 	defer tick.Stop()

@@ -3,6 +3,7 @@ package postgres
 import (
 	"cmp"
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -16,10 +17,13 @@ type QueryConn struct {
 	cfg         *pgx.ConnConfig
 	idleTimeout time.Duration
 
-	mu    sync.Mutex
-	clock ReadClock
-	conn  *pgx.Conn
+	mu     sync.Mutex
+	clock  ReadClock
+	conn   *pgx.Conn
+	closed bool
 }
+
+var errQueryConnClosed = errors.New("the connection for queries is closed")
 
 // NewQueryConn returns a QueryConn to the database of cfg. Nothing may arrive from the server for idleTimeout before a call
 // fails; zero stands for DefaultIdleTimeout.
@@ -27,10 +31,13 @@ func NewQueryConn(cfg *pgx.ConnConfig, idleTimeout time.Duration) *QueryConn {
 	return &QueryConn{cfg: cfg, idleTimeout: cmp.Or(idleTimeout, DefaultIdleTimeout)}
 }
 
-// Do calls f with the connection, and connects first if needed.
+// Do calls f with the connection, and connects first if needed. After Close it returns an error.
 func (q *QueryConn) Do(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.closed {
+		return errQueryConnClosed
+	}
 	return q.clock.WithIdleTimeout(ctx, q.idleTimeout, func(ctx context.Context) error {
 		if q.conn == nil || q.conn.IsClosed() {
 			conn, err := Connect(ctx, q.clock.Attach(q.cfg))
@@ -43,10 +50,11 @@ func (q *QueryConn) Do(ctx context.Context, f func(context.Context, *pgx.Conn) e
 	})
 }
 
-// Close closes the connection without waiting for the server.
+// Close closes the connection for good, without waiting for the server. It waits for a call of Do that is under way.
 func (q *QueryConn) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.closed = true
 	if q.conn != nil {
 		CloseNow(q.conn.PgConn())
 		q.conn = nil

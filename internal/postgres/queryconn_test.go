@@ -1,0 +1,94 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+)
+
+// TestQueryConn checks that a QueryConn connects again after its connection broke, and never after Close.
+func TestQueryConn(t *testing.T) {
+	t.Parallel()
+	cfg, err := ParseConfig(pgserver.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := NewQueryConn(cfg, 0)
+	pids := map[uint32]bool{}
+	query := func(ctx context.Context, conn *pgx.Conn) error {
+		pids[conn.PgConn().PID()] = true
+		return conn.Ping(ctx)
+	}
+	for range 2 {
+		if err := q.Do(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(pids) != 1 {
+		t.Errorf("%d connections for two calls", len(pids))
+	}
+	err = q.Do(t.Context(), func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "SELECT pg_terminate_backend(pg_backend_pid())")
+		return err
+	})
+	if err == nil {
+		t.Error("the session was not terminated")
+	}
+	if err := q.Do(t.Context(), query); err != nil || len(pids) != 2 {
+		t.Errorf("after the end of its session: %v, %d connections", err, len(pids))
+	}
+	q.Close()
+	if err := q.Do(t.Context(), query); !errors.Is(err, errQueryConnClosed) || len(pids) != 2 {
+		t.Errorf("after Close: %v, %d connections", err, len(pids))
+	}
+}
+
+// TestIdleTimeout checks that an exchange may take longer than the timeout as long as bytes arrive, and ends with an error
+// that says so once they stop.
+func TestIdleTimeout(t *testing.T) {
+	t.Parallel()
+	const timeout = 300 * time.Millisecond
+	cfg, err := ParseConfig("postgres://localhost/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	cfg.DialFunc = func(context.Context, string, string) (net.Conn, error) { return ours, nil }
+	var clock ReadClock
+	conn, err := clock.Attach(cfg).DialFunc(t.Context(), "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for range 10 { // a byte every third of the timeout, for three times as long
+			time.Sleep(timeout / 3)
+			_, _ = theirs.Write([]byte{0})
+		}
+	}()
+	start, read := time.Now(), int64(0)
+	err = clock.WithIdleTimeout(t.Context(), timeout, func(ctx context.Context) error {
+		stop := context.AfterFunc(ctx, func() { ours.Close() })
+		defer stop()
+		var err error
+		read, err = io.Copy(io.Discard, conn)
+		if err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "no data from the server") {
+		t.Errorf("the error is %v", err)
+	}
+	if took := time.Since(start); read != 10 || took < 10*timeout/3 {
+		t.Errorf("it ended after %s and %d of 10 bytes", took, read)
+	}
+}
