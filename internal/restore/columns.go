@@ -1,11 +1,13 @@
 package restore
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/internal/statefile"
 	"capture/snapshot/rowjson"
@@ -16,10 +18,11 @@ import (
 // same members, in any order.
 type columnMap struct {
 	table   *postgres.Table
-	names   []string // names of the members, in the order of the first row
-	targets []target // columns of the members, in that order
-	key     []int    // indexes in names of the key's columns
-	notes   []string // sentences about columns that the file does not have
+	names   []string       // names of the members, in the order of the first row
+	at      map[string]int // indexes in names
+	targets []target       // columns of the members, in that order
+	key     []int          // indexes in names of the key's columns
+	notes   []string       // sentences about columns that the file does not have
 }
 
 // target is the column that takes a member's value.
@@ -33,16 +36,21 @@ type target struct {
 // mapColumns maps the members of the file's first row to a table. The manifest, if there is one, has the types of columns that
 // the table lacks.
 func mapColumns(table *postgres.Table, first []statefile.Member, manifest *store.Manifest) (*columnMap, error) {
-	m := &columnMap{table: table}
+	m := &columnMap{table: table, at: make(map[string]int, len(first))}
+	columns := make(map[string]int, len(table.Columns))
+	for i := range table.Columns {
+		columns[table.Columns[i].Name] = i
+	}
 	var unknown []string
 	for _, member := range first {
 		name := string(member.Name)
-		if slices.Contains(m.names, name) {
-			return nil, fmt.Errorf("the first row has %s twice", postgres.QuoteIdentifier(name))
+		if _, ok := m.at[name]; ok {
+			return nil, fmt.Errorf("the first row has %s twice", foreign.Text(postgres.QuoteIdentifier(name)))
 		}
+		m.at[name] = len(m.names)
 		m.names = append(m.names, name)
-		i := slices.IndexFunc(table.Columns, func(c rowjson.Column) bool { return c.Name == name })
-		if i < 0 {
+		i, ok := columns[name]
+		if !ok {
 			unknown = append(unknown, name)
 			continue
 		}
@@ -59,8 +67,8 @@ func mapColumns(table *postgres.Table, first []statefile.Member, manifest *store
 	}
 	for _, k := range table.Key {
 		name := table.Columns[k].Name
-		i := slices.Index(m.names, name)
-		if i < 0 {
+		i, ok := m.at[name]
+		if !ok {
 			return nil, fmt.Errorf("the file lacks column %s, which is part of the key of table %s", postgres.QuoteIdentifier(name), table.Name())
 		}
 		m.key = append(m.key, i)
@@ -70,8 +78,9 @@ func mapColumns(table *postgres.Table, first []statefile.Member, manifest *store
 
 // explainUnknownColumns returns the error for members that have no column.
 func explainUnknownColumns(table *postgres.Table, names []string, manifest *store.Manifest) error {
+	const maxNamed = 10 // columns that the error names
 	var add []string
-	for _, name := range names {
+	for _, name := range names[:min(len(names), maxNamed)] {
 		typ := "<type>"
 		if manifest != nil {
 			i := slices.IndexFunc(manifest.Columns, func(c rowjson.Column) bool { return c.Name == name })
@@ -81,14 +90,17 @@ func explainUnknownColumns(table *postgres.Table, names []string, manifest *stor
 		}
 		add = append(add, "ADD COLUMN "+postgres.QuoteIdentifier(name)+" "+typ)
 	}
-	what := "column "
+	what := "column " + columnList("", names[:min(len(names), maxNamed)])
 	if len(names) > 1 {
-		what = "columns "
+		what = "columns" + strings.TrimPrefix(what, "column")
+	}
+	if len(names) > maxNamed {
+		what += fmt.Sprintf(" and %d more", len(names)-maxNamed)
 	}
 	return &postgres.Problem{
-		Summary: fmt.Sprintf("the file has %s, which table %s lacks", what+columnList("", names), table.Name()),
+		Summary: fmt.Sprintf("the file has %s, which table %s lacks", foreign.Text(what), table.Name()),
 		Reason:  "its values would be lost",
-		Hint:    fmt.Sprintf("ALTER TABLE %s %s; or take it out of the file", table.Name().Quoted(), strings.Join(add, ", ")),
+		Hint:    fmt.Sprintf("ALTER TABLE %s %s; or take it out of the file", table.Name().Quoted(), foreign.Text(strings.Join(add, ", "))),
 	}
 }
 
@@ -97,7 +109,7 @@ func explainUnknownColumns(table *postgres.Table, names []string, manifest *stor
 func (m *columnMap) noteMissing() error {
 	for i := range m.table.Columns {
 		c := &m.table.Columns[i]
-		if slices.Contains(m.names, c.Name) || c.Generated != "" {
+		if _, ok := m.at[c.Name]; ok || c.Generated != "" {
 			continue
 		}
 		gets := "NULL"
@@ -144,17 +156,31 @@ func (m *columnMap) reorder(members []statefile.Member) error {
 	if len(members) != len(m.names) {
 		return errColumns
 	}
+	// Each swap puts one member where it belongs, so there are no more of them than members.
 	for i, name := range m.names {
-		if string(members[i].Name) == name {
-			continue
+		for string(members[i].Name) != name {
+			at, ok := m.at[string(members[i].Name)]
+			if !ok || bytes.Equal(members[at].Name, members[i].Name) { // unknown, or twice
+				return m.explainColumns(members)
+			}
+			members[i], members[at] = members[at], members[i]
 		}
-		at := slices.IndexFunc(members[i:], func(member statefile.Member) bool { return string(member.Name) == name })
-		if at < 0 {
-			return fmt.Errorf("%w: it lacks %s", errColumns, postgres.QuoteIdentifier(name))
-		}
-		members[i], members[i+at] = members[i+at], members[i]
 	}
 	return nil
+}
+
+// explainColumns returns the error for a row whose members are not those of the first row.
+func (m *columnMap) explainColumns(members []statefile.Member) error {
+	found := make(map[string]bool, len(members))
+	for _, member := range members {
+		found[string(member.Name)] = true
+	}
+	for _, name := range m.names {
+		if !found[name] {
+			return fmt.Errorf("%w: it lacks %s", errColumns, foreign.Text(postgres.QuoteIdentifier(name)))
+		}
+	}
+	return errColumns
 }
 
 // appendText appends the text form of the value of member i, as the column's input function reads it. It returns false for
@@ -202,7 +228,7 @@ func (m *columnMap) describeKey(key [][]byte) string {
 		if len(value) > maxShown {
 			shown = string(value[:maxShown]) + "…"
 		}
-		parts[i] = m.names[m.key[i]] + " " + shown
+		parts[i] = m.names[m.key[i]] + " " + foreign.Text(shown)
 	}
 	return strings.Join(parts, ", ")
 }

@@ -18,7 +18,7 @@ func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
 	if o.OnConflict == "" {
 		o.OnConflict = Fail
 	}
-	file, err := statefile.Open(o.Path, o.Stdin)
+	file, err := statefile.Open(ctx, o.Path, o.Stdin)
 	if err != nil {
 		return Result{}, fmt.Errorf("restore: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,11 +19,12 @@ const bufferSize = 256 << 10
 
 // File is an open feedback.json. Reading from it yields the JSON, also if the file is gzipped.
 type File struct {
-	path    string        // "-" for standard input
-	file    *os.File      // nil for standard input
-	content *bufio.Reader // the JSON
-	gzipped bool
-	hasher  *store.Hasher // of the JSON read so far
+	path       string          // "-" for standard input
+	file       *os.File        // nil for standard input
+	content    *bufio.Reader   // the JSON
+	compressed *countingReader // what content is read from
+	gzipped    bool
+	hasher     *store.Hasher // of the JSON read so far
 
 	// manifests are those beside the file. A flush that is between its two renames leaves two of them; which one describes
 	// the file is certain only after all of it has been read.
@@ -38,19 +40,29 @@ type Progress struct {
 	Total int64  // bytes of the file's JSON in all; 0 if unknown
 }
 
-// Open opens the file at path and reads the manifest beside it. The path "-" stands for stdin, which has no manifest.
-func Open(path string, stdin io.Reader) (*File, error) {
+// Open opens the file at path and reads the manifest beside it. The path "-" stands for stdin, which has no manifest. When ctx
+// ends, so does the waiting for the writer of a pipe, here and in Read.
+func Open(ctx context.Context, path string, stdin io.Reader) (*File, error) {
 	f := &File{path: path}
 	content := stdin
 	if path != "-" {
-		if err := f.openPath(); err != nil {
+		if err := f.openPath(ctx); err != nil {
 			return nil, err
 		}
 		content = f.file
 	}
+	if !f.isRegular() {
+		content = &interruptible{ctx: ctx, from: content}
+	}
 	f.hasher = store.NewHasher(f.manifests...)
-	f.content = bufio.NewReaderSize(content, bufferSize)
-	if magic, _ := f.content.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+	f.compressed = &countingReader{from: content}
+	f.content = bufio.NewReaderSize(f.compressed, bufferSize)
+	magic, err := f.content.Peek(2)
+	if ctx.Err() != nil {
+		f.Close()
+		return nil, err
+	}
+	if bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		z, err := gzip.NewReader(f.content)
 		if err != nil {
 			f.Close()
@@ -62,23 +74,81 @@ func Open(path string, stdin io.Reader) (*File, error) {
 	return f, nil
 }
 
-func (f *File) openPath() error {
-	file, manifests, err := store.OpenRead(f.path)
+func (f *File) openPath(ctx context.Context) error {
+	var manifests []store.Manifest
+	var err error
+	open := func() { f.file, manifests, err = store.OpenRead(f.path) }
+	if info, serr := os.Stat(f.path); serr == nil && !info.Mode().IsRegular() {
+		// Opening a pipe waits for its writer. Nothing but the end of the process ends that.
+		opened := make(chan struct{})
+		go func() {
+			defer close(opened)
+			open()
+		}()
+		select {
+		case <-opened:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	} else {
+		open()
+	}
 	if err != nil {
 		return err
 	}
-	info, err := file.Stat()
+	info, err := f.file.Stat()
 	if err == nil && info.IsDir() {
-		file.Close()
+		f.file.Close()
 		return fmt.Errorf("%s is a folder; give the file in it", f.path)
 	}
-	f.file, f.manifests = file, manifests
+	f.manifests = manifests
 	for i := range manifests {
 		if i == 0 || err == nil && manifests[i].Bytes == info.Size() {
 			f.manifest = &manifests[i]
 		}
 	}
 	return nil
+}
+
+// isRegular reports whether the file lies on a disk, so that reading never waits for another program.
+func (f *File) isRegular() bool {
+	if f.file == nil {
+		return false
+	}
+	info, err := f.file.Stat()
+	return err == nil && info.Mode().IsRegular()
+}
+
+// interruptible reads from a pipe or a terminal until ctx ends. A read that waits then is left behind.
+type interruptible struct {
+	ctx  context.Context
+	from io.Reader
+	buf  []byte
+}
+
+func (r *interruptible) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, r.ctx.Err()
+	}
+	if r.buf == nil {
+		r.buf = make([]byte, bufferSize)
+	}
+	type result struct {
+		n   int
+		err error
+	}
+	read := make(chan result, 1)
+	buf := r.buf[:min(len(p), len(r.buf))]
+	go func() {
+		n, err := r.from.Read(buf)
+		read <- result{n, err}
+	}()
+	select {
+	case got := <-read:
+		return copy(p, buf[:got.n]), got.err
+	case <-r.ctx.Done():
+		return 0, r.ctx.Err()
+	}
 }
 
 // Close closes the file. Standard input stays open.
@@ -145,11 +215,11 @@ func (f *File) Size() int64 {
 
 // sizeOnDisk returns the size of a plain file, or -1 for a pipe and for a gzipped file.
 func (f *File) sizeOnDisk() int64 {
-	if f.file == nil || f.gzipped {
+	if f.gzipped || !f.isRegular() {
 		return -1
 	}
 	info, err := f.file.Stat()
-	if err != nil || !info.Mode().IsRegular() {
+	if err != nil {
 		return -1
 	}
 	return info.Size()

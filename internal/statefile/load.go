@@ -23,14 +23,20 @@ func LoadView(ctx context.Context, path string) (*snapshot.View, error) {
 }
 
 func loadView(ctx context.Context, path string) (*snapshot.View, error) {
-	f, err := Open(path, bytes.NewReader(nil))
+	f, err := Open(ctx, path, bytes.NewReader(nil))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	m := f.Manifest()
-	if m == nil {
+	switch {
+	case m == nil:
 		return nil, errors.New("it has no manifest")
+	case f.gzipped || !f.isRegular():
+		return nil, errors.New("it is compressed or not a file at all, so capture did not write it")
+	}
+	if err := f.CheckSize(); err != nil {
+		return nil, err
 	}
 	rows, keys, table := NewReader(f), NewManifestKeyReader(m), snapshot.NewTable()
 	table.Load(shapeOf(m), snapshot.Origin{Source: m.Source, Database: m.Database, SystemID: m.SystemID, ServerVersion: m.ServerVersion})

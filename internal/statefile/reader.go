@@ -8,16 +8,26 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"capture/internal/cgroup"
 	"capture/snapshot/rowjson"
 )
 
 const (
 	// maxRowBytes bounds one row: Postgres takes no value of more than 1 GB.
 	maxRowBytes = 1 << 30
+	// maxMembers bounds the members of a row: a table of Postgres has no more columns (MaxHeapAttributeNumber).
+	maxMembers = 1600
+	// A row of a gzip file may have freeRowBytes and maxRatio times what has been read of the compressed file. Text compresses
+	// to a third or a tenth, generated text to a hundredth; gzip itself reaches 1,032.
+	freeRowBytes = 64 << 20
+	maxRatio     = 250
+	// memoryPerRow is how many times a row may be in memory, at most, while it is read and restored.
+	memoryPerRow = 6
 	// maxKeptBuffer is the size from which a buffer is dropped after the row that needed it.
 	maxKeptBuffer = 16 << 20
 )
@@ -77,10 +87,17 @@ func FindMember(members []Member, name string, hint int) []byte {
 	return nil
 }
 
+// memoryLimit is what the memory of the process is limited to, as it was at the first call.
+var memoryLimit = sync.OnceValue(cgroup.MemoryLimit)
+
 // NewReader returns a Reader of the JSON that from yields.
 func NewReader(from io.Reader) *Reader {
-	input := &rowInput{from: bufio.NewReaderSize(from, bufferSize), left: maxRowBytes}
-	return &Reader{input: input, decoder: jsontext.NewDecoder(input, decoding...), maxRow: maxRowBytes, line: 1}
+	maxRow := int(min(maxRowBytes, memoryLimit()/memoryPerRow))
+	input := &rowInput{from: bufio.NewReaderSize(from, bufferSize), left: maxRow}
+	if f, ok := from.(*File); ok && f.gzipped {
+		input.compressed = f.compressed
+	}
+	return &Reader{input: input, decoder: jsontext.NewDecoder(input, decoding...), maxRow: maxRow, line: 1}
 }
 
 // ParseRow returns the row that text is.
@@ -113,7 +130,9 @@ var (
 	errOneObject  = errors.New("the file is a JSON object, not an array of objects")
 	errEmptyFile  = errors.New("the file is empty; a table without rows is []")
 	errAfterEnd   = errors.New("there is something after the end of the array")
-	errRowTooLong = fmt.Errorf("a row has more than %d bytes", maxRowBytes)
+	errRowTooLong = errors.New("a row is too long for Postgres, or for the memory of this process")
+	errMembers    = fmt.Errorf("a row has more than %d members, and no table has so many columns", maxMembers)
+	errRatio      = fmt.Errorf("a row has more than %d times the bytes of the compressed file; if the file is as it should be, decompress it first (gunzip)", maxRatio)
 )
 
 // Next returns the next row, or io.EOF after the last row of a complete file. Other errors start with the line.
@@ -189,11 +208,14 @@ func (r *Reader) readRow() (Row, error) {
 		r.text = nil
 	}
 	r.text, r.ends, r.members = append(r.text[:0], '{'), r.ends[:0], r.members[:0]
-	r.input.left = r.maxRow
+	r.input.left, r.input.used = r.maxRow, 0
 	row := Row{Line: r.line}
 	r.decoder.ReadToken() // the brace that peekKind has seen
 	start := r.decoder.InputOffset() - 1
 	for r.peekKind() != '}' {
+		if len(r.ends) == 2*maxMembers {
+			return row, errMembers
+		}
 		if len(r.ends) > 0 {
 			r.text = append(r.text, ',')
 		}
@@ -312,21 +334,39 @@ func (r *Reader) explain(err, reason error) error {
 
 // rowInput passes the file on to the decoder, and bounds what it may read for one row.
 type rowInput struct {
-	from *bufio.Reader
-	left int   // bytes that may be read for the current row
-	err  error // why reading failed; nil at the end of the file
+	from       *bufio.Reader
+	compressed *countingReader // the compressed file; nil if it is plain
+	left       int             // bytes that may be read for the current row
+	used       int             // bytes that have been read for it
+	err        error           // why reading failed; nil at the end of the file
 }
 
 func (in *rowInput) Read(p []byte) (int, error) {
-	if in.left <= 0 {
-		in.err = errRowTooLong
+	switch {
+	case in.left <= 0:
+		in.err = fmt.Errorf("%w: it has more than %d bytes", errRowTooLong, in.used)
+		return 0, in.err
+	case in.compressed != nil && int64(in.used) > freeRowBytes+maxRatio*in.compressed.bytes:
+		in.err = errRatio
 		return 0, in.err
 	}
 	// A decoder with a large buffer must not read far ahead: see replaceDecoder.
 	n, err := in.from.Read(p[:min(len(p), in.left, bufferSize)])
-	in.left -= n
+	in.left, in.used = in.left-n, in.used+n
 	if err != nil && err != io.EOF {
 		in.err = err
 	}
+	return n, err
+}
+
+// countingReader counts the bytes that are read.
+type countingReader struct {
+	from  io.Reader
+	bytes int64
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.from.Read(p)
+	c.bytes += int64(n)
 	return n, err
 }

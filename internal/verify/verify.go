@@ -100,7 +100,7 @@ func (c *check) run(ctx context.Context) error {
 		}
 		return nil
 	}
-	table, err := c.findTable()
+	table, err := c.findTable(ctx)
 	if err != nil {
 		return err
 	}
@@ -114,11 +114,11 @@ func (c *check) run(ctx context.Context) error {
 }
 
 // findTable returns the table to compare with.
-func (c *check) findTable() (postgres.Name, error) {
+func (c *check) findTable(ctx context.Context) (postgres.Name, error) {
 	if c.options.Table.Table != "" {
 		return c.options.Table, nil
 	}
-	f, err := statefile.Open(c.options.Path, bytes.NewReader(nil))
+	f, err := statefile.Open(ctx, c.options.Path, bytes.NewReader(nil))
 	if err != nil {
 		return postgres.Name{}, err
 	}
@@ -144,7 +144,7 @@ func (c *check) openFile(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	c.file, err = statefile.Open(c.options.Path, c.options.Stdin)
+	c.file, err = statefile.Open(ctx, c.options.Path, c.options.Stdin)
 	return err
 }
 

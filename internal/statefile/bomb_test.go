@@ -1,0 +1,146 @@
+package statefile
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// writeGzip writes a gzip file of the texts and returns its path.
+func writeGzip(t *testing.T, texts ...io.Reader) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "feedback.json.gz")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z := gzip.NewWriter(f)
+	if _, err := io.Copy(z, io.MultiReader(texts...)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// xs yields n times the letter x.
+type xs struct{ n int }
+
+func (r *xs) Read(p []byte) (int, error) {
+	n := copy(p, bytes.Repeat([]byte("x"), min(len(p), r.n)))
+	if r.n -= n; n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// A row that a small gzip file inflates to a gigabyte is refused before it takes much memory. An honest row that compresses
+// well is not.
+func TestGzipBombIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		row  int
+		want error
+	}{{50 << 20, nil}, {1 << 30, errRatio}} {
+		path := writeGzip(t, strings.NewReader(`[{"id":1},`+"\n"+`{"id":2,"c":"`), &xs{c.row}, strings.NewReader(`"}]`))
+		f, err := Open(t.Context(), path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err = readAll(NewReader(f))
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, c.want) {
+			t.Errorf("%d bytes: %v", c.row, err)
+		}
+		if allocated := (after.TotalAlloc - before.TotalAlloc) >> 20; allocated > 700 {
+			t.Errorf("%d bytes: %d MB were allocated", c.row, allocated)
+		}
+	}
+}
+
+func TestRowOfTooManyMembersIsRefused(t *testing.T) {
+	members := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `,"c%d":%d`, i, i)
+		}
+		return "[{" + b.String()[1:] + "}]"
+	}
+	if rows, err := readAll(NewReader(strings.NewReader(members(maxMembers)))); err != nil || len(rows[0].Members) != maxMembers {
+		t.Errorf("%d members: %v", maxMembers, err)
+	}
+	start := time.Now()
+	if _, err := readAll(NewReader(strings.NewReader(members(60_000)))); !errors.Is(err, errMembers) || time.Since(start) > time.Second {
+		t.Errorf("60,000 members: %v after %s", err, time.Since(start))
+	}
+}
+
+func TestDeepNestingIsRefused(t *testing.T) {
+	for _, c := range []string{"[", `{"a":`} {
+		if _, err := readAll(NewReader(strings.NewReader(`[{"a":` + strings.Repeat(c, 1_000_000)))); !errors.Is(err, errSyntax) {
+			t.Errorf("a million %s: %v", c, err)
+		}
+	}
+}
+
+// A pipe without a writer, and one whose writer says nothing, are left when the context ends.
+func TestPipeIsLeftAtTheEndOfTheContext(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := Open(ctx, path, nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a pipe without a writer: %v", err)
+	}
+	w, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.WriteString("[{}"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	f, err := Open(ctx, path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := readAll(NewReader(f)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a pipe whose writer says nothing: %v", err)
+	}
+}
+
+// What lies where the daemon's file should is not decompressed at the start.
+func TestLoadViewRefusesWhatCaptureDoesNotWrite(t *testing.T) {
+	from := writeGzip(t, strings.NewReader(`[{"id":1,"c":"`), &xs{1 << 30}, strings.NewReader(`"}]`))
+	path := filepath.Join(filepath.Dir(from), "feedback.json")
+	if err := os.Rename(from, path); err != nil {
+		t.Fatal(err)
+	}
+	manifest := `{"format":1,"table":{"schema":"public","name":"votes"},"columns":[{"name":"id","type":"integer"},{"name":"c","type":"text"}],"key":["id"],
+		"rows":1,"bytes":1073741842,"sha256":"` + strings.Repeat("0", 64) + `"}`
+	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "feedback.manifest.json"), []byte(manifest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadView(t.Context(), path); err == nil || !strings.Contains(err.Error(), "compressed") {
+		t.Errorf("a planted gzip file: %v", err)
+	}
+}
