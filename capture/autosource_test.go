@@ -151,7 +151,7 @@ func TestErrorClasses(t *testing.T) {
 		{"connection failure", server("08006"), postgres.Unreachable},
 		{"disk full", server("53100"), postgres.Unreachable},
 		{"no such database", server("3D000"), postgres.Unreachable},
-		{"a copy anew", fmt.Errorf("x: %w", &source.ResyncError{Reason: "y"}), postgres.Unreachable},
+		{"a resync", fmt.Errorf("x: %w", &source.ResyncError{Reason: "y"}), postgres.Unreachable},
 		{"a fault of ours", &guard.PanicError{Task: "x", Value: "y"}, postgres.Unreachable},
 		{"ended", nil, postgres.Unreachable},
 	} {

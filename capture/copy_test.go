@@ -147,8 +147,8 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestFrozenGivesWay: a process that is stopped in the middle of its copy holds the table's lock. The server ends its
-// sessions, so that the application's ALTER TABLE goes on; and the process copies anew once it runs again.
+// TestFrozenGivesWay stops a process in the middle of its copy, while it holds the table's lock. The server ends its
+// sessions, so the application's ALTER TABLE proceeds. Once the process runs again, it copies the table again.
 func TestFrozenGivesWay(t *testing.T) {
 	for _, connections := range []string{"1", "3"} {
 		t.Run(connections+" connections", func(t *testing.T) {

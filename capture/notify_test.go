@@ -27,8 +27,8 @@ func notifying(t *testing.T) (d *daemon, conn *pgx.Conn, url string) {
 	return d, conn, url
 }
 
-// TestNotifyFindsBypassedTriggers: triggers that are disabled or dropped are found out and mended, and what was missed
-// meanwhile comes into the file; changes that try to bypass them don't.
+// TestNotifyFindsBypassedTriggers disables and drops triggers. capture notices, repairs them, and the changes that it missed
+// come into the file. Writes that try to bypass the triggers fire them all the same.
 func TestNotifyFindsBypassedTriggers(t *testing.T) {
 	t.Parallel()
 	d, conn, _ := notifying(t)

@@ -10,15 +10,15 @@ import (
 	"capture/internal/postgres"
 )
 
-// TestRefusals: what can't be followed is refused with a word that says why, the application's writes go on, and once it
-// is mended it is followed without a restart.
+// TestRefusals: a table that cannot be followed is refused with the reason. The application's writes succeed. Once the table
+// is repaired, capture follows it without a restart.
 func TestRefusals(t *testing.T) {
 	cases := []struct {
-		name  string
-		setup string
-		word  string // in what is said
-		mend  string // "" where there is nothing to mend
-		write string // what the application does while the table is refused
+		name   string
+		setup  string
+		reason string // part of the error
+		repair string // SQL; "" if there is nothing to repair
+		write  string // what the application does while the table is refused
 	}{
 		{"unlogged", "CREATE UNLOGGED TABLE t (id int PRIMARY KEY)", "unlogged", "ALTER TABLE t SET LOGGED", "INSERT INTO t VALUES (1); UPDATE t SET id = 2"},
 		{"no key", "CREATE TABLE t (id int)", "no primary key", "ALTER TABLE t ADD PRIMARY KEY (id)", "INSERT INTO t VALUES (1); UPDATE t SET id = 2"},
@@ -59,7 +59,7 @@ func TestRefusals(t *testing.T) {
 			d := start(t, cfg)
 			eventually(t, "refused", func() error {
 				check := d.Status().Checks[0]
-				if check.OK || !strings.Contains(check.Detail, c.word) || d.Status().Attempts == 0 {
+				if check.OK || !strings.Contains(check.Detail, c.reason) || d.Status().Attempts == 0 {
 					return fmt.Errorf("%+v", check)
 				}
 				return nil
@@ -72,12 +72,12 @@ func TestRefusals(t *testing.T) {
 			}
 			run(c.write)
 			if n := strings.Count(d.log.String(), `"@level":"error"`); n != 1 {
-				t.Errorf("it was said %d times", n)
+				t.Errorf("reported %d times", n)
 			}
-			if c.mend == "" {
+			if c.repair == "" {
 				return
 			}
-			run(c.mend)
+			run(c.repair)
 			d.ready()
 			d.follows(conn, "t", "id")
 			if c.write != "" {
@@ -122,7 +122,7 @@ func TestHiddenChanges(t *testing.T) {
 	for name, hide := range map[string]string{
 		"taken out of the publication, and back": "ALTER PUBLICATION capture_votes DROP TABLE votes; INSERT INTO votes DEFAULT VALUES; ALTER PUBLICATION capture_votes ADD TABLE votes",
 		"taken out of the publication":           "ALTER PUBLICATION capture_votes DROP TABLE votes; INSERT INTO votes DEFAULT VALUES",
-		"publication made anew":                  "DROP PUBLICATION capture_votes; INSERT INTO votes DEFAULT VALUES; CREATE PUBLICATION capture_votes FOR TABLE votes",
+		"publication created again":              "DROP PUBLICATION capture_votes; INSERT INTO votes DEFAULT VALUES; CREATE PUBLICATION capture_votes FOR TABLE votes",
 		"publishes no deletes":                   "ALTER PUBLICATION capture_votes SET (publish = 'insert'); DELETE FROM votes WHERE vote_id = 2",
 	} {
 		for _, forced := range []bool{false, true} {

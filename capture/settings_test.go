@@ -30,8 +30,8 @@ var oddSettings = []struct {
 	{"wal_sender_timeout", "1s", 0}, {"enable_seqscan", "off", 0}, {"plan_cache_mode", "force_generic_plan", 0}, {"work_mem", "64kB", 0},
 }
 
-// TestSettings: whatever a database or a role is set to, the file is what row_to_json says at the server's defaults in
-// TimeZone UTC, from the copy, the stream and the copy made anew.
+// TestSettings: whatever the settings of a database or role, the file has what row_to_json returns with the server's defaults
+// and TimeZone UTC: after the first copy, from the stream, and after a resync.
 func TestSettings(t *testing.T) {
 	for _, of := range []string{"database", "role"} {
 		t.Run(of, func(t *testing.T) {

@@ -171,7 +171,7 @@ func TestShapes(t *testing.T) {
 		{"composite", []string{"CREATE TYPE pair AS (x int, y text)", "CREATE TABLE t (id int PRIMARY KEY, p pair, ps pair[])", `INSERT INTO t VALUES (1, '(1,"a b")', '{"(2,c)","(,)"}')`}, []string{
 			"UPDATE t SET p = ROW(5, 'new\"')", "ALTER TYPE pair RENAME ATTRIBUTE y TO why", "ALTER TYPE pair ADD ATTRIBUTE z date", "UPDATE t SET p = ROW(5, 'new', '2020-02-29')",
 		}},
-		{"dropped and made anew", []string{"CREATE TABLE t (id int PRIMARY KEY, a text)", "INSERT INTO t VALUES (1, 'old')"}, []string{
+		{"dropped and created again", []string{"CREATE TABLE t (id int PRIMARY KEY, a text)", "INSERT INTO t VALUES (1, 'old')"}, []string{
 			"DROP TABLE t; CREATE TABLE t (id int PRIMARY KEY, other int)", "INSERT INTO t VALUES (7, 7)",
 		}},
 		{"swapped by rename", []string{"CREATE TABLE t (id int PRIMARY KEY, a text)", "INSERT INTO t VALUES (1, 'old')"}, []string{

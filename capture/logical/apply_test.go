@@ -171,8 +171,8 @@ func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	}
 }
 
-// applyAll applies messages, each after its length; the first byte says whether the key is deferrable. It checks that what
-// is committed is JSON, and that no message is accepted without its last byte.
+// applyAll applies messages, each preceded by its length. The first byte chooses a deferrable key. It checks that each
+// committed row is JSON, and that a message without its last byte is refused.
 func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 	t.Helper()
 	if len(input) == 0 {

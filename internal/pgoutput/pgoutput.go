@@ -142,7 +142,7 @@ type Value struct {
 	Text []byte // text form; nil unless Kind is Text
 }
 
-// ValueKind says whether a value is there.
+// ValueKind is how a tuple carries a value.
 type ValueKind byte
 
 // The kinds of values. In an old tuple of kind IdentityKey, the columns outside of the key are Null, whatever they were.

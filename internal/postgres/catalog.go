@@ -142,7 +142,7 @@ type leafEntry struct {
 type catalogRow struct {
 	entry, facts string
 	ownNames     string // as JSON; empty if they were not asked for
-	read         bool   // the row was asked for, and err says whether it came
+	read         bool   // the query was sent; err is nil if its row came
 	err          error
 }
 

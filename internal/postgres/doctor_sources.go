@@ -37,9 +37,9 @@ func (d *doctor) checkReplication(ctx context.Context) {
 	}
 }
 
-// checkExportedSnapshots says whether the server has the fix for reads with a new slot's snapshot that come too early. capture
-// waits before it reads, whatever the server; other programs may not. 15.20 and 19 have the fix; 13.23, 14.23, 16.14, 17.10
-// and 18.4 lack it. Which later minor releases of those have it is not known.
+// checkExportedSnapshots reports whether the server has the fix for reads with a new slot's snapshot that come too early. capture
+// waits before it reads on any server; other programs may not. 15.20 and 19 have the fix; 13.23, 14.23, 16.14, 17.10 and 18.4
+// lack it. Whether later minor releases of these have it is not known.
 func (d *doctor) checkExportedSnapshots() {
 	const name = "exported snapshots"
 	if v := d.srv.VersionNum; v >= 190000 || v/10000 == 15 && v >= 150020 {
