@@ -332,6 +332,6 @@ func (s *Source) readRows(ctx context.Context, t *snapshot.Table, b keyBatch, st
 		return err
 	}
 	s.env.Progress.RecordCommit(stats)
-	s.log.Info("captured", append(stats.LogFields(s.table.Shape), "ms", source.Milliseconds(time.Since(start)))...)
+	s.log.Info("captured", stats.LogFields(s.table.Shape, "ms", source.Milliseconds(time.Since(start)))...)
 	return nil
 }

@@ -48,13 +48,15 @@ func (x *TxnStats) keptKey(i int) []byte {
 	return x.keys[start:x.keyEnds[i]]
 }
 
-// LogFields returns the counts and the first keys as key–value pairs for a log line.
-func (x *TxnStats) LogFields(s *rowjson.Shape) []any {
+// LogFields returns key–value pairs for a log line: the counts, the first keys, and more.
+func (x *TxnStats) LogFields(s *rowjson.Shape, more ...any) []any {
 	keys := make([]string, len(x.keyEnds))
 	for i := range keys {
 		keys[i] = s.KeyString(x.keptKey(i))
 	}
-	return []any{"inserts", x.Inserts, "updates", x.Updates, "deletes", x.Deletes, "truncates", x.Truncates, "keys", keys}
+	fields := make([]any, 0, 10+len(more))
+	fields = append(fields, "inserts", x.Inserts, "updates", x.Updates, "deletes", x.Deletes, "truncates", x.Truncates, "keys", keys)
+	return append(fields, more...)
 }
 
 // TxnLogger logs commits: each with a line of its own while they are few, and those beyond a rate in one line a second.
@@ -127,10 +129,9 @@ func (l *TxnLogger) Flush() {
 // HasSummary reports whether commits wait to be logged. Any goroutine may call it.
 func (l *TxnLogger) HasSummary() bool { return l.hasSummary.Load() }
 
-func (l *TxnLogger) logCommit(x *TxnStats, now time.Time, fields ...any) {
-	fields = append(fields, x.LogFields(l.shape)...)
-	l.log.Info("captured", append(fields, "lsn", postgres.FormatLSN(x.LSN), "commit_time", x.CommitTime.Format(time.RFC3339Nano),
-		"lag_ms", Milliseconds(now.Sub(x.CommitTime)))...)
+func (l *TxnLogger) logCommit(x *TxnStats, now time.Time, more ...any) {
+	l.log.Info("captured", x.LogFields(l.shape, append(more, "lsn", postgres.FormatLSN(x.LSN),
+		"commit_time", x.CommitTime.Format(time.RFC3339Nano), "lag_ms", Milliseconds(now.Sub(x.CommitTime)))...)...)
 }
 
 // Milliseconds returns a duration for a log line.
