@@ -46,3 +46,6 @@ func CanPatch(t *testing.T, dir string) bool {
 	}
 	return file.Close() == nil
 }
+
+// BeforeVerify sets what is called before the lock file is read again.
+func BeforeVerify(f func()) { beforeVerify = f }

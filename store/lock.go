@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"sync"
@@ -56,6 +55,7 @@ const (
 // the next creation, two processes could each have a lock on a file of that name.
 type lock struct {
 	path string // the file that is locked
+	word string // see lockword.go
 
 	mu           sync.Mutex
 	file         *os.File // the lock file; nil once released
@@ -64,7 +64,7 @@ type lock struct {
 }
 
 func acquireLock(path string, o Owner) (*lock, error) {
-	l := &lock{path: path, owner: o}
+	l := &lock{path: path, owner: o, word: newLockWord()}
 	f, err := l.lockFile()
 	if err != nil {
 		return nil, err
@@ -84,6 +84,7 @@ func (l *lock) lockFile() (*os.File, error) {
 		err = flock(f, unix.LOCK_EX)
 		switch {
 		case err == nil && isFileAt(f, lockPath(l.path)):
+			f.Chmod(0o600) // fails if the file is somebody else's, who then may read it anyway
 			return f, nil
 		case err == nil: // removed or replaced after it was opened: the lock on it protects nothing
 			err = errors.New("the lock file keeps being replaced")
@@ -105,11 +106,12 @@ func (l *lock) lockFile() (*os.File, error) {
 }
 
 func (l *lock) lockedError(f *os.File) error {
-	return &LockedError{Path: l.path, Owner: readOwner(f)}
+	return &LockedError{Path: l.path, Owner: readLockContent(f).Owner}
 }
 
 // reacquireIfReplaced takes the lock again if the lock file was removed or replaced, maybe with its folder: another process
-// could have the lock of the new one. It reports whether that was so.
+// could have the lock of the new one. It reports whether that was so. The error is a [*LockedError] if another process has the lock, or
+// has put its word into the lock file although we have it.
 func (l *lock) reacquireIfReplaced() (replaced bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -123,6 +125,9 @@ func (l *lock) reacquireIfReplaced() (replaced bool, err error) {
 		}
 		l.file.Close()
 		l.file, l.ownerWritten, replaced = f, false, true
+	}
+	if err := l.verifyWord(); errors.As(err, new(*LockedError)) {
+		return replaced, err
 	}
 	if !l.ownerWritten {
 		l.writeOwner()
@@ -150,7 +155,7 @@ func (l *lock) setListen(addr string) error {
 // writeOwner writes the owner into the lock file. If that fails, as on a full disk, the lock protects the file all the same, and
 // reacquireIfReplaced tries again.
 func (l *lock) writeOwner() error {
-	data, err := json.Marshal(l.owner)
+	data, err := json.Marshal(lockContent{Owner: l.owner, Word: l.word})
 	if err != nil {
 		return err
 	}
@@ -193,7 +198,7 @@ func ReadOwner(path string) (o Owner, locked bool, err error) {
 	case err == nil:
 		return Owner{}, false, nil
 	case errors.Is(err, unix.EWOULDBLOCK):
-		return readOwner(f), true, nil
+		return readLockContent(f).Owner, true, nil
 	default:
 		return Owner{}, false, fmt.Errorf("test the lock %s: %w", lockPath(path), err)
 	}
@@ -201,7 +206,7 @@ func ReadOwner(path string) (o Owner, locked bool, err error) {
 
 // openLockFile opens the lock file of path. It follows no link, so that nobody makes us write elsewhere, and waits for no pipe.
 func openLockFile(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(lockPath(path), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
+	f, err := os.OpenFile(lockPath(path), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -218,16 +223,6 @@ func flock(f *os.File, how int) error {
 			return err
 		}
 	}
-}
-
-// readOwner returns the owner that the lock file f names; a zero one if f is empty or has no owner's form.
-func readOwner(f *os.File) Owner {
-	var o Owner
-	const longest = 64 << 10
-	if err := json.NewDecoder(io.NewSectionReader(f, 0, longest)).Decode(&o); err != nil {
-		return Owner{}
-	}
-	return o
 }
 
 // isFileAt reports whether the name path leads to the open file f.

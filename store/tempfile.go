@@ -73,10 +73,10 @@ func (t *tempFile) verify() error {
 	if err != nil {
 		return err
 	}
-	if !t.lock.isOwned() || !os.SameFile(info, t.info) {
+	if !os.SameFile(info, t.info) {
 		return fmt.Errorf("the folder %s was replaced meanwhile", filepath.Dir(t.path))
 	}
-	return nil
+	return t.lock.verify()
 }
 
 // discard removes the file, if there is one and it is still ours.

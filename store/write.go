@@ -159,6 +159,9 @@ func (f *File) quarantineExisting() error {
 func (f *File) replaceManifest(m Manifest) error {
 	err := f.writeManifest(m)
 	if err == nil {
+		err = f.lock.verify()
+	}
+	if err == nil {
 		err = os.Rename(f.manifestTmp(), f.manifestPath)
 	}
 	if err != nil {

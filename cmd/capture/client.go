@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +18,24 @@ import (
 
 // maxResponse limits the bytes that are read of a response. The server may not be capture.
 const maxResponse = 1 << 20
+
+// findDaemon returns the address of the daemon that writes the file at path: "" if it has not published one yet. It reports false if
+// no daemon runs. The lock file is closed to other users; one who can't read it finds the daemon at listen, the address of --listen.
+func findDaemon(ctx context.Context, path, listen string) (address string, running bool, err error) {
+	owner, held, err := store.ReadOwner(path)
+	if errors.Is(err, fs.ErrPermission) {
+		address = dialAddress(listen, "")
+		conn, err := (&net.Dialer{Timeout: statusTimeout}).DialContext(ctx, "tcp", address)
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			return "", false, nil
+		}
+		if err == nil {
+			conn.Close()
+		}
+		return address, true, nil // whatever else is wrong there, the request will show
+	}
+	return daemonAddress(owner), held, err
+}
 
 // daemonAddress returns the address of the daemon that owner describes, or "" if the daemon has not published one.
 func daemonAddress(owner store.Owner) string {

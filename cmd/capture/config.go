@@ -75,7 +75,7 @@ type tokenConfig struct {
 
 // listenConfig has the address of the HTTP server.
 type listenConfig struct {
-	Listen address `placeholder:"HOST:PORT" env:"CAPTURE_LISTEN" default:"127.0.0.1:8080" help:"Address of the HTTP server."`
+	Listen address `placeholder:"HOST:PORT" env:"CAPTURE_LISTEN" default:"127.0.0.1:8080" help:"Address of the daemon's HTTP server."`
 }
 
 // debugConfig has the address of the server for Go's profiles.

@@ -23,6 +23,7 @@ const snapshotTimeout = 10 * time.Minute
 type snapshotCmd struct {
 	databaseConfig
 	outputConfig
+	listenConfig
 	tokenConfig
 	JSON bool `name:"json" help:"Print the result as JSON."`
 }
@@ -48,15 +49,13 @@ func (c snapshotCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
-	owner, held, err := store.ReadOwner(path)
+	address, running, err := findDaemon(ctx, path, string(c.Listen))
 	switch {
 	case err != nil:
 		return err
-	case !held:
+	case !running:
 		return c.exportTable(ctx, std, nil)
-	}
-	address := daemonAddress(owner)
-	if address == "" {
+	case address == "":
 		return fmt.Errorf("the daemon that writes %s has not published its address yet; try again in a moment", path)
 	}
 	return c.requestSnapshot(ctx, std, address)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"capture/capture"
-	"capture/store"
 )
 
 // statusTimeout limits the wait for the daemon, which only has to read its own memory.
@@ -26,7 +25,7 @@ type statusCmd struct {
 }
 
 func (statusCmd) Help() string {
-	return "Finds the daemon through the lock file beside --output, or at --listen if there is none. Exit code 0 means that " +
+	return "Finds the daemon through the lock file beside --output, or at --listen if there is none or it belongs to another user. Exit code 0 means that " +
 		"feedback.json follows the table, so the command can be a health check. It does not connect to the database."
 }
 
@@ -58,11 +57,10 @@ func (c statusCmd) Run(ctx context.Context, std streams) error {
 
 // fetchStatus requests the daemon's status and also returns the response as received.
 func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture.Status, raw []byte, err error) {
-	owner, held, err := store.ReadOwner(path)
+	address, held, err := findDaemon(ctx, path, string(c.Listen))
 	if err != nil {
 		return status, nil, err
 	}
-	address := daemonAddress(owner)
 	if !held || address == "" {
 		address = dialAddress(string(c.Listen), "")
 	}

@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"capture/internal/verify"
-	"capture/store"
 )
 
 type verifyCmd struct {
 	fileConfig
+	listenConfig
 	tokenConfig
 	JSON bool `name:"json" help:"Print the result as JSON."`
 }
@@ -48,7 +48,7 @@ func (c verifyCmd) Run(ctx context.Context, std streams) error {
 		}
 		c.database().warnAboutPassword(std)
 		o.Database = cfg
-		if o.Barrier, err = c.barrier(); err != nil {
+		if o.Barrier, err = c.barrier(ctx); err != nil {
 			return err
 		}
 	}
@@ -81,15 +81,14 @@ func (c verifyCmd) databaseGiven() bool {
 }
 
 // barrier returns a function that makes the daemon of the file write it, or nil if no daemon runs.
-func (c verifyCmd) barrier() (func(context.Context) error, error) {
+func (c verifyCmd) barrier(ctx context.Context) (func(context.Context) error, error) {
 	if c.File == "-" {
 		return nil, nil
 	}
-	owner, locked, err := store.ReadOwner(c.File)
-	if err != nil || !locked {
+	address, running, err := findDaemon(ctx, c.File, string(c.Listen))
+	if err != nil || !running {
 		return nil, err
 	}
-	address := daemonAddress(owner)
 	if address == "" {
 		return nil, fmt.Errorf("the daemon that writes %s has not reported its address yet; try again in a moment", c.File)
 	}

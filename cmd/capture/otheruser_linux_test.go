@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Another user of the machine can't read the lock file, and finds the daemon by --listen.
+func TestCommandsOfAnotherUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to run a command as another user")
+	}
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "capture-other-user-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program, token := filepath.Join(dir, "capture"), filepath.Join(dir, "token")
+	copyProgram(t, program)
+	if err := os.WriteFile(token, []byte("a-token-of-the-test-0123456789"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	env := []string{"DATABASE_URL=" + votesDatabase(t, 10), "CAPTURE_TOKEN_FILE=" + token}
+	d := startIn(t, dir, env, "run", "--listen=127.0.0.1:0")
+	d.ready()
+	if err := filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if err == nil && info.IsDir() {
+			err = os.Chmod(path, 0o755)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for command, want := range map[string]string{"status": "✓ ready", "snapshot": "10 rows", "verify": "the same in the file"} {
+		cmd := prepare(t.Context(), dir, append(env, "CAPTURE_LISTEN="+d.address()), command)
+		cmd.Path = program
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Run(); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("capture %s: %v\n%s", command, err, out.String())
+		}
+	}
+	cmd := prepare(t.Context(), dir, append(env, "CAPTURE_LISTEN=127.0.0.1:1"), "snapshot")
+	cmd.Path = program
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "feedback.json.lock: permission denied") {
+		t.Errorf("capture snapshot with another address: %v\n%s", err, out)
+	}
+}
+
+func copyProgram(t *testing.T, path string) {
+	t.Helper()
+	from, err := os.Open(binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	to, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(to, from); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
