@@ -142,6 +142,21 @@ func TestOpenTransactionAtStart(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
+// TestPreparedTransactionAtStart: a prepared transaction that nobody ends holds up the slot. Status names it and the
+// statement that ends it.
+func TestPreparedTransactionAtStart(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_prepared_transactions": "2"}})
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 20)
+	exec(t, conn, "BEGIN; INSERT INTO votes (user_query) VALUES ('prepared'); PREPARE TRANSACTION 'forgotten'")
+	d := start(t, config(t, s.URL("postgres")))
+	d.notReady("must end first", "ROLLBACK PREPARED 'forgotten'", "of postgres in database postgres")
+	exec(t, conn, "ROLLBACK PREPARED 'forgotten'")
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+}
+
 // TestSlotBehindPlainRead: the walsender is stopped while the transaction that it waits for ends, and a plain read shows a
 // later commit. The slot then starts before that commit. The file must not lose what it has shown.
 func TestSlotBehindPlainRead(t *testing.T) {

@@ -145,7 +145,7 @@ func queryTextRow(ctx context.Context, conn *pgx.Conn, query string, types []uin
 	b := &pgconn.Batch{}
 	b.ExecParams("BEGIN READ ONLY", nil, nil, nil, nil)
 	b.ExecParams(query, params, types, nil, nil)
-	b.ExecParams("COMMIT", nil, nil, nil, nil)
+	b.ExecParams("ROLLBACK", nil, nil, nil, nil) // takes back settings that a function has changed, too
 	results, err := conn.PgConn().ExecBatch(ctx, b).ReadAll()
 	if err != nil {
 		_ = conn.PgConn().Exec(ctx, "ROLLBACK").Close() // a connection that cannot roll back is closed

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"capture/capture/source"
+	"capture/internal/postgres"
 )
 
 // slot is our temporary replication slot. The server drops it when the replication connection ends.
@@ -102,17 +103,12 @@ func (s *slot) checkRetainedWAL(ctx context.Context, conn *pgx.Conn) error {
 // blockingTransactions returns, for people, which transactions the server waits for before it can create the slot.
 func blockingTransactions(ctx context.Context, conn *pgx.Conn) (string, error) {
 	text := "write transactions that were open at the start must end first"
-	var list *string
-	err := conn.QueryRow(ctx, `
-		SELECT string_agg(format('pid %s (%s, %s, since %s)', pid, coalesce(usename::text, '?'), coalesce(nullif(state, ''), 'state not visible'),
-			to_char(xact_start, 'HH24:MI:SS')), ', ' ORDER BY xact_start)
-		FROM (SELECT * FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-			ORDER BY xact_start LIMIT 5) a`).Scan(&list)
+	open, err := postgres.LoadOpenTransactions(ctx, conn)
 	if err != nil {
-		return text, fmt.Errorf("query the open transactions: %w", err)
+		return text, err
 	}
-	if list != nil {
-		text += ": " + *list
+	if list := open.String(); list != "" {
+		text += ": " + list
 	}
 	return text, nil
 }

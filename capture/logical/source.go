@@ -120,7 +120,7 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	if err != nil {
 		return origin, err
 	}
-	s.env.SetServer(systemID, s.server.Version)
+	s.env.SetServer(systemID, &s.server)
 	return snapshot.Origin{Source: "logical", Database: s.server.Database, SystemID: systemID, ServerVersion: s.server.Version}, nil
 }
 

@@ -28,11 +28,15 @@ type Env struct {
 }
 
 // SetServer reports which server answers, and warns if it is another database cluster than in the previous attempt.
-func (e *Env) SetServer(systemID, version string) {
+func (e *Env) SetServer(systemID string, server *postgres.Server) {
+	const superuser = "the user is a superuser: functions of the table's owner, such as casts and those of generated columns, run with all rights"
+	if server.Superuser && e.Progress.SetCondition("role", superuser) && e.SystemID == "" {
+		e.Logger.Warn(superuser, "user", server.User, "hint", "capture setup --role")
+	}
 	if systemID != "" && e.SystemID != "" && e.SystemID != systemID {
 		e.Logger.Warn("connected to another database cluster than before", "previous_system_id", e.SystemID, "system_id", systemID)
 	}
-	e.Progress.setServer(systemID, version)
+	e.Progress.setServer(systemID, server.Version)
 }
 
 // WarnInvalidUTF8 reports once that bytes of the table are not valid text.

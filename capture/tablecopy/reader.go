@@ -47,7 +47,7 @@ func (r *Reader) Open(ctx context.Context) (err error) {
 	if r.Server, err = postgres.LoadServer(ctx, r.Conn); err != nil {
 		return err
 	}
-	r.env.SetServer(r.Server.SystemID, r.Server.Version)
+	r.env.SetServer(r.Server.SystemID, &r.Server)
 	return nil
 }
 

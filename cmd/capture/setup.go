@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -38,6 +39,10 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 		statements, err := postgres.SetupSQL(ctx, conn, table, postgres.SetupOptions{Source: string(c.Source), Role: c.Role})
 		if len(statements) > 0 && strings.HasPrefix(statements[0], "CREATE ROLE") {
 			fmt.Fprintf(std.err, "capture setup: role %s has no password; set one with \\password in psql\n", c.Role)
+		}
+		if c.Role != "" && err == nil && slices.ContainsFunc(statements, grantsReplication) {
+			fmt.Fprintf(std.err, "capture setup: REPLICATION also lets role %s copy the whole cluster (pg_basebackup); to limit it to this database, put these lines first in pg_hba.conf:\n%s\n",
+				c.Role, postgres.HBALines(conn.Config().Database, c.Role))
 		}
 		return statements, err
 	})
@@ -79,4 +84,8 @@ func printStatements(w io.Writer, statements []string) error {
 		}
 	}
 	return nil
+}
+
+func grantsReplication(statement string) bool {
+	return strings.HasPrefix(statement, "ALTER ROLE") && strings.HasSuffix(statement, " REPLICATION")
 }

@@ -51,5 +51,6 @@
 //   - explain.go, explain_network.go: explanations of errors, of the network and of TLS
 //   - sqlstate.go: the SQLSTATEs with their class, reason and hint
 //   - redact.go: errors of rows, without the rows' values
+//   - open_transactions.go: transactions that a new slot waits for
 //   - doctor.go, doctor_sources.go: capture doctor; what each source needs
 package postgres

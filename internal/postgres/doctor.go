@@ -54,6 +54,7 @@ func Diagnose(ctx context.Context, cfg *pgx.ConnConfig, name Name, local LocalRe
 			d.checkExportedSnapshots()
 			d.checkLimits(ctx)
 			d.checkPublication(ctx)
+			d.checkSlot(ctx)
 			d.checkTriggers(ctx)
 			d.checkSize(ctx)
 			if d.logical {
@@ -108,7 +109,7 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 	tcp, isTCP := conn.PgConn().Conn().RemoteAddr().(*net.TCPAddr)
 	switch secured, ok := conn.PgConn().Conn().(*tls.Conn); {
 	case ok:
-		d.addFinding("encryption", OK, tls.VersionName(secured.ConnectionState().Version)+" in use", "", "")
+		d.checkTLS(tls.VersionName(secured.ConnectionState().Version) + " in use")
 	case isTCP && !tcp.IP.IsLoopback():
 		d.addFinding("encryption", Warn, "the connection is not encrypted", "others on the network can read votes and the password",
 			"set sslmode=verify-full and sslrootcert=… in --database-url")
@@ -116,6 +117,21 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 		d.addFinding("encryption", OK, "none, and none needed: the server is on this machine", "", "")
 	}
 	return true
+}
+
+// checkTLS says how far the server's certificate was verified. Without that, whoever is in between can read everything.
+func (d *doctor) checkTLS(version string) {
+	const name, hint = "encryption", "set sslmode=verify-full and sslrootcert=… in --database-url"
+	switch c := d.conn.Config().TLSConfig; {
+	case c != nil && !c.InsecureSkipVerify:
+		d.addFinding(name, OK, version+", the certificate is verified", "", "")
+	case c != nil && c.VerifyPeerCertificate != nil:
+		d.addFinding(name, Warn, version+", but any host name in the certificate is accepted",
+			"whoever has a certificate of the same authority can pose as the server", hint)
+	default:
+		d.addFinding(name, Warn, version+", but nobody verified the server's certificate",
+			"whoever is between here and the server can read votes and the password", hint)
+	}
 }
 
 func (d *doctor) checkServer(ctx context.Context) bool {
@@ -138,13 +154,35 @@ func (d *doctor) checkServer(ctx context.Context) bool {
 	case d.srv.InRecovery:
 		d.addError("server", Warn, d.srv.checkLogicalReplication())
 		d.logical = false
+		d.checkStandby(ctx)
 	case d.srv.Encoding == "SQL_ASCII":
 		d.addFinding("server", Warn, found, "the database stores bytes of any encoding; those that are not UTF-8 are replaced in feedback.json", "")
 	default:
 		d.addFinding("server", OK, found, "", "")
 	}
+	if d.srv.Superuser {
+		d.addFinding("role", Warn, fmt.Sprintf("user %s is a superuser", d.srv.User),
+			"functions of the table's owner, such as casts and those of generated columns, run with all rights when capture reads values",
+			"capture setup --role capture, and connect as that role")
+	}
 	d.checkClock(ctx)
 	return true
+}
+
+// checkStandby says when replay on a standby cancels the reads of the source poll.
+func (d *doctor) checkStandby(ctx context.Context) {
+	var feedback, delay string
+	err := Pinned(d.conn).QueryRow(ctx, `SELECT pg_catalog.current_setting('hot_standby_feedback'),
+		pg_catalog.current_setting('max_standby_streaming_delay')`).Scan(&feedback, &delay)
+	switch found := fmt.Sprintf("hot_standby_feedback is %s, max_standby_streaming_delay is %s", feedback, delay); {
+	case err != nil:
+		d.addError("standby", Warn, Explain(err))
+	case feedback == "off" && delay != "-1":
+		d.addFinding("standby", Warn, found, "a read that takes longer than the delay is cancelled (SQLSTATE 40001) if the primary vacuums rows that it still needs",
+			"on the standby: ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf();")
+	default:
+		d.addFinding("standby", OK, found, "", "")
+	}
 }
 
 // checkClock compares the two machines' clocks: times in logs and the lag come from both.
@@ -178,6 +216,43 @@ func (d *doctor) checkTable(ctx context.Context, name Name) bool {
 		return false
 	}
 	d.addFinding("privileges", OK, fmt.Sprintf("user %s may read the whole table", d.srv.User), "", "")
+	return d.checkValues(ctx)
+}
+
+// checkValues runs the statements by which the sources read values, without a row.
+func (d *doctor) checkValues(ctx context.Context) bool {
+	run := func(sql string, types []uint32, params ...[]byte) error {
+		tx, err := Begin(ctx, d.conn, "READ ONLY")
+		if err != nil {
+			return Explain(err)
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+		_, err = d.conn.PgConn().ExecParams(ctx, sql, params, types, nil, []int16{1}).Close()
+		return Explain(err)
+	}
+	t := d.table
+	if err := run("SELECT "+t.SelectList()+" FROM "+t.FromClause()+" LIMIT 0", nil); err != nil {
+		d.addError("values", Fail, err)
+		return false
+	}
+	d.addFinding("values", OK, "every column can be read", "", "")
+	none := make([][]byte, len(t.Key))
+	for i := range none {
+		none[i] = []byte("{}")
+	}
+	err := t.KeyProblem()
+	if err == nil {
+		err = run(t.RowsByKeyQuery()+" LIMIT 0", nil, none...)
+	}
+	if err != nil { // for the source notify only
+		d.addError("rows by key", Warn, err)
+	}
+	if query, from, types := t.GeneratedColumnsQuery(); len(from) > 0 {
+		if err := run(query, types, make([][]byte, len(from))...); err != nil { // for the source logical only
+			d.addError("generated columns", Warn, err)
+			d.logical = false
+		}
+	}
 	return true
 }
 

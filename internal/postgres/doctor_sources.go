@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // checkReplication checks what only logical replication needs, except its limits and its publication.
@@ -28,12 +31,79 @@ func (d *doctor) checkReplication(ctx context.Context) {
 	}
 	if err == nil {
 		d.addFinding("right to replicate", OK, fmt.Sprintf("user %s may open a replication connection", d.srv.User), "", "")
+		d.checkPhysicalReplication(ctx)
 		return
 	}
 	d.logical = false
 	d.addError("right to replicate", Warn, err)
 	if last := &d.Findings[len(d.Findings)-1]; last.Hint == replicationGrant {
 		last.Hint = d.provider.grantReplication(d.srv.User) + ";"
+	}
+}
+
+// checkPhysicalReplication warns if the user may copy the whole cluster. The attribute REPLICATION allows that; only
+// pg_hba.conf can limit it to logical replication of one database.
+func (d *doctor) checkPhysicalReplication(ctx context.Context) {
+	c := d.cfg.Config.Copy()
+	c.RuntimeParams["replication"] = "true"
+	pg, err := pgconn.ConnectConfig(ctx, c)
+	if err != nil {
+		return // it is refused, as it should be
+	}
+	_ = pg.Close(context.WithoutCancel(ctx))
+	d.addFinding("physical replication", Warn, fmt.Sprintf("user %s may also copy the whole cluster", d.srv.User),
+		"whoever has the password can run pg_basebackup, which includes all databases and the password hashes",
+		"put these lines first in pg_hba.conf and run SELECT pg_reload_conf();\n"+HBALines(d.srv.Database, d.srv.User))
+}
+
+// HBALines returns lines for pg_hba.conf that let a role connect to one database and replicate from it, and nothing else. A
+// line for all databases does not cover physical replication.
+func HBALines(database, role string) string {
+	name := func(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
+	return fmt.Sprintf("hostssl %[1]s %[2]s <address>/32 scram-sha-256\nhost all %[2]s all reject\nhost replication %[2]s all reject",
+		name(database), name(role))
+}
+
+// slotTimeout bounds how long doctor waits for a slot: the server creates it once the write transactions that are open have
+// ended.
+const slotTimeout = 3 * time.Second
+
+// checkSlot creates a temporary slot, as run does, and drops it.
+func (d *doctor) checkSlot(ctx context.Context) {
+	open, err := LoadOpenTransactions(ctx, d.conn)
+	if err != nil {
+		d.addError("open transactions", Warn, Explain(err))
+	} else if len(open.Prepared) > 0 {
+		d.addFinding("prepared transactions", Warn, strings.Join(open.Prepared, ", "), "a new replication slot waits until they end, and vacuum cannot remove rows meanwhile",
+			"end each one that nobody will commit with its ROLLBACK PREPARED, in its database")
+	}
+	if !d.logical {
+		return
+	}
+	const name = "replication slot"
+	pg, err := ConnectReplication(ctx, d.cfg)
+	if err != nil {
+		d.addError(name, Warn, err)
+		d.logical = false
+		return
+	}
+	defer CloseNow(pg)
+	waiting, cancel := context.WithTimeout(ctx, slotTimeout)
+	defer cancel()
+	slot := fmt.Sprintf("capture_doctor_%d", pg.PID())
+	err = pg.Exec(waiting, "CREATE_REPLICATION_SLOT "+slot+" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT").Close()
+	if err == nil { // a slot that ends with its connection is there for another moment
+		err = pg.Exec(waiting, "DROP_REPLICATION_SLOT "+slot).Close()
+	}
+	switch {
+	case err == nil:
+		d.addFinding(name, OK, "a temporary slot can be created", "", "")
+	case waiting.Err() != nil && ctx.Err() == nil:
+		d.addFinding(name, Warn, fmt.Sprintf("the server did not create one within %s", slotTimeout),
+			"it waits for write transactions: "+open.String()+"; capture reads the table from time to time meanwhile", "")
+	default:
+		d.addError(name, Warn, Explain(err))
+		d.logical = false
 	}
 }
 
@@ -85,7 +155,10 @@ func (d *doctor) checkLimits(ctx context.Context) {
 	} else {
 		d.addFinding("wal_sender_timeout", OK, timeout, "", "")
 	}
-	d.addFinding("drop database", OK, "DROP DATABASE fails while capture follows a table in it: stop capture first", "an active slot prevents it, even WITH (FORCE)", "")
+	d.addFinding("drop database", OK, "DROP DATABASE, ALTER DATABASE … RENAME and CREATE DATABASE … TEMPLATE fail while capture is connected: stop capture first",
+		"a session prevents them, and an active slot also DROP DATABASE WITH (FORCE)", "")
+	d.addFinding("migrations", OK, "while a publication has the table, it cannot be SET UNLOGGED, and its rows cannot be changed without a key: run capture teardown first",
+		"Postgres refuses that whether or not capture runs", "")
 }
 
 func (d *doctor) checkPublication(ctx context.Context) {
@@ -102,6 +175,10 @@ func (d *doctor) checkPublication(ctx context.Context) {
 	}
 	chosen, statements := d.table.choosePublication(publications, own, d.srv.VersionNum)
 	switch {
+	case chosen >= 0 && publications[chosen].name == own && !publications[chosen].alterable:
+		d.addFinding("publication", Warn, fmt.Sprintf("%s has all changes of the table, but belongs to %s", own, publications[chosen].owner),
+			fmt.Sprintf("if the table loses its key, the application's UPDATE and DELETE fail until somebody drops the publication; user %s cannot", d.srv.User),
+			fmt.Sprintf("capture setup --role %s, as a superuser or the owner of table and database", d.srv.User))
 	case chosen >= 0:
 		d.addFinding("publication", OK, publications[chosen].name+" has all changes of the table", "", "")
 	case d.table.checkReplicaIdentity(d.srv.VersionNum) != nil:

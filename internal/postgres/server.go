@@ -18,6 +18,7 @@ type Server struct {
 	Timeline   int    // the timeline of the last checkpoint; 0 if the user may not see it
 	Database   string
 	User       string
+	Superuser  bool // the user is a superuser
 	Encoding   string
 	InRecovery bool // the server is a standby, or still recovering
 	WALLevel   string
@@ -30,7 +31,8 @@ type Server struct {
 
 const serverSQL = `
 	SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('server_version'),
-		pg_catalog.current_database(), current_user::text, pg_catalog.current_setting('server_encoding'),
+		pg_catalog.current_database(), current_user::text,
+		COALESCE((SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user), false), pg_catalog.current_setting('server_encoding'),
 		pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('wal_level'),
 		pg_catalog.current_setting('max_replication_slots')::int,
 		(SELECT count(*) FROM pg_catalog.pg_replication_slots)::int,
@@ -39,7 +41,7 @@ const serverSQL = `
 		COALESCE((SELECT setting::int FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'), -1)`
 
 func (s *Server) scanRow(row pgx.Row) error {
-	err := row.Scan(&s.VersionNum, &s.Version, &s.Database, &s.User, &s.Encoding, &s.InRecovery, &s.WALLevel,
+	err := row.Scan(&s.VersionNum, &s.Version, &s.Database, &s.User, &s.Superuser, &s.Encoding, &s.InRecovery, &s.WALLevel,
 		&s.MaxSlots, &s.UsedSlots, &s.MaxSenders, &s.UsedSenders, &s.MaxSlotWALKeepMB)
 	if err != nil {
 		return Explain(fmt.Errorf("query the server's settings: %w", err))
