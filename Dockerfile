@@ -34,9 +34,10 @@ RUN go build \
     gopkg.in/natefinch/lumberjack.v2 \
     net/http
 
-# A new named volume gets the owner and mode of the folder that it is mounted on.
+# A new named volume gets the owner and mode of the folder that it is mounted on. Readers need the group 65532.
 # posix/ and right/ only repeat the time zones.
 RUN mkdir -p /image/app/data/fallback /image/app/logs/usage /image/app/logs/errors /image/etc/ssl/certs /image/usr/share \
+ && chmod 0750 /image/app/data/fallback /image/app/logs/usage /image/app/logs/errors \
  && echo 'capture:x:65532:65532:capture:/app:/sbin/nologin' >/image/etc/passwd \
  && echo 'capture:x:65532:' >/image/etc/group \
  && cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ \

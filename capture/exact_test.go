@@ -309,3 +309,22 @@ func members(t testing.TB, object string) (names, values []string) {
 	}
 	return names, values
 }
+
+// TestUnwrittenWAL: a snapshot does not wait for WAL that no commit has had written out.
+func TestUnwrittenWAL(t *testing.T) {
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	d := start(t, config(t, url))
+	d.ready()
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience/6)
+		exec(t, conn, "BEGIN")
+		exec(t, conn, "SELECT pg_logical_emit_message(false, 'capture', 'left behind')")
+		exec(t, conn, "ROLLBACK")
+		if _, err := d.Snapshot(ctx); err != nil {
+			t.Fatal(err)
+		}
+		cancel()
+	}
+}

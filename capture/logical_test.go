@@ -216,22 +216,3 @@ func TestBarrierUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-// TestUnwrittenWAL: a snapshot does not wait for WAL that no commit has had written out.
-func TestUnwrittenWAL(t *testing.T) {
-	url := pgserver.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, votes)
-	d := start(t, config(t, url))
-	d.ready()
-	for range 3 {
-		ctx, cancel := context.WithTimeout(t.Context(), patience/6)
-		exec(t, conn, "BEGIN")
-		exec(t, conn, "SELECT pg_logical_emit_message(false, 'capture', 'left behind')")
-		exec(t, conn, "ROLLBACK")
-		if _, err := d.Snapshot(ctx); err != nil {
-			t.Fatal(err)
-		}
-		cancel()
-	}
-}

@@ -1,8 +1,6 @@
 package capture
 
 import (
-	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -34,45 +32,4 @@ func TestPollOnStandby(t *testing.T) {
 	if st := d.Status(); st.Source != "poll" || st.SourceNote == "" {
 		t.Errorf("followed by %s (%s)", st.Source, st.SourceNote)
 	}
-}
-
-// TestPollNeverGoesBack: the address leads to a standby that is behind what the file holds, as one that crashed may be for
-// a while. The file stays as it is until the standby has caught up, and health says why.
-func TestPollNeverGoesBack(t *testing.T) {
-	t.Parallel()
-	s := pgserver.ForTest(t, pgserver.Options{})
-	conn := connect(t, s.URL("postgres"))
-	exec(t, conn, votes)
-	exec(t, conn, "INSERT INTO votes (comment) VALUES ('first')")
-	standby, err := s.Standby(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(standby.Close)
-	behind := connect(t, standby.URL("postgres"))
-	exec(t, behind, "SELECT pg_wal_replay_pause()")
-	eventually(t, "the standby has paused", func() error {
-		if !one[bool](t, behind, "SELECT pg_is_wal_replay_paused()") {
-			return errors.New("not yet")
-		}
-		return nil
-	})
-	exec(t, conn, "INSERT INTO votes (comment) VALUES ('second')")
-
-	p := proxied(t, s)
-	cfg := config(t, p.URL("postgres"))
-	cfg.Source, cfg.PollInterval = "poll", 20*time.Millisecond
-	d := start(t, cfg)
-	d.ready()
-	d.follows(conn, "votes", "vote_id")
-	p.Target(standby.Addr())
-	p.Cut()
-	d.notReady("the standby has replayed WAL up to", "older than the file")
-	if !strings.Contains(strings.Join(d.content(), ""), "second") {
-		t.Error("the file went back to an older state")
-	}
-	exec(t, behind, "SELECT pg_wal_replay_resume()")
-	d.ready()
-	exec(t, conn, "INSERT INTO votes (comment) VALUES ('third')")
-	d.follows(conn, "votes", "vote_id")
 }

@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # The caller's .env and variables are not for this project.
-unset CAPTURE_ALERT_URL CAPTURE_KEEP CAPTURE_MEMORY CAPTURE_GOMEMLIMIT CAPTURE_TABLE CAPTURE_TOKEN_PATH POSTGRES_PASSWORD CAPTURE_DB_PASSWORD
+unset CAPTURE_ALERT_URL CAPTURE_KEEP CAPTURE_MEMORY CAPTURE_TABLE CAPTURE_TOKEN_PATH POSTGRES_PASSWORD CAPTURE_DB_PASSWORD
 project=capture-check-$$
 export CAPTURE_PORT=0 CAPTURE_IMAGE=$project VERSION=0.0.0-check COMMIT=check
 work=$(mktemp -d)
@@ -66,14 +66,22 @@ inspect() { docker inspect --format "$1" "$(id)"; }
 healthy() { [ "$(inspect '{{.State.Health.Status}}')" = healthy ]; }
 unhealthy() { [ "$(inspect '{{.State.Health.Status}}')" = unhealthy ]; }
 
-# on_volume UID VOLUME COMMAND…: runs a command in another container that mounts the volume read-only.
+# on_volume USER:GROUP VOLUME COMMAND…: runs a command in another container that mounts the volume read-only.
 on_volume() {
   local user=$1 volume=$2
   shift 2
-  docker run --rm --network none --user "$user:$user" --entrypoint "" -v "$project-$volume:/volume:ro" postgres:18 "$@"
+  docker run --rm --network none --user "$user" --entrypoint "" -v "$volume:/volume:ro" postgres:18 "$@"
 }
-# The RAG application reads the file as another user. Only capture's user may read the logs.
-feedback() { on_volume 1234 fallback cat /volume/feedback.json; }
+# The RAG application reads the file as another user, with capture's group. Only capture's user may read the logs.
+feedback() { on_volume 1234:65532 "$project-fallback" cat /volume/feedback.json; }
+cannot_read() {
+  if on_volume "$1" "$2" cat "/volume/$3" >/dev/null 2>&1; then fail "$1 can read $2/$3"; fi
+  ok "$1 cannot read $2/$3"
+}
+# other SQL URL: runs SQL from another container in the network of the database, as every user of this machine can.
+other() {
+  docker run --rm --network "${project}_default" --entrypoint psql postgres:18 -X -q -At -c "$1" "$2"
+}
 
 # same: checks that feedback.json equals the table.
 same() {
@@ -108,6 +116,10 @@ for target in /app/logs/usage /app/logs/errors /app/data/fallback; do
   has "mounted on $target" "$shipped" "target: $target"
 done
 has "published on loopback only" "$shipped" "host_ip: 127.0.0.1"
+case $shipped in
+*GOMEMLIMIT* | *CAPTURE_KEEP:\ [!n]* | *CAPTURE_TABLE:\ [!n]* | *CAPTURE_ALERT_URL:\ [!n]* | *PASSWORD:\ [!n]*) fail "sets what is not set: $shipped" ;;
+esac
+ok "no value for unset settings, and no password"
 for override in compose.token.yml compose.app.yml; do
   RAG_APP_IMAGE=example docker compose --env-file /dev/null -f docker-compose.yml -f "deploy/$override" config --quiet
   ok "deploy/$override is valid"
@@ -117,6 +129,7 @@ existing=$(POSTGRES_HOST=db.example POSTGRES_PORT=6432 POSTGRES_DB=app POSTGRES_
 for setting in 'PGHOST: db.example' 'PGPORT: "6432"' 'PGDATABASE: app' 'PGUSER: reader' 'PGPASSWORD: word' 'PGSSLMODE: verify-full'; do
   has "an existing database: $setting" "$existing" "$setting"
 done
+case $existing in *PGPASSFILE*) fail "compose.existing.yml has two passwords" ;; esac
 case $existing in *postgres:18* | *depends_on*) fail "compose.existing.yml starts the bundled Postgres" ;; esac
 ok "an existing database: the bundled Postgres is not started"
 
@@ -151,15 +164,46 @@ for n in 1 2 3; do
 done
 compose exec -T capture capture status >/dev/null
 ok "capture status exits 0"
-on_volume 65532 usage grep -q '"@level":"info"' /volume/usage.log || fail "no usage log"
+on_volume 65532 "$project-usage" grep -q '"@level":"info"' /volume/usage.log || fail "no usage log"
 ok "usage log written"
-on_volume 65532 errors test -f /volume/error.log || fail "no error log"
+on_volume 65532 "$project-errors" test -f /volume/error.log || fail "no error log"
 ok "error log exists"
 
+echo "== passwords and roles"
+if docker build --quiet --build-arg VERSION='1 -linkmode=external' . >/dev/null 2>&1; then fail "VERSION can hold flags of the linker"; fi
+ok "VERSION cannot hold flags of the linker"
+for known in rag:rag-only-for-trying postgres:rag-only-for-trying capture:capture-only-for-trying postgres: rag:rag; do
+  out=$(other "SELECT 1" "postgres://$known@postgres/rag" 2>&1) && fail "a known password works: $known"
+  has "not a password: $known" "$out" "password"
+done
+for service in postgres capture; do
+  environment=$(docker inspect --format '{{.Config.Env}}' "$(compose ps --quiet "$service")")
+  case $environment in *PASSWORD=*) fail "a password in the environment of $service: $environment" ;; esac
+  ok "no password in the environment of $service"
+done
+cannot_read 1234 "${project}_passwords" capture
+cannot_read 65532 "${project}_passwords" capture
+cannot_read 1234:65532 "${project}_capture-password" pgpass
+cannot_read 1234 "$project-fallback" feedback.json
+cannot_read 1234:65532 "$project-usage" usage.log
+is "role rag is no superuser" f "$(sql "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication FROM pg_roles WHERE rolname = 'rag'")"
+is "owner of the publication" capture "$(sql "SELECT pg_get_userbyid(pubowner) FROM pg_publication")"
+is "role capture owns the publication only" 1 "$(sql "SELECT count(*) FROM pg_shdepend WHERE deptype = 'o' AND refobjid = 'capture'::regrole")"
+# The RAG application: any user, with the group that compose.app.yml adds.
+app() {
+  RAG_APP_IMAGE=postgres:18 compose -f deploy/compose.app.yml run --rm --no-deps -T --user 1234 --entrypoint sh rag-app -c "$1" 2>/dev/null
+}
+[ "$(app 'cat "$FEEDBACK_FALLBACK"')" = "$(feedback)" ] || fail "the application cannot read the file"
+ok "the application reads the file"
+is "the application connects" rag "$(app 'PGPASSWORD=$(cat "$POSTGRES_PASSWORD_FILE") exec psql -XAt -h "$POSTGRES_HOST" -U rag -d rag -c "SELECT current_user"')"
+if app 'echo >"$FEEDBACK_FALLBACK"'; then fail "the application writes the file"; fi
+ok "the application cannot write the file"
+
 echo "== least privilege"
+password=$(on_volume 65532 "${project}_capture-password" sed 's/.*://' /volume/pgpass)
 denied() {
   local out
-  if out=$(compose exec -T -e PGPASSWORD=capture-only-for-trying postgres psql -X -q -h 127.0.0.1 -U capture -d rag -c "$1" 2>&1); then
+  if out=$(other "$1" "postgres://capture:$password@postgres/rag" 2>&1); then
     fail "role capture may: $1"
   fi
   has "role capture may not: $1" "$out" "$2"
@@ -210,6 +254,28 @@ compose start postgres >/dev/null 2>&1
 eventually 90 "200 after the database is back" code_is 200 GET /readyz
 sql "INSERT INTO votes (user_query) VALUES ('after the outage')"
 eventually 30 "votes after the outage" same
+
+echo "== start again, with other passwords"
+before=$(on_volume 65532 "${project}_capture-password" cat /volume/pgpass)
+started=$(inspect '{{.State.StartedAt}}')
+compose up --detach --wait --wait-timeout 120 >/dev/null 2>&1
+[ "$(on_volume 65532 "${project}_capture-password" cat /volume/pgpass)" = "$before" ] || fail "a second start changed the password"
+ok "the password stays"
+is "capture was not restarted" "$started" "$(inspect '{{.State.StartedAt}}')"
+compose run --rm passwords renew >/dev/null 2>&1
+compose up --detach --wait --wait-timeout 120 >/dev/null 2>&1
+renewed=$(on_volume 65532 "${project}_capture-password" cat /volume/pgpass)
+[ "$renewed" != "$before" ] || fail "the password was not renewed"
+if other "SELECT 1" "postgres://capture:$password@postgres/rag" >/dev/null 2>&1; then fail "the old password still works"; fi
+ok "the password was renewed"
+compose exec -T postgres psql -X -q -U postgres -Atc "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'capture'" >/dev/null
+sql "INSERT INTO votes (user_query) VALUES ('after the new password')"
+eventually 30 "votes after the new password" same
+compose down --timeout 10 >/dev/null 2>&1
+docker volume rm "${project}_passwords" "${project}_capture-password" "${project}_rag-password" >/dev/null
+CAPTURE_DB_PASSWORD='a:b\c '"'"'"$d' compose up --detach --wait --wait-timeout 120 >/dev/null 2>&1
+sql "INSERT INTO votes (user_query) VALUES ('lost volumes, and a password from .env')"
+eventually 30 "votes after the passwords' volumes were lost, with a password from .env" same
 
 echo "== volumes without containers; a token"
 token=check-$RANDOM$RANDOM

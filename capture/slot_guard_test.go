@@ -136,3 +136,100 @@ func (d *debugger) wait(t *testing.T, text string) {
 
 func (d *debugger) stopped(t *testing.T) { t.Helper(); d.wait(t, "Breakpoint 1, ") }
 func (d *debugger) resume()              { d.say("delete\ndetach\nquit\n") }
+
+// TestPollNeverGoesBack: the address leads to a standby that is behind what the file holds, as one that crashed may be for
+// a while. The file stays as it is until the standby has caught up, and health says why.
+func TestPollNeverGoesBack(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, s.URL("postgres"))
+	exec(t, conn, votes)
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('first')")
+	standby, err := s.Standby(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standby.Close)
+	behind := connect(t, standby.URL("postgres"))
+	exec(t, behind, "SELECT pg_wal_replay_pause()")
+	eventually(t, "the standby has paused", func() error {
+		if !one[bool](t, behind, "SELECT pg_is_wal_replay_paused()") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('second')")
+
+	p := proxied(t, s)
+	cfg := config(t, p.URL("postgres"))
+	cfg.Source, cfg.PollInterval = "poll", 20*time.Millisecond
+	d := start(t, cfg)
+	d.ready()
+	d.follows(conn, "votes", "vote_id")
+	p.Target(standby.Addr())
+	p.Cut()
+	d.notReady("the standby has replayed WAL up to", "older than the file")
+	if !strings.Contains(strings.Join(d.content(), ""), "second") {
+		t.Error("the file went back to an older state")
+	}
+	exec(t, behind, "SELECT pg_wal_replay_resume()")
+	d.ready()
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('third')")
+	d.follows(conn, "votes", "vote_id")
+}
+
+// TestSourcesNoticeHiddenDefinitions changes what a table's rows read like, or which rows it has, by statements that neither
+// the stream nor a trigger tells of.
+func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
+	cases := []struct {
+		name       string
+		minVersion int
+		setup      string
+		run        []string
+	}{
+		{"partition detached, changed, attached", 0, `DROP TABLE votes;
+			CREATE TABLE votes (vote_id int PRIMARY KEY, comment text) PARTITION BY RANGE (vote_id);
+			CREATE TABLE votes_1 PARTITION OF votes FOR VALUES FROM (0) TO (100);
+			CREATE TABLE votes_2 PARTITION OF votes FOR VALUES FROM (100) TO (200);
+			INSERT INTO votes SELECT i, 'old' FROM generate_series(0, 199) i`, []string{
+			`BEGIN; ALTER TABLE votes DETACH PARTITION votes_1; UPDATE votes_1 SET comment = 'hidden' WHERE vote_id % 7 = 0;
+				ALTER TABLE votes ATTACH PARTITION votes_1 FOR VALUES FROM (0) TO (100); COMMIT`,
+			`BEGIN; ALTER TABLE votes DETACH PARTITION votes_2; DELETE FROM votes_2 WHERE vote_id % 3 = 0;
+				ALTER TABLE votes ATTACH PARTITION votes_2 FOR VALUES FROM (100) TO (200); COMMIT`,
+		}},
+		{"enum below a multirange", 140000, `CREATE TYPE grade AS ENUM ('bad', 'fair', 'good');
+			CREATE TYPE grades AS RANGE (subtype = grade, multirange_type_name = grade_sets);
+			CREATE DOMAIN some_grades AS grade_sets;
+			ALTER TABLE votes ADD g grade_sets, ADD gs grade_sets[], ADD d some_grades;
+			INSERT INTO votes (g, gs, d) VALUES ('{[bad,fair]}', '{"{[fair,good]}"}', '{[bad,bad]}')`, []string{
+			"ALTER TYPE grade RENAME VALUE 'bad' TO 'poor'", "ALTER TYPE grade RENAME VALUE 'good' TO 'excellent'",
+		}},
+		{"function of a cast to json", 0, `CREATE TYPE grade AS ENUM ('bad', 'fair', 'good');
+			CREATE FUNCTION grade_json(grade) RETURNS json IMMUTABLE LANGUAGE sql AS $$ SELECT json_build_array($1::text) $$;
+			CREATE CAST (grade AS json) WITH FUNCTION grade_json(grade);
+			ALTER TABLE votes ADD g grade; INSERT INTO votes (g) VALUES ('bad'), ('good')`, []string{
+			"CREATE OR REPLACE FUNCTION grade_json(grade) RETURNS json IMMUTABLE LANGUAGE sql AS $$ SELECT json_build_object('grade', $1::text) $$",
+		}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
+				if one[int](t, conn, "SELECT current_setting('server_version_num')::int") < c.minVersion {
+					return // it knows no such type
+				}
+				if _, err := conn.PgConn().Exec(t.Context(), c.setup).ReadAll(); err != nil {
+					t.Fatal(err)
+				}
+				d := start(t, cfg)
+				d.ready()
+				d.follows(conn, "votes", "vote_id")
+				for _, sql := range c.run {
+					if _, err := conn.PgConn().Exec(t.Context(), sql).ReadAll(); err != nil {
+						t.Fatal(err)
+					}
+					d.follows(conn, "votes", "vote_id")
+				}
+			})
+		})
+	}
+}
