@@ -15,6 +15,7 @@ type File struct {
 	paths
 	captureVersion string // for the manifest
 	lock           *lock
+	published      published
 
 	mu       sync.Mutex
 	closed   bool
@@ -26,7 +27,8 @@ type File struct {
 
 // Open takes the lock of the file at path, creates its folder if it is missing, and inspects what is there: it completes a
 // Write that a crash interrupted, and compares the file with its manifest. A damaged file is no error: the first Write keeps it
-// under another name, and its Result has a warning. If path is a symbolic link, all this is about the file it leads to.
+// under another name, and its Result has a warning. A symbolic link is refused, since whoever made it would choose what is
+// overwritten.
 //
 // If another process has the lock, the error is a [*LockedError].
 func Open(path string, o Owner) (*File, error) {
@@ -41,7 +43,11 @@ func Open(path string, o Owner) (*File, error) {
 }
 
 func (f *File) open(o Owner) error {
-	if info, err := os.Stat(f.dataPath); err == nil && !info.Mode().IsRegular() {
+	info, err := os.Lstat(f.dataPath)
+	switch {
+	case err == nil && info.Mode()&os.ModeSymlink != 0:
+		return fmt.Errorf("it is a symbolic link, which capture does not follow; name the file itself for --output, %s, or remove the link", followLink(f.dataPath))
+	case err == nil && !info.Mode().IsRegular():
 		return errors.New("it is not a regular file; name a file for --output, or remove what is there")
 	}
 	if err := createFolder(f.folder()); err != nil {
@@ -55,10 +61,39 @@ func (f *File) open(o Owner) error {
 	f.temp = tempFile{path: f.dataTmp(), target: f.dataPath, lock: l}
 	os.Remove(f.dataTmp()) // what a crash left; if it can't be removed, Write fails and reports that
 	f.inspectExisting(hashAtOpen)
+	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
+		f.published.add(info)
+	}
 	return nil
 }
 
-// Path returns where the file is, links resolved.
+// published remembers the last two files that got the final name: while one replaces the other, readers may have either.
+type published struct {
+	mu    sync.Mutex
+	files [2]os.FileInfo // nil for none
+}
+
+func (p *published) add(info os.FileInfo) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.files = [2]os.FileInfo{info, p.files[0]}
+}
+
+// Published reports whether an open file is feedback.json as this File wrote it or found it in order, and not what somebody put
+// in its place.
+func (f *File) Published(info os.FileInfo) bool {
+	f.published.mu.Lock()
+	defer f.published.mu.Unlock()
+	for _, ours := range f.published.files {
+		// Once a file is gone, another may get its inode, but hardly its size.
+		if ours != nil && os.SameFile(info, ours) && info.Size() == ours.Size() {
+			return true
+		}
+	}
+	return false
+}
+
+// Path returns where the file is.
 func (f *File) Path() string { return f.dataPath }
 
 // Existing returns the manifest of the file that was there when it was opened. It reports false if there was none, or if the

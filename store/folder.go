@@ -19,7 +19,7 @@ func createFolder(dir string) error {
 			return err
 		}
 	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.Mkdir(dir, 0o750); err != nil {
 		if info, serr := os.Stat(dir); serr == nil && info.IsDir() {
 			return nil // another process was faster
 		} else if errors.Is(err, os.ErrExist) {
@@ -49,4 +49,10 @@ func syncFolder(dir string) error {
 		return err
 	}
 	return nil
+}
+
+// OthersMayWrite reports whether every user of the machine may put files into the folder dir.
+func OthersMayWrite(dir string) bool {
+	info, err := os.Stat(dir)
+	return err == nil && info.Mode().Perm()&0o002 != 0
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -182,10 +183,14 @@ func (l *lock) release() error {
 	return err
 }
 
+// ErrLockNotTrusted is that another user could have written what the lock file says.
+var ErrLockNotTrusted = errors.New("another user may write the lock file, so the address in it is not used")
+
 // ReadOwner returns which process has the lock of the file at path. It reports locked as false if no process has it, even if one
-// was killed that had. The owner is zero if the process has not written it yet, or could not.
+// was killed that had. The owner is zero if the process has not written it yet, or could not. It is zero with the error
+// [ErrLockNotTrusted], too, and locked is right then all the same. The error is fs.ErrPermission if only another user may read
+// the lock file.
 func ReadOwner(path string) (o Owner, locked bool, err error) {
-	path = followLink(path)
 	f, err := openLockFile(path, unix.O_RDONLY)
 	if isMissing(err) {
 		return Owner{}, false, nil
@@ -197,6 +202,8 @@ func ReadOwner(path string) (o Owner, locked bool, err error) {
 	switch err := flock(f, unix.LOCK_SH); {
 	case err == nil:
 		return Owner{}, false, nil
+	case errors.Is(err, unix.EWOULDBLOCK) && !isTrusted(f):
+		return Owner{}, true, fmt.Errorf("read %s: %w", lockPath(path), ErrLockNotTrusted)
 	case errors.Is(err, unix.EWOULDBLOCK):
 		return readLockContent(f).Owner, true, nil
 	default:
@@ -204,7 +211,18 @@ func ReadOwner(path string) (o Owner, locked bool, err error) {
 	}
 }
 
+// isTrusted reports whether only this user and root can have written the open file f.
+func isTrusted(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && (st.Uid == 0 || int(st.Uid) == os.Geteuid()) && info.Mode().Perm()&0o022 == 0
+}
+
 // openLockFile opens the lock file of path. It follows no link, so that nobody makes us write elsewhere, and waits for no pipe.
+// Nobody else may open the file: who can read it can lock it.
 func openLockFile(path string, flags int) (*os.File, error) {
 	f, err := os.OpenFile(lockPath(path), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {

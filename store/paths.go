@@ -10,12 +10,12 @@ import (
 
 // paths are where a File keeps its data and its manifest. Both are written under a temporary name first.
 type paths struct {
-	dataPath     string // feedback.json, symbolic links resolved
+	dataPath     string // feedback.json
 	manifestPath string // feedback.manifest.json
 }
 
 func newPaths(path string) paths {
-	return paths{dataPath: followLink(path), manifestPath: ManifestPath(path)}
+	return paths{dataPath: path, manifestPath: manifestPath(path)}
 }
 
 func (p paths) dataTmp() string     { return p.dataPath + ".tmp" }
@@ -24,9 +24,9 @@ func (p paths) folder() string      { return filepath.Dir(p.dataPath) }
 
 // ManifestPath returns where the manifest of the file at path is: x.manifest.json for x.json. If path is a symbolic link, the
 // manifest is beside the file that the link leads to.
-func ManifestPath(path string) string {
-	return strings.TrimSuffix(followLink(path), ".json") + ".manifest.json"
-}
+func ManifestPath(path string) string { return manifestPath(followLink(path)) }
+
+func manifestPath(path string) string { return strings.TrimSuffix(path, ".json") + ".manifest.json" }
 
 // followLink returns what path leads to if it is a symbolic link, even to a file that does not exist yet; otherwise path. It
 // leaves links in the folder's path alone: the folder may be swapped while capture runs.

@@ -12,11 +12,11 @@ func createLike(path, like string) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !isMissing(err) {
 		return nil, err
 	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(like); err == nil && info.Mode().IsRegular() {
+	if info, err := os.Lstat(like); err == nil && info.Mode().IsRegular() {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			file.Chown(int(st.Uid), int(st.Gid)) // needs root; without it the file is ours, which is as good
 		}

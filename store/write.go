@@ -129,6 +129,9 @@ func (f *File) replaceBoth(p *pendingVersion, m *Manifest, last written) (err er
 	if err := f.temp.verify(); err != nil {
 		return err
 	}
+	if info, err := os.Lstat(f.dataTmp()); err == nil {
+		f.published.add(info)
+	}
 	if err := f.temp.publish(retire(last, p, f.dataPath)); err != nil {
 		return err
 	}

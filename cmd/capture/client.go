@@ -9,10 +9,13 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
+	"capture/internal/foreign"
 	"capture/store"
 )
 
@@ -20,34 +23,62 @@ import (
 const maxResponse = 1 << 20
 
 // findDaemon returns the address of the daemon that writes the file at path: "" if it has not published one yet. It reports false if
-// no daemon runs. The lock file is closed to other users; one who can't read it finds the daemon at listen, the address of --listen.
+// no daemon runs.
+//
+// A token goes to that address, so one from a lock file is used only if no other user can have written the lock file, and if it
+// is of this machine or that of --listen. One who can't read the lock file, or can't believe it, finds the daemon at listen, the
+// address of --listen.
 func findDaemon(ctx context.Context, path, listen string) (address string, running bool, err error) {
+	asked := dialAddress(listen, "")
 	owner, held, err := store.ReadOwner(path)
-	if errors.Is(err, fs.ErrPermission) {
-		address = dialAddress(listen, "")
-		conn, err := (&net.Dialer{Timeout: statusTimeout}).DialContext(ctx, "tcp", address)
-		if errors.Is(err, syscall.ECONNREFUSED) {
+	notTrusted := errors.Is(err, store.ErrLockNotTrusted)
+	switch {
+	case errors.Is(err, fs.ErrPermission), notTrusted:
+		conn, dialErr := (&net.Dialer{Timeout: statusTimeout}).DialContext(ctx, "tcp", asked)
+		if dialErr == nil {
+			conn.Close()
+		} else if notTrusted {
+			return "", held, fmt.Errorf("%w, and nothing answers on %s; give the daemon's address with --listen", err, asked)
+		} else if errors.Is(dialErr, syscall.ECONNREFUSED) {
 			return "", false, nil
 		}
-		if err == nil {
-			conn.Close()
-		}
-		return address, true, nil // whatever else is wrong there, the request will show
+		return asked, true, nil // whatever else is wrong there, the request will show
+	case err != nil || !held || owner.Listen == "":
+		return "", held, err
 	}
-	return daemonAddress(owner), held, err
+	host := ""
+	if here, err := os.Hostname(); err == nil && owner.Host != here {
+		host = owner.Host // the daemon runs in another container or on another machine that shares the volume
+	}
+	address = dialAddress(owner.Listen, host)
+	if address != asked && !isThisMachine(address) {
+		return "", true, fmt.Errorf("the daemon that writes %s is process %d on host %s and listens on %s, which is not this machine; if you trust that address, give it with --listen %s",
+			path, owner.PID, foreign.Text(owner.Host), foreign.Text(owner.Listen), foreign.Text(address))
+	}
+	return address, true, nil
 }
 
-// daemonAddress returns the address of the daemon that owner describes, or "" if the daemon has not published one.
-func daemonAddress(owner store.Owner) string {
-	if owner.Listen == "" {
-		return ""
+// isThisMachine reports whether the host of an address is an IP address of this machine. Names are not looked up.
+func isThisMachine(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
 	}
-	here, err := os.Hostname()
-	if err == nil && owner.Host != here {
-		// The daemon runs in another container or on another machine that shares the volume.
-		return dialAddress(owner.Listen, owner.Host)
+	if host == "localhost" {
+		return true
 	}
-	return dialAddress(owner.Listen, "")
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	if ip = ip.Unmap(); ip.IsLoopback() {
+		return true
+	}
+	own, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(own, func(a net.Addr) bool {
+		prefix, err := netip.ParsePrefix(a.String())
+		return err == nil && prefix.Addr().Unmap() == ip.WithZone("")
+	})
 }
 
 // dialAddress turns an address to listen on into one to dial. An unspecified address, such as 0.0.0.0, becomes host, or
@@ -115,5 +146,5 @@ func refusalReason(code int, body []byte) string {
 	if err := json.Unmarshal(body, &response); err != nil || response.Error == "" {
 		return fmt.Sprintf("%d %s", code, http.StatusText(code))
 	}
-	return response.Error
+	return foreign.Text(response.Error)
 }

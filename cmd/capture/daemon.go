@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
@@ -73,6 +74,9 @@ func openService(opts serviceOptions) (_ *service, err error) {
 		return nil, err
 	}
 	s.log = s.logs.Logger()
+	if folder := filepath.Dir(s.file.Path()); store.OthersMayWrite(folder) {
+		s.log.Warn("every user of this machine may put files into the output's folder", "folder", folder, "hint", "chmod o-w "+folder)
+	}
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -84,6 +88,7 @@ func openService(opts serviceOptions) (_ *service, err error) {
 	}
 	page := opts.web
 	page.View, page.Status, page.Flush = s.daemon.View, s.daemon.Status, s.daemon.Snapshot
+	page.IsOwn = s.file.Published
 	page.Path, page.Version, page.Logger, page.Registry = opts.output, version, s.log.Named("web"), registry
 	if s.web, err = web.New(page); err != nil {
 		return nil, err

@@ -111,6 +111,12 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
 	folder := existingFolder(path)
 	err := unix.Access(folder, unix.W_OK|unix.X_OK)
+	if err == nil && store.OthersMayWrite(folder) {
+		return postgres.Finding{
+			Name: name, Level: postgres.Warn, Found: folder + " is writable for every user of this machine",
+			Reason: "others may put their files in the place of capture's", Hint: "chmod o-w " + folder,
+		}
+	}
 	if err == nil {
 		return postgres.Finding{Name: name, Level: postgres.OK, Found: folder + " is writable"}
 	}

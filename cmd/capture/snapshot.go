@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture"
+	"capture/internal/foreign"
 	"capture/store"
 )
 
@@ -91,9 +92,9 @@ func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	}
 	lsn := ""
 	if f.LSN != "" {
-		lsn = ", LSN " + f.LSN
+		lsn = ", LSN " + foreign.Text(f.LSN)
 	}
-	_, err := fmt.Fprintf(w, "%s: %s, %s%s, %s\n", filepath.Base(f.Path), rowsText(f.Rows), bytesText(f.Bytes), lsn,
+	_, err := fmt.Fprintf(w, "%s: %s, %s%s, %s\n", foreign.Text(filepath.Base(f.Path)), rowsText(f.Rows), bytesText(f.Bytes), lsn,
 		spanText(time.Duration(f.Millis*float64(time.Millisecond))))
 	return err
 }

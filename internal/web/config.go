@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"fmt"
+	"io/fs"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,7 +21,9 @@ type Config struct {
 	Registry *prometheus.Registry                                  // metrics of the process; New adds the server's own
 	Logger   hclog.Logger
 
-	TokenFile  string // path of the file with the bearer token; "" serves only capture's own user and root, on this machine
+	TokenFile string // path of the file with the bearer token; "" serves only capture's own user and root, on this machine
+	// IsOwn reports whether an open file is feedback.json as capture wrote it. No other is served. nil allows any regular file.
+	IsOwn      func(fs.FileInfo) bool
 	Version    string // capture's version, for the metric capture_build_info
 	Title      string // title of the page; "" makes one from the table's name
 	TimeColumn string // column with the time of a vote; "" takes the first timestamp

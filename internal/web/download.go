@@ -19,15 +19,17 @@ import (
 // fileHandler serves feedback.json from the disk.
 type fileHandler struct {
 	path        string
+	isOwn       func(fs.FileInfo) bool // nil for any file
 	compressors *semaphore.Weighted
 	downloads   *foldlog.Logger
 	log         hclog.Logger
 	failures    logLimiter
 }
 
-func newFileHandler(path string, log hclog.Logger) *fileHandler {
+func newFileHandler(path string, isOwn func(fs.FileInfo) bool, log hclog.Logger) *fileHandler {
 	return &fileHandler{
 		path:        path,
+		isOwn:       isOwn,
 		compressors: semaphore.NewWeighted(maxCompressors),
 		downloads:   foldlog.New(log, "download"),
 		log:         log,
@@ -36,7 +38,7 @@ func newFileHandler(path string, log hclog.Logger) *fileHandler {
 
 // serveFile opens the file once, so the answer is one version, however often the file is replaced meanwhile.
 func (h *fileHandler) serveFile(w http.ResponseWriter, r *http.Request) {
-	f, info, err := openRegular(h.path)
+	f, info, err := openOwn(h.path, h.isOwn)
 	if err != nil {
 		h.writeOpenError(w, err)
 		return
@@ -60,14 +62,19 @@ func (h *fileHandler) serveFile(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func openRegular(path string) (*os.File, fs.FileInfo, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+// openOwn opens the file if it is capture's own. In a folder that others may write, a link could lead to any file that capture
+// may read.
+func openOwn(path string, isOwn func(fs.FileInfo) bool) (*os.File, fs.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("open %s: not a regular file", path)
+	}
+	if err == nil && isOwn != nil && !isOwn(info) {
+		err = fmt.Errorf("open %s: it is not the file that capture wrote", path)
 	}
 	if err != nil {
 		f.Close()

@@ -49,7 +49,7 @@ func New(cfg Config) (*Server, error) {
 		log:        cfg.Logger,
 		stopping:   stopping,
 
-		file:    newFileHandler(cfg.Path, cfg.Logger),
+		file:    newFileHandler(cfg.Path, cfg.IsOwn, cfg.Logger),
 		flush:   newFlushHandler(cfg.Flush, cfg.Logger),
 		votes:   newVotesHandler(t),
 		export:  newExportHandler(t, cfg.Logger),

@@ -1,0 +1,187 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"capture/store"
+)
+
+// A link in the place of a file that capture writes is refused or replaced. What it leads to stays as it is.
+func TestLinksAreNotFollowed(t *testing.T) {
+	for _, name := range []string{"feedback.json", "feedback.manifest.json", "feedback.json.tmp", "feedback.manifest.json.tmp", "feedback.json.lock"} {
+		for _, running := range []bool{false, true} {
+			dir := t.TempDir()
+			path, precious := filepath.Join(dir, "feedback.json"), filepath.Join(t.TempDir(), "precious")
+			if err := os.WriteFile(precious, []byte("precious"), 0o604); err != nil {
+				t.Fatal(err)
+			}
+			plant := func() {
+				os.Remove(filepath.Join(dir, name))
+				if err := os.Symlink(precious, filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			what := fmt.Sprintf("%s, running %t", name, running)
+			if !running {
+				plant()
+			}
+			f, err := store.Open(path, owner)
+			refused := !running && (name == "feedback.json" || name == "feedback.json.lock")
+			if refused != (err != nil) {
+				t.Errorf("%s: Open: %v", what, err)
+			}
+			if err == nil {
+				tab := votes(10, "x")
+				write(t, f, tab.View(), store.ReasonStart)
+				if running {
+					plant()
+				}
+				f.Write(votes(20, "y").View(), store.ReasonForced)
+				f.Close()
+				for _, made := range []string{path, store.ManifestPath(path)} {
+					if info, err := os.Lstat(made); err == nil && info.Mode().IsRegular() && info.Mode().Perm() != 0o640 {
+						t.Errorf("%s: %s has the mode %v", what, made, info.Mode())
+					}
+				}
+			}
+			info, err := os.Stat(precious)
+			if err != nil || string(read(t, precious)) != "precious" || info.Mode().Perm() != 0o604 {
+				t.Errorf("%s: what the link leads to is now %q, %v", what, read(t, precious), info.Mode())
+			}
+		}
+	}
+}
+
+func TestModesOfNewFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "new", "feedback.json")
+	f := open(t, path)
+	write(t, f, votes(10, "x").View(), store.ReasonStart)
+	wantMode := func(path string, want fs.FileMode) {
+		t.Helper()
+		if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s has the mode %v, not %v: %v", path, info.Mode(), want, err)
+		}
+	}
+	wantMode(filepath.Dir(path), 0o750)
+	wantMode(path, 0o640)
+	wantMode(store.ManifestPath(path), 0o640)
+	wantMode(path+".lock", 0o600)
+	for _, existing := range []string{path, store.ManifestPath(path), path + ".lock"} {
+		if err := os.Chmod(existing, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, f, votes(20, "x").View(), store.ReasonForced)
+	wantMode(path, 0o644)
+	wantMode(store.ManifestPath(path), 0o644)
+	f.Close()
+	f = open(t, path)
+	wantMode(path+".lock", 0o600)
+}
+
+// asNobody returns a command that runs as another user.
+func asNobody(t *testing.T, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	return cmd
+}
+
+// A reader of the folder cannot lock capture out of its file.
+func TestReaderCannotTakeTheLock(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "feedback.json")
+	open(t, path).Close()
+	for folder := dir; folder != os.TempDir() && folder != "/"; folder = filepath.Dir(folder) {
+		if err := os.Chmod(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lock := asNobody(t, "flock", "-s", path+".lock", "sleep", "30")
+	if err := lock.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Wait()
+	defer lock.Process.Kill()
+	time.Sleep(300 * time.Millisecond)
+	open(t, path)
+}
+
+// What another user may have written into the lock file is not believed.
+func TestLockFileOfOthersIsNotBelieved(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	for what, spoil := range map[string]func(string) error{
+		"another owner":       func(lock string) error { return os.Chown(lock, 65534, 65534) },
+		"writable to others":  func(lock string) error { return os.Chmod(lock, 0o666) },
+		"writable to a group": func(lock string) error { return os.Chmod(lock, 0o620) },
+	} {
+		path := filepath.Join(t.TempDir(), "feedback.json")
+		lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lock.Close()
+		if _, err := lock.WriteString(`{"pid":1,"host":"evil","listen":"203.0.113.9:80"}`); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		if o, locked, err := store.ReadOwner(path); err != nil || !locked || o.Listen == "" {
+			t.Errorf("an owner of our own: %+v, %t, %v", o, locked, err)
+		}
+		if err := spoil(path + ".lock"); err != nil {
+			t.Fatal(err)
+		}
+		if o, locked, err := store.ReadOwner(path); !errors.Is(err, store.ErrLockNotTrusted) || !locked || o != (store.Owner{}) {
+			t.Errorf("%s: %+v, %t, %v", what, o, locked, err)
+		}
+	}
+}
+
+func TestPublishedIsWhatCaptureWrote(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f := open(t, path)
+	stat := func(path string) fs.FileInfo {
+		t.Helper()
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	for n := range 3 {
+		write(t, f, votes(10*(n+1), strings.Repeat("x", n)).View(), store.ReasonForced)
+		if !f.Published(stat(path)) {
+			t.Errorf("version %d is not known", n)
+		}
+	}
+	other := filepath.Join(t.TempDir(), "token")
+	if err := errors.Join(os.WriteFile(other, []byte("token"), 0o600), os.Remove(path), os.Link(other, path)); err != nil {
+		t.Fatal(err)
+	}
+	if f.Published(stat(path)) {
+		t.Error("a planted file counts as capture's")
+	}
+	f.Close()
+	f = open(t, path)
+	if f.Published(stat(path)) {
+		t.Error("a planted file counts as capture's after a start")
+	}
+}
