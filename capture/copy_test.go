@@ -16,6 +16,9 @@ import (
 // TestCopyOverSeveralConnections reads tables in many ranges over several connections at once: each row comes once, where
 // rows lie in another order than that of their keys, with gaps, in partitions, and while others write.
 func TestCopyOverSeveralConnections(t *testing.T) {
+	if testing.Short() {
+		t.Skip("copies large tables")
+	}
 	const wide = "id int PRIMARY KEY, s text"
 	for _, c := range []struct{ name, setup string }{
 		{"in order", "CREATE TABLE t (" + wide + "); INSERT INTO t SELECT i, repeat(md5(i::text), 10) FROM generate_series(1, 3000) i"},
@@ -57,6 +60,9 @@ func TestCopyOverSeveralConnections(t *testing.T) {
 // TestCopyOverSeveralConnectionsUnderLoad: rows are written all the while. Between copy and stream none is lost, none
 // doubled.
 func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("copies a large table")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)
@@ -150,6 +156,9 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 // TestFrozenGivesWay stops a process in the middle of its copy, while it holds the table's lock. The server ends its
 // sessions, so the application's ALTER TABLE proceeds. Once the process runs again, it copies the table again.
 func TestFrozenGivesWay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a timeout")
+	}
 	for _, connections := range []string{"1", "3"} {
 		t.Run(connections+" connections", func(t *testing.T) {
 			t.Parallel()

@@ -157,6 +157,9 @@ func ownType(name string) bool {
 // TestExact takes each type, and arrays and composites of it, through the first copy, the stream and a resync, and compares
 // each value with row_to_json's.
 func TestExact(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compares values of every type")
+	}
 	types := exactTypes(t, connect(t, pgserver.Database(t)))
 	for part := range slices.Chunk(types, typesPerTable) {
 		t.Run(part[0].name, func(t *testing.T) {
@@ -207,6 +210,9 @@ func TestExact(t *testing.T) {
 
 // TestExactNotified takes each type, and what is made of it, through notifications.
 func TestExactNotified(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compares values of every type")
+	}
 	types := exactTypes(t, connect(t, pgserver.Database(t)))
 	for part := range slices.Chunk(types, typesPerTable) {
 		t.Run(part[0].name, func(t *testing.T) {

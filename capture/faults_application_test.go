@@ -238,6 +238,9 @@ func TestStopWhileSlotWaits(t *testing.T) {
 
 // TestStopAtOnce: capture stops within two seconds, whatever it is doing.
 func TestStopAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stops daemons in many states")
+	}
 	t.Parallel()
 	stop := func(t *testing.T, d *daemon) {
 		t.Helper()
@@ -327,6 +330,9 @@ func TestStopAtOnce(t *testing.T) {
 // TestCopyUnderLoad: votes are written all the time while capture starts, and starts again. Nothing is lost or doubled
 // between copy and stream.
 func TestCopyUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("copies a large table")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)

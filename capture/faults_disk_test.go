@@ -70,6 +70,9 @@ func TestWritesFail(t *testing.T) {
 
 // TestIdle: while a change cannot be written, neither capture nor its walsender is busy.
 func TestIdle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits while nothing happens")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)

@@ -266,6 +266,9 @@ func (c *child) stop() int {
 // none is older than the one before. CAPTURE_TEST_KILLS sets the number of rounds; the default is a hundred, or as many as
 // fit into half a minute. The large file is one that is patched.
 func TestKilledAnywhere(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills many daemons")
+	}
 	t.Parallel()
 	t.Run("small file", func(t *testing.T) { killAnywhere(t, 0) })
 	t.Run("large file", func(t *testing.T) { killAnywhere(t, 800) })

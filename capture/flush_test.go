@@ -52,6 +52,9 @@ func (d *daemon) changed() {
 // TestManifestCompleted: after a change of an old row in a large file, the manifest lacks the SHA-256 of the whole file. It
 // gets it as soon as nothing changes, at a forced flush, and at a stop.
 func TestManifestCompleted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes a large file")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)
@@ -171,6 +174,9 @@ func TestFirstChange(t *testing.T) {
 // TestForcedFlushesCannotFloodTheLog: requests can force flushes as often as they like. Beyond a burst, their lines are
 // shared, and all flushes are counted.
 func TestForcedFlushesCannotFloodTheLog(t *testing.T) {
+	if testing.Short() {
+		t.Skip("forces many writes")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	exec(t, connect(t, url), votes)

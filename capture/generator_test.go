@@ -30,6 +30,9 @@ const (
 // definitions). Each file must then equal its table. CAPTURE_ROUNDS sets the number of tables; CAPTURE_SEED=… repeats those
 // of a run that failed.
 func TestGenerated(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs many generated statements")
+	}
 	seed, rounds := uint64(time.Now().UnixNano()), generatedRounds
 	if s := os.Getenv("CAPTURE_SEED"); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)

@@ -53,6 +53,9 @@ func TestFollow(t *testing.T) {
 // TestRandomWorkload compares file and table after random transactions, some rolled back, with a reader that checks
 // every version of the file it catches.
 func TestRandomWorkload(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a random workload for seconds")
+	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	url := pgserver.Database(t)

@@ -29,6 +29,9 @@ func largeTable(t *testing.T, url string) (query func(sql string)) {
 // TestTableLargerThanMemory follows a table most of which is spilled. The file equals it after the copy, after changes all
 // over it, and after each kind of resync.
 func TestTableLargerThanMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills tables that are larger than the memory")
+	}
 	t.Parallel()
 	for _, source := range []string{"logical", "notify", "poll"} {
 		t.Run(source, func(t *testing.T) {
@@ -70,6 +73,9 @@ func TestTableLargerThanMemory(t *testing.T) {
 // TestSpillFileDamaged: somebody writes into the spill file. capture notices, writes no wrong row into feedback.json, and
 // copies the table again.
 func TestSpillFileDamaged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a table that is larger than the memory")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	query := largeTable(t, url)

@@ -30,6 +30,9 @@ func notifying(t *testing.T) (d *daemon, conn *pgx.Conn, url string) {
 // TestNotifyFindsBypassedTriggers disables and drops triggers. capture notices, repairs them, and the changes that it missed
 // come into the file. Writes that try to bypass the triggers fire them all the same.
 func TestNotifyFindsBypassedTriggers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for regular checks")
+	}
 	t.Parallel()
 	d, conn, _ := notifying(t)
 	for _, sql := range []string{
@@ -50,6 +53,9 @@ func TestNotifyFindsBypassedTriggers(t *testing.T) {
 // TestForgedNotifications: any role that may connect can notify. Malformed keys neither end the source nor make a difference,
 // and requests for whole reads are rate-limited.
 func TestForgedNotifications(t *testing.T) {
+	if testing.Short() {
+		t.Skip("sends many notifications")
+	}
 	t.Parallel()
 	d, conn, _ := notifying(t)
 	for _, payload := range []string{`[["abc"]]`, `[[" 7 "]]`, `[["1","2"]]`, `[[]]`, `[`, `{}`, `null`, `[["\\u0000"]]`, `[["99999999999999999999"]]`, `[[null]]`, `[[7]]`} {
@@ -85,6 +91,9 @@ func TestNotifyBarrierLooksAtTriggers(t *testing.T) {
 
 // TestNotifyKeys reads rows back by keys of all sorts, and the whole table where a key does not fit a notification.
 func TestNotifyKeys(t *testing.T) {
+	if testing.Short() {
+		t.Skip("sends many notifications")
+	}
 	t.Parallel()
 	cases := []struct{ name, table, order, insert string }{
 		{"text", "id text", `id COLLATE "C"`, `('a"b\c'), (''), ('{},'), (E'new\nline'), ('é☃'), ('NULL'), (repeat('k', 2600)), (repeat('ü', 1300)), (' x '), (E'\x01\x7f')`},

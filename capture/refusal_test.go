@@ -13,6 +13,9 @@ import (
 // TestRefusals: a table that cannot be followed is refused with the reason. The application's writes succeed. Once the table
 // is repaired, capture follows it without a restart.
 func TestRefusals(t *testing.T) {
+	if testing.Short() {
+		t.Skip("tries many configurations")
+	}
 	cases := []struct {
 		name   string
 		setup  string
@@ -119,6 +122,9 @@ func TestInheriting(t *testing.T) {
 
 // TestHiddenChanges: what the stream does not have is noticed.
 func TestHiddenChanges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for regular checks")
+	}
 	for name, hide := range map[string]string{
 		"taken out of the publication, and back": "ALTER PUBLICATION capture_votes DROP TABLE votes; INSERT INTO votes DEFAULT VALUES; ALTER PUBLICATION capture_votes ADD TABLE votes",
 		"taken out of the publication":           "ALTER PUBLICATION capture_votes DROP TABLE votes; INSERT INTO votes DEFAULT VALUES",
@@ -179,6 +185,9 @@ func TestHiddenChanges(t *testing.T) {
 // TestDefinitionsRace changes the definition while snapshots are forced: each one is the table at some time since it was
 // asked for, in the new shape.
 func TestDefinitionsRace(t *testing.T) {
+	if testing.Short() {
+		t.Skip("changes definitions for seconds")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)

@@ -35,6 +35,9 @@ func (d *daemon) follows(conn *pgx.Conn, table, order string) {
 
 // TestStreams puts into the stream what its users' databases do, and compares file and table after each.
 func TestStreams(t *testing.T) {
+	if testing.Short() {
+		t.Skip("streams many transactions")
+	}
 	const long = "(SELECT string_agg(md5(i::text || $$%s$$), '') FROM generate_series(1, 400) i)"
 	longText := func(seed string) string { return fmt.Sprintf(long, seed) }
 	cases := []struct {
@@ -154,6 +157,9 @@ func TestStreams(t *testing.T) {
 
 // TestShapes changes the table's definition while it is followed: no restart, and file equals table within seconds.
 func TestShapes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compares many tables")
+	}
 	cases := []struct {
 		name  string
 		setup []string
@@ -233,6 +239,9 @@ func TestShapes(t *testing.T) {
 // TestSchemaPublication: the table is in a publication by its schema alone, which is taken out and put in again while
 // capture follows. What is written in between is in no stream.
 func TestSchemaPublication(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for regular checks")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)

@@ -32,6 +32,9 @@ import (
 // everything must be as if nothing had happened (see checkpoint). CAPTURE_TEST_SOAK=24h lets it run for a day;
 // CAPTURE_SEED=… repeats the faults of a run that failed.
 func TestSoak(t *testing.T) {
+	if testing.Short() {
+		t.Skip("injects faults for seconds")
+	}
 	t.Parallel()
 	length, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_TEST_SOAK"), "8s"))
 	if err != nil {

@@ -37,6 +37,9 @@ func eachSource(t *testing.T, test func(t *testing.T, cfg Config, url string, co
 // TestSourcesRandomWorkload compares file and table after random transactions, some rolled back, with a reader that
 // checks that every version of the file it catches holds whole transactions.
 func TestSourcesRandomWorkload(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs a random workload for seconds")
+	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
@@ -66,6 +69,9 @@ func TestSourcesRandomWorkload(t *testing.T) {
 // sets all rows of its first group to the next number, statement by statement, in another those of the second. Whatever
 // a reader sees, the rows of a group are one, and a second group is at most one behind its first and never ahead.
 func TestSourcesShowWholeStates(t *testing.T) {
+	if testing.Short() {
+		t.Skip("watches the file for seconds")
+	}
 	const writers, group, steps = 3, 10, 120
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		exec(t, conn, "INSERT INTO votes (vote_id, comment) SELECT i, '0' FROM generate_series(0, $1::int - 1) i", writers*2*group)
@@ -153,6 +159,9 @@ func wholeState(path string, writers, group int) error {
 
 // TestSourcesReconnect terminates capture's sessions again and again while transactions go on.
 func TestSourcesReconnect(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for reconnects")
+	}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
@@ -174,6 +183,9 @@ func TestSourcesReconnect(t *testing.T) {
 
 // TestSourcesFollowDefinition truncates and alters the table while it is followed; the file follows without being asked.
 func TestSourcesFollowDefinition(t *testing.T) {
+	if testing.Short() {
+		t.Skip("changes the definition many times")
+	}
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		d := start(t, cfg)
 		d.ready()
@@ -243,6 +255,9 @@ func TestSourcesBarrier(t *testing.T) {
 
 // TestSourcesNoticeSilence: a line that is dead without being closed is noticed, and followed over again when it lives.
 func TestSourcesNoticeSilence(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a timeout")
+	}
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		p, err := faultproxy.New(pgserver.Shared(t).Addr())
 		if err != nil {

@@ -14,6 +14,9 @@ import (
 
 // TestWideAndLong: many columns, long values, rows of NULLs, a table that is its key.
 func TestWideAndLong(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compares very large rows")
+	}
 	wide := func(definition string) string {
 		list := []string{"id int PRIMARY KEY"}
 		for i := range 1500 {
@@ -108,6 +111,9 @@ func TestOthersInThePublication(t *testing.T) {
 
 // TestLargeTransaction: memory is bound to the rows themselves, and readers see all of it or nothing.
 func TestLargeTransaction(t *testing.T) {
+	if testing.Short() {
+		t.Skip("commits a large transaction")
+	}
 	const rows = 200_000
 	url := pgserver.Database(t)
 	conn := connect(t, url)

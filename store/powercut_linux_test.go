@@ -274,6 +274,9 @@ var powerCutSeed = sync.OnceValue(func() uint64 {
 // that were not synced are there, feedback.json must be complete, must be the last version for which Write has returned or a later
 // one, and the next process must take it for intact. STORE_TEST_CUTS sets the number of random cuts after each call.
 func TestPowerCut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("cuts the power after each system call")
+	}
 	if !canTrace(t) {
 		return
 	}

@@ -112,6 +112,9 @@ func (r refusal) mustFail() bool {
 // must work. Pages that were dirty at a failed fsync count as lost in the power cuts that follow, so they must not be trusted.
 // STORE_TEST_ERRORS=all tries each call with each error.
 func TestCallsRefused(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes each system call fail")
+	}
 	if !canTrace(t) {
 		return
 	}

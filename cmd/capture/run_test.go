@@ -228,9 +228,6 @@ func TestSecondDaemon(t *testing.T) {
 
 // A password, right or wrong, is in nothing that capture prints, logs or serves.
 func TestSecrets(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs many commands")
-	}
 	t.Parallel()
 	const right, wrong = "rIghtPassw0rd", "wr0ngPassw0rd"
 	server := pgserver.ForTest(t, pgserver.Options{})

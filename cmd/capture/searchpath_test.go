@@ -111,9 +111,6 @@ INSERT INTO public.votes (comment, tags, props, score) SELECT 'comment ' || n, A
 // TestSearchPathIsNotTrusted runs every command against a database whose owner has planted operators and functions that fit
 // better than those of Postgres, or come first on the search path. None may ever be called in a session of capture.
 func TestSearchPathIsNotTrusted(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs every command three times")
-	}
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{
 		"log_line_prefix": "'[%a] '", "log_min_error_statement": "log", "max_prepared_transactions": "5",

@@ -72,9 +72,6 @@ func TestSetupAndTeardown(t *testing.T) {
 }
 
 func TestDoctor(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a server of its own")
-	}
 	t.Parallel()
 	url := votesDatabase(t, 3)
 	dir := t.TempDir()

@@ -2,6 +2,7 @@ package pgserver
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"regexp"
 	"strings"
@@ -18,6 +19,7 @@ type TB interface {
 	Name() string
 	Cleanup(func())
 	Fatalf(format string, args ...any)
+	Skip(args ...any)
 }
 
 // shared is the cluster that the tests of a package share.
@@ -153,13 +155,23 @@ func (s *Server) rollBackPrepared(ctx context.Context, database string) error {
 	return nil
 }
 
-// ForTest starts a server for one test and closes it when the test ends.
+// ForTest starts a server for one test and closes it when the test ends. With go test -short it skips the test: starting a
+// server takes longer than most tests.
 func ForTest(tb TB, o Options) *Server {
 	tb.Helper()
+	if short() {
+		tb.Skip("starts a server of its own")
+	}
 	s, err := Start(context.Background(), o)
 	if err != nil {
 		tb.Fatalf("%v", err)
 	}
 	tb.Cleanup(s.Close)
 	return s
+}
+
+// short is testing.Short without package testing, which capture demo would link.
+func short() bool {
+	f := flag.Lookup("test.short")
+	return f != nil && f.Value.String() == "true"
 }

@@ -118,9 +118,6 @@ func TestDatabaseIsFreshAndDropped(t *testing.T) {
 }
 
 func TestStopKillAndStartAgain(t *testing.T) {
-	if testing.Short() {
-		t.Skip("restarts a server five times")
-	}
 	t.Parallel()
 	dir := openDir(t)
 	s := pgserver.ForTest(t, pgserver.Options{Dir: dir, Settings: map[string]string{"application_name": `it's a \ test`}})
@@ -257,9 +254,6 @@ func TestStartErrors(t *testing.T) {
 }
 
 func TestStandbyFollowsAndIsPromoted(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a standby")
-	}
 	t.Parallel()
 	primary := pgserver.ForTest(t, pgserver.Options{})
 	on := connect(t, primary.URL("postgres"))

@@ -59,6 +59,9 @@ var payloads = []string{
 }
 
 func TestManifestIsData(t *testing.T) {
+	if testing.Short() {
+		t.Skip("tries many hostile manifests")
+	}
 	t.Parallel()
 	d := newDB(t)
 	// Whoever calls own leaves a trace that outlives a rollback: a sequence.

@@ -159,9 +159,6 @@ const unnamed = `[...document.querySelectorAll("a, button, input, select")].filt
 	!(e.innerText?.trim() || e.getAttribute("aria-label") || e.labels?.length)).map((e) => e.outerHTML).join(", ")`
 
 func TestPageWhilePostgresIsStopped(t *testing.T) {
-	if testing.Short() {
-		t.Skip("drives Chromium for seconds")
-	}
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{})
 	l := runLive(t, server.URL("postgres"), createVotes, "votes", nil)
