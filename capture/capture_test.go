@@ -15,7 +15,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 
-	"capture/capture/source"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/store"
@@ -116,9 +115,6 @@ func start(t testing.TB, cfg Config) *daemon {
 	})
 	return d
 }
-
-// env is what a source under test may use.
-func (d *daemon) env(kind string) *source.Env { return d.cfg.env(kind, source.NewProgress(kind, nil)) }
 
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, f func() error) {

@@ -13,8 +13,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// TestCopyOverSeveralConnections reads tables in many ranges over several connections at once: each row comes once, where
-// rows lie in another order than that of their keys, with gaps, in partitions, and while others write.
+// TestCopyOverSeveralConnections copies tables in many ranges over several connections. Each row arrives once, also if the rows
+// are not stored in the order of their keys, with gaps between them, or in partitions.
 func TestCopyOverSeveralConnections(t *testing.T) {
 	if testing.Short() {
 		t.Skip("copies large tables")
@@ -57,8 +57,7 @@ func TestCopyOverSeveralConnections(t *testing.T) {
 	}
 }
 
-// TestCopyOverSeveralConnectionsUnderLoad: rows are written all the while. Between copy and stream none is lost, none
-// doubled.
+// TestCopyOverSeveralConnectionsUnderLoad: rows are written during the copy. None is lost or doubled between copy and stream.
 func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("copies a large table")
@@ -73,7 +72,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 		cfg := config(t, url)
 		cfg.copying.Connections, cfg.copying.RangeBytes, cfg.timeouts.RowCount = 4, 32<<10, 50*time.Millisecond
 		cfg.copying.WriteAheadBytes = 8 << 10
-		cfg.CopyRate = 500_000 // so that others can join in before the first connection has read it all
+		cfg.CopyRate = 500_000 // other connections start before the first one has read everything
 		d := start(t, cfg)
 		d.ready()
 		if regexp.MustCompile(`"@message":"copied".*"jobs":[234]`).MatchString(d.log.String()) {
@@ -113,9 +112,9 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	d.ready()
 	d.equal(conn, "votes", "vote_id")
 	if n := d.said("the server has no room for another connection of the copy"); n != 1 {
-		t.Errorf("said %d times that there are fewer connections", n)
+		t.Errorf("the lack of connections was logged %d times", n)
 	}
-	if !regexp.MustCompile(`"jobs":[23]`).MatchString(d.log.String()) { // beside the stream's, the questions' and the attendant's
+	if !regexp.MustCompile(`"jobs":[23]`).MatchString(d.log.String()) { // three connections replicate, query and watch the copy
 		t.Error("it did not use the connections that it has")
 	}
 	if n := d.said("not following"); n != 0 {
@@ -123,11 +122,11 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	}
 }
 
-// TestCopyOverSeveralConnectionsGivesWay: one of them, or the server, fails; or the application wants the table. All of them
-// end, and the next attempt does it.
+// TestCopyOverSeveralConnectionsGivesWay: the application alters the table, then one of the copy's connections fails. All of
+// them end each time, and the next attempt succeeds.
 func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // no plain read before the copy: nobody else has a transaction open
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // no plain read precedes the copy, as nobody else has a transaction open
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	cfg := slowly(t, url)
@@ -135,7 +134,7 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	d := start(t, cfg)
 	copying(t, conn, 3)
 	within(t, 3*time.Second, "the application's ALTER TABLE", func() { exec(t, other, "ALTER TABLE votes ADD extra int") })
-	eventually(t, "it is said", func() error {
+	eventually(t, "the log says that the copy gave way", func() error {
 		if !strings.Contains(d.log.String(), "gave way to a session that waits for the table") {
 			return errors.New("not yet")
 		}
@@ -143,7 +142,7 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	})
 	copying(t, conn, 3)
 	exec(t, conn, "SELECT pg_terminate_backend(max(pid)) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'COPY %'")
-	eventually(t, "it failed", func() error {
+	eventually(t, "the copy has failed", func() error {
 		if !strings.Contains(d.log.String(), "terminating connection") {
 			return errors.New("not yet")
 		}
@@ -153,8 +152,8 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestFrozenGivesWay stops a process in the middle of its copy, while it holds the table's lock. The server ends its
-// sessions, so the application's ALTER TABLE proceeds. Once the process runs again, it copies the table again.
+// TestFrozenGivesWay: a process is stopped during its copy and holds a lock on the table. The server ends its sessions, so the
+// application's ALTER TABLE succeeds. When the process runs again, it copies the table again.
 func TestFrozenGivesWay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a timeout")

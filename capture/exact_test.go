@@ -24,11 +24,11 @@ type exactType struct {
 }
 
 const (
-	typesPerTable = 9    // so that a row of all that is made of them fits into a page, with its long values elsewhere
-	shifted       = 1000 // between the keys of a row and of its copy
+	typesPerTable = 9    // a row of all their columns fits into a page, with its long values elsewhere
+	shifted       = 1000 // difference between the keys of a row and of its copy
 )
 
-// exactTypes are the types that this server has.
+// exactTypes returns the types that this server has.
 func exactTypes(t *testing.T, conn *pgx.Conn) (types []exactType) {
 	t.Helper()
 	b, err := os.ReadFile("../snapshot/rowjson/testdata/types.tsv")
@@ -39,7 +39,7 @@ func exactTypes(t *testing.T, conn *pgx.Conn) (types []exactType) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), "\t", 4)
 		since, err := strconv.Atoi(f[1])
 		switch {
-		case err != nil, since > major(conn), f[2] != "" && !available(t, conn, f[2]): // also the head line
+		case err != nil, since > major(conn), f[2] != "" && !available(t, conn, f[2]): // the heading, too
 			continue
 		case len(types) > 0 && types[len(types)-1].name == f[0]:
 			last := &types[len(types)-1]
@@ -51,7 +51,7 @@ func exactTypes(t *testing.T, conn *pgx.Conn) (types []exactType) {
 	return types
 }
 
-// major is the server's major version.
+// major returns the server's major version.
 func major(conn *pgx.Conn) (n int) {
 	_, _ = fmt.Sscan(conn.PgConn().ParameterStatus("server_version"), &n)
 	return n
@@ -65,8 +65,8 @@ func available(t *testing.T, conn *pgx.Conn, extension string) (yes bool) {
 	return yes
 }
 
-// exactTable makes table t with each of the types and what is made of it (arrays, domains, composites, generated
-// columns), and rows that hold each of its values. It returns the columns that hold values.
+// exactTable creates table t with columns of each type and of what is derived from it (arrays, domains, composites, generated
+// columns), and rows with each of its values. It returns the columns that hold values.
 func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []string) {
 	t.Helper()
 	var ddl, values, exprs []string
@@ -90,8 +90,8 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 		add(fmt.Sprintf("c%d", i), fmt.Sprintf("comp%d", i), "ROW($v, NULL, E'a\n\"\\\\')::comp"+strconv.Itoa(i))
 		add(fmt.Sprintf("cs%d", i), fmt.Sprintf("comp%d[]", i), fmt.Sprintf("ARRAY[ROW($v, '{}', NULL)::comp%d, NULL]", i))
 		add(fmt.Sprintf("dc%d", i), fmt.Sprintf("dcomp%d", i), fmt.Sprintf("ROW($v, NULL, 'r')::comp%d", i))
-		// Generated columns, except of types whose value JSON does not show exactly: an update that leaves values out
-		// would cause a resync of those. A server before 16 sends bytes of "char" that it does not take back.
+		// Generated columns, except for types whose JSON does not determine the value: an update that leaves such a value
+		// unchanged causes a resync. A server before 16 sends bytes of "char" that it does not accept itself.
 		if !slices.Contains([]string{`"char"`, "hstore", "shade", "words[]", "json[]", "deep"}, typ.name) {
 			ddl = append(ddl, fmt.Sprintf("gv%d %s GENERATED ALWAYS AS (%s) STORED", i, typ.name, v))
 		}
@@ -101,7 +101,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 			ddl = append(ddl, fmt.Sprintf("gcs%d comp%[1]d[] GENERATED ALWAYS AS (cs%[1]d) STORED", i))
 		}
 		if strings.HasSuffix(typ.name, "[]") || typ.name == "words" {
-			continue // an array of those is among the types
+			continue // arrays of these are among the types
 		}
 		exec(t, conn, fmt.Sprintf(`CREATE DOMAIN dom%d AS %s`, i, typ.name))
 		exec(t, conn, fmt.Sprintf(`CREATE DOMAIN doms%d AS %s[]`, i, typ.name))
@@ -120,7 +120,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 	}
 	exec(t, conn, fmt.Sprintf("CREATE TABLE t (id int PRIMARY KEY, n int, pad text, %s)", strings.Join(ddl, ", ")))
 	for _, c := range append([]string{"pad"}, columns...) {
-		// Outside of the row where they can be, so that what an update does not touch is left out of the stream.
+		// Stored outside of the row if possible: the stream then leaves out what an update does not change.
 		exec(t, conn, fmt.Sprintf(`DO $$ BEGIN ALTER TABLE t ALTER %s SET STORAGE EXTERNAL; EXCEPTION WHEN feature_not_supported THEN END $$`, c))
 	}
 	exec(t, conn, "ALTER TABLE t SET (toast_tuple_target = 128)")
@@ -130,7 +130,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 	return columns
 }
 
-// exactDatabase is a database with exactTable in it.
+// exactDatabase returns a database that has exactTable.
 func exactDatabase(t *testing.T, types []exactType) (url string, conn *pgx.Conn, columns []string) {
 	t.Helper()
 	url = pgserver.Database(t)
@@ -148,14 +148,14 @@ func exactDatabase(t *testing.T, types []exactType) (url string, conn *pgx.Conn,
 	return url, conn, exactTable(t, conn, types)
 }
 
-// ownType reports whether a type is not a built-in one. Virtual columns can only have built-in types.
+// ownType reports whether a type is not built in. Virtual columns may have built-in types only.
 func ownType(name string) bool {
 	return slices.Contains([]string{"textrange", "mood", "posint", "smallposint", "stamp", "jsondoc", "words", "words[]", "pair", "pair[]", "pairs", "one",
 		"nothing", "shrunk", "deep", "hstore", "citext", "ltree", "cube", "isbn", "seg", "shade"}, name)
 }
 
-// TestExact takes each type, and arrays and composites of it, through the first copy, the stream and a resync, and compares
-// each value with row_to_json's.
+// TestExact takes each type, and what is derived from it, through the copy, the stream and another copy. Each value must equal
+// row_to_json's.
 func TestExact(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares values of every type")
@@ -188,7 +188,7 @@ func TestExact(t *testing.T) {
 			}
 			exec(t, conn, "ALTER TABLE t REPLICA IDENTITY FULL")
 			if major(conn) >= 18 {
-				exec(t, conn, "ALTER TABLE t REPLICA IDENTITY DEFAULT") // FULL would make updates fail beside virtual columns
+				exec(t, conn, "ALTER TABLE t REPLICA IDENTITY DEFAULT") // with FULL, updates of tables with virtual columns fail
 			}
 			d.exact(conn, "resync")
 			exec(t, conn, "UPDATE t SET n = n + 1")
@@ -208,7 +208,7 @@ func TestExact(t *testing.T) {
 	}
 }
 
-// TestExactNotified takes each type, and what is made of it, through notifications.
+// TestExactNotified takes each type, and what is derived from it, through notifications.
 func TestExactNotified(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares values of every type")
@@ -236,7 +236,7 @@ func TestExactNotified(t *testing.T) {
 	}
 }
 
-// exactOracle is oracle with bytes that are no UTF-8 replaced, each by U+FFFD ("char" has some before PostgreSQL 16).
+// exactOracle returns what oracle returns, with U+FFFD for each byte that is not valid UTF-8 ("char" has some before PostgreSQL 16).
 func exactOracle(t testing.TB, conn *pgx.Conn) []string {
 	t.Helper()
 	rows := oracle(t, conn, "t", "id")
@@ -248,7 +248,7 @@ func exactOracle(t testing.TB, conn *pgx.Conn) []string {
 	return rows
 }
 
-// exact forces a flush and compares the file with the table, column by column where they differ.
+// exact forces a flush and compares the file with the table. It reports differences column by column.
 func (d *daemon) exact(conn *pgx.Conn, what string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
@@ -295,7 +295,7 @@ func sameRows(t testing.TB, what, file string, want []string) {
 	}
 }
 
-// members are the names and values of an object, in order.
+// members returns the names and values of an object, in order.
 func members(t testing.TB, object string) (names, values []string) {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(object))
@@ -316,7 +316,7 @@ func members(t testing.TB, object string) (names, values []string) {
 	return names, values
 }
 
-// TestUnwrittenWAL: a snapshot does not wait for WAL that no commit has had written out.
+// TestUnwrittenWAL: a forced snapshot does not wait for WAL that no commit has flushed.
 func TestUnwrittenWAL(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)

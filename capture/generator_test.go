@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	generatedRounds = 96 // tables in all
-	tablesAtOnce    = 8  // in one database, written to by the same transactions
-	keySpace        = 40 // keys that a workload uses
+	generatedRounds = 96 // number of tables
+	tablesAtOnce    = 8  // number of tables in one database, which the same transactions write
+	keySpace        = 40 // number of keys that a workload uses
 )
 
 // TestGenerated creates random tables (columns, types, keys, replica identities, partitions). Two writers run random
@@ -50,7 +50,7 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
-// tiny chooses sizes at random that make a few rows do what otherwise takes millions: fill many pages and groups, and be
+// tiny chooses random sizes with which a few rows do what otherwise takes millions: they fill many pages and groups, and are
 // copied in many page ranges over several connections.
 func (cfg *Config) tiny(r *rand.Rand) {
 	if r.IntN(2) == 0 {
@@ -80,7 +80,7 @@ type randomTable struct {
 	defer_ bool // the key is deferrable, so ON CONFLICT cannot use it
 
 	mu      sync.Mutex
-	columns []randomColumn // neither of the key nor generated, as last read from the catalog
+	columns []randomColumn // from the catalog; without key and generated columns
 }
 
 type randomColumn struct {
@@ -88,7 +88,7 @@ type randomColumn struct {
 	typ  string
 }
 
-// keyTypes are the types of key columns, each with an expression for the value of number i and the order of the file.
+// keyTypes are the types of key columns, each with an expression for the value of number i and the order in the file.
 var keyTypes = []struct{ typ, value, order string }{
 	{"int", "i", "%s"}, {"bigint", "i::bigint * 100000000007 - 4000000000000", "%s"}, {"smallint", "(20 - i)::smallint", "%s"},
 	{"text", `repeat(chr(64 + i), 1 + i %% 3) || ' "\'`, `%s COLLATE "C"`}, {"name", "('n' || i)::name", "%s"}, {"numeric", "(i - 20) / 8.0", "%s"},
@@ -109,7 +109,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	for _, typ := range types {
 		switch {
 		case slices.Contains([]string{"citext", "ltree", "cube", "isbn", "seg", "hstore"}, typ.name): // creating extensions takes long
-		case typ.name == `"char"` && g.major < 16: // row_to_json itself writes invalid UTF-8 for it
+		case typ.name == `"char"` && g.major < 16: // row_to_json writes invalid UTF-8 for it
 		default:
 			g.types = append(g.types, typ)
 		}
@@ -146,7 +146,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	for i, tab := range g.tables {
 		daemons[i].equal(g.conn, tab.name, tab.order)
 	}
-	for range 10 { // and again, now that all daemons are in the stream
+	for range 10 { // once more, now that all daemons follow
 		g.transaction(g.conn, r)
 	}
 	for i, tab := range g.tables {
@@ -242,12 +242,12 @@ func (g *generator) table(r *rand.Rand, n int) *randomTable {
 	if strings.Contains(sql, "big text") && r.IntN(2) == 0 {
 		g.run(g.conn, "ALTER TABLE "+tab.name+" ALTER big SET STORAGE EXTERNAL")
 	}
-	g.look(g.conn, tab)
+	g.loadColumns(g.conn, tab)
 	return tab
 }
 
-// look reads the columns of a table from the catalog.
-func (g *generator) look(conn *pgx.Conn, tab *randomTable) {
+// loadColumns reads the columns of a table from the catalog.
+func (g *generator) loadColumns(conn *pgx.Conn, tab *randomTable) {
 	rows, err := conn.Query(g.t.Context(), `SELECT quote_ident(attname), format_type(atttypid, atttypmod) FROM pg_attribute
 		WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum`, tab.name)
 	if err != nil {
@@ -291,7 +291,7 @@ func (g *generator) value(c randomColumn, r *rand.Rand) string {
 			return fmt.Sprintf("ARRAY[(%s)::%s, NULL, (%s)::%[2]s]", pick(r, t.values), t.name, pick(r, t.values))
 		}
 	}
-	return "NULL" // format_type names it differently
+	return "NULL" // format_type has another name for it
 }
 
 // keyValues returns the expressions for the key of number i.
@@ -334,7 +334,7 @@ func (g *generator) transaction(conn *pgx.Conn, r *rand.Rand) {
 		case 6:
 			if g.run(conn, "PREPARE TRANSACTION "+id) && conn.PgConn().TxStatus() == 'I' {
 				if !g.run(conn, pick(r, []string{"COMMIT", "COMMIT", "ROLLBACK"})+" PREPARED "+id) {
-					g.run(conn, "ROLLBACK PREPARED "+id) // the transaction had failed before
+					g.run(conn, "ROLLBACK PREPARED "+id) // the transaction has failed before
 				}
 			}
 		case 7:
@@ -344,7 +344,7 @@ func (g *generator) transaction(conn *pgx.Conn, r *rand.Rand) {
 		}
 	}
 	for tab := range touched {
-		g.look(conn, tab)
+		g.loadColumns(conn, tab)
 	}
 }
 
@@ -398,7 +398,7 @@ func (g *generator) statement(conn *pgx.Conn, tab *randomTable, r *rand.Rand) {
 		g.run(conn, insert+" ON CONFLICT ("+strings.Join(keyNames, ", ")+") DO "+pick(r, []string{"NOTHING", "UPDATE SET " + set()}))
 	case n < 60:
 		g.run(conn, fmt.Sprintf("UPDATE %s SET %s WHERE %s", tab.name, set(), same))
-	case n < 70: // keys change, long values stay
+	case n < 70: // keys change, long values do not
 		other := strings.NewReplacer("i::", "(i + 1)::", "(i - 20)", "(i - 19)", "- i", "- (i + 1)", "|| i", "|| (i + 1)", "+ i", "+ (i + 1)")
 		moved := other.Replace(keys[0])
 		if keys[0] == "i" {

@@ -10,7 +10,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// first is the first row of a view.
+// first returns the first row of a View.
 func first(v *snapshot.View) (key rowjson.Key, line []byte) {
 	for row := range v.From(nil) {
 		return row.Key, row.Line
@@ -18,8 +18,7 @@ func first(v *snapshot.View) (key rowjson.Key, line []byte) {
 	return nil, nil
 }
 
-// TestKeys: rows of one key are one row, and their order is the documented one, whichever way and in whichever order they
-// came.
+// TestKeys: rows with one key are one row, and their order is the documented one, however they arrive.
 func TestKeys(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares keys of many types")
@@ -71,7 +70,7 @@ func TestKeys(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.name == "citext" { // the same key to Postgres, another one to read
+			if c.name == "citext" { // Postgres takes both for one key, and they read differently
 				exec(t, conn, "UPDATE t SET k = upper(k::text)")
 				d.equal(conn, "t", order)
 				exec(t, conn, "UPDATE t SET k = v.k FROM values_ v WHERE v.k = t.k")

@@ -15,7 +15,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestFollow is the main job: a copy, then changes, then a stop.
+// TestFollow does the main job: a copy, then changes, then a stop.
 func TestFollow(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
@@ -50,8 +50,8 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// TestRandomWorkload compares file and table after random transactions, some rolled back, with a reader that checks
-// every version of the file it catches.
+// TestRandomWorkload compares file and table after random transactions, some of them rolled back. A reader checks every version
+// of the file that it sees.
 func TestRandomWorkload(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs a random workload for seconds")
@@ -82,8 +82,8 @@ func TestRandomWorkload(t *testing.T) {
 	}
 }
 
-// readAlways reads the file until done, and checks that each version is whole and that vote_id 0, where it is there,
-// holds the number of the other rows: every transaction of workload leaves it so.
+// readAlways reads the file until done. It checks that each version is complete and that vote 0, if it exists, holds the number
+// of the other rows, as every transaction of workload leaves it.
 func readAlways(path string, done chan struct{}) error {
 	for {
 		select {
@@ -111,7 +111,7 @@ func readAlways(path string, done chan struct{}) error {
 	}
 }
 
-// workload is one random transaction, which leaves the number of the other rows in vote_id 0.
+// workload runs a random transaction, which leaves the number of the other rows in vote 0.
 func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 	t.Helper()
 	ctx := t.Context()
@@ -139,7 +139,7 @@ func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 					id, fmt.Sprintf("q\t%d", r.IntN(1000)), r.IntN(200))
 			case c < 65:
 				err = do("UPDATE votes SET comment = $2 WHERE vote_id = $1", id, fmt.Sprint(r.Int()))
-			case c < 75: // the key moves, a long value with it
+			case c < 75: // the key changes, a long value does not
 				err = do("UPDATE votes SET vote_id = $2::int WHERE vote_id = $1::int AND NOT EXISTS (SELECT FROM votes WHERE vote_id = $2::int)", id, 1+r.IntN(300))
 			case c < 90:
 				err = do("DELETE FROM votes WHERE vote_id = $1", id)
@@ -147,7 +147,7 @@ func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 				err = do("DELETE FROM votes WHERE vote_id > 0 AND vote_id % 3 = $1::int", r.IntN(3))
 			case c < 93:
 				err = do("TRUNCATE votes")
-			case c < 96: // keys shift without meeting
+			case c < 96: // keys change without a conflict
 				err = do("UPDATE votes SET vote_id = -vote_id WHERE vote_id > 0")
 				if err == nil {
 					err = do("UPDATE votes SET vote_id = 301 + vote_id WHERE vote_id < 0")
@@ -179,7 +179,7 @@ func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 	}
 }
 
-// TestBarrierUnderLoad: a snapshot holds each vote that was committed before it was asked for.
+// TestBarrierUnderLoad: a forced snapshot has each vote that was committed before the request.
 func TestBarrierUnderLoad(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)

@@ -27,8 +27,8 @@ func notifying(t *testing.T) (d *daemon, conn *pgx.Conn, url string) {
 	return d, conn, url
 }
 
-// TestNotifyFindsBypassedTriggers disables and drops triggers. capture notices, repairs them, and the changes that it missed
-// come into the file. Writes that try to bypass the triggers fire them all the same.
+// TestNotifyFindsBypassedTriggers: capture notices triggers that are disabled or dropped, restores them, and gets the changes
+// that they missed. session_replication_role does not bypass them.
 func TestNotifyFindsBypassedTriggers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")
@@ -45,7 +45,7 @@ func TestNotifyFindsBypassedTriggers(t *testing.T) {
 		exec(t, conn, sql)
 		d.follows(conn, "votes", "vote_id")
 	}
-	// Disabled for one statement only, which no look at the triggers can find: the table's file tells.
+	// Disabled for one statement only, so a check of the triggers does not find it. The table's new file shows the change.
 	exec(t, conn, "BEGIN; ALTER TABLE votes DISABLE TRIGGER capture_truncate; TRUNCATE votes; ALTER TABLE votes ENABLE ALWAYS TRIGGER capture_truncate; COMMIT")
 	d.follows(conn, "votes", "vote_id")
 }
@@ -79,8 +79,8 @@ func TestForgedNotifications(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestNotifyBarrierLooksAtTriggers: a forced snapshot does not trust triggers that are disabled.
-func TestNotifyBarrierLooksAtTriggers(t *testing.T) {
+// TestNotifyBarrierChecksTriggers: a forced snapshot does not trust triggers that are disabled.
+func TestNotifyBarrierChecksTriggers(t *testing.T) {
 	t.Parallel()
 	d, conn, _ := notifying(t)
 	for range 3 {
@@ -89,7 +89,7 @@ func TestNotifyBarrierLooksAtTriggers(t *testing.T) {
 	}
 }
 
-// TestNotifyKeys reads rows back by keys of all sorts, and the whole table where a key does not fit a notification.
+// TestNotifyKeys reads rows by keys of all kinds, and the whole table if a key does not fit into a notification.
 func TestNotifyKeys(t *testing.T) {
 	if testing.Short() {
 		t.Skip("sends many notifications")
@@ -133,7 +133,7 @@ func TestNotifyKeys(t *testing.T) {
 	}
 }
 
-// TestNotifyEqualKeysThatReadDifferently: 1.0 and 1.00 are one key for the server and two in the file.
+// TestNotifyEqualKeysThatReadDifferently: 1.0 and 1.00 are one key for the server and two for the file.
 func TestNotifyEqualKeysThatReadDifferently(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -153,9 +153,9 @@ func TestNotifyEqualKeysThatReadDifferently(t *testing.T) {
 	}
 }
 
-// TestNotifyWithoutTheRight says what to run where the triggers are missing and may not be made, and follows once
-// somebody else has made them.
-func TestNotifyWithoutTheRight(t *testing.T) {
+// TestNotifyWithoutPrivilege: capture may not create the missing triggers. Status has the statements that do, and capture follows
+// once somebody else has run them.
+func TestNotifyWithoutPrivilege(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)
@@ -163,7 +163,7 @@ func TestNotifyWithoutTheRight(t *testing.T) {
 	cfg := asRole(t, conn, url, "capture_test_notify")
 	cfg.Source = "notify"
 	d := start(t, cfg)
-	eventually(t, "word of the right that lacks", func() error { return says(d, "CREATE TRIGGER") })
+	eventually(t, "the missing privilege is reported", func() error { return says(d, "CREATE TRIGGER") })
 	tab, err := postgres.LoadTable(t.Context(), conn, cfg.Table)
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +180,7 @@ func TestNotifyWithoutTheRight(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestSourcesRefuseRowSecurity: with policies that hide rows, no source gives a part for the whole.
+// TestSourcesRefuseRowSecurity: if policies hide rows, no source captures the rest as if it were the whole table.
 func TestSourcesRefuseRowSecurity(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -191,18 +191,18 @@ func TestSourcesRefuseRowSecurity(t *testing.T) {
 	exec(t, conn, "ALTER TABLE votes ENABLE ROW LEVEL SECURITY")
 	cfg.Source = "auto"
 	d := start(t, cfg)
-	eventually(t, "word of the policies", func() error { return says(d, "row-level security") })
+	eventually(t, "the policies are reported", func() error { return says(d, "row-level security") })
 	exec(t, conn, "ALTER TABLE votes DISABLE ROW LEVEL SECURITY")
 	cfg.PollInterval = time.Hour
 	d.ready()
-	// Switched on while it is followed: refused, too.
+	// The same if row-level security is enabled while capture follows.
 	exec(t, conn, "ALTER TABLE votes ENABLE ROW LEVEL SECURITY")
 	if _, err := d.Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), "row") {
 		t.Errorf("a snapshot says %v", err)
 	}
 }
 
-// says is nil once the status has the words.
+// says returns an error unless the status has the words.
 func says(d *daemon, words string) error {
 	s := d.Status()
 	if text := fmt.Sprint(s.Error, s.Checks, s.SourceNote); !strings.Contains(text, words) {
@@ -211,7 +211,7 @@ func says(d *daemon, words string) error {
 	return nil
 }
 
-// asRole is a configuration for a role that may read the table and no more, dropped with the test.
+// asRole returns a configuration for a new role that may only read the table. The role ends with the test.
 func asRole(t *testing.T, conn *pgx.Conn, url, role string) Config {
 	t.Helper()
 	exec(t, conn, "DROP ROLE IF EXISTS "+role)

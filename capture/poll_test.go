@@ -7,7 +7,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestPollOnStandby follows a standby, from which only reading is allowed.
+// TestPollOnStandby follows a standby, which allows only reading.
 func TestPollOnStandby(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

@@ -10,8 +10,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// TestRefusals: a table that cannot be followed is refused with the reason. The application's writes succeed. Once the table
-// is repaired, capture follows it without a restart.
+// TestRefusals: capture refuses a table that it cannot follow and reports why. The application's writes still work, and once the
+// cause is gone, capture follows without a restart.
 func TestRefusals(t *testing.T) {
 	if testing.Short() {
 		t.Skip("tries many configurations")
@@ -19,9 +19,9 @@ func TestRefusals(t *testing.T) {
 	cases := []struct {
 		name   string
 		setup  string
-		reason string // part of the error
-		repair string // SQL; "" if there is nothing to repair
-		write  string // what the application does while the table is refused
+		reason string // part of the reported reason
+		repair string // statements that remove the cause; "" if nothing does
+		write  string // what the application writes while the table is refused
 	}{
 		{"unlogged", "CREATE UNLOGGED TABLE t (id int PRIMARY KEY)", "unlogged", "ALTER TABLE t SET LOGGED", "INSERT INTO t VALUES (1); UPDATE t SET id = 2"},
 		{"no key", "CREATE TABLE t (id int)", "no primary key", "ALTER TABLE t ADD PRIMARY KEY (id)", "INSERT INTO t VALUES (1); UPDATE t SET id = 2"},
@@ -55,7 +55,7 @@ func TestRefusals(t *testing.T) {
 			}
 			run(c.setup)
 			if c.name == "generated key" && major(conn) >= 18 {
-				return // whose stream has it
+				return // the stream of this version has the column
 			}
 			cfg := config(t, url)
 			cfg.Table = postgres.Name{Table: "t"}
@@ -75,7 +75,7 @@ func TestRefusals(t *testing.T) {
 			}
 			run(c.write)
 			if n := strings.Count(d.log.String(), `"@level":"error"`); n != 1 {
-				t.Errorf("reported %d times", n)
+				t.Errorf("the reason was logged %d times", n)
 			}
 			if c.repair == "" {
 				return
@@ -91,7 +91,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestInheriting: a table that inherits is followed for itself.
+// TestInheriting: a table that inherits from another is followed by itself.
 func TestInheriting(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -107,7 +107,7 @@ func TestInheriting(t *testing.T) {
 		exec(t, conn, sql)
 		d.equal(conn, "t", "id")
 	}
-	// Once it has tables of its own that inherit, it is refused; without them it is followed again.
+	// It is refused while a table inherits from it.
 	exec(t, conn, "CREATE TABLE child () INHERITS (t)")
 	eventually(t, "refused", func() error {
 		if s := d.Status(); s.Ready || !strings.Contains(s.Error, "inherit") {
@@ -120,7 +120,7 @@ func TestInheriting(t *testing.T) {
 	d.follows(conn, "t", "id")
 }
 
-// TestHiddenChanges: what the stream does not have is noticed.
+// TestHiddenChanges: capture notices changes that are not in the stream.
 func TestHiddenChanges(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")
@@ -141,7 +141,7 @@ func TestHiddenChanges(t *testing.T) {
 				exec(t, conn, "INSERT INTO votes DEFAULT VALUES")
 				d := start(t, config(t, url))
 				d.ready()
-				for sql := range strings.SplitSeq(hide, "; ") { // each committed by itself
+				for sql := range strings.SplitSeq(hide, "; ") { // a transaction each
 					exec(t, conn, sql)
 				}
 				if forced {
@@ -163,7 +163,7 @@ func TestHiddenChanges(t *testing.T) {
 		d := start(t, cfg)
 		d.ready()
 		copies := func() int { return strings.Count(d.log.String(), `"@message":"copied"`) }
-		// Under load nothing is found.
+		// No false alarm under load.
 		for range 300 {
 			exec(t, conn, "INSERT INTO votes DEFAULT VALUES")
 		}
@@ -171,10 +171,10 @@ func TestHiddenChanges(t *testing.T) {
 		if n := copies(); n != 1 {
 			t.Fatalf("the table was copied %d times", n)
 		}
-		// A row that the Table lost, for whatever reason.
+		// The Table loses a row, for whatever reason.
 		key, _ := first(d.View())
 		d.table.Delete(key)
-		exec(t, conn, "INSERT INTO votes DEFAULT VALUES") // commits that, too
+		exec(t, conn, "INSERT INTO votes DEFAULT VALUES") // its commit makes the loss visible
 		d.follows(conn, "votes", "vote_id")
 		if n := copies(); n != 2 {
 			t.Errorf("the table was copied %d times", n)
@@ -182,8 +182,8 @@ func TestHiddenChanges(t *testing.T) {
 	})
 }
 
-// TestDefinitionsRace changes the definition while snapshots are forced: each one is the table at some time since it was
-// asked for, in the new shape.
+// TestDefinitionsRace changes the definition while snapshots are forced. Each of them is the table at some time after the
+// request, with the new definition.
 func TestDefinitionsRace(t *testing.T) {
 	if testing.Short() {
 		t.Skip("changes definitions for seconds")

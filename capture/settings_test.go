@@ -14,7 +14,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// oddSettings are what a database or a role may be set to that changes how values print or are read, or cuts sessions off.
+// oddSettings are settings of a database or role that change how values print or are read, or that end sessions.
 var oddSettings = []struct {
 	name, value string
 	since       int // major version
@@ -30,16 +30,16 @@ var oddSettings = []struct {
 	{"wal_sender_timeout", "1s", 0}, {"enable_seqscan", "off", 0}, {"plan_cache_mode", "force_generic_plan", 0}, {"work_mem", "64kB", 0},
 }
 
-// TestSettings: whatever the settings of a database or role, the file has what row_to_json returns with the server's defaults
-// and TimeZone UTC: after the first copy, from the stream, and after a resync.
+// TestSettings: whatever the settings of a database or role are, the file is what row_to_json prints with the server's defaults
+// and TimeZone UTC: after the copy, from the stream, and after another copy.
 func TestSettings(t *testing.T) {
 	for _, of := range []string{"database", "role"} {
 		t.Run(of, func(t *testing.T) {
 			t.Parallel()
 			role := "odd_" + of
-			t.Cleanup(func() { dropRole(t, role) }) // after the database, where it owns things
+			t.Cleanup(func() { dropRole(t, role) }) // after the database, in which it owns objects
 			db := pgserver.Database(t)
-			conn := connect(t, db) // from before the settings: it has the defaults
+			conn := connect(t, db) // has the defaults, as it is older than the settings
 			u, err := url.Parse(db)
 			if err != nil {
 				t.Fatal(err)
@@ -120,8 +120,7 @@ func dropRole(t *testing.T, role string) {
 	}
 }
 
-// TestEncodings follows tables of databases that are not in UTF-8. Bytes that are no text are replaced, and that is said
-// once.
+// TestEncodings follows tables in databases of other encodings. Invalid bytes are replaced, and that is logged once.
 func TestEncodings(t *testing.T) {
 	const ddl = `CREATE TYPE comp AS (a text, "é" text[]); CREATE TABLE t (id text PRIMARY KEY, "ü" text, a text[], c comp, j json, n int,
 		g text GENERATED ALWAYS AS (upper("ü")) STORED)`
@@ -130,7 +129,7 @@ func TestEncodings(t *testing.T) {
 			t.Parallel()
 			db := pgserver.Database(t, "TEMPLATE template0 LOCALE 'C' ENCODING '"+encoding+"'")
 			conn := connect(t, db)
-			client := "UTF8" // else it is the database's own
+			client := "UTF8" // the database's own otherwise
 			if encoding == "SQL_ASCII" {
 				client = encoding
 			}
@@ -155,7 +154,7 @@ func TestEncodings(t *testing.T) {
 			}
 			said := strings.Count(d.log.String(), "U+FFFD")
 			if want := map[string]int{"SQL_ASCII": 1}[encoding]; said != want {
-				t.Errorf("it was said %d times that bytes are replaced, want %d", said, want)
+				t.Errorf("the replaced bytes were logged %d times, want %d", said, want)
 			}
 		})
 	}
@@ -169,7 +168,7 @@ func TestEncodings(t *testing.T) {
 		d.ready()
 		exec(t, conn, `INSERT INTO votes (user_query, comment) VALUES (E'\xe9', E'\xc3\xa9')`)
 		d.equal(conn, "(SELECT vote_id, E'\\xef\\xbf\\xbd' AS user_query, bot_response, evaluation_json, feedback_tags, comment, citations, \"timestamp\" FROM votes)", "vote_id")
-		eventually(t, "said", func() error {
+		eventually(t, "the replaced bytes are logged", func() error {
 			for _, c := range d.Status().Checks {
 				if c.Name == "encoding" {
 					return nil
@@ -178,7 +177,7 @@ func TestEncodings(t *testing.T) {
 			return os.ErrNotExist
 		})
 		if n := strings.Count(d.log.String(), "U+FFFD"); n != 1 {
-			t.Errorf("it was said %d times that bytes are replaced", n)
+			t.Errorf("the replaced bytes were logged %d times", n)
 		}
 	})
 }

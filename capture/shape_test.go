@@ -13,7 +13,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// follows waits until the file equals the table without being asked to.
+// follows waits until the file equals the table, without a forced flush.
 func (d *daemon) follows(conn *pgx.Conn, table, order string) {
 	d.t.Helper()
 	eventually(d.t, "file equals "+table, func() error {
@@ -33,7 +33,7 @@ func (d *daemon) follows(conn *pgx.Conn, table, order string) {
 	})
 }
 
-// TestStreams puts into the stream what its users' databases do, and compares file and table after each.
+// TestStreams runs what applications do to their tables, and compares file and table after each step.
 func TestStreams(t *testing.T) {
 	if testing.Short() {
 		t.Skip("streams many transactions")
@@ -42,8 +42,8 @@ func TestStreams(t *testing.T) {
 	longText := func(seed string) string { return fmt.Sprintf(long, seed) }
 	cases := []struct {
 		name  string
-		setup []string // before capture starts; the table is t, its key id
-		run   []string // while it follows; each element is one transaction or command
+		setup []string // before capture starts; the table is t, and its key is id
+		run   []string // while capture follows; each element is a transaction or command
 	}{
 		{"toast untouched", []string{
 			"CREATE TABLE t (id int PRIMARY KEY, n int, big text, big2 text)",
@@ -155,7 +155,7 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-// TestShapes changes the table's definition while it is followed: no restart, and file equals table within seconds.
+// TestShapes changes the table's definition while capture follows. The file equals the table within seconds, without a restart.
 func TestShapes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares many tables")
@@ -227,16 +227,16 @@ func TestShapes(t *testing.T) {
 				case c.name == "identity" && i >= 2:
 					order = "u"
 				}
-				if i%2 == 0 { // by itself
+				if i%2 == 0 { // without a forced flush
 					d.follows(conn, "t", order)
 				}
-				d.equal(conn, "t", order) // and when forced
+				d.equal(conn, "t", order) // with one
 			}
 		})
 	}
 }
 
-// TestSchemaPublication: the table is in a publication by its schema alone, which is taken out and put in again while
+// TestSchemaPublication: a publication has the table only through its schema, which leaves the publication and returns while
 // capture follows. What is written in between is in no stream.
 func TestSchemaPublication(t *testing.T) {
 	if testing.Short() {
@@ -247,7 +247,7 @@ func TestSchemaPublication(t *testing.T) {
 	conn := connect(t, url)
 	table(t, conn, 20)
 	if one[int](t, conn, "SELECT current_setting('server_version_num')::int") < 150000 {
-		return // it knows no such publication
+		return // this version has no publications of schemas
 	}
 	exec(t, conn, "CREATE PUBLICATION all_here FOR TABLES IN SCHEMA public")
 	d := start(t, config(t, url))
@@ -259,7 +259,7 @@ func TestSchemaPublication(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 	exec(t, conn, "ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public")
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('in none')")
-	d.follows(conn, "votes", "vote_id") // by a publication of its own
+	d.follows(conn, "votes", "vote_id") // by a publication that capture creates
 	if n := one[int](t, conn, "SELECT count(*) FROM pg_publication WHERE pubname = 'capture_votes'"); n != 1 {
 		t.Errorf("%d publications of its own", n)
 	}

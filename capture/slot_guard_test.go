@@ -17,8 +17,8 @@ import (
 )
 
 // TestCommitHeldWhileSlotStarts holds a commit of the application between its WAL record and its mark in pg_xact, with a
-// debugger, while capture makes its slot. The slot's snapshot shows that transaction. A read with it at that moment would
-// undo the commit in the application's own table; see awaitCommits.
+// debugger, while capture creates its slot. The slot's snapshot shows that transaction. A read with it at that moment would
+// undo the commit in the application's own table; see awaitCommits in capture/logical.
 func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	t.Parallel()
 	if _, err := osexec.LookPath("gdb"); err != nil {
@@ -33,8 +33,8 @@ func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	first, second, held := connect(t, url), connect(t, url), connect(t, url)
 	gdb := attachDebugger(t, held.PgConn().PID())
 
-	// The slot reaches its snapshot in steps: each waits for the transactions that were running at the one before. The held
-	// commit begins behind the last of them and commits ahead of it.
+	// The slot reaches its snapshot in steps. Each waits for the transactions that were running at the step before. The held
+	// transaction begins after the last of these, and commits before it.
 	exec(t, first, "BEGIN; INSERT INTO other VALUES (1)")
 	d := start(t, config(t, url))
 	waitForLock(t, conn, first)
@@ -63,7 +63,7 @@ func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// waitForLock waits until somebody, which is the slot's walsender, waits for the transaction of conn to end.
+// waitForLock waits until a session waits for the transaction of conn to end: the slot's walsender.
 func waitForLock(t *testing.T, ask, conn *pgx.Conn) {
 	t.Helper()
 	eventually(t, "the slot waits for a transaction", func() error {
@@ -137,8 +137,8 @@ func (d *debugger) wait(t *testing.T, text string) {
 func (d *debugger) stopped(t *testing.T) { t.Helper(); d.wait(t, "Breakpoint 1, ") }
 func (d *debugger) resume()              { d.say("delete\ndetach\nquit\n") }
 
-// TestPollNeverGoesBack: the address leads to a standby that is behind what the file holds, as one that crashed may be for
-// a while. The file stays as it is until the standby has caught up, and health says why.
+// TestPollNeverGoesBack: the address leads to a standby that is behind the file, as a standby may be after a crash. The file stays
+// as it is until the standby has caught up, and the status says why.
 func TestPollNeverGoesBack(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -178,8 +178,8 @@ func TestPollNeverGoesBack(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestSourcesNoticeHiddenDefinitions changes what a table's rows read like, or which rows it has, by statements that neither
-// the stream nor a trigger tells of.
+// TestSourcesNoticeHiddenDefinitions changes how a table's rows read, or which rows it has, by statements of which neither the
+// stream nor a trigger tells.
 func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")
@@ -218,7 +218,7 @@ func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 				if one[int](t, conn, "SELECT current_setting('server_version_num')::int") < c.minVersion {
-					return // it knows no such type
+					return // this version does not have the type
 				}
 				if _, err := conn.PgConn().Exec(t.Context(), c.setup).ReadAll(); err != nil {
 					t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// eachSource runs a test over each kind of source, on a database of its own that has the votes table.
+// eachSource runs a test with each kind of source, on its own database with the table votes.
 func eachSource(t *testing.T, test func(t *testing.T, cfg Config, url string, conn *pgx.Conn)) {
 	for _, kind := range sourceKinds {
 		t.Run(kind, func(t *testing.T) {
@@ -34,8 +34,8 @@ func eachSource(t *testing.T, test func(t *testing.T, cfg Config, url string, co
 	}
 }
 
-// TestSourcesRandomWorkload compares file and table after random transactions, some rolled back, with a reader that
-// checks that every version of the file it catches holds whole transactions.
+// TestSourcesRandomWorkload compares file and table after random transactions, some of them rolled back. A reader checks that
+// every version of the file that it sees has whole transactions.
 func TestSourcesRandomWorkload(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs a random workload for seconds")
@@ -65,9 +65,9 @@ func TestSourcesRandomWorkload(t *testing.T) {
 	})
 }
 
-// TestSourcesShowWholeStates has several sessions write at once. Each has two groups of ten rows; in one transaction it
-// sets all rows of its first group to the next number, statement by statement, in another those of the second. Whatever
-// a reader sees, the rows of a group are one, and a second group is at most one behind its first and never ahead.
+// TestSourcesShowWholeStates lets several sessions write at the same time. Each has two groups of ten rows. In one transaction it
+// sets the rows of the first group to the next number, statement by statement, and in another one those of the second group.
+// In all that a reader sees, the rows of a group have the same number, and a second group is at most one behind its first.
 func TestSourcesShowWholeStates(t *testing.T) {
 	if testing.Short() {
 		t.Skip("watches the file for seconds")
@@ -157,7 +157,7 @@ func wholeState(path string, writers, group int) error {
 	return nil
 }
 
-// TestSourcesReconnect terminates capture's sessions again and again while transactions go on.
+// TestSourcesReconnect terminates capture's sessions again and again during a workload.
 func TestSourcesReconnect(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for reconnects")
@@ -181,7 +181,7 @@ func TestSourcesReconnect(t *testing.T) {
 	})
 }
 
-// TestSourcesFollowDefinition truncates and alters the table while it is followed; the file follows without being asked.
+// TestSourcesFollowDefinition truncates and alters the table while capture follows. The file follows without a forced flush.
 func TestSourcesFollowDefinition(t *testing.T) {
 	if testing.Short() {
 		t.Skip("changes the definition many times")
@@ -216,7 +216,7 @@ func TestSourcesFollowDefinition(t *testing.T) {
 	})
 }
 
-// TestSourcesBarrier: under load a snapshot holds each vote that was committed before it was asked for.
+// TestSourcesBarrier: under load, a forced snapshot has each vote that was committed before the request.
 func TestSourcesBarrier(t *testing.T) {
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		cfg.PollInterval = time.Hour
@@ -253,7 +253,7 @@ func TestSourcesBarrier(t *testing.T) {
 	})
 }
 
-// TestSourcesNoticeSilence: a line that is dead without being closed is noticed, and followed over again when it lives.
+// TestSourcesNoticeSilence: the network drops everything silently. Each source notices, and follows again once the network is back.
 func TestSourcesNoticeSilence(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a timeout")

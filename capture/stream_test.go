@@ -12,7 +12,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// TestWideAndLong: many columns, long values, rows of NULLs, a table that is its key.
+// TestWideAndLong: tables with many columns, with long values, with NULL everywhere, with nothing but a key.
 func TestWideAndLong(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares very large rows")
@@ -74,8 +74,8 @@ func TestWideAndLong(t *testing.T) {
 	}
 }
 
-// TestOthersInThePublication: a publication of all tables has other tables' changes, one of the same name in another schema
-// and one with the same columns among them, and messages of others.
+// TestOthersInThePublication: a publication of all tables has the changes of other tables, too. One of them has the same name in
+// another schema, one has the same columns, and there are messages of other programs.
 func TestOthersInThePublication(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -109,7 +109,7 @@ func TestOthersInThePublication(t *testing.T) {
 	}
 }
 
-// TestLargeTransaction: memory is bound to the rows themselves, and readers see all of it or nothing.
+// TestLargeTransaction: memory is bounded by the rows, and readers see the whole transaction or nothing of it.
 func TestLargeTransaction(t *testing.T) {
 	if testing.Short() {
 		t.Skip("commits a large transaction")
@@ -157,7 +157,7 @@ func TestLargeTransaction(t *testing.T) {
 	close(stop)
 	<-stopped
 	bytes := uint64(d.View().Bytes())
-	// Twice the rows while the state before must stay readable, and twice that until the collector has been there.
+	// The rows of two states, since the earlier one must stay readable, and twice that until the next garbage collection.
 	grown, most := peak.Load()-min(before, peak.Load()), 5*bytes+32<<20
 	t.Logf("the heap grew by %d MB for %d MB of rows", grown>>20, bytes>>20)
 	if grown > most {

@@ -27,11 +27,11 @@ import (
 
 const (
 	recordedDDL = `CREATE TYPE pair AS (x int, y text); CREATE TABLE t (id int PRIMARY KEY, s text, n numeric, b bool, a text[], c pair, z timestamptz, k text)`
-	recordedOID = 16999 // of the table, in what is recorded
+	recordedOID = 16999 // OID of the table in the recordings
 	pairOID     = 16998
 )
 
-// recordedTable is the table of recordedDDL.
+// recordedTable returns the table of recordedDDL.
 func recordedTable(immediate bool) *postgres.Table {
 	text := rowjson.Type{OID: 25}
 	number := rowjson.Type{Kind: rowjson.Number, OID: 23}
@@ -171,8 +171,8 @@ func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	}
 }
 
-// applyAll applies messages, each preceded by its length. The first byte chooses a deferrable key. It checks that each
-// committed row is JSON, and that a message without its last byte is refused.
+// applyAll applies messages, each after its length; the first byte tells whether the key is deferrable. It checks that what
+// is committed is JSON, and that no message is accepted without its last byte.
 func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 	t.Helper()
 	if len(input) == 0 {

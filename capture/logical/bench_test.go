@@ -23,9 +23,9 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// BenchmarkStream drains a slot that was filled before, and in turn the same changes by pg_recvlogical into nothing: from
-// pgoutput, which is what capture reads, and where the server has them from wal2json and decoderbufs; and by followers of
-// other packages, where they can be had. CAPTURE_BENCH_ROWS says how many votes.
+// BenchmarkStream drains a slot that has been filled before. In turn, pg_recvlogical reads the same changes and discards them:
+// from pgoutput, which capture reads, and from wal2json and decoderbufs if the server has them. So do followers made with other
+// packages if they can be installed. CAPTURE_BENCH_ROWS sets the number of votes.
 func BenchmarkStream(b *testing.B) {
 	rows, err := strconv.Atoi(cmp.Or(os.Getenv("CAPTURE_BENCH_ROWS"), "100000"))
 	if err != nil {
@@ -43,8 +43,8 @@ func BenchmarkStream(b *testing.B) {
 	}
 }
 
-// fillProcedure writes votes, of 3 kB where the answers have 60 words and of 1 kB with 8. The answers take turns, since
-// making each would take longer than writing it.
+// fillProcedure writes votes: of 3 kB if the answers have 60 words, of 1 kB with 8. It has 50 answers that take turns, since
+// computing an answer takes longer than writing it.
 const fillProcedure = `CREATE PROCEDURE fill(transactions int, votes int, words int) LANGUAGE plpgsql AS $$
 	DECLARE
 		answers text[] := (SELECT array_agg((SELECT string_agg(md5((i * 100 + j)::text), ' ') FROM generate_series(1, words) j)) FROM generate_series(1, 50) i);
@@ -135,12 +135,12 @@ func drain(b *testing.B, s *Source, t *snapshot.Table, encoder *rowjson.Encoder,
 	return took, after.Mallocs - before.Mallocs
 }
 
-// foreign are the peers that are programs of their own, and the output plugins that they read. The others have the names of
-// output plugins, which pg_recvlogical reads.
+// foreign has the peers that are programs of their own, and the output plugins that they read. The other peers are output
+// plugins, which pg_recvlogical reads.
 var foreign = map[string]string{"node": "pgoutput", "go-pq-cdc": "pgoutput", "pgstream": "wal2json", "conduit": "pgoutput"}
 
-// bareSlots makes a slot of pgoutput and one for each other peer, where the server has its output plugin, and returns
-// their names by the peers'.
+// bareSlots creates a slot of pgoutput, and one for each peer whose output plugin the server has. It returns the slots' names by
+// peer.
 func bareSlots(b *testing.B, conn *sourcetest.Conn, others []string) map[string]string {
 	b.Helper()
 	slots := make(map[string]string)
@@ -157,7 +157,7 @@ func bareSlots(b *testing.B, conn *sourcetest.Conn, others []string) map[string]
 	return slots
 }
 
-// dropSlot drops a slot as soon as the server has seen that its reader is gone.
+// dropSlot drops a slot as soon as the server has noticed that its reader is gone.
 func dropSlot(b *testing.B, conn *sourcetest.Conn, slot string) {
 	b.Helper()
 	for range 1000 {
@@ -173,7 +173,7 @@ func dropSlot(b *testing.B, conn *sourcetest.Conn, slot string) {
 	b.Fatalf("the slot %s is still in use", slot)
 }
 
-// recvlogical drains a slot by pg_recvlogical into nothing; 0 where the machine has no such program.
+// recvlogical returns how long pg_recvlogical takes to drain a slot; 0 if it is not installed.
 func recvlogical(b *testing.B, url, plugin, slot, publication string, target pglogrepl.LSN) time.Duration {
 	b.Helper()
 	bin, err := pgserver.Bin()
@@ -189,7 +189,7 @@ func recvlogical(b *testing.B, url, plugin, slot, publication string, target pgl
 	case "pgoutput":
 		args = append(args, "-o", "proto_version=1", "-o", "publication_names="+publication)
 	case "wal2json":
-		args = append(args, "-o", "format-version=2") // a line a row: the other one ends where a transaction has a GB
+		args = append(args, "-o", "format-version=2") // a line per row: format 1 fails if a transaction has a GB
 	}
 	start := time.Now()
 	if out, err := osexec.CommandContext(b.Context(), program, args...).CombinedOutput(); err != nil {
@@ -198,14 +198,14 @@ func recvlogical(b *testing.B, url, plugin, slot, publication string, target pgl
 	return time.Since(start)
 }
 
-// follower is a program that drains a slot: it is called with the database's URL, the slot, the publication, the position to
-// stop at and the number of rows, and says at last how many rows it saw.
+// follower is a program that drains a slot. Its arguments are the database's URL, the slot, the publication, the position to stop
+// at and the number of rows. It prints how many rows it saw.
 type follower struct {
 	name    string
 	command []string
 }
 
-// followers are those of the peers that are foreign and can be had, by their names.
+// followers returns the foreign peers that can be installed, by name.
 func followers(b *testing.B, peers []string) map[string]*follower {
 	b.Helper()
 	found := make(map[string]*follower)
@@ -229,8 +229,7 @@ func followers(b *testing.B, peers []string) map[string]*follower {
 
 const followersFolder = "../../internal/bench/testdata"
 
-// installNode puts the program for Node.js into a folder of its own, and has npm put the package beside it: that is on the
-// Internet.
+// installNode puts the program for Node.js into a folder of its own, and installs its package there from the Internet.
 func installNode(b *testing.B, _ string) (command []string, err error) {
 	b.Helper()
 	node, err := osexec.LookPath("node")
@@ -249,14 +248,14 @@ func installNode(b *testing.B, _ string) (command []string, err error) {
 	return []string{node, script}, build(b, folder, "npm", "install", "--no-audit", "--no-fund", "pg-logical-replication@2.5.0")
 }
 
-// buildGo builds a program of a Go module of its own, whose packages are on the Internet.
+// buildGo builds a program that is a Go module of its own, with packages from the Internet.
 func buildGo(b *testing.B, name string) (command []string, err error) {
 	b.Helper()
 	program := filepath.Join(b.TempDir(), name)
 	return []string{program}, build(b, filepath.Join(followersFolder, name), "go", "build", "-o", program, ".")
 }
 
-// build runs a command that may wait for the Internet.
+// build runs a command that may download something.
 func build(b *testing.B, folder string, words ...string) error {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
@@ -269,7 +268,7 @@ func build(b *testing.B, folder string, words ...string) error {
 	return nil
 }
 
-// drain is how long the program takes to drain a slot; 0 where it can't, which is said.
+// drain returns how long the program takes to drain a slot; 0 if it fails, which is logged.
 func (f *follower) drain(b *testing.B, url, slot, publication string, target pglogrepl.LSN, rows int) time.Duration {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)

@@ -27,7 +27,7 @@ const (
 // A commit writes its WAL record, then marks pg_xact, then leaves the list of running transactions. A walsender decodes the
 // record at once, so the snapshot of a new slot may count a transaction as committed that pg_xact does not know yet. A scan
 // with that snapshot takes the transaction for aborted and stores this verdict in the row's hint bits: the commit of the
-// application is lost, for good and for everybody. PostgreSQL before 15.20 and before 19 has this bug; catalog rows are hit
+// application is lost, for good and for everybody. PostgreSQL before 15.20 and before 19 has this bug, which hits catalog rows
 // as well as the application's. See "Race conditions in logical decoding" on pgsql-hackers, January 2026.
 //
 // Asking for pg_current_snapshot() reads no table. The session that asks has imported the exported snapshot for this one

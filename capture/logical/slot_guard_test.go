@@ -54,8 +54,8 @@ func TestXIDSnapshotEnded(t *testing.T) {
 	}
 }
 
-// TestSlotsHarmNoCommit makes slots beside eight committers and reads with each slot's snapshot at once, over a connection
-// that is open already. Every committed increment must stay in the table. CAPTURE_TEST_SLOTS=1m takes a minute for it.
+// TestSlotsHarmNoCommit creates slots while eight sessions commit, and reads with each slot's snapshot at once, over a connection
+// that is already open. Every committed increment must stay in the table. CAPTURE_TEST_SLOTS=1m makes it take a minute.
 func TestSlotsHarmNoCommit(t *testing.T) {
 	t.Parallel()
 	duration := 4 * time.Second

@@ -19,7 +19,7 @@ const (
 	statsDelay      = 75 * time.Second // time after which a notified change is in the statistics, which takes up to a minute
 )
 
-// activity is what changes leave behind besides notifications.
+// activity is what changes leave behind in addition to notifications.
 type activity struct {
 	queueUsage    float64 // how full the server's queue of notifications is, from 0 to 1
 	relationFiles string  // names of the files that hold the rows; TRUNCATE and rewriting replace them

@@ -83,7 +83,7 @@ func (d *copyDecoder) decodeNext(b []byte) (int, error) {
 		d.header = n > 0
 		return n, err
 	case d.trailer && len(b) > 0:
-		return 0, errors.New("the copy goes on after its trailer")
+		return 0, errors.New("the copy has data after its trailer")
 	case len(b) < 2:
 		return 0, nil
 	}

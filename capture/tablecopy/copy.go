@@ -171,7 +171,7 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	return nil
 }
 
-// errNoMoreConnections is the error when the server has no room for another connection; the copy goes on with those it has.
+// errNoMoreConnections is the error if the server has no room for another connection. The copy uses those it has.
 var errNoMoreConnections = errors.New("no further connection")
 
 // connectWorker opens another connection that sees the snapshot that c.conn has exported.

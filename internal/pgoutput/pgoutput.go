@@ -116,7 +116,7 @@ type Change struct {
 	Kind byte
 	OID  uint32
 
-	// Identity says what Old holds: nothing, the columns of the replica identity's key, or all columns. An update has an
+	// Identity tells what Old holds: nothing, the columns of the replica identity's key, or all columns. An update has an
 	// old tuple only if its key changed or the replica identity is FULL.
 	Identity Identity
 	Old      Tuple
@@ -142,7 +142,7 @@ type Value struct {
 	Text []byte // text form; nil unless Kind is Text
 }
 
-// ValueKind is how a tuple carries a value.
+// ValueKind tells what a Value holds.
 type ValueKind byte
 
 // The kinds of values. In an old tuple of kind IdentityKey, the columns outside of the key are Null, whatever they were.
