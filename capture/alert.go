@@ -26,7 +26,7 @@ const (
 // Alert is what is posted to --alert-url. Programs read its fields; a Slack-compatible webhook shows Text.
 type Alert struct {
 	Text      string    `json:"text"`
-	Condition string    `json:"condition"` // following, file, difference, or volume and its name
+	Condition string    `json:"condition"` // following, file, difference, loss, or volume and its name
 	Status    string    `json:"status"`    // firing or resolved
 	Detail    string    `json:"detail"`
 	Since     time.Time `json:"since"` // start of the trouble
@@ -89,9 +89,9 @@ func (a *alerter) run(ctx context.Context) error {
 	}
 }
 
-// worthAlert reports whether c is a failing check that is posted: one of readiness, a difference or a full volume.
+// worthAlert reports whether c is a failing check that is posted: one of readiness, a difference, a loss or a full volume.
 func worthAlert(c Check) bool {
-	return !c.OK && (c.Name == "following" || c.Name == "file" || c.Name == "difference" || strings.HasPrefix(c.Name, "volume "))
+	return !c.OK && (c.Name == "following" || c.Name == "file" || c.Name == "difference" || c.Name == lossCondition || strings.HasPrefix(c.Name, "volume "))
 }
 
 // updateConditions brings the conditions up to date with st.

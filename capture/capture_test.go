@@ -82,11 +82,16 @@ func parseConfig(url string) (Config, error) {
 // start runs a daemon until the test ends.
 func start(t testing.TB, cfg Config) *daemon {
 	t.Helper()
+	return startAt(t, cfg, filepath.Join(t.TempDir(), "feedback.json"))
+}
+
+// startAt is start with the path of the file.
+func startAt(t testing.TB, cfg Config, path string) *daemon {
+	t.Helper()
 	log := &syncBuffer{}
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.New(&hclog.LoggerOptions{Output: log, JSONFormat: true, Level: hclog.Debug})
 	}
-	path := filepath.Join(t.TempDir(), "feedback.json")
 	file, err := store.Open(path, store.Owner{PID: os.Getpid()})
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ import (
 	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/snapshot"
-	"capture/store"
+	"capture/store/retention"
 )
 
 // Config configures a [Daemon]. Start with [DefaultConfig] and set at least Database and Table.
@@ -50,8 +50,9 @@ type Config struct {
 	// has changed or not.
 	FlushInterval time.Duration
 
-	// Generations says how many earlier states of the file are kept beside it. A regular write adds one.
-	Generations store.Retention
+	// Keep says which earlier states of the file are kept beside it. A regular write adds one. States before a loss of rows are kept
+	// in any case.
+	Keep retention.Policy
 
 	// Compare, if set, compares the captured rows with the table every VerifyInterval. An interval of zero turns it off.
 	Compare        CompareFunc
@@ -113,6 +114,7 @@ func DefaultConfig() Config {
 		FlushDelay:     100 * time.Millisecond,
 		FlushInterval:  time.Hour,
 		VerifyInterval: 24 * time.Hour,
+		Keep:           retention.Default,
 		VolumeWarn:     80,
 		AlertAfter:     time.Minute,
 	}
@@ -159,6 +161,7 @@ func (cfg *Config) invalidSetting() string {
 type intervals struct {
 	probe       time.Duration // between probes for a better source; zero lets the reason for its absence decide
 	volumeCheck time.Duration // between measurements of the volumes
+	keptCheck   time.Duration // between looks at the losses that are not acknowledged
 	alertCheck  time.Duration // between looks at the conditions that are worth an alert
 	alertRetry  time.Duration // before an alert is posted again for the first time; it doubles from there
 }
@@ -166,6 +169,7 @@ type intervals struct {
 // withDefaults returns i with what holds outside tests for each zero.
 func (i intervals) withDefaults() intervals {
 	i.volumeCheck = cmp.Or(i.volumeCheck, 15*time.Second)
+	i.keptCheck = cmp.Or(i.keptCheck, 5*time.Second)
 	i.alertCheck = cmp.Or(i.alertCheck, time.Second)
 	i.alertRetry = cmp.Or(i.alertRetry, 5*time.Second)
 	return i

@@ -24,6 +24,7 @@ type Daemon struct {
 	flusher    *flusher
 	previous   *previousRows
 	volumes    *volumeMonitor
+	keeper     *keeper
 	conditions *conditions
 	metrics    *metrics
 	status     *statusReporter
@@ -42,12 +43,13 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.table = cfg.newTable(filepath.Dir(file.Path()), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file.WriteAhead)
 	tracker := newFileTracker(file)
-	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.metrics)
+	d.keeper = newKeeper(&d.cfg, file, d.table.View, d.conditions, d.metrics)
+	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.keeper, d.metrics)
 	d.previous = &previousRows{load: cfg.LoadPrevious, file: file, table: d.table, waitState: d.supervisor.waitState, log: cfg.Logger}
 	d.volumes = newVolumeMonitor(&d.cfg, d.conditions)
 	d.status = &statusReporter{
 		base: newBaseStatus(&d.cfg), idle: d.cfg.timeouts.Idle, logHealth: cfg.LogHealth, table: d.table, shown: d.View,
-		following: d.supervisor.report, file: tracker, volumes: d.volumes.lastUsages, conditions: d.conditions,
+		following: d.supervisor.report, file: tracker, volumes: d.volumes.lastUsages, kept: d.keeper.status, conditions: d.conditions,
 	}
 	if cfg.Registry != nil {
 		d.metrics.register(cfg.Registry, d.status.report)
@@ -69,11 +71,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		return d.supervisor.run(ctx)
 	})
 	run("flush", func(ctx context.Context) error { return d.flusher.run(ctx, sourceEnded) })
-	if d.cfg.Generations.Count > 0 {
-		run("keep generations", func(ctx context.Context) error {
-			return d.flusher.keepGenerations(ctx, d.cfg.Generations, d.conditions)
-		})
-	}
+	run("keep states", d.keeper.run)
 	run("monitor memory", (&memoryMonitor{d.table, d.conditions, d.cfg.Logger}).run)
 	run("load the previous run's rows", d.previous.run)
 	if len(d.cfg.WatchedDirs) > 0 {

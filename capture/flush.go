@@ -20,12 +20,12 @@ type flusher struct {
 	file     *store.File
 	tracker  *fileTracker
 	metrics  *metrics
+	keeper   *keeper
 	log      hclog.Logger
 	forced   *foldlog.Logger // requests can force flushes as often as they like
 	schedule *flushSchedule
 
 	requests chan *flushRequest
-	regular  chan struct{} // receives a value after a regular write
 }
 
 // flushRequest asks for a write at once.
@@ -35,12 +35,12 @@ type flushRequest struct {
 	done     chan struct{} // closed when manifest or err is set
 }
 
-func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *fileTracker, m *metrics) *flusher {
+func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *fileTracker, k *keeper, m *metrics) *flusher {
 	return &flusher{
-		table: table, file: file, tracker: tracker, metrics: m,
+		table: table, file: file, tracker: tracker, keeper: k, metrics: m,
 		log: cfg.Logger, forced: foldlog.New(cfg.Logger, "flushed"),
 		schedule: newFlushSchedule(cfg.FlushDelay, cfg.FlushInterval, time.Now()),
-		requests: make(chan *flushRequest), regular: make(chan struct{}, 1),
+		requests: make(chan *flushRequest),
 	}
 }
 
@@ -93,17 +93,9 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 			f.idleStep(ctx)
 		case due:
 			if f.write(reason, request) == nil && reason == store.ReasonInterval {
-				f.signalRegular()
+				wake(f.keeper.regular)
 			}
 		}
-	}
-}
-
-// signalRegular tells keepGenerations of a regular write. One signal is kept if it is still busy with the last one.
-func (f *flusher) signalRegular() {
-	select {
-	case f.regular <- struct{}{}:
-	default:
 	}
 }
 
@@ -148,6 +140,9 @@ func (f *flusher) write(reason store.Reason, request *flushRequest) error {
 		f.tracker.recordWrite(&m, version, took)
 		f.metrics.addFlush(reason, took, result.BytesWritten)
 		f.logFlush(reason, m, result.BytesWritten, took)
+	}
+	if result.Kept != nil {
+		f.keeper.recordKept(result.Kept)
 	}
 	if result.Warning != "" {
 		f.log.Warn(result.Warning)
@@ -208,29 +203,5 @@ func (f *flusher) idleStep(ctx context.Context) {
 	if err != nil {
 		s.addWrite(time.Now(), took, err)
 		f.handleFailure(start, store.ReasonChange, err)
-	}
-}
-
-// keepGenerations adds a generation after each regular write until ctx ends. It runs beside the writes because compressing
-// takes its time. After a failure the next interval tries again.
-func (f *flusher) keepGenerations(ctx context.Context, retention store.Retention, conditions *conditions) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-f.regular:
-		}
-		start := time.Now()
-		path, err := f.file.KeepGeneration(ctx, retention)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			f.log.Error("cannot write generation", "error", err)
-			conditions.set("generations", err.Error())
-		default:
-			conditions.set("generations", "")
-			f.log.Info("generation written", "file", path, "ms", millis(time.Since(start)))
-		}
 	}
 }

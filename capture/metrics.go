@@ -19,6 +19,8 @@ type metrics struct {
 	flushSeconds prometheus.Histogram
 	differences  prometheus.Counter
 	lastVerified prometheus.Gauge
+	losses       prometheus.Counter
+	damage       prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -36,6 +38,8 @@ func newMetrics() *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12),
 		}),
 		differences: counter("capture_differences_total", "Rows that differed from the table in a regular comparison; should stay 0."),
+		losses:      counter("capture_losses_total", "States kept because the next one had lost rows or values."),
+		damage:      counter("capture_damage_found_total", "Times that feedback.json or a kept state was read back and was not what had been written; should stay 0."),
 		lastVerified: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "capture_last_verified_timestamp_seconds", Help: "Unix time of the last comparison with the table; 0 before the first.",
 		}),
@@ -44,7 +48,7 @@ func newMetrics() *metrics {
 
 // register registers m, and a collector of what report returns.
 func (m *metrics) register(r prometheus.Registerer, report func() (Status, followReport)) {
-	r.MustRegister(m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.differences, m.lastVerified, reportCollector{report})
+	r.MustRegister(m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.differences, m.lastVerified, m.losses, m.damage, reportCollector{report})
 }
 
 // addFlush counts a successful write.
@@ -102,6 +106,15 @@ var statusGauges = []struct {
 		}
 		return float64(s.Memory.Spilled)
 	}},
+	{newDesc("capture_kept_states", "States of feedback.json that are kept beside it."), func(s *Status) float64 { return float64(s.Kept.States) }},
+	{newDesc("capture_kept_bytes", "Bytes that kept states take on disk."), func(s *Status) float64 { return float64(s.Kept.Bytes) }},
+	{newDesc("capture_kept_oldest_age_seconds", "Age of the oldest kept state; 0 if there is none."), func(s *Status) float64 {
+		if s.Kept.Oldest == nil {
+			return 0
+		}
+		return time.Since(*s.Kept.Oldest).Seconds()
+	}},
+	{newDesc("capture_open_losses", "Losses of rows or values that are neither acknowledged nor over."), func(s *Status) float64 { return float64(s.Kept.Losses) }},
 	{newDesc("capture_lag_bytes", "WAL between the server's position and what has been applied, in bytes."), func(s *Status) float64 { return float64(s.LagBytes) }},
 	{newDesc("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up."), func(s *Status) float64 { return s.LagSeconds }},
 	{newDesc("capture_wal_retained_bytes", "WAL that the replication slot retains on the server, in bytes."), func(s *Status) float64 { return float64(s.RetainedWAL) }},

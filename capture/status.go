@@ -46,6 +46,7 @@ type Status struct {
 
 	Memory  *MemoryStatus  `json:"memory,omitempty"` // absent without a memory limit
 	File    FileStatus     `json:"file"`
+	Kept    KeptStatus     `json:"kept"`
 	Volumes []volume.Usage `json:"volumes,omitempty"`
 }
 
@@ -73,6 +74,7 @@ type statusReporter struct {
 	following  func() followReport
 	file       *fileTracker
 	volumes    func() []volume.Usage
+	kept       func() KeptStatus
 	conditions *conditions
 }
 
@@ -104,7 +106,7 @@ func (r *statusReporter) report() (Status, followReport) {
 	if usage.Limit > 0 {
 		st.Memory = &MemoryStatus{Limit: usage.Limit, Resident: usage.Resident, Spilled: usage.Spilled}
 	}
-	st.Volumes = r.volumes()
+	st.Volumes, st.Kept = r.volumes(), r.kept()
 	st.File = file.FileStatus
 	if st.File.UpToDate = view != nil && file.version == view.Version(); st.File.UpToDate {
 		st.File.Pending = nil

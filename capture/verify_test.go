@@ -18,7 +18,6 @@ import (
 	"capture/internal/postgres"
 	"capture/internal/verify"
 	"capture/snapshot"
-	"capture/store"
 )
 
 // TestDifferencesAreRepaired: what the regular comparison finds is logged, counted and repaired by a new copy.
@@ -126,27 +125,5 @@ func TestComparisonUsesRotatedPassword(t *testing.T) {
 	succeeds("a comparison with the second password")
 	if now := d.Status().Checks[0].Detail; now != since {
 		t.Errorf("the source was restarted: %q, before %q", now, since)
-	}
-}
-
-// TestGenerations: each regular write adds a generation.
-func TestGenerations(t *testing.T) {
-	url := pgserver.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, votes)
-	cfg := config(t, url)
-	cfg.FlushInterval, cfg.Generations = time.Second, store.Retention{Count: 2}
-	d := start(t, cfg)
-	d.ready()
-	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('kept')")
-	eventually(t, "a generation", func() error {
-		found, err := filepath.Glob(filepath.Join(filepath.Dir(d.path), "feedback-*.json.gz"))
-		if err != nil || len(found) == 0 {
-			return fmt.Errorf("%v, %v", found, err)
-		}
-		return nil
-	})
-	if _, err := os.Stat(d.path); err != nil {
-		t.Fatal(err)
 	}
 }

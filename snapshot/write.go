@@ -77,6 +77,25 @@ func (p Part) ID() uint64 { return p.leaf.id }
 // Bytes returns the length of the rows' lines, each with its comma and newline.
 func (p Part) Bytes() int { return p.leaf.live }
 
+// Rows returns the number of rows.
+func (p Part) Rows() int { return p.leaf.rows }
+
+// All yields the rows, in order. If they cannot be read back from the spill file, the only pair that it yields is the error.
+func (p Part) All() iter.Seq2[Row, error] {
+	return func(yield func(Row, error) bool) {
+		content, err := p.leaf.readPage()
+		if err != nil {
+			yield(Row{}, err)
+			return
+		}
+		for i := range content.entries {
+			if !yield(Row{content.key(i), content.line(i)}, nil) {
+				return
+			}
+		}
+	}
+}
+
 // AppendTo appends the rows' lines, each with its comma and newline. If they cannot be read back from the spill file, it returns b
 // and the error.
 func (p Part) AppendTo(b []byte) ([]byte, error) {

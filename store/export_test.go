@@ -21,6 +21,9 @@ func SetHashPerWrite(n int64) { hashPerWrite = n }
 // SetShadowStep sets how many bytes of a shadow file are copied at a time.
 func SetShadowStep(n int64) { shadowStep = n }
 
+// KeepPriority makes CompressKept work on the thread of its caller.
+func KeepPriority() { withIdlePriority = func(f func() error) error { return f() } }
+
 // Warning returns what the next Result will have as its warning.
 func Warning(f *File) string {
 	f.mu.Lock()

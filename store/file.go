@@ -5,24 +5,30 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"capture/internal/volume"
 )
 
 // File is feedback.json with its manifest and its lock. Its methods may be called from any goroutine. They run one at a time,
-// except KeepGeneration, which reads beside them.
+// except those for kept states (see keep.go), which run beside them.
 type File struct {
 	paths
 	captureVersion string // for the manifest
 	lock           *lock
 	published      published
 
-	mu       sync.Mutex
-	closed   bool
-	existing existing // what was on disk before the first Write
-	last     written  // what the last Write left on disk; zero if it failed or there was none
-	temp     tempFile // the temporary name of feedback.json, and what has it
-	warning  string   // what the next Result has to say about the existing file; "" for nothing
+	mu         sync.Mutex
+	closed     bool
+	existing   existing // what was on disk before the first Write
+	last       written  // what the last Write left on disk; zero if it failed or there was none
+	temp       tempFile // the temporary name of feedback.json, and what has it
+	hasWritten bool     // whether a Write has succeeded since Open
+	rowCounts  rowCounts
+	warning    string // what the next Result has to say about the existing file; "" for nothing
+
+	kept        keptStates
+	compressing sync.Mutex // held while states are compressed
 }
 
 // Open takes the lock of the file at path, creates its folder if it is missing, and inspects what is there: it completes a
@@ -63,6 +69,10 @@ func (f *File) open(o Owner) error {
 	f.inspectExisting(hashAtOpen)
 	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
 		f.published.add(info)
+	}
+	f.kept.open(f.dataPath, f.existing.manifest.WrittenAt)
+	if m := f.existing.manifest; f.existing.intact && time.Since(m.WrittenAt).Abs() < lossWindow {
+		f.rowCounts.add(m.WrittenAt, m.Rows)
 	}
 	return nil
 }
@@ -137,7 +147,8 @@ func (f *File) ensureLocked() error {
 	}
 	if replaced { // it is another folder: what we knew is in the old one
 		f.temp.abandon()
-		f.existing, f.last = existing{}, written{}
+		f.existing, f.last, f.hasWritten = existing{}, written{}, false
+		f.kept.reload()
 	}
 	if !f.existing.checked {
 		f.inspectExisting(hashAll)

@@ -197,39 +197,84 @@ func TestBlocksShowDamage(t *testing.T) {
 	}
 }
 
-// TestGenerationIsComplete: a generation's manifest is complete even if the file's is not. A damaged file is not kept.
-func TestGenerationIsComplete(t *testing.T) {
+// TestKeptStateIsComplete: a kept state's manifest is complete even if the file's is not. A file that another program changed is
+// not kept as an ordinary state, and a state that was damaged before it was compressed is marked.
+func TestKeptStateIsComplete(t *testing.T) {
 	t.Parallel()
 	f, path, _ := incompleteFile(t)
-	name, err := f.KeepGeneration(t.Context(), store.Retention{Count: 1})
+	keep := func() store.KeptState {
+		t.Helper()
+		if err := f.KeepCurrent(); err != nil {
+			t.Fatal(err)
+		}
+		states := f.Kept()
+		if len(states) != 1 {
+			t.Fatalf("the kept states are %+v", states)
+		}
+		return states[0]
+	}
+	keep()
+	states, err := f.CompressKept(t.Context())
+	if err != nil || len(states) != 1 {
+		t.Fatalf("compressed %+v, %v", states, err)
+	}
+	s := states[0]
+	data := unzip(t, s.Path)
+	if !bytes.Equal(data, read(t, path)) {
+		t.Fatalf("the state has %d bytes", len(data))
+	}
+	m, err := store.ReadManifest(strings.TrimSuffix(s.Path, ".gz"))
+	if err != nil || m.SHA256 != digest(data) || fits(m, data) != nil || s.SHA256 != m.SHA256 || s.Damaged != "" {
+		t.Errorf("its manifest is %+v, %v", m, err)
+	}
+	if err := s.Drop(); err != nil {
+		t.Fatal(err)
+	}
+
+	flip(t, keep().Path, len(data)/2)
+	states, err = f.CompressKept(t.Context())
+	if err != nil || len(states) != 1 || !strings.Contains(states[0].Damaged, "SHA-256") {
+		t.Fatalf("compressed after a flipped bit: %+v, %v", states, err)
+	}
+	if err := f.KeepCurrent(); err == nil || !strings.Contains(err.Error(), "another program changed it") {
+		t.Errorf("of a damaged file the error is %v", err)
+	}
+}
+
+// flip flips a bit of the file at path.
+func flip(t *testing.T, path string, at int) {
+	t.Helper()
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	zipped, err := os.Open(name)
+	defer file.Close()
+	b := make([]byte, 1)
+	if _, err := file.ReadAt(b, int64(at)); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1
+	if _, err := file.WriteAt(b, int64(at)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func unzip(t *testing.T, path string) []byte {
+	t.Helper()
+	file, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer zipped.Close()
-	z, err := gzip.NewReader(zipped)
+	defer file.Close()
+	z, err := gzip.NewReader(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	data, err := io.ReadAll(z)
-	if err != nil || !bytes.Equal(data, read(t, path)) {
-		t.Fatalf("the generation has %d bytes, %v", len(data), err)
-	}
-	m, err := store.ReadManifest(strings.TrimSuffix(name, ".gz"))
-	if err != nil || m.SHA256 != digest(data) || fits(m, data) != nil {
-		t.Errorf("its manifest is %+v, %v", m, err)
-	}
-	damaged := read(t, path)
-	damaged[len(damaged)/2] ^= 1
-	if err := os.WriteFile(path, damaged, 0o644); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.KeepGeneration(t.Context(), store.Retention{Count: 1}); err == nil || !strings.Contains(err.Error(), "another program changed it") {
-		t.Errorf("of a damaged file the error is %v", err)
-	}
+	return data
 }
 
 func mustJSON(t *testing.T, m store.Manifest) []byte {

@@ -166,3 +166,11 @@ func (n keptNames) remove(id keptID) error {
 	}
 	return failed
 }
+
+// removePlain removes the plain data of a state that has been compressed, and the manifest that belongs to them alone.
+func (n keptNames) removePlain(id keptID) {
+	os.Remove(n.plain(id)) // if that fails, tidy tries again
+	if !id.loss {
+		os.Remove(n.plainManifest(id))
+	}
+}

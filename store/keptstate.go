@@ -15,6 +15,7 @@ import (
 type Kept struct {
 	Loss    *Loss  `json:"loss,omitempty"`    // nil for an ordinary state
 	Damaged string `json:"damaged,omitempty"` // how the state differs from what was written; "" if it does not
+	Other   bool   `json:"other,omitempty"`   // whether it was replaced by a state of another table, database or cluster
 }
 
 // KeptState is an earlier state of feedback.json beside it.
@@ -29,6 +30,7 @@ type KeptState struct {
 	Loss         *Loss  // the loss before which it was kept; nil for an ordinary state
 	Acknowledged bool   // whether the loss is acknowledged or has ended
 	Damaged      string // how it differs from what was written; "" if it does not
+	Other        bool   // whether it was replaced by a state of another table, database or cluster
 
 	names keptNames
 	id    keptID
@@ -133,7 +135,7 @@ func (n keptNames) state(id keptID) (KeptState, bool) {
 	default:
 		s.Reason, s.Rows, s.Bytes, s.SHA256 = string(m.Reason), m.Rows, m.Bytes, m.SHA256
 		if m.Kept != nil {
-			s.Loss, s.Damaged = m.Kept.Loss, m.Kept.Damaged
+			s.Loss, s.Damaged, s.Other = m.Kept.Loss, m.Kept.Damaged, m.Kept.Other
 		}
 	}
 	if id.loss {
@@ -145,25 +147,22 @@ func (n keptNames) state(id keptID) (KeptState, bool) {
 	return s, true
 }
 
-// tidy removes what a crash has left of kept states: temporary files, and manifests and marks without data. Only the owner of
-// the lock may call it, and not while it makes a kept state.
+// tidy removes what a crash has left of kept states: temporary files, manifests and marks without data, and plain data that have been
+// compressed. Only the owner of the lock may call it, and not while it makes a kept state.
 func (n keptNames) tidy() {
 	files, err := n.list()
 	if err != nil {
 		return
 	}
-	for _, list := range files {
-		hasData := slices.ContainsFunc(list, keptFile.isData)
+	for id, list := range files {
+		if !slices.ContainsFunc(list, keptFile.isData) {
+			n.remove(id)
+		} else if pathExists(n.compressed(id)) && pathExists(n.manifest(id)) {
+			n.removePlain(id)
+		}
 		for _, f := range list {
-			name := n.base + "-" + f.id.String() + "." + f.suffix
-			if f.hidden {
-				name = "." + name
-			}
 			if f.tmp {
-				name += ".tmp"
-			}
-			if f.tmp || !hasData {
-				os.Remove(filepath.Join(n.folder, name))
+				os.Remove(filepath.Join(n.folder, "."+n.base+"-"+f.id.String()+"."+f.suffix+".tmp"))
 			}
 		}
 	}

@@ -119,3 +119,17 @@ func TestListKept(t *testing.T) {
 		t.Errorf("after dropping all states there are %q, not %q", left, want)
 	}
 }
+
+// names returns the names in a folder, in order.
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, e := range entries {
+		list = append(list, e.Name())
+	}
+	return list
+}

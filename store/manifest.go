@@ -28,6 +28,7 @@ const manifestFormat = 1
 type Manifest struct {
 	Format        int              `json:"format"` // 1
 	Table         TableName        `json:"table"`
+	TableOID      uint32           `json:"table_oid,omitempty"` // 0 if unknown
 	Columns       []rowjson.Column `json:"columns"`
 	Key           []string         `json:"key"` // names of the key's columns, in the key's order
 	Rows          int              `json:"rows"`
@@ -86,8 +87,8 @@ func (m Manifest) jsonForm() jsonManifest {
 func newManifest(v *snapshot.View, reason Reason, captureVersion string) Manifest {
 	shape, origin, position := v.Shape(), v.Origin(), v.Position()
 	m := Manifest{
-		Format:  manifestFormat,
-		Table:   TableName{Schema: shape.Schema, Name: shape.Table},
+		Format: manifestFormat,
+		Table:  TableName{Schema: shape.Schema, Name: shape.Table}, TableOID: shape.OID,
 		Columns: shape.Columns,
 		Key:     make([]string, len(shape.Key)),
 		Rows:    v.Rows(),

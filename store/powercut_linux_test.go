@@ -28,7 +28,9 @@ type transcript struct {
 	begun     []string // the SHA-256 of each version it began to write
 	done      int      // number of versions that Write has returned for; the last of them must not be lost
 	manifests []string // the SHA-256 of the manifest of each of those
-	kept      []string // generations, which must not be lost
+	kept      []string // compressed kept states, which must not be lost
+	plain     []string // states kept before a loss, which must not be lost either; they may have been compressed
+	lossy     int      // number of the version, from 1, that loses rows of the one before; 0 if there is none yet
 	failed    string   // text of the last error; "" once a Write has succeeded
 	foreign   []byte   // file that was there before; nil if none
 
@@ -58,6 +60,10 @@ func (s *transcript) readLine(c *call) (word string) {
 		s.done, s.manifests, s.failed = len(s.begun), append(s.manifests, sum), ""
 	case "kept":
 		s.kept = append(s.kept, rest)
+	case "loses":
+		s.lossy = len(s.begun)
+	case "plain":
+		s.plain = append(s.plain, rest)
 	case "failed":
 		s.failed = rest
 	}
@@ -108,16 +114,44 @@ func (s *transcript) check(left diskState, path string, namesInOrder bool) error
 			return fmt.Errorf("%s or its manifest is lost", filepath.Base(name))
 		}
 	}
+	if s.lossy > 0 && slices.Index(s.begun, s.sum(content)) >= s.lossy-1 && !s.hasLoss(left) {
+		return errors.New("the rows are gone, and the state before is not kept")
+	}
+	for _, name := range s.plain {
+		if left[name] == nil && left[name+".gz"] == nil || left[strings.TrimSuffix(name, ".json")+".manifest.json"] == nil {
+			return fmt.Errorf("%s or its manifest is lost", filepath.Base(name))
+		}
+		if data := left[name]; data != nil && !slices.Contains(s.begun, s.sum(data)) {
+			return fmt.Errorf("%s is none of the versions written: %d bytes", filepath.Base(name), len(data))
+		}
+	}
 	for name, data := range left {
-		if err := s.checkGeneration(name, data); err != nil {
+		if err := s.checkKept(name, data); err != nil {
 			return fmt.Errorf("%s is not complete: %w", filepath.Base(name), err)
 		}
 	}
 	return nil
 }
 
-// checkGeneration checks a file if its name is that of a generation.
-func (s *transcript) checkGeneration(name string, data []byte) error {
+// hasLoss reports whether the version before the loss is kept, with its manifest.
+func (s *transcript) hasLoss(left diskState) bool {
+	for name, data := range left {
+		stem, ok := strings.CutSuffix(strings.TrimSuffix(name, ".gz"), "-loss.json")
+		if !ok || left[stem+"-loss.manifest.json"] == nil {
+			continue
+		}
+		if strings.HasSuffix(name, ".gz") {
+			return true // checkKept looks into it
+		}
+		if s.sum(data) == s.begun[s.lossy-2] {
+			return true
+		}
+	}
+	return false
+}
+
+// checkKept checks a file if its name is that of a compressed kept state.
+func (s *transcript) checkKept(name string, data []byte) error {
 	if strings.HasSuffix(name, ".manifest.json") && !json.Valid(data) {
 		return errors.New("it is not JSON")
 	}
@@ -130,7 +164,7 @@ func (s *transcript) checkGeneration(name string, data []byte) error {
 		_, err = io.Copy(io.Discard, r)
 	}
 	if err == nil {
-		s.sums[h] = "a complete generation"
+		s.sums[h] = "a complete state"
 	}
 	return err
 }
@@ -171,7 +205,7 @@ func (s *transcript) checkByOpening(t *testing.T, left diskState, root, path str
 		return errors.New("the next version is not what was written")
 	}
 	for _, name := range leftovers(t, path) {
-		if strings.HasSuffix(name, ".tmp") && !strings.HasPrefix(name, "feedback-") { // that of a generation is removed with the next generation
+		if strings.HasSuffix(name, ".tmp") {
 			return fmt.Errorf("left over: %s", name)
 		}
 	}

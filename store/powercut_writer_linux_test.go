@@ -23,7 +23,7 @@ func init() {
 }
 
 // writeVersions writes the file at args[0] args[2] times, in all ways that there are: first args[1] rows, partly written ahead;
-// then some of them changed, none, more, fewer. It also completes a manifest and keeps a generation. It prints what it is about to
+// then some of them changed, none, more, fewer. It also completes a manifest, keeps a state after the third, and loses rows. It prints what it is about to
 // write and when that is done: the replay then knows what must be there.
 func writeVersions(args []string) error {
 	rows, err := strconv.Atoi(args[1])
@@ -38,6 +38,7 @@ func writeVersions(args []string) error {
 	if err != nil {
 		return err
 	}
+	store.KeepPriority() // one thread makes all calls
 	tab := copied(rows, strings.Repeat("x", 50), func(parts []snapshot.Part) { f.WriteAhead(context.Background(), parts) })
 	change := func(from, to int, fill string) {
 		for i := from; i < to; i++ {
@@ -64,7 +65,14 @@ func writeVersions(args []string) error {
 		}
 		v := tab.View()
 		fmt.Println("begin", digest(contentOf(v)))
-		if r, err := f.Write(v, reason); err != nil {
+		if i == lossy && rows >= 40 { // fewer are no loss
+			fmt.Println("loses half of the rows")
+		}
+		r, err := f.Write(v, reason)
+		if r.Kept != nil {
+			fmt.Println("plain", r.Kept.Path)
+		}
+		if err != nil {
 			fmt.Println("failed", err)
 		} else if fmt.Println("done", manifestOf(args[0])); r.Manifest.SHA256 == "" && i == completed {
 			for r.Manifest.SHA256 == "" && err == nil {
@@ -79,16 +87,25 @@ func writeVersions(args []string) error {
 		if reason != store.ReasonInterval {
 			continue
 		}
-		if name, err := f.KeepGeneration(context.Background(), store.Retention{Count: 2}); err != nil {
+		err = f.KeepCurrent()
+		var compressed []store.KeptState
+		if err == nil {
+			compressed, err = f.CompressKept(context.Background())
+		}
+		if err != nil {
 			fmt.Println("failed", err)
-		} else {
-			fmt.Println("kept", name)
+		}
+		for _, s := range compressed {
+			fmt.Println("kept", s.Path)
 		}
 	}
 	return f.Close()
 }
 
 const allWrites = 7
+
+// lossy is the number of the Write that loses half of the rows.
+const lossy = 5
 
 // completed is the number of the Write after which the manifest is completed: it changes the first rows of a large file.
 const completed = 4

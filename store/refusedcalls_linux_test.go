@@ -55,7 +55,7 @@ func (r refusal) String() string {
 	return fmt.Sprintf("%s:error=%s:when=%d", r.call.name, r.err, r.nth)
 }
 
-// steps returns the calls of the nth Write (0 for the generation), each to be refused.
+// steps returns the calls of the nth Write (0 for the kept state), each to be refused.
 func (p *replay) steps(nth, number int, all bool) []refusal {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, sums: p.sums}
 	made := map[string]int{} // by name
@@ -122,13 +122,14 @@ func TestCallsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		rows    int
 		foreign []byte
-		write   int    // number of the Write; 0 for the generation, which is kept after the third
+		write   int    // number of the Write; 0 for the state that is kept after the third
 		calls   string // names of the calls to refuse; "" for all
 	}{
 		"changed":    {rows: 20, write: 2},
 		"unchanged":  {rows: 20, write: 3},
-		"generation": {rows: 20},
+		"kept":       {rows: 20},
 		"damaged":    {rows: 20, write: 1, foreign: []byte("[\n{\"vote_id\":1}")},
+		"lost":       {rows: 60, write: 6},
 		"made large": {rows: 2500, write: 2, calls: "write renameat2 ioctl"},
 		"patched":    {rows: 2500, write: 4},
 	} {
@@ -211,7 +212,7 @@ func (p *replay) recovers(step refusal) error {
 			renamed = renamed && refused > 0
 		case "failed":
 			if failures > 0 && strings.Contains(s.failed, "nothing new to keep") {
-				continue // a Write that failed leaves no generation
+				continue // a Write that failed leaves no state to keep
 			}
 			failures++
 			if err := s.explains(step, p.root); err != nil {
@@ -276,7 +277,7 @@ func writeWhileRefused(args []string) error {
 		return fmt.Errorf("%s: %w", refuseRefused, err)
 	}
 	for range 2 {
-		_, err := f.Write(votes(20, "y").View(), store.ReasonChange)
+		_, err := f.Write(votes(20, "x").View(), store.ReasonChange)
 		fmt.Println(err)
 	}
 	return nil

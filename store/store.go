@@ -1,4 +1,4 @@
-// Package store is what capture keeps on disk: feedback.json with its manifest, its lock and its earlier states.
+// Package store is what capture keeps on disk: feedback.json with its manifest, its lock and its kept states.
 //
 // A [File] is feedback.json. [Open] takes its lock, so there is one writer, and [File.Write] replaces the file by a complete
 // and synced one. The [Manifest] beside it describes which state of the table the file holds and has its SHA-256, so
@@ -19,7 +19,10 @@
 //	quarantine.go       how a damaged file is kept
 //	writeahead.go       writes a file while its table is still being copied
 //	idle.go             completes the manifest and copies the shadow file while nothing changes
-//	generations.go      keeps earlier states, and removes them
+//	detect.go           whether the standing file must be kept before it is replaced; compare.go compares the rows
+//	keep.go             keeps states, and drops them; keptcompress.go compresses them, losses.go ends losses
+//	keptstate.go        lists kept states for everybody; keptnames.go has their names
 //
-// Package [capture/store/placement] decides where the rows lie in a file that is patched.
+// Package [capture/store/placement] decides where the rows lie in a file that is patched, [capture/store/retention] which earlier
+// states stay.
 package store

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 	"weak"
 
 	"capture/internal/volume"
@@ -14,6 +15,10 @@ import (
 type Result struct {
 	Manifest     Manifest // the manifest as it is on disk
 	BytesWritten int64    // bytes of feedback.json that went to disk: all of a small file, of a large one mostly what changed
+
+	// Kept is the state that was kept before the file was replaced: the state before a loss, or what an earlier run had left. It is
+	// nil if nothing was kept. After an error it may be set, too.
+	Kept *KeptState
 
 	// Warning is a sentence for the log: that a damaged file was found and is kept, that a Write which a crash had interrupted
 	// was completed, or that the next Write will take longer. It is "" if there is nothing to report.
@@ -34,9 +39,13 @@ type Result struct {
 func (f *File) Write(v *snapshot.View, reason Reason) (Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	view, bytes := weak.Make(v), v.Bytes()
 	r, err := f.write(v, reason)
+	if isNoSpace(err) {
+		r, err = f.writeWithLessKept(view, bytes, reason, r, err)
+	}
 	if err != nil {
-		r, err = Result{}, fmt.Errorf("flush %s: %w", filepath.Base(f.dataPath), volume.WithHint(err))
+		r, err = Result{Kept: r.Kept}, fmt.Errorf("flush %s: %w", filepath.Base(f.dataPath), volume.WithHint(err))
 	}
 	r.Warning, f.warning = f.warning, ""
 	return r, err
@@ -55,6 +64,8 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 	complete := reason != ReasonChange
 	next := written{view: weak.Make(v), shape: weak.Make(v.Shape()), version: v.Version(), rowBytes: v.Bytes()}
 	bytesWritten := int64(0)
+	var kept *KeptState
+	var err error
 	if last.hasRowsOf(v) && last.isOnDisk(f.dataPath) {
 		if complete {
 			if err := last.digest.complete(v, last.layout); err != nil {
@@ -66,15 +77,18 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 		if err := f.replaceManifest(m); err != nil {
 			return Result{}, err
 		}
-		next.layout, next.digest = last.layout, last.digest
+		next.layout, next.rows, next.digest = last.layout, last.rows, last.digest
 	} else {
+		if kept, err = f.keepStanding(v, &last); err != nil {
+			return Result{}, err
+		}
 		p := newPendingVersion(v, last, f.temp.use)
 		p.complete = complete
 		// The View is not used any more. As its parts are written, rows that the table no longer has can be freed.
 		if err := f.replaceBoth(p, &m, last); err != nil {
-			return Result{}, err
+			return Result{Kept: kept}, err
 		}
-		next.layout, next.digest, bytesWritten = p.Layout, p.digest, p.bytesWritten
+		next.layout, next.rows, next.digest, bytesWritten = p.Layout, p.rows, p.digest, p.bytesWritten
 	}
 	info, err := os.Lstat(f.dataPath)
 	if err != nil {
@@ -82,8 +96,25 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 		return Result{}, err
 	}
 	next.manifest, next.file = m, info
-	f.last = next
-	return Result{Manifest: m, BytesWritten: bytesWritten}, nil
+	f.last, f.hasWritten = next, true
+	f.rowCounts.add(time.Now(), m.Rows)
+	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: kept}, nil
+}
+
+// keepStanding keeps the standing file if there is a reason to before v replaces it. It returns the kept state, or nil.
+func (f *File) keepStanding(v *snapshot.View, last *written) (*KeptState, error) {
+	reason := f.findKeepReason(v, last)
+	if reason == nil {
+		return nil, nil
+	}
+	s, err := f.kept.keep(reason)
+	if err != nil {
+		return nil, err
+	}
+	if reason.loss != nil {
+		f.rowCounts = nil // the next loss is one that comes on top
+	}
+	return &s, nil
 }
 
 // replaceBoth replaces file and manifest by the pending version and its manifest m. These are the steps, and what a crash or a

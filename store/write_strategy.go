@@ -15,6 +15,7 @@ var patchFrom int64 = 4 << 20
 // pendingVersion is a version of the file on its way to the disk.
 type pendingVersion struct {
 	content
+	rows         []int32 // number of rows in each region
 	complete     bool    // whether the manifest must have the SHA-256 of the whole file, however long that takes
 	digest       *digest // set by writePending
 	bytesWritten int64   // set by writePending
@@ -30,7 +31,10 @@ func newPendingVersion(v *snapshot.View, last written, temp io.Closer) *pendingV
 	for p := range v.Parts() {
 		parts = append(parts, p)
 	}
-	p := &pendingVersion{content: content{parts: parts}}
+	p := &pendingVersion{content: content{parts: parts}, rows: make([]int32, len(parts))}
+	for i, part := range parts {
+		p.rows[i] = int32(part.Rows())
+	}
 	list := placementParts(parts)
 	pre, _ := temp.(*prewrite)
 	switch {

@@ -19,6 +19,7 @@ type written struct {
 	manifest Manifest
 	file     os.FileInfo // the file under its final name, right after it was written
 	layout   *placement.Layout
+	rows     []int32 // number of rows in each of the layout's regions
 	digest   *digest // the next version takes it over and changes it
 }
 

@@ -101,8 +101,7 @@ type memoryConfig struct {
 // keepConfig controls the comparison with the table and the states that are kept.
 type keepConfig struct {
 	VerifyInterval duration `placeholder:"DURATION" env:"CAPTURE_VERIFY_INTERVAL" default:"24h" min:"0s" max:"8760h" help:"Interval between comparisons of all rows with the table; 0s means never."`
-	Keep           count    `placeholder:"N" env:"CAPTURE_KEEP" default:"0" min:"0" max:"100000" help:"Number of earlier states to keep beside the file, compressed; each regular write adds one."`
-	KeepDays       count    `placeholder:"DAYS" env:"CAPTURE_KEEP_DAYS" default:"0" min:"0" max:"36500" help:"Days to keep earlier states; 0 means no limit."`
+	Keep           policy   `placeholder:"24h,7d,4w" env:"CAPTURE_KEEP" default:"24h,7d,4w" help:"Earlier states to keep beside the file, compressed: the newest of each of the last hours, days and weeks. A number alone is hours. 0 keeps only the states before a loss of rows."`
 }
 
 // pageConfig controls how the feedback page shows the table.

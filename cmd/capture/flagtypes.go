@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"capture/internal/postgres"
+	"capture/store/retention"
 )
 
 // This file has the types of flags. The error of each quotes the bad value and says what is accepted; kong adds the name
@@ -139,6 +140,18 @@ func (c *count) Decode(ctx *kong.DecodeContext) error {
 		return fmt.Errorf("%q is not an integer from %d to %d", text, low, high)
 	}
 	*c = count(v)
+	return nil
+}
+
+// policy says which earlier states are kept.
+type policy retention.Policy
+
+func (p *policy) UnmarshalText(text []byte) error {
+	v, err := retention.Parse(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not what to keep, such as 24h,7d,4w, 48 (hours) or 0: %w", text, err)
+	}
+	*p = policy(v)
 	return nil
 }
 

@@ -32,7 +32,7 @@ func TestRecoveryPage(t *testing.T) {
 	if got := run(t, dir, []string{"DATABASE_URL=" + old}, "snapshot"); got.code != exitDone {
 		t.Fatalf("%+v", got)
 	}
-	keepGeneration(t, filepath.Join(dir, "data/fallback"), "20261123T1600Z")
+	keepHourly(t, filepath.Join(dir, "data/fallback"), "20261123T160000Z")
 	page := &page{t: t, lines: strings.Split(string(content), "\n"), dir: dir, urls: strings.NewReplacer(
 		"postgres://capture@db.example.com/app", old, "postgres://postgres@new.example.com/app", pgserver.Database(t))}
 	got := page.run()
@@ -47,8 +47,8 @@ func TestRecoveryPage(t *testing.T) {
 	}
 }
 
-// keepGeneration puts what --keep makes beside the file.
-func keepGeneration(t *testing.T, dir, stamp string) {
+// keepHourly puts what --keep makes beside the file.
+func keepHourly(t *testing.T, dir, stamp string) {
 	t.Helper()
 	read := func(name string) []byte {
 		content, err := os.ReadFile(filepath.Join(dir, name))

@@ -10,7 +10,7 @@ import (
 	"capture/internal/statefile"
 	"capture/internal/web"
 	"capture/snapshot"
-	"capture/store"
+	"capture/store/retention"
 )
 
 type runCmd struct {
@@ -79,7 +79,7 @@ func (c runCmd) daemonConfig(database *pgx.ConnConfig, output string) capture.Co
 		CopyRate:       int64(c.CopyRate),
 		FlushDelay:     time.Duration(c.FlushDelay),
 		FlushInterval:  time.Duration(c.FlushInterval),
-		Generations:    store.Retention{Count: int(c.Keep), Days: int(c.KeepDays)},
+		Keep:           retention.Policy(c.Keep),
 		VerifyInterval: time.Duration(c.VerifyInterval),
 		LoadPrevious:   func(ctx context.Context) (*snapshot.View, error) { return statefile.LoadView(ctx, output) },
 		MemoryLimit:    int64(c.Memory),

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -127,11 +128,17 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 		return err
 	}
 	written, err := file.Write(view, store.ReasonExport)
+	if kept := written.Kept; kept != nil {
+		fmt.Fprintln(std.err, "capture snapshot: "+keptBeforeText(kept))
+	}
 	if err != nil {
 		return err
 	}
 	if written.Warning != "" {
 		fmt.Fprintln(std.err, "capture snapshot: "+written.Warning)
+	}
+	if _, err := file.CompressKept(ctx); err != nil {
+		return err
 	}
 	manifest := written.Manifest
 	return c.printResult(std.out, capture.SnapshotResult{
@@ -142,6 +149,23 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 		Path:   file.Path(),
 		Millis: float64(time.Since(start).Microseconds()) / 1000,
 	})
+}
+
+// keptBeforeText says which state was kept before the file was replaced.
+func keptBeforeText(s *store.KeptState) string {
+	switch {
+	case s.Loss != nil:
+		return fmt.Sprintf("%s. The state before is kept. To bring rows back: capture restore --on-conflict skip %s", s.Loss, compressedPath(s))
+	case s.Other:
+		return "the file was of another table or database; that state is kept as " + compressedPath(s)
+	}
+	return "the state before is kept as " + compressedPath(s)
+}
+
+// compressedPath returns where the state is once it is compressed, which is before the command ends.
+func compressedPath(s *store.KeptState) string {
+	folder, name := filepath.Split(s.Path)
+	return folder + strings.TrimPrefix(strings.TrimSuffix(name, ".gz"), ".") + ".gz"
 }
 
 // exportConfig returns the configuration of an export. Rows that do not fit into memory are spilled to folder, or to the

@@ -21,17 +21,27 @@ type Usage struct {
 	FreeInodes int64  `json:"free_inodes"` // inodes that are free
 }
 
-// Measure measures the folder at path. If there is no such folder, the error is fs.ErrNotExist.
-func Measure(name, path string) (Usage, error) {
-	u := Usage{Name: name, Path: path}
+// MeasureSpace measures the file system that holds the folder at path, but not the folder's files.
+func MeasureSpace(path string) (Usage, error) {
+	u := Usage{Path: path}
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
-		return u, fmt.Errorf("measure volume %s: %s: %w", name, path, err)
+		return u, fmt.Errorf("measure the volume of %s: %w", path, err)
 	}
 	block := int64(st.Bsize)
 	u.Size, u.Free = int64(st.Blocks)*block, int64(st.Bavail)*block
 	u.Inodes, u.FreeInodes = int64(st.Files), int64(st.Ffree)
-	err := filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error {
+	return u, nil
+}
+
+// Measure measures the folder at path. If there is no such folder, the error is fs.ErrNotExist.
+func Measure(name, path string) (Usage, error) {
+	u, err := MeasureSpace(path)
+	u.Name = name
+	if err != nil {
+		return u, err
+	}
+	err = filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return nil // what vanishes meanwhile or can't be read does not count
 		}

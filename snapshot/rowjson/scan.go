@@ -15,6 +15,20 @@ func (e *Encoder) Field(line []byte, column int) ([]byte, bool) {
 	return s.seekColumn(e.columns, column)
 }
 
+// AppendFields appends the JSON of all columns to fields, in the order of the shape, as parts of line. It returns false if line is
+// not a line of this shape.
+func (e *Encoder) AppendFields(fields [][]byte, line []byte) ([][]byte, bool) {
+	s := lineScanner{line: line}
+	for i := range e.columns {
+		value, ok := s.seekColumn(e.columns, i)
+		if !ok {
+			return fields, false
+		}
+		fields = append(fields, value)
+	}
+	return fields, true
+}
+
 // lineScanner walks through the members of a line once.
 type lineScanner struct {
 	line []byte

@@ -1,0 +1,175 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"capture/snapshot"
+	"capture/store"
+)
+
+// lossCondition is the name of the condition and the alert while a loss of rows is neither acknowledged nor over.
+const lossCondition = "loss"
+
+// KeptStatus is what the states kept beside the file take.
+type KeptStatus struct {
+	States int        `json:"states"`
+	Bytes  int64      `json:"bytes"` // on disk
+	Oldest *time.Time `json:"oldest,omitempty"`
+	Losses int        `json:"losses"` // losses that are neither acknowledged nor over
+}
+
+// keeper keeps states of the file: it compresses those that a write has kept, adds one after each regular write, and drops those that the
+// retention does not cover. It runs beside the writes because compressing takes its time.
+type keeper struct {
+	file       *store.File
+	view       func() *snapshot.View
+	conditions *conditions
+	metrics    *metrics
+	log        hclog.Logger
+	interval   time.Duration // between looks at the losses
+
+	regular chan struct{} // receives a value after a regular write
+	kept    chan struct{} // receives a value after a write that has kept a state
+	summary atomic.Pointer[KeptStatus]
+}
+
+func newKeeper(cfg *Config, file *store.File, view func() *snapshot.View, conditions *conditions, m *metrics) *keeper {
+	file.SetRetention(cfg.Keep)
+	k := &keeper{
+		file: file, view: view, conditions: conditions, metrics: m, log: cfg.Logger, interval: cfg.intervals.keptCheck,
+		regular: make(chan struct{}, 1), kept: make(chan struct{}, 1),
+	}
+	k.checkLosses() // so that the first Status has them
+	return k
+}
+
+// run keeps states until ctx ends. After a failure the next regular write tries again.
+func (k *keeper) run(ctx context.Context) error {
+	wake(k.kept) // what an earlier run has left to compress
+	tick := time.NewTicker(k.interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-k.regular:
+			k.work(ctx, k.file.KeepCurrent)
+		case <-k.kept:
+			k.work(ctx, nil)
+		case <-tick.C:
+		}
+		k.checkLosses()
+	}
+}
+
+// wake sends a value unless one is waiting already.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// work keeps the current state if keep is set, and compresses and drops what is due.
+func (k *keeper) work(ctx context.Context, keep func() error) {
+	var err error
+	if keep != nil {
+		err = keep()
+	}
+	if err == nil {
+		err = k.compress(ctx)
+	}
+	dropped, perr := k.file.PruneKept()
+	if err == nil {
+		err = perr
+	}
+	for _, s := range dropped {
+		k.log.Debug("kept state dropped", "file", s.Path)
+	}
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		k.log.Error("cannot keep a state", "error", err)
+		k.conditions.set("kept states", err.Error())
+	default:
+		k.conditions.set("kept states", "")
+	}
+}
+
+// compress compresses the states that are still plain.
+func (k *keeper) compress(ctx context.Context) error {
+	start := time.Now()
+	compressed, err := k.file.CompressKept(ctx)
+	for _, s := range compressed {
+		if s.Damaged != "" {
+			k.metrics.damage.Inc()
+			k.log.Error("kept state is damaged", "file", s.Path, "reason", s.Damaged)
+			continue
+		}
+		k.log.Info("state kept", "file", s.Path, "rows", s.Rows, "bytes", s.DiskBytes, "ms", millis(time.Since(start)))
+	}
+	return err
+}
+
+// recordKept logs that a write has kept a state before it replaced the file.
+func (k *keeper) recordKept(s *store.KeptState) {
+	switch {
+	case s.Loss != nil:
+		k.metrics.losses.Inc()
+		k.log.Warn("the table lost rows or values; the state before is kept", "file", s.Path, "rows_before", s.Loss.RowsBefore,
+			"rows_after", s.Loss.RowsAfter, "rows_lost", s.Loss.RowsLost, "rows_changed", s.Loss.RowsChanged, "column", s.Loss.Column,
+			"columns_dropped", strings.Join(s.Loss.Dropped, ","), "highest_of_the_hour", s.Loss.HourHighest)
+	case s.Other:
+		k.log.Info("the file was of another table or database; that state is kept", "file", s.Path, "rows", s.Rows)
+	default:
+		k.log.Info("the earlier run's state is kept", "file", s.Path, "rows", s.Rows)
+	}
+	k.checkLosses()
+	wake(k.kept)
+}
+
+// checkLosses ends the losses whose rows are back, and reports those that are open.
+func (k *keeper) checkLosses() {
+	if view := k.view(); view != nil {
+		ended, err := k.file.EndLosses(view)
+		for _, s := range ended {
+			k.log.Info("the lost rows are back", "file", s.Path, "rows_lost", s.Loss.RowsLost)
+		}
+		if err != nil {
+			k.log.Warn("cannot check whether lost rows are back", "error", err)
+		}
+	}
+	states := k.file.Kept()
+	summary := &KeptStatus{States: len(states)}
+	var open []string
+	for _, s := range states {
+		summary.Bytes += s.DiskBytes
+		summary.Oldest = timeOrNil(s.Time)
+		if s.Loss != nil && !s.Acknowledged {
+			summary.Losses++
+			open = append(open, lossText(&s))
+		}
+	}
+	k.summary.Store(summary)
+	const most = 3
+	if n := len(open); n > most {
+		open = append(open[:most], fmt.Sprintf("%d more: capture history", n-most))
+	}
+	k.conditions.set(lossCondition, strings.Join(slices.Compact(open), "; "))
+}
+
+// lossText says what was lost, and how to bring it back.
+func lossText(s *store.KeptState) string {
+	return fmt.Sprintf("%s: %s. The state before is kept. To bring rows back: capture restore --on-conflict skip %s. If it was meant: capture history --ack",
+		s.Loss.Found.UTC().Format(time.RFC3339), s.Loss, s.Path)
+}
+
+// status returns what kept states take.
+func (k *keeper) status() KeptStatus { return *k.summary.Load() }

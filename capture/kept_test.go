@@ -1,0 +1,181 @@
+package capture
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+	"capture/internal/statefile"
+	"capture/store"
+)
+
+// kept waits until there are n kept states of the file, all compressed, and returns them, newest first.
+func (d *daemon) kept(n int) (states []store.KeptState) {
+	d.t.Helper()
+	eventually(d.t, fmt.Sprint(n, " kept states"), func() (err error) {
+		if states, err = store.ListKept(d.path); err != nil {
+			return err
+		}
+		for _, s := range states {
+			if !strings.HasSuffix(s.Path, ".gz") {
+				return fmt.Errorf("%s is not compressed", s.Path)
+			}
+		}
+		if len(states) != n {
+			return fmt.Errorf("they are %+v", states)
+		}
+		return nil
+	})
+	return states
+}
+
+// lossCheck returns the check of an open loss, or nil.
+func (d *daemon) lossCheck() *Check {
+	for _, c := range d.Status().Checks {
+		if c.Name == "loss" {
+			return &c
+		}
+	}
+	return nil
+}
+
+// checkLoss checks that a loss of all 200 rows is kept, shown and not in the way of readiness.
+func (d *daemon) checkLoss() store.KeptState {
+	d.t.Helper()
+	s := d.kept(1)[0]
+	if s.Loss == nil || s.Rows != 200 || s.Damaged != "" {
+		d.t.Fatalf("kept %+v", s)
+	}
+	v, err := statefile.LoadView(d.t.Context(), s.Path)
+	if err != nil || v.Rows() != 200 {
+		d.t.Fatalf("the state can't be read: %v", err)
+	}
+	eventually(d.t, "the loss is shown", func() error {
+		c := d.lossCheck()
+		if c == nil || !strings.Contains(c.Detail, "capture restore --on-conflict skip "+s.Path) || !strings.Contains(c.Detail, "capture history --ack") {
+			return fmt.Errorf("the check is %+v", c)
+		}
+		if st := d.Status(); !st.Ready || st.Kept.Losses != 1 || st.Kept.States != 1 || st.Kept.Bytes != s.DiskBytes {
+			return fmt.Errorf("the status is %+v, %+v", st.Ready, st.Kept)
+		}
+		return nil
+	})
+	return s
+}
+
+// lossEnds waits until no loss is shown.
+func (d *daemon) lossEnds() {
+	d.t.Helper()
+	eventually(d.t, "the loss ends", func() error {
+		if c := d.lossCheck(); c != nil {
+			return fmt.Errorf("the check is %+v", c)
+		}
+		return nil
+	})
+}
+
+// TestLoss empties the table under each source, while capture runs and while it is stopped. The state before is kept, and the loss ends
+// when the rows are back or when somebody acknowledges it.
+func TestLoss(t *testing.T) {
+	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
+		cfg.intervals.keptCheck, cfg.Keep.Hours = 20*time.Millisecond, 0
+		exec(t, conn, "INSERT INTO votes (user_query) SELECT 'question ' || i FROM generate_series(1, 200) i")
+		exec(t, conn, "CREATE TABLE saved AS TABLE votes")
+		d := start(t, cfg)
+		d.ready()
+		exec(t, conn, "TRUNCATE votes")
+		d.equal(conn, "votes", "vote_id")
+		s := d.checkLoss()
+		if d.said("the table lost rows or values; the state before is kept") != 1 {
+			t.Errorf("the log is %s", d.log)
+		}
+		exec(t, conn, "INSERT INTO votes TABLE saved")
+		d.lossEnds()
+		if err := s.Drop(); err != nil {
+			t.Fatal(err)
+		}
+
+		// A reload in one transaction, and a new column, are no losses.
+		exec(t, conn, "BEGIN; TRUNCATE votes; INSERT INTO votes TABLE saved; COMMIT")
+		d.equal(conn, "votes", "vote_id")
+		exec(t, conn, "ALTER TABLE votes ADD COLUMN more int DEFAULT 5")
+		d.equal(conn, "votes", "vote_id")
+		d.kept(0)
+
+		if err := d.stop(); err != nil {
+			t.Fatal(err)
+		}
+		exec(t, conn, "DELETE FROM votes")
+		d = startAt(t, cfg, d.path)
+		d.ready()
+		d.equal(conn, "votes", "vote_id")
+		s = d.checkLoss()
+		if err := s.Acknowledge(); err != nil {
+			t.Fatal(err)
+		}
+		d.lossEnds()
+	})
+}
+
+// TestLossWithSpilledRows: rows that are in the spill file are compared, too, and a loss that comes by a new copy of the table is one.
+func TestLossWithSpilledRows(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT i, repeat(md5(i::text), 300) FROM generate_series(1, 3000) i")
+	cfg := config(t, url)
+	cfg.MemoryLimit = 1
+	cfg.intervals.keptCheck = 20 * time.Millisecond
+	d := start(t, cfg)
+	d.ready()
+	exec(t, conn, "DELETE FROM votes WHERE vote_id % 5 = 0")
+	d.equal(conn, "votes", "vote_id")
+	if s := d.kept(1)[0]; s.Loss == nil || s.Loss.RowsLost != 600 || s.Rows != 3000 {
+		t.Errorf("kept %+v, %+v", s, s.Loss)
+	}
+	exec(t, conn, "BEGIN; DROP TABLE votes; "+votes+"; COMMIT")
+	d.equal(conn, "votes", "vote_id")
+	if s := d.kept(2)[0]; s.Loss == nil || s.Rows != 2400 || s.Loss.RowsAfter != 0 {
+		t.Errorf("kept %+v, %+v", s, s.Loss)
+	}
+}
+
+// TestOrdinaryStatesAreKept: each regular write adds a state, unless it is equal to the one before.
+func TestOrdinaryStatesAreKept(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	cfg := config(t, url)
+	cfg.FlushInterval = time.Second
+	d := start(t, cfg)
+	d.ready()
+	for i := range 3 {
+		exec(t, conn, "INSERT INTO votes (user_query) VALUES ('kept')")
+		eventually(t, "a kept state with the row", func() error {
+			states, err := store.ListKept(d.path)
+			if err != nil || len(states) == 0 || states[0].Rows != i+1 || states[0].Loss != nil {
+				return fmt.Errorf("%+v, %v", states, err)
+			}
+			return nil
+		})
+	}
+	time.Sleep(2500 * time.Millisecond) // regular writes of the same state
+	states := d.kept(1)                 // the newest of this hour, or of this hour and the last one
+	if states[0].Rows != 3 {
+		t.Errorf("kept %+v", states)
+	}
+	if found, err := filepath.Glob(filepath.Join(filepath.Dir(d.path), ".*")); err != nil || len(found) > 0 {
+		t.Errorf("left over: %q, %v", found, err)
+	}
+	if b, err := json.Marshal(d.Status().Kept); err != nil || !strings.Contains(string(b), `"states":1`) {
+		t.Errorf("the status is %s, %v", b, err)
+	}
+}

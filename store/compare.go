@@ -1,0 +1,312 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"iter"
+	"math/rand/v2"
+	"slices"
+
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+)
+
+// maxLostKeys is how many keys of lost rows are remembered. They are in the manifest, which is bounded, and a key has at most
+// 2.7 kB, since it is in an index.
+const maxLostKeys = 1000
+
+// comparison counts how the rows of a View differ from those of a file. Both are in the order of their keys, so one pass over
+// both finds each difference. Rows whose text is the same are not parsed.
+type comparison struct {
+	removed, added, changed int
+	columnChanges           []int // rows with another value, by the file's columns
+	lost                    keySample
+
+	file    *rowjson.Encoder // of the file's shape
+	view    *rowjson.Encoder
+	shape   *rowjson.Shape // of the file
+	columns []int          // the View's index of each of the file's columns; -1 if it was dropped
+
+	lines  *lineReader
+	line   []byte // the file's current row, without padding; nil if the next one has to be read
+	key    rowjson.Key
+	keyed  bool // whether key is that of line
+	values [][]byte
+	text   []byte
+	fields [2][][]byte
+}
+
+// errKeysDiffer is that rows can't be matched by their keys, because the key is another one.
+var errKeysDiffer = errors.New("the table has another key")
+
+// newComparison prepares a comparison of a file that m describes with rows of the given shape.
+func newComparison(m *Manifest, shape *rowjson.Shape) (*comparison, error) {
+	c := &comparison{shape: &rowjson.Shape{Schema: m.Table.Schema, Table: m.Table.Name}}
+	for _, column := range m.Columns {
+		i := slices.IndexFunc(shape.Columns, func(s rowjson.Column) bool { return s.Name == column.Name })
+		c.columns = append(c.columns, i)
+		if i >= 0 {
+			column.Type = shape.Columns[i].Type
+		}
+		c.shape.Columns = append(c.shape.Columns, column)
+	}
+	for _, name := range m.Key {
+		c.shape.Key = append(c.shape.Key, slices.IndexFunc(m.Columns, func(s rowjson.Column) bool { return s.Name == name }))
+	}
+	if !hasSameKey(m, shape) {
+		return c, errKeysDiffer
+	}
+	var err error
+	if c.file, err = rowjson.NewEncoder(c.shape, false); err != nil {
+		return c, err
+	}
+	if c.view, err = rowjson.NewEncoder(shape, false); err != nil {
+		return c, err
+	}
+	c.values, c.columnChanges = make([][]byte, len(m.Columns)), make([]int, len(m.Columns))
+	return c, nil
+}
+
+// hasSameKey reports whether keys of the file that m describes can be compared with keys of the shape.
+func hasSameKey(m *Manifest, shape *rowjson.Shape) bool {
+	if len(m.Key) != len(shape.Key) {
+		return false
+	}
+	for i, name := range m.Key {
+		column := shape.Columns[shape.Key[i]]
+		before := slices.IndexFunc(m.Columns, func(s rowjson.Column) bool { return s.Name == name })
+		if column.Name != name || before < 0 {
+			return false
+		}
+		if was := m.Columns[before].TypeName; was != column.TypeName && !(isInteger(was) && isInteger(column.TypeName)) {
+			return false
+		}
+	}
+	return true
+}
+
+func isInteger(typeName string) bool {
+	return typeName == "smallint" || typeName == "integer" || typeName == "bigint"
+}
+
+// dropped returns the names of the file's columns that the View does not have.
+func (c *comparison) dropped() (names []string) {
+	for i, column := range c.columns {
+		if column < 0 {
+			names = append(names, c.shape.Columns[i].Name)
+		}
+	}
+	return names
+}
+
+// run compares the rows of a file, or of some regions of it, with rows of a View.
+func (c *comparison) run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) error {
+	c.lines = &lineReader{from: file}
+	for row, err := range rows {
+		if err == nil {
+			err = c.compareRow(row)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for {
+		switch ok, err := c.readLine(); {
+		case err != nil:
+			return err
+		case !ok:
+			return nil
+		}
+		if err := c.removeLine(); err != nil {
+			return err
+		}
+	}
+}
+
+// compareRow compares a row of the View with the file's row of the same key, after the file's rows of lower keys.
+func (c *comparison) compareRow(row snapshot.Row) error {
+	for {
+		ok, err := c.readLine()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			c.added++
+			return nil
+		}
+		if !c.keyed && bytes.Equal(c.line, row.Line) {
+			c.line = nil
+			return nil
+		}
+		if err := c.parseKey(); err != nil {
+			return err
+		}
+		switch order := bytes.Compare(c.key, row.Key); {
+		case order > 0:
+			c.added++
+			return nil
+		case order < 0:
+			if err := c.removeLine(); err != nil {
+				return err
+			}
+		default:
+			if !bytes.Equal(c.line, row.Line) {
+				c.countChange(row.Line)
+			}
+			c.line = nil
+			return nil
+		}
+	}
+}
+
+// readLine makes line the file's next row, unless the current one is still to be compared. It reports false at the end.
+func (c *comparison) readLine() (bool, error) {
+	if c.line != nil {
+		return true, nil
+	}
+	line, err := c.lines.next()
+	if err == io.EOF {
+		return false, nil
+	}
+	c.line, c.keyed = line, false
+	return err == nil, err
+}
+
+// removeLine counts the file's current row as removed.
+func (c *comparison) removeLine() error {
+	if err := c.parseKey(); err != nil {
+		return err
+	}
+	c.removed++
+	c.lost.add(c.key)
+	c.line = nil
+	return nil
+}
+
+var errNotRow = errors.New("a line is not a row of the table that the manifest describes")
+
+// parseKey makes key that of the file's current row.
+func (c *comparison) parseKey() (err error) {
+	if c.keyed {
+		return nil
+	}
+	c.text = c.text[:0]
+	for _, i := range c.shape.Key {
+		value, ok := c.file.Field(c.line, i)
+		if !ok || len(value) == 0 {
+			return errNotRow
+		}
+		start := len(c.text)
+		if c.text, err = rowjson.AppendText(c.text, &c.shape.Columns[i].Type, value); err != nil {
+			return errNotRow
+		}
+		c.values[i] = bytes.Clone(c.text[start:]) // text may move as it grows
+	}
+	c.key, err = c.file.AppendKey(c.key[:0], c.values)
+	c.keyed = err == nil
+	return err
+}
+
+// countChange counts in which columns the file's current row differs from line.
+func (c *comparison) countChange(line []byte) {
+	c.changed++
+	var ok [2]bool
+	c.fields[0], ok[0] = c.file.AppendFields(c.fields[0][:0], c.line)
+	c.fields[1], ok[1] = c.view.AppendFields(c.fields[1][:0], line)
+	if !ok[0] || !ok[1] {
+		return
+	}
+	for i, column := range c.columns {
+		if column >= 0 && !bytes.Equal(c.fields[0][i], c.fields[1][column]) {
+			c.columnChanges[i]++
+		}
+	}
+}
+
+// mostChanged returns the column with another value in most rows, and the number of these rows.
+func (c *comparison) mostChanged() (name string, rows int) {
+	for i, n := range c.columnChanges {
+		if n > rows {
+			name, rows = c.shape.Columns[i].Name, n
+		}
+	}
+	return name, rows
+}
+
+// keySample keeps up to maxLostKeys keys of those that are added: each with the same probability.
+type keySample struct {
+	keys [][]byte
+	n    int
+}
+
+func (s *keySample) add(key rowjson.Key) {
+	s.n++
+	if len(s.keys) < maxLostKeys {
+		s.keys = append(s.keys, bytes.Clone(key))
+	} else if i := rand.IntN(s.n); i < maxLostKeys {
+		s.keys[i] = bytes.Clone(key)
+	}
+}
+
+// lineReader reads the rows of feedback.json.
+type lineReader struct {
+	from  io.Reader
+	buf   []byte
+	start int // offset of what has not been returned
+	end   bool
+}
+
+// next returns the next row: the line without comma, newline and padding. It is valid until the next call. The error is io.EOF
+// after the last row.
+func (r *lineReader) next() ([]byte, error) {
+	for scanned := 0; ; {
+		if i := bytes.IndexByte(r.buf[r.start+scanned:], '\n'); i >= 0 {
+			line := r.buf[r.start : r.start+scanned+i]
+			r.start, scanned = r.start+scanned+i+1, 0
+			switch row := trimRow(line); {
+			case row != nil:
+				return row, nil
+			case string(line) != "[" && string(line) != "]" && string(line) != "[]":
+				return nil, errNotRow
+			}
+			continue
+		}
+		scanned = len(r.buf) - r.start
+		if r.end {
+			if scanned > 0 {
+				return nil, errNotRow
+			}
+			return nil, io.EOF
+		}
+		if err := r.fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// fill reads more.
+func (r *lineReader) fill() error {
+	const chunk = 1 << 20
+	r.buf = append(r.buf[:0], r.buf[r.start:]...)
+	r.start = 0
+	if cap(r.buf)-len(r.buf) < chunk/2 {
+		r.buf = slices.Grow(r.buf, max(chunk, len(r.buf)))
+	}
+	n, err := r.from.Read(r.buf[len(r.buf):cap(r.buf)])
+	r.buf = r.buf[:len(r.buf)+n]
+	if err == io.EOF {
+		r.end, err = true, nil
+	}
+	return err
+}
+
+// trimRow returns a row's line without its comma and padding, or nil if it is no row's. It moves the closing brace.
+func trimRow(line []byte) []byte {
+	body, ok := bytes.CutSuffix(bytes.TrimSuffix(line, []byte(",")), []byte("}"))
+	if !ok || len(body) == 0 || body[0] != '{' {
+		return nil
+	}
+	body = bytes.TrimRight(body, " ")
+	return append(body, '}') // in place: there was a brace or padding
+}

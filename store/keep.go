@@ -1,0 +1,304 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"capture/internal/volume"
+	"capture/store/retention"
+)
+
+// A state is kept in two steps. The first one comes before the file is replaced and takes milliseconds: the standing file gets a second
+// name, and its manifest is written. The second one, [File.CompressKept], comes later and beside the Writes. What a crash leaves:
+//
+//	manifest written                a manifest without data; Open removes it
+//	second name, folder synced      a plain state, complete: it is listed, and compressed after the next start
+//	compressed, manifest renamed    the plain state, and a manifest that the next attempt replaces
+//	compressed data renamed         the same state twice; Open removes the plain one
+//
+// A file with two names is never patched (see canReplace), so the kept state stays as it is.
+
+// keptStates are the kept states of a File. They may be used beside the Writes.
+type keptStates struct {
+	names    keptNames
+	dataPath string // the file, whose mode and owner new files get
+
+	mu     sync.Mutex
+	ids    map[keptID]bool // the states that there are: other processes may drop some, but only the owner of the lock adds any
+	policy retention.Policy
+	clock  *retention.Clock
+	start  time.Time // what the clock's monotonic time is relative to
+}
+
+// open reads which states there are.
+func (k *keptStates) open(dataPath string, written time.Time) {
+	k.names, k.dataPath = newKeptNames(dataPath), dataPath
+	k.policy, k.start = retention.Default, time.Now()
+	k.reload()
+	k.clock = retention.NewClock(k.start, written, 0)
+}
+
+// reload reads again which states there are, and removes what a crash has left of them.
+func (k *keptStates) reload() {
+	k.names.tidy()
+	ids := map[keptID]bool{}
+	if files, err := k.names.list(); err == nil {
+		for id := range files {
+			ids[id] = true
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ids = ids
+}
+
+// list returns the states, newest first, without reading the folder: it may hold a great many files of others.
+func (k *keptStates) list() []KeptState {
+	k.mu.Lock()
+	ids := slices.Collect(maps.Keys(k.ids))
+	k.mu.Unlock()
+	var states []KeptState
+	for _, id := range ids {
+		if s, ok := k.names.state(id); ok {
+			states = append(states, s)
+		} else {
+			k.set(id, false)
+		}
+	}
+	slices.SortFunc(states, func(a, b KeptState) int { return b.Time.Compare(a.Time) })
+	return states
+}
+
+func (k *keptStates) set(id keptID, there bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if there {
+		k.ids[id] = true
+	} else {
+		delete(k.ids, id)
+	}
+}
+
+// SetRetention sets which kept states [File.PruneKept] leaves. Until then it is [retention.Default].
+func (f *File) SetRetention(p retention.Policy) {
+	f.kept.mu.Lock()
+	defer f.kept.mu.Unlock()
+	f.kept.policy = p
+}
+
+// isOff reports whether ordinary states are not kept.
+func (k *keptStates) isOff() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.policy.IsOff()
+}
+
+// Kept returns the kept states, newest first.
+func (f *File) Kept() []KeptState { return f.kept.list() }
+
+// KeepCurrent keeps what the last Write wrote as an ordinary state, unless the policy keeps none or the newest kept state is equal.
+// The state is plain until [File.CompressKept].
+func (f *File) KeepCurrent() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.kept.isOff():
+		return nil
+	case f.closed:
+		return os.ErrClosed
+	case f.last.file == nil:
+		return errors.New("keep a state: the last flush failed; there is nothing new to keep")
+	case !f.last.isOnDisk(f.dataPath):
+		return fmt.Errorf("keep a state: %s is not what was written; another program changed it", f.dataPath)
+	}
+	_, err := f.kept.keep(&keepReason{manifest: f.last.manifest})
+	return err
+}
+
+// keep gives the standing file a second name as a kept state, and writes its manifest. It does nothing if that has been done: if an
+// attempt to replace the file failed, or an ordinary state is equal to the newest one. If it is equal to another one, it shares its data.
+func (k *keptStates) keep(r *keepReason) (KeptState, error) {
+	s, err := k.tryKeep(r)
+	if err != nil {
+		return KeptState{}, fmt.Errorf("keep the state before: %w", volume.WithHint(err))
+	}
+	return s, nil
+}
+
+func (k *keptStates) tryKeep(r *keepReason) (KeptState, error) {
+	info, err := os.Lstat(k.dataPath)
+	if err != nil {
+		return KeptState{}, err
+	}
+	m := r.manifest
+	m.Kept = &Kept{Loss: r.loss, Damaged: r.damaged, Other: r.other}
+	isLoss := r.loss != nil
+	var equal *KeptState // an older one, whose data are shared
+	for i, s := range k.list() {
+		isSame := os.SameFile(info, s.inode)
+		if !isSame && !isEqualState(&s, &m) {
+			continue
+		}
+		isLast := isSame || i == 0
+		switch {
+		case isLoss && s.Loss == nil && isLast:
+			return k.promote(s, m)
+		case isLoss && s.Loss != nil && !s.Acknowledged, !isLoss && isLast:
+			return s, nil
+		case equal == nil && !s.isPlain():
+			equal = &s
+		}
+	}
+	id := k.names.free(m.WrittenAt, isLoss)
+	if equal != nil {
+		return k.add(id, m, equal.Path, k.names.compressed(id), k.names.manifest(id))
+	}
+	return k.add(id, m, k.dataPath, k.names.plain(id), k.names.plainManifest(id))
+}
+
+// add makes a kept state of the data at from, with the manifest m.
+func (k *keptStates) add(id keptID, m Manifest, from, path, manifestPath string) (KeptState, error) {
+	if err := k.writeManifest(manifestPath, m); err != nil {
+		return KeptState{}, err
+	}
+	if err := k.linkOrCopy(from, path); err != nil {
+		os.Remove(manifestPath)
+		return KeptState{}, err
+	}
+	if id.loss { // it must be durable before the file is replaced
+		if err := syncFolder(k.names.folder); err != nil {
+			return KeptState{}, err
+		}
+	}
+	return k.added(id)
+}
+
+// isEqualState reports whether s is known to be the state that m describes.
+func isEqualState(s *KeptState, m *Manifest) bool {
+	return s.SHA256 != "" && s.SHA256 == m.SHA256 && s.Damaged == "" && m.Kept.Damaged == ""
+}
+
+// promote makes an ordinary state the state before a loss, under another name.
+func (k *keptStates) promote(s KeptState, m Manifest) (KeptState, error) {
+	id := keptID{s.id.stamp, true}
+	path := k.names.compressed(id)
+	if s.isPlain() {
+		path = k.names.plain(id)
+	}
+	promoted, err := k.add(id, m, s.Path, path, k.names.manifest(id))
+	if err == nil {
+		err = k.drop(s.id)
+	}
+	return promoted, err
+}
+
+// added records that there is a state now.
+func (k *keptStates) added(id keptID) (KeptState, error) {
+	k.set(id, true)
+	s, ok := k.names.state(id)
+	if !ok {
+		return KeptState{}, fs.ErrNotExist
+	}
+	return s, nil
+}
+
+// drop removes a state.
+func (k *keptStates) drop(id keptID) error {
+	err := k.names.remove(id)
+	if err == nil {
+		k.set(id, false)
+		err = syncFolder(k.names.folder)
+	}
+	return err
+}
+
+// writeManifest writes a manifest at path, synced. The caller syncs the folder.
+func (k *keptStates) writeManifest(path string, m Manifest) error {
+	data, err := m.encode()
+	if err != nil {
+		return err
+	}
+	tmp := keptTmp(path)
+	err = writeSynced(tmp, k.dataPath, func(w *os.File) error {
+		_, err := w.Write(data)
+		return err
+	})
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+	}
+	return err
+}
+
+// linkOrCopy gives the file at path a second name. If the file system has no hard links, it copies the file.
+func (k *keptStates) linkOrCopy(path, second string) error {
+	err := os.Link(path, second)
+	for _, noLinks := range []error{syscall.EPERM, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EMLINK, syscall.EXDEV} {
+		if errors.Is(err, noLinks) {
+			tmp := keptTmp(second)
+			os.Remove(tmp)
+			if err := copyFile(path, tmp); err != nil {
+				return err
+			}
+			return os.Rename(tmp, second)
+		}
+	}
+	return err
+}
+
+// PruneKept drops the kept states that the retention does not cover, and those for which there is no room. It returns the states that it
+// dropped.
+func (f *File) PruneKept() (dropped []KeptState, err error) {
+	dropped, _, err = f.kept.prune(0)
+	if err != nil {
+		err = fmt.Errorf("drop kept states: %w", volume.WithHint(err))
+	}
+	return dropped, err
+}
+
+// prune drops what the policy does not cover, and more until need bytes are free beyond what is always left free. short is how many of
+// them could not be freed, because a loss is not acknowledged.
+func (k *keptStates) prune(need int64) (dropped []KeptState, short int64, err error) {
+	states := k.list()
+	list := make([]retention.State, len(states))
+	budget := retention.Budget{}
+	if info, err := os.Lstat(k.dataPath); err == nil {
+		budget.File = info.Size()
+	}
+	for i, s := range states {
+		list[i] = retention.State{Time: s.Time, Rows: s.Rows, Bytes: s.DiskBytes, Loss: s.Loss != nil || s.Other, Acknowledged: s.Acknowledged || s.Other}
+		if slices.ContainsFunc(states[:i], func(other KeptState) bool { return os.SameFile(other.inode, s.inode) }) {
+			list[i].Bytes = 0 // equal states share their data
+		}
+		if s.Loss != nil && !s.Acknowledged {
+			budget.File = max(budget.File, s.Bytes)
+		}
+	}
+	usage, err := volume.MeasureSpace(k.names.folder)
+	if err != nil {
+		return nil, 0, err
+	}
+	budget.Size, budget.Free = usage.Size, usage.Free
+	k.mu.Lock()
+	now := k.clock.Now(time.Now().Round(0), time.Since(k.start))
+	policy := k.policy
+	k.mu.Unlock()
+	drop, short := retention.Plan(list, policy, now, max(budget.Excess(list), need))
+	for _, i := range drop {
+		if derr := k.drop(states[i].id); derr != nil {
+			err = errors.Join(err, derr)
+			continue
+		}
+		dropped = append(dropped, states[i])
+	}
+	return dropped, short, err
+}

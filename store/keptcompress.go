@@ -1,0 +1,154 @@
+package store
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"capture/internal/volume"
+)
+
+// CompressKept compresses the kept states that are still plain, and compares each with its manifest. It returns the states that it has
+// compressed. Other methods may run meanwhile. It takes the processor only when nobody else wants it, and reads past the page cache
+// where the file system can. If it fails or ctx ends, the states that are still plain stay so, and the next call continues.
+//
+// A state that does not match its manifest is marked as damaged, and kept all the same.
+func (f *File) CompressKept(ctx context.Context) (compressed []KeptState, err error) {
+	f.compressing.Lock()
+	defer f.compressing.Unlock()
+	for _, s := range f.kept.list() {
+		if !s.isPlain() || s.isUnreadable() {
+			continue
+		}
+		done, err := f.kept.compress(ctx, s)
+		if err != nil {
+			return compressed, fmt.Errorf("compress %s: %w", filepath.Base(s.Path), volume.WithHint(err))
+		}
+		compressed = append(compressed, done)
+	}
+	return compressed, nil
+}
+
+// isUnreadable reports whether the state stays plain because it could not be read to its end.
+func (s *KeptState) isUnreadable() bool {
+	return s.isPlain() && strings.HasPrefix(s.Damaged, unreadable)
+}
+
+const unreadable = "it can't be read"
+
+// isPlain reports whether the state is not compressed yet.
+func (s *KeptState) isPlain() bool { return s.Path == s.names.plain(s.id) }
+
+// compress compresses a plain state. The compressed data and the manifest are synced under temporary names first, and the plain data go
+// last, so after a crash one of the two is complete.
+func (k *keptStates) compress(ctx context.Context, s KeptState) (KeptState, error) {
+	m, err := readManifest(k.names.plainManifest(s.id))
+	if err != nil && !isMissing(err) {
+		return KeptState{}, err
+	}
+	hasManifest := err == nil
+	if m.Kept == nil {
+		m.Kept = &Kept{}
+	}
+	path := k.names.compressed(s.id)
+	tmp := keptTmp(path)
+	defer os.Remove(tmp) // if it is still there
+	var mismatch string
+	err = withIdlePriority(func() error {
+		return writeSynced(tmp, k.dataPath, func(w *os.File) (err error) {
+			mismatch, err = compressFile(ctx, w, s.Path, &m)
+			return err
+		})
+	})
+	if read := (*readError)(nil); errors.As(err, &read) && hasManifest {
+		// It stays plain: what can be read of it may still be of use to somebody.
+		m.Kept.Damaged = read.Error()
+		if err := k.writeManifest(k.names.plainManifest(s.id), m); err != nil {
+			return KeptState{}, err
+		}
+		return k.added(s.id)
+	}
+	if err != nil {
+		return KeptState{}, err
+	}
+	if hasManifest {
+		m.Kept.Damaged = mismatch
+		if err := k.writeManifest(k.names.manifest(s.id), m); err != nil {
+			return KeptState{}, err
+		}
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return KeptState{}, err
+	}
+	if err := syncFolder(k.names.folder); err != nil {
+		return KeptState{}, err
+	}
+	k.names.removePlain(s.id)
+	return k.added(s.id)
+}
+
+// readError is that a kept state can't be read.
+type readError struct{ error }
+
+func (e *readError) Error() string { return unreadable + ": " + e.error.Error() }
+
+// compressFile compresses the file at path to w, and completes the SHA-256 of m. The mismatch is how the file differs from m; "" if it
+// does not.
+func compressFile(ctx context.Context, w io.Writer, path string, m *Manifest) (mismatch string, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	if err != nil {
+		return "", err
+	}
+	z.Name, z.ModTime = filepath.Base(path), m.WrittenAt
+	h := NewHasher(*m)
+	setDirectIO(file)
+	buf := alignedBuffer(chunkBytes)
+	for off := int64(0); ctx.Err() == nil; {
+		n, err := unix.Pread(int(file.Fd()), buf, off) // not ReadAt: see copyStep
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return "", &readError{os.NewSyscallError("pread", err)}
+		}
+		if n == 0 {
+			break
+		}
+		off += int64(n)
+		h.Write(buf[:n])
+		if _, err := z.Write(buf[:n]); err != nil {
+			return "", err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	if mismatch = h.Mismatch(*m); mismatch == "" {
+		m.SHA256, m.Blocks = h.SHA256(), nil
+	}
+	return mismatch, z.Close()
+}
+
+// withIdlePriority calls f on a thread with the lowest priority. The thread ends with it, since only root may raise a priority again.
+var withIdlePriority = func(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		lowerPriority()
+		done <- f()
+	}()
+	return <-done
+}
