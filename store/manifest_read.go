@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"capture/internal/foreign"
 )
 
 // Bounds on a manifest that is read. One of 1,600 columns with the longest names stays well below both. Without them, a made-up
@@ -123,11 +125,10 @@ func isSHA256(s string) bool {
 	return err == nil && len(sum) == sha256.Size && strings.ToLower(s) == s
 }
 
-// truncateError returns err with its text shortened, since errors of encoding/json quote what they read.
+// truncateError returns err fit to be shown, since errors of encoding/json quote what they read.
 func truncateError(err error) error {
-	const longest = 160
-	if text := err.Error(); len(text) > longest {
-		return errors.New(strings.ToValidUTF8(text[:longest], "") + "…")
+	if text := foreign.Text(err.Error()); text != err.Error() {
+		return errors.New(text)
 	}
 	return err
 }

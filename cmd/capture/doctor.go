@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capture/internal/cgroup"
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/store"
 )
@@ -89,11 +90,11 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 	margin := strings.Repeat(" ", width+4)
 	var b strings.Builder
 	for _, f := range d.Findings {
-		fmt.Fprintf(&b, "%s %-*s  %s\n", marks[f.Level], width, f.Name, f.Found)
+		fmt.Fprintf(&b, "%s %-*s  %s\n", marks[f.Level], width, f.Name, foreign.Lines(f.Found))
 		if f.Reason != "" {
-			fmt.Fprintf(&b, "%s%s%s%s\n", margin, p.dim, f.Reason, p.off)
+			fmt.Fprintf(&b, "%s%s%s%s\n", margin, p.dim, foreign.Lines(f.Reason), p.off)
 		}
-		for i, line := range strings.Split(f.Hint, "\n") {
+		for i, line := range strings.Split(foreign.Lines(f.Hint), "\n") {
 			if f.Hint != "" {
 				fmt.Fprintf(&b, "%s%s %s\n", margin, []string{"→", " "}[min(i, 1)], line)
 			}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 )
 
@@ -101,7 +102,7 @@ func reportError(err error, command string, args []string, std streams) int {
 	case errors.As(err, &reported):
 		return exitFailed
 	}
-	fmt.Fprintf(std.err, "%s: %s\n", command, redactSecrets(err.Error(), args))
+	fmt.Fprintf(std.err, "%s: %s\n", command, foreign.Lines(redactSecrets(err.Error(), args)))
 	if errors.As(err, &usage) {
 		fmt.Fprintf(std.err, "Run \"%s --help\" for usage.\n", command)
 		return exitUsage

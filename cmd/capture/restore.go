@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/internal/restore"
 )
@@ -75,7 +76,7 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 	if c.JSON {
 		return json.NewEncoder(std.out).Encode(result)
 	}
-	_, err = io.WriteString(std.out, restoredText(result, time.Since(start)))
+	_, err = io.WriteString(std.out, foreign.Lines(restoredText(result, time.Since(start))))
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"capture/capture"
+	"capture/internal/foreign"
 )
 
 // statusTimeout limits the wait for the daemon, which only has to read its own memory.
@@ -82,14 +83,14 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	var b strings.Builder
 	line := func(label, text string) {
 		if text != "" {
-			fmt.Fprintf(&b, "  %s%-10s%s %s\n", p.dim, label, p.off, text)
+			fmt.Fprintf(&b, "  %s%-10s%s %s\n", p.dim, label, p.off, foreign.Lines(text))
 		}
 	}
 	ready := "ready"
 	if !s.Ready {
 		ready = "not ready"
 	}
-	fmt.Fprintf(&b, "%s %s%s%s: %s\n", p.checkMark(s.Ready), p.bold, ready, p.off, joinNonEmpty(", ", s.State, "up "+spanText(now.Sub(s.Started))))
+	fmt.Fprintf(&b, "%s %s%s%s: %s\n", p.checkMark(s.Ready), p.bold, ready, p.off, joinNonEmpty(", ", foreign.Text(s.State), "up "+spanText(now.Sub(s.Started))))
 	b.WriteByte('\n')
 	line("table", joinNonEmpty(" in ", s.Table, s.Database))
 	line("server", joinNonEmpty(", ", withPrefix("PostgreSQL ", s.ServerVersion), withPrefix("system ", s.SystemID)))
@@ -113,9 +114,9 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	}
 	b.WriteByte('\n')
 	for _, check := range s.Checks {
-		fmt.Fprintf(&b, "  %s %-10s %s\n", p.checkMark(check.OK), check.Name, check.Detail)
+		fmt.Fprintf(&b, "  %s %-10s %s\n", p.checkMark(check.OK), foreign.Text(check.Name), foreign.Lines(check.Detail))
 	}
-	fmt.Fprintf(&b, "\n  %scapture %s, process %d on %s%s\n", p.dim, s.Version, s.PID, s.Host, p.off)
+	fmt.Fprintf(&b, "\n  %scapture %s, process %d on %s%s\n", p.dim, foreign.Text(s.Version), s.PID, foreign.Text(s.Host), p.off)
 	return b.String()
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"capture/internal/foreign"
 	"capture/internal/verify"
 )
 
@@ -104,7 +105,7 @@ func verifiedText(r verify.Report, p palette, took time.Duration) string {
 		fmt.Fprintf(&b, "%s %s\n", p.checkMark(ok), fmt.Sprintf(format, args...))
 	}
 	for _, problem := range r.Problems {
-		line(false, "%s: %s", r.File, problem)
+		line(false, "%s: %s", r.File, foreign.Text(problem))
 	}
 	if len(r.Problems) == 0 {
 		what := "valid JSON"
@@ -114,13 +115,13 @@ func verifiedText(r verify.Report, p palette, took time.Duration) string {
 		line(true, "%s: %s, %s, %s", r.File, rowsText(r.Rows), bytesText(r.Bytes), what)
 	}
 	if d := r.Difference; d != nil {
-		line(d.Empty(), "%s: %s, %s", r.Table, rowsText(int(d.TableRows)), differenceText(d))
+		line(d.Empty(), "%s: %s, %s", foreign.Text(r.Table), rowsText(int(d.TableRows)), differenceText(d))
 		listRows(&b, "missing in the file", d.Missing)
 		listRows(&b, "extra in the file", d.Extra)
 		listRows(&b, "different", d.Different)
 	}
 	for _, note := range r.Notes {
-		fmt.Fprintf(&b, "  note: %s\n", note)
+		fmt.Fprintf(&b, "  note: %s\n", foreign.Text(note))
 	}
 	fmt.Fprintf(&b, "  %stook %s%s\n", p.dim, spanText(took), p.off)
 	return b.String()
@@ -141,7 +142,7 @@ func listRows(b *strings.Builder, what string, sample verify.RowSample) {
 		if len(row.Columns) > 0 {
 			columns = " in " + strings.Join(row.Columns, ", ")
 		}
-		fmt.Fprintf(b, "  %-20s %s%s\n", what, row.Key, columns)
+		fmt.Fprintf(b, "  %-20s %s%s\n", what, foreign.Text(row.Key), foreign.Text(columns))
 		if i == len(sample.First)-1 && sample.Rows > int64(len(sample.First)) {
 			fmt.Fprintf(b, "  %-20s and %s more\n", "", countText(int(sample.Rows)-len(sample.First)))
 		}

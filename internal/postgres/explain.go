@@ -7,11 +7,13 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/internal/foreign"
 )
 
 // Explain turns an error of the server, a pooler or the network into a [*Problem] that wraps it, if capture knows more than
-// the error says. The Problem's summary is the error's text without passwords. Explain returns other errors, nil and
-// Problems unchanged.
+// the error says. The Problem's summary is the error's text without passwords, and fit to be shown: see [foreign.Text]. Explain
+// returns other errors, nil and Problems unchanged.
 func Explain(err error) error {
 	if err == nil {
 		return nil
@@ -27,10 +29,17 @@ func Explain(err error) error {
 	} else {
 		explainNetwork(p, err)
 	}
-	text := withoutPasswords(err.Error())
+	text := err.Error()
+	if raised := raisedByFunction(err); raised != "" {
+		text = strings.Replace(text, pg.Error(), raised, 1)
+	}
+	if text = withoutPasswords(text); strings.Contains(text, "\n") {
+		text = oneLine(text)
+	}
+	text = foreign.Text(text)
 	switch {
 	case p.Reason != "" || p.Hint != "":
-		p.Summary = oneLine(text)
+		p.Summary = text
 		return p
 	case text != err.Error():
 		return &Problem{Summary: text, Err: err}

@@ -4,14 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/internal/foreign"
 )
 
 // IsRowRefused reports whether the server failed a statement because of the rows that it reads or writes: their values, a
-// constraint, what a trigger raised, a limit. It goes by the class of the SQLSTATE; see "PostgreSQL Error Codes".
+// constraint, what a trigger raised, a limit. It goes by the class of the SQLSTATE; see "PostgreSQL Error Codes". A function may
+// raise any SQLSTATE.
 func IsRowRefused(err error) bool {
+	if raisedByFunction(err) != "" {
+		return true
+	}
 	state := SQLState(err)
 	switch state[:min(2, len(state))] {
 	case "22", "23", "44", "P0", "54":
@@ -42,6 +49,13 @@ func RedactedMessage(err error) string {
 	if !errors.As(err, &pg) {
 		return err.Error()
 	}
+	if raised := raisedByFunction(err); raised != "" {
+		return raised
+	}
+	return foreign.Text(redactedMessage(pg))
+}
+
+func redactedMessage(pg *pgconn.PgError) string {
 	switch pg.Code {
 	case "23502":
 		return fmt.Sprintf("column %s may not be NULL", QuoteIdentifier(pg.ColumnName))
@@ -63,6 +77,29 @@ func RedactedMessage(err error) string {
 	}
 	message := oneLine(quotation.ReplaceAllString(pg.Message, "…"))
 	return strings.TrimSuffix(message, ": …") + " (SQLSTATE " + pg.Code + ")"
+}
+
+// languageFiles begin the names of the files in Postgres' source whose errors a function of the database raises: RAISE in
+// PL/pgSQL, and what programs in PL/Python, PL/Perl and PL/Tcl say.
+var languageFiles = []string{"pl_exec.c", "plpy_", "plperl", "pltcl"}
+
+// raisedByFunction returns what is safe to say of an error that a function of the database raised, such as a trigger's; "" for
+// other errors. Whoever wrote the function chose all of the error, the SQLSTATE and the names of columns and constraints too, so
+// each may hold a row's text. What does not is the first line of the context, where Postgres names the function and its line.
+func raisedByFunction(err error) string {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return ""
+	}
+	raised := slices.ContainsFunc(languageFiles, func(file string) bool { return strings.HasPrefix(pg.File, file) })
+	if !raised && !strings.HasPrefix(pg.Code, "P0") {
+		return ""
+	}
+	where := "a trigger or function of the database"
+	if first, _, _ := strings.Cut(pg.Where, "\n"); strings.HasPrefix(first, "PL/") {
+		where = first
+	}
+	return foreign.Text(fmt.Sprintf("refused by %s; its message may hold a row's text and is not shown (SQLSTATE %s)", where, pg.Code))
 }
 
 // ErrorContext returns the context of a server's error, such as the line and the column of COPY. It holds values: it must not

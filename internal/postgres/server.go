@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"capture/internal/foreign"
 )
 
 // MinVersion is the oldest server version that capture follows, as in server_version_num.
@@ -46,6 +48,7 @@ func (s *Server) scanRow(row pgx.Row) error {
 	if err != nil {
 		return Explain(fmt.Errorf("query the server's settings: %w", err))
 	}
+	s.Version, s.Encoding, s.WALLevel = foreign.Text(s.Version), foreign.Text(s.Encoding), foreign.Text(s.WALLevel)
 	return nil
 }
 

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"capture/capture"
+)
+
+// hostileServer answers every connection with an error of 200 kB that clears the terminal and is not UTF-8. It returns a URL.
+func hostileServer(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	text := "\x1b[2J\x1b]0;owned\a\xff\xfe\u202e" + strings.Repeat("x\r\n\x1b[31m", 25_000)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				server := pgproto3.NewBackend(conn, conn)
+				if _, err := server.ReceiveStartupMessage(); err != nil {
+					return
+				}
+				server.Send(&pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: "57P03", Message: text, Detail: text, Hint: text, Where: text})
+				_ = server.Flush()
+			}()
+		}
+	}()
+	return fmt.Sprintf("postgres://u@%s/app?sslmode=disable", l.Addr())
+}
+
+// wantHarmless fails the test if a text is long, or has what a terminal obeys.
+func wantHarmless(t *testing.T, what, text string, longest int) {
+	t.Helper()
+	if len(text) > longest {
+		t.Errorf("%s: %d bytes: %.300q", what, len(text), text)
+	}
+	if !utf8.ValidString(text) {
+		t.Errorf("%s is not UTF-8: %.300q", what, text)
+	}
+	for _, r := range text {
+		if r < ' ' && r != '\n' && r != '\t' || r >= 0x7f && r < 0xa0 || r == '\u202e' {
+			t.Errorf("%s has the character %U: %.300q", what, r, text)
+			return
+		}
+	}
+}
+
+func TestErrorsOfHostileServerAreHarmless(t *testing.T) {
+	t.Parallel()
+	url, dir := hostileServer(t), t.TempDir()
+	path := filepath.Join(dir, "feedback.json")
+	if err := os.WriteFile(path, []byte("[{\"vote_id\":1}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"restore", path}, {"verify", path}, {"doctor"}, {"snapshot"}, {"setup"}, {"setup", "--print"}, {"teardown", "--print"}} {
+		got := run(t, dir, []string{"DATABASE_URL=" + url}, args...)
+		if got.code == exitDone {
+			t.Errorf("%v: %+v", args, got)
+		}
+		wantHarmless(t, args[0]+"'s stderr", got.stderr, 2500)
+		wantHarmless(t, args[0]+"'s stdout", got.stdout, 4000)
+	}
+	d := start(t, url)
+	d.status(func(s capture.Status) bool { return s.Error != "" })
+	body, _ := get(t, "http://"+d.address()+"/readyz")
+	wantHarmless(t, "/readyz", string(body), 6000)
+	got := run(t, d.dir, nil, "status")
+	wantHarmless(t, "status", got.stdout+got.stderr, 6000)
+	for _, line := range strings.Split(d.stderr.String(), "\n") {
+		wantHarmless(t, "a line of the log", line, 3000)
+	}
+}
+
+// What answers at the daemon's address may be anything.
+func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
+	t.Parallel()
+	evil := `\u001b[2J\u009b31m\u202e` + strings.Repeat("x", 200_000)
+	peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintf(w, `{"error":"%s","state":"%[1]s","version":"%[1]s","host":"%[1]s","table":"%[1]s","source":"%[1]s","checks":[{"name":"%[1]s","detail":"\u001b[2J"}]}`, evil[:len(evil)-190_000])
+	}))
+	defer peer.Close()
+	dir := t.TempDir()
+	plantLock(t, filepath.Join(dir, "data/fallback/feedback.json"), hostname(), peer.Listener.Addr().String())
+	for _, command := range []string{"status", "snapshot"} {
+		got := run(t, dir, nil, command)
+		if got.code != exitFailed {
+			t.Errorf("%s: %+v", command, got)
+		}
+		wantHarmless(t, command, got.stdout+got.stderr, 100_000)
+	}
+}
+
+// A trigger's message may hold a row's text. It is not shown; the function and its line are.
+func TestMessagesOfTriggersAreNotShown(t *testing.T) {
+	t.Parallel()
+	url, dir := exported(t, 3)
+	sql(t, url, "TRUNCATE votes", `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		RAISE EXCEPTION 'SECRET %', E'\x1b[2J' || NEW.user_query USING ERRCODE = TG_ARGV[0], DETAIL = 'SECRET', HINT = 'SECRET', COLUMN = 'SECRET ' || NEW.user_query,
+			CONSTRAINT = 'SECRET', DATATYPE = 'SECRET', TABLE = 'SECRET'; END $$`)
+	for _, state := range []string{"P0001", "23505", "23502", "23514", "22023", "57014", "42501", "28000", "XX000"} {
+		sql(t, url, "DROP TRIGGER IF EXISTS refuse ON votes", "CREATE TRIGGER refuse BEFORE INSERT ON votes FOR EACH ROW EXECUTE FUNCTION refuse('"+state+"')")
+		for _, args := range []string{"", "--dry-run", "--on-conflict=skip --dry-run"} {
+			got := run(t, dir, []string{"DATABASE_URL=" + url}, append([]string{"restore"}, strings.Fields(args)...)...)
+			if got.code != exitFailed || strings.Contains(got.stderr, "SECRET") || strings.Contains(got.stderr, "Question") || !strings.Contains(got.stderr, "refuse() line") || !strings.Contains(got.stderr, state) {
+				t.Errorf("SQLSTATE %s, %s: %+v", state, args, got)
+			}
+			wantHarmless(t, "restore", got.stderr, 1500)
+		}
+	}
+}
