@@ -52,3 +52,6 @@ func CanPatch(t *testing.T, dir string) bool {
 
 // BeforeVerify sets what is called before the lock file is read again.
 func BeforeVerify(f func()) { beforeVerify = f }
+
+// PretendShare makes all file systems count as a network share.
+func PretendShare() { fileSystemAt = func(string) FileSystem { return FileSystem{Name: "SMB"} } }

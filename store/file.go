@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ type File struct {
 	paths
 	captureVersion string // for the manifest
 	lock           *lock
+	share          *share // nil on a file system of this machine
 	published      published
 
 	mu         sync.Mutex
@@ -64,8 +66,7 @@ func (f *File) open(o Owner) error {
 		return err
 	}
 	f.lock = l
-	f.temp = tempFile{path: f.dataTmp(), target: f.dataPath, lock: l}
-	os.Remove(f.dataTmp()) // what a crash left; if it can't be removed, Write fails and reports that
+	f.warn(f.useFileSystem())
 	f.inspectExisting(hashAtOpen)
 	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
 		f.published.add(info)
@@ -147,6 +148,7 @@ func (f *File) ensureLocked() error {
 	}
 	if replaced { // it is another folder: what we knew is in the old one
 		f.temp.abandon()
+		f.warn(f.useFileSystem())
 		f.existing, f.last, f.hasWritten = existing{}, written{}, false
 		f.kept.reload()
 	}
@@ -158,7 +160,16 @@ func (f *File) ensureLocked() error {
 
 func (f *File) inspectExisting(hashLimit int64) {
 	var warning string
-	if f.existing, warning = inspectExisting(f.paths, hashLimit); warning != "" {
-		f.warning = warning
+	f.existing, warning = inspectExisting(f.paths, hashLimit)
+	f.warn(warning)
+}
+
+// warn adds a sentence to the next Result's warning, unless it is there. It may be "".
+func (f *File) warn(sentence string) {
+	switch {
+	case f.warning == "":
+		f.warning = sentence
+	case !strings.Contains(f.warning, sentence):
+		f.warning += "; " + sentence
 	}
 }

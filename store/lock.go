@@ -58,6 +58,8 @@ type lock struct {
 	path string // the file that is locked
 	word string // see lockword.go
 
+	earlier Owner // what the lock file said when we locked it; zero if it was empty
+
 	mu           sync.Mutex
 	file         *os.File // the lock file; nil once released
 	owner        Owner
@@ -70,7 +72,7 @@ func acquireLock(path string, o Owner) (*lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.file = f
+	l.file, l.earlier = f, readLockContent(f).Owner
 	l.writeOwner()
 	return l, nil
 }

@@ -12,15 +12,25 @@ import (
 type paths struct {
 	dataPath     string // feedback.json
 	manifestPath string // feedback.manifest.json
+	tmpWord      string // in temporary names that are our own; "" on a file system of this machine (see share.go)
 }
 
 func newPaths(path string) paths {
 	return paths{dataPath: path, manifestPath: manifestPath(path)}
 }
 
-func (p paths) dataTmp() string     { return p.dataPath + ".tmp" }
 func (p paths) manifestTmp() string { return p.manifestPath + ".tmp" }
 func (p paths) folder() string      { return filepath.Dir(p.dataPath) }
+
+func (p paths) dataTmp() string {
+	if p.tmpWord == "" {
+		return p.dataPath + ".tmp"
+	}
+	return p.ownTmp(p.dataPath)
+}
+
+// ownTmp returns a temporary path for the file at path that only this process uses.
+func (p paths) ownTmp(path string) string { return hidden(path) + "-" + p.tmpWord + ".tmp" }
 
 // ManifestPath returns where the manifest of the file at path is: x.manifest.json for x.json. If path is a symbolic link, the
 // manifest is beside the file that the link leads to.

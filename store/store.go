@@ -12,6 +12,7 @@
 //	sequential.go       writes a whole file, and hashes it meanwhile
 //	digest.go           the SHA-256 of a file of which little has changed
 //	tempfile.go         who has the temporary name
+//	share.go            what is different on a network share; filesystem.go finds out what it can do
 //
 // The rest goes on around it:
 //

@@ -20,9 +20,10 @@ import (
 // The name is exclusive so that one rule cleans up after a crash: whatever has the name then, Open removes. Each new file goes
 // through create, which discards the use before it, whichever that is.
 type tempFile struct {
-	path   string // feedback.json.tmp
+	path   string // feedback.json.tmp, or a name of our own on a share
 	target string // feedback.json, whose mode and owner a new file gets
 	lock   *lock
+	share  *share
 
 	use  io.Closer   // what the file under the name is for; nil if there is no such file
 	info os.FileInfo // that file; of a shadow also its size and modification time when it was retired
@@ -59,7 +60,7 @@ func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 			return nil
 		}
 	}
-	if err := os.Rename(t.path, t.target); err != nil {
+	if err := t.share.rename(t.path, t.target); err != nil {
 		return err
 	}
 	t.use, t.info = nil, nil

@@ -47,6 +47,7 @@ func (f *File) Write(v *snapshot.View, reason Reason) (Result, error) {
 	if err != nil {
 		r, err = Result{Kept: r.Kept}, fmt.Errorf("flush %s: %w", filepath.Base(f.dataPath), volume.WithHint(err))
 	}
+	f.warn(f.share.takeWarning(f.dataPath))
 	r.Warning, f.warning = f.warning, ""
 	return r, err
 }
@@ -139,7 +140,7 @@ func (f *File) replaceBoth(p *pendingVersion, m *Manifest, last written) (err er
 			return
 		}
 		f.temp.discard()
-		if !renamed && f.lock.isOwned() {
+		if !renamed && f.lock.verify() == nil {
 			os.Remove(f.manifestTmp())
 		}
 	}()
@@ -168,7 +169,7 @@ func (f *File) replaceBoth(p *pendingVersion, m *Manifest, last written) (err er
 	}
 	renamed, f.existing.quarantine = true, "" // what was there before now has only its other name
 	atRename()
-	if err := os.Rename(f.manifestTmp(), f.manifestPath); err != nil {
+	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
 		return err
 	}
 	return syncFolder(f.folder())
@@ -196,7 +197,7 @@ func (f *File) replaceManifest(m Manifest) error {
 		err = f.lock.verify()
 	}
 	if err == nil {
-		err = os.Rename(f.manifestTmp(), f.manifestPath)
+		err = f.share.rename(f.manifestTmp(), f.manifestPath)
 	}
 	if err != nil {
 		os.Remove(f.manifestTmp())
@@ -211,8 +212,12 @@ func (f *File) writeManifest(m Manifest) error {
 	if err != nil {
 		return fmt.Errorf("encode manifest: %w", err)
 	}
-	return writeSynced(f.manifestTmp(), f.manifestPath, func(file *os.File) error {
+	write := func(file *os.File) error {
 		_, err := file.Write(data)
 		return err
-	})
+	}
+	if f.share != nil {
+		return f.writeManifestOnShare(write)
+	}
+	return writeSynced(f.manifestTmp(), f.manifestPath, write)
 }

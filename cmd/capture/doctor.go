@@ -56,6 +56,7 @@ func (c doctorCmd) Run(ctx context.Context, std streams) error {
 	})
 	diagnosis.Findings = append(diagnosis.Findings,
 		folderFinding("output folder", path, postgres.Fail, "feedback.json cannot be written"),
+		fileSystemFinding(path),
 		keptFinding(path),
 		folderFinding("usage log", c.UsageLog, postgres.Warn, "capture would work, but without a record of what it did"),
 		folderFinding("error log", c.ErrorLog, postgres.Warn, "capture would work, but errors would go to stderr only"),
@@ -126,6 +127,37 @@ func folderFinding(name, path string, otherwise postgres.Level, why string) post
 		Found: fmt.Sprintf("%s is not writable for user %d: %v", folder, os.Getuid(), err),
 		Hint:  fmt.Sprintf("chown %d %s, or choose another folder", os.Getuid(), folder),
 	}
+}
+
+// fileSystemFinding names the file system of the output folder and says what follows. In a folder that exists it tries out what the file
+// system can do.
+func fileSystemFinding(path string) postgres.Finding {
+	folder := existingFolder(path)
+	fs, err := store.ProbeFileSystem(folder)
+	f := postgres.Finding{Name: "file system", Level: postgres.OK, Found: fs.Name + ", on this machine"}
+	switch {
+	case fs.Name == "ext4" || fs.Name == "XFS":
+		f.Reason = "a change is written into a copy of a large file, so it costs what changed"
+	case fs.IsLocal:
+		f.Reason = "each change writes the whole file; on ext4 and XFS it would cost what changed"
+	default:
+		f.Found = fs.Name + ", a network share or unknown"
+		f.Reason = "each change writes the whole file; on ext4 and XFS of this machine it would cost what changed"
+	}
+	if err != nil { // why is in the finding about the folder
+		return f
+	}
+	if !fs.LocksHold {
+		f.Level, f.Found = postgres.Warn, f.Found+"; locks do not hold there"
+		f.Reason = "if a second capture is started on this folder, it takes the file over, and the first one stops writing"
+		f.Hint = "mount it with locks (SMB: without nobrl; NFS: without nolock), or make sure that only one capture runs"
+	}
+	if !fs.ReplacesOpenFiles {
+		f.Level, f.Found = postgres.Warn, f.Found+"; a file that is open can't be replaced"
+		f.Reason = joinNonEmpty("; ", f.Reason, "a reader that keeps the file open keeps it from being written")
+		f.Hint = joinNonEmpty("\n", f.Hint, "let readers read the file in one go and close it, or fetch it by GET /feedback.json")
+	}
+	return f
 }
 
 // keptFinding returns what the kept states of the file at path take, and the age of the oldest.

@@ -1,0 +1,255 @@
+package store_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"capture/snapshot"
+	"capture/store"
+)
+
+func init() {
+	children["share write"] = func(args []string) error { store.PretendShare(); return writeEndlessly(args) }
+	children["share crash"] = func(args []string) error { store.PretendShare(); return crashBetweenRenames(args) }
+	children["share twice"] = writeTwiceOnShare
+	children["share rival"] = writeAsRival
+	children["probe"] = printProbe
+}
+
+// writeTwiceOnShare writes two versions, and prints the error and warning of each Write.
+func writeTwiceOnShare(args []string) error {
+	store.PretendShare()
+	f, err := store.Open(args[0], owner)
+	if err != nil {
+		return err
+	}
+	for i := range 2 {
+		r, err := f.Write(votes(10+i, "x").View(), store.ReasonChange)
+		fmt.Printf("%v | %s\n", err, r.Warning)
+	}
+	return f.Close()
+}
+
+// writeAsRival writes versions whose rows all have the text args[1], until it has lost the lock file to another process.
+func writeAsRival(args []string) error {
+	store.PretendShare()
+	f, err := store.Open(args[0], store.Owner{PID: os.Getpid(), Host: args[1], Version: "1.2.3"})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	tab := votes(400, args[1])
+	for i := 0; ; i++ {
+		tab.Put(key(i%2000), fmt.Appendf(nil, `{"vote_id":%d,"comment":%q}`, i%2000, args[1]))
+		tab.Commit(snapshot.Position{LSN: 1})
+		if _, err := f.Write(tab.View(), store.ReasonChange); errors.As(err, new(*store.LockedError)) {
+			fmt.Println("lost:", err)
+			return nil
+		} else if err != nil {
+			fmt.Println("failed:", err) // its temporary file is gone, or the other one was faster: the next attempt shows which
+		}
+	}
+}
+
+func printProbe(args []string) error {
+	fs, err := store.ProbeFileSystem(args[0])
+	fmt.Printf("%+v %v\n", fs, err)
+	return nil
+}
+
+// straced returns cmd under strace with the options, all of whose calls of the names in trace are traced.
+func straced(t *testing.T, ctx context.Context, cmd *exec.Cmd, trace string, options ...string) *exec.Cmd {
+	t.Helper()
+	args := append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + trace, "-e", "signal=none"}, options...)
+	traced := exec.CommandContext(ctx, "strace", append(append(args, cmd.Path), cmd.Args[1:]...)...)
+	traced.Env = cmd.Env
+	return traced
+}
+
+// TestTwoWritersWithoutLocks runs two writers on a share that grants every lock. No reader sees a file of which parts are from one
+// and parts from the other, or that is cut short, and the writer that started first stops. The first one's renames are late, and the
+// second one's files are empty for long, so with a temporary name in common the one would publish the other's empty file.
+func TestTwoWritersWithoutLocks(t *testing.T) {
+	if !canTrace(t) {
+		return
+	}
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 4 {
+		path := filepath.Join(t.TempDir(), "feedback.json")
+		rival := func(text, delay string) (*bufio.Reader, *exec.Cmd) {
+			cmd := straced(t, ctx, child("share rival", path, text), "flock,pwrite64,renameat,renameat2", "-e", "inject=flock:retval=0", "-e", "inject="+delay)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { killGroup(cmd) })
+			r := bufio.NewReader(out)
+			if line, err := r.ReadString('\n'); line != "ready\n" {
+				t.Fatalf("%s: %q, %v", text, line, err)
+			}
+			return r, cmd
+		}
+		first, firstCmd := rival("aaaa", "renameat,renameat2:delay_enter=300000:when=3+3")
+		for !pathExists(path) {
+			time.Sleep(time.Millisecond)
+		}
+		stop, seen := make(chan struct{}), make(chan int)
+		go func() {
+			n := 0
+			for {
+				select {
+				case <-stop:
+					seen <- n
+					return
+				default:
+				}
+				data, err := os.ReadFile(path)
+				if err != nil || !json.Valid(data) || !bytes.HasSuffix(data, []byte("}\n]\n")) || bytes.Contains(data, []byte("aaaa")) == bytes.Contains(data, []byte("bbbb")) {
+					t.Errorf("a reader saw %d bytes, with rows of both writers or torn; %v", len(data), err)
+				}
+				n++
+			}
+		}()
+		_, secondCmd := rival("bbbb", "pwrite64:delay_enter=100000")
+		var said string
+		for {
+			line, err := first.ReadString('\n')
+			said += line
+			if strings.HasPrefix(line, "lost:") || err != nil {
+				break
+			}
+		}
+		if !strings.Contains(said, "lost: ") || !strings.Contains(said, `"bbbb"`) {
+			t.Errorf("the first writer did not stop: %s", said)
+		}
+		firstCmd.Wait()
+		time.Sleep(50 * time.Millisecond) // the second one writes on
+		close(stop)
+		n := <-seen
+		killGroup(secondCmd)
+		t.Logf("%d reads; the first writer said %s", n, said)
+	}
+}
+
+// killGroup kills strace and the process that it traces, which would survive it.
+func killGroup(cmd *exec.Cmd) {
+	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	cmd.Wait()
+}
+
+func pathExists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// TestReaderBlocksRename refuses renames as SMB does while a reader has the file open.
+func TestReaderBlocksRename(t *testing.T) {
+	if !canTrace(t) {
+		return
+	}
+	t.Parallel()
+	for _, name := range []string{"EACCES", "EBUSY"} {
+		// After that of the probe, the renames are of the pending manifest, the file, and the manifest.
+		for n := 2; n <= 4; n++ {
+			path := filepath.Join(t.TempDir(), "feedback.json")
+			cmd := straced(t, t.Context(), child("share twice", path), "renameat,renameat2", "-e", "inject=renameat,renameat2:error="+name+":when="+strconv.Itoa(n)+".."+strconv.Itoa(n+3))
+			out, err := cmd.Output()
+			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+			if err != nil || len(lines) != 2 || !strings.HasPrefix(lines[0], "<nil> | ") || !strings.Contains(lines[0], "a reader with an open file") || lines[1] != "<nil> |" {
+				t.Errorf("%s of rename %d: %v\n%s", name, n, err, out)
+			}
+			if m := checkPair(t, path); m.Rows != 11 {
+				t.Errorf("%s of rename %d: %d rows", name, n, m.Rows)
+			}
+			if left := leftovers(t, path); left != nil {
+				t.Errorf("%s of rename %d: left over: %v", name, n, left)
+			}
+		}
+	}
+	// The reader never ends.
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f := open(t, path)
+	write(t, f, votes(10, "x").View(), store.ReasonStart)
+	f.Close()
+	out, err := straced(t, t.Context(), child("share twice", path), "renameat,renameat2", "-e", "inject=renameat,renameat2:error=EACCES:when=2+").Output()
+	for line := range strings.Lines(string(out)) {
+		if !strings.Contains(line, "a reader seems to have feedback.json open") && !strings.Contains(line, "a reader seems to have feedback.manifest.json.tmp open") || strings.Contains(line, "let user") {
+			t.Errorf("%v: %s", err, line)
+		}
+	}
+	if m := checkPair(t, path); m.Rows != 10 {
+		t.Errorf("%d rows", m.Rows)
+	}
+	if left := leftovers(t, path); left != nil {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+// TestKillOnShare kills writers on a share at random moments and between the two renames.
+func TestKillOnShare(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	first := open(t, path)
+	write(t, first, votes(1, "x").View(), store.ReasonStart)
+	first.Close()
+	killWriters(t, "share write", path, 10, func(data []byte) error {
+		if !json.Valid(data) || !bytes.HasSuffix(data, []byte("}\n]\n")) {
+			return fmt.Errorf("%d bytes that are no complete file", len(data))
+		}
+		return nil
+	}, 0)
+	cmd := child("share crash", path)
+	started(t, cmd)
+	cmd.Wait()
+	f := open(t, path)
+	if m, ok := f.Existing(); !ok || m.Rows != 9 {
+		t.Errorf("between the renames: %+v, %v", m, ok)
+	}
+}
+
+func TestProbeFileSystem(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	fs, err := store.ProbeFileSystem(dir)
+	if err != nil || fs.Name == "" || !fs.LocksHold || !fs.ReplacesOpenFiles {
+		t.Errorf("%+v, %v", fs, err)
+	}
+	if _, err := store.ProbeFileSystem(filepath.Join(dir, "missing")); err == nil {
+		t.Error("no error for a missing folder")
+	}
+	if !canTrace(t) {
+		return
+	}
+	for inject, want := range map[string]string{
+		"flock:retval=0":                  "LocksHold:false ReplacesOpenFiles:true",
+		"flock:error=ENOLCK":              "LocksHold:false ReplacesOpenFiles:true",
+		"renameat,renameat2:error=EACCES": "LocksHold:true ReplacesOpenFiles:false",
+	} {
+		trace, _, _ := strings.Cut(inject, ":")
+		out, err := straced(t, t.Context(), child("probe", dir), trace, "-e", "inject="+inject).Output()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %s, %v", inject, out, err)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("left over: %v, %v", entries, err)
+	}
+}
