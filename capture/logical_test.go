@@ -219,3 +219,20 @@ func TestBarrierUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestPublicationNameIsQuoted follows through a publication whose name has every character that a quoted name or string could
+// end at.
+func TestPublicationNameIsQuoted(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, `CREATE PUBLICATION "odd\name 'of, ""it" FOR TABLE votes`)
+	d := start(t, config(t, url))
+	d.ready()
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('through it')")
+	d.follows(conn, "votes", "vote_id")
+	if n := one[int](t, conn, "SELECT count(*) FROM pg_publication"); n != 1 {
+		t.Errorf("%d publications, want the existing one alone", n)
+	}
+}

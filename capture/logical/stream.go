@@ -12,9 +12,25 @@ import (
 
 	"capture/capture/source"
 	"capture/internal/pgoutput"
+	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 )
+
+// startReplication makes the server send the stream, from where the slot's snapshot was taken.
+func (s *Source) startReplication(ctx context.Context) error {
+	args := []string{"proto_version '1'", "publication_names " + postgres.QuoteReplicationString(postgres.QuoteIdentifier(s.publication.name))}
+	return s.withIdleTimeout(ctx, func(ctx context.Context) error {
+		if err := s.standby.exec(ctx, "COMMIT"); err != nil { // of the transaction that copyTable began
+			return err
+		}
+		err := pglogrepl.StartReplication(ctx, s.standby.conn, s.slot.name, 0, pglogrepl.StartReplicationOptions{PluginArgs: args})
+		if err != nil {
+			return fmt.Errorf("start replication: %w", err)
+		}
+		return nil
+	})
+}
 
 // receiver reads the replication stream. It passes each message of pgoutput to the applier, and does what a commit or a
 // keepalive asks for: it moves the applied position, which the standby confirms, reports progress, and logs.
