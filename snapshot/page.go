@@ -7,6 +7,9 @@ import (
 	"weak"
 )
 
+// defaultPageBytes is about how many bytes of lines a page has.
+const defaultPageBytes = 64 << 10
+
 // terminator follows each line in memory, so that consecutive rows are written to the file as they lie.
 const terminator = ",\n"
 

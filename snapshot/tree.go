@@ -2,10 +2,7 @@ package snapshot
 
 import "bytes"
 
-const (
-	defaultPageBytes = 64 << 10 // about how many bytes of lines a page has
-	defaultGroupSize = 512      // most leaves of a group
-)
+const defaultGroupSize = 512 // most leaves of a group
 
 // tree is the working state of a Table: a copy-on-write B-tree of two levels, groups and leaves.
 //

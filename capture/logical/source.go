@@ -191,21 +191,6 @@ func (s *Source) stream(ctx context.Context, t *snapshot.Table, encoder *rowjson
 	return g.Wait()
 }
 
-// startReplication makes the server send the stream, from where the slot's snapshot was taken.
-func (s *Source) startReplication(ctx context.Context) error {
-	args := []string{"proto_version '1'", "publication_names " + postgres.QuoteLiteral(postgres.QuoteIdentifier(s.publication.name))}
-	return s.withIdleTimeout(ctx, func(ctx context.Context) error {
-		if err := s.standby.exec(ctx, "COMMIT"); err != nil { // of the transaction that copyTable began
-			return err
-		}
-		err := pglogrepl.StartReplication(ctx, s.standby.conn, s.slot.name, 0, pglogrepl.StartReplicationOptions{PluginArgs: args})
-		if err != nil {
-			return fmt.Errorf("start replication: %w", err)
-		}
-		return nil
-	})
-}
-
 // check returns a *source.ResyncError if the table, its publication or the slot is no longer what the stream needs.
 func (s *Source) check(ctx context.Context) error {
 	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {

@@ -47,21 +47,7 @@ func (s *Server) createCluster(ctx context.Context, o Options) error {
 	if err := s.runInitdb(ctx, o.Initdb); err != nil {
 		return err
 	}
-	settings := map[string]string{
-		"listen_addresses":          "127.0.0.1",
-		"unix_socket_directories":   s.socketDir(),
-		"wal_level":                 "logical",
-		"max_wal_senders":           "20",
-		"max_replication_slots":     "20",
-		"max_prepared_transactions": "10",
-		"shared_buffers":            "32MB",
-		"jit":                       "off",
-		"cluster_name":              "primary",
-		"log_line_prefix":           "%m [%p] %a ",
-	}
-	if !o.Durable {
-		settings["fsync"] = "off"
-	}
+	settings := s.defaultSettings(o.Durable)
 	maps.Copy(settings, o.Settings)
 	if err := s.appendSettings(settings); err != nil {
 		return err

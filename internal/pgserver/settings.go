@@ -13,6 +13,26 @@ import (
 	"time"
 )
 
+// defaultSettings returns the settings of a new cluster. A test can override them with Options.Settings.
+func (s *Server) defaultSettings(durable bool) map[string]string {
+	settings := map[string]string{
+		"listen_addresses":          "127.0.0.1",
+		"unix_socket_directories":   s.socketDir(),
+		"wal_level":                 "logical",
+		"max_wal_senders":           "20",
+		"max_replication_slots":     "20",
+		"max_prepared_transactions": "10",
+		"shared_buffers":            "32MB",
+		"jit":                       "off",
+		"cluster_name":              "primary",
+		"log_line_prefix":           "%m [%p] %a ",
+	}
+	if !durable {
+		settings["fsync"] = "off"
+	}
+	return settings
+}
+
 // appendSettings appends settings to postgresql.conf. The last value of a setting wins.
 func (s *Server) appendSettings(settings map[string]string) error {
 	quote := strings.NewReplacer(`'`, `''`, `\`, `\\`)

@@ -13,7 +13,7 @@ func TestPageModules(t *testing.T) {
 	addr := h.serve(t)
 	p := openTab(t, desktop, "http://"+addr+"/")
 	for module, cases := range map[string][]struct{ expression, want string }{
-		"list.js": {
+		"listmodel.js": {
 			{`m.firstPage([{key: "2"}], "2")`, `{"rows":[{"key":"2"}],"next":"2","extended":false}`},
 			{`m.appendPage(m.firstPage([{key: "3"}, {key: "2"}], "2"), {rows: [{key: "2"}, {key: "1"}], next: null})`,
 				`{"rows":[{"key":"3"},{"key":"2"},{"key":"1"}],"next":null,"extended":true}`},

@@ -4,7 +4,7 @@ import { isFiltered, parseFragment, queryOf } from "./address.js";
 import { APIError, get } from "./api.js";
 import { $ } from "./dom.js";
 import { formatCount, formatQuantity } from "./format.js";
-import { appendPage, emptyList, findVote, firstPage, neighboursOf, prependArrived } from "./list.js";
+import { appendPage, emptyList, findVote, firstPage, neighboursOf, prependArrived } from "./listmodel.js";
 import { throttled } from "./timer.js";
 import { VoteRows } from "./voterows.js";
 
