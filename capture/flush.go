@@ -81,6 +81,8 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 			s.addChange(at)
 			f.tracker.setPending(s.pending)
 		case request = <-f.requests:
+		case <-f.keeper.damaged:
+			s.addChange(time.Now())
 		case <-timer.C:
 		}
 		now := time.Now()
@@ -144,6 +146,9 @@ func (f *flusher) write(reason store.Reason, request *flushRequest) error {
 	if result.Kept != nil {
 		f.keeper.recordKept(result.Kept)
 	}
+	if result.Damage != "" {
+		f.keeper.recordDamage(result.Damage)
+	}
 	if result.Warning != "" {
 		f.log.Warn(result.Warning)
 	}
@@ -199,6 +204,10 @@ func (f *flusher) idleStep(ctx context.Context) {
 	}
 	if result.Warning != "" {
 		f.log.Warn(result.Warning)
+	}
+	if result.Damage != "" {
+		f.keeper.recordDamage(result.Damage)
+		s.addChange(start) // writes the whole file
 	}
 	if err != nil {
 		s.addWrite(time.Now(), took, err)

@@ -34,9 +34,11 @@ type keeper struct {
 	metrics    *metrics
 	log        hclog.Logger
 	interval   time.Duration // between looks at the losses
+	readEvery  time.Duration // between times that the file is read back; zero for never
 
 	regular chan struct{} // receives a value after a regular write
 	kept    chan struct{} // receives a value after a write that has kept a state
+	damaged chan struct{} // has a value when the file must be written because it is damaged
 	summary atomic.Pointer[KeptStatus]
 }
 
@@ -44,7 +46,8 @@ func newKeeper(cfg *Config, file *store.File, view func() *snapshot.View, condit
 	file.SetRetention(cfg.Keep)
 	k := &keeper{
 		file: file, view: view, conditions: conditions, metrics: m, log: cfg.Logger, interval: cfg.intervals.keptCheck,
-		regular: make(chan struct{}, 1), kept: make(chan struct{}, 1),
+		regular: make(chan struct{}, 1), kept: make(chan struct{}, 1), damaged: make(chan struct{}, 1),
+		readEvery: cfg.VerifyInterval,
 	}
 	k.checkLosses() // so that the first Status has them
 	return k
@@ -55,6 +58,11 @@ func (k *keeper) run(ctx context.Context) error {
 	wake(k.kept) // what an earlier run has left to compress
 	tick := time.NewTicker(k.interval)
 	defer tick.Stop()
+	readBack := time.NewTimer(k.readEvery)
+	defer readBack.Stop()
+	if k.readEvery <= 0 {
+		readBack.Stop()
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -63,6 +71,9 @@ func (k *keeper) run(ctx context.Context) error {
 			k.work(ctx, k.file.KeepCurrent)
 		case <-k.kept:
 			k.work(ctx, nil)
+		case <-readBack.C:
+			k.readBack(ctx)
+			readBack.Reset(k.readEvery)
 		case <-tick.C:
 		}
 		k.checkLosses()
@@ -93,6 +104,7 @@ func (k *keeper) work(ctx context.Context, keep func() error) {
 	for _, s := range dropped {
 		k.log.Debug("kept state dropped", "file", s.Path)
 	}
+	k.readBack(ctx)
 	switch {
 	case ctx.Err() != nil:
 	case err != nil:
@@ -101,6 +113,25 @@ func (k *keeper) work(ctx context.Context, keep func() error) {
 	default:
 		k.conditions.set("kept states", "")
 	}
+}
+
+// readBack compares the file on disk with its manifest, and has it written whole if they differ.
+func (k *keeper) readBack(ctx context.Context) {
+	damage, err := k.file.ReadBack(ctx)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		k.log.Error("cannot read the file back", "error", err)
+	case damage != "":
+		k.recordDamage(damage)
+		wake(k.damaged)
+	}
+}
+
+// recordDamage reports that the file on disk is not what was written.
+func (k *keeper) recordDamage(damage string) {
+	k.metrics.damage.Inc()
+	k.log.Error("feedback.json is damaged; it is written whole", "reason", damage)
 }
 
 // compress compresses the states that are still plain.

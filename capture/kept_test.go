@@ -3,6 +3,7 @@ package capture
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -178,4 +179,47 @@ func TestOrdinaryStatesAreKept(t *testing.T) {
 	if b, err := json.Marshal(d.Status().Kept); err != nil || !strings.Contains(string(b), `"states":1`) {
 		t.Errorf("the status is %s, %v", b, err)
 	}
+}
+
+// TestDamageIsRepaired: a bit that has rotted in the file is found when the file is read back, logged and counted, and the file is written
+// whole. A forced write finds it, too.
+func TestDamageIsRepaired(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 3000) FROM generate_series(1, 90) i") // of 96 kB each
+	cfg := config(t, url)
+	cfg.VerifyInterval = 300 * time.Millisecond
+	d := start(t, cfg)
+	d.ready()
+	info, err := os.Stat(d.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.OpenFile(d.path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteAt([]byte("?"), info.Size()/2); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(d.path, info.ModTime(), info.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the damage is found and repaired", func() error {
+		if d.said("feedback.json is damaged; it is written whole") == 0 {
+			return fmt.Errorf("not found")
+		}
+		b, err := os.ReadFile(d.path)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(string(b), "?") {
+			return fmt.Errorf("not repaired")
+		}
+		return nil
+	})
+	d.equal(conn, "votes", "vote_id")
 }

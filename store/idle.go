@@ -35,6 +35,10 @@ func (f *File) Idle(ctx context.Context, v *snapshot.View) (r Result, more bool,
 	r = Result{Manifest: f.last.manifest}
 	if err != nil {
 		f.temp.discard()
+		if damaged := (*damagedError)(nil); errors.As(err, &damaged) {
+			r.Damage = damaged.mismatch
+			return r, false, nil
+		}
 		r.Warning = fmt.Sprintf("copy %s to be the shadow file: %v; the next change writes the whole file", f.dataPath, err)
 	}
 	return r, !done && err == nil, nil
@@ -81,6 +85,7 @@ func (f *File) shadowStep(ctx context.Context) (done bool, err error) {
 		}
 		return false, err
 	}
+	f.last.patched = false // it has been read back
 	f.last.digest.adoptBlocks(c.hasher.blocks)
 	c.Close()
 	f.temp.use, f.temp.info = &shadow{layout: f.last.layout}, info

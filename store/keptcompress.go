@@ -11,8 +11,6 @@ import (
 	"runtime"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"capture/internal/volume"
 )
 
@@ -114,26 +112,12 @@ func compressFile(ctx context.Context, w io.Writer, path string, m *Manifest) (m
 	}
 	z.Name, z.ModTime = filepath.Base(path), m.WrittenAt
 	h := NewHasher(*m)
-	setDirectIO(file)
-	buf := alignedBuffer(chunkBytes)
-	for off := int64(0); ctx.Err() == nil; {
-		n, err := unix.Pread(int(file.Fd()), buf, off) // not ReadAt: see copyStep
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return "", &readError{os.NewSyscallError("pread", err)}
-		}
-		if n == 0 {
-			break
-		}
-		off += int64(n)
-		h.Write(buf[:n])
-		if _, err := z.Write(buf[:n]); err != nil {
-			return "", err
-		}
-	}
-	if err := ctx.Err(); err != nil {
+	err = readPastCache(ctx, file, func(b []byte) error {
+		h.Write(b)
+		_, err := z.Write(b)
+		return err
+	})
+	if err != nil {
 		return "", err
 	}
 	if mismatch = h.Mismatch(*m); mismatch == "" {

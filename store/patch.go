@@ -13,6 +13,7 @@ import (
 // multiples of align. Meanwhile another goroutine turns the last version's digest into that of this one: both produce the bytes
 // from the rows in memory, so neither needs the other.
 func (p *pendingVersion) patch(file *os.File, old *placement.Layout, align int64, last written) error {
+	p.patched = true
 	hashed := make(chan error, 1)
 	p.digest = last.digest
 	go func() { hashed <- p.digest.update(&p.content, last.layout, p.complete) }()

@@ -160,7 +160,7 @@ func TestShadowOfDamagedFile(t *testing.T) {
 		if r, more, err = f.Idle(t.Context(), tab.View()); err != nil {
 			t.Fatal(err)
 		}
-		if warning = r.Warning; warning != "" && (more || !strings.Contains(warning, "damaged")) {
+		if warning = r.Damage; warning != "" && (more || !strings.Contains(warning, "SHA-256")) {
 			t.Errorf("the warning is %q; more to do: %v", warning, more)
 		}
 		if warning == "" && !more {

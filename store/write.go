@@ -16,6 +16,10 @@ type Result struct {
 	Manifest     Manifest // the manifest as it is on disk
 	BytesWritten int64    // bytes of feedback.json that went to disk: all of a small file, of a large one mostly what changed
 
+	// Damage is how the file that was read back differed from its manifest; "" if it was not read back, or did not differ. If there is no
+	// error, it has been written whole since, or the next Write does that.
+	Damage string
+
 	// Kept is the state that was kept before the file was replaced: the state before a loss, or what an earlier run had left. It is
 	// nil if nothing was kept. After an error it may be set, too.
 	Kept *KeptState
@@ -44,8 +48,11 @@ func (f *File) Write(v *snapshot.View, reason Reason) (Result, error) {
 	if isNoSpace(err) {
 		r, err = f.writeWithLessKept(view, bytes, reason, r, err)
 	}
+	if err == nil && reason == ReasonForced && f.last.patched {
+		r, err = f.proveForced(view, r)
+	}
 	if err != nil {
-		r, err = Result{Kept: r.Kept}, fmt.Errorf("flush %s: %w", filepath.Base(f.dataPath), volume.WithHint(err))
+		r, err = Result{Kept: r.Kept, Damage: r.Damage}, fmt.Errorf("flush %s: %w", filepath.Base(f.dataPath), volume.WithHint(err))
 	}
 	f.warn(f.share.takeWarning(f.dataPath))
 	r.Warning, f.warning = f.warning, ""
@@ -78,7 +85,7 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 		if err := f.replaceManifest(m); err != nil {
 			return Result{}, err
 		}
-		next.layout, next.rows, next.digest = last.layout, last.rows, last.digest
+		next.layout, next.rows, next.digest, next.patched = last.layout, last.rows, last.digest, last.patched
 	} else {
 		if kept, err = f.keepStanding(v, &last); err != nil {
 			return Result{}, err
@@ -89,7 +96,7 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 		if err := f.replaceBoth(p, &m, last); err != nil {
 			return Result{Kept: kept}, err
 		}
-		next.layout, next.rows, next.digest, bytesWritten = p.Layout, p.rows, p.digest, p.bytesWritten
+		next.layout, next.rows, next.digest, next.patched, bytesWritten = p.Layout, p.rows, p.digest, p.patched, p.bytesWritten
 	}
 	info, err := os.Lstat(f.dataPath)
 	if err != nil {

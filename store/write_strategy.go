@@ -19,6 +19,7 @@ type pendingVersion struct {
 	complete     bool    // whether the manifest must have the SHA-256 of the whole file, however long that takes
 	digest       *digest // set by writePending
 	bytesWritten int64   // set by writePending
+	patched      bool    // set by writePending
 }
 
 // newPendingVersion places the rows of v: as the file that WriteAhead has begun has them, if temp is one and starts with v;

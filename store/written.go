@@ -20,6 +20,7 @@ type written struct {
 	file     os.FileInfo // the file under its final name, right after it was written
 	layout   *placement.Layout
 	rows     []int32 // number of rows in each of the layout's regions
+	patched  bool    // whether the file was patched and has not been read back since
 	digest   *digest // the next version takes it over and changes it
 }
 
