@@ -84,6 +84,9 @@ func TestPlainReadGivesWay(t *testing.T) {
 
 // TestCopyRate: --copy-rate limits a copy.
 func TestCopyRate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a slow copy")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)

@@ -85,6 +85,9 @@ func liveHeap() uint64 {
 // TestBurst: many small transactions, as fast as the server takes them. The log and the number of flushes stay bounded, and
 // the file catches up.
 func TestBurst(t *testing.T) {
+	if testing.Short() {
+		t.Skip("commits many transactions")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)

@@ -141,6 +141,9 @@ func spoil(t *testing.T, folder string) {
 // TestNoRoomForRows: the rows do not fit into memory, and the volume has no room for the rest. Status says so and what to do,
 // nothing gets killed, and capture continues when there is room.
 func TestNoRoomForRows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills tables that are larger than the memory")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	largeTable(t, url)

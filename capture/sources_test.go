@@ -218,6 +218,9 @@ func TestSourcesFollowDefinition(t *testing.T) {
 
 // TestSourcesBarrier: under load, a forced snapshot has each vote that was committed before the request.
 func TestSourcesBarrier(t *testing.T) {
+	if testing.Short() {
+		t.Skip("calls many barriers")
+	}
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		cfg.PollInterval = time.Hour
 		d := start(t, cfg)

@@ -53,6 +53,9 @@ func TestTableEqualsModel(t *testing.T) {
 
 // TestTableEqualsModelSpilled does the same with less memory than the rows take, down to one byte.
 func TestTableEqualsModelSpilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the model twelve times")
+	}
 	seed := uint64(time.Now().UnixNano())
 	for round := range 12 {
 		seed := seed + uint64(round)
