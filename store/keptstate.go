@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"capture/internal/volume"
@@ -64,7 +65,7 @@ func (s KeptState) Acknowledge() error {
 		return nil
 	}
 	path := s.names.acknowledged(s.id)
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o640)
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NOFOLLOW, 0o640)
 	if err == nil {
 		err = syncAndClose(file)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -116,8 +117,44 @@ func parseManifest(data []byte) (Manifest, error) {
 	case m.Rows < 0 || m.Bytes < 0:
 		return Manifest{}, errors.New("its rows or bytes are negative")
 	}
-	return m, nil
+	return m, checkTable(&m)
 }
+
+// checkTable makes sure that a table could be what the manifest says it is.
+func checkTable(m *Manifest) error {
+	const (
+		maxColumns = 1600 // MaxHeapAttributeNumber of Postgres
+		maxKey     = 32   // INDEX_MAX_KEYS
+	)
+	if len(m.Columns) > maxColumns || len(m.Key) > maxKey {
+		return errors.New("it has more columns than a table can have")
+	}
+	names := make(map[string]bool, len(m.Columns))
+	for i := range m.Columns {
+		c := &m.Columns[i]
+		switch {
+		case !isName(c.Name):
+			return fmt.Errorf("the name of its column %d is empty or has a zero byte", i+1)
+		case names[c.Name]:
+			return fmt.Errorf("it has the column %s twice", foreign.Text(c.Name))
+		case !slices.Contains([]string{"", "a", "d"}, c.Identity), !slices.Contains([]string{"", "s", "v"}, c.Generated):
+			return fmt.Errorf("its column %s is generated, or an identity, in a way that Postgres does not know", foreign.Text(c.Name))
+		}
+		names[c.Name] = true
+	}
+	for i, name := range m.Key {
+		if !names[name] || slices.Contains(m.Key[:i], name) {
+			return fmt.Errorf("its key has %s, which is no column of it or is there twice", foreign.Text(name))
+		}
+	}
+	if m.Table.Name != "" && !isName(m.Table.Name) || strings.Contains(m.Table.Schema, "\x00") {
+		return errors.New("the name of its table has a zero byte")
+	}
+	return nil
+}
+
+// isName reports whether something in Postgres could have a name.
+func isName(s string) bool { return s != "" && !strings.Contains(s, "\x00") }
 
 // isSHA256 reports whether s is a SHA-256 as manifests have it.
 func isSHA256(s string) bool {

@@ -3,6 +3,7 @@ package logfile_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -292,6 +293,22 @@ func TestNotRegularFile(t *testing.T) {
 		if info, err := os.Lstat(path); err != nil || info.Mode().IsRegular() {
 			t.Errorf("%s: %v, %v", path, info, err)
 		}
+	}
+}
+
+// TestLinkIsNotFollowed: a link in the place of a log is trouble, and what it leads to stays as it is.
+func TestLinkIsNotFollowed(t *testing.T) {
+	cfg, precious := testConfig(t.TempDir(), io.Discard), filepath.Join(t.TempDir(), "precious")
+	cfg.Error = ""
+	if err := errors.Join(os.WriteFile(precious, []byte("precious"), 0o600), os.MkdirAll(filepath.Dir(cfg.Usage), 0o755), os.Symlink(precious, cfg.Usage)); err != nil {
+		t.Fatal(err)
+	}
+	l := openLogs(t, cfg)
+	l.Logger().Error("lost")
+	within(t, "the log reports trouble", func() bool { return l.Err() != nil && strings.Contains(l.Err().Error(), "not a regular file") })
+	l.Close()
+	if content := string(read(t, precious)); content != "precious" {
+		t.Errorf("what the link leads to is now %q", content)
 	}
 }
 

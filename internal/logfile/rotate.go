@@ -37,7 +37,7 @@ func (f *rotatedFile) writeLine(line []byte) error {
 	if int64(len(line)) > f.max {
 		return errLineTooLong
 	}
-	info, err := os.Stat(f.path)
+	info, err := os.Lstat(f.path) // a link could lead to any file that this user may write
 	switch {
 	case err == nil && !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file; name another file, or remove it", f.path)
@@ -49,7 +49,7 @@ func (f *rotatedFile) writeLine(line []byte) error {
 	written, err := f.logger.Write(line)
 	if err == nil {
 		if f.open == nil {
-			f.open, _ = os.Stat(f.path)
+			f.open, _ = os.Lstat(f.path)
 		}
 		return nil // if lumberjack has just rotated, the next write sees another file and reopens once more
 	}
