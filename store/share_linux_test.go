@@ -190,10 +190,9 @@ func TestReaderBlocksRename(t *testing.T) {
 	write(t, f, votes(10, "x").View(), store.ReasonStart)
 	f.Close()
 	out, err := straced(t, t.Context(), child("share twice", path), "renameat,renameat2", "-e", "inject=renameat,renameat2:error=EACCES:when=2+").Output()
-	for line := range strings.Lines(string(out)) {
-		if !strings.Contains(line, "a reader seems to have feedback.json open") && !strings.Contains(line, "a reader seems to have feedback.manifest.json.tmp open") || strings.Contains(line, "let user") {
-			t.Errorf("%v: %s", err, line)
-		}
+	line, _, _ := strings.Cut(string(out), "\n") // the second Write fails at its first rename, which is that of a kept state
+	if !strings.Contains(line, "a reader seems to have feedback.manifest.json.tmp open") || strings.Contains(line, "let user") {
+		t.Errorf("%v: %s", err, line)
 	}
 	if m := checkPair(t, path); m.Rows != 10 {
 		t.Errorf("%d rows", m.Rows)
