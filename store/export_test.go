@@ -55,3 +55,14 @@ func BeforeVerify(f func()) { beforeVerify = f }
 
 // PretendShare makes all file systems count as a network share.
 func PretendShare() { fileSystemAt = func(string) FileSystem { return FileSystem{Name: "SMB"} } }
+
+// AfterCompressing makes CompressKept call fn when the data of a state are compressed and not renamed yet.
+func AfterCompressing(t *testing.T, fn func()) {
+	last := withIdlePriority
+	withIdlePriority = func(f func() error) error {
+		err := last(f)
+		fn()
+		return err
+	}
+	t.Cleanup(func() { withIdlePriority = last })
+}

@@ -27,6 +27,9 @@ func (f *File) CompressKept(ctx context.Context) (compressed []KeptState, err er
 			continue
 		}
 		done, err := f.kept.compress(ctx, s)
+		if errors.Is(err, errDropped) {
+			continue
+		}
 		if err != nil {
 			return compressed, fmt.Errorf("compress %s: %w", filepath.Base(s.Path), volume.WithHint(err))
 		}
@@ -86,12 +89,23 @@ func (k *keptStates) compress(ctx context.Context, s KeptState) (KeptState, erro
 	if err := os.Rename(tmp, path); err != nil {
 		return KeptState{}, err
 	}
+	// A drop removes the plain data first and the compressed data later. So if the plain data are still there, a drop that comes now
+	// finds the compressed ones, too.
+	if !pathExists(s.Path) {
+		if err := k.drop(s.id); err != nil {
+			return KeptState{}, err
+		}
+		return KeptState{}, errDropped
+	}
 	if err := syncFolder(k.names.folder); err != nil {
 		return KeptState{}, err
 	}
 	k.names.removePlain(s.id)
 	return k.added(s.id)
 }
+
+// errDropped is that a state was dropped while it was being compressed.
+var errDropped = errors.New("the state was dropped meanwhile")
 
 // readError is that a kept state can't be read.
 type readError struct{ error }

@@ -168,7 +168,7 @@ func keptFinding(path string) postgres.Finding {
 	case err != nil:
 		f.Level, f.Found, f.Reason = postgres.Warn, err.Error(), "earlier states of the file can neither be kept nor restored"
 	case len(states) > 0:
-		f.Found = keptText(states, time.Now())
+		f.Found = listedText(states, time.Now())
 	}
 	return f
 }

@@ -184,7 +184,7 @@ func historyText(path string, states []store.KeptState, p palette, now time.Time
 			fmt.Fprintf(&b, "  %s%s%s\n", p.dim, note, p.off)
 		}
 	}
-	fmt.Fprintln(&b, keptText(states, now))
+	fmt.Fprintln(&b, listedText(states, now))
 	return b.String()
 }
 
@@ -213,17 +213,25 @@ func restoreCommand(s store.KeptState) string {
 	return "capture restore --on-conflict skip " + s.Path
 }
 
-// keptText returns what the states take on disk and how old the oldest is.
-func keptText(states []store.KeptState, now time.Time) string {
+// listedText returns what the states take on disk and how old the oldest is.
+func listedText(states []store.KeptState, now time.Time) string {
 	var onDisk int64
 	for _, s := range states {
 		onDisk += s.DiskBytes
 	}
+	return keptText(len(states), onDisk, &states[len(states)-1].Time, now)
+}
+
+// keptText returns what n kept states take on disk and how old the oldest is; "" for none.
+func keptText(n int, onDisk int64, oldest *time.Time, now time.Time) string {
+	if n == 0 || oldest == nil {
+		return ""
+	}
 	takes := "take"
-	if len(states) == 1 {
+	if n == 1 {
 		takes = "takes"
 	}
-	return fmt.Sprintf("%s %s %s; the oldest is %s old", statesText(len(states)), takes, bytesText(onDisk), spanText(now.Sub(states[len(states)-1].Time)))
+	return fmt.Sprintf("%s %s %s; the oldest is %s old", statesText(n), takes, bytesText(onDisk), spanText(now.Sub(*oldest)))
 }
 
 func statesText(n int) string {

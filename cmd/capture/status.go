@@ -106,6 +106,7 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	line("", joinNonEmpty(", ", rowsText(s.File.Rows), bytesText(s.File.Bytes), withPrefix("LSN ", s.File.LSN)))
 	line("written", writtenText(s.File, now))
 	line("", withPrefix("last write failed: ", s.File.Error))
+	line("history", keptText(s.Kept.States, s.Kept.Bytes, s.Kept.Oldest, now))
 	if len(s.Volumes) > 0 {
 		b.WriteByte('\n')
 	}

@@ -112,6 +112,7 @@ func TestStatusText(t *testing.T) {
 		LagBytes: 5000, LagSeconds: 0.3, RetainedWAL: 64 << 20, Transactions: 7,
 		File: capture.FileStatus{Path: "/app/data/fallback/feedback.json", Written: before(70 * time.Second), Reason: "change",
 			Rows: 1234566, Bytes: 3 << 30, LSN: "0/1B3C000", Millis: 8123, Pending: before(100 * time.Millisecond)},
+		Kept:    capture.KeptStatus{States: 31, Bytes: 9 << 30, Oldest: before(76 * time.Hour)},
 		Volumes: []volume.Usage{{Name: "fallback", Bytes: 6 << 30, Size: 100 << 30, Free: 40 << 30}},
 	}
 	next := now.Add(8 * time.Second)
