@@ -212,6 +212,9 @@ denied "INSERT INTO votes (comment) VALUES ('x')" "permission denied"
 denied "DELETE FROM votes" "permission denied"
 denied "CREATE TABLE mine (n int)" "permission denied"
 denied "CREATE ROLE other" "permission denied"
+# REPLICATION would let the role copy the cluster, with all password hashes. The image's pg_hba.conf has no line for that.
+if out=$(other "IDENTIFY_SYSTEM" "postgres://capture:$password@postgres/rag?replication=true" 2>&1); then fail "role capture may copy the cluster"; fi
+has "role capture may not copy the cluster" "$out" "no pg_hba.conf entry for replication"
 
 echo "== HTTP from outside the container"
 is "GET /healthz" 200 "$(code GET /healthz)"
