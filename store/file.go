@@ -27,6 +27,8 @@ type File struct {
 	temp       tempFile // the temporary name of feedback.json, and what has it
 	hasWritten bool     // whether a Write has succeeded since Open
 	rowCounts  rowCounts
+	device     uint64 // of the folder
+	detached   bool   // whether the folder was on another device when it was last looked at
 	warning    string // what the next Result has to say about the existing file; "" for nothing
 
 	kept        keptStates
@@ -58,9 +60,13 @@ func (f *File) open(o Owner) error {
 	case err == nil && !info.Mode().IsRegular():
 		return errors.New("it is not a regular file; name a file for --output, or remove what is there")
 	}
+	if isMountPoint(f.dataPath) {
+		return fmt.Errorf("the file is mounted by itself, so it can't be replaced; mount its folder %s instead", f.folder())
+	}
 	if err := createFolder(f.folder()); err != nil {
 		return err
 	}
+	f.device, _ = deviceOf(f.folder())
 	l, err := acquireLock(f.dataPath, o)
 	if err != nil {
 		return err
@@ -138,6 +144,9 @@ func (f *File) Close() error {
 func (f *File) ensureLocked() error {
 	if f.closed {
 		return os.ErrClosed
+	}
+	if err := f.checkDevice(); err != nil {
+		return err
 	}
 	if err := createFolder(f.folder()); err != nil {
 		return err

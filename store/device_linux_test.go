@@ -1,0 +1,119 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"capture/store"
+)
+
+func init() {
+	children["detached"] = detachVolume
+	children["mounted alone"] = openBoundFile
+}
+
+func TestDetachedVolume(t *testing.T) { inOwnMounts(t, "detached", t.TempDir()) }
+
+// detachVolume detaches the volume of a file under its writer, mounts an empty one, and mounts the first one again.
+func detachVolume(args []string) error {
+	volume, elsewhere := filepath.Join(args[0], "volume"), filepath.Join(args[0], "elsewhere")
+	if err := errors.Join(os.Mkdir(volume, 0o755), os.Mkdir(elsewhere, 0o755)); err != nil {
+		return err
+	}
+	if err := mountSmall(volume); err != nil {
+		return err
+	}
+	if err := unix.Mount(volume, elsewhere, "", unix.MS_BIND, ""); err != nil { // keeps the file system, to mount it again
+		return err
+	}
+	for _, folder := range []string{volume, filepath.Join(volume, "below")} {
+		path := filepath.Join(folder, "feedback.json")
+		f, err := store.Open(path, owner)
+		if err != nil {
+			return err
+		}
+		tab := votes(100, "x")
+		if _, err := f.Write(tab.View(), store.ReasonStart); err != nil {
+			return err
+		}
+		refused := func(when string) error {
+			put(tab, 1, when)
+			tab.Commit(tab.View().Position())
+			_, err := f.Write(tab.View(), store.ReasonChange)
+			if err == nil || !strings.Contains(err.Error(), "on another device") {
+				return fmt.Errorf("%s: the error is %v", when, err)
+			}
+			if folder != volume { // the other is the place where things are mounted
+				if _, err := os.Stat(folder); err == nil {
+					return fmt.Errorf("%s: the folder was created", when)
+				}
+			} else if entries, err := os.ReadDir(folder); err != nil || len(entries) > 0 {
+				return fmt.Errorf("%s: in the folder are %v, %v", when, entries, err)
+			}
+			return nil
+		}
+		if err := unix.Unmount(volume, unix.MNT_DETACH); err != nil {
+			return err
+		}
+		if err := refused("detached"); err != nil {
+			return err
+		}
+		if err := mountSmall(volume); err != nil {
+			return err
+		}
+		if err := refused("an empty volume"); err != nil {
+			return err
+		}
+		if err := unix.Unmount(volume, 0); err != nil {
+			return err
+		}
+		if err := unix.Mount(elsewhere, volume, "", unix.MS_BIND, ""); err != nil {
+			return err
+		}
+		if _, err := f.Write(tab.View(), store.ReasonChange); err != nil {
+			return fmt.Errorf("mounted again: %w", err)
+		}
+		// The same content on another device, as of a volume that was attached to another machine's path.
+		lock, err := os.ReadFile(path + ".lock")
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(unix.Unmount(volume, unix.MNT_DETACH), mountSmall(volume), os.MkdirAll(folder, 0o755), os.WriteFile(path+".lock", lock, 0o600)); err != nil {
+			return err
+		}
+		if _, err := f.Write(tab.View(), store.ReasonForced); err != nil {
+			return fmt.Errorf("with our word in the lock file: %w", err)
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+		if err := errors.Join(unix.Unmount(volume, unix.MNT_DETACH), unix.Mount(elsewhere, volume, "", unix.MS_BIND, "")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestFileMountedByItself(t *testing.T) { inOwnMounts(t, "mounted alone", t.TempDir()) }
+
+// openBoundFile opens a file that is mounted by itself.
+func openBoundFile(args []string) error {
+	path := filepath.Join(args[0], "feedback.json")
+	if err := os.WriteFile(path, []byte("[]\n"), 0o640); err != nil {
+		return err
+	}
+	if err := unix.Mount(path, path, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("%s: %w", mountRefused, err)
+	}
+	_, err := store.Open(path, owner)
+	if err == nil || !strings.Contains(err.Error(), "mount its folder "+args[0]) {
+		return fmt.Errorf("the error is %v", err)
+	}
+	return nil
+}
