@@ -26,7 +26,7 @@ type KeptStatus struct {
 }
 
 // keeper keeps states of the file: it compresses those that a write has kept, adds one after each regular write, and drops those that the
-// retention does not cover. It runs beside the writes because compressing takes its time.
+// retention does not cover. It runs concurrently with the writes, because compressing is slow.
 type keeper struct {
 	file       *store.File
 	view       func() *snapshot.View

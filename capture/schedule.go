@@ -82,8 +82,8 @@ func (s *flushSchedule) changeDue() time.Time {
 	return due
 }
 
-// addIdleWork notes that a write, which ended now, left idle steps. They begin after a pause as long as the steps after the
-// write before took. So they take no more than half of the time, even if each write undoes what they did.
+// addIdleWork records that the write that ended now left idle steps. They begin after a pause as long as the idle steps after
+// the previous write took. So they take no more than half of the time, even if each write undoes what they did.
 func (s *flushSchedule) addIdleWork(now time.Time) {
 	s.moreIdle, s.idleFrom, s.idleTook = true, now.Add(max(idleAfter, s.idleTook)), 0
 }

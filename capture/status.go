@@ -88,7 +88,7 @@ func newBaseStatus(cfg *Config) Status {
 	}
 }
 
-// report returns the Status, and the report on following that it was made of.
+// report returns the Status, and the followReport that it was made from.
 func (r *statusReporter) report() (Status, followReport) {
 	view, shown, usage := r.table.View(), r.shown(), r.table.Usage()
 	following, file := r.following(), r.file.loadReport()

@@ -21,10 +21,10 @@ type Usage struct {
 }
 
 // cache keeps the pages of a tree within a limit of memory. Pages over the limit are evicted: written to the spill file, if they
-// are not there yet, and dropped from memory. A nil cache is one without a limit. All of it but usage belongs to the writer.
+// are not there yet, and dropped from memory. A nil cache has no limit. Only the writer uses the fields, except for usage.
 //
-// It counts two kinds of pages. Those of the tree's leaves are resident; evictUntil evicts the ones that have not been used for
-// the longest time. Those of leaves that have left the tree are retired: only Views show them, or nobody any more; see retired.
+// It counts two kinds of pages. The pages of the tree's leaves are resident; evictUntil evicts those that have not been used for
+// the longest time. The pages of leaves that have left the tree are retired: only Views may still show them; see retired.
 type cache struct {
 	limit     int64 // bytes
 	pageBytes int   // about how many bytes of lines a page has
@@ -88,8 +88,8 @@ func (c *cache) adjustResident(bytes int64) {
 	}
 }
 
-// retire stops counting the page of a leaf that has left the tree. unshown reports that no View has ever shown the leaf, and
-// saved that the savepoint of the open transaction has it.
+// retire stops counting the page of l as resident, because l has left the tree. unshown is true if no View has ever shown l,
+// saved if the savepoint of the open transaction has it.
 func (c *cache) retire(l *leaf, unshown, saved bool) {
 	if c == nil {
 		return
@@ -132,14 +132,14 @@ func (c *cache) resetIfCorrupt() bool {
 	return c.corrupt
 }
 
-// pageLimit returns how many bytes of pages may be in memory, for a tree with so many live bytes. Its leaves are in memory in
-// any case.
+// pageLimit returns how many bytes of pages may be in memory. It subtracts what the leaves of a tree with live bytes of lines
+// take, since leaves are always in memory.
 func (c *cache) pageLimit(live int64) int64 {
 	return max(c.limit-live/int64(c.pageBytes)*leafBytes, c.limit/8)
 }
 
-// enforceLimit evicts pages until the rest keeps to the limit. groups is the tree, which has so many live bytes. While evictions
-// fail, somewhat more is kept in memory; once that is used up, too, enforceLimit returns the error.
+// enforceLimit evicts pages until the rest is within the limit. groups is the whole tree, live the bytes of its lines. While
+// evictions fail, somewhat more is kept in memory; once that is used up, too, enforceLimit returns the error.
 func (c *cache) enforceLimit(groups []*group, live int64) error {
 	limit := c.pageLimit(live)
 	if c.resident <= limit && c.retired.bytes <= limit/retiredShare {

@@ -67,7 +67,8 @@ func (l *leaf) clone(epoch uint64, p *page) *leaf {
 	return c
 }
 
-// putRow sets the row at index i; found reports that the row there has the key already.
+// putRow replaces the row at index i if found is set, which means that this row has the key. Otherwise it inserts a row before
+// it.
 func (l *leaf) putRow(i int, found bool, key, line []byte) {
 	l.page.Load().putRow(i, found, key, line)
 	l.updateTotals()

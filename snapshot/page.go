@@ -104,7 +104,8 @@ func (p *page) clone() *page {
 	return &page{keys: p.keys, lines: p.lines, ownLines: p.ownLines, entries: entries, live: p.live, referenced: true}
 }
 
-// putRow sets the row at index i; found reports that the row there has the key already.
+// putRow replaces the row at index i if found is set, which means that this row has the key. Otherwise it inserts a row before
+// it.
 func (p *page) putRow(i int, found bool, key, line []byte) {
 	n := uint32(len(line))
 	if found {

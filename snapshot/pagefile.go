@@ -22,7 +22,7 @@ func appendPage(dst []byte, p *page) []byte {
 	return dst
 }
 
-// decodePage returns the page that appendPage has written, of so many rows and live bytes. The page keeps data.
+// decodePage returns the page that appendPage wrote as data. rows and live are those of its leaf. The page keeps data.
 func decodePage(data []byte, rows, live int) *page {
 	lengths, keys := data[live:live+lengthsSize*rows], data[live+lengthsSize*rows:]
 	p := &page{keys: keys[:len(keys):len(keys)], lines: data[:live:live], entries: make([]entry, rows), live: live}

@@ -50,8 +50,9 @@ func newTable(pageBytes, groupSize int) *Table {
 	}
 }
 
-// LimitMemory bounds how many bytes of rows a Table keeps in memory. The Table must be empty. Pages over the limit are only in a
-// spill file in folder, and read back when they are needed: by the writer for good, by readers of a View for the moment.
+// LimitMemory bounds how many bytes of rows a Table keeps in memory. The Table must be empty. Pages over the limit are
+// moved to a spill file in folder. The writer brings a page that it needs back into memory; a reader of a View gets a copy of
+// its own.
 //
 // onDamage is called when the spill file does not give back what was written to it: once for each file, from any goroutine. The
 // next Load then stores all rows again, in a new file. onDamage may be nil.

@@ -14,7 +14,7 @@ const (
 	emptyFile = "[]\n"
 )
 
-// fileBytes returns the length of the file for so many rows, of so many bytes with their terminators.
+// fileBytes returns the length of the file. rows is the number of rows, live the bytes of their lines with terminators.
 func fileBytes(rows int, live int64) int64 {
 	if rows == 0 {
 		return int64(len(emptyFile))
@@ -109,7 +109,7 @@ func (p Part) AppendTo(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// lineRuns yields the lines with their terminators; lines that lie behind each other come as one slice.
+// lineRuns yields the lines with their terminators. Lines that are adjacent in memory come as one slice.
 func (p *page) lineRuns() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		var run []byte

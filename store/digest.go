@@ -13,13 +13,13 @@ import (
 	"capture/store/placement"
 )
 
-// A change of the first row of a large file is on disk in milliseconds, but the SHA-256 of the file depends on every byte after
-// that row: a second for two gigabytes. So there are two digests. The SHA-256 of the whole is resumed at the first byte that
-// changed; if more than hashPerWrite bytes follow, the manifest of that Write has instead the hash of the hashes of all blocks,
-// of which only the changed blocks are hashed. [File.Idle] completes the SHA-256 later.
+// A change of the first row of a large file is on disk in milliseconds, but its SHA-256 depends on every byte after that row,
+// and hashing two gigabytes takes a second. So there are two digests. The SHA-256 of the whole file is resumed at the first byte
+// that changed. If more than hashPerWrite bytes follow, the manifest of that Write has the hash of all blocks' hashes instead,
+// for which only the changed blocks are hashed. [File.Idle] completes the SHA-256 later.
 
-// hashPerWrite is how many bytes a Write for a change alone hashes at most for the SHA-256 of the whole, so that hashing does not
-// take longer than writing. It is also a step of Idle.
+// hashPerWrite is the most bytes that a Write after a change hashes for the SHA-256 of the whole file, so that hashing takes no
+// longer than writing. It is also the size of a step of Idle.
 var hashPerWrite int64 = 64 << 20
 
 // blockBytes is the length of a block. A longer one would take longer to hash for each changed row; a shorter one would make
@@ -83,7 +83,7 @@ func (d *digest) update(c *content, old *placement.Layout, complete bool) error 
 		if complete {
 			return nil
 		}
-		d.blocks, spans = newBlockHashes(), []placement.Span{{To: c.Bytes}} // all of them, this once
+		d.blocks, spans = newBlockHashes(), []placement.Span{{To: c.Bytes}} // first needed now: hash all blocks
 	}
 	return d.updateBlocks(c, spans, &scratch)
 }

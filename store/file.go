@@ -87,7 +87,7 @@ func (f *File) open(o Owner) error {
 // published remembers the last two files that got the final name: while one replaces the other, readers may have either.
 type published struct {
 	mu    sync.Mutex
-	files [2]os.FileInfo // nil for none
+	files [2]os.FileInfo // newest first; nil where there is none yet
 }
 
 func (p *published) add(info os.FileInfo) {

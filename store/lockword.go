@@ -39,8 +39,8 @@ func readLockContent(f io.ReaderAt) lockContent {
 	return c
 }
 
-// verify returns an error unless the lock file still is the one that we have locked and has our word. The error is a [*LockedError] if it
-// has that of another process.
+// verify returns an error unless the lock file is still the one that we have locked, with our word in it. If it has the word of
+// another process, the error is a [*LockedError].
 func (l *lock) verify() error {
 	beforeVerify()
 	l.mu.Lock()
@@ -54,7 +54,7 @@ func (l *lock) verify() error {
 	return l.verifyWord()
 }
 
-// beforeVerify is called before the lock file is read. Tests change it there.
+// beforeVerify is a hook for tests, which change the lock file just before verify reads it.
 var beforeVerify = func() {}
 
 // verifyWord returns an error unless the lock file has our word. If our owner could not be written there, there is nothing to compare.

@@ -14,8 +14,8 @@ type written struct {
 	// The View that was written is identified by weak pointers: a strong one would keep its rows in memory.
 	view     weak.Pointer[snapshot.View]
 	shape    weak.Pointer[rowjson.Shape]
-	version  uint64 // the View's
-	rowBytes int64  // the View's
+	version  uint64 // View.Version
+	rowBytes int64  // View.Bytes
 	manifest Manifest
 	file     os.FileInfo // the file under its final name, right after it was written
 	layout   *placement.Layout

@@ -13,11 +13,12 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// applier turns the messages of pgoutput into writes to a Table. It returns commits; what follows from one is up to its
-// caller.
+// applier turns the messages of pgoutput into writes to a Table. It returns each commit, and its caller decides what to do
+// about it.
 //
-// A transaction's changes go into the Table at once and become visible together, by the Commit of its commit. An applier
-// whose message failed is of no more use: the Table then holds a part of a transaction, which the daemon rolls back.
+// A transaction's changes go into the Table at once, and become visible together when its Commit message arrives. After a
+// message has failed, the applier must not be used again: the Table holds a part of a transaction, which the daemon rolls
+// back.
 type applier struct {
 	dst       *snapshot.Table
 	table     *postgres.Table
@@ -52,7 +53,7 @@ var (
 	// errOrder is the error for a change outside of a transaction, and for a transaction within another.
 	errOrder = errors.New("a message of the stream is out of order")
 
-	// errUnknownRow means that the Table is not what the stream continues from.
+	// errUnknownRow means that the Table is not in the state from which the stream continues.
 	errUnknownRow = &source.ResyncError{Reason: "the stream changes a row that is not known", Backoff: true}
 )
 
@@ -102,8 +103,8 @@ func (a *applier) applyCommit(msg []byte) (*source.TxnStats, error) {
 	return &a.txn, nil
 }
 
-// applyRelation checks that what is published is what was copied. The server sends a Relation message before the first
-// change, and before the next change after each change of the definition.
+// applyRelation checks that the published definition is the one that was copied. The server sends a Relation message before
+// the first change of a row, and again before the first one after the definition has changed.
 func (a *applier) applyRelation(msg []byte) error {
 	rel, err := pgoutput.ParseRelation(msg)
 	if err != nil {
@@ -271,8 +272,8 @@ func (a *applier) applyUpsert() (err error) {
 }
 
 // fillUnchanged takes from the old tuple what the new one leaves out as unchanged: columns of a long key that stay the same
-// while another column of the key changes, and under replica identity FULL any TOASTed value. In a tuple of the key alone,
-// columns outside of the key say NULL, which means nothing.
+// while another column of the key changes, and under replica identity FULL any TOASTed value. If the old tuple has
+// the key alone, its other columns are NULL whatever their values were.
 func (a *applier) fillUnchanged() {
 	full := a.change.Identity == pgoutput.IdentityFull
 	for i, v := range a.newValues {

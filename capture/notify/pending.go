@@ -32,7 +32,7 @@ type pendingKeys struct {
 
 // keyBatch is what a round reads: the rows with these keys, or the whole table.
 type keyBatch struct {
-	keys           map[string][]string // columns in text form, by all of them joined
+	keys           map[string][]string // columns of each key in text form; the map's keys join them
 	fullReadReason string              // reason to read the whole table; "" if the keys are enough
 }
 
@@ -79,7 +79,7 @@ func (p *pendingKeys) requestFullRead(reason string) {
 	p.addLocked(reason)
 }
 
-// addLocked notes that something was added; a reason means the whole table.
+// addLocked completes an addition: it wakes the loop and, if fullReadReason is set, makes the next round read the whole table.
 func (p *pendingKeys) addLocked(fullReadReason string) {
 	if p.batch.fullReadReason == "" {
 		p.batch.fullReadReason = fullReadReason

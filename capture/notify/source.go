@@ -60,7 +60,7 @@ type Source struct {
 	reader  *tablecopy.Reader
 	reads   postgres.ReadClock // of the listener's connection
 	pending *pendingKeys
-	table   *postgres.Table // as it was copied; another definition ends the source
+	table   *postgres.Table // the definition that was copied; if it changes, the source ends
 
 	markerChannel string
 	marker        uint64 // number of the last marker

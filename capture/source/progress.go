@@ -21,8 +21,8 @@ const (
 	Following  Phase = "following"
 )
 
-// Progress is what one attempt of one source reports about itself. The source writes it and anyone may read it. It ends
-// with the attempt: a condition that only this source can see cannot outlive it.
+// Progress is what one attempt of one source reports about itself. The source writes it and anyone may read it. Each
+// attempt has a new Progress, so a condition that a source reports ends with the attempt.
 type Progress struct {
 	source    string
 	changed   func()

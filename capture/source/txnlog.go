@@ -72,7 +72,7 @@ type TxnLogger struct {
 	hasSummary atomic.Bool
 }
 
-// A burst of commits is logged line by line. Beyond it, so many commits a second are.
+// The first lineBurst commits in a row get a line each. After that, linesPerSecond commits a second do.
 const (
 	lineBurst      = 1000
 	linesPerSecond = 100

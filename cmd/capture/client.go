@@ -22,12 +22,12 @@ import (
 // maxResponse limits the bytes that are read of a response. The server may not be capture.
 const maxResponse = 1 << 20
 
-// findDaemon returns the address of the daemon that writes the file at path: "" if it has not published one yet. It reports false if
-// no daemon runs.
+// findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet. It
+// reports false if no daemon runs.
 //
-// A token goes to that address, so one from a lock file is used only if no other user can have written the lock file, and if it
-// is of this machine or that of --listen. One who can't read the lock file, or can't believe it, finds the daemon at listen, the
-// address of --listen.
+// Requests to that address may carry the token. So findDaemon uses an address from the lock file only if no other user can have
+// written the lock file, and if the address belongs to this machine or is that of --listen. If this user can't read the lock
+// file, or can't trust it, findDaemon tries listen, the address of --listen.
 func findDaemon(ctx context.Context, path, listen string) (address string, running bool, err error) {
 	asked := dialAddress(listen, "")
 	owner, held, err := store.ReadOwner(path)

@@ -149,7 +149,7 @@ func formatFigures(figures []float64, unit string) string {
 	return fmt.Sprintf("%s%s (%s–%s)", formatNumber(median(figures)), unit, formatNumber(slices.Min(figures)), formatNumber(slices.Max(figures)))
 }
 
-// formatNumber formats a number with at least three significant digits and with thousands separators.
+// formatNumber formats a number with thousands separators, and with two decimals below 10, one below 100 and none above.
 func formatNumber(f float64) string {
 	switch {
 	case f < 10:

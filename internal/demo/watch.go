@@ -53,7 +53,8 @@ func watch(path string, changes <-chan Change, show func(Change, File)) {
 	}
 }
 
-// readFile reads the file if there is a new version of it or a new change, and shows the changes that it has.
+// readFile shows the pending changes that the file has. It reads the file only if the file was replaced, or a change was
+// added, since it last did.
 func (w *watcher) readFile() {
 	info, err := os.Stat(w.path)
 	if err != nil || len(w.pending) == 0 || !w.stale && w.read != nil && os.SameFile(info, w.read) && info.ModTime().Equal(w.read.ModTime()) {

@@ -1,8 +1,8 @@
-// Package foldlog logs what callers can cause as often as they like, without letting them push other lines out of the
-// log: log files are rotated, and whoever writes enough lines removes the ones before.
+// Package foldlog logs events that callers can cause as often as they like. Log files are rotated, so without a limit a
+// caller could push all earlier lines out of the log.
 //
-// Each event has a line of its own while events are few. Beyond that, those of a second share a line, which says how many
-// they were and who caused them. So no event is missing from the counts, and lines are at most [Burst] and one per second.
+// Each event has a line of its own while events are few. Beyond that, all events of a second share a line, which says how
+// many they were and who caused them. So every event is counted, and there are at most [Burst] lines plus one per second.
 package foldlog
 
 import (

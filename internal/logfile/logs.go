@@ -1,6 +1,6 @@
 // Package logfile writes usage.log and error.log, and the same lines to stderr, behind one hclog logger.
 //
-// A log never stops or delays what it is about. Each log has an asyncWriter: a queue of lines and a goroutine that writes
+// Logging never stops or delays the program. Each log has an asyncWriter: a queue of lines and a goroutine that writes
 // them. While its disk is full, slow or gone, lines wait in the queue; beyond that they are dropped and counted, and
 // [Logs.Err] and stderr say so. The files are rotated by lumberjack.
 package logfile

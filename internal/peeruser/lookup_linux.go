@@ -32,8 +32,8 @@ const (
 // ErrNoSocket if there is no such socket; any other error means that the kernel could not be asked.
 //
 // The kernel finds the socket in its hash table of connections, so the time does not depend on how many there are. No
-// capability is needed. In a user namespace, the kernel gives users that the namespace does not have as the overflow
-// user; see [IsOwnUser].
+// capability is needed. For a user that the process's user namespace does not have, the kernel returns the overflow user;
+// see [IsOwnUser].
 func Lookup(caller, server netip.AddrPort) (uid uint32, err error) {
 	caller, server = unmap(caller), unmap(server)
 	if caller.Addr().Is4() != server.Addr().Is4() {

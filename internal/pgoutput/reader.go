@@ -73,10 +73,10 @@ func (r *messageReader) readString() string {
 	return s
 }
 
-// readTuple reads TupleData into t, which keeps its memory.
+// readTuple reads TupleData and appends its values to t.
 func (r *messageReader) readTuple(t *Tuple) error {
 	n := r.readUint16()
-	if r.truncated || n > len(r.rest) { // each value takes a byte at least: memory stays bound to the message
+	if r.truncated || n > len(r.rest) { // a value takes at least one byte, so the message bounds the memory
 		return ErrTruncated
 	}
 	for range n {

@@ -179,7 +179,7 @@ func startReaper(root string) (*reaper, error) {
 	return &reaper{cmd: cmd, stdin: stdin}, nil
 }
 
-// setTarget sets the process to stop when this one dies; nil means none.
+// setTarget names the process that the reaper stops when this process dies. If p is nil, it stops none.
 func (r *reaper) setTarget(p *process) {
 	pid := 0
 	if p != nil {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A peer that stopped answering is noticed after the idle time and three probes, or after tcpUserTimeout while sent data
-// waits for its acknowledgement.
+// On an idle connection, a peer that has stopped answering is detected after keepAliveIdle and keepAliveCount probes. While
+// sent data is not acknowledged, it is detected after tcpUserTimeout.
 const (
 	keepAliveIdle     = 15 * time.Second
 	keepAliveInterval = 5 * time.Second

@@ -15,8 +15,8 @@ import (
 	"capture/internal/guard"
 )
 
-// DefaultIdleTimeout is how long a server may send nothing before its connection counts as dead. It is longer than a slow
-// link or a busy server delays the reply to a keepalive.
+// DefaultIdleTimeout is how long a server may send nothing before its connection counts as dead. Over a slow link or from a
+// busy server, the reply to a keepalive still arrives in less time.
 const DefaultIdleTimeout = 30 * time.Second
 
 // ReadClock records when bytes last arrived from a server, over all connections that it is attached to.
@@ -73,7 +73,7 @@ func (c *ReadClock) waitIdle(ctx context.Context, timeout time.Duration) error {
 	}
 }
 
-// IdleError returns the error for a server that has sent nothing for so long.
+// IdleError returns the error for a server that has sent nothing for the duration idle.
 func IdleError(idle time.Duration) error {
 	return fmt.Errorf("no data from the server for %s: the network or the server hangs", idle.Round(time.Second))
 }

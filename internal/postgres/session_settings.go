@@ -109,8 +109,8 @@ const (
 	OwnSearchPath = "SET LOCAL search_path TO DEFAULT"
 )
 
-// Pinned returns a Querier whose statements have the session's settings. That is q itself, unless q is a connection through a
-// pooler: then each statement takes the settings along.
+// Pinned returns a Querier whose statements run with the session's settings. That is q itself, unless q is a connection
+// through a pooler: then the settings are sent with each statement.
 func Pinned(q Querier) Querier {
 	if conn, ok := q.(*pgx.Conn); ok && Pooled(conn) {
 		return pooledQuerier{conn}
@@ -118,8 +118,8 @@ func Pinned(q Querier) Querier {
 	return q
 }
 
-// pooledQuerier sends each statement in a batch behind the settings. A batch without a transaction around it is one: Postgres
-// ends it at the message Sync, and with it settings that are local.
+// pooledQuerier sends each statement in a batch after a query that sets the settings locally. Outside of a transaction block
+// the batch is a transaction of its own: Postgres ends it, and with it the local settings, at the message Sync.
 type pooledQuerier struct{ conn *pgx.Conn }
 
 func (q pooledQuerier) newBatch() *pgx.Batch {

@@ -80,9 +80,10 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	return append(statements, change...), err
 }
 
-// changeOwnerSQL returns the statements that make the role the owner of a publication. Postgres asks a user who is no
-// superuser to be a member of the role, and the role to have CREATE on the database; both rights are given for the statement
-// and taken back. It returns none if the user can give neither: then doctor says what that means.
+// changeOwnerSQL returns the statements that make the role the owner of a publication. Unless the user is a superuser, Postgres
+// requires that the user is a member of the role, and that the role has CREATE on the database. The statements grant what is
+// missing and revoke it at the end. There are none if the user may not grant it, or if the role may not replicate and an
+// administrator has to allow that first: then doctor says what that means.
 func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication, role string) ([]string, error) {
 	change := "ALTER PUBLICATION " + QuoteIdentifier(publication) + " OWNER TO " + QuoteIdentifier(role)
 	var superuser, follows, member, mayJoin, creates, ownsDatabase bool
@@ -138,7 +139,8 @@ func loadSetupUser(ctx context.Context, q Querier) (setupUser, error) {
 	if user.provider, err = findProvider(ctx, q); err != nil {
 		return user, err
 	}
-	// Superusers may, administrators of managed services may, and since 16 whoever may create roles and has the right.
+	// Superusers may grant it, and since 16 users with CREATEROLE and REPLICATION. On a managed service this user is assumed to
+	// be its administrator, who may.
 	err = Pinned(q).QueryRow(ctx, `SELECT rolname::text, rolsuper, rolsuper OR $1::text <> '' OR
 			(rolcreaterole AND rolreplication AND pg_catalog.current_setting('server_version_num')::int >= 160000)
 		FROM pg_catalog.pg_roles WHERE rolname = current_user`, string(user.provider)).Scan(&user.name, &user.superuser, &user.mayGrantReplication)

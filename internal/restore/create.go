@@ -26,7 +26,7 @@ type creation struct {
 	virtual     bool // whether the server has virtual generated columns
 
 	names     typeNames
-	types     []serverType // of the columns
+	types     []serverType // types of the columns
 	generated []bool       // columns that are created as generated ones
 	leftOut   bool         // whether an expression was left out that the user may ask for
 	notes     []string     // sentences about what the table lacks
@@ -154,8 +154,8 @@ func (c *creation) chooseGenerated(ctx context.Context) error {
 
 var errTakeBack = errors.New("take it back")
 
-// foreignFunctionsSQL reports whether a view uses more than Postgres' own functions and operators: those are pinned, and
-// pg_depend has no entries for them.
+// foreignFunctionsSQL reports whether a view uses a function or operator that is not Postgres' own. pg_depend has no entries
+// for Postgres' own ones, because they are pinned.
 const foreignFunctionsSQL = `
 	SELECT EXISTS (
 		SELECT FROM pg_catalog.pg_rewrite r
@@ -163,9 +163,9 @@ const foreignFunctionsSQL = `
 		WHERE r.ev_class = 'pg_temp.capture_expression'::regclass
 			AND d.refclassid NOT IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_type'::regclass, 'pg_catalog.pg_collation'::regclass))`
 
-// checkExpression returns errNotSimple if the expression of a generated column could run anybody's function. A view finds the
-// functions without running one; the creation of a generated column runs those that are immutable. That all are, Postgres makes
-// sure of later.
+// checkExpression returns errNotSimple if the expression of a generated column could run anybody's function. Creating a view
+// finds the functions without running any; creating a generated column would run the immutable ones. Postgres itself later
+// refuses a function that is not immutable.
 func (c *creation) checkExpression(ctx context.Context, i int) error {
 	return withSavepoint(ctx, c.tx, func() error {
 		err := withOwnPath(ctx, c.tx, func() error {
@@ -185,7 +185,7 @@ func (c *creation) checkExpression(ctx context.Context, i int) error {
 	})
 }
 
-// leaveOut notes that the expression of column i is not taken. ask is true if the user may ask for it.
+// leaveOut records that the column at index i is created without its expression. ask reports whether the user may ask for it.
 func (c *creation) leaveOut(i int, reason string, ask bool) {
 	column := &c.manifest.Columns[i]
 	what := "is created without its default, "

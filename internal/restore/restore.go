@@ -246,8 +246,8 @@ func (r *restoration) writeRows(ctx context.Context) error {
 	return enable(ctx)
 }
 
-// loadRows loads the rows directly if none of them can be in the way of another, or if the first that is ends the restore.
-// Otherwise it merges them by way of a temporary table.
+// loadRows loads the rows directly if the table is empty, or if the first conflict with one of its rows ends the restore.
+// Otherwise it merges them through a temporary table.
 func (r *restoration) loadRows(ctx context.Context) error {
 	switch {
 	case r.columns == nil && r.options.DeleteExtra:

@@ -97,7 +97,7 @@ func (m *stagedMerge) deleteExtra(ctx context.Context) (err error) {
 	return postgres.ExplainRedacted("delete the rows that are not in the file", err)
 }
 
-// resolveConflicts does with the rows whose keys are in the table what the options say.
+// resolveConflicts skips, overwrites or refuses the rows whose keys are in the table already, as the options say.
 func (m *stagedMerge) resolveConflicts(ctx context.Context) error {
 	both := fmt.Sprintf("%s t JOIN %s s ON %s", m.columns.table.FromClause(), stagingTable, sameKey(m.columns.table, "s", "t"))
 	conflicts, err := m.countStaged(ctx, both)

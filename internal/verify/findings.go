@@ -22,7 +22,7 @@ const (
 // candidate is a row that is not the same in the state and in the table.
 type candidate struct {
 	key          []byte
-	state, table uint64 // hashes of the row's line; 0 if there is no row
+	state, table uint64 // hashes of the row's line in the state and in the table; 0 where the row is missing
 	line         []byte // line of the state; nil if the state or the table has no such row, or if it took too much memory
 }
 

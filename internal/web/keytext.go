@@ -60,7 +60,7 @@ func splitKey(text string, columns int) ([]string, bool) {
 	}
 }
 
-// cutKeyValue returns the first value of a list, and how much of the list it takes.
+// cutKeyValue returns the first value of a list, and the length of its text there. ok is false if its quotes are wrong.
 func cutKeyValue(list string) (value string, length int, ok bool) {
 	if !strings.HasPrefix(list, `"`) {
 		value, _, _ = strings.Cut(list, ",")

@@ -17,8 +17,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// tokenFile is the file that holds the bearer token. It is read for every request: it is small, and so no change of it is
-// missed, as one could be by comparing times and sizes.
+// tokenFile is the file that holds the bearer token. It is small, so it is read for every request. Reading it only when its
+// time or size has changed could miss a change.
 type tokenFile struct {
 	path string
 	log  hclog.Logger
@@ -112,7 +112,7 @@ func (t *tokenFile) warn(token string, mode fs.FileMode) {
 	}
 }
 
-// missingToken is the context key that marks a request for the page which lacks the token.
+// missingToken is the context key that marks a request for the page that came without the token.
 type missingToken struct{}
 
 func markTokenMissing(r *http.Request) *http.Request {

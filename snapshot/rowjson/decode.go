@@ -76,7 +76,8 @@ func appendTimestampText(dst, value []byte) ([]byte, error) {
 }
 
 // appendArrayText appends an array literal with the quotes of array_out. An array whose elements are arrays in JSON
-// themselves (json, int2vector, a domain over an array) is taken to have one dimension: a second one would look the same.
+// themselves (json, int2vector, a domain over an array) is read as one-dimensional, because in JSON a second dimension would
+// look like such an element.
 func appendArrayText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	if value[0] != '[' {
 		return dst, errNotArray

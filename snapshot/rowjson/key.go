@@ -184,7 +184,7 @@ func appendFloatPrefix(dst, text []byte) []byte {
 		return binary.BigEndian.AppendUint64(dst, math.MaxUint64)
 	}
 	if f == 0 {
-		f = 0 // -0 is equal to 0
+		f = 0 // turns -0 into 0, which is the same key
 	}
 	b := math.Float64bits(f)
 	if b>>63 != 0 {

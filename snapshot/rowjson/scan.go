@@ -57,8 +57,8 @@ func (s *lineScanner) seekColumn(columns []column, i int) ([]byte, bool) {
 	return nil, false
 }
 
-// valueLength returns the length of the JSON value that text starts with, up to the comma, bracket or brace behind it, or -1 if there
-// is none.
+// valueLength returns the length of the JSON value that text starts with. A comma or a closing bracket or brace must follow
+// the value; if none does, valueLength returns -1.
 func valueLength(text []byte) int {
 	depth := 0
 	for i := 0; i < len(text); i++ {

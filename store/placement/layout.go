@@ -75,7 +75,7 @@ func (f FillFactor) padding(rows int64) int64 {
 	return rows / paddingDivisor
 }
 
-// New places parts one after the other.
+// New returns a Layout with the parts one after the other.
 func New(parts []Part, fill FillFactor) *Layout {
 	if len(parts) == 0 {
 		return &Layout{Bytes: int64(len(emptyFile))}

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// lossDays is for how many days the largest of the states before the losses of one day stays.
+// lossDays is how many days the states before losses are kept: for each day, only the one with the most rows.
 const lossDays = 30
 
-// State is what the plan has to know of a kept state.
+// State has the facts about a kept state that [Plan] decides by.
 type State struct {
 	Time         time.Time // when the state was written
 	Rows         int
@@ -18,7 +18,7 @@ type State struct {
 	Acknowledged bool  // whether that loss is acknowledged or has ended
 }
 
-// class is why a state stays, in the order in which states go when space is short.
+// class is the reason to keep a state. When space is short, states of a lower class go first.
 type class int
 
 const (
