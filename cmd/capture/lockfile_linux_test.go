@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -115,6 +116,22 @@ func TestUnreadableLockFileLeadsToListen(t *testing.T) {
 	}
 	if got := run(t, d.dir, []string{"DATABASE_URL=" + url}, "verify", "--listen="+address); got.code != exitDone {
 		t.Errorf("verify: %+v", got)
+	}
+}
+
+// SIGTERM ends a command that waits for a pipe.
+func TestSignalEndsReadingOfPipe(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := startIn(t, dir, nil, "verify", path)
+	time.Sleep(time.Second) // until it waits
+	d.signal(unix.SIGTERM)
+	if code := d.wait(10 * time.Second); code != exitFailed || !strings.Contains(d.stderr.String(), "interrupted") {
+		t.Errorf("exit %d", code)
 	}
 }
 

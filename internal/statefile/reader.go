@@ -26,7 +26,8 @@ const (
 	// to a third or a tenth, generated text to a hundredth; gzip itself reaches 1,032.
 	freeRowBytes = 64 << 20
 	maxRatio     = 250
-	// memoryPerRow is how many times a row may be in memory, at most, while it is read and restored.
+	// memoryPerRow is how many times a row may be in memory, at most, while it is read and restored. A restore of a row of
+	// 100 MB takes 430 MB in all.
 	memoryPerRow = 6
 	// maxKeptBuffer is the size from which a buffer is dropped after the row that needed it.
 	maxKeptBuffer = 16 << 20
