@@ -110,7 +110,7 @@ func TestVolumeFills(t *testing.T) {
 	cfg := config(t, url)
 	cfg.intervals, cfg.AlertURL, cfg.AlertAfter = shortIntervals, r.URL, 0
 	folder := t.TempDir()
-	cfg.WatchedDirs, cfg.VolumeWarn = []WatchedDir{{"fallback", folder}, {"gone", filepath.Join(folder, "none")}}, 1 // any volume in use is fuller
+	cfg.WatchedDirs, cfg.VolumeWarn = []WatchedDir{{Name: "fallback", Path: folder}, {Name: "gone", Path: filepath.Join(folder, "none")}}, 1 // any volume in use is fuller
 	d := start(t, cfg)
 	d.ready()
 	eventually(t, "the alert", func() error {

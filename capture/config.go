@@ -98,8 +98,12 @@ type Config struct {
 	pageBytes int                // size of the Table's pages, with few of them in a group
 }
 
-// WatchedDir is a folder whose volume is measured, with the name that Status and metrics give it.
-type WatchedDir struct{ Name, Path string }
+// WatchedDir is a folder whose volume is measured.
+type WatchedDir struct {
+	Name  string // as Status and metrics call it
+	Path  string
+	Bytes func() int64 // size of capture's files in it; nil for the folder of the daemon's file
+}
 
 // CompareFunc compares a state with the table in the database. It returns how many rows differ, and some of their keys
 // for the log. newestView returns the newest View once that contains everything committed before the call.

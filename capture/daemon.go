@@ -46,7 +46,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.keeper = newKeeper(&d.cfg, file, d.table.View, d.conditions, d.metrics)
 	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.keeper, d.metrics)
 	d.previous = &previousRows{load: cfg.LoadPrevious, file: file, table: d.table, waitState: d.supervisor.waitState, log: cfg.Logger}
-	d.volumes = newVolumeMonitor(&d.cfg, d.conditions)
+	d.volumes = newVolumeMonitor(&d.cfg, file, d.conditions)
 	d.status = &statusReporter{
 		base: newBaseStatus(&d.cfg), idle: d.cfg.timeouts.Idle, logHealth: cfg.LogHealth, table: d.table, shown: d.View,
 		following: d.supervisor.report, file: tracker, volumes: d.volumes.lastUsages, kept: d.keeper.status, conditions: d.conditions,

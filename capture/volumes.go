@@ -3,12 +3,14 @@ package capture
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"capture/internal/volume"
+	"capture/store"
 )
 
 // volumeHysteresis is the number of percentage points below the warning level at which a warning ends.
@@ -25,9 +27,15 @@ type volumeMonitor struct {
 	measured   atomic.Pointer[[]volume.Usage] // nil before the first measurement
 }
 
-func newVolumeMonitor(cfg *Config, conditions *conditions) *volumeMonitor {
+func newVolumeMonitor(cfg *Config, file *store.File, conditions *conditions) *volumeMonitor {
+	dirs := slices.Clone(cfg.WatchedDirs)
+	for i := range dirs {
+		if dirs[i].Bytes == nil {
+			dirs[i].Bytes = file.DiskBytes
+		}
+	}
 	return &volumeMonitor{
-		dirs: cfg.WatchedDirs, warn: cfg.VolumeWarn, interval: cfg.intervals.volumeCheck, conditions: conditions,
+		dirs: dirs, warn: cfg.VolumeWarn, interval: cfg.intervals.volumeCheck, conditions: conditions,
 		log: cfg.Logger, warned: map[string]bool{},
 	}
 }
@@ -59,11 +67,12 @@ func (m *volumeMonitor) run(ctx context.Context) error {
 func (m *volumeMonitor) measureAll() []volume.Usage {
 	usages := make([]volume.Usage, 0, len(m.dirs))
 	for _, d := range m.dirs {
-		v, err := volume.Measure(d.Name, d.Path)
+		v, err := volume.Measure(d.Path)
 		if err != nil {
 			m.log.Debug("cannot measure volume", "volume", d.Name, "error", err)
 			continue
 		}
+		v.Name, v.Bytes = d.Name, d.Bytes()
 		usages = append(usages, v)
 		m.checkUsage(&v)
 	}

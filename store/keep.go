@@ -283,7 +283,7 @@ func (k *keptStates) prune(need int64) (dropped []KeptState, short int64, err er
 			budget.File = max(budget.File, s.Bytes)
 		}
 	}
-	usage, err := volume.MeasureSpace(k.names.folder)
+	usage, err := volume.Measure(k.names.folder)
 	if err != nil {
 		return nil, 0, err
 	}

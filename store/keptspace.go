@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"weak"
 
@@ -50,4 +51,18 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 		}
 	}
 	return r, cause
+}
+
+// DiskBytes returns how many bytes the file takes with everything that belongs to it: manifest, lock file, shadow file and kept states.
+// It reads no folder, which may hold a great many files of others.
+func (f *File) DiskBytes() (n int64) {
+	for _, path := range []string{f.dataPath, f.manifestPath, f.dataTmp(), lockPath(f.dataPath)} {
+		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
+			n += info.Size()
+		}
+	}
+	for _, s := range f.kept.list() {
+		n += s.DiskBytes
+	}
+	return n
 }

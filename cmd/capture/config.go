@@ -120,11 +120,12 @@ type watchConfig struct {
 
 // watchedDirs returns the folders that capture writes to, with the names of their volumes.
 func watchedDirs(output string, logs logFiles) []capture.WatchedDir {
-	var dirs []capture.WatchedDir
-	for _, d := range []capture.WatchedDir{{Name: "fallback", Path: output}, {Name: "usage-logs", Path: logs.UsageLog}, {Name: "error-logs", Path: logs.ErrorLog}} {
-		if d.Path != "" && d.Path != os.DevNull {
-			d.Path = filepath.Dir(d.Path)
-			dirs = append(dirs, d)
+	dirs := []capture.WatchedDir{{Name: "fallback", Path: filepath.Dir(output)}}
+	for _, log := range []struct{ name, path string }{{"usage-logs", logs.UsageLog}, {"error-logs", logs.ErrorLog}} {
+		if log.path != "" && log.path != os.DevNull {
+			dirs = append(dirs, capture.WatchedDir{
+				Name: log.name, Path: filepath.Dir(log.path), Bytes: func() int64 { return logfile.DiskBytes(log.path) },
+			})
 		}
 	}
 	return dirs

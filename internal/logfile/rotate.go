@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"gopkg.in/natefinch/lumberjack.v2"
 
@@ -90,3 +92,25 @@ func (o stderrOutput) writeLine(line []byte) error {
 func (o stderrOutput) closeFile() {}
 
 func (o stderrOutput) isRetryable() bool { return false }
+
+// DiskBytes returns the size of the log at path and of its rotated files, by their names alone: the folder may hold a great many files of
+// others.
+func DiskBytes(path string) (n int64) {
+	folder, base := filepath.Split(path)
+	entries, err := os.ReadDir(filepath.Clean(folder + "."))
+	if err != nil {
+		return 0
+	}
+	ext := filepath.Ext(base)
+	rotated := strings.TrimSuffix(base, ext) + "-" // lumberjack's names: usage-2026-11-23T16-00-00.000.log, maybe with .gz
+	for _, e := range entries {
+		name := strings.TrimSuffix(e.Name(), ".gz")
+		if e.Name() != base && !(strings.HasPrefix(name, rotated) && strings.HasSuffix(name, ext)) {
+			continue
+		}
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
+			n += info.Size()
+		}
+	}
+	return n
+}

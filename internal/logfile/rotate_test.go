@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"capture/internal/logfile"
 )
 
 // TestMaxAge: rotated files that are too old are removed, including those of an earlier run. Other files stay.
@@ -75,5 +77,24 @@ func TestBurst(t *testing.T) {
 				return len(files) == 4 && zipped == want && size <= 4<<20
 			})
 		})
+	}
+}
+
+// TestDiskBytes: a log and its rotated files count, and other files in the folder do not.
+func TestDiskBytes(t *testing.T) {
+	dir := t.TempDir()
+	for name, size := range map[string]int{
+		"usage.log": 1, "usage-2026-11-23T16-00-00.000.log": 10, "usage-2026-11-23T15-00-00.000.log.gz": 100,
+		"error.log": 1000, "usage.log.bak": 1000, "usage-notes.txt": 1000, "old-usage.log": 1000,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, size), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := logfile.DiskBytes(filepath.Join(dir, "usage.log")); n != 111 {
+		t.Errorf("%d bytes, not 111", n)
+	}
+	if n := logfile.DiskBytes(filepath.Join(dir, "none", "usage.log")); n != 0 {
+		t.Errorf("%d bytes in a missing folder", n)
 	}
 }

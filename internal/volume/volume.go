@@ -4,8 +4,6 @@ package volume
 
 import (
 	"fmt"
-	"io/fs"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,15 +12,16 @@ import (
 type Usage struct {
 	Name       string `json:"name"`
 	Path       string `json:"path"`
-	Bytes      int64  `json:"bytes"`       // size of the files in the folder
+	Bytes      int64  `json:"bytes"`       // size of capture's own files in the folder
 	Size       int64  `json:"size"`        // size of the file system, in bytes
 	Free       int64  `json:"free"`        // bytes that capture's user may still take
 	Inodes     int64  `json:"inodes"`      // inodes of the file system; 0 if their number is not fixed
 	FreeInodes int64  `json:"free_inodes"` // inodes that are free
 }
 
-// MeasureSpace measures the file system that holds the folder at path, but not the folder's files.
-func MeasureSpace(path string) (Usage, error) {
+// Measure measures the file system that holds the folder at path. The caller adds Name and Bytes. If there is no such folder, the error
+// is fs.ErrNotExist.
+func Measure(path string) (Usage, error) {
 	u := Usage{Path: path}
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
@@ -31,28 +30,6 @@ func MeasureSpace(path string) (Usage, error) {
 	block := int64(st.Bsize)
 	u.Size, u.Free = int64(st.Blocks)*block, int64(st.Bavail)*block
 	u.Inodes, u.FreeInodes = int64(st.Files), int64(st.Ffree)
-	return u, nil
-}
-
-// Measure measures the folder at path. If there is no such folder, the error is fs.ErrNotExist.
-func Measure(name, path string) (Usage, error) {
-	u, err := MeasureSpace(path)
-	u.Name = name
-	if err != nil {
-		return u, err
-	}
-	err = filepath.WalkDir(path, func(_ string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return nil // what vanishes meanwhile or can't be read does not count
-		}
-		if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
-			u.Bytes += info.Size()
-		}
-		return nil
-	})
-	if err != nil {
-		return u, fmt.Errorf("measure volume %s: %s: %w", name, path, err)
-	}
 	return u, nil
 }
 
