@@ -26,11 +26,13 @@ type Table struct {
 	origin    Origin
 	position  Position
 	commits   uint64
+	omitted   omittedRows
 	stateLost bool // there is no committed state to show until the next Load
 
 	tree        tree
-	buffer      txBuffer // the writer's
-	maxRowBytes int      // maxRowBytes, or less in a test
+	buffer      txBuffer    // the writer's
+	txOmitted   omittedRows // of the open transaction; nil if they are the committed ones; the writer's
+	maxRowBytes int         // maxRowBytes, or less in a test
 
 	loadShape  *rowjson.Shape // shape of the open Load; nil in any other transaction; the writer's
 	loadOrigin Origin
@@ -77,7 +79,7 @@ func (t *Table) Changed() <-chan time.Time { return t.changed }
 func (t *Table) Load(shape *rowjson.Shape, origin Origin) {
 	t.Rollback()
 	t.applyInPlace()
-	t.loadShape, t.loadOrigin = shape, origin
+	t.loadShape, t.loadOrigin, t.txOmitted = shape, origin, omittedRows{}
 	t.tree.loads++
 	t.tree.reloading = t.shape != nil && t.shape.Fingerprint == shape.Fingerprint && !t.tree.cache.resetIfCorrupt()
 	if !t.tree.reloading {
@@ -92,6 +94,10 @@ func (t *Table) Put(key rowjson.Key, line []byte) {
 		t.tree.fail(fmt.Errorf("hold a row in memory: it takes %d bytes as JSON, more than the %d that a row may take", n, t.maxRowBytes))
 		return
 	}
+	t.forgetOmitted(key)
+	if len(line) > maxBufferedBytes && !t.inPlace() {
+		t.applyInPlace() // without a copy of the line in the buffer
+	}
 	if t.inPlace() {
 		t.tree.putRow(key, line)
 		t.tree.enforceLimit()
@@ -102,6 +108,7 @@ func (t *Table) Put(key rowjson.Key, line []byte) {
 
 // Delete deletes the row of key, if there is one.
 func (t *Table) Delete(key rowjson.Key) {
+	t.forgetOmitted(key)
 	if t.inPlace() {
 		t.tree.deleteRow(key)
 		t.tree.enforceLimit()
@@ -112,6 +119,7 @@ func (t *Table) Delete(key rowjson.Key) {
 
 // Truncate deletes all rows.
 func (t *Table) Truncate() {
+	t.txOmitted = omittedRows{}
 	if t.inPlace() {
 		t.tree.deleteAll()
 		return
@@ -191,6 +199,7 @@ func (t *Table) commitLocked(at Position) error {
 	if err := t.tree.err; err != nil { // half of it is applied; prefault is there to prevent that
 		t.tree.deleteAll()
 		t.view, t.stateLost, t.tree.err = nil, true, nil
+		t.omitted, t.txOmitted = nil, nil
 		return err
 	}
 	if t.loadShape != nil {
@@ -198,6 +207,9 @@ func (t *Table) commitLocked(at Position) error {
 		if t.tree.cache != nil {
 			t.tree.cache.corrupt = false
 		}
+	}
+	if t.txOmitted != nil {
+		t.omitted, t.txOmitted = t.txOmitted, nil
 	}
 	t.tree.commit()
 	t.view = nil
@@ -209,7 +221,7 @@ func (t *Table) commitLocked(at Position) error {
 // Rollback drops the open transaction.
 func (t *Table) Rollback() {
 	t.buffer.reset()
-	t.tree.err = nil
+	t.tree.err, t.txOmitted = nil, nil
 	if !t.inPlace() {
 		return
 	}
@@ -247,6 +259,7 @@ func (t *Table) viewLocked() *View {
 		t.view = &View{
 			shape: t.shape, origin: t.origin, position: t.position, version: t.commits,
 			rows: t.tree.rows, bytes: fileBytes(t.tree.rows, t.tree.live), groups: t.tree.freeze(),
+			omitted: t.omitted,
 		}
 	}
 	return t.view

@@ -18,6 +18,7 @@ type View struct {
 	rows     int
 	bytes    int64
 	groups   []*group
+	omitted  omittedRows
 }
 
 // Origin is where a View's rows come from, for the manifest and for people.
