@@ -3,6 +3,7 @@ package rowjson
 import (
 	"errors"
 	"fmt"
+	"math"
 	"unicode/utf8"
 )
 
@@ -22,9 +23,13 @@ type Encoder struct {
 	// the value that text stands for. If it is nil, such a value is an error.
 	Server func(column int, text []byte) ([]byte, error)
 
+	// MaxLine is the most bytes of a line; 0 stands for no limit. A longer row is a [*TooLargeError].
+	MaxLine int
+
 	columns  []column
 	key      []keyColumn
 	scratch  []byte // stack of unescaped elements and fields
+	end      int    // most bytes that dst may have before the end of the current line
 	replaced bool   // see Replaced
 }
 
@@ -58,7 +63,7 @@ const charOID = 18
 // NewEncoder returns an Encoder for the rows of s. lossy reports that the database's encoding is SQL_ASCII, which does not guarantee
 // valid UTF-8: invalid bytes become U+FFFD in the line, and [Encoder.Replaced] reports that.
 func NewEncoder(s *Shape, lossy bool) (*Encoder, error) {
-	e := &Encoder{columns: make([]column, len(s.Columns))}
+	e := &Encoder{columns: make([]column, len(s.Columns)), end: math.MaxInt}
 	for i := range s.Columns {
 		c := &s.Columns[i]
 		n, err := compileType(&c.Type, 0)
@@ -163,11 +168,14 @@ func (e *Encoder) appendRow(dst []byte, values [][]byte, old []byte, copied bool
 	if len(values) != len(e.columns) {
 		return dst, fmt.Errorf("encode row: %d values for %d columns", len(values), len(e.columns))
 	}
+	dst, err := e.reserveLine(dst, values, old)
+	if err != nil {
+		return dst, err
+	}
 	previous := lineScanner{line: old}
 	for i, text := range values {
 		c := &e.columns[i]
 		dst = append(dst, c.opening...)
-		var err error
 		switch {
 		case text == nil:
 			dst = append(dst, "null"...)
@@ -180,9 +188,18 @@ func (e *Encoder) appendRow(dst []byte, values [][]byte, old []byte, copied bool
 		default:
 			dst, err = e.appendColumn(dst, i, text, copied)
 		}
+		if len(dst) > e.end {
+			err = errTooLarge
+		}
+		if err == errTooLarge {
+			return dst[:start], e.tooLarge(values, old, i)
+		}
 		if err != nil {
 			return dst[:start], fmt.Errorf("encode column %s: %w", c.label, err)
 		}
+	}
+	if cap(e.scratch) > largeRow {
+		e.scratch = nil
 	}
 	if len(values) == 0 {
 		dst = append(dst, '{')
@@ -219,6 +236,9 @@ var rawJSON = node{kind: JSON}
 
 // appendValue appends one value that is not NULL.
 func (e *Encoder) appendValue(dst []byte, n *node, text []byte) ([]byte, error) {
+	if len(dst) > e.end {
+		return dst, errTooLarge
+	}
 	switch n.kind {
 	case Text:
 		return appendString(dst, text), nil
