@@ -89,9 +89,14 @@ func (a *alerter) run(ctx context.Context) error {
 	}
 }
 
-// worthAlert reports whether c is a failing check that is posted: one of readiness, a difference, a loss or a full volume.
+// worthAlert reports whether c is a failing check that is posted: one of readiness (following, file, omitted), a difference, a
+// loss or a full volume.
 func worthAlert(c Check) bool {
-	return !c.OK && (c.Name == "following" || c.Name == "file" || c.Name == "difference" || c.Name == lossCondition || strings.HasPrefix(c.Name, "volume "))
+	switch c.Name {
+	case "following", "file", omittedCheck, "difference", lossCondition:
+		return !c.OK
+	}
+	return !c.OK && strings.HasPrefix(c.Name, "volume ")
 }
 
 // updateConditions brings the conditions up to date with st.

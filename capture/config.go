@@ -96,6 +96,10 @@ type Config struct {
 	timeouts  source.Timeouts
 	copying   source.CopyOptions // sizes only
 	pageBytes int                // size of the Table's pages, with few of them in a group
+
+	// maxRowBytes is the most bytes that a row may take as JSON; 0 if memory is not limited. New sets it, since the limit of the
+	// Go runtime changes later. Tests may set a lower value.
+	maxRowBytes int64
 }
 
 // WatchedDir is a folder whose volume is measured.
@@ -106,8 +110,9 @@ type WatchedDir struct {
 }
 
 // CompareFunc compares a state with the table in the database. It returns how many rows differ, and some of their keys
-// for the log. newestView returns the newest View once that contains everything committed before the call.
-type CompareFunc func(ctx context.Context, database *pgx.ConnConfig, newestView func(context.Context) (*snapshot.View, error)) (rows int64, keys []string, err error)
+// for the log. newestView returns the newest View once that contains everything committed before the call. Rows of more than
+// maxRow bytes of JSON may be among those that the View omits; 0 stands for no limit.
+type CompareFunc func(ctx context.Context, database *pgx.ConnConfig, maxRow int64, newestView func(context.Context) (*snapshot.View, error)) (rows int64, keys []string, err error)
 
 // DefaultConfig returns the defaults, which are those of `capture run`. Database and Table have none.
 func DefaultConfig() Config {
@@ -183,7 +188,7 @@ func (i intervals) withDefaults() intervals {
 func (cfg *Config) env(kind string, progress *source.Progress) *source.Env {
 	env := &source.Env{
 		Database: cfg.Database, Table: cfg.Table, Logger: cfg.Logger, Timeouts: cfg.timeouts.WithDefaults(),
-		Copy: cfg.copying, Progress: progress, MaxWAL: cfg.MaxWAL, PollInterval: cfg.PollInterval,
+		Copy: cfg.copying, Progress: progress, MaxRow: cfg.maxRow(), MaxWAL: cfg.MaxWAL, PollInterval: cfg.PollInterval,
 		Chosen: cfg.Source == kind,
 	}
 	env.Copy.Rate = cfg.CopyRate

@@ -39,6 +39,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 		cfg.Logger = hclog.NewNullLogger()
 	}
 	cfg.intervals, cfg.timeouts = cfg.intervals.withDefaults(), cfg.timeouts.WithDefaults()
+	cfg.maxRowBytes = cfg.maxRow()
 	d := &Daemon{cfg: cfg, file: file, conditions: newConditions(), metrics: newMetrics()}
 	d.table = cfg.newTable(filepath.Dir(file.Path()), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file.WriteAhead)
@@ -82,7 +83,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	}
 	if d.cfg.Compare != nil && d.cfg.VerifyInterval > 0 {
 		run("verify", (&verifier{
-			compare: d.cfg.Compare, interval: d.cfg.VerifyInterval, database: d.supervisor.database.reload,
+			compare: d.cfg.Compare, interval: d.cfg.VerifyInterval, database: d.supervisor.database.reload, maxRow: d.cfg.maxRowBytes,
 			newestView: d.newestView, resync: d.supervisor.resync, conditions: d.conditions, metrics: d.metrics, log: d.cfg.Logger,
 		}).run)
 	}
@@ -101,6 +102,8 @@ type SnapshotResult struct {
 	SHA256 string  `json:"sha256"`
 	Path   string  `json:"path"`
 	Millis float64 `json:"milliseconds"`
+
+	Omitted *store.Omitted `json:"omitted,omitempty"` // rows of the table that the file lacks
 }
 
 // Snapshot returns once feedback.json contains everything that was committed before the call. It waits for a copy of the
@@ -116,6 +119,7 @@ func (d *Daemon) Snapshot(ctx context.Context) (SnapshotResult, error) {
 	}
 	return SnapshotResult{
 		Rows: m.Rows, Bytes: m.Bytes, LSN: m.LSN, SHA256: m.SHA256, Path: d.file.Path(), Millis: millis(time.Since(start)),
+		Omitted: m.Omitted,
 	}, nil
 }
 

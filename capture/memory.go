@@ -2,19 +2,28 @@ package capture
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"capture/internal/cgroup"
 	"capture/snapshot"
+	"capture/store"
 )
 
 const (
 	processMemory = 40 << 20 // bytes for the program, its connections and its buffers
 	rowsShare     = 0.6      // of the rest, for rows; readers and garbage that is not collected yet take the others
 	leastRows     = 4 << 20  // bytes for rows, however low the limit is
+
+	// A row may take 1/rowDivisor of the rest. On its way it exists several times: as the server's message, as a line, in its
+	// page, in the page's copy for the spill file, in the buffer of the file that is being written, and its old version in a
+	// View that somebody reads. All that must fit beside the rows.
+	rowDivisor = 20
+	leastRow   = 1 << 20 // bytes that a row may take, however low the limit is
 
 	memoryCheck = time.Second // interval of the looks at a Table's memory
 )
@@ -26,17 +35,54 @@ func (cfg *Config) newTable(spillDir string, lost func(error)) *snapshot.Table {
 	if cfg.pageBytes > 0 {
 		t = snapshot.NewTestTable(cfg.pageBytes, 4)
 	}
-	limit := cgroup.MemoryLimit()
-	if cfg.MemoryLimit > 0 {
-		limit = min(limit, cfg.MemoryLimit)
-	}
-	if limit < math.MaxInt64 {
+	if limit := cfg.memoryLimit(); limit < math.MaxInt64 {
 		t.LimitMemory(max(int64(rowsShare*float64(limit-processMemory)), leastRows), spillDir, lost)
 	}
 	return t
 }
 
-// memoryMonitor reports when rows are spilled for the first time, and while they should be and cannot.
+// memoryLimit returns how many bytes of memory this process may use, or [math.MaxInt64].
+func (cfg *Config) memoryLimit() int64 {
+	limit := cgroup.MemoryLimit()
+	if cfg.MemoryLimit > 0 {
+		limit = min(limit, cfg.MemoryLimit)
+	}
+	return limit
+}
+
+// maxRow returns the most bytes that a row may take as JSON; 0 if memory is not limited.
+func (cfg *Config) maxRow() int64 {
+	if cfg.maxRowBytes > 0 {
+		return cfg.maxRowBytes
+	}
+	limit := cfg.memoryLimit()
+	if limit == math.MaxInt64 {
+		return 0
+	}
+	return max((limit-processMemory)/rowDivisor, leastRow)
+}
+
+// omittedCheck is the check that fails while rows do not fit into memory.
+const omittedCheck = "omitted"
+
+// omittedRows describes the rows of v that do not fit into memory, for people; "" if all do.
+func omittedRows(v *snapshot.View) string {
+	if v == nil || v.OmittedRows() == 0 {
+		return ""
+	}
+	const named = 5
+	var names []string
+	for _, row := range v.Omitted(named) {
+		names = append(names, fmt.Sprintf("%s (about %d MB)", store.KeyText(v.Shape(), row.Key), max(row.Bytes>>20, 1)))
+	}
+	if v.OmittedRows() > named {
+		names = append(names, "…")
+	}
+	return fmt.Sprintf("%d rows do not fit into memory and are not in feedback.json: %s", v.OmittedRows(), strings.Join(names, ", "))
+}
+
+// memoryMonitor reports when rows are spilled for the first time, and while they should be and cannot. It logs which rows do not
+// fit.
 type memoryMonitor struct {
 	table      *snapshot.Table
 	conditions *conditions
@@ -47,12 +93,19 @@ type memoryMonitor struct {
 func (m *memoryMonitor) run(ctx context.Context) error {
 	tick := time.NewTicker(memoryCheck)
 	defer tick.Stop()
-	spilled := false
+	spilled, omitted := false, ""
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+		if text := omittedRows(m.table.View()); text != omitted {
+			if omitted = text; text != "" {
+				m.log.Error("rows are omitted", "reason", text, "hint", "give capture more memory")
+			} else {
+				m.log.Info("no row is omitted any more")
+			}
 		}
 		u := m.table.Usage()
 		if !spilled && u.Spilled > 0 {

@@ -93,6 +93,7 @@ var statusGauges = []struct {
 	{newDesc("capture_ready", "1 while feedback.json follows the table."), func(s *Status) float64 { return boolToFloat(s.Ready) }},
 	{newDesc("capture_following", "1 while the table is being followed."), func(s *Status) float64 { return boolToFloat(s.State == stateFollowing) }},
 	{newDesc("capture_rows", "Rows captured."), func(s *Status) float64 { return float64(s.Rows) }},
+	{newDesc("capture_rows_omitted", "Rows left out of feedback.json because they do not fit into memory."), func(s *Status) float64 { return float64(s.Omitted) }},
 	{newDesc("capture_bytes", "Length of feedback.json for the captured rows, in bytes."), func(s *Status) float64 { return float64(s.Bytes) }},
 	{newDesc("capture_rows_resident_bytes", "Memory taken by rows, in bytes."), func(s *Status) float64 {
 		if s.Memory == nil {

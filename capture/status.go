@@ -19,7 +19,7 @@ type Status struct {
 	Host    string    `json:"host"`
 	Started time.Time `json:"started"`
 
-	Ready  bool    `json:"ready"` // the checks following and file are OK
+	Ready  bool    `json:"ready"` // the checks following and file are OK, and no row is omitted
 	State  string  `json:"state"` // connecting, copying, following, or waiting (for the next attempt)
 	Checks []Check `json:"checks"`
 
@@ -31,6 +31,7 @@ type Status struct {
 	SourceNote    string `json:"source_note,omitempty"` // reason why no better source is in use
 
 	Rows         int        `json:"rows"`
+	Omitted      int        `json:"omitted_rows,omitempty"` // rows that do not fit into memory
 	Bytes        int64      `json:"bytes"`
 	LSN          string     `json:"lsn,omitempty"`
 	CommitTime   *time.Time `json:"commit_time,omitempty"`
@@ -114,6 +115,10 @@ func (r *statusReporter) report() (Status, followReport) {
 	st.Checks = []Check{checkFollowing(&st, &following, r.idle), file.check(&st.File), checkLogs(r.logHealth)}
 	st.Checks = append(st.Checks, conditionChecks(following.Conditions, r.conditions.clone())...)
 	st.Ready = st.Checks[0].OK && st.Checks[1].OK
+	if omitted := omittedRows(view); omitted != "" {
+		st.Ready, st.Omitted = false, view.OmittedRows()
+		st.Checks = append(st.Checks, Check{Name: omittedCheck, Detail: omitted + "; give capture more memory (--memory, or the container's limit)"})
+	}
 	return st, following
 }
 

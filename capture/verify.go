@@ -20,6 +20,7 @@ type verifier struct {
 	compare    CompareFunc
 	interval   time.Duration
 	database   func() *pgx.ConnConfig // returns the configuration to connect with now
+	maxRow     int64                  // see CompareFunc
 	newestView func(context.Context) (*snapshot.View, error)
 	resync     func(reason string)
 	conditions *conditions
@@ -47,7 +48,7 @@ func (v *verifier) run(ctx context.Context) error {
 // verify compares once, and reports what it finds.
 func (v *verifier) verify(ctx context.Context) error {
 	start := time.Now()
-	rows, keys, err := v.compare(ctx, v.database(), v.newestView)
+	rows, keys, err := v.compare(ctx, v.database(), v.maxRow, v.newestView)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func TestDifferencesAreRepaired(t *testing.T) {
 	cfg := config(t, url)
 	var differs atomic.Bool
 	cfg.VerifyInterval = 20 * time.Millisecond
-	cfg.Compare = func(ctx context.Context, _ *pgx.ConnConfig, state func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
+	cfg.Compare = func(ctx context.Context, _ *pgx.ConnConfig, _ int64, state func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
 		v, err := state(ctx)
 		if err != nil || v.Rows() == 10 && !differs.Load() {
 			return 0, nil, err
@@ -86,7 +86,7 @@ func TestComparisonUsesRotatedPassword(t *testing.T) {
 	cfg.ReloadDatabase = func() (*pgx.ConnConfig, error) { return postgres.ParseConfig(url) }
 	cfg.VerifyInterval = 50 * time.Millisecond
 	var compared atomic.Int64
-	cfg.Compare = func(ctx context.Context, database *pgx.ConnConfig, newestView func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
+	cfg.Compare = func(ctx context.Context, database *pgx.ConnConfig, _ int64, newestView func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
 		found, err := verify.Compare(ctx, verify.Comparison{Database: database, Table: cfg.Table, Live: true,
 			State: func(ctx context.Context, _ *postgres.Table) (iter.Seq2[snapshot.Row, error], error) {
 				v, err := newestView(ctx)

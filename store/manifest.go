@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"capture/snapshot"
@@ -44,6 +45,7 @@ type Manifest struct {
 	LSN           string           `json:"lsn,omitempty"`        // "0/16B3748"; "" if the source does not know it
 	CommitTime    time.Time        `json:"commit_time,omitzero"` // commit time of the last transaction in the file; zero if unknown
 	WrittenAt     time.Time        `json:"written_at"`           // by this machine's clock
+	Omitted       *Omitted         `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
 	Kept          *Kept            `json:"kept,omitempty"`       // nil for feedback.json itself
 }
 
@@ -52,6 +54,38 @@ type Manifest struct {
 type Blocks struct {
 	Bytes  int64  `json:"bytes"`  // length of a block; the last one may be shorter
 	SHA256 string `json:"sha256"` // in lower-case hex
+}
+
+// Omitted are the rows of a table that its file lacks, since each of them is too large for capture's memory.
+type Omitted struct {
+	Rows int      `json:"rows"`
+	Keys []string `json:"keys"` // of the first rows, as people read them
+}
+
+const (
+	omittedKeys    = 100 // most keys in a manifest
+	longestKeyText = 200 // most bytes of a key in a manifest
+)
+
+// OmittedRows returns which rows of its table a View lacks; nil if there are none.
+func OmittedRows(v *snapshot.View) *Omitted {
+	if v.OmittedRows() == 0 {
+		return nil
+	}
+	o := &Omitted{Rows: v.OmittedRows(), Keys: []string{}}
+	for _, row := range v.Omitted(omittedKeys) {
+		o.Keys = append(o.Keys, KeyText(v.Shape(), row.Key))
+	}
+	return o
+}
+
+// KeyText returns a key as people read it, shortened if it is long.
+func KeyText(s *rowjson.Shape, key rowjson.Key) string {
+	text := s.KeyString(key)
+	if len(text) > longestKeyText {
+		text = strings.ToValidUTF8(text[:longestKeyText], "") + "…"
+	}
+	return text
 }
 
 // TableName is a table's name as the catalog has it, unquoted.
@@ -100,6 +134,7 @@ func newManifest(v *snapshot.View, reason Reason, captureVersion string) Manifes
 	for i, c := range shape.Key {
 		m.Key[i] = shape.Columns[c].Name
 	}
+	m.Omitted = OmittedRows(v)
 	if position.LSN != 0 {
 		m.LSN = position.LSN.String()
 	}

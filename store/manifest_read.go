@@ -114,6 +114,8 @@ func parseManifest(data []byte) (Manifest, error) {
 		return Manifest{}, errors.New("the sha256 of its blocks is not 64 digits of lower-case hex")
 	case m.Blocks != nil && m.Blocks.Bytes != blockBytes:
 		return Manifest{}, fmt.Errorf("its blocks have %d bytes, and this capture knows only blocks of %d: use the capture that wrote it", m.Blocks.Bytes, blockBytes)
+	case m.Omitted != nil && m.Omitted.Rows < 1:
+		return Manifest{}, errors.New("it has a wrong number of omitted rows")
 	case m.Rows < 0 || m.Bytes < 0:
 		return Manifest{}, errors.New("its rows or bytes are negative")
 	}

@@ -36,6 +36,7 @@ type applier struct {
 	change               pgoutput.Change
 	oldValues, newValues [][]byte
 	oldKey, newKey, line []byte
+	omitted              []int64 // sizes of the new row's values if it is too large for the stream, see omit.go; nil for any other
 }
 
 func newApplier(dst *snapshot.Table, table *postgres.Table, encoder *rowjson.Encoder, generated *serverValues) *applier {
@@ -177,9 +178,14 @@ func (a *applier) parseChange(msg []byte) error {
 			return err
 		}
 	}
-	if a.change.Kind != pgoutput.KindDelete {
-		return a.placeValues(a.newValues, a.change.New)
+	a.omitted = nil
+	if a.change.Kind == pgoutput.KindDelete {
+		return nil
 	}
+	if err := a.placeValues(a.newValues, a.change.New); err != nil {
+		return err
+	}
+	a.omitted = a.sizesIfOmitted(a.change.New)
 	return nil
 }
 
@@ -189,9 +195,12 @@ func (a *applier) placeValues(dst [][]byte, t pgoutput.Tuple) error {
 		return errors.New("a row of the stream does not have the columns of its table")
 	}
 	for i, column := range a.columns {
-		if t[i].Kind == pgoutput.Unchanged {
+		switch t[i].Kind {
+		case pgoutput.Unchanged:
 			dst[column] = rowjson.Unchanged
-		} else {
+		case pgoutput.Omitted:
+			dst[column] = omittedValue
+		default:
 			dst[column] = t[i].Text // nil for NULL
 		}
 	}
@@ -199,7 +208,7 @@ func (a *applier) placeValues(dst [][]byte, t pgoutput.Tuple) error {
 }
 
 func (a *applier) applyDelete() (err error) {
-	if a.oldKey, err = a.encoder.AppendKey(a.oldKey[:0], a.oldValues); err != nil {
+	if err := a.setKey(&a.oldKey, a.oldValues); err != nil {
 		return err
 	}
 	a.txn.Deletes++
@@ -211,7 +220,7 @@ func (a *applier) applyDelete() (err error) {
 	if err != nil {
 		return err
 	}
-	if line == nil {
+	if _, omitted := a.dst.OmittedSizes(a.oldKey); line == nil && !omitted {
 		return errUnknownRow
 	}
 	a.dst.Delete(a.oldKey)
@@ -223,12 +232,12 @@ func (a *applier) applyDelete() (err error) {
 func (a *applier) applyUpsert() (err error) {
 	hasOld, isUpdate := a.change.Identity != pgoutput.IdentityNone, a.change.Kind == pgoutput.KindUpdate
 	if hasOld {
-		if a.oldKey, err = a.encoder.AppendKey(a.oldKey[:0], a.oldValues); err != nil {
+		if err := a.setKey(&a.oldKey, a.oldValues); err != nil {
 			return err
 		}
 		a.fillUnchanged()
 	}
-	if a.newKey, err = a.encoder.AppendKey(a.newKey[:0], a.newValues); err != nil {
+	if err := a.setKey(&a.newKey, a.newValues); err != nil {
 		return err
 	}
 	a.txn.AddKey(a.newKey)
@@ -244,6 +253,7 @@ func (a *applier) applyUpsert() (err error) {
 		}
 	}
 	var oldLine []byte
+	var oldSizes []int64
 	if isUpdate {
 		key := a.newKey
 		if moved {
@@ -252,11 +262,13 @@ func (a *applier) applyUpsert() (err error) {
 		if oldLine, err = a.dst.Get(key); err != nil {
 			return err
 		}
-		if oldLine == nil && !wasDisplaced {
+		oldSizes, _ = a.dst.OmittedSizes(key)
+		if oldLine == nil && oldSizes == nil && !wasDisplaced {
 			return errUnknownRow
 		}
 	}
-	if err := a.encodeLine(oldLine); err != nil {
+	sizes, err := a.encodeOrOmit(oldLine, oldSizes)
+	if err != nil {
 		return err
 	}
 	if moved && !wasDisplaced {
@@ -267,7 +279,14 @@ func (a *applier) applyUpsert() (err error) {
 			return err
 		}
 	}
-	a.dst.Put(a.newKey, a.line)
+	if sizes != nil {
+		a.dst.Omit(a.newKey, sizes)
+	} else {
+		a.dst.Put(a.newKey, a.line)
+	}
+	if cap(a.line) > keptLineBytes {
+		a.line = nil
+	}
 	return nil
 }
 
@@ -277,8 +296,9 @@ func (a *applier) applyUpsert() (err error) {
 func (a *applier) fillUnchanged() {
 	full := a.change.Identity == pgoutput.IdentityFull
 	for i, v := range a.newValues {
-		if isUnchanged(v) && (full || slices.Contains(a.table.Key, i)) && !isUnchanged(a.oldValues[i]) {
-			a.newValues[i] = a.oldValues[i]
+		old := a.oldValues[i]
+		if isUnchanged(v) && (full || slices.Contains(a.table.Key, i)) && !isUnchanged(old) && !isOmitted(old) {
+			a.newValues[i] = old
 		}
 	}
 }

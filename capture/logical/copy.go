@@ -17,7 +17,7 @@ import (
 // copyTable copies the table as the slot's snapshot shows it.
 func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSnapshot, origin snapshot.Origin) (*rowjson.Encoder, error) {
 	s.env.Progress.SetCopying()
-	encoder, err := tablecopy.NewEncoder(s.table, s.server)
+	encoder, err := tablecopy.NewEncoder(s.table, s.server, s.env.RowLimit())
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 // slot. (wal_sender_timeout does that only while a stream is being sent.)
 func (s *Source) importSnapshot(ctx context.Context, start slotSnapshot) (conn *pgx.Conn, err error) {
 	err = s.withIdleTimeout(ctx, func(ctx context.Context) error {
-		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(s.reads.Attach(s.env.Database))); err != nil {
+		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(s.reads.Attach(s.env.Database), s.env.RowLimit())); err != nil {
 			return err
 		}
 		if err := tablecopy.ImportSnapshot(ctx, s.env, conn, s.table, start.name); err != nil {

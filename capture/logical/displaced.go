@@ -22,6 +22,9 @@ func (a *applier) stashDisplaced() error {
 		return nil
 	}
 	line, err := a.dst.Get(a.newKey)
+	if _, omitted := a.dst.OmittedSizes(a.newKey); omitted {
+		return errOmittedMoves
+	}
 	if line != nil {
 		key := string(a.newKey)
 		a.displaced[key] = append(a.displaced[key], bytes.Clone(line))
@@ -34,6 +37,9 @@ func (a *applier) takeDisplaced() (bool, error) {
 	lines := a.displaced[string(a.oldKey)]
 	if len(lines) == 0 || a.change.Identity != pgoutput.IdentityFull {
 		return false, nil
+	}
+	if slices.ContainsFunc(a.oldValues, isOmitted) {
+		return false, errOmittedMoves
 	}
 	current, err := a.dst.Get(a.oldKey)
 	if err != nil {

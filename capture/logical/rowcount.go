@@ -61,11 +61,12 @@ func (c *rowCounter) compare(ctx context.Context) error {
 		if err := c.barrier(ctx); err != nil {
 			return err
 		}
-		if after := c.dst.View(); rows == before.Rows() || after.Version() != before.Version() {
+		if after := c.dst.View(); rows == before.Rows()+before.OmittedRows() || after.Version() != before.Version() {
 			return nil
 		}
 	}
-	return &source.ResyncError{Reason: fmt.Sprintf("the table has %d rows and feedback.json %d", rows, c.dst.View().Rows())}
+	v := c.dst.View()
+	return &source.ResyncError{Reason: fmt.Sprintf("the table has %d rows and feedback.json %d", rows, v.Rows()+v.OmittedRows())}
 }
 
 // count counts the rows over a connection of its own, since it may take long, and with a Watchdog.

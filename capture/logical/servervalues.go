@@ -44,10 +44,16 @@ func (v *serverValues) encode(column int, text []byte) (answer []byte, err error
 	types := []uint32{c.TypeOID} // naming the type would need the right to use its schema
 	err = v.queries.Do(v.ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		values, err := queryTextRow(ctx, conn, "SELECT pg_catalog.to_json($1)", types, text)
-		if err == nil {
-			answer = values[0]
+		if err != nil {
+			return err
 		}
-		return err
+		if sizes, omitted := postgres.OmittedSizes(values, 1); omitted {
+			all := make([]int64, len(v.shape.Columns))
+			all[column] = sizes[0]
+			return &rowjson.TooLargeError{Sizes: all}
+		}
+		answer = values[0]
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("query the JSON of column %q: %w", c.Name, err)
@@ -79,6 +85,13 @@ func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, line 
 	}
 	if err != nil {
 		return nil, fmt.Errorf("query the generated columns: %w", err)
+	}
+	if sizes, omitted := postgres.OmittedSizes(generated, len(v.unpublished)); omitted {
+		all := make([]int64, len(values))
+		for i, column := range v.unpublished {
+			all[column] = sizes[i]
+		}
+		return nil, &rowjson.TooLargeError{Sizes: all}
 	}
 	return generated, nil
 }

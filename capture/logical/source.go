@@ -54,7 +54,7 @@ type Source struct {
 // New returns a Source for one call of Follow.
 func New(env *source.Env) *Source {
 	return &Source{
-		env: env, log: env.Logger, queries: postgres.NewQueryConn(env.Database, env.Timeouts.Idle), slot: newSlot(env),
+		env: env, log: env.Logger, queries: postgres.NewQueryConn(postgres.WithReadBuffer(env.Database, env.RowLimit()), env.Timeouts.Idle), slot: newSlot(env),
 		ended: make(chan struct{}),
 	}
 }
@@ -139,7 +139,7 @@ func (s *Source) prepare(ctx context.Context) error {
 // connect opens the replication connection, and returns the system identifier of the server that answers there.
 func (s *Source) connect(ctx context.Context) (systemID string, err error) {
 	err = s.withIdleTimeout(ctx, func(ctx context.Context) error {
-		conn, err := postgres.ConnectReplication(ctx, postgres.WithCoalescedReads(s.reads.Attach(s.env.Database)))
+		conn, err := postgres.ConnectReplication(ctx, postgres.WithReadBuffer(postgres.WithCoalescedReads(s.reads.Attach(s.env.Database)), s.env.RowLimit()))
 		if err != nil {
 			return err
 		}

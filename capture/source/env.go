@@ -21,10 +21,17 @@ type Env struct {
 	Copy     CopyOptions
 	Progress *Progress
 
+	MaxRow       int64         // most bytes that a row may take as JSON, beyond which it is omitted; 0 for what a Table can hold
 	MaxWAL       int64         // bytes of WAL that a replication slot may retain; 0 for no limit
 	PollInterval time.Duration // time between reads of the whole table, for a source that only reads
 	Chosen       bool          // the operator chose this source by name, and accepts its side effects
 	SystemID     string        // system identifier of the database in the previous attempt; "" if there was none
+}
+
+// RowLimit returns the most bytes that a row may take as JSON.
+func (e *Env) RowLimit() int64 {
+	const longestKey = 1 << 20 // an index holds no more, even of text that it compresses
+	return cmp.Or(e.MaxRow, snapshot.MaxRowBytes-longestKey)
 }
 
 // SetServer reports which server answers, and warns if it is another database cluster than in the previous attempt.

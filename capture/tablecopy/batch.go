@@ -1,6 +1,9 @@
 package tablecopy
 
 import (
+	"bytes"
+	"errors"
+
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 )
@@ -14,13 +17,19 @@ const (
 type rowBatch struct {
 	data     []byte // key and line of each row, one after the other
 	rows     []rowLengths
+	omitted  []omittedRow   // rows that do not fit into memory
 	rawBytes int64          // size of what the rows were made of
 	freeList chan *rowBatch // receives the batch once it is empty
 }
 
 type rowLengths struct{ key, line int }
 
-// add encodes a row into the batch. After an error the batch is as it was.
+type omittedRow struct {
+	key   rowjson.Key
+	sizes []int64 // see [snapshot.Table.Omit]
+}
+
+// add encodes a row into the batch. After an error the batch is as it was. A row that is too large is omitted.
 func (b *rowBatch) add(encoder *rowjson.Encoder, values [][]byte) error {
 	start := len(b.data)
 	data, err := encoder.AppendKey(b.data, values)
@@ -28,12 +37,26 @@ func (b *rowBatch) add(encoder *rowjson.Encoder, values [][]byte) error {
 		return err
 	}
 	line := len(data)
-	if data, err = encoder.AppendCopiedRow(data, values); err != nil {
+	data, err = encoder.AppendCopiedRow(data, values)
+	if tooLarge := (*rowjson.TooLargeError)(nil); errors.As(err, &tooLarge) {
+		b.omitted = append(b.omitted, omittedRow{bytes.Clone(data[start:]), tooLarge.Sizes})
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	b.data = data
 	b.rows = append(b.rows, rowLengths{line - start, len(data) - line})
 	return nil
+}
+
+// omit adds a row that is too large. values are those of the key at least.
+func (b *rowBatch) omit(encoder *rowjson.Encoder, values [][]byte, sizes []int64) error {
+	key, err := encoder.AppendKey(nil, values)
+	if err == nil {
+		b.omitted = append(b.omitted, omittedRow{key, sizes})
+	}
+	return err
 }
 
 // insertInto puts the rows into t.
@@ -43,6 +66,9 @@ func (b *rowBatch) insertInto(t *snapshot.Table) {
 		t.Put(rest[:r.key], rest[r.key:r.key+r.line])
 		rest = rest[r.key+r.line:]
 	}
+	for _, o := range b.omitted {
+		t.Omit(o.key, o.sizes)
+	}
 }
 
 // returnToFree empties the batch and returns it to its connection.
@@ -50,6 +76,6 @@ func (b *rowBatch) returnToFree() {
 	if cap(b.data) > 4*batchBytes {
 		b.data = nil // a single large row must not keep its memory until the copy ends
 	}
-	b.data, b.rows, b.rawBytes = b.data[:0], b.rows[:0], 0
+	b.data, b.rows, b.omitted, b.rawBytes = b.data[:0], b.rows[:0], nil, 0
 	b.freeList <- b
 }

@@ -24,25 +24,27 @@ type copyDecoder struct {
 	full    chan<- *rowBatch // receives the batches of the current range; it has room for all of them
 	batch   *rowBatch        // being filled; nil if none is
 	partial []byte           // start of a row whose end has not arrived yet
+	need    int              // least bytes of that row, as far as its lengths have arrived
+	skipped *skippedRow      // the current row if it is too large; nil for any other
+
+	maxRow     int             // most bytes of a row
+	takesTurns bool            // memory is limited, so large rows wait for the insertion of what comes before them
+	turn       <-chan struct{} // see copyRange
 
 	header, trailer bool // these have been read
 }
 
 var copySignature = []byte("PGCOPY\n\xff\r\n\x00")
 
-// startCopy starts the next COPY, whose batches go to full.
-func (d *copyDecoder) startCopy(full chan<- *rowBatch) {
-	d.full, d.header, d.trailer = full, false, false
+// startCopy starts the COPY of a range.
+func (d *copyDecoder) startCopy(r *copyRange) {
+	d.full, d.turn, d.header, d.trailer = r.batches, r.turn, false, false
 }
 
-// Write implements io.Writer. It waits for an empty batch, and for the rate limit.
+// Write implements io.Writer. It waits for an empty batch, for the rate limit, and before a large row for its turn.
 func (d *copyDecoder) Write(p []byte) (int, error) {
-	if d.batch == nil {
-		select {
-		case d.batch = <-d.free:
-		case <-d.ctx.Done():
-			return 0, context.Cause(d.ctx)
-		}
+	if err := d.takeBatch(); err != nil {
+		return 0, err
 	}
 	d.batch.rawBytes += int64(len(p))
 	input := p
@@ -50,21 +52,87 @@ func (d *copyDecoder) Write(p []byte) (int, error) {
 		d.partial = append(d.partial, p...)
 		input = d.partial
 	}
+	decoded := 0
 	for {
-		n, err := d.decodeNext(input)
+		n, err := d.decodeNext(input[decoded:])
 		if err != nil {
 			return 0, err
 		}
 		if n == 0 {
 			break
 		}
-		input = input[n:]
+		decoded += n
 	}
-	d.partial = append(d.partial[:0], input...)
 	if len(d.batch.data) >= batchBytes {
 		d.flush()
 	}
+	if err := d.keepPartial(input, decoded); err != nil {
+		return 0, err
+	}
 	return len(p), d.limiter.wait(d.ctx, len(p))
+}
+
+// takeBatch makes sure that there is a batch to fill.
+func (d *copyDecoder) takeBatch() error {
+	if d.batch != nil {
+		return nil
+	}
+	select {
+	case d.batch = <-d.free:
+		return nil
+	case <-d.ctx.Done():
+		return context.Cause(d.ctx)
+	}
+}
+
+// keepPartial keeps what follows the decoded bytes of the input. A large row gets its memory at once, as far as its length is known,
+// and the memory of one that has been decoded is released.
+func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
+	rest := input[decoded:]
+	if d.need <= cap(d.partial) && (cap(d.partial) <= 4*batchBytes || len(rest) > batchBytes || d.need > batchBytes) {
+		if decoded > 0 || len(d.partial) == 0 {
+			d.partial = append(d.partial[:0], rest...)
+		}
+		return nil
+	}
+	if d.need > batchBytes && cap(d.partial) <= batchBytes {
+		if err := d.awaitTurn(); err != nil {
+			return err
+		}
+	}
+	room := min(d.need, max(2*len(rest), firstPartialBytes)) // a length alone is no reason to take gigabytes
+	d.partial = append(make([]byte, 0, max(room+copyPieceRoom, len(rest))), rest...)
+	return nil
+}
+
+const (
+	copyPieceRoom     = 64 << 10 // room behind a partial row for the piece that completes it, which then needs no further memory
+	firstPartialBytes = 64 << 20 // most memory that a partial row gets at first
+)
+
+// awaitTurn waits until all rows before the current one are in the Table, if memory is limited. So only one connection at a time
+// has a large row.
+func (d *copyDecoder) awaitTurn() error {
+	if !d.takesTurns {
+		return nil
+	}
+	d.flush()
+	select {
+	case <-d.turn:
+	case <-d.ctx.Done():
+		return context.Cause(d.ctx)
+	}
+	var all []*rowBatch
+	for range batchesAhead {
+		if err := d.takeBatch(); err != nil {
+			return err
+		}
+		all, d.batch = append(all, d.batch), nil
+	}
+	for _, b := range all {
+		d.free <- b
+	}
+	return nil
 }
 
 // flush sends the batch that is being filled.
@@ -75,9 +143,13 @@ func (d *copyDecoder) flush() {
 	}
 }
 
-// decodeNext decodes the header or the row at the start of b. It returns its length, or 0 if its end is missing.
+// decodeNext decodes the header or the row at the start of b. It returns its length, or 0 if its end is missing. Of a row that is
+// too large it takes a part at a time.
 func (d *copyDecoder) decodeNext(b []byte) (int, error) {
+	d.need = 0
 	switch {
+	case d.skipped != nil:
+		return d.skipNext(b)
 	case !d.header:
 		n, err := headerLength(b)
 		d.header = n > 0
@@ -106,8 +178,12 @@ func (d *copyDecoder) decodeNext(b []byte) (int, error) {
 		case length == -1:
 			d.values[i] = nil // NULL
 		case length < -1:
-			return 0, fmt.Errorf("a field of the copy has length %d", length)
+			return 0, errFieldLength(length)
+		case n+length > d.maxRow+copyPieceRoom:
+			d.skipped = newSkippedRow(d.values[:i], len(d.values))
+			return n - 4, nil
 		case len(b)-n < length:
+			d.need = n + length
 			return 0, nil
 		default:
 			d.values[i] = b[n : n+length : n+length]
@@ -116,6 +192,8 @@ func (d *copyDecoder) decodeNext(b []byte) (int, error) {
 	}
 	return n, d.batch.add(d.encoder, d.values)
 }
+
+func errFieldLength(length int) error { return fmt.Errorf("a field of the copy has length %d", length) }
 
 // headerLength returns the length of the header at the start of b, or 0 if its end is missing.
 func headerLength(b []byte) (int, error) {

@@ -55,7 +55,7 @@ func decodeCopy(t *testing.T, pieces [][]byte) (string, error) {
 	table := snapshot.NewTable()
 	table.Load(shape, snapshot.Origin{})
 	free, full := make(chan *rowBatch, 1), make(chan *rowBatch, 1)
-	d := &copyDecoder{ctx: t.Context(), encoder: enc, values: make([][]byte, 2), free: free, full: full}
+	d := &copyDecoder{ctx: t.Context(), encoder: enc, values: make([][]byte, 2), free: free, full: full, maxRow: 1 << 30}
 	rows := 0
 	insert := func() {
 		d.flush()

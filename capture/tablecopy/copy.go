@@ -100,7 +100,7 @@ func ReadTable(ctx context.Context, env *source.Env, originSource string, t *sna
 		table  *postgres.Table
 	)
 	err := reads.WithIdleTimeout(ctx, env.Timeouts.Idle, func(ctx context.Context) (err error) {
-		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(reads.Attach(env.Database))); err != nil {
+		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(reads.Attach(env.Database), env.RowLimit())); err != nil {
 			return err
 		}
 		if server, err = postgres.LoadServer(ctx, conn); err != nil {
@@ -132,8 +132,13 @@ func originOf(source string, server postgres.Server) snapshot.Origin {
 }
 
 // NewEncoder returns an Encoder for rows of the table as this server sends them.
-func NewEncoder(table *postgres.Table, server postgres.Server) (*rowjson.Encoder, error) {
-	return rowjson.NewEncoder(table.Shape, server.Encoding == "SQL_ASCII")
+// A row of more than maxRow bytes is a [*rowjson.TooLargeError].
+func NewEncoder(table *postgres.Table, server postgres.Server, maxRow int64) (*rowjson.Encoder, error) {
+	e, err := rowjson.NewEncoder(table.Shape, server.Encoding == "SQL_ASCII")
+	if err == nil {
+		e.MaxLine = int(maxRow)
+	}
+	return e, err
 }
 
 // lockTimeout bounds the wait for the lock that keeps a table's definition. Statements that wait behind this request are
@@ -177,7 +182,7 @@ var errNoMoreConnections = errors.New("no further connection")
 // connectWorker opens another connection that sees the snapshot that c.conn has exported.
 func (c *Copier) connectWorker(ctx context.Context, snapshotName string) (conn *pgx.Conn, err error) {
 	err = c.reads.WithIdleTimeout(ctx, c.env.Timeouts.Idle, func(ctx context.Context) error {
-		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(c.reads.Attach(c.env.Database))); err != nil {
+		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(c.reads.Attach(c.env.Database), c.env.RowLimit())); err != nil {
 			return errors.Join(errNoMoreConnections, err)
 		}
 		if err = ImportSnapshot(ctx, c.env, conn, c.table, snapshotName); err != nil {

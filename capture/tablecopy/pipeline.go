@@ -52,6 +52,7 @@ type copyPipeline struct {
 type copyRange struct {
 	pageRange
 	batches chan *rowBatch
+	turn    chan struct{} // closed once insertLoop has come to the range
 }
 
 func newPipeline(c *Copier, dst *snapshot.Table) *copyPipeline {
@@ -110,7 +111,7 @@ func (p *copyPipeline) sendRanges(ctx context.Context, size relationSize, connec
 	defer close(p.ranges)
 	defer close(p.rangesInOrder)
 	send := func(start, end int64) error {
-		r := &copyRange{pageRange{start, end}, make(chan *rowBatch, batchesAhead)}
+		r := &copyRange{pageRange{start, end}, make(chan *rowBatch, batchesAhead), make(chan struct{})}
 		for _, to := range []chan *copyRange{p.rangesInOrder, p.ranges} {
 			select {
 			case to <- r:
@@ -157,7 +158,7 @@ func (p *copyPipeline) runWorker(ctx context.Context, snapshotName string) error
 
 // copyRanges copies one range after the other over conn, until none is left.
 func (p *copyPipeline) copyRanges(ctx context.Context, conn *pgx.Conn) error {
-	encoder, err := NewEncoder(p.table, p.server)
+	encoder, err := NewEncoder(p.table, p.server, p.env.RowLimit())
 	if err != nil {
 		return err
 	}
@@ -165,7 +166,8 @@ func (p *copyPipeline) copyRanges(ctx context.Context, conn *pgx.Conn) error {
 	for range batchesAhead {
 		free <- &rowBatch{freeList: free}
 	}
-	d := &copyDecoder{ctx: ctx, encoder: encoder, limiter: p.limiter, values: make([][]byte, len(p.table.Columns)), free: free}
+	d := &copyDecoder{ctx: ctx, encoder: encoder, limiter: p.limiter, values: make([][]byte, len(p.table.Columns)), free: free,
+		maxRow: int(p.env.RowLimit()), takesTurns: p.env.MaxRow > 0}
 	counted := false
 	for r := range p.ranges {
 		if !counted {
@@ -183,7 +185,7 @@ func (p *copyPipeline) copyRanges(ctx context.Context, conn *pgx.Conn) error {
 }
 
 func (p *copyPipeline) copyRange(ctx context.Context, conn *pgx.Conn, d *copyDecoder, r *copyRange) error {
-	d.startCopy(r.batches)
+	d.startCopy(r)
 	if _, err := conn.PgConn().CopyTo(ctx, d, p.table.CopyQuery(r.whereClause())); err != nil {
 		return err
 	}
@@ -198,6 +200,7 @@ func (p *copyPipeline) copyRange(ctx context.Context, conn *pgx.Conn, d *copyDec
 // insertLoop puts the rows into the Table, in the order of the ranges.
 func (p *copyPipeline) insertLoop(ctx context.Context) error {
 	for r := range p.rangesInOrder {
+		close(r.turn)
 		for open := true; open; {
 			var b *rowBatch
 			select {
@@ -217,7 +220,7 @@ func (p *copyPipeline) insertLoop(ctx context.Context) error {
 }
 
 func (p *copyPipeline) insertBatch(b *rowBatch) error {
-	p.rows += int64(len(b.rows))
+	p.rows += int64(len(b.rows) + len(b.omitted))
 	p.bytes += b.rawBytes
 	b.insertInto(p.dst)
 	if err := p.dst.Err(); err != nil {

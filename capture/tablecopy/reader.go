@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,7 +42,7 @@ func (r *Reader) Open(ctx context.Context) (err error) {
 	if r.Conn != nil && !r.Conn.IsClosed() {
 		return nil
 	}
-	if r.Conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(r.Reads.Attach(r.env.Database))); err != nil {
+	if r.Conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(r.Reads.Attach(r.env.Database), r.env.RowLimit())); err != nil {
 		return err
 	}
 	if r.Server, err = postgres.LoadServer(ctx, r.Conn); err != nil {
@@ -95,7 +96,7 @@ func (r *Reader) begin(ctx context.Context) (pgx.Tx, error) {
 		}
 		if err == nil && now.Fingerprint == r.Table.Fingerprint {
 			if r.encoder == nil {
-				r.encoder, err = NewEncoder(r.Table, r.Server)
+				r.encoder, err = NewEncoder(r.Table, r.Server, r.env.RowLimit())
 			}
 			if err == nil {
 				return tx, nil
@@ -198,7 +199,7 @@ func (r *Reader) applyRows(ctx context.Context, t *snapshot.Table, keys [][]stri
 		if err != nil {
 			return nil, err
 		}
-		if old != nil {
+		if _, omitted := t.OmittedSizes(key); old != nil || omitted {
 			stats.Deletes++
 			stats.AddKey(key)
 			t.Delete(key)
@@ -218,29 +219,48 @@ func (r *Reader) putRows(ctx context.Context, t *snapshot.Table, keys [][]string
 	}()
 	var key, line, old []byte
 	for result.NextRow() {
-		values := result.Values()
-		if key, err = r.encoder.AppendKey(key[:0], values); err != nil {
-			return nil, err
-		}
-		if line, err = r.encoder.AppendCopiedRow(line[:0], values); err != nil {
+		var sizes []int64
+		if key, line, sizes, err = r.encodeRow(key[:0], line[:0], result.Values()); err != nil {
 			return nil, err
 		}
 		found[string(key)] = true
 		if old, err = t.Get(key); err != nil {
 			return nil, err
 		}
+		oldSizes, wasOmitted := t.OmittedSizes(key)
 		switch {
-		case bytes.Equal(old, line):
+		case sizes == nil && bytes.Equal(old, line), sizes != nil && slices.Equal(oldSizes, sizes):
 			continue
-		case old == nil:
+		case old == nil && !wasOmitted:
 			stats.Inserts++
 		default:
 			stats.Updates++
 		}
 		stats.AddKey(key)
-		t.Put(key, line)
+		if sizes != nil {
+			t.Omit(key, sizes)
+		} else {
+			t.Put(key, line)
+		}
+		if cap(line) > batchBytes {
+			line = nil
+		}
 	}
 	return found, nil
+}
+
+// encodeRow appends the key and the line of a row to key and line. A row that is too large has sizes instead of a line.
+func (r *Reader) encodeRow(key, line []byte, values [][]byte) (_, _ []byte, sizes []int64, err error) {
+	sizes, omitted := postgres.OmittedSizes(values, len(r.Table.Columns))
+	values = values[:min(len(values), len(r.Table.Columns))]
+	if key, err = r.encoder.AppendKey(key, values); err != nil || omitted {
+		return key, line, sizes, err
+	}
+	line, err = r.encoder.AppendCopiedRow(line, values)
+	if tooLarge := (*rowjson.TooLargeError)(nil); errors.As(err, &tooLarge) {
+		return key, line, tooLarge.Sizes, nil
+	}
+	return key, line, nil, err
 }
 
 // keyArrays turns keys of n columns into one array for each column, in the text form of text[].

@@ -26,6 +26,7 @@ import (
 	"capture/internal/verify"
 	"capture/internal/web"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 )
 
@@ -140,16 +141,17 @@ func listen(flag, address string, anyPort bool) (net.Listener, error) {
 // compareWithTable returns the daemon's regular comparison: what `capture verify` does with the file, done with the rows
 // in memory.
 func compareWithTable(table postgres.Name) capture.CompareFunc {
-	return func(ctx context.Context, database *pgx.ConnConfig, newestView func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
+	return func(ctx context.Context, database *pgx.ConnConfig, maxRow int64, newestView func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
+		var view *snapshot.View
 		d, err := verify.Compare(ctx, verify.Comparison{
-			Database: database, Table: table, Live: true,
-			State: func(ctx context.Context, _ *postgres.Table) (iter.Seq2[snapshot.Row, error], error) {
-				view, err := newestView(ctx)
-				if err != nil {
+			Database: database, Table: table, Live: true, MaxRow: maxRow,
+			State: func(ctx context.Context, _ *postgres.Table) (_ iter.Seq2[snapshot.Row, error], err error) {
+				if view, err = newestView(ctx); err != nil {
 					return nil, err
 				}
 				return view.From(nil), nil
 			},
+			Omitted: func(key rowjson.Key) bool { return view.IsOmitted(key) },
 		})
 		var keys []string
 		for _, sample := range []verify.RowSample{d.Missing, d.Extra, d.Different} {

@@ -20,15 +20,7 @@ const (
 // tuneHeap keeps the process within its memory limit, and its heap close to what the rows take, until ctx ends.
 // memoryLimit is --memory in bytes, or 0. An operator's GOGC and GOMEMLIMIT are left alone.
 func tuneHeap(ctx context.Context, memoryLimit int64) error {
-	limit := cgroup.MemoryLimit()
-	if memoryLimit > 0 {
-		limit = min(limit, memoryLimit)
-	}
-	// The runtime does not know the control group's limit. With a limit of its own a tenth below that, it collects more
-	// often before the kernel kills the process.
-	if (memoryLimit > 0 || os.Getenv("GOMEMLIMIT") == "") && limit < math.MaxInt64 {
-		debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), limit/10*9))
-	}
+	limitHeap(memoryLimit)
 	if os.Getenv("GOGC") != "" {
 		return nil
 	}
@@ -53,6 +45,18 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 			return nil
 		case <-tick.C:
 		}
+	}
+}
+
+// limitHeap tells the runtime the limit of the control group or memoryLimit, which it does not know. With a limit of its own a tenth
+// below that, it collects more often before the kernel kills the process.
+func limitHeap(memoryLimit int64) {
+	limit := cgroup.MemoryLimit()
+	if memoryLimit > 0 {
+		limit = min(limit, memoryLimit)
+	}
+	if (memoryLimit > 0 || os.Getenv("GOMEMLIMIT") == "") && limit < math.MaxInt64 {
+		debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), limit/10*9))
 	}
 }
 

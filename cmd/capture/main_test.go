@@ -104,8 +104,13 @@ func start(t *testing.T, url string, args ...string) *daemon {
 
 func startIn(t *testing.T, dir string, env []string, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, dir: dir, path: filepath.Join(dir, "data/fallback/feedback.json"), done: make(chan struct{})}
-	d.cmd = prepare(context.Background(), dir, env, args...)
+	return startCommand(t, prepare(context.Background(), dir, env, args...))
+}
+
+// startCommand starts a command that prepare has returned.
+func startCommand(t *testing.T, cmd *exec.Cmd) *daemon {
+	t.Helper()
+	d := &daemon{t: t, cmd: cmd, dir: cmd.Dir, path: filepath.Join(cmd.Dir, "data/fallback/feedback.json"), done: make(chan struct{})}
 	d.cmd.Stdout, d.cmd.Stderr = &d.stdout, &d.stderr
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -118,7 +123,7 @@ func startIn(t *testing.T, dir string, env []string, args ...string) *daemon {
 		_ = d.cmd.Process.Kill()
 		<-d.done
 		if t.Failed() {
-			t.Logf("stderr of capture %s:\n%s", strings.Join(args, " "), d.stderr.String())
+			t.Logf("stderr of %s:\n%s", strings.Join(cmd.Args, " "), d.stderr.String())
 		}
 	})
 	return d

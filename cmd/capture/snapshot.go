@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -89,7 +90,7 @@ func (c snapshotCmd) requestSnapshot(ctx context.Context, std streams, address s
 // printResult prints what was written.
 func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	if c.JSON {
-		return json.NewEncoder(w).Encode(f)
+		return cmp.Or(json.NewEncoder(w).Encode(f), omittedError(f.Omitted))
 	}
 	lsn := ""
 	if f.LSN != "" {
@@ -97,7 +98,19 @@ func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	}
 	_, err := fmt.Fprintf(w, "%s: %s, %s%s, %s\n", foreign.Text(filepath.Base(f.Path)), rowsText(f.Rows), bytesText(f.Bytes), lsn,
 		spanText(time.Duration(f.Millis*float64(time.Millisecond))))
-	return err
+	return cmp.Or(err, omittedError(f.Omitted))
+}
+
+// omittedError returns the error for a file that lacks rows, or nil.
+func omittedError(o *store.Omitted) error {
+	if o == nil {
+		return nil
+	}
+	keys := strings.Join(o.Keys, ", ")
+	if len(o.Keys) < o.Rows {
+		keys += ", …"
+	}
+	return fmt.Errorf("the table has %s that are not in the file, since they do not fit into memory: %s; give capture more memory", rowsText(o.Rows), foreign.Text(keys))
 }
 
 // exportTable reads the table from Postgres and writes it to w or, if w is nil, to the same files as a daemon.
@@ -107,6 +120,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 		return err
 	}
 	c.warnAboutPassword(std)
+	limitHeap(0)
 	v, _ := buildInfo()
 	start := time.Now()
 	if w != nil {
@@ -115,7 +129,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 			return err
 		}
 		_, err = view.WriteTo(w)
-		return err
+		return cmp.Or(err, omittedError(store.OmittedRows(view)))
 	}
 	// Take the lock first, so no daemon can start on the file during the export.
 	file, err := store.Open(c.Output, store.Owner{PID: os.Getpid(), Host: hostname(), Version: v, Started: start})
@@ -148,6 +162,8 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 		SHA256: manifest.SHA256,
 		Path:   file.Path(),
 		Millis: float64(time.Since(start).Microseconds()) / 1000,
+
+		Omitted: manifest.Omitted,
 	})
 }
 

@@ -140,6 +140,7 @@ type Tuple []Value
 type Value struct {
 	Kind ValueKind
 	Text []byte // text form; nil unless Kind is Text
+	Size int64  // length of the text form if Kind is Omitted
 }
 
 // ValueKind tells what a Value holds.
@@ -150,6 +151,9 @@ const (
 	Null      ValueKind = 'n'
 	Unchanged ValueKind = 'u' // a TOASTed value that the update did not touch, and that the server did not read
 	Text      ValueKind = 't'
+
+	// Omitted is none of the server's: the connection has left out a large value of a large row. Size follows as 8 bytes.
+	Omitted ValueKind = 'o'
 )
 
 // ChangeOID returns the table's OID of an Insert, Update or Delete message without reading its rows.

@@ -61,7 +61,7 @@ func TestParse(t *testing.T) {
 	}
 	row := appendTuple(nil, true, []byte("1"), nil, []byte{})
 	key := appendTuple(nil, false, []byte("1"), nil, nil, nil)
-	want := Tuple{{Text, []byte("1")}, {Kind: Null}, {Text, []byte{}}, {Kind: Unchanged}}
+	want := Tuple{{Kind: Text, Text: []byte("1")}, {Kind: Null}, {Kind: Text, Text: []byte{}}, {Kind: Unchanged}}
 	var c Change
 	for _, test := range []struct {
 		name     string
@@ -168,7 +168,7 @@ func FuzzTuple(f *testing.F) {
 			last = Null
 		}
 		if err != nil || len(got) != 3 || string(got[0].Text) != a || string(got[1].Text) != b || got[0].Text == nil || got[2].Kind != last {
-			t.Errorf("%q, %q, %v read as %q, %v", a, b, null, got, err)
+			t.Errorf("%q, %q, %v read as %v, %v", a, b, null, got, err)
 		}
 		for n := range tuple {
 			got, r = got[:0], messageReader{rest: tuple[:n]}

@@ -85,6 +85,8 @@ func (r *messageReader) readTuple(t *Tuple) error {
 		case Null, Unchanged:
 		case Text:
 			v.Text = r.readBytes(int(r.readUint32()))
+		case Omitted:
+			v.Size = int64(r.readUint64())
 		default:
 			if !r.truncated {
 				return ErrMalformed

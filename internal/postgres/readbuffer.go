@@ -1,7 +1,6 @@
 package postgres
 
 import (
-	"bufio"
 	"io"
 
 	"github.com/jackc/pgx/v5"
@@ -11,12 +10,14 @@ import (
 // readBufferBytes is the size of a read buffer: enough for many rows per system call.
 const readBufferBytes = 256 << 10
 
-// WithReadBuffer returns a copy of cfg whose connections read in large pieces, for those that receive many rows. The
-// usual buffer of pgx has the size of the server's send buffer, 8 kB.
-func WithReadBuffer(cfg *pgx.ConnConfig) *pgx.ConnConfig {
+// WithReadBuffer returns a copy of cfg for connections that receive rows. They read in large pieces; the usual buffer of pgx has the
+// size of the server's send buffer, 8 kB. And no row of theirs takes much more than maxRow bytes of memory, whatever its
+// size: large values of a larger row are left out, see [OmittedSizes] and package pgoutput. The output of COPY is complete,
+// since it is not received row by row. 0 stands for the longest message of the protocol.
+func WithReadBuffer(cfg *pgx.ConnConfig, maxRow int64) *pgx.ConnConfig {
 	cfg = cfg.Copy()
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		return pgproto3.NewFrontend(bufio.NewReaderSize(r, readBufferBytes), w)
+		return pgproto3.NewFrontend(newRowLimiter(r, maxRow), w)
 	}
 	return cfg
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/internal/statefile"
 )
@@ -51,6 +53,13 @@ type restoration struct {
 func (r *restoration) run(ctx context.Context) (err error) {
 	if err := r.file.CheckSize(); err != nil {
 		return err
+	}
+	if o := r.file.Omitted(); o != nil && r.options.DeleteExtra {
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("the file lacks %d rows of its table: %s", o.Rows, foreign.Text(strings.Join(o.Keys, ", "))),
+			Reason:  "they did not fit into capture's memory, and --delete-extra would delete them",
+			Hint:    "restore without --delete-extra",
+		}
 	}
 	if r.first, err = r.rows.Next(); err != nil && err != io.EOF {
 		return r.file.CheckManifest(r.rows.Rows(), err)

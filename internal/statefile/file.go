@@ -172,6 +172,17 @@ func Name(path string) string {
 // Manifest returns the manifest of the file, or nil if there is none.
 func (f *File) Manifest() *store.Manifest { return f.manifest }
 
+// Omitted returns which rows of the table the file may lack because they did not fit into memory when it was written; nil if it
+// has all of them.
+func (f *File) Omitted() *store.Omitted {
+	for i := range f.manifests {
+		if f.manifests[i].Omitted != nil {
+			return f.manifests[i].Omitted
+		}
+	}
+	return nil
+}
+
 // Table returns the table that asked names or, if it names none, the manifest's, or else votes.
 func (f *File) Table(asked postgres.Name) postgres.Name {
 	switch m := f.manifest; {

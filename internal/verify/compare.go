@@ -10,6 +10,7 @@ import (
 	"capture/internal/postgres"
 	"capture/internal/statefile"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // Comparison compares a state of a table's rows with the table itself.
@@ -22,6 +23,10 @@ type Comparison struct {
 	// State returns the rows of the state, in the order of their keys. It is called after the snapshot in which the table is
 	// read has been taken. If Live is set, the state must have everything that was committed before the call, and may have more.
 	State func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
+	// Omitted, if set, reports whether the state leaves a row out on purpose. It is called after State.
+	Omitted func(key rowjson.Key) bool
+	// MaxRow is the most bytes of JSON of a row that is read; a larger one differs from any row. 0 stands for no limit.
+	MaxRow int64
 	// Live is set for a state that follows the table while others write to it. A row that changes during the comparison is not a
 	// difference.
 	Live bool
@@ -82,7 +87,7 @@ func Compare(ctx context.Context, c Comparison) (Difference, error) {
 
 // compareOnce is one round. previous are the keys that the round before found, or nil in the first round: no other row counts.
 func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previous map[string]bool) (*findings, error) {
-	first, err := openSnapshot(ctx, c.Database, c.Table, seed)
+	first, err := c.openSnapshot(ctx, seed)
 	if err != nil {
 		return nil, err
 	}
@@ -93,14 +98,14 @@ func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previou
 	}
 	var second *tableSnapshot
 	if c.Live {
-		if second, err = openSnapshot(ctx, c.Database, c.Table, seed); err != nil {
+		if second, err = c.openSnapshot(ctx, seed); err != nil {
 			return nil, err
 		}
 		defer second.close()
 	}
 	sorted := &sorter{limit: sortMemory}
 	defer sorted.close()
-	if err := first.readHashes(ctx, sorted, c.Progress); err != nil {
+	if err := first.readHashes(ctx, sorted, c.Omitted, c.Progress); err != nil {
 		return nil, err
 	}
 	found, err := compareSorted(state, sorted, first.hashLine)

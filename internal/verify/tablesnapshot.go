@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/maphash"
 
@@ -24,16 +25,17 @@ type tableSnapshot struct {
 }
 
 // openSnapshot takes a snapshot, on a connection of its own.
-func openSnapshot(ctx context.Context, database *pgx.ConnConfig, name postgres.Name, seed maphash.Seed) (*tableSnapshot, error) {
-	conn, err := postgres.Connect(ctx, database)
+func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed) (*tableSnapshot, error) {
+	conn, err := postgres.Connect(ctx, postgres.WithReadBuffer(c.Database, c.MaxRow))
 	if err != nil {
 		return nil, err
 	}
 	t := &tableSnapshot{conn: conn, seed: seed}
-	if err := t.takeSnapshot(ctx, name); err != nil {
+	if err := t.takeSnapshot(ctx, c.Table); err != nil {
 		t.close()
 		return nil, err
 	}
+	t.encoder.MaxLine = int(c.MaxRow)
 	return t, nil
 }
 
@@ -68,8 +70,28 @@ func appendCompact(dst, value []byte) []byte {
 	return dst
 }
 
-// readHashes adds the key and the hash of each row of the table to s.
-func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, progress func(statefile.Progress)) error {
+// encodeRow appends the key and the line of a row to key and line. The line of a row that is too large is tooLarge.
+func (t *tableSnapshot) encodeRow(key, line []byte, values [][]byte) (_, _ []byte, err error) {
+	_, omitted := postgres.OmittedSizes(values, len(t.table.Columns))
+	values = values[:min(len(values), len(t.table.Columns))]
+	if key, err = t.encoder.AppendKey(key, values); err != nil || omitted {
+		return key, append(line, tooLarge...), err
+	}
+	line, err = t.encoder.AppendCopiedRow(line, values)
+	if large := (*rowjson.TooLargeError)(nil); errors.As(err, &large) {
+		return key, append(line, tooLarge...), nil
+	}
+	return key, line, err
+}
+
+// tooLarge is the line of a row that is too large. No row has it: each has a key.
+const tooLarge = "{}"
+
+// keptLineBytes is the size from which buffers are released after a row.
+const keptLineBytes = 1 << 20
+
+// readHashes adds the key and the hash of each row of the table to s, except for omitted ones.
+func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(rowjson.Key) bool, progress func(statefile.Progress)) error {
 	action := "read table " + t.table.Name().String()
 	rows, err := t.tx.Query(ctx, "SELECT "+t.table.SelectList()+" FROM "+t.table.FromClause())
 	if err != nil {
@@ -78,15 +100,17 @@ func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, progress func
 	defer rows.Close()
 	var key, line []byte
 	for n := 1; rows.Next(); n++ {
-		values := rows.RawValues()
-		if key, err = t.encoder.AppendKey(key[:0], values); err == nil {
-			line, err = t.encoder.AppendCopiedRow(line[:0], values)
-		}
-		if err == nil {
-			err = s.addEntry(key, t.hashLine(line))
-		}
-		if err != nil {
+		var row []byte
+		if key, row, err = t.encodeRow(key[:0], line[:0], rows.RawValues()); err != nil {
 			return err
+		}
+		if omitted == nil || !omitted(key) {
+			if err := s.addEntry(key, t.hashLine(row)); err != nil {
+				return err
+			}
+		}
+		if line = row; cap(line) > keptLineBytes {
+			line, t.compact = nil, nil
 		}
 		if progress != nil && n%10_000 == 0 {
 			progress(statefile.Progress{Doing: "reading the table", Rows: n})
@@ -114,7 +138,7 @@ func (t *tableSnapshot) readRow(ctx context.Context, key rowjson.Key) ([]byte, e
 	defer rows.Close()
 	var line []byte
 	if rows.Next() {
-		if line, err = t.encoder.AppendCopiedRow(nil, rows.RawValues()); err != nil {
+		if _, line, err = t.encodeRow(nil, nil, rows.RawValues()); err != nil {
 			return nil, err
 		}
 	}

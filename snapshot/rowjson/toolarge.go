@@ -41,7 +41,7 @@ func (e *Encoder) reserveLine(dst []byte, values [][]byte, old []byte) ([]byte, 
 		return dst, nil
 	}
 	certain, likely := 0, 0
-	for i, n := range e.columnSizes(values, old) {
+	for i, n := range e.ColumnSizes(values, old) {
 		likely += int(n) + len(e.columns[i].opening)
 		if k := e.columns[i].node.kind; k == Text || k == JSON || isUnchanged(values[i]) {
 			certain += int(n)
@@ -58,7 +58,7 @@ func (e *Encoder) reserveLine(dst []byte, values [][]byte, old []byte) ([]byte, 
 
 // tooLarge returns the error for a row whose line became too long at the column with that index.
 func (e *Encoder) tooLarge(values [][]byte, old []byte, column int) error {
-	sizes := e.columnSizes(values, old)
+	sizes := e.ColumnSizes(values, old)
 	sum := int64(0)
 	for _, n := range sizes {
 		sum += n
@@ -68,9 +68,9 @@ func (e *Encoder) tooLarge(values [][]byte, old []byte, column int) error {
 	return &TooLargeError{sizes}
 }
 
-// columnSizes estimates how many bytes each column takes in the line: exactly for text and for values taken from old, and
-// otherwise by the text form.
-func (e *Encoder) columnSizes(values [][]byte, old []byte) []int64 {
+// ColumnSizes estimates how many bytes each column takes in the line: exactly for text and for values taken from old, and
+// otherwise by the text form. values and old are those of [Encoder.AppendRow].
+func (e *Encoder) ColumnSizes(values [][]byte, old []byte) []int64 {
 	sizes := make([]int64, len(values))
 	previous := lineScanner{line: old}
 	for i, text := range values {

@@ -1,0 +1,119 @@
+package capture
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/store"
+)
+
+// TestRowsThatDoNotFit checks with each source that rows which are too large are left out and named, that everything else is followed,
+// and that they come back once they are small enough, or go with their row.
+func TestRowsThatDoNotFit(t *testing.T) {
+	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) { testOmitted(t, cfg, conn) })
+}
+
+// TestRowsThatDoNotFitWithOldRows is TestRowsThatDoNotFit for a stream that has the old row in each message, too.
+func TestRowsThatDoNotFitWithOldRows(t *testing.T) {
+	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
+		if cfg.Source != "logical" {
+			t.Skip("only the stream has old rows")
+		}
+		exec(t, conn, "ALTER TABLE votes REPLICA IDENTITY FULL")
+		testOmitted(t, cfg, conn)
+	})
+}
+
+func testOmitted(t *testing.T, cfg Config, conn *pgx.Conn) {
+	cfg.maxRowBytes = 1 << 20
+	exec(t, conn, `INSERT INTO votes (vote_id, user_query, comment) VALUES (1, 'a', 'b'),
+		(2, 'control characters', repeat(chr(1), 400000)), (3, 'long', repeat('x', 3000000))`)
+	d := start(t, cfg)
+	check := func(what string, omitted ...string) {
+		t.Helper()
+		r, err := d.Snapshot(t.Context())
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		manifest, err := store.ReadManifest(d.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		if manifest.Omitted != nil {
+			got = manifest.Omitted.Keys
+			if manifest.Omitted.Rows != len(got) || r.Omitted == nil || r.Omitted.Rows != len(got) {
+				t.Errorf("%s: the manifest omits %+v and the forced write %+v", what, manifest.Omitted, r.Omitted)
+			}
+		}
+		if fmt.Sprint(got) != fmt.Sprint(omitted) {
+			t.Fatalf("%s: %v are omitted; want %v", what, got, omitted)
+		}
+		st := d.Status()
+		if st.Omitted != len(omitted) || st.Ready != (len(omitted) == 0) || st.State != stateFollowing {
+			t.Errorf("%s: the status has %d omitted rows, ready: %t, %s", what, st.Omitted, st.Ready, st.State)
+		}
+		if len(omitted) > 0 {
+			if err := failing(st.Checks, omitted...); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		rest := "votes"
+		if len(omitted) > 0 {
+			rest = "(SELECT * FROM votes WHERE vote_id NOT IN (" + strings.Join(omitted, ",") + "))"
+		}
+		d.equal(conn, rest, "vote_id")
+	}
+	check("first copy", "2", "3")
+	exec(t, conn, "INSERT INTO votes (vote_id, comment) VALUES (4, repeat(chr(1), 900000)), (5, 'small')")
+	check("insert of a row that is too large", "2", "3", "4")
+	exec(t, conn, "UPDATE votes SET user_query = 'new' WHERE vote_id IN (1, 2, 3)")
+	check("update of another column", "2", "3", "4")
+	exec(t, conn, "UPDATE votes SET comment = 'short' WHERE vote_id = 3")
+	check("update that makes the row small", "2", "4")
+	exec(t, conn, "DELETE FROM votes WHERE vote_id = 2")
+	check("delete", "4")
+	exec(t, conn, "BEGIN; UPDATE votes SET comment = repeat('y', 5000000) WHERE vote_id = 1; UPDATE votes SET vote_id = 40 WHERE vote_id = 4; COMMIT")
+	check("update that makes a row large, and of the key", "1", "40")
+	exec(t, conn, "BEGIN; DELETE FROM votes WHERE vote_id = 1; INSERT INTO votes (vote_id, comment) VALUES (1, 'again'); COMMIT")
+	check("delete and insert", "40")
+	exec(t, conn, "INSERT INTO votes (vote_id, user_query, bot_response, comment) VALUES (6, repeat('a', 600000), repeat('b', 300000), repeat('c', 600000))")
+	check("two large values", "6", "40")
+	exec(t, conn, "UPDATE votes SET bot_response = 'less' WHERE vote_id = 6")
+	check("update of a row that stays too large", "6", "40")
+	exec(t, conn, "UPDATE votes SET user_query = 'less' WHERE vote_id = 6")
+	check("update that makes the row small and leaves a large value unchanged", "40")
+	exec(t, conn, "BEGIN; UPDATE votes SET comment = 'short' WHERE vote_id = 40; ROLLBACK")
+	check("rollback", "40")
+	exec(t, conn, "TRUNCATE votes")
+	check("truncate")
+}
+
+// TestOmittedRowIsNoDifference checks that the regular row count knows omitted rows.
+func TestOmittedRowIsNoDifference(t *testing.T) {
+	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
+		if cfg.Source != "logical" {
+			t.Skip("only the stream counts the rows")
+		}
+		exec(t, conn, "INSERT INTO votes (vote_id, comment) VALUES (1, 'a'), (2, repeat('x', 3000000))")
+		cfg.maxRowBytes, cfg.timeouts.RowCount = 1<<20, 5e6
+		d := start(t, cfg)
+		eventually(t, "following", func() error {
+			if st := d.Status(); st.State != stateFollowing {
+				return fmt.Errorf("%s", st.State)
+			}
+			return nil
+		})
+		for range 20 {
+			if _, err := d.Snapshot(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := d.said("resyncing table"); n > 0 || d.Status().Omitted != 1 {
+			t.Errorf("%d resyncs, and %d omitted rows; want 0 and 1", n, d.Status().Omitted)
+		}
+	})
+}
