@@ -143,7 +143,7 @@ func (c *count) Decode(ctx *kong.DecodeContext) error {
 	return nil
 }
 
-// policy says which earlier states are kept.
+// policy is the retention of kept states, such as 24h,7d,4w.
 type policy retention.Policy
 
 func (p *policy) UnmarshalText(text []byte) error {
