@@ -1,8 +1,8 @@
 // Command bench compares capture with baselines and with other programs, and writes the results into
 // docs/performance.md. `make bench` runs it.
 //
-// The benchmarks are Go benchmarks. Those in this folder run capture as a process beside a Postgres server of their own. The
-// benchmark of the stream is in package capture, because it starts with a slot that has changes to send. Each benchmark runs
+// The benchmarks are Go benchmarks. Those in this folder run capture as a process and a Postgres server of their own. The
+// benchmark of the stream is in capture/logical, because it starts with a slot that has changes to send. Each benchmark runs
 // several times, and each run measures capture and its baseline in turn, so a machine whose speed varies changes both.
 package main
 
