@@ -101,13 +101,13 @@ func isOther(m *Manifest, v *snapshot.View) bool {
 // compareParts returns why the last version is to be kept, which is on disk as it was written.
 func (f *File) compareParts(v *snapshot.View, last *written) *keepReason {
 	m := &last.manifest
-	r := &keepReason{manifest: *m}
+	r := &keepReason{manifest: *m, other: isOther(m, v)}
 	c, err := newComparison(m, v.Shape())
 	gone, goneRows, added := diffParts(v, last)
 	if err == nil && mayLose(goneRows, m.Rows) {
 		err = c.runRegions(f.dataPath, gone, added)
 	}
-	if r.loss = f.judge(c, err, m, v); r.loss == nil {
+	if r.loss = f.judge(c, err, m, v); r.loss == nil && !r.other {
 		return nil
 	}
 	if err != nil && err != errKeysDiffer {

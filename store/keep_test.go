@@ -43,7 +43,13 @@ func TestLossIsKept(t *testing.T) {
 		}{
 			"a tenth deleted": {change: deleteRows(tenth)},
 			"more deleted":    {change: deleteRows(tenth + 1), lost: tenth + 1, text: fmt.Sprintf("from %d rows to %d", rows, rows-tenth-1)},
-			"truncated":       {change: func(tab *snapshot.Table) { tab.Truncate() }, lost: rows, text: fmt.Sprintf("from %d rows to 0", rows)},
+			// Of the others most of the file changes, so the state before would not be patched in any case.
+			"the last deleted": {lost: tenth + 1, text: fmt.Sprintf("from %d rows to %d", rows, rows-tenth-1), change: func(tab *snapshot.Table) {
+				for i := range tenth + 1 {
+					tab.Delete(key(rows - 1 - i))
+				}
+			}},
+			"truncated": {change: func(tab *snapshot.Table) { tab.Truncate() }, lost: rows, text: fmt.Sprintf("from %d rows to 0", rows)},
 			"other keys": {lost: rows, change: func(tab *snapshot.Table) {
 				tab.Truncate()
 				for i := range rows {
@@ -269,6 +275,30 @@ func TestKeptAtStart(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOtherTableIsKept: the table is dropped and created again, or found elsewhere, with the same rows, while capture runs.
+func TestOtherTableIsKept(t *testing.T) {
+	t.Parallel()
+	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), snapshot.NewTable()
+	from := votes(100, "x").View()
+	load := func(oid uint32) *snapshot.View {
+		shape := *from.Shape()
+		shape.OID, shape.Fingerprint = oid, fmt.Sprint(oid)
+		return commit(t, tab, func() {
+			tab.Load(&shape, from.Origin())
+			for row := range from.From(nil) {
+				tab.Put(row.Key, row.Line)
+			}
+		})
+	}
+	write(t, f, load(5), store.ReasonStart)
+	if r := write(t, f, load(5), store.ReasonChange); r.Kept != nil {
+		t.Errorf("copied again: kept %+v", r.Kept)
+	}
+	if r := write(t, f, load(6), store.ReasonChange); r.Kept == nil || !r.Kept.Other || r.Kept.Loss != nil {
+		t.Errorf("another table: kept %+v", r.Kept)
 	}
 }
 
