@@ -5,6 +5,7 @@ import "os"
 const (
 	chunkBytes     = 1 << 20
 	chunks         = 4       // chunks that are hashed or written at a time
+	largeChunk     = 4 << 20 // size from which a chunk, of a very large row, is released at once
 	writebackBytes = 8 << 20 // written bytes after which the kernel is asked to start writing them to the device
 )
 
@@ -42,6 +43,9 @@ func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
 		defer close(done)
 		for chunk := range full {
 			w.digest.Write(chunk)
+			if cap(chunk) > largeChunk {
+				chunk = nil
+			}
 			w.recycled <- chunk[:0]
 		}
 	}()
@@ -71,11 +75,26 @@ func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
 		// The hasher may put the chunk into recycled before it is written. That is safe only because this goroutine, which
 		// writes it, is also the one that takes chunks from there, after the write.
 		full <- chunk
+		large := len(chunk) > largeChunk
 		if err := w.write(chunk); err != nil {
 			return err
 		}
+		if chunk = nil; large {
+			w.awaitHasher()
+		}
 	}
 	return nil
+}
+
+// awaitHasher waits until all chunks are hashed, so that one chunk at a time is large.
+func (w *sequentialWriter) awaitHasher() {
+	var all [chunks][]byte
+	for i := range all {
+		all[i] = <-w.recycled
+	}
+	for _, chunk := range all {
+		w.recycled <- chunk
+	}
 }
 
 // ensureRoom makes room for n more bytes in buf, aligned for direct I/O.
