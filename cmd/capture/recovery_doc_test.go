@@ -8,9 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"capture/capture"
 	"capture/internal/pgserver"
 )
 
@@ -32,9 +36,27 @@ func TestRecoveryPage(t *testing.T) {
 	if got := run(t, dir, []string{"DATABASE_URL=" + old}, "snapshot"); got.code != exitDone {
 		t.Fatalf("%+v", got)
 	}
-	keepHourly(t, filepath.Join(dir, "data/fallback"), "20261123T160000Z")
-	page := &page{t: t, lines: strings.Split(string(content), "\n"), dir: dir, urls: strings.NewReplacer(
+	d := startIn(t, dir, []string{"DATABASE_URL=" + old}, "run", "--listen=127.0.0.1:0", "--flush-interval=168h")
+	d.ready()
+	page := &page{t: t, lines: strings.Split(string(content), "\n"), dir: dir, stamps: map[string]string{}, urls: strings.NewReplacer(
 		"postgres://capture@db.example.com/app", old, "postgres://postgres@new.example.com/app", pgserver.Database(t))}
+	page.beforeLine = map[string]func(){
+		`$ psql "$DATABASE_URL" -Atqc "INSERT INTO votes (comment, timestamp) VALUES ('after the loss', '2026-11-23 17:30') RETURNING vote_id"`: func() {
+			d.status(func(s capture.Status) bool { return s.Kept.Losses == 1 })
+		},
+		"$ capture status | grep loss": func() {
+			d.status(func(s capture.Status) bool {
+				return slices.ContainsFunc(s.Checks, func(c capture.Check) bool { return strings.Contains(c.Detail, "-loss.json.gz") })
+			})
+		},
+		"## First: stop capture": func() {
+			d.signal(syscall.SIGTERM)
+			d.wait(stopTimeout)
+			hourAgo := time.Now().UTC().Add(-time.Hour).Format("20060102T150405Z")
+			keepHourly(t, filepath.Join(dir, "data/fallback"), hourAgo)
+			page.stamps["20261123T160000Z"] = hourAgo
+		},
+	}
 	got := page.run()
 	if *update {
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
@@ -72,9 +94,9 @@ func keepHourly(t *testing.T, dir, stamp string) {
 	}
 }
 
-var spans = regexp.MustCompile(`\b[0-9.]+ m?s\b`)
+var spans = regexp.MustCompile(`\b[0-9.]+ m?s\b|(\b[0-9]+ (d|h|min) ?)+ old|takes [0-9.]+ kB`)
 
-// timeless is the page without how long things took.
+// timeless is the page without how long things took, how old they are and what gzip made of them.
 func timeless(page string) string { return spans.ReplaceAllString(page, "N ms") }
 
 // page is a page with console blocks: commands after "$ ", and what they say.
@@ -84,6 +106,10 @@ type page struct {
 	dir   string
 	urls  *strings.Replacer
 	env   []string // what the commands exported
+
+	beforeLine map[string]func() // what the test does before it comes to a line
+	stamps     map[string]string // the times of the kept states, by those on the page
+	shown      int               // number of times that showTimes has chosen
 }
 
 // run runs all the commands, and returns the page with what they said.
@@ -91,6 +117,9 @@ func (p *page) run() string {
 	var out []string
 	inside, ran := false, 0
 	for _, line := range p.lines {
+		if do := p.beforeLine[line]; do != nil {
+			do()
+		}
 		switch {
 		case line == "```console":
 			inside = true
@@ -116,6 +145,9 @@ func (p *page) run() string {
 
 func (p *page) command(line string) string {
 	line = p.urls.Replace(line)
+	for shown, stamp := range p.stamps {
+		line = strings.ReplaceAll(line, shown, stamp)
+	}
 	if assignment, ok := strings.CutPrefix(line, "export "); ok {
 		p.env = append(p.env, assignment)
 		return ""
@@ -127,5 +159,39 @@ func (p *page) command(line string) string {
 	if err != nil && cmd.ProcessState.ExitCode() != exitFailed {
 		p.t.Errorf("$ %s\n%s%v", line, said, err)
 	}
-	return strings.TrimRight(fmt.Sprint(string(said)), "\n")
+	return p.showTimes(strings.TrimRight(string(said), "\n"))
+}
+
+var (
+	stampPattern = regexp.MustCompile(`\b20\d{6}T\d{6}Z`)
+	foundPattern = regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
+)
+
+// showTimes replaces the times of kept states by times on the hour of the page's day: the first one that appears by 17:00, the next one by
+// 18:00. The time of a loss is 17:20:05.
+func (p *page) showTimes(said string) string {
+	for _, stamp := range stampPattern.FindAllString(said, -1) {
+		if strings.HasPrefix(stamp, "20261123T") {
+			continue
+		}
+		shown := ""
+		for s, known := range p.stamps {
+			if known == stamp {
+				shown = s
+			}
+		}
+		if shown == "" {
+			shown = fmt.Sprintf("20261123T%d0000Z", 17+p.shown)
+			p.shown++
+			p.stamps[shown] = stamp
+		}
+		said = strings.ReplaceAll(said, stamp, shown)
+		is, err := time.Parse("20060102T150405Z", stamp)
+		as, aerr := time.Parse("20060102T150405Z", shown)
+		if err != nil || aerr != nil {
+			p.t.Errorf("%q, %q: %v, %v", stamp, shown, err, aerr)
+		}
+		said = strings.ReplaceAll(said, timeText(is), timeText(as))
+	}
+	return foundPattern.ReplaceAllString(said, "2026-11-23T17:20:05Z")
 }
