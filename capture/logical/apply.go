@@ -16,27 +16,28 @@ import (
 // applier turns the messages of pgoutput into writes to a Table. It returns each commit, and its caller decides what to do
 // about it.
 //
-// A transaction's changes go into the Table at once, and become visible together when its Commit message arrives. After a
-// message has failed, the applier must not be used again: the Table holds a part of a transaction, which the daemon rolls
-// back.
+// Each change is written to the Table when its message arrives. All changes of a transaction become visible together when its
+// Commit message arrives. After a message has failed, the applier must not be used again: the Table may hold a part of a
+// transaction, which the daemon rolls back.
 type applier struct {
 	dst       *snapshot.Table
 	table     *postgres.Table
 	encoder   *rowjson.Encoder
 	generated *serverValues // nil if the stream has all columns
 
-	columns []int // place in the table's Shape of each column of the stream; nil before the Relation message
+	columns []int // index in the table's Shape of each column of the stream; nil before the Relation message
 	inTxn   bool  // between Begin and Commit
 	txn     source.TxnStats
 
-	// Rows whose key another row took within the transaction, until they move on. Empty outside of a transaction.
+	// Rows whose key another row has taken in this transaction. Each is removed when its own update or delete arrives, so
+	// none is left at the end of the transaction.
 	displaced displacedRows
 
-	// Buffers, for one change at a time. Values are by place in the Shape, in text form.
+	// Buffers that each change reuses. Values are in text form and indexed by column of the Shape.
 	change               pgoutput.Change
 	oldValues, newValues [][]byte
 	oldKey, newKey, line []byte
-	omitted              []int64 // sizes of the new row's values if it is too large for the stream, see omit.go; nil for any other
+	omitted              []int64 // sizes of the new row's values if the connection left some of them out (see omit.go); otherwise nil
 }
 
 func newApplier(dst *snapshot.Table, table *postgres.Table, encoder *rowjson.Encoder, generated *serverValues) *applier {
@@ -58,8 +59,8 @@ var (
 	errUnknownRow = &source.ResyncError{Reason: "the stream changes a row that is not known", Backoff: true}
 )
 
-// apply applies one message. For a Commit it returns what the transaction changed, which is valid until the next message.
-// Messages without rows of the table have no effect.
+// apply applies one message. For a Commit it returns the transaction's statistics, which are valid until the next call.
+// It ignores changes to other tables and messages of other kinds.
 func (a *applier) apply(msg []byte) (commit *source.TxnStats, err error) {
 	switch pgoutput.Kind(msg) {
 	case pgoutput.KindBegin:
@@ -94,7 +95,7 @@ func (a *applier) applyCommit(msg []byte) (*source.TxnStats, error) {
 	switch {
 	case len(a.displaced) > 0:
 		return nil, &source.ResyncError{Reason: "rows with one key at the end of a transaction"}
-	case a.txn.Changes() == 0: // of other tables only
+	case a.txn.Changes() == 0: // the transaction changed only other tables
 		a.dst.Advance(position)
 	default:
 		if err := a.dst.Commit(position); err != nil {
@@ -105,7 +106,7 @@ func (a *applier) applyCommit(msg []byte) (*source.TxnStats, error) {
 }
 
 // applyRelation checks that the published definition is the one that was copied. The server sends a Relation message before
-// the first change of a row, and again before the first one after the definition has changed.
+// the first change to a table, and again before the first change that follows a new definition of the table.
 func (a *applier) applyRelation(msg []byte) error {
 	rel, err := pgoutput.ParseRelation(msg)
 	if err != nil {
@@ -189,7 +190,7 @@ func (a *applier) parseChange(msg []byte) error {
 	return nil
 }
 
-// placeValues puts a tuple's values where the Shape has their columns.
+// placeValues stores a tuple's values in dst, which is indexed by column of the Shape.
 func (a *applier) placeValues(dst [][]byte, t pgoutput.Tuple) error {
 	if len(t) != len(a.columns) {
 		return errors.New("a row of the stream does not have the columns of its table")
@@ -227,8 +228,8 @@ func (a *applier) applyDelete() (err error) {
 	return nil
 }
 
-// applyUpsert applies an insert or update. An update has an old tuple if it changed the key, and under replica identity
-// FULL always.
+// applyUpsert applies an insert or update. An update carries an old tuple if it changed the key; under replica identity FULL
+// it always does.
 func (a *applier) applyUpsert() (err error) {
 	hasOld, isUpdate := a.change.Identity != pgoutput.IdentityNone, a.change.Kind == pgoutput.KindUpdate
 	if hasOld {
@@ -290,9 +291,9 @@ func (a *applier) applyUpsert() (err error) {
 	return nil
 }
 
-// fillUnchanged takes from the old tuple what the new one leaves out as unchanged: columns of a long key that stay the same
-// while another column of the key changes, and under replica identity FULL any TOASTed value. If the old tuple has
-// the key alone, its other columns are NULL whatever their values were.
+// fillUnchanged copies values from the old tuple to the new one, which leaves out TOASTed values that the update did not
+// change. Under replica identity FULL, the old tuple has all values. Otherwise it has those of the key's columns only, and
+// shows every other column as NULL, whatever its value was.
 func (a *applier) fillUnchanged() {
 	full := a.change.Identity == pgoutput.IdentityFull
 	for i, v := range a.newValues {
@@ -305,8 +306,8 @@ func (a *applier) fillUnchanged() {
 
 func isUnchanged(v []byte) bool { return len(v) > 0 && &v[0] == &rowjson.Unchanged[0] }
 
-// encodeLine encodes the new row into line. oldLine is the row's line before the update, from which unchanged values come;
-// nil if it is not known.
+// encodeLine encodes the new row into a.line. Unchanged values come from oldLine, which is the row's line before the update,
+// or nil if that is not known.
 func (a *applier) encodeLine(oldLine []byte) (err error) {
 	if a.generated != nil {
 		for _, i := range a.generated.unpublished {
@@ -319,8 +320,8 @@ func (a *applier) encodeLine(oldLine []byte) (err error) {
 	if a.line, err = a.encoder.AppendRow(a.line[:0], a.newValues, oldLine); err != nil || a.generated == nil {
 		return err
 	}
-	// The stream does not have generated columns (before PostgreSQL 18 it cannot). The server computes them from the other
-	// values, which are in the line by now.
+	// The stream leaves generated columns out (PostgreSQL before 18 cannot send them). The server computes them from the
+	// other values, which the line has by now.
 	values, err := a.generated.generate(a.encoder, a.newValues, a.line)
 	if err != nil {
 		return err

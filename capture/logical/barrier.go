@@ -14,21 +14,21 @@ import (
 )
 
 const (
-	barrierPoll    = 2 * time.Millisecond   // time between looks at the applied position
-	requestsEvery  = 16                     // looks between requests for a keepalive
+	barrierPoll    = 2 * time.Millisecond   // time between checks of the applied position
+	requestsEvery  = 16                     // number of these checks per request for a keepalive
 	walFlushPeriod = 300 * time.Millisecond // time between requests to flush the WAL
 )
 
-// Barrier implements source.Source. It waits until the stream has been applied up to where the server writes WAL now: the
-// commits that were visible before the call lie below that position.
+// Barrier implements source.Source. It waits until the stream has been applied up to the server's current WAL insert
+// position. All commits that were visible before the call are below that position.
 //
-// The stream may not get there by itself. The last records below the position may belong to no commit of the table, so
-// that only a keepalive shows that the server has passed them: Barrier asks for one. And they may not be flushed yet, while
-// a walsender sends only WAL that is: if the wait lasts, Barrier makes the server flush it.
+// Without help, the stream may not reach the position soon. If the last records below it belong to no commit of the table,
+// only a keepalive shows that the server has passed them, so Barrier requests one. If they are not flushed yet, a walsender
+// does not send them, so Barrier makes the server flush its WAL when the wait lasts.
 func (s *Source) Barrier(ctx context.Context) error {
 	var target pglogrepl.LSN
 	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-		// A change of the definition is not in the stream, so it must be found here for the state to be complete.
+		// The stream does not show a new definition of the table. Without this check, the state might not be complete.
 		if err := checkCatalog(ctx, conn, s.env, s.table, s.publication); err != nil {
 			return err
 		}
@@ -45,7 +45,7 @@ func (s *Source) Barrier(ctx context.Context) error {
 	return s.waitApplied(ctx, target)
 }
 
-// barrierError returns the error of Barrier for a query that failed. If Follow has ended, the query failed because of that.
+// barrierError returns Barrier's error for a query that failed with err. If Follow has ended, that is why the query failed.
 func (s *Source) barrierError(err error) error {
 	select {
 	case <-s.ended:

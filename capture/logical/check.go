@@ -10,12 +10,12 @@ import (
 	"capture/internal/postgres"
 )
 
-// publication is the publication that the stream goes by, as it was when the slot was created.
+// publication identifies the stream's publication. The fingerprint is that of its definition before the slot was created.
 type publication struct{ name, fingerprint string }
 
-// checkCatalog returns a *source.ResyncError if the table's definition or the publication has changed. The stream does not
-// show that: ADD COLUMN … DEFAULT, ALTER TYPE … USING and DROP COLUMN change old rows without a message, and a table that
-// leaves the publication just falls silent.
+// checkCatalog returns a *source.ResyncError if the table's definition or the publication has changed. The stream shows
+// neither: ADD COLUMN … DEFAULT, ALTER TYPE … USING and DROP COLUMN change old rows without a message, and the changes of a
+// table that has left the publication just stop arriving.
 func checkCatalog(ctx context.Context, conn *pgx.Conn, env *source.Env, table *postgres.Table, pub publication) error {
 	tableChanged, publicationChanged, err := postgres.CompareCatalog(ctx, conn, env.Table, table, pub.name, pub.fingerprint)
 	switch {

@@ -14,7 +14,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// copyTable copies the table as the slot's snapshot shows it.
+// copyTable copies the table as the slot's snapshot shows it. It returns the encoder for the stream's rows.
 func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSnapshot, origin snapshot.Origin) (*rowjson.Encoder, error) {
 	s.env.Progress.SetCopying()
 	encoder, err := tablecopy.NewEncoder(s.table, s.server, s.env.RowLimit())
@@ -38,10 +38,12 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	return encoder, nil
 }
 
-// importSnapshot opens a connection that sees the slot's snapshot. The snapshot ends with the next command on the
-// replication connection, so that one comes after the import: it begins a transaction there, in which the server waits for
-// our pings. If this process freezes during the copy, the server ends the idle transaction, and with the connection the
-// slot. (wal_sender_timeout does that only while a stream is being sent.)
+// importSnapshot opens a connection and begins a transaction on it that uses the slot's snapshot. The exported snapshot ends
+// with the next command on the replication connection, so that connection is used only after the import.
+//
+// importSnapshot then begins a transaction with an idle timeout on the replication connection, which the slotKeeper pings. If
+// this process freezes during the copy, the pings stop, and the server ends the connection and with it the slot.
+// (wal_sender_timeout applies only while a stream is being sent.)
 func (s *Source) importSnapshot(ctx context.Context, start slotSnapshot) (conn *pgx.Conn, err error) {
 	err = s.withIdleTimeout(ctx, func(ctx context.Context) error {
 		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(s.reads.Attach(s.env.Database), s.env.RowLimit())); err != nil {
@@ -58,11 +60,12 @@ func (s *Source) importSnapshot(ctx context.Context, start slotSnapshot) (conn *
 // slotKeeper keeps the slot alive during a copy.
 type slotKeeper struct {
 	*Source
-	ctx      context.Context // of the source: the end of the copy must not interrupt a ping, which would break the connection
+	// ctx is the source's context. The copy's context could end during a ping, and that would break the connection.
+	ctx      context.Context
 	lastPing time.Time
 }
 
-// check pings the replication connection if that is due, and checks the slot. The tablecopy.Watchdog calls it.
+// check pings the replication connection if a ping is due, and checks the slot. The tablecopy.Watchdog calls it.
 func (k *slotKeeper) check(copying context.Context, conn *pgx.Conn) error {
 	if time.Since(k.lastPing) > k.env.Timeouts.FrozenClient/6 {
 		k.lastPing = time.Now()

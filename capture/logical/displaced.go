@@ -7,18 +7,19 @@ import (
 	"capture/internal/pgoutput"
 )
 
-// displacedRows holds rows whose key another row has taken, by that key. A key may be taken more than once.
+// displacedRows maps a key to the lines of rows that had this key until another row took it. That may happen to a key more
+// than once.
 //
 // A deferrable key is checked at the end of the statement or transaction, so "UPDATE t SET id = id + 1" may give row 1 the
-// key of row 2 before row 2 has moved on. The stream shows these updates one by one, and the Table holds one row per key.
-// Such a table needs replica identity FULL, so the update that moves row 2 on names all of its old values, and finds it
-// here.
+// key of row 2 before row 2 gets its new key. The stream shows these updates one by one, but the Table holds one row per
+// key, so row 2 is kept here meanwhile. Such a table needs replica identity FULL: the update of row 2 carries all of its old
+// values, and they identify its line among the displaced ones.
 type displacedRows map[string][][]byte
 
-// stashDisplaced puts the row aside that has newKey, which another row is about to take. Since the transaction commits, that
-// row must be on its way to another key.
+// stashDisplaced adds the row that has newKey to the displaced rows, because another row is about to take that key. The
+// transaction will commit, so a later change of the transaction must move or delete the displaced row.
 func (a *applier) stashDisplaced() error {
-	if a.table.KeyImmediate { // two rows never share such a key, not even for a moment
+	if a.table.KeyImmediate { // two rows never share an immediate key, not even for a moment
 		return nil
 	}
 	line, err := a.dst.Get(a.newKey)
@@ -32,7 +33,7 @@ func (a *applier) stashDisplaced() error {
 	return err
 }
 
-// takeDisplaced removes the row that the old tuple describes from the displaced ones. It reports whether the row was there.
+// takeDisplaced removes the row that the old tuple describes from the displaced rows. It reports whether it found the row.
 func (a *applier) takeDisplaced() (bool, error) {
 	lines := a.displaced[string(a.oldKey)]
 	if len(lines) == 0 || a.change.Identity != pgoutput.IdentityFull {
@@ -47,7 +48,7 @@ func (a *applier) takeDisplaced() (bool, error) {
 	}
 	line, err := a.encoder.AppendRow(nil, a.oldValues, current)
 	if err != nil {
-		return false, nil // the old tuple leaves values out, so it is not the displaced row that is meant
+		return false, nil // the old tuple leaves values out, so it does not describe a displaced row
 	}
 	i := slices.IndexFunc(lines, func(l []byte) bool { return bytes.Equal(l, line) })
 	if i < 0 {

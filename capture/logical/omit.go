@@ -9,17 +9,17 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// A row that does not fit into memory is omitted (see [snapshot.Table.Omit]), and the stream goes on. Either the connection has
-// left its large values out of the message, or its line turns out to be too long. Whatever changes such a row later is applied
-// to the record of it: a row that is deleted or becomes small enough ends the record.
+// A row that does not fit into memory is omitted (see [snapshot.Table.Omit]), and the stream continues. A row does not fit if
+// the connection left large values out of its message, or if its line is too long. The Table records the sizes of an omitted
+// row. Later updates of the row change this record, and the record is removed when the row is deleted or becomes small enough.
 //
-// One case needs another copy: an update that makes the row small enough and leaves another value unchanged. The stream does not
-// have that value, and neither has the Table.
+// One case needs another copy: an update that may make the row small enough but leaves some of its values unchanged. Neither
+// the stream nor the Table has these values.
 
-// keptLineBytes is the size from which the buffer of a line is released after the row.
+// keptLineBytes is the size in bytes of the largest line buffer that is kept for the next row.
 const keptLineBytes = 1 << 20
 
-// omittedValue stands for a value that the connection has left out. It is recognised by identity.
+// omittedValue stands for a value that the connection has left out. isOmitted recognises it by its address.
 var omittedValue = []byte("omitted")
 
 func isOmitted(v []byte) bool { return len(v) > 0 && &v[0] == &omittedValue[0] }
@@ -42,7 +42,7 @@ func (a *applier) sizesIfOmitted(t pgoutput.Tuple) []int64 {
 	return sizes
 }
 
-// setKey sets key to that of a row with these values.
+// setKey sets *key to the key of a row with these values.
 func (a *applier) setKey(key *[]byte, values [][]byte) (err error) {
 	for _, column := range a.table.Key {
 		if isOmitted(values[column]) {
@@ -53,8 +53,8 @@ func (a *applier) setKey(key *[]byte, values [][]byte) (err error) {
 	return err
 }
 
-// encodeOrOmit encodes the new row into line, or returns its sizes if it is too large. oldLine is the row's line before an update,
-// and oldSizes are its sizes if it was omitted.
+// encodeOrOmit encodes the new row into a.line. If the row is too large, it returns the sizes of the row's values instead.
+// oldLine is the row's line before an update. oldSizes are its sizes before the update if it was omitted.
 func (a *applier) encodeOrOmit(oldLine []byte, oldSizes []int64) (sizes []int64, err error) {
 	if a.omitted != nil {
 		return a.omitted, nil
@@ -69,8 +69,8 @@ func (a *applier) encodeOrOmit(oldLine []byte, oldSizes []int64) (sizes []int64,
 	return nil, err
 }
 
-// estimateSizes returns the sizes of an omitted row after an update that leaves some of its values unchanged. If it may fit by now,
-// only another copy can tell.
+// estimateSizes returns the sizes of an omitted row after an update that leaves some of its values unchanged. If the row may
+// fit now, it returns errMayFit, since only another copy can tell.
 func (a *applier) estimateSizes(oldSizes []int64) ([]int64, error) {
 	sizes, sum := a.encoder.ColumnSizes(a.newValues, nil), int64(0)
 	for i, v := range a.newValues {

@@ -16,22 +16,22 @@ import (
 )
 
 const (
-	slotPatience      = time.Second // time that creating the slot may take, next to some round trips, before a plain read
+	slotPatience      = time.Second // time that slot creation may take, in addition to a few round trips, before the first plain read
 	plainReadInterval = time.Minute // time between plain reads while the slot is still being created
 )
 
-// plainReads makes Views by plain reads of the table while the slot cannot be created yet, since the file would otherwise
-// have to wait for the longest open transaction.
+// plainReads reads the table without a slot while open transactions block the creation of the slot. Otherwise the first file
+// would have to wait for the longest of these transactions.
 type plainReads struct {
 	*Source
 	dst    *snapshot.Table
 	origin snapshot.Origin
 	next   time.Time     // time of the next read
-	logged bool          // the log says that slot creation is blocked
-	lsn    pglogrepl.LSN // position behind all that the last read has shown
+	logged bool          // whether the blocked slot creation has been logged
+	lsn    pglogrepl.LSN // WAL position after everything that the last read has shown
 }
 
-// createSlotOrPlainRead creates the slot, and reads the table without one while that takes long.
+// createSlotOrPlainRead creates the slot. If that takes long, it makes plain reads of the table meanwhile.
 func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, origin snapshot.Origin) (slotSnapshot, error) {
 	type result struct {
 		start slotSnapshot
@@ -59,7 +59,7 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 	for {
 		select {
 		case r := <-created:
-			if r.err == nil && r.start.lsn < p.lsn { // the server had created the slot when the read was still under way
+			if r.err == nil && r.start.lsn < p.lsn { // the slot was created while a plain read was still running
 				r.err = &source.ResyncError{Reason: "the replication slot starts before the state that a plain read has already shown", Backoff: true}
 			}
 			if r.err == nil {
@@ -76,11 +76,11 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 	}
 }
 
-// readIfDue checks the slot, and reads the table if it is time for that. reading ends as soon as the slot is there. An error
-// of the read itself is only logged.
+// readIfDue checks the slot, and reads the table if a plain read is due. The context named reading ends as soon as the slot
+// exists. If the read fails, the error is only logged.
 func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	if !p.logged && time.Now().Before(p.next) {
-		return nil // a slot is usually there by then, and interrupting a query would cost its connection
+		return nil // the slot usually exists before the first read is due, and interrupting a query would cost its connection
 	}
 	if err := p.queries.Do(reading, p.slot.checkUncreated); err != nil && reading.Err() == nil {
 		return err
@@ -116,8 +116,9 @@ func (p *plainReads) reportBlocked(ctx context.Context) {
 	}
 }
 
-// currentLSN returns a position behind all that the last plain read has shown; the highest possible one if the server does
-// not answer. The file must never go back, so a slot that starts before it is of no use.
+// currentLSN returns a WAL position after everything that the last plain read has shown, or the highest possible position if
+// the server does not answer. The file must never go back to an older state, so a slot that starts before this position
+// cannot be used.
 func (p *plainReads) currentLSN(ctx context.Context) (lsn pglogrepl.LSN) {
 	err := p.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		lsn, err = postgres.LoadInsertLSN(ctx, conn)

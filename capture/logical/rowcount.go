@@ -14,8 +14,8 @@ import (
 	"capture/snapshot"
 )
 
-// rowCounter compares the number of rows with the table's from time to time. It finds rows that were lost or doubled, for
-// which there is no known cause.
+// rowCounter compares the number of rows in dst with that in the database at regular intervals. It detects lost or doubled
+// rows, although no cause of either is known.
 type rowCounter struct {
 	env     *source.Env
 	table   *postgres.Table
@@ -23,7 +23,7 @@ type rowCounter struct {
 	barrier func(context.Context) error
 }
 
-// run counts at each interval until ctx ends. It returns a *source.ResyncError if the numbers differ.
+// run compares the numbers at each interval until ctx ends. It returns a *source.ResyncError if they differ.
 func (c *rowCounter) run(ctx context.Context) error {
 	tick := time.NewTicker(c.env.Timeouts.RowCount)
 	defer tick.Stop()
@@ -45,8 +45,8 @@ func (c *rowCounter) run(ctx context.Context) error {
 	}
 }
 
-// compare returns a *source.ResyncError if the numbers differ. Rows may come and go while they are counted, so only a
-// difference during which the Table did not change counts.
+// compare returns a *source.ResyncError if the numbers differ. Rows may be inserted or deleted during a count, so a count
+// proves nothing if the Table changed meanwhile. Only a difference in three counts in a row is an error.
 func (c *rowCounter) compare(ctx context.Context) error {
 	var rows int
 	for range 3 {
@@ -69,7 +69,8 @@ func (c *rowCounter) compare(ctx context.Context) error {
 	return &source.ResyncError{Reason: fmt.Sprintf("the table has %d rows and feedback.json %d", rows, v.Rows()+v.OmittedRows())}
 }
 
-// count counts the rows over a connection of its own, since it may take long, and with a Watchdog.
+// count returns the number of rows in the database. The query may take long, so it runs on its own connection and under a
+// Watchdog.
 func (c *rowCounter) count(ctx context.Context) (rows int, err error) {
 	var (
 		reads postgres.ReadClock

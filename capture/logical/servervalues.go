@@ -14,17 +14,17 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// serverValues computes what only the server can: the JSON of types that rowjson does not know, and generated columns, which
-// the stream leaves out. Each costs a query, and the stream waits for it.
+// serverValues queries values that only the server can compute: the JSON of types that rowjson does not know, and generated
+// columns, which the stream leaves out. The stream waits for each of these queries.
 type serverValues struct {
-	ctx         context.Context // of the stream; the callback of rowjson.Encoder has none
+	ctx         context.Context // context of the stream, because rowjson.Encoder passes none to encode
 	queries     *postgres.QueryConn
 	shape       *rowjson.Shape
-	unpublished []int    // the columns that the stream leaves out
-	query       string   // computes these
-	inputs      []int    // columns that query takes as parameters
-	inputTypes  []uint32 // OIDs of their types
-	params      [][]byte // buffer
+	unpublished []int    // indices of the columns that the stream leaves out
+	query       string   // SQL query that computes the unpublished columns
+	inputs      []int    // indices of the columns that are the query's parameters
+	inputTypes  []uint32 // type OIDs of the query's parameters
+	params      [][]byte // buffer for the query's parameters
 }
 
 func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *postgres.Table) *serverValues {
@@ -38,10 +38,10 @@ func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *po
 	return v
 }
 
-// encode returns to_json of the value of a column that text stands for. It is the Server of a rowjson.Encoder.
+// encode returns to_json of a column's value, which text is the text form of. The rowjson.Encoder calls it as its Server.
 func (v *serverValues) encode(column int, text []byte) (answer []byte, err error) {
 	c := &v.shape.Columns[column]
-	types := []uint32{c.TypeOID} // naming the type would need the right to use its schema
+	types := []uint32{c.TypeOID} // a type's name, unlike its OID, would require USAGE on its schema
 	err = v.queries.Do(v.ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		values, err := queryTextRow(ctx, conn, "SELECT pg_catalog.to_json($1)", types, text)
 		if err != nil {
@@ -62,7 +62,7 @@ func (v *serverValues) encode(column int, text []byte) (answer []byte, err error
 }
 
 // generate returns the text forms of the unpublished columns for a row with these values. Values that an update left
-// unchanged are taken from line, which is the row's line with all columns of the stream.
+// unchanged come from line, which is the row's new line with all columns of the stream.
 func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, line []byte) (generated [][]byte, err error) {
 	v.params = v.params[:0]
 	for _, i := range v.inputs {
@@ -80,7 +80,7 @@ func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, line 
 		return err
 	})
 	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && v.ctx.Err() == nil {
-		// The server answers, but the definition of the column has changed since the row was written.
+		// The connection works, so the column's definition must have changed since the row was written.
 		return nil, &source.ResyncError{Reason: "the server no longer computes generated columns as it did: " + pg.Error(), Backoff: true}
 	}
 	if err != nil {
@@ -96,8 +96,8 @@ func (v *serverValues) generate(encoder *rowjson.Encoder, values [][]byte, line 
 	return generated, nil
 }
 
-// textOf returns the text form of a column from its JSON in line; nil for NULL. It reports false if the JSON does not
-// determine the value.
+// textOf returns the text form of a column's value, which it derives from the JSON in line. The text of NULL is nil. ok is
+// false if the JSON does not determine the value.
 func (v *serverValues) textOf(encoder *rowjson.Encoder, line []byte, column int) (text []byte, ok bool) {
 	value, ok := encoder.Field(line, column)
 	t := &v.shape.Columns[column].Type
@@ -111,9 +111,9 @@ func (v *serverValues) textOf(encoder *rowjson.Encoder, line []byte, column int)
 	return text, err == nil
 }
 
-// determinesValue reports whether the JSON determines the value of type t that it was made of. It does not for types that
-// only the server encodes. Type json has a null of its own next to NULL, and arrays of it or of other arrays look alike
-// whether they have dimensions or elements that are arrays.
+// determinesValue reports whether the JSON of a value of type t determines the value. It does not in three cases. A type that
+// only the server encodes may have any JSON. A null of type json may be SQL's NULL or JSON's null. In an array whose elements
+// may themselves be JSON arrays, an inner array may be such an element or another dimension.
 func determinesValue(t *rowjson.Type, value json.RawMessage) bool {
 	switch {
 	case string(value) == "null":
@@ -132,7 +132,7 @@ func determinesValue(t *rowjson.Type, value json.RawMessage) bool {
 				case rowjson.Array, rowjson.Vector, rowjson.JSON:
 					return false
 				}
-				elementType = t // a dimension
+				elementType = t // e is a dimension of the same array
 			}
 			if !determinesValue(elementType, e) {
 				return false
@@ -152,13 +152,14 @@ func determinesValue(t *rowjson.Type, value json.RawMessage) bool {
 	return true
 }
 
-// queryTextRow returns the values of a query's only row, in text form. The parameters are in text form, too, and of the types
-// with these OIDs. The query may call functions of the table's owner, so it runs in a read-only transaction.
+// queryTextRow runs a query that returns one row, and returns the row's values in text form. The parameters are in text form,
+// too, and types holds the OIDs of their types. The query may call functions of the table's owner, so it runs in a read-only
+// transaction.
 func queryTextRow(ctx context.Context, conn *pgx.Conn, query string, types []uint32, params ...[]byte) ([][]byte, error) {
 	b := &pgconn.Batch{}
 	b.ExecParams("BEGIN READ ONLY", nil, nil, nil, nil)
 	b.ExecParams(query, params, types, nil, nil)
-	b.ExecParams("ROLLBACK", nil, nil, nil, nil) // takes back settings that a function has changed, too
+	b.ExecParams("ROLLBACK", nil, nil, nil, nil) // also reverts settings that a function has changed
 	results, err := conn.PgConn().ExecBatch(ctx, b).ReadAll()
 	if err != nil {
 		_ = conn.PgConn().Exec(ctx, "ROLLBACK").Close() // a connection that cannot roll back is closed

@@ -26,23 +26,22 @@ var (
 	errNoFreeSlot = errors.New("all replication slots are in use")
 )
 
-// newSlot returns a slot with a name of its own, which does not exist yet.
+// newSlot returns a slot with a random name. The server does not have it yet.
 func newSlot(env *source.Env) *slot {
 	var id [4]byte
 	_, _ = rand.Read(id[:]) // never fails
 	return &slot{name: "capture_" + hex.EncodeToString(id[:]), env: env}
 }
 
-// slotSnapshot is the start of a new slot's stream: the consistent point, and the exported snapshot that shows the table
-// as it is there. It lives until the next command on the replication connection. The first read with it has to wait for
-// awaitCommits.
+// slotSnapshot is the start of a new slot's stream. The exported snapshot shows the table as of the consistent point. It ends
+// with the next command on the replication connection. Nobody may read a table with it before awaitCommits has returned.
 type slotSnapshot struct {
-	lsn  pglogrepl.LSN
-	name string
+	lsn  pglogrepl.LSN // consistent point
+	name string        // name of the exported snapshot
 }
 
-// create creates the slot. The server waits until every transaction has ended that was writing at the start, so that
-// snapshot and stream meet without a gap: a transaction is either in the snapshot or in the stream as a whole.
+// create creates the slot. The server first waits until every write transaction that is open has ended. So snapshot and
+// stream meet without a gap: each transaction is entirely in the snapshot or entirely in the stream.
 func (s *slot) create(ctx context.Context, conn *pgconn.PgConn) (slotSnapshot, error) {
 	result, err := pglogrepl.CreateReplicationSlot(ctx, conn, s.name, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
 		Temporary: true, Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
@@ -66,7 +65,8 @@ func (s *slot) check(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// checkUncreated is check for a slot that may not exist yet. Once it exists, losing it closes the replication connection.
+// checkUncreated is like check, but accepts a missing slot, since it may not exist yet. It need not detect a slot that was
+// lost: that also closes the replication connection.
 func (s *slot) checkUncreated(ctx context.Context, conn *pgx.Conn) error {
 	err := s.checkRetainedWAL(ctx, conn)
 	if errors.Is(err, errNoSlot) {
@@ -75,8 +75,8 @@ func (s *slot) checkUncreated(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// checkRetainedWAL reports the WAL that the slot retains. It returns a *source.ResyncError if that is more than MaxWAL, or
-// if the server has invalidated the slot. A missing slot is errNoSlot.
+// checkRetainedWAL reports to Progress how much WAL the slot retains. It returns a *source.ResyncError if that is more than
+// MaxWAL or if the server has invalidated the slot, and errNoSlot if the slot does not exist.
 func (s *slot) checkRetainedWAL(ctx context.Context, conn *pgx.Conn) error {
 	var retained *int64
 	var status string
@@ -100,7 +100,7 @@ func (s *slot) checkRetainedWAL(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// blockingTransactions returns, for people, which transactions the server waits for before it can create the slot.
+// blockingTransactions returns a text for the operator that lists the transactions that block the creation of the slot.
 func blockingTransactions(ctx context.Context, conn *pgx.Conn) (string, error) {
 	text := "write transactions that were open at the start must end first"
 	open, err := postgres.LoadOpenTransactions(ctx, conn)

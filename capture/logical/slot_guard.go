@@ -14,24 +14,24 @@ import (
 	"capture/internal/postgres"
 )
 
-// Pauses between two questions whether the transactions of a new slot's snapshot have ended.
+// Times of awaitCommits. Its pauses grow from the first to the longest.
 const (
 	firstGuardPause   = time.Millisecond
 	longestGuardPause = 100 * time.Millisecond
-	guardReportAfter  = time.Second // until the status names what is waited for
+	guardReportAfter  = time.Second // time until the status reports the wait
 )
 
 // awaitCommits returns once every transaction that the exported snapshot shows as committed has ended for all sessions.
 // Until then nobody may read a table with that snapshot.
 //
 // A commit writes its WAL record, then marks pg_xact, then leaves the list of running transactions. A walsender decodes the
-// record at once, so the snapshot of a new slot may count a transaction as committed that pg_xact does not know yet. A scan
-// with that snapshot takes the transaction for aborted and stores this verdict in the row's hint bits: the commit of the
-// application is lost, for good and for everybody. PostgreSQL before 15.20 and before 19 has this bug, which hits catalog rows
-// as well as the application's. See "Race conditions in logical decoding" on pgsql-hackers, January 2026.
+// record at once, so the snapshot of a new slot may show a transaction as committed before pg_xact does. A scan with that
+// snapshot treats the transaction as aborted and stores this in the row's hint bits: the application's commit is lost for
+// every session, permanently. This bug of PostgreSQL affects catalog rows as well as the application's. It is fixed in 15.20
+// and 19. See "Race conditions in logical decoding" on pgsql-hackers, January 2026.
 //
-// Asking for pg_current_snapshot() reads no table. The session that asks has imported the exported snapshot for this one
-// question; afterwards it compares with its own, ordinary snapshots.
+// Calling pg_current_snapshot() is safe, because it reads no table. awaitCommits imports the exported snapshot for this one
+// call. It then compares the result with new, ordinary snapshots until all of its transactions have ended.
 func awaitCommits(ctx context.Context, env *source.Env, queries *postgres.QueryConn, snapshotName string) error {
 	var exported xidSnapshot
 	err := queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
@@ -73,7 +73,7 @@ func awaitCommits(ctx context.Context, env *source.Env, queries *postgres.QueryC
 	}
 }
 
-// readExportedSnapshot returns the transactions of an exported snapshot. It runs no statement that reads a table in it.
+// readExportedSnapshot returns the exported snapshot with this name. It runs no statement that reads a table.
 func readExportedSnapshot(ctx context.Context, conn *pgx.Conn, name string) (xidSnapshot, error) {
 	tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+postgres.QuoteLiteral(name))
 	if err != nil {
@@ -92,8 +92,9 @@ func queryXIDSnapshot(ctx context.Context, q postgres.Querier) (xidSnapshot, err
 	return parseXIDSnapshot(text)
 }
 
-// xidSnapshot is a snapshot as pg_current_snapshot() prints it, xmin:xmax:list. Transactions below xmin have ended, those
-// at or above xmax have not begun, and those of the list, in between, are running.
+// xidSnapshot is a snapshot as pg_current_snapshot() prints it, xmin:xmax:list. Transactions below xmin have ended.
+// Transactions from xmax on have not ended. Between the two, the transactions in the list are running and all others have
+// ended.
 type xidSnapshot struct {
 	xmin, xmax uint64
 	running    []uint64
@@ -124,8 +125,8 @@ func parseXIDSnapshot(text string) (xidSnapshot, error) {
 	return s, nil
 }
 
-// endedBy reports whether all transactions that s shows as ended have ended in the later snapshot now. Below xmin they had
-// ended when s was built; from xmax on, and in the list, s shows none.
+// endedBy reports whether every transaction that s shows as ended has also ended in the later snapshot now. Transactions
+// below s.xmin had really ended when s was built, so only those between s.xmin and s.xmax need a check.
 func (s xidSnapshot) endedBy(now xidSnapshot) bool {
 	if now.xmax < s.xmax {
 		return false

@@ -1,16 +1,16 @@
 // Package logical follows a table by logical replication: through a temporary slot and the output plugin pgoutput.
 //
-// A [Source] goes through these steps, and starts over after any doubt about them:
+// A [Source] goes through these steps. If one of them fails, the daemon starts over with a new Source:
 //
 //	open      connect twice, for replication and for queries; make sure that a publication exists
 //	slot      create a temporary slot; it exports the snapshot at which its stream begins
 //	copy      copy the table as that snapshot shows it
 //	stream    receive the changes after it, apply them, and confirm them to the server
 //
-// The parts of the stream each do one thing. The receiver reads messages and decides what follows from each. The applier
-// turns them into writes to the snapshot.Table and returns commits. The standby owns the sending side of the connection, and
-// confirms positions. Next to them, regular checks find what a stream does not show: changes of the catalog, WAL that the
-// slot retains, and rows that were lost.
+// Each part of the stream has one task. The receiver reads messages, advances the position and reports progress. The applier
+// turns messages into writes to the snapshot.Table and returns commits. The standby owns the sending side of the connection
+// and confirms positions. In addition, regular checks find what the stream does not show: changes of the catalog, the amount
+// of WAL that the slot retains, and lost rows.
 //
 // A slot is temporary, so it ends with the connection: capture leaves nothing behind that retains WAL.
 package logical
@@ -37,7 +37,7 @@ type Source struct {
 	env     *source.Env
 	log     hclog.Logger
 	queries *postgres.QueryConn
-	reads   postgres.ReadClock // of the replication connection and the copy's
+	reads   postgres.ReadClock // clock of reads from the replication connection and the copy's connection
 	slot    *slot
 	ended   chan struct{} // closed when Follow has ended
 
@@ -46,7 +46,7 @@ type Source struct {
 	table       *postgres.Table
 	publication publication
 	standby     *standby
-	roundTrip   time.Duration // to the server and back
+	roundTrip   time.Duration // measured round-trip time to the server
 
 	endStream context.CancelCauseFunc // ends the stream with an error; set once the stream begins
 }
@@ -59,7 +59,7 @@ func New(env *source.Env) *Source {
 	}
 }
 
-// Probe returns why a Source could not follow the table now, or nil.
+// Probe returns the error that would keep a Source from following the table now, or nil.
 func Probe(ctx context.Context, env *source.Env) error {
 	s := New(env)
 	defer s.queries.Close()
@@ -96,8 +96,8 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	return s.stream(ctx, t, encoder)
 }
 
-// open connects for queries and for replication, at the same time: over a slow line, connecting takes most of the time. If
-// both fail, the error is that of the queries, which explains more.
+// open connects for queries and for replication concurrently, because connecting takes most of the time over a slow line. If
+// both fail, it returns the error of the query connection, which explains more.
 func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	connecting, stop := context.WithCancel(ctx)
 	defer stop()
@@ -124,8 +124,8 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	return snapshot.Origin{Source: "logical", Database: s.server.Database, SystemID: systemID, ServerVersion: s.server.Version}, nil
 }
 
-// prepare loads the server's and the table's facts, and makes sure that a publication exists. The publication must be
-// there before the slot: pgoutput looks it up as of each change.
+// prepare loads the properties of the server and the table, and makes sure that a publication exists. The publication must
+// exist before the slot, because pgoutput looks it up in the catalog as of each change.
 func (s *Source) prepare(ctx context.Context) error {
 	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if s.server, s.table, err = postgres.LoadServerAndTable(ctx, conn, s.env.Table); err != nil {
@@ -136,7 +136,7 @@ func (s *Source) prepare(ctx context.Context) error {
 	})
 }
 
-// connect opens the replication connection, and returns the system identifier of the server that answers there.
+// connect opens the replication connection, and returns the system identifier of its server.
 func (s *Source) connect(ctx context.Context) (systemID string, err error) {
 	err = s.withIdleTimeout(ctx, func(ctx context.Context) error {
 		conn, err := postgres.ConnectReplication(ctx, postgres.WithReadBuffer(postgres.WithCoalescedReads(s.reads.Attach(s.env.Database)), s.env.RowLimit()))
@@ -158,7 +158,8 @@ func (s *Source) connect(ctx context.Context) (systemID string, err error) {
 	return systemID, err
 }
 
-// withIdleTimeout calls f, which exchanges messages with the server over connections that s.reads is attached to.
+// withIdleTimeout calls f, and cancels its context if the connections that s.reads is attached to receive nothing for
+// Timeouts.Idle.
 func (s *Source) withIdleTimeout(ctx context.Context, f func(context.Context) error) error {
 	return s.reads.WithIdleTimeout(ctx, s.env.Timeouts.Idle, f)
 }
@@ -191,7 +192,8 @@ func (s *Source) stream(ctx context.Context, t *snapshot.Table, encoder *rowjson
 	return g.Wait()
 }
 
-// check returns a *source.ResyncError if the table, its publication or the slot is no longer what the stream needs.
+// check returns a *source.ResyncError if the table, its publication or the slot has changed in a way that the stream does not
+// show.
 func (s *Source) check(ctx context.Context) error {
 	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := checkCatalog(ctx, conn, s.env, s.table, s.publication); err != nil {

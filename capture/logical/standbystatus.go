@@ -23,28 +23,28 @@ const (
 // standby is the sending side of a replication connection. It confirms positions to the server by Standby status update
 // messages ("Streaming Replication Protocol" in the PostgreSQL documentation).
 //
-// Confirmed is what has been applied to the Table in memory, not what is in the file. The slot is temporary, so after a
-// restart the table is copied again whatever was confirmed, and holding a position back would only retain WAL: a server
-// that shuts down waits until its walsenders have had everything confirmed.
+// It confirms what has been applied to the Table in memory, whether or not the file has it yet. The slot is temporary, so
+// after a restart the table is copied again, whatever was confirmed. Confirming later would only retain WAL and delay the
+// server's shutdown, which waits until everything that its walsenders sent has been confirmed.
 //
 // Once the stream has begun, standby is the only writer on the connection: the receiver reads, and no command is possible.
 // So a status message reaches the server even while the receiver applies a transaction for longer than wal_sender_timeout.
 type standby struct {
 	conn     *pgconn.PgConn
-	reads    *postgres.ReadClock // of conn
+	reads    *postgres.ReadClock // clock of reads from conn
 	timeouts source.Timeouts
 	interval time.Duration // time between two status messages
 
-	applied atomic.Uint64 // LSN up to which the stream is in the Table
+	applied atomic.Uint64 // LSN up to which the stream has been applied to the Table
 
-	// sendMu serializes status messages, and closing the connection: the end of a message that is cut off would be read as
-	// the start of the next one.
+	// sendMu serializes status messages and closing the connection. If the writes of two messages were mixed, the server
+	// could not tell where a message begins.
 	sendMu  sync.Mutex
-	sentLSN pglogrepl.LSN // in the last status message
+	sentLSN pglogrepl.LSN // position that the last status message confirmed
 	sentAt  time.Time
 
-	// closeMu guards closed together with the connection's write deadline. close sets both. A sender that finds closed
-	// unset has its own deadline in place before close can set one, so close always interrupts a write that is under way.
+	// closeMu guards closed and the connection's write deadline. close sets both. A sender sets its deadline only while
+	// closed is false, so it cannot replace the deadline by which close interrupts a write.
 	closeMu sync.Mutex
 	closed  bool
 }
@@ -63,13 +63,14 @@ func (s *standby) exec(ctx context.Context, command string) error {
 	return nil
 }
 
-// close closes the connection, and with it the slot. A status message that waits for the server to read is cut off.
+// close closes the connection, which also drops the slot. It interrupts a status message that waits because the server does
+// not read.
 func (s *standby) close() {
 	s.closeMu.Lock()
 	s.closed = true
 	_ = s.conn.Conn().SetWriteDeadline(time.Unix(1, 0))
 	s.closeMu.Unlock()
-	s.sendMu.Lock() // no message is under way from here on, and none begins
+	s.sendMu.Lock() // from here on, no message is being sent and none can begin
 	defer s.sendMu.Unlock()
 	_ = s.conn.Conn().SetWriteDeadline(time.Time{})
 	postgres.CloseNow(s.conn)
@@ -87,14 +88,14 @@ func (s *standby) startWrite() bool {
 
 func (s *standby) appliedLSN() pglogrepl.LSN { return pglogrepl.LSN(s.applied.Load()) }
 
-// setAppliedLSN records that the stream is applied up to lsn. Only one goroutine may call it.
+// setAppliedLSN records that the stream has been applied up to lsn. Only one goroutine may call it.
 func (s *standby) setAppliedLSN(lsn pglogrepl.LSN) {
 	s.applied.Store(max(s.applied.Load(), uint64(lsn)))
 }
 
-// sendStatus confirms the applied position. requestReply asks the server for a keepalive at once. Without force, a message
-// that confirms nothing new is sent only now and then: a server that has sent all it has asks for a reply as soon as it
-// gets an old position, so replying to each request at once would be a busy loop.
+// sendStatus confirms the applied position. requestReply asks the server for an immediate keepalive. Without force, a message
+// that confirms nothing new is sent at most once per minReplyInterval. A server that has sent everything answers an old
+// position with another request for a reply, so replying to each request at once would be a busy loop.
 func (s *standby) sendStatus(force, requestReply bool) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
@@ -114,9 +115,10 @@ func (s *standby) sendStatus(force, requestReply bool) error {
 	return nil
 }
 
-// statusLoop sends status messages until ctx ends: after progress, and at each interval in any case. Now and then it asks
-// for a keepalive. The reply proves that the server is alive, whose silence is an error here; and it makes the receiver log
-// the summary of earlier commits, for which hasSummary reports the need.
+// statusLoop sends status messages until ctx ends: after progress, and at least once per s.interval. At longer intervals, a
+// message also requests a keepalive. The keepalive proves that the server is alive: statusLoop returns an error if the server
+// sends nothing for Timeouts.Idle. It also makes the receiver log the summary of earlier commits, so statusLoop requests one
+// sooner while hasSummary returns true.
 func (s *standby) statusLoop(ctx context.Context, hasSummary func() bool) error {
 	tick := time.NewTicker(min(minReplyInterval, s.interval/2))
 	defer tick.Stop()

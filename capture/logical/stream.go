@@ -17,11 +17,11 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// startReplication makes the server send the stream, from where the slot's snapshot was taken.
+// startReplication makes the server send the stream from the slot's consistent point on.
 func (s *Source) startReplication(ctx context.Context) error {
 	args := []string{"proto_version '1'", "publication_names " + postgres.QuoteReplicationString(postgres.QuoteIdentifier(s.publication.name))}
 	return s.withIdleTimeout(ctx, func(ctx context.Context) error {
-		if err := s.standby.exec(ctx, "COMMIT"); err != nil { // of the transaction that copyTable began
+		if err := s.standby.exec(ctx, "COMMIT"); err != nil { // ends the transaction that importSnapshot began
 			return err
 		}
 		err := pglogrepl.StartReplication(ctx, s.standby.conn, s.slot.name, 0, pglogrepl.StartReplicationOptions{PluginArgs: args})
@@ -32,11 +32,11 @@ func (s *Source) startReplication(ctx context.Context) error {
 	})
 }
 
-// receiver reads the replication stream. It passes each message of pgoutput to the applier, and does what a commit or a
-// keepalive asks for: it moves the applied position, which the standby confirms, reports progress, and logs.
+// receiver reads the replication stream and passes each message of pgoutput to the applier. After a commit or a keepalive, it
+// advances the applied position, which the standby confirms, reports progress, and logs.
 //
-// All of it happens on one goroutine, the only one that reads from the connection and writes to the Table. A message aliases
-// the connection's buffer until the next one is received, so nothing of it may be kept.
+// All of this happens on one goroutine. No other goroutine reads from the connection or writes to the Table. A message
+// aliases the connection's read buffer, so it is valid only until the next message is received.
 type receiver struct {
 	env     *source.Env
 	standby *standby
@@ -50,8 +50,8 @@ type receiver struct {
 
 // run receives until ctx ends or the connection fails.
 func (r *receiver) run(ctx context.Context) error {
-	// pgconn would watch ctx for each message. A single deadline in the past wakes a read that waits just as well; the
-	// connection is closed right after.
+	// If ReceiveMessage got ctx, pgconn would watch it separately for each message. One read deadline in the past interrupts a
+	// waiting read just as well, and the connection is closed afterwards anyway.
 	stop := context.AfterFunc(ctx, func() { _ = r.standby.conn.Conn().SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	defer r.txns.Flush()
@@ -108,8 +108,8 @@ func (r *receiver) handleXLogData(data []byte) error {
 	if commit.Changes() > 0 {
 		r.recordCommit(commit)
 	}
-	// The position to confirm is the end of the commit record, from the message itself. The positions in XLogData are
-	// those of single changes: adding a payload's length to one gives a place in the WAL that means nothing.
+	// Confirm the end of the commit record, which the Commit message contains. The positions in XLogData are those of single
+	// changes, and the sum of such a position and a payload's length is not a meaningful position.
 	r.setApplied(commit.LSN)
 	return nil
 }
@@ -125,9 +125,9 @@ func (r *receiver) recordCommit(commit *source.TxnStats) {
 	}
 }
 
-// handleKeepalive takes over the server's position if no transaction is open. The server sends transactions whole and in
-// commit order, so all that it has sent is applied then, and there is nothing of the table up to its position. Without
-// this, an idle table in a busy database would retain WAL without end.
+// handleKeepalive advances the applied position to the server's if no transaction is open. The server sends whole transactions
+// in commit order. So everything that it has sent is applied, and no other change of the table is below its position. Without
+// this, an idle table in a busy database would retain an unlimited amount of WAL.
 func (r *receiver) handleKeepalive(data []byte) error {
 	k, err := pglogrepl.ParsePrimaryKeepaliveMessage(data)
 	if err != nil {
@@ -148,8 +148,8 @@ func (r *receiver) handleKeepalive(data []byte) error {
 	return nil
 }
 
-// setApplied moves the applied position forward. The Table must hold all up to lsn: Barrier returns once the position has
-// passed its target.
+// setApplied advances the applied position to lsn. The Table must already hold everything up to lsn, because Barrier returns
+// once the applied position has reached its target.
 func (r *receiver) setApplied(lsn pglogrepl.LSN) {
 	r.standby.setAppliedLSN(lsn)
 	r.env.Progress.SetAppliedLSN(r.standby.appliedLSN(), r.commitLag)

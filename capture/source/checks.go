@@ -9,13 +9,13 @@ import (
 	"capture/internal/postgres"
 )
 
-// CheckInterval is the time between regular checks of what a source cannot see in its changes, such as the table's
+// CheckInterval is the time between regular checks of what the changes do not show to a source, such as the table's
 // definition.
 const CheckInterval = 2 * time.Second
 
-// CheckLoop calls check at each CheckInterval until ctx ends. It returns check's error if the source has to end because of
-// it: a *ResyncError, or a problem found in the database. Any other error is that of check's own connection. It becomes a
-// condition until check succeeds again; the connection that the source follows by reports its own errors.
+// CheckLoop calls check once per CheckInterval until ctx ends. It returns an error of check that must end the source: a
+// *ResyncError, or a problem with the table or the server. Any other error concerns only the connection that check uses. It
+// becomes a condition until check succeeds again. The connection that delivers the changes reports its own errors.
 func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) error {
 	tick := time.NewTicker(CheckInterval)
 	defer tick.Stop()
@@ -46,13 +46,13 @@ func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) 
 	}
 }
 
-// endsSource reports whether err is about the table or the server as they are now, rather than about a connection.
+// endsSource reports whether err concerns the table or the server, and not only a connection.
 func endsSource(err error) bool {
 	resync, problem := (*ResyncError)(nil), (*postgres.Problem)(nil)
 	return errors.As(err, &resync) || errors.As(err, &problem) && (problem.TableMissing() || problem.Err == nil)
 }
 
-// WithFileNote adds to an error that says that the table is missing what becomes of the file.
+// WithFileNote adds a note about the file to the error for a missing table. It returns any other error unchanged.
 func WithFileNote(err error) error {
 	if problem := (*postgres.Problem)(nil); errors.As(err, &problem) && problem.TableMissing() {
 		return fmt.Errorf("%w; feedback.json keeps the last state it had", err)

@@ -12,29 +12,31 @@ import (
 	"capture/snapshot"
 )
 
-// Env is what a source may use. All of it is set by whoever makes the source, and constant while the source runs.
+// Env holds the settings and dependencies of a source. The creator of the source sets them, and they stay constant while the
+// source runs.
 type Env struct {
 	Database *pgx.ConnConfig
 	Table    postgres.Name
 	Logger   hclog.Logger
-	Timeouts Timeouts // as WithDefaults returns them
+	Timeouts Timeouts // timeouts without zeros (see WithDefaults)
 	Copy     CopyOptions
 	Progress *Progress
 
-	MaxRow       int64         // most bytes that a row may take as JSON, beyond which it is omitted; 0 for what a Table can hold
+	MaxRow       int64         // size limit of a row as JSON, in bytes (see RowLimit); 0 for the most that a Table can hold
 	MaxWAL       int64         // bytes of WAL that a replication slot may retain; 0 for no limit
-	PollInterval time.Duration // time between reads of the whole table, for a source that only reads
-	Chosen       bool          // the operator chose this source by name, and accepts its side effects
+	PollInterval time.Duration // time between reads of the whole table by package poll
+	Chosen       bool          // whether the operator chose this source by name, and so accepts its side effects
 	SystemID     string        // system identifier of the database in the previous attempt; "" if there was none
 }
 
-// RowLimit returns the most bytes that a row may take as JSON.
+// RowLimit returns the size limit of a row as JSON, in bytes. Larger rows are omitted.
 func (e *Env) RowLimit() int64 {
-	const longestKey = 1 << 20 // an index holds no more, even of text that it compresses
+	const longestKey = 1 << 20 // more than an index can hold of one key, even compressed
 	return cmp.Or(e.MaxRow, snapshot.MaxRowBytes-longestKey)
 }
 
-// SetServer reports which server answers, and warns if it is another database cluster than in the previous attempt.
+// SetServer reports the server's identity to Progress. It warns if the user is a superuser, and if the server belongs to
+// another database cluster than in the previous attempt.
 func (e *Env) SetServer(systemID string, server *postgres.Server) {
 	const superuser = "the user is a superuser: functions of the table's owner, such as casts and those of generated columns, run with all rights"
 	if server.Superuser && e.Progress.SetCondition("role", superuser) && e.SystemID == "" {
@@ -46,7 +48,7 @@ func (e *Env) SetServer(systemID string, server *postgres.Server) {
 	e.Progress.setServer(systemID, server.Version)
 }
 
-// WarnInvalidUTF8 reports once that bytes of the table are not valid text.
+// WarnInvalidUTF8 warns once per attempt that the table contains bytes that are not valid UTF-8.
 func (e *Env) WarnInvalidUTF8() {
 	const text = "some bytes in the table are not valid UTF-8; feedback.json has U+FFFD in their place"
 	if e.Progress.SetCondition("encoding", text) {
@@ -59,7 +61,7 @@ type Timeouts struct {
 	Idle         time.Duration // time without data from the server after which its connection counts as dead
 	Ping         time.Duration // interval at which a server that sends nothing is asked for a reply
 	RowCount     time.Duration // interval at which the table's rows are counted
-	FrozenClient time.Duration // time after which the server ends the sessions of a copying process that has stopped running
+	FrozenClient time.Duration // time after which the server ends the sessions of a copy if this process is frozen
 }
 
 // WithDefaults returns t with the usual values in place of zeros.
@@ -71,17 +73,17 @@ func (t Timeouts) WithDefaults() Timeouts {
 	return t
 }
 
-// CopyOptions say how a whole table is copied.
+// CopyOptions are the settings for copies of the whole table.
 type CopyOptions struct {
-	Rate int64 // bytes per second that all connections together may read; 0 for no limit
+	Rate int64 // limit of the bytes per second that all connections read together; 0 for no limit
 
-	// WriteAhead, if set, writes rows that a running copy has read so far to the file that will hold them, so that less
-	// is left to do at the end of the copy. It reports whether it wants more. A call without parts says that the copy
-	// failed.
+	// WriteAhead, if set, writes the rows that a running copy has read so far to the next version of the file, so that less
+	// work is left at the end of the copy. It reports whether further calls are useful. A call with nil parts means that
+	// the copy has failed.
 	WriteAhead func(ctx context.Context, parts []snapshot.Part) (more bool)
 
 	// Tests set the following; zero stands for the usual value.
-	Connections     int   // number of connections, in place of what the server, the table and this machine suggest
-	RangeBytes      int64 // size of the page ranges that connections read in turn
-	WriteAheadBytes int   // size of the rows after which WriteAhead is called
+	Connections     int   // number of connections; by default, it depends on the server, the table and this machine
+	RangeBytes      int64 // size in bytes of the page ranges that connections read in turn; approximate
+	WriteAheadBytes int   // bytes of rows inserted between two calls of WriteAhead
 }

@@ -11,29 +11,29 @@ import (
 	"capture/internal/postgres"
 )
 
-// Phase is how far a source has come.
+// Phase is a stage of a source on its way to following the table.
 type Phase string
 
-// The phases, as the status names them.
+// Phases, by the names that the status uses.
 const (
 	Connecting Phase = "connecting"
 	Copying    Phase = "copying"
 	Following  Phase = "following"
 )
 
-// Progress is what one attempt of one source reports about itself. The source writes it and anyone may read it. Each
+// Progress holds what a source reports about itself in one attempt. The source writes it, and any goroutine may read it. Each
 // attempt has a new Progress, so a condition that a source reports ends with the attempt.
 type Progress struct {
 	source    string
 	changed   func()
-	serverLSN atomic.Uint64 // end of the server's WAL; not under mu, since each message of a stream sets it
+	serverLSN atomic.Uint64 // end of the server's WAL; atomic because each message of a stream sets it
 
 	mu             sync.Mutex
 	phase          Phase
 	systemID       string
 	serverVersion  string
 	followingSince time.Time
-	reads          *postgres.ReadClock // of the connection that the source follows by; nil before it follows
+	reads          *postgres.ReadClock // clock of the connection that delivers the changes; nil before the phase Following
 	blocked        string
 	retainedWAL    int64
 	conditions     map[string]string
@@ -41,13 +41,14 @@ type Progress struct {
 	copyEnded      time.Time
 	copyTook       time.Duration
 
-	// The lag, from positions in the WAL or from the oldest change that waits, whichever the source has.
+	// The lag. A source with WAL positions sets the first two; any other sets the arrival time of the oldest change that no
+	// View holds yet.
 	appliedLSN   pglogrepl.LSN
 	commitLag    time.Duration
 	waitingSince time.Time
 }
 
-// Counters are the totals of what a source did.
+// Counters are the numbers of transactions, row changes and copies that a source has processed.
 type Counters struct {
 	Transactions, Inserts, Updates, Deletes, Truncates, Copies uint64
 }
@@ -60,17 +61,17 @@ func (c Counters) Add(o Counters) Counters {
 	}
 }
 
-// Report is a Progress at one moment.
+// Report is the content of a Progress at one moment.
 type Report struct {
 	Source         string
 	Phase          Phase
 	SystemID       string
 	ServerVersion  string
-	FollowingSince time.Time         // zero if it has not followed yet
-	LastContact    time.Time         // time of the last data from the server; zero if it has not followed yet
-	Blocked        string            // reason why the copy cannot begin
-	LagBytes       int64             // WAL between the server's end and what has been applied
-	LagSeconds     float64           // age of the last commit when it was applied, or of the oldest change that waits
+	FollowingSince time.Time         // start of the phase Following; zero before it
+	LastContact    time.Time         // time of the last data from the server; zero before the phase Following
+	Blocked        string            // reason why the copy cannot begin; "" if there is none
+	LagBytes       int64             // bytes of WAL between the applied position and the end of the server's WAL
+	LagSeconds     float64           // age of the last commit when it was applied, or age of the oldest change that no View holds
 	RetainedWAL    int64             // bytes of WAL that the replication slot retains
 	Conditions     map[string]string // conditions that an operator should know, by name
 	Counters       Counters
@@ -78,8 +79,8 @@ type Report struct {
 	CopyTook       time.Duration // duration of that copy
 }
 
-// NewProgress returns the Progress for an attempt of the named source. It calls changed, if set, after each change of the
-// phase.
+// NewProgress returns the Progress for an attempt of the named source. If changed is not nil, the Progress calls it after each
+// change of the phase.
 func NewProgress(source string, changed func()) *Progress {
 	if changed == nil {
 		changed = func() {}
@@ -108,7 +109,7 @@ func (p *Progress) Report() Report {
 	return r
 }
 
-// HasFollowed reports whether the source came as far as following the table.
+// HasFollowed reports whether the source has reached the phase Following.
 func (p *Progress) HasFollowed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -121,14 +122,14 @@ func (p *Progress) SetCopying() {
 	p.changed()
 }
 
-// SetFollowing reports that the copy is complete and the source follows the table. reads shows when the server last sent
-// something.
+// SetFollowing reports that the copy is complete and the source follows the table. reads records when the server last sent
+// data.
 func (p *Progress) SetFollowing(reads *postgres.ReadClock) {
 	p.update(func() { p.phase, p.followingSince, p.reads = Following, time.Now(), reads })
 	p.changed()
 }
 
-// SetBlocked reports why the copy cannot begin yet; "" once it can.
+// SetBlocked reports the reason why the copy cannot begin yet. An empty reason means that it can.
 func (p *Progress) SetBlocked(reason string) { p.update(func() { p.blocked = reason }) }
 
 // SetRetainedWAL reports how many bytes of WAL the replication slot retains.
@@ -139,12 +140,13 @@ func (p *Progress) SetServerLSN(lsn pglogrepl.LSN) {
 	p.serverLSN.Store(max(p.serverLSN.Load(), uint64(lsn)))
 }
 
-// SetAppliedLSN reports up to where the stream is applied, and how old the commit there was; 0 if the stream has caught up.
+// SetAppliedLSN reports the position up to which the stream has been applied, and the age of the last commit when it was
+// applied. The age is 0 if the stream has caught up.
 func (p *Progress) SetAppliedLSN(lsn pglogrepl.LSN, lag time.Duration) {
 	p.update(func() { p.appliedLSN, p.commitLag = lsn, lag })
 }
 
-// SetWaitingSince reports when the oldest change arrived that no View holds yet; zero if there is none.
+// SetWaitingSince reports the arrival time of the oldest change that no View holds yet, or zero if there is no such change.
 func (p *Progress) SetWaitingSince(t time.Time) { p.update(func() { p.waitingSince = t }) }
 
 // SetCondition sets a condition that an operator should know; an empty text clears it. It reports whether the text is new.
@@ -160,7 +162,7 @@ func (p *Progress) SetCondition(name, text string) (news bool) {
 	return news
 }
 
-// RecordCopy counts a whole copy that has just ended.
+// RecordCopy counts a whole copy that has just ended and records its duration.
 func (p *Progress) RecordCopy(took time.Duration) {
 	p.update(func() {
 		p.counters.Copies++
@@ -168,7 +170,7 @@ func (p *Progress) RecordCopy(took time.Duration) {
 	})
 }
 
-// RecordCommit counts what a transaction changed.
+// RecordCommit counts a transaction and its changes.
 func (p *Progress) RecordCommit(x *TxnStats) {
 	p.update(func() {
 		p.counters = p.counters.Add(Counters{

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Rounds connects Barrier with the loop of a source that reads the table in rounds: each call of Barrier asks for a round
-// that begins after the call.
+// Rounds connects Barrier with the loop of a source that reads the table in rounds. Each call of Barrier requests a round that
+// begins after the call.
 type Rounds struct {
 	requests chan chan error
 	ended    chan struct{}
@@ -15,15 +15,15 @@ type Rounds struct {
 // NewRounds returns Rounds without a request.
 func NewRounds() *Rounds { return &Rounds{requests: make(chan chan error), ended: make(chan struct{})} }
 
-// Requests returns the channel of requests. The loop sends its error, or nil, to each request after the round; the channels
-// are buffered.
+// Requests returns the channel from which the loop receives requests for a round. Each request is itself a channel, to which
+// the loop sends the round's error or nil. It is buffered, so the loop does not block.
 func (r *Rounds) Requests() <-chan chan error { return r.requests }
 
-// End reports that the loop has ended. Barrier then returns ErrNotFollowing.
+// End makes every call of Barrier return ErrNotFollowing. The loop calls it when it ends.
 func (r *Rounds) End() { close(r.ended) }
 
-// Barrier returns once a round has succeeded that began after the call. An error of the round ends the source, so Barrier
-// returns ErrNotFollowing instead: the next copy includes what the caller waits for.
+// Barrier returns nil once a round that began after the call has succeeded. If the round fails, the source ends, and Barrier
+// returns ErrNotFollowing. The next copy then includes what the caller waits for.
 func (r *Rounds) Barrier(ctx context.Context) error {
 	answer := make(chan error, 1)
 	select {

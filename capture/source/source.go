@@ -1,8 +1,8 @@
 // Package source defines what a source is: one way to follow a table.
 //
-// A [Source] copies a table into a snapshot.Table and then keeps that table equal to the one in the database. It gets all
-// that it may use from an [Env], and reports what it does to the [Progress] in it. Both belong to one attempt of one
-// source: they are made for a single call of Follow, and what they say ends with it.
+// A [Source] copies a table into a snapshot.Table and then keeps that table equal to the one in the database. It uses what an
+// [Env] holds, and reports to the [Progress] in the Env. Source, Env and Progress belong to one attempt: they are made for a
+// single call of Follow.
 //
 // The packages logical, notify and poll each have a Source. Package capture runs one at a time.
 package source
@@ -25,12 +25,11 @@ type Source interface {
 	Barrier(ctx context.Context) error
 }
 
-// ResyncError ends Follow when the copy in memory no longer matches the table, so that the table must be copied again. It
-// is a decision rather than a failure: the database answers.
+// ResyncError ends Follow when the copy in memory may no longer match the table, so that the table must be copied again. It is
+// a decision of the source rather than a failure of the database.
 type ResyncError struct {
 	Reason string
-	// Backoff reports whether the cause may well occur again at once. The pauses between attempts then grow, as after a
-	// failure.
+	// Backoff is true if the cause may soon occur again. The pauses between attempts then grow, as after a failure.
 	Backoff bool
 }
 

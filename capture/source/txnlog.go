@@ -11,21 +11,22 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TxnStats is what one transaction, or several together, did to the table.
+// TxnStats counts the changes that one transaction, or several together, made to the table.
 type TxnStats struct {
 	LSN                                  pglogrepl.LSN // end of the commit record; 0 if the source has no positions
 	CommitTime                           time.Time
 	Inserts, Updates, Deletes, Truncates int
 
-	// Keys of the first rows, one after the other, and the end of each: a slice per key would be an allocation per row.
+	// Keys of the first changed rows, concatenated, and the end offset of each key. A slice per key would cost an allocation
+	// per row.
 	keys    []byte
 	keyEnds []int
 }
 
-// loggedKeys is how many keys of a transaction a log line names.
+// loggedKeys is the largest number of keys in a log line.
 const loggedKeys = 10
 
-// Reset makes x the stats of a transaction that changed nothing, and keeps its memory.
+// Reset sets all counts to zero and removes the keys, but keeps their memory for reuse.
 func (x *TxnStats) Reset() { *x = TxnStats{keys: x.keys[:0], keyEnds: x.keyEnds[:0]} }
 
 // Changes returns the number of changes.
@@ -39,7 +40,7 @@ func (x *TxnStats) AddKey(key []byte) {
 	}
 }
 
-// keptKey returns one of the keys that were kept.
+// keptKey returns key number i of those that AddKey has kept.
 func (x *TxnStats) keptKey(i int) []byte {
 	start := 0
 	if i > 0 {
@@ -48,7 +49,7 @@ func (x *TxnStats) keptKey(i int) []byte {
 	return x.keys[start:x.keyEnds[i]]
 }
 
-// LogFields returns key–value pairs for a log line: the counts, the first keys, and more.
+// LogFields returns the key–value pairs for a log line: the counts and the first keys, followed by those in more.
 func (x *TxnStats) LogFields(s *rowjson.Shape, more ...any) []any {
 	keys := make([]string, len(x.keyEnds))
 	for i := range keys {
@@ -59,16 +60,16 @@ func (x *TxnStats) LogFields(s *rowjson.Shape, more ...any) []any {
 	return append(fields, more...)
 }
 
-// TxnLogger logs commits: each with a line of its own while they are few, and those beyond a rate in one line a second.
-// Only one goroutine may use it, except for HasSummary.
+// TxnLogger logs commits. Up to a rate limit, each commit gets its own line. Commits above the limit are summarized in one
+// line per second. Only one goroutine may use a TxnLogger, except for HasSummary.
 type TxnLogger struct {
 	log   hclog.Logger
 	shape *rowjson.Shape
 
-	tokens     int // number of lines that single commits may still have
+	tokens     int // number of commits that may still get their own line
 	refilled   time.Time
-	summary    TxnStats // sums of the commits that have had no line
-	summarized int      // number of these commits
+	summary    TxnStats // sums of the commits that have not been logged yet
+	summarized int      // number of commits in summary
 	hasSummary atomic.Bool
 }
 
@@ -104,7 +105,7 @@ func (l *TxnLogger) Add(x *TxnStats, now time.Time) {
 	}
 }
 
-// Refill logs the summary if a second has passed since the last time, and allows single lines for that time.
+// Refill logs the summary if at least a second has passed since the last refill, and adds tokens for that time.
 func (l *TxnLogger) Refill(now time.Time) {
 	passed := now.Sub(l.refilled)
 	if passed < time.Second {
@@ -134,5 +135,5 @@ func (l *TxnLogger) logCommit(x *TxnStats, now time.Time, more ...any) {
 		"commit_time", x.CommitTime.Format(time.RFC3339Nano), "lag_ms", Milliseconds(now.Sub(x.CommitTime)))...)...)
 }
 
-// Milliseconds returns a duration for a log line.
+// Milliseconds returns d in milliseconds, as log lines show durations.
 func Milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -1,7 +1,7 @@
 // Package guard turns a panic in a goroutine into an error.
 //
-// Go ends the whole process at a panic that its own goroutine does not recover. So each goroutine that capture starts
-// runs its work through [Run]: the other parts then stop in order, and the last complete state still reaches the disk.
+// A panic that its goroutine does not recover ends the whole process. So each goroutine that capture starts runs its work
+// through [Run]: the other parts then stop in order, and the last complete state still reaches the disk.
 package guard
 
 import (
@@ -34,9 +34,8 @@ func Run(log hclog.Logger, task string, f func() error) (err error) {
 	return f()
 }
 
-// RunWatched calls f with a context that watch may end: once watch returns an error, f's context is canceled, and
-// RunWatched returns watch's error instead of what f made of the cancellation. watch's own context ends with f, and
-// RunWatched waits for it.
+// RunWatched runs watch and f concurrently. If watch returns an error, RunWatched cancels f's context, and returns watch's
+// error in place of the error that f returns. When f returns, RunWatched cancels watch's context and waits for watch.
 func RunWatched(ctx context.Context, log hclog.Logger, task string, watch, f func(context.Context) error) error {
 	inner, cancel := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
