@@ -23,6 +23,7 @@ RUN go build \
     github.com/jackc/pgx/v5 \
     github.com/jackc/pgx/v5/pgconn \
     github.com/jackc/pgx/v5/pgproto3 \
+    github.com/klauspost/compress/gzip \
     github.com/prometheus/client_golang/prometheus \
     github.com/prometheus/client_golang/prometheus/collectors \
     github.com/prometheus/client_golang/prometheus/promhttp \

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +9,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/klauspost/compress/gzip"
 
 	"capture/internal/volume"
 )
@@ -107,6 +108,10 @@ func (k *keptStates) compress(ctx context.Context, s KeptState) (KeptState, erro
 // errDropped is that a state was dropped while it was being compressed.
 var errDropped = errors.New("the state was dropped meanwhile")
 
+// compressionLevel is a compromise, measured with 1 GB of votes: compress/gzip's level 1 makes them 2.75 times smaller at 137 MB/s of
+// processor time and its level 6 3.00 times at 57 MB/s; klauspost's level 1 2.80 times at 220 MB/s and its level 5 2.99 times at 141 MB/s.
+const compressionLevel = 5
+
 // readError is that a kept state can't be read.
 type readError struct{ error }
 
@@ -120,7 +125,7 @@ func compressFile(ctx context.Context, w io.Writer, path string, m *Manifest) (m
 		return "", err
 	}
 	defer file.Close()
-	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	z, err := gzip.NewWriterLevel(w, compressionLevel)
 	if err != nil {
 		return "", err
 	}
