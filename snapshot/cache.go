@@ -9,45 +9,46 @@ import (
 	"capture/snapshot/spill"
 )
 
-// ErrNoRoom is the error of rows over the memory limit that cannot be written to the spill file.
+// ErrNoRoom reports that rows over the memory limit cannot be written to the spill file.
 var ErrNoRoom = errors.New("write rows that do not fit into memory")
 
-// Usage is how much memory the rows of a Table with a limit take.
+// Usage is the memory use of the rows of a Table that has a memory limit.
 type Usage struct {
-	Limit    int64 // bytes of rows that may be in memory
+	Limit    int64 // maximum bytes of rows in memory
 	Resident int64 // bytes of rows in memory
 	Spilled  int64 // bytes of the spill file in use
-	Err      error // why rows over the limit cannot be written to the spill file, or nil
+	Err      error // error of the last eviction, or nil if no eviction has failed since the rows were within the limit
 }
 
-// cache keeps the pages of a tree within a limit of memory. Pages over the limit are evicted: written to the spill file, if they
-// are not there yet, and dropped from memory. A nil cache has no limit. Only the writer uses the fields, except for usage.
+// cache keeps the pages of a tree within a memory limit. It evicts pages over the limit: it writes them to the spill file,
+// unless they are there already, and drops them from memory. A nil cache has no limit. Only the writer uses the fields, except
+// for usage.
 //
-// It counts two kinds of pages. The pages of the tree's leaves are resident; evictUntil evicts those that have not been used for
-// the longest time. The pages of leaves that have left the tree are retired: only Views may still show them; see retired.
+// The cache counts two kinds of pages. Resident pages belong to leaves of the tree; evictUntil evicts those that have not been
+// used recently. Retired pages belong to leaves that have left the tree, so only Views can still show them; see retired.
 type cache struct {
 	limit     int64 // bytes
-	pageBytes int   // about how many bytes of lines a page has
+	pageBytes int   // approximate bytes of lines in a page
 	folder    string
 	onDamage  func(error)
 
 	file     *spill.File // nil until the first eviction
 	scratch  []byte
-	corrupt  bool // the tree may have pages in an earlier spill file that is damaged
+	corrupt  bool // whether pages of the tree may be in an earlier spill file that is damaged
 	resident int64
 	hand     clockHand
 	retired  retired
 
-	trouble error     // why the last eviction failed
-	retryAt time.Time // time of the next attempt after trouble
+	trouble error     // error of the last eviction, or nil
+	retryAt time.Time // time of the next attempt after a failed eviction
 
 	usage atomic.Pointer[Usage]
 }
 
 const (
-	leafBytes     = 400 // about how many bytes of memory a leaf takes without its page
-	retiredShare  = 8   // retired pages may take 1/retiredShare of the limit
-	overdraft     = 4   // while evictions fail, 1/overdraft of the limit is used on top of it
+	leafBytes     = 400 // approximate bytes of memory of a leaf, without its page
+	retiredShare  = 8   // retired pages may use 1/retiredShare of the limit
+	overdraft     = 4   // while evictions fail, pages may exceed the limit by 1/overdraft of it
 	evictionPause = time.Second
 )
 
@@ -57,7 +58,7 @@ func newCache(limit int64, pageBytes int, folder string, onDamage func(error)) *
 	return c
 }
 
-// load brings the page of l back into memory.
+// load reads the page of l back into memory.
 func (c *cache) load(l *leaf) (*page, error) {
 	p, err := l.readPage()
 	if err != nil {
@@ -68,7 +69,7 @@ func (c *cache) load(l *leaf) (*page, error) {
 	return p, nil
 }
 
-// residentBytes returns how many bytes of memory the page of l takes.
+// residentBytes returns the bytes of memory of l's page, or 0 if the page is not in memory or c is nil.
 func (c *cache) residentBytes(l *leaf) int64 {
 	if c == nil {
 		return 0
@@ -79,7 +80,7 @@ func (c *cache) residentBytes(l *leaf) int64 {
 	return 0
 }
 
-// addResident counts the page of a leaf that is new in the tree.
+// addResident counts the page of l as resident, because l is new in the tree.
 func (c *cache) addResident(l *leaf) { c.adjustResident(c.residentBytes(l)) }
 
 func (c *cache) adjustResident(bytes int64) {
@@ -88,8 +89,8 @@ func (c *cache) adjustResident(bytes int64) {
 	}
 }
 
-// retire stops counting the page of l as resident, because l has left the tree. unshown is true if no View has ever shown l,
-// saved if the savepoint of the open transaction has it.
+// retire stops counting the page of l as resident, because l has left the tree. unshown is set if no View has ever shown l, and
+// saved if the savepoint of the open transaction contains l.
 func (c *cache) retire(l *leaf, unshown, saved bool) {
 	if c == nil {
 		return
@@ -103,12 +104,12 @@ func (c *cache) retire(l *leaf, unshown, saved bool) {
 	case unshown:
 	case l.extent == nil:
 		c.retired.addLeaf(l, p, saved)
-	case !l.extent.Damaged(): // else the page in memory is the only good copy
+	case !l.extent.Damaged(): // if the file is damaged, the page in memory is the only good copy
 		l.page.Store(nil)
 	}
 }
 
-// reset counts the pages of another tree.
+// reset recounts the resident pages after the tree has returned to groups, and forgets the retired ones.
 func (c *cache) reset(groups []*group) {
 	if c == nil {
 		return
@@ -121,7 +122,8 @@ func (c *cache) reset(groups []*group) {
 	}
 }
 
-// resetIfCorrupt reports whether pages of the tree may be unreadable. In that case later evictions write to a new spill file.
+// resetIfCorrupt reports whether pages of the tree may be unreadable. If the spill file is damaged, later evictions use a new
+// one.
 func (c *cache) resetIfCorrupt() bool {
 	if c == nil {
 		return false
@@ -132,14 +134,15 @@ func (c *cache) resetIfCorrupt() bool {
 	return c.corrupt
 }
 
-// pageLimit returns how many bytes of pages may be in memory. It subtracts what the leaves of a tree with live bytes of lines
-// take, since leaves are always in memory.
+// pageLimit returns the maximum bytes of pages in memory. It subtracts the memory of the leaves, which are always in memory,
+// from the limit. live is the number of bytes of all lines in the tree, from which the number of leaves is estimated.
 func (c *cache) pageLimit(live int64) int64 {
 	return max(c.limit-live/int64(c.pageBytes)*leafBytes, c.limit/8)
 }
 
-// enforceLimit evicts pages until the rest is within the limit. groups is the whole tree, live the bytes of its lines. While
-// evictions fail, somewhat more is kept in memory; once that is used up, too, enforceLimit returns the error.
+// enforceLimit evicts pages until the others are within the limit. groups is the whole tree, and live the bytes of all its
+// lines. While evictions fail, pages may exceed the limit by a part of it (see overdraft). Beyond that, enforceLimit returns
+// the error.
 func (c *cache) enforceLimit(groups []*group, live int64) error {
 	limit := c.pageLimit(live)
 	if c.resident <= limit && c.retired.bytes <= limit/retiredShare {
@@ -159,7 +162,7 @@ func (c *cache) enforceLimit(groups []*group, live int64) error {
 	return nil
 }
 
-// publishUsage makes the state of the cache visible to Usage.
+// publishUsage makes the current state of the cache visible to [Table.Usage].
 func (c *cache) publishUsage(live int64) {
 	u := Usage{Limit: c.pageLimit(live), Resident: c.resident, Err: c.trouble}
 	if c.file != nil {

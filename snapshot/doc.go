@@ -1,14 +1,14 @@
-// Package snapshot holds one Postgres table in memory, as the lines of JSON that feedback.json consists of.
+// Package snapshot holds the rows of one Postgres table in memory, as the lines of JSON that make up feedback.json.
 //
-// A [Table] takes transactions from one goroutine. A [View] is its last committed state: it never changes, costs a copy of a short
-// list, and may be read from any goroutine for as long as somebody holds it. Package rowjson makes the lines and their keys; here
-// both are bytes.
+// One goroutine writes transactions to a [Table]. A [View] is the last committed state of a Table. It never changes, and making
+// one copies only a short list. Any goroutine may read a View for as long as it likes. Package rowjson encodes the lines and
+// their keys; this package treats both as bytes.
 //
 // # Structure
 //
-// The rows lie in a copy-on-write B-tree of two levels, the type tree:
+// The type tree holds the rows in a copy-on-write B-tree of two levels, groups and leaves:
 //
-//	tree.groups       View.groups             a View has a copy of the list
+//	tree.groups       View.groups             each View has its own copy of the list
 //	    │                 │
 //	    ├────────┬────────┤
 //	    ▼        ▼        ▼
@@ -16,36 +16,37 @@
 //	    │
 //	    ├────────┬────────┐
 //	    ▼        ▼        ▼
-//	  leaf     leaf     leaf                  id, epoch, number and bytes of its rows
+//	  leaf     leaf     leaf                  id, epoch, number of rows, bytes of their lines
 //	    │        │        │
 //	    ▼        ▼        ▼
 //	  page     page    extent                 about 64 kB of rows, in memory or in the spill file
 //
-// A page has no pointers in it, so the garbage collector's work depends on the number of pages and not of rows. A change costs
-// what its page costs, however large the table is.
+// The rows of a page contain no pointers, so the garbage collector's work depends on the number of pages, not of rows. The cost
+// of a change depends on the size of its page, not of the table.
 //
 // # Versions
 //
-// Groups and leaves bear the epoch of the tree in which they were made. The tree changes in place what has its current epoch, and
-// clones everything else before a change. To freeze the whole tree, it copies the list of groups and increments its epoch. That
-// happens for a View, for the savepoint of a large transaction, and for [Table.Partial].
+// Each group and leaf records the epoch that the tree had when it was made. The tree changes a group or leaf in place if its
+// epoch is the tree's current one, and clones it first otherwise. To freeze all rows, the tree copies the list of groups and
+// increments its epoch. It does so for a View, for the savepoint of a large transaction, and for [Table.Partial].
 //
-// A clone shares the buffers of its page with the version before, and appends new lines behind the old ones. When the buffer is
-// full, the newest version moves to a new one; older versions that Views still show are rebased onto it, and keep private copies
-// of only those lines that the newest version does not have.
+// A cloned page shares its buffers with the page that it was cloned from, and appends new lines at their end. When a buffer is
+// full, the newest version of the page moves its rows to a new buffer. Older versions that Views still show are then rebased
+// onto the new buffer: they keep private copies of only those lines that the newest version lacks.
 //
 // # Transactions
 //
-// A small transaction waits in a txBuffer until its Commit. A larger one, and every Load, is applied in place behind a savepoint: the
-// groups as they were. Readers see the View that was made with the savepoint until Commit.
+// A small transaction is buffered in a txBuffer until its Commit. A larger transaction, and every Load, is applied to the tree
+// in place. Before that, the Table makes the View of the committed state, which readers see until the Commit, and a savepoint,
+// which Rollback restores.
 //
-// A Load over the rows of an earlier one is a reload: rows that come again as they were are only marked as seen, and at
-// Commit a sweep deletes the rows that were not seen.
+// A Load is a reload if the Table already has rows of the same shape. A reload only marks an unchanged row as seen. At its
+// Commit, a sweep deletes the rows that it has not seen.
 //
 // # Memory
 //
-// With [Table.LimitMemory], a cache evicts pages by the CLOCK algorithm. An evicted page is written to the spill file once; its
-// leaf then has an extent in place of a page, until the writer needs the page again. Readers of a View read such pages for
-// themselves. Pages that have left the tree and that a View still shows are evicted as well, once two garbage
-// collections have proved that somebody holds them.
+// With [Table.LimitMemory], a cache evicts pages by the CLOCK algorithm. It writes an evicted page to the spill file once. The
+// leaf then has an extent instead of a page, until the writer loads the page again. A reader of a View reads an evicted page
+// into memory of its own. A View can also show pages whose leaves have left the tree. The cache evicts these, too, once two
+// garbage collections have shown that a View still holds them.
 package snapshot

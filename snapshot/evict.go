@@ -2,10 +2,11 @@ package snapshot
 
 import "capture/snapshot/spill"
 
-// clockHand is the place in the tree at which the next search for a victim begins.
+// clockHand is the place in the tree at which the next search for a page to evict begins.
 type clockHand struct{ group, leaf int }
 
-// evictUntil evicts pages until those of the tree take no more than limit bytes, and the retired ones their share of it.
+// evictUntil evicts pages until those of the tree use at most limit bytes, and the retired ones at most 1/retiredShare of
+// limit.
 func (c *cache) evictUntil(limit int64, groups []*group) error {
 	if c.file == nil {
 		f, err := spill.Open(c.folder, c.onDamage)
@@ -32,8 +33,9 @@ func (c *cache) evictUntil(limit int64, groups []*group) error {
 	return nil
 }
 
-// nextVictim returns the next leaf whose page has not been used since the hand last passed it, or nil. This is the CLOCK
-// algorithm: the hand clears a page's referenced flag and moves on; a page that still lacks it on the next turn is evicted.
+// nextVictim returns the next leaf whose page has not been used since the hand last passed it, or nil if there is none. This is
+// the CLOCK algorithm: the hand clears the referenced flag of each page that it passes. A page whose flag is still clear when
+// the hand returns is evicted.
 func (c *cache) nextVictim(groups []*group) (*leaf, *page) {
 	hand := &c.hand
 	for turns := 0; turns < 3; {
@@ -59,8 +61,8 @@ func (c *cache) nextVictim(groups []*group) (*leaf, *page) {
 	return nil, nil
 }
 
-// evict removes the page p of l from memory, after writing it to the spill file if it is not there yet. The order matters to
-// readers of Views: see the field page of leaf.
+// evict removes p, the page of l, from memory. If the spill file does not have the page yet, evict first writes it there.
+// Readers of Views depend on the order of the assignments; see the field page of leaf.
 func (c *cache) evict(l *leaf, p *page) error {
 	if l.extent == nil {
 		c.scratch = appendPage(c.scratch[:0], p)
@@ -72,7 +74,7 @@ func (c *cache) evict(l *leaf, p *page) error {
 			return err
 		}
 		l.extent, l.first = extent, append([]byte(nil), p.key(0)...)
-		l.epoch = 0 // from now on a change clones the leaf, since its extent would be out of date
+		l.epoch = 0 // a later change must clone the leaf, since the extent keeps the old rows
 	}
 	l.page.Store(nil)
 	return nil

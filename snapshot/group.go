@@ -5,15 +5,15 @@ import (
 	"encoding/binary"
 )
 
-// group is an inner node of the tree: some consecutive leaves, at least one.
+// group is an inner node of the tree. It has at least one leaf, and its leaves are consecutive.
 type group struct {
-	epoch    uint64 // the tree may change the group in place while this is the tree's epoch
+	epoch    uint64 // epoch of the tree in which it may change the group in place
 	leaves   []*leaf
-	prefixes []uint64 // keyPrefix of the leaves' first keys
+	prefixes []uint64 // keyPrefix of each leaf's first key
 }
 
-// keyPrefix returns the first eight bytes of a key as a number in the same order. Most comparisons of a search need no more, and
-// the numbers lie in one array.
+// keyPrefix returns the first eight bytes of a key as a number. These numbers sort like the keys. Most comparisons in a search
+// need only the numbers, which are adjacent in memory.
 func keyPrefix(key []byte) uint64 {
 	if len(key) >= 8 {
 		return binary.BigEndian.Uint64(key)
@@ -31,10 +31,10 @@ func (g *group) clone(epoch uint64) *group {
 	}
 }
 
-// findLeaf returns the index of the last leaf whose first key is not above key, or else 0.
+// findLeaf returns the index of the last leaf whose first key is less than or equal to key. If there is none, it returns 0.
 func (g *group) findLeaf(key []byte) int {
 	prefix := keyPrefix(key)
-	lo, hi := 0, len(g.leaves) // the answer is lo-1
+	lo, hi := 0, len(g.leaves) // the result is lo-1
 	for lo < hi {
 		m := int(uint(lo+hi) >> 1)
 		if g.prefixes[m] < prefix || g.prefixes[m] == prefix && bytes.Compare(g.leaves[m].firstKey(), key) <= 0 {
@@ -60,7 +60,7 @@ func (g *group) removeLeaf(i int) {
 	g.prefixes = append(g.prefixes[:i], g.prefixes[i+1:]...)
 }
 
-// findGroup returns the index of the last group whose first key is not above key, or else 0.
+// findGroup returns the index of the last group whose first key is less than or equal to key. If there is none, it returns 0.
 func findGroup(groups []*group, key []byte) int {
 	prefix := keyPrefix(key)
 	lo, hi := 0, len(groups)
@@ -76,7 +76,7 @@ func findGroup(groups []*group, key []byte) int {
 	return max(lo-1, 0)
 }
 
-// findLeaf returns the leaf that key belongs to, or nil if there are no groups.
+// findLeaf returns the leaf whose range of keys contains key, or nil if there are no groups.
 func findLeaf(groups []*group, key []byte) *leaf {
 	if len(groups) == 0 {
 		return nil

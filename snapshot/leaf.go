@@ -7,23 +7,23 @@ import (
 	"capture/snapshot/spill"
 )
 
-// leaf is a run of consecutive rows. It stays in memory while its page may be in the spill file.
+// leaf is a run of consecutive rows. A leaf is always in memory, while its page may be in the spill file only.
 //
-// Once a View shows a leaf, id, rows and live never change. Its page may be replaced at any time by another with the same rows:
-// evicted, loaded again, or rebased. So readers load the pointer once and use that page; they never wait for the writer.
+// Once a View shows a leaf, its id, rows and live never change. Its page may be evicted, loaded again or rebased at any time,
+// but each page has the same rows. Readers therefore load the pointer once and use that page. They never wait for the writer.
 type leaf struct {
-	id    uint64 // differs between any two states of a leaf that Views have shown
-	epoch uint64 // the tree may change the leaf in place while this is the tree's epoch; the writer's
+	id    uint64 // unique among all states of leaves that Views have shown
+	epoch uint64 // epoch of the tree in which it may change the leaf in place; used only by the writer
 	rows  int
 	live  int // bytes of the rows' lines, terminators included
 
-	// page is nil while the rows are in the spill file only. The writer sets extent and first before it stores nil, and never
-	// again; so a reader that loads nil finds both set.
+	// page is nil while the rows are in the spill file only. The writer sets extent and first before it stores nil for the
+	// first time, and never changes them. A reader that loads nil therefore finds both set.
 	page   atomic.Pointer[page]
 	extent *spill.Extent
 	first  []byte // key of the first row
 
-	seen *seen // rows that the open reload has brought; the writer's
+	seen *seen // rows that the open reload has seen; used only by the writer
 }
 
 var leafIDs atomic.Uint64
@@ -34,7 +34,7 @@ func newLeaf(epoch uint64) *leaf {
 	return l
 }
 
-// readPage returns the page, from the spill file if it is not in memory. A page from the file is the caller's alone.
+// readPage returns the page of l. If the page is not in memory, readPage reads a copy from the spill file for the caller alone.
 func (l *leaf) readPage() (*page, error) {
 	if p := l.page.Load(); p != nil {
 		return p, nil
@@ -53,7 +53,7 @@ func (l *leaf) firstKey() []byte {
 	return l.first
 }
 
-// clone returns a leaf that may be changed. p is the page of l.
+// clone returns a copy of l that may be changed. p is the page of l.
 func (l *leaf) clone(epoch uint64, p *page) *leaf {
 	c := &leaf{id: leafIDs.Add(1), epoch: epoch, rows: l.rows, live: l.live}
 	q := p.clone()
@@ -67,8 +67,8 @@ func (l *leaf) clone(epoch uint64, p *page) *leaf {
 	return c
 }
 
-// putRow replaces the row at index i if found is set, which means that this row has the key. Otherwise it inserts a row before
-// it.
+// putRow replaces the line of the row at index i if found is set; that row then has the given key. Otherwise putRow inserts a
+// new row before index i.
 func (l *leaf) putRow(i int, found bool, key, line []byte) {
 	l.page.Load().putRow(i, found, key, line)
 	l.updateTotals()
@@ -82,7 +82,7 @@ func (l *leaf) deleteRow(i int) {
 	l.updateTotals()
 }
 
-// deleteUnseen deletes the rows that are not in s.
+// deleteUnseen deletes the rows that s does not record as seen.
 func (l *leaf) deleteUnseen(s *seen) {
 	p := l.page.Load()
 	kept := p.entries[:0]
@@ -97,7 +97,7 @@ func (l *leaf) deleteUnseen(s *seen) {
 	l.updateTotals()
 }
 
-// splitAt moves the rows from index i on into a new leaf.
+// splitAt moves the rows from index i on into a new leaf, and returns it.
 func (l *leaf) splitAt(i int) *leaf {
 	next := newLeaf(l.epoch)
 	next.page.Store(l.page.Load().splitAt(i))

@@ -7,17 +7,17 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// MaxRowBytes is the most bytes of a row, key and line together, that a Table can hold.
+// MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold.
 const MaxRowBytes = maxRowBytes
 
-// Omitted is a row of the database's table that does not fit into memory. A View knows its key and size only.
+// Omitted is a row of the Postgres table that does not fit into memory. A View has only its key and size.
 type Omitted struct {
 	Key   rowjson.Key
-	Bytes int64 // length of the row's line, about; at least that of what was seen of the row
+	Bytes int64 // approximate length of the row's line; at least the length of the part that was read
 }
 
-// omittedRows has the sizes of the columns of each omitted row, by the row's key. A committed map never changes: the first
-// change of a transaction copies it. Omitted rows are few, since each is large.
+// omittedRows maps the key of each omitted row to the sizes of its columns in bytes. A committed map never changes: a
+// transaction copies it before its first change. The map is small, since every omitted row is large.
 type omittedRows map[string][]int64
 
 func (o omittedRows) at(key string) Omitted {
@@ -28,16 +28,16 @@ func (o omittedRows) at(key string) Omitted {
 	return row
 }
 
-// Omit records in the open transaction that the row of key exists and does not fit into memory. A line that the Table has of it
-// is deleted. sizes says about how many bytes each column takes in the line, and is not copied. The next Put, Delete or Truncate that reaches
-// the row ends the record.
+// Omit records in the open transaction that the row with the given key exists but does not fit into memory. It deletes the
+// row's line from the Table. sizes is the approximate number of bytes of each column in the line; Omit does not copy it. The
+// next Put, Delete or Truncate that affects the row removes the record.
 func (t *Table) Omit(key rowjson.Key, sizes []int64) {
 	t.Delete(key)
 	t.ownOmitted()[string(key)] = sizes
 }
 
-// OmittedSizes returns the sizes that Omit has recorded for the row of key, as the open transaction sees it. It reports false
-// if the row is not omitted.
+// OmittedSizes returns the sizes that Omit has recorded for the row with the given key, as the open transaction sees it. It
+// returns false if the row is not omitted.
 func (t *Table) OmittedSizes(key rowjson.Key) (sizes []int64, omitted bool) {
 	rows := t.txOmitted
 	if rows == nil {
@@ -47,7 +47,7 @@ func (t *Table) OmittedSizes(key rowjson.Key) (sizes []int64, omitted bool) {
 	return sizes, omitted
 }
 
-// ownOmitted returns the omitted rows of the open transaction, for a change.
+// ownOmitted returns the omitted rows of the open transaction, in a map that may be changed.
 func (t *Table) ownOmitted() omittedRows {
 	if t.txOmitted == nil {
 		if t.txOmitted = maps.Clone(t.omitted); t.txOmitted == nil {
@@ -57,7 +57,7 @@ func (t *Table) ownOmitted() omittedRows {
 	return t.txOmitted
 }
 
-// forgetOmitted ends the record of an omitted row that is put or deleted.
+// forgetOmitted removes the record of an omitted row, because the row is put or deleted.
 func (t *Table) forgetOmitted(key rowjson.Key) {
 	if len(t.omitted)+len(t.txOmitted) == 0 {
 		return
@@ -67,16 +67,16 @@ func (t *Table) forgetOmitted(key rowjson.Key) {
 	}
 }
 
-// OmittedRows returns the number of rows that the database's table has and the View does not, since they do not fit into memory.
+// OmittedRows returns the number of rows that the Postgres table has but the View lacks, because they do not fit into memory.
 func (v *View) OmittedRows() int { return len(v.omitted) }
 
-// IsOmitted reports whether the row of key is one of them.
+// IsOmitted reports whether the row with the given key is omitted.
 func (v *View) IsOmitted(key rowjson.Key) bool {
 	_, omitted := v.omitted[string(key)]
 	return omitted
 }
 
-// Omitted returns the first omitted rows in the order of their keys, n at most.
+// Omitted returns at most n omitted rows: those with the lowest keys, in key order.
 func (v *View) Omitted(n int) []Omitted {
 	var first []string // sorted
 	for key := range v.omitted {

@@ -10,46 +10,46 @@ import (
 // defaultPageBytes is about how many bytes of lines a page has.
 const defaultPageBytes = 64 << 10
 
-// terminator follows each line in memory, so that consecutive rows are written to the file as they lie.
+// terminator follows each line in memory, so that lines that are adjacent in memory can be written to the file in one piece.
 const terminator = ",\n"
 
 // page is the content of a leaf: its rows in key order.
 //
-// The three buffers lie behind the entries like this, after row b was replaced by a longer line:
+// Entries refer to two buffers. After the line of row b has been replaced by a longer one, they look like this:
 //
 //	entries   a           b           c            sorted by key; 16 bytes each
 //	keys      aaaabbbbcccc
 //	lines     {a},⏎{b},⏎{c},⏎{b: longer},⏎         no entry points at the first {b} any more
 //
-// Entries hold offsets, not pointers, so the garbage collector skips all rows of a page.
+// Entries hold offsets, not pointers, so the garbage collector does not scan the rows of a page.
 //
 // keys and lines only grow at their ends. A clone therefore shares them with the page that it was made from: the older page
-// never looks beyond its own length, and only the newest version appends. After a rollback there can be two newest versions in
-// turn: the dropped one has appended to the same array behind the same length, and the next clone overwrites those bytes. That
-// is safe because nothing refers to the dropped version any more; see [tree.rollback].
+// never reads beyond its own length, and only the newest version appends. A rollback drops the newest version, so an older one
+// becomes the newest again. Its next clone overwrites the bytes that the dropped version had appended. That is safe because
+// nothing refers to the dropped version any more; see [tree.rollback].
 //
-// When lines is full, rebuild copies the rows into new buffers, and older versions follow: see rebase.go.
+// When lines is full, rebuild copies the rows into new buffers and rebases older versions; see rebase.go.
 type page struct {
 	keys     []byte
-	lines    []byte // lines with terminators, including those that no entry points at any more
-	ownLines []byte // lines that newer versions do not have; only in a page that was rebased
+	lines    []byte // lines with terminators, including lines of replaced and deleted rows
+	ownLines []byte // private copies of lines that newer versions lack; only in a rebased page, see rebase.go
 	entries  []entry
-	live     int // bytes of lines and ownLines that entries point at, terminators included
+	live     int // bytes of the lines that entries point at, terminators included
 
-	// What follows belongs to the writer.
-	referenced bool                 // used since the clock hand last passed: see nextVictim
-	older      []weak.Pointer[leaf] // versions that Views may still show and that may share lines
+	// Only the writer uses the following fields.
+	referenced bool                 // whether the page was used after the clock hand last passed it; see nextVictim
+	older      []weak.Pointer[leaf] // leaves with older versions that Views may still show and that may share lines
 }
 
-// maxRowBytes is the most bytes of a row, key and line together. The offsets of an entry have 32 bits. A line is appended behind
-// at most one other row of that size, since the tree splits off what comes behind a row that is larger than a page, and behind
-// less than 1 MiB of smaller rows and of space between rows. TestLongRows checks that bound.
+// maxRowBytes is the maximum number of bytes of a row, key and line together. It makes every offset fit into the 32 bits of an
+// entry. Before a line are at most one other row of that size, because the tree splits a leaf that is larger than a page, and
+// less than 1 MiB of smaller rows and unused space. TestLongRows checks that bound.
 const maxRowBytes = math.MaxUint32 - 1<<20
 
 // entry is the place of a row in its page.
 type entry struct {
 	keyOff, keyLen   uint32
-	lineOff, lineLen uint32 // without the terminator; an offset beyond the end of lines continues in ownLines
+	lineOff, lineLen uint32 // lineLen is without the terminator; lineOff counts through lines and then through ownLines
 }
 
 func (p *page) key(i int) []byte {
@@ -73,7 +73,8 @@ func (p *page) lineWithTerminator(i int) []byte {
 	return buf[off : off+int(e.lineLen)+len(terminator)]
 }
 
-// findRow returns the index at which key is or would be, and reports whether it is there.
+// findRow returns the index of the row with the given key and true. If there is no such row, it returns the index at which to
+// insert one, and false.
 func (p *page) findRow(key []byte) (int, bool) {
 	n := len(p.entries)
 	if n == 0 {
@@ -97,15 +98,15 @@ func (p *page) findRow(key []byte) (int, bool) {
 	return lo, bytes.Equal(p.key(lo), key)
 }
 
-// clone returns a page that may be changed. It shares the buffers, but not the entries.
+// clone returns a copy of p that may be changed. It shares the buffers of p, but not the entries.
 func (p *page) clone() *page {
 	entries := make([]entry, len(p.entries), len(p.entries)+len(p.entries)/8+4)
 	copy(entries, p.entries)
 	return &page{keys: p.keys, lines: p.lines, ownLines: p.ownLines, entries: entries, live: p.live, referenced: true}
 }
 
-// putRow replaces the row at index i if found is set, which means that this row has the key. Otherwise it inserts a row before
-// it.
+// putRow replaces the line of the row at index i if found is set; that row then has the given key. Otherwise putRow inserts a
+// new row before index i.
 func (p *page) putRow(i int, found bool, key, line []byte) {
 	n := uint32(len(line))
 	if found {
@@ -132,7 +133,7 @@ func (p *page) deleteRow(i int) {
 	}
 }
 
-// splitAt moves the rows from index i on into a new page.
+// splitAt moves the rows from index i on into a new page, and returns it.
 func (p *page) splitAt(i int) *page {
 	next := &page{keys: p.keys, lines: p.lines, ownLines: p.ownLines, entries: slices.Clone(p.entries[i:]), referenced: true}
 	for j := range next.entries {
@@ -141,12 +142,12 @@ func (p *page) splitAt(i int) *page {
 	next.rebuild(0, -1)
 	p.entries = p.entries[:i]
 	p.live -= next.live
-	p.older = nil // they have the rows of both halves, so they keep the old buffer
+	p.older = nil // older versions have the rows of both halves, so they keep the old buffer
 	p.rebuild(0, -1)
 	return next
 }
 
-// splitIndex returns the row at which a split halves the bytes. Both halves have rows.
+// splitIndex returns the index at which a split halves the bytes of the page. Each half has at least one row.
 func (p *page) splitIndex() int {
 	sum := 0
 	for i := range p.entries[:len(p.entries)-1] {
@@ -158,15 +159,15 @@ func (p *page) splitIndex() int {
 	return len(p.entries) - 1
 }
 
-// ensureRoom makes room for a line of n bytes. skip is the row that the line is about to replace, or -1.
+// ensureRoom makes room for a line of n bytes. skip is the index of the row whose line it will replace, or -1.
 func (p *page) ensureRoom(n, skip int) {
 	if n += len(terminator); len(p.lines)+n > cap(p.lines) {
 		p.rebuild(growCap(p.live+n, n)-p.live, skip)
 	}
 }
 
-// rebuild copies the rows into new buffers, in order and without gaps, with room for extra bytes of lines. It leaves the line of
-// row skip out. Older versions are rebased onto the new buffers if possible.
+// rebuild copies the rows into new buffers, in order and without gaps. The new buffer for lines has room for extra more bytes.
+// The line of the row at index skip is not copied. Older versions are rebased onto the new buffers if possible.
 func (p *page) rebuild(extra, skip int) {
 	keyBytes := 0
 	for i := range p.entries {
@@ -187,13 +188,14 @@ func (p *page) rebuild(extra, skip int) {
 	p.rebaseOlder(&from, skip)
 }
 
-// slackDivisor is the share of a large buffer that is left empty, as 1/slackDivisor: rows can then grow without a new buffer.
+// slackDivisor determines how much of a large buffer is left empty, so that rows can grow without a new buffer: 1/slackDivisor.
 const slackDivisor = 32
 
-// growCap returns the capacity of a lines buffer that is to hold n bytes and more lines of the given length.
+// growCap returns the capacity of a buffer for n bytes of lines, with room for more lines of the given length.
 //
-// A small buffer gets half as much again. A large one is rounded up to what Go allocates anyway; if its lines are short, it gets
-// 1/32 on top, so that not every change makes a new buffer. More would add up: a quarter in each page is a quarter of the table.
+// A small buffer gets about half of n as room. A large one is rounded up to what Go allocates anyway. If lines are short, a
+// large buffer also gets n/slackDivisor as room, so that not every change makes a new buffer. Room adds up: a quarter of each
+// page would be a quarter of the table.
 func growCap(n, line int) int {
 	switch {
 	case n < 32<<10:
@@ -204,7 +206,7 @@ func growCap(n, line int) int {
 	return allocSize(n)
 }
 
-// allocSize returns about what Go allocates for n bytes: above 32 kB, whole pages of 8 kB.
+// allocSize returns about how many bytes Go allocates for n bytes. Above 32 kB, Go allocates whole pages of 8 kB.
 func allocSize(n int) int {
 	const goPage = 8 << 10
 	if n <= 32<<10 {
@@ -213,7 +215,7 @@ func allocSize(n int) int {
 	return (n + goPage - 1) &^ (goPage - 1)
 }
 
-// memoryBytes returns about how many bytes of memory the page takes.
+// memoryBytes returns about how many bytes of memory the page uses.
 func (p *page) memoryBytes() int64 {
 	const entrySize, fixed = 16, 128
 	return int64(allocSize(cap(p.lines)) + cap(p.ownLines) + cap(p.keys) + entrySize*cap(p.entries) + fixed)

@@ -2,12 +2,12 @@ package snapshot
 
 import "encoding/binary"
 
-// A page in the spill file: the lines with their terminators, then the lengths of each row's key and line, then the keys, all in
-// key order and without gaps. The lines come first, so that [Part.AppendTo] can read them alone.
+// A page in the spill file consists of the lines with their terminators, then the lengths of each row's key and line, then the
+// keys. All three are in key order and without gaps. The lines come first so that [Part.AppendTo] can read them alone.
 
 const lengthsSize = 8 // bytes of the two lengths of a row
 
-// appendPage appends p as it is written to the spill file.
+// appendPage appends p to dst in the format of the spill file.
 func appendPage(dst []byte, p *page) []byte {
 	for i := range p.entries {
 		dst = append(dst, p.lineWithTerminator(i)...)
@@ -22,7 +22,8 @@ func appendPage(dst []byte, p *page) []byte {
 	return dst
 }
 
-// decodePage returns the page that appendPage wrote as data. rows and live are those of its leaf. The page keeps data.
+// decodePage returns the page that appendPage encoded as data. rows and live are the fields of the page's leaf. The page refers
+// to data.
 func decodePage(data []byte, rows, live int) *page {
 	lengths, keys := data[live:live+lengthsSize*rows], data[live+lengthsSize*rows:]
 	p := &page{keys: keys[:len(keys):len(keys)], lines: data[:live:live], entries: make([]entry, rows), live: live}

@@ -1,7 +1,7 @@
 package snapshot
 
-// prefault loads the pages that the buffered transaction is about to change, so that nothing can fail half-way while it is
-// applied. If they take much memory, the transaction is applied in place instead, with a savepoint to return to.
+// prefault loads the pages that the buffered transaction will change, so that nothing can fail half-way while it is applied. If
+// the pages use much memory, prefault applies the transaction in place instead, after a savepoint for Rollback.
 func (t *Table) prefault() {
 	c := t.tree.cache
 	if c == nil || c.file == nil || t.inPlace() || len(t.tree.groups) == 0 || len(t.buffer.ops) == 0 || t.buffer.truncates() {
@@ -16,7 +16,7 @@ func (t *Table) prefault() {
 		if t.tree.loadPage(l) == nil {
 			return
 		}
-		// A leaf that loses all of its rows leaves its range of keys to a neighbour.
+		// The deletes may empty the leaf. Its range of keys then belongs to a neighbour, which later changes need.
 		if t.buffer.ops[i].kind == opDelete && l.rows <= len(t.buffer.ops) {
 			for _, neighbour := range neighbourLeaves(t.tree.groups, gi, li) {
 				if t.tree.loadPage(neighbour) == nil {
@@ -31,7 +31,7 @@ func (t *Table) prefault() {
 	}
 }
 
-// neighbourLeaves returns the leaves before and after the leaf li of the group gi.
+// neighbourLeaves returns the leaves before and after the leaf at index li of the group at index gi.
 func neighbourLeaves(groups []*group, gi, li int) (list []*leaf) {
 	if li > 0 {
 		list = append(list, groups[gi].leaves[li-1])

@@ -2,11 +2,11 @@ package snapshot
 
 import "slices"
 
-// A reload is a Load over the rows of an earlier one of the same shape. It is how a table is copied again without storing it
-// twice: a row that comes again as it was is only marked as seen, a row that differs is put, and the rows that were not seen
-// are deleted at the end.
+// A reload is a Load into a Table that already has rows of the same shape. It copies a table again without storing the rows
+// twice: an unchanged row is only marked as seen, a row that differs is put, and at the end the rows that were not seen are
+// deleted.
 
-// seenRows returns what the open reload has seen of l, or nil.
+// seenRows returns the record of the rows of l that the open reload has seen, or nil if there is none.
 func (t *tree) seenRows(l *leaf) *seen {
 	if !t.reloading || l.seen == nil || l.seen.load != t.loads {
 		return nil
@@ -14,8 +14,8 @@ func (t *tree) seenRows(l *leaf) *seen {
 	return l.seen
 }
 
-// seenOrNew returns what the open reload has seen of l, with an empty record if there is none. It must be called before a row of
-// l is put or deleted.
+// seenOrNew returns the record of the rows of l that the open reload has seen. If there is none, it makes an empty one. It must
+// be called before a row of l is put or deleted.
 func (t *tree) seenOrNew(l *leaf) *seen {
 	if s := t.seenRows(l); s != nil {
 		return s
@@ -24,7 +24,7 @@ func (t *tree) seenOrNew(l *leaf) *seen {
 	return l.seen
 }
 
-// appendSeen appends the record of next to that of l, to which the rows of next are about to be added.
+// appendSeen appends the record of next to the record of l. It must be called before the rows of next are added to l.
 func (t *tree) appendSeen(l, next *leaf) {
 	if t.seenRows(l) == nil && t.seenRows(next) == nil {
 		return
@@ -37,7 +37,7 @@ func (t *tree) appendSeen(l, next *leaf) {
 	}
 }
 
-// sweep deletes the rows that the reload, which ends now, has not seen.
+// sweep deletes the rows that the reload has not seen. It is the last step of a reload.
 func (t *tree) sweep() {
 	t.rows, t.live = 0, 0
 	for gi := range t.groups {
@@ -54,7 +54,8 @@ func (t *tree) sweep() {
 	t.groups = slices.DeleteFunc(t.groups, func(g *group) bool { return len(g.leaves) == 0 })
 }
 
-// sweepGroup sweeps one group and returns what is left of it, or nil on an error. Leaves whose rows were all seen stay as they are.
+// sweepGroup deletes the unseen rows of the group at index gi. It returns the group with the remaining rows, or nil on an
+// error. It does not change leaves whose rows were all seen.
 func (t *tree) sweepGroup(gi int) *group {
 	g := t.groups[gi]
 	if !slices.ContainsFunc(g.leaves, func(l *leaf) bool { s := t.seenRows(l); return s == nil || s.count < l.rows }) {

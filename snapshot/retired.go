@@ -5,29 +5,31 @@ import (
 	"weak"
 )
 
-// retired are pages in memory whose leaves have left the tree. A change leaves one behind whenever a View has shown the leaf. Most
-// of them are garbage soon; those that a View holds, because its reader is slow, take memory for as long as that lasts. So when
-// retired pages take more than their share, the ones that are still in use are evicted, too.
+// retired counts the pages in memory whose leaves have left the tree. A leaf that a View has shown leaves the tree when it is
+// changed. Most such leaves soon become garbage, but a View with a slow reader keeps its leaves in memory. So when retired
+// pages use more than their share of the limit, those that are still in use are evicted, too.
 //
-// Only the garbage collector knows which are in use. The list holds weak pointers, and a leaf counts as in use if it outlived two
-// collections since it was retired: one that had begun before may have seen it while it was in the tree.
+// Only the garbage collector can find out which leaves are in use. The list therefore holds weak pointers, and a leaf counts as
+// in use if it has survived two collections since it was retired. One collection is not enough: it may have begun earlier and
+// have reached the leaf while it was still in the tree.
 type retired struct {
 	list      []retiredLeaf
-	bytes     int64  // memory of their pages, by the last count
-	pruneAt   int    // length of the list at which garbage is removed from it
-	sweptAtGC uint64 // number of the collection at which evictRetired last ran
+	bytes     int64  // bytes of memory of the pages, as of the last count
+	pruneAt   int    // length of the list at which prune is called
+	sweptAtGC uint64 // result of gcCycles when evictRetired last ran
 }
 
 type retiredLeaf struct {
 	leaf  weak.Pointer[leaf]
 	bytes int64
-	gc    uint64 // collections until it was retired; 0 if it is known to be in use
+	gc    uint64 // result of gcCycles when the leaf was retired; 0 if the leaf is known to be in use
 }
 
 // leastPruned is the number of leaves below which pruning is not worth the time.
 const leastPruned = 1024
 
-// addLeaf adds l, whose page is p. saved reports that the savepoint of the open transaction has it, so it is known to be in use.
+// addLeaf adds l, whose page is p. saved is set if the savepoint of the open transaction contains l; then l is known to be in
+// use.
 func (r *retired) addLeaf(l *leaf, p *page, saved bool) {
 	entry := retiredLeaf{leaf: weak.Make(l), bytes: p.memoryBytes()}
 	if !saved {
@@ -39,7 +41,7 @@ func (r *retired) addLeaf(l *leaf, p *page, saved bool) {
 	r.list, r.bytes = append(r.list, entry), r.bytes+entry.bytes
 }
 
-// prune removes the leaves that are garbage or not in memory, and counts the bytes of the others again.
+// prune removes leaves that are garbage or whose page is not in memory, and recounts the bytes of the other pages.
 func (r *retired) prune() {
 	kept := r.list[:0]
 	r.bytes = 0
@@ -55,11 +57,11 @@ func (r *retired) prune() {
 	r.list, r.pruneAt = kept, 2*len(kept)+leastPruned
 }
 
-// evictRetired evicts retired pages that are in use until all of them take at most limit bytes.
+// evictRetired evicts retired pages that are in use until all retired pages use at most limit bytes.
 func (c *cache) evictRetired(limit int64) error {
 	r, now := &c.retired, gcCycles()
 	if now == r.sweptAtGC && r.list[len(r.list)-1].gc != 0 {
-		return nil // no collection since the last time, so nothing new is known
+		return nil // without a collection since the last run, no other leaves are known to be in use
 	}
 	r.sweptAtGC = now
 	r.prune()
@@ -81,7 +83,8 @@ func (c *cache) evictRetired(limit int64) error {
 	return nil
 }
 
-// gcCycles returns how often the garbage collector has run, plus 3: so that 0 stands for more than two collections ago.
+// gcCycles returns the number of completed garbage collections, plus 3. A stored 0 is therefore always more than two
+// collections ago.
 func gcCycles() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}}
 	metrics.Read(sample)

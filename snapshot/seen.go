@@ -2,12 +2,12 @@ package snapshot
 
 import "slices"
 
-// seen records which rows of a leaf the open reload has brought. It is kept beside the page: a reload that brings all rows as they
-// were changes no leaf, and needs no page in memory at its end.
+// seen records which rows of a leaf the open reload has seen. It is not part of the page, so a reload of unchanged rows changes
+// no leaf, and its sweep needs no page in memory.
 type seen struct {
-	load  uint64 // number of the Load; those of an earlier one, which was rolled back, do not count
+	load  uint64 // number of the Load; a record of an earlier Load, which was rolled back, is ignored
 	rows  []bool
-	count int // number of rows that are true
+	count int // number of true values in rows
 }
 
 func (s *seen) setRow(i int) {

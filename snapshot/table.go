@@ -8,40 +8,41 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// Table is the working state of one table. One goroutine at a time writes: Load, Put, Delete, Truncate, then Commit or
-// Rollback. View may be called from anywhere.
+// Table is the working state of one table. One goroutine at a time may write, with Load, Put, Delete, Truncate, Commit and
+// Rollback. Any goroutine may call View.
 //
-// A transaction is buffered until its Commit while it is small. A larger one is applied in place as it comes, with a savepoint
-// for Rollback; so its rows are in memory once.
+// A small transaction is buffered until its Commit. A larger one is applied in place as its changes arrive, after a savepoint
+// for Rollback. Its rows are therefore in memory only once.
 type Table struct {
 	changed chan time.Time
 
-	// mu guards the committed state: what View needs to make a View. That includes the tree, except while a transaction is applied
-	// in place: then view is set, and only the writer uses the tree. So the writer takes mu to set or drop a savepoint and to apply
-	// a buffered transaction, and not for each change in place. View may thus increment the tree's epoch between any two
-	// calls of the writer, but never while the writer changes the tree.
+	// mu guards the committed state, from which View makes a View. The tree is part of that state, except while a transaction
+	// is applied in place: then view is set, and only the writer uses the tree. The writer therefore holds mu to set or drop a
+	// savepoint and to apply a buffered transaction, but not for each change in place. View may thus increment the tree's epoch
+	// between two calls of the writer, but never while the writer changes the tree.
 	mu        sync.Mutex
-	view      *View // the last committed state; nil until somebody asks for it
+	view      *View // the last committed state; nil until View or a savepoint needs it
 	shape     *rowjson.Shape
 	origin    Origin
 	position  Position
 	commits   uint64
 	omitted   omittedRows
-	stateLost bool // there is no committed state to show until the next Load
+	stateLost bool // the committed rows are lost; View returns nil until the next Load commits
 
 	tree        tree
-	buffer      txBuffer    // the writer's
-	txOmitted   omittedRows // of the open transaction; nil if they are the committed ones; the writer's
-	maxRowBytes int         // maxRowBytes, or less in a test
+	buffer      txBuffer    // changes of the open transaction that are not in the tree yet; used only by the writer
+	txOmitted   omittedRows // omitted rows of the open transaction; nil until it changes omitted; used only by the writer
+	maxRowBytes int         // maximum bytes of key and line in Put; the constant maxRowBytes, except in tests
 
-	loadShape  *rowjson.Shape // shape of the open Load; nil in any other transaction; the writer's
+	loadShape  *rowjson.Shape // shape of the open Load; nil in any other transaction; used only by the writer
 	loadOrigin Origin
 }
 
 // NewTable returns an empty Table. It has no View until its first Commit.
 func NewTable() *Table { return newTable(defaultPageBytes, defaultGroupSize) }
 
-// NewTestTable is NewTable for tests, with small pages and groups: few rows then pass through what otherwise takes millions.
+// NewTestTable returns a Table for tests. Its pages and groups are small, so that a few rows reach code that otherwise needs
+// millions.
 func NewTestTable(pageBytes, groupSize int) *Table { return newTable(pageBytes, groupSize) }
 
 func newTable(pageBytes, groupSize int) *Table {
@@ -52,17 +53,18 @@ func newTable(pageBytes, groupSize int) *Table {
 	}
 }
 
-// LimitMemory bounds how many bytes of rows a Table keeps in memory. The Table must be empty. Pages over the limit are
-// moved to a spill file in folder. The writer brings a page that it needs back into memory; a reader of a View gets a copy of
-// its own.
+// LimitMemory limits how many bytes of rows the Table keeps in memory. The Table must be empty. Pages over the limit are moved
+// to a spill file in folder. The writer loads a page back into memory when it needs it. A reader of a View reads a copy of its
+// own.
 //
-// onDamage is called when the spill file does not give back what was written to it: once for each file, from any goroutine. The
-// next Load then stores all rows again, in a new file. onDamage may be nil.
+// onDamage is called when rows cannot be read back from the spill file as they were written: once for each file, from any
+// goroutine. The next Load then stores all rows again, in a new file. onDamage may be nil.
 func (t *Table) LimitMemory(bytes int64, folder string, onDamage func(error)) {
 	t.tree.cache = newCache(bytes, t.tree.pageBytes, folder, onDamage)
 }
 
-// Usage returns how much memory the rows take. It may be called from any goroutine, and is zero for a Table without a limit.
+// Usage returns how much memory the rows use. Any goroutine may call it. For a Table without a limit, Usage returns the zero
+// value.
 func (t *Table) Usage() Usage {
 	if t.tree.cache == nil {
 		return Usage{}
@@ -70,12 +72,13 @@ func (t *Table) Usage() Usage {
 	return *t.tree.cache.usage.Load()
 }
 
-// Changed returns a channel that has a value after a Commit. Commits that the receiver has not yet seen are one value, the time of
-// the first of them.
+// Changed returns a channel that receives the time of a Commit. If more Commits follow before the time is received, the channel
+// keeps the time of the first.
 func (t *Table) Changed() <-chan time.Time { return t.changed }
 
-// Load opens a transaction that replaces the whole table and its shape. It rolls an open transaction back. Readers see the old
-// state until Commit. A Load of the same shape stores only the rows that differ, so it needs little more memory than there is in use.
+// Load opens a transaction that replaces the whole table and its shape. It first rolls back the open transaction, if there is
+// one. Readers see the old state until Commit. A Load of the same shape stores only the rows that differ, so it needs little
+// additional memory.
 func (t *Table) Load(shape *rowjson.Shape, origin Origin) {
 	t.Rollback()
 	t.applyInPlace()
@@ -87,8 +90,8 @@ func (t *Table) Load(shape *rowjson.Shape, origin Origin) {
 	}
 }
 
-// Put sets the row of key to line ("{…}" without a newline) in the open transaction. It copies both. A row of 4 GiB or more makes
-// the transaction fail; see Err.
+// Put sets the row with the given key to line ("{…}" without a newline) in the open transaction. It copies key and line. A row
+// of more than [MaxRowBytes] makes the transaction fail; see [Table.Err].
 func (t *Table) Put(key rowjson.Key, line []byte) {
 	if n := len(key) + len(line); n > t.maxRowBytes {
 		t.tree.fail(fmt.Errorf("hold a row in memory: it takes %d bytes as JSON, more than the %d that a row may take", n, t.maxRowBytes))
@@ -96,7 +99,7 @@ func (t *Table) Put(key rowjson.Key, line []byte) {
 	}
 	t.forgetOmitted(key)
 	if len(line) > maxBufferedBytes && !t.inPlace() {
-		t.applyInPlace() // without a copy of the line in the buffer
+		t.applyInPlace() // so that the buffer does not copy the line
 	}
 	if t.inPlace() {
 		t.tree.putRow(key, line)
@@ -106,7 +109,7 @@ func (t *Table) Put(key rowjson.Key, line []byte) {
 	t.bufferOp(opPut, key, line)
 }
 
-// Delete deletes the row of key, if there is one.
+// Delete deletes the row with the given key, if it exists, in the open transaction.
 func (t *Table) Delete(key rowjson.Key) {
 	t.forgetOmitted(key)
 	if t.inPlace() {
@@ -117,7 +120,7 @@ func (t *Table) Delete(key rowjson.Key) {
 	t.bufferOp(opDelete, key, nil)
 }
 
-// Truncate deletes all rows.
+// Truncate deletes all rows in the open transaction.
 func (t *Table) Truncate() {
 	t.txOmitted = omittedRows{}
 	if t.inPlace() {
@@ -128,8 +131,9 @@ func (t *Table) Truncate() {
 	t.bufferOp(opTruncate, nil, nil)
 }
 
-// Get returns the line of key as the open transaction sees it, or nil. The line is valid until the next call of a method. An error
-// means that the row could not be read back from the spill file; then the transaction fails at its Commit, too.
+// Get returns the line of the row with the given key as the open transaction sees it, or nil if there is no such row. The line
+// is valid until the next call of a method of the Table. Get returns an error if the row cannot be read back from the spill
+// file; the transaction then fails at its Commit, too.
 func (t *Table) Get(key rowjson.Key) ([]byte, error) {
 	if t.tree.err != nil {
 		return nil, t.tree.err
@@ -154,12 +158,12 @@ func (t *Table) Get(key rowjson.Key) ([]byte, error) {
 	return nil, nil
 }
 
-// Err returns why the open transaction will fail at its Commit, or nil: rows could not be read back from the spill file or written
-// to it (see [Table.LimitMemory]), or a row is too long.
+// Err returns the error that the Commit of the open transaction will return, or nil. A transaction fails if rows cannot be
+// written to the spill file or read back from it (see [Table.LimitMemory]), or if a row is too long.
 func (t *Table) Err() error { return t.tree.err }
 
-// Commit ends the open transaction: the table with its changes becomes the next View. If it has failed (see
-// Err), Commit rolls it back and returns the error.
+// Commit ends the open transaction. The table with the transaction's changes becomes the next View, at the given position. If
+// the transaction has failed (see [Table.Err]), Commit rolls it back and returns the error.
 func (t *Table) Commit(at Position) error {
 	if t.tree.cache != nil {
 		t.tree.enforceLimit()
@@ -182,9 +186,9 @@ func (t *Table) Commit(at Position) error {
 	if c := t.tree.cache; c != nil {
 		t.tree.enforceLimit()
 		c.publishUsage(t.tree.live)
-		t.tree.err = nil // an eviction that failed just now concerns the next transaction, if it fails again
+		t.tree.err = nil // a failed eviction does not concern the committed transaction; the next one will try again
 	}
-	if len(t.changed) == 0 { // nobody else sends
+	if len(t.changed) == 0 { // only the writer sends
 		t.changed <- time.Now()
 	}
 	return nil
@@ -196,7 +200,7 @@ func (t *Table) commitLocked(at Position) error {
 	if !t.inPlace() {
 		t.applyBuffer()
 	}
-	if err := t.tree.err; err != nil { // half of it is applied; prefault is there to prevent that
+	if err := t.tree.err; err != nil { // the transaction is applied only in part, which prefault should have prevented
 		t.tree.deleteAll()
 		t.view, t.stateLost, t.tree.err = nil, true, nil
 		t.omitted, t.txOmitted = nil, nil
@@ -231,8 +235,8 @@ func (t *Table) Rollback() {
 	t.loadShape = nil
 }
 
-// Advance moves the position of the last committed state, when the server reports that nothing changed up to there. A zero
-// CommitTime leaves the time as it was.
+// Advance sets the position of the last committed state to at, after the server has reported that nothing has changed up to
+// there. If at has a zero CommitTime, the previous CommitTime is kept.
 func (t *Table) Advance(at Position) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -247,7 +251,8 @@ func (t *Table) Advance(at Position) {
 	}
 }
 
-// View returns the last committed state, or nil before the first Commit.
+// View returns the last committed state. It returns nil before the first Commit, and also after a Commit that failed when part
+// of its changes had been applied, until the next Load commits.
 func (t *Table) View() *View {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -265,9 +270,9 @@ func (t *Table) viewLocked() *View {
 	return t.view
 }
 
-// Partial returns the Parts that the open Load has so far, in order. Unless rows arrive that belong among them, they are the first
-// Parts of the View that its Commit makes; the last one is still growing. It returns nil if the Load goes over the rows of an
-// earlier one. Only the writer may call it.
+// Partial returns the Parts that the open Load has stored so far, in order. They will be the first Parts of the View that the
+// Load's Commit makes, unless a later row belongs between them. The last Part is still growing. Partial returns nil for a
+// reload and for a Load that has failed. Only the writer may call it.
 func (t *Table) Partial() []Part {
 	if t.loadShape == nil || t.tree.reloading || t.tree.err != nil {
 		return nil
@@ -281,11 +286,11 @@ func (t *Table) Partial() []Part {
 	return parts
 }
 
-// inPlace reports whether the open transaction is applied to the tree as it comes.
+// inPlace reports whether the changes of the open transaction are applied to the tree as they arrive.
 func (t *Table) inPlace() bool { return t.tree.savepoint != nil }
 
-// applyInPlace applies what is buffered of the open transaction, and its further changes as they come. The committed state is set
-// apart first, for readers and for Rollback.
+// applyInPlace applies the buffered changes of the open transaction to the tree, where its later changes are applied as they
+// arrive. Before that, it makes the View of the committed state for readers, and a savepoint for Rollback.
 func (t *Table) applyInPlace() {
 	t.mu.Lock()
 	t.viewLocked()

@@ -2,36 +2,36 @@ package snapshot
 
 import "bytes"
 
-const defaultGroupSize = 512 // most leaves of a group
+const defaultGroupSize = 512 // maximum number of leaves in a group
 
 // tree is the working state of a Table: a copy-on-write B-tree of two levels, groups and leaves.
 //
-// The tree may change a group or leaf in place if its epoch is the tree's: then the tree has made it since it was last frozen, and
-// nobody else refers to it. Otherwise the tree clones it first, with the current epoch. So freezing everything at once takes no
-// more than a copy of the list groups and an increment of epoch; see freeze.
+// The tree may change a group or leaf in place if its epoch equals the tree's epoch. Such a group or leaf was made after the
+// tree was last frozen, so nothing else refers to it. The tree clones any other before a change, and the clone gets the current
+// epoch. To freeze all rows, the tree therefore only copies the list of groups and increments its epoch; see freeze.
 type tree struct {
 	pageBytes, groupSize int
 
-	groups []*group // none of them empty
+	groups []*group // no group is empty
 	epoch  uint64
 	rows   int
 	live   int64 // bytes of all lines, terminators included
 
-	savepoint *savepoint // what rollback returns to; nil unless the open transaction is applied in place
+	savepoint *savepoint // state that rollback restores; nil unless the open transaction is applied in place
 	loads     uint64     // number of Loads so far
 	reloading bool       // the open transaction is a reload: see reload.go
 	cache     *cache     // nil without a memory limit
-	err       error      // why the open transaction will fail; later changes are ignored
+	err       error      // error that the open transaction's Commit will return; once it is set, changes are ignored
 }
 
-// savepoint is a tree before the transaction that is applied in place.
+// savepoint is the state of the tree before the transaction that is applied in place.
 type savepoint struct {
 	groups []*group
 	rows   int
 	live   int64
 }
 
-// freeze returns the groups as they are now. Neither they nor their leaves change from now on.
+// freeze returns a copy of the list of groups. The tree will never again change these groups or the rows of their leaves.
 func (t *tree) freeze() []*group {
 	t.epoch++
 	return append([]*group(nil), t.groups...)
@@ -47,12 +47,12 @@ func (t *tree) commit() {
 	t.savepoint, t.reloading = nil, false
 }
 
-// rollback drops the changes since the savepoint. The groups and leaves of the savepoint are frozen still: begin has incremented the
-// epoch, so all of them are older.
+// rollback restores the savepoint. Its groups and leaves are still frozen: begin has incremented the epoch, so all of them are
+// older.
 //
-// The pages of the savepoint share their buffers with those of the dropped transaction, which has appended to them. The next
-// clone appends to the same place again. That is safe because the dropped pages are unreachable: no View can have shown them, as
-// a View is made of committed states only, and Partial shows a transaction only if all its pages are new.
+// The pages of the savepoint share their buffers with the pages of the dropped transaction, which has appended to them. The
+// next clone overwrites the appended bytes. That is safe because the dropped pages are unreachable: a View shows committed
+// states only, and Partial shows the pages of a transaction only if none of them shares a buffer with an older page.
 func (t *tree) rollback() {
 	t.groups, t.rows, t.live = t.savepoint.groups, t.savepoint.rows, t.savepoint.live
 	t.savepoint, t.reloading = nil, false
@@ -66,8 +66,8 @@ func (t *tree) fail(err error) {
 	}
 }
 
-// loadPage returns the page of l, which is in memory from now on. If it cannot be read back, the transaction fails and loadPage
-// returns nil.
+// loadPage returns the page of l, and loads it into memory first if necessary. If the page cannot be read back, loadPage makes
+// the transaction fail and returns nil.
 func (t *tree) loadPage(l *leaf) *page {
 	p := l.page.Load()
 	if p == nil {
@@ -81,11 +81,11 @@ func (t *tree) loadPage(l *leaf) *page {
 	return p
 }
 
-// retire takes the page of l, which has left the tree, out of account.
+// retire removes the page of l from the count of resident pages, because l has left the tree.
 func (t *tree) retire(l *leaf) { t.cache.retire(l, l.epoch == t.epoch, t.savepoint != nil) }
 
-// enforceLimit evicts pages if they take too much memory. If that is impossible, the transaction fails. It is called between
-// the changes of a transaction that is applied in place, and between transactions.
+// enforceLimit evicts pages if they use too much memory. If eviction fails, it may make the transaction fail. It is called
+// between the changes of a transaction that is applied in place, and between transactions.
 func (t *tree) enforceLimit() {
 	if t.cache == nil {
 		return
@@ -95,7 +95,7 @@ func (t *tree) enforceLimit() {
 	}
 }
 
-// ownGroup returns the group at index gi, cloned if it must not be changed in place.
+// ownGroup returns a group at index gi that may be changed in place: the present group, or a clone that replaces it.
 func (t *tree) ownGroup(gi int) *group {
 	g := t.groups[gi]
 	if g.epoch != t.epoch {
@@ -105,7 +105,8 @@ func (t *tree) ownGroup(gi int) *group {
 	return g
 }
 
-// ownLeaf returns l, whose page is p, or a clone if it must not be changed in place.
+// ownLeaf returns a leaf that may be changed in place: l itself, or a clone that the caller puts into the group. p is the page
+// of l.
 func (t *tree) ownLeaf(l *leaf, p *page) *leaf {
 	if l.epoch == t.epoch {
 		return l
@@ -172,7 +173,7 @@ func (t *tree) putRow(key, line []byte) {
 	}
 }
 
-// putFirstRow puts the first row into a new leaf.
+// putFirstRow puts the first row into l, which is a new leaf.
 func (t *tree) putFirstRow(l *leaf, key, line []byte) {
 	l.putRow(0, false, key, line)
 	if t.reloading {
@@ -195,13 +196,13 @@ func (t *tree) splitLeaf(gi, li int) {
 	t.splitGroup(gi)
 }
 
-// appendLeaf puts a row that comes after all others of a full leaf into a new one. So rows that arrive in key order fill their
-// pages, except for the slack; a split would leave all of them half full.
+// appendLeaf puts a row into a new leaf after a full one, if the row comes after all rows of the full leaf. Rows that arrive in
+// key order thus fill their pages, except for the slack. A split would leave each page half full.
 func (t *tree) appendLeaf(gi, li int, key, line []byte) {
 	g := t.groups[gi]
 	l := newLeaf(t.epoch)
 	last := gi == len(t.groups)-1 && li == len(g.leaves)-1
-	if last { // it will be much like the one before
+	if last { // the new page will probably be much like the one before it
 		p, before := l.page.Load(), g.leaves[li].page.Load()
 		p.lines = make([]byte, 0, max(t.pageBytes, len(line)+len(terminator)))
 		p.entries = make([]entry, 0, len(before.entries)+len(before.entries)/16+1)
@@ -219,7 +220,7 @@ func (t *tree) appendLeaf(gi, li int, key, line []byte) {
 	t.splitGroup(gi)
 }
 
-// splitGroup halves the group if it has too many leaves.
+// splitGroup halves the group at index gi if it has too many leaves.
 func (t *tree) splitGroup(gi int) {
 	g := t.groups[gi]
 	if len(g.leaves) <= t.groupSize {
@@ -276,7 +277,7 @@ func (t *tree) deleteRow(key []byte) {
 	}
 }
 
-// mergeWithNext merges a leaf with the next one of its group if both are small.
+// mergeWithNext merges the leaf at index li with the next leaf of g if both together are small.
 func (t *tree) mergeWithNext(g *group, li int) {
 	if li+1 >= len(g.leaves) || g.leaves[li].live+g.leaves[li+1].live > t.pageBytes/2 {
 		return
@@ -310,7 +311,7 @@ func (t *tree) deleteAll() {
 	t.groups, t.rows, t.live = nil, 0, 0
 }
 
-// trimPages shrinks pages that a Load has left with much unused space, because its rows did not arrive in key order.
+// trimPages rebuilds pages that a Load has left with much unused space. That happens if its rows do not arrive in key order.
 func (t *tree) trimPages() {
 	for _, g := range t.groups {
 		for _, l := range g.leaves {

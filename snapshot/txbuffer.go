@@ -6,14 +6,14 @@ const (
 	maxBufferedBytes = 4 << 20
 )
 
-// txBuffer is a small open transaction: its changes, in order, which its Commit applies. A rollback forgets them at no cost.
+// txBuffer holds the changes of a small open transaction, in order, until its Commit applies them. Rollback only empties it.
 type txBuffer struct {
 	ops   []op
 	data  []byte         // keys and lines
-	index map[string]int // last op of each key; built when a buffer of many ops is first read
+	index map[string]int // index of the last op of each key; built when get first searches a buffer with many ops
 }
 
-// op is one change. Its key and line lie in data.
+// op is one change. Its offsets refer to the buffer's data.
 type op struct {
 	kind             opKind
 	keyOff, keyLen   int
@@ -28,7 +28,7 @@ const (
 	opTruncate
 )
 
-// addOp appends a change, and reports whether the buffer still is within its limits.
+// addOp appends a change and reports whether the buffer is still within its limits.
 func (b *txBuffer) addOp(kind opKind, key, line []byte) bool {
 	o := op{kind: kind, keyOff: len(b.data), keyLen: len(key), lineOff: len(b.data) + len(key), lineLen: len(line)}
 	b.data = append(append(b.data, key...), line...)
@@ -47,7 +47,8 @@ func (b *txBuffer) reset() {
 	b.data = b.data[:0]
 }
 
-// get returns the line of key, or nil if it was deleted. It reports whether the buffer decides on the key at all.
+// get returns the line that the transaction puts for key, or nil if it deletes the row. known reports whether the buffer
+// determines the row. If not, the row is as in the tree.
 func (b *txBuffer) get(key []byte) (line []byte, known bool) {
 	const fewOps = 64
 	if len(b.ops) > fewOps && b.index == nil {
@@ -70,7 +71,7 @@ func (b *txBuffer) get(key []byte) (line []byte, known bool) {
 	return nil, b.truncates()
 }
 
-// truncates reports whether the transaction begins with a Truncate. What came before a Truncate is not kept.
+// truncates reports whether the transaction begins with a Truncate. The buffer does not keep the changes before a Truncate.
 func (b *txBuffer) truncates() bool { return len(b.ops) > 0 && b.ops[0].kind == opTruncate }
 
 func (b *txBuffer) key(i int) []byte {
@@ -78,7 +79,7 @@ func (b *txBuffer) key(i int) []byte {
 	return b.data[o.keyOff : o.keyOff+o.keyLen]
 }
 
-// line returns the line that op i puts, or nil.
+// line returns the line that op i puts, or nil if op i is not a put.
 func (b *txBuffer) line(i int) []byte {
 	if o := &b.ops[i]; o.kind == opPut {
 		return b.data[o.lineOff : o.lineOff+o.lineLen]

@@ -21,18 +21,18 @@ type View struct {
 	omitted  omittedRows
 }
 
-// Origin is where a View's rows come from, for the manifest and for people.
+// Origin describes where a View's rows come from. The manifest records it.
 type Origin struct {
 	Source        string // "logical", "notify", "poll", or "export" for a copy made without a daemon
-	Database      string // its name
-	SystemID      string // of the cluster, as IDENTIFY_SYSTEM returns it; "" if the user may not see it
-	ServerVersion string // as SHOW server_version returns it
+	Database      string // name of the database
+	SystemID      string // system identifier of the cluster, as IDENTIFY_SYSTEM returns it; "" if the user may not read it
+	ServerVersion string // version of the server, as SHOW server_version returns it
 }
 
 // Position identifies the committed state of the database that a View shows.
 type Position struct {
-	LSN        pglogrepl.LSN // everything that was committed up to here is in the View; 0 if the source does not know
-	CommitTime time.Time     // of the last transaction in it, by the server's clock; zero if the source does not know
+	LSN        pglogrepl.LSN // position in the WAL up to which all commits are in the View; 0 if the source does not know it
+	CommitTime time.Time     // server time of the last commit in the View; zero if the source does not know it
 }
 
 // Shape returns the table's shape in this state.
@@ -41,7 +41,7 @@ func (v *View) Shape() *rowjson.Shape { return v.shape }
 // Origin returns where the rows come from.
 func (v *View) Origin() Origin { return v.origin }
 
-// Position returns which state of the database the View shows.
+// Position returns the position of the database state that the View shows.
 func (v *View) Position() Position { return v.position }
 
 // Version counts the commits of the Table up to this View. Of two Views of a Table the later one has the higher version.
@@ -50,17 +50,18 @@ func (v *View) Version() uint64 { return v.version }
 // Rows returns the number of rows.
 func (v *View) Rows() int { return v.rows }
 
-// Bytes returns the length of the file that WriteTo writes.
+// Bytes returns the number of bytes that WriteTo writes.
 func (v *View) Bytes() int64 { return v.bytes }
 
-// Row is one row of a View. The bytes must not be changed.
+// Row is one row of a View. Its bytes must not be changed.
 type Row struct {
 	Key  rowjson.Key
 	Line []byte // "{…}", without comma and newline
 }
 
-// Get returns the line of one row ("{…}", without comma and newline), or nil. The caller must not change it. An error means that
-// the row could not be read back from the spill file; see [Table.LimitMemory].
+// Get returns the line of the row with the given key ("{…}", without comma and newline), or nil if there is no such row. The
+// caller must not change the line. Get returns an error if the row cannot be read back from the spill file; see
+// [Table.LimitMemory].
 func (v *View) Get(key rowjson.Key) ([]byte, error) {
 	l := findLeaf(v.groups, key)
 	if l == nil {
@@ -76,8 +77,8 @@ func (v *View) Get(key rowjson.Key) ([]byte, error) {
 	return nil, nil
 }
 
-// From yields the rows whose key is greater than after, in order, or all rows if after is nil. If rows cannot be read back from the
-// spill file, the last pair that it yields is the error.
+// From yields the rows whose key is greater than after, in order. If after is nil, it yields all rows. If rows cannot be read
+// back from the spill file, From yields the error as the last pair.
 func (v *View) From(after rowjson.Key) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		gi, li := v.seek(after)
@@ -105,8 +106,8 @@ func (v *View) From(after rowjson.Key) iter.Seq2[Row, error] {
 	}
 }
 
-// Before yields the rows whose key is less than before, in descending order, or all rows if before is nil. If rows cannot be read
-// back from the spill file, the last pair that it yields is the error.
+// Before yields the rows whose key is less than before, in descending order. If before is nil, it yields all rows. If rows
+// cannot be read back from the spill file, Before yields the error as the last pair.
 func (v *View) Before(before rowjson.Key) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		if len(v.groups) == 0 {
@@ -142,7 +143,7 @@ func (v *View) Before(before rowjson.Key) iter.Seq2[Row, error] {
 	}
 }
 
-// seek returns the indexes of the group and leaf that key belongs to, or of the first ones for nil.
+// seek returns the indexes of the group and leaf whose range of keys contains key. For a nil key, it returns the first ones.
 func (v *View) seek(key rowjson.Key) (gi, li int) {
 	if key == nil || len(v.groups) == 0 {
 		return 0, 0

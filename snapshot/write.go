@@ -7,14 +7,15 @@ import (
 	"iter"
 )
 
-// The file is opening, the lines with their terminators, and closing. The last line's terminator is a newline alone.
+// The file consists of opening, the lines with their terminators, and closing. The last line ends with a newline instead of a
+// terminator.
 const (
 	opening   = "[\n"
 	closing   = "]\n"
 	emptyFile = "[]\n"
 )
 
-// fileBytes returns the length of the file. rows is the number of rows, live the bytes of their lines with terminators.
+// fileBytes returns the length of the file. rows is the number of rows, and live the bytes of their lines with terminators.
 func fileBytes(rows int, live int64) int64 {
 	if rows == 0 {
 		return int64(len(emptyFile))
@@ -22,7 +23,7 @@ func fileBytes(rows int, live int64) int64 {
 	return int64(len(opening)+len(closing)) + live - 1 // the last line has no comma
 }
 
-// WriteTo writes the whole of feedback.json: an array with one row a line, in key order, and a newline.
+// WriteTo writes the whole of feedback.json: a JSON array with one row per line, in key order, and a final newline.
 func (v *View) WriteTo(w io.Writer) (int64, error) {
 	if v.rows == 0 {
 		n, err := io.WriteString(w, emptyFile)
@@ -55,7 +56,7 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
-// Part is some consecutive rows of a View: a piece of its file.
+// Part is a run of consecutive rows of a View. Its lines are a piece of the View's file.
 type Part struct{ leaf *leaf }
 
 // Parts yields the parts of the View, in order.
@@ -74,13 +75,13 @@ func (v *View) Parts() iter.Seq[Part] {
 // ID identifies the rows of a Part among all Parts of the process: Parts with the same ID have the same rows.
 func (p Part) ID() uint64 { return p.leaf.id }
 
-// Bytes returns the length of the rows' lines, each with its comma and newline.
+// Bytes returns the total length of the rows' lines, each with a comma and a newline.
 func (p Part) Bytes() int { return p.leaf.live }
 
 // Rows returns the number of rows.
 func (p Part) Rows() int { return p.leaf.rows }
 
-// All yields the rows, in order. If they cannot be read back from the spill file, the only pair that it yields is the error.
+// All yields the rows, in order. If they cannot be read back from the spill file, All yields only the error.
 func (p Part) All() iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		content, err := p.leaf.readPage()
@@ -96,8 +97,8 @@ func (p Part) All() iter.Seq2[Row, error] {
 	}
 }
 
-// AppendTo appends the rows' lines, each with its comma and newline. If they cannot be read back from the spill file, it returns b
-// and the error.
+// AppendTo appends the rows' lines to b, each with a comma and a newline. If they cannot be read back from the spill file,
+// AppendTo returns b unchanged and the error.
 func (p Part) AppendTo(b []byte) ([]byte, error) {
 	content := p.leaf.page.Load()
 	if content == nil {
@@ -109,7 +110,7 @@ func (p Part) AppendTo(b []byte) ([]byte, error) {
 	return b, nil
 }
 
-// lineRuns yields the lines with their terminators. Lines that are adjacent in memory come as one slice.
+// lineRuns yields the lines with their terminators. It yields lines that are adjacent in memory as one slice.
 func (p *page) lineRuns() iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		var run []byte
@@ -130,8 +131,9 @@ func (p *page) lineRuns() iter.Seq[[]byte] {
 	}
 }
 
-// writeLines writes the lines with their terminators; the last line of the file ends with a newline alone. scratch is a buffer for
-// what has to be read back, and is returned for the next call.
+// writeLines writes the lines with their terminators. If last is set, the last line ends with a newline instead, as the last
+// one of the file. scratch is a buffer for lines that are read back from the spill file; writeLines returns it for the next
+// call.
 func (l *leaf) writeLines(w io.Writer, last bool, scratch []byte) (n int, _ []byte, err error) {
 	write := func(b []byte) {
 		if err == nil {

@@ -5,16 +5,16 @@ import (
 	"errors"
 )
 
-// maxDimensions is Postgres' limit, MAXDIM.
+// maxDimensions is the maximum number of dimensions of an array in Postgres, MAXDIM.
 const maxDimensions = 6
 
 var errArray = errors.New("malformed array")
 
 var null = []byte("null")
 
-// appendArray appends an array as array_out prints it, such as [0:1]={{1,NULL},{"a b",c}}, as nested JSON arrays.
+// appendArray appends an array as nested JSON arrays. text is what array_out prints, such as [0:1]={{1,NULL},{"a b",c}}.
 func (e *Encoder) appendArray(dst []byte, n *node, text []byte) ([]byte, error) {
-	if len(text) > 0 && text[0] == '[' { // lower and upper bounds, which JSON does not have
+	if len(text) > 0 && text[0] == '[' { // array bounds, which JSON does not have
 		i := bytes.IndexByte(text, '=')
 		if i < 0 {
 			return dst, errArray
@@ -22,7 +22,7 @@ func (e *Encoder) appendArray(dst []byte, n *node, text []byte) ([]byte, error) 
 		text = text[i+1:]
 	}
 	depth, deepest := 0, 0
-	elements := false // an element has been read, so arrays cannot nest deeper than it
+	elements := false // an element has been read; from then on deepest is the depth of all elements
 	after := false    // text[:i] ends with a value
 	for i := 0; i < len(text); {
 		switch c := text[i]; {
@@ -97,8 +97,8 @@ func (e *Encoder) appendElement(dst []byte, n *node, text []byte) ([]byte, int, 
 	return dst, i, err
 }
 
-// unquoteElement returns the content of the quoted array element that text starts with, and its length in text. The content is in
-// text, or on top of the scratch stack if it has backslashes that had to be removed.
+// unquoteElement returns the content of the quoted array element that text starts with, and the element's length in text. The
+// content is a subslice of text, or, if backslashes had to be removed, of the scratch stack.
 func (e *Encoder) unquoteElement(text []byte) (content []byte, size int, ok bool) {
 	top := len(e.scratch)
 	escaped := false
@@ -135,7 +135,7 @@ func quotedPrefix(text []byte) int {
 	return len(text)
 }
 
-// appendVector appends a vector as int2vectorout and oidvectorout print it, such as "1 2 3", as a JSON array.
+// appendVector appends a vector as a JSON array. text is what int2vectorout or oidvectorout prints, such as "1 2 3".
 func (e *Encoder) appendVector(dst []byte, n *node, text []byte) ([]byte, error) {
 	dst = append(dst, '[')
 	for more := len(text) > 0; more; {

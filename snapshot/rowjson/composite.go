@@ -7,7 +7,7 @@ var (
 	errFields    = errors.New("the composite has a different number of fields: its type has changed")
 )
 
-// appendComposite appends a composite as record_out prints it, such as (1,"a ""b""",), as a JSON object.
+// appendComposite appends a composite as a JSON object. text is what record_out prints, such as (1,"a ""b""",).
 func (e *Encoder) appendComposite(dst []byte, n *node, text []byte) ([]byte, error) {
 	if len(text) < 2 || text[0] != '(' || text[len(text)-1] != ')' {
 		return dst, errComposite
@@ -50,8 +50,8 @@ func (e *Encoder) appendComposite(dst []byte, n *node, text []byte) ([]byte, err
 	return append(dst, '}'), nil
 }
 
-// unquoteField returns the content of the field that text starts with, and its length in text. A comma or a closing parenthesis
-// follows. The content is on top of the scratch stack.
+// unquoteField returns the content of the composite's field that text starts with, and the field's length in text. The field
+// ends before a comma or a closing parenthesis. The content is on top of the scratch stack.
 func (e *Encoder) unquoteField(text []byte) (content []byte, size int, ok bool) {
 	top := len(e.scratch)
 	quoted := false

@@ -13,12 +13,12 @@ var (
 
 func isNull(value []byte) bool { return bytes.Equal(value, null) }
 
-// AppendText appends to dst the text form of a value of type t: what Postgres' input function for t reads. It is the inverse of
-// the [Encoder]. value is valid JSON without white space around it, and not null.
+// AppendText appends to dst the text form of a value of type t, as Postgres' input function for t reads it. It is the inverse
+// of the [Encoder]. value must be valid JSON without white space around it, and not null.
 //
-// If row_to_json wrote the value, the text is what the type's output function had printed, except that JSON does not have the
-// lower bounds of arrays. A JSON string is taken as the text form itself, as a program that does not know the type writes it.
-// What the type cannot hold is often left for Postgres to refuse.
+// If row_to_json wrote the value, the result is the text that the type's output function printed, except for the lower bounds
+// of arrays, which JSON does not have. AppendText treats a JSON string as the text form itself, because programs that do not
+// know the type write it so. AppendText does not check every value; Postgres rejects those that the type cannot hold.
 func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
 	switch t.Kind {
@@ -55,8 +55,8 @@ func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	return append(dst, value...), nil
 }
 
-// appendTimestampText is the inverse of appendTimestamp: "2025-06-17T16:58:00+00:00" was "2025-06-17 16:58:00+00". Other forms
-// stay as they are, for Postgres to read.
+// appendTimestampText is the inverse of appendTimestamp: for "2025-06-17T16:58:00+00:00" it appends "2025-06-17 16:58:00+00".
+// It leaves other forms to Postgres, unchanged.
 func appendTimestampText(dst, value []byte) ([]byte, error) {
 	start := len(dst)
 	dst, err := AppendUnescaped(dst, value)
@@ -75,9 +75,9 @@ func appendTimestampText(dst, value []byte) ([]byte, error) {
 	return dst[:start+len(text)], nil
 }
 
-// appendArrayText appends an array literal with the quotes of array_out. An array whose elements are arrays in JSON
-// themselves (json, int2vector, a domain over an array) is read as one-dimensional, because in JSON a second dimension would
-// look like such an element.
+// appendArrayText appends an array literal, quoted as array_out does it. If the element type can itself be an array in JSON
+// (json, int2vector, a domain over an array), appendArrayText takes inner arrays for elements. Such an array is always
+// one-dimensional, because JSON does not distinguish a second dimension from an element.
 func appendArrayText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	if value[0] != '[' {
 		return dst, errNotArray
@@ -115,7 +115,7 @@ func appendDimension(dst []byte, t *Type, value []byte, flat bool) ([]byte, erro
 	return append(dst, '}'), err
 }
 
-// needsArrayQuotes reports whether array_out quotes an element.
+// needsArrayQuotes reports whether array_out quotes an element with this text.
 func needsArrayQuotes(text []byte, delim byte) bool {
 	if len(text) == 0 || bytes.EqualFold(text, null) {
 		return true
@@ -158,8 +158,8 @@ func appendVectorText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	return dst, err
 }
 
-// appendCompositeText appends a record literal with the quotes of record_out. Fields are matched by name; one that value does
-// not have becomes NULL.
+// appendCompositeText appends a record literal, quoted as record_out does it. It matches fields by name. A field that value
+// lacks becomes NULL.
 func appendCompositeText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	if value[0] != '{' {
 		return dst, errNotObject
@@ -196,7 +196,7 @@ func appendCompositeText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	return append(dst, ')'), nil
 }
 
-// findMember returns the value of the member called name, which is most likely the i-th, or nil.
+// findMember returns the value of the member with the given name, or nil. The member is usually the i-th.
 func findMember(members []objectMember, name string, i int) []byte {
 	if i < len(members) && string(members[i].name) == name {
 		return members[i].value
@@ -209,7 +209,7 @@ func findMember(members []objectMember, name string, i int) []byte {
 	return nil
 }
 
-// needsFieldQuotes reports whether record_out quotes a field.
+// needsFieldQuotes reports whether record_out quotes a field with this text.
 func needsFieldQuotes(text []byte) bool {
 	for _, c := range text {
 		switch c {
@@ -233,8 +233,8 @@ func quoteFieldTail(dst []byte, start int) []byte {
 	return append(dst, '"')
 }
 
-// appendHstoreText appends an hstore literal. Of the types with a cast to json of their own, hstore is the only one that comes
-// with Postgres. The input function of another one that is written as an object has to take this form, or refuses it.
+// appendHstoreText appends an hstore literal. hstore is the only type in Postgres' distribution that has a cast to json of its
+// own. If another such type is written as an object, its input function gets the same form and may reject it.
 func appendHstoreText(dst, value []byte) ([]byte, error) {
 	pairs, err := splitObject(value)
 	if err != nil {

@@ -1,9 +1,9 @@
 // Package rowjson converts rows between Postgres' text form and JSON.
 //
-// A [Shape] describes a table: its columns, how row_to_json writes each of their types, and the key. An [Encoder] turns a row,
-// given as the text that the types' output functions print, into one line of JSON and into a [Key]. The byte order of keys is
-// the order of the rows in feedback.json. [AppendText] is the way back, from a JSON value to the text that a type's input
-// function reads.
+// A [Shape] describes a table: its columns, how row_to_json writes each of their types, and the key. The input of an [Encoder]
+// is a row as the text that the types' output functions print. It encodes the row as one line of JSON and as a [Key]. The byte
+// order of keys is the order of the rows in feedback.json. [AppendText] is the inverse: it converts a JSON value to text that
+// the type's input function reads.
 //
-// The reference for every line is Postgres' own row_to_json in a session with TimeZone UTC; the tests compare with it.
+// Every line must equal the result of Postgres' own row_to_json in a session with TimeZone UTC. The tests compare the two.
 package rowjson

@@ -7,36 +7,36 @@ import (
 	"unicode/utf8"
 )
 
-// Unchanged is a value for [Encoder.AppendRow]: the update did not change the column. For a TOASTed value that an update does not
-// touch, pgoutput sends the byte 'u' in place of the value (Postgres documentation, "Logical Replication Message Formats",
-// TupleData). Unchanged is recognised by identity, not by its bytes.
+// Unchanged is a value for [Encoder.AppendRow] that stands for a column that the update did not change. For a TOASTed value
+// that an update does not touch, pgoutput sends the byte 'u' instead of the value (Postgres documentation, "Logical Replication
+// Message Formats", TupleData). The Encoder recognises Unchanged by its address, not by its bytes.
 var Unchanged = []byte("unchanged")
 
 func isUnchanged(value []byte) bool { return len(value) > 0 && &value[0] == &Unchanged[0] }
 
-// Encoder turns rows of one shape into JSON lines and keys. It takes each value as the text that the type's output
-// function prints with DateStyle ISO, IntervalStyle postgres, TimeZone UTC and bytea_output hex, and writes what row_to_json writes.
+// Encoder encodes rows of one shape as JSON lines and keys. Each value is given as the text that the type's output function
+// prints with DateStyle ISO, IntervalStyle postgres, TimeZone UTC and bytea_output hex. The line is what row_to_json writes.
 //
-// An Encoder belongs to one goroutine. Once its buffers have grown, it does not allocate.
+// An Encoder belongs to one goroutine. Once its buffers have grown, it does not allocate, except for large rows.
 type Encoder struct {
-	// Server asks Postgres to write a value of a type that the Encoder cannot write ([Type.NeedsServer]): it returns to_json of
-	// the value that text stands for. If it is nil, such a value is an error.
+	// Server asks Postgres to encode a value of a type that the Encoder cannot encode ([Type.NeedsServer]). It returns to_json
+	// of the value in the given column, whose text form is text. If Server is nil, such a value is an error.
 	Server func(column int, text []byte) ([]byte, error)
 
-	// MaxLine is the most bytes of a line; 0 stands for no limit. A longer row is a [*TooLargeError].
+	// MaxLine is the maximum length of a line in bytes; 0 means no limit. A longer line is a [*TooLargeError].
 	MaxLine int
 
 	columns  []column
 	key      []keyColumn
-	scratch  []byte // stack of unescaped elements and fields
-	end      int    // most bytes that dst may have before the end of the current line
-	replaced bool   // see Replaced
+	scratch  []byte // stack of array elements and composite fields, without their escapes
+	end      int    // maximum length of dst while the current line is appended
+	replaced bool   // whether an invalid byte was replaced; see Replaced
 }
 
 type column struct {
 	member
 	needsServer bool
-	checkUTF8   bool   // the text may not be valid UTF-8
+	checkUTF8   bool   // whether the text may be invalid UTF-8
 	label       string // name and type, for errors
 }
 
@@ -54,14 +54,14 @@ type node struct {
 	fields []member
 }
 
-// maxNesting is the limit of types within types. A type cannot contain itself, so real ones are far below it.
+// maxNesting is the maximum depth of types within types. Real types are far below it, because a type cannot contain itself.
 const maxNesting = 100
 
 // charOID is the type "char", a single byte. Before PostgreSQL 16 its output may not be valid in the database's encoding.
 const charOID = 18
 
-// NewEncoder returns an Encoder for the rows of s. lossy reports that the database's encoding is SQL_ASCII, which does not guarantee
-// valid UTF-8: invalid bytes become U+FFFD in the line, and [Encoder.Replaced] reports that.
+// NewEncoder returns an Encoder for the rows of s. lossy reports that the database's encoding is SQL_ASCII, which does not
+// guarantee valid UTF-8. Invalid bytes then become U+FFFD in the line, and [Encoder.Replaced] reports true.
 func NewEncoder(s *Shape, lossy bool) (*Encoder, error) {
 	e := &Encoder{columns: make([]column, len(s.Columns)), end: math.MaxInt}
 	for i := range s.Columns {
@@ -121,7 +121,7 @@ func compileType(t *Type, depth int) (node, error) {
 	return n, nil
 }
 
-// memberOpening returns what precedes the value of an object's i-th member.
+// memberOpening returns the text before the value of an object's i-th member: a brace or a comma, the name and a colon.
 func memberOpening(i int, name string) []byte {
 	opening := []byte{','}
 	if i == 0 {
@@ -150,15 +150,15 @@ func (t *Type) hasOID(oid uint32) bool {
 // Replaced reports whether the Encoder has replaced any invalid byte by U+FFFD so far.
 func (e *Encoder) Replaced() bool { return e.replaced }
 
-// AppendRow appends a row to dst as one line: an object without a newline. values has the text form of each column in the order of
-// the shape, nil for NULL, and [Unchanged] for a value to take from old, the previous line of the row. On an error AppendRow returns
-// dst as it was. The error names the column and its type, never the value.
+// AppendRow appends a row to dst as one line: a JSON object without a newline. values has the text form of each column in the
+// order of the shape. A nil value is NULL. For the value [Unchanged], AppendRow copies the column from old, the row's previous
+// line. On an error AppendRow returns dst unchanged. The error names the column and its type, never the value.
 func (e *Encoder) AppendRow(dst []byte, values [][]byte, old []byte) ([]byte, error) {
 	return e.appendRow(dst, values, old, false)
 }
 
-// AppendCopiedRow is [Encoder.AppendRow] for a row of a table copy. Columns whose type is [Type.NeedsServer] are JSON already, as the
-// query has asked for to_json of them.
+// AppendCopiedRow is like [Encoder.AppendRow], for a row of a table copy. If a column's type needs the server
+// ([Type.NeedsServer]), its value is JSON already, because the query of the copy selects to_json of the column.
 func (e *Encoder) AppendCopiedRow(dst []byte, values [][]byte) ([]byte, error) {
 	return e.appendRow(dst, values, nil, true)
 }
@@ -207,8 +207,8 @@ func (e *Encoder) appendRow(dst []byte, values [][]byte, old []byte, copied bool
 	return append(dst, '}'), nil
 }
 
-// appendColumn appends the value of the column at index i. text is its text form, or JSON if copied is set and the type needs the
-// server.
+// appendColumn appends the value of the column at index i. text is its text form. If copied is set and the type needs the
+// server, text is JSON instead.
 func (e *Encoder) appendColumn(dst []byte, i int, text []byte, copied bool) ([]byte, error) {
 	c := &e.columns[i]
 	n := &c.node
@@ -231,10 +231,10 @@ func (e *Encoder) appendColumn(dst []byte, i int, text []byte, copied bool) ([]b
 	return e.appendValue(dst, n, text)
 }
 
-// rawJSON is the type of a value that is JSON already.
+// rawJSON is the node of a value that is JSON already.
 var rawJSON = node{kind: JSON}
 
-// appendValue appends one value that is not NULL.
+// appendValue appends one value, which must not be NULL.
 func (e *Encoder) appendValue(dst []byte, n *node, text []byte) ([]byte, error) {
 	if len(dst) > e.end {
 		return dst, errTooLarge
@@ -276,7 +276,7 @@ func (e *Encoder) appendValue(dst []byte, n *node, text []byte) ([]byte, error) 
 	return dst, errors.New("a type that only the server can write")
 }
 
-// validNumber reports whether text is a number in JSON's grammar. All numbers of Postgres are, except NaN and the infinities.
+// validNumber reports whether text is a valid JSON number. Postgres prints all numbers so, except NaN and the infinities.
 func validNumber(text []byte) bool {
 	i := 0
 	digits := func() bool {
@@ -312,8 +312,8 @@ func validNumber(text []byte) bool {
 	return i == len(text)
 }
 
-// appendTimestamp appends a timestamp such as "2025-06-17 16:58:00.5+00 BC" in ISO 8601, as row_to_json does: with a T between date and
-// time, and with minutes in the offset. infinity and -infinity stay as they are.
+// appendTimestamp appends a timestamp such as "2025-06-17 16:58:00.5+00 BC" in ISO 8601, as row_to_json does: with a T between
+// date and time, and with minutes in the offset. It does not change infinity and -infinity.
 func appendTimestamp(dst, text []byte, zone bool) ([]byte, error) {
 	dst = append(dst, '"')
 	if s := string(text); s == "infinity" || s == "-infinity" {

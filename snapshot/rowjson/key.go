@@ -11,22 +11,25 @@ import (
 	"unicode/utf8"
 )
 
-// Key identifies a row and orders it: bytes.Compare of two keys is their order in the file. [Encoder.AppendKey] makes it.
+// Key identifies a row and determines its place: bytes.Compare of two keys is the order of their rows in the file.
+// [Encoder.AppendKey] makes a Key.
 //
-// The order is total, depends on the values only, and compares the key's columns one after the other:
+// The order is total and depends only on the values. It compares the key's columns one after the other:
 //
-//   - smallint, integer, bigint and oid by number
-//   - numeric, real and double precision by number, NaN last; equal numbers that are written differently (1.0 and 1.00) by their
-//     text
-//   - date, timestamp and timestamptz by time, from -infinity through years BC to infinity
-//   - all others by the bytes of their text form: text as with COLLATE "C", uuid and bytea in Postgres' order
+//   - smallint, integer, bigint and oid: by number
+//   - numeric, real and double precision: by number, with NaN last; equal numbers that are written differently (1.0 and 1.00):
+//     by their text
+//   - date, timestamp and timestamptz: by time, with -infinity before all years BC, and infinity last
+//   - all other types: by the bytes of their text form; for text this is the order of COLLATE "C", for uuid and bytea it is
+//     Postgres' order
 //
-// Two rows have the same key if and only if the text forms of all its columns are the same.
+// Two rows have the same key if and only if the text forms of all key columns are the same.
 type Key = []byte
 
-// keyForm is how a column is written in a key. A key is the concatenation of its columns, none of which is a prefix of another value
-// of the column. An integer takes 8 bytes, big-endian with the sign bit flipped. Any other value is a prefix that sorts as the type
-// demands, then the text form, which never contains a zero byte, then a zero byte.
+// keyForm is the encoding of a column in a key. A key is the concatenation of its encoded columns. An encoded value is never a
+// prefix of another encoded value of the same column. An integer is 8 bytes, big-endian with the sign bit flipped. Any other
+// value is a prefix that sorts in the order of the type, then the text form, which never contains a zero byte, then a zero
+// byte.
 type keyForm uint8
 
 const (
@@ -56,8 +59,8 @@ func keyFormOf(t *Type) keyForm {
 	return keyText
 }
 
-// AppendKey appends the key of a row to dst. values are those of [Encoder.AppendRow]. AppendKey reads the key's columns only, none of
-// which may be NULL or [Unchanged].
+// AppendKey appends the key of a row to dst. values are as for [Encoder.AppendRow]. AppendKey reads only the key's columns,
+// which must not be NULL or [Unchanged].
 func (e *Encoder) AppendKey(dst []byte, values [][]byte) (Key, error) {
 	start := len(dst)
 	if len(values) != len(e.columns) {
@@ -99,7 +102,7 @@ func appendKeyColumn(dst []byte, form keyForm, text []byte) ([]byte, error) {
 	return append(append(dst, text...), 0), nil
 }
 
-// parseInteger parses an integer as Postgres prints it: without a plus sign and leading zeros.
+// parseInteger parses an integer as Postgres prints it: without a plus sign or leading zeros.
 func parseInteger(text []byte) (int64, bool) {
 	digits := text
 	negative := len(text) > 0 && text[0] == '-'
@@ -122,7 +125,7 @@ func parseInteger(text []byte) (int64, bool) {
 	return int64(n), n < 1<<63
 }
 
-// The first byte of a numeric's prefix.
+// Classes of numeric values, in sort order. The class is the first byte of a numeric's prefix.
 const (
 	numericNegInf = 1 + iota
 	numericNegative
@@ -132,9 +135,9 @@ const (
 	numericNaN
 )
 
-// appendNumericPrefix appends a class. For a positive number the prefix continues with the exponent (the position of the first digit
-// that is not 0, relative to the decimal point) in 4 bytes, the digits without zeros at either end, and a zero byte. For a negative
-// number, what follows the class has all bits inverted.
+// appendNumericPrefix appends the prefix of a numeric value, which begins with its class. For a positive number three parts
+// follow: the exponent (the position of the first digit that is not 0, relative to the decimal point) in 4 bytes, the digits
+// without zeros at either end, and a zero byte. For a negative number the same parts follow with all bits inverted.
 func appendNumericPrefix(dst, text []byte) []byte {
 	digits, negative := bytes.CutPrefix(text, []byte{'-'})
 	switch {
@@ -184,7 +187,7 @@ func appendFloatPrefix(dst, text []byte) []byte {
 		return binary.BigEndian.AppendUint64(dst, math.MaxUint64)
 	}
 	if f == 0 {
-		f = 0 // turns -0 into 0, which is the same key
+		f = 0 // turns -0 into 0: the numbers are equal, so their prefixes must be, too
 	}
 	b := math.Float64bits(f)
 	if b>>63 != 0 {
@@ -195,8 +198,8 @@ func appendFloatPrefix(dst, text []byte) []byte {
 	return binary.BigEndian.AppendUint64(dst, b)
 }
 
-// parseYear returns the year of a date or timestamp, negative for years BC, and the ends of int32 for the infinities. Within a
-// year, the text form sorts by time, BC too.
+// parseYear returns the year of a date or timestamp. A year BC is negative. For -infinity and infinity, it returns the lowest
+// and the highest int32. Within a year, also BC, the text form sorts by time.
 func parseYear(text []byte) int32 {
 	switch {
 	case bytes.HasPrefix(text, []byte("-")):
@@ -217,8 +220,8 @@ func parseYear(text []byte) int32 {
 	return n
 }
 
-// KeyString returns a key for people: 42, or (1,"a b") if the key has several columns. It quotes values with spaces, quotes and the
-// like.
+// KeyString returns a key in a form for people: 42, or (1,"a b") if the key has several columns. It quotes values that contain
+// spaces, quotes or similar characters.
 func (s *Shape) KeyString(k Key) string {
 	texts, ok := s.KeyTexts(k)
 	if !ok {
@@ -251,7 +254,7 @@ func (s *Shape) KeyTexts(k Key) (texts [][]byte, ok bool) {
 	return texts, len(k) == 0
 }
 
-// cutKeyColumn cuts the first column off a key and returns its text form.
+// cutKeyColumn cuts the first column off a key. It returns the column's text form and the rest of the key.
 func cutKeyColumn(k Key, form keyForm) (text []byte, rest Key, ok bool) {
 	skip := 0
 	switch form {
@@ -286,7 +289,7 @@ func numericPrefixLength(k Key) int {
 	return head + bytes.IndexByte(k[head:], end) + 1
 }
 
-// quoteKey quotes a text form that does not read as one word.
+// quoteKey quotes a text form if it is empty or contains spaces, punctuation of keys, or invalid characters.
 func quoteKey(text []byte) string {
 	plain := len(text) > 0 && utf8.Valid(text)
 	for _, c := range text {

@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// Field returns the JSON of one column, given by its index in the shape, as a part of line. It returns false if line is not a line
-// of this shape.
+// Field returns the JSON of one column as a subslice of line. column is the column's index in the shape. Field returns false if
+// line is not a line of this shape.
 func (e *Encoder) Field(line []byte, column int) ([]byte, bool) {
 	if column < 0 || column >= len(e.columns) {
 		return nil, false
@@ -15,8 +15,8 @@ func (e *Encoder) Field(line []byte, column int) ([]byte, bool) {
 	return s.seekColumn(e.columns, column)
 }
 
-// AppendFields appends the JSON of all columns to fields, in the order of the shape, as parts of line. It returns false if line is
-// not a line of this shape.
+// AppendFields appends the JSON of each column to fields, in the order of the shape, as subslices of line. It returns false if
+// line is not a line of this shape.
 func (e *Encoder) AppendFields(fields [][]byte, line []byte) ([][]byte, bool) {
 	s := lineScanner{line: line}
 	for i := range e.columns {
@@ -29,14 +29,15 @@ func (e *Encoder) AppendFields(fields [][]byte, line []byte) ([][]byte, bool) {
 	return fields, true
 }
 
-// lineScanner walks through the members of a line once.
+// lineScanner reads the members of a line in order, each at most once.
 type lineScanner struct {
 	line []byte
 	at   int // offset of the next column's opening
 	next int // index of the next column
 }
 
-// seekColumn returns the value of the column at index i, which must not be before next.
+// seekColumn returns the value of the column at index i, which must not be less than s.next. It returns false if the line lacks
+// it.
 func (s *lineScanner) seekColumn(columns []column, i int) ([]byte, bool) {
 	for s.next <= i {
 		rest := s.line[s.at:]
@@ -85,7 +86,8 @@ func valueLength(text []byte) int {
 	return -1
 }
 
-// stringLength returns the length of the JSON string that text starts with, including its quotes, or -1 if it does not end.
+// stringLength returns the length of the JSON string that text starts with, including its quotes, or -1 if the string does not
+// end.
 func stringLength(text []byte) int {
 	for i := 1; ; i++ {
 		i += cleanPrefix(text[min(i, len(text)):])
@@ -105,7 +107,7 @@ const space = " \t\n\r"
 
 var errJSON = errors.New("not valid JSON")
 
-// splitArray returns the elements of a JSON array that is known to be valid.
+// splitArray returns the elements of array, which must be a valid JSON array.
 func splitArray(array []byte) (elems [][]byte, err error) {
 	for rest := array[1:]; ; {
 		n := valueLength(rest)
@@ -122,13 +124,13 @@ func splitArray(array []byte) (elems [][]byte, err error) {
 	}
 }
 
-// objectMember is a name and a value of a JSON object.
+// objectMember is a member of a JSON object.
 type objectMember struct {
 	name  []byte // unescaped
 	value []byte
 }
 
-// splitObject returns the members of a JSON object that is known to be valid.
+// splitObject returns the members of object, which must be a valid JSON object.
 func splitObject(object []byte) (members []objectMember, err error) {
 	for rest := object[1:]; ; {
 		rest = bytes.TrimLeft(rest, space)

@@ -11,7 +11,7 @@ import (
 
 const hexDigits = "0123456789abcdef"
 
-// shortEscapes has the letter of each byte that JSON escapes by a backslash and a letter.
+// shortEscapes maps each byte that JSON escapes with a backslash and one character to that character.
 var shortEscapes = [256]byte{'\b': 'b', '\f': 'f', '\n': 'n', '\r': 'r', '\t': 't', '"': '"', '\\': '\\'}
 
 // appendString appends text as a JSON string, escaped exactly as Postgres' escape_json does: only where JSON requires it.
@@ -38,9 +38,10 @@ const (
 	everyHigh = 0x8080808080808080
 )
 
-// cleanPrefix returns the length of text up to the first byte that a JSON string has to escape. It tests eight bytes at a time: a
-// subtraction sets the high bit of each byte that is smaller than the subtrahend, or equal to the character if that was XORed
-// away first. The borrow of such a byte can falsify only higher bytes, and the lowest one is what counts.
+// cleanPrefix returns the length of text up to the first byte that must be escaped in a JSON string. It tests eight bytes at a
+// time. Subtracting n from each byte sets the high bit of a byte that is less than n. To find a quote or backslash, cleanPrefix
+// first XORs each byte with that character, which makes an equal byte 0, and then subtracts 1. A borrow can falsify only higher
+// bytes than the one that matches, and cleanPrefix uses only the lowest match.
 func cleanPrefix(text []byte) int {
 	i := 0
 	for ; i+8 <= len(text); i += 8 {
@@ -59,7 +60,7 @@ func cleanPrefix(text []byte) int {
 	return i
 }
 
-// appendJSON appends JSON as it is, on one line. A raw newline or carriage return in valid JSON is white space between tokens, so a
+// appendJSON appends JSON text on one line. In valid JSON, a raw newline or carriage return is white space between tokens, so a
 // space can replace it.
 func appendJSON(dst, text []byte) []byte {
 	start := len(dst)
@@ -77,7 +78,7 @@ func appendJSON(dst, text []byte) []byte {
 	return dst
 }
 
-// replaceInvalid returns text with U+FFFD in place of each byte that is not part of valid UTF-8.
+// replaceInvalid returns text with U+FFFD instead of each byte that is not part of valid UTF-8.
 func replaceInvalid(text []byte) []byte {
 	repaired := make([]byte, 0, len(text)+2*utf8.UTFMax)
 	for i := 0; i < len(text); {
@@ -88,7 +89,7 @@ func replaceInvalid(text []byte) []byte {
 	return repaired
 }
 
-// unescaped has the byte that a backslash and a letter stand for in a JSON string.
+// unescaped maps the character after a backslash in a JSON string to the byte that the two stand for.
 var unescaped = [256]byte{'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t'}
 
 var (
@@ -96,7 +97,7 @@ var (
 	errSurrogate = errors.New("half of a surrogate pair, which is not a character")
 )
 
-// AppendUnescaped appends the text that a valid JSON string stands for. The string comes with its quotes.
+// AppendUnescaped appends the text that a valid JSON string stands for. str includes the quotes.
 func AppendUnescaped(dst, str []byte) ([]byte, error) {
 	text := str[1 : len(str)-1]
 	for {
@@ -130,7 +131,7 @@ func AppendUnescaped(dst, str []byte) ([]byte, error) {
 	}
 }
 
-// parseHex returns the number that four hexadecimal digits stand for.
+// parseHex returns the number that the first four bytes of digits stand for, which must be hexadecimal digits.
 func parseHex(digits []byte) (n rune) {
 	for _, c := range digits[:4] {
 		if c > '9' {

@@ -7,13 +7,13 @@ import (
 	"slices"
 )
 
-// largeRow is the size from which a row's line gets its memory at once, and from which buffers are released after the row.
-// Growing step by step would allocate more than twice as much.
+// largeRow is the number of bytes from which a row counts as large. A large row's line gets its memory at once, because growing
+// it step by step would allocate more than twice as much. Buffers that have grown beyond largeRow are released after the row.
 const largeRow = 256 << 10
 
 // TooLargeError is the error for a row whose line would be longer than [Encoder.MaxLine].
 type TooLargeError struct {
-	Sizes []int64 // about how many bytes each column takes in the line; their sum exceeds MaxLine
+	Sizes []int64 // approximate bytes of each column in the line; their sum exceeds MaxLine
 }
 
 func (e *TooLargeError) Error() string {
@@ -24,10 +24,10 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("the row takes about %d bytes as JSON, which is too much", sum)
 }
 
-var errTooLarge = errors.New("the line is too long") // becomes a *TooLargeError
+var errTooLarge = errors.New("the line is too long") // tooLarge returns a *TooLargeError instead
 
-// reserveLine sets end for the next line, and makes room for it in dst if the row is large. It fails before it allocates if
-// the line will be too long for certain.
+// reserveLine sets end for the next line. For a large row it also grows dst so that the line will probably fit. If the line is
+// certain to be too long, reserveLine returns an error before it allocates.
 func (e *Encoder) reserveLine(dst []byte, values [][]byte, old []byte) ([]byte, error) {
 	e.end = math.MaxInt
 	if e.MaxLine > 0 {
@@ -56,20 +56,21 @@ func (e *Encoder) reserveLine(dst []byte, values [][]byte, old []byte) ([]byte, 
 	return slices.Grow(dst, likely+1), nil
 }
 
-// tooLarge returns the error for a row whose line became too long at the column with that index.
+// tooLarge returns the error for a row whose line became too long at the column with the given index.
 func (e *Encoder) tooLarge(values [][]byte, old []byte, column int) error {
 	sizes := e.ColumnSizes(values, old)
 	sum := int64(0)
 	for _, n := range sizes {
 		sum += n
 	}
-	// The estimates may be too low: what an array takes beyond its text form is seen only while it is encoded.
+	// The sum of the estimates may be too low, since the length of an array in JSON is known only once it is encoded. The
+	// column at which the line became too long gets the rest.
 	sizes[column] += max(0, int64(e.MaxLine)+1-sum)
 	return &TooLargeError{sizes}
 }
 
-// ColumnSizes estimates how many bytes each column takes in the line: exactly for text and for values taken from old, and
-// otherwise by the text form. values and old are those of [Encoder.AppendRow].
+// ColumnSizes estimates how many bytes each column takes in the line. The number is exact for text and for values copied from
+// old; for any other column it is the length of the text form. values and old are the parameters of [Encoder.AppendRow].
 func (e *Encoder) ColumnSizes(values [][]byte, old []byte) []int64 {
 	sizes := make([]int64, len(values))
 	previous := lineScanner{line: old}
@@ -89,7 +90,7 @@ func (e *Encoder) ColumnSizes(values [][]byte, old []byte) []int64 {
 	return sizes
 }
 
-// quotedLength returns the length of what appendString appends.
+// quotedLength returns the number of bytes that appendString appends for text.
 func quotedLength(text []byte) int {
 	n := len(text) + len(`""`)
 	for {

@@ -1,21 +1,21 @@
 package spill
 
-// allocator assigns the blocks of a file: next fit over a bitmap. The zero value is an empty file.
+// allocator assigns the blocks of a file by next fit over a bitmap. The zero value describes an empty file.
 type allocator struct {
-	used  []uint64 // bitmap, one bit a block
-	total int      // number of blocks of the file
+	used  []uint64 // bitmap of the blocks in use, one bit per block
+	total int      // number of blocks in the file
 	inUse int
 
 	nextFit int // block at which the next search begins
 	// skipUntilFreed is the number of blocks that must be freed before the next search. A search that finds nothing sets it, so
-	// that a full or fragmented file is not searched again for every allocation.
+	// that not every allocation searches a full or fragmented file.
 	skipUntilFreed int
 }
 
-// run is a number of consecutive blocks.
+// run is a sequence of consecutive blocks.
 type run struct{ first, count int }
 
-// alloc returns the first of count consecutive free blocks. If there is no such run, it extends the file.
+// alloc allocates count consecutive blocks and returns the first one. If no such blocks are free, it extends the file.
 func (a *allocator) alloc(count int) (first int) {
 	first = -1
 	if free := a.total - a.inUse; free >= count && a.skipUntilFreed <= 0 {

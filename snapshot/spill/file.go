@@ -1,11 +1,11 @@
-// Package spill holds data that does not fit into memory in a file of this process.
+// Package spill stores data that does not fit into memory in a file of this process.
 //
-// A [File] has no name in its folder: nobody else comes upon it, and the kernel frees it when the process ends, however that
-// happens. [File.Write] stores data and returns an [Extent], by which it is read back. Every read is checked against a CRC-32C;
-// the data is either as it was written or an error.
+// A [File] has no name in its folder. No other program comes across it, and the kernel frees it when the process ends, even in
+// a crash. [File.Write] stores data and returns an [Extent], which reads the data back. Every read is checked against a
+// CRC-32C. It returns the data as they were written, or an error.
 //
-// Nobody frees an Extent. Once it is unreachable, the runtime's cleanup returns its blocks to the allocator. So an Extent may be
-// shared freely, and a reader that holds one can read it for as long as it likes.
+// No call frees an Extent. Once it is unreachable, a cleanup of Go's runtime returns its blocks to the allocator. An Extent may
+// therefore be shared freely, and a reader that holds one may read it at any time.
 package spill
 
 import (
@@ -22,7 +22,7 @@ import (
 // blockSize is the unit of allocation in bytes: a page of memory, and a block of the common file systems.
 const blockSize = 4 << 10
 
-// File is a nameless file. Write belongs to one goroutine; everything else may be called from anywhere.
+// File is a file without a name. One goroutine at a time may call Write. Any goroutine may call the other methods.
 type File struct {
 	file      *os.File
 	onDamage  func(error)
@@ -32,8 +32,8 @@ type File struct {
 	blocks allocator
 }
 
-// Open creates an empty File in folder. onDamage is called once, from any goroutine, when the file does not give back what was
-// written to it; it may be nil.
+// Open creates an empty File in folder. onDamage is called at most once, from any goroutine, when data cannot be read back as
+// they were written. onDamage may be nil.
 func Open(folder string, onDamage func(error)) (*File, error) {
 	file, err := openNameless(folder)
 	if err != nil {
@@ -42,7 +42,7 @@ func Open(folder string, onDamage func(error)) (*File, error) {
 	return &File{file: file, onDamage: onDamage}, nil
 }
 
-// openNamed creates a file and removes its name at once, for file systems that cannot create a file without one.
+// openNamed creates a file and removes its name at once. It is for file systems that cannot create a file without a name.
 func openNamed(folder string) (*os.File, error) {
 	file, err := os.CreateTemp(folder, ".capture-rows-*")
 	if err == nil {
@@ -51,17 +51,17 @@ func openNamed(folder string) (*os.File, error) {
 	return file, err
 }
 
-// Extent is the place of some data in a File.
+// Extent is the place of data in a File.
 type Extent struct {
 	file             *File
 	offset           int64
-	size, head       int // bytes of the data, and of its head
+	size, head       int // length of the data and of its head, in bytes
 	headSum, restSum uint32
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Write stores data. The first head bytes of it can be read alone, by [Extent.AppendHead].
+// Write stores data. [Extent.AppendHead] can read its first head bytes alone.
 func (f *File) Write(data []byte, head int) (*Extent, error) {
 	count := (len(data) + blockSize - 1) / blockSize
 	f.mu.Lock()
@@ -91,7 +91,7 @@ func (e *Extent) Read() ([]byte, error) {
 	return data, nil
 }
 
-// AppendHead appends the head of the data to dst. On an error it returns dst as it was.
+// AppendHead appends the head of the data to dst. On an error it returns dst unchanged.
 func (e *Extent) AppendHead(dst []byte) ([]byte, error) {
 	start := len(dst)
 	if cap(dst)-start < e.head {
@@ -107,10 +107,10 @@ func (e *Extent) AppendHead(dst []byte) ([]byte, error) {
 	return dst[:start+e.head], nil
 }
 
-// readAt fills p from the start of the extent.
+// readAt fills p with the data at the start of the extent.
 func (e *Extent) readAt(p []byte) error {
 	_, err := e.file.file.ReadAt(p, e.offset)
-	runtime.KeepAlive(e) // its blocks must not be reused before the read has ended
+	runtime.KeepAlive(e) // the extent's blocks must not be reused during the read
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
@@ -123,7 +123,7 @@ func (e *Extent) readAt(p []byte) error {
 // Damaged reports whether the extent's file is known to be damaged.
 func (e *Extent) Damaged() bool { return e.file.Damaged() }
 
-// Damaged reports whether the file has failed to give back what was written to it.
+// Damaged reports whether data could once not be read back from the file as they were written.
 func (f *File) Damaged() bool { return f.isDamaged.Load() }
 
 // Size returns how many bytes of the file are in use.
@@ -135,7 +135,7 @@ func (f *File) Size() int64 {
 
 var errChecksum = errors.New("wrong checksum: the file was damaged")
 
-// setDamaged records that the file is damaged, and reports the first such error to onDamage.
+// setDamaged marks the file as damaged and returns err with context. It also passes the first such error to onDamage.
 func (f *File) setDamaged(err error) error {
 	err = fmt.Errorf("read back rows that are not in memory: %w", err)
 	if f.isDamaged.CompareAndSwap(false, true) && f.onDamage != nil {
@@ -144,7 +144,7 @@ func (f *File) setDamaged(err error) error {
 	return err
 }
 
-// freeRun returns blocks to the allocator, and to the volume if much of the file is free.
+// freeRun returns blocks to the allocator. If much of the file is free, it also returns their space to the volume.
 func (f *File) freeRun(r run) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -152,13 +152,13 @@ func (f *File) freeRun(r run) {
 	switch {
 	case f.blocks.inUse == 0:
 		f.blocks = allocator{}
-		f.file.Truncate(0) // on an error the space is used again later
+		f.file.Truncate(0) // after an error the space is reused later
 	case f.blocks.isSparse():
 		punchHole(f.file, int64(r.first)*blockSize, int64(r.count)*blockSize)
 	}
 }
 
-// withoutPath removes the file's name from an error: it has none, or no longer has it.
+// withoutPath removes the file's path from an error, because the file no longer has that name, or never had one.
 func withoutPath(err error) error {
 	var p *os.PathError
 	if errors.As(err, &p) {

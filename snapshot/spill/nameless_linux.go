@@ -6,16 +6,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openNameless creates a file that never has a name, if the file system can do that (tmpfs, ext4, xfs, btrfs).
+// openNameless creates a file that never has a name, if the file system supports that, as tmpfs, ext4, xfs and btrfs do.
+// Otherwise it creates a file and removes its name.
 func openNameless(folder string) (*os.File, error) {
 	fd, err := unix.Open(folder, unix.O_TMPFILE|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return openNamed(folder) // its error is the clearer one
+		return openNamed(folder) // its error message is clearer
 	}
 	return os.NewFile(uintptr(fd), folder), nil
 }
 
-// punchHole returns part of a file to the volume. On an error, as on a file system without holes, the space is used again later.
+// punchHole returns part of a file to the volume. It ignores an error, as on a file system without holes; the space is then
+// reused later.
 func punchHole(file *os.File, offset, size int64) {
 	_ = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, size)
 }
