@@ -6,21 +6,21 @@ import (
 	"capture/internal/statefile"
 )
 
-// batchBytes is how much one COPY sends. A batch stays in memory until the server has taken it, so that a row that the server
-// refuses can be found and named.
+// batchBytes is the size in bytes at which a batch is full. A batch is sent as one COPY, and stays in memory until the server
+// has accepted it: if the server refuses a row, the batch is searched for that row.
 const batchBytes = 2 << 20
 
-// batch is a sequence of rows in COPY's text format, with what is needed to name each of them.
+// batch is a sequence of rows in COPY's text format, with the line and the key of each row for error messages.
 type batch struct {
 	columns *columnMap
-	staged  bool // whether the rows have what a staged row has: see appendCopyRow
+	staged  bool // whether the rows are for the staging table: see appendCopyRow
 
 	data     []byte
-	ends     []int   // ends of the rows in data
-	lines    []int64 // lines of the rows in the file
-	keys     []byte  // JSON values of the keys' columns
-	keyEnds  []int   // ends of these values in keys, as many for each row as the key has columns
-	fileRead int64   // bytes of the file that had been read when the batch was full
+	ends     []int   // end of each row, as an offset in data
+	lines    []int64 // line of each row in the file
+	keys     []byte  // JSON values of the key columns, row by row
+	keyEnds  []int   // end of each value in keys, as an offset; a row has as many values as the key has columns
+	fileRead int64   // number of bytes of the file that had been read when the batch was full
 }
 
 func (b *batch) reset() {
@@ -33,7 +33,7 @@ func (b *batch) reset() {
 // rowCount returns the number of rows.
 func (b *batch) rowCount() int { return len(b.ends) }
 
-// addRow appends a row, which is the file's row of this number.
+// addRow appends a row. number is the number of the row in the file, from 1.
 func (b *batch) addRow(row statefile.Row, number int) (err error) {
 	if b.data, err = b.columns.appendCopyRow(b.data, row, number, b.staged); err != nil {
 		return err
@@ -47,7 +47,7 @@ func (b *batch) addRow(row statefile.Row, number int) (err error) {
 	return nil
 }
 
-// rowData returns the data of the rows from lo up to, but not including, hi.
+// rowData returns the data of rows lo to hi-1.
 func (b *batch) rowData(lo, hi int) []byte {
 	start := 0
 	if lo > 0 {
@@ -56,7 +56,7 @@ func (b *batch) rowData(lo, hi int) []byte {
 	return b.data[start:b.ends[hi-1]]
 }
 
-// rowKey returns the JSON values of the key of row i.
+// rowKey returns the JSON values of the key columns of row i.
 func (b *batch) rowKey(i int) [][]byte {
 	key := make([][]byte, len(b.columns.key))
 	for j := range key {
@@ -69,7 +69,7 @@ func (b *batch) rowKey(i int) [][]byte {
 	return key
 }
 
-// rowPlace names row i for an error, by its line and its key.
+// rowPlace returns the line and the key of row i for an error message.
 func (b *batch) rowPlace(i int) string {
 	return fmt.Sprintf("line %d (%s)", b.lines[i], b.columns.describeKey(b.rowKey(i)))
 }

@@ -14,27 +14,27 @@ import (
 	"capture/store"
 )
 
-// columnMap maps the members of the file's rows to the columns of a table, by name. The first row decides: all others have the
-// same members, in any order.
+// columnMap maps the members of the file's rows to the columns of a table by name. The first row defines the members. Every
+// other row must have the same ones, in any order.
 type columnMap struct {
 	table   *postgres.Table
 	names   []string       // names of the members, in the order of the first row
-	at      map[string]int // indexes in names
-	targets []target       // columns of the members, in that order
-	key     []int          // indexes in names of the key's columns
-	notes   []string       // sentences about columns that the file does not have
+	at      map[string]int // index of each name in names
+	targets []target       // target column of each member, in the order of names
+	key     []int          // indexes of the key columns in names
+	notes   []string       // sentences for the user about columns that the file lacks
 }
 
-// target is the column that takes a member's value.
+// target is the column that a member's value is written to.
 type target struct {
 	column      *rowjson.Column
 	generated   bool // whether Postgres computes the value
-	jsonNull    bool // whether null is a value of it and not NULL, since it is of a JSON type and NOT NULL
-	plainString bool // whether the text of a JSON string is the text form of the value
+	jsonNull    bool // whether null is the JSON value null, not SQL NULL: the column is of type json or jsonb and NOT NULL
+	plainString bool // whether the text of a JSON string is also the text form of the column's value
 }
 
-// mapColumns maps the members of the file's first row to a table. The manifest, if there is one, has the types of columns that
-// the table lacks.
+// mapColumns returns the columnMap of a table for the members of the file's first row. If the table lacks a column, the error
+// suggests the type that the manifest gives for it. manifest may be nil.
 func mapColumns(table *postgres.Table, first []statefile.Member, manifest *store.Manifest) (*columnMap, error) {
 	m := &columnMap{table: table, at: make(map[string]int, len(first))}
 	columns := make(map[string]int, len(table.Columns))
@@ -76,9 +76,9 @@ func mapColumns(table *postgres.Table, first []statefile.Member, manifest *store
 	return m, m.noteMissing()
 }
 
-// explainUnknownColumns returns the error for members that have no column.
+// explainUnknownColumns returns the error for members of the file that have no column in the table.
 func explainUnknownColumns(table *postgres.Table, names []string, manifest *store.Manifest) error {
-	const maxNamed = 10 // columns that the error names
+	const maxNamed = 10 // maximum number of columns that the error names
 	var add []string
 	for _, name := range names[:min(len(names), maxNamed)] {
 		typ := "<type>"
@@ -104,8 +104,8 @@ func explainUnknownColumns(table *postgres.Table, names []string, manifest *stor
 	}
 }
 
-// noteMissing notes what new rows get in the columns that the file does not have. It refuses a file without a column that
-// needs a value.
+// noteMissing adds a note for each column that the file lacks: the note says which value new rows get in the column. It
+// returns an error if such a column is NOT NULL and has neither a default nor an identity.
 func (m *columnMap) noteMissing() error {
 	for i := range m.table.Columns {
 		c := &m.table.Columns[i]
@@ -129,7 +129,7 @@ func (m *columnMap) noteMissing() error {
 	return nil
 }
 
-// keyNames returns the names of the key's columns.
+// keyNames returns the names of the key columns.
 func (m *columnMap) keyNames() []string {
 	names := make([]string, len(m.key))
 	for i, k := range m.key {
@@ -138,7 +138,7 @@ func (m *columnMap) keyNames() []string {
 	return names
 }
 
-// writableNames returns the names of the columns that take values of the file: all but generated ones.
+// writableNames returns the names of the file's columns that can be written, which are all except generated columns.
 func (m *columnMap) writableNames() []string {
 	var names []string
 	for i, t := range m.targets {
@@ -156,11 +156,11 @@ func (m *columnMap) reorder(members []statefile.Member) error {
 	if len(members) != len(m.names) {
 		return errColumns
 	}
-	// Each swap puts one member where it belongs, so there are no more of them than members.
+	// Each swap moves one member to its final place, so there are at most as many swaps as members.
 	for i, name := range m.names {
 		for string(members[i].Name) != name {
 			at, ok := m.at[string(members[i].Name)]
-			if !ok || bytes.Equal(members[at].Name, members[i].Name) { // unknown, or twice
+			if !ok || bytes.Equal(members[at].Name, members[i].Name) { // unknown or repeated name
 				return m.explainColumns(members)
 			}
 			members[i], members[at] = members[at], members[i]
@@ -169,7 +169,7 @@ func (m *columnMap) reorder(members []statefile.Member) error {
 	return nil
 }
 
-// explainColumns returns the error for a row whose members are not those of the first row.
+// explainColumns returns the error for a row whose members differ from the members of the first row.
 func (m *columnMap) explainColumns(members []statefile.Member) error {
 	found := make(map[string]bool, len(members))
 	for _, member := range members {
@@ -183,8 +183,8 @@ func (m *columnMap) explainColumns(members []statefile.Member) error {
 	return errColumns
 }
 
-// appendText appends the text form of the value of member i, as the column's input function reads it. It returns false for
-// NULL, which has none.
+// appendText appends the value of member i in the text form that the input function of the column's type reads. ok is false
+// for NULL, which has no text form.
 func (m *columnMap) appendText(dst []byte, i int, value []byte) (text []byte, ok bool, err error) {
 	t := &m.targets[i]
 	if string(value) == "null" && !t.jsonNull {
@@ -196,7 +196,7 @@ func (m *columnMap) appendText(dst []byte, i int, value []byte) (text []byte, ok
 	return dst, true, err
 }
 
-// keyOf returns the JSON values of the key's columns in a row whose members are in the order of the first row.
+// keyOf returns the JSON values of the key columns of a row. The row's members must be in the order of the first row.
 func (m *columnMap) keyOf(row statefile.Row) [][]byte {
 	key := make([][]byte, len(m.key))
 	for i, k := range m.key {
@@ -205,7 +205,7 @@ func (m *columnMap) keyOf(row statefile.Row) [][]byte {
 	return key
 }
 
-// keyTexts returns the text forms of a key, given as the JSON values of its columns.
+// keyTexts returns the text forms of a key. key holds the JSON values of the key columns.
 func (m *columnMap) keyTexts(key [][]byte) []string {
 	texts := make([]string, len(key))
 	for i, value := range key {
@@ -218,10 +218,10 @@ func (m *columnMap) keyTexts(key [][]byte) []string {
 	return texts
 }
 
-// describeKey returns a key for an error, with the names of its columns: vote_id 42. The key is given as the JSON values of
-// its columns.
+// describeKey returns the names and values of a key for an error message, such as "vote_id 42". key holds the JSON values of
+// the key columns.
 func (m *columnMap) describeKey(key [][]byte) string {
-	const maxShown = 80 // bytes of a value
+	const maxShown = 80 // maximum number of bytes shown of a value
 	parts := make([]string, len(key))
 	for i, value := range key {
 		shown := string(value)

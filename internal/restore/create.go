@@ -16,24 +16,25 @@ import (
 	"capture/store"
 )
 
-// creation creates a table from a manifest. Anybody may have written the manifest: its names are quoted, the server says what
-// its types are, and only those of its expressions are taken that can do no harm, unless the user asked for all of them.
+// creation creates a table from a manifest. The manifest is untrusted: anybody may have written it. Therefore capture quotes
+// its names, and lets the server resolve its type names. It uses only expressions that can do no harm, unless the user asked
+// for all of them.
 type creation struct {
 	tx          pgx.Tx
 	name        postgres.Name
 	manifest    *store.Manifest
-	expressions bool // whether the user asked for all expressions; see [Options]
-	virtual     bool // whether the server has virtual generated columns
+	expressions bool // whether the user asked for all expressions: see [Options]
+	virtual     bool // whether the server supports virtual generated columns
 
 	names     typeNames
-	types     []serverType // types of the columns
-	generated []bool       // columns that are created as generated ones
-	leftOut   bool         // whether an expression was left out that the user may ask for
-	notes     []string     // sentences about what the table lacks
+	types     []serverType // type of each column
+	generated []bool       // whether each column is created as a generated column
+	leftOut   bool         // whether an expression was left out that --expressions would have included
+	notes     []string     // sentences for the user about differences from the manifest
 }
 
-// createTable creates the table from the manifest. The notes are sentences about what a manifest does not know, and about what
-// was not taken from it.
+// createTable creates the table from the manifest. notes are sentences for the user: they say what the manifest does not
+// contain, and which of its expressions were left out.
 func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *store.Manifest, expressions bool) (notes []string, err error) {
 	if m == nil {
 		return nil, &postgres.Problem{
@@ -62,7 +63,7 @@ func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *store.Ma
 		"comments and grants of %s yourself", name)), nil
 }
 
-// findTypes finds the columns' types.
+// findTypes looks up the type of each column. If the server lacks some of the types, the error names them all.
 func (c *creation) findTypes(ctx context.Context) error {
 	var missing []string
 	for i := range c.manifest.Columns {
@@ -87,8 +88,8 @@ func (c *creation) findTypes(ctx context.Context) error {
 	}
 }
 
-// createColumns creates the table without defaults. Generated columns whose expressions are not taken become ordinary ones,
-// which get the file's values.
+// createColumns creates the table without defaults. A generated column whose expression is left out becomes an ordinary
+// column, which gets the file's values.
 func (c *creation) createColumns(ctx context.Context) error {
 	c.generated = make([]bool, len(c.manifest.Columns))
 	if err := c.chooseGenerated(ctx); err != nil {
@@ -111,7 +112,8 @@ func (c *creation) createColumns(ctx context.Context) error {
 	return nil
 }
 
-// chooseGenerated chooses the columns that are created as generated ones.
+// chooseGenerated decides which columns are created as generated columns. Unless the user asked for all expressions, it
+// creates the table without any, checks each expression against that table, and rolls the table back.
 func (c *creation) chooseGenerated(ctx context.Context) error {
 	var candidates []int
 	for i := range c.manifest.Columns {
@@ -152,10 +154,11 @@ func (c *creation) chooseGenerated(ctx context.Context) error {
 	return err
 }
 
+// errTakeBack makes withSavepoint roll back although nothing has failed.
 var errTakeBack = errors.New("take it back")
 
-// foreignFunctionsSQL reports whether a view uses a function or operator that is not Postgres' own. pg_depend has no entries
-// for Postgres' own ones, because they are pinned.
+// foreignFunctionsSQL reports whether the view that checkExpression creates uses a function or operator that is not built in.
+// pg_depend has no entries for built-in objects, because they are pinned.
 const foreignFunctionsSQL = `
 	SELECT EXISTS (
 		SELECT FROM pg_catalog.pg_rewrite r
@@ -163,9 +166,10 @@ const foreignFunctionsSQL = `
 		WHERE r.ev_class = 'pg_temp.capture_expression'::regclass
 			AND d.refclassid NOT IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_type'::regclass, 'pg_catalog.pg_collation'::regclass))`
 
-// checkExpression returns errNotSimple if the expression of a generated column could run anybody's function. Creating a view
-// finds the functions without running any; creating a generated column would run the immutable ones. Postgres itself later
-// refuses a function that is not immutable.
+// checkExpression returns errNotSimple if the expression of generated column i uses a function or operator that is not built
+// in. To find out, it creates a view with the expression: Postgres then resolves the functions and runs none of them. Creating
+// the generated column right away would run its immutable functions. checkExpression does not look for functions that are not
+// immutable, because Postgres refuses them in a generated column.
 func (c *creation) checkExpression(ctx context.Context, i int) error {
 	return withSavepoint(ctx, c.tx, func() error {
 		err := withOwnPath(ctx, c.tx, func() error {
@@ -185,7 +189,7 @@ func (c *creation) checkExpression(ctx context.Context, i int) error {
 	})
 }
 
-// leaveOut records that the column at index i is created without its expression. ask reports whether the user may ask for it.
+// leaveOut records that column i is created without its expression. ask is true if --expressions would have included it.
 func (c *creation) leaveOut(i int, reason string, ask bool) {
 	column := &c.manifest.Columns[i]
 	what := "is created without its default, "
@@ -209,7 +213,8 @@ func (c *creation) execCreateTable(ctx context.Context) error {
 	})
 }
 
-// setDefaults gives the columns the defaults that are taken.
+// setDefaults sets the columns' defaults. It leaves out a default that is not simple unless the user asked for all
+// expressions.
 func (c *creation) setDefaults(ctx context.Context) error {
 	for i := range c.manifest.Columns {
 		column := &c.manifest.Columns[i]
@@ -221,7 +226,7 @@ func (c *creation) setDefaults(ctx context.Context) error {
 			if !errors.Is(err, errNotSimple) && !errors.As(err, new(*typeError)) {
 				return err
 			}
-			// The user could not have read what is not shown whole.
+			// --expressions includes only what a note shows in full: the user cannot have read anything else.
 			shown := isOneExpression(column.Default) && foreign.Text(column.Default) == column.Default
 			if !c.expressions || !shown {
 				c.leaveOut(i, err.Error(), shown)
@@ -241,13 +246,13 @@ func (c *creation) setDefaults(ctx context.Context) error {
 	return nil
 }
 
-// execAlone runs a statement by the extended protocol, in which one message holds one statement.
+// execAlone runs a statement by the extended query protocol, in which a message cannot hold more than one statement.
 func execAlone(ctx context.Context, tx pgx.Tx, sql string) error {
 	_, err := tx.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close()
 	return err
 }
 
-// defineColumn returns the line of column i in CREATE TABLE, without its default.
+// defineColumn returns the definition of column i for CREATE TABLE, without its default.
 func (c *creation) defineColumn(i int) string {
 	column, typ := &c.manifest.Columns[i], c.types[i].sql
 	if serial := c.serialType(i); serial != "" {
@@ -279,8 +284,8 @@ func (c *creation) noteOnce(note string) {
 	}
 }
 
-// serialType returns the pseudo-type with which CREATE TABLE also creates the sequence of column i's default, or "" if the
-// default is none.
+// serialType returns the pseudo-type, such as serial, with which CREATE TABLE creates a sequence for column i. It returns ""
+// if the column's default does not call nextval.
 func (c *creation) serialType(i int) string {
 	types := map[string]string{"smallint": "smallserial", "integer": "serial", "bigint": "bigserial"}
 	column := &c.manifest.Columns[i]
@@ -290,7 +295,7 @@ func (c *creation) serialType(i int) string {
 	return types[c.types[i].sql]
 }
 
-// supportsVirtualColumns reports whether the server has virtual generated columns, as PostgreSQL 18 and later have.
+// supportsVirtualColumns reports whether the server supports virtual generated columns, which PostgreSQL 18 introduced.
 func supportsVirtualColumns(ctx context.Context, tx pgx.Tx) (bool, error) {
 	var setting string
 	err := tx.QueryRow(ctx, "SELECT pg_catalog.current_setting('server_version_num')").Scan(&setting)
@@ -298,7 +303,7 @@ func supportsVirtualColumns(ctx context.Context, tx pgx.Tx) (bool, error) {
 	return version >= 180000, postgres.ExplainRedacted("read the server's version", err)
 }
 
-// explainCreateError returns why CREATE TABLE failed, and what to do.
+// explainCreateError returns an error that says why CREATE TABLE failed and what to do.
 func explainCreateError(name postgres.Name, err error) error {
 	p := &postgres.Problem{Summary: fmt.Sprintf("create table %s: %s", name, foreign.Text(postgres.Explain(err).Error())), Err: err}
 	switch postgres.SQLState(err) {

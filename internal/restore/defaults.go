@@ -9,12 +9,13 @@ import (
 	"capture/internal/postgres"
 )
 
-// errNotSimple is that a default is more than simpleDefault lets through.
+// errNotSimple is the error for an expression that may do harm.
 var errNotSimple = errors.New("it is an expression")
 
-// simpleDefault returns SQL for a default of the manifest, as pg_get_expr prints it, if it is one that no file could do harm
-// with: a constant, or one of a few functions of Postgres. The SQL is put together here, with the types as the server prints
-// them. Otherwise the error is errNotSimple or a [*typeError].
+// simpleDefault returns SQL for a default of the manifest, which has the form that pg_get_expr prints. It accepts only
+// defaults that can do no harm, whoever wrote the manifest: constants, and calls of a few functions of Postgres. It composes
+// the SQL itself, with type names as the server prints them. For any other default, the error is errNotSimple or a
+// [*typeError].
 func simpleDefault(ctx context.Context, types *typeNames, text string) (string, error) {
 	p := defaultParser{ctx: ctx, types: types, rest: text}
 	sql, _, err := p.parse(0)
@@ -24,7 +25,7 @@ func simpleDefault(ctx context.Context, types *typeNames, text string) (string, 
 	return sql, err
 }
 
-// defaultParser parses what simpleDefault lets through:
+// defaultParser parses the defaults that simpleDefault accepts:
 //
 //	value   = primary { "::" type | "AT TIME ZONE" string }
 //	primary = number | string | NULL | true | false | "(" value ")" | "ARRAY[" [ value { "," value } ] "]" | call
@@ -34,19 +35,20 @@ type defaultParser struct {
 	rest  string
 }
 
-// maxDefaultDepth is how deep the parentheses of a default may nest.
+// maxDefaultDepth is the maximum depth of nested parentheses and arrays in a default.
 const maxDefaultDepth = 10
 
 var (
 	numberPattern = regexp.MustCompile(`^-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?`)
 	stringPattern = regexp.MustCompile(`^'(?:[^'\x00]|'')*'`)
-	// callPattern matches the words and calls whose values depend on nothing that a file could choose.
+	// callPattern and wordPattern match calls and keywords whose values a file cannot influence.
 	callPattern = regexp.MustCompile(`^(?:pg_catalog\.)?((?:now|transaction_timestamp|statement_timestamp|clock_timestamp|gen_random_uuid|uuidv4|uuidv7)\(\))`)
 	wordPattern = regexp.MustCompile(`^(?:(?:CURRENT_TIMESTAMP|CURRENT_TIME|LOCALTIMESTAMP|LOCALTIME)(?:\([0-6]\))?|CURRENT_DATE|CURRENT_USER|SESSION_USER|NULL|true|false)`)
 	zonePattern = regexp.MustCompile(`^timezone\(('(?:[^'\x00]|'')*')(?:::text)?, `)
 )
 
-// parse parses a value. literal is true for a string or NULL, which a type's own input function reads.
+// parse parses a value. literal reports whether the value is a string constant or NULL. The cast of such a literal runs the
+// input function of the type; any other cast may run a cast function.
 func (p *defaultParser) parse(depth int) (sql string, literal bool, err error) {
 	if depth > maxDefaultDepth {
 		return "", false, errNotSimple
@@ -63,7 +65,7 @@ func (p *defaultParser) parse(depth int) (sql string, literal bool, err error) {
 			if err != nil {
 				return "", false, err
 			}
-			if !t.builtIn && !literal { // another cast could be anybody's function
+			if !t.builtIn && !literal { // anybody may have written the cast function
 				return "", false, errNotSimple
 			}
 			sql, literal = "CAST("+sql+" AS "+t.sql+")", false
@@ -113,7 +115,7 @@ func (p *defaultParser) parsePrimary(depth int) (sql string, literal bool, err e
 	return "", false, errNotSimple
 }
 
-// parseElements parses the rest of an array.
+// parseElements parses the elements of an array and the bracket that closes it.
 func (p *defaultParser) parseElements(depth int) (string, error) {
 	var elements []string
 	for !p.take("]") {
@@ -129,26 +131,27 @@ func (p *defaultParser) parseElements(depth int) (string, error) {
 	return "ARRAY[" + strings.Join(elements, ", ") + "]", nil
 }
 
-// take removes a prefix from the rest, and reports whether the rest had it.
+// take removes prefix from the start of the remaining text, and reports whether it was there.
 func (p *defaultParser) take(prefix string) (ok bool) {
 	p.rest, ok = strings.CutPrefix(p.rest, prefix)
 	return ok
 }
 
-// takePattern removes from the rest what a pattern matches at its start.
+// takePattern removes the text that pattern matches at the start of the remaining text, and returns it.
 func (p *defaultParser) takePattern(pattern *regexp.Regexp) (text string, ok bool) {
 	text = pattern.FindString(p.rest)
 	p.rest = p.rest[len(text):]
 	return text, text != ""
 }
 
-// quoteAgain returns a string constant whose text is that of one that stringPattern matched.
+// quoteAgain returns a string constant that stringPattern matched, with the same text and quoted by [postgres.QuoteLiteral].
 func quoteAgain(constant string) string {
 	return postgres.QuoteLiteral(strings.ReplaceAll(constant[1:len(constant)-1], "''", "'"))
 }
 
-// isOneExpression reports whether a text in parentheses cannot be more than one expression: what it opens it closes, and it
-// holds nothing that would hide that, such as a comment. It refuses more than it has to, dollar quotes and escape strings too.
+// isOneExpression reports whether text in parentheses cannot be more than one expression. Its parentheses and quotes must be
+// balanced, and it must not contain anything that could hide a parenthesis, such as a comment. The check is stricter than
+// necessary: it also refuses dollar quotes and escape strings, for example.
 func isOneExpression(text string) bool {
 	depth := 0
 	for i := 0; i < len(text); i++ {
@@ -161,7 +164,7 @@ func isOneExpression(text string) bool {
 			}
 		case '\'', '"':
 			if i > 0 && (text[i-1] == '&' || text[i-1] == '_' || text[i-1]|0x20 >= 'a' && text[i-1]|0x20 <= 'z') {
-				return false // E'…', U&'…' and the like have escapes
+				return false // E'…', U&'…' and similar constants have escapes
 			}
 			end := strings.IndexByte(text[i+1:], c)
 			if end < 0 {

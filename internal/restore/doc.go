@@ -1,14 +1,14 @@
-// Package restore puts feedback.json into a Postgres table, in one transaction: all of it or, on any error, nothing.
+// Package restore writes feedback.json into a Postgres table in one transaction: all of its rows or, on any error, none.
 //
-// Values take the way back that row_to_json took them: each JSON value becomes the text form of its column's type, which
-// Postgres' own input function reads, through COPY. So what was exact in the file is exact in the table.
+// The conversion is the reverse of row_to_json: each JSON value becomes the text form of its column's type. COPY passes that
+// text to the type's input function. So a value that is exact in the file is exact in the table.
 //
-// A table that is empty, or of which no row may be replaced, is loaded directly. Otherwise the file goes into a temporary
-// table first (see stagedMerge), is compared with the table there, and rows are deleted, overwritten and inserted in that
-// order.
+// If the table is empty, or if any conflict ends the restore, the rows are copied directly into the table. Otherwise they are
+// first copied into a temporary table and compared with the table's rows (see stagedMerge). Then rows of the table are
+// deleted, overwritten and inserted, in that order.
 //
-// The file is read as a stream. Memory holds two batches of rows, of some megabytes.
+// The file is read as a stream. Memory holds two batches of rows, of about 2 MB each unless a single row is larger.
 //
-// Errors name the line of the file and the key of the row, and no other value. If the server refuses a batch, findRefused
-// searches it for the row.
+// Errors name the line and the key of a row, but no other value. If the server refuses a batch, applyRows searches it for the
+// row.
 package restore

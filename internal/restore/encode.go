@@ -7,8 +7,8 @@ import (
 	"capture/internal/statefile"
 )
 
-// appendCopyRow appends a row in COPY's text format ("File Formats" of COPY in Postgres' documentation). A staged row comes with
-// its number in the file, its line, and the values of generated columns.
+// appendCopyRow appends a row in COPY's text format ("File Formats" on the COPY page of Postgres' documentation). A row for
+// the staging table starts with its number and its line in the file, and includes the values of generated columns.
 func (m *columnMap) appendCopyRow(dst []byte, row statefile.Row, number int, staged bool) ([]byte, error) {
 	separate := false
 	if staged {
@@ -48,11 +48,12 @@ func (m *columnMap) appendCopyValue(dst []byte, i int, value []byte) ([]byte, er
 	return escapeCopyText(dst, start), nil
 }
 
-// unicodeEscape begins an escape of JSON that COPY does not have.
+// unicodeEscape is the start of a JSON escape that COPY's text format does not have.
 var unicodeEscape = []byte(`\u`)
 
-// appendCopyString appends the text of a JSON string without \u escapes, escaped for COPY. It is a shortcut, which saves a fifth
-// of the time that rows take here: the other escapes are the same in both, except \" and \/, which COPY does not escape.
+// appendCopyString appends the text of a JSON string without \u escapes, escaped for COPY. JSON and COPY share all other
+// escapes, except that COPY does not escape the quote and the slash (\" and \/). Using this instead of appendText saves a
+// fifth of the time for encoding rows.
 func appendCopyString(dst, str []byte) []byte {
 	text := str[1 : len(str)-1]
 	for {
@@ -70,7 +71,7 @@ func appendCopyString(dst, str []byte) []byte {
 	}
 }
 
-// copyEscapes has the letters for the bytes that COPY's text format escapes with a backslash.
+// copyEscapes maps each byte that COPY's text format escapes to the letter after the backslash.
 var copyEscapes = [256]byte{'\\': '\\', '\n': 'n', '\r': 'r', '\t': 't'}
 
 // escapeCopyText escapes dst[start:] for COPY's text format.
@@ -84,7 +85,7 @@ func escapeCopyText(dst []byte, start int) []byte {
 	if extra == 0 {
 		return dst
 	}
-	// From the end to the start, so that each byte moves once and to the right.
+	// Move the bytes from the end to the start, so that each byte moves only once.
 	from := len(dst)
 	dst = append(dst, make([]byte, extra)...)
 	for to := len(dst) - 1; extra > 0; to-- {

@@ -13,11 +13,12 @@ const (
 	invalidSchemaName     = "3F000"
 )
 
-// ConflictError is the error for rows of the file whose keys are in the table, if Options.OnConflict is Fail.
+// ConflictError is the error for rows of the file whose keys exist in the table already. Restore returns it if
+// Options.OnConflict is Fail.
 type ConflictError struct {
 	Table string
 	Rows  int64  // number of these rows; 0 if only the first is known
-	First string // line and key of the first
+	First string // line and key of the first of these rows
 }
 
 func (e *ConflictError) Error() string {
@@ -29,11 +30,11 @@ func (e *ConflictError) Error() string {
 		rows, e.Table, e.First)
 }
 
-// rowError is the error for a row that the server refuses. It shows no value of the row but its key.
+// rowError is the error for a row that the server refuses. It shows the row's key, but no other value.
 type rowError struct {
-	place  string   // line and key
-	key    []string // text forms of the key's columns; nil if they are not known
-	column string   // column whose value the server refuses; "" if it names none
+	place  string   // line and key of the row
+	key    []string // text forms of the key columns; nil if unknown
+	column string   // column whose value the server refuses; "" if unknown
 	err    error    // the server's error
 }
 

@@ -14,22 +14,22 @@ import (
 	"capture/internal/statefile"
 )
 
-// loader copies the file's rows into a table of the server.
+// loader copies the file's rows into a table of the database.
 type loader struct {
 	tx       pgx.Tx
 	file     *statefile.File
 	rows     *statefile.Reader
 	columns  *columnMap
-	into     string // table, and its columns, for COPY
-	staged   bool   // see appendCopyRow
+	into     string // target table and its columns, as SQL for COPY
+	staged   bool   // whether the target is the staging table: see appendCopyRow
 	progress func(rows int, bytes int64)
 
-	loaded    int      // rows that the server has taken
-	firstKeys []string // keys of the first few rows
+	loaded    int      // number of rows that the server has accepted
+	firstKeys []string // keys of the first rows, at most shownKeys
 }
 
-// load copies all rows. It reads and encodes a batch while the server takes the one before. first is the file's first row, which
-// has been read already.
+// load copies all rows. It reads and encodes one batch while the server processes the previous one. first is the first row of
+// the file, which has been read already.
 func (l *loader) load(ctx context.Context, first statefile.Row) error {
 	g, ctx := errgroup.WithContext(ctx)
 	full, free := make(chan *batch), make(chan *batch, 2)
@@ -54,7 +54,8 @@ func (l *loader) load(ctx context.Context, first statefile.Row) error {
 	return g.Wait()
 }
 
-// encodeBatches reads the rows to the end of the file and fills free batches with them.
+// encodeBatches takes batches from free, fills them with the remaining rows of the file, and sends them to full. row is the
+// first row to add.
 func (l *loader) encodeBatches(ctx context.Context, row statefile.Row, full chan<- *batch, free <-chan *batch) (err error) {
 	number := 1
 	for err == nil {
@@ -85,7 +86,7 @@ func (l *loader) encodeBatches(ctx context.Context, row statefile.Row, full chan
 	return nil
 }
 
-// encodeRow adds a row to a batch.
+// encodeRow puts the members of a row in order and adds the row to a batch.
 func (l *loader) encodeRow(b *batch, row statefile.Row, number int) error {
 	if err := l.columns.reorder(row.Members); err != nil {
 		return fmt.Errorf("line %d: %w", row.Line, err)
@@ -99,7 +100,7 @@ func (l *loader) encodeRow(b *batch, row statefile.Row, number int) error {
 	return nil
 }
 
-// sendBatch copies a batch into the table. If the server refuses a row, the error names it.
+// sendBatch copies a batch into the table. If the server refuses a row, the error names that row.
 func (l *loader) sendBatch(ctx context.Context, b *batch) error {
 	copyRows := func(lo, hi int) error {
 		return withSavepoint(ctx, l.tx, func() error {
@@ -116,8 +117,8 @@ func (l *loader) sendBatch(ctx context.Context, b *batch) error {
 	return &rowError{place: b.rowPlace(i), key: l.columns.keyTexts(b.rowKey(i)), column: l.findColumn(err), err: err}
 }
 
-// findColumn returns the column that an error of COPY is about, or "" if it names none. The server's text may be in any
-// language, but the column's name stands before a colon.
+// findColumn returns the column that an error of COPY is about, or "" if the error names none. The error's context may be in
+// any language, but a colon always follows the column's name.
 func (l *loader) findColumn(err error) string {
 	where := postgres.ErrorContext(err)
 	found := ""

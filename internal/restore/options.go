@@ -7,64 +7,65 @@ import (
 	"capture/internal/statefile"
 )
 
-// OnConflict is what Restore does with a row of the file whose key is in the table.
+// OnConflict defines what Restore does with a row of the file whose key exists in the table already.
 type OnConflict string
 
 const (
 	Fail      OnConflict = "fail"      // restore nothing
 	Skip      OnConflict = "skip"      // keep the table's row
-	Overwrite OnConflict = "overwrite" // take the file's row
+	Overwrite OnConflict = "overwrite" // replace the table's row with the file's
 )
 
-// Options are the choices of a restore.
+// Options are the settings of a restore.
 type Options struct {
 	Path            string        // path of feedback.json, plain or gzipped; "-" for Stdin
 	Stdin           io.Reader     // input for the path "-"
-	Table           postgres.Name // target table; zero for the one in the manifest
-	Create          bool          // create the table from the manifest if it is missing
-	Expressions     bool          // with Create, take the manifest's expressions, which can run any function of the database
-	OnConflict      OnConflict    // "" means Fail
-	DeleteExtra     bool          // delete the table's rows that are not in the file
-	DryRun          bool          // do everything, count, and roll back
-	DisableTriggers bool          // keep the table's triggers and foreign keys from acting on the rows
+	Table           postgres.Name // target table; the manifest's table if zero
+	Create          bool          // whether to create the table from the manifest if it is missing
+	Expressions     bool          // whether Create uses all expressions of the manifest, which can run any function of the database
+	OnConflict      OnConflict    // treatment of keys that exist in the table already; "" means Fail
+	DeleteExtra     bool          // whether to delete the table's rows that are not in the file
+	DryRun          bool          // whether to roll back at the end, after all rows have been written and counted
+	DisableTriggers bool          // whether to keep the table's triggers and foreign keys from acting on the rows
 
-	// Confirm is called before rows of the table may be overwritten or deleted, with the number of its rows. An error ends the
-	// restore. No transaction is open meanwhile. nil does not ask.
+	// Confirm asks the user before rows of the table may be overwritten or deleted. rows is the number of rows in the table.
+	// An error ends the restore. No transaction is open during the call. If Confirm is nil, the restore does not ask.
 	Confirm func(table string, rows int64) error
-	// ConfirmTable is called before anything is written to a table that only the manifest names: anybody may have written it. The
-	// application's default, votes, needs no confirmation. An error ends the restore. nil does not ask.
+	// ConfirmTable asks the user before anything is written to a table that only the manifest names, because anybody may have
+	// written the manifest. The application's table, votes, needs no confirmation. An error ends the restore. If ConfirmTable
+	// is nil, the restore does not ask.
 	ConfirmTable func(table string) error
-	// Progress is called now and then. It may be nil.
+	// Progress is called from time to time during the restore. It may be nil.
 	Progress func(statefile.Progress)
 }
 
-// Result is what a restore did or, with DryRun, would do.
+// Result describes what a restore did or, with DryRun, would do.
 type Result struct {
 	Table       string     `json:"table"`
 	Created     bool       `json:"created,omitempty"`
 	DryRun      bool       `json:"dry_run,omitempty"`
-	Checked     bool       `json:"checked"` // the file matches its manifest; false if it has none
-	Rows        int        `json:"rows"`    // rows of the file
+	Checked     bool       `json:"checked"` // whether the file matches its manifest; false if it has none
+	Rows        int        `json:"rows"`    // number of rows in the file
 	Inserted    Change     `json:"inserted"`
 	Overwritten Change     `json:"overwritten"`
-	Unchanged   int64      `json:"unchanged"` // rows that the table had with the same values
+	Unchanged   int64      `json:"unchanged"` // number of rows that were the same in the table and in the file
 	Skipped     Change     `json:"skipped"`
 	Deleted     Change     `json:"deleted"`
 	Sequences   []Sequence `json:"sequences,omitempty"`
 	Notes       []string   `json:"notes,omitempty"` // sentences for the user
 }
 
-// Change is a number of rows and the keys of the first few.
+// Change is a number of rows, with the keys of the first ones.
 type Change struct {
 	Rows int64    `json:"rows"`
 	Keys []string `json:"keys,omitempty"`
 }
 
-// shownKeys is the number of keys in a Change.
+// shownKeys is the maximum number of keys in a Change.
 const shownKeys = 5
 
-// Sequence is a sequence that was set to continue after the highest key.
+// Sequence describes a sequence that the restore has advanced.
 type Sequence struct {
 	Name string `json:"name"`
-	Last int64  `json:"last"` // last number that counts as used
+	Last int64  `json:"last"` // highest value in the sequence's column; the sequence continues after it
 }

@@ -9,11 +9,11 @@ import (
 	"capture/internal/postgres"
 )
 
-// applyRows applies rows lo to hi-1 to the table, at once if the server takes them all. Otherwise it searches them for the one
-// that the server refuses, and returns its number and the server's error.
+// applyRows applies rows lo to hi-1 to the table, in one call of apply if the server accepts them all. Otherwise it searches
+// them for the row that the server refuses, and returns the number of that row and the server's error.
 //
-// apply must leave nothing behind if it fails. What it succeeds with stays during the search: the server may refuse a row
-// because of an earlier one, as it does for a duplicate key.
+// A call of apply that fails must change nothing. The rows of a call that succeeds stay applied during the search, because the
+// server may refuse a row on account of an earlier one, as it does for a duplicate key.
 func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error) {
 	err = apply(lo, hi)
 	if err == nil || !postgres.IsRowRefused(err) {
@@ -36,20 +36,21 @@ func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error
 	return lo, err
 }
 
-// withOwnPath runs f with the session's own search path: a statement that writes to the target fires the application's
-// triggers, which may rely on it. The statement itself names the schema of everything, of operators too.
+// withOwnPath runs f with the session's own search path. Statements that write to the target table run this way because they
+// fire the application's triggers, which may depend on that path. The statements themselves qualify every name, including
+// those of operators, with its schema.
 func withOwnPath(ctx context.Context, tx pgx.Tx, f func() error) error {
 	if _, err := tx.Exec(ctx, postgres.OwnSearchPath); err != nil {
 		return err
 	}
 	if err := f(); err != nil {
-		return err // a rollback, of the transaction or to a savepoint, takes the path back
+		return err // the caller rolls back the transaction or to a savepoint, which also restores the search path
 	}
 	_, err := tx.Exec(ctx, postgres.EmptySearchPath)
 	return err
 }
 
-// withSavepoint runs f within a savepoint and undoes what it did if it fails.
+// withSavepoint runs f within a savepoint. If f fails, it rolls back to the savepoint.
 func withSavepoint(ctx context.Context, tx pgx.Tx, f func() error) error {
 	if _, err := tx.Exec(ctx, "SAVEPOINT capture"); err != nil {
 		return err

@@ -14,8 +14,8 @@ import (
 	"capture/internal/statefile"
 )
 
-// Restore puts the file into the table in one transaction: on any error nothing has changed. Meanwhile other sessions can
-// read the table; their writes wait for the end.
+// Restore writes the file's rows into the table in one transaction. If it fails, nothing has changed; only [ErrUnknownOutcome]
+// leaves that open. During the restore, other sessions can read the table, and their writes wait.
 func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
 	if o.OnConflict == "" {
 		o.OnConflict = Fail
@@ -41,13 +41,13 @@ type restoration struct {
 	tx      pgx.Tx
 	result  Result
 
-	transaction int64 // number of the transaction
+	transaction int64 // ID of the transaction, from txid_current
 
-	first     statefile.Row // first row of the file, if it has any
-	confirmed int64         // number of rows that the user agreed to overwrite or delete
+	first     statefile.Row // first row of the file; zero if the file has no rows
+	confirmed int64         // number of rows in the table when the user agreed to overwrite or delete rows
 	table     *postgres.Table
-	columns   *columnMap // nil if the file has no rows
-	empty     bool       // whether the table has no rows
+	columns   *columnMap // mapping of the file's columns; nil if the file has no rows
+	empty     bool       // whether the table had no rows at the start
 }
 
 func (r *restoration) run(ctx context.Context) (err error) {
@@ -99,17 +99,18 @@ func (r *restoration) run(ctx context.Context) (err error) {
 	return postgres.ExplainRedacted("commit", err)
 }
 
-// ErrUnknownOutcome is the error for a restore that was interrupted while the server ended the transaction.
+// ErrUnknownOutcome is the error for a restore that was interrupted during the commit. Its transaction may or may not have
+// been committed.
 var ErrUnknownOutcome = errors.New("interrupted during the commit: the rows are all in the table, or none of them is; see which with --dry-run")
 
-// transactionID returns the number of the transaction, which it assigns.
+// transactionID returns the ID of the current transaction. Postgres assigns the ID at the first call.
 func transactionID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
 	err = tx.QueryRow(ctx, "SELECT pg_catalog.txid_current()").Scan(&id)
 	return id, postgres.ExplainRedacted("begin", err)
 }
 
-// checkTransaction makes sure that all was done in the transaction that restore began: what it says of the table would be wrong
-// if something in the file or the database had ended that.
+// checkTransaction returns an error unless the current transaction is still the one that the restore began. If something in
+// the file or in the database has ended that transaction, the result of the restore would be wrong.
 func (r *restoration) checkTransaction(ctx context.Context) error {
 	id, err := transactionID(ctx, r.tx)
 	if err == nil && id != r.transaction {
@@ -121,10 +122,10 @@ func (r *restoration) checkTransaction(ctx context.Context) error {
 	return err
 }
 
-// defaultTable is the table that is restored to without a question.
+// defaultTable is the table that is restored to without a confirmation.
 var defaultTable = postgres.Name{Schema: "public", Table: "votes"}
 
-// confirmTable asks whether the file may go to the table that its manifest names.
+// confirmTable asks the user whether the file may be restored to the table that its manifest names.
 func (r *restoration) confirmTable() error {
 	o := &r.options
 	name := r.file.Table(o.Table)
@@ -134,14 +135,15 @@ func (r *restoration) confirmTable() error {
 	return o.ConfirmTable(name.String())
 }
 
-// needsConfirmation reports whether the user has to agree to the loss of rows.
+// needsConfirmation reports whether the user must agree before rows may be overwritten or deleted.
 func (r *restoration) needsConfirmation() bool {
 	o := &r.options
 	return o.Confirm != nil && !o.DryRun && (o.OnConflict == Overwrite || o.DeleteExtra)
 }
 
-// confirm asks whether rows of the table may be overwritten or deleted. It does so before the transaction begins: a lock held
-// while a person thinks would make an ALTER TABLE wait, and the application's statements behind it.
+// confirm asks the user whether rows of the table may be overwritten or deleted. It does so before the transaction begins.
+// Otherwise the transaction would hold a lock while the user decides: an ALTER TABLE would wait for that lock, and the
+// application's statements would wait for the ALTER TABLE.
 func (r *restoration) confirm(ctx context.Context) error {
 	if !r.needsConfirmation() {
 		return nil
@@ -190,7 +192,7 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 	return nil
 }
 
-// mapColumns maps the file's columns to a table. It returns nil for a file without rows.
+// mapColumns returns the columnMap for a table, or nil if the file has no rows.
 func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 	if r.rows.Rows() == 0 {
 		return nil, nil
@@ -198,12 +200,13 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 	return mapColumns(table, r.first.Members, r.file.Manifest())
 }
 
-// lockTable keeps other sessions from writing to the table until the end, and makes sure that it has no more rows than the
-// user agreed to lose.
+// lockTable locks the table against writes by other sessions until the end of the transaction. It returns an error if the
+// table now has more rows than the user agreed to lose.
 func (r *restoration) lockTable(ctx context.Context) error {
 	if !r.options.DryRun {
 		r.report("waiting for the table", 0, 0)
-		// Others can still read. That they cannot write keeps the comparison valid, and no sequence value is lost.
+		// Other sessions can still read. They cannot write, so the comparison stays valid, and no insert takes a value from a
+		// sequence while advanceSequences sets it.
 		if _, err := r.tx.Exec(ctx, "LOCK TABLE "+r.table.Name().Quoted()+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
 			return postgres.ExplainRedacted("lock table "+r.result.Table, err)
 		}
@@ -244,7 +247,7 @@ func (r *restoration) writeRows(ctx context.Context) error {
 		return err
 	}
 	r.result.Rows, r.result.Checked = r.rows.Rows(), r.file.Manifest() != nil
-	// Deferred constraints are checked now, so that they fail a dry run, too.
+	// Check deferred constraints now, so that a violation also fails a dry run.
 	err = withOwnPath(ctx, r.tx, func() error {
 		_, err := r.tx.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE")
 		return err
@@ -255,8 +258,8 @@ func (r *restoration) writeRows(ctx context.Context) error {
 	return enable(ctx)
 }
 
-// loadRows loads the rows directly if the table is empty, or if the first conflict with one of its rows ends the restore.
-// Otherwise it merges them through a temporary table.
+// loadRows copies the rows directly into the table if the table is empty, or if any conflict ends the restore. Otherwise it
+// merges them through a temporary table.
 func (r *restoration) loadRows(ctx context.Context) error {
 	switch {
 	case r.columns == nil && r.options.DeleteExtra:
@@ -289,8 +292,8 @@ func (r *restoration) newLoader(into string, staged bool) *loader {
 		progress: func(rows int, bytes int64) { r.report("restoring", rows, bytes) }}
 }
 
-// explainDuplicate turns the server's error for a key that is there already into a clearer one: the row is in the table, or
-// twice in the file.
+// explainDuplicate returns a clearer error if the server has refused a duplicate key: either the table has a row with that
+// key, or the file has two. It returns any other error unchanged.
 func (r *restoration) explainDuplicate(ctx context.Context, err error) error {
 	var refused *rowError
 	if !errors.As(err, &refused) || postgres.SQLState(err) != uniqueViolation {
@@ -320,7 +323,7 @@ func (r *restoration) report(doing string, rows int, bytes int64) {
 	}
 }
 
-// isTableMissing reports whether LoadTable failed because there is no such table.
+// isTableMissing reports whether LoadTable failed because the table does not exist.
 func isTableMissing(err error) bool {
 	var problem *postgres.Problem
 	return errors.As(err, &problem) && problem.TableMissing()

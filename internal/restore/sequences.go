@@ -9,8 +9,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// sequencesSQL lists the sequences that feed a table's columns: those that a column owns (serial, identity), and those that a
-// default calls.
+// sequencesSQL lists the sequences that supply values to a table's columns: a sequence that a column owns (serial, identity),
+// or one that a column's default calls.
 const sequencesSQL = `
 	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), a.attname, q.seqincrement > 0
 	FROM (
@@ -32,8 +32,9 @@ const sequencesSQL = `
 		AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype)
 	ORDER BY a.attnum, 1`
 
-// advanceSequences sets each sequence of the table to continue after the highest number in its column, and never sets one back.
-// Sequences are not transactional, so this comes last; one that is too high does no harm.
+// advanceSequences advances each sequence of the table to the highest value in its column (the lowest value if the sequence
+// descends). It never moves a sequence back. A rollback does not undo setval, so this is the last step before the commit. A
+// sequence that is too far ahead does no harm.
 func advanceSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table) (advanced []Sequence, err error) {
 	type use struct {
 		Sequence, Column string
@@ -57,7 +58,7 @@ func advanceSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table) (ad
 			postgres.QuoteLiteral(u.Sequence), highest, postgres.QuoteIdentifier(u.Column), table.FromClause(), u.Sequence, beyond, before)
 		var last int64
 		switch err := tx.QueryRow(ctx, sql).Scan(&last); {
-		case err == pgx.ErrNoRows: // it is as far already
+		case err == pgx.ErrNoRows: // the sequence is already that far
 		case postgres.SQLState(err) == insufficientPrivilege:
 			return nil, &postgres.Problem{
 				Summary: fmt.Sprintf("no right to set sequence %s", u.Sequence), Err: err,

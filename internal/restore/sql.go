@@ -10,7 +10,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// countKeys counts the rows of a query for keys, and returns the first few of them in the order given.
+// countKeys counts the rows of a query that selects keys. It returns the count and the first few keys in the given order.
 func countKeys(ctx context.Context, tx pgx.Tx, table *postgres.Table, query, order string) (Change, error) {
 	action := "compare the file with " + table.Name().String()
 	var c Change
@@ -30,7 +30,7 @@ func countRows(ctx context.Context, q postgres.Querier, table *postgres.Table) (
 	return rows, postgres.ExplainRedacted("count the rows of "+table.Name().String(), err)
 }
 
-// deleteAll deletes the rows of the table.
+// deleteAll deletes all rows of the table.
 func deleteAll(ctx context.Context, tx pgx.Tx, table *postgres.Table) (Change, error) {
 	key := make([]string, len(table.Key))
 	for i, k := range table.Key {
@@ -47,7 +47,7 @@ func deleteAll(ctx context.Context, tx pgx.Tx, table *postgres.Table) (Change, e
 	return change, postgres.ExplainRedacted("delete from "+table.Name().String(), err)
 }
 
-// columnList returns a list of columns, of a table's alias unless that is "".
+// columnList returns a comma-separated list of columns. If alias is not "", it qualifies each column with the alias.
 func columnList(alias string, names []string) string {
 	if alias != "" {
 		alias += "."
@@ -59,7 +59,7 @@ func columnList(alias string, names []string) string {
 	return strings.Join(list, ", ")
 }
 
-// keyExpression returns an expression for the key as one text.
+// keyExpression returns an SQL expression for the whole key as a single text.
 func keyExpression(alias string, key []string) string {
 	list := make([]string, len(key))
 	for i, name := range key {
@@ -68,7 +68,7 @@ func keyExpression(alias string, key []string) string {
 	return "pg_catalog.concat_ws(', ', " + strings.Join(list, ", ") + ")"
 }
 
-// sameKey returns the condition that two aliases have the same key of the table.
+// sameKey returns an SQL condition that is true if the rows of the aliases a and b have the same key.
 func sameKey(table *postgres.Table, a, b string) string {
 	list := make([]string, len(table.Key))
 	for i, k := range table.Key {

@@ -11,12 +11,12 @@ import (
 	"capture/internal/postgres"
 )
 
-// stagingTable is the temporary table that holds the file's rows while they are compared with the table's: their number and
-// line in the file, and their columns with the table's types, without its constraints.
+// stagingTable is the temporary table that holds the file's rows while they are compared with the table's rows. Its columns
+// are the number and the line of a row in the file, and the file's columns with the types of the table. It has no constraints.
 const stagingTable = "pg_temp.capture_restore"
 
-// stagedMerge merges the rows in the staging table, alias s, into the table, alias t. It deletes first, then overwrites, then
-// inserts, so that a value that must be unique is free when a row needs it.
+// stagedMerge merges the rows of the staging table (alias s) into the table (alias t). It deletes first, then overwrites, then
+// inserts, so that a unique value is free before another row needs it.
 type stagedMerge struct {
 	tx      pgx.Tx
 	columns *columnMap
@@ -24,9 +24,9 @@ type stagedMerge struct {
 	result  *Result
 
 	key    []string // names of the key's columns
-	number string   // quoted name of the column for a row's number
-	line   string   // quoted name of the column for a row's line
-	rows   int      // rows of the file
+	number string   // quoted name of the staging table's column for the row's number
+	line   string   // quoted name of the staging table's column for the row's line
+	rows   int      // number of rows in the file
 }
 
 func newStagedMerge(tx pgx.Tx, columns *columnMap, options *Options, result *Result) *stagedMerge {
@@ -35,7 +35,7 @@ func newStagedMerge(tx pgx.Tx, columns *columnMap, options *Options, result *Res
 	return m
 }
 
-// unusedName returns a quoted name like base that no column of the file has.
+// unusedName returns a quoted column name that starts with base and that is not a column of the file.
 func (m *stagedMerge) unusedName(base string) string {
 	for slices.Contains(m.columns.names, base) {
 		base += "_"
@@ -43,7 +43,7 @@ func (m *stagedMerge) unusedName(base string) string {
 	return postgres.QuoteIdentifier(base)
 }
 
-// createStaging creates the staging table, empty.
+// createStaging creates the staging table without rows.
 func (m *stagedMerge) createStaging(ctx context.Context) error {
 	_, err := m.tx.Exec(ctx, fmt.Sprintf(
 		"CREATE TEMPORARY TABLE capture_restore ON COMMIT DROP AS SELECT 0::bigint AS %s, 0::bigint AS %s, %s FROM %s WITH NO DATA",
@@ -51,7 +51,7 @@ func (m *stagedMerge) createStaging(ctx context.Context) error {
 	return postgres.ExplainRedacted("create a temporary table", err)
 }
 
-// merge merges the staged rows, which are all rows of the file, into the table.
+// merge merges the staged rows into the table. rows is the number of rows in the file, all of which must be staged.
 func (m *stagedMerge) merge(ctx context.Context, rows int) error {
 	m.rows = rows
 	if _, err := m.tx.Exec(ctx, "ANALYZE "+stagingTable); err != nil {
@@ -65,7 +65,7 @@ func (m *stagedMerge) merge(ctx context.Context, rows int) error {
 	return nil
 }
 
-// refuseDuplicates refuses a file that has a key twice.
+// refuseDuplicates returns an error if two rows of the file have the same key.
 func (m *stagedMerge) refuseDuplicates(ctx context.Context) error {
 	var key string
 	var first, last int64
@@ -97,7 +97,8 @@ func (m *stagedMerge) deleteExtra(ctx context.Context) (err error) {
 	return postgres.ExplainRedacted("delete the rows that are not in the file", err)
 }
 
-// resolveConflicts skips, overwrites or refuses the rows whose keys are in the table already, as the options say.
+// resolveConflicts skips, overwrites or refuses the staged rows whose keys exist in the table already, as Options.OnConflict
+// defines.
 func (m *stagedMerge) resolveConflicts(ctx context.Context) error {
 	both := fmt.Sprintf("%s t JOIN %s s ON %s", m.columns.table.FromClause(), stagingTable, sameKey(m.columns.table, "s", "t"))
 	conflicts, err := m.countStaged(ctx, both)
@@ -119,8 +120,8 @@ func (m *stagedMerge) resolveConflicts(ctx context.Context) error {
 	return &ConflictError{m.columns.table.Name().String(), conflicts.Rows, m.describePlace(line, conflicts.Keys[0])}
 }
 
-// overwrite updates the table's rows that differ from the file's. It compares them as text, since some types, such as json,
-// have no comparison.
+// overwrite updates the rows of the table that differ from the staged rows with the same keys. It compares rows as text,
+// because some types, such as json, have no equality operator.
 func (m *stagedMerge) overwrite(ctx context.Context, both string, conflicts int64) (err error) {
 	var set, values []string
 	for _, name := range m.columns.writableNames() {
@@ -143,7 +144,7 @@ func (m *stagedMerge) overwrite(ctx context.Context, both string, conflicts int6
 	return err
 }
 
-// insertMissing inserts the rows whose keys are not in the table.
+// insertMissing inserts the staged rows whose keys are not in the table.
 func (m *stagedMerge) insertMissing(ctx context.Context) (err error) {
 	missing := fmt.Sprintf("%s s WHERE NOT EXISTS (SELECT FROM %s t WHERE %s)",
 		stagingTable, m.columns.table.FromClause(), sameKey(m.columns.table, "s", "t"))
@@ -156,13 +157,15 @@ func (m *stagedMerge) insertMissing(ctx context.Context) (err error) {
 	return err
 }
 
-// countStaged counts staged rows, and returns the keys of the first ones of the file.
+// countStaged counts the staged rows that a FROM clause selects, and returns the first few of their keys in the order of the
+// file.
 func (m *stagedMerge) countStaged(ctx context.Context, from string) (Change, error) {
 	return countKeys(ctx, m.tx, m.columns.table, "SELECT "+keyExpression("s", m.key)+" FROM "+from, "s."+m.number)
 }
 
-// writeStaged runs a statement that writes staged rows and ends with a condition, with the session's own search path, and
-// returns how many rows it wrote. If the server refuses a row, the error names it.
+// writeStaged runs a statement that writes staged rows, with the session's own search path, and returns the number of rows
+// written. The statement must end with a WHERE condition: writeStaged appends a range of row numbers to it. If the server
+// refuses a row, the error names that row.
 func (m *stagedMerge) writeStaged(ctx context.Context, sql string) (written int64, err error) {
 	refused, err := applyRows(1, m.rows+1, func(lo, hi int) error {
 		return withSavepoint(ctx, m.tx, func() error {
@@ -190,7 +193,7 @@ func (m *stagedMerge) writeStaged(ctx context.Context, sql string) (written int6
 	return 0, &rowError{place: m.describePlace(line, key), err: err}
 }
 
-// describePlace names a row for an error, by its line and its key.
+// describePlace returns the line and the key of a row for an error message.
 func (m *stagedMerge) describePlace(line int64, key string) string {
 	return fmt.Sprintf("line %d (%s %s)", line, strings.Join(m.key, ", "), key)
 }

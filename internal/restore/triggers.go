@@ -9,9 +9,9 @@ import (
 	"capture/internal/postgres"
 )
 
-// disableTriggers keeps the table's triggers from acting on the rows: for the session if the user may set
-// session_replication_role, otherwise by disabling the table's own triggers, as its owner may. enable undoes that before the
-// commit. note is a sentence about what did not act.
+// disableTriggers keeps the table's triggers from acting on the rows. If the user may set session_replication_role, it sets it
+// to replica for the transaction: foreign keys do not act then, either. Otherwise it disables the table's own triggers, as the
+// table's owner may do. enable reverses this and must be called before the commit. note tells the user what did not act.
 func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table) (enable func(context.Context) error, note string, err error) {
 	err = withSavepoint(ctx, tx, func() error {
 		_, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica")
@@ -28,8 +28,8 @@ func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table) (ena
 	return enable, "the table's own triggers did not act; foreign keys did", err
 }
 
-// disableTableTriggers disables the table's user triggers that act now. Foreign keys still act: only a superuser can disable
-// their triggers.
+// disableTableTriggers disables those of the table's own triggers that are enabled. Foreign keys still act, because only a
+// superuser can disable their triggers.
 func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table) (enable func(context.Context) error, err error) {
 	type trigger struct{ Name, Enabled string }
 	rows, err := tx.Query(ctx, `SELECT tgname::text, tgenabled::text FROM pg_catalog.pg_trigger
