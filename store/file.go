@@ -77,7 +77,7 @@ func (f *File) open(o Owner) error {
 	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
 		f.published.add(info)
 	}
-	f.kept.open(f.dataPath, f.existing.manifest.WrittenAt)
+	f.kept.open(f.dataPath, f.paths.tmpWord, f.existing.manifest.WrittenAt)
 	if m := f.existing.manifest; f.existing.intact && time.Since(m.WrittenAt).Abs() < lossWindow {
 		f.rowCounts.add(m.WrittenAt, m.Rows)
 	}

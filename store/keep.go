@@ -38,8 +38,9 @@ type keptStates struct {
 }
 
 // open reads which states there are.
-func (k *keptStates) open(dataPath string, written time.Time) {
+func (k *keptStates) open(dataPath, tmpWord string, written time.Time) {
 	k.names, k.dataPath = newKeptNames(dataPath), dataPath
+	k.names.tmpWord = tmpWord
 	k.policy, k.start = retention.Default, time.Now()
 	k.reload()
 	k.clock = retention.NewClock(k.start, written, 0)
@@ -225,7 +226,7 @@ func (k *keptStates) writeManifest(path string, m Manifest) error {
 	if err != nil {
 		return err
 	}
-	tmp := keptTmp(path)
+	tmp := k.names.tmp(path)
 	err = writeSynced(tmp, k.dataPath, func(w *os.File) error {
 		_, err := w.Write(data)
 		return err
@@ -244,7 +245,7 @@ func (k *keptStates) linkOrCopy(path, second string) error {
 	err := os.Link(path, second)
 	for _, noLinks := range []error{syscall.EPERM, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EMLINK, syscall.EXDEV} {
 		if errors.Is(err, noLinks) {
-			tmp := keptTmp(second)
+			tmp := k.names.tmp(second)
 			os.Remove(tmp)
 			if err := copyFile(path, tmp); err != nil {
 				return err

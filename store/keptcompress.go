@@ -61,7 +61,7 @@ func (k *keptStates) compress(ctx context.Context, s KeptState) (KeptState, erro
 		m.Kept = &Kept{}
 	}
 	path := k.names.compressed(s.id)
-	tmp := keptTmp(path)
+	tmp := k.names.tmp(path)
 	defer os.Remove(tmp) // if it is still there
 	var mismatch string
 	err = withIdlePriority(func() error {

@@ -20,10 +20,12 @@ const keptTime = "20060102T150405Z"
 //	feedback-20261123T160000Z[-loss].manifest.json  the manifest of either
 //	feedback-20261123T160000Z-loss.acknowledged   an empty file: somebody has acknowledged the loss, or it has ended
 //	.feedback-20261123T160000Z.json               an ordinary state that is not compressed yet; its manifest begins with a dot, too
-//	.feedback-20261123T160000Z….tmp               a file that is being written
+//	.feedback-20261123T160000Z….tmp               a file that is being written; ….json.gz-WORD.tmp on a network share
 type keptNames struct {
 	folder string
 	base   string // name of the file without .json
+
+	tmpWord string // in temporary names that are our own; "" on a file system of this machine (see share.go)
 }
 
 func newKeptNames(dataPath string) keptNames {
@@ -74,12 +76,15 @@ func (n keptNames) hideOrdinary(id keptID, path string) string {
 // hidden returns path with a dot before the file's name.
 func hidden(path string) string { return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)) }
 
-// keptTmp returns the temporary path under which the file at path is written.
-func keptTmp(path string) string {
-	if strings.HasPrefix(filepath.Base(path), ".") {
-		return path + ".tmp"
+// tmp returns the temporary path under which the file at path is written.
+func (n keptNames) tmp(path string) string {
+	if !strings.HasPrefix(filepath.Base(path), ".") {
+		path = hidden(path)
 	}
-	return hidden(path) + ".tmp"
+	if n.tmpWord != "" {
+		path += "-" + n.tmpWord
+	}
+	return path + ".tmp"
 }
 
 // all returns the paths of all files that a state may have. The data come first: without them the rest is no state.
@@ -87,14 +92,14 @@ func (n keptNames) all(id keptID) []string {
 	return []string{n.plain(id), n.compressed(id), n.manifest(id), n.plainManifest(id), n.acknowledged(id)}
 }
 
-var keptName = regexp.MustCompile(`^-(\d{8}T\d{6}Z)(-loss)?\.(json\.gz|json|manifest\.json|acknowledged)(\.tmp)?$`)
+var keptName = regexp.MustCompile(`^-(\d{8}T\d{6}Z)(-loss)?\.(json\.gz|json|manifest\.json|acknowledged)((?:-[0-9a-f]{16})?\.tmp)?$`)
 
 // keptFile is what the name of a kept state's file says.
 type keptFile struct {
 	id     keptID
 	suffix string // json.gz, json, manifest.json or acknowledged
 	hidden bool
-	tmp    bool
+	tmp    string // end of a temporary name: .tmp, or -WORD.tmp on a share; "" for another
 }
 
 // parseName parses the name of a file in the folder. It reports false if the name is not exactly that of a kept state's file.
@@ -105,8 +110,8 @@ func (n keptNames) parseName(name string) (keptFile, bool) {
 	if !ok || match == nil {
 		return keptFile{}, false
 	}
-	f := keptFile{id: keptID{stamp: match[1], loss: match[2] != ""}, suffix: match[3], hidden: isHidden, tmp: match[4] != ""}
-	if t, err := time.Parse(keptTime, f.id.stamp); err != nil || t.Format(keptTime) != f.id.stamp || f.tmp && !isHidden {
+	f := keptFile{id: keptID{stamp: match[1], loss: match[2] != ""}, suffix: match[3], hidden: isHidden, tmp: match[4]}
+	if t, err := time.Parse(keptTime, f.id.stamp); err != nil || t.Format(keptTime) != f.id.stamp || f.tmp != "" && !isHidden {
 		return keptFile{}, false
 	}
 	return f, true
@@ -115,7 +120,7 @@ func (n keptNames) parseName(name string) (keptFile, bool) {
 // isData reports whether the file is the data of a state.
 func (f keptFile) isData() bool {
 	switch {
-	case f.tmp:
+	case f.tmp != "":
 		return false
 	case f.suffix == "json":
 		return f.hidden != f.id.loss

@@ -162,8 +162,8 @@ func (n keptNames) tidy() {
 			n.removePlain(id)
 		}
 		for _, f := range list {
-			if f.tmp {
-				os.Remove(filepath.Join(n.folder, "."+n.base+"-"+f.id.String()+"."+f.suffix+".tmp"))
+			if f.tmp != "" {
+				os.Remove(filepath.Join(n.folder, "."+n.base+"-"+f.id.String()+"."+f.suffix+f.tmp))
 			}
 		}
 	}

@@ -48,7 +48,8 @@ func TestListKept(t *testing.T) {
 	keptFiles(t, dir, "feedback-20261123T180000Z-loss.json.gz", 7, &store.Kept{Loss: &store.Loss{RowsBefore: 7, RowsAfter: 3, RowsLost: 4}, Damaged: "a bit"})
 	keptFiles(t, dir, ".feedback-20261123T190000Z.json", 8, nil)
 	foreign := []string{"feedback-20261123T2000Z.json.gz", "feedback-20261123T200000Z.json", "feedback-20260230T160000Z.json.gz", "feedback-20261123T200000Z.json.gz.bak",
-		"feedback-old.json.gz", "feedback-2-20261123T160000Z.json.gz", ".feedback-20261123T200000Z-loss.json", "feedback-20261123T200000Z.json.gz.tmp"}
+		"feedback-old.json.gz", "feedback-2-20261123T160000Z.json.gz", ".feedback-20261123T200000Z-loss.json", "feedback-20261123T200000Z.json.gz.tmp",
+		".feedback-20261123T200000Z.json.gz-0123.tmp"}
 	for _, name := range foreign {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o640); err != nil {
 			t.Fatal(err)

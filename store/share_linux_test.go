@@ -25,6 +25,7 @@ func init() {
 	children["share crash"] = func(args []string) error { store.PretendShare(); return crashBetweenRenames(args) }
 	children["share twice"] = writeTwiceOnShare
 	children["share rival"] = writeAsRival
+	children["share keep"] = keepOnShare
 	children["probe"] = printProbe
 }
 
@@ -251,4 +252,47 @@ func TestProbeFileSystem(t *testing.T) {
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
 		t.Errorf("left over: %v, %v", entries, err)
 	}
+}
+
+// TestKeptStatesOnShare keeps a state under temporary names of our own, and removes those that a crash has left.
+func TestKeptStatesOnShare(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	for _, left := range []string{".feedback-20261123T160000Z.json.gz-0123456789abcdef.tmp", ".feedback-20261123T160000Z-loss.manifest.json.tmp"} {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), left), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := child("share keep", path).Output()
+	if err != nil || strings.TrimSpace(string(out)) != "1 <nil>" {
+		t.Fatalf("%s, %v", out, err)
+	}
+	states, err := store.ListKept(path)
+	if err != nil || len(states) != 1 {
+		t.Fatalf("%v, %v", states, err)
+	}
+	for _, name := range leftovers(t, path) {
+		if strings.HasSuffix(name, ".tmp") {
+			t.Errorf("left over: %s", name)
+		}
+	}
+}
+
+// keepOnShare keeps one state, and prints how many are compressed.
+func keepOnShare(args []string) error {
+	store.PretendShare()
+	f, err := store.Open(args[0], owner)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(votes(10, "x").View(), store.ReasonInterval); err != nil {
+		return err
+	}
+	if err := f.KeepCurrent(); err != nil {
+		return err
+	}
+	done, err := f.CompressKept(context.Background())
+	fmt.Println(len(done), err)
+	return nil
 }
