@@ -1,5 +1,5 @@
-// Package foreign makes text that others chose fit to be shown: what a server, a file, a peer or another user's program wrote.
-// Such a text may be of any length, may not be UTF-8, and may carry escape sequences that a terminal obeys.
+// Package foreign makes untrusted text safe to display: text from a server, a file, a peer or another user's program. Such a
+// text may have any length, may not be valid UTF-8, and may contain escape sequences that control a terminal.
 package foreign
 
 import (
@@ -9,16 +9,17 @@ import (
 	"unicode/utf8"
 )
 
-// MaxBytes is how long a text is that Text returns.
+// MaxBytes is the maximum length in bytes of a text that Text returns.
 const MaxBytes = 1 << 10
 
-// Text returns s with its control characters, the bytes that are not UTF-8, and the characters that turn the direction of
-// writing as escapes of Go: \n, \x1b, \u202e. A longer text than MaxBytes ends in an ellipsis.
+// Text returns s with these parts replaced by Go's escapes, such as \n, \x1b and \u202e: control characters, invalid UTF-8,
+// and characters that change the direction of writing. If the result would be longer than MaxBytes, Text cuts it off and
+// appends an ellipsis.
 func Text(s string) string {
 	return escape(s, MaxBytes, false)
 }
 
-// Lines returns s as Text does, but keeps line breaks and tabs and the whole length. It is for what has been put together of
+// Lines returns s like Text, but keeps line breaks and tabs and does not shorten it. It is for messages that are composed of
 // several texts.
 func Lines(s string) string {
 	return escape(s, len(s)*len(`\U0010ffff`), true)
@@ -31,7 +32,7 @@ func escape(s string, longest int, keepLines bool) string {
 		return s
 	}
 	var b strings.Builder
-	fits := 0 // length of what may stay if the rest does not fit
+	fits := 0 // length of the part of b that remains if the rest does not fit
 	for i := 0; i < len(s); {
 		r, n := utf8.DecodeRuneInString(s[i:])
 		switch {
@@ -58,12 +59,12 @@ func escape(s string, longest int, keepLines bool) string {
 	return b.String()
 }
 
-// isHarmless reports whether a terminal shows r and does nothing else with it.
+// isHarmless reports whether a terminal displays r and does nothing else.
 func isHarmless(r rune, keepLines bool) bool {
 	switch {
 	case r == '\n' || r == '\t':
 		return keepLines
-	case r == utf8.RuneError: // also what IndexFunc makes of an invalid byte
+	case r == utf8.RuneError: // IndexFunc passes it for an invalid byte, too
 		return false
 	case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u2028', r == '\u2029':
 		return false

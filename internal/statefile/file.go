@@ -17,31 +17,31 @@ import (
 
 const bufferSize = 256 << 10
 
-// File is an open feedback.json. Reading from it yields the JSON, also if the file is gzipped.
+// File is an open feedback.json. Read returns its JSON, decompressed if the file is gzipped.
 type File struct {
-	path       string          // "-" for standard input
+	path       string          // path of the file; "-" for standard input
 	file       *os.File        // nil for standard input
-	content    *bufio.Reader   // the JSON
-	compressed *countingReader // what content is read from
+	content    *bufio.Reader   // JSON, after decompression
+	compressed *countingReader // bytes of the file, before decompression
 	gzipped    bool
-	hasher     *store.Hasher // of the JSON read so far
+	hasher     *store.Hasher // hash and size of the JSON read so far
 
-	// manifests are those beside the file. A flush that is between its two renames leaves two of them; which one describes
-	// the file is certain only after all of it has been read.
+	// manifests are the manifests that may describe the file. Between the two renames of a flush there are two of them, and
+	// which one describes the file is certain only after the whole file has been read.
 	manifests []store.Manifest
-	manifest  *store.Manifest // the most likely one of manifests; nil if there is none
+	manifest  *store.Manifest // most likely manifest of the file; nil if there is none
 }
 
-// Progress is how far a long operation on a file and a table is.
+// Progress describes how far a long operation on a file and a table has come.
 type Progress struct {
-	Doing string // "reading the file", "waiting for the table", …
-	Rows  int    // rows so far
-	Bytes int64  // bytes of the file's JSON so far
-	Total int64  // bytes of the file's JSON in all; 0 if unknown
+	Doing string // current step: "reading the file", "waiting for the table", …
+	Rows  int    // number of rows so far
+	Bytes int64  // number of bytes of the file's JSON read so far
+	Total int64  // size of the file's JSON in bytes; 0 if unknown
 }
 
-// Open opens the file at path and reads the manifest beside it. The path "-" stands for stdin, which has no manifest. When ctx
-// ends, so does the waiting for the writer of a pipe, here and in Read.
+// Open opens the file at path and reads its manifest. The path "-" means stdin, which has no manifest. If the file is a pipe,
+// Open and Read may wait for its writer until ctx ends.
 func Open(ctx context.Context, path string, stdin io.Reader) (*File, error) {
 	f := &File{path: path}
 	content := stdin
@@ -79,7 +79,7 @@ func (f *File) openPath(ctx context.Context) error {
 	var err error
 	open := func() { f.file, manifests, err = store.OpenRead(f.path) }
 	if info, serr := os.Stat(f.path); serr == nil && !info.Mode().IsRegular() {
-		// Opening a pipe waits for its writer. Nothing but the end of the process ends that.
+		// Opening a pipe waits for a writer, and this wait cannot be canceled. If ctx ends first, the goroutine stays blocked.
 		opened := make(chan struct{})
 		go func() {
 			defer close(opened)
@@ -110,7 +110,7 @@ func (f *File) openPath(ctx context.Context) error {
 	return nil
 }
 
-// isRegular reports whether the file lies on a disk, so that reading never waits for another program.
+// isRegular reports whether the file is a regular file, so that reading it never waits for another program.
 func (f *File) isRegular() bool {
 	if f.file == nil {
 		return false
@@ -119,7 +119,7 @@ func (f *File) isRegular() bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// interruptible reads from a pipe or a terminal until ctx ends. A read that waits then is left behind.
+// interruptible reads from a pipe or a terminal until ctx ends. A read that is blocked at that time is abandoned.
 type interruptible struct {
 	ctx  context.Context
 	from io.Reader
@@ -158,10 +158,10 @@ func (f *File) Close() {
 	}
 }
 
-// Name returns what messages call the file.
+// Name returns the name of the file for messages.
 func (f *File) Name() string { return Name(f.path) }
 
-// Name returns what messages call the file at path.
+// Name returns the name of the file at path for messages.
 func Name(path string) string {
 	if path == "-" {
 		return "standard input"
@@ -172,8 +172,8 @@ func Name(path string) string {
 // Manifest returns the manifest of the file, or nil if there is none.
 func (f *File) Manifest() *store.Manifest { return f.manifest }
 
-// Omitted returns which rows of the table the file may lack because they did not fit into memory when it was written; nil if it
-// has all of them.
+// Omitted returns the rows of the table that the file may lack because they did not fit into memory when it was written. It
+// returns nil if the file has all rows.
 func (f *File) Omitted() *store.Omitted {
 	for i := range f.manifests {
 		if f.manifests[i].Omitted != nil {
@@ -183,7 +183,7 @@ func (f *File) Omitted() *store.Omitted {
 	return nil
 }
 
-// Table returns the table that asked names or, if it names none, the manifest's, or else votes.
+// Table returns asked if it names a table. Otherwise it returns the manifest's table or, without a manifest, votes.
 func (f *File) Table(asked postgres.Name) postgres.Name {
 	switch m := f.manifest; {
 	case asked.Table != "":
@@ -194,7 +194,7 @@ func (f *File) Table(asked postgres.Name) postgres.Name {
 	return postgres.Name{Table: "votes"}
 }
 
-// Read reads the JSON and hashes it.
+// Read reads the JSON and adds it to the hash.
 func (f *File) Read(p []byte) (int, error) {
 	n, err := f.content.Read(p)
 	f.hasher.Write(p[:n])
@@ -204,19 +204,19 @@ func (f *File) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// BytesRead returns how many bytes of the JSON have been read.
+// BytesRead returns the number of bytes of JSON that have been read.
 func (f *File) BytesRead() int64 { return f.hasher.Bytes() }
 
-// SHA256 returns the hash of what has been read, in lower-case hexadecimal digits.
+// SHA256 returns the hash of the JSON that has been read, in lower-case hexadecimal digits.
 func (f *File) SHA256() string { return f.hasher.SHA256() }
 
-// ReadToEnd reads the rest of the file, so that the hash is that of all of it.
+// ReadToEnd reads the rest of the file, so that the hash covers the whole file.
 func (f *File) ReadToEnd() error {
 	_, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{f}, make([]byte, bufferSize))
 	return err
 }
 
-// Size returns the number of bytes of the JSON, or 0 if only reading all of it would tell.
+// Size returns the size of the JSON in bytes. It returns 0 if the size is unknown until the whole file has been read.
 func (f *File) Size() int64 {
 	if f.manifest != nil {
 		return f.manifest.Bytes
@@ -224,7 +224,7 @@ func (f *File) Size() int64 {
 	return max(0, f.sizeOnDisk())
 }
 
-// sizeOnDisk returns the size of a plain file, or -1 for a pipe and for a gzipped file.
+// sizeOnDisk returns the size of a plain file in bytes, or -1 for a pipe or a gzipped file.
 func (f *File) sizeOnDisk() int64 {
 	if f.gzipped || !f.isRegular() {
 		return -1
@@ -236,7 +236,7 @@ func (f *File) sizeOnDisk() int64 {
 	return info.Size()
 }
 
-// Replaced reports whether another file has taken the file's name since it was opened.
+// Replaced reports whether the path now leads to another file than the one that was opened.
 func (f *File) Replaced() bool {
 	if f.file == nil {
 		return false
@@ -246,8 +246,8 @@ func (f *File) Replaced() bool {
 	return err == nil && err2 == nil && !os.SameFile(opened, now)
 }
 
-// CheckSize compares the size of the file with its manifest before anything is read, and so finds a file that was cut short
-// at once. It returns a [*MismatchError] if they differ.
+// CheckSize compares the size of the file with its manifest before anything is read, which detects a truncated file at once.
+// It returns a [*MismatchError] if the sizes differ.
 func (f *File) CheckSize() error {
 	size := f.sizeOnDisk()
 	if f.manifest == nil || size < 0 || size == f.manifest.Bytes {
@@ -256,9 +256,11 @@ func (f *File) CheckSize() error {
 	return &MismatchError{fmt.Sprintf("it has %d bytes, and the manifest says %d", size, f.manifest.Bytes)}
 }
 
-// CheckManifest reads the rest of the file and compares all of it with its manifest. rows is the number of rows read. found is
-// the error that ended the reading of rows, or nil at the end of the file. If the file is not the one that the manifest
-// describes, the result is a [*MismatchError], which also tells found: damage explains a bad row. Otherwise it is found.
+// CheckManifest reads the rest of the file and compares the whole file with its manifest. rows is the number of rows that have
+// been read. found is the error that ended the reading of rows, or nil if there was none.
+//
+// If the manifest does not describe the file, the error wraps a [*MismatchError] and found, because damage to the file
+// explains a bad row. If the file matches or has no manifest, CheckManifest returns found.
 func (f *File) CheckManifest(rows int, found error) error {
 	var known *MismatchError
 	if f.manifest == nil || errors.As(found, &known) {
@@ -268,7 +270,7 @@ func (f *File) CheckManifest(rows int, found error) error {
 		return cmp.Or(found, err)
 	}
 	for i, m := range f.manifests {
-		// The rows behind a bad one have not been counted.
+		// After a bad row, the number of rows is unknown, and only the hash counts.
 		if (m.Rows == rows || found != nil) && f.hasher.Mismatch(m) == "" {
 			f.manifest = &f.manifests[i]
 			return found
@@ -284,7 +286,7 @@ func (f *File) CheckManifest(rows int, found error) error {
 	return &MismatchError{reason}
 }
 
-// MismatchError is the error for a file that is not the one that its manifest describes.
+// MismatchError is the error for a file that its manifest does not describe.
 type MismatchError struct{ reason string }
 
 func (e *MismatchError) Error() string {

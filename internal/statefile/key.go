@@ -11,24 +11,24 @@ import (
 	"capture/store"
 )
 
-// KeyReader makes the keys of a file's rows.
+// KeyReader computes the keys of a file's rows.
 type KeyReader struct {
 	shape   *rowjson.Shape
 	encoder *rowjson.Encoder
-	unknown []bool     // columns of a type that only the database knows; nil if shape is the database's
-	noKey   NoKeyError // why rows have no key; "" if they have
+	unknown []bool     // for each column, whether only the database knows its type's order; nil if shape is from the database
+	noKey   NoKeyError // reason why the rows have no key; "" if they have one
 
-	values [][]byte // text forms of the key's columns, by the index of the column
-	text   []byte   // what values point into
+	values [][]byte // text forms of the key columns, indexed like shape.Columns
+	text   []byte   // buffer of the texts in values
 	key    []byte
 }
 
-// NoKeyError is the reason why the rows of a file have no key, and so no order that could be checked.
+// NoKeyError is the reason why the keys of a file's rows are unknown, and with them the order of the rows.
 type NoKeyError string
 
 func (e NoKeyError) Error() string { return string(e) }
 
-// NewKeyReader returns a KeyReader for rows of a table of the database.
+// NewKeyReader returns a KeyReader for the rows of a database table that has the given shape.
 func NewKeyReader(shape *rowjson.Shape) (*KeyReader, error) {
 	encoder, err := rowjson.NewEncoder(shape, false)
 	if err != nil {
@@ -37,8 +37,8 @@ func NewKeyReader(shape *rowjson.Shape) (*KeyReader, error) {
 	return &KeyReader{shape: shape, encoder: encoder, values: make([][]byte, len(shape.Columns)), text: []byte{}}, nil
 }
 
-// NewManifestKeyReader returns a KeyReader that knows of the types only their names, as the manifest has them. Values of
-// other types than Postgres' own have a key if they are strings: they sort by their text. m may be nil.
+// NewManifestKeyReader returns a KeyReader that knows only the manifest's names of the column types. If a type is not one of
+// orderedTypes, its values must be JSON strings, and they sort by their text. m may be nil.
 func NewManifestKeyReader(m *store.Manifest) *KeyReader {
 	if m == nil {
 		return &KeyReader{noKey: "it has no manifest beside it, so its key is unknown: its order was not checked"}
@@ -54,7 +54,8 @@ func NewManifestKeyReader(m *store.Manifest) *KeyReader {
 	return k
 }
 
-// Key returns the key of a row. It is valid until the next call. The error is a [NoKeyError] if no row has one.
+// Key returns the key of a row, which is valid until the next call. The error is a [NoKeyError] if the keys of all rows are
+// unknown.
 func (k *KeyReader) Key(members []Member) (rowjson.Key, error) {
 	if k.noKey != "" {
 		return nil, k.noKey
@@ -88,10 +89,10 @@ func (k *KeyReader) Key(members []Member) (rowjson.Key, error) {
 	return key, nil
 }
 
-// KeyString returns a key as it is shown to people.
+// KeyString returns a key in readable form.
 func (k *KeyReader) KeyString(key rowjson.Key) string { return k.shape.KeyString(key) }
 
-// shapeOf returns the shape that a manifest describes. Types that it cannot tell apart are taken for text.
+// shapeOf returns the shape that a manifest describes. It treats a type whose name it does not know as text.
 func shapeOf(m *store.Manifest) *rowjson.Shape {
 	s := &rowjson.Shape{Schema: m.Table.Schema, Table: m.Table.Name, Fingerprint: "manifest"}
 	for _, c := range m.Columns {
@@ -106,13 +107,14 @@ func shapeOf(m *store.Manifest) *rowjson.Shape {
 
 var typeModifier = regexp.MustCompile(`\([^)]*\)`)
 
-// orderedTypes are the OIDs of the types whose order is not that of their text (pg_type.dat).
+// orderedTypes are the OIDs (pg_type.dat) of the types that do not sort by their text.
 var orderedTypes = map[string]uint32{
 	"smallint": 21, "integer": 23, "bigint": 20, "oid": 26, "numeric": 1700, "real": 700, "double precision": 701,
 	"date": 1082, "timestamp without time zone": 1114, "timestamp with time zone": 1184,
 }
 
-// typeNamed returns what is known of a type by the name that format_type gives it, without its modifier.
+// typeNamed returns what can be derived from the name of a type. The name is the one that format_type prints, without the
+// modifier.
 func typeNamed(name string) rowjson.Type {
 	if elem, ok := strings.CutSuffix(name, "[]"); ok {
 		t := typeNamed(elem)

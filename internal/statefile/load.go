@@ -11,9 +11,9 @@ import (
 	"capture/snapshot"
 )
 
-// LoadView reads the file at path into memory, for readers while the database is down: the rows as they were written, with the
-// shape that the manifest describes. The error is why the file is not what its manifest describes, or what cannot be known
-// without the database.
+// LoadView reads the file at path into memory, so that its rows can be served while the database is down. The rows are as they
+// were written, with the shape that the manifest describes. LoadView returns an error if the file does not match its manifest,
+// or if the keys cannot be computed without the database.
 func LoadView(ctx context.Context, path string) (*snapshot.View, error) {
 	v, err := loadView(ctx, path)
 	if err != nil {

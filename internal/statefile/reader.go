@@ -18,36 +18,38 @@ import (
 )
 
 const (
-	// maxRowBytes bounds one row: Postgres takes no value of more than 1 GB.
+	// maxRowBytes is the maximum size of a row in bytes. Postgres does not accept values of more than 1 GB.
 	maxRowBytes = 1 << 30
-	// maxMembers bounds the members of a row: a table of Postgres has no more columns (MaxHeapAttributeNumber).
+	// maxMembers is the maximum number of members of a row. A table of Postgres has no more columns (MaxHeapAttributeNumber).
 	maxMembers = 1600
-	// A row of a gzip file may have freeRowBytes and maxRatio times what has been read of the compressed file. Text compresses
-	// to a third or a tenth, generated text to a hundredth; gzip itself reaches 1,032.
+	// freeRowBytes and maxRatio limit the size of a row in a gzip file: it may be freeRowBytes plus maxRatio times the number
+	// of bytes read so far from the compressed file. gzip compresses text to a third or a tenth and generated text to a
+	// hundredth. Its highest possible ratio is 1,032.
 	freeRowBytes = 64 << 20
 	maxRatio     = 250
-	// memoryPerRow is how many times a row may be in memory, at most, while it is read and restored. A restore of a row of
-	// 100 MB takes 430 MB in all.
+	// memoryPerRow is the maximum number of copies of a row in memory while it is read and restored. A restore of a row of 100
+	// MB takes 430 MB in all.
 	memoryPerRow = 6
-	// maxKeptBuffer is the size from which a buffer is dropped after the row that needed it.
+	// maxKeptBuffer is the maximum size in bytes of a buffer that is kept for the next row.
 	maxKeptBuffer = 16 << 20
 )
 
-// decoding accepts what Postgres' json accepts: repeated names, and halves of surrogate pairs as escapes. The decoder takes
-// those for invalid UTF-8; raw bytes that are not UTF-8 are refused by readRow.
+// decoding accepts what Postgres' type json accepts: repeated names, and escapes that are half of a surrogate pair. The
+// decoder treats such escapes as invalid UTF-8, which is therefore allowed here. readRow refuses bytes that are not valid
+// UTF-8.
 var decoding = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
-// A Reader reads an array of objects, one object at a time.
+// A Reader reads a JSON array of objects, one object at a time.
 type Reader struct {
 	input   *rowInput
 	decoder *jsontext.Decoder
-	maxRow  int // bytes of a row
+	maxRow  int // maximum size of a row in bytes
 	state   readerState
-	line    int64 // of the next token, from 1
-	rows    int   // rows read so far
+	line    int64 // line of the next token, from 1
+	rows    int   // number of rows read so far
 
 	text    []byte   // text of the current row
-	ends    []int    // ends in text of its names and values, alternately
+	ends    []int    // end of each name and value of the row, alternately, as an offset in text
 	members []Member // members of the current row
 	large   bool     // whether the row has a value of more than maxKeptBuffer bytes
 }
@@ -58,24 +60,24 @@ const (
 	atStart    readerState = iota
 	atFirstRow             // after "["
 	atNextRow              // after a row
-	atEnd                  // after "]", if only white space follows
+	atEnd                  // after "]", with only white space behind it
 )
 
 // Row is one object of the file. It is valid until the next row is read.
 type Row struct {
 	Line    int64    // line of the file on which the object starts, from 1
-	Text    []byte   // the object, without the white space between its names and values
-	Members []Member // in the order of the file
+	Text    []byte   // object, without the white space between its names and values
+	Members []Member // members in the order of the file
 }
 
-// Member is a name and a value of an object.
+// Member is a name and its value in an object.
 type Member struct {
 	Name  []byte // unescaped
 	Value []byte // JSON, exactly as in the file
 }
 
-// FindMember returns the value of the first member called name, or nil if there is none. hint is where the member is likely
-// to be.
+// FindMember returns the value of the first member with the given name, or nil if there is none. hint is the likely index of
+// the member.
 func FindMember(members []Member, name string, hint int) []byte {
 	if hint < len(members) && string(members[hint].Name) == name {
 		return members[hint].Value
@@ -88,10 +90,10 @@ func FindMember(members []Member, name string, hint int) []byte {
 	return nil
 }
 
-// memoryLimit is what the memory of the process is limited to, as it was at the first call.
+// memoryLimit returns the memory limit of the process in bytes, as it was at the first call.
 var memoryLimit = sync.OnceValue(cgroup.MemoryLimit)
 
-// NewReader returns a Reader of the JSON that from yields.
+// NewReader returns a Reader of the JSON that from returns.
 func NewReader(from io.Reader) *Reader {
 	maxRow := int(min(maxRowBytes, memoryLimit()/memoryPerRow))
 	input := &rowInput{from: bufio.NewReaderSize(from, bufferSize), left: maxRow}
@@ -101,7 +103,7 @@ func NewReader(from io.Reader) *Reader {
 	return &Reader{input: input, decoder: jsontext.NewDecoder(input, decoding...), maxRow: maxRow, line: 1}
 }
 
-// ParseRow returns the row that text is.
+// ParseRow parses text as a single row.
 func ParseRow(text []byte) (Row, error) {
 	r := NewReader(bytes.NewReader(text))
 	if r.peekKind() != '{' {
@@ -119,8 +121,8 @@ func ParseRow(text []byte) (Row, error) {
 // Rows returns the number of rows read so far.
 func (r *Reader) Rows() int { return r.rows }
 
-// The errors for what is wrong with a file. The decoder's own errors quote the input, which holds users' texts: only their
-// offset is used.
+// These errors describe what is wrong with a file. The decoder's own errors quote the input, which contains users' texts, so
+// only their offsets are used.
 var (
 	errSyntax     = errors.New("not valid JSON")
 	errUTF8       = errors.New("not valid UTF-8")
@@ -136,7 +138,7 @@ var (
 	errRatio      = fmt.Errorf("a row has more than %d times the bytes of the compressed file; if the file is as it should be, decompress it first (gunzip)", maxRatio)
 )
 
-// Next returns the next row, or io.EOF after the last row of a complete file. Other errors start with the line.
+// Next returns the next row, or io.EOF after the last row of a complete file. Any other error starts with the line number.
 func (r *Reader) Next() (Row, error) {
 	if r.state == atStart {
 		if err := r.readStart(); err != nil {
@@ -203,7 +205,7 @@ func (r *Reader) readEnd() error {
 	return io.EOF
 }
 
-// readRow reads an object. It copies names and values, since the decoder reuses its buffer with each of them.
+// readRow reads an object. It copies each name and value, because the decoder reuses its buffer for the next one.
 func (r *Reader) readRow() (Row, error) {
 	if cap(r.text) > maxKeptBuffer {
 		r.text = nil
@@ -211,7 +213,7 @@ func (r *Reader) readRow() (Row, error) {
 	r.text, r.ends, r.members = append(r.text[:0], '{'), r.ends[:0], r.members[:0]
 	r.input.left, r.input.used = r.maxRow, 0
 	row := Row{Line: r.line}
-	r.decoder.ReadToken() // the brace that peekKind has seen
+	r.decoder.ReadToken() // opening brace, which peekKind has seen
 	start := r.decoder.InputOffset() - 1
 	for r.peekKind() != '}' {
 		if len(r.ends) == 2*maxMembers {
@@ -245,8 +247,8 @@ func (r *Reader) readRow() (Row, error) {
 	return row, nil
 }
 
-// peekKind returns the kind of the next token and counts the newlines before it. It is called once for each token, before the
-// token is read.
+// peekKind returns the kind of the next token and counts the newlines before that token. It must be called exactly once per
+// token, before the token is read.
 func (r *Reader) peekKind() jsontext.Kind {
 	kind := r.decoder.PeekKind()
 	for _, c := range r.decoder.UnreadBuffer() {
@@ -273,7 +275,7 @@ func (r *Reader) copyValue() error {
 		return err
 	}
 	if c := value[0]; c == '{' || c == '[' {
-		r.line += int64(bytes.Count(value, []byte{'\n'})) // strings and numbers have none
+		r.line += int64(bytes.Count(value, []byte{'\n'})) // strings and numbers contain none
 	}
 	r.large = r.large || len(value) > maxKeptBuffer
 	r.text = append(r.text, value...)
@@ -281,7 +283,7 @@ func (r *Reader) copyValue() error {
 	return nil
 }
 
-// splitMembers finds the members in the row's text, at the ends that copyValue recorded.
+// splitMembers splits the text of the row into its members, at the ends that copyValue has recorded.
 func (r *Reader) splitMembers() error {
 	start := len("{")
 	for i := 0; i < len(r.ends); i += 2 {
@@ -301,8 +303,8 @@ func (r *Reader) splitMembers() error {
 	return nil
 }
 
-// replaceDecoder drops the decoder's buffer, which never shrinks, after a row with a large value. The new decoder is in the
-// state of the old one: after an element of an array.
+// replaceDecoder replaces the decoder after a row with a large value, because the buffer of a decoder never shrinks. The new
+// decoder starts in the state of the old one: after an element of an array.
 func (r *Reader) replaceDecoder() {
 	unread := bytes.Clone(r.decoder.UnreadBuffer())
 	r.decoder = jsontext.NewDecoder(io.MultiReader(strings.NewReader("[null"), bytes.NewReader(unread), r.input), decoding...)
@@ -311,7 +313,7 @@ func (r *Reader) replaceDecoder() {
 	r.large = false
 }
 
-// explainRow returns why the decoder stopped within the row that starts at an offset of the decoder's input.
+// explainRow returns the reason why the decoder stopped within a row. start is the offset of that row in the decoder's input.
 func (r *Reader) explainRow(err error, start int64) error {
 	reason := errSyntax
 	var syntactic *jsontext.SyntacticError
@@ -321,8 +323,8 @@ func (r *Reader) explainRow(err error, start int64) error {
 	return r.explain(err, reason)
 }
 
-// explain returns why the decoder stopped: the error of the input, the end of the file, or else the reason given. Nothing of
-// err's text is used.
+// explain returns the reason why the decoder stopped: the error of the input, the end of the file, or otherwise reason. It
+// uses nothing of err's text, which may quote the file.
 func (r *Reader) explain(err, reason error) error {
 	switch {
 	case r.input.err != nil:
@@ -333,13 +335,13 @@ func (r *Reader) explain(err, reason error) error {
 	return reason
 }
 
-// rowInput passes the file on to the decoder, and bounds what it may read for one row.
+// rowInput passes the file to the decoder, and limits the number of bytes that the decoder may read for a row.
 type rowInput struct {
 	from       *bufio.Reader
-	compressed *countingReader // the compressed file; nil if it is plain
-	left       int             // bytes that may be read for the current row
-	used       int             // bytes that have been read for it
-	err        error           // why reading failed; nil at the end of the file
+	compressed *countingReader // compressed file; nil if the file is plain
+	left       int             // number of bytes that may still be read for the current row
+	used       int             // number of bytes that have been read for the current row
+	err        error           // error of a failed read; nil at the end of the file
 }
 
 func (in *rowInput) Read(p []byte) (int, error) {
@@ -351,7 +353,7 @@ func (in *rowInput) Read(p []byte) (int, error) {
 		in.err = errRatio
 		return 0, in.err
 	}
-	// A decoder with a large buffer must not read far ahead: see replaceDecoder.
+	// A decoder with a large buffer must not read far ahead, because replaceDecoder copies what it has read ahead.
 	n, err := in.from.Read(p[:min(len(p), in.left, bufferSize)])
 	in.left, in.used = in.left-n, in.used+n
 	if err != nil && err != io.EOF {
@@ -360,7 +362,7 @@ func (in *rowInput) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// countingReader counts the bytes that are read.
+// countingReader counts the bytes that it reads.
 type countingReader struct {
 	from  io.Reader
 	bytes int64

@@ -15,57 +15,60 @@ import (
 
 // Comparison compares a state of a table's rows with the table itself.
 //
-// It reads the table once. For each row it keeps the key and some 13 bytes, up to 64 MB in memory and beyond that in a temporary
-// file (in TMPDIR).
+// It reads the whole table in one snapshot. For each row it keeps the key and some 13 bytes: up to 64 MB in memory, and more
+// in a temporary file in the folder that TMPDIR names.
 type Comparison struct {
 	Database *pgx.ConnConfig
 	Table    postgres.Name
-	// State returns the rows of the state, in the order of their keys. It is called after the snapshot in which the table is
-	// read has been taken. If Live is set, the state must have everything that was committed before the call, and may have more.
+	// State returns the rows of the state in the order of their keys. It is called after the snapshot of the table has been
+	// taken. If Live is set, the state must include everything that was committed before the call, and may include more.
 	State func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
-	// Omitted, if set, reports whether the state leaves a row out on purpose. It is called after State.
+	// Omitted reports whether the state leaves out the row with this key on purpose. It is called after State. It may be nil.
 	Omitted func(key rowjson.Key) bool
-	// MaxRow is the most bytes of JSON of a row that is read; a larger one differs from any row. 0 stands for no limit.
+	// MaxRow is the maximum size of a row of the table, in bytes of JSON. A larger row is not read in full and counts as
+	// different from every row of the state. 0 means no limit.
 	MaxRow int64
-	// Live is set for a state that follows the table while others write to it. A row that changes during the comparison is not a
-	// difference.
+	// Live is set for a state that follows the table while others write to the table. A row that changes during the comparison
+	// is not a difference.
 	Live bool
-	// Progress is called now and then. It may be nil.
+	// Progress is called from time to time during the comparison. It may be nil.
 	Progress func(statefile.Progress)
 }
 
-// Difference is how a state differs from the table.
+// Difference describes how a state differs from the table.
 type Difference struct {
 	TableRows int64     `json:"table_rows"`
-	Missing   RowSample `json:"missing"`   // rows of the table that are not in the state
-	Extra     RowSample `json:"extra"`     // rows of the state that are not in the table
-	Different RowSample `json:"different"` // rows in both that are not the same
+	Missing   RowSample `json:"missing"`   // rows that only the table has
+	Extra     RowSample `json:"extra"`     // rows that only the state has
+	Different RowSample `json:"different"` // rows that both have with different values
 }
 
-// RowSample is a number of rows, with the first few.
+// RowSample is a number of rows and a list of the first few.
 type RowSample struct {
 	Rows  int64       `json:"rows"`
 	First []SampleRow `json:"first,omitempty"`
 }
 
-// SampleRow names a row by its key, as people read it, and for a row that differs the columns in which it does.
+// SampleRow identifies a row by its key in readable form. For a row that both sides have, Columns lists the columns that
+// differ.
 type SampleRow struct {
 	Key     string   `json:"key"`
 	Columns []string `json:"columns,omitempty"`
 }
 
-// Empty reports whether there is no difference.
+// Empty reports whether the state and the table are equal.
 func (d *Difference) Empty() bool { return d.Missing.Rows+d.Extra.Rows+d.Different.Rows == 0 }
 
-// maxRounds is how often a live comparison must find the same row before the row counts as different.
+// maxRounds is the number of rounds in which a live comparison must find a row before the row counts as different.
 const maxRounds = 3
 
 // Compare compares a state with the table.
 //
-// A live state is newer than the snapshot in which the table is read, so a row that differs is only a candidate. A second
-// snapshot is taken after the state. If the table's row is another one there, it has changed meanwhile, which explains the
-// difference. If it is the same in both snapshots, the state should have had it, unless the row changed and changed back in
-// between. So the comparison starts again, and a row counts only if each of maxRounds rounds finds it.
+// A live state is newer than the snapshot in which the table is read, so a row that differs is only a candidate. Compare
+// therefore takes a second snapshot after it has obtained the state, and reads each candidate in that snapshot. If the table's
+// row is not the same in both snapshots, the row changed during the comparison, which explains the difference. If the row is
+// the same in both, the state should contain it, unless the row changed and changed back in between. To exclude that, Compare
+// repeats the comparison: a row counts as different only if each of maxRounds rounds finds it.
 func Compare(ctx context.Context, c Comparison) (Difference, error) {
 	seed := maphash.MakeSeed()
 	var found *findings
@@ -85,7 +88,8 @@ func Compare(ctx context.Context, c Comparison) (Difference, error) {
 	return found.difference, nil
 }
 
-// compareOnce is one round. previous are the keys that the round before found, or nil in the first round: no other row counts.
+// compareOnce runs one round. previous holds the keys that the previous round found, and only those rows count. In the first
+// round previous is nil, and every row counts.
 func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previous map[string]bool) (*findings, error) {
 	first, err := c.openSnapshot(ctx, seed)
 	if err != nil {

@@ -1,10 +1,11 @@
-// Package verify compares a state of a table with its file and with the table itself.
+// Package verify checks feedback.json, and compares a state of a table with the table itself.
 //
-// [Verify] checks a feedback.json: against its manifest, its JSON and the order of its keys and, if it is given a database,
-// each row against the table's. [Compare] compares any state, such as the rows in memory, with the table; the daemon runs it
-// regularly.
+// [Verify] checks a feedback.json: it compares the file with its manifest, and checks its JSON and the order of its keys.
+// Given a database, it also compares each row with the table's row. [Compare] compares any state, such as the rows in memory,
+// with the table. The daemon runs it regularly.
 //
-// A comparison reads the table once, in one snapshot. It sorts the keys with a hash of each row, since the database's order of
-// keys is not the file's: in memory up to 64 MB, beyond that in a temporary file. Then it walks both in order. If others write
-// to the table meanwhile, rows that differ are only candidates, which a second snapshot confirms: see [Comparison].
+// A comparison reads the table in one snapshot. It sorts the keys, each with a hash of its row, because the database may order
+// keys differently from the file. The sort uses up to 64 MB of memory, and beyond that a temporary file. Then it walks the
+// state and the sorted keys in parallel. If others write to the table during a comparison, rows that differ are only
+// candidates, which a second snapshot confirms: see [Compare].
 package verify

@@ -11,29 +11,31 @@ import (
 )
 
 const (
-	// maxCandidates is how many rows a live comparison reads again. Fewer change in the time between two snapshots.
+	// maxCandidates is the maximum number of rows that a live comparison reads again. A comparison that finds more differences
+	// reports them unconfirmed: so many rows do not change between two snapshots.
 	maxCandidates = 10_000
-	// maxKeptLines is how many bytes of the state's rows are kept to name the columns that differ.
+	// maxKeptLines is the maximum number of bytes kept of the state's lines, from which the names of differing columns are
+	// found.
 	maxKeptLines = 16 << 20
-	// listedRows is how many rows of a kind are listed.
+	// listedRows is the maximum number of rows in a list of a RowSample.
 	listedRows = 20
 )
 
-// candidate is a row that is not the same in the state and in the table.
+// candidate is a row that differs between the state and the table.
 type candidate struct {
 	key          []byte
-	state, table uint64 // hashes of the row's line in the state and in the table; 0 where the row is missing
-	line         []byte // line of the state; nil if the state or the table has no such row, or if it took too much memory
+	state, table uint64 // hashes of the row's line in the state and in the table; 0 if the row is missing there
+	line         []byte // line of the row in the state; nil if the row is missing on one side, or if maxKeptLines is exceeded
 }
 
 // findings are the differences that a comparison found.
 type findings struct {
 	difference Difference
-	candidates []candidate // the first maxCandidates
-	lineBytes  int         // size of the lines in candidates
+	candidates []candidate // first candidates, at most maxCandidates
+	lineBytes  int         // total size of the candidates' lines in bytes
 }
 
-// compareSorted walks through the state and the sorted hashes of the table's rows side by side.
+// compareSorted walks the state and the sorted hashes of the table's rows in parallel, and returns the rows that differ.
 func compareSorted(state iter.Seq2[snapshot.Row, error], s *sorter, hash func(line []byte) uint64) (*findings, error) {
 	next, err := s.readSorted()
 	if err != nil {
@@ -73,7 +75,7 @@ func compareSorted(state iter.Seq2[snapshot.Row, error], s *sorter, hash func(li
 	return f, err
 }
 
-// addCandidate counts a candidate, and keeps a copy of it unless there are too many.
+// addCandidate counts a candidate, and keeps a copy of it unless f is full.
 func (f *findings) addCandidate(c candidate) {
 	f.sampleOf(c).Rows++
 	if f.isFull() {
@@ -86,10 +88,10 @@ func (f *findings) addCandidate(c candidate) {
 	f.candidates = append(f.candidates, c)
 }
 
-// isFull reports whether there may be more differences than candidates.
+// isFull reports whether f has maxCandidates candidates, so that there may be differences that it does not keep.
 func (f *findings) isFull() bool { return len(f.candidates) == maxCandidates }
 
-// sampleOf returns the part of the difference that c belongs to.
+// sampleOf returns the RowSample that counts candidates such as c.
 func (f *findings) sampleOf(c candidate) *RowSample {
 	switch {
 	case c.state == 0:
@@ -109,8 +111,8 @@ func (f *findings) candidateKeys() map[string]bool {
 	return keys
 }
 
-// confirmCandidates returns the findings without the rows that prove nothing: those that changed between the first snapshot
-// and later, and those that the previous round did not find. See [Compare].
+// confirmCandidates returns the findings without the rows that prove nothing: rows that changed between the first snapshot and
+// later, and rows that the previous round did not find. See [Compare].
 func (f *findings) confirmCandidates(ctx context.Context, later *tableSnapshot, previous map[string]bool) (*findings, error) {
 	confirmed := &findings{difference: Difference{TableRows: f.difference.TableRows}}
 	for _, c := range f.candidates {
@@ -132,7 +134,7 @@ func (f *findings) confirmCandidates(ctx context.Context, later *tableSnapshot, 
 	return confirmed, nil
 }
 
-// listFirst lists the first rows of each kind, with the columns in which they differ.
+// listFirst fills in the lists of the RowSamples, with the columns that differ.
 func (f *findings) listFirst(ctx context.Context, table *tableSnapshot) error {
 	for _, c := range f.candidates {
 		sample := f.sampleOf(c)
@@ -152,7 +154,7 @@ func (f *findings) listFirst(ctx context.Context, table *tableSnapshot) error {
 	return nil
 }
 
-// differingColumns returns the names of the columns in which two lines differ.
+// differingColumns returns the names of the columns that differ between a line of the state and a line of the table.
 func differingColumns(state, table []byte) []string {
 	stateRow, err := statefile.ParseRow(state)
 	tableRow, err2 := statefile.ParseRow(table)

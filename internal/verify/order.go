@@ -9,14 +9,15 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// keyOrder checks that the keys of a file's rows ascend.
+// keyOrder checks that the keys of a file's rows are in ascending order.
 type keyOrder struct {
 	keys      *statefile.KeyReader
-	last      []byte // key of the last row; nil before the first
+	last      []byte // key of the previous row; nil before the first row
 	unchecked string // why the order cannot be checked; "" if it can
 }
 
-// checkNext returns the key of the next row, nil if rows have none. It is valid until the next call.
+// checkNext returns the key of the next row, or an error if the key is not greater than the previous one. If the keys of the
+// file are unknown, it returns nil. The key is valid until the next call.
 func (o *keyOrder) checkNext(row statefile.Row) (rowjson.Key, error) {
 	key, err := o.keys.Key(row.Members)
 	if noKey := statefile.NoKeyError(""); errors.As(err, &noKey) {
@@ -38,7 +39,7 @@ func (o *keyOrder) checkNext(row statefile.Row) (rowjson.Key, error) {
 	return key, nil
 }
 
-// describeLast names the last good row, for an error.
+// describeLast returns the last part of an error message, which names the last good row.
 func (o *keyOrder) describeLast() string {
 	if o.last == nil {
 		return ""

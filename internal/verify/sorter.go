@@ -11,19 +11,21 @@ import (
 	"slices"
 )
 
-// sorter sorts keys, each with a hash: in memory up to limit bytes, beyond that by an external merge sort. Its temporary file has
-// no name, so it vanishes with the process. An entry is the length of the key as a uvarint, the key, and the hash in 8 bytes.
+// sorter sorts keys, each with a hash. It sorts up to limit bytes in memory, and more by an external merge sort. It removes
+// its temporary file right after creating it, so the file's space is freed even if the process is killed. An entry is the
+// length of the key as a uvarint, the key, and the hash in 8 bytes.
 type sorter struct {
-	limit   int      // bytes
+	limit   int      // maximum number of bytes in memory
 	arena   []byte   // entries in memory
 	offsets []uint32 // start of each entry in arena
 
 	file *os.File
-	size int64   // bytes of file
+	size int64   // size of file in bytes
 	runs []int64 // start of each sorted run in file
 }
 
-// sortMemory bounds what a comparison keeps in memory of the table: some three million rows with a key of one number.
+// sortMemory is the maximum memory in bytes that a comparison uses for the keys of the table. It is enough for some three
+// million rows whose key is one number.
 const sortMemory = 64 << 20
 
 const hashBytes = 8
@@ -34,7 +36,7 @@ func (s *sorter) close() {
 	}
 }
 
-// addEntry adds a key with its hash.
+// addEntry adds a key and its hash.
 func (s *sorter) addEntry(key []byte, hash uint64) error {
 	if len(s.arena)+4*len(s.offsets) >= s.limit && len(s.offsets) > 0 {
 		if err := s.spill(); err != nil {
@@ -48,7 +50,7 @@ func (s *sorter) addEntry(key []byte, hash uint64) error {
 	return nil
 }
 
-// entryAt returns the entry at an offset of arena, and its key.
+// entryAt returns the entry that starts at an offset in arena, and the key in that entry.
 func (s *sorter) entryAt(offset uint32) (entry, key []byte) {
 	n, head := binary.Uvarint(s.arena[offset:])
 	end := int(offset) + head + int(n)
@@ -63,7 +65,7 @@ func (s *sorter) sortArena() {
 	})
 }
 
-// spill writes the entries in memory to the file, as another sorted run.
+// spill writes the entries in memory to the file, as a new sorted run.
 func (s *sorter) spill() error {
 	if s.file == nil {
 		f, err := os.CreateTemp("", "capture-sort-")
@@ -90,10 +92,11 @@ func (s *sorter) spill() error {
 	return w.Flush()
 }
 
-// nextEntry returns the next key in order, with its hash, and false after the last one. The key is valid until the next call.
+// nextEntry is a function that returns the next key in order and its hash. ok is false after the last entry. The key is valid
+// until the next call.
 type nextEntry func() (key []byte, hash uint64, ok bool, err error)
 
-// readSorted starts to read the entries in order.
+// readSorted returns a function that iterates over the entries in order.
 func (s *sorter) readSorted() (nextEntry, error) {
 	if s.file == nil {
 		s.sortArena()
@@ -176,7 +179,7 @@ func (r *runReader) readEntry() (bool, error) {
 	return err == nil, err
 }
 
-// runHeap is a heap of runs by their current keys.
+// runHeap is a heap of runs, ordered by their current keys.
 type runHeap []*runReader
 
 func (h runHeap) Len() int           { return len(h) }

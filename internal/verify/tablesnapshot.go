@@ -14,17 +14,17 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// tableSnapshot is the table as one snapshot of the database sees it.
+// tableSnapshot reads the table in one snapshot of the database.
 type tableSnapshot struct {
 	conn    *pgx.Conn
 	tx      pgx.Tx
 	table   *postgres.Table
 	encoder *rowjson.Encoder
 	seed    maphash.Seed
-	compact []byte // reused by hashLine
+	compact []byte // buffer of hashLine
 }
 
-// openSnapshot takes a snapshot, on a connection of its own.
+// openSnapshot takes a snapshot on a new connection.
 func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed) (*tableSnapshot, error) {
 	conn, err := postgres.Connect(ctx, postgres.WithReadBuffer(c.Database, c.MaxRow))
 	if err != nil {
@@ -54,23 +54,25 @@ func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name) (e
 // close closes the connection, which ends the transaction.
 func (t *tableSnapshot) close() { t.conn.Close(context.Background()) }
 
-// hashLine returns a hash of a line that is the same for lines that differ only in white space between tokens. It is never 0.
+// hashLine returns a hash of a line. Lines that differ only in white space between tokens have the same hash. The hash is
+// never 0, because 0 stands for a missing row.
 func (t *tableSnapshot) hashLine(line []byte) uint64 {
 	t.compact = appendCompact(t.compact[:0], line)
 	return max(maphash.Bytes(t.seed, t.compact), 1)
 }
 
-// compacting keeps everything but white space, and accepts what a file may hold: see package statefile.
+// compacting are options that remove nothing but white space, and that accept whatever a file may contain: see package
+// statefile.
 var compacting = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true)}
 
 // appendCompact appends JSON without the white space between its tokens.
 func appendCompact(dst, value []byte) []byte {
-	// If it fails, which the caller's JSON does not make it, AppendFormat appends the value as it is.
+	// AppendFormat fails only for invalid JSON, which the callers never pass. It would then append the value unchanged.
 	dst, _ = jsontext.AppendFormat(dst, value, compacting...)
 	return dst
 }
 
-// encodeRow appends the key and the line of a row to key and line. The line of a row that is too large is tooLarge.
+// encodeRow appends a row's key to key and its line to line. If the row is too large, it appends tooLarge as the line.
 func (t *tableSnapshot) encodeRow(key, line []byte, values [][]byte) (_, _ []byte, err error) {
 	_, omitted := postgres.OmittedSizes(values, len(t.table.Columns))
 	values = values[:min(len(values), len(t.table.Columns))]
@@ -84,13 +86,13 @@ func (t *tableSnapshot) encodeRow(key, line []byte, values [][]byte) (_, _ []byt
 	return key, line, err
 }
 
-// tooLarge is the line of a row that is too large. No row has it: each has a key.
+// tooLarge represents the line of a row that is too large. No row has this line, because every row has a key.
 const tooLarge = "{}"
 
-// keptLineBytes is the size from which buffers are released after a row.
+// keptLineBytes is the maximum size in bytes of a buffer that is reused for the next row.
 const keptLineBytes = 1 << 20
 
-// readHashes adds the key and the hash of each row of the table to s, except for omitted ones.
+// readHashes adds the key and the hash of each row of the table to s, except for rows that omitted reports.
 func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(rowjson.Key) bool, progress func(statefile.Progress)) error {
 	action := "read table " + t.table.Name().String()
 	rows, err := t.tx.Query(ctx, "SELECT "+t.table.SelectList()+" FROM "+t.table.FromClause())
@@ -119,7 +121,7 @@ func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(
 	return postgres.ExplainRedacted(action, rows.Err())
 }
 
-// readRow returns the line of the row with a key, or nil if there is none.
+// readRow returns the line of the row with the given key, or nil if the table has no such row.
 func (t *tableSnapshot) readRow(ctx context.Context, key rowjson.Key) ([]byte, error) {
 	action := "read a row of table " + t.table.Name().String()
 	texts, ok := t.table.KeyTexts(key)

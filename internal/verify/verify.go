@@ -15,43 +15,45 @@ import (
 	"capture/snapshot"
 )
 
-// Options say what Verify compares.
+// Options define what Verify compares.
 type Options struct {
 	Path     string          // path of feedback.json, plain or gzipped; "-" for Stdin
 	Stdin    io.Reader       // input for the path "-"
-	Database *pgx.ConnConfig // nil checks the file alone
-	Table    postgres.Name   // zero for the one in the manifest
-	// Barrier makes the daemon that follows the table write everything that is committed by now. It is nil if there is none.
+	Database *pgx.ConnConfig // database to compare with; nil to check only the file
+	Table    postgres.Name   // table to compare with; the manifest's table if zero
+	// Barrier makes the daemon write to the file everything that has been committed up to the call. It is nil if no daemon
+	// writes the file.
 	Barrier func(context.Context) error
-	// Progress is called now and then. It may be nil.
+	// Progress is called from time to time during the checks. It may be nil.
 	Progress func(statefile.Progress)
 }
 
-// Report is what Verify found.
+// Report describes what Verify found.
 type Report struct {
 	OK         bool        `json:"ok"`
 	File       string      `json:"file"`
 	Rows       int         `json:"rows"`
 	Bytes      int64       `json:"bytes"`
-	SHA256     string      `json:"sha256,omitempty"`   // "" if the file could not be read to its end, or is not the manifest's
-	Manifest   bool        `json:"manifest"`           // the file has a manifest
+	SHA256     string      `json:"sha256,omitempty"`   // "" if the file could not be read to its end, or does not match its manifest
+	Manifest   bool        `json:"manifest"`           // whether the file has a manifest
 	Problems   []string    `json:"problems,omitempty"` // sentences about the file itself
-	Table      string      `json:"table,omitempty"`    // "" if only the file was checked
+	Table      string      `json:"table,omitempty"`    // table compared with; "" if only the file was checked
 	Difference *Difference `json:"difference,omitempty"`
-	Notes      []string    `json:"notes,omitempty"` // sentences about what was not checked, and why
+	Notes      []string    `json:"notes,omitempty"` // sentences about checks that were not possible, and why
 }
 
-// maxAttempts is how often Verify starts again because the file was replaced while it was read.
+// maxAttempts is the maximum number of attempts that Verify makes. It starts again if the file is replaced while it is being
+// read.
 const maxAttempts = 5
 
-// fileProblem is an error in the file, as opposed to one that keeps Verify from checking it.
+// fileProblem is a fault of the file itself. Any other error means that Verify could not check the file.
 type fileProblem struct{ error }
 
 func (p fileProblem) Unwrap() error { return p.error }
 
-// Verify checks the file: its size, SHA-256 and rows against the manifest, that it is JSON, and the order of its keys. If there
-// is a database, it also compares each row with the table's. What it finds is in the report. The error is why it could not
-// check.
+// Verify checks the file: its size, SHA-256 and number of rows against the manifest, its JSON, and the order of its keys. If
+// Options.Database is set, it also compares each row with the table's row. The report describes all faults and differences. An
+// error means that Verify could not check the file.
 func Verify(ctx context.Context, o Options) (Report, error) {
 	for attempt := 1; ; attempt++ {
 		c := &check{options: o}
@@ -61,7 +63,7 @@ func Verify(ctx context.Context, o Options) (Report, error) {
 		var problem fileProblem
 		switch {
 		case errors.As(err, &problem) && replaced && attempt < maxAttempts:
-			continue // a flush has put another manifest beside the file that was read
+			continue // a flush has replaced the file, so its manifest may belong to the new file
 		case errors.As(err, &problem):
 			c.report.Problems = append(c.report.Problems, problem.Error())
 		case err != nil:
@@ -76,7 +78,7 @@ func Verify(ctx context.Context, o Options) (Report, error) {
 // check is one attempt of Verify.
 type check struct {
 	options Options
-	file    *statefile.File // nil until it is opened
+	file    *statefile.File // nil until the file is opened
 	keys    *statefile.KeyReader
 	report  Report
 }
@@ -126,7 +128,7 @@ func (c *check) findTable(ctx context.Context) (postgres.Name, error) {
 	return f.Table(c.options.Table), nil
 }
 
-// readState returns the file's rows for a comparison with the table.
+// readState opens the file and returns its rows for a comparison with the table.
 func (c *check) readState(ctx context.Context, table *postgres.Table) (_ iter.Seq2[snapshot.Row, error], err error) {
 	if err := c.openFile(ctx); err != nil {
 		return nil, err
@@ -136,7 +138,7 @@ func (c *check) readState(ctx context.Context, table *postgres.Table) (_ iter.Se
 	return c.readRows, err
 }
 
-// openFile opens the file as it is after the barrier.
+// openFile opens the file after the barrier.
 func (c *check) openFile(ctx context.Context) (err error) {
 	c.close()
 	if c.options.Barrier != nil {
@@ -148,8 +150,8 @@ func (c *check) openFile(ctx context.Context) (err error) {
 	return err
 }
 
-// readRows yields the rows of the file and checks what can be seen in the file alone. What is wrong with it is a fileProblem, which
-// comes last.
+// readRows yields the rows of the file, and makes the checks that need only the file. If it finds a fault, it yields a
+// fileProblem after the good rows.
 func (c *check) readRows(yield func(snapshot.Row, error) bool) {
 	c.report.File, c.report.Manifest, c.report.Notes = c.file.Name(), c.file.Manifest() != nil, nil
 	rows, order := statefile.NewReader(c.file), &keyOrder{keys: c.keys}
@@ -175,7 +177,8 @@ func (c *check) readRows(yield func(snapshot.Row, error) bool) {
 
 var errStopped = errors.New("the caller wants no more rows")
 
-// yieldRows yields the rows up to the first bad one, and returns what is wrong with that.
+// yieldRows yields the rows before the first bad one, and returns what is wrong with that row. It returns nil if all rows are
+// good.
 func (c *check) yieldRows(rows *statefile.Reader, order *keyOrder, yield func(snapshot.Row, error) bool) error {
 	for {
 		row, err := rows.Next()

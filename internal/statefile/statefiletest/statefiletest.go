@@ -1,4 +1,4 @@
-// Package statefiletest gives a test a database of its own, and files that capture wrote of its tables.
+// Package statefiletest provides tests with a database of their own, and with files that capture has written from its tables.
 package statefiletest
 
 import (
@@ -20,14 +20,14 @@ import (
 	"capture/store"
 )
 
-// DB is a database of a test's own. Its methods end the test on an error.
+// DB is a database for one test. If an error occurs, its methods end the test.
 type DB struct {
 	*testing.T
 	Config *pgx.ConnConfig
-	Conn   *pgx.Conn // with the settings of postgres.Connect
+	Conn   *pgx.Conn // connection with the settings of postgres.Connect
 }
 
-// NewDB creates a database, on a server with the settings given.
+// NewDB creates a database on a server with the given settings.
 func NewDB(t *testing.T, settings ...string) *DB {
 	t.Helper()
 	d := &DB{T: t}
@@ -40,7 +40,7 @@ func NewDB(t *testing.T, settings ...string) *DB {
 	return d
 }
 
-// Connect opens another connection, which the end of the test closes.
+// Connect opens another connection, which is closed at the end of the test.
 func (d *DB) Connect(cfg *pgx.ConnConfig) *pgx.Conn {
 	d.Helper()
 	conn, err := postgres.Connect(context.Background(), cfg)
@@ -51,7 +51,7 @@ func (d *DB) Connect(cfg *pgx.ConnConfig) *pgx.Conn {
 	return conn
 }
 
-// As returns the same database, connected as another role.
+// As returns the same database with a connection of another role.
 func (d *DB) As(role string) *DB {
 	d.Helper()
 	cfg := d.Config.Copy()
@@ -80,7 +80,7 @@ func (d *DB) results(sql string) (results []*pgconn.Result) {
 	return results
 }
 
-// Query returns the rows of a query, one a line, with "|" between columns.
+// Query returns the rows of a query, one per line, with "|" between columns.
 func (d *DB) Query(sql string) string {
 	d.Helper()
 	results := d.results(sql)
@@ -94,7 +94,7 @@ func (d *DB) Query(sql string) string {
 	return b.String()
 }
 
-// Name parses a table's name.
+// Name parses the name of a table.
 func (d *DB) Name(table string) postgres.Name {
 	d.Helper()
 	name, err := postgres.ParseName(table)
@@ -104,7 +104,7 @@ func (d *DB) Name(table string) postgres.Name {
 	return name
 }
 
-// Export writes a table to a file as capture does, with its manifest, and returns the path.
+// Export writes a table to a file with a manifest, as capture does, and returns the path of the file.
 func (d *DB) Export(table string) string {
 	d.Helper()
 	path := filepath.Join(d.TempDir(), "feedback.json")
@@ -119,7 +119,7 @@ func (d *DB) Export(table string) string {
 	return path
 }
 
-// View reads a table.
+// View reads a table and returns its rows as a View.
 func (d *DB) View(name string) *snapshot.View {
 	d.Helper()
 	ctx := context.Background()
@@ -155,7 +155,7 @@ func (d *DB) View(name string) *snapshot.View {
 	return t.View()
 }
 
-// WriteFile writes a file as another program would, without a manifest, and returns the path.
+// WriteFile writes a file without a manifest, as another program would, and returns the path of the file.
 func (d *DB) WriteFile(content string) string {
 	d.Helper()
 	path := filepath.Join(d.TempDir(), "feedback.json")
@@ -170,7 +170,8 @@ const VotesDDL = `CREATE TABLE votes (
 	vote_id serial PRIMARY KEY, user_query text, bot_response text, evaluation_json jsonb, feedback_tags text[],
 	comment text, citations jsonb, "timestamp" timestamp DEFAULT CURRENT_TIMESTAMP)`
 
-// CreateVotes creates the application's table with n rows of the odd texts that votes have.
+// CreateVotes creates the application's table with n rows. Their texts contain quotes, escapes, emoji and NULLs, as real votes
+// do.
 func (d *DB) CreateVotes(n int) {
 	d.Helper()
 	d.Exec(fmt.Sprintf(`%s; INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, comment, citations, "timestamp")
@@ -179,7 +180,7 @@ func (d *DB) CreateVotes(n int) {
 		FROM generate_series(1, %d) i`, VotesDDL, n))
 }
 
-// WantSameRows expects two tables to have the same rows.
+// WantSameRows fails the test unless two tables have the same rows. key is the column that it orders them by.
 func (d *DB) WantSameRows(a, b, key string) {
 	d.Helper()
 	query := "SELECT row_to_json(t) FROM %s t ORDER BY " + key
