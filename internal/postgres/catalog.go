@@ -20,7 +20,8 @@ var (
 	//
 	//go:embed resolve.sql
 	resolveSQL string
-	// ownNamesSQL returns names as the session's own search path shows them; see [ownName].
+	// ownNamesSQL returns the column types and default expressions as the session's own search path shows them; see
+	// [ownName].
 	//
 	//go:embed own_names.sql
 	ownNamesSQL string
@@ -31,13 +32,14 @@ var (
 )
 
 const (
-	ownPathSQL   = "SELECT pg_catalog.set_config('search_path', NULL, true)" // NULL stands for the default, as in SET … TO DEFAULT
+	ownPathSQL   = "SELECT pg_catalog.set_config('search_path', NULL, true)" // NULL restores the default, like SET … TO DEFAULT
 	emptyPathSQL = "SELECT pg_catalog.set_config('search_path', '', true)"
 )
 
-// queueCatalog adds to a batch what reads the catalog of a table into the row. A batch without a transaction around it is
-// one: Postgres ends it at the message Sync, and with it the settings. statement is catalogSQL, or the name under which it is
-// prepared. own asks for own names, too.
+// queueCatalog adds to b the statements that read a table's catalog into c. The settings that they make last until the end
+// of the transaction. Outside a transaction block, the batch is a transaction of its own, which Postgres ends at the Sync
+// message. statement is catalogSQL, or the name of the statement that prepareCatalogSQL prepared. If own is true, the batch
+// also reads the names that the session's own search path shows.
 func (c *catalogRow) queueCatalog(b *pgx.Batch, name Name, statement string, own bool) {
 	low := name.foldCase()
 	b.Queue(ownPathSQL)
@@ -53,8 +55,8 @@ func (c *catalogRow) queueCatalog(b *pgx.Batch, name Name, statement string, own
 	})
 }
 
-// prepareCatalogSQL prepares catalogSQL on conn and returns what to send for it: planning is most of its cost, and it runs
-// every few seconds. Through a pooler it is sent as it is.
+// prepareCatalogSQL prepares catalogSQL on conn and returns the prepared statement's name. The catalog is read every few
+// seconds, and planning is most of that query's cost. Through a pooler, it prepares nothing and returns catalogSQL.
 func prepareCatalogSQL(ctx context.Context, conn *pgx.Conn, name Name) (sql string, err error) {
 	const statement = "capture_catalog"
 	if Pooled(conn) {
@@ -66,21 +68,21 @@ func prepareCatalogSQL(ctx context.Context, conn *pgx.Conn, name Name) (sql stri
 	return statement, nil
 }
 
-// catalogEntry is the first document: what decides how the table's rows read and which rows it has. Its hash is the
-// fingerprint of the table's shape.
+// catalogEntry is the first document of catalogSQL. It has everything that decides which rows the table has and how they
+// become JSON. The document's hash is the fingerprint of the table's shape.
 type catalogEntry struct {
 	OID              uint32        `json:"oid"`
 	Schema           string        `json:"schema"`
 	Table            string        `json:"table"`
-	Kind             string        `json:"kind"`        // pg_class.relkind
-	Persistence      string        `json:"persistence"` // pg_class.relpersistence
-	ReplicaIdentity  string        `json:"identity"`    // pg_class.relreplident
-	Primary          []int16       `json:"primary"`     // the primary key's columns, by number
-	PrimaryImmediate bool          `json:"primary_immediate"`
-	IdentityIndex    []int16       `json:"identity_index"` // the columns of the replica identity index, by number
+	Kind             string        `json:"kind"`              // pg_class.relkind
+	Persistence      string        `json:"persistence"`       // pg_class.relpersistence
+	ReplicaIdentity  string        `json:"identity"`          // pg_class.relreplident
+	Primary          []int16       `json:"primary"`           // column numbers of the primary key
+	PrimaryImmediate bool          `json:"primary_immediate"` // whether the primary key is not deferrable
+	IdentityIndex    []int16       `json:"identity_index"`    // column numbers of the replica identity index
 	Columns          []columnEntry `json:"columns"`
 	Types            []typeEntry   `json:"types"`
-	Children         bool          `json:"children"` // other tables inherit from it
+	Children         bool          `json:"children"` // whether other tables inherit from this one
 }
 
 type columnEntry struct {
@@ -91,37 +93,39 @@ type columnEntry struct {
 	NotNull    bool    `json:"not_null"`
 	Identity   string  `json:"identity"`   // pg_attribute.attidentity
 	Generated  string  `json:"generated"`  // pg_attribute.attgenerated
-	TypeName   string  `json:"type_name"`  // for SQL
-	Expression string  `json:"expression"` // the default, or a generated column's expression, for SQL
-	Collation  string  `json:"collation"`  // empty if it is the type's own
-	Sources    []int16 `json:"sources"`    // the columns that a generated column's expression refers to, by number
+	TypeName   string  `json:"type_name"`  // SQL text of the type
+	Expression string  `json:"expression"` // SQL text of the default or of a generated column's expression
+	Collation  string  `json:"collation"`  // SQL name of the collation; empty for the type's default
+	Sources    []int16 `json:"sources"`    // numbers of the columns that a generated column's expression refers to
 }
 
-// facts is the second document: what may change without any row reading differently.
+// facts is the second document of catalogSQL. It has properties of the table that may change without changing the JSON of
+// any row.
 type facts struct {
 	User        string      `json:"user"`
 	Owner       string      `json:"owner"`
-	Owned       bool        `json:"owned"` // the user owns the table, or has the rights of a role that does
+	Owned       bool        `json:"owned"` // whether the user has the rights of the table's owner
 	SchemaUsage bool        `json:"schema_usage"`
-	Readable    bool        `json:"readable"`         // the user may read the whole table, with columns yet to be added
-	Columns     bool        `json:"columns_readable"` // the user may read at least one column
-	RowSecurity bool        `json:"row_security"`     // row-level security applies to the user
+	Readable    bool        `json:"readable"`         // whether the user may read the whole table, including columns added later
+	Columns     bool        `json:"columns_readable"` // whether the user may read at least one column
+	RowSecurity bool        `json:"row_security"`     // whether row-level security applies to the user
 	Rewritten   bool        `json:"rewritten"`        // see Table.Rewritten
-	Subscribed  bool        `json:"subscribed"`       // a subscription's apply worker writes to it, which fires row triggers only
+	Subscribed  bool        `json:"subscribed"`       // whether a subscription writes to the table; its apply worker fires row triggers only
 	Leaves      []leafEntry `json:"leaves"`
 
 	PrimaryOperators  []keyOperator `json:"primary_operators"`
 	IdentityOperators []keyOperator `json:"identity_operators"`
 }
 
-// keyOperator is how a column of a key is compared.
+// keyOperator describes how values of a key column are compared.
 type keyOperator struct {
-	Operator string   `json:"operator"` // for SQL, with its schema
-	Needs    []string `json:"needs"`    // the schemas besides pg_catalog that the operator and the column's type lie in
-	Schemas  []string `json:"schemas"`  // those of them that the user may not use
+	Operator string   `json:"operator"` // SQL text of the operator, with its schema
+	Needs    []string `json:"needs"`    // schemas of the operator and of the column's type, except pg_catalog
+	Schemas  []string `json:"schemas"`  // schemas in Needs that the user may not use
 }
 
-// ownName is what the session's own search path shows of a column.
+// ownName has the SQL text of a column's type and default expression under the session's own search path, where names may
+// lack a schema.
 type ownName struct {
 	Type       string `json:"type"`
 	Expression string `json:"expression"`
@@ -138,15 +142,15 @@ type leafEntry struct {
 	IdentityIndex   []string `json:"identity_index"`
 }
 
-// catalogRow is the row that catalogSQL returns, and what resolveSQL and ownNamesSQL have found before it.
+// catalogRow has the results of the statements that queueCatalog adds to a batch.
 type catalogRow struct {
-	entry, facts string
-	ownNames     string // as JSON; empty if they were not asked for
-	read         bool   // the query was sent; err is nil if its row came
-	err          error
+	entry, facts string // documents of catalogSQL; see [catalogEntry] and [facts]
+	ownNames     string // JSON result of ownNamesSQL; empty if it was not sent
+	read         bool   // whether the result of catalogSQL was read
+	err          error  // error of reading the result of catalogSQL
 }
 
-// newTable returns the table that the row describes. batchErr is the error of the batch in which the row was read.
+// newTable returns the table that c describes. batchErr is the error that the batch returned.
 func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, batchErr error) (*Table, error) {
 	switch {
 	case errors.Is(c.err, pgx.ErrNoRows):
@@ -154,7 +158,7 @@ func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, batchEr
 	case c.err != nil:
 		batchErr = c.err
 	case c.read:
-		batchErr = nil // what failed came after it
+		batchErr = nil // a later statement of the batch failed
 	}
 	if batchErr != nil {
 		return nil, Explain(fmt.Errorf("read the catalog of table %s: %w", name, batchErr))
@@ -175,7 +179,7 @@ func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, batchEr
 	return t, nil
 }
 
-// parse returns the table without columns and key, and the entry that has them.
+// parse returns the table without its columns and key, and the catalog entry that addColumns and addKey need to set them.
 func (c *catalogRow) parse() (*Table, *catalogEntry, error) {
 	var e catalogEntry
 	t := &Table{}
@@ -222,8 +226,8 @@ func (t *Table) addColumns(e *catalogEntry, ownNames string) error {
 	return nil
 }
 
-// addKey sets the table's key: the replica identity index if it has one, because the stream's old keys consist of its
-// columns, otherwise the primary key.
+// addKey sets the table's key. If the table has a replica identity index, the key is that index's columns, because old keys
+// in the stream consist of them. Otherwise it is the primary key.
 func (t *Table) addKey(e *catalogEntry) error {
 	key := e.Primary
 	t.keyOperators = t.facts.PrimaryOperators

@@ -10,27 +10,27 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The server sends each replication message by itself, and each wakes a reader that waits. At some thousand messages a
-// second, waking costs more than the messages do, for us and for the walsender. So coalescingConn delays its reads while
-// messages arrive at a high rate, and each read then returns many of them. (Measured by BenchmarkStream: a third of the CPU
-// time of the follower, and less of the server's.)
+// The server sends each replication message separately, and each one wakes a waiting reader. At several thousand messages a
+// second, these wake-ups cost capture and the walsender more than the messages do. So coalescingConn delays its reads while
+// messages arrive at a high rate, and each read then returns many messages. BenchmarkStream measured that this reduces the
+// follower's CPU time to about a third, and saves some of the server's.
 //
-// The delay follows the rate: it is as long as the messages take to fill a good part of the buffer. A shorter one wakes too
-// often; a longer one makes the walsender wait for room.
+// The delay adapts to the rate: it is the time in which the messages fill a good part of the buffer. A shorter delay wakes
+// the reader too often. A longer one lets the buffer fill up, so the walsender has to wait.
 const (
 	firstDelay    = time.Millisecond
 	shortestDelay = 100 * time.Microsecond
 	longestDelay  = 5 * time.Millisecond
 
-	busyReads  = 16                   // reads within busyPeriod that turn the delay on: 2,000 a second
-	busyPeriod = 8 * time.Millisecond // see busyReads
+	busyReads  = 16 // number of reads within busyPeriod that turns the delay on: 2,000 a second
+	busyPeriod = 8 * time.Millisecond
 
-	idleBytes   = 2 << 10   // a delay that gathers less turns the delay off
-	growBelow   = 48 << 10  // a delay that gathers less grows
-	shrinkAbove = 128 << 10 // a delay that gathers more shrinks
+	idleBytes   = 2 << 10   // a delayed read of fewer bytes turns the delay off
+	growBelow   = 48 << 10  // a delayed read of fewer bytes lengthens the delay
+	shrinkAbove = 128 << 10 // a delayed read of more bytes shortens the delay
 
-	// lowWater is the receive low-water mark while the delay is on: half of a receive buffer. A larger value makes Linux
-	// enlarge the buffer.
+	// lowWater is the receive low-water mark in bytes while the delay is on: half of a receive buffer. For a larger value,
+	// Linux would enlarge the buffer.
 	lowWater = 60 << 10
 )
 
@@ -39,13 +39,13 @@ type coalescingConn struct {
 	net.Conn
 	raw syscall.RawConn // nil if the connection has no file descriptor; delays then save less
 
-	// mu serializes reads. pgx closes a broken connection by reading from it until its end, on another goroutine than the
-	// read that may still be under way.
+	// mu serializes reads. When pgx closes a broken connection, another goroutine reads to the connection's end while an
+	// earlier read may still be under way.
 	mu         sync.Mutex
 	buf        []byte
-	start, end int // unread part of buf
-	reads      int // number of reads since busySince
-	busySince  time.Time
+	start, end int           // bounds of the unread part of buf
+	reads      int           // number of reads since busySince
+	busySince  time.Time     // start of the current busyPeriod
 	delay      time.Duration // 0 while reads are not delayed
 }
 
@@ -110,8 +110,8 @@ func (c *coalescingConn) adjustDelay(n int) {
 	}
 }
 
-// stopIfIdle turns the delay off if little has arrived. The read that follows may have to wait for more, and with the
-// low-water mark it would wait for too much.
+// stopIfIdle turns the delay off if fewer than idleBytes have arrived. With the low-water mark, the read that follows would
+// block until lowWater bytes have arrived.
 func (c *coalescingConn) stopIfIdle() {
 	if c.raw != nil && bytesWaiting(c.raw) < idleBytes {
 		c.stopDelay()
@@ -123,8 +123,8 @@ func (c *coalescingConn) stopDelay() {
 	c.setLowWater(1)
 }
 
-// setLowWater sets how many bytes must wait before the system calls the connection readable. Without that, Go's network
-// poller wakes for each message, even if no goroutine waits for it.
+// setLowWater sets how many bytes must have arrived before the system reports the connection as readable. With a mark of 1,
+// each message wakes Go's network poller, even if no goroutine waits for data.
 func (c *coalescingConn) setLowWater(bytes int) {
 	if c.raw != nil {
 		setReceiveLowWater(c.raw, bytes)

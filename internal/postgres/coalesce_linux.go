@@ -6,13 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bytesWaiting returns how many bytes a read would return; 0 if the system does not know.
+// bytesWaiting returns the number of bytes that a read would return now, or 0 if the system cannot tell.
 func bytesWaiting(raw syscall.RawConn) (n int) {
 	_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
 	return n
 }
 
-// setReceiveLowWater sets SO_RCVLOWAT. It is a hint: without it, reads only cost more.
+// setReceiveLowWater sets SO_RCVLOWAT. It ignores errors: without the mark, reads work but cost more.
 func setReceiveLowWater(raw syscall.RawConn, bytes int) {
 	_ = raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, bytes) })
 }

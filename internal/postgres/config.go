@@ -13,18 +13,19 @@ import (
 
 const defaultConnectTimeout = 10 * time.Second
 
-// driverScheme matches a scheme that names a driver, as SQLAlchemy (Python) writes it. The rest of such a URL is libpq's.
+// driverScheme matches a URL scheme that includes a driver's name, such as postgresql+psycopg2:// in SQLAlchemy (Python).
+// The rest of such a URL has libpq's form.
 var driverScheme = regexp.MustCompile(`^postgres(ql)?\+[a-z0-9_]+://`)
 
-// libpqOnly are parameters for libpq itself. pgx would pass them on to the server, which refuses them. capture sets its own
-// keepalive (see dialServer) and offers neither GSS encryption nor compression.
+// libpqOnly are parameters that libpq uses itself. pgx would send them to the server, which refuses them. capture sets its
+// own keepalive (see dialServer) and supports neither GSS encryption nor compression.
 var libpqOnly = []string{
 	"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
 	"gssencmode", "gsslib", "gssdelegation", "sslcompression", "load_balance_hosts",
 }
 
-// ParseConfig parses a connection URL or a DSN as libpq does. What it leaves out comes from libpq's environment variables:
-// everything, if url is empty. It refuses what it does not recognize. Errors never contain the password.
+// ParseConfig parses a connection URL or a DSN as libpq does. The environment variables of libpq supply what url leaves out;
+// url may be empty. Parameters that ParseConfig does not know are an error. Errors never contain the password.
 func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	if scheme := driverScheme.FindString(url); scheme != "" {
 		url = "postgresql://" + url[len(scheme):]
@@ -38,7 +39,7 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		var parse *pgconn.ParseConfigError
 		if errors.As(err, &parse) {
-			parse.ConnString = "" // it may have a password in a place where pgx does not look for one
+			parse.ConnString = "" // may contain a password in a place that pgx does not redact
 		}
 		return nil, fmt.Errorf("parse the database URL: %s",
 			strings.TrimPrefix(err.Error(), "cannot parse ``: "))
@@ -60,7 +61,8 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 		cfg.ConnectTimeout = defaultConnectTimeout
 	}
 	cfg.DialFunc = dialServer
-	// A transaction pooler may run each statement in another server session, so none can be prepared.
+	// A transaction pooler may run each statement in a different server session, where a prepared statement would be
+	// missing.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	cfg.StatementCacheCapacity = 0
 	cfg.DescriptionCacheCapacity = 0

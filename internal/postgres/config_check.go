@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// checkConnString refuses what pgx would take for something else than its writer meant, so that a part of the password would
-// become a host, a database or a parameter, and as such appear in messages or be sent to a server. The errors show nothing of
-// the string.
+// checkConnString returns an error for a string that pgx would parse differently than its writer meant. Part of the password
+// could then become a host, a database or a parameter, and appear in messages or be sent to a server. The errors quote no
+// part of the string.
 func checkConnString(s string) error {
 	for _, scheme := range []string{"postgres://", "postgresql://"} {
 		if rest, ok := strings.CutPrefix(s, scheme); ok {
@@ -32,7 +32,7 @@ var (
 	hostList       = regexp.MustCompile(`^(?:(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.%a-z]*\])(?::[0-9]{0,5})?(?:,(?:(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})*|\[[0-9A-Fa-f:.%a-z]*\])(?::[0-9]{0,5})?)*$`)
 )
 
-// checkURL checks what follows the scheme: [user[:password]@][host][:port][,…][/database][?parameter=value&…].
+// checkURL checks the part of a URL after the scheme: [user[:password]@][host][:port][,…][/database][?parameter=value&…].
 func checkURL(rest string) error {
 	if strings.ContainsFunc(rest, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("\"<>\\^`{|}#", r) }) {
 		return errors.New("it has a blank or another character that a URL cannot have; in a user name or a password, write %20 for a blank, %23 for # and so on")
@@ -68,8 +68,8 @@ func checkURL(rest string) error {
 
 var errUnknownParameter = errors.New("it has a parameter that capture does not know; write a server's setting as options=-c name=value")
 
-// checkKeywords checks key=value pairs as libpq reads them: a value with blanks stands in single quotes, and a backslash
-// stands before a quote or a backslash in a value.
+// checkKeywords checks key=value pairs by libpq's rules: a value with blanks is in single quotes, and a backslash escapes a
+// quote or a backslash in a value.
 func checkKeywords(s string) error {
 	for s = strings.TrimLeft(s, " \t\n\r\f\v"); s != ""; s = strings.TrimLeft(s, " \t\n\r\f\v") {
 		name, rest, ok := strings.Cut(s, "=")
@@ -87,7 +87,8 @@ func checkKeywords(s string) error {
 	return nil
 }
 
-// cutValue returns what follows the value at the start of s.
+// cutValue returns the part of s after the value at its start. ok is false if the value's quote is not closed, or if other
+// text directly follows the closing quote.
 func cutValue(s string) (rest string, ok bool) {
 	quoted := strings.HasPrefix(s, "'")
 	if quoted {
@@ -107,8 +108,8 @@ func cutValue(s string) (rest string, ok bool) {
 	return "", !quoted
 }
 
-// knownParameters are the parameters of libpq, and the server's settings that are usual in a URL. Any other setting can be
-// given by options.
+// knownParameters are the parameters of libpq, and the server settings that URLs usually contain. The options parameter can
+// set any other setting.
 var knownParameters = func() map[string]bool {
 	known := map[string]bool{}
 	for _, name := range strings.Fields(`

@@ -16,12 +16,12 @@ type Querier interface {
 	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
-// pooledKey marks a connection through a pooler in its custom data.
+// pooledKey is the key in a connection's custom data that marks a connection through a pooler.
 const pooledKey = "capture.pooled"
 
-// Connect opens an ordinary session and pins its settings. Through a pooler it pins none, since a session's setting would
-// stay with a server connection that the pooler gives to the application next: there, only transactions that [Begin] starts
-// have them. The error has been through [Explain].
+// Connect opens an ordinary session and pins its settings. Through a pooler it pins none, because a setting would stay on a
+// server connection that the pooler may give to the application next. There, [Begin] and [Pinned] pin the settings for each
+// transaction. Errors are explained as by [Explain].
 func Connect(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 	conn, err := openSession(ctx, cfg)
 	for c := cfg.Copy(); disableTimeout(err, &c.Config); {
@@ -50,12 +50,13 @@ func openSession(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// Pooled reports whether conn goes through a pooler such as PgBouncer, whose sessions keep nothing between transactions.
+// Pooled reports whether conn goes through a pooler such as PgBouncer. A session through a pooler keeps no state between
+// transactions.
 func Pooled(conn *pgx.Conn) bool {
 	return conn.PgConn().CustomData()[pooledKey] == true
 }
 
-// serverAddress names the server and the database for people, without user or password.
+// serverAddress returns the host, port and database for messages, without user and password.
 func serverAddress(c *pgconn.Config) string {
 	host := c.Host
 	if !strings.HasPrefix(host, "/") && strings.Contains(host, ":") {

@@ -11,9 +11,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ConnectReplication opens a replication connection to the database and pins the same settings as [Connect]: the
-// walsender's settings shape the text that pgoutput sends. The connection understands the simple query protocol only. The
-// error has been through [Explain].
+// ConnectReplication opens a replication connection to the database. It pins the same settings as [Connect], because the
+// walsender's settings determine the text form of the values that pgoutput sends. The connection accepts only the simple
+// query protocol. Errors are explained as by [Explain].
 func ConnectReplication(ctx context.Context, cfg *pgx.ConnConfig) (*pgconn.PgConn, error) {
 	c := cfg.Config.Copy()
 	c.RuntimeParams["replication"] = "database"
@@ -40,10 +40,10 @@ func openReplication(ctx context.Context, c *pgconn.Config) (*pgconn.PgConn, err
 }
 
 const (
-	// defaultWALSenderTimeout replaces a wal_sender_timeout of 0, which waits without limit: a capture that is frozen would
-	// keep its slot, and the slot would retain WAL.
+	// defaultWALSenderTimeout replaces a wal_sender_timeout of 0, with which the server waits without limit. A frozen
+	// capture would then keep its slot, and the slot would retain more and more WAL.
 	defaultWALSenderTimeout = time.Minute
-	// walSenderTimeoutKey finds the timeout in a connection's custom data.
+	// walSenderTimeoutKey is the key of the timeout in a connection's custom data.
 	walSenderTimeoutKey = "capture.wal_sender_timeout"
 )
 

@@ -9,16 +9,17 @@ import (
 )
 
 const (
-	// ddlLockTimeout bounds how long one of capture's statements waits for a lock. Whoever needs the same lock waits behind it.
+	// ddlLockTimeout bounds how long a statement of capture waits for a lock. Other sessions that need the lock queue behind
+	// the statement.
 	ddlLockTimeout = "2s"
-	// ddlRetryPause lets those through that queued behind a statement.
+	// ddlRetryPause is the pause between two attempts. Sessions that queued behind a statement get their locks in it.
 	ddlRetryPause = time.Second
-	// ddlRetryTime bounds how long ApplyStatements tries to get its locks.
+	// ddlRetryTime bounds how long ApplyStatements retries.
 	ddlRetryTime = time.Minute
 )
 
 // ApplyStatements runs statements in one transaction. It waits only briefly for each lock, so the application never waits
-// long behind it, and retries until ctx ends, for a minute at most.
+// long behind it. If a lock is not available, it tries again for up to a minute, or until ctx ends.
 func ApplyStatements(ctx context.Context, conn *pgx.Conn, statements []string) error {
 	if len(statements) == 0 {
 		return nil
@@ -38,8 +39,7 @@ func ApplyStatements(ctx context.Context, conn *pgx.Conn, statements []string) e
 	}
 }
 
-// runDDL runs statements that change the database's objects in one transaction. It fails if a lock takes longer than
-// ddlLockTimeout.
+// runDDL runs statements in one transaction. It fails if a statement waits for a lock longer than ddlLockTimeout.
 func runDDL(ctx context.Context, conn *pgx.Conn, statements []string) error {
 	tx, err := Begin(ctx, conn, "ISOLATION LEVEL READ COMMITTED READ WRITE")
 	if err != nil {
@@ -57,7 +57,7 @@ func runDDL(ctx context.Context, conn *pgx.Conn, statements []string) error {
 			break
 		}
 	}
-	_ = results.Close() // returns the error that the loop has found
+	_ = results.Close() // returns the error that the loop found
 	if err != nil {
 		return Explain(err)
 	}

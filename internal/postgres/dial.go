@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// On an idle connection, a peer that has stopped answering is detected after keepAliveIdle and keepAliveCount probes. While
-// sent data is not acknowledged, it is detected after tcpUserTimeout.
+// On an idle connection, a dead peer is detected after keepAliveIdle and keepAliveCount probes. While sent data is
+// unacknowledged, it is detected after tcpUserTimeout.
 const (
 	keepAliveIdle     = 15 * time.Second
 	keepAliveInterval = 5 * time.Second

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setUserTimeout bounds how long sent data may stay unacknowledged. Keepalive probes are not sent while data waits for its
-// acknowledgement.
+// setUserTimeout bounds how long sent data may stay unacknowledged before the connection fails. Keepalive does not cover
+// this case: the system sends no probes while data is unacknowledged.
 func setUserTimeout(_, _ string, c syscall.RawConn) error {
 	var err error
 	if e := c.Control(func(fd uintptr) {

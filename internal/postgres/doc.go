@@ -1,40 +1,44 @@
-// Package postgres is the database side of capture: connections whose sessions print every value in the same way, what the
-// catalog says of a table, the publication and the triggers that capture needs, and explanations of what goes wrong.
+// Package postgres is the database side of capture. It opens connections whose sessions print every value in the same way,
+// reads a table's definition from the catalog, manages the publication and the triggers that capture needs, and explains
+// errors.
 //
-// # How it is used
+// # Use
 //
 // [ParseConfig] turns a URL into a configuration, [Connect] opens a session, and [ConnectReplication] opens the connection
-// for the stream. [LoadTable] reads a table's shape and what decides how it can be followed. [LoadServerAndTable] does so
-// together with what there is to know of the server. [EnsurePublication] returns a publication to stream from, unless
-// publishing the table would harm the application. [CheckTriggers] checks that triggers notify of every change. [SetupSQL] and
-// [LoadTeardown] return the statements of capture setup and capture teardown; [Diagnose] is capture doctor.
+// for the stream. [LoadTable] reads a table's shape and the facts that decide which sources can follow the table.
+// [LoadServerAndTable] also reads the server's version and settings. [EnsurePublication] returns a publication to stream
+// from, unless publishing the table would harm the application. [CheckTriggers] checks that triggers notify of every change.
+// [SetupSQL] and [LoadTeardown] return the statements of capture setup and capture teardown. [Diagnose] makes the checks of
+// capture doctor.
 //
-// [Explain] turns an error into a [Problem]: what happened, why, and what to do. [Classify] returns what an error means for the
-// choice of a source.
+// [Explain] turns an error into a [Problem]: what happened, why, and what to do. [Classify] returns what an error means for
+// the choice of a source.
 //
-// # What is where
+// # Files
 //
 // Connections:
 //
-//   - config.go, config_check.go: connection URLs, DSNs and libpq's environment; which of them are refused
+//   - config.go, config_check.go: parse and check connection URLs, DSNs and libpq's environment
 //   - dial.go, dial_linux.go, dial_other.go: TCP keepalive and timeouts
 //   - connect.go, connect_replication.go: ordinary and replication connections; wal_sender_timeout
 //   - session_settings.go: the settings that every session pins, and transactions behind a pooler
-//   - queryconn.go: a shared connection for short queries next to a stream
+//   - queryconn.go: a shared connection for short queries alongside a stream
 //   - idletimeout.go: how long a server may send nothing
+//   - coalesce.go, coalesce_linux.go, coalesce_other.go: delayed reads of a busy stream
+//   - readbuffer.go, rowlimit.go: large reads, and rows that do not fit into memory
 //   - lsn.go: WAL positions
 //
 // The server and the table:
 //
 //   - server.go: the server's version, settings and limits, and whether it can publish
 //   - table.go, table_checks.go: a table, and which tables are refused
-//   - resolve.sql, own_names.sql, catalog.sql, catalog.go: the statements that find a table and read its catalog, and the table
-//     that the result becomes
+//   - resolve.sql, own_names.sql, catalog.sql, catalog.go: find a table, read its catalog, and make a Table of the result
 //   - types.go: how the values of a type become JSON
 //   - queries.go: the select list, COPY, rows by key, generated columns
 //   - replica_identity.go: whether UPDATE and DELETE of a published table would work
 //   - fingerprint.go: whether the table's shape or its publication has changed
-//   - table_name.go, quote.go: names as people write them, and quoted for SQL
+//   - storage.go: whether the table is stored as a heap
+//   - table_name.go, quote.go: parse table names, and quote names and strings for SQL
 //
 // What capture creates in a database:
 //
@@ -42,15 +46,15 @@
 //   - publication.go: finds, creates, repairs and drops the publication
 //   - triggers.go, notification.go: triggers and what they send (their bodies are in deploy/sql)
 //   - setup.go, teardown.go: capture setup and capture teardown
-//   - ddl.go: runs such statements, with their lock timeout
+//   - ddl.go: runs the statements of both, with a lock timeout
 //   - provider.go: how managed services grant rights and change settings
 //
-// What goes wrong:
+// Errors:
 //
 //   - problem.go: Problem
-//   - explain.go, explain_network.go: explanations of errors, of the network and of TLS
+//   - explain.go, explain_network.go: explanations of errors of the server, the network and TLS
 //   - sqlstate.go: the SQLSTATEs with their class, reason and hint
-//   - redact.go: errors of rows, without the rows' values
+//   - redact.go: errors about rows, without the rows' values
 //   - open_transactions.go: transactions that a new slot waits for
 //   - doctor.go, doctor_sources.go: capture doctor; what each source needs
 package postgres

@@ -27,23 +27,23 @@ type Finding struct {
 	Level  Level  `json:"level"`
 	Found  string `json:"found"`
 	Reason string `json:"why,omitempty"`  // why it matters
-	Hint   string `json:"mend,omitempty"` // SQL or a setting to paste, or what to do
+	Hint   string `json:"mend,omitempty"` // SQL or a setting to paste, or an instruction
 }
 
 // Diagnosis is the result of [Diagnose].
 type Diagnosis struct {
 	Findings []Finding `json:"findings"`
-	Source   string    `json:"source"` // the source that --source auto takes: "logical", "notify" or "poll"; empty if none works
+	Source   string    `json:"source"` // source that --source auto chooses: "logical", "notify" or "poll"; empty if none works
 }
 
-// LocalResources are what the machine that runs capture has to spare, in bytes; 0 means unknown.
+// LocalResources are the resources that capture can use on its machine, in bytes; 0 means unknown.
 type LocalResources struct {
 	Memory int64 // memory that capture may use
 	Disk   int64 // free space on the volume of feedback.json
 }
 
-// Diagnose checks everything about the database that capture depends on. It changes nothing. A database that it cannot reach
-// is a finding, too.
+// Diagnose checks everything about the database that capture depends on. It changes nothing: it drops the temporary slot
+// that it creates. If it cannot reach the database, that is a finding, too.
 func Diagnose(ctx context.Context, cfg *pgx.ConnConfig, name Name, local LocalResources) Diagnosis {
 	d := doctor{cfg: cfg, local: local, logical: true}
 	if d.checkConnection(ctx) {
@@ -74,14 +74,14 @@ type doctor struct {
 	srv      Server
 	table    *Table
 	provider provider
-	logical  bool // no finding so far rules logical replication out
+	logical  bool // whether no finding so far rules out logical replication
 }
 
 func (d *doctor) addFinding(name string, level Level, found, reason, hint string) {
 	d.Findings = append(d.Findings, Finding{Name: name, Level: level, Found: found, Reason: reason, Hint: hint})
 }
 
-// addError adds an error as a finding: in the words of its Problem, if it is one.
+// addError adds an error as a finding. If the error is a [*Problem], the finding has its summary, reason and hint.
 func (d *doctor) addError(name string, level Level, err error) {
 	var p *Problem
 	if errors.As(err, &p) {
@@ -119,7 +119,8 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 	return true
 }
 
-// checkTLS says how far the server's certificate was verified. Without that, whoever is in between can read everything.
+// checkTLS adds a finding about the verification of the server's certificate. Without verification, an attacker between
+// capture and the server can read everything.
 func (d *doctor) checkTLS(version string) {
 	const name, hint = "encryption", "set sslmode=verify-full and sslrootcert=… in --database-url"
 	switch c := d.conn.Config().TLSConfig; {
@@ -169,7 +170,7 @@ func (d *doctor) checkServer(ctx context.Context) bool {
 	return true
 }
 
-// checkStandby says when replay on a standby cancels the reads of the source poll.
+// checkStandby warns if a standby may cancel the reads of the source poll in order to replay WAL.
 func (d *doctor) checkStandby(ctx context.Context) {
 	var feedback, delay string
 	err := Pinned(d.conn).QueryRow(ctx, `SELECT pg_catalog.current_setting('hot_standby_feedback'),
@@ -185,7 +186,7 @@ func (d *doctor) checkStandby(ctx context.Context) {
 	}
 }
 
-// checkClock compares the two machines' clocks: times in logs and the lag come from both.
+// checkClock compares the clocks of the two machines, because times in logs and the lag come from both.
 func (d *doctor) checkClock(ctx context.Context) {
 	var serverTime time.Time
 	before := time.Now()
@@ -219,7 +220,7 @@ func (d *doctor) checkTable(ctx context.Context, name Name) bool {
 	return d.checkValues(ctx)
 }
 
-// checkValues runs the statements by which the sources read values, without a row.
+// checkValues runs the statements with which the sources read values, but makes them return no rows of the table.
 func (d *doctor) checkValues(ctx context.Context) bool {
 	run := func(sql string, types []uint32, params ...[]byte) error {
 		tx, err := Begin(ctx, d.conn, "READ ONLY")
@@ -244,11 +245,11 @@ func (d *doctor) checkValues(ctx context.Context) bool {
 	if err == nil {
 		err = run(t.RowsByKeyQuery()+" LIMIT 0", nil, none...)
 	}
-	if err != nil { // for the source notify only
+	if err != nil { // only the source notify needs this
 		d.addError("rows by key", Warn, err)
 	}
 	if query, from, types := t.GeneratedColumnsQuery(); len(from) > 0 {
-		if err := run(query, types, make([][]byte, len(from))...); err != nil { // for the source logical only
+		if err := run(query, types, make([][]byte, len(from))...); err != nil { // only the source logical needs this
 			d.addError("generated columns", Warn, err)
 			d.logical = false
 		}
@@ -256,7 +257,7 @@ func (d *doctor) checkValues(ctx context.Context) bool {
 	return true
 }
 
-// checkSize compares the table with the memory and the disk that its copies take.
+// checkSize compares the table's size with the memory and the disk space that capture can use.
 func (d *doctor) checkSize(ctx context.Context) {
 	var bytes, rows int64
 	err := Pinned(d.conn).QueryRow(ctx, `
@@ -268,7 +269,8 @@ func (d *doctor) checkSize(ctx context.Context) {
 		return
 	}
 	found := fmt.Sprintf("%s in the database, about %d rows", formatBytes(bytes), rows)
-	// As JSON the rows take more than the table, whose long values are compressed. The file exists twice while it is replaced.
+	// The rows are larger as JSON than in the table, which compresses long values. While the file is replaced, it exists
+	// twice.
 	memory := 2 * bytes
 	disk := 2 * memory
 	switch {

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// checkReplication checks what only logical replication needs, except its limits and its publication.
+// checkReplication checks the requirements of logical replication, except its limits and its publication.
 func (d *doctor) checkReplication(ctx context.Context) {
 	if err := d.table.checkReplicaIdentity(d.srv.VersionNum); err != nil {
 		d.addError("replica identity", Warn, err)
@@ -41,14 +41,14 @@ func (d *doctor) checkReplication(ctx context.Context) {
 	}
 }
 
-// checkPhysicalReplication warns if the user may copy the whole cluster. The attribute REPLICATION allows that; only
-// pg_hba.conf can limit it to logical replication of one database.
+// checkPhysicalReplication warns if the user may copy the whole cluster. The role attribute REPLICATION allows that. Only
+// pg_hba.conf can restrict the user to logical replication of one database.
 func (d *doctor) checkPhysicalReplication(ctx context.Context) {
 	c := d.cfg.Config.Copy()
 	c.RuntimeParams["replication"] = "true"
 	pg, err := pgconn.ConnectConfig(ctx, c)
 	if err != nil {
-		return // it is refused, as it should be
+		return // the server refuses it, as it should
 	}
 	_ = pg.Close(context.WithoutCancel(ctx))
 	d.addFinding("physical replication", Warn, fmt.Sprintf("user %s may also copy the whole cluster", d.srv.User),
@@ -56,19 +56,20 @@ func (d *doctor) checkPhysicalReplication(ctx context.Context) {
 		"put these lines first in pg_hba.conf and run SELECT pg_reload_conf();\n"+HBALines(d.srv.Database, d.srv.User))
 }
 
-// HBALines returns lines for pg_hba.conf that let a role connect to one database and replicate from it, and nothing else. A
-// line for all databases does not cover physical replication.
+// HBALines returns lines for pg_hba.conf that let a role connect to one database and replicate from it, and reject
+// everything else. Physical replication needs its own line, because "all" as the database does not match it.
 func HBALines(database, role string) string {
 	name := func(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
 	return fmt.Sprintf("hostssl %[1]s %[2]s <address>/32 scram-sha-256\nhost all %[2]s all reject\nhost replication %[2]s all reject",
 		name(database), name(role))
 }
 
-// slotTimeout bounds how long doctor waits for a slot: the server creates it once the write transactions that are open have
+// slotTimeout bounds how long doctor waits for a slot. The server creates a slot only after all open write transactions have
 // ended.
 const slotTimeout = 3 * time.Second
 
-// checkSlot creates a temporary slot, as run does, and drops it.
+// checkSlot creates a temporary slot, as capture run does, and drops it. It also warns about prepared transactions, because
+// a new slot waits for them.
 func (d *doctor) checkSlot(ctx context.Context) {
 	open, err := LoadOpenTransactions(ctx, d.conn)
 	if err != nil {
@@ -92,7 +93,7 @@ func (d *doctor) checkSlot(ctx context.Context) {
 	defer cancel()
 	slot := fmt.Sprintf("capture_doctor_%d", pg.PID())
 	err = pg.Exec(waiting, "CREATE_REPLICATION_SLOT "+slot+" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT").Close()
-	if err == nil { // a slot that ends with its connection is there for another moment
+	if err == nil { // without this, the slot would exist for a moment after the connection has ended
 		err = pg.Exec(waiting, "DROP_REPLICATION_SLOT "+slot).Close()
 	}
 	switch {
@@ -107,9 +108,10 @@ func (d *doctor) checkSlot(ctx context.Context) {
 	}
 }
 
-// checkExportedSnapshots reports whether the server has the fix for reads with a new slot's snapshot that come too early. capture
-// waits before it reads on any server; other programs may not. 15.20 and 19 have the fix; 13.23, 14.23, 16.14, 17.10 and 18.4
-// lack it. Whether later minor releases of these have it is not known.
+// checkExportedSnapshots adds a finding on whether the server has the fix for a bug: a program that reads with a new slot's
+// snapshot while a commit is in progress may undo that commit. capture waits for such commits on every server; other
+// programs may not. 15.20 and 19 have the fix; 13.23, 14.23, 16.14, 17.10 and 18.4 lack it. Whether later minor releases
+// have it is unknown.
 func (d *doctor) checkExportedSnapshots() {
 	const name = "exported snapshots"
 	if v := d.srv.VersionNum; v >= 190000 || v/10000 == 15 && v >= 150020 {
@@ -121,7 +123,8 @@ func (d *doctor) checkExportedSnapshots() {
 		fmt.Sprintf("update to the newest minor release of PostgreSQL %d; 15.20 and 19 have the fix", d.srv.VersionNum/10000))
 }
 
-// checkLimits checks the server's limits on slots and WAL senders, and on the WAL that a slot may retain.
+// checkLimits checks the server's limits on slots, WAL senders and retained WAL, and its wal_sender_timeout. It also lists
+// the statements that fail while capture is connected or a publication has the table.
 func (d *doctor) checkLimits(ctx context.Context) {
 	for _, l := range []struct {
 		name, setting string
@@ -192,8 +195,8 @@ func (d *doctor) checkPublication(ctx context.Context) {
 	}
 }
 
-// checkTriggers checks what the source notify needs. It is silent about the server's notification queue if there are no
-// triggers and logical replication works.
+// checkTriggers checks the requirements of the source notify. If the triggers do not work but logical replication does, it
+// skips the server's notification queue.
 func (d *doctor) checkTriggers(ctx context.Context) {
 	err := CheckTriggers(ctx, d.conn, d.table)
 	switch {
