@@ -19,15 +19,15 @@ import (
 	"capture/store"
 )
 
-// maxResponse limits the bytes that are read of a response. The server may not be capture.
+// maxResponse is the maximum number of bytes read of a response. The server may not be capture.
 const maxResponse = 1 << 20
 
-// findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet. It
-// reports false if no daemon runs.
+// findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet.
+// running is false if no daemon runs.
 //
-// Requests to that address may carry the token. So findDaemon uses an address from the lock file only if no other user can have
-// written the lock file, and if the address belongs to this machine or is that of --listen. If this user can't read the lock
-// file, or can't trust it, findDaemon tries listen, the address of --listen.
+// Requests to the address may carry the token. Therefore findDaemon uses the address in the lock file only if no other user
+// can have written that file, and if the address belongs to this machine or equals listen. If this user can't read the lock
+// file or can't trust it, findDaemon tries listen, which is the value of --listen.
 func findDaemon(ctx context.Context, path, listen string) (address string, running bool, err error) {
 	asked := dialAddress(listen, "")
 	owner, held, err := store.ReadOwner(path)
@@ -42,7 +42,7 @@ func findDaemon(ctx context.Context, path, listen string) (address string, runni
 		} else if errors.Is(dialErr, syscall.ECONNREFUSED) {
 			return "", false, nil
 		}
-		return asked, true, nil // whatever else is wrong there, the request will show
+		return asked, true, nil // the request will show any other problem
 	case err != nil || !held || owner.Listen == "":
 		return "", held, err
 	}
@@ -58,7 +58,7 @@ func findDaemon(ctx context.Context, path, listen string) (address string, runni
 	return address, true, nil
 }
 
-// isThisMachine reports whether the host of an address is an IP address of this machine. Names are not looked up.
+// isThisMachine reports whether the host of an address is an IP address of this machine. It does not look up names.
 func isThisMachine(address string) bool {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -81,8 +81,8 @@ func isThisMachine(address string) bool {
 	})
 }
 
-// dialAddress turns an address to listen on into one to dial. An unspecified address, such as 0.0.0.0, becomes host, or
-// the loopback address if host is "".
+// dialAddress returns the address to dial for an address that a server listens on. It replaces an unspecified IP address, such
+// as 0.0.0.0, with host, or with the loopback address if host is "".
 func dialAddress(listen, host string) string {
 	name, port, err := net.SplitHostPort(listen)
 	if err != nil {
@@ -98,7 +98,7 @@ func dialAddress(listen, host string) string {
 	return net.JoinHostPort("127.0.0.1", port)
 }
 
-// askDaemon sends a request to the daemon and returns the status code and body of the response.
+// askDaemon sends a request to the daemon and returns the status code and the body of the response.
 func askDaemon(ctx context.Context, method, address, path, token string, timeout time.Duration) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -138,7 +138,7 @@ func explainRequestError(ctx context.Context, address string, timeout time.Durat
 	return fmt.Errorf("ask the daemon at %s: %w", address, err)
 }
 
-// refusalReason returns the error in the daemon's response or, without one, the status code.
+// refusalReason returns the error in the daemon's response or, if there is none, the status code.
 func refusalReason(code int, body []byte) string {
 	var response struct {
 		Error string `json:"error"`

@@ -19,21 +19,21 @@ import (
 	"capture/store"
 )
 
-// This file has the flags that commands share, with their environment variables and defaults. The README has the same
-// table; a test compares the two.
+// This file defines the flags that commands share, with their environment variables and defaults. The README lists them in a
+// table, and a test compares the two.
 
-// databaseConfig locates the table.
+// databaseConfig selects the database and the table.
 type databaseConfig struct {
 	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as a URL (postgres://user@host:port/name?sslmode=…) or as libpq's key=value pairs. libpq's environment variables (PGHOST, PGUSER, PGPASSFILE, …) supply what is missing. Keep the password in the environment or in PGPASSFILE: every user of this machine can read the command line."`
 	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" default:"votes" help:"Table to capture."`
 }
 
-// outputConfig locates feedback.json.
+// outputConfig sets the path of feedback.json.
 type outputConfig struct {
 	Output string `placeholder:"FILE" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"Fallback file. The manifest, the lock file and temporary files are in the same folder."`
 }
 
-// fileConfig locates the file that restore and verify read, and the table that they write to or compare with.
+// fileConfig selects the file that restore and verify read, and the table that they write to or compare the file with.
 type fileConfig struct {
 	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read, plain or gzip: feedback.json, a kept state or a copy; - is standard input."`
 	At          moment    `placeholder:"TIME" help:"Read the newest kept state of the file from this time or earlier (see capture history): RFC 3339, 2026-11-24, '2026-11-24 13:00' (UTC), or an age such as 2h or 3d."`
@@ -41,7 +41,7 @@ type fileConfig struct {
 	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
 }
 
-// chooseState makes File the kept state that --at asks for, and tells the user which it is.
+// chooseState sets File to the kept state that --at selects, and prints which state that is. Without --at it does nothing.
 func (c *fileConfig) chooseState(std streams, command string) error {
 	if c.At.IsZero() {
 		return nil
@@ -68,22 +68,22 @@ func (c *fileConfig) chooseState(std streams, command string) error {
 
 func (c fileConfig) database() databaseConfig { return databaseConfig{DatabaseURL: c.DatabaseURL} }
 
-// tokenConfig locates the bearer token for HTTP.
+// tokenConfig sets the file with the bearer token for HTTP.
 type tokenConfig struct {
 	TokenFile tokenFile `placeholder:"FILE" env:"CAPTURE_TOKEN_FILE" help:"File with the bearer token for HTTP. Without it, everything except health and metrics is served only to capture's own user and root on this machine."`
 }
 
-// listenConfig has the address of the HTTP server.
+// listenConfig sets the address of the HTTP server.
 type listenConfig struct {
 	Listen address `placeholder:"HOST:PORT" env:"CAPTURE_LISTEN" default:"127.0.0.1:8080" help:"Address of the daemon's HTTP server."`
 }
 
-// debugConfig has the address of the server for Go's profiles.
+// debugConfig sets the address of the server for Go's profiles.
 type debugConfig struct {
 	DebugListen loopback `placeholder:"IP:PORT" env:"CAPTURE_DEBUG_LISTEN" help:"Loopback address for Go's profiles (pprof), such as 127.0.0.1:6060. Off by default."`
 }
 
-// followConfig controls how the table is followed and when the file is written.
+// followConfig controls how capture follows the table and when it writes the file.
 type followConfig struct {
 	Source        choice   `enum:"auto,logical,notify,poll" placeholder:"auto|logical|notify|poll" env:"CAPTURE_SOURCE" default:"auto" help:"How to follow changes. auto uses the best source that the database and the user allow."`
 	FlushDelay    duration `placeholder:"DURATION" env:"CAPTURE_FLUSH_DELAY" default:"100ms" min:"0s" max:"1h" help:"Delay between a change and the write that includes it."`
@@ -98,7 +98,7 @@ type memoryConfig struct {
 	Memory memorySize `placeholder:"auto|SIZE" env:"CAPTURE_MEMORY" default:"auto" min:"64MB" max:"1PB" help:"Approximate memory limit of the process. Rows that do not fit are kept in a file in the output's folder and read back on demand. auto uses the limit of the container (cgroup) or GOMEMLIMIT; without either, all rows stay in memory."`
 }
 
-// keepConfig controls the comparison with the table and the states that are kept.
+// keepConfig controls the regular comparison with the table and the retention of earlier states.
 type keepConfig struct {
 	VerifyInterval duration `placeholder:"DURATION" env:"CAPTURE_VERIFY_INTERVAL" default:"24h" min:"0s" max:"8760h" help:"Interval between comparisons of all rows with the table; 0s means never."`
 	Keep           policy   `placeholder:"24h,7d,4w" env:"CAPTURE_KEEP" default:"24h,7d,4w" help:"Earlier states to keep beside the file, compressed: the newest of each of the last hours, days and weeks. A number alone is hours. 0 keeps only the states before a loss of rows."`
@@ -118,7 +118,7 @@ type watchConfig struct {
 	AlertAfter duration `placeholder:"DURATION" env:"CAPTURE_ALERT_AFTER" default:"1m" min:"1s" max:"24h" help:"How long a problem must last before an alert is sent."`
 }
 
-// watchedDirs returns the folders that capture writes to, with the names of their volumes.
+// watchedDirs returns the folders that capture writes to. Name is the volume's name in the status and the metrics.
 func watchedDirs(output string, logs logFiles) []capture.WatchedDir {
 	dirs := []capture.WatchedDir{{Name: "fallback", Path: filepath.Dir(output)}}
 	for _, log := range []struct{ name, path string }{{"usage-logs", logs.UsageLog}, {"error-logs", logs.ErrorLog}} {
@@ -131,13 +131,13 @@ func watchedDirs(output string, logs logFiles) []capture.WatchedDir {
 	return dirs
 }
 
-// logFiles locates the logs.
+// logFiles sets the paths of the log files.
 type logFiles struct {
 	UsageLog string `placeholder:"FILE" env:"CAPTURE_USAGE_LOG" default:"logs/usage/usage.log" help:"Log file for INFO and above, as JSON lines."`
 	ErrorLog string `placeholder:"FILE" env:"CAPTURE_ERROR_LOG" default:"logs/errors/error.log" help:"Log file for ERROR only, as JSON lines."`
 }
 
-// logConfig controls what is logged and how long logs are kept.
+// logConfig controls what is logged and how long log files are kept.
 type logConfig struct {
 	logFiles
 	LogMaxSize    count  `placeholder:"MB" env:"CAPTURE_LOG_MAX_SIZE" default:"10" min:"1" max:"10240" help:"Size at which a log file is rotated, in MB."`
@@ -152,8 +152,8 @@ type printConfig struct {
 	Print bool `help:"Print the SQL, for example for a DBA, and change nothing."`
 }
 
-// connConfig returns how to connect to the database. Its errors are usage errors. They say where a bad value came from,
-// but never show the value.
+// connConfig returns the configuration of the database connection. Its errors are usage errors. They say where a bad value
+// came from, but never show the value.
 func (c databaseConfig) connConfig() (*pgx.ConnConfig, error) {
 	cfg, err := postgres.ParseConfig(c.DatabaseURL)
 	if err != nil {
@@ -162,7 +162,7 @@ func (c databaseConfig) connConfig() (*pgx.ConnConfig, error) {
 	return cfg, nil
 }
 
-// urlSource returns the flag or the environment variables that the database's address comes from.
+// urlSource returns the flag or the environment variables that specify the database.
 func (c databaseConfig) urlSource() string {
 	switch c.DatabaseURL {
 	case "":
@@ -173,7 +173,7 @@ func (c databaseConfig) urlSource() string {
 	return "--database-url"
 }
 
-// passwordOnCommandLine reports whether the command line has a password, which the process list would show.
+// passwordOnCommandLine reports whether the command line contains a password, which the list of processes would show.
 func (c databaseConfig) passwordOnCommandLine() bool {
 	if c.urlSource() != "--database-url" {
 		return false
@@ -199,7 +199,7 @@ const passwordWarning = "every user of this machine can read the password on the
 // passwordPair matches a password in a URL's query or in libpq's key=value pairs.
 var passwordPair = regexp.MustCompile(`(?i)(^|[?&\s])password\s*=\s*[^&\s]`)
 
-// filePath returns the output's path, for commands that need a file.
+// filePath returns the path of the output, or an error if the output is standard output or a folder.
 func (c outputConfig) filePath() (string, error) {
 	switch {
 	case c.Output == "-":
@@ -213,7 +213,7 @@ func (c outputConfig) filePath() (string, error) {
 	return c.Output, nil
 }
 
-// openLogs opens the logs. Their lines also go to stderr: as text to a terminal, otherwise as JSON.
+// openLogs opens the logs. Log lines also go to stderr: as text if it is a terminal, otherwise as JSON.
 func (c logConfig) openLogs(stderr io.Writer) (*logfile.Logs, error) {
 	logs, err := logfile.Open(logfile.Config{
 		Usage:      c.UsageLog,

@@ -30,35 +30,35 @@ import (
 	"capture/store"
 )
 
-// service is a daemon with what it runs on: file and lock, logs, metrics and HTTP.
+// service is a daemon and what it needs to run: the locked file, logs, metrics and HTTP.
 type service struct {
 	daemon      *capture.Daemon
 	web         *web.Server
 	listener    net.Listener
-	profiles    net.Listener // for Go's profiles; nil if they are off
+	profiles    net.Listener // for Go's profiles; nil if they are disabled
 	file        *store.File
 	logs        *logfile.Logs
 	log         hclog.Logger
 	memoryLimit int64 // --memory in bytes; 0 for auto
 }
 
-// serviceOptions are what a service is made of.
+// serviceOptions are the settings of a service.
 type serviceOptions struct {
 	daemon      capture.Config // openService sets its Version, Logger, LogHealth, Registry and Compare
 	web         web.Config     // openService sets its View, Status, Flush, Path, Version, Logger and Registry
 	output      string         // path of feedback.json
 	logs        logConfig
-	stderr      io.Writer // receives the log lines, too
-	listen      string    // HOST:PORT for HTTP
-	anyPort     bool      // take a free port if the one of listen is in use
-	debugListen string    // IP:PORT for Go's profiles; "" for none
+	stderr      io.Writer // also receives the log lines
+	listen      string    // HOST:PORT of the HTTP server
+	anyPort     bool      // whether to listen on a free port if the port in listen is in use
+	debugListen string    // IP:PORT of the server for Go's profiles; "" to disable it
 }
 
-// openService takes the lock, opens the logs and listens. Nothing runs before [service.run].
+// openService takes the lock, opens the logs and listens. It starts nothing: [service.run] does.
 func openService(opts serviceOptions) (_ *service, err error) {
 	s := &service{memoryLimit: opts.daemon.MemoryLimit}
 	if opts.debugListen == "" {
-		runtime.MemProfileRate = 0 // net/http/pprof is linked in, so Go would sample allocations for nobody
+		runtime.MemProfileRate = 0 // net/http/pprof is linked in, so Go would sample allocations for profiles that nobody can request
 	}
 	defer func() {
 		if err != nil {
@@ -94,14 +94,14 @@ func openService(opts serviceOptions) (_ *service, err error) {
 	if s.web, err = web.New(page); err != nil {
 		return nil, err
 	}
-	// The ports come last: a wrong setting is reported as such, even if the port is in use as well.
+	// Listen last, so that a wrong setting is reported as such even if the port is in use as well.
 	if err := s.listen(opts); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// listen opens the ports, and writes into the lock file where other commands find this daemon.
+// listen opens the ports, and writes the HTTP address into the lock file, where other commands find it.
 func (s *service) listen(opts serviceOptions) (err error) {
 	if s.listener, err = listen("--listen (CAPTURE_LISTEN)", opts.listen, opts.anyPort); err != nil {
 		return err
@@ -118,12 +118,13 @@ func (s *service) listen(opts serviceOptions) (err error) {
 	return nil
 }
 
-// listen listens on the address that flag gives. With anyPort it takes a free port if the address's is in use.
+// listen listens on an address, which is the value of flag. If the port is in use and anyPort is set, it listens on a free
+// port.
 func listen(flag, address string, anyPort bool) (net.Listener, error) {
 	host, _, _ := net.SplitHostPort(address)
 	network := "tcp"
 	if ip := net.ParseIP(host); ip != nil && ip.To4() != nil {
-		network = "tcp4" // "tcp" listens on [::] for 0.0.0.0; many containers have no IPv6
+		network = "tcp4" // for 0.0.0.0, "tcp" listens on [::], but many containers have no IPv6
 	}
 	l, err := net.Listen(network, address)
 	if errors.Is(err, syscall.EADDRINUSE) && anyPort {
@@ -138,8 +139,8 @@ func listen(flag, address string, anyPort bool) (net.Listener, error) {
 	return l, nil
 }
 
-// compareWithTable returns the daemon's regular comparison: what `capture verify` does with the file, done with the rows
-// in memory.
+// compareWithTable returns the function for the daemon's regular comparison. It compares the rows in memory with the table, as
+// `capture verify` compares the file.
 func compareWithTable(table postgres.Name) capture.CompareFunc {
 	return func(ctx context.Context, database *pgx.ConnConfig, maxRow int64, newestView func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
 		var view *snapshot.View
@@ -163,7 +164,7 @@ func compareWithTable(table postgres.Name) capture.CompareFunc {
 	}
 }
 
-// run follows the table and serves HTTP until ctx ends. Its error is already in the log.
+// run follows the table and serves HTTP until ctx ends. It logs the error that it returns.
 func (s *service) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return catchPanic(func() error { return tuneHeap(ctx, s.memoryLimit) }) })
@@ -180,9 +181,10 @@ func (s *service) run(ctx context.Context) error {
 	return nil
 }
 
-// handleSignals flushes on SIGUSR1 and reopens the logs on SIGHUP, until ctx ends.
+// handleSignals starts goroutines in group that handle signals until ctx ends: SIGUSR1 forces a flush, SIGHUP reopens the
+// logs.
 func (s *service) handleSignals(ctx context.Context, group *errgroup.Group) {
-	flush := make(chan os.Signal, 1) // keeps one that comes during a flush
+	flush := make(chan os.Signal, 1) // the buffer holds a signal that arrives during a flush
 	reopen := make(chan os.Signal, 1)
 	signal.Notify(flush, syscall.SIGUSR1)
 	signal.Notify(reopen, syscall.SIGHUP)
@@ -204,7 +206,7 @@ func (s *service) handleSignals(ctx context.Context, group *errgroup.Group) {
 	group.Go(loop(flush, func() {
 		flushed, err := s.daemon.Snapshot(ctx)
 		switch {
-		case ctx.Err() != nil: // stopping flushes, too
+		case ctx.Err() != nil: // the daemon also flushes when it stops
 		case err != nil:
 			s.log.Error("forced flush failed", "by", "SIGUSR1", "error", err)
 		default:
@@ -217,10 +219,10 @@ func (s *service) handleSignals(ctx context.Context, group *errgroup.Group) {
 	}))
 }
 
-// address returns HOST:PORT of the HTTP server for a client on this machine.
+// address returns the HOST:PORT at which a client on this machine reaches the HTTP server.
 func (s *service) address() string { return dialAddress(s.listener.Addr().String(), "") }
 
-// close releases what openService took. run must have returned.
+// close releases what openService has opened. run must have returned.
 func (s *service) close() {
 	if s.listener != nil {
 		s.listener.Close()

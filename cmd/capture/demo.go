@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	demoStartTimeout   = 30 * time.Second // for the first copy
+	demoStartTimeout   = 30 * time.Second // maximum time for the first copy
 	demoCompareTimeout = 20 * time.Second
-	demoLines          = 4 // changes printed per second; the rest are counted
+	demoLines          = 4 // maximum number of changes printed per second; the others are only counted
 )
 
 type demoCmd struct {
@@ -77,7 +77,7 @@ func (c demoCmd) Run(ctx context.Context, std streams) (err error) {
 	return c.runDemo(ctx, std.out, service, d, path, folder)
 }
 
-// outputPath returns where the demo's feedback.json is written.
+// outputPath returns the path of the demo's feedback.json. The default is in folder.
 func (c demoCmd) outputPath(folder string) (string, error) {
 	if c.Output == "" {
 		return filepath.Join(folder, "data", "fallback", "feedback.json"), nil
@@ -92,7 +92,7 @@ func (c demoCmd) outputPath(folder string) (string, error) {
 	return path, nil
 }
 
-// openService opens the daemon as capture run does, with its logs in folder.
+// openService opens a service as capture run does. Its logs are in folder.
 func (c demoCmd) openService(url, path, folder string) (*service, error) {
 	database, err := postgres.ParseConfig(url)
 	if err != nil {
@@ -118,9 +118,9 @@ func (c demoCmd) openService(url, path, folder string) (*service, error) {
 	})
 }
 
-// runDemo runs the daemon and the demo until the time is up or ctx ends, then compares the file with the table.
+// runDemo runs the daemon and the demo until the duration is over or ctx ends. Then it compares the file with the table.
 func (c demoCmd) runDemo(ctx context.Context, out io.Writer, s *service, d *demo.Demo, path, folder string) error {
-	// The daemon outlives ctx, because the comparison needs a last write.
+	// The daemon outlives ctx, because the comparison needs a last flush.
 	daemonCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	showCtx, end := context.WithCancel(ctx)
@@ -138,7 +138,7 @@ func (c demoCmd) runDemo(ctx context.Context, out io.Writer, s *service, d *demo
 	return cmp.Or(daemon.Wait(), err)
 }
 
-// showChanges runs the application and prints each change when it is in the file. It is no error if ctx ends.
+// showChanges runs the application and prints each change when the file contains it. It returns nil if ctx ends.
 func (c demoCmd) showChanges(ctx context.Context, out io.Writer, s *service, d *demo.Demo, path, folder string) error {
 	if err := waitFirstCopy(ctx, s); err != nil || ctx.Err() != nil {
 		return err
@@ -155,7 +155,7 @@ func (c demoCmd) showChanges(ctx context.Context, out io.Writer, s *service, d *
 	return err
 }
 
-// waitFirstCopy waits until feedback.json was written for the first time.
+// waitFirstCopy waits until feedback.json has been written for the first time, or until ctx ends.
 func waitFirstCopy(ctx context.Context, s *service) error {
 	ctx, cancel := context.WithTimeout(ctx, demoStartTimeout)
 	defer cancel()
@@ -195,7 +195,7 @@ func (c demoCmd) printIntro(out io.Writer, s *service, d *demo.Demo, path, folde
 	fmt.Fprintf(out, "\nThe file has %s (%s). %s\n\n", rowsText(status.File.Rows), bytesText(status.File.Bytes), end)
 }
 
-// compareDemo makes the daemon write the file once more and compares it with the table.
+// compareDemo forces a last flush of the file and compares the file with the table.
 func compareDemo(ctx context.Context, out io.Writer, s *service, d *demo.Demo, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, demoCompareTimeout)
 	defer cancel()
@@ -210,11 +210,11 @@ func compareDemo(ctx context.Context, out io.Writer, s *service, d *demo.Demo, p
 	return err
 }
 
-// changePrinter prints up to demoLines changes per second and the number of the others.
+// changePrinter prints up to demoLines changes per second. It counts the others and prints their number.
 type changePrinter struct {
 	out     io.Writer
-	name    string // of the file
-	second  int64  // Unix time that printed and hidden belong to
+	name    string // name of the file
+	second  int64  // Unix time of the second in which printed and hidden are counted
 	printed int
 	hidden  int
 }
@@ -233,7 +233,7 @@ func (p *changePrinter) printChange(c demo.Change, f demo.File) {
 		strconv.Quote(clipText(c.Question, 42)), c.Thumb, p.name, rowsText(f.Rows), bytesText(f.Bytes), spanText(f.Read.Sub(c.Committed)))
 }
 
-// printHidden prints how many changes of the last second were not printed.
+// printHidden prints the number of changes that were not printed, and resets it.
 func (p *changePrinter) printHidden() {
 	if p.hidden > 0 {
 		fmt.Fprintf(p.out, "         … and %s more changes\n", countText(p.hidden))

@@ -79,7 +79,7 @@ func (c doctorCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// diagnosisText formats the diagnosis for people.
+// diagnosisText returns the diagnosis as text.
 func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 	marks := map[postgres.Level]string{
 		postgres.OK: p.checkMark(true), postgres.Warn: p.bold + "!" + p.off, postgres.Fail: p.checkMark(false),
@@ -109,7 +109,8 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 	return b.String()
 }
 
-// folderFinding reports whether this user could write the file at path, or create its folder.
+// folderFinding checks that this user can write the file at path or create its folder, and that other users cannot. If this
+// user cannot, the finding has the level otherwise and the reason why.
 func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
 	folder := existingFolder(path)
 	err := unix.Access(folder, unix.W_OK|unix.X_OK)
@@ -129,8 +130,8 @@ func folderFinding(name, path string, otherwise postgres.Level, why string) post
 	}
 }
 
-// fileSystemFinding names the file system of the output folder and says what follows. In a folder that exists it tries out what the file
-// system can do.
+// fileSystemFinding names the file system of the output folder and its effect on writes. If the folder exists, it also tests
+// locks and the replacement of open files there.
 func fileSystemFinding(path string) postgres.Finding {
 	folder := existingFolder(path)
 	fs, err := store.ProbeFileSystem(folder)
@@ -144,7 +145,7 @@ func fileSystemFinding(path string) postgres.Finding {
 		f.Found = fs.Name + ", a network share or unknown"
 		f.Reason = "each change writes the whole file; on ext4 and XFS of this machine it would cost what changed"
 	}
-	if err != nil { // why is in the finding about the folder
+	if err != nil { // the finding about the folder has the reason
 		return f
 	}
 	if !fs.LocksHold {
@@ -160,7 +161,7 @@ func fileSystemFinding(path string) postgres.Finding {
 	return f
 }
 
-// keptFinding returns what the kept states of the file at path take, and the age of the oldest.
+// keptFinding returns the size of the kept states of the file at path, and the age of the oldest state.
 func keptFinding(path string) postgres.Finding {
 	f := postgres.Finding{Name: "kept states", Level: postgres.OK, Found: "none yet"}
 	states, err := store.ListKept(path)
@@ -173,7 +174,8 @@ func keptFinding(path string) postgres.Finding {
 	return f
 }
 
-// existingFolder returns the folder of the file at path or, if it does not exist, the nearest parent that does.
+// existingFolder returns the folder of the file at path. If the folder does not exist, it returns the nearest parent that
+// exists.
 func existingFolder(path string) string {
 	if full, err := filepath.Abs(path); err == nil {
 		path = full
@@ -187,7 +189,7 @@ func existingFolder(path string) string {
 	}
 }
 
-// freeSpace returns how many bytes this user can still write beside path, or 0 if that is unknown.
+// freeSpace returns the number of bytes that this user can still write to the file system of path, or 0 if unknown.
 func freeSpace(path string) int64 {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(existingFolder(path), &fs); err != nil {
@@ -196,8 +198,8 @@ func freeSpace(path string) int64 {
 	return int64(fs.Bavail) * int64(fs.Bsize)
 }
 
-// availableMemory returns how many bytes this process can use: the memory of the machine or, if lower, its limit. It
-// returns 0 if neither is known.
+// availableMemory returns the number of bytes that this process can use: the memory of the machine, or the limit of the
+// process if that is lower. It returns 0 if neither is known.
 func availableMemory() int64 {
 	total := int64(math.MaxInt64)
 	if content, err := os.ReadFile("/proc/meminfo"); err == nil {

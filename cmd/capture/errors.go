@@ -14,17 +14,19 @@ const (
 	exitUsage  = 2
 )
 
-// usageError is a mistake in the command line or the environment: exit 2.
+// usageError is an error in the command line or the environment. Its exit code is exitUsage.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// reportedError is an error that the user has seen already, in the log or in the result: main only sets the exit code.
+// reportedError is an error that the log or the result has already shown to the user. For such an error, main only sets the
+// exit code.
 type reportedError struct{ error }
 
 func (e reportedError) Unwrap() error { return e.error }
 
-// nameEnvVar puts the environment variable first in kong's message about a bad value, if the value came from there.
+// nameEnvVar rewrites kong's error about a bad value so that it starts with the environment variable, if the value came from
+// one.
 func nameEnvVar(err error) error {
 	message, origin, ok := strings.Cut(err.Error(), " (from envar ")
 	if !ok {
@@ -35,11 +37,11 @@ func nameEnvVar(err error) error {
 	return fmt.Errorf("%s (%s): %s", name, flag, message)
 }
 
-// secretPattern matches what may carry a password in a message: database URLs, and libpq's password=value.
+// secretPattern matches texts in a message that may contain a password: database URLs, and password=value as libpq accepts it.
 var secretPattern = regexp.MustCompile(`(?i)\bpostgres\w*(\+\w+)?://[^\s"]*|\bpassword\s*=\s*('[^']*'|[^\s"]*)`)
 
-// redactSecrets hides passwords in a message. An argument that was given in the wrong place, such as a database URL
-// instead of a table, may be quoted in it.
+// redactSecrets hides passwords in a message. The message may quote an argument that was given in the wrong place, such as a
+// database URL instead of a table.
 func redactSecrets(message string, args []string) string {
 	for _, arg := range args {
 		_, value, _ := strings.Cut(arg, "=")
@@ -52,7 +54,7 @@ func redactSecrets(message string, args []string) string {
 	return secretPattern.ReplaceAllString(message, "(hidden)")
 }
 
-// catchPanic calls f and returns its panic as an error, so that a panic ends in the log and in exit 1.
+// catchPanic calls f and returns a panic of f as an error, so that the panic is logged and the exit code is 1.
 func catchPanic(f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

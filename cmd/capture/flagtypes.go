@@ -20,10 +20,10 @@ import (
 	"capture/store/retention"
 )
 
-// This file has the types of flags. The error of each quotes the bad value and says what is accepted; kong adds the name
-// of the flag or of the environment variable.
+// This file defines the types of flags. Their errors quote the bad value, unless it may be secret, and say what is accepted.
+// kong adds the name of the flag or of the environment variable.
 
-// duration is a time.Duration within the min and max tags of the flag.
+// duration is a time.Duration within the limits of the flag's min and max tags.
 type duration time.Duration
 
 func (d *duration) Decode(ctx *kong.DecodeContext) error {
@@ -49,7 +49,7 @@ func mustDuration(ctx *kong.DecodeContext, tag string) time.Duration {
 	return v
 }
 
-// moment is a point in time. The zero moment is that of a flag that was not given.
+// moment is a point in time. It is zero if the flag was not given.
 type moment struct{ time.Time }
 
 func (m *moment) Decode(ctx *kong.DecodeContext) error {
@@ -65,7 +65,7 @@ func (m *moment) Decode(ctx *kong.DecodeContext) error {
 	return nil
 }
 
-// parseMoment parses a time, in UTC unless it has an offset, or an age. A day is its first moment.
+// parseMoment parses a time or an age. A time without an offset is in UTC, and a date means the start of that day.
 func parseMoment(text string, now time.Time) (time.Time, bool) {
 	for _, layout := range []string{time.RFC3339, time.DateOnly, "2006-01-02 15:04", time.DateTime} {
 		if t, err := time.Parse(layout, text); err == nil {
@@ -80,7 +80,8 @@ func parseMoment(text string, now time.Time) (time.Time, bool) {
 	return now.Add(-age), err == nil && age >= 0
 }
 
-// size is a number of bytes within the min and max tags of the flag, in Postgres' units (1 kB is 1024 bytes).
+// size is a number of bytes within the limits of the flag's min and max tags. Its units are those of Postgres: 1 kB is 1024
+// bytes.
 type size int64
 
 func (s *size) Decode(ctx *kong.DecodeContext) error {
@@ -125,7 +126,7 @@ func parseSize(text string) (int64, bool) {
 	return int64(bytes), true
 }
 
-// count is an integer within the min and max tags of the flag.
+// count is an integer within the limits of the flag's min and max tags.
 type count int
 
 func (c *count) Decode(ctx *kong.DecodeContext) error {
@@ -168,7 +169,7 @@ func (r *rate) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// popValue consumes the flag's value, from the command line or the environment.
+// popValue consumes and returns the flag's value, which comes from the command line or the environment.
 func popValue(ctx *kong.DecodeContext, what string) (string, error) {
 	var text string
 	if err := ctx.Scan.PopValueInto(what, &text); err != nil {
@@ -177,7 +178,7 @@ func popValue(ctx *kong.DecodeContext, what string) (string, error) {
 	return strings.TrimSpace(text), nil
 }
 
-// choice is one of the words in the enum tag of the flag, in lower case. kong checks that tag too, but without naming the
+// choice is one of the words in the flag's enum tag, in lower case. kong also checks that tag, but its error does not name the
 // environment variable that a bad value came from.
 type choice string
 
@@ -194,7 +195,7 @@ func (c *choice) Decode(ctx *kong.DecodeContext) error {
 	return nil
 }
 
-// address is a host and port to listen on.
+// address is the host and port that a server listens on.
 type address string
 
 func (a *address) UnmarshalText(text []byte) error {
@@ -209,7 +210,7 @@ func (a *address) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// loopback is an address and port of this machine's loopback interface. Names are refused: DNS may resolve them to
+// loopback is an IP address and port of the loopback interface. Host names are refused, because DNS may resolve them to
 // another address.
 type loopback string
 
@@ -221,7 +222,7 @@ func (l *loopback) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// tableName is the name of a table, with or without a schema.
+// tableName is the name of a table, with or without its schema.
 type tableName struct{ postgres.Name }
 
 func (t *tableName) UnmarshalText(text []byte) error {

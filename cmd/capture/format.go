@@ -74,7 +74,7 @@ func clipText(s string, n int) string {
 	return string(r[:n-1]) + "…"
 }
 
-// transactionsText formats a number of transactions.
+// transactionsText formats a number of transactions: "1,234 transactions followed".
 func transactionsText(n uint64) string {
 	if n == 1 {
 		return "1 transaction followed"

@@ -12,13 +12,14 @@ import (
 )
 
 const (
-	heapInterval   = time.Second // between looks at the heap
-	freeInterval   = time.Second // between returns of free memory to the system, each of which is a collection, too
-	allowedGarbage = 32 << 20    // bytes that may wait for the collector, however small the live heap is
+	heapInterval   = time.Second // time between two measurements of the heap
+	freeInterval   = time.Second // minimum time between two returns of free memory to the system, each of which is also a garbage collection
+	allowedGarbage = 32 << 20    // bytes of garbage that are always allowed, however small the live heap is
 )
 
-// tuneHeap keeps the process within its memory limit, and its heap close to what the rows take, until ctx ends.
-// memoryLimit is --memory in bytes, or 0. An operator's GOGC and GOMEMLIMIT are left alone.
+// tuneHeap keeps the process within its memory limit, and limits the garbage in its heap, until ctx ends. memoryLimit is
+// --memory in bytes, or 0 for auto. tuneHeap leaves an operator's GOGC unchanged. It lowers an operator's GOMEMLIMIT only if
+// --memory is set.
 func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	limitHeap(memoryLimit)
 	if os.Getenv("GOGC") != "" {
@@ -35,7 +36,7 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 			percent = p
 			debug.SetGCPercent(percent)
 		}
-		// The runtime keeps a tenth more than it needs, and far more for some time after a copy of the table.
+		// The runtime keeps a tenth more memory than it needs, and for some time after a copy of the table far more.
 		if free > max(live/32, 2*allowedGarbage) && time.Since(freed) > freeInterval {
 			debug.FreeOSMemory()
 			freed = time.Now()
@@ -48,8 +49,8 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	}
 }
 
-// limitHeap tells the runtime the limit of the control group or memoryLimit, which it does not know. With a limit of its own a tenth
-// below that, it collects more often before the kernel kills the process.
+// limitHeap sets the runtime's memory limit to nine tenths of memoryLimit or of the control group's limit, whichever is lower:
+// the runtime knows neither. Close to its limit, the runtime collects garbage more often, before the kernel kills the process.
 func limitHeap(memoryLimit int64) {
 	limit := cgroup.MemoryLimit()
 	if memoryLimit > 0 {
@@ -60,9 +61,9 @@ func limitHeap(memoryLimit int64) {
 	}
 }
 
-// gcPercent returns the GOGC percentage for a live heap of so many bytes. Most of a large heap is rows, in blocks without
-// pointers, which the collector does not scan. A collection is therefore cheap however many rows there are, while a few
-// percent of garbage are many bytes.
+// gcPercent returns the GOGC percentage for a live heap of the given size in bytes. Most of a large heap is rows, in blocks
+// without pointers, which the collector does not scan. A collection is therefore cheap regardless of the number of rows. A few
+// percent of garbage, in contrast, are many bytes.
 func gcPercent(live uint64) int {
 	return int(min(max(allowedGarbage*100/max(live, 1), 3), 100))
 }

@@ -8,7 +8,8 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// printHelp prints kong's help, then the examples of the command as they are. kong would wrap them like prose.
+// printHelp prints kong's help and then the command's examples. It prints the examples itself because kong would wrap them
+// like prose.
 func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
 		return err
@@ -28,7 +29,7 @@ func printHelp(options kong.HelpOptions, ctx *kong.Context) error {
 	return nil
 }
 
-// describeFlag returns the help of a flag with its default and environment variables.
+// describeFlag returns the help text of a flag, with its default and its environment variables.
 func describeFlag(v *kong.Value) string {
 	var notes []string
 	if v.HasDefault && v.Default != "" {
@@ -43,8 +44,8 @@ func describeFlag(v *kong.Value) string {
 	return v.Help + " [" + strings.Join(notes, ", ") + "]"
 }
 
-// unsetEmpty unsets the flags' environment variables that are empty, so the defaults apply. Compose files and unit files
-// pass "" for what the user has not set.
+// unsetEmpty unsets the flags' environment variables that are empty, so that the defaults apply. Compose files and unit files
+// set variables to "" if the user has not set them.
 func unsetEmpty(node *kong.Node) {
 	for _, flag := range node.Flags {
 		for _, name := range flag.Tag.Envs {

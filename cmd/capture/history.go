@@ -65,7 +65,7 @@ func (c historyCmd) Run(std streams) error {
 	return json.NewEncoder(std.out).Encode(newHistory(states))
 }
 
-// acknowledge acknowledges the losses.
+// acknowledge marks all losses as acknowledged, and prints each of them.
 func (c historyCmd) acknowledge(std streams, states []store.KeptState) error {
 	n := 0
 	for _, s := range states {
@@ -114,14 +114,15 @@ func (c historyCmd) drop(std streams, states []store.KeptState) error {
 	return nil
 }
 
-// report prints what was done, unless the result is JSON.
+// report prints what the command has done, unless the result is JSON.
 func (c historyCmd) report(std streams, format string, args ...any) {
 	if !c.JSON {
 		fmt.Fprintf(std.out, format, args...)
 	}
 }
 
-// findState returns the state at path: none or one. A state may have been compressed since somebody noted its path.
+// findState returns the state at path as a slice, which is empty if there is none. It also finds a state that has been
+// compressed since the user noted its path.
 func findState(states []store.KeptState, path string) []store.KeptState {
 	stem := func(path string) string {
 		if full, err := filepath.Abs(path); err == nil {
@@ -138,7 +139,7 @@ func findState(states []store.KeptState, path string) []store.KeptState {
 	return nil
 }
 
-// history is the JSON of the kept states.
+// history is the JSON form of the kept states.
 type history struct {
 	States []historyState `json:"states"` // newest first
 }
@@ -148,8 +149,8 @@ type historyState struct {
 	Reason       string    `json:"reason"`
 	Rows         int       `json:"rows"`
 	Bytes        int64     `json:"bytes"`
-	SHA256       string    `json:"sha256"` // "" for a state that is not compressed yet
-	Where        string    `json:"where"`  // path of its data
+	SHA256       string    `json:"sha256"` // "" for a state that has not been compressed yet
+	Where        string    `json:"where"`  // path of the state's data
 	Loss         string    `json:"loss,omitempty"`
 	Acknowledged bool      `json:"acknowledged,omitempty"`
 	Damaged      string    `json:"damaged,omitempty"`
@@ -167,7 +168,7 @@ func newHistory(states []store.KeptState) history {
 	return h
 }
 
-// historyText formats the kept states of the file at path for people.
+// historyText returns the kept states of the file at path as text.
 func historyText(path string, states []store.KeptState, p palette, now time.Time) string {
 	if len(states) == 0 {
 		return fmt.Sprintf("there are no kept states of %s\n", path)
@@ -188,7 +189,7 @@ func historyText(path string, states []store.KeptState, p palette, now time.Time
 	return b.String()
 }
 
-// stateNotes returns what else there is to know of a state, and what to do.
+// stateNotes returns notes about damage and losses of a state, and what to do about them.
 func stateNotes(s store.KeptState) []string {
 	var notes []string
 	if s.Damaged != "" {
@@ -205,7 +206,7 @@ func stateNotes(s store.KeptState) []string {
 	return notes
 }
 
-// restoreCommand returns the command that brings back what was lost after the state.
+// restoreCommand returns the command that restores the rows that were lost or changed after the state.
 func restoreCommand(s store.KeptState) string {
 	if s.Loss.RowsChanged > 0 && s.Loss.RowsLost == 0 {
 		return "capture restore --on-conflict overwrite " + s.Path
@@ -213,7 +214,7 @@ func restoreCommand(s store.KeptState) string {
 	return "capture restore --on-conflict skip " + s.Path
 }
 
-// listedText returns what the states take on disk and how old the oldest is.
+// listedText returns the number and size of the states and the age of the oldest. states must not be empty.
 func listedText(states []store.KeptState, now time.Time) string {
 	var onDisk int64
 	for _, s := range states {
@@ -222,7 +223,7 @@ func listedText(states []store.KeptState, now time.Time) string {
 	return keptText(len(states), onDisk, &states[len(states)-1].Time, now)
 }
 
-// keptText returns what n kept states take on disk and how old the oldest is; "" for none.
+// keptText returns the number and size of n kept states and the age of the oldest, or "" if n is 0.
 func keptText(n int, onDisk int64, oldest *time.Time, now time.Time) string {
 	if n == 0 || oldest == nil {
 		return ""

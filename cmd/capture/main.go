@@ -1,7 +1,7 @@
 // Command capture keeps a live JSON fallback of one Postgres table.
 //
-// Each command has a file of its own. What commands share: config.go has the flags, flagtypes.go their types, errors.go
-// the exit codes, format.go and terminal.go the output, client.go the requests to a running daemon.
+// Each command has its own file. Several commands share the others: config.go defines the flags, flagtypes.go their types,
+// errors.go the exit codes, format.go and terminal.go the output, and client.go the requests to a running daemon.
 package main
 
 import (
@@ -18,7 +18,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// cli is the whole command line, in the order of the help.
+// cli is the command line. Its fields have the order of the commands in the help.
 type cli struct {
 	Run      runCmd      `cmd:"" help:"Follow the table and keep feedback.json equal to it."`
 	Snapshot snapshotCmd `cmd:"" help:"Write feedback.json now, with everything committed so far."`
@@ -35,13 +35,13 @@ type cli struct {
 
 func main() {
 	postgres.ProgramVersion, _ = buildInfo()
-	// The first signal asks for a clean stop. The second has its default effect and ends the process at once.
+	// The first signal requests a clean stop. The second has its default effect and ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	os.Exit(runCommand(ctx, os.Args[1:], streams{os.Stdout, os.Stderr}))
 }
 
-// runCommand runs the command that args name and returns the exit code.
+// runCommand runs the command that args specify and returns the exit code.
 func runCommand(ctx context.Context, args []string, std streams) int {
 	var app cli
 	parser := newParser(&app, std)
@@ -67,22 +67,23 @@ func newParser(app *cli, std streams) *kong.Kong {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.ValueFormatter(describeFlag),
 		kong.Help(printHelp),
-		// A resolver, even an empty one, makes kong accept a good flag beside a bad environment variable.
+		// If there is a resolver, even an empty one, kong accepts a good flag although the flag's environment variable is bad.
 		kong.Resolvers(kong.ResolverFunc(func(*kong.Context, *kong.Path, *kong.Flag) (any, error) { return nil, nil })),
 	)
 	parser.Model.HelpFlag.Help = "Show this help."
 	return parser
 }
 
-// printOverview prints the help of a bare "capture" as a usage error: on stderr, exit 2.
+// printOverview prints the help for "capture" without a command. Like a usage error, the help goes to stderr, and the exit
+// code is 2.
 func printOverview(parser *kong.Kong, std streams) int {
 	parser.Stdout = std.err
 	parser.Exit = func(int) {}
-	_, _ = parser.Parse([]string{"--help"}) // prints the help, then fails because there is no command
+	_, _ = parser.Parse([]string{"--help"}) // prints the help, then fails because of the missing command
 	return exitUsage
 }
 
-// commandName returns "capture" with the command that args name, for error messages.
+// commandName returns "capture" and the command that args specify, for error messages.
 func commandName(parser *kong.Kong, args []string) string {
 	for _, node := range parser.Model.Leaves(true) {
 		if args[0] == node.Name {
@@ -92,7 +93,7 @@ func commandName(parser *kong.Kong, args []string) string {
 	return "capture"
 }
 
-// reportError prints err on stderr, if the user has not seen it yet, and returns the exit code for it.
+// reportError prints err to stderr unless the user has already seen it, and returns the exit code.
 func reportError(err error, command string, args []string, std streams) int {
 	var usage usageError
 	var reported reportedError

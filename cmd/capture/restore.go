@@ -80,7 +80,7 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// confirmLoss asks whether rows may be overwritten or deleted.
+// confirmLoss asks the user whether rows may be overwritten or deleted.
 func (c restoreCmd) confirmLoss(std streams, table string, rows int64) error {
 	var may []string
 	if c.OnConflict == choice(restore.Overwrite) {
@@ -93,21 +93,22 @@ func (c restoreCmd) confirmLoss(std streams, table string, rows int64) error {
 		"Use --yes to do so, or --dry-run to see which")
 }
 
-// confirmTable asks whether the file may go to a table that only its manifest names.
+// confirmTable asks the user whether to restore into a table that only the file's manifest names.
 func (c restoreCmd) confirmTable(std streams, table string) error {
 	return c.ask(std, fmt.Sprintf("the file's manifest names table %s, and --table and CAPTURE_TABLE name none: restore into %[1]s", table),
 		"Name it with --table, or use --yes")
 }
 
-// ask asks a question on the terminal. Without a terminal it refuses, and says what to do instead.
+// ask asks the user a question on the terminal. If there is no terminal, it returns an error that includes the text instead, a
+// hint.
 func (c restoreCmd) ask(std streams, question, instead string) error {
-	if c.File == "-" { // standard input is the file, even if it is a terminal
+	if c.File == "-" { // standard input is the file, so it cannot be the answer
 		return fmt.Errorf("%s? %s", question, instead)
 	}
 	return confirm(std, "capture restore", question, instead)
 }
 
-// restoredText returns the result for people.
+// restoredText returns the result as text.
 func restoredText(r restore.Result, took time.Duration) string {
 	var b strings.Builder
 	done := "restored"
@@ -142,7 +143,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 	return b.String()
 }
 
-// keysText lists the first keys of a number of rows: ": 1; 2; 3; …".
+// keysText returns the first keys of a number of rows as text: ": 1; 2; 3; …".
 func keysText(rows int64, keys []string) string {
 	if len(keys) == 0 {
 		return ""

@@ -67,7 +67,7 @@ func (c runCmd) Run(ctx context.Context, std streams) error {
 	return s.run(ctx)
 }
 
-// daemonConfig returns the daemon's configuration, as far as flags set it.
+// daemonConfig returns the part of the daemon's configuration that flags set.
 func (c runCmd) daemonConfig(database *pgx.ConnConfig, output string) capture.Config {
 	return capture.Config{
 		Database:       database,

@@ -48,7 +48,7 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 	})
 }
 
-// runPlan runs the statements that plan returns, unless printOnly is set, and prints them.
+// runPlan calls plan and runs the statements that it returns, unless printOnly is set. Then it prints them.
 func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool, plan func(*pgx.Conn) ([]string, error)) error {
 	database, err := c.connConfig()
 	if err != nil {
@@ -72,7 +72,7 @@ func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool
 	return printStatements(std.out, statements)
 }
 
-// printStatements prints SQL that can be pasted into psql. Without statements it prints a comment.
+// printStatements prints statements in a form that can be pasted into psql. If there are none, it prints a comment.
 func printStatements(w io.Writer, statements []string) error {
 	if len(statements) == 0 {
 		_, err := fmt.Fprintln(w, "-- nothing to do")

@@ -20,7 +20,7 @@ import (
 	"capture/store"
 )
 
-// snapshotTimeout limits the wait for the daemon's forced write. The daemon has a shorter limit of its own.
+// snapshotTimeout is the maximum time to wait for the daemon to write the file. The daemon's own limit is shorter.
 const snapshotTimeout = 10 * time.Minute
 
 type snapshotCmd struct {
@@ -87,7 +87,7 @@ func (c snapshotCmd) requestSnapshot(ctx context.Context, std streams, address s
 	return c.printResult(std.out, flushed)
 }
 
-// printResult prints what was written.
+// printResult prints the result. It returns an error if the file lacks rows.
 func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	if c.JSON {
 		return cmp.Or(json.NewEncoder(w).Encode(f), omittedError(f.Omitted))
@@ -101,7 +101,7 @@ func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	return cmp.Or(err, omittedError(f.Omitted))
 }
 
-// omittedError returns the error for a file that lacks rows, or nil.
+// omittedError returns an error if the file lacks rows because they do not fit into memory. o is nil if the file lacks none.
 func omittedError(o *store.Omitted) error {
 	if o == nil {
 		return nil
@@ -113,7 +113,7 @@ func omittedError(o *store.Omitted) error {
 	return fmt.Errorf("the table has %s that are not in the file, since they do not fit into memory: %s; give capture more memory", rowsText(o.Rows), foreign.Text(keys))
 }
 
-// exportTable reads the table from Postgres and writes it to w or, if w is nil, to the same files as a daemon.
+// exportTable reads the table from Postgres and writes it to w. If w is nil, it writes the same files as a daemon.
 func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) error {
 	database, err := c.connConfig()
 	if err != nil {
@@ -131,7 +131,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 		_, err = view.WriteTo(w)
 		return cmp.Or(err, omittedError(store.OmittedRows(view)))
 	}
-	// Take the lock first, so no daemon can start on the file during the export.
+	// Take the lock first, so that no daemon can start to write the file during the export.
 	file, err := store.Open(c.Output, store.Owner{PID: os.Getpid(), Host: hostname(), Version: v, Started: start})
 	if err != nil {
 		return err
@@ -167,7 +167,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	})
 }
 
-// keptBeforeText says which state was kept before the file was replaced.
+// keptBeforeText returns a message about the state that was kept before the file was replaced.
 func keptBeforeText(s *store.KeptState) string {
 	switch {
 	case s.Loss != nil:
@@ -178,14 +178,14 @@ func keptBeforeText(s *store.KeptState) string {
 	return "the state before is kept as " + compressedPath(s)
 }
 
-// compressedPath returns where the state is once it is compressed, which is before the command ends.
+// compressedPath returns the path that the state will have after its compression. The command compresses it before it ends.
 func compressedPath(s *store.KeptState) string {
 	folder, name := filepath.Split(s.Path)
 	return folder + strings.TrimPrefix(strings.TrimSuffix(name, ".gz"), ".") + ".gz"
 }
 
-// exportConfig returns the configuration of an export. Rows that do not fit into memory are spilled to folder, or to the
-// system's temporary folder if it is "".
+// exportConfig returns the configuration of an export. The export spills rows that do not fit into memory to folder or, if
+// folder is "", to the system's folder for temporary files.
 func (c snapshotCmd) exportConfig(database *pgx.ConnConfig, version, folder string, stderr io.Writer) capture.Config {
 	return capture.Config{
 		Database: database,

@@ -16,7 +16,7 @@ import (
 	"capture/internal/foreign"
 )
 
-// statusTimeout limits the wait for the daemon, which only has to read its own memory.
+// statusTimeout is the maximum time to wait for the daemon's response. The daemon only has to read its own memory.
 const statusTimeout = 3 * time.Second
 
 type statusCmd struct {
@@ -56,7 +56,7 @@ func (c statusCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// fetchStatus requests the daemon's status and also returns the response as received.
+// fetchStatus requests the daemon's status. raw is the body of the response.
 func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture.Status, raw []byte, err error) {
 	address, held, err := findDaemon(ctx, path, string(c.Listen))
 	if err != nil {
@@ -78,7 +78,7 @@ func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture
 	return status, raw, nil
 }
 
-// statusText formats the status for people.
+// statusText returns the status as text.
 func statusText(s capture.Status, p palette, now time.Time) string {
 	var b strings.Builder
 	line := func(label, text string) {
@@ -121,7 +121,7 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	return b.String()
 }
 
-// memoryText returns "" if all rows are in memory.
+// memoryText returns how much of the rows is in memory and on disk. It returns "" if all rows are in memory.
 func memoryText(m *capture.MemoryStatus) string {
 	if m == nil || m.Spilled == 0 {
 		return ""
@@ -167,7 +167,7 @@ func writtenText(f capture.FileStatus, now time.Time) string {
 	return text
 }
 
-// timeAgo returns text such as "committed 12 s ago", or "" without a time.
+// timeAgo returns a text such as "committed 12 s ago", or "" if t is not set.
 func timeAgo(what string, t *time.Time, now time.Time) string {
 	if t == nil || t.IsZero() {
 		return ""
@@ -175,7 +175,7 @@ func timeAgo(what string, t *time.Time, now time.Time) string {
 	return joinNonEmpty(" ", what, spanText(now.Sub(*t))+" ago")
 }
 
-// withPrefix returns prefix and text, or "" without a text.
+// withPrefix returns prefix followed by text, or "" if text is "".
 func withPrefix(prefix, text string) string {
 	if text == "" {
 		return ""
@@ -183,7 +183,7 @@ func withPrefix(prefix, text string) string {
 	return prefix + text
 }
 
-// joinNonEmpty joins the parts that are not empty.
+// joinNonEmpty joins the parts that are not "".
 func joinNonEmpty(sep string, parts ...string) string {
 	nonEmpty := parts[:0]
 	for _, part := range parts {

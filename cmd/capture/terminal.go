@@ -13,7 +13,7 @@ import (
 	"capture/internal/foreign"
 )
 
-// streams are the outputs of a command: out for its result, err for messages.
+// streams are the output streams of a command: out for its result, err for messages.
 type streams struct {
 	out, err io.Writer
 }
@@ -23,7 +23,7 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// palette holds the escape sequences that color text on a terminal. Elsewhere they are empty.
+// palette holds the escape sequences that color text on a terminal. They are empty if the output is not a terminal.
 type palette struct{ good, bad, dim, bold, off string }
 
 func paletteFor(w io.Writer) palette {
@@ -33,7 +33,7 @@ func paletteFor(w io.Writer) palette {
 	return palette{good: "\x1b[32m", bad: "\x1b[31m", dim: "\x1b[2m", bold: "\x1b[1m", off: "\x1b[0m"}
 }
 
-// checkMark returns a tick or a cross.
+// checkMark returns a tick if ok is true, otherwise a cross.
 func (p palette) checkMark(ok bool) string {
 	if ok {
 		return p.good + "✓" + p.off
@@ -41,7 +41,8 @@ func (p palette) checkMark(ok bool) string {
 	return p.bad + "✗" + p.off
 }
 
-// confirm asks on the terminal whether to do what question says. If nobody can answer, the error says what to do instead.
+// confirm asks the user on the terminal to confirm what question says. If there is no terminal, it returns an error that
+// includes the text instead, a hint.
 func confirm(std streams, command, question, instead string) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return fmt.Errorf("%s? %s", question, instead)

@@ -72,7 +72,7 @@ func (c verifyCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// databaseGiven reports whether the user named a database, by the flag or the environment.
+// databaseGiven reports whether the user specified a database by the flag or in the environment.
 func (c verifyCmd) databaseGiven() bool {
 	given := c.DatabaseURL
 	for _, name := range []string{"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"} {
@@ -81,7 +81,7 @@ func (c verifyCmd) databaseGiven() bool {
 	return given != ""
 }
 
-// barrier returns a function that makes the daemon of the file write it, or nil if no daemon runs.
+// barrier returns a function that makes the running daemon write the file. It returns nil if no daemon writes the file.
 func (c verifyCmd) barrier(ctx context.Context) (func(context.Context) error, error) {
 	if c.File == "-" {
 		return nil, nil
@@ -98,7 +98,7 @@ func (c verifyCmd) barrier(ctx context.Context) (func(context.Context) error, er
 	}, nil
 }
 
-// verifiedText returns the report for people.
+// verifiedText returns the report as text.
 func verifiedText(r verify.Report, p palette, took time.Duration) string {
 	var b strings.Builder
 	line := func(ok bool, format string, args ...any) {
@@ -135,7 +135,7 @@ func differenceText(d *verify.Difference) string {
 		countText(int(d.Missing.Rows)), countText(int(d.Extra.Rows)), countText(int(d.Different.Rows)))
 }
 
-// listRows lists the first rows of a kind, with the columns in which they differ.
+// listRows prints the first rows of a sample, each with the columns that differ.
 func listRows(b *strings.Builder, what string, sample verify.RowSample) {
 	for i, row := range sample.First {
 		columns := ""

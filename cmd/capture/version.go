@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 )
 
-// version and commit are set by the linker in releases: -ldflags "-X main.version=… -X main.commit=…".
+// The linker sets version and commit in releases: -ldflags "-X main.version=… -X main.commit=…".
 var version, commit string
 
 type versionCmd struct{}
@@ -20,8 +20,8 @@ func (versionCmd) Run(std streams) error {
 	return err
 }
 
-// buildInfo returns the version and commit of this binary: those set by the linker, otherwise those that the Go tool
-// recorded.
+// buildInfo returns the version and the commit of this binary. If the linker has not set them, it returns the values that the
+// Go tool recorded.
 func buildInfo() (v, c string) {
 	v, c = version, commit
 	info, ok := debug.ReadBuildInfo()
