@@ -11,9 +11,9 @@ import (
 	"capture/internal/foreign"
 )
 
-// Explain turns an error of the server, a pooler or the network into a [*Problem] that wraps it, if capture knows more than
-// the error says. The Problem's summary is the error's text without passwords, and fit to be shown: see [foreign.Text]. Explain
-// returns other errors, nil and Problems unchanged.
+// Explain turns an error of the server, a pooler or the network into a [*Problem] that wraps it, if capture can add a reason
+// or a hint, or if the error's text is not safe to show. The Problem's summary is the error's text without passwords, made
+// safe to show by [foreign.Text]. Explain returns nil, Problems and all other errors unchanged.
 func Explain(err error) error {
 	if err == nil {
 		return nil
@@ -47,7 +47,7 @@ func Explain(err error) error {
 	return err
 }
 
-// Passwords in URLs and in DSNs. An error of pgx, of a proxy or of the server may quote either.
+// urlPassword and dsnPassword match passwords in URLs and DSNs. Errors of pgx, a proxy or the server may quote these.
 var (
 	urlPassword = regexp.MustCompile(`(://[^\s:/@]*):[^\s@]*@`)
 	dsnPassword = regexp.MustCompile(`(?i)((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)`)

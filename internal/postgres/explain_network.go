@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// explainNetwork sets the reason and the hint of an error that is not the server's: the network's, or that of TLS.
+// explainNetwork sets p's reason and hint for an error of the network or of TLS.
 func explainNetwork(p *Problem, err error) {
 	var (
 		dns       *net.DNSError

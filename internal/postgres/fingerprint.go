@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TableFingerprint returns the fingerprint of the table's shape as it is now; see [rowjson.Shape]. It takes one round trip.
-// The error is a [*Problem] if the table no longer exists or can no longer be followed.
+// TableFingerprint returns the current fingerprint of the table's shape; see [rowjson.Shape]. After the first call on a
+// connection, it takes one round trip. The error is a [*Problem] if the table no longer exists or can no longer be followed.
 func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, error) {
 	sql, err := prepareCatalogSQL(ctx, conn, name)
 	if err != nil {
@@ -25,8 +25,8 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 }
 
 // CompareCatalog reports whether the table's shape has changed since table was loaded, and whether its publication has
-// changed since [EnsurePublication] returned this fingerprint. It takes one round trip. The error is a [*Problem] if the table
-// no longer exists or can no longer be followed.
+// changed since [EnsurePublication] returned fingerprint. After the first call on a connection, it takes one round trip. The
+// error is a [*Problem] if the table no longer exists or can no longer be followed.
 func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, fingerprint string) (shapeChanged, publicationChanged bool, err error) {
 	sql, err := prepareCatalogSQL(ctx, conn, name)
 	if err != nil {
@@ -48,16 +48,17 @@ func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table
 	return t.Fingerprint != table.Fingerprint, now != fingerprint, nil
 }
 
-// publicationFingerprintSQL returns a query for the fingerprint of the publication named $1 with regard to the table with
-// OID $2. The result is empty if there is no such publication.
+// publicationFingerprintSQL returns a query for the fingerprint of publication $1 for the table with OID $2. The result is
+// empty if the publication does not exist.
 func publicationFingerprintSQL(conn *pgx.Conn) string {
 	return `SELECT COALESCE((SELECT ` + publicationFingerprintExpr(conn, "$2::oid") + ` FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`
 }
 
-// publicationFingerprintExpr returns an expression for the fingerprint of publication p with regard to a table. It differs
-// after every change of what the publication's stream has of the table, even if the change has been reverted: a catalog row
-// that was updated has another xmin, one that was deleted and inserted again has another OID. A publication may list the
-// table itself, a table that it is a partition of, or (since 15) the schema of either.
+// publicationFingerprintExpr returns an SQL expression for the fingerprint of publication p for a table. The fingerprint
+// changes with every change of what p publishes of the table, even if that change was reverted: an updated catalog row has a
+// new xmin, and a row that was deleted and inserted again has a new OID. A publication may list the table itself, a
+// partitioned table that contains it, or (since version 15) the schema of either. table is an expression for the table's
+// OID.
 func publicationFingerprintExpr(conn *pgx.Conn, table string) string {
 	entries := `
 		SELECT r.oid, r.xmin FROM pg_catalog.pg_publication_rel r JOIN whole ON r.prrelid = whole.oid WHERE r.prpubid = p.oid`

@@ -15,15 +15,15 @@ import (
 	"capture/internal/guard"
 )
 
-// DefaultIdleTimeout is how long a server may send nothing before its connection counts as dead. Over a slow link or from a
-// busy server, the reply to a keepalive still arrives in less time.
+// DefaultIdleTimeout is the time without data from the server after which its connection counts as dead. The reply to a
+// keepalive arrives sooner, even over a slow link or from a busy server.
 const DefaultIdleTimeout = 30 * time.Second
 
 // ReadClock records when bytes last arrived from a server, over all connections that it is attached to.
 type ReadClock struct{ last atomic.Int64 } // nanoseconds since clockStart
 
-// clockStart is the origin of each ReadClock. Times relative to it are monotonic: setting the system's clock does not look
-// like silence.
+// clockStart is the zero time of every ReadClock. Times relative to it are monotonic, so a change of the system's clock does
+// not look like silence.
 var clockStart = time.Now()
 
 // LastRead returns when bytes last arrived.
@@ -46,9 +46,8 @@ func (c *ReadClock) Attach(cfg *pgx.ConnConfig) *pgx.ConnConfig {
 	return cfg
 }
 
-// WithIdleTimeout calls f and cancels its context once nothing has arrived for timeout. An exchange with the server may
-// take any time over a slow link, as long as bytes arrive; a dead link must not hold it up. The error is then an
-// [IdleError].
+// WithIdleTimeout calls f and cancels f's context once nothing has arrived for timeout. It then returns an [IdleError]. So
+// an exchange with the server may take any time over a slow link while bytes arrive, and ends soon on a dead link.
 func (c *ReadClock) WithIdleTimeout(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
 	c.Touch()
 	return guard.RunWatched(ctx, hclog.Default(), "watch a connection",
@@ -92,7 +91,7 @@ func (c clockedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SyscallConn implements syscall.Conn: the read buffer asks the socket how many bytes wait.
+// SyscallConn implements [syscall.Conn]. coalescingConn uses it to query the bytes that wait and to set the low-water mark.
 func (c clockedConn) SyscallConn() (syscall.RawConn, error) {
 	if s, ok := c.Conn.(syscall.Conn); ok {
 		return s.SyscallConn()

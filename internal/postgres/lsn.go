@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// LoadInsertLSN returns the position at which the server writes WAL next: the commits that were visible before the call lie
-// below it.
+// LoadInsertLSN returns the position at which the server writes WAL next. The WAL of every commit that was visible before
+// the call is below it.
 func LoadInsertLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
 	var text string
 	if err := Pinned(conn).QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::text").Scan(&text); err != nil {
@@ -22,11 +22,11 @@ func LoadInsertLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
 	return WithoutPageHeader(lsn), nil
 }
 
-// WithoutPageHeader returns the start of the page for a position right behind the header of a WAL page. The header is not a
-// record, so a reader that has read every record below the position stops at the page's boundary and never reaches the
-// position itself.
+// WithoutPageHeader returns lsn. If lsn is inside the header of a WAL page or directly after it, it returns the start of the
+// page instead. A header is not a record, so a reader of all records below such a position stops at the page boundary and
+// never reaches the position itself.
 func WithoutPageHeader(lsn pglogrepl.LSN) pglogrepl.LSN {
-	// XLOG_BLCKSZ, and the longer of the two page headers (access/xlog_internal.h).
+	// pageSize is XLOG_BLCKSZ. longHeader is the longer of the two page headers (access/xlog_internal.h).
 	const pageSize, longHeader = 8192, 40
 	if offset := lsn % pageSize; offset <= longHeader {
 		lsn -= offset
@@ -34,10 +34,10 @@ func WithoutPageHeader(lsn pglogrepl.LSN) pglogrepl.LSN {
 	return lsn
 }
 
-// FlushWAL makes the server write its WAL to disk up to lsn. A walsender sends only WAL that is flushed, but records of
-// transactions that rolled back or only read (readers prune pages, too) stay in memory until the next commit or checkpoint.
-// Taking a transaction ID makes this query's own end a commit record, which the server's WAL writer flushes without
-// anybody waiting for it.
+// FlushWAL makes the server flush its WAL up to lsn soon, and does not wait for that. A walsender sends only flushed WAL.
+// But records of transactions that rolled back or only read (a read may prune pages) stay in memory until the next commit or
+// checkpoint. So the query takes a transaction ID. Its end is then a commit record, which the server's WAL writer flushes in
+// the background.
 func FlushWAL(ctx context.Context, conn *pgx.Conn, lsn pglogrepl.LSN) error {
 	var id *int64
 	err := Pinned(conn).QueryRow(ctx, `SELECT CASE WHEN pg_catalog.pg_current_wal_flush_lsn() < $1::pg_lsn THEN pg_catalog.txid_current() END`, lsn.String()).Scan(&id)
@@ -47,7 +47,7 @@ func FlushWAL(ctx context.Context, conn *pgx.Conn, lsn pglogrepl.LSN) error {
 	return nil
 }
 
-// FormatLSN returns an LSN for people and JSON; "" for 0, which is no position.
+// FormatLSN returns lsn as text for messages and JSON, or "" for 0, which is no position.
 func FormatLSN(lsn pglogrepl.LSN) string {
 	if lsn == 0 {
 		return ""

@@ -10,12 +10,13 @@ import (
 // sets it before anything else runs.
 var ProgramVersion = "dev"
 
-// maxNameBytes is the length to which Postgres cuts a name (NAMEDATALEN - 1).
+// maxNameBytes is the maximum length of a name in bytes (NAMEDATALEN - 1). Postgres truncates longer names.
 const maxNameBytes = 63
 
 // objectName returns the name of capture's publication, trigger function and notification channel for a table: capture_votes
-// for public.votes, capture_app__votes for app.votes. Two tables never share a name: one that would be ambiguous or too long,
-// or has other characters than lower-case letters, digits and underscores, ends with a hash.
+// for public.votes, capture_app__votes for app.votes. Two tables never share a name. If the name would be ambiguous or too
+// long, or if the schema or table has characters other than lower-case letters, digits and underscores, the name ends with a
+// hash.
 func objectName(n Name) string {
 	ambiguous := strings.Contains(n.Table, "__")
 	name := "capture_" + plainName(n.Table)
@@ -40,8 +41,8 @@ func plainName(s string) string {
 	}, s)
 }
 
-// commentLiteral returns the comment for an object that capture creates, as an SQL literal. Its first word tells capture
-// that the object is its own: see [LoadTeardown].
+// commentLiteral returns an SQL literal with the comment for an object that capture creates. The comment's first word
+// identifies the object as capture's: see [LoadTeardown].
 func commentLiteral(text string) string {
 	return QuoteLiteral("capture " + ProgramVersion + ": " + text)
 }

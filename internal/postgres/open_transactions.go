@@ -9,20 +9,19 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// OpenTransactions describes, for people, the transactions of the server that have written and not ended. A new replication
-// slot waits for them. A prepared transaction is in no session, so that pg_stat_activity does not show it, and stays until
-// somebody ends it.
+// OpenTransactions has descriptions of the server's open write transactions. A new replication slot waits until they end. A
+// prepared transaction belongs to no session, so pg_stat_activity does not show it, and it stays until somebody ends it.
 type OpenTransactions struct {
-	Sessions []string // the five oldest
-	Prepared []string // the five oldest, with the statement that ends each
+	Sessions []string // the five oldest transactions of sessions
+	Prepared []string // the five oldest prepared transactions, each with the statement that ends it
 }
 
-// String returns all of them, or "".
+// String returns all descriptions in one line, or "" if there are none.
 func (o OpenTransactions) String() string {
 	return strings.Join(append(o.Sessions, o.Prepared...), ", ")
 }
 
-// LoadOpenTransactions finds the open write transactions of all databases but those of this session.
+// LoadOpenTransactions finds the open write transactions of all databases, except this session's own.
 func LoadOpenTransactions(ctx context.Context, q Querier) (o OpenTransactions, err error) {
 	b := &pgx.Batch{}
 	b.Queue(`

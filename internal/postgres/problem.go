@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Problem explains what prevents capture from following a table, to whoever runs capture or the database.
+// Problem explains to the people who run capture or the database what prevents capture from following a table.
 type Problem struct {
 	Summary string // what is wrong, in one clause
 	Reason  string // why it matters, or how it came about; may be empty

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// provider is a managed service, which grants rights and changes settings in its own way; "" is an ordinary server.
+// provider is a managed service with its own way to grant rights and to change settings. "" is an ordinary server.
 type provider string
 
 const (
@@ -14,7 +14,7 @@ const (
 	cloudSQL provider = "Google Cloud SQL"
 )
 
-// findProvider recognizes a service by the role that it creates for its administrators.
+// findProvider identifies the managed service by the role that the service creates for its administrators.
 func findProvider(ctx context.Context, q Querier) (provider, error) {
 	var found provider
 	err := Pinned(q).QueryRow(ctx, `SELECT COALESCE((
@@ -35,7 +35,8 @@ func (p provider) grantReplication(role string) string {
 	return "ALTER ROLE " + QuoteIdentifier(role) + " REPLICATION"
 }
 
-// changeSetting says how to change a setting of the server there, and to restart the server if the setting needs it.
+// changeSetting returns instructions to change a server setting with this provider. If restart is true, the setting takes
+// effect only when the server restarts.
 func (p provider) changeSetting(name, value string, restart bool) string {
 	var how, then string
 	switch p {
@@ -51,7 +52,7 @@ func (p provider) changeSetting(name, value string, restart bool) string {
 		if name == "wal_level" {
 			name, value = "cloudsql.logical_decoding", "on"
 		}
-		// The given flags replace all earlier ones.
+		// This option replaces all flags that were set before.
 		how = fmt.Sprintf("gcloud sql instances patch … --database-flags=%s=%s,…", name, value)
 		then = " # also list the flags to keep; restarts the instance"
 	default:

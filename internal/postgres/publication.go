@@ -12,28 +12,30 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// publication is a publication that has the table, or the name that capture gives to its own.
+// publication is a publication that contains the table, or that has the name of capture's own publication for it.
 type publication struct {
 	name        string
 	owner       string
-	trusted     bool     // the owner may follow the table without the publication; see publicationOwnerSQL
-	alterable   bool     // the user may alter and drop it, and the owner is trusted
-	operations  bool     // it publishes inserts, updates, deletes and truncates
-	hasTable    bool     // it publishes the table under the table's own name
-	filtered    bool     // a row filter leaves rows out
-	columns     []string // the columns that it publishes; nil means all
+	trusted     bool     // whether the owner may have made it for capture; see publicationOwnerSQL
+	alterable   bool     // whether the user may alter and drop it, and its owner is trusted
+	operations  bool     // whether it publishes inserts, updates, deletes and truncates
+	hasTable    bool     // whether it publishes the table under the table's own name
+	filtered    bool     // whether a row filter leaves rows out
+	columns     []string // names of the columns that it publishes; nil means all
 	fingerprint string   // see publicationFingerprintExpr
 }
 
-// EnsurePublication returns a publication whose stream has every change of the table: capture's own, which it creates or
-// repairs if it may, or another one that serves. It sets Published in table.Columns to what the stream will have.
+// EnsurePublication returns a publication whose stream has every change of the table. It is capture's own, which
+// EnsurePublication creates or repairs if the user may, or another complete one. EnsurePublication sets Published for each
+// of the table's columns to whether the stream will have the column.
 //
 // The fingerprint is for [CompareCatalog]. The error is a [*Problem] if logical replication of this table on this server is
-// impossible or would harm the application. A table whose UPDATE and DELETE would fail once it is published gets no
-// publication, and the one that capture made for it before is dropped. conn must not be in a transaction.
+// impossible or would harm the application. If the table's UPDATE and DELETE would fail once it is published,
+// EnsurePublication creates no publication and drops capture's own. conn must not be in a transaction.
 func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	own := objectName(table.Name())
-	// First of all, whatever the server's settings: Postgres refuses the application's writes at any wal_level.
+	// This check comes before those of the server's settings, because Postgres refuses the application's writes at any
+	// wal_level.
 	if refusal := table.checkReplicaIdentity(s.VersionNum); refusal != nil && s.VersionNum >= MinVersion && !s.InRecovery {
 		return "", "", dropOwnPublication(ctx, conn, table, own, refusal)
 	}
@@ -48,7 +50,7 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Ta
 	var ddlErr error
 	if statements != nil {
 		ddlErr = runDDL(ctx, conn, statements)
-		// Look again even after an error: another capture may have done the same at the same time.
+		// Query again even after an error: another capture may have run the same statements at the same time.
 		if publications, err = findPublications(ctx, conn, table, own); err != nil {
 			return "", "", err
 		}
@@ -62,11 +64,11 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Ta
 	return p.name, p.fingerprint, nil
 }
 
-// findPublications returns the publications that have the table, and the one called own whether or not it does. That one
-// comes first.
+// findPublications returns the publications that contain the table, and the publication named own even if it does not. The
+// one named own comes first.
 func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string) ([]publication, error) {
-	// The view lists a partitioned table only if its changes are published under its own name. to_jsonb reads columns that
-	// came after version 13: it is NULL where the view lacks them.
+	// pg_publication_tables lists a partitioned table only if its changes are published under its own name. Some of its
+	// columns do not exist in version 13: to_jsonb gives NULL for a column that is missing.
 	rows, err := Pinned(conn).Query(ctx, `
 		SELECT p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text, `+publicationOwnerSQL("$4::oid")+`,
 			pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
@@ -94,9 +96,9 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 	return publications, nil
 }
 
-// publicationOwnerSQL returns the condition that the owner of publication p may have made it for capture: see
-// trustedOwnerSQL, or a role such as capture's own, which may replicate and read the table. Such a role gains nothing by
-// owning the publication.
+// publicationOwnerSQL returns an SQL condition: the owner of publication p may have made p for capture. It holds for the
+// owners that trustedOwnerSQL accepts, and for a role such as capture's own, which may replicate and read the table. Such a
+// role can follow the table in any case, so it gains nothing by owning the publication.
 func publicationOwnerSQL(table string) string {
 	return `(` + trustedOwnerSQL("p.pubowner", table) + ` OR EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = p.pubowner
 			AND (o.rolreplication OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
@@ -104,7 +106,7 @@ func publicationOwnerSQL(table string) string {
 		AND COALESCE(pg_catalog.has_table_privilege(p.pubowner, ` + table + `, 'SELECT'), true))`
 }
 
-// ownPublication returns the publication called own among those that findPublications returned; nil if it does not exist.
+// ownPublication returns the publication named own from the result of findPublications, or nil if it does not exist.
 func ownPublication(publications []publication, own string) *publication {
 	if len(publications) > 0 && publications[0].name == own {
 		return &publications[0]
@@ -112,7 +114,8 @@ func ownPublication(publications []publication, own string) *publication {
 	return nil
 }
 
-// checkComplete returns nil if the publication's stream has every change of the table.
+// checkComplete returns nil if the publication's stream has every change of the table. Otherwise it returns an error that
+// says what is missing.
 func (p *publication) checkComplete(t *Table) error {
 	switch {
 	case !p.hasTable:
@@ -130,15 +133,16 @@ func (p *publication) checkComplete(t *Table) error {
 	return nil
 }
 
-// lacksGenerated reports whether the publication leaves out stored generated columns, which it could publish since 18.
+// lacksGenerated reports whether the publication leaves out a stored generated column although the server could publish it,
+// which it can since version 18.
 func (p *publication) lacksGenerated(t *Table, version int) bool {
 	return version >= 180000 && slices.ContainsFunc(t.Columns, func(c rowjson.Column) bool {
 		return c.Generated == "s" && p.columns != nil && !slices.Contains(p.columns, c.Name)
 	})
 }
 
-// setPublished sets which of the table's columns the publication's stream has. Up to 17 pg_publication_tables lists generated
-// columns although the stream lacks them.
+// setPublished sets Published for each of the table's columns to whether the stream has the column. Up to version 17,
+// pg_publication_tables lists generated columns although the stream lacks them.
 func (p *publication) setPublished(t *Table, version int) {
 	for i := range t.Columns {
 		c := &t.Columns[i]
@@ -146,8 +150,8 @@ func (p *publication) setPublished(t *Table, version int) {
 	}
 }
 
-// choosePublication returns the index of the publication to follow, -1 if none is complete, and the statements that would
-// create or repair capture's own.
+// choosePublication returns the index of the publication to follow, or -1 if none is complete. It also returns the
+// statements that create or repair capture's own publication, or nil if nothing is to be done.
 func (t *Table) choosePublication(publications []publication, own string, version int) (chosen int, statements []string) {
 	chosen = slices.IndexFunc(publications, func(p publication) bool { return p.checkComplete(t) == nil })
 	p := ownPublication(publications, own)
@@ -163,7 +167,7 @@ func (t *Table) choosePublication(publications []publication, own string, versio
 func publicationOptions(version int) string {
 	options := "publish = 'insert, update, delete, truncate', publish_via_partition_root = true"
 	if version >= 180000 {
-		// Without it the application's UPDATE and DELETE fail if the replica identity has a generated column.
+		// Without this option, the application's UPDATE and DELETE fail if the replica identity has a generated column.
 		options += ", publish_generated_columns = stored"
 	}
 	return options
@@ -177,7 +181,8 @@ func (t *Table) createPublicationSQL(version int) []string {
 	}
 }
 
-// alterPublicationSQL returns the statements that repair capture's own publication. Only the table's owner can add the table.
+// alterPublicationSQL returns the statements that repair capture's own publication. Only the table's owner may add the table
+// to it.
 func (t *Table) alterPublicationSQL(version int) []string {
 	own := QuoteIdentifier(objectName(t.Name()))
 	set := "ALTER PUBLICATION " + own + " SET (" + publicationOptions(version) + ")"
@@ -187,8 +192,8 @@ func (t *Table) alterPublicationSQL(version int) []string {
 	return []string{"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted(), set}
 }
 
-// noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that creates or repairs one. ddlErr
-// is the error of the attempt to do that; nil if there was none.
+// noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that creates or repairs one.
+// ddlErr is the error of an attempt to run that SQL, or nil if there was no attempt.
 func (t *Table) noPublicationProblem(s *Server, publications []publication, own string, ddlErr error) *Problem {
 	p := &Problem{
 		Summary: fmt.Sprintf("no publication has all changes of table %s", t.Name()),
@@ -214,8 +219,9 @@ func dropPublicationSQL(name string) string {
 	return "DROP PUBLICATION IF EXISTS " + QuoteIdentifier(name)
 }
 
-// dropOwnPublication drops the publication that capture made for a table that can no longer be published. It returns refusal,
-// the reason for that. If the user may not drop the publication, the refusal's hint becomes the statement that does.
+// dropOwnPublication drops capture's own publication of a table that cannot be published. refusal explains why it cannot,
+// and is the result. If the publication cannot be dropped, the result is a [*Problem] with refusal's summary, whose hint is
+// the statement that drops the publication.
 func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own string, refusal error) error {
 	publications, err := findPublications(ctx, conn, t, own)
 	if err != nil {
@@ -241,9 +247,10 @@ func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own strin
 	}
 }
 
-// WithdrawPublication drops capture's own publication of a table that cannot be followed, if it makes the application's
-// UPDATE and DELETE fail. refusal is why the table cannot be followed, an error of [LoadTable] or of a source. The result is
-// refusal, or a [*Problem] with the statement that drops the publication if the user may not.
+// WithdrawPublication drops capture's own publication of a table that cannot be followed, if the publication makes the
+// application's UPDATE and DELETE fail. refusal explains why the table cannot be followed; it is an error of [LoadTable] or
+// of a source. The result is refusal. If the publication cannot be dropped, it is a [*Problem] whose hint is the statement
+// that drops it.
 func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal error) error {
 	var problem *Problem
 	if !errors.As(refusal, &problem) || problem.tableMissing || problem.Err != nil {
@@ -269,7 +276,7 @@ func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal
 	if err := t.addKey(e); err == nil && t.checkReplicaIdentity(s.VersionNum) == nil {
 		return refusal
 	}
-	if t.hasIdentity && t.Key == nil { // a replica identity of all columns: writes go through
+	if t.hasIdentity && t.Key == nil { // REPLICA IDENTITY FULL and no key: the application's writes succeed
 		return refusal
 	}
 	return dropOwnPublication(ctx, conn, t, objectName(t.Name()), refusal)

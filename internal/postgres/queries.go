@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// SelectList returns the table's columns as an SQL select list, for a table without an alias. Each expression gives the
-// value's text form as its type's output function prints it, in a type whose binary form is that text; for a column whose
-// type is [rowjson.Type.NeedsServer], it gives the JSON value.
+// SelectList returns the table's columns as an SQL select list, for a query that gives the table no alias. Each expression
+// returns the value's text form, as the type's output function prints it, in a type whose binary form is that text. If the
+// column's type is [rowjson.Type.NeedsServer], the expression returns the JSON value instead.
 func (t *Table) SelectList() string { return strings.Join(t.selectExprs, ", ") }
 
 // FromClause returns the table as it appears after FROM.
@@ -19,15 +19,16 @@ func (t *Table) FromClause() string {
 	return "ONLY " + t.Name().Quoted()
 }
 
-// CopyQuery returns the COPY that sends the table in binary format, with the columns of [Table.SelectList]. where is empty or
-// a condition with its keyword (" WHERE …").
+// CopyQuery returns a COPY statement that sends the table in binary format, with the columns of [Table.SelectList]. where is
+// empty or a condition with its keyword (" WHERE …").
 func (t *Table) CopyQuery(where string) string {
 	return "COPY (SELECT " + t.SelectList() + " FROM " + t.FromClause() + where + ") TO STDOUT (FORMAT binary)"
 }
 
-// RowsByKeyQuery returns a query for the rows with the given keys, with the columns of [Table.SelectList]; ask for results in
-// binary format. Its parameters $1, … are one text array for each column of the key, all of the same length. A key that no
-// longer exists yields no row. See [Table.KeyProblem].
+// RowsByKeyQuery returns a query for the rows with the given keys, with the columns of [Table.SelectList]. Callers must
+// request its results in binary format. It has one parameter for each column of the key: an array with the text forms of
+// that column in all keys. A key that no longer exists yields no row. The query reads the whole table if [Table.KeyProblem]
+// returns an error.
 func (t *Table) RowsByKeyQuery() string {
 	var arrays, names, conditions []string
 	for i := range t.Key {
@@ -41,8 +42,9 @@ func (t *Table) RowsByKeyQuery() string {
 		" WHERE " + strings.Join(conditions, " AND ") + ")"
 }
 
-// KeyCondition returns the condition that a row of the table has the key of which the parameters $1, … are the text forms. It
-// is for a table without an alias. See [Table.KeyProblem].
+// KeyCondition returns an SQL condition that is true for the row with a given key, for a query that gives the table no
+// alias. The parameters $1, … are the text forms of the key's columns. The query reads the whole table if [Table.KeyProblem]
+// returns an error.
 func (t *Table) KeyCondition() string {
 	conditions := make([]string, len(t.Key))
 	for i := range t.Key {
@@ -51,16 +53,17 @@ func (t *Table) KeyCondition() string {
 	return strings.Join(conditions, " AND ")
 }
 
-// keyCondition returns the condition that column i of the key has the value of which text is the text form.
+// keyCondition returns an SQL condition: column i of the key equals a value. text is an SQL expression for the value's text
+// form.
 func (t *Table) keyCondition(i int, text string) string {
 	column := t.Name().Quoted() + "." + QuoteIdentifier(t.Columns[t.Key[i]].Name)
-	if len(t.keyOperators[i].Schemas) > 0 { // neither the type nor the operator can be named
+	if len(t.keyOperators[i].Schemas) > 0 { // the user may not name the type or the operator
 		return "pg_catalog.concat(" + column + ") OPERATOR(pg_catalog.=) " + text
 	}
 	return column + " " + t.keyOperators[i].Operator + " " + text + "::" + t.columns[t.Key[i]].TypeName
 }
 
-// KeyEqual returns the condition that two values of column i of the key, given as expressions, are equal.
+// KeyEqual returns an SQL condition: the expressions a and b are equal as values of the key's column i.
 func (t *Table) KeyEqual(i int, a, b string) string {
 	if len(t.keyOperators[i].Schemas) > 0 {
 		return "pg_catalog.concat(" + a + ") OPERATOR(pg_catalog.=) pg_catalog.concat(" + b + ")"
@@ -82,7 +85,7 @@ func (t *Table) KeyProblem() error {
 	return nil
 }
 
-// keySchemas returns the schemas besides pg_catalog that the types and operators of the key lie in.
+// keySchemas returns the schemas of the key's types and operators, except pg_catalog.
 func (t *Table) keySchemas() (schemas []string) {
 	for _, o := range t.keyOperators {
 		for _, s := range o.Needs {
@@ -94,9 +97,9 @@ func (t *Table) keySchemas() (schemas []string) {
 	return schemas
 }
 
-// GeneratedColumnsQuery returns a query for the columns that are not published, in their order. Its parameters are the text
-// forms of the row's columns at the indexes in from, and have the types with the OIDs in types. The expression of a generated
-// column refers to its own row only, so the query does not read the table.
+// GeneratedColumnsQuery returns a query that computes the unpublished columns of one row, in their order. Its parameters are
+// the text forms of the columns that the computation depends on. from has the indexes of these columns, and types has the
+// OIDs of their types. A generated column depends on its own row only, so the query does not read the table.
 func (t *Table) GeneratedColumnsQuery() (query string, from []int, types []uint32) {
 	var values, inputs []string
 	for i, c := range t.columns {
@@ -111,7 +114,7 @@ func (t *Table) GeneratedColumnsQuery() (query string, from []int, types []uint3
 		}
 	}
 	for n, k := range from {
-		// The type comes with the parameter: its name would need the right to use its schema.
+		// The type's OID is sent with the parameter. Naming the type instead would need the right to use its schema.
 		value := fmt.Sprintf("$%d", n+1)
 		if c := t.columns[k].Collation; c != "" {
 			value += " COLLATE " + c

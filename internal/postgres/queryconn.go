@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// QueryConn is an ordinary connection for short queries next to a stream or a copy. It connects at its first use, and
-// again after it broke. Callers may share it: it runs one call of Do at a time.
+// QueryConn is an ordinary connection for short queries alongside a stream or a copy. It connects on first use, and
+// reconnects after a failure. Several goroutines may share it: it runs one call of Do at a time.
 type QueryConn struct {
 	cfg         *pgx.ConnConfig
 	idleTimeout time.Duration
@@ -25,8 +25,8 @@ type QueryConn struct {
 
 var errQueryConnClosed = errors.New("the connection for queries is closed")
 
-// NewQueryConn returns a QueryConn to the database of cfg. Nothing may arrive from the server for idleTimeout before a call
-// fails; zero stands for DefaultIdleTimeout.
+// NewQueryConn returns a QueryConn to the database of cfg. A call of Do fails if nothing arrives from the server for
+// idleTimeout; 0 means [DefaultIdleTimeout].
 func NewQueryConn(cfg *pgx.ConnConfig, idleTimeout time.Duration) *QueryConn {
 	return &QueryConn{cfg: cfg, idleTimeout: cmp.Or(idleTimeout, DefaultIdleTimeout)}
 }
@@ -61,11 +61,11 @@ func (q *QueryConn) Close() {
 	}
 }
 
-// closeTimeout bounds CloseNow: the server may not answer.
+// closeTimeout bounds CloseNow, because the server may not answer.
 const closeTimeout = 200 * time.Millisecond
 
-// CloseNow closes a connection. If a statement was interrupted, pgx asks the server to cancel it; CloseNow waits for that
-// request to be sent, so that the statement does not run on at the server.
+// CloseNow closes a connection. If a statement was interrupted, pgx sends the server a request to cancel it. CloseNow waits
+// until that request is sent, so the statement does not keep running on the server.
 func CloseNow(conn *pgconn.PgConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -76,7 +76,8 @@ func CloseNow(conn *pgconn.PgConn) {
 	}
 }
 
-// Rollback ends a transaction that only read. If that fails, the connection is broken, and its next use says so.
+// Rollback ends a read-only transaction. It ignores errors: if it fails, the connection is broken, and the next use of the
+// connection returns an error.
 func Rollback(ctx context.Context, tx pgx.Tx) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()

@@ -15,19 +15,19 @@ func QuoteIdentifier(name string) string { return pgx.Identifier{name}.Sanitize(
 func QuoteLiteral(s string) string {
 	quoted := QuoteReplicationString(s)
 	if strings.Contains(s, `\`) {
-		// The space keeps the E apart from a word that precedes it.
+		// The space separates the E from a word before it.
 		return " E" + strings.ReplaceAll(quoted, `\`, `\\`)
 	}
 	return quoted
 }
 
-// QuoteReplicationString returns s as a string in a replication command such as START_REPLICATION. Their grammar
-// (Postgres' repl_scanner.l) knows no escapes but the doubled quote: a backslash stands for itself.
+// QuoteReplicationString returns s as a string constant for a replication command such as START_REPLICATION. In the grammar
+// of these commands (Postgres' repl_scanner.l) the doubled quote is the only escape, and a backslash stands for itself.
 func QuoteReplicationString(s string) string {
 	return "'" + strings.NewReplacer("'", "''", "\x00", "").Replace(s) + "'"
 }
 
-// displayIdentifier returns a name for people: in double quotes only where it would be misread without them.
+// displayIdentifier returns a name for messages. It is in double quotes only if it would be misread without them.
 func displayIdentifier(name string) string {
 	for _, r := range name {
 		if r == '.' || r == '"' || r <= ' ' || r == 0x7f {

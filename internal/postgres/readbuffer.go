@@ -10,10 +10,10 @@ import (
 // readBufferBytes is the size of a read buffer: enough for many rows per system call.
 const readBufferBytes = 256 << 10
 
-// WithReadBuffer returns a copy of cfg for connections that receive rows. They read in large pieces; the usual buffer of pgx has the
-// size of the server's send buffer, 8 kB. And no row of theirs takes much more than maxRow bytes of memory, whatever its
-// size: large values of a larger row are left out, see [OmittedSizes] and package pgoutput. The output of COPY is complete,
-// since it is not received row by row. 0 stands for the longest message of the protocol.
+// WithReadBuffer returns a copy of cfg for connections that receive rows. They read in large pieces, while the usual buffer
+// of pgx is only as large as the server's send buffer, 8 kB. A row takes little more than maxRow bytes of memory, whatever
+// its size: the large values of a larger row are omitted; see [OmittedSizes] and package pgoutput. The output of COPY stays
+// complete, because its messages are split into pieces instead. A maxRow of 0 means the longest message of the protocol.
 func WithReadBuffer(cfg *pgx.ConnConfig, maxRow int64) *pgx.ConnConfig {
 	cfg = cfg.Copy()
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {

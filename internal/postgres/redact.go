@@ -12,9 +12,9 @@ import (
 	"capture/internal/foreign"
 )
 
-// IsRowRefused reports whether the server failed a statement because of the rows that it reads or writes: their values, a
-// constraint, what a trigger raised, a limit. It goes by the class of the SQLSTATE; see "PostgreSQL Error Codes". A function may
-// raise any SQLSTATE.
+// IsRowRefused reports whether a statement failed because of the rows that it reads or writes: a value, a constraint, a
+// limit, or an error that a function such as a trigger's raised. It checks the class of the SQLSTATE; see "PostgreSQL Error
+// Codes". A function may raise any SQLSTATE, so raisedByFunction recognizes its errors by other fields.
 func IsRowRefused(err error) bool {
 	if raisedByFunction(err) != "" {
 		return true
@@ -27,8 +27,8 @@ func IsRowRefused(err error) bool {
 	return false
 }
 
-// ExplainRedacted returns err with the action that failed, explained as by [Explain]. The error of a row comes without the
-// row's values and does not wrap err. It returns nil for nil.
+// ExplainRedacted returns err with the action that failed, explained as by [Explain]. If [IsRowRefused] is true for err, the
+// result has none of the row's values and does not wrap err. If err is nil, the result is nil.
 func ExplainRedacted(action string, err error) error {
 	switch {
 	case err == nil:
@@ -39,11 +39,11 @@ func ExplainRedacted(action string, err error) error {
 	return Explain(fmt.Errorf("%s: %w", action, err))
 }
 
-// quotation is what the server quotes in a message, in the quotation marks of its languages.
+// quotation matches the text that the server quotes in a message, in the quotation marks of any of its languages.
 var quotation = regexp.MustCompile(`(?s)["«»„“”].*["«»„“”]`)
 
-// RedactedMessage returns what the server says about a row, without any value of the row. An error that is not the server's
-// comes back as it is.
+// RedactedMessage returns the message of a server's error about a row, without the row's values. For an error that is not
+// the server's, it returns the whole text.
 func RedactedMessage(err error) string {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
@@ -79,13 +79,14 @@ func redactedMessage(pg *pgconn.PgError) string {
 	return strings.TrimSuffix(message, ": …") + " (SQLSTATE " + pg.Code + ")"
 }
 
-// languageFiles begin the names of the files in Postgres' source whose errors a function of the database raises: RAISE in
-// PL/pgSQL, and what programs in PL/Python, PL/Perl and PL/Tcl say.
+// languageFiles are the beginnings of names of Postgres' source files. An error from one of these files was raised by a
+// function of the database: by RAISE in PL/pgSQL, or by code in PL/Python, PL/Perl or PL/Tcl.
 var languageFiles = []string{"pl_exec.c", "plpy_", "plperl", "pltcl"}
 
-// raisedByFunction returns what is safe to say of an error that a function of the database raised, such as a trigger's; "" for
-// other errors. Whoever wrote the function chose all of the error, the SQLSTATE and the names of columns and constraints too, so
-// each may hold a row's text. What does not is the first line of the context, where Postgres names the function and its line.
+// raisedByFunction returns a message that is safe to show for an error that a function of the database raised, such as a
+// trigger's, or "" for other errors. The function's author chose the message, the details, and the names of columns and
+// constraints, so each of them may contain a row's text. The result has only the SQLSTATE and the first line of the context,
+// where Postgres names the function and the line.
 func raisedByFunction(err error) string {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
@@ -102,8 +103,8 @@ func raisedByFunction(err error) string {
 	return foreign.Text(fmt.Sprintf("refused by %s; its message may hold a row's text and is not shown (SQLSTATE %s)", where, pg.Code))
 }
 
-// ErrorContext returns the context of a server's error, such as the line and the column of COPY. It holds values: it must not
-// be shown.
+// ErrorContext returns the context of a server's error, such as the line and the column of COPY. The context may contain
+// values, so it must not be shown.
 func ErrorContext(err error) string {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {

@@ -6,13 +6,13 @@ import (
 )
 
 const (
-	// writesWouldFail is why a table without a usable replica identity gets no publication.
+	// writesWouldFail is the reason why a table without a usable replica identity gets no publication.
 	writesWouldFail = "once published, the application's own UPDATE and DELETE would fail"
 	notInStream     = "its changes are not in the stream"
 )
 
-// checkReplicaIdentity refuses a table whose UPDATE or DELETE would fail once it is published, or would arrive without the
-// key. See REPLICA IDENTITY in Postgres' documentation of ALTER TABLE.
+// checkReplicaIdentity returns a [*Problem] if UPDATE or DELETE would fail once the table is published, or if changes would
+// be missing from the stream or arrive without the key. See REPLICA IDENTITY in Postgres' documentation of ALTER TABLE.
 func (t *Table) checkReplicaIdentity(version int) error {
 	name := t.Name()
 	if !t.hasIdentity {
@@ -59,8 +59,8 @@ func (t *Table) replicaIdentityHint() string {
 	return alter + " REPLICA IDENTITY DEFAULT;"
 }
 
-// checkLeaf checks a partition that holds rows. Postgres goes by the partition's own replica identity when it checks a write
-// and when it sends the old key.
+// checkLeaf checks a partition that holds rows. When Postgres checks a write and when it sends the old key, it uses the
+// partition's own replica identity.
 func (t *Table) checkLeaf(l *leafEntry) error {
 	name := Name{Schema: l.Schema, Table: l.Table}
 	switch {

@@ -8,35 +8,35 @@ import (
 	"net"
 )
 
-// rowLimiter passes on what a server sends, and keeps large messages from pgproto3, which reads each message whole into
-// memory, whatever its length. It rewrites three kinds of them:
+// rowLimiter passes on what a server sends, but with large messages split or made smaller. This is necessary because
+// pgproto3 reads each message whole into memory, whatever its length. rowLimiter rewrites three kinds of messages:
 //
-//   - CopyData of a COPY becomes several CopyData messages. The format of COPY does not depend on where one ends.
-//   - DataRow of more than limit bytes lacks its large values, and has their sizes in an additional column; see
+//   - A CopyData message of a COPY becomes several. The format of COPY does not depend on where a message ends.
+//   - A DataRow message of more than limit bytes loses its large values, and gets an additional column with their sizes; see
 //     [OmittedSizes].
-//   - CopyData of the replication stream of more than limit bytes has a value of kind [pgoutput.Omitted] in place of each large
-//     one.
+//   - A CopyData message of the replication stream of more than limit bytes gets a value of kind [pgoutput.Omitted] in place
+//     of each large value.
 //
 // Any other message of more than limit bytes is an error. The message formats are in the PostgreSQL documentation, "Message
 // Formats", "Logical Replication Message Formats" and "Streaming Replication Protocol".
 type rowLimiter struct {
 	from  io.Reader
-	limit int // most bytes of a message's body
+	limit int // maximum size of a message's body in bytes
 
 	buf        []byte
-	start, end int    // unread part of buf
-	cleared    int    // bytes from start on that are passed on as they are; they may reach beyond end
-	rewritten  []byte // bytes that come before those
-	copyBody   int    // bytes of a message of COPY that are still to be passed on in pieces
-	streaming  bool   // CopyData is that of the replication stream
+	start, end int    // bounds of the unread part of buf
+	cleared    int    // number of bytes after start to pass on unchanged; may be more than buf has
+	rewritten  []byte // rewritten bytes to pass on before the cleared ones
+	copyBody   int    // number of bytes of a message of COPY that are still to be split into pieces
+	streaming  bool   // whether CopyData messages belong to the replication stream, not to a COPY
 }
 
 const (
-	copyPieceBytes   = 64 << 10  // size of the pieces of a CopyData message
-	keptValueBytes   = 256 << 10 // values up to this size stay in a message that lacks its large ones, for the sake of keys
-	keptBytes        = 1 << 20   // size of all values that stay
-	messageOverhead  = 64 << 10  // bytes of a message other than its values: lengths of 1,600 columns, positions
-	longestBody      = 0x3fffffff - 5
+	copyPieceBytes   = 64 << 10       // maximum size of a piece of a CopyData message
+	keptValueBytes   = 256 << 10      // maximum size of a value that stays in a rewritten message; large enough for keys
+	keptBytes        = 1 << 20        // maximum size of all values that stay
+	messageOverhead  = 64 << 10       // allowance for all of a message but its values: lengths of 1,600 columns, positions
+	longestBody      = 0x3fffffff - 5 // Postgres' MaxAllocSize, without the header
 	messageHeaderLen = 5
 )
 
@@ -48,7 +48,8 @@ func newRowLimiter(from io.Reader, maxRow int64) *rowLimiter {
 	return &rowLimiter{from: from, limit: limit, buf: make([]byte, readBufferBytes)}
 }
 
-// Read implements io.Reader. A timeout between messages or within one that is passed on may be followed by further reads.
+// Read implements [io.Reader]. After a timeout, reading can continue, unless the timeout interrupted a message that is
+// rewritten.
 func (m *rowLimiter) Read(p []byte) (int, error) {
 	for {
 		if len(m.rewritten) > 0 {
@@ -81,7 +82,7 @@ func (m *rowLimiter) Read(p []byte) (int, error) {
 	}
 }
 
-// fill reads more into buf.
+// fill reads more data into buf.
 func (m *rowLimiter) fill() error {
 	if m.start > 0 {
 		m.end = copy(m.buf, m.buf[m.start:m.end])
@@ -95,7 +96,8 @@ func (m *rowLimiter) fill() error {
 	return err
 }
 
-// clear decides on the messages that begin in buf: on all that may be passed on, or else on one that is rewritten.
+// clear processes the messages at the start of buf: it clears all that may be passed on unchanged. If the first one may not,
+// clear rewrites that one instead.
 func (m *rowLimiter) clear() error {
 	if m.copyBody > 0 {
 		m.cleared = min(m.copyBody, copyPieceBytes)
@@ -131,7 +133,7 @@ func (m *rowLimiter) clear() error {
 			continue
 		}
 		if m.cleared > 0 {
-			return nil // what comes before
+			return nil // pass on the messages before this one first
 		}
 		m.start += messageHeaderLen
 		switch {
@@ -147,7 +149,7 @@ func (m *rowLimiter) clear() error {
 	}
 }
 
-// rewrite reads a message whose body has n bytes, and makes another one of it.
+// rewrite replaces a message that has a body of n bytes. It calls body to read the message's body and build the new one.
 func (m *rowLimiter) rewrite(kind byte, n int, body func(*messageRewriter)) error {
 	w := messageRewriter{rowLimiter: m, left: n, out: []byte{kind, 0, 0, 0, 0}}
 	body(&w)
@@ -155,7 +157,7 @@ func (m *rowLimiter) rewrite(kind byte, n int, body func(*messageRewriter)) erro
 		w.err = errors.New("a large message of the server has bytes after its end")
 	}
 	if timeout := net.Error(nil); errors.As(w.err, &timeout) && timeout.Timeout() {
-		w.err = errors.New("a timeout interrupted a large message") // pgconn must not go on reading after it
+		w.err = errors.New("a timeout interrupted a large message") // not a [net.Error], after which pgconn would continue to read
 	}
 	if w.err != nil {
 		return w.err
@@ -168,9 +170,9 @@ func (m *rowLimiter) rewrite(kind byte, n int, body func(*messageRewriter)) erro
 // messageRewriter reads a message in small pieces and builds a smaller one. After an error it does nothing.
 type messageRewriter struct {
 	*rowLimiter
-	left int // bytes of the message's body that have not been read
-	kept int // bytes of values in out
-	out  []byte
+	left int    // number of bytes of the message's body that have not been read
+	kept int    // number of bytes of values in out
+	out  []byte // new message, as far as it has been built
 	err  error
 }
 
@@ -192,21 +194,21 @@ func (w *messageRewriter) read(dst *[]byte, n int) {
 	}
 }
 
-// readField returns the next n bytes of the message, which are few; zeros after an error.
+// readField returns the next n bytes of the message, or zeros after an error. n must be small.
 func (w *messageRewriter) readField(n int) []byte {
 	b := make([]byte, 0, n)
 	w.read(&b, n)
 	return append(b, make([]byte, n-len(b))...)
 }
 
-// passField is readField for bytes that stay in the message.
+// passField is like readField, and also appends the bytes to the new message.
 func (w *messageRewriter) passField(n int) []byte {
 	b := w.readField(n)
 	w.out = append(w.out, b...)
 	return b
 }
 
-// keeps reports whether a value of n bytes stays in the message.
+// keeps reports whether a value of n bytes stays in the message, and counts the value's bytes if so.
 func (w *messageRewriter) keeps(n int) bool {
 	if n > keptValueBytes || w.kept+n > keptBytes {
 		return false
@@ -215,8 +217,8 @@ func (w *messageRewriter) keeps(n int) bool {
 	return true
 }
 
-// rewriteDataRow replaces each large value by NULL, and appends a column with the sizes of the values that were replaced, -1 for
-// the others.
+// rewriteDataRow replaces each large value with NULL, and appends a column that has a number for each value: the size of a
+// replaced value, or -1 for a value that stays.
 func (w *messageRewriter) rewriteDataRow() {
 	columns := int(binary.BigEndian.Uint16(w.readField(2)))
 	w.out = binary.BigEndian.AppendUint16(w.out, uint16(columns+1))
@@ -242,8 +244,8 @@ func (w *messageRewriter) rewriteDataRow() {
 	w.out = append(w.out, sizes...)
 }
 
-// OmittedSizes returns how many bytes each value has of a row of so many columns, which is larger than the limit of its
-// connection, and false for any other row. Values beyond some size are missing from such a row: they are nil.
+// OmittedSizes reports whether a row with the given number of columns was larger than its connection's limit; see
+// [WithReadBuffer]. If so, it returns the size of each value in bytes. The large values of such a row are nil in values.
 func OmittedSizes(values [][]byte, columns int) (sizes []int64, omitted bool) {
 	if len(values) != columns+1 || len(values[columns]) != 8*columns {
 		return nil, false
@@ -255,8 +257,8 @@ func OmittedSizes(values [][]byte, columns int) (sizes []int64, omitted bool) {
 	return sizes, true
 }
 
-// rewriteChange omits the large values of an Insert, Update or Delete message. If the new row alone is small enough, its values
-// stay, and only the old row lacks some.
+// rewriteChange omits the large values of an Insert, Update or Delete message. If the new row is small enough, it stays
+// complete, and only the old row loses values.
 func (w *messageRewriter) rewriteChange() {
 	const (
 		xLogData       = 'w'

@@ -12,7 +12,7 @@ import (
 // MinVersion is the oldest server version that capture follows, as in server_version_num.
 const MinVersion = 130000
 
-// Server is what an ordinary user may know of the server and of the connection's database.
+// Server describes the server and the connection's database, as far as an ordinary user can see them.
 type Server struct {
 	VersionNum int    // server_version_num: 150004
 	Version    string // server_version: "15.4 (Debian 15.4-1)"
@@ -20,15 +20,15 @@ type Server struct {
 	Timeline   int    // the timeline of the last checkpoint; 0 if the user may not see it
 	Database   string
 	User       string
-	Superuser  bool // the user is a superuser
+	Superuser  bool // whether the user is a superuser
 	Encoding   string
-	InRecovery bool // the server is a standby, or still recovering
+	InRecovery bool // whether the server is a standby, or still recovering
 	WALLevel   string
 
 	MaxSlots, UsedSlots     int
 	MaxSenders, UsedSenders int
-	MaxSlotWALKeepMB        int // max_slot_wal_keep_size in MB; -1 means no limit
-	Pooled                  bool
+	MaxSlotWALKeepMB        int  // max_slot_wal_keep_size in MB; -1 means no limit
+	Pooled                  bool // whether the connection goes through a pooler
 }
 
 const serverSQL = `
@@ -67,8 +67,8 @@ func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
 	return s, nil
 }
 
-// LoadServerAndTable does what [LoadServer] and [LoadTable] do, in one round trip. It does not load SystemID and Timeline. If
-// the error is a [*Problem] of the table, the Server is valid nevertheless.
+// LoadServerAndTable does the work of [LoadServer] and [LoadTable] in one round trip, but does not load SystemID and
+// Timeline. If the error is a [*Problem] with the table, the Server is still valid.
 func LoadServerAndTable(ctx context.Context, conn *pgx.Conn, name Name) (s Server, t *Table, err error) {
 	s.Pooled = Pooled(conn)
 	var serverErr error
@@ -94,8 +94,8 @@ func LoadServerAndTable(ctx context.Context, conn *pgx.Conn, name Name) (s Serve
 	return s, t, nil
 }
 
-// checkLogicalReplication returns nil if this server can publish tables, else a [*Problem]. It does not check the right to
-// replicate: only an attempt shows that, see [ConnectReplication].
+// checkLogicalReplication returns nil if this server can publish tables, otherwise a [*Problem]. It does not check whether
+// the user may replicate, because only an attempt shows that: see [ConnectReplication].
 func (s *Server) checkLogicalReplication() error {
 	switch {
 	case s.VersionNum < MinVersion:
