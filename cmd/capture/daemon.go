@@ -45,7 +45,7 @@ type service struct {
 // serviceOptions are the settings of a service.
 type serviceOptions struct {
 	daemon      capture.Config // openService sets its Version, Logger, LogHealth, Registry and Compare
-	web         web.Config     // openService sets its View, Status, Flush, Path, Version, Logger and Registry
+	web         web.Config     // openService sets its View, Status, Flush, IsOwn, Path, Version, Logger and Registry
 	output      string         // path of feedback.json
 	logs        logConfig
 	stderr      io.Writer // also receives the log lines
@@ -181,7 +181,7 @@ func (s *service) run(ctx context.Context) error {
 	return nil
 }
 
-// handleSignals starts goroutines in group that handle signals until ctx ends: SIGUSR1 forces a flush, SIGHUP reopens the
+// handleSignals starts goroutines in group that handle signals until ctx ends: SIGUSR1 forces a flush, and SIGHUP reopens the
 // logs.
 func (s *service) handleSignals(ctx context.Context, group *errgroup.Group) {
 	flush := make(chan os.Signal, 1) // the buffer holds a signal that arrives during a flush

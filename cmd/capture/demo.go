@@ -155,7 +155,8 @@ func (c demoCmd) showChanges(ctx context.Context, out io.Writer, s *service, d *
 	return err
 }
 
-// waitFirstCopy waits until feedback.json has been written for the first time, or until ctx ends.
+// waitFirstCopy waits until feedback.json has been written for the first time. It returns nil if ctx ends, and an error after
+// demoStartTimeout.
 func waitFirstCopy(ctx context.Context, s *service) error {
 	ctx, cancel := context.WithTimeout(ctx, demoStartTimeout)
 	defer cancel()

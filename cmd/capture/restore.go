@@ -99,8 +99,7 @@ func (c restoreCmd) confirmTable(std streams, table string) error {
 		"Name it with --table, or use --yes")
 }
 
-// ask asks the user a question on the terminal. If there is no terminal, it returns an error that includes the text instead, a
-// hint.
+// ask asks the user a question on the terminal. Without a terminal, it returns an error with the hint in instead.
 func (c restoreCmd) ask(std streams, question, instead string) error {
 	if c.File == "-" { // standard input is the file, so it cannot be the answer
 		return fmt.Errorf("%s? %s", question, instead)

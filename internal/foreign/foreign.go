@@ -12,9 +12,9 @@ import (
 // MaxBytes is the maximum length in bytes of a text that Text returns.
 const MaxBytes = 1 << 10
 
-// Text returns s with these parts replaced by Go's escapes, such as \n, \x1b and \u202e: control characters, invalid UTF-8,
-// and characters that change the direction of writing. If the result would be longer than MaxBytes, Text cuts it off and
-// appends an ellipsis.
+// Text replaces the control characters in s, the invalid UTF-8, and the characters that change the direction of writing with
+// Go's escapes, such as \n, \x1b and \u202e. If the result would be longer than MaxBytes, Text cuts it off and appends an
+// ellipsis.
 func Text(s string) string {
 	return escape(s, MaxBytes, false)
 }
@@ -64,7 +64,7 @@ func isHarmless(r rune, keepLines bool) bool {
 	switch {
 	case r == '\n' || r == '\t':
 		return keepLines
-	case r == utf8.RuneError: // IndexFunc passes it for an invalid byte, too
+	case r == utf8.RuneError: // IndexFunc also passes RuneError for an invalid byte
 		return false
 	case unicode.IsControl(r), unicode.Is(unicode.Bidi_Control, r), r == '\u2028', r == '\u2029':
 		return false

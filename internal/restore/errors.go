@@ -35,7 +35,7 @@ type rowError struct {
 	place  string   // line and key of the row
 	key    []string // text forms of the key columns; nil if unknown
 	column string   // column whose value the server refuses; "" if unknown
-	err    error    // the server's error
+	err    error    // error of the server
 }
 
 func (e *rowError) Error() string {

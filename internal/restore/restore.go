@@ -14,8 +14,8 @@ import (
 	"capture/internal/statefile"
 )
 
-// Restore writes the file's rows into the table in one transaction. If it fails, nothing has changed; only [ErrUnknownOutcome]
-// leaves that open. During the restore, other sessions can read the table, and their writes wait.
+// Restore writes the file's rows into the table in one transaction. If it returns an error other than [ErrUnknownOutcome],
+// nothing has changed. During the restore, other sessions can read the table, and their writes wait.
 func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
 	if o.OnConflict == "" {
 		o.OnConflict = Fail
@@ -200,8 +200,8 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 	return mapColumns(table, r.first.Members, r.file.Manifest())
 }
 
-// lockTable locks the table against writes by other sessions until the end of the transaction. It returns an error if the
-// table now has more rows than the user agreed to lose.
+// lockTable locks the table against writes by other sessions until the end of the transaction, except in a dry run. It returns
+// an error if the table now has more rows than the user agreed to lose.
 func (r *restoration) lockTable(ctx context.Context) error {
 	if !r.options.DryRun {
 		r.report("waiting for the table", 0, 0)

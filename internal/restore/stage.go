@@ -23,7 +23,7 @@ type stagedMerge struct {
 	options *Options
 	result  *Result
 
-	key    []string // names of the key's columns
+	key    []string // names of the key columns
 	number string   // quoted name of the staging table's column for the row's number
 	line   string   // quoted name of the staging table's column for the row's line
 	rows   int      // number of rows in the file

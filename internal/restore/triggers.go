@@ -9,9 +9,10 @@ import (
 	"capture/internal/postgres"
 )
 
-// disableTriggers keeps the table's triggers from acting on the rows. If the user may set session_replication_role, it sets it
-// to replica for the transaction: foreign keys do not act then, either. Otherwise it disables the table's own triggers, as the
-// table's owner may do. enable reverses this and must be called before the commit. note tells the user what did not act.
+// disableTriggers keeps the table's triggers from acting on the rows. If the user may set session_replication_role, it sets
+// that parameter to replica for the transaction. Foreign keys do not act then, either. Otherwise it disables the table's own
+// triggers, as the table's owner may do. enable reverses this and must be called before the commit. note tells the user what
+// did not act.
 func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table) (enable func(context.Context) error, note string, err error) {
 	err = withSavepoint(ctx, tx, func() error {
 		_, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica")

@@ -20,9 +20,9 @@ const bufferSize = 256 << 10
 // File is an open feedback.json. Read returns its JSON, decompressed if the file is gzipped.
 type File struct {
 	path       string          // path of the file; "-" for standard input
-	file       *os.File        // nil for standard input
+	file       *os.File        // opened file; nil for standard input
 	content    *bufio.Reader   // JSON, after decompression
-	compressed *countingReader // bytes of the file, before decompression
+	compressed *countingReader // source of content, before decompression
 	gzipped    bool
 	hasher     *store.Hasher // hash and size of the JSON read so far
 
@@ -259,8 +259,8 @@ func (f *File) CheckSize() error {
 // CheckManifest reads the rest of the file and compares the whole file with its manifest. rows is the number of rows that have
 // been read. found is the error that ended the reading of rows, or nil if there was none.
 //
-// If the manifest does not describe the file, the error wraps a [*MismatchError] and found, because damage to the file
-// explains a bad row. If the file matches or has no manifest, CheckManifest returns found.
+// If the file does not match its manifest, the error wraps a [*MismatchError] and found, because damage to the file explains a
+// bad row. If the file matches or has no manifest, CheckManifest returns found.
 func (f *File) CheckManifest(rows int, found error) error {
 	var known *MismatchError
 	if f.manifest == nil || errors.As(found, &known) {
@@ -286,7 +286,7 @@ func (f *File) CheckManifest(rows int, found error) error {
 	return &MismatchError{reason}
 }
 
-// MismatchError is the error for a file that its manifest does not describe.
+// MismatchError is the error for a file that does not match its manifest.
 type MismatchError struct{ reason string }
 
 func (e *MismatchError) Error() string {

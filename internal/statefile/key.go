@@ -23,7 +23,7 @@ type KeyReader struct {
 	key    []byte
 }
 
-// NoKeyError is the reason why the keys of a file's rows are unknown, and with them the order of the rows.
+// NoKeyError is the reason why the keys of a file's rows cannot be computed. The order of the rows is then unknown, too.
 type NoKeyError string
 
 func (e NoKeyError) Error() string { return string(e) }
@@ -54,8 +54,8 @@ func NewManifestKeyReader(m *store.Manifest) *KeyReader {
 	return k
 }
 
-// Key returns the key of a row, which is valid until the next call. The error is a [NoKeyError] if the keys of all rows are
-// unknown.
+// Key returns the key of a row, which is valid until the next call. The error is a [NoKeyError] if no key of the file can be
+// computed.
 func (k *KeyReader) Key(members []Member) (rowjson.Key, error) {
 	if k.noKey != "" {
 		return nil, k.noKey

@@ -60,7 +60,7 @@ const (
 	atStart    readerState = iota
 	atFirstRow             // after "["
 	atNextRow              // after a row
-	atEnd                  // after "]", with only white space behind it
+	atEnd                  // after "]" and the white space at the end of the file
 )
 
 // Row is one object of the file. It is valid until the next row is read.
@@ -353,7 +353,8 @@ func (in *rowInput) Read(p []byte) (int, error) {
 		in.err = errRatio
 		return 0, in.err
 	}
-	// A decoder with a large buffer must not read far ahead, because replaceDecoder copies what it has read ahead.
+	// A decoder with a large buffer must not read far ahead, because replaceDecoder copies the bytes that have been read
+	// ahead.
 	n, err := in.from.Read(p[:min(len(p), in.left, bufferSize)])
 	in.left, in.used = in.left-n, in.used+n
 	if err != nil && err != io.EOF {

@@ -49,8 +49,8 @@ type RowSample struct {
 	First []SampleRow `json:"first,omitempty"`
 }
 
-// SampleRow identifies a row by its key in readable form. For a row that both sides have, Columns lists the columns that
-// differ.
+// SampleRow identifies a row by its key in readable form. For a row that is in the state and in the table, Columns lists the
+// columns that differ.
 type SampleRow struct {
 	Key     string   `json:"key"`
 	Columns []string `json:"columns,omitempty"`

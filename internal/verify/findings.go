@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	// maxCandidates is the maximum number of rows that a live comparison reads again. A comparison that finds more differences
-	// reports them unconfirmed: so many rows do not change between two snapshots.
+	// maxCandidates is the maximum number of rows that a live comparison reads again. A comparison that finds as many
+	// differences reports them unconfirmed, because so many rows do not change between two snapshots.
 	maxCandidates = 10_000
-	// maxKeptLines is the maximum number of bytes kept of the state's lines, from which the names of differing columns are
-	// found.
+	// maxKeptLines is the maximum total size in bytes of the state's lines that are kept. The kept lines serve to find the
+	// columns that differ.
 	maxKeptLines = 16 << 20
-	// listedRows is the maximum number of rows in a list of a RowSample.
+	// listedRows is the maximum number of rows listed in a RowSample.
 	listedRows = 20
 )
 
@@ -88,10 +88,10 @@ func (f *findings) addCandidate(c candidate) {
 	f.candidates = append(f.candidates, c)
 }
 
-// isFull reports whether f has maxCandidates candidates, so that there may be differences that it does not keep.
+// isFull reports whether f has maxCandidates candidates. There may then be differences that f does not keep.
 func (f *findings) isFull() bool { return len(f.candidates) == maxCandidates }
 
-// sampleOf returns the RowSample that counts candidates such as c.
+// sampleOf returns the RowSample that c belongs to.
 func (f *findings) sampleOf(c candidate) *RowSample {
 	switch {
 	case c.state == 0:
@@ -134,7 +134,7 @@ func (f *findings) confirmCandidates(ctx context.Context, later *tableSnapshot, 
 	return confirmed, nil
 }
 
-// listFirst fills in the lists of the RowSamples, with the columns that differ.
+// listFirst adds the first rows of each kind of difference to the RowSample of that kind, with the columns that differ.
 func (f *findings) listFirst(ctx context.Context, table *tableSnapshot) error {
 	for _, c := range f.candidates {
 		sample := f.sampleOf(c)

@@ -13,11 +13,11 @@ import (
 type keyOrder struct {
 	keys      *statefile.KeyReader
 	last      []byte // key of the previous row; nil before the first row
-	unchecked string // why the order cannot be checked; "" if it can
+	unchecked string // reason why the order cannot be checked; "" if it can
 }
 
 // checkNext returns the key of the next row, or an error if the key is not greater than the previous one. If the keys of the
-// file are unknown, it returns nil. The key is valid until the next call.
+// file cannot be computed, it returns nil. The key is valid until the next call.
 func (o *keyOrder) checkNext(row statefile.Row) (rowjson.Key, error) {
 	key, err := o.keys.Key(row.Members)
 	if noKey := statefile.NoKeyError(""); errors.As(err, &noKey) {

@@ -92,7 +92,8 @@ const tooLarge = "{}"
 // keptLineBytes is the maximum size in bytes of a buffer that is reused for the next row.
 const keptLineBytes = 1 << 20
 
-// readHashes adds the key and the hash of each row of the table to s, except for rows that omitted reports.
+// readHashes adds the key and the hash of each row of the table to s. It leaves out the rows whose keys omitted reports;
+// omitted may be nil.
 func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(rowjson.Key) bool, progress func(statefile.Progress)) error {
 	action := "read table " + t.table.Name().String()
 	rows, err := t.tx.Query(ctx, "SELECT "+t.table.SelectList()+" FROM "+t.table.FromClause())

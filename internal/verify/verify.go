@@ -15,7 +15,7 @@ import (
 	"capture/snapshot"
 )
 
-// Options define what Verify compares.
+// Options are the settings of Verify.
 type Options struct {
 	Path     string          // path of feedback.json, plain or gzipped; "-" for Stdin
 	Stdin    io.Reader       // input for the path "-"
@@ -42,8 +42,7 @@ type Report struct {
 	Notes      []string    `json:"notes,omitempty"` // sentences about checks that were not possible, and why
 }
 
-// maxAttempts is the maximum number of attempts that Verify makes. It starts again if the file is replaced while it is being
-// read.
+// maxAttempts is the maximum number of attempts of Verify, which starts again if the file is replaced while it is being read.
 const maxAttempts = 5
 
 // fileProblem is a fault of the file itself. Any other error means that Verify could not check the file.
@@ -52,8 +51,8 @@ type fileProblem struct{ error }
 func (p fileProblem) Unwrap() error { return p.error }
 
 // Verify checks the file: its size, SHA-256 and number of rows against the manifest, its JSON, and the order of its keys. If
-// Options.Database is set, it also compares each row with the table's row. The report describes all faults and differences. An
-// error means that Verify could not check the file.
+// Options.Database is set, it also compares each row with the table's row. The report describes what Verify found. An error
+// means that Verify could not check the file.
 func Verify(ctx context.Context, o Options) (Report, error) {
 	for attempt := 1; ; attempt++ {
 		c := &check{options: o}
@@ -138,7 +137,7 @@ func (c *check) readState(ctx context.Context, table *postgres.Table) (_ iter.Se
 	return c.readRows, err
 }
 
-// openFile opens the file after the barrier.
+// openFile calls the barrier, if there is one, and opens the file.
 func (c *check) openFile(ctx context.Context) (err error) {
 	c.close()
 	if c.options.Barrier != nil {

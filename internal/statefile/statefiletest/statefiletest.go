@@ -170,8 +170,8 @@ const VotesDDL = `CREATE TABLE votes (
 	vote_id serial PRIMARY KEY, user_query text, bot_response text, evaluation_json jsonb, feedback_tags text[],
 	comment text, citations jsonb, "timestamp" timestamp DEFAULT CURRENT_TIMESTAMP)`
 
-// CreateVotes creates the application's table with n rows. Their texts contain quotes, escapes, emoji and NULLs, as real votes
-// do.
+// CreateVotes creates the application's table with n rows. Their values contain line breaks, quotes, backslashes, emoji and
+// NULLs, as real votes do.
 func (d *DB) CreateVotes(n int) {
 	d.Helper()
 	d.Exec(fmt.Sprintf(`%s; INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, comment, citations, "timestamp")
