@@ -14,21 +14,21 @@ import (
 // setting is a setting of a session (a GUC) and its value.
 type setting struct{ name, value string }
 
-// sessionSettings returns the settings that capture pins in every session. They make each value print in one way whatever
-// the server, the database or the role say, and keep the role's timeouts from ending a session.
+// sessionSettings returns the settings that capture pins in every session. They override those of the server, the database
+// and the role, so every value prints in one way and no timeout ends a session.
 func sessionSettings(pg *pgconn.PgConn) []setting {
-	// A SQL_ASCII database knows no characters. To a client that expects UTF8 it refuses to send bytes that are not valid
-	// UTF-8.
+	// A SQL_ASCII database stores bytes of any encoding. The server refuses to send bytes that are not valid UTF-8 to a
+	// client with the encoding UTF8.
 	encoding := "UTF8"
 	if pg.ParameterStatus("server_encoding") == "SQL_ASCII" {
 		encoding = "SQL_ASCII"
 	}
 	settings := []setting{
-		// Nothing of another role may stand in for an operator, a function or a type of Postgres; see [Begin].
+		// No object of another role may replace an operator, a function or a type of Postgres; see [Begin].
 		{"search_path", ""},
 		{"client_encoding", encoding},
 		{"standard_conforming_strings", "on"},
-		// How the server reads a value that it is asked about.
+		// How the server parses values and expressions.
 		{"array_nulls", "on"}, {"transform_null_equals", "off"}, {"xmloption", "content"},
 		// How values print.
 		{"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"}, {"TimeZone", "UTC"},
@@ -36,9 +36,9 @@ func sessionSettings(pg *pgconn.PgConn) []setting {
 		// A role's timeouts must not end a session. Callers set limits of their own.
 		{"statement_timeout", "0"}, {"lock_timeout", "0"}, {"idle_in_transaction_session_timeout", "0"},
 		{"default_transaction_isolation", "read committed"}, {"default_transaction_deferrable", "off"},
-		// Compiling takes longer than the queries on the catalog do.
+		// JIT compilation takes longer than the queries on the catalog.
 		{"jit", "off"},
-		// An error instead of a silent subset of the rows where a policy hides some.
+		// If a row-level security policy would hide rows, a query fails instead of returning only a part of the rows.
 		{"row_security", "off"},
 	}
 	version := majorVersion(pg.ParameterStatus("server_version"))
@@ -60,7 +60,8 @@ func sessionSettingsSQL(pg *pgconn.PgConn, verb string) string {
 	return strings.Join(statements, "; ")
 }
 
-// setConfigSQL returns an expression that pins the session's settings: for the transaction if local, else for the session.
+// setConfigSQL returns an SQL expression that pins the session's settings: until the end of the transaction if local is
+// true, otherwise for the whole session.
 func setConfigSQL(pg *pgconn.PgConn, local bool) string {
 	var calls []string
 	for _, s := range sessionSettings(pg) {
@@ -69,9 +70,10 @@ func setConfigSQL(pg *pgconn.PgConn, local bool) string {
 	return "pg_catalog.concat(" + strings.Join(calls, ", ") + ")"
 }
 
-// pinUnlessPooled pins the settings of the session, unless the connection goes through a pooler, and reports whether it
-// does. A pooler gives its clients a process ID of its own making, by which it knows whom a cancel request is for: it
-// differs from the server's pg_backend_pid(). One query does both, so no setting ever stays with a pooler's connection.
+// pinUnlessPooled reports whether the connection goes through a pooler. If it does not, pinUnlessPooled pins the session's
+// settings. A pooler gives each client a process ID of its own, to know which client a cancel request is for. This ID
+// differs from the server's pg_backend_pid(). One query compares the two and pins the settings, so no setting ever stays on
+// a pooler's server connection.
 func pinUnlessPooled(ctx context.Context, pg *pgconn.PgConn) (pooled bool, err error) {
 	results, err := pg.Exec(ctx, fmt.Sprintf("SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %d THEN %s END",
 		pg.PID(), setConfigSQL(pg, false))).ReadAll()
@@ -84,12 +86,12 @@ func pinUnlessPooled(ctx context.Context, pg *pgconn.PgConn) (pooled bool, err e
 	return results[0].Rows[0][0] == nil, nil
 }
 
-// Begin starts a transaction in which the session's settings are pinned, also through a pooler. mode is what follows BEGIN,
-// such as "ISOLATION LEVEL REPEATABLE READ READ ONLY".
+// Begin starts a transaction in which the session's settings are pinned, also through a pooler. mode follows BEGIN in the
+// statement, for example "ISOLATION LEVEL REPEATABLE READ READ ONLY".
 //
-// In every statement outside the transactions of a restore, the search path is empty, so that names without a schema are
-// those of pg_catalog and no role can plant an operator or a function that fits better. The path is set here again because
-// a function that the statements call, such as a cast's, may have changed it for the session.
+// The search path is empty in every statement, except in the transactions of a restore. Names without a schema are then
+// names in pg_catalog, so no role can plant an operator or a function that fits better. Begin empties the path again because
+// a function that an earlier statement called, such as a cast's, may have changed it for the session.
 func Begin(ctx context.Context, conn *pgx.Conn, mode string) (pgx.Tx, error) {
 	begin := "BEGIN " + mode + "; "
 	if Pooled(conn) {
@@ -103,14 +105,14 @@ func Begin(ctx context.Context, conn *pgx.Conn, mode string) (pgx.Tx, error) {
 const (
 	// EmptySearchPath is a statement that empties the search path for the rest of the transaction.
 	EmptySearchPath = "SET LOCAL search_path = ''"
-	// OwnSearchPath is a statement that gives the rest of the transaction the session's own search path: that of the URL, the
-	// role, the database or the server. Statements that run with it must name the schema of everything in them, of operators
-	// too.
+	// OwnSearchPath is a statement that sets the search path to the session's default for the rest of the transaction. The
+	// default comes from the URL, the role, the database or the server. Statements that run with it must name the schema of
+	// every object, operators included.
 	OwnSearchPath = "SET LOCAL search_path TO DEFAULT"
 )
 
-// Pinned returns a Querier whose statements run with the session's settings. That is q itself, unless q is a connection
-// through a pooler: then the settings are sent with each statement.
+// Pinned returns a Querier whose statements run with the session's settings. It returns q itself, unless q is a connection
+// through a pooler. Then the Querier sends the settings with each statement.
 func Pinned(q Querier) Querier {
 	if conn, ok := q.(*pgx.Conn); ok && Pooled(conn) {
 		return pooledQuerier{conn}
@@ -118,8 +120,8 @@ func Pinned(q Querier) Querier {
 	return q
 }
 
-// pooledQuerier sends each statement in a batch after a query that sets the settings locally. Outside of a transaction block
-// the batch is a transaction of its own: Postgres ends it, and with it the local settings, at the message Sync.
+// pooledQuerier sends each statement in a batch, after a query that pins the settings for the transaction. Outside a
+// transaction block, the batch is a transaction of its own. Postgres ends it, and with it the settings, at the Sync message.
 type pooledQuerier struct{ conn *pgx.Conn }
 
 func (q pooledQuerier) newBatch() *pgx.Batch {
@@ -128,7 +130,8 @@ func (q pooledQuerier) newBatch() *pgx.Batch {
 	return b
 }
 
-// SendBatch implements Querier. The results are for [pgx.QueuedQuery]'s functions, which Close calls.
+// SendBatch implements Querier. The first result of the batch is that of the settings. So callers must read the results with
+// the functions of [pgx.QueuedQuery], which Close calls.
 func (q pooledQuerier) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	pinned := q.newBatch()
 	pinned.QueuedQueries = append(pinned.QueuedQueries, b.QueuedQueries...)
@@ -156,7 +159,7 @@ func (q pooledQuerier) QueryRow(ctx context.Context, sql string, args ...any) pg
 	return pooledRow{rows, err}
 }
 
-// pooledRows ends the batch with the rows.
+// pooledRows closes the batch together with the rows.
 type pooledRows struct {
 	pgx.Rows
 	batch pgx.BatchResults
@@ -164,7 +167,7 @@ type pooledRows struct {
 
 func (r pooledRows) Close() {
 	r.Rows.Close()
-	_ = r.batch.Close() // Err has the error
+	_ = r.batch.Close() // Err returns the error
 }
 
 // pooledRow is the first row of a query.
@@ -191,8 +194,8 @@ func (r pooledRow) Scan(dest ...any) error {
 	return r.rows.Err()
 }
 
-// timeoutSettings are the settings of a role or a database that can end a session before its own settings are pinned, by
-// the SQLSTATE of the server's error.
+// timeoutSettings has the timeouts that can end a session before capture has pinned its settings, if the role or the
+// database sets them. The keys are the SQLSTATEs of the server's errors.
 var timeoutSettings = map[string]string{
 	"57014": "statement_timeout",
 	"25P03": "idle_in_transaction_session_timeout",
@@ -200,9 +203,9 @@ var timeoutSettings = map[string]string{
 	"25P04": "transaction_timeout",
 }
 
-// disableTimeout switches off the timeout that err is about in the startup parameters of c. It reports whether it did, so
-// that another attempt may succeed. Timeouts are not switched off in advance: older servers do not know all of them, and
-// poolers refuse to pass them on.
+// disableTimeout disables the timeout that caused err, by a startup parameter in c. It reports whether it did, so another
+// attempt may succeed. Timeouts are not disabled in advance, because older servers do not know all of them and poolers
+// refuse to pass them on.
 func disableTimeout(err error, c *pgconn.Config) bool {
 	name := timeoutSettings[SQLState(err)]
 	if name == "" || c.RuntimeParams[name] == "0" {

@@ -9,12 +9,12 @@ import (
 
 // SetupOptions are options of [SetupSQL].
 type SetupOptions struct {
-	Source string // "logical", "notify", or "auto" for the better one that the server and the table allow
-	Role   string // a role for capture to connect as: created if needed, granted what capture needs, and made the publication's owner; empty means none
+	Source string // "logical", "notify", or "auto" for the better of these that the server and the table allow
+	Role   string // role that capture connects as, or empty; setup creates it if needed, grants it what capture needs, and makes it the publication's owner
 }
 
-// SetupSQL returns the statements, without semicolons, that prepare the database for capture. It leaves out those that have
-// nothing left to do. [ApplyStatements] runs them.
+// SetupSQL returns the statements, without semicolons, that prepare the database for capture. It leaves out statements that
+// would change nothing. [ApplyStatements] runs them.
 func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions) ([]string, error) {
 	s, err := LoadServer(ctx, conn)
 	if err != nil {
@@ -42,7 +42,7 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 	case o.Source == "notify", o.Source == "auto" && logicalErr != nil:
 		more, err = table.setupTriggersSQL(ctx, conn)
 	case o.Source == "auto", o.Source == "logical":
-		// A publication may be created before wal_level is logical, but never for a table that it would harm.
+		// A publication can be created before wal_level is logical, but must not exist for a table that it would harm.
 		if identityErr != nil {
 			return nil, identityErr
 		}
@@ -53,9 +53,9 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 	return append(statements, more...), err
 }
 
-// setupPublicationSQL returns the statements that create or repair capture's own publication, even if another one serves, and
-// make the role its owner, unless role is empty. As the owner, capture can withdraw the publication if it would make the
-// application's writes fail.
+// setupPublicationSQL returns the statements that create or repair capture's own publication, even if another complete one
+// exists. Unless role is empty, they also make the role its owner. As the owner, capture can drop the publication if it
+// would make the application's writes fail.
 func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, role string) ([]string, error) {
 	own := objectName(t.Name())
 	publications, err := findPublications(ctx, conn, t, own)
@@ -80,15 +80,15 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	return append(statements, change...), err
 }
 
-// changeOwnerSQL returns the statements that make the role the owner of a publication. Unless the user is a superuser, Postgres
-// requires that the user is a member of the role, and that the role has CREATE on the database. The statements grant what is
-// missing and revoke it at the end. There are none if the user may not grant it, or if the role may not replicate and an
-// administrator has to allow that first: then doctor says what that means.
+// changeOwnerSQL returns the statements that make the role the owner of a publication. Unless the user is a superuser,
+// Postgres requires that the user is a member of the role, and that the role has CREATE on the database. The statements
+// grant what is missing and revoke it at the end. The result is empty if the user may not grant that. It is also empty if
+// the role may not replicate and only an administrator can allow it. capture doctor then reports the consequences.
 func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication, role string) ([]string, error) {
 	change := "ALTER PUBLICATION " + QuoteIdentifier(publication) + " OWNER TO " + QuoteIdentifier(role)
 	var superuser, follows, member, mayJoin, creates, ownsDatabase bool
-	// Up to 15, CREATEROLE gives out the membership in any role; since 16 only in roles that the user administers, such as
-	// those that it has created.
+	// Up to version 15, CREATEROLE allows the user to grant membership in any role. Since 16 it allows that only for roles
+	// that the user administers, such as those that the user has created.
 	err := Pinned(conn).QueryRow(ctx, `
 		SELECT u.rolsuper, COALESCE(r.rolreplication, false) OR EXISTS (
 				SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
@@ -106,7 +106,7 @@ func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUs
 		return nil, Explain(fmt.Errorf("query whether %s can own publication %s: %w", role, publication, err))
 	}
 	switch {
-	case !follows && !user.mayGrantReplication: // an administrator must grant that first
+	case !follows && !user.mayGrantReplication: // an administrator must first allow the role to replicate
 		return nil, nil
 	case superuser:
 		return []string{change}, nil
@@ -129,7 +129,7 @@ func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUs
 type setupUser struct {
 	name                string
 	superuser           bool
-	mayGrantReplication bool // may give the right to replicate to another role
+	mayGrantReplication bool // whether the user may allow another role to replicate
 	provider            provider
 }
 
@@ -139,8 +139,8 @@ func loadSetupUser(ctx context.Context, q Querier) (setupUser, error) {
 	if user.provider, err = findProvider(ctx, q); err != nil {
 		return user, err
 	}
-	// Superusers may grant it, and since 16 users with CREATEROLE and REPLICATION. On a managed service this user is assumed to
-	// be its administrator, who may.
+	// Superusers may grant the right to replicate; since version 16, users with CREATEROLE and REPLICATION may, too. On a
+	// managed service, the user is assumed to be its administrator, who may grant it.
 	err = Pinned(q).QueryRow(ctx, `SELECT rolname::text, rolsuper, rolsuper OR $1::text <> '' OR
 			(rolcreaterole AND rolreplication AND pg_catalog.current_setting('server_version_num')::int >= 160000)
 		FROM pg_catalog.pg_roles WHERE rolname = current_user`, string(user.provider)).Scan(&user.name, &user.superuser, &user.mayGrantReplication)
@@ -150,8 +150,8 @@ func loadSetupUser(ctx context.Context, q Querier) (setupUser, error) {
 	return user, nil
 }
 
-// setupRoleSQL returns the statements that create the role and grant it what capture needs. They set no password: whoever
-// runs them does.
+// setupRoleSQL returns the statements that create the role and grant it what capture needs. They set no password, so the
+// user must set one.
 func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setupUser, role string) ([]string, error) {
 	var exists, replicates bool
 	var connects, selects bool
@@ -182,7 +182,7 @@ func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setu
 	if !connects {
 		statements = append(statements, "GRANT CONNECT ON DATABASE "+QuoteIdentifier(s.Database)+" TO "+name)
 	}
-	for _, schema := range unusable { // the table's, and those of its key's types
+	for _, schema := range unusable { // schemas of the table, and of the types and operators of its key
 		statements = append(statements, "GRANT USAGE ON SCHEMA "+QuoteIdentifier(schema)+" TO "+name)
 	}
 	if !selects {

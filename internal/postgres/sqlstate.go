@@ -17,7 +17,7 @@ const (
 	Transient                     // this source cannot work now; the cause goes away by itself
 )
 
-// Classify returns the class of an error with which a connection, a query or an examination of the table failed.
+// Classify returns the class of an error from a connection, a query or a check of the table.
 func Classify(err error) ErrorClass {
 	var (
 		problem *Problem
@@ -28,7 +28,7 @@ func Classify(err error) ErrorClass {
 		return Unreachable
 	case errors.As(err, &pg):
 		return classOf(pg.Code)
-	case problem != nil && problem.Err == nil: // found by an examination: a setting, a privilege, a key
+	case problem != nil && problem.Err == nil: // found by a check of capture's own: a setting, a privilege, a key
 		return Permanent
 	}
 	return Unknown
@@ -51,13 +51,13 @@ const (
 	lockNotAvailable      = "55P03"
 )
 
-// sqlStates has the SQLSTATEs that capture knows more of than the server's message says. Where one SQLSTATE has several
-// causes, explainServer tells them apart.
+// sqlStates has the SQLSTATEs for which capture can add to the server's message, and those whose class differs from the
+// usual one. If an SQLSTATE has several causes, explainServer distinguishes them.
 var sqlStates = map[string]struct {
 	class        ErrorClass
 	reason, hint string
 }{
-	"08P01": {class: Permanent}, // protocol_violation: how poolers answer what they cannot do
+	"08P01": {class: Permanent}, // protocol_violation: a pooler's answer to a request that it does not support
 	"0A000": {class: Permanent},
 	"28000": {class: Permanent},
 	"28P01": {Unreachable, "the password is wrong, or the user does not exist",
@@ -81,7 +81,7 @@ var sqlStates = map[string]struct {
 	"57P02":          {class: Unreachable, reason: "the server ended the connection"},
 	"57P03":          {class: Unreachable, reason: "the server is starting, stopping or recovering"},
 	"57P04":          {class: Unreachable, reason: "the server ended the connection"},
-	"58P01": {Permanent, "the server lacks a file", // pgoutput's library, if anything
+	"58P01": {Permanent, "the server lacks a file", // most likely pgoutput's library
 		"see the server's log; if it names a library, install the package that contains it"},
 }
 
@@ -94,11 +94,12 @@ func SQLState(err error) string {
 	return ""
 }
 
-// replicationGrant is the hint of an error that comes before the managed service is known; see [provider.grantReplication].
+// replicationGrant is the hint for errors that occur before the managed service has been identified; see
+// [provider.grantReplication].
 const replicationGrant = "ALTER ROLE <user> REPLICATION; (on Amazon RDS: GRANT rds_replication TO <user>;)"
 
-// explainServer sets the reason and the hint of a server's error. It goes by the SQLSTATE and the routine that raised the
-// error before it goes by the message, which comes in the server's language.
+// explainServer sets p's reason and hint for a server's error. It prefers the SQLSTATE and the routine that raised the error
+// to the message, because the message is in the server's language.
 func explainServer(p *Problem, e *pgconn.PgError) {
 	s := sqlStates[e.Code]
 	p.Reason, p.Hint = s.reason, s.hint
@@ -133,7 +134,7 @@ func explainServer(p *Problem, e *pgconn.PgError) {
 	}
 }
 
-// explainRefusedLogin tells apart the causes for which a server or a pooler refuses a user.
+// explainRefusedLogin distinguishes the causes for which a server or a pooler refuses a user.
 func explainRefusedLogin(p *Problem, e *pgconn.PgError, message string) {
 	switch {
 	case e.Routine == "ClientAuthentication" || strings.Contains(message, "pg_hba.conf"):

@@ -12,21 +12,22 @@ import (
 type Table struct {
 	*rowjson.Shape
 	Partitioned  bool
-	KeyImmediate bool // the key is checked at each row: no two rows share one, not even within a transaction
+	KeyImmediate bool // whether the key is not deferrable: no two rows ever share a key, not even within a transaction
 
 	replicaIdentity string        // pg_class.relreplident: d(efault), i(ndex), f(ull), n(othing)
-	hasIdentity     bool          // UPDATE and DELETE find a replica identity once the table is published
-	selectExprs     []string      // the expressions of SelectList, by column
-	columns         []columnEntry // the catalog's entries, by column
-	keyOperators    []keyOperator // by column of the key
+	hasIdentity     bool          // whether UPDATE and DELETE have a replica identity once the table is published
+	selectExprs     []string      // expressions of SelectList, by column
+	columns         []columnEntry // entries of the catalog, by column
+	keyOperators    []keyOperator // operators that compare the key, by column of the key
 	facts           facts
 }
 
 // Name returns the table's exact name, schema included.
 func (t *Table) Name() Name { return Name{Schema: t.Schema, Table: t.Table} }
 
-// Rewritten reports whether the table was rewritten or truncated after the snapshot with which its catalog was read. Such a
-// change is not bound to snapshots, so the table's rows cannot be read with that one.
+// Rewritten reports whether the table was rewritten or truncated after the snapshot in which its catalog was read. Such a
+// change is not MVCC-safe (see "Caveats" under "Concurrency Control" in Postgres' documentation), so the table's rows cannot
+// be read in that snapshot.
 func (t *Table) Rewritten() bool { return t.facts.Rewritten }
 
 // LoadTable reads the table's catalog in one statement. The error is a [*Problem] if the table does not exist, is of a kind

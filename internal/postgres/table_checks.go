@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// checkReadable refuses a table of which the user sees nothing, or only a part.
+// checkReadable returns a [*Problem] if the user can read none or only a part of the table.
 func (t *Table) checkReadable() error {
 	name := t.Name()
 	switch f := &t.facts; {
@@ -31,7 +31,8 @@ func (t *Table) checkReadable() error {
 	return nil
 }
 
-// explainMissingTable returns a [*Problem] that names the tables that may be meant.
+// explainMissingTable returns a [*Problem] for a table that does not exist. Its hint lists tables whose names differ only in
+// the case of letters or the schema.
 func explainMissingTable(ctx context.Context, q Querier, name Name) error {
 	var database, path, similar string
 	b := &pgx.Batch{}
@@ -69,7 +70,7 @@ const (
 	nameBaseTable     = "name the table that it reads from with --table"
 )
 
-// checkKind refuses what no source can follow.
+// checkKind returns a [*Problem] if no source can follow the relation.
 func checkKind(e *catalogEntry) error {
 	name := Name{Schema: e.Schema, Table: e.Table}
 	switch e.Kind {
@@ -89,7 +90,7 @@ func checkKind(e *catalogEntry) error {
 	return problemf("", nameOrdinaryTable, "%s is not a table", name)
 }
 
-// checkOrdinary refuses tables and partitioned tables that no source can follow.
+// checkOrdinary is checkKind for ordinary and partitioned tables.
 func checkOrdinary(e *catalogEntry, name Name) error {
 	switch {
 	case e.Schema == "pg_catalog" || e.Schema == "information_schema" || e.Schema == "pg_toast":

@@ -10,12 +10,13 @@ import (
 type Name struct {
 	Schema, Table string
 
-	// The part was written without quotes: if nothing has the name as written, lower case is tried.
+	// Whether the part was written without quotes. If nothing has the name as written, such a part is tried in lower case.
 	foldSchema, foldTable bool
 }
 
-// ParseName parses [schema.]table as a person writes it. A part in double quotes is taken literally, with "" for a quote in
-// it. A part without quotes is looked up as written and then, if nothing has that name, in lower case as SQL does.
+// ParseName parses a table name of the form [schema.]table. A part in double quotes is taken literally, except that "" in it
+// means one quote. A part without quotes is looked up as written and then, if nothing has that name, in lower case as in
+// SQL.
 func ParseName(s string) (Name, error) {
 	var parts []string
 	var fold []bool
@@ -41,7 +42,8 @@ func ParseName(s string) (Name, error) {
 		s, len(parts))
 }
 
-// cutIdentifier returns the first identifier of s, and the rest: empty, or from the dot after the identifier on.
+// cutIdentifier returns the first identifier of s and the rest of s. The rest is empty or begins with the dot after the
+// identifier.
 func cutIdentifier(s string) (identifier, rest string, err error) {
 	if !strings.HasPrefix(s, `"`) {
 		end := strings.IndexByte(s, '.')
@@ -79,7 +81,8 @@ func cutIdentifier(s string) (identifier, rest string, err error) {
 	return "", "", errors.New("lacks a closing double quote")
 }
 
-// String returns the name for people: schema.table, with quotes only where a part would be misread without them.
+// String returns the name for messages: schema.table, with double quotes only around a part that would be misread without
+// them.
 func (n Name) String() string {
 	if n.Schema == "" {
 		return displayIdentifier(n.Table)
@@ -95,7 +98,7 @@ func (n Name) Quoted() string {
 	return QuoteIdentifier(n.Schema) + "." + QuoteIdentifier(n.Table)
 }
 
-// foldCase returns the name with the parts that were written without quotes in lower case.
+// foldCase returns the name with each part that was written without quotes in lower case.
 func (n Name) foldCase() Name {
 	if n.foldSchema {
 		n.Schema = strings.ToLower(n.Schema)

@@ -11,13 +11,12 @@ import (
 // Teardown is what [LoadTeardown] found.
 type Teardown struct {
 	Statements []string // without semicolons; [ApplyStatements] runs them
-	Kept       []string // sentences about objects that look like capture's and belong to somebody else
+	Kept       []string // sentences about objects that look like capture's but belong to somebody else
 }
 
 // LoadTeardown returns the statements that drop everything that capture created in the database for the table, and the role
-// unless it is empty. It leaves alone what does not say in its comment that it is capture's, and what belongs to a role for
-// which capture would not have made it. Replication slots are temporary and need no statement. The table need not exist any
-// more.
+// unless role is empty. They drop an object only if its comment identifies it as capture's, and if its owner is one that
+// capture may have created it for. Replication slots are temporary and need no statement. The table need not exist any more.
 func LoadTeardown(ctx context.Context, conn *pgx.Conn, name Name, role string) (Teardown, error) {
 	table, err := loadTableUnchecked(ctx, conn, name)
 	var p *Problem
@@ -51,9 +50,10 @@ func LoadTeardown(ctx context.Context, conn *pgx.Conn, name Name, role string) (
 	return t, nil
 }
 
-// teardownQuery returns the statements of [LoadTeardown] for the schema $1, the table $2, the objects' name $3 and the role
-// $4, in steps; step 0 is for objects that stay. It leaves out the copies that partitions have of a partitioned table's
-// trigger: they go when that trigger is dropped. A user who is no superuser joins the publication's owner in order to drop it.
+// teardownQuery returns the statements of [LoadTeardown] with the numbers of their steps. Step 0 has the sentences about
+// objects that stay. The parameters are the schema $1, the table $2, the objects' name $3 and the role $4. A partitioned
+// table's trigger has a copy on each partition; these copies need no statement, because Postgres drops them with the
+// trigger. A user without the rights of the publication's owner joins that role to drop the publication.
 var teardownQuery = `
 	WITH role AS (
 		SELECT oid, rolname FROM pg_catalog.pg_roles r

@@ -17,8 +17,8 @@ type trigger struct {
 	bits                                 int16 // pg_trigger.tgtype: see catalog/pg_trigger.h
 }
 
-// needsRowTriggers reports whether triggers must fire for each row. Writes to a partition by its own name, and those of a
-// subscription's apply worker, fire no statement triggers of the table.
+// needsRowTriggers reports whether triggers must fire for each row. The table's statement triggers do not fire for writes to
+// a partition by its own name, nor for writes of a subscription's apply worker.
 func (t *Table) needsRowTriggers() bool { return t.Partitioned || t.facts.Subscribed }
 
 func (t *Table) wantedTriggers() []trigger {
@@ -40,7 +40,8 @@ func (t *Table) triggerFunction() string {
 	return QuoteIdentifier(t.Schema) + "." + QuoteIdentifier(objectName(t.Name())) + "()"
 }
 
-// triggerFunctionBody returns the trigger function's body for this table's key: a template of package deploy, filled in.
+// triggerFunctionBody returns the trigger function's body: a template of package deploy, filled in for the table's key and
+// channel.
 func (t *Table) triggerFunctionBody() string {
 	body := deploy.NotifyPerStatement
 	if t.needsRowTriggers() {
@@ -49,7 +50,7 @@ func (t *Table) triggerFunctionBody() string {
 	key := func(row string) string {
 		parts := make([]string, len(t.Key))
 		for i, k := range t.Key {
-			// concat prints a value by its type's output function, as the stream and the copy do.
+			// concat calls the type's output function, so it prints a value as the stream and the copy do.
 			parts[i] = "concat(" + row + "." + QuoteIdentifier(t.Columns[k].Name) + ")"
 		}
 		return "json_build_array(" + strings.Join(parts, ", ") + ")::text"
@@ -61,8 +62,8 @@ func (t *Table) triggerFunctionBody() string {
 		"{key of r}", key("r"), "{key of NEW}", key("NEW"), "{key of OLD}", key("OLD")).Replace("DECLARE"+code)
 }
 
-// triggerFunctionSettings returns the settings under which the trigger function runs. If the key has a column whose text form
-// depends on the application's session, they pin it.
+// triggerFunctionSettings returns the settings of the trigger function. They include those that a value's text form depends
+// on, unless no key column needs them.
 func (t *Table) triggerFunctionSettings() []setting {
 	settings := []setting{{"search_path", "pg_catalog, pg_temp"}}
 	for _, k := range t.Key {
@@ -87,7 +88,7 @@ func (t *Table) createTriggerFunctionSQL() []string {
 	var set strings.Builder
 	for _, s := range t.triggerFunctionSettings() {
 		value := s.value
-		if s.name != "search_path" { // which is a list of names
+		if s.name != "search_path" { // search_path is a list of names, not a string
 			value = QuoteLiteral(value)
 		}
 		set.WriteString("SET " + s.name + " = " + value + "\n")
@@ -104,7 +105,7 @@ func (t *Table) createTriggerSQL(g trigger) []string {
 	return []string{
 		"CREATE TRIGGER " + name + " AFTER " + g.event + " ON " + table + " " + g.transitionTables +
 			"FOR EACH " + g.level + " EXECUTE FUNCTION " + t.triggerFunction(),
-		// It also fires in sessions with session_replication_role = replica.
+		// ALWAYS means that the trigger also fires in sessions with session_replication_role = replica.
 		"ALTER TABLE " + table + " ENABLE ALWAYS TRIGGER " + name,
 		"COMMENT ON TRIGGER " + name + " ON " + table + " IS " + commentLiteral("notifies capture of changes"),
 	}
@@ -114,41 +115,41 @@ func (t *Table) dropTriggerSQL(name string) string {
 	return "DROP TRIGGER " + QuoteIdentifier(name) + " ON " + t.Name().Quoted()
 }
 
-// triggerState is what the database has of a table's trigger function and triggers.
+// triggerState describes a table's trigger function and triggers as the database has them.
 type triggerState struct {
 	hasFunction bool
-	owner       string // the function's owner
-	trusted     bool   // the owner could do as the table's writers without the function; see trustedOwnerSQL
-	commented   bool   // its comment says that it is capture's
-	upToDate    bool   // its body, language, settings and rights are those that capture gives it
-	triggers    map[string]triggerEntry
+	owner       string                  // the function's owner
+	trusted     bool                    // whether the owner gains no rights by the function; see trustedOwnerSQL
+	commented   bool                    // whether the function's comment identifies it as capture's
+	upToDate    bool                    // whether its body, language, settings and rights are those that capture gives it
+	triggers    map[string]triggerEntry // the table's triggers that call the function, by name
 }
 
 type triggerEntry struct {
 	enabled string // pg_trigger.tgenabled; "A" is ALWAYS
 	bits    int16  // pg_trigger.tgtype
-	always  bool   // it has no condition, and no list of columns
+	always  bool   // whether it has no condition, no list of columns and no arguments
 }
 
-// fires reports whether the trigger fires whenever it should.
+// fires reports whether e, the trigger in the database, fires whenever g should.
 func (g trigger) fires(e triggerEntry) bool { return e.bits == g.bits && e.always && e.enabled == "A" }
 
-// trustedOwnerSQL returns the condition that a role, given by its OID, may do whatever capture's objects for a table could
-// do: it is the table's owner, a superuser or the current user. A name and a comment prove nothing, since whoever may create
-// objects in the schema can choose them. table is an expression for the table's OID.
+// trustedOwnerSQL returns an SQL condition: a role may already do whatever capture's objects for a table could do, because
+// it is the table's owner, a superuser or the current user. An object's name and comment prove nothing, because anybody who
+// may create objects in the schema can choose them. role and table are expressions for OIDs.
 func trustedOwnerSQL(role, table string) string {
 	return `(` + role + ` = (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = ` + table + `)
 		OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = ` + role + ` AND (r.rolsuper OR r.rolname = current_user)))`
 }
 
-// loadTriggerState reads the trigger function and those of the table's triggers that call it.
+// loadTriggerState reads the state of the trigger function and of the table's triggers that call it.
 func (t *Table) loadTriggerState(ctx context.Context, q Querier) (triggerState, error) {
 	s := triggerState{triggers: map[string]triggerEntry{}}
 	var settings []string
 	for _, c := range t.triggerFunctionSettings() {
 		settings = append(settings, c.name+"="+c.value)
 	}
-	// On a partitioned table the copies on all partitions must be enabled as well.
+	// A partitioned table's trigger has a copy on each partition, and all copies must be enabled, too.
 	rows, err := Pinned(q).Query(ctx, `
 		SELECT pg_catalog.pg_get_userbyid(p.proowner)::text, `+trustedOwnerSQL("p.proowner", "$3::oid")+`,
 			COALESCE(pg_catalog.obj_description(p.oid, 'pg_proc'), '') LIKE 'capture %',
@@ -183,8 +184,8 @@ func (t *Table) loadTriggerState(ctx context.Context, q Querier) (triggerState, 
 	return s, nil
 }
 
-// checkOwner returns a [*Problem] if the trigger function belongs to somebody who could make it do what the table's writers
-// may do and the owner may not.
+// checkOwner returns a [*Problem] if the trigger function's owner is not trusted. The function runs with the rights of
+// whoever writes to the table, and its owner can change what it does.
 func (s *triggerState) checkOwner(t *Table) error {
 	if !s.hasFunction || s.trusted {
 		return nil
@@ -227,7 +228,8 @@ func CheckTriggers(ctx context.Context, q Querier, table *Table) error {
 	return nil
 }
 
-// setupTriggersSQL returns the statements that create what is missing. They lock the table only if a trigger is.
+// setupTriggersSQL returns the statements that create what is missing or replace what is out of date. They lock the table
+// only if they create or drop a trigger.
 func (t *Table) setupTriggersSQL(ctx context.Context, q Querier) ([]string, error) {
 	s, err := t.loadTriggerState(ctx, q)
 	if err != nil {

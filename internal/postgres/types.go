@@ -10,22 +10,23 @@ import (
 type typeEntry struct {
 	OID    uint32 `json:"oid"`
 	Type   string `json:"type"` // pg_type.typtype
-	Base   uint32 `json:"base"` // a domain's base type
+	Base   uint32 `json:"base"` // OID of a domain's base type
 	Delim  string `json:"delim"`
-	Elem   uint32 `json:"elem"`   // the element type of a true array, else 0
-	Output string `json:"output"` // the output function's name; empty if it cannot be called, or may need a privilege
-	SQL    string `json:"sql"`    // the type's name in a cast; empty if the cast may need a privilege
-	Cast   bool   `json:"cast"`   // the type has a cast to json that row_to_json uses
+	Elem   uint32 `json:"elem"`   // OID of a true array's element type, else 0
+	Output string `json:"output"` // SQL name of the output function; empty if it cannot be called by its name, or may need a privilege
+	SQL    string `json:"sql"`    // type name for a cast; empty if the cast may need a privilege
+	Cast   bool   `json:"cast"`   // whether row_to_json uses a cast of this type to json
 	Fields []struct {
 		Name string `json:"name"`
 		Type uint32 `json:"type"`
 	} `json:"fields"`
 }
 
-// typeSet has the types of a table's columns and the types that those are made of, by OID.
+// typeSet has the types of a table's columns and the types that these consist of, by OID.
 type typeSet map[uint32]typeEntry
 
-// Types for which row_to_json has rules of its own: see json_categorize_type in Postgres' utils/adt/jsonfuncs.c.
+// OIDs of built-in types that need rules of their own here. For row_to_json's rules, see json_categorize_type in Postgres'
+// utils/adt/jsonfuncs.c.
 const (
 	boolOID, int8OID, int2OID, int4OID      = 16, 20, 21, 23
 	int2vectorOID, oidvectorOID             = 22, 30
@@ -35,7 +36,7 @@ const (
 	uuidOID                                 = 2950
 )
 
-// baseType returns the type itself or, for a domain, the type at the end of its chain of domains.
+// baseType returns the type itself or, for a domain, the type at the end of the chain of base types.
 func (ts typeSet) baseType(oid uint32) (typeEntry, error) {
 	e, ok := ts[oid]
 	for ok && e.Type == "d" {
@@ -109,11 +110,12 @@ func (ts typeSet) selectExpr(c columnEntry, t *rowjson.Type) string {
 	base := ts[t.OID]
 	domain := ts[c.Type].Type == "d"
 	if base.Output == "" || domain && base.SQL == "" {
-		// concat calls the output function, whatever schema the type is in. IS NULL would look into a composite value.
+		// concat calls the output function without naming it or the type. num_nulls is used because IS NULL would test the
+		// fields of a composite value.
 		return "CASE WHEN pg_catalog.num_nulls(" + col + ") = 0 THEN pg_catalog.concat(" + col + ") END"
 	}
 	if domain {
-		col += "::" + base.SQL // polymorphic output functions such as enum_out do not take domains
+		col += "::" + base.SQL // polymorphic output functions such as enum_out do not accept domains
 	}
 	return base.Output + "(" + col + ")"
 }
