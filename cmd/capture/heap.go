@@ -13,7 +13,7 @@ import (
 
 const (
 	heapInterval   = time.Second // time between two measurements of the heap
-	freeInterval   = time.Second // minimum time between two returns of free memory to the system, each of which is also a garbage collection
+	freeInterval   = time.Second // minimum time between two returns of free memory to the system, each of which collects garbage
 	allowedGarbage = 32 << 20    // bytes of garbage that are always allowed, however small the live heap is
 )
 
@@ -50,7 +50,8 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 }
 
 // limitHeap sets the runtime's memory limit to nine tenths of memoryLimit or of the control group's limit, whichever is lower:
-// the runtime knows neither. Close to its limit, the runtime collects garbage more often, before the kernel kills the process.
+// the runtime knows neither. Close to its limit, the runtime collects garbage more often. Without a limit, it would not do so
+// before the kernel kills the process.
 func limitHeap(memoryLimit int64) {
 	limit := cgroup.MemoryLimit()
 	if memoryLimit > 0 {

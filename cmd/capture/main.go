@@ -1,7 +1,7 @@
 // Command capture keeps a live JSON fallback of one Postgres table.
 //
-// Each command has its own file. Several commands share the others: config.go defines the flags, flagtypes.go their types,
-// errors.go the exit codes, format.go and terminal.go the output, and client.go the requests to a running daemon.
+// Each command has its own file. The other files are shared by several commands: config.go defines the flags, flagtypes.go
+// their types, errors.go the exit codes, format.go and terminal.go the output, and client.go the requests to a running daemon.
 package main
 
 import (
@@ -67,7 +67,8 @@ func newParser(app *cli, std streams) *kong.Kong {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.ValueFormatter(describeFlag),
 		kong.Help(printHelp),
-		// If there is a resolver, even an empty one, kong accepts a good flag although the flag's environment variable is bad.
+		// Without a resolver, kong refuses a bad environment variable even if the command line sets its flag. An empty
+		// resolver is enough to change that.
 		kong.Resolvers(kong.ResolverFunc(func(*kong.Context, *kong.Path, *kong.Flag) (any, error) { return nil, nil })),
 	)
 	parser.Model.HelpFlag.Help = "Show this help."

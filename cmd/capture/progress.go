@@ -11,14 +11,14 @@ import (
 	"capture/internal/statefile"
 )
 
-// progress shows how far a long operation has come. On a terminal it overwrites a single line. Otherwise it prints a line
-// every ten seconds.
+// progress shows the progress of a long operation. On a terminal it overwrites a single line. Otherwise it prints a line every
+// ten seconds.
 type progress struct {
 	w        io.Writer
 	prefix   string
 	terminal bool
 	last     time.Time
-	open     bool // whether the line is on the terminal
+	open     bool // whether the terminal shows the line
 }
 
 func newProgress(w io.Writer, prefix string) *progress {

@@ -99,9 +99,10 @@ func (c restoreCmd) confirmTable(std streams, table string) error {
 		"Name it with --table, or use --yes")
 }
 
-// ask asks the user a question on the terminal. Without a terminal, it returns an error with the hint in instead.
+// ask asks the user to confirm what question says. If the file comes from standard input, nobody can answer, so ask returns an
+// error that tells the user what to do instead.
 func (c restoreCmd) ask(std streams, question, instead string) error {
-	if c.File == "-" { // standard input is the file, so it cannot be the answer
+	if c.File == "-" { // even if standard input is a terminal, it is the file
 		return fmt.Errorf("%s? %s", question, instead)
 	}
 	return confirm(std, "capture restore", question, instead)
@@ -142,7 +143,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 	return b.String()
 }
 
-// keysText returns the first keys of a number of rows as text: ": 1; 2; 3; …".
+// keysText returns the first keys of several rows as text: ": 1; 2; 3; …".
 func keysText(rows int64, keys []string) string {
 	if len(keys) == 0 {
 		return ""

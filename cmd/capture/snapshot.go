@@ -87,7 +87,7 @@ func (c snapshotCmd) requestSnapshot(ctx context.Context, std streams, address s
 	return c.printResult(std.out, flushed)
 }
 
-// printResult prints the result. It returns an error if the file lacks rows.
+// printResult prints what has been written. It returns an error if the file lacks rows.
 func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	if c.JSON {
 		return cmp.Or(json.NewEncoder(w).Encode(f), omittedError(f.Omitted))

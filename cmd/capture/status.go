@@ -183,7 +183,7 @@ func withPrefix(prefix, text string) string {
 	return prefix + text
 }
 
-// joinNonEmpty joins the parts that are not "".
+// joinNonEmpty joins the parts that are not empty.
 func joinNonEmpty(sep string, parts ...string) string {
 	nonEmpty := parts[:0]
 	for _, part := range parts {

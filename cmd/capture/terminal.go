@@ -41,8 +41,8 @@ func (p palette) checkMark(ok bool) string {
 	return p.bad + "✗" + p.off
 }
 
-// confirm asks the user on the terminal to confirm what question says. Without a terminal, it returns an error with the hint
-// in instead.
+// confirm asks the user on the terminal to confirm what question says. If there is no terminal, it returns an error that tells
+// the user what to do instead.
 func confirm(std streams, command, question, instead string) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return fmt.Errorf("%s? %s", question, instead)

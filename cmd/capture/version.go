@@ -20,8 +20,8 @@ func (versionCmd) Run(std streams) error {
 	return err
 }
 
-// buildInfo returns the version and the commit of this binary. If the linker has not set them, it returns the values that the
-// Go tool recorded.
+// buildInfo returns the version and the commit of this binary. It prefers the values that the linker has set to those that the
+// Go tool has recorded.
 func buildInfo() (v, c string) {
 	v, c = version, commit
 	info, ok := debug.ReadBuildInfo()

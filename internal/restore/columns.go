@@ -138,7 +138,7 @@ func (m *columnMap) keyNames() []string {
 	return names
 }
 
-// writableNames returns the names of the file's columns that can be written, which are all except generated columns.
+// writableNames returns the names of the file's columns that a restore writes: all except generated columns.
 func (m *columnMap) writableNames() []string {
 	var names []string
 	for i, t := range m.targets {
@@ -221,7 +221,7 @@ func (m *columnMap) keyTexts(key [][]byte) []string {
 // describeKey returns the names and values of a key for an error message, such as "vote_id 42". key holds the JSON values of
 // the key columns.
 func (m *columnMap) describeKey(key [][]byte) string {
-	const maxShown = 80 // maximum number of bytes shown of a value
+	const maxShown = 80 // maximum number of bytes of a value that are shown
 	parts := make([]string, len(key))
 	for i, value := range key {
 		shown := string(value)

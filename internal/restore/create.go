@@ -154,7 +154,7 @@ func (c *creation) chooseGenerated(ctx context.Context) error {
 	return err
 }
 
-// errTakeBack makes withSavepoint roll back although nothing has failed.
+// errTakeBack makes withSavepoint roll back after a check that has succeeded.
 var errTakeBack = errors.New("take it back")
 
 // foreignFunctionsSQL reports whether the view that checkExpression creates uses a function or operator that is not built in.

@@ -51,8 +51,8 @@ func (m *columnMap) appendCopyValue(dst []byte, i int, value []byte) ([]byte, er
 // unicodeEscape is the start of a JSON escape that COPY's text format does not have.
 var unicodeEscape = []byte(`\u`)
 
-// appendCopyString appends the text of a JSON string without \u escapes, escaped for COPY. JSON and COPY share all other
-// escapes, except that COPY does not escape the quote and the slash (\" and \/). Using this instead of appendText saves a
+// appendCopyString appends the text of a JSON string without \u escapes, escaped for COPY. JSON and COPY have the same
+// escapes, except for the quote and the slash, which COPY does not escape. Using this function instead of appendText saves a
 // fifth of the time for encoding rows.
 func appendCopyString(dst, str []byte) []byte {
 	text := str[1 : len(str)-1]

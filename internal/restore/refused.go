@@ -44,7 +44,7 @@ func withOwnPath(ctx context.Context, tx pgx.Tx, f func() error) error {
 		return err
 	}
 	if err := f(); err != nil {
-		return err // the caller rolls back the transaction or to a savepoint, which also restores the search path
+		return err // the caller's rollback also restores the search path
 	}
 	_, err := tx.Exec(ctx, postgres.EmptySearchPath)
 	return err

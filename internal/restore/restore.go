@@ -122,7 +122,7 @@ func (r *restoration) checkTransaction(ctx context.Context) error {
 	return err
 }
 
-// defaultTable is the table that is restored to without a confirmation.
+// defaultTable is the table for which confirmTable does not ask.
 var defaultTable = postgres.Name{Schema: "public", Table: "votes"}
 
 // confirmTable asks the user whether the file may be restored to the table that its manifest names.

@@ -29,7 +29,7 @@ func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table) (ena
 	return enable, "the table's own triggers did not act; foreign keys did", err
 }
 
-// disableTableTriggers disables those of the table's own triggers that are enabled. Foreign keys still act, because only a
+// disableTableTriggers disables the table's own triggers, as far as they are enabled. Foreign keys still act, because only a
 // superuser can disable their triggers.
 func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table) (enable func(context.Context) error, err error) {
 	type trigger struct{ Name, Enabled string }

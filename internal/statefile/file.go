@@ -32,7 +32,7 @@ type File struct {
 	manifest  *store.Manifest // most likely manifest of the file; nil if there is none
 }
 
-// Progress describes how far a long operation on a file and a table has come.
+// Progress describes the progress of a long operation on a file and a table.
 type Progress struct {
 	Doing string // current step: "reading the file", "waiting for the table", …
 	Rows  int    // number of rows so far

@@ -34,9 +34,8 @@ const (
 	maxKeptBuffer = 16 << 20
 )
 
-// decoding accepts what Postgres' type json accepts: repeated names, and escapes that are half of a surrogate pair. The
-// decoder treats such escapes as invalid UTF-8, which is therefore allowed here. readRow refuses bytes that are not valid
-// UTF-8.
+// decoding accepts what Postgres' type json accepts. Names may be repeated. An escape may be half of a surrogate pair, which
+// the decoder treats as invalid UTF-8, so that is allowed, too. readRow refuses bytes that are not valid UTF-8.
 var decoding = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
 // A Reader reads a JSON array of objects, one object at a time.

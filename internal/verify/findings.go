@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxCandidates is the maximum number of rows that a live comparison reads again. A comparison that finds as many
-	// differences reports them unconfirmed, because so many rows do not change between two snapshots.
+	// maxCandidates is the maximum number of rows that a live comparison reads again. If a comparison finds this many
+	// differences, it reports them unconfirmed: so many rows do not change between two snapshots.
 	maxCandidates = 10_000
 	// maxKeptLines is the maximum total size in bytes of the state's lines that are kept. The kept lines serve to find the
 	// columns that differ.

@@ -39,7 +39,7 @@ func (o *keyOrder) checkNext(row statefile.Row) (rowjson.Key, error) {
 	return key, nil
 }
 
-// describeLast returns the last part of an error message, which names the last good row.
+// describeLast names the last good row, for the end of an error message.
 func (o *keyOrder) describeLast() string {
 	if o.last == nil {
 		return ""
