@@ -17,8 +17,8 @@ import (
 // environment describes the machine and the run, which the figures depend on.
 type environment struct {
 	begun    time.Time
-	load     string // load average over a minute at the start
-	loadEnd  string // and at the end
+	load     string // load average over one minute, at the start
+	loadEnd  string // load average over one minute, at the end
 	hardware string
 	system   string
 	versions string
@@ -52,7 +52,7 @@ func describeEnvironment() *environment {
 	return e
 }
 
-// addResults adds what is known after the benchmarks.
+// addResults adds the facts that are known only after the benchmarks.
 func (e *environment) addResults(found results, runs int) {
 	e.loadEnd, e.runs = loadAverage(), runs
 	if bytes := found["FirstCopy"]["file-bytes"]; len(bytes) > 0 {

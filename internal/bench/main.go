@@ -1,9 +1,10 @@
-// Command bench compares capture with baselines and with other programs, and writes the results into
-// docs/performance.md. `make bench` runs it.
+// Command bench compares capture with baselines and with other programs, and writes the results into docs/performance.md.
+// `make bench` runs it.
 //
-// The benchmarks are Go benchmarks. Those in this folder run capture as a process and a Postgres server of their own. The
-// benchmark of the stream is in capture/logical, because it starts with a slot that has changes to send. Each benchmark runs
-// several times, and each run measures capture and its baseline in turn, so a machine whose speed varies changes both.
+// The benchmarks are Go benchmarks. Those in this folder run capture as a process and start a Postgres server for it. The
+// benchmark of the stream is in package capture/logical, because it starts with a slot that has changes to send. Each
+// benchmark runs several times. Each run measures capture and its baseline in turn, so a change of the machine's speed
+// affects both.
 package main
 
 import (
@@ -44,7 +45,7 @@ func runBenchmarks(runs int, only, doc string) error {
 	}
 	e.addResults(found, runs)
 	text := e.String() + "\n" + resultTable(found)
-	fmt.Print(text) // even after a failure: the other benchmarks may have taken an hour
+	fmt.Print(text) // even after an error, because the other benchmarks may have taken an hour
 	if err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func runBenchmarks(runs int, only, doc string) error {
 	return replaceTable(doc, text)
 }
 
-// results has the figures of the runs, by the name of the benchmark and by unit.
+// results has the figures of all runs, by the benchmark's name and by unit.
 type results map[string]map[string][]float64
 
 // runPackage runs benchmarks of a package, shows their output and adds their figures to found.
@@ -85,7 +86,7 @@ func (found results) addOutput(out io.Reader) error {
 			continue
 		}
 		name := strings.TrimPrefix(words[0], "Benchmark")
-		if i := strings.LastIndexByte(name, '-'); i >= 0 { // followed by GOMAXPROCS
+		if i := strings.LastIndexByte(name, '-'); i >= 0 { // the number after it is GOMAXPROCS
 			name = name[:i]
 		}
 		if found[name] == nil {
@@ -102,13 +103,13 @@ func (found results) addOutput(out io.Reader) error {
 	return lines.Err()
 }
 
-// The lines of the documentation before and after the table.
+// These lines enclose the table in the documentation.
 const (
 	tableBegins = "<!-- what follows is written by make bench -->\n"
 	tableEnds   = "<!-- what precedes is written by make bench -->\n"
 )
 
-// replaceTable replaces the text between these lines.
+// replaceTable replaces the text between tableBegins and tableEnds in the file doc.
 func replaceTable(doc, text string) error {
 	content, err := os.ReadFile(doc)
 	if err != nil {

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// comparison is a row of the table: a figure of capture or of another program, and what it is compared with.
+// comparison is a row of the table: a figure of capture or of another program, and the baseline for it.
 type comparison struct {
-	subject   string // "" if it is the same as in the row above
+	subject   string // "" means the subject of the row above
 	program   string
 	benchmark string
 	unit      string // unit of the figure in the benchmark's output
@@ -17,7 +17,7 @@ type comparison struct {
 	aim       aim
 }
 
-// baseline is what a figure is divided by. Its unit is "" if the figure is a ratio already.
+// baseline is the figure by which another one is divided. Its unit is "" if that figure is already a ratio.
 type baseline struct{ unit, name string }
 
 var (
@@ -30,10 +30,10 @@ var (
 	vsRecvFollower = baseline{"recvlogical-inserts/s", "with pg_recvlogical to nothing"}
 )
 
-// aim is the ratio that capture was built to reach; the zero value is none.
+// aim is the ratio that capture was built to reach. The zero value means that there is no aim.
 type aim struct {
 	ratio   float64
-	atLeast bool // else at most
+	atLeast bool // whether ratio is the minimum; otherwise it is the maximum
 }
 
 func atLeast(ratio float64) aim { return aim{ratio, true} }
@@ -77,7 +77,7 @@ var comparisons = []comparison{
 	{"", "with pg_recvlogical to nothing", "Inserts/asynchronous", "recvlogical-inserts/s", vsNoFollower, aim{}},
 }
 
-// absent has programs for the same job that were not measured, and the reasons.
+// absent lists the programs for the same job that were not measured, each with the reason.
 var absent = [][2]string{
 	{"wal-listener", "not built: when this was written, the module proxy had no version of it"},
 	{"Redpanda Connect", "not built: its licence is not an open one"},
@@ -113,7 +113,7 @@ func resultTable(found results) string {
 	return t.String()
 }
 
-// verdict returns the aim and whether the ratio reaches it.
+// verdict returns the aim as text, and whether ratio reaches it; "" if there is no aim.
 func (a aim) verdict(ratio float64) string {
 	bound, reached := "at most", ratio <= a.ratio
 	if a.atLeast {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// This file has what the demo's users ask, what the chat answers, and how they rate the answers.
+// This file has the questions of the demo's users, the answers of the chat, and the users' ratings.
 
 // vote is a row of the votes table without its key and time.
 type vote struct {
@@ -29,7 +29,7 @@ func (o opinion) thumb() string {
 	return "👎"
 }
 
-// topic is a question with its answer. %s in them stands for one of the services.
+// topic is a question with its answer. In both, the name of one of the services replaces %s.
 type topic struct {
 	question, answer string
 	services         []string

@@ -1,9 +1,9 @@
-// Package demo is what capture demo shows: a temporary Postgres server with the votes table of a chat application, and the
-// application's writes.
+// Package demo provides what capture demo shows: a temporary Postgres server with the votes table of a chat application, and
+// the application's writes.
 //
-// [Start] starts the server and fills the table with some votes. [Demo.Run] inserts, updates and deletes votes at random
-// and reports each change when it has reached feedback.json. [Demo.Compare] compares the file with the table. The package
-// knows nothing of capture itself: it reads the file as any other program would.
+// [Start] starts the server and fills the table with some votes. [Demo.Run] inserts, updates and deletes votes at random and
+// reports each change when it has reached feedback.json. [Demo.Compare] compares the file with the table. The package does
+// not import the packages of capture that write the file: it reads the file as any other program would.
 package demo
 
 import (
@@ -21,7 +21,7 @@ import (
 
 const (
 	database = "rag"
-	history  = 40 // votes in the table before capture starts
+	history  = 40 // number of votes in the table before capture starts
 )
 
 // Demo is a temporary server with the votes table.
@@ -73,8 +73,8 @@ func (d *Demo) fillDatabase(ctx context.Context) error {
 	return d.app.insertHistory(ctx, history)
 }
 
-// Run makes changes at a rate per second until ctx ends, which is no error. It calls show for each change once the file at
-// path has it.
+// Run makes perSecond changes a second on average until ctx ends, and then returns nil. It calls show for each change once
+// the file at path has the change.
 func (d *Demo) Run(ctx context.Context, perSecond float64, path string, show func(Change, File)) error {
 	changes := make(chan Change, 64)
 	group, ctx := errgroup.WithContext(ctx)
@@ -118,7 +118,7 @@ func (d *Demo) Compare(ctx context.Context, path string) (int, error) {
 	return n, errors.Join(err, difference)
 }
 
-// connectUTC opens a session in the time zone of feedback.json.
+// connectUTC opens a session in UTC, the time zone of the times in feedback.json.
 func connectUTC(ctx context.Context, url string) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {

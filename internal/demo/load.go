@@ -11,10 +11,10 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Operation is what a change did to a vote.
+// Operation is the kind of a change of a vote.
 type Operation byte
 
-// The operations, as the signs that a diff has for them.
+// The value of each operation is the sign with which the demo shows it.
 const (
 	Insert Operation = '+'
 	Update Operation = '~'
@@ -39,7 +39,7 @@ type application struct {
 	ids []int // keys of the votes in the table
 }
 
-// insertHistory inserts n votes of the last days.
+// insertHistory inserts n votes with times in the last days.
 func (a *application) insertHistory(ctx context.Context, n int) error {
 	for i := range n {
 		age := time.Duration(n-i) * 97 * time.Minute
@@ -50,7 +50,7 @@ func (a *application) insertHistory(ctx context.Context, n int) error {
 	return nil
 }
 
-// changeVotes makes changes until ctx ends, which is no error, or the database fails.
+// changeVotes makes changes until ctx ends, and then returns nil. If the database fails, it returns the error.
 func (a *application) changeVotes(ctx context.Context, perSecond float64, changes chan<- Change) error {
 	if perSecond == 0 {
 		<-ctx.Done()
@@ -65,7 +65,7 @@ func (a *application) changeVotes(ctx context.Context, perSecond float64, change
 			return nil
 		case <-timer.C:
 		}
-		// ctx does not cancel a running statement: it would be unknown whether its change was made.
+		// The end of ctx does not cancel a running statement, because it would be unknown whether its change was made.
 		c, err := a.changeVote(context.WithoutCancel(ctx))
 		switch {
 		case errors.Is(err, pgx.ErrNoRows): // somebody else deleted this vote
@@ -107,7 +107,7 @@ func (a *application) insertVote(ctx context.Context, age time.Duration) (Change
 	return committed(c), err
 }
 
-// updateVote gives a vote another opinion.
+// updateVote replaces the opinion of a random vote.
 func (a *application) updateVote(ctx context.Context) (Change, error) {
 	c := Change{Operation: Update, ID: a.ids[a.rng.IntN(len(a.ids))]}
 	opinion := newOpinion(a.rng)
@@ -126,7 +126,8 @@ func (a *application) deleteVote(ctx context.Context) (Change, error) {
 	return committed(c), err
 }
 
-// committed completes a change after its statement, which is a transaction of its own.
+// committed completes a change after its statement: it compacts the row and sets the time. Each statement is a transaction
+// of its own, so the change is committed.
 func committed(c Change) Change {
 	c.row = string(compactJSON([]byte(c.row)))
 	c.Committed = time.Now()

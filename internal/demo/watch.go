@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	checkInterval = 5 * time.Millisecond // between checks whether the file was replaced
-	drainTimeout  = 5 * time.Second      // for the file to have the last changes
+	checkInterval = 5 * time.Millisecond // pause between two checks whether the file was replaced
+	drainTimeout  = 5 * time.Second      // maximum time until the file has the last changes
 )
 
 // File describes a version of feedback.json.
 type File struct {
 	Rows  int
 	Bytes int64
-	Read  time.Time
+	Read  time.Time // when the version was read
 }
 
 // watcher holds the changes that the file does not have yet.
@@ -25,12 +25,13 @@ type watcher struct {
 	path    string
 	show    func(Change, File)
 	pending []Change
-	stale   bool        // a change came after the last read
-	read    os.FileInfo // version of the file that was read last
+	stale   bool        // whether a change was added after the last read
+	read    os.FileInfo // file info of the last version that was read
 }
 
-// watch reads the file at path whenever it is replaced, and calls show for each change once the file has it. It returns
-// when changes is closed and all were shown, or after drainTimeout. Compare then finds what is missing.
+// watch reads the file at path whenever it is replaced, and calls show for each change once the file has it. It returns when
+// changes is closed and all changes were shown, or drainTimeout after changes was closed. In that case, Compare reports what
+// is missing.
 func watch(path string, changes <-chan Change, show func(Change, File)) {
 	w := watcher{path: path, show: show}
 	tick := time.NewTicker(checkInterval)
@@ -54,7 +55,7 @@ func watch(path string, changes <-chan Change, show func(Change, File)) {
 }
 
 // readFile shows the pending changes that the file has. It reads the file only if the file was replaced, or a change was
-// added, since it last did.
+// added, since the last read.
 func (w *watcher) readFile() {
 	info, err := os.Stat(w.path)
 	if err != nil || len(w.pending) == 0 || !w.stale && w.read != nil && os.SameFile(info, w.read) && info.ModTime().Equal(w.read.ModTime()) {
@@ -68,7 +69,8 @@ func (w *watcher) readFile() {
 	rows := fileRows(content)
 	file := File{Rows: len(rows), Bytes: int64(len(content)), Read: time.Now()}
 
-	// A vote may have several pending changes. Its row in the file tells the last one that the file has, and so all before.
+	// A vote may have several pending changes. If its row in the file equals the row after one of them, the file has that
+	// change and all changes of the vote before it.
 	last := make(map[int]int) // index in pending, by vote_id
 	for i, c := range w.pending {
 		if string(rows[c.ID]) == c.row {
@@ -103,7 +105,7 @@ func fileRows(content []byte) map[int][]byte {
 	return rows
 }
 
-// compactJSON removes white space outside strings. It returns what is not valid JSON as it is.
+// compactJSON removes white space outside strings. If line is not valid JSON, it returns line unchanged.
 func compactJSON(line []byte) []byte {
 	var b bytes.Buffer
 	if err := json.Compact(&b, line); err != nil {

@@ -1,5 +1,5 @@
-// Package faultproxy has a TCP proxy that does to connections what networks do: it cuts, refuses, stalls, slows and
-// redirects them. Tests put it between capture and a Postgres server.
+// Package faultproxy has a TCP proxy that imitates the faults of networks: it cuts, refuses, stalls, slows and redirects
+// connections. Tests put it between capture and a Postgres server.
 package faultproxy
 
 import (
@@ -19,20 +19,21 @@ type Proxy struct {
 	addr string
 	ctx  context.Context // canceled by Close
 	stop context.CancelFunc
-	wg   sync.WaitGroup // all goroutines
+	wg   sync.WaitGroup // all goroutines of the proxy
 
 	mu       sync.Mutex
 	target   string
-	listener net.Listener // nil while refusing
+	listener net.Listener // nil while the proxy refuses connections
 	links    map[*link]struct{}
-	open     chan struct{} // closed unless stalled
-	rate     int           // bytes per second in each direction; 0 for no limit
-	latency  time.Duration // one way
+	open     chan struct{} // closed unless the proxy is stalled
+	rate     int           // bytes per second in each direction; 0 means no limit
+	latency  time.Duration // delay of the data in each direction
 }
 
 // New starts a proxy to target (host:port) on a free port of the loopback interface.
 func New(target string) (*Proxy, error) {
-	// While the proxy refuses connections, nobody listens on its port. No outgoing connection can take such a port.
+	// While the proxy refuses connections, nobody listens on its port. No outgoing connection can take a port of FreePort
+	// meanwhile.
 	port, err := pgserver.FreePort()
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy: %w", err)
@@ -99,9 +100,9 @@ func (p *Proxy) Accept() error {
 	return nil
 }
 
-// Stall makes the proxy a black hole: it keeps connections open and accepts new ones, but passes on neither data nor the
-// end of a stream. Data already on its way still arrives. Unlike a real black hole it answers TCP keepalives, so only a
-// peer that expects data notices.
+// Stall makes the proxy a black hole: it keeps connections open and accepts new ones, but forwards neither data nor the end
+// of a stream. Data that it has already sent still arrives. Unlike a real black hole, the proxy answers TCP keepalives, so
+// only a peer that expects data notices the stall.
 func (p *Proxy) Stall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,7 +113,7 @@ func (p *Proxy) Stall() {
 	}
 }
 
-// Unstall ends Stall and passes on the data that was held back.
+// Unstall ends Stall and forwards the data that has waited.
 func (p *Proxy) Unstall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -123,7 +124,8 @@ func (p *Proxy) Unstall() {
 	}
 }
 
-// Throttle limits each direction of each connection to a rate in bytes per second (0 for no limit) and delays it by latency.
+// Throttle limits each direction of each connection to a rate in bytes per second (0 means no limit) and delays its data by
+// latency.
 func (p *Proxy) Throttle(bytesPerSecond int, latency time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -155,7 +157,7 @@ func (p *Proxy) acceptLoop(l net.Listener) {
 	}
 }
 
-// conditions returns the conditions for data that arrives now.
+// conditions returns how data that arrives now is treated: it waits until open is closed, and rate and latency apply to it.
 func (p *Proxy) conditions() (open <-chan struct{}, rate int, latency time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -204,14 +206,14 @@ func (p *Proxy) serveClient(client *net.TCPConn) {
 	l.closeConns()
 }
 
-// chunk is the result of one read: data, and the end of the stream if it has come.
+// chunk is the result of one read.
 type chunk struct {
 	data []byte
-	due  time.Time
-	end  error
+	due  time.Time // time before which the data is not forwarded
+	end  error     // error of the read, io.EOF at the end of the stream; nil while the stream continues
 }
 
-// copyDirection copies one direction of a link. Data on its way is bounded, as on a network, so a sender notices a slow
+// copyDirection copies one direction of a link. It bounds the data in transit, as a network does, so a sender notices a slow
 // reader. The system's own buffers would hold megabytes.
 func (p *Proxy) copyDirection(l *link, from, to *net.TCPConn) {
 	_ = from.SetReadBuffer(64 << 10)
@@ -242,7 +244,8 @@ func (p *Proxy) copyDirection(l *link, from, to *net.TCPConn) {
 	wg.Wait()
 }
 
-// writeChunk writes a chunk, in portions if the rate is limited, and reports whether the link still works.
+// writeChunk writes a chunk, in portions if the rate is limited, and then ends the stream if the chunk does. It reports
+// whether the link still works.
 func (p *Proxy) writeChunk(l *link, to *net.TCPConn, c chunk) bool {
 	for data := c.data; len(data) > 0; {
 		open, rate, _ := p.conditions()

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// binPatterns match the folders outside of PATH in which distributions install the server programs.
+// binPatterns match the folders in which distributions install the server programs and which are usually not in PATH.
 var binPatterns = []string{
 	"/usr/lib/postgresql/*/bin",                          // Debian, Ubuntu
 	"/usr/pgsql-*/bin",                                   // the PostgreSQL project's own RPMs
@@ -23,11 +23,11 @@ var binPatterns = []string{
 	"/usr/local/pgsql/bin",                               // built from source
 }
 
-// Bin returns the folder with the server programs (initdb and postgres). It looks in PATH, then asks pg_config, then takes
-// the highest version in the folders that distributions use.
+// Bin returns the folder with the server programs (initdb and postgres). It searches PATH and asks pg_config. Then it looks
+// into the folders that distributions use, and returns the one with the highest version.
 func Bin() (string, error) {
 	if path, err := exec.LookPath("initdb"); err == nil {
-		// initdb may be a link into the folder with the other programs, or a wrapper beside them.
+		// initdb may be a link into the folder of the other programs, or a wrapper in that folder.
 		if real, err := filepath.EvalSymlinks(path); err == nil && hasServerPrograms(filepath.Dir(real)) {
 			return filepath.Dir(real), nil
 		}
@@ -63,7 +63,7 @@ func hasServerPrograms(dir string) bool {
 
 var digits = regexp.MustCompile(`\d+`)
 
-// majorVersion returns the number in a folder's name, or 0 if there is none.
+// majorVersion returns the first number in a folder's path, or 0 if there is none.
 func majorVersion(dir string) int {
 	n, _ := strconv.Atoi(digits.FindString(dir))
 	return n

@@ -55,8 +55,8 @@ func (s *Server) createCluster(ctx context.Context, o Options) error {
 	return s.startOnPort(ctx, o.Port)
 }
 
-// startOnPort starts the server on a port. With port 0 it takes a free one, and tries others if that one is taken before
-// the server binds it.
+// startOnPort starts the server on a port. If port is 0, it chooses a free port, and tries another one if somebody takes the
+// port before the server binds it.
 func (s *Server) startOnPort(ctx context.Context, port int) error {
 	for attempt := 1; ; attempt++ {
 		s.port = port
@@ -106,8 +106,8 @@ func (s *Server) socketDir() string {
 	return s.root
 }
 
-// FreePort returns a port that nobody listens on. It lies below the range of outgoing connections: none of them can take
-// the port while its server is stopped, and a client that dials it cannot connect to itself.
+// FreePort returns a port that nobody listens on. The port is below the range of outgoing connections. So none of these can
+// take it while its server is stopped, and a client that dials it cannot connect to itself.
 func FreePort() (int, error) {
 	var err error
 	for range 100 {
@@ -128,7 +128,8 @@ func (s *Server) chownToServer(path string) error {
 	return os.Lchown(path, int(s.credential.Uid), int(s.credential.Gid))
 }
 
-// checkParentAccess checks that the server's user may enter the folders above its own. initdb's error would not name them.
+// checkParentAccess checks that the server's user may enter every folder above the server's. initdb's error would not name
+// the folder that is closed.
 func (s *Server) checkParentAccess() error {
 	if s.credential == nil {
 		return nil

@@ -30,8 +30,8 @@ var shared struct {
 	count  atomic.Int64 // databases created so far; makes their names unique
 }
 
-// Main runs the tests of a package, then closes the cluster that they shared, even after a panic. It returns the result of
-// run, for os.Exit in TestMain.
+// Main calls run, which runs the tests of a package, and closes the cluster that they shared, even after a panic. It returns
+// the result of run, for [os.Exit] in TestMain.
 func Main(run func() int) int {
 	defer func() {
 		shared.Lock()
@@ -45,7 +45,7 @@ func Main(run func() int) int {
 }
 
 // Shared returns the cluster of the package and starts it on first use. [Main] must run the tests. A test must not stop or
-// reconfigure it.
+// reconfigure the cluster.
 func Shared(tb TB) *Server {
 	tb.Helper()
 	shared.Lock()
@@ -59,7 +59,7 @@ func Shared(tb TB) *Server {
 	return shared.server
 }
 
-// Database creates a database in the cluster of the package and returns its URL. The options with are appended to CREATE
+// Database creates a database in the cluster of the package and returns its URL. The strings in with are appended to CREATE
 // DATABASE, for example "TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'". When the test ends, the database is dropped with
 // its sessions, slots and prepared transactions.
 func Database(tb TB, with ...string) string {
@@ -92,7 +92,7 @@ func databaseName(test string) string {
 	return fmt.Sprintf("%.40s_%d", base, shared.count.Add(1))
 }
 
-// dropDatabase drops a database after everything that would prevent that.
+// dropDatabase drops a database. First it removes the sessions, slots and prepared transactions that would prevent that.
 func (s *Server) dropDatabase(name string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -105,7 +105,8 @@ func (s *Server) dropDatabase(name string) error {
 	}
 	defer conn.Close(ctx)
 	for {
-		// Another round is needed for clients that reconnect, and for slots that a terminated walsender releases a little later.
+		// A client may reconnect, and a terminated walsender releases its slot only a little later. Then another round is
+		// needed.
 		_, err = conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
 		if err == nil {
 			_, err = conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1 AND NOT active", name)
@@ -170,7 +171,7 @@ func ForTest(tb TB, o Options) *Server {
 	return s
 }
 
-// short is testing.Short without package testing, which capture demo would link.
+// short does what testing.Short does, but without importing package testing, which would become part of the capture program.
 func short() bool {
 	f := flag.Lookup("test.short")
 	return f != nil && f.Value.String() == "true"

@@ -39,7 +39,8 @@ func serverUser() (*syscall.Credential, error) {
 	return nil, errors.New("find a user to run Postgres as: it refuses to run as root, and there is neither postgres nor nobody")
 }
 
-// serverEnv returns the environment of this process without libpq's variables, which the server programs read, too.
+// serverEnv returns the environment of this process without the variables of libpq, because the server programs would read
+// them.
 func serverEnv() []string {
 	env := []string{"LC_ALL=C"}
 	for _, entry := range os.Environ() {
@@ -64,7 +65,7 @@ func startProcess(log string, credential *syscall.Credential, name string, args 
 		return nil, err
 	}
 	defer out.Close()
-	// Every child inherits the write end of this pipe, and none writes: EOF means that the last one has exited.
+	// Every child inherits the write end of this pipe, and none writes to it, so EOF means that the last child has exited.
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -114,8 +115,8 @@ func (p *process) killTree() {
 	<-p.exited
 }
 
-// childrenOf lists the children of a process from /proc. On systems without /proc, the children of a killed server exit by
-// themselves when they notice.
+// childrenOf lists the children of a process from /proc. On systems without /proc it returns none. There, the children of a
+// killed server exit on their own once they notice.
 func childrenOf(parent int) []int {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	var pids []int
@@ -124,7 +125,8 @@ func childrenOf(parent int) []int {
 		if err != nil {
 			continue // it has exited
 		}
-		// "pid (name) state ppid …": the name may hold anything, so what follows its last parenthesis is parsed.
+		// The file contains "pid (name) state ppid …". The name may contain anything, so only the text after the last
+		// parenthesis is parsed.
 		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 		if len(fields) < 2 || fields[1] != strconv.Itoa(parent) {
 			continue
@@ -136,9 +138,10 @@ func childrenOf(parent int) []int {
 	return pids
 }
 
-// reaperScript reads PIDs from its standard input, which ends when this process dies, in whatever way. Then it stops the
-// process that was named last (0 for none) and removes the folder. A server that was started but not named yet stops by
-// itself within a minute, because its data folder is missing.
+// reaperScript reads PIDs from its standard input until EOF, which comes when this process dies in any way. Then it stops
+// the process with the last PID that it has read (0 means none) and removes the folder. If this process dies after it has
+// started a server and before it has written the PID, that server stops on its own within a minute, because its data folder
+// is missing.
 const reaperScript = `
 trap "" HUP INT TERM
 pid=0
@@ -179,7 +182,7 @@ func startReaper(root string) (*reaper, error) {
 	return &reaper{cmd: cmd, stdin: stdin}, nil
 }
 
-// setTarget names the process that the reaper stops when this process dies. If p is nil, it stops none.
+// setTarget sets the process that the reaper stops when this process dies. If p is nil, the reaper stops none.
 func (r *reaper) setTarget(p *process) {
 	pid := 0
 	if p != nil {

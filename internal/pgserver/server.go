@@ -37,7 +37,7 @@ import (
 type Options struct {
 	Settings map[string]string // settings for postgresql.conf, unquoted
 	Initdb   []string          // more flags for initdb, such as "--encoding=LATIN1"
-	Dir      string            // parent of the server's folder; the default is os.TempDir(). For root, other users must be able to enter it, so not t.TempDir
+	Dir      string            // parent of the server's folder; the default is os.TempDir(). If root starts the server, other users must be able to enter it, so t.TempDir() does not work
 	Port     int               // TCP port; the default is a free one
 	Bin      string            // folder of the server programs; the default is the result of [Bin]
 	Durable  bool              // whether fsync is on, which is slower
@@ -50,7 +50,7 @@ type Server struct {
 	root       string // folder with data, socket and log
 	port       int
 	version    int
-	credential *syscall.Credential // user that the programs run as; nil for the user of this process
+	credential *syscall.Credential // user that the programs run as; nil means the user of this process
 	reaper     *reaper
 	close      sync.Once
 
@@ -113,7 +113,7 @@ func (s *Server) StartAgain(ctx context.Context) error {
 func (s *Server) waitReady(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	// Another process may have the port and never answer. Our server then exits, which ends the attempts.
+	// If another process has the port, it may never answer. But then our server exits, which ends the attempts.
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
@@ -138,7 +138,7 @@ func (s *Server) waitReady(ctx context.Context, p *process) error {
 	}
 }
 
-// checkIdentity checks that this server answers on the port, not another, and stores its version.
+// checkIdentity checks that this server, not another one, answers on the port. It stores the server's version.
 func (s *Server) checkIdentity(ctx context.Context) error {
 	conn, err := s.connectTo(ctx, "postgres")
 	if err != nil {
@@ -155,7 +155,7 @@ func (s *Server) checkIdentity(ctx context.Context) error {
 	if data != s.Dir() {
 		return fmt.Errorf("another server (%s) is on port %d", data, s.port)
 	}
-	if s.version == 0 { // written once, because it may be read during StartAgain
+	if s.version == 0 { // written only once, because another goroutine may read it during StartAgain
 		s.version = version
 	}
 	return nil
@@ -166,7 +166,7 @@ func (s *Server) connectTo(ctx context.Context, database string) (*pgx.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	// PGOPTIONS and the like in this process' environment are not for this connection.
+	// This connection must ignore PGOPTIONS and similar variables in this process' environment.
 	cfg.RuntimeParams = map[string]string{"application_name": "pgserver"}
 	cfg.ConnectTimeout = 10 * time.Second
 	return pgx.ConnectConfig(ctx, cfg)
@@ -272,7 +272,7 @@ func (s *Server) setProcess(p *process) {
 	s.reaper.setTarget(p)
 }
 
-// logTail returns the end of the log, not before an offset, to append to an error.
+// logTail returns the end of the log as a suffix for an error, without the log's first from bytes.
 func (s *Server) logTail(from int64) string {
 	log, err := os.Open(s.LogPath())
 	if err != nil {

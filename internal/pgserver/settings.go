@@ -48,8 +48,8 @@ func (s *Server) appendSettings(settings map[string]string) error {
 	return errors.Join(err, conf.Close())
 }
 
-// Reload changes settings, which may be nil, and makes the server read its configuration files. It returns when new
-// sessions have the settings. Existing sessions apply them at their next statement.
+// Reload changes settings, which may be nil, and makes the server read its configuration files. It returns once new sessions
+// have the settings. Existing sessions apply them at their next statement.
 func (s *Server) Reload(ctx context.Context, settings map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -75,7 +75,7 @@ func (s *Server) Reload(ctx context.Context, settings map[string]string) error {
 	}
 }
 
-// configLoadTime returns the time at which the server last read its configuration, in a new session.
+// configLoadTime opens a session and returns the time at which the session's configuration was loaded.
 func (s *Server) configLoadTime(ctx context.Context) (at time.Time, err error) {
 	conn, err := s.connectTo(ctx, "postgres")
 	if err != nil {

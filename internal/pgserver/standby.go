@@ -76,8 +76,8 @@ func (s *Server) takeBaseBackup(ctx context.Context, conn *pgx.Conn, standby *Se
 	return standby.WriteFile("backup_label", []byte(label))
 }
 
-// copyData copies the data folder of a running server. Files may change or vanish during the copy: the standby replays the
-// WAL since its start.
+// copyData copies the data folder of a running server. Files may change or vanish during the copy. The standby corrects that
+// by replaying the WAL since the start of the backup.
 func (s *Server) copyData(standby *Server) error {
 	return filepath.WalkDir(s.Dir(), func(path string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -92,7 +92,7 @@ func (s *Server) copyData(standby *Server) error {
 		}
 		to := filepath.Join(standby.Dir(), rel)
 		switch top, _, below := strings.Cut(rel, string(filepath.Separator)); {
-		case entry.IsDir() && top == "pg_replslot" && below: // the slots are the primary's
+		case entry.IsDir() && top == "pg_replslot" && below: // slots belong to the primary
 			return fs.SkipDir
 		case entry.IsDir():
 			return errors.Join(os.Mkdir(to, 0o700), standby.chownToServer(to))
