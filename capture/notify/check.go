@@ -13,25 +13,26 @@ import (
 )
 
 const (
-	fullQueueReread = 10 * time.Second // time between full reads while the server's queue is too full to be trusted
-	hourlyReread    = time.Hour        // time between full reads, whatever was notified
-	statsReread     = time.Minute      // time between full reads for changes that only the statistics show
-	statsDelay      = 75 * time.Second // time after which a notified change is in the statistics, which takes up to a minute
+	fullQueueReread = 10 * time.Second // time between full reads while the server's queue of notifications is too full
+	hourlyReread    = time.Hour        // longest time between full reads, even if nothing indicates a change
+	statsReread     = time.Minute      // shortest time between full reads because of changes that only the statistics show
+	statsDelay      = 75 * time.Second // time after which the statistics include a notified change; they lag by up to a minute
 )
 
-// activity is what changes leave behind in addition to notifications.
+// activity holds signs of changes and of lost notifications.
 type activity struct {
-	queueUsage    float64 // how full the server's queue of notifications is, from 0 to 1
-	relationFiles string  // names of the files that hold the rows; TRUNCATE and rewriting replace them
-	changes       int64   // number of rows inserted, updated and deleted, from the statistics: late, and with those rolled back
+	queueUsage    float64 // used fraction of the server's queue of notifications, from 0 to 1
+	relationFiles string  // names of the files that hold the rows; TRUNCATE and a rewrite replace the files
+	changes       int64   // number of changed rows according to the statistics, which lag and include rolled-back changes
 }
 
-// queueTooFull reports whether triggers may have dropped notifications because the queue is nearly full. They do that
-// because the application's commits would fail if it became full.
+// queueTooFull reports whether triggers may have dropped notifications because the queue is nearly full. They do so because a
+// full queue would make the application's commits fail.
 func (a activity) queueTooFull() bool { return a.queueUsage > postgres.NotifyQueueLimit }
 
-// fullReadReason returns why the whole table must be read again, given the activity at the last check, the time since that
-// was last asked for, and the time since the last notification; "" if it need not be.
+// fullReadReason returns the reason why the whole table must be read again, or "" if there is none. before is the activity at
+// the last check. sinceRead is the time since checkLoop last requested a full read, and sinceNotified is the time since the
+// last notification.
 func (a activity) fullReadReason(before activity, sinceRead, sinceNotified time.Duration) string {
 	switch {
 	case a.queueTooFull() && sinceRead >= fullQueueReread:
@@ -52,10 +53,10 @@ func queueProblem(usage float64) string {
 	return fmt.Sprintf("the server's queue of notifications is %.0f %% full, because a session listens and does not read", usage*100)
 }
 
-// checkLoop regularly checks what notifications do not tell of: another definition, triggers that are missing or bypassed, a
-// full queue. last is the activity before the first copy.
+// checkLoop regularly checks for what notifications do not show: a new definition of the table, missing or bypassed triggers,
+// and a full queue. last is the activity before the first copy.
 func (s *Source) checkLoop(ctx context.Context, last activity) error {
-	lastRequest := time.Now() // of a full read by this loop
+	lastRequest := time.Now() // time of this loop's last request for a full read
 	return s.env.CheckLoop(ctx, func(ctx context.Context) error {
 		now, err := s.check(ctx)
 		if err != nil {
@@ -82,8 +83,8 @@ func (s *Source) reportQueue(a activity) {
 	s.env.Progress.SetCondition("notifications", text)
 }
 
-// check compares the catalog with the table as it was copied, and the triggers with what they should be. It returns the
-// activity at this moment.
+// check returns the current activity. It returns an error if the table's definition has changed since the copy or if the
+// triggers are not intact.
 func (s *Source) check(ctx context.Context) (a activity, err error) {
 	err = s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		fingerprint, err := postgres.TableFingerprint(ctx, conn, s.env.Table)
@@ -111,8 +112,8 @@ func (s *Source) check(ctx context.Context) (a activity, err error) {
 	return a, err
 }
 
-// checkTriggers returns a *source.ResyncError if the triggers are not what they should be. The next attempt repairs them
-// before its copy.
+// checkTriggers returns a *source.ResyncError if the triggers are missing or not as capture creates them. The next attempt
+// repairs them before its copy.
 func (s *Source) checkTriggers(ctx context.Context, q postgres.Querier) error {
 	err := postgres.CheckTriggers(ctx, q, s.table)
 	if problem := (*postgres.Problem)(nil); errors.As(err, &problem) && problem.Err == nil {
@@ -121,8 +122,8 @@ func (s *Source) checkTriggers(ctx context.Context, q postgres.Querier) error {
 	return err
 }
 
-// checkNotifications makes sure that all changes are notified. If notifications may have been dropped, b becomes a full
-// read.
+// checkNotifications returns an error if the triggers do not notify all changes. If the queue is so full that notifications
+// may have been dropped, it turns b into a full read.
 func (s *Source) checkNotifications(ctx context.Context, tx pgx.Tx, b *keyBatch) error {
 	if err := s.checkTriggers(ctx, tx); err != nil {
 		return err

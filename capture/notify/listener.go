@@ -12,18 +12,19 @@ import (
 	"capture/internal/postgres"
 )
 
-// listener is the session that receives the notifications. It reads at all times: the server must keep notifications that a
-// session does not read, for all sessions of all databases, and commits that notify fail once that queue is full.
+// listener is the session that receives the notifications. It reads all the time, because the server keeps a notification
+// until every listening session has read it. The server has one queue for all databases, and once this queue is full, commits
+// that notify fail.
 type listener struct {
 	conn          *pgx.Conn
 	timeouts      source.Timeouts
-	channel       string // of the table's triggers
-	markerChannel string
+	channel       string // channel of the table's triggers
+	markerChannel string // channel of this process' markers, see Source
 	keyColumns    int
 	pending       *pendingKeys
 }
 
-// newListener opens the session. Whatever is committed after it returns is notified.
+// newListener opens the session. It receives the notifications of all transactions that commit after newListener returns.
 func newListener(ctx context.Context, env *source.Env, reads *postgres.ReadClock, table *postgres.Table, markerChannel string, pending *pendingKeys) (*listener, error) {
 	conn, err := postgres.Connect(ctx, reads.Attach(env.Database))
 	if err != nil {
@@ -44,8 +45,8 @@ func newListener(ctx context.Context, env *source.Env, reads *postgres.ReadClock
 
 func (l *listener) close() { postgres.CloseNow(l.conn.PgConn()) }
 
-// run receives until ctx ends or the connection fails. While nothing arrives it pings the server, so that a dead connection
-// is noticed.
+// run receives notifications until ctx ends or the connection fails. While nothing arrives, it pings the server to detect a
+// dead connection.
 func (l *listener) run(ctx context.Context) error {
 	for {
 		waiting, cancel := context.WithTimeout(ctx, l.timeouts.Ping)

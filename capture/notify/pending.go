@@ -13,10 +13,11 @@ import (
 	"capture/internal/postgres"
 )
 
-// maxPendingKeys is how many rows are read by their keys. If more have changed, the whole table is read.
+// maxPendingKeys is the largest number of rows that a round reads by their keys. If more have changed, it reads the whole
+// table.
 const maxPendingKeys = 4000
 
-// pendingKeys holds the keys of rows that changed and that no View contains yet. The listener adds them; each round drains
+// pendingKeys holds the keys of changed rows that the next round must read. The listener adds keys, and each round drains
 // them.
 type pendingKeys struct {
 	progress *source.Progress
@@ -25,14 +26,14 @@ type pendingKeys struct {
 
 	mu           sync.Mutex
 	batch        keyBatch
-	since        time.Time // arrival of the oldest of these keys; zero if there are none
-	lastNotified time.Time // arrival of the last notification of a change
-	marker       uint64    // number of the last marker that arrived
+	since        time.Time // arrival time of the oldest pending key or request; zero if nothing is pending
+	lastNotified time.Time // arrival time of the last notification of a change
+	marker       uint64    // highest number of a marker that has arrived
 }
 
 // keyBatch is what a round reads: the rows with these keys, or the whole table.
 type keyBatch struct {
-	keys           map[string][]string // columns of each key in text form; the map's keys join them
+	keys           map[string][]string // column values of each key in text form, by the same values joined to one string
 	fullReadReason string              // reason to read the whole table; "" if the keys are enough
 }
 
@@ -45,7 +46,7 @@ func newPendingKeys(progress *source.Progress) *pendingKeys {
 	}
 }
 
-// addNotification adds the keys of a notification of the table's triggers.
+// addNotification adds the keys in a notification that the table's triggers sent.
 func (p *pendingKeys) addNotification(payload string, keyColumns int) {
 	keys, all, err := postgres.ParseNotification(payload)
 	reason := ""
@@ -62,7 +63,7 @@ func (p *pendingKeys) addNotification(payload string, keyColumns int) {
 		if reason == "" && len(k) != keyColumns {
 			reason = "a notification has keys of another table"
 		}
-		p.batch.keys[strings.Join(k, "\x00")] = k // text has no zero byte
+		p.batch.keys[strings.Join(k, "\x00")] = k // Postgres' text has no zero byte
 	}
 	if reason == "" && len(p.batch.keys) > maxPendingKeys {
 		reason = tooManyKeys()
@@ -94,7 +95,7 @@ func (p *pendingKeys) addLocked(fullReadReason string) {
 	signal(p.changed)
 }
 
-// signal sends to a channel of capacity one, unless a value waits there already.
+// signal sends to a channel of capacity one, unless the channel is already full.
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -102,7 +103,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// drain removes all that is pending and returns it.
+// drain returns everything that is pending and removes it.
 func (p *pendingKeys) drain() keyBatch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,7 +113,7 @@ func (p *pendingKeys) drain() keyBatch {
 	return b
 }
 
-// mergeInto adds to b what was added since drain, and leaves it pending for the next round as well.
+// mergeInto adds everything that arrived since drain to b. It also stays pending for the next round.
 func (p *pendingKeys) mergeInto(b *keyBatch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,8 +128,8 @@ func (p *pendingKeys) mergeInto(b *keyBatch) {
 	}
 }
 
-// oldest returns the arrival of the oldest pending key, which is zero if there is none, and whether the whole table is to be
-// read.
+// oldest returns the arrival time of the oldest pending key or request, or zero if nothing is pending. full reports whether
+// the next round reads the whole table.
 func (p *pendingKeys) oldest() (since time.Time, full bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -146,7 +147,7 @@ func (p *pendingKeys) sinceNotified() time.Duration {
 func (p *pendingKeys) ackMarker(payload string) {
 	n, err := strconv.ParseUint(payload, 10, 64)
 	if err != nil {
-		return // not from us
+		return // not one of our markers
 	}
 	p.mu.Lock()
 	p.marker = max(p.marker, n)

@@ -1,7 +1,7 @@
 // Package notify follows a table by notifications that its triggers send, for servers without logical replication.
 //
-// The listener receives the keys of changed rows and adds them to the pending ones. The loop of [Source] reads these rows in
-// rounds, and regular checks find what no notification tells of.
+// The listener receives the keys of changed rows and adds them to the pending keys. The loop of [Source] reads these rows in
+// rounds. Regular checks detect changes that no notification reports.
 package notify
 
 import (
@@ -23,51 +23,55 @@ import (
 )
 
 const (
-	burstDelay    = 20 * time.Millisecond // time after a first notification, for the rest of a burst
-	markerTimeout = 3 * time.Second       // time for a marker to come back; the whole table is read otherwise
-	longestPause  = time.Second           // longest pause between rounds that read single rows
+	burstDelay    = 20 * time.Millisecond // time between a first notification and its round, in which the rest of a burst arrives
+	markerTimeout = 3 * time.Second       // longest wait for a marker, after which the whole table is read
+	longestPause  = time.Second           // longest pause after a round that reads single rows
 
-	// Pauses between full reads that notifications ask for: any role that may connect can send one.
+	// Pauses between full reads that notifications request. They limit the load, because any role that may connect can send
+	// such a notification.
 	firstFullReadPause   = time.Second
 	longestFullReadPause = 10 * time.Second
 )
 
 // Source follows a table by notifications.
 //
-// Each View is the table as one snapshot of the database shows it. A round goes from one such state to a later one:
+// Each View shows the table as of one snapshot of the database. A round advances from one such state to a later one:
 //
 //  1. Drain the pending keys.
 //  2. Open a REPEATABLE READ transaction; its first query takes the snapshot.
-//  3. Send a marker to a channel of our own from another session, and listen until it comes back.
-//  4. In the transaction of step 2, read the rows of all keys notified by now, and commit them as the next View. The keys
+//  3. Send a marker from another session: a notification on a channel of our own. Wait until the listener receives it.
+//  4. In the transaction of step 2, read the rows of all keys received so far, and commit them as the next View. The keys
 //     that arrived after step 1 are read again in the next round.
 //
-// The server has one queue. It appends a transaction's notifications before the transaction becomes visible to any snapshot,
-// in commit order: one transaction at a time, under a lock that it holds until the commit is done. It delivers them in that
-// order, and none before its transaction is visible.
+// The server has one queue of notifications. A transaction that commits takes a lock, appends its notifications to the queue,
+// becomes visible to new snapshots, and then releases the lock. So the queue is in commit order. The server delivers
+// notifications in this order, and each only after its transaction has become visible.
 //
-// So when the marker of step 3 arrives, all notifications of all transactions that the snapshot of step 2 shows have
-// arrived: the keys of step 4 miss none of them. Keys of later transactions may be among them. Their rows read as the
-// snapshot shows them, which is how they are in memory already. The keys of step 1 belong to transactions that the snapshot
-// shows, so they are done with. Therefore no round shows one row of a transaction without its others.
+// So when the marker arrives, the listener has received the notifications of every transaction that the snapshot of step 2
+// shows, and step 4 reads all rows that these transactions changed. The keys may include some of later transactions. Reading
+// these rows does no harm, because the snapshot does not show the later changes; the next round reads them again. The keys
+// drained in step 1 belong to transactions that the snapshot shows, so they need no second read. Therefore no View shows one
+// row of a transaction without the others.
 //
-// LISTEN comes before the snapshot of the first copy, so that a transaction that the copy does not show is notified.
+// The listener starts before the snapshot of the first copy is taken, so it receives the notifications of every transaction
+// that this copy does not show.
 type Source struct {
 	*source.Rounds
 	env     *source.Env
 	log     hclog.Logger
 	queries *postgres.QueryConn
 	reader  *tablecopy.Reader
-	reads   postgres.ReadClock // of the listener's connection
+	reads   postgres.ReadClock // clock of reads from the listener's connection
 	pending *pendingKeys
-	table   *postgres.Table // the definition that was copied; if it changes, the source ends
+	table   *postgres.Table // definition that was copied; the source ends if it changes
 
 	markerChannel string
 	marker        uint64 // number of the last marker
 
-	// Times before which no round is due by itself: the database rests for as long as the last round took.
+	// Earliest times of the next round and the next full read that Barrier has not requested. The pauses depend on how long
+	// the last one took, to limit the load on the database.
 	nextRound, nextFullRead time.Time
-	fullReadPause           time.Duration // after the last full read
+	fullReadPause           time.Duration // shortest pause after the last full read
 }
 
 // New returns a Source for one call of Follow.
@@ -81,7 +85,7 @@ func New(env *source.Env) *Source {
 	}
 }
 
-// Probe returns why a Source could not follow the table now, or nil.
+// Probe returns the error that would keep a Source from following the table now, or nil.
 func Probe(ctx context.Context, env *source.Env) error {
 	s := New(env)
 	defer s.queries.Close()
@@ -111,7 +115,7 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	start("listen", func() error { return l.run(ctx) })
 	start("read changed rows", func() error {
 		s.env.Progress.SetCopying()
-		before, err := s.check(ctx) // what changes during the copy must show afterwards
+		before, err := s.check(ctx) // before the copy, so that checkLoop detects what changes during it
 		if err != nil {
 			return err
 		}
@@ -127,7 +131,7 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	return g.Wait()
 }
 
-// prepare loads the server's and the table's facts, and makes sure that the triggers exist.
+// prepare loads the properties of the server and the table, and makes sure that the triggers exist.
 func (s *Source) prepare(ctx context.Context) error {
 	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		server, table, err := postgres.LoadServerAndTable(ctx, conn, s.env.Table)
@@ -163,7 +167,7 @@ func (s *Source) prepare(ctx context.Context) error {
 	})
 }
 
-// loop runs rounds, when keys are pending and when Barrier asks for one.
+// loop runs a round when one is due for pending keys, and whenever Barrier requests one.
 func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 	for {
 		due, stop := s.roundDue()
@@ -198,8 +202,8 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 	}
 }
 
-// roundDue returns a channel that receives a value when the next round is due by itself; nil if no key is pending. stop
-// releases its timer.
+// roundDue returns a channel that receives a value when a round is due for what is pending, or nil if nothing is pending.
+// stop releases the channel's timer.
 func (s *Source) roundDue() (due <-chan time.Time, stop func()) {
 	since, full := s.pending.oldest()
 	if since.IsZero() {
@@ -216,8 +220,8 @@ func (s *Source) roundDue() (due <-chan time.Time, stop func()) {
 	return timer.C, func() { timer.Stop() }
 }
 
-// runRound brings t to the state that a new snapshot shows, see [Source]. A forced round also makes sure that the
-// notifications can be trusted, since Barrier promises everything that was committed before.
+// runRound advances t to the state that a new snapshot shows (see [Source]). A forced round is one that Barrier requested. It
+// also checks that no notification can be missing, because Barrier guarantees that every earlier commit is included.
 func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) error {
 	start := time.Now()
 	b := s.pending.drain()
@@ -249,7 +253,7 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 		if ctx.Err() != nil || s.reader.Conn.IsClosed() {
 			return err
 		}
-		// Any role may notify keys that the table cannot have. If something else is wrong, the full read shows it.
+		// Any role may send keys that are not valid for the table. If the error has another cause, the full read fails, too.
 		s.log.Warn("cannot read the rows of a notification", "error", postgres.RedactedMessage(err))
 		s.pending.requestFullRead("a notification has a key that cannot be read")
 		if forced {
@@ -262,8 +266,8 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 	return nil
 }
 
-// delayFullRead delays the next full read that is due by itself, after one that took so long. The pauses grow as long as
-// notifications ask for more, and are short again after a minute without one.
+// delayFullRead sets the earliest time of the next full read that Barrier has not requested. took is the duration of the last
+// one. The pauses grow while one full read follows another, and are short again after a minute without one.
 func (s *Source) delayFullRead(took time.Duration) {
 	now := time.Now()
 	if now.Sub(s.nextFullRead) > time.Minute {
@@ -273,7 +277,7 @@ func (s *Source) delayFullRead(took time.Duration) {
 	s.nextFullRead = now.Add(max(took, s.fullReadPause))
 }
 
-// completeBatch adds to b what was notified since it was drained, or turns it into a full read.
+// completeBatch adds the keys that were notified since b was drained to b, or turns b into a full read.
 func (s *Source) completeBatch(ctx context.Context, tx pgx.Tx, b *keyBatch, forced bool) error {
 	lookupProblem := s.reader.KeyLookupProblem()
 	if lookupProblem != "" && len(b.keys) > 0 {
@@ -293,14 +297,14 @@ func (s *Source) completeBatch(ctx context.Context, tx pgx.Tx, b *keyBatch, forc
 	return nil
 }
 
-// waitForMarker sends a marker, waits for it, and adds the keys that have arrived before it to b: steps 3 and 4 of a round.
-// If the marker takes long, b becomes a full read, which needs none. That happens when a commit that notifies waits for a
-// synchronous standby.
+// waitForMarker is step 3 of a round: it sends a marker, waits for it, and adds the keys that have arrived by then to b. If
+// the marker does not arrive in time, waitForMarker turns b into a full read, which needs no marker. That happens while a
+// commit that notifies waits for a synchronous standby.
 func (s *Source) waitForMarker(ctx context.Context, b *keyBatch) {
 	waiting, cancel := context.WithTimeout(ctx, markerTimeout)
 	defer cancel()
 	s.marker++
-	// The marker's commit need not be on disk: nobody depends on it after a crash.
+	// The marker's commit need not be flushed to disk, because nothing depends on it after a crash.
 	send := fmt.Sprintf("BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_catalog.pg_notify(%s, '%d'); COMMIT",
 		postgres.QuoteLiteral(s.markerChannel), s.marker)
 	err := s.queries.Do(waiting, func(ctx context.Context, conn *pgx.Conn) error {

@@ -11,8 +11,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// ensureTriggers creates the triggers if they are missing. PREPARE TRANSACTION fails after a notification, so if the server
-// allows two-phase commits, triggers are created only for an operator who chose this source.
+// ensureTriggers creates the triggers if they are missing. PREPARE TRANSACTION fails in a transaction that has notified, so on
+// a server that allows two-phase commits, it creates them only if the operator has chosen this source.
 func ensureTriggers(ctx context.Context, conn *pgx.Conn, table *postgres.Table, chosen bool) error {
 	missing := postgres.CheckTriggers(ctx, conn, table)
 	problem := (*postgres.Problem)(nil)

@@ -9,10 +9,10 @@ import (
 	"capture/internal/postgres"
 )
 
-// checkReplay returns an error while a standby is behind the state that the file holds already. A standby that crashed
-// starts again at its last restartpoint, and answers queries before it has replayed everything that it had shown before;
-// another standby behind the same address may lag more. The file never goes back: capture waits until the standby has caught
-// up. A primary is not checked: after a failover it decides what the state is.
+// checkReplay returns an error while the state of a standby is older than the state that capture has already shown. After a
+// crash, a standby restarts from its last restartpoint, and answers queries before it has replayed everything that it had
+// shown before. Another standby at the same address may lag further. The file never goes back to an older state, so capture
+// waits until the standby has caught up. A primary is not checked, because its state is the valid one even after a failover.
 func (s *Source) checkReplay(ctx context.Context) error {
 	if s.shownLSN == 0 {
 		return nil
@@ -31,8 +31,9 @@ func (s *Source) checkReplay(ctx context.Context) error {
 	}
 }
 
-// loadWALPosition returns the server's position in the WAL, at or after all that a snapshot taken before shows: what a
-// standby has replayed, or where a primary writes next. It is 0 for a standby that has replayed nothing.
+// loadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that a snapshot
+// taken before shows is at or below this position. The position is 0 for a standby that has replayed nothing. standby reports
+// whether the server is a standby.
 func loadWALPosition(ctx context.Context, q postgres.Querier) (lsn pglogrepl.LSN, standby bool, err error) {
 	var text *string
 	err = postgres.Pinned(q).QueryRow(ctx, `

@@ -1,8 +1,8 @@
-// Package poll follows a table by reading it, for servers that allow nothing else: it needs no right but SELECT, and works on
-// standbys and through poolers.
+// Package poll follows a table by reading it at intervals, for servers that allow nothing else. It needs only the privilege
+// SELECT, and works on standbys and through poolers.
 //
-// A read of an unchanged table costs one short query if nothing has changed in the whole server, and otherwise a scan
-// within the server. Only a table that may have changed is copied.
+// If nothing has changed on the whole server, a read is one short query. Otherwise the server scans the table and returns a
+// hash of its row versions. The table is copied only if the hash differs from that of the last read, or cannot be used.
 package poll
 
 import (
@@ -25,10 +25,10 @@ type Source struct {
 	env    *source.Env
 	reader *tablecopy.Reader
 
-	// The table as it was last read; "" for what is not known.
-	serverSnapshot string // see serverSnapshotQuery; taken before the read
-	fingerprint    string // of the definition
-	rowsHash       string // see rowsHashQuery
+	// State of the table at the last read. Each text is "" if it is not known.
+	serverSnapshot string // text of serverSnapshotQuery, from before the read
+	fingerprint    string // fingerprint of the table's definition
+	rowsHash       string // text of rowsHashQuery
 
 	shownLSN pglogrepl.LSN // WAL position at or after the state in the Table; see checkReplay
 }
@@ -38,8 +38,8 @@ func New(env *source.Env) *Source {
 	return &Source{Rounds: source.NewRounds(), env: env, reader: tablecopy.NewReader(env, "poll")}
 }
 
-// Follow implements source.Source. Its Barrier asks for a read that begins after the call; on a standby that includes what
-// has been replayed there.
+// Follow implements source.Source. Barrier requests a read that begins after the call. On a standby, that read includes only
+// what the standby has replayed.
 func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	defer s.End()
 	defer s.reader.Close()
@@ -48,7 +48,7 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	}
 	s.env.Progress.SetCopying()
 	if v := t.View(); v != nil && v.Origin().SystemID == s.reader.Server.SystemID {
-		s.shownLSN = v.Position().LSN // of an earlier connection, perhaps to another standby
+		s.shownLSN = v.Position().LSN // from an earlier connection, perhaps to another standby
 	}
 	if err := s.readIfChanged(ctx, t); err != nil {
 		return err
@@ -58,7 +58,7 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	return s.loop(ctx, t)
 }
 
-// loop reads the table at each interval and when Barrier asks for it.
+// loop reads the table at each interval and when Barrier requests a read.
 func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 	next := time.NewTimer(s.nextPause())
 	defer next.Stop()
@@ -69,7 +69,7 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-ping.C: // a dead connection is noticed before the next read is due
+		case <-ping.C: // detects a dead connection before the next read is due
 			if err := s.ping(ctx); err != nil {
 				return err
 			}
@@ -87,8 +87,8 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 	}
 }
 
-// nextPause returns the time until the next read: the interval, and at least as long as the last copy took, so that reading a
-// large table takes no more than half of the time.
+// nextPause returns the time until the next read: the interval, but at least the duration of the last copy. So capture copies
+// a large table for at most half of the time.
 func (s *Source) nextPause() time.Duration { return max(s.env.PollInterval, s.reader.CopyDuration) }
 
 func (s *Source) ping(ctx context.Context) error {
@@ -100,18 +100,18 @@ func (s *Source) ping(ctx context.Context) error {
 	return nil
 }
 
-// serverSnapshotQuery returns a text that is the same at two times only if no transaction has ended in between that any
-// snapshot could show. It returns no row if the server has no such text.
+// serverSnapshotQuery returns a text that detects changes. If the text is the same at two times, no transaction with changes
+// has ended in between. The query returns no row if the server has no such text.
 //
-// On a primary the text is the current snapshot: the list of transactions below xmax that are still running, and xmax, which
-// lies above all that have ended. A transaction that ends in between leaves the list or raises xmax. That holds also if it
-// was waiting for its commit to reach a standby when the earlier snapshot was taken. (A row version carries the ID of a
-// transaction, so a transaction without an ID changed no row.) HOT updates, rolled-back and prepared transactions, other
-// sessions and other databases all count. A crash may hand out IDs again that were taken by transactions with
-// synchronous_commit off. So the text includes the session, because no session outlives a crash or a failover.
+// On a primary, the text contains the current snapshot: xmax, which is above the IDs of all transactions that have ended, and
+// the list of transactions below xmax that are still running. A transaction that ends in between leaves the list or raises
+// xmax, even if its commit was waiting for a standby when the earlier snapshot was taken. This holds for every transaction
+// that changes a row, since it has an ID: rolled-back and prepared ones, and those of other sessions and databases. After a
+// crash, the server may reuse the IDs of transactions that were lost because of synchronous_commit = off. So the text also
+// identifies the session, since no session outlives a crash or a failover.
 //
-// On a standby, snapshots do not list running transactions. The text there is the position up to which WAL has been
-// replayed, which rises with each record.
+// On a standby, snapshots do not list running transactions. There, the text contains the replay position, which rises with
+// each WAL record.
 const serverSnapshotQuery = `
 	SELECT concat_ws(' ', a.pid, a.backend_start, pg_catalog.pg_postmaster_start_time(),
 		CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'replayed ' || pg_catalog.pg_last_wal_replay_lsn()
@@ -120,20 +120,20 @@ const serverSnapshotQuery = `
 	WHERE a.pid = pg_catalog.pg_backend_pid() AND a.backend_start IS NOT NULL
 		AND (NOT pg_catalog.pg_is_in_recovery() OR pg_catalog.pg_last_wal_replay_lsn() IS NOT NULL)`
 
-// rowsHashQuery returns a query for a text that identifies the rows that a snapshot shows. A row version at its place (table,
-// page and slot) never changes once the transaction that created it has ended, and its place is reused only for a version of
-// another transaction. So two snapshots that show the same versions show the same rows, as long as the definition is the
-// same, too. The text is the number of versions and the sum of a 64-bit hash of each.
+// rowsHashQuery returns a query for a text that identifies the row versions that a snapshot shows. The text is the number of
+// versions and the sum of a 64-bit hash of each version's place (table, page and slot) and transaction. A row version never
+// changes once the transaction that created it has ended, and its place is reused only for a version of another transaction.
+// So two snapshots that show the same versions show the same rows, as long as the table's definition is the same, too.
 func rowsHashQuery(table *postgres.Table) string {
 	return "SELECT concat_ws(' ', count(*), sum(pg_catalog.hashtextextended(concat_ws(' ', tableoid, ctid, xmin), 0)::numeric)) FROM " + table.FromClause()
 }
 
-// readIfChanged brings t to the state that a new snapshot shows, and does no more than it has to.
+// readIfChanged advances t to the state that a new snapshot shows. It copies the table only if the table may have changed.
 func (s *Source) readIfChanged(ctx context.Context, t *snapshot.Table) error {
 	if err := s.reader.Open(ctx); err != nil {
 		return err
 	}
-	// Before the read's snapshot: if the text is the same next time, nothing has changed since then.
+	// Load the text before the read takes its snapshot. If the text is the same next time, nothing has changed since the read.
 	serverSnapshot, err := s.loadServerSnapshot(ctx)
 	if err != nil {
 		return err
@@ -172,7 +172,7 @@ func (s *Source) readIfChanged(ctx context.Context, t *snapshot.Table) error {
 	}
 	s.serverSnapshot, s.fingerprint, s.rowsHash = serverSnapshot, s.reader.Table.Fingerprint, rowsHash
 	if foreign {
-		s.serverSnapshot = "" // the transactions of other servers are in no snapshot of this one
+		s.serverSnapshot = "" // the snapshots of this server do not show transactions of other servers
 	}
 	return nil
 }
@@ -187,7 +187,7 @@ func (s *Source) hashRows(ctx context.Context, tx pgx.Tx) (hash string, err erro
 	return hash, nil
 }
 
-// loadServerSnapshot returns the text of serverSnapshotQuery; "" if the server has none.
+// loadServerSnapshot returns the text of serverSnapshotQuery, or "" if the server has none.
 func (s *Source) loadServerSnapshot(ctx context.Context) (text string, err error) {
 	rows, err := postgres.Pinned(s.reader.Conn).Query(ctx, serverSnapshotQuery)
 	if err == nil {

@@ -1,5 +1,5 @@
-// Package sourcetest has what the tests of the sources share: a table, a connection that fails the test, and a comparison
-// of captured rows with what Postgres says.
+// Package sourcetest contains what the tests of the sources share: a table, a connection that fails the test on an error, and
+// a comparison of captured rows with Postgres' own output.
 package sourcetest
 
 import (
@@ -18,7 +18,7 @@ import (
 	"capture/snapshot"
 )
 
-// Patience is how long a test waits for what must come.
+// Patience is the time that a test waits for something that must happen.
 const Patience = 60 * time.Second
 
 // Votes creates the table votes.
@@ -33,7 +33,7 @@ const Votes = `CREATE TABLE votes (
 	"timestamp"     timestamp DEFAULT CURRENT_TIMESTAMP
 )`
 
-// NewEnv returns what a source may use that follows votes in a database.
+// NewEnv returns the Env of a source that follows the table votes in the database at url.
 func NewEnv(t testing.TB, kind, url string) *source.Env {
 	t.Helper()
 	database, err := postgres.ParseConfig(url)
@@ -46,13 +46,13 @@ func NewEnv(t testing.TB, kind, url string) *source.Env {
 	}
 }
 
-// Conn is a connection that fails the test if a statement fails.
+// Conn is a connection whose methods fail the test on an error.
 type Conn struct {
 	*pgx.Conn
 	t testing.TB
 }
 
-// Connect opens a connection until the test ends.
+// Connect opens a connection that is closed when the test ends.
 func Connect(t testing.TB, url string) *Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), url)
@@ -63,7 +63,7 @@ func Connect(t testing.TB, url string) *Conn {
 	return &Conn{conn, t}
 }
 
-// MustExec runs a statement.
+// MustExec runs a statement, and fails the test if the statement fails.
 func (c *Conn) MustExec(sql string, args ...any) {
 	c.t.Helper()
 	if _, err := c.Exec(c.t.Context(), sql, args...); err != nil {
@@ -71,7 +71,8 @@ func (c *Conn) MustExec(sql string, args ...any) {
 	}
 }
 
-// CheckRows checks that a View holds the rows of a table, as row_to_json prints them at TimeZone UTC.
+// CheckRows checks that a View holds the rows of a table as row_to_json prints them in time zone UTC. order is the table's
+// ORDER BY list.
 func (c *Conn) CheckRows(view *snapshot.View, table, order string) {
 	c.t.Helper()
 	var got strings.Builder

@@ -9,16 +9,16 @@ import (
 )
 
 const (
-	batchBytes   = 256 << 10 // size of the keys and lines in a batch
-	batchesAhead = 32        // batches per connection, enough for about two ranges
+	batchBytes   = 256 << 10 // size in bytes of the keys and lines in a full batch
+	batchesAhead = 32        // number of batches per connection, enough for about two ranges
 )
 
 // rowBatch holds encoded rows on their way from a connection to the Table.
 type rowBatch struct {
-	data     []byte // key and line of each row, one after the other
-	rows     []rowLengths
+	data     []byte         // key and line of each row, concatenated
+	rows     []rowLengths   // lengths of each row's key and line in data
 	omitted  []omittedRow   // rows that do not fit into memory
-	rawBytes int64          // size of what the rows were made of
+	rawBytes int64          // number of bytes of the COPY that the batch was made of
 	freeList chan *rowBatch // receives the batch once it is empty
 }
 
@@ -29,7 +29,8 @@ type omittedRow struct {
 	sizes []int64 // see [snapshot.Table.Omit]
 }
 
-// add encodes a row into the batch. After an error the batch is as it was. A row that is too large is omitted.
+// add encodes a row into the batch. If it returns an error, the batch is unchanged. A row that is too large is added to
+// omitted.
 func (b *rowBatch) add(encoder *rowjson.Encoder, values [][]byte) error {
 	start := len(b.data)
 	data, err := encoder.AppendKey(b.data, values)
@@ -50,7 +51,7 @@ func (b *rowBatch) add(encoder *rowjson.Encoder, values [][]byte) error {
 	return nil
 }
 
-// omit adds a row that is too large. values are those of the key at least.
+// omit adds a row that is too large to omitted. values must include those of the key's columns.
 func (b *rowBatch) omit(encoder *rowjson.Encoder, values [][]byte, sizes []int64) error {
 	key, err := encoder.AppendKey(nil, values)
 	if err == nil {
@@ -74,7 +75,7 @@ func (b *rowBatch) insertInto(t *snapshot.Table) {
 // returnToFree empties the batch and returns it to its connection.
 func (b *rowBatch) returnToFree() {
 	if cap(b.data) > 4*batchBytes {
-		b.data = nil // a single large row must not keep its memory until the copy ends
+		b.data = nil // the memory of a single large row must not be kept until the copy ends
 	}
 	b.data, b.rows, b.omitted, b.rawBytes = b.data[:0], b.rows[:0], nil, 0
 	b.freeList <- b

@@ -19,19 +19,19 @@ type copyDecoder struct {
 	ctx     context.Context
 	encoder *rowjson.Encoder
 	limiter *rateLimiter
-	values  [][]byte         // of the current row; they alias the input
+	values  [][]byte         // values of the current row, which alias the input
 	free    chan *rowBatch   // empty batches
-	full    chan<- *rowBatch // receives the batches of the current range; it has room for all of them
-	batch   *rowBatch        // being filled; nil if none is
+	full    chan<- *rowBatch // receives the filled batches of the current range; it has room for all batches
+	batch   *rowBatch        // batch that is being filled, or nil
 	partial []byte           // start of a row whose end has not arrived yet
-	need    int              // least bytes of that row, as far as its lengths have arrived
-	skipped *skippedRow      // the current row if it is too large; nil for any other
+	need    int              // minimum number of bytes of that row, according to the field lengths that have arrived
+	skipped *skippedRow      // current row if it is too large, otherwise nil
 
-	maxRow     int             // most bytes of a row
-	takesTurns bool            // memory is limited, so large rows wait for the insertion of what comes before them
-	turn       <-chan struct{} // see copyRange
+	maxRow     int             // size limit of a row, in bytes
+	takesTurns bool            // whether a large row waits until all rows before it are inserted, because memory is limited
+	turn       <-chan struct{} // closed when the current range has its turn, see copyRange
 
-	header, trailer bool // these have been read
+	header, trailer bool // whether these parts have been read
 }
 
 var copySignature = []byte("PGCOPY\n\xff\r\n\x00")
@@ -41,7 +41,8 @@ func (d *copyDecoder) startCopy(r *copyRange) {
 	d.full, d.turn, d.header, d.trailer = r.batches, r.turn, false, false
 }
 
-// Write implements io.Writer. It waits for an empty batch, for the rate limit, and before a large row for its turn.
+// Write implements io.Writer. It waits for an empty batch and for the rate limit. Before a large row, it also waits for its
+// turn.
 func (d *copyDecoder) Write(p []byte) (int, error) {
 	if err := d.takeBatch(); err != nil {
 		return 0, err
@@ -85,8 +86,8 @@ func (d *copyDecoder) takeBatch() error {
 	}
 }
 
-// keepPartial keeps what follows the decoded bytes of the input. A large row gets its memory at once, as far as its length is known,
-// and the memory of one that has been decoded is released.
+// keepPartial stores the rest of the input, which has not been decoded, in d.partial. For a large row, it allocates memory
+// once, as far as the row's length is known. After a large row, it releases this memory.
 func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
 	rest := input[decoded:]
 	if d.need <= cap(d.partial) && (cap(d.partial) <= 4*batchBytes || len(rest) > batchBytes || d.need > batchBytes) {
@@ -100,18 +101,18 @@ func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
 			return err
 		}
 	}
-	room := min(d.need, max(2*len(rest), firstPartialBytes)) // a length alone is no reason to take gigabytes
+	room := min(d.need, max(2*len(rest), firstPartialBytes)) // a field's length alone must not make capture allocate gigabytes
 	d.partial = append(make([]byte, 0, max(room+copyPieceRoom, len(rest))), rest...)
 	return nil
 }
 
 const (
-	copyPieceRoom     = 64 << 10 // room behind a partial row for the piece that completes it, which then needs no further memory
-	firstPartialBytes = 64 << 20 // most memory that a partial row gets at first
+	copyPieceRoom     = 64 << 10 // bytes of free space after a partial row, for the piece of input that completes the row
+	firstPartialBytes = 64 << 20 // largest first allocation for a partial row, in bytes
 )
 
-// awaitTurn waits until all rows before the current one are in the Table, if memory is limited. So only one connection at a time
-// has a large row.
+// awaitTurn waits until all rows before the current one are in the Table, if memory is limited. So only one connection at a
+// time holds a large row. The connection's own rows have been inserted once all of its batches are free.
 func (d *copyDecoder) awaitTurn() error {
 	if !d.takesTurns {
 		return nil
@@ -135,7 +136,7 @@ func (d *copyDecoder) awaitTurn() error {
 	return nil
 }
 
-// flush sends the batch that is being filled.
+// flush sends the batch that is being filled to insertLoop.
 func (d *copyDecoder) flush() {
 	if d.batch != nil {
 		d.full <- d.batch
@@ -143,8 +144,8 @@ func (d *copyDecoder) flush() {
 	}
 }
 
-// decodeNext decodes the header or the row at the start of b. It returns its length, or 0 if its end is missing. Of a row that is
-// too large it takes a part at a time.
+// decodeNext decodes the header, row or trailer at the start of b. It returns the length of what it has decoded, or 0 if the
+// end has not arrived yet. If a row is too large, each call decodes only a part of it.
 func (d *copyDecoder) decodeNext(b []byte) (int, error) {
 	d.need = 0
 	switch {
@@ -195,7 +196,7 @@ func (d *copyDecoder) decodeNext(b []byte) (int, error) {
 
 func errFieldLength(length int) error { return fmt.Errorf("a field of the copy has length %d", length) }
 
-// headerLength returns the length of the header at the start of b, or 0 if its end is missing.
+// headerLength returns the length of the header at the start of b, or 0 if its end has not arrived yet.
 func headerLength(b []byte) (int, error) {
 	const fixed = 19 // signature, flags, length of the extension
 	if len(b) < fixed {

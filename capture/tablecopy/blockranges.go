@@ -12,25 +12,25 @@ import (
 	"capture/internal/postgres"
 )
 
-// A large table is read in ranges of its pages, each with a statement of its own, so that several connections can share
-// the work. The ranges are small, because what a connection reads ahead of the others waits in memory for its turn.
+// A large table is read in ranges of its pages, with one statement per range, so that several connections share the work. The
+// ranges are small because the rows of a range wait in memory until all earlier ranges have been inserted.
 const (
-	rangeBytes         = 4 << 20  // size of the table's share that a range holds, about
-	bytesPerConnection = 64 << 20 // size of a table that makes another connection worth its while
+	rangeBytes         = 4 << 20  // approximate size of a range, in bytes
+	bytesPerConnection = 64 << 20 // size of the table per connection, in bytes
 	maxConnections     = 4
 )
 
 // relationSize is the size of a table on the server.
 type relationSize struct {
-	bytes        int64 // with indexes on TOAST and all else that belongs to its rows
-	pages        int64 // number of pages of the table itself; of the largest partition if it has partitions
-	tidRangeScan bool  // the server can read a range of pages without reading the rest
+	bytes        int64 // size in bytes, including TOAST tables and their indexes
+	pages        int64 // number of pages of the table itself, or of its largest partition
+	tidRangeScan bool  // whether the server can read a range of pages without reading the rest
 }
 
-// loadRelationSize queries the size of the table. All rows that the transaction of conn sees lie within these pages: they
-// were there when its snapshot was taken, and its lock keeps them there.
+// loadRelationSize queries the size of the table. All rows that the transaction of conn sees are on these pages: they were
+// there when its snapshot was taken, and its lock prevents a rewrite that would move them.
 //
-// Servers read a range of pages as a TID Range Scan from version 14 on, and only of heap tables. A standby is always read
+// PostgreSQL 14 and later can read a range of pages by a TID Range Scan, but only in heap tables. A standby is always read
 // over one connection.
 func loadRelationSize(ctx context.Context, conn *pgx.Conn, table *postgres.Table) (s relationSize, err error) {
 	err = conn.QueryRow(ctx, `
@@ -45,7 +45,7 @@ func loadRelationSize(ctx context.Context, conn *pgx.Conn, table *postgres.Table
 	if err != nil {
 		return s, fmt.Errorf("query the table's size: %w", err)
 	}
-	// Exporting a snapshot and importing it needs sessions; a pooler has none to give.
+	// Exporting and importing a snapshot requires sessions that last, which a pooler does not provide.
 	s.tidRangeScan = s.tidRangeScan && !postgres.Pooled(conn)
 	return s, nil
 }
@@ -53,7 +53,7 @@ func loadRelationSize(ctx context.Context, conn *pgx.Conn, table *postgres.Table
 // chooseConnections returns the number of connections to read the table over.
 func (s *relationSize) chooseConnections(o *source.CopyOptions) int {
 	n := int64(o.Connections)
-	if n == 0 { // one more than there are cores: each waits for the server, or for its turn, much of the time
+	if n == 0 { // one more than the cores, because a connection often waits for the server or for its turn
 		n = min(maxConnections, int64(runtime.GOMAXPROCS(0))+1, s.bytes/bytesPerConnection)
 	}
 	if !s.tidRangeScan {
@@ -67,14 +67,14 @@ func (s *relationSize) pagesPerRange(o *source.CopyOptions) int64 {
 	return max(1, s.pages*cmp.Or(o.RangeBytes, rangeBytes)/max(s.bytes, 1))
 }
 
-// pageRange is a range of pages, from start to before end; noPage stands for no limit. The last range of a table has no
-// end.
+// pageRange is a range of pages that includes start and excludes end. noPage means that there is no limit. The last range of
+// a table has no end.
 type pageRange struct{ start, end int64 }
 
 const noPage = -1
 
-// whereClause returns the condition that selects the range. In a partitioned table it selects these pages of each
-// partition: each row lies on one.
+// whereClause returns the condition that selects the range. In a partitioned table, it selects these pages of each partition,
+// so all ranges together still select each row exactly once.
 func (r pageRange) whereClause() string {
 	switch {
 	case r.start == noPage:

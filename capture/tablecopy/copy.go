@@ -7,9 +7,9 @@
 //	connection ──COPY──▶ copyDecoder ──rowBatch──▶     │
 //	                                                   └─ WriteAhead, to the file
 //
-// A [Reader] serves the sources that have no stream: it reads the table in transactions of its own, either the whole of it
-// or the rows with certain keys. A [Watchdog] observes each long read from a connection of its own, and ends it if it
-// blocks the application or the server is silent.
+// A [Reader] serves the sources that have no stream: it reads the table in its own transactions, either the whole table or
+// the rows with given keys. A [Watchdog] observes each long read over its own connection, and ends the read if it blocks the
+// application or if the server is silent.
 package tablecopy
 
 import (
@@ -26,24 +26,24 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// Copier copies a whole table, as the open transaction of a connection sees it.
+// Copier copies a whole table, as the open transaction of its connection sees it.
 type Copier struct {
 	env      *source.Env
-	conn     *pgx.Conn           // in a transaction that keeps the table's definition locked
-	reads    *postgres.ReadClock // of all connections of the copy
+	conn     *pgx.Conn           // connection with an open transaction that locks the table's definition
+	reads    *postgres.ReadClock // clock of reads from all connections of the copy
 	table    *postgres.Table
 	server   postgres.Server
 	watchdog *Watchdog
 }
 
-// NewCopier returns a Copier that reads over conn, which is in a transaction of isolation level REPEATABLE READ or above.
-// reads is attached to conn. check, if set, is called now and then during the copy, as by [NewWatchdog].
+// NewCopier returns a Copier that reads over conn, which must be in a transaction of isolation level REPEATABLE READ or above.
+// reads must be attached to conn. check, if not nil, is called regularly during the copy (see [NewWatchdog]).
 func NewCopier(env *source.Env, conn *pgx.Conn, reads *postgres.ReadClock, table *postgres.Table, server postgres.Server, check CheckFunc) *Copier {
 	return &Copier{env, conn, reads, table, server, NewWatchdog(env, reads, check)}
 }
 
-// Copy makes the table the next View of t, with this origin and position. It reports the copy, and logs it with the
-// additional fields.
+// Copy copies the table into t as its next View, with this origin and position. It reports the copy to Progress, logs it with
+// the additional fields, and returns its duration.
 func (c *Copier) Copy(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, logFields ...any) (took time.Duration, err error) {
 	s, err := c.load(ctx, t, origin, position)
 	if err != nil {
@@ -57,12 +57,12 @@ func (c *Copier) Copy(ctx context.Context, t *snapshot.Table, origin snapshot.Or
 	return s.took, nil
 }
 
-// copyStats describes a copy.
+// copyStats are the statistics of a finished copy.
 type copyStats struct {
-	rows, bytes int64 // bytes received from the server
+	rows, bytes int64 // number of rows and bytes received from the server
 	connections int   // number of connections that read
 	took        time.Duration
-	invalidUTF8 bool // some bytes were not valid text
+	invalidUTF8 bool // whether some bytes were not valid UTF-8
 }
 
 func (s *copyStats) logFields(table *postgres.Table) []any {
@@ -71,7 +71,7 @@ func (s *copyStats) logFields(table *postgres.Table) []any {
 	}
 }
 
-// load makes the table the next View of t.
+// load copies the table into t as its next View.
 func (c *Copier) load(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position) (copyStats, error) {
 	t.Load(c.table.Shape, origin)
 	p := newPipeline(c, t)
@@ -89,9 +89,9 @@ func (c *Copier) load(ctx context.Context, t *snapshot.Table, origin snapshot.Or
 	return p.stats(), nil
 }
 
-// ReadTable makes the table, as a new transaction sees it, the next View of t. That View has no position in the stream.
-// originSource names the source in the View's origin. check, if set, is called now and then during the copy, as by
-// [NewWatchdog].
+// ReadTable copies the table, as a new transaction sees it, into t as its next View. That View has no position in the stream.
+// originSource is the name of the source in the View's origin. check, if not nil, is called regularly during the copy (see
+// [NewWatchdog]).
 func ReadTable(ctx context.Context, env *source.Env, originSource string, t *snapshot.Table, check CheckFunc) error {
 	var (
 		reads  postgres.ReadClock
@@ -131,8 +131,8 @@ func originOf(source string, server postgres.Server) snapshot.Origin {
 	return snapshot.Origin{Source: source, Database: server.Database, SystemID: server.SystemID, ServerVersion: server.Version}
 }
 
-// NewEncoder returns an Encoder for rows of the table as this server sends them.
-// A row of more than maxRow bytes is a [*rowjson.TooLargeError].
+// NewEncoder returns an Encoder for rows of the table as this server sends them. For a row of more than maxRow bytes, the
+// Encoder returns a [*rowjson.TooLargeError].
 func NewEncoder(table *postgres.Table, server postgres.Server, maxRow int64) (*rowjson.Encoder, error) {
 	e, err := rowjson.NewEncoder(table.Shape, server.Encoding == "SQL_ASCII")
 	if err == nil {
@@ -141,22 +141,22 @@ func NewEncoder(table *postgres.Table, server postgres.Server, maxRow int64) (*r
 	return e, err
 }
 
-// lockTimeout bounds the wait for the lock that keeps a table's definition. Statements that wait behind this request are
-// the application's.
+// lockTimeout bounds the wait for the lock on a table's definition. Statements of the application may queue up behind the
+// request for this lock.
 const lockTimeout = "10s"
 
-// lockTableSQL returns statements for an open transaction that keep others from changing the table's definition.
+// lockTableSQL returns statements that lock the table's definition until the open transaction ends.
 func lockTableSQL(table *postgres.Table) string {
 	return fmt.Sprintf("SET LOCAL lock_timeout = '%s'; LOCK TABLE %s IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0",
 		lockTimeout, table.FromClause())
 }
 
-// ImportSnapshot opens a transaction on conn that sees what an exported snapshot shows, and makes sure that this is the
-// table as it was loaded before. Truncating or rewriting a table does not obey snapshots: in an older one, the new and
-// empty file of the table shows no rows ("Caveats" in the documentation of MVCC).
+// ImportSnapshot begins a transaction on conn that uses an exported snapshot. It returns a *source.ResyncError if the table
+// was redefined, rewritten or truncated after it was loaded. Rewriting and truncation are not MVCC-safe: an older snapshot
+// then shows an empty table (PostgreSQL documentation, "Concurrency Control", "Caveats").
 func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table *postgres.Table, snapshotName string) error {
-	// The idle timeout comes with the lock: a process that freezes right after must not keep it. (A Watchdog sets it, too,
-	// but only once this function has returned.)
+	// Set the idle timeout together with the lock, because a process that freezes right afterwards must not keep the lock.
+	// (A Watchdog also sets the timeout, but only after this function has returned.)
 	tx, err := postgres.Begin(ctx, conn, fmt.Sprintf(`ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT %s;
 		SET LOCAL idle_in_transaction_session_timeout = %d; %s`,
 		postgres.QuoteLiteral(snapshotName), env.Timeouts.FrozenClient.Milliseconds(), lockTableSQL(table)))
@@ -176,10 +176,10 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	return nil
 }
 
-// errNoMoreConnections is the error if the server has no room for another connection. The copy uses those it has.
+// errNoMoreConnections means that the server accepts no further connection. The copy continues over the existing ones.
 var errNoMoreConnections = errors.New("no further connection")
 
-// connectWorker opens another connection that sees the snapshot that c.conn has exported.
+// connectWorker opens another connection and imports the snapshot that c.conn has exported.
 func (c *Copier) connectWorker(ctx context.Context, snapshotName string) (conn *pgx.Conn, err error) {
 	err = c.reads.WithIdleTimeout(ctx, c.env.Timeouts.Idle, func(ctx context.Context) error {
 		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(c.reads.Attach(c.env.Database), c.env.RowLimit())); err != nil {

@@ -18,41 +18,42 @@ import (
 )
 
 const (
-	writeAheadBytes  = 16 << 20 // size of the rows after which they are offered for writing ahead
+	writeAheadBytes  = 16 << 20 // bytes of inserted rows between two offers for writing ahead
 	progressInterval = 10 * time.Second
 )
 
 // copyPipeline is one run of a Copier.
 //
-// Each connection takes the next range from ranges, and decodes and encodes its rows on a goroutine of its own. One
-// goroutine, insertLoop, takes the same ranges from rangesInOrder and puts their rows into the Table. So rows arrive there
-// in the order in which they lie on disk, which is often that of their keys, over however many connections they are read.
-// A connection that is ahead of its turn waits once it has filled its batches, which bounds the memory.
+// Each connection has a goroutine that takes the next range from ranges, and decodes and encodes its rows. Another goroutine,
+// insertLoop, takes the same ranges from rangesInOrder and puts their rows into the Table. So rows are inserted in their order
+// on disk, which is often the order of their keys, whatever the number of connections. A connection that is ahead of its turn
+// waits once it has filled all of its batches. This bounds the memory.
 type copyPipeline struct {
 	*Copier
 	dst     *snapshot.Table
 	limiter *rateLimiter
 
-	ranges        chan *copyRange // for the connections
-	rangesInOrder chan *copyRange // for insertLoop
+	ranges        chan *copyRange // ranges for the connections to read
+	rangesInOrder chan *copyRange // the same ranges, for insertLoop
 
 	// Owned by insertLoop.
 	rows, bytes  int64
-	notOffered   int // size of the rows inserted since the last offer for writing ahead
+	notOffered   int // bytes of rows inserted since the last offer for writing ahead
 	lastProgress time.Time
 
-	partials    chan []snapshot.Part // newest state of the copy, for writeAheadLoop; nil if nothing is written ahead
+	partials    chan []snapshot.Part // latest offer to writeAheadLoop; nil if nothing is written ahead
 	connections atomic.Int32         // number of connections that have read a range
 	invalidUTF8 atomic.Bool
 	warnFewer   sync.Once
 	start       time.Time
 }
 
-// copyRange is a range of pages whose rows arrive as batches, in their order. The channel has room for all of them.
+// copyRange is a range of pages and the channel of its rows. Batches of rows arrive there in the order of the pages. The
+// channel has room for all batches of a connection.
 type copyRange struct {
 	pageRange
 	batches chan *rowBatch
-	turn    chan struct{} // closed once insertLoop has come to the range
+	turn    chan struct{} // closed when insertLoop reaches this range
 }
 
 func newPipeline(c *Copier, dst *snapshot.Table) *copyPipeline {
@@ -106,7 +107,7 @@ func (p *copyPipeline) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// sendRanges divides the table into ranges.
+// sendRanges divides the table into ranges, and sends each range to insertLoop and to the connections.
 func (p *copyPipeline) sendRanges(ctx context.Context, size relationSize, connections int) error {
 	defer close(p.ranges)
 	defer close(p.rangesInOrder)
@@ -136,7 +137,7 @@ func (p *copyPipeline) sendRanges(ctx context.Context, size relationSize, connec
 // runWorker copies ranges over another connection, if the server has room for one.
 func (p *copyPipeline) runWorker(ctx context.Context, snapshotName string) error {
 	select {
-	case <-p.watchdog.connected: // its connection matters more than another one of the copy
+	case <-p.watchdog.connected: // the Watchdog's connection takes precedence over another one of the copy
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -239,7 +240,7 @@ func (p *copyPipeline) insertBatch(b *rowBatch) error {
 	return nil
 }
 
-// offerWriteAhead passes the newest state of the copy on, in place of an older one that still waits.
+// offerWriteAhead offers the parts to writeAheadLoop. They replace an older offer that has not been taken yet.
 func (p *copyPipeline) offerWriteAhead(parts []snapshot.Part) {
 	if parts == nil {
 		return
@@ -254,7 +255,7 @@ func (p *copyPipeline) offerWriteAhead(parts []snapshot.Part) {
 	}
 }
 
-// writeAheadLoop writes states of the copy ahead until ctx ends, or no more are wanted.
+// writeAheadLoop passes each offer to WriteAhead until ctx ends or WriteAhead needs no more.
 func (p *copyPipeline) writeAheadLoop(ctx context.Context) error {
 	for more := true; more; {
 		select {

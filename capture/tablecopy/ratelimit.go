@@ -7,24 +7,24 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// rateLimiter limits the rate at which all connections of a copy together read. The server then waits to send, and reads
-// the table no faster.
+// rateLimiter limits the rate at which all connections of a copy together read. That also limits the rate at which the server
+// reads the table, because the server waits until it can send.
 type rateLimiter struct {
 	limiter *rate.Limiter
-	longest time.Duration // bound of a single wait: a server must not take the client for a frozen one
+	longest time.Duration // limit of a single wait, so that the server does not consider this process frozen
 }
 
-// shortestWait is the shortest wait that is worth a timer. Shorter ones add up to a longer one.
+// shortestWait is the shortest wait that is worth a timer. Shorter waits are skipped, and add up until they exceed it.
 const shortestWait = 20 * time.Millisecond
 
-// newRateLimiter returns a limiter that starts without a burst. A rate that was not used may be caught up with for a second.
+// newRateLimiter returns a limiter that starts without a burst. Later, it allows bursts of at most one second's unused bytes.
 func newRateLimiter(bytesPerSecond int64, longest time.Duration) *rateLimiter {
 	l := rate.NewLimiter(rate.Limit(bytesPerSecond), int(bytesPerSecond))
 	l.AllowN(time.Now(), l.Burst())
 	return &rateLimiter{l, longest}
 }
 
-// wait waits until n bytes may be read, or for the longest wait: the rest is then waited for later. A nil rateLimiter never
+// wait waits until n bytes may be read, but at most for r.longest; later calls then wait for the rest. A nil rateLimiter never
 // waits.
 func (r *rateLimiter) wait(ctx context.Context, n int) error {
 	if r == nil {
@@ -32,7 +32,7 @@ func (r *rateLimiter) wait(ctx context.Context, n int) error {
 	}
 	var delay time.Duration
 	now := time.Now()
-	for n > 0 { // a row may be larger than what one reservation can hold
+	for n > 0 { // a single reservation cannot exceed the burst
 		part := min(n, r.limiter.Burst())
 		delay = r.limiter.ReserveN(now, part).DelayFrom(now)
 		n -= part

@@ -19,16 +19,16 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// Reader reads a table in transactions of its own, each of which sees one committed state of it.
+// Reader reads a table in its own transactions. Each transaction sees one committed state of the table.
 type Reader struct {
 	Conn         *pgx.Conn // nil before Open
 	Server       postgres.Server
-	Table        *postgres.Table    // as the last transaction saw it
-	Reads        postgres.ReadClock // of Conn
+	Table        *postgres.Table    // definition of the table as the last transaction saw it
+	Reads        postgres.ReadClock // clock of reads from Conn
 	CopyDuration time.Duration      // duration of the last copy of the whole table
 
 	env     *source.Env
-	name    string // of the source, for the View's origin
+	name    string // name of the source, for the View's origin
 	encoder *rowjson.Encoder
 }
 
@@ -37,7 +37,7 @@ func NewReader(env *source.Env, sourceName string) *Reader {
 	return &Reader{env: env, name: sourceName}
 }
 
-// Open connects, if there is no open connection, and reports the server.
+// Open connects if there is no open connection, and reports the server to Progress.
 func (r *Reader) Open(ctx context.Context) (err error) {
 	if r.Conn != nil && !r.Conn.IsClosed() {
 		return nil
@@ -60,8 +60,9 @@ func (r *Reader) Close() {
 	}
 }
 
-// Begin opens a transaction and sets Table to the table's definition as the transaction sees it. The lock comes before the
-// snapshot: a change of the definition or a truncation between the two, neither of which obeys snapshots, is impossible.
+// Begin opens a transaction and sets Table to the table's definition as the transaction sees it. It locks the table before it
+// takes the snapshot. In the opposite order, the table could be redefined or truncated in between, and these changes are not
+// MVCC-safe.
 func (r *Reader) Begin(ctx context.Context) (tx pgx.Tx, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		tx, err = r.begin(ctx)
@@ -70,7 +71,8 @@ func (r *Reader) Begin(ctx context.Context) (tx pgx.Tx, err error) {
 	return tx, err
 }
 
-// withIdleTimeout calls f, which asks the server for something that takes little time.
+// withIdleTimeout calls f, and cancels its context if Conn receives nothing for Timeouts.Idle. f must not run a query during
+// which the server may be silent for that long.
 func (r *Reader) withIdleTimeout(ctx context.Context, f func(context.Context) error) error {
 	return r.Reads.WithIdleTimeout(ctx, r.env.Timeouts.Idle, f)
 }
@@ -89,7 +91,7 @@ func (r *Reader) begin(ctx context.Context) (pgx.Tx, error) {
 		if err != nil {
 			return nil, fmt.Errorf("begin to read table %s: %w", name, err)
 		}
-		// LOCK takes no snapshot, so the transaction's snapshot is that of LoadTable's first query.
+		// LOCK takes no snapshot, so the first query of LoadTable takes the transaction's snapshot.
 		now := r.Table
 		if err = lockTable(ctx, tx, r.Table); err == nil {
 			now, err = postgres.LoadTable(ctx, tx, name)
@@ -125,8 +127,8 @@ func tableMissing(err error) bool {
 	return errors.As(err, &pg) && (pg.Code == "42P01" || pg.Code == "3F000")
 }
 
-// CopyAll makes the whole table, as the transaction opened by Begin sees it, the next View of t. reason goes to the log.
-// position is the View's position in the WAL; 0 if it is unknown.
+// CopyAll copies the whole table, as the transaction opened by Begin sees it, into t as its next View. It logs the reason.
+// position is the View's WAL position, or 0 if it is unknown.
 func (r *Reader) CopyAll(ctx context.Context, t *snapshot.Table, reason string, position pglogrepl.LSN) error {
 	c := NewCopier(r.env, r.Conn, &r.Reads, r.Table, r.Server, nil)
 	took, err := c.Copy(ctx, t, originOf(r.name, r.Server), snapshot.Position{LSN: position}, "reason", reason)
@@ -137,14 +139,14 @@ func (r *Reader) CopyAll(ctx context.Context, t *snapshot.Table, reason string, 
 	return nil
 }
 
-// WithWatchdog calls f, which runs a query on Conn that may take long.
+// WithWatchdog calls f under a [Watchdog]. f runs a query on Conn that may take long.
 func (r *Reader) WithWatchdog(ctx context.Context, f func(context.Context) error) error {
 	return NewWatchdog(r.env, &r.Reads, nil).Run(ctx, r.Conn, f)
 }
 
-// KeyLookupProblem returns why ReadRows does not work for the table, or "" if it does. It does not if only the server can
-// encode a column of the key: the keys of deleted rows could not be encoded, since the server no longer has these rows. It
-// also does not if the user may not use the schema of a column's type.
+// KeyLookupProblem returns the reason why ReadRows cannot be used for the table, or "" if it can. One reason is a key column
+// that only the server can encode: the server no longer has deleted rows, so their keys could not be encoded. Another is that
+// the user may not use the schema of a column's type.
 func (r *Reader) KeyLookupProblem() string {
 	for _, k := range r.Table.Key {
 		if r.Table.Columns[k].Type.NeedsServer() {
@@ -157,9 +159,9 @@ func (r *Reader) KeyLookupProblem() string {
 	return ""
 }
 
-// ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and makes them part of t's next
-// View; a key without a row is a deletion. keys are in text form, column by column. The result says what that changed;
-// without a change there is no new View.
+// ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and commits them to t as its next
+// View. If a key has no row, ReadRows deletes its row from t. Each key is a list of its columns' values in text form. stats
+// counts the changes. If there are none, there is no new View.
 func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string) (stats *source.TxnStats, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		stats, err = r.applyRows(ctx, t, keys)
@@ -208,7 +210,8 @@ func (r *Reader) applyRows(ctx context.Context, t *snapshot.Table, keys [][]stri
 	return stats, nil
 }
 
-// putRows puts the rows that exist into t, and returns their keys. A row that reads as before is no change.
+// putRows reads the rows that exist, puts them into t, and returns their keys. A row that equals the one in t does not count
+// as a change.
 func (r *Reader) putRows(ctx context.Context, t *snapshot.Table, keys [][]string, stats *source.TxnStats) (found map[string]bool, err error) {
 	found = make(map[string]bool, len(keys))
 	result := r.Conn.PgConn().ExecParams(ctx, r.Table.RowsByKeyQuery(), keyArrays(keys, len(r.Table.Key)), nil, nil, []int16{1})
@@ -249,7 +252,8 @@ func (r *Reader) putRows(ctx context.Context, t *snapshot.Table, keys [][]string
 	return found, nil
 }
 
-// encodeRow appends the key and the line of a row to key and line. A row that is too large has sizes instead of a line.
+// encodeRow appends the row's key to key and its line to line. If the row is too large, it returns the sizes of its values
+// instead of a line.
 func (r *Reader) encodeRow(key, line []byte, values [][]byte) (_, _ []byte, sizes []int64, err error) {
 	sizes, omitted := postgres.OmittedSizes(values, len(r.Table.Columns))
 	values = values[:min(len(values), len(r.Table.Columns))]
@@ -263,7 +267,7 @@ func (r *Reader) encodeRow(key, line []byte, values [][]byte) (_, _ []byte, size
 	return key, line, nil, err
 }
 
-// keyArrays turns keys of n columns into one array for each column, in the text form of text[].
+// keyArrays returns one array for each of the n columns of the keys, in the text form of type text[].
 func keyArrays(keys [][]string, n int) [][]byte {
 	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 	arrays := make([][]byte, n)

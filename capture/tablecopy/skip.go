@@ -5,22 +5,22 @@ import (
 	"encoding/binary"
 )
 
-// skippedRow is a row of a COPY that is too large for memory. Its values are counted as they arrive; the small ones are kept,
-// for the row's key.
+// skippedRow is a row of a COPY that is too large for memory. The sizes of its values are recorded as they arrive. Small
+// values are kept, because the row's key is among them.
 type skippedRow struct {
-	values    [][]byte
-	sizes     []int64
-	column    int // column that comes next
-	remaining int // bytes of the value of this column that are still to be dropped
-	kept      int // bytes of all kept values
+	values    [][]byte // kept values by column; nil for any other
+	sizes     []int64  // size in bytes of each value that has arrived
+	column    int      // index of the next column
+	remaining int      // number of bytes of that column's value that are still to be dropped
+	kept      int      // total size of the kept values, in bytes
 }
 
 const (
-	keptValueBytes = 256 << 10 // largest value that is kept
-	keptRowBytes   = 1 << 20   // size of all values of a row that are kept
+	keptValueBytes = 256 << 10 // largest size of a value that is kept
+	keptRowBytes   = 1 << 20   // largest total size of the values that are kept of a row
 )
 
-// newSkippedRow returns a row of so many columns, the first of which have the given values.
+// newSkippedRow returns a skippedRow with this number of columns. first holds the values of the first columns.
 func newSkippedRow(first [][]byte, columns int) *skippedRow {
 	r := &skippedRow{values: make([][]byte, columns), sizes: make([]int64, columns)}
 	for _, v := range first {
@@ -33,7 +33,7 @@ func newSkippedRow(first [][]byte, columns int) *skippedRow {
 	return r
 }
 
-// keeps reports whether a value of n bytes is kept.
+// keeps reports whether a value of n bytes is kept. If so, it adds the size to r.kept.
 func (r *skippedRow) keeps(n int) bool {
 	if n > keptValueBytes || r.kept+n > keptRowBytes {
 		return false
@@ -42,8 +42,8 @@ func (r *skippedRow) keeps(n int) bool {
 	return true
 }
 
-// skipNext takes from b the next value of the row that is skipped, or a part of it. It returns how many bytes that was, or 0 if too
-// few have arrived. The last value completes the row.
+// skipNext reads the skipped row's next value, or a part of it, from the start of b. It returns the number of bytes that it has
+// read, or 0 if too few have arrived. After the last value, it adds the row to the batch as omitted.
 func (d *copyDecoder) skipNext(b []byte) (int, error) {
 	r := d.skipped
 	n := 0
@@ -67,8 +67,8 @@ func (d *copyDecoder) skipNext(b []byte) (int, error) {
 	return n, nil
 }
 
-// readValue reads the value at the start of b if it is one that is kept, or else only its length. It returns how many bytes it
-// has read.
+// readValue reads the length of the value at the start of b, and the value itself if it is kept. It returns the number of bytes
+// that it has read.
 func (r *skippedRow) readValue(b []byte) (int, error) {
 	if len(b) < 4 {
 		return 0, nil

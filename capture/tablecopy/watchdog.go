@@ -17,35 +17,36 @@ import (
 	"capture/internal/postgres"
 )
 
-// WatchdogInterval is the time between two checks of a Watchdog. A read that is shorter costs no second connection.
+// WatchdogInterval is the time between two checks of a Watchdog. A shorter read over one connection ends before the Watchdog
+// opens its own.
 const WatchdogInterval = 500 * time.Millisecond
 
-// CheckFunc is an additional check during a long read. A *source.ResyncError from it ends the read; other errors are those
-// of a connection that may recover.
+// CheckFunc is an additional check during a long read. If it returns a *source.ResyncError, the read ends. Any other error is
+// ignored, because the connection of the check may recover.
 type CheckFunc func(context.Context, *pgx.Conn) error
 
-// Watchdog observes a long read of the table from a connection of its own. It ends the read if another session waits for a
-// lock that the read holds, and if the server is silent. A Watchdog serves one read.
+// Watchdog observes a long read of the table over its own connection. It ends the read if another session waits for a lock
+// that the read holds, or if the server is silent for Timeouts.Idle. A Watchdog serves one read.
 type Watchdog struct {
 	env   *source.Env
-	reads *postgres.ReadClock // of the connections that read
+	reads *postgres.ReadClock // clock of the connections that read
 	check CheckFunc
 
 	checkNow  chan struct{} // closed to skip the first interval
 	connected chan struct{} // closed once the Watchdog has its own connection
 
 	mu   sync.Mutex
-	pids []int32 // sessions that read
+	pids []int32 // process IDs of the sessions that read
 }
 
-// NewWatchdog returns a Watchdog for a read over connections that reads is attached to. check, if set, is called at each
-// interval.
+// NewWatchdog returns a Watchdog for a read over the connections that reads is attached to. check, if not nil, is called at
+// each interval.
 func NewWatchdog(env *source.Env, reads *postgres.ReadClock, check CheckFunc) *Watchdog {
 	return &Watchdog{env: env, reads: reads, check: check, checkNow: make(chan struct{}), connected: make(chan struct{})}
 }
 
-// Run calls read, which reads over conn and the connections added by AddSession, and returns its error or that of the
-// Watchdog which ended it.
+// Run calls read, which reads over conn and the connections added by AddSession. It returns read's error, or the Watchdog's
+// error if the Watchdog has ended the read.
 func (w *Watchdog) Run(ctx context.Context, conn *pgx.Conn, read func(context.Context) error) error {
 	if err := w.AddSession(ctx, conn); err != nil {
 		return err
@@ -53,22 +54,22 @@ func (w *Watchdog) Run(ctx context.Context, conn *pgx.Conn, read func(context.Co
 	return guard.RunWatched(ctx, w.env.Logger, "watch a copy", w.checkLoop, read)
 }
 
-// socketBuffers is how many bytes a reader at a limited rate may leave unread before the server sees that it still reads:
-// TCP reopens its window only once part of the receive buffer is free.
+// socketBuffers is the number of bytes that a slow reader may have to read before the server notices that it still reads. TCP
+// reopens its window only once a part of the receive buffer is free.
 const socketBuffers = 8 << 20
 
 // AddSession adds conn, which is in a transaction, to the sessions that the Watchdog observes.
 //
-// It also makes the server end the session if this process is frozen, since a process that does not run cannot give way.
-// idle_in_transaction_session_timeout ends a session between statements. tcp_user_timeout ends one that sends and is not
-// read; it counts from the last byte for which the receiver had room. (statement_timeout would end a slow copy, and does
-// not reach a session that waits to send. Over a Unix socket nothing ends a session that waits to send.)
+// It also makes the server end the session if this process is frozen, since a frozen process cannot release its locks.
+// idle_in_transaction_session_timeout ends a session between statements. tcp_user_timeout ends a session that sends data which
+// nobody reads; it counts from the last byte for which the receiver had room. (statement_timeout would end a slow copy, but not
+// a session that waits to send. Over a Unix socket, nothing ends a session that waits to send.)
 func (w *Watchdog) AddSession(ctx context.Context, conn *pgx.Conn) error {
 	frozen := w.env.Timeouts.FrozenClient
 	if rate := w.env.Copy.Rate; rate > 0 {
 		frozen += min(time.Duration(socketBuffers/float64(rate)*float64(time.Second)), 24*time.Hour)
 	}
-	// The query returns the process ID, since the one in the protocol is a pooler's if there is one.
+	// The query returns the process ID, because through a pooler, the protocol reports the pooler's.
 	var pid int32
 	err := conn.QueryRow(ctx, `
 		SELECT pg_catalog.pg_backend_pid() FROM (SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true),
@@ -88,13 +89,13 @@ func (w *Watchdog) sessionPIDs() []int32 {
 	return slices.Clone(w.pids)
 }
 
-// checkLoop returns the reason why the read must end, or nil once ctx ends.
+// checkLoop runs the checks. It returns an error if the read must end, and nil once ctx ends.
 func (w *Watchdog) checkLoop(ctx context.Context) error {
 	queries := postgres.NewQueryConn(w.env.Database, w.env.Timeouts.Idle)
 	defer queries.Close()
 	tick := time.NewTicker(WatchdogInterval)
 	defer tick.Stop()
-	checkNow, connected := w.checkNow, w.connected // nil once they have served
+	checkNow, connected := w.checkNow, w.connected // set to nil after their use
 	lastContact := time.Now()
 	for {
 		select {
@@ -123,7 +124,7 @@ func (w *Watchdog) checkLoop(ctx context.Context) error {
 				connected = nil
 			}
 		}
-		// Two connections stand for the server: as long as either of them receives something, it is alive.
+		// The server is alive as long as the Watchdog's connection or a reading connection receives something.
 		if last := w.reads.LastRead(); last.After(lastContact) {
 			lastContact = last
 		}

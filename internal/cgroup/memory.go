@@ -1,7 +1,7 @@
-// Package cgroup finds out how much memory this process may use.
+// Package cgroup determines how much memory this process may use.
 //
-// The limit of a container is the limit of its control group. The Go runtime does not read it: a process that is not
-// told about it collects its garbage too late, and the kernel kills it.
+// The limit of a container is the limit of its control group. The Go runtime does not read this limit. A process that does not
+// set it as its memory limit may collect garbage too late, and the kernel then kills it.
 package cgroup
 
 import (
@@ -14,14 +14,14 @@ import (
 	"strings"
 )
 
-// MemoryLimit returns how many bytes of memory this process may use: GOMEMLIMIT or the limit of its control group,
+// MemoryLimit returns the number of bytes of memory that this process may use: GOMEMLIMIT or the limit of its control group,
 // whichever is lower. It returns [math.MaxInt64] if there is neither.
 func MemoryLimit() int64 {
 	return min(debug.SetMemoryLimit(-1), groupLimit(os.DirFS("/")))
 }
 
-// groupLimit returns the lowest limit of the control groups that this process is in. It reads version 2, and of version 1
-// what a container sees.
+// groupLimit returns the lowest limit of the control groups that this process is in. It supports version 2 of control groups,
+// and version 1 inside a container.
 func groupLimit(root fs.FS) int64 {
 	limit := int64(math.MaxInt64)
 	read := func(name string) {
@@ -39,8 +39,8 @@ func groupLimit(root fs.FS) int64 {
 		if !ok {
 			continue
 		}
-		// In a container this is often the path on the host, and the group itself is mounted at the top. So each parent
-		// is read, up to the root.
+		// In a container, this is often the path on the host, while the group itself is mounted at the root. So read the limit
+		// of each parent, too, up to the root.
 		for dir := path.Clean("/" + group); ; dir = path.Dir(dir) {
 			read(path.Join("sys/fs/cgroup", dir, "memory.max"))
 			if dir == "/" {

@@ -5,8 +5,8 @@
 // again after its definition changed, a [Relation] describes it. [Change] is an Insert, Update or Delete; [Truncate] names
 // the tables that it empties. Other kinds (Origin, Type, Message) carry no rows.
 //
-// The Parse functions and methods check the whole message: its length must be what its contents say. What they return
-// aliases the message, and is valid as long as that is.
+// The Parse functions and methods check the whole message. Missing and surplus bytes are errors. The tuples of a Change alias
+// the message, and are valid as long as the message is.
 //
 // The format is in the PostgreSQL documentation, "Logical Replication Message Formats".
 package pgoutput
@@ -29,14 +29,14 @@ const (
 	KindTruncate = 'T'
 )
 
-// Errors for messages that are not as the format says. They never quote a message: its values are the table's.
+// Errors for messages that violate the format. They never quote a message, because it contains values of the table.
 var (
 	ErrTruncated = errors.New("a pgoutput message is cut short")
 	ErrTrailing  = errors.New("a pgoutput message has bytes after its end")
 	ErrMalformed = errors.New("a pgoutput message has an unknown part")
 )
 
-// Kind returns the message's kind; 0 for an empty message.
+// Kind returns the message's kind, or 0 for an empty message.
 func Kind(msg []byte) byte {
 	if len(msg) == 0 {
 		return 0
@@ -46,7 +46,7 @@ func Kind(msg []byte) byte {
 
 // Commit ends a transaction.
 type Commit struct {
-	EndLSN pglogrepl.LSN // end of the commit record: the position to confirm
+	EndLSN pglogrepl.LSN // end of the commit record, which is the position to confirm
 	Time   time.Time
 }
 
@@ -60,12 +60,12 @@ func ParseCommit(msg []byte) (Commit, error) {
 	return c, r.checkEnd()
 }
 
-// serverTime returns a time that the protocol counts in microseconds since 2000.
+// serverTime converts a time of the protocol, in microseconds since 2000-01-01 UTC.
 func serverTime(micros uint64) time.Time {
 	return time.UnixMicro(int64(micros) + 946684800_000_000).UTC()
 }
 
-// Relation describes a table as it is published.
+// Relation describes a table and its published columns.
 type Relation struct {
 	OID     uint32
 	Schema  string
@@ -88,14 +88,14 @@ func ParseRelation(msg []byte) (Relation, error) {
 	r.readByte() // replica identity
 	n := r.readUint16()
 	for i := 0; i < n && !r.truncated; i++ {
-		r.readByte() // flags: part of the key
+		r.readByte() // flags: whether the column is part of the key
 		rel.Columns = append(rel.Columns, Column{Name: r.readString(), TypeOID: r.readUint32(), Typmod: int32(r.readUint32())})
 	}
 	return rel, r.checkEnd()
 }
 
-// Truncate empties tables. CASCADE and RESTART IDENTITY are of no interest: the tables that a cascade reaches are named,
-// too.
+// Truncate lists the tables that a TRUNCATE has emptied, including those that it reached by CASCADE. The options CASCADE and
+// RESTART IDENTITY are not decoded.
 type Truncate struct{ OIDs []uint32 }
 
 // ParseTruncate decodes a Truncate message.
@@ -111,13 +111,13 @@ func ParseTruncate(msg []byte) (Truncate, error) {
 	return t, r.checkEnd()
 }
 
-// Change is an Insert, Update or Delete message. One Change can parse many messages: it keeps its memory.
+// Change is an Insert, Update or Delete message. One Change can parse many messages in turn, and reuses its memory.
 type Change struct {
 	Kind byte
 	OID  uint32
 
-	// Identity tells what Old holds: nothing, the columns of the replica identity's key, or all columns. An update has an
-	// old tuple only if its key changed or the replica identity is FULL.
+	// Identity determines whether Old holds nothing, the columns of the replica identity's key, or all columns. An update has
+	// an old tuple only if its key changed or the replica identity is FULL.
 	Identity Identity
 	Old      Tuple
 	New      Tuple // empty for a Delete
@@ -143,20 +143,21 @@ type Value struct {
 	Size int64  // length of the text form if Kind is Omitted
 }
 
-// ValueKind tells what a Value holds.
+// ValueKind is the kind of a Value.
 type ValueKind byte
 
-// The kinds of values. In an old tuple of kind IdentityKey, the columns outside of the key are Null, whatever they were.
+// The kinds of values. In an old tuple of kind IdentityKey, columns outside of the key are Null, whatever their values were.
 const (
 	Null      ValueKind = 'n'
-	Unchanged ValueKind = 'u' // a TOASTed value that the update did not touch, and that the server did not read
+	Unchanged ValueKind = 'u' // a TOASTed value that the update did not change and the server did not send
 	Text      ValueKind = 't'
 
-	// Omitted is none of the server's: the connection has left out a large value of a large row. Size follows as 8 bytes.
+	// Omitted is not part of the protocol: the connection puts it in place of a large value of a large row, followed by the
+	// value's size in 8 bytes.
 	Omitted ValueKind = 'o'
 )
 
-// ChangeOID returns the table's OID of an Insert, Update or Delete message without reading its rows.
+// ChangeOID returns the OID of the table that an Insert, Update or Delete message belongs to. It does not read the rows.
 func ChangeOID(msg []byte) (uint32, error) {
 	r := messageReader{rest: msg}
 	r.readByte() // kind

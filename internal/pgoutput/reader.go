@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 )
 
-// messageReader is a cursor over a message. Past the end it returns zeros and sets truncated, so that callers check once,
-// after the last part.
+// messageReader is a cursor over a message. Past the message's end, it returns zeros and sets truncated, so callers need to
+// check only once, after the last part.
 type messageReader struct {
 	rest      []byte
 	truncated bool
@@ -76,7 +76,7 @@ func (r *messageReader) readString() string {
 // readTuple reads TupleData and appends its values to t.
 func (r *messageReader) readTuple(t *Tuple) error {
 	n := r.readUint16()
-	if r.truncated || n > len(r.rest) { // a value takes at least one byte, so the message bounds the memory
+	if r.truncated || n > len(r.rest) { // each value has at least one byte, so the message's length bounds the memory
 		return ErrTruncated
 	}
 	for range n {
