@@ -1,8 +1,8 @@
-// Package foldlog logs events that callers can cause as often as they like. Log files are rotated, so without a limit a
-// caller could push all earlier lines out of the log.
+// Package foldlog logs events that callers can cause any number of times. Log files are rotated, so without a limit a caller
+// could push all earlier lines out of the log.
 //
-// Each event has a line of its own while events are few. Beyond that, all events of a second share a line, which says how
-// many they were and who caused them. So every event is counted, and there are at most [Burst] lines plus one per second.
+// While events are few, each gets its own line. After that, all events within a second share a line, which has their number and
+// the addresses of their callers. Every event is therefore counted, and there are at most [Burst] lines plus one per second.
 package foldlog
 
 import (
@@ -13,11 +13,10 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Burst is how many events in a row have a line of their own. One more is allowed for each second in which nothing was
-// logged.
+// Burst is the number of events in a row that get their own lines. Each second in which nothing is logged allows one more.
 const Burst = 100
 
-// maxRemotes is how many callers a shared line names.
+// maxRemotes is the maximum number of callers in a shared line.
 const maxRemotes = 10
 
 // Logger logs events of one kind. It is safe for concurrent use.
@@ -27,26 +26,26 @@ type Logger struct {
 
 	mu       sync.Mutex
 	lines    int       // number of lines that may be logged now
-	refilled time.Time // when lines was last increased
+	refilled time.Time // time at which lines was last increased
 	shared   summary
 	timer    *time.Timer // logs the summary; nil if there is none
 }
 
-// summary is what the events that have had no line add up to.
+// summary is the total of the events that have not been logged yet.
 type summary struct {
 	events      int
 	bytes       int64
-	remotes     []string // addresses of the first callers, each once
-	moreRemotes bool     // further callers are left out of remotes
+	remotes     []string // distinct addresses of the first callers
+	moreRemotes bool     // whether there were more callers than fit into remotes
 }
 
-// New returns a Logger whose lines have the message.
+// New returns a Logger that logs its lines with the given message.
 func New(log hclog.Logger, message string) *Logger {
 	return &Logger{log: log, message: message, lines: Burst, refilled: time.Now()}
 }
 
-// Add logs an event, or adds it to the line of this second. remote is the caller's address, or "" if there is none;
-// bytes is the event's size. fields are key–value pairs that only a line of its own has.
+// Add logs an event, or adds it to the shared line of this second. remote is the caller's address, or "" if there is none.
+// bytes is the event's size. fields are key–value pairs that are logged only if the event gets its own line.
 func (l *Logger) Add(remote string, bytes int64, fields ...any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -77,7 +76,7 @@ func (l *Logger) Add(remote string, bytes int64, fields ...any) {
 	}
 }
 
-// Flush logs the events that have had no line yet.
+// Flush logs the events that have not been logged yet.
 func (l *Logger) Flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -86,7 +85,7 @@ func (l *Logger) Flush() {
 	}
 	l.timer.Stop()
 	l.timer = nil
-	l.lines-- // below 0 until the next second, so that the next event does not get a line besides this one
+	l.lines-- // may become negative; then the next event does not get its own line in the same second
 	s := l.shared
 	l.shared = summary{}
 	fields := []any{"events", s.events, "bytes", s.bytes}

@@ -11,40 +11,41 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// output is what an asyncWriter writes to.
+// output is the destination of an asyncWriter.
 type output interface {
-	// writeLine writes a whole line or nothing of it. Without a line, it only tries whether it could.
+	// writeLine writes a whole line or nothing. If line is nil, it only checks whether a line could be written.
 	writeLine(line []byte) error
 	// closeFile closes the file. The next writeLine opens it again.
 	closeFile()
-	// isRetryable reports whether a line that could not be written is worth another attempt.
+	// isRetryable reports whether to retry a line that could not be written.
 	isRetryable() bool
 }
 
 var errLineTooLong = errors.New("a line is longer than the whole log may be")
 
-// asyncWriter takes lines at once and writes them on a goroutine of its own, so that logging never waits for a disk. While
-// writing fails or hangs, it queues as many lines as fit and drops the others. It reorders no lines and splits none.
+// asyncWriter queues lines and writes them in a goroutine of its own, so that logging does not wait for a disk. While writing
+// fails or hangs, lines stay in the queue; when the queue is full, further lines are dropped. Lines are never reordered or
+// split.
 type asyncWriter struct {
 	name     string
 	output   output
-	fallback hclog.Logger // where trouble with this log is reported; nil to report none
+	fallback hclog.Logger // logger for trouble with this log; nil if trouble is not reported
 
 	lines        chan []byte
 	quit         chan struct{}
 	done         chan struct{}
 	reopenSignal chan struct{}
 	quitOnce     sync.Once
-	dropped      atomic.Uint64 // lines dropped since that was last reported
-	stuck        atomic.Bool   // whether writing fails or hangs: a full queue then drops at once
+	dropped      atomic.Uint64 // number of dropped lines that have not been reported yet
+	stuck        atomic.Bool   // whether writing fails or hangs; if so, lines are dropped as soon as the queue is full
 
 	mu      sync.Mutex
-	trouble error // why the log can't be written now; nil while it can
+	trouble error // why the log cannot be written now; nil if it can
 }
 
 const (
 	queueLines    = 4096
-	queuePatience = time.Second // wait for a slow disk; one that takes longer counts as hanging
+	queuePatience = time.Second // maximum time that Write waits if the queue is full; then the disk counts as hanging
 	firstPause    = 50 * time.Millisecond
 	longestPause  = time.Second
 )
@@ -88,7 +89,7 @@ func (w *asyncWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// run writes queued lines until close is called, then those that are still queued.
+// run writes queued lines until close is called, and then the lines that are still queued.
 func (w *asyncWriter) run() {
 	defer close(w.done)
 	defer w.output.closeFile()
@@ -113,7 +114,7 @@ func (w *asyncWriter) run() {
 	}
 }
 
-// writeRetrying writes a line, and retries until it works or the writer is closed.
+// writeRetrying writes a line. If that fails, it retries until it works, the line is dropped, or the writer is closed.
 func (w *asyncWriter) writeRetrying(line []byte) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := w.output.writeLine(line)
@@ -146,7 +147,7 @@ func (w *asyncWriter) writeRetrying(line []byte) {
 	}
 }
 
-// setTrouble records whether the log can be written, and reports when that changes.
+// setTrouble records whether the log can be written, and reports a change to fallback.
 func (w *asyncWriter) setTrouble(err error) {
 	w.stuck.Store(err != nil)
 	w.mu.Lock()
@@ -183,7 +184,7 @@ func (w *asyncWriter) reopen() {
 	}
 }
 
-// close waits until the queued lines are written, but no longer than timeout. A goroutine whose disk hangs is left behind.
+// close waits until the queued lines are written, but at most for timeout. If the disk hangs, the goroutine keeps running.
 func (w *asyncWriter) close(timeout time.Duration) error {
 	w.quitOnce.Do(func() { close(w.quit) })
 	timer := time.NewTimer(max(timeout, 10*time.Millisecond))

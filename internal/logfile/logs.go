@@ -1,8 +1,8 @@
-// Package logfile writes usage.log and error.log, and the same lines to stderr, behind one hclog logger.
+// Package logfile provides one hclog logger that writes to usage.log, error.log and stderr.
 //
-// Logging never stops or delays the program. Each log has an asyncWriter: a queue of lines and a goroutine that writes
-// them. While its disk is full, slow or gone, lines wait in the queue; beyond that they are dropped and counted, and
-// [Logs.Err] and stderr say so. The files are rotated by lumberjack.
+// Logging never stops the program and hardly delays it. Each log has an asyncWriter: a queue of lines and a goroutine that
+// writes them. While the disk is full, slow or gone, lines wait in the queue. When the queue is full, further lines are dropped
+// and counted, which [Logs.Err] and stderr report. lumberjack rotates the files.
 package logfile
 
 import (
@@ -17,19 +17,19 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Config says where logs go and how many are kept.
+// Config determines where logs are written and how many are kept.
 type Config struct {
-	Usage string // path of usage.log; "" or /dev/null for no such log
-	Error string // path of error.log; "" or /dev/null for no such log
+	Usage string // path of usage.log; "" or /dev/null means no such log
+	Error string // path of error.log; "" or /dev/null means no such log
 
 	MaxSizeMB  int  // size at which a log is rotated; at least 1
 	MaxBackups int  // number of rotated logs that are kept; 0 keeps all
 	MaxAgeDays int  // age at which rotated logs are removed; 0 keeps all
 	Compress   bool // whether rotated logs are compressed by gzip
 
-	Level    hclog.Level // lowest level in usage.log and on stderr; NoLevel is Info
+	Level    hclog.Level // lowest level in usage.log and on stderr; NoLevel means Info
 	Stderr   io.Writer
-	Terminal bool   // whether a person reads Stderr: it then gets text instead of JSON
+	Terminal bool   // whether a person reads Stderr, which then gets text instead of JSON
 	Name     string // name of the logger
 }
 
@@ -40,14 +40,14 @@ type Logs struct {
 	files  []*asyncWriter
 }
 
-// closeTimeout bounds how long Close waits for lines that can't be written.
+// closeTimeout is the maximum time that Close waits for lines that cannot be written.
 const closeTimeout = time.Second
 
-// timeFormat always has microseconds, so times line up and sort as text.
+// timeFormat always has six digits after the second, so times line up and sort as text.
 const timeFormat = "2006-01-02T15:04:05.000000Z07:00"
 
-// Open starts the logs. It creates missing folders. A log that can't be written is not an error here: capture goes on
-// without it, stderr and [Logs.Err] say so, and it is retried until it works. Open fails only if cfg is invalid.
+// Open starts the logs. It creates missing folders. If a log cannot be written, Open does not fail: stderr and [Logs.Err]
+// report that, and the log is retried until it works. Open fails only if cfg is invalid.
 func Open(cfg Config) (*Logs, error) {
 	if cfg.MaxSizeMB < 1 || cfg.MaxBackups < 0 || cfg.MaxAgeDays < 0 {
 		return nil, fmt.Errorf("open logs: size %d MB, %d backups, %d days: the size must be 1 or more, the others 0 or more",
@@ -62,7 +62,7 @@ func Open(cfg Config) (*Logs, error) {
 	l := &Logs{stderr: newAsyncWriter("stderr", stderrOutput{cfg.Stderr}, nil)}
 	options := cfg.stderrOptions(l.stderr)
 	l.logger = hclog.NewInterceptLogger(options)
-	// Messages about the logs themselves go to stderr alone.
+	// Messages about the logs themselves go only to stderr.
 	fallback := hclog.New(options)
 	for _, log := range []struct {
 		path  string
@@ -107,11 +107,11 @@ func isSamePath(a, b string) bool {
 	return resolve(a) == resolve(b)
 }
 
-// Logger returns a logger that writes to all logs. It never fails, and waits at most once, for a second, when a disk starts
-// to hang.
+// Logger returns a logger that writes to all logs. It never fails. When a disk begins to hang, it waits once, for at most a
+// second.
 func (l *Logs) Logger() hclog.Logger { return l.logger }
 
-// Err returns which log files can't be written now, and why. It returns nil while all can.
+// Err returns an error that names the log files that cannot be written now, and why. It returns nil if all can be written.
 func (l *Logs) Err() error {
 	var errs []error
 	for _, w := range l.files {
@@ -127,11 +127,11 @@ func (l *Logs) Reopen() {
 	}
 }
 
-// Close writes the lines that wait, for a second at most, and closes the files. Lines logged later are dropped.
+// Close writes the queued lines, for at most a second, and closes the files. Lines logged later are dropped.
 func (l *Logs) Close() error {
 	deadline := time.Now().Add(closeTimeout)
 	var errs []error
-	for _, w := range slices.Concat(l.files, []*asyncWriter{l.stderr}) { // stderr last: closing a file may report trouble there
+	for _, w := range slices.Concat(l.files, []*asyncWriter{l.stderr}) { // stderr is last, since closing a file may report trouble there
 		errs = append(errs, w.close(time.Until(deadline)))
 	}
 	return errors.Join(errs...)

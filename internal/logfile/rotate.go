@@ -14,14 +14,14 @@ import (
 	"capture/internal/volume"
 )
 
-// rotatedFile is a log file that lumberjack rotates. It adds what lumberjack lacks: it notices that the file was moved or
-// removed, removes a line that was written in part, and refuses a path that is not a regular file, which lumberjack would
-// rename even if it is a folder or a device.
+// rotatedFile is a log file that lumberjack rotates. It adds what lumberjack lacks: it detects that the file was moved or
+// removed, it removes a line that was written in part, and it refuses a path that is not a regular file. lumberjack would
+// rename even a folder or a device.
 type rotatedFile struct {
 	path   string
 	max    int64 // size at which lumberjack rotates, in bytes
 	logger *lumberjack.Logger
-	open   os.FileInfo // the file that logger has open; nil if none
+	open   os.FileInfo // file that logger has open; nil if there is none
 }
 
 func newRotatedFile(path string, cfg Config) *rotatedFile {
@@ -39,7 +39,7 @@ func (f *rotatedFile) writeLine(line []byte) error {
 	if int64(len(line)) > f.max {
 		return errLineTooLong
 	}
-	info, err := os.Lstat(f.path) // a link could lead to any file that this user may write
+	info, err := os.Lstat(f.path) // not Stat, since a link could lead to any file that this user may write
 	switch {
 	case err == nil && !info.Mode().IsRegular():
 		return fmt.Errorf("%s is not a regular file; name another file, or remove it", f.path)
@@ -53,16 +53,16 @@ func (f *rotatedFile) writeLine(line []byte) error {
 		if f.open == nil {
 			f.open, _ = os.Lstat(f.path)
 		}
-		return nil // if lumberjack has just rotated, the next write sees another file and reopens once more
+		return nil // if lumberjack has just rotated, the next write finds another file and opens it again
 	}
-	f.closeFile() // lumberjack then looks at the file again before it appends
+	f.closeFile() // so that lumberjack opens the file again before it appends
 	if written > 0 {
 		err = errors.Join(err, f.cutPartialLine(int64(written)))
 	}
 	return volume.WithHint(err)
 }
 
-// cutPartialLine removes the n bytes of a line that a full disk cut short.
+// cutPartialLine removes the last n bytes of the file: the part of a line that was written before the disk was full.
 func (f *rotatedFile) cutPartialLine(n int64) error {
 	info, err := os.Stat(f.path)
 	if err != nil {
@@ -78,7 +78,7 @@ func (f *rotatedFile) closeFile() {
 
 func (f *rotatedFile) isRetryable() bool { return true }
 
-// stderrOutput is stderr. A line that it does not take is lost: there is nowhere else to report that.
+// stderrOutput writes to stderr. A line that stderr does not accept is lost, since there is no other place to report that.
 type stderrOutput struct{ w io.Writer }
 
 func (o stderrOutput) writeLine(line []byte) error {
@@ -93,8 +93,8 @@ func (o stderrOutput) closeFile() {}
 
 func (o stderrOutput) isRetryable() bool { return false }
 
-// DiskBytes returns the size of the log at path and of its rotated files, by their names alone: the folder may hold a great many files of
-// others.
+// DiskBytes returns the total size of the log at path and of its rotated files. It selects them by name before it reads their
+// sizes, because the folder may contain very many other files.
 func DiskBytes(path string) (n int64) {
 	folder, base := filepath.Split(path)
 	entries, err := os.ReadDir(filepath.Clean(folder + "."))
@@ -102,7 +102,7 @@ func DiskBytes(path string) (n int64) {
 		return 0
 	}
 	ext := filepath.Ext(base)
-	rotated := strings.TrimSuffix(base, ext) + "-" // lumberjack's names: usage-2026-11-23T16-00-00.000.log, maybe with .gz
+	rotated := strings.TrimSuffix(base, ext) + "-" // lumberjack's names are like usage-2026-11-23T16-00-00.000.log, possibly with .gz
 	for _, e := range entries {
 		name := strings.TrimSuffix(e.Name(), ".gz")
 		if e.Name() != base && !(strings.HasPrefix(name, rotated) && strings.HasSuffix(name, ext)) {

@@ -1,9 +1,9 @@
-// Package peeruser finds out which user of this machine is at the other end of a TCP connection.
+// Package peeruser finds the user of this machine who is at the other end of a TCP connection.
 //
-// A loopback address says that a caller is on this machine, but not which of its users the caller is. TCP has no
-// equivalent of the credentials of Unix sockets (SO_PEERCRED), but both ends of the connection are sockets of the same
-// kernel, and the kernel knows the user that each socket belongs to. On Linux, [Lookup] asks it for the caller's socket.
-// Elsewhere, and in sandboxes without netlink, [Check] says that the system can't tell.
+// A loopback address shows that a caller is on this machine, but not which user the caller is. TCP has no equivalent of the
+// credentials of Unix sockets (SO_PEERCRED). However, both ends of a loopback connection are sockets of the same kernel, which
+// knows the owner of each socket. On Linux, [Lookup] asks the kernel for the owner of the caller's socket. On other systems,
+// and in sandboxes without netlink, [Check] returns an error.
 package peeruser
 
 import (
@@ -14,11 +14,12 @@ import (
 	"os"
 )
 
-// ErrNoSocket means that the caller holds no socket with these addresses. It has closed the socket, or addresses are
+// ErrNoSocket means that the caller has no socket with these addresses. Either the caller has closed it, or addresses are
 // translated between the caller and the server.
 var ErrNoSocket = errors.New("the caller holds no socket with this address")
 
-// Check returns nil if [Lookup] works here, and otherwise why it does not. It tries Lookup with a connection to itself.
+// Check returns nil if [Lookup] works on this system, and otherwise the reason why not. It tries Lookup with a connection to
+// itself.
 func Check() error {
 	client, server, err := connectToSelf()
 	if err != nil {

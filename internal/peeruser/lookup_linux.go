@@ -21,19 +21,19 @@ const (
 	answerSize   = 4 + socketIDSize + 20
 )
 
-// States of a TCP socket, from linux/tcp_states.h, whose owner can still read what the server sends.
+// States of a TCP socket in which its owner can still read what the server sends, from linux/tcp_states.h.
 const (
 	tcpEstablished = 1
 	tcpFinWait1    = 4 // the owner has shut down its own direction
 	tcpFinWait2    = 5
 )
 
-// Lookup returns the user that owns the caller's socket of the connection from caller to server. The error is
-// ErrNoSocket if there is no such socket; any other error means that the kernel could not be asked.
+// Lookup returns the user who owns the caller's socket of the connection from caller to server. The error is ErrNoSocket if
+// there is no such socket. Any other error means that the kernel could not be asked.
 //
-// The kernel finds the socket in its hash table of connections, so the time does not depend on how many there are. No
-// capability is needed. For a user that the process's user namespace does not have, the kernel returns the overflow user;
-// see [IsOwnUser].
+// The kernel finds the socket in its hash table of connections, so the time does not depend on the number of connections.
+// Lookup needs no capability. For a user who is not in the process's user namespace, the kernel returns the overflow user; see
+// [IsOwnUser].
 func Lookup(caller, server netip.AddrPort) (uid uint32, err error) {
 	caller, server = unmap(caller), unmap(server)
 	if caller.Addr().Is4() != server.Addr().Is4() {
@@ -47,7 +47,7 @@ func Lookup(caller, server netip.AddrPort) (uid uint32, err error) {
 	if err := unix.Sendto(fd, request(caller, server), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return 0, fmt.Errorf("ask the kernel for the caller's socket: %w", err)
 	}
-	// The kernel has put the answer into the socket before Sendto returned, so there is nothing to wait for.
+	// The kernel puts the answer into the socket before Sendto returns, so there is nothing to wait for.
 	buf := make([]byte, 4096)
 	n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
 	if err != nil {
@@ -59,13 +59,13 @@ func Lookup(caller, server netip.AddrPort) (uid uint32, err error) {
 	return parseAnswer(buf[:n], caller, server)
 }
 
-// unmap turns an IPv4 address that is written as an IPv6 address into an IPv4 address: the kernel keeps such
-// connections with those of IPv4, whatever the family of the sockets.
+// unmap converts an IPv4 address that is written as an IPv6 address to an IPv4 address. The kernel stores such connections with
+// those of IPv4, even if the sockets are IPv6 sockets.
 func unmap(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
 
-// request returns the question for the one socket that has these addresses, seen from the caller.
+// request returns the netlink request for the one socket that has these addresses, as seen from the caller.
 func request(caller, server netip.AddrPort) []byte {
 	native := binary.NativeEndian
 	b := make([]byte, headerSize+requestSize)
@@ -88,7 +88,7 @@ func request(caller, server netip.AddrPort) []byte {
 	return b
 }
 
-// parseAnswer returns the socket's owner.
+// parseAnswer returns the owner of the socket that the kernel's answer b describes.
 func parseAnswer(b []byte, caller, server netip.AddrPort) (uid uint32, err error) {
 	native := binary.NativeEndian
 	if len(b) < headerSize+4 {
@@ -107,8 +107,8 @@ func parseAnswer(b []byte, caller, server netip.AddrPort) (uid uint32, err error
 	}
 	family, state, id, owner := body[0], body[1], body[4:], body[4+socketIDSize+12:]
 	uid, inode := native.Uint32(owner), native.Uint32(owner[4:])
-	// Without a connection, the kernel answers with a socket that listens on the caller's address. It may be somebody
-	// else's, and so may one that only begins to connect from there.
+	// If there is no connection, the kernel answers with a socket that listens on the caller's address. That socket may belong
+	// to another user, and so may a socket that is only beginning to connect from this address.
 	switch state {
 	case tcpEstablished, tcpFinWait1, tcpFinWait2:
 	default:
@@ -119,14 +119,14 @@ func parseAnswer(b []byte, caller, server netip.AddrPort) (uid uint32, err error
 	if from != caller || to != server {
 		return 0, ErrNoSocket
 	}
-	// A socket that no process holds any more has no inode. Many kernels give its user as 0, whoever it was.
+	// A socket that no process holds any more has no inode. Many kernels report its user as 0, whoever it was.
 	if inode == 0 {
 		return 0, ErrNoSocket
 	}
 	return uid, nil
 }
 
-// address reads an address of struct inet_diag_sockid.
+// address decodes an address in struct inet_diag_sockid.
 func address(family uint8, b []byte) netip.Addr {
 	if family == unix.AF_INET {
 		return netip.AddrFrom4([4]byte(b))
@@ -134,15 +134,16 @@ func address(family uint8, b []byte) netip.Addr {
 	return netip.AddrFrom16([16]byte(b)).Unmap()
 }
 
-// IsOwnUser reports whether uid, as Lookup returns it, means this process's own user.
+// IsOwnUser reports whether uid, as Lookup returns it, is this process's own user.
 //
-// A user namespace that does not have all users shows each of the others as the overflow user (user_namespaces(7)). A
-// process that runs as this very user there can't tell its own sockets from theirs, so nothing counts as its own.
+// If a user namespace lacks some users of the machine, it shows each of them as the overflow user (user_namespaces(7)). A
+// process that itself runs as the overflow user there cannot distinguish its own sockets from theirs. In that case IsOwnUser
+// always returns false.
 func IsOwnUser(uid uint32) bool {
 	return int64(uid) == int64(os.Geteuid()) && !(int64(uid) == overflowUser() && !hasAllUsers())
 }
 
-// overflowUser returns the user that stands for those that the user namespace does not have.
+// overflowUser returns the ID of the user that stands for all users who are not in the user namespace.
 var overflowUser = sync.OnceValue(func() int64 {
 	text, err := os.ReadFile("/proc/sys/kernel/overflowuid")
 	if err == nil {
@@ -153,7 +154,7 @@ var overflowUser = sync.OnceValue(func() int64 {
 	return 65534 // the kernel's default
 })
 
-// hasAllUsers reports whether this process's user namespace has every user of the machine.
+// hasAllUsers reports whether this process's user namespace contains every user of the machine.
 var hasAllUsers = sync.OnceValue(func() bool {
 	text, err := os.ReadFile("/proc/self/uid_map")
 	return err == nil && strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"

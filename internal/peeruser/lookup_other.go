@@ -7,10 +7,10 @@ import (
 	"net/netip"
 )
 
-// Lookup returns the user that owns the caller's socket of the connection. It always fails on this system.
+// Lookup returns the user who owns the caller's socket of the connection. It always fails on this system.
 func Lookup(caller, server netip.AddrPort) (uid uint32, err error) {
 	return 0, errors.New("this system does not tell the user of a TCP connection")
 }
 
-// IsOwnUser reports whether uid, as Lookup returns it, means this process's own user.
+// IsOwnUser reports whether uid, as Lookup returns it, is this process's own user.
 func IsOwnUser(uid uint32) bool { return false }

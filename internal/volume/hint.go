@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// WithHint adds to an error of the file system what to do about it. Other errors, and nil, it returns as they are.
+// WithHint adds to a file system error what to do about it. It returns any other error, and nil, unchanged.
 func WithHint(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

@@ -1,5 +1,5 @@
-// Package volume measures the folders that capture writes to and the file systems under them, and adds to the errors of a
-// file system what to do about them.
+// Package volume measures the file systems of the folders that capture writes to. It also adds hints to file system errors:
+// what a person can do about them.
 package volume
 
 import (
@@ -8,19 +8,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Usage is how full a folder's file system is, and how much of it the folder takes.
+// Usage describes how full a folder's file system is, and how much of it capture's files use.
 type Usage struct {
 	Name       string `json:"name"`
 	Path       string `json:"path"`
 	Bytes      int64  `json:"bytes"`       // size of capture's own files in the folder
 	Size       int64  `json:"size"`        // size of the file system, in bytes
-	Free       int64  `json:"free"`        // bytes that capture's user may still take
+	Free       int64  `json:"free"`        // bytes that capture's user may still use
 	Inodes     int64  `json:"inodes"`      // inodes of the file system; 0 if their number is not fixed
-	FreeInodes int64  `json:"free_inodes"` // inodes that are free
+	FreeInodes int64  `json:"free_inodes"` // number of free inodes
 }
 
-// Measure measures the file system that holds the folder at path. The caller adds Name and Bytes. If there is no such folder, the error
-// is fs.ErrNotExist.
+// Measure measures the file system of the folder at path. The caller sets Name and Bytes. If the folder does not exist, the
+// error matches fs.ErrNotExist.
 func Measure(path string) (Usage, error) {
 	u := Usage{Path: path}
 	var st unix.Statfs_t
@@ -33,7 +33,7 @@ func Measure(path string) (Usage, error) {
 	return u, nil
 }
 
-// UsedPercent returns how much of the file system is taken, by bytes or by inodes, whichever is more.
+// UsedPercent returns how much of the file system is used, in percent: of its bytes or of its inodes, whichever is more.
 func (u *Usage) UsedPercent() float64 {
 	used := 0.0
 	if u.Size > 0 {
@@ -45,7 +45,7 @@ func (u *Usage) UsedPercent() float64 {
 	return used
 }
 
-// FreeBytes returns how many bytes capture's user may still take on the file system of path.
+// FreeBytes returns the number of bytes that capture's user may still use on the file system of path.
 func FreeBytes(path string) (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {

@@ -9,14 +9,14 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// access decides who is answered.
+// access decides which requests are answered.
 //
-// If a token file is configured, the token decides. Otherwise only capture's own user and root are answered, on this
-// machine and without a proxy; see localCallers. In both cases requests that a browser makes on behalf of another site
-// are refused. A link on another site may still open the page, which holds no votes.
+// If a token file is configured, the token decides. Otherwise access answers only requests that come from capture's own user or
+// root, on this machine and without a proxy; see localCallers. In both cases it refuses requests that a browser makes on behalf
+// of another site. A link on another site may still open the page, which contains no votes.
 type access struct {
 	token *tokenFile   // nil if no token file is configured
-	local localCallers // decides without a token file
+	local localCallers // decides if no token file is configured
 }
 
 func newAccess(tokenPath string, log hclog.Logger) access {
@@ -31,15 +31,16 @@ func newAccess(tokenPath string, log hclog.Logger) access {
 	return access{local: local}
 }
 
-// refusal is why a request is refused.
+// refusal is the reason why a request is refused.
 type refusal struct {
 	code  int
 	text  string        // for the client
-	err   error         // for the log, if the fault is the server's
-	delay time.Duration // how long the client waits for the answer
+	err   error         // error for the log; nil unless the fault is the server's
+	delay time.Duration // time before the answer is sent
 }
 
-// check returns nil if the request may pass. page is true for the page and its parts.
+// check returns nil if the request is allowed, and the reason for the refusal otherwise. page is set for the page and its
+// parts.
 func (a access) check(r *http.Request, page bool) *refusal {
 	followsLink := page && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 	if no := refuseForeign(r); no != nil && !followsLink {
@@ -51,7 +52,7 @@ func (a access) check(r *http.Request, page bool) *refusal {
 	return a.local.check(r)
 }
 
-// refuseForeign refuses what a browser sends on behalf of another site.
+// refuseForeign returns a refusal if a browser sends the request on behalf of another site, and nil otherwise.
 func refuseForeign(r *http.Request) *refusal {
 	site := r.Header.Get("Sec-Fetch-Site")
 	if site != "" && site != "same-origin" && site != "none" {

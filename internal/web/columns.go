@@ -10,7 +10,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// role is what a column means to a reader of votes. The page shows a column without a role by its type.
+// role is the meaning of a column for a reader of votes. The page shows a column without a role according to its type.
 type role string
 
 const (
@@ -22,7 +22,7 @@ const (
 	roleCitations role = "citations"
 )
 
-// nameHints are the words in the name of a text column that give it a role, the most telling word first.
+// nameHints lists, for each text role, words in a column's name that suggest the role. Earlier words take precedence.
 var nameHints = []struct {
 	role  role
 	words []string
@@ -32,20 +32,21 @@ var nameHints = []struct {
 	{roleComment, []string{"comment", "remark", "note", "feedback", "review"}},
 }
 
-// citationHints are the words in the name of a JSON column that holds citations.
+// citationHints are words in the name of a JSON column that suggest that it holds citations.
 var citationHints = []string{"citation", "source", "reference"}
 
-// columnRoles knows the roles of one shape's columns and reads their values from rows.
+// columnRoles holds the roles of one shape's columns, and reads the columns' values from rows.
 type columnRoles struct {
 	shape *rowjson.Shape
 	enc   *rowjson.Encoder // used for Field and AppendKey only, which are safe for concurrent use
-	roles []role           // role of each column, "" without one
-	texts []int            // columns that a search reads
-	time  int              // column of the vote's time, -1 without one
-	tags  int              // column of the vote's tags, -1 without one
+	roles []role           // role of each column; "" if it has none
+	texts []int            // indexes of the columns that a search reads
+	time  int              // index of the column with the vote's time; -1 if there is none
+	tags  int              // index of the column with the vote's tags; -1 if there is none
 }
 
-// newColumnRoles assigns the roles: time and tags by the names given, or by type if a name is ""; texts by their names.
+// newColumnRoles assigns roles to the columns of shape. timeColumn and tagsColumn name the columns for time and tags. If a name
+// is "", the first column of a suitable type gets the role. Text columns get their roles by their names.
 func newColumnRoles(shape *rowjson.Shape, timeColumn, tagsColumn string) (*columnRoles, error) {
 	enc, err := rowjson.NewEncoder(shape, false)
 	if err != nil {
@@ -83,7 +84,8 @@ func newColumnRoles(shape *rowjson.Shape, timeColumn, tagsColumn string) (*colum
 	return c, nil
 }
 
-// findColumn returns the column with the name, or, for the name "", the first one whose type fits; -1 if there is none.
+// findColumn returns the index of the column with the given name. If name is "", it returns the index of the first column whose
+// type fits. It returns -1 if there is no such column.
 func findColumn(shape *rowjson.Shape, name string, fits func(*rowjson.Type) bool) int {
 	return slices.IndexFunc(shape.Columns, func(column rowjson.Column) bool {
 		if name != "" {
@@ -93,7 +95,7 @@ func findColumn(shape *rowjson.Shape, name string, fits func(*rowjson.Type) bool
 	})
 }
 
-// isProse reports whether a type of kind Text is for prose. Enums and uuids, for example, are not.
+// isProse reports whether a type of kind Text is meant for prose. Enums and uuids, for example, are not.
 func isProse(typeName string) bool {
 	switch base, _, _ := strings.Cut(typeName, "("); base {
 	case "text", "character varying", "character", "citext":
@@ -107,8 +109,8 @@ func containsAny(name string, words []string) bool {
 	return slices.ContainsFunc(words, func(word string) bool { return strings.Contains(name, word) })
 }
 
-// assignTextRoles gives each text role to one column. If no name hints at the question, the first column without a role
-// takes its place: it is what the list of votes shows.
+// assignTextRoles gives each text role to at most one column. If no name suggests the question, the first column without a role
+// becomes the question, because the list of votes shows it.
 func (c *columnRoles) assignTextRoles(proseColumns []int) {
 	for _, hint := range nameHints {
 		if i := c.findByHint(proseColumns, hint.words); i >= 0 {
@@ -126,7 +128,8 @@ func (c *columnRoles) assignTextRoles(proseColumns []int) {
 	}
 }
 
-// findByHint returns the first column without a role whose name has the earliest of the words, or -1.
+// findByHint returns the first candidate without a role whose name contains one of the words, or -1. Earlier words take
+// precedence.
 func (c *columnRoles) findByHint(candidates []int, words []string) int {
 	for _, word := range words {
 		for _, i := range candidates {
@@ -138,13 +141,13 @@ func (c *columnRoles) findByHint(candidates []int, words []string) int {
 	return -1
 }
 
-// value returns the JSON of one column in a row's line, or nil if the line lacks it.
+// value returns the JSON of the column at the given index in a row's line, or nil if the line lacks it.
 func (c *columnRoles) value(line []byte, column int) []byte {
 	value, _ := c.enc.Field(line, column)
 	return value
 }
 
-// timeText returns the row's time as the line has it, without quotes, or nil without one.
+// timeText returns the row's time as it is in the line, without quotes, or nil if the row has no time.
 func (c *columnRoles) timeText(line []byte) []byte {
 	if c.time < 0 {
 		return nil
@@ -156,15 +159,15 @@ func (c *columnRoles) timeText(line []byte) []byte {
 	return v[1 : len(v)-1]
 }
 
-// eachTag calls yield with each tag of the row until it returns false. The tag's bytes are valid during the call only.
+// eachTag calls yield with each tag of the row until yield returns false. The tag's bytes are valid only during the call.
 //
-// A count and a search call it for every row of the table, so it finds the strings itself: a jsontext.Decoder takes 20 %
-// more for a row if it is used again, 45 % more if not.
+// A count and a search call eachTag for every row of the table, so it finds the strings without a decoder. A jsontext.Decoder
+// takes 20 % longer for a row if it is reused, and 45 % longer if it is not.
 func (c *columnRoles) eachTag(line []byte, yield func(tag []byte) bool) {
 	if c.tags < 0 {
 		return
 	}
-	// A text, or an array of texts. An array of several dimensions has the tags in inner arrays.
+	// The value is a text or an array of texts. An array of several dimensions has the tags in inner arrays.
 	rest := c.value(line, c.tags)
 	for {
 		start := bytes.IndexByte(rest, '"')
@@ -186,11 +189,11 @@ func (c *columnRoles) eachTag(line []byte, yield func(tag []byte) bool) {
 	}
 }
 
-// unquoteJSON returns the text of a JSON string. The text may share the string's memory.
+// unquoteJSON returns the text of a JSON string. The result may be a subslice of v.
 func unquoteJSON(v []byte) []byte {
 	if bytes.IndexByte(v, '\\') < 0 {
 		return v[1 : len(v)-1]
 	}
-	text, _ := jsontext.AppendUnquote(nil, v) // an error is about characters, which are replaced by U+FFFD
+	text, _ := jsontext.AppendUnquote(nil, v) // an error means invalid characters, which are replaced by U+FFFD
 	return text
 }

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Conditional requests (RFC 9110, section 13): entity tags, dates, and what they mean for a file that may be replaced
-// twice within a second.
+// This file implements conditional requests (RFC 9110, section 13). Their entity tags and dates must identify a version of a
+// file that may be replaced twice within a second.
 
-// fileTag returns the entity tag, without quotes, of the file that was opened. The manifest's SHA-256 would not do: file
-// and manifest are renamed one after the other, and in between the hash is another version's.
+// fileTag returns the entity tag, without quotes, of an open file. The SHA-256 in the manifest is not suitable: file and
+// manifest are renamed one after the other, and in between the hash belongs to another version.
 func fileTag(info fs.FileInfo) string {
 	var inode uint64
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
@@ -24,7 +24,7 @@ func fileTag(info fs.FileInfo) string {
 
 func quoteTag(tag string) string { return `"` + tag + `"` }
 
-// matchesTag reports whether the If-None-Match header fields name the tag. The comparison is weak, as RFC 9110 requires.
+// matchesTag reports whether the If-None-Match header fields contain the tag. The comparison is weak, as RFC 9110 requires.
 func matchesTag(ifNoneMatch []string, tag string) bool {
 	for _, field := range ifNoneMatch {
 		for item := range strings.SplitSeq(field, ",") {
@@ -37,9 +37,9 @@ func matchesTag(ifNoneMatch []string, tag string) bool {
 	return false
 }
 
-// lastModified returns the time for the Last-Modified header, which counts whole seconds. A file written in the current
-// second may be replaced again before the second ends, so it gets the second before: a date never stands for two
-// versions.
+// lastModified returns the time for the Last-Modified header, which has no fractions of a second. A file written in the current
+// second may be replaced again within that second. For such a file, lastModified returns the previous second, so that a date
+// never stands for two versions.
 func lastModified(modified time.Time) time.Time {
 	second := modified.Truncate(time.Second)
 	if !time.Now().Truncate(time.Second).After(second) {
@@ -48,7 +48,8 @@ func lastModified(modified time.Time) time.Time {
 	return second
 }
 
-// withoutAmbiguousDates returns the request without the conditions whose date can stand for two versions of one second.
+// withoutAmbiguousDates returns the request without those conditions whose date may stand for two versions from the same
+// second.
 func withoutAmbiguousDates(r *http.Request, modified time.Time) *http.Request {
 	isYoung := !lastModified(modified).Equal(modified.Truncate(time.Second))
 	ifRange := r.Header.Get("If-Range")
@@ -67,7 +68,7 @@ func withoutAmbiguousDates(r *http.Request, modified time.Time) *http.Request {
 	return r
 }
 
-// wantsGzip reports whether to compress the answer. Ranges, and conditions other than If-None-Match, refer to the
+// wantsGzip reports whether the answer is to be compressed. Ranges, and conditions other than If-None-Match, refer to the
 // uncompressed file.
 func wantsGzip(r *http.Request) bool {
 	for _, name := range []string{"Range", "If-Match", "If-Unmodified-Since", "If-Modified-Since"} {

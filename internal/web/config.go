@@ -14,20 +14,21 @@ import (
 
 // Config configures a Server. The fields before TokenFile are required.
 type Config struct {
-	View     func() *snapshot.View                                 // last committed state of the table, nil before the first copy
-	Status   func() capture.Status                                 // what the daemon is doing
+	View     func() *snapshot.View                                 // returns the last committed state; nil before the first copy
+	Status   func() capture.Status                                 // returns what the daemon is doing
 	Flush    func(context.Context) (capture.SnapshotResult, error) // writes feedback.json now
 	Path     string                                                // path of feedback.json
-	Registry *prometheus.Registry                                  // metrics of the process; New adds the server's own
+	Registry *prometheus.Registry                                  // metrics of the process; New adds those of the server
 	Logger   hclog.Logger
 
-	TokenFile string // path of the file with the bearer token; "" serves only capture's own user and root, on this machine
-	// IsOwn reports whether an open file is feedback.json as capture wrote it. No other is served. nil allows any regular file.
+	TokenFile string // path of the file with the bearer token; "" answers only capture's own user and root, on this machine
+	// IsOwn reports whether an open file is feedback.json as capture wrote it. Other files are not sent. A nil IsOwn allows any
+	// regular file.
 	IsOwn      func(fs.FileInfo) bool
 	Version    string // capture's version, for the metric capture_build_info
-	Title      string // title of the page; "" makes one from the table's name
-	TimeColumn string // column with the time of a vote; "" takes the first timestamp
-	TagsColumn string // column with the tags of a vote; "" takes the first text[]
+	Title      string // title of the page; if "", it is made from the table's name
+	TimeColumn string // name of the column with a vote's time; "" means the first timestamp
+	TagsColumn string // name of the column with a vote's tags; "" means the first text[]
 }
 
 func (c *Config) validate() error {

@@ -11,15 +11,15 @@ import (
 const (
 	summaryDays = 90
 	summaryTags = 100
-	maxTagKinds = 10_000 // whose votes are counted; the tags are a user's texts, so their number has no bound
+	maxTagKinds = 10_000 // maximum number of different tags that are counted; users write them, so there may be any number
 	maxDays     = 50_000
-	positiveTag = "Looks Good" // beginning of a positive vote's tag, in any case
+	positiveTag = "Looks Good" // prefix of a positive vote's tag, in any case
 
-	countWait = 400 * time.Millisecond // for a count in progress; after that, a request takes the previous counts
-	countRest = 9                      // a pause after a count, as a multiple of its duration
+	countWait = 400 * time.Millisecond // maximum wait for a count in progress; then a request gets the previous counts
+	countRest = 9                      // pause after a count, as a multiple of its duration
 )
 
-// voteCounts are the result of a walk over all rows.
+// voteCounts are the counts of all votes in one state of the table.
 type voteCounts struct {
 	version  uint64
 	shape    string // fingerprint of the shape
@@ -28,7 +28,7 @@ type voteCounts struct {
 	untagged int
 }
 
-// dayCount has the votes of one day, as /api/summary has them.
+// dayCount counts the votes of one day, in the form of /api/summary.
 type dayCount struct {
 	Day      string `json:"day"`
 	Total    int    `json:"total"`
@@ -36,19 +36,19 @@ type dayCount struct {
 	Negative int    `json:"negative"` // votes with other tags only
 }
 
-// tagCount has the votes with one tag, as /api/summary has them.
+// tagCount counts the votes with one tag, in the form of /api/summary.
 type tagCount struct {
 	Tag      string `json:"tag"`
 	Count    int    `json:"count"`
 	Positive bool   `json:"positive"`
 }
 
-// isOf reports whether the counts are those of t. Versions are comparable between states of one shape only.
+// isOf reports whether the counts are of the state t. Versions are comparable only between states of the same shape.
 func (c *voteCounts) isOf(t tableView) bool {
 	return c.version == t.Version() && c.shape == t.Shape().Fingerprint
 }
 
-// countVotes walks over all rows. It returns nil if stop is closed or a row can't be read back.
+// countVotes counts the votes in all rows. It returns nil if stop is closed or a row cannot be read back.
 func countVotes(t tableView, stop <-chan struct{}) *voteCounts {
 	c := &voteCounts{version: t.Version(), shape: t.Shape().Fingerprint, days: map[[10]byte]*dayCount{}, tags: map[string]int{}}
 	rows := 0
@@ -96,7 +96,8 @@ func isPositiveTag(tag string) bool {
 	return len(tag) >= len(positiveTag) && strings.EqualFold(tag[:len(positiveTag)], positiveTag)
 }
 
-// dayOf returns the entry of the day that a time is in, or nil for a time that is on no day, such as infinity.
+// dayOf returns the entry for the day of a time. It returns nil if the time has no day, such as infinity, or if there are
+// maxDays other days already.
 func (c *voteCounts) dayOf(timeText []byte) *dayCount {
 	if len(timeText) < 10 || timeText[4] != '-' || timeText[7] != '-' {
 		return nil
@@ -110,8 +111,8 @@ func (c *voteCounts) dayOf(timeText []byte) *dayCount {
 	return day
 }
 
-// lastDays returns the last summaryDays days, the oldest first. They end today, or, if no vote is among those, on the day
-// of the newest vote.
+// lastDays returns summaryDays consecutive days, the oldest first. The last one is today. If none of these days has a vote, the
+// last one is the day of the newest vote instead.
 func (c *voteCounts) lastDays(today time.Time) []dayCount {
 	first := today.AddDate(0, 0, 1-summaryDays).Format(time.DateOnly)
 	newest := ""
@@ -137,7 +138,7 @@ func (c *voteCounts) lastDays(today time.Time) []dayCount {
 	return days
 }
 
-// topTags returns the commonest tags, the commonest first, and how many kinds of tags it leaves out.
+// topTags returns the most frequent tags, in descending order, and the number of different tags that it leaves out.
 func (c *voteCounts) topTags() (top []tagCount, more int) {
 	top = make([]tagCount, 0, len(c.tags))
 	for tag, n := range c.tags {
@@ -153,8 +154,8 @@ func (c *voteCounts) topTags() (top []tagCount, more int) {
 	return top, more
 }
 
-// voteCounter keeps the last counts. Counting takes a second or two for a million rows, so it runs apart from the
-// requests, one count at a time and for at most a tenth of the time.
+// voteCounter keeps the last counts. Counting a million rows takes a second or two, so a goroutine outside of requests does it.
+// One count runs at a time, and counts run at most a tenth of the time.
 type voteCounter struct {
 	stop <-chan struct{} // closed when the server stops
 	work sync.WaitGroup
@@ -162,11 +163,11 @@ type voteCounter struct {
 	mu        sync.Mutex
 	last      *voteCounts
 	running   chan struct{} // closed when the count in progress ends; nil if there is none
-	restUntil time.Time     // no new count before
+	restUntil time.Time     // earliest time of the next count
 }
 
-// countsOf returns the counts of t, or, if they take longer than countWait, the last counts there are: those of an
-// earlier state, or nil.
+// countsOf returns the counts of t. If they are not available within countWait, it returns the last counts, which are of an
+// earlier state, or nil if there are none yet.
 func (c *voteCounter) countsOf(t tableView) *voteCounts {
 	c.mu.Lock()
 	if c.last != nil && c.last.isOf(t) {
@@ -192,7 +193,7 @@ func (c *voteCounter) countsOf(t tableView) *voteCounts {
 	return c.last
 }
 
-// startCount counts the votes of t in a goroutine. The channel that it returns is closed at the end.
+// startCount counts the votes of t in a goroutine. The channel that it returns is closed when the count ends.
 func (c *voteCounter) startCount(t tableView) chan struct{} {
 	done := make(chan struct{})
 	c.work.Go(func() {

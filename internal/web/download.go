@@ -16,10 +16,10 @@ import (
 	"capture/internal/foldlog"
 )
 
-// fileHandler serves feedback.json from the disk.
+// fileHandler serves feedback.json from disk.
 type fileHandler struct {
 	path        string
-	isOwn       func(fs.FileInfo) bool // nil for any file
+	isOwn       func(fs.FileInfo) bool // nil allows any regular file
 	compressors *semaphore.Weighted
 	downloads   *foldlog.Logger
 	log         hclog.Logger
@@ -36,7 +36,8 @@ func newFileHandler(path string, isOwn func(fs.FileInfo) bool, log hclog.Logger)
 	}
 }
 
-// serveFile opens the file once, so the answer is one version, however often the file is replaced meanwhile.
+// serveFile answers with feedback.json. It opens the file once, so the answer is one version, even if the file is replaced
+// meanwhile.
 func (h *fileHandler) serveFile(w http.ResponseWriter, r *http.Request) {
 	f, info, err := openOwn(h.path, h.isOwn)
 	if err != nil {
@@ -51,7 +52,7 @@ func (h *fileHandler) serveFile(w http.ResponseWriter, r *http.Request) {
 	header.Set("Content-Disposition", `inline; filename="feedback.json"`)
 	header.Set("Cache-Control", askEachTime)
 	header.Set("Vary", "Accept-Encoding")
-	defer func() { // also if the client breaks off, which ends sendGzip with a panic
+	defer func() { // deferred, since sendGzip panics if the client disconnects
 		if r.Method == http.MethodGet && (rw.code == http.StatusOK || rw.code == http.StatusPartialContent) {
 			h.downloads.Add(remoteHost(r), rw.bytes, "code", rw.code, "encoding", header.Get("Content-Encoding"),
 				"milliseconds", rw.elapsedMilliseconds())
@@ -62,8 +63,8 @@ func (h *fileHandler) serveFile(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// openOwn opens the file if it is capture's own. In a folder that others may write, a link could lead to any file that capture
-// may read.
+// openOwn opens the file at path if it is capture's own. It follows no symbolic link: in a folder that other users may write
+// to, a link could lead to any file that capture may read.
 func openOwn(path string, isOwn func(fs.FileInfo) bool) (*os.File, fs.FileInfo, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
@@ -94,10 +95,10 @@ func (h *fileHandler) writeOpenError(w http.ResponseWriter, err error) {
 	writeError(w, http.StatusServiceUnavailable, "feedback.json can't be read; see /readyz and the error log")
 }
 
-// jsonErrors turns the errors of http.ServeContent, which are plain text or empty, into errors of the API.
+// jsonErrors replaces the errors of http.ServeContent, which are plain text or empty, with errors in the API's form.
 type jsonErrors struct {
 	http.ResponseWriter
-	replaced bool // the error has been sent; what ServeContent writes is dropped
+	replaced bool // an error has been sent; the body that ServeContent writes is dropped
 }
 
 func (w *jsonErrors) WriteHeader(code int) {
@@ -129,8 +130,8 @@ func sendPlain(w http.ResponseWriter, r *http.Request, f *os.File, info fs.FileI
 	http.ServeContent(&jsonErrors{ResponseWriter: w}, withoutAmbiguousDates(r, info.ModTime()), "", lastModified(info.ModTime()), f)
 }
 
-// sendGzip compresses the file as it sends it, and returns false if enough downloads are being compressed already. The
-// compressed answer has an entity tag of its own, since its bytes differ from the file's.
+// sendGzip sends the file and compresses it on the way. If enough downloads are being compressed already, sendGzip sends
+// nothing and returns false. The compressed answer has its own entity tag, since its bytes differ from the file's.
 func (h *fileHandler) sendGzip(w http.ResponseWriter, r *http.Request, f *os.File, info fs.FileInfo) bool {
 	tag := fileTag(info) + "-gzip"
 	unchanged := matchesTag(r.Header.Values("If-None-Match"), tag)
@@ -153,7 +154,7 @@ func (h *fileHandler) sendGzip(w http.ResponseWriter, r *http.Request, f *os.Fil
 	if r.Method == http.MethodHead {
 		return true
 	}
-	zw, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // fails for unknown levels only
+	zw, _ := gzip.NewWriterLevel(w, gzip.BestSpeed) // fails only for invalid levels
 	_, err := io.Copy(zw, io.LimitReader(f, info.Size()))
 	if err == nil {
 		err = zw.Close()

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	eventInterval  = 250 * time.Millisecond // between two looks at the daemon
-	statusInterval = 5 * time.Second        // between two status events at most; they also keep the connection alive
+	eventInterval  = 250 * time.Millisecond // time between two checks for changes
+	statusInterval = 5 * time.Second        // maximum time between two status events; they also keep the connection alive
 )
 
 // eventsHandler serves the stream of events (server-sent events): the status, and votes as they arrive.
@@ -25,7 +25,8 @@ type eventsHandler struct {
 	stopping <-chan struct{} // closed when the server stops
 }
 
-// serveStream begins with the status, once the stream is subscribed. A client that loads its votes after that misses none.
+// serveStream sends events until the client disconnects or the server stops. It subscribes first and then sends the status. A
+// client that loads its votes after this first event therefore misses none.
 func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
@@ -39,7 +40,7 @@ func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Content-Type", "text/event-stream")
 	header.Set("Cache-Control", noStore)
-	header.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	header.Set("X-Accel-Buffering", "no") // otherwise nginx delays events
 	conn := http.NewResponseController(w)
 	for event, ok := statusEvent(h.status()), true; ok; {
 		if _, err := w.Write(event); err != nil || conn.Flush() != nil {
@@ -55,7 +56,7 @@ func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// run broadcasts events, as long as there are streams, until the server stops.
+// run broadcasts events while there are streams, until the server stops.
 func (h *eventsHandler) run() {
 	tick := time.NewTicker(eventInterval)
 	defer tick.Stop()
@@ -91,13 +92,14 @@ func statusEvent(st capture.Status) []byte {
 	return fmt.Appendf(nil, "event: status\ndata: %s\n\n", body)
 }
 
-// statusWatcher makes an event of the status at each change that a person would notice, and every statusInterval.
+// statusWatcher creates a status event whenever the status changes in a way that a person would notice, and at least every
+// statusInterval.
 type statusWatcher struct {
-	notable string // what a person would notice of the last status sent
+	notable string // the noticeable parts of the last status sent
 	sent    time.Time
 }
 
-// nextEvent returns nil if no event is due.
+// nextEvent returns the next event, or nil if no event is due.
 func (s *statusWatcher) nextEvent(st capture.Status, now time.Time) []byte {
 	notable := fmt.Sprint(st.Ready, st.State, st.Source, st.Error, st.File.Error)
 	if notable == s.notable && now.Sub(s.sent) < statusInterval {
@@ -107,17 +109,17 @@ func (s *statusWatcher) nextEvent(st capture.Status, now time.Time) []byte {
 	return statusEvent(st)
 }
 
-// votesWatcher makes an event of each change of the table. The event has the new rows: those whose key is above every
-// key of the state before. For other rows that were inserted, changed or deleted it has nothing, and the client asks
-// again. votesWatcher keeps no View, since that would keep the View's rows in memory.
+// votesWatcher creates an event for each change of the table. The event contains the new rows: those whose key is higher than
+// every key of the previous state. It does not contain other rows that were inserted, changed or deleted; the client requests
+// these again. votesWatcher keeps no View, since a View would keep its rows in memory.
 type votesWatcher struct {
 	started bool
 	version uint64
-	shape   string      // fingerprint of the shape; keys are comparable within one shape only
-	newest  rowjson.Key // highest key
+	shape   string      // fingerprint of the shape; only keys of the same shape are comparable
+	newest  rowjson.Key // highest key of the last state
 }
 
-// nextEvent returns nil if the state is the one before, or the first.
+// nextEvent returns the next event. It returns nil for the first state, for an unchanged one, and if rows cannot be read back.
 func (v *votesWatcher) nextEvent(view *snapshot.View) []byte {
 	if view == nil || v.started && view.Version() == v.version && view.Shape().Fingerprint == v.shape {
 		return nil
@@ -143,8 +145,8 @@ func (v *votesWatcher) nextEvent(view *snapshot.View) []byte {
 	return fmt.Appendf(event, "],\"more\":%t}\n\n", more)
 }
 
-// appendVotesAbove appends the votes with keys above oldest, newest first, separated by commas. more reports whether
-// some did not fit into an event.
+// appendVotesAbove appends the votes with keys higher than oldest, newest first, separated by commas. more reports whether some
+// votes are missing because the event was full or because rows could not be read back.
 func appendVotesAbove(dst []byte, view *snapshot.View, oldest rowjson.Key) (_ []byte, more bool) {
 	rows, size := 0, 0
 	for row, err := range view.Before(nil) {

@@ -30,9 +30,9 @@ func newExportHandler(t *tables, log hclog.Logger) *exportHandler {
 	return &exportHandler{tables: t, exports: semaphore.NewWeighted(maxExports), done: foldlog.New(log, "export"), log: log}
 }
 
-// exportFormat is the form of a download. write calls rows, which calls put for each row.
+// exportFormat is the file format of a download. Its function write calls rows, which calls put with the line of each row.
 type exportFormat struct {
-	name        string // also the file name's extension
+	name        string // also the extension of the file name
 	contentType string
 	write       func(w io.Writer, t tableView, rows func(put func(line []byte) error) error) error
 }
@@ -47,7 +47,7 @@ func (h *exportHandler) serveCSV(w http.ResponseWriter, r *http.Request) {
 	h.serveExport(w, r, exportFormat{"csv", "text/csv; charset=utf-8", writeExportCSV})
 }
 
-// serveExport sends the rows of one committed state, oldest key first, as fast as the client reads them.
+// serveExport sends the matching rows of one committed state in ascending key order, as fast as the client reads them.
 func (h *exportHandler) serveExport(w http.ResponseWriter, r *http.Request, format exportFormat) {
 	t, ok := h.tables.current(w)
 	if !ok {
@@ -84,7 +84,7 @@ func (h *exportHandler) serveExport(w http.ResponseWriter, r *http.Request, form
 	}
 }
 
-// eachMatch calls put with each row that the filter selects.
+// eachMatch calls put with the line of each row that the filter selects.
 func (h *exportHandler) eachMatch(ctx context.Context, t tableView, f *filter, put func(line []byte) error) error {
 	scanned := 0
 	for row, err := range t.From(nil) {
@@ -147,7 +147,8 @@ func writeExportCSV(w io.Writer, t tableView, rows func(put func(line []byte) er
 	return cw.Error()
 }
 
-// csvCell returns a value as a cell: NULL as nothing, a text as it is, anything else as JSON.
+// csvCell returns a value as a CSV cell. NULL is an empty cell. A JSON string is its text, except in a JSON column. Any other
+// value is its JSON.
 func csvCell(value []byte, kind rowjson.Kind) string {
 	switch {
 	case bytes.Equal(value, []byte("null")):
@@ -162,7 +163,7 @@ func csvCell(value []byte, kind rowjson.Kind) string {
 	return string(value)
 }
 
-// disarmFormula keeps a spreadsheet from running a user's text as a formula.
+// disarmFormula puts an apostrophe before a text that a spreadsheet would run as a formula. The text comes from users.
 func disarmFormula(text string) string {
 	if text != "" {
 		switch text[0] {

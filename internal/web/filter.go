@@ -9,15 +9,15 @@ import (
 	"unicode/utf8"
 )
 
-// filter selects rows. Its zero value selects all.
+// filter selects rows. The zero value selects all rows.
 type filter struct {
 	words []word
 	tag   string
-	from  string // earliest time selected, "" without a limit
-	to    string // earliest time no longer selected, "" without a limit
+	from  string // earliest time selected; "" means no limit
+	to    string // earliest time no longer selected; "" means no limit
 }
 
-// parseFilter reads the parameters q, tag, from and to. Its errors are for the client.
+// parseFilter parses the parameters q, tag, from and to. Its errors are meant for the client.
 func parseFilter(query url.Values, c *columnRoles) (filter, error) {
 	var f filter
 	q := query.Get("q")
@@ -48,8 +48,8 @@ func parseFilter(query url.Values, c *columnRoles) (filter, error) {
 	return f, nil
 }
 
-// parseBound returns a day or a moment in the form that times have in the rows, where the order of the bytes is that of
-// the times. For a day at the end of a period it returns the day after.
+// parseBound converts a day or a moment to the form of the times in rows. In that form, the byte order is the order of the
+// times. If end is set and text is a day, parseBound returns the next day, so that the whole day is selected.
 func parseBound(text string, end bool) (string, error) {
 	if text == "" {
 		return "", nil
@@ -73,7 +73,7 @@ func (f *filter) isEmpty() bool {
 
 // matches reports whether the filter selects a row.
 func (f *filter) matches(c *columnRoles, line []byte) bool {
-	// The words come first since most rows fail there, at little cost.
+	// Words are checked first: most rows fail there, at little cost.
 	for i := range f.words {
 		if !f.words[i].mayBeIn(line) {
 			return false
@@ -102,7 +102,7 @@ func (f *filter) matchesTag(c *columnRoles, line []byte) bool {
 	return found
 }
 
-// matchesWords reports whether each word is in some text column of the row.
+// matchesWords reports whether every word occurs in some text column of the row.
 func (f *filter) matchesWords(c *columnRoles, line []byte) bool {
 	if len(f.words) == 0 {
 		return true

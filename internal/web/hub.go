@@ -2,22 +2,22 @@ package web
 
 import "sync"
 
-// subscriberQueue is how many events a slow client may lag behind.
+// subscriberQueue is the number of events that a slow client may lag behind.
 const subscriberQueue = 16
 
-// hub sends each event to all streams.
+// hub sends each event to all open streams.
 type hub struct {
 	mu          sync.Mutex
 	subscribers map[chan []byte]bool
-	joined      chan struct{} // gets a value when somebody subscribes
+	joined      chan struct{} // receives a value when a stream subscribes
 }
 
 func newHub() *hub {
 	return &hub{subscribers: map[chan []byte]bool{}, joined: make(chan struct{}, 1)}
 }
 
-// subscribe returns a channel of events, or nil if there are maxStreams already. The channel is closed if its reader
-// lags behind.
+// subscribe returns a channel of events, or nil if there are maxStreams already. If the reader of the channel lags too far
+// behind, the channel is closed.
 func (h *hub) subscribe() chan []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -6,14 +6,14 @@ import (
 	"strconv"
 )
 
-// Cache-Control of answers that hold what users said. No shared cache may keep them; a browser may keep the file, and
-// asks whether it has changed.
+// Values of Cache-Control for answers that contain texts of users. No shared cache may store them. A browser may store
+// feedback.json, but must ask each time whether it has changed.
 const (
 	noStore     = "private, no-store"
 	askEachTime = "private, no-cache"
 )
 
-// writeJSON answers with v as JSON on one line.
+// writeJSON answers with v as one line of JSON.
 func writeJSON(w http.ResponseWriter, code int, v any) {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -31,14 +31,14 @@ func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Write(body)
 }
 
-// writeError answers {"error": text}. The text says what is wrong and what to do.
+// writeError answers with {"error": text}. The text should say what is wrong and what to do.
 func writeError(w http.ResponseWriter, code int, text string) {
 	writeJSON(w, code, struct {
 		Error string `json:"error"`
 	}{text})
 }
 
-// writeUnavailable answers that the server can't serve the request now, and when the client may try again.
+// writeUnavailable answers that the server cannot serve the request now, and after how many seconds the client may retry.
 func writeUnavailable(w http.ResponseWriter, retryAfterSeconds int, text string) {
 	w.Header().Set("Retry-After", strconv.Itoa(retryAfterSeconds))
 	writeError(w, http.StatusServiceUnavailable, text)

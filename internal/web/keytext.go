@@ -7,8 +7,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// keyText returns a key as the API prints it: 42, or (7,"a b") if the key has several columns. It is Shape.KeyString,
-// except for texts that would change the meaning of a URL's path.
+// keyText returns a key as the API prints it: 42, or (7,"a b") if the key has several columns. It returns the same as
+// Shape.KeyString, but also quotes texts that would change the meaning of a URL's path.
 func keyText(shape *rowjson.Shape, key rowjson.Key) string {
 	text := shape.KeyString(key)
 	if text == "." || text == ".." || text == "/" {
@@ -17,7 +17,7 @@ func keyText(shape *rowjson.Shape, key rowjson.Key) string {
 	return text
 }
 
-// parseKey is the inverse of keyText. The value of a single column may lack its quotes.
+// parseKey is the inverse of keyText. If the key has a single column, its value needs no quotes.
 func (c *columnRoles) parseKey(text string) (rowjson.Key, bool) {
 	texts, ok := splitKey(text, len(c.shape.Key))
 	if !ok {
@@ -31,7 +31,7 @@ func (c *columnRoles) parseKey(text string) (rowjson.Key, bool) {
 	return key, err == nil
 }
 
-// splitKey returns the texts of a key's columns.
+// splitKey returns the texts of a key's columns. columns is their number. It returns false if text is not such a key.
 func splitKey(text string, columns int) ([]string, bool) {
 	if columns == 1 {
 		if unquoted, err := strconv.Unquote(text); err == nil && text[0] == '"' {
@@ -60,7 +60,8 @@ func splitKey(text string, columns int) ([]string, bool) {
 	}
 }
 
-// cutKeyValue returns the first value of a list, and the length of its text there. ok is false if its quotes are wrong.
+// cutKeyValue returns the first value of a list, and the length of its text in the list. ok is false if its quotes are
+// malformed.
 func cutKeyValue(list string) (value string, length int, ok bool) {
 	if !strings.HasPrefix(list, `"`) {
 		value, _, _ = strings.Cut(list, ",")

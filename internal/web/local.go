@@ -10,19 +10,21 @@ import (
 	"capture/internal/peeruser"
 )
 
-// localCallers decides who is answered without a token: callers that could read capture's memory and files anyway.
+// localCallers decides which requests are answered without a token: those of callers that could read capture's memory and files
+// anyway. A request must meet all of these rules:
 //
 //   - The connection comes from this machine's loopback interface.
-//   - No proxy has passed the request on, as far as a proxy says so.
-//   - The request's Host is a name that nobody but this machine can have. A web site can resolve its own name to
-//     127.0.0.1 (DNS rebinding), and the browser then sends that name.
-//   - The caller's socket belongs to capture's own user or to root. A proxy that adds no header usually has a user of
-//     its own. Where the system does not tell a socket's user, this rule is left out.
+//   - No proxy has forwarded the request, as far as its header fields show.
+//   - The request's Host is a name that can only mean this machine. A web site can make its own name resolve to 127.0.0.1 (DNS
+//     rebinding), but the browser then sends that name as the Host.
+//   - The caller's socket belongs to capture's own user or to root. A proxy that adds no header field usually runs as another
+//     user. This rule does not apply if the system does not report the user of a socket.
 type localCallers struct {
-	knowsUsers bool // the system tells the user of a caller's socket
+	knowsUsers bool // whether the system reports the user of a caller's socket
 }
 
-// newLocalCallers returns an error if the system does not tell the users of sockets. The other rules hold even so.
+// newLocalCallers returns an error if the system does not report the users of sockets. Its result can still be used: it applies
+// the other rules.
 func newLocalCallers() (localCallers, error) {
 	err := peeruser.Check()
 	return localCallers{knowsUsers: err == nil}, err
@@ -33,7 +35,7 @@ const (
 	tokenHint = "start capture with --token-file and send the token as Authorization: Bearer …"
 )
 
-// check returns nil if the request may pass.
+// check returns nil if the request is allowed, and the reason for the refusal otherwise.
 func (l localCallers) check(r *http.Request) *refusal {
 	switch {
 	case !isLoopback(remoteHost(r)):
@@ -57,7 +59,7 @@ func (l localCallers) check(r *http.Request) *refusal {
 	return nil
 }
 
-// callerUser returns the user that the caller's socket belongs to.
+// callerUser returns the user who owns the caller's socket.
 func callerUser(r *http.Request) (uid uint32, err error) {
 	caller, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -70,17 +72,17 @@ func callerUser(r *http.Request) (uid uint32, err error) {
 	return peeruser.Lookup(caller, server.AddrPort())
 }
 
-// proxyHeaders are header fields that proxies, load balancers and content delivery networks add to a request. A browser,
-// curl or capture itself sends none of them.
+// proxyHeaders are header fields that proxies, load balancers and content delivery networks add to a request. Browsers, curl
+// and capture do not send them.
 var proxyHeaders = []string{"Forwarded", "Via", "X-Real-Ip", "True-Client-Ip", "Client-Ip", "X-Client-Ip", "X-Cluster-Client-Ip",
 	"X-Original-Host", "X-Proxyuser-Ip", "X-Remote-Addr", "X-Cloud-Trace-Context", "X-Varnish"}
 
-// proxyPrefixes are the beginnings of further such header fields.
+// proxyPrefixes are prefixes of further header fields of that kind.
 var proxyPrefixes = []string{"X-Forwarded", "X-Original-F", "Cf-", "Cdn-Loop", "Fastly-", "Akamai-", "X-Akamai-", "X-Azure-", "X-Arr-",
 	"X-Amz-Cf-", "X-Amzn-", "X-Appengine-", "X-Envoy-", "X-Haproxy-", "X-Nginx-", "X-Traefik-"}
 
-// hasProxyHeader reports whether a field that a proxy adds is present. It may be empty: a client can send an empty one,
-// and a proxy then adds the address in a second field of that name.
+// hasProxyHeader reports whether a header field of a proxy is present, even an empty one: a client can send an empty field, and
+// a proxy then adds the address in a second field of the same name.
 func hasProxyHeader(h http.Header) bool {
 	for name := range h {
 		for _, proxy := range proxyHeaders {
@@ -102,7 +104,7 @@ func isLoopback(host string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// isLoopbackName reports whether a Host header can mean only this machine's loopback interface.
+// isLoopbackName reports whether a Host header can only mean this machine's loopback interface.
 func isLoopbackName(hostport string) bool {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {

@@ -10,15 +10,16 @@ const (
 	logInterval = 10 * time.Second
 )
 
-// logLimiter limits the log lines that a client can cause: logBurst at once, then one per logInterval.
+// logLimiter limits the log lines that clients can cause to logBurst lines at once and one line per logInterval afterwards.
 type logLimiter struct {
 	mu      sync.Mutex
-	tokens  float64 // lines that may be logged now
+	tokens  float64 // number of lines that may be logged now
 	last    time.Time
-	skipped int // lines suppressed since the last one that was allowed
+	skipped int // number of lines suppressed since the last one that was logged
 }
 
-// allow reports whether to log a line now, and returns how many were suppressed since the last one.
+// allow reports whether a line may be logged now, and returns the number of lines suppressed since the last one that was
+// logged.
 func (l *logLimiter) allow() (skipped int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// apiPolicy is the content security policy of every answer but the page's: a browser must not run, show or frame
-// anything in it.
+// apiPolicy is the content security policy of every answer except the page. It forbids browsers to run, show or frame anything
+// in the answer.
 const apiPolicy = "default-src 'none'; frame-ancestors 'none'"
 
-// middleware is what every request passes before its handler. wrap is the outer part, around the whole ServeMux;
-// guard is the inner part, around one route.
+// middleware processes every request before its handler. wrap is the outer part, around the whole ServeMux. guard is the inner
+// part, around one route.
 type middleware struct {
 	access   access
 	requests *semaphore.Weighted
@@ -40,7 +40,7 @@ func newMiddleware(cfg *Config) *middleware {
 	}
 }
 
-// wrap sets the security headers, counts and logs the request, and handles its body and a panic.
+// wrap sets the security headers, counts and logs the request, discards its body, and handles a panic.
 func (m *middleware) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -51,7 +51,7 @@ func (m *middleware) wrap(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Content-Security-Policy", apiPolicy)
 		rw := recorded(w)
-		rw.route = otherRoute // guard sets the route that matches
+		rw.route = otherRoute // until guard sets the matching route
 		defer m.record(rw, r)
 		defer m.recoverPanic(rw)
 		if !isCleanPath(r) {
@@ -69,7 +69,7 @@ func (m *middleware) wrap(next http.Handler) http.Handler {
 func (m *middleware) record(w *responseWriter, r *http.Request) {
 	code := w.code
 	if code == 0 {
-		code = http.StatusOK // which net/http sends if the handler wrote nothing
+		code = http.StatusOK // net/http sends it if the handler wrote nothing
 	}
 	m.metrics.requests.WithLabelValues(w.route, strconv.Itoa(code)).Inc()
 	if !w.stream {
@@ -79,9 +79,9 @@ func (m *middleware) record(w *responseWriter, r *http.Request) {
 		"remote", remoteHost(r), "milliseconds", w.elapsedMilliseconds())
 }
 
-// discardBody reads the body, which no request needs, and then removes the read deadline: when it passes, net/http
-// assumes that the client has gone and cancels the request. If the body can't be read, discardBody answers the request
-// and returns false.
+// discardBody reads the request's body, which no handler needs, and then removes the read deadline. If the deadline passed
+// during the answer, net/http would assume that the client has gone, and cancel the request. If the body cannot be read,
+// discardBody answers the request and returns false.
 func discardBody(w *responseWriter, r *http.Request) bool {
 	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBodyBytes))
 	if err != nil {
@@ -98,15 +98,15 @@ func discardBody(w *responseWriter, r *http.Request) bool {
 	return true
 }
 
-// recoverPanic logs a panic and answers 500 if nothing has been sent yet. An answer that has begun is cut off: a regular
-// end would make it look complete.
+// recoverPanic logs a panic and answers 500 if nothing has been sent yet. It aborts an answer that has begun, because a regular
+// end would make the answer look complete.
 func (m *middleware) recoverPanic(w *responseWriter) {
 	v := recover()
 	if v == nil {
 		return
 	}
 	if v != http.ErrAbortHandler {
-		// Only the runtime's own messages are sure not to hold a vote's text.
+		// Only messages of the Go runtime are certain not to contain a vote's text.
 		what := fmt.Sprintf("%T", v)
 		if e, ok := v.(runtime.Error); ok {
 			what = e.Error()
@@ -122,7 +122,7 @@ func (m *middleware) recoverPanic(w *responseWriter) {
 	panic(http.ErrAbortHandler)
 }
 
-// guard applies the access rule and the limit of requests to one route.
+// guard applies the access rule and the limit on concurrent requests to one route.
 func (m *middleware) guard(rt route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rw := recorded(w)
@@ -163,7 +163,7 @@ func (m *middleware) guard(rt route) http.Handler {
 	})
 }
 
-// waitFor waits, and returns false if ctx ends first.
+// waitFor waits for the duration d. It returns false if ctx ends first.
 func waitFor(ctx context.Context, d time.Duration) bool {
 	if d == 0 {
 		return true

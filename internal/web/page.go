@@ -9,18 +9,19 @@ import (
 	"strconv"
 )
 
-// staticFiles are the page as the browser gets it; there is no build step. They hold no votes: the page's script asks
-// the API for them.
+// staticFiles are the files of the page. The browser gets them as they are; there is no build step. They contain no votes,
+// which the page's script requests from the API.
 //
 //go:embed static
 var staticFiles embed.FS
 
-// pagePolicy lets the page load its own parts and talk to its own server, and nothing else. Trusted types are required
-// and none is defined, so no script can turn a text into markup.
+// pagePolicy allows the page to load its own parts and to connect to its own server, and nothing else. It requires trusted
+// types and allows no policy that creates them, so no script can turn a text into markup.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// contentTypes are those of the page's parts. The tables of package mime differ from machine to machine.
+// contentTypes are the content types of the page's parts, by file extension. The tables of package mime differ between
+// machines.
 var contentTypes = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -28,8 +29,8 @@ var contentTypes = map[string]string{
 	".svg":  "image/svg+xml",
 }
 
-// servePage answers with the page. If the request lacks the token, the status is 401 and the page asks for the token: a
-// browser cannot send one with an address that the user types.
+// servePage answers with the page. If the request lacks the token, the status is 401 and the page asks the user for the token,
+// because a browser cannot send a token with an address that the user types.
 func servePage(w http.ResponseWriter, r *http.Request) {
 	code := http.StatusOK
 	if isTokenMissing(r) {

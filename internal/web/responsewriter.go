@@ -5,34 +5,35 @@ import (
 	"time"
 )
 
-// responseWriter records what is answered, for the log and the metrics, and moves the write deadline along with the
-// answer: a slow client may take long for a large file, but one that stops reading, or reads less than minRate, is cut
-// off.
+// responseWriter records the answer for the log and the metrics. It also extends the write deadline while the answer is
+// written. A slow client may therefore take long for a large file, but a client that stops reading, or reads more slowly than
+// minRate, is disconnected.
 type responseWriter struct {
 	http.ResponseWriter
 	conn   *http.ResponseController
 	route  string // name of the route, for the log and the metrics
-	stream bool   // an endless answer, without a minimum rate
+	stream bool   // whether the answer is endless, without a minimum rate
 
-	received time.Time // when the request arrived
-	start    time.Time // when the answer began; when the request arrived until then
-	code     int       // status code of the answer, 0 until the header is written
+	received time.Time // time at which the request arrived
+	start    time.Time // time at which the answer began; equal to received before that
+	code     int       // status code of the answer; 0 until the header is written
 	bytes    int64     // bytes of the body written so far
 }
 
-// recorded returns the responseWriter that the middleware has put around w. A handler that is called without the
-// middleware gets one of its own.
+// recorded returns the responseWriter that the middleware has put around w. If a handler is called without the middleware,
+// recorded makes a new one.
 func recorded(w http.ResponseWriter) *responseWriter {
 	if rw, ok := w.(*responseWriter); ok {
 		return rw
 	}
 	now := time.Now()
 	rw := &responseWriter{ResponseWriter: w, conn: http.NewResponseController(w), received: now, start: now}
-	rw.extendDeadline() // the one of the connection's previous request may have passed
+	rw.extendDeadline() // the deadline of the connection's previous request may have passed
 	return rw
 }
 
-// extendDeadline sets the deadline for the next piece. It fails only if the connection has no deadlines, as in tests.
+// extendDeadline sets the deadline for the next write. It ignores an error, since only connections without deadlines fail, as
+// in tests.
 func (w *responseWriter) extendDeadline() {
 	deadline := time.Now().Add(pieceTimeout)
 	if !w.stream {
@@ -47,7 +48,7 @@ func (w *responseWriter) extendDeadline() {
 func (w *responseWriter) WriteHeader(code int) {
 	if w.code == 0 && code >= 200 {
 		w.code = code
-		w.start = time.Now() // the time until now was our own work, not the client's
+		w.start = time.Now() // the time until now was capture's own work, not the client's
 		w.extendDeadline()
 	}
 	w.ResponseWriter.WriteHeader(code)

@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// route is one request that the server answers, and how it is guarded.
+// route is one kind of request that the server answers, and how it is guarded.
 type route struct {
 	method  string
 	pattern string // path pattern of http.ServeMux
 	serve   http.HandlerFunc
 
-	public bool // answered for everybody, without the token and beyond the limit of requests
-	page   bool // the page and its parts, which hold no votes: answered without the token, beyond the limit of requests
-	stream bool // an endless answer: no minimum rate, beyond the limit of requests
+	public bool // answered for everybody, without the access rule and without the limit on requests
+	page   bool // the page or a part of it, which contains no votes: needs no token, and the limit on requests does not apply
+	stream bool // an endless answer: no minimum rate, and the limit on requests does not apply
 }
 
-// otherRoute is the name of the requests that no route matches.
+// otherRoute is the name of the route for requests that match no other one.
 const otherRoute = "other"
 
 // name returns the route's name in metrics and logs.
@@ -44,15 +44,15 @@ func (s *Server) routes(cfg *Config) []route {
 	}
 }
 
-// newMux returns a ServeMux for the routes, with 404 and 405 as JSON. guard makes the handler of a route.
+// newMux returns a ServeMux for the routes that answers 404 and 405 as JSON. guard returns the handler of a route.
 func newMux(routes []route, guard func(route) http.Handler) *http.ServeMux {
 	mux := http.NewServeMux()
-	methods := map[string][]string{} // by pattern
+	methods := map[string][]string{} // allowed methods by pattern
 	for _, rt := range routes {
 		mux.Handle(rt.method+" "+rt.pattern, guard(rt))
 		methods[rt.pattern] = append(methods[rt.pattern], rt.method)
 		if rt.method == "GET" {
-			methods[rt.pattern] = append(methods[rt.pattern], "HEAD") // as ServeMux does
+			methods[rt.pattern] = append(methods[rt.pattern], "HEAD") // ServeMux answers HEAD like GET
 		}
 	}
 	for pattern, allowed := range methods {
@@ -67,7 +67,7 @@ func newMux(routes []route, guard func(route) http.Handler) *http.ServeMux {
 	return mux
 }
 
-// isCleanPath reports whether a path is in its shortest form. ServeMux would redirect any other.
+// isCleanPath reports whether the path of a request is in its shortest form. ServeMux would redirect any other path.
 func isCleanPath(r *http.Request) bool {
 	p := r.URL.EscapedPath()
 	return p == path.Clean(p)

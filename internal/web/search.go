@@ -12,20 +12,21 @@ import (
 
 // word is one word of a search, which ignores case.
 //
-// Decoding a row's texts and converting them to lower case costs about 10 µs a row, so mayBeIn first looks at the bytes
-// of the line. It compares ASCII only, and looks for the byte of the word that is rarest in texts, which the processor's
-// vector instructions find. On BenchmarkSearch's rows of 3 kB, a search examines 2.2 million rows per second of
-// processor time for most words, 0.1 million without mayBeIn, and 0.45 million if mayBeIn looks for the first byte.
+// Decoding a row's texts and converting them to lower case takes about 10 µs per row. Therefore mayBeIn first searches the
+// bytes of the line for the ASCII part of the word. It searches for the byte of that part that is rarest in texts, which the
+// processor's vector instructions find. With BenchmarkSearch's rows of 3 kB, a search for most words examines 2.2 million rows
+// per second of processor time. It would examine 0.1 million without mayBeIn, and 0.45 million if mayBeIn searched for the
+// first byte.
 type word struct {
 	lower string   // the word in lower case
-	ascii []byte   // its longest part without characters beyond ASCII, as JSON has it; empty if there is none
+	ascii []byte   // longest ASCII part of the word, escaped as in JSON; empty if there is none
 	rare  int      // index in ascii of the byte that is rarest in texts
-	heads [][]byte // all cases of the first character, if ascii is empty
+	heads [][]byte // all cases of the first character; set only if ascii is empty
 }
 
 func newWord(text string) word {
 	w := word{lower: strings.ToLower(text)}
-	escaped, _ := jsontext.AppendQuote(nil, w.lower) // escapes what Postgres escapes; fails for invalid UTF-8 only
+	escaped, _ := jsontext.AppendQuote(nil, w.lower) // escapes the same characters as Postgres; fails only for invalid UTF-8
 	for part := range bytes.FieldsFuncSeq(escaped[1:len(escaped)-1], func(r rune) bool { return r >= utf8.RuneSelf }) {
 		if len(part) > len(w.ascii) {
 			w.ascii = part
@@ -46,11 +47,12 @@ func newWord(text string) word {
 	return w
 }
 
-// frequency ranks bytes by how often English texts have them; -1 stands for all that are not letters.
+// frequency returns the rank of a letter in English texts; a higher rank means more frequent. It returns -1 for all other
+// bytes.
 func frequency(c byte) int { return strings.IndexByte("zqxjkvbpygfwmucldrhsnioate", c) }
 
-// mayBeIn reports whether a JSON text may have the word. If it returns false, the text does not have it; if it returns
-// true, the word may still be in the wrong place, such as a column's name, or across an escape such as \n.
+// mayBeIn reports whether a JSON text may contain the word. If it returns false, the text does not contain the word. If it
+// returns true, the match may still be in a wrong place, such as a column's name, or include a part of an escape such as \n.
 func (w *word) mayBeIn(text []byte) bool {
 	if len(w.ascii) == 0 {
 		return slices.ContainsFunc(w.heads, func(head []byte) bool { return bytes.Contains(text, head) })
@@ -63,11 +65,11 @@ func (w *word) mayBeIn(text []byte) bool {
 	return isLetter && w.hasAround(text, lower-'a'+'A')
 }
 
-// hasAround reports whether the text has the word's ASCII part, in any case, with c as its rare byte.
+// hasAround reports whether the text contains the word's ASCII part, in any case, with c as its rare byte.
 func (w *word) hasAround(text []byte, c byte) bool {
 	n := len(w.ascii)
 	for len(text) >= n {
-		// The part begins w.rare bytes before its rare byte.
+		// The ASCII part begins w.rare bytes before c.
 		start := bytes.IndexByte(text[w.rare:], c)
 		if start < 0 || start+n > len(text) {
 			return false
@@ -92,7 +94,7 @@ func equalFoldASCII(text, lower []byte) bool {
 	return true
 }
 
-// isInAny reports whether one of the JSON strings has the word.
+// isInAny reports whether one of the JSON strings contains the word.
 func (w *word) isInAny(texts [][]byte) bool {
 	for _, v := range texts {
 		if w.mayBeIn(v) && strings.Contains(strings.ToLower(string(unquoteJSON(v))), w.lower) {

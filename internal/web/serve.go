@@ -11,8 +11,8 @@ import (
 )
 
 // serveUntilDone runs srv on l until ctx ends or srv fails. Then it calls stop, which must end srv, and waits until all
-// connections are closed. If there are more connections than limit, it closes idle ones. It returns nil if ctx has
-// ended, and closes l in any case.
+// connections are closed. While there are more connections than limit, it closes waiting ones. It returns nil if ctx has ended,
+// and closes l in any case.
 func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit int, stop func()) error {
 	conns := connections{limit: limit, open: map[net.Conn]*connection{}}
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
@@ -43,32 +43,33 @@ func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit
 	return fmt.Errorf("serve http on %s: %w", l.Addr(), err)
 }
 
-// connections are the open connections of a server. If there are more than limit, the one that has waited longest for a
-// request is closed, so that idle callers can't keep others out, health checks least of all. There is no limit per
-// address: behind a proxy all callers have one address.
+// connections are the open connections of a server. If there are more than limit, the connection that has waited longest for a
+// request is closed. Idle callers therefore cannot keep others out, in particular health checks. There is no limit per address,
+// because behind a proxy all callers have the same address.
 //
-// A connection is held, and never closed for others, while an admitted request is answered on it. Admitted requests are
-// far fewer than limit (maxRequests and maxStreams), so there is always a connection to close. Until its request is
-// admitted, a connection counts as waiting: a caller can send half a header or body, and can leave an answer unread.
+// A connection is held while an admitted request is answered on it. A held connection is never closed to make room. Admitted
+// requests are far fewer than limit (see maxRequests and maxStreams), so there is always another connection to close. Until its
+// request is admitted, a connection counts as waiting, because a caller can send half a header or body, or leave an answer
+// unread.
 type connections struct {
 	limit  int
-	served sync.WaitGroup // one for each connection until the server has finished with it
+	served sync.WaitGroup // one for each connection that the server has not finished with
 
 	mu   sync.Mutex
-	open map[net.Conn]*connection // without those that were closed for others
+	open map[net.Conn]*connection // without connections that were closed to make room
 }
 
 // connection is one open connection.
 type connection struct {
 	conns *connections
-	since time.Time // when it began to wait for a request
-	held  bool      // an admitted request is in progress
+	since time.Time // time at which it began to wait for a request
+	held  bool      // whether an admitted request is in progress
 }
 
 // connKey is the context key of a request's *connection.
 type connKey struct{}
 
-// holdConn keeps the connection of a request from being closed for others, until the function that it returns is called.
+// holdConn prevents the connection of a request from being closed to make room, until release is called.
 func holdConn(ctx context.Context) (release func()) {
 	c, ok := ctx.Value(connKey{}).(*connection)
 	if !ok {
@@ -84,7 +85,7 @@ func (c *connection) setHeld(held bool) {
 	c.held = held
 }
 
-// add adds a connection. If there is no room, it closes the one that has waited longest.
+// add adds a connection. If there is no room, it closes the connection that has waited longest.
 func (s *connections) add(nc net.Conn) *connection {
 	c := &connection{conns: s, since: time.Now()}
 	s.served.Add(1)

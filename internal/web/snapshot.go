@@ -12,7 +12,7 @@ import (
 	"capture/internal/foldlog"
 )
 
-// flushHandler forces flushes.
+// flushHandler serves requests that force a flush.
 type flushHandler struct {
 	flush    func(context.Context) (capture.SnapshotResult, error)
 	flushes  *foldlog.Logger
@@ -24,7 +24,7 @@ func newFlushHandler(flush func(context.Context) (capture.SnapshotResult, error)
 	return &flushHandler{flush: flush, flushes: foldlog.New(log, "forced flush"), log: log}
 }
 
-// serveSnapshot forces a flush and answers when feedback.json has all that was committed before the request.
+// serveSnapshot forces a flush. It answers when feedback.json contains everything that was committed before the request.
 func (h *flushHandler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), snapshotTimeout)
 	defer cancel()

@@ -8,7 +8,7 @@ import (
 	"capture/capture"
 )
 
-// summaryHandler serves what the page shows above the list of votes.
+// summaryHandler serves the data that the page shows above the list of votes.
 type summaryHandler struct {
 	tables  *tables
 	status  func() capture.Status
@@ -23,11 +23,11 @@ type summary struct {
 	Columns []summaryColumn `json:"columns"`
 	Rows    int             `json:"rows"`
 	Version uint64          `json:"version"`
-	Current bool            `json:"current"` // whether the counts are those of this version; else they are older or missing
+	Current bool            `json:"current"` // whether the counts are of this version; if not, they are older or missing
 
-	Days     []dayCount `json:"days,omitempty"` // the oldest first; none if the table has no time
+	Days     []dayCount `json:"days,omitempty"` // oldest first; empty if the table has no time column
 	Tags     []tagCount `json:"tags,omitempty"`
-	MoreTags int        `json:"more_tags,omitempty"` // kinds of tags left out of Tags
+	MoreTags int        `json:"more_tags,omitempty"` // number of different tags left out of Tags
 	Untagged int        `json:"untagged"`
 
 	Status capture.Status `json:"status"`

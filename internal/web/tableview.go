@@ -10,7 +10,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// tables gives requests the table as the daemon has it in memory.
+// tables provides requests with the table in the daemon's memory.
 type tables struct {
 	view                   func() *snapshot.View
 	timeColumn, tagsColumn string
@@ -18,13 +18,13 @@ type tables struct {
 	failures               logLimiter
 }
 
-// tableView is the one committed state that a request reads.
+// tableView is the committed state that one request reads, with the roles of its columns.
 type tableView struct {
 	*snapshot.View
 	*columnRoles
 }
 
-// current returns the last committed state. If there is none, it answers why and returns false.
+// current returns the last committed state. If there is none, current answers the request with the reason and returns false.
 func (t *tables) current(w http.ResponseWriter) (tableView, bool) {
 	view := t.view()
 	if view == nil {
@@ -40,7 +40,7 @@ func (t *tables) current(w http.ResponseWriter) (tableView, bool) {
 	return tableView{view, roles}, true
 }
 
-// writeReadError answers that rows which had been spilled to disk could not be read back.
+// writeReadError answers that rows could not be read back from the spill file.
 func (t *tables) writeReadError(w http.ResponseWriter, err error) {
 	t.logFailure("rows can't be read back", err)
 	writeUnavailable(w, 10, "rows that are not in memory could not be read back; the table is being copied again, see /readyz")
@@ -52,7 +52,7 @@ func (t *tables) logFailure(message string, err error) {
 	}
 }
 
-// appendVote appends {"key":…,"row":…} to dst. The row's own JSON is not touched, so each number keeps its digits.
+// appendVote appends {"key":…,"row":…} to dst. It copies the row's JSON unchanged, so each number keeps its digits.
 func appendVote(dst []byte, shape *rowjson.Shape, row snapshot.Row) []byte {
 	dst = append(dst, `{"key":`...)
 	dst = appendKeyText(dst, shape, row.Key)

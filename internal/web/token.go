@@ -17,24 +17,25 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// tokenFile is the file that holds the bearer token. It is small, so it is read for every request. Reading it only when its
-// time or size has changed could miss a change.
+// tokenFile is the file that contains the bearer token. The file is small, so it is read for every request. Reading it only
+// after its time or size has changed could miss a change.
 type tokenFile struct {
 	path string
 	log  hclog.Logger
 
 	mu       sync.Mutex
-	weakness string // what was last found to be weak, "" if nothing; each finding is logged once
+	weakness string // weaknesses that were found last, or ""; logged only when they change
 }
 
-// newTokenFile also logs what is weak about the token now. It is no error if the file can't be read: each request says so.
+// newTokenFile also logs weaknesses of the present token. It does not fail if the file cannot be read; each request then
+// reports that.
 func newTokenFile(path string, log hclog.Logger) *tokenFile {
 	t := &tokenFile{path: path, log: log}
 	_, _ = t.read()
 	return t
 }
 
-// check returns nil if the request carries the token. If the file can't be read, no token is right.
+// check returns nil if the request carries the token. If the token file cannot be read, it refuses every request.
 func (t *tokenFile) check(r *http.Request) *refusal {
 	want, err := t.read()
 	if err != nil {
@@ -49,16 +50,16 @@ func (t *tokenFile) check(r *http.Request) *refusal {
 	if !ok {
 		return &refusal{code: http.StatusUnauthorized, text: "a token is required; send it as Authorization: Bearer …"}
 	}
-	// The hashes have one length, so the time of the comparison does not show the token's.
+	// Both hashes have the same length, so the time of the comparison does not reveal the token's length.
 	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(want))
 	if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
-		// The delay is this request's own. Without it, one connection could try thousands of tokens a second.
+		// The delay applies only to this request. Without it, one connection could try thousands of tokens per second.
 		return &refusal{code: http.StatusUnauthorized, text: "the token is not the one in capture's token file", delay: wrongTokenDelay}
 	}
 	return nil
 }
 
-// read returns the token without the white space around it.
+// read returns the token without surrounding white space.
 func (t *tokenFile) read() (string, error) {
 	// Without O_NONBLOCK, opening a FIFO would block the request.
 	f, err := os.OpenFile(t.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -90,7 +91,7 @@ func (t *tokenFile) read() (string, error) {
 	return token, nil
 }
 
-// warn logs what is weak about the token and its file, unless it has been logged already.
+// warn logs weaknesses of the token and its file, unless they were logged before.
 func (t *tokenFile) warn(token string, mode fs.FileMode) {
 	var weakness []string
 	if len(token) < minTokenLength {
@@ -112,7 +113,7 @@ func (t *tokenFile) warn(token string, mode fs.FileMode) {
 	}
 }
 
-// missingToken is the context key that marks a request for the page that came without the token.
+// missingToken is the context key that marks a request for the page without the token.
 type missingToken struct{}
 
 func markTokenMissing(r *http.Request) *http.Request {
@@ -121,7 +122,7 @@ func markTokenMissing(r *http.Request) *http.Request {
 
 func isTokenMissing(r *http.Request) bool { return r.Context().Value(missingToken{}) != nil }
 
-// requestToken sets the header field that goes with status 401.
+// requestToken sets the header field that status 401 requires.
 func requestToken(w http.ResponseWriter) {
 	w.Header().Set("WWW-Authenticate", `Bearer realm="capture"`)
 }

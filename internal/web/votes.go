@@ -15,7 +15,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// votesHandler serves votes from memory, page by page and one by one.
+// votesHandler serves votes from memory, as pages and one at a time.
 type votesHandler struct {
 	tables   *tables
 	searches *semaphore.Weighted
@@ -48,7 +48,7 @@ func (h *votesHandler) serveList(w http.ResponseWriter, r *http.Request) {
 	p.writeTo(w, t)
 }
 
-// serveVote answers with the vote that the path names by its key.
+// serveVote answers with the vote whose key is in the path.
 func (h *votesHandler) serveVote(w http.ResponseWriter, r *http.Request) {
 	t, ok := h.tables.current(w)
 	if !ok {
@@ -79,11 +79,11 @@ func setVotesHeader(w http.ResponseWriter) {
 // pageQuery is a request for one page of votes.
 type pageQuery struct {
 	filter filter
-	after  rowjson.Key // key above the page's first vote, nil to begin with the newest
+	after  rowjson.Key // key above the page's first vote; nil begins with the newest vote
 	limit  int
 }
 
-// parsePageQuery reads the parameters of a page. Its errors are for the client.
+// parsePageQuery parses the parameters of a page. Its errors are meant for the client.
 func parsePageQuery(query url.Values, c *columnRoles) (q pageQuery, err error) {
 	if q.filter, err = parseFilter(query, c); err != nil {
 		return q, err
@@ -106,8 +106,8 @@ func parsePageQuery(query url.Values, c *columnRoles) (q pageQuery, err error) {
 // votesPage is the answer to a pageQuery.
 type votesPage struct {
 	rows    []snapshot.Row
-	next    rowjson.Key // key after which the next page begins, nil at the end of the table
-	scanned int         // rows examined
+	next    rowjson.Key // key after which the next page begins; nil at the end of the table
+	scanned int         // number of rows examined
 }
 
 // readPage searches the rows below q.after until the page is full or searchTimeout has passed.
@@ -125,7 +125,7 @@ func readPage(t tableView, q pageQuery) (p votesPage, err error) {
 		p.scanned++
 		p.next = row.Key
 		if q.filter.matches(t.columnRoles, row.Line) {
-			// A copy, since the line may be part of a whole page of rows that was read back from disk.
+			// The line is cloned, since it may be part of a whole page of rows that was read back from disk.
 			p.rows = append(p.rows, snapshot.Row{Key: row.Key, Line: bytes.Clone(row.Line)})
 			size += len(row.Line)
 		}
@@ -134,7 +134,7 @@ func readPage(t tableView, q pageQuery) (p votesPage, err error) {
 	return p, nil
 }
 
-// writeTo sends the page row by row. A buffer for all of it would hold the rows a second time.
+// writeTo sends the page row by row. A buffer for the whole page would hold the rows a second time.
 func (p votesPage) writeTo(w http.ResponseWriter, t tableView) {
 	setVotesHeader(w)
 	buf := fmt.Appendf(nil, `{"version":%d,"total":%d,"scanned":%d,"next":`, t.Version(), t.Rows(), p.scanned)

@@ -1,14 +1,14 @@
-// Package web serves capture over HTTP: health, metrics, the download of feedback.json, the forced flush, and the
-// feedback page with the API behind it.
+// Package web serves capture over HTTP: health, metrics, the download of feedback.json, the forced flush, and the feedback page
+// with its API.
 //
-// [New] makes a [Server] for a daemon; [Server.Run] serves until its context ends. Votes are served from the daemon's
-// memory, so the page works while Postgres is down. The download is served from the disk: it is the file that a restore
-// would read.
+// [New] makes a [Server] for a daemon, and [Server.Run] serves until its context ends. Votes come from the daemon's memory, so
+// the page works while Postgres is down. The download comes from disk, so it is the file that a restore would read.
 //
-// A request passes the middleware (middleware.go), which applies the access rule (access.go), and reaches the handler
-// that routes.go names for it. Health and metrics are open to everybody. Everything else requires the bearer token if
-// one is configured; otherwise only capture's own user and root are served, on this machine (local.go). limits.go has the
-// limits that protect the daemon from clients, and serve.go decides which connection is closed when there are too many.
+// A request passes through the middleware (middleware.go), which applies the access rule (access.go), and then reaches the
+// handler that routes.go assigns to it. Health and metrics are open to everybody. Everything else requires the bearer token if
+// one is configured, except the page itself, which contains no votes. If no token is configured, only capture's own user and
+// root are answered, and only on this machine (local.go). limits.go contains the limits that protect the daemon from clients.
+// serve.go decides which connection is closed when there are too many.
 package web
 
 import (
@@ -37,7 +37,7 @@ type Server struct {
 	events  *eventsHandler
 }
 
-// New makes a Server and registers its metrics. The caller runs it once.
+// New returns a Server and registers its metrics. The caller calls Run once.
 func New(cfg Config) (*Server, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -60,8 +60,8 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Run serves on l until ctx ends. It gives the requests in progress a moment to finish, cuts off the rest, and waits for
-// everything that it has started. It returns nil after such a stop, and closes l in any case.
+// Run serves on l until ctx ends. It gives the requests in progress a moment to finish, aborts the others, and waits for
+// everything that it has started. After such a stop it returns nil. It closes l in any case.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	requests, cancelRequests := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelRequests()
