@@ -198,8 +198,8 @@ func (k *keeper) checkLosses() {
 
 // lossText says what was lost, and how to bring it back.
 func lossText(s *store.KeptState) string {
-	return fmt.Sprintf("%s: %s. The state before is kept. To bring rows back: capture restore --on-conflict skip %s. If it was meant: capture history --ack",
-		s.Loss.Found.UTC().Format(time.RFC3339), s.Loss, s.Path)
+	return fmt.Sprintf("%s: %s. The state before is kept. To bring rows back: %s. If it was meant: capture history --ack",
+		s.Loss.Found.UTC().Format(time.RFC3339), s.Loss, s.RestoreCommand())
 }
 
 // status returns what kept states take.

@@ -58,6 +58,15 @@ func KeptAt(states []KeptState, t time.Time) (KeptState, bool) {
 	return KeptState{}, false
 }
 
+// RestoreCommand returns the command that brings back what the loss after s took: rows that are gone, or else values that changed.
+func (s KeptState) RestoreCommand() string {
+	conflict := "skip"
+	if s.Loss != nil && s.Loss.RowsChanged > 0 && s.Loss.RowsLost == 0 {
+		conflict = "overwrite"
+	}
+	return "capture restore --on-conflict " + conflict + " " + s.Path
+}
+
 // Acknowledge records beside the state that its loss was meant or has been dealt with. It needs no lock and may be called while a
 // daemon runs. Acknowledging a state twice, or one without a loss, changes nothing.
 func (s KeptState) Acknowledge() error {

@@ -201,17 +201,9 @@ func stateNotes(s store.KeptState) []string {
 		notes = append(notes, "the state before a loss: "+s.Loss.String()+"; acknowledged")
 	default:
 		notes = append(notes, "the state before a loss: "+s.Loss.String(),
-			"bring the rows back: "+restoreCommand(s), "or end the alert, if it was meant: capture history --ack")
+			"bring the rows back: "+s.RestoreCommand(), "or end the alert, if it was meant: capture history --ack")
 	}
 	return notes
-}
-
-// restoreCommand returns the command that restores the rows that were lost or changed after the state.
-func restoreCommand(s store.KeptState) string {
-	if s.Loss.RowsChanged > 0 && s.Loss.RowsLost == 0 {
-		return "capture restore --on-conflict overwrite " + s.Path
-	}
-	return "capture restore --on-conflict skip " + s.Path
 }
 
 // listedText returns the number and size of the states and the age of the oldest. states must not be empty.
