@@ -18,6 +18,7 @@ import (
 	"capture/capture"
 	"capture/internal/foreign"
 	"capture/store"
+	"capture/store/retention"
 )
 
 // snapshotTimeout is the maximum time to wait for the daemon to write the file. The daemon's own limit is shorter.
@@ -137,6 +138,10 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 		return err
 	}
 	defer file.Close()
+	// As the daemon would, so that regular exports do not fill the volume with kept states. The daemon's flag is not one of this command.
+	if keep, err := retention.Parse(os.Getenv("CAPTURE_KEEP")); err == nil {
+		file.SetRetention(keep)
+	}
 	view, err := capture.Export(ctx, c.exportConfig(database, v, filepath.Dir(file.Path()), std.err))
 	if err != nil {
 		return err
@@ -152,6 +157,9 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 		fmt.Fprintln(std.err, "capture snapshot: "+written.Warning)
 	}
 	if _, err := file.CompressKept(ctx); err != nil {
+		return err
+	}
+	if _, err := file.PruneKept(); err != nil {
 		return err
 	}
 	manifest := written.Manifest
