@@ -1,5 +1,5 @@
-// Package deploy has the files for running capture in production: service units, manifests, monitoring and SQL. Go code uses
-// only the SQL.
+// Package deploy contains the files for running capture in production: service units, manifests, monitoring and SQL. Go code
+// uses only the SQL.
 package deploy
 
 import _ "embed"

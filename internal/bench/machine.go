@@ -14,7 +14,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// environment describes the machine and the run, which the figures depend on.
+// environment describes the machine and the run, because the figures depend on both.
 type environment struct {
 	begun    time.Time
 	load     string // load average over one minute, at the start
@@ -62,7 +62,7 @@ func (e *environment) addResults(found results, runs int) {
 
 func requestedRows() float64 {
 	var n float64 = 100_000
-	_, _ = fmt.Sscan(os.Getenv("CAPTURE_BENCH_ROWS"), &n) // the benchmarks refuse what is not a number
+	_, _ = fmt.Sscan(os.Getenv("CAPTURE_BENCH_ROWS"), &n) // the benchmarks report a value that is not a number
 	return n
 }
 

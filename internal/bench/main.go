@@ -55,7 +55,7 @@ func runBenchmarks(runs int, only, doc string) error {
 	return replaceTable(doc, text)
 }
 
-// results has the figures of all runs, by the benchmark's name and by unit.
+// results maps a benchmark's name and a unit to the figures of all runs.
 type results map[string]map[string][]float64
 
 // runPackage runs benchmarks of a package, shows their output and adds their figures to found.

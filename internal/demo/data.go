@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// This file has the questions of the demo's users, the answers of the chat, and the users' ratings.
+// This file contains the questions of the demo's users, the answers of the chat, and the users' ratings.
 
 // vote is a row of the votes table without its key and time.
 type vote struct {

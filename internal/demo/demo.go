@@ -74,7 +74,7 @@ func (d *Demo) fillDatabase(ctx context.Context) error {
 }
 
 // Run makes perSecond changes a second on average until ctx ends, and then returns nil. It calls show for each change once
-// the file at path has the change.
+// the file at path contains the change.
 func (d *Demo) Run(ctx context.Context, perSecond float64, path string, show func(Change, File)) error {
 	changes := make(chan Change, 64)
 	group, ctx := errgroup.WithContext(ctx)

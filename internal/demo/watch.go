@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	checkInterval = 5 * time.Millisecond // pause between two checks whether the file was replaced
-	drainTimeout  = 5 * time.Second      // maximum time until the file has the last changes
+	checkInterval = 5 * time.Millisecond // time between two checks of the file for a new version
+	drainTimeout  = 5 * time.Second      // time that watch waits for the last changes to reach the file
 )
 
 // File describes a version of feedback.json.
@@ -20,7 +20,7 @@ type File struct {
 	Read  time.Time // when the version was read
 }
 
-// watcher holds the changes that the file does not have yet.
+// watcher holds the changes that the file does not contain yet.
 type watcher struct {
 	path    string
 	show    func(Change, File)
@@ -29,8 +29,8 @@ type watcher struct {
 	read    os.FileInfo // file info of the last version that was read
 }
 
-// watch reads the file at path whenever it is replaced, and calls show for each change once the file has it. It returns when
-// changes is closed and all changes were shown, or drainTimeout after changes was closed. In that case, Compare reports what
+// watch reads the file at path whenever it is replaced, and calls show for each change once the file contains it. It returns
+// when changes is closed and all changes were shown. If drainTimeout ends first, it returns early, and Compare reports what
 // is missing.
 func watch(path string, changes <-chan Change, show func(Change, File)) {
 	w := watcher{path: path, show: show}
@@ -54,8 +54,8 @@ func watch(path string, changes <-chan Change, show func(Change, File)) {
 	}
 }
 
-// readFile shows the pending changes that the file has. It reads the file only if the file was replaced, or a change was
-// added, since the last read.
+// readFile shows the pending changes that the file contains. It reads the file only if the file was replaced, or a change
+// was added, since the last read.
 func (w *watcher) readFile() {
 	info, err := os.Stat(w.path)
 	if err != nil || len(w.pending) == 0 || !w.stale && w.read != nil && os.SameFile(info, w.read) && info.ModTime().Equal(w.read.ModTime()) {
@@ -69,8 +69,8 @@ func (w *watcher) readFile() {
 	rows := fileRows(content)
 	file := File{Rows: len(rows), Bytes: int64(len(content)), Read: time.Now()}
 
-	// A vote may have several pending changes. If its row in the file equals the row after one of them, the file has that
-	// change and all changes of the vote before it.
+	// A vote may have several pending changes. If its row in the file equals the row after one of them, the file contains
+	// that change and all changes of the vote before it.
 	last := make(map[int]int) // index in pending, by vote_id
 	for i, c := range w.pending {
 		if string(rows[c.ID]) == c.row {

@@ -1,5 +1,5 @@
-// Package faultproxy has a TCP proxy that imitates the faults of networks: it cuts, refuses, stalls, slows and redirects
-// connections. Tests put it between capture and a Postgres server.
+// Package faultproxy provides a TCP proxy that imitates the faults of networks: it cuts, refuses, stalls, slows and
+// redirects connections. Tests put it between capture and a Postgres server.
 package faultproxy
 
 import (
@@ -32,8 +32,8 @@ type Proxy struct {
 
 // New starts a proxy to target (host:port) on a free port of the loopback interface.
 func New(target string) (*Proxy, error) {
-	// While the proxy refuses connections, nobody listens on its port. No outgoing connection can take a port of FreePort
-	// meanwhile.
+	// While the proxy refuses connections, nobody listens on its port. FreePort returns a port that no outgoing connection
+	// takes meanwhile.
 	port, err := pgserver.FreePort()
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy: %w", err)
@@ -157,7 +157,7 @@ func (p *Proxy) acceptLoop(l net.Listener) {
 	}
 }
 
-// conditions returns how data that arrives now is treated: it waits until open is closed, and rate and latency apply to it.
+// conditions returns the current values of open, rate and latency.
 func (p *Proxy) conditions() (open <-chan struct{}, rate int, latency time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// binPatterns match the folders in which distributions install the server programs and which are usually not in PATH.
+// binPatterns match the folders in which distributions install the server programs. Most of them are not in PATH.
 var binPatterns = []string{
 	"/usr/lib/postgresql/*/bin",                          // Debian, Ubuntu
 	"/usr/pgsql-*/bin",                                   // the PostgreSQL project's own RPMs
@@ -23,8 +23,8 @@ var binPatterns = []string{
 	"/usr/local/pgsql/bin",                               // built from source
 }
 
-// Bin returns the folder with the server programs (initdb and postgres). It searches PATH and asks pg_config. Then it looks
-// into the folders that distributions use, and returns the one with the highest version.
+// Bin returns the folder with the server programs (initdb and postgres). It searches PATH, then asks pg_config, then tries
+// the folders that distributions use. If a distribution has installed several versions, it returns the highest.
 func Bin() (string, error) {
 	if path, err := exec.LookPath("initdb"); err == nil {
 		// initdb may be a link into the folder of the other programs, or a wrapper in that folder.
@@ -51,7 +51,7 @@ func Bin() (string, error) {
 		"install them with `make postgres` or with the system's package (postgresql, postgresql-server)")
 }
 
-// hasServerPrograms reports whether a folder has the programs that a server needs.
+// hasServerPrograms reports whether a folder contains the programs that a server needs.
 func hasServerPrograms(dir string) bool {
 	for _, program := range []string{"initdb", "postgres"} {
 		if info, err := os.Stat(filepath.Join(dir, program)); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TB has the methods of *testing.T, *testing.B and *testing.F that this package uses.
+// TB contains the methods of *testing.T, *testing.B and *testing.F that this package uses.
 type TB interface {
 	Helper()
 	Name() string

@@ -51,7 +51,7 @@ func serverEnv() []string {
 	return env
 }
 
-// process is a server program with its children.
+// process is a running server program with its children.
 type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the program and all its children have exited

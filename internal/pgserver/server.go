@@ -113,7 +113,7 @@ func (s *Server) StartAgain(ctx context.Context) error {
 func (s *Server) waitReady(ctx context.Context, p *process) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	// If another process has the port, it may never answer. But then our server exits, which ends the attempts.
+	// Another process may hold the port and never answer. This server then exits, which ends the attempts.
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {

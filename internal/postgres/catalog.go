@@ -68,8 +68,8 @@ func prepareCatalogSQL(ctx context.Context, conn *pgx.Conn, name Name) (sql stri
 	return statement, nil
 }
 
-// catalogEntry is the first document of catalogSQL. It has everything that decides which rows the table has and how they
-// become JSON. The document's hash is the fingerprint of the table's shape.
+// catalogEntry is the first document of catalogSQL. It contains everything that decides which rows the table has and how
+// they become JSON. The document's hash is the fingerprint of the table's shape.
 type catalogEntry struct {
 	OID              uint32        `json:"oid"`
 	Schema           string        `json:"schema"`
@@ -99,8 +99,8 @@ type columnEntry struct {
 	Sources    []int16 `json:"sources"`    // numbers of the columns that a generated column's expression refers to
 }
 
-// facts is the second document of catalogSQL. It has properties of the table that may change without changing the JSON of
-// any row.
+// facts is the second document of catalogSQL. It contains properties of the table that may change without changing the JSON
+// of any row.
 type facts struct {
 	User        string      `json:"user"`
 	Owner       string      `json:"owner"`
@@ -124,7 +124,7 @@ type keyOperator struct {
 	Schemas  []string `json:"schemas"`  // schemas in Needs that the user may not use
 }
 
-// ownName has the SQL text of a column's type and default expression under the session's own search path, where names may
+// ownName holds the SQL text of a column's type and default expression under the session's own search path, where names may
 // lack a schema.
 type ownName struct {
 	Type       string `json:"type"`
@@ -142,7 +142,7 @@ type leafEntry struct {
 	IdentityIndex   []string `json:"identity_index"`
 }
 
-// catalogRow has the results of the statements that queueCatalog adds to a batch.
+// catalogRow holds the results of the statements that queueCatalog adds to a batch.
 type catalogRow struct {
 	entry, facts string // documents of catalogSQL; see [catalogEntry] and [facts]
 	ownNames     string // JSON result of ownNamesSQL; empty if it was not sent

@@ -61,8 +61,8 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 		cfg.ConnectTimeout = defaultConnectTimeout
 	}
 	cfg.DialFunc = dialServer
-	// A transaction pooler may run each statement in a different server session, where a prepared statement would be
-	// missing.
+	// A transaction pooler may run each statement in a different server session, which lacks the statements prepared in
+	// another one.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	cfg.StatementCacheCapacity = 0
 	cfg.DescriptionCacheCapacity = 0

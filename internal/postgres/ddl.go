@@ -12,7 +12,7 @@ const (
 	// ddlLockTimeout bounds how long a statement of capture waits for a lock. Other sessions that need the lock queue behind
 	// the statement.
 	ddlLockTimeout = "2s"
-	// ddlRetryPause is the pause between two attempts. Sessions that queued behind a statement get their locks in it.
+	// ddlRetryPause is the pause between two attempts. During it, sessions that queued behind a statement get their locks.
 	ddlRetryPause = time.Second
 	// ddlRetryTime bounds how long ApplyStatements retries.
 	ddlRetryTime = time.Minute

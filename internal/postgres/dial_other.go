@@ -4,5 +4,6 @@ package postgres
 
 import "syscall"
 
-// setUserTimeout does nothing: the option exists on Linux only. Keepalive and the readers' deadlines remain.
+// setUserTimeout does nothing, because the option exists on Linux only. On other systems, keepalive and the readers'
+// deadlines detect a dead peer.
 func setUserTimeout(_, _ string, _ syscall.RawConn) error { return nil }

@@ -12,7 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Level is how serious a [Finding] is.
+// Level is the severity of a [Finding].
 type Level string
 
 const (

@@ -19,7 +19,7 @@ import (
 // keepalive arrives sooner, even over a slow link or from a busy server.
 const DefaultIdleTimeout = 30 * time.Second
 
-// ReadClock records when bytes last arrived from a server, over all connections that it is attached to.
+// ReadClock records when bytes last arrived from a server, on any of the connections that it is attached to.
 type ReadClock struct{ last atomic.Int64 } // nanoseconds since clockStart
 
 // clockStart is the zero time of every ReadClock. Times relative to it are monotonic, so a change of the system's clock does
@@ -46,7 +46,7 @@ func (c *ReadClock) Attach(cfg *pgx.ConnConfig) *pgx.ConnConfig {
 	return cfg
 }
 
-// WithIdleTimeout calls f and cancels f's context once nothing has arrived for timeout. It then returns an [IdleError]. So
+// WithIdleTimeout calls f and cancels f's context once nothing has arrived for timeout. It then returns the error of [IdleError]. So
 // an exchange with the server may take any time over a slow link while bytes arrive, and ends soon on a dead link.
 func (c *ReadClock) WithIdleTimeout(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
 	c.Touch()

@@ -9,8 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// OpenTransactions has descriptions of the server's open write transactions. A new replication slot waits until they end. A
-// prepared transaction belongs to no session, so pg_stat_activity does not show it, and it stays until somebody ends it.
+// OpenTransactions contains descriptions of the server's open write transactions. A new replication slot waits until they
+// end. A prepared transaction belongs to no session, so pg_stat_activity does not show it, and it stays until somebody ends
+// it.
 type OpenTransactions struct {
 	Sessions []string // the five oldest transactions of sessions
 	Prepared []string // the five oldest prepared transactions, each with the statement that ends it

@@ -25,9 +25,9 @@ type publication struct {
 	fingerprint string   // see publicationFingerprintExpr
 }
 
-// EnsurePublication returns a publication whose stream has every change of the table. It is capture's own, which
-// EnsurePublication creates or repairs if the user may, or another complete one. EnsurePublication sets Published for each
-// of the table's columns to whether the stream will have the column.
+// EnsurePublication returns a publication whose stream has every change of the table. If capture's own publication is
+// incomplete, EnsurePublication repairs it if the user may. If there is no complete publication, EnsurePublication creates
+// capture's own. It sets Published for each of the table's columns to whether the stream will have the column.
 //
 // The fingerprint is for [CompareCatalog]. The error is a [*Problem] if logical replication of this table on this server is
 // impossible or would harm the application. If the table's UPDATE and DELETE would fail once it is published,
@@ -64,8 +64,8 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Ta
 	return p.name, p.fingerprint, nil
 }
 
-// findPublications returns the publications that contain the table, and the publication named own even if it does not. The
-// one named own comes first.
+// findPublications returns the publications that contain the table. It also returns the publication named own, even if that
+// one does not contain the table, and puts it first.
 func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string) ([]publication, error) {
 	// pg_publication_tables lists a partitioned table only if its changes are published under its own name. Some of its
 	// columns do not exist in version 13: to_jsonb gives NULL for a column that is missing.
@@ -133,8 +133,8 @@ func (p *publication) checkComplete(t *Table) error {
 	return nil
 }
 
-// lacksGenerated reports whether the publication leaves out a stored generated column although the server could publish it,
-// which it can since version 18.
+// lacksGenerated reports whether the publication leaves out a stored generated column although the server can publish it.
+// Servers can since version 18.
 func (p *publication) lacksGenerated(t *Table, version int) bool {
 	return version >= 180000 && slices.ContainsFunc(t.Columns, func(c rowjson.Column) bool {
 		return c.Generated == "s" && p.columns != nil && !slices.Contains(p.columns, c.Name)
@@ -219,9 +219,9 @@ func dropPublicationSQL(name string) string {
 	return "DROP PUBLICATION IF EXISTS " + QuoteIdentifier(name)
 }
 
-// dropOwnPublication drops capture's own publication of a table that cannot be published. refusal explains why it cannot,
-// and is the result. If the publication cannot be dropped, the result is a [*Problem] with refusal's summary, whose hint is
-// the statement that drops the publication.
+// dropOwnPublication drops capture's own publication of a table that cannot be published. It returns refusal, which explains
+// why the table cannot be published. If the publication cannot be dropped, it returns a [*Problem] with refusal's summary
+// instead, whose hint is the statement that drops the publication.
 func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own string, refusal error) error {
 	publications, err := findPublications(ctx, conn, t, own)
 	if err != nil {
@@ -248,9 +248,9 @@ func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own strin
 }
 
 // WithdrawPublication drops capture's own publication of a table that cannot be followed, if the publication makes the
-// application's UPDATE and DELETE fail. refusal explains why the table cannot be followed; it is an error of [LoadTable] or
-// of a source. The result is refusal. If the publication cannot be dropped, it is a [*Problem] whose hint is the statement
-// that drops it.
+// application's UPDATE and DELETE fail. It returns refusal, an error of [LoadTable] or of a source that explains why the
+// table cannot be followed. If the publication cannot be dropped, it returns a [*Problem] instead, whose hint is the
+// statement that drops it.
 func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal error) error {
 	var problem *Problem
 	if !errors.As(refusal, &problem) || problem.tableMissing || problem.Err != nil {

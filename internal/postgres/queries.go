@@ -98,7 +98,7 @@ func (t *Table) keySchemas() (schemas []string) {
 }
 
 // GeneratedColumnsQuery returns a query that computes the unpublished columns of one row, in their order. Its parameters are
-// the text forms of the columns that the computation depends on. from has the indexes of these columns, and types has the
+// the text forms of the columns that the computation depends on. from contains the indexes of these columns, and types the
 // OIDs of their types. A generated column depends on its own row only, so the query does not read the table.
 func (t *Table) GeneratedColumnsQuery() (query string, from []int, types []uint32) {
 	var values, inputs []string

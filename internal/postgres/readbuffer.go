@@ -13,7 +13,7 @@ const readBufferBytes = 256 << 10
 // WithReadBuffer returns a copy of cfg for connections that receive rows. They read in large pieces, while the usual buffer
 // of pgx is only as large as the server's send buffer, 8 kB. A row takes little more than maxRow bytes of memory, whatever
 // its size: the large values of a larger row are omitted; see [OmittedSizes] and package pgoutput. The output of COPY stays
-// complete, because its messages are split into pieces instead. A maxRow of 0 means the longest message of the protocol.
+// complete, because its messages are split into pieces instead. If maxRow is 0, only the protocol limits the size of a row.
 func WithReadBuffer(cfg *pgx.ConnConfig, maxRow int64) *pgx.ConnConfig {
 	cfg = cfg.Copy()
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {

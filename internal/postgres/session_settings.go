@@ -112,7 +112,7 @@ const (
 )
 
 // Pinned returns a Querier whose statements run with the session's settings. It returns q itself, unless q is a connection
-// through a pooler. Then the Querier sends the settings with each statement.
+// through a pooler. In that case, it returns a Querier that sends the settings with each statement.
 func Pinned(q Querier) Querier {
 	if conn, ok := q.(*pgx.Conn); ok && Pooled(conn) {
 		return pooledQuerier{conn}
@@ -194,8 +194,8 @@ func (r pooledRow) Scan(dest ...any) error {
 	return r.rows.Err()
 }
 
-// timeoutSettings has the timeouts that can end a session before capture has pinned its settings, if the role or the
-// database sets them. The keys are the SQLSTATEs of the server's errors.
+// timeoutSettings maps the SQLSTATE of a server's error to the timeout that causes it. If the role or the database sets such
+// a timeout, it can end a session before capture has pinned its own settings.
 var timeoutSettings = map[string]string{
 	"57014": "statement_timeout",
 	"25P03": "idle_in_transaction_session_timeout",

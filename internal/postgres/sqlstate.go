@@ -51,7 +51,7 @@ const (
 	lockNotAvailable      = "55P03"
 )
 
-// sqlStates has the SQLSTATEs for which capture can add to the server's message, and those whose class differs from the
+// sqlStates lists the SQLSTATEs for which capture can add to the server's message, and those whose class differs from the
 // usual one. If an SQLSTATE has several causes, explainServer distinguishes them.
 var sqlStates = map[string]struct {
 	class        ErrorClass

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// LoadStorage reports whether a part of the table is a foreign table, and whether all of the table is stored as a heap, the
-// access method that Postgres has built in.
+// LoadStorage reports whether a part of the table is a foreign table, and whether all of the table is stored as a heap,
+// Postgres' built-in access method.
 func LoadStorage(ctx context.Context, q Querier, table *Table) (foreign, heap bool, err error) {
 	err = q.QueryRow(ctx, `
 		SELECT COALESCE(bool_or(c.relkind = 'f'), false), COALESCE(bool_and(c.relam = 2), false) -- 2 is heap, whatever its name

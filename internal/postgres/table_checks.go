@@ -7,7 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// checkReadable returns a [*Problem] if the user can read none or only a part of the table.
+// checkReadable returns a [*Problem] if the user cannot read the whole table.
 func (t *Table) checkReadable() error {
 	name := t.Name()
 	switch f := &t.facts; {
@@ -31,8 +31,8 @@ func (t *Table) checkReadable() error {
 	return nil
 }
 
-// explainMissingTable returns a [*Problem] for a table that does not exist. Its hint lists tables whose names differ only in
-// the case of letters or the schema.
+// explainMissingTable returns a [*Problem] for a table that does not exist. Its hint lists the tables whose names differ
+// only in the schema or in upper and lower case.
 func explainMissingTable(ctx context.Context, q Querier, name Name) error {
 	var database, path, similar string
 	b := &pgx.Batch{}

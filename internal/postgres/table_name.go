@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Name is a table's name without quotes. An empty Schema means the first schema on the search path that has the table.
+// Name is a table's name without quotes. An empty Schema means the first schema on the search path that contains the table.
 type Name struct {
 	Schema, Table string
 

@@ -8,9 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Teardown is what [LoadTeardown] found.
+// Teardown is the result of [LoadTeardown].
 type Teardown struct {
-	Statements []string // without semicolons; [ApplyStatements] runs them
+	Statements []string // statements without semicolons; [ApplyStatements] runs them
 	Kept       []string // sentences about objects that look like capture's but belong to somebody else
 }
 
@@ -50,7 +50,7 @@ func LoadTeardown(ctx context.Context, conn *pgx.Conn, name Name, role string) (
 	return t, nil
 }
 
-// teardownQuery returns the statements of [LoadTeardown] with the numbers of their steps. Step 0 has the sentences about
+// teardownQuery returns the statements of [LoadTeardown] with the numbers of their steps. Step 0 contains the sentences about
 // objects that stay. The parameters are the schema $1, the table $2, the objects' name $3 and the role $4. A partitioned
 // table's trigger has a copy on each partition; these copies need no statement, because Postgres drops them with the
 // trigger. A user without the rights of the publication's owner joins that role to drop the publication.

@@ -22,7 +22,7 @@ type trigger struct {
 func (t *Table) needsRowTriggers() bool { return t.Partitioned || t.facts.Subscribed }
 
 func (t *Table) wantedTriggers() []trigger {
-	const row, ins, del, upd, trunc = 1, 4, 8, 16, 32 // TRIGGER_TYPE_…
+	const row, ins, del, upd, trunc = 1, 4, 8, 16, 32 // TRIGGER_TYPE_… in catalog/pg_trigger.h
 	truncate := trigger{"capture_truncate", "TRUNCATE", "STATEMENT", "", trunc}
 	if t.needsRowTriggers() {
 		return []trigger{{"capture_rows", "INSERT OR UPDATE OR DELETE", "ROW", "", row | ins | upd | del}, truncate}
@@ -56,14 +56,14 @@ func (t *Table) triggerFunctionBody() string {
 		return "json_build_array(" + strings.Join(parts, ", ") + ")::text"
 	}
 	comment, code, _ := strings.Cut(body, "DECLARE")
-	// A channel's name is safe in an SQL comment: it has only lower-case letters, digits and underscores.
+	// A channel's name is safe in an SQL comment: it contains only lower-case letters, digits and underscores.
 	comment = strings.ReplaceAll(comment, "{channel}", t.Channel())
 	return "\n" + comment + strings.NewReplacer("{channel}", QuoteLiteral(t.Channel()), "{counter}", QuoteLiteral("capture."+t.Channel()),
 		"{key of r}", key("r"), "{key of NEW}", key("NEW"), "{key of OLD}", key("OLD")).Replace("DECLARE"+code)
 }
 
-// triggerFunctionSettings returns the settings of the trigger function. They include those that a value's text form depends
-// on, unless no key column needs them.
+// triggerFunctionSettings returns the settings of the trigger function. If the text form of a key column may depend on the
+// session's settings, the function pins these settings, too.
 func (t *Table) triggerFunctionSettings() []setting {
 	settings := []setting{{"search_path", "pg_catalog, pg_temp"}}
 	for _, k := range t.Key {
@@ -115,11 +115,11 @@ func (t *Table) dropTriggerSQL(name string) string {
 	return "DROP TRIGGER " + QuoteIdentifier(name) + " ON " + t.Name().Quoted()
 }
 
-// triggerState describes a table's trigger function and triggers as the database has them.
+// triggerState describes a table's trigger function and triggers as they are in the database.
 type triggerState struct {
 	hasFunction bool
 	owner       string                  // the function's owner
-	trusted     bool                    // whether the owner gains no rights by the function; see trustedOwnerSQL
+	trusted     bool                    // whether the function gives its owner no additional rights; see trustedOwnerSQL
 	commented   bool                    // whether the function's comment identifies it as capture's
 	upToDate    bool                    // whether its body, language, settings and rights are those that capture gives it
 	triggers    map[string]triggerEntry // the table's triggers that call the function, by name

@@ -22,11 +22,11 @@ type typeEntry struct {
 	} `json:"fields"`
 }
 
-// typeSet has the types of a table's columns and the types that these consist of, by OID.
+// typeSet maps OIDs to the types of a table's columns and to the types that these consist of.
 type typeSet map[uint32]typeEntry
 
-// OIDs of built-in types that need rules of their own here. For row_to_json's rules, see json_categorize_type in Postgres'
-// utils/adt/jsonfuncs.c.
+// OIDs of the built-in types that this package treats specially. For row_to_json's rules, see json_categorize_type in
+// Postgres' utils/adt/jsonfuncs.c.
 const (
 	boolOID, int8OID, int2OID, int4OID      = 16, 20, 21, 23
 	int2vectorOID, oidvectorOID             = 22, 30
