@@ -17,7 +17,7 @@ type Usage struct {
 	Limit    int64 // maximum bytes of rows in memory
 	Resident int64 // bytes of rows in memory
 	Spilled  int64 // bytes of the spill file in use
-	Err      error // error of the last eviction, or nil if no eviction has failed since the rows were within the limit
+	Err      error // error of the last eviction; nil if it succeeded or none was necessary
 }
 
 // cache keeps the pages of a tree within a memory limit. It evicts pages over the limit: it writes them to the spill file,
@@ -109,7 +109,7 @@ func (c *cache) retire(l *leaf, unshown, saved bool) {
 	}
 }
 
-// reset recounts the resident pages after the tree has returned to groups, and forgets the retired ones.
+// reset counts the pages of groups as the resident ones, after a rollback has restored groups. It forgets the retired pages.
 func (c *cache) reset(groups []*group) {
 	if c == nil {
 		return

@@ -7,7 +7,7 @@ import (
 
 // group is an inner node of the tree. It has at least one leaf, and its leaves are consecutive.
 type group struct {
-	epoch    uint64 // epoch of the tree in which it may change the group in place
+	epoch    uint64 // epoch in which the tree may change the group in place
 	leaves   []*leaf
 	prefixes []uint64 // keyPrefix of each leaf's first key
 }

@@ -12,8 +12,8 @@ import (
 // Once a View shows a leaf, its id, rows and live never change. Its page may be evicted, loaded again or rebased at any time,
 // but each page has the same rows. Readers therefore load the pointer once and use that page. They never wait for the writer.
 type leaf struct {
-	id    uint64 // unique among all states of leaves that Views have shown
-	epoch uint64 // epoch of the tree in which it may change the leaf in place; used only by the writer
+	id    uint64 // identifies the rows: Views never show two leaves with the same id and different rows
+	epoch uint64 // epoch in which the tree may change the leaf in place; used only by the writer
 	rows  int
 	live  int // bytes of the rows' lines, terminators included
 

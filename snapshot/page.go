@@ -38,12 +38,12 @@ type page struct {
 
 	// Only the writer uses the following fields.
 	referenced bool                 // whether the page was used after the clock hand last passed it; see nextVictim
-	older      []weak.Pointer[leaf] // leaves with older versions that Views may still show and that may share lines
+	older      []weak.Pointer[leaf] // leaves with older versions of the page; Views may still show them, and they may share lines
 }
 
 // maxRowBytes is the maximum number of bytes of a row, key and line together. It makes every offset fit into the 32 bits of an
-// entry. Before a line are at most one other row of that size, because the tree splits a leaf that is larger than a page, and
-// less than 1 MiB of smaller rows and unused space. TestLongRows checks that bound.
+// entry: a line comes after at most one other row of that size and less than 1 MiB of smaller rows and unused space. It never
+// comes after two, because the tree splits a leaf that is larger than a page. TestLongRows checks that bound.
 const maxRowBytes = math.MaxUint32 - 1<<20
 
 // entry is the place of a row in its page.
@@ -188,14 +188,14 @@ func (p *page) rebuild(extra, skip int) {
 	p.rebaseOlder(&from, skip)
 }
 
-// slackDivisor determines how much of a large buffer is left empty, so that rows can grow without a new buffer: 1/slackDivisor.
+// slackDivisor sets the room in a large buffer to 1/slackDivisor of its size, so that rows can grow without a new buffer.
 const slackDivisor = 32
 
 // growCap returns the capacity of a buffer for n bytes of lines, with room for more lines of the given length.
 //
 // A small buffer gets about half of n as room. A large one is rounded up to what Go allocates anyway. If lines are short, a
-// large buffer also gets n/slackDivisor as room, so that not every change makes a new buffer. Room adds up: a quarter of each
-// page would be a quarter of the table.
+// large buffer also gets n/slackDivisor as room, so that not every change makes a new buffer. More room would add up: a quarter
+// of each page is a quarter of the table.
 func growCap(n, line int) int {
 	switch {
 	case n < 32<<10:

@@ -16,7 +16,7 @@ func (t *Table) prefault() {
 		if t.tree.loadPage(l) == nil {
 			return
 		}
-		// The deletes may empty the leaf. Its range of keys then belongs to a neighbour, which later changes need.
+		// If the transaction's deletes empty the leaf, its range of keys passes to a neighbour, which later changes then need.
 		if t.buffer.ops[i].kind == opDelete && l.rows <= len(t.buffer.ops) {
 			for _, neighbour := range neighbourLeaves(t.tree.groups, gi, li) {
 				if t.tree.loadPage(neighbour) == nil {

@@ -83,8 +83,8 @@ func (c *cache) evictRetired(limit int64) error {
 	return nil
 }
 
-// gcCycles returns the number of completed garbage collections, plus 3. A stored 0 is therefore always more than two
-// collections ago.
+// gcCycles returns the number of completed garbage collections, plus 3. A retiredLeaf whose gc is 0 therefore always counts as
+// retired more than two collections ago.
 func gcCycles() uint64 {
 	sample := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}}
 	metrics.Read(sample)

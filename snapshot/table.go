@@ -31,7 +31,7 @@ type Table struct {
 
 	tree        tree
 	buffer      txBuffer    // changes of the open transaction that are not in the tree yet; used only by the writer
-	txOmitted   omittedRows // omitted rows of the open transaction; nil until it changes omitted; used only by the writer
+	txOmitted   omittedRows // omitted rows of the open transaction; nil if they are those in omitted; used only by the writer
 	maxRowBytes int         // maximum bytes of key and line in Put; the constant maxRowBytes, except in tests
 
 	loadShape  *rowjson.Shape // shape of the open Load; nil in any other transaction; used only by the writer
@@ -235,8 +235,8 @@ func (t *Table) Rollback() {
 	t.loadShape = nil
 }
 
-// Advance sets the position of the last committed state to at, after the server has reported that nothing has changed up to
-// there. If at has a zero CommitTime, the previous CommitTime is kept.
+// Advance sets the position of the last committed state to at, after the server has reported that nothing has changed since the
+// previous position. If at has a zero CommitTime, the previous CommitTime is kept.
 func (t *Table) Advance(at Position) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -289,8 +289,8 @@ func (t *Table) Partial() []Part {
 // inPlace reports whether the changes of the open transaction are applied to the tree as they arrive.
 func (t *Table) inPlace() bool { return t.tree.savepoint != nil }
 
-// applyInPlace applies the buffered changes of the open transaction to the tree, where its later changes are applied as they
-// arrive. Before that, it makes the View of the committed state for readers, and a savepoint for Rollback.
+// applyInPlace first makes the View of the committed state, for readers, and a savepoint, for Rollback. Then it applies the
+// buffered changes of the open transaction to the tree. Later changes of the transaction are applied as they arrive.
 func (t *Table) applyInPlace() {
 	t.mu.Lock()
 	t.viewLocked()

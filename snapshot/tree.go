@@ -84,8 +84,9 @@ func (t *tree) loadPage(l *leaf) *page {
 // retire removes the page of l from the count of resident pages, because l has left the tree.
 func (t *tree) retire(l *leaf) { t.cache.retire(l, l.epoch == t.epoch, t.savepoint != nil) }
 
-// enforceLimit evicts pages if they use too much memory. If eviction fails, it may make the transaction fail. It is called
-// between the changes of a transaction that is applied in place, and between transactions.
+// enforceLimit evicts pages if they use too much memory. If that fails and the pages exceed the limit by too much, the
+// transaction fails. enforceLimit is called between the changes of a transaction that is applied in place, and between
+// transactions.
 func (t *tree) enforceLimit() {
 	if t.cache == nil {
 		return
@@ -196,8 +197,8 @@ func (t *tree) splitLeaf(gi, li int) {
 	t.splitGroup(gi)
 }
 
-// appendLeaf puts a row into a new leaf after a full one, if the row comes after all rows of the full leaf. Rows that arrive in
-// key order thus fill their pages, except for the slack. A split would leave each page half full.
+// appendLeaf inserts a leaf after the full leaf at index li and puts a row into it. The row comes after all rows of the full
+// leaf. Rows that arrive in key order thus fill their pages, except for the slack. A split would leave each page half full.
 func (t *tree) appendLeaf(gi, li int, key, line []byte) {
 	g := t.groups[gi]
 	l := newLeaf(t.epoch)

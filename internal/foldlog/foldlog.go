@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Burst is the number of events in a row that get their own lines. Each second in which nothing is logged allows one more.
+// Burst is the number of events in a row that get their own lines. One more line is allowed per second.
 const Burst = 100
 
 // maxRemotes is the maximum number of callers in a shared line.

@@ -131,7 +131,7 @@ func (l *Logs) Reopen() {
 func (l *Logs) Close() error {
 	deadline := time.Now().Add(closeTimeout)
 	var errs []error
-	for _, w := range slices.Concat(l.files, []*asyncWriter{l.stderr}) { // stderr is last, since closing a file may report trouble there
+	for _, w := range slices.Concat(l.files, []*asyncWriter{l.stderr}) { // stderr last: closing a file may report trouble there
 		errs = append(errs, w.close(time.Until(deadline)))
 	}
 	return errors.Join(errs...)

@@ -154,8 +154,8 @@ func (c *voteCounts) topTags() (top []tagCount, more int) {
 	return top, more
 }
 
-// voteCounter keeps the last counts. Counting a million rows takes a second or two, so a goroutine outside of requests does it.
-// One count runs at a time, and counts run at most a tenth of the time.
+// voteCounter keeps the last counts. Counting a million rows takes a second or two, so it runs in a goroutine of its own and
+// not in a request. One count runs at a time, and counts run at most a tenth of the time.
 type voteCounter struct {
 	stop <-chan struct{} // closed when the server stops
 	work sync.WaitGroup

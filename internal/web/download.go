@@ -19,7 +19,7 @@ import (
 // fileHandler serves feedback.json from disk.
 type fileHandler struct {
 	path        string
-	isOwn       func(fs.FileInfo) bool // nil allows any regular file
+	isOwn       func(fs.FileInfo) bool // reports whether a file is capture's own; nil allows any regular file
 	compressors *semaphore.Weighted
 	downloads   *foldlog.Logger
 	log         hclog.Logger

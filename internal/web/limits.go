@@ -19,7 +19,7 @@ const (
 // Limits on how slowly a client may read an answer.
 const (
 	pieceTimeout = 30 * time.Second // for one write of the answer
-	minRate      = 8 << 10          // bytes per second on average, in addition to rateGrace
+	minRate      = 8 << 10          // bytes per second on average; rateGrace is added to the time
 	rateGrace    = 2 * time.Minute
 )
 

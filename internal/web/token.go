@@ -27,8 +27,8 @@ type tokenFile struct {
 	weakness string // weaknesses that were found last, or ""; logged only when they change
 }
 
-// newTokenFile also logs weaknesses of the present token. It does not fail if the file cannot be read; each request then
-// reports that.
+// newTokenFile returns the tokenFile at path. It logs weaknesses of the present token. It does not fail if the file cannot be
+// read; each request then reports that.
 func newTokenFile(path string, log hclog.Logger) *tokenFile {
 	t := &tokenFile{path: path, log: log}
 	_, _ = t.read()

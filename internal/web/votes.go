@@ -79,7 +79,7 @@ func setVotesHeader(w http.ResponseWriter) {
 // pageQuery is a request for one page of votes.
 type pageQuery struct {
 	filter filter
-	after  rowjson.Key // key above the page's first vote; nil begins with the newest vote
+	after  rowjson.Key // exclusive upper bound of the page's keys; nil begins with the newest vote
 	limit  int
 }
 

@@ -72,7 +72,7 @@ func (e *Encoder) appendArray(dst []byte, n *node, text []byte) ([]byte, error) 
 	return dst, errArray
 }
 
-// appendElement appends the array element that text starts with, and returns its length in text.
+// appendElement appends the array element that text starts with, and returns the element's length in text.
 func (e *Encoder) appendElement(dst []byte, n *node, text []byte) ([]byte, int, error) {
 	if text[0] == '"' {
 		top := len(e.scratch)

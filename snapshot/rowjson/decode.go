@@ -17,8 +17,8 @@ func isNull(value []byte) bool { return bytes.Equal(value, null) }
 // of the [Encoder]. value must be valid JSON without white space around it, and not null.
 //
 // If row_to_json wrote the value, the result is the text that the type's output function printed, except for the lower bounds
-// of arrays, which JSON does not have. AppendText treats a JSON string as the text form itself, because programs that do not
-// know the type write it so. AppendText does not check every value; Postgres rejects those that the type cannot hold.
+// of arrays, which JSON does not have. AppendText takes a JSON string for the text form itself, because programs that do not
+// know the type write values that way. AppendText does not check every value; Postgres rejects those that the type cannot hold.
 func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
 	switch t.Kind {
@@ -56,7 +56,7 @@ func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 }
 
 // appendTimestampText is the inverse of appendTimestamp: for "2025-06-17T16:58:00+00:00" it appends "2025-06-17 16:58:00+00".
-// It leaves other forms to Postgres, unchanged.
+// It appends other forms unchanged, and Postgres reads them.
 func appendTimestampText(dst, value []byte) ([]byte, error) {
 	start := len(dst)
 	dst, err := AppendUnescaped(dst, value)
@@ -75,7 +75,7 @@ func appendTimestampText(dst, value []byte) ([]byte, error) {
 	return dst[:start+len(text)], nil
 }
 
-// appendArrayText appends an array literal, quoted as array_out does it. If the element type can itself be an array in JSON
+// appendArrayText appends an array literal with the quotes that array_out writes. If an element can itself be an array in JSON
 // (json, int2vector, a domain over an array), appendArrayText takes inner arrays for elements. Such an array is always
 // one-dimensional, because JSON does not distinguish a second dimension from an element.
 func appendArrayText(dst []byte, t *Type, value []byte) ([]byte, error) {
@@ -158,8 +158,8 @@ func appendVectorText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	return dst, err
 }
 
-// appendCompositeText appends a record literal, quoted as record_out does it. It matches fields by name. A field that value
-// lacks becomes NULL.
+// appendCompositeText appends a record literal with the quotes that record_out writes. It matches fields by name. A field that
+// value lacks becomes NULL.
 func appendCompositeText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	if value[0] != '{' {
 		return dst, errNotObject

@@ -20,10 +20,11 @@ func isUnchanged(value []byte) bool { return len(value) > 0 && &value[0] == &Unc
 // An Encoder belongs to one goroutine. Once its buffers have grown, it does not allocate, except for large rows.
 type Encoder struct {
 	// Server asks Postgres to encode a value of a type that the Encoder cannot encode ([Type.NeedsServer]). It returns to_json
-	// of the value in the given column, whose text form is text. If Server is nil, such a value is an error.
+	// of the value that has the given text form. column is the index of the value's column. If Server is nil, such a value is
+	// an error.
 	Server func(column int, text []byte) ([]byte, error)
 
-	// MaxLine is the maximum length of a line in bytes; 0 means no limit. A longer line is a [*TooLargeError].
+	// MaxLine is the maximum length of a line in bytes; 0 means no limit. A row with a longer line causes a [*TooLargeError].
 	MaxLine int
 
 	columns  []column
@@ -276,7 +277,8 @@ func (e *Encoder) appendValue(dst []byte, n *node, text []byte) ([]byte, error) 
 	return dst, errors.New("a type that only the server can write")
 }
 
-// validNumber reports whether text is a valid JSON number. Postgres prints all numbers so, except NaN and the infinities.
+// validNumber reports whether text is a valid JSON number. Every number that Postgres prints is valid, except NaN and the
+// infinities.
 func validNumber(text []byte) bool {
 	i := 0
 	digits := func() bool {

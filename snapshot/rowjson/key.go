@@ -59,8 +59,8 @@ func keyFormOf(t *Type) keyForm {
 	return keyText
 }
 
-// AppendKey appends the key of a row to dst. values are as for [Encoder.AppendRow]. AppendKey reads only the key's columns,
-// which must not be NULL or [Unchanged].
+// AppendKey appends the key of a row to dst. values are the same as for [Encoder.AppendRow]. AppendKey reads only the key's
+// columns, which must not be NULL or [Unchanged].
 func (e *Encoder) AppendKey(dst []byte, values [][]byte) (Key, error) {
 	start := len(dst)
 	if len(values) != len(e.columns) {
@@ -187,7 +187,7 @@ func appendFloatPrefix(dst, text []byte) []byte {
 		return binary.BigEndian.AppendUint64(dst, math.MaxUint64)
 	}
 	if f == 0 {
-		f = 0 // turns -0 into 0: the numbers are equal, so their prefixes must be, too
+		f = 0 // turns -0 into 0: the two are equal numbers, so they need equal prefixes
 	}
 	b := math.Float64bits(f)
 	if b>>63 != 0 {

@@ -7,8 +7,8 @@ type Shape struct {
 	Table   string
 	Columns []Column
 	Key     []int // indexes into Columns of the key's columns, in the order of the key
-	// Fingerprint changes whenever a change in the catalog changes the JSON of the table's rows: columns, types, enum labels,
-	// attributes of composites, partitions. Two shapes are the same if their fingerprints are equal.
+	// Fingerprint identifies everything in the catalog that determines the JSON of the table's rows: columns, types, enum
+	// labels, attributes of composites, partitions. Two shapes are the same if their fingerprints are equal.
 	Fingerprint string
 }
 

@@ -64,7 +64,7 @@ func (e *Encoder) tooLarge(values [][]byte, old []byte, column int) error {
 		sum += n
 	}
 	// The sum of the estimates may be too low, since the length of an array in JSON is known only once it is encoded. The
-	// column at which the line became too long gets the rest.
+	// missing bytes are added to the column at which the line became too long.
 	sizes[column] += max(0, int64(e.MaxLine)+1-sum)
 	return &TooLargeError{sizes}
 }

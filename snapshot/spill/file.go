@@ -1,8 +1,8 @@
-// Package spill stores data that does not fit into memory in a file of this process.
+// Package spill stores, in a file of this process, data that does not fit into memory.
 //
 // A [File] has no name in its folder. No other program comes across it, and the kernel frees it when the process ends, even in
 // a crash. [File.Write] stores data and returns an [Extent], which reads the data back. Every read is checked against a
-// CRC-32C. It returns the data as they were written, or an error.
+// CRC-32C, and returns either the data as it was written or an error.
 //
 // No call frees an Extent. Once it is unreachable, a cleanup of Go's runtime returns its blocks to the allocator. An Extent may
 // therefore be shared freely, and a reader that holds one may read it at any time.
@@ -33,7 +33,7 @@ type File struct {
 }
 
 // Open creates an empty File in folder. onDamage is called at most once, from any goroutine, when data cannot be read back as
-// they were written. onDamage may be nil.
+// it was written. onDamage may be nil.
 func Open(folder string, onDamage func(error)) (*File, error) {
 	file, err := openNameless(folder)
 	if err != nil {
@@ -123,7 +123,7 @@ func (e *Extent) readAt(p []byte) error {
 // Damaged reports whether the extent's file is known to be damaged.
 func (e *Extent) Damaged() bool { return e.file.Damaged() }
 
-// Damaged reports whether data could once not be read back from the file as they were written.
+// Damaged reports whether a read of the file has ever failed or returned wrong data.
 func (f *File) Damaged() bool { return f.isDamaged.Load() }
 
 // Size returns how many bytes of the file are in use.
