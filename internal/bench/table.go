@@ -17,7 +17,8 @@ type comparison struct {
 	aim       aim
 }
 
-// baseline is the figure by which another one is divided. Its unit is "" if that figure is already a ratio.
+// baseline is the figure that a comparison's figure is divided by. Its unit is "" if the comparison's figure is already a
+// ratio.
 type baseline struct{ unit, name string }
 
 var (
@@ -113,7 +114,7 @@ func resultTable(found results) string {
 	return t.String()
 }
 
-// verdict returns the aim as text, and whether ratio reaches it; "" if there is no aim.
+// verdict returns a text with the aim and whether ratio reaches it, or "" if there is no aim.
 func (a aim) verdict(ratio float64) string {
 	bound, reached := "at most", ratio <= a.ratio
 	if a.atLeast {

@@ -29,7 +29,7 @@ func (o opinion) thumb() string {
 	return "👎"
 }
 
-// topic is a question with its answer. In both, the name of one of the services replaces %s.
+// topic is a question with its answer. In both texts, %s stands for the name of a service.
 type topic struct {
 	question, answer string
 	services         []string

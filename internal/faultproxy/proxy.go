@@ -84,7 +84,7 @@ func (p *Proxy) Refuse() {
 	}
 }
 
-// Accept ends Refuse.
+// Accept makes the proxy accept connections again after Refuse.
 func (p *Proxy) Accept() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -113,7 +113,7 @@ func (p *Proxy) Stall() {
 	}
 }
 
-// Unstall ends Stall and forwards the data that has waited.
+// Unstall ends the effect of Stall and forwards the data that was held back.
 func (p *Proxy) Unstall() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -209,12 +209,12 @@ func (p *Proxy) serveClient(client *net.TCPConn) {
 // chunk is the result of one read.
 type chunk struct {
 	data []byte
-	due  time.Time // time before which the data is not forwarded
-	end  error     // error of the read, io.EOF at the end of the stream; nil while the stream continues
+	due  time.Time // earliest time to forward the data
+	end  error     // error of the read, such as io.EOF; nil while the stream continues
 }
 
 // copyDirection copies one direction of a link. It bounds the data in transit, as a network does, so a sender notices a slow
-// reader. The system's own buffers would hold megabytes.
+// reader. By default, the system's buffers would hold megabytes.
 func (p *Proxy) copyDirection(l *link, from, to *net.TCPConn) {
 	_ = from.SetReadBuffer(64 << 10)
 	wire := make(chan chunk, 16)
@@ -244,8 +244,8 @@ func (p *Proxy) copyDirection(l *link, from, to *net.TCPConn) {
 	wg.Wait()
 }
 
-// writeChunk writes a chunk, in portions if the rate is limited, and then ends the stream if the chunk does. It reports
-// whether the link still works.
+// writeChunk writes a chunk, in portions if the rate is limited. If the stream ends with the chunk, writeChunk ends it on
+// the other side, too. It reports whether the link still works.
 func (p *Proxy) writeChunk(l *link, to *net.TCPConn, c chunk) bool {
 	for data := c.data; len(data) > 0; {
 		open, rate, _ := p.conditions()
@@ -291,7 +291,7 @@ func (l *link) reset() {
 	l.conns = nil
 }
 
-// closeConns closes both connections of a link in the orderly way, after both directions have ended.
+// closeConns closes both connections of a link without a reset, after both directions have ended.
 func (l *link) closeConns() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

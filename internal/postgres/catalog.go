@@ -36,10 +36,10 @@ const (
 	emptyPathSQL = "SELECT pg_catalog.set_config('search_path', '', true)"
 )
 
-// queueCatalog adds to b the statements that read a table's catalog into c. The settings that they make last until the end
-// of the transaction. Outside a transaction block, the batch is a transaction of its own, which Postgres ends at the Sync
-// message. statement is catalogSQL, or the name of the statement that prepareCatalogSQL prepared. If own is true, the batch
-// also reads the names that the session's own search path shows.
+// queueCatalog adds to b the statements that read a table's catalog into c. The settings that these statements make last
+// until the end of the transaction. Outside a transaction block, the batch is a transaction of its own, which Postgres ends
+// at the Sync message. statement is catalogSQL, or the name of the statement that prepareCatalogSQL prepared. If own is
+// true, the batch also reads the names that the session's own search path shows.
 func (c *catalogRow) queueCatalog(b *pgx.Batch, name Name, statement string, own bool) {
 	low := name.foldCase()
 	b.Queue(ownPathSQL)
@@ -147,7 +147,7 @@ type catalogRow struct {
 	entry, facts string // documents of catalogSQL; see [catalogEntry] and [facts]
 	ownNames     string // JSON result of ownNamesSQL; empty if it was not sent
 	read         bool   // whether the result of catalogSQL was read
-	err          error  // error of reading the result of catalogSQL
+	err          error  // error with which reading that result failed
 }
 
 // newTable returns the table that c describes. batchErr is the error that the batch returned.
@@ -226,8 +226,8 @@ func (t *Table) addColumns(e *catalogEntry, ownNames string) error {
 	return nil
 }
 
-// addKey sets the table's key. If the table has a replica identity index, the key is that index's columns, because old keys
-// in the stream consist of them. Otherwise it is the primary key.
+// addKey sets the table's key. If the table has a replica identity index, the key consists of the index's columns, because
+// the stream's old keys consist of them, too. Otherwise it is the primary key.
 func (t *Table) addKey(e *catalogEntry) error {
 	key := e.Primary
 	t.keyOperators = t.facts.PrimaryOperators

@@ -39,8 +39,8 @@ type coalescingConn struct {
 	net.Conn
 	raw syscall.RawConn // nil if the connection has no file descriptor; delays then save less
 
-	// mu serializes reads. When pgx closes a broken connection, another goroutine reads to the connection's end while an
-	// earlier read may still be under way.
+	// mu serializes reads. When pgx closes a broken connection, it reads the remaining data in another goroutine, possibly
+	// while an earlier read is still under way.
 	mu         sync.Mutex
 	buf        []byte
 	start, end int           // bounds of the unread part of buf
@@ -110,8 +110,8 @@ func (c *coalescingConn) adjustDelay(n int) {
 	}
 }
 
-// stopIfIdle turns the delay off if fewer than idleBytes have arrived. With the low-water mark, the read that follows would
-// block until lowWater bytes have arrived.
+// stopIfIdle turns the delay off if fewer than idleBytes have arrived. Otherwise, because of the low-water mark, the read
+// that follows would block until lowWater bytes have arrived.
 func (c *coalescingConn) stopIfIdle() {
 	if c.raw != nil && bytesWaiting(c.raw) < idleBytes {
 		c.stopDelay()

@@ -4,8 +4,8 @@ package postgres
 
 import "syscall"
 
-// bytesWaiting returns idleBytes, so stopIfIdle never turns the delay off. Without a low-water mark, a read returns as soon
-// as any data has arrived.
+// bytesWaiting returns idleBytes, so stopIfIdle keeps the delay on. On these systems, no low-water mark is set that could
+// block the next read.
 func bytesWaiting(syscall.RawConn) int { return idleBytes }
 
 func setReceiveLowWater(syscall.RawConn, int) {}

@@ -245,11 +245,11 @@ func (d *doctor) checkValues(ctx context.Context) bool {
 	if err == nil {
 		err = run(t.RowsByKeyQuery()+" LIMIT 0", nil, none...)
 	}
-	if err != nil { // only the source notify needs this
+	if err != nil { // only the source notify reads rows by key
 		d.addError("rows by key", Warn, err)
 	}
 	if query, from, types := t.GeneratedColumnsQuery(); len(from) > 0 {
-		if err := run(query, types, make([][]byte, len(from))...); err != nil { // only the source logical needs this
+		if err := run(query, types, make([][]byte, len(from))...); err != nil { // only the source logical computes generated columns
 			d.addError("generated columns", Warn, err)
 			d.logical = false
 		}

@@ -16,7 +16,7 @@ import (
 type publication struct {
 	name        string
 	owner       string
-	trusted     bool     // whether the owner may have made it for capture; see publicationOwnerSQL
+	trusted     bool     // whether the owner may have made the publication for capture; see publicationOwnerSQL
 	alterable   bool     // whether the user may alter and drop it, and its owner is trusted
 	operations  bool     // whether it publishes inserts, updates, deletes and truncates
 	hasTable    bool     // whether it publishes the table under the table's own name
@@ -96,7 +96,7 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 	return publications, nil
 }
 
-// publicationOwnerSQL returns an SQL condition: the owner of publication p may have made p for capture. It holds for the
+// publicationOwnerSQL returns an SQL condition that the owner of publication p may have made p for capture. It holds for the
 // owners that trustedOwnerSQL accepts, and for a role such as capture's own, which may replicate and read the table. Such a
 // role can follow the table in any case, so it gains nothing by owning the publication.
 func publicationOwnerSQL(table string) string {

@@ -53,8 +53,8 @@ func (t *Table) KeyCondition() string {
 	return strings.Join(conditions, " AND ")
 }
 
-// keyCondition returns an SQL condition: column i of the key equals a value. text is an SQL expression for the value's text
-// form.
+// keyCondition returns an SQL condition that column i of the key equals a value. text is an SQL expression for the value's
+// text form.
 func (t *Table) keyCondition(i int, text string) string {
 	column := t.Name().Quoted() + "." + QuoteIdentifier(t.Columns[t.Key[i]].Name)
 	if len(t.keyOperators[i].Schemas) > 0 { // the user may not name the type or the operator
@@ -63,7 +63,7 @@ func (t *Table) keyCondition(i int, text string) string {
 	return column + " " + t.keyOperators[i].Operator + " " + text + "::" + t.columns[t.Key[i]].TypeName
 }
 
-// KeyEqual returns an SQL condition: the expressions a and b are equal as values of the key's column i.
+// KeyEqual returns an SQL condition that the expressions a and b are equal as values of the key's column i.
 func (t *Table) KeyEqual(i int, a, b string) string {
 	if len(t.keyOperators[i].Schemas) > 0 {
 		return "pg_catalog.concat(" + a + ") OPERATOR(pg_catalog.=) pg_catalog.concat(" + b + ")"

@@ -35,7 +35,7 @@ const (
 	copyPieceBytes   = 64 << 10       // maximum size of a piece of a CopyData message
 	keptValueBytes   = 256 << 10      // maximum size of a value that stays in a rewritten message; large enough for keys
 	keptBytes        = 1 << 20        // maximum size of all values that stay
-	messageOverhead  = 64 << 10       // allowance for all of a message but its values: lengths of 1,600 columns, positions
+	messageOverhead  = 64 << 10       // bytes allowed for a message's other parts, such as the lengths of up to 1,600 values
 	longestBody      = 0x3fffffff - 5 // Postgres' MaxAllocSize, without the header
 	messageHeaderLen = 5
 )
@@ -96,8 +96,8 @@ func (m *rowLimiter) fill() error {
 	return err
 }
 
-// clear processes the messages at the start of buf: it clears all that may be passed on unchanged. If the first one may not,
-// clear rewrites that one instead.
+// clear processes the messages at the start of buf: it adds to cleared all that may be passed on unchanged. If the first one
+// may not, clear rewrites that one instead.
 func (m *rowLimiter) clear() error {
 	if m.copyBody > 0 {
 		m.cleared = min(m.copyBody, copyPieceBytes)

@@ -11,7 +11,7 @@ import (
 	"capture/deploy"
 )
 
-// trigger is one of the triggers that capture puts on a table.
+// trigger is one of the triggers that capture creates on a table.
 type trigger struct {
 	name, event, level, transitionTables string
 	bits                                 int16 // pg_trigger.tgtype: see catalog/pg_trigger.h
@@ -134,9 +134,9 @@ type triggerEntry struct {
 // fires reports whether e, the trigger in the database, fires whenever g should.
 func (g trigger) fires(e triggerEntry) bool { return e.bits == g.bits && e.always && e.enabled == "A" }
 
-// trustedOwnerSQL returns an SQL condition: a role may already do whatever capture's objects for a table could do, because
-// it is the table's owner, a superuser or the current user. An object's name and comment prove nothing, because anybody who
-// may create objects in the schema can choose them. role and table are expressions for OIDs.
+// trustedOwnerSQL returns an SQL condition that a role may already do whatever capture's objects for a table could do,
+// because it is the table's owner, a superuser or the current user. An object's name and comment prove nothing, because
+// anybody who may create objects in the schema can choose them. role and table are expressions for OIDs.
 func trustedOwnerSQL(role, table string) string {
 	return `(` + role + ` = (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = ` + table + `)
 		OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = ` + role + ` AND (r.rolsuper OR r.rolname = current_user)))`
