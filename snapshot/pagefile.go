@@ -22,8 +22,8 @@ func appendPage(dst []byte, p *page) []byte {
 	return dst
 }
 
-// decodePage returns the page that appendPage encoded as data. rows and live are the fields of the page's leaf. The page refers
-// to data.
+// decodePage returns the page that appendPage encoded as data. rows and live are the fields of the page's leaf. The page shares
+// the memory of data.
 func decodePage(data []byte, rows, live int) *page {
 	lengths, keys := data[live:live+lengthsSize*rows], data[live+lengthsSize*rows:]
 	p := &page{keys: keys[:len(keys):len(keys)], lines: data[:live:live], entries: make([]entry, rows), live: live}

@@ -14,7 +14,7 @@ import (
 // have reached the leaf while it was still in the tree.
 type retired struct {
 	list      []retiredLeaf
-	bytes     int64  // bytes of memory of the pages, as of the last count
+	bytes     int64  // bytes of memory that the pages use, as of the last count
 	pruneAt   int    // length of the list at which prune is called
 	sweptAtGC uint64 // result of gcCycles when evictRetired last ran
 }

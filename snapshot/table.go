@@ -27,7 +27,7 @@ type Table struct {
 	position  Position
 	commits   uint64
 	omitted   omittedRows
-	stateLost bool // the committed rows are lost; View returns nil until the next Load commits
+	stateLost bool // whether the committed rows are lost; View then returns nil until the next Load commits
 
 	tree        tree
 	buffer      txBuffer    // changes of the open transaction that are not in the tree yet; used only by the writer

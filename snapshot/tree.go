@@ -19,7 +19,7 @@ type tree struct {
 
 	savepoint *savepoint // state that rollback restores; nil unless the open transaction is applied in place
 	loads     uint64     // number of Loads so far
-	reloading bool       // the open transaction is a reload: see reload.go
+	reloading bool       // whether the open transaction is a reload; see reload.go
 	cache     *cache     // nil without a memory limit
 	err       error      // error that the open transaction's Commit will return; once it is set, changes are ignored
 }

@@ -114,7 +114,7 @@ func (w *asyncWriter) run() {
 	}
 }
 
-// writeRetrying writes a line. If that fails, it retries until it works, the line is dropped, or the writer is closed.
+// writeRetrying writes a line, and retries until the line is written or dropped, or the writer is closed.
 func (w *asyncWriter) writeRetrying(line []byte) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := w.output.writeLine(line)

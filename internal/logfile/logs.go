@@ -22,9 +22,9 @@ type Config struct {
 	Usage string // path of usage.log; "" or /dev/null means no such log
 	Error string // path of error.log; "" or /dev/null means no such log
 
-	MaxSizeMB  int  // size at which a log is rotated; at least 1
+	MaxSizeMB  int  // size in MB at which a log is rotated; at least 1
 	MaxBackups int  // number of rotated logs that are kept; 0 keeps all
-	MaxAgeDays int  // age at which rotated logs are removed; 0 keeps all
+	MaxAgeDays int  // age in days at which rotated logs are removed; 0 keeps all
 	Compress   bool // whether rotated logs are compressed by gzip
 
 	Level    hclog.Level // lowest level in usage.log and on stderr; NoLevel means Info

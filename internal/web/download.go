@@ -98,7 +98,7 @@ func (h *fileHandler) writeOpenError(w http.ResponseWriter, err error) {
 // jsonErrors replaces the errors of http.ServeContent, which are plain text or empty, with errors in the API's form.
 type jsonErrors struct {
 	http.ResponseWriter
-	replaced bool // an error has been sent; the body that ServeContent writes is dropped
+	replaced bool // whether an error has been sent; if so, the body that ServeContent writes is dropped
 }
 
 func (w *jsonErrors) WriteHeader(code int) {

@@ -6,19 +6,19 @@ import "time"
 const (
 	maxHeaderBytes = 16 << 10
 	maxBodyBytes   = 4 << 10 // no request needs a body
-	maxQueryBytes  = 400     // length of the parameter q
+	maxQueryBytes  = 400     // length of the parameter q in bytes
 	maxQueryWords  = 12
 	maxTokenBytes  = 4 << 10
 	minTokenLength = 16 // characters; a shorter token is accepted with a warning
 
 	headerTimeout = 5 * time.Second
-	readTimeout   = 10 * time.Second // for headers and body
+	readTimeout   = 10 * time.Second // time to send the headers and the body
 	idleTimeout   = 60 * time.Second
 )
 
 // Limits on how slowly a client may read an answer.
 const (
-	pieceTimeout = 30 * time.Second // for one write of the answer
+	pieceTimeout = 30 * time.Second // time for one write of the answer
 	minRate      = 8 << 10          // bytes per second on average; rateGrace is added to the time
 	rateGrace    = 2 * time.Minute
 )
@@ -38,8 +38,8 @@ const (
 const (
 	searchTimeout   = 250 * time.Millisecond
 	snapshotTimeout = 5 * time.Minute        // far longer than writing the file takes
-	stopTimeout     = 700 * time.Millisecond // for requests in progress when the server stops; the process has two seconds in all
-	wrongTokenDelay = time.Second            // before the answer to a wrong token
+	stopTimeout     = 700 * time.Millisecond // time for requests in progress when the server stops; the process has two seconds
+	wrongTokenDelay = time.Second            // time before the answer to a wrong token
 )
 
 // Limits on the size of one answer.

@@ -14,9 +14,9 @@ type route struct {
 	pattern string // path pattern of http.ServeMux
 	serve   http.HandlerFunc
 
-	public bool // answered for everybody, without the access rule and without the limit on requests
-	page   bool // the page or a part of it, which contains no votes: needs no token, and the limit on requests does not apply
-	stream bool // an endless answer: no minimum rate, and the limit on requests does not apply
+	public bool // whether everybody is answered, without the access rule and the limit on requests
+	page   bool // whether it serves the page or a part of it: contains no votes, so it needs no token and has no limit on requests
+	stream bool // whether the answer is endless: no minimum rate and no limit on requests
 }
 
 // otherRoute is the name of the route for requests that match no other one.

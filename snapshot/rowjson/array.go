@@ -22,8 +22,8 @@ func (e *Encoder) appendArray(dst []byte, n *node, text []byte) ([]byte, error) 
 		text = text[i+1:]
 	}
 	depth, deepest := 0, 0
-	elements := false // an element has been read; from then on deepest is the depth of all elements
-	after := false    // text[:i] ends with a value
+	elements := false // whether an element has been read; from then on all elements must be at depth deepest
+	after := false    // whether text[:i] ends with a value
 	for i := 0; i < len(text); {
 		switch c := text[i]; {
 		case c == '{':
