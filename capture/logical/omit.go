@@ -1,7 +1,6 @@
 package logical
 
 import (
-	"errors"
 	"slices"
 
 	"capture/capture/source"
@@ -63,8 +62,8 @@ func (a *applier) encodeOrOmit(oldLine []byte, oldSizes []int64) (sizes []int64,
 		return a.estimateSizes(oldSizes)
 	}
 	err = a.encodeLine(oldLine)
-	if tooLarge := (*rowjson.TooLargeError)(nil); errors.As(err, &tooLarge) {
-		return tooLarge.Sizes, nil
+	if sizes, tooLarge := rowjson.IsTooLarge(err); tooLarge {
+		return sizes, nil
 	}
 	return nil, err
 }

@@ -2,7 +2,6 @@ package tablecopy
 
 import (
 	"bytes"
-	"errors"
 
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
@@ -39,8 +38,8 @@ func (b *rowBatch) add(encoder *rowjson.Encoder, values [][]byte) error {
 	}
 	line := len(data)
 	data, err = encoder.AppendCopiedRow(data, values)
-	if tooLarge := (*rowjson.TooLargeError)(nil); errors.As(err, &tooLarge) {
-		b.omitted = append(b.omitted, omittedRow{bytes.Clone(data[start:]), tooLarge.Sizes})
+	if sizes, tooLarge := rowjson.IsTooLarge(err); tooLarge {
+		b.omitted = append(b.omitted, omittedRow{bytes.Clone(data[start:]), sizes})
 		return nil
 	}
 	if err != nil {

@@ -261,8 +261,8 @@ func (r *Reader) encodeRow(key, line []byte, values [][]byte) (_, _ []byte, size
 		return key, line, sizes, err
 	}
 	line, err = r.encoder.AppendCopiedRow(line, values)
-	if tooLarge := (*rowjson.TooLargeError)(nil); errors.As(err, &tooLarge) {
-		return key, line, tooLarge.Sizes, nil
+	if sizes, tooLarge := rowjson.IsTooLarge(err); tooLarge {
+		return key, line, sizes, nil
 	}
 	return key, line, nil, err
 }

@@ -2,7 +2,6 @@ package verify
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/maphash"
 
@@ -80,7 +79,7 @@ func (t *tableSnapshot) encodeRow(key, line []byte, values [][]byte) (_, _ []byt
 		return key, append(line, tooLarge...), err
 	}
 	line, err = t.encoder.AppendCopiedRow(line, values)
-	if large := (*rowjson.TooLargeError)(nil); errors.As(err, &large) {
+	if _, large := rowjson.IsTooLarge(err); large {
 		return key, append(line, tooLarge...), nil
 	}
 	return key, line, err
