@@ -106,8 +106,9 @@ func (s *Server) socketDir() string {
 	return s.root
 }
 
-// FreePort returns a port that nobody listens on. The port is below the range of outgoing connections. So none of these can
-// take it while its server is stopped, and a client that dials it cannot connect to itself.
+// FreePort returns a port that nobody listens on. The port is below the range from which the system takes ports for outgoing
+// connections. So no connection can take the port while its server is stopped, and a client that dials it cannot connect to
+// itself.
 func FreePort() (int, error) {
 	var err error
 	for range 100 {

@@ -272,7 +272,7 @@ func (s *Server) setProcess(p *process) {
 	s.reaper.setTarget(p)
 }
 
-// logTail returns the end of the log as a suffix for an error. It omits what comes before the offset from.
+// logTail returns the end of the log as a suffix for an error. The end begins no earlier than at the given offset.
 func (s *Server) logTail(from int64) string {
 	log, err := os.Open(s.LogPath())
 	if err != nil {

@@ -48,8 +48,8 @@ func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table
 	return t.Fingerprint != table.Fingerprint, now != fingerprint, nil
 }
 
-// publicationFingerprintSQL returns a query for the fingerprint of publication $1 for the table with OID $2. The result is
-// empty if the publication does not exist.
+// publicationFingerprintSQL returns a query for a publication's fingerprint with respect to a table. $1 is the publication's
+// name, and $2 the table's OID. The result is empty if the publication does not exist.
 func publicationFingerprintSQL(conn *pgx.Conn) string {
 	return `SELECT COALESCE((SELECT ` + publicationFingerprintExpr(conn, "$2::oid") + ` FROM pg_catalog.pg_publication p WHERE p.pubname = $1::text::name), '')`
 }

@@ -27,7 +27,7 @@ type publication struct {
 
 // EnsurePublication returns a publication whose stream has every change of the table. If capture's own publication is
 // incomplete, EnsurePublication repairs it if the user may. If there is no complete publication, EnsurePublication creates
-// capture's own. It sets Published for each of the table's columns to whether the stream will have the column.
+// capture's own. It sets the field Published of each of the table's columns: it is true if the stream will have the column.
 //
 // The fingerprint is for [CompareCatalog]. The error is a [*Problem] if logical replication of this table on this server is
 // impossible or would harm the application. If the table's UPDATE and DELETE would fail once it is published,
@@ -141,8 +141,8 @@ func (p *publication) lacksGenerated(t *Table, version int) bool {
 	})
 }
 
-// setPublished sets Published for each of the table's columns to whether the stream has the column. Up to version 17,
-// pg_publication_tables lists generated columns although the stream lacks them.
+// setPublished sets the field Published of each of the table's columns: it is true if the stream has the column. Up to
+// version 17, pg_publication_tables lists generated columns although the stream lacks them.
 func (p *publication) setPublished(t *Table, version int) {
 	for i := range t.Columns {
 		c := &t.Columns[i]

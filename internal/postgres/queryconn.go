@@ -69,7 +69,7 @@ const closeTimeout = 200 * time.Millisecond
 func CloseNow(conn *pgconn.PgConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	_ = conn.Close(ctx) // the connection is not used again either way
+	_ = conn.Close(ctx) // an error does not matter: the connection is not used again
 	select {
 	case <-conn.CleanupDone():
 	case <-ctx.Done():
