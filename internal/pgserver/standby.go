@@ -27,8 +27,8 @@ func (s *Server) Standby(ctx context.Context) (*Server, error) {
 	return standby, nil
 }
 
-// startStandby copies the data folder and starts the standby. It takes the backup through SQL functions, because not every
-// package of the server has pg_basebackup.
+// startStandby copies the data folder and starts the standby. It uses SQL functions for the backup, because not every
+// package of the server contains pg_basebackup.
 func (s *Server) startStandby(ctx context.Context, standby *Server) error {
 	// The session stays open until the standby streams: its temporary slot retains the WAL since the start of the copy.
 	conn, err := s.connectTo(ctx, "postgres")

@@ -34,7 +34,7 @@ type publication struct {
 // EnsurePublication creates no publication and drops capture's own. conn must not be in a transaction.
 func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	own := objectName(table.Name())
-	// This check comes before those of the server's settings, because Postgres refuses the application's writes at any
+	// This check comes before the checks of the server's settings, because Postgres refuses the application's writes at any
 	// wal_level.
 	if refusal := table.checkReplicaIdentity(s.VersionNum); refusal != nil && s.VersionNum >= MinVersion && !s.InRecovery {
 		return "", "", dropOwnPublication(ctx, conn, table, own, refusal)
@@ -115,7 +115,7 @@ func ownPublication(publications []publication, own string) *publication {
 }
 
 // checkComplete returns nil if the publication's stream has every change of the table. Otherwise it returns an error that
-// says what is missing.
+// names what is missing.
 func (p *publication) checkComplete(t *Table) error {
 	switch {
 	case !p.hasTable:

@@ -14,8 +14,8 @@ import (
 // setting is a setting of a session (a GUC) and its value.
 type setting struct{ name, value string }
 
-// sessionSettings returns the settings that capture pins in every session. They override those of the server, the database
-// and the role, so every value prints in one way and no timeout ends a session.
+// sessionSettings returns the settings that capture pins in every session. They override the settings of the server, the
+// database and the role, so every value prints in one way and no timeout ends a session.
 func sessionSettings(pg *pgconn.PgConn) []setting {
 	// A SQL_ASCII database stores bytes of any encoding. The server refuses to send bytes that are not valid UTF-8 to a
 	// client with the encoding UTF8.

@@ -14,7 +14,7 @@ const (
 	Unknown     ErrorClass = iota // the connection failed: the network, the server, or something between them
 	Unreachable                   // no source can work: the server, the database or the table is not there
 	Permanent                     // this source cannot work until somebody changes a setting, a privilege or the table
-	Transient                     // this source cannot work now; the cause goes away by itself
+	Transient                     // this source cannot work now; the cause disappears on its own
 )
 
 // Classify returns the class of an error from a connection, a query or a check of the table.

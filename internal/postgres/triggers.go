@@ -196,8 +196,8 @@ func (s *triggerState) checkOwner(t *Table) error {
 		"function %s belongs to %s, who neither owns table %s nor is a superuser", t.triggerFunction(), displayIdentifier(s.owner), t.Name())
 }
 
-// CheckTriggers returns nil if triggers notify of every change of the table. Otherwise it returns a [*Problem] that says what
-// is missing.
+// CheckTriggers returns nil if triggers notify of every change of the table. Otherwise it returns a [*Problem] that names
+// what is missing.
 func CheckTriggers(ctx context.Context, q Querier, table *Table) error {
 	s, err := table.loadTriggerState(ctx, q)
 	if err != nil {
