@@ -26,7 +26,7 @@ type Change struct {
 	Operation Operation
 	ID        int    // vote_id
 	Question  string // the vote's question
-	Thumb     string // thumb up or down, from the vote's tags; blank for a delete
+	Thumb     string // thumb up or down of the user's opinion; blank for a delete
 	Committed time.Time
 
 	row string // compact row_to_json of the new row; "" for a delete
