@@ -86,7 +86,7 @@ func TestModesOfNewFiles(t *testing.T) {
 	wantMode(path, 0o644)
 	wantMode(store.ManifestPath(path), 0o644)
 	f.Close()
-	f = open(t, path)
+	open(t, path)
 	wantMode(path+".lock", 0o600)
 }
 

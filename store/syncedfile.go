@@ -48,16 +48,3 @@ func syncAndClose(file *os.File) error {
 	}
 	return file.Close()
 }
-
-// replaceSynced writes a file under a temporary name, synced, and renames it to path. The caller syncs the folder.
-func replaceSynced(path, like string, write func(*os.File) error) error {
-	tmp := path + ".tmp"
-	err := writeSynced(tmp, like, write)
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		os.Remove(tmp)
-	}
-	return err
-}

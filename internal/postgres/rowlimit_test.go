@@ -76,7 +76,7 @@ func TestRowLimiterPassesOn(t *testing.T) {
 					gotCopied = append(gotCopied, d.Data...)
 					continue
 				}
-				got, err := m.(pgproto3.BackendMessage).Encode(nil)
+				got, err := m.Encode(nil)
 				if err != nil {
 					t.Fatal(err)
 				}
