@@ -19,44 +19,44 @@ import (
 )
 
 const (
-	alertTimeout      = 10 * time.Second // for one request
-	longestAlertRetry = time.Minute      // between attempts to post the same alert
+	alertTimeout      = 10 * time.Second // timeout of one request
+	longestAlertRetry = time.Minute      // longest pause between attempts to post an alert
 )
 
-// Alert is what is posted to --alert-url. Programs read its fields; a Slack-compatible webhook shows Text.
+// Alert is the JSON object that is posted to --alert-url. Programs read its fields, and a Slack-compatible webhook shows Text.
 type Alert struct {
 	Text      string    `json:"text"`
-	Condition string    `json:"condition"` // following, file, difference, loss, or volume and its name
+	Condition string    `json:"condition"` // following, file, omitted, difference, loss, or volume and its name
 	Status    string    `json:"status"`    // firing or resolved
 	Detail    string    `json:"detail"`
-	Since     time.Time `json:"since"` // start of the trouble
+	Since     time.Time `json:"since"` // start of the condition; zero if it is resolved
 	Table     string    `json:"table"`
 	Database  string    `json:"database"`
 	Host      string    `json:"host"`
 	Version   string    `json:"version"`
 }
 
-// alerter posts an alert when a condition has lasted, and another when it is over. If the receiver is unreachable, it
-// sends only the newest state of each condition later.
+// alerter posts an alert when a condition has lasted for some time, and another alert when the condition is over. After the
+// receiver was unreachable, it posts only the newest state of each condition.
 type alerter struct {
 	url      string
-	after    time.Duration // how long a condition lasts before it is posted
-	interval time.Duration // between looks at the Status
+	after    time.Duration // time that a condition must last before it is posted
+	interval time.Duration // time between checks of the Status
 	status   func() Status
 	log      hclog.Logger
 
 	client     *http.Client
-	conditions map[string]*alertCondition  // those that are firing, and those whose end is not posted yet
-	pauses     *backoff.ExponentialBackOff // between attempts that fail
+	conditions map[string]*alertCondition  // conditions that are firing or whose end has not been posted yet, by name
+	pauses     *backoff.ExponentialBackOff // pauses after failed attempts
 	next       time.Time                   // earliest time of the next attempt
-	failing    bool                        // the last attempt failed, which is logged once
+	failing    bool                        // whether the last attempt failed, which is logged only once
 }
 
-// alertCondition is one condition, and what the receiver knows of it.
+// alertCondition is the state of one condition, and whether the receiver has been informed of it.
 type alertCondition struct {
-	since  time.Time // start of the trouble; zero once it is over
+	since  time.Time // start of the condition; zero once it is over
 	detail string
-	posted bool // the receiver was told that it is firing
+	posted bool // whether the alert that it is firing has been posted
 }
 
 func newAlerter(cfg *Config, status func() Status) *alerter {
@@ -89,8 +89,8 @@ func (a *alerter) run(ctx context.Context) error {
 	}
 }
 
-// worthAlert reports whether c is a failing check that is posted: one of readiness (following, file, omitted), a difference, a
-// loss or a full volume.
+// worthAlert reports whether c is a failing check that is posted as an alert: a check of readiness (following, file, omitted),
+// a difference, a loss or a full volume.
 func worthAlert(c Check) bool {
 	switch c.Name {
 	case "following", "file", omittedCheck, "difference", lossCondition:
@@ -99,7 +99,7 @@ func worthAlert(c Check) bool {
 	return !c.OK && strings.HasPrefix(c.Name, "volume ")
 }
 
-// updateConditions brings the conditions up to date with st.
+// updateConditions updates the conditions from the checks in st.
 func (a *alerter) updateConditions(st *Status, now time.Time) {
 	firing := map[string]string{}
 	for _, c := range st.Checks {
@@ -128,7 +128,7 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	}
 }
 
-// postChanges posts what the receiver does not know yet. It stops at the first request that fails.
+// postChanges posts each condition that has begun or ended since its last alert. It stops at the first request that fails.
 func (a *alerter) postChanges(ctx context.Context, st *Status, now time.Time) {
 	for _, name := range slices.Sorted(maps.Keys(a.conditions)) {
 		c := a.conditions[name]
@@ -154,7 +154,7 @@ func (a *alerter) postChanges(ctx context.Context, st *Status, now time.Time) {
 	}
 }
 
-// newAlert returns the alert for the present state of a condition.
+// newAlert returns the alert for the current state of a condition.
 func newAlert(st *Status, name string, c *alertCondition) *Alert {
 	alert := &Alert{
 		Condition: name, Status: "firing", Detail: c.detail, Since: c.since.UTC(),
@@ -168,7 +168,7 @@ func newAlert(st *Status, name string, c *alertCondition) *Alert {
 	return alert
 }
 
-// postAlert sends one alert. The URL is often a secret, so its errors never contain it.
+// postAlert posts one alert. The URL is often a secret, so the returned error never contains it.
 func (a *alerter) postAlert(ctx context.Context, alert *Alert) error {
 	body, err := json.Marshal(alert)
 	if err != nil {
@@ -188,7 +188,7 @@ func (a *alerter) postAlert(ctx context.Context, alert *Alert) error {
 		return fmt.Errorf("send alert: %w", err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // the connection can then be used again
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be reused
 	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("send alert: the receiver answered %s", resp.Status)
 	}

@@ -18,20 +18,20 @@ import (
 )
 
 const (
-	// Intervals between probes for a better source: an hour if an operator must change something first, a minute if the
-	// cause may go away by itself, such as all slots being in use.
+	// Intervals between probes for a better source: an hour if an operator must change something first, or a minute if the
+	// cause is temporary, for example because all slots are in use.
 	permanentProbeInterval = time.Hour
 	transientProbeInterval = time.Minute
-	// maxUnknownFailures is the number of attempts in a row that must fail at the connection, while the database answers
-	// on an ordinary one, for the source to count as unavailable.
+	// maxUnknownFailures is the number of successive failures for an unknown reason after which a source counts as
+	// unavailable, if the database accepts ordinary connections meanwhile.
 	maxUnknownFailures = 3
 )
 
-// autoSource follows by the best source that works, and changes to a better one once that works.
+// autoSource follows the table by the best source that works. It changes to a better source once that source works.
 type autoSource struct {
 	supervisor *supervisor
 	lastNote   map[string]string // last logged note, by kind of source
-	failures   map[string]int    // failures of unknown class in a row, by kind of source
+	failures   map[string]int    // number of successive failures of unknown class, by kind of source
 }
 
 func newAutoSource(s *supervisor) *autoSource {
@@ -42,10 +42,10 @@ func newAutoSource(s *supervisor) *autoSource {
 type unavailable struct {
 	kind      string
 	err       error
-	transient bool // may go away by itself
+	transient bool // whether the reason is temporary
 }
 
-// follow runs the sources in order until one follows the table, and returns when that one ends.
+// follow tries the sources, best first, until one of them follows the table. It returns when that source ends.
 func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err error) {
 	var skipped []unavailable
 	for i, kind := range sourceKinds {
@@ -66,7 +66,8 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 	panic("unreachable: the last source returns")
 }
 
-// run runs a source. Once one of the skipped sources works, it ends the running one with a *[source.ResyncError].
+// run runs a source of this kind. Once one of the skipped sources works, it ends the running source with a
+// *[source.ResyncError].
 func (a *autoSource) run(ctx context.Context, kind string, skipped []unavailable) (since time.Time, err error) {
 	note := a.logNote(kind, skipped)
 	if len(skipped) == 0 {
@@ -81,7 +82,7 @@ func (a *autoSource) run(ctx context.Context, kind string, skipped []unavailable
 	return since, err
 }
 
-// logNote returns the reason why a source of this kind runs and no better one. It logs a reason that is new.
+// logNote returns the reason why a source of this kind runs and no better one. It logs the reason if it is new.
 func (a *autoSource) logNote(kind string, skipped []unavailable) string {
 	reasons := make([]string, len(skipped))
 	for i, u := range skipped {
@@ -96,7 +97,7 @@ func (a *autoSource) logNote(kind string, skipped []unavailable) string {
 	return note
 }
 
-// probeLoop probes the skipped sources from time to time. It returns a *[source.ResyncError] once one of them works.
+// probeLoop probes the skipped sources at regular intervals. It returns a *[source.ResyncError] once one of them works.
 func (a *autoSource) probeLoop(ctx context.Context, skipped []unavailable) error {
 	interval := permanentProbeInterval
 	if slices.ContainsFunc(skipped, func(u unavailable) bool { return u.transient }) {
@@ -123,7 +124,7 @@ func (a *autoSource) probeLoop(ctx context.Context, skipped []unavailable) error
 	}
 }
 
-// probeSource returns why a source of the given kind could not follow the table now, or nil.
+// probeSource returns the error that would keep a source of the given kind from following the table now, or nil.
 func probeSource(ctx context.Context, kind string, env *source.Env) error {
 	if kind == "notify" {
 		return notify.Probe(ctx, env)
@@ -131,8 +132,8 @@ func probeSource(ctx context.Context, kind string, env *source.Env) error {
 	return logical.Probe(ctx, env)
 }
 
-// checkUnavailable reports whether err, with which a source ended before it followed, means that this source cannot be used
-// here although the database is there. Otherwise the same source is worth another attempt.
+// checkUnavailable reports whether a source is unavailable although the database is reachable. err is the error of the source,
+// which ended before it followed. If the result is false, the same source is tried again.
 func (a *autoSource) checkUnavailable(ctx context.Context, kind string, err error) (unavailable, bool) {
 	u := unavailable{kind: kind, err: err}
 	switch classify(err) {
@@ -140,8 +141,8 @@ func (a *autoSource) checkUnavailable(ctx context.Context, kind string, err erro
 	case postgres.Transient:
 		u.transient = true
 	case postgres.Unknown:
-		// A proxy that cannot replicate may just hang up. It looks like a broken network, except that the database
-		// answers on an ordinary connection, again and again.
+		// A proxy that cannot replicate may just close the connection. This looks like a network failure, except that the
+		// database still answers on ordinary connections.
 		if a.ping(ctx) != nil {
 			return u, false
 		}
@@ -163,7 +164,8 @@ func (a *autoSource) ping(ctx context.Context) error {
 	return conn.Do(ctx, func(ctx context.Context, c *pgx.Conn) error { return c.Ping(ctx) })
 }
 
-// classify returns the class of an error with which a source ended before it followed.
+// classify returns the class of the error of a source that ended before it followed. A resync and a panic are no reason to use
+// another source, so they count as Unreachable.
 func classify(err error) postgres.ErrorClass {
 	var (
 		resync   *source.ResyncError

@@ -6,8 +6,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// newBackOff returns pauses between attempts that double from first to longest. A pause is drawn at random from between
-// (1-spread) and (1+spread) times its length.
+// newBackOff returns a sequence of pauses that double from first to longest. Each pause is random: between (1-spread) and
+// (1+spread) times its length.
 func newBackOff(first, longest time.Duration, spread float64) *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval, b.Multiplier, b.RandomizationFactor = first, longest, 2, spread

@@ -20,62 +20,63 @@ import (
 
 // Config configures a [Daemon]. Start with [DefaultConfig] and set at least Database and Table.
 type Config struct {
-	// Database says where the table is, and as whom to connect.
+	// Database is the configuration of the connections to the database.
 	Database *pgx.ConnConfig
 
-	// ReloadDatabase, if set, returns Database for the next attempt to connect: a password file or a certificate may
-	// have changed. If it fails, the previous configuration stays in use.
+	// ReloadDatabase, if set, returns the present value of Database. It is called before each attempt to follow the table,
+	// since a password file or a certificate may have changed. If it fails, the previous configuration stays in use.
 	ReloadDatabase func() (*pgx.ConnConfig, error)
 
 	// Table is the table to follow.
 	Table postgres.Name
 
-	// Source is how capture learns of changes: logical, notify, poll, or auto for the best of them that works.
+	// Source is the way to follow the table: logical, notify, poll, or auto for the best of them that works.
 	Source string
 
 	// PollInterval is the time between reads of the table by the source poll.
 	PollInterval time.Duration
 
-	// MaxWAL is how many bytes of WAL the replication slot may retain before the table is copied again with a new slot.
-	// Zero sets no limit.
+	// MaxWAL is the number of bytes of WAL that the replication slot may retain before the table is copied again with a new
+	// slot. Zero sets no limit.
 	MaxWAL int64
 
-	// CopyRate is how many bytes a second a copy reads at most. Zero sets no limit.
+	// CopyRate is the largest number of bytes per second that a copy reads. Zero sets no limit.
 	CopyRate int64
 
 	// FlushDelay is the time between a change and the write of the file that includes it.
 	FlushDelay time.Duration
 
-	// FlushInterval is the time between regular writes. They come at the wall clock's multiples of it, whether anything
-	// has changed or not.
+	// FlushInterval is the time between regular writes. They happen when the wall clock reaches a multiple of it, even if
+	// nothing has changed.
 	FlushInterval time.Duration
 
-	// Keep says which earlier states of the file are kept beside it. A regular write adds one. States before a loss of rows are kept
-	// in any case.
+	// Keep determines which earlier states of the file are kept in its folder. Each regular write adds a state. The state
+	// before a loss of rows is always kept.
 	Keep retention.Policy
 
 	// Compare, if set, compares the captured rows with the table every VerifyInterval. An interval of zero turns it off.
 	Compare        CompareFunc
 	VerifyInterval time.Duration
 
-	// LoadPrevious, if set, reads the rows that an earlier run wrote to the file. Readers get them until the first copy
-	// if the database is unreachable at the start.
+	// LoadPrevious, if set, reads the rows that an earlier run wrote to the file. If the database is unreachable at the
+	// start, readers get these rows until the first copy is complete.
 	LoadPrevious func(context.Context) (*snapshot.View, error)
 
-	// MemoryLimit is how many bytes of memory the process may use if [cgroup.MemoryLimit] allows more. Zero sets no
-	// limit. Rows that do not fit are spilled to a file.
+	// MemoryLimit is the number of bytes of memory that the process may use. The limit of [cgroup.MemoryLimit] applies as
+	// well. Zero sets no further limit. Rows that do not fit are spilled to a file.
 	MemoryLimit int64
 
-	// SpillDir is where [Export] spills rows. Empty means the system's folder for temporary files. A Daemon spills into
-	// the folder of its file.
+	// SpillDir is the folder into which [Export] spills rows. Empty means the system's folder for temporary files. A Daemon
+	// spills into the folder of its file.
 	SpillDir string
 
-	// WatchedDirs are the folders whose volumes are measured. A warning is due if VolumeWarn percent of one are in use;
-	// zero turns warnings off.
+	// WatchedDirs are the folders whose volumes are measured. A warning begins when VolumeWarn percent of a volume are in
+	// use. Zero turns warnings off.
 	WatchedDirs []WatchedDir
 	VolumeWarn  int
 
-	// AlertURL is where alerts are posted. Empty turns them off. A condition is posted if it lasts for AlertAfter.
+	// AlertURL is the URL to which alerts are posted. Empty turns alerts off. A condition is posted once it has lasted for
+	// AlertAfter.
 	AlertURL   string
 	AlertAfter time.Duration
 
@@ -85,7 +86,7 @@ type Config struct {
 	// Logger receives the log lines. Nil discards them.
 	Logger hclog.Logger
 
-	// LogHealth, if set, returns why log lines cannot be written, or nil.
+	// LogHealth, if set, returns the error that prevents log lines from being written, or nil.
 	LogHealth func() error
 
 	// Registry receives the daemon's metrics. Nil registers none.
@@ -94,27 +95,27 @@ type Config struct {
 	// Tests set these; zero stands for the usual value.
 	intervals intervals
 	timeouts  source.Timeouts
-	copying   source.CopyOptions // sizes only
-	pageBytes int                // size of the Table's pages, with few of them in a group
+	copying   source.CopyOptions // only the fields for tests
+	pageBytes int                // size of the Table's pages in bytes; groups then have few pages
 
-	// maxRowBytes is the most bytes that a row may take as JSON; 0 if memory is not limited. New sets it, since the limit of the
-	// Go runtime changes later. Tests may set a lower value.
+	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New sets it, since the memory
+	// limit of the Go runtime changes later. Tests may set a lower value.
 	maxRowBytes int64
 }
 
 // WatchedDir is a folder whose volume is measured.
 type WatchedDir struct {
-	Name  string // as Status and metrics call it
+	Name  string // name in Status and metrics
 	Path  string
-	Bytes func() int64 // size of capture's files in it; nil for the folder of the daemon's file
+	Bytes func() int64 // returns the size of capture's files in the folder; nil for the folder of the daemon's file
 }
 
-// CompareFunc compares a state with the table in the database. It returns how many rows differ, and some of their keys
-// for the log. newestView returns the newest View once that contains everything committed before the call. Rows of more than
-// maxRow bytes of JSON may be among those that the View omits; 0 stands for no limit.
+// CompareFunc compares a View with the table in the database. It returns the number of rows that differ, and some of their
+// keys for the log. newestView waits until everything committed before the call is in a View, and returns that View. The View
+// may omit rows of more than maxRow bytes of JSON; 0 stands for no limit.
 type CompareFunc func(ctx context.Context, database *pgx.ConnConfig, maxRow int64, newestView func(context.Context) (*snapshot.View, error)) (rows int64, keys []string, err error)
 
-// DefaultConfig returns the defaults, which are those of `capture run`. Database and Table have none.
+// DefaultConfig returns the defaults, which are also those of `capture run`. Database and Table have no default.
 func DefaultConfig() Config {
 	return Config{
 		Source:         "auto",
@@ -132,7 +133,7 @@ func DefaultConfig() Config {
 // sourceKinds are the kinds of source, best first.
 var sourceKinds = []string{"logical", "notify", "poll"}
 
-// Validate returns an error that names a setting with which a Daemon cannot work, or nil.
+// Validate returns an error that names an invalid setting, or nil.
 func (cfg *Config) Validate() error {
 	if problem := cfg.invalidSetting(); problem != "" {
 		return fmt.Errorf("invalid configuration: %s", problem)
@@ -166,16 +167,16 @@ func (cfg *Config) invalidSetting() string {
 	return ""
 }
 
-// intervals are waits of the daemon's own parts that tests shorten.
+// intervals are the intervals of the daemon's parts. Only tests set them.
 type intervals struct {
-	probe       time.Duration // between probes for a better source; zero lets the reason for its absence decide
-	volumeCheck time.Duration // between measurements of the volumes
-	keptCheck   time.Duration // between looks at the losses that are not acknowledged
-	alertCheck  time.Duration // between looks at the conditions that are worth an alert
-	alertRetry  time.Duration // before an alert is posted again for the first time; it doubles from there
+	probe       time.Duration // time between probes for a better source; zero if the source's failure determines it
+	volumeCheck time.Duration // time between measurements of the volumes
+	keptCheck   time.Duration // time between checks for losses that are not acknowledged
+	alertCheck  time.Duration // time between checks for conditions that are worth an alert
+	alertRetry  time.Duration // pause before the first retry of an alert; the pauses double up to longestAlertRetry
 }
 
-// withDefaults returns i with what holds outside tests for each zero.
+// withDefaults returns i with the default in place of each zero, except for probe.
 func (i intervals) withDefaults() intervals {
 	i.volumeCheck = cmp.Or(i.volumeCheck, 15*time.Second)
 	i.keptCheck = cmp.Or(i.keptCheck, 5*time.Second)
@@ -184,7 +185,7 @@ func (i intervals) withDefaults() intervals {
 	return i
 }
 
-// env returns what a source of the given kind may use in its next attempt.
+// env returns the Env for the next attempt of a source of the given kind.
 func (cfg *Config) env(kind string, progress *source.Progress) *source.Env {
 	env := &source.Env{
 		Database: cfg.Database, Table: cfg.Table, Logger: cfg.Logger, Timeouts: cfg.timeouts.WithDefaults(),

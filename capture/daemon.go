@@ -65,7 +65,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run := func(task string, f func(context.Context) error) {
 		g.Go(func() error { return guard.Run(d.cfg.Logger, task, func() error { return f(ctx) }) })
 	}
-	// The source ends before the last write, which therefore has the last state.
+	// The source ends before the last write, so that this write contains the last state.
 	sourceEnded := make(chan struct{})
 	run("follow "+d.cfg.Table.String(), func(ctx context.Context) error {
 		defer close(sourceEnded)
@@ -103,11 +103,11 @@ type SnapshotResult struct {
 	Path   string  `json:"path"`
 	Millis float64 `json:"milliseconds"`
 
-	Omitted *store.Omitted `json:"omitted,omitempty"` // rows of the table that the file lacks
+	Omitted *store.Omitted `json:"omitted,omitempty"` // rows of the table that are not in the file
 }
 
-// Snapshot returns once feedback.json contains everything that was committed before the call. It waits for a copy of the
-// table that is under way. If the database is unreachable it fails at once, and the file stays as it is.
+// Snapshot returns once feedback.json contains everything that was committed before the call. If a copy of the table is
+// running, it waits until the copy is complete. If the database is unreachable, it fails at once, and the file does not change.
 func (d *Daemon) Snapshot(ctx context.Context) (SnapshotResult, error) {
 	start := time.Now()
 	if err := d.supervisor.barrier(ctx); err != nil {
@@ -123,8 +123,8 @@ func (d *Daemon) Snapshot(ctx context.Context) (SnapshotResult, error) {
 	}, nil
 }
 
-// View returns the newest committed state. Before the first copy it returns the previous run's rows if they are loaded, or
-// nil. Views advance in commit order: invariant 2 (docs/design.md).
+// View returns the newest committed state. Until the first copy is complete, it returns the previous run's rows if they are
+// loaded, or nil. Views advance in commit order: invariant 2 (docs/design.md).
 func (d *Daemon) View() *snapshot.View {
 	if v := d.table.View(); v != nil {
 		return v
@@ -132,7 +132,7 @@ func (d *Daemon) View() *snapshot.View {
 	return d.previous.view.Load()
 }
 
-// newestView returns the newest View once that contains everything committed before the call.
+// newestView waits until everything committed before the call is in a View, and returns the newest View.
 func (d *Daemon) newestView(ctx context.Context) (*snapshot.View, error) {
 	if err := d.supervisor.barrier(ctx); err != nil {
 		return nil, err
@@ -146,7 +146,7 @@ func (d *Daemon) Status() Status {
 	return st
 }
 
-// spilledRowsLost starts over with a new copy, because spilled rows cannot be read back.
+// spilledRowsLost requests a new copy of the table, because spilled rows cannot be read back.
 func (d *Daemon) spilledRowsLost(err error) {
 	d.cfg.Logger.Error("spilled rows are lost; copying the table again", "error", err)
 	d.supervisor.resync(err.Error())

@@ -20,8 +20,8 @@ func newDatabaseConfig(cfg *Config) *databaseConfig {
 	return &databaseConfig{load: cfg.ReloadDatabase, log: cfg.Logger, cfg: cfg.Database}
 }
 
-// reload reads the configuration again and returns it. If that fails, the previous one stays: connecting with it shows
-// what is wrong.
+// reload reads the configuration again and returns it. If that fails, it returns the previous configuration, and the attempt
+// to connect with that shows what is wrong.
 func (d *databaseConfig) reload() *pgx.ConnConfig {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -17,33 +17,33 @@ type FileStatus struct {
 	Bytes    int64      `json:"bytes"`
 	SHA256   string     `json:"sha256,omitempty"`
 	LSN      string     `json:"lsn,omitempty"`
-	UpToDate bool       `json:"current"`           // it holds the newest View
+	UpToDate bool       `json:"current"`           // whether the file holds the newest View
 	Millis   float64    `json:"millis,omitempty"`  // duration of the last write
-	Error    string     `json:"error,omitempty"`   // reason why the last write failed
-	Pending  *time.Time `json:"pending,omitempty"` // time of the oldest change that it does not hold
+	Error    string     `json:"error,omitempty"`   // error of the last write if it failed
+	Pending  *time.Time `json:"pending,omitempty"` // time of the oldest change that the file does not hold
 }
 
-// A write is late after lateWrite, or after lateByWrites times the duration of the last one, whichever is longer.
+// A write is late after lateWrite, or after lateByWrites times the duration of the last write, whichever is longer.
 const (
 	lateWrite    = 10 * time.Second
 	lateByWrites = 3
 )
 
-// fileTracker keeps the FileStatus. The flusher writes it, and anyone may read it.
+// fileTracker holds the FileStatus. The flusher updates it, and any goroutine may read it.
 type fileTracker struct {
 	mu     sync.Mutex
 	report fileReport
 }
 
-// fileReport is what the flusher reports.
+// fileReport is the state of the file and of its last write.
 type fileReport struct {
 	FileStatus
-	version      uint64        // version of the View that the file holds; 0 if this run has not written it yet
-	writingSince time.Time     // start of the write that is running; zero if none is
+	version      uint64        // version of the View that the file holds; 0 before this run's first write
+	writingSince time.Time     // start of the running write; zero if no write is running
 	took         time.Duration // duration of the last write
 }
 
-// newFileTracker returns a tracker that reports what an earlier run left in file.
+// newFileTracker returns a fileTracker that starts with the state in which an earlier run left file.
 func newFileTracker(file *store.File) *fileTracker {
 	t := &fileTracker{}
 	t.report.Path = file.Path()
@@ -60,7 +60,7 @@ func newFileStatus(path string, m *store.Manifest) FileStatus {
 	}
 }
 
-// loadReport returns what was reported last.
+// loadReport returns the current report.
 func (t *fileTracker) loadReport() fileReport {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -70,21 +70,22 @@ func (t *fileTracker) loadReport() fileReport {
 // hasWritten reports whether this run has written the file.
 func (t *fileTracker) hasWritten() bool { return t.loadReport().version > 0 }
 
-// setPending reports the time of the oldest change that the file does not hold.
+// setPending records the time of the oldest change that the file does not hold.
 func (t *fileTracker) setPending(since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.report.Pending = timeOrNil(since)
 }
 
-// startWrite reports that a write begins.
+// startWrite records that a write begins.
 func (t *fileTracker) startWrite(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.report.writingSince = now
 }
 
-// recordFailure reports why a write failed, and which change it leaves pending. It reports whether the error is new.
+// recordFailure records the error of a failed write, and the time of the oldest pending change. It reports whether the error
+// is new.
 func (t *fileTracker) recordFailure(err error, pending time.Time) (changed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -93,7 +94,7 @@ func (t *fileTracker) recordFailure(err error, pending time.Time) (changed bool)
 	return changed
 }
 
-// recordWrite reports a successful write of the View of that version.
+// recordWrite records a successful write of the View with this version.
 func (t *fileTracker) recordWrite(m *store.Manifest, version uint64, took time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -101,14 +102,14 @@ func (t *fileTracker) recordWrite(m *store.Manifest, version uint64, took time.D
 	t.report.Millis = millis(took)
 }
 
-// setSHA256 reports a digest that was computed after the write.
+// setSHA256 records a digest that was computed after the write.
 func (t *fileTracker) setSHA256(sum string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.report.SHA256 = sum
 }
 
-// check returns the check of whether the file holds the newest state, or soon will.
+// check returns the Check for the file, which is OK if the file holds the newest state or soon will.
 func (r *fileReport) check(st *FileStatus) Check {
 	late := max(lateWrite, lateByWrites*r.took)
 	c := Check{Name: "file"}

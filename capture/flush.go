@@ -22,13 +22,13 @@ type flusher struct {
 	metrics  *metrics
 	keeper   *keeper
 	log      hclog.Logger
-	forced   *foldlog.Logger // requests can force flushes as often as they like
+	forced   *foldlog.Logger // log of forced flushes, which is folded because requests can be frequent
 	schedule *flushSchedule
 
 	requests chan *flushRequest
 }
 
-// flushRequest asks for a write at once.
+// flushRequest is a request to write at once.
 type flushRequest struct {
 	manifest store.Manifest
 	err      error
@@ -44,7 +44,7 @@ func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *f
 	}
 }
 
-// requestFlush asks for a write of the newest View now, and waits for it.
+// requestFlush requests a write of the newest View, and waits for it.
 func (f *flusher) requestFlush(ctx context.Context) (store.Manifest, error) {
 	r := &flushRequest{done: make(chan struct{})}
 	select {
@@ -60,7 +60,7 @@ func (f *flusher) requestFlush(ctx context.Context) (store.Manifest, error) {
 	}
 }
 
-// run flushes until ctx ends and sourceEnded is closed, and then a last time if anything is new.
+// run flushes until ctx ends. Then it waits until sourceEnded is closed, and flushes a last time if anything is new.
 func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 	s := f.schedule
 	timer := time.NewTimer(0)
@@ -70,7 +70,7 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 		timer.Reset(s.waitTime(time.Now()))
 		changed := f.table.Changed()
 		if !s.pending.IsZero() {
-			changed = nil // one change is enough: waking up for each of many costs more than applying them
+			changed = nil // one change is enough: waking up for each further change would cost more than applying it
 		}
 		var request *flushRequest
 		select {
@@ -101,7 +101,7 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 	}
 }
 
-// finalFlush writes what is new when everything else has stopped.
+// finalFlush writes the changes that are not in the file yet, after the source has ended.
 func (f *flusher) finalFlush() error {
 	s := f.schedule
 	select {
@@ -126,14 +126,14 @@ func (f *flusher) write(reason store.Reason, request *flushRequest) error {
 	pending := s.pending
 	s.pending = time.Time{}
 	select {
-	case <-f.table.Changed(): // the View includes it
+	case <-f.table.Changed(): // the View includes this change
 	default:
 	}
 	result, version, err := f.writeNewest(start, reason)
 	m, took := result.Manifest, time.Since(start)
 	s.addWrite(time.Now(), took, err)
 	switch {
-	case version == 0: // there is no View yet, and so nothing is pending
+	case version == 0: // there is no View yet, so nothing is pending
 	case err != nil:
 		s.pending = pending
 		f.handleFailure(start, reason, err)
@@ -168,8 +168,8 @@ func (f *flusher) logFlush(reason store.Reason, m store.Manifest, written int64,
 	f.log.Info("flushed", append(fields, "bytes", m.Bytes)...)
 }
 
-// writeNewest writes the newest View and returns its version, which is 0 if there is none. It keeps no reference to the
-// View: the file releases the View's rows as it writes them, so that the memory of rows that have changed since is freed.
+// writeNewest writes the newest View and returns its version, which is 0 if there is no View. It keeps no reference to the
+// View. The file releases the View's rows as it writes them, so that the memory of rows that have changed since can be freed.
 func (f *flusher) writeNewest(start time.Time, reason store.Reason) (r store.Result, version uint64, err error) {
 	view := f.table.View()
 	if view == nil {
@@ -181,8 +181,8 @@ func (f *flusher) writeNewest(start time.Time, reason store.Reason) (r store.Res
 	return r, version, err
 }
 
-// handleFailure records that a write that began at start failed. A write that was due for another reason than a change is
-// still due.
+// handleFailure records the failure of a write that began at start. It also makes sure that another write is due, even if no
+// change was pending.
 func (f *flusher) handleFailure(start time.Time, reason store.Reason, err error) {
 	s := f.schedule
 	s.moreIdle = false
@@ -193,7 +193,7 @@ func (f *flusher) handleFailure(start time.Time, reason store.Reason, err error)
 	f.metrics.flushErrors.Inc()
 }
 
-// idleStep takes one of the steps that the last write left for a time without changes.
+// idleStep performs one of the steps that the last write has postponed until no changes arrive.
 func (f *flusher) idleStep(ctx context.Context) {
 	s, start := f.schedule, time.Now()
 	result, more, err := f.file.Idle(ctx, f.table.View())
@@ -207,7 +207,7 @@ func (f *flusher) idleStep(ctx context.Context) {
 	}
 	if result.Damage != "" {
 		f.keeper.recordDamage(result.Damage)
-		s.addChange(start) // writes the whole file
+		s.addChange(start) // makes the next write replace the whole file
 	}
 	if err != nil {
 		s.addWrite(time.Now(), took, err)

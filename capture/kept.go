@@ -14,31 +14,32 @@ import (
 	"capture/store"
 )
 
-// lossCondition is the name of the condition and the alert while a loss of rows is neither acknowledged nor over.
+// lossCondition is the name of the condition and the alert for losses of rows that are neither acknowledged nor over.
 const lossCondition = "loss"
 
-// KeptStatus is what the states kept beside the file take.
+// KeptStatus describes the kept states of the file.
 type KeptStatus struct {
 	States int        `json:"states"`
-	Bytes  int64      `json:"bytes"` // on disk
+	Bytes  int64      `json:"bytes"` // size on disk
 	Oldest *time.Time `json:"oldest,omitempty"`
-	Losses int        `json:"losses"` // losses that are neither acknowledged nor over
+	Losses int        `json:"losses"` // number of losses that are neither acknowledged nor over
 }
 
-// keeper keeps states of the file: it compresses those that a write has kept, adds one after each regular write, and drops those that the
-// retention does not cover. It runs concurrently with the writes, because compressing is slow.
+// keeper maintains the kept states of the file. It adds a state after each regular write, compresses the states that writes
+// have kept, and drops the states that the retention policy does not cover. It also reads the file back to detect damage. It
+// runs concurrently with the writes, because its work is slow.
 type keeper struct {
 	file       *store.File
 	view       func() *snapshot.View
 	conditions *conditions
 	metrics    *metrics
 	log        hclog.Logger
-	interval   time.Duration // between looks at the losses
-	readEvery  time.Duration // between times that the file is read back; zero for never
+	interval   time.Duration // time between checks of the losses
+	readEvery  time.Duration // time between readings of the file that compare it with its manifest; zero for no such readings
 
 	regular chan struct{} // receives a value after a regular write
 	kept    chan struct{} // receives a value after a write that has kept a state
-	damaged chan struct{} // has a value when the file must be written because it is damaged
+	damaged chan struct{} // receives a value when the file must be written because it is damaged
 	summary atomic.Pointer[KeptStatus]
 }
 
@@ -49,13 +50,13 @@ func newKeeper(cfg *Config, file *store.File, view func() *snapshot.View, condit
 		regular: make(chan struct{}, 1), kept: make(chan struct{}, 1), damaged: make(chan struct{}, 1),
 		readEvery: cfg.VerifyInterval,
 	}
-	k.checkLosses() // so that the first Status has them
+	k.checkLosses() // so that the first Status includes the losses
 	return k
 }
 
-// run keeps states until ctx ends. After a failure the next regular write tries again.
+// run keeps states until ctx ends. After a failure, it tries again at the next regular write.
 func (k *keeper) run(ctx context.Context) error {
-	wake(k.kept) // what an earlier run has left to compress
+	wake(k.kept) // compresses the states that an earlier run left uncompressed
 	tick := time.NewTicker(k.interval)
 	defer tick.Stop()
 	readBack := time.NewTimer(k.readEvery)
@@ -80,7 +81,7 @@ func (k *keeper) run(ctx context.Context) error {
 	}
 }
 
-// wake sends a value unless one is waiting already.
+// wake sends a value to c, which has capacity one, unless c is already full.
 func wake(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -88,7 +89,7 @@ func wake(c chan struct{}) {
 	}
 }
 
-// work keeps the current state if keep is set, and compresses and drops what is due.
+// work calls keep, if it is not nil, to keep the current state. Then it compresses and drops states.
 func (k *keeper) work(ctx context.Context, keep func() error) {
 	var err error
 	if keep != nil {
@@ -115,7 +116,7 @@ func (k *keeper) work(ctx context.Context, keep func() error) {
 	}
 }
 
-// readBack compares the file on disk with its manifest, and has it written whole if they differ.
+// readBack compares the file on disk with its manifest. If they differ, it makes the flusher write the whole file.
 func (k *keeper) readBack(ctx context.Context) {
 	damage, err := k.file.ReadBack(ctx)
 	switch {
@@ -128,13 +129,13 @@ func (k *keeper) readBack(ctx context.Context) {
 	}
 }
 
-// recordDamage reports that the file on disk is not what was written.
+// recordDamage counts and logs that the file on disk differs from what was written.
 func (k *keeper) recordDamage(damage string) {
 	k.metrics.damage.Inc()
 	k.log.Error("feedback.json is damaged; it is written whole", "reason", damage)
 }
 
-// compress compresses the states that are still plain.
+// compress compresses the kept states that are not compressed yet.
 func (k *keeper) compress(ctx context.Context) error {
 	start := time.Now()
 	compressed, err := k.file.CompressKept(ctx)
@@ -149,7 +150,7 @@ func (k *keeper) compress(ctx context.Context) error {
 	return err
 }
 
-// recordKept logs that a write has kept a state before it replaced the file.
+// recordKept logs a state that a write kept before it replaced the file.
 func (k *keeper) recordKept(s *store.KeptState) {
 	switch {
 	case s.Loss != nil:
@@ -166,7 +167,7 @@ func (k *keeper) recordKept(s *store.KeptState) {
 	wake(k.kept)
 }
 
-// checkLosses ends the losses whose rows are back, and reports those that are open.
+// checkLosses ends the losses whose rows are back, and reports the losses that are still open.
 func (k *keeper) checkLosses() {
 	if view := k.view(); view != nil {
 		ended, err := k.file.EndLosses(view)
@@ -196,11 +197,11 @@ func (k *keeper) checkLosses() {
 	k.conditions.set(lossCondition, strings.Join(slices.Compact(open), "; "))
 }
 
-// lossText says what was lost, and how to bring it back.
+// lossText returns a text for the operator that describes a loss and how to restore the rows.
 func lossText(s *store.KeptState) string {
 	return fmt.Sprintf("%s: %s. The state before is kept. To bring rows back: %s. If it was meant: capture history --ack",
 		s.Loss.Found.UTC().Format(time.RFC3339), s.Loss, s.RestoreCommand())
 }
 
-// status returns what kept states take.
+// status returns the status of the kept states.
 func (k *keeper) status() KeptStatus { return *k.summary.Load() }

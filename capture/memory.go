@@ -16,16 +16,16 @@ import (
 
 const (
 	processMemory = 40 << 20 // bytes for the program, its connections and its buffers
-	rowsShare     = 0.6      // of the rest, for rows; readers and garbage that is not collected yet take the others
-	leastRows     = 4 << 20  // bytes for rows, however low the limit is
+	rowsShare     = 0.6      // share of the remaining memory for rows; the rest is for readers and for garbage that is not collected yet
+	leastRows     = 4 << 20  // minimum memory for rows in bytes, however low the limit is
 
-	// A row may take 1/rowDivisor of the rest. On its way it exists several times: as the server's message, as a line, in its
-	// page, in the page's copy for the spill file, in the buffer of the file that is being written, and its old version in a
-	// View that somebody reads. All that must fit beside the rows.
+	// A row may take 1/rowDivisor of the memory that remains. It may exist several times at once: in the server's message, as
+	// a line, in its page, in the page's copy for the spill file, in the buffer of the file that is being written, and as an
+	// old version in a View that is still in use. All of these must fit in addition to the memory for rows.
 	rowDivisor = 20
-	leastRow   = 1 << 20 // bytes that a row may take, however low the limit is
+	leastRow   = 1 << 20 // minimum of the size limit of a row in bytes, however low the memory limit is
 
-	memoryCheck = time.Second // interval of the looks at a Table's memory
+	memoryCheck = time.Second // time between checks of a Table's memory
 )
 
 // newTable returns a Table that keeps its rows within the memory that this process may use, and spills the others to a file
@@ -41,7 +41,7 @@ func (cfg *Config) newTable(spillDir string, lost func(error)) *snapshot.Table {
 	return t
 }
 
-// memoryLimit returns how many bytes of memory this process may use, or [math.MaxInt64].
+// memoryLimit returns the number of bytes of memory that this process may use, or [math.MaxInt64] if there is no limit.
 func (cfg *Config) memoryLimit() int64 {
 	limit := cgroup.MemoryLimit()
 	if cfg.MemoryLimit > 0 {
@@ -50,7 +50,7 @@ func (cfg *Config) memoryLimit() int64 {
 	return limit
 }
 
-// maxRow returns the most bytes that a row may take as JSON; 0 if memory is not limited.
+// maxRow returns the size limit of a row as JSON, in bytes, or 0 if memory is not limited.
 func (cfg *Config) maxRow() int64 {
 	if cfg.maxRowBytes > 0 {
 		return cfg.maxRowBytes
@@ -65,7 +65,7 @@ func (cfg *Config) maxRow() int64 {
 // omittedCheck is the check that fails while rows do not fit into memory.
 const omittedCheck = "omitted"
 
-// omittedRows describes the rows of v that do not fit into memory, for people; "" if all do.
+// omittedRows returns a text for the operator that describes the rows of v that do not fit into memory, or "" if all rows fit.
 func omittedRows(v *snapshot.View) string {
 	if v == nil || v.OmittedRows() == 0 {
 		return ""
@@ -81,15 +81,15 @@ func omittedRows(v *snapshot.View) string {
 	return fmt.Sprintf("%d rows do not fit into memory and are not in feedback.json: %s", v.OmittedRows(), strings.Join(names, ", "))
 }
 
-// memoryMonitor reports when rows are spilled for the first time, and while they should be and cannot. It logs which rows do not
-// fit.
+// memoryMonitor logs when rows are spilled for the first time and which rows are omitted. It sets a condition while rows
+// cannot be spilled.
 type memoryMonitor struct {
 	table      *snapshot.Table
 	conditions *conditions
 	log        hclog.Logger
 }
 
-// run looks at the memory until ctx ends.
+// run checks the memory until ctx ends.
 func (m *memoryMonitor) run(ctx context.Context) error {
 	tick := time.NewTicker(memoryCheck)
 	defer tick.Stop()

@@ -10,7 +10,7 @@ import (
 	"capture/store"
 )
 
-// metrics are what the daemon counts and times itself. The rest of what Prometheus gets comes from reports, see
+// metrics are the metrics that the daemon's parts update directly. All other metrics come from reports, see
 // [reportCollector].
 type metrics struct {
 	flushes      *prometheus.CounterVec
@@ -46,7 +46,7 @@ func newMetrics() *metrics {
 	}
 }
 
-// register registers m, and a collector of what report returns.
+// register registers m, and a reportCollector for report.
 func (m *metrics) register(r prometheus.Registerer, report func() (Status, followReport)) {
 	r.MustRegister(m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.differences, m.lastVerified, m.losses, m.damage, reportCollector{report})
 }
@@ -58,12 +58,12 @@ func (m *metrics) addFlush(reason store.Reason, took time.Duration, bytesWritten
 	m.flushSeconds.Observe(took.Seconds())
 }
 
-// reportCollector asks for one report per scrape: all its figures are of the same moment.
+// reportCollector requests one report per scrape, so that all its values are from the same moment.
 type reportCollector struct {
 	report func() (Status, followReport)
 }
 
-// followTotals are what the supervisor and its sources count.
+// followTotals are the counters of the supervisor and its sources.
 var followTotals = []struct {
 	desc  *prometheus.Desc
 	value func(*followReport) uint64

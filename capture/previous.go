@@ -13,8 +13,8 @@ import (
 	"capture/store"
 )
 
-// previousRows serves the rows that an earlier run left in the file while the database is unreachable at the start. It
-// drops them when the first copy is complete. The file itself stays as it is until then.
+// previousRows serves the rows that an earlier run left in the file, if the database is unreachable at the start. It drops
+// them when the first copy is complete. The file itself does not change before that.
 type previousRows struct {
 	load      func(context.Context) (*snapshot.View, error)
 	file      *store.File
@@ -33,7 +33,7 @@ func (p *previousRows) run(ctx context.Context) error {
 	if !p.waitState(ctx, stateWaiting, stateFollowing) || p.table.View() != nil {
 		return nil
 	}
-	// They and the rows of the first copy are in memory together for a moment.
+	// For a short time, these rows and the rows of the first copy are in memory together.
 	if limit := cgroup.MemoryLimit(); limit < math.MaxInt64 && found.Bytes > limit/6 {
 		p.log.Info("not loading the previous run's rows: they need too much memory", "bytes", found.Bytes)
 		return nil

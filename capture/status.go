@@ -19,7 +19,7 @@ type Status struct {
 	Host    string    `json:"host"`
 	Started time.Time `json:"started"`
 
-	Ready  bool    `json:"ready"` // the checks following and file are OK, and no row is omitted
+	Ready  bool    `json:"ready"` // whether the checks following and file are OK and no row is omitted
 	State  string  `json:"state"` // connecting, copying, following, or waiting (for the next attempt)
 	Checks []Check `json:"checks"`
 
@@ -27,16 +27,16 @@ type Status struct {
 	Database      string `json:"database"` // host, port and name, without the password
 	SystemID      string `json:"system_id,omitempty"`
 	ServerVersion string `json:"server_version,omitempty"`
-	Source        string `json:"source"`                // in use, or used last
+	Source        string `json:"source"`                // source in use, or used last
 	SourceNote    string `json:"source_note,omitempty"` // reason why no better source is in use
 
 	Rows         int        `json:"rows"`
-	Omitted      int        `json:"omitted_rows,omitempty"` // rows that do not fit into memory
+	Omitted      int        `json:"omitted_rows,omitempty"` // number of rows that do not fit into memory
 	Bytes        int64      `json:"bytes"`
 	LSN          string     `json:"lsn,omitempty"`
 	CommitTime   *time.Time `json:"commit_time,omitempty"`
-	LagBytes     int64      `json:"lag_bytes"`              // WAL between the server's position and what has been applied
-	LagSeconds   float64    `json:"lag_seconds"`            // 0 when caught up
+	LagBytes     int64      `json:"lag_bytes"`              // bytes of WAL between the applied position and the server's
+	LagSeconds   float64    `json:"lag_seconds"`            // age of the last commit when it was applied; 0 when caught up
 	LastContact  *time.Time `json:"last_contact,omitempty"` // time of the last data from the server
 	RetainedWAL  int64      `json:"retained_wal_bytes"`
 	Transactions uint64     `json:"transactions"`
@@ -51,27 +51,27 @@ type Status struct {
 	Volumes []volume.Usage `json:"volumes,omitempty"`
 }
 
-// Check is a condition of readiness, or another one that an operator should know.
+// Check is the result of a check that decides on readiness or that an operator should know.
 type Check struct {
 	Name   string `json:"name"` // following, file, logs, …
 	OK     bool   `json:"ok"`
-	Detail string `json:"detail"` // what the state is, for an operator, and what to do if it is not OK
+	Detail string `json:"detail"` // text for the operator: the state and, if it is not OK, what to do
 }
 
-// MemoryStatus says where the rows are.
+// MemoryStatus shows how the rows are divided between memory and the spill file.
 type MemoryStatus struct {
-	Limit    int64 `json:"rows_limit_bytes"`    // memory that rows may take
-	Resident int64 `json:"rows_resident_bytes"` // memory that they take
-	Spilled  int64 `json:"rows_out_bytes"`      // bytes of rows in a file of the process
+	Limit    int64 `json:"rows_limit_bytes"`    // limit of the memory for rows
+	Resident int64 `json:"rows_resident_bytes"` // memory that rows use
+	Spilled  int64 `json:"rows_out_bytes"`      // size of the rows in the spill file
 }
 
-// statusReporter puts the Status together from what the daemon's parts report.
+// statusReporter builds the Status from the reports of the daemon's parts.
 type statusReporter struct {
-	base       Status        // what stays the same while the daemon runs
+	base       Status        // fields that stay the same while the daemon runs
 	idle       time.Duration // time without data after which the server counts as dead
 	logHealth  func() error
 	table      *snapshot.Table
-	shown      func() *snapshot.View // the View that readers get
+	shown      func() *snapshot.View // returns the View that readers get
 	following  func() followReport
 	file       *fileTracker
 	volumes    func() []volume.Usage
@@ -79,7 +79,7 @@ type statusReporter struct {
 	conditions *conditions
 }
 
-// newBaseStatus returns the part of a Status that stays the same.
+// newBaseStatus returns a Status with the fields that stay the same while the daemon runs.
 func newBaseStatus(cfg *Config) Status {
 	host, _ := os.Hostname()
 	db := cfg.Database
@@ -122,7 +122,7 @@ func (r *statusReporter) report() (Status, followReport) {
 	return st, following
 }
 
-// addFollowing sets what the supervisor and its source report.
+// addFollowing sets the fields that the supervisor and its source report.
 func (st *Status) addFollowing(r *followReport) {
 	st.State, st.Source, st.SourceNote = r.state, r.Source, r.note
 	st.SystemID, st.ServerVersion = r.SystemID, r.ServerVersion
@@ -132,7 +132,7 @@ func (st *Status) addFollowing(r *followReport) {
 	st.Error, st.Attempts, st.NextAttempt = r.err, r.failed, timeOrNil(r.nextAttempt)
 }
 
-// checkFollowing returns the check of whether the table is being followed.
+// checkFollowing returns the Check that is OK while the table is being followed.
 func checkFollowing(st *Status, r *followReport, idle time.Duration) Check {
 	c := Check{Name: "following"}
 	switch {
@@ -157,7 +157,7 @@ func checkFollowing(st *Status, r *followReport, idle time.Duration) Check {
 	return c
 }
 
-// checkLogs returns the check of whether log lines are written. It does not affect readiness.
+// checkLogs returns the Check that is OK while log lines can be written. It does not affect readiness.
 func checkLogs(health func() error) Check {
 	if health != nil {
 		if err := health(); err != nil {
@@ -180,16 +180,16 @@ func conditionChecks(conditions ...map[string]string) []Check {
 	return checks
 }
 
-// conditions are what the daemon's parts report and an operator should know. None of them stops capture. A source's own
-// conditions are in its [source.Progress] and end with it.
+// conditions are problems that the daemon's parts report and that an operator should know. None of them stops capture. A
+// source's own conditions are in its [source.Progress] and end with it.
 type conditions struct {
 	mu    sync.Mutex
-	texts map[string]string // by name
+	texts map[string]string // texts of the conditions, by name
 }
 
 func newConditions() *conditions { return &conditions{texts: map[string]string{}} }
 
-// set sets a condition; an empty text clears it. It reports whether the text is new.
+// set sets a condition, or clears it if the text is empty. It reports whether the text is new.
 func (c *conditions) set(name, text string) (changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -217,5 +217,5 @@ func timeOrNil(t time.Time) *time.Time {
 	return &t
 }
 
-// millis returns d in milliseconds, as log lines and Status show it.
+// millis returns d in milliseconds, as log lines and Status show durations.
 func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -21,21 +21,21 @@ import (
 )
 
 const (
-	firstRetry   = 200 * time.Millisecond // pause after the first attempt that fails
+	firstRetry   = 200 * time.Millisecond // pause after the first failed attempt
 	longestRetry = 10 * time.Second       // longest pause between attempts
 	retrySpread  = 0.5                    // random share of a pause, so that not all clients return to a database at once
-	stableAfter  = 5 * time.Second        // time that a source must follow for the pauses to be short again
+	stableAfter  = 5 * time.Second        // time that a source must follow before the pauses are short again
 )
 
 // The states of a daemon: the phase of the source that runs, or waiting.
 const (
 	stateConnecting = string(source.Connecting)
 	stateFollowing  = string(source.Following)
-	stateWaiting    = "waiting" // an attempt failed, and the next is not due yet
+	stateWaiting    = "waiting" // the last attempt failed, and the next one is not due yet
 )
 
-// supervisor runs one source at a time, which is the only writer of the table. When the source ends, supervisor pauses
-// and runs the next one. It passes barriers on to the source that follows.
+// supervisor runs one source at a time, which is the only writer of the table. When the source ends, the supervisor pauses
+// and runs the next one. It passes each barrier to the source that follows the table.
 type supervisor struct {
 	cfg        *Config
 	database   *databaseConfig
@@ -43,31 +43,31 @@ type supervisor struct {
 	writeAhead func(context.Context, []snapshot.Part) bool // see [source.CopyOptions]
 	log        hclog.Logger
 	auto       *autoSource
-	pauses     *backoff.ExponentialBackOff // between attempts that fail
-	lastLogged string                      // error that the last log line reported; the same is not reported twice
+	pauses     *backoff.ExponentialBackOff // pauses after failed attempts
+	lastLogged string                      // error that was logged last; the same error is not logged twice
 
 	mu          sync.Mutex
 	changed     chan struct{} // closed and replaced when the state changes
 	attempt     *attempt      // nil between attempts
-	past        source.Report // what is still true of the attempts that have ended
-	note        string        // reason why no better source follows
+	past        source.Report // report of the attempts that have ended, as far as it is still valid
+	note        string        // reason why no better source is in use
 	lastErr     string        // reason why the last attempt ended; "" once a source follows
-	waiting     bool          // the last attempt failed, and the next is not due yet
-	failed      int           // failed attempts since a source followed
+	waiting     bool          // whether the last attempt failed and the next one is not due yet
+	failed      int           // number of attempts that have failed since a source followed
 	nextAttempt time.Time
-	resyncs     uint64 // attempts that ended with a resync, in all
-	failures    uint64 // attempts that failed, in all
+	resyncs     uint64 // total number of attempts that ended with a resync
+	failures    uint64 // total number of attempts that failed
 }
 
 // attempt is one run of one source.
 type attempt struct {
 	source   source.Source
 	progress *source.Progress
-	resyncs  chan *source.ResyncError // a request to end the source, see [supervisor.resync]
+	resyncs  chan *source.ResyncError // receives a request to end the source, see [supervisor.resync]
 	done     chan struct{}            // closed when the source has ended
 }
 
-// followReport is what a supervisor reports about itself and its source.
+// followReport is the report of a supervisor about itself and its source.
 type followReport struct {
 	source.Report // report of the running attempt, with the totals of all attempts
 
@@ -91,8 +91,8 @@ func newSupervisor(cfg *Config, table *snapshot.Table, writeAhead func(context.C
 	return s
 }
 
-// withdrawPublication drops capture's publication if the table's state makes it harm the application. err is why the table
-// is not followed; so is the result.
+// withdrawPublication drops capture's publication if it makes statements of the application fail. err is the reason why the
+// table is not followed. The result is err, or a *postgres.Problem if the publication cannot be dropped.
 func (s *supervisor) withdrawPublication(ctx context.Context, err error) error {
 	q := postgres.NewQueryConn(s.database.current(), s.cfg.timeouts.Idle)
 	defer q.Close()
@@ -107,7 +107,7 @@ func (s *supervisor) withdrawPublication(ctx context.Context, err error) error {
 	return result
 }
 
-// run runs one source after the other until ctx ends or a source panics.
+// run runs one source after another until ctx ends or a source panics.
 func (s *supervisor) run(ctx context.Context) error {
 	for {
 		s.database.reload()
@@ -138,8 +138,8 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 }
 
-// follow follows the table by the configured source, or the best one, until that ends. It returns the time at which the
-// source began to follow, or zero if it did not come that far.
+// follow follows the table by the configured source, or by the best one, until that source ends. It returns the time at which
+// the source began to follow, or zero if it never did.
 func (s *supervisor) follow(ctx context.Context) (followingSince time.Time, err error) {
 	if s.cfg.Source == "auto" {
 		return s.auto.follow(ctx)
@@ -164,7 +164,7 @@ func (s *supervisor) handleEnd(err error, took time.Duration) (pause time.Durati
 	err = postgres.Explain(err)
 	pause = s.pauses.NextBackOff()
 	if errors.Is(err, snapshot.ErrNoRoom) {
-		pause = max(pause, took) // each attempt reads as many rows as there is room for
+		pause = max(pause, took) // each attempt reads rows until no room is left
 	}
 	if err.Error() != s.lastLogged {
 		s.lastLogged = err.Error()
@@ -178,16 +178,16 @@ func (s *supervisor) handleEnd(err error, took time.Duration) (pause time.Durati
 	return pause
 }
 
-// copyCooldown returns the pause before another copy. It lasts as long as the last copy took, so that a table whose
-// definition keeps changing is copied no more than half of the time.
+// copyCooldown returns the pause before another copy. The pause is as long as the last copy took, so that copies of a table
+// whose definition keeps changing take at most half of the time.
 func (s *supervisor) copyCooldown() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return max(time.Until(s.past.CopyEnded.Add(s.past.CopyTook)), firstRetry/2)
 }
 
-// runSource runs a source of the given kind until it fails, ctx ends or [supervisor.resync] is called. note is why no
-// better source runs. It returns the time at which the source began to follow, or zero if it did not come that far.
+// runSource runs a source of the given kind until it fails, ctx ends or [supervisor.resync] is called. note is the reason why
+// no better source is in use. It returns the time at which the source began to follow, or zero if it never did.
 func (s *supervisor) runSource(ctx context.Context, kind, note string) (followingSince time.Time, err error) {
 	progress := source.NewProgress(kind, func() { s.update(func() {}) })
 	a := &attempt{
@@ -202,7 +202,7 @@ func (s *supervisor) runSource(ctx context.Context, kind, note string) (followin
 	return time.Time{}, err // the deferred call sets followingSince
 }
 
-// waitResync returns the request to end the source, or nil once ctx ends.
+// waitResync waits for a request to end the source and returns it as an error. It returns nil once ctx ends.
 func (a *attempt) waitResync(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -212,7 +212,7 @@ func (a *attempt) waitResync(ctx context.Context) error {
 	}
 }
 
-// newEnv returns what a source of the given kind gets for its next attempt.
+// newEnv returns the Env for the next attempt of a source of the given kind.
 func (s *supervisor) newEnv(kind string, progress *source.Progress) *source.Env {
 	env := s.cfg.env(kind, progress)
 	env.Database, env.Copy.WriteAhead = s.database.current(), s.writeAhead
@@ -233,8 +233,8 @@ func newSource(kind string, env *source.Env) source.Source {
 	return logical.New(env)
 }
 
-// endAttempt keeps what outlives an attempt: its totals, and which server it reached. The conditions and the retained WAL
-// that it reported end here. It returns the time at which the source began to follow.
+// endAttempt adds the totals and the server of an attempt to s.past. It drops the conditions and the retained WAL that the
+// attempt reported. It returns the time at which the source began to follow, or zero if it never did.
 func (s *supervisor) endAttempt(a *attempt) (followingSince time.Time) {
 	defer close(a.done)
 	s.update(func() {
@@ -251,7 +251,7 @@ func (s *supervisor) endAttempt(a *attempt) (followingSince time.Time) {
 	return followingSince
 }
 
-// addReport returns r plus the totals of past. What r does not know yet, such as the server, it takes from past.
+// addReport returns r with the totals of past added. Fields that are not set in r yet, such as the server, come from past.
 func addReport(past, r source.Report) source.Report {
 	if r.SystemID == "" && r.ServerVersion == "" {
 		r.SystemID, r.ServerVersion = past.SystemID, past.ServerVersion
@@ -266,7 +266,7 @@ func addReport(past, r source.Report) source.Report {
 	return r
 }
 
-// resync ends the source that runs, so that the table is copied again.
+// resync ends the running source, so that the table is copied again.
 func (s *supervisor) resync(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -279,7 +279,7 @@ func (s *supervisor) resync(reason string) {
 	}
 }
 
-// update runs f under the lock, and wakes everybody who waits for another state.
+// update runs f under the lock, and wakes all goroutines that wait for a change of the state.
 func (s *supervisor) update(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -305,7 +305,7 @@ func (s *supervisor) stateLocked() string {
 	return stateConnecting
 }
 
-// report returns what s and its source report.
+// report returns the report of s and its source.
 func (s *supervisor) report() followReport {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -315,7 +315,7 @@ func (s *supervisor) report() followReport {
 	}
 	if s.attempt != nil {
 		r.Report = addReport(s.past, s.attempt.progress.Report())
-		r.state = string(r.Phase) // of the same moment
+		r.state = string(r.Phase) // so that the state and the Report are from the same moment
 	}
 	if r.state == stateFollowing {
 		r.err, r.failed, r.nextAttempt = "", 0, time.Time{}
@@ -323,8 +323,8 @@ func (s *supervisor) report() followReport {
 	return r
 }
 
-// barrier returns once every transaction that was committed before the call is in a View. It waits for a copy that is
-// under way, and returns an error if the last attempt failed.
+// barrier returns once every transaction that was committed before the call is in a View. It waits for a running copy, and
+// returns an error if the last attempt failed.
 func (s *supervisor) barrier(ctx context.Context) error {
 	for {
 		a, err := s.waitFollowing(ctx)
@@ -335,7 +335,7 @@ func (s *supervisor) barrier(ctx context.Context) error {
 		if resync := (*source.ResyncError)(nil); !errors.As(err, &resync) && !errors.Is(err, source.ErrNotFollowing) {
 			return err
 		}
-		// The copy of the next attempt includes what was committed before.
+		// The copy of the next attempt includes everything that was committed before the call.
 		select {
 		case <-a.done:
 		case <-ctx.Done():

@@ -14,12 +14,12 @@ import (
 // verifyRetry is the pause after a comparison that failed.
 const verifyRetry = 10 * time.Minute
 
-// verifier compares the captured rows with the table regularly. Differences are counted, logged and repaired by a new copy.
-// There is no known way for them to arise, so each one is a defect to be reported.
+// verifier regularly compares the captured rows with the table. Differences are counted, logged and repaired by a new copy.
+// No cause of a difference is known, so each difference is a defect that should be reported.
 type verifier struct {
 	compare    CompareFunc
 	interval   time.Duration
-	database   func() *pgx.ConnConfig // returns the configuration to connect with now
+	database   func() *pgx.ConnConfig // returns the configuration for the next connection
 	maxRow     int64                  // see CompareFunc
 	newestView func(context.Context) (*snapshot.View, error)
 	resync     func(reason string)
@@ -28,7 +28,7 @@ type verifier struct {
 	log        hclog.Logger
 }
 
-// run compares until ctx ends.
+// run compares at each interval until ctx ends.
 func (v *verifier) run(ctx context.Context) error {
 	wait := v.interval
 	for {
@@ -45,7 +45,7 @@ func (v *verifier) run(ctx context.Context) error {
 	}
 }
 
-// verify compares once, and reports what it finds.
+// verify compares once, and reports the result.
 func (v *verifier) verify(ctx context.Context) error {
 	start := time.Now()
 	rows, keys, err := v.compare(ctx, v.database(), v.maxRow, v.newestView)

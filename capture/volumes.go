@@ -19,12 +19,12 @@ const volumeHysteresis = 2
 // volumeMonitor measures the volumes that capture writes to.
 type volumeMonitor struct {
 	dirs       []WatchedDir
-	warn       int // percentage in use that is worth a warning; 0 for none
+	warn       int // percentage in use at which a warning begins; 0 turns warnings off
 	interval   time.Duration
 	conditions *conditions
 	log        hclog.Logger
-	warned     map[string]bool                // volumes whose warning has not ended, by name
-	measured   atomic.Pointer[[]volume.Usage] // nil before the first measurement
+	warned     map[string]bool                // names of the volumes with a warning that has not ended
+	measured   atomic.Pointer[[]volume.Usage] // last measurements; nil before the first
 }
 
 func newVolumeMonitor(cfg *Config, file *store.File, conditions *conditions) *volumeMonitor {
@@ -63,7 +63,7 @@ func (m *volumeMonitor) run(ctx context.Context) error {
 	}
 }
 
-// measureAll measures all volumes, and leaves out those that it cannot.
+// measureAll measures all volumes, and leaves out those that cannot be measured.
 func (m *volumeMonitor) measureAll() []volume.Usage {
 	usages := make([]volume.Usage, 0, len(m.dirs))
 	for _, d := range m.dirs {
