@@ -13,6 +13,9 @@ import (
 // TestRowsThatDoNotFit checks with each source that rows which are too large are left out and named, that everything else is followed,
 // and that they come back once they are small enough, or go with their row.
 func TestRowsThatDoNotFit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills tables that are larger than the memory")
+	}
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) { testOmitted(t, cfg, conn) })
 }
 

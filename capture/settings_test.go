@@ -122,6 +122,9 @@ func dropRole(t *testing.T, role string) {
 
 // TestEncodings follows tables in databases of other encodings. Invalid bytes are replaced, and that is logged once.
 func TestEncodings(t *testing.T) {
+	if testing.Short() {
+		t.Skip("follows databases of several encodings")
+	}
 	const ddl = `CREATE TYPE comp AS (a text, "é" text[]); CREATE TABLE t (id text PRIMARY KEY, "ü" text, a text[], c comp, j json, n int,
 		g text GENERATED ALWAYS AS (upper("ü")) STORED)`
 	for encoding, text := range map[string]string{"LATIN1": `U&'gr\00fc\00df "\\'`, "SQL_ASCII": `E'bad \xe9"\\ \xff\xc3, good \xc3\xa9'`, "EUC_JP": `U&'\65e5\672c\8a9e'`} {

@@ -397,6 +397,9 @@ func TestLossEnds(t *testing.T) {
 
 // TestManyLossesOnDisk: losses and reloads, one after the other. The files stay bounded, the largest state stays, and nothing else is left.
 func TestManyLossesOnDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("keeps many states")
+	}
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f, tab := open(t, path), votes(200, "x")

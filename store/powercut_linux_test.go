@@ -348,6 +348,9 @@ func TestPowerCut(t *testing.T) {
 // TestEachSyncIsNeeded leaves out each fsync in turn. Each time a power cut must do harm that is found: so the replay finds what
 // it must find, and no fsync is superfluous.
 func TestEachSyncIsNeeded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("cuts the power after each system call")
+	}
 	if !canTrace(t) {
 		return
 	}

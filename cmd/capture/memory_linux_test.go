@@ -18,6 +18,9 @@ import (
 // size, of control characters, which take six times as much in JSON. The process must live, keep to its memory, and name the
 // votes that do not fit. CAPTURE_TEST_MEMORY=1 tries more limits.
 func TestMemoryOfLargeVotes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("captures very large votes")
+	}
 	t.Parallel()
 	limits, huge := []int64{64}, 30<<20
 	if os.Getenv("CAPTURE_TEST_MEMORY") != "" {
