@@ -67,5 +67,5 @@ const shownKeys = 5
 // Sequence describes a sequence that the restore has advanced.
 type Sequence struct {
 	Name string `json:"name"`
-	Last int64  `json:"last"` // highest value in the sequence's column; the sequence continues after it
+	Last int64  `json:"last"` // last value, after which the sequence continues
 }

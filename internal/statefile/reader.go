@@ -48,7 +48,7 @@ type Reader struct {
 	rows    int   // number of rows read so far
 
 	text    []byte   // text of the current row
-	ends    []int    // end of each name and value of the row, alternately, as an offset in text
+	ends    []int    // offsets in text at which names and values end, alternately
 	members []Member // members of the current row
 	large   bool     // whether the row has a value of more than maxKeptBuffer bytes
 }
