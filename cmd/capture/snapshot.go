@@ -138,7 +138,8 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 		return err
 	}
 	defer file.Close()
-	// As the daemon would, so that regular exports do not fill the volume with kept states. The daemon's flag is not one of this command.
+	// Apply the daemon's retention, so that regular exports do not fill the volume with kept states. This command has no flag
+	// --keep, so the policy comes from the environment.
 	if keep, err := retention.Parse(os.Getenv("CAPTURE_KEEP")); err == nil {
 		file.SetRetention(keep)
 	}
