@@ -36,7 +36,7 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 			percent = p
 			debug.SetGCPercent(percent)
 		}
-		// The runtime keeps a tenth more memory than it needs, and for some time after a copy of the table far more.
+		// The runtime keeps a tenth more memory than it needs. For some time after a copy of the table, it keeps far more.
 		if free > max(live/32, 2*allowedGarbage) && time.Since(freed) > freeInterval {
 			debug.FreeOSMemory()
 			freed = time.Now()

@@ -187,7 +187,7 @@ func keptBeforeText(s *store.KeptState) string {
 	return "the state before is kept as " + compressedPath(s)
 }
 
-// compressedPath returns the path that the state will have after its compression. The command compresses it before it ends.
+// compressedPath returns the path of the state after its compression, which is finished before the command ends.
 func compressedPath(s *store.KeptState) string {
 	folder, name := filepath.Split(s.Path)
 	return folder + strings.TrimPrefix(strings.TrimSuffix(name, ".gz"), ".") + ".gz"

@@ -47,8 +47,8 @@ var (
 	zonePattern = regexp.MustCompile(`^timezone\(('(?:[^'\x00]|'')*')(?:::text)?, `)
 )
 
-// parse parses a value. literal reports whether the value is a string constant or NULL. The cast of such a literal runs the
-// input function of the type; any other cast may run a cast function.
+// parse parses a value. literal reports whether the value is a string constant or NULL. A cast of a literal runs only the
+// input function of the type. A cast of any other value may run a cast function.
 func (p *defaultParser) parse(depth int) (sql string, literal bool, err error) {
 	if depth > maxDefaultDepth {
 		return "", false, errNotSimple
@@ -149,9 +149,9 @@ func quoteAgain(constant string) string {
 	return postgres.QuoteLiteral(strings.ReplaceAll(constant[1:len(constant)-1], "''", "'"))
 }
 
-// isOneExpression reports whether text in parentheses cannot be more than one expression. Its parentheses and quotes must be
-// balanced, and it must not contain anything that could hide a parenthesis, such as a comment. The check is stricter than
-// necessary: it also refuses dollar quotes and escape strings, for example.
+// isOneExpression reports whether text, when put in parentheses, is certainly a single expression. Its parentheses and quotes
+// must be balanced, and it must not contain anything that could hide a parenthesis, such as a comment. The check is stricter
+// than necessary: it also refuses dollar quotes and escape strings, for example.
 func isOneExpression(text string) bool {
 	depth := 0
 	for i := 0; i < len(text); i++ {
