@@ -36,8 +36,8 @@ type Alert struct {
 	Version   string    `json:"version"`
 }
 
-// alerter posts an alert when a condition has lasted for some time, and another alert when the condition is over. After the
-// receiver was unreachable, it posts only the newest state of each condition.
+// alerter posts an alert when a condition has lasted for some time, and another alert when the condition is over. It queues no
+// alerts while the receiver is unreachable. Afterwards, it posts only the newest state of each condition.
 type alerter struct {
 	url      string
 	after    time.Duration // time that a condition must last before it is posted
@@ -56,7 +56,7 @@ type alerter struct {
 type alertCondition struct {
 	since  time.Time // start of the condition; zero once it is over
 	detail string
-	posted bool // whether the alert that it is firing has been posted
+	posted bool // whether the firing alert has been posted
 }
 
 func newAlerter(cfg *Config, status func() Status) *alerter {

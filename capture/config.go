@@ -95,7 +95,7 @@ type Config struct {
 	// Tests set these; zero stands for the usual value.
 	intervals intervals
 	timeouts  source.Timeouts
-	copying   source.CopyOptions // only the fields for tests
+	copying   source.CopyOptions // only the fields that tests set
 	pageBytes int                // size of the Table's pages in bytes; groups then have few pages
 
 	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New sets it, since the memory
@@ -169,7 +169,7 @@ func (cfg *Config) invalidSetting() string {
 
 // intervals are the intervals of the daemon's parts. Only tests set them.
 type intervals struct {
-	probe       time.Duration // time between probes for a better source; zero if the source's failure determines it
+	probe       time.Duration // time between probes for a better source; zero for a time that depends on the cause
 	volumeCheck time.Duration // time between measurements of the volumes
 	keptCheck   time.Duration // time between checks for losses that are not acknowledged
 	alertCheck  time.Duration // time between checks for conditions that are worth an alert

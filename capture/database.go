@@ -9,7 +9,7 @@ import (
 
 // databaseConfig is the connection configuration, which may change while the daemon runs.
 type databaseConfig struct {
-	load func() (*pgx.ConnConfig, error) // nil if it never changes
+	load func() (*pgx.ConnConfig, error) // loads the configuration again; nil if it never changes
 	log  hclog.Logger
 
 	mu  sync.Mutex
@@ -20,8 +20,8 @@ func newDatabaseConfig(cfg *Config) *databaseConfig {
 	return &databaseConfig{load: cfg.ReloadDatabase, log: cfg.Logger, cfg: cfg.Database}
 }
 
-// reload reads the configuration again and returns it. If that fails, it returns the previous configuration, and the attempt
-// to connect with that shows what is wrong.
+// reload loads the configuration again and returns it. If that fails, it returns the previous configuration. Connecting with
+// the previous configuration then shows what is wrong.
 func (d *databaseConfig) reload() *pgx.ConnConfig {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -43,7 +43,7 @@ type fileReport struct {
 	took         time.Duration // duration of the last write
 }
 
-// newFileTracker returns a fileTracker that starts with the state in which an earlier run left file.
+// newFileTracker returns a fileTracker. Its first report describes the file of an earlier run, if there is one.
 func newFileTracker(file *store.File) *fileTracker {
 	t := &fileTracker{}
 	t.report.Path = file.Path()

@@ -207,7 +207,7 @@ func (f *flusher) idleStep(ctx context.Context) {
 	}
 	if result.Damage != "" {
 		f.keeper.recordDamage(result.Damage)
-		s.addChange(start) // makes the next write replace the whole file
+		s.addChange(start) // schedules a write, which then replaces the whole file
 	}
 	if err != nil {
 		s.addWrite(time.Now(), took, err)

@@ -35,7 +35,7 @@ type keeper struct {
 	metrics    *metrics
 	log        hclog.Logger
 	interval   time.Duration // time between checks of the losses
-	readEvery  time.Duration // time between readings of the file that compare it with its manifest; zero for no such readings
+	readEvery  time.Duration // time between comparisons of the file on disk with its manifest; zero for none
 
 	regular chan struct{} // receives a value after a regular write
 	kept    chan struct{} // receives a value after a write that has kept a state

@@ -45,7 +45,7 @@ func newFlushSchedule(delay, interval time.Duration, now time.Time) *flushSchedu
 	return s
 }
 
-// enterInterval makes the interval that contains now the current one. It needs no further regular write.
+// enterInterval makes the interval that contains now the current one. This interval needs no further regular write.
 func (s *flushSchedule) enterInterval(now time.Time) {
 	s.intervalStart, s.intervalRan = now.Truncate(s.interval), now
 }
@@ -115,8 +115,8 @@ func (s *flushSchedule) due(now time.Time, hasWritten bool) (store.Reason, bool)
 }
 
 // intervalDue reports whether a regular write is due because the wall clock has entered another interval. Setting the clock
-// causes at most one additional write: by the monotonic clock, the next regular write is due after a whole interval at the
-// latest, and not before half of one or the rest of the current one.
+// causes at most one additional write, because the monotonic clock limits the time between regular writes. After a whole
+// interval, a write is always due. Before half an interval, or the rest of the current one if that is shorter, it never is.
 func (s *flushSchedule) intervalDue(now time.Time) bool {
 	passed := now.Sub(s.intervalRan)
 	if passed >= s.interval {

@@ -48,7 +48,7 @@ type supervisor struct {
 
 	mu          sync.Mutex
 	changed     chan struct{} // closed and replaced when the state changes
-	attempt     *attempt      // nil between attempts
+	attempt     *attempt      // running attempt; nil between attempts
 	past        source.Report // report of the attempts that have ended, as far as it is still valid
 	note        string        // reason why no better source is in use
 	lastErr     string        // reason why the last attempt ended; "" once a source follows

@@ -13,8 +13,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// applier turns the messages of pgoutput into writes to a Table. It returns each commit, and its caller decides what to do
-// about it.
+// applier turns the messages of pgoutput into writes to a Table. It returns each commit to its caller, which reports and
+// confirms the commit.
 //
 // Each change is written to the Table when its message arrives. All changes of a transaction become visible together when its
 // Commit message arrives. After a message has failed, the applier must not be used again: the Table may hold a part of a
@@ -23,10 +23,10 @@ type applier struct {
 	dst       *snapshot.Table
 	table     *postgres.Table
 	encoder   *rowjson.Encoder
-	generated *serverValues // nil if the stream has all columns
+	generated *serverValues // computes generated columns; nil if the stream has all columns
 
 	columns []int // index in the table's Shape of each column of the stream; nil before the Relation message
-	inTxn   bool  // between Begin and Commit
+	inTxn   bool  // whether a Begin message has arrived, but not its Commit
 	txn     source.TxnStats
 
 	// Rows whose key another row has taken in this transaction. Each is removed when its own update or delete arrives, so

@@ -10,7 +10,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// publication identifies the stream's publication. The fingerprint is that of its definition before the slot was created.
+// publication is the name of the stream's publication, and the fingerprint of its definition before the slot was created.
 type publication struct{ name, fingerprint string }
 
 // checkCatalog returns a *source.ResyncError if the table's definition or the publication has changed. The stream shows

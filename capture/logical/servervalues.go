@@ -38,7 +38,7 @@ func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *po
 	return v
 }
 
-// encode returns to_json of a column's value, which text is the text form of. The rowjson.Encoder calls it as its Server.
+// encode returns to_json of a column's value. text is the value's text form. encode is the Server of a rowjson.Encoder.
 func (v *serverValues) encode(column int, text []byte) (answer []byte, err error) {
 	c := &v.shape.Columns[column]
 	types := []uint32{c.TypeOID} // a type's name, unlike its OID, would require USAGE on its schema

@@ -117,8 +117,8 @@ func (s *standby) sendStatus(force, requestReply bool) error {
 
 // statusLoop sends status messages until ctx ends: after progress, and at least once per s.interval. At longer intervals, a
 // message also requests a keepalive. The keepalive proves that the server is alive: statusLoop returns an error if the server
-// sends nothing for Timeouts.Idle. It also makes the receiver log the summary of earlier commits, so statusLoop requests one
-// sooner while hasSummary returns true.
+// sends nothing for Timeouts.Idle. A keepalive also makes the receiver log the summary of earlier commits, so statusLoop
+// requests one sooner while hasSummary returns true.
 func (s *standby) statusLoop(ctx context.Context, hasSummary func() bool) error {
 	tick := time.NewTicker(min(minReplyInterval, s.interval/2))
 	defer tick.Stop()

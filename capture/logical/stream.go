@@ -33,7 +33,7 @@ func (s *Source) startReplication(ctx context.Context) error {
 }
 
 // receiver reads the replication stream and passes each message of pgoutput to the applier. After a commit or a keepalive, it
-// advances the applied position, which the standby confirms, reports progress, and logs.
+// reports progress and advances the applied position. The standby confirms this position to the server.
 //
 // All of this happens on one goroutine. No other goroutine reads from the connection or writes to the Table. A message
 // aliases the connection's read buffer, so it is valid only until the next message is received.

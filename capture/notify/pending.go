@@ -33,7 +33,7 @@ type pendingKeys struct {
 
 // keyBatch is what a round reads: the rows with these keys, or the whole table.
 type keyBatch struct {
-	keys           map[string][]string // column values of each key in text form, by the same values joined to one string
+	keys           map[string][]string // column values of each key in text form; the map's key joins them into one string
 	fullReadReason string              // reason to read the whole table; "" if the keys are enough
 }
 
@@ -113,7 +113,7 @@ func (p *pendingKeys) drain() keyBatch {
 	return b
 }
 
-// mergeInto adds everything that arrived since drain to b. It also stays pending for the next round.
+// mergeInto adds to b everything that has arrived since drain. All of this also stays pending for the next round.
 func (p *pendingKeys) mergeInto(b *keyBatch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -202,8 +202,8 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 	}
 }
 
-// roundDue returns a channel that receives a value when a round is due for what is pending, or nil if nothing is pending.
-// stop releases the channel's timer.
+// roundDue returns a channel that receives a value when a round for the pending keys is due. The channel is nil if nothing is
+// pending. stop releases the channel's timer.
 func (s *Source) roundDue() (due <-chan time.Time, stop func()) {
 	since, full := s.pending.oldest()
 	if since.IsZero() {
@@ -220,8 +220,9 @@ func (s *Source) roundDue() (due <-chan time.Time, stop func()) {
 	return timer.C, func() { timer.Stop() }
 }
 
-// runRound advances t to the state that a new snapshot shows (see [Source]). A forced round is one that Barrier requested. It
-// also checks that no notification can be missing, because Barrier guarantees that every earlier commit is included.
+// runRound advances t to the state that a new snapshot shows (see [Source]). forced means that Barrier requested the round. A
+// forced round also checks that no notification can be missing, because Barrier guarantees that every earlier commit is
+// included.
 func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) error {
 	start := time.Now()
 	b := s.pending.drain()
@@ -267,7 +268,7 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 }
 
 // delayFullRead sets the earliest time of the next full read that Barrier has not requested. took is the duration of the last
-// one. The pauses grow while one full read follows another, and are short again after a minute without one.
+// full read. The pauses grow while one full read follows another, and are short again after a minute without one.
 func (s *Source) delayFullRead(took time.Duration) {
 	now := time.Now()
 	if now.Sub(s.nextFullRead) > time.Minute {
@@ -277,7 +278,7 @@ func (s *Source) delayFullRead(took time.Duration) {
 	s.nextFullRead = now.Add(max(took, s.fullReadPause))
 }
 
-// completeBatch adds the keys that were notified since b was drained to b, or turns b into a full read.
+// completeBatch adds to b the keys that have arrived since b was drained, or turns b into a full read.
 func (s *Source) completeBatch(ctx context.Context, tx pgx.Tx, b *keyBatch, forced bool) error {
 	lookupProblem := s.reader.KeyLookupProblem()
 	if lookupProblem != "" && len(b.keys) > 0 {
@@ -297,9 +298,9 @@ func (s *Source) completeBatch(ctx context.Context, tx pgx.Tx, b *keyBatch, forc
 	return nil
 }
 
-// waitForMarker is step 3 of a round: it sends a marker, waits for it, and adds the keys that have arrived by then to b. If
-// the marker does not arrive in time, waitForMarker turns b into a full read, which needs no marker. That happens while a
-// commit that notifies waits for a synchronous standby.
+// waitForMarker is step 3 of a round: it sends a marker, waits for it, and adds to b the keys that have arrived by then. If
+// the marker does not arrive in time, waitForMarker turns b into a full read, which needs no marker. A marker is late, for
+// example, while a commit that notifies waits for a synchronous standby.
 func (s *Source) waitForMarker(ctx context.Context, b *keyBatch) {
 	waiting, cancel := context.WithTimeout(ctx, markerTimeout)
 	defer cancel()

@@ -9,8 +9,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// CheckInterval is the time between regular checks of what the changes do not show to a source, such as the table's
-// definition.
+// CheckInterval is the time between regular checks for events that a source's changes do not show, such as a new definition
+// of the table.
 const CheckInterval = 2 * time.Second
 
 // CheckLoop calls check once per CheckInterval until ctx ends. It returns an error of check that must end the source: a

@@ -17,7 +17,7 @@ import (
 // Source is one way to follow a table. It is used for a single call of Follow.
 type Source interface {
 	// Follow copies the table into t, then keeps t equal to it. It returns when ctx ends or the source fails; a
-	// *ResyncError asks for a new attempt.
+	// *ResyncError requests a new attempt.
 	Follow(ctx context.Context, t *snapshot.Table) error
 
 	// Barrier returns once every transaction that was committed before the call is in a View of the table that Follow

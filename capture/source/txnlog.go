@@ -73,13 +73,13 @@ type TxnLogger struct {
 	hasSummary atomic.Bool
 }
 
-// The first lineBurst commits in a row get a line each. After that, linesPerSecond commits a second do.
+// The first lineBurst commits in a row get a line each. After that, only linesPerSecond commits per second do.
 const (
 	lineBurst      = 1000
 	linesPerSecond = 100
 )
 
-// NewTxnLogger returns a TxnLogger for commits to a table of that shape.
+// NewTxnLogger returns a TxnLogger for commits to a table of this shape.
 func NewTxnLogger(log hclog.Logger, shape *rowjson.Shape) *TxnLogger {
 	return &TxnLogger{log: log, shape: shape}
 }

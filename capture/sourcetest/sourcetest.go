@@ -46,7 +46,7 @@ func NewEnv(t testing.TB, kind, url string) *source.Env {
 	}
 }
 
-// Conn is a connection whose methods fail the test on an error.
+// Conn is a connection with methods that fail the test on an error.
 type Conn struct {
 	*pgx.Conn
 	t testing.TB

@@ -17,7 +17,7 @@ type rowBatch struct {
 	data     []byte         // key and line of each row, concatenated
 	rows     []rowLengths   // lengths of each row's key and line in data
 	omitted  []omittedRow   // rows that do not fit into memory
-	rawBytes int64          // number of bytes of the COPY that the batch was made of
+	rawBytes int64          // number of bytes of the COPY that the batch's rows had
 	freeList chan *rowBatch // receives the batch once it is empty
 }
 
@@ -28,8 +28,8 @@ type omittedRow struct {
 	sizes []int64 // see [snapshot.Table.Omit]
 }
 
-// add encodes a row into the batch. If it returns an error, the batch is unchanged. A row that is too large is added to
-// omitted.
+// add encodes a row into the batch. If it returns an error, the batch is unchanged. If a row is too large, add appends it to
+// b.omitted instead.
 func (b *rowBatch) add(encoder *rowjson.Encoder, values [][]byte) error {
 	start := len(b.data)
 	data, err := encoder.AppendKey(b.data, values)
@@ -50,7 +50,7 @@ func (b *rowBatch) add(encoder *rowjson.Encoder, values [][]byte) error {
 	return nil
 }
 
-// omit adds a row that is too large to omitted. values must include those of the key's columns.
+// omit appends a row that is too large for memory to b.omitted. values must include the values of the key's columns.
 func (b *rowBatch) omit(encoder *rowjson.Encoder, values [][]byte, sizes []int64) error {
 	key, err := encoder.AppendKey(nil, values)
 	if err == nil {

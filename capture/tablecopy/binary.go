@@ -136,7 +136,7 @@ func (d *copyDecoder) awaitTurn() error {
 	return nil
 }
 
-// flush sends the batch that is being filled to insertLoop.
+// flush sends the current batch to insertLoop, if there is one.
 func (d *copyDecoder) flush() {
 	if d.batch != nil {
 		d.full <- d.batch

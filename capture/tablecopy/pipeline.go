@@ -137,7 +137,7 @@ func (p *copyPipeline) sendRanges(ctx context.Context, size relationSize, connec
 // runWorker copies ranges over another connection, if the server has room for one.
 func (p *copyPipeline) runWorker(ctx context.Context, snapshotName string) error {
 	select {
-	case <-p.watchdog.connected: // the Watchdog's connection takes precedence over another one of the copy
+	case <-p.watchdog.connected: // the Watchdog needs its connection more than the copy needs another one
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -69,7 +69,7 @@ func (w *Watchdog) AddSession(ctx context.Context, conn *pgx.Conn) error {
 	if rate := w.env.Copy.Rate; rate > 0 {
 		frozen += min(time.Duration(socketBuffers/float64(rate)*float64(time.Second)), 24*time.Hour)
 	}
-	// The query returns the process ID, because through a pooler, the protocol reports the pooler's.
+	// The query returns the process ID of the session, because the one in the protocol may be a pooler's.
 	var pid int32
 	err := conn.QueryRow(ctx, `
 		SELECT pg_catalog.pg_backend_pid() FROM (SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true),
@@ -95,7 +95,7 @@ func (w *Watchdog) checkLoop(ctx context.Context) error {
 	defer queries.Close()
 	tick := time.NewTicker(WatchdogInterval)
 	defer tick.Stop()
-	checkNow, connected := w.checkNow, w.connected // set to nil after their use
+	checkNow, connected := w.checkNow, w.connected // each is set to nil after its use
 	lastContact := time.Now()
 	for {
 		select {
