@@ -50,8 +50,8 @@ type Config struct {
 	// nothing has changed.
 	FlushInterval time.Duration
 
-	// Keep determines which earlier states of the file are kept in its folder. Each regular write adds a state. The state
-	// before a loss of rows is always kept.
+	// Keep determines which earlier states of the file are kept next to it. Each regular write adds a state. The state before
+	// a loss of rows is always kept.
 	Keep retention.Policy
 
 	// Compare, if set, compares the captured rows with the table every VerifyInterval. An interval of zero turns it off.

@@ -82,8 +82,8 @@ func (s *flushSchedule) changeDue() time.Time {
 	return due
 }
 
-// addIdleWork records that the write that ended now has left idle steps. They begin after a pause that is as long as the idle
-// steps after the previous write. So idle steps take at most half of the time, even if each write makes them necessary again.
+// addIdleWork records a write that ended now and requires idle steps. They begin after a pause that is at least as long as the
+// idle steps after the previous write took. So idle steps take at most half of the time, even if each write requires them again.
 func (s *flushSchedule) addIdleWork(now time.Time) {
 	s.moreIdle, s.idleFrom, s.idleTook = true, now.Add(max(idleAfter, s.idleTook)), 0
 }

@@ -17,7 +17,7 @@ type rowBatch struct {
 	data     []byte         // key and line of each row, concatenated
 	rows     []rowLengths   // lengths of each row's key and line in data
 	omitted  []omittedRow   // rows that do not fit into memory
-	rawBytes int64          // number of bytes of the COPY that the batch's rows had
+	rawBytes int64          // number of bytes of COPY output that the batch was filled from
 	freeList chan *rowBatch // receives the batch once it is empty
 }
 

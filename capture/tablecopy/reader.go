@@ -160,8 +160,8 @@ func (r *Reader) KeyLookupProblem() string {
 }
 
 // ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and commits them to t as its next
-// View. If the table has no row with a key, ReadRows deletes the key's row from t. Each key is a list of its columns' values
-// in text form. stats counts the changes. If there are none, there is no new View.
+// View. If a key has no row in the table, ReadRows deletes the row with this key from t. Each key is a list of its columns'
+// values in text form. stats counts the changes. If there are none, there is no new View.
 func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string) (stats *source.TxnStats, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		stats, err = r.applyRows(ctx, t, keys)
