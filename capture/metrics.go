@@ -10,7 +10,7 @@ import (
 	"capture/store"
 )
 
-// metrics are the metrics that the daemon's parts update directly. All other metrics come from reports, see
+// metrics are the counters and timings that the daemon's parts update directly. All other metrics come from reports, see
 // [reportCollector].
 type metrics struct {
 	flushes      *prometheus.CounterVec

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	burstDelay    = 20 * time.Millisecond // time between a first notification and its round, in which the rest of a burst arrives
+	burstDelay    = 20 * time.Millisecond // delay after a first notification, so that the rest of a burst is part of the same round
 	markerTimeout = 3 * time.Second       // longest wait for a marker, after which the whole table is read
 	longestPause  = time.Second           // longest pause after a round that reads single rows
 

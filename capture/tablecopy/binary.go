@@ -86,8 +86,8 @@ func (d *copyDecoder) takeBatch() error {
 	}
 }
 
-// keepPartial stores the rest of the input, which has not been decoded, in d.partial. For a large row, it allocates memory
-// once, as far as the row's length is known. After a large row, it releases this memory.
+// keepPartial stores the rest of the input, which has not been decoded, in d.partial. For a large row, it allocates the memory
+// at once, up to firstPartialBytes, and doubles it from there. After a large row, it releases this memory.
 func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
 	rest := input[decoded:]
 	if d.need <= cap(d.partial) && (cap(d.partial) <= 4*batchBytes || len(rest) > batchBytes || d.need > batchBytes) {
