@@ -12,35 +12,35 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// maxLostKeys is how many keys of lost rows are remembered. They are in the manifest, which is bounded, and a key has at most
-// 2.7 kB, since it is in an index.
+// maxLostKeys is the maximum number of keys of lost rows that a manifest has. The size of a manifest is limited, and a key may
+// have 2.7 kB, the limit of an index entry.
 const maxLostKeys = 1000
 
-// comparison counts how the rows of a View differ from those of a file. Both are in the order of their keys, so one pass over
-// both finds each difference. Rows whose text is the same are not parsed.
+// comparison counts how the rows of a View differ from the rows of a file. Both are in key order, so one pass over both finds
+// each difference. Rows whose text is identical are not parsed.
 type comparison struct {
-	removed, added, changed int
-	columnChanges           []int // rows with another value, by the file's columns
-	lost                    keySample
+	removed, added, changed int       // numbers of rows
+	columnChanges           []int     // number of rows with another value, for each of the file's columns
+	lost                    keySample // keys of the removed rows
 
-	file    *rowjson.Encoder // of the file's shape
-	view    *rowjson.Encoder
-	shape   *rowjson.Shape // of the file
-	columns []int          // the View's index of each of the file's columns; -1 if it was dropped
+	file    *rowjson.Encoder // encoder for the file's shape
+	view    *rowjson.Encoder // encoder for the View's shape
+	shape   *rowjson.Shape   // shape of the file's rows
+	columns []int            // View's index of each of the file's columns; -1 if the column was dropped
 
 	lines  *lineReader
-	line   []byte // the file's current row, without padding; nil if the next one has to be read
-	key    rowjson.Key
-	keyed  bool // whether key is that of line
-	values [][]byte
-	text   []byte
-	fields [2][][]byte
+	line   []byte      // file's current row, without padding; nil if the next one must be read
+	key    rowjson.Key // key of line, if keyed is set
+	keyed  bool        // whether key is the key of line
+	values [][]byte    // text of the key's values, by the file's columns; nil for other columns
+	text   []byte      // buffer of parseKey
+	fields [2][][]byte // buffers of countChange
 }
 
-// errKeysDiffer is that rows can't be matched by their keys, because the key is another one.
+// errKeysDiffer means that rows can't be matched by their keys, because the table's key has changed.
 var errKeysDiffer = errors.New("the table has another key")
 
-// newComparison prepares a comparison of a file that m describes with rows of the given shape.
+// newComparison prepares the comparison of a file that m describes with rows of the given shape.
 func newComparison(m *Manifest, shape *rowjson.Shape) (*comparison, error) {
 	c := &comparison{shape: &rowjson.Shape{Schema: m.Table.Schema, Table: m.Table.Name}}
 	for _, column := range m.Columns {
@@ -68,7 +68,7 @@ func newComparison(m *Manifest, shape *rowjson.Shape) (*comparison, error) {
 	return c, nil
 }
 
-// hasSameKey reports whether keys of the file that m describes can be compared with keys of the shape.
+// hasSameKey reports whether the keys of the file that m describes can be compared with keys of the shape.
 func hasSameKey(m *Manifest, shape *rowjson.Shape) bool {
 	if len(m.Key) != len(shape.Key) {
 		return false
@@ -90,7 +90,7 @@ func isInteger(typeName string) bool {
 	return typeName == "smallint" || typeName == "integer" || typeName == "bigint"
 }
 
-// dropped returns the names of the file's columns that the View does not have.
+// dropped returns the names of the file's columns that the View lacks.
 func (c *comparison) dropped() (names []string) {
 	for i, column := range c.columns {
 		if column < 0 {
@@ -100,7 +100,7 @@ func (c *comparison) dropped() (names []string) {
 	return names
 }
 
-// run compares the rows of a file, or of some regions of it, with rows of a View.
+// run compares the rows of a file, or of some of its regions, with rows of a View.
 func (c *comparison) run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) error {
 	c.lines = &lineReader{from: file}
 	for row, err := range rows {
@@ -124,7 +124,8 @@ func (c *comparison) run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) er
 	}
 }
 
-// compareRow compares a row of the View with the file's row of the same key, after the file's rows of lower keys.
+// compareRow compares a row of the View with the file's row that has the same key. It first counts the file's rows with lower
+// keys as removed.
 func (c *comparison) compareRow(row snapshot.Row) error {
 	for {
 		ok, err := c.readLine()
@@ -160,7 +161,8 @@ func (c *comparison) compareRow(row snapshot.Row) error {
 	}
 }
 
-// readLine makes line the file's next row, unless the current one is still to be compared. It reports false at the end.
+// readLine reads the file's next row into line, unless the current one has not been compared yet. It reports false at the end
+// of the file.
 func (c *comparison) readLine() (bool, error) {
 	if c.line != nil {
 		return true, nil
@@ -186,7 +188,7 @@ func (c *comparison) removeLine() error {
 
 var errNotRow = errors.New("a line is not a row of the table that the manifest describes")
 
-// parseKey makes key that of the file's current row.
+// parseKey sets key to the key of the file's current row.
 func (c *comparison) parseKey() (err error) {
 	if c.keyed {
 		return nil
@@ -208,7 +210,7 @@ func (c *comparison) parseKey() (err error) {
 	return err
 }
 
-// countChange counts in which columns the file's current row differs from line.
+// countChange counts the columns in which the file's current row differs from line, the View's row.
 func (c *comparison) countChange(line []byte) {
 	c.changed++
 	var ok [2]bool
@@ -224,7 +226,7 @@ func (c *comparison) countChange(line []byte) {
 	}
 }
 
-// mostChanged returns the column with another value in most rows, and the number of these rows.
+// mostChanged returns the column whose value changed in the most rows, and the number of these rows.
 func (c *comparison) mostChanged() (name string, rows int) {
 	for i, n := range c.columnChanges {
 		if n > rows {
@@ -234,10 +236,10 @@ func (c *comparison) mostChanged() (name string, rows int) {
 	return name, rows
 }
 
-// keySample keeps up to maxLostKeys keys of those that are added: each with the same probability.
+// keySample is a random sample of up to maxLostKeys of the keys that are added. Each key has the same probability.
 type keySample struct {
 	keys [][]byte
-	n    int
+	n    int // number of keys that were added
 }
 
 func (s *keySample) add(key rowjson.Key) {
@@ -253,12 +255,12 @@ func (s *keySample) add(key rowjson.Key) {
 type lineReader struct {
 	from  io.Reader
 	buf   []byte
-	start int // offset of what has not been returned
-	end   bool
+	start int  // offset in buf of the bytes that next has not returned yet
+	end   bool // whether all of from has been read
 }
 
-// next returns the next row: the line without comma, newline and padding. It is valid until the next call. The error is io.EOF
-// after the last row.
+// next returns the next row: its line without the comma, the newline and the padding. The row is valid until the next call.
+// After the last row, the error is io.EOF.
 func (r *lineReader) next() ([]byte, error) {
 	for scanned := 0; ; {
 		if i := bytes.IndexByte(r.buf[r.start+scanned:], '\n'); i >= 0 {
@@ -285,7 +287,7 @@ func (r *lineReader) next() ([]byte, error) {
 	}
 }
 
-// fill reads more.
+// fill reads more of the file into buf.
 func (r *lineReader) fill() error {
 	const chunk = 1 << 20
 	r.buf = append(r.buf[:0], r.buf[r.start:]...)
@@ -301,12 +303,12 @@ func (r *lineReader) fill() error {
 	return err
 }
 
-// trimRow returns a row's line without its comma and padding, or nil if it is no row's. It moves the closing brace.
+// trimRow returns the row in line without its comma and padding, or nil if line is not a row. It overwrites line.
 func trimRow(line []byte) []byte {
 	body, ok := bytes.CutSuffix(bytes.TrimSuffix(line, []byte(",")), []byte("}"))
 	if !ok || len(body) == 0 || body[0] != '{' {
 		return nil
 	}
 	body = bytes.TrimRight(body, " ")
-	return append(body, '}') // in place: there was a brace or padding
+	return append(body, '}') // in place, since the old brace was here or further on
 }

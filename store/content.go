@@ -8,14 +8,14 @@ import (
 	"capture/store/placement"
 )
 
-// content is the bytes of one version of the file: where each Part of the table lies, and its rows. It is never in memory as a
-// whole; it is produced piece by piece.
+// content is the bytes of one version of the file: the position of each Part of the table, and its rows. The bytes are produced
+// piece by piece and are never in memory as a whole.
 type content struct {
 	*placement.Layout
-	parts []snapshot.Part // rows of each region; zero once they are released
+	parts []snapshot.Part // rows of each region; zero after they are released
 }
 
-// placementParts returns what placement has to know of parts.
+// placementParts returns parts in the form that package placement uses.
 func placementParts(parts []snapshot.Part) []placement.Part {
 	list := make([]placement.Part, len(parts))
 	for i, p := range parts {
@@ -24,7 +24,8 @@ func placementParts(parts []snapshot.Part) []placement.Part {
 	return list
 }
 
-// contentOf returns the content of a file with the layout that v was written with. The error is that v has other rows.
+// contentOf returns the content of a file that was written from v with the layout. It returns an error if v has other rows than
+// that file.
 func contentOf(v *snapshot.View, layout *placement.Layout) (content, error) {
 	c := content{Layout: layout, parts: make([]snapshot.Part, 0, len(layout.Regions))}
 	for p := range v.Parts() {
@@ -39,7 +40,7 @@ func contentOf(v *snapshot.View, layout *placement.Layout) (content, error) {
 	return c, nil
 }
 
-// appendPiece appends piece i to b.
+// appendPiece appends the bytes of piece i to b.
 func (c *content) appendPiece(b []byte, i int) ([]byte, error) {
 	return c.AppendPiece(b, i, func(b []byte) ([]byte, error) {
 		from := len(b)
@@ -51,19 +52,20 @@ func (c *content) appendPiece(b []byte, i int) ([]byte, error) {
 	})
 }
 
-// releasePiece forgets the rows of piece i, so that they can be freed if the table no longer has them. The piece can't be
-// produced again.
+// releasePiece drops the rows of piece i, so that they can be freed if the table no longer has them. Afterwards the piece can't
+// be produced again.
 func (c *content) releasePiece(i int) {
 	if len(c.parts) > 0 {
 		c.parts[i] = snapshot.Part{}
 	}
 }
 
-// errStop ends a walk early.
+// errStop is returned by a callback of walk to end it early.
 var errStop = errors.New("stop")
 
-// walk calls f with the bytes from off on, piece by piece, until the end or until f returns an error; errStop ends it without
-// one. The bytes are valid only during the call. They lie in scratch, which saves the next walk an allocation.
+// walk calls f with the bytes from offset off on, piece by piece, until the end or until f returns an error. If that error is
+// errStop, walk returns nil. The bytes are valid only during the call of f. walk stores them in scratch, so that the next walk
+// need not allocate.
 func (c *content) walk(scratch *[]byte, off int64, f func(b []byte) error) (err error) {
 	b := *scratch
 	for i := c.PieceAt(off); i < c.Pieces() && err == nil; i++ {
@@ -78,7 +80,7 @@ func (c *content) walk(scratch *[]byte, off int64, f func(b []byte) error) (err 
 	return err
 }
 
-// readAt fills p with the bytes from off on, and with zeros beyond the end.
+// readAt fills p with the bytes from offset off on, and with zeros beyond the end of the file.
 func (c *content) readAt(scratch *[]byte, p []byte, off int64) error {
 	err := c.walk(scratch, off, func(b []byte) error {
 		if p = p[copy(p, b):]; len(p) == 0 {

@@ -10,27 +10,28 @@ import (
 	"capture/store/placement"
 )
 
-// Before a Write replaces the standing file, it decides whether the file has to be kept (invariant 9, docs/design.md). That costs what
-// has changed, not the table: rows can be lost only from Parts that the new View does not have. If these hold too few rows for a loss,
-// nothing is read. Otherwise their regions are read back from the file and compared with the Parts that are new. Only the first Write
-// of a run, and one after an error, compare the whole file.
+// Before a Write replaces the current file, it decides whether the file must be kept (invariant 9, docs/design.md). The cost
+// depends on how much has changed, not on the size of the table: rows can be lost only from Parts of the file that the new View
+// lacks. If these Parts have too few rows for a loss, nothing is read. Otherwise their regions are read from the file and
+// compared with the View's new Parts. The whole file is compared only by the first Write of a run and by a Write after an error
+// or after another program has touched the file.
 
-// A loss is more than one row in lossShare, and lossLeast rows at least.
+// These constants define a loss of rows: all rows, or at least lossLeast rows that are more than one in lossShare.
 const (
 	lossShare  = 10
 	lossLeast  = 10
-	lossWindow = time.Hour // within which a number of rows counts as the highest
+	lossWindow = time.Hour // time for which a number of rows may count as the highest
 )
 
-// keepReason is why the standing file is kept before it is replaced.
+// keepReason is the reason to keep the current file before it is replaced.
 type keepReason struct {
-	manifest Manifest // of the standing file
-	loss     *Loss    // nil for an ordinary state
-	other    bool     // whether it is a state of another table, database or cluster
-	damaged  string   // how the file is known to be damaged; "" if it is not
+	manifest Manifest // manifest of the current file
+	loss     *Loss    // loss that replacing the file would cause; nil if there is none
+	other    bool     // whether the new state is of another table, database or cluster
+	damaged  string   // known damage of the file; "" if there is none
 }
 
-// findKeepReason returns why the standing file is to be kept before v replaces it, or nil.
+// findKeepReason returns the reason to keep the current file before v replaces it, or nil if there is none.
 func (f *File) findKeepReason(v *snapshot.View, last *written) *keepReason {
 	first := !f.hasWritten
 	switch {
@@ -56,10 +57,10 @@ func (f *File) findKeepReason(v *snapshot.View, last *written) *keepReason {
 	return r
 }
 
-// standingManifest returns the manifest of the file on disk.
+// standingManifest returns the manifest of the current file. It reports false if there is no file or its manifest is not known.
 func (f *File) standingManifest(last *written) (Manifest, bool) {
 	if last.file != nil {
-		return last.manifest, true // somebody has touched the file
+		return last.manifest, true // the file is not as it was written, but no other manifest describes it
 	}
 	if !f.hasWritten {
 		return f.existing.manifest, f.existing.intact
@@ -77,8 +78,8 @@ func (f *File) standingManifest(last *written) (Manifest, bool) {
 	return Manifest{}, false
 }
 
-// judgeDamaged returns a reason if the file does not match its manifest, and its manifest has many more rows than v. The file is
-// quarantined in any case.
+// judgeDamaged returns a reason to keep a damaged file as the state before a loss if its manifest has many more rows than v,
+// otherwise nil. The damaged file is quarantined in either case.
 func (f *File) judgeDamaged(v *snapshot.View) *keepReason {
 	m, err := readManifest(f.manifestPath)
 	if err != nil || !pathExists(f.dataPath) {
@@ -90,7 +91,7 @@ func (f *File) judgeDamaged(v *snapshot.View) *keepReason {
 	return nil
 }
 
-// isOther reports whether the file that m describes is of another table, database or cluster than v.
+// isOther reports whether the file that m describes and v come from different tables, databases or clusters.
 func isOther(m *Manifest, v *snapshot.View) bool {
 	shape, origin := v.Shape(), v.Origin()
 	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
@@ -98,7 +99,8 @@ func isOther(m *Manifest, v *snapshot.View) bool {
 		m.Table != TableName{Schema: shape.Schema, Name: shape.Table} || m.TableOID != 0 && shape.OID != 0 && m.TableOID != shape.OID
 }
 
-// compareParts returns why the last version is to be kept, which is on disk as it was written.
+// compareParts returns the reason to keep the last version, or nil if there is none. The file must be unchanged since it was
+// written, so only the Parts that differ need to be compared.
 func (f *File) compareParts(v *snapshot.View, last *written) *keepReason {
 	m := &last.manifest
 	r := &keepReason{manifest: *m, other: isOther(m, v)}
@@ -116,13 +118,13 @@ func (f *File) compareParts(v *snapshot.View, last *written) *keepReason {
 	return r
 }
 
-// mayLose reports whether so many rows of a file may be enough for a loss.
+// mayLose reports whether n lost rows, of a file with the given number of rows, are a loss.
 func mayLose(n, rows int) bool {
 	return n > 0 && (n >= rows || n >= lossLeast && n > rows/lossShare)
 }
 
-// diffParts returns the regions of the last version whose Parts v does not have, the number of their rows, and v's Parts that the last
-// version does not have.
+// diffParts returns the regions of the last version whose Parts v lacks, the number of rows in these regions, and v's Parts
+// that the last version lacks.
 func diffParts(v *snapshot.View, last *written) (gone []placement.Region, goneRows int, added []snapshot.Part) {
 	regions := last.layout.Regions
 	head, isHead := 0, true
@@ -164,7 +166,7 @@ func diffParts(v *snapshot.View, last *written) (gone []placement.Region, goneRo
 	return gone, goneRows, added
 }
 
-// runRegions compares the rows in regions of the file at path with those of parts.
+// runRegions compares the rows in the regions of the file at path with the rows of parts.
 func (c *comparison) runRegions(path string, regions []placement.Region, parts []snapshot.Part) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -209,8 +211,8 @@ func compareFile(path string, m *Manifest, v *snapshot.View) (*comparison, error
 	return c, c.run(file, v.From(nil))
 }
 
-// judge returns the loss that replacing the file by v would be, or nil. err is why the comparison c is not complete; then the numbers of
-// rows decide. c may be nil.
+// judge returns the loss that would occur if v replaced the file that m describes, or nil if there is none. If err is not nil,
+// it says why the comparison c is incomplete; then only the numbers of rows and the columns decide. c may be nil.
 func (f *File) judge(c *comparison, err error, m *Manifest, v *snapshot.View) *Loss {
 	loss := &Loss{Found: time.Now().UTC().Truncate(time.Microsecond), RowsBefore: m.Rows, RowsAfter: v.Rows()}
 	fell := max(m.Rows-v.Rows(), 0)
@@ -239,11 +241,12 @@ func (f *File) judge(c *comparison, err error, m *Manifest, v *snapshot.View) *L
 	return loss
 }
 
-// rowCounts has the numbers of rows of the last hour, as far as they may be the highest: each is lower than the one before.
+// rowCounts holds numbers of rows within the last hour, oldest first. It holds only those that may become the highest of an
+// hour, so each is lower than the one before it.
 type rowCounts []rowCount
 
 type rowCount struct {
-	at   time.Time
+	at   time.Time // time at which a file with this number of rows was written
 	rows int
 }
 
@@ -253,13 +256,13 @@ func (c *rowCounts) add(at time.Time, rows int) {
 		list = list[:len(list)-1]
 	}
 	list = append(list, rowCount{at, rows})
-	for len(list) > 1 && at.Sub(list[1].at) >= lossWindow { // the first one counts until the second one was written
+	for len(list) > 1 && at.Sub(list[1].at) >= lossWindow { // the first one was valid until the second one was written
 		list = list[1:]
 	}
 	*c = list
 }
 
-// highest returns the highest number of rows within the hour before now.
+// highest returns the highest number of rows within the hour before now, or 0 if none is known.
 func (c rowCounts) highest(now time.Time) int {
 	for i, count := range c {
 		if i == len(c)-1 || now.Sub(c[i+1].at) < lossWindow {

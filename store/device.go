@@ -9,17 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A volume that is unmounted leaves an ordinary folder behind, or none, and what is written there is found by nobody who looks at the
-// volume. So the folder's device is remembered.
+// A volume that is unmounted leaves an ordinary folder behind, or none. Files that are then written to the folder do not reach
+// the volume. Therefore File remembers the folder's device.
 
-// checkDevice returns an error if the folder is on another device than at Open. A folder that is missing counts as on the device of the
-// folder that it would be created in. Another device is accepted if the folder there has the lock file with our own word: then the volume has
-// been mounted again.
+// checkDevice returns an error if the folder is on another device than at Open. A missing folder counts as on the device of the
+// nearest existing folder above it. Another device is accepted if the lock file there has our word: then the volume has been
+// mounted again.
 func (f *File) checkDevice() error {
 	device, ok := deviceOf(f.folder())
 	switch {
 	case !ok:
-		return nil // whatever is wrong with the folder, what comes next will say it
+		return nil // the caller's next step reports what is wrong with the folder
 	case device == f.device:
 		if f.detached {
 			f.detached = false
@@ -36,7 +36,8 @@ func (f *File) checkDevice() error {
 		"mount that volume again, or restart capture to write here", f.folder())
 }
 
-// deviceOf returns the device of the folder at path or, if it is missing, of the nearest folder above it.
+// deviceOf returns the device of the folder at path. If the folder is missing, it returns the device of the nearest existing
+// folder above it.
 func deviceOf(path string) (device uint64, ok bool) {
 	for {
 		info, err := os.Stat(path)

@@ -13,28 +13,29 @@ import (
 	"capture/store/placement"
 )
 
-// A change of the first row of a large file is on disk in milliseconds, but its SHA-256 depends on every byte after that row,
-// and hashing two gigabytes takes a second. So there are two digests. The SHA-256 of the whole file is resumed at the first byte
-// that changed. If more than hashPerWrite bytes follow, the manifest of that Write has the hash of all blocks' hashes instead,
-// for which only the changed blocks are hashed. [File.Idle] completes the SHA-256 later.
+// A change of the first row of a large file is on disk within milliseconds, but the SHA-256 of the file depends on every byte
+// after that row, and hashing two gigabytes takes a second. So there are two digests. The first is the SHA-256 of the whole
+// file; hashing resumes near the first byte that changed. If this means hashing more than hashPerWrite bytes, the Write's
+// manifest has the second digest instead: a hash of the hashes of all blocks, for which only the changed blocks are hashed.
+// [File.Idle] completes the first one later.
 
-// hashPerWrite is the most bytes that a Write after a change hashes for the SHA-256 of the whole file, so that hashing takes no
-// longer than writing. It is also the size of a step of Idle.
+// hashPerWrite is the maximum number of bytes that a Write after a change hashes for the SHA-256 of the whole file. With it,
+// hashing takes no longer than writing. It is also the number of bytes that one step of Idle hashes.
 var hashPerWrite int64 = 64 << 20
 
-// blockBytes is the length of a block. A longer one would take longer to hash for each changed row; a shorter one would make
-// the list of hashes longer, which is hashed for each version.
+// blockBytes is the length of a block. Longer blocks would take longer to hash for each changed row. Shorter blocks would make
+// the list of their hashes longer, and the whole list is hashed for each version.
 var blockBytes int64 = 128 << 10
 
-// digest is the digests of one version of the file. At least one of the two covers all of it. A patch does not copy it but turns
-// the last version's digest into that of the new version, in place.
+// digest has both digests of one version of the file. At least one of them covers the whole file. A patch updates the digest of
+// the last version in place, without a copy.
 type digest struct {
-	whole  prefixHash
-	blocks *blockHashes // nil until a version first needs them
+	whole  prefixHash   // SHA-256 of the whole file, or of its start
+	blocks *blockHashes // hashes of all blocks; nil until a version first needs them
 }
 
-// newDigest returns a digest for a file that is written from start to end: of the whole if complete is set, of the blocks
-// otherwise.
+// newDigest returns an empty digest for a file that is written from start to end. If complete is set, it hashes the whole file,
+// otherwise the blocks.
 func newDigest(complete bool) *digest {
 	d := &digest{whole: newPrefixHash()}
 	if !complete {
@@ -43,7 +44,7 @@ func newDigest(complete bool) *digest {
 	return d
 }
 
-// Write hashes the next bytes of a file that is written from start to end. It never fails.
+// Write hashes the next bytes of a file that is written from start to end. It never returns an error.
 func (d *digest) Write(p []byte) (int, error) {
 	if d.blocks != nil {
 		return d.blocks.Write(p)
@@ -51,7 +52,7 @@ func (d *digest) Write(p []byte) (int, error) {
 	return d.whole.Write(p)
 }
 
-// setManifest sets the digest of m: the SHA-256 of the whole file if that is complete, or else that of its blocks.
+// setManifest sets the digest in m: the SHA-256 of the whole file if it is complete, otherwise the digest of the blocks.
 func (d *digest) setManifest(m *Manifest) {
 	m.SHA256, m.Blocks = "", nil
 	if d.whole.n == m.Bytes {
@@ -61,8 +62,8 @@ func (d *digest) setManifest(m *Manifest) {
 	}
 }
 
-// update turns the digest of a file with the layout old into that of c. If complete is set, it hashes the whole file, however
-// long that takes.
+// update updates the digest of a file with the layout old to the digest of c. If complete is set, it completes the SHA-256 of
+// the whole file, however long that takes.
 func (d *digest) update(c *content, old *placement.Layout, complete bool) error {
 	spans, firstChange := c.ChangedSpans(old, blockBytes), old.Bytes
 	if len(spans) > 0 {
@@ -83,12 +84,12 @@ func (d *digest) update(c *content, old *placement.Layout, complete bool) error 
 		if complete {
 			return nil
 		}
-		d.blocks, spans = newBlockHashes(), []placement.Span{{To: c.Bytes}} // first needed now: hash all blocks
+		d.blocks, spans = newBlockHashes(), []placement.Span{{To: c.Bytes}} // no version has needed them before, so hash all blocks
 	}
 	return d.updateBlocks(c, spans, &scratch)
 }
 
-// updateBlocks hashes the blocks in spans, which are aligned to blocks.
+// updateBlocks hashes the blocks in spans, which begin and end at multiples of blockBytes.
 func (d *digest) updateBlocks(c *content, spans []placement.Span, scratch *[]byte) error {
 	d.blocks.resize(c.Bytes)
 	block := make([]byte, blockBytes)
@@ -104,14 +105,14 @@ func (d *digest) updateBlocks(c *content, spans []placement.Span, scratch *[]byt
 	return nil
 }
 
-// complete completes the SHA-256 of the whole file, which has the rows of v and this layout.
+// complete completes the SHA-256 of the whole file, which was written from v with the layout.
 func (d *digest) complete(v *snapshot.View, layout *placement.Layout) error {
 	_, err := d.completeStep(context.Background(), v, layout, math.MaxInt64)
 	return err
 }
 
-// completeStep continues the SHA-256 of the whole file by limit bytes or a few more, and reports whether it is complete. It
-// ends early if ctx does.
+// completeStep continues the SHA-256 of the whole file by limit bytes or slightly more, and reports whether it is complete. It
+// stops early if ctx ends.
 func (d *digest) completeStep(ctx context.Context, v *snapshot.View, layout *placement.Layout, limit int64) (done bool, err error) {
 	if d.whole.n == layout.Bytes {
 		return true, nil
@@ -131,7 +132,8 @@ func (d *digest) completeStep(ctx context.Context, v *snapshot.View, layout *pla
 	return d.whole.n == layout.Bytes, err
 }
 
-// adoptBlocks takes over the hashes of all blocks, which a copy of the file has made, unless it has its own.
+// adoptBlocks adopts b, the hashes of all blocks that were computed while the file was copied, unless d already has block
+// hashes.
 func (d *digest) adoptBlocks(b *blockHashes) {
 	if d.blocks == nil {
 		b.endBlock()
@@ -139,20 +141,20 @@ func (d *digest) adoptBlocks(b *blockHashes) {
 	}
 }
 
-// prefixHash is the SHA-256 of a file from its start up to some offset. It keeps what its state was at each checkpoint before,
-// so hashing can be resumed where a new version begins to differ.
+// prefixHash is the SHA-256 of a file from its start to some offset. It saves its state at checkpoints, so that hashing can
+// resume near the point where a new version begins to differ.
 type prefixHash struct {
 	hash        hash.Hash
-	n           int64 // bytes that are hashed
-	checkpoints [][]byte
+	n           int64    // number of hashed bytes
+	checkpoints [][]byte // states of hash after each checkpointBytes
 }
 
-// checkpointBytes is the distance of checkpoints.
+// checkpointBytes is the number of bytes from one checkpoint to the next.
 const checkpointBytes = 1 << 20
 
 func newPrefixHash() prefixHash { return prefixHash{hash: sha256.New()} }
 
-// Write hashes the next bytes. It never fails.
+// Write hashes the next bytes. It never returns an error.
 func (h *prefixHash) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
 		k := min(int64(len(rest)), checkpointBytes-h.n%checkpointBytes)
@@ -161,7 +163,7 @@ func (h *prefixHash) Write(p []byte) (int, error) {
 		if h.n += k; h.n%checkpointBytes == 0 {
 			state, err := h.hash.(encoding.BinaryAppender).AppendBinary(nil)
 			if err != nil {
-				panic(err) // crypto/sha256 never returns one
+				panic(err) // crypto/sha256 never returns an error
 			}
 			h.checkpoints = append(h.checkpoints, state)
 		}
@@ -169,8 +171,8 @@ func (h *prefixHash) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// rewindTo forgets all bytes from off on, and those since the last checkpoint before it. It returns the offset from which to
-// continue.
+// rewindTo discards the bytes from offset off on, and those after the last checkpoint at or before off. It returns the offset
+// at which hashing must continue.
 func (h *prefixHash) rewindTo(off int64) int64 {
 	count := min(off/checkpointBytes, int64(len(h.checkpoints)))
 	h.checkpoints = h.checkpoints[:count]
@@ -178,7 +180,7 @@ func (h *prefixHash) rewindTo(off int64) int64 {
 	h.hash.Reset()
 	if count > 0 {
 		if err := h.hash.(encoding.BinaryUnmarshaler).UnmarshalBinary(h.checkpoints[count-1]); err != nil {
-			panic(err) // AppendBinary made it
+			panic(err) // the state comes from AppendBinary, so it is valid
 		}
 	}
 	return h.n
@@ -186,16 +188,17 @@ func (h *prefixHash) rewindTo(off int64) int64 {
 
 func (h *prefixHash) sum() string { return hex.EncodeToString(h.hash.Sum(nil)) }
 
-// blockHashes are the SHA-256s of a file's blocks. They are made by writing the whole file, or set one by one.
+// blockHashes holds the SHA-256s of a file's blocks. The blocks are either hashed one after the other by Write, or set one by
+// one.
 type blockHashes struct {
-	sums []byte    // the hashes, one after the other
-	hash hash.Hash // of the block that is being written
-	n    int64     // its bytes
+	sums []byte    // hashes of the complete blocks, one after the other
+	hash hash.Hash // hash of the block that is being written
+	n    int64     // number of bytes of that block
 }
 
 func newBlockHashes() *blockHashes { return &blockHashes{hash: sha256.New()} }
 
-// Write hashes the next bytes. It never fails.
+// Write hashes the next bytes. It never returns an error.
 func (h *blockHashes) Write(p []byte) (int, error) {
 	for rest := p; len(rest) > 0; {
 		k := min(int64(len(rest)), blockBytes-h.n)
@@ -208,7 +211,7 @@ func (h *blockHashes) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// endBlock ends the block that is being written, if there is one.
+// endBlock appends the hash of the block that is being written, if there is one.
 func (h *blockHashes) endBlock() {
 	if h.n > 0 {
 		h.sums = h.hash.Sum(h.sums)
@@ -217,14 +220,15 @@ func (h *blockHashes) endBlock() {
 	}
 }
 
-// resize makes room for the hashes of a file of n bytes. The caller sets those that are new or whose block changes its length.
+// resize changes the number of hashes to that of a file of n bytes. The caller sets the hashes of all blocks that are new or
+// change their length.
 func (h *blockHashes) resize(n int64) {
 	h.endBlock()
 	size := int((n + blockBytes - 1) / blockBytes * sha256.Size)
 	h.sums = slices.Grow(h.sums, max(0, size-len(h.sums)))[:size]
 }
 
-// set sets the hash of the block that begins at off.
+// set stores the hash of the block that begins at off.
 func (h *blockHashes) set(off int64, block []byte) {
 	sum := sha256.Sum256(block)
 	copy(h.sums[off/blockBytes*sha256.Size:], sum[:])

@@ -8,23 +8,24 @@ import (
 	"time"
 )
 
-// How many bytes of an existing file are hashed. Open does not read a larger file to its end, which would delay the start;
-// the first Write does, just before it replaces the file.
+// Maximum size in bytes of an existing file that is hashed. Hashing a larger file would delay Open, so the first Write does it,
+// just before it replaces the file.
 const (
 	hashAtOpen = 64 << 20
 	hashAll    = math.MaxInt64
 )
 
-// existing is what was found on disk before the first Write.
+// existing describes what was on disk before the first Write.
 type existing struct {
-	checked    bool     // whether the file was compared to its end; if not, the first Write does that
-	intact     bool     // whether file and manifest match, as far as they were compared
-	manifest   Manifest // of the file, if intact
-	quarantine string   // suffix under which the first Write keeps the file; "" if it need not be kept
+	checked    bool     // whether the files were compared completely; if not, the first Write compares them
+	intact     bool     // whether the file matches its manifest, as far as they were compared
+	manifest   Manifest // manifest of the file, if intact is set
+	quarantine string   // suffix of the name under which the first Write keeps the file; "" if it need not be kept
 }
 
-// inspectExisting compares file and manifest, but hashes a file of hashLimit bytes at most. If a crash came between the two
-// renames of a Write, it does the second one. The warning is a sentence about damage, or about that crash; "" for neither.
+// inspectExisting compares the file with its manifest, but hashes it only if it has at most hashLimit bytes. If a crash
+// interrupted a Write between its two renames, inspectExisting does the second one. The warning describes damage or such a
+// crash; it is "" if there was neither.
 func inspectExisting(p paths, hashLimit int64) (_ existing, warning string) {
 	manifest, merr := readManifest(p.manifestPath)
 	pending, perr := readManifest(p.manifestTmp())
@@ -67,8 +68,8 @@ func inspectExisting(p paths, hashLimit int64) (_ existing, warning string) {
 	return existing{checked: true, intact: true, manifest: manifest}, ""
 }
 
-// completeInterruptedRename ends a Write that a crash interrupted between its two renames (see replaceBoth): the file is the
-// new one, and its manifest still has the temporary name.
+// completeInterruptedRename completes a Write that a crash interrupted between its two renames (see replaceBoth). The file is
+// the new one, and its manifest m still has the temporary name.
 func completeInterruptedRename(p paths, m Manifest) (_ existing, warning string) {
 	err := os.Rename(p.manifestTmp(), p.manifestPath)
 	if err == nil {
@@ -81,7 +82,8 @@ func completeInterruptedRename(p paths, m Manifest) (_ existing, warning string)
 	return existing{checked: true, intact: true, manifest: m}, warning
 }
 
-// planQuarantine makes the first Write keep the existing file under another name. Until then readers see it as it is.
+// planQuarantine returns an existing that makes the first Write keep the file under another name. Until then the file stays as
+// it is.
 func planQuarantine(p paths, why string) (_ existing, warning string) {
 	suffix := quarantineSuffix(p, time.Now())
 	return existing{checked: true, quarantine: suffix}, fmt.Sprintf(

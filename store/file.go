@@ -11,34 +11,34 @@ import (
 	"capture/internal/volume"
 )
 
-// File is feedback.json with its manifest and its lock. Its methods may be called from any goroutine. They run one at a time,
-// except those for kept states (see keep.go), which run beside them.
+// File is feedback.json with its manifest and its lock. Its methods may be called from any goroutine. They run one at a time.
+// Exceptions are Published, ReadBack and most methods for kept states (see keep.go): these may run at the same time as others.
 type File struct {
 	paths
-	captureVersion string // for the manifest
+	captureVersion string // version of capture, for the manifest
 	lock           *lock
-	share          *share // nil on a file system of this machine
+	share          *share // network share that the file is on; nil on a local file system
 	published      published
 
 	mu         sync.Mutex
 	closed     bool
 	existing   existing // what was on disk before the first Write
 	last       written  // what the last Write left on disk; zero if it failed or there was none
-	temp       tempFile // the temporary name of feedback.json, and what has it
+	temp       tempFile // temporary name of feedback.json, and the file that has it
 	hasWritten bool     // whether a Write has succeeded since Open
 	rowCounts  rowCounts
-	device     uint64 // of the folder
-	detached   bool   // whether the folder was on another device when it was last looked at
-	warning    string // what the next Result has to say about the existing file; "" for nothing
+	device     uint64 // device of the folder, as stat(2) reports it
+	detached   bool   // whether the folder was on another device at the last check
+	warning    string // warning for the next Result; "" if there is none
 
 	kept        keptStates
 	compressing sync.Mutex // held while states are compressed
 }
 
-// Open takes the lock of the file at path, creates its folder if it is missing, and inspects what is there: it completes a
-// Write that a crash interrupted, and compares the file with its manifest. A damaged file is no error: the first Write keeps it
-// under another name, and its Result has a warning. A symbolic link is refused, since whoever made it would choose what is
-// overwritten.
+// Open locks the file at path, creates its folder if it is missing, and checks the files that it finds: it completes a Write
+// that a crash interrupted, and compares the file with its manifest. A damaged file is not an error: the first Write keeps it
+// under another name, and its Result has a warning. Open refuses a symbolic link, because whoever made the link would choose
+// which file is overwritten.
 //
 // If another process has the lock, the error is a [*LockedError].
 func Open(path string, o Owner) (*File, error) {
@@ -84,10 +84,11 @@ func (f *File) open(o Owner) error {
 	return nil
 }
 
-// published remembers the last two files that got the final name: while one replaces the other, readers may have either.
+// published holds the last two files that got the final name. While one replaces the other, readers may have either of them
+// open.
 type published struct {
 	mu    sync.Mutex
-	files [2]os.FileInfo // newest first; nil where there is none yet
+	files [2]os.FileInfo // newest first; nil if there were fewer than two
 }
 
 func (p *published) add(info os.FileInfo) {
@@ -96,13 +97,13 @@ func (p *published) add(info os.FileInfo) {
 	p.files = [2]os.FileInfo{info, p.files[0]}
 }
 
-// Published reports whether an open file is feedback.json as this File wrote it or found it in order, and not what somebody put
-// in its place.
+// Published reports whether info describes feedback.json as this File wrote it, or as Open found it intact. It reports false
+// for a file that another program put in its place.
 func (f *File) Published(info os.FileInfo) bool {
 	f.published.mu.Lock()
 	defer f.published.mu.Unlock()
 	for _, ours := range f.published.files {
-		// Once a file is gone, another may get its inode, but hardly its size.
+		// After a file is deleted, its inode may be reused, but hardly by a file of the same size.
 		if ours != nil && os.SameFile(info, ours) && info.Size() == ours.Size() {
 			return true
 		}
@@ -110,19 +111,18 @@ func (f *File) Published(info os.FileInfo) bool {
 	return false
 }
 
-// Path returns where the file is.
+// Path returns the path of feedback.json.
 func (f *File) Path() string { return f.dataPath }
 
-// Existing returns the manifest of the file that was there when it was opened. It reports false if there was none, or if the
-// file did not match its manifest. For a file of more than 64 MB only the sizes were compared; the first Write compares the
-// rest.
+// Existing returns the manifest of the file that Open found. It reports false if there was no file, or if the file did not
+// match its manifest. For a file of more than 64 MB, Open compared only the sizes; the first Write compares the content.
 func (f *File) Existing() (Manifest, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.existing.manifest, f.existing.intact
 }
 
-// SetListen puts the address of the owner's HTTP server into the lock file, for [ReadOwner].
+// SetListen records the address of the owner's HTTP server in the lock file, where [ReadOwner] finds it.
 func (f *File) SetListen(addr string) error {
 	if err := f.lock.setListen(addr); err != nil {
 		return fmt.Errorf("write the lock file of %s: %w", f.dataPath, volume.WithHint(err))
@@ -130,7 +130,7 @@ func (f *File) SetListen(addr string) error {
 	return nil
 }
 
-// Close waits for a Write that still runs, removes the temporary file and releases the lock. The lock file stays, empty.
+// Close waits for a running Write, removes the temporary file and releases the lock. The lock file stays, but is emptied.
 func (f *File) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -139,8 +139,8 @@ func (f *File) Close() error {
 	return f.lock.release()
 }
 
-// ensureLocked makes sure that this process may write: it recreates the folder if it is missing, takes the lock again if the
-// lock file was replaced, and inspects what is on disk if that is not known.
+// ensureLocked returns an error unless this process may write. It recreates the folder if it is missing, takes the lock again
+// if the lock file was replaced, and inspects the files on disk if they have not been inspected.
 func (f *File) ensureLocked() error {
 	if f.closed {
 		return os.ErrClosed
@@ -155,7 +155,7 @@ func (f *File) ensureLocked() error {
 	if err != nil {
 		return err
 	}
-	if replaced { // it is another folder: what we knew is in the old one
+	if replaced { // the folder is another one, so nothing that we know of the old files holds
 		f.temp.abandon()
 		f.warn(f.useFileSystem())
 		f.existing, f.last, f.hasWritten = existing{}, written{}, false
@@ -173,7 +173,7 @@ func (f *File) inspectExisting(hashLimit int64) {
 	f.warn(warning)
 }
 
-// warn adds a sentence to the next Result's warning, unless it is there. It may be "".
+// warn adds a sentence to the next Result's warning, unless the warning already contains it. An empty sentence adds nothing.
 func (f *File) warn(sentence string) {
 	switch {
 	case f.warning == "":

@@ -8,19 +8,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FileSystem is what is known of the file system under a folder.
+// FileSystem describes the file system of a folder.
 type FileSystem struct {
 	Name    string // such as "ext4", "NFS" or "SMB"
-	IsLocal bool   // whether only this machine writes to it, so its kernel knows all locks and open files
+	IsLocal bool   // whether only this machine writes to it, so that its kernel knows all locks and open files
 
-	// The following are false until [ProbeFileSystem] has tried them out.
+	// The following fields are false until [ProbeFileSystem] has tested them.
 
-	LocksHold         bool // whether a file that is locked can't be locked again
-	ReplacesOpenFiles bool // whether a file can be replaced by a rename while somebody has it open
+	LocksHold         bool // whether a lock on a file prevents a second lock on it
+	ReplacesOpenFiles bool // whether a rename can replace a file that somebody has open
 }
 
-// ProbeFileSystem finds out what the file system under the folder dir can do. For that it creates two small files of a random name in
-// the folder and removes them. If it can't create them, the error says why, and the result has the name alone.
+// ProbeFileSystem tests the file system of the folder dir. For this it creates two small files with random names in the folder
+// and then removes them. If it can't create them, it returns an error.
 func ProbeFileSystem(dir string) (FileSystem, error) {
 	fs := fileSystemAt(dir)
 	path, second := probePath(dir, "1"), probePath(dir, "2")

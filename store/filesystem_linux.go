@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileSystems are the file systems by the magic numbers of statfs(2). One that is not here counts as a share.
+// fileSystems maps the magic numbers of statfs(2) to file systems. Any other file system counts as a network share.
 var fileSystems = map[uint32]FileSystem{
 	unix.EXT4_SUPER_MAGIC:      {Name: "ext4", IsLocal: true},
 	unix.XFS_SUPER_MAGIC:       {Name: "XFS", IsLocal: true},
@@ -28,13 +28,13 @@ var fileSystems = map[uint32]FileSystem{
 	unix.AFS_SUPER_MAGIC:       {Name: "AFS"},
 }
 
-// fileSystemAt returns the file system that holds path. It does not try anything out.
+// fileSystemAt returns the file system that holds path, without testing it.
 var fileSystemAt = func(path string) FileSystem {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
 		return FileSystem{Name: "unknown"}
 	}
-	fs, ok := fileSystems[uint32(st.Type)] // its type is signed on some machines
+	fs, ok := fileSystems[uint32(st.Type)] // the type is signed on some machines
 	if !ok {
 		fs.Name = fmt.Sprintf("unknown (0x%x)", uint32(st.Type))
 	}

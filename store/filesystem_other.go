@@ -2,5 +2,5 @@
 
 package store
 
-// fileSystemAt returns the file system that holds path. Other systems than Linux are for development, on a disk of the machine.
+// fileSystemAt returns a local file system. Systems other than Linux are for development, on a local disk.
 var fileSystemAt = func(string) FileSystem { return FileSystem{Name: "local", IsLocal: true} }

@@ -7,8 +7,9 @@ import (
 	"syscall"
 )
 
-// createFolder creates the folder dir and its parents if they are missing, and syncs the folder above each: otherwise a power
-// cut could remove the new folder with everything that was synced in it. A folder that can't be made durable is removed again.
+// createFolder creates the folder dir and its parents if they are missing, and syncs the parent of each new folder. Without
+// that, a power cut could remove the new folder with all synced files in it. If the sync fails, createFolder removes the new
+// folder again.
 func createFolder(dir string) error {
 	if info, err := os.Stat(dir); err == nil && info.IsDir() {
 		return nil
@@ -21,14 +22,14 @@ func createFolder(dir string) error {
 	}
 	if err := os.Mkdir(dir, 0o750); err != nil {
 		if info, serr := os.Stat(dir); serr == nil && info.IsDir() {
-			return nil // another process was faster
+			return nil // another process created it first
 		} else if errors.Is(err, os.ErrExist) {
 			return &os.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
 		}
 		return err
 	}
 	err := syncFolder(parent)
-	if errors.Is(err, os.ErrPermission) { // parent can be written but not read, so not opened to sync it
+	if errors.Is(err, os.ErrPermission) { // the parent may be written but not read, so it can't be opened for the sync
 		return nil
 	}
 	if err != nil {
@@ -37,21 +38,21 @@ func createFolder(dir string) error {
 	return err
 }
 
-// syncFolder makes the names in the folder durable. A rename is atomic at once, but until its folder is synced a power cut may
-// undo it (rename(2), fsync(2)).
+// syncFolder makes the names in the folder durable. A rename is atomic, but until its folder is synced, a power cut may undo it
+// (rename(2), fsync(2)).
 func syncFolder(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) { // EINVAL: this file system does not sync folders
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) { // EINVAL: this file system can't sync folders
 		return err
 	}
 	return nil
 }
 
-// OthersMayWrite reports whether every user of the machine may put files into the folder dir.
+// OthersMayWrite reports whether every user of the machine may create files in the folder dir.
 func OthersMayWrite(dir string) bool {
 	info, err := os.Stat(dir)
 	return err == nil && info.Mode().Perm()&0o002 != 0

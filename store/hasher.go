@@ -10,14 +10,14 @@ import (
 	"slices"
 )
 
-// Hasher hashes a file as manifests do, to compare it with them.
+// Hasher computes the digests of a file that manifests contain, so that the file can be compared with them.
 type Hasher struct {
-	n      int64
+	n      int64 // number of hashed bytes
 	whole  hash.Hash
-	blocks *blockHashes // nil if no manifest has them
+	blocks *blockHashes // hashes of the blocks; nil if no manifest needs them
 }
 
-// NewHasher returns a Hasher of no bytes yet. They can be compared with these manifests.
+// NewHasher returns an empty Hasher. It computes the digests that are needed to compare a file with the manifests.
 func NewHasher(manifests ...Manifest) *Hasher {
 	return newHasher(slices.ContainsFunc(manifests, func(m Manifest) bool { return m.Blocks != nil }))
 }
@@ -30,7 +30,7 @@ func newHasher(withBlocks bool) *Hasher {
 	return h
 }
 
-// Write hashes the next bytes. It never fails.
+// Write hashes the next bytes. It never returns an error.
 func (h *Hasher) Write(p []byte) (int, error) {
 	h.n += int64(len(p))
 	if h.blocks != nil {
@@ -39,13 +39,13 @@ func (h *Hasher) Write(p []byte) (int, error) {
 	return h.whole.Write(p)
 }
 
-// Bytes returns the number of bytes so far.
+// Bytes returns the number of bytes written to h.
 func (h *Hasher) Bytes() int64 { return h.n }
 
-// SHA256 returns the SHA-256 of the bytes so far, in lower-case hex.
+// SHA256 returns the SHA-256 of the bytes written to h, in lower-case hex.
 func (h *Hasher) SHA256() string { return hex.EncodeToString(h.whole.Sum(nil)) }
 
-// Mismatch returns how the bytes written so far differ from the file that m describes; "" if they do not.
+// Mismatch describes how the bytes written to h differ from the file that m describes. It returns "" if they match.
 func (h *Hasher) Mismatch(m Manifest) string {
 	if h.n != m.Bytes {
 		return fmt.Sprintf("it has %d bytes, and the manifest says %d", h.n, m.Bytes)
@@ -63,7 +63,7 @@ func (h *Hasher) Mismatch(m Manifest) string {
 	return ""
 }
 
-// hashFile hashes the file at path, to compare it with these manifests.
+// hashFile hashes the file at path, so that it can be compared with the manifests.
 func hashFile(path string, manifests ...Manifest) (*Hasher, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -10,15 +10,15 @@ import (
 	"capture/snapshot"
 )
 
-// Idle does one short step of what a Write of a large file leaves for a time without changes:
+// Idle does one short step of the work that the Write of a large file leaves for a time without changes:
 //
-//   - It completes the SHA-256 of the whole file and puts it into the manifest, if v still is what the last Write wrote. v may
-//     be nil if its rows are gone.
-//   - It copies the file to be the shadow file. Without it, the first change after a start would rewrite the whole file. If the
-//     file turns out to be damaged, the next Write replaces it.
+//   - It completes the SHA-256 of the whole file and adds it to the manifest, provided that v has the rows of the last Write. v
+//     may be nil if these rows are no longer available.
+//   - It copies the file to make the shadow file. Without the shadow, the first change after a start would rewrite the whole
+//     file. If the copy shows that the file is damaged, the Result has Damage set, and the next Write replaces the file.
 //
-// It reports whether there is more to do. The Result's manifest is the one on disk. If the shadow file can't be made, the Result
-// has a warning, and there is no error: the file on disk is as good without.
+// It reports whether there is more to do. The Result has the manifest that is on disk. If the shadow file can't be made, the
+// Result has a warning. That is not an error, because the file is complete without a shadow.
 func (f *File) Idle(ctx context.Context, v *snapshot.View) (r Result, more bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -44,7 +44,7 @@ func (f *File) Idle(ctx context.Context, v *snapshot.View) (r Result, more bool,
 	return r, !done && err == nil, nil
 }
 
-// completeStep hashes some more of the file, and replaces the manifest once all is hashed.
+// completeStep hashes the next part of the file. When the whole file is hashed, it replaces the manifest.
 func (f *File) completeStep(ctx context.Context, v *snapshot.View) error {
 	done, err := f.last.digest.completeStep(ctx, v, f.last.layout, hashPerWrite)
 	if err != nil || !done {
@@ -59,7 +59,7 @@ func (f *File) completeStep(ctx context.Context, v *snapshot.View) error {
 	return nil
 }
 
-// shadowStep copies some more of the file, and reports whether there is nothing left to copy.
+// shadowStep copies the next part of the file, and reports whether there is nothing left to copy.
 func (f *File) shadowStep(ctx context.Context) (done bool, err error) {
 	switch f.temp.use.(type) {
 	case *shadow, *prewrite:
@@ -85,7 +85,7 @@ func (f *File) shadowStep(ctx context.Context) (done bool, err error) {
 		}
 		return false, err
 	}
-	f.last.patched = false // it has been read back
+	f.last.patched = false // the copy has read the whole file back
 	f.last.digest.adoptBlocks(c.hasher.blocks)
 	c.Close()
 	f.temp.use, f.temp.info = &shadow{layout: f.last.layout}, info

@@ -7,23 +7,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The shadow file has been feedback.json, so somebody may still be reading it. It is patched in place, but no reader that opened
-// it as feedback.json may see that:
+// The shadow file was feedback.json before, so a reader may still have it open. It is patched in place, but a reader that
+// opened it as feedback.json must not see the change. Three rules ensure this:
 //
-//   - A write lease (fcntl(2), F_SETLEASE) is granted only while nobody else has the file open or mapped. Whoever opens it then
-//     waits until the lease ends, which is after the patched file has been published.
-//   - Direct I/O (open(2), O_DIRECT) puts new pages into the page cache in place of the old ones. Pages that a reader passed on to
-//     a socket or a pipe (sendfile, splice) before it closed the file stay as they were.
-//   - A file with a second name is left alone: that may be somebody's backup.
+//   - A write lease (fcntl(2), F_SETLEASE) is granted only while nobody else has the file open or mapped. A reader that opens
+//     the file later waits until the lease ends, and it ends only after the patched file has been published.
+//   - Direct I/O (open(2), O_DIRECT) does not modify pages in the page cache; it puts new pages in their place. A reader may
+//     have passed old pages on to a socket or a pipe (sendfile, splice) before it closed the file. These pages stay unchanged.
+//   - A file with a second name is not patched: that name may be somebody's backup.
 //
-// If any of that is not possible, writePending patches a clone that shares blocks with the current file (FICLONE), or writes the
-// file whole.
+// If any of this is not possible, writePending patches a clone that shares blocks with the current file (FICLONE), or writes
+// the whole file.
 
-// directAlign is the alignment of offsets, lengths and buffers for direct I/O: the size of a page.
+// directAlign is the alignment of offsets, lengths and buffers for direct I/O, in bytes. It is the size of a page.
 const directAlign = 4096
 
-// openShadow opens the shadow file at path for writing, under a lease that ends when it is closed. It returns nil if the file
-// can't be patched safely: if it is not the version known any more, or differs from the current file in more than its content.
+// openShadow opens the shadow file at path for writing, under a lease that ends when the file is closed. It returns nil if the
+// file can't be patched safely, for example because it is not the known version any more, or because its owner or mode differs
+// from that of the current file.
 func openShadow(path string, known os.FileInfo, current string) *os.File {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_DIRECT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -40,15 +41,15 @@ func openShadow(path string, known os.FileInfo, current string) *os.File {
 	return nil
 }
 
-// canReplace reports whether the file has only one name, and has owner and mode of the current one.
+// canReplace reports whether the file has only one name, and the same owner and mode as the current file.
 func canReplace(fd int, current string) bool {
 	var st, like unix.Stat_t
 	return unix.Fstat(fd, &st) == nil && unix.Lstat(current, &like) == nil &&
 		st.Nlink == 1 && st.Mode == like.Mode && st.Uid == like.Uid && st.Gid == like.Gid
 }
 
-// supportsDirectIO reports whether the file at path lies on a file system whose leases and direct I/O are known to work as
-// described above: ext4 (whose magic number ext2 and ext3 share) or XFS.
+// supportsDirectIO reports whether the file at path is on a file system where leases and direct I/O are known to work as
+// described above: ext4 (ext2 and ext3 have the same magic number) or XFS.
 func supportsDirectIO(path string) bool {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil || int64(fs.Type) != unix.EXT4_SUPER_MAGIC && int64(fs.Type) != unix.XFS_SUPER_MAGIC {
@@ -62,7 +63,8 @@ func supportsDirectIO(path string) bool {
 	return st.Dio_offset_align > 0 && st.Dio_offset_align <= directAlign && st.Dio_mem_align <= directAlign
 }
 
-// setDirectIO switches the open file to direct I/O. It reports false if that is not known to work there.
+// setDirectIO switches the open file to direct I/O. It reports false, and changes nothing, if the file system is not known to
+// support that.
 func setDirectIO(file *os.File) bool {
 	if !supportsDirectIO(file.Name()) {
 		return false
@@ -74,8 +76,8 @@ func setDirectIO(file *os.File) bool {
 	return err == nil
 }
 
-// cloneFile makes the new, empty file share all blocks of the one at path (ioctl_ficlone(2)). It reports false if the file
-// system can't.
+// cloneFile makes the new, empty file share all blocks of the file at path (ioctl_ficlone(2)). It reports false if that fails,
+// usually because the file system has no clones.
 func cloneFile(file *os.File, path string) bool {
 	from, err := os.Open(path)
 	if err != nil {
@@ -85,8 +87,8 @@ func cloneFile(file *os.File, path string) bool {
 	return unix.IoctlFileClone(int(file.Fd()), int(from.Fd())) == nil
 }
 
-// renameExchange exchanges the names of two files (renameat2(2), RENAME_EXCHANGE). It reports false if the file system can't,
-// or if the file that gets the name a could not be patched anyway.
+// renameExchange exchanges the names of two files (renameat2(2), RENAME_EXCHANGE). It reports false if the file system does not
+// support that, or does not support patching; then an exchange would be of no use.
 func renameExchange(a, b string) (bool, error) {
 	if !supportsDirectIO(a) {
 		return false, nil
@@ -101,7 +103,7 @@ func renameExchange(a, b string) (bool, error) {
 	}
 }
 
-// alignedBuffer returns n bytes at an address that direct I/O takes.
+// alignedBuffer returns n bytes at an address that is aligned for direct I/O.
 func alignedBuffer(n int) []byte {
 	b := make([]byte, n+directAlign)
 	skip := -uintptr(unsafe.Pointer(&b[0])) & (directAlign - 1)

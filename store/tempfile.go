@@ -7,8 +7,7 @@ import (
 	"path/filepath"
 )
 
-// tempFile owns the temporary name of feedback.json. There is one such name and there are four uses for it, at most one at a
-// time:
+// tempFile manages the temporary name of feedback.json. At most one file has this name, for one of four uses:
 //
 //	use          what the file is                       begins in              ends in
 //	*os.File     the next version, written whole        Write                  Write, which publishes it
@@ -17,20 +16,20 @@ import (
 //	             or a copy of the current one           it, or Idle
 //	*shadowCopy  a shadow file that is being copied     Idle                   Idle, which makes it the shadow
 //
-// The name is exclusive so that one rule cleans up after a crash: whatever has the name then, Open removes. Each new file goes
-// through create, which discards the use before it, whichever that is.
+// There is only one name so that one rule cleans up after a crash: Open removes whatever file has it. Each new file is made by
+// create, which first discards the file that has the name.
 type tempFile struct {
-	path   string // feedback.json.tmp, or a name of our own on a share
-	target string // feedback.json, whose mode and owner a new file gets
+	path   string // feedback.json.tmp, or on a share a name that only this process uses
+	target string // path of feedback.json, whose mode and owner a new file gets
 	lock   *lock
 	share  *share
 
-	use  io.Closer   // what the file under the name is for; nil if there is no such file
-	info os.FileInfo // that file; of a shadow also its size and modification time when it was retired
+	use  io.Closer   // use of the file under the name; nil if there is no such file
+	info os.FileInfo // identity of that file; for a shadow, with its size and modification time when it was retired
 }
 
-// create creates an empty file under the temporary name and discards what has it. The file is the use until the caller sets
-// another.
+// create creates an empty file under the temporary name, after it has discarded the file that had the name. The new file itself
+// becomes the use until the caller sets another one.
 func (t *tempFile) create() (*os.File, error) {
 	t.discard()
 	file, err := createLike(t.path, t.target)
@@ -47,8 +46,9 @@ func (t *tempFile) create() (*os.File, error) {
 	return file, nil
 }
 
-// publish renames the file to its final name, and no longer owns it. If retired is not nil and the file system can, the two
-// names are exchanged: the version that is replaced gets the temporary name and becomes the shadow retired, whose file is info.
+// publish renames the file to its final name and gives up its ownership. If retired is not nil and the file system supports it,
+// publish exchanges the two names instead: the version that is replaced gets the temporary name and becomes the shadow retired.
+// info identifies that version.
 func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 	if retired != nil {
 		exchanged, err := renameExchange(t.path, t.target)
@@ -67,8 +67,8 @@ func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 	return nil
 }
 
-// verify returns an error unless the temporary name still leads to our file. The folder may have been replaced since the
-// lock was checked; what has the name then is another process' half-written file.
+// verify returns an error unless the temporary name still leads to our file. The folder may have been replaced since the lock
+// was checked. Then the file under the name may be one that another process is still writing.
 func (t *tempFile) verify() error {
 	info, err := os.Lstat(t.path)
 	if err != nil {
@@ -80,7 +80,7 @@ func (t *tempFile) verify() error {
 	return t.lock.verify()
 }
 
-// discard removes the file, if there is one and it is still ours.
+// discard removes the file if it exists and is still ours.
 func (t *tempFile) discard() {
 	if t.use != nil && t.verify() == nil {
 		os.Remove(t.path)
@@ -88,7 +88,7 @@ func (t *tempFile) discard() {
 	t.abandon()
 }
 
-// abandon closes the file and leaves it alone: the name may be another process' now.
+// abandon closes the file but does not remove it: the name may belong to another process now.
 func (t *tempFile) abandon() {
 	if t.use != nil {
 		t.use.Close()

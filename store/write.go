@@ -11,35 +11,34 @@ import (
 	"capture/snapshot"
 )
 
-// Result is what a Write or an Idle did.
+// Result describes what a Write or an Idle did.
 type Result struct {
 	Manifest     Manifest // the manifest as it is on disk
-	BytesWritten int64    // bytes of feedback.json that went to disk: all of a small file, of a large one mostly what changed
+	BytesWritten int64    // bytes of feedback.json that were written to disk; for a large file usually only the changed ranges
 
-	// Damage is how the file that was read back differed from its manifest; "" if it was not read back, or did not differ. If there is no
-	// error, it has been written whole since, or the next Write does that.
+	// Damage describes how the file differed from its manifest when it was read back. It is "" if the file was not read back or
+	// matched. If Write returns no error, the damaged file has already been replaced; after Idle, the next Write replaces it.
 	Damage string
 
-	// Kept is the state that was kept before the file was replaced: the state before a loss, or what an earlier run had left. It is
-	// nil if nothing was kept. After an error it may be set, too.
+	// Kept is the state that was kept before the file was replaced, because of a loss or because an earlier run had left it. It
+	// is nil if no state was kept. It may be set even if Write returns an error.
 	Kept *KeptState
 
-	// Warning is a sentence for the log: that a damaged file was found and is kept, that a Write which a crash had interrupted
-	// was completed, or that the next Write will take longer. It is "" if there is nothing to report.
+	// Warning is a message for the log, such as that a damaged file was kept, that a Write interrupted by a crash was
+	// completed, or that the next Write will take longer. It is "" if there is nothing to report.
 	Warning string
 }
 
-// Write makes the file hold v, and returns once file and manifest are durable. Readers see the old file or the new one. All
-// Views that a File is given must come from one [snapshot.Table]. If v has the rows that the last Write wrote and nobody has
-// touched the file since, Write replaces only the manifest.
+// Write makes the file hold v, and returns once the file and its manifest are durable. Readers see either the old file or the
+// new one. All Views that are written to one File must come from one [snapshot.Table]. If v has the same rows as the last Write
+// and nobody has touched the file since, Write replaces only the manifest.
 //
-// After an error the old file, or else the new one, is there and complete, and the next Write writes everything (invariants 1
-// and 6, docs/design.md). The error names the step, the path and,
-// for common disk errors, what to do; the Result then has at most a warning. It is a [*LockedError] if the lock file was
-// removed and another process has taken it.
+// After an error, either the old file or the new one is in place and complete, and the next Write writes everything (invariants
+// 1 and 6, docs/design.md). The error names the step and the path and, for common disk errors, says what to do. The Result then
+// has only Damage, Kept and Warning. The error wraps a [*LockedError] if another process has taken the lock.
 //
-// For ReasonChange alone the manifest of a large file may lack the SHA-256 of the whole file, which takes long: see
-// [File.Idle].
+// Only after a Write with ReasonChange may the manifest of a large file lack the SHA-256 of the whole file, because hashing all
+// of it takes long. [File.Idle] adds it.
 func (f *File) Write(v *snapshot.View, reason Reason) (Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -63,9 +62,9 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 	if err := f.ensureLocked(); err != nil {
 		return Result{}, err
 	}
-	// From here until success nothing counts as written, so an error makes the next Write start from scratch. There are two
-	// reasons. After a failed fsync the kernel may have dropped the pages that it could not write, and it reports that only once.
-	// And the digest of the last version is turned into that of the new one in place, so after an error it fits neither.
+	// Until the write succeeds, f.last is empty, so after an error the next Write starts from scratch. There are two reasons.
+	// After a failed fsync, the kernel may have dropped the pages that it could not write, and it reports that only once. Also,
+	// the last version's digest is updated in place, so after an error it matches neither version.
 	last := f.last
 	f.last = written{}
 	m := newManifest(v, reason, f.captureVersion)
@@ -92,7 +91,7 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 		}
 		p := newPendingVersion(v, last, f.temp.use)
 		p.complete = complete
-		// The View is not used any more. As its parts are written, rows that the table no longer has can be freed.
+		// From here on, v is not used. Thus rows that the table no longer has can be freed as soon as they are written.
 		if err := f.replaceBoth(p, &m, last); err != nil {
 			return Result{Kept: kept}, err
 		}
@@ -109,7 +108,8 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: kept}, nil
 }
 
-// keepStanding keeps the standing file if there is a reason to before v replaces it. It returns the kept state, or nil.
+// keepStanding keeps the current file as a state if there is a reason to, before v replaces it. It returns the kept state, or
+// nil.
 func (f *File) keepStanding(v *snapshot.View, last *written) (*KeptState, error) {
 	reason := f.findKeepReason(v, last)
 	if reason == nil {
@@ -120,26 +120,26 @@ func (f *File) keepStanding(v *snapshot.View, last *written) (*KeptState, error)
 		return nil, err
 	}
 	if reason.loss != nil {
-		f.rowCounts = nil // the next loss is one that comes on top
+		f.rowCounts = nil // so the next loss is measured against the rows that remain
 	}
 	return &s, nil
 }
 
-// replaceBoth replaces file and manifest by the pending version and its manifest m. These are the steps, and what a crash or a
-// power cut after each of them leaves (invariant 1, docs/design.md):
+// replaceBoth replaces the file by the pending version, and the manifest by m. The left column lists the steps, the right one
+// what a crash or a power cut after the step leaves (invariant 1, docs/design.md):
 //
 //	1  write the data under its temporary name, fsync it    the old pair; Open removes the temporary file
-//	2  write the manifest under its own, fsync it           the old pair; Open removes both temporary files
+//	2  write the manifest under its own one, fsync it       the old pair; Open removes both temporary files
 //	3  rename the data (or exchange it with the shadow)     the new file with the old manifest. Open sees that the pending
 //	                                                        manifest matches the file, and does step 4
 //	4  rename the manifest                                  the new pair
 //	5  fsync the folder                                     the new pair, durable
 //
-// Until step 5 a power cut may undo both renames or the second one; the result is that of step 2 or 3. Each fsync precedes the
-// rename that depends on it.
+// Until step 5, a power cut may undo both renames, or only the second one; the disk is then as after step 2 or 3. Each file is
+// synced before it is renamed.
 //
-// A shadow file may be patched only after step 5 of the Write that retired it: until then a power cut may undo the exchange, and
-// the shadow is feedback.json again. So a shadow survives replaceBoth only if every step succeeded.
+// A shadow file may be patched only after step 5 of the Write that retired it: until then, a power cut may undo the exchange
+// and turn the shadow into feedback.json again. Therefore replaceBoth keeps the shadow only if every step succeeds.
 func (f *File) replaceBoth(p *pendingVersion, m *Manifest, last written) (err error) {
 	renamed := false
 	defer func() {
@@ -154,7 +154,8 @@ func (f *File) replaceBoth(p *pendingVersion, m *Manifest, last written) (err er
 	if err := f.writePending(p, last); err != nil {
 		return err
 	}
-	// A patched shadow stays open to the end: its lease makes readers who open the file wait until it is published.
+	// A patched shadow stays open until replaceBoth returns: its lease makes readers who open the file wait until it is
+	// published.
 	pending := f.temp.use
 	defer pending.Close()
 	m.Bytes = p.Bytes
@@ -174,7 +175,7 @@ func (f *File) replaceBoth(p *pendingVersion, m *Manifest, last written) (err er
 	if err := f.temp.publish(retire(last, p, f.dataPath)); err != nil {
 		return err
 	}
-	renamed, f.existing.quarantine = true, "" // what was there before now has only its other name
+	renamed, f.existing.quarantine = true, "" // the file that Open found now has only its second name
 	atRename()
 	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
 		return err
@@ -182,22 +183,22 @@ func (f *File) replaceBoth(p *pendingVersion, m *Manifest, last written) (err er
 	return syncFolder(f.folder())
 }
 
-// atRename is called between the two renames. Tests end the process there.
+// atRename is a hook for tests, called between the two renames. Tests end the process there.
 var atRename = func() {}
 
-// quarantineExisting gives a damaged file and its manifest their second names, before they are replaced.
+// quarantineExisting gives a damaged file and its manifest second names before they are replaced.
 func (f *File) quarantineExisting() error {
 	if f.existing.quarantine == "" {
 		return nil
 	}
 	taken, err := quarantine(f.paths, f.existing.quarantine)
-	if taken { // another file took the name after an earlier attempt: the next Write inspects again
+	if taken { // another file got that name after an earlier attempt, so the next Write inspects the folder again
 		f.existing.checked = false
 	}
 	return err
 }
 
-// replaceManifest replaces the manifest alone.
+// replaceManifest replaces only the manifest.
 func (f *File) replaceManifest(m Manifest) error {
 	err := f.writeManifest(m)
 	if err == nil {
@@ -213,7 +214,7 @@ func (f *File) replaceManifest(m Manifest) error {
 	return syncFolder(f.folder())
 }
 
-// writeManifest writes the manifest under its temporary name, synced.
+// writeManifest writes the manifest under its temporary name and syncs it.
 func (f *File) writeManifest(m Manifest) error {
 	data, err := m.encode()
 	if err != nil {

@@ -8,22 +8,23 @@ import (
 	"capture/store/placement"
 )
 
-// patchFrom is the size in bytes from which a file is patched. A smaller one is written whole in a few milliseconds; it has no
-// padding and leaves no shadow file.
+// patchFrom is the size in bytes from which a file is patched. A smaller file is written whole, which takes a few milliseconds.
+// It has no padding and leaves no shadow file.
 var patchFrom int64 = 4 << 20
 
-// pendingVersion is a version of the file on its way to the disk.
+// pendingVersion is a version of the file that is being written to disk.
 type pendingVersion struct {
 	content
 	rows         []int32 // number of rows in each region
-	complete     bool    // whether the manifest must have the SHA-256 of the whole file, however long that takes
+	complete     bool    // whether the manifest needs the SHA-256 of the whole file, however long hashing takes
 	digest       *digest // set by writePending
 	bytesWritten int64   // set by writePending
 	patched      bool    // set by writePending
 }
 
-// newPendingVersion places the rows of v: as the file that WriteAhead has begun has them, if temp is one and starts with v;
-// else near to where the last version has them; else from scratch.
+// newPendingVersion places the rows of v. If temp is a prewrite that v starts with, it places them as the prewrite did. Otherwise,
+// if v and the last version are large, it keeps the rows near their places in the last version. In all other cases it places
+// them from scratch.
 func newPendingVersion(v *snapshot.View, last written, temp io.Closer) *pendingVersion {
 	var parts []snapshot.Part
 	if last.layout != nil {
@@ -51,12 +52,12 @@ func newPendingVersion(v *snapshot.View, last written, temp io.Closer) *pendingV
 	return p
 }
 
-// writePending writes the version under the temporary name, synced, by the cheapest of the ways that are safe for readers:
+// writePending writes the version under the temporary name and syncs it. It chooses the first of these methods that applies:
 //
-//	finish the prewrite      after a copy of the table, if WriteAhead has written the start of this very version
-//	patch the shadow file    if there is one and nobody has it open (inplace_linux.go says what that takes)
+//	finish the prewrite      after a copy of the table, if WriteAhead has written the start of this version
+//	patch the shadow file    if there is one, nobody has it open (see inplace_linux.go), and less than half of it changes
 //	patch a clone            if the file system can share blocks between files (FICLONE)
-//	write the whole file     otherwise, and if half of it or more changes
+//	write the whole file     otherwise
 func (f *File) writePending(p *pendingVersion, last written) error {
 	if pre, ok := f.temp.use.(*prewrite); ok && pre.isStartOf(p.parts) {
 		return pre.finish(p)
@@ -82,15 +83,16 @@ func (f *File) writePending(p *pendingVersion, last written) error {
 	return syncAndClose(file)
 }
 
-// isPatchable reports whether the file at path is the last version and p may be made of it: whether both are large.
+// isPatchable reports whether p can be made by patching the file at path: the file must be the last version, and both versions
+// must be large.
 func isPatchable(last written, p *pendingVersion, path string) bool {
 	return p.Bytes >= patchFrom && last.isLarge() && last.isOnDisk(path)
 }
 
 func (w *written) isLarge() bool { return w.layout != nil && w.layout.Bytes >= patchFrom }
 
-// isWorthPatching reports whether less than half of the version differs from a file with the layout old. If more does, one
-// sequential write is faster, and it releases the rows as it goes.
+// isWorthPatching reports whether less than half of the version differs from a file with the layout old. If more differs, one
+// sequential write is faster. It also releases the rows while it writes.
 func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 	changed := int64(0)
 	for _, s := range p.ChangedSpans(old, 1) {
@@ -99,8 +101,8 @@ func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 	return changed < p.Bytes/2
 }
 
-// retire returns the shadow file that the last version, the one at path, becomes when p replaces it, and its identity. It
-// returns nil if the next version will not be made of it.
+// retire returns the shadow for the last version, which is the file at path, when p replaces it. It also returns the identity
+// of that file. It returns nil if the next version will not be made by patching.
 func retire(last written, p *pendingVersion, path string) (*shadow, os.FileInfo) {
 	if !isPatchable(last, p, path) {
 		return nil, nil

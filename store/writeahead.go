@@ -7,12 +7,12 @@ import (
 	"capture/store/placement"
 )
 
-// WriteAhead writes what the next [File.Write] will probably need, while a table is still being copied: parts are the first
-// ones of the View to come, and rows are still being added to the last of them. It returns when all of them but the last are
-// written, or when ctx ends, and reports whether to call it again with more. With no parts it removes what it has written.
+// WriteAhead writes a part of the file while a table is still being copied, so that the next [File.Write] has less to do. parts
+// are the first Parts of the View that Write will get; rows are still being added to the last one. WriteAhead returns when it
+// has written all Parts but the last, or when ctx ends. It reports whether it may be called again with more Parts. If parts is
+// empty, it removes what it has written.
 //
-// It changes nothing that a reader sees. After an error it reports false, and leaves the error to the next Write, which will
-// have it too.
+// Readers see no change. After an error it reports false. It does not return the error, because the next Write meets it, too.
 func (f *File) WriteAhead(ctx context.Context, parts []snapshot.Part) bool {
 	if len(parts) == 0 {
 		f.mu.Lock()
@@ -31,7 +31,7 @@ func (f *File) WriteAhead(ctx context.Context, parts []snapshot.Part) bool {
 	return true
 }
 
-// extendPrewrite takes one step, and reports whether it was the last one.
+// extendPrewrite writes one step, and reports whether all Parts but the last are written.
 func (f *File) extendPrewrite(c *content) (done bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

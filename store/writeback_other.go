@@ -4,5 +4,5 @@ package store
 
 import "os"
 
-// startWriteback does nothing: other systems have no such hint.
+// startWriteback does nothing, because other systems have no such hint.
 func startWriteback(*os.File, int64, int64) {}

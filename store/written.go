@@ -9,23 +9,23 @@ import (
 	"capture/store/placement"
 )
 
-// written is what a successful Write left on disk. The zero value is nothing.
+// written describes what a successful Write left on disk. The zero value means that nothing is known to be on disk.
 type written struct {
-	// The View that was written is identified by weak pointers: a strong one would keep its rows in memory.
+	// Weak pointers identify the View that was written: strong ones would keep its rows in memory.
 	view     weak.Pointer[snapshot.View]
 	shape    weak.Pointer[rowjson.Shape]
 	version  uint64 // View.Version
 	rowBytes int64  // View.Bytes
 	manifest Manifest
-	file     os.FileInfo // the file under its final name, right after it was written
+	file     os.FileInfo // identity of the file under its final name, right after it was written
 	layout   *placement.Layout
 	rows     []int32 // number of rows in each of the layout's regions
 	patched  bool    // whether the file was patched and has not been read back since
-	digest   *digest // the next version takes it over and changes it
+	digest   *digest // digest of the file; the next version updates it in place
 }
 
-// hasRowsOf reports whether v has the rows that were written. That may be a later View: one that differs in its position
-// alone has the same rows.
+// hasRowsOf reports whether v has the rows that were written. v may be a later View: a View that differs only in its position
+// has the same rows.
 func (w *written) hasRowsOf(v *snapshot.View) bool {
 	if w.file == nil {
 		return false
@@ -34,9 +34,9 @@ func (w *written) hasRowsOf(v *snapshot.View) bool {
 		w.manifest.Rows == v.Rows() && w.rowBytes == v.Bytes()
 }
 
-// isOnDisk reports whether the file at path is still the one that was written. Inode, size and modification time are the
-// identity of a version here, in openShadow, in OpenRead and in the download's ETag. So patch sets the time: two versions may
-// share an inode and be written within one tick of the kernel's clock.
+// isOnDisk reports whether the file at path is still the one that was written. A version is identified by inode, size and
+// modification time, here as well as in openShadow, OpenRead and the ETag of a download. Therefore patch sets the time
+// explicitly: two versions may share an inode and be written within one tick of the kernel's clock.
 func (w *written) isOnDisk(path string) bool {
 	if w.file == nil {
 		return false
