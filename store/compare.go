@@ -26,10 +26,10 @@ type comparison struct {
 	file    *rowjson.Encoder // encoder for the file's shape
 	view    *rowjson.Encoder // encoder for the View's shape
 	shape   *rowjson.Shape   // shape of the file's rows
-	columns []int            // View's index of each of the file's columns; -1 if the column was dropped
+	columns []int            // index in the View of each of the file's columns; -1 if the column was dropped
 
 	lines  *lineReader
-	line   []byte      // file's current row, without padding; nil if the next one must be read
+	line   []byte      // current row of the file, without padding; nil if the next row must be read
 	key    rowjson.Key // key of line, if keyed is set
 	keyed  bool        // whether key is the key of line
 	values [][]byte    // text of the key's values, by the file's columns; nil for other columns
@@ -310,5 +310,5 @@ func trimRow(line []byte) []byte {
 		return nil
 	}
 	body = bytes.TrimRight(body, " ")
-	return append(body, '}') // in place, since the old brace was here or further on
+	return append(body, '}') // in place: it overwrites the old brace or a space
 }

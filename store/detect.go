@@ -16,7 +16,7 @@ import (
 // compared with the View's new Parts. The whole file is compared only by the first Write of a run and by a Write after an error
 // or after another program has touched the file.
 
-// These constants define a loss of rows: all rows, or at least lossLeast rows that are more than one in lossShare.
+// It is a loss if all rows are lost, or at least lossLeast rows and more than one row in lossShare.
 const (
 	lossShare  = 10
 	lossLeast  = 10
@@ -118,7 +118,7 @@ func (f *File) compareParts(v *snapshot.View, last *written) *keepReason {
 	return r
 }
 
-// mayLose reports whether n lost rows, of a file with the given number of rows, are a loss.
+// mayLose reports whether the loss of n of a file's rows counts as a loss.
 func mayLose(n, rows int) bool {
 	return n > 0 && (n >= rows || n >= lossLeast && n > rows/lossShare)
 }

@@ -15,29 +15,30 @@ import (
 	"capture/store/retention"
 )
 
-// A state is kept in two steps. The first one comes before the file is replaced and takes milliseconds: the standing file gets a second
-// name, and its manifest is written. The second one, [File.CompressKept], comes later and beside the Writes. What a crash leaves:
+// A state is kept in two steps. The first one precedes the replacement of the file and takes milliseconds: the current file
+// gets a second name, and its manifest is written. The second one, [File.CompressKept], follows later and may run during
+// Writes. A crash after an action leaves:
 //
-//	manifest written                a manifest without data; Open removes it
-//	second name, folder synced      a plain state, complete: it is listed, and compressed after the next start
+//	manifest written                a manifest without data, which Open removes
+//	second name, folder synced      a complete state that is not compressed (a plain state); it is compressed after the next start
 //	compressed, manifest renamed    the plain state, and a manifest that the next attempt replaces
-//	compressed data renamed         the same state twice; Open removes the plain one
+//	compressed data renamed         the state both plain and compressed; Open removes the plain files
 //
 // A file with two names is never patched (see canReplace), so the kept state stays as it is.
 
-// keptStates are the kept states of a File. They may be used beside the Writes.
+// keptStates manages the kept states of a File. Its methods may be called during a Write.
 type keptStates struct {
 	names    keptNames
-	dataPath string // the file, whose mode and owner new files get
+	dataPath string // path of the file, whose mode and owner new files get
 
 	mu     sync.Mutex
-	ids    map[keptID]bool // the states that there are: other processes may drop some, but only the owner of the lock adds any
+	ids    map[keptID]bool // existing states; other processes may drop states, but only the owner of the lock adds any
 	policy retention.Policy
 	clock  *retention.Clock
-	start  time.Time // what the clock's monotonic time is relative to
+	start  time.Time // origin of the monotonic time that clock gets
 }
 
-// open reads which states there are.
+// open initializes k and reads which states exist. written is the time of the existing file, or zero.
 func (k *keptStates) open(dataPath, tmpWord string, written time.Time) {
 	k.names, k.dataPath = newKeptNames(dataPath), dataPath
 	k.names.tmpWord = tmpWord
@@ -46,7 +47,7 @@ func (k *keptStates) open(dataPath, tmpWord string, written time.Time) {
 	k.clock = retention.NewClock(k.start, written, 0)
 }
 
-// reload reads again which states there are, and removes what a crash has left of them.
+// reload removes what a crash has left of kept states, and reads again which states exist.
 func (k *keptStates) reload() {
 	k.names.tidy()
 	ids := map[keptID]bool{}
@@ -60,7 +61,7 @@ func (k *keptStates) reload() {
 	k.ids = ids
 }
 
-// list returns the states, newest first, without reading the folder: it may hold a great many files of others.
+// list returns the states, newest first. It does not read the folder, which may have very many files of other programs.
 func (k *keptStates) list() []KeptState {
 	k.mu.Lock()
 	ids := slices.Collect(maps.Keys(k.ids))
@@ -87,14 +88,14 @@ func (k *keptStates) set(id keptID, there bool) {
 	}
 }
 
-// SetRetention sets which kept states [File.PruneKept] leaves. Until then it is [retention.Default].
+// SetRetention sets the policy that [File.PruneKept] applies. Until then it is [retention.Default].
 func (f *File) SetRetention(p retention.Policy) {
 	f.kept.mu.Lock()
 	defer f.kept.mu.Unlock()
 	f.kept.policy = p
 }
 
-// isOff reports whether ordinary states are not kept.
+// isOff reports whether the policy keeps no ordinary states.
 func (k *keptStates) isOff() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -104,8 +105,8 @@ func (k *keptStates) isOff() bool {
 // Kept returns the kept states, newest first.
 func (f *File) Kept() []KeptState { return f.kept.list() }
 
-// KeepCurrent keeps what the last Write wrote as an ordinary state, unless the policy keeps none or the newest kept state is equal.
-// The state is plain until [File.CompressKept].
+// KeepCurrent keeps the file of the last Write as an ordinary state, unless the policy keeps none or the newest kept state is
+// equal. The state stays plain until [File.CompressKept] compresses it.
 func (f *File) KeepCurrent() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -123,8 +124,9 @@ func (f *File) KeepCurrent() error {
 	return err
 }
 
-// keep gives the standing file a second name as a kept state, and writes its manifest. It does nothing if that has been done: if an
-// attempt to replace the file failed, or an ordinary state is equal to the newest one. If it is equal to another one, it shares its data.
+// keep gives the current file a second name as a kept state, and writes the state's manifest. It does nothing if the state has
+// been kept already: by an earlier attempt to replace the file, or as an ordinary state that is the newest one and equal. If an
+// older state is equal, the new state shares its data.
 func (k *keptStates) keep(r *keepReason) (KeptState, error) {
 	s, err := k.tryKeep(r)
 	if err != nil {
@@ -141,7 +143,7 @@ func (k *keptStates) tryKeep(r *keepReason) (KeptState, error) {
 	m := r.manifest
 	m.Kept = &Kept{Loss: r.loss, Damaged: r.damaged, Other: r.other}
 	isLoss := r.loss != nil
-	var equal *KeptState // an older one, whose data are shared
+	var equal *KeptState // an equal older state, whose data the new one shares
 	for i, s := range k.list() {
 		isSame := os.SameFile(info, s.inode)
 		if !isSame && !isEqualState(&s, &m) {
@@ -164,7 +166,7 @@ func (k *keptStates) tryKeep(r *keepReason) (KeptState, error) {
 	return k.add(id, m, k.dataPath, k.names.plain(id), k.names.plainManifest(id))
 }
 
-// add makes a kept state of the data at from, with the manifest m.
+// add makes a kept state with the data of the file at from and the manifest m.
 func (k *keptStates) add(id keptID, m Manifest, from, path, manifestPath string) (KeptState, error) {
 	if err := k.writeManifest(manifestPath, m); err != nil {
 		return KeptState{}, err
@@ -173,7 +175,7 @@ func (k *keptStates) add(id keptID, m Manifest, from, path, manifestPath string)
 		os.Remove(manifestPath)
 		return KeptState{}, err
 	}
-	if id.loss { // it must be durable before the file is replaced
+	if id.loss { // such a state must be durable before the file is replaced
 		if err := syncFolder(k.names.folder); err != nil {
 			return KeptState{}, err
 		}
@@ -181,12 +183,12 @@ func (k *keptStates) add(id keptID, m Manifest, from, path, manifestPath string)
 	return k.added(id)
 }
 
-// isEqualState reports whether s is known to be the state that m describes.
+// isEqualState reports whether s is known to equal the state that m describes.
 func isEqualState(s *KeptState, m *Manifest) bool {
 	return s.SHA256 != "" && s.SHA256 == m.SHA256 && s.Damaged == "" && m.Kept.Damaged == ""
 }
 
-// promote makes an ordinary state the state before a loss, under another name.
+// promote turns an ordinary state into the state before a loss, which has another name.
 func (k *keptStates) promote(s KeptState, m Manifest) (KeptState, error) {
 	id := keptID{s.id.stamp, true}
 	path := k.names.compressed(id)
@@ -200,7 +202,7 @@ func (k *keptStates) promote(s KeptState, m Manifest) (KeptState, error) {
 	return promoted, err
 }
 
-// added records that there is a state now.
+// added records that the state exists now, and returns it.
 func (k *keptStates) added(id keptID) (KeptState, error) {
 	k.set(id, true)
 	s, ok := k.names.state(id)
@@ -210,7 +212,7 @@ func (k *keptStates) added(id keptID) (KeptState, error) {
 	return s, nil
 }
 
-// drop removes a state.
+// drop removes the state and syncs the folder.
 func (k *keptStates) drop(id keptID) error {
 	err := k.names.remove(id)
 	if err == nil {
@@ -220,7 +222,7 @@ func (k *keptStates) drop(id keptID) error {
 	return err
 }
 
-// writeManifest writes a manifest at path, synced. The caller syncs the folder.
+// writeManifest writes a manifest to path and syncs it. The caller syncs the folder.
 func (k *keptStates) writeManifest(path string, m Manifest) error {
 	data, err := m.encode()
 	if err != nil {
@@ -240,7 +242,7 @@ func (k *keptStates) writeManifest(path string, m Manifest) error {
 	return err
 }
 
-// linkOrCopy gives the file at path a second name. If the file system has no hard links, it copies the file.
+// linkOrCopy gives the file at path a second name. If the file system can't make the hard link, it copies the file.
 func (k *keptStates) linkOrCopy(path, second string) error {
 	err := os.Link(path, second)
 	for _, noLinks := range []error{syscall.EPERM, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EMLINK, syscall.EXDEV} {
@@ -256,8 +258,8 @@ func (k *keptStates) linkOrCopy(path, second string) error {
 	return err
 }
 
-// PruneKept drops the kept states that the retention does not cover, and those for which there is no room. It returns the states that it
-// dropped.
+// PruneKept drops the kept states that the policy does not cover, and those for which there is not enough space. It returns the
+// dropped states.
 func (f *File) PruneKept() (dropped []KeptState, err error) {
 	dropped, _, err = f.kept.prune(0)
 	if err != nil {
@@ -266,8 +268,9 @@ func (f *File) PruneKept() (dropped []KeptState, err error) {
 	return dropped, err
 }
 
-// prune drops what the policy does not cover, and more until need bytes are free beyond what is always left free. short is how many of
-// them could not be freed, because a loss is not acknowledged.
+// prune drops the states that the policy does not cover. It then drops more, until need bytes can be freed and the states fit
+// into their budget. short is the number of bytes that it could not free, because the state before an unacknowledged loss is
+// never dropped for space.
 func (k *keptStates) prune(need int64) (dropped []KeptState, short int64, err error) {
 	states := k.list()
 	list := make([]retention.State, len(states))
@@ -278,7 +281,7 @@ func (k *keptStates) prune(need int64) (dropped []KeptState, short int64, err er
 	for i, s := range states {
 		list[i] = retention.State{Time: s.Time, Rows: s.Rows, Bytes: s.DiskBytes, Loss: s.Loss != nil || s.Other, Acknowledged: s.Acknowledged || s.Other}
 		if slices.ContainsFunc(states[:i], func(other KeptState) bool { return os.SameFile(other.inode, s.inode) }) {
-			list[i].Bytes = 0 // equal states share their data
+			list[i].Bytes = 0 // an equal state shares its data with one before it
 		}
 		if s.Loss != nil && !s.Acknowledged {
 			budget.File = max(budget.File, s.Bytes)

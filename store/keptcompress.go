@@ -15,11 +15,11 @@ import (
 	"capture/internal/volume"
 )
 
-// CompressKept compresses the kept states that are still plain, and compares each with its manifest. It returns the states that it has
-// compressed. Other methods may run meanwhile. It takes the processor only when nobody else wants it, and reads past the page cache
-// where the file system can. If it fails or ctx ends, the states that are still plain stay so, and the next call continues.
+// CompressKept compresses the kept states that are still plain, and compares each with its manifest. It returns the states that
+// it has compressed. Other methods may run at the same time. It runs at the lowest priority and, if the file system can, reads
+// past the page cache. If it fails or ctx ends, the remaining states stay plain, and the next call continues with them.
 //
-// A state that does not match its manifest is marked as damaged, and kept all the same.
+// A state that does not match its manifest is marked as damaged and kept.
 func (f *File) CompressKept(ctx context.Context) (compressed []KeptState, err error) {
 	f.compressing.Lock()
 	defer f.compressing.Unlock()
@@ -39,7 +39,7 @@ func (f *File) CompressKept(ctx context.Context) (compressed []KeptState, err er
 	return compressed, nil
 }
 
-// isUnreadable reports whether the state stays plain because it could not be read to its end.
+// isUnreadable reports whether the state stays plain because it could not be read completely.
 func (s *KeptState) isUnreadable() bool {
 	return s.isPlain() && strings.HasPrefix(s.Damaged, unreadable)
 }
@@ -49,8 +49,8 @@ const unreadable = "it can't be read"
 // isPlain reports whether the state is not compressed yet.
 func (s *KeptState) isPlain() bool { return s.Path == s.names.plain(s.id) }
 
-// compress compresses a plain state. The compressed data and the manifest are synced under temporary names first, and the plain data go
-// last, so after a crash one of the two is complete.
+// compress compresses a plain state. The compressed data are synced under a temporary name, then the manifest is written, then
+// the data are renamed, and only then is the plain state removed. Therefore a crash leaves at least one complete state.
 func (k *keptStates) compress(ctx context.Context, s KeptState) (KeptState, error) {
 	m, err := readManifest(k.names.plainManifest(s.id))
 	if err != nil && !isMissing(err) {
@@ -62,7 +62,7 @@ func (k *keptStates) compress(ctx context.Context, s KeptState) (KeptState, erro
 	}
 	path := k.names.compressed(s.id)
 	tmp := k.names.tmp(path)
-	defer os.Remove(tmp) // if it is still there
+	defer os.Remove(tmp) // if an error has left it there
 	var mismatch string
 	err = withIdlePriority(func() error {
 		return writeSynced(tmp, k.dataPath, func(w *os.File) (err error) {
@@ -71,7 +71,7 @@ func (k *keptStates) compress(ctx context.Context, s KeptState) (KeptState, erro
 		})
 	})
 	if read := (*readError)(nil); errors.As(err, &read) && hasManifest {
-		// It stays plain: what can be read of it may still be of use to somebody.
+		// The state stays plain, because somebody may still be able to use the readable part.
 		m.Kept.Damaged = read.Error()
 		if err := k.writeManifest(k.names.plainManifest(s.id), m); err != nil {
 			return KeptState{}, err
@@ -90,8 +90,8 @@ func (k *keptStates) compress(ctx context.Context, s KeptState) (KeptState, erro
 	if err := os.Rename(tmp, path); err != nil {
 		return KeptState{}, err
 	}
-	// A drop removes the plain data first and the compressed data later. So if the plain data are still there, a drop that comes now
-	// finds the compressed ones, too.
+	// Another process that drops a state removes the plain data first and the compressed data later. So if the plain data still
+	// exist now, any drop also removes the compressed data.
 	if !pathExists(s.Path) {
 		if err := k.drop(s.id); err != nil {
 			return KeptState{}, err
@@ -105,20 +105,21 @@ func (k *keptStates) compress(ctx context.Context, s KeptState) (KeptState, erro
 	return k.added(s.id)
 }
 
-// errDropped is that a state was dropped while it was being compressed.
+// errDropped means that a state was dropped while it was being compressed.
 var errDropped = errors.New("the state was dropped meanwhile")
 
-// compressionLevel is a compromise, measured with 1 GB of votes: compress/gzip's level 1 makes them 2.75 times smaller at 137 MB/s of
-// processor time and its level 6 3.00 times at 57 MB/s; klauspost's level 1 2.80 times at 220 MB/s and its level 5 2.99 times at 141 MB/s.
+// compressionLevel balances size against processor time. Measured with 1 GB of votes: compress/gzip makes them 2.75 times
+// smaller at 137 MB/s with level 1, and 3.00 times at 57 MB/s with level 6. The klauspost package makes them 2.80 times smaller
+// at 220 MB/s with level 1, and 2.99 times at 141 MB/s with level 5.
 const compressionLevel = 5
 
-// readError is that a kept state can't be read.
+// readError means that a file can't be read.
 type readError struct{ error }
 
 func (e *readError) Error() string { return unreadable + ": " + e.error.Error() }
 
-// compressFile compresses the file at path to w, and completes the SHA-256 of m. The mismatch is how the file differs from m; "" if it
-// does not.
+// compressFile compresses the file at path to w, and completes the SHA-256 in m. mismatch describes how the file differs from
+// m; it is "" if it does not.
 func compressFile(ctx context.Context, w io.Writer, path string, m *Manifest) (mismatch string, err error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -145,11 +146,12 @@ func compressFile(ctx context.Context, w io.Writer, path string, m *Manifest) (m
 	return mismatch, z.Close()
 }
 
-// withIdlePriority calls f on a thread with the lowest priority. The thread ends with it, since only root may raise a priority again.
+// withIdlePriority calls f on a thread that has the lowest priority. The thread ends when f returns, because only root may
+// raise a priority again.
 var withIdlePriority = func(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked, so the thread ends with the goroutine
 		lowerPriority()
 		done <- f()
 	}()

@@ -10,22 +10,22 @@ import (
 	"time"
 )
 
-// keptTime is how the names of a kept state show its time, in UTC.
+// keptTime is the layout of the time, in UTC, in the names of a kept state's files.
 const keptTime = "20060102T150405Z"
 
-// keptNames makes the names of the kept states of one file. For feedback.json and one state they are
+// keptNames makes the names of the kept states of one file. The files of one state of feedback.json are:
 //
 //	feedback-20261123T160000Z.json.gz             an ordinary state
-//	feedback-20261123T160000Z-loss.json.gz        the state before a loss; plain .json until it is compressed
-//	feedback-20261123T160000Z[-loss].manifest.json  the manifest of either
-//	feedback-20261123T160000Z-loss.acknowledged   an empty file: somebody has acknowledged the loss, or it has ended
-//	.feedback-20261123T160000Z.json               an ordinary state that is not compressed yet; its manifest begins with a dot, too
+//	feedback-20261123T160000Z-loss.json.gz        the state before a loss; .json until it is compressed
+//	feedback-20261123T160000Z[-loss].manifest.json  the manifest of either state
+//	feedback-20261123T160000Z-loss.acknowledged   an empty file, which means that the loss is acknowledged or has ended
+//	.feedback-20261123T160000Z.json               an ordinary state that is not compressed yet; its manifest also begins with a dot
 //	.feedback-20261123T160000Z….tmp               a file that is being written; ….json.gz-WORD.tmp on a network share
 type keptNames struct {
-	folder string
-	base   string // name of the file without .json
+	folder string // folder of the file and of its kept states
+	base   string // name of the file, without .json
 
-	tmpWord string // in temporary names that are our own; "" on a file system of this machine (see share.go)
+	tmpWord string // word in temporary names that only this process uses; "" on a local file system (see share.go)
 }
 
 func newKeptNames(dataPath string) keptNames {
@@ -34,15 +34,15 @@ func newKeptNames(dataPath string) keptNames {
 
 // keptID identifies a kept state of one file.
 type keptID struct {
-	stamp string // the time as in the names
-	loss  bool
+	stamp string // time of the state, as in the names of its files
+	loss  bool   // whether it is the state before a loss
 }
 
 func newKeptID(t time.Time, loss bool) keptID { return keptID{t.UTC().Format(keptTime), loss} }
 
-// time returns the state's time.
+// time returns the time of the state.
 func (id keptID) time() time.Time {
-	t, _ := time.Parse(keptTime, id.stamp) // parseName and newKeptID let in no other
+	t, _ := time.Parse(keptTime, id.stamp) // valid, because parseName and newKeptID make only valid stamps
 	return t
 }
 
@@ -53,14 +53,15 @@ func (id keptID) String() string {
 	return id.stamp
 }
 
-// stem returns the path of a state's files up to their suffix.
+// stem returns the path of a state's files without the suffix.
 func (n keptNames) stem(id keptID) string { return filepath.Join(n.folder, n.base+"-"+id.String()) }
 
 func (n keptNames) compressed(id keptID) string   { return n.stem(id) + ".json.gz" }
 func (n keptNames) manifest(id keptID) string     { return n.stem(id) + ".manifest.json" }
 func (n keptNames) acknowledged(id keptID) string { return n.stem(id) + ".acknowledged" }
 
-// plain returns the path of a state that is not compressed yet. That of an ordinary state counts as temporary.
+// plain returns the path of the data of a state that is not compressed yet. For an ordinary state the name begins with a dot,
+// because the file is only temporary.
 func (n keptNames) plain(id keptID) string { return n.hideOrdinary(id, n.stem(id)+".json") }
 
 // plainManifest returns the path of the manifest of a state that is not compressed yet.
@@ -73,10 +74,10 @@ func (n keptNames) hideOrdinary(id keptID, path string) string {
 	return hidden(path)
 }
 
-// hidden returns path with a dot before the file's name.
+// hidden returns path with a dot in front of the file's name.
 func hidden(path string) string { return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)) }
 
-// tmp returns the temporary path under which the file at path is written.
+// tmp returns the temporary path under which a file is written before it is renamed to path.
 func (n keptNames) tmp(path string) string {
 	if !strings.HasPrefix(filepath.Base(path), ".") {
 		path = hidden(path)
@@ -87,22 +88,24 @@ func (n keptNames) tmp(path string) string {
 	return path + ".tmp"
 }
 
-// all returns the paths of all files that a state may have. The data come first: without them the rest is no state.
+// all returns the paths of all files that a state may have. The data are first, because without data the other files are not a
+// state.
 func (n keptNames) all(id keptID) []string {
 	return []string{n.plain(id), n.compressed(id), n.manifest(id), n.plainManifest(id), n.acknowledged(id)}
 }
 
 var keptName = regexp.MustCompile(`^-(\d{8}T\d{6}Z)(-loss)?\.(json\.gz|json|manifest\.json|acknowledged)((?:-[0-9a-f]{16})?\.tmp)?$`)
 
-// keptFile is what the name of a kept state's file says.
+// keptFile describes a file of a kept state, as parsed from its name.
 type keptFile struct {
 	id     keptID
 	suffix string // json.gz, json, manifest.json or acknowledged
-	hidden bool
-	tmp    string // end of a temporary name: .tmp, or -WORD.tmp on a share; "" for another
+	hidden bool   // whether the name begins with a dot
+	tmp    string // suffix of a temporary name: .tmp, or -WORD.tmp on a share; "" for other names
 }
 
-// parseName parses the name of a file in the folder. It reports false if the name is not exactly that of a kept state's file.
+// parseName parses the name of a file in the folder. It reports false unless the name is exactly one that a kept state's file
+// may have.
 func (n keptNames) parseName(name string) (keptFile, bool) {
 	name, isHidden := strings.CutPrefix(name, ".")
 	rest, ok := strings.CutPrefix(name, n.base)
@@ -117,7 +120,7 @@ func (n keptNames) parseName(name string) (keptFile, bool) {
 	return f, true
 }
 
-// isData reports whether the file is the data of a state.
+// isData reports whether the file has the data of a state.
 func (f keptFile) isData() bool {
 	switch {
 	case f.tmp != "":
@@ -128,7 +131,7 @@ func (f keptFile) isData() bool {
 	return f.suffix == "json.gz" && !f.hidden
 }
 
-// list returns the kept states' files by state. It leaves out what is not a regular file.
+// list returns the files of all kept states, by state. It ignores everything that is not a regular file.
 func (n keptNames) list() (map[keptID][]keptFile, error) {
 	entries, err := os.ReadDir(n.folder)
 	if err != nil && !isMissing(err) {
@@ -143,7 +146,7 @@ func (n keptNames) list() (map[keptID][]keptFile, error) {
 	return files, nil
 }
 
-// free returns the ID of a new state of the time t: that of the next second for which there is no state.
+// free returns the ID of a new state of the time t. If t's second is taken, the ID has the next second that is free.
 func (n keptNames) free(t time.Time, loss bool) keptID {
 	for ; ; t = t.Add(time.Second) {
 		if !n.isTaken(newKeptID(t, false)) && !n.isTaken(newKeptID(t, true)) {
@@ -161,7 +164,8 @@ func (n keptNames) isTaken(id keptID) bool {
 	return false
 }
 
-// remove removes a state: its data first, so that a crash leaves no data without a manifest. The caller syncs the folder.
+// remove removes all files of a state, the data first, so that a crash leaves no data without a manifest. The caller syncs the
+// folder.
 func (n keptNames) remove(id keptID) error {
 	var failed error
 	for _, path := range n.all(id) {
@@ -172,9 +176,9 @@ func (n keptNames) remove(id keptID) error {
 	return failed
 }
 
-// removePlain removes the plain data of a state that has been compressed, and the manifest that belongs to them alone.
+// removePlain removes the plain data of a state that has been compressed, and the manifest if only the plain state uses it.
 func (n keptNames) removePlain(id keptID) {
-	os.Remove(n.plain(id)) // if that fails, tidy tries again
+	os.Remove(n.plain(id)) // if this fails, tidy tries again
 	if !id.loss {
 		os.Remove(n.plainManifest(id))
 	}

@@ -15,18 +15,18 @@ func isNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// writeWithLessKept drops kept states and tries once more to write v, after an attempt that found no room. The state before the largest
-// loss that nobody has acknowledged is never dropped; if the room that it takes is missing, the error says so.
+// writeWithLessKept drops kept states and writes v again, after a first attempt that failed for lack of space. It never drops
+// the state before the largest unacknowledged loss. If the write fails because of that state, the error says so.
 //
-// It has v weakly, as its caller: a strong pointer would keep the rows that a Write releases.
+// view is a weak pointer to v, because a strong one would keep rows in memory that Write releases.
 func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, reason Reason, first Result, cause error) (Result, error) {
 	free, err := volume.FreeBytes(f.folder())
 	if err != nil {
 		return first, cause
 	}
-	need := bytes + bytes/8 - free // a whole file with its padding
+	need := bytes + bytes/8 - free // size of a whole file, with its padding
 	if need <= 0 {
-		return first, cause // it is inodes that are missing, or a limit of which the volume does not tell
+		return first, cause // inodes are missing, or a quota that volume does not report is used up
 	}
 	dropped, short, err := f.kept.prune(need)
 	if err != nil {
@@ -53,8 +53,8 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 	return r, cause
 }
 
-// DiskBytes returns how many bytes the file takes with everything that belongs to it: manifest, lock file, shadow file and kept states.
-// It reads no folder, which may hold a great many files of others.
+// DiskBytes returns the number of bytes of the file and of all files that belong to it: manifest, lock file, shadow file and
+// kept states. It does not read the folder, which may have very many files of other programs.
 func (f *File) DiskBytes() (n int64) {
 	for _, path := range []string{f.dataPath, f.manifestPath, f.dataTmp(), lockPath(f.dataPath)} {
 		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {

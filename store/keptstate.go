@@ -12,34 +12,34 @@ import (
 	"capture/internal/volume"
 )
 
-// Kept is what the manifest of a kept state has more than that of feedback.json.
+// Kept has the additional facts in the manifest of a kept state.
 type Kept struct {
-	Loss    *Loss  `json:"loss,omitempty"`    // nil for an ordinary state
-	Damaged string `json:"damaged,omitempty"` // how the state differs from what was written; "" if it does not
-	Other   bool   `json:"other,omitempty"`   // whether it was replaced by a state of another table, database or cluster
+	Loss    *Loss  `json:"loss,omitempty"`    // loss before which the state was kept; nil for an ordinary state
+	Damaged string `json:"damaged,omitempty"` // description of how the state differs from what was written; "" if it does not
+	Other   bool   `json:"other,omitempty"`   // whether a state of another table, database or cluster replaced it
 }
 
-// KeptState is an earlier state of feedback.json beside it.
+// KeptState is an earlier state of feedback.json, kept in the same folder.
 type KeptState struct {
-	Time         time.Time // when the state was written, as its name has it
-	Reason       string    // why it was written, or "loss" for the state before a loss
+	Time         time.Time // time at which the state was written, as in its file name
+	Reason       string    // reason for which it was written, or "loss" for the state before a loss
 	Rows         int
-	Bytes        int64  // length of its JSON
-	SHA256       string // of its JSON; "" until it is compressed, for a file that was large
-	Path         string // of its data
+	Bytes        int64  // length of its uncompressed JSON
+	SHA256       string // SHA-256 of its JSON; "" for a file that was large and is not compressed yet
+	Path         string // path of its data
 	DiskBytes    int64  // length of its data on disk
-	Loss         *Loss  // the loss before which it was kept; nil for an ordinary state
+	Loss         *Loss  // loss before which it was kept; nil for an ordinary state
 	Acknowledged bool   // whether the loss is acknowledged or has ended
-	Damaged      string // how it differs from what was written; "" if it does not
-	Other        bool   // whether it was replaced by a state of another table, database or cluster
+	Damaged      string // description of how it differs from what was written; "" if it does not
+	Other        bool   // whether a state of another table, database or cluster replaced it
 
 	names keptNames
 	id    keptID
-	inode os.FileInfo
+	inode os.FileInfo // file that has its data, to find states that share data
 }
 
-// ListKept returns the kept states of the file at path, newest first. It needs no lock. A state that is just being made or
-// dropped may be missing.
+// ListKept returns the kept states of the file at path, newest first. It needs no lock. A state may be missing if it is just
+// being made or dropped.
 func ListKept(path string) ([]KeptState, error) {
 	states, err := newKeptNames(followLink(path)).states()
 	if err != nil {
@@ -48,7 +48,8 @@ func ListKept(path string) ([]KeptState, error) {
 	return states, nil
 }
 
-// KeptAt returns the newest of the states that are from t or earlier. states are in the order of [ListKept].
+// KeptAt returns the newest state that is not newer than t. It reports false if there is none. states must be in the order of
+// [ListKept].
 func KeptAt(states []KeptState, t time.Time) (KeptState, bool) {
 	for _, s := range states {
 		if !s.Time.After(t) {
@@ -58,7 +59,8 @@ func KeptAt(states []KeptState, t time.Time) (KeptState, bool) {
 	return KeptState{}, false
 }
 
-// RestoreCommand returns the command that brings back what the loss after s took: rows that are gone, or else values that changed.
+// RestoreCommand returns the command that restores what the loss after s removed: the lost rows, or the old values if only
+// values changed.
 func (s KeptState) RestoreCommand() string {
 	conflict := "skip"
 	if s.Loss != nil && s.Loss.RowsChanged > 0 && s.Loss.RowsLost == 0 {
@@ -67,8 +69,8 @@ func (s KeptState) RestoreCommand() string {
 	return "capture restore --on-conflict " + conflict + " " + s.Path
 }
 
-// Acknowledge records beside the state that its loss was meant or has been dealt with. It needs no lock and may be called while a
-// daemon runs. Acknowledging a state twice, or one without a loss, changes nothing.
+// Acknowledge records in a file that the loss after the state was intended or has been dealt with. It needs no lock and may be
+// called while a daemon runs. It does nothing if the state has no loss or an acknowledged one.
 func (s KeptState) Acknowledge() error {
 	if s.Loss == nil || s.Acknowledged {
 		return nil
@@ -87,7 +89,7 @@ func (s KeptState) Acknowledge() error {
 	return nil
 }
 
-// Drop removes the state for good.
+// Drop removes the state permanently.
 func (s KeptState) Drop() error {
 	err := s.names.remove(s.id)
 	if err == nil {
@@ -115,13 +117,13 @@ func (n keptNames) states() ([]KeptState, error) {
 	return states, nil
 }
 
-// state returns one kept state. It reports false if the state has been dropped meanwhile.
+// state returns one kept state. It reports false if the state does not exist any more.
 func (n keptNames) state(id keptID) (KeptState, bool) {
 	s := KeptState{Time: id.time(), names: n, id: id}
 	manifestPath := n.manifest(id)
 	var info fs.FileInfo
 	var err error
-	for tries := 0; ; tries++ { // a state is compressed before its plain file is removed, so one of the two is there
+	for tries := 0; ; tries++ { // two tries: if the plain file vanished, the compressed one exists, unless the state was dropped
 		s.Path = n.compressed(id)
 		if info, err = os.Lstat(s.Path); err == nil {
 			break
@@ -157,8 +159,8 @@ func (n keptNames) state(id keptID) (KeptState, bool) {
 	return s, true
 }
 
-// tidy removes what a crash has left of kept states: temporary files, manifests and marks without data, and plain data that have been
-// compressed. Only the owner of the lock may call it, and not while it makes a kept state.
+// tidy removes what a crash has left of kept states: temporary files, manifests and acknowledgements without data, and plain
+// data that have been compressed. Only the owner of the lock may call it, and not while it makes a kept state.
 func (n keptNames) tidy() {
 	files, err := n.list()
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Owner is the process that has the lock of a file, as it describes itself in the lock file.
+// Owner describes the process that has the lock of a file. The process writes it into the lock file.
 type Owner struct {
 	PID     int       `json:"pid"`
 	Host    string    `json:"host"`
@@ -22,10 +22,10 @@ type Owner struct {
 	Started time.Time `json:"started"`
 }
 
-// LockedError is that another process has the lock of the file.
+// LockedError reports that another process has the lock of the file.
 type LockedError struct {
-	Path  string // the file
-	Owner Owner  // zero if the other process has not written it yet
+	Path  string // path of the file
+	Owner Owner  // owner of the lock; zero if it is not in the lock file yet
 }
 
 func (e *LockedError) Error() string {
@@ -43,27 +43,28 @@ func (e *LockedError) Error() string {
 	return b.String()
 }
 
-// lockPath returns the lock file of the file at path, which must not be a symbolic link.
+// lockPath returns the path of the lock file for the file at path, which must not be a symbolic link.
 func lockPath(path string) string { return path + ".lock" }
 
-// ReadOwner shares the lock for an instant to see whether it is taken. acquireLock retries for that long.
+// ReadOwner takes a shared lock for an instant, to test whether another process has the lock. Therefore lockFile retries for up
+// to lockPatience, with pauses of lockPause.
 const (
 	lockPatience = 2 * time.Second
 	lockPause    = 5 * time.Millisecond
 )
 
-// lock is a lock on the lock file (flock(2)), which ends with the process. The lock file is never removed: between a removal and
-// the next creation, two processes could each have a lock on a file of that name.
+// lock is a lock on the lock file (flock(2)). The kernel releases it when the process ends. The lock file is never removed: if
+// it were removed and created again, two processes could each have locked a file of that name.
 type lock struct {
-	path string // the file that is locked
-	word string // see lockword.go
+	path string // path of the file that the lock protects
+	word string // random word in the lock file (see lockword.go)
 
-	earlier Owner // what the lock file said when we locked it; zero if it was empty
+	earlier Owner // owner in the lock file when we locked it; zero if it was empty
 
 	mu           sync.Mutex
-	file         *os.File // the lock file; nil once released
+	file         *os.File // the lock file; nil after release
 	owner        Owner
-	ownerWritten bool // whether the lock file has owner
+	ownerWritten bool // whether the lock file contains owner
 }
 
 func acquireLock(path string, o Owner) (*lock, error) {
@@ -87,14 +88,14 @@ func (l *lock) lockFile() (*os.File, error) {
 		err = flock(f, unix.LOCK_EX)
 		switch {
 		case err == nil && isFileAt(f, lockPath(l.path)):
-			f.Chmod(0o600) // fails if the file is somebody else's, who then may read it anyway
+			f.Chmod(0o600) // fails only if another user owns the file; that user can read it anyway
 			return f, nil
-		case err == nil: // removed or replaced after it was opened: the lock on it protects nothing
+		case err == nil: // removed or replaced after it was opened, so a lock on it protects nothing
 			err = errors.New("the lock file keeps being replaced")
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", lockPath(l.path), err)
-		case flock(f, unix.LOCK_SH) != nil: // taken by an owner, not just shared by ReadOwner
+		case flock(f, unix.LOCK_SH) != nil: // an owner has it, not ReadOwner, which only shares it
 			err = l.lockedError(f)
 			f.Close()
 			return nil, err
@@ -113,8 +114,8 @@ func (l *lock) lockedError(f *os.File) error {
 }
 
 // reacquireIfReplaced takes the lock again if the lock file was removed or replaced, maybe with its folder: another process
-// could have the lock of the new one. It reports whether that was so. The error is a [*LockedError] if another process has the lock, or
-// has put its word into the lock file although we have it.
+// could lock the new file. It reports whether it has taken the lock again. The error is a [*LockedError] if another process has
+// the lock, or has put its word into the lock file although we have the lock.
 func (l *lock) reacquireIfReplaced() (replaced bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -155,15 +156,16 @@ func (l *lock) setListen(addr string) error {
 	return l.writeOwner()
 }
 
-// writeOwner writes the owner into the lock file. If that fails, as on a full disk, the lock protects the file all the same, and
-// reacquireIfReplaced tries again.
+// writeOwner writes the owner into the lock file. If that fails, for example on a full disk, the lock still protects the file,
+// and reacquireIfReplaced writes the owner again.
 func (l *lock) writeOwner() error {
 	data, err := json.Marshal(lockContent{Owner: l.owner, Word: l.word})
 	if err != nil {
 		return err
 	}
 	data = append(data, '\n')
-	// Truncate after writing: a reader takes the first JSON value, so it sees the old owner or the new one.
+	// The file is truncated after it is written. A reader uses only the first JSON value, so it sees either the old owner or
+	// the new one.
 	if _, err = l.file.WriteAt(data, 0); err == nil {
 		err = l.file.Truncate(int64(len(data)))
 	}
@@ -185,13 +187,14 @@ func (l *lock) release() error {
 	return err
 }
 
-// ErrLockNotTrusted is that another user could have written what the lock file says.
+// ErrLockNotTrusted means that another user could have written the content of the lock file.
 var ErrLockNotTrusted = errors.New("another user may write the lock file, so the address in it is not used")
 
-// ReadOwner returns which process has the lock of the file at path. It reports locked as false if no process has it, even if one
-// was killed that had. The owner is zero if the process has not written it yet, or could not. It is zero with the error
-// [ErrLockNotTrusted], too, and locked is right then all the same. The error is fs.ErrPermission if only another user may read
-// the lock file.
+// ReadOwner returns the process that has the lock of the file at path, and reports whether a process has it. A process that was
+// killed no longer has the lock. The owner is zero if the process has not written it into the lock file.
+//
+// If the error is [ErrLockNotTrusted], the owner is zero but locked is valid. The error is fs.ErrPermission if only another
+// user may read the lock file.
 func ReadOwner(path string) (o Owner, locked bool, err error) {
 	f, err := openLockFile(path, unix.O_RDONLY)
 	if isMissing(err) {
@@ -223,8 +226,9 @@ func isTrusted(f *os.File) bool {
 	return ok && (st.Uid == 0 || int(st.Uid) == os.Geteuid()) && info.Mode().Perm()&0o022 == 0
 }
 
-// openLockFile opens the lock file of path. It follows no link, so that nobody makes us write elsewhere, and waits for no pipe.
-// Nobody else may open the file: who can read it can lock it.
+// openLockFile opens the lock file of path. It follows no symbolic link, because a link could make us write to another file,
+// and it does not block on a named pipe. It creates the file without access for other users: whoever can read the file can lock
+// it.
 func openLockFile(path string, flags int) (*os.File, error) {
 	f, err := os.OpenFile(lockPath(path), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
@@ -245,7 +249,7 @@ func flock(f *os.File, how int) error {
 	}
 }
 
-// isFileAt reports whether the name path leads to the open file f.
+// isFileAt reports whether path names the open file f.
 func isFileAt(f *os.File, path string) bool {
 	opened, err := f.Stat()
 	if err != nil {

@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// flock(2) is enough on a local file system. On a network share it may protect nothing: some servers and mount options (nobrl of SMB,
-// nolock of NFS) answer every request for a lock with success, and a server that restarts may forget its locks. So the lock file also
-// has a random word of its owner. It is read again before each rename: a process that finds another word there has lost the file, and
-// leaves it alone.
+// flock(2) is enough on a local file system. On a network share it may protect nothing: some servers and mount options (nobrl
+// of SMB, nolock of NFS) grant every request for a lock, and a server may forget its locks when it restarts. Therefore the
+// owner also writes a random word into the lock file, and reads it again before each rename. A process that finds another word
+// there has lost the file and stops writing it.
 
-// lockContent is what the lock file has.
+// lockContent is the content of the lock file.
 type lockContent struct {
 	Owner
-	Word string `json:"word"` // chosen at random by the owner
+	Word string `json:"word"` // random word of the owner
 }
 
 func newLockWord() string {
@@ -29,7 +29,7 @@ func newLockWord() string {
 	return hex.EncodeToString(b[:])
 }
 
-// readLockContent returns what the lock file f has. It returns zero if f is empty or has no owner's form.
+// readLockContent returns the content of the lock file f. It returns the zero value if f is empty or can't be decoded.
 func readLockContent(f io.ReaderAt) lockContent {
 	var c lockContent
 	const longest = 64 << 10
@@ -39,8 +39,8 @@ func readLockContent(f io.ReaderAt) lockContent {
 	return c
 }
 
-// verify returns an error unless the lock file is still the one that we have locked, with our word in it. If it has the word of
-// another process, the error is a [*LockedError].
+// verify returns an error unless the lock file is still the one that we have locked and contains our word. If it contains the
+// word of another process, the error is a [*LockedError].
 func (l *lock) verify() error {
 	beforeVerify()
 	l.mu.Lock()
@@ -57,12 +57,12 @@ func (l *lock) verify() error {
 // beforeVerify is a hook for tests, which change the lock file just before verify reads it.
 var beforeVerify = func() {}
 
-// verifyWord returns an error unless the lock file has our word. If our owner could not be written there, there is nothing to compare.
+// verifyWord returns an error unless the lock file contains our word. It returns nil if the word could not be written.
 func (l *lock) verifyWord() error {
 	if !l.ownerWritten {
 		return nil
 	}
-	// The file is opened again because NFS and SMB only then ask the server for what others have written.
+	// The file is opened again, because only then do NFS and SMB ask the server for what other machines have written.
 	f, err := openLockFile(l.path, unix.O_RDONLY)
 	if err != nil {
 		return err

@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// Loss is what a Write was about to lose when it kept the state before.
+// Loss describes the rows, values or columns that a Write was about to remove when it kept the state before it.
 type Loss struct {
-	Found       time.Time `json:"found"` // time of that Write
-	RowsBefore  int       `json:"rows_before"`
-	RowsAfter   int       `json:"rows_after"`
-	RowsLost    int       `json:"rows_lost,omitempty"`    // rows whose keys are gone
-	RowsChanged int       `json:"rows_changed,omitempty"` // rows with another value in Column
-	Column      string    `json:"column,omitempty"`       // the column that was changed most
-	Dropped     []string  `json:"dropped,omitempty"`      // columns that are gone
-	HourHighest int       `json:"hour_highest,omitempty"` // highest number of rows of the hour before, if the loss came in steps
+	Found       time.Time `json:"found"`                  // time of that Write
+	RowsBefore  int       `json:"rows_before"`            // number of rows before that Write
+	RowsAfter   int       `json:"rows_after"`             // number of rows after it
+	RowsLost    int       `json:"rows_lost,omitempty"`    // number of rows whose keys are gone
+	RowsChanged int       `json:"rows_changed,omitempty"` // number of rows whose value in Column changed
+	Column      string    `json:"column,omitempty"`       // name of the column that changed in the most rows
+	Dropped     []string  `json:"dropped,omitempty"`      // names of the dropped columns
+	HourHighest int       `json:"hour_highest,omitempty"` // highest number of rows in the hour before, if the loss came in steps; otherwise 0
 
-	// LostKeys are keys of lost rows, as [capture/snapshot/rowjson.Key]: all if they are few, otherwise some of them, chosen at
-	// random. With them the end of the loss is found.
+	// LostKeys are keys of lost rows, as [capture/snapshot/rowjson.Key]. It has all keys if there are few, otherwise a random
+	// sample. The keys are used to find out whether the rows are back.
 	LostKeys [][]byte `json:"lost_keys,omitempty"`
 }
 
-// String returns what was lost, for people.
+// String returns a description of the loss for people.
 func (l *Loss) String() string {
 	var parts []string
 	if l.RowsLost > 0 || l.HourHighest > 0 {

@@ -4,10 +4,10 @@ import (
 	"capture/snapshot"
 )
 
-// backShare is how much of a loss must be back for it to end: nine tenths.
+// backShare is the share of the lost rows that must be back before a loss counts as ended.
 const backShare = 0.9
 
-// EndLosses acknowledges the losses of which v has enough rows back, and returns the states that were kept before them.
+// EndLosses acknowledges each loss whose rows are back in v, and returns the states that were kept before these losses.
 func (f *File) EndLosses(v *snapshot.View) (ended []KeptState, err error) {
 	for _, s := range f.kept.list() {
 		if s.Loss == nil || s.Acknowledged {
@@ -25,14 +25,14 @@ func (f *File) EndLosses(v *snapshot.View) (ended []KeptState, err error) {
 	return ended, nil
 }
 
-// isBack reports whether v has nine tenths of the lost rows. Values and columns that were lost can't be told from others that are meant, so
-// such a loss ends only when somebody acknowledges it.
+// isBack reports whether at least backShare of the lost rows are back in v. A loss of values or columns ends only when somebody
+// acknowledges it, because nobody can distinguish lost values from intended ones.
 func (l *Loss) isBack(v *snapshot.View) (bool, error) {
 	enough := func(n, of int) bool { return float64(n) >= backShare*float64(of) }
 	switch {
 	case l.RowsChanged > 0 || len(l.Dropped) > 0:
 		return false, nil
-	case l.HourHighest > 0 || len(l.LostKeys) == 0: // the keys of rows that went in earlier steps are not known
+	case l.HourHighest > 0 || len(l.LostKeys) == 0: // the keys of the rows that were lost in earlier steps are not known
 		lost := max(l.HourHighest, l.RowsBefore) - l.RowsAfter
 		return lost > 0 && enough(v.Rows()-l.RowsAfter, lost), nil
 	}

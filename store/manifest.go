@@ -10,64 +10,64 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// Reason is why a file was written.
+// Reason is the reason for which a file was written.
 type Reason string
 
 const (
 	ReasonStart    Reason = "start"    // the first copy of the table is complete
 	ReasonChange   Reason = "change"   // the table changed
-	ReasonInterval Reason = "interval" // the flush interval began
-	ReasonForced   Reason = "forced"   // somebody asked the daemon to
+	ReasonInterval Reason = "interval" // a new flush interval began
+	ReasonForced   Reason = "forced"   // somebody asked the daemon to write the file
 	ReasonStop     Reason = "stop"     // the daemon stops
-	ReasonExport   Reason = "export"   // somebody asked for a file and no daemon runs
+	ReasonExport   Reason = "export"   // somebody asked for a file while no daemon runs
 )
 
-// manifestFormat is the version of the manifest's format that this package writes and reads.
+// manifestFormat is the version of the manifest format that this package writes and reads.
 const manifestFormat = 1
 
-// Manifest describes feedback.json: which table and which state of it the file holds, and how to verify that it is complete.
+// Manifest describes feedback.json: the table, the state of the table that the file holds, and a digest to verify the file.
 type Manifest struct {
-	Format        int              `json:"format"` // 1
+	Format        int              `json:"format"` // version of the format: 1
 	Table         TableName        `json:"table"`
-	TableOID      uint32           `json:"table_oid,omitempty"` // 0 if unknown
+	TableOID      uint32           `json:"table_oid,omitempty"` // OID of the table; 0 if unknown
 	Columns       []rowjson.Column `json:"columns"`
 	Key           []string         `json:"key"` // names of the key's columns, in the key's order
 	Rows          int              `json:"rows"`
 	Bytes         int64            `json:"bytes"`            // length of the file
-	SHA256        string           `json:"sha256,omitempty"` // of the file, in lower-case hex; "" until [File.Idle] has completed it
-	Blocks        *Blocks          `json:"blocks,omitempty"` // nil if there is SHA256
+	SHA256        string           `json:"sha256,omitempty"` // SHA-256 of the file, in lower-case hex; "" until [File.Idle] has completed it
+	Blocks        *Blocks          `json:"blocks,omitempty"` // digest of the file's blocks; nil if SHA256 is set
 	Source        string           `json:"source,omitempty"`
 	Database      string           `json:"database,omitempty"`
 	SystemID      string           `json:"system_id,omitempty"`
 	ServerVersion string           `json:"server_version,omitempty"`
 	Reason        Reason           `json:"reason"`
-	WrittenBy     string           `json:"written_by"`           // "capture 1.2.3"
-	LSN           string           `json:"lsn,omitempty"`        // "0/16B3748"; "" if the source does not know it
+	WrittenBy     string           `json:"written_by"`           // program and version, such as "capture 1.2.3"
+	LSN           string           `json:"lsn,omitempty"`        // position in the WAL, such as "0/16B3748"; "" if the source does not know it
 	CommitTime    time.Time        `json:"commit_time,omitzero"` // commit time of the last transaction in the file; zero if unknown
-	WrittenAt     time.Time        `json:"written_at"`           // by this machine's clock
+	WrittenAt     time.Time        `json:"written_at"`           // time of the write, by this machine's clock
 	Omitted       *Omitted         `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
-	Kept          *Kept            `json:"kept,omitempty"`       // nil for feedback.json itself
+	Kept          *Kept            `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself
 }
 
-// Blocks is a digest of a file that takes little hashing after a small change: the SHA-256 of the SHA-256s, in binary, of the
-// file's blocks.
+// Blocks is a digest of a file that is cheap to update after a small change. The file is divided into blocks; the digest is the
+// SHA-256 of the concatenated binary SHA-256s of the blocks.
 type Blocks struct {
-	Bytes  int64  `json:"bytes"`  // length of a block; the last one may be shorter
-	SHA256 string `json:"sha256"` // in lower-case hex
+	Bytes  int64  `json:"bytes"`  // length of a block; the last block may be shorter
+	SHA256 string `json:"sha256"` // digest, in lower-case hex
 }
 
-// Omitted are the rows of a table that its file lacks, since each of them is too large for capture's memory.
+// Omitted describes the rows of a table that its file lacks, because each of them is too large for capture's memory.
 type Omitted struct {
-	Rows int      `json:"rows"`
-	Keys []string `json:"keys"` // of the first rows, as people read them
+	Rows int      `json:"rows"` // number of these rows
+	Keys []string `json:"keys"` // readable keys of the first of these rows
 }
 
 const (
-	omittedKeys    = 100 // most keys in a manifest
-	longestKeyText = 200 // most bytes of a key in a manifest
+	omittedKeys    = 100 // maximum number of keys in a manifest
+	longestKeyText = 200 // maximum length of a key in a manifest, in bytes
 )
 
-// OmittedRows returns which rows of its table a View lacks; nil if there are none.
+// OmittedRows returns the rows of the table that v lacks, or nil if there are none.
 func OmittedRows(v *snapshot.View) *Omitted {
 	if v.OmittedRows() == 0 {
 		return nil
@@ -79,7 +79,7 @@ func OmittedRows(v *snapshot.View) *Omitted {
 	return o
 }
 
-// KeyText returns a key as people read it, shortened if it is long.
+// KeyText returns a key in readable form, shortened if it is long.
 func KeyText(s *rowjson.Shape, key rowjson.Key) string {
 	text := s.KeyString(key)
 	if len(text) > longestKeyText {
@@ -88,21 +88,21 @@ func KeyText(s *rowjson.Shape, key rowjson.Key) string {
 	return text
 }
 
-// TableName is a table's name as the catalog has it, unquoted.
+// TableName is the name of a table, unquoted, as in the catalog.
 type TableName struct {
 	Schema string `json:"schema"`
 	Name   string `json:"name"`
 }
 
-// timeFormat always has microseconds, so times line up and sort as text.
+// timeFormat always has six decimals, so that times have the same length and sort as text.
 const timeFormat = "2006-01-02T15:04:05.000000Z07:00"
 
-// MarshalJSON writes times in UTC with microseconds.
+// MarshalJSON encodes m with its times in UTC, to the microsecond.
 func (m Manifest) MarshalJSON() ([]byte, error) { return json.Marshal(m.jsonForm()) }
 
 type plainManifest Manifest
 
-// jsonManifest is what a Manifest is in JSON. Its own times hide those of plainManifest.
+// jsonManifest is the JSON form of a Manifest. Its time fields hide those of plainManifest.
 type jsonManifest struct {
 	plainManifest
 	CommitTime string `json:"commit_time,omitempty"`
@@ -117,7 +117,7 @@ func (m Manifest) jsonForm() jsonManifest {
 	return j
 }
 
-// newManifest returns the manifest of v without length and digest of the file, which the caller adds.
+// newManifest returns the manifest of v. The caller adds the length and the digest of the file.
 func newManifest(v *snapshot.View, reason Reason, captureVersion string) Manifest {
 	shape, origin, position := v.Shape(), v.Origin(), v.Position()
 	m := Manifest{
@@ -141,11 +141,11 @@ func newManifest(v *snapshot.View, reason Reason, captureVersion string) Manifes
 	return m
 }
 
-// encode returns the manifest as it is on disk.
+// encode returns the manifest in the form that is written to disk.
 func (m Manifest) encode() ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // people read the defaults and type names in it
+	e.SetEscapeHTML(false) // people read the defaults and type names in the manifest
 	e.SetIndent("", "  ")
 	err := e.Encode(m.jsonForm())
 	return b.Bytes(), err

@@ -17,15 +17,15 @@ import (
 	"capture/internal/foreign"
 )
 
-// Bounds on a manifest that is read. One of 1,600 columns with the longest names stays well below both. Without them, a made-up
-// manifest could take any amount of memory.
+// These constants limit the manifests that are accepted. Without them, a forged manifest could use any amount of memory. A
+// manifest with 1,600 columns and the longest names stays well below both limits.
 const (
 	maxManifestBytes  = 8 << 20
 	maxManifestCommas = 100_000
 )
 
-// ReadManifest reads the manifest of the file at path, which is feedback.json, not the manifest itself. If there is none, the
-// error is fs.ErrNotExist. It does not look at the file: see [Hasher].
+// ReadManifest reads the manifest of the file at path. path is the path of feedback.json, not of the manifest. If there is no
+// manifest, the error is fs.ErrNotExist. ReadManifest does not check the file; a [Hasher] can.
 func ReadManifest(path string) (Manifest, error) {
 	m, err := readManifest(ManifestPath(path))
 	if err != nil {
@@ -34,8 +34,9 @@ func ReadManifest(path string) (Manifest, error) {
 	return m, nil
 }
 
-// OpenRead opens for reading the file at path, which may be compressed and called path.gz. It also returns the manifests that
-// may be the file's: none if there is none, and two while a Write is between its two renames. A [Hasher] can tell which is.
+// OpenRead opens the file at path for reading. The file may be compressed and called path.gz. OpenRead also returns the
+// manifests that may describe the file: none if there is no manifest, two while a Write is between its two renames. A [Hasher]
+// shows which one matches.
 func OpenRead(path string) (*os.File, []Manifest, error) {
 	for tries := 1; ; tries++ {
 		file, err := os.Open(path)
@@ -47,7 +48,7 @@ func OpenRead(path string) (*os.File, []Manifest, error) {
 			file.Close()
 			return nil, nil, err
 		}
-		// If the file has been replaced meanwhile, the manifests may be those of the new one.
+		// If the file has been replaced since it was opened, the manifests may describe the new one.
 		opened, err := file.Stat()
 		there, terr := os.Stat(path)
 		if tries == 50 || err == nil && terr == nil && os.SameFile(opened, there) && opened.ModTime().Equal(there.ModTime()) {
@@ -57,8 +58,8 @@ func OpenRead(path string) (*os.File, []Manifest, error) {
 	}
 }
 
-// readManifests reads the pending manifest first, then the one under its final name. A Write renames the one to the other, so
-// in this order the manifest of the current file is always found.
+// readManifests reads the pending manifest first, then the one under the final name. A Write renames the pending one to the
+// final name, so in this order readManifests cannot miss the current file's manifest. It returns the final one first.
 func readManifests(path string) (all []Manifest, err error) {
 	pending, perr := readManifest(ManifestPath(path) + ".tmp")
 	m, err := ReadManifest(path)
@@ -74,7 +75,7 @@ func readManifests(path string) (all []Manifest, err error) {
 }
 
 func readManifest(path string) (Manifest, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // does not wait for the writer of a pipe
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // O_NONBLOCK: do not wait for a writer if path is a named pipe
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -122,11 +123,11 @@ func parseManifest(data []byte) (Manifest, error) {
 	return m, checkTable(&m)
 }
 
-// checkTable makes sure that a table could be what the manifest says it is.
+// checkTable returns an error unless a table in Postgres could have the columns, key and name in the manifest.
 func checkTable(m *Manifest) error {
 	const (
-		maxColumns = 1600 // MaxHeapAttributeNumber of Postgres
-		maxKey     = 32   // INDEX_MAX_KEYS
+		maxColumns = 1600 // MaxHeapAttributeNumber in Postgres
+		maxKey     = 32   // INDEX_MAX_KEYS in Postgres
 	)
 	if len(m.Columns) > maxColumns || len(m.Key) > maxKey {
 		return errors.New("it has more columns than a table can have")
@@ -155,16 +156,16 @@ func checkTable(m *Manifest) error {
 	return nil
 }
 
-// isName reports whether something in Postgres could have a name.
+// isName reports whether s is possible as a name in Postgres.
 func isName(s string) bool { return s != "" && !strings.Contains(s, "\x00") }
 
-// isSHA256 reports whether s is a SHA-256 as manifests have it.
+// isSHA256 reports whether s is a SHA-256 in the form that manifests use.
 func isSHA256(s string) bool {
 	sum, err := hex.DecodeString(s)
 	return err == nil && len(sum) == sha256.Size && strings.ToLower(s) == s
 }
 
-// truncateError returns err fit to be shown, since errors of encoding/json quote what they read.
+// truncateError returns err with a text that is fit to be shown, because errors of encoding/json quote their input.
 func truncateError(err error) error {
 	if text := foreign.Text(err.Error()); text != err.Error() {
 		return errors.New(text)

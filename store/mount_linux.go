@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isMountPoint reports whether the file at path is mounted by itself, as a container's volume of a single file is. Such a file can't be
-// replaced: rename(2) refuses it. It reports false if that is not known, as on Linux before 5.8.
+// isMountPoint reports whether the file itself is a mount point, such as a container's volume that is a single file. rename(2)
+// can't replace such a file. It reports false if the kernel does not report mounts, as on Linux before 5.8.
 func isMountPoint(path string) bool {
 	var file, folder unix.Statx_t
 	for at, st := range map[string]*unix.Statx_t{path: &file, filepath.Dir(path): &folder} {

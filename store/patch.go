@@ -9,9 +9,9 @@ import (
 	"capture/store/placement"
 )
 
-// patch makes the version of file, which has the layout old, and syncs it. It writes the spans that differ, widened to
-// multiples of align. Meanwhile another goroutine turns the last version's digest into that of this one: both produce the bytes
-// from the rows in memory, so neither needs the other.
+// patch turns file, which has the layout old, into the new version, and syncs it. It writes the spans that differ, widened to
+// multiples of align. At the same time, another goroutine updates the last version's digest to that of the new version. Both
+// produce the bytes from the rows in memory, so neither waits for the other.
 func (p *pendingVersion) patch(file *os.File, old *placement.Layout, align int64, last written) error {
 	p.patched = true
 	hashed := make(chan error, 1)
@@ -34,7 +34,8 @@ func (p *pendingVersion) patch(file *os.File, old *placement.Layout, align int64
 }
 
 // stampVersion sets the modification time, which is part of a version's identity (see written.isOnDisk), to the current time.
-// Linux before 6.13 takes it from a clock that ticks every few milliseconds, too coarse for two versions of one inode.
+// Without this, Linux before 6.13 would use a clock that advances only every few milliseconds. That is too coarse to
+// distinguish two versions with one inode.
 func stampVersion(file *os.File) error {
 	now := unix.NsecToTimeval(time.Now().UnixNano())
 	return os.NewSyscallError("futimes", unix.Futimes(int(file.Fd()), []unix.Timeval{now, now}))

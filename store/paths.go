@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// paths are where a File keeps its data and its manifest. Both are written under a temporary name first.
+// paths has the paths of a File's data and manifest. Both are first written under a temporary name.
 type paths struct {
 	dataPath     string // feedback.json
 	manifestPath string // feedback.manifest.json
-	tmpWord      string // in temporary names that are our own; "" on a file system of this machine (see share.go)
+	tmpWord      string // word in temporary names that only this process uses; "" on a local file system (see share.go)
 }
 
 func newPaths(path string) paths {
@@ -29,19 +29,19 @@ func (p paths) dataTmp() string {
 	return p.ownTmp(p.dataPath)
 }
 
-// ownTmp returns a temporary path for the file at path that only this process uses.
+// ownTmp returns a temporary path for the file at path. Only this process uses it.
 func (p paths) ownTmp(path string) string { return hidden(path) + "-" + p.tmpWord + ".tmp" }
 
-// ManifestPath returns where the manifest of the file at path is: x.manifest.json for x.json. If path is a symbolic link, the
-// manifest is beside the file that the link leads to.
+// ManifestPath returns the path of the manifest of the file at path: x.manifest.json for x.json. If path is a symbolic link,
+// the manifest is next to the link's target.
 func ManifestPath(path string) string { return manifestPath(followLink(path)) }
 
 func manifestPath(path string) string { return strings.TrimSuffix(path, ".json") + ".manifest.json" }
 
-// followLink returns what path leads to if it is a symbolic link, even to a file that does not exist yet; otherwise path. It
-// leaves links in the folder's path alone: the folder may be swapped while capture runs.
+// followLink returns the target of path if path is a symbolic link, even if the target does not exist yet; otherwise it returns
+// path. It does not resolve links in the folder's path, because the folder may be replaced while capture runs.
 func followLink(path string) string {
-	for range 40 { // as many as Linux follows
+	for range 40 { // the same limit as in Linux
 		target, err := os.Readlink(path)
 		if err != nil {
 			return path
@@ -54,10 +54,10 @@ func followLink(path string) string {
 	return path
 }
 
-// isMissing reports whether err is that a file does not exist.
+// isMissing reports whether err says that a file does not exist.
 func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
-// pathExists reports whether anything has the name path, a dangling link included.
+// pathExists reports whether path names anything, even a dangling link.
 func pathExists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil

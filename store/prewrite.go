@@ -7,24 +7,24 @@ import (
 	"capture/store/placement"
 )
 
-// prewrite is the start of a version to come, under the temporary name: while a large table is being copied, the rows that
-// have arrived are written. Nobody is shown that file before the Write that finishes it.
+// prewrite is the start of a future version, under the temporary name. It is written while a large table is still being copied.
+// Readers see this file only after a Write has completed and published it.
 type prewrite struct {
 	*sequentialWriter
-	regions   []placement.Region // the regions that are written; the last one maybe in part
-	rewritten int64              // bytes that were written and then rewound over
+	regions   []placement.Region // regions that are written; the last one may be incomplete
+	rewritten int64              // number of bytes that were written and then discarded by a rewind
 }
 
 const (
-	prewriteStep   = 8 << 20 // bytes after which a Write may come in between
-	rewrittenShare = 4       // a prewrite ends once more than one part in so many was rewritten
+	prewriteStep   = 8 << 20 // number of bytes of a step; a Write may run after each step
+	rewrittenShare = 4       // divisor: the prewrite ends if more than 1/rewrittenShare of its bytes were rewritten
 )
 
 var errRewritten = errors.New("the rows do not come in the order of their keys")
 
-// extend continues with c, the newest state of the copy, by one step. It reports whether that was the last one.
+// extend writes the next step of c, the newest state of the copy. It reports whether all regions but the last are written.
 func (p *prewrite) extend(c *content) (done bool, err error) {
-	growing := len(c.Regions) - 1 // rows are still added to the last part
+	growing := len(c.Regions) - 1 // index of the last part, to which rows are still being added
 	same := commonPrefix(p.regions, c.Regions[:growing])
 	if same < len(p.regions) {
 		before := p.end()
@@ -41,7 +41,7 @@ func (p *prewrite) extend(c *content) (done bool, err error) {
 	return to == growing, p.writePieces(c, to)
 }
 
-// isStartOf reports whether a version of parts begins with at least half of what is written.
+// isStartOf reports whether at least half of the written regions are also the first ones of a version with these parts.
 func (p *prewrite) isStartOf(parts []snapshot.Part) bool {
 	same := 0
 	for same < min(len(p.regions), len(parts)) && p.regions[same].PartID == parts[same].ID() {
@@ -50,7 +50,7 @@ func (p *prewrite) isStartOf(parts []snapshot.Part) bool {
 	return same > 0 && same >= len(p.regions)/2
 }
 
-// finish makes the file the pending version, and syncs and closes it.
+// finish completes the file as the pending version, syncs it and closes it.
 func (p *prewrite) finish(v *pendingVersion) error {
 	same := commonPrefix(p.regions, v.Regions)
 	p.rewindTo(v.PieceOff(min(same, v.Pieces()-1)))
@@ -58,7 +58,7 @@ func (p *prewrite) finish(v *pendingVersion) error {
 	if err := p.sequentialWriter.finish(&v.content); err != nil {
 		return err
 	}
-	if err := p.file.Truncate(v.Bytes); err != nil { // it may have been longer
+	if err := p.file.Truncate(v.Bytes); err != nil { // the file may have been longer
 		return err
 	}
 	return syncAndClose(p.file)
@@ -67,7 +67,7 @@ func (p *prewrite) finish(v *pendingVersion) error {
 // Close closes the file.
 func (p *prewrite) Close() error { return p.file.Close() }
 
-// commonPrefix returns how many regions at the start are the same in both.
+// commonPrefix returns the number of regions at the start that are equal in a and b.
 func commonPrefix(a, b []placement.Region) int {
 	n := 0
 	for n < min(len(a), len(b)) && a[n] == b[n] {

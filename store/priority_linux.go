@@ -2,8 +2,8 @@ package store
 
 import "golang.org/x/sys/unix"
 
-// lowerPriority gives the current thread the lowest priority for the processor (setpriority(2)) and for disks (ioprio_set(2), class idle). On
-// Linux both concern the thread alone.
+// lowerPriority gives the current thread the lowest priority for the processor (setpriority(2)) and for disks (ioprio_set(2),
+// class idle). On Linux, both calls change only this thread.
 func lowerPriority() {
 	const (
 		lowest              = 19

@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// maxQuarantined is how many damaged files are kept.
+// maxQuarantined is the maximum number of damaged files that are kept.
 const maxQuarantined = 5
 
-// quarantineInfix comes between the name of a damaged file and the time.
+// quarantineInfix stands between the name of a file and the time in the name of a damaged file.
 const quarantineInfix = ".damaged-"
 
-// quarantineSuffix returns the suffix of a damaged file that is found now. It sorts after every other one of the same second,
-// even if some of those were removed.
+// quarantineSuffix returns the suffix for a damaged file that is found at the time now. It sorts after all existing suffixes of
+// the same second, even if some of the files have been removed.
 func quarantineSuffix(p paths, now time.Time) string {
 	base := quarantineInfix + now.UTC().Format("20060102T150405Z")
 	suffix := base
@@ -34,9 +34,9 @@ func quarantineSuffix(p paths, now time.Time) string {
 	return suffix
 }
 
-// quarantine gives file and manifest second names that end in suffix, before a Write replaces them: nobody knows what is in a
-// file that capture did not write (invariant 9, docs/design.md). The first names stay until the rename, so there is always a
-// feedback.json. If the error is that another file has one of the second names, taken is true.
+// quarantine gives the file and its manifest second names that end in suffix, before a Write replaces them: a file that capture
+// did not write may have content of value (invariant 9, docs/design.md). The first names stay until the rename, so
+// feedback.json always exists. taken reports whether the error is that another file has one of the second names.
 func quarantine(p paths, suffix string) (taken bool, err error) {
 	for _, path := range []string{p.dataPath, p.manifestPath} {
 		if err := linkOrCopy(path, path+suffix); err != nil {
@@ -48,7 +48,8 @@ func quarantine(p paths, suffix string) (taken bool, err error) {
 	return false, nil
 }
 
-// linkOrCopy gives the file at path a second name. If the file system has no hard links, it copies the file.
+// linkOrCopy gives the file at path a second name. If the file system has no hard links, it copies the file. It does nothing if
+// the file is missing.
 func linkOrCopy(path, second string) error {
 	info, err := os.Lstat(path)
 	if isMissing(err) {
@@ -57,12 +58,12 @@ func linkOrCopy(path, second string) error {
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() { // no reader could have used it, and a folder can be neither linked nor replaced
+	if !info.Mode().IsRegular() { // not a file that readers could use; a folder can neither be linked nor be replaced by a rename
 		return os.Rename(path, second)
 	}
 	err = os.Link(path, second)
 	if there, serr := os.Lstat(second); serr == nil && os.SameFile(info, there) {
-		return nil // maybe linked by an earlier attempt, which failed later
+		return nil // perhaps an earlier attempt made the link and failed later
 	}
 	for _, noLinks := range []error{syscall.EPERM, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EMLINK} {
 		if errors.Is(err, noLinks) {

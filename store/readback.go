@@ -14,12 +14,12 @@ import (
 	"capture/snapshot"
 )
 
-// The manifest has the digest of the bytes that were to be written. A patch leaves most of the file alone, so what has rotted there stays
-// until the file is read back.
+// The manifest has the digest of the bytes that were intended to be written. A patch does not rewrite most of the file, so
+// damage in the unchanged ranges stays unnoticed until the file is read back.
 
-// ReadBack reads the file and compares it with its manifest. It returns how they differ, or "" if they do not; then the next Write writes the
-// whole file, even if no row has changed. Other methods may run meanwhile. It reads at the lowest priority, past the page cache where the
-// file system can.
+// ReadBack reads the file and compares it with its manifest. It returns how they differ, or "" if they match or the file was
+// replaced in the meantime. After a difference, the next Write writes the whole file, even if no row has changed. Other methods
+// may run at the same time. ReadBack runs at the lowest priority and, if the file system can, reads past the page cache.
 func (f *File) ReadBack(ctx context.Context) (damage string, err error) {
 	file, m, err := f.openLast()
 	if file == nil {
@@ -37,7 +37,7 @@ func (f *File) ReadBack(ctx context.Context) (damage string, err error) {
 	defer f.mu.Unlock()
 	info, err := file.Stat()
 	if err != nil || f.last.file == nil || !os.SameFile(info, f.last.file) || !m.WrittenAt.Equal(f.last.manifest.WrittenAt) {
-		return "", nil // it has been replaced meanwhile
+		return "", nil // the file has been replaced in the meantime
 	}
 	if damage != "" {
 		f.last = written{}
@@ -47,7 +47,8 @@ func (f *File) ReadBack(ctx context.Context) (damage string, err error) {
 	return damage, nil
 }
 
-// openLast opens the file, and returns the manifest of the last Write. The file is nil if the next Write writes everything anyway.
+// openLast opens the file and returns the manifest of the last Write. The file is nil if f is closed or if there is no
+// successful last Write, because then the next Write writes the whole file anyway.
 func (f *File) openLast() (*os.File, Manifest, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -58,7 +59,8 @@ func (f *File) openLast() (*os.File, Manifest, error) {
 	return file, f.last.manifest, err
 }
 
-// compareWithManifest reads the file to its end, and returns how it differs from m or why it can't be read; "" if it is as m says.
+// compareWithManifest reads the whole file. It returns how the file differs from m or why it can't be read, or "" if it
+// matches.
 func compareWithManifest(ctx context.Context, file *os.File, m Manifest) (string, error) {
 	h := NewHasher(m)
 	err := readPastCache(ctx, file, func(b []byte) error {
@@ -71,12 +73,13 @@ func compareWithManifest(ctx context.Context, file *os.File, m Manifest) (string
 	return h.Mismatch(m), err
 }
 
-// readPastCache calls use with the bytes of the file, one chunk after the other, and reads by direct I/O where the file system can.
+// readPastCache calls use with the bytes of the file, chunk by chunk. It reads with direct I/O if the file system supports
+// that.
 func readPastCache(ctx context.Context, file *os.File, use func([]byte) error) error {
 	setDirectIO(file)
 	buf := alignedBuffer(chunkBytes)
 	for off := int64(0); ctx.Err() == nil; {
-		n, err := unix.Pread(int(file.Fd()), buf, off) // not ReadAt: see copyStep
+		n, err := unix.Pread(int(file.Fd()), buf, off) // not ReadAt, for the reason in copyStep
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -93,7 +96,7 @@ func readPastCache(ctx context.Context, file *os.File, use func([]byte) error) e
 	return ctx.Err()
 }
 
-// proveForced reads a file back that was patched and written because somebody asked for it. If it is damaged, it is written whole.
+// proveForced reads back a patched file that somebody asked for. If the file is damaged, proveForced writes it whole.
 func (f *File) proveForced(view weak.Pointer[snapshot.View], r Result) (Result, error) {
 	file, err := os.Open(f.dataPath)
 	if err != nil {

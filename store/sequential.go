@@ -4,25 +4,26 @@ import "os"
 
 const (
 	chunkBytes     = 1 << 20
-	chunks         = 4       // chunks that are hashed or written at a time
-	largeChunk     = 4 << 20 // size from which a chunk, of a very large row, is released at once
-	writebackBytes = 8 << 20 // written bytes after which the kernel is asked to start writing them to the device
+	chunks         = 4       // number of chunks that may be waiting to be hashed or written
+	largeChunk     = 4 << 20 // size in bytes above which a chunk, with a very large row, is not reused
+	writebackBytes = 8 << 20 // number of bytes after which the kernel is asked to start writing them to the device
 )
 
-// sequentialWriter writes a file from its start, in large chunks, and hashes each chunk on another goroutine while it is
-// written: a large file takes as long as the slower of the two, not as both. If the file system can, it writes large files by
-// direct I/O, past the page cache: that keeps what the database has there, and nobody soon reads gigabytes of feedback.json.
+// sequentialWriter writes a file from start to end, in large chunks. It hashes each chunk on another goroutine while it writes
+// it, so a large file takes as long as the slower of the two. If the file system supports it, large files are written with
+// direct I/O, past the page cache. This leaves the cache to the database; the file's gigabytes will hardly be read soon.
 type sequentialWriter struct {
 	file             *os.File
-	direct           bool
-	digest           *digest     // of what is written
-	off              int64       // offset up to which all is written and hashed; a multiple of directAlign
-	buf              []byte      // the bytes from off on, not written yet
-	writebackStarted int64       // offset up to which writeback has been started
-	recycled         chan []byte // chunks that the hasher has finished with; nil for one that has not been allocated yet
+	direct           bool        // whether the file is written with direct I/O
+	digest           *digest     // digest of the bytes that have been hashed
+	off              int64       // offset up to which the file is written and hashed; a multiple of directAlign
+	buf              []byte      // bytes from off on that are not written yet
+	writebackStarted int64       // offset up to which writeback has started
+	recycled         chan []byte // chunks that the hasher has finished with; nil for a chunk that must be allocated
 }
 
-// newSequentialWriter returns a writer of an empty file. complete selects the digest that it makes, see newDigest.
+// newSequentialWriter returns a writer for an empty file. large is set for a file that is large; complete selects the digest as
+// in newDigest.
 func newSequentialWriter(file *os.File, large, complete bool) *sequentialWriter {
 	w := &sequentialWriter{file: file, direct: large && setDirectIO(file), recycled: make(chan []byte, chunks)}
 	w.digest = newDigest(complete)
@@ -32,10 +33,11 @@ func newSequentialWriter(file *os.File, large, complete bool) *sequentialWriter 
 	return w
 }
 
-// end returns the offset up to which the writer has got.
+// end returns the offset at which the writer continues.
 func (w *sequentialWriter) end() int64 { return w.off + int64(len(w.buf)) }
 
-// writePieces continues with the pieces of c, up to but not including piece to, and releases their rows.
+// writePieces writes the next pieces of c, up to but not including piece to, and releases their rows. The last bytes stay in
+// buf.
 func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
 	full := make(chan []byte, chunks) // chunks for the hasher
 	done := make(chan struct{})
@@ -61,7 +63,7 @@ func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
 			return err
 		}
 		c.releasePiece(piece)
-		if skip > 0 { // the writer is in the middle of this piece
+		if skip > 0 { // a part of this piece is already written or in buf
 			w.buf = append(w.buf[:from], w.buf[from+skip:]...)
 		}
 		if len(w.buf) < chunkBytes {
@@ -72,8 +74,8 @@ func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
 		w.buf = <-w.recycled
 		w.ensureRoom(len(rest))
 		w.buf = append(w.buf, rest...)
-		// The hasher may put the chunk into recycled before it is written. That is safe only because this goroutine, which
-		// writes it, is also the one that takes chunks from there, after the write.
+		// The hasher may put the chunk into recycled before it is written. That is safe, because the goroutine that takes
+		// chunks from recycled is this one, and it does so only after the write.
 		full <- chunk
 		large := len(chunk) > largeChunk
 		if err := w.write(chunk); err != nil {
@@ -86,7 +88,7 @@ func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
 	return nil
 }
 
-// awaitHasher waits until all chunks are hashed, so that one chunk at a time is large.
+// awaitHasher waits until all chunks are hashed, so that at most one large chunk is in memory.
 func (w *sequentialWriter) awaitHasher() {
 	var all [chunks][]byte
 	for i := range all {
@@ -97,7 +99,7 @@ func (w *sequentialWriter) awaitHasher() {
 	}
 }
 
-// ensureRoom makes room for n more bytes in buf, aligned for direct I/O.
+// ensureRoom makes room for n more bytes in buf. It keeps buf aligned for direct I/O.
 func (w *sequentialWriter) ensureRoom(n int) {
 	if n += len(w.buf); n > cap(w.buf) {
 		w.buf = append(alignedBuffer(max(n, chunkBytes+chunkBytes/4))[:0], w.buf...)
@@ -116,7 +118,8 @@ func (w *sequentialWriter) write(b []byte) error {
 	return nil
 }
 
-// rewindTo forgets all bytes from off on, and maybe some before. The digest must be that of the whole file.
+// rewindTo discards all bytes from offset off on, and maybe some before it. The digest must be of the whole file, not of
+// blocks.
 func (w *sequentialWriter) rewindTo(off int64) {
 	switch {
 	case off >= w.end():
@@ -136,7 +139,7 @@ func (w *sequentialWriter) finish(c *content) error {
 	n := len(w.buf)
 	w.digest.Write(w.buf)
 	b := w.buf
-	if w.direct { // direct I/O takes whole pages only: pad the last one, then truncate the file
+	if w.direct { // direct I/O writes whole pages only, so pad the last one and truncate the file later
 		w.ensureRoom(-n & (directAlign - 1))
 		b = w.buf[:(n+directAlign-1)&^(directAlign-1)]
 		clear(b[n:])

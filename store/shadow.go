@@ -12,14 +12,14 @@ import (
 	"capture/store/placement"
 )
 
-// shadow is the shadow file of a large file: the version before the current one, or a copy of the current one. The next
-// version is made of it by writing the spans that differ.
+// shadow is the shadow file of a large file: either the version before the current one, or a copy of the current one. The next
+// version is made by writing into it the spans that differ.
 type shadow struct {
-	layout *placement.Layout
-	file   *os.File // open under a lease while it is patched; else nil
+	layout *placement.Layout // layout of the file
+	file   *os.File          // open file, with a lease, while it is patched; otherwise nil
 }
 
-// Close closes the file and with it ends the lease.
+// Close closes the file, which ends the lease.
 func (s *shadow) Close() error {
 	if s.file == nil {
 		return nil
@@ -27,18 +27,18 @@ func (s *shadow) Close() error {
 	return s.file.Close()
 }
 
-// shadowCopy is a copy of the current version that is still being made, to become the shadow.
+// shadowCopy is an incomplete copy of the current version. When complete, it becomes the shadow.
 type shadowCopy struct {
 	from, to *os.File
-	copied   int64   // bytes that the copy has
-	hasher   *Hasher // of these bytes. It has the blocks' hashes too: without them the first change would hash the whole file
+	copied   int64   // number of bytes in the copy
+	hasher   *Hasher // hasher of these bytes, with block hashes, so that the first change need not hash the whole file
 }
 
-// shadowStep is how many bytes are copied before a Write may come in between.
+// shadowStep is the number of bytes that one step copies. A Write may run after each step.
 var shadowStep int64 = 32 << 20
 
-// newShadowCopy begins a copy of the file at temp's target, which has size bytes. It returns nil if there is to be none: if
-// the file system can't patch files, or has no room for two copies.
+// newShadowCopy begins a copy of temp's target, a file of size bytes. It returns nil if no copy should be made, because the
+// file system does not support patching or has no space for two copies.
 func newShadowCopy(temp *tempFile, size int64) (*shadowCopy, error) {
 	free, err := volume.FreeBytes(temp.target)
 	if err != nil || free < 2*size {
@@ -63,11 +63,11 @@ func newShadowCopy(temp *tempFile, size int64) (*shadowCopy, error) {
 	return c, nil
 }
 
-// copyStep copies some of a file of size bytes, and reports whether all of it is copied. It ends early if ctx does.
+// copyStep copies the next bytes of a file of size bytes, and reports whether all of it is copied. It stops early if ctx ends.
 func (c *shadowCopy) copyStep(ctx context.Context, size int64) (done bool, err error) {
 	buf := alignedBuffer(chunkBytes)
 	for end := c.copied + shadowStep; c.copied < min(size, end) && ctx.Err() == nil; {
-		// Not ReadAt: after a short read it reads on at the end of the file, an offset that direct I/O does not take.
+		// Not ReadAt: after a short read, it reads again at the end of the file, and direct I/O does not accept that offset.
 		n, err := unix.Pread(int(c.from.Fd()), buf, c.copied)
 		if err != nil {
 			return false, os.NewSyscallError("pread", err)
@@ -84,7 +84,7 @@ func (c *shadowCopy) copyStep(ctx context.Context, size int64) (done bool, err e
 	return c.copied == size, nil
 }
 
-// finish compares the copied bytes with the manifest, and syncs the copy.
+// finish compares the copied bytes with the manifest, syncs the copy and returns its identity.
 func (c *shadowCopy) finish(m Manifest) (os.FileInfo, error) {
 	if mismatch := c.hasher.Mismatch(m); mismatch != "" {
 		return nil, &damagedError{mismatch}
@@ -104,7 +104,7 @@ func (c *shadowCopy) Close() error {
 	return c.to.Close()
 }
 
-// damagedError is that the bytes on disk are not those that were written.
+// damagedError means that the bytes on disk are not the bytes that were written.
 type damagedError struct{ mismatch string }
 
 func (e *damagedError) Error() string { return fmt.Sprintf("the file is damaged: %s", e.mismatch) }

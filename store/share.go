@@ -11,27 +11,29 @@ import (
 	"time"
 )
 
-// On a network share two things differ from a file system of this machine:
+// A network share differs from a local file system in two respects:
 //
-//   - Its locks may hold nothing, so two captures may believe to be alone. Each uses temporary names of its own, which have the word of
-//     its lock: what one renames to feedback.json is never what the other is still writing. lockword.go ends this.
-//   - It may refuse to replace a file that somebody has open (SMB). A rename is then tried for some time, because readers of a
-//     feedback.json are done soon.
+//   - A lock may not exclude others, so two processes may both believe that they have it. Each uses its own temporary names,
+//     which contain the random word of its lock. Therefore a process never renames a file to feedback.json that another one is
+//     still writing. The check of the lock's word (lockword.go) then stops one of them.
+//   - The share may refuse to replace a file that somebody has open (SMB). A rename is then repeated for some time, because
+//     readers usually need feedback.json only briefly.
 //
-// Files are patched on ext4 and XFS only, so on a share each version is written whole.
+// Files are patched only on ext4 and XFS, so on a share each version is written whole.
 
-// share is what a File needs to know of the share that it is on. A nil share is a file system of this machine.
+// share has the state that is needed only on a network share. A nil share means a local file system.
 type share struct {
-	blocked time.Duration // how long readers have kept renames from being done since the last Result
+	blocked time.Duration // total time that renames have waited for readers since the last Result
 }
 
-// How long a rename waits for readers, and the longest pause between two attempts. A clean stop has to end within two seconds.
+// Maximum time that a rename waits for readers, and maximum pause between two attempts. A clean stop must end within two
+// seconds.
 const (
 	renamePatience = time.Second
 	renamePause    = 50 * time.Millisecond
 )
 
-// rename renames the file old to replace the one at path.
+// rename renames the file old to path and replaces the file there.
 func (s *share) rename(old, path string) error {
 	err := os.Rename(old, path)
 	if s == nil || !isBlocked(err) {
@@ -44,20 +46,20 @@ func (s *share) rename(old, path string) error {
 	}
 	s.blocked += time.Since(start)
 	if isBlocked(err) {
-		// Not %w: the permissions are right, since a file could be created beside it.
+		// %w would add a hint about permissions, but they are right, since the other file could be created in the same folder.
 		return fmt.Errorf("%v; a reader seems to have %s open, and this network share does not replace an open file: "+
 			"capture tries again; end that reader if it keeps the file open", err, filepath.Base(path))
 	}
 	return err
 }
 
-// isBlocked reports whether err is how Linux reports that an SMB server refuses to replace an open file: EACCES, EBUSY or, from
-// older kernels, ETXTBSY.
+// isBlocked reports whether err may mean that an SMB server refuses to replace an open file. Linux reports this as EACCES,
+// EBUSY or, in older kernels, ETXTBSY.
 func isBlocked(err error) bool {
 	return errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.ETXTBSY)
 }
 
-// takeWarning returns a sentence about readers that have blocked renames since the last call; "" if none has.
+// takeWarning returns a warning about readers that have delayed renames since the last call, or "" if there were none.
 func (s *share) takeWarning(path string) string {
 	if s == nil || s.blocked == 0 {
 		return ""
@@ -68,8 +70,8 @@ func (s *share) takeWarning(path string) string {
 		path, blocked.Milliseconds())
 }
 
-// useFileSystem sets the temporary names for the file system under the folder, and removes temporary files that earlier processes have
-// left there. On a share it returns a sentence about what the share can't do; "" if there is nothing to say.
+// useFileSystem sets the temporary names for the file system of the folder, and removes the temporary files of earlier
+// processes. On a share it returns a warning about what the share can't do, or "" if there is none.
 func (f *File) useFileSystem() (warning string) {
 	fs := fileSystemAt(f.folder())
 	f.share, f.paths.tmpWord = nil, ""
@@ -100,8 +102,8 @@ func (f *File) useFileSystem() (warning string) {
 	return fmt.Sprintf("%s is on a network share (%s); %s", f.dataPath, fs.Name, strings.Join(found, "; "))
 }
 
-// removeForeignTemp removes temporary files with the words of other processes: what a crash left. If such a process still runs, it fails to
-// rename its file, and finds that it has lost the lock file.
+// removeForeignTemp removes temporary files with the words of other processes, which a crash may have left. If such a process
+// is still running, its rename fails, and it finds that it has lost the lock file.
 func (f *File) removeForeignTemp() {
 	entries, err := os.ReadDir(f.folder())
 	if err != nil {
@@ -122,8 +124,8 @@ func (f *File) removeForeignTemp() {
 
 var ownTmpSuffix = regexp.MustCompile(`^-[0-9a-f]{16}\.tmp$`)
 
-// writeManifestOnShare writes the pending manifest. On a share it is first written under a name of our own: the name that readers look at
-// always leads to a whole manifest.
+// writeManifestOnShare writes the pending manifest, first under a name that only this process uses. Thus the name that readers
+// use always leads to a complete manifest.
 func (f *File) writeManifestOnShare(write func(*os.File) error) error {
 	own := f.ownTmp(f.manifestPath)
 	err := writeSynced(own, f.manifestPath, write)

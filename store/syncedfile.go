@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// createLike creates an empty file at path. It gets the mode and, if permitted, the owner of the regular file at like, if
-// there is one. What is at path already is removed and never opened: it may be a link.
+// createLike creates an empty file at path. If there is a regular file at like, the new file gets its mode and, if permitted,
+// its owner. createLike first removes what exists at path, and never opens it, because it may be a link.
 func createLike(path, like string) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !isMissing(err) {
 		return nil, err
@@ -18,7 +18,7 @@ func createLike(path, like string) (*os.File, error) {
 	}
 	if info, err := os.Lstat(like); err == nil && info.Mode().IsRegular() {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			file.Chown(int(st.Uid), int(st.Gid)) // needs root; without it the file is ours, which is as good
+			file.Chown(int(st.Uid), int(st.Gid)) // needs root; otherwise the file belongs to us, which is as good
 		}
 		if err := file.Chmod(info.Mode().Perm()); err != nil && !errors.Is(err, os.ErrPermission) {
 			file.Close()
@@ -29,7 +29,7 @@ func createLike(path, like string) (*os.File, error) {
 	return file, nil
 }
 
-// writeSynced creates a file at path as createLike does, calls write to fill it, and syncs it.
+// writeSynced creates a file at path like createLike, calls write to fill it, and syncs it.
 func writeSynced(path, like string, write func(*os.File) error) error {
 	file, err := createLike(path, like)
 	if err != nil {

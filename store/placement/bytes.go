@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// AppendPiece appends piece i to b, as it is in the file. appendRows appends the rows of the Part that lies there, each with
-// its comma and newline; it is not called for an empty table.
+// AppendPiece appends to b the bytes of piece i as they are in the file. appendRows appends the rows of the piece's Part, each
+// with its comma and newline. It is not called for an empty table.
 func (l *Layout) AppendPiece(b []byte, i int, appendRows func([]byte) ([]byte, error)) (_ []byte, err error) {
 	if len(l.Regions) == 0 {
 		return append(b, emptyFile...), nil
@@ -43,11 +43,11 @@ func (l *Layout) AppendPiece(b []byte, i int, appendRows func([]byte) ([]byte, e
 	return b, nil
 }
 
-// Span is a range of a file: the bytes from offset From up to, but not including, To.
+// Span is a range of a file: the bytes from offset From up to, but not including, offset To.
 type Span struct{ From, To int64 }
 
-// ChangedSpans returns the ranges in which a file with this layout differs from one with the layout old, widened to multiples
-// of align. They are in order and do not touch. The last one may end beyond the end of the file.
+// ChangedSpans returns the ranges in which a file with this layout differs from a file with the layout old, widened to
+// multiples of align. The ranges are in order and do not touch each other. The last one may end beyond the end of the file.
 func (l *Layout) ChangedSpans(old *Layout, align int64) []Span {
 	var spans []Span
 	add := func(from, to int64) {
@@ -58,7 +58,7 @@ func (l *Layout) ChangedSpans(old *Layout, align int64) []Span {
 		}
 		spans = append(spans, Span{from, to})
 	}
-	before := 0 // index into old.Regions
+	before := 0 // index in old.Regions
 	for i, region := range l.Regions {
 		for before < len(old.Regions) && old.Regions[before].Off < region.Off {
 			before++

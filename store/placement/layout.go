@@ -1,21 +1,20 @@
-// Package placement decides where each row lies in feedback.json, so that a change of one row changes few bytes of a large
-// file. It computes offsets and bytes and does no I/O.
+// Package placement decides where each row is in feedback.json, so that a change of one row changes few bytes of a large file.
+// It computes offsets and bytes and does no I/O.
 //
-// The table consists of Parts: some consecutive rows each, with an ID that stands for their content. In the file each Part has
-// a [Region], which may be longer than its rows. Spaces before the closing brace of the region's last row fill the rest, where
-// readers of JSON, of whole lines or of both ignore them:
+// A table consists of Parts. A Part is some consecutive rows, with an ID that changes whenever the rows do. In the file each
+// Part has a [Region], which may be longer than its rows. The rest is filled with spaces in front of the closing brace of the
+// region's last row, where neither a JSON parser nor a program that reads line by line is disturbed by them:
 //
 //	offset  0    2                      92               152              210  212
 //	        [\n  {…},\n{…},\n{…     },\n{…},\n{…      },\n{…},\n{…},\n{…}\n   ]\n
 //	            └────── region 0 ──────┘└─── region 1 ───┘└── region 2 ──┘
 //	                    Part 7, padded      Part 9, padded    Part 4, the last
 //
-// The file's last region has no padding, and its last row has no comma: whatever is appended changes the end of the file
-// anyway.
+// The last region of a file has no padding, and its last row has no comma: an append changes the end of the file in any case.
 //
-// [New] places all Parts one after the other. [Layout.Next] places the next state of a table and keeps as many Parts as possible
-// where they are: a Part that has grown takes from its padding, then from its neighbours' ([match.rewriteRun] has a picture).
-// [Layout.ChangedSpans] then has the ranges in which two files differ.
+// [New] places all Parts one after the other. [Layout.Next] places the next state of a table and keeps as many Parts as
+// possible in place: a Part that has grown uses its own padding, then that of its neighbours ([match.rewriteRun] has a
+// picture). [Layout.ChangedSpans] returns the ranges in which two files differ.
 //
 //	state 1   │ Part 7   ␣␣│ Part 9   ␣␣│ Part 4 │
 //	              same         changed      same
@@ -26,23 +25,23 @@ import "sort"
 
 // Part is some consecutive rows of a table, which are placed together.
 type Part struct {
-	ID    uint64 // Parts with the same ID have the same rows
+	ID    uint64 // identity of the content: Parts with the same ID have the same rows
 	Bytes int64  // length of the rows' lines, each with its comma and newline
 }
 
-// Region is the range of a file in which a Part lies.
+// Region is the range of a file that holds a Part.
 type Region struct {
-	PartID uint64
-	Off    int64 // offset of the first byte
-	Size   int64 // length in bytes, with the padding
+	PartID uint64 // ID of that Part
+	Off    int64  // offset of the first byte
+	Size   int64  // length in bytes, including the padding
 }
 
 // End returns the offset of the first byte after the region.
 func (r Region) End() int64 { return r.Off + r.Size }
 
-// Layout is where the Parts of a table lie in a file. It never changes once it has been made.
+// Layout has the positions of a table's Parts in a file. It is immutable after New or Next returns it.
 type Layout struct {
-	Regions []Region // in the order of the keys, without gaps
+	Regions []Region // regions in key order, without gaps
 	Bytes   int64    // length of the whole file
 }
 
@@ -53,19 +52,19 @@ const (
 	rowEnd    = "},\n" // the file's last row has no comma
 )
 
-// FillFactor is how much of a new region its rows take. Postgres uses the word for its pages, and for the same reason: rows
-// can grow without moving others.
+// FillFactor selects the share of a new region that its rows fill. Postgres has a fill factor for its pages for the same
+// reason: rows can grow without moving others.
 type FillFactor int
 
 const (
-	// FillFactor100 leaves no padding. It is for files so small that each change rewrites all of them.
+	// FillFactor100 leaves no padding. It is for small files, which are rewritten whole at each change.
 	FillFactor100 FillFactor = iota
-	// FillFactor97 leaves one part in 32 as padding. Without any, the first row to grow would find no room up to the file's
-	// end, and all rows behind it would move.
+	// FillFactor97 adds 1/32 of the rows' bytes as padding. Without padding, the first row that grows would find no space, and
+	// all rows after it would move.
 	FillFactor97
 )
 
-// paddingDivisor is the share of a region that FillFactor97 leaves as padding, as a divisor of its rows' bytes.
+// paddingDivisor determines the padding of FillFactor97: the rows' bytes divided by it.
 const paddingDivisor = 32
 
 func (f FillFactor) padding(rows int64) int64 {
@@ -86,7 +85,7 @@ func New(parts []Part, fill FillFactor) *Layout {
 	return l
 }
 
-// regionsEnd returns the offset at which the next region begins.
+// regionsEnd returns the offset of the end of the last region, at which the next one begins.
 func (l *Layout) regionsEnd() int64 {
 	if len(l.Regions) == 0 {
 		return int64(len(opening))
@@ -98,16 +97,17 @@ func (l *Layout) addRegion(p Part, size int64) {
 	l.Regions = append(l.Regions, Region{p.ID, l.regionsEnd(), size})
 }
 
-// placeTail places the last parts of the file.
+// placeTail places parts one after the other; the last of them is the last one of the file.
 func (l *Layout) placeTail(parts []Part, fill FillFactor) {
 	last := len(parts) - 1
 	for _, p := range parts[:last] {
 		l.addRegion(p, p.Bytes+fill.padding(p.Bytes))
 	}
-	l.addRegion(parts[last], parts[last].Bytes-1) // without its last comma
+	l.addRegion(parts[last], parts[last].Bytes-1) // its last row has no comma
 }
 
-// placeWithin places parts so that they fill size bytes, which must be enough, and shares the padding between them.
+// placeWithin places parts so that they fill exactly size bytes, and distributes the padding evenly among them. size must be at
+// least the sum of their bytes.
 func (l *Layout) placeWithin(parts []Part, size int64) {
 	free := size
 	for _, p := range parts {
@@ -120,8 +120,8 @@ func (l *Layout) placeWithin(parts []Part, size int64) {
 	}
 }
 
-// A file consists of pieces: a region each, the first with the opening bracket before it, the last with the closing one after
-// it. The file of an empty table is one piece without a region.
+// A file consists of pieces. Each piece is a region; the first one also has the opening bracket, and the last one the closing
+// bracket. The file of an empty table is one piece without a region.
 
 // Pieces returns the number of pieces.
 func (l *Layout) Pieces() int { return max(len(l.Regions), 1) }
@@ -142,7 +142,7 @@ func (l *Layout) PieceBytes(i int) int64 {
 	return l.Bytes - l.PieceOff(i)
 }
 
-// PieceAt returns the piece that has the byte at off.
+// PieceAt returns the index of the piece that contains the byte at offset off.
 func (l *Layout) PieceAt(off int64) int {
 	return max(0, sort.Search(len(l.Regions), func(i int) bool { return l.Regions[i].Off > off })-1)
 }

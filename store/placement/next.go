@@ -1,8 +1,9 @@
 package placement
 
-// Next places parts, the next state of the table that l has, and keeps as many as possible where they are. It returns nil if
-// the file is better written whole: if more than half of it would change, or if more than a fifth would be padding.
-// patchFrom is the size from which files are patched; the two bounds are looser for files that are little larger.
+// Next places parts, the next state of the table, and keeps as many of them as possible in their regions in l. It returns nil
+// if the file should be written whole: if more than half of it would change, or if more than about a fifth would be padding.
+// patchFrom is the file size in bytes from which files are patched. For files that are little larger, both limits are less
+// strict.
 func (l *Layout) Next(parts []Part, patchFrom int64) *Layout {
 	if len(l.Regions) == 0 || len(parts) == 0 {
 		return nil
@@ -10,7 +11,7 @@ func (l *Layout) Next(parts []Part, patchFrom int64) *Layout {
 	m := newMatch(l.Regions, parts)
 	next := &Layout{Regions: make([]Region, 0, len(parts)+1)}
 	next.Regions = append(next.Regions, l.Regions[:m.head]...)
-	budget := max(l.Bytes/2, 2*patchFrom) // bytes that may still be rewritten
+	budget := max(l.Bytes/2, 2*patchFrom) // number of bytes that may still be rewritten
 	for region, part := m.head, m.head; part < len(parts) || region < len(l.Regions); {
 		if m.keepsRegion(region, part) {
 			next.Regions = append(next.Regions, l.Regions[region])
@@ -40,7 +41,7 @@ func (l *Layout) Next(parts []Part, patchFrom int64) *Layout {
 	return next
 }
 
-// unpaddedBytes returns the length of a file of parts without any padding.
+// unpaddedBytes returns the length of a file that has these parts and no padding.
 func unpaddedBytes(parts []Part) int64 {
 	n := int64(len(opening)) - 1 + int64(len(closing))
 	for _, p := range parts {
@@ -49,12 +50,12 @@ func unpaddedBytes(parts []Part) int64 {
 	return n
 }
 
-// match pairs the regions of a layout with the parts of the next state. Both are in the order of the keys.
+// match assigns regions of a layout to parts of the next state. Both are in key order.
 type match struct {
 	regions []Region
 	parts   []Part
-	head    int            // number of pairs at the start that did not change; the file's last region is never one of them
-	tail    int            // number of pairs at the end that did not change
+	head    int            // number of unchanged pairs at the start; the file's last region is never one of them
+	tail    int            // number of unchanged pairs at the end
 	between map[uint64]int // index of each region between head and tail, by the ID of its Part
 }
 
@@ -75,8 +76,8 @@ func newMatch(regions []Region, parts []Part) *match {
 	return m
 }
 
-// regionOf returns the region that a part may keep, if there is one. The file's last region can be kept only as the last one,
-// since its last row has no comma.
+// regionOf returns the index of the region that a part may keep, and reports whether there is one. The file's last region can
+// only be kept as the last one, because its last row has no comma.
 func (m *match) regionOf(part int) (region int, ok bool) {
 	if left := len(m.parts) - part; left <= m.tail {
 		return len(m.regions) - left, true
@@ -85,7 +86,7 @@ func (m *match) regionOf(part int) (region int, ok bool) {
 	return region, ok && part != len(m.parts)-1 && region != len(m.regions)-1
 }
 
-// keepsRegion reports whether the part keeps the region.
+// keepsRegion reports whether the part keeps the region. Both are given by their index.
 func (m *match) keepsRegion(region, part int) bool {
 	if region == len(m.regions) || part == len(m.parts) {
 		return false
@@ -94,16 +95,16 @@ func (m *match) keepsRegion(region, part int) bool {
 	return ok && own == region
 }
 
-// run is neighbouring regions that are rewritten, and the parts that will lie there. It begins at the region and the part that
-// rewriteRun was called with.
+// run is a sequence of neighbouring regions that are rewritten, and the parts that are placed there. It begins at the region
+// and the part that are passed to rewriteRun.
 type run struct {
-	endRegion, endPart int   // first region and first part after the run
-	room               int64 // bytes of its regions
-	need               int64 // bytes of its parts, without padding
+	endRegion, endPart int   // indexes of the first region and the first part after the run
+	room               int64 // number of bytes of the run's regions
+	need               int64 // number of bytes of the run's parts, without padding
 }
 
-// rewriteRun returns the shortest run that begins at region and part and whose parts fit into its regions, or the rest of the
-// file. It reports false if the run has more than budget bytes.
+// rewriteRun returns the shortest run that begins at region and part and whose parts fit into its regions. If no such run ends
+// earlier, the run is the rest of the file. rewriteRun reports false if the parts of the run have more than budget bytes.
 //
 //	regions   │ 7  ␣│ 9      ␣│ 4  ␣␣␣␣│ 8 │      Part 9 is now 11, and too long for the region of 9.
 //	parts       7     11        4        8        With the padding of 4 it fits:
@@ -112,7 +113,7 @@ type run struct {
 func (m *match) rewriteRun(region, part int, budget int64) (run, bool) {
 	r := run{endRegion: region, endPart: part}
 	for {
-		// Add the parts up to the next one that keeps its region, then the regions before that one.
+		// Add the parts before the next one that keeps its region, then the regions before that one.
 		kept := len(m.regions)
 		for ; r.endPart < len(m.parts); r.endPart++ {
 			if own, ok := m.regionOf(r.endPart); ok && own >= r.endRegion {
@@ -132,15 +133,15 @@ func (m *match) rewriteRun(region, part int, budget int64) (run, bool) {
 		case r.endPart > part && r.need+r.minPadding(region) <= r.room:
 			return r, true
 		}
-		// The parts do not fit: they share the room of the next region with its part.
+		// The parts do not fit, so add the next region and its part: its padding is room for all of them.
 		r.need += m.parts[r.endPart].Bytes
 		r.room += m.regions[r.endRegion].Size
 		r.endPart, r.endRegion = r.endPart+1, r.endRegion+1
 	}
 }
 
-// minPadding returns how much padding a run must keep if it shares the room of regions that did not change. Otherwise the next
-// row that grows would have to share it again.
+// minPadding returns the number of bytes of padding that a run must keep if it includes regions that did not change. Without
+// this minimum, the next row that grows would force these regions to be rewritten again.
 func (r *run) minPadding(region int) int64 {
 	if r.endRegion-region == 1 {
 		return 0

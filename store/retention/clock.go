@@ -2,24 +2,25 @@ package retention
 
 import "time"
 
-// settleTime is how long a wall clock must run steadily before a jump forward is believed. Until then states are dropped by
-// the time that has passed since the last moment that is believed.
+// settleTime is how long a wall clock must run steadily before Clock accepts a jump forward. Until then, Clock adds the elapsed
+// monotonic time to the last accepted time.
 const settleTime = 24 * time.Hour
 
-// jumpLimit is by how much the wall clock may gain on the monotonic clock without being a jump.
+// jumpLimit is the maximum that the wall clock may gain on the monotonic clock before Clock treats the difference as a jump.
 const jumpLimit = time.Hour
 
-// Clock is a wall clock for dropping states. It never runs ahead of what it has reason to believe. A jump back is followed at
-// once, since an earlier time drops less.
+// Clock returns the time that decides which states are dropped. It does not follow a jump forward of the wall clock until the
+// clock has settled. It follows a jump back at once, because an earlier time drops fewer states.
 type Clock struct {
-	base    time.Time // the time that was believed at the start or before the last jump
-	offset  time.Duration
-	elapsed time.Duration // monotonic time at base
-	jumped  bool          // whether the wall clock is ahead and has not settled yet
+	base    time.Time     // time that was accepted last, or just before the last jump
+	offset  time.Duration // lead of the wall clock at the last jump; 0 if none is pending
+	elapsed time.Duration // monotonic time that corresponds to base
+	jumped  bool          // whether the wall clock has jumped forward and has not settled yet
 }
 
-// NewClock returns a Clock at a start of the process. wall is the wall clock, elapsed a monotonic one, and last the latest time
-// that an earlier run has left on disk, or zero. A long time between the two may be a pause or a wrong clock.
+// NewClock returns a Clock for a process that starts. wall is the time of the wall clock, and elapsed that of a monotonic
+// clock. last is the latest time that an earlier run has stored, or zero. If wall is much later than last, that is treated as a
+// jump, because capture may have been stopped for long or the clock may be wrong.
 func NewClock(wall, last time.Time, elapsed time.Duration) *Clock {
 	c := &Clock{base: wall, elapsed: elapsed}
 	if !last.IsZero() && wall.Sub(last) > jumpLimit {
@@ -28,15 +29,15 @@ func NewClock(wall, last time.Time, elapsed time.Duration) *Clock {
 	return c
 }
 
-// Now returns the time that is believed.
+// Now returns the accepted time. wall and elapsed are the current times of the two clocks.
 func (c *Clock) Now(wall time.Time, elapsed time.Duration) time.Time {
 	believed := c.base.Add(elapsed - c.elapsed)
 	ahead := wall.Sub(believed)
 	switch {
-	case ahead <= jumpLimit: // steady, or set back
+	case ahead <= jumpLimit: // the clock runs steadily, or was set back
 		c.base, c.elapsed, c.jumped, c.offset = wall, elapsed, false, 0
 		return wall
-	case !c.jumped || (ahead-c.offset).Abs() > jumpLimit: // a jump, or another one
+	case !c.jumped || (ahead-c.offset).Abs() > jumpLimit: // a first jump, or another one
 		c.base, c.elapsed, c.jumped, c.offset = believed, elapsed, true, ahead
 		return believed
 	case elapsed-c.elapsed >= settleTime:

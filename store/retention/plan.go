@@ -6,19 +6,20 @@ import (
 	"time"
 )
 
-// lossDays is how many days the states before losses are kept: for each day, only the one with the most rows.
+// lossDays is the number of days for which states before losses are kept. Of each day, only the state with the most rows is
+// kept.
 const lossDays = 30
 
-// State has the facts about a kept state that [Plan] decides by.
+// State has the properties of a kept state that [Plan] uses.
 type State struct {
-	Time         time.Time // when the state was written
-	Rows         int
-	Bytes        int64 // on disk
-	Loss         bool  // whether it is the state before a loss
-	Acknowledged bool  // whether that loss is acknowledged or has ended
+	Time         time.Time // time at which the state was written
+	Rows         int       // number of rows
+	Bytes        int64     // length on disk
+	Loss         bool      // whether it is the state before a loss
+	Acknowledged bool      // whether that loss is acknowledged or has ended
 }
 
-// class is the reason to keep a state. When space is short, states of a lower class go first.
+// class is the reason to keep a state. When space is short, states of a lower class are dropped first.
 type class int
 
 const (
@@ -28,11 +29,12 @@ const (
 	weekly
 	acknowledgedLoss
 	unacknowledgedLoss
-	largestLoss // of the unacknowledged ones
+	largestLoss // the unacknowledged loss with the most rows
 )
 
-// Plan returns the indexes of the states to drop: first those that the policy does not cover, then as many more as it takes to
-// free excess bytes. short is how many of these bytes remain, because the largest unacknowledged loss is never dropped.
+// Plan returns the indexes of the states to drop: first all states that the policy does not cover, then as many more as are
+// needed to free excess bytes. short is the number of these bytes that can't be freed, because the state before the largest
+// unacknowledged loss is never dropped.
 func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []int, short int64) {
 	classes := classify(states, policy, now)
 	order := make([]int, len(states))
@@ -52,12 +54,12 @@ func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []in
 	return drop, max(excess, 0)
 }
 
-// classify returns why each state stays.
+// classify returns the class of each state.
 func classify(states []State, policy Policy, now time.Time) []class {
 	classes := make([]class, len(states))
 	keep := func(i int, c class) { classes[i] = max(classes[i], c) }
-	// A clock that was set back leaves states from the future. They have hours, days and weeks of their own: as the newest ones
-	// they would otherwise take the place of what is written now.
+	// After a clock was set back, some states are in the future. They have separate hours, days and weeks, and do not replace
+	// the states that are written now, although they are newer.
 	newest := now
 	for _, s := range states {
 		if s.Time.After(newest) {
@@ -95,10 +97,10 @@ func classify(states []State, policy Policy, now time.Time) []class {
 	return classes
 }
 
-// classifyLosses calls keep for the states before losses that stay for that reason.
+// classifyLosses calls keep for each state that stays because it precedes a loss.
 func classifyLosses(states []State, now time.Time, keep func(int, class)) {
 	largest, largestOfDay := -1, map[int64]int{}
-	hasMore := func(i, j int) bool { // of two with as many rows, the newer one
+	hasMore := func(i, j int) bool { // reports whether i has more rows than j; if they have as many, whether i is newer
 		return states[i].Rows > states[j].Rows || states[i].Rows == states[j].Rows && states[i].Time.After(states[j].Time)
 	}
 	for i, s := range states {
@@ -138,18 +140,19 @@ func floorDiv(a, b int64) int64 {
 	return a / b
 }
 
-// Budget is how much space kept states may take.
+// Budget has the sizes that limit the space for kept states.
 type Budget struct {
-	File int64 // bytes of feedback.json; after a loss, of the largest state before one that is not acknowledged
-	Size int64 // bytes of the volume
-	Free int64 // bytes of the volume that are free
+	File int64 // length of feedback.json in bytes, or of the largest state before an unacknowledged loss if that is longer
+	Size int64 // size of the volume in bytes
+	Free int64 // free space of the volume in bytes
 }
 
-// leastBudget is how much kept states may take in any case, if the volume has room.
+// leastBudget is the number of bytes that kept states may use even if feedback.json is small, provided that the volume has the
+// space.
 const leastBudget = 64 << 20
 
-// Excess returns how many bytes must be freed: kept states take at most ten times the file, and leave free a fifth of the
-// volume or twice the file, whichever is more.
+// Excess returns the number of bytes that must be freed. Kept states may use at most ten times the length of the file. They
+// must leave free a fifth of the volume or twice the length of the file, whichever is more.
 func (b Budget) Excess(states []State) int64 {
 	total := int64(0)
 	for _, s := range states {

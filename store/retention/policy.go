@@ -1,17 +1,17 @@
-// Package retention decides which earlier states of feedback.json stay. It computes on times and sizes and does no I/O.
+// Package retention decides which earlier states of feedback.json are kept. It computes on times and sizes and does no I/O.
 //
 // A [Policy] such as 24h,7d,4w keeps the newest state of each of the last 24 hours, 7 days and 4 weeks. Hours, days and weeks
-// are those of UTC, so daylight saving time changes nothing; weeks begin on Monday. States before a loss of rows stay longer:
+// are in UTC, so daylight saving time has no effect. Weeks begin on Monday. States before a loss of rows are kept longer:
 //
-//	why a state stays                              until
-//	newest of an hour, a day or a week             the policy no longer covers it
-//	most rows of the losses of one day             30 days
-//	most rows of the unacknowledged losses         somebody acknowledges the loss, or it has ended
+//	reason to keep a state                         until
+//	newest state of an hour, a day or a week       the policy no longer covers it
+//	most rows before the losses of one day         30 days have passed
+//	most rows before an unacknowledged loss        somebody acknowledges the loss, or it has ended
 //
-// [Plan] applies the policy. [Budget.Excess] and [Plan] together then apply the limit on space: what stays only for its hour
-// goes first, then days, weeks and acknowledged losses, the oldest first.
+// [Plan] applies the policy. Together with [Budget.Excess] it also applies the limit on space. It first drops states that are
+// kept only for their hour, then those for days, weeks, acknowledged losses and unacknowledged losses, each the oldest first.
 //
-// The time comes from a [Clock], which does not believe a wall clock that has just been set forward: a clock that is wrong by
+// The time comes from a [Clock], which does not immediately follow a wall clock that was set forward: a clock that is wrong by
 // a year must not remove the states of a month.
 package retention
 
@@ -22,16 +22,18 @@ import (
 	"strings"
 )
 
-// Policy is for how many hours, days and weeks the newest state is kept. The zero Policy keeps only states before losses.
+// Policy is the number of hours, days and weeks for which the newest state is kept. The zero Policy keeps only states before
+// losses.
 type Policy struct{ Hours, Days, Weeks int }
 
 // Default is the policy of `capture run`.
 var Default = Policy{Hours: 24, Days: 7, Weeks: 4}
 
-// mostPeriods bounds each number of a Policy, and so the number of states.
+// mostPeriods is the maximum of each number of a Policy. It limits the number of states.
 const mostPeriods = 100_000
 
-// Parse parses a policy: parts such as 24h, 7d and 4w, each at most once, separated by commas; or a number of hours; or 0.
+// Parse parses a policy. It consists of parts such as 24h, 7d and 4w, separated by commas. Each unit may occur once. A number
+// without a unit means hours, so 0 is the zero Policy.
 func Parse(text string) (Policy, error) {
 	var p Policy
 	seen := map[byte]bool{}
@@ -66,7 +68,7 @@ func Parse(text string) (Policy, error) {
 	return p, nil
 }
 
-// String returns the policy as Parse takes it.
+// String returns the policy in the form that Parse accepts.
 func (p Policy) String() string {
 	var parts []string
 	for _, part := range []struct {
