@@ -12,8 +12,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// maxLostKeys is the maximum number of keys of lost rows that a manifest has. The size of a manifest is limited, and a key may
-// have 2.7 kB, the limit of an index entry.
+// maxLostKeys is the maximum number of keys of lost rows in a manifest. It keeps the manifest within its size limit, although a
+// key may have up to 2.7 kB, the limit of an index entry.
 const maxLostKeys = 1000
 
 // comparison counts how the rows of a View differ from the rows of a file. Both are in key order, so one pass over both finds

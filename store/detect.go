@@ -16,18 +16,18 @@ import (
 // compared with the View's new Parts. The whole file is compared only by the first Write of a run and by a Write after an error
 // or after another program has touched the file.
 
-// It is a loss if all rows are lost, or at least lossLeast rows and more than one row in lossShare.
+// Losing all rows counts as a loss. So does losing at least lossLeast rows that are more than one row in lossShare.
 const (
 	lossShare  = 10
 	lossLeast  = 10
-	lossWindow = time.Hour // time for which a number of rows may count as the highest
+	lossWindow = time.Hour // period whose highest number of rows is compared with the new number
 )
 
 // keepReason is the reason to keep the current file before it is replaced.
 type keepReason struct {
 	manifest Manifest // manifest of the current file
 	loss     *Loss    // loss that replacing the file would cause; nil if there is none
-	other    bool     // whether the new state is of another table, database or cluster
+	other    bool     // whether the new state comes from another table, database or cluster
 	damaged  string   // known damage of the file; "" if there is none
 }
 
@@ -118,7 +118,7 @@ func (f *File) compareParts(v *snapshot.View, last *written) *keepReason {
 	return r
 }
 
-// mayLose reports whether the loss of n of a file's rows counts as a loss.
+// mayLose reports whether losing n of a file's rows counts as a loss.
 func mayLose(n, rows int) bool {
 	return n > 0 && (n >= rows || n >= lossLeast && n > rows/lossShare)
 }

@@ -13,8 +13,8 @@ import (
 // the volume. Therefore File remembers the folder's device.
 
 // checkDevice returns an error if the folder is on another device than at Open. A missing folder counts as on the device of the
-// nearest existing folder above it. Another device is accepted if the lock file there has our word: then the volume has been
-// mounted again.
+// nearest existing folder above it. Another device is accepted if the folder there has a lock file with our word (see
+// lockword.go): then the volume has been mounted again.
 func (f *File) checkDevice() error {
 	device, ok := deviceOf(f.folder())
 	switch {

@@ -62,8 +62,8 @@ func (d *digest) setManifest(m *Manifest) {
 	}
 }
 
-// update updates the digest of a file with the layout old to the digest of c. If complete is set, it completes the SHA-256 of
-// the whole file, however long that takes.
+// update turns the digest of a file with the layout old into the digest of c, in place. If complete is set, it completes the
+// SHA-256 of the whole file, however long that takes.
 func (d *digest) update(c *content, old *placement.Layout, complete bool) error {
 	spans, firstChange := c.ChangedSpans(old, blockBytes), old.Bytes
 	if len(spans) > 0 {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Maximum size in bytes of an existing file that is hashed. Hashing a larger file would delay Open, so the first Write does it,
-// just before it replaces the file.
+// These constants limit the size, in bytes, of an existing file that is hashed. Hashing a larger file would delay Open, so the
+// first Write does it, just before it replaces the file.
 const (
 	hashAtOpen = 64 << 20
 	hashAll    = math.MaxInt64
@@ -18,7 +18,7 @@ const (
 // existing describes what was on disk before the first Write.
 type existing struct {
 	checked    bool     // whether the files were compared completely; if not, the first Write compares them
-	intact     bool     // whether no difference between the file and its manifest was found
+	intact     bool     // whether the file matches its manifest; only the sizes were compared if checked is not set
 	manifest   Manifest // manifest of the file, if intact is set
 	quarantine string   // suffix of the name under which the first Write keeps the file; "" if it need not be kept
 }
@@ -82,8 +82,8 @@ func completeInterruptedRename(p paths, m Manifest) (_ existing, warning string)
 	return existing{checked: true, intact: true, manifest: m}, warning
 }
 
-// planQuarantine returns an existing that makes the first Write keep the file under another name. Until then the file stays as
-// it is.
+// planQuarantine returns the result of an inspection that makes the first Write keep the file under another name. Until then
+// the file stays as it is.
 func planQuarantine(p paths, why string) (_ existing, warning string) {
 	suffix := quarantineSuffix(p, time.Now())
 	return existing{checked: true, quarantine: suffix}, fmt.Sprintf(

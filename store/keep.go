@@ -38,7 +38,7 @@ type keptStates struct {
 	start  time.Time // origin of the monotonic time that clock gets
 }
 
-// open initializes k and reads which states exist. written is the time of the existing file, or zero.
+// open initializes k and reads which states exist. written is the time at which the existing file was written, or zero.
 func (k *keptStates) open(dataPath, tmpWord string, written time.Time) {
 	k.names, k.dataPath = newKeptNames(dataPath), dataPath
 	k.names.tmpWord = tmpWord
@@ -124,9 +124,9 @@ func (f *File) KeepCurrent() error {
 	return err
 }
 
-// keep gives the current file a second name as a kept state, and writes the state's manifest. It does nothing if the state has
-// been kept already: by an earlier attempt to replace the file, or as an ordinary state that is the newest one and equal. If an
-// older state is equal, the new state shares its data.
+// keep gives the current file a second name as a kept state, and writes the state's manifest. It does nothing if an earlier
+// attempt to replace the file has already kept the state, or if the state is ordinary and equals the newest one. If the state
+// before a loss has been kept as an ordinary state, keep renames it. If an older state is equal, the new state shares its data.
 func (k *keptStates) keep(r *keepReason) (KeptState, error) {
 	s, err := k.tryKeep(r)
 	if err != nil {
@@ -268,9 +268,9 @@ func (f *File) PruneKept() (dropped []KeptState, err error) {
 	return dropped, err
 }
 
-// prune drops the states that the policy does not cover. It then drops more, until need bytes can be freed and the states fit
-// into their budget. short is the number of bytes that it could not free, because the state before an unacknowledged loss is
-// never dropped for space.
+// prune drops the states that the policy does not cover. It then drops more states, until need bytes are freed and the rest
+// fits into the budget. short is the number of bytes that it could not free, because the state before the largest
+// unacknowledged loss is never dropped.
 func (k *keptStates) prune(need int64) (dropped []KeptState, short int64, err error) {
 	states := k.list()
 	list := make([]retention.State, len(states))

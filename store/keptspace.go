@@ -15,16 +15,16 @@ func isNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// writeWithLessKept drops kept states and writes v again, after a first attempt that failed for lack of space. It never drops
-// the state before the largest unacknowledged loss. If the write fails because of that state, the error says so.
+// writeWithLessKept drops kept states and writes the View again, after a first attempt that failed for lack of space. It never
+// drops the state before the largest unacknowledged loss. If the write fails because of that state, the error says so.
 //
-// view is a weak pointer to v, because a strong one would keep rows in memory that Write releases.
+// view is a weak pointer, because a strong one would keep rows in memory that Write releases.
 func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, reason Reason, first Result, cause error) (Result, error) {
 	free, err := volume.FreeBytes(f.folder())
 	if err != nil {
 		return first, cause
 	}
-	need := bytes + bytes/8 - free // size of a whole file, with its padding
+	need := bytes + bytes/8 - free // space that a whole file with its padding lacks
 	if need <= 0 {
 		return first, cause // inodes are missing, or a quota that volume does not report is used up
 	}

@@ -69,7 +69,7 @@ func (s KeptState) RestoreCommand() string {
 	return "capture restore --on-conflict " + conflict + " " + s.Path
 }
 
-// Acknowledge records in a file that the loss after the state was intended or has been dealt with. It needs no lock and may be
+// Acknowledge creates a file that marks the loss after the state as intended or dealt with. It needs no lock and may be
 // called while a daemon runs. It does nothing if the state has no loss or an acknowledged one.
 func (s KeptState) Acknowledge() error {
 	if s.Loss == nil || s.Acknowledged {
@@ -123,7 +123,7 @@ func (n keptNames) state(id keptID) (KeptState, bool) {
 	manifestPath := n.manifest(id)
 	var info fs.FileInfo
 	var err error
-	for tries := 0; ; tries++ { // two tries: if the plain file vanished, the compressed one exists, unless the state was dropped
+	for tries := 0; ; tries++ { // a second try finds a state that was compressed during the first one
 		s.Path = n.compressed(id)
 		if info, err = os.Lstat(s.Path); err == nil {
 			break

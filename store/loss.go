@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Loss describes the rows, values or columns that a Write was about to remove when it kept the state before it.
+// Loss describes the rows, values or columns that a Write was about to remove. Because of the loss, the state before it was
+// kept.
 type Loss struct {
 	Found       time.Time `json:"found"`                  // time of that Write
 	RowsBefore  int       `json:"rows_before"`            // number of rows before that Write

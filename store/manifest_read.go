@@ -34,9 +34,9 @@ func ReadManifest(path string) (Manifest, error) {
 	return m, nil
 }
 
-// OpenRead opens the file at path for reading. The file may be compressed and called path.gz. OpenRead also returns the
-// manifests that may describe the file: none if there is no manifest, two while a Write is between its two renames. A [Hasher]
-// shows which one matches.
+// OpenRead opens the file at path for reading, and returns the manifests that may describe it: none if there is no manifest,
+// two while a Write is between its two renames. A [Hasher] shows which one matches. If the name ends in .gz, the manifest has
+// the name that belongs to the file without .gz.
 func OpenRead(path string) (*os.File, []Manifest, error) {
 	for tries := 1; ; tries++ {
 		file, err := os.Open(path)

@@ -17,7 +17,7 @@ type prewrite struct {
 
 const (
 	prewriteStep   = 8 << 20 // number of bytes of a step; a Write may run after each step
-	rewrittenShare = 4       // divisor: the prewrite ends if more than 1/rewrittenShare of its bytes were rewritten
+	rewrittenShare = 4       // divisor: the prewrite ends if it has rewritten more than a step plus 1/rewrittenShare of its length
 )
 
 var errRewritten = errors.New("the rows do not come in the order of their keys")

@@ -35,7 +35,7 @@ func quarantineSuffix(p paths, now time.Time) string {
 }
 
 // quarantine gives the file and its manifest second names that end in suffix, before a Write replaces them: a file that capture
-// did not write may have content of value (invariant 9, docs/design.md). The first names stay until the rename, so
+// did not write may contain valuable data (invariant 9, docs/design.md). The first names stay until the rename, so
 // feedback.json always exists. taken reports whether the error is that another file has one of the second names.
 func quarantine(p paths, suffix string) (taken bool, err error) {
 	for _, path := range []string{p.dataPath, p.manifestPath} {
@@ -58,7 +58,7 @@ func linkOrCopy(path, second string) error {
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() { // not a file that readers could use; a folder can neither be linked nor be replaced by a rename
+	if !info.Mode().IsRegular() { // readers could not use it, and a folder can neither be linked nor replaced
 		return os.Rename(path, second)
 	}
 	err = os.Link(path, second)

@@ -47,8 +47,8 @@ func (f *File) ReadBack(ctx context.Context) (damage string, err error) {
 	return damage, nil
 }
 
-// openLast opens the file and returns the manifest of the last Write. The file is nil if f is closed or if there is no
-// successful last Write, because then the next Write writes the whole file anyway.
+// openLast opens the file and returns the manifest of the last Write. The file is nil if f is closed, or if the last Write
+// failed or there was none. In these cases nothing needs to be read back.
 func (f *File) openLast() (*os.File, Manifest, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -5,7 +5,7 @@ import "os"
 const (
 	chunkBytes     = 1 << 20
 	chunks         = 4       // number of chunks that may be waiting to be hashed or written
-	largeChunk     = 4 << 20 // size in bytes above which a chunk, with a very large row, is not reused
+	largeChunk     = 4 << 20 // size in bytes above which a chunk is freed and not reused; only very large rows need one
 	writebackBytes = 8 << 20 // number of bytes after which the kernel is asked to start writing them to the device
 )
 

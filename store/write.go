@@ -91,7 +91,7 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 		}
 		p := newPendingVersion(v, last, f.temp.use)
 		p.complete = complete
-		// From here on, v is not used. Thus rows that the table no longer has can be freed as soon as they are written.
+		// From here on, v is not used. Therefore rows that the table no longer has can be freed as soon as they are written.
 		if err := f.replaceBoth(p, &m, last); err != nil {
 			return Result{Kept: kept}, err
 		}

@@ -22,9 +22,9 @@ type pendingVersion struct {
 	patched      bool    // set by writePending
 }
 
-// newPendingVersion places the rows of v. If temp is a prewrite that v starts with, it places them as the prewrite did. Otherwise,
-// if v and the last version are large, it keeps the rows near their places in the last version. In all other cases it places
-// them from scratch.
+// newPendingVersion places the rows of v. If temp is a prewrite that v starts with, it places them as the prewrite did.
+// Otherwise, if v and the last version are large, it keeps the rows near their places in the last version. In all other cases
+// it places them from scratch.
 func newPendingVersion(v *snapshot.View, last written, temp io.Closer) *pendingVersion {
 	var parts []snapshot.Part
 	if last.layout != nil {

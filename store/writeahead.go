@@ -10,9 +10,10 @@ import (
 // WriteAhead writes a part of the file while a table is still being copied, so that the next [File.Write] has less to do. parts
 // are the first Parts of the View that Write will get; rows are still being added to the last one. WriteAhead returns when it
 // has written all Parts but the last, or when ctx ends. It reports whether it may be called again with more Parts. If parts is
-// empty, it removes what it has written.
+// empty, it removes what it has written and reports false.
 //
-// Readers see no change. After an error it reports false. It does not return the error, because the next Write meets it, too.
+// Readers see no change. After an error WriteAhead reports false. It does not return the error, because the next Write will
+// probably meet it, too.
 func (f *File) WriteAhead(ctx context.Context, parts []snapshot.Part) bool {
 	if len(parts) == 0 {
 		f.mu.Lock()

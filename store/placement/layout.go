@@ -3,7 +3,7 @@
 //
 // A table consists of Parts. A Part is some consecutive rows, with an ID that changes whenever the rows do. In the file each
 // Part has a [Region], which may be longer than its rows. The rest is filled with spaces in front of the closing brace of the
-// region's last row, where neither a JSON parser nor a program that reads line by line is disturbed by them:
+// region's last row. JSON parsers and programs that read line by line ignore spaces there:
 //
 //	offset  0    2                      92               152              210  212
 //	        [\n  {…},\n{…},\n{…     },\n{…},\n{…      },\n{…},\n{…},\n{…}\n   ]\n
@@ -74,7 +74,7 @@ func (f FillFactor) padding(rows int64) int64 {
 	return rows / paddingDivisor
 }
 
-// New returns a Layout with the parts one after the other.
+// New returns a Layout that places the parts one after the other, with the padding of fill.
 func New(parts []Part, fill FillFactor) *Layout {
 	if len(parts) == 0 {
 		return &Layout{Bytes: int64(len(emptyFile))}
@@ -97,7 +97,7 @@ func (l *Layout) addRegion(p Part, size int64) {
 	l.Regions = append(l.Regions, Region{p.ID, l.regionsEnd(), size})
 }
 
-// placeTail places parts one after the other; the last of them is the last one of the file.
+// placeTail places parts, one after the other, as the last ones of the file.
 func (l *Layout) placeTail(parts []Part, fill FillFactor) {
 	last := len(parts) - 1
 	for _, p := range parts[:last] {

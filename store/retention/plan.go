@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// lossDays is the number of days for which states before losses are kept. Of each day, only the state with the most rows is
-// kept.
+// lossDays is the number of days for which states before losses are kept. Only the one with the most rows is kept of each day.
 const lossDays = 30
 
 // State has the properties of a kept state that [Plan] uses.
@@ -15,7 +14,7 @@ type State struct {
 	Time         time.Time // time at which the state was written
 	Rows         int       // number of rows
 	Bytes        int64     // length on disk
-	Loss         bool      // whether it is the state before a loss
+	Loss         bool      // whether it is kept like the state before a loss
 	Acknowledged bool      // whether that loss is acknowledged or has ended
 }
 
@@ -32,9 +31,9 @@ const (
 	largestLoss // the unacknowledged loss with the most rows
 )
 
-// Plan returns the indexes of the states to drop: first all states that the policy does not cover, then as many more as are
-// needed to free excess bytes. short is the number of these bytes that can't be freed, because the state before the largest
-// unacknowledged loss is never dropped.
+// Plan returns the indexes of the states to drop: first all states that neither the policy nor a loss covers, then as many more
+// as are needed to free excess bytes. short is the number of these bytes that can't be freed, because the state before the
+// largest unacknowledged loss is never dropped.
 func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []int, short int64) {
 	classes := classify(states, policy, now)
 	order := make([]int, len(states))
@@ -58,8 +57,8 @@ func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []in
 func classify(states []State, policy Policy, now time.Time) []class {
 	classes := make([]class, len(states))
 	keep := func(i int, c class) { classes[i] = max(classes[i], c) }
-	// After a clock was set back, some states are in the future. They have separate hours, days and weeks, and do not replace
-	// the states that are written now, although they are newer.
+	// After a clock was set back, some states are in the future. They have separate hours, days and weeks: otherwise, as the
+	// newest states, they would take the place of the states that are written now.
 	newest := now
 	for _, s := range states {
 		if s.Time.After(newest) {

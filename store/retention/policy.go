@@ -3,10 +3,10 @@
 // A [Policy] such as 24h,7d,4w keeps the newest state of each of the last 24 hours, 7 days and 4 weeks. Hours, days and weeks
 // are in UTC, so daylight saving time has no effect. Weeks begin on Monday. States before a loss of rows are kept longer:
 //
-//	reason to keep a state                         until
-//	newest state of an hour, a day or a week       the policy no longer covers it
-//	most rows before the losses of one day         30 days have passed
-//	most rows before an unacknowledged loss        somebody acknowledges the loss, or it has ended
+//	reason to keep a state                                until
+//	newest state of an hour, a day or a week              the policy no longer covers it
+//	most rows of all states before the losses of one day  30 days have passed
+//	most rows of all states before unacknowledged losses  somebody acknowledges the loss, or it has ended
 //
 // [Plan] applies the policy. Together with [Budget.Excess] it also applies the limit on space. It first drops states that are
 // kept only for their hour, then those for days, weeks, acknowledged losses and unacknowledged losses, each the oldest first.
