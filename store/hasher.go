@@ -10,7 +10,7 @@ import (
 	"slices"
 )
 
-// Hasher computes the digests of a file that manifests contain, so that the file can be compared with them.
+// Hasher computes the digests that a manifest has, so that a file can be compared with its manifest.
 type Hasher struct {
 	n      int64 // number of hashed bytes
 	whole  hash.Hash

@@ -20,7 +20,7 @@ import (
 // Writes. A crash after an action leaves:
 //
 //	manifest written                a manifest without data, which Open removes
-//	second name, folder synced      a complete state that is not compressed (a plain state); it is compressed after the next start
+//	second name, folder synced      a complete, uncompressed (plain) state, which is compressed after the next start
 //	compressed, manifest renamed    the plain state, and a manifest that the next attempt replaces
 //	compressed data renamed         the state both plain and compressed; Open removes the plain files
 //
@@ -35,7 +35,7 @@ type keptStates struct {
 	ids    map[keptID]bool // existing states; other processes may drop states, but only the owner of the lock adds any
 	policy retention.Policy
 	clock  *retention.Clock
-	start  time.Time // origin of the monotonic time that clock gets
+	start  time.Time // start of the monotonic time that is passed to clock
 }
 
 // open initializes k and reads which states exist. written is the time at which the existing file was written, or zero.
@@ -188,7 +188,7 @@ func isEqualState(s *KeptState, m *Manifest) bool {
 	return s.SHA256 != "" && s.SHA256 == m.SHA256 && s.Damaged == "" && m.Kept.Damaged == ""
 }
 
-// promote turns an ordinary state into the state before a loss, which has another name.
+// promote turns an ordinary state into the state before a loss, and renames its files accordingly.
 func (k *keptStates) promote(s KeptState, m Manifest) (KeptState, error) {
 	id := keptID{s.id.stamp, true}
 	path := k.names.compressed(id)

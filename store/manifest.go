@@ -25,7 +25,7 @@ const (
 // manifestFormat is the version of the manifest format that this package writes and reads.
 const manifestFormat = 1
 
-// Manifest describes feedback.json: the table, the state of the table that the file holds, and a digest to verify the file.
+// Manifest describes feedback.json: the table, the state of the table that the file holds, and a digest that verifies the file.
 type Manifest struct {
 	Format        int              `json:"format"` // version of the format: 1
 	Table         TableName        `json:"table"`
@@ -58,8 +58,8 @@ type Blocks struct {
 
 // Omitted describes the rows of a table that its file lacks, because each of them is too large for capture's memory.
 type Omitted struct {
-	Rows int      `json:"rows"` // number of these rows
-	Keys []string `json:"keys"` // readable keys of the first of these rows
+	Rows int      `json:"rows"` // number of omitted rows
+	Keys []string `json:"keys"` // keys of the first omitted rows, in readable form
 }
 
 const (

@@ -35,8 +35,8 @@ func ReadManifest(path string) (Manifest, error) {
 }
 
 // OpenRead opens the file at path for reading, and returns the manifests that may describe it: none if there is no manifest,
-// two while a Write is between its two renames. A [Hasher] shows which one matches. If the name ends in .gz, the manifest has
-// the name that belongs to the file without .gz.
+// two while a Write is between its two renames. A [Hasher] shows which one matches. For a path that ends in .gz, the manifests
+// are those of the path without .gz.
 func OpenRead(path string) (*os.File, []Manifest, error) {
 	for tries := 1; ; tries++ {
 		file, err := os.Open(path)

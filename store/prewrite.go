@@ -50,7 +50,7 @@ func (p *prewrite) isStartOf(parts []snapshot.Part) bool {
 	return same > 0 && same >= len(p.regions)/2
 }
 
-// finish completes the file as the pending version, syncs it and closes it.
+// finish completes the file so that it is the pending version v, syncs it and closes it.
 func (p *prewrite) finish(v *pendingVersion) error {
 	same := commonPrefix(p.regions, v.Regions)
 	p.rewindTo(v.PieceOff(min(same, v.Pieces()-1)))

@@ -102,8 +102,8 @@ func (f *File) useFileSystem() (warning string) {
 	return fmt.Sprintf("%s is on a network share (%s); %s", f.dataPath, fs.Name, strings.Join(found, "; "))
 }
 
-// removeForeignTemp removes temporary files with the words of other processes, which a crash may have left. If such a process
-// is still running, its rename fails, and it finds that it has lost the lock file.
+// removeForeignTemp removes temporary files whose names have the words of other processes; a crash may have left them. If such
+// a process is still running, its rename fails, and it finds that it has lost the lock file.
 func (f *File) removeForeignTemp() {
 	entries, err := os.ReadDir(f.folder())
 	if err != nil {

@@ -46,9 +46,9 @@ func (t *tempFile) create() (*os.File, error) {
 	return file, nil
 }
 
-// publish renames the file to its final name and gives up its ownership. If retired is not nil and the file system supports it,
-// publish exchanges the two names instead: the version that is replaced gets the temporary name and becomes the shadow retired.
-// info identifies that version.
+// publish renames the file to its final name; afterwards nothing has the temporary name. If retired is not nil and the file
+// system supports it, publish exchanges the two names instead: the version that is replaced gets the temporary name and becomes
+// the shadow retired. info is the identity of that version.
 func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 	if retired != nil {
 		exchanged, err := renameExchange(t.path, t.target)

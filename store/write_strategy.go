@@ -17,9 +17,9 @@ type pendingVersion struct {
 	content
 	rows         []int32 // number of rows in each region
 	complete     bool    // whether the manifest needs the SHA-256 of the whole file, however long hashing takes
-	digest       *digest // set by writePending
-	bytesWritten int64   // set by writePending
-	patched      bool    // set by writePending
+	digest       *digest // digest of the version, set by writePending
+	bytesWritten int64   // number of bytes written to disk, set by writePending
+	patched      bool    // whether a file was patched, set by writePending
 }
 
 // newPendingVersion places the rows of v. If temp is a prewrite that v starts with, it places them as the prewrite did.

@@ -14,8 +14,8 @@ type written struct {
 	// Weak pointers identify the View that was written: strong ones would keep its rows in memory.
 	view     weak.Pointer[snapshot.View]
 	shape    weak.Pointer[rowjson.Shape]
-	version  uint64 // View.Version
-	rowBytes int64  // View.Bytes
+	version  uint64 // version of the View, as View.Version returned it
+	rowBytes int64  // length of the View's rows in bytes, as View.Bytes returned it
 	manifest Manifest
 	file     os.FileInfo // identity of the file under its final name, right after it was written
 	layout   *placement.Layout

@@ -1,7 +1,7 @@
 // Package placement decides where each row is in feedback.json, so that a change of one row changes few bytes of a large file.
 // It computes offsets and bytes and does no I/O.
 //
-// A table consists of Parts. A Part is some consecutive rows, with an ID that changes whenever the rows do. In the file each
+// A table consists of Parts. A Part is a group of consecutive rows, with an ID that changes whenever the rows do. In the file each
 // Part has a [Region], which may be longer than its rows. The rest is filled with spaces in front of the closing brace of the
 // region's last row. JSON parsers and programs that read line by line ignore spaces there:
 //
@@ -23,7 +23,7 @@ package placement
 
 import "sort"
 
-// Part is some consecutive rows of a table, which are placed together.
+// Part is a group of consecutive rows of a table that are placed together.
 type Part struct {
 	ID    uint64 // identity of the content: Parts with the same ID have the same rows
 	Bytes int64  // length of the rows' lines, each with its comma and newline

@@ -99,8 +99,8 @@ func (m *match) keepsRegion(region, part int) bool {
 // and the part that are passed to rewriteRun.
 type run struct {
 	endRegion, endPart int   // indexes of the first region and the first part after the run
-	room               int64 // number of bytes of the run's regions
-	need               int64 // number of bytes of the run's parts, without padding
+	room               int64 // total length of the run's regions in bytes
+	need               int64 // total length of the run's parts in bytes, without padding
 }
 
 // rewriteRun returns the shortest run that begins at region and part and whose parts fit into its regions. If no such run ends
