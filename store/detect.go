@@ -78,8 +78,8 @@ func (f *File) standingManifest(last *written) (Manifest, bool) {
 	return Manifest{}, false
 }
 
-// judgeDamaged returns a reason to keep a damaged file as the state before a loss if its manifest has many more rows than v,
-// otherwise nil. The damaged file is quarantined in either case.
+// judgeDamaged is called if the current file is damaged and will be quarantined. If its manifest has many more rows than v, it
+// returns the reason to keep the file also as the state before a loss; otherwise it returns nil.
 func (f *File) judgeDamaged(v *snapshot.View) *keepReason {
 	m, err := readManifest(f.manifestPath)
 	if err != nil || !pathExists(f.dataPath) {

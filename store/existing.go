@@ -18,7 +18,7 @@ const (
 // existing describes what was on disk before the first Write.
 type existing struct {
 	checked    bool     // whether the files were compared completely; if not, the first Write compares them
-	intact     bool     // whether the file matches its manifest; only the sizes were compared if checked is not set
+	intact     bool     // whether the file matches its manifest, or at least in size if checked is not set
 	manifest   Manifest // manifest of the file, if intact is set
 	quarantine string   // suffix of the name under which the first Write keeps the file; "" if it need not be kept
 }

@@ -44,7 +44,7 @@ func (f *File) Idle(ctx context.Context, v *snapshot.View) (r Result, more bool,
 	return r, !done && err == nil, nil
 }
 
-// completeStep hashes the next part of the file. When the whole file is hashed, it replaces the manifest.
+// completeStep hashes the next part of the file. When the whole file is hashed, it writes a manifest with the SHA-256.
 func (f *File) completeStep(ctx context.Context, v *snapshot.View) error {
 	done, err := f.last.digest.completeStep(ctx, v, f.last.layout, hashPerWrite)
 	if err != nil || !done {

@@ -24,10 +24,10 @@ type KeptState struct {
 	Time         time.Time // time at which the state was written, as in its file name
 	Reason       string    // reason for which it was written, or "loss" for the state before a loss
 	Rows         int
-	Bytes        int64  // length of its uncompressed JSON
-	SHA256       string // SHA-256 of its JSON; "" for a file that was large and is not compressed yet
+	Bytes        int64  // length of its uncompressed JSON in bytes
+	SHA256       string // SHA-256 of its JSON; may be "" for a large file until it is compressed
 	Path         string // path of its data
-	DiskBytes    int64  // length of its data on disk
+	DiskBytes    int64  // length of its data on disk in bytes
 	Loss         *Loss  // loss before which it was kept; nil for an ordinary state
 	Acknowledged bool   // whether the loss is acknowledged or has ended
 	Damaged      string // description of how it differs from what was written; "" if it does not

@@ -33,7 +33,7 @@ type Manifest struct {
 	Columns       []rowjson.Column `json:"columns"`
 	Key           []string         `json:"key"` // names of the key's columns, in the key's order
 	Rows          int              `json:"rows"`
-	Bytes         int64            `json:"bytes"`            // length of the file
+	Bytes         int64            `json:"bytes"`            // length of the file in bytes
 	SHA256        string           `json:"sha256,omitempty"` // SHA-256 of the file, in lower-case hex; "" until [File.Idle] has completed it
 	Blocks        *Blocks          `json:"blocks,omitempty"` // digest of the file's blocks; nil if SHA256 is set
 	Source        string           `json:"source,omitempty"`
@@ -52,7 +52,7 @@ type Manifest struct {
 // Blocks is a digest of a file that is cheap to update after a small change. The file is divided into blocks; the digest is the
 // SHA-256 of the concatenated binary SHA-256s of the blocks.
 type Blocks struct {
-	Bytes  int64  `json:"bytes"`  // length of a block; the last block may be shorter
+	Bytes  int64  `json:"bytes"`  // length of a block in bytes; the last block may be shorter
 	SHA256 string `json:"sha256"` // digest, in lower-case hex
 }
 

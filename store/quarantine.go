@@ -58,7 +58,7 @@ func linkOrCopy(path, second string) error {
 	if err != nil {
 		return err
 	}
-	if !info.Mode().IsRegular() { // readers could not use it, and a folder can neither be linked nor replaced
+	if !info.Mode().IsRegular() { // rename it: readers could not use it, and a folder can be neither linked nor replaced
 		return os.Rename(path, second)
 	}
 	err = os.Link(path, second)

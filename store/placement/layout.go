@@ -26,7 +26,7 @@ import "sort"
 // Part is a group of consecutive rows of a table that are placed together.
 type Part struct {
 	ID    uint64 // identity of the content: Parts with the same ID have the same rows
-	Bytes int64  // length of the rows' lines, each with its comma and newline
+	Bytes int64  // length in bytes of the rows' lines, each with its comma and newline
 }
 
 // Region is the range of a file that holds a Part.
@@ -42,7 +42,7 @@ func (r Region) End() int64 { return r.Off + r.Size }
 // Layout has the positions of a table's Parts in a file. It is immutable after New or Next returns it.
 type Layout struct {
 	Regions []Region // regions in key order, without gaps
-	Bytes   int64    // length of the whole file
+	Bytes   int64    // length of the whole file in bytes
 }
 
 const (

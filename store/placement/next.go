@@ -50,7 +50,7 @@ func unpaddedBytes(parts []Part) int64 {
 	return n
 }
 
-// match assigns regions of a layout to parts of the next state. Both are in key order.
+// match pairs regions of a layout with the parts of the next state that are unchanged. Both are in key order.
 type match struct {
 	regions []Region
 	parts   []Part

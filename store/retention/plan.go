@@ -6,14 +6,15 @@ import (
 	"time"
 )
 
-// lossDays is the number of days for which states before losses are kept. Only the one with the most rows is kept of each day.
+// lossDays is the number of days for which states before losses are kept. For each day, only the one with the most rows is
+// kept.
 const lossDays = 30
 
 // State has the properties of a kept state that [Plan] uses.
 type State struct {
 	Time         time.Time // time at which the state was written
 	Rows         int       // number of rows
-	Bytes        int64     // length on disk
+	Bytes        int64     // length on disk in bytes
 	Loss         bool      // whether it is kept like the state before a loss
 	Acknowledged bool      // whether that loss is acknowledged or has ended
 }
