@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A volume that is unmounted leaves an ordinary folder behind, or none. Files that are then written to the folder do not reach
-// the volume. Therefore File remembers the folder's device.
+// When a volume is unmounted, an ordinary folder may remain in its place. Files that are then written to the folder do not
+// reach the volume. Therefore File remembers the folder's device.
 
 // checkDevice returns an error if the folder is on another device than at Open. A missing folder counts as on the device of the
 // nearest existing folder above it. Another device is accepted if the folder there has a lock file with our word (see

@@ -220,7 +220,7 @@ func (h *blockHashes) endBlock() {
 	}
 }
 
-// resize changes the number of hashes to that of a file of n bytes. The caller sets the hashes of all blocks that are new or
+// resize makes room for exactly the hashes of a file of n bytes. The caller sets the hashes of all blocks that are new or
 // change their length.
 func (h *blockHashes) resize(n int64) {
 	h.endBlock()

@@ -102,7 +102,7 @@ func (m Manifest) MarshalJSON() ([]byte, error) { return json.Marshal(m.jsonForm
 
 type plainManifest Manifest
 
-// jsonManifest is the JSON form of a Manifest. Its time fields hide those of plainManifest.
+// jsonManifest is the JSON form of a Manifest. Its time fields replace the ones in plainManifest.
 type jsonManifest struct {
 	plainManifest
 	CommitTime string `json:"commit_time,omitempty"`

@@ -15,7 +15,7 @@ import (
 // maxQuarantined is the maximum number of damaged files that are kept.
 const maxQuarantined = 5
 
-// quarantineInfix stands between the name of a file and the time in the name of a damaged file.
+// quarantineInfix separates the file's name from the time in the name of a damaged file.
 const quarantineInfix = ".damaged-"
 
 // quarantineSuffix returns the suffix for a damaged file that is found at the time now. It sorts after all existing suffixes of

@@ -18,9 +18,9 @@ type Clock struct {
 	jumped  bool          // whether the wall clock has jumped forward and has not settled yet
 }
 
-// NewClock returns a Clock for a process that starts. wall is the time of the wall clock, and elapsed that of a monotonic
-// clock. last is the latest time that an earlier run has stored, or zero. If wall is much later than last, that is treated as a
-// jump, because capture may have been stopped for long or the clock may be wrong.
+// NewClock returns a Clock for a process that starts. wall is the time of the wall clock, and elapsed the time of a monotonic
+// clock. last is the latest time that an earlier run has stored, or zero. If wall is much later than last, NewClock treats the
+// difference as a jump: capture may have been stopped for long, or the clock may be wrong.
 func NewClock(wall, last time.Time, elapsed time.Duration) *Clock {
 	c := &Clock{base: wall, elapsed: elapsed}
 	if !last.IsZero() && wall.Sub(last) > jumpLimit {
