@@ -23,8 +23,8 @@ import (
 // hashing takes no longer than writing. It is also the number of bytes that one step of Idle hashes.
 var hashPerWrite int64 = 64 << 20
 
-// blockBytes is the length of a block in bytes. Longer blocks would take longer to hash for each changed row. Shorter blocks would make
-// the list of their hashes longer, and the whole list is hashed for each version.
+// blockBytes is the length of a block in bytes. Longer blocks would take longer to hash for each changed row. Shorter blocks
+// would make the list of their hashes longer, and the whole list is hashed for each version.
 var blockBytes int64 = 128 << 10
 
 // digest has both digests of one version of the file. At least one of them covers the whole file. A patch updates the digest of

@@ -1,9 +1,9 @@
 // Package placement decides where each row is in feedback.json, so that a change of one row changes few bytes of a large file.
 // It computes offsets and bytes and does no I/O.
 //
-// A table consists of Parts. A Part is a group of consecutive rows, with an ID that changes whenever the rows do. In the file each
-// Part has a [Region], which may be longer than its rows. The rest is filled with spaces in front of the closing brace of the
-// region's last row. JSON parsers and programs that read line by line ignore spaces there:
+// A table consists of Parts. A Part is a group of consecutive rows, with an ID that changes whenever the rows do. In the file
+// each Part has a [Region], which may be longer than its rows. The rest is filled with spaces in front of the closing brace of
+// the region's last row. JSON parsers and programs that read line by line ignore spaces there:
 //
 //	offset  0    2                      92               152              210  212
 //	        [\n  {…},\n{…},\n{…     },\n{…},\n{…      },\n{…},\n{…},\n{…}\n   ]\n
