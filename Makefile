@@ -22,7 +22,7 @@ FUZZTIME ?= 30s
 VERSIONS ?= $(wildcard /usr/lib/postgresql/*/bin)
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 # Most tests wait for a server or a disk, so more of them run at a time than there are processors.
-TEST      = go test -race -p 2 -parallel 4 -timeout 12m
+TEST      = go test -race -p 2 -parallel 8 -timeout 20m
 
 .PHONY: help run build check test test-versions lint vulnerabilities bench fuzz release postgres chromium strace peers clean
 

@@ -89,6 +89,9 @@ func load(t testing.TB, url string, writers int) (stop func() int) {
 	for w := range writers {
 		wg.Go(func() {
 			conn, err := pgx.Connect(ctx, url)
+			if ctx.Err() != nil { // stopped before it began
+				return
+			}
 			if err != nil {
 				t.Errorf("load: %v", err)
 				return

@@ -80,6 +80,7 @@ func TestManyEventsShareALine(t *testing.T) {
 
 		// After a quiet time, single events have lines of their own again.
 		time.Sleep(2 * Burst * time.Second)
+		synctest.Wait()
 		out.Reset()
 		l.Add("192.0.2.1", 7, "code", 200)
 		if lines, _, _ := parse(t, out.String()); len(lines) != 1 || lines[0].Code != 200 {
@@ -95,6 +96,7 @@ func TestSharedLineDoesNotWaitForAnEvent(t *testing.T) {
 			l.Add("", 1)
 		}
 		time.Sleep(1100 * time.Millisecond)
+		synctest.Wait() // for the timer, which writes on a goroutine of its own
 		if lines, events, _ := parse(t, out.String()); events != Burst+2 || lines[len(lines)-1].Events != 2 {
 			t.Errorf("%d lines for %d events", len(lines), events)
 		}
