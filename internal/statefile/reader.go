@@ -95,7 +95,7 @@ var memoryLimit = sync.OnceValue(cgroup.MemoryLimit)
 // NewReader returns a Reader of the JSON that from returns.
 func NewReader(from io.Reader) *Reader {
 	maxRow := int(min(maxRowBytes, memoryLimit()/memoryPerRow))
-	input := &rowInput{from: bufio.NewReaderSize(from, bufferSize), left: maxRow}
+	input := &rowInput{from: bufio.NewReaderSize(from, bufferSize), left: maxRow, free: freeRowBytes}
 	if f, ok := from.(*File); ok && f.gzipped {
 		input.compressed = f.compressed
 	}
@@ -340,6 +340,7 @@ type rowInput struct {
 	compressed *countingReader // compressed file; nil if the file is plain
 	left       int             // number of bytes that may still be read for the current row
 	used       int             // number of bytes that have been read for the current row
+	free       int64           // freeRowBytes; tests lower it
 	err        error           // error of a failed read; nil at the end of the file
 }
 
@@ -348,7 +349,7 @@ func (in *rowInput) Read(p []byte) (int, error) {
 	case in.left <= 0:
 		in.err = fmt.Errorf("%w: it has more than %d bytes", errRowTooLong, in.used)
 		return 0, in.err
-	case in.compressed != nil && int64(in.used) > freeRowBytes+maxRatio*in.compressed.bytes:
+	case in.compressed != nil && int64(in.used) > in.free+maxRatio*in.compressed.bytes:
 		in.err = errRatio
 		return 0, in.err
 	}

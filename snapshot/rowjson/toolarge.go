@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 )
 
 // largeRow is the number of bytes from which a row counts as large. A large row's line gets its memory at once, because growing
@@ -65,7 +64,11 @@ func (e *Encoder) reserveLine(dst []byte, values [][]byte, old []byte) ([]byte, 
 		}
 		likely = min(likely, e.MaxLine)
 	}
-	return slices.Grow(dst, likely+1), nil
+	if cap(dst)-len(dst) > likely {
+		return dst, nil
+	}
+	// slices.Grow would allocate a second time under the race detector.
+	return append(make([]byte, 0, len(dst)+likely+1), dst...), nil
 }
 
 // tooLarge returns the error for a row whose line became too long at the column with the given index.
