@@ -31,7 +31,7 @@ type Status struct {
 	SourceNote    string `json:"source_note,omitempty"` // reason why no better source is in use
 
 	Rows         int        `json:"rows"`
-	Omitted      int        `json:"omitted_rows,omitempty"` // number of rows that do not fit into memory
+	Omitted      int        `json:"omitted_rows,omitempty"` // number of rows that are omitted because each exceeds the size limit of a row
 	Bytes        int64      `json:"bytes"`
 	LSN          string     `json:"lsn,omitempty"`
 	CommitTime   *time.Time `json:"commit_time,omitempty"`

@@ -34,7 +34,7 @@ const (
 	stateWaiting    = "waiting" // the last attempt failed, and the next one is not due yet
 )
 
-// supervisor runs one source at a time, which is the only writer of the table. When the source ends, the supervisor pauses
+// supervisor runs one source at a time. The running source is the only writer of the table. When it ends, the supervisor pauses
 // and runs the next one. It passes each barrier to the source that follows the table.
 type supervisor struct {
 	cfg        *Config

@@ -191,11 +191,11 @@ func (p *page) rebuild(extra, skip int) {
 // slackDivisor sets the room in a large buffer to 1/slackDivisor of its size, so that rows can grow without a new buffer.
 const slackDivisor = 32
 
-// growCap returns the capacity of a buffer for n bytes of lines, with room for more lines of the given length.
+// growCap returns the capacity of a buffer for n bytes of lines, to which lines of the given length may be added.
 //
-// A small buffer gets about half of n as room. A large one is rounded up to what Go allocates anyway. If lines are short, a
-// large buffer also gets n/slackDivisor as room, so that not every change makes a new buffer. More room would add up: a quarter
-// of each page is a quarter of the table.
+// A small buffer gets about half of n as room. A large one is rounded up to the size that Go allocates anyway. If lines are short,
+// it first gets n/slackDivisor as room, so that not every change needs a new buffer. The fraction is small because it applies to
+// every page: a quarter of each page would cost a quarter of the table's size.
 func growCap(n, line int) int {
 	switch {
 	case n < 32<<10:

@@ -52,7 +52,7 @@ func (d *digest) Write(p []byte) (int, error) {
 	return d.whole.Write(p)
 }
 
-// setManifest sets the digest in m: the SHA-256 of the whole file if it is complete, otherwise the digest of the blocks.
+// setManifest sets the digest in m: the SHA-256 if the whole file has been hashed, otherwise the digest of the blocks.
 func (d *digest) setManifest(m *Manifest) {
 	m.SHA256, m.Blocks = "", nil
 	if d.whole.n == m.Bytes {

@@ -95,7 +95,7 @@ func (l *lock) lockFile() (*os.File, error) {
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", lockPath(l.path), err)
-		case flock(f, unix.LOCK_SH) != nil: // an owner has it, not ReadOwner, which only shares it
+		case flock(f, unix.LOCK_SH) != nil: // an owner holds the lock exclusively; ReadOwner takes only a shared lock
 			err = l.lockedError(f)
 			f.Close()
 			return nil, err

@@ -46,7 +46,8 @@ func (s *share) rename(old, path string) error {
 	}
 	s.blocked += time.Since(start)
 	if isBlocked(err) {
-		// %w would add a hint about permissions, but they are right, since the other file could be created in the same folder.
+		// Not %w: whoever finds EACCES in an error adds a hint about permissions. They are not the problem here, because another
+		// file could be created in the same folder.
 		return fmt.Errorf("%v; a reader seems to have %s open, and this network share does not replace an open file: "+
 			"capture tries again; end that reader if it keeps the file open", err, filepath.Base(path))
 	}

@@ -20,8 +20,8 @@
 //	quarantine.go       keeps a damaged file under another name
 //	writeahead.go       writes a file while its table is still being copied
 //	idle.go             completes the manifest and makes the shadow file while the table does not change
-//	detect.go           decides whether the current file must be kept before it is replaced; compare.go compares the rows
-//	keep.go             keeps states and drops them; keptcompress.go compresses them, losses.go ends losses
+//	lossdetect.go       decides whether the current file must be kept before it is replaced; losscompare.go compares the rows
+//	keep.go             keeps states and drops them; keptcompress.go compresses them, lossend.go ends losses
 //	keptstate.go        lists kept states for any process; keptnames.go defines the names of their files
 //
 // Package [capture/store/placement] decides where the rows are placed in a file that is patched. Package

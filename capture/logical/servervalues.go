@@ -132,7 +132,7 @@ func determinesValue(t *rowjson.Type, value json.RawMessage) bool {
 				case rowjson.Array, rowjson.Vector, rowjson.JSON:
 					return false
 				}
-				elementType = t // e is a dimension of the same array
+				elementType = t // e is a sub-array of a multidimensional array, so its elements have the same type
 			}
 			if !determinesValue(elementType, e) {
 				return false

@@ -63,7 +63,7 @@ type Source struct {
 	reader  *tablecopy.Reader
 	reads   postgres.ReadClock // clock of reads from the listener's connection
 	pending *pendingKeys
-	table   *postgres.Table // definition that was copied; the source ends if it changes
+	table   *postgres.Table // the table's definition at the last copy; the source ends if the definition changes
 
 	markerChannel string
 	marker        uint64 // number of the last marker

@@ -107,7 +107,7 @@ func (p *copyPipeline) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// sendRanges divides the table into ranges, and sends each range to insertLoop and to the connections.
+// sendRanges divides the table into ranges. It sends each range to insertLoop, and to whichever connection is free next.
 func (p *copyPipeline) sendRanges(ctx context.Context, size relationSize, connections int) error {
 	defer close(p.ranges)
 	defer close(p.rangesInOrder)

@@ -33,6 +33,9 @@ var (
 
 const waitTimeout = 60 * time.Second // long enough for a slow machine
 
+// noExitPause keeps a race build from sleeping for a second when it exits: capture must stop within two.
+const noExitPause = "GORACE=atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(pgserver.Main(func() int {
@@ -65,7 +68,7 @@ type result struct {
 func prepare(ctx context.Context, dir string, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = dir
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir()}, env...)
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir(), noExitPause}, env...)
 	return cmd
 }
 

@@ -31,7 +31,8 @@ func (c *columnRoles) parseKey(text string) (rowjson.Key, bool) {
 	return key, err == nil
 }
 
-// splitKey returns the texts of a key's columns. columns is their number. It returns false if text is not such a key.
+// splitKey splits the text of a key into the texts of its columns. It returns false if text is not a key of the given number of
+// columns.
 func splitKey(text string, columns int) ([]string, bool) {
 	if columns == 1 {
 		if unquoted, err := strconv.Unquote(text); err == nil && text[0] == '"' {

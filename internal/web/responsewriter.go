@@ -20,8 +20,8 @@ type responseWriter struct {
 	bytes    int64     // bytes of the body written so far
 }
 
-// recorded returns the responseWriter that the middleware has put around w. If a handler is called without the middleware,
-// recorded makes a new one.
+// recorded returns w itself if it is the responseWriter that the middleware passed to the handler. If the handler was called
+// without the middleware, recorded wraps w in a new one.
 func recorded(w http.ResponseWriter) *responseWriter {
 	if rw, ok := w.(*responseWriter); ok {
 		return rw

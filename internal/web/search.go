@@ -65,7 +65,7 @@ func (w *word) mayBeIn(text []byte) bool {
 	return isLetter && w.hasAround(text, lower-'a'+'A')
 }
 
-// hasAround reports whether the text contains the word's ASCII part, in any case, with c as its rare byte.
+// hasAround reports whether the text contains the word's ASCII part, in upper or lower case, with c at index w.rare.
 func (w *word) hasAround(text []byte, c byte) bool {
 	n := len(w.ascii)
 	for len(text) >= n {

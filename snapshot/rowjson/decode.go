@@ -17,7 +17,7 @@ func isNull(value []byte) bool { return bytes.Equal(value, null) }
 // of the [Encoder]. value must be valid JSON without white space around it, and not null.
 //
 // If row_to_json wrote the value, the result is the text that the type's output function printed, except for the lower bounds
-// of arrays, which JSON does not have. AppendText takes a JSON string for the text form itself, because programs that do not
+// of arrays, which JSON does not have. AppendText treats a JSON string as the text form itself, because programs that do not
 // know the type write values that way. AppendText does not check every value; Postgres rejects those that the type cannot hold.
 func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
@@ -56,7 +56,7 @@ func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 }
 
 // appendTimestampText is the inverse of appendTimestamp: for "2025-06-17T16:58:00+00:00" it appends "2025-06-17 16:58:00+00".
-// It appends other forms unchanged, and Postgres reads them.
+// Other forms, which Postgres accepts as they are, are appended unchanged.
 func appendTimestampText(dst, value []byte) ([]byte, error) {
 	start := len(dst)
 	dst, err := AppendUnescaped(dst, value)
