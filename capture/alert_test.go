@@ -68,7 +68,7 @@ func TestAlerts(t *testing.T) {
 	r := newReceiver(t)
 	r.fail = 2
 	cfg := config(t, srv.URL("postgres"))
-	cfg.intervals, cfg.AlertURL, cfg.AlertAfter = shortIntervals, r.URL+"/secret-path", 300*time.Millisecond
+	cfg.intervals, cfg.AlertURL, cfg.AlertAfter = shortIntervals, r.URL+"/secret-path", 2*time.Second // longer than a busy machine takes to follow again
 	d := start(t, cfg)
 	d.ready()
 	if err := srv.Stop("immediate"); err != nil {

@@ -177,6 +177,13 @@ func (s *soak) start() {
 			return nil
 		})
 	}
+	// A fault may come as soon as this returns, and faults of the volume are meant for a process that runs.
+	eventually(s.t, "the process runs", func() error {
+		if s.word.Load() == "" {
+			return errors.New("it has said nothing yet")
+		}
+		return nil
+	})
 	s.lives++
 	s.measured, s.base = 0, usage{}
 	s.dies = time.Now().Add(time.Duration(s.r.Int64N(int64(s.length / 3))))

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -112,9 +113,18 @@ func content(t *testing.T, v *snapshot.View) []byte {
 
 var owner = store.Owner{PID: os.Getpid(), Host: "here", Version: "1.2.3", Started: time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)}
 
+// open opens the file. A process that another test is starting has copies of all descriptors, and with them of the lock, for a
+// moment: from fork to exec.
 func open(t *testing.T, path string) *store.File {
 	t.Helper()
 	f, err := store.Open(path, owner)
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		if locked := (*store.LockedError)(nil); !errors.As(err, &locked) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		f, err = store.Open(path, owner)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

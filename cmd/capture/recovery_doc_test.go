@@ -50,6 +50,7 @@ func TestRecoveryPage(t *testing.T) {
 			})
 		},
 		"## First: stop capture": func() {
+			d.status(func(s capture.Status) bool { return s.Kept.Losses == 0 }) // the restored rows end the loss
 			d.signal(syscall.SIGTERM)
 			d.wait(stopTimeout)
 			hourAgo := time.Now().UTC().Add(-time.Hour).Format("20060102T150405Z")
