@@ -372,7 +372,13 @@ func TestEachSyncIsNeeded(t *testing.T) {
 				}
 				syncs++
 				p.ignoreSync = func(other *call, _ bool) bool { return other == c }
-				if _, err := p.run(t); err == nil {
+				_, err := p.run(t)
+				if err == nil { // five random outcomes of each cut may all be harmless
+					p.random = 60
+					_, err = p.run(t)
+					p.random = 5
+				}
+				if err == nil {
 					t.Errorf("nothing is lost without fsync %d", syncs)
 				}
 			}
