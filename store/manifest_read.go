@@ -35,15 +35,15 @@ func ReadManifest(path string) (Manifest, error) {
 }
 
 // OpenRead opens the file at path for reading, and returns the manifests that may describe it: none if there is no manifest,
-// two while a Write is between its two renames. A [Hasher] shows which one matches. For a path that ends in .gz, the manifests
-// are those of the path without .gz.
+// two while a Write is between its two renames. A [Hasher] shows which one matches. For a path that ends in .gz or .zst, the
+// manifests are those of the path without that ending.
 func OpenRead(path string) (*os.File, []Manifest, error) {
 	for tries := 1; ; tries++ {
 		file, err := os.Open(path)
 		if err != nil {
 			return nil, nil, err
 		}
-		manifests, err := readManifests(strings.TrimSuffix(path, ".gz"))
+		manifests, err := readManifests(withoutCompression(path))
 		if err != nil {
 			file.Close()
 			return nil, nil, err
@@ -56,6 +56,11 @@ func OpenRead(path string) (*os.File, []Manifest, error) {
 		}
 		file.Close()
 	}
+}
+
+// withoutCompression returns path without the ending of a compressed file.
+func withoutCompression(path string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(path, ".gz"), ".zst")
 }
 
 // readManifests reads the pending manifest first, then the one under the final name. A Write renames the pending one to the

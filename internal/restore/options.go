@@ -18,7 +18,7 @@ const (
 
 // Options are the settings of a restore.
 type Options struct {
-	Path            string        // path of feedback.json, plain or gzipped; "-" for Stdin
+	Path            string        // path of the file, in any form that statefile reads; "-" for Stdin
 	Stdin           io.Reader     // input for the path "-"
 	Table           postgres.Name // target table; the manifest's table if zero
 	Create          bool          // whether to create the table from the manifest if it is missing

@@ -71,7 +71,7 @@ func TestErrorNamesTheRefusedRow(t *testing.T) {
 	check(restore.Options{OnConflict: restore.Skip, DryRun: true})
 	d.wantRefused(restore.Options{Table: d.Name("t"), OnConflict: restore.Skip, Path: d.WriteFile("[{\"id\":1},\n{\"id\":1}]")}, "the key 1 twice", "lines 1 and 2")
 	d.wantRefused(restore.Options{Table: d.Name("t"), Path: d.WriteFile("[{\"id\":1},\n{\"id\":1}]")}, "line 2 (id 1)", `unique constraint "t_pkey"`)
-	for content, word := range map[string]string{"": "empty", "{}": "object, not an array", "x": "not a JSON array", "[1]": "{", "[] x": "after the end", "[{}": "key", "[{}] x": "key", "[": "cut short", "[{\"id\":1}": "cut short", "[{\"id\":1}] x": "after the end",
+	for content, word := range map[string]string{"": "empty", "{}": "the file lacks column \"id\"", "x": "the file is not JSON", "[1]": "{", "[] x": "after the end", "[{}": "key", "[{}] x": "key", "[": "cut short", "[{\"id\":1}": "cut short", "[{\"id\":1}] x": "after the end",
 		`[{"id":1,"id":1}]`: "twice"} {
 		d.wantRefused(restore.Options{Table: d.Name("t"), Path: d.WriteFile(content)}, word)
 	}

@@ -2,9 +2,7 @@ package statefile
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -17,14 +15,16 @@ import (
 
 const bufferSize = 256 << 10
 
-// File is an open feedback.json. Read returns its JSON, decompressed if the file is gzipped.
+// File is an open feedback.json. Read returns its JSON, decompressed and in UTF-8.
 type File struct {
-	path       string          // path of the file; "-" for standard input
-	file       *os.File        // opened file; nil for standard input
-	content    *bufio.Reader   // JSON, after decompression
-	compressed *countingReader // source of content, before decompression
-	gzipped    bool
-	hasher     *store.Hasher // hash and size of the JSON read so far
+	path         string          // path of the file; "-" for standard input
+	file         *os.File        // opened file; nil for standard input
+	content      *bufio.Reader   // JSON, after decompression and conversion to UTF-8
+	raw          *countingReader // bytes of the file as they are on disk, from which content is made
+	compression  compression
+	transcoded   bool          // whether the file is encoded in UTF-16
+	closeDecoder func()        // frees the decompressor; nil if there is nothing to free
+	hasher       *store.Hasher // hash and size of the JSON read so far
 
 	// manifests are the manifests that may describe the file. Between the two renames of a flush there are two of them, and
 	// which one describes the file is certain only after the whole file has been read.
@@ -55,21 +55,15 @@ func Open(ctx context.Context, path string, stdin io.Reader) (*File, error) {
 		content = &interruptible{ctx: ctx, from: content}
 	}
 	f.hasher = store.NewHasher(f.manifests...)
-	f.compressed = &countingReader{from: content}
-	f.content = bufio.NewReaderSize(f.compressed, bufferSize)
-	magic, err := f.content.Peek(2)
+	f.raw = &countingReader{from: content}
+	f.content = bufio.NewReaderSize(f.raw, bufferSize)
+	err := f.openContent()
 	if ctx.Err() != nil {
-		f.Close()
-		return nil, err
+		err = ctx.Err()
 	}
-	if bytes.Equal(magic, []byte{0x1f, 0x8b}) {
-		z, err := gzip.NewReader(f.content)
-		if err != nil {
-			f.Close()
-			return nil, fmt.Errorf("%s is not a valid gzip file: %w", f.Name(), err)
-		}
-		f.gzipped = true
-		f.content = bufio.NewReaderSize(z, bufferSize)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	return f, nil
 }
@@ -153,6 +147,9 @@ func (r *interruptible) Read(p []byte) (int, error) {
 
 // Close closes the file. Standard input stays open.
 func (f *File) Close() {
+	if f.closeDecoder != nil {
+		f.closeDecoder()
+	}
 	if f.file != nil {
 		f.file.Close()
 	}
@@ -198,10 +195,7 @@ func (f *File) Table(asked postgres.Name) postgres.Name {
 func (f *File) Read(p []byte) (int, error) {
 	n, err := f.content.Read(p)
 	f.hasher.Write(p[:n])
-	if f.gzipped && err != nil && err != io.EOF {
-		err = fmt.Errorf("the gzip file is cut short or damaged: %w", err)
-	}
-	return n, err
+	return n, f.explainCompression(err)
 }
 
 // BytesRead returns the number of bytes of JSON that have been read.
@@ -224,9 +218,12 @@ func (f *File) Size() int64 {
 	return max(0, f.sizeOnDisk())
 }
 
-// sizeOnDisk returns the size of a plain file in bytes, or -1 for a pipe or a gzipped file.
+// isPlain reports whether the bytes on disk are the JSON: neither compressed nor encoded in UTF-16.
+func (f *File) isPlain() bool { return f.compression == notCompressed && !f.transcoded }
+
+// sizeOnDisk returns the size of the JSON in bytes if it is the size on disk, and otherwise -1.
 func (f *File) sizeOnDisk() int64 {
-	if f.gzipped || !f.isRegular() {
+	if !f.isPlain() || !f.isRegular() {
 		return -1
 	}
 	info, err := f.file.Stat()

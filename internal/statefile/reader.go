@@ -38,14 +38,17 @@ const (
 // the decoder treats as invalid UTF-8, so that is allowed, too. readRow refuses bytes that are not valid UTF-8.
 var decoding = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
-// A Reader reads a JSON array of objects, one object at a time.
+// A Reader reads the objects of a file one at a time. The file is a JSON array of objects, or the objects follow one another
+// without an array (JSON lines), whatever the white space between them.
 type Reader struct {
-	input   *rowInput
-	decoder *jsontext.Decoder
-	maxRow  int // maximum size of a row in bytes
-	state   readerState
-	line    int64 // line of the next token, from 1
-	rows    int   // number of rows read so far
+	input      *rowInput
+	decoder    *jsontext.Decoder
+	maxRow     int // maximum size of a row in bytes
+	state      readerState
+	noArray    bool  // whether the objects follow one another without an array
+	mayBeEmpty bool  // whether a file of no bytes is a table without rows, as its manifest says
+	line       int64 // line of the next token, from 1
+	rows       int   // number of rows read so far
 
 	text    []byte   // text of the current row
 	ends    []int    // offsets in text at which names and values end, alternately
@@ -96,10 +99,14 @@ var memoryLimit = sync.OnceValue(cgroup.MemoryLimit)
 func NewReader(from io.Reader) *Reader {
 	maxRow := int(min(maxRowBytes, memoryLimit()/memoryPerRow))
 	input := &rowInput{from: bufio.NewReaderSize(from, bufferSize), left: maxRow, free: freeRowBytes}
-	if f, ok := from.(*File); ok && f.gzipped {
-		input.compressed = f.compressed
+	r := &Reader{input: input, decoder: jsontext.NewDecoder(input, decoding...), maxRow: maxRow, line: 1}
+	if f, ok := from.(*File); ok {
+		if f.compression != notCompressed {
+			input.compressed = f.raw
+		}
+		r.mayBeEmpty = f.manifest != nil && f.manifest.Bytes == 0
 	}
-	return &Reader{input: input, decoder: jsontext.NewDecoder(input, decoding...), maxRow: maxRow, line: 1}
+	return r
 }
 
 // ParseRow parses text as a single row.
@@ -123,18 +130,21 @@ func (r *Reader) Rows() int { return r.rows }
 // These errors describe what is wrong with a file. The decoder's own errors quote the input, which contains users' texts, so
 // only their offsets are used.
 var (
-	errSyntax     = errors.New("not valid JSON")
-	errUTF8       = errors.New("not valid UTF-8")
-	errCutShort   = errors.New("the file is cut short: it ends within the array")
-	errNotObject  = errors.New("not an array of objects: what is here does not start with {")
-	errNoComma    = errors.New("not a JSON array: a comma or ] is missing here")
-	errNoArray    = errors.New("the file is not a JSON array: it does not start with [")
-	errOneObject  = errors.New("the file is a JSON object, not an array of objects")
-	errEmptyFile  = errors.New("the file is empty; a table without rows is []")
-	errAfterEnd   = errors.New("there is something after the end of the array")
-	errRowTooLong = errors.New("a row is too long for Postgres, or for the memory of this process")
-	errMembers    = fmt.Errorf("a row has more than %d members, and no table has so many columns", maxMembers)
-	errRatio      = fmt.Errorf("a row has more than %d times the bytes of the compressed file; if the file is as it should be, decompress it first (gunzip)", maxRatio)
+	errSyntax        = errors.New("not valid JSON")
+	errUTF8          = errors.New("not valid UTF-8; if the file is in another encoding, convert it first (iconv -t UTF-8)")
+	errCutShort      = errors.New("the file is cut short: it ends within the array")
+	errRowCutShort   = errors.New("the file is cut short: it ends within a row")
+	errNotObject     = errors.New("not an array of objects: what is here does not start with {")
+	errTrailingComma = errors.New("a comma stands before ]: take the comma out")
+	errNoComma       = errors.New("not a JSON array: a comma or ] is missing here")
+	errCommaNoArray  = errors.New("a comma stands between objects that are in no array: put [ before the first and ] after the last")
+	errNoObject      = errors.New("neither a JSON array nor one object after another: what is here does not start with {")
+	errNotJSON       = errors.New("the file is not JSON: it starts with neither [ nor {")
+	errEmptyFile     = errors.New("the file is empty; a table without rows is []")
+	errAfterEnd      = errors.New("there is something after the end of the array")
+	errRowTooLong    = errors.New("a row is too long for Postgres, or for the memory of this process")
+	errMembers       = fmt.Errorf("a row has more than %d members, and no table has so many columns", maxMembers)
+	errRatio         = fmt.Errorf("a row has more than %d times the bytes of the compressed file; if the file is as it should be, decompress it first (gunzip, zstd -d)", maxRatio)
 )
 
 // Next returns the next row, or io.EOF after the last row of a complete file. Any other error starts with the line number.
@@ -148,8 +158,7 @@ func (r *Reader) Next() (Row, error) {
 		return Row{}, io.EOF
 	}
 	kind := r.peekKind()
-	switch kind {
-	case '{':
+	if kind == '{' {
 		row, err := r.readRow()
 		if err != nil {
 			return row, fmt.Errorf("line %d: %w", row.Line, err)
@@ -157,51 +166,76 @@ func (r *Reader) Next() (Row, error) {
 		r.state = atNextRow
 		r.rows++
 		return row, nil
-	case ']':
-		return Row{}, r.readEnd()
 	}
-	reason := errNotObject
-	if r.state == atNextRow && !r.commaAhead() {
-		reason = errNoComma
+	if err := r.readEnd(kind); err != nil {
+		return Row{}, r.atLine(err)
 	}
-	if kind == jsontext.KindInvalid {
-		_, err := r.decoder.ReadToken()
-		reason = r.explain(err, reason)
-	}
-	return Row{}, r.atLine(reason)
+	r.state = atEnd
+	return Row{}, io.EOF
 }
 
 func (r *Reader) atLine(err error) error { return fmt.Errorf("line %d: %w", r.line, err) }
 
-// readStart reads the byte order mark, if there is one, and the bracket that opens the array.
+// readStart reads the byte order mark, if there is one, and the bracket that opens the array, if there is one.
 func (r *Reader) readStart() error {
 	if mark, _ := r.input.from.Peek(3); string(mark) == "\uFEFF" {
 		r.input.from.Discard(3)
 	}
+	line := r.line
 	switch r.peekKind() {
 	case '[':
 		r.decoder.ReadToken()
 		r.state = atFirstRow
 		return nil
 	case '{':
-		return errOneObject
+		r.noArray, r.state, r.line = true, atFirstRow, line // Next counts the lines before the brace again
+		return nil
 	case jsontext.KindInvalid:
 		if _, err := r.decoder.ReadToken(); err == io.EOF {
+			if r.mayBeEmpty {
+				r.noArray, r.state = true, atFirstRow
+				return nil
+			}
 			return errEmptyFile
 		}
 	}
-	return cmp.Or(r.input.err, errNoArray)
+	return cmp.Or(r.input.err, describeText(r.decoder.UnreadBuffer()))
 }
 
-// readEnd reads the bracket that closes the array and makes sure that nothing follows it.
-func (r *Reader) readEnd() error {
-	r.decoder.ReadToken()
-	r.peekKind()
-	if _, err := r.decoder.ReadToken(); err != io.EOF {
-		return r.atLine(cmp.Or(r.input.err, errAfterEnd))
+// readEnd reads what follows the last row. It returns an error unless that is the end of the file, after the bracket that closes
+// the array. kind is the kind of the next token, which peekKind has returned.
+func (r *Reader) readEnd(kind jsontext.Kind) error {
+	comma := r.state == atNextRow && r.commaAhead()
+	trailing := comma && isTrailingComma(r.decoder.UnreadBuffer())
+	_, err := r.decoder.ReadToken()
+	if r.noArray {
+		switch {
+		case err == io.EOF:
+			return nil
+		case comma:
+			return errCommaNoArray
+		}
+		return cmp.Or(r.input.err, errNoObject)
 	}
-	r.state = atEnd
-	return io.EOF
+	switch {
+	case kind == ']':
+		r.peekKind()
+		if _, err := r.decoder.ReadToken(); err != io.EOF {
+			return cmp.Or(r.input.err, errAfterEnd)
+		}
+		return nil
+	case trailing:
+		return errTrailingComma
+	case r.state == atNextRow && !comma:
+		return r.explain(err, errNoComma)
+	}
+	return r.explain(err, errNotObject)
+}
+
+// isTrailingComma reports whether the next token after a comma is the end of an array or object.
+func isTrailingComma(text []byte) bool {
+	text = bytes.TrimLeft(text, " \n\t\r,")
+	return len(text) > 0 && (text[0] == ']' || text[0] == '}')
 }
 
 // readRow reads an object. It copies each name and value, because the decoder reuses its buffer for the next one.
@@ -303,13 +337,17 @@ func (r *Reader) splitMembers() error {
 }
 
 // replaceDecoder replaces the decoder after a row with a large value, because the buffer of a decoder never shrinks. The new
-// decoder starts in the state of the old one: after an element of an array.
+// decoder starts in the state of the old one: after an element of an array, if the file is one.
 func (r *Reader) replaceDecoder() {
-	unread := bytes.Clone(r.decoder.UnreadBuffer())
-	r.decoder = jsontext.NewDecoder(io.MultiReader(strings.NewReader("[null"), bytes.NewReader(unread), r.input), decoding...)
-	r.decoder.ReadToken()
-	r.decoder.ReadToken()
+	rest := io.MultiReader(bytes.NewReader(bytes.Clone(r.decoder.UnreadBuffer())), r.input)
 	r.large = false
+	if r.noArray {
+		r.decoder = jsontext.NewDecoder(rest, decoding...)
+		return
+	}
+	r.decoder = jsontext.NewDecoder(io.MultiReader(strings.NewReader("[null"), rest), decoding...)
+	r.decoder.ReadToken()
+	r.decoder.ReadToken()
 }
 
 // explainRow returns the reason why the decoder stopped within a row. start is the offset of that row in the decoder's input.
@@ -318,6 +356,12 @@ func (r *Reader) explainRow(err error, start int64) error {
 	var syntactic *jsontext.SyntacticError
 	if errors.As(err, &syntactic) {
 		reason = fmt.Errorf("%w, at byte %d of the row", errSyntax, syntactic.ByteOffset-start+1)
+		rest := r.decoder.UnreadBuffer()
+		if at := syntactic.ByteOffset - r.decoder.InputOffset(); at >= 0 && at < int64(len(rest)) {
+			if advice := describeSyntax(rest[at:], isTrailingComma(rest)); advice != "" {
+				reason = fmt.Errorf("%w: %s", reason, advice)
+			}
+		}
 	}
 	return r.explain(err, reason)
 }
@@ -329,6 +373,9 @@ func (r *Reader) explain(err, reason error) error {
 	case r.input.err != nil:
 		return r.input.err
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		if r.noArray {
+			return errRowCutShort
+		}
 		return errCutShort
 	}
 	return reason
@@ -367,10 +414,14 @@ func (in *rowInput) Read(p []byte) (int, error) {
 type countingReader struct {
 	from  io.Reader
 	bytes int64
+	err   error // error of a failed read; nil at the end
 }
 
 func (c *countingReader) Read(p []byte) (int, error) {
 	n, err := c.from.Read(p)
 	c.bytes += int64(n)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
 	return n, err
 }

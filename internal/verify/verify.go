@@ -17,7 +17,7 @@ import (
 
 // Options are the settings of Verify.
 type Options struct {
-	Path     string          // path of feedback.json, plain or gzipped; "-" for Stdin
+	Path     string          // path of the file, in any form that statefile reads; "-" for Stdin
 	Stdin    io.Reader       // input for the path "-"
 	Database *pgx.ConnConfig // database to compare with; nil to check only the file
 	Table    postgres.Name   // table to compare with; the manifest's table if zero
