@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ const (
 	// cause is temporary, for example because all slots are in use.
 	permanentProbeInterval = time.Hour
 	transientProbeInterval = time.Minute
+	// setupCheckInterval is the interval between looks for a publication and triggers that capture setup may have made.
+	setupCheckInterval = time.Minute
 	// maxUnknownFailures is the number of successive failures for an unknown reason after which a source counts as
 	// unavailable, if the database accepts ordinary connections meanwhile.
 	maxUnknownFailures = 3
@@ -74,7 +77,7 @@ func (a *autoSource) run(ctx context.Context, kind string, skipped []unavailable
 		return a.supervisor.runSource(ctx, kind, note)
 	}
 	err = guard.RunWatched(ctx, a.supervisor.log, "probe for a better source",
-		func(ctx context.Context) error { return a.probeLoop(ctx, skipped) },
+		func(ctx context.Context) error { return a.probeLoop(ctx, kind, skipped) },
 		func(ctx context.Context) (err error) {
 			since, err = a.supervisor.runSource(ctx, kind, note)
 			return err
@@ -84,44 +87,91 @@ func (a *autoSource) run(ctx context.Context, kind string, skipped []unavailable
 
 // logNote returns the reason why a source of this kind runs and no better one. It logs the reason if it is new.
 func (a *autoSource) logNote(kind string, skipped []unavailable) string {
-	reasons := make([]string, len(skipped))
-	for i, u := range skipped {
-		reasons[i] = "not by " + u.kind + ": " + u.err.Error()
-	}
-	note := strings.Join(reasons, "; ")
+	note := skippedNote(skipped)
 	if len(skipped) > 0 && a.lastNote[kind] != note {
 		a.lastNote[kind] = note
-		u := skipped[len(skipped)-1]
-		a.supervisor.log.Warn("preferred source unavailable", "source", u.kind, "reason", u.err.Error(), "instead", kind)
+		a.logUnavailable(skipped[len(skipped)-1], kind)
 	}
 	return note
 }
 
-// probeLoop probes the skipped sources at regular intervals. It returns a *[source.ResyncError] once one of them works.
-func (a *autoSource) probeLoop(ctx context.Context, skipped []unavailable) error {
+// skippedNote returns the reasons why the skipped sources cannot be used.
+func skippedNote(skipped []unavailable) string {
+	reasons := make([]string, len(skipped))
+	for i, u := range skipped {
+		reasons[i] = "not by " + u.kind + ": " + u.err.Error()
+	}
+	return strings.Join(reasons, "; ")
+}
+
+// logUnavailable logs why a source cannot be used. instead is the kind of the source that is used.
+func (a *autoSource) logUnavailable(u unavailable, instead string) {
+	a.supervisor.log.Warn("preferred source unavailable", "source", u.kind, "reason", u.err.Error(), "instead", instead)
+}
+
+// probeLoop probes the skipped sources at regular intervals, and one at once when capture setup may have prepared the database
+// for it. It returns a *[source.ResyncError] once one of them works. kind is the kind of the running source.
+func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unavailable) error {
+	skipped = slices.Clone(skipped)
 	interval := permanentProbeInterval
 	if slices.ContainsFunc(skipped, func(u unavailable) bool { return u.transient }) {
 		interval = transientProbeInterval
 	}
-	if i := a.supervisor.cfg.intervals.probe; i > 0 {
-		interval = i
-	}
-	tick := time.NewTicker(interval)
+	interval = cmp.Or(a.supervisor.cfg.intervals.probe, interval)
+	tick := time.NewTicker(min(interval, cmp.Or(a.supervisor.cfg.intervals.setupCheck, setupCheckInterval)))
 	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+	seen := map[string]string{} // the last setup state, by kind of source
+	for _, u := range skipped {
+		if p := (*postgres.Problem)(nil); !errors.As(u.err, &p) || !p.NeedsSetup() {
+			seen[u.kind] = a.loadSetupState(ctx, u.kind) // the source lacked something else
 		}
-		for _, u := range skipped {
+	}
+	next := time.Now().Add(interval)
+	for {
+		due := !time.Now().Before(next)
+		if due {
+			next = time.Now().Add(interval)
+		}
+		for i, u := range skipped {
+			setup := a.loadSetupState(ctx, u.kind)
+			prepared := setup != "" && setup != seen[u.kind]
+			seen[u.kind] = setup
+			if !due && !prepared {
+				continue
+			}
 			err := probeSource(ctx, u.kind, a.supervisor.newEnv(u.kind, source.NewProgress(u.kind, nil)))
 			if err == nil {
 				return &source.ResyncError{Reason: fmt.Sprintf("the table can be followed by %s now", u.kind)}
 			}
 			a.supervisor.log.Debug("source still unavailable", "source", u.kind, "reason", err)
+			if c := classify(err); (c == postgres.Permanent || c == postgres.Transient) && err.Error() != u.err.Error() {
+				skipped[i].err = err // the status has the new reason
+				a.logUnavailable(skipped[i], kind)
+				note := skippedNote(skipped)
+				a.lastNote[kind] = note
+				a.supervisor.update(func() { a.supervisor.note = note })
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
 		}
 	}
+}
+
+// loadSetupState returns the state of what capture setup creates for a kind of source; see [postgres.LoadSetupState]. It
+// returns "" if the state cannot be read.
+func (a *autoSource) loadSetupState(ctx context.Context, kind string) (state string) {
+	err := a.query(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		state, err = postgres.LoadSetupState(ctx, conn, a.supervisor.cfg.Table, kind)
+		return err
+	})
+	if err != nil {
+		a.supervisor.log.Debug("reading what capture setup has created failed", "source", kind, "error", err)
+		return ""
+	}
+	return state
 }
 
 // probeSource returns the error that would keep a source of the given kind from following the table now, or nil.
@@ -159,9 +209,14 @@ func (a *autoSource) checkUnavailable(ctx context.Context, kind string, err erro
 
 // ping connects to the database and waits for an answer.
 func (a *autoSource) ping(ctx context.Context) error {
+	return a.query(ctx, func(ctx context.Context, c *pgx.Conn) error { return c.Ping(ctx) })
+}
+
+// query runs f with a new connection to the database.
+func (a *autoSource) query(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
 	conn := postgres.NewQueryConn(a.supervisor.database.current(), a.supervisor.cfg.timeouts.Idle)
 	defer conn.Close()
-	return conn.Do(ctx, func(ctx context.Context, c *pgx.Conn) error { return c.Ping(ctx) })
+	return conn.Do(ctx, f)
 }
 
 // classify returns the class of the error of a source that ended before it followed. A resync and a panic are no reason to use

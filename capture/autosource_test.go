@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"capture/capture/source"
@@ -34,20 +35,48 @@ func (d *daemon) by(source, words string) {
 	}
 }
 
-// TestAutoTakesTheBest: a database without wal_level=logical is followed by notifications, and by the stream as soon as
-// it has been restarted with it. While it is away no other source is tried.
+// notLogical are server settings with which no version offers logical replication. At wal_level = replica, PostgreSQL 19 does.
+func notLogical() map[string]string {
+	return map[string]string{"wal_level": "minimal", "max_wal_senders": "0", "max_prepared_transactions": "0"}
+}
+
+// setUp runs what capture setup --source would run for table votes.
+func setUp(t testing.TB, conn *pgx.Conn, source string) {
+	t.Helper()
+	table, err := postgres.LoadTable(t.Context(), conn, postgres.Name{Table: "votes"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	statements, err := postgres.SetupSQL(t.Context(), conn, table, postgres.SetupOptions{Source: source})
+	if err == nil {
+		err = postgres.ApplyStatements(t.Context(), conn, statements)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// triggerCount returns the number of triggers on table votes.
+func triggerCount(t testing.TB, conn *pgx.Conn) int {
+	t.Helper()
+	return one[int](t, conn, "SELECT count(*)::int FROM pg_trigger WHERE tgrelid = 'votes'::regclass AND NOT tgisinternal")
+}
+
+// TestAutoTakesTheBest: without logical replication, triggers that capture setup created are used, and logical replication as
+// soon as the server has been restarted with it. While the server is away no other source is tried.
 func TestAutoTakesTheBest(t *testing.T) {
 	t.Parallel()
-	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica", "max_prepared_transactions": "0"}})
+	s := pgserver.ForTest(t, pgserver.Options{Settings: notLogical()})
 	conn := connect(t, s.URL("postgres"))
 	exec(t, conn, votes)
+	setUp(t, conn, "notify")
 	cfg := config(t, s.URL("postgres"))
 	cfg.Source = "auto"
 	d := start(t, cfg)
-	d.by("notify", "wal_level is replica")
+	d.by("notify", "wal_level is minimal")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 	d.follows(conn, "votes", "vote_id")
-	if err := s.Reload(t.Context(), map[string]string{"wal_level": "logical"}); err != nil {
+	if err := s.Reload(t.Context(), map[string]string{"wal_level": "logical", "max_wal_senders": "5"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Stop("fast"); err != nil {
@@ -84,6 +113,7 @@ func TestAutoComesBack(t *testing.T) {
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_replication_slots": "1", "max_prepared_transactions": "0"}})
 	conn := connect(t, s.URL("postgres"))
 	exec(t, conn, votes)
+	setUp(t, conn, "notify")
 	exec(t, conn, "SELECT pg_create_physical_replication_slot('taken')")
 	cfg := config(t, s.URL("postgres"))
 	cfg.Source, cfg.intervals.probe = "auto", 50*time.Millisecond
@@ -97,16 +127,122 @@ func TestAutoComesBack(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
+// TestAutoInstallsNoTriggers: capture run never creates or repairs triggers that nobody asked for, whatever happens to those that
+// capture setup created. It finds what setup has done without a new connection or the hourly probe.
+func TestAutoInstallsNoTriggers(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: notLogical()})
+	conn := connect(t, s.URL("postgres"))
+	exec(t, conn, votes)
+	cfg := config(t, s.URL("postgres"))
+	cfg.Source, cfg.PollInterval, cfg.intervals.setupCheck = "auto", 20*time.Millisecond, 20*time.Millisecond
+	d := start(t, cfg)
+	d.by("poll", "capture setup --source notify")
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('polled')")
+	d.follows(conn, "votes", "vote_id")
+	if n := triggerCount(t, conn); n != 0 {
+		t.Fatalf("%d triggers that nobody asked for", n)
+	}
+
+	setUp(t, conn, "notify")
+	d.by("notify", "wal_level is minimal")
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('notified')")
+	d.follows(conn, "votes", "vote_id")
+
+	for _, damage := range []string{
+		"ALTER TABLE votes DISABLE TRIGGER capture_insert",
+		"CREATE OR REPLACE FUNCTION capture_votes() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+	} {
+		exec(t, conn, damage)
+		before := triggerCount(t, conn)
+		d.by("poll", "capture setup --source notify")
+		exec(t, conn, "UPDATE votes SET comment = $1", damage)
+		d.follows(conn, "votes", "vote_id")
+		if n := triggerCount(t, conn); n != before {
+			t.Errorf("%s: %d triggers became %d", damage, before, n)
+		}
+		if _, err := conn.Exec(t.Context(), "DROP FUNCTION IF EXISTS capture_votes CASCADE"); err != nil {
+			t.Fatal(err)
+		}
+		setUp(t, conn, "notify")
+		d.by("notify", "wal_level is minimal")
+	}
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	exec(t, conn, "DROP FUNCTION capture_votes CASCADE")
+	cfg.Source = "notify" // somebody asks for it
+	d = start(t, cfg)
+	d.by("notify", "")
+	if n := triggerCount(t, conn); n != 4 {
+		t.Errorf("%d triggers by --source notify, want 4", n)
+	}
+}
+
+// TestAutoFindsPublication: a user who may not create a publication takes the one that capture setup creates, soon and without
+// an hourly probe.
+func TestAutoFindsPublication(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	cfg := asRole(t, conn, url, "capture_test_found")
+	cfg.Source, cfg.PollInterval, cfg.intervals.setupCheck = "auto", time.Hour, 20*time.Millisecond
+	d := start(t, cfg)
+	d.by("poll", "CREATE PUBLICATION")
+	setUp(t, conn, "logical")
+	d.by("poll", "may not replicate") // it was tried at once, and the next reason is known
+	exec(t, conn, "ALTER ROLE capture_test_found REPLICATION")
+	d.by("logical", "")
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
+	d.follows(conn, "votes", "vote_id")
+}
+
+// TestOutputPluginNotAllowed: minor releases since August 2026 list the allowed output plugins. If pgoutput is not among them, only
+// the creation of a slot shows it. The note has the setting, and probes do not end the source in use.
+func TestOutputPluginNotAllowed(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, s.URL("postgres"))
+	if !one[bool](t, conn, "SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'output_plugin_libraries')") {
+		t.Skip("this server has no setting output_plugin_libraries")
+	}
+	if err := s.Reload(t.Context(), map[string]string{"output_plugin_libraries": "test_decoding"}); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, conn, votes)
+	cfg := config(t, s.URL("postgres"))
+	cfg.Source, cfg.PollInterval, cfg.intervals.probe = "auto", 20*time.Millisecond, 20*time.Millisecond
+	d := start(t, cfg)
+	d.by("poll", "output_plugin_libraries")
+	eventually(t, "ten probes", func() error {
+		if n := d.said("source still unavailable"); n < 10 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	if n := d.said("resyncing table"); n != 0 {
+		t.Errorf("%d resyncs", n)
+	}
+	if err := s.Reload(t.Context(), map[string]string{"output_plugin_libraries": "test_decoding, pgoutput"}); err != nil {
+		t.Fatal(err)
+	}
+	d.by("logical", "")
+}
+
 // TestAutoLeavesTwoPhaseCommitsAlone: triggers that notify would make PREPARE TRANSACTION fail.
 func TestAutoLeavesTwoPhaseCommitsAlone(t *testing.T) {
 	t.Parallel()
-	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica", "max_prepared_transactions": "5"}})
+	settings := notLogical()
+	settings["max_prepared_transactions"] = "5"
+	s := pgserver.ForTest(t, pgserver.Options{Settings: settings})
 	conn := connect(t, s.URL("postgres"))
 	exec(t, conn, votes)
 	cfg := config(t, s.URL("postgres"))
 	cfg.Source, cfg.PollInterval = "auto", 20*time.Millisecond
 	d := start(t, cfg)
-	d.by("poll", "max_prepared_transactions")
+	d.by("poll", "no triggers of capture")
 	exec(t, conn, "BEGIN; INSERT INTO votes (comment) VALUES ('in two phases'); PREPARE TRANSACTION 'p'")
 	exec(t, conn, "COMMIT PREPARED 'p'")
 	d.follows(conn, "votes", "vote_id")

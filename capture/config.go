@@ -170,13 +170,14 @@ func (cfg *Config) invalidSetting() string {
 // intervals are the intervals of the daemon's parts. Only tests set them.
 type intervals struct {
 	probe       time.Duration // time between probes for a better source; zero for a time that depends on the cause
+	setupCheck  time.Duration // time between looks for what capture setup creates; zero for setupCheckInterval
 	volumeCheck time.Duration // time between measurements of the volumes
 	keptCheck   time.Duration // time between checks for losses that are not acknowledged
 	alertCheck  time.Duration // time between checks for conditions that are worth an alert
 	alertRetry  time.Duration // pause before the first retry of an alert; the pauses double up to longestAlertRetry
 }
 
-// withDefaults returns i with the default in place of each zero, except for probe.
+// withDefaults returns i with the default in place of each zero, except for probe and setupCheck.
 func (i intervals) withDefaults() intervals {
 	i.volumeCheck = cmp.Or(i.volumeCheck, 15*time.Second)
 	i.keptCheck = cmp.Or(i.keptCheck, 5*time.Second)

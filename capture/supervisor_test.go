@@ -67,6 +67,7 @@ func TestRetainedWALEndsWithItsSource(t *testing.T) {
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_prepared_transactions": "0"}})
 	conn := connect(t, s.URL("postgres"))
 	exec(t, conn, votes)
+	setUp(t, conn, "notify")
 	cfg := config(t, s.URL("postgres"))
 	cfg.Source = "auto"
 	d := start(t, cfg)
@@ -80,7 +81,7 @@ func TestRetainedWALEndsWithItsSource(t *testing.T) {
 		}
 		return nil
 	})
-	if err := s.Reload(t.Context(), map[string]string{"wal_level": "replica"}); err != nil {
+	if err := s.Reload(t.Context(), notLogical()); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Stop("immediate"); err != nil {
@@ -89,7 +90,7 @@ func TestRetainedWALEndsWithItsSource(t *testing.T) {
 	if err := s.StartAgain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d.by("notify", "wal_level is replica")
+	d.by("notify", "wal_level is minimal")
 	if n := d.Status().RetainedWAL; n != 0 {
 		t.Errorf("%d bytes of WAL are reported as retained, without a slot", n)
 	}

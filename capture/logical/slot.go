@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
@@ -47,13 +48,28 @@ func (s *slot) create(ctx context.Context, conn *pgconn.PgConn) (slotSnapshot, e
 		Temporary: true, Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
 	})
 	if err != nil {
-		return slotSnapshot{}, fmt.Errorf("create replication slot: %w", err)
+		return slotSnapshot{}, postgres.Explain(fmt.Errorf("create replication slot: %w", err))
 	}
 	lsn, err := pglogrepl.ParseLSN(result.ConsistentPoint)
 	if err != nil {
 		return slotSnapshot{}, fmt.Errorf("create replication slot: %w", err)
 	}
 	return slotSnapshot{lsn, result.SnapshotName}, nil
+}
+
+// probeTimeout bounds the wait for a slot that is only a test.
+const probeTimeout = 3 * time.Second
+
+// probe returns the error with which the server refuses the slot, or nil. A slot that has to wait for write transactions is not
+// refused. The slot ends with the connection.
+func (s *slot) probe(ctx context.Context, conn *pgconn.PgConn) error {
+	waiting, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	_, err := s.create(waiting, conn)
+	if waiting.Err() != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
 }
 
 // check returns a *source.ResyncError if the slot is gone, was invalidated, or retains more WAL than it may.

@@ -72,8 +72,8 @@ func Probe(ctx context.Context, env *source.Env) error {
 	if _, err := s.connect(ctx); err != nil {
 		return err
 	}
-	s.standby.close()
-	return nil
+	defer s.standby.close()
+	return s.slot.probe(ctx, s.standby.conn)
 }
 
 // Follow implements source.Source.
@@ -129,6 +129,9 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 func (s *Source) prepare(ctx context.Context) error {
 	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if s.server, s.table, err = postgres.LoadServerAndTable(ctx, conn, s.env.Table); err != nil {
+			return err
+		}
+		if err := s.checkStandbys(ctx, conn); err != nil {
 			return err
 		}
 		s.publication.name, s.publication.fingerprint, err = postgres.EnsurePublication(ctx, conn, &s.server, s.table)
@@ -197,6 +200,9 @@ func (s *Source) stream(ctx context.Context, t *snapshot.Table, encoder *rowjson
 func (s *Source) check(ctx context.Context) error {
 	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := checkCatalog(ctx, conn, s.env, s.table, s.publication); err != nil {
+			return err
+		}
+		if err := s.checkStandbys(ctx, conn); err != nil {
 			return err
 		}
 		return s.slot.check(ctx, conn)

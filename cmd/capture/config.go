@@ -85,7 +85,7 @@ type debugConfig struct {
 
 // followConfig controls how capture follows the table and when it writes the file.
 type followConfig struct {
-	Source        choice   `enum:"auto,logical,notify,poll" placeholder:"auto|logical|notify|poll" env:"CAPTURE_SOURCE" default:"auto" help:"How to follow changes. auto uses the best source that the database and the user allow."`
+	Source        choice   `enum:"auto,logical,notify,poll" placeholder:"auto|logical|notify|poll" env:"CAPTURE_SOURCE" default:"auto" help:"How to follow changes. auto uses the best source that the database and the user allow; notify only if capture setup has created its triggers."`
 	FlushDelay    duration `placeholder:"DURATION" env:"CAPTURE_FLUSH_DELAY" default:"100ms" min:"0s" max:"1h" help:"Delay between a change and the write that includes it."`
 	FlushInterval duration `placeholder:"DURATION" env:"CAPTURE_FLUSH_INTERVAL" default:"1h" min:"1s" max:"168h" help:"Interval of regular writes, aligned to the clock. They happen even if nothing changed."`
 	PollInterval  duration `placeholder:"DURATION" env:"CAPTURE_POLL_INTERVAL" default:"1m" min:"1s" max:"24h" help:"Interval between reads of the whole table by the source poll."`

@@ -14,14 +14,14 @@ import (
 
 type setupCmd struct {
 	databaseConfig
-	Source choice `enum:"auto,logical,notify" placeholder:"auto|logical|notify" env:"CAPTURE_SOURCE" default:"auto" help:"Source to prepare for. auto uses logical if the database allows it. poll needs no setup."`
+	Source choice `enum:"auto,logical,notify" placeholder:"auto|logical|notify" env:"CAPTURE_SOURCE" default:"auto" help:"Source to prepare for. auto means logical, if the database allows it. notify creates triggers, which slow commits down. poll needs no setup."`
 	Role   string `placeholder:"NAME" help:"Also create this role for capture, with only the rights that it needs."`
 	printConfig
 }
 
 func (setupCmd) Help() string {
-	return "Creates what is missing in the database: the publication for logical replication, or the triggers for " +
-		"notifications. Run it as the owner of the table or as an administrator. It is safe to run it again."
+	return "Creates what is missing in the database: the publication for logical replication, or with --source notify the " +
+		"triggers for notifications. Run it as the owner of the table or as an administrator. It is safe to run it again."
 }
 
 func (setupCmd) Examples() string {

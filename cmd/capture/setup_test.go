@@ -98,11 +98,22 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("without a server: %+v", got)
 	}
 
-	replica := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
-	sql(t, replica.URL("postgres"), pgserver.VotesTable)
-	got = run(t, dir, []string{"DATABASE_URL=" + replica.URL("postgres")}, "doctor")
+	minimal := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "minimal", "max_wal_senders": "0"}})
+	sql(t, minimal.URL("postgres"), pgserver.VotesTable)
+	env := []string{"DATABASE_URL=" + minimal.URL("postgres")}
+	got = run(t, dir, env, "doctor")
 	if got.code != exitDone || !strings.Contains(got.stdout, "wal_level") || !strings.Contains(got.stdout, "→") || strings.Contains(got.stdout, "uses: logical") {
-		t.Errorf("with wal_level=replica: %+v", got)
+		t.Errorf("with wal_level=minimal: %+v", got)
+	}
+	// Triggers cost the application something, so setup asks before it creates them.
+	for _, args := range [][]string{{"setup"}, {"setup", "--print"}, {"setup", "--role=capture_unasked"}} {
+		got = run(t, dir, env, args...)
+		if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "wal_level is minimal") || !strings.Contains(got.stderr, "--source notify") {
+			t.Errorf("%v: %+v", args, got)
+		}
+	}
+	if got = run(t, dir, env, "setup", "--source=notify"); got.code != exitDone || !strings.Contains(got.stdout, "CREATE TRIGGER") {
+		t.Errorf("asked for triggers: %+v", got)
 	}
 }
 

@@ -46,10 +46,11 @@ var (
 		s, err := pgserver.Start(context.Background(), pgserver.Options{Durable: true, Settings: map[string]string{
 			"shared_buffers": "256MB", "max_connections": "50", "max_wal_size": "8GB", "checkpoint_timeout": "1h",
 		}})
-		if err == nil {
-			started = s
+		if err != nil {
+			return nil, err
 		}
-		return s, err
+		started = s
+		return s, allowPlugins(s)
 	})
 	started *pgserver.Server
 	filled  = make(map[int]string) // database URLs, by number of votes
@@ -70,6 +71,22 @@ func TestMain(m *testing.M) {
 		}()
 		return m.Run()
 	}())
+}
+
+// allowPlugins lets the other programs use their output plugins. Minor releases since August 2026 load only those that are listed.
+func allowPlugins(s *pgserver.Server) error {
+	ctx := context.Background()
+	conn, err := pgx.Connect(ctx, s.URL("postgres"))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	var listed bool
+	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'output_plugin_libraries')").Scan(&listed)
+	if err != nil || !listed {
+		return err
+	}
+	return s.Reload(ctx, map[string]string{"output_plugin_libraries": "pgoutput, test_decoding, wal2json, decoderbufs"})
 }
 
 // tableRows returns the number of votes in the large table.

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -17,13 +18,7 @@ func (d *doctor) checkReplication(ctx context.Context) {
 	} else {
 		d.addFinding("replica identity", OK, "updates and deletes can be published", "", "")
 	}
-	if d.srv.WALLevel != "logical" {
-		d.addFinding("wal_level", Warn, "wal_level is "+d.srv.WALLevel, "logical replication needs wal_level = logical",
-			d.provider.changeSetting("wal_level", "logical", true))
-		d.logical = false
-	} else {
-		d.addFinding("wal_level", OK, "logical", "", "")
-	}
+	d.checkWALLevel(ctx)
 	pg, err := ConnectReplication(ctx, d.cfg)
 	if err == nil {
 		err = Explain(pg.Exec(ctx, "IDENTIFY_SYSTEM").Close())
@@ -38,6 +33,34 @@ func (d *doctor) checkReplication(ctx context.Context) {
 	d.addError("right to replicate", Warn, err)
 	if last := &d.Findings[len(d.Findings)-1]; last.Hint == replicationGrant {
 		last.Hint = d.provider.grantReplication(d.srv.User) + ";"
+	}
+}
+
+// checkWALLevel checks that logical decoding is possible, and where it depends on the presence of a slot, that its end harms no
+// standby.
+func (d *doctor) checkWALLevel(ctx context.Context) {
+	const name = "wal_level"
+	raise := d.provider.changeSetting(name, "logical", true)
+	var problem *Problem
+	if err := d.srv.checkLogicalReplication(); errors.As(err, &problem) && !d.srv.InRecovery {
+		d.addFinding(name, Warn, problem.Summary, problem.Reason, raise)
+		d.logical = false
+		return
+	}
+	if !d.srv.decodesOnDemand() {
+		d.addFinding(name, OK, d.srv.WALLevel, "", "")
+		return
+	}
+	switch err := d.srv.CheckStandbys(ctx, d.conn); {
+	case err == nil:
+		d.addFinding(name, OK, "replica: logical decoding is enabled while a logical slot exists",
+			"when the last logical slot goes, logical slots on standbys become invalid; if a standby connects, --source auto does not use logical",
+			"if you have standbys with logical slots: "+raise)
+	case errors.As(err, &problem) && problem.Err == nil:
+		d.addFinding(name, Warn, problem.Summary, problem.Reason, raise+"\nor accept that with --source logical")
+		d.logical = false
+	default:
+		d.addError(name, Warn, err)
 	}
 }
 
@@ -104,8 +127,30 @@ func (d *doctor) checkSlot(ctx context.Context) {
 			"it waits for write transactions: "+open.String()+"; capture reads the table from time to time meanwhile", "")
 	default:
 		d.addError(name, Warn, Explain(err))
+		d.addPluginHint(ctx, &d.Findings[len(d.Findings)-1])
 		d.logical = false
 	}
+}
+
+// addPluginHint completes the hint of a finding if the server's list of allowed output plugins lacks pgoutput. Minor releases
+// since August 2026 have that setting.
+func (d *doctor) addPluginHint(ctx context.Context, f *Finding) {
+	var allowed *string
+	err := Pinned(d.conn).QueryRow(ctx, "SELECT pg_catalog.current_setting('output_plugin_libraries', true)").Scan(&allowed)
+	if err != nil || allowed == nil {
+		return // the finding has the general hint
+	}
+	list := []string{}
+	for _, library := range strings.Split(*allowed, ",") {
+		switch library = strings.Trim(strings.TrimSpace(library), `"`); library {
+		case "pgoutput":
+			return // something else is wrong
+		case "":
+		default:
+			list = append(list, library)
+		}
+	}
+	f.Hint = d.provider.changeSetting("output_plugin_libraries", strings.Join(append(list, "pgoutput"), "', '"), false)
 }
 
 // checkExportedSnapshots adds a finding on whether the server has the fix for a bug: a program that reads with a new slot's

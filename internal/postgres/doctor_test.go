@@ -103,12 +103,15 @@ func TestDoctor(t *testing.T) {
 
 func TestDoctorWithoutLogicalWAL(t *testing.T) {
 	t.Parallel()
-	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
+	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "minimal", "max_wal_senders": "0"}})
 	conn := connectTo(t, server.URL("postgres"))
 	run(t, conn, votesSQL)
 	d, f := diagnose(t, server.URL("postgres"), "", LocalResources{})
 	if d.Source != "poll" || !strings.Contains(f["wal_level"].Hint, "ALTER SYSTEM SET wal_level = 'logical'") {
 		t.Errorf("%+v", d)
+	}
+	if onDemand := strings.Contains(f["wal_level"].Reason, "or replica"); onDemand != (server.VersionNum() >= 190000) {
+		t.Errorf("%+v", f["wal_level"])
 	}
 	s, err := LoadServer(testContext(t), conn)
 	if err != nil {
@@ -116,6 +119,76 @@ func TestDoctorWithoutLogicalWAL(t *testing.T) {
 	}
 	_, _, err = EnsurePublication(testContext(t), conn, &s, loadTable(t, conn, "votes"))
 	wantProblem(t, err, "wal_level")
+}
+
+// TestDoctorAtReplica: up to PostgreSQL 18, wal_level = replica excludes logical replication. From 19 on it allows it, but the end
+// of the last slot invalidates those of a standby.
+func TestDoctorAtReplica(t *testing.T) {
+	t.Parallel()
+	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
+	conn := connectTo(t, server.URL("postgres"))
+	run(t, conn, votesSQL)
+	d, f := diagnose(t, server.URL("postgres"), "", LocalResources{})
+	if server.VersionNum() < 190000 {
+		if d.Source != "poll" || f["wal_level"].Level != Warn || !strings.Contains(f["wal_level"].Hint, "'logical'; -- and restart") {
+			t.Errorf("%+v", d)
+		}
+		return
+	}
+	if d.Source != "logical" || f["wal_level"].Level != OK || !strings.Contains(f["wal_level"].Reason, "become invalid") || f["replication slot"].Level != OK {
+		t.Errorf("%+v", d)
+	}
+	setup(t, conn, "votes", SetupOptions{Source: "auto"})
+	standby, err := server.Standby(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standby.Close)
+	run(t, conn, "CREATE ROLE reader LOGIN REPLICATION", "GRANT SELECT ON votes TO reader")
+	d, f = diagnose(t, server.URL("postgres"), "reader", LocalResources{})
+	if d.Source != "poll" || f["wal_level"].Level != Warn || !strings.Contains(f["wal_level"].Hint, "--source logical") || !strings.Contains(f["wal_level"].Found, "(standby)") {
+		t.Errorf("with a standby: %+v", d)
+	}
+	_, err = SetupSQL(testContext(t), conn, loadTable(t, conn, "votes"), SetupOptions{Source: "auto"})
+	wantProblem(t, err, "standby")
+	setup(t, conn, "votes", SetupOptions{Source: "logical"})
+}
+
+// TestDoctorNamesOutputPlugins: the hint can be pasted, and allows pgoutput besides the plugins that were allowed.
+func TestDoctorNamesOutputPlugins(t *testing.T) {
+	t.Parallel()
+	server := pgserver.ForTest(t, pgserver.Options{})
+	conn := connectTo(t, server.URL("postgres"))
+	run(t, conn, votesSQL)
+	var listed bool
+	if err := conn.QueryRow(testContext(t), "SELECT EXISTS (SELECT FROM pg_settings WHERE name = 'output_plugin_libraries')").Scan(&listed); err != nil {
+		t.Fatal(err)
+	}
+	if !listed {
+		t.Skip("this server has no setting output_plugin_libraries")
+	}
+	for _, allowed := range []string{"test_decoding, wal2json", ""} {
+		if err := server.Reload(testContext(t), map[string]string{"output_plugin_libraries": allowed}); err != nil {
+			t.Fatal(err)
+		}
+		d, f := diagnose(t, server.URL("postgres"), "", LocalResources{})
+		slot := f["replication slot"]
+		if d.Source != "poll" || slot.Level != Warn || !strings.Contains(slot.Hint, "output_plugin_libraries") {
+			t.Fatalf("with %q: %+v", allowed, d)
+		}
+		for _, statement := range strings.SplitAfter(slot.Hint, ";")[:2] {
+			run(t, conn, statement)
+		}
+		for range 100 { // the signal takes a moment
+			if d, f = diagnose(t, server.URL("postgres"), "", LocalResources{}); d.Source == "logical" {
+				break
+			}
+		}
+		if d.Source != "logical" {
+			t.Errorf("after the hint %q: %+v", slot.Hint, f["replication slot"])
+		}
+		run(t, conn, "ALTER SYSTEM RESET output_plugin_libraries")
+	}
 }
 
 // TestDoctorDoesWhatRunDoes: doctor meets what would stop run or have it wait, and says what ends it.

@@ -13,6 +13,7 @@ type Problem struct {
 	Err     error  // the error that the Problem explains; may be nil
 
 	tableMissing bool
+	needsSetup   bool
 }
 
 // Error returns the summary, the reason and the hint in one line.
@@ -33,6 +34,9 @@ func (p *Problem) Unwrap() error { return p.Err }
 
 // TableMissing reports whether the table does not exist.
 func (p *Problem) TableMissing() bool { return p.tableMissing }
+
+// NeedsSetup reports whether a publication or triggers are missing, which capture setup creates.
+func (p *Problem) NeedsSetup() bool { return p.needsSetup }
 
 func problemf(reason, hint, summary string, args ...any) *Problem {
 	return &Problem{Summary: fmt.Sprintf(summary, args...), Reason: reason, Hint: hint}

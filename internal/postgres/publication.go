@@ -200,6 +200,8 @@ func (t *Table) noPublicationProblem(s *Server, publications []publication, own 
 		Reason:  fmt.Sprintf("user %s may not create one; the table's owner %s may, with CREATE on the database", s.User, t.facts.Owner),
 		Hint:    strings.Join(t.createPublicationSQL(s.VersionNum), "; ") + ";",
 		Err:     ddlErr,
+
+		needsSetup: true,
 	}
 	if existing := ownPublication(publications, own); existing != nil {
 		p.Reason = fmt.Sprintf("%s exists, but %v, and user %s may not change it", own, existing.checkComplete(t), s.User)

@@ -22,8 +22,8 @@ type Server struct {
 	User       string
 	Superuser  bool // whether the user is a superuser
 	Encoding   string
-	InRecovery bool // whether the server is a standby, or still recovering
-	WALLevel   string
+	InRecovery bool   // whether the server is a standby, or still recovering
+	WALLevel   string // wal_level, as configured
 
 	MaxSlots, UsedSlots     int
 	MaxSenders, UsedSenders int
@@ -103,9 +103,47 @@ func (s *Server) checkLogicalReplication() error {
 	case s.InRecovery:
 		return problemf("a standby cannot publish tables", "point --database-url at the primary",
 			"the server is a standby or still recovering")
-	case s.WALLevel != "logical":
-		return problemf("logical replication needs wal_level = logical", "ALTER SYSTEM SET wal_level = logical; -- then restart the server",
-			"wal_level is %s", s.WALLevel)
+	case s.WALLevel != "logical" && !s.decodesOnDemand():
+		need := "logical replication needs wal_level = logical"
+		if s.VersionNum >= decodingOnDemandVersion {
+			need += ", or replica, at which the first logical slot enables logical decoding"
+		}
+		return problemf(need, "ALTER SYSTEM SET wal_level = logical; -- then restart the server", "wal_level is %s", s.WALLevel)
 	}
 	return nil
+}
+
+// decodingOnDemandVersion is the first version at which wal_level = replica allows logical slots. There, the first logical slot
+// enables logical decoding for the whole server, and it is disabled again soon after the last one has gone. The setting
+// effective_wal_level shows which it is.
+const decodingOnDemandVersion = 190000
+
+// decodesOnDemand reports whether logical decoding is enabled only while a logical slot exists.
+func (s *Server) decodesOnDemand() bool {
+	return s.VersionNum >= decodingOnDemandVersion && s.WALLevel == "replica"
+}
+
+// CheckStandbys returns a [*Problem] if the end of capture's slot could invalidate logical slots on a standby. Where logical
+// decoding is enabled only while a logical slot exists, a standby's slots become invalid when the primary's last one goes, and
+// capture's slot goes with every lost connection.
+func (s *Server) CheckStandbys(ctx context.Context, q Querier) error {
+	if !s.decodesOnDemand() {
+		return nil
+	}
+	// Physical replication connections have no database. Every user may see that, but only a privileged one sees which of
+	// them takes a base backup.
+	var standbys string
+	err := Pinned(q).QueryRow(ctx, `
+		SELECT COALESCE(pg_catalog.string_agg(COALESCE(NULLIF(a.application_name, ''), 'unnamed'), ', ' ORDER BY a.pid), '')
+		FROM pg_catalog.pg_stat_replication r JOIN pg_catalog.pg_stat_activity a ON a.pid = r.pid
+		WHERE a.datid IS NULL AND COALESCE(r.state, '') <> 'backup'`).Scan(&standbys)
+	switch {
+	case err != nil:
+		return Explain(fmt.Errorf("query the standbys: %w", err))
+	case standbys == "":
+		return nil
+	}
+	return problemf("when the server's last logical slot goes, logical slots on standbys become invalid, and capture's slot goes with each connection",
+		"ALTER SYSTEM SET wal_level = logical; -- then restart the server; or accept that with --source logical",
+		"wal_level is replica, and a standby is connected (%s)", foreign.Text(standbys))
 }

@@ -2,14 +2,16 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
 
 // SetupOptions are options of [SetupSQL].
 type SetupOptions struct {
-	Source string // "logical", "notify", or "auto" for the better of these that the server and the table allow
+	Source string // "logical", "notify", or "auto" for logical where the server and the table allow it, and otherwise an error
 	Role   string // role that capture connects as, or empty; setup creates it if needed, grants it what capture needs, and makes it the publication's owner
 }
 
@@ -35,12 +37,17 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 	if logicalErr == nil {
 		logicalErr = identityErr
 	}
+	if logicalErr == nil {
+		logicalErr = s.CheckStandbys(ctx, conn)
+	}
 	var more []string
 	switch {
-	case s.InRecovery:
+	case s.InRecovery, s.VersionNum < MinVersion:
 		return nil, logicalErr
-	case o.Source == "notify", o.Source == "auto" && logicalErr != nil:
+	case o.Source == "notify":
 		more, err = table.setupTriggersSQL(ctx, conn)
+	case o.Source == "auto" && logicalErr != nil:
+		return nil, askForNotify(table, logicalErr)
 	case o.Source == "auto", o.Source == "logical":
 		// A publication can be created before wal_level is logical, but must not exist for a table that it would harm.
 		if identityErr != nil {
@@ -51,6 +58,53 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 		return nil, fmt.Errorf("set up for source %q: expected auto, logical or notify", o.Source)
 	}
 	return append(statements, more...), err
+}
+
+// askForNotify returns err, the reason why logical replication cannot be set up, with a hint to ask for triggers by name. They
+// are not created unless somebody asks, because they cost the application something at every commit.
+func askForNotify(table *Table, err error) error {
+	var p *Problem
+	if !errors.As(err, &p) || p.Err != nil {
+		return err
+	}
+	asking := *p
+	asking.Hint = fmt.Sprintf("%s\nor run capture setup --source notify --table %s, which creates triggers: they slow commits down, and transactions that write to the table cannot be prepared (PREPARE TRANSACTION)",
+		p.Hint, table.Name())
+	return &asking
+}
+
+// LoadSetupState returns a text that changes when somebody runs [SetupSQL] for the source "logical" or "notify", or "" if what
+// that source needs is missing or incomplete. It changes nothing in the database.
+func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source string) (string, error) {
+	s, table, err := LoadServerAndTable(ctx, conn, name)
+	if err != nil {
+		return "", err
+	}
+	if source == "notify" {
+		err := CheckTriggers(ctx, conn, table)
+		if p := (*Problem)(nil); err == nil || errors.As(err, &p) && p.Err == nil {
+			return map[bool]string{true: "triggers"}[err == nil], nil
+		}
+		return "", err
+	}
+	own := objectName(table.Name())
+	publications, err := findPublications(ctx, conn, table, own)
+	if err != nil {
+		return "", err
+	}
+	chosen, _ := table.choosePublication(publications, own, s.VersionNum)
+	if chosen < 0 {
+		return "", nil
+	}
+	// The setup also grants the right to replicate: by an attribute, or on Amazon RDS by a membership.
+	var rights string
+	err = Pinned(conn).QueryRow(ctx, `SELECT pg_catalog.concat_ws(' ', r.rolreplication,
+			(SELECT count(*) FROM pg_catalog.pg_auth_members m WHERE m.member = r.oid))
+		FROM pg_catalog.pg_roles r WHERE r.rolname = current_user`).Scan(&rights)
+	if err != nil {
+		return "", Explain(fmt.Errorf("query the right to replicate: %w", err))
+	}
+	return strings.Join([]string{publications[chosen].name, publications[chosen].fingerprint, rights}, " "), nil
 }
 
 // setupPublicationSQL returns the statements that create or repair capture's own publication, even if another complete one

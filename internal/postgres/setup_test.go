@@ -79,13 +79,19 @@ func TestSetupRoleSufficesForLogical(t *testing.T) {
 	teardown(t, conn, "app.votes", "capture_test_least")
 }
 
-func TestSetupUsesNotifyIfLogicalWouldHarm(t *testing.T) {
+// TestSetupAsksForNotify: without --source, setup creates no triggers, and no publication that would harm the application.
+func TestSetupAsksForNotify(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, "CREATE TABLE t (id int PRIMARY KEY DEFERRABLE)")
-	if _, err := SetupSQL(testContext(t), conn, loadTable(t, conn, "t"), SetupOptions{Source: "logical"}); err == nil {
-		t.Error("set up for logical")
+	for _, source := range []string{"logical", "auto"} {
+		if statements, err := SetupSQL(testContext(t), conn, loadTable(t, conn, "t"), SetupOptions{Source: source, Role: "capture_test_asks"}); err == nil {
+			t.Errorf("set up for %s: %q", source, statements)
+		} else if source == "auto" {
+			wantProblem(t, err, "capture setup --source notify --table public.t")
+			wantProblem(t, err, "deferrable")
+		}
 	}
-	setup(t, conn, "t", SetupOptions{Source: "auto"})
+	setup(t, conn, "t", SetupOptions{Source: "notify"})
 	if err := CheckTriggers(testContext(t), conn, loadTable(t, conn, "t")); err != nil {
 		t.Error(err)
 	}

@@ -204,8 +204,10 @@ func CheckTriggers(ctx context.Context, q Querier, table *Table) error {
 		return err
 	}
 	problem := func(format string, args ...any) error {
-		return problemf("not every change of the table sends a notification",
+		p := problemf("not every change of the table sends a notification",
 			"capture setup --source notify --table "+table.Name().String(), format, args...)
+		p.needsSetup = true
+		return p
 	}
 	if err := s.checkOwner(table); err != nil {
 		return err
