@@ -126,13 +126,27 @@ func restoredText(r restore.Result, took time.Duration) string {
 	for _, change := range []struct {
 		what string
 		restore.Change
-	}{{"inserted", r.Inserted}, {"overwritten", r.Overwritten}, {"unchanged", restore.Change{Rows: r.Unchanged}}, {"skipped", r.Skipped}, {"deleted", r.Deleted}} {
+	}{{"inserted", r.Inserted}, {"overwritten", r.Overwritten}, {"unchanged", restore.Change{Rows: r.Unchanged}}, {"skipped", r.Skipped}, {"deleted", r.Deleted},
+		{"left out", r.LeftOut}, {"changed", r.Changed}, {"not deleted", r.Remaining}} {
 		if change.Rows > 0 {
 			fmt.Fprintf(&b, "  %-12s %s%s\n", change.what, rowsText(int(change.Rows)), keysText(change.Rows, change.Keys))
 		}
 	}
+	if r.By != "" {
+		fmt.Fprintf(&b, "  %-12s %s\n", "by", r.By)
+	}
+	for _, o := range r.Others {
+		fmt.Fprintf(&b, "  %-12s %s\n", "other table", otherTableText(o))
+	}
 	for _, s := range r.Sequences {
-		fmt.Fprintf(&b, "  %-12s %s continues after %d\n", "sequence", s.Name, s.Last)
+		continues := "continues"
+		if r.DryRun {
+			continues = "would continue"
+		}
+		fmt.Fprintf(&b, "  %-12s %s %s after %d\n", "sequence", s.Name, continues, s.Last)
+	}
+	for _, s := range r.NotSet {
+		fmt.Fprintf(&b, "  %-12s sequence %s after %s: %s\n", "not set", s.Name, s.Last, s.Reason)
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(&b, "  %-12s %s\n", "note", note)
@@ -141,6 +155,20 @@ func restoredText(r restore.Result, took time.Duration) string {
 		b.WriteString("This was a dry run: nothing has changed.\n")
 	}
 	return b.String()
+}
+
+// otherTableText says what changed in another table: "public.child: 3 rows deleted".
+func otherTableText(o restore.OtherTable) string {
+	var parts []string
+	for _, p := range []struct {
+		rows int64
+		what string
+	}{{o.Inserted, "inserted"}, {o.Updated, "updated"}, {o.Deleted, "deleted"}} {
+		if p.rows > 0 {
+			parts = append(parts, rowsText(int(p.rows))+" "+p.what)
+		}
+	}
+	return o.Table + ": " + strings.Join(parts, ", ")
 }
 
 // keysText returns the first keys of several rows as text: ": 1; 2; 3; …".

@@ -122,6 +122,8 @@ type keyOperator struct {
 	Operator string   `json:"operator"` // SQL text of the operator, with its schema
 	Needs    []string `json:"needs"`    // schemas of the operator and of the column's type, except pg_catalog
 	Schemas  []string `json:"schemas"`  // schemas in Needs that the user may not use
+
+	asText bool // whether values are compared by their text instead
 }
 
 // ownName holds the SQL text of a column's type and default expression under the session's own search path, where names may
@@ -152,20 +154,9 @@ type catalogRow struct {
 
 // newTable returns the table that c describes. batchErr is the error that the batch returned.
 func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, batchErr error) (*Table, error) {
-	switch {
-	case errors.Is(c.err, pgx.ErrNoRows):
-		return nil, explainMissingTable(ctx, q, name)
-	case c.err != nil:
-		batchErr = c.err
-	case c.read:
-		batchErr = nil // a later statement of the batch failed
-	}
-	if batchErr != nil {
-		return nil, Explain(fmt.Errorf("read the catalog of table %s: %w", name, batchErr))
-	}
-	t, e, err := c.parse()
+	t, e, err := c.result(ctx, q, name, batchErr)
 	if err != nil {
-		return nil, fmt.Errorf("read the catalog of table %s: %w", name, err)
+		return nil, err
 	}
 	if err := checkKind(e); err != nil {
 		return nil, err
@@ -177,6 +168,26 @@ func (c *catalogRow) newTable(ctx context.Context, q Querier, name Name, batchEr
 		return nil, err
 	}
 	return t, nil
+}
+
+// result returns what parse returns, or the error of the batch. batchErr is the error that the batch returned.
+func (c *catalogRow) result(ctx context.Context, q Querier, name Name, batchErr error) (*Table, *catalogEntry, error) {
+	switch {
+	case errors.Is(c.err, pgx.ErrNoRows):
+		return nil, nil, explainMissingTable(ctx, q, name)
+	case c.err != nil:
+		batchErr = c.err
+	case c.read:
+		batchErr = nil // a later statement of the batch failed
+	}
+	if batchErr != nil {
+		return nil, nil, Explain(fmt.Errorf("read the catalog of table %s: %w", name, batchErr))
+	}
+	t, e, err := c.parse()
+	if err != nil {
+		return nil, nil, fmt.Errorf("read the catalog of table %s: %w", name, err)
+	}
+	return t, e, nil
 }
 
 // parse returns the table without its columns and key, and the catalog entry that addColumns and addKey need to set them.

@@ -57,15 +57,19 @@ func (t *Table) KeyCondition() string {
 // text form.
 func (t *Table) keyCondition(i int, text string) string {
 	column := t.Name().Quoted() + "." + QuoteIdentifier(t.Columns[t.Key[i]].Name)
-	if len(t.keyOperators[i].Schemas) > 0 { // the user may not name the type or the operator
+	if t.keyOperators[i].isText() {
 		return "pg_catalog.concat(" + column + ") OPERATOR(pg_catalog.=) " + text
 	}
 	return column + " " + t.keyOperators[i].Operator + " " + text + "::" + t.columns[t.Key[i]].TypeName
 }
 
+// isText reports whether values are compared by their text: because the user may not name the type or the operator, or because
+// the table has no key of its own.
+func (o *keyOperator) isText() bool { return len(o.Schemas) > 0 || o.asText }
+
 // KeyEqual returns an SQL condition that the expressions a and b are equal as values of the key's column i.
 func (t *Table) KeyEqual(i int, a, b string) string {
-	if len(t.keyOperators[i].Schemas) > 0 {
+	if t.keyOperators[i].isText() {
 		return "pg_catalog.concat(" + a + ") OPERATOR(pg_catalog.=) pg_catalog.concat(" + b + ")"
 	}
 	return a + " " + t.keyOperators[i].Operator + " " + b

@@ -20,6 +20,7 @@ type Table struct {
 	columns         []columnEntry // entries of the catalog, by column
 	keyOperators    []keyOperator // operators that compare the key, by column of the key
 	facts           facts
+	assumedKey      bool // whether the table has no key, and LoadTarget's caller named one
 }
 
 // Name returns the table's exact name, schema included.

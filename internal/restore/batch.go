@@ -1,8 +1,6 @@
 package restore
 
 import (
-	"fmt"
-
 	"capture/internal/statefile"
 )
 
@@ -12,8 +10,9 @@ const batchBytes = 2 << 20
 
 // batch is a sequence of rows in COPY's text format, with the line and the key of each row for error messages.
 type batch struct {
-	columns *columnMap
-	staged  bool // whether the rows are for the staging table: see appendCopyRow
+	columns  *columnMap
+	staged   bool // whether the rows are for the staging table: see appendCopyRow
+	numbered bool // likewise
 
 	data     []byte
 	ends     []int   // end of each row, as an offset in data
@@ -35,7 +34,7 @@ func (b *batch) rowCount() int { return len(b.ends) }
 
 // addRow appends a row. number is the number of the row in the file, from 1.
 func (b *batch) addRow(row statefile.Row, number int) (err error) {
-	if b.data, err = b.columns.appendCopyRow(b.data, row, number, b.staged); err != nil {
+	if b.data, err = b.columns.appendCopyRow(b.data, row, number, b.staged, b.numbered); err != nil {
 		return err
 	}
 	b.ends = append(b.ends, len(b.data))
@@ -71,5 +70,5 @@ func (b *batch) rowKey(i int) [][]byte {
 
 // rowPlace returns the line and the key of row i for an error message.
 func (b *batch) rowPlace(i int) string {
-	return fmt.Sprintf("line %d (%s)", b.lines[i], b.columns.describeKey(b.rowKey(i)))
+	return b.columns.describePlace(b.lines[i], b.rowKey(i))
 }

@@ -129,6 +129,22 @@ func (m *columnMap) noteMissing() error {
 	return nil
 }
 
+// generatedDiffer reports whether the file's values of generated columns may be others than the table's expressions give, because
+// the manifest has other expressions, or because there is no manifest.
+func (m *columnMap) generatedDiffer(manifest *store.Manifest) bool {
+	for i, t := range m.targets {
+		if !t.generated {
+			continue
+		}
+		if manifest == nil || !slices.ContainsFunc(manifest.Columns, func(c rowjson.Column) bool {
+			return c.Name == m.names[i] && c.Generated != "" && c.Default == t.column.Default
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
 // keyNames returns the names of the key columns.
 func (m *columnMap) keyNames() []string {
 	names := make([]string, len(m.key))
@@ -216,6 +232,14 @@ func (m *columnMap) keyTexts(key [][]byte) []string {
 		texts[i] = string(text)
 	}
 	return texts
+}
+
+// describePlace returns the line and the key of a row for an error message. key holds the JSON values of the key columns.
+func (m *columnMap) describePlace(line int64, key [][]byte) string {
+	if len(key) == 0 {
+		return fmt.Sprintf("line %d", line)
+	}
+	return fmt.Sprintf("line %d (%s)", line, m.describeKey(key))
 }
 
 // describeKey returns the names and values of a key for an error message, such as "vote_id 42". key holds the JSON values of

@@ -8,10 +8,11 @@ import (
 )
 
 // appendCopyRow appends a row in COPY's text format ("File Formats" on the COPY page of Postgres' documentation). A row for
-// the staging table starts with its number and its line in the file, and includes the values of generated columns.
-func (m *columnMap) appendCopyRow(dst []byte, row statefile.Row, number int, staged bool) ([]byte, error) {
+// the staging table includes the values of generated columns and, if numbered is true, starts with its number and its line in
+// the file.
+func (m *columnMap) appendCopyRow(dst []byte, row statefile.Row, number int, staged, numbered bool) ([]byte, error) {
 	separate := false
-	if staged {
+	if numbered {
 		dst = strconv.AppendInt(dst, int64(number), 10)
 		dst = append(dst, '\t')
 		dst = strconv.AppendInt(dst, row.Line, 10)

@@ -8,9 +8,14 @@ import (
 
 // SQLSTATEs; see "PostgreSQL Error Codes" in Postgres' documentation.
 const (
+	foreignKeyViolation   = "23503"
 	uniqueViolation       = "23505"
-	insufficientPrivilege = "42501"
+	exclusionViolation    = "23P01"
 	invalidSchemaName     = "3F000"
+	deadlockDetected      = "40P01"
+	insufficientPrivilege = "42501"
+	undefinedObject       = "42704"
+	lockNotAvailable      = "55P03"
 )
 
 // ConflictError is the error for rows of the file whose keys exist in the table already. Restore returns it if

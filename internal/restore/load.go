@@ -21,10 +21,12 @@ type loader struct {
 	rows     *statefile.Reader
 	columns  *columnMap
 	into     string // target table and its columns, as SQL for COPY
-	staged   bool   // whether the target is the staging table: see appendCopyRow
+	staged   bool   // whether the target is the staging table, which also has the values of generated columns
+	numbered bool   // whether each row starts with its number and its line in the file: see appendCopyRow
 	progress func(rows int, bytes int64)
 
-	loaded    int      // number of rows that the server has accepted
+	loaded    int      // number of rows that the server has read
+	accepted  int64    // number of rows that the server says it has copied
 	firstKeys []string // keys of the first rows, at most shownKeys
 }
 
@@ -34,7 +36,7 @@ func (l *loader) load(ctx context.Context, first statefile.Row) error {
 	g, ctx := errgroup.WithContext(ctx)
 	full, free := make(chan *batch), make(chan *batch, 2)
 	for range cap(free) {
-		free <- &batch{columns: l.columns, staged: l.staged}
+		free <- &batch{columns: l.columns, staged: l.staged, numbered: l.numbered}
 	}
 	g.Go(func() error {
 		defer close(full)
@@ -92,7 +94,7 @@ func (l *loader) encodeRow(b *batch, row statefile.Row, number int) error {
 		return fmt.Errorf("line %d: %w", row.Line, err)
 	}
 	if err := b.addRow(row, number); err != nil {
-		return fmt.Errorf("line %d (%s): %w", row.Line, l.columns.describeKey(l.columns.keyOf(row)), err)
+		return fmt.Errorf("%s: %w", l.columns.describePlace(row.Line, l.columns.keyOf(row)), err)
 	}
 	if len(l.firstKeys) < shownKeys {
 		l.firstKeys = append(l.firstKeys, strings.Join(l.columns.keyTexts(l.columns.keyOf(row)), ", "))
@@ -103,16 +105,19 @@ func (l *loader) encodeRow(b *batch, row statefile.Row, number int) error {
 // sendBatch copies a batch into the table. If the server refuses a row, the error names that row.
 func (l *loader) sendBatch(ctx context.Context, b *batch) error {
 	copyRows := func(lo, hi int) error {
-		return withSavepoint(ctx, l.tx, func() error {
-			return withOwnPath(ctx, l.tx, func() error {
-				_, err := l.tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b.rowData(lo, hi)), "COPY "+l.into+" FROM STDIN")
-				return err
+		return retryLocked(ctx, func() error {
+			return withSavepoint(ctx, l.tx, func() error {
+				return withOwnPath(ctx, l.tx, func() error {
+					tag, err := l.tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(b.rowData(lo, hi)), "COPY "+l.into+" FROM STDIN")
+					l.accepted += tag.RowsAffected()
+					return err
+				})
 			})
 		})
 	}
 	i, err := applyRows(0, b.rowCount(), copyRows)
-	if err == nil || !postgres.IsRowRefused(err) {
-		return err
+	if err == nil || !isRowError(err) {
+		return explain("copy rows", err)
 	}
 	return &rowError{place: b.rowPlace(i), key: l.columns.keyTexts(b.rowKey(i)), column: l.findColumn(err), err: err}
 }

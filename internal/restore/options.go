@@ -2,6 +2,7 @@ package restore
 
 import (
 	"io"
+	"time"
 
 	"capture/internal/postgres"
 	"capture/internal/statefile"
@@ -28,6 +29,9 @@ type Options struct {
 	DryRun          bool          // whether to roll back at the end, after all rows have been written and counted
 	DisableTriggers bool          // whether to keep the table's triggers and foreign keys from acting on the rows
 
+	// LockWait is the time after which a restore gives up waiting for other sessions' locks on the table; 0 means five minutes.
+	LockWait time.Duration
+
 	// Confirm asks the user before rows of the table may be overwritten or deleted. rows is the number of rows in the table.
 	// An error ends the restore. No transaction is open during the call. If Confirm is nil, the restore does not ask.
 	Confirm func(table string, rows int64) error
@@ -39,20 +43,30 @@ type Options struct {
 	Progress func(statefile.Progress)
 }
 
-// Result describes what a restore did or, with DryRun, would do.
+// Result describes what a restore did or, with DryRun, would do. The numbers of rows are those that Postgres reports.
 type Result struct {
-	Table       string     `json:"table"`
-	Created     bool       `json:"created,omitempty"`
-	DryRun      bool       `json:"dry_run,omitempty"`
-	Checked     bool       `json:"checked"` // whether the file matches its manifest; false if it has none
-	Rows        int        `json:"rows"`    // number of rows in the file
-	Inserted    Change     `json:"inserted"`
-	Overwritten Change     `json:"overwritten"`
-	Unchanged   int64      `json:"unchanged"` // number of rows that were the same in the table and in the file
-	Skipped     Change     `json:"skipped"`
-	Deleted     Change     `json:"deleted"`
-	Sequences   []Sequence `json:"sequences,omitempty"`
-	Notes       []string   `json:"notes,omitempty"` // sentences for the user
+	Table       string `json:"table"`
+	Created     bool   `json:"created,omitempty"`
+	DryRun      bool   `json:"dry_run,omitempty"`
+	Checked     bool   `json:"checked"` // whether the file matches its manifest; false if it has none
+	Rows        int    `json:"rows"`    // number of rows in the file
+	Inserted    Change `json:"inserted"`
+	Overwritten Change `json:"overwritten"`
+	Unchanged   int64  `json:"unchanged"` // number of rows that were the same in the table and in the file
+	Skipped     Change `json:"skipped"`
+	Deleted     Change `json:"deleted"`
+
+	// What the database's own triggers, rules and generated columns made of the rows. In a restore that has to make the table what
+	// the file says, such a row is an error.
+	LeftOut   Change       `json:"left_out"`     // rows of the file that were to be written and are not in the table
+	Changed   Change       `json:"changed"`      // rows that are in the table with other values than in the file
+	Remaining Change       `json:"remaining"`    // rows that the file lacks and that were to be deleted, or came by themselves
+	By        string       `json:"by,omitempty"` // what is the most likely cause of these, as text
+	Others    []OtherTable `json:"other_tables,omitempty"`
+
+	Sequences []Sequence      `json:"sequences,omitempty"`
+	NotSet    []UnsetSequence `json:"sequences_not_set,omitempty"`
+	Notes     []string        `json:"notes,omitempty"` // sentences for the user
 }
 
 // Change is a number of rows, with the keys of the first ones.
@@ -63,6 +77,13 @@ type Change struct {
 
 // shownKeys is the maximum number of keys in a Change.
 const shownKeys = 5
+
+// UnsetSequence describes a sequence that should be advanced and can't be.
+type UnsetSequence struct {
+	Name   string `json:"name"`
+	Last   string `json:"last"`   // value after which it should continue
+	Reason string `json:"reason"` // why it can't, and what follows
+}
 
 // Sequence describes a sequence that the restore has advanced.
 type Sequence struct {

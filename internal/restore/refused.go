@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -16,7 +17,7 @@ import (
 // server may refuse a row on account of an earlier one, as it does for a duplicate key.
 func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error) {
 	err = apply(lo, hi)
-	if err == nil || !postgres.IsRowRefused(err) {
+	if err == nil || !isRowError(err) {
 		return 0, err
 	}
 	for hi-lo > 1 {
@@ -24,7 +25,7 @@ func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error
 		switch half := apply(lo, middle); {
 		case half == nil:
 			lo = middle
-		case postgres.IsRowRefused(half):
+		case isRowError(half):
 			hi, err = middle, half
 		default:
 			return 0, half
@@ -34,6 +35,22 @@ func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error
 		err = last
 	}
 	return lo, err
+}
+
+// isRowError reports whether a statement failed because of a row. Some types report a bad value as an internal error, as PostGIS
+// does; then the context says that COPY was reading a row.
+func isRowError(err error) bool {
+	if postgres.IsRowRefused(err) {
+		return true
+	}
+	if !strings.Contains(postgres.ErrorContext(err), "COPY ") {
+		return false
+	}
+	switch postgres.SQLState(err)[:2] {
+	case "08", "25", "40", "53", "55", "57", "58": // connection, transaction, rollback, resources, state, intervention, system
+		return false
+	}
+	return postgres.SQLState(err) != insufficientPrivilege
 }
 
 // withOwnPath runs f with the session's own search path. Statements that write to the target table run this way because they

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -46,23 +47,15 @@ type restoration struct {
 	first     statefile.Row // first row of the file; zero if the file has no rows
 	confirmed int64         // number of rows in the table when the user agreed to overwrite or delete rows
 	table     *postgres.Table
-	columns   *columnMap // mapping of the file's columns; nil if the file has no rows
-	empty     bool       // whether the table had no rows at the start
+	hooks     *hooks
+	columns   *columnMap   // mapping of the file's columns; nil if the file has no rows
+	merge     *stagedMerge // merge by a temporary table; nil if the rows are copied straight into the table
+	empty     bool         // whether the table had no rows at the start
 }
 
 func (r *restoration) run(ctx context.Context) (err error) {
-	if err := r.file.CheckSize(); err != nil {
+	if err := r.readFirst(); err != nil {
 		return err
-	}
-	if o := r.file.Omitted(); o != nil && r.options.DeleteExtra {
-		return &postgres.Problem{
-			Summary: fmt.Sprintf("the file lacks %d rows of its table: %s", o.Rows, foreign.Text(strings.Join(o.Keys, ", "))),
-			Reason:  "they did not fit into capture's memory, and --delete-extra would delete them",
-			Hint:    "restore without --delete-extra",
-		}
-	}
-	if r.first, err = r.rows.Next(); err != nil && err != io.EOF {
-		return r.file.CheckManifest(r.rows.Rows(), err)
 	}
 	if err := r.confirmTable(); err != nil {
 		return err
@@ -77,19 +70,12 @@ func (r *restoration) run(ctx context.Context) (err error) {
 	if r.transaction, err = transactionID(ctx, r.tx); err != nil {
 		return err
 	}
-	if err := r.prepareTable(ctx); err != nil {
-		return err
+	for _, step := range []func(context.Context) error{r.prepareSession, r.prepareTable, r.chooseWay, r.lockTable, r.checkUnchanged, r.writeRows, r.checkTransaction} {
+		if err := step(ctx); err != nil {
+			return err
+		}
 	}
-	if err := r.lockTable(ctx); err != nil {
-		return err
-	}
-	if err := r.writeRows(ctx); err != nil {
-		return err
-	}
-	if err := r.checkTransaction(ctx); err != nil || r.options.DryRun {
-		return err
-	}
-	if r.result.Sequences, err = advanceSequences(ctx, r.tx, r.table); err != nil {
+	if r.result.Sequences, r.result.NotSet, err = setSequences(ctx, r.tx, r.table, r.options.DryRun); err != nil || r.options.DryRun {
 		return err
 	}
 	err = r.tx.Commit(ctx)
@@ -97,6 +83,31 @@ func (r *restoration) run(ctx context.Context) (err error) {
 		return ErrUnknownOutcome
 	}
 	return postgres.ExplainRedacted("commit", err)
+}
+
+// readFirst reads the first row of the file, and makes the checks that need no more than that.
+func (r *restoration) readFirst() (err error) {
+	if err := r.file.CheckSize(); err != nil {
+		return err
+	}
+	if o := r.file.Omitted(); o != nil && r.options.DeleteExtra {
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("the file lacks %d rows of its table: %s", o.Rows, foreign.Text(strings.Join(o.Keys, ", "))),
+			Reason:  "they did not fit into capture's memory, and --delete-extra would delete them",
+			Hint:    "restore without --delete-extra",
+		}
+	}
+	if r.first, err = r.rows.Next(); err != nil && err != io.EOF {
+		return r.file.CheckManifest(r.rows.Rows(), err)
+	}
+	return nil
+}
+
+func (r *restoration) prepareSession(ctx context.Context) error {
+	if err := guardSession(ctx, r.tx); err != nil {
+		return err
+	}
+	return setLockTimeout(ctx, r.tx, rowLockTimeout)
 }
 
 // ErrUnknownOutcome is the error for a restore that was interrupted during the commit. Its transaction may or may not have
@@ -122,169 +133,98 @@ func (r *restoration) checkTransaction(ctx context.Context) error {
 	return err
 }
 
-// defaultTable is the table for which confirmTable does not ask.
-var defaultTable = postgres.Name{Schema: "public", Table: "votes"}
-
-// confirmTable asks the user whether the file may be restored to the table that its manifest names.
-func (r *restoration) confirmTable() error {
-	o := &r.options
-	name := r.file.Table(o.Table)
-	if o.ConfirmTable == nil || o.DryRun || o.Table.Table != "" || r.file.Manifest() == nil || name == defaultTable {
-		return nil
-	}
-	return o.ConfirmTable(name.String())
-}
-
-// needsConfirmation reports whether the user must agree before rows may be overwritten or deleted.
-func (r *restoration) needsConfirmation() bool {
-	o := &r.options
-	return o.Confirm != nil && !o.DryRun && (o.OnConflict == Overwrite || o.DeleteExtra)
-}
-
-// confirm asks the user whether rows of the table may be overwritten or deleted. It does so before the transaction begins.
-// Otherwise the transaction would hold a lock while the user decides: an ALTER TABLE would wait for that lock, and the
-// application's statements would wait for the ALTER TABLE.
-func (r *restoration) confirm(ctx context.Context) error {
-	if !r.needsConfirmation() {
-		return nil
-	}
-	table, err := postgres.LoadTable(ctx, r.conn, r.file.Table(r.options.Table))
-	if isTableMissing(err) {
-		return nil // there is nothing to lose
-	}
-	if err != nil {
-		return err
-	}
-	if _, err := r.mapColumns(table); err != nil {
-		return err
-	}
-	if r.confirmed, err = countRows(ctx, r.conn, table); err != nil || r.confirmed == 0 {
-		return err
-	}
-	return r.options.Confirm(table.Name().String(), r.confirmed)
-}
-
-// prepareTable loads or creates the table and maps the file's columns to it.
-func (r *restoration) prepareTable(ctx context.Context) (err error) {
-	name := r.file.Table(r.options.Table)
-	r.table, err = postgres.LoadTable(ctx, r.tx, name)
-	switch {
-	case isTableMissing(err) && !r.options.Create:
-		return &postgres.Problem{
-			Summary: fmt.Sprintf("table %s does not exist in this database", name), Err: err,
-			Hint: "use --create to create it from the manifest, or name another one with --table",
-		}
-	case isTableMissing(err):
-		if r.result.Notes, err = createTable(ctx, r.tx, name, r.file.Manifest(), r.options.Expressions); err != nil {
-			return err
-		}
-		r.result.Created = true
-		r.table, err = postgres.LoadTable(ctx, r.tx, name)
-	}
-	if err != nil {
-		return err
-	}
-	r.result.Table, r.result.DryRun = r.table.Name().String(), r.options.DryRun
-	if r.columns, err = r.mapColumns(r.table); err != nil || r.columns == nil {
-		return err
-	}
-	r.result.Notes = append(r.result.Notes, r.columns.notes...)
-	return nil
-}
-
-// mapColumns returns the columnMap for a table, or nil if the file has no rows.
-func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
-	if r.rows.Rows() == 0 {
-		return nil, nil
-	}
-	return mapColumns(table, r.first.Members, r.file.Manifest())
-}
-
-// lockTable locks the table against writes by other sessions until the end of the transaction, except in a dry run. It returns
-// an error if the table now has more rows than the user agreed to lose.
-func (r *restoration) lockTable(ctx context.Context) error {
-	if !r.options.DryRun {
-		r.report("waiting for the table", 0, 0)
-		// Other sessions can still read. They cannot write, so the comparison stays valid, and no insert takes a value from a
-		// sequence while advanceSequences sets it.
-		if _, err := r.tx.Exec(ctx, "LOCK TABLE "+r.table.Name().Quoted()+" IN SHARE ROW EXCLUSIVE MODE"); err != nil {
-			return postgres.ExplainRedacted("lock table "+r.result.Table, err)
-		}
-	}
-	if r.needsConfirmation() {
-		rows, err := countRows(ctx, r.tx, r.table)
-		if err != nil {
-			return err
-		}
-		if rows > r.confirmed {
-			return &postgres.Problem{
-				Summary: fmt.Sprintf("table %s has %d rows now, and had %d when you were asked", r.result.Table, rows, r.confirmed),
-				Reason:  "the new ones could be lost",
-				Hint:    "stop what writes to the table and try again, or use --yes, which does not ask",
-			}
-		}
-	}
-	err := r.tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+r.table.FromClause()+")").Scan(&r.empty)
-	return postgres.ExplainRedacted("read table "+r.result.Table, err)
-}
-
-// writeRows loads the file's rows into the table, and compares the file with its manifest.
+// writeRows writes the file's rows into the table, and compares the file with its manifest.
 func (r *restoration) writeRows(ctx context.Context) error {
 	enable := func(context.Context) error { return nil }
 	if r.options.DisableTriggers {
 		var note string
 		var err error
-		if enable, note, err = disableTriggers(ctx, r.tx, r.table); err != nil {
+		if enable, note, err = disableTriggers(ctx, r.tx, r.table, r.hooks); err != nil {
 			return err
 		}
 		r.result.Notes = append(r.result.Notes, note)
 	}
-	err := r.loadRows(ctx)
-	if err != nil && ctx.Err() != nil {
+	// Whatever can wait until all rows are written, waits.
+	if err := r.setConstraints(ctx, "DEFERRED"); err != nil {
 		return err
 	}
-	if err := r.file.CheckManifest(r.rows.Rows(), err); err != nil {
+	if err := r.loadRows(ctx); err != nil {
 		return err
 	}
 	r.result.Rows, r.result.Checked = r.rows.Rows(), r.file.Manifest() != nil
 	// Check deferred constraints now, so that a violation also fails a dry run.
-	err = withOwnPath(ctx, r.tx, func() error {
-		_, err := r.tx.Exec(ctx, "SET CONSTRAINTS ALL IMMEDIATE")
+	if err := r.setConstraints(ctx, "IMMEDIATE"); err != nil {
 		return err
-	})
-	if err != nil {
-		return postgres.ExplainRedacted("check the deferred constraints", err)
+	}
+	if r.merge != nil {
+		if err := r.during("comparing", func() error { return r.merge.compare(ctx) }); err != nil {
+			return err
+		}
 	}
 	return enable(ctx)
 }
 
-// loadRows copies the rows directly into the table if the table is empty, or if any conflict ends the restore. Otherwise it
-// merges them through a temporary table.
+// setConstraints sets when deferrable constraints are checked, with the session's own search path for the triggers that fire.
+func (r *restoration) setConstraints(ctx context.Context, when string) error {
+	err := retryLocked(ctx, func() error {
+		return withSavepoint(ctx, r.tx, func() error {
+			return withOwnPath(ctx, r.tx, func() error {
+				_, err := r.tx.Exec(ctx, "SET CONSTRAINTS ALL "+when)
+				return err
+			})
+		})
+	})
+	if err != nil && r.merge != nil && postgres.SQLState(err) == foreignKeyViolation {
+		if found := r.merge.explainForeignKey(ctx, err); found != nil {
+			return fmt.Errorf("check the deferred constraints: %w", found)
+		}
+	}
+	return explain("check the deferred constraints", err)
+}
+
+// loadRows writes the rows in the way that chooseWay has chosen.
 func (r *restoration) loadRows(ctx context.Context) error {
 	switch {
+	case r.merge != nil:
+		r.merge.table, r.merge.exact = r.table, r.isExact()
+		return r.merge.merge(ctx, r.rows.Rows())
 	case r.columns == nil && r.options.DeleteExtra:
-		change, err := deleteAll(ctx, r.tx, r.table)
-		r.result.Deleted = change
-		return err
-	case r.columns == nil:
-		return nil
-	case r.empty || r.options.OnConflict == Fail && !r.options.DeleteExtra && !r.options.DryRun:
-		l := r.newLoader(r.table.Name().Quoted()+" ("+columnList("", r.columns.writableNames())+")", false)
-		if err := l.load(ctx, r.first); err != nil {
-			return r.explainDuplicate(ctx, err)
+		if err := r.checkFile(ctx, nil); err != nil {
+			return err
 		}
-		r.result.Inserted = Change{int64(l.loaded), l.firstKeys}
-		return nil
+		return r.deleteAll(ctx)
+	case r.columns == nil:
+		return r.checkFile(ctx, nil)
 	}
-	m := newStagedMerge(r.tx, r.columns, &r.options, &r.result)
-	if err := m.createStaging(ctx); err != nil {
+	l := r.newLoader(r.table.Name().Quoted()+" ("+columnList("", r.columns.writableNames())+")", false)
+	err := l.load(ctx, r.first)
+	if err != nil && ctx.Err() == nil {
+		err = r.explainDuplicate(ctx, err)
+	}
+	if err := r.checkFile(ctx, err); err != nil {
 		return err
 	}
-	if err := r.newLoader(stagingTable, true).load(ctx, r.first); err != nil {
-		return err
+	r.result.Inserted = Change{l.accepted, l.firstKeys}
+	r.result.LeftOut.Rows = int64(l.loaded) - l.accepted
+	if r.result.LeftOut.Rows > 0 && r.isExact() {
+		return fmt.Errorf("the server copied %d of %d rows, although table %s has no trigger that could leave some out; nothing has changed",
+			l.accepted, l.loaded, r.result.Table)
 	}
-	r.report("comparing", r.rows.Rows(), r.file.BytesRead())
-	return m.merge(ctx, r.rows.Rows())
+	return nil
+}
+
+// isExact reports whether the table must become what the file says. Otherwise the result says what differs.
+func (r *restoration) isExact() bool {
+	o := &r.options
+	return o.OnConflict == Overwrite && o.DeleteExtra || r.empty && o.OnConflict != Skip
+}
+
+// checkFile compares the file with its manifest when its rows have been read. found is the error that ended the reading, or nil.
+func (r *restoration) checkFile(ctx context.Context, found error) error {
+	if found != nil && ctx.Err() != nil {
+		return found
+	}
+	return r.file.CheckManifest(r.rows.Rows(), found)
 }
 
 func (r *restoration) newLoader(into string, staged bool) *loader {
@@ -315,6 +255,27 @@ func (r *restoration) explainDuplicate(ctx context.Context, err error) error {
 		return &ConflictError{Table: r.result.Table, First: refused.place}
 	}
 	return err
+}
+
+// during runs f, and reports from time to time that it is doing something that has no progress of its own.
+func (r *restoration) during(doing string, f func() error) error {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-time.After(time.Second / 2):
+				r.report(doing, r.rows.Rows(), 0)
+			case <-stop:
+				return
+			}
+		}
+	}()
+	defer func() {
+		close(stop)
+		<-stopped
+	}()
+	return f()
 }
 
 func (r *restoration) report(doing string, rows int, bytes int64) {

@@ -3,6 +3,7 @@ package restore
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/jackc/pgx/v5"
 
@@ -12,7 +13,9 @@ import (
 // sequencesSQL lists the sequences that supply values to a table's columns: a sequence that a column owns (serial, identity),
 // or one that a column's default calls.
 const sequencesSQL = `
-	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), a.attname, q.seqincrement > 0
+	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), a.attname::text, q.seqincrement > 0,
+		pg_catalog.has_sequence_privilege(s.seq, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.has_sequence_privilege(s.seq, 'UPDATE'),
+		current_user::text
 	FROM (
 		SELECT d.objid AS seq, d.refobjsubid AS num
 		FROM pg_catalog.pg_depend d
@@ -32,44 +35,76 @@ const sequencesSQL = `
 		AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype)
 	ORDER BY a.attnum, 1`
 
-// advanceSequences advances each sequence of the table to the highest value in its column (the lowest value if the sequence
+// setSequences advances each sequence of the table to the highest value in its column (the lowest value if the sequence
 // descends). It never moves a sequence back. A rollback does not undo setval, so this is the last step before the commit. A
-// sequence that is too far ahead does no harm.
-func advanceSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table) (advanced []Sequence, err error) {
-	type use struct {
-		Sequence, Column string
-		Ascending        bool
-	}
+// sequence that is too far ahead does no harm. In a dry run, it sets nothing and returns what it would set. unset are the
+// sequences whose limits are below the column's values.
+func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun bool) (set []Sequence, unset []UnsetSequence, err error) {
 	rows, err := tx.Query(ctx, sequencesSQL, int64(table.OID))
 	if err != nil {
-		return nil, postgres.ExplainRedacted("list the table's sequences", err)
+		return nil, nil, explain("list the table's sequences", err)
 	}
-	uses, err := pgx.CollectRows(rows, pgx.RowToStructByPos[use])
+	uses, err := pgx.CollectRows(rows, pgx.RowToStructByPos[sequenceUse])
 	if err != nil {
-		return nil, postgres.ExplainRedacted("list the table's sequences", err)
+		return nil, nil, explain("list the table's sequences", err)
 	}
 	for _, u := range uses {
-		highest, beyond, before := "max", ">", "- 1"
-		if !u.Ascending {
-			highest, beyond, before = "min", "<", "+ 1"
+		if !u.Readable {
+			return nil, nil, u.explainRights()
 		}
-		sql := fmt.Sprintf(`SELECT pg_catalog.setval(%s::regclass, t.n) FROM (SELECT %s(%s)::bigint AS n FROM %s) t, %s s
-			WHERE t.n %s CASE WHEN s.is_called THEN s.last_value ELSE s.last_value %s END`,
-			postgres.QuoteLiteral(u.Sequence), highest, postgres.QuoteIdentifier(u.Column), table.FromClause(), u.Sequence, beyond, before)
-		var last int64
-		switch err := tx.QueryRow(ctx, sql).Scan(&last); {
-		case err == pgx.ErrNoRows: // the sequence is already that far
-		case postgres.SQLState(err) == insufficientPrivilege:
-			return nil, &postgres.Problem{
-				Summary: fmt.Sprintf("no right to set sequence %s", u.Sequence), Err: err,
-				Reason: "without it the application's next row would take a number that a restored row has",
-				Hint:   fmt.Sprintf("GRANT SELECT, UPDATE ON SEQUENCE %s TO CURRENT_USER; as its owner", u.Sequence),
-			}
+		last, behind, fits, err := u.findLast(ctx, tx, table)
+		switch {
 		case err != nil:
-			return nil, postgres.ExplainRedacted("set sequence "+u.Sequence, err)
+			return nil, nil, err
+		case !behind:
+		case !fits:
+			unset = append(unset, UnsetSequence{u.Sequence, last, "it is beyond the sequence's limit; the application's next rows may take numbers that restored rows have"})
+		case !u.Writable:
+			return nil, nil, u.explainRights()
 		default:
-			advanced = append(advanced, Sequence{u.Sequence, last})
+			n, err := strconv.ParseInt(last, 10, 64)
+			if err == nil && !dryRun {
+				_, err = tx.Exec(ctx, "SELECT pg_catalog.setval($1::text::regclass, $2::int8)", u.Sequence, n)
+			}
+			if err != nil {
+				return nil, nil, explain("set sequence "+u.Sequence, err)
+			}
+			set = append(set, Sequence{u.Sequence, n})
 		}
 	}
-	return advanced, nil
+	return set, unset, nil
+}
+
+// sequenceUse is a sequence that supplies values to a column.
+type sequenceUse struct {
+	Sequence, Column   string // the sequence as SQL
+	Ascending          bool
+	Readable, Writable bool // whether the user may read the sequence's state, and set it
+	User               string
+}
+
+// findLast returns the value after which the sequence should continue, whether the sequence is behind that value, and whether the
+// value is within its limits.
+func (u *sequenceUse) findLast(ctx context.Context, tx pgx.Tx, table *postgres.Table) (last string, behind, fits bool, err error) {
+	highest, beyond, before := "max", ">", "- 1"
+	if !u.Ascending {
+		highest, beyond, before = "min", "<", "+ 1"
+	}
+	sql := fmt.Sprintf(`SELECT pg_catalog.trunc(t.n)::text, t.n %s CASE WHEN s.is_called THEN s.last_value ELSE s.last_value %s END, t.n BETWEEN q.seqmin AND q.seqmax
+		FROM (SELECT %s(%s)::numeric AS n FROM %s) t, %s s, pg_catalog.pg_sequence q WHERE q.seqrelid = %s::regclass AND t.n <> 'NaN'`,
+		beyond, before, highest, postgres.QuoteIdentifier(u.Column), table.FromClause(), u.Sequence, postgres.QuoteLiteral(u.Sequence))
+	err = tx.QueryRow(ctx, sql).Scan(&last, &behind, &fits)
+	if err == pgx.ErrNoRows { // the column has no value
+		return "", false, false, nil
+	}
+	return last, behind, fits, explain("read sequence "+u.Sequence, err)
+}
+
+// explainRights returns the error for a sequence that the user may not read or set.
+func (u *sequenceUse) explainRights() error {
+	return &postgres.Problem{
+		Summary: fmt.Sprintf("no right to set sequence %s", u.Sequence),
+		Reason:  "without it the application's next row would take a number that a restored row has",
+		Hint:    fmt.Sprintf("GRANT SELECT, UPDATE ON SEQUENCE %s TO %s; as its owner", u.Sequence, postgres.QuoteIdentifier(u.User)),
+	}
 }

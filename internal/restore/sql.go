@@ -15,36 +15,19 @@ func countKeys(ctx context.Context, tx pgx.Tx, table *postgres.Table, query, ord
 	action := "compare the file with " + table.Name().String()
 	var c Change
 	if err := tx.QueryRow(ctx, "SELECT count(*) FROM ("+query+") _").Scan(&c.Rows); err != nil || c.Rows == 0 {
-		return c, postgres.ExplainRedacted(action, err)
+		return c, explain(action, err)
 	}
 	rows, err := tx.Query(ctx, fmt.Sprintf("%s ORDER BY %s LIMIT %d", query, order, shownKeys))
 	if err == nil {
 		c.Keys, err = pgx.CollectRows(rows, pgx.RowTo[string])
 	}
-	return c, postgres.ExplainRedacted(action, err)
+	return c, explain(action, err)
 }
 
 // countRows returns the number of rows of the table.
 func countRows(ctx context.Context, q postgres.Querier, table *postgres.Table) (rows int64, err error) {
 	err = q.QueryRow(ctx, "SELECT count(*) FROM "+table.FromClause()).Scan(&rows)
-	return rows, postgres.ExplainRedacted("count the rows of "+table.Name().String(), err)
-}
-
-// deleteAll deletes all rows of the table.
-func deleteAll(ctx context.Context, tx pgx.Tx, table *postgres.Table) (Change, error) {
-	key := make([]string, len(table.Key))
-	for i, k := range table.Key {
-		key[i] = table.Columns[k].Name
-	}
-	change, err := countKeys(ctx, tx, table, "SELECT "+keyExpression("t", key)+" FROM "+table.FromClause()+" t", columnList("t", key))
-	if err != nil {
-		return change, err
-	}
-	err = withOwnPath(ctx, tx, func() error {
-		_, err := tx.Exec(ctx, "DELETE FROM "+table.Name().Quoted())
-		return err
-	})
-	return change, postgres.ExplainRedacted("delete from "+table.Name().String(), err)
+	return rows, explain("count the rows of "+table.Name().String(), err)
 }
 
 // columnList returns a comma-separated list of columns. If alias is not "", it qualifies each column with the alias.

@@ -20,6 +20,7 @@ import (
 type Comparison struct {
 	Database *pgx.ConnConfig
 	Table    postgres.Name
+	Key      []string // names of the columns to use as the key if the table has none; may be empty
 	// State returns the rows of the state in the order of their keys. It is called after the snapshot of the table has been
 	// taken. If Live is set, the state must include everything that was committed before the call, and may include more.
 	State func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)

@@ -30,7 +30,7 @@ func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed) (*tabl
 		return nil, err
 	}
 	t := &tableSnapshot{conn: conn, seed: seed}
-	if err := t.takeSnapshot(ctx, c.Table); err != nil {
+	if err := t.takeSnapshot(ctx, c.Table, c.Key); err != nil {
 		t.close()
 		return nil, err
 	}
@@ -38,13 +38,20 @@ func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed) (*tabl
 	return t, nil
 }
 
-func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name) (err error) {
+func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name, key []string) (err error) {
 	if t.tx, err = postgres.Begin(ctx, t.conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		return postgres.Explain(fmt.Errorf("begin to read table %s: %w", name, err))
 	}
 	// The first statement of the transaction takes the snapshot.
-	if t.table, err = postgres.LoadTable(ctx, t.tx, name); err != nil {
+	if t.table, err = postgres.LoadTarget(ctx, t.tx, name, key); err != nil {
 		return err
+	}
+	if len(t.table.Key) == 0 {
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("table %s has no primary key", name),
+			Reason:  "rows are compared by their key, and the file has no manifest that names one",
+			Hint:    fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (…);", t.table.Name().Quoted()),
+		}
 	}
 	t.encoder, err = rowjson.NewEncoder(t.table.Shape, t.conn.PgConn().ParameterStatus("server_encoding") == "SQL_ASCII")
 	return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
 
 	"github.com/jackc/pgx/v5"
 
@@ -101,12 +102,12 @@ func (c *check) run(ctx context.Context) error {
 		}
 		return nil
 	}
-	table, err := c.findTable(ctx)
+	table, key, err := c.findTable(ctx)
 	if err != nil {
 		return err
 	}
 	difference, err := Compare(ctx, Comparison{
-		Database: c.options.Database, Table: table, State: c.readState, Live: c.options.Barrier != nil, Progress: c.options.Progress,
+		Database: c.options.Database, Table: table, Key: key, State: c.readState, Live: c.options.Barrier != nil, Progress: c.options.Progress,
 	})
 	if err == nil {
 		c.report.Difference = &difference
@@ -114,17 +115,20 @@ func (c *check) run(ctx context.Context) error {
 	return err
 }
 
-// findTable returns the table to compare with.
-func (c *check) findTable(ctx context.Context) (postgres.Name, error) {
-	if c.options.Table.Table != "" {
-		return c.options.Table, nil
+// findTable returns the table to compare with, and the names of the key's columns in the manifest, if there is one.
+func (c *check) findTable(ctx context.Context) (table postgres.Name, key []string, err error) {
+	if info, err := os.Stat(c.options.Path); err == nil && !info.Mode().IsRegular() && c.options.Table.Table != "" {
+		return c.options.Table, nil, nil // a pipe can be opened only once
 	}
 	f, err := statefile.Open(ctx, c.options.Path, bytes.NewReader(nil))
 	if err != nil {
-		return postgres.Name{}, err
+		return postgres.Name{}, nil, err
 	}
 	defer f.Close()
-	return f.Table(c.options.Table), nil
+	if m := f.Manifest(); m != nil {
+		key = m.Key
+	}
+	return f.Table(c.options.Table), key, nil
 }
 
 // readState opens the file and returns its rows for a comparison with the table.

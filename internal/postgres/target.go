@@ -1,0 +1,88 @@
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// LoadTarget is LoadTable for a table that is written or compared, and not followed. It also accepts tables that no source can
+// follow: unlogged tables, tables that others inherit from (without the rows of these others), and tables without a key. For
+// a table without a key, key has the names of the columns to use instead, such as those in a manifest. If it is empty, or
+// names a column that the table lacks, the result has no key. [Table.HasKey] tells whether the table itself has one.
+func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table, error) {
+	var row catalogRow
+	b := &pgx.Batch{}
+	row.queueCatalog(b, name, catalogSQL, true)
+	t, err := row.newTarget(ctx, q, name, key, Pinned(q).SendBatch(ctx, b).Close())
+	if err != nil {
+		return nil, err
+	}
+	if err := t.checkReadable(); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// newTarget is newTable for LoadTarget.
+func (c *catalogRow) newTarget(ctx context.Context, q Querier, name Name, key []string, batchErr error) (*Table, error) {
+	t, e, err := c.result(ctx, q, name, batchErr)
+	if err != nil {
+		return nil, err
+	}
+	if e.Persistence == "u" {
+		e.Persistence = "p"
+	}
+	e.Children = false
+	if err := checkKind(e); err != nil {
+		return nil, err
+	}
+	if err := t.addColumns(e, c.ownNames); err != nil {
+		return nil, fmt.Errorf("read the catalog of table %s: %w", t.Name(), err)
+	}
+	if e.Primary == nil && (e.ReplicaIdentity != "i" || e.IdentityIndex == nil) {
+		t.assumeKey(key)
+		return t, nil
+	}
+	return t, t.addKey(e)
+}
+
+// HasKey reports whether the table itself has the key: a primary key or a replica identity index.
+func (t *Table) HasKey() bool { return len(t.Key) > 0 && !t.assumedKey }
+
+// assumeKey makes the columns with the given names the key of a table that has none. Their values are compared as text, because
+// no index says which operator compares them.
+func (t *Table) assumeKey(names []string) {
+	for _, name := range names {
+		i := slices.IndexFunc(t.columns, func(c columnEntry) bool { return c.Name == name })
+		if i < 0 {
+			t.Key, t.keyOperators = nil, nil
+			return
+		}
+		t.Key = append(t.Key, i)
+		t.keyOperators = append(t.keyOperators, keyOperator{asText: true})
+	}
+	t.assumedKey = true
+}
+
+// ColumnTypes returns the definitions of the columns with the given names, in this order, as CREATE TABLE takes them: with type
+// and collation, without defaults and constraints. Names of types include their schemas.
+func (t *Table) ColumnTypes(names []string) string {
+	list := make([]string, len(names))
+	for i, name := range names {
+		c := t.columns[slices.IndexFunc(t.columns, func(c columnEntry) bool { return c.Name == name })]
+		list[i] = QuoteIdentifier(name) + " " + c.TypeName
+		if c.Collation != "" {
+			list[i] += " COLLATE " + c.Collation
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// TriggerFunction returns the SQL name of the function that capture's own triggers call, without arguments.
+func (t *Table) TriggerFunction() string {
+	return QuoteIdentifier(t.Schema) + "." + QuoteIdentifier(objectName(t.Name()))
+}

@@ -1,0 +1,49 @@
+package restore
+
+import (
+	"context"
+
+	"capture/internal/postgres"
+)
+
+// defaultTable is the table for which confirmTable does not ask.
+var defaultTable = postgres.Name{Schema: "public", Table: "votes"}
+
+// confirmTable asks the user whether the file may be restored to the table that its manifest names.
+func (r *restoration) confirmTable() error {
+	o := &r.options
+	name := r.file.Table(o.Table)
+	if o.ConfirmTable == nil || o.DryRun || o.Table.Table != "" || r.file.Manifest() == nil || name == defaultTable {
+		return nil
+	}
+	return o.ConfirmTable(name.String())
+}
+
+// needsConfirmation reports whether the user must agree before rows may be overwritten or deleted.
+func (r *restoration) needsConfirmation() bool {
+	o := &r.options
+	return o.Confirm != nil && !o.DryRun && (o.OnConflict == Overwrite || o.DeleteExtra)
+}
+
+// confirm asks the user whether rows of the table may be overwritten or deleted. It does so before the transaction begins.
+// Otherwise the transaction would hold a lock while the user decides: an ALTER TABLE would wait for that lock, and the
+// application's statements would wait for the ALTER TABLE.
+func (r *restoration) confirm(ctx context.Context) error {
+	if !r.needsConfirmation() {
+		return nil
+	}
+	table, err := r.loadTable(ctx, r.conn)
+	if isTableMissing(err) {
+		return nil // there is nothing to lose
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := r.mapColumns(table); err != nil {
+		return err
+	}
+	if r.confirmed, err = countRows(ctx, r.conn, table); err != nil || r.confirmed == 0 {
+		return err
+	}
+	return r.options.Confirm(table.Name().String(), r.confirmed)
+}

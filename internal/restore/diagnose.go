@@ -1,0 +1,235 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/internal/foreign"
+	"capture/internal/postgres"
+)
+
+// placeExpression returns an SQL expression for the place of the row of alias s in the file: its line or, if the staging table
+// has no room for that, its number.
+func (m *stagedMerge) placeExpression() string {
+	if m.wide {
+		return "(SELECT pg_catalog.count(*) FROM " + stagingTable + " b WHERE b.ctid OPERATOR(pg_catalog.<=) s.ctid)"
+	}
+	return "s." + m.line
+}
+
+// describePlace returns the place and the key of a row for an error message.
+func (m *stagedMerge) describePlace(place int64, key string) string {
+	what := "line"
+	if m.wide {
+		what = "row"
+	}
+	if len(m.key) == 0 {
+		return fmt.Sprintf("%s %d", what, place)
+	}
+	return fmt.Sprintf("%s %d (%s %s)", what, place, strings.Join(m.key, ", "), foreign.Text(key))
+}
+
+// findPlace returns the place of the first staged row that a FROM clause selects. It returns "" if there is none, or on an error.
+func (m *stagedMerge) findPlace(ctx context.Context, from string) string {
+	key := "''"
+	if len(m.key) > 0 {
+		key = keyExpression("s", m.key)
+	}
+	var place int64
+	var text string
+	err := withSavepoint(ctx, m.tx, func() error {
+		return m.tx.QueryRow(ctx, fmt.Sprintf("SELECT %s, %s FROM %s ORDER BY %s LIMIT 1", m.placeExpression(), key, from, m.number)).Scan(&place, &text)
+	})
+	if err != nil {
+		return ""
+	}
+	return m.describePlace(place, text)
+}
+
+// explainDuplicateKey returns the error for two rows of the file with one key.
+func (m *stagedMerge) explainDuplicateKey(key string, first, second int64) error {
+	what := "lines"
+	if m.wide {
+		what = "rows"
+	}
+	return fmt.Errorf("the file has the key %s twice, at %s %d and %d", foreign.Text(key), what, first, second)
+}
+
+// explainConflicts returns the error for rows whose keys the table has already.
+func (m *stagedMerge) explainConflicts(ctx context.Context, conflicts int64) error {
+	first := m.findPlace(ctx, stagingTable+" s WHERE NOT EXISTS (SELECT FROM "+planTable+" p WHERE p.number OPERATOR(pg_catalog.=) "+m.number+")")
+	return &ConflictError{m.table.Name().String(), conflicts, first}
+}
+
+// explainRefused returns the error for a merge that the server has refused. If it is about a row, the error names that row.
+func (m *stagedMerge) explainRefused(ctx context.Context, err error) error {
+	action := "write to " + m.table.Name().String()
+	if !postgres.IsRowRefused(err) {
+		return explain(action, err)
+	}
+	if postgres.SQLState(err) == foreignKeyViolation {
+		if found := m.explainForeignKey(ctx, err); found != nil {
+			return found
+		}
+	}
+	if place, refused := m.findRefused(ctx, err); place != "" {
+		return &rowError{place: place, err: refused}
+	}
+	return explain(action, err)
+}
+
+// findRefused searches for a row with which the server refuses a merge, and returns its place and the server's error. It runs the
+// steps one after the other for ever smaller parts of the rows, and takes everything back.
+func (m *stagedMerge) findRefused(ctx context.Context, err error) (place string, refused error) {
+	constraint := func(err error) string {
+		var pg *pgconn.PgError
+		errors.As(err, &pg)
+		if pg == nil {
+			return ""
+		}
+		return pg.Code + pg.ConstraintName
+	}
+	_ = withSavepoint(ctx, m.tx, func() error {
+		for _, s := range m.steps() {
+			if !s.needed || s.name == "removed" || s.name == "returned" {
+				continue
+			}
+			if s.name == "deleted" {
+				if _, err := m.runSteps(ctx, []step{s}); err != nil {
+					return err
+				}
+				continue
+			}
+			i, found := applyRows(0, m.rows, func(lo, hi int) error {
+				return withSavepoint(ctx, m.tx, func() error {
+					part := s
+					part.sql += m.inRange(lo, hi)
+					_, err := m.runSteps(ctx, []step{part})
+					return err
+				})
+			})
+			if found == nil {
+				continue
+			}
+			if constraint(found) == constraint(err) {
+				place, refused = m.findPlace(ctx, stagingTable+" s WHERE true"+m.inRange(i, i+1)), found
+			}
+			break
+		}
+		return errTakeBack
+	})
+	return place, refused
+}
+
+// inRange returns an SQL condition for the staged rows lo to hi-1, counted from 0, with AND before it.
+func (m *stagedMerge) inRange(lo, hi int) string {
+	if !m.wide {
+		return fmt.Sprintf(" AND %s OPERATOR(pg_catalog.>) %d AND %[1]s OPERATOR(pg_catalog.<=) %[3]d", m.number, lo, hi)
+	}
+	row := func(i int) string {
+		return fmt.Sprintf("(SELECT b.ctid FROM %s b ORDER BY b.ctid OFFSET %d LIMIT 1)", stagingTable, i)
+	}
+	return fmt.Sprintf(" AND s.ctid OPERATOR(pg_catalog.>=) %s AND s.ctid OPERATOR(pg_catalog.<=) %s", row(lo), row(hi-1))
+}
+
+// explainForeignKey returns the error for a foreign key that the merge violates, with the row. It returns nil if it does not find
+// the row.
+func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return nil
+	}
+	child := postgres.QuoteIdentifier(pg.SchemaName) + "." + postgres.QuoteIdentifier(pg.TableName)
+	i := slices.IndexFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Name == pg.ConstraintName && (k.From || sameTable(k.Child, child)) })
+	if i < 0 || m.hooks.ForeignKeys[i].Period {
+		return nil
+	}
+	k := &m.hooks.ForeignKeys[i]
+	if k.From && k.Readable && !slices.ContainsFunc(k.Columns, func(name string) bool { return !slices.Contains(m.columns.names, name) }) {
+		missing := fmt.Sprintf("%s s WHERE %s AND NOT EXISTS (SELECT FROM %s p WHERE %s)", stagingTable, k.complete("s"), k.Parent, k.refersTo("s", "p"))
+		if k.To {
+			missing += fmt.Sprintf(" AND NOT EXISTS (SELECT FROM %s p WHERE %s)", stagingTable, k.refersTo("s", "p"))
+		}
+		if place := m.findPlace(ctx, missing); place != "" {
+			return &rowError{place: place, err: err}
+		}
+	}
+	if !k.To {
+		return nil
+	}
+	return &postgres.Problem{
+		Summary: fmt.Sprintf("rows of table %s refer to rows that would go from table %s (foreign key %s)", foreign.Text(k.Child), m.table.Name(), foreign.Text(postgres.QuoteIdentifier(k.Name))),
+		Reason:  "the file lacks those rows, or has other values in the columns that are referred to",
+		Hint:    "delete or change those rows first, or leave out --delete-extra",
+	}
+}
+
+// sameTable reports whether two SQL names are of one table; a may lack quotes.
+func sameTable(a, b string) bool {
+	return strings.ReplaceAll(a, `"`, "") == strings.ReplaceAll(b, `"`, "")
+}
+
+// checkForeignKeys returns an error if a row violates a foreign key from or to the table, after rows were written without the
+// triggers that check that.
+func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
+	for i := range m.hooks.ForeignKeys {
+		k := &m.hooks.ForeignKeys[i]
+		var found bool
+		err := m.tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s c WHERE %s AND NOT EXISTS (SELECT FROM %s p WHERE %s))",
+			k.Child, k.complete("c"), k.Parent, k.refersTo("c", "p"))).Scan(&found)
+		if err != nil {
+			return err
+		}
+		if found {
+			return fmt.Errorf("foreign key %s of table %s would be violated", postgres.QuoteIdentifier(k.Name), k.Child)
+		}
+	}
+	return nil
+}
+
+// explainDisplaced returns the error for rows that stand in each other's way, so that no order of writing them works.
+func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
+	if errors.Is(err, errDisplaced) {
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("column %s is GENERATED ALWAYS AS IDENTITY and differs, and rows of table %s refer to such rows (foreign key %s)",
+				columnList("", m.fixed), m.protectors("%[1]s"), m.protectors("%[2]s")),
+			Reason: "such a row can only be deleted and inserted again, on which the foreign key would act",
+			Hint:   "restore as a superuser; or ALTER TABLE " + m.table.Name().Quoted() + " ALTER COLUMN … SET GENERATED BY DEFAULT; and back afterwards",
+		}
+	}
+	var pg *pgconn.PgError
+	errors.As(err, &pg)
+	name := foreign.Text(postgres.QuoteIdentifier(pg.ConstraintName))
+	place, refused := m.findRefused(ctx, err)
+	if protectors := m.protectors("foreign key %[2]s of table %[1]s"); protectors != "" {
+		if place != "" {
+			place = ", the first at " + place
+		}
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("rows of table %s exchange values of constraint %s%s", m.table.Name(), name, place),
+			Reason:  fmt.Sprintf("it is checked row by row, and rows that must not be deleted depend on these rows (%s)", protectors),
+			Hint: fmt.Sprintf("make the constraint DEFERRABLE (ALTER TABLE %s DROP CONSTRAINT %s, ADD CONSTRAINT %[2]s … DEFERRABLE;), or restore as a superuser or with "+
+				"GRANT SET ON PARAMETER session_replication_role TO …; (15 and later)", m.table.Name().Quoted(), name),
+		}
+	}
+	if place != "" {
+		return &rowError{place: place, err: refused}
+	}
+	return explain("write to "+m.table.Name().String(), err)
+}
+
+// protectors lists the foreign keys that protect rows from being deleted: see protected. format gets the table and the name.
+func (m *stagedMerge) protectors(format string) string {
+	var list []string
+	for _, k := range m.hooks.ForeignKeys {
+		if k.To && k.OnDelete != "a" {
+			list = append(list, fmt.Sprintf(format, foreign.Text(k.Child), foreign.Text(postgres.QuoteIdentifier(k.Name))))
+		}
+	}
+	return strings.Join(list, ", ")
+}

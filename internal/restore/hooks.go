@@ -1,0 +1,188 @@
+package restore
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/foreign"
+	"capture/internal/postgres"
+)
+
+// hooks are the objects of the database that act on rows when the table is written: triggers, rules and foreign keys.
+type hooks struct {
+	Triggers    []trigger    `json:"triggers"`
+	Rules       []rule       `json:"rules"`
+	ForeignKeys []foreignKey `json:"foreign_keys"`
+}
+
+// trigger is an enabled trigger on the table or on one of its partitions. Those that Postgres makes for constraints and those
+// that capture makes are left out.
+type trigger struct {
+	Name     string `json:"name"`
+	Table    string `json:"table"`    // table that has it, as SQL
+	Function string `json:"function"` // as SQL
+	Enabled  string `json:"enabled"`  // pg_trigger.tgenabled: O(rigin), A(lways), R(eplica)
+	Type     int    `json:"type"`     // pg_trigger.tgtype: see catalog/pg_trigger.h
+}
+
+// Bits of trigger.Type: TRIGGER_TYPE_… in Postgres' catalog/pg_trigger.h.
+const (
+	triggerRow    = 1
+	triggerBefore = 2
+	triggerInsert = 4
+	triggerDelete = 8
+	triggerUpdate = 16
+)
+
+// rule is an enabled rule of the table.
+type rule struct {
+	Name    string `json:"name"`
+	Event   string `json:"event"`   // pg_rewrite.ev_type: 2 UPDATE, 3 INSERT, 4 DELETE
+	Enabled string `json:"enabled"` // pg_rewrite.ev_enabled, as trigger.Enabled
+}
+
+// foreignKey is a foreign key from the table or to it.
+type foreignKey struct {
+	Name       string   `json:"name"`
+	Child      string   `json:"child"`  // table that refers, as SQL
+	Parent     string   `json:"parent"` // table that is referred to, as SQL
+	From       bool     `json:"from"`   // whether the restored table is Child
+	To         bool     `json:"to"`     // whether the restored table is Parent
+	Columns    []string `json:"columns"`
+	Referenced []string `json:"referenced"`
+	Operators  []string `json:"operators"` // operators that compare Referenced with Columns, as SQL
+	OnDelete   string   `json:"on_delete"` // pg_constraint.confdeltype: a (no action), r(estrict), c(ascade), n (set null), d (set default)
+	Deferrable bool     `json:"deferrable"`
+	Readable   bool     `json:"readable"` // whether the user may read all of the other table
+	Period     bool     `json:"period"`   // whether the last columns are periods, which the operators do not compare alone
+}
+
+// hooksSQL lists hooks as JSON. $1 is the table's OID, $2 the function of capture's own triggers.
+const hooksSQL = `
+	WITH tree(oid) AS (SELECT $1::bigint::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::bigint::oid::regclass))
+	SELECT pg_catalog.jsonb_build_object('triggers', (
+		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', g.tgname, 'table', g.tgrelid::regclass::text,
+				'function', pg_catalog.format('%I.%I', n.nspname, p.proname), 'enabled', g.tgenabled, 'type', g.tgtype) ORDER BY g.tgrelid <> $1::bigint::oid, g.tgname)
+		FROM pg_catalog.pg_trigger g JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+		WHERE g.tgrelid IN (SELECT oid FROM tree) AND NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgparentid = 0
+			AND NOT (pg_catalog.format('"%s"."%s"', n.nspname, p.proname) = $2::text AND g.tgname LIKE 'capture\_%' AND g.tgtype & 66 = 0)
+	), 'rules', (
+		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', r.rulename, 'event', r.ev_type, 'enabled', r.ev_enabled) ORDER BY r.rulename)
+		FROM pg_catalog.pg_rewrite r WHERE r.ev_class = $1::bigint::oid AND r.ev_type <> '1' AND r.ev_enabled <> 'D'
+	), 'foreign_keys', (
+		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', k.conname, 'child', k.conrelid::regclass::text, 'parent', k.confrelid::regclass::text,
+			'from', k.conrelid = $1::bigint::oid, 'to', k.confrelid = $1::bigint::oid,
+			'columns', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY i) FROM pg_catalog.generate_subscripts(k.conkey, 1) i
+				JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = k.conkey[i]),
+			'referenced', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY i) FROM pg_catalog.generate_subscripts(k.confkey, 1) i
+				JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = k.confkey[i]),
+			'operators', (SELECT pg_catalog.jsonb_agg('OPERATOR(' || pg_catalog.quote_ident(n.nspname) || '.' || o.oprname || ')' ORDER BY i)
+				FROM pg_catalog.generate_subscripts(k.conpfeqop, 1) i JOIN pg_catalog.pg_operator o ON o.oid = k.conpfeqop[i]
+				JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace),
+			'on_delete', k.confdeltype, 'deferrable', k.condeferrable,
+			'readable', x.table_readable AND NOT pg_catalog.row_security_active(x.other),
+			'period', COALESCE((pg_catalog.to_jsonb(k)->>'conperiod')::boolean, false)) ORDER BY k.conname)
+		FROM pg_catalog.pg_constraint k
+		CROSS JOIN LATERAL (SELECT o.other, pg_catalog.has_table_privilege(o.other, 'SELECT') AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') AS table_readable
+			FROM (SELECT CASE WHEN k.conrelid = $1::bigint::oid THEN k.confrelid ELSE k.conrelid END AS other) o
+			JOIN pg_catalog.pg_class c ON c.oid = o.other) x
+		WHERE k.contype = 'f' AND k.conparentid = 0 AND $1::bigint::oid IN (k.conrelid, k.confrelid)
+	))::text`
+
+// loadHooks reads the hooks of the table.
+func loadHooks(ctx context.Context, tx pgx.Tx, table *postgres.Table) (*hooks, error) {
+	var document string
+	h := &hooks{}
+	err := tx.QueryRow(ctx, hooksSQL, int64(table.OID), table.TriggerFunction()).Scan(&document)
+	if err == nil {
+		err = json.Unmarshal([]byte(document), h)
+	}
+	return h, postgres.ExplainRedacted("list the triggers and foreign keys of table "+table.Name().String(), err)
+}
+
+// dropDisabled removes the hooks that do not act in the restore's session. replica tells that session_replication_role is
+// replica, and disabled that everything was disabled that would act otherwise.
+func (h *hooks) dropDisabled(replica, disabled bool) {
+	acts := func(enabled string) bool {
+		if replica {
+			return enabled == "A" || enabled == "R"
+		}
+		return enabled != "R" && !disabled
+	}
+	h.Triggers = slices.DeleteFunc(h.Triggers, func(t trigger) bool { return !acts(t.Enabled) })
+	h.Rules = slices.DeleteFunc(h.Rules, func(r rule) bool { return !acts(r.Enabled) })
+}
+
+// dropOtherEvents removes the triggers and rules that fire for none of the events: triggerInsert, triggerUpdate, triggerDelete.
+func (h *hooks) dropOtherEvents(events int) {
+	ruleEvents := map[string]int{"2": triggerUpdate, "3": triggerInsert, "4": triggerDelete}
+	h.Triggers = slices.DeleteFunc(h.Triggers, func(t trigger) bool { return t.Type&events == 0 })
+	h.Rules = slices.DeleteFunc(h.Rules, func(r rule) bool { return ruleEvents[r.Event]&events == 0 })
+}
+
+// selfReference reports whether the rows of the table refer to each other by a foreign key that each statement must satisfy.
+func (h *hooks) selfReference() bool {
+	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.From && k.To && !k.Deferrable })
+}
+
+// actsOnItself reports whether a foreign key may delete or change rows of the table because other rows of it are deleted.
+func (h *hooks) actsOnItself() bool {
+	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.From && k.To && k.OnDelete != "a" && k.OnDelete != "r" })
+}
+
+// mayChange reports whether triggers or, if rules is true, rules may leave out or change rows that are written.
+func (h *hooks) mayChange(rules bool) bool { return len(h.Triggers) > 0 || rules && len(h.Rules) > 0 }
+
+// suspects returns the names of the triggers and rules that may have left out or changed rows, for a message. Triggers that
+// fire before a row is written come alone if there are any, because they are the usual cause.
+func (h *hooks) suspects() string {
+	var before, others []string
+	for _, t := range h.Triggers {
+		name := fmt.Sprintf("trigger %s of table %s (function %s)", postgres.QuoteIdentifier(t.Name), t.Table, t.Function)
+		if t.Type&(triggerRow|triggerBefore) == triggerRow|triggerBefore {
+			before = append(before, name)
+		} else {
+			others = append(others, name)
+		}
+	}
+	for _, r := range h.Rules {
+		before = append(before, "rule "+postgres.QuoteIdentifier(r.Name))
+	}
+	if len(before) == 0 {
+		before = others
+	}
+	const maxNamed = 5 // maximum number of names in a message
+	names := foreign.Text(strings.Join(before[:min(len(before), maxNamed)], ", "))
+	switch {
+	case len(before) > maxNamed:
+		return fmt.Sprintf("one of %s and %d more", names, len(before)-maxNamed)
+	case len(before) > 1:
+		return "one of " + names
+	case len(before) == 0:
+		return "something in the database"
+	}
+	return names
+}
+
+// refersTo returns an SQL condition that is true if the row of alias child refers to the row of alias parent.
+func (k *foreignKey) refersTo(child, parent string) string {
+	conditions := make([]string, len(k.Columns))
+	for i := range k.Columns {
+		conditions[i] = fmt.Sprintf("%s.%s %s %s.%s", parent, postgres.QuoteIdentifier(k.Referenced[i]), k.Operators[i], child, postgres.QuoteIdentifier(k.Columns[i]))
+	}
+	return strings.Join(conditions, " AND ")
+}
+
+// complete returns an SQL condition that is true if no column with which the row of an alias refers is NULL.
+func (k *foreignKey) complete(alias string) string {
+	conditions := make([]string, len(k.Columns))
+	for i, c := range k.Columns {
+		conditions[i] = alias + "." + postgres.QuoteIdentifier(c) + " IS NOT NULL"
+	}
+	return strings.Join(conditions, " AND ")
+}

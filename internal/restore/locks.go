@@ -1,0 +1,132 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/foreign"
+	"capture/internal/postgres"
+)
+
+const (
+	// tableLockTimeout is the time that one attempt to lock the table takes at most. Whoever writes to the table waits behind such
+	// an attempt. It is longer than the server's deadlock_timeout (1 s), after which autovacuum gives way.
+	tableLockTimeout = 2 * time.Second
+	// rowLockTimeout is the time that a statement waits for another session's lock, for example on a row that a foreign key refers
+	// to. The application's writes to the table wait all the while.
+	rowLockTimeout = 5 * time.Second
+	// maxLockedWrites is the maximum number of attempts of a statement that found rows locked.
+	maxLockedWrites = 6
+	// defaultLockWait is the time for which the table's lock is tried.
+	defaultLockWait = 5 * time.Minute
+)
+
+// lockTable locks the table against writes of other sessions until the end of the transaction, except in a dry run. Others can
+// still read. They can't write, so that the comparison stays valid, and that no insert takes a value from a sequence while
+// setSequences sets it. Between the attempts, it holds no lock on the table, so that nobody queues behind it for long.
+func (r *restoration) lockTable(ctx context.Context) error {
+	if r.options.DryRun {
+		return setLockTimeout(ctx, r.tx, rowLockTimeout)
+	}
+	wait := r.options.LockWait
+	if wait == 0 {
+		wait = defaultLockWait
+	}
+	for deadline := time.Now().Add(wait); ; {
+		r.report("waiting for the table", 0, 0)
+		err := withSavepoint(ctx, r.tx, func() error {
+			if err := setLockTimeout(ctx, r.tx, tableLockTimeout); err != nil {
+				return err
+			}
+			_, err := r.tx.Exec(ctx, "LOCK TABLE "+r.table.FromClause()+" IN SHARE ROW EXCLUSIVE MODE")
+			return err
+		})
+		if err == nil {
+			return setLockTimeout(ctx, r.tx, rowLockTimeout)
+		}
+		if !isLocked(err) || ctx.Err() != nil {
+			return explain("lock table "+r.result.Table, err)
+		}
+		holders := r.describeHolders(ctx)
+		if time.Now().After(deadline) {
+			return &postgres.Problem{
+				Summary: fmt.Sprintf("table %s is locked%s", r.result.Table, holders), Err: err,
+				Reason: fmt.Sprintf("a restore needs it without writers, and waited for %s", wait.Round(time.Second)),
+				Hint:   "end that transaction (SELECT pg_terminate_backend(…) ends a session), or stop what writes, and try again",
+			}
+		}
+		r.report("waiting for the table"+holders, 0, 0)
+		select {
+		case <-time.After(time.Second/2 + rand.N(time.Second)):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func setLockTimeout(ctx context.Context, tx pgx.Tx, timeout time.Duration) error {
+	_, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", timeout.Milliseconds()))
+	return explain("set a time-out for locks", err)
+}
+
+// isLocked reports whether a statement failed because of another session's lock.
+func isLocked(err error) bool {
+	state := postgres.SQLState(err)
+	return state == lockNotAvailable || state == deadlockDetected
+}
+
+// retryLocked runs f, which must change nothing if it fails, again while another session holds a lock that f needs.
+func retryLocked(ctx context.Context, f func() error) (err error) {
+	for range maxLockedWrites {
+		if err = f(); !isLocked(err) || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+// holdersSQL lists the sessions whose locks on the table keep a SHARE ROW EXCLUSIVE lock from being granted ("Explicit Locking"
+// in Postgres' documentation). $1 is the table's OID.
+const holdersSQL = `
+	SELECT DISTINCT 'process ' || a.pid || COALESCE(' of ' || NULLIF(a.usename::text, ''), '') || COALESCE(' (' || NULLIF(a.application_name, '') || ')', '')
+		|| COALESCE(', ' || a.state || ' for ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start)::text, '')
+	FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+	WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
+		AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
+		AND l.relation IN (SELECT $1::bigint::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::bigint::oid::regclass))
+		AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+	ORDER BY 1 LIMIT 3`
+
+// describeHolders returns who holds the table's locks, for a message: ", by process 17 of app (worker), idle in transaction for
+// 00:01:02". It returns "" if it can't tell.
+func (r *restoration) describeHolders(ctx context.Context) string {
+	var holders []string
+	err := withSavepoint(ctx, r.tx, func() (err error) {
+		holders, err = queryTexts(ctx, r.tx, holdersSQL, int64(r.table.OID))
+		return err
+	})
+	if err != nil || len(holders) == 0 {
+		return ""
+	}
+	return ", by " + foreign.Text(strings.Join(holders, "; "))
+}
+
+// guardSession makes the server notice within minutes that this process or the network between them is gone, so that a lock does
+// not outlive it. client_connection_check_interval exists since PostgreSQL 14, and only on systems that can tell.
+func guardSession(ctx context.Context, tx pgx.Tx) error {
+	for _, s := range [][2]string{{"client_connection_check_interval", "5s"}, {"tcp_keepalives_idle", "30"}, {"tcp_keepalives_interval", "10"}, {"tcp_keepalives_count", "6"}} {
+		err := withSavepoint(ctx, tx, func() error {
+			_, err := tx.Exec(ctx, "SELECT pg_catalog.set_config(name, $2::text, true) FROM pg_catalog.pg_settings WHERE name = $1::text", s[0], s[1])
+			return err
+		})
+		if err != nil && (tx.Conn().IsClosed() || ctx.Err() != nil) {
+			return postgres.ExplainRedacted("set up the session", err)
+		}
+	}
+	return nil
+}

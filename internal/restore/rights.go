@@ -1,0 +1,122 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+)
+
+// rights are the privileges that a restore asks for before it writes, as far as the user has them.
+type rights struct {
+	user      string
+	database  string
+	temporary bool // TEMPORARY on the database
+	lock      bool // one that lets the user lock the table against writes: UPDATE, DELETE or TRUNCATE
+	insert    bool // INSERT on the table, or on all columns that the restore writes
+	update    bool // likewise UPDATE
+	delete    bool
+}
+
+// rightsSQL returns rights. $1 is the table's OID, $2 and $3 the columns that are inserted and updated.
+const rightsSQL = `
+	SELECT current_user::text, pg_catalog.current_database()::text,
+		pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY'),
+		pg_catalog.has_table_privilege($1::bigint::oid, 'UPDATE, DELETE, TRUNCATE'),
+		COALESCE(pg_catalog.has_table_privilege($1::bigint::oid, 'INSERT')
+			OR (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege($1::bigint::oid, c, 'INSERT')) FROM pg_catalog.unnest($2::text[]) c), false),
+		COALESCE(pg_catalog.has_table_privilege($1::bigint::oid, 'UPDATE')
+			OR (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege($1::bigint::oid, c, 'UPDATE')) FROM pg_catalog.unnest($2::text[]) c), false),
+		pg_catalog.has_table_privilege($1::bigint::oid, 'DELETE')`
+
+// checkRights returns a [*postgres.Problem] that names all privileges that the restore lacks, with the statements that grant them. staged
+// is true if it needs temporary tables.
+func (r *restoration) checkRights(ctx context.Context, staged bool) error {
+	var names []string
+	if r.columns != nil {
+		names = r.columns.writableNames()
+	}
+	var have rights
+	err := r.tx.QueryRow(ctx, rightsSQL, int64(r.table.OID), names).Scan(&have.user, &have.database, &have.temporary, &have.lock, &have.insert, &have.update, &have.delete)
+	if err != nil {
+		return postgres.ExplainRedacted("read the user's rights", err)
+	}
+	var lacks, grants []string
+	need := func(needed, ok bool, privilege, why string) {
+		if needed && !ok && !slices.Contains(lacks, privilege+" ("+why+")") {
+			lacks = append(lacks, privilege+" ("+why+")")
+		}
+	}
+	o := &r.options
+	need(names != nil, have.insert, "INSERT", "for the file's rows")
+	need(o.OnConflict == Overwrite && names != nil, have.update, "UPDATE", "to overwrite")
+	need(o.DeleteExtra, have.delete, "DELETE", "for --delete-extra")
+	if len(lacks) == 0 || !slices.ContainsFunc(lacks, func(s string) bool { return strings.HasPrefix(s, "UPDATE") || strings.HasPrefix(s, "DELETE") }) {
+		need(true, have.lock, "UPDATE", "to lock the table against writes")
+	}
+	var privileges []string
+	for _, l := range lacks {
+		privileges = append(privileges, strings.SplitN(l, " ", 2)[0])
+	}
+	user := postgres.QuoteIdentifier(have.user)
+	if len(privileges) > 0 {
+		grants = append(grants, fmt.Sprintf("GRANT %s ON %s TO %s;", strings.Join(privileges, ", "), r.table.Name().Quoted(), user))
+	}
+	if staged && !have.temporary {
+		lacks = append(lacks, "TEMPORARY (for a temporary table in which rows are compared)")
+		grants = append(grants, fmt.Sprintf("GRANT TEMPORARY ON DATABASE %s TO %s;", postgres.QuoteIdentifier(have.database), user))
+	}
+	if len(grants) == 0 {
+		return nil
+	}
+	return &postgres.Problem{
+		Summary: fmt.Sprintf("user %s lacks the rights to restore table %s", have.user, r.table.Name()),
+		Reason:  "it needs " + strings.Join(lacks, ", "),
+		Hint:    strings.Join(grants, " "),
+	}
+}
+
+// mayUseTemporary reports whether the user may create temporary tables.
+func (r *restoration) mayUseTemporary(ctx context.Context) (may bool) {
+	err := r.tx.QueryRow(ctx, "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')").Scan(&may)
+	return err == nil && may
+}
+
+// explainNoKey returns the error for a table that has rows and no key.
+func explainNoKey(table *postgres.Table) error {
+	return &postgres.Problem{
+		Summary: fmt.Sprintf("table %s has rows and no primary key", table.Name()),
+		Reason:  "without one, it can't be told which rows of the file it has already",
+		Hint:    fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (…); or empty the table first", table.Name().Quoted()),
+	}
+}
+
+// explain returns err with the action that failed, as [postgres.ExplainRedacted] does. For a missing privilege, its hint is about
+// restoring, not about following a table.
+func explain(action string, err error) error {
+	if postgres.SQLState(err) != insufficientPrivilege || postgres.IsRowRefused(err) {
+		return postgres.ExplainRedacted(action, err)
+	}
+	if known := (*postgres.Problem)(nil); errors.As(err, &known) {
+		return err
+	}
+	return &postgres.Problem{
+		Summary: action + ": " + postgres.RedactedMessage(err), Err: err,
+		Reason: "the user lacks a privilege",
+		Hint:   "GRANT … ON … TO …; for the object that the server names, as its owner or a superuser",
+	}
+}
+
+// queryTexts returns the only column of a query's rows.
+func queryTexts(ctx context.Context, tx pgx.Tx, sql string, args ...any) ([]string, error) {
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}

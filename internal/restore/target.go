@@ -1,0 +1,160 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"capture/internal/postgres"
+)
+
+// loadTable loads the table that the file is restored to. A table without a key gets that of the manifest.
+func (r *restoration) loadTable(ctx context.Context, q postgres.Querier) (*postgres.Table, error) {
+	var key []string
+	if m := r.file.Manifest(); m != nil {
+		key = m.Key
+	}
+	return postgres.LoadTarget(ctx, q, r.file.Table(r.options.Table), key)
+}
+
+// prepareTable loads or creates the table, maps the file's columns to it, and reads what acts on its rows.
+func (r *restoration) prepareTable(ctx context.Context) (err error) {
+	r.table, err = r.loadTable(ctx, r.tx)
+	name := r.file.Table(r.options.Table)
+	switch {
+	case isTableMissing(err) && !r.options.Create:
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("table %s does not exist in this database", name), Err: err,
+			Hint: "use --create to create it from the manifest, or name another one with --table",
+		}
+	case isTableMissing(err):
+		if r.result.Notes, err = createTable(ctx, r.tx, name, r.file.Manifest(), r.options.Expressions); err != nil {
+			return err
+		}
+		r.result.Created = true
+		r.table, err = r.loadTable(ctx, r.tx)
+	}
+	if err != nil {
+		return err
+	}
+	r.result.Table, r.result.DryRun = r.table.Name().String(), r.options.DryRun
+	if r.columns, err = r.mapColumns(r.table); err != nil {
+		return err
+	}
+	if r.columns != nil {
+		r.result.Notes = append(r.result.Notes, r.columns.notes...)
+	}
+	r.hooks, err = loadHooks(ctx, r.tx, r.table)
+	return err
+}
+
+// mapColumns returns the columnMap for a table, or nil if the file has no rows.
+func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
+	if r.rows.Rows() == 0 {
+		return nil, nil
+	}
+	return mapColumns(table, r.first.Members, r.file.Manifest())
+}
+
+// chooseWay decides how the rows get into the table: they are copied straight into it if the table is empty, or if any conflict
+// ends the restore, and if nothing can leave out or change rows on their way. Otherwise they are first copied into a temporary
+// table, which needs no lock on the table yet.
+func (r *restoration) chooseWay(ctx context.Context) error {
+	o := &r.options
+	if err := r.isEmpty(ctx); err != nil {
+		return err
+	}
+	events := triggerInsert
+	if !r.empty && o.OnConflict == Overwrite {
+		events |= triggerUpdate | triggerDelete
+	}
+	if !r.empty && o.DeleteExtra {
+		events |= triggerDelete
+	}
+	r.hooks.dropOtherEvents(events)
+	if !o.DisableTriggers {
+		r.hooks.dropDisabled(false, false)
+	}
+	generated := r.columns != nil && r.columns.generatedDiffer(r.file.Manifest())
+	plain := r.empty || o.OnConflict == Fail && !o.DeleteExtra
+	mayChange := r.hooks.mayChange(!plain)
+	if o.DisableTriggers { // these may act all the same
+		mayChange = slices.ContainsFunc(r.hooks.Triggers, func(t trigger) bool { return t.Enabled != "O" })
+	}
+	staged := r.columns != nil && (!plain || mayChange || r.hooks.selfReference() || generated)
+	if !r.empty && len(r.table.Key) == 0 || !r.empty && !r.table.HasKey() {
+		return explainNoKey(r.table)
+	}
+	if err := r.checkRights(ctx, staged); err != nil {
+		return err
+	}
+	if !staged && r.columns != nil && o.DryRun && !r.empty { // to count all conflicts, not only to find the first
+		staged = r.mayUseTemporary(ctx)
+	}
+	if !staged {
+		return nil
+	}
+	return r.stage(ctx, generated)
+}
+
+// stage copies the file's rows into a temporary table.
+func (r *restoration) stage(ctx context.Context, generatedDiffer bool) error {
+	r.merge = newStagedMerge(r)
+	r.merge.generatedDiffer = generatedDiffer
+	if err := r.merge.createStaging(ctx); err != nil {
+		return err
+	}
+	l := r.newLoader(stagingTable, true)
+	l.numbered = !r.merge.wide
+	if err := r.checkFile(ctx, l.load(ctx, r.first)); err != nil {
+		return err
+	}
+	return nil
+}
+
+// isEmpty sets whether the table is empty.
+func (r *restoration) isEmpty(ctx context.Context) error {
+	err := r.tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+r.table.FromClause()+")").Scan(&r.empty)
+	return explain("read table "+r.result.Table, err)
+}
+
+// checkUnchanged makes sure, once the table is locked, that it is still what was prepared for. It returns an error if the table
+// now has more rows than the user agreed to lose.
+func (r *restoration) checkUnchanged(ctx context.Context) error {
+	if !r.result.Created {
+		now, err := r.loadTable(ctx, r.tx)
+		if err != nil {
+			return err
+		}
+		if now.Fingerprint != r.table.Fingerprint {
+			return &postgres.Problem{
+				Summary: fmt.Sprintf("somebody changed the definition of table %s meanwhile", r.result.Table),
+				Hint:    "restore again",
+			}
+		}
+	}
+	if r.needsConfirmation() {
+		rows, err := countRows(ctx, r.tx, r.table)
+		if err != nil {
+			return err
+		}
+		if rows > r.confirmed {
+			return &postgres.Problem{
+				Summary: fmt.Sprintf("table %s has %d rows now, and had %d when you were asked", r.result.Table, rows, r.confirmed),
+				Reason:  "the new ones could be lost",
+				Hint:    "stop what writes to the table and try again, or use --yes, which does not ask",
+			}
+		}
+	}
+	wasEmpty := r.empty
+	if err := r.isEmpty(ctx); err != nil || r.empty || !wasEmpty {
+		return err
+	}
+	if r.options.OnConflict == Fail && !r.options.DeleteExtra && r.table.HasKey() {
+		return nil // a conflict ends the restore anyway
+	}
+	return &postgres.Problem{
+		Summary: fmt.Sprintf("table %s was empty, and somebody has written to it meanwhile", r.result.Table),
+		Hint:    "restore again",
+	}
+}

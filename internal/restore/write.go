@@ -1,0 +1,299 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"capture/internal/postgres"
+)
+
+// written are the numbers of rows that a merge has written, as Postgres counted them.
+type written struct {
+	deleted           int64 // rows that the file lacks
+	removed, returned int64 // rows that were deleted to be inserted again, and those of them that were
+	updated, inserted int64
+	withoutTriggers   bool // whether triggers and foreign keys were off
+}
+
+// errDisplaced is the error of a way to write the rows that cannot work, so that it need not be tried.
+var errDisplaced = errors.New("rows stand in each other's way")
+
+// isDisplaced reports whether a statement failed because rows stand in each other's way: a unique or exclusion constraint that is
+// checked row by row found a value that another row was yet to give up.
+func isDisplaced(err error) bool {
+	state := postgres.SQLState(err)
+	return errors.Is(err, errDisplaced) || state == uniqueViolation || state == exclusionViolation
+}
+
+// write carries out the plan. It tries the way that disturbs others least. If rows stand in each other's way, it goes on to the
+// next:
+//
+//  1. Update the rows that differ.
+//  2. Delete and insert again those of them that no row depends on by a foreign key with an action, such as ON DELETE CASCADE.
+//  3. The same, with the columns of unique and exclusion constraints of the others set to NULL before, where they may be.
+//  4. Delete and insert again all of them while triggers and foreign keys are off, if the user may do that, and check the foreign
+//     keys afterwards.
+func (m *stagedMerge) write(ctx context.Context) error {
+	const parking = 2 // the third way may violate other constraints, which says nothing about the fourth
+	ways := []func(context.Context) (written, error){m.mergeRows, m.moveAndMerge, m.parkAndMerge, m.mergeWithoutTriggers}
+	var first error // error that says most about the constraint that is in the way
+	for i, way := range ways {
+		var done written
+		err := retryLocked(ctx, func() error {
+			return withSavepoint(ctx, m.tx, func() (err error) {
+				if m.baseline, err = loadCounts(ctx, m.tx, m.table); err == nil {
+					done, err = way(ctx)
+				}
+				return err
+			})
+		})
+		switch {
+		case err == nil:
+			return m.finish(ctx, done)
+		case ctx.Err() != nil:
+			return err
+		case i > 0 && postgres.SQLState(err) == insufficientPrivilege && i != len(ways)-1:
+			return &postgres.Problem{
+				Summary: fmt.Sprintf("no right to delete rows of table %s", m.table.Name()), Err: err,
+				Reason: "rows of the file exchange values of a unique constraint, so they are deleted and inserted again",
+				Hint:   fmt.Sprintf("GRANT DELETE ON %s TO …;", m.table.Name().Quoted()),
+			}
+		case m.planned.overwritten == 0, !isDisplaced(err) && i != parking && i != len(ways)-1:
+			return m.explainRefused(ctx, err)
+		case first == nil || errors.Is(first, errDisplaced):
+			first = err
+		}
+	}
+	return m.explainDisplaced(ctx, first)
+}
+
+// mergeRows is the first way.
+func (m *stagedMerge) mergeRows(ctx context.Context) (w written, err error) {
+	if m.moved, err = m.countMoved(ctx); err != nil {
+		return w, err
+	}
+	if m.moved > 0 {
+		if blocked, err := m.areMovedProtected(ctx); err != nil || blocked {
+			return w, errors.Join(err, errDisplaced)
+		}
+	}
+	return m.runSteps(ctx, m.steps())
+}
+
+// moveAndMerge is the second way.
+func (m *stagedMerge) moveAndMerge(ctx context.Context) (w written, err error) {
+	if len(m.hooks.Rules) > 0 {
+		return w, errDisplaced
+	}
+	condition := "NOT p.new AND NOT p.moved"
+	if protected := m.protected(); protected != "" {
+		condition += fmt.Sprintf(" AND NOT EXISTS (SELECT FROM %s s JOIN %s t ON %s WHERE %s OPERATOR(pg_catalog.=) p.number AND (%s))",
+			stagingTable, m.table.FromClause(), m.same(), m.number, protected)
+	}
+	if err := m.markMoved(ctx, condition); err != nil {
+		return w, err
+	}
+	return m.mergeRows(ctx)
+}
+
+// parkAndMerge is the third way.
+func (m *stagedMerge) parkAndMerge(ctx context.Context) (w written, err error) {
+	columns, err := m.parkingColumns(ctx)
+	if err != nil || len(columns) == 0 {
+		return w, errors.Join(err, errDisplaced)
+	}
+	for i := range columns {
+		columns[i] = postgres.QuoteIdentifier(columns[i]) + " = NULL"
+	}
+	sql := fmt.Sprintf("UPDATE %s t SET %s FROM %s AND %s", m.table.FromClause(), strings.Join(columns, ", "), m.staged("NOT p.new AND NOT p.moved"), m.same())
+	err = withOwnPath(ctx, m.tx, func() error {
+		_, err := m.tx.Exec(ctx, sql)
+		return err
+	})
+	if err != nil {
+		return w, err
+	}
+	return m.moveAndMerge(ctx)
+}
+
+// parkingColumnsSQL lists the columns of the unique and exclusion indexes of a table that are checked row by row, except those
+// that can't be NULL or generated.
+const parkingColumnsSQL = `
+	SELECT DISTINCT a.attname::pg_catalog.text
+	FROM pg_catalog.pg_index i
+	JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) AND a.attgenerated = '' AND NOT a.attnotnull
+	WHERE i.indrelid = $1::bigint::oid AND (i.indisunique OR i.indisexclusion) AND i.indimmediate`
+
+// parkingColumns returns the columns that the third way sets to NULL: those of the file.
+func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
+	columns, err := queryTexts(ctx, m.tx, parkingColumnsSQL, int64(m.table.OID))
+	return slices.DeleteFunc(columns, func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) }), err
+}
+
+// mergeWithoutTriggers is the fourth way. Rows that the file lacks are deleted before, so that foreign keys act on them.
+func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
+	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period || !k.Readable }) {
+		return w, errDisplaced
+	}
+	if err := m.markMoved(ctx, "NOT p.new"); err != nil {
+		return w, err
+	}
+	m.moved = m.planned.overwritten
+	steps := m.steps()
+	before, err := m.runSteps(ctx, steps[:1])
+	if err != nil {
+		return w, err
+	}
+	if _, err := m.tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); err != nil {
+		return w, err
+	}
+	if w, err = m.runSteps(ctx, steps[1:]); err != nil {
+		return w, err
+	}
+	w.deleted, w.withoutTriggers = before.deleted, true
+	if err := m.checkForeignKeys(ctx); err != nil {
+		return w, err
+	}
+	_, err = m.tx.Exec(ctx, "SET LOCAL session_replication_role = origin")
+	return w, err
+}
+
+// markMoved marks the rows of the plan that a condition selects as rows to be deleted and inserted again.
+func (m *stagedMerge) markMoved(ctx context.Context, condition string) error {
+	for _, sql := range []string{"UPDATE " + planTable + " p SET moved = true WHERE " + condition, "ANALYZE " + planTable} {
+		if _, err := m.tx.Exec(ctx, sql); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// countMoved returns the number of rows in the plan that are to be deleted and inserted again.
+func (m *stagedMerge) countMoved(ctx context.Context) (n int64, err error) {
+	err = m.tx.QueryRow(ctx, "SELECT pg_catalog.count(*) FROM "+planTable+" WHERE moved").Scan(&n)
+	return n, err
+}
+
+// areMovedProtected reports whether a row depends on one that is to be deleted and inserted again.
+func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err error) {
+	protected := m.protected()
+	if protected == "" {
+		return false, nil
+	}
+	err = m.tx.QueryRow(ctx, fmt.Sprintf("SELECT EXISTS (SELECT FROM %s t, %s AND %s AND (%s))",
+		m.table.FromClause(), m.staged("p.moved"), m.same(), protected)).Scan(&found)
+	return found, err
+}
+
+// protected returns an SQL condition that is true if a row depends on the row of alias t by a foreign key that would act if the
+// row were deleted, even if it is inserted again. It returns "" if there is no such foreign key.
+func (m *stagedMerge) protected() string {
+	var conditions []string
+	for i := range m.hooks.ForeignKeys {
+		k := &m.hooks.ForeignKeys[i]
+		switch {
+		case !k.To || k.OnDelete == "a":
+		case !k.Readable:
+			return "true"
+		default:
+			conditions = append(conditions, fmt.Sprintf("EXISTS (SELECT FROM %s c WHERE %s)", k.Child, k.refersTo("c", "t")))
+			if k.From && !slices.ContainsFunc(k.Columns, func(name string) bool { return !slices.Contains(m.columns.names, name) }) {
+				conditions = append(conditions, fmt.Sprintf("EXISTS (SELECT FROM %s c WHERE %s)", stagingTable, k.refersTo("c", "t")))
+			}
+		}
+	}
+	return strings.Join(conditions, " OR ")
+}
+
+// step is one of the statements that the merge consists of.
+type step struct {
+	name      string
+	sql       string // ends with a condition
+	returning string // list of RETURNING
+	needed    bool
+}
+
+// steps returns the statements of the merge in their order: deletes before updates before inserts, so that a unique value is free
+// before another row needs it.
+func (m *stagedMerge) steps() []step {
+	target, names := m.table.FromClause()+" t", m.columns.writableNames()
+	var set []string
+	for i, name := range m.columns.names {
+		t := &m.columns.targets[i]
+		if !t.generated && !slices.Contains(m.fixed, name) && (!slices.Contains(m.key, name) || keyMayLookDifferent(t.column)) {
+			set = append(set, fmt.Sprintf("%s = s.%[1]s", postgres.QuoteIdentifier(name)))
+		}
+	}
+	insert := func(names, values, from string) string {
+		return fmt.Sprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s", m.table.Name().Quoted(), names, values, from)
+	}
+	all, values := columnList("", names), columnList("s", names)
+	// The rows that return keep the values of the columns that the file lacks.
+	returning, backNames, backValues, back := "1", all, values, m.staged("p.moved")
+	if len(m.lacking) > 0 {
+		number := "capture_number"
+		for slices.Contains(m.lacking, number) {
+			number += "_"
+		}
+		returning = columnList("t", m.lacking) + ", p.number AS " + number
+		backNames, backValues = all+", "+columnList("", m.lacking), values+", "+columnList("removed", m.lacking)
+		back = fmt.Sprintf("removed JOIN %s s ON %s OPERATOR(pg_catalog.=) removed.%s WHERE true", stagingTable, m.number, number)
+	}
+	return []step{
+		{"deleted", fmt.Sprintf("DELETE FROM %s WHERE %s", target, m.extra()), "1", m.planned.deleted > 0},
+		{"removed", fmt.Sprintf("DELETE FROM %s USING %s AND %s", target, m.staged("p.moved"), m.same()), returning, m.moved > 0},
+		{"updated", fmt.Sprintf("UPDATE %s SET %s FROM %s AND %s", target, strings.Join(set, ", "), m.staged("NOT p.new AND NOT p.moved"), m.same()),
+			"1", m.planned.overwritten > m.moved},
+		{"returned", insert(backNames, backValues, back), "1", m.moved > 0},
+		{"inserted", insert(all, values, m.staged("p.new")), "1", m.planned.inserted > 0},
+	}
+}
+
+// runSteps runs steps as one statement, with the session's own search path. The foreign keys are then checked, and AFTER triggers
+// fire, when all steps are done: rows may refer to each other, and rows that others refer to may be deleted and inserted again.
+// Unique constraints are checked row by row; they see what the earlier steps did.
+func (m *stagedMerge) runSteps(ctx context.Context, steps []step) (w written, err error) {
+	steps = slices.DeleteFunc(slices.Clone(steps), func(s step) bool { return !s.needed })
+	rows := map[string]*int64{"deleted": &w.deleted, "removed": &w.removed, "updated": &w.updated, "returned": &w.returned, "inserted": &w.inserted}
+	if len(steps) == 0 {
+		return w, nil
+	}
+	err = withOwnPath(ctx, m.tx, func() error {
+		if len(m.hooks.Rules) > 0 {
+			// Postgres does not take all kinds of rules in WITH, nor RETURNING with them.
+			for _, s := range steps {
+				tag, err := m.tx.Exec(ctx, s.sql)
+				if err != nil {
+					return err
+				}
+				*rows[s.name] = tag.RowsAffected()
+			}
+			return nil
+		}
+		var counts []string
+		var into []any
+		for _, s := range steps {
+			counts = append(counts, "(SELECT pg_catalog.count(*) FROM "+s.name+")")
+			into = append(into, rows[s.name])
+		}
+		return m.tx.QueryRow(ctx, "WITH "+joinSteps(steps)+" SELECT "+strings.Join(counts, ", ")).Scan(into...)
+	})
+	return w, err
+}
+
+// joinSteps returns the steps as the list of a WITH clause. Postgres chooses the order of such statements, but each of these asks
+// for the number of rows of the one before it, so that it starts when that one has ended.
+func joinSteps(steps []step) string {
+	var with []string
+	for i, s := range steps {
+		sql := s.sql
+		if i > 0 {
+			sql += " AND (SELECT pg_catalog.count(*) FROM " + steps[i-1].name + ") IS NOT NULL"
+		}
+		with = append(with, s.name+" AS ("+sql+" RETURNING "+s.returning+")")
+	}
+	return strings.Join(with, ", ")
+}
