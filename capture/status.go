@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"capture/internal/postgres"
 	"capture/internal/volume"
 	"capture/snapshot"
 )
@@ -85,7 +87,7 @@ func newBaseStatus(cfg *Config) Status {
 	db := cfg.Database
 	return Status{
 		Version: cfg.Version, PID: os.Getpid(), Host: host, Started: time.Now().UTC(), Table: cfg.Table.String(),
-		Database: fmt.Sprintf("%s:%d/%s", db.Host, db.Port, db.Database),
+		Database: postgres.Address(&db.Config),
 	}
 }
 
@@ -126,6 +128,7 @@ func (r *statusReporter) report() (Status, followReport) {
 func (st *Status) addFollowing(r *followReport) {
 	st.State, st.Source, st.SourceNote = r.state, r.Source, r.note
 	st.SystemID, st.ServerVersion = r.SystemID, r.ServerVersion
+	st.Database = cmp.Or(r.ServerAddress, st.Database)
 	st.LastContact = timeOrNil(r.LastContact)
 	st.LagBytes, st.LagSeconds, st.RetainedWAL = r.LagBytes, r.LagSeconds, r.RetainedWAL
 	st.Transactions = r.Counters.Transactions

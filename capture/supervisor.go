@@ -240,7 +240,7 @@ func (s *supervisor) endAttempt(a *attempt) (followingSince time.Time) {
 	s.update(func() {
 		r := addReport(s.past, a.progress.Report())
 		s.past = source.Report{
-			Source: r.Source, SystemID: r.SystemID, ServerVersion: r.ServerVersion, LastContact: r.LastContact,
+			Source: r.Source, SystemID: r.SystemID, ServerVersion: r.ServerVersion, ServerAddress: r.ServerAddress, LastContact: r.LastContact,
 			Counters: r.Counters, CopyEnded: r.CopyEnded, CopyTook: r.CopyTook,
 		}
 		s.attempt, followingSince = nil, r.FollowingSince
@@ -254,7 +254,7 @@ func (s *supervisor) endAttempt(a *attempt) (followingSince time.Time) {
 // addReport returns r with the totals of past added. Fields that are not set in r yet, such as the server, come from past.
 func addReport(past, r source.Report) source.Report {
 	if r.SystemID == "" && r.ServerVersion == "" {
-		r.SystemID, r.ServerVersion = past.SystemID, past.ServerVersion
+		r.SystemID, r.ServerVersion, r.ServerAddress = past.SystemID, past.ServerVersion, past.ServerAddress
 	}
 	r.Counters = past.Counters.Add(r.Counters)
 	if r.LastContact.IsZero() {

@@ -128,3 +128,35 @@ func TestReportsEndWithTheirSource(t *testing.T) {
 		t.Errorf("source %q, %d copies, the last of %s; want logical, 2, 1m0s", r.Source, r.Counters.Copies, r.CopyTook)
 	}
 }
+
+// TestStatusNamesAnsweringHost: an address with several hosts is shown as a whole until one answers, then by that one. The status
+// and the log have no password.
+func TestStatusNamesAnsweringHost(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	for _, kind := range []string{"logical", "poll"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			cfg := config(t, url)
+			port, database := cfg.Database.Port, cfg.Database.Database
+			several, err := postgres.ParseConfig(fmt.Sprintf("postgres://postgres:hunter2@127.0.0.9:1,localhost:%d/%s?sslmode=disable", port, database))
+			if err != nil {
+				t.Fatal(err)
+			}
+			cfg.Database, cfg.Source = several, kind
+			if got, want := newBaseStatus(&cfg).Database, fmt.Sprintf("127.0.0.9:1,localhost:%d/%s", port, database); got != want {
+				t.Errorf("before: %s, want %s", got, want)
+			}
+			d := start(t, cfg)
+			d.ready()
+			if got, want := d.Status().Database, fmt.Sprintf("localhost:%d/%s", port, database); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+			if log := d.log.String(); !strings.Contains(log, fmt.Sprintf("%q:\"localhost:%d", "server", port)) || strings.Contains(log, "hunter2") {
+				t.Error(log)
+			}
+		})
+	}
+}

@@ -42,10 +42,13 @@ func (e *Env) SetServer(systemID string, server *postgres.Server) {
 	if server.Superuser && e.Progress.SetCondition("role", superuser) && e.SystemID == "" {
 		e.Logger.Warn(superuser, "user", server.User, "hint", "capture setup --role")
 	}
+	if server.Address != postgres.Address(&e.Database.Config) { // one of several hosts
+		e.Logger.Info("connected", "server", server.Address)
+	}
 	if systemID != "" && e.SystemID != "" && e.SystemID != systemID {
 		e.Logger.Warn("connected to another database cluster than before", "previous_system_id", e.SystemID, "system_id", systemID)
 	}
-	e.Progress.setServer(systemID, server.Version)
+	e.Progress.setServer(systemID, server)
 }
 
 // WarnInvalidUTF8 warns once per attempt that the table contains bytes that are not valid UTF-8.

@@ -32,6 +32,7 @@ type Progress struct {
 	phase          Phase
 	systemID       string
 	serverVersion  string
+	serverAddress  string
 	followingSince time.Time
 	reads          *postgres.ReadClock // clock of the connection that delivers the changes; nil before the phase Following
 	blocked        string
@@ -67,6 +68,7 @@ type Report struct {
 	Phase          Phase
 	SystemID       string
 	ServerVersion  string
+	ServerAddress  string            // host, port and database of the server that answered; "" before that
 	FollowingSince time.Time         // start of the phase Following; zero before it
 	LastContact    time.Time         // time of the last data from the server; zero before the phase Following
 	Blocked        string            // reason why the copy cannot begin; "" if there is none
@@ -93,7 +95,7 @@ func (p *Progress) Report() Report {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	r := Report{
-		Source: p.source, Phase: p.phase, SystemID: p.systemID, ServerVersion: p.serverVersion,
+		Source: p.source, Phase: p.phase, SystemID: p.systemID, ServerVersion: p.serverVersion, ServerAddress: p.serverAddress,
 		FollowingSince: p.followingSince, Blocked: p.blocked, RetainedWAL: p.retainedWAL,
 		Conditions: maps.Clone(p.conditions), Counters: p.counters, CopyEnded: p.copyEnded, CopyTook: p.copyTook,
 	}
@@ -180,8 +182,8 @@ func (p *Progress) RecordCommit(x *TxnStats) {
 	})
 }
 
-func (p *Progress) setServer(systemID, version string) {
-	p.update(func() { p.systemID, p.serverVersion = systemID, version })
+func (p *Progress) setServer(systemID string, server *postgres.Server) {
+	p.update(func() { p.systemID, p.serverVersion, p.serverAddress = systemID, server.Version, server.Address })
 }
 
 func (p *Progress) update(f func()) {

@@ -3,6 +3,8 @@ package postgres
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -17,15 +19,9 @@ const defaultConnectTimeout = 10 * time.Second
 // The rest of such a URL has libpq's form.
 var driverScheme = regexp.MustCompile(`^postgres(ql)?\+[a-z0-9_]+://`)
 
-// libpqOnly are parameters that libpq uses itself. pgx would send them to the server, which refuses them. capture sets its
-// own keepalive (see dialServer) and supports neither GSS encryption nor compression.
-var libpqOnly = []string{
-	"keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
-	"gssencmode", "gsslib", "gssdelegation", "sslcompression", "load_balance_hosts",
-}
-
 // ParseConfig parses a connection URL or a DSN as libpq does. The environment variables of libpq supply what url leaves out;
-// url may be empty. Parameters that ParseConfig does not know are an error. Errors never contain the password.
+// url may be empty. A parameter that ParseConfig does not know is an error, and so is one of libpq's that capture cannot honour
+// (see libpqOnly). Errors never contain the password.
 func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	if scheme := driverScheme.FindString(url); scheme != "" {
 		url = "postgresql://" + url[len(scheme):]
@@ -35,19 +31,12 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 			return nil, fmt.Errorf("parse the database URL: %w", err)
 		}
 	}
-	cfg, err := pgx.ParseConfig(url)
+	cfg, err := parseURL(url)
 	if err != nil {
-		var parse *pgconn.ParseConfigError
-		if errors.As(err, &parse) {
-			parse.ConnString = "" // may contain a password in a place that pgx does not redact
-		}
-		return nil, fmt.Errorf("parse the database URL: %s",
-			strings.TrimPrefix(err.Error(), "cannot parse ``: "))
+		return nil, fmt.Errorf("parse the database URL: %w", err)
 	}
-	for _, name := range libpqOnly {
-		delete(cfg.RuntimeParams, name)
-	}
-	delete(cfg.RuntimeParams, "replication") // capture chooses the kind of connection
+	delete(cfg.RuntimeParams, "replication")     // capture chooses the kind of connection
+	delete(cfg.RuntimeParams, "client_encoding") // and pins the encoding
 	if fallback, ok := cfg.RuntimeParams["fallback_application_name"]; ok {
 		delete(cfg.RuntimeParams, "fallback_application_name")
 		if cfg.RuntimeParams["application_name"] == "" {
@@ -67,4 +56,57 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	cfg.StatementCacheCapacity = 0
 	cfg.DescriptionCacheCapacity = 0
 	return cfg, nil
+}
+
+// parseURL parses a checked connection string with pgx, and does what libpq does beyond pgx.
+func parseURL(url string) (*pgx.ConnConfig, error) {
+	if err := checkValues(url); err != nil {
+		return nil, err
+	}
+	cfg, err := parsePgx(url)
+	// libpq looks for a service in this folder if the user's own file lacks it.
+	if folder := os.Getenv("PGSYSCONFDIR"); err != nil && folder != "" && strings.Contains(err.Error(), "service") {
+		if system, systemErr := parsePgx(addParameter(url, "servicefile", filepath.Join(folder, "pg_service.conf"))); systemErr == nil {
+			cfg, err = system, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if addresses := hostAddresses(cfg); addresses != "" {
+		if !namesHost(url, cfg) { // libpq then takes the address for the name of the host
+			if cfg, err = parsePgx(addParameter(url, "host", addresses)); err != nil {
+				return nil, err
+			}
+			delete(cfg.RuntimeParams, "hostaddr")
+		}
+		if err := dialAddresses(cfg, addresses); err != nil {
+			return nil, err
+		}
+	}
+	return cfg, applyLibpqOnly(cfg)
+}
+
+func parsePgx(url string) (*pgx.ConnConfig, error) {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		var parse *pgconn.ParseConfigError
+		if errors.As(err, &parse) {
+			parse.ConnString = "" // may contain a password in a place that pgx does not redact
+		}
+		return nil, errors.New(strings.TrimPrefix(err.Error(), "cannot parse ``: "))
+	}
+	return cfg, nil
+}
+
+// addParameter returns a connection string with one more parameter.
+func addParameter(s, name, value string) string {
+	if !strings.HasPrefix(s, "postgres://") && !strings.HasPrefix(s, "postgresql://") {
+		return strings.TrimSpace(s + " " + name + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'")
+	}
+	separator := "?"
+	if strings.Contains(s, "?") {
+		separator = "&"
+	}
+	return s + separator + name + "=" + percentEncode(value)
 }

@@ -68,44 +68,59 @@ func checkURL(rest string) error {
 
 var errUnknownParameter = errors.New("it has a parameter that capture does not know; write a server's setting as options=-c name=value")
 
-// checkKeywords checks key=value pairs by libpq's rules: a value with blanks is in single quotes, and a backslash escapes a
-// quote or a backslash in a value.
+// checkKeywords checks key=value pairs.
 func checkKeywords(s string) error {
+	return eachKeyword(s, func(name, _ string) error {
+		if !knownParameters[name] {
+			return errUnknownParameter
+		}
+		return nil
+	})
+}
+
+// eachKeyword calls f with each of the key=value pairs, until f returns an error. It parses by libpq's rules: a value with blanks is
+// in single quotes, and a backslash escapes a quote or a backslash in a value.
+func eachKeyword(s string, f func(name, value string) error) error {
 	for s = strings.TrimLeft(s, " \t\n\r\f\v"); s != ""; s = strings.TrimLeft(s, " \t\n\r\f\v") {
 		name, rest, ok := strings.Cut(s, "=")
 		if name = strings.TrimRight(name, " \t\n\r\f\v"); !ok || strings.ContainsAny(name, " \t\n\r\f\v") {
 			return errors.New("it is neither a URL nor key=value pairs; " + acceptedForms + "; put a value with blanks into single quotes")
 		}
-		if !knownParameters[name] {
-			return errUnknownParameter
-		}
-		s = strings.TrimLeft(rest, " \t\n\r\f\v")
-		if s, ok = cutValue(s); !ok {
+		var value string
+		if value, s, ok = cutValue(strings.TrimLeft(rest, " \t\n\r\f\v")); !ok {
 			return errors.New("it has a quote that is not closed, or text right behind one")
+		}
+		if err := f(name, value); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// cutValue returns the part of s after the value at its start. ok is false if the value's quote is not closed, or if other
-// text directly follows the closing quote.
-func cutValue(s string) (rest string, ok bool) {
+// cutValue returns the value at the start of s and the part of s after it. ok is false if the value's quote is not closed, or if
+// other text directly follows the closing quote.
+func cutValue(s string) (value, rest string, ok bool) {
 	quoted := strings.HasPrefix(s, "'")
 	if quoted {
 		s = s[1:]
 	}
+	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
 		case c == '\\':
-			i++
+			if i++; i < len(s) {
+				b.WriteByte(s[i])
+			}
 		case quoted && c == '\'':
 			rest = s[i+1:]
-			return rest, rest == "" || strings.ContainsAny(rest[:1], " \t\n\r\f\v")
+			return b.String(), rest, rest == "" || strings.ContainsAny(rest[:1], " \t\n\r\f\v")
 		case !quoted && strings.IndexByte(" \t\n\r\f\v", c) >= 0:
-			return s[i:], true
+			return b.String(), s[i:], true
+		default:
+			b.WriteByte(c)
 		}
 	}
-	return "", !quoted
+	return b.String(), "", !quoted
 }
 
 // knownParameters are the parameters of libpq, and the server settings that URLs usually contain. The options parameter can
@@ -119,6 +134,7 @@ var knownParameters = func() map[string]bool {
 		sslkey sslpassword sslcertmode sslrootcert sslcrl sslcrldir sslsni requirepeer requiressl ssl_min_protocol_version
 		ssl_max_protocol_version min_protocol_version max_protocol_version service servicefile target_session_attrs
 		load_balance_hosts scram_client_key scram_server_key sslkeylogfile
+		oauth_issuer oauth_client_id oauth_client_secret oauth_scope oauth_ca_file
 		search_path role statement_timeout lock_timeout idle_in_transaction_session_timeout idle_session_timeout transaction_timeout
 		timezone TimeZone datestyle DateStyle work_mem`) {
 		known[name] = true

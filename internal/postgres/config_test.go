@@ -1,10 +1,16 @@
 package postgres
 
 import (
+	"crypto/tls"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 )
 
 func TestParseConfigHidesPasswordsAndAcceptsDriverSchemes(t *testing.T) {
@@ -46,7 +52,7 @@ func TestMalformedURLsAreRefused(t *testing.T) {
 	for _, url := range malformedURLs {
 		cfg, err := ParseConfig(url)
 		if err == nil {
-			t.Errorf("%s is taken for %s as %s with %v", url, serverAddress(&cfg.Config), cfg.User, cfg.RuntimeParams)
+			t.Errorf("%s is taken for %s as %s with %v", url, Address(&cfg.Config), cfg.User, cfg.RuntimeParams)
 		} else if strings.Contains(err.Error(), "FIRST") || strings.Contains(err.Error(), "SECOND") {
 			t.Errorf("%s: the error shows it: %v", url, err)
 		}
@@ -99,4 +105,160 @@ func FuzzParseConfig(f *testing.F) {
 			t.Errorf("%q shows %q", url, shown)
 		}
 	})
+}
+
+// TestLibpqParameters: each parameter of libpq is honoured or refused by a sentence that names it, also if it comes from the
+// environment or a service file. None is sent to the server.
+func TestLibpqParameters(t *testing.T) {
+	folder := t.TempDir()
+	service := filepath.Join(folder, "pg_service.conf")
+	if err := os.WriteFile(service, []byte("[checked]\nhost=h\nsslcrl=/crl\n[plain]\nhost=from-service\nport=7\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	settings := strings.Fields(`application_name options search_path role statement_timeout lock_timeout TimeZone timezone DateStyle datestyle
+		idle_in_transaction_session_timeout idle_session_timeout transaction_timeout work_mem`)
+	for name := range knownParameters {
+		for _, value := range []string{"", "1", "x", "10.0.0.1", "any", "disable"} {
+			cfg, err := ParseConfig("host=h " + name + "='" + value + "'")
+			for sent := range map[bool]map[string]string{true: {}, false: cfgParams(cfg)}[err != nil] {
+				if !slices.Contains(settings, sent) {
+					t.Errorf("%s=%s: %s is sent to the server", name, value, sent)
+				}
+			}
+		}
+	}
+	for _, c := range []struct{ url, variable, value, refused string }{
+		{url: "postgres://h/d?sslcrl=/x", refused: "sslcrl=\"/x\" is not supported"},
+		{url: "postgres://h/d?sslcrldir=/x", refused: "sslcrldir"},
+		{url: "host=h", variable: "PGSSLCRL", value: "/x", refused: "sslcrl"},
+		{url: "host=h requirepeer=postgres", refused: "requirepeer"},
+		{url: "host=h", variable: "PGREQUIREPEER", value: "postgres", refused: "requirepeer"},
+		{url: "postgres://h/d?gssencmode=require", refused: "gssencmode"},
+		{url: "postgres://h/d?gssencmode=prefer&keepalives=0&sslcompression=1&load_balance_hosts=disable&requirepeer=&client_encoding=auto"},
+		{url: "host=a,b load_balance_hosts=random", refused: "in the given order"},
+		{url: "host=h requiressl=1", refused: "sslmode=require"},
+		{url: "host=h scram_client_key=SECRET", refused: "scram_client_key is not supported"},
+		{url: "host=h oauth_client_secret=SECRET oauth_issuer=https://x", refused: "oauth_client_secret is not supported"},
+		{url: "host=h sslkeylogfile=/tmp/keys", refused: "sslkeylogfile"},
+		{url: "service=checked", variable: "PGSERVICEFILE", value: service, refused: "sslcrl"},
+		{url: "postgres://h/d?sslmode=REQUIRE", refused: `sslmode is "REQUIRE"; accepted are disable, allow, prefer, require, verify-ca, verify-full`},
+		{url: "host=h sslmode = 'verify full'", refused: `sslmode is "verify full"`},
+		{url: "host=h", variable: "PGSSLMODE", value: "on", refused: `PGSSLMODE is "on"`},
+		{url: "host=h target_session_attrs=master", refused: "read-write"},
+		{url: "host=h channel_binding=yes", refused: "channel_binding is \"yes\""},
+		{url: "host=h sslnegotiation=tls", refused: "direct"},
+		{url: "host=h ssl_min_protocol_version=1.3", refused: "accepted are TLSv1, TLSv1.1"},
+		{url: "host=h ssl_max_protocol_version=TLSv1.1", refused: "ssl_max_protocol_version is lower"},
+		{url: "host=h", variable: "PGSSLMINPROTOCOLVERSION", value: "SSLv3", refused: "ssl_min_protocol_version"},
+		{url: "host=h hostaddr=db.example.com", refused: "hostaddr is \"db.example.com\", which is not an IP address"},
+		{url: "host=a,b hostaddr=10.0.0.1", refused: "hostaddr has 1 addresses for 2 hosts"},
+	} {
+		t.Run(c.url+c.variable, func(t *testing.T) {
+			if c.variable != "" {
+				t.Setenv(c.variable, c.value)
+			}
+			cfg, err := ParseConfig(c.url)
+			switch {
+			case c.refused == "" && err != nil:
+				t.Error(err)
+			case c.refused == "" && len(cfg.RuntimeParams) != 1: // application_name
+				t.Errorf("the server gets %v", cfg.RuntimeParams)
+			case c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused) || strings.Contains(err.Error(), "SECRET")):
+				t.Errorf("%v, want an error with %q", err, c.refused)
+			}
+		})
+	}
+
+	cfg, err := ParseConfig("postgres://h/d?sslmode=prefer&ssl_min_protocol_version=TLSv1.3")
+	if err != nil || cfg.TLSConfig.MinVersion != tls.VersionTLS13 || cfg.Fallbacks[0].TLSConfig != nil {
+		t.Errorf("%+v, %v", cfg, err)
+	}
+	t.Setenv("PGSERVICEFILE", filepath.Join(folder, "missing"))
+	t.Setenv("PGSYSCONFDIR", folder)
+	for _, url := range []string{"service=plain dbname=app", "postgres:///app?service=plain"} {
+		if cfg, err := ParseConfig(url); err != nil || cfg.Host != "from-service" || cfg.Port != 7 || cfg.Database != "app" {
+			t.Errorf("PGSYSCONFDIR, %s: %v", url, err)
+		}
+	}
+	if _, err := ParseConfig("service=nowhere"); err == nil {
+		t.Error("a service that is in no file is accepted")
+	}
+}
+
+func cfgParams(cfg *pgx.ConnConfig) map[string]string {
+	if cfg == nil {
+		return nil
+	}
+	return cfg.RuntimeParams
+}
+
+// TestHostAddress: the connection goes to hostaddr, and the certificate is checked for the host.
+func TestHostAddress(t *testing.T) {
+	_, address := database(t)
+	parsed, err := pgx.ParseConfig(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := fmt.Sprintf("port=%d user=postgres dbname=%s sslmode=disable", parsed.Port, parsed.Database)
+	for dsn, want := range map[string]string{
+		here + " host=db.invalid hostaddr=127.0.0.1":                                                                    "db.invalid",
+		here + " hostaddr=127.0.0.1":                                                                                    "127.0.0.1",
+		here + " host=/nowhere hostaddr=127.0.0.1":                                                                      "127.0.0.1",
+		here + " host=a.invalid,b.invalid hostaddr=127.0.0.9,127.0.0.1":                                                 "b.invalid",
+		here + " host=a.invalid,127.0.0.1 hostaddr=127.0.0.9,":                                                          "127.0.0.1",
+		fmt.Sprintf("postgres://postgres@/%s?port=%d&sslmode=disable&hostaddr=127.0.0.1", parsed.Database, parsed.Port): "127.0.0.1",
+	} {
+		cfg, err := ParseConfig(dsn)
+		if err != nil {
+			t.Errorf("%s: %v", dsn, err)
+			continue
+		}
+		conn, err := Connect(testContext(t), cfg)
+		if err != nil {
+			t.Errorf("%s: %v", dsn, err)
+			continue
+		}
+		if got := answeringAddress(testContext(t), conn); got != fmt.Sprintf("%s:%d/%s", want, parsed.Port, parsed.Database) {
+			t.Errorf("%s: %s answers", dsn, got)
+		}
+		conn.Close(testContext(t))
+	}
+	t.Setenv("PGHOSTADDR", "127.0.0.1")
+	cfg, err := ParseConfig(here + " host=db.invalid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := Connect(testContext(t), cfg)
+	if err != nil {
+		t.Fatalf("PGHOSTADDR: %v", err)
+	}
+	conn.Close(testContext(t))
+	if cfg, err = ParseConfig("host=db.invalid sslmode=verify-full hostaddr=127.0.0.1"); err != nil || cfg.TLSConfig.ServerName != "db.invalid" {
+		t.Errorf("the certificate is checked for %q (%v)", cfg.TLSConfig.ServerName, err)
+	}
+}
+
+// TestSeveralHosts: messages name all hosts of the address, and the server's description the one that answers, without a password.
+func TestSeveralHosts(t *testing.T) {
+	_, address := database(t)
+	parsed, err := pgx.ParseConfig(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := ParseConfig(fmt.Sprintf("postgres://postgres:hunter2@127.0.0.9:1,localhost:%d/%s?sslmode=prefer", parsed.Port, parsed.Database))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := Address(&cfg.Config), fmt.Sprintf("127.0.0.9:1,localhost:%d/%s", parsed.Port, parsed.Database); got != want {
+		t.Errorf("address %s, want %s", got, want)
+	}
+	conn, err := Connect(testContext(t), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(testContext(t))
+	s, err := LoadServer(testContext(t), conn)
+	if want := fmt.Sprintf("localhost:%d/%s", parsed.Port, parsed.Database); err != nil || s.Address != want {
+		t.Errorf("%s answers (%v), want %s", s.Address, err, want)
+	}
 }

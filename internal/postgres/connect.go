@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -28,7 +29,7 @@ func Connect(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 		conn, err = openSession(ctx, c)
 	}
 	if err != nil {
-		return nil, Explain(fmt.Errorf("connect to %s: %w", serverAddress(&cfg.Config), err))
+		return nil, Explain(fmt.Errorf("connect to %s: %w", Address(&cfg.Config), err))
 	}
 	return conn, nil
 }
@@ -56,15 +57,27 @@ func Pooled(conn *pgx.Conn) bool {
 	return conn.PgConn().CustomData()[pooledKey] == true
 }
 
-// serverAddress returns the host, port and database for messages, without user and password.
-func serverAddress(c *pgconn.Config) string {
-	host := c.Host
+// Address returns the hosts, ports and the database for messages, without user and password.
+func Address(c *pgconn.Config) string {
+	var hosts []string
+	for _, h := range configHosts(c) {
+		hosts = append(hosts, h.String())
+	}
+	return strings.Join(hosts, ",") + "/" + databaseName(c)
+}
+
+// answeringAddress is [Address] with only the host to which the connection goes.
+func answeringAddress(ctx context.Context, conn *pgx.Conn) string {
+	c := conn.Config()
+	return answeringHost(ctx, &c.Config, conn.PgConn().Conn().RemoteAddr()).String() + "/" + databaseName(&c.Config)
+}
+
+func databaseName(c *pgconn.Config) string { return cmp.Or(c.Database, c.User) }
+
+func (h hostPort) String() string {
+	host := h.Host
 	if !strings.HasPrefix(host, "/") && strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	database := c.Database
-	if database == "" {
-		database = c.User
-	}
-	return fmt.Sprintf("%s:%d/%s", host, c.Port, database)
+	return fmt.Sprintf("%s:%d", host, h.Port)
 }

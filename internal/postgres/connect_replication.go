@@ -22,7 +22,7 @@ func ConnectReplication(ctx context.Context, cfg *pgx.ConnConfig) (*pgconn.PgCon
 		pg, err = openReplication(ctx, c)
 	}
 	if err != nil {
-		return nil, Explain(fmt.Errorf("connect for replication to %s: %w", serverAddress(c), err))
+		return nil, Explain(fmt.Errorf("connect for replication to %s: %w", Address(c), err))
 	}
 	return pg, nil
 }

@@ -18,7 +18,7 @@
 //
 // Connections:
 //
-//   - config.go, config_check.go: parse and check connection URLs, DSNs and libpq's environment
+//   - config.go, config_check.go, config_libpq.go: parse and check connection URLs, DSNs and libpq's environment
 //   - dial.go, dial_linux.go, dial_other.go: TCP keepalive and timeouts
 //   - connect.go, connect_replication.go: ordinary and replication connections; wal_sender_timeout
 //   - session_settings.go: the settings that every session pins, and transactions behind a pooler

@@ -98,7 +98,7 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 		return false
 	}
 	d.conn = conn
-	found := fmt.Sprintf("connected to %s as %s", serverAddress(&d.cfg.Config), d.cfg.User)
+	found := fmt.Sprintf("connected to %s as %s", answeringAddress(ctx, conn), d.cfg.User)
 	if Pooled(conn) {
 		d.addFinding("connection", Warn, found+", through a connection pooler",
 			"a pooler such as PgBouncer cannot replicate, and loses notifications if it pools transactions",

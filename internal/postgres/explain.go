@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -23,13 +24,16 @@ func Explain(err error) error {
 		return err
 	}
 	p = &Problem{Err: err}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	pg, beside := serverError(err)
+	if pg != nil {
 		explainServer(p, pg)
 	} else {
 		explainNetwork(p, err)
 	}
 	text := err.Error()
+	for _, b := range beside {
+		text = oneLine(strings.Replace(text, b.Error(), "", 1))
+	}
 	if raised := raisedByFunction(err); raised != "" {
 		text = strings.Replace(text, pg.Error(), raised, 1)
 	}
@@ -45,6 +49,42 @@ func Explain(err error) error {
 		return &Problem{Summary: text, Err: err}
 	}
 	return err
+}
+
+// serverError returns the server's error in err, or nil. If pgx tried to connect several times, it returns the last answer, but
+// prefers any other to a refusal by pg_hba.conf: with sslmode allow and prefer pgx tries with and without TLS, and the server
+// often admits only one of these. Such refusals by the same server are returned as beside.
+func serverError(err error) (pg *pgconn.PgError, beside []error) {
+	var connect *pgconn.ConnectError
+	attempts := []error{err}
+	if errors.As(err, &connect) {
+		if joined, ok := connect.Unwrap().(interface{ Unwrap() []error }); ok {
+			attempts = joined.Unwrap()
+		}
+	}
+	server := func(attempt error) string { // its address; see perDialConnectError in pgx
+		address, _, _ := strings.Cut(attempt.Error(), ": ")
+		return address
+	}
+	var refusals []error
+	chosen := ""
+	for _, attempt := range attempts {
+		var answer *pgconn.PgError
+		if !errors.As(attempt, &answer) {
+			continue
+		}
+		refused := answer.Code == invalidAuthorization
+		if refused {
+			refusals = append(refusals, attempt)
+		}
+		if pg == nil || !refused {
+			pg, chosen = answer, server(attempt)
+		}
+	}
+	if pg == nil || pg.Code == invalidAuthorization {
+		return pg, nil
+	}
+	return pg, slices.DeleteFunc(refusals, func(r error) bool { return server(r) != chosen })
 }
 
 // urlPassword and dsnPassword match passwords in URLs and DSNs. Errors of pgx, a proxy or the server may quote these.

@@ -17,6 +17,39 @@ import (
 	"capture/internal/pgserver"
 )
 
+// TestWrongPasswordAtSecondAttempt: with sslmode=allow pgx tries without TLS first. If the server refuses that by pg_hba.conf, the
+// error is that of the second attempt alone, which is what the user can correct.
+func TestWrongPasswordAtSecondAttempt(t *testing.T) {
+	t.Parallel()
+	server := pgserver.ForTest(t, pgserver.Options{})
+	run(t, connectTo(t, server.URL("postgres")), "CREATE ROLE locked LOGIN PASSWORD 'right'")
+	certificate, key := selfSigned(t)
+	for name, content := range map[string][]byte{"server.crt": certificate, "server.key": key,
+		"pg_hba.conf": []byte("hostssl all locked 127.0.0.1/32 scram-sha-256\nhost all postgres 127.0.0.1/32 trust\n")} {
+		if err := server.WriteFile(name, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := server.Reload(testContext(t), map[string]string{"ssl": "on"}); err != nil {
+		t.Fatal(err)
+	}
+	for mode, want := range map[string]string{"allow": "the password is wrong", "prefer": "the password is wrong", "disable": "pg_hba.conf"} {
+		url := strings.NewReplacer("sslmode=disable", "sslmode="+mode, "postgres@", "locked:wrong@").Replace(server.URL("postgres"))
+		cfg, err := ParseConfig(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Connect(testContext(t), cfg)
+		wantProblem(t, err, want)
+		if err != nil && strings.Count(err.Error(), "FATAL") != 1 {
+			t.Errorf("%s: %v", mode, err)
+		}
+		if class := Classify(err); class != map[bool]ErrorClass{true: Permanent, false: Unreachable}[mode == "disable"] {
+			t.Errorf("%s: class %d", mode, class)
+		}
+	}
+}
+
 func TestConnectExplains(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_wal_senders": "1", "max_replication_slots": "1"}})

@@ -18,6 +18,7 @@ type Server struct {
 	Version    string // server_version: "15.4 (Debian 15.4-1)"
 	SystemID   string // the cluster's system identifier; empty if the user may not see it
 	Timeline   int    // the timeline of the last checkpoint; 0 if the user may not see it
+	Address    string // host, port and database of this server, without user and password
 	Database   string
 	User       string
 	Superuser  bool // whether the user is a superuser
@@ -54,7 +55,7 @@ func (s *Server) scanRow(row pgx.Row) error {
 
 // LoadServer queries the server about itself. conn must not be in a transaction.
 func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
-	s := Server{Pooled: Pooled(conn)}
+	s := Server{Pooled: Pooled(conn), Address: answeringAddress(ctx, conn)}
 	if err := s.scanRow(Pinned(conn).QueryRow(ctx, serverSQL)); err != nil {
 		return Server{}, err
 	}
@@ -70,7 +71,7 @@ func LoadServer(ctx context.Context, conn *pgx.Conn) (Server, error) {
 // LoadServerAndTable does the work of [LoadServer] and [LoadTable] in one round trip, but does not load SystemID and
 // Timeline. If the error is a [*Problem] with the table, the Server is still valid.
 func LoadServerAndTable(ctx context.Context, conn *pgx.Conn, name Name) (s Server, t *Table, err error) {
-	s.Pooled = Pooled(conn)
+	s.Pooled, s.Address = Pooled(conn), answeringAddress(ctx, conn)
 	var serverErr error
 	var row catalogRow
 	b := &pgx.Batch{}

@@ -19,14 +19,12 @@ const (
 
 // Classify returns the class of an error from a connection, a query or a check of the table.
 func Classify(err error) ErrorClass {
-	var (
-		problem *Problem
-		pg      *pgconn.PgError
-	)
+	var problem *Problem
+	pg, _ := serverError(err)
 	switch {
 	case errors.As(err, &problem) && problem.TableMissing():
 		return Unreachable
-	case errors.As(err, &pg):
+	case pg != nil:
 		return classOf(pg.Code)
 	case problem != nil && problem.Err == nil: // found by a check of capture's own: a setting, a privilege, a key
 		return Permanent
@@ -49,6 +47,7 @@ func classOf(code string) ErrorClass {
 const (
 	insufficientPrivilege = "42501"
 	lockNotAvailable      = "55P03"
+	invalidAuthorization  = "28000"
 )
 
 // sqlStates lists the SQLSTATEs for which capture can add to the server's message, and those whose class differs from the
@@ -57,9 +56,9 @@ var sqlStates = map[string]struct {
 	class        ErrorClass
 	reason, hint string
 }{
-	"08P01": {class: Permanent}, // protocol_violation: a pooler's answer to a request that it does not support
-	"0A000": {class: Permanent},
-	"28000": {class: Permanent},
+	"08P01":              {class: Permanent}, // protocol_violation: a pooler's answer to a request that it does not support
+	"0A000":              {class: Permanent},
+	invalidAuthorization: {class: Permanent},
 	"28P01": {Unreachable, "the password is wrong, or the user does not exist",
 		"correct the user or password in --database-url, PGPASSWORD or the password file"},
 	"40001": {Unreachable, "the standby cancelled the read, because it had to replay changes of rows that the read still needed",
@@ -105,7 +104,7 @@ func explainServer(p *Problem, e *pgconn.PgError) {
 	p.Reason, p.Hint = s.reason, s.hint
 	message := strings.ToLower(e.Message)
 	switch e.Code {
-	case "28000":
+	case invalidAuthorization:
 		explainRefusedLogin(p, e, message)
 	case insufficientPrivilege:
 		if strings.Contains(e.Routine, "CheckSlotPermissions") || strings.Contains(e.Routine, "check_permissions") ||
