@@ -37,6 +37,7 @@ type outputConfig struct {
 type fileConfig struct {
 	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read: feedback.json, a kept state, a copy, or a file of another program. A JSON array or JSON lines, plain, gzip or zstd, in UTF-8 or UTF-16; - is standard input."`
 	At          moment    `placeholder:"TIME" help:"Read the newest kept state of the file from this time or earlier (see capture history): RFC 3339, 2026-11-24, '2026-11-24 13:00' (UTC), or an age such as 2h or 3d."`
+	Missing     choice    `enum:"fail,null" placeholder:"fail|null" default:"fail" help:"What a row of the file without one of the columns means: the file is wrong (fail), or the column is NULL in that row (null), as in files of Spark and serde."`
 	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as for capture run."`
 	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
 }

@@ -59,7 +59,7 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 	start, shown := time.Now(), newProgress(std.err, "capture restore")
 	options := restore.Options{
 		Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Create: c.Create, Expressions: c.Expressions,
-		OnConflict: restore.OnConflict(c.OnConflict), DeleteExtra: c.DeleteExtra, DryRun: c.DryRun, DisableTriggers: c.DisableTriggers, Progress: shown.show,
+		OnConflict: restore.OnConflict(c.OnConflict), DeleteExtra: c.DeleteExtra, MissingNull: c.Missing == "null", DryRun: c.DryRun, DisableTriggers: c.DisableTriggers, Progress: shown.show,
 	}
 	if !c.Yes {
 		options.Confirm = func(table string, rows int64) error { return c.confirmLoss(std, table, rows) }

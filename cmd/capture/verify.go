@@ -41,7 +41,7 @@ func (c verifyCmd) Run(ctx context.Context, std streams) error {
 		return err
 	}
 	start, shown := time.Now(), newProgress(std.err, "capture verify")
-	o := verify.Options{Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Progress: shown.show}
+	o := verify.Options{Path: c.File, Stdin: os.Stdin, Table: c.Table.Name, Progress: shown.show, MissingNull: c.Missing == "null"}
 	if c.databaseGiven() {
 		cfg, err := c.database().connConfig()
 		if err != nil {

@@ -31,6 +31,9 @@ type target struct {
 	generated   bool // whether Postgres computes the value
 	jsonNull    bool // whether null is the JSON value null, not SQL NULL: the column is of type json or jsonb and NOT NULL
 	plainString bool // whether the text of a JSON string is also the text form of the column's value
+	isTime      bool // whether a JSON number stands for a time
+
+	epoch rowjson.EpochUnit // unit of the numbers that stand for a time; 0 before the first one
 }
 
 // mapColumns returns the columnMap of a table for the members of the file's first row. If the table lacks a column, the error
@@ -60,6 +63,7 @@ func mapColumns(table *postgres.Table, first []statefile.Member, manifest *store
 			generated:   c.Generated != "",
 			jsonNull:    c.NotNull && c.Type.Kind == rowjson.JSON,
 			plainString: c.Type.Kind == rowjson.Text || c.Type.Kind == rowjson.Number,
+			isTime:      rowjson.IsTime(&c.Type),
 		})
 	}
 	if len(unknown) > 0 {
@@ -170,7 +174,7 @@ var errColumns = errors.New("its columns are not those of the first row")
 // reorder puts the members of a row into the order of the first row.
 func (m *columnMap) reorder(members []statefile.Member) error {
 	if len(members) != len(m.names) {
-		return errColumns
+		return m.explainColumns(members)
 	}
 	// Each swap moves one member to its final place, so there are at most as many swaps as members.
 	for i, name := range m.names {
@@ -193,11 +197,19 @@ func (m *columnMap) explainColumns(members []statefile.Member) error {
 	}
 	for _, name := range m.names {
 		if !found[name] {
-			return fmt.Errorf("%w: it lacks %s", errColumns, foreign.Text(postgres.QuoteIdentifier(name)))
+			return fmt.Errorf("%w: it lacks %s%s", errColumns, foreign.Text(postgres.QuoteIdentifier(name)), missingHint)
+		}
+	}
+	for _, member := range members {
+		if _, ok := m.at[string(member.Name)]; !ok {
+			return fmt.Errorf("%w: it has %s, too%s", errColumns, foreign.Text(postgres.QuoteIdentifier(string(member.Name))), missingHint)
 		}
 	}
 	return errColumns
 }
+
+// missingHint is advice for rows with different columns. Spark and serde, for example, write no member for NULL.
+const missingHint = "; if the program that wrote the file leaves out what is NULL, use --missing null"
 
 // appendText appends the value of member i in the text form that the input function of the column's type reads. ok is false
 // for NULL, which has no text form.
@@ -210,6 +222,36 @@ func (m *columnMap) appendText(dst []byte, i int, value []byte) (text []byte, ok
 		err = fmt.Errorf("column %s (%s) does not take the value: %w", postgres.QuoteIdentifier(m.names[i]), t.column.TypeName, err)
 	}
 	return dst, true, err
+}
+
+// checkEpoch returns an error if value is a number that stands for a time in another unit than the earlier ones of the column.
+// The unit is guessed from the number, so one of the two may be wrong.
+func (t *target) checkEpoch(value []byte) error {
+	if value[0] == '"' || string(value) == "0" {
+		return nil
+	}
+	_, unit, err := rowjson.ParseEpoch(value)
+	if err != nil {
+		return err
+	}
+	if t.epoch == 0 {
+		t.epoch = unit
+	}
+	if unit != t.epoch {
+		return fmt.Errorf("it seems to be a number of %s since 1970, and earlier ones are of %s; write the times as text, as \"2025-06-17 16:58:00\"", unit, t.epoch)
+	}
+	return nil
+}
+
+// epochNotes returns a sentence for each column whose times are numbers in the file.
+func (m *columnMap) epochNotes() []string {
+	var notes []string
+	for i := range m.targets {
+		if t := &m.targets[i]; t.epoch != 0 {
+			notes = append(notes, fmt.Sprintf("column %s has numbers in the file: they are taken for %s since 1970 (UTC)", postgres.QuoteIdentifier(m.names[i]), t.epoch))
+		}
+	}
+	return notes
 }
 
 // keyOf returns the JSON values of the key columns of a row. The row's members must be in the order of the first row.

@@ -2,8 +2,10 @@ package restore
 
 import (
 	"bytes"
+	"fmt"
 	"strconv"
 
+	"capture/internal/postgres"
 	"capture/internal/statefile"
 )
 
@@ -45,6 +47,11 @@ func (m *columnMap) appendCopyValue(dst []byte, i int, value []byte) ([]byte, er
 	}
 	if !ok {
 		return append(dst, `\N`...), nil
+	}
+	if m.targets[i].isTime {
+		if err := m.targets[i].checkEpoch(value); err != nil {
+			return dst, fmt.Errorf("column %s: %w", postgres.QuoteIdentifier(m.names[i]), err)
+		}
 	}
 	return escapeCopyText(dst, start), nil
 }

@@ -26,6 +26,7 @@ type Options struct {
 	Expressions     bool          // whether Create uses all expressions of the manifest, which can run any function of the database
 	OnConflict      OnConflict    // treatment of keys that exist in the table already; "" means Fail
 	DeleteExtra     bool          // whether to delete the table's rows that are not in the file
+	MissingNull     bool          // whether a nullable column that a row of the file lacks is NULL in that row
 	DryRun          bool          // whether to roll back at the end, after all rows have been written and counted
 	DisableTriggers bool          // whether to keep the table's triggers and foreign keys from acting on the rows
 

@@ -152,6 +152,9 @@ func (r *restoration) writeRows(ctx context.Context) error {
 		return err
 	}
 	r.result.Rows, r.result.Checked = r.rows.Rows(), r.file.Manifest() != nil
+	if r.columns != nil {
+		r.result.Notes = append(r.result.Notes, r.columns.epochNotes()...)
+	}
 	// Check deferred constraints now, so that a violation also fails a dry run.
 	if err := r.setConstraints(ctx, "IMMEDIATE"); err != nil {
 		return err

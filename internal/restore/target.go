@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"capture/internal/postgres"
+	"capture/internal/statefile"
 )
 
 // loadTable loads the table that the file is restored to. A table without a key gets that of the manifest.
@@ -52,6 +53,12 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 	if r.rows.Rows() == 0 {
 		return nil, nil
+	}
+	if r.options.MissingNull {
+		r.rows.AddNulls(statefile.NullableColumns(table.Shape, r.file.Manifest()), &r.first)
+	}
+	if where := statefile.DescribeNesting(table.Shape, r.first.Members); where != "" {
+		return nil, fmt.Errorf("the file has no rows of table %s at its top level: %s", table.Name(), where)
 	}
 	return mapColumns(table, r.first.Members, r.file.Manifest())
 }

@@ -51,7 +51,7 @@ func Open(ctx context.Context, path string, stdin io.Reader) (*File, error) {
 		}
 		content = f.file
 	}
-	if !f.isRegular() {
+	if !f.IsRegular() {
 		content = &interruptible{ctx: ctx, from: content}
 	}
 	f.hasher = store.NewHasher(f.manifests...)
@@ -104,8 +104,8 @@ func (f *File) openPath(ctx context.Context) error {
 	return nil
 }
 
-// isRegular reports whether the file is a regular file, so that reading it never waits for another program.
-func (f *File) isRegular() bool {
+// IsRegular reports whether the file is a regular file, so that reading it never waits for another program.
+func (f *File) IsRegular() bool {
 	if f.file == nil {
 		return false
 	}
@@ -223,7 +223,7 @@ func (f *File) isPlain() bool { return f.compression == notCompressed && !f.tran
 
 // sizeOnDisk returns the size of the JSON in bytes if it is the size on disk, and otherwise -1.
 func (f *File) sizeOnDisk() int64 {
-	if !f.isPlain() || !f.isRegular() {
+	if !f.isPlain() || !f.IsRegular() {
 		return -1
 	}
 	info, err := f.file.Stat()

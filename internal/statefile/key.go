@@ -89,6 +89,14 @@ func (k *KeyReader) Key(members []Member) (rowjson.Key, error) {
 	return key, nil
 }
 
+// DescribeNesting does what the function of this name does, for the table of the keys.
+func (k *KeyReader) DescribeNesting(members []Member) string {
+	if k.shape == nil {
+		return ""
+	}
+	return DescribeNesting(k.shape, members)
+}
+
 // KeyString returns a key in readable form.
 func (k *KeyReader) KeyString(key rowjson.Key) string { return k.shape.KeyString(key) }
 

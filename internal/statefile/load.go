@@ -32,7 +32,7 @@ func loadView(ctx context.Context, path string) (*snapshot.View, error) {
 	switch {
 	case m == nil:
 		return nil, errors.New("it has no manifest")
-	case !f.isPlain() || !f.isRegular():
+	case !f.isPlain() || !f.IsRegular():
 		return nil, errors.New("it is compressed, in UTF-16 or not a file at all, so capture did not write it")
 	}
 	if err := f.CheckSize(); err != nil {

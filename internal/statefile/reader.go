@@ -50,6 +50,8 @@ type Reader struct {
 	line       int64 // line of the next token, from 1
 	rows       int   // number of rows read so far
 
+	nullColumns []nullColumn // columns that AddNulls adds to the rows that lack them
+
 	text    []byte   // text of the current row
 	ends    []int    // offsets in text at which names and values end, alternately
 	members []Member // members of the current row
@@ -81,13 +83,8 @@ type Member struct {
 // FindMember returns the value of the first member with the given name, or nil if there is none. hint is the likely index of
 // the member.
 func FindMember(members []Member, name string, hint int) []byte {
-	if hint < len(members) && string(members[hint].Name) == name {
-		return members[hint].Value
-	}
-	for _, m := range members {
-		if string(m.Name) == name {
-			return m.Value
-		}
+	if i := findIndex(members, name, hint); i >= 0 {
+		return members[i].Value
 	}
 	return nil
 }
@@ -276,6 +273,7 @@ func (r *Reader) readRow() (Row, error) {
 	if r.large {
 		r.replaceDecoder()
 	}
+	r.addNulls()
 	row.Text, row.Members = r.text, r.members
 	return row, nil
 }

@@ -16,7 +16,7 @@ import (
 // Comparison compares a state of a table's rows with the table itself.
 //
 // It reads the whole table in one snapshot. For each row it keeps the key and some 13 bytes: up to 64 MB in memory, and more
-// in a temporary file in the folder that TMPDIR names.
+// in a temporary file in the folder that TMPDIR names. A comparison ByValue does the same for each row of the state.
 type Comparison struct {
 	Database *pgx.ConnConfig
 	Table    postgres.Name
@@ -24,6 +24,12 @@ type Comparison struct {
 	// State returns the rows of the state in the order of their keys. It is called after the snapshot of the table has been
 	// taken. If Live is set, the state must include everything that was committed before the call, and may include more.
 	State func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
+	// ByValue is set for the rows of another program: they may be in any order, and a row is compared by its values. Nothing
+	// but the form in which a value is written may then differ: see valueHasher. The keys are sorted like those of the table.
+	ByValue bool
+	// StateAgain returns the same rows as State once more, for the columns that differ. It may be nil. Only a comparison
+	// ByValue calls it, because the lines of a sorted state are at hand.
+	StateAgain func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
 	// Omitted reports whether the state leaves out the row with this key on purpose. It is called after State. It may be nil.
 	Omitted func(key rowjson.Key) bool
 	// MaxRow is the maximum size of a row of the table, in bytes of JSON. A larger row is not read in full and counts as
@@ -113,9 +119,26 @@ func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previou
 	if err := first.readHashes(ctx, sorted, c.Omitted, c.Progress); err != nil {
 		return nil, err
 	}
-	found, err := compareSorted(state, sorted, first.hashLine)
+	rows := hashRows(state, first.hashLine)
+	if c.ByValue {
+		sortedState := &sorter{limit: sortMemory}
+		defer sortedState.close()
+		if rows, err = sortRows(rows, sortedState, first.table); err != nil {
+			return nil, err
+		}
+	}
+	found, err := compareSorted(rows, sorted)
 	if err != nil {
 		return nil, err
+	}
+	if c.ByValue && c.StateAgain != nil {
+		again, err := c.StateAgain(ctx, first.table)
+		if err != nil {
+			return nil, err
+		}
+		if err := found.addLines(again); err != nil {
+			return nil, err
+		}
 	}
 	if second != nil && !found.isFull() {
 		if found, err = found.confirmCandidates(ctx, second, previous); err != nil {

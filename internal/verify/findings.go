@@ -3,9 +3,11 @@ package verify
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"iter"
 	"slices"
 
+	"capture/internal/postgres"
 	"capture/internal/statefile"
 	"capture/snapshot"
 )
@@ -35,8 +37,63 @@ type findings struct {
 	lineBytes  int         // total size of the candidates' lines in bytes
 }
 
-// compareSorted walks the state and the sorted hashes of the table's rows in parallel, and returns the rows that differ.
-func compareSorted(state iter.Seq2[snapshot.Row, error], s *sorter, hash func(line []byte) uint64) (*findings, error) {
+// hashedRow is a row of the state, with the hash of its line.
+type hashedRow struct {
+	key  []byte
+	hash uint64
+	line []byte // nil if it is not at hand
+}
+
+// hashRows yields the rows with the hashes of their lines.
+func hashRows(state iter.Seq2[snapshot.Row, error], hash func(line []byte) uint64) iter.Seq2[hashedRow, error] {
+	return func(yield func(hashedRow, error) bool) {
+		for row, err := range state {
+			if err != nil {
+				yield(hashedRow{}, err)
+				return
+			}
+			if !yield(hashedRow{row.Key, hash(row.Line), row.Line}, nil) {
+				return
+			}
+		}
+	}
+}
+
+// sortRows yields the rows in the order of their keys, without their lines. It reads all of them first, into s.
+func sortRows(rows iter.Seq2[hashedRow, error], s *sorter, table *postgres.Table) (iter.Seq2[hashedRow, error], error) {
+	for row, err := range rows {
+		if err != nil {
+			return nil, err
+		}
+		if err := s.addEntry(row.key, row.hash); err != nil {
+			return nil, err
+		}
+	}
+	next, err := s.readSorted()
+	if err != nil {
+		return nil, err
+	}
+	return func(yield func(hashedRow, error) bool) {
+		var last []byte
+		for n := 0; ; n++ {
+			key, hash, ok, err := next()
+			if err == nil && n > 0 && ok && bytes.Equal(key, last) {
+				err = fileProblem{fmt.Errorf("the key %s is in the file twice", table.KeyString(key))}
+			}
+			if err != nil {
+				yield(hashedRow{}, err)
+				return
+			}
+			if !ok || !yield(hashedRow{key: key, hash: hash}, nil) {
+				return
+			}
+			last = append(last[:0], key...)
+		}
+	}, nil
+}
+
+// compareSorted walks the sorted state and the sorted hashes of the table's rows in parallel, and returns the rows that differ.
+func compareSorted(state iter.Seq2[hashedRow, error], s *sorter) (*findings, error) {
 	next, err := s.readSorted()
 	if err != nil {
 		return nil, err
@@ -51,20 +108,19 @@ func compareSorted(state iter.Seq2[snapshot.Row, error], s *sorter, hash func(li
 		if stateErr != nil {
 			return nil, stateErr
 		}
-		for more && err == nil && bytes.Compare(key, row.Key) < 0 {
+		for more && err == nil && bytes.Compare(key, row.key) < 0 {
 			f.addCandidate(candidate{key: key, table: tableHash})
 			advance()
 		}
 		if err != nil {
 			return nil, err
 		}
-		stateHash := hash(row.Line)
-		if !more || !bytes.Equal(key, row.Key) {
-			f.addCandidate(candidate{key: row.Key, state: stateHash})
+		if !more || !bytes.Equal(key, row.key) {
+			f.addCandidate(candidate{key: row.key, state: row.hash})
 			continue
 		}
-		if stateHash != tableHash {
-			f.addCandidate(candidate{key: row.Key, state: stateHash, table: tableHash, line: row.Line})
+		if row.hash != tableHash {
+			f.addCandidate(candidate{key: row.key, state: row.hash, table: tableHash, line: row.line})
 		}
 		advance()
 	}
@@ -73,6 +129,35 @@ func compareSorted(state iter.Seq2[snapshot.Row, error], s *sorter, hash func(li
 		advance()
 	}
 	return f, err
+}
+
+// addLines adds the lines of the first candidates that differ, from the rows of the state.
+func (f *findings) addLines(state iter.Seq2[snapshot.Row, error]) error {
+	wanted := map[string]*candidate{}
+	for i := range f.candidates {
+		if c := &f.candidates[i]; c.state != 0 && c.table != 0 && len(wanted) < listedRows {
+			wanted[string(c.key)] = c
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	for row, err := range state {
+		if err != nil {
+			return err
+		}
+		c := wanted[string(row.Key)]
+		if c == nil {
+			continue
+		}
+		if f.lineBytes += len(row.Line); f.lineBytes <= maxKeptLines {
+			c.line = slices.Clone(row.Line)
+		}
+		if delete(wanted, string(row.Key)); len(wanted) == 0 {
+			return nil
+		}
+	}
+	return nil
 }
 
 // addCandidate counts a candidate, and keeps a copy of it unless f is full.
@@ -147,7 +232,7 @@ func (f *findings) listFirst(ctx context.Context, table *tableSnapshot) error {
 			if err != nil {
 				return err
 			}
-			row.Columns = differingColumns(c.line, line)
+			row.Columns = differingColumns(c.line, line, table.isSameValue)
 		}
 		sample.First = append(sample.First, row)
 	}
@@ -155,7 +240,8 @@ func (f *findings) listFirst(ctx context.Context, table *tableSnapshot) error {
 }
 
 // differingColumns returns the names of the columns that differ between a line of the state and a line of the table.
-func differingColumns(state, table []byte) []string {
+// isSame reports whether two values of a column are equal.
+func differingColumns(state, table []byte, isSame func(column string, a, b []byte) bool) []string {
 	stateRow, err := statefile.ParseRow(state)
 	tableRow, err2 := statefile.ParseRow(table)
 	if err != nil || err2 != nil {
@@ -164,7 +250,7 @@ func differingColumns(state, table []byte) []string {
 	var names []string
 	for i, m := range tableRow.Members {
 		value := statefile.FindMember(stateRow.Members, string(m.Name), i)
-		if value == nil || !bytes.Equal(appendCompact(nil, value), appendCompact(nil, m.Value)) {
+		if value == nil || !isSame(string(m.Name), value, m.Value) {
 			names = append(names, string(m.Name))
 		}
 	}

@@ -12,11 +12,12 @@ import (
 // keyOrder checks that the keys of a file's rows are in ascending order.
 type keyOrder struct {
 	keys      *statefile.KeyReader
+	any       bool   // whether any order is right
 	last      []byte // key of the previous row; nil before the first row
 	unchecked string // reason why the order cannot be checked; "" if it can
 }
 
-// checkNext returns the key of the next row, or an error if the key is not greater than the previous one. If the keys of the
+// checkNext returns the key of the next row, or an error if the key is not greater than the previous one and the order matters. If the keys of the
 // file cannot be computed, it returns nil. The key is valid until the next call.
 func (o *keyOrder) checkNext(row statefile.Row) (rowjson.Key, error) {
 	key, err := o.keys.Key(row.Members)
@@ -27,7 +28,7 @@ func (o *keyOrder) checkNext(row statefile.Row) (rowjson.Key, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w%s", err, o.describeLast())
 	}
-	if o.last != nil {
+	if o.last != nil && !o.any {
 		switch c := bytes.Compare(key, o.last); {
 		case c == 0:
 			return nil, fmt.Errorf("the key %s is in the file twice", o.keys.KeyString(key))

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"hash/maphash"
@@ -20,7 +21,8 @@ type tableSnapshot struct {
 	table   *postgres.Table
 	encoder *rowjson.Encoder
 	seed    maphash.Seed
-	compact []byte // buffer of hashLine
+	values  *valueHasher // hasher of the rows in a comparison by value; nil in any other comparison
+	compact []byte       // buffer of hashLine
 }
 
 // openSnapshot takes a snapshot on a new connection.
@@ -35,6 +37,9 @@ func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed) (*tabl
 		return nil, err
 	}
 	t.encoder.MaxLine = int(c.MaxRow)
+	if c.ByValue {
+		t.values = newValueHasher(seed, t.table.Shape)
+	}
 	return t, nil
 }
 
@@ -60,9 +65,12 @@ func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name, ke
 // close closes the connection, which ends the transaction.
 func (t *tableSnapshot) close() { t.conn.Close(context.Background()) }
 
-// hashLine returns a hash of a line. Lines that differ only in white space between tokens have the same hash. The hash is
-// never 0, because 0 stands for a missing row.
+// hashLine returns a hash of a line. Lines that differ only in white space between tokens have the same hash; in a comparison by
+// value, so have lines with the same values. The hash is never 0, because 0 stands for a missing row.
 func (t *tableSnapshot) hashLine(line []byte) uint64 {
+	if t.values != nil {
+		return max(t.values.hashRow(line), 1)
+	}
 	t.compact = appendCompact(t.compact[:0], line)
 	return max(maphash.Bytes(t.seed, t.compact), 1)
 }
@@ -90,6 +98,14 @@ func (t *tableSnapshot) encodeRow(key, line []byte, values [][]byte) (_, _ []byt
 		return key, append(line, tooLarge...), nil
 	}
 	return key, line, err
+}
+
+// isSameValue reports whether two values of a column are equal.
+func (t *tableSnapshot) isSameValue(column string, a, b []byte) bool {
+	if t.values != nil {
+		return t.values.hashColumn(column, a) == t.values.hashColumn(column, b)
+	}
+	return bytes.Equal(appendCompact(nil, a), appendCompact(nil, b))
 }
 
 // tooLarge represents the line of a row that is too large. No row has this line, because every row has a key.

@@ -1,13 +1,11 @@
 package verify
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"os"
 
 	"github.com/jackc/pgx/v5"
 
@@ -27,6 +25,8 @@ type Options struct {
 	Barrier func(context.Context) error
 	// Progress is called from time to time during the checks. It may be nil.
 	Progress func(statefile.Progress)
+	// MissingNull is set if a nullable column that a row of the file lacks is NULL in that row.
+	MissingNull bool
 }
 
 // Report describes what Verify found.
@@ -80,6 +80,8 @@ type check struct {
 	options Options
 	file    *statefile.File // nil until the file is opened
 	keys    *statefile.KeyReader
+	nulls   []string // columns that are NULL in the rows that lack them
+	byValue bool     // whether the rows may be in any order and form: see Comparison.ByValue
 	report  Report
 }
 
@@ -90,10 +92,10 @@ func (c *check) close() {
 }
 
 func (c *check) run(ctx context.Context) error {
+	if err := c.openFile(ctx); err != nil {
+		return err
+	}
 	if c.options.Database == nil {
-		if err := c.openFile(ctx); err != nil {
-			return err
-		}
 		c.keys = statefile.NewManifestKeyReader(c.file.Manifest())
 		for _, err := range c.readRows {
 			if err != nil {
@@ -102,53 +104,49 @@ func (c *check) run(ctx context.Context) error {
 		}
 		return nil
 	}
-	table, key, err := c.findTable(ctx)
-	if err != nil {
-		return err
+	// What capture wrote is compared as it is: it has a manifest, or a daemon writes it.
+	c.byValue = c.options.Barrier == nil && (c.file.Manifest() == nil || c.options.MissingNull)
+	comparison := Comparison{
+		Database: c.options.Database, Table: c.file.Table(c.options.Table), State: c.readState, ByValue: c.byValue,
+		Live: c.options.Barrier != nil, Progress: c.options.Progress,
 	}
-	difference, err := Compare(ctx, Comparison{
-		Database: c.options.Database, Table: table, Key: key, State: c.readState, Live: c.options.Barrier != nil, Progress: c.options.Progress,
-	})
+	if m := c.file.Manifest(); m != nil {
+		comparison.Key = m.Key
+	}
+	if c.file.IsRegular() {
+		comparison.StateAgain = c.readState
+	}
+	difference, err := Compare(ctx, comparison)
 	if err == nil {
 		c.report.Difference = &difference
 	}
 	return err
 }
 
-// findTable returns the table to compare with, and the names of the key's columns in the manifest, if there is one.
-func (c *check) findTable(ctx context.Context) (table postgres.Name, key []string, err error) {
-	if info, err := os.Stat(c.options.Path); err == nil && !info.Mode().IsRegular() && c.options.Table.Table != "" {
-		return c.options.Table, nil, nil // a pipe can be opened only once
-	}
-	f, err := statefile.Open(ctx, c.options.Path, bytes.NewReader(nil))
-	if err != nil {
-		return postgres.Name{}, nil, err
-	}
-	defer f.Close()
-	if m := f.Manifest(); m != nil {
-		key = m.Key
-	}
-	return f.Table(c.options.Table), key, nil
-}
-
-// readState opens the file and returns its rows for a comparison with the table.
+// readState returns the file's rows for a comparison with the table. It calls the barrier, if there is one, and opens the file
+// again, unless it can be read only once.
 func (c *check) readState(ctx context.Context, table *postgres.Table) (_ iter.Seq2[snapshot.Row, error], err error) {
-	if err := c.openFile(ctx); err != nil {
-		return nil, err
+	if c.options.Barrier != nil {
+		if err := c.options.Barrier(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if c.file.IsRegular() {
+		if err := c.openFile(ctx); err != nil {
+			return nil, err
+		}
 	}
 	c.report.Table = table.Name().String()
+	if c.options.MissingNull {
+		c.nulls = statefile.NullableColumns(table.Shape, c.file.Manifest())
+	}
 	c.keys, err = statefile.NewKeyReader(table.Shape)
 	return c.readRows, err
 }
 
-// openFile calls the barrier, if there is one, and opens the file.
+// openFile opens the file, and closes it first if it is open.
 func (c *check) openFile(ctx context.Context) (err error) {
 	c.close()
-	if c.options.Barrier != nil {
-		if err := c.options.Barrier(ctx); err != nil {
-			return err
-		}
-	}
 	c.file, err = statefile.Open(ctx, c.options.Path, c.options.Stdin)
 	return err
 }
@@ -156,13 +154,14 @@ func (c *check) openFile(ctx context.Context) (err error) {
 // readRows yields the rows of the file, and makes the checks that need only the file. If it finds a fault, it yields a
 // fileProblem after the good rows.
 func (c *check) readRows(yield func(snapshot.Row, error) bool) {
-	c.report.File, c.report.Manifest, c.report.Notes = c.file.Name(), c.file.Manifest() != nil, nil
-	rows, order := statefile.NewReader(c.file), &keyOrder{keys: c.keys}
+	c.report.File, c.report.Manifest = c.file.Name(), c.file.Manifest() != nil
+	rows, order := statefile.NewReader(c.file), &keyOrder{keys: c.keys, any: c.byValue}
+	rows.AddNulls(c.nulls, nil)
 	found := c.yieldRows(rows, order, yield)
 	if found == errStopped {
 		return
 	}
-	c.report.Rows, c.report.Bytes = rows.Rows(), c.file.BytesRead()
+	c.report.Rows, c.report.Bytes, c.report.Notes = rows.Rows(), c.file.BytesRead(), nil
 	if order.unchecked != "" {
 		c.report.Notes = append(c.report.Notes, order.unchecked)
 	}
@@ -193,6 +192,9 @@ func (c *check) yieldRows(rows *statefile.Reader, order *keyOrder, yield func(sn
 		}
 		key, err := order.checkNext(row)
 		if err != nil {
+			if where := order.keys.DescribeNesting(row.Members); where != "" && rows.Rows() == 1 {
+				err = fmt.Errorf("%w: %s", err, where)
+			}
 			return fmt.Errorf("line %d: %w", row.Line, err)
 		}
 		if !yield(snapshot.Row{Key: key, Line: row.Text}, nil) {

@@ -18,19 +18,24 @@ func isNull(value []byte) bool { return bytes.Equal(value, null) }
 //
 // If row_to_json wrote the value, the result is the text that the type's output function printed, except for the lower bounds
 // of arrays, which JSON does not have. AppendText treats a JSON string as the text form itself, because programs that do not
-// know the type write values that way. AppendText does not check every value; Postgres rejects those that the type cannot hold.
+// know the type write values that way. It also reads the other forms in lenient.go. AppendText does not check every value;
+// Postgres rejects those that the type cannot hold.
 func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
 	switch t.Kind {
 	case JSON:
 		return append(dst, value...), nil
 	case Bool:
-		if !quoted {
-			return append(dst, value[0]), nil // t or f
+		if c := value[0]; c == 't' || c == 'f' {
+			return append(dst, c), nil
+		}
+	case Number:
+		if !quoted && isInteger(t) {
+			return appendWholeNumber(dst, value), nil
 		}
 	case Timestamp, TimestampTZ:
 		if quoted {
-			return appendTimestampText(dst, value)
+			return appendTimestampText(dst, t, value)
 		}
 	case Array:
 		if !quoted {
@@ -52,18 +57,24 @@ func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	if quoted {
 		return AppendUnescaped(dst, value)
 	}
+	if isNumber := value[0] == '-' || value[0]-'0' <= 9; isNumber && IsTime(t) {
+		return appendEpochText(dst, t, value)
+	}
 	return append(dst, value...), nil
 }
 
 // appendTimestampText is the inverse of appendTimestamp: for "2025-06-17T16:58:00+00:00" it appends "2025-06-17 16:58:00+00".
-// Other forms, which Postgres accepts as they are, are appended unchanged.
-func appendTimestampText(dst, value []byte) ([]byte, error) {
+// It converts the form that ParseDateCall reads. Other forms, which Postgres accepts as they are, are appended unchanged.
+func appendTimestampText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	start := len(dst)
 	dst, err := AppendUnescaped(dst, value)
 	if err != nil {
 		return dst, err
 	}
 	text := dst[start:]
+	if at, ok := ParseDateCall(text); ok {
+		return appendTimeText(dst[:start], t, at)
+	}
 	i := bytes.IndexByte(text, 'T')
 	if i < len("0000-00-00") || i+1 == len(text) || text[i+1]-'0' > 9 {
 		return dst, nil
