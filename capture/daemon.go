@@ -13,6 +13,7 @@ import (
 	"capture/internal/guard"
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // Daemon keeps a file equal to a table.
@@ -103,7 +104,7 @@ type SnapshotResult struct {
 	Path   string  `json:"path"`
 	Millis float64 `json:"milliseconds"`
 
-	Omitted *store.Omitted `json:"omitted,omitempty"` // rows of the table that are not in the file
+	Omitted *manifest.Omitted `json:"omitted,omitempty"` // rows of the table that are not in the file
 }
 
 // Snapshot returns once feedback.json contains everything that was committed before the call. If a copy of the table is

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // FileStatus is the state of feedback.json.
@@ -53,7 +54,7 @@ func newFileTracker(file *store.File) *fileTracker {
 	return t
 }
 
-func newFileStatus(path string, m *store.Manifest) FileStatus {
+func newFileStatus(path string, m *manifest.Manifest) FileStatus {
 	return FileStatus{
 		Path: path, Written: timeOrNil(m.WrittenAt), Reason: string(m.Reason), Rows: m.Rows, Bytes: m.Bytes,
 		SHA256: m.SHA256, LSN: m.LSN,
@@ -95,7 +96,7 @@ func (t *fileTracker) recordFailure(err error, pending time.Time) (changed bool)
 }
 
 // recordWrite records a successful write of the View with this version.
-func (t *fileTracker) recordWrite(m *store.Manifest, version uint64, took time.Duration) {
+func (t *fileTracker) recordWrite(m *manifest.Manifest, version uint64, took time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.report = fileReport{FileStatus: newFileStatus(t.report.Path, m), version: version, took: took}

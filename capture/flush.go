@@ -11,6 +11,7 @@ import (
 	"capture/internal/foldlog"
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // flusher writes the table's newest View to the file: after changes, regularly, on request and at the end. All writes
@@ -30,7 +31,7 @@ type flusher struct {
 
 // flushRequest is a request to write at once.
 type flushRequest struct {
-	manifest store.Manifest
+	manifest manifest.Manifest
 	err      error
 	done     chan struct{} // closed when manifest or err is set
 }
@@ -45,18 +46,18 @@ func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *f
 }
 
 // requestFlush requests a write of the newest View, and waits for it.
-func (f *flusher) requestFlush(ctx context.Context) (store.Manifest, error) {
+func (f *flusher) requestFlush(ctx context.Context) (manifest.Manifest, error) {
 	r := &flushRequest{done: make(chan struct{})}
 	select {
 	case f.requests <- r:
 	case <-ctx.Done():
-		return store.Manifest{}, fmt.Errorf("flush: %w", ctx.Err())
+		return manifest.Manifest{}, fmt.Errorf("flush: %w", ctx.Err())
 	}
 	select {
 	case <-r.done:
 		return r.manifest, r.err
 	case <-ctx.Done():
-		return store.Manifest{}, fmt.Errorf("flush: still writing: %w", ctx.Err())
+		return manifest.Manifest{}, fmt.Errorf("flush: still writing: %w", ctx.Err())
 	}
 }
 
@@ -121,7 +122,7 @@ func (f *flusher) finalFlush() error {
 }
 
 // write writes the newest View, and answers the request if there is one. After a failure the changes stay pending.
-func (f *flusher) write(reason store.Reason, request *flushRequest) error {
+func (f *flusher) write(reason manifest.Reason, request *flushRequest) error {
 	s, start := f.schedule, time.Now()
 	pending := s.pending
 	s.pending = time.Time{}
@@ -159,7 +160,7 @@ func (f *flusher) write(reason store.Reason, request *flushRequest) error {
 	return err
 }
 
-func (f *flusher) logFlush(reason store.Reason, m store.Manifest, written int64, took time.Duration) {
+func (f *flusher) logFlush(reason manifest.Reason, m manifest.Manifest, written int64, took time.Duration) {
 	fields := []any{"reason", string(reason), "rows", m.Rows, "bytes_written", written, "lsn", m.LSN, "ms", millis(took)}
 	if reason == store.ReasonForced {
 		f.forced.Add("", m.Bytes, fields...)
@@ -170,7 +171,7 @@ func (f *flusher) logFlush(reason store.Reason, m store.Manifest, written int64,
 
 // writeNewest writes the newest View and returns its version, which is 0 if there is no View. It keeps no reference to the
 // View. The file releases the View's rows as it writes them, so that the memory of rows that have changed since can be freed.
-func (f *flusher) writeNewest(start time.Time, reason store.Reason) (r store.Result, version uint64, err error) {
+func (f *flusher) writeNewest(start time.Time, reason manifest.Reason) (r store.Result, version uint64, err error) {
 	view := f.table.View()
 	if view == nil {
 		return r, 0, errors.New("flush feedback.json: the table has not been copied yet")
@@ -183,7 +184,7 @@ func (f *flusher) writeNewest(start time.Time, reason store.Reason) (r store.Res
 
 // handleFailure records the failure of a write that began at start. It also makes sure that another write is due, even if no
 // change was pending.
-func (f *flusher) handleFailure(start time.Time, reason store.Reason, err error) {
+func (f *flusher) handleFailure(start time.Time, reason manifest.Reason, err error) {
 	s := f.schedule
 	s.moreIdle = false
 	s.addChange(start)

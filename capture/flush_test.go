@@ -20,13 +20,14 @@ import (
 	"capture/internal/pgserver"
 	"capture/internal/verify"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // sum returns the SHA-256 of the file, and whether the manifest has it. It fails the test if the manifest has another one.
 func (d *daemon) sum() (sum string, complete bool) {
 	d.t.Helper()
 	data, err := os.ReadFile(d.path)
-	m, merr := store.ReadManifest(d.path)
+	m, merr := manifest.Read(d.path)
 	if err := errors.Join(err, merr); err != nil {
 		d.t.Fatal(err)
 	}

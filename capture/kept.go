@@ -12,6 +12,7 @@ import (
 
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/kept"
 )
 
 // lossCondition is the name of the condition and the alert for losses of rows that are neither acknowledged nor over.
@@ -44,7 +45,7 @@ type keeper struct {
 }
 
 func newKeeper(cfg *Config, file *store.File, view func() *snapshot.View, conditions *conditions, m *metrics) *keeper {
-	file.SetRetention(cfg.Keep)
+	file.Kept().SetPolicy(cfg.Keep)
 	k := &keeper{
 		file: file, view: view, conditions: conditions, metrics: m, log: cfg.Logger, interval: cfg.intervals.keptCheck,
 		regular: make(chan struct{}, 1), kept: make(chan struct{}, 1), damaged: make(chan struct{}, 1),
@@ -98,7 +99,7 @@ func (k *keeper) work(ctx context.Context, keep func() error) {
 	if err == nil {
 		err = k.compress(ctx)
 	}
-	dropped, perr := k.file.PruneKept()
+	dropped, perr := k.file.Kept().Prune()
 	if err == nil {
 		err = perr
 	}
@@ -138,7 +139,7 @@ func (k *keeper) recordDamage(damage string) {
 // compress compresses the kept states that are not compressed yet.
 func (k *keeper) compress(ctx context.Context) error {
 	start := time.Now()
-	compressed, err := k.file.CompressKept(ctx)
+	compressed, err := k.file.Kept().Compress(ctx)
 	for _, s := range compressed {
 		if s.Damaged != "" {
 			k.metrics.damage.Inc()
@@ -151,7 +152,7 @@ func (k *keeper) compress(ctx context.Context) error {
 }
 
 // recordKept logs a state that a write kept before it replaced the file.
-func (k *keeper) recordKept(s *store.KeptState) {
+func (k *keeper) recordKept(s *kept.State) {
 	switch {
 	case s.Loss != nil:
 		k.metrics.losses.Inc()
@@ -170,7 +171,7 @@ func (k *keeper) recordKept(s *store.KeptState) {
 // checkLosses ends the losses whose rows are back, and reports the losses that are still open.
 func (k *keeper) checkLosses() {
 	if view := k.view(); view != nil {
-		ended, err := k.file.EndLosses(view)
+		ended, err := k.file.Kept().EndLosses(view)
 		for _, s := range ended {
 			k.log.Info("the lost rows are back", "file", s.Path, "rows_lost", s.Loss.RowsLost)
 		}
@@ -178,7 +179,7 @@ func (k *keeper) checkLosses() {
 			k.log.Warn("cannot check whether lost rows are back", "error", err)
 		}
 	}
-	states := k.file.Kept()
+	states := k.file.Kept().List()
 	summary := &KeptStatus{States: len(states)}
 	var open []string
 	for _, s := range states {
@@ -198,7 +199,7 @@ func (k *keeper) checkLosses() {
 }
 
 // lossText returns a text for the operator that describes a loss and how to restore the rows.
-func lossText(s *store.KeptState) string {
+func lossText(s *kept.State) string {
 	return fmt.Sprintf("%s: %s. The state before is kept. To bring rows back: %s. If it was meant: capture history --ack",
 		s.Loss.Found.UTC().Format(time.RFC3339), s.Loss, s.RestoreCommand())
 }

@@ -15,14 +15,14 @@ import (
 
 	"capture/internal/pgserver"
 	"capture/internal/statefile"
-	"capture/store"
+	"capture/store/kept"
 )
 
 // kept waits until there are n kept states of the file, all compressed, and returns them, newest first.
-func (d *daemon) kept(n int) (states []store.KeptState) {
+func (d *daemon) kept(n int) (states []kept.State) {
 	d.t.Helper()
 	eventually(d.t, fmt.Sprint(n, " kept states"), func() (err error) {
-		if states, err = store.ListKept(d.path); err != nil {
+		if states, err = kept.List(d.path); err != nil {
 			return err
 		}
 		for _, s := range states {
@@ -39,7 +39,7 @@ func (d *daemon) kept(n int) (states []store.KeptState) {
 }
 
 // readKept returns the number of rows in the kept state s, as capture restore reads them, and checks them against its manifest.
-func readKept(t testing.TB, s store.KeptState) (rows int) {
+func readKept(t testing.TB, s kept.State) (rows int) {
 	t.Helper()
 	f, err := statefile.Open(t.Context(), s.Path, strings.NewReader(""))
 	if err != nil {
@@ -74,7 +74,7 @@ func (d *daemon) lossCheck() *Check {
 }
 
 // checkLoss checks that a loss of all 200 rows is kept, shown and not in the way of readiness.
-func (d *daemon) checkLoss() store.KeptState {
+func (d *daemon) checkLoss() kept.State {
 	d.t.Helper()
 	s := d.kept(1)[0]
 	if s.Loss == nil || s.Rows != 200 || s.Damaged != "" {
@@ -187,7 +187,7 @@ func TestOrdinaryStatesAreKept(t *testing.T) {
 	for i := range 3 {
 		exec(t, conn, "INSERT INTO votes (user_query) VALUES ('kept')")
 		eventually(t, "a kept state with the row", func() error {
-			states, err := store.ListKept(d.path)
+			states, err := kept.List(d.path)
 			if err != nil || len(states) == 0 || states[0].Rows != i+1 || states[0].Loss != nil {
 				return fmt.Errorf("%+v, %v", states, err)
 			}

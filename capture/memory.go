@@ -11,7 +11,7 @@ import (
 
 	"capture/internal/cgroup"
 	"capture/snapshot"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 const (
@@ -73,7 +73,7 @@ func omittedRows(v *snapshot.View) string {
 	const named = 5
 	var names []string
 	for _, row := range v.Omitted(named) {
-		names = append(names, fmt.Sprintf("%s (about %d MB)", store.KeyText(v.Shape(), row.Key), max(row.Bytes>>20, 1)))
+		names = append(names, fmt.Sprintf("%s (about %d MB)", manifest.KeyText(v.Shape(), row.Key), max(row.Bytes>>20, 1)))
 	}
 	if v.OmittedRows() > named {
 		names = append(names, "…")

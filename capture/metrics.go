@@ -7,7 +7,7 @@ import (
 
 	"capture/capture/source"
 	"capture/internal/volume"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // metrics are the counters and timings that the daemon's parts update directly. All other metrics come from reports, see
@@ -52,7 +52,7 @@ func (m *metrics) register(r prometheus.Registerer, report func() (Status, follo
 }
 
 // addFlush counts a successful write.
-func (m *metrics) addFlush(reason store.Reason, took time.Duration, bytesWritten int64) {
+func (m *metrics) addFlush(reason manifest.Reason, took time.Duration, bytesWritten int64) {
 	m.flushes.WithLabelValues(string(reason)).Inc()
 	m.flushBytes.Add(float64(bytesWritten))
 	m.flushSeconds.Observe(took.Seconds())

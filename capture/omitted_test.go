@@ -7,7 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // TestRowsThatDoNotFit checks with each source that rows which are too large are left out and named, that everything else is followed,
@@ -41,7 +41,7 @@ func testOmitted(t *testing.T, cfg Config, conn *pgx.Conn) {
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
-		manifest, err := store.ReadManifest(d.path)
+		manifest, err := manifest.Read(d.path)
 		if err != nil {
 			t.Fatal(err)
 		}

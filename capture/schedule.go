@@ -6,6 +6,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"capture/store"
+	"capture/store/manifest"
 )
 
 const (
@@ -100,7 +101,7 @@ func (s *flushSchedule) idleDue(now time.Time) bool {
 }
 
 // due reports whether a write is due now, and for which reason. hasWritten is true if this run has written the file before.
-func (s *flushSchedule) due(now time.Time, hasWritten bool) (store.Reason, bool) {
+func (s *flushSchedule) due(now time.Time, hasWritten bool) (manifest.Reason, bool) {
 	if s.intervalDue(now) && hasWritten && !now.Before(s.retryAt) {
 		s.enterInterval(now)
 		return store.ReasonInterval, true

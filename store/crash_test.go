@@ -17,6 +17,7 @@ import (
 
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // writeEndlessly writes files of changing lengths as fast as it can.
@@ -156,7 +157,7 @@ func TestCrashBetweenRenames(t *testing.T) {
 	cmd := child("crash", path)
 	started(t, cmd)
 	cmd.Wait()
-	if m, err := store.ReadManifest(path); err != nil || m.Rows != 5 {
+	if m, err := manifest.Read(path); err != nil || m.Rows != 5 {
 		t.Fatalf("not between the renames: %+v, %v", m, err)
 	}
 	f := open(t, path)

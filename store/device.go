@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"capture/store/disk"
 )
 
 // When a volume is unmounted, an ordinary folder may remain in its place. Files that are then written to the folder do not
@@ -23,12 +25,12 @@ func (f *File) checkDevice() error {
 	case device == f.device:
 		if f.detached {
 			f.detached = false
-			f.kept.reload()
+			f.kept.Reload()
 		}
 		return nil
 	case f.lock.hasWord(lockPath(f.dataPath)):
 		f.device, f.detached = device, false
-		f.kept.reload()
+		f.kept.Reload()
 		return nil
 	}
 	f.detached = true
@@ -49,7 +51,7 @@ func deviceOf(path string) (device uint64, ok bool) {
 			return uint64(st.Dev), true
 		}
 		parent := filepath.Dir(path)
-		if !isMissing(err) || parent == path {
+		if !disk.IsMissing(err) || parent == path {
 			return 0, false
 		}
 		path = parent

@@ -7,9 +7,9 @@ import (
 	"encoding/hex"
 	"hash"
 	"math"
-	"slices"
 
 	"capture/snapshot"
+	"capture/store/manifest"
 	"capture/store/placement"
 )
 
@@ -30,8 +30,8 @@ var blockBytes int64 = 128 << 10
 // digest has both digests of one version of the file. At least one of them covers the whole file. A patch updates the digest of
 // the last version in place, without a copy.
 type digest struct {
-	whole  prefixHash   // SHA-256 of the whole file, or of its start
-	blocks *blockHashes // hashes of all blocks; nil until a version first needs them
+	whole  prefixHash            // SHA-256 of the whole file, or of its start
+	blocks *manifest.BlockHashes // hashes of all blocks; nil until a version first needs them
 }
 
 // newDigest returns an empty digest for a file that is written from start to end. If complete is set, it hashes the whole file,
@@ -39,7 +39,7 @@ type digest struct {
 func newDigest(complete bool) *digest {
 	d := &digest{whole: newPrefixHash()}
 	if !complete {
-		d.blocks = newBlockHashes()
+		d.blocks = manifest.NewBlockHashes(blockBytes)
 	}
 	return d
 }
@@ -53,12 +53,12 @@ func (d *digest) Write(p []byte) (int, error) {
 }
 
 // setManifest sets the digest in m: the SHA-256 if the whole file has been hashed, otherwise the digest of the blocks.
-func (d *digest) setManifest(m *Manifest) {
+func (d *digest) setManifest(m *manifest.Manifest) {
 	m.SHA256, m.Blocks = "", nil
 	if d.whole.n == m.Bytes {
 		m.SHA256 = d.whole.sum()
 	} else {
-		m.Blocks = &Blocks{Bytes: blockBytes, SHA256: d.blocks.sum()}
+		m.Blocks = &manifest.Blocks{Bytes: blockBytes, SHA256: d.blocks.Sum()}
 	}
 }
 
@@ -84,14 +84,14 @@ func (d *digest) update(c *content, old *placement.Layout, complete bool) error 
 		if complete {
 			return nil
 		}
-		d.blocks, spans = newBlockHashes(), []placement.Span{{To: c.Bytes}} // no version has needed them before, so hash all blocks
+		d.blocks, spans = manifest.NewBlockHashes(blockBytes), []placement.Span{{To: c.Bytes}} // no version has needed them before, so hash all blocks
 	}
 	return d.updateBlocks(c, spans, &scratch)
 }
 
 // updateBlocks hashes the blocks in spans, which begin and end at multiples of blockBytes.
 func (d *digest) updateBlocks(c *content, spans []placement.Span, scratch *[]byte) error {
-	d.blocks.resize(c.Bytes)
+	d.blocks.Resize(c.Bytes)
 	block := make([]byte, blockBytes)
 	for _, s := range spans {
 		for off := s.From; off < min(s.To, c.Bytes); off += blockBytes {
@@ -99,7 +99,7 @@ func (d *digest) updateBlocks(c *content, spans []placement.Span, scratch *[]byt
 			if err := c.readAt(scratch, b, off); err != nil {
 				return err
 			}
-			d.blocks.set(off, b)
+			d.blocks.Set(off, b)
 		}
 	}
 	return nil
@@ -134,9 +134,9 @@ func (d *digest) completeStep(ctx context.Context, v *snapshot.View, layout *pla
 
 // adoptBlocks adopts b, the hashes of all blocks that were computed while the file was copied, unless d already has block
 // hashes.
-func (d *digest) adoptBlocks(b *blockHashes) {
+func (d *digest) adoptBlocks(b *manifest.BlockHashes) {
 	if d.blocks == nil {
-		b.endBlock()
+		b.EndBlock()
 		d.blocks = b
 	}
 }
@@ -187,55 +187,3 @@ func (h *prefixHash) rewindTo(off int64) int64 {
 }
 
 func (h *prefixHash) sum() string { return hex.EncodeToString(h.hash.Sum(nil)) }
-
-// blockHashes holds the SHA-256s of a file's blocks. The blocks are either hashed one after the other by Write, or set one by
-// one.
-type blockHashes struct {
-	sums []byte    // hashes of the complete blocks, one after the other
-	hash hash.Hash // hash of the block that is being written
-	n    int64     // number of bytes of that block
-}
-
-func newBlockHashes() *blockHashes { return &blockHashes{hash: sha256.New()} }
-
-// Write hashes the next bytes. It never returns an error.
-func (h *blockHashes) Write(p []byte) (int, error) {
-	for rest := p; len(rest) > 0; {
-		k := min(int64(len(rest)), blockBytes-h.n)
-		h.hash.Write(rest[:k])
-		rest = rest[k:]
-		if h.n += k; h.n == blockBytes {
-			h.endBlock()
-		}
-	}
-	return len(p), nil
-}
-
-// endBlock appends the hash of the block that is being written, if there is one.
-func (h *blockHashes) endBlock() {
-	if h.n > 0 {
-		h.sums = h.hash.Sum(h.sums)
-		h.hash.Reset()
-		h.n = 0
-	}
-}
-
-// resize makes room for exactly the hashes of a file of n bytes. The caller sets the hashes of all blocks that are new or
-// change their length.
-func (h *blockHashes) resize(n int64) {
-	h.endBlock()
-	size := int((n + blockBytes - 1) / blockBytes * sha256.Size)
-	h.sums = slices.Grow(h.sums, max(0, size-len(h.sums)))[:size]
-}
-
-// set stores the hash of the block that begins at off.
-func (h *blockHashes) set(off int64, block []byte) {
-	sum := sha256.Sum256(block)
-	copy(h.sums[off/blockBytes*sha256.Size:], sum[:])
-}
-
-func (h *blockHashes) sum() string {
-	h.endBlock()
-	sum := sha256.Sum256(h.sums)
-	return hex.EncodeToString(sum[:])
-}

@@ -17,6 +17,7 @@ import (
 
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 func init() {
@@ -90,7 +91,7 @@ func fillVolume(args []string) error {
 		if data, err := os.ReadFile(path); err != nil || digest(data) != m.SHA256 {
 			return fmt.Errorf("%s: the old file is gone: %v", what, err)
 		}
-		if now, err := store.ReadManifest(path); err != nil || now.SHA256 != m.SHA256 {
+		if now, err := manifest.Read(path); err != nil || now.SHA256 != m.SHA256 {
 			return fmt.Errorf("%s: the old manifest is gone: %v", what, err)
 		}
 		if left, _ := filepath.Glob(filepath.Join(args[0], "*.tmp")); left != nil {

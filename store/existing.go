@@ -6,6 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"capture/store/disk"
+	"capture/store/manifest"
 )
 
 // These constants limit the size, in bytes, of an existing file that is hashed. Hashing a larger file would delay Open, so the
@@ -17,22 +20,22 @@ const (
 
 // existing describes what was on disk before the first Write.
 type existing struct {
-	checked    bool     // whether the files were compared completely; if not, the first Write compares them
-	intact     bool     // whether the file matches its manifest, or at least in size if checked is not set
-	manifest   Manifest // manifest of the file, if intact is set
-	quarantine string   // suffix of the name under which the first Write keeps the file; "" if it need not be kept
+	checked    bool              // whether the files were compared completely; if not, the first Write compares them
+	intact     bool              // whether the file matches its manifest, or at least in size if checked is not set
+	manifest   manifest.Manifest // manifest of the file, if intact is set
+	quarantine string            // suffix of the name under which the first Write keeps the file; "" if it need not be kept
 }
 
 // inspectExisting compares the file with its manifest, but hashes it only if it has at most hashLimit bytes. If a crash
 // interrupted a Write between its two renames, inspectExisting does the second one. The warning describes damage or such a
 // crash; it is "" if there was neither.
 func inspectExisting(p paths, hashLimit int64) (_ existing, warning string) {
-	manifest, merr := readManifest(p.manifestPath)
-	pending, perr := readManifest(p.manifestTmp())
+	m, merr := manifest.ReadAt(p.manifestPath)
+	pending, perr := manifest.ReadAt(p.manifestTmp())
 	info, err := os.Lstat(p.dataPath)
-	if isMissing(err) {
+	if disk.IsMissing(err) {
 		os.Remove(p.manifestTmp())
-		if isMissing(merr) {
+		if disk.IsMissing(merr) {
 			return existing{checked: true}, ""
 		}
 		return planQuarantine(p, "its manifest is there without it")
@@ -40,13 +43,13 @@ func inspectExisting(p paths, hashLimit int64) (_ existing, warning string) {
 	if err != nil || !info.Mode().IsRegular() {
 		return planQuarantine(p, "it can't be read as a file")
 	}
-	mayMatch := func(m Manifest, err error) bool { return err == nil && m.Bytes == info.Size() }
-	var h *Hasher
-	if mayMatch(manifest, merr) || mayMatch(pending, perr) {
+	mayMatch := func(m manifest.Manifest, err error) bool { return err == nil && m.Bytes == info.Size() }
+	var h *manifest.Hasher
+	if mayMatch(m, merr) || mayMatch(pending, perr) {
 		if info.Size() > hashLimit {
-			return existing{intact: mayMatch(manifest, merr), manifest: manifest}, ""
+			return existing{intact: mayMatch(m, merr), manifest: m}, ""
 		}
-		if h, err = hashFile(p.dataPath, manifest, pending); err != nil {
+		if h, err = manifest.HashFile(p.dataPath, m, pending); err != nil {
 			return planQuarantine(p, fmt.Sprintf("it can't be read (%v)", err))
 		}
 	}
@@ -55,25 +58,25 @@ func inspectExisting(p paths, hashLimit int64) (_ existing, warning string) {
 	}
 	defer os.Remove(p.manifestTmp())
 	switch {
-	case isMissing(merr):
+	case disk.IsMissing(merr):
 		return planQuarantine(p, "it has no manifest, so another program wrote it or the manifest was removed")
 	case merr != nil:
-		return planQuarantine(p, truncateError(merr).Error())
-	case manifest.Bytes != info.Size():
-		return planQuarantine(p, fmt.Sprintf("it has %d bytes, and the manifest says %d", info.Size(), manifest.Bytes))
+		return planQuarantine(p, manifest.TruncateError(merr).Error())
+	case m.Bytes != info.Size():
+		return planQuarantine(p, fmt.Sprintf("it has %d bytes, and the manifest says %d", info.Size(), m.Bytes))
 	}
-	if mismatch := h.Mismatch(manifest); mismatch != "" {
+	if mismatch := h.Mismatch(m); mismatch != "" {
 		return planQuarantine(p, mismatch)
 	}
-	return existing{checked: true, intact: true, manifest: manifest}, ""
+	return existing{checked: true, intact: true, manifest: m}, ""
 }
 
 // completeInterruptedRename completes a Write that a crash interrupted between its two renames (see replaceBoth). The file is
 // the new one, and its manifest m still has the temporary name.
-func completeInterruptedRename(p paths, m Manifest) (_ existing, warning string) {
+func completeInterruptedRename(p paths, m manifest.Manifest) (_ existing, warning string) {
 	err := os.Rename(p.manifestTmp(), p.manifestPath)
 	if err == nil {
-		err = syncFolder(p.folder())
+		err = disk.SyncFolder(p.folder())
 	}
 	warning = fmt.Sprintf("%s is complete; a crash had left its manifest under the temporary name, and now it is in its place", p.dataPath)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // TestDamagedFileIsQuarantined damages what is on disk in many ways. Readers must see it as it is until the first Write, which
@@ -122,7 +123,7 @@ func TestLeftOverTemporaryFiles(t *testing.T) {
 		if err := os.WriteFile(path+".tmp", []byte("[\n{"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Symlink(other, store.ManifestPath(path)+".tmp"); err != nil {
+		if err := os.Symlink(other, manifest.Path(path)+".tmp"); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,12 +153,12 @@ func TestLargeFileIsCheckedLater(t *testing.T) {
 	if err := os.Truncate(path, size); err != nil {
 		t.Fatal(err)
 	}
-	m, err := store.ReadManifest(path)
+	m, err := manifest.Read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := bytes.Replace(read(t, store.ManifestPath(path)), []byte(`"bytes": `), []byte(`"bytes": 68157440, "was": `), 1)
-	if err := os.WriteFile(store.ManifestPath(path), data, 0o644); err != nil {
+	data := bytes.Replace(read(t, manifest.Path(path)), []byte(`"bytes": `), []byte(`"bytes": 68157440, "was": `), 1)
+	if err := os.WriteFile(manifest.Path(path), data, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	f = open(t, path)
@@ -181,16 +182,16 @@ func FuzzOpen(f *testing.F) {
 	f.Add([]byte("[]\n"), []byte("{}"), good, []byte(`{"pid":1}`))
 	f.Add([]byte("[]\n"), []byte(`{"format":1,"blocks":{"bytes":4096,"sha256":"a3a5e715f0cc574a73c3f9bebb6bc24f32ffd5b67b387244c2c909da779a1478"},"rows":0,"bytes":3}`), []byte("{}"), []byte("{}"))
 	f.Add([]byte("["), []byte(`{"format":1,"written_at":"`+strings.Repeat("9", 500)+`"}`), []byte("\x00"), []byte("\xff"))
-	f.Fuzz(func(t *testing.T, data, manifest, pending, lock []byte) {
+	f.Fuzz(func(t *testing.T, data, finished, pending, lock []byte) {
 		path := filepath.Join(t.TempDir(), "feedback.json")
 		for name, content := range map[string][]byte{
-			path: data, store.ManifestPath(path): manifest, store.ManifestPath(path) + ".tmp": pending, path + ".lock": lock,
+			path: data, manifest.Path(path): finished, manifest.Path(path) + ".tmp": pending, path + ".lock": lock,
 		} {
 			if err := os.WriteFile(name, content, 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
-		store.ReadManifest(path)
+		manifest.Read(path)
 		store.ReadOwner(path)
 		f := open(t, path)
 		m, ok := f.Existing()

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"capture/store/disk"
 )
 
 // SetAtRename makes each Write call fn between its two renames.
@@ -21,8 +23,8 @@ func SetHashPerWrite(n int64) { hashPerWrite = n }
 // SetShadowStep sets how many bytes of a shadow file are copied at a time.
 func SetShadowStep(n int64) { shadowStep = n }
 
-// KeepPriority makes CompressKept work on the thread of its caller.
-func KeepPriority() { withIdlePriority = func(f func() error) error { return f() } }
+// KeepPriority makes work that otherwise has a thread of its own run on the thread of its caller.
+func KeepPriority() { disk.WithIdlePriority = func(f func() error) error { return f() } }
 
 // Warning returns what the next Result will have as its warning.
 func Warning(f *File) string {
@@ -55,14 +57,3 @@ func BeforeVerify(f func()) { beforeVerify = f }
 
 // PretendShare makes all file systems count as a network share.
 func PretendShare() { fileSystemAt = func(string) FileSystem { return FileSystem{Name: "SMB"} } }
-
-// AfterCompressing makes CompressKept call fn when the data of a state are compressed and not renamed yet.
-func AfterCompressing(t *testing.T, fn func()) {
-	last := withIdlePriority
-	withIdlePriority = func(f func() error) error {
-		err := last(f)
-		fn()
-		return err
-	}
-	t.Cleanup(func() { withIdlePriority = last })
-}

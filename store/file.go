@@ -9,10 +9,14 @@ import (
 	"time"
 
 	"capture/internal/volume"
+	"capture/store/disk"
+	"capture/store/kept"
+	"capture/store/loss"
+	"capture/store/manifest"
 )
 
 // File is feedback.json with its manifest and its lock. Its methods may be called from any goroutine. They run one at a time.
-// Exceptions are Published, ReadBack and most methods for kept states (see keep.go): these may run at the same time as others.
+// Exceptions are Published and ReadBack: these may run at the same time as others.
 type File struct {
 	paths
 	captureVersion string // version of capture, for the manifest
@@ -26,13 +30,12 @@ type File struct {
 	last       written  // what the last Write left on disk; zero if it failed or there was none
 	temp       tempFile // temporary name of feedback.json, and the file that has it
 	hasWritten bool     // whether a Write has succeeded since Open
-	rowCounts  rowCounts
+	rowCounts  loss.RowCounts
 	device     uint64 // device of the folder, as stat(2) reports it
 	detached   bool   // whether the folder was on another device at the last check
 	warning    string // warning for the next Result; "" if there is none
 
-	kept        keptStates
-	compressing sync.Mutex // held while states are compressed
+	kept *kept.States
 }
 
 // Open locks the file at path, creates its folder if it is missing, and checks the files that it finds: it completes a Write
@@ -56,14 +59,14 @@ func (f *File) open(o Owner) error {
 	info, err := os.Lstat(f.dataPath)
 	switch {
 	case err == nil && info.Mode()&os.ModeSymlink != 0:
-		return fmt.Errorf("it is a symbolic link, which capture does not follow; name the file itself for --output, %s, or remove the link", followLink(f.dataPath))
+		return fmt.Errorf("it is a symbolic link, which capture does not follow; name the file itself for --output, %s, or remove the link", disk.FollowLink(f.dataPath))
 	case err == nil && !info.Mode().IsRegular():
 		return errors.New("it is not a regular file; name a file for --output, or remove what is there")
 	}
 	if isMountPoint(f.dataPath) {
 		return fmt.Errorf("the file is mounted by itself, so it can't be replaced; mount its folder %s instead", f.folder())
 	}
-	if err := createFolder(f.folder()); err != nil {
+	if err := disk.CreateFolder(f.folder()); err != nil {
 		return err
 	}
 	f.device, _ = deviceOf(f.folder())
@@ -77,9 +80,9 @@ func (f *File) open(o Owner) error {
 	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
 		f.published.add(info)
 	}
-	f.kept.open(f.dataPath, f.paths.tmpWord, f.existing.manifest.WrittenAt)
-	if m := f.existing.manifest; f.existing.intact && time.Since(m.WrittenAt).Abs() < lossWindow {
-		f.rowCounts.add(m.WrittenAt, m.Rows)
+	f.kept = kept.Open(f.dataPath, f.paths.tmpWord, f.existing.manifest.WrittenAt)
+	if m := f.existing.manifest; f.existing.intact && time.Since(m.WrittenAt).Abs() < loss.Window {
+		f.rowCounts.Add(m.WrittenAt, m.Rows)
 	}
 	return nil
 }
@@ -111,12 +114,15 @@ func (f *File) Published(info os.FileInfo) bool {
 	return false
 }
 
+// Kept returns the kept states of the file. Their methods may run at the same time as those of f.
+func (f *File) Kept() *kept.States { return f.kept }
+
 // Path returns the path of feedback.json.
 func (f *File) Path() string { return f.dataPath }
 
 // Existing returns the manifest of the file that Open found. It reports false if there was no file, or if the file did not
 // match its manifest. For a file of more than 64 MB, Open compared only the sizes; the first Write compares the content.
-func (f *File) Existing() (Manifest, bool) {
+func (f *File) Existing() (manifest.Manifest, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.existing.manifest, f.existing.intact
@@ -148,7 +154,7 @@ func (f *File) ensureLocked() error {
 	if err := f.checkDevice(); err != nil {
 		return err
 	}
-	if err := createFolder(f.folder()); err != nil {
+	if err := disk.CreateFolder(f.folder()); err != nil {
 		return err
 	}
 	replaced, err := f.lock.reacquireIfReplaced()
@@ -159,7 +165,7 @@ func (f *File) ensureLocked() error {
 		f.temp.abandon()
 		f.warn(f.useFileSystem())
 		f.existing, f.last, f.hasWritten = existing{}, written{}, false
-		f.kept.reload()
+		f.kept.Reload()
 	}
 	if !f.existing.checked {
 		f.inspectExisting(hashAll)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // A link in the place of a file that capture writes is refused or replaced. What it leads to stays as it is.
@@ -49,7 +50,7 @@ func TestLinksAreNotFollowed(t *testing.T) {
 				}
 				f.Write(votes(20, "y").View(), store.ReasonForced)
 				f.Close()
-				for _, made := range []string{path, store.ManifestPath(path)} {
+				for _, made := range []string{path, manifest.Path(path)} {
 					if info, err := os.Lstat(made); err == nil && info.Mode().IsRegular() && info.Mode().Perm() != 0o640 {
 						t.Errorf("%s: %s has the mode %v", what, made, info.Mode())
 					}
@@ -75,16 +76,16 @@ func TestModesOfNewFiles(t *testing.T) {
 	}
 	wantMode(filepath.Dir(path), 0o750)
 	wantMode(path, 0o640)
-	wantMode(store.ManifestPath(path), 0o640)
+	wantMode(manifest.Path(path), 0o640)
 	wantMode(path+".lock", 0o600)
-	for _, existing := range []string{path, store.ManifestPath(path), path + ".lock"} {
+	for _, existing := range []string{path, manifest.Path(path), path + ".lock"} {
 		if err := os.Chmod(existing, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	write(t, f, votes(20, "x").View(), store.ReasonForced)
 	wantMode(path, 0o644)
-	wantMode(store.ManifestPath(path), 0o644)
+	wantMode(manifest.Path(path), 0o644)
 	f.Close()
 	open(t, path)
 	wantMode(path+".lock", 0o600)

@@ -86,7 +86,7 @@ func (f *File) shadowStep(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	f.last.patched = false // the copy has read the whole file back
-	f.last.digest.adoptBlocks(c.hasher.blocks)
+	f.last.digest.adoptBlocks(c.blocks)
 	c.Close()
 	f.temp.use, f.temp.info = &shadow{layout: f.last.layout}, info
 	return true, nil

@@ -12,6 +12,8 @@ import (
 
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/kept"
+	"capture/store/manifest"
 )
 
 // incompleteFile writes a large file whose manifest lacks the SHA-256 of the whole. It has a shadow.
@@ -83,7 +85,7 @@ func TestIdleCompletesManifest(t *testing.T) {
 // TestCompleteUnlessChange: for any reason but a change Write completes the manifest, whether anything has changed or not.
 func TestCompleteUnlessChange(t *testing.T) {
 	t.Parallel()
-	for _, reason := range []store.Reason{store.ReasonForced, store.ReasonInterval, store.ReasonStop} {
+	for _, reason := range []manifest.Reason{store.ReasonForced, store.ReasonInterval, store.ReasonStop} {
 		f, path, s := incompleteFile(t)
 		write(t, f, s.tab.View(), reason)
 		if m := checkPair(t, path); m.SHA256 == "" {
@@ -102,7 +104,7 @@ func TestCompleteUnlessChange(t *testing.T) {
 func TestCompletingFails(t *testing.T) {
 	t.Parallel()
 	f, path, s := incompleteFile(t)
-	tmp := store.ManifestPath(path) + ".tmp"
+	tmp := manifest.Path(path) + ".tmp"
 	if err := os.MkdirAll(filepath.Join(tmp, "x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -132,9 +134,9 @@ func TestCompletingFails(t *testing.T) {
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
-	before := read(t, store.ManifestPath(path))
+	before := read(t, manifest.Path(path))
 	idle(t, f, s)
-	if !bytes.Equal(read(t, path), other) || !bytes.Equal(read(t, store.ManifestPath(path)), before) {
+	if !bytes.Equal(read(t, path), other) || !bytes.Equal(read(t, manifest.Path(path)), before) {
 		t.Error("file or manifest of another program's file changed")
 	}
 }
@@ -148,7 +150,7 @@ func TestFailedWriteForgetsDigest(t *testing.T) {
 		write(t, f, s.next(), store.ReasonChange)
 	}
 	old := s.tab.View()
-	tmp := store.ManifestPath(path) + ".tmp"
+	tmp := manifest.Path(path) + ".tmp"
 	if err := os.MkdirAll(filepath.Join(tmp, "x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -202,19 +204,19 @@ func TestBlocksShowDamage(t *testing.T) {
 func TestKeptStateIsComplete(t *testing.T) {
 	t.Parallel()
 	f, path, _ := incompleteFile(t)
-	keep := func() store.KeptState {
+	keep := func() kept.State {
 		t.Helper()
 		if err := f.KeepCurrent(); err != nil {
 			t.Fatal(err)
 		}
-		states := f.Kept()
+		states := f.Kept().List()
 		if len(states) != 1 {
 			t.Fatalf("the kept states are %+v", states)
 		}
 		return states[0]
 	}
 	keep()
-	states, err := f.CompressKept(t.Context())
+	states, err := f.Kept().Compress(t.Context())
 	if err != nil || len(states) != 1 {
 		t.Fatalf("compressed %+v, %v", states, err)
 	}
@@ -223,7 +225,7 @@ func TestKeptStateIsComplete(t *testing.T) {
 	if !bytes.Equal(data, read(t, path)) {
 		t.Fatalf("the state has %d bytes", len(data))
 	}
-	m, err := store.ReadManifest(strings.TrimSuffix(s.Path, ".gz"))
+	m, err := manifest.Read(strings.TrimSuffix(s.Path, ".gz"))
 	if err != nil || m.SHA256 != digest(data) || fits(m, data) != nil || s.SHA256 != m.SHA256 || s.Damaged != "" {
 		t.Errorf("its manifest is %+v, %v", m, err)
 	}
@@ -232,7 +234,7 @@ func TestKeptStateIsComplete(t *testing.T) {
 	}
 
 	flip(t, keep().Path, len(data)/2)
-	states, err = f.CompressKept(t.Context())
+	states, err = f.Kept().Compress(t.Context())
 	if err != nil || len(states) != 1 || !strings.Contains(states[0].Damaged, "SHA-256") {
 		t.Fatalf("compressed after a flipped bit: %+v, %v", states, err)
 	}
@@ -277,7 +279,7 @@ func unzip(t *testing.T, path string) []byte {
 	return data
 }
 
-func mustJSON(t *testing.T, m store.Manifest) []byte {
+func mustJSON(t *testing.T, m manifest.Manifest) []byte {
 	t.Helper()
 	data, err := m.MarshalJSON()
 	if err != nil {

@@ -2,9 +2,10 @@ package store
 
 import (
 	"os"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"capture/store/disk"
 )
 
 // The shadow file was feedback.json before, so a reader may still have it open. It is patched in place, but a reader that
@@ -19,9 +20,6 @@ import (
 // If any of this is not possible, writePending patches a clone that shares blocks with the current file (FICLONE), or writes
 // the whole file.
 
-// directAlign is the alignment of offsets, lengths and buffers for direct I/O, in bytes. It is the size of a page.
-const directAlign = 4096
-
 // openShadow opens the shadow file at path for writing, under a lease that ends when the file is closed. It returns nil if the
 // file can't be patched safely, for example because it is not the known version any more, or because its owner or mode differs
 // from that of the current file.
@@ -32,7 +30,7 @@ func openShadow(path string, known os.FileInfo, current string) *os.File {
 	}
 	file := os.NewFile(uintptr(fd), path)
 	info, err := file.Stat()
-	if err == nil && isSameVersion(info, known) && canReplace(fd, current) && supportsDirectIO(current) {
+	if err == nil && isSameVersion(info, known) && canReplace(fd, current) && disk.SupportsDirectIO(current) {
 		if _, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK); err == nil {
 			return file
 		}
@@ -46,34 +44,6 @@ func canReplace(fd int, current string) bool {
 	var st, like unix.Stat_t
 	return unix.Fstat(fd, &st) == nil && unix.Lstat(current, &like) == nil &&
 		st.Nlink == 1 && st.Mode == like.Mode && st.Uid == like.Uid && st.Gid == like.Gid
-}
-
-// supportsDirectIO reports whether the file at path is on a file system where leases and direct I/O are known to work as
-// described above: ext4 (ext2 and ext3 have the same magic number) or XFS.
-func supportsDirectIO(path string) bool {
-	var fs unix.Statfs_t
-	if err := unix.Statfs(path, &fs); err != nil || int64(fs.Type) != unix.EXT4_SUPER_MAGIC && int64(fs.Type) != unix.XFS_SUPER_MAGIC {
-		return false
-	}
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_DIOALIGN, &st)
-	if err != nil || st.Mask&unix.STATX_DIOALIGN == 0 {
-		return err == nil // Linux before 6.1 does not report the alignment
-	}
-	return st.Dio_offset_align > 0 && st.Dio_offset_align <= directAlign && st.Dio_mem_align <= directAlign
-}
-
-// setDirectIO switches the open file to direct I/O. It reports false, and changes nothing, if the file system is not known to
-// support that.
-func setDirectIO(file *os.File) bool {
-	if !supportsDirectIO(file.Name()) {
-		return false
-	}
-	flags, err := unix.FcntlInt(file.Fd(), unix.F_GETFL, 0)
-	if err == nil {
-		_, err = unix.FcntlInt(file.Fd(), unix.F_SETFL, flags|unix.O_DIRECT)
-	}
-	return err == nil
 }
 
 // cloneFile makes the new, empty file share all blocks of the file at path (ioctl_ficlone(2)). It reports false if that fails,
@@ -90,7 +60,7 @@ func cloneFile(file *os.File, path string) bool {
 // renameExchange exchanges the names of two files (renameat2(2), RENAME_EXCHANGE). It reports false if the file system does not
 // support that, or does not support patching; then an exchange would be of no use.
 func renameExchange(a, b string) (bool, error) {
-	if !supportsDirectIO(a) {
+	if !disk.SupportsDirectIO(a) {
 		return false, nil
 	}
 	switch err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err {
@@ -101,11 +71,4 @@ func renameExchange(a, b string) (bool, error) {
 	default:
 		return false, &os.LinkError{Op: "rename", Old: a, New: b, Err: err}
 	}
-}
-
-// alignedBuffer returns n bytes at an address that is aligned for direct I/O.
-func alignedBuffer(n int) []byte {
-	b := make([]byte, n+directAlign)
-	skip := -uintptr(unsafe.Pointer(&b[0])) & (directAlign - 1)
-	return b[skip:][:n:n]
 }

@@ -11,6 +11,7 @@ import (
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 	"capture/store"
+	"capture/store/kept"
 	"capture/store/retention"
 )
 
@@ -89,12 +90,12 @@ func TestLossIsKept(t *testing.T) {
 				r := write(t, f, commit(t, tab, func() { test.change(tab) }), store.ReasonChange)
 				checkPair(t, path)
 				if test.lost == 0 && test.text == "" {
-					if r.Kept != nil || len(f.Kept()) != 0 {
-						t.Fatalf("kept %+v", f.Kept())
+					if r.Kept != nil || len(f.Kept().List()) != 0 {
+						t.Fatalf("kept %+v", f.Kept().List())
 					}
 					return
 				}
-				states := f.Kept()
+				states := f.Kept().List()
 				if r.Kept == nil || len(states) != 1 || states[0].Loss == nil {
 					t.Fatalf("kept %+v: %+v", r.Kept, states)
 				}
@@ -110,11 +111,11 @@ func TestLossIsKept(t *testing.T) {
 					write(t, f, commit(t, tab, func() { put(tab, 2*rows, fmt.Sprint("later ", i)) }), store.ReasonChange)
 					idleToEnd(t, f, tab.View())
 					if i == 3 {
-						if _, err := f.CompressKept(t.Context()); err != nil {
+						if _, err := f.Kept().Compress(t.Context()); err != nil {
 							t.Fatal(err)
 						}
 					}
-					s := f.Kept()[0]
+					s := f.Kept().List()[0]
 					data := read(t, s.Path)
 					if i >= 3 {
 						data = unzip(t, s.Path)
@@ -247,7 +248,7 @@ func TestKeptAtStart(t *testing.T) {
 
 			f = open(t, path)
 			if test.off {
-				f.SetRetention(retention.Policy{})
+				f.Kept().SetPolicy(retention.Policy{})
 			}
 			r := write(t, f, test.next, store.ReasonStart)
 			if !test.kept {
@@ -259,13 +260,13 @@ func TestKeptAtStart(t *testing.T) {
 			if r.Kept == nil || (r.Kept.Loss != nil) != test.loss || r.Kept.Other != test.otherSource {
 				t.Fatalf("kept %+v", r.Kept)
 			}
-			if _, err := f.PruneKept(); err != nil {
+			if _, err := f.Kept().Prune(); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := f.CompressKept(t.Context()); err != nil {
+			if _, err := f.Kept().Compress(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			states, err := store.ListKept(path)
+			states, err := kept.List(path)
 			if err != nil || len(states) != 1 || !bytes.Equal(unzip(t, states[0].Path), before) {
 				t.Errorf("the kept states are %+v, %v", states, err)
 			}
@@ -313,10 +314,10 @@ func TestKeptOnce(t *testing.T) {
 		if err := f.KeepCurrent(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.CompressKept(t.Context()); err != nil {
+		if _, err := f.Kept().Compress(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if states := f.Kept(); len(states) != 1 || states[0].Loss != nil {
+		if states := f.Kept().List(); len(states) != 1 || states[0].Loss != nil {
 			t.Fatalf("the kept states are %+v", states)
 		}
 	}
@@ -330,13 +331,13 @@ func TestKeptOnce(t *testing.T) {
 		if _, err := f.Write(empty, store.ReasonChange); err == nil {
 			t.Fatal("the Write succeeded")
 		}
-		if states := f.Kept(); len(states) != 1 || states[0].Loss == nil || states[0].Rows != 100 {
+		if states := f.Kept().List(); len(states) != 1 || states[0].Loss == nil || states[0].Rows != 100 {
 			t.Fatalf("after a failed Write the kept states are %+v", states)
 		}
 	}
 	os.RemoveAll(manifestTmp)
 	write(t, f, empty, store.ReasonChange)
-	if states := f.Kept(); len(states) != 1 || rowsOf(t, unzip(t, states[0].Path)) != 100 {
+	if states := f.Kept().List(); len(states) != 1 || rowsOf(t, unzip(t, states[0].Path)) != 100 {
 		t.Errorf("the kept states are %+v", states)
 	}
 }
@@ -355,10 +356,10 @@ func TestLossEnds(t *testing.T) {
 	}
 	isOpen := func(want bool) {
 		t.Helper()
-		if _, err := f.EndLosses(tab.View()); err != nil {
+		if _, err := f.Kept().EndLosses(tab.View()); err != nil {
 			t.Fatal(err)
 		}
-		if got := !f.Kept()[0].Acknowledged; got != want {
+		if got := !f.Kept().List()[0].Acknowledged; got != want {
 			t.Errorf("with %d rows the loss is open: %v", tab.View().Rows(), got)
 		}
 	}
@@ -382,7 +383,7 @@ func TestLossEnds(t *testing.T) {
 
 	lose()
 	isOpen(true)
-	states, err := store.ListKept(path)
+	states, err := kept.List(path)
 	if err != nil || len(states) != 2 {
 		t.Fatalf("the kept states are %+v, %v", states, err)
 	}
@@ -411,20 +412,20 @@ func TestManyLossesOnDisk(t *testing.T) {
 				put(tab, j, fmt.Sprint(i))
 			}
 		}), store.ReasonInterval)
-		if _, err := f.EndLosses(tab.View()); err != nil {
+		if _, err := f.Kept().EndLosses(tab.View()); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.KeepCurrent(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.CompressKept(t.Context()); err != nil {
+		if _, err := f.Kept().Compress(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.PruneKept(); err != nil {
+		if _, err := f.Kept().Prune(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	states := f.Kept()
+	states := f.Kept().List()
 	most := 0
 	for _, s := range states {
 		most = max(most, s.Rows)
@@ -454,7 +455,7 @@ func TestDiskBytes(t *testing.T) {
 	write(t, f, tab.View(), store.ReasonStart)
 	idleToEnd(t, f, tab.View())
 	write(t, f, commit(t, tab, tab.Truncate), store.ReasonChange)
-	want := f.Kept()[0].DiskBytes
+	want := f.Kept().List()[0].DiskBytes
 	for _, name := range names(t, dir) {
 		if info, err := os.Stat(filepath.Join(dir, name)); err == nil && info.Mode().IsRegular() && info.Size() < 1<<20 &&
 			!strings.HasPrefix(name, "feedback-") {

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"capture/store"
+	"capture/store/disk"
+	"capture/store/kept"
 )
 
 // TestDroppedWhileCompressed drops a state while it is being compressed. It must not come back.
@@ -16,8 +18,8 @@ func TestDroppedWhileCompressed(t *testing.T) {
 		t.Fatal(err)
 	}
 	dropped := 0
-	store.AfterCompressing(t, func() {
-		states, err := store.ListKept(path) // as another process does
+	afterCompressing(t, func() {
+		states, err := kept.List(path) // as another process does
 		if err != nil {
 			t.Error(err)
 		}
@@ -28,13 +30,24 @@ func TestDroppedWhileCompressed(t *testing.T) {
 			dropped++
 		}
 	})
-	if done, err := f.CompressKept(t.Context()); err != nil || len(done) != 0 || dropped != 1 {
+	if done, err := f.Kept().Compress(t.Context()); err != nil || len(done) != 0 || dropped != 1 {
 		t.Errorf("compressed %v, %v; dropped %d", done, err, dropped)
 	}
 	if left := leftovers(t, path); left != nil {
 		t.Errorf("left over: %v", left)
 	}
-	if states := f.Kept(); len(states) != 0 {
+	if states := f.Kept().List(); len(states) != 0 {
 		t.Errorf("the kept states are %v", states)
 	}
+}
+
+// afterCompressing makes Compress call fn when the data of a state are compressed and not renamed yet.
+func afterCompressing(t *testing.T, fn func()) {
+	last := disk.WithIdlePriority
+	disk.WithIdlePriority = func(f func() error) error {
+		err := last(f)
+		fn()
+		return err
+	}
+	t.Cleanup(func() { disk.WithIdlePriority = last })
 }

@@ -53,7 +53,7 @@ func fillWithKept(args []string) error {
 			return fmt.Errorf("without room: %v", err)
 		}
 	}
-	states := f.Kept()
+	states := f.Kept().List()
 	if len(states) != 1 || states[0].Rows != 500 {
 		return fmt.Errorf("the kept states are %+v", states)
 	}
@@ -63,7 +63,7 @@ func fillWithKept(args []string) error {
 	if r, err := f.Write(larger, store.ReasonChange); err != nil || r.Manifest.Rows != 350 {
 		return fmt.Errorf("acknowledged: %v", err)
 	}
-	if states := f.Kept(); len(states) != 0 {
+	if states := f.Kept().List(); len(states) != 0 {
 		return fmt.Errorf("the kept states are %+v", states)
 	}
 	runtime.KeepAlive(tab) // a daemon has its table

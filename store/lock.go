@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"capture/store/disk"
 )
 
 // Owner describes the process that has the lock of a file. The process writes it into the lock file.
@@ -197,7 +199,7 @@ var ErrLockNotTrusted = errors.New("another user may write the lock file, so the
 // user may read the lock file.
 func ReadOwner(path string) (o Owner, locked bool, err error) {
 	f, err := openLockFile(path, unix.O_RDONLY)
-	if isMissing(err) {
+	if disk.IsMissing(err) {
 		return Owner{}, false, nil
 	}
 	if err != nil {

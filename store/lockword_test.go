@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"capture/store"
+	"capture/store/manifest"
 )
 
 func TestLockFileIsClosedToOthers(t *testing.T) {
@@ -44,7 +45,7 @@ func TestForeignWordInLockFile(t *testing.T) {
 	}
 	before := read(t, path)
 	v := votes(4, "y").View()
-	for _, reason := range []store.Reason{store.ReasonChange, store.ReasonForced} {
+	for _, reason := range []manifest.Reason{store.ReasonChange, store.ReasonForced} {
 		_, err := f.Write(v, reason)
 		if !errors.As(err, new(*store.LockedError)) || !strings.Contains(err.Error(), "pid 4711") || !strings.Contains(err.Error(), "elsewhere") {
 			t.Errorf("%s: the error is %v", reason, err)

@@ -22,6 +22,7 @@ import (
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // children are what this test binary does when a test starts it again, as a process that is killed or has another user, other
@@ -132,7 +133,7 @@ func open(t *testing.T, path string) *store.File {
 	return f
 }
 
-func write(t *testing.T, f *store.File, v *snapshot.View, reason store.Reason) store.Result {
+func write(t *testing.T, f *store.File, v *snapshot.View, reason manifest.Reason) store.Result {
 	t.Helper()
 	r, err := f.Write(v, reason)
 	if err != nil {
@@ -156,7 +157,7 @@ func digest(data []byte) string {
 }
 
 // fits returns an error unless m is the manifest of a file with that content.
-func fits(m store.Manifest, data []byte) error {
+func fits(m manifest.Manifest, data []byte) error {
 	var sums []byte
 	for block := range slices.Chunk(data, testBlockBytes) {
 		sum := sha256.Sum256(block)
@@ -176,9 +177,9 @@ func fits(m store.Manifest, data []byte) error {
 }
 
 // checkPair checks that file and manifest are complete and match, and returns the manifest.
-func checkPair(t *testing.T, path string) store.Manifest {
+func checkPair(t *testing.T, path string) manifest.Manifest {
 	t.Helper()
-	m, err := store.ReadManifest(path)
+	m, err := manifest.Read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,4 +235,18 @@ func within(t *testing.T, what string, ok func() bool) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// names returns the names in a folder, in order.
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, e := range entries {
+		list = append(list, e.Name())
+	}
+	return list
 }

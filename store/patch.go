@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"capture/store/disk"
 	"capture/store/placement"
 )
 
@@ -45,7 +46,7 @@ func (p *pendingVersion) writeSpans(file *os.File, spans []placement.Span) error
 	if len(spans) == 0 {
 		return nil
 	}
-	buf, scratch := alignedBuffer(1<<20), []byte(nil)
+	buf, scratch := disk.AlignedBuffer(1<<20), []byte(nil)
 	for _, s := range spans {
 		for off := s.From; off < s.To; {
 			b := buf[:min(int64(len(buf)), s.To-off)]

@@ -16,6 +16,7 @@ import (
 
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // Small limits make the files of these tests large: they have some twenty parts and many blocks, and hashing one takes several
@@ -135,7 +136,7 @@ func TestPatch(t *testing.T) {
 			reason = store.ReasonForced
 		}
 		written := write(t, f, view, reason)
-		m, err := store.ReadManifest(path)
+		m, err := manifest.Read(path)
 		if err != nil {
 			t.Fatal(err)
 		}

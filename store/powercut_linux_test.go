@@ -21,6 +21,7 @@ import (
 
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // A transcript is what the child has printed so far.
@@ -96,7 +97,7 @@ func (s *transcript) check(left diskState, path string, namesInOrder bool) error
 	if err := s.checkContent(content, there); err != nil {
 		return err
 	}
-	manifest, there := left[store.ManifestPath(path)]
+	manifest, there := left[manifest.Path(path)]
 	if there && !json.Valid(manifest) {
 		return fmt.Errorf("the manifest is not complete: %q", manifest)
 	}

@@ -15,6 +15,8 @@ import (
 
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/kept"
+	"capture/store/manifest"
 )
 
 func init() {
@@ -45,19 +47,19 @@ func writeVersions(args []string) error {
 			put(tab, i, strings.Repeat(fill, 50))
 		}
 	}
-	for i, next := range []func() (reason store.Reason){
-		func() store.Reason { return store.ReasonStart },
-		func() store.Reason { change(rows/3, rows/3+2, "y"); return store.ReasonChange },
-		func() store.Reason { return store.ReasonInterval },
-		func() store.Reason { change(rows-1, rows+7, "z"); return store.ReasonChange },
-		func() store.Reason { change(1, 4, "a"); return store.ReasonChange },
-		func() store.Reason {
+	for i, next := range []func() (reason manifest.Reason){
+		func() manifest.Reason { return store.ReasonStart },
+		func() manifest.Reason { change(rows/3, rows/3+2, "y"); return store.ReasonChange },
+		func() manifest.Reason { return store.ReasonInterval },
+		func() manifest.Reason { change(rows-1, rows+7, "z"); return store.ReasonChange },
+		func() manifest.Reason { change(1, 4, "a"); return store.ReasonChange },
+		func() manifest.Reason {
 			for i := 2; i < rows/2; i++ {
 				tab.Delete(key(i))
 			}
 			return store.ReasonChange
 		},
-		func() store.Reason { change(0, 1, "b"); return store.ReasonStop },
+		func() manifest.Reason { change(0, 1, "b"); return store.ReasonStop },
 	}[:most] {
 		reason := next()
 		if reason != store.ReasonInterval {
@@ -88,9 +90,9 @@ func writeVersions(args []string) error {
 			continue
 		}
 		err = f.KeepCurrent()
-		var compressed []store.KeptState
+		var compressed []kept.State
 		if err == nil {
-			compressed, err = f.CompressKept(context.Background())
+			compressed, err = f.Kept().Compress(context.Background())
 		}
 		if err != nil {
 			fmt.Println("failed", err)
@@ -112,7 +114,7 @@ const completed = 4
 
 // manifestOf returns the SHA-256 of the manifest of the file at path.
 func manifestOf(path string) string {
-	manifest, err := os.ReadFile(store.ManifestPath(path))
+	manifest, err := os.ReadFile(manifest.Path(path))
 	return fmt.Sprint(digest(manifest), " ", err)
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"capture/snapshot"
+	"capture/store/disk"
 	"capture/store/placement"
 )
 
@@ -61,7 +62,7 @@ func (p *prewrite) finish(v *pendingVersion) error {
 	if err := p.file.Truncate(v.Bytes); err != nil { // the file may have been longer
 		return err
 	}
-	return syncAndClose(p.file)
+	return disk.SyncAndClose(p.file)
 }
 
 // Close closes the file.

@@ -3,13 +3,13 @@ package store
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
+
+	"capture/store/disk"
 )
 
 // maxQuarantined is the maximum number of damaged files that are kept.
@@ -23,7 +23,7 @@ const quarantineInfix = ".damaged-"
 func quarantineSuffix(p paths, now time.Time) string {
 	base := quarantineInfix + now.UTC().Format("20060102T150405Z")
 	suffix := base
-	isTaken := func(s string) bool { return pathExists(p.dataPath+s) || pathExists(p.manifestPath+s) }
+	isTaken := func(s string) bool { return disk.Exists(p.dataPath+s) || disk.Exists(p.manifestPath+s) }
 	for i, this := 2, base; i < 100; i++ {
 		next := fmt.Sprintf("%s-%02d", base, i)
 		if isTaken(this) {
@@ -52,7 +52,7 @@ func quarantine(p paths, suffix string) (taken bool, err error) {
 // the file is missing.
 func linkOrCopy(path, second string) error {
 	info, err := os.Lstat(path)
-	if isMissing(err) {
+	if disk.IsMissing(err) {
 		return nil
 	}
 	if err != nil {
@@ -65,26 +65,8 @@ func linkOrCopy(path, second string) error {
 	if there, serr := os.Lstat(second); serr == nil && os.SameFile(info, there) {
 		return nil // perhaps an earlier attempt made the link and failed later
 	}
-	for _, noLinks := range []error{syscall.EPERM, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EMLINK} {
-		if errors.Is(err, noLinks) {
-			return copyFile(path, second)
-		}
-	}
-	return err
-}
-
-func copyFile(path, to string) error {
-	from, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	err = writeSynced(to, path, func(w *os.File) error {
-		_, err := io.Copy(w, from)
-		return err
-	})
-	if err != nil {
-		os.Remove(to)
+	if disk.HasNoLinks(err) {
+		return disk.CopyFile(path, second)
 	}
 	return err
 }

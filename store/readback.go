@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"weak"
 
-	"golang.org/x/sys/unix"
-
 	"capture/internal/volume"
 	"capture/snapshot"
+	"capture/store/disk"
+	"capture/store/manifest"
 )
 
 // The manifest has the digest of the bytes that were intended to be written. A patch does not rewrite most of the file, so
@@ -26,7 +26,7 @@ func (f *File) ReadBack(ctx context.Context) (damage string, err error) {
 		return "", err
 	}
 	defer file.Close()
-	err = withIdlePriority(func() (err error) {
+	err = disk.WithIdlePriority(func() (err error) {
 		damage, err = compareWithManifest(ctx, file, m)
 		return err
 	})
@@ -49,11 +49,11 @@ func (f *File) ReadBack(ctx context.Context) (damage string, err error) {
 
 // openLast opens the file and returns the manifest of the last Write. The file is nil if f is closed, or if the last Write
 // failed or there was none. In these cases nothing needs to be read back.
-func (f *File) openLast() (*os.File, Manifest, error) {
+func (f *File) openLast() (*os.File, manifest.Manifest, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed || f.last.file == nil {
-		return nil, Manifest{}, nil
+		return nil, manifest.Manifest{}, nil
 	}
 	file, err := os.Open(f.dataPath)
 	return file, f.last.manifest, err
@@ -61,39 +61,16 @@ func (f *File) openLast() (*os.File, Manifest, error) {
 
 // compareWithManifest reads the whole file. It returns how the file differs from m or why it can't be read, or "" if it
 // matches.
-func compareWithManifest(ctx context.Context, file *os.File, m Manifest) (string, error) {
-	h := NewHasher(m)
-	err := readPastCache(ctx, file, func(b []byte) error {
+func compareWithManifest(ctx context.Context, file *os.File, m manifest.Manifest) (string, error) {
+	h := manifest.NewHasher(m)
+	err := disk.ReadPastCache(ctx, file, func(b []byte) error {
 		h.Write(b)
 		return nil
 	})
-	if errors.As(err, new(*readError)) {
-		return err.Error(), nil
+	if errors.As(err, new(*disk.ReadError)) {
+		return "it can't be read: " + err.Error(), nil
 	}
 	return h.Mismatch(m), err
-}
-
-// readPastCache calls use with the bytes of the file, chunk by chunk. It reads with direct I/O if the file system supports
-// that.
-func readPastCache(ctx context.Context, file *os.File, use func([]byte) error) error {
-	setDirectIO(file)
-	buf := alignedBuffer(chunkBytes)
-	for off := int64(0); ctx.Err() == nil; {
-		n, err := unix.Pread(int(file.Fd()), buf, off) // not ReadAt, for the reason in copyStep
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return &readError{os.NewSyscallError("pread", err)}
-		case n == 0:
-			return nil
-		}
-		if err := use(buf[:n]); err != nil {
-			return err
-		}
-		off += int64(n)
-	}
-	return ctx.Err()
 }
 
 // proveForced reads back a patched file that somebody asked for. If the file is damaged, proveForced writes it whole.

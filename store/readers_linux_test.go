@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capture/store"
+	"capture/store/manifest"
 )
 
 func init() {
@@ -45,9 +46,9 @@ func TestReaders(t *testing.T) {
 func replaced(t *testing.T, path string) {
 	t.Helper()
 	for range 3 {
-		was := read(t, store.ManifestPath(path))
+		was := read(t, manifest.Path(path))
 		within(t, "the next version", func() bool {
-			now, err := os.ReadFile(store.ManifestPath(path))
+			now, err := os.ReadFile(manifest.Path(path))
 			return err == nil && string(now) != string(was)
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capture/store"
+	"capture/store/manifest"
 )
 
 func init() { children["refused"] = writeWhileRefused }
@@ -253,7 +254,7 @@ func (s *transcript) explains(step refusal, root string) error {
 func (d *device) leftover(path string, renamed bool) []string {
 	var left []string
 	for _, name := range slices.Sorted(maps.Keys(d.names)) {
-		if strings.HasSuffix(name, ".tmp") && !(renamed && name == store.ManifestPath(path)+".tmp") {
+		if strings.HasSuffix(name, ".tmp") && !(renamed && name == manifest.Path(path)+".tmp") {
 			left = append(left, filepath.Base(name))
 		}
 	}

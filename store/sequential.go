@@ -1,9 +1,12 @@
 package store
 
-import "os"
+import (
+	"os"
+
+	"capture/store/disk"
+)
 
 const (
-	chunkBytes     = 1 << 20
 	chunks         = 4       // number of chunks that may be waiting to be hashed or written
 	largeChunk     = 4 << 20 // size in bytes above which a chunk is freed and not reused; only very large rows need one
 	writebackBytes = 8 << 20 // number of bytes after which the kernel is asked to start writing them to the device
@@ -16,7 +19,7 @@ type sequentialWriter struct {
 	file             *os.File
 	direct           bool        // whether the file is written with direct I/O
 	digest           *digest     // digest of the bytes that have been hashed
-	off              int64       // offset up to which the file is written and hashed; a multiple of directAlign
+	off              int64       // offset up to which the file is written and hashed; a multiple of disk.DirectAlign
 	buf              []byte      // bytes from off on that are not written yet
 	writebackStarted int64       // offset up to which writeback has started
 	recycled         chan []byte // chunks that the hasher has finished with; nil for a chunk that must be allocated
@@ -25,7 +28,7 @@ type sequentialWriter struct {
 // newSequentialWriter returns a writer for an empty file. large is set for a file that is large; complete selects the digest as
 // in newDigest.
 func newSequentialWriter(file *os.File, large, complete bool) *sequentialWriter {
-	w := &sequentialWriter{file: file, direct: large && setDirectIO(file), recycled: make(chan []byte, chunks)}
+	w := &sequentialWriter{file: file, direct: large && disk.SetDirectIO(file), recycled: make(chan []byte, chunks)}
 	w.digest = newDigest(complete)
 	for range chunks {
 		w.recycled <- nil
@@ -66,10 +69,10 @@ func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
 		if skip > 0 { // a part of this piece is already written or in buf
 			w.buf = append(w.buf[:from], w.buf[from+skip:]...)
 		}
-		if len(w.buf) < chunkBytes {
+		if len(w.buf) < disk.ChunkBytes {
 			continue
 		}
-		aligned := len(w.buf) &^ (directAlign - 1)
+		aligned := len(w.buf) &^ (disk.DirectAlign - 1)
 		chunk, rest := w.buf[:aligned], w.buf[aligned:]
 		w.buf = <-w.recycled
 		w.ensureRoom(len(rest))
@@ -102,7 +105,7 @@ func (w *sequentialWriter) awaitHasher() {
 // ensureRoom makes room for n more bytes in buf. It keeps buf aligned for direct I/O.
 func (w *sequentialWriter) ensureRoom(n int) {
 	if n += len(w.buf); n > cap(w.buf) {
-		w.buf = append(alignedBuffer(max(n, chunkBytes+chunkBytes/4))[:0], w.buf...)
+		w.buf = append(disk.AlignedBuffer(max(n, disk.ChunkBytes+disk.ChunkBytes/4))[:0], w.buf...)
 	}
 }
 
@@ -140,8 +143,8 @@ func (w *sequentialWriter) finish(c *content) error {
 	w.digest.Write(w.buf)
 	b := w.buf
 	if w.direct { // direct I/O writes whole pages only, so pad the last one and truncate the file later
-		w.ensureRoom(-n & (directAlign - 1))
-		b = w.buf[:(n+directAlign-1)&^(directAlign-1)]
+		w.ensureRoom(-n & (disk.DirectAlign - 1))
+		b = w.buf[:(n+disk.DirectAlign-1)&^(disk.DirectAlign-1)]
 		clear(b[n:])
 	}
 	if len(b) > 0 {

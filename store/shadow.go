@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capture/internal/volume"
+	"capture/store/disk"
+	"capture/store/manifest"
 	"capture/store/placement"
 )
 
@@ -30,8 +32,9 @@ func (s *shadow) Close() error {
 // shadowCopy is an incomplete copy of the current version. When complete, it becomes the shadow.
 type shadowCopy struct {
 	from, to *os.File
-	copied   int64   // number of bytes in the copy
-	hasher   *Hasher // hasher of these bytes, with block hashes, so that the first change need not hash the whole file
+	copied   int64                 // number of bytes in the copy
+	hasher   *manifest.Hasher      // hasher of these bytes
+	blocks   *manifest.BlockHashes // hashes of their blocks, so that the first change need not hash the whole file
 }
 
 // shadowStep is the number of bytes that one step copies. A Write may run after each step.
@@ -48,7 +51,7 @@ func newShadowCopy(temp *tempFile, size int64) (*shadowCopy, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !setDirectIO(from) {
+	if !disk.SetDirectIO(from) {
 		from.Close()
 		return nil, nil
 	}
@@ -57,15 +60,16 @@ func newShadowCopy(temp *tempFile, size int64) (*shadowCopy, error) {
 		from.Close()
 		return nil, err
 	}
-	setDirectIO(to)
-	c := &shadowCopy{from: from, to: to, hasher: newHasher(true)}
+	disk.SetDirectIO(to)
+	c := &shadowCopy{from: from, to: to, hasher: manifest.NewHasher()}
+	c.blocks = c.hasher.HashBlocks(blockBytes)
 	temp.use = c
 	return c, nil
 }
 
 // copyStep copies the next bytes of a file of size bytes, and reports whether all of it is copied. It stops early if ctx ends.
 func (c *shadowCopy) copyStep(ctx context.Context, size int64) (done bool, err error) {
-	buf := alignedBuffer(chunkBytes)
+	buf := disk.AlignedBuffer(disk.ChunkBytes)
 	for end := c.copied + shadowStep; c.copied < min(size, end) && ctx.Err() == nil; {
 		// Not ReadAt: after a short read, it reads again at the end of the file, and direct I/O does not accept that offset.
 		n, err := unix.Pread(int(c.from.Fd()), buf, c.copied)
@@ -76,7 +80,7 @@ func (c *shadowCopy) copyStep(ctx context.Context, size int64) (done bool, err e
 			return false, io.ErrUnexpectedEOF
 		}
 		c.hasher.Write(buf[:n])
-		if _, err := c.to.WriteAt(buf[:(n+directAlign-1)&^(directAlign-1)], c.copied); err != nil {
+		if _, err := c.to.WriteAt(buf[:(n+disk.DirectAlign-1)&^(disk.DirectAlign-1)], c.copied); err != nil {
 			return false, err
 		}
 		c.copied += int64(n)
@@ -85,7 +89,7 @@ func (c *shadowCopy) copyStep(ctx context.Context, size int64) (done bool, err e
 }
 
 // finish compares the copied bytes with the manifest, syncs the copy and returns its identity.
-func (c *shadowCopy) finish(m Manifest) (os.FileInfo, error) {
+func (c *shadowCopy) finish(m manifest.Manifest) (os.FileInfo, error) {
 	if mismatch := c.hasher.Mismatch(m); mismatch != "" {
 		return nil, &damagedError{mismatch}
 	}

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"capture/store/disk"
 )
 
 // A network share differs from a local file system in two respects:
@@ -129,7 +131,7 @@ var ownTmpSuffix = regexp.MustCompile(`^-[0-9a-f]{16}\.tmp$`)
 // use always leads to a complete manifest.
 func (f *File) writeManifestOnShare(write func(*os.File) error) error {
 	own := f.ownTmp(f.manifestPath)
-	err := writeSynced(own, f.manifestPath, write)
+	err := disk.WriteSynced(own, f.manifestPath, write)
 	if err == nil {
 		err = f.share.rename(own, f.manifestTmp())
 	}

@@ -18,6 +18,8 @@ import (
 
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/disk"
+	"capture/store/kept"
 )
 
 func init() {
@@ -109,7 +111,7 @@ func TestTwoWritersWithoutLocks(t *testing.T) {
 			return r, cmd
 		}
 		first, firstCmd := rival("aaaa", "renameat,renameat2:delay_enter=300000:when=3+3")
-		for !pathExists(path) {
+		for !disk.Exists(path) {
 			time.Sleep(time.Millisecond)
 		}
 		stop, seen := make(chan struct{}), make(chan int)
@@ -156,7 +158,7 @@ func killGroup(cmd *exec.Cmd) {
 	cmd.Wait()
 }
 
-func pathExists(path string) bool {
+func Exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
@@ -267,7 +269,7 @@ func TestKeptStatesOnShare(t *testing.T) {
 	if err != nil || strings.TrimSpace(string(out)) != "1 <nil>" {
 		t.Fatalf("%s, %v", out, err)
 	}
-	states, err := store.ListKept(path)
+	states, err := kept.List(path)
 	if err != nil || len(states) != 1 {
 		t.Fatalf("%v, %v", states, err)
 	}
@@ -292,7 +294,7 @@ func keepOnShare(args []string) error {
 	if err := f.KeepCurrent(); err != nil {
 		return err
 	}
-	done, err := f.CompressKept(context.Background())
+	done, err := f.Kept().Compress(context.Background())
 	fmt.Println(len(done), err)
 	return nil
 }

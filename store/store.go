@@ -1,7 +1,7 @@
 // Package store keeps feedback.json on disk, with its manifest, its lock and its kept states.
 //
 // A [File] is feedback.json. [Open] locks it, so only one process writes it. [File.Write] replaces it by a new file that is
-// complete and synced. The [Manifest] in the same folder records which state of the table the file holds, and its SHA-256. With
+// complete and synced. The [manifest.Manifest] in the same folder records which state of the table the file holds, and its SHA-256. With
 // it, anybody can distinguish a complete file from a damaged one, even if the writer was killed.
 //
 // These files implement a Write, in the order in which it uses them:
@@ -20,10 +20,24 @@
 //	quarantine.go       keeps a damaged file under another name
 //	writeahead.go       writes a file while its table is still being copied
 //	idle.go             completes the manifest and makes the shadow file while the table does not change
-//	lossdetect.go       decides whether the current file must be kept before it is replaced; losscompare.go compares the rows
-//	keep.go             keeps states and drops them; keptcompress.go compresses them, lossend.go ends losses
-//	keptstate.go        lists kept states for any process; keptnames.go defines the names of their files
+//	standing.go         decides whether the current file must be kept before it is replaced
+//	space.go            drops kept states for a write that lacks room
+//	readback.go         reads the file and compares it with its manifest
 //
-// Package [capture/store/placement] decides where the rows are placed in a file that is patched. Package
+// Package [capture/store/manifest] describes the file, [capture/store/loss] finds out what a Write would remove,
+// [capture/store/kept] keeps the states before, and [capture/store/disk] has what all of them do with files. Package
+// [capture/store/placement] decides where the rows are placed in a file that is patched. Package
 // [capture/store/retention] decides which earlier states stay.
 package store
+
+import "capture/store/manifest"
+
+// Reasons for which a file is written.
+const (
+	ReasonStart    manifest.Reason = "start"    // the first copy of the table is complete
+	ReasonChange   manifest.Reason = "change"   // the table changed
+	ReasonInterval manifest.Reason = "interval" // a new flush interval began
+	ReasonForced   manifest.Reason = "forced"   // somebody asked the daemon to write the file
+	ReasonStop     manifest.Reason = "stop"     // the daemon stops
+	ReasonExport   manifest.Reason = "export"   // somebody asked for a file while no daemon runs
+)

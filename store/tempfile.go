@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"capture/store/disk"
 )
 
 // tempFile manages the temporary name of feedback.json. At most one file has this name, for one of four uses:
@@ -32,7 +34,7 @@ type tempFile struct {
 // becomes the use until the caller sets another one.
 func (t *tempFile) create() (*os.File, error) {
 	t.discard()
-	file, err := createLike(t.path, t.target)
+	file, err := disk.CreateLike(t.path, t.target)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,12 +10,15 @@ import (
 
 	"capture/internal/volume"
 	"capture/snapshot"
+	"capture/store/disk"
+	"capture/store/kept"
+	"capture/store/manifest"
 )
 
 // Result describes what a Write or an Idle did.
 type Result struct {
-	Manifest     Manifest // the manifest as it is on disk
-	BytesWritten int64    // bytes of feedback.json that were written to disk; for a large file usually only the changed ranges
+	Manifest     manifest.Manifest // the manifest as it is on disk
+	BytesWritten int64             // bytes of feedback.json that were written to disk; for a large file usually only the changed ranges
 
 	// Damage describes how the file differed from its manifest when it was read back. It is "" if the file was not read back or
 	// matched. If Write returns no error, the damaged file has already been replaced; after Idle, the next Write replaces it.
@@ -22,7 +26,7 @@ type Result struct {
 
 	// Kept is the state that was kept before the file was replaced, because of a loss or because an earlier run had left it. It
 	// is nil if no state was kept. It may be set even if Write returns an error.
-	Kept *KeptState
+	Kept *kept.State
 
 	// Warning is a message for the log, such as that a damaged file was kept, that a Write interrupted by a crash was
 	// completed, or that the next Write will take longer. It is "" if there is nothing to report.
@@ -39,7 +43,7 @@ type Result struct {
 //
 // Only after a Write with ReasonChange may the manifest of a large file lack the SHA-256 of the whole file, because hashing all
 // of it takes long. [File.Idle] adds it.
-func (f *File) Write(v *snapshot.View, reason Reason) (Result, error) {
+func (f *File) Write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	view, bytes := weak.Make(v), v.Bytes()
@@ -58,7 +62,7 @@ func (f *File) Write(v *snapshot.View, reason Reason) (Result, error) {
 	return r, err
 }
 
-func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
+func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	if err := f.ensureLocked(); err != nil {
 		return Result{}, err
 	}
@@ -67,11 +71,11 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 	// the last version's digest is updated in place, so after an error it matches neither version.
 	last := f.last
 	f.last = written{}
-	m := newManifest(v, reason, f.captureVersion)
+	m := manifest.New(v, reason, f.captureVersion)
 	complete := reason != ReasonChange
 	next := written{view: weak.Make(v), shape: weak.Make(v.Shape()), version: v.Version(), rowBytes: v.Bytes()}
 	bytesWritten := int64(0)
-	var kept *KeptState
+	var state *kept.State
 	var err error
 	if last.hasRowsOf(v) && last.isOnDisk(f.dataPath) {
 		if complete {
@@ -86,14 +90,14 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 		}
 		next.layout, next.rows, next.digest, next.patched = last.layout, last.rows, last.digest, last.patched
 	} else {
-		if kept, err = f.keepStanding(v, &last); err != nil {
+		if state, err = f.keepStanding(v, &last); err != nil {
 			return Result{}, err
 		}
 		p := newPendingVersion(v, last, f.temp.use)
 		p.complete = complete
 		// From here on, v is not used. Therefore rows that the table no longer has can be freed as soon as they are written.
 		if err := f.replaceBoth(p, &m, last); err != nil {
-			return Result{Kept: kept}, err
+			return Result{Kept: state}, err
 		}
 		next.layout, next.rows, next.digest, next.patched, bytesWritten = p.Layout, p.rows, p.digest, p.patched, p.bytesWritten
 	}
@@ -104,25 +108,46 @@ func (f *File) write(v *snapshot.View, reason Reason) (Result, error) {
 	}
 	next.manifest, next.file = m, info
 	f.last, f.hasWritten = next, true
-	f.rowCounts.add(time.Now(), m.Rows)
-	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: kept}, nil
+	f.rowCounts.Add(time.Now(), m.Rows)
+	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: state}, nil
 }
 
 // keepStanding keeps the current file as a state if there is a reason to, before v replaces it. It returns the kept state, or
 // nil.
-func (f *File) keepStanding(v *snapshot.View, last *written) (*KeptState, error) {
-	reason := f.findKeepReason(v, last)
-	if reason == nil {
+func (f *File) keepStanding(v *snapshot.View, last *written) (*kept.State, error) {
+	m := f.stateToKeep(v, last)
+	if m == nil {
 		return nil, nil
 	}
-	s, err := f.kept.keep(reason)
+	s, err := f.kept.Keep(*m)
 	if err != nil {
 		return nil, err
 	}
-	if reason.loss != nil {
+	if m.Kept.Loss != nil {
 		f.rowCounts = nil // so the next loss is measured against the rows that remain
 	}
 	return &s, nil
+}
+
+// KeepCurrent keeps the file of the last Write as an ordinary state, unless the policy keeps none or the newest kept state is
+// equal. The state stays plain until [kept.States.Compress] compresses it.
+func (f *File) KeepCurrent() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.kept.IsOff():
+		return nil
+	case f.closed:
+		return os.ErrClosed
+	case f.last.file == nil:
+		return errors.New("keep a state: the last flush failed; there is nothing new to keep")
+	case !f.last.isOnDisk(f.dataPath):
+		return fmt.Errorf("keep a state: %s is not what was written; another program changed it", f.dataPath)
+	}
+	m := f.last.manifest
+	m.Kept = &manifest.Kept{}
+	_, err := f.kept.Keep(m)
+	return err
 }
 
 // replaceBoth replaces the file by the pending version, and the manifest by m. The left column lists the steps, the right one
@@ -140,7 +165,7 @@ func (f *File) keepStanding(v *snapshot.View, last *written) (*KeptState, error)
 //
 // A shadow file may be patched only after step 5 of the Write that retired it: until then, a power cut may undo the exchange
 // and turn the shadow into feedback.json again. Therefore replaceBoth keeps the shadow only if every step succeeds.
-func (f *File) replaceBoth(p *pendingVersion, m *Manifest, last written) (err error) {
+func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written) (err error) {
 	renamed := false
 	defer func() {
 		if err == nil {
@@ -180,7 +205,7 @@ func (f *File) replaceBoth(p *pendingVersion, m *Manifest, last written) (err er
 	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
 		return err
 	}
-	return syncFolder(f.folder())
+	return disk.SyncFolder(f.folder())
 }
 
 // atRename is a hook for tests, called between the two renames. Tests end the process there.
@@ -199,7 +224,7 @@ func (f *File) quarantineExisting() error {
 }
 
 // replaceManifest replaces only the manifest.
-func (f *File) replaceManifest(m Manifest) error {
+func (f *File) replaceManifest(m manifest.Manifest) error {
 	err := f.writeManifest(m)
 	if err == nil {
 		err = f.lock.verify()
@@ -211,12 +236,12 @@ func (f *File) replaceManifest(m Manifest) error {
 		os.Remove(f.manifestTmp())
 		return err
 	}
-	return syncFolder(f.folder())
+	return disk.SyncFolder(f.folder())
 }
 
 // writeManifest writes the manifest under its temporary name and syncs it.
-func (f *File) writeManifest(m Manifest) error {
-	data, err := m.encode()
+func (f *File) writeManifest(m manifest.Manifest) error {
+	data, err := m.Encode()
 	if err != nil {
 		return fmt.Errorf("encode manifest: %w", err)
 	}
@@ -227,5 +252,5 @@ func (f *File) writeManifest(m Manifest) error {
 	if f.share != nil {
 		return f.writeManifestOnShare(write)
 	}
-	return writeSynced(f.manifestTmp(), f.manifestPath, write)
+	return disk.WriteSynced(f.manifestTmp(), f.manifestPath, write)
 }

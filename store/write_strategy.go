@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"capture/snapshot"
+	"capture/store/disk"
 	"capture/store/placement"
 )
 
@@ -65,7 +66,7 @@ func (f *File) writePending(p *pendingVersion, last written) error {
 	patchable := isPatchable(last, p, f.dataPath)
 	if s, ok := f.temp.use.(*shadow); ok && patchable && p.isWorthPatching(s.layout) {
 		if s.file = openShadow(f.dataTmp(), f.temp.info, f.dataPath); s.file != nil {
-			return p.patch(s.file, s.layout, directAlign, last)
+			return p.patch(s.file, s.layout, disk.DirectAlign, last)
 		}
 	}
 	file, err := f.temp.create()
@@ -80,7 +81,7 @@ func (f *File) writePending(p *pendingVersion, last written) error {
 	if err != nil {
 		return err
 	}
-	return syncAndClose(file)
+	return disk.SyncAndClose(file)
 }
 
 // isPatchable reports whether p can be made by patching the file at path: the file must be the last version, and both versions

@@ -13,6 +13,7 @@ import (
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 func TestWrite(t *testing.T) {
@@ -71,14 +72,14 @@ func TestManifest(t *testing.T) {
 	unknown.Commit(snapshot.Position{})
 	path = filepath.Join(t.TempDir(), "feedback.json")
 	write(t, open(t, path), unknown.View(), store.ReasonStart)
-	text = read(t, store.ManifestPath(path))
+	text = read(t, manifest.Path(path))
 	if bytes.Contains(text, []byte("lsn")) || bytes.Contains(text, []byte("commit_time")) {
 		t.Errorf("the manifest has a position that the source does not know: %s", text)
 	}
-	if got := store.ManifestPath("a/x.json"); got != "a/x.manifest.json" {
+	if got := manifest.Path("a/x.json"); got != "a/x.manifest.json" {
 		t.Errorf("ManifestPath: %s", got)
 	}
-	if _, err := store.ReadManifest("nowhere/x.json"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := manifest.Read("nowhere/x.json"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("ReadManifest of nothing: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
+	"capture/store/manifest"
 	"capture/store/placement"
 )
 
@@ -16,7 +17,7 @@ type written struct {
 	shape    weak.Pointer[rowjson.Shape]
 	version  uint64 // version of the View, as View.Version returned it
 	rowBytes int64  // length of the View's rows in bytes, as View.Bytes returned it
-	manifest Manifest
+	manifest manifest.Manifest
 	file     os.FileInfo // identity of the file under its final name, right after it was written
 	layout   *placement.Layout
 	rows     []int32 // number of rows in each of the layout's regions

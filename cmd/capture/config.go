@@ -16,7 +16,7 @@ import (
 	"capture/capture"
 	"capture/internal/logfile"
 	"capture/internal/postgres"
-	"capture/store"
+	"capture/store/kept"
 )
 
 // This file defines the flags that commands share, with their environment variables and defaults. The README lists them in a
@@ -50,11 +50,11 @@ func (c *fileConfig) chooseState(std streams, command string) error {
 	if c.File == "-" || strings.HasSuffix(c.File, ".gz") {
 		return usageError{fmt.Errorf("--at: it finds a kept state beside feedback.json, and %q is none; leave one of the two out", c.File)}
 	}
-	states, err := store.ListKept(c.File)
+	states, err := kept.List(c.File)
 	if err != nil {
 		return err
 	}
-	state, ok := store.KeptAt(states, c.At.Time)
+	state, ok := kept.At(states, c.At.Time)
 	switch {
 	case len(states) == 0:
 		return fmt.Errorf("--at: there are no kept states of %s", c.File)

@@ -28,6 +28,7 @@ import (
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 	"capture/store"
+	"capture/store/disk"
 )
 
 // service is a daemon and what it needs to run: the locked file, logs, metrics and HTTP.
@@ -75,7 +76,7 @@ func openService(opts serviceOptions) (_ *service, err error) {
 		return nil, err
 	}
 	s.log = s.logs.Logger()
-	if folder := filepath.Dir(s.file.Path()); store.OthersMayWrite(folder) {
+	if folder := filepath.Dir(s.file.Path()); disk.OthersMayWrite(folder) {
 		s.log.Warn("every user of this machine may put files into the output's folder", "folder", folder, "hint", "chmod o-w "+folder)
 	}
 

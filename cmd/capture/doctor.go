@@ -19,6 +19,8 @@ import (
 	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/store"
+	"capture/store/disk"
+	"capture/store/kept"
 )
 
 type doctorCmd struct {
@@ -114,7 +116,7 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
 	folder := existingFolder(path)
 	err := unix.Access(folder, unix.W_OK|unix.X_OK)
-	if err == nil && store.OthersMayWrite(folder) {
+	if err == nil && disk.OthersMayWrite(folder) {
 		return postgres.Finding{
 			Name: name, Level: postgres.Warn, Found: folder + " is writable for every user of this machine",
 			Reason: "others may put their files in the place of capture's", Hint: "chmod o-w " + folder,
@@ -164,7 +166,7 @@ func fileSystemFinding(path string) postgres.Finding {
 // keptFinding returns the size of the kept states of the file at path, and the age of the oldest state.
 func keptFinding(path string) postgres.Finding {
 	f := postgres.Finding{Name: "kept states", Level: postgres.OK, Found: "none yet"}
-	states, err := store.ListKept(path)
+	states, err := kept.List(path)
 	switch {
 	case err != nil:
 		f.Level, f.Found, f.Reason = postgres.Warn, err.Error(), "earlier states of the file can neither be kept nor restored"

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"capture/internal/foreign"
-	"capture/store"
+	"capture/store/kept"
 )
 
 type historyCmd struct {
@@ -44,7 +44,7 @@ func (c historyCmd) Run(std streams) error {
 	if c.Ack && c.Drop != "" {
 		return usageError{errors.New("--ack and --drop: give one of them")}
 	}
-	states, err := store.ListKept(path)
+	states, err := kept.List(path)
 	if err != nil {
 		return err
 	}
@@ -59,14 +59,14 @@ func (c historyCmd) Run(std streams) error {
 	if err != nil || !c.JSON {
 		return err
 	}
-	if states, err = store.ListKept(path); err != nil {
+	if states, err = kept.List(path); err != nil {
 		return err
 	}
 	return json.NewEncoder(std.out).Encode(newHistory(states))
 }
 
 // acknowledge marks all losses as acknowledged, and prints each of them.
-func (c historyCmd) acknowledge(std streams, states []store.KeptState) error {
+func (c historyCmd) acknowledge(std streams, states []kept.State) error {
 	n := 0
 	for _, s := range states {
 		if s.Loss == nil || s.Acknowledged {
@@ -85,7 +85,7 @@ func (c historyCmd) acknowledge(std streams, states []store.KeptState) error {
 }
 
 // drop deletes the states that --drop names.
-func (c historyCmd) drop(std streams, states []store.KeptState) error {
+func (c historyCmd) drop(std streams, states []kept.State) error {
 	chosen := states
 	if c.Drop != "all" {
 		if chosen = findState(states, c.Drop); len(chosen) == 0 {
@@ -123,7 +123,7 @@ func (c historyCmd) report(std streams, format string, args ...any) {
 
 // findState returns the state at path as a slice, which is empty if there is none. It also finds a state that has been
 // compressed since the user noted its path.
-func findState(states []store.KeptState, path string) []store.KeptState {
+func findState(states []kept.State, path string) []kept.State {
 	stem := func(path string) string {
 		if full, err := filepath.Abs(path); err == nil {
 			path = full
@@ -156,7 +156,7 @@ type historyState struct {
 	Damaged      string    `json:"damaged,omitempty"`
 }
 
-func newHistory(states []store.KeptState) history {
+func newHistory(states []kept.State) history {
 	h := history{States: []historyState{}}
 	for _, s := range states {
 		j := historyState{Time: s.Time, Reason: s.Reason, Rows: s.Rows, Bytes: s.Bytes, SHA256: s.SHA256, Where: s.Path, Acknowledged: s.Acknowledged, Damaged: s.Damaged}
@@ -169,7 +169,7 @@ func newHistory(states []store.KeptState) history {
 }
 
 // historyText returns the kept states of the file at path as text.
-func historyText(path string, states []store.KeptState, p palette, now time.Time) string {
+func historyText(path string, states []kept.State, p palette, now time.Time) string {
 	if len(states) == 0 {
 		return fmt.Sprintf("there are no kept states of %s\n", path)
 	}
@@ -190,7 +190,7 @@ func historyText(path string, states []store.KeptState, p palette, now time.Time
 }
 
 // stateNotes returns notes about damage and losses of a state, and what to do about them.
-func stateNotes(s store.KeptState) []string {
+func stateNotes(s kept.State) []string {
 	var notes []string
 	if s.Damaged != "" {
 		notes = append(notes, foreign.Text("damaged: "+s.Damaged))
@@ -207,7 +207,7 @@ func stateNotes(s store.KeptState) []string {
 }
 
 // listedText returns the number and size of the states and the age of the oldest. states must not be empty.
-func listedText(states []store.KeptState, now time.Time) string {
+func listedText(states []kept.State, now time.Time) string {
 	var onDisk int64
 	for _, s := range states {
 		onDisk += s.DiskBytes

@@ -10,23 +10,23 @@ import (
 	"testing"
 	"time"
 
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // keepState puts the current state of the file in dir beside it as a kept state of that time. With a loss, it is the state before it.
-func keepState(t *testing.T, dir, stamp string, loss *store.Loss) (path string) {
+func keepState(t *testing.T, dir, stamp string, loss *manifest.Loss) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "feedback.json")
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := store.ReadManifest(path)
+	m, err := manifest.Read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	stem := filepath.Join(dir, "feedback-"+stamp)
-	m.Kept = &store.Kept{Loss: loss}
+	m.Kept = &manifest.Kept{Loss: loss}
 	if loss != nil {
 		stem += "-loss"
 	}
@@ -83,7 +83,7 @@ func TestHistoryCommand(t *testing.T) {
 	}
 	keepState(t, folder, "20261123T150000Z", nil)
 	found := time.Date(2026, 11, 23, 16, 30, 0, 0, time.UTC)
-	lossPath := keepState(t, folder, "20261123T160000Z", &store.Loss{Found: found, RowsBefore: 20, RowsAfter: 1, RowsLost: 19})
+	lossPath := keepState(t, folder, "20261123T160000Z", &manifest.Loss{Found: found, RowsBefore: 20, RowsAfter: 1, RowsLost: 19})
 	keepState(t, folder, "20261123T170000Z", nil)
 
 	got = run(t, dir, nil, "history")

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"capture/capture"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // TestMemoryOfLargeVotes gives a daemon little memory and a table that does not fit into it, then inserts and updates votes of growing
@@ -66,7 +66,7 @@ func testMemoryOfLargeVotes(t *testing.T, plain string, limitMB int64, huge int)
 	if r.code != 0 {
 		t.Errorf("capture snapshot: code %d, %s", r.code, r.stderr)
 	}
-	manifest, err := store.ReadManifest(d.path)
+	manifest, err := manifest.Read(d.path)
 	if want := int(limitMB*100 + 8); err != nil || manifest.Rows != want {
 		t.Errorf("the file has %d rows; want %d; %v", manifest.Rows, want, err)
 	}

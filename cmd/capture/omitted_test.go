@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"capture/capture"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // TestSnapshotNamesRowsThatDoNotFit checks what the commands do about a vote that does not fit into memory: with a daemon and
@@ -29,7 +29,7 @@ func TestSnapshotNamesRowsThatDoNotFit(t *testing.T) {
 	}
 	checkManifest := func(what string) {
 		t.Helper()
-		m, err := store.ReadManifest(path)
+		m, err := manifest.Read(path)
 		if err != nil || m.Rows != 19 || m.Omitted == nil || m.Omitted.Rows != 1 || len(m.Omitted.Keys) != 1 || m.Omitted.Keys[0] != "7" {
 			t.Errorf("%s: the manifest has %d rows and omits %+v; %v", what, m.Rows, m.Omitted, err)
 		}

@@ -18,6 +18,7 @@ import (
 	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // stopTimeout is the documented limit of a clean stop.
@@ -37,7 +38,7 @@ func TestRun(t *testing.T) {
 		content, err := os.ReadFile(d.path)
 		return err == nil && string(compact(content)) == table(t, url)
 	})
-	manifest, err := store.ReadManifest(d.path)
+	manifest, err := manifest.Read(d.path)
 	if err != nil || manifest.Rows != 20 || manifest.WrittenBy != "capture 1.2.3-test" {
 		t.Errorf("manifest %+v, %v", manifest, err)
 	}

@@ -18,6 +18,8 @@ import (
 	"capture/capture"
 	"capture/internal/foreign"
 	"capture/store"
+	"capture/store/kept"
+	"capture/store/manifest"
 	"capture/store/retention"
 )
 
@@ -103,7 +105,7 @@ func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 }
 
 // omittedError returns an error if the file lacks rows because they do not fit into memory. o is nil if the file lacks none.
-func omittedError(o *store.Omitted) error {
+func omittedError(o *manifest.Omitted) error {
 	if o == nil {
 		return nil
 	}
@@ -130,7 +132,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 			return err
 		}
 		_, err = view.WriteTo(w)
-		return cmp.Or(err, omittedError(store.OmittedRows(view)))
+		return cmp.Or(err, omittedError(manifest.OmittedRows(view)))
 	}
 	// Take the lock first, so that no daemon can start to write the file during the export.
 	file, err := store.Open(c.Output, store.Owner{PID: os.Getpid(), Host: hostname(), Version: v, Started: start})
@@ -141,7 +143,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	// Apply the daemon's retention, so that regular exports do not fill the volume with kept states. This command has no flag
 	// --keep, so the policy comes from the environment.
 	if keep, err := retention.Parse(os.Getenv("CAPTURE_KEEP")); err == nil {
-		file.SetRetention(keep)
+		file.Kept().SetPolicy(keep)
 	}
 	view, err := capture.Export(ctx, c.exportConfig(database, v, filepath.Dir(file.Path()), std.err))
 	if err != nil {
@@ -157,10 +159,10 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	if written.Warning != "" {
 		fmt.Fprintln(std.err, "capture snapshot: "+written.Warning)
 	}
-	if _, err := file.CompressKept(ctx); err != nil {
+	if _, err := file.Kept().Compress(ctx); err != nil {
 		return err
 	}
-	if _, err := file.PruneKept(); err != nil {
+	if _, err := file.Kept().Prune(); err != nil {
 		return err
 	}
 	manifest := written.Manifest
@@ -177,7 +179,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 }
 
 // keptBeforeText returns a message about the state that was kept before the file was replaced.
-func keptBeforeText(s *store.KeptState) string {
+func keptBeforeText(s *kept.State) string {
 	switch {
 	case s.Loss != nil:
 		return fmt.Sprintf("%s. The state before is kept. To bring rows back: capture restore --on-conflict skip %s", s.Loss, compressedPath(s))
@@ -188,7 +190,7 @@ func keptBeforeText(s *store.KeptState) string {
 }
 
 // compressedPath returns the path of the state after its compression, which is finished before the command ends.
-func compressedPath(s *store.KeptState) string {
+func compressedPath(s *kept.State) string {
 	folder, name := filepath.Split(s.Path)
 	return folder + strings.TrimPrefix(strings.TrimSuffix(name, ".gz"), ".") + ".gz"
 }

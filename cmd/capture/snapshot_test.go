@@ -10,6 +10,7 @@ import (
 
 	"capture/capture"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 var snapshotLine = regexp.MustCompile(`^feedback\.json: ([0-9,]+) rows?, [0-9.]+ (bytes|[kMG]B)(, LSN [0-9A-F]+/[0-9A-F]+)?, [0-9.]+ m?s\n$`)
@@ -80,7 +81,7 @@ func TestSnapshotWithoutDaemon(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	wantEqual(t, path, url)
-	manifest, err := store.ReadManifest(path)
+	manifest, err := manifest.Read(path)
 	if err != nil || manifest.Reason != store.ReasonExport || manifest.Rows != 1500 {
 		t.Errorf("manifest %+v, %v", manifest, err)
 	}

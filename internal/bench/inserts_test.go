@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/pgserver"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // BenchmarkInserts measures what following costs the application. 8 pgbench clients insert votes of 3 kB, one per
@@ -120,7 +120,7 @@ func startCapture(b *testing.B, url string, conn *pgx.Conn, source string) (stop
 	d.waitFlush("start")
 	return func() {
 		d.runCommand("snapshot")
-		m, err := store.ReadManifest(d.path)
+		m, err := manifest.Read(d.path)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -11,7 +11,7 @@ import (
 	"capture/internal/postgres"
 	"capture/internal/statefile"
 	"capture/snapshot/rowjson"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // columnMap maps the members of the file's rows to the columns of a table by name. The first row defines the members. Every
@@ -38,7 +38,7 @@ type target struct {
 
 // mapColumns returns the columnMap of a table for the members of the file's first row. If the table lacks a column, the error
 // suggests the type that the manifest gives for it. manifest may be nil.
-func mapColumns(table *postgres.Table, first []statefile.Member, manifest *store.Manifest) (*columnMap, error) {
+func mapColumns(table *postgres.Table, first []statefile.Member, manifest *manifest.Manifest) (*columnMap, error) {
 	m := &columnMap{table: table, at: make(map[string]int, len(first))}
 	columns := make(map[string]int, len(table.Columns))
 	for i := range table.Columns {
@@ -81,7 +81,7 @@ func mapColumns(table *postgres.Table, first []statefile.Member, manifest *store
 }
 
 // explainUnknownColumns returns the error for members of the file that have no column in the table.
-func explainUnknownColumns(table *postgres.Table, names []string, manifest *store.Manifest) error {
+func explainUnknownColumns(table *postgres.Table, names []string, manifest *manifest.Manifest) error {
 	const maxNamed = 10 // maximum number of columns that the error names
 	var add []string
 	for _, name := range names[:min(len(names), maxNamed)] {
@@ -135,7 +135,7 @@ func (m *columnMap) noteMissing() error {
 
 // generatedDiffer reports whether the file's values of generated columns may be others than the table's expressions give, because
 // the manifest has other expressions, or because there is no manifest.
-func (m *columnMap) generatedDiffer(manifest *store.Manifest) bool {
+func (m *columnMap) generatedDiffer(manifest *manifest.Manifest) bool {
 	for i, t := range m.targets {
 		if !t.generated {
 			continue

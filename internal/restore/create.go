@@ -13,7 +13,7 @@ import (
 
 	"capture/internal/foreign"
 	"capture/internal/postgres"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // creation creates a table from a manifest. The manifest is untrusted: anybody may have written it. Therefore capture quotes
@@ -22,7 +22,7 @@ import (
 type creation struct {
 	tx          pgx.Tx
 	name        postgres.Name
-	manifest    *store.Manifest
+	manifest    *manifest.Manifest
 	expressions bool // whether the user asked for all expressions: see [Options]
 	virtual     bool // whether the server supports virtual generated columns
 
@@ -35,7 +35,7 @@ type creation struct {
 
 // createTable creates the table from the manifest. notes are sentences for the user: they say what the manifest does not
 // contain, and which of its expressions were left out.
-func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *store.Manifest, expressions bool) (notes []string, err error) {
+func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *manifest.Manifest, expressions bool) (notes []string, err error) {
 	if m == nil {
 		return nil, &postgres.Problem{
 			Summary: fmt.Sprintf("table %s does not exist, and there is no manifest beside the file to create it from", name),

@@ -13,17 +13,17 @@ import (
 	"capture/internal/restore"
 	"capture/internal/statefile"
 	"capture/snapshot/rowjson"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // writeManifest replaces the manifest of the file at path.
-func writeManifest(t *testing.T, path string, m store.Manifest) {
+func writeManifest(t *testing.T, path string, m manifest.Manifest) {
 	t.Helper()
 	data, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(store.ManifestPath(path), data, 0o600); err != nil {
+	if err := os.WriteFile(manifest.Path(path), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -70,7 +70,7 @@ func TestManifestIsData(t *testing.T) {
 	d.Exec(`CREATE TABLE origin (id int PRIMARY KEY, t text); INSERT INTO origin VALUES (1, 'x')`)
 	path := d.Export("origin")
 	d.Exec("DROP TABLE origin")
-	honest, err := store.ReadManifest(path)
+	honest, err := manifest.Read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,21 +83,21 @@ func TestManifestIsData(t *testing.T) {
 			d.Exec("DROP TABLE IF EXISTS owned; SELECT setval('calls', 1, false)")
 		}
 	}
-	fields := map[string]func(*store.Manifest, string){
-		"table":   func(m *store.Manifest, s string) { m.Table.Name = s },
-		"schema":  func(m *store.Manifest, s string) { m.Table.Schema = s },
-		"column":  func(m *store.Manifest, s string) { m.Columns[1].Name = s },
-		"type":    func(m *store.Manifest, s string) { m.Columns[1].TypeName = s },
-		"default": func(m *store.Manifest, s string) { m.Columns[1].Default = s },
-		"missing": func(m *store.Manifest, s string) {
+	fields := map[string]func(*manifest.Manifest, string){
+		"table":   func(m *manifest.Manifest, s string) { m.Table.Name = s },
+		"schema":  func(m *manifest.Manifest, s string) { m.Table.Schema = s },
+		"column":  func(m *manifest.Manifest, s string) { m.Columns[1].Name = s },
+		"type":    func(m *manifest.Manifest, s string) { m.Columns[1].TypeName = s },
+		"default": func(m *manifest.Manifest, s string) { m.Columns[1].Default = s },
+		"missing": func(m *manifest.Manifest, s string) {
 			m.Columns = append(m.Columns, rowjson.Column{Name: "c", TypeName: "text", Default: s})
 		},
-		"generated": func(m *store.Manifest, s string) { m.Columns[1].Default, m.Columns[1].Generated = s, "s" },
-		"flag":      func(m *store.Manifest, s string) { m.Columns[1].Generated = s },
-		"identity":  func(m *store.Manifest, s string) { m.Columns[0].Identity = s },
-		"key":       func(m *store.Manifest, s string) { m.Key = []string{s} },
-		"system":    func(m *store.Manifest, s string) { m.SystemID, m.Database, m.LSN, m.WrittenBy = s, s, s, s },
-		"source":    func(m *store.Manifest, s string) { m.Source, m.ServerVersion, m.Reason = s, s, store.Reason(s) },
+		"generated": func(m *manifest.Manifest, s string) { m.Columns[1].Default, m.Columns[1].Generated = s, "s" },
+		"flag":      func(m *manifest.Manifest, s string) { m.Columns[1].Generated = s },
+		"identity":  func(m *manifest.Manifest, s string) { m.Columns[0].Identity = s },
+		"key":       func(m *manifest.Manifest, s string) { m.Key = []string{s} },
+		"system":    func(m *manifest.Manifest, s string) { m.SystemID, m.Database, m.LSN, m.WrittenBy = s, s, s, s },
+		"source":    func(m *manifest.Manifest, s string) { m.Source, m.ServerVersion, m.Reason = s, s, manifest.Reason(s) },
 	}
 	for field, set := range fields {
 		for _, payload := range payloads {

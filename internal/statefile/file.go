@@ -10,7 +10,7 @@ import (
 	"os"
 
 	"capture/internal/postgres"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 const bufferSize = 256 << 10
@@ -22,14 +22,14 @@ type File struct {
 	content      *bufio.Reader   // JSON, after decompression and conversion to UTF-8
 	raw          *countingReader // bytes of the file as they are on disk, from which content is made
 	compression  compression
-	transcoded   bool          // whether the file is encoded in UTF-16
-	closeDecoder func()        // frees the decompressor; nil if there is nothing to free
-	hasher       *store.Hasher // hash and size of the JSON read so far
+	transcoded   bool             // whether the file is encoded in UTF-16
+	closeDecoder func()           // frees the decompressor; nil if there is nothing to free
+	hasher       *manifest.Hasher // hash and size of the JSON read so far
 
 	// manifests are the manifests that may describe the file. Between the two renames of a flush there are two of them, and
 	// which one describes the file is certain only after the whole file has been read.
-	manifests []store.Manifest
-	manifest  *store.Manifest // most likely manifest of the file; nil if there is none
+	manifests []manifest.Manifest
+	manifest  *manifest.Manifest // most likely manifest of the file; nil if there is none
 }
 
 // Progress describes the progress of a long operation on a file and a table.
@@ -54,7 +54,7 @@ func Open(ctx context.Context, path string, stdin io.Reader) (*File, error) {
 	if !f.IsRegular() {
 		content = &interruptible{ctx: ctx, from: content}
 	}
-	f.hasher = store.NewHasher(f.manifests...)
+	f.hasher = manifest.NewHasher(f.manifests...)
 	f.raw = &countingReader{from: content}
 	f.content = bufio.NewReaderSize(f.raw, bufferSize)
 	err := f.openContent()
@@ -69,9 +69,9 @@ func Open(ctx context.Context, path string, stdin io.Reader) (*File, error) {
 }
 
 func (f *File) openPath(ctx context.Context) error {
-	var manifests []store.Manifest
+	var manifests []manifest.Manifest
 	var err error
-	open := func() { f.file, manifests, err = store.OpenRead(f.path) }
+	open := func() { f.file, manifests, err = manifest.OpenRead(f.path) }
 	if info, serr := os.Stat(f.path); serr == nil && !info.Mode().IsRegular() {
 		// Opening a pipe waits for a writer, and this wait cannot be canceled. If ctx ends first, the goroutine stays blocked.
 		opened := make(chan struct{})
@@ -167,11 +167,11 @@ func Name(path string) string {
 }
 
 // Manifest returns the manifest of the file, or nil if there is none.
-func (f *File) Manifest() *store.Manifest { return f.manifest }
+func (f *File) Manifest() *manifest.Manifest { return f.manifest }
 
 // Omitted returns the rows of the table that the file may lack because they did not fit into memory when it was written. It
 // returns nil if the file has all rows.
-func (f *File) Omitted() *store.Omitted {
+func (f *File) Omitted() *manifest.Omitted {
 	for i := range f.manifests {
 		if f.manifests[i].Omitted != nil {
 			return f.manifests[i].Omitted

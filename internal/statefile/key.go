@@ -8,7 +8,7 @@ import (
 
 	"capture/internal/postgres"
 	"capture/snapshot/rowjson"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // KeyReader computes the keys of a file's rows.
@@ -39,7 +39,7 @@ func NewKeyReader(shape *rowjson.Shape) (*KeyReader, error) {
 
 // NewManifestKeyReader returns a KeyReader that knows only the manifest's names of the column types. If a type is not one of
 // orderedTypes, its values must be JSON strings, and they sort by their text. m may be nil.
-func NewManifestKeyReader(m *store.Manifest) *KeyReader {
+func NewManifestKeyReader(m *manifest.Manifest) *KeyReader {
 	if m == nil {
 		return &KeyReader{noKey: "it has no manifest beside it, so its key is unknown: its order was not checked"}
 	}
@@ -101,7 +101,7 @@ func (k *KeyReader) DescribeNesting(members []Member) string {
 func (k *KeyReader) KeyString(key rowjson.Key) string { return k.shape.KeyString(key) }
 
 // shapeOf returns the shape that a manifest describes. It treats a type whose name it does not know as text.
-func shapeOf(m *store.Manifest) *rowjson.Shape {
+func shapeOf(m *manifest.Manifest) *rowjson.Shape {
 	s := &rowjson.Shape{Schema: m.Table.Schema, Table: m.Table.Name, Fingerprint: "manifest"}
 	for _, c := range m.Columns {
 		c.Type = typeNamed(typeModifier.ReplaceAllString(c.TypeName, ""))

@@ -8,7 +8,7 @@ import (
 
 	"capture/internal/foreign"
 	"capture/snapshot/rowjson"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // nullColumn is a column that gets the value null in the rows that lack it.
@@ -33,7 +33,7 @@ func (r *Reader) AddNulls(columns []string, row *Row) {
 
 // NullableColumns returns the columns of a table that a program may have left out of a row because they are NULL. If the file
 // has a manifest, they are columns of the table that the manifest describes. manifest may be nil.
-func NullableColumns(shape *rowjson.Shape, manifest *store.Manifest) []string {
+func NullableColumns(shape *rowjson.Shape, manifest *manifest.Manifest) []string {
 	var names []string
 	for i := range shape.Columns {
 		c := &shape.Columns[i]

@@ -1,4 +1,4 @@
-package store
+package manifest
 
 import (
 	"bytes"
@@ -15,19 +15,23 @@ import (
 	"syscall"
 
 	"capture/internal/foreign"
+	"capture/store/disk"
 )
 
 // These constants limit the manifests that are accepted. Without them, a forged manifest could use any amount of memory. A
 // manifest with 1,600 columns and the longest names stays well below both limits.
 const (
-	maxManifestBytes  = 8 << 20
-	maxManifestCommas = 100_000
+	maxBytes  = 8 << 20
+	maxCommas = 100_000
+
+	minBlockBytes = 4 << 10
+	maxBlockBytes = 16 << 20
 )
 
-// ReadManifest reads the manifest of the file at path. path is the path of feedback.json, not of the manifest. If there is no
-// manifest, the error is fs.ErrNotExist. ReadManifest does not check the file; a [Hasher] can.
-func ReadManifest(path string) (Manifest, error) {
-	m, err := readManifest(ManifestPath(path))
+// Read reads the manifest of the file at path. path is the path of feedback.json, not of the manifest. If there is no
+// manifest, the error is fs.ErrNotExist. Read does not check the file; a [Hasher] can.
+func Read(path string) (Manifest, error) {
+	m, err := ReadAt(Path(path))
 	if err != nil {
 		return Manifest{}, fmt.Errorf("read manifest of %s: %w", filepath.Base(path), err)
 	}
@@ -43,7 +47,7 @@ func OpenRead(path string) (*os.File, []Manifest, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		manifests, err := readManifests(withoutCompression(path))
+		manifests, err := ReadAll(withoutCompression(path))
 		if err != nil {
 			file.Close()
 			return nil, nil, err
@@ -63,14 +67,14 @@ func withoutCompression(path string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(path, ".gz"), ".zst")
 }
 
-// readManifests reads the pending manifest first, then the one under the final name. A Write renames the pending one to the
-// final name, so in this order readManifests cannot miss the current file's manifest. It returns the final one first.
-func readManifests(path string) (all []Manifest, err error) {
-	pending, perr := readManifest(ManifestPath(path) + ".tmp")
-	m, err := ReadManifest(path)
+// ReadAll returns the manifests that may describe the file at path, the final one first. It reads the pending manifest before the
+// final one: a Write renames the pending one to the final name, so in this order ReadAll cannot miss the current file's manifest.
+func ReadAll(path string) (all []Manifest, err error) {
+	pending, perr := ReadAt(Path(path) + ".tmp")
+	m, err := Read(path)
 	if err == nil {
 		all = append(all, m)
-	} else if isMissing(err) {
+	} else if disk.IsMissing(err) {
 		err = nil
 	}
 	if perr == nil {
@@ -79,7 +83,8 @@ func readManifests(path string) (all []Manifest, err error) {
 	return all, err
 }
 
-func readManifest(path string) (Manifest, error) {
+// ReadAt reads the manifest that is itself at path.
+func ReadAt(path string) (Manifest, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // O_NONBLOCK: do not wait for a writer if path is a named pipe
 	if err != nil {
 		return Manifest{}, err
@@ -90,36 +95,36 @@ func readManifest(path string) (Manifest, error) {
 	} else if !info.Mode().IsRegular() {
 		return Manifest{}, fmt.Errorf("%s is not a regular file", path)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxManifestBytes+1))
+	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
 	if err != nil {
 		return Manifest{}, err
 	}
-	m, err := parseManifest(data)
+	m, err := parse(data)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("%s is not a manifest: %w", path, err)
 	}
 	return m, nil
 }
 
-func parseManifest(data []byte) (Manifest, error) {
-	if len(data) > maxManifestBytes || bytes.Count(data, []byte(",")) > maxManifestCommas {
+func parse(data []byte) (Manifest, error) {
+	if len(data) > maxBytes || bytes.Count(data, []byte(",")) > maxCommas {
 		return Manifest{}, errors.New("it is too large")
 	}
 	var m Manifest
 	if err := json.Unmarshal(data, &m); err != nil {
-		return Manifest{}, truncateError(err)
+		return Manifest{}, TruncateError(err)
 	}
 	switch {
-	case m.Format > manifestFormat:
-		return Manifest{}, fmt.Errorf("its format is %d, and this capture knows up to %d: use a newer one", m.Format, manifestFormat)
-	case m.Format != manifestFormat:
-		return Manifest{}, fmt.Errorf("its format is %d, not %d", m.Format, manifestFormat)
+	case m.Format > formatVersion:
+		return Manifest{}, fmt.Errorf("its format is %d, and this capture knows up to %d: use a newer one", m.Format, formatVersion)
+	case m.Format != formatVersion:
+		return Manifest{}, fmt.Errorf("its format is %d, not %d", m.Format, formatVersion)
 	case !isSHA256(m.SHA256) && (m.SHA256 != "" || m.Blocks == nil):
 		return Manifest{}, errors.New("its sha256 is not 64 digits of lower-case hex")
 	case m.Blocks != nil && !isSHA256(m.Blocks.SHA256):
 		return Manifest{}, errors.New("the sha256 of its blocks is not 64 digits of lower-case hex")
-	case m.Blocks != nil && m.Blocks.Bytes != blockBytes:
-		return Manifest{}, fmt.Errorf("its blocks have %d bytes, and this capture knows only blocks of %d: use the capture that wrote it", m.Blocks.Bytes, blockBytes)
+	case m.Blocks != nil && (m.Blocks.Bytes < minBlockBytes || m.Blocks.Bytes > maxBlockBytes):
+		return Manifest{}, fmt.Errorf("its blocks have %d bytes, not %d to %d", m.Blocks.Bytes, minBlockBytes, maxBlockBytes)
 	case m.Omitted != nil && m.Omitted.Rows < 1:
 		return Manifest{}, errors.New("it has a wrong number of omitted rows")
 	case m.Rows < 0 || m.Bytes < 0:
@@ -170,8 +175,8 @@ func isSHA256(s string) bool {
 	return err == nil && len(sum) == sha256.Size && strings.ToLower(s) == s
 }
 
-// truncateError returns err with a text that is fit to be shown, because errors of encoding/json quote their input.
-func truncateError(err error) error {
+// TruncateError returns err with a text that is fit to be shown, because errors of encoding/json quote their input.
+func TruncateError(err error) error {
 	if text := foreign.Text(err.Error()); text != err.Error() {
 		return errors.New(text)
 	}

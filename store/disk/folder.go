@@ -1,4 +1,4 @@
-package store
+package disk
 
 import (
 	"errors"
@@ -7,16 +7,16 @@ import (
 	"syscall"
 )
 
-// createFolder creates the folder dir and its parents if they are missing, and syncs the parent of each new folder. Without
-// that, a power cut could remove the new folder with all synced files in it. If the sync fails, createFolder removes the new
+// CreateFolder creates the folder dir and its parents if they are missing, and syncs the parent of each new folder. Without
+// that, a power cut could remove the new folder with all synced files in it. If the sync fails, CreateFolder removes the new
 // folder again.
-func createFolder(dir string) error {
+func CreateFolder(dir string) error {
 	if info, err := os.Stat(dir); err == nil && info.IsDir() {
 		return nil
 	}
 	parent := filepath.Dir(dir)
 	if parent != dir {
-		if err := createFolder(parent); err != nil {
+		if err := CreateFolder(parent); err != nil {
 			return err
 		}
 	}
@@ -28,7 +28,7 @@ func createFolder(dir string) error {
 		}
 		return err
 	}
-	err := syncFolder(parent)
+	err := SyncFolder(parent)
 	if errors.Is(err, os.ErrPermission) { // the parent may be written but not read, so it can't be opened for the sync
 		return nil
 	}
@@ -38,9 +38,9 @@ func createFolder(dir string) error {
 	return err
 }
 
-// syncFolder makes the names in the folder durable. A rename is atomic, but until its folder is synced, a power cut may undo it
+// SyncFolder makes the names in the folder durable. A rename is atomic, but until its folder is synced, a power cut may undo it
 // (rename(2), fsync(2)).
-func syncFolder(dir string) error {
+func SyncFolder(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

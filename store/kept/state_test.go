@@ -1,6 +1,7 @@
-package store_test
+package kept_test
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -10,12 +11,14 @@ import (
 	"time"
 
 	"capture/store"
+	"capture/store/kept"
+	"capture/store/manifest"
 )
 
 // keptFiles makes the files of kept states by hand: data that say what they are, and a manifest of n rows.
-func keptFiles(t *testing.T, dir string, name string, rows int, kept *store.Kept) {
+func keptFiles(t *testing.T, dir string, name string, rows int, kept *manifest.Kept) {
 	t.Helper()
-	m := store.Manifest{Format: 1, Rows: rows, Bytes: 100, SHA256: digest([]byte(name)), Reason: store.ReasonInterval, Kept: kept}
+	m := manifest.Manifest{Format: 1, Rows: rows, Bytes: 100, SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte(name))), Reason: store.ReasonInterval, Kept: kept}
 	data, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
@@ -34,18 +37,18 @@ func manifestBeside(name string) string {
 	return name + ".manifest.json"
 }
 
-func TestListKept(t *testing.T) {
+func TestList(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "feedback.json")
-	if states, err := store.ListKept(path); err != nil || len(states) != 0 {
+	if states, err := kept.List(path); err != nil || len(states) != 0 {
 		t.Fatalf("of an empty folder: %v, %v", states, err)
 	}
-	if states, err := store.ListKept(filepath.Join(dir, "missing", "feedback.json")); err != nil || len(states) != 0 {
+	if states, err := kept.List(filepath.Join(dir, "missing", "feedback.json")); err != nil || len(states) != 0 {
 		t.Fatalf("of a missing folder: %v, %v", states, err)
 	}
 	keptFiles(t, dir, "feedback-20261123T160000Z.json.gz", 5, nil)
-	keptFiles(t, dir, "feedback-20261123T170000Z-loss.json", 6, &store.Kept{Loss: &store.Loss{RowsBefore: 6, RowsLost: 6}})
-	keptFiles(t, dir, "feedback-20261123T180000Z-loss.json.gz", 7, &store.Kept{Loss: &store.Loss{RowsBefore: 7, RowsAfter: 3, RowsLost: 4}, Damaged: "a bit"})
+	keptFiles(t, dir, "feedback-20261123T170000Z-loss.json", 6, &manifest.Kept{Loss: &manifest.Loss{RowsBefore: 6, RowsLost: 6}})
+	keptFiles(t, dir, "feedback-20261123T180000Z-loss.json.gz", 7, &manifest.Kept{Loss: &manifest.Loss{RowsBefore: 7, RowsAfter: 3, RowsLost: 4}, Damaged: "a bit"})
 	keptFiles(t, dir, ".feedback-20261123T190000Z.json", 8, nil)
 	foreign := []string{"feedback-20261123T2000Z.json.gz", "feedback-20261123T200000Z.json", "feedback-20260230T160000Z.json.gz", "feedback-20261123T200000Z.json.gz.bak",
 		"feedback-old.json.gz", "feedback-2-20261123T160000Z.json.gz", ".feedback-20261123T200000Z-loss.json", "feedback-20261123T200000Z.json.gz.tmp",
@@ -58,9 +61,9 @@ func TestListKept(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "feedback-20261123T210000Z.json.gz"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	list := func() []store.KeptState {
+	list := func() []kept.State {
 		t.Helper()
-		states, err := store.ListKept(path)
+		states, err := kept.List(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +91,7 @@ func TestListKept(t *testing.T) {
 	} {
 		when, _ := time.Parse(time.RFC3339, at)
 		got := ""
-		if s, ok := store.KeptAt(list(), when); ok {
+		if s, ok := kept.At(list(), when); ok {
 			got = filepath.Base(s.Path)
 		}
 		if got != want {

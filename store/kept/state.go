@@ -1,4 +1,4 @@
-package store
+package kept
 
 import (
 	"fmt"
@@ -10,58 +10,53 @@ import (
 	"time"
 
 	"capture/internal/volume"
+	"capture/store/disk"
+	"capture/store/manifest"
 )
 
-// Kept has the additional facts in the manifest of a kept state.
-type Kept struct {
-	Loss    *Loss  `json:"loss,omitempty"`    // loss before which the state was kept; nil for an ordinary state
-	Damaged string `json:"damaged,omitempty"` // description of how the state differs from what was written; "" if it does not
-	Other   bool   `json:"other,omitempty"`   // whether a state of another table, database or cluster replaced it
-}
-
-// KeptState is an earlier state of feedback.json, kept in the same folder.
-type KeptState struct {
+// State is an earlier state of feedback.json, kept in the same folder.
+type State struct {
 	Time         time.Time // time at which the state was written, as in its file name
 	Reason       string    // reason for which it was written, or "loss" for the state before a loss
 	Rows         int
-	Bytes        int64  // length of its uncompressed JSON in bytes
-	SHA256       string // SHA-256 of its JSON; may be "" for a large file until it is compressed
-	Path         string // path of its data
-	DiskBytes    int64  // length of its data on disk in bytes
-	Loss         *Loss  // loss before which it was kept; nil for an ordinary state
-	Acknowledged bool   // whether the loss is acknowledged or has ended
-	Damaged      string // description of how it differs from what was written; "" if it does not
-	Other        bool   // whether a state of another table, database or cluster replaced it
+	Bytes        int64          // length of its uncompressed JSON in bytes
+	SHA256       string         // SHA-256 of its JSON; may be "" for a large file until it is compressed
+	Path         string         // path of its data
+	DiskBytes    int64          // length of its data on disk in bytes
+	Loss         *manifest.Loss // loss before which it was kept; nil for an ordinary state
+	Acknowledged bool           // whether the loss is acknowledged or has ended
+	Damaged      string         // description of how it differs from what was written; "" if it does not
+	Other        bool           // whether a state of another table, database or cluster replaced it
 
-	names keptNames
-	id    keptID
+	names names
+	id    stateID
 	inode os.FileInfo // file that has its data, to find states that share data
 }
 
-// ListKept returns the kept states of the file at path, newest first. It needs no lock. A state may be missing if it is just
+// List returns the kept states of the file at path, newest first. It needs no lock. A state may be missing if it is just
 // being made or dropped.
-func ListKept(path string) ([]KeptState, error) {
-	states, err := newKeptNames(followLink(path)).states()
+func List(path string) ([]State, error) {
+	states, err := newNames(disk.FollowLink(path)).states()
 	if err != nil {
 		return nil, fmt.Errorf("list the kept states of %s: %w", path, volume.WithHint(err))
 	}
 	return states, nil
 }
 
-// KeptAt returns the newest state that is not newer than t. It reports false if there is none. states must be in the order of
-// [ListKept].
-func KeptAt(states []KeptState, t time.Time) (KeptState, bool) {
+// At returns the newest state that is not newer than t. It reports false if there is none. states must be in the order of
+// [List].
+func At(states []State, t time.Time) (State, bool) {
 	for _, s := range states {
 		if !s.Time.After(t) {
 			return s, true
 		}
 	}
-	return KeptState{}, false
+	return State{}, false
 }
 
 // RestoreCommand returns the command that restores what the loss after s removed: the lost rows, or the old values if only
 // values changed.
-func (s KeptState) RestoreCommand() string {
+func (s State) RestoreCommand() string {
 	conflict := "skip"
 	if s.Loss != nil && s.Loss.RowsChanged > 0 && s.Loss.RowsLost == 0 {
 		conflict = "overwrite"
@@ -71,17 +66,17 @@ func (s KeptState) RestoreCommand() string {
 
 // Acknowledge creates a file that marks the loss after the state as intended or dealt with. It needs no lock and may be
 // called while a daemon runs. It does nothing if the state has no loss or an acknowledged one.
-func (s KeptState) Acknowledge() error {
+func (s State) Acknowledge() error {
 	if s.Loss == nil || s.Acknowledged {
 		return nil
 	}
 	path := s.names.acknowledged(s.id)
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NOFOLLOW, 0o640)
 	if err == nil {
-		err = syncAndClose(file)
+		err = disk.SyncAndClose(file)
 	}
 	if err == nil {
-		err = syncFolder(s.names.folder)
+		err = disk.SyncFolder(s.names.folder)
 	}
 	if err != nil {
 		return fmt.Errorf("acknowledge the loss after %s: %w", s.Path, volume.WithHint(err))
@@ -90,36 +85,36 @@ func (s KeptState) Acknowledge() error {
 }
 
 // Drop removes the state permanently.
-func (s KeptState) Drop() error {
+func (s State) Drop() error {
 	err := s.names.remove(s.id)
 	if err == nil {
-		err = syncFolder(s.names.folder)
+		err = disk.SyncFolder(s.names.folder)
 	}
 	return volume.WithHint(err)
 }
 
 // states returns the kept states, newest first.
-func (n keptNames) states() ([]KeptState, error) {
+func (n names) states() ([]State, error) {
 	files, err := n.list()
 	if err != nil {
 		return nil, err
 	}
-	var states []KeptState
+	var states []State
 	for id, list := range files {
-		if !slices.ContainsFunc(list, keptFile.isData) {
+		if !slices.ContainsFunc(list, stateFile.isData) {
 			continue
 		}
 		if s, ok := n.state(id); ok {
 			states = append(states, s)
 		}
 	}
-	slices.SortFunc(states, func(a, b KeptState) int { return b.Time.Compare(a.Time) })
+	slices.SortFunc(states, func(a, b State) int { return b.Time.Compare(a.Time) })
 	return states, nil
 }
 
 // state returns one kept state. It reports false if the state does not exist any more.
-func (n keptNames) state(id keptID) (KeptState, bool) {
-	s := KeptState{Time: id.time(), names: n, id: id}
+func (n names) state(id stateID) (State, bool) {
+	s := State{Time: id.time(), names: n, id: id}
 	manifestPath := n.manifest(id)
 	var info fs.FileInfo
 	var err error
@@ -134,13 +129,13 @@ func (n keptNames) state(id keptID) (KeptState, bool) {
 			break
 		}
 		if tries > 0 {
-			return KeptState{}, false
+			return State{}, false
 		}
 	}
 	s.DiskBytes, s.inode = info.Size(), info
-	m, err := readManifest(manifestPath)
+	m, err := manifest.ReadAt(manifestPath)
 	switch {
-	case isMissing(err):
+	case disk.IsMissing(err):
 		s.Damaged = "its manifest is missing"
 	case err != nil:
 		s.Damaged = err.Error()
@@ -151,9 +146,9 @@ func (n keptNames) state(id keptID) (KeptState, bool) {
 		}
 	}
 	if id.loss {
-		s.Reason, s.Acknowledged = "loss", pathExists(n.acknowledged(id))
+		s.Reason, s.Acknowledged = "loss", disk.Exists(n.acknowledged(id))
 		if s.Loss == nil {
-			s.Loss = &Loss{}
+			s.Loss = &manifest.Loss{}
 		}
 	}
 	return s, true
@@ -161,15 +156,15 @@ func (n keptNames) state(id keptID) (KeptState, bool) {
 
 // tidy removes what a crash has left of kept states: temporary files, manifests and acknowledgements without data, and plain
 // data that have been compressed. Only the owner of the lock may call it, and not while it makes a kept state.
-func (n keptNames) tidy() {
+func (n names) tidy() {
 	files, err := n.list()
 	if err != nil {
 		return
 	}
 	for id, list := range files {
-		if !slices.ContainsFunc(list, keptFile.isData) {
+		if !slices.ContainsFunc(list, stateFile.isData) {
 			n.remove(id)
-		} else if pathExists(n.compressed(id)) && pathExists(n.manifest(id)) {
+		} else if disk.Exists(n.compressed(id)) && disk.Exists(n.manifest(id)) {
 			n.removePlain(id)
 		}
 		for _, f := range list {

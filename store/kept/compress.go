@@ -1,4 +1,4 @@
-package store
+package kept
 
 import (
 	"context"
@@ -7,27 +7,28 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
 
 	"capture/internal/volume"
+	"capture/store/disk"
+	"capture/store/manifest"
 )
 
-// CompressKept compresses the kept states that are still plain, and compares each with its manifest. It returns the states that
+// Compress compresses the states that are still plain, and compares each with its manifest. It returns the states that
 // it has compressed. Other methods may run at the same time. It runs at the lowest priority and, if the file system can, reads
 // past the page cache. If it fails or ctx ends, the remaining states stay plain, and the next call continues with them.
 //
 // A state that does not match its manifest is marked as damaged and kept.
-func (f *File) CompressKept(ctx context.Context) (compressed []KeptState, err error) {
-	f.compressing.Lock()
-	defer f.compressing.Unlock()
-	for _, s := range f.kept.list() {
+func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
+	k.compressing.Lock()
+	defer k.compressing.Unlock()
+	for _, s := range k.List() {
 		if !s.isPlain() || s.isUnreadable() {
 			continue
 		}
-		done, err := f.kept.compress(ctx, s)
+		done, err := k.compress(ctx, s)
 		if errors.Is(err, errDropped) {
 			continue
 		}
@@ -40,66 +41,66 @@ func (f *File) CompressKept(ctx context.Context) (compressed []KeptState, err er
 }
 
 // isUnreadable reports whether the state stays plain because it could not be read completely.
-func (s *KeptState) isUnreadable() bool {
+func (s *State) isUnreadable() bool {
 	return s.isPlain() && strings.HasPrefix(s.Damaged, unreadable)
 }
 
 const unreadable = "it can't be read"
 
 // isPlain reports whether the state is not compressed yet.
-func (s *KeptState) isPlain() bool { return s.Path == s.names.plain(s.id) }
+func (s *State) isPlain() bool { return s.Path == s.names.plain(s.id) }
 
 // compress compresses a plain state. The compressed data are synced under a temporary name, then the manifest is written, then
 // the data are renamed, and only then is the plain state removed. Therefore a crash leaves at least one complete state.
-func (k *keptStates) compress(ctx context.Context, s KeptState) (KeptState, error) {
-	m, err := readManifest(k.names.plainManifest(s.id))
-	if err != nil && !isMissing(err) {
-		return KeptState{}, err
+func (k *States) compress(ctx context.Context, s State) (State, error) {
+	m, err := manifest.ReadAt(k.names.plainManifest(s.id))
+	if err != nil && !disk.IsMissing(err) {
+		return State{}, err
 	}
 	hasManifest := err == nil
 	if m.Kept == nil {
-		m.Kept = &Kept{}
+		m.Kept = &manifest.Kept{}
 	}
 	path := k.names.compressed(s.id)
 	tmp := k.names.tmp(path)
 	defer os.Remove(tmp) // if an error has left it there
 	var mismatch string
-	err = withIdlePriority(func() error {
-		return writeSynced(tmp, k.dataPath, func(w *os.File) (err error) {
+	err = disk.WithIdlePriority(func() error {
+		return disk.WriteSynced(tmp, k.dataPath, func(w *os.File) (err error) {
 			mismatch, err = compressFile(ctx, w, s.Path, &m)
 			return err
 		})
 	})
-	if read := (*readError)(nil); errors.As(err, &read) && hasManifest {
+	if read := (*disk.ReadError)(nil); errors.As(err, &read) && hasManifest {
 		// The state stays plain, because somebody may still be able to use the readable part.
-		m.Kept.Damaged = read.Error()
+		m.Kept.Damaged = unreadable + ": " + read.Error()
 		if err := k.writeManifest(k.names.plainManifest(s.id), m); err != nil {
-			return KeptState{}, err
+			return State{}, err
 		}
 		return k.added(s.id)
 	}
 	if err != nil {
-		return KeptState{}, err
+		return State{}, err
 	}
 	if hasManifest {
 		m.Kept.Damaged = mismatch
 		if err := k.writeManifest(k.names.manifest(s.id), m); err != nil {
-			return KeptState{}, err
+			return State{}, err
 		}
 	}
 	if err := os.Rename(tmp, path); err != nil {
-		return KeptState{}, err
+		return State{}, err
 	}
 	// Another process that drops a state removes the plain data first and the compressed data later. So if the plain data still
 	// exist now, any drop also removes the compressed data.
-	if !pathExists(s.Path) {
+	if !disk.Exists(s.Path) {
 		if err := k.drop(s.id); err != nil {
-			return KeptState{}, err
+			return State{}, err
 		}
-		return KeptState{}, errDropped
+		return State{}, errDropped
 	}
-	if err := syncFolder(k.names.folder); err != nil {
-		return KeptState{}, err
+	if err := disk.SyncFolder(k.names.folder); err != nil {
+		return State{}, err
 	}
 	k.names.removePlain(s.id)
 	return k.added(s.id)
@@ -113,14 +114,9 @@ var errDropped = errors.New("the state was dropped meanwhile")
 // at 220 MB/s with level 1, and 2.99 times at 141 MB/s with level 5.
 const compressionLevel = 5
 
-// readError means that a file can't be read.
-type readError struct{ error }
-
-func (e *readError) Error() string { return unreadable + ": " + e.error.Error() }
-
 // compressFile compresses the file at path to w, and completes the SHA-256 in m. mismatch describes how the file differs from
 // m; it is "" if it does not.
-func compressFile(ctx context.Context, w io.Writer, path string, m *Manifest) (mismatch string, err error) {
+func compressFile(ctx context.Context, w io.Writer, path string, m *manifest.Manifest) (mismatch string, err error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -131,8 +127,8 @@ func compressFile(ctx context.Context, w io.Writer, path string, m *Manifest) (m
 		return "", err
 	}
 	z.Name, z.ModTime = filepath.Base(path), m.WrittenAt
-	h := NewHasher(*m)
-	err = readPastCache(ctx, file, func(b []byte) error {
+	h := manifest.NewHasher(*m)
+	err = disk.ReadPastCache(ctx, file, func(b []byte) error {
 		h.Write(b)
 		_, err := z.Write(b)
 		return err
@@ -144,16 +140,4 @@ func compressFile(ctx context.Context, w io.Writer, path string, m *Manifest) (m
 		m.SHA256, m.Blocks = h.SHA256(), nil
 	}
 	return mismatch, z.Close()
-}
-
-// withIdlePriority calls f on a thread that has the lowest priority. The thread ends when f returns, because only root may
-// raise a priority again.
-var withIdlePriority = func(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked, so the thread ends with the goroutine
-		lowerPriority()
-		done <- f()
-	}()
-	return <-done
 }

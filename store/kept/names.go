@@ -1,4 +1,4 @@
-package store
+package kept
 
 import (
 	"errors"
@@ -8,12 +8,14 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"capture/store/disk"
 )
 
-// keptTime is the layout of the time, in UTC, in the names of a kept state's files.
-const keptTime = "20060102T150405Z"
+// timeLayout is the layout of the time, in UTC, in the names of a kept state's files.
+const timeLayout = "20060102T150405Z"
 
-// keptNames makes the names of the kept states of one file. The files of one state of feedback.json are:
+// names makes the names of the kept states of one file. The files of one state of feedback.json are:
 //
 //	feedback-20261123T160000Z.json.gz             an ordinary state
 //	feedback-20261123T160000Z-loss.json.gz        the state before a loss; .json until it is compressed
@@ -21,32 +23,32 @@ const keptTime = "20060102T150405Z"
 //	feedback-20261123T160000Z-loss.acknowledged   an empty file, which means that the loss is acknowledged or has ended
 //	.feedback-20261123T160000Z.json               an ordinary state that is not compressed yet; its manifest also begins with a dot
 //	.feedback-20261123T160000Z….tmp               a file that is being written; ….json.gz-WORD.tmp on a network share
-type keptNames struct {
+type names struct {
 	folder string // folder of the file and of its kept states
 	base   string // name of the file, without .json
 
 	tmpWord string // word in temporary names that only this process uses; "" on a local file system (see share.go)
 }
 
-func newKeptNames(dataPath string) keptNames {
-	return keptNames{folder: filepath.Dir(dataPath), base: strings.TrimSuffix(filepath.Base(dataPath), ".json")}
+func newNames(dataPath string) names {
+	return names{folder: filepath.Dir(dataPath), base: strings.TrimSuffix(filepath.Base(dataPath), ".json")}
 }
 
-// keptID identifies a kept state of one file.
-type keptID struct {
+// stateID identifies a kept state of one file.
+type stateID struct {
 	stamp string // time of the state, as in the names of its files
 	loss  bool   // whether it is the state before a loss
 }
 
-func newKeptID(t time.Time, loss bool) keptID { return keptID{t.UTC().Format(keptTime), loss} }
+func newStateID(t time.Time, loss bool) stateID { return stateID{t.UTC().Format(timeLayout), loss} }
 
 // time returns the time of the state.
-func (id keptID) time() time.Time {
-	t, _ := time.Parse(keptTime, id.stamp) // valid, because parseName and newKeptID make only valid stamps
+func (id stateID) time() time.Time {
+	t, _ := time.Parse(timeLayout, id.stamp) // valid, because parseName and newStateID make only valid stamps
 	return t
 }
 
-func (id keptID) String() string {
+func (id stateID) String() string {
 	if id.loss {
 		return id.stamp + "-loss"
 	}
@@ -54,33 +56,30 @@ func (id keptID) String() string {
 }
 
 // stem returns the path of a state's files without the suffix.
-func (n keptNames) stem(id keptID) string { return filepath.Join(n.folder, n.base+"-"+id.String()) }
+func (n names) stem(id stateID) string { return filepath.Join(n.folder, n.base+"-"+id.String()) }
 
-func (n keptNames) compressed(id keptID) string   { return n.stem(id) + ".json.gz" }
-func (n keptNames) manifest(id keptID) string     { return n.stem(id) + ".manifest.json" }
-func (n keptNames) acknowledged(id keptID) string { return n.stem(id) + ".acknowledged" }
+func (n names) compressed(id stateID) string   { return n.stem(id) + ".json.gz" }
+func (n names) manifest(id stateID) string     { return n.stem(id) + ".manifest.json" }
+func (n names) acknowledged(id stateID) string { return n.stem(id) + ".acknowledged" }
 
 // plain returns the path of the data of a state that is not compressed yet. For an ordinary state the name begins with a dot,
 // because the file is only temporary.
-func (n keptNames) plain(id keptID) string { return n.hideOrdinary(id, n.stem(id)+".json") }
+func (n names) plain(id stateID) string { return n.hideOrdinary(id, n.stem(id)+".json") }
 
 // plainManifest returns the path of the manifest of a state that is not compressed yet.
-func (n keptNames) plainManifest(id keptID) string { return n.hideOrdinary(id, n.manifest(id)) }
+func (n names) plainManifest(id stateID) string { return n.hideOrdinary(id, n.manifest(id)) }
 
-func (n keptNames) hideOrdinary(id keptID, path string) string {
+func (n names) hideOrdinary(id stateID, path string) string {
 	if id.loss {
 		return path
 	}
-	return hidden(path)
+	return disk.Hidden(path)
 }
 
-// hidden returns path with a dot in front of the file's name.
-func hidden(path string) string { return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)) }
-
 // tmp returns the temporary path under which a file is written before it is renamed to path.
-func (n keptNames) tmp(path string) string {
+func (n names) tmp(path string) string {
 	if !strings.HasPrefix(filepath.Base(path), ".") {
-		path = hidden(path)
+		path = disk.Hidden(path)
 	}
 	if n.tmpWord != "" {
 		path += "-" + n.tmpWord
@@ -90,15 +89,15 @@ func (n keptNames) tmp(path string) string {
 
 // all returns the paths of all files that a state may have. The data are first, because without data the other files are not a
 // state.
-func (n keptNames) all(id keptID) []string {
+func (n names) all(id stateID) []string {
 	return []string{n.plain(id), n.compressed(id), n.manifest(id), n.plainManifest(id), n.acknowledged(id)}
 }
 
-var keptName = regexp.MustCompile(`^-(\d{8}T\d{6}Z)(-loss)?\.(json\.gz|json|manifest\.json|acknowledged)((?:-[0-9a-f]{16})?\.tmp)?$`)
+var fileName = regexp.MustCompile(`^-(\d{8}T\d{6}Z)(-loss)?\.(json\.gz|json|manifest\.json|acknowledged)((?:-[0-9a-f]{16})?\.tmp)?$`)
 
-// keptFile describes a file of a kept state, as parsed from its name.
-type keptFile struct {
-	id     keptID
+// stateFile describes a file of a kept state, as parsed from its name.
+type stateFile struct {
+	id     stateID
 	suffix string // json.gz, json, manifest.json or acknowledged
 	hidden bool   // whether the name begins with a dot
 	tmp    string // suffix of a temporary name: .tmp, or -WORD.tmp on a share; "" for other names
@@ -106,22 +105,22 @@ type keptFile struct {
 
 // parseName parses the name of a file in the folder. It reports false unless the name is exactly one that a kept state's file
 // may have.
-func (n keptNames) parseName(name string) (keptFile, bool) {
+func (n names) parseName(name string) (stateFile, bool) {
 	name, isHidden := strings.CutPrefix(name, ".")
 	rest, ok := strings.CutPrefix(name, n.base)
-	match := keptName.FindStringSubmatch(rest)
+	match := fileName.FindStringSubmatch(rest)
 	if !ok || match == nil {
-		return keptFile{}, false
+		return stateFile{}, false
 	}
-	f := keptFile{id: keptID{stamp: match[1], loss: match[2] != ""}, suffix: match[3], hidden: isHidden, tmp: match[4]}
-	if t, err := time.Parse(keptTime, f.id.stamp); err != nil || t.Format(keptTime) != f.id.stamp || f.tmp != "" && !isHidden {
-		return keptFile{}, false
+	f := stateFile{id: stateID{stamp: match[1], loss: match[2] != ""}, suffix: match[3], hidden: isHidden, tmp: match[4]}
+	if t, err := time.Parse(timeLayout, f.id.stamp); err != nil || t.Format(timeLayout) != f.id.stamp || f.tmp != "" && !isHidden {
+		return stateFile{}, false
 	}
 	return f, true
 }
 
 // isData reports whether the file has the data of a state.
-func (f keptFile) isData() bool {
+func (f stateFile) isData() bool {
 	switch {
 	case f.tmp != "":
 		return false
@@ -132,12 +131,12 @@ func (f keptFile) isData() bool {
 }
 
 // list returns the files of all kept states, by state. It ignores everything that is not a regular file.
-func (n keptNames) list() (map[keptID][]keptFile, error) {
+func (n names) list() (map[stateID][]stateFile, error) {
 	entries, err := os.ReadDir(n.folder)
-	if err != nil && !isMissing(err) {
+	if err != nil && !disk.IsMissing(err) {
 		return nil, err
 	}
-	files := map[keptID][]keptFile{}
+	files := map[stateID][]stateFile{}
 	for _, e := range entries {
 		if f, ok := n.parseName(e.Name()); ok && e.Type().IsRegular() {
 			files[f.id] = append(files[f.id], f)
@@ -147,17 +146,17 @@ func (n keptNames) list() (map[keptID][]keptFile, error) {
 }
 
 // free returns the ID of a new state of the time t. If t's second is taken, the ID has the next second that is free.
-func (n keptNames) free(t time.Time, loss bool) keptID {
+func (n names) free(t time.Time, loss bool) stateID {
 	for ; ; t = t.Add(time.Second) {
-		if !n.isTaken(newKeptID(t, false)) && !n.isTaken(newKeptID(t, true)) {
-			return newKeptID(t, loss)
+		if !n.isTaken(newStateID(t, false)) && !n.isTaken(newStateID(t, true)) {
+			return newStateID(t, loss)
 		}
 	}
 }
 
-func (n keptNames) isTaken(id keptID) bool {
+func (n names) isTaken(id stateID) bool {
 	for _, path := range n.all(id) {
-		if pathExists(path) {
+		if disk.Exists(path) {
 			return true
 		}
 	}
@@ -166,10 +165,10 @@ func (n keptNames) isTaken(id keptID) bool {
 
 // remove removes all files of a state, the data first, so that a crash leaves no data without a manifest. The caller syncs the
 // folder.
-func (n keptNames) remove(id keptID) error {
+func (n names) remove(id stateID) error {
 	var failed error
 	for _, path := range n.all(id) {
-		if err := os.Remove(path); err != nil && !isMissing(err) {
+		if err := os.Remove(path); err != nil && !disk.IsMissing(err) {
 			failed = errors.Join(failed, fmt.Errorf("remove a kept state: %w", err))
 		}
 	}
@@ -177,7 +176,7 @@ func (n keptNames) remove(id keptID) error {
 }
 
 // removePlain removes the plain data of a state that has been compressed, and the manifest if only the plain state uses it.
-func (n keptNames) removePlain(id keptID) {
+func (n names) removePlain(id stateID) {
 	os.Remove(n.plain(id)) // if this fails, tidy tries again
 	if !id.loss {
 		os.Remove(n.plainManifest(id))

@@ -1,4 +1,4 @@
-package store
+package manifest
 
 import (
 	"crypto/sha256"
@@ -7,34 +7,51 @@ import (
 	"hash"
 	"io"
 	"os"
-	"slices"
 )
 
 // Hasher computes the digests that a manifest has, so that a file can be compared with its manifest.
 type Hasher struct {
 	n      int64 // number of hashed bytes
 	whole  hash.Hash
-	blocks *blockHashes // hashes of the blocks; nil if no manifest needs them
+	blocks []*BlockHashes // hashes of the blocks, for each length of a block that a manifest has
 }
 
 // NewHasher returns an empty Hasher. It computes the digests that are needed to compare a file with the manifests.
 func NewHasher(manifests ...Manifest) *Hasher {
-	return newHasher(slices.ContainsFunc(manifests, func(m Manifest) bool { return m.Blocks != nil }))
-}
-
-func newHasher(withBlocks bool) *Hasher {
 	h := &Hasher{whole: sha256.New()}
-	if withBlocks {
-		h.blocks = newBlockHashes()
+	for _, m := range manifests {
+		if m.Blocks != nil {
+			h.HashBlocks(m.Blocks.Bytes)
+		}
 	}
 	return h
+}
+
+// HashBlocks makes h, which is still empty, also hash blocks of the given length. It returns their hashes.
+func (h *Hasher) HashBlocks(bytes int64) *BlockHashes {
+	if b := h.blocksOf(bytes); b != nil {
+		return b
+	}
+	b := NewBlockHashes(bytes)
+	h.blocks = append(h.blocks, b)
+	return b
+}
+
+// blocksOf returns the hashes of the blocks of the given length, or nil if h does not have them.
+func (h *Hasher) blocksOf(bytes int64) *BlockHashes {
+	for _, b := range h.blocks {
+		if b.bytes == bytes {
+			return b
+		}
+	}
+	return nil
 }
 
 // Write hashes the next bytes. It never returns an error.
 func (h *Hasher) Write(p []byte) (int, error) {
 	h.n += int64(len(p))
-	if h.blocks != nil {
-		h.blocks.Write(p)
+	for _, b := range h.blocks {
+		b.Write(p)
 	}
 	return h.whole.Write(p)
 }
@@ -55,16 +72,19 @@ func (h *Hasher) Mismatch(m Manifest) string {
 			return fmt.Sprintf("its SHA-256 is %.12s…, and the manifest says %.12s…", sum, m.SHA256)
 		}
 	}
-	if m.Blocks != nil && h.blocks != nil {
-		if sum := h.blocks.sum(); sum != m.Blocks.SHA256 {
+	if m.Blocks == nil {
+		return ""
+	}
+	if b := h.blocksOf(m.Blocks.Bytes); b != nil {
+		if sum := b.Sum(); sum != m.Blocks.SHA256 {
 			return fmt.Sprintf("the SHA-256 of its blocks is %.12s…, and the manifest says %.12s…", sum, m.Blocks.SHA256)
 		}
 	}
 	return ""
 }
 
-// hashFile hashes the file at path, so that it can be compared with the manifests.
-func hashFile(path string, manifests ...Manifest) (*Hasher, error) {
+// HashFile hashes the file at path, so that it can be compared with the manifests.
+func HashFile(path string, manifests ...Manifest) (*Hasher, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

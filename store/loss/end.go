@@ -1,33 +1,16 @@
-package store
+package loss
 
 import (
 	"capture/snapshot"
+	"capture/store/manifest"
 )
 
 // backShare is the share of the lost rows that must be back before a loss counts as ended.
 const backShare = 0.9
 
-// EndLosses acknowledges each loss whose rows are back in v, and returns the states that were kept before these losses.
-func (f *File) EndLosses(v *snapshot.View) (ended []KeptState, err error) {
-	for _, s := range f.kept.list() {
-		if s.Loss == nil || s.Acknowledged {
-			continue
-		}
-		isBack, err := s.Loss.isBack(v)
-		if err == nil && isBack {
-			err = s.Acknowledge()
-			ended = append(ended, s)
-		}
-		if err != nil {
-			return ended, err
-		}
-	}
-	return ended, nil
-}
-
-// isBack reports whether at least backShare of the lost rows are back in v. A loss of values or columns ends only when somebody
+// IsBack reports whether at least backShare of the rows that l lost are back in v. A loss of values or columns ends only when somebody
 // acknowledges it, because nobody can distinguish lost values from intended ones.
-func (l *Loss) isBack(v *snapshot.View) (bool, error) {
+func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	enough := func(n, of int) bool { return float64(n) >= backShare*float64(of) }
 	switch {
 	case l.RowsChanged > 0 || len(l.Dropped) > 0:

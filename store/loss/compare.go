@@ -1,4 +1,4 @@
-package store
+package loss
 
 import (
 	"bytes"
@@ -10,18 +10,21 @@ import (
 
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
+	"capture/store/manifest"
 )
 
 // maxLostKeys is the maximum number of keys of lost rows in a manifest. It keeps the manifest within its size limit, although a
 // key may have up to 2.7 kB, the limit of an index entry.
 const maxLostKeys = 1000
 
-// comparison counts how the rows of a View differ from the rows of a file. Both are in key order, so one pass over both finds
+// Comparison counts how the rows of a View differ from the rows of a file. Both are in key order, so one pass over both finds
 // each difference. Rows whose text is identical are not parsed.
-type comparison struct {
-	removed, added, changed int       // numbers of rows
-	columnChanges           []int     // number of rows with another value, for each of the file's columns
-	lost                    keySample // keys of the removed rows
+type Comparison struct {
+	manifest                *manifest.Manifest // manifest of the file
+	err                     error              // reason why the comparison is incomplete; nil if it is complete
+	removed, added, changed int                // numbers of rows
+	columnChanges           []int              // number of rows with another value, for each of the file's columns
+	lost                    keySample          // keys of the removed rows
 
 	file    *rowjson.Encoder // encoder for the file's shape
 	view    *rowjson.Encoder // encoder for the View's shape
@@ -40,9 +43,9 @@ type comparison struct {
 // errKeysDiffer means that rows can't be matched by their keys, because the table's key has changed.
 var errKeysDiffer = errors.New("the table has another key")
 
-// newComparison prepares the comparison of a file that m describes with rows of the given shape.
-func newComparison(m *Manifest, shape *rowjson.Shape) (*comparison, error) {
-	c := &comparison{shape: &rowjson.Shape{Schema: m.Table.Schema, Table: m.Table.Name}}
+// NewComparison prepares the comparison of a file that m describes with rows of the given shape.
+func NewComparison(m *manifest.Manifest, shape *rowjson.Shape) *Comparison {
+	c := &Comparison{manifest: m, shape: &rowjson.Shape{Schema: m.Table.Schema, Table: m.Table.Name}}
 	for _, column := range m.Columns {
 		i := slices.IndexFunc(shape.Columns, func(s rowjson.Column) bool { return s.Name == column.Name })
 		c.columns = append(c.columns, i)
@@ -54,22 +57,37 @@ func newComparison(m *Manifest, shape *rowjson.Shape) (*comparison, error) {
 	for _, name := range m.Key {
 		c.shape.Key = append(c.shape.Key, slices.IndexFunc(m.Columns, func(s rowjson.Column) bool { return s.Name == name }))
 	}
-	if !hasSameKey(m, shape) {
-		return c, errKeysDiffer
-	}
-	var err error
-	if c.file, err = rowjson.NewEncoder(c.shape, false); err != nil {
-		return c, err
-	}
-	if c.view, err = rowjson.NewEncoder(shape, false); err != nil {
-		return c, err
-	}
 	c.values, c.columnChanges = make([][]byte, len(m.Columns)), make([]int, len(m.Columns))
-	return c, nil
+	if !hasSameKey(m, shape) {
+		c.err = errKeysDiffer
+		return c
+	}
+	if c.file, c.err = rowjson.NewEncoder(c.shape, false); c.err == nil {
+		c.view, c.err = rowjson.NewEncoder(shape, false)
+	}
+	return c
+}
+
+// Fail ends the comparison, because the file can't be read or is known to be damaged.
+func (c *Comparison) Fail(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+// IsEqual reports whether the comparison has shown that the rows are equal.
+func (c *Comparison) IsEqual() bool { return c.err == nil && c.removed+c.added+c.changed == 0 }
+
+// Damage describes why the file is not what its manifest describes. It is "" if nothing is known to be wrong.
+func (c *Comparison) Damage() string {
+	if c.err == nil || c.err == errKeysDiffer {
+		return ""
+	}
+	return c.err.Error()
 }
 
 // hasSameKey reports whether the keys of the file that m describes can be compared with keys of the shape.
-func hasSameKey(m *Manifest, shape *rowjson.Shape) bool {
+func hasSameKey(m *manifest.Manifest, shape *rowjson.Shape) bool {
 	if len(m.Key) != len(shape.Key) {
 		return false
 	}
@@ -91,7 +109,7 @@ func isInteger(typeName string) bool {
 }
 
 // dropped returns the names of the file's columns that the View lacks.
-func (c *comparison) dropped() (names []string) {
+func (c *Comparison) dropped() (names []string) {
 	for i, column := range c.columns {
 		if column < 0 {
 			names = append(names, c.shape.Columns[i].Name)
@@ -100,8 +118,14 @@ func (c *comparison) dropped() (names []string) {
 	return names
 }
 
-// run compares the rows of a file, or of some of its regions, with rows of a View.
-func (c *comparison) run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) error {
+// Run compares the rows of the file, or of some of its regions, with rows of a View.
+func (c *Comparison) Run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) {
+	if c.err == nil {
+		c.err = c.run(file, rows)
+	}
+}
+
+func (c *Comparison) run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) error {
 	c.lines = &lineReader{from: file}
 	for row, err := range rows {
 		if err == nil {
@@ -126,7 +150,7 @@ func (c *comparison) run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) er
 
 // compareRow compares a row of the View with the file's row that has the same key. It first counts the file's rows with lower
 // keys as removed.
-func (c *comparison) compareRow(row snapshot.Row) error {
+func (c *Comparison) compareRow(row snapshot.Row) error {
 	for {
 		ok, err := c.readLine()
 		if err != nil {
@@ -163,7 +187,7 @@ func (c *comparison) compareRow(row snapshot.Row) error {
 
 // readLine reads the file's next row into line, unless the current one has not been compared yet. It reports false at the end
 // of the file.
-func (c *comparison) readLine() (bool, error) {
+func (c *Comparison) readLine() (bool, error) {
 	if c.line != nil {
 		return true, nil
 	}
@@ -176,7 +200,7 @@ func (c *comparison) readLine() (bool, error) {
 }
 
 // removeLine counts the file's current row as removed.
-func (c *comparison) removeLine() error {
+func (c *Comparison) removeLine() error {
 	if err := c.parseKey(); err != nil {
 		return err
 	}
@@ -189,7 +213,7 @@ func (c *comparison) removeLine() error {
 var errNotRow = errors.New("a line is not a row of the table that the manifest describes")
 
 // parseKey sets key to the key of the file's current row.
-func (c *comparison) parseKey() (err error) {
+func (c *Comparison) parseKey() (err error) {
 	if c.keyed {
 		return nil
 	}
@@ -211,7 +235,7 @@ func (c *comparison) parseKey() (err error) {
 }
 
 // countChange counts the columns in which the file's current row differs from line, the View's row.
-func (c *comparison) countChange(line []byte) {
+func (c *Comparison) countChange(line []byte) {
 	c.changed++
 	var ok [2]bool
 	c.fields[0], ok[0] = c.file.AppendFields(c.fields[0][:0], c.line)
@@ -227,7 +251,7 @@ func (c *comparison) countChange(line []byte) {
 }
 
 // mostChanged returns the column whose value changed in the most rows, and the number of these rows.
-func (c *comparison) mostChanged() (name string, rows int) {
+func (c *Comparison) mostChanged() (name string, rows int) {
 	for i, n := range c.columnChanges {
 		if n > rows {
 			name, rows = c.shape.Columns[i].Name, n
@@ -249,66 +273,4 @@ func (s *keySample) add(key rowjson.Key) {
 	} else if i := rand.IntN(s.n); i < maxLostKeys {
 		s.keys[i] = bytes.Clone(key)
 	}
-}
-
-// lineReader reads the rows of feedback.json.
-type lineReader struct {
-	from  io.Reader
-	buf   []byte
-	start int  // offset in buf of the bytes that next has not returned yet
-	end   bool // whether all of from has been read
-}
-
-// next returns the next row: its line without the comma, the newline and the padding. The row is valid until the next call.
-// After the last row, the error is io.EOF.
-func (r *lineReader) next() ([]byte, error) {
-	for scanned := 0; ; {
-		if i := bytes.IndexByte(r.buf[r.start+scanned:], '\n'); i >= 0 {
-			line := r.buf[r.start : r.start+scanned+i]
-			r.start, scanned = r.start+scanned+i+1, 0
-			switch row := trimRow(line); {
-			case row != nil:
-				return row, nil
-			case string(line) != "[" && string(line) != "]" && string(line) != "[]":
-				return nil, errNotRow
-			}
-			continue
-		}
-		scanned = len(r.buf) - r.start
-		if r.end {
-			if scanned > 0 {
-				return nil, errNotRow
-			}
-			return nil, io.EOF
-		}
-		if err := r.fill(); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// fill reads more of the file into buf.
-func (r *lineReader) fill() error {
-	const chunk = 1 << 20
-	r.buf = append(r.buf[:0], r.buf[r.start:]...)
-	r.start = 0
-	if cap(r.buf)-len(r.buf) < chunk/2 {
-		r.buf = slices.Grow(r.buf, max(chunk, len(r.buf)))
-	}
-	n, err := r.from.Read(r.buf[len(r.buf):cap(r.buf)])
-	r.buf = r.buf[:len(r.buf)+n]
-	if err == io.EOF {
-		r.end, err = true, nil
-	}
-	return err
-}
-
-// trimRow returns the row in line without its comma and padding, or nil if line is not a row. It overwrites line.
-func trimRow(line []byte) []byte {
-	body, ok := bytes.CutSuffix(bytes.TrimSuffix(line, []byte(",")), []byte("}"))
-	if !ok || len(body) == 0 || body[0] != '{' {
-		return nil
-	}
-	body = bytes.TrimRight(body, " ")
-	return append(body, '}') // in place: it overwrites the old brace or a space
 }

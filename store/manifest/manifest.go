@@ -1,4 +1,9 @@
-package store
+// Package manifest describes feedback.json and its kept states: which state of which table a file has, and the digest that
+// distinguishes a complete file from a damaged one.
+//
+// A [Manifest] is a JSON file next to the file that it describes; [Path] is its name. [Read] reads one, [OpenRead] opens a file
+// with its manifest, and a [Hasher] compares the two. What can be read here, anybody may have written, so it is checked and bounded.
+package manifest
 
 import (
 	"bytes"
@@ -13,17 +18,8 @@ import (
 // Reason is the reason for which a file was written.
 type Reason string
 
-const (
-	ReasonStart    Reason = "start"    // the first copy of the table is complete
-	ReasonChange   Reason = "change"   // the table changed
-	ReasonInterval Reason = "interval" // a new flush interval began
-	ReasonForced   Reason = "forced"   // somebody asked the daemon to write the file
-	ReasonStop     Reason = "stop"     // the daemon stops
-	ReasonExport   Reason = "export"   // somebody asked for a file while no daemon runs
-)
-
-// manifestFormat is the version of the manifest format that this package writes and reads.
-const manifestFormat = 1
+// formatVersion is the version of the manifest format that this package writes and reads.
+const formatVersion = 1
 
 // Manifest describes feedback.json: the table, the state of the table that the file holds, and a digest that verifies the file.
 type Manifest struct {
@@ -34,7 +30,7 @@ type Manifest struct {
 	Key           []string         `json:"key"` // names of the key's columns, in the key's order
 	Rows          int              `json:"rows"`
 	Bytes         int64            `json:"bytes"`            // length of the file in bytes
-	SHA256        string           `json:"sha256,omitempty"` // SHA-256 of the file, in lower-case hex; "" until [File.Idle] has completed it
+	SHA256        string           `json:"sha256,omitempty"` // SHA-256 of the file, in lower-case hex; "" until [capture/store.File.Idle] has completed it
 	Blocks        *Blocks          `json:"blocks,omitempty"` // digest of the file's blocks; nil if SHA256 is set
 	Source        string           `json:"source,omitempty"`
 	Database      string           `json:"database,omitempty"`
@@ -117,11 +113,11 @@ func (m Manifest) jsonForm() jsonManifest {
 	return j
 }
 
-// newManifest returns the manifest of v. The caller adds the length and the digest of the file.
-func newManifest(v *snapshot.View, reason Reason, captureVersion string) Manifest {
+// New returns the manifest of v. The caller adds the length and the digest of the file.
+func New(v *snapshot.View, reason Reason, captureVersion string) Manifest {
 	shape, origin, position := v.Shape(), v.Origin(), v.Position()
 	m := Manifest{
-		Format: manifestFormat,
+		Format: formatVersion,
 		Table:  TableName{Schema: shape.Schema, Name: shape.Table}, TableOID: shape.OID,
 		Columns: shape.Columns,
 		Key:     make([]string, len(shape.Key)),
@@ -141,8 +137,8 @@ func newManifest(v *snapshot.View, reason Reason, captureVersion string) Manifes
 	return m
 }
 
-// encode returns the manifest in the form that is written to disk.
-func (m Manifest) encode() ([]byte, error) {
+// Encode returns the manifest in the form that is written to disk.
+func (m Manifest) Encode() ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false) // people read the defaults and type names in the manifest

@@ -1,10 +1,17 @@
-package store
+package manifest
 
 import (
 	"fmt"
 	"strings"
 	"time"
 )
+
+// Kept has the additional facts in the manifest of a kept state.
+type Kept struct {
+	Loss    *Loss  `json:"loss,omitempty"`    // loss before which the state was kept; nil for an ordinary state
+	Damaged string `json:"damaged,omitempty"` // description of how the state differs from what was written; "" if it does not
+	Other   bool   `json:"other,omitempty"`   // whether a state of another table, database or cluster replaced it
+}
 
 // Loss describes the rows, values or columns that a Write was about to remove. Because of the loss, the state before it was
 // kept.

@@ -9,6 +9,7 @@ import (
 
 	"capture/internal/volume"
 	"capture/snapshot"
+	"capture/store/manifest"
 )
 
 func isNoSpace(err error) bool {
@@ -19,7 +20,7 @@ func isNoSpace(err error) bool {
 // drops the state before the largest unacknowledged loss. If the write fails because of that state, the error says so.
 //
 // view is a weak pointer, because a strong one would keep rows in memory that Write releases.
-func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, reason Reason, first Result, cause error) (Result, error) {
+func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, reason manifest.Reason, first Result, cause error) (Result, error) {
 	free, err := volume.FreeBytes(f.folder())
 	if err != nil {
 		return first, cause
@@ -28,7 +29,7 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 	if need <= 0 {
 		return first, cause // inodes are missing, or a quota that volume does not report is used up
 	}
-	dropped, short, err := f.kept.prune(need)
+	dropped, short, err := f.kept.MakeRoom(need)
 	if err != nil {
 		return first, errors.Join(cause, err)
 	}
@@ -43,7 +44,7 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 		cause = err
 	}
 	if short > 0 {
-		for _, s := range f.kept.list() {
+		for _, s := range f.kept.List() {
 			if s.Loss != nil && !s.Acknowledged {
 				return r, fmt.Errorf("%w; %s takes %d bytes and stays until its loss (%s) is acknowledged: "+
 					"capture history --ack or more room ends that", cause, s.Path, s.DiskBytes, s.Loss)
@@ -61,7 +62,7 @@ func (f *File) DiskBytes() (n int64) {
 			n += info.Size()
 		}
 	}
-	for _, s := range f.kept.list() {
+	for _, s := range f.kept.List() {
 		n += s.DiskBytes
 	}
 	return n

@@ -1,5 +1,5 @@
 //go:build !linux
 
-package store
+package disk
 
 func lowerPriority() {}

@@ -1,0 +1,17 @@
+//go:build !linux
+
+package disk
+
+import "os"
+
+// DirectAlign is the alignment that direct I/O would need, in bytes.
+const DirectAlign = 4096
+
+// SupportsDirectIO reports false: other systems have no direct I/O as on Linux.
+func SupportsDirectIO(string) bool { return false }
+
+// SetDirectIO reports false, because there is no direct I/O.
+func SetDirectIO(*os.File) bool { return false }
+
+// AlignedBuffer returns n bytes.
+func AlignedBuffer(n int) []byte { return make([]byte, n) }

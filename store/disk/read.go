@@ -1,0 +1,52 @@
+package disk
+
+import (
+	"context"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// ChunkBytes is the length in bytes of the pieces in which large files are read and written.
+const ChunkBytes = 1 << 20
+
+// ReadError means that a file can't be read.
+type ReadError struct{ error }
+
+func (e *ReadError) Unwrap() error { return e.error }
+
+// ReadPastCache calls use with the bytes of the file, chunk by chunk. It reads with direct I/O if the file system supports
+// that.
+func ReadPastCache(ctx context.Context, file *os.File, use func([]byte) error) error {
+	SetDirectIO(file)
+	buf := AlignedBuffer(ChunkBytes)
+	for off := int64(0); ctx.Err() == nil; {
+		n, err := unix.Pread(int(file.Fd()), buf, off) // not ReadAt: after a short read, it reads again at the end of the file, and direct I/O does not accept that offset
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return &ReadError{os.NewSyscallError("pread", err)}
+		case n == 0:
+			return nil
+		}
+		if err := use(buf[:n]); err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return ctx.Err()
+}
+
+// WithIdlePriority calls f on a thread that has the lowest priority. The thread ends when f returns, because only root may
+// raise a priority again. It is a variable so that a test can make one thread do everything.
+var WithIdlePriority = func(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked, so the thread ends with the goroutine
+		lowerPriority()
+		done <- f()
+	}()
+	return <-done
+}

@@ -1,0 +1,79 @@
+package disk
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+)
+
+// CreateLike creates an empty file at path. If there is a regular file at like, the new file gets its mode and, if permitted,
+// its owner. CreateLike first removes what exists at path, and never opens it, because it may be a link.
+func CreateLike(path, like string) (*os.File, error) {
+	if err := os.Remove(path); err != nil && !IsMissing(err) {
+		return nil, err
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(like); err == nil && info.Mode().IsRegular() {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			file.Chown(int(st.Uid), int(st.Gid)) // needs root; otherwise the file belongs to us, which is as good
+		}
+		if err := file.Chmod(info.Mode().Perm()); err != nil && !errors.Is(err, os.ErrPermission) {
+			file.Close()
+			os.Remove(path)
+			return nil, err
+		}
+	}
+	return file, nil
+}
+
+// WriteSynced creates a file at path like CreateLike, calls write to fill it, and syncs it.
+func WriteSynced(path, like string, write func(*os.File) error) error {
+	file, err := CreateLike(path, like)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := write(file); err != nil {
+		return err
+	}
+	return SyncAndClose(file)
+}
+
+func SyncAndClose(file *os.File) error {
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+// CopyFile copies the file at path to a new file, and syncs that. The new file gets the mode and, if permitted, the owner of the old
+// one.
+func CopyFile(path, to string) error {
+	from, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	err = WriteSynced(to, path, func(w *os.File) error {
+		_, err := io.Copy(w, from)
+		return err
+	})
+	if err != nil {
+		os.Remove(to)
+	}
+	return err
+}
+
+// HasNoLinks reports whether err, an error of [os.Link], means that the file system can't make this hard link.
+func HasNoLinks(err error) bool {
+	for _, noLinks := range []error{syscall.EPERM, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.EMLINK} {
+		if errors.Is(err, noLinks) {
+			return true
+		}
+	}
+	return false
+}

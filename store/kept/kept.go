@@ -1,0 +1,17 @@
+// Package kept keeps earlier states of feedback.json in the same folder, so that the rows are still there after the table has
+// lost them.
+//
+// [States] belongs to the process that writes the file: it keeps, compresses and drops states. Any process may list them with
+// [List], and acknowledge or drop one, without a lock.
+//
+// A state is kept in two steps. The first one precedes the replacement of the file and takes milliseconds: the current file
+// gets a second name, and its manifest is written. The second one, [States.Compress], follows later and may run during
+// Writes. A crash after an action leaves:
+//
+//	manifest written                a manifest without data, which [Open] removes
+//	second name, folder synced      a complete, uncompressed (plain) state, which is compressed after the next start
+//	compressed, manifest renamed    the plain state, and a manifest that the next attempt replaces
+//	compressed data renamed         the state both plain and compressed; Open removes the plain files
+//
+// A file with two names is never patched (see canReplace in package store), so the kept state stays as it is.
+package kept

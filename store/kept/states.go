@@ -1,0 +1,227 @@
+package kept
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"capture/internal/volume"
+	"capture/store/disk"
+	"capture/store/manifest"
+	"capture/store/retention"
+)
+
+// States manages the kept states of a file for the owner of its lock. Its methods may be called from any goroutine, also while the
+// file is written.
+type States struct {
+	names    names
+	dataPath string // path of the file, whose mode and owner new files get
+
+	mu     sync.Mutex
+	ids    map[stateID]bool // existing states; other processes may drop states, but only the owner of the lock adds any
+	policy retention.Policy
+	clock  *retention.Clock
+	start  time.Time // start of the monotonic time that is passed to clock
+
+	compressing sync.Mutex // held while states are compressed
+}
+
+// Open returns the kept states of the file at dataPath, and removes what a crash has left of them. tmpWord is a word that only this
+// process uses, for temporary names on a network share; it is "" on a local file system. written is the time at which the existing
+// file was written, or zero. Ordinary states are kept according to [retention.Default].
+func Open(dataPath, tmpWord string, written time.Time) *States {
+	k := &States{names: newNames(dataPath), dataPath: dataPath, policy: retention.Default, start: time.Now()}
+	k.names.tmpWord = tmpWord
+	k.clock = retention.NewClock(k.start, written, 0)
+	k.Reload()
+	return k
+}
+
+// SetPolicy sets the policy that [States.Prune] applies.
+func (k *States) SetPolicy(p retention.Policy) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.policy = p
+}
+
+// Reload removes what a crash has left of kept states, and reads again which states exist.
+func (k *States) Reload() {
+	k.names.tidy()
+	ids := map[stateID]bool{}
+	if files, err := k.names.list(); err == nil {
+		for id := range files {
+			ids[id] = true
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ids = ids
+}
+
+// List returns the states, newest first. It does not read the folder, which may have very many files of other programs.
+func (k *States) List() []State {
+	k.mu.Lock()
+	ids := slices.Collect(maps.Keys(k.ids))
+	k.mu.Unlock()
+	var states []State
+	for _, id := range ids {
+		if s, ok := k.names.state(id); ok {
+			states = append(states, s)
+		} else {
+			k.set(id, false)
+		}
+	}
+	slices.SortFunc(states, func(a, b State) int { return b.Time.Compare(a.Time) })
+	return states
+}
+
+func (k *States) set(id stateID, there bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if there {
+		k.ids[id] = true
+	} else {
+		delete(k.ids, id)
+	}
+}
+
+// IsOff reports whether the policy keeps no ordinary states.
+func (k *States) IsOff() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.policy.IsOff()
+}
+
+// Keep gives the current file, which m describes, a second name as a kept state, and writes the state's manifest. m.Kept has the
+// reason. Keep does nothing if an earlier
+// attempt to replace the file has already kept the state, or if the state is ordinary and equals the newest one. If the state
+// before a loss has been kept as an ordinary state, Keep renames it. If an older state is equal, the new state shares its data.
+func (k *States) Keep(m manifest.Manifest) (State, error) {
+	s, err := k.keep(m)
+	if err != nil {
+		return State{}, fmt.Errorf("keep the state before: %w", volume.WithHint(err))
+	}
+	return s, nil
+}
+
+func (k *States) keep(m manifest.Manifest) (State, error) {
+	info, err := os.Lstat(k.dataPath)
+	if err != nil {
+		return State{}, err
+	}
+	isLoss := m.Kept.Loss != nil
+	var equal *State // an equal older state, whose data the new one shares
+	for i, s := range k.List() {
+		isSame := os.SameFile(info, s.inode)
+		if !isSame && !isEqualState(&s, &m) {
+			continue
+		}
+		isLast := isSame || i == 0
+		switch {
+		case isLoss && s.Loss == nil && isLast:
+			return k.promote(s, m)
+		case isLoss && s.Loss != nil && !s.Acknowledged, !isLoss && isLast:
+			return s, nil
+		case equal == nil && !s.isPlain():
+			equal = &s
+		}
+	}
+	id := k.names.free(m.WrittenAt, isLoss)
+	if equal != nil {
+		return k.add(id, m, equal.Path, k.names.compressed(id), k.names.manifest(id))
+	}
+	return k.add(id, m, k.dataPath, k.names.plain(id), k.names.plainManifest(id))
+}
+
+// add makes a kept state with the data of the file at from and the manifest m.
+func (k *States) add(id stateID, m manifest.Manifest, from, path, manifestPath string) (State, error) {
+	if err := k.writeManifest(manifestPath, m); err != nil {
+		return State{}, err
+	}
+	if err := k.linkOrCopy(from, path); err != nil {
+		os.Remove(manifestPath)
+		return State{}, err
+	}
+	if id.loss { // such a state must be durable before the file is replaced
+		if err := disk.SyncFolder(k.names.folder); err != nil {
+			return State{}, err
+		}
+	}
+	return k.added(id)
+}
+
+// isEqualState reports whether s is known to equal the state that m describes.
+func isEqualState(s *State, m *manifest.Manifest) bool {
+	return s.SHA256 != "" && s.SHA256 == m.SHA256 && s.Damaged == "" && m.Kept.Damaged == ""
+}
+
+// promote turns an ordinary state into the state before a loss, and renames its files accordingly.
+func (k *States) promote(s State, m manifest.Manifest) (State, error) {
+	id := stateID{s.id.stamp, true}
+	path := k.names.compressed(id)
+	if s.isPlain() {
+		path = k.names.plain(id)
+	}
+	promoted, err := k.add(id, m, s.Path, path, k.names.manifest(id))
+	if err == nil {
+		err = k.drop(s.id)
+	}
+	return promoted, err
+}
+
+// added records that the state exists now, and returns it.
+func (k *States) added(id stateID) (State, error) {
+	k.set(id, true)
+	s, ok := k.names.state(id)
+	if !ok {
+		return State{}, fs.ErrNotExist
+	}
+	return s, nil
+}
+
+// drop removes the state and syncs the folder.
+func (k *States) drop(id stateID) error {
+	err := k.names.remove(id)
+	if err == nil {
+		k.set(id, false)
+		err = disk.SyncFolder(k.names.folder)
+	}
+	return err
+}
+
+// writeManifest writes a manifest to path and syncs it. The caller syncs the folder.
+func (k *States) writeManifest(path string, m manifest.Manifest) error {
+	data, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	tmp := k.names.tmp(path)
+	err = disk.WriteSynced(tmp, k.dataPath, func(w *os.File) error {
+		_, err := w.Write(data)
+		return err
+	})
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+	}
+	return err
+}
+
+// linkOrCopy gives the file at path a second name. If the file system can't make the hard link, it copies the file.
+func (k *States) linkOrCopy(path, second string) error {
+	err := os.Link(path, second)
+	if !disk.HasNoLinks(err) {
+		return err
+	}
+	tmp := k.names.tmp(second)
+	if err := disk.CopyFile(path, tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, second)
+}

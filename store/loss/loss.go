@@ -1,0 +1,48 @@
+package loss
+
+import (
+	"time"
+
+	"capture/snapshot"
+	"capture/store/manifest"
+)
+
+// Losing all rows counts as a loss. So does losing at least lossLeast rows that are more than one row in lossShare.
+const (
+	lossShare = 10
+	lossLeast = 10
+)
+
+// MayLose reports whether losing n of a file's rows counts as a loss.
+func MayLose(n, rows int) bool {
+	return n > 0 && (n >= rows || n >= lossLeast && n > rows/lossShare)
+}
+
+// Loss returns the loss that would occur if v replaced the file that is compared, or nil if there is none. highest is the highest
+// number of rows within the last hour. If the comparison has failed, only the numbers of rows and the columns decide.
+func (c *Comparison) Loss(v *snapshot.View, highest int) *manifest.Loss {
+	before := c.manifest.Rows
+	fell := max(before-v.Rows(), 0)
+	loss := &manifest.Loss{
+		Found: time.Now().UTC().Truncate(time.Microsecond), RowsBefore: before, RowsAfter: v.Rows(),
+		RowsLost: fell, Dropped: c.dropped(),
+	}
+	isLoss := len(loss.Dropped) > 0 && before > 0
+	if c.err == nil {
+		loss.RowsLost = max(c.removed, fell)
+		loss.LostKeys = c.lost.keys
+		if name, n := c.mostChanged(); n >= lossLeast && n > before/2 {
+			loss.Column, loss.RowsChanged, isLoss = name, n, true
+		}
+	}
+	if MayLose(loss.RowsLost, before) {
+		isLoss = true
+	}
+	if highest > before && highest-v.Rows() >= lossLeast && highest-v.Rows() > highest/lossShare {
+		loss.HourHighest, isLoss = highest, true
+	}
+	if !isLoss {
+		return nil
+	}
+	return loss
+}

@@ -1,0 +1,63 @@
+package manifest
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"slices"
+)
+
+// BlockHashes holds the SHA-256s of a file's blocks. The blocks are either hashed one after the other by Write, or set one by
+// one.
+type BlockHashes struct {
+	bytes int64     // length of a block in bytes; the last one may be shorter
+	sums  []byte    // hashes of the complete blocks, one after the other
+	hash  hash.Hash // hash of the block that is being written
+	n     int64     // number of bytes of that block
+}
+
+// NewBlockHashes returns the hashes of an empty file, for blocks of the given length.
+func NewBlockHashes(bytes int64) *BlockHashes { return &BlockHashes{bytes: bytes, hash: sha256.New()} }
+
+// Write hashes the next bytes. It never returns an error.
+func (h *BlockHashes) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		k := min(int64(len(rest)), h.bytes-h.n)
+		h.hash.Write(rest[:k])
+		rest = rest[k:]
+		if h.n += k; h.n == h.bytes {
+			h.EndBlock()
+		}
+	}
+	return len(p), nil
+}
+
+// EndBlock appends the hash of the block that is being written, if there is one.
+func (h *BlockHashes) EndBlock() {
+	if h.n > 0 {
+		h.sums = h.hash.Sum(h.sums)
+		h.hash.Reset()
+		h.n = 0
+	}
+}
+
+// Resize makes room for exactly the hashes of a file of n bytes. The caller sets the hashes of all blocks that are new or
+// change their length.
+func (h *BlockHashes) Resize(n int64) {
+	h.EndBlock()
+	size := int((n + h.bytes - 1) / h.bytes * sha256.Size)
+	h.sums = slices.Grow(h.sums, max(0, size-len(h.sums)))[:size]
+}
+
+// Set stores the hash of the block that begins at off.
+func (h *BlockHashes) Set(off int64, block []byte) {
+	sum := sha256.Sum256(block)
+	copy(h.sums[off/h.bytes*sha256.Size:], sum[:])
+}
+
+// Sum returns the digest as in [Blocks].
+func (h *BlockHashes) Sum() string {
+	h.EndBlock()
+	sum := sha256.Sum256(h.sums)
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,200 @@
+package store
+
+import (
+	"errors"
+	"io"
+	"iter"
+	"os"
+	"time"
+
+	"capture/snapshot"
+	"capture/store/disk"
+	"capture/store/loss"
+	"capture/store/manifest"
+	"capture/store/placement"
+)
+
+// Before a Write replaces the current file, it decides whether the file must be kept (invariant 9, docs/design.md). The cost
+// depends on how much has changed, not on the size of the table: rows can be lost only from Parts of the file that the new View
+// lacks. If these Parts have too few rows for a loss, nothing is read. Otherwise their regions are read from the file and
+// compared with the View's new Parts. The whole file is compared only by the first Write of a run and by a Write after an error
+// or after another program has touched the file.
+
+// stateToKeep returns the manifest of the state that the current file becomes if it must be kept before v replaces it. Its Kept
+// field has the reason. It returns nil if there is none.
+func (f *File) stateToKeep(v *snapshot.View, last *written) *manifest.Manifest {
+	first := !f.hasWritten
+	switch {
+	case last.file != nil && last.isOnDisk(f.dataPath):
+		return f.compareParts(v, last)
+	case f.existing.quarantine != "":
+		return f.judgeDamaged(v)
+	}
+	m, ok := f.standingManifest(last)
+	if !ok {
+		return nil
+	}
+	c := compareFile(f.dataPath, &m, v)
+	m.Kept = f.newKept(c, v)
+	m.Kept.Other = first && isOther(&m, v)
+	if m.Kept.Loss == nil && !(first && (m.Kept.Other || !c.IsEqual() && !f.kept.IsOff())) {
+		return nil
+	}
+	return &m
+}
+
+// newKept returns what the comparison c of the current file with v has shown.
+func (f *File) newKept(c *loss.Comparison, v *snapshot.View) *manifest.Kept {
+	return &manifest.Kept{Loss: c.Loss(v, f.rowCounts.Highest(time.Now())), Damaged: c.Damage()}
+}
+
+// standingManifest returns the manifest of the current file. It reports false if there is no file or its manifest is not known.
+func (f *File) standingManifest(last *written) (manifest.Manifest, bool) {
+	if last.file != nil {
+		return last.manifest, true // the file is not as it was written, but no other manifest describes it
+	}
+	if !f.hasWritten {
+		return f.existing.manifest, f.existing.intact
+	}
+	info, err := os.Lstat(f.dataPath) // a Write has failed, maybe between its two renames
+	if err != nil {
+		return manifest.Manifest{}, false
+	}
+	manifests, _ := manifest.ReadAll(f.dataPath)
+	for _, m := range manifests {
+		if m.Bytes == info.Size() {
+			return m, true
+		}
+	}
+	return manifest.Manifest{}, false
+}
+
+// judgeDamaged is called if the current file is damaged and will be quarantined. If its manifest has many more rows than v, the
+// file is also kept as the state before a loss.
+func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
+	m, err := manifest.ReadAt(f.manifestPath)
+	if err != nil || !disk.Exists(f.dataPath) {
+		return nil
+	}
+	c := loss.NewComparison(&m, v.Shape())
+	c.Fail(errors.New("it does not match its manifest"))
+	m.Kept = f.newKept(c, v)
+	m.Kept.Other = isOther(&m, v)
+	if m.Kept.Loss == nil {
+		return nil
+	}
+	return &m
+}
+
+// isOther reports whether the file that m describes and v come from different tables, databases or clusters.
+func isOther(m *manifest.Manifest, v *snapshot.View) bool {
+	shape, origin := v.Shape(), v.Origin()
+	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
+	return differ(m.SystemID, origin.SystemID) || differ(m.Database, origin.Database) ||
+		m.Table != manifest.TableName{Schema: shape.Schema, Name: shape.Table} || m.TableOID != 0 && shape.OID != 0 && m.TableOID != shape.OID
+}
+
+// compareParts returns the manifest of the last version if it must be kept, otherwise nil. The file must be unchanged since it was
+// written, so only the Parts that differ need to be compared.
+func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest {
+	m := last.manifest
+	c := loss.NewComparison(&m, v.Shape())
+	gone, goneRows, added := diffParts(v, last)
+	if loss.MayLose(goneRows, m.Rows) {
+		compareRegions(c, f.dataPath, gone, added)
+	}
+	m.Kept = f.newKept(c, v)
+	m.Kept.Other = isOther(&m, v)
+	if m.Kept.Loss == nil && !m.Kept.Other {
+		return nil
+	}
+	return &m
+}
+
+// compareRegions compares the rows in the regions of the file at path with the rows of parts.
+func compareRegions(c *loss.Comparison, path string, regions []placement.Region, parts []snapshot.Part) {
+	file, err := os.Open(path)
+	if err != nil {
+		c.Fail(err)
+		return
+	}
+	defer file.Close()
+	var readers []io.Reader
+	for i := 0; i < len(regions); {
+		from, end := regions[i].Off, regions[i].End()
+		for i++; i < len(regions) && regions[i].Off == end; i++ {
+			end = regions[i].End()
+		}
+		readers = append(readers, io.NewSectionReader(file, from, end-from))
+	}
+	c.Run(io.MultiReader(readers...), rowsOf(parts))
+}
+
+// compareFile compares the whole file at path with v.
+func compareFile(path string, m *manifest.Manifest, v *snapshot.View) *loss.Comparison {
+	c := loss.NewComparison(m, v.Shape())
+	file, err := os.Open(path)
+	if err != nil {
+		c.Fail(err)
+		return c
+	}
+	defer file.Close()
+	c.Run(file, v.From(nil))
+	return c
+}
+
+// diffParts returns the regions of the last version whose Parts v lacks, the number of rows in these regions, and v's Parts
+// that the last version lacks.
+func diffParts(v *snapshot.View, last *written) (gone []placement.Region, goneRows int, added []snapshot.Part) {
+	regions := last.layout.Regions
+	head, isHead := 0, true
+	for p := range v.Parts() {
+		if isHead = isHead && head < len(regions) && regions[head].PartID == p.ID(); isHead {
+			head++
+		} else {
+			added = append(added, p)
+		}
+	}
+	tail := 0
+	for tail < len(added) && tail < len(regions)-head && regions[len(regions)-1-tail].PartID == added[len(added)-1-tail].ID() {
+		tail++
+	}
+	added = added[:len(added)-tail]
+	regions = regions[head : len(regions)-tail]
+	ids := make(map[uint64]bool, len(added))
+	for _, p := range added {
+		ids[p.ID()] = true
+	}
+	kept := map[uint64]bool{}
+	for i, r := range regions {
+		if ids[r.PartID] {
+			kept[r.PartID] = true
+			continue
+		}
+		gone = append(gone, r)
+		goneRows += int(last.rows[head+i])
+	}
+	if len(kept) > 0 {
+		rest := added[:0]
+		for _, p := range added {
+			if !kept[p.ID()] {
+				rest = append(rest, p)
+			}
+		}
+		added = rest
+	}
+	return gone, goneRows, added
+}
+
+// rowsOf yields the rows of parts.
+func rowsOf(parts []snapshot.Part) iter.Seq2[snapshot.Row, error] {
+	return func(yield func(snapshot.Row, error) bool) {
+		for _, p := range parts {
+			for row, err := range p.All() {
+				if !yield(row, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
