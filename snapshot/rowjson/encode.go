@@ -34,33 +34,6 @@ type Encoder struct {
 	replaced bool   // whether an invalid byte was replaced; see Replaced
 }
 
-type column struct {
-	member
-	needsServer bool
-	checkUTF8   bool   // whether the text may be invalid UTF-8
-	label       string // name and type, for errors
-}
-
-// member is a column of a row or a field of a composite.
-type member struct {
-	opening []byte // {"name": for the first member, ,"name": for any other
-	node    node
-}
-
-// node is a Type prepared for encoding.
-type node struct {
-	kind   Kind
-	delim  byte
-	elem   *node
-	fields []member
-}
-
-// maxNesting is the maximum depth of types within types. Real types are far below it, because a type cannot contain itself.
-const maxNesting = 100
-
-// charOID is the type "char", a single byte. Before PostgreSQL 16 its output may not be valid in the database's encoding.
-const charOID = 18
-
 // NewEncoder returns an Encoder for the rows of s. lossy reports that the database's encoding is SQL_ASCII, which does not
 // guarantee valid UTF-8. Invalid bytes then become U+FFFD in the line, and [Encoder.Replaced] reports true.
 func NewEncoder(s *Shape, lossy bool) (*Encoder, error) {
@@ -88,64 +61,6 @@ func NewEncoder(s *Shape, lossy bool) (*Encoder, error) {
 		e.key = append(e.key, keyColumn{index: i, form: keyFormOf(&s.Columns[i].Type)})
 	}
 	return e, nil
-}
-
-func compileType(t *Type, depth int) (node, error) {
-	n := node{kind: t.Kind, delim: t.Delim}
-	if depth > maxNesting {
-		return n, errors.New("types are nested too deeply")
-	}
-	switch t.Kind {
-	case Array, Vector:
-		if t.Elem == nil {
-			return n, errors.New("the array has no element type")
-		}
-		if n.delim == 0 {
-			n.delim = ','
-		}
-		elem, err := compileType(t.Elem, depth+1)
-		if err != nil {
-			return n, err
-		}
-		n.elem = &elem
-	case Composite:
-		n.fields = make([]member, len(t.Fields))
-		for i := range t.Fields {
-			f := &t.Fields[i]
-			field, err := compileType(&f.Type, depth+1)
-			if err != nil {
-				return n, err
-			}
-			n.fields[i] = member{opening: memberOpening(i, f.Name), node: field}
-		}
-	}
-	return n, nil
-}
-
-// memberOpening returns the text before the value of an object's i-th member: a brace or a comma, the name and a colon.
-func memberOpening(i int, name string) []byte {
-	opening := []byte{','}
-	if i == 0 {
-		opening[0] = '{'
-	}
-	text := []byte(name)
-	if !utf8.Valid(text) {
-		text = replaceInvalid(text)
-	}
-	return append(appendString(opening, text), ':')
-}
-
-// hasOID reports whether t is the type oid or contains it.
-func (t *Type) hasOID(oid uint32) bool {
-	if t.OID == oid || t.Elem != nil && t.Elem.hasOID(oid) {
-		return true
-	}
-	for i := range t.Fields {
-		if t.Fields[i].Type.hasOID(oid) {
-			return true
-		}
-	}
-	return false
 }
 
 // Replaced reports whether the Encoder has replaced any invalid byte by U+FFFD so far.
@@ -346,4 +261,28 @@ func appendTimestamp(dst, text []byte, zone bool) ([]byte, error) {
 		dst = append(dst, ":00"...)
 	}
 	return append(dst, '"'), nil
+}
+
+// Field returns the JSON of one column as a subslice of line. column is the column's index in the shape. Field returns false if
+// line is not a line of this shape.
+func (e *Encoder) Field(line []byte, column int) ([]byte, bool) {
+	if column < 0 || column >= len(e.columns) {
+		return nil, false
+	}
+	s := lineScanner{line: line}
+	return s.seekColumn(e.columns, column)
+}
+
+// AppendFields appends the JSON of each column to fields, in the order of the shape, as subslices of line. It returns false if
+// line is not a line of this shape.
+func (e *Encoder) AppendFields(fields [][]byte, line []byte) ([][]byte, bool) {
+	s := lineScanner{line: line}
+	for i := range e.columns {
+		value, ok := s.seekColumn(e.columns, i)
+		if !ok {
+			return fields, false
+		}
+		fields = append(fields, value)
+	}
+	return fields, true
 }

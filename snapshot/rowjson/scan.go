@@ -5,30 +5,6 @@ import (
 	"errors"
 )
 
-// Field returns the JSON of one column as a subslice of line. column is the column's index in the shape. Field returns false if
-// line is not a line of this shape.
-func (e *Encoder) Field(line []byte, column int) ([]byte, bool) {
-	if column < 0 || column >= len(e.columns) {
-		return nil, false
-	}
-	s := lineScanner{line: line}
-	return s.seekColumn(e.columns, column)
-}
-
-// AppendFields appends the JSON of each column to fields, in the order of the shape, as subslices of line. It returns false if
-// line is not a line of this shape.
-func (e *Encoder) AppendFields(fields [][]byte, line []byte) ([][]byte, bool) {
-	s := lineScanner{line: line}
-	for i := range e.columns {
-		value, ok := s.seekColumn(e.columns, i)
-		if !ok {
-			return fields, false
-		}
-		fields = append(fields, value)
-	}
-	return fields, true
-}
-
 // lineScanner reads the members of a line in order, each at most once.
 type lineScanner struct {
 	line []byte
