@@ -3,10 +3,7 @@ package capture
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"os"
-	"slices"
-	"sync"
 	"time"
 
 	"capture/internal/postgres"
@@ -51,13 +48,6 @@ type Status struct {
 	File    FileStatus     `json:"file"`
 	Kept    KeptStatus     `json:"kept"`
 	Volumes []volume.Usage `json:"volumes,omitempty"`
-}
-
-// Check is the result of a check that decides on readiness or that an operator should know.
-type Check struct {
-	Name   string `json:"name"` // following, file, logs, …
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail"` // text for the operator: the state and, if it is not OK, what to do
 }
 
 // MemoryStatus shows how the rows are divided between memory and the spill file.
@@ -169,56 +159,3 @@ func checkLogs(health func() error) Check {
 	}
 	return Check{Name: "logs", OK: true, Detail: "written"}
 }
-
-// conditionChecks returns a failing check for each condition, ordered by name.
-func conditionChecks(conditions ...map[string]string) []Check {
-	all := map[string]string{}
-	for _, c := range conditions {
-		maps.Copy(all, c)
-	}
-	var checks []Check
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		checks = append(checks, Check{Name: name, Detail: all[name]})
-	}
-	return checks
-}
-
-// conditions are problems that the daemon's parts report and that an operator should know. None of them stops capture. A
-// source's own conditions are in its [source.Progress] and end with it.
-type conditions struct {
-	mu    sync.Mutex
-	texts map[string]string // texts of the conditions, by name
-}
-
-func newConditions() *conditions { return &conditions{texts: map[string]string{}} }
-
-// set sets a condition, or clears it if the text is empty. It reports whether the text is new.
-func (c *conditions) set(name, text string) (changed bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	changed = c.texts[name] != text
-	if text == "" {
-		delete(c.texts, name)
-	} else {
-		c.texts[name] = text
-	}
-	return changed
-}
-
-func (c *conditions) clone() map[string]string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return maps.Clone(c.texts)
-}
-
-// timeOrNil returns t in UTC, or nil if t is zero.
-func timeOrNil(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	t = t.UTC()
-	return &t
-}
-
-// millis returns d in milliseconds, as log lines and Status show durations.
-func millis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
