@@ -82,6 +82,11 @@ func (t *Table) ColumnTypes(names []string) string {
 	return strings.Join(list, ", ")
 }
 
+// ColumnType returns the SQL name of a column's type, with its schema unless that is pg_catalog, and its modifier.
+func (t *Table) ColumnType(name string) string {
+	return t.columns[slices.IndexFunc(t.columns, func(c columnEntry) bool { return c.Name == name })].TypeName
+}
+
 // TriggerFunction returns the SQL name of the function that capture's own triggers call, without arguments.
 func (t *Table) TriggerFunction() string {
 	return QuoteIdentifier(t.Schema) + "." + QuoteIdentifier(objectName(t.Name()))

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"fmt"
+	"strings"
 
 	"capture/snapshot/rowjson"
 )
@@ -16,7 +17,9 @@ type typeEntry struct {
 	Output string `json:"output"` // SQL name of the output function; empty if it cannot be called by its name, or may need a privilege
 	SQL    string `json:"sql"`    // type name for a cast; empty if the cast may need a privilege
 	Cast   bool   `json:"cast"`   // whether row_to_json uses a cast of this type to json
-	Fields []struct {
+	// Extension is the name and version of the extension that the type belongs to; empty if there is none.
+	Extension string `json:"extension"`
+	Fields    []struct {
 		Name string `json:"name"`
 		Type uint32 `json:"type"`
 	} `json:"fields"`
@@ -92,6 +95,7 @@ func (ts typeSet) resolveType(oid uint32) (rowjson.Type, error) {
 		}
 	case e.Cast:
 		t.Kind = rowjson.Cast
+		t.Hstore = strings.HasPrefix(e.Extension, "hstore ")
 	}
 	return t, nil
 }

@@ -15,17 +15,19 @@ type batch struct {
 	numbered bool // likewise
 
 	data     []byte
-	ends     []int   // end of each row, as an offset in data
-	lines    []int64 // line of each row in the file
-	keys     []byte  // JSON values of the key columns, row by row
-	keyEnds  []int   // end of each value in keys, as an offset; a row has as many values as the key has columns
-	fileRead int64   // number of bytes of the file that had been read when the batch was full
+	ends     []int                  // end of each row, as an offset in data
+	lines    []int64                // line of each row in the file
+	keys     []byte                 // JSON values of the key columns, row by row
+	keyEnds  []int                  // end of each value in keys, as an offset; a row has as many values as the key has columns
+	checked  map[int][]checkedValue // values to check, by the column's index in the file
+	fileRead int64                  // number of bytes of the file that had been read when the batch was full
 }
 
 func (b *batch) reset() {
 	if cap(b.data) > 8*batchBytes {
 		b.data = nil
 	}
+	clear(b.checked)
 	b.data, b.ends, b.lines, b.keys, b.keyEnds = b.data[:0], b.ends[:0], b.lines[:0], b.keys[:0], b.keyEnds[:0]
 }
 
@@ -37,12 +39,32 @@ func (b *batch) addRow(row statefile.Row, number int) (err error) {
 	if b.data, err = b.columns.appendCopyRow(b.data, row, number, b.staged, b.numbered); err != nil {
 		return err
 	}
+	for i := range b.columns.targets {
+		if b.columns.targets[i].checked {
+			if err := b.addChecked(i, row.Members[i].Value); err != nil {
+				return err
+			}
+		}
+	}
 	b.ends = append(b.ends, len(b.data))
 	b.lines = append(b.lines, row.Line)
 	for _, k := range b.columns.key {
 		b.keys = append(b.keys, row.Members[k].Value...)
 		b.keyEnds = append(b.keyEnds, len(b.keys))
 	}
+	return nil
+}
+
+// addChecked adds a value of column i of the row that is being added to those that are checked.
+func (b *batch) addChecked(i int, value []byte) error {
+	text, ok, err := b.columns.appendText(nil, i, value)
+	if err != nil || !ok {
+		return err
+	}
+	if b.checked == nil {
+		b.checked = map[int][]checkedValue{}
+	}
+	b.checked[i] = append(b.checked[i], checkedValue{len(b.ends), string(text), string(value)})
 	return nil
 }
 

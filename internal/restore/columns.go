@@ -30,6 +30,7 @@ type target struct {
 	column      *rowjson.Column
 	generated   bool // whether Postgres computes the value
 	jsonNull    bool // whether null is the JSON value null, not SQL NULL: the column is of type json or jsonb and NOT NULL
+	checked     bool // whether the type may read values as others, so that they are checked: see compareTypes
 	plainString bool // whether the text of a JSON string is also the text form of the column's value
 	isTime      bool // whether a JSON number stands for a time
 
@@ -77,6 +78,7 @@ func mapColumns(table *postgres.Table, first []statefile.Member, manifest *manif
 		}
 		m.key = append(m.key, i)
 	}
+	m.compareTypes(manifest)
 	return m, m.noteMissing()
 }
 

@@ -40,13 +40,14 @@ type rowError struct {
 	place  string   // line and key of the row
 	key    []string // text forms of the key columns; nil if unknown
 	column string   // column whose value the server refuses; "" if unknown
+	hint   string   // what may be wrong with the column's value, with a semicolon before it; may be empty
 	err    error    // error of the server
 }
 
 func (e *rowError) Error() string {
 	reason := postgres.RedactedMessage(e.err)
 	if e.column != "" {
-		return fmt.Sprintf("%s: column %s does not take the value: %s", e.place, postgres.QuoteIdentifier(e.column), reason)
+		return fmt.Sprintf("%s: column %s does not take the value: %s%s", e.place, postgres.QuoteIdentifier(e.column), reason, e.hint)
 	}
 	return e.place + ": " + reason
 }

@@ -2,6 +2,7 @@ package restore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 // loader copies the file's rows into a table of the database.
 type loader struct {
 	tx       pgx.Tx
+	table    *postgres.Table
 	file     *statefile.File
 	rows     *statefile.Reader
 	columns  *columnMap
@@ -104,6 +106,9 @@ func (l *loader) encodeRow(b *batch, row statefile.Row, number int) error {
 
 // sendBatch copies a batch into the table. If the server refuses a row, the error names that row.
 func (l *loader) sendBatch(ctx context.Context, b *batch) error {
+	if row, column, found, err := l.findChanged(ctx, b); err != nil || found {
+		return cmp.Or(err, l.explainChanged(b, row, column))
+	}
 	copyRows := func(lo, hi int) error {
 		return retryLocked(ctx, func() error {
 			return withSavepoint(ctx, l.tx, func() error {
@@ -119,7 +124,11 @@ func (l *loader) sendBatch(ctx context.Context, b *batch) error {
 	if err == nil || !isRowError(err) {
 		return explain("copy rows", err)
 	}
-	return &rowError{place: b.rowPlace(i), key: l.columns.keyTexts(b.rowKey(i)), column: l.findColumn(err), err: err}
+	refused := &rowError{place: b.rowPlace(i), key: l.columns.keyTexts(b.rowKey(i)), column: l.findColumn(err), err: err}
+	if at, ok := l.columns.at[refused.column]; ok && refused.column != "" {
+		refused.hint = typeHint(&l.columns.targets[at].column.Type)
+	}
+	return refused
 }
 
 // findColumn returns the column that an error of COPY is about, or "" if the error names none. The error's context may be in

@@ -231,7 +231,7 @@ func (r *restoration) checkFile(ctx context.Context, found error) error {
 }
 
 func (r *restoration) newLoader(into string, staged bool) *loader {
-	return &loader{tx: r.tx, file: r.file, rows: r.rows, columns: r.columns, into: into, staged: staged,
+	return &loader{tx: r.tx, table: r.table, file: r.file, rows: r.rows, columns: r.columns, into: into, staged: staged,
 		progress: func(rows int, bytes int64) { r.report("restoring", rows, bytes) }}
 }
 

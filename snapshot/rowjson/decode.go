@@ -50,7 +50,7 @@ func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 			return appendCompositeText(dst, t, value)
 		}
 	case Cast:
-		if value[0] == '{' {
+		if value[0] == '{' && t.Hstore {
 			return appendHstoreText(dst, value)
 		}
 	}
@@ -244,8 +244,8 @@ func quoteFieldTail(dst []byte, start int) []byte {
 	return append(dst, '"')
 }
 
-// appendHstoreText appends an hstore literal. hstore is the only type in Postgres' distribution that has a cast to json of its
-// own. If another such type is written as an object, its input function gets the same form and may reject it.
+// appendHstoreText appends an hstore literal. The input functions of other types with a cast to json get the JSON itself, as
+// PostGIS reads GeoJSON, and may reject it.
 func appendHstoreText(dst, value []byte) ([]byte, error) {
 	pairs, err := splitObject(value)
 	if err != nil {

@@ -1,0 +1,125 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"capture/internal/foreign"
+	"capture/internal/postgres"
+	"capture/snapshot/rowjson"
+	"capture/store"
+)
+
+// moneyOID is the OID of type money, which is written and read by the setting lc_monetary.
+const moneyOID = 790
+
+// anyElement reports whether the type or its elements satisfy f.
+func anyElement(t *rowjson.Type, f func(*rowjson.Type) bool) bool {
+	return f(t) || t.Elem != nil && anyElement(t.Elem, f)
+}
+
+func isMoney(t *rowjson.Type) bool { return t.OID == moneyOID }
+
+// isCast reports whether the type is written by a cast to json of its own, which its input function may not read.
+func isCast(t *rowjson.Type) bool { return t.Kind == rowjson.Cast && !t.Hstore }
+
+// compareTypes compares the types in the manifest with those of the table. If the table's type could read the file's values as
+// others, it marks the column, so that its values are checked. If the type is another kind, it adds a note.
+func (m *columnMap) compareTypes(manifest *store.Manifest) {
+	for i := range m.targets {
+		t := &m.targets[i]
+		t.checked = !t.generated && (anyElement(&t.column.Type, isMoney) || anyElement(&t.column.Type, isCast))
+		if manifest == nil || t.generated {
+			continue
+		}
+		k := slices.IndexFunc(manifest.Columns, func(c rowjson.Column) bool { return c.Name == m.names[i] })
+		if k < 0 {
+			continue
+		}
+		was, is := manifest.Columns[k].TypeName, t.column.TypeName
+		switch from, to := bareTypeName(was), bareTypeName(is); {
+		case was == is:
+		case from == to, mayRound[from+" to "+to]:
+			t.checked = true
+		case alike[from] != "" && alike[from] == alike[to]:
+		default:
+			m.notes = append(m.notes, fmt.Sprintf("column %s is %s, and was %s in the file: capture verify compares what both print",
+				postgres.QuoteIdentifier(m.names[i]), is, foreign.Text(was)))
+		}
+	}
+}
+
+// mayRound are pairs of types of which the second rounds values of the first.
+var mayRound = map[string]bool{"double precision to real": true, "numeric to real": true, "numeric to double precision": true}
+
+// alike are groups of types that print a value alike.
+var alike = map[string]string{
+	"smallint": "number", "integer": "number", "bigint": "number", "numeric": "number",
+	"text": "text", "character varying": "text", "citext": "text", "name": "text",
+}
+
+var typeModifier = regexp.MustCompile(`\([^)]*\)`)
+
+// bareTypeName returns the name of a type without modifier and schema.
+func bareTypeName(name string) string {
+	name = typeModifier.ReplaceAllString(name, "")
+	if i := strings.LastIndexByte(name, '.'); i >= 0 {
+		name = name[i+1:]
+	}
+	return name
+}
+
+// checkedValue is a value of a column that is checked.
+type checkedValue struct {
+	row        int // number of the row in the batch
+	text, json string
+}
+
+// findChanged returns the number of a row in the batch, and its column, with a value that the table's type would read as another.
+// It returns false if there is none. It ignores values that the type does not read at all: COPY refuses them.
+func (l *loader) findChanged(ctx context.Context, b *batch) (row, column int, found bool, err error) {
+	for column, values := range b.checked {
+		texts, jsons := make([]string, len(values)), make([]string, len(values))
+		for i, v := range values {
+			texts[i], jsons[i] = v.text, v.json
+		}
+		typ := l.table.ColumnType(l.columns.names[column])
+		changed := "pg_catalog.to_json(CAST(u.t AS " + typ + "))::pg_catalog.jsonb OPERATOR(pg_catalog.<>) u.j::pg_catalog.jsonb"
+		if l.columns.targets[column].column.Type.OID == moneyOID { // a plain number means the same in every locale
+			changed = "CASE WHEN u.t OPERATOR(pg_catalog.~) '^-?[0-9]+([.][0-9]{1,2})?$' THEN CAST(u.t AS " + typ +
+				")::pg_catalog.numeric OPERATOR(pg_catalog.<>) u.t::pg_catalog.numeric ELSE " + changed + " END"
+		}
+		var at int
+		err := withSavepoint(ctx, l.tx, func() error {
+			return l.tx.QueryRow(ctx, "SELECT COALESCE(pg_catalog.min(u.i), 0) FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) WITH ORDINALITY u(t, j, i) WHERE "+changed,
+				texts, jsons).Scan(&at)
+		})
+		switch {
+		case err != nil && !isRowError(err):
+			return 0, 0, false, explain("check values", err)
+		case err == nil && at > 0:
+			return values[at-1].row, column, true, nil
+		}
+	}
+	return 0, 0, false, nil
+}
+
+// explainChanged returns the error for a value that the table's type would read as another.
+func (l *loader) explainChanged(b *batch, row, column int) error {
+	c := l.columns.targets[column].column
+	return fmt.Errorf("%s: column %s (%s) does not keep the value: it would change%s", b.rowPlace(row), postgres.QuoteIdentifier(c.Name), c.TypeName, typeHint(&c.Type))
+}
+
+// typeHint returns what may be wrong with a value of a type, with a semicolon before it, or "".
+func typeHint(t *rowjson.Type) string {
+	switch {
+	case anyElement(t, isMoney):
+		return "; the file may have been written under another lc_monetary than this database's: connect with PGOPTIONS='-c lc_monetary=…', or ALTER DATABASE … SET lc_monetary"
+	case anyElement(t, isCast):
+		return "; the type is written by its own cast to json, and its input function must read that"
+	}
+	return ""
+}

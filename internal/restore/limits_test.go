@@ -1,0 +1,137 @@
+package restore_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"capture/internal/restore"
+)
+
+// TestTableWithTheMostColumns restores into tables with as many columns as Postgres allows, by every way.
+func TestTableWithTheMostColumns(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1597, 1598, 1599, 1600} {
+		d := newDB(t)
+		columns := []string{"id int PRIMARY KEY", "pos int UNIQUE"}
+		for i := len(columns); i < n; i++ {
+			columns = append(columns, fmt.Sprintf("c%d bool", i))
+		}
+		d.Exec("CREATE TABLE t (" + strings.Join(columns, ", ") + "); INSERT INTO t (id, pos, c2, c1500) SELECT i, i, true, i % 2 = 0 FROM generate_series(1, 20) i")
+		path := d.Export("t")
+		d.Exec("DELETE FROM t WHERE id < 3; INSERT INTO t VALUES (30)")
+		if res := d.restore(restore.Options{Path: path, OnConflict: restore.Skip, DryRun: true}); res.Inserted.Rows+res.Skipped.Rows != 20 {
+			t.Errorf("%+v", res)
+		}
+		d.Exec("UPDATE t SET pos = -pos; UPDATE t SET pos = 21 + pos; UPDATE t SET c1500 = NULL WHERE id = 20")
+		d.restore(restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true})
+		d.wantEqual(path, "t")
+		d.wantRefused(restore.Options{Path: d.WriteFile("[{\"id\":101,\"pos\":101},\n{\"id\":102,\"pos\":5}]"), Table: d.Name("t"), OnConflict: restore.Skip}, "line 2 (id 102)")
+		wide := func(pos int) string {
+			names := []string{`"id":100`, fmt.Sprintf(`"pos":%d`, pos)}
+			for i := 2; i < n; i++ {
+				names = append(names, fmt.Sprintf(`"c%d":null`, i))
+			}
+			return "{" + strings.Join(names, ",") + "}"
+		}
+		d.wantRefused(restore.Options{Path: d.WriteFile("[" + strings.Replace(wide(100), ":100", ":99", 1) + ",\n" + wide(5) + "]"), Table: d.Name("t"), OnConflict: restore.Skip}, " 2 (id 100)")
+		d.wantRefused(restore.Options{Path: d.WriteFile("[" + wide(100) + ",\n" + wide(5) + "]"), Table: d.Name("t"), OnConflict: restore.Skip}, "the key 100 twice", "1 and 2")
+	}
+}
+
+// TestTypesWithACastToJSON restores types that row_to_json writes by a cast of their own, as it does PostGIS' geometry.
+func TestTypesWithACastToJSON(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	// Type geo is read from JSON and prints as hexadecimal digits. Type mood is written as an object that its input function does not
+	// read, shout as text that it does not know.
+	d.Exec(`CREATE TYPE geo; CREATE FUNCTION geo_in(cstring) RETURNS geo LANGUAGE internal IMMUTABLE STRICT AS 'json_in'; CREATE FUNCTION geo_out(geo) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'byteaout';
+		CREATE TYPE geo (INPUT = geo_in, OUTPUT = geo_out, LIKE = json); CREATE CAST (geo AS text) WITHOUT FUNCTION;
+		CREATE FUNCTION geo_json(geo) RETURNS json LANGUAGE sql IMMUTABLE STRICT AS 'SELECT $1::text::json'; CREATE CAST (geo AS json) WITH FUNCTION geo_json(geo);
+		CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE FUNCTION mood_json(mood) RETURNS json LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT json_build_object('mood', $1::text) $$; CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood);
+		CREATE TYPE shout AS ENUM ('a', 'A'); CREATE FUNCTION shout_json(shout) RETURNS json LANGUAGE sql IMMUTABLE STRICT AS $$ SELECT to_json(upper($1::text)) $$; CREATE CAST (shout AS json) WITH FUNCTION shout_json(shout);
+		CREATE TABLE g (id int PRIMARY KEY, g geo, gs geo[]); INSERT INTO g VALUES (1, '{"type": "Point", "coordinates": [1, 2.5]}', ARRAY['{"a": "b\"c"}', NULL]::geo[]), (2, '[1, "x"]', NULL), (3, NULL, '{}')`)
+	path := d.Export("g")
+	d.Exec(`UPDATE g SET g = '{"a": 1}' WHERE id < 3; DELETE FROM g WHERE id = 3`)
+	d.restore(restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true})
+	d.wantEqual(path, "g")
+	d.Exec("TRUNCATE g")
+	d.restore(restore.Options{Path: path})
+	d.wantEqual(path, "g")
+
+	d.Exec("CREATE TABLE m (id int PRIMARY KEY, m mood); INSERT INTO m VALUES (1, NULL), (2, 'sad')")
+	path = d.Export("m")
+	d.Exec("TRUNCATE m")
+	d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "m"`, "cast to json")
+	d.Exec("CREATE TABLE s (id int PRIMARY KEY, s shout); INSERT INTO s VALUES (1, NULL), (2, 'A'), (3, 'a')")
+	path = d.Export("s")
+	d.Exec("UPDATE s SET s = NULL WHERE id = 3")
+	res := d.restore(restore.Options{Path: path, OnConflict: restore.Overwrite})
+	if res.Overwritten.Rows != 1 {
+		t.Errorf("%+v", res)
+	}
+	d.wantEqual(path, "s") // both labels are written in the same way
+}
+
+// TestPostGIS restores geometries, where the extension is installed.
+func TestPostGIS(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	if d.Query("SELECT count(*) FROM pg_available_extensions WHERE name = 'postgis'") == "0" {
+		t.Skip("this server has no PostGIS")
+	}
+	d.Exec(`CREATE EXTENSION postgis; CREATE TABLE g (id int PRIMARY KEY, p geometry(Point,4326), q geometry, ps geometry[]);
+		INSERT INTO g VALUES (1, 'SRID=4326;POINT(13.4 52.5)', 'SRID=4326;POLYGON((0 0,1 0,1 1,0 0))', ARRAY['SRID=4326;POINT(1 2)'::geometry, NULL]), (2, NULL, 'SRID=3857;POINT(100 200)', '{}')`)
+	path := d.Export("g")
+	d.Exec("UPDATE g SET p = NULL, q = NULL")
+	d.restore(restore.Options{Path: path, OnConflict: restore.Overwrite})
+	d.wantEqual(path, "g")
+	d.Exec("TRUNCATE g")
+	d.restore(restore.Options{Path: path})
+	d.wantEqual(path, "g")
+	d.wantRefused(restore.Options{Path: d.WriteFile("[{\"id\":8,\"p\":null},\n{\"id\":9,\"p\":{\"type\":\"SECRET\"}}]"), Table: d.Name("g")}, "line 2 (id 9)", `column "p"`)
+}
+
+// TestMoneyOfAnotherLocale restores money that was written under another lc_monetary.
+func TestMoneyOfAnotherLocale(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec("CREATE TABLE t (id int PRIMARY KEY, price money, prices money[])")
+	for _, bad := range []string{`"1.234,56 €"`, `"1.234"`, `"12,34"`} {
+		path := d.WriteFile("[{\"id\":1,\"price\":\"$1,234.56\",\"prices\":[\"$0.10\"]},\n{\"id\":2,\"price\":" + bad + ",\"prices\":null}]")
+		for _, o := range []restore.Options{{}, {OnConflict: restore.Skip}, {OnConflict: restore.Overwrite, DeleteExtra: true}} {
+			o.Path, o.Table = path, d.Name("t")
+			d.wantRefused(o, "line 2 (id 2)", `column "price"`, "lc_monetary")
+		}
+	}
+	d.wantRefused(restore.Options{Path: d.WriteFile(`[{"id":1,"price":null,"prices":["1.234"]}]`), Table: d.Name("t")}, `column "prices"`, "lc_monetary")
+	d.restore(restore.Options{Path: d.WriteFile(`[{"id":1,"price":"$1,234.56","prices":["$0.10",null]}]`), Table: d.Name("t")})
+	if got := d.Query("SELECT price, prices FROM t"); got != "$1,234.56|{$0.10,NULL}" {
+		t.Errorf("the row is %s", got)
+	}
+}
+
+// TestTypesThatRound restores values that the table's types would round.
+func TestTypesThatRound(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec("CREATE TABLE t (id int PRIMARY KEY, n numeric(10,3), at timestamp, f float8, c text); INSERT INTO t VALUES (1, 1.5, '2026-01-01 00:00:00', 0.5, 'a'), (2, 1.555, '2026-01-01 00:00:00.25', 0.123456789, 'b')")
+	path := d.Export("t")
+	for column, change := range map[string]string{
+		"n":  "ALTER TABLE t ALTER n TYPE numeric(10,2)",
+		"at": "ALTER TABLE t ALTER at TYPE timestamp(0)",
+		"f":  "ALTER TABLE t ALTER f TYPE real",
+	} {
+		d.Exec("BEGIN; CREATE TABLE copy (LIKE t INCLUDING ALL); COMMIT; TRUNCATE t; " + change)
+		d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "`+column+`"`, "would change")
+		d.Exec("DROP TABLE t; ALTER TABLE copy RENAME TO t")
+	}
+	d.Exec("TRUNCATE t; ALTER TABLE t ALTER id TYPE bigint, ALTER n TYPE numeric, ALTER at TYPE timestamptz, ALTER c TYPE varchar(20)")
+	res := d.restore(restore.Options{Path: path})
+	if got := strings.Join(res.Notes, "\n"); !strings.Contains(got, `column "at" is timestamp with time zone, and was timestamp without time zone in the file`) {
+		t.Errorf("the notes are %s", got)
+	}
+	if got := d.Query("SELECT id, n, at AT TIME ZONE 'UTC', f, c FROM t WHERE id = 2"); got != "2|1.555|2026-01-01 00:00:00.25|0.123456789|b" {
+		t.Errorf("the row is %s", got)
+	}
+}
