@@ -10,7 +10,7 @@ import (
 	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/snapshot/rowjson"
-	"capture/store"
+	"capture/store/manifest"
 )
 
 // moneyOID is the OID of type money, which is written and read by the setting lc_monetary.
@@ -28,7 +28,7 @@ func isCast(t *rowjson.Type) bool { return t.Kind == rowjson.Cast && !t.Hstore }
 
 // compareTypes compares the types in the manifest with those of the table. If the table's type could read the file's values as
 // others, it marks the column, so that its values are checked. If the type is another kind, it adds a note.
-func (m *columnMap) compareTypes(manifest *store.Manifest) {
+func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 	for i := range m.targets {
 		t := &m.targets[i]
 		t.checked = !t.generated && (anyElement(&t.column.Type, isMoney) || anyElement(&t.column.Type, isCast))
@@ -98,7 +98,7 @@ func (l *loader) findChanged(ctx context.Context, b *batch) (row, column int, fo
 				texts, jsons).Scan(&at)
 		})
 		switch {
-		case err != nil && !isRowError(err):
+		case err != nil && !isRefusal(err):
 			return 0, 0, false, explain("check values", err)
 		case err == nil && at > 0:
 			return values[at-1].row, column, true, nil

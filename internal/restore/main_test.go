@@ -19,6 +19,11 @@ type db struct{ *statefiletest.DB }
 
 func newDB(t *testing.T) *db { return &db{statefiletest.NewDB(t)} }
 
+// sub returns the same database for a subtest.
+func (d *db) sub(t *testing.T) *db {
+	return &db{&statefiletest.DB{T: t, Config: d.Config, Conn: d.Conn}}
+}
+
 // as returns the same database, connected as another role.
 func (d *db) as(role string) *db { return &db{d.As(role)} }
 

@@ -40,17 +40,21 @@ func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error
 // isRowError reports whether a statement failed because of a row. Some types report a bad value as an internal error, as PostGIS
 // does; then the context says that COPY was reading a row.
 func isRowError(err error) bool {
-	if postgres.IsRowRefused(err) {
-		return true
-	}
-	if !strings.Contains(postgres.ErrorContext(err), "COPY ") {
+	return postgres.IsRowRefused(err) || isRefusal(err) && strings.Contains(postgres.ErrorContext(err), "COPY ")
+}
+
+// isRefusal reports whether the server refused a statement for what it says, and not for the server's own state or the user's
+// rights.
+func isRefusal(err error) bool {
+	state := postgres.SQLState(err)
+	if len(state) < 2 || state == insufficientPrivilege {
 		return false
 	}
-	switch postgres.SQLState(err)[:2] {
+	switch state[:2] {
 	case "08", "25", "40", "53", "55", "57", "58": // connection, transaction, rollback, resources, state, intervention, system
 		return false
 	}
-	return postgres.SQLState(err) != insufficientPrivilege
+	return true
 }
 
 // withOwnPath runs f with the session's own search path. Statements that write to the target table run this way because they

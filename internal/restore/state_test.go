@@ -18,6 +18,7 @@ func (d *db) wantEqual(path, table string) {
 
 func TestStates(t *testing.T) {
 	t.Parallel()
+	whole := newDB(t)
 	for _, c := range []struct{ name, create, change, since string }{
 		{"swapped unique", "CREATE TABLE t (id int PRIMARY KEY, pos int UNIQUE, pos2 int NOT NULL UNIQUE); INSERT INTO t SELECT i, i, i FROM generate_series(1, 100) i",
 			"UPDATE t SET pos = -pos, pos2 = -pos2; UPDATE t SET pos = 101 + pos, pos2 = 101 + pos2", ""},
@@ -56,8 +57,8 @@ func TestStates(t *testing.T) {
 		{"unlogged", `CREATE UNLOGGED TABLE t (id int PRIMARY KEY, v int); INSERT INTO t VALUES (1, 1), (2, 2)`, `UPDATE t SET v = 3`, ""},
 	} {
 		t.Run(strings.ReplaceAll(c.name, " ", "_"), func(t *testing.T) {
-			t.Parallel()
-			d := newDB(t)
+			d := whole.sub(t)
+			d.Exec("DROP TABLE IF EXISTS t, c")
 			create := c.create
 			if c.name == "unlogged" {
 				create = strings.ReplaceAll(create, "UNLOGGED", "")

@@ -1,7 +1,9 @@
 package restore
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -18,9 +20,25 @@ func (r *restoration) loadTable(ctx context.Context, q postgres.Querier) (*postg
 	return postgres.LoadTarget(ctx, q, r.file.Table(r.options.Table), key)
 }
 
+// peek runs f, which only reads, and gives back the locks that it has taken. Otherwise whoever changes the table's definition would
+// wait until the file has been read, and the application behind them.
+func (r *restoration) peek(ctx context.Context, f func() error) error {
+	err := withSavepoint(ctx, r.tx, func() error {
+		return cmp.Or(f(), errTakeBack)
+	})
+	if errors.Is(err, errTakeBack) {
+		return nil
+	}
+	return err
+}
+
 // prepareTable loads or creates the table, maps the file's columns to it, and reads what acts on its rows.
 func (r *restoration) prepareTable(ctx context.Context) (err error) {
-	r.table, err = r.loadTable(ctx, r.tx)
+	load := func() (err error) {
+		r.table, err = r.loadTable(ctx, r.tx)
+		return err
+	}
+	err = r.peek(ctx, load)
 	name := r.file.Table(r.options.Table)
 	switch {
 	case isTableMissing(err) && !r.options.Create:
@@ -33,7 +51,7 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 			return err
 		}
 		r.result.Created = true
-		r.table, err = r.loadTable(ctx, r.tx)
+		err = load()
 	}
 	if err != nil {
 		return err
@@ -45,8 +63,10 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 	if r.columns != nil {
 		r.result.Notes = append(r.result.Notes, r.columns.notes...)
 	}
-	r.hooks, err = loadHooks(ctx, r.tx, r.table)
-	return err
+	return r.peek(ctx, func() (err error) {
+		r.hooks, err = loadHooks(ctx, r.tx, r.table)
+		return err
+	})
 }
 
 // mapColumns returns the columnMap for a table, or nil if the file has no rows.
@@ -68,7 +88,7 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 // table, which needs no lock on the table yet.
 func (r *restoration) chooseWay(ctx context.Context) error {
 	o := &r.options
-	if err := r.isEmpty(ctx); err != nil {
+	if err := r.peek(ctx, func() error { return r.isEmpty(ctx) }); err != nil {
 		return err
 	}
 	events := triggerInsert

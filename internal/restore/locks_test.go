@@ -1,0 +1,129 @@
+package restore_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"capture/internal/restore"
+	"capture/internal/statefile"
+	"capture/internal/statefile/statefiletest"
+)
+
+// TestLockIsWaitedForInTurns holds a lock that a restore needs. Meanwhile others can use the table.
+func TestLockIsWaitedForInTurns(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.CreateVotes(10)
+	path := d.Export("votes")
+	d.Exec("DELETE FROM votes WHERE vote_id < 5")
+	connect := func() *statefiletest.DB { return &statefiletest.DB{T: t, Config: d.Config, Conn: d.Connect(d.Config)} }
+	holder, app := connect(), connect()
+	holder.Exec("BEGIN; INSERT INTO votes (vote_id) VALUES (100)")
+	var waits atomic.Int64
+	o := restore.Options{Path: path, OnConflict: restore.Skip, Progress: func(p statefile.Progress) {
+		pid := fmt.Sprint(holder.Conn.PgConn().PID())
+		if !strings.Contains(p.Doing, "waiting for the table, by process "+pid) {
+			return
+		}
+		switch waits.Add(1) {
+		case 1:
+			if !strings.Contains(p.Doing, "idle in transaction for") {
+				t.Errorf("it says %s", p.Doing)
+			}
+			// Between two attempts nobody waits for the restore, not even an ALTER TABLE for more than the holder.
+			app.Exec("SET lock_timeout = '10s'; INSERT INTO votes (vote_id) VALUES (101)")
+			if got := app.Query(fmt.Sprintf("SELECT count(*) FROM pg_locks WHERE pid = %d AND relation = 'votes'::regclass", d.Conn.PgConn().PID())); got != "0" {
+				t.Errorf("the restore holds %s locks on the table while it waits", got)
+			}
+		case 2:
+			holder.Exec("COMMIT")
+		}
+	}}
+	if res := d.restore(o); res.Inserted.Rows != 4 || waits.Load() < 2 {
+		t.Errorf("%+v after %d waits", res, waits.Load())
+	}
+	holder.Exec("BEGIN; LOCK TABLE votes IN SHARE MODE")
+	o.LockWait, o.Progress = time.Millisecond, nil
+	d.wantRefused(o, "table public.votes is locked, by process", "pg_terminate_backend")
+	o.DryRun = true
+	o.LockWait = 0
+	holder.Exec("ROLLBACK; BEGIN; UPDATE votes SET comment = 'x'")
+	d.restore(o) // a dry run that inserts nothing waits for nobody
+	holder.Exec("ROLLBACK")
+}
+
+// TestStagingHoldsNoLock changes the table's definition while its file is read.
+func TestStagingHoldsNoLock(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.CreateVotes(3000)
+	path := d.Export("votes")
+	d.Exec("DELETE FROM votes WHERE vote_id < 5")
+	app := &statefiletest.DB{T: t, Config: d.Config, Conn: d.Connect(d.Config)}
+	app.Exec("SET lock_timeout = '10s'")
+	done := false
+	o := restore.Options{Path: path, OnConflict: restore.Skip, Progress: func(p statefile.Progress) {
+		if p.Doing == "restoring" && !done {
+			done = true
+			app.Exec("INSERT INTO votes (vote_id) VALUES (4000); ALTER TABLE votes ADD COLUMN rating int")
+		}
+	}}
+	d.wantRefused(o, "changed the definition of table public.votes")
+	if res := d.restore(o); res.Inserted.Rows != 4 {
+		t.Errorf("%+v", res)
+	}
+}
+
+// TestInterruptedRestoreLeavesNothing interrupts restores at many points.
+func TestInterruptedRestoreLeavesNothing(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.CreateVotes(3000)
+	path := d.Export("votes")
+	d.Exec(`DELETE FROM votes WHERE vote_id < 500; UPDATE votes SET comment = 'changed' WHERE vote_id > 2000; CREATE TABLE before AS TABLE votes;
+		CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.002); RETURN NEW; END $$;
+		CREATE TRIGGER slow BEFORE INSERT ON votes FOR EACH ROW EXECUTE FUNCTION slow()`)
+	for _, where := range []string{"restoring", "waiting for the table", "comparing", "writing"} {
+		for _, cut := range []bool{false, true} {
+			ctx, cancel := context.WithCancel(context.Background())
+			conn := d.Connect(d.Config)
+			pid := conn.PgConn().PID()
+			reached := false
+			_, err := restore.Restore(ctx, conn, restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true, Progress: func(p statefile.Progress) {
+				if p.Doing != where || reached {
+					return
+				}
+				if reached = true; cut {
+					conn.PgConn().Conn().Close()
+				} else {
+					cancel()
+				}
+			}})
+			cancel()
+			if reached == (err == nil) || errors.Is(err, restore.ErrUnknownOutcome) {
+				t.Errorf("%s: reached %v, %v", where, reached, err)
+			}
+			conn.Close(context.Background())
+			for start := time.Now(); d.Query(fmt.Sprintf("SELECT count(*) FROM pg_stat_activity WHERE pid = %d", pid)) != "0"; time.Sleep(10 * time.Millisecond) {
+				if time.Since(start) > time.Minute {
+					t.Fatalf("%s: the session is still there", where)
+				}
+			}
+			if !reached {
+				if where == "restoring" || where == "waiting for the table" {
+					t.Errorf("the restore did not come to %q", where)
+				}
+				d.Exec("TRUNCATE votes; INSERT INTO votes SELECT * FROM before")
+			}
+			d.WantSameRows("before", "votes", "vote_id")
+			if got := d.Query("SELECT count(*) FROM pg_class WHERE relname LIKE 'capture_restore%'"); got != "0" {
+				t.Errorf("%s: %s temporary tables are left", where, got)
+			}
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package restore_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"capture/internal/restore"
+)
+
+// TestMissingRightsAreNamed restores as a role with too few rights. It grants what the error says until the restore works.
+func TestMissingRightsAreNamed(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.CreateVotes(20)
+	path := d.Export("votes")
+	role := "restorer_" + strings.ToLower(d.Query("SELECT substr(md5(random()::text), 1, 8)"))
+	database := d.Query("SELECT current_database()")
+	d.Exec(fmt.Sprintf("CREATE ROLE %s LOGIN; REVOKE TEMPORARY ON DATABASE %s FROM PUBLIC", role, database))
+	t.Cleanup(func() { d.Exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+	other := d.as(role)
+	d.Exec("TRUNCATE votes; ALTER SEQUENCE votes_vote_id_seq RESTART")
+
+	refused := func(o restore.Options, words ...string) {
+		t.Helper()
+		o.Path = path
+		for _, o.DryRun = range []bool{true, false} {
+			other.wantRefused(o, words...)
+		}
+	}
+	grant := func(what string) {
+		t.Helper()
+		d.Exec("GRANT " + what + " TO " + role)
+	}
+	refused(restore.Options{}, "no right to read table public.votes", `GRANT SELECT ON "public"."votes" TO "`+role+`"`)
+	grant("SELECT ON votes")
+	refused(restore.Options{}, "lacks the rights", `GRANT INSERT, UPDATE ON "public"."votes" TO "`+role+`";`)
+	grant("INSERT ON votes")
+	refused(restore.Options{}, "to lock the table", `GRANT UPDATE ON "public"."votes" TO "`+role+`";`)
+	d.Exec("INSERT INTO votes (vote_id) VALUES (100)")
+	refused(restore.Options{OnConflict: restore.Overwrite, DeleteExtra: true}, `GRANT UPDATE, DELETE ON "public"."votes"`, "GRANT TEMPORARY ON DATABASE")
+	d.Exec("TRUNCATE votes")
+	grant("UPDATE ON votes")
+	refused(restore.Options{}, "no right to set sequence public.votes_vote_id_seq", `GRANT SELECT, UPDATE ON SEQUENCE public.votes_vote_id_seq TO "`+role+`"`)
+	grant("SELECT, UPDATE ON SEQUENCE votes_vote_id_seq")
+	dry := other.restore(restore.Options{Path: path, DryRun: true})
+	res := other.restore(restore.Options{Path: path})
+	if fmt.Sprint(dry.Sequences, dry.Inserted) != fmt.Sprint(res.Sequences, res.Inserted) || fmt.Sprint(res.Sequences) != "[{public.votes_vote_id_seq 20}]" {
+		t.Errorf("the dry run said %+v, the restore %+v", dry, res)
+	}
+	// Without a temporary table a dry run finds conflicts, as the real run does.
+	refused(restore.Options{}, "already in table public.votes")
+	grant("DELETE ON votes")
+	grant("TEMPORARY ON DATABASE " + database)
+	d.Exec("UPDATE votes SET comment = 'changed'; INSERT INTO votes (vote_id) VALUES (100)")
+	if res := other.restore(restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true}); res.Overwritten.Rows != 20 || res.Deleted.Rows != 1 {
+		t.Errorf("%+v", res)
+	}
+	d.wantEqual(path, "votes")
+
+	// Rows that exchange unique values need DELETE.
+	d.Exec("CREATE TABLE t (id int PRIMARY KEY, pos int UNIQUE); INSERT INTO t VALUES (1, 1), (2, 2)")
+	path = d.Export("t")
+	d.Exec("UPDATE t SET pos = -pos; UPDATE t SET pos = 3 + pos")
+	grant("SELECT, INSERT, UPDATE ON t")
+	refused(restore.Options{OnConflict: restore.Overwrite}, "no right to delete", `GRANT DELETE ON "public"."t"`)
+	grant("DELETE ON t")
+	other.restore(restore.Options{Path: path, OnConflict: restore.Overwrite})
+	d.wantEqual(path, "t")
+
+	// A restore that creates the table.
+	d.Exec("DROP TABLE t; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+	refused(restore.Options{Create: true}, "may not create tables", "GRANT CREATE ON SCHEMA")
+}
+
+// TestProtectedRowsThatExchangeValues restores rows that exchange unique values while others depend on them, as a user that may
+// not switch foreign keys off.
+func TestProtectedRowsThatExchangeValues(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	role := "restorer_" + strings.ToLower(d.Query("SELECT substr(md5(random()::text), 1, 8)"))
+	d.Exec("CREATE ROLE " + role + " LOGIN; GRANT ALL ON SCHEMA public TO " + role)
+	t.Cleanup(func() { d.Exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+	for _, action := range []string{"CASCADE", "SET NULL", "RESTRICT", "SET DEFAULT"} {
+		for _, column := range []string{"pos int UNIQUE", "pos int NOT NULL UNIQUE", "pos int CHECK (pos IS NOT NULL) UNIQUE", "pos int UNIQUE DEFERRABLE"} {
+			d.Exec(fmt.Sprintf("CREATE TABLE t (id int PRIMARY KEY, %s); CREATE TABLE c (id int PRIMARY KEY, t int REFERENCES t ON DELETE %s); INSERT INTO t SELECT i, i FROM generate_series(1, 10) i; INSERT INTO c SELECT i, i FROM generate_series(1, 10) i; ALTER TABLE t OWNER TO %s; ALTER TABLE c OWNER TO %[3]s",
+				column, action, role))
+			path := d.Export("t")
+			d.Exec("UPDATE t SET pos = pos + 100; UPDATE t SET pos = 111 - pos")
+			o := restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true}
+			owner := d.as(role)
+			if strings.Contains(column, "NULL") {
+				owner.wantRefused(o, `exchange values of constraint "t_pos_key"`, `foreign key "c_t_fkey" of table public.c`, "DEFERRABLE", "GRANT SET ON PARAMETER session_replication_role")
+				d.restore(o)
+			} else {
+				owner.restore(o)
+			}
+			d.wantEqual(path, "t")
+			if got := d.Query("SELECT count(*), count(t) FROM c"); got != "10|10" {
+				t.Errorf("%s, %s: the other table has %s", action, column, got)
+			}
+			d.Exec("DROP TABLE c, t")
+		}
+	}
+}
+
+// TestForeignKeysThatAreInTheWay restores rows that foreign keys do not allow.
+func TestForeignKeysThatAreInTheWay(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec("CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t, v text); CREATE TABLE c (t int REFERENCES t); INSERT INTO t VALUES (1, NULL, 'a'), (2, 1, 'b')")
+	path := d.Export("t")
+	d.Exec("INSERT INTO t VALUES (3, 1, 'c'); INSERT INTO c VALUES (3)")
+	o := restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true}
+	d.wantRefused(o, "rows of table public.c refer to rows that would go from table public.t", `foreign key "c_t_fkey"`, "--delete-extra")
+	o.DeleteExtra = false
+	d.restore(o)
+	var rows []string
+	for i := range 3000 {
+		rows = append(rows, fmt.Sprintf(`{"id":%d,"up":%d,"v":"%s"}`, i+10, (i+1)%3000+10, strings.Repeat("x", 1000)))
+	}
+	rows[2000] = `{"id":2010,"up":99999,"v":"SECRET"}`
+	d.Exec("TRUNCATE c, t")
+	d.wantRefused(restore.Options{Path: d.WriteFile("[\n" + strings.Join(rows, ",\n") + "\n]"), Table: d.Name("t")}, "line 2002 (id 2010)", `foreign key "t_up_fkey"`)
+}
