@@ -56,6 +56,23 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
+// WriteLines writes the rows as JSON lines, in key order: each row is one line, and nothing is around or between them.
+func (v *View) WriteLines(w io.Writer) error {
+	b := bufio.NewWriterSize(w, 1<<20)
+	for part := range v.Parts() {
+		for row, err := range part.All() {
+			if err != nil {
+				return fmt.Errorf("write view: %w", err)
+			}
+			b.Write(row.Line) // Flush returns the first error
+			if err := b.WriteByte('\n'); err != nil {
+				return err
+			}
+		}
+	}
+	return b.Flush()
+}
+
 // Part is a run of consecutive rows of a View. Its lines are a piece of the View's file.
 type Part struct{ leaf *leaf }
 

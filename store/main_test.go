@@ -31,6 +31,7 @@ var children = map[string]func(args []string) error{
 	"hold":  holdLock,
 	"write": writeEndlessly,
 	"crash": crashBetweenRenames,
+	"lines": writeLinesEndlessly,
 }
 
 func TestMain(m *testing.M) {

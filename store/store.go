@@ -23,6 +23,7 @@
 //	standing.go         decides whether the current file must be kept before it is replaced
 //	space.go            drops kept states for a write that lacks room
 //	readback.go         reads the file and compares it with its manifest
+//	lines.go            writes JSON lines to another file than feedback.json
 //
 // Package [capture/store/manifest] describes the file, [capture/store/loss] finds out what a Write would remove,
 // [capture/store/kept] keeps the states before, and [capture/store/disk] has what all of them do with files. Package

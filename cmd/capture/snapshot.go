@@ -23,6 +23,9 @@ import (
 	"capture/store/retention"
 )
 
+// formatLines is the value of --format for JSON lines.
+const formatLines = choice("jsonl")
+
 // snapshotTimeout is the maximum time to wait for the daemon to write the file. The daemon's own limit is shorter.
 const snapshotTimeout = 10 * time.Minute
 
@@ -31,7 +34,8 @@ type snapshotCmd struct {
 	outputConfig
 	listenConfig
 	tokenConfig
-	JSON bool `name:"json" help:"Print the result as JSON."`
+	Format choice `enum:"json,jsonl" placeholder:"json|jsonl" default:"json" help:"Format of the file. jsonl (JSON lines: one row a line, no array) needs --output: a file whose name does not end in .json, or -. It is read from Postgres, without the daemon, and replaced at once; earlier states are not kept."`
+	JSON   bool   `name:"json" help:"Print the result as JSON."`
 }
 
 func (snapshotCmd) Help() string {
@@ -44,7 +48,8 @@ func (snapshotCmd) Examples() string {
 	return `
 	capture snapshot
 	capture snapshot --json
-	capture snapshot --database-url postgres://capture@db/app --output - | gzip > feedback.json.gz`
+	capture snapshot --database-url postgres://capture@db/app --output - | gzip > feedback.json.gz
+	capture snapshot --format jsonl --output votes.jsonl`
 }
 
 func (c snapshotCmd) Run(ctx context.Context, std streams) error {
@@ -55,10 +60,17 @@ func (c snapshotCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	if c.Format == formatLines && strings.HasSuffix(path, ".json") {
+		return usageError{fmt.Errorf("--format jsonl: --output is %q; give a file whose name does not end in .json, such as votes.jsonl, or - for standard output", path)}
+	}
 	address, running, err := findDaemon(ctx, path, string(c.Listen))
 	switch {
 	case err != nil:
 		return err
+	case c.Format == formatLines && running:
+		return usageError{fmt.Errorf("--format jsonl: a daemon keeps --output %q as a JSON array; give another file", path)}
+	case c.Format == formatLines:
+		return c.exportLines(ctx, std, path)
 	case !running:
 		return c.exportTable(ctx, std, nil)
 	case address == "":
@@ -131,7 +143,11 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 		if err != nil {
 			return err
 		}
-		_, err = view.WriteTo(w)
+		if c.Format == formatLines {
+			err = view.WriteLines(w)
+		} else {
+			_, err = view.WriteTo(w)
+		}
 		return cmp.Or(err, omittedError(manifest.OmittedRows(view)))
 	}
 	// Take the lock first, so that no daemon can start to write the file during the export.
@@ -165,17 +181,42 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	if _, err := file.Kept().Prune(); err != nil {
 		return err
 	}
-	manifest := written.Manifest
-	return c.printResult(std.out, capture.SnapshotResult{
-		Rows:   manifest.Rows,
-		Bytes:  manifest.Bytes,
-		LSN:    manifest.LSN,
-		SHA256: manifest.SHA256,
-		Path:   file.Path(),
+	return c.printResult(std.out, exportResult(written.Manifest, file.Path(), start))
+}
+
+// exportLines reads the table from Postgres and writes it to the file at path as JSON lines.
+func (c snapshotCmd) exportLines(ctx context.Context, std streams, path string) error {
+	database, err := c.connConfig()
+	if err != nil {
+		return err
+	}
+	c.warnAboutPassword(std)
+	limitHeap(0)
+	v, _ := buildInfo()
+	start := time.Now()
+	view, err := capture.Export(ctx, c.exportConfig(database, v, "", std.err))
+	if err != nil {
+		return err
+	}
+	m, err := store.WriteLines(path, view, v)
+	if err != nil {
+		return err
+	}
+	return c.printResult(std.out, exportResult(m, path, start))
+}
+
+// exportResult describes a file that an export has written. start is the time at which the export began.
+func exportResult(m manifest.Manifest, path string, start time.Time) capture.SnapshotResult {
+	return capture.SnapshotResult{
+		Rows:   m.Rows,
+		Bytes:  m.Bytes,
+		LSN:    m.LSN,
+		SHA256: m.SHA256,
+		Path:   path,
 		Millis: float64(time.Since(start).Microseconds()) / 1000,
 
-		Omitted: manifest.Omitted,
-	})
+		Omitted: m.Omitted,
+	}
 }
 
 // keptBeforeText returns a message about the state that was kept before the file was replaced.

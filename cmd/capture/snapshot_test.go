@@ -97,6 +97,31 @@ func TestSnapshotWithoutDaemon(t *testing.T) {
 		t.Errorf("it left %v behind (%v)", entries, err)
 	}
 
+	// JSON lines go to another file and restore like an array.
+	got = run(t, dir, env, "snapshot", "--format=jsonl", "--output=out/votes.jsonl", "--json")
+	var written capture.SnapshotResult
+	if err := json.Unmarshal([]byte(got.stdout), &written); err != nil || got.code != exitDone || written.Rows != 1500 || written.Path != "out/votes.jsonl" {
+		t.Errorf("%+v: %v", got, err)
+	}
+	lines, err := os.ReadFile(filepath.Join(dir, "out/votes.jsonl"))
+	if err != nil || strings.Count(string(lines), "\n") != 1500 || int64(len(lines)) != written.Bytes {
+		t.Errorf("%d lines: %v", strings.Count(string(lines), "\n"), err)
+	}
+	if got := run(t, elsewhere, env, "snapshot", "--format=jsonl", "--output=-"); got.code != exitDone || got.stdout != string(lines) {
+		t.Errorf("to standard output: exit code %d, stderr %q, %d bytes", got.code, got.stderr, len(got.stdout))
+	}
+	for _, args := range [][]string{
+		{"verify", "out/votes.jsonl"}, {"restore", "--create", "--table=copy", "out/votes.jsonl"}, {"verify", "--table=copy", "out/votes.jsonl"}, {"verify", "--table=copy"},
+	} {
+		if got := run(t, dir, env, args...); got.code != exitDone {
+			t.Errorf("%s: %+v", args, got)
+		}
+	}
+	if got := run(t, dir, env, "snapshot", "--format=jsonl"); got.code != exitUsage || !strings.Contains(got.stderr, "votes.jsonl") {
+		t.Errorf("without --output: %+v", got)
+	}
+	wantEqual(t, path, url)
+
 	// After a failure the file is unchanged and standard output empty.
 	for _, args := range []string{"snapshot --table=missing", "snapshot --table=missing --output=-"} {
 		got = run(t, dir, env, strings.Fields(args)...)

@@ -205,7 +205,7 @@ func TestAccessToThePage(t *testing.T) {
 			t.Errorf("%s: %d", target, w.Code)
 		}
 	}
-	for _, target := range []string{"/api/votes", "/api/summary", "/api/events", "/api/votes/1", "/api/votes.json", "/api/votes.csv", "/feedback.json"} {
+	for _, target := range []string{"/api/votes", "/api/summary", "/api/events", "/api/votes/1", "/api/votes.json", "/api/votes.jsonl", "/api/votes.csv", "/feedback.json"} {
 		if w = h.do("GET", target); w.Code != 401 {
 			t.Errorf("%s without the token: %d", target, w.Code)
 		}

@@ -47,6 +47,11 @@ func (h *exportHandler) serveCSV(w http.ResponseWriter, r *http.Request) {
 	h.serveExport(w, r, exportFormat{"csv", "text/csv; charset=utf-8", writeExportCSV})
 }
 
+// serveLines answers with the votes as JSON lines.
+func (h *exportHandler) serveLines(w http.ResponseWriter, r *http.Request) {
+	h.serveExport(w, r, exportFormat{"jsonl", "application/jsonl", writeExportLines})
+}
+
 // serveExport sends the matching rows of one committed state in ascending key order, as fast as the client reads them.
 func (h *exportHandler) serveExport(w http.ResponseWriter, r *http.Request, format exportFormat) {
 	t, ok := h.tables.current(w)
@@ -122,6 +127,18 @@ func writeExportJSON(w io.Writer, _ tableView, rows func(put func(line []byte) e
 		b.WriteString("[]\n")
 	} else {
 		b.WriteString("\n]\n")
+	}
+	return b.Flush()
+}
+
+func writeExportLines(w io.Writer, _ tableView, rows func(put func(line []byte) error) error) error {
+	b := bufio.NewWriterSize(w, 64<<10)
+	err := rows(func(line []byte) error {
+		b.Write(line) // WriteByte returns the error, too
+		return b.WriteByte('\n')
+	})
+	if err != nil {
+		return err
 	}
 	return b.Flush()
 }

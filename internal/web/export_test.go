@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/csv"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -19,6 +20,17 @@ func TestExport(t *testing.T) {
 	}
 	if w := h.do("GET", "/api/votes.json?q=nowhere"); w.Body.String() != "[]\n" {
 		t.Errorf("no rows: %q", w.Body)
+	}
+	lines := h.do("GET", "/api/votes.jsonl")
+	array := strings.NewReplacer("[\n", "", "},\n", "}\n", "\n]\n", "\n").Replace(whole.String())
+	if lines.Body.String() != array || lines.Header().Get("Content-Type") != "application/jsonl" || !strings.HasSuffix(lines.Header().Get("Content-Disposition"), `.jsonl"`) {
+		t.Errorf("all rows as JSON lines: %v %s", lines.Header(), lines.Body)
+	}
+	if w := h.do("GET", "/api/votes.jsonl?q=policy"); strings.Count(w.Body.String(), "\n") != 1 || !strings.HasPrefix(w.Body.String(), `{"vote_id":4,`) {
+		t.Errorf("one row as JSON lines: %q", w.Body)
+	}
+	if w := h.do("GET", "/api/votes.jsonl?q=nowhere"); w.Body.Len() != 0 || w.Code != 200 {
+		t.Errorf("no rows as JSON lines: %d %q", w.Code, w.Body)
 	}
 	w := h.do("GET", "/api/votes.csv?from=2026-01-02")
 	if w.Header().Get("Content-Disposition") == "" || w.Header().Get("Content-Type") != "text/csv; charset=utf-8" {

@@ -39,6 +39,7 @@ func (s *Server) routes(cfg *Config) []route {
 		{method: "GET", pattern: "/api/votes", serve: s.votes.serveList},
 		{method: "GET", pattern: "/api/votes/{key}", serve: s.votes.serveVote},
 		{method: "GET", pattern: "/api/votes.json", serve: s.export.serveJSON},
+		{method: "GET", pattern: "/api/votes.jsonl", serve: s.export.serveLines},
 		{method: "GET", pattern: "/api/votes.csv", serve: s.export.serveCSV},
 		{method: "GET", pattern: "/api/events", serve: s.events.serveStream, stream: true},
 	}

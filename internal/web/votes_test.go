@@ -146,7 +146,7 @@ func TestKeysOfEveryKindLeadToTheirVotes(t *testing.T) {
 
 func TestVotesBeforeTheFirstCopy(t *testing.T) {
 	h := newHarness(t, nil)
-	for _, target := range []string{"/api/votes", "/api/votes/1", "/api/summary", "/api/votes.json", "/api/votes.csv"} {
+	for _, target := range []string{"/api/votes", "/api/votes/1", "/api/summary", "/api/votes.json", "/api/votes.jsonl", "/api/votes.csv"} {
 		w := h.do("GET", target)
 		if w.Code != 503 {
 			t.Errorf("%s: %d", target, w.Code)
