@@ -97,6 +97,7 @@ func TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly(t *testing.T) {
 type workflow struct {
 	Permissions map[string]string
 	Jobs        map[string]struct {
+		If          string
 		Permissions map[string]string
 		Steps       []struct{ Uses, Run string }
 	}
@@ -148,8 +149,11 @@ func TestWorkflowCommandsContainNoExpression(t *testing.T) {
 			t.Errorf("%s: jobs may by default %v", name, w.Permissions)
 		}
 		for job, j := range w.Jobs {
-			if j.Permissions != nil && job != "publish" {
+			if j.Permissions != nil && !strings.HasPrefix(job, "publish") {
 				t.Errorf("%s: job %s has permissions of its own", name, job)
+			}
+			if strings.HasPrefix(job, "publish") && j.If != "startsWith(github.ref, 'refs/tags/v')" {
+				t.Errorf("%s: job %s runs if %q, not only for a tag", name, job, j.If)
 			}
 			for _, step := range j.Steps {
 				if strings.Contains(step.Run, "${{") {
