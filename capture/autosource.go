@@ -59,6 +59,9 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 		if !since.IsZero() || ctx.Err() != nil || i == len(sourceKinds)-1 {
 			return since, err
 		}
+		if postgres.MayWithdraw(err) { // the next source may follow, but would not drop it
+			err = a.supervisor.withdrawPublication(ctx, err)
+		}
 		u, ok := a.checkUnavailable(ctx, kind, err)
 		if !ok || slices.ContainsFunc(skipped, func(o unavailable) bool { return o.err.Error() == err.Error() }) {
 			return since, err // the next source would fail in the same way

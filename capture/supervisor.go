@@ -113,7 +113,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		s.database.reload()
 		began := time.Now()
 		followingSince, err := s.follow(ctx)
-		if problem := (*postgres.Problem)(nil); errors.As(err, &problem) && ctx.Err() == nil {
+		if postgres.MayWithdraw(err) && ctx.Err() == nil {
 			err = s.withdrawPublication(ctx, err)
 		}
 		s.table.Rollback()

@@ -1,7 +1,10 @@
 package capture
 
 import (
+	"errors"
+	"fmt"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +22,12 @@ func roleSetUp(t *testing.T, role string) (conn *pgx.Conn, roleURL string) {
 	conn = connect(t, db)
 	exec(t, conn, "CREATE TABLE votes (vote_id serial PRIMARY KEY, comment text)")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
+	return conn, setUpRole(t, conn, db, role)
+}
+
+// setUpRole runs what capture setup --source logical --role would run for table votes, and returns the URL for that role.
+func setUpRole(t *testing.T, conn *pgx.Conn, db, role string) (roleURL string) {
+	t.Helper()
 	table, err := postgres.LoadTable(t.Context(), conn, postgres.Name{Table: "votes"})
 	if err != nil {
 		t.Fatal(err)
@@ -35,19 +44,19 @@ func roleSetUp(t *testing.T, role string) (conn *pgx.Conn, roleURL string) {
 		t.Fatal(err)
 	}
 	u.User = url.User(role)
-	return conn, u.String()
+	return u.String()
 }
 
-// updateWorks waits until the application's UPDATE goes through again.
-func updateWorks(t *testing.T, conn *pgx.Conn) {
+// updateWorks waits until the application's UPDATE of a table goes through again.
+func updateWorks(t *testing.T, conn *pgx.Conn, table string) {
 	t.Helper()
 	start := time.Now()
 	for {
-		_, err := conn.Exec(t.Context(), "UPDATE votes SET comment = comment || 'b'")
+		_, err := conn.Exec(t.Context(), "UPDATE "+table+" SET comment = comment || 'b'")
 		if err == nil {
 			return
 		}
-		if time.Since(start) > 15*time.Second {
+		if time.Since(start) > 30*time.Second {
 			t.Fatalf("for %s: %v", time.Since(start), err)
 		}
 		time.Sleep(50 * time.Millisecond)
@@ -67,7 +76,7 @@ func TestDroppedKeyWithdrawsPublication(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), "UPDATE votes SET comment = 'b'"); err == nil {
 		t.Fatal("the update works at once: nothing to withdraw")
 	}
-	updateWorks(t, conn)
+	updateWorks(t, conn, "votes")
 	exec(t, conn, "ALTER TABLE votes ADD PRIMARY KEY (vote_id)")
 	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish_via_partition_root = true)") // as setup would
 	exec(t, conn, "ALTER PUBLICATION capture_votes OWNER TO withdraw_key")
@@ -79,7 +88,113 @@ func TestDroppedKeyWithdrawsPublication(t *testing.T) {
 	exec(t, conn, "ALTER TABLE votes DROP CONSTRAINT votes_pkey")
 	exec(t, conn, "REVOKE SELECT ON votes FROM withdraw_key")
 	start(t, cfg)
-	updateWorks(t, conn)
+	updateWorks(t, conn, "votes")
+}
+
+const (
+	identityTable = `CREATE TABLE votes (vote_id serial PRIMARY KEY, comment text, other int NOT NULL DEFAULT 1);
+		CREATE UNIQUE INDEX votes_other ON votes (other)`
+	partitionedIdentityTable = `CREATE TABLE votes (vote_id serial PRIMARY KEY, comment text) PARTITION BY RANGE (vote_id);
+		CREATE TABLE votes_1 PARTITION OF votes FOR VALUES FROM (0) TO (100)`
+)
+
+// identityDamage are ways to lose a usable replica identity.
+var identityDamage = []struct {
+	name, create string
+	source       string
+	damage       string // ROLE stands for capture's role
+	since        int    // first version that has it
+}{
+	{"primary key dropped", identityTable, "logical", "ALTER TABLE votes DROP CONSTRAINT votes_pkey", 13},
+	{"primary key dropped with its column", identityTable, "auto", "ALTER TABLE votes DROP COLUMN vote_id", 13},
+	{"key deferrable", identityTable, "logical", "ALTER TABLE votes DROP CONSTRAINT votes_pkey, ADD PRIMARY KEY (vote_id) DEFERRABLE", 13},
+	{"identity nothing", identityTable, "auto", "ALTER TABLE votes REPLICA IDENTITY NOTHING", 13},
+	{"identity nothing, under notify", identityTable, "notify", "ALTER TABLE votes REPLICA IDENTITY NOTHING", 13},
+	{"identity nothing, under poll", identityTable, "poll", "ALTER TABLE votes REPLICA IDENTITY NOTHING", 13},
+	{"identity index dropped", identityTable + "; ALTER TABLE votes REPLICA IDENTITY USING INDEX votes_other", "logical", "DROP INDEX votes_other", 13},
+	{"identity index and key dropped", identityTable + "; ALTER TABLE votes REPLICA IDENTITY USING INDEX votes_other", "auto", "DROP INDEX votes_other; ALTER TABLE votes DROP CONSTRAINT votes_pkey", 13},
+	{"row-level security as well", identityTable, "logical", "ALTER TABLE votes DROP CONSTRAINT votes_pkey; ALTER TABLE votes ENABLE ROW LEVEL SECURITY", 13},
+	{"no right to read as well", identityTable, "auto", "ALTER TABLE votes DROP CONSTRAINT votes_pkey; REVOKE SELECT ON votes FROM ROLE", 13},
+	{"no right to use the schema as well", identityTable, "logical", "ALTER TABLE votes DROP CONSTRAINT votes_pkey; REVOKE USAGE ON SCHEMA public FROM public, ROLE", 13},
+	{"an inheriting table as well", identityTable, "auto", "ALTER TABLE votes DROP CONSTRAINT votes_pkey; CREATE TABLE heir () INHERITS (votes)", 13},
+	{"virtual column in a full identity", identityTable + "; ALTER TABLE votes REPLICA IDENTITY FULL", "logical", "ALTER TABLE votes ADD v int GENERATED ALWAYS AS (other + 1) VIRTUAL", 18},
+	{"renamed away", identityTable, "auto", "ALTER TABLE votes RENAME TO old_votes; ALTER TABLE old_votes DROP CONSTRAINT votes_pkey", 13},
+	{"moved to another schema", identityTable, "logical", "CREATE SCHEMA app; ALTER TABLE votes DROP CONSTRAINT votes_pkey; ALTER TABLE votes SET SCHEMA app", 13},
+	{"replaced by another table", identityTable, "auto", `ALTER TABLE votes RENAME TO old_votes; CREATE TABLE votes (LIKE old_votes INCLUDING INDEXES);
+		GRANT SELECT ON votes TO ROLE; ALTER TABLE old_votes DROP CONSTRAINT votes_pkey`, 13},
+	{"partition with identity nothing", partitionedIdentityTable, "logical", "ALTER TABLE votes_1 REPLICA IDENTITY NOTHING", 13},
+	{"partition with its index dropped", partitionedIdentityTable + "; CREATE UNIQUE INDEX one ON votes_1 (vote_id); ALTER TABLE votes_1 REPLICA IDENTITY USING INDEX one", "auto", "DROP INDEX one", 13},
+	{"key of the partitioned table dropped", partitionedIdentityTable, "auto", "ALTER TABLE votes DROP CONSTRAINT votes_pkey", 13},
+	{"another table in the publication", identityTable, "logical", "CREATE TABLE old_votes (vote_id int, comment text); INSERT INTO old_votes VALUES (1, 'a'); ALTER PUBLICATION capture_votes ADD TABLE old_votes", 13},
+}
+
+// TestLostIdentityWithdrawsPublication: whatever takes a table's replica identity away, whatever else is wrong, and by whatever
+// source capture follows, the application's UPDATE and DELETE work again within seconds: while capture runs, and when it starts.
+func TestLostIdentityWithdrawsPublication(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for regular checks")
+	}
+	t.Parallel()
+	for i, c := range identityDamage {
+		for _, running := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/running=%t", c.name, running), func(t *testing.T) {
+				t.Parallel()
+				if pgserver.Shared(t).VersionNum() < c.since*10000 {
+					t.Skipf("PostgreSQL %d has this", c.since)
+				}
+				role := fmt.Sprintf("lost_identity_%d_%t", i, running)
+				t.Cleanup(func() { dropRole(t, role) })
+				db := pgserver.Database(t)
+				conn := connect(t, db)
+				exec(t, conn, c.create)
+				exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
+				cfg := config(t, setUpRole(t, conn, db, role))
+				cfg.Source, cfg.timeouts.Ping = c.source, 100*time.Millisecond
+				if c.source == "notify" {
+					setUp(t, conn, "notify")
+				}
+				if running {
+					start(t, cfg).ready()
+				}
+				exec(t, conn, strings.ReplaceAll(c.damage, "ROLE", role))
+				name := one[string](t, conn, "SELECT c.oid::regclass::text FROM pg_class c WHERE relname IN ('votes', 'old_votes') AND relkind IN ('r', 'p') ORDER BY relname LIMIT 1")
+				if _, err := conn.Exec(t.Context(), "UPDATE "+name+" SET comment = 'b'"); err == nil {
+					t.Fatal("the update works at once: nothing to withdraw")
+				}
+				if !running {
+					start(t, cfg)
+				}
+				updateWorks(t, conn, name)
+				if _, err := conn.Exec(t.Context(), "DELETE FROM "+name); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+// TestLostIdentityWhileSlotWaits: a new slot waits for open transactions, perhaps for hours. The publication is withdrawn meanwhile.
+func TestLostIdentityWhileSlotWaits(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a plain read")
+	}
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{}) // the open transaction holds up the slots of other tests
+	conn := connect(t, s.URL("postgres"))
+	exec(t, conn, "CREATE TABLE votes (vote_id serial PRIMARY KEY, comment text)")
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
+	holder := connect(t, s.URL("postgres"))
+	exec(t, holder, "BEGIN; CREATE TABLE open_transaction ()")
+	cfg := config(t, setUpRole(t, conn, s.URL("postgres"), "lost_identity_waiting"))
+	d := start(t, cfg)
+	eventually(t, "blocked", func() error {
+		if c := d.Status().Checks[0].Detail; !strings.Contains(c, "write transactions") {
+			return errors.New(c)
+		}
+		return nil
+	})
+	exec(t, conn, "ALTER TABLE votes REPLICA IDENTITY NOTHING")
+	updateWorks(t, conn, "votes")
 }
 
 // TestDroppedKeyOfForeignPublication: if capture does not own its publication, the status has the statement that drops it.
@@ -94,5 +209,5 @@ func TestDroppedKeyOfForeignPublication(t *testing.T) {
 	exec(t, conn, "ALTER TABLE votes DROP CONSTRAINT votes_pkey")
 	d.notReady(`DROP PUBLICATION IF EXISTS "capture_votes"`)
 	exec(t, conn, "DROP PUBLICATION capture_votes")
-	updateWorks(t, conn)
+	updateWorks(t, conn, "votes")
 }

@@ -24,11 +24,12 @@ const (
 // would have to wait for the longest of these transactions.
 type plainReads struct {
 	*Source
-	dst    *snapshot.Table
-	origin snapshot.Origin
-	next   time.Time     // time of the next read
-	logged bool          // whether the blocked slot creation has been logged
-	lsn    pglogrepl.LSN // WAL position after everything that the last read has shown
+	dst     *snapshot.Table
+	origin  snapshot.Origin
+	checked time.Time     // time of the last look for harmful publications
+	next    time.Time     // time of the next read
+	logged  bool          // whether the blocked slot creation has been logged
+	lsn     pglogrepl.LSN // WAL position after everything that the last read has shown
 }
 
 // createSlotOrPlainRead creates the slot. If that takes long, it makes plain reads of the table meanwhile.
@@ -82,7 +83,7 @@ func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	if !p.logged && time.Now().Before(p.next) {
 		return nil // the slot usually exists before the first read is due, and interrupting a query would cost its connection
 	}
-	if err := p.queries.Do(reading, p.slot.checkUncreated); err != nil && reading.Err() == nil {
+	if err := p.queries.Do(reading, p.check); err != nil && reading.Err() == nil {
 		return err
 	}
 	if time.Now().Before(p.next) || reading.Err() != nil {
@@ -97,6 +98,17 @@ func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	}
 	p.next = time.Now().Add(plainReadInterval)
 	return nil
+}
+
+// check checks the slot. Its creation may wait for hours, so check also withdraws the publication if that makes writes fail.
+func (p *plainReads) check(ctx context.Context, conn *pgx.Conn) error {
+	if time.Since(p.checked) >= source.CheckInterval {
+		p.checked = time.Now()
+		if err := p.env.WithdrawHarmful(ctx, conn, p.table.Name()); err != nil {
+			return err
+		}
+	}
+	return p.slot.checkUncreated(ctx, conn)
 }
 
 // reportBlocked reports which transactions block the creation of the slot.

@@ -199,6 +199,9 @@ func (s *Source) stream(ctx context.Context, t *snapshot.Table, encoder *rowjson
 // show.
 func (s *Source) check(ctx context.Context) error {
 	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := s.env.WithdrawHarmful(ctx, conn, s.table.Name()); err != nil {
+			return err
+		}
 		if err := checkCatalog(ctx, conn, s.env, s.table, s.publication); err != nil {
 			return err
 		}

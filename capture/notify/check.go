@@ -87,6 +87,9 @@ func (s *Source) reportQueue(a activity) {
 // triggers are not intact.
 func (s *Source) check(ctx context.Context) (a activity, err error) {
 	err = s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := s.env.WithdrawHarmful(ctx, conn, s.table.Name()); err != nil {
+			return err
+		}
 		fingerprint, err := postgres.TableFingerprint(ctx, conn, s.env.Table)
 		if err != nil {
 			return source.WithFileNote(err)

@@ -94,7 +94,7 @@ func (s *Source) nextPause() time.Duration { return max(s.env.PollInterval, s.re
 func (s *Source) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.env.Timeouts.Idle)
 	defer cancel()
-	if err := s.reader.Conn.Ping(ctx); err != nil {
+	if err := s.env.WithdrawHarmful(ctx, s.reader.Conn, s.reader.Table.Name()); err != nil {
 		return fmt.Errorf("ping the server: %w", err)
 	}
 	return nil

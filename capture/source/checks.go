@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"capture/internal/postgres"
 )
 
@@ -44,6 +46,27 @@ func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) 
 			failing = true
 		}
 	}
+}
+
+// WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail; see
+// [postgres.WithdrawHarmful]. Each source calls it regularly, because a publication may be left from another source. If one cannot
+// be dropped, that is a condition, with the statement that drops it. conn must not be in a transaction.
+func (e *Env) WithdrawHarmful(ctx context.Context, conn *pgx.Conn, table postgres.Name) error {
+	dropped, err := postgres.WithdrawHarmful(ctx, conn, table)
+	for _, name := range dropped {
+		e.Logger.Warn("publication withdrawn", "publication", name, "reason", "a table in it has no usable replica identity, so its UPDATE and DELETE failed")
+	}
+	text, problem := "", (*postgres.Problem)(nil)
+	switch {
+	case errors.As(err, &problem) && problem.Err == nil:
+		text = problem.Error()
+	case err != nil:
+		return err
+	}
+	if e.Progress.SetCondition("publication", text) && text != "" {
+		e.Logger.Error("publication makes writes fail", "error", problem)
+	}
+	return nil
 }
 
 // endsSource reports whether err concerns the table or the server, and not only a connection.

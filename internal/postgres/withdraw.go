@@ -1,0 +1,137 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// dropOwnPublication drops capture's own publication of a table that cannot be published. It returns refusal, which explains
+// why the table cannot be published. If the publication cannot be dropped, it returns a [*Problem] with refusal's summary
+// instead, whose hint is the statement that drops the publication.
+func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own string, refusal error) error {
+	publications, err := findPublications(ctx, conn, t, own)
+	if err != nil {
+		return errors.Join(refusal, err)
+	}
+	p := ownPublication(publications, own)
+	if p == nil || !p.hasTable && !p.alterable {
+		return refusal
+	}
+	err = errNotOwner
+	if p.alterable {
+		err = runDDL(ctx, conn, []string{dropPublicationSQL(own)})
+	}
+	var problem *Problem
+	if err == nil || !errors.As(refusal, &problem) {
+		return refusal
+	}
+	return cannotWithdraw(problem.Summary, own, p.owner, err)
+}
+
+var errNotOwner = errors.New("the user does not own it")
+
+// cannotWithdraw returns a [*Problem] for a publication that makes the application's writes fail and that capture could not drop.
+func cannotWithdraw(summary, publication, owner string, err error) *Problem {
+	return &Problem{
+		Summary: summary,
+		Reason: fmt.Sprintf("the application's UPDATE and DELETE fail until publication %s is dropped, which capture could not do: %v",
+			displayIdentifier(publication), err),
+		Hint: fmt.Sprintf("%s; -- as %s or a superuser", dropPublicationSQL(publication), displayIdentifier(owner)),
+	}
+}
+
+// harmfulPublication is a publication of capture that makes UPDATE and DELETE of a table fail.
+type harmfulPublication struct {
+	name, owner string
+	alterable   bool   // whether the user may drop it, and its owner is trusted
+	table       string // a table whose writes fail
+}
+
+// findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they have a table without a usable
+// replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. Publications of capture are the one named own, and
+// those of the user with capture's comment: the table may have been renamed, moved or replaced since. Nothing here needs a right
+// to the table.
+func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublication, error) {
+	rows, err := Pinned(q).Query(ctx, `
+		SELECT DISTINCT ON (p.pubname) p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
+			pg_catalog.pg_has_role(p.pubowner, 'USAGE') AND `+publicationOwnerSQL("h.oid")+`,
+			pg_catalog.concat(n.nspname, '.', h.relname)
+		FROM pg_catalog.pg_publication p
+		JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
+		CROSS JOIN LATERAL (SELECT r.prrelid UNION SELECT relid FROM pg_catalog.pg_partition_tree(r.prrelid)) x(oid)
+		JOIN pg_catalog.pg_class h ON h.oid = x.oid AND h.relkind = 'r' AND h.relpersistence = 'p'
+		JOIN pg_catalog.pg_namespace n ON n.oid = h.relnamespace
+		WHERE NOT pg_catalog.pg_is_in_recovery() AND (p.pubupdate OR p.pubdelete)
+			AND (p.pubname = $1::text::name OR p.pubowner = (SELECT u.oid FROM pg_catalog.pg_roles u WHERE u.rolname = current_user)
+				AND pg_catalog.obj_description(p.oid, 'pg_publication') LIKE 'capture %')
+			AND CASE h.relreplident
+				WHEN 'f' THEN EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = h.oid AND a.attgenerated = 'v' AND NOT a.attisdropped)
+				ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = h.oid AND i.indisvalid AND i.indimmediate
+					AND (h.relreplident = 'd' AND i.indisprimary OR h.relreplident = 'i' AND i.indisreplident)) END
+		ORDER BY p.pubname, h.oid`, own)
+	if err != nil {
+		return nil, Explain(fmt.Errorf("find publications that make writes fail: %w", err))
+	}
+	harmful, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p harmfulPublication, err error) {
+		err = row.Scan(&p.name, &p.owner, &p.alterable, &p.table)
+		return p, err
+	})
+	if err != nil {
+		return nil, Explain(fmt.Errorf("find publications that make writes fail: %w", err))
+	}
+	return harmful, nil
+}
+
+// WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail. It returns the names of those
+// that it dropped. If one of them cannot be dropped, the error is a [*Problem] whose hint is the statement that drops it. name is the
+// table that is followed. conn must not be in a transaction.
+func WithdrawHarmful(ctx context.Context, conn *pgx.Conn, name Name) (dropped []string, err error) {
+	if name = name.foldCase(); name.Schema == "" {
+		name.Schema = "public"
+	}
+	harmful, err := findHarmful(ctx, conn, objectName(name))
+	if err != nil {
+		return nil, err
+	}
+	var failed error
+	for _, p := range harmful {
+		err := errNotOwner
+		if p.alterable {
+			err = runDDL(ctx, conn, []string{dropPublicationSQL(p.name)})
+		}
+		if err == nil {
+			dropped = append(dropped, p.name)
+		} else {
+			failed = cannotWithdraw("table "+p.table+" has no usable replica identity", p.name, p.owner, err)
+		}
+	}
+	return dropped, failed
+}
+
+// WithdrawPublication calls [WithdrawHarmful] for a table that cannot be followed. It returns refusal, which is an error of
+// [LoadTable] or of a source that explains why, or a [*Problem] if a publication cannot be dropped.
+func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal error) error {
+	if t, err := loadTableUnchecked(ctx, conn, name); err == nil {
+		name = t.Name()
+	}
+	_, err := WithdrawHarmful(ctx, conn, name)
+	var problem *Problem
+	if errors.As(err, &problem) && problem.Err == nil {
+		return err
+	}
+	return refusal
+}
+
+// MayWithdraw reports whether the database is there although a source ended with err, so that publications can be withdrawn.
+func MayWithdraw(err error) bool {
+	var problem *Problem
+	if !errors.As(err, &problem) {
+		return false
+	}
+	state := SQLState(err)
+	return problem.Err == nil || state != "" && !strings.HasPrefix(state, "28") && Classify(err) != Unreachable
+}
