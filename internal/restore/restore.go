@@ -23,7 +23,7 @@ func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
 	}
 	file, err := statefile.Open(ctx, o.Path, o.Stdin)
 	if err != nil {
-		return Result{}, fmt.Errorf("restore: %w", err)
+		return Result{}, fmt.Errorf("restore %s: %w", statefile.Name(o.Path), err)
 	}
 	defer file.Close()
 	r := &restoration{options: o, file: file, rows: statefile.NewReader(file), conn: conn}

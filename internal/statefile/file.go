@@ -63,7 +63,7 @@ func Open(ctx context.Context, path string, stdin io.Reader) (*File, error) {
 	}
 	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s: %w", f.Name(), err)
+		return nil, err
 	}
 	return f, nil
 }

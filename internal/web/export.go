@@ -2,9 +2,7 @@ package web
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"encoding/csv"
 	"io"
 	"net/http"
 	"time"
@@ -13,7 +11,6 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"capture/internal/foldlog"
-	"capture/snapshot/rowjson"
 )
 
 // exportHandler serves all votes that match a filter, as a download.
@@ -141,52 +138,4 @@ func writeExportLines(w io.Writer, _ tableView, rows func(put func(line []byte) 
 		return err
 	}
 	return b.Flush()
-}
-
-func writeExportCSV(w io.Writer, t tableView, rows func(put func(line []byte) error) error) error {
-	cw := csv.NewWriter(w)
-	cw.UseCRLF = true
-	record := make([]string, len(t.shape.Columns))
-	for i := range record {
-		record[i] = disarmFormula(t.shape.Columns[i].Name)
-	}
-	cw.Write(record)
-	err := rows(func(line []byte) error {
-		for i := range record {
-			record[i] = csvCell(t.value(line, i), t.shape.Columns[i].Type.Kind)
-		}
-		return cw.Write(record)
-	})
-	if err != nil {
-		return err
-	}
-	cw.Flush()
-	return cw.Error()
-}
-
-// csvCell returns a value as a CSV cell. NULL is an empty cell. A JSON string is its text, except in a JSON column. Any other
-// value is its JSON.
-func csvCell(value []byte, kind rowjson.Kind) string {
-	switch {
-	case bytes.Equal(value, []byte("null")):
-		return ""
-	case len(value) > 1 && value[0] == '"' && kind != rowjson.JSON:
-		text := string(unquoteJSON(value))
-		if kind == rowjson.Number {
-			return text // such as -Infinity
-		}
-		return disarmFormula(text)
-	}
-	return string(value)
-}
-
-// disarmFormula puts an apostrophe before a text that a spreadsheet would run as a formula. The text comes from users.
-func disarmFormula(text string) string {
-	if text != "" {
-		switch text[0] {
-		case '=', '+', '-', '@', '\t', '\r':
-			return "'" + text
-		}
-	}
-	return text
 }

