@@ -26,6 +26,7 @@ type Origin struct {
 	Source        string // "logical", "notify", "poll", or "export" for a copy made without a daemon
 	Database      string // name of the database
 	SystemID      string // system identifier of the cluster, as IDENTIFY_SYSTEM returns it; "" if the user may not read it
+	Timeline      int    // timeline of the server's WAL; 0 if the user may not read it
 	ServerVersion string // version of the server, as SHOW server_version returns it
 }
 

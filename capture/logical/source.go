@@ -102,10 +102,10 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	connecting, stop := context.WithCancel(ctx)
 	defer stop()
 	connected := make(chan error, 1)
-	systemID := ""
+	var system pglogrepl.IdentifySystemResult
 	go func() {
 		connected <- guard.Run(s.log, "connect for replication", func() (err error) {
-			systemID, err = s.connect(connecting)
+			system, err = s.connect(connecting)
 			return err
 		})
 	}()
@@ -120,8 +120,10 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	if err != nil {
 		return origin, err
 	}
-	s.env.SetServer(systemID, &s.server)
-	return snapshot.Origin{Source: "logical", Database: s.server.Database, SystemID: systemID, ServerVersion: s.server.Version}, nil
+	s.env.SetServer(system.SystemID, &s.server)
+	return snapshot.Origin{
+		Source: "logical", Database: s.server.Database, SystemID: system.SystemID, Timeline: int(system.Timeline), ServerVersion: s.server.Version,
+	}, nil
 }
 
 // prepare loads the properties of the server and the table, and makes sure that a publication exists. The publication must
@@ -139,8 +141,8 @@ func (s *Source) prepare(ctx context.Context) error {
 	})
 }
 
-// connect opens the replication connection, and returns the system identifier of its server.
-func (s *Source) connect(ctx context.Context) (systemID string, err error) {
+// connect opens the replication connection, and returns how its server identifies itself.
+func (s *Source) connect(ctx context.Context) (system pglogrepl.IdentifySystemResult, err error) {
 	err = s.withIdleTimeout(ctx, func(ctx context.Context) error {
 		conn, err := postgres.ConnectReplication(ctx, postgres.WithReadBuffer(postgres.WithCoalescedReads(s.reads.Attach(s.env.Database)), s.env.RowLimit()))
 		if err != nil {
@@ -148,17 +150,16 @@ func (s *Source) connect(ctx context.Context) (systemID string, err error) {
 		}
 		s.standby = newStandby(conn, &s.reads, s.env.Timeouts)
 		began := time.Now()
-		id, err := pglogrepl.IdentifySystem(ctx, conn)
-		if err != nil {
+		if system, err = pglogrepl.IdentifySystem(ctx, conn); err != nil {
 			return fmt.Errorf("identify the system: %w", err)
 		}
-		systemID, s.roundTrip = id.SystemID, time.Since(began)
+		s.roundTrip = time.Since(began)
 		return nil
 	})
 	if err != nil && s.standby != nil {
 		s.standby.close()
 	}
-	return systemID, err
+	return system, err
 }
 
 // withIdleTimeout calls f, and cancels its context if the connections that s.reads is attached to receive nothing for

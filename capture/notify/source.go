@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
@@ -234,6 +235,10 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 		return source.WithFileNote(err)
 	}
 	defer postgres.Rollback(ctx, tx)
+	position, _, err := postgres.LoadWALPosition(ctx, tx)
+	if err != nil {
+		return err
+	}
 	if s.reader.Table.Fingerprint != s.table.Fingerprint {
 		return &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changed", s.table.Name())}
 	}
@@ -244,13 +249,13 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 		return ctx.Err()
 	}
 	if b.fullReadReason != "" {
-		err = s.reader.CopyAll(ctx, t, b.fullReadReason, 0)
+		err = s.reader.CopyAll(ctx, t, b.fullReadReason, position)
 		if !forced {
 			s.delayFullRead(time.Since(start))
 		}
 		return err
 	}
-	if err := s.readRows(ctx, t, b, start); err != nil {
+	if err := s.readRows(ctx, t, b, position, start); err != nil {
 		if ctx.Err() != nil || s.reader.Conn.IsClosed() {
 			return err
 		}
@@ -323,8 +328,8 @@ func (s *Source) waitForMarker(ctx context.Context, b *keyBatch) {
 	s.pending.mergeInto(b)
 }
 
-// readRows reads the rows of the batch and commits them as the next View.
-func (s *Source) readRows(ctx context.Context, t *snapshot.Table, b keyBatch, start time.Time) error {
+// readRows reads the rows of the batch and commits them as the next View, which has the WAL position.
+func (s *Source) readRows(ctx context.Context, t *snapshot.Table, b keyBatch, position pglogrepl.LSN, start time.Time) error {
 	if len(b.keys) == 0 {
 		return nil
 	}
@@ -332,7 +337,7 @@ func (s *Source) readRows(ctx context.Context, t *snapshot.Table, b keyBatch, st
 	for _, k := range b.keys {
 		keys = append(keys, k)
 	}
-	stats, err := s.reader.ReadRows(ctx, t, keys)
+	stats, err := s.reader.ReadRows(ctx, t, keys, position)
 	if err != nil || stats.Changes() == 0 {
 		return err
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/jackc/pglogrepl"
-
 	"capture/internal/postgres"
 )
 
@@ -17,7 +15,7 @@ func (s *Source) checkReplay(ctx context.Context) error {
 	if s.shownLSN == 0 {
 		return nil
 	}
-	lsn, standby, err := loadWALPosition(ctx, s.reader.Conn)
+	lsn, standby, err := postgres.LoadWALPosition(ctx, s.reader.Conn)
 	if err != nil {
 		return err
 	}
@@ -29,21 +27,4 @@ func (s *Source) checkReplay(ctx context.Context) error {
 		Reason:  "its state is older than the file, which never goes back",
 		Hint:    "wait until the standby has caught up; if it stays at an older state on purpose, restart capture",
 	}
-}
-
-// loadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that a snapshot
-// taken before shows is at or below this position. The position is 0 for a standby that has replayed nothing. standby reports
-// whether the server is a standby.
-func loadWALPosition(ctx context.Context, q postgres.Querier) (lsn pglogrepl.LSN, standby bool, err error) {
-	var text *string
-	err = postgres.Pinned(q).QueryRow(ctx, `
-		SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text, pg_catalog.pg_is_in_recovery()`).Scan(&text, &standby)
-	if err == nil && text != nil {
-		lsn, err = pglogrepl.ParseLSN(*text)
-	}
-	if err != nil {
-		return 0, false, fmt.Errorf("query the server's WAL position: %w", err)
-	}
-	return postgres.WithoutPageHeader(lsn), standby, nil
 }

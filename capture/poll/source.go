@@ -149,7 +149,7 @@ func (s *Source) readIfChanged(ctx context.Context, t *snapshot.Table) error {
 		return source.WithFileNote(err)
 	}
 	defer postgres.Rollback(ctx, tx)
-	position, _, err := loadWALPosition(ctx, tx)
+	position, _, err := postgres.LoadWALPosition(ctx, tx)
 	if err != nil {
 		return err
 	}

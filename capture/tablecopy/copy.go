@@ -128,7 +128,7 @@ func ReadTable(ctx context.Context, env *source.Env, originSource string, t *sna
 }
 
 func originOf(source string, server postgres.Server) snapshot.Origin {
-	return snapshot.Origin{Source: source, Database: server.Database, SystemID: server.SystemID, ServerVersion: server.Version}
+	return snapshot.Origin{Source: source, Database: server.Database, SystemID: server.SystemID, Timeline: server.Timeline, ServerVersion: server.Version}
 }
 
 // NewEncoder returns an Encoder for rows of the table as this server sends them. For a row of more than maxRow bytes, the

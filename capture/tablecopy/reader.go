@@ -161,8 +161,8 @@ func (r *Reader) KeyLookupProblem() string {
 
 // ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and commits them to t as its next
 // View. If a key has no row in the table, ReadRows deletes the row with this key from t. Each key is a list of its columns'
-// values in text form. stats counts the changes. If there are none, there is no new View.
-func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string) (stats *source.TxnStats, err error) {
+// values in text form. position is the View's WAL position, or 0 if it is unknown. stats counts the changes. If there are none, there is no new View.
+func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string, position pglogrepl.LSN) (stats *source.TxnStats, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		stats, err = r.applyRows(ctx, t, keys)
 		return err
@@ -172,7 +172,7 @@ func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]strin
 		return nil, fmt.Errorf("read rows of table %s by their keys: %w", r.Table.Name(), err)
 	}
 	if stats.Changes() > 0 {
-		if err := t.Commit(snapshot.Position{}); err != nil {
+		if err := t.Commit(snapshot.Position{LSN: position}); err != nil {
 			return nil, fmt.Errorf("commit to memory: %w", err)
 		}
 	}

@@ -22,6 +22,23 @@ func LoadInsertLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
 	return WithoutPageHeader(lsn), nil
 }
 
+// LoadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that a snapshot
+// taken before shows is at or below this position. The position is 0 for a standby that has replayed nothing. standby reports
+// whether the server is a standby.
+func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby bool, err error) {
+	var text *string
+	err = Pinned(q).QueryRow(ctx, `
+		SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text, pg_catalog.pg_is_in_recovery()`).Scan(&text, &standby)
+	if err == nil && text != nil {
+		lsn, err = pglogrepl.ParseLSN(*text)
+	}
+	if err != nil {
+		return 0, false, fmt.Errorf("query the server's WAL position: %w", err)
+	}
+	return WithoutPageHeader(lsn), standby, nil
+}
+
 // WithoutPageHeader returns lsn. If lsn is inside the header of a WAL page or directly after it, it returns the start of the
 // page instead. A header is not a record, so a reader of all records below such a position stops at the page boundary and
 // never reaches the position itself.

@@ -20,7 +20,7 @@ func FuzzManifest(f *testing.F) {
 		f.Add([]byte(strings.Replace(honest, change[0], change[1], 1)))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := parse(data)
+		m, err := Parse(data)
 		if err != nil {
 			if text := err.Error(); foreign.Text(text) != text {
 				t.Fatalf("the error for %q is not fit to be shown: %q", data, text)
@@ -49,7 +49,7 @@ func FuzzManifest(f *testing.F) {
 			}
 			t.Fatalf("%q cannot be written again: %v", data, err)
 		}
-		if _, err := parse(again); err != nil {
+		if _, err := Parse(again); err != nil {
 			t.Fatalf("%q became %q, which is refused: %v", data, again, err)
 		}
 	})

@@ -39,6 +39,7 @@ type Manifest struct {
 	Reason        Reason           `json:"reason"`
 	WrittenBy     string           `json:"written_by"`           // program and version, such as "capture 1.2.3"
 	LSN           string           `json:"lsn,omitempty"`        // position in the WAL, such as "0/16B3748"; "" if the source does not know it
+	Timeline      int              `json:"timeline,omitempty"`   // timeline of the LSN; 0 if it is not known
 	CommitTime    time.Time        `json:"commit_time,omitzero"` // commit time of the last transaction in the file; zero if unknown
 	WrittenAt     time.Time        `json:"written_at"`           // time of the write, by this machine's clock
 	Omitted       *Omitted         `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
@@ -122,7 +123,7 @@ func New(v *snapshot.View, reason Reason, captureVersion string) Manifest {
 		Columns: shape.Columns,
 		Key:     make([]string, len(shape.Key)),
 		Rows:    v.Rows(),
-		Source:  origin.Source, Database: origin.Database, SystemID: origin.SystemID, ServerVersion: origin.ServerVersion,
+		Source:  origin.Source, Database: origin.Database, SystemID: origin.SystemID, Timeline: origin.Timeline, ServerVersion: origin.ServerVersion,
 		Reason: reason, WrittenBy: "capture " + captureVersion,
 		CommitTime: position.CommitTime.UTC().Truncate(time.Microsecond),
 		WrittenAt:  time.Now().UTC().Truncate(time.Microsecond),

@@ -21,7 +21,7 @@ import (
 // These constants limit the manifests that are accepted. Without them, a forged manifest could use any amount of memory. A
 // manifest with 1,600 columns and the longest names stays well below both limits.
 const (
-	maxBytes  = 8 << 20
+	MaxBytes  = 8 << 20 // maximum length of a manifest in bytes
 	maxCommas = 100_000
 
 	minBlockBytes = 4 << 10
@@ -95,19 +95,20 @@ func ReadAt(path string) (Manifest, error) {
 	} else if !info.Mode().IsRegular() {
 		return Manifest{}, fmt.Errorf("%s is not a regular file", path)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	data, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
 	if err != nil {
 		return Manifest{}, err
 	}
-	m, err := parse(data)
+	m, err := Parse(data)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("%s is not a manifest: %w", path, err)
 	}
 	return m, nil
 }
 
-func parse(data []byte) (Manifest, error) {
-	if len(data) > maxBytes || bytes.Count(data, []byte(",")) > maxCommas {
+// Parse parses a manifest of at most [MaxBytes], and checks it.
+func Parse(data []byte) (Manifest, error) {
+	if len(data) > MaxBytes || bytes.Count(data, []byte(",")) > maxCommas {
 		return Manifest{}, errors.New("it is too large")
 	}
 	var m Manifest
@@ -127,8 +128,8 @@ func parse(data []byte) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("its blocks have %d bytes, not %d to %d", m.Blocks.Bytes, minBlockBytes, maxBlockBytes)
 	case m.Omitted != nil && m.Omitted.Rows < 1:
 		return Manifest{}, errors.New("it has a wrong number of omitted rows")
-	case m.Rows < 0 || m.Bytes < 0:
-		return Manifest{}, errors.New("its rows or bytes are negative")
+	case m.Rows < 0 || m.Bytes < 0 || m.Timeline < 0:
+		return Manifest{}, errors.New("its rows, bytes or timeline are negative")
 	}
 	return m, checkTable(&m)
 }
