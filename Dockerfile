@@ -15,6 +15,14 @@ ENV CGO_ENABLED=0 GOOS=linux GOARCH=${TARGETARCH} GOFLAGS="-trimpath -buildvcs=f
 COPY go.mod go.sum ./
 RUN go mod download
 RUN go build \
+    github.com/Azure/azure-sdk-for-go/sdk/azcore \
+    github.com/Azure/azure-sdk-for-go/sdk/azcore/policy \
+    github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming \
+    github.com/Azure/azure-sdk-for-go/sdk/azidentity \
+    github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob \
+    github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob \
+    github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container \
+    github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas \
     github.com/alecthomas/kong \
     github.com/cenkalti/backoff/v5 \
     github.com/go-json-experiment/json/jsontext \
@@ -24,6 +32,9 @@ RUN go build \
     github.com/jackc/pgx/v5/pgconn \
     github.com/jackc/pgx/v5/pgproto3 \
     github.com/klauspost/compress/gzip \
+    github.com/klauspost/compress/zstd \
+    github.com/minio/minio-go/v7 \
+    github.com/minio/minio-go/v7/pkg/credentials \
     github.com/prometheus/client_golang/prometheus \
     github.com/prometheus/client_golang/prometheus/collectors \
     github.com/prometheus/client_golang/prometheus/promhttp \

@@ -24,7 +24,7 @@ PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 # Most tests wait for a server or a disk, so more of them run at a time than there are processors.
 TEST      = go test -race -p 2 -parallel 8 -timeout 20m
 
-.PHONY: help run build check test test-versions lint vulnerabilities bench fuzz release postgres chromium strace peers clean
+.PHONY: help run build check test test-versions lint vulnerabilities bench fuzz release postgres chromium strace stores peers clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -37,13 +37,13 @@ build: ## build bin/capture
 	@mkdir -p bin
 	@CGO_ENABLED=0 go build -trimpath -ldflags "-X main.version=$$VERSION -X main.commit=$$COMMIT" -o bin/capture ./cmd/capture
 
-check: postgres chromium strace lint ## lint, and run the tests without a long wait: for the daily loop
+check: postgres chromium strace stores lint ## lint, and run the tests without a long wait: for the daily loop
 	go test -short -p 2 -parallel 4 $(PACKAGES)
 
-test: postgres chromium strace ## run all tests with the race detector; they start Postgres servers of their own
+test: postgres chromium strace stores ## run all tests with the race detector; they start Postgres servers of their own
 	$(TEST) $(PACKAGES)
 
-test-versions: strace ## run all tests with each of several Postgres versions (VERSIONS="/usr/lib/postgresql/13/bin /opt/pg18/bin")
+test-versions: strace stores ## run all tests with each of several Postgres versions (VERSIONS="/usr/lib/postgresql/13/bin /opt/pg18/bin")
 	@test -n "$(strip $(VERSIONS))" || { echo 'test-versions: set VERSIONS to folders with initdb and postgres' >&2; exit 2; }
 	@failed=; for bin in $(VERSIONS); do \
 		version=$$("$$bin/postgres" --version) || { failed="$$failed $$bin"; continue; }; \
@@ -110,6 +110,9 @@ peers: ## install the programs that bench compares capture with if they are miss
 
 strace: ## install strace, for tests that make system calls fail, if it is missing
 	@deploy/install-strace.sh
+
+stores: ## install the object stores for tests of copies, Azurite and versitygw, if they are missing
+	@deploy/install-stores.sh
 
 clean: ## remove what make has built
 	rm -rf bin dist

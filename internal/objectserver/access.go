@@ -1,0 +1,60 @@
+package objectserver
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os/exec"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
+)
+
+// withoutDelete returns the variables for new credentials that may not delete: a SAS token, or another user with a policy of
+// the bucket.
+func (b *Bucket) withoutDelete(ctx context.Context, addr string) (map[string]string, error) {
+	if b.Kind == "azblob" {
+		shared, err := container.NewSharedKeyCredential(b.key, b.word)
+		if err != nil {
+			return nil, err
+		}
+		query, err := sas.BlobSignatureValues{
+			Protocol: sas.ProtocolHTTPSandHTTP, ExpiryTime: time.Now().Add(24 * time.Hour).UTC(), ContainerName: b.Name,
+			Permissions: (&sas.ContainerPermissions{Read: true, Add: true, Create: true, Write: true, List: true}).String(),
+		}.SignWithSharedKey(shared)
+		if err != nil {
+			return nil, err
+		}
+		token := query.Encode()
+		if values, err := url.ParseQuery(token); err == nil {
+			b.Secrets = append(b.Secrets, token, values.Get("sig"), url.QueryEscape(values.Get("sig")))
+		}
+		return map[string]string{"AZURE_STORAGE_ACCOUNT": b.key, "AZURE_STORAGE_SAS_TOKEN": token, "endpoint": "http://" + addr + "/" + b.key}, nil
+	}
+	const key = "WRITERACCESSKEY"
+	secret := b.word[:len(b.word)/2] + "writer"
+	b.Secrets = append(b.Secrets, secret)
+	add := exec.CommandContext(ctx, b.cmd.Path, "admin", "--access", b.key, "--secret", b.word, "--endpoint-url", "http://"+b.Addr,
+		"create-user", "--access", key, "--secret", secret, "--role", "user")
+	if out, err := add.CombinedOutput(); err != nil && ctx.Err() == nil {
+		// Another test may have created the user; then only the policy is missing.
+		if list, lerr := exec.CommandContext(ctx, b.cmd.Path, "admin", "--access", b.key, "--secret", b.word,
+			"--endpoint-url", "http://"+b.Addr, "list-users").CombinedOutput(); lerr != nil {
+			return nil, fmt.Errorf("%w: %s; %s", err, out, list)
+		}
+	}
+	client, err := b.S3()
+	if err != nil {
+		return nil, err
+	}
+	policy := fmt.Sprintf(`{"Version": "2012-10-17", "Statement": [
+		{"Effect": "Allow", "Principal": {"AWS": [%q]}, "Action": ["s3:GetObject", "s3:PutObject"], "Resource": "arn:aws:s3:::%[2]s/*"},
+		{"Effect": "Allow", "Principal": {"AWS": [%[1]q]}, "Action": ["s3:ListBucket"], "Resource": "arn:aws:s3:::%[2]s"}]}`, key, b.Name)
+	if err := client.SetBucketPolicy(ctx, b.Name, policy); err != nil {
+		return nil, err
+	}
+	env := b.env(addr)
+	env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"] = key, secret
+	return env, nil
+}

@@ -1,0 +1,143 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/minio/minio-go/v7"
+
+	"capture/internal/foreign"
+)
+
+// IsMissing reports whether err says that an object does not exist.
+func IsMissing(err error) bool { return errors.Is(err, errMissing) }
+
+// IsDenied reports whether err says that the credentials do not permit a request.
+func IsDenied(err error) bool { return errors.Is(err, errDenied) }
+
+// responseOf returns the status and the service's code of a response that is an error. status is 0 if err is no response.
+func responseOf(err error) (status int, code, message string) {
+	var azure *azcore.ResponseError
+	var s3 minio.ErrorResponse
+	switch {
+	case errors.As(err, &azure):
+		return azure.StatusCode, azure.ErrorCode, ""
+	case errors.As(err, &s3):
+		return s3.StatusCode, s3.Code, s3.Message
+	}
+	return 0, "", ""
+}
+
+// classify returns errMissing, errChanged or errDenied if err means that, and otherwise err.
+func classify(err error) error {
+	status, code, _ := responseOf(err)
+	switch {
+	case err == nil, errors.Is(err, errMissing), errors.Is(err, errChanged), errors.Is(err, errDenied):
+		return err
+	case errors.Is(err, fs.ErrNotExist), status == http.StatusNotFound:
+		return errMissing
+	case errors.Is(err, fs.ErrPermission), status == http.StatusForbidden, status == http.StatusUnauthorized:
+		return errDenied
+	case status == http.StatusPreconditionFailed, status == http.StatusConflict && isConflict(code):
+		return errChanged
+	}
+	return err
+}
+
+// isConflict reports whether the code of a response with the status 409 means that another request was faster.
+func isConflict(code string) bool {
+	switch code {
+	case "BlobAlreadyExists", "UnauthorizedBlobOverwrite", "ConditionalRequestConflict", "BlobImmutableDueToPolicy":
+		return true
+	}
+	return false
+}
+
+// isUnsupported reports whether err says that the service does not implement a request.
+func isUnsupported(err error) bool {
+	status, code, _ := responseOf(err)
+	return status == http.StatusNotImplemented || code == "NotImplemented" || code == "UnsupportedHeader"
+}
+
+// isTransient reports whether the same request may succeed later, so that it is worth repeating.
+func isTransient(err error) bool {
+	if errors.As(err, new(*cleanError)) {
+		return false // it has been judged
+	}
+	if c := classify(err); c == errMissing || c == errChanged || c == errDenied || errors.Is(err, context.Canceled) {
+		return false
+	}
+	var local *fs.PathError
+	status, _, _ := responseOf(err)
+	switch {
+	case errors.As(err, &local): // such as a full disk: the caller tries again later
+		return false
+	case status == 0:
+		return true
+	}
+	return status >= 500 && status != http.StatusNotImplemented || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests
+}
+
+// clean returns err as a person may see it: without URLs, which may have a signature, and without secrets. It wraps errMissing,
+// errChanged or errDenied if err means one of these.
+func (l *Location) clean(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*cleanError)) {
+		return err
+	}
+	text := err.Error()
+	status, code, message := responseOf(err)
+	if status > 0 {
+		text = fmt.Sprintf("the service answered %d %s", status, code)
+		if message != "" {
+			text += ": " + message
+		}
+	} else if u := (*url.Error)(nil); errors.As(err, &u) {
+		text = u.Err.Error()
+	}
+	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
+	for _, secret := range l.secrets {
+		text = strings.ReplaceAll(text, secret, "(hidden)")
+	}
+	if status == http.StatusForbidden || status == http.StatusUnauthorized {
+		if ahead := l.transport.clockError(); ahead != 0 {
+			text += fmt.Sprintf("; the service's clock is %s: set this machine's clock", aheadText(ahead))
+		}
+	}
+	return &cleanError{foreign.Text(text), classify(err), status, isUnsupported(err)}
+}
+
+func aheadText(d time.Duration) string {
+	if d < 0 {
+		return (-d).String() + " behind"
+	}
+	return d.String() + " ahead"
+}
+
+// cleanError is an error whose text is fit to be shown.
+type cleanError struct {
+	text        string
+	kind        error // errMissing, errChanged, errDenied or another error
+	status      int   // status of the service's response; 0 if there was none
+	unsupported bool
+}
+
+func (e *cleanError) Error() string { return e.text }
+
+func (e *cleanError) Is(target error) bool { return e.kind == target }
+
+// readLimited reads all of r, and fails if it has more than limit bytes.
+func readLimited(r io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("the object has more than %d bytes", limit)
+	}
+	return data, err
+}

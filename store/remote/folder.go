@@ -1,0 +1,222 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// folderService is a folder, such as another disk or a network share. Temporary files begin with a dot.
+type folderService struct{ root string }
+
+// openFolder returns the service for a folder.
+func openFolder(root string) service { return folderService{filepath.Clean(root)} }
+
+func (s folderService) checksum() string { return "" }
+
+func (s folderService) path(name string) string {
+	return filepath.Join(s.root, filepath.FromSlash(name))
+}
+
+func (s folderService) list(_ context.Context, folder string) (objects []object, folders []string, err error) {
+	if _, err := os.Stat(s.root); err != nil {
+		return nil, nil, err // the folder of the URL must exist: if its disk is not mounted, there is nothing to create
+	}
+	entries, err := os.ReadDir(s.path(folder))
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		switch info, err := e.Info(); {
+		case strings.HasPrefix(e.Name(), ".") || err != nil:
+		case e.IsDir():
+			folders = append(folders, folder+e.Name()+"/")
+		case info.Mode().IsRegular():
+			objects = append(objects, object{name: folder + e.Name(), size: info.Size(), modified: info.ModTime()})
+		}
+	}
+	return objects, folders, nil
+}
+
+func (s folderService) get(_ context.Context, name, version string, offset int64) (io.ReadCloser, object, error) {
+	file, err := os.Open(s.path(name))
+	if err != nil {
+		return nil, object{}, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	now := ""
+	if err == nil {
+		now, err = versionOf(file, info)
+	}
+	if err == nil && version != "" && version != now {
+		err = errChanged
+	}
+	if err == nil {
+		_, err = file.Seek(offset, io.SeekStart)
+	}
+	if err != nil {
+		file.Close()
+		return nil, object{}, err
+	}
+	return file, object{name: name, size: info.Size(), version: now, modified: info.ModTime()}, nil
+}
+
+// versionOf returns the version of an open file: the SHA-256 of a small one, since only small files are ever replaced.
+func versionOf(file *os.File, info fs.FileInfo) (string, error) {
+	const small = 1 << 20
+	if info.Size() > small {
+		return fmt.Sprintf("%d-%d", info.Size(), info.ModTime().UnixNano()), nil
+	}
+	h := sha256.New()
+	_, err := io.Copy(h, io.NewSectionReader(file, 0, info.Size()))
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+func (s folderService) put(ctx context.Context, name string, data []byte, c condition) (string, error) {
+	if c.version != "" {
+		unlock, err := s.lock(name)
+		if err != nil {
+			return "", err
+		}
+		defer unlock()
+		body, _, err := s.get(ctx, name, c.version, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", errChanged
+		}
+		if err != nil {
+			return "", err
+		}
+		body.Close()
+	}
+	u, err := s.create(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	defer u.abort(ctx)
+	if err := u.part(ctx, 1, data); err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), u.(*folderUpload).publish(c.absent)
+}
+
+// lock locks the folder of a name against other captures that replace a file in it, and returns a function that unlocks it.
+func (s folderService) lock(name string) (unlock func(), err error) {
+	file, err := os.OpenFile(filepath.Join(filepath.Dir(s.path(name)), ".lock"), os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); err != nil {
+		file.Close()
+		return nil, os.NewSyscallError("flock", err)
+	}
+	return func() { file.Close() }, nil
+}
+
+func (s folderService) remove(_ context.Context, name string) error { return os.Remove(s.path(name)) }
+
+const partSuffix = ".part" // end of the names of files that are being written
+
+func (s folderService) removeAbandoned(_ context.Context, folder string, before time.Time) error {
+	entries, err := os.ReadDir(s.path(folder))
+	for _, e := range entries {
+		name := e.Name()
+		info, ierr := e.Info()
+		if strings.HasPrefix(name, ".") && strings.HasSuffix(name, partSuffix) && ierr == nil && info.ModTime().Before(before) {
+			err = cmp.Or(err, os.Remove(filepath.Join(s.path(folder), name)))
+		}
+	}
+	return err
+}
+
+func (s folderService) create(_ context.Context, name string) (upload, error) {
+	path := s.path(name)
+	if _, err := os.Stat(s.root); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, err
+	}
+	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"-"+randomWord()+partSuffix)
+	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+	return &folderUpload{file: file, path: path}, err
+}
+
+// folderUpload is a file that still has a temporary name.
+type folderUpload struct {
+	file *os.File
+	path string // final path
+	ends []int64
+}
+
+func (u *folderUpload) part(_ context.Context, number int, data []byte) error {
+	off := int64(0)
+	if number > 1 {
+		off = u.ends[number-2]
+	}
+	_, err := u.file.WriteAt(data, off)
+	if err == nil {
+		u.ends = append(u.ends[:number-1], off+int64(len(data)))
+	}
+	return err
+}
+
+func (u *folderUpload) commit(context.Context) error { return u.publish(true) }
+
+// publish syncs the file and gives it its final name. If absent is set, the name must be free.
+func (u *folderUpload) publish(absent bool) error {
+	err := u.file.Sync()
+	if absent && err == nil {
+		if err = os.Link(u.file.Name(), u.path); errors.Is(err, fs.ErrExist) {
+			return errChanged
+		}
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+			err = u.renameIfAbsent() // a file system without hard links, such as an SMB share
+		}
+	} else if err == nil {
+		err = os.Rename(u.file.Name(), u.path)
+	}
+	if err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(u.path))
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	if err := folder.Sync(); err != nil && !errors.Is(err, unix.EINVAL) { // some network shares cannot sync a folder
+		return err
+	}
+	return nil
+}
+
+// renameIfAbsent renames the file unless its final name is taken. Another process might take the name in between; states have
+// names that no other process gives to other data, except for a state of the same second and position.
+func (u *folderUpload) renameIfAbsent() error {
+	if _, err := os.Lstat(u.path); err == nil {
+		return errChanged
+	}
+	return os.Rename(u.file.Name(), u.path)
+}
+
+func (u *folderUpload) abort(context.Context) {
+	u.file.Close()
+	os.Remove(u.file.Name()) // fails if the file has its final name only
+}

@@ -1,0 +1,117 @@
+package remote_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"capture/store/manifest"
+	"capture/store/remote"
+)
+
+// gunzip returns the content of a gzip file.
+func gunzip(t *testing.T, path string) []byte {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	z, err := gzip.NewReader(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// rawObject reads an object without package remote. place is the URL of the prefix.
+func rawObject(t *testing.T, place *url.URL, env map[string]string, name string) io.Reader {
+	t.Helper()
+	name = strings.TrimPrefix(place.Path+"/"+name, "/")
+	if place.Scheme == "azblob" {
+		client, err := container.NewClientFromConnectionString(env["AZURE_STORAGE_CONNECTION_STRING"], place.Host, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := client.NewBlobClient(name).DownloadStream(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Body.Close() })
+		return r.Body
+	}
+	o, err := s3Client(t, env).GetObject(t.Context(), place.Host, name, minio.GetObjectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { o.Close() })
+	return o
+}
+
+func s3Client(t *testing.T, env map[string]string) *minio.Client {
+	t.Helper()
+	client, err := minio.New(strings.TrimPrefix(env["AWS_ENDPOINT_URL"], "http://"), &minio.Options{
+		Creds: credentials.NewStaticV4(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], ""), Region: "us-east-1",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// replaceObject writes an object without package remote.
+func replaceObject(t *testing.T, place *url.URL, env map[string]string, name string, data []byte) {
+	t.Helper()
+	path := strings.TrimPrefix(place.Path+"/"+name, "/")
+	var err error
+	switch place.Scheme {
+	case "azblob":
+		var client *container.Client
+		if client, err = container.NewClientFromConnectionString(env["AZURE_STORAGE_CONNECTION_STRING"], place.Host, nil); err == nil {
+			_, err = client.NewBlockBlobClient(path).UploadBuffer(t.Context(), data, nil)
+		}
+	case "s3":
+		_, err = s3Client(t, env).PutObject(t.Context(), place.Host, path, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{})
+	default:
+		err = os.WriteFile(filepath.Join(place.Path, name), data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// loss returns a state before a loss.
+func loss(n int, at time.Time) remote.Source {
+	src := source(n, "0/100", 1, at)
+	src.Manifest.Kept = &manifest.Kept{Loss: &manifest.Loss{Found: at, RowsBefore: n}}
+	return src
+}
+
+// bomb returns a gzip file of some kilobytes that expands to a gigabyte.
+func bomb(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	zeros := make([]byte, 1<<20)
+	for range 64 {
+		if _, err := z.Write(zeros); err != nil {
+			t.Fatal(err)
+		}
+	}
+	z.Close()
+	return bytes.Repeat(b.Bytes(), 16) // several members in a row are one file
+}

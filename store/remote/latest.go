@@ -1,0 +1,92 @@
+package remote
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+
+	"capture/store/manifest"
+)
+
+// latest is the content of latest.json.
+type latest struct {
+	Format    int       `json:"format"`   // version of the format: 1
+	State     string    `json:"state"`    // name of the state's data
+	Manifest  string    `json:"manifest"` // name of the state's manifest
+	Rows      int       `json:"rows"`
+	Bytes     int64     `json:"bytes"` // length of the JSON
+	SHA256    string    `json:"sha256"`
+	LSN       string    `json:"lsn,omitempty"`
+	Timeline  int       `json:"timeline,omitempty"` // timeline of the LSN; absent if it is not known
+	WrittenAt time.Time `json:"written_at"`
+}
+
+const (
+	latestName  = "latest.json"
+	latestBytes = 64 << 10 // maximum length of latest.json
+)
+
+// MoveLatest makes latest.json name a state, unless it names a newer one. It reports whether it has moved. If another capture
+// moves latest.json at the same time, one of the two tries again.
+func (f *Folder) MoveLatest(ctx context.Context, s State, m manifest.Manifest) (moved bool, err error) {
+	next := latest{
+		Format: 1, State: path.Base(s.data()), Manifest: path.Base(s.manifest()), Rows: m.Rows, Bytes: m.Bytes, SHA256: m.SHA256,
+		LSN: m.LSN, Timeline: m.Timeline, WrittenAt: m.WrittenAt,
+	}
+	data, err := json.MarshalIndent(next, "", "  ")
+	if err != nil {
+		return false, err
+	}
+	data = append(data, '\n')
+	for {
+		now, version, err := f.readLatest(ctx)
+		c := condition{version: version}
+		switch {
+		case errors.Is(err, errMissing):
+			c = condition{absent: true}
+		case err != nil:
+			return false, fmt.Errorf("read %s of %s: %w", latestName, f.Location, err)
+		case now.isNewer(&next):
+			return false, nil
+		}
+		if !f.limits.Conditional {
+			c = condition{}
+		}
+		_, err = f.put(ctx, f.name+latestName, data, c)
+		if errors.Is(err, errChanged) || errors.Is(err, errMissing) {
+			continue // another capture was faster
+		}
+		if err != nil {
+			return false, fmt.Errorf("write %s of %s: %w", latestName, f.Location, err)
+		}
+		return true, nil
+	}
+}
+
+// readLatest returns the content of latest.json and its version. A file that cannot be parsed counts as empty.
+func (f *Folder) readLatest(ctx context.Context) (l latest, version string, err error) {
+	data, version, err := f.read(ctx, f.name+latestName, latestBytes)
+	if err == nil && json.Unmarshal(data, &l) != nil {
+		l = latest{}
+	}
+	return l, version, err
+}
+
+// isNewer reports whether l names a newer state than next: one of a later timeline, or of the same one at a higher position.
+// Positions of different timelines cannot be compared. A timeline that is not known counts as the same.
+func (l *latest) isNewer(next *latest) bool {
+	if l.Timeline > 0 && next.Timeline > 0 && l.Timeline != next.Timeline {
+		return l.Timeline > next.Timeline
+	}
+	now, err := pglogrepl.ParseLSN(l.LSN)
+	then, err2 := pglogrepl.ParseLSN(next.LSN)
+	if err == nil && err2 == nil && now != then {
+		return now > then
+	}
+	return l.WrittenAt.After(next.WrittenAt)
+}

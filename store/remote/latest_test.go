@@ -1,0 +1,217 @@
+package remote_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"capture/internal/objectserver"
+	"capture/store/remote"
+)
+
+// latest returns the name of the state that latest.json names.
+func latest(t *testing.T, place string, env map[string]string) string {
+	t.Helper()
+	name, text := cluster+"/latest.json", ""
+	u, _ := url.Parse(place)
+	switch u.Scheme {
+	case "file":
+		data, err := os.ReadFile(filepath.Join(u.Path, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = string(data)
+	default:
+		data, err := io.ReadAll(rawObject(t, u, env, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = string(data)
+	}
+	var content struct{ State string }
+	if err := json.Unmarshal([]byte(text), &content); err != nil {
+		t.Fatalf("latest.json is %q: %v", text, err)
+	}
+	return content.State
+}
+
+func TestLatestNeverGoesBack(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, place string, env map[string]string) {
+		f := probed(t, open(t, place, env))
+		for i, step := range []struct {
+			lsn      string
+			timeline int
+			minute   int
+			moves    bool
+		}{
+			{"0/100", 1, 0, true},
+			{"0/200", 1, 1, true},
+			{"0/1FF", 1, 2, false}, // a capture that was paused
+			{"0/200", 1, 3, true},  // a regular write, nothing has changed
+			{"0/50", 2, 4, true},   // restored to an earlier point in time
+			{"0/300", 1, 5, false}, // what still follows the old primary
+			{"0/60", 0, 6, true},   // a role that may not see the timeline
+			{"0/5F", 0, 7, false},
+		} {
+			s, m, err := f.Upload(t.Context(), source(i, step.lsn, step.timeline, noon.Add(time.Duration(step.minute)*time.Minute)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			moved, err := f.MoveLatest(t.Context(), s, m)
+			if err != nil || moved != step.moves {
+				t.Errorf("step %d: latest.json moved: %t (%v), want %t", i, moved, err, step.moves)
+			}
+			if named := strings.HasSuffix(s.URL, latest(t, place, env)); named != step.moves {
+				t.Errorf("step %d: latest.json names %s", i, latest(t, place, env))
+			}
+		}
+	})
+}
+
+// Two captures move latest.json at the same time. In the end it names the state with the highest position.
+func TestLatestRace(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, place string, env map[string]string) {
+		var writers sync.WaitGroup
+		const each = 8
+		for writer := range 2 {
+			f := probed(t, open(t, place, env))
+			writers.Go(func() {
+				for i := range each {
+					n := 2*i + writer
+					s, m, err := f.Upload(t.Context(), source(n, fmt.Sprintf("0/%X", 0x1000+n), 1, noon))
+					if err == nil {
+						_, err = f.MoveLatest(t.Context(), s, m)
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		writers.Wait()
+		if got, want := latest(t, place, env), fmt.Sprintf("-%016X-%d.json.gz", 0x1000+2*each-1, 2*each-1); !strings.HasSuffix(got, want) {
+			t.Errorf("latest.json names %s, want …%s", got, want)
+		}
+		if n := len(states(t, open(t, place, env).Folder(cluster))); n != 2*each {
+			t.Errorf("%d states, want %d", n, 2*each)
+		}
+	})
+}
+
+func TestNewest(t *testing.T) {
+	t.Parallel()
+	l := open(t, "file://"+t.TempDir(), nil)
+	f := probed(t, l)
+	newest := func() int {
+		s, m, err := l.Newest(t.Context(), states(t, f))
+		if err != nil || m.Rows != s.Rows {
+			t.Fatalf("newest is %+v with %d rows (%v)", s, m.Rows, err)
+		}
+		return s.Rows
+	}
+	if _, _, err := l.Newest(t.Context(), nil); !remote.IsMissing(err) {
+		t.Errorf("no states: %v", err)
+	}
+	for i, step := range []struct {
+		lsn      string
+		timeline int
+		want     int
+	}{{"0/100", 1, 0}, {"0/200", 1, 1}, {"0/150", 1, 1}, {"0/180", 2, 3}, {"0/190", 2, 4}, {"0/1A0", 0, 1}} {
+		upload(t, f, source(i, step.lsn, step.timeline, noon.Add(time.Duration(i)*time.Minute)))
+		if got := newest(); got != step.want {
+			t.Errorf("after step %d the newest state is that of step %d, want %d", i, got, step.want)
+		}
+	}
+}
+
+func TestEqualNames(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, place string, env map[string]string) {
+		f := probed(t, open(t, place, env))
+		first := upload(t, f, source(2, "0/100", 1, noon))
+		other := source(2, "0/100", 1, noon)
+		other.Data = strings.NewReader("[\n{},\n{}\n]\n")
+		second := upload(t, f, other)
+		if !second.Time.Equal(noon.Add(time.Second)) {
+			t.Errorf("another state of the same second has the time %s", second.Time)
+		}
+		same := source(2, "0/100", 1, noon)
+		same.Manifest.SHA256, same.Manifest.Bytes = manifestOf(t, f, first)
+		if again := upload(t, f, same); again.URL != first.URL {
+			t.Errorf("the same state again became %s", again.URL)
+		}
+		if list := states(t, f); len(list) != 2 {
+			t.Errorf("the states are %s", names(list))
+		}
+	})
+}
+
+func manifestOf(t *testing.T, f *remote.Folder, s remote.State) (sum string, bytes int64) {
+	t.Helper()
+	m, err := f.Manifest(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.SHA256, m.Bytes
+}
+
+func TestStatesShown(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := probed(t, open(t, "file://"+dir, nil))
+	s := upload(t, f, source(5, "0/100", 1, noon))
+	// What does not have exactly the name of a state, or has no manifest, is not one.
+	for _, name := range []string{
+		"feedback-20261126T130000Z-0000000000000100-5.json.gz", "feedback-20261126T120000Z-0000000000000100-05.json.gz", "feedback-x.json.gz",
+		"feedback-20261126T120000Z-0000000000000100-05.manifest.json", "probe", ".feedback-20261126T120000Z-0000000000000100-5.json.gz-1.part",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, cluster, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list := states(t, f); len(list) != 1 || list[0].URL != s.URL || list[0].Rows != 5 || !list[0].Time.Equal(noon) || list[0].LSN != 0x100 {
+		t.Errorf("states are %+v", list)
+	}
+	if _, err := open(t, "file://"+filepath.Join(dir, "missing"), nil).Clusters(t.Context()); !remote.IsMissing(err) {
+		t.Errorf("a folder that is missing: %v", err)
+	}
+}
+
+func TestAcknowledge(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			f := probed(t, open(t, b.URL, b.Env))
+			s := upload(t, f, loss(40, noon))
+			for range 2 { // it may be acknowledged on another machine, too
+				if err := f.Acknowledge(t.Context(), s); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if list := states(t, f); len(list) != 1 || !list[0].Loss || !list[0].Acknowledged {
+				t.Errorf("states are %+v", list)
+			}
+			if err := f.Drop(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			if list := states(t, f); len(list) != 0 {
+				t.Errorf("after Drop there is %s", names(list))
+			}
+			if err := f.Drop(t.Context(), s); err != nil {
+				t.Errorf("dropping it again: %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,219 @@
+package remote
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// Accepted describes the URLs that Open accepts, for messages.
+const Accepted = "azblob://CONTAINER/PREFIX, s3://BUCKET/PREFIX or file:///FOLDER; ?endpoint=URL names another server of the first two"
+
+// Location is a place for copies, as a URL names it. Its methods may be called from any goroutine.
+type Location struct {
+	service   service
+	transport *transport
+	prefix    string // beginning of the names of all objects: "" or a path that ends with "/"
+	url       string // URL without secrets, without a slash at the end
+	secrets   []string
+
+	// Patience is the time for which a request that fails because of the network or the service is repeated. Zero stands for
+	// two minutes.
+	Patience time.Duration
+}
+
+// IsURL reports whether text is meant as the URL of a location, and not as the path of a file.
+func IsURL(text string) bool {
+	scheme, _, ok := strings.Cut(text, "://")
+	return ok && (scheme == "azblob" || scheme == "s3" || scheme == "file")
+}
+
+// Open returns the location that a URL names. It makes no request. Credentials come from the environment, through getenv. The
+// error never shows them, nor the parts of the URL that may be secret.
+func Open(rawURL string, getenv func(string) string) (*Location, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, fmt.Errorf("the value (hidden, as it is not a URL) is not one of %s", Accepted)
+	}
+	shown := strings.TrimSuffix(u.Scheme+"://"+u.Host+path.Clean("/"+u.Path), "/")
+	refuse := func(format string, args ...any) (*Location, error) {
+		return nil, fmt.Errorf("%q %s; it accepts %s", shown, fmt.Sprintf(format, args...), Accepted)
+	}
+	if u.User != nil || u.Fragment != "" {
+		return refuse("has a user or a fragment (hidden); credentials belong into the environment")
+	}
+	query := u.Query()
+	endpoint, region := query.Get("endpoint"), query.Get("region")
+	query.Del("endpoint")
+	query.Del("region")
+	if len(query) > 0 {
+		return refuse("has a query (hidden) with more than endpoint and region; credentials belong into the environment")
+	}
+	if endpoint != "" {
+		if e, err := url.Parse(endpoint); err != nil || !isEndpoint(e) {
+			return refuse("has an endpoint (hidden) that is not a URL such as https://storage.example.com")
+		}
+	}
+	l := &Location{url: shown, secrets: secretsOf(getenv), transport: newTransport()}
+	if l.prefix = strings.TrimPrefix(path.Clean("/"+u.Path), "/"); l.prefix != "" {
+		l.prefix += "/"
+	}
+	if len(l.prefix) > 512 || strings.ContainsFunc(l.prefix, func(r rune) bool { return r < ' ' || r == '\\' || r == 0x7f }) {
+		return refuse("has a prefix that is too long, or has characters that not all services allow")
+	}
+	switch u.Scheme {
+	case "azblob":
+		if !containerName.MatchString(u.Host) {
+			return refuse("does not name a container, whose name has 3 to 63 lower-case letters, digits and hyphens")
+		}
+		l.service, err = openAzure(u.Host, endpoint, getenv, l.transport)
+	case "s3":
+		if !bucketName.MatchString(u.Host) {
+			return refuse("does not name a bucket, whose name has 3 to 63 lower-case letters, digits, dots and hyphens")
+		}
+		l.service, err = openS3(u.Host, endpoint, region, getenv, l.transport)
+	case "file":
+		if u.Host != "" || l.prefix == "" || endpoint+region != "" {
+			return refuse("does not name a folder by its whole path, such as file:///mnt/copies")
+		}
+		l.service, l.prefix = openFolder(path.Clean(u.Path)), ""
+	default:
+		return refuse("is none of these")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", shown, l.clean(err))
+	}
+	return l, nil
+}
+
+var (
+	containerName = regexp.MustCompile(`^[a-z0-9](-?[a-z0-9]){2,62}$`)
+	bucketName    = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+	dnsLabel      = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+)
+
+func isDNSLabel(s string) bool { return dnsLabel.MatchString(s) }
+
+// isEndpoint reports whether u is the URL of a server, without credentials.
+func isEndpoint(u *url.URL) bool {
+	return (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
+}
+
+// secretsOf returns the texts in the environment that no message may contain.
+func secretsOf(getenv func(string) string) []string {
+	var secrets []string
+	add := func(text string) {
+		if len(text) >= 4 {
+			secrets = append(secrets, text)
+		}
+		if plain, err := url.QueryUnescape(text); err == nil && plain != text && len(plain) >= 4 {
+			secrets = append(secrets, plain)
+		}
+		if escaped := url.QueryEscape(text); escaped != text && len(text) >= 4 {
+			secrets = append(secrets, escaped)
+		}
+	}
+	for _, name := range []string{"AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_SECRET",
+		"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
+		text := getenv(name)
+		add(text)
+		// A connection string and a SAS token consist of pairs. Of these, only the key and the signature are secret.
+		for _, pair := range strings.FieldsFunc(text, func(r rune) bool { return r == ';' || r == '&' || r == '?' }) {
+			if key, value, ok := strings.Cut(pair, "="); ok {
+				switch strings.ToLower(key) {
+				case "accountkey", "sig", "sharedaccesssignature":
+					add(value)
+				}
+			}
+		}
+	}
+	return secrets
+}
+
+// String returns the URL without secrets.
+func (l *Location) String() string { return l.url }
+
+// Checksum returns the name of the checksum that is sent along with the data.
+func (l *Location) Checksum() string { return l.service.checksum() }
+
+// retry calls f until it succeeds, fails for a reason that will not go away, or has failed for l.Patience. Its error has
+// neither URLs nor secrets.
+func (l *Location) retry(ctx context.Context, f func() error) error {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 500*time.Millisecond, 15*time.Second
+	patience := l.Patience
+	if patience == 0 {
+		patience = 2 * time.Minute
+	}
+	first := time.Now()
+	for {
+		err := f()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		pause := pauses.NextBackOff()
+		if !isTransient(err) || time.Since(first)+pause > patience {
+			return l.clean(err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// put is service.put with retries. A second attempt may find that the first one has succeeded although its response was lost;
+// put then compares what is there.
+func (l *Location) put(ctx context.Context, name string, data []byte, c condition) (version string, err error) {
+	failed := false
+	err = l.retry(ctx, func() (err error) {
+		version, err = l.service.put(ctx, name, data, c)
+		if failed && errors.Is(classify(err), errChanged) {
+			if there, v, gerr := l.read(ctx, name, int64(len(data))); gerr == nil && string(there) == string(data) {
+				version, err = v, nil
+			}
+		}
+		failed = err != nil
+		return err
+	})
+	return version, err
+}
+
+// read returns an object of at most limit bytes, and its version.
+func (l *Location) read(ctx context.Context, name string, limit int64) (data []byte, version string, err error) {
+	err = l.retry(ctx, func() error {
+		body, o, err := l.service.get(ctx, name, "", 0)
+		if err != nil {
+			return err
+		}
+		defer body.Close()
+		data, err = readLimited(body, limit)
+		version = o.version
+		return err
+	})
+	return data, version, err
+}
+
+// randomWord returns a word that no other process uses.
+func randomWord() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// Environ is the getenv of a program: the environment of the process.
+func Environ(name string) string { return strings.TrimSpace(os.Getenv(name)) }

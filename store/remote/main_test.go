@@ -1,0 +1,179 @@
+package remote_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"capture/internal/objectserver"
+	"capture/snapshot/rowjson"
+	"capture/store/manifest"
+	"capture/store/remote"
+)
+
+func TestMain(m *testing.M) { os.Exit(objectserver.Main(m.Run)) }
+
+// places calls f for each kind of service: a container or bucket of a real server, and a folder.
+func places(t *testing.T, f func(t *testing.T, url string, env map[string]string)) {
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			f(t, b.URL+"/some/prefix", b.Env)
+		})
+	}
+	t.Run("file", func(t *testing.T) {
+		t.Parallel()
+		f(t, "file://"+t.TempDir(), nil)
+	})
+}
+
+// open opens a location. A variable "endpoint" becomes a parameter of the URL.
+func open(t *testing.T, text string, env map[string]string) *remote.Location {
+	t.Helper()
+	if endpoint := env["endpoint"]; endpoint != "" {
+		text += "?endpoint=" + url.QueryEscape(endpoint)
+	}
+	l, err := remote.Open(text, objectserver.Getenv(env))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+const cluster = "7412345678901234567"
+
+// probed returns the folder of the cluster, after it has been probed.
+func probed(t *testing.T, l *remote.Location) *remote.Folder {
+	t.Helper()
+	f := l.Folder(cluster)
+	if _, err := f.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// rows is a state with some rows, of about 60 bytes each.
+type rows int
+
+func (r rows) WriteTo(w io.Writer) (int64, error) {
+	b := bytes.NewBufferString("[\n")
+	for i := range int(r) {
+		if i > 0 {
+			b.WriteString(",\n")
+		}
+		fmt.Fprintf(b, `{"vote_id":%d,"comment":"%x"}`, i, uint64(i)*0x9E3779B97F4A7C15)
+	}
+	b.WriteString("\n]\n")
+	return b.WriteTo(w)
+}
+
+// source returns a state with n rows at a position in the WAL.
+func source(n int, lsn string, timeline int, at time.Time) remote.Source {
+	return remote.Source{
+		Manifest: manifest.Manifest{
+			Format: 1, Table: manifest.TableName{Schema: "public", Name: "votes"}, Rows: n, LSN: lsn, Timeline: timeline, SystemID: cluster,
+			Columns: []rowjson.Column{{Name: "vote_id", TypeName: "integer"}, {Name: "comment", TypeName: "text"}}, Key: []string{"vote_id"}, WrittenAt: at,
+		},
+		Time: at, Data: rows(n),
+	}
+}
+
+// upload uploads a state and moves latest.json.
+func upload(t *testing.T, f *remote.Folder, src remote.Source) remote.State {
+	t.Helper()
+	s, m, err := f.Upload(t.Context(), src)
+	if err == nil {
+		_, err = f.MoveLatest(t.Context(), s, m)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func states(t *testing.T, f *remote.Folder) []remote.State {
+	t.Helper()
+	list, err := f.States(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// names returns the names of states, for messages.
+func names(list []remote.State) string {
+	var names []string
+	for _, s := range list {
+		names = append(names, s.URL[strings.LastIndex(s.URL, "/")+1:])
+	}
+	return strings.Join(names, " ")
+}
+
+var noon = time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+
+func TestUploadAndDownload(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, url string, env map[string]string) {
+		l := open(t, url, env)
+		f := probed(t, l)
+		for _, n := range []int{0, 3, 800_000} { // the last one is uploaded in several parts
+			s := upload(t, f, source(n, "A/B0000000", 1, noon))
+			if want := fmt.Sprintf("%s/%s/feedback-20261126T120000Z-0000000AB0000000-%d.json.gz", l, cluster, n); s.URL != want {
+				t.Errorf("the state is %s, want %s", s.URL, want)
+			}
+			if err := l.Prove(t.Context(), s); err != nil {
+				t.Error(err)
+			}
+			path, m, err := l.Download(t.Context(), s, t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := &bytes.Buffer{}
+			rows(n).WriteTo(want)
+			if got := gunzip(t, path); !bytes.Equal(got, want.Bytes()) || m.Bytes != int64(len(got)) {
+				t.Errorf("%d rows came back as %d bytes, want %d; the manifest says %d", n, len(got), want.Len(), m.Bytes)
+			}
+		}
+		clusters, err := l.Clusters(t.Context())
+		if err != nil || len(clusters) != 1 || clusters[0].SystemID != cluster || len(clusters[0].States) != 3 {
+			t.Errorf("clusters are %+v (%v)", clusters, err)
+		}
+		direct, err := open(t, url+"/"+cluster, env).Clusters(t.Context())
+		if err != nil || len(direct) != 1 || direct[0].SystemID != cluster || len(direct[0].States) != 3 {
+			t.Errorf("clusters of the cluster's own URL are %+v (%v)", direct, err)
+		}
+	})
+}
+
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, url string, env map[string]string) {
+		l := open(t, url, env)
+		limits, err := l.Folder(cluster).Probe(t.Context())
+		if want := (remote.Limits{Conditional: true, Deletes: true, Checksums: l.Checksum() != ""}); err != nil || limits != want {
+			t.Errorf("limits are %+v (%v), want %+v", limits, err, want)
+		}
+	})
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind+" without the right to delete", func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			f := open(t, b.URL, b.WithoutDelete(t, b.Addr)).Folder(cluster)
+			limits, err := f.Probe(t.Context())
+			if want := (remote.Limits{Conditional: true, Checksums: true}); err != nil || limits != want {
+				t.Errorf("limits are %+v (%v), want %+v", limits, err, want)
+			}
+			s := upload(t, f, source(3, "0/1", 1, noon))
+			if err := f.Drop(context.Background(), s); !remote.IsDenied(err) {
+				t.Errorf("dropping a state: %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,76 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"time"
+
+	"capture/store/retention"
+)
+
+const (
+	// pruneGrace is the age below which no state is removed. Another capture may be about to name it in latest.json, and
+	// somebody may be reading it.
+	pruneGrace = 15 * time.Minute
+	// abandonedAfter is the age from which parts of an upload, and data without a manifest, count as left by a crash.
+	abandonedAfter = 24 * time.Hour
+)
+
+// Prune removes the states that the policy does not cover, as the states beside feedback.json are dropped, and what crashes
+// have left. It never removes the state that latest.json names, nor the newest one. now comes from a [retention.Clock]. It
+// returns the removed states.
+func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Time) (removed []State, err error) {
+	objects, _, err := f.list(ctx, f.name)
+	if err != nil {
+		return nil, fmt.Errorf("prune %s: %w", f.Location, err)
+	}
+	states := f.newCluster(f.cluster, f.name, objects).States
+	current, _, err := f.readLatest(ctx)
+	if err != nil && !errors.Is(err, errMissing) {
+		return nil, fmt.Errorf("prune %s: %w", f.Location, err)
+	}
+	newest, _, err := f.Newest(ctx, states)
+	if err != nil && !errors.Is(err, errMissing) {
+		return nil, fmt.Errorf("prune %s: %w", f.Location, err)
+	}
+	list := make([]retention.State, len(states))
+	for i, s := range states {
+		list[i] = retention.State{Time: s.Time, Rows: s.Rows, Bytes: s.Bytes, Loss: s.Loss, Acknowledged: s.Acknowledged}
+	}
+	drop, _ := retention.Plan(list, policy, now, 0)
+	for _, i := range drop {
+		s := states[i]
+		if now.Sub(s.Time) < pruneGrace || path.Base(s.data()) == current.State || s == newest {
+			continue
+		}
+		if err := f.Drop(ctx, s); err != nil {
+			return removed, err
+		}
+		removed = append(removed, s)
+	}
+	return removed, f.removeLeftovers(ctx, objects, states)
+}
+
+// removeLeftovers removes data without a manifest, and unfinished uploads, that crashes have left. The service's clock decides
+// about their age.
+func (f *Folder) removeLeftovers(ctx context.Context, objects []object, states []State) error {
+	before := time.Now().Add(time.Duration(f.transport.ahead.Load())).Add(-abandonedAfter)
+	exists := map[string]bool{}
+	for _, s := range states {
+		exists[s.stem()] = true
+	}
+	for _, o := range objects {
+		if s, _, ok := parseName(f.name, o.name); ok && !exists[s.stem()] && o.modified.Before(before) {
+			if err := f.remove(ctx, o.name); err != nil {
+				return fmt.Errorf("remove what an upload has left: %w", err)
+			}
+		}
+	}
+	err := f.retry(ctx, func() error { return f.service.removeAbandoned(ctx, f.name, before) })
+	if err != nil && !errors.Is(err, errDenied) && !errors.Is(err, errMissing) {
+		return fmt.Errorf("remove what an upload has left: %w", err)
+	}
+	return nil
+}

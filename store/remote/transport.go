@@ -1,0 +1,76 @@
+package remote
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// stallTimeout is the time without any progress after which a connection to a service counts as dead.
+const stallTimeout = time.Minute
+
+// transport sends the requests. A connection on which nothing moves for stallTimeout fails, and the difference between the
+// service's clock and this machine's is remembered, because services refuse requests whose time is wrong.
+type transport struct {
+	http  *http.Transport
+	ahead atomic.Int64 // lead of the service's clock in nanoseconds, at the last response
+}
+
+func newTransport() *transport {
+	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 15 * time.Second}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &progressConn{conn}, nil
+	}
+	t.MaxIdleConns, t.IdleConnTimeout = 4, 30*time.Second
+	t.DisableCompression = true // the data are gzip already, and must arrive as they are
+	t.ForceAttemptHTTP2 = false // one request at a time needs no HTTP/2
+	return &transport{http: t}
+}
+
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := t.http.RoundTrip(req)
+	if err == nil {
+		if at, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+			t.ahead.Store(int64(time.Until(at)))
+		}
+	}
+	return resp, err
+}
+
+// clockError returns the lead of the service's clock, or 0 if it is too small to matter.
+func (t *transport) clockError() time.Duration {
+	if ahead := time.Duration(t.ahead.Load()).Round(time.Second); ahead.Abs() > time.Minute {
+		return ahead
+	}
+	return 0
+}
+
+// progressConn is a connection that fails if neither a read nor a write has made progress for stallTimeout.
+type progressConn struct{ net.Conn }
+
+func (c *progressConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.extend()
+	}
+	return n, err
+}
+
+func (c *progressConn) Write(p []byte) (int, error) {
+	c.extend()
+	n, err := c.Conn.Write(p)
+	if n > 0 {
+		c.extend()
+	}
+	return n, err
+}
+
+// extend moves the deadline of both directions: while one direction makes progress, the other one may be silent.
+func (c *progressConn) extend() { _ = c.Conn.SetDeadline(time.Now().Add(stallTimeout)) }

@@ -1,0 +1,205 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/klauspost/compress/gzip"
+
+	"capture/store/manifest"
+)
+
+// Source is a state to upload.
+type Source struct {
+	// Manifest describes the state. If it has no digest, Bytes and SHA256 come from the data; otherwise the data must match it.
+	Manifest manifest.Manifest
+
+	// Time is the time in the state's name.
+	Time time.Time
+
+	// Data writes the state's JSON.
+	Data io.WriterTo
+}
+
+// partBytes is the length of a part, which is the memory that an upload takes. S3 allows at most 10,000 parts.
+const partBytes = 8 << 20
+
+// compressionLevel favors speed: compressing must not compete with following the table.
+const compressionLevel = 3
+
+// Upload compresses a state and uploads it. A state of more than partBytes is uploaded in parts, so a break of the network costs
+// at most the part that was on its way. Upload is finished when the service has accepted the data and the manifest, each with
+// their checksums. It returns the state, and its manifest as it is there.
+//
+// If the folder has an equal state under the same name, Upload returns that. If it has another one, the new state gets the
+// time of the next second that is free.
+func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manifest, error) {
+	m := src.Manifest
+	s := State{Cluster: f.cluster, Time: src.Time.UTC().Truncate(time.Second), Rows: m.Rows, Loss: m.Kept != nil && m.Kept.Loss != nil, folder: f.name}
+	s.LSN, _ = pglogrepl.ParseLSN(m.LSN) // 0 if it is not known
+	for {
+		s.URL = fmt.Sprintf("%s/%s/%s", f.Location, f.cluster, s.data()[len(f.name):])
+		n, sum, err := f.uploadData(ctx, &s, src)
+		if err == nil {
+			s.Bytes = n
+			if m.SHA256 == "" {
+				m.Bytes, m.SHA256, m.Blocks = sum.Bytes(), sum.SHA256(), nil
+			}
+			err = f.uploadManifest(ctx, &s, m)
+		}
+		if err == nil {
+			return s, m, nil
+		}
+		if !errors.Is(err, errChanged) {
+			return State{}, m, fmt.Errorf("upload %s: %w", s.URL, err)
+		}
+		if there, merr := f.Manifest(ctx, s); merr == nil && there.SHA256 == m.SHA256 && m.SHA256 != "" {
+			return s, there, nil
+		}
+		s.Time = s.Time.Add(time.Second)
+	}
+}
+
+// uploadManifest writes the manifest of a state, by which the state begins to exist.
+func (f *Folder) uploadManifest(ctx context.Context, s *State, m manifest.Manifest) error {
+	data, err := m.Encode()
+	if err == nil {
+		_, err = f.put(ctx, s.manifest(), data, f.ifAbsent())
+	}
+	return err
+}
+
+// ifAbsent returns the condition that a name is free, unless the service does not know conditions.
+func (f *Folder) ifAbsent() condition { return condition{absent: f.limits.Conditional} }
+
+// uploadData writes the data of a state. It returns their compressed length, and the digest of the JSON.
+func (f *Folder) uploadData(ctx context.Context, s *State, src Source) (n int64, sum *manifest.Hasher, err error) {
+	w := &partWriter{ctx: ctx, folder: f, name: s.data()}
+	defer func() { w.close(err) }()
+	sum = manifest.NewHasher(src.Manifest)
+	z, err := gzip.NewWriterLevel(w, compressionLevel)
+	if err != nil {
+		return 0, nil, err
+	}
+	z.ModTime = src.Time
+	if _, err = src.Data.WriteTo(io.MultiWriter(sum, z)); err != nil {
+		return 0, nil, err
+	}
+	if err = z.Close(); err != nil {
+		return 0, nil, err
+	}
+	if m := src.Manifest; (m.SHA256 != "" || m.Blocks != nil) && (m.Kept == nil || m.Kept.Damaged == "") {
+		if mismatch := sum.Mismatch(m); mismatch != "" {
+			return 0, nil, &DamagedError{mismatch}
+		}
+	}
+	return w.sent + int64(len(w.buf)), sum, w.finish()
+}
+
+// DamagedError means that a state is not what its manifest describes.
+type DamagedError struct{ reason string }
+
+func (e *DamagedError) Error() string { return "the state is damaged: " + e.reason }
+
+// partWriter uploads what is written to it. Up to partBytes are kept in memory; only an object with more is uploaded in parts.
+type partWriter struct {
+	ctx    context.Context
+	folder *Folder
+	name   string
+	buf    []byte
+	upload upload // nil until the first part is sent
+	parts  int    // number of parts that the service has accepted
+	sent   int64  // their length in bytes
+	done   bool
+}
+
+func (w *partWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		if len(w.buf) == partBytes {
+			if err := w.sendPart(); err != nil {
+				return 0, err
+			}
+		}
+		if w.buf == nil {
+			w.buf = make([]byte, 0, partBytes)
+		}
+		fit := min(len(p), partBytes-len(w.buf))
+		w.buf, p = append(w.buf, p[:fit]...), p[fit:]
+	}
+	return n, nil
+}
+
+// sendPart uploads the buffer as the next part, however often the network breaks within the location's patience.
+func (w *partWriter) sendPart() error {
+	if w.upload == nil {
+		err := w.folder.retry(w.ctx, func() (err error) {
+			w.upload, err = w.folder.service.create(w.ctx, w.name)
+			return err
+		})
+		if err != nil {
+			w.upload = nil
+			return err
+		}
+	}
+	err := w.folder.retry(w.ctx, func() error { return w.upload.part(w.ctx, w.parts+1, w.buf) })
+	if err != nil {
+		return err
+	}
+	w.parts++
+	w.sent += int64(len(w.buf))
+	w.buf = w.buf[:0]
+	return nil
+}
+
+// finish uploads the rest and makes the object visible.
+func (w *partWriter) finish() error {
+	if w.upload == nil {
+		_, err := w.folder.put(w.ctx, w.name, w.buf, w.folder.ifAbsent())
+		w.done = err == nil
+		return err
+	}
+	if len(w.buf) > 0 {
+		if err := w.sendPart(); err != nil {
+			return err
+		}
+	}
+	failed := false
+	err := w.folder.retry(w.ctx, func() error {
+		err := w.upload.commit(w.ctx)
+		if err != nil && failed && w.isThere() {
+			return nil // the attempt before has succeeded, and only its response was lost
+		}
+		failed = err != nil
+		return err
+	})
+	w.done = err == nil
+	return err
+}
+
+// isThere reports whether the object is there with the length that was sent.
+func (w *partWriter) isThere() bool {
+	body, o, err := w.folder.service.get(w.ctx, w.name, "", 0)
+	if err != nil {
+		return false
+	}
+	body.Close()
+	return o.size == w.sent
+}
+
+// close removes the parts of an upload that has failed.
+func (w *partWriter) close(err error) {
+	if w.upload == nil || err == nil && w.done {
+		if u, ok := w.upload.(*folderUpload); ok {
+			u.abort(w.ctx) // removes the temporary name
+		}
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), 5*time.Second)
+	defer cancel()
+	w.upload.abort(ctx)
+}
