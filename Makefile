@@ -21,8 +21,9 @@ RUNS     ?= 5
 FUZZTIME ?= 30s
 VERSIONS ?= $(wildcard /usr/lib/postgresql/*/bin)
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
-# Most tests wait for a server or a disk, so more of them run at a time than there are processors.
-TEST      = go test -race -p 2 -parallel 8 -timeout 20m
+# Most tests wait for a server or a disk, so more of them run at a time than there are processors. A program with the race
+# detector sleeps for a second when it exits, unless GORACE says otherwise.
+TEST      = GORACE=atexit_sleep_ms=0 go test -race -p 2 -parallel 8 -timeout 20m
 
 .PHONY: help run build check test test-versions lint vulnerabilities bench fuzz release postgres chromium strace stores peers clean
 

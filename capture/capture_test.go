@@ -3,11 +3,9 @@ package capture
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/filetest"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/store"
@@ -190,45 +189,9 @@ func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 		t.Fatal(err)
 	}
 	for i := range lines {
-		lines[i] = compact(lines[i])
+		lines[i] = filetest.Compact(lines[i])
 	}
 	return lines
-}
-
-// compact removes the white space outside strings.
-func compact(s string) string {
-	var b strings.Builder
-	in, escaped := false, false
-	for i := range len(s) {
-		c := s[i]
-		switch {
-		case in:
-			in = escaped || c != '"'
-			escaped = !escaped && c == '\\'
-		case c == '"':
-			in = true
-		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
-			continue
-		}
-		b.WriteByte(c)
-	}
-	return b.String()
-}
-
-// lines returns the rows of a file, or an error if it is not complete and valid.
-func lines(b []byte) ([]string, error) {
-	if !json.Valid(b) || !bytes.HasSuffix(b, []byte("]\n")) {
-		return nil, fmt.Errorf("the file is not complete: %d bytes", len(b))
-	}
-	if string(b) == "[]\n" {
-		return nil, nil
-	}
-	s := strings.TrimSuffix(strings.TrimPrefix(string(b), "[\n"), "\n]\n")
-	out := strings.Split(s, ",\n")
-	for i := range out {
-		out[i] = compact(out[i])
-	}
-	return out, nil
 }
 
 // equal checks after a forced flush that the file equals the table.
@@ -245,7 +208,7 @@ func (d *daemon) equal(conn *pgx.Conn, table, order string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	got, err := lines(b)
+	got, err := filetest.Rows(b)
 	if err != nil {
 		d.t.Fatal(err)
 	}

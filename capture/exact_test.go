@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/filetest"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 )
@@ -266,7 +267,7 @@ func (d *daemon) exact(conn *pgx.Conn, what string) {
 
 func sameRows(t testing.TB, what, file string, want []string) {
 	t.Helper()
-	got, err := lines([]byte(file))
+	got, err := filetest.Rows([]byte(file))
 	if err != nil {
 		t.Fatal(err)
 	}

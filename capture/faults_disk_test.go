@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"capture/internal/filetest"
 	"capture/internal/pgserver"
 )
 
@@ -194,7 +195,7 @@ func TestVolumeFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rows, err := lines(b); err != nil || len(rows) != 10 {
+	if rows, err := filetest.Rows(b); err != nil || len(rows) != 10 {
 		t.Errorf("the old file has %d rows: %v", len(rows), err)
 	}
 	c.remount("size=64m")

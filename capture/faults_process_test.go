@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"capture/internal/filetest"
 	"capture/internal/logfile"
 	"capture/internal/pgserver"
 	"capture/store"
@@ -353,7 +355,7 @@ func sameFile(t testing.TB, path string, want []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := lines(b)
+	got, err := filetest.Rows(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -371,6 +373,7 @@ func sameFile(t testing.TB, path string, want []string) {
 type outsideReader struct {
 	path     string
 	versions int
+	content  []byte // as last read
 
 	mu   sync.Mutex
 	bad  error
@@ -384,7 +387,12 @@ func (r *outsideReader) err() error {
 }
 
 func (r *outsideReader) run(ctx context.Context) {
-	for ctx.Err() == nil {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Millisecond): // leaves the CPU to others
+		}
 		if err := r.look(); err != nil {
 			r.mu.Lock()
 			r.bad = err
@@ -404,10 +412,11 @@ func (r *outsideReader) look() error {
 	}
 	defer f.Close()
 	b, err := io.ReadAll(f)
-	if err != nil {
+	if err != nil || bytes.Equal(b, r.content) {
 		return err
 	}
-	rows, err := lines(b)
+	r.content = b
+	rows, err := filetest.Rows(b)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/faultproxy"
+	"capture/internal/filetest"
 	"capture/internal/pgserver"
 )
 
@@ -131,7 +132,7 @@ func (d *daemon) content() []string {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	rows, err := lines(b)
+	rows, err := filetest.Rows(b)
 	if err != nil {
 		d.t.Fatal(err)
 	}

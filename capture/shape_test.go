@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/filetest"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 )
@@ -21,7 +22,7 @@ func (d *daemon) follows(conn *pgx.Conn, table, order string) {
 		if err != nil {
 			return err
 		}
-		got, err := lines(b)
+		got, err := filetest.Rows(b)
 		if err != nil {
 			d.t.Fatal(err)
 		}

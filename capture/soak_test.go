@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"capture/internal/faultproxy"
+	"capture/internal/filetest"
 	"capture/internal/pgserver"
 )
 
@@ -287,7 +288,7 @@ func (s *soak) readOutside(ctx context.Context) {
 	for ctx.Err() == nil {
 		b, err := os.ReadFile(s.path("feedback.json"))
 		if err == nil {
-			if _, err = lines(b); err != nil {
+			if _, err = filetest.Rows(b); err != nil {
 				s.t.Errorf("outside reader: %v", err)
 				return
 			}

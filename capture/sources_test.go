@@ -15,6 +15,7 @@ import (
 
 	"capture/capture/source"
 	"capture/internal/faultproxy"
+	"capture/internal/filetest"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 )
@@ -131,7 +132,7 @@ func wholeState(path string, writers, group int) error {
 	if err != nil {
 		return err
 	}
-	rows, err := lines(b)
+	rows, err := filetest.Rows(b)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"capture/internal/filetest"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 	"capture/store"
@@ -196,11 +196,11 @@ func checkPair(t *testing.T, path string) manifest.Manifest {
 
 func rowsOf(t *testing.T, data []byte) int {
 	t.Helper()
-	var rows []json.RawMessage
-	if err := json.Unmarshal(data, &rows); err != nil {
-		t.Fatalf("not valid: %v", err)
+	lines, err := filetest.Lines(data)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return len(rows)
+	return len(lines)
 }
 
 // keptFile matches the names of kept states' files, temporary ones excluded.

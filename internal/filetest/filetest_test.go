@@ -1,0 +1,52 @@
+package filetest_test
+
+import (
+	"slices"
+	"testing"
+
+	"capture/internal/filetest"
+)
+
+func TestRows(t *testing.T) {
+	for _, c := range []struct {
+		file string
+		want []string
+		ok   bool
+	}{
+		{"[]\n", nil, true},
+		{"[\n{\"a\":1}\n]\n", []string{`{"a":1}`}, true},
+		{"[\n{\"a\": {\"b\" : [ 1,\t2 ]} },\n{\"a\":\" \\\" \\\\\",\"a\":null}\n]\n", []string{`{"a":{"b":[1,2]}}`, `{"a":" \" \\","a":null}`}, true},
+		{"", nil, false},
+		{"[\n", nil, false},
+		{"[\n{\"a\":1}\n]", nil, false},
+		{"[\n{\"a\":1}\n", nil, false},
+		{"[\n{\"a\":1},\n]\n", nil, false},
+		{"[\n{\"a\":1}\n{\"a\":2}\n]\n", nil, false},
+		{"[\n{\"a\":1 2}\n]\n", nil, false},
+		{"[\n{\"a\":1}\x00\n]\n", nil, false},
+		{"[\n{\"a\":\"\xff\"}\n]\n", nil, false},
+		{"[\n{\"a\":\"x},\n{\"a\":1}\n]\n", nil, false},
+		{"[\n1\n]\n", nil, false},
+	} {
+		for range 2 { // the second time, valid lines are known
+			rows, err := filetest.Rows([]byte(c.file))
+			if (err == nil) != c.ok || !slices.Equal(rows, c.want) {
+				t.Errorf("%q: %q, %v; want %q", c.file, rows, err, c.want)
+			}
+		}
+	}
+}
+
+func TestCompact(t *testing.T) {
+	for s, want := range map[string]string{
+		" {\"a\" :\n1 } ": `{"a":1}`,
+		`{"a":1 2}`:       `{"a":1 2}`,
+		`{"a":tr  ue}`:    `{"a":tr ue}`,
+		`"a" "b"`:         `"a" "b"`,
+		`{"a b":"c  d"}`:  `{"a b":"c  d"}`,
+	} {
+		if got := filetest.Compact(s); got != want {
+			t.Errorf("%q: %q, want %q", s, got, want)
+		}
+	}
+}
