@@ -69,10 +69,17 @@ func (m *stagedMerge) explainConflicts(ctx context.Context, conflicts int64) err
 // explainRefused returns the error for a merge that the server has refused. If it is about a row, the error names that row.
 func (m *stagedMerge) explainRefused(ctx context.Context, err error) error {
 	action := "write to " + m.table.Name().String()
+	if len(m.hooks.Rules) > 0 && strings.HasPrefix(postgres.SQLState(err), "XX") {
+		return &postgres.Problem{
+			Summary: fmt.Sprintf("%s: %s", action, postgres.RedactedMessage(err)), Err: err,
+			Reason: m.hooks.suspects() + " rewrites the statements of foreign keys, too",
+			Hint:   "use --disable-triggers, as a superuser or the table's owner; or ALTER TABLE … DISABLE RULE …",
+		}
+	}
 	if !postgres.IsRowRefused(err) {
 		return explain(action, err)
 	}
-	if postgres.SQLState(err) == foreignKeyViolation {
+	if isForeignKeyViolation(err) {
 		if found := m.explainForeignKey(ctx, err); found != nil {
 			return found
 		}
@@ -146,6 +153,9 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 	}
 	child := postgres.QuoteIdentifier(pg.SchemaName) + "." + postgres.QuoteIdentifier(pg.TableName)
 	i := slices.IndexFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Name == pg.ConstraintName && (k.From || sameTable(k.Child, child)) })
+	if i < 0 { // it may be the part of a foreign key that refers to a partition
+		i = slices.IndexFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.To && sameTable(k.Child, child) })
+	}
 	if i < 0 || m.hooks.ForeignKeys[i].Period {
 		return nil
 	}

@@ -8,6 +8,7 @@ import (
 
 // SQLSTATEs; see "PostgreSQL Error Codes" in Postgres' documentation.
 const (
+	restrictViolation     = "23001"
 	foreignKeyViolation   = "23503"
 	uniqueViolation       = "23505"
 	exclusionViolation    = "23P01"
@@ -17,6 +18,13 @@ const (
 	undefinedObject       = "42704"
 	lockNotAvailable      = "55P03"
 )
+
+// isForeignKeyViolation reports whether a statement violated a foreign key. Since PostgreSQL 18, ON DELETE RESTRICT and ON UPDATE
+// RESTRICT have an SQLSTATE of their own.
+func isForeignKeyViolation(err error) bool {
+	state := postgres.SQLState(err)
+	return state == foreignKeyViolation || state == restrictViolation
+}
 
 // ConflictError is the error for rows of the file whose keys exist in the table already. Restore returns it if
 // Options.OnConflict is Fail.

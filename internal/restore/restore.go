@@ -177,7 +177,7 @@ func (r *restoration) setConstraints(ctx context.Context, when string) error {
 			})
 		})
 	})
-	if err != nil && r.merge != nil && postgres.SQLState(err) == foreignKeyViolation {
+	if err != nil && r.merge != nil && isForeignKeyViolation(err) {
 		if found := r.merge.explainForeignKey(ctx, err); found != nil {
 			return fmt.Errorf("check the deferred constraints: %w", found)
 		}

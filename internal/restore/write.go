@@ -133,7 +133,8 @@ func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 	return slices.DeleteFunc(columns, func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) }), err
 }
 
-// mergeWithoutTriggers is the fourth way. Rows that the file lacks are deleted before, so that foreign keys act on them.
+// mergeWithoutTriggers is the fourth way. Only the rows that the file lacks are deleted while foreign keys are on, so that these act
+// on the rows of other tables. By then, the rows of the table that could refer to them are gone.
 func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
 	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period || !k.Readable }) {
 		return w, errDisplaced
@@ -142,22 +143,33 @@ func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err 
 		return w, err
 	}
 	m.moved = m.planned.overwritten
+	keep := fmt.Sprintf("CREATE TEMPORARY TABLE capture_restore_removed ON COMMIT DROP AS SELECT p.number AS %s%s FROM %s t, %s AND %s",
+		m.removedNumber(), commaColumns("t", m.lacking), m.table.FromClause(), m.staged("p.moved"), m.same())
+	if _, err := m.tx.Exec(ctx, keep); err != nil {
+		return w, err
+	}
 	steps := m.steps()
-	before, err := m.runSteps(ctx, steps[:1])
-	if err != nil {
-		return w, err
+	steps[3].sql = m.insertReturned("pg_temp.capture_restore_removed", m.removedNumber())
+	run := func(role string, steps ...step) {
+		if err != nil {
+			return
+		}
+		if _, err = m.tx.Exec(ctx, "SET LOCAL session_replication_role = "+role); err != nil {
+			return
+		}
+		var part written
+		part, err = m.runSteps(ctx, steps)
+		w.deleted, w.removed, w.updated = w.deleted+part.deleted, w.removed+part.removed, w.updated+part.updated
+		w.returned, w.inserted = w.returned+part.returned, w.inserted+part.inserted
 	}
-	if _, err := m.tx.Exec(ctx, "SET LOCAL session_replication_role = replica"); err != nil {
-		return w, err
+	run("replica", steps[1])
+	run("origin", steps[0])
+	run("replica", steps[2:]...)
+	run("origin")
+	if err == nil {
+		err = m.checkForeignKeys(ctx)
 	}
-	if w, err = m.runSteps(ctx, steps[1:]); err != nil {
-		return w, err
-	}
-	w.deleted, w.withoutTriggers = before.deleted, true
-	if err := m.checkForeignKeys(ctx); err != nil {
-		return w, err
-	}
-	_, err = m.tx.Exec(ctx, "SET LOCAL session_replication_role = origin")
+	w.withoutTriggers = true
 	return w, err
 }
 
@@ -227,29 +239,42 @@ func (m *stagedMerge) steps() []step {
 			set = append(set, fmt.Sprintf("%s = s.%[1]s", postgres.QuoteIdentifier(name)))
 		}
 	}
-	insert := func(names, values, from string) string {
-		return fmt.Sprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s", m.table.Name().Quoted(), names, values, from)
-	}
-	all, values := columnList("", names), columnList("s", names)
-	// The rows that return keep the values of the columns that the file lacks.
-	returning, backNames, backValues, back := "1", all, values, m.staged("p.moved")
-	if len(m.lacking) > 0 {
-		number := "capture_number"
-		for slices.Contains(m.lacking, number) {
-			number += "_"
-		}
-		returning = columnList("t", m.lacking) + ", p.number AS " + number
-		backNames, backValues = all+", "+columnList("", m.lacking), values+", "+columnList("removed", m.lacking)
-		back = fmt.Sprintf("removed JOIN %s s ON %s OPERATOR(pg_catalog.=) removed.%s WHERE true", stagingTable, m.number, number)
-	}
+	number := m.removedNumber()
 	return []step{
 		{"deleted", fmt.Sprintf("DELETE FROM %s WHERE %s", target, m.extra()), "1", m.planned.deleted > 0},
-		{"removed", fmt.Sprintf("DELETE FROM %s USING %s AND %s", target, m.staged("p.moved"), m.same()), returning, m.moved > 0},
+		{"removed", fmt.Sprintf("DELETE FROM %s USING %s AND %s", target, m.staged("p.moved"), m.same()), "p.number AS " + number + commaColumns("t", m.lacking), m.moved > 0},
 		{"updated", fmt.Sprintf("UPDATE %s SET %s FROM %s AND %s", target, strings.Join(set, ", "), m.staged("NOT p.new AND NOT p.moved"), m.same()),
 			"1", m.planned.overwritten > m.moved},
-		{"returned", insert(backNames, backValues, back), "1", m.moved > 0},
-		{"inserted", insert(all, values, m.staged("p.new")), "1", m.planned.inserted > 0},
+		{"returned", m.insertReturned("removed", number), "1", m.moved > 0},
+		{"inserted", fmt.Sprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s",
+			m.table.Name().Quoted(), columnList("", names), columnList("s", names), m.staged("p.new")), "1", m.planned.inserted > 0},
 	}
+}
+
+// removedNumber returns the name of the column with the number of a removed row, which no other column of such a row has.
+func (m *stagedMerge) removedNumber() string {
+	name := "capture_number"
+	for slices.Contains(m.lacking, name) {
+		name += "_"
+	}
+	return name
+}
+
+// insertReturned returns a statement that inserts the rows again that were removed. They keep the values of the columns that the
+// file lacks. removed is a table with these values and with the rows' numbers in the file, in the column number.
+func (m *stagedMerge) insertReturned(removed, number string) string {
+	names := m.columns.writableNames()
+	return fmt.Sprintf("INSERT INTO %s (%s%s) OVERRIDING SYSTEM VALUE SELECT %s%s FROM %s k JOIN %s s ON %s OPERATOR(pg_catalog.=) k.%s WHERE true",
+		m.table.Name().Quoted(), columnList("", names), commaColumns("", m.lacking), columnList("s", names), commaColumns("k", m.lacking),
+		removed, stagingTable, m.number, number)
+}
+
+// commaColumns returns columnList with a comma before it, or "" for no columns.
+func commaColumns(alias string, names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return ", " + columnList(alias, names)
 }
 
 // runSteps runs steps as one statement, with the session's own search path. The foreign keys are then checked, and AFTER triggers
