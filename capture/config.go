@@ -96,6 +96,7 @@ type Config struct {
 	intervals intervals
 	timeouts  source.Timeouts
 	copying   source.CopyOptions // only the fields that tests set
+	retry     time.Duration      // longest pause between attempts
 	pageBytes int                // size of the Table's pages in bytes; groups then have few pages
 
 	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New sets it, since the memory

@@ -97,8 +97,9 @@ var keyTypes = []struct{ typ, value, order string }{
 	{"posint", "i", "%s"}, {"inet", "'10.0.0.0'::inet + i", `host(%s) COLLATE "C"`}, {"varchar(20)", "'v' || -i", `%s COLLATE "C"`}, {"boolean", "i %% 2 = 0", "%s"},
 }
 
-func generate(t *testing.T, seed uint64, types []exactType) {
-	url := pgserver.Database(t)
+// newGenerator returns a generator without tables for an empty database.
+func newGenerator(t *testing.T, url string, types []exactType, seed uint64) *generator {
+	t.Helper()
 	g := &generator{t: t, conn: connect(t, url)}
 	g.major = major(g.conn)
 	ddl, err := os.ReadFile("../snapshot/rowjson/testdata/types.sql")
@@ -119,6 +120,12 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 			t.Logf("what was run, of seed %d:\n%s", seed, strings.Join(g.log, ";\n"))
 		}
 	})
+	return g
+}
+
+func generate(t *testing.T, seed uint64, types []exactType) {
+	url := pgserver.Database(t)
+	g := newGenerator(t, url, types, seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	var daemons []*daemon
 	for i := range tablesAtOnce {

@@ -26,6 +26,8 @@ var followTotals = []struct {
 }{
 	{newDesc("capture_transactions_total", "Transactions applied that changed the table."), func(r *followReport) uint64 { return r.Counters.Transactions }},
 	{newDesc("capture_copies_total", "Copies of the whole table."), func(r *followReport) uint64 { return r.Counters.Copies }},
+	{newDesc("capture_incremental_resyncs_total", "Resyncs that transferred only what had changed."), func(r *followReport) uint64 { return r.Counters.Resyncs }},
+	{newDesc("capture_incremental_resync_rows_total", "Rows transferred by resyncs that transferred only what had changed."), func(r *followReport) uint64 { return r.Counters.ResyncRows }},
 	{newDesc("capture_resyncs_total", "Resyncs: copies made because the rows or the place in the stream were lost."), func(r *followReport) uint64 { return r.resyncs }},
 	{newDesc("capture_connection_failures_total", "Attempts to follow the table that ended in an error, at once or later."), func(r *followReport) uint64 { return r.failures }},
 }

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,7 @@ type supervisor struct {
 	waiting     bool          // whether the last attempt failed and the next one is not due yet
 	failed      int           // number of attempts that have failed since a source followed
 	nextAttempt time.Time
+	doubt       bool   // whether the rows in memory may not be a state of the table; the next source then copies the whole table
 	resyncs     uint64 // total number of attempts that ended with a resync
 	failures    uint64 // total number of attempts that failed
 }
@@ -85,7 +87,7 @@ func newSupervisor(cfg *Config, table *snapshot.Table, writeAhead func(context.C
 		cfg: cfg, table: table, writeAhead: writeAhead, log: cfg.Logger, changed: make(chan struct{}),
 		database: newDatabaseConfig(cfg),
 		past:     source.Report{Source: cfg.Source},
-		pauses:   newBackOff(firstRetry, longestRetry, retrySpread),
+		pauses:   newBackOff(firstRetry, cmp.Or(cfg.retry, longestRetry), retrySpread),
 	}
 	s.auto = newAutoSource(s)
 	return s
@@ -119,6 +121,9 @@ func (s *supervisor) run(ctx context.Context) error {
 		s.table.Rollback()
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if resync := (*source.ResyncError)(nil); errors.As(err, &resync) && !resync.Intact {
+			s.update(func() { s.doubt = true })
 		}
 		if panicked := (*guard.PanicError)(nil); errors.As(err, &panicked) {
 			return err
@@ -194,7 +199,14 @@ func (s *supervisor) runSource(ctx context.Context, kind, note string) (followin
 		source: newSource(kind, s.newEnv(kind, progress)), progress: progress,
 		resyncs: make(chan *source.ResyncError, 1), done: make(chan struct{}),
 	}
-	s.update(func() { s.attempt, s.note, s.waiting = a, note, false })
+	doubt := false
+	s.update(func() {
+		s.attempt, s.note, s.waiting = a, note, false
+		doubt, s.doubt = s.doubt, false
+	})
+	if doubt {
+		s.table.SetHorizon(nil) // so the source copies the whole table
+	}
 	defer func() { followingSince = s.endAttempt(a) }() // also if the source panics
 	err = guard.RunWatched(ctx, s.log, "wait for a resync request", a.waitResync, func(ctx context.Context) error {
 		return a.source.Follow(ctx, s.table)
@@ -242,6 +254,7 @@ func (s *supervisor) endAttempt(a *attempt) (followingSince time.Time) {
 		s.past = source.Report{
 			Source: r.Source, SystemID: r.SystemID, ServerVersion: r.ServerVersion, ServerAddress: r.ServerAddress, LastContact: r.LastContact,
 			Counters: r.Counters, CopyEnded: r.CopyEnded, CopyTook: r.CopyTook,
+			LastRead: r.LastRead,
 		}
 		s.attempt, followingSince = nil, r.FollowingSince
 		if !followingSince.IsZero() {
@@ -263,13 +276,17 @@ func addReport(past, r source.Report) source.Report {
 	if r.CopyEnded.IsZero() {
 		r.CopyEnded, r.CopyTook = past.CopyEnded, past.CopyTook
 	}
+	if r.LastRead.Ended.IsZero() {
+		r.LastRead = past.LastRead
+	}
 	return r
 }
 
-// resync ends the running source, so that the table is copied again.
+// resync ends the running source, so that the whole table is copied again.
 func (s *supervisor) resync(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.doubt = true // also for an attempt that is just ending for another reason
 	if s.attempt == nil {
 		return
 	}

@@ -111,13 +111,13 @@ func TestReportsEndWithTheirSource(t *testing.T) {
 	first.progress.SetCondition("notifications", "the queue is full")
 	first.progress.SetRetainedWAL(1 << 30)
 	first.progress.SetBlocked("a transaction is open")
-	first.progress.RecordCopy(time.Second)
+	first.progress.RecordRead(source.TableRead{Ended: time.Now(), Took: time.Second, WholeBecause: "test"})
 	if r := s.report(); r.Conditions["notifications"] == "" || r.RetainedWAL == 0 || r.Blocked == "" {
 		t.Fatalf("the report lacks what the source reports: %+v", r)
 	}
 	s.endAttempt(first)
 	for what, r := range map[string]followReport{"between two sources": s.report(), "by the second source": func() followReport {
-		begin("logical").progress.RecordCopy(time.Minute)
+		begin("logical").progress.RecordRead(source.TableRead{Ended: time.Now(), Took: time.Minute, WholeBecause: "test"})
 		return s.report()
 	}()} {
 		if len(r.Conditions) != 0 || r.RetainedWAL != 0 || r.Blocked != "" || !r.FollowingSince.IsZero() {

@@ -46,6 +46,15 @@ func (l *leaf) readPage() (*page, error) {
 	return decodePage(data, l.rows, l.live), nil
 }
 
+// readKeys returns the keys of a leaf whose page is in the spill file, as a page without lines.
+func (l *leaf) readKeys() (*page, error) {
+	data, err := l.extent.ReadRest()
+	if err != nil {
+		return nil, err
+	}
+	return decodeKeys(data, l.rows), nil
+}
+
 func (l *leaf) firstKey() []byte {
 	if p := l.page.Load(); p != nil {
 		return p.key(0)
@@ -88,7 +97,7 @@ func (l *leaf) deleteUnseen(s *seen) {
 	kept := p.entries[:0]
 	p.live = 0
 	for i, e := range p.entries {
-		if s.rows[i] {
+		if s.hasRow(i) {
 			kept = append(kept, e)
 			p.live += int(e.lineLen) + len(terminator)
 		}

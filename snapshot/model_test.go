@@ -95,16 +95,34 @@ func model(t *testing.T, seed uint64, limit int64) {
 			if r.IntN(2) == 0 {
 				shape = &rowjson.Shape{Table: "t", Fingerprint: fmt.Sprint(tx)}
 			}
-			tab.Load(shape, Origin{})
-			for _, k := range slices.Sorted(maps.Keys(rows)) { // most of it unchanged
-				if c := r.IntN(10); c == 0 {
+			list := slices.Sorted(maps.Keys(rows))
+			changesOnly := r.IntN(2) == 0 && tab.LoadChanges(shape, Origin{})
+			if changesOnly {
+				r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+				if tab.Keep(rowjson.Key("unknown")) {
+					t.Fatal("a row was kept that does not exist")
+				}
+			} else {
+				tab.Load(shape, Origin{})
+			}
+			for _, k := range list { // most of it unchanged
+				switch c := r.IntN(10); {
+				case c == 0:
 					delete(rows, k)
-				} else {
+				case c == 1, !changesOnly:
 					if c == 1 {
 						rows[k] = fmt.Sprintf(`{"new":%d}`, r.Int())
 					}
 					tab.Put(rowjson.Key(k), []byte(rows[k]))
+				case !tab.Keep(rowjson.Key(k)):
+					t.Fatalf("row %q is not known", k)
 				}
+				if _, exists := rows[k]; exists && changesOnly && tab.Keep(rowjson.Key(k)) {
+					t.Fatalf("row %q was kept twice", k)
+				}
+			}
+			if seen, unseen := tab.Seen(); changesOnly && (seen != len(rows) || unseen != len(list)-len(rows)) {
+				t.Fatalf("%d rows seen and %d not, of %d and %d", seen, unseen, len(rows), len(list))
 			}
 			loading = true
 		}

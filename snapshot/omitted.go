@@ -47,6 +47,14 @@ func (t *Table) OmittedSizes(key rowjson.Key) (sizes []int64, omitted bool) {
 	return sizes, omitted
 }
 
+// OmittedRows returns the number of omitted rows, as the open transaction sees them.
+func (t *Table) OmittedRows() int {
+	if t.txOmitted != nil {
+		return len(t.txOmitted)
+	}
+	return len(t.omitted)
+}
+
 // ownOmitted returns the omitted rows of the open transaction, in a map that may be changed.
 func (t *Table) ownOmitted() omittedRows {
 	if t.txOmitted == nil {

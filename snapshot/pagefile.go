@@ -3,7 +3,8 @@ package snapshot
 import "encoding/binary"
 
 // A page in the spill file consists of the lines with their terminators, then the lengths of each row's key and line, then the
-// keys. All three are in key order and without gaps. The lines come first so that [Part.AppendTo] can read them alone.
+// keys. All three are in key order and without gaps. The lines come first so that [Part.AppendTo] can read them alone,
+// and [leaf.readKeys] the rest.
 
 const lengthsSize = 8 // bytes of the two lengths of a row
 
@@ -25,8 +26,15 @@ func appendPage(dst []byte, p *page) []byte {
 // decodePage returns the page that appendPage encoded as data. rows and live are the fields of the page's leaf. The page shares
 // the memory of data.
 func decodePage(data []byte, rows, live int) *page {
-	lengths, keys := data[live:live+lengthsSize*rows], data[live+lengthsSize*rows:]
-	p := &page{keys: keys[:len(keys):len(keys)], lines: data[:live:live], entries: make([]entry, rows), live: live}
+	p := decodeKeys(data[live:], rows)
+	p.lines, p.live = data[:live:live], live
+	return p
+}
+
+// decodeKeys returns the page that appendPage encoded, without its lines. data is the part after them.
+func decodeKeys(data []byte, rows int) *page {
+	lengths, keys := data[:lengthsSize*rows], data[lengthsSize*rows:]
+	p := &page{keys: keys[:len(keys):len(keys)], entries: make([]entry, rows)}
 	keyOff, lineOff := uint32(0), uint32(0)
 	for i := range p.entries {
 		keyLen, lineLen := binary.LittleEndian.Uint32(lengths[lengthsSize*i:]), binary.LittleEndian.Uint32(lengths[lengthsSize*i+4:])

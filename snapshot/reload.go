@@ -1,10 +1,95 @@
 package snapshot
 
-import "slices"
+import (
+	"slices"
+
+	"capture/snapshot/rowjson"
+)
 
 // A reload is a Load into a Table that already has rows of the same shape. It copies a table again without storing the rows
 // twice: an unchanged row is only marked as seen, a row that differs is put, and at the end the rows that were not seen are
-// deleted.
+// deleted. With LoadChanges, the caller knows which rows are unchanged, and passes only their keys.
+
+// LoadChanges opens a transaction like [Table.Load], for a caller that has the lines of only the rows that differ. For every
+// other row it calls Keep. LoadChanges reports false, and opens no transaction, if the Table has no rows of this shape or if
+// its rows can no longer be read.
+func (t *Table) LoadChanges(shape *rowjson.Shape, origin Origin) bool {
+	t.Rollback()
+	if t.shape == nil || t.stateLost || t.shape.Fingerprint != shape.Fingerprint || t.tree.cache.resetIfCorrupt() {
+		return false
+	}
+	t.Load(shape, origin)
+	return true
+}
+
+// Keep keeps the row with the given key as it is, in a transaction that LoadChanges has opened. It reports false if the Table
+// has no such row, or if the transaction has already put or kept it.
+func (t *Table) Keep(key rowjson.Key) bool {
+	if sizes, omitted := t.omitted[string(key)]; omitted {
+		if _, again := t.txOmitted[string(key)]; again {
+			return false
+		}
+		t.txOmitted[string(key)] = sizes
+		return true
+	}
+	kept := t.tree.keepRow(key)
+	t.tree.enforceLimit()
+	return kept
+}
+
+// Seen returns the number of rows that the open transaction of LoadChanges has put or kept, and the number of other rows, which
+// its Commit will delete. Omitted rows are not counted.
+func (t *Table) Seen() (seen, unseen int) {
+	for _, g := range t.tree.groups {
+		for _, l := range g.leaves {
+			if s := t.tree.seenRows(l); s != nil {
+				seen += s.count
+			}
+		}
+	}
+	return seen, t.tree.rows - seen
+}
+
+// keepRow marks the row with the given key as seen. It reports false if there is no such row or if it was seen before.
+func (t *tree) keepRow(key []byte) bool {
+	l := findLeaf(t.groups, key)
+	if l == nil || t.err != nil {
+		return false
+	}
+	p := l.page.Load()
+	if p == nil {
+		var err error
+		if p, err = t.keysOf(l); err != nil {
+			t.fail(err)
+			return false
+		}
+	} else {
+		p.referenced = true
+	}
+	i, found := p.findRow(key)
+	if !found {
+		return false
+	}
+	s := t.seenOrNew(l)
+	if s.hasRow(i) {
+		return false
+	}
+	s.setRow(i)
+	return true
+}
+
+// keysOf returns the keys of a leaf whose page is not in memory, as a page without lines. It keeps those of the last leaf,
+// because the next key is often in the same one. So a reload of rows that did not change evicts no page.
+func (t *tree) keysOf(l *leaf) (*page, error) {
+	if t.lastKeys.leaf != l {
+		p, err := l.readKeys()
+		if err != nil {
+			return nil, err
+		}
+		t.lastKeys.leaf, t.lastKeys.page = l, p
+	}
+	return t.lastKeys.page, nil
+}
 
 // seenRows returns the record of the rows of l that the open reload has seen, or nil if there is none.
 func (t *tree) seenRows(l *leaf) *seen {
@@ -20,7 +105,7 @@ func (t *tree) seenOrNew(l *leaf) *seen {
 	if s := t.seenRows(l); s != nil {
 		return s
 	}
-	l.seen = &seen{load: t.loads, rows: make([]bool, l.rows)}
+	l.seen = newSeen(t.loads, l.rows)
 	return l.seen
 }
 
@@ -31,9 +116,9 @@ func (t *tree) appendSeen(l, next *leaf) {
 	}
 	s := t.seenOrNew(l)
 	if more := t.seenRows(next); more != nil {
-		s.rows, s.count = append(s.rows, more.rows...), s.count+more.count
+		s.appendRows(more)
 	} else {
-		s.rows = append(s.rows, make([]bool, next.rows)...)
+		s.appendRows(newSeen(t.loads, next.rows))
 	}
 }
 

@@ -1,41 +1,90 @@
 package snapshot
 
-import "slices"
+import "math/bits"
 
 // seen records which rows of a leaf the open reload has seen. It is not part of the page, so a reload of unchanged rows changes
 // no leaf, and its sweep needs no page in memory.
 type seen struct {
 	load  uint64 // number of the Load; a record of an earlier Load, which was rolled back, is ignored
-	rows  []bool
-	count int // number of true values in rows
+	bits  []uint64
+	rows  int // number of rows, and of bits in use; the bits after them are 0
+	count int // number of bits that are set
 }
 
+// newSeen returns a record of so many rows, none of which has been seen.
+func newSeen(load uint64, rows int) *seen {
+	return &seen{load: load, bits: make([]uint64, (rows+63)/64), rows: rows}
+}
+
+func (s *seen) hasRow(i int) bool { return s.bits[i/64]>>(i%64)&1 != 0 }
+
 func (s *seen) setRow(i int) {
-	if !s.rows[i] {
-		s.rows[i] = true
+	if !s.hasRow(i) {
+		s.bits[i/64] |= 1 << (i % 64)
 		s.count++
 	}
 }
 
+// insertRow inserts a row before index i, and records it as seen.
 func (s *seen) insertRow(i int) {
-	s.rows = slices.Insert(s.rows, i, true)
-	s.count++
+	if s.rows%64 == 0 {
+		s.bits = append(s.bits, 0)
+	}
+	s.rows++
+	w, low := i/64, uint64(1)<<(i%64)-1 // low has the bits before i
+	carry := s.bits[w] >> 63
+	s.bits[w] = s.bits[w]&low | s.bits[w]&^low<<1
+	for w++; w < len(s.bits); w++ {
+		s.bits[w], carry = s.bits[w]<<1|carry, s.bits[w]>>63
+	}
+	s.setRow(i)
 }
 
 func (s *seen) deleteRow(i int) {
-	if s.rows[i] {
+	if s.hasRow(i) {
 		s.count--
 	}
-	s.rows = slices.Delete(s.rows, i, i+1)
+	w, low := i/64, uint64(1)<<(i%64)-1
+	s.bits[w] = s.bits[w]&low | s.bits[w]>>1&^low
+	for ; w+1 < len(s.bits); w++ {
+		s.bits[w] |= s.bits[w+1] << 63
+		s.bits[w+1] >>= 1
+	}
+	s.rows--
+	s.bits = s.bits[:(s.rows+63)/64]
 }
 
-func (s *seen) splitAt(i int) *seen {
-	next := &seen{load: s.load, rows: slices.Clone(s.rows[i:])}
-	for _, row := range next.rows {
-		if row {
-			next.count++
-		}
+// appendRows appends the rows of next.
+func (s *seen) appendRows(next *seen) {
+	for i := range next.rows {
+		s.appendRow(next.hasRow(i))
 	}
-	s.rows, s.count = s.rows[:i], s.count-next.count
+}
+
+func (s *seen) appendRow(wasSeen bool) {
+	if s.rows%64 == 0 {
+		s.bits = append(s.bits, 0)
+	}
+	s.rows++
+	if wasSeen {
+		s.setRow(s.rows - 1)
+	}
+}
+
+// splitAt removes the rows from index i on, and returns a record of them.
+func (s *seen) splitAt(i int) *seen {
+	next := newSeen(s.load, 0)
+	for i+next.rows < s.rows {
+		next.appendRow(s.hasRow(i + next.rows))
+	}
+	s.rows = i
+	s.bits = s.bits[:(i+63)/64]
+	if i%64 != 0 {
+		s.bits[i/64] &= 1<<(i%64) - 1
+	}
+	s.count = 0
+	for _, w := range s.bits {
+		s.count += bits.OnesCount64(w)
+	}
 	return next
 }

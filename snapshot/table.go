@@ -25,6 +25,7 @@ type Table struct {
 	shape     *rowjson.Shape
 	origin    Origin
 	position  Position
+	horizon   *Horizon // see SetHorizon
 	commits   uint64
 	omitted   omittedRows
 	stateLost bool // whether the committed rows are lost; View then returns nil until the next Load commits
@@ -202,12 +203,12 @@ func (t *Table) commitLocked(at Position) error {
 	}
 	if err := t.tree.err; err != nil { // the transaction is applied only in part, which prefault should have prevented
 		t.tree.deleteAll()
-		t.view, t.stateLost, t.tree.err = nil, true, nil
+		t.view, t.horizon, t.stateLost, t.tree.err = nil, nil, true, nil
 		t.omitted, t.txOmitted = nil, nil
 		return err
 	}
 	if t.loadShape != nil {
-		t.shape, t.origin, t.loadShape, t.stateLost = t.loadShape, t.loadOrigin, nil, false
+		t.shape, t.origin, t.horizon, t.loadShape, t.stateLost = t.loadShape, t.loadOrigin, nil, nil, false
 		if t.tree.cache != nil {
 			t.tree.cache.corrupt = false
 		}
@@ -262,7 +263,7 @@ func (t *Table) View() *View {
 func (t *Table) viewLocked() *View {
 	if t.view == nil && t.commits > 0 && !t.stateLost {
 		t.view = &View{
-			shape: t.shape, origin: t.origin, position: t.position, version: t.commits,
+			shape: t.shape, origin: t.origin, position: t.position, horizon: t.horizon, version: t.commits,
 			rows: t.tree.rows, bytes: fileBytes(t.tree.rows, t.tree.live), groups: t.tree.freeze(),
 			omitted: t.omitted,
 		}

@@ -21,7 +21,11 @@ type tree struct {
 	loads     uint64     // number of Loads so far
 	reloading bool       // whether the open transaction is a reload; see reload.go
 	cache     *cache     // nil without a memory limit
-	err       error      // error that the open transaction's Commit will return; once it is set, changes are ignored
+	lastKeys  struct {   // see keysOf
+		leaf *leaf
+		page *page
+	}
+	err error // error that the open transaction's Commit will return; once it is set, changes are ignored
 }
 
 // savepoint is the state of the tree before the transaction that is applied in place.
@@ -45,6 +49,7 @@ func (t *tree) begin() {
 // commit keeps the changes since the savepoint.
 func (t *tree) commit() {
 	t.savepoint, t.reloading = nil, false
+	t.lastKeys.leaf, t.lastKeys.page = nil, nil
 }
 
 // rollback restores the savepoint. Its groups and leaves are still frozen: begin has incremented the epoch, so all of them are
@@ -56,6 +61,7 @@ func (t *tree) commit() {
 func (t *tree) rollback() {
 	t.groups, t.rows, t.live = t.savepoint.groups, t.savepoint.rows, t.savepoint.live
 	t.savepoint, t.reloading = nil, false
+	t.lastKeys.leaf, t.lastKeys.page = nil, nil
 	t.cache.reset(t.groups)
 }
 
@@ -178,7 +184,8 @@ func (t *tree) putRow(key, line []byte) {
 func (t *tree) putFirstRow(l *leaf, key, line []byte) {
 	l.putRow(0, false, key, line)
 	if t.reloading {
-		l.seen = &seen{load: t.loads, rows: []bool{true}, count: 1}
+		l.seen = newSeen(t.loads, 0)
+		l.seen.appendRow(true)
 	}
 	t.cache.addResident(l)
 	l.page.Load().referenced = true

@@ -14,6 +14,7 @@ type View struct {
 	shape    *rowjson.Shape
 	origin   Origin
 	position Position
+	horizon  *Horizon
 	version  uint64
 	rows     int
 	bytes    int64

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture/source"
+	"capture/capture/tablecopy"
 	"capture/internal/postgres"
 )
 
@@ -29,13 +30,16 @@ func (s *Source) Barrier(ctx context.Context) error {
 	var target pglogrepl.LSN
 	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		// The stream does not show a new definition of the table. Without this check, the state might not be complete.
-		if err := checkCatalog(ctx, conn, s.env, s.table, s.publication); err != nil {
+		var m postgres.Moment
+		if err := checkCatalog(ctx, conn, s.env, s.table, s.publication, &m); err != nil {
 			return err
 		}
+		s.horizons.propose(tablecopy.HorizonAt(&m, &s.server, s.table))
 		target, err = postgres.LoadInsertLSN(ctx, conn)
 		return err
 	})
 	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) {
+		s.noteDoubt(err)
 		s.endStream(err)
 		return source.ErrNotFollowing
 	}

@@ -14,7 +14,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// copyTable copies the table as the slot's snapshot shows it. It returns the encoder for the stream's rows.
+// copyTable brings t to the state that the slot's snapshot shows, by a resync or a copy. It returns the encoder for the stream's rows.
 func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSnapshot, origin snapshot.Origin) (*rowjson.Encoder, error) {
 	s.env.Progress.SetCopying()
 	encoder, err := tablecopy.NewEncoder(s.table, s.server, s.env.RowLimit())
@@ -30,9 +30,13 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	}
 	alive := &slotKeeper{Source: s, ctx: ctx, lastPing: time.Now()}
 	copier := tablecopy.NewCopier(s.env, conn, &s.reads, s.table, s.server, alive.check)
-	if _, err := copier.Copy(ctx, t, origin, snapshot.Position{LSN: start.lsn}, "lsn", postgres.FormatLSN(start.lsn)); err != nil {
+	horizon, _, err := copier.Update(ctx, t, origin, snapshot.Position{LSN: start.lsn}, "lsn", postgres.FormatLSN(start.lsn))
+	if err != nil {
 		return nil, err
 	}
+	// What a slot's snapshot shows is durable: the snapshot is built from WAL that a walsender has decoded.
+	t.SetHorizon(horizon)
+	s.horizons.start(horizon)
 	s.standby.setAppliedLSN(start.lsn)
 	s.env.Progress.SetAppliedLSN(start.lsn, 0)
 	return encoder, nil
@@ -71,7 +75,7 @@ func (k *slotKeeper) check(copying context.Context, conn *pgx.Conn) error {
 		k.lastPing = time.Now()
 		err := k.withIdleTimeout(k.ctx, func(ctx context.Context) error { return k.standby.exec(ctx, "SELECT 1") })
 		if err != nil {
-			return &source.ResyncError{Reason: "the replication slot is gone: " + err.Error(), Backoff: true}
+			return &source.ResyncError{Reason: "the replication slot is gone: " + err.Error(), Backoff: true, Intact: true}
 		}
 	}
 	return k.slot.checkRetainedWAL(copying, conn)

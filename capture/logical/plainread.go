@@ -28,6 +28,7 @@ type plainReads struct {
 	origin  snapshot.Origin
 	checked time.Time     // time of the last look for harmful publications
 	next    time.Time     // time of the next read
+	first   time.Time     // earliest time of the first read
 	logged  bool          // whether the blocked slot creation has been logged
 	lsn     pglogrepl.LSN // WAL position after everything that the last read has shown
 }
@@ -55,6 +56,10 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 		s.env.Progress.SetBlocked("")
 	}()
 	p := &plainReads{Source: s, dst: t, origin: origin, next: time.Now().Add(slotPatience + 4*s.roundTrip)}
+	if v := t.View(); v != nil && v.Horizon() != nil {
+		// A plain read is a copy of the whole table, and after it another one is due. The rows in memory are not old yet.
+		p.first = time.Now().Add(plainReadInterval)
+	}
 	tick := time.NewTicker(tablecopy.WatchdogInterval)
 	defer tick.Stop()
 	for {
@@ -90,6 +95,10 @@ func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 		return nil
 	}
 	p.reportBlocked(reading)
+	if time.Now().Before(p.first) {
+		p.next = p.first
+		return nil
+	}
 	switch err := tablecopy.ReadTable(reading, p.env, p.origin.Source, p.dst, p.slot.checkUncreated); {
 	case err == nil:
 		p.lsn = p.currentLSN(ctx)

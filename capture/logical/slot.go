@@ -76,7 +76,7 @@ func (s *slot) probe(ctx context.Context, conn *pgconn.PgConn) error {
 func (s *slot) check(ctx context.Context, conn *pgx.Conn) error {
 	err := s.checkRetainedWAL(ctx, conn)
 	if errors.Is(err, errNoSlot) {
-		return &source.ResyncError{Reason: err.Error(), Backoff: true}
+		return &source.ResyncError{Reason: err.Error(), Backoff: true, Intact: true}
 	}
 	return err
 }
@@ -105,13 +105,13 @@ func (s *slot) checkRetainedWAL(ctx context.Context, conn *pgx.Conn) error {
 	case err != nil:
 		return fmt.Errorf("query the replication slot: %w", err)
 	case status == "lost":
-		return &source.ResyncError{Reason: "the server removed WAL that the replication slot needs (max_slot_wal_keep_size)", Backoff: true}
+		return &source.ResyncError{Reason: "the server removed WAL that the replication slot needs (max_slot_wal_keep_size)", Backoff: true, Intact: true}
 	case retained == nil:
 		return nil // the slot is being created
 	}
 	s.env.Progress.SetRetainedWAL(*retained)
 	if limit := s.env.MaxWAL; *retained > limit && limit > 0 {
-		return &source.ResyncError{Reason: fmt.Sprintf("the replication slot retains %d bytes of WAL, more than --max-wal allows (%d)", *retained, limit), Backoff: true}
+		return &source.ResyncError{Reason: fmt.Sprintf("the replication slot retains %d bytes of WAL, more than --max-wal allows (%d)", *retained, limit), Backoff: true, Intact: true}
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func awaitCommits(ctx context.Context, env *source.Env, queries *postgres.QueryC
 		}
 		waited := time.Since(start)
 		if waited > env.Timeouts.Idle {
-			return &source.ResyncError{Reason: fmt.Sprintf("transactions that the slot's snapshot shows as committed have not ended for %s", waited.Round(time.Second)), Backoff: true}
+			return &source.ResyncError{Reason: fmt.Sprintf("transactions that the slot's snapshot shows as committed have not ended for %s", waited.Round(time.Second)), Backoff: true, Intact: true}
 		}
 		if waited > guardReportAfter && !reported {
 			reported = true

@@ -17,7 +17,9 @@ package logical
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -26,6 +28,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"capture/capture/source"
+	"capture/capture/tablecopy"
 	"capture/internal/guard"
 	"capture/internal/postgres"
 	"capture/snapshot"
@@ -47,6 +50,9 @@ type Source struct {
 	publication publication
 	standby     *standby
 	roundTrip   time.Duration // measured round-trip time to the server
+
+	horizons horizons
+	doubt    atomic.Bool // whether the rows in memory may not be a state of the table
 
 	endStream context.CancelCauseFunc // ends the stream with an error; set once the stream begins
 }
@@ -102,10 +108,10 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	connecting, stop := context.WithCancel(ctx)
 	defer stop()
 	connected := make(chan error, 1)
-	var system pglogrepl.IdentifySystemResult
+	var id serverID
 	go func() {
 		connected <- guard.Run(s.log, "connect for replication", func() (err error) {
-			system, err = s.connect(connecting)
+			id, err = s.connect(connecting)
 			return err
 		})
 	}()
@@ -120,9 +126,10 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	if err != nil {
 		return origin, err
 	}
-	s.env.SetServer(system.SystemID, &s.server)
+	s.server.SystemID, s.server.Timeline, s.server.Started = id.system, id.timeline, id.started
+	s.env.SetServer(id.system, &s.server)
 	return snapshot.Origin{
-		Source: "logical", Database: s.server.Database, SystemID: system.SystemID, Timeline: int(system.Timeline), ServerVersion: s.server.Version,
+		Source: "logical", Database: s.server.Database, SystemID: id.system, Timeline: id.timeline, ServerVersion: s.server.Version,
 	}, nil
 }
 
@@ -141,8 +148,15 @@ func (s *Source) prepare(ctx context.Context) error {
 	})
 }
 
-// connect opens the replication connection, and returns how its server identifies itself.
-func (s *Source) connect(ctx context.Context) (system pglogrepl.IdentifySystemResult, err error) {
+// serverID identifies the server of the replication connection; see [snapshot.Place].
+type serverID struct {
+	system   string
+	timeline int
+	started  int64
+}
+
+// connect opens the replication connection, and identifies its server.
+func (s *Source) connect(ctx context.Context) (id serverID, err error) {
 	err = s.withIdleTimeout(ctx, func(ctx context.Context) error {
 		conn, err := postgres.ConnectReplication(ctx, postgres.WithReadBuffer(postgres.WithCoalescedReads(s.reads.Attach(s.env.Database)), s.env.RowLimit()))
 		if err != nil {
@@ -150,16 +164,18 @@ func (s *Source) connect(ctx context.Context) (system pglogrepl.IdentifySystemRe
 		}
 		s.standby = newStandby(conn, &s.reads, s.env.Timeouts)
 		began := time.Now()
-		if system, err = pglogrepl.IdentifySystem(ctx, conn); err != nil {
+		system, err := pglogrepl.IdentifySystem(ctx, conn)
+		if err != nil {
 			return fmt.Errorf("identify the system: %w", err)
 		}
-		s.roundTrip = time.Since(began)
-		return nil
+		id.system, id.timeline, s.roundTrip = system.SystemID, int(system.Timeline), time.Since(began)
+		id.started, err = postgres.LoadServerStart(ctx, conn)
+		return err
 	})
 	if err != nil && s.standby != nil {
 		s.standby.close()
 	}
-	return system, err
+	return id, err
 }
 
 // withIdleTimeout calls f, and cancels its context if the connections that s.reads is attached to receive nothing for
@@ -181,31 +197,50 @@ func (s *Source) stream(ctx context.Context, t *snapshot.Table, encoder *rowjson
 	r := &receiver{
 		env: s.env, standby: s.standby, dst: t, encoder: encoder,
 		applier: newApplier(t, s.table, encoder, generated), txns: source.NewTxnLogger(s.log, s.table.Shape),
+		horizons: &s.horizons,
 	}
 	counter := &rowCounter{env: s.env, table: s.table, dst: t, barrier: s.Barrier}
 	s.env.Progress.SetFollowing(&s.reads)
 	s.log.Info("following", "table", s.table.Name().String(), "source", "logical", "slot", s.slot.name,
 		"lsn", postgres.FormatLSN(s.standby.appliedLSN()))
 	start := func(task string, f func(context.Context) error) {
-		g.Go(func() error { return guard.Run(s.log, task, func() error { return f(ctx) }) })
+		g.Go(func() error {
+			err := guard.Run(s.log, task, func() error { return f(ctx) })
+			s.noteDoubt(err)
+			return err
+		})
 	}
 	start("check the table", func(ctx context.Context) error { return s.env.CheckLoop(ctx, s.check) })
 	start("count the rows", counter.run)
 	start("send the standby status", func(ctx context.Context) error { return s.standby.statusLoop(ctx, r.txns.HasSummary) })
 	start("apply the stream", r.run)
-	return g.Wait()
+	err := g.Wait()
+	if s.doubt.Load() {
+		t.SetHorizon(nil)
+	}
+	return err
+}
+
+// noteDoubt records that the rows in memory may not be a state of the table if err says so. The stream returns only the first
+// error, which may be that of a lost connection.
+func (s *Source) noteDoubt(err error) {
+	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) && !resync.Intact {
+		s.doubt.Store(true)
+	}
 }
 
 // check returns a *source.ResyncError if the table, its publication or the slot has changed in a way that the stream does not
-// show.
+// show. Otherwise, it proposes the moment of the check as the next horizon.
 func (s *Source) check(ctx context.Context) error {
 	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := s.env.WithdrawHarmful(ctx, conn, s.table.Name()); err != nil {
 			return err
 		}
-		if err := checkCatalog(ctx, conn, s.env, s.table, s.publication); err != nil {
+		var m postgres.Moment
+		if err := checkCatalog(ctx, conn, s.env, s.table, s.publication, &m); err != nil {
 			return err
 		}
+		s.horizons.propose(tablecopy.HorizonAt(&m, &s.server, s.table))
 		if err := s.checkStandbys(ctx, conn); err != nil {
 			return err
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -44,6 +46,8 @@ type receiver struct {
 	encoder *rowjson.Encoder
 	dst     *snapshot.Table
 	txns    *source.TxnLogger
+
+	horizons *horizons
 
 	commitLag time.Duration // age of the last commit when it was applied; 0 once the stream has caught up
 }
@@ -102,6 +106,9 @@ func (r *receiver) handleXLogData(data []byte) error {
 	}
 	r.env.Progress.SetServerLSN(x.ServerWALEnd)
 	commit, err := r.applier.apply(x.WALData)
+	if err != nil && !isConnectionError(err) {
+		r.dst.SetHorizon(nil) // what else the stream had wrong is not known
+	}
 	if err != nil || commit == nil {
 		return err
 	}
@@ -152,5 +159,18 @@ func (r *receiver) handleKeepalive(data []byte) error {
 // once the applied position has reached its target.
 func (r *receiver) setApplied(lsn pglogrepl.LSN) {
 	r.standby.setAppliedLSN(lsn)
+	if h := r.horizons.passed(r.standby.appliedLSN()); h != nil {
+		r.dst.SetHorizon(h)
+	}
 	r.env.Progress.SetAppliedLSN(r.standby.appliedLSN(), r.commitLag)
+}
+
+// isConnectionError reports whether the error, with which applying a message has failed, is that of a connection or of missing
+// memory. The message itself was valid then.
+func isConnectionError(err error) bool {
+	var network net.Error
+	var connect *pgconn.ConnectError
+	var answer *pgconn.PgError
+	return errors.As(err, &network) || errors.As(err, &connect) || errors.As(err, &answer) || errors.Is(err, io.EOF) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled) || errors.Is(err, snapshot.ErrNoRoom)
 }

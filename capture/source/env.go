@@ -89,4 +89,5 @@ type CopyOptions struct {
 	Connections     int   // number of connections; by default, it depends on the server, the table and this machine
 	RangeBytes      int64 // size in bytes of the page ranges that connections read in turn; approximate
 	WriteAheadBytes int   // bytes of rows inserted between two calls of WriteAhead
+	AlwaysResync    bool  // whether to resync by transferring changes even if a copy of the whole table would be faster
 }

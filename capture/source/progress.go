@@ -41,6 +41,7 @@ type Progress struct {
 	counters       Counters
 	copyEnded      time.Time
 	copyTook       time.Duration
+	lastRead       TableRead
 
 	// The lag. A source with WAL positions sets the first two; any other sets the arrival time of the oldest change that no
 	// View holds yet.
@@ -51,15 +52,29 @@ type Progress struct {
 
 // Counters are the numbers of transactions, row changes and copies that a source has processed.
 type Counters struct {
-	Transactions, Inserts, Updates, Deletes, Truncates, Copies uint64
+	Transactions, Inserts, Updates, Deletes, Truncates uint64
+	Copies                                             uint64 // copies of the whole table
+	Resyncs, ResyncRows                                uint64 // resyncs that transferred only what had changed, and the rows that they transferred
 }
 
 // Add returns the sums of c and o.
 func (c Counters) Add(o Counters) Counters {
 	return Counters{
 		c.Transactions + o.Transactions, c.Inserts + o.Inserts, c.Updates + o.Updates, c.Deletes + o.Deletes,
-		c.Truncates + o.Truncates, c.Copies + o.Copies,
+		c.Truncates + o.Truncates, c.Copies + o.Copies, c.Resyncs + o.Resyncs, c.ResyncRows + o.ResyncRows,
 	}
+}
+
+// TableRead describes a read of the table by which a source brought the rows in memory up to date: a copy of the whole table,
+// or a resync that transferred only what had changed.
+type TableRead struct {
+	Ended        time.Time
+	Took         time.Duration
+	WholeBecause string // reason why the whole table was copied; "" for a resync that transferred only what had changed
+	Rows         int64  // number of rows of the table
+	Changed      int64  // number of rows that were transferred whole
+	Deleted      int64  // number of rows that a resync deleted
+	Bytes        int64  // number of bytes received
 }
 
 // Report is the content of a Progress at one moment.
@@ -79,6 +94,7 @@ type Report struct {
 	Counters       Counters
 	CopyEnded      time.Time     // end of the last whole copy; zero if there was none
 	CopyTook       time.Duration // duration of that copy
+	LastRead       TableRead     // last copy or resync; zero if there was none
 }
 
 // NewProgress returns the Progress for an attempt of the named source. If changed is not nil, the Progress calls it after each
@@ -98,6 +114,7 @@ func (p *Progress) Report() Report {
 		Source: p.source, Phase: p.phase, SystemID: p.systemID, ServerVersion: p.serverVersion, ServerAddress: p.serverAddress,
 		FollowingSince: p.followingSince, Blocked: p.blocked, RetainedWAL: p.retainedWAL,
 		Conditions: maps.Clone(p.conditions), Counters: p.counters, CopyEnded: p.copyEnded, CopyTook: p.copyTook,
+		LastRead: p.lastRead,
 	}
 	if p.phase != Following {
 		return r
@@ -164,11 +181,17 @@ func (p *Progress) SetCondition(name, text string) (news bool) {
 	return news
 }
 
-// RecordCopy counts a whole copy that has just ended and records its duration.
-func (p *Progress) RecordCopy(took time.Duration) {
+// RecordRead counts a read of the table that has just ended.
+func (p *Progress) RecordRead(r TableRead) {
 	p.update(func() {
+		p.lastRead = r
+		if r.WholeBecause == "" {
+			p.counters.Resyncs++
+			p.counters.ResyncRows += uint64(r.Changed)
+			return
+		}
 		p.counters.Copies++
-		p.copyEnded, p.copyTook = time.Now(), took
+		p.copyEnded, p.copyTook = r.Ended, r.Took
 	})
 }
 

@@ -25,12 +25,15 @@ type Source interface {
 	Barrier(ctx context.Context) error
 }
 
-// ResyncError ends Follow when the copy in memory may no longer match the table, so that the table must be copied again. It is
-// a decision of the source rather than a failure of the database.
+// ResyncError ends Follow when the rows in memory may no longer match the table, or when the stream cannot continue from them,
+// so that the table must be read again. It is a decision of the source rather than a failure of the database.
 type ResyncError struct {
 	Reason string
 	// Backoff is true if the cause may soon occur again. The pauses between attempts then grow, as after a failure.
 	Backoff bool
+	// Intact is true if the rows in memory certainly are a state of the table. The next attempt then transfers only what has
+	// changed since. Otherwise it copies the whole table.
+	Intact bool
 }
 
 func (e *ResyncError) Error() string { return "copy the table again: " + e.Reason }

@@ -31,7 +31,7 @@ func TestProgressReport(t *testing.T) {
 	if r := p.Report(); r.Phase != source.Copying || r.LagBytes != 0 || r.LagSeconds != 0 || !r.LastContact.IsZero() {
 		t.Errorf("while copying: %+v", r)
 	}
-	p.RecordCopy(time.Second)
+	p.RecordRead(source.TableRead{Took: time.Second, WholeBecause: "first copy"})
 	reads := &postgres.ReadClock{}
 	reads.Touch()
 	p.SetFollowing(reads)

@@ -2,6 +2,7 @@ package tablecopy
 
 import (
 	"bytes"
+	"cmp"
 
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
@@ -21,7 +22,10 @@ type rowBatch struct {
 	freeList chan *rowBatch // receives the batch once it is empty
 }
 
+// rowLengths are the lengths of a row's key and line in bytes. The line's length is keptLine if the row has not changed.
 type rowLengths struct{ key, line int }
+
+const keptLine = -1
 
 type omittedRow struct {
 	key   rowjson.Key
@@ -50,6 +54,17 @@ func (b *rowBatch) add(encoder *rowjson.Encoder, values [][]byte) error {
 	return nil
 }
 
+// keep encodes the key of a row that has not changed into the batch.
+func (b *rowBatch) keep(encoder *rowjson.Encoder, values [][]byte) error {
+	data, err := encoder.AppendKey(b.data, values)
+	if err != nil {
+		return err
+	}
+	b.rows = append(b.rows, rowLengths{len(data) - len(b.data), keptLine})
+	b.data = data
+	return nil
+}
+
 // omit appends a row that is too large for memory to b.omitted. values must include the values of the key's columns.
 func (b *rowBatch) omit(encoder *rowjson.Encoder, values [][]byte, sizes []int64) error {
 	key, err := encoder.AppendKey(nil, values)
@@ -59,16 +74,26 @@ func (b *rowBatch) omit(encoder *rowjson.Encoder, values [][]byte, sizes []int64
 	return err
 }
 
-// insertInto puts the rows into t.
-func (b *rowBatch) insertInto(t *snapshot.Table) {
+// insertInto puts the rows into t. It returns the number of rows that have changed. It returns errUnknownKey if t does not
+// have a row that has not changed.
+func (b *rowBatch) insertInto(t *snapshot.Table) (changed int, err error) {
 	rest := b.data
 	for _, r := range b.rows {
+		if r.line == keptLine {
+			if !t.Keep(rest[:r.key]) {
+				return 0, cmp.Or(t.Err(), errUnknownKey)
+			}
+			rest = rest[r.key:]
+			continue
+		}
+		changed++
 		t.Put(rest[:r.key], rest[r.key:r.key+r.line])
 		rest = rest[r.key+r.line:]
 	}
 	for _, o := range b.omitted {
 		t.Omit(o.key, o.sizes)
 	}
+	return changed + len(b.omitted), nil
 }
 
 // returnToFree empties the batch and returns it to its connection.

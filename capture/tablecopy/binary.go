@@ -15,11 +15,16 @@ import (
 //
 // The format is in the PostgreSQL documentation, COPY, "Binary Format": a header, then for each row the number of its
 // fields and each field's length and bytes, then a row with -1 fields as the trailer.
+//
+// With key set, the decoder reads the output of [postgres.Table.ChangesQuery]. The fields of a row are then the columns of its
+// key, and a composite value with all columns, or NULL if the row has not changed. The binary form of a composite value is the
+// number of its columns, then the type's OID, length and bytes of each (record_send in Postgres' utils/adt/rowtypes.c).
 type copyDecoder struct {
 	ctx     context.Context
 	encoder *rowjson.Encoder
 	limiter *rateLimiter
 	values  [][]byte         // values of the current row, which alias the input
+	key     []int            // indexes of the key's columns if only changed rows are whole; otherwise nil
 	free    chan *rowBatch   // empty batches
 	full    chan<- *rowBatch // receives the filled batches of the current range; it has room for all batches
 	batch   *rowBatch        // batch that is being filled, or nil
@@ -165,33 +170,90 @@ func (d *copyDecoder) decodeNext(b []byte) (int, error) {
 		d.trailer = true
 		return 2, nil
 	}
+	if d.key != nil {
+		return d.decodeChange(b, fields)
+	}
 	if fields != len(d.values) {
-		return 0, fmt.Errorf("a row of the copy has %d fields, but the table has %d columns", fields, len(d.values))
+		return 0, errFieldCount(fields, len(d.values))
+	}
+	return d.decodeRow(b, 2, 0)
+}
+
+// decodeChange decodes a row of ChangesQuery.
+func (d *copyDecoder) decodeChange(b []byte, fields int) (int, error) {
+	if fields != len(d.key)+1 {
+		return 0, errFieldCount(fields, len(d.key)+1)
 	}
 	n := 2
+	for _, column := range d.key {
+		var ok bool
+		var err error
+		if d.values[column], n, ok, err = d.decodeField(b, n); !ok || err != nil {
+			return 0, err
+		}
+	}
+	if len(b)-n < 4 {
+		return 0, nil
+	}
+	length := int(int32(binary.BigEndian.Uint32(b[n:])))
+	n += 4
+	switch {
+	case length == -1:
+		return n, d.batch.keep(d.encoder, d.values)
+	case length < 4:
+		return 0, errFieldLength(length)
+	case len(b)-n < 4:
+		return 0, nil
+	}
+	if columns := int(int32(binary.BigEndian.Uint32(b[n:]))); columns != len(d.values) {
+		return 0, errFieldCount(columns, len(d.values))
+	}
+	return d.decodeRow(b, n+4, typeOIDBytes)
+}
+
+// decodeRow decodes the values of a row, which begin at index n of b. Each comes after prefix bytes that are ignored.
+func (d *copyDecoder) decodeRow(b []byte, n, prefix int) (int, error) {
 	for i := range d.values {
-		if len(b)-n < 4 {
+		if len(b)-n < prefix+4 {
 			return 0, nil
 		}
-		length := int(int32(binary.BigEndian.Uint32(b[n:])))
-		n += 4
-		switch {
-		case length == -1:
-			d.values[i] = nil // NULL
-		case length < -1:
-			return 0, errFieldLength(length)
-		case n+length > d.maxRow+copyPieceRoom:
-			d.skipped = newSkippedRow(d.values[:i], len(d.values))
-			return n - 4, nil
-		case len(b)-n < length:
-			d.need = n + length
-			return 0, nil
-		default:
-			d.values[i] = b[n : n+length : n+length]
-			n += length
+		if length := int(int32(binary.BigEndian.Uint32(b[n+prefix:]))); n+prefix+4+length > d.maxRow+copyPieceRoom {
+			d.skipped = newSkippedRow(d.values[:i], len(d.values), prefix)
+			return n, nil
+		}
+		var ok bool
+		var err error
+		if d.values[i], n, ok, err = d.decodeField(b, n+prefix); !ok || err != nil {
+			return 0, err
 		}
 	}
 	return n, d.batch.add(d.encoder, d.values)
+}
+
+// decodeField decodes the field at index n of b. It returns its value, which is nil for NULL, and the index after it. ok is
+// false if the end of the field has not arrived yet.
+func (d *copyDecoder) decodeField(b []byte, n int) (value []byte, next int, ok bool, err error) {
+	if len(b)-n < 4 {
+		return nil, 0, false, nil
+	}
+	length := int(int32(binary.BigEndian.Uint32(b[n:])))
+	n += 4
+	switch {
+	case length == -1:
+		return nil, n, true, nil
+	case length < -1:
+		return nil, 0, false, errFieldLength(length)
+	case len(b)-n < length:
+		d.need = n + length
+		return nil, 0, false, nil
+	}
+	return b[n : n+length : n+length], n + length, true, nil
+}
+
+const typeOIDBytes = 4 // length of a type's OID before each column of a composite value
+
+func errFieldCount(fields, want int) error {
+	return fmt.Errorf("a row of the copy has %d fields instead of %d", fields, want)
 }
 
 func errFieldLength(length int) error { return fmt.Errorf("a field of the copy has length %d", length) }

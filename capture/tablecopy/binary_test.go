@@ -62,7 +62,7 @@ func decodeCopy(t *testing.T, pieces [][]byte) (string, error) {
 		if len(full) > 0 {
 			b := <-full
 			rows += len(b.rows)
-			b.insertInto(table)
+			_, _ = b.insertInto(table)
 		}
 	}
 	for _, p := range pieces {

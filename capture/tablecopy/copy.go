@@ -42,15 +42,15 @@ func NewCopier(env *source.Env, conn *pgx.Conn, reads *postgres.ReadClock, table
 	return &Copier{env, conn, reads, table, server, NewWatchdog(env, reads, check)}
 }
 
-// Copy copies the table into t as its next View, with this origin and position. It reports the copy to Progress, logs it with
-// the additional fields, and returns its duration.
-func (c *Copier) Copy(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, logFields ...any) (took time.Duration, err error) {
+// Copy copies the whole table into t as its next View, with this origin and position. It reports the copy and the reason for
+// it to Progress, logs both with the additional fields, and returns the copy's duration.
+func (c *Copier) Copy(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, reason string, logFields ...any) (took time.Duration, err error) {
 	s, err := c.load(ctx, t, origin, position)
 	if err != nil {
 		return 0, err
 	}
-	c.env.Progress.RecordCopy(s.took)
-	c.env.Logger.Info("copied", append(logFields, s.logFields(c.table)...)...)
+	c.env.Progress.RecordRead(s.tableRead(reason))
+	c.env.Logger.Info("copied", append(append([]any{"reason", reason}, logFields...), s.logFields(c.table)...)...)
 	if s.invalidUTF8 {
 		c.env.WarnInvalidUTF8()
 	}
@@ -60,21 +60,28 @@ func (c *Copier) Copy(ctx context.Context, t *snapshot.Table, origin snapshot.Or
 // copyStats are the statistics of a finished copy.
 type copyStats struct {
 	rows, bytes int64 // number of rows and bytes received from the server
+	changed     int64 // number of rows that were received whole
+	deleted     int64 // number of rows that were deleted from the Table
 	connections int   // number of connections that read
 	took        time.Duration
 	invalidUTF8 bool // whether some bytes were not valid UTF-8
 }
 
-func (s *copyStats) logFields(table *postgres.Table) []any {
-	return []any{
-		"table", table.Name().String(), "rows", s.rows, "bytes", s.bytes, "jobs", s.connections, "ms", source.Milliseconds(s.took),
-	}
+// tableRead returns the statistics as Progress has them. wholeBecause is the reason for a copy of the whole table.
+func (s *copyStats) tableRead(wholeBecause string) source.TableRead {
+	return source.TableRead{Ended: time.Now(), Took: s.took, WholeBecause: wholeBecause, Rows: s.rows, Changed: s.changed, Deleted: s.deleted, Bytes: s.bytes}
+}
+
+// logFields returns the key–value pairs for a log line, with those in more after the number of rows.
+func (s *copyStats) logFields(table *postgres.Table, more ...any) []any {
+	fields := append([]any{"table", table.Name().String(), "rows", s.rows}, more...)
+	return append(fields, "bytes", s.bytes, "jobs", s.connections, "ms", source.Milliseconds(s.took))
 }
 
 // load copies the table into t as its next View.
 func (c *Copier) load(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position) (copyStats, error) {
 	t.Load(c.table.Shape, origin)
-	p := newPipeline(c, t)
+	p := newPipeline(c, t, 0)
 	err := c.watchdog.Run(ctx, c.conn, p.run)
 	if err == nil {
 		err = t.Commit(position)
@@ -171,7 +178,7 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	case now.Fingerprint != table.Fingerprint:
 		return &source.ResyncError{Reason: "the table's definition changed while the copy was being prepared"}
 	case now.Rewritten():
-		return &source.ResyncError{Reason: "the table was rewritten or truncated while the copy was being prepared"}
+		return &source.ResyncError{Reason: "the table was rewritten or truncated while the copy was being prepared", Intact: true}
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ const (
 type copyPipeline struct {
 	*Copier
 	dst     *snapshot.Table
+	since   uint64 // transaction ID from which on rows are read whole; 0 to read all rows whole
 	limiter *rateLimiter
 
 	ranges        chan *copyRange // ranges for the connections to read
@@ -38,7 +39,8 @@ type copyPipeline struct {
 
 	// Owned by insertLoop.
 	rows, bytes  int64
-	notOffered   int // bytes of rows inserted since the last offer for writing ahead
+	changed      int64 // number of rows that were read whole
+	notOffered   int   // bytes of rows inserted since the last offer for writing ahead
 	lastProgress time.Time
 
 	partials    chan []snapshot.Part // latest offer to writeAheadLoop; nil if nothing is written ahead
@@ -56,14 +58,14 @@ type copyRange struct {
 	turn    chan struct{} // closed when insertLoop reaches this range
 }
 
-func newPipeline(c *Copier, dst *snapshot.Table) *copyPipeline {
+func newPipeline(c *Copier, dst *snapshot.Table, since uint64) *copyPipeline {
 	now := time.Now()
-	return &copyPipeline{Copier: c, dst: dst, start: now, lastProgress: now}
+	return &copyPipeline{Copier: c, dst: dst, since: since, start: now, lastProgress: now}
 }
 
 func (p *copyPipeline) stats() copyStats {
 	return copyStats{
-		rows: p.rows, bytes: p.bytes, connections: int(p.connections.Load()), took: time.Since(p.start),
+		rows: p.rows, changed: p.changed, bytes: p.bytes, connections: int(p.connections.Load()), took: time.Since(p.start),
 		invalidUTF8: p.invalidUTF8.Load(),
 	}
 }
@@ -169,6 +171,9 @@ func (p *copyPipeline) copyRanges(ctx context.Context, conn *pgx.Conn) error {
 	}
 	d := &copyDecoder{ctx: ctx, encoder: encoder, limiter: p.limiter, values: make([][]byte, len(p.table.Columns)), free: free,
 		maxRow: int(p.env.RowLimit()), takesTurns: p.env.MaxRow > 0}
+	if p.since > 0 {
+		d.key = p.table.Key
+	}
 	counted := false
 	for r := range p.ranges {
 		if !counted {
@@ -187,7 +192,11 @@ func (p *copyPipeline) copyRanges(ctx context.Context, conn *pgx.Conn) error {
 
 func (p *copyPipeline) copyRange(ctx context.Context, conn *pgx.Conn, d *copyDecoder, r *copyRange) error {
 	d.startCopy(r)
-	if _, err := conn.PgConn().CopyTo(ctx, d, p.table.CopyQuery(r.whereClause())); err != nil {
+	query := p.table.CopyQuery(r.whereClause())
+	if p.since > 0 {
+		query = p.table.ChangesQuery(p.since, r.whereClause())
+	}
+	if _, err := conn.PgConn().CopyTo(ctx, d, query); err != nil {
 		return err
 	}
 	if !d.trailer {
@@ -223,7 +232,11 @@ func (p *copyPipeline) insertLoop(ctx context.Context) error {
 func (p *copyPipeline) insertBatch(b *rowBatch) error {
 	p.rows += int64(len(b.rows) + len(b.omitted))
 	p.bytes += b.rawBytes
-	b.insertInto(p.dst)
+	changed, err := b.insertInto(p.dst)
+	if err != nil {
+		return err
+	}
+	p.changed += int64(changed)
 	if err := p.dst.Err(); err != nil {
 		return err
 	}

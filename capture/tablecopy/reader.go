@@ -131,7 +131,7 @@ func tableMissing(err error) bool {
 // position is the View's WAL position, or 0 if it is unknown.
 func (r *Reader) CopyAll(ctx context.Context, t *snapshot.Table, reason string, position pglogrepl.LSN) error {
 	c := NewCopier(r.env, r.Conn, &r.Reads, r.Table, r.Server, nil)
-	took, err := c.Copy(ctx, t, originOf(r.name, r.Server), snapshot.Position{LSN: position}, "reason", reason)
+	took, err := c.Copy(ctx, t, originOf(r.name, r.Server), snapshot.Position{LSN: position}, reason)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ type skippedRow struct {
 	values    [][]byte // kept values by column; nil for any other
 	sizes     []int64  // size in bytes of each value that has arrived
 	column    int      // index of the next column
+	prefix    int      // number of bytes before the length of each value, which are ignored
 	remaining int      // number of bytes of that column's value that are still to be dropped
 	kept      int      // total size of the kept values, in bytes
 }
@@ -20,9 +21,10 @@ const (
 	keptRowBytes   = 1 << 20   // largest total size of the values that are kept of a row
 )
 
-// newSkippedRow returns a skippedRow with this number of columns. first holds the values of the first columns.
-func newSkippedRow(first [][]byte, columns int) *skippedRow {
-	r := &skippedRow{values: make([][]byte, columns), sizes: make([]int64, columns)}
+// newSkippedRow returns a skippedRow with this number of columns. first holds the values of the first columns. Before the
+// length of each value, there are prefix bytes that are ignored.
+func newSkippedRow(first [][]byte, columns, prefix int) *skippedRow {
+	r := &skippedRow{values: make([][]byte, columns), sizes: make([]int64, columns), prefix: prefix}
 	for _, v := range first {
 		if r.keeps(len(v)) {
 			r.values[r.column] = bytes.Clone(v)
@@ -70,23 +72,24 @@ func (d *copyDecoder) skipNext(b []byte) (int, error) {
 // readValue reads the length of the value at the start of b, and the value itself if it is kept. It returns the number of bytes
 // that it has read.
 func (r *skippedRow) readValue(b []byte) (int, error) {
-	if len(b) < 4 {
+	n := r.prefix + 4
+	if len(b) < n {
 		return 0, nil
 	}
-	length := int(int32(binary.BigEndian.Uint32(b)))
+	length := int(int32(binary.BigEndian.Uint32(b[r.prefix:])))
 	switch {
 	case length < -1:
 		return 0, errFieldLength(length)
 	case length == -1:
-		return 4, nil // NULL
-	case length <= keptValueBytes && len(b)-4 < length:
+		return n, nil // NULL
+	case length <= keptValueBytes && len(b)-n < length:
 		return 0, nil
 	}
 	r.sizes[r.column] = int64(length)
 	if !r.keeps(length) {
 		r.remaining = length
-		return 4, nil
+		return n, nil
 	}
-	r.values[r.column] = bytes.Clone(b[4 : 4+length])
-	return 4 + length, nil
+	r.values[r.column] = bytes.Clone(b[n : n+length])
+	return n + length, nil
 }

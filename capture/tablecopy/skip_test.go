@@ -63,7 +63,7 @@ func TestCopySkipsLargeRows(t *testing.T) {
 				t.Fatalf("the decoder holds %d bytes of a row; want %d at most", cap(d.partial), limit)
 			}
 			d.flush()
-			(<-full).insertInto(table)
+			_, _ = (<-full).insertInto(table)
 		}
 		if err := table.Commit(snapshot.Position{}); err != nil {
 			t.Fatal(err)

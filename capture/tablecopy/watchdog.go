@@ -148,5 +148,5 @@ func checkBlocking(ctx context.Context, conn *pgx.Conn, pids []int32) error {
 	case err != nil:
 		return fmt.Errorf("query the sessions that the copy blocks: %w", postgres.Explain(err))
 	}
-	return &source.ResyncError{Reason: "the copy gave way to a session that waits for the table: " + blocked, Backoff: true}
+	return &source.ResyncError{Reason: "the copy gave way to a session that waits for the table: " + blocked, Backoff: true, Intact: true}
 }

@@ -218,7 +218,7 @@ func (t *Table) addColumns(e *catalogEntry, ownNames string) error {
 	for _, te := range e.Types {
 		types[te.OID] = te
 	}
-	t.columns = e.Columns
+	t.columns, t.unstableType = e.Columns, types.unstableType()
 	for _, c := range e.Columns {
 		typ, err := types.resolveType(c.Type)
 		if err != nil {

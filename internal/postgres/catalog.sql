@@ -116,11 +116,13 @@ SELECT pg_catalog.jsonb_build_object(
 				JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid
 				WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e'
 					AND d.refclassid = 'pg_catalog.pg_extension'::regclass),
-			'fields', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', a.attname, 'type', a.atttypid::int8)
+			-- xmin shows that a field or a label was renamed and renamed back: rows that were read in between have the other name.
+			'fields', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', a.attname, 'type', a.atttypid::int8,
+					'changed', a.xmin::text)
 					ORDER BY a.attnum)
 				FROM pg_catalog.pg_attribute a
 				WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped),
-			'labels', (SELECT pg_catalog.jsonb_agg(e.enumlabel ORDER BY e.enumsortorder)
+			'labels', (SELECT pg_catalog.jsonb_agg(e.enumlabel || ' ' || e.xmin ORDER BY e.enumsortorder)
 				FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)
 		) ORDER BY t.oid) FROM pg_catalog.pg_type t WHERE t.oid IN (SELECT oid FROM typ)),
 	'children', EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = rel.oid),

@@ -27,7 +27,10 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 // CompareCatalog reports whether the table's shape has changed since table was loaded, and whether its publication has
 // changed since [EnsurePublication] returned fingerprint. After the first call on a connection, it takes one round trip. The
 // error is a [*Problem] if the table no longer exists or can no longer be followed.
-func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, fingerprint string) (shapeChanged, publicationChanged bool, err error) {
+//
+// If m is not nil, CompareCatalog first reads the Moment. So if neither has changed, then neither had changed at the Moment
+// either. If the server refuses to show it, *m stays zero.
+func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, fingerprint string, m *Moment) (shapeChanged, publicationChanged bool, err error) {
 	sql, err := prepareCatalogSQL(ctx, conn, name)
 	if err != nil {
 		return false, false, err
@@ -35,9 +38,20 @@ func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table
 	var now string
 	var row catalogRow
 	b := &pgx.Batch{}
+	var momentErr error
+	if m != nil {
+		b.Queue(momentSQL, table.OID).QueryRow(func(r pgx.Row) error {
+			momentErr = m.scan(r)
+			return momentErr
+		})
+	}
 	row.queueCatalog(b, name, sql, false)
 	b.Queue(publicationFingerprintSQL(conn), publication, table.OID).QueryRow(func(r pgx.Row) error { return r.Scan(&now) })
 	err = Pinned(conn).SendBatch(ctx, b).Close()
+	if momentErr != nil && !conn.IsClosed() && ctx.Err() == nil {
+		*m = Moment{}
+		return CompareCatalog(ctx, conn, name, table, publication, fingerprint, nil)
+	}
 	if row.read && row.err == nil && err != nil {
 		return false, false, Explain(fmt.Errorf("read publication %s: %w", publication, err))
 	}

@@ -19,6 +19,7 @@ type Server struct {
 	SystemID   string // the cluster's system identifier; empty if the user may not see it
 	Timeline   int    // the timeline of the last checkpoint; 0 if the user may not see it
 	Address    string // host, port and database of this server, without user and password
+	Started    int64  // start time in microseconds since 1970; 0 unless LoadServerStart has returned it
 	Database   string
 	User       string
 	Superuser  bool // whether the user is a superuser

@@ -19,6 +19,7 @@ type Table struct {
 	selectExprs     []string      // expressions of SelectList, by column
 	columns         []columnEntry // entries of the catalog, by column
 	keyOperators    []keyOperator // operators that compare the key, by column of the key
+	unstableType    string        // see UnstableType
 	facts           facts
 	assumedKey      bool // whether the table has no key, and LoadTarget's caller named one
 }

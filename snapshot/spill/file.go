@@ -82,7 +82,7 @@ func (f *File) Write(data []byte, head int) (*Extent, error) {
 // Read returns the data.
 func (e *Extent) Read() ([]byte, error) {
 	data := make([]byte, e.size)
-	if err := e.readAt(data); err != nil {
+	if err := e.readAt(data, 0); err != nil {
 		return nil, err
 	}
 	if crc32.Checksum(data[:e.head], castagnoli) != e.headSum || crc32.Checksum(data[e.head:], castagnoli) != e.restSum {
@@ -98,7 +98,7 @@ func (e *Extent) AppendHead(dst []byte) ([]byte, error) {
 		dst = append(make([]byte, 0, start+e.head), dst...)
 	}
 	head := dst[start : start+e.head]
-	if err := e.readAt(head); err != nil {
+	if err := e.readAt(head, 0); err != nil {
 		return dst[:start], err
 	}
 	if crc32.Checksum(head, castagnoli) != e.headSum {
@@ -107,9 +107,21 @@ func (e *Extent) AppendHead(dst []byte) ([]byte, error) {
 	return dst[:start+e.head], nil
 }
 
-// readAt fills p with the data at the start of the extent.
-func (e *Extent) readAt(p []byte) error {
-	_, err := e.file.file.ReadAt(p, e.offset)
+// ReadRest returns the data after the head.
+func (e *Extent) ReadRest() ([]byte, error) {
+	rest := make([]byte, e.size-e.head)
+	if err := e.readAt(rest, e.head); err != nil {
+		return nil, err
+	}
+	if crc32.Checksum(rest, castagnoli) != e.restSum {
+		return nil, e.file.setDamaged(errChecksum)
+	}
+	return rest, nil
+}
+
+// readAt fills p with the data that begins at start.
+func (e *Extent) readAt(p []byte, start int) error {
+	_, err := e.file.file.ReadAt(p, e.offset+int64(start))
 	runtime.KeepAlive(e) // the extent's blocks must not be reused during the read
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF

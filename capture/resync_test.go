@@ -1,0 +1,206 @@
+package capture
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/faultproxy"
+	"capture/internal/pgserver"
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+// resyncing returns cfg for a test in which resyncs transfer only what has changed, even if the table is small.
+func resyncing(cfg Config) Config {
+	cfg.copying.AlwaysResync = true
+	cfg.retry = 300 * time.Millisecond
+	return cfg
+}
+
+// proxiedConfig is config for a daemon that reaches the database through the proxy.
+func proxiedConfig(t testing.TB, p *faultproxy.Proxy, url string) Config {
+	t.Helper()
+	direct := config(t, url)
+	return resyncing(config(t, p.URL(direct.Database.Database)))
+}
+
+// readLine is the log line of a copy or a resync.
+type readLine struct {
+	Message string `json:"@message"`
+	Reason  string
+	Rows    int
+	Changed int
+	Deleted int
+	Bytes   int
+}
+
+// reads returns the log lines of all copies and resyncs so far.
+func (d *daemon) reads() (reads []readLine) {
+	d.t.Helper()
+	for line := range strings.Lines(d.log.String()) {
+		if !strings.Contains(line, `"@message":"copied"`) && !strings.Contains(line, `"@message":"resynced"`) {
+			continue
+		}
+		var r readLine
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			d.t.Fatal(err)
+		}
+		reads = append(reads, r)
+	}
+	return reads
+}
+
+// waitRead waits until there are more than n reads and the daemon is ready, and returns the last one.
+func (d *daemon) waitRead(n int) readLine {
+	d.t.Helper()
+	eventually(d.t, "another read of the table", func() error {
+		if s := d.Status(); len(d.reads()) <= n || !s.Ready {
+			return fmt.Errorf("%d reads; %+v", len(d.reads()), s.Checks)
+		}
+		return nil
+	})
+	reads := d.reads()
+	return reads[len(reads)-1]
+}
+
+// cut ends all sessions of capture, runs change, and returns the next read of the table. The daemon may connect before change
+// has ended.
+func (d *daemon) cut(conn *pgx.Conn, change func()) readLine {
+	d.t.Helper()
+	n := len(d.reads())
+	exec(d.t, conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'capture'")
+	change()
+	return d.waitRead(n)
+}
+
+// disconnected runs change while capture cannot connect, and returns the next read of the table.
+func (d *daemon) disconnected(p *faultproxy.Proxy, change func()) readLine {
+	d.t.Helper()
+	n := len(d.reads())
+	p.Refuse()
+	p.Cut()
+	eventually(d.t, "the connection is lost", func() error {
+		if s := d.Status(); s.State != stateWaiting {
+			return errors.New(s.State)
+		}
+		return nil
+	})
+	change()
+	if err := p.Accept(); err != nil {
+		d.t.Fatal(err)
+	}
+	return d.waitRead(n)
+}
+
+// waitHorizon waits until the rows in memory have a horizon that is above every transaction so far. The server must be idle.
+func (d *daemon) waitHorizon(conn *pgx.Conn) *snapshot.Horizon {
+	d.t.Helper()
+	next := one[int64](d.t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
+	eventually(d.t, "a horizon above all transactions", func() error {
+		if _, err := d.Snapshot(d.t.Context()); err != nil {
+			return err
+		}
+		h := d.table.View().Horizon()
+		if h == nil || h.XID < uint64(next) {
+			return fmt.Errorf("%+v", h)
+		}
+		return nil
+	})
+	return d.table.View().Horizon()
+}
+
+// identities returns the place and transaction of each row version.
+func identities(t testing.TB, conn *pgx.Conn, table string) map[string]bool {
+	t.Helper()
+	rows, err := conn.Query(t.Context(), "SELECT tableoid || ' ' || ctid || ' ' || xmin FROM "+table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := map[string]bool{}
+	for _, id := range list {
+		set[id] = true
+	}
+	return set
+}
+
+// TestReconnectTransfersChanges: after a lost connection, exactly the rows that changed are transferred, and the rows that were
+// deleted disappear. All writes end in the same rows, whatever way they take.
+func TestReconnectTransfersChanges(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
+	url := s.URL("postgres")
+	conn, other := connect(t, url), connect(t, url)
+	for _, layout := range []string{"", "PARTITION BY RANGE (id)"} {
+		t.Run(layout, func(t *testing.T) {
+			exec(t, conn, "DROP TABLE IF EXISTS t; CREATE TABLE t (id int PRIMARY KEY, n int, note text, long text) "+layout)
+			if layout != "" {
+				exec(t, conn, "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (MINVALUE) TO (500); CREATE TABLE t2 PARTITION OF t DEFAULT")
+			}
+			exec(t, conn, "ALTER TABLE t ALTER long SET STORAGE EXTERNAL")
+			exec(t, conn, "INSERT INTO t SELECT i, 0, 'note', repeat('x', 2500 * (i % 2)) FROM generate_series(1, 1000) i")
+			p := proxied(t, s)
+			cfg := proxiedConfig(t, p, url)
+			cfg.Table = postgres.Name{Table: "t"}
+			cfg.pageBytes = 4000
+			d := start(t, cfg)
+			d.ready()
+			for _, step := range []struct {
+				what string
+				sql  []string
+			}{
+				{"nothing", nil},
+				{"update", []string{"UPDATE t SET n = n + 1 WHERE id % 100 = 0"}},
+				{"update of the long value", []string{"UPDATE t SET long = repeat('y', 2600) WHERE id % 101 = 0"}},
+				{"the same row again and again", []string{"UPDATE t SET n = n + 1 WHERE id = 7", "UPDATE t SET n = n + 1 WHERE id = 7", "VACUUM t", "UPDATE t SET n = n + 1 WHERE id = 7"}},
+				{"insert and delete", []string{"INSERT INTO t SELECT i, 1, 'new' FROM generate_series(2001, 2020) i", "DELETE FROM t WHERE id % 50 = 3", "DELETE FROM t WHERE id = 2003"}},
+				{"delete, vacuum, insert in the same place", []string{"DELETE FROM t WHERE id BETWEEN 600 AND 700", "VACUUM t", "INSERT INTO t SELECT i, 1, 'back' FROM generate_series(600, 640) i"}},
+				{"keys that move between partitions", []string{"UPDATE t SET id = id + 4000 WHERE id BETWEEN 100 AND 110"}},
+				{"savepoints", []string{`BEGIN; UPDATE t SET n = 50 WHERE id = 1; SAVEPOINT a; UPDATE t SET n = 51 WHERE id = 2; SAVEPOINT b; UPDATE t SET n = 52 WHERE id = 4;
+					ROLLBACK TO b; UPDATE t SET n = 53 WHERE id = 5; RELEASE a; SAVEPOINT c; UPDATE t SET n = 54 WHERE id = 6; COMMIT`}},
+				{"rolled back", []string{"BEGIN; UPDATE t SET n = 99; ROLLBACK"}},
+				{"row locks", []string{"BEGIN; SELECT 1 FROM t FOR UPDATE; COMMIT", "BEGIN; SELECT 1 FROM t FOR KEY SHARE; SAVEPOINT a; SELECT 1 FROM t FOR NO KEY UPDATE; COMMIT"}},
+				{"frozen", []string{"UPDATE t SET n = n + 1 WHERE id % 90 = 1", "VACUUM (FREEZE) t", "UPDATE t SET n = n + 1 WHERE id % 90 = 2"}},
+				{"two-phase commit", []string{"BEGIN; UPDATE t SET note = 'prepared' WHERE id % 70 = 1; SAVEPOINT a; INSERT INTO t VALUES (9001); PREPARE TRANSACTION 'resync'", "UPDATE t SET note = 'between' WHERE id % 70 = 2", "COMMIT PREPARED 'resync'"}},
+			} {
+				d.waitHorizon(conn)
+				before, shown := identities(t, conn, "t"), oracle(t, conn, "t", "id")
+				r := d.disconnected(p, func() {
+					for i, sql := range step.sql {
+						exec(t, []*pgx.Conn{conn, other}[i%2], sql, pgx.QueryExecModeSimpleProtocol)
+					}
+				})
+				changed := 0
+				after := identities(t, conn, "t")
+				for id := range after {
+					if !before[id] {
+						changed++
+					}
+				}
+				keys := map[string]bool{}
+				for _, row := range oracle(t, conn, "t", "id") {
+					keys[row[:strings.Index(row, ",")]] = true
+				}
+				deleted := 0
+				for _, row := range shown {
+					if !keys[row[:strings.Index(row, ",")]] {
+						deleted++
+					}
+				}
+				if want := (readLine{Message: "resynced", Rows: len(after), Changed: changed, Deleted: deleted, Bytes: r.Bytes}); r != want {
+					t.Errorf("%s: %+v, want %+v", step.what, r, want)
+				}
+				d.equal(conn, "t", "id")
+			}
+		})
+	}
+}

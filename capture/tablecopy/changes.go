@@ -1,0 +1,180 @@
+package tablecopy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/capture/source"
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+const (
+	// smallTableBytes is the size of the rows below which the whole table is copied. A copy of so few rows takes about as long
+	// as it takes to find out which of them have changed.
+	smallTableBytes = 256 << 10
+
+	// sampledPages is the number of pages that are read to estimate how many rows have changed. Above the share copiedShare,
+	// a copy of the whole table takes less time.
+	sampledPages = 256
+	leastSampled = 50 // number of rows below which an estimate is ignored
+	copiedShare  = 0.75
+
+	// oldestHorizon is the number of transactions after which a horizon is not used. Postgres compares transaction IDs modulo
+	// 2^32, so a horizon is wrong after 2^31 transactions.
+	oldestHorizon = 1 << 30
+)
+
+// errUnknownKey means that a row has not changed since the horizon, but the Table does not have it.
+var errUnknownKey error = &source.ResyncError{Reason: "an unchanged row is not known"}
+
+// Update makes t the table as the transaction of c sees it, as t's next View, with this origin and position. It transfers only
+// what has changed if the horizon of t's rows is valid in that transaction, and copies the whole table otherwise. It reports
+// this to Progress, and logs it with the additional fields. c.server must have the SystemID and the Timeline of the server.
+//
+// Update returns the horizon of the new View. The caller passes it to [snapshot.Table.SetHorizon] once everything that the
+// transaction's snapshot shows is durable. The horizon is nil if the table has none.
+func (c *Copier) Update(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, logFields ...any) (*snapshot.Horizon, time.Duration, error) {
+	var moment postgres.Moment
+	err := c.reads.WithIdleTimeout(ctx, c.env.Timeouts.Idle, func(ctx context.Context) (err error) {
+		moment, err = postgres.LoadMoment(ctx, c.conn, c.table)
+		return err
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	if c.server.Started != 0 && moment.Started != 0 && c.server.Started != moment.Started {
+		return nil, 0, errors.New("connections to the same address reach different servers")
+	}
+	now := HorizonAt(&moment, &c.server, c.table)
+	if now != nil && position.LSN != 0 {
+		now.LSN = position.LSN
+	}
+	why, err := c.wholeCopyReason(ctx, t, origin, position, &moment, now)
+	if err != nil {
+		return nil, 0, changesError(err)
+	}
+	if why != "" {
+		took, err := c.Copy(ctx, t, origin, position, why, logFields...)
+		return now, took, err
+	}
+	took, err := c.copyChanges(ctx, t, origin, position, logFields)
+	return now, took, changesError(err)
+}
+
+// HorizonAt returns the horizon of the moment, or nil if the table can have none. server must have the SystemID and the
+// Timeline.
+func HorizonAt(m *postgres.Moment, server *postgres.Server, table *postgres.Table) *snapshot.Horizon {
+	h := m.Horizon(server.SystemID, int32(server.Timeline), table)
+	if !m.Heap || !h.IsComplete() || table.UnstableType() != "" {
+		return nil
+	}
+	return h
+}
+
+// changesError returns err. If the server has refused a statement, changesError returns a *source.ResyncError instead, so that
+// the next attempt copies the whole table. A FATAL error ends the connection, and says nothing about the statement.
+func changesError(err error) error {
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.SeverityUnlocalized != "FATAL" {
+		return &source.ResyncError{Reason: "the server cannot show what has changed: " + postgres.RedactedMessage(err), Backoff: true}
+	}
+	return err
+}
+
+// wholeCopyReason returns the reason why the whole table must be copied, for the operator. It returns "" if it is enough to
+// read what has changed since the horizon of t's rows. "Resync" in docs/design.md lists the reasons, and the test of each.
+func (c *Copier) wholeCopyReason(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, m *postgres.Moment, now *snapshot.Horizon) (string, error) {
+	v := t.View()
+	if v == nil {
+		return "first copy", nil
+	}
+	h := v.Horizon()
+	switch {
+	case h == nil:
+		return "the age of the rows in memory is not known", nil
+	case v.Origin().Source != origin.Source:
+		return "the rows in memory come from another source", nil
+	case !m.Heap:
+		return "not all of the table is stored as a heap", nil
+	case c.table.UnstableType() != "":
+		return "values of type " + c.table.UnstableType() + " may change without their row", nil
+	case now == nil:
+		return "the server does not tell its identity", nil
+	}
+	if difference := h.Difference(&now.Place); difference != "" {
+		return difference, nil
+	}
+	switch {
+	case position.LSN < v.Position().LSN || m.LSN < v.Position().LSN:
+		return "the server is at an earlier state than the file", nil
+	case m.Xmax < h.XID || uint32(h.XID) < 3:
+		return "the server has had fewer transactions than before", nil
+	case m.Xmax-h.XID >= oldestHorizon:
+		return "too many transactions since the last state", nil
+	case v.Bytes() < smallTableBytes && !c.env.Copy.AlwaysResync:
+		return "the table is small", nil
+	}
+	return c.mostlyChanged(ctx, h, m)
+}
+
+// mostlyChanged returns a reason to copy the whole table if a sample shows that most of its rows have changed.
+func (c *Copier) mostlyChanged(ctx context.Context, h *snapshot.Horizon, m *postgres.Moment) (why string, err error) {
+	size, err := loadRelationSize(ctx, c.conn, c.table)
+	if err != nil {
+		return "", err
+	}
+	percent := min(100, 100*sampledPages/float64(max(size.pages, 1)))
+	rows, changed, age, err := c.table.SampleChanges(ctx, c.conn, h.XID, percent)
+	switch {
+	case err != nil:
+		return "", err
+	case age < 0 || uint64(age) < m.Xmax-h.XID || uint64(age) >= 2*oldestHorizon-1:
+		return "too many transactions since the last state", nil
+	case rows >= leastSampled && !c.env.Copy.AlwaysResync && float64(changed) > copiedShare*float64(rows):
+		return "most rows have changed", nil
+	}
+	return "", nil
+}
+
+// copyChanges brings t up to date. It reads the keys of all rows, and the rows that have changed since the horizon of t's rows.
+func (c *Copier) copyChanges(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, logFields []any) (time.Duration, error) {
+	h := t.View().Horizon()
+	if !t.LoadChanges(c.table.Shape, origin) {
+		return c.Copy(ctx, t, origin, position, "rows in memory cannot be read", logFields...)
+	}
+	p := newPipeline(c, t, h.XID)
+	err := c.watchdog.Run(ctx, c.conn, p.run)
+	deleted := 0
+	if err == nil {
+		deleted, err = p.checkComplete()
+	}
+	if err == nil {
+		err = t.Commit(position)
+	}
+	if err != nil {
+		t.Rollback()
+		return 0, fmt.Errorf("read the changes of table %s: %w", c.table.Name(), err)
+	}
+	s := p.stats()
+	s.deleted = int64(deleted)
+	c.env.Progress.RecordRead(s.tableRead(""))
+	c.env.Logger.Info("resynced", append(logFields, s.logFields(c.table, "changed", s.changed, "deleted", s.deleted)...)...)
+	if s.invalidUTF8 {
+		c.env.WarnInvalidUTF8()
+	}
+	return s.took, nil
+}
+
+// checkComplete checks that the Table has as many rows as the server has sent keys. It returns the number of rows that the
+// Commit will delete.
+func (p *copyPipeline) checkComplete() (deleted int, err error) {
+	seen, unseen := p.dst.Seen()
+	if int64(seen+p.dst.OmittedRows()) != p.rows {
+		return 0, &source.ResyncError{Reason: "rows share a key"}
+	}
+	return unseen, nil
+}

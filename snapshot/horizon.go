@@ -1,0 +1,76 @@
+package snapshot
+
+import "github.com/jackc/pglogrepl"
+
+// Horizon divides the row versions of the Postgres table into those that a View certainly has and those that it may lack. A
+// later read of the table then transfers only the latter. The invariant is:
+//
+// If a later snapshot of the database shows a row version of a transaction below XID, then the View has this version as the
+// row with its key. It holds as long as the Place is the same, and as long as the database has not gone back to a state
+// before the View's.
+//
+// The reasons: every transaction below XID had ended when the Horizon was read, and the View shows what these transactions
+// committed. The later snapshot shows the version, so nothing between View and snapshot has deleted it. The values of a version
+// never change in place. See "Resync" in docs/design.md.
+type Horizon struct {
+	XID uint64        `json:"xid"` // 64-bit transaction ID: the xmin of a snapshot of the database
+	LSN pglogrepl.LSN `json:"lsn"` // WAL position after that snapshot; the View's position is not below it
+	Place
+}
+
+// Place is what a Horizon is valid for. Row versions keep their transaction IDs and their content only while all of this stays
+// the same.
+type Place struct {
+	SystemID    string `json:"system_id"`    // system identifier of the database cluster
+	Timeline    int32  `json:"timeline"`     // timeline of the server's WAL
+	Started     int64  `json:"started"`      // start time of the server, in microseconds since 1970
+	DatabaseOID uint32 `json:"database_oid"` // OID of the database
+	TableOID    uint32 `json:"table_oid"`    // OID of the table
+	Files       string `json:"files"`        // digest of the OIDs and file numbers of the table or its partitions
+	Fingerprint string `json:"fingerprint"`  // fingerprint of the table's shape
+}
+
+// IsComplete reports whether every field is known.
+func (p *Place) IsComplete() bool {
+	return p.SystemID != "" && p.Timeline != 0 && p.Started != 0 && p.DatabaseOID != 0 && p.TableOID != 0 && p.Files != "" && p.Fingerprint != ""
+}
+
+// Difference returns the first difference between p and the place now, for the operator. It returns "" if they are the same
+// place.
+func (p *Place) Difference(now *Place) string {
+	switch {
+	case !p.IsComplete() || !now.IsComplete():
+		return "the server does not tell its identity"
+	case p.SystemID != now.SystemID:
+		return "it is another database cluster"
+	case p.Timeline != now.Timeline:
+		return "the server is on another timeline"
+	case p.Started != now.Started:
+		return "the server was restarted, or it is another server"
+	case p.DatabaseOID != now.DatabaseOID:
+		return "it is another database"
+	case p.TableOID != now.TableOID:
+		return "it is another table"
+	case p.Fingerprint != now.Fingerprint:
+		return "the table's definition changed"
+	case p.Files != now.Files:
+		return "the table was rewritten or truncated"
+	}
+	return ""
+}
+
+// SetHorizon sets the horizon of the last committed state, and of those that follow until the next Load commits. It must hold
+// for that state. A nil horizon means that nothing is known about the age of the rows. Only the writer may call it.
+func (t *Table) SetHorizon(h *Horizon) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.horizon = h
+	if t.view != nil {
+		v := *t.view
+		v.horizon = h
+		t.view = &v
+	}
+}
+
+// Horizon returns the horizon of the View's rows, or nil if nothing is known about their age.
+func (v *View) Horizon() *Horizon { return v.horizon }
