@@ -55,7 +55,11 @@ func (h *exportHandler) serveExport(w http.ResponseWriter, r *http.Request, form
 	if !ok {
 		return
 	}
-	f, err := parseFilter(r.URL.Query(), t.columnRoles)
+	var f filter
+	query, err := parseQuery(r)
+	if err == nil {
+		f, err = parseFilter(query, t.columnRoles)
+	}
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return

@@ -3,6 +3,7 @@ package web
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strings"
 	"time"
@@ -15,6 +16,16 @@ type filter struct {
 	tag   string
 	from  string // earliest time selected; "" means no limit
 	to    string // earliest time no longer selected; "" means no limit
+}
+
+// parseQuery parses the query of a request. Its error is meant for the client. Without it, a parameter that is not encoded properly
+// would be left out, and the answer would have all votes instead of those that the client wants.
+func parseQuery(r *http.Request) (url.Values, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, errors.New("what follows the ? is not encoded as in a URL: a % is %25, and a ; is %3B")
+	}
+	return query, nil
 }
 
 // parseFilter parses the parameters q, tag, from and to. Its errors are meant for the client.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -83,13 +84,21 @@ func (m *middleware) record(w *responseWriter, r *http.Request) {
 // during the answer, net/http would assume that the client has gone, and cancel the request. If the body cannot be read,
 // discardBody answers the request and returns false.
 func discardBody(w *responseWriter, r *http.Request) bool {
-	_, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	var err error
+	if r.ContentLength > maxBodyBytes {
+		err = &http.MaxBytesError{Limit: maxBodyBytes} // without waiting for it
+	} else {
+		_, err = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	}
 	if err != nil {
 		w.Header().Set("Connection", "close")
 		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
+		switch {
+		case errors.As(err, &tooLarge):
 			writeError(w, http.StatusRequestEntityTooLarge, "the request has a body; send it without one")
-		} else {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			writeError(w, http.StatusRequestTimeout, "the request's body did not arrive in time; send the request without one")
+		default:
 			writeError(w, http.StatusBadRequest, "the request's body can't be read; send the request without one")
 		}
 		return false

@@ -31,7 +31,11 @@ func (h *votesHandler) serveList(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	q, err := parsePageQuery(r.URL.Query(), t.columnRoles)
+	var q pageQuery
+	query, err := parseQuery(r)
+	if err == nil {
+		q, err = parsePageQuery(query, t.columnRoles)
+	}
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return

@@ -76,7 +76,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}
 	var publishing sync.WaitGroup
 	publishing.Go(s.events.run)
-	err := serveUntilDone(ctx, srv, l, maxConnections, func() {
+	err := serveUntilDone(ctx, srv, plainErrorListener{l}, maxConnections, func() {
 		close(s.stopping)
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 		defer cancel()

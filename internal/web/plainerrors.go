@@ -1,0 +1,59 @@
+package web
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+)
+
+// Package net/http answers a request that it cannot parse by itself, before any handler, in plain text. plainErrorListener makes
+// these answers JSON, like all other errors.
+type plainErrorListener struct{ net.Listener }
+
+func (l plainErrorListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if tcp, ok := c.(*net.TCPConn); ok {
+		return plainErrorConn{tcp}, err
+	}
+	return c, err
+}
+
+// plainErrorConn is a connection that converts the errors that net/http writes. It has all methods of a TCP connection, because
+// net/http sends files by ReadFrom.
+type plainErrorConn struct{ *net.TCPConn }
+
+func (c plainErrorConn) Write(p []byte) (int, error) {
+	answer := convertPlainError(p)
+	if answer == nil {
+		return c.TCPConn.Write(p)
+	}
+	if _, err := c.TCPConn.Write(answer); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// errorHeaders are the headers that net/http gives to an error of its own (errorHeaders in net/http/server.go). No handler of this
+// package writes them in this order.
+var errorHeaders = []byte("\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n")
+
+// convertPlainError returns the answer as JSON if p is an error that net/http has written, and otherwise nil.
+func convertPlainError(p []byte) []byte {
+	const maxLength = 1 << 10
+	if len(p) > maxLength || !bytes.HasPrefix(p, []byte("HTTP/1.1 ")) {
+		return nil
+	}
+	statusLine, text, found := bytes.Cut(p, errorHeaders)
+	if !found || bytes.IndexByte(statusLine, '\n') >= 0 {
+		return nil
+	}
+	status, _, _ := strings.Cut(string(statusLine), ": ") // without the text, which the body has
+	body, err := json.Marshal(map[string]string{"error": "not a request that capture can read: " + string(text)})
+	if err != nil {
+		return nil
+	}
+	return fmt.Appendf(nil, "%s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n%s\n",
+		status, len(body)+1, body)
+}
