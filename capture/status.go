@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/internal/volume"
 	"capture/snapshot"
@@ -44,10 +45,35 @@ type Status struct {
 	Attempts    int        `json:"attempts,omitempty"`
 	NextAttempt *time.Time `json:"next_attempt,omitempty"`
 
+	LastRead *ReadStatus `json:"last_read,omitempty"` // absent before the first copy
+
 	Memory  *MemoryStatus  `json:"memory,omitempty"` // absent without a memory limit
 	File    FileStatus     `json:"file"`
 	Kept    KeptStatus     `json:"kept"`
 	Volumes []volume.Usage `json:"volumes,omitempty"`
+}
+
+// ReadStatus describes the last read of the table: a copy of the whole table, or a resync that transferred only what had
+// changed.
+type ReadStatus struct {
+	Ended   time.Time `json:"ended"`
+	Whole   bool      `json:"whole"`            // whether the whole table was copied
+	Reason  string    `json:"reason,omitempty"` // reason why it was
+	Rows    int64     `json:"rows"`             // number of rows that were transferred
+	Deleted int64     `json:"deleted"`          // number of rows that a resync deleted
+	Bytes   int64     `json:"bytes"`            // bytes received from the server
+	MS      float64   `json:"ms"`
+}
+
+// newReadStatus returns the ReadStatus of r, or nil if there was no read.
+func newReadStatus(r source.TableRead) *ReadStatus {
+	if r.Ended.IsZero() {
+		return nil
+	}
+	return &ReadStatus{
+		Ended: r.Ended.UTC(), Whole: r.WholeBecause != "", Reason: r.WholeBecause, Rows: r.Changed, Deleted: r.Deleted,
+		Bytes: r.Bytes, MS: millis(r.Took),
+	}
 }
 
 // MemoryStatus shows how the rows are divided between memory and the spill file.
@@ -121,7 +147,7 @@ func (st *Status) addFollowing(r *followReport) {
 	st.Database = cmp.Or(r.ServerAddress, st.Database)
 	st.LastContact = timeOrNil(r.LastContact)
 	st.LagBytes, st.LagSeconds, st.RetainedWAL = r.LagBytes, r.LagSeconds, r.RetainedWAL
-	st.Transactions = r.Counters.Transactions
+	st.Transactions, st.LastRead = r.Counters.Transactions, newReadStatus(r.LastRead)
 	st.Error, st.Attempts, st.NextAttempt = r.err, r.failed, timeOrNil(r.nextAttempt)
 }
 

@@ -96,6 +96,7 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	line("server", joinNonEmpty(", ", withPrefix("PostgreSQL ", s.ServerVersion), withPrefix("system ", s.SystemID)))
 	line("source", joinNonEmpty(" — ", s.Source, s.SourceNote))
 	line("rows", joinNonEmpty(", ", countText(s.Rows), bytesText(s.Bytes), transactionsText(s.Transactions)))
+	line("read", readText(s.LastRead, now))
 	line("memory", memoryText(s.Memory))
 	line("position", joinNonEmpty(", ", withPrefix("LSN ", s.LSN), timeAgo("committed", s.CommitTime, now)))
 	line("lag", lagText(s))
@@ -119,6 +120,22 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	}
 	fmt.Fprintf(&b, "\n  %scapture %s, process %d on %s%s\n", p.dim, foreign.Text(s.Version), s.PID, foreign.Text(s.Host), p.off)
 	return b.String()
+}
+
+// readText describes the last read of the table.
+func readText(r *capture.ReadStatus, now time.Time) string {
+	if r == nil {
+		return ""
+	}
+	what := "the whole table"
+	if !r.Whole {
+		what = fmt.Sprintf("%s changed and %s deleted", rowsText(int(r.Rows)), countText(int(r.Deleted)))
+	}
+	text := fmt.Sprintf("%s, %s in %s, %s ago", what, bytesText(r.Bytes), spanText(time.Duration(r.MS*float64(time.Millisecond))), spanText(now.Sub(r.Ended)))
+	if r.Whole {
+		text += " (" + foreign.Text(r.Reason) + ")"
+	}
+	return text
 }
 
 // memoryText returns how much of the rows is in memory and on disk. It returns "" if all rows are in memory.

@@ -110,6 +110,7 @@ func TestStatusText(t *testing.T) {
 		Table:  "public.votes", Database: "db1:5432/rag", SystemID: "7301", ServerVersion: "18.1", Source: "logical",
 		Rows: 1234567, Bytes: 3 << 30, LSN: "0/1B3C4D8", CommitTime: before(4200 * time.Millisecond), LastContact: before(time.Second),
 		LagBytes: 5000, LagSeconds: 0.3, RetainedWAL: 64 << 20, Transactions: 7,
+		LastRead: &capture.ReadStatus{Ended: now.Add(-3 * time.Hour), Rows: 312, Deleted: 4, Bytes: 20 << 20, MS: 1234},
 		File: capture.FileStatus{Path: "/app/data/fallback/feedback.json", Written: before(70 * time.Second), Reason: "change",
 			Rows: 1234566, Bytes: 3 << 30, LSN: "0/1B3C000", Millis: 8123, Pending: before(100 * time.Millisecond)},
 		Kept:    capture.KeptStatus{States: 31, Bytes: 9 << 30, Oldest: before(76 * time.Hour)},

@@ -1,0 +1,48 @@
+package logical
+
+import (
+	"testing"
+
+	"github.com/jackc/pglogrepl"
+
+	"capture/snapshot"
+)
+
+// TestHorizonWaitsForStream: a moment becomes the horizon only after the stream has passed it, and a newer one does not replace
+// it before. A moment of another server or database never does.
+func TestHorizonWaitsForStream(t *testing.T) {
+	place := snapshot.Place{SystemID: "1", Timeline: 1, Started: 5, DatabaseOID: 7, TableOID: 8, Files: "f", Fingerprint: "g"}
+	at := func(xid uint64, lsn pglogrepl.LSN, place snapshot.Place) *snapshot.Horizon {
+		return &snapshot.Horizon{XID: xid, LSN: lsn, Place: place}
+	}
+	var p horizons
+	p.propose(at(9, 90, place)) // the stream began without a horizon
+	if h := p.passed(100); h != nil {
+		t.Errorf("%+v, although the place of the stream is not known", h)
+	}
+	p.start(at(10, 100, place))
+	restarted, another := place, place
+	restarted.Started++
+	another.DatabaseOID++
+	p.propose(at(11, 110, restarted))
+	p.propose(at(11, 110, another))
+	p.propose(nil)
+	if h := p.passed(1000); h != nil {
+		t.Errorf("%+v, which is another place", h)
+	}
+	p.propose(at(12, 120, place))
+	p.propose(at(13, 200, place))
+	if h := p.passed(119); h != nil {
+		t.Errorf("%+v before the stream has passed it", h)
+	}
+	if h := p.passed(120); h == nil || h.XID != 12 {
+		t.Errorf("%+v, want 12", h)
+	}
+	if h := p.passed(1000); h != nil {
+		t.Errorf("%+v a second time", h)
+	}
+	p.propose(at(14, 210, place))
+	if h := p.passed(210); h == nil || h.XID != 14 {
+		t.Errorf("%+v, want 14", h)
+	}
+}
