@@ -108,7 +108,7 @@ type keepConfig struct {
 // pageConfig controls how the feedback page shows the table.
 type pageConfig struct {
 	Title      string `placeholder:"TEXT" env:"CAPTURE_TITLE" help:"Title of the feedback page. The default comes from the table's name."`
-	TimeColumn string `placeholder:"COLUMN" env:"CAPTURE_TIME_COLUMN" help:"Column with the time at which a row was created. The default is the first timestamp column."`
+	TimeColumn string `placeholder:"COLUMN" env:"CAPTURE_TIME_COLUMN" help:"Column with the time at which a row was created: a timestamp, a date, or a number of seconds or milliseconds since 1970. The default is the first timestamp column."`
 	TagsColumn string `placeholder:"COLUMN" env:"CAPTURE_TAGS_COLUMN" help:"Column with tags. The default is the first text[] column."`
 }
 

@@ -56,9 +56,15 @@ func newColumnRoles(shape *rowjson.Shape, timeColumn, tagsColumn string) (*colum
 	c.time = findColumn(shape, timeColumn, func(t *rowjson.Type) bool {
 		return t.Kind == rowjson.Timestamp || t.Kind == rowjson.TimestampTZ
 	})
+	if c.time >= 0 && !holdsTimes(&shape.Columns[c.time].Type) {
+		c.time = -1 // columnChecker says so
+	}
 	c.tags = findColumn(shape, tagsColumn, func(t *rowjson.Type) bool {
 		return t.Kind == rowjson.Array && t.Elem.Kind == rowjson.Text
 	})
+	if c.tags >= 0 && !holdsTags(&shape.Columns[c.tags].Type) {
+		c.tags = -1
+	}
 	if c.time >= 0 {
 		c.roles[c.time] = roleTime
 	}
@@ -147,16 +153,28 @@ func (c *columnRoles) value(line []byte, column int) []byte {
 	return value
 }
 
-// timeText returns the row's time as it is in the line, without quotes, or nil if the row has no time.
+// timeLayout is the form of the times in rows: without quotes, and without the offset of a timestamp with time zone. In this form,
+// the byte order is the order of the times.
+const timeLayout = "2006-01-02T15:04:05.999999"
+
+// timeText returns the row's time as it is in the line, without quotes, or nil if the row has no time. A number is converted: it
+// counts the time since 1970.
 func (c *columnRoles) timeText(line []byte) []byte {
 	if c.time < 0 {
 		return nil
 	}
 	v := c.value(line, c.time)
-	if len(v) < 2 || v[0] != '"' {
+	switch {
+	case len(v) == 0 || v[0] == 'n': // null
+		return nil
+	case v[0] == '"':
+		return v[1 : len(v)-1]
+	}
+	at, _, err := rowjson.ParseEpoch(v)
+	if err != nil || at.Year() < 1 || at.Year() > 9999 {
 		return nil
 	}
-	return v[1 : len(v)-1]
+	return at.AppendFormat(nil, timeLayout)
 }
 
 // eachTag calls yield with each tag of the row until yield returns false. The tag's bytes are valid only during the call.

@@ -75,7 +75,7 @@ func parseBound(text string, end bool) (string, error) {
 	if err != nil {
 		return "", errors.New("takes a day as 2026-01-31, or a moment as 2026-01-31T12:00:00Z")
 	}
-	return moment.UTC().Format("2006-01-02T15:04:05.999999"), nil
+	return moment.UTC().Format(timeLayout), nil
 }
 
 func (f *filter) isEmpty() bool {

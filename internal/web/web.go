@@ -35,6 +35,7 @@ type Server struct {
 	export  *exportHandler
 	summary *summaryHandler
 	events  *eventsHandler
+	columns *columnChecker
 }
 
 // New returns a Server and registers its metrics. The caller calls Run once.
@@ -44,6 +45,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	t := &tables{view: cfg.View, timeColumn: cfg.TimeColumn, tagsColumn: cfg.TagsColumn, log: cfg.Logger}
 	stopping := make(chan struct{})
+	columns := &columnChecker{status: cfg.Status, view: cfg.View, tables: t, log: cfg.Logger}
+	cfg.Status = columns.checkedStatus
 	s := &Server{
 		middleware: newMiddleware(&cfg),
 		log:        cfg.Logger,
@@ -55,6 +58,7 @@ func New(cfg Config) (*Server, error) {
 		export:  newExportHandler(t, cfg.Logger),
 		summary: &summaryHandler{tables: t, status: cfg.Status, title: cfg.Title, counter: voteCounter{stop: stopping}},
 		events:  &eventsHandler{hub: newHub(), view: cfg.View, status: cfg.Status, stopping: stopping},
+		columns: columns,
 	}
 	s.handler = s.middleware.wrap(newMux(s.routes(&cfg), s.middleware.guard))
 	return s, nil
@@ -76,6 +80,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}
 	var publishing sync.WaitGroup
 	publishing.Go(s.events.run)
+	publishing.Go(func() { s.columns.awaitTable(s.stopping) })
 	err := serveUntilDone(ctx, srv, plainErrorListener{l}, maxConnections, func() {
 		close(s.stopping)
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)

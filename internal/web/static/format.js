@@ -1,5 +1,7 @@
 // Values as texts for people. Pure functions, without the DOM.
 
+import { Exact } from "./json.js";
+
 const numberFormat = new Intl.NumberFormat("en");
 
 export const formatCount = (n) => numberFormat.format(n);
@@ -16,9 +18,18 @@ export function formatDuration(seconds) {
   return Math.round(seconds / 86400) + " days";
 }
 
+// timestampOf returns the timestamp in UTC for a number that counts the time since 1970. The size of the number shows whether it counts
+// seconds, milliseconds, microseconds or nanoseconds; the server uses the same limits.
+function timestampOf(number) {
+  const unit = [[1e11, 1000], [1e14, 1], [1e17, 1e-3], [Infinity, 1e-6]].find(([limit]) => Math.abs(number) < limit)?.[1];
+  const date = new Date(Math.round(number * unit));
+  return Number.isNaN(date.getTime()) ? "" : date.toISOString().replace("Z", "+00:00");
+}
+
 // formatTimestamp returns a timestamp without its T, to the minute or in full. It stays in the table's own time zone.
-// What is no timestamp, such as infinity, comes back as it is.
+// What is no timestamp, such as infinity, comes back as it is. A number counts the time since 1970.
 export function formatTimestamp(value, full = false) {
+  if (typeof value === "number" || value instanceof Exact) value = timestampOf(Number(String(value)));
   if (typeof value !== "string") return "";
   const parts = /^(\d{4,}-\d\d-\d\d)(?:T(\d\d:\d\d)(:\d\d(?:\.\d+)?)?(.*))?$/.exec(value);
   if (!parts) return value;

@@ -79,7 +79,12 @@ export function summaryOf({ status, lastContact, unreachableSince, streamError }
   }
   if (!status) return {};
   const [text, kind] = stateTexts[status.state] || [status.state, "warn"];
-  if (status.ready) return { pill: { text, kind }, banner: { head: streamError && "Live updates are off.", text: streamError } };
+  if (status.ready) {
+    const column = (status.checks || []).find((check) => check.name === "columns" && !check.ok);
+    const banner = streamError ? { head: "Live updates are off.", text: streamError }
+      : { head: column ? "A column for this page is missing." : "", text: column ? column.detail : "" };
+    return { pill: { text, kind }, banner };
+  }
 
   const failing = (status.checks || []).filter((check) => !check.ok);
   const reason = failing.map((check) => check.detail).filter(Boolean).join(" ") || status.error || "";
