@@ -14,12 +14,15 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/filetest"
+	"capture/internal/objectserver"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 	"capture/store"
 )
 
-func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
+func TestMain(m *testing.M) {
+	os.Exit(pgserver.Main(func() int { return objectserver.Main(m.Run) }))
+}
 
 const votes = `CREATE TABLE votes (
 	vote_id         serial PRIMARY KEY,

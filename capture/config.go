@@ -15,6 +15,7 @@ import (
 	"capture/capture/source"
 	"capture/internal/postgres"
 	"capture/snapshot"
+	"capture/store/remote"
 	"capture/store/retention"
 )
 
@@ -53,6 +54,9 @@ type Config struct {
 	// Keep determines which earlier states of the file are kept next to it. Each regular write adds a state. The state before
 	// a loss of rows is always kept.
 	Keep retention.Policy
+
+	// CopyTo, if set, is where copies of the table are kept off the machine, by the same policy as beside the file.
+	CopyTo *remote.Location
 
 	// Compare, if set, compares the captured rows with the table every VerifyInterval. An interval of zero turns it off.
 	Compare        CompareFunc
@@ -175,6 +179,8 @@ type intervals struct {
 	volumeCheck time.Duration // time between measurements of the volumes
 	keptCheck   time.Duration // time between checks for losses that are not acknowledged
 	alertCheck  time.Duration // time between checks for conditions that are worth an alert
+	uploadCheck time.Duration // time between checks whether an upload is due
+	uploadDelay time.Duration // time from a change to its upload
 	alertRetry  time.Duration // pause before the first retry of an alert; the pauses double up to longestAlertRetry
 }
 
@@ -183,6 +189,7 @@ func (i intervals) withDefaults() intervals {
 	i.volumeCheck = cmp.Or(i.volumeCheck, 15*time.Second)
 	i.keptCheck = cmp.Or(i.keptCheck, 5*time.Second)
 	i.alertCheck = cmp.Or(i.alertCheck, time.Second)
+	i.uploadCheck = cmp.Or(i.uploadCheck, time.Second)
 	i.alertRetry = cmp.Or(i.alertRetry, 5*time.Second)
 	return i
 }

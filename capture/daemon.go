@@ -26,6 +26,7 @@ type Daemon struct {
 	previous   *previousRows
 	volumes    *volumeMonitor
 	keeper     *keeper
+	uploader   *uploader // nil without CopyTo
 	conditions *conditions
 	metrics    *metrics
 	status     *statusReporter
@@ -46,12 +47,18 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.supervisor = newSupervisor(&d.cfg, d.table, file.WriteAhead)
 	tracker := newFileTracker(file)
 	d.keeper = newKeeper(&d.cfg, file, d.table.View, d.conditions, d.metrics)
-	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.keeper, d.metrics)
+	if cfg.CopyTo != nil {
+		d.uploader = newUploader(&d.cfg, file, d.table.View, d.metrics)
+	}
+	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.keeper, d.uploader, d.metrics)
 	d.previous = &previousRows{load: cfg.LoadPrevious, file: file, table: d.table, waitState: d.supervisor.waitState, log: cfg.Logger}
 	d.volumes = newVolumeMonitor(&d.cfg, file, d.conditions)
 	d.status = &statusReporter{
 		base: newBaseStatus(&d.cfg), idle: d.cfg.timeouts.Idle, logHealth: cfg.LogHealth, table: d.table, shown: d.View,
 		following: d.supervisor.report, file: tracker, volumes: d.volumes.lastUsages, kept: d.keeper.status, conditions: d.conditions,
+	}
+	if d.uploader != nil {
+		d.status.copies = d.uploader.status
 	}
 	if cfg.Registry != nil {
 		d.metrics.register(cfg.Registry, d.status.report)
@@ -76,6 +83,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	run("keep states", d.keeper.run)
 	run("monitor memory", (&memoryMonitor{d.table, d.conditions, d.cfg.Logger}).run)
 	run("load the previous run's rows", d.previous.run)
+	if d.uploader != nil {
+		run("copy off the machine", d.uploader.run)
+	}
 	if len(d.cfg.WatchedDirs) > 0 {
 		run("monitor volumes", d.volumes.run)
 	}

@@ -22,6 +22,7 @@ type flusher struct {
 	tracker  *fileTracker
 	metrics  *metrics
 	keeper   *keeper
+	uploader *uploader // nil if there are no copies off the machine
 	log      hclog.Logger
 	forced   *foldlog.Logger // log of forced flushes, which is folded because requests can be frequent
 	schedule *flushSchedule
@@ -36,9 +37,9 @@ type flushRequest struct {
 	done     chan struct{} // closed when manifest or err is set
 }
 
-func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *fileTracker, k *keeper, m *metrics) *flusher {
+func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *fileTracker, k *keeper, u *uploader, m *metrics) *flusher {
 	return &flusher{
-		table: table, file: file, tracker: tracker, keeper: k, metrics: m,
+		table: table, file: file, tracker: tracker, keeper: k, uploader: u, metrics: m,
 		log: cfg.Logger, forced: foldlog.New(cfg.Logger, "flushed"),
 		schedule: newFlushSchedule(cfg.FlushDelay, cfg.FlushInterval, time.Now()),
 		requests: make(chan *flushRequest),
@@ -97,6 +98,9 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 		case due:
 			if f.write(reason, request) == nil && reason == store.ReasonInterval {
 				wake(f.keeper.regular)
+				if f.uploader != nil {
+					wake(f.uploader.regular)
+				}
 			}
 		}
 	}
@@ -146,6 +150,9 @@ func (f *flusher) write(reason manifest.Reason, request *flushRequest) error {
 	}
 	if result.Kept != nil {
 		f.keeper.recordKept(result.Kept)
+		if f.uploader != nil {
+			wake(f.uploader.losses)
+		}
 	}
 	if result.Damage != "" {
 		f.keeper.recordDamage(result.Damage)

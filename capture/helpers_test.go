@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/minio/minio-go/v7"
 
 	"capture/internal/faultproxy"
 	"capture/internal/filetest"
@@ -146,4 +148,12 @@ func one[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) (v T) {
 		t.Fatalf("%s: %v", sql, err)
 	}
 	return v
+}
+
+// replace writes an object in a bucket.
+func replace(t testing.TB, client *minio.Client, bucket, name string, data []byte) {
+	t.Helper()
+	if _, err := client.PutObject(t.Context(), bucket, name, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{}); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -19,6 +19,9 @@ type metrics struct {
 	lastVerified prometheus.Gauge
 	losses       prometheus.Counter
 	damage       prometheus.Counter
+	copiesMade   prometheus.Counter
+	copiedBytes  prometheus.Counter
+	copyErrors   prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -37,7 +40,10 @@ func newMetrics() *metrics {
 		}),
 		differences: counter("capture_differences_total", "Rows that differed from the table in a regular comparison; should stay 0."),
 		losses:      counter("capture_losses_total", "States kept because the next one had lost rows or values."),
-		damage:      counter("capture_damage_found_total", "Times that feedback.json or a kept state was read back and was not what had been written; should stay 0."),
+		damage:      counter("capture_damage_found_total", "Times that feedback.json, a kept state or a copy off the machine was read back and was not what had been written; should stay 0."),
+		copiesMade:  counter("capture_remote_copies_total", "States copied off the machine."),
+		copiedBytes: counter("capture_remote_bytes_total", "Compressed bytes copied off the machine."),
+		copyErrors:  counter("capture_remote_errors_total", "Attempts to copy off the machine, or to read a copy back, that failed."),
 		lastVerified: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "capture_last_verified_timestamp_seconds", Help: "Unix time of the last comparison with the table; 0 before the first.",
 		}),

@@ -11,7 +11,7 @@ import (
 
 // register registers m, and a reportCollector for report.
 func (m *metrics) register(r prometheus.Registerer, report func() (Status, followReport)) {
-	r.MustRegister(m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.differences, m.lastVerified, m.losses, m.damage, reportCollector{report})
+	r.MustRegister(m.flushes, m.flushErrors, m.flushBytes, m.flushSeconds, m.differences, m.lastVerified, m.losses, m.damage, m.copiesMade, m.copiedBytes, m.copyErrors, reportCollector{report})
 }
 
 // reportCollector requests one report per scrape, so that all its values are from the same moment.
@@ -74,6 +74,27 @@ var statusGauges = []struct {
 		return time.Since(*s.Kept.Oldest).Seconds()
 	}},
 	{newDesc("capture_open_losses", "Losses of rows or values that are neither acknowledged nor over."), func(s *Status) float64 { return float64(s.Kept.Losses) }},
+	{newDesc("capture_remote_problem", "1 while the check copy fails: copies off the machine are late, damaged or not read back."), func(s *Status) float64 {
+		return boolToFloat(s.Copies != nil && s.Copies.Problem != "")
+	}},
+	{newDesc("capture_remote_copy_age_seconds", "Time since a state was copied off the machine; -1 if none was in this run."), func(s *Status) float64 {
+		if s.Copies == nil {
+			return -1
+		}
+		return ageSeconds(s.Copies.Copied, -1)
+	}},
+	{newDesc("capture_remote_proven_age_seconds", "Time since a copy off the machine was read back whole; -1 if none was in this run."), func(s *Status) float64 {
+		if s.Copies == nil {
+			return -1
+		}
+		return ageSeconds(s.Copies.Proven, -1)
+	}},
+	{newDesc("capture_remote_pending_seconds", "Age of the oldest change that is not off the machine; 0 if there is none, or without copies."), func(s *Status) float64 {
+		if s.Copies == nil {
+			return 0
+		}
+		return ageSeconds(s.Copies.Pending, 0)
+	}},
 	{newDesc("capture_lag_bytes", "WAL between the server's position and what has been applied, in bytes."), func(s *Status) float64 { return float64(s.LagBytes) }},
 	{newDesc("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up."), func(s *Status) float64 { return s.LagSeconds }},
 	{newDesc("capture_wal_retained_bytes", "WAL that the replication slot retains on the server, in bytes."), func(s *Status) float64 { return float64(s.RetainedWAL) }},
@@ -153,6 +174,14 @@ func (c reportCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(copySecondsDesc, following.CopyTook.Seconds())
 	gauge(sourceDesc, 1, st.Source)
+}
+
+// ageSeconds returns the time since t, or none if t is nil.
+func ageSeconds(t *time.Time, none float64) float64 {
+	if t == nil {
+		return none
+	}
+	return time.Since(*t).Seconds()
 }
 
 func boolToFloat(b bool) float64 {

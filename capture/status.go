@@ -50,6 +50,7 @@ type Status struct {
 	Memory  *MemoryStatus  `json:"memory,omitempty"` // absent without a memory limit
 	File    FileStatus     `json:"file"`
 	Kept    KeptStatus     `json:"kept"`
+	Copies  *CopiesStatus  `json:"copies,omitempty"` // absent without --copy-to
 	Volumes []volume.Usage `json:"volumes,omitempty"`
 }
 
@@ -94,6 +95,7 @@ type statusReporter struct {
 	file       *fileTracker
 	volumes    func() []volume.Usage
 	kept       func() KeptStatus
+	copies     func() *CopiesStatus // nil without copies off the machine
 	conditions *conditions
 }
 
@@ -131,6 +133,10 @@ func (r *statusReporter) report() (Status, followReport) {
 		st.File.Pending = nil
 	}
 	st.Checks = []Check{checkFollowing(&st, &following, r.idle), file.check(&st.File), checkLogs(r.logHealth)}
+	if r.copies != nil {
+		st.Copies = r.copies()
+		st.Checks = append(st.Checks, st.Copies.check(time.Now()))
+	}
 	st.Checks = append(st.Checks, conditionChecks(following.Conditions, r.conditions.clone())...)
 	st.Ready = st.Checks[0].OK && st.Checks[1].OK
 	if omitted := omittedRows(view); omitted != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"capture/internal/logfile"
 	"capture/internal/postgres"
 	"capture/store/kept"
+	"capture/store/remote"
 )
 
 // This file defines the flags that commands share, with their environment variables and defaults. The README lists them in a
@@ -35,15 +37,24 @@ type outputConfig struct {
 
 // fileConfig selects the file that restore and verify read, and the table that they write to or compare the file with.
 type fileConfig struct {
-	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read: feedback.json, a kept state, a copy, or a file of another program. A JSON array or JSON lines, plain, gzip or zstd, in UTF-8 or UTF-16; - is standard input."`
-	At          moment    `placeholder:"TIME" help:"Read the newest kept state of the file from this time or earlier (see capture history): RFC 3339, 2026-11-24, '2026-11-24 13:00' (UTC), or an age such as 2h or 3d."`
+	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read: feedback.json, a kept state, the URL of copies off the machine (as --copy-to of capture run, or of one cluster or state below it), or a file of another program. A JSON array or JSON lines, plain, gzip or zstd, in UTF-8 or UTF-16; - is standard input."`
+	At          moment    `placeholder:"TIME" help:"Read the newest kept state of the file, or the newest copy at the URL, from this time or earlier (see capture history): RFC 3339, 2026-11-24, '2026-11-24 13:00' (UTC), or an age such as 2h or 3d."`
 	Missing     choice    `enum:"fail,null" placeholder:"fail|null" default:"fail" help:"What a row of the file without one of the columns means: the file is wrong (fail), or the column is NULL in that row (null), as in files of Spark and serde."`
 	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as for capture run."`
 	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
 }
 
-// chooseState sets File to the kept state that --at selects, and prints which state that is. Without --at it does nothing.
-func (c *fileConfig) chooseState(std streams, command string) error {
+// chooseState sets File to the state that a URL or --at selects, and prints which state that is. Without either it does nothing.
+// remove removes what was downloaded.
+func (c *fileConfig) chooseState(ctx context.Context, std streams, command string) (remove func(), err error) {
+	if remote.IsURL(c.File) {
+		return c.fetchState(ctx, std, command)
+	}
+	return func() {}, c.chooseKept(std, command)
+}
+
+// chooseKept sets File to the kept state that --at selects.
+func (c *fileConfig) chooseKept(std streams, command string) error {
 	if c.At.IsZero() {
 		return nil
 	}

@@ -1,42 +1,47 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"capture/internal/foreign"
 	"capture/store/kept"
+	"capture/store/remote"
 )
 
 type historyCmd struct {
 	outputConfig
+	copyConfig
 	Ack  bool   `help:"Acknowledge all losses: they were meant, or are dealt with. The alert ends, and the states before them no longer hold their room."`
-	Drop string `placeholder:"PATH|all" help:"Delete the kept state at PATH, or all kept states."`
+	Drop string `placeholder:"PATH|URL|all" help:"Delete the state at PATH or URL, or all states, here and off the machine."`
 	Yes  bool   `short:"y" help:"Delete without asking for confirmation."`
-	JSON bool   `name:"json" help:"Print the kept states as JSON."`
+	JSON bool   `name:"json" help:"Print the states as JSON."`
 }
 
 func (historyCmd) Help() string {
 	return "Lists the kept states of feedback.json, newest first: the earlier states that lie beside it, and the states from before " +
-		"a loss of rows. It reads the folder of --output and needs neither daemon nor database. Restore one with capture restore " +
-		"PATH or capture restore --at TIME."
+		"a loss of rows. It reads the folder of --output and, if --copy-to is set, what is there; it needs neither daemon nor database. " +
+		"Restore one with capture restore PATH, capture restore URL or capture restore --at TIME."
 }
 
 func (historyCmd) Examples() string {
 	return `
 	capture history
+	capture history --copy-to s3://bucket/feedback
 	capture history --json | jq -r '.states[] | select(.reason == "loss") | .where'
 	capture history --ack
 	capture history --drop data/fallback/feedback-20261123T160000Z.json.gz
 	capture history --drop all --yes`
 }
 
-func (c historyCmd) Run(std streams) error {
+func (c historyCmd) Run(ctx context.Context, std streams) error {
 	path, err := c.filePath()
 	if err != nil {
 		return err
@@ -44,31 +49,56 @@ func (c historyCmd) Run(std streams) error {
 	if c.Ack && c.Drop != "" {
 		return usageError{errors.New("--ack and --drop: give one of them")}
 	}
-	states, err := kept.List(path)
+	location, err := c.location()
 	if err != nil {
+		return err
+	}
+	h := historyLists{path: path, location: location}
+	if err := h.load(ctx); err != nil {
 		return err
 	}
 	switch {
 	case c.Ack:
-		err = c.acknowledge(std, states)
+		err = c.acknowledge(ctx, std, &h)
 	case c.Drop != "":
-		err = c.drop(std, states)
+		err = c.drop(ctx, std, &h)
 	case !c.JSON:
-		_, err = io.WriteString(std.out, historyText(path, states, paletteFor(std.out), time.Now()))
+		_, err = io.WriteString(std.out, h.text(paletteFor(std.out), time.Now()))
 	}
-	if err != nil || !c.JSON {
+	if err == nil && (c.Ack || c.Drop != "") && c.JSON {
+		err = h.load(ctx)
+	}
+	if err == nil && c.JSON {
+		err = json.NewEncoder(std.out).Encode(h.json())
+	}
+	if err == nil {
+		err = h.remoteErr
+	}
+	return err
+}
+
+// historyLists are the states here and off the machine.
+type historyLists struct {
+	path      string
+	location  *remote.Location // nil without --copy-to
+	kept      []kept.State
+	copies    []copiedState
+	remoteErr error // error of listing the copies, after which the states here are shown all the same
+}
+
+func (h *historyLists) load(ctx context.Context) (err error) {
+	if h.kept, err = kept.List(h.path); err != nil || h.location == nil {
 		return err
 	}
-	if states, err = kept.List(path); err != nil {
-		return err
-	}
-	return json.NewEncoder(std.out).Encode(newHistory(states))
+	h.location.Patience = commandPatience
+	h.copies, h.remoteErr = listCopies(ctx, h.location)
+	return nil
 }
 
 // acknowledge marks all losses as acknowledged, and prints each of them.
-func (c historyCmd) acknowledge(std streams, states []kept.State) error {
+func (c historyCmd) acknowledge(ctx context.Context, std streams, h *historyLists) error {
 	n := 0
-	for _, s := range states {
+	for _, s := range h.kept {
 		if s.Loss == nil || s.Acknowledged {
 			continue
 		}
@@ -78,6 +108,16 @@ func (c historyCmd) acknowledge(std streams, states []kept.State) error {
 		n++
 		c.report(std, "acknowledged the loss of %s: %s\n", timeText(s.Loss.Found), s.Loss)
 	}
+	for _, s := range h.copies {
+		if !s.Loss || s.Acknowledged {
+			continue
+		}
+		if err := h.location.Acknowledge(ctx, s.State); err != nil {
+			return err
+		}
+		n++
+		c.report(std, "acknowledged the loss after %s: %s\n", s.URL, foreign.Text(s.lossText()))
+	}
 	if n == 0 {
 		c.report(std, "there is no loss to acknowledge\n")
 	}
@@ -85,20 +125,34 @@ func (c historyCmd) acknowledge(std streams, states []kept.State) error {
 }
 
 // drop deletes the states that --drop names.
-func (c historyCmd) drop(std streams, states []kept.State) error {
-	chosen := states
+func (c historyCmd) drop(ctx context.Context, std streams, h *historyLists) error {
+	if h.remoteErr != nil {
+		return fmt.Errorf("drop %s: %w", c.Drop, h.remoteErr) // what must be forgotten must be forgotten everywhere
+	}
+	chosen, copies := h.kept, h.copies
 	if c.Drop != "all" {
-		if chosen = findState(states, c.Drop); len(chosen) == 0 {
+		chosen, copies = findState(h.kept, c.Drop), nil
+		for i, s := range h.copies {
+			if s.URL == c.Drop {
+				chosen, copies = nil, h.copies[i:i+1]
+			}
+		}
+		if len(chosen)+len(copies) == 0 {
 			return fmt.Errorf("drop %s: it is not a kept state of %s; capture history lists them", c.Drop, c.Output)
 		}
 	}
-	if len(chosen) == 0 {
+	if len(chosen)+len(copies) == 0 {
 		c.report(std, "there are no kept states to delete\n")
 		return nil
 	}
 	if !c.Yes {
-		question := fmt.Sprintf("delete %s for good", statesText(len(chosen)))
-		if c.Drop != "all" {
+		question := fmt.Sprintf("delete %s for good", statesText(len(chosen)+len(copies)))
+		switch {
+		case c.Drop == "all" && len(copies) > 0:
+			question = fmt.Sprintf("delete %s and %s at %s for good", statesText(len(chosen)), copiesText(len(copies)), h.location)
+		case c.Drop != "all" && len(copies) > 0:
+			question = fmt.Sprintf("delete %s (%s) for good", copies[0].URL, rowsText(copies[0].Rows))
+		case c.Drop != "all":
 			question = fmt.Sprintf("delete %s (%s) for good", chosen[0].Path, rowsText(chosen[0].Rows))
 		}
 		if err := confirm(std, "capture history", question, "Use --yes to do so"); err != nil {
@@ -110,6 +164,12 @@ func (c historyCmd) drop(std streams, states []kept.State) error {
 			return err
 		}
 		c.report(std, "deleted %s\n", s.Path)
+	}
+	for _, s := range copies {
+		if err := h.location.Drop(ctx, s.State); err != nil {
+			return err
+		}
+		c.report(std, "deleted %s\n", s.URL)
 	}
 	return nil
 }
@@ -156,16 +216,46 @@ type historyState struct {
 	Damaged      string    `json:"damaged,omitempty"`
 }
 
-func newHistory(states []kept.State) history {
-	h := history{States: []historyState{}}
-	for _, s := range states {
+func (h *historyLists) json() history {
+	list := history{States: []historyState{}}
+	for _, s := range h.kept {
 		j := historyState{Time: s.Time, Reason: s.Reason, Rows: s.Rows, Bytes: s.Bytes, SHA256: s.SHA256, Where: s.Path, Acknowledged: s.Acknowledged, Damaged: s.Damaged}
 		if s.Loss != nil {
 			j.Loss = s.Loss.String()
 		}
-		h.States = append(h.States, j)
+		list.States = append(list.States, j)
 	}
-	return h
+	for _, s := range h.copies {
+		list.States = append(list.States, historyState{
+			Time: s.Time, Reason: s.reason(), Rows: s.Rows, Bytes: s.manifest.Bytes, SHA256: s.manifest.SHA256, Where: s.URL, Acknowledged: s.Acknowledged,
+			Damaged: s.damaged(), Loss: s.lossText(),
+		})
+	}
+	slices.SortStableFunc(list.States, func(a, b historyState) int { return b.Time.Compare(a.Time) })
+	return list
+}
+
+// text returns the states as text.
+func (h *historyLists) text(p palette, now time.Time) string {
+	text := historyText(h.path, h.kept, p, now)
+	if h.location == nil || h.remoteErr != nil {
+		return text
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n%s at %s\n", text, copiesText(len(h.copies)), h.location)
+	for _, s := range h.copies {
+		fmt.Fprintf(&b, "%s  %-8s  %s  %s  %s\n", timeText(s.Time), foreign.Text(s.reason()), rowsText(s.Rows), bytesText(s.Bytes), s.URL)
+		if damaged := s.damaged(); damaged != "" {
+			fmt.Fprintf(&b, "  %sdamaged: %s%s\n", p.dim, foreign.Text(damaged), p.off)
+		}
+		if loss := s.lossText(); loss != "" {
+			if s.Acknowledged {
+				loss += "; acknowledged"
+			}
+			fmt.Fprintf(&b, "  %sthe state before a loss: %s%s\n", p.dim, foreign.Text(loss), p.off)
+		}
+	}
+	return b.String()
 }
 
 // historyText returns the kept states of the file at path as text.

@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture"
+	"capture/internal/objectserver"
 	"capture/internal/pgserver"
 	"capture/store"
 )
@@ -54,7 +55,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintf(os.Stderr, "build capture: %v\n%s", err, out)
 			return 1
 		}
-		return m.Run()
+		return objectserver.Main(m.Run)
 	}))
 }
 

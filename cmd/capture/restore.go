@@ -39,11 +39,14 @@ func (restoreCmd) Examples() string {
 	capture restore --on-conflict skip --dry-run data/fallback/feedback-20261123T160000Z.json.gz
 	capture restore --on-conflict skip --at 2h
 	capture restore --table archive.votes feedback.json
+	capture restore --create s3://bucket/feedback
 	gunzip -c feedback.json.gz | capture restore -`
 }
 
 func (c restoreCmd) Run(ctx context.Context, std streams) error {
-	if err := c.chooseState(std, "capture restore"); err != nil {
+	remove, err := c.chooseState(ctx, std, "capture restore")
+	defer remove()
+	if err != nil {
 		return err
 	}
 	cfg, err := c.database().connConfig()

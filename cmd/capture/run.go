@@ -19,6 +19,7 @@ type runCmd struct {
 	followConfig
 	memoryConfig
 	keepConfig
+	copyConfig
 	watchConfig
 	listenConfig
 	tokenConfig
@@ -48,8 +49,12 @@ func (c runCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	daemon := c.daemonConfig(database, path)
+	if daemon.CopyTo, err = c.location(); err != nil {
+		return err
+	}
 	s, err := openService(serviceOptions{
-		daemon:      c.daemonConfig(database, path),
+		daemon:      daemon,
 		web:         web.Config{TokenFile: string(c.TokenFile), Title: c.Title, TimeColumn: c.TimeColumn, TagsColumn: c.TagsColumn},
 		output:      path,
 		logs:        c.logConfig,

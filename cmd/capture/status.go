@@ -108,6 +108,7 @@ func statusText(s capture.Status, p palette, now time.Time) string {
 	line("written", writtenText(s.File, now))
 	line("", withPrefix("last write failed: ", s.File.Error))
 	line("history", keptText(s.Kept.States, s.Kept.Bytes, s.Kept.Oldest, now))
+	line("copies", copiesStatusText(s.Copies, now))
 	if len(s.Volumes) > 0 {
 		b.WriteByte('\n')
 	}

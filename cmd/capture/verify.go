@@ -33,11 +33,14 @@ func (verifyCmd) Examples() string {
 	capture verify
 	capture verify --json data/fallback/feedback-20261123T160000Z.json.gz
 	capture verify --at "2026-11-23 16:00"
+	capture verify azblob://container/feedback --at 2h
 	capture verify --database-url postgres://capture@db/app --table votes feedback.json`
 }
 
 func (c verifyCmd) Run(ctx context.Context, std streams) error {
-	if err := c.chooseState(std, "capture verify"); err != nil {
+	remove, err := c.chooseState(ctx, std, "capture verify")
+	defer remove()
+	if err != nil {
 		return err
 	}
 	start, shown := time.Now(), newProgress(std.err, "capture verify")

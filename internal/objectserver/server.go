@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -120,16 +121,28 @@ func start(kind string) (*Server, error) {
 		return nil, fmt.Errorf("unknown kind %q", kind)
 	}
 	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, &s.log, &s.log
-	endWithParent(s.cmd)
-	if err := s.cmd.Start(); err != nil {
+	if err := s.startProcess(); err != nil {
 		os.RemoveAll(s.dir)
 		return nil, fmt.Errorf("%w; make stores installs it", err)
 	}
-	go func() {
-		_ = s.cmd.Wait()
-		close(s.done)
-	}()
 	return s, s.awaitReady()
+}
+
+// startProcess starts the process. It ends with the thread that has started it (see endWithParent), so a thread of its own waits
+// for it.
+func (s *Server) startProcess() error {
+	endWithParent(s.cmd)
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = s.cmd.Wait()
+			close(s.done)
+		}
+	}()
+	return <-started
 }
 
 // awaitReady waits until the server responds.

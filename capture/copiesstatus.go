@@ -1,0 +1,91 @@
+package capture
+
+import (
+	"strings"
+	"time"
+)
+
+// CopiesStatus describes the copies off the machine.
+type CopiesStatus struct {
+	URL       string     `json:"url"`
+	State     string     `json:"state,omitempty"` // URL of the state that was uploaded last
+	Rows      int        `json:"rows"`
+	Bytes     int64      `json:"bytes"`               // compressed length of that state
+	Copied    *time.Time `json:"copied,omitempty"`    // time at which the service accepted it
+	Proven    *time.Time `json:"proven,omitempty"`    // time at which a state was last read back whole
+	Pending   *time.Time `json:"pending,omitempty"`   // time of the oldest change that no state includes
+	Checksum  string     `json:"checksum,omitempty"`  // checksum that the service compares; absent if it compares none
+	Behind    bool       `json:"behind,omitempty"`    // whether another capture has uploaded a newer state
+	Exclusive bool       `json:"exclusive,omitempty"` // whether no other capture may use the prefix, because writes are not conditional
+	Hourly    bool       `json:"hourly,omitempty"`    // whether copies are made hourly, because there is no right to delete
+	Error     string     `json:"error,omitempty"`     // error of the last attempt
+	Problem   string     `json:"problem,omitempty"`   // text of the alert; absent if there is none
+}
+
+// updateStatus publishes the status.
+func (u *uploader) updateStatus(now time.Time) {
+	s := u.schedule
+	c := &CopiesStatus{
+		URL: u.location.String(), State: u.last.URL, Rows: u.last.Rows, Bytes: u.last.Bytes, Copied: timeOrNil(s.uploaded), Proven: timeOrNil(s.proven),
+		Pending: timeOrNil(s.pending), Error: u.failure, Hourly: s.hourly, Behind: u.newerThere,
+	}
+	if u.folder != nil {
+		c.Exclusive = !u.limits.Conditional
+		if u.limits.Checksums {
+			c.Checksum = u.location.Checksum()
+		}
+	}
+	var problems []string
+	if u.damage != "" {
+		problems = append(problems, u.damage)
+	}
+	if s.isLate(now) {
+		text := "no copy since " + now.Sub(s.pending).Round(time.Second).String() + ", while changes wait"
+		if u.failure != "" {
+			text += ": " + u.failure
+		}
+		problems = append(problems, text)
+	}
+	if s.isUnproven(now) && !u.schedule.uploaded.IsZero() {
+		problems = append(problems, "no copy has been read back for two days")
+	}
+	c.Problem = strings.Join(problems, "; ")
+	u.report.Store(c)
+}
+
+// status returns the status of the copies.
+func (u *uploader) status() *CopiesStatus { return u.report.Load() }
+
+// check returns the check of the copies, which does not affect readiness.
+func (c *CopiesStatus) check(now time.Time) Check {
+	if c.Problem != "" {
+		return Check{Name: copyCheck, Detail: c.Problem}
+	}
+	parts := []string{"none yet"}
+	if c.Copied != nil {
+		parts = []string{"copied " + ageText(now, c.Copied), "never read back"}
+	}
+	if c.Proven != nil {
+		parts[1] = "read back " + ageText(now, c.Proven)
+	}
+	if c.Error != "" {
+		parts = append(parts, c.Error)
+	}
+	if c.Behind {
+		parts = append(parts, "latest.json names a state with a later position: another capture is ahead, or the server went back to an older state")
+	}
+	if c.Hourly {
+		parts = append(parts, "hourly, as there is no right to delete")
+	}
+	if c.Exclusive {
+		parts = append(parts, "no other capture may use the prefix, as the service knows no conditional writes")
+	}
+	return Check{Name: copyCheck, OK: true, Detail: strings.Join(parts, "; ")}
+}
+
+// copyCheck is the name of the check and the alert for copies off the machine.
+const copyCheck = "copy"
+
+func ageText(now time.Time, t *time.Time) string {
+	return max(now.Sub(*t), 0).Round(time.Second).String() + " ago"
+}

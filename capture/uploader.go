@@ -1,0 +1,268 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"capture/snapshot"
+	"capture/store"
+	"capture/store/disk"
+	"capture/store/kept"
+	"capture/store/manifest"
+	"capture/store/remote"
+	"capture/store/retention"
+)
+
+// uploader keeps copies of the table off the machine. It uploads the newest View: within a minute of a change, and after each
+// regular write. It uploads the states that were kept before losses, and marks those whose losses are acknowledged. It reads
+// states back, and removes those that the retention policy does not cover.
+//
+// All of this runs on one goroutine, at the lowest priority and for at most a tenth of the time. It takes the rows from a View
+// and not from the file, so it never has the file open: an open file could not be patched, and its writes would take longer.
+type uploader struct {
+	location *remote.Location
+	view     func() *snapshot.View // returns the newest View, or nil before the first copy of the table
+	kept     func() []kept.State   // returns the kept states of the file
+	policy   retention.Policy
+	clock    *retention.Clock
+	start    time.Time // start of the monotonic time that is passed to clock
+	version  string    // version of capture, for manifests
+	metrics  *metrics
+	log      hclog.Logger
+	interval time.Duration // time between checks whether something is due
+	schedule *uploadSchedule
+
+	regular chan struct{} // receives a value after a regular write
+	losses  chan struct{} // receives a value after a write that has kept a state
+
+	folder     *remote.Folder // folder of the View's cluster; nil until it has been probed
+	systemID   string         // system identifier of that cluster
+	limits     remote.Limits
+	last       remote.State // state that was uploaded last
+	lastView   uint64       // version of its View; 0 if the next View is to be uploaded in any case
+	lossesDue  bool         // whether states before losses may have to be uploaded
+	lossesAt   time.Time    // time of the next attempt to upload these after a failure; zero without one
+	pruned     time.Time    // time of the last pruning
+	failure    string       // error of the last work; "" if it succeeded
+	damage     string       // description of a damaged copy, until another one is proven
+	newerThere bool         // whether latest.json names a state that is newer than the last one that was uploaded
+
+	report atomic.Pointer[CopiesStatus]
+}
+
+// pruneInterval is the time between two listings of the states to find those that the policy does not cover.
+const pruneInterval = 15 * time.Minute
+
+func newUploader(cfg *Config, file *store.File, view func() *snapshot.View, m *metrics) *uploader {
+	now := time.Now()
+	u := &uploader{
+		location: cfg.CopyTo, view: view, kept: file.Kept().List, policy: cfg.Keep, start: now, version: cfg.Version, metrics: m,
+		log: cfg.Logger, interval: cfg.intervals.uploadCheck, schedule: newUploadSchedule(now), lossesDue: true,
+		regular: make(chan struct{}, 1), losses: make(chan struct{}, 1), clock: retention.NewClock(now, time.Time{}, 0),
+	}
+	if cfg.intervals.uploadDelay > 0 {
+		u.schedule.delay = cfg.intervals.uploadDelay
+	}
+	u.updateStatus(now)
+	return u
+}
+
+// run uploads until ctx ends.
+func (u *uploader) run(ctx context.Context) error {
+	tick := time.NewTicker(u.interval)
+	defer tick.Stop()
+	for {
+		regular := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-u.regular:
+			regular, u.lossesDue = true, true // also finds losses that were acknowledged
+		case <-u.losses:
+			u.lossesDue = true
+		case <-tick.C:
+		}
+		if v := u.view(); v != nil && v.Version() != u.lastView {
+			u.schedule.addChange(time.Now())
+			u.schedule.regular = u.schedule.regular || regular
+		}
+		if err := disk.WithIdlePriority(func() error { return u.workIfDue(ctx) }); err != nil {
+			return err
+		}
+		u.updateStatus(time.Now())
+	}
+}
+
+// workIfDue does what is due, one thing at a time. It returns an error only if the daemon must end.
+func (u *uploader) workIfDue(ctx context.Context) error {
+	for ctx.Err() == nil {
+		now := time.Now()
+		var what string
+		var work func(context.Context) error
+		s := u.schedule
+		if !u.lossesAt.IsZero() && !now.Before(u.lossesAt) {
+			u.lossesDue, u.lossesAt = true, time.Time{}
+		}
+		lossesDue := u.lossesDue && !now.Before(s.retryAt)
+		switch {
+		case lossesDue: // a state before a loss waits for nothing
+			what, work = "upload the states before losses", u.uploadLosses
+		case s.isUploadDue(now):
+			what, work = "upload the current state", u.uploadCurrent
+		case s.isProofDue(now) && u.last.URL != "":
+			what, work = "read a copy back", u.prove
+		case u.folder != nil && u.limits.Deletes && !s.uploaded.IsZero() && now.Sub(u.pruned) >= pruneInterval && !now.Before(s.rested()):
+			what, work = "remove copies", u.prune
+		default:
+			return nil
+		}
+		err := work(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if lossesDue && err != nil {
+			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // meanwhile the current state gets its turn
+		}
+		end := time.Now()
+		s.addWork(end, end.Sub(now), err)
+		u.recordResult(what, err)
+	}
+	return nil
+}
+
+// recordResult records and logs the result of some work. It logs a failure once, until the failure is another one.
+func (u *uploader) recordResult(what string, err error) {
+	if err == nil {
+		if u.failure != "" {
+			u.log.Info("copies off the machine succeed again", "after", u.failure)
+		}
+		u.failure = ""
+		return
+	}
+	u.metrics.copyErrors.Inc()
+	text := what + ": " + err.Error()
+	if text != u.failure {
+		u.log.Warn("cannot copy off the machine; retrying", "what", what, "error", err)
+	}
+	u.failure = text
+}
+
+// openFolder makes u.folder the folder of the cluster, and asks the service what it does and permits.
+func (u *uploader) openFolder(ctx context.Context, systemID string, table manifest.TableName, database string) error {
+	if u.folder != nil && u.systemID == systemID {
+		return nil
+	}
+	f := u.location.Folder(systemID)
+	states, err := f.States(ctx)
+	if err == nil && len(states) > 0 {
+		err = u.checkOwner(ctx, states, table, database)
+	}
+	if err != nil {
+		return err
+	}
+	limits, err := f.Probe(ctx)
+	if err != nil {
+		return err
+	}
+	u.folder, u.systemID, u.limits, u.schedule.hourly = f, systemID, limits, !limits.Deletes
+	u.lastView, u.last = 0, remote.State{}
+	u.log.Info("copying off the machine", "to", u.location.String(), "states", len(states), "checksum", u.location.Checksum(),
+		"conditional_writes", limits.Conditional, "may_delete", limits.Deletes, "checksums_compared", limits.Checksums)
+	if !limits.Conditional {
+		u.log.Warn("the service does not refuse conditional writes, so two captures must not share this prefix", "to", u.location.String())
+	}
+	return nil
+}
+
+// checkOwner returns an error if the folder has the states of another table.
+func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table manifest.TableName, database string) error {
+	_, m, err := u.location.Newest(ctx, states)
+	if err != nil {
+		return err
+	}
+	if m.Table != table || m.Database != "" && database != "" && m.Database != database {
+		return fmt.Errorf("%s has copies of table %s.%s of database %s: each table needs a prefix of its own in --copy-to",
+			u.location, m.Table.Schema, m.Table.Name, m.Database)
+	}
+	return nil
+}
+
+// uploadCurrent uploads the newest View, unless it was the last one that was uploaded.
+func (u *uploader) uploadCurrent(ctx context.Context) error {
+	v := u.view()
+	if v == nil {
+		return nil
+	}
+	now := time.Now()
+	shape, origin := v.Shape(), v.Origin()
+	if err := u.openFolder(ctx, origin.SystemID, manifest.TableName{Schema: shape.Schema, Name: shape.Table}, origin.Database); err != nil {
+		return err
+	}
+	s := u.schedule
+	pending, reason := s.pending, store.ReasonChange
+	if s.regular {
+		reason = store.ReasonInterval
+	}
+	s.pending = time.Time{} // changes from here on are part of the next upload
+	state, m, err := u.folder.Upload(ctx, remote.Source{Manifest: manifest.New(v, reason, u.version), Time: now, Data: v})
+	moved := false
+	if err == nil {
+		moved, err = u.folder.MoveLatest(ctx, state, m)
+	}
+	if err != nil {
+		s.pending = pending
+		return err
+	}
+	s.regular, s.uploaded = false, time.Now()
+	u.last, u.lastView, u.newerThere = state, v.Version(), !moved
+	u.metrics.copiesMade.Inc()
+	u.metrics.copiedBytes.Add(float64(state.Bytes))
+	u.log.Info("copied off the machine", "state", state.URL, "rows", m.Rows, "bytes", m.Bytes, "bytes_sent", state.Bytes, "lsn", m.LSN,
+		"ms", millis(s.uploaded.Sub(now)))
+	return nil
+}
+
+// prove reads the last state back. If it is damaged, another one is uploaded at once.
+func (u *uploader) prove(ctx context.Context) error {
+	start := time.Now()
+	err := u.location.Prove(ctx, u.last)
+	if damaged := (*remote.DamagedError)(nil); errors.As(err, &damaged) {
+		u.metrics.damage.Inc()
+		u.damage = err.Error()
+		u.log.Error("copy off the machine is damaged; another one is made", "state", u.last.URL, "reason", damaged.Error())
+		if u.limits.Deletes {
+			if err := u.location.Drop(ctx, u.last); err != nil {
+				return err
+			}
+		}
+		u.lastView, u.last = 0, remote.State{}
+		u.schedule.uploaded, u.schedule.prove = time.Time{}, true
+		u.schedule.addChange(start)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	u.schedule.proven, u.schedule.prove, u.damage = time.Now(), false, ""
+	u.log.Info("copy off the machine is as it was written", "state", u.last.URL, "ms", millis(time.Since(start)))
+	return nil
+}
+
+// prune removes the states that the policy does not cover.
+func (u *uploader) prune(ctx context.Context) error {
+	u.pruned = time.Now()
+	removed, err := u.folder.Prune(ctx, u.policy, u.clock.Now(time.Now().Round(0), time.Since(u.start)))
+	if len(removed) > 0 {
+		u.log.Info("copies off the machine removed", "states", len(removed))
+	}
+	if remote.IsDenied(err) {
+		u.limits.Deletes, u.schedule.hourly = false, true
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,403 @@
+package capture
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"capture/internal/faultproxy"
+	"capture/internal/filetest"
+	"capture/internal/objectserver"
+	"capture/internal/pgserver"
+	"capture/internal/statefile"
+	"capture/store/remote"
+)
+
+// copyTo opens a location for tests.
+func copyTo(t testing.TB, text string, env map[string]string) *remote.Location {
+	t.Helper()
+	if endpoint := env["endpoint"]; endpoint != "" {
+		text += "?endpoint=" + url.QueryEscape(endpoint)
+	}
+	l, err := remote.Open(text, objectserver.Getenv(env))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Patience = time.Second
+	return l
+}
+
+// copiedTo returns the configuration of a daemon that copies to a location soon after each change.
+func copiedTo(t testing.TB, url string, to *remote.Location) Config {
+	t.Helper()
+	cfg := config(t, url)
+	cfg.CopyTo = to
+	cfg.intervals.uploadCheck, cfg.intervals.uploadDelay = 10*time.Millisecond, 10*time.Millisecond
+	return cfg
+}
+
+// copies waits until the status of the copies meets a condition.
+func (d *daemon) copies(what string, until func(*CopiesStatus) bool) *CopiesStatus {
+	d.t.Helper()
+	var s *CopiesStatus
+	eventually(d.t, what, func() error {
+		if s = d.Status().Copies; s == nil || !until(s) {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	return s
+}
+
+// newestRows downloads the newest state, checks it as capture restore does, and returns its rows.
+func newestRows(t testing.TB, l *remote.Location) []string {
+	t.Helper()
+	clusters, err := l.Clusters(t.Context())
+	if err != nil || len(clusters) != 1 {
+		t.Fatalf("clusters are %+v (%v)", clusters, err)
+	}
+	s, _, err := l.Newest(t.Context(), clusters[0].States)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stateRows(t, l, s)
+}
+
+func stateRows(t testing.TB, l *remote.Location, s remote.State) []string {
+	t.Helper()
+	path, m, err := l.Download(t.Context(), s, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := statefile.Open(t.Context(), path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(f); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := filetest.Rows(b.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.CheckManifest(m.Rows, nil); err != nil || len(rows) != m.Rows {
+		t.Fatalf("%s has %d rows, the manifest says %d (%v)", s.URL, len(rows), m.Rows, err)
+	}
+	return rows
+}
+
+// Every source's states are off the machine, proven, and equal to the table.
+func TestCopies(t *testing.T) {
+	t.Parallel()
+	for i, source := range sourceKinds {
+		t.Run(source, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, objectserver.Kinds[i%2])
+			db := pgserver.Database(t)
+			conn := connect(t, db)
+			table(t, conn, 500)
+			l := copyTo(t, b.URL+"/votes", b.Env)
+			cfg := copiedTo(t, db, l)
+			cfg.Source, cfg.PollInterval = source, 20*time.Millisecond
+			d := start(t, cfg)
+			first := d.copies("the first copy is proven", func(c *CopiesStatus) bool { return c.Proven != nil })
+			if first.Rows != 500 || first.Checksum == "" || first.Exclusive || first.Hourly {
+				t.Errorf("copies are %+v", first)
+			}
+			exec(t, conn, "UPDATE votes SET comment = 'changed' WHERE vote_id % 7 = 0")
+			exec(t, conn, "INSERT INTO votes (user_query) VALUES ('new')")
+			d.copies("the change is copied", func(c *CopiesStatus) bool { return c.Rows == 501 && c.Pending == nil })
+			if got, want := newestRows(t, l), oracle(t, conn, "votes", "vote_id"); !slices.Equal(got, want) {
+				t.Errorf("the copy has %d rows, and the table %d", len(got), len(want))
+			}
+			if strings.Contains(first.State, "-0000000000000000-") {
+				t.Errorf("%s has no position", first.State)
+			}
+			if n := d.said("copied off the machine"); n < 2 {
+				t.Errorf("%d uploads in the log", n)
+			}
+		})
+	}
+}
+
+// The service refuses connections for a while. The file is written all the same, and the newest state is copied afterwards.
+func TestCopiesAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			p, err := faultproxy.New(b.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(p.Close)
+			db := pgserver.Database(t)
+			conn := connect(t, db)
+			table(t, conn, 20)
+			l := copyTo(t, b.URL, b.Through(p.Addr()))
+			d := start(t, copiedTo(t, db, l))
+			d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
+			p.Refuse()
+			p.Cut()
+			exec(t, conn, "INSERT INTO votes (user_query) VALUES ('during the outage')")
+			d.copies("a failed upload", func(c *CopiesStatus) bool { return c.Error != "" })
+			d.equal(conn, "votes", "vote_id")
+			if s := d.Status(); !s.Ready {
+				t.Errorf("not ready: %+v", s.Checks)
+			}
+			if err := p.Accept(); err != nil {
+				t.Fatal(err)
+			}
+			d.copies("a copy after the outage", func(c *CopiesStatus) bool { return c.Rows == 21 && c.Error == "" && c.Pending == nil })
+			if got := newestRows(t, l); len(got) != 21 {
+				t.Errorf("the copy has %d rows", len(got))
+			}
+		})
+	}
+}
+
+// The state before a loss is copied, and its acknowledgement, too.
+func TestCopyBeforeLoss(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			db := pgserver.Database(t)
+			conn := connect(t, db)
+			table(t, conn, 300)
+			l := copyTo(t, b.URL, b.Env)
+			d := start(t, copiedTo(t, db, l))
+			d.copies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
+			want := oracle(t, conn, "votes", "vote_id")
+			exec(t, conn, "TRUNCATE votes")
+			var before remote.State
+			find := func(acknowledged bool) func() error {
+				return func() error {
+					clusters, err := l.Clusters(t.Context())
+					if err != nil {
+						return err
+					}
+					for _, s := range clusters[0].States {
+						if s.Loss && s.Acknowledged == acknowledged {
+							before = s
+							return nil
+						}
+					}
+					return fmt.Errorf("states are %+v", clusters)
+				}
+			}
+			eventually(t, "a copy of the state before the loss", find(false))
+			if got := stateRows(t, l, before); !slices.Equal(got, want) {
+				t.Errorf("the copy has %d rows, want %d", len(got), len(want))
+			}
+			d.copies("a copy of the empty table", func(c *CopiesStatus) bool { return c.Rows == 0 && c.Pending == nil })
+			if got := newestRows(t, l); len(got) != 0 {
+				t.Errorf("the newest copy has %d rows", len(got))
+			}
+			exec(t, conn, "INSERT INTO votes SELECT * FROM json_populate_recordset(NULL::votes, $1)", "["+strings.Join(want, ",")+"]")
+			eventually(t, "the acknowledgement", func() error {
+				wake(d.uploader.regular)
+				return find(true)()
+			})
+		})
+	}
+}
+
+// A copy is damaged in the bucket. The next read finds it, raises the alert, and another copy is made.
+func TestDamagedCopyIsFound(t *testing.T) {
+	t.Parallel()
+	b := objectserver.NewBucket(t, "s3")
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 100)
+	l := copyTo(t, b.URL, b.Env)
+	cfg := copiedTo(t, db, l)
+	d := start(t, cfg)
+	first := d.copies("a proven copy", func(c *CopiesStatus) bool { return c.Proven != nil })
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	client, err := b.S3()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.TrimPrefix(first.State, b.URL+"/")
+	replace(t, client, b.Name, name, []byte("not what was written"))
+	// A new run with an uploader whose last state is the damaged one reads it at once.
+	view := d.table.View()
+	u := newUploader(&d.cfg, d.file, d.table.View, d.metrics)
+	u.last, u.lastView, u.schedule.uploaded = stateOf(t, l, first.State), view.Version(), time.Now()
+	u.folder, u.systemID, u.lossesDue = l.Folder(view.Origin().SystemID), view.Origin().SystemID, false
+	if u.limits, err = u.folder.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.prove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	u.updateStatus(time.Now())
+	if c := u.status(); !strings.Contains(c.Problem, "damaged") || c.check(time.Now()).OK || !worthAlert(c.check(time.Now())) {
+		t.Errorf("copies are %+v", c)
+	}
+	if err := u.workIfDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	u.updateStatus(time.Now())
+	if c := u.status(); c.Problem != "" || c.Proven == nil {
+		t.Errorf("copies are %+v", c)
+	}
+	if got := newestRows(t, l); len(got) != 100 {
+		t.Errorf("the new copy has %d rows", len(got))
+	}
+}
+
+func stateOf(t testing.TB, l *remote.Location, url string) remote.State {
+	t.Helper()
+	clusters, err := l.Clusters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range clusters {
+		for _, s := range c.States {
+			if s.URL == url {
+				return s
+			}
+		}
+	}
+	t.Fatalf("%s is not there", url)
+	return remote.State{}
+}
+
+// Without the right to delete, copies are made hourly and before losses, and the status says so.
+func TestCopiesWithoutTheRightToDelete(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			db := pgserver.Database(t)
+			conn := connect(t, db)
+			table(t, conn, 100)
+			l := copyTo(t, b.URL, b.WithoutDelete(t, b.Addr))
+			d := start(t, copiedTo(t, db, l))
+			d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil && c.Hourly })
+			exec(t, conn, "DELETE FROM votes WHERE vote_id > 10")
+			eventually(t, "a copy of the state before the loss", func() error {
+				clusters, err := l.Clusters(t.Context())
+				if err == nil && !slices.ContainsFunc(clusters[0].States, func(s remote.State) bool { return s.Loss }) {
+					err = errors.New("there is none")
+				}
+				return err
+			})
+			if c := d.Status().Copies; c.Rows != 100 || c.Pending == nil {
+				t.Errorf("the change was copied before an hour had passed: %+v", c)
+			}
+			if c := d.Status().Copies.check(time.Now()); !c.OK || !strings.Contains(c.Detail, "hourly") {
+				t.Errorf("the check is %+v", c)
+			}
+		})
+	}
+}
+
+// Two daemons share a prefix. Both copy, and latest.json names the newest state.
+func TestTwoDaemonsShareAPrefix(t *testing.T) {
+	t.Parallel()
+	b := objectserver.NewBucket(t, "azblob")
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 10)
+	l := copyTo(t, b.URL, b.Env)
+	daemons := []*daemon{start(t, copiedTo(t, db, copyTo(t, b.URL, b.Env))), start(t, copiedTo(t, db, copyTo(t, b.URL, b.Env)))}
+	for i := range 10 {
+		exec(t, conn, "INSERT INTO votes (user_query) VALUES ($1)", fmt.Sprint("vote ", i))
+	}
+	for _, d := range daemons {
+		d.copies("all votes are copied", func(c *CopiesStatus) bool { return c.Rows == 20 && c.Pending == nil && c.Error == "" })
+	}
+	if got := newestRows(t, l); len(got) != 20 {
+		t.Errorf("the newest copy has %d rows", len(got))
+	}
+}
+
+// Another table's copies are at the prefix: nothing is copied, and the status says why.
+func TestPrefixOfAnotherTable(t *testing.T) {
+	t.Parallel()
+	dir := "file://" + t.TempDir()
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 10)
+	exec(t, conn, "CREATE TABLE other (id int PRIMARY KEY)")
+	first := start(t, copiedTo(t, db, copyTo(t, dir, nil)))
+	first.copies("a first copy", func(c *CopiesStatus) bool { return c.Copied != nil })
+	cfg := copiedTo(t, db, copyTo(t, dir, nil))
+	cfg.Table.Table = "other"
+	second := start(t, cfg)
+	c := second.copies("a refusal", func(c *CopiesStatus) bool { return c.Error != "" })
+	if !strings.Contains(c.Error, "each table needs a prefix of its own") || c.Copied != nil {
+		t.Errorf("copies are %+v", c)
+	}
+}
+
+// Nothing that capture says has a secret, whatever goes wrong.
+func TestSecretsOfCopies(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			p, err := faultproxy.New(b.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(p.Close)
+			db := pgserver.Database(t)
+			conn := connect(t, db)
+			table(t, conn, 50)
+			for what, env := range map[string]map[string]string{
+				"all rights": b.Through(p.Addr()), "without the right to delete": b.WithoutDelete(t, p.Addr()), "no bucket": b.Through(p.Addr()),
+			} {
+				cfg := copiedTo(t, db, copyTo(t, b.URL, env))
+				if what == "no bucket" {
+					cfg = copiedTo(t, db, copyTo(t, kind+"://no-such-bucket", env))
+				}
+				registry := prometheus.NewRegistry()
+				cfg.Registry = registry
+				d := start(t, cfg)
+				d.copies("a copy or a failure", func(c *CopiesStatus) bool { return c.Proven != nil || c.Error != "" })
+				p.Refuse()
+				p.Cut()
+				exec(t, conn, "DELETE FROM votes WHERE vote_id > 5; INSERT INTO votes (user_query) SELECT i FROM generate_series(1, 60) i")
+				d.copies("a failure", func(c *CopiesStatus) bool { return c.Error != "" })
+				if err := p.Accept(); err != nil {
+					t.Fatal(err)
+				}
+				said := d.log.String() + fmt.Sprintf("%+v %+v", d.Status(), d.Status().Copies)
+				metrics, err := registry.Gather()
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, m := range metrics {
+					said += m.String()
+				}
+				for _, secret := range b.Secrets {
+					if strings.Contains(said, secret) {
+						t.Errorf("%s: a secret of %d bytes was said", what, len(secret))
+					}
+				}
+				if err := d.stop(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}

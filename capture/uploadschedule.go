@@ -1,0 +1,125 @@
+package capture
+
+import (
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+const (
+	// uploadDelay is the time from a change to the start of the upload that includes it. It leaves half a minute for the upload
+	// itself, so that a change is off the machine within a minute.
+	uploadDelay = 30 * time.Second
+	// uploadShare is the reciprocal of the share of the time that uploads may take.
+	uploadShare = 10
+	// hourlyUploads is the time between uploads if the service does not permit to delete, so that states pile up.
+	hourlyUploads = time.Hour
+	// Pauses after failed uploads.
+	firstUploadRetry, longestUploadRetry = 5 * time.Second, time.Minute
+	// proveInterval is the time between two states that are read back.
+	proveInterval = 24 * time.Hour
+	// An upload is late if it is overdue for lateUpload. A proof is late after lateProof.
+	lateUpload, lateProof = 10 * time.Minute, 48 * time.Hour
+)
+
+// uploadSchedule decides when the uploader does what. It does no I/O, takes no locks, and gets the current time from its caller.
+type uploadSchedule struct {
+	delay  time.Duration // uploadDelay, unless a test sets it
+	hourly bool          // whether only hourly uploads are made
+
+	pending  time.Time     // time of the oldest change that no upload includes; zero if there is none
+	regular  bool          // whether a regular write has happened since the last upload
+	uploaded time.Time     // time of the last successful upload; zero before the first one
+	proven   time.Time     // time at which a state was last read back and was not damaged; zero before the first time
+	started  time.Time     // start of the schedule
+	lastEnd  time.Time     // end of the last work, successful or not
+	lastTook time.Duration // duration of the last work
+	prove    bool          // whether the next state is to be read back as soon as it is there
+
+	retries *backoff.ExponentialBackOff // pauses after failures
+	retryAt time.Time                   // earliest time of the next attempt; zero unless the last one failed
+}
+
+func newUploadSchedule(now time.Time) *uploadSchedule {
+	return &uploadSchedule{delay: uploadDelay, started: now, prove: true, retries: newBackOff(firstUploadRetry, longestUploadRetry, 0)}
+}
+
+// addChange records a change that no upload includes.
+func (s *uploadSchedule) addChange(at time.Time) {
+	if s.pending.IsZero() {
+		s.pending = at
+	}
+}
+
+// addWork records work that ended now.
+func (s *uploadSchedule) addWork(now time.Time, took time.Duration, err error) {
+	s.lastEnd, s.lastTook = now, took
+	if err == nil {
+		s.retries.Reset()
+		s.retryAt = time.Time{}
+		return
+	}
+	s.retryAt = now.Add(s.retries.NextBackOff())
+}
+
+// rested returns the earliest time of the next work: after a pause, so that all work takes at most a tenth of the time, and
+// after a failure only when the next attempt is due.
+func (s *uploadSchedule) rested() time.Time {
+	at := s.lastEnd.Add((uploadShare - 1) * s.lastTook)
+	if s.retryAt.After(at) {
+		return s.retryAt
+	}
+	return at
+}
+
+// uploadDue returns the time at which the pending changes are due, and reports false if there are none.
+func (s *uploadSchedule) uploadDue() (time.Time, bool) {
+	if s.pending.IsZero() {
+		return time.Time{}, false
+	}
+	at := s.pending.Add(s.delay)
+	switch {
+	case s.uploaded.IsZero():
+		at = s.pending // the first upload of a run
+	case s.hourly:
+		at = s.uploaded.Add(hourlyUploads)
+		if s.pending.After(at) {
+			at = s.pending
+		}
+	case s.regular:
+		at = s.pending
+	}
+	return at, true
+}
+
+// isUploadDue reports whether it is time to upload the current state.
+func (s *uploadSchedule) isUploadDue(now time.Time) bool {
+	at, ok := s.uploadDue()
+	return ok && !now.Before(at) && !now.Before(s.rested())
+}
+
+// isProofDue reports whether it is time to read a state back: the first one of a run at once, then one a day.
+func (s *uploadSchedule) isProofDue(now time.Time) bool {
+	if s.uploaded.IsZero() || now.Before(s.rested()) && !s.prove || now.Before(s.retryAt) {
+		return false
+	}
+	return s.prove || now.Sub(s.proven) >= proveInterval
+}
+
+// isLate reports whether changes should have been uploaded for a long time.
+func (s *uploadSchedule) isLate(now time.Time) bool {
+	at, ok := s.uploadDue()
+	if rested := s.lastEnd.Add((uploadShare - 1) * s.lastTook); rested.After(at) && s.retryAt.IsZero() {
+		at = rested
+	}
+	return ok && now.Sub(at) >= lateUpload
+}
+
+// isUnproven reports whether no state has been proven for a long time.
+func (s *uploadSchedule) isUnproven(now time.Time) bool {
+	since := s.proven
+	if since.IsZero() {
+		since = s.started
+	}
+	return now.Sub(since) >= lateProof
+}

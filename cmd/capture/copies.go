@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"capture/capture"
+	"capture/internal/foreign"
+	"capture/store/manifest"
+	"capture/store/remote"
+)
+
+// copyConfig sets where copies are kept off the machine.
+type copyConfig struct {
+	CopyTo string `placeholder:"URL" env:"CAPTURE_COPY_TO" help:"Keep copies off the machine, too: azblob://CONTAINER/PREFIX, s3://BUCKET/PREFIX or file:///FOLDER. Credentials come from the environment, under the names that Azure's and AWS' own tools use. See docs/copies.md."`
+}
+
+// location returns the location of the copies, or nil if none is configured.
+func (c copyConfig) location() (*remote.Location, error) {
+	if c.CopyTo == "" {
+		return nil, nil
+	}
+	l, err := remote.Open(c.CopyTo, remote.Environ)
+	if err != nil {
+		name := "--copy-to"
+		if c.CopyTo == os.Getenv("CAPTURE_COPY_TO") {
+			name = "CAPTURE_COPY_TO (--copy-to)"
+		}
+		return nil, usageError{fmt.Errorf("%s: %w", name, err)}
+	}
+	return l, nil
+}
+
+// commandPatience is the time for which a command repeats a request that fails.
+const commandPatience = 20 * time.Second
+
+// fetchState downloads the state that a URL and --at select into a temporary folder, sets File to the path of its data, and
+// prints which state that is. remove removes the folder.
+func (c *fileConfig) fetchState(ctx context.Context, std streams, command string) (remove func(), err error) {
+	remove = func() {}
+	place, name := splitStateURL(c.File)
+	l, err := remote.Open(place, remote.Environ)
+	if err != nil {
+		return remove, usageError{err}
+	}
+	l.Patience = commandPatience
+	clusters, err := l.Clusters(ctx)
+	if err != nil {
+		return remove, err
+	}
+	state, all, err := c.selectState(ctx, l, clusters, name)
+	if err != nil {
+		return remove, err
+	}
+	fmt.Fprintf(std.err, "%s: reading the state of %s (%s old) of cluster %s, %s\n", command, timeText(state.Time), spanText(time.Since(state.Time)),
+		state.Cluster, state.URL)
+	if c.At.IsZero() && name == "" {
+		noteLoss(ctx, std, command, l, state, all)
+	}
+	folder, err := os.MkdirTemp("", "capture-copy-")
+	if err != nil {
+		return remove, err
+	}
+	remove = func() { os.RemoveAll(folder) }
+	c.File, _, err = l.Download(ctx, state, folder)
+	return remove, err
+}
+
+// splitStateURL divides the URL of a state into the URL of its folder and the state's name. The name is "" if the URL is not
+// that of a state.
+func splitStateURL(text string) (place, name string) {
+	base, query, _ := strings.Cut(text, "?")
+	i := strings.LastIndex(base, "/")
+	if !strings.HasSuffix(base, ".json.gz") || i < 0 {
+		return text, ""
+	}
+	place, name = base[:i], base[i+1:]
+	if query != "" {
+		place += "?" + query
+	}
+	return place, name
+}
+
+// selectState returns the state that is meant, and the states of its cluster.
+func (c *fileConfig) selectState(ctx context.Context, l *remote.Location, clusters []remote.Cluster, name string) (remote.State, []remote.State, error) {
+	if len(clusters) == 0 {
+		return remote.State{}, nil, fmt.Errorf("there are no copies at %s", l)
+	}
+	if name != "" {
+		for _, cluster := range clusters {
+			for _, s := range cluster.States {
+				if strings.HasSuffix(s.URL, "/"+name) {
+					return s, cluster.States, nil
+				}
+			}
+		}
+		return remote.State{}, nil, fmt.Errorf("%s/%s is not there, or has no manifest; capture history --copy-to lists the copies", l, name)
+	}
+	if !c.At.IsZero() {
+		return c.selectAt(l, clusters)
+	}
+	if len(clusters) == 1 {
+		s, _, err := l.Newest(ctx, clusters[0].States)
+		return s, clusters[0].States, err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "there are copies of %d database clusters; name one of these URLs, or a time with --at:", len(clusters))
+	for _, cluster := range clusters {
+		s := cluster.States[0]
+		fmt.Fprintf(&b, "\n  %s: %s, the newest of %s with %s", cluster.URL, copiesText(len(cluster.States)), timeText(s.Time), rowsText(s.Rows))
+	}
+	return remote.State{}, nil, usageError{errors.New(b.String())}
+}
+
+// selectAt returns the newest state of all clusters that is not newer than --at.
+func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (best remote.State, states []remote.State, err error) {
+	oldest := clusters[0].States[0].Time
+	for _, cluster := range clusters {
+		if s, ok := remote.At(cluster.States, c.At.Time); ok && s.Time.After(best.Time) {
+			best, states = s, cluster.States
+		}
+		if last := cluster.States[len(cluster.States)-1].Time; last.Before(oldest) {
+			oldest = last
+		}
+	}
+	if best.Time.IsZero() {
+		return best, nil, fmt.Errorf("--at: no copy at %s is from %s or earlier; the oldest is from %s", l, timeText(c.At.Time), timeText(oldest))
+	}
+	return best, states, nil
+}
+
+// noteLoss tells the user if the state follows a loss that nobody has acknowledged, and names the --at of the state before it.
+func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, state remote.State, all []remote.State) {
+	for _, s := range all {
+		if !s.Loss || s.Acknowledged || s.Time.After(state.Time) {
+			continue
+		}
+		what := "rows were lost"
+		if m, err := l.Manifest(ctx, s); err == nil && m.Kept != nil && m.Kept.Loss != nil {
+			what = m.Kept.Loss.String()
+		}
+		fmt.Fprintf(std.err, "%s: this state follows a loss that nobody has acknowledged: %s. The state before it has %s: --at %s\n",
+			command, foreign.Text(what), rowsText(s.Rows), s.Time.UTC().Format(time.RFC3339))
+		return
+	}
+}
+
+func copiesText(n int) string {
+	if n == 1 {
+		return "1 copy"
+	}
+	return countText(n) + " copies"
+}
+
+// listCopies returns all states at the location, newest first, and their manifests' facts as far as they can be read.
+func listCopies(ctx context.Context, l *remote.Location) ([]copiedState, error) {
+	clusters, err := l.Clusters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []copiedState
+	for _, cluster := range clusters {
+		for _, s := range cluster.States {
+			m, err := l.Manifest(ctx, s)
+			if err != nil && ctx.Err() != nil {
+				return nil, err
+			}
+			all = append(all, copiedState{State: s, manifest: m, err: err})
+		}
+	}
+	return all, nil
+}
+
+// copiedState is a state off the machine with its manifest.
+type copiedState struct {
+	remote.State
+	manifest manifest.Manifest
+	err      error // error of reading the manifest
+}
+
+// reason returns the reason as in the list of kept states.
+func (s *copiedState) reason() string {
+	if s.Loss {
+		return "loss"
+	}
+	return string(s.manifest.Reason)
+}
+
+// damaged returns why the state is known to be damaged, or "".
+func (s *copiedState) damaged() string {
+	switch {
+	case s.err != nil:
+		return s.err.Error()
+	case s.manifest.Kept != nil:
+		return s.manifest.Kept.Damaged
+	}
+	return ""
+}
+
+// lossText returns what the loss after the state removed, or "".
+func (s *copiedState) lossText() string {
+	switch {
+	case !s.Loss:
+		return ""
+	case s.manifest.Kept != nil && s.manifest.Kept.Loss != nil:
+		return s.manifest.Kept.Loss.String()
+	}
+	return "rows were lost"
+}
+
+// copiesStatusText returns where the copies off the machine are, and how old the newest is. It returns "" without --copy-to.
+func copiesStatusText(c *capture.CopiesStatus, now time.Time) string {
+	if c == nil {
+		return ""
+	}
+	if c.Copied == nil {
+		return c.URL + ", none yet in this run"
+	}
+	text := fmt.Sprintf("%s, %s, %s of gzip", c.URL, rowsText(c.Rows), bytesText(c.Bytes))
+	return joinNonEmpty(", ", text, timeAgo("copied", c.Copied, now), timeAgo("read back", c.Proven, now))
+}

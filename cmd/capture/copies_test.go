@@ -1,0 +1,227 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"capture/capture"
+	"capture/internal/faultproxy"
+	"capture/internal/objectserver"
+	"capture/internal/pgserver"
+)
+
+// awaitCopy waits until the newest state is off the machine and a state has been read back.
+func (d *daemon) awaitCopy(rows int) *capture.CopiesStatus {
+	d.t.Helper()
+	s := d.status(func(s capture.Status) bool {
+		return s.Copies != nil && s.Copies.Rows == rows && s.Copies.Pending == nil && s.Copies.Proven != nil
+	})
+	return s.Copies
+}
+
+// The machine is lost: its process and its folder. Another one restores from the URL into an empty database, and every row is
+// equal. Nothing that capture writes has a secret.
+func TestRestoreOnAnotherMachine(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			env := objectserver.Environ(b.Env)
+			url := votesDatabase(t, 1000)
+			dir := t.TempDir()
+			to := b.URL + "/app/votes"
+			d := startIn(t, dir, append(env, "DATABASE_URL="+url, "CAPTURE_COPY_TO="+to), "run", "--listen=127.0.0.1:0", "--log-level=debug")
+			d.awaitCopy(1000)
+			metrics, _ := get(t, "http://"+d.address()+"/metrics")
+			status := run(t, dir, nil, "status")
+			if !strings.Contains(status.stdout, "copies") || !strings.Contains(string(metrics), "capture_remote_copies_total 1") {
+				t.Errorf("status says %s", status.stdout)
+			}
+			logs, err := os.ReadFile(filepath.Join(dir, "logs/usage/usage.log"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			noSecrets(t, b, "the daemon", d.stderr.String()+string(metrics)+status.stdout+string(logs))
+			d.signal(syscall.SIGKILL)
+			<-d.done
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+
+			other, empty := t.TempDir(), pgserver.Database(t)
+			env = append(env, "DATABASE_URL="+empty)
+			restored := run(t, other, env, "restore", "--create", "--yes", to)
+			if restored.code != exitDone || !strings.Contains(restored.stdout, "the file matches its manifest") {
+				t.Fatalf("restore: %+v", restored)
+			}
+			if table(t, empty) != table(t, url) {
+				t.Error("the restored rows differ")
+			}
+			verified := run(t, other, env, "verify", to)
+			if verified.code != exitDone || !strings.Contains(verified.stdout, "the same in the file") {
+				t.Errorf("verify: %+v", verified)
+			}
+			listed := run(t, other, append(env, "CAPTURE_COPY_TO="+to), "history", "--json")
+			var h history
+			if err := json.Unmarshal([]byte(listed.stdout), &h); err != nil || len(h.States) != 1 || h.States[0].Rows != 1000 || h.States[0].SHA256 == "" {
+				t.Fatalf("history: %+v", listed)
+			}
+			// The URL of a state names it.
+			named := run(t, other, env, "verify", h.States[0].Where)
+			if named.code != exitDone {
+				t.Errorf("verify of a state: %+v", named)
+			}
+			dropped := run(t, other, env, "history", "--copy-to", to, "--drop", "all", "--yes")
+			if gone := run(t, other, env, "restore", to); dropped.code != exitDone || gone.code != exitFailed || !strings.Contains(gone.stderr, "there are no copies") {
+				t.Errorf("drop: %+v, then restore: %+v", dropped, gone)
+			}
+			for _, r := range []result{restored, verified, listed, named, dropped} {
+				noSecrets(t, b, "a command", r.stdout+r.stderr)
+			}
+		})
+	}
+}
+
+// noSecrets fails the test if a text has one of the bucket's secrets.
+func noSecrets(t *testing.T, b *objectserver.Bucket, what, text string) {
+	t.Helper()
+	for _, secret := range b.Secrets {
+		if strings.Contains(text, secret) {
+			t.Errorf("%s has shown a secret of %d bytes", what, len(secret))
+		}
+	}
+}
+
+// capture is killed while it uploads. What it leaves is no state, and the next run copies.
+func TestKilledWhileUploading(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			p, err := faultproxy.New(b.Addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(p.Close)
+			url := votesDatabase(t, 100)
+			sql(t, url, "UPDATE votes SET comment = (SELECT string_agg(md5(random()::text || i), '') FROM generate_series(1, 6000) i WHERE vote_id > 0)")
+			env := append(objectserver.Environ(b.Through(p.Addr())), "DATABASE_URL="+url, "CAPTURE_COPY_TO="+b.URL)
+			d := startIn(t, t.TempDir(), env, "run", "--listen=127.0.0.1:0")
+			d.ready()
+			p.Throttle(2<<20, 0)
+			eventually(t, "an upload in parts", func() bool { return p.Links() > 0 })
+			time.Sleep(time.Second) // somewhere within the upload; each place must do
+			d.signal(syscall.SIGKILL)
+			<-d.done
+			p.Throttle(0, 0)
+			next := startIn(t, t.TempDir(), env, "run", "--listen=127.0.0.1:0")
+			next.awaitCopy(100)
+			if got := run(t, t.TempDir(), env, "verify", b.URL); got.code != exitDone {
+				t.Errorf("verify: %+v", got)
+			}
+		})
+	}
+}
+
+// A state after a loss is restored with a note that names the one before; --at selects that.
+func TestRestoreBeforeLoss(t *testing.T) {
+	t.Parallel()
+	url := votesDatabase(t, 500)
+	dir := t.TempDir()
+	to := "file://" + filepath.Join(dir, "copies")
+	if err := os.Mkdir(filepath.Join(dir, "copies"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d := startIn(t, dir, []string{"DATABASE_URL=" + url, "CAPTURE_COPY_TO=" + to}, "run", "--listen=127.0.0.1:0", "--flush-interval=2s")
+	d.awaitCopy(500)
+	before := table(t, url)
+	time.Sleep(time.Second) // the names of states have seconds
+	sql(t, url, "DELETE FROM votes WHERE vote_id > 3")
+	d.awaitCopy(3)
+	d.signal(syscall.SIGTERM)
+	d.wait(stopTimeout)
+
+	empty := pgserver.Database(t)
+	env := []string{"DATABASE_URL=" + empty}
+	note := run(t, t.TempDir(), env, "restore", "--create", "--yes", "--dry-run", to)
+	_, at, found := strings.Cut(note.stderr, "The state before it has 500 rows: --at ")
+	if note.code != exitDone || !found {
+		t.Fatalf("restore: %+v", note)
+	}
+	restored := run(t, t.TempDir(), env, "restore", "--create", "--yes", to, "--at", strings.TrimSpace(at))
+	if restored.code != exitDone || table(t, empty) != before {
+		t.Errorf("restore --at: %+v", restored)
+	}
+	if got := run(t, t.TempDir(), env, "history", "--copy-to", to, "--ack"); got.code != exitDone || !strings.Contains(got.stdout, "acknowledged") {
+		t.Errorf("history --ack: %+v", got)
+	}
+	if got := run(t, t.TempDir(), env, "verify", to); strings.Contains(got.stderr, "follows a loss") {
+		t.Errorf("verify after --ack: %+v", got)
+	}
+}
+
+// Copies of several clusters are listed, and one must be named.
+func TestSeveralClusters(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	for _, cluster := range []string{"7400000000000000001", "7400000000000000002"} {
+		copyState(t, filepath.Join(root, cluster), cluster)
+	}
+	to := "file://" + root
+	got := run(t, t.TempDir(), nil, "verify", to)
+	if got.code != exitUsage || !strings.Contains(got.stderr, to+"/7400000000000000001: 1 copy") || !strings.Contains(got.stderr, to+"/7400000000000000002: 1 copy") {
+		t.Errorf("verify: %+v", got)
+	}
+	if got := run(t, t.TempDir(), nil, "verify", to+"/7400000000000000002"); got.code != exitDone {
+		t.Errorf("verify of one: %+v", got)
+	}
+	if got := run(t, t.TempDir(), nil, "verify", to, "--at", "2026-11-26"); got.code != exitDone {
+		t.Errorf("verify --at: %+v", got)
+	}
+	if got := run(t, t.TempDir(), nil, "verify", to, "--at", "2020-01-01"); got.code != exitFailed || !strings.Contains(got.stderr, "the oldest is from") {
+		t.Errorf("verify --at, too old: %+v", got)
+	}
+}
+
+// copyState puts a state with one row into a folder, as capture would.
+func copyState(t *testing.T, dir, cluster string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const stem = "feedback-20261123T160000Z-0000000000000100-1"
+	data := gzipped(t, "[\n{\"vote_id\":1}\n]\n")
+	manifest := `{"format":1,"table":{"schema":"public","name":"votes"},"columns":[{"name":"vote_id","type":"integer"}],"key":["vote_id"],"rows":1,"bytes":18,
+		"sha256":"` + sha256Hex("[\n{\"vote_id\":1}\n]\n") + `","system_id":"` + cluster + `","reason":"change","written_by":"capture test","written_at":"2026-11-23T16:00:00.000000Z"}`
+	for name, content := range map[string]string{stem + ".json.gz": data, stem + ".manifest.json": manifest} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestBadCopyTo(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		env, args []string
+		want      string
+	}{
+		{nil, []string{"--copy-to", "gs://bucket/x"}, `--copy-to: "gs://bucket/x" is none of these; it accepts azblob://CONTAINER/PREFIX`},
+		{[]string{"CAPTURE_COPY_TO=s3://B"}, nil, `CAPTURE_COPY_TO (--copy-to): "s3://B" does not name a bucket`},
+		{nil, []string{"--copy-to", "azblob://container/x"}, "AZURE_STORAGE_CONNECTION_STRING"},
+		{nil, []string{"--copy-to", "azblob://container/x?sv=2024&sig=topsecret1"}, "(hidden)"},
+		{nil, []string{"--copy-to", "s3://key:topsecret1@bucket"}, "(hidden)"},
+	} {
+		got := run(t, t.TempDir(), append(c.env, "DATABASE_URL=postgres://localhost/none"), append([]string{"run"}, c.args...)...)
+		if got.code != exitUsage || !strings.Contains(got.stderr, c.want) || strings.Contains(got.stderr, "topsecret1") {
+			t.Errorf("%v %v: %+v", c.env, c.args, got)
+		}
+	}
+}
