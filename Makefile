@@ -44,7 +44,7 @@ check: postgres chromium strace stores lint ## lint, and run the tests without a
 test: postgres chromium strace stores ## run all tests with the race detector; they start Postgres servers of their own
 	$(TEST) $(PACKAGES)
 
-test-versions: strace stores ## run all tests with each of several Postgres versions (VERSIONS="/usr/lib/postgresql/13/bin /opt/pg18/bin")
+test-versions: strace stores ## run all tests with each of several Postgres versions (13 to 19; VERSIONS="/usr/lib/postgresql/13/bin /opt/pg19/bin")
 	@test -n "$(strip $(VERSIONS))" || { echo 'test-versions: set VERSIONS to folders with initdb and postgres' >&2; exit 2; }
 	@failed=; for bin in $(VERSIONS); do \
 		version=$$("$$bin/postgres" --version) || { failed="$$failed $$bin"; continue; }; \

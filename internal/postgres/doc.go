@@ -57,5 +57,5 @@
 //   - sqlstate.go: the SQLSTATEs with their class, reason and hint
 //   - redact.go: errors about rows, without the rows' values
 //   - open_transactions.go: transactions that a new slot waits for
-//   - doctor.go, doctor_sources.go: capture doctor; what each source needs
+//   - doctor.go, doctor_sources.go, doctor_columns.go: capture doctor; what each source needs; columns that say less in the file
 package postgres

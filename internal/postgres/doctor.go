@@ -50,6 +50,7 @@ func Diagnose(ctx context.Context, cfg *pgx.ConnConfig, name Name, local LocalRe
 		defer func() { _ = d.conn.Close(context.WithoutCancel(ctx)) }()
 		if d.checkServer(ctx) && d.checkTable(ctx, name) {
 			d.Source = "poll"
+			d.checkColumns()
 			d.checkReplication(ctx)
 			d.checkExportedSnapshots()
 			d.checkLimits(ctx)

@@ -240,6 +240,24 @@ func TestDoctorDoesWhatRunDoes(t *testing.T) {
 	}
 }
 
+// TestDoctorNamesColumnsThatSayLess: names of objects go stale, and a large object's content is not in its row.
+func TestDoctorNamesColumnsThatSayLess(t *testing.T) {
+	t.Parallel()
+	conn, url := database(t, "CREATE TABLE votes (vote_id serial PRIMARY KEY, plain text)")
+	if _, f := diagnose(t, url, "", LocalResources{}); f["names of objects"].Name != "" || f["large objects"].Name != "" {
+		t.Errorf("of ordinary columns: %+v", f)
+	}
+	run(t, conn, "CREATE DOMAIN lo AS oid", "CREATE TYPE pair AS (a int, who regrole)", `ALTER TABLE votes ADD relation regclass, ADD "Roles" regrole[],
+		ADD nested pair, ADD kinds regtype, ADD picture lo, ADD oid_array oid[], ADD id8 int8`)
+	_, f := diagnose(t, url, "", LocalResources{})
+	if found := f["names of objects"]; found.Level != Warn || !strings.Contains(found.Found, "columns relation, Roles, nested, kinds show") {
+		t.Errorf("%+v", found)
+	}
+	if found := f["large objects"]; found.Level != Warn || !strings.Contains(found.Found, "columns picture, oid_array hold") {
+		t.Errorf("%+v", found)
+	}
+}
+
 // TestStandbyCancellationIsExplained: the bare error of a cancelled read says nothing about what to do.
 func TestStandbyCancellationIsExplained(t *testing.T) {
 	t.Parallel()
