@@ -237,6 +237,37 @@ func TestShapes(t *testing.T) {
 	}
 }
 
+// TestIdentityChangesUnderWrites: a change of the replica identity gives the table another key, or other old tuples. It is a change of
+// the definition like any other: no error is logged, and no forced write fails.
+func TestIdentityChangesUnderWrites(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for regular checks")
+	}
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 300)
+	exec(t, conn, "ALTER TABLE votes ADD other int GENERATED ALWAYS AS IDENTITY NOT NULL; CREATE UNIQUE INDEX votes_other ON votes (other)", pgx.QueryExecModeSimpleProtocol)
+	cfg := config(t, url)
+	d := start(t, cfg)
+	d.ready()
+	stop := load(t, url, 2)
+	defer stop()
+	for _, identity := range []string{"USING INDEX votes_other", "FULL", "USING INDEX votes_other", "DEFAULT", "USING INDEX votes_other"} {
+		runUnderLoad(t, conn, "ALTER TABLE votes REPLICA IDENTITY "+identity)
+		for range 5 {
+			if _, err := d.Snapshot(t.Context()); err != nil {
+				t.Errorf("%s: %v", identity, err)
+			}
+		}
+	}
+	stop()
+	d.equal(conn, "votes", "other")
+	if log := d.log.String(); strings.Contains(log, `"@level":"error"`) {
+		t.Errorf("an error was logged:\n%s", log)
+	}
+}
+
 // TestSchemaPublication: a publication has the table only through its schema, which leaves the publication and returns while
 // capture follows. What is written in between is in no stream.
 func TestSchemaPublication(t *testing.T) {

@@ -55,6 +55,9 @@ var (
 	// errOrder is the error for a change outside of a transaction, and for a transaction within another.
 	errOrder = errors.New("a message of the stream is out of order")
 
+	// errOtherIdentity means that old tuples identify rows by other columns than the table's key.
+	errOtherIdentity = &source.ResyncError{Reason: "the table's replica identity changed"}
+
 	// errUnknownRow means that the Table is not in the state from which the stream continues.
 	errUnknownRow = &source.ResyncError{Reason: "the stream changes a row that is not known", Backoff: true}
 )
@@ -120,6 +123,8 @@ func (a *applier) applyRelation(msg []byte) error {
 		return nil
 	case !sameName:
 		return &source.ResyncError{Reason: fmt.Sprintf("table %s was renamed", a.table.Name())}
+	case string(rel.Replica) != a.table.ReplicaIdentity:
+		return errOtherIdentity
 	}
 	a.columns = nil
 	rest := rel.Columns

@@ -191,6 +191,9 @@ func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 		n := int(min(uint64(binary.BigEndian.Uint32(rest)), uint64(len(rest)-4)))
 		msg := rest[4 : 4+n : 4+n]
 		rest = rest[4+n:]
+		if rel, err := pgoutput.ParseRelation(msg); pgoutput.Kind(msg) == pgoutput.KindRelation && err == nil && tab.ReplicaIdentity == "" {
+			tab.ReplicaIdentity = string(rel.Replica) // as it was before the stream began
+		}
 		commit, err := a.apply(msg)
 		if err != nil {
 			return table, err

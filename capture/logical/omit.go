@@ -1,6 +1,7 @@
 package logical
 
 import (
+	"errors"
 	"slices"
 
 	"capture/capture/source"
@@ -49,6 +50,9 @@ func (a *applier) setKey(key *[]byte, values [][]byte) (err error) {
 		}
 	}
 	*key, err = a.encoder.AppendKey((*key)[:0], values)
+	if errors.Is(err, rowjson.ErrKeyMissing) { // the replica identity is another index now
+		return errOtherIdentity
+	}
 	return err
 }
 

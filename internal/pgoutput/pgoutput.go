@@ -70,6 +70,7 @@ type Relation struct {
 	OID     uint32
 	Schema  string
 	Table   string
+	Replica byte // replica identity, as in pg_class.relreplident
 	Columns []Column
 }
 
@@ -85,7 +86,7 @@ func ParseRelation(msg []byte) (Relation, error) {
 	r := messageReader{rest: msg}
 	r.readByte() // kind
 	rel := Relation{OID: r.readUint32(), Schema: r.readString(), Table: r.readString()}
-	r.readByte() // replica identity
+	rel.Replica = r.readByte()
 	n := r.readUint16()
 	for i := 0; i < n && !r.truncated; i++ {
 		r.readByte() // flags: whether the column is part of the key

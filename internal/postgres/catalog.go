@@ -203,7 +203,7 @@ func (c *catalogRow) parse() (*Table, *catalogEntry, error) {
 	sum := sha256.Sum256([]byte(c.entry))
 	t.Shape = &rowjson.Shape{OID: e.OID, Schema: e.Schema, Table: e.Table, Fingerprint: hex.EncodeToString(sum[:16])}
 	t.Partitioned = e.Kind == "p"
-	t.replicaIdentity = e.ReplicaIdentity
+	t.ReplicaIdentity = e.ReplicaIdentity
 	return t, &e, nil
 }
 

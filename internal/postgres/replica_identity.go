@@ -25,7 +25,7 @@ func (t *Table) checkReplicaIdentity(version int) error {
 				"key column %s of table %s is generated", displayIdentifier(c.Name), name)
 		}
 	}
-	if t.replicaIdentity == "f" {
+	if t.ReplicaIdentity == "f" {
 		for _, c := range t.Columns {
 			if c.Generated == "v" {
 				return problemf(writesWouldFail, fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", name.Quoted()),
@@ -42,7 +42,7 @@ func (t *Table) checkReplicaIdentity(version int) error {
 }
 
 func (t *Table) replicaIdentityDefect() string {
-	switch t.replicaIdentity {
+	switch t.ReplicaIdentity {
 	case "n":
 		return "it is set to nothing"
 	case "i":
@@ -53,7 +53,7 @@ func (t *Table) replicaIdentityDefect() string {
 
 func (t *Table) replicaIdentityHint() string {
 	alter := "ALTER TABLE " + t.Name().Quoted()
-	if t.replicaIdentity == "d" {
+	if t.ReplicaIdentity == "d" {
 		return alter + " REPLICA IDENTITY FULL; -- or make the primary key not deferrable"
 	}
 	return alter + " REPLICA IDENTITY DEFAULT;"
@@ -82,7 +82,7 @@ func (t *Table) checkLeaf(l *leafEntry) error {
 	slices.Sort(key)
 	slices.Sort(identity)
 	hint := fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY FULL;", name.Quoted())
-	if l.Primary != nil && t.replicaIdentity != "i" {
+	if l.Primary != nil && t.ReplicaIdentity != "i" {
 		hint = fmt.Sprintf("ALTER TABLE %s REPLICA IDENTITY DEFAULT;", name.Quoted())
 	}
 	switch {

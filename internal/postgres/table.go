@@ -13,15 +13,16 @@ type Table struct {
 	*rowjson.Shape
 	Partitioned  bool
 	KeyImmediate bool // whether the key is not deferrable: no two rows ever share a key, not even within a transaction
+	// ReplicaIdentity is pg_class.relreplident: d(efault), i(ndex), f(ull), n(othing).
+	ReplicaIdentity string
 
-	replicaIdentity string        // pg_class.relreplident: d(efault), i(ndex), f(ull), n(othing)
-	hasIdentity     bool          // whether UPDATE and DELETE have a replica identity once the table is published
-	selectExprs     []string      // expressions of SelectList, by column
-	columns         []columnEntry // entries of the catalog, by column
-	keyOperators    []keyOperator // operators that compare the key, by column of the key
-	unstableType    string        // see UnstableType
-	facts           facts
-	assumedKey      bool // whether the table has no key, and LoadTarget's caller named one
+	hasIdentity  bool          // whether UPDATE and DELETE have a replica identity once the table is published
+	selectExprs  []string      // expressions of SelectList, by column
+	columns      []columnEntry // entries of the catalog, by column
+	keyOperators []keyOperator // operators that compare the key, by column of the key
+	unstableType string        // see UnstableType
+	facts        facts
+	assumedKey   bool // whether the table has no key, and LoadTarget's caller named one
 }
 
 // Name returns the table's exact name, schema included.

@@ -68,7 +68,7 @@ func (e *Encoder) AppendKey(dst []byte, values [][]byte) (Key, error) {
 	}
 	for _, k := range e.key {
 		text := values[k.index]
-		err := errKeyMissing
+		err := ErrKeyMissing
 		if text != nil && !isUnchanged(text) {
 			dst, err = appendKeyColumn(dst, k.form, text)
 		}
@@ -79,7 +79,8 @@ func (e *Encoder) AppendKey(dst []byte, values [][]byte) (Key, error) {
 	return dst, nil
 }
 
-var errKeyMissing = errors.New("key column is missing or unchanged")
+// ErrKeyMissing means that a row has no value for a column of the key.
+var ErrKeyMissing = errors.New("key column is missing or unchanged")
 
 func appendKeyColumn(dst []byte, form keyForm, text []byte) ([]byte, error) {
 	switch form {
