@@ -44,7 +44,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	cfg.maxRowBytes = cfg.maxRow()
 	d := &Daemon{cfg: cfg, file: file, conditions: newConditions(), metrics: newMetrics()}
 	d.table = cfg.newTable(filepath.Dir(file.Path()), d.spilledRowsLost)
-	d.supervisor = newSupervisor(&d.cfg, d.table, file.WriteAhead)
+	d.supervisor = newSupervisor(&d.cfg, d.table, file)
 	tracker := newFileTracker(file)
 	d.keeper = newKeeper(&d.cfg, file, d.table.View, d.conditions, d.metrics)
 	if cfg.CopyTo != nil {

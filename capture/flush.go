@@ -95,6 +95,8 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 		switch {
 		case !due && s.idleDue(now):
 			f.idleStep(ctx)
+		case !due && s.pending.IsZero():
+			f.updateHorizon()
 		case due:
 			if f.write(reason, request) == nil && reason == store.ReasonInterval {
 				wake(f.keeper.regular)
@@ -117,12 +119,22 @@ func (f *flusher) finalFlush() error {
 	file := f.tracker.loadReport()
 	incomplete := file.version > 0 && file.SHA256 == "" && f.table.View() != nil
 	if s.pending.IsZero() && !incomplete && file.Error == "" {
+		f.updateHorizon()
 		return nil
 	}
 	if err := f.write(store.ReasonStop, nil); err != nil {
 		return fmt.Errorf("the last flush failed, so feedback.json lacks the newest changes: %w", err)
 	}
 	return nil
+}
+
+// updateHorizon writes a horizon that has become known since the last write. Without it, the next run copies the whole table.
+func (f *flusher) updateHorizon() {
+	if v := f.table.View(); v != nil {
+		if err := f.file.UpdateHorizon(v); err != nil {
+			f.log.Warn("the age of the file's rows could not be written", "error", err)
+		}
+	}
 }
 
 // write writes the newest View, and answers the request if there is one. After a failure the changes stay pending.

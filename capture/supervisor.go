@@ -19,6 +19,7 @@ import (
 	"capture/internal/guard"
 	"capture/internal/postgres"
 	"capture/snapshot"
+	"capture/store"
 )
 
 const (
@@ -42,6 +43,7 @@ type supervisor struct {
 	database   *databaseConfig
 	table      *snapshot.Table
 	writeAhead func(context.Context, []snapshot.Part) bool // see [source.CopyOptions]
+	stored     *storedRows
 	log        hclog.Logger
 	auto       *autoSource
 	pauses     *backoff.ExponentialBackOff // pauses after failed attempts
@@ -82,9 +84,10 @@ type followReport struct {
 	failures    uint64
 }
 
-func newSupervisor(cfg *Config, table *snapshot.Table, writeAhead func(context.Context, []snapshot.Part) bool) *supervisor {
+func newSupervisor(cfg *Config, table *snapshot.Table, file *store.File) *supervisor {
 	s := &supervisor{
-		cfg: cfg, table: table, writeAhead: writeAhead, log: cfg.Logger, changed: make(chan struct{}),
+		cfg: cfg, table: table, writeAhead: file.WriteAhead, log: cfg.Logger, changed: make(chan struct{}),
+		stored:   &storedRows{file: file, log: cfg.Logger},
 		database: newDatabaseConfig(cfg),
 		past:     source.Report{Source: cfg.Source},
 		pauses:   newBackOff(firstRetry, cmp.Or(cfg.retry, longestRetry), retrySpread),
@@ -119,13 +122,15 @@ func (s *supervisor) run(ctx context.Context) error {
 			err = s.withdrawPublication(ctx, err)
 		}
 		s.table.Rollback()
+		panicked := (*guard.PanicError)(nil)
+		if resync := (*source.ResyncError)(nil); errors.As(err, &resync) && !resync.Intact || errors.As(err, &panicked) {
+			s.update(func() { s.doubt = true })
+		}
+		s.dropDoubtfulHorizon() // even if ctx has ended, because the next run must not trust the file either
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if resync := (*source.ResyncError)(nil); errors.As(err, &resync) && !resync.Intact {
-			s.update(func() { s.doubt = true })
-		}
-		if panicked := (*guard.PanicError)(nil); errors.As(err, &panicked) {
+		if panicked != nil {
 			return err
 		}
 		if !followingSince.IsZero() && time.Since(followingSince) > stableAfter {
@@ -141,6 +146,21 @@ func (s *supervisor) run(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// dropDoubtfulHorizon makes sure that neither the next source nor the next run builds on the rows in memory, if they may not be a
+// state of the table. A stream also has no horizon if it has found a mistake. The other sources have none for a short time after
+// each read.
+func (s *supervisor) dropDoubtfulHorizon() {
+	s.mu.Lock()
+	doubt := s.doubt
+	s.mu.Unlock()
+	v := s.table.View()
+	if v == nil || !doubt && (v.Horizon() != nil || v.Origin().Source != "logical") {
+		return
+	}
+	s.table.SetHorizon(nil)
+	s.stored.dropHorizon(v)
 }
 
 // follow follows the table by the configured source, or by the best one, until that source ends. It returns the time at which
@@ -228,6 +248,7 @@ func (a *attempt) waitResync(ctx context.Context) error {
 func (s *supervisor) newEnv(kind string, progress *source.Progress) *source.Env {
 	env := s.cfg.env(kind, progress)
 	env.Database, env.Copy.WriteAhead = s.database.current(), s.writeAhead
+	env.LoadRows = s.stored.loader(kind, env.RowLimit())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	env.SystemID = s.past.SystemID

@@ -120,6 +120,9 @@ func model(t *testing.T, seed uint64, limit int64) {
 				if _, exists := rows[k]; exists && changesOnly && tab.Keep(rowjson.Key(k)) {
 					t.Fatalf("row %q was kept twice", k)
 				}
+				if r.IntN(10) == 0 {
+					tab.EndPage()
+				}
 			}
 			if seen, unseen := tab.Seen(); changesOnly && (seen != len(rows) || unseen != len(list)-len(rows)) {
 				t.Fatalf("%d rows seen and %d not, of %d and %d", seen, unseen, len(rows), len(list))

@@ -166,6 +166,17 @@ func (t *Table) Err() error { return t.tree.err }
 // Commit ends the open transaction. The table with the transaction's changes becomes the next View, at the given position. If
 // the transaction has failed (see [Table.Err]), Commit rolls it back and returns the error.
 func (t *Table) Commit(at Position) error {
+	if err := t.commit(at); err != nil {
+		return err
+	}
+	if len(t.changed) == 0 { // only the writer sends
+		t.changed <- time.Now()
+	}
+	return nil
+}
+
+// commit is Commit without its message to Changed.
+func (t *Table) commit(at Position) error {
 	if t.tree.cache != nil {
 		t.tree.enforceLimit()
 		t.prefault()
@@ -188,9 +199,6 @@ func (t *Table) Commit(at Position) error {
 		t.tree.enforceLimit()
 		c.publishUsage(t.tree.live)
 		t.tree.err = nil // a failed eviction does not concern the committed transaction; the next one will try again
-	}
-	if len(t.changed) == 0 { // only the writer sends
-		t.changed <- time.Now()
 	}
 	return nil
 }

@@ -227,3 +227,34 @@ func TestPartial(t *testing.T) {
 		}
 	}
 }
+
+// TestEndPage: a row after EndPage begins a new Part, if it comes after all others.
+func TestEndPage(t *testing.T) {
+	tab := NewTable()
+	tab.Load(&rowjson.Shape{Table: "t"}, Origin{})
+	tab.EndPage() // without rows
+	put := func(i int) { tab.Put(numbered(i), []byte(`{"a":"some text"}`)) }
+	for i := range 30 {
+		if put(2 * i); i%10 == 9 {
+			tab.EndPage()
+		}
+	}
+	put(3) // between others, so it belongs to their Part
+	put(100)
+	if err := tab.CommitStored(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	var rows []int
+	for p := range tab.View().Parts() {
+		rows = append(rows, p.Rows())
+		if c := p.leaf.page.Load(); cap(c.lines) > 4<<10 && p.Rows() > 1 {
+			t.Errorf("a Part of %d bytes has a buffer of %d", p.Bytes(), cap(c.lines))
+		}
+	}
+	if want := []int{11, 10, 11}; !slices.Equal(rows, want) {
+		t.Errorf("Parts of %v rows, want %v", rows, want)
+	}
+	if len(tab.Changed()) > 0 {
+		t.Error("CommitStored counts as a change")
+	}
+}

@@ -20,6 +20,7 @@ type tree struct {
 	savepoint *savepoint // state that rollback restores; nil unless the open transaction is applied in place
 	loads     uint64     // number of Loads so far
 	reloading bool       // whether the open transaction is a reload; see reload.go
+	pageEnded bool       // whether the next row begins a new leaf if it comes after all others; see endPage
 	cache     *cache     // nil without a memory limit
 	lastKeys  struct {   // see keysOf
 		leaf *leaf
@@ -43,7 +44,7 @@ func (t *tree) freeze() []*group {
 
 // begin sets a savepoint, so that changes can be applied in place.
 func (t *tree) begin() {
-	t.savepoint = &savepoint{t.freeze(), t.rows, t.live}
+	t.savepoint, t.pageEnded = &savepoint{t.freeze(), t.rows, t.live}, false
 }
 
 // commit keeps the changes since the savepoint.
@@ -131,6 +132,8 @@ func (t *tree) putRow(key, line []byte) {
 	if t.err != nil {
 		return
 	}
+	ended := t.pageEnded
+	t.pageEnded = false
 	if len(t.groups) == 0 {
 		l := newLeaf(t.epoch)
 		t.putFirstRow(l, key, line)
@@ -152,7 +155,7 @@ func (t *tree) putRow(key, line []byte) {
 		return
 	}
 	g := t.ownGroup(gi)
-	if !found && i == l.rows && l.live+len(line) > t.pageBytes-t.pageBytes/slackDivisor {
+	if !found && i == l.rows && (ended || l.live+len(line) > t.pageBytes-t.pageBytes/slackDivisor) {
 		t.appendLeaf(gi, li, key, line)
 		return
 	}
@@ -323,14 +326,17 @@ func (t *tree) deleteAll() {
 func (t *tree) trimPages() {
 	for _, g := range t.groups {
 		for _, l := range g.leaves {
-			if l.epoch != t.epoch {
-				continue
-			}
-			if p := l.page.Load(); p != nil && allocSize(cap(p.lines))-allocSize(p.live) > p.live/slackDivisor {
-				memory := t.cache.residentBytes(l)
-				p.rebuild(0, -1)
-				t.cache.adjustResident(t.cache.residentBytes(l) - memory)
-			}
+			t.trimPage(l)
 		}
 	}
+}
+
+func (t *tree) trimPage(l *leaf) {
+	p := l.page.Load()
+	if l.epoch != t.epoch || p == nil || allocSize(cap(p.lines))-allocSize(p.live) <= p.live/slackDivisor {
+		return
+	}
+	memory := t.cache.residentBytes(l)
+	p.rebuild(0, -1)
+	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
 }

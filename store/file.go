@@ -33,6 +33,7 @@ type File struct {
 	rowCounts  loss.RowCounts
 	device     uint64 // device of the folder, as stat(2) reports it
 	detached   bool   // whether the folder was on another device at the last check
+	doubtful   uint64 // version of the last View whose horizon must not be used; see DropHorizon
 	warning    string // warning for the next Result; "" if there is none
 
 	kept *kept.States

@@ -104,7 +104,7 @@ func put(t *snapshot.Table, id int, fill string) {
 	t.Put(key(id), fmt.Appendf(nil, `{"vote_id":%d,"comment":%q}`, id, fill))
 }
 
-func content(t *testing.T, v *snapshot.View) []byte {
+func content(t testing.TB, v *snapshot.View) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if _, err := v.WriteTo(&b); err != nil {

@@ -105,7 +105,8 @@ func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest 
 	}
 	m.Kept = f.newKept(c, v)
 	m.Kept.Other = isOther(&m, v)
-	if m.Kept.Loss == nil && !m.Kept.Other {
+	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff() // from the file of an earlier run, see Load
+	if m.Kept.Loss == nil && !m.Kept.Other && !differs {
 		return nil
 	}
 	return &m

@@ -72,8 +72,9 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	last := f.last
 	f.last = written{}
 	m := manifest.New(v, reason, f.captureVersion)
+	m.Horizon = f.horizonOf(v)
 	complete := reason != ReasonChange
-	next := written{view: weak.Make(v), shape: weak.Make(v.Shape()), version: v.Version(), rowBytes: v.Bytes()}
+	next := written{view: weak.Make(v), rowBytes: v.Bytes()}
 	bytesWritten := int64(0)
 	var state *kept.State
 	var err error

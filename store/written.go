@@ -5,18 +5,14 @@ import (
 	"weak"
 
 	"capture/snapshot"
-	"capture/snapshot/rowjson"
 	"capture/store/manifest"
 	"capture/store/placement"
 )
 
 // written describes what a successful Write left on disk. The zero value means that nothing is known to be on disk.
 type written struct {
-	// Weak pointers identify the View that was written: strong ones would keep its rows in memory.
-	view     weak.Pointer[snapshot.View]
-	shape    weak.Pointer[rowjson.Shape]
-	version  uint64 // version of the View, as View.Version returned it
-	rowBytes int64  // length of the View's rows in bytes, as View.Bytes returned it
+	view     weak.Pointer[snapshot.View] // View that was written; weak, because a strong pointer would keep its rows in memory
+	rowBytes int64                       // length of the View's rows in bytes, as View.Bytes returned it
 	manifest manifest.Manifest
 	file     os.FileInfo // identity of the file under its final name, right after it was written
 	layout   *placement.Layout
@@ -25,14 +21,26 @@ type written struct {
 	digest   *digest // digest of the file; the next version updates it in place
 }
 
-// hasRowsOf reports whether v has the rows that were written. v may be a later View: a View that differs only in its position
-// has the same rows.
+// hasRowsOf reports whether v has the rows that were written, and comes from the same table. v may be a later View, which differs
+// in its position, or for which the table was read again.
 func (w *written) hasRowsOf(v *snapshot.View) bool {
 	if w.file == nil {
 		return false
 	}
-	return w.view == weak.Make(v) || w.shape == weak.Make(v.Shape()) && w.version == v.Version() &&
-		w.manifest.Rows == v.Rows() && w.rowBytes == v.Bytes()
+	if w.view == weak.Make(v) {
+		return true
+	}
+	if w.manifest.Rows != v.Rows() || w.rowBytes != v.Bytes() || isOther(&w.manifest, v) {
+		return false
+	}
+	i := 0
+	for p := range v.Parts() {
+		if i == len(w.layout.Regions) || w.layout.Regions[i].PartID != p.ID() {
+			return false
+		}
+		i++
+	}
+	return i == len(w.layout.Regions)
 }
 
 // isOnDisk reports whether the file at path is still the one that was written. A version is identified by inode, size and

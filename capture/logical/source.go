@@ -91,6 +91,9 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 		return err
 	}
 	defer s.standby.close()
+	if err := s.loadRows(ctx, t); err != nil {
+		return err
+	}
 	start, err := s.createSlotOrPlainRead(ctx, t, origin)
 	if err != nil {
 		return err
@@ -100,6 +103,23 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 		return err
 	}
 	return s.stream(ctx, t, encoder)
+}
+
+// loadRows loads the rows that an earlier run left in the file, if it can. It comes before the slot, which retains WAL.
+func (s *Source) loadRows(ctx context.Context, t *snapshot.Table) error {
+	if !s.env.NeedsRows(t) {
+		return nil
+	}
+	var place *snapshot.Place
+	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		place, err = tablecopy.LoadPlace(ctx, conn, s.table, &s.server)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.env.LoadRows(ctx, t, s.table.Shape, place)
+	return ctx.Err()
 }
 
 // open connects for queries and for replication concurrently, because connecting takes most of the time over a slow line. If

@@ -101,14 +101,17 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
+	if err := s.reader.Open(ctx); err != nil {
+		return err
+	}
+	if err := s.reader.LoadRows(ctx, t, s.table); err != nil {
+		return err
+	}
 	l, err := newListener(ctx, s.env, &s.reads, s.table, s.markerChannel, s.pending)
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	if err := s.reader.Open(ctx); err != nil {
-		return err
-	}
 	g, ctx := errgroup.WithContext(ctx)
 	start := func(task string, f func() error) {
 		g.Go(func() error { return guard.Run(s.log, task, f) })
@@ -176,10 +179,17 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 		select {
 		case <-ctx.Done():
 			stop()
+			s.reader.ConfirmLast(t)
 			return ctx.Err()
 		case <-s.pending.changed:
 			stop()
 			continue // the next round may be due at another time now
+		case <-s.reader.ConfirmDue():
+			stop()
+			if err := s.reader.Confirm(ctx, t); err != nil {
+				return err
+			}
+			continue
 		case r := <-s.Requests():
 			waiting = append(waiting, r)
 		case <-due:
@@ -249,7 +259,7 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 		return ctx.Err()
 	}
 	if b.fullReadReason != "" {
-		err = s.reader.CopyAll(ctx, t, b.fullReadReason, position)
+		err = s.reader.Update(ctx, t, b.fullReadReason, position)
 		if !forced {
 			s.delayFullRead(time.Since(start))
 		}

@@ -2,7 +2,8 @@
 // SELECT, and works on standbys and through poolers.
 //
 // If nothing has changed on the whole server, a read is one short query. Otherwise the server scans the table and returns a
-// hash of its row versions. The table is copied only if the hash differs from that of the last read, or cannot be used.
+// hash of its row versions. The table is read only if the hash differs from that of the last read, or cannot be used. Then, if
+// possible, only the rows that have changed are transferred; see [tablecopy.Copier.Update].
 package poll
 
 import (
@@ -31,6 +32,7 @@ type Source struct {
 	rowsHash       string // text of rowsHashQuery
 
 	shownLSN pglogrepl.LSN // WAL position at or after the state in the Table; see checkReplay
+	readTook time.Duration // duration of the last scan of the table, including what followed it
 }
 
 // New returns a Source for one call of Follow.
@@ -47,6 +49,9 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 		return err
 	}
 	s.env.Progress.SetCopying()
+	if err := s.loadRows(ctx, t); err != nil {
+		return err
+	}
 	if v := t.View(); v != nil && v.Origin().SystemID == s.reader.Server.SystemID {
 		s.shownLSN = v.Position().LSN // from an earlier connection, perhaps to another standby
 	}
@@ -56,6 +61,18 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	s.env.Progress.SetFollowing(&s.reader.Reads)
 	s.env.Logger.Info("following", "table", s.reader.Table.Name().String(), "source", "poll", "every", s.env.PollInterval.String())
 	return s.loop(ctx, t)
+}
+
+// loadRows loads the rows that an earlier run left in the file, if it can.
+func (s *Source) loadRows(ctx context.Context, t *snapshot.Table) error {
+	if !s.env.NeedsRows(t) {
+		return nil
+	}
+	table, err := postgres.LoadTable(ctx, s.reader.Conn, s.env.Table)
+	if err != nil {
+		return source.WithFileNote(err)
+	}
+	return s.reader.LoadRows(ctx, t, table)
 }
 
 // loop reads the table at each interval and when Barrier requests a read.
@@ -68,7 +85,13 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 		var err error
 		select {
 		case <-ctx.Done():
+			s.reader.ConfirmLast(t)
 			return ctx.Err()
+		case <-s.reader.ConfirmDue():
+			if err := s.reader.Confirm(ctx, t); err != nil {
+				return err
+			}
+			continue
 		case <-ping.C: // detects a dead connection before the next read is due
 			if err := s.ping(ctx); err != nil {
 				return err
@@ -87,9 +110,12 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 	}
 }
 
-// nextPause returns the time until the next read: the interval, but at least the duration of the last copy. So capture copies
-// a large table for at most half of the time.
-func (s *Source) nextPause() time.Duration { return max(s.env.PollInterval, s.reader.CopyDuration) }
+// restShare is the number of times as long as a read took that capture rests after it. So capture reads for at most a tenth of
+// the time, however large the table is.
+const restShare = 9
+
+// nextPause returns the time until the next read.
+func (s *Source) nextPause() time.Duration { return max(s.env.PollInterval, restShare*s.readTook) }
 
 func (s *Source) ping(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.env.Timeouts.Idle)
@@ -128,7 +154,7 @@ func rowsHashQuery(table *postgres.Table) string {
 	return "SELECT concat_ws(' ', count(*), sum(pg_catalog.hashtextextended(concat_ws(' ', tableoid, ctid, xmin), 0)::numeric)) FROM " + table.FromClause()
 }
 
-// readIfChanged advances t to the state that a new snapshot shows. It copies the table only if the table may have changed.
+// readIfChanged advances t to the state that a new snapshot shows. It reads the table only if the table may have changed.
 func (s *Source) readIfChanged(ctx context.Context, t *snapshot.Table) error {
 	if err := s.reader.Open(ctx); err != nil {
 		return err
@@ -144,6 +170,8 @@ func (s *Source) readIfChanged(ctx context.Context, t *snapshot.Table) error {
 	if err := s.checkReplay(ctx); err != nil {
 		return err
 	}
+	start := time.Now()
+	defer func() { s.readTook = time.Since(start) }()
 	tx, err := s.reader.Begin(ctx)
 	if err != nil {
 		return source.WithFileNote(err)
@@ -165,7 +193,7 @@ func (s *Source) readIfChanged(ctx context.Context, t *snapshot.Table) error {
 	}
 	if rowsHash == "" || rowsHash != s.rowsHash || s.reader.Table.Fingerprint != s.fingerprint {
 		s.serverSnapshot, s.rowsHash = "", ""
-		if err := s.reader.CopyAll(ctx, t, "poll", position); err != nil {
+		if err := s.reader.Update(ctx, t, "poll", position); err != nil {
 			return err
 		}
 		s.shownLSN = position

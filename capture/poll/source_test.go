@@ -174,3 +174,29 @@ func TestReadSeesCommitThatWaited(t *testing.T) {
 		t.Errorf("%d rows", r.table.View().Rows())
 	}
 }
+
+// TestPollRests: after a read, the source rests for nine times as long as the read took, if that is more than the interval. A read
+// that only finds that nothing has changed does not count.
+func TestPollRests(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
+	conn := sourcetest.Connect(t, s.URL("postgres"))
+	conn.MustExec(sourcetest.Votes)
+	conn.MustExec("INSERT INTO votes (comment) SELECT repeat('x', 1000) FROM generate_series(1, 5000) i")
+	r := newReads(t, s.URL("postgres"))
+	r.env.PollInterval = time.Nanosecond
+	start := time.Now()
+	r.want("the start", "copy")
+	took := r.readTook
+	if took <= 0 || took > time.Since(start) || r.nextPause() != 9*took {
+		t.Errorf("a read that took %s of %s is followed by a pause of %s", took, time.Since(start), r.nextPause())
+	}
+	r.want("nothing", "snapshot")
+	if r.readTook != took {
+		t.Errorf("a read that found no change took %s", r.readTook)
+	}
+	r.env.PollInterval = time.Hour
+	if r.nextPause() != time.Hour {
+		t.Errorf("the pause is %s", r.nextPause())
+	}
+}

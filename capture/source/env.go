@@ -10,6 +10,7 @@ import (
 
 	"capture/internal/postgres"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // Env holds the settings and dependencies of a source. The creator of the source sets them, and they stay constant while the
@@ -27,7 +28,15 @@ type Env struct {
 	PollInterval time.Duration // time between reads of the whole table by package poll
 	Chosen       bool          // whether the operator chose this source by name, and so accepts its side effects
 	SystemID     string        // system identifier of the database in the previous attempt; "" if there was none
+
+	// LoadRows loads the rows that an earlier run left in the file into t, if they can be brought up to date by the source of
+	// this attempt. place is the present place of the table, which has this shape. The source calls it before it opens a
+	// transaction. If LoadRows is nil, or t has rows already, nothing needs to be loaded (see NeedsRows).
+	LoadRows func(ctx context.Context, t *snapshot.Table, shape *rowjson.Shape, place *snapshot.Place)
 }
+
+// NeedsRows reports whether the source should call LoadRows.
+func (e *Env) NeedsRows(t *snapshot.Table) bool { return e.LoadRows != nil && t.View() == nil }
 
 // RowLimit returns the size limit of a row as JSON, in bytes. Larger rows are omitted.
 func (e *Env) RowLimit() int64 {

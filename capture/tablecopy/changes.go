@@ -109,7 +109,7 @@ func (c *Copier) wholeCopyReason(ctx context.Context, t *snapshot.Table, origin 
 		return difference, nil
 	}
 	switch {
-	case position.LSN < v.Position().LSN || m.LSN < v.Position().LSN:
+	case position.LSN < v.Position().LSN || m.LSN < v.Position().LSN || m.LSN < h.LSN:
 		return "the server is at an earlier state than the file", nil
 	case m.Xmax < h.XID || uint32(h.XID) < 3:
 		return "the server has had fewer transactions than before", nil

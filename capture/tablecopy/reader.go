@@ -21,15 +21,19 @@ import (
 
 // Reader reads a table in its own transactions. Each transaction sees one committed state of the table.
 type Reader struct {
-	Conn         *pgx.Conn // nil before Open
-	Server       postgres.Server
-	Table        *postgres.Table    // definition of the table as the last transaction saw it
-	Reads        postgres.ReadClock // clock of reads from Conn
-	CopyDuration time.Duration      // duration of the last copy of the whole table
+	Conn   *pgx.Conn // nil before Open
+	Server postgres.Server
+	Table  *postgres.Table    // definition of the table as the last transaction saw it
+	Reads  postgres.ReadClock // clock of reads from Conn
 
-	env     *source.Env
-	name    string // name of the source, for the View's origin
-	encoder *rowjson.Encoder
+	env         *source.Env
+	name        string // name of the source, for the View's origin
+	encoder     *rowjson.Encoder
+	read        *snapshot.Horizon // horizon of the last read of the whole table; nil if there is none
+	unconfirmed *snapshot.Horizon // horizon of the last View, once that is durable; nil if it is, or if the View has no horizon
+
+	confirmAt    time.Time     // time of the next call of Confirm, if unconfirmed is set
+	confirmPause time.Duration // pause before the call after that
 }
 
 // NewReader returns a Reader for a source of that name.
@@ -42,6 +46,7 @@ func (r *Reader) Open(ctx context.Context) (err error) {
 	if r.Conn != nil && !r.Conn.IsClosed() {
 		return nil
 	}
+	r.setUnconfirmed(nil) // only the session that has read the rows can confirm them
 	if r.Conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(r.Reads.Attach(r.env.Database), r.env.RowLimit())); err != nil {
 		return err
 	}
@@ -58,6 +63,23 @@ func (r *Reader) Close() {
 		postgres.CloseNow(r.Conn.PgConn())
 		r.Conn = nil
 	}
+}
+
+// LoadRows loads the rows that an earlier run left in the file into t, if it can; see [source.Env.LoadRows].
+func (r *Reader) LoadRows(ctx context.Context, t *snapshot.Table, table *postgres.Table) error {
+	if !r.env.NeedsRows(t) {
+		return nil
+	}
+	var place *snapshot.Place
+	err := r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
+		place, err = LoadPlace(ctx, r.Conn, table, &r.Server)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.env.LoadRows(ctx, t, table.Shape, place)
+	return ctx.Err()
 }
 
 // Begin opens a transaction and sets Table to the table's definition as the transaction sees it. It locks the table before it
@@ -127,18 +149,6 @@ func tableMissing(err error) bool {
 	return errors.As(err, &pg) && (pg.Code == "42P01" || pg.Code == "3F000")
 }
 
-// CopyAll copies the whole table, as the transaction opened by Begin sees it, into t as its next View. It logs the reason.
-// position is the View's WAL position, or 0 if it is unknown.
-func (r *Reader) CopyAll(ctx context.Context, t *snapshot.Table, reason string, position pglogrepl.LSN) error {
-	c := NewCopier(r.env, r.Conn, &r.Reads, r.Table, r.Server, nil)
-	took, err := c.Copy(ctx, t, originOf(r.name, r.Server), snapshot.Position{LSN: position}, reason)
-	if err != nil {
-		return err
-	}
-	r.CopyDuration = took
-	return nil
-}
-
 // WithWatchdog calls f under a [Watchdog]. f runs a query on Conn that may take long.
 func (r *Reader) WithWatchdog(ctx context.Context, f func(context.Context) error) error {
 	return NewWatchdog(r.env, &r.Reads, nil).Run(ctx, r.Conn, f)
@@ -161,7 +171,8 @@ func (r *Reader) KeyLookupProblem() string {
 
 // ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and commits them to t as its next
 // View. If a key has no row in the table, ReadRows deletes the row with this key from t. Each key is a list of its columns'
-// values in text form. position is the View's WAL position, or 0 if it is unknown. stats counts the changes. If there are none, there is no new View.
+// values in text form. position is the View's WAL position. It must be from the transaction, and before the read, because a read
+// may write WAL that nothing flushes. stats counts the changes. If there are none, there is no new View.
 func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string, position pglogrepl.LSN) (stats *source.TxnStats, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		stats, err = r.applyRows(ctx, t, keys)
@@ -172,8 +183,8 @@ func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]strin
 		return nil, fmt.Errorf("read rows of table %s by their keys: %w", r.Table.Name(), err)
 	}
 	if stats.Changes() > 0 {
-		if err := t.Commit(snapshot.Position{LSN: position}); err != nil {
-			return nil, fmt.Errorf("commit to memory: %w", err)
+		if err := r.commitRows(ctx, t, position); err != nil {
+			return nil, err
 		}
 	}
 	return stats, nil

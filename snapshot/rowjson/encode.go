@@ -284,5 +284,5 @@ func (e *Encoder) AppendFields(fields [][]byte, line []byte) ([][]byte, bool) {
 		}
 		fields = append(fields, value)
 	}
-	return fields, true
+	return fields, string(line[s.at:]) == "}"
 }

@@ -43,6 +43,7 @@ type Manifest struct {
 	CommitTime    time.Time        `json:"commit_time,omitzero"` // commit time of the last transaction in the file; zero if unknown
 	WrittenAt     time.Time        `json:"written_at"`           // time of the write, by this machine's clock
 	Omitted       *Omitted         `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
+	Horizon       *Horizon         `json:"horizon,omitempty"`    // age of the rows, with which a later run needs no whole copy; nil if it is not known
 	Kept          *Kept            `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself
 }
 
@@ -107,6 +108,7 @@ type jsonManifest struct {
 }
 
 func (m Manifest) jsonForm() jsonManifest {
+	m.Horizon = m.sealedHorizon()
 	j := jsonManifest{plainManifest: plainManifest(m), WrittenAt: m.WrittenAt.UTC().Format(timeFormat)}
 	if !m.CommitTime.IsZero() {
 		j.CommitTime = m.CommitTime.UTC().Format(timeFormat)
@@ -125,17 +127,22 @@ func New(v *snapshot.View, reason Reason, captureVersion string) Manifest {
 		Rows:    v.Rows(),
 		Source:  origin.Source, Database: origin.Database, SystemID: origin.SystemID, Timeline: origin.Timeline, ServerVersion: origin.ServerVersion,
 		Reason: reason, WrittenBy: "capture " + captureVersion,
-		CommitTime: position.CommitTime.UTC().Truncate(time.Microsecond),
-		WrittenAt:  time.Now().UTC().Truncate(time.Microsecond),
+		WrittenAt: time.Now().UTC().Truncate(time.Microsecond),
 	}
 	for i, c := range shape.Key {
 		m.Key[i] = shape.Columns[c].Name
 	}
 	m.Omitted = OmittedRows(v)
-	if position.LSN != 0 {
-		m.LSN = position.LSN.String()
-	}
+	m.SetPosition(position)
 	return m
+}
+
+// SetPosition sets the position of the state in the file.
+func (m *Manifest) SetPosition(p snapshot.Position) {
+	m.LSN, m.CommitTime = "", p.CommitTime.UTC().Truncate(time.Microsecond)
+	if p.LSN != 0 {
+		m.LSN = p.LSN.String()
+	}
 }
 
 // Encode returns the manifest in the form that is written to disk.

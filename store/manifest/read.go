@@ -131,6 +131,9 @@ func Parse(data []byte) (Manifest, error) {
 	case m.Rows < 0 || m.Bytes < 0 || m.Timeline < 0:
 		return Manifest{}, errors.New("its rows, bytes or timeline are negative")
 	}
+	if m.Horizon != nil && m.Horizon.Seal != m.seal() {
+		m.Horizon = nil // the manifest was edited, so the rows may be of any age
+	}
 	return m, checkTable(&m)
 }
 

@@ -85,6 +85,27 @@ func New(parts []Part, fill FillFactor) *Layout {
 	return l
 }
 
+// SizedPart is a Part whose place in a file is known.
+type SizedPart struct {
+	Part
+	Padding int64 // length in bytes of the padding that follows its rows
+}
+
+// Placed returns the Layout of an existing file with these parts. The last part must have no padding.
+func Placed(parts []SizedPart) *Layout {
+	if len(parts) == 0 {
+		return &Layout{Bytes: int64(len(emptyFile))}
+	}
+	l := &Layout{Regions: make([]Region, 0, len(parts))}
+	last := len(parts) - 1
+	for _, p := range parts[:last] {
+		l.addRegion(p.Part, p.Bytes+p.Padding)
+	}
+	l.placeTail([]Part{parts[last].Part}, FillFactor100)
+	l.Bytes = l.regionsEnd() + int64(len(closing))
+	return l
+}
+
 // regionsEnd returns the offset of the end of the last region, at which the next one begins.
 func (l *Layout) regionsEnd() int64 {
 	if len(l.Regions) == 0 {

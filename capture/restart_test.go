@@ -1,0 +1,360 @@
+package capture
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+)
+
+// restartable returns a database with 2000 votes, and cfg for a daemon that follows them by this source and has been stopped at
+// path after some changes.
+func restartable(t *testing.T, source, url string) (cfg Config, conn *pgx.Conn, path string) {
+	t.Helper()
+	conn = connect(t, url)
+	table(t, conn, 2000)
+	cfg = resyncing(config(t, url))
+	cfg.Source, path = source, filepath.Join(t.TempDir(), "feedback.json")
+	cfg.pageBytes = 4 << 10
+	d := startAt(t, cfg, path)
+	d.ready()
+	exec(t, conn, "UPDATE votes SET comment = 'streamed' WHERE vote_id <= 30")
+	d.equal(conn, "votes", "vote_id")
+	d.stopDurably(conn)
+	return cfg, conn, path
+}
+
+// stopDurably stops the daemon when the manifest has a horizon.
+func (d *daemon) stopDurably(conn *pgx.Conn) {
+	d.t.Helper()
+	exec(d.t, conn, "CHECKPOINT") // a server without commits may not flush its last WAL for a long time
+	eventually(d.t, "a horizon", func() error {
+		if v := d.View(); v.Horizon() == nil {
+			return fmt.Errorf("of %d rows", v.Rows())
+		}
+		return nil
+	})
+	if err := d.stop(); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// startAgain starts a daemon with the file that an earlier one has left, and returns it with its first read of the table.
+func startAgain(t *testing.T, cfg Config, path string) (*daemon, readLine) {
+	t.Helper()
+	d := startAt(t, cfg, path)
+	d.ready()
+	return d, d.reads()[0]
+}
+
+// TestRestartTransfersChanges: a daemon that starts with the file of an earlier run transfers only the rows that changed since.
+func TestRestartTransfersChanges(t *testing.T) {
+	for _, source := range sourceKinds {
+		t.Run(source, func(t *testing.T) {
+			t.Parallel()
+			cfg, conn, path := restartable(t, source, pgserver.Database(t))
+			before, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, r := startAgain(t, cfg, path)
+			if r.Message != "resynced" || r.Rows != 2000 || r.Changed > 30 || r.Deleted != 0 || d.said("loaded the rows of the file") != 1 {
+				t.Errorf("nothing had changed: %+v", r)
+			}
+			if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
+				t.Errorf("nothing had changed, and the file was written: %v", err)
+			}
+			d.stopDurably(conn)
+
+			exec(t, conn, "UPDATE votes SET comment = 'changed' WHERE vote_id > 1995")
+			exec(t, conn, "DELETE FROM votes WHERE vote_id BETWEEN 100 AND 106")
+			exec(t, conn, "INSERT INTO votes (user_query) SELECT generate_series(1, 3)")
+			d, r = startAgain(t, cfg, path)
+			if r.Message != "resynced" || r.Rows != 1996 || r.Changed < 8 || r.Changed > 38 || r.Deleted != 7 {
+				t.Errorf("%+v", r)
+			}
+			exec(t, conn, "UPDATE votes SET comment = 'followed' WHERE vote_id = 1000")
+			d.equal(conn, "votes", "vote_id")
+			if names := d.Status().Kept; names.States == 0 {
+				t.Errorf("the state before was not kept: %+v", names)
+			}
+		})
+	}
+}
+
+// backedUp copies the files of the folder into a new one.
+func backedUp(t *testing.T, folder string) (backup string) {
+	t.Helper()
+	backup = t.TempDir()
+	copyFiles(t, folder, backup)
+	return backup
+}
+
+func copyFiles(t *testing.T, from, to string) {
+	t.Helper()
+	for _, name := range []string{"feedback.json", "feedback.manifest.json"} {
+		data, err := os.ReadFile(filepath.Join(from, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(to, name), data, 0o640)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// edit replaces a part of a file.
+func edit(t *testing.T, path, pattern, replacement string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited := regexp.MustCompile(pattern).ReplaceAllString(string(data), replacement)
+	if edited == string(data) {
+		t.Fatalf("%s has no %s", path, pattern)
+	}
+	if err := os.WriteFile(path, []byte(edited), 0o640); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// doubtful is a daemon's file while the daemon does not run.
+type doubtful struct {
+	t      *testing.T
+	cfg    Config
+	conn   *pgx.Conn
+	path   string // of feedback.json
+	folder string
+}
+
+func (d *doubtful) exec(sql ...string) {
+	d.t.Helper()
+	for _, s := range sql {
+		exec(d.t, d.conn, s)
+	}
+}
+
+// runOnce runs the daemon, with a change of the table, and stops it.
+func (d *doubtful) runOnce(sql string) {
+	d.t.Helper()
+	daemon := startAt(d.t, d.cfg, d.path)
+	daemon.ready()
+	d.exec(sql)
+	daemon.equal(d.conn, "votes", "vote_id")
+	daemon.stopDurably(d.conn)
+}
+
+func (d *doubtful) manifest() string { return filepath.Join(d.folder, "feedback.manifest.json") }
+
+// TestRestartWithDoubtfulFile: if anything about the file, its manifest, the database or the table is in doubt, the whole table is
+// copied. A file that is only older is brought up to date. In any case the file is right afterwards.
+func TestRestartWithDoubtfulFile(t *testing.T) {
+	const change = "UPDATE votes SET comment = 'now' WHERE vote_id % 7 = 0"
+	for name, c := range map[string]struct {
+		doubt    func(d *doubtful)
+		resynced bool // whether only what has changed is transferred
+	}{
+		"folder restored from a backup": {resynced: true, doubt: func(d *doubtful) {
+			backup := backedUp(d.t, d.folder)
+			d.runOnce("UPDATE votes SET comment = 'later' WHERE vote_id < 50")
+			d.runOnce("DELETE FROM votes WHERE vote_id < 20")
+			copyFiles(d.t, backup, d.folder)
+		}},
+		"file edited":  {doubt: func(d *doubtful) { edit(d.t, d.path, "question 77", "question 78") }},
+		"file removed": {doubt: func(d *doubtful) { os.Remove(d.path) }},
+		"older file with the newer manifest": {doubt: func(d *doubtful) {
+			backup := backedUp(d.t, d.folder)
+			d.runOnce("UPDATE votes SET comment = 'streamee' WHERE vote_id <= 30")
+			manifest, err := os.ReadFile(d.manifest())
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			copyFiles(d.t, backup, d.folder)
+			if err := os.WriteFile(d.manifest(), manifest, 0o640); err != nil {
+				d.t.Fatal(err)
+			}
+		}},
+		"manifest removed":         {doubt: func(d *doubtful) { os.Remove(d.manifest()) }},
+		"horizon raised":           {doubt: func(d *doubtful) { edit(d.t, d.manifest(), `"xid": (\d+)`, `"xid": 1$1`) }},
+		"horizon of another state": {doubt: func(d *doubtful) { edit(d.t, d.manifest(), `"rows": (\d+)`, `"rows": 1$1`) }},
+		"rows of another format":   {doubt: func(d *doubtful) { edit(d.t, d.manifest(), `"row_format": 1`, `"row_format": 0`) }},
+		"file and digest edited": {doubt: func(d *doubtful) {
+			edit(d.t, d.path, "question 77", "question 78")
+			data, err := os.ReadFile(d.path)
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			edit(d.t, d.manifest(), `"sha256": "[0-9a-f]+"`, fmt.Sprintf(`"sha256": "%x"`, sha256.Sum256(data)))
+		}},
+		"kept state copied back": {doubt: func(d *doubtful) {
+			d.runOnce("DELETE FROM votes WHERE vote_id > 100") // keeps the state before
+			kept, _ := filepath.Glob(filepath.Join(d.folder, "feedback-*-loss.json.gz"))
+			if len(kept) != 1 {
+				d.t.Fatalf("kept: %v", kept)
+			}
+			data, err := os.ReadFile(kept[0])
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			z, err := gzip.NewReader(bytes.NewReader(data))
+			if err != nil {
+				d.t.Fatal(err)
+			}
+			if data, err = io.ReadAll(z); err != nil {
+				d.t.Fatal(err)
+			}
+			m, err := os.ReadFile(strings.TrimSuffix(kept[0], ".json.gz") + ".manifest.json")
+			if err == nil {
+				err = errors.Join(os.WriteFile(d.path, data, 0o640), os.WriteFile(d.manifest(), m, 0o640))
+			}
+			if err != nil {
+				d.t.Fatal(err)
+			}
+		}},
+		"another source": {doubt: func(d *doubtful) { d.cfg.Source = "poll" }},
+		"table truncated and filled again": {doubt: func(d *doubtful) {
+			d.exec("CREATE TABLE saved AS SELECT * FROM votes", "TRUNCATE votes", "INSERT INTO votes SELECT * FROM saved")
+		}},
+		"table rewritten":       {doubt: func(d *doubtful) { d.exec("VACUUM FULL votes") }},
+		"column with a default": {doubt: func(d *doubtful) { d.exec("ALTER TABLE votes ADD extra int DEFAULT 5") }},
+		"table replaced": {doubt: func(d *doubtful) {
+			d.exec("BEGIN", "ALTER TABLE votes RENAME TO votes_old", "CREATE TABLE votes (LIKE votes_old INCLUDING ALL)",
+				"INSERT INTO votes SELECT * FROM votes_old WHERE vote_id % 3 > 0", "COMMIT")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg, conn, path := restartable(t, "logical", pgserver.Database(t))
+			d := &doubtful{t, cfg, conn, path, filepath.Dir(path)}
+			c.doubt(d)
+			d.exec(change)
+			daemon, r := startAgain(t, d.cfg, path)
+			if c.resynced != (r.Message == "resynced") {
+				t.Errorf("%+v", r)
+			}
+			daemon.equal(conn, "votes", "vote_id")
+		})
+	}
+}
+
+// TestRestartOfServer: after a restart of the server, and after the server was restored from a copy of its data, the whole table is
+// copied, although timeline and system identifier are the same.
+func TestRestartOfServer(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
+	cfg, conn, path := restartable(t, "notify", s.URL("postgres"))
+	again := func() {
+		t.Helper()
+		if err := s.StartAgain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		conn = connect(t, s.URL("postgres"))
+	}
+	check := func(what string) {
+		t.Helper()
+		exec(t, conn, "UPDATE votes SET comment = 'now' WHERE vote_id % 7 = 0")
+		d, r := startAgain(t, cfg, path)
+		if r.Message != "copied" {
+			t.Errorf("after %s: %+v", what, r)
+		}
+		d.equal(conn, "votes", "vote_id")
+		d.stopDurably(conn)
+	}
+	if err := s.Stop("fast"); err != nil {
+		t.Fatal(err)
+	}
+	backup := filepath.Join(filepath.Dir(s.Dir()), "backup")
+	run := func(name string, args ...string) {
+		t.Helper()
+		if out, err := osexec.Command(name, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", name, err, out)
+		}
+	}
+	run("cp", "-a", s.Dir(), backup)
+	again()
+	check("a restart")
+	exec(t, conn, "DELETE FROM votes WHERE vote_id < 100")
+	d, r := startAgain(t, cfg, path)
+	if r.Message != "resynced" {
+		t.Errorf("%+v", r)
+	}
+	d.stopDurably(conn)
+	if err := s.Stop("fast"); err != nil {
+		t.Fatal(err)
+	}
+	run("rm", "-rf", s.Dir())
+	run("mv", backup, s.Dir())
+	again()
+	check("a restore from a copy")
+}
+
+// TestPollStandbyTransfersChanges: a standby is read like a primary, by transferring only what has changed: at regular reads, after
+// a restart of the daemon, and after a promotion.
+func TestPollStandbyTransfersChanges(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 2000)
+	standby, err := s.Standby(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standby.Close)
+	cfg := resyncing(config(t, standby.URL("postgres")))
+	cfg.Source, cfg.PollInterval = "poll", 20*time.Millisecond
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	d := startAt(t, cfg, path)
+	d.ready()
+	check := func(what string) {
+		t.Helper()
+		reads := d.reads()
+		if r := reads[len(reads)-1]; r.Message != "resynced" || r.Changed > 300 {
+			t.Errorf("%s: %+v", what, r)
+		}
+	}
+	for _, sql := range []string{
+		"UPDATE votes SET comment = 'c' WHERE vote_id < 10", "BEGIN; SAVEPOINT a; UPDATE votes SET comment = 'd' WHERE vote_id = 3; RELEASE a; COMMIT",
+		"DELETE FROM votes WHERE vote_id BETWEEN 100 AND 200", "INSERT INTO votes (comment) VALUES ('new')", "VACUUM (FREEZE) votes; UPDATE votes SET comment = 'e' WHERE vote_id = 4",
+	} {
+		for _, statement := range strings.Split(sql, "; ") {
+			exec(t, conn, statement)
+		}
+		d.follows(conn, "votes", "vote_id")
+		check(sql)
+	}
+	eventually(t, "a horizon", func() error {
+		if d.View().Horizon() == nil {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, conn, "UPDATE votes SET comment = 'stopped' WHERE vote_id = 5")
+	d = startAt(t, cfg, path)
+	d.ready()
+	d.follows(conn, "votes", "vote_id")
+	check("a restart")
+	if err := standby.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	conn = connect(t, standby.URL("postgres"))
+	exec(t, conn, "UPDATE votes SET comment = 'promoted' WHERE vote_id % 100 = 0")
+	d.follows(conn, "votes", "vote_id")
+	d.equal(conn, "votes", "vote_id")
+}

@@ -1,0 +1,146 @@
+package tablecopy
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+// An ordinary snapshot shows commits before they are durable, if synchronous_commit is off. A crash may undo them, and the server
+// then gives their transaction IDs to others. So rows that were read have no horizon until the server has flushed the WAL up
+// to a position after the read. This must be found in the session that has read them: no session survives a crash.
+//
+// A standby shows only what it has flushed. After a crash it may show an earlier state for some time, which [Copier.Update]
+// finds by the position that the standby has replayed.
+
+// Limits of the wait until what was read is durable. The server's WAL writer flushes asynchronous commits within three times
+// wal_writer_delay, 600 ms.
+// WAL that no commit follows may remain in memory until the next checkpoint.
+const (
+	firstConfirmPause   = 100 * time.Millisecond // pause before the second attempt to confirm rows; later pauses are longer
+	longestConfirmPause = 2 * time.Second
+	longestConfirm      = time.Second // longest wait before another read, or at the end
+)
+
+// Update makes t the table, as the transaction opened by Begin sees it, as t's next View. It transfers only what has changed if
+// the horizon of t's rows is valid, and copies the whole table otherwise. It logs the cause of the read. position is the View's WAL
+// position, or 0 if it is unknown. The View has no horizon until Confirm has set it.
+func (r *Reader) Update(ctx context.Context, t *snapshot.Table, cause string, position pglogrepl.LSN) error {
+	if err := r.awaitConfirmed(ctx, t); err != nil {
+		return err
+	}
+	r.read = nil
+	r.setUnconfirmed(nil)
+	c := NewCopier(r.env, r.Conn, &r.Reads, r.Table, r.Server, nil)
+	h, _, err := c.Update(ctx, t, originOf(r.name, r.Server), snapshot.Position{LSN: position}, "cause", cause)
+	if err != nil {
+		return err
+	}
+	r.read = h
+	r.setUnconfirmed(h)
+	if !r.Server.Pooled {
+		return r.Confirm(ctx, t)
+	}
+	err = r.awaitConfirmed(ctx, t)
+	r.unconfirmed = nil // the next statement outside of this transaction may run in another session
+	return err
+}
+
+// ConfirmDue returns a channel that receives a value when the next call of Confirm is due. The channel is nil if nothing has to be
+// confirmed.
+func (r *Reader) ConfirmDue() <-chan time.Time {
+	if r.unconfirmed == nil {
+		return nil
+	}
+	return time.After(time.Until(r.confirmAt))
+}
+
+// Confirm sets the horizon of t's rows if they are durable on the server.
+func (r *Reader) Confirm(ctx context.Context, t *snapshot.Table) error {
+	if r.unconfirmed == nil {
+		return nil
+	}
+	// The query is short. To cancel it would close the connection, and with it the only session that can confirm the rows.
+	err := r.withIdleTimeout(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		durable, err := loadDurableLSN(ctx, r.Conn)
+		if err == nil && durable >= r.unconfirmed.LSN {
+			t.SetHorizon(r.unconfirmed)
+			r.unconfirmed = nil
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("query how much WAL the server has flushed: %w", err)
+	}
+	r.confirmAt = time.Now().Add(r.confirmPause)
+	r.confirmPause = min(2*r.confirmPause, longestConfirmPause)
+	return nil
+}
+
+// setUnconfirmed sets the horizon that the last View will have once its rows are durable, or nil.
+func (r *Reader) setUnconfirmed(h *snapshot.Horizon) {
+	r.unconfirmed, r.confirmPause = h, firstConfirmPause
+}
+
+// awaitConfirmed calls Confirm until nothing is unconfirmed, for longestConfirm at most.
+func (r *Reader) awaitConfirmed(ctx context.Context, t *snapshot.Table) error {
+	for start := time.Now(); ; {
+		if err := r.Confirm(ctx, t); err != nil || r.unconfirmed == nil || time.Since(start) > longestConfirm {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(firstConfirmPause / 5):
+		}
+	}
+}
+
+// ConfirmLast confirms the last rows that were read, because the source stops. If the rows are not durable soon, the View has no
+// horizon, and the next run copies the table.
+func (r *Reader) ConfirmLast(t *snapshot.Table) {
+	if r.Conn == nil || r.Conn.IsClosed() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), longestConfirm)
+	defer cancel()
+	if err := r.awaitConfirmed(ctx, t); err != nil {
+		r.env.Logger.Debug("the last rows are not known to be durable", "error", err)
+	}
+}
+
+// loadDurableLSN returns the position up to which the WAL is durable on the server.
+func loadDurableLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
+	var text string
+	err := postgres.Pinned(conn).QueryRow(ctx, `
+		SELECT COALESCE(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+			ELSE pg_catalog.pg_current_wal_flush_lsn() END::pg_catalog.text, '0/0')`).Scan(&text)
+	if err != nil {
+		return 0, err
+	}
+	return pglogrepl.ParseLSN(text)
+}
+
+// commitRows commits rows that were read by their keys. position is after everything that they show. The horizon stays that of
+// the last read of the whole table, because a change may have been missed since. It holds for the new state, too, once that is
+// durable.
+func (r *Reader) commitRows(ctx context.Context, t *snapshot.Table, position pglogrepl.LSN) error {
+	t.SetHorizon(nil) // before the Commit, so that no View has a horizon that is not confirmed
+	r.setUnconfirmed(nil)
+	if err := t.Commit(snapshot.Position{LSN: position}); err != nil {
+		return fmt.Errorf("commit to memory: %w", err)
+	}
+	if r.read == nil {
+		return nil
+	}
+	h := *r.read
+	h.LSN = position
+	r.setUnconfirmed(&h)
+	return r.Confirm(ctx, t)
+}

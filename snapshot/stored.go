@@ -1,0 +1,18 @@
+package snapshot
+
+// A Table may begin with the rows of a file that an earlier run has written, instead of a copy of the Postgres table. Its pages
+// then correspond to the places of the rows in that file, so that a later version of the file can be made by patching it.
+
+// EndPage makes the next row of the open Load begin a new Part, if it comes after all rows that have been put. The Part that
+// ends is no longer expected to grow, so unused memory of it is freed.
+func (t *Table) EndPage() {
+	if t.loadShape == nil || t.tree.err != nil || len(t.tree.groups) == 0 {
+		return
+	}
+	g := t.tree.groups[len(t.tree.groups)-1]
+	t.tree.trimPage(g.leaves[len(g.leaves)-1])
+	t.tree.pageEnded = true
+}
+
+// CommitStored is like Commit for rows that are already in the file. Changed receives nothing, so they are not written again.
+func (t *Table) CommitStored(at Position) error { return t.commit(at) }

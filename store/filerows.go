@@ -1,0 +1,218 @@
+package store
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+	"capture/store/placement"
+)
+
+// fileRows puts the rows of a file into a Table, and records where they are in the file.
+type fileRows struct {
+	table    *snapshot.Table
+	shape    *rowjson.Shape
+	encoder  *rowjson.Encoder
+	complete bool // whether the manifest has the SHA-256 of the whole file
+	maxRow   int
+
+	rows  int
+	bytes int64 // bytes read so far
+
+	// padded lists the rows that are followed by padding. Such a row is the last one of a region. placed is unset if the file
+	// has so much padding that it should be written whole.
+	padded []paddedRow
+	placed bool
+
+	key, last rowjson.Key
+	fields    [][]byte
+	values    [][]byte // text forms of the key's columns, indexed like the shape's columns
+	text      []byte   // buffer of the texts in values
+}
+
+// paddedRow is a row with padding behind it.
+type paddedRow struct {
+	row     int // number of the row, from 0
+	padding int // bytes
+}
+
+func newFileRows(t *snapshot.Table, l *Loading) (*fileRows, error) {
+	encoder, err := rowjson.NewEncoder(l.Shape, false)
+	if err != nil {
+		return nil, err
+	}
+	return &fileRows{
+		table: t, shape: l.Shape, encoder: encoder, complete: l.Manifest.SHA256 != "", maxRow: int(min(l.MaxRow, snapshot.MaxRowBytes)),
+		placed: true, values: make([][]byte, len(l.Shape.Columns)),
+	}, nil
+}
+
+// longestPadding is the maximum length of the padding after a row in a file that is loaded, in bytes.
+const longestPadding = 16 << 20
+
+// readAll reads the whole file and returns its digest.
+func (r *fileRows) readAll(ctx context.Context, file io.Reader) (*digest, error) {
+	d := newDigest(r.complete)
+	hashing := newHashingReader(ctx, file, d)
+	lines := &lineScanner{from: hashing, maxLine: r.maxRow + longestPadding}
+	err := r.readRows(lines)
+	hashing.finish()
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// readRows reads the lines: "[", one line for each row, and "]"; or "[]" alone.
+func (r *fileRows) readRows(lines *lineScanner) error {
+	line, err := r.readLine(lines)
+	if err != nil {
+		return err
+	}
+	if string(line) == "[]" {
+		return r.readEnd(lines)
+	}
+	if string(line) != "[" {
+		return errNotRow
+	}
+	for more := true; more; {
+		if line, err = r.readLine(lines); err != nil {
+			return err
+		}
+		if more, err = r.putLine(line); err != nil {
+			return fmt.Errorf("row %d: %w", r.rows+1, err)
+		}
+	}
+	if line, err = r.readLine(lines); err != nil {
+		return err
+	}
+	if string(line) != "]" {
+		return errNotRow
+	}
+	return r.readEnd(lines)
+}
+
+func (r *fileRows) readEnd(lines *lineScanner) error {
+	if _, err := lines.next(); err != io.EOF {
+		return cmp.Or(err, errNotRow)
+	}
+	return nil
+}
+
+func (r *fileRows) readLine(lines *lineScanner) ([]byte, error) {
+	line, err := lines.next()
+	if err == io.EOF {
+		err = errNotRow
+	}
+	r.bytes += int64(len(line)) + 1
+	return line, err
+}
+
+var (
+	errNotRow   = errors.New("a line is not as capture writes it")
+	errOrder    = errors.New("it is not in the order of the keys, or its key is there twice")
+	errTooLarge = errors.New("it is larger than the memory for a row")
+)
+
+// putLine puts the row of a line into the Table. It reports whether another row follows.
+func (r *fileRows) putLine(line []byte) (more bool, err error) {
+	line, more = bytes.CutSuffix(line, []byte(","))
+	body, ok := bytes.CutSuffix(line, []byte("}"))
+	if !ok {
+		return false, errNotRow
+	}
+	body = bytes.TrimRight(body, " ")
+	padding := len(line) - len("}") - len(body)
+	row := append(body, '}') // in place: it overwrites the old brace or a space
+	if len(row) > r.maxRow {
+		return false, errTooLarge
+	}
+	if err := r.parseKey(row); err != nil {
+		return false, err
+	}
+	if r.rows > 0 && bytes.Compare(r.last, r.key) >= 0 {
+		return false, errOrder
+	}
+	r.table.Put(r.key, row)
+	if err := r.table.Err(); err != nil {
+		return false, err
+	}
+	if padding > 0 {
+		r.addPadding(padding, more)
+	}
+	r.last, r.key = r.key, r.last
+	r.rows++
+	return more, nil
+}
+
+// parseKey sets key to the key of a row. It returns an error if the row does not have exactly the columns of the shape.
+func (r *fileRows) parseKey(row []byte) (err error) {
+	var ok bool
+	if r.fields, ok = r.encoder.AppendFields(r.fields[:0], row); !ok {
+		return errNotRow
+	}
+	r.text = r.text[:0]
+	for _, i := range r.shape.Key {
+		value := r.fields[i]
+		if len(value) == 0 || string(value) == "null" {
+			return errNotRow
+		}
+		start := len(r.text)
+		if r.text, err = rowjson.AppendText(r.text, &r.shape.Columns[i].Type, value); err != nil {
+			return errNotRow
+		}
+		r.values[i] = r.text[start:len(r.text):len(r.text)]
+	}
+	if r.key, err = r.encoder.AppendKey(r.key[:0], r.values); err != nil {
+		return errNotRow
+	}
+	return nil
+}
+
+// Pages that end at padding may be small. paddedPageBytes is the least number of bytes that they must have on average, and
+// freePaddedPages the number of pages that may have less.
+const (
+	paddedPageBytes = 8 << 10
+	freePaddedPages = 64
+)
+
+// addPadding records padding after the current row and ends its page, since padding ends a region. If there is more padding
+// than Write makes, the file will be written whole instead.
+func (r *fileRows) addPadding(padding int, more bool) {
+	if !more || int64(len(r.padded)-freePaddedPages)*paddedPageBytes > r.bytes {
+		r.placed, r.padded = false, nil
+	}
+	if r.placed {
+		r.padded = append(r.padded, paddedRow{r.rows, padding})
+		r.table.EndPage()
+	}
+}
+
+// layout returns the layout of the file, and the number of rows in each region. It returns nil if the file's padding is not
+// where a Write puts it.
+func (r *fileRows) layout(v *snapshot.View) (*placement.Layout, []int32) {
+	if !r.placed {
+		return nil, nil
+	}
+	var sized []placement.SizedPart
+	var rows []int32
+	end, padded := 0, r.padded
+	for p := range v.Parts() {
+		s := placement.SizedPart{Part: placement.Part{ID: p.ID(), Bytes: int64(p.Bytes())}}
+		end += p.Rows()
+		if len(padded) > 0 && padded[0].row == end-1 {
+			s.Padding, padded = int64(padded[0].padding), padded[1:]
+		}
+		sized, rows = append(sized, s), append(rows, int32(p.Rows()))
+	}
+	layout := placement.Placed(sized)
+	if len(padded) > 0 || layout.Bytes != r.bytes {
+		return nil, nil
+	}
+	return layout, rows
+}

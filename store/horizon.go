@@ -1,0 +1,66 @@
+package store
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"capture/internal/volume"
+	"capture/snapshot"
+	"capture/store/manifest"
+)
+
+// horizonOf returns the horizon of the rows of v, or nil if nothing is known about their age.
+func (f *File) horizonOf(v *snapshot.View) *manifest.Horizon {
+	if v.Version() <= f.doubtful {
+		return nil
+	}
+	return manifest.NewHorizon(v)
+}
+
+// UpdateHorizon writes the horizon of v into the manifest, if the manifest has none and the file has the rows of v. A horizon
+// may become known only some time after its rows. A horizon that is there stays: it remains valid as long as the rows are the
+// same.
+func (f *File) UpdateHorizon(v *snapshot.View) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || f.last.file == nil || f.last.manifest.Horizon != nil || f.horizonOf(v) == nil || !f.last.hasRowsOf(v) || !f.last.isOnDisk(f.dataPath) {
+		return nil
+	}
+	m := f.last.manifest
+	m.Horizon = f.horizonOf(v)
+	m.SetPosition(v.Position())
+	return f.replaceLastManifest(m)
+}
+
+// DropHorizon removes the horizon from the manifest, because the rows of v, and with them those of the file, may not be a state of
+// the table. The file gets no horizon from a View up to v.
+func (f *File) DropHorizon(v *snapshot.View) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.doubtful = v.Version()
+	if f.closed {
+		return nil
+	}
+	m, err := manifest.ReadAt(f.manifestPath)
+	if err != nil || m.Horizon == nil {
+		return nil // a manifest that cannot be read has no horizon either
+	}
+	m.Horizon = nil
+	return f.replaceLastManifest(m)
+}
+
+// replaceLastManifest replaces the manifest of the current file.
+func (f *File) replaceLastManifest(m manifest.Manifest) error {
+	if err := f.ensureLocked(); err != nil {
+		return err
+	}
+	if err := f.replaceManifest(m); err != nil {
+		return fmt.Errorf("write the manifest of %s: %w", filepath.Base(f.dataPath), volume.WithHint(err))
+	}
+	if f.last.file != nil {
+		f.last.manifest = m
+	} else {
+		f.existing.manifest = m
+	}
+	return nil
+}

@@ -1,0 +1,69 @@
+package manifest
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+)
+
+// Horizon is the horizon of the rows in a file: a run that loads the file reads from the database only the rows that have changed
+// since. It is valid for exactly one state of the file. A horizon that is too high would hide changes, so the manifest binds it to
+// that state by a digest. The digest finds mistakes, such as a manifest that somebody edited or made from two others; it is
+// no secret.
+type Horizon struct {
+	snapshot.Horizon
+	RowFormat int    `json:"row_format"` // see [rowjson.FormatVersion]
+	Seal      string `json:"seal"`       // digest of the horizon and the other facts about the file, in hex
+}
+
+// NewHorizon returns the horizon of the rows of v, or nil if nothing is known about their age. A later run knows nothing about
+// the rows that a file lacks, so such a file has no horizon.
+func NewHorizon(v *snapshot.View) *Horizon {
+	h := v.Horizon()
+	if h == nil || v.OmittedRows() > 0 {
+		return nil
+	}
+	return &Horizon{Horizon: *h, RowFormat: rowjson.FormatVersion}
+}
+
+// sealedHorizon returns the horizon with its seal, or nil if there is none.
+func (m *Manifest) sealedHorizon() *Horizon {
+	if m.Horizon == nil {
+		return nil
+	}
+	h := *m.Horizon
+	h.Seal = m.seal()
+	return &h
+}
+
+// seal returns the digest that binds the horizon to the file.
+func (m *Manifest) seal() string {
+	h := *m.Horizon
+	h.Seal = ""
+	data, err := json.Marshal(struct {
+		Horizon                                                  *Horizon
+		Source, Database, SystemID, LSN, SHA256, Blocks, Written string
+		Table                                                    TableName
+		TableOID                                                 uint32
+		Rows                                                     int
+		Bytes                                                    int64
+	}{
+		&h, m.Source, m.Database, m.SystemID, m.LSN, m.SHA256, m.blocksSHA256(), m.WrittenAt.UTC().Format(timeFormat),
+		m.Table, m.TableOID, m.Rows, m.Bytes,
+	})
+	if err != nil {
+		return "" // never happens: all of this can be encoded
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:16])
+}
+
+func (m *Manifest) blocksSHA256() string {
+	if m.Blocks == nil {
+		return ""
+	}
+	return m.Blocks.SHA256
+}
