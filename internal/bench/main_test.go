@@ -150,8 +150,9 @@ type daemon struct {
 	path    string // path of feedback.json
 	started time.Time
 	flushes chan flush
-	output  chan struct{} // closed at the end of stderr
-	last    bytes.Buffer  // lines of stderr above INFO; read it only after output is closed
+	follows chan time.Time // times at which the daemon has begun to follow the table
+	output  chan struct{}  // closed at the end of stderr
+	last    bytes.Buffer   // lines of stderr above INFO; read it only after output is closed
 }
 
 // flush is a log line about a write of the file, which is durable by then.
@@ -174,7 +175,7 @@ func startDaemon(b *testing.B, url string, args ...string) *daemon {
 	if err != nil {
 		b.Fatal(err)
 	}
-	d := &daemon{b: b, url: url, path: filepath.Join(folder, "feedback.json"), flushes: make(chan flush, 1<<16), output: make(chan struct{})}
+	d := &daemon{b: b, url: url, path: filepath.Join(folder, "feedback.json"), flushes: make(chan flush, 1<<16), follows: make(chan time.Time, 1<<10), output: make(chan struct{})}
 	d.cmd = exec.Command(program, append([]string{"run", "--listen=127.0.0.1:0", "--max-wal=100GB", "--verify-interval=0s"}, args...)...)
 	d.cmd.Dir = folder
 	d.cmd.Env = append(os.Environ(), "DATABASE_URL="+url, "CAPTURE_OUTPUT="+d.path)
@@ -199,9 +200,12 @@ func startDaemon(b *testing.B, url string, args ...string) *daemon {
 			if json.Unmarshal(lines.Bytes(), &line) != nil || line.Level != "info" {
 				d.last.Write(append(lines.Bytes(), '\n'))
 			}
-			if line.Message == "flushed" {
+			switch line.Message {
+			case "flushed":
 				line.at = time.Now()
 				d.flushes <- line.flush
+			case "following":
+				d.follows <- time.Now()
 			}
 		}
 	}()
@@ -225,6 +229,20 @@ func (d *daemon) waitFlush(reason string) flush {
 			d.b.Fatalf("capture wrote no file (%s) within %s", reason, waitTimeout)
 		}
 	}
+}
+
+// waitFollowing waits until the daemon begins to follow the table, and returns the time.
+func (d *daemon) waitFollowing() time.Time {
+	d.b.Helper()
+	select {
+	case at := <-d.follows:
+		return at
+	case <-d.output:
+		d.b.Fatalf("capture ended:\n%s", d.last.String())
+	case <-time.After(waitTimeout):
+		d.b.Fatalf("capture did not follow the table within %s", waitTimeout)
+	}
+	return time.Time{}
 }
 
 // runCommand runs another command of capture on the daemon's file and database.

@@ -27,6 +27,8 @@ var (
 	vsPlainWrite   = baseline{"plain-ms", "writing and syncing the bytes plainly"}
 	vsPlainRewrite = baseline{"plain-ms", "writing and syncing all bytes plainly"}
 	vsFileSize     = baseline{"", "the file's size"}
+	vsCopyTime     = baseline{"copy-s", "a copy of the whole table"}
+	vsCopyBytes    = baseline{"copy-MB", "a copy of the whole table"}
 	vsNoFollower   = baseline{"none-inserts/s", "without a follower"}
 	vsRecvFollower = baseline{"recvlogical-inserts/s", "with pg_recvlogical to nothing"}
 )
@@ -57,6 +59,20 @@ var comparisons = []comparison{
 	{"Stream, all in one transaction", "capture", "Stream/long/tx=whole", "capture-rows/s", vsRecvlogical, atLeast(0.95)},
 	{"Stream of 1 kB votes, one a transaction", "capture", "Stream/short/tx=single", "capture-rows/s", vsRecvlogical, atLeast(0.95)},
 	{"Stream of 1 kB votes, 100 a transaction", "capture", "Stream/short/tx=hundreds", "capture-rows/s", vsRecvlogical, atLeast(0.95)},
+	{"Reconnect, nothing changed: time until the table is followed again", "capture", "Reconnect/none", "capture-s", vsCopyTime, aim{}},
+	{"The same: bytes from the server", "capture", "Reconnect/none", "capture-MB", vsCopyBytes, aim{}},
+	{"Reconnect, 1 % of the rows changed: time until the table is followed again", "capture", "Reconnect/1%", "capture-s", vsCopyTime, aim{}},
+	{"", "Go: go-pq-cdc, from a permanent slot", "Reconnect/1%", "go-pq-cdc-s", vsCopyTime, aim{}},
+	{"The same: bytes from the server", "capture", "Reconnect/1%", "capture-MB", vsCopyBytes, aim{}},
+	{"", "Go: go-pq-cdc, from a permanent slot", "Reconnect/1%", "go-pq-cdc-MB", vsCopyBytes, aim{}},
+	{"Reconnect, 10 % changed: time until the table is followed again", "capture", "Reconnect/10%", "capture-s", vsCopyTime, aim{}},
+	{"", "Go: go-pq-cdc, from a permanent slot", "Reconnect/10%", "go-pq-cdc-s", vsCopyTime, aim{}},
+	{"The same: bytes from the server", "capture", "Reconnect/10%", "capture-MB", vsCopyBytes, aim{}},
+	{"", "Go: go-pq-cdc, from a permanent slot", "Reconnect/10%", "go-pq-cdc-MB", vsCopyBytes, aim{}},
+	{"Reconnect, 50 % changed: time until the table is followed again", "capture", "Reconnect/50%", "capture-s", vsCopyTime, aim{}},
+	{"", "Go: go-pq-cdc, from a permanent slot", "Reconnect/50%", "go-pq-cdc-s", vsCopyTime, aim{}},
+	{"The same: bytes from the server", "capture", "Reconnect/50%", "capture-MB", vsCopyBytes, aim{}},
+	{"", "Go: go-pq-cdc, from a permanent slot", "Reconnect/50%", "go-pq-cdc-MB", vsCopyBytes, aim{}},
 	{"Writing the whole file", "capture", "WholeWrite", "capture-ms", vsPlainWrite, atMost(1.15)},
 	{"SHA-256 of those bytes, on one processor", "Go", "WholeWrite", "sha256-ms", vsPlainWrite, aim{}},
 	{"Writing the file after a change of the newest row, 1,000 rows", "capture", "OneChange/small", "newest-ms", vsPlainRewrite, aim{}},
@@ -142,6 +158,8 @@ func formatFigures(figures []float64, unit string) string {
 		unit = " s"
 	case strings.HasSuffix(unit, "-ms"):
 		unit = " ms"
+	case strings.HasSuffix(unit, "-MB"):
+		unit = " MB"
 	case strings.HasSuffix(unit, "/s"):
 		unit = " " + unit[strings.LastIndexByte(unit, '-')+1:]
 	default:

@@ -1,5 +1,5 @@
-// Command go-pq-cdc follows a table with the package of that name, for BenchmarkStream. It drains a pgoutput slot, encodes
-// every row as JSON, discards it, and prints the number of rows and characters. It ends after ROWS rows, because the package
+// Command go-pq-cdc follows a table with the package of that name, for BenchmarkStream and BenchmarkReconnect. It drains a pgoutput
+// slot, encodes every inserted or updated row as JSON, discards it, and prints the number of rows and characters. It ends after ROWS rows, because the package
 // does not report the LSN of a message.
 //
 //	go-pq-cdc URL SLOT PUBLICATION LSN ROWS
@@ -57,11 +57,16 @@ func run(args []string) error {
 	rows, characters := 0, 0
 	done := make(chan error, 1)
 	connector, err := cdc.NewConnector(context.Background(), cfg, func(c *replication.ListenerContext) {
-		m, ok := c.Message.(*format.Insert)
-		if !ok {
+		var row map[string]any
+		switch m := c.Message.(type) {
+		case *format.Insert:
+			row = m.Decoded
+		case *format.Update:
+			row = m.NewDecoded
+		default:
 			return
 		}
-		line, err := json.Marshal(m.Decoded)
+		line, err := json.Marshal(row)
 		if rows++; err == nil && rows%batch == 0 {
 			err = c.Ack()
 		}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+)
+
+// BenchmarkReconnect measures what a lost connection costs: the time from the first new connection until the table is followed
+// again, and the bytes that the server sends in that time. Meanwhile a share of the rows is updated. The baseline is the first
+// copy of the same daemon. go-pq-cdc resumes from a permanent slot, which keeps the WAL since the loss on the server.
+func BenchmarkReconnect(b *testing.B) {
+	n := tableRows(b)
+	url := votesDatabase(b, n)
+	conn := connect(b, url)
+	s, err := server()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, share := range []struct {
+		name   string
+		oneOf  int // one of so many rows is updated; 0 means none
+		others bool
+	}{{"none", 0, false}, {"1%", 100, true}, {"10%", 10, true}, {"50%", 2, true}} {
+		b.Run(share.name, func(b *testing.B) {
+			sum := map[string]float64{}
+			for b.Loop() {
+				r := newRelay(b, s.Addr())
+				r.open(b)
+				d := startDaemon(b, pgserver.URL(r.addr, fmt.Sprint("votes_", n)), "--source=logical")
+				followed := d.waitFollowing()
+				sum["copy-s"] += r.since(followed)
+				sum["copy-MB"] += float64(r.sent.Load()) / 1e6
+				d.waitFlush("start")
+				waitHorizon(b, d)
+				update := func(round int) {
+					if share.oneOf > 0 {
+						execSQL(b, conn, "UPDATE votes SET comment = $1 WHERE vote_id % $2 = $3", fmt.Sprint("changed ", time.Now()), share.oneOf, round)
+					}
+				}
+				r.cut()
+				update(0)
+				r.open(b)
+				followed = d.waitFollowing()
+				sum["capture-s"] += r.since(followed)
+				sum["capture-MB"] += float64(r.sent.Load()) / 1e6
+				d.stop()
+				r.cut()
+				if share.others {
+					if seconds, megabytes, ok := resumePermanentSlot(b, conn, r, n, n/share.oneOf, func() { update(1) }); ok {
+						sum["go-pq-cdc-s"] += seconds
+						sum["go-pq-cdc-MB"] += megabytes
+					}
+				}
+			}
+			for unit, v := range sum {
+				b.ReportMetric(v/float64(b.N), unit)
+			}
+		})
+	}
+	execSQL(b, conn, "VACUUM (FULL, FREEZE, ANALYZE) votes") // for the benchmarks that come after
+	execSQL(b, conn, "CHECKPOINT")
+}
+
+// waitHorizon waits until the daemon knows that everything so far is in its memory: a forced flush, and the next regular check.
+func waitHorizon(b *testing.B, d *daemon) {
+	b.Helper()
+	for range 2 {
+		d.runCommand("snapshot")
+		time.Sleep(2500 * time.Millisecond)
+	}
+	d.runCommand("snapshot")
+}
+
+// resumePermanentSlot lets go-pq-cdc resume from a permanent slot after change has updated so many rows. It returns the time
+// and the megabytes that this took. ok is false if the program cannot be built or fails, which is logged.
+func resumePermanentSlot(b *testing.B, conn *pgx.Conn, r *relay, rows, changed int, change func()) (seconds, megabytes float64, ok bool) {
+	b.Helper()
+	program := filepath.Join(b.TempDir(), "go-pq-cdc")
+	build := exec.Command("go", "build", "-o", program, ".")
+	build.Dir = "testdata/go-pq-cdc"
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Logf("skipping go-pq-cdc: %v: %s", err, out)
+		return 0, 0, false
+	}
+	const slot = "resumed"
+	execSQL(b, conn, "CREATE PUBLICATION resumed FOR TABLE votes")
+	execSQL(b, conn, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", slot)
+	defer func() {
+		execSQL(b, conn, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1 AND active", slot)
+		for begun, active := time.Now(), true; active && time.Since(begun) < time.Minute; time.Sleep(10 * time.Millisecond) {
+			if err := conn.QueryRow(b.Context(), "SELECT active FROM pg_replication_slots WHERE slot_name = $1", slot).Scan(&active); err != nil {
+				b.Fatal(err)
+			}
+		}
+		execSQL(b, conn, "SELECT pg_drop_replication_slot($1)", slot)
+		execSQL(b, conn, "DROP PUBLICATION resumed")
+	}()
+	change()
+	r.open(b)
+	defer r.cut()
+	ctx, cancel := context.WithTimeout(b.Context(), waitTimeout)
+	defer cancel()
+	var stderr strings.Builder
+	cmd := exec.CommandContext(ctx, program, pgserver.URL(r.addr, fmt.Sprint("votes_", rows)), slot, "resumed", "0/0", strconv.Itoa(changed))
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil || !strings.HasPrefix(string(out), fmt.Sprint(changed, " ")) {
+		b.Logf("go-pq-cdc is left out: %v: %s%s", err, out, stderr.String())
+		return 0, 0, false
+	}
+	return r.since(time.Now()), float64(r.sent.Load()) / 1e6, true
+}
