@@ -204,3 +204,64 @@ func TestReconnectTransfersChanges(t *testing.T) {
 		})
 	}
 }
+
+// TestResyncOmittedRows: rows that do not fit into memory stay omitted in a resync if they have not changed, and are treated
+// like others if they have.
+func TestResyncOmittedRows(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, "INSERT INTO votes (vote_id, comment) SELECT i, repeat('x', CASE i % 10 WHEN 0 THEN 300000 WHEN 1 THEN 70000 ELSE 10 END) FROM generate_series(1, 60) i")
+	p := proxied(t, pgserver.Shared(t))
+	cfg := proxiedConfig(t, p, url)
+	cfg.maxRowBytes = 60_000
+	d := start(t, cfg)
+	omitted := func(want int) {
+		t.Helper()
+		eventually(t, "rows are omitted", func() error {
+			if s := d.Status(); s.State != stateFollowing || s.Omitted != want || s.Rows != 60-want {
+				return fmt.Errorf("%d rows and %d omitted, want %d", s.Rows, s.Omitted, want)
+			}
+			return nil
+		})
+	}
+	omitted(12)
+	// A forced flush reports an error while rows are omitted, but still waits for the stream.
+	next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
+	eventually(t, "a horizon above all transactions", func() error {
+		_, _ = d.Snapshot(t.Context())
+		if h := d.table.View().Horizon(); h == nil || h.XID < uint64(next) {
+			return fmt.Errorf("%+v", h)
+		}
+		return nil
+	})
+	n := len(d.reads())
+	p.Refuse()
+	p.Cut()
+	exec(t, conn, "UPDATE votes SET comment = 'small' WHERE vote_id = 10") // fits now
+	exec(t, conn, "UPDATE votes SET comment = repeat('y', 400000) WHERE vote_id IN (2, 20)")
+	exec(t, conn, "UPDATE votes SET comment = repeat('y', 80000) WHERE vote_id IN (3, 21)")
+	exec(t, conn, "UPDATE votes SET comment = 'fits' WHERE vote_id = 4")
+	exec(t, conn, "UPDATE votes SET vote_id = 1000 WHERE vote_id = 30")
+	exec(t, conn, "DELETE FROM votes WHERE vote_id = 31")
+	exec(t, conn, "INSERT INTO votes (vote_id, comment) VALUES (2000, 'new')")
+	if err := p.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	omitted(12)
+	if r := d.reads(); len(r) != n+1 || r[n].Message != "resynced" || r[n].Changed != 8 || r[n].Rows != 60 {
+		t.Errorf("%+v", r)
+	}
+	exec(t, conn, "DELETE FROM votes WHERE length(comment) > 60000")
+	eventually(t, "all rows fit", func() error {
+		if s := d.Status(); !s.Ready {
+			return fmt.Errorf("%+v", s.Checks)
+		}
+		return nil
+	})
+	d.equal(conn, "votes", "vote_id")
+	if r := d.reads(); len(r) != n+1 {
+		t.Errorf("%+v", r)
+	}
+}

@@ -40,7 +40,7 @@ func BenchmarkReconnect(b *testing.B) {
 				followed := d.waitFollowing()
 				sum["copy-s"] += r.since(followed)
 				sum["copy-MB"] += float64(r.sent.Load()) / 1e6
-				d.waitFlush("start")
+				file := d.waitFlush("start")
 				waitHorizon(b, d)
 				update := func(round int) {
 					if share.oneOf > 0 {
@@ -49,10 +49,13 @@ func BenchmarkReconnect(b *testing.B) {
 				}
 				r.cut()
 				update(0)
+				time.Sleep(6 * time.Second) // the process returns the garbage of the copy to the system within seconds
+				d.resetPeak()
 				r.open(b)
 				followed = d.waitFollowing()
 				sum["capture-s"] += r.since(followed)
 				sum["capture-MB"] += float64(r.sent.Load()) / 1e6
+				sum["peak/file"] += float64(d.memoryKB("VmHWM")) * 1024 / float64(file.Bytes)
 				d.stop()
 				r.cut()
 				if share.others {
