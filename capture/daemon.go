@@ -49,9 +49,13 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.keeper = newKeeper(&d.cfg, file, d.table.View, d.conditions, d.metrics)
 	if cfg.CopyTo != nil {
 		d.uploader = newUploader(&d.cfg, file, d.table.View, d.metrics)
+		d.keeper.remote = d.uploader.remoteLosses
 	}
 	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.keeper, d.uploader, d.metrics)
 	d.previous = &previousRows{load: cfg.LoadPrevious, file: file, table: d.table, waitState: d.supervisor.waitState, log: cfg.Logger}
+	if cfg.CopyTo != nil {
+		d.previous.fetcher = &fetcher{cfg.CopyTo, cfg.Table, file, tracker, d.conditions, cfg.Logger}
+	}
 	d.volumes = newVolumeMonitor(&d.cfg, file, d.conditions)
 	d.status = &statusReporter{
 		base: newBaseStatus(&d.cfg), idle: d.cfg.timeouts.Idle, logHealth: cfg.LogHealth, table: d.table, shown: d.View,

@@ -71,6 +71,15 @@ func (t *fileTracker) loadReport() fileReport {
 // hasWritten reports whether this run has written the file.
 func (t *fileTracker) hasWritten() bool { return t.loadReport().version > 0 }
 
+// recordAdopted records that a state from elsewhere has become the file, which this run has not written.
+func (t *fileTracker) recordAdopted(m *manifest.Manifest) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.report.version == 0 {
+		t.report.FileStatus = newFileStatus(t.report.Path, m)
+	}
+}
+
 // setPending records the time of the oldest change that the file does not hold.
 func (t *fileTracker) setPending(since time.Time) {
 	t.mu.Lock()

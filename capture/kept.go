@@ -32,6 +32,7 @@ type KeptStatus struct {
 type keeper struct {
 	file       *store.File
 	view       func() *snapshot.View
+	remote     func() []string // returns texts about the open losses that only copies off the machine show; nil without copies
 	conditions *conditions
 	metrics    *metrics
 	log        hclog.Logger
@@ -188,6 +189,12 @@ func (k *keeper) checkLosses() {
 		if s.Loss != nil && !s.Acknowledged {
 			summary.Losses++
 			open = append(open, lossText(&s))
+		}
+	}
+	if k.remote != nil {
+		for _, text := range k.remote() {
+			summary.Losses++
+			open = append(open, text)
 		}
 	}
 	k.summary.Store(summary)

@@ -11,6 +11,7 @@ import (
 	"capture/internal/cgroup"
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // previousRows serves the rows that an earlier run left in the file, if the database is unreachable at the start. It drops
@@ -22,20 +23,31 @@ type previousRows struct {
 	waitState func(ctx context.Context, states ...string) bool // see [supervisor.waitState]
 	log       hclog.Logger
 	view      atomic.Pointer[snapshot.View]
+	fetcher   *fetcher // for an empty folder; nil without copies off the machine
 }
+
+// Pauses between attempts to fetch a copy.
+const firstFetchRetry, longestFetchRetry = 2 * time.Second, time.Minute
 
 // run loads the rows if the first attempt to follow fails, and returns when a source follows or ctx ends.
 func (p *previousRows) run(ctx context.Context) error {
 	found, ok := p.file.Existing()
-	if !ok || p.load == nil {
+	if !ok && p.fetcher == nil || p.load == nil {
 		return nil
 	}
 	if !p.waitState(ctx, stateWaiting, stateFollowing) || p.table.View() != nil {
 		return nil
 	}
+	if !ok {
+		if found, ok = p.fetch(ctx); !ok {
+			return nil
+		}
+		defer p.fetcher.conditions.set(fetchedCondition, "")
+	}
 	// For a short time, these rows and the rows of the first copy are in memory together.
 	if limit := cgroup.MemoryLimit(); limit < math.MaxInt64 && found.Bytes > limit/6 {
 		p.log.Info("not loading the previous run's rows: they need too much memory", "bytes", found.Bytes)
+		p.waitState(ctx, stateFollowing)
 		return nil
 	}
 	start := time.Now()
@@ -44,6 +56,7 @@ func (p *previousRows) run(ctx context.Context) error {
 	case ctx.Err() != nil:
 	case err != nil:
 		p.log.Warn("cannot load the previous run's rows", "error", err)
+		p.waitState(ctx, stateFollowing)
 	default:
 		p.view.Store(view)
 		p.log.Info("serving the previous run's rows until the database is reachable", "rows", view.Rows(), "ms", millis(time.Since(start)))
@@ -51,4 +64,27 @@ func (p *previousRows) run(ctx context.Context) error {
 		p.view.Store(nil)
 	}
 	return nil
+}
+
+// fetch makes the newest copy off the machine the file. It tries until it succeeds or the table has been copied.
+func (p *previousRows) fetch(ctx context.Context) (manifest.Manifest, bool) {
+	pauses := newBackOff(firstFetchRetry, longestFetchRetry, 0)
+	for failure := ""; ; {
+		m, fetched, err := p.fetcher.fetch(ctx)
+		if err == nil || ctx.Err() != nil {
+			return m, fetched
+		}
+		if err.Error() != failure {
+			failure = err.Error()
+			p.log.Warn("cannot fetch the newest copy off the machine; retrying", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return m, false
+		case <-time.After(pauses.NextBackOff()):
+		}
+		if p.table.View() != nil {
+			return m, false
+		}
+	}
 }

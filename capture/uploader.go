@@ -52,7 +52,11 @@ type uploader struct {
 	damage     string       // description of a damaged copy, until another one is proven
 	newerThere bool         // whether latest.json names a state that is newer than the last one that was uploaded
 
-	report atomic.Pointer[CopiesStatus]
+	hadFile  func() bool // reports whether there was a file before this run's first write
+	compared bool        // whether the newest copy has been compared with the first View if there was no file
+
+	report     atomic.Pointer[CopiesStatus]
+	openLosses atomic.Pointer[[]string] // see remoteLosses
 }
 
 // pruneInterval is the time between two listings of the states to find those that the policy does not cover.
@@ -63,6 +67,7 @@ func newUploader(cfg *Config, file *store.File, view func() *snapshot.View, m *m
 	u := &uploader{
 		location: cfg.CopyTo, view: view, kept: file.Kept().List, policy: cfg.Keep, start: now, version: cfg.Version, metrics: m,
 		log: cfg.Logger, interval: cfg.intervals.uploadCheck, schedule: newUploadSchedule(now), lossesDue: true,
+		hadFile: func() bool { _, ok := file.Existing(); return ok },
 		regular: make(chan struct{}, 1), losses: make(chan struct{}, 1), clock: retention.NewClock(now, time.Time{}, 0),
 	}
 	if cfg.intervals.uploadDelay > 0 {
@@ -203,6 +208,12 @@ func (u *uploader) uploadCurrent(ctx context.Context) error {
 	if err := u.openFolder(ctx, origin.SystemID, manifest.TableName{Schema: shape.Schema, Name: shape.Table}, origin.Database); err != nil {
 		return err
 	}
+	if !u.compared && !u.hadFile() {
+		if err := u.compareNewest(ctx, v); err != nil {
+			return err
+		}
+	}
+	u.compared = true
 	s := u.schedule
 	pending, reason := s.pending, store.ReasonChange
 	if s.regular {

@@ -1,85 +1,205 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
+
 	"capture/internal/statefile"
+	"capture/snapshot"
 	"capture/store/kept"
+	"capture/store/loss"
 	"capture/store/manifest"
 	"capture/store/remote"
 )
 
-// uploadLosses uploads the states before losses that are not off the machine yet, and marks those whose losses are
-// acknowledged.
+// lossCheck is the time between two looks at the losses off the machine while one is open.
+const lossCheck = time.Minute
+
+// uploadLosses uploads the states before losses that are not off the machine yet, marks those whose losses are acknowledged here,
+// and finds the open losses that only the copies show, as on a machine whose folder was lost.
 func (u *uploader) uploadLosses(ctx context.Context) error {
-	var clusters map[string][]remote.State
+	clusters, err := u.location.Clusters(ctx)
+	if err != nil {
+		return err
+	}
+	states := map[string][]remote.State{}
+	for _, c := range clusters {
+		states[c.SystemID] = c.States
+	}
+	known := map[string]bool{} // URLs of the copies of states that are kept here
 	for _, local := range u.kept() {
 		if local.Loss == nil {
 			continue
 		}
-		if clusters == nil {
-			clusters = map[string][]remote.State{}
-		}
-		if err := u.uploadLoss(ctx, &local, clusters); err != nil {
-			return err
-		}
-	}
-	u.lossesDue = false
-	return nil
-}
-
-// uploadLoss uploads one state before a loss unless it is there. clusters caches the states that are there.
-func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, clusters map[string][]remote.State) error {
-	file, err := statefile.Open(ctx, local.Path, nil)
-	if err != nil {
-		return nil // it was dropped in the meantime, or cannot be read; then the keeper reports it
-	}
-	defer file.Close()
-	if file.Manifest() == nil {
-		return nil // without a manifest nobody could find or check it
-	}
-	m := *file.Manifest()
-	f := u.location.Folder(m.SystemID)
-	if u.folder != nil && u.systemID == m.SystemID {
-		f = u.folder
-	} else if _, err := f.Probe(ctx); err != nil {
-		return err
-	}
-	states, ok := clusters[m.SystemID]
-	if !ok {
-		if states, err = f.States(ctx); err != nil {
-			return err
-		}
-		if len(states) > 0 {
-			if err := u.checkOwner(ctx, states, m.Table, m.Database); err != nil {
-				return err
-			}
-		}
-		clusters[m.SystemID] = states
-	}
-	there := findLoss(states, local)
-	if there == nil {
-		m.Kept = &manifest.Kept{Loss: local.Loss, Damaged: local.Damaged, Other: local.Other}
-		start := time.Now()
-		state, _, err := f.Upload(ctx, remote.Source{Manifest: m, Time: local.Time, Data: fileData{file}})
-		if damaged := (*remote.DamagedError)(nil); errors.As(err, &damaged) {
-			u.log.Error("state before a loss is damaged and not copied off the machine", "file", local.Path, "reason", damaged.Error())
-			return nil
-		}
+		there, err := u.uploadLoss(ctx, &local, states)
 		if err != nil {
 			return err
 		}
-		u.log.Info("copied the state before a loss off the machine", "state", state.URL, "rows", m.Rows, "bytes_sent", state.Bytes, "ms", millis(time.Since(start)))
-		clusters[m.SystemID] = append(states, state)
-		there = &state
+		if there != nil {
+			known[there.URL] = true
+		}
 	}
-	if local.Acknowledged && !there.Acknowledged {
-		return u.location.Acknowledge(ctx, *there)
+	u.lossesDue, u.lossesAt = false, time.Time{}
+	return u.findOpenLosses(ctx, states, known)
+}
+
+// findOpenLosses finds the losses that are not acknowledged and whose states before are not kept on this machine. It acknowledges
+// those whose rows are back.
+func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remote.State, known map[string]bool) error {
+	var open []string
+	v := u.view()
+	for _, list := range states {
+		for _, s := range list {
+			if !s.Loss || s.Acknowledged || known[s.URL] {
+				continue
+			}
+			m, err := u.location.Manifest(ctx, s)
+			if err != nil {
+				return err
+			}
+			if v == nil || m.Kept == nil || m.Kept.Loss == nil || m.Table.Name != v.Shape().Table {
+				continue
+			}
+			if back, err := loss.IsBack(m.Kept.Loss, v); err != nil || back {
+				if err == nil {
+					err = u.location.Acknowledge(ctx, s)
+					u.log.Info("the lost rows are back", "state", s.URL)
+				}
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			open = append(open, fmt.Sprintf("%s: %s. The state before is off the machine. To bring rows back: capture restore --on-conflict skip %s. If it was meant: capture history --ack",
+				m.Kept.Loss.Found.UTC().Format(time.RFC3339), m.Kept.Loss, s.URL))
+		}
+	}
+	slices.Sort(open)
+	u.openLosses.Store(&open)
+	if len(open) > 0 {
+		u.lossesAt = time.Now().Add(lossCheck)
 	}
 	return nil
+}
+
+// remoteLosses returns texts for the operator about the open losses that only the copies show.
+func (u *uploader) remoteLosses() []string {
+	if open := u.openLosses.Load(); open != nil {
+		return *open
+	}
+	return nil
+}
+
+// uploadLoss uploads one state before a loss unless it is there. states are the states that are there, by cluster. It returns the
+// copy, or nil if the state cannot be copied.
+func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map[string][]remote.State) (*remote.State, error) {
+	file, err := statefile.Open(ctx, local.Path, nil)
+	if err != nil {
+		return nil, nil // it was dropped in the meantime, or cannot be read; then the keeper reports it
+	}
+	defer file.Close()
+	if file.Manifest() == nil {
+		return nil, nil // without a manifest nobody could find or check it
+	}
+	m := *file.Manifest()
+	there := findLoss(states[clusterOf(m.SystemID)], local)
+	if there == nil {
+		if there, err = u.copyLoss(ctx, local, m, file, states); there == nil || err != nil {
+			return nil, err
+		}
+	}
+	if local.Acknowledged && !there.Acknowledged {
+		return there, u.location.Acknowledge(ctx, *there)
+	}
+	return there, nil
+}
+
+// copyLoss uploads a state before a loss, which file has.
+func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.Manifest, file *statefile.File, states map[string][]remote.State) (*remote.State, error) {
+	f := u.folder
+	if f == nil || u.systemID != m.SystemID {
+		if list := states[clusterOf(m.SystemID)]; len(list) > 0 {
+			if err := u.checkOwner(ctx, list, m.Table, m.Database); err != nil {
+				return nil, err
+			}
+		}
+		f = u.location.Folder(m.SystemID)
+		if _, err := f.Probe(ctx); err != nil {
+			return nil, err
+		}
+	}
+	m.Kept = &manifest.Kept{Loss: local.Loss, Damaged: local.Damaged, Other: local.Other}
+	start := time.Now()
+	state, _, err := f.Upload(ctx, remote.Source{Manifest: m, Time: local.Time, Data: fileData{file}})
+	if damaged := (*remote.DamagedError)(nil); errors.As(err, &damaged) {
+		u.log.Error("state before a loss is damaged and not copied off the machine", "file", local.Path, "reason", damaged.Error())
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	u.log.Info("copied the state before a loss off the machine", "state", state.URL, "rows", m.Rows, "bytes_sent", state.Bytes, "ms", millis(time.Since(start)))
+	states[clusterOf(m.SystemID)] = append(states[clusterOf(m.SystemID)], state)
+	return &state, nil
+}
+
+// clusterOf returns the name of the folder of a cluster's states.
+func clusterOf(systemID string) string { return cmp.Or(systemID, remote.UnknownCluster) }
+
+// compareNewest compares the newest copy with the first View of a run that began without a file: the copy takes the place of the
+// file in deciding what is a loss. If there is one, the copy is kept as the state before it.
+func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
+	s, m, err := newestCopy(ctx, u.location)
+	if remote.IsMissing(err) || err == nil && (s.Loss || m.Table != manifest.TableName{Schema: v.Shape().Schema, Name: v.Shape().Table}) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c := loss.NewComparison(&m, v.Shape())
+	c.Fail(errors.New("the rows of the copy are not compared")) // the numbers of rows and the columns decide
+	found := c.Loss(v, 0)
+	if found == nil {
+		return nil
+	}
+	r := u.location.Reader(ctx, s)
+	defer r.Close()
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return err
+	}
+	m.Kept = &manifest.Kept{Loss: found, Other: m.SystemID != v.Origin().SystemID}
+	f := u.folder
+	if s.Cluster != clusterOf(u.systemID) {
+		f = u.location.Folder(s.Cluster)
+		if _, err := f.Probe(ctx); err != nil {
+			return err
+		}
+	}
+	before, _, err := f.Upload(ctx, remote.Source{Manifest: m, Time: s.Time, Data: gzipData{z}})
+	if err != nil {
+		return err
+	}
+	u.metrics.losses.Inc()
+	u.lossesDue = true
+	u.log.Warn("the table has lost rows or columns since the newest copy off the machine; that state is kept there", "state", before.URL,
+		"rows_before", found.RowsBefore, "rows_after", found.RowsAfter, "columns_dropped", strings.Join(found.Dropped, ","))
+	return nil
+}
+
+// gzipData writes what a gzip reader yields.
+type gzipData struct{ reader *gzip.Reader }
+
+func (d gzipData) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{d.reader})
 }
 
 // findLoss returns the copy of a state before a loss, or nil if there is none. The time of the copy may be some seconds later,

@@ -77,6 +77,7 @@ func (f *File) open(o Owner) error {
 	}
 	f.lock = l
 	f.warn(f.useFileSystem())
+	os.Remove(f.adoptTmp())
 	f.inspectExisting(hashAtOpen)
 	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
 		f.published.add(info)

@@ -18,6 +18,7 @@
 //
 //	existing.go         checks the file that Open finds, and limits how much of it is hashed
 //	quarantine.go       keeps a damaged file under another name
+//	adopt.go            makes a copy from elsewhere the file of an empty folder
 //	writeahead.go       writes a file while its table is still being copied
 //	idle.go             completes the manifest and makes the shadow file while the table does not change
 //	standing.go         decides whether the current file must be kept before it is replaced

@@ -72,8 +72,8 @@ type Cluster struct {
 	States   []State // newest first, by time
 }
 
-// unknownCluster is the folder of states of a cluster whose system identifier the role may not read.
-const unknownCluster = "unknown"
+// UnknownCluster is the folder of states of a cluster whose system identifier the role may not read.
+const UnknownCluster = "unknown"
 
 var clusterName = regexp.MustCompile(`^(\d{1,20}|unknown)$`)
 
@@ -143,7 +143,7 @@ func (l *Location) newCluster(id, folder string, objects []object) Cluster {
 // Folder returns the cluster's folder at the location. An empty systemID stands for a cluster whose identifier is not known.
 func (l *Location) Folder(systemID string) *Folder {
 	if systemID == "" {
-		systemID = unknownCluster
+		systemID = UnknownCluster
 	}
 	return &Folder{Location: l, cluster: systemID, name: l.prefix + systemID + "/"}
 }

@@ -1,0 +1,153 @@
+package capture
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"capture/internal/faultproxy"
+	"capture/internal/filetest"
+	"capture/internal/objectserver"
+	"capture/internal/pgserver"
+	"capture/internal/statefile"
+	"capture/snapshot"
+	"capture/store/remote"
+)
+
+// A machine starts with an empty folder while the database is away: it serves the newest copy, and says how old it is and of which
+// cluster. When the database is back, the file follows the table; the rows that are gone meanwhile are a loss.
+func TestEmptyFolderWithoutDatabase(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			s := pgserver.Shared(t)
+			p, err := faultproxy.New(s.Addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(p.Close)
+			db := pgserver.Database(t)
+			conn := connect(t, db)
+			table(t, conn, 200)
+			l := copyTo(t, b.URL, b.Env)
+			first := start(t, copiedTo(t, db, l))
+			first.copies("a copy", func(c *CopiesStatus) bool { return c.Rows == 200 })
+			want := oracle(t, conn, "votes", "vote_id")
+			if err := first.stop(); err != nil {
+				t.Fatal(err)
+			}
+			p.Refuse()
+			cfg := copiedTo(t, strings.Replace(db, s.Addr(), p.Addr(), 1), l)
+			path := filepath.Join(t.TempDir(), "feedback.json")
+			cfg.LoadPrevious = func(ctx context.Context) (*snapshot.View, error) { return statefile.LoadView(ctx, path) }
+			d := startAt(t, cfg, path)
+			eventually(t, "the copy's rows", func() error {
+				if v := d.View(); v == nil || v.Rows() != 200 {
+					return fmt.Errorf("status is %+v", d.Status())
+				}
+				return nil
+			})
+			d.notReady("fetched", " old", "cluster")
+			if got, err := fileRows(path); err != nil || !slices.Equal(got, want) {
+				t.Errorf("the file has %d rows (%v), want %d", len(got), err, len(want))
+			}
+			if f := d.Status().File; f.Rows != 200 || f.Written == nil {
+				t.Errorf("the file's status is %+v", f)
+			}
+			exec(t, conn, "DELETE FROM votes WHERE vote_id > 20")
+			if err := p.Accept(); err != nil {
+				t.Fatal(err)
+			}
+			d.ready()
+			eventually(t, "the loss", func() error {
+				if st := d.Status(); st.Kept.Losses != 1 {
+					return fmt.Errorf("%+v", st.Kept)
+				}
+				return nil
+			})
+			if failing(d.Status().Checks, "fetched") == nil {
+				t.Error("the status still says that the file was fetched")
+			}
+			d.equal(conn, "votes", "vote_id")
+		})
+	}
+}
+
+func fileRows(path string) ([]string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return filetest.Rows(b)
+}
+
+// A machine starts with an empty folder and a database that has lost rows since the newest copy. That copy is kept as the state
+// before a loss, and the alert names it.
+func TestEmptyFolderFindsLoss(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			db := pgserver.Database(t)
+			conn := connect(t, db)
+			table(t, conn, 200)
+			l := copyTo(t, b.URL, b.Env)
+			first := start(t, copiedTo(t, db, l))
+			first.copies("a copy", func(c *CopiesStatus) bool { return c.Rows == 200 })
+			want := oracle(t, conn, "votes", "vote_id")
+			if err := first.stop(); err != nil {
+				t.Fatal(err)
+			}
+			exec(t, conn, "DELETE FROM votes WHERE vote_id > 20")
+			d := start(t, copiedTo(t, db, l))
+			eventually(t, "the loss", func() error {
+				st := d.Status()
+				if st.Kept.Losses != 1 {
+					return fmt.Errorf("%+v", st.Checks)
+				}
+				return failing(st.Checks, "loss", "capture restore --on-conflict skip "+b.URL)
+			})
+			if rows := stateRows(t, l, onlyLoss(t, l)); !slices.Equal(rows, want) {
+				t.Errorf("the state before has %d rows, want %d", len(rows), len(want))
+			}
+			d.copies("a copy of what is left", func(c *CopiesStatus) bool { return c.Rows == 20 })
+			exec(t, conn, "INSERT INTO votes SELECT * FROM json_populate_recordset(NULL::votes, $1) ON CONFLICT DO NOTHING", "["+strings.Join(want, ",")+"]")
+			eventually(t, "the end of the loss", func() error {
+				wake(d.uploader.losses)
+				if st := d.Status(); st.Kept.Losses != 0 {
+					return fmt.Errorf("%+v", st.Checks)
+				}
+				return nil
+			})
+			if !onlyLoss(t, l).Acknowledged {
+				t.Error("the loss is not acknowledged")
+			}
+		})
+	}
+}
+
+// onlyLoss returns the only state before a loss.
+func onlyLoss(t testing.TB, l *remote.Location) remote.State {
+	t.Helper()
+	clusters, err := l.Clusters(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var losses []remote.State
+	for _, s := range clusters[0].States {
+		if s.Loss {
+			losses = append(losses, s)
+		}
+	}
+	if len(losses) != 1 {
+		t.Fatalf("states are %+v", clusters)
+	}
+	return losses[0]
+}

@@ -1,0 +1,90 @@
+package store
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"capture/internal/volume"
+	"capture/store/disk"
+	"capture/store/manifest"
+)
+
+// Adopt makes a state from elsewhere the file, if there is no file yet. m describes the state, and data yields its JSON. It
+// reports false if there is a file, or if a Write has made one in the meantime; writing the data does not delay a Write. The next
+// Write compares the file with what replaces it, as if an earlier run had left it.
+func (f *File) Adopt(m manifest.Manifest, data io.Reader) (adopted bool, err error) {
+	if adopted, err = f.adopt(m, data); err != nil {
+		return false, fmt.Errorf("write %s: %w", f.dataPath, volume.WithHint(err))
+	}
+	return adopted, nil
+}
+
+func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
+	f.mu.Lock()
+	lacksFile, err := f.lacksFile()
+	f.mu.Unlock()
+	if err != nil || !lacksFile {
+		return false, err
+	}
+	tmp := f.adoptTmp()
+	defer os.Remove(tmp)
+	h := manifest.NewHasher(m)
+	err = disk.WriteSynced(tmp, f.dataPath, func(w *os.File) error {
+		_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(data, m.Bytes+1)) // one byte more shows that there is more
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	if mismatch := h.Mismatch(m); mismatch != "" {
+		return false, fmt.Errorf("it is not what its manifest describes: %s", mismatch)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if lacksFile, err := f.lacksFile(); err != nil || !lacksFile {
+		return false, err
+	}
+	m.Kept = nil
+	f.existing.checked = false // until all steps have succeeded, the next Write inspects the folder
+	if err := f.renameBoth(tmp, m); err != nil {
+		return false, err
+	}
+	info, err := os.Lstat(f.dataPath)
+	if err != nil {
+		return false, err
+	}
+	f.published.add(info)
+	f.existing = existing{checked: true, intact: true, manifest: m}
+	return true, nil
+}
+
+// renameBoth makes the synced file at tmp the file, and m its manifest, in the order of replaceBoth.
+func (f *File) renameBoth(tmp string, m manifest.Manifest) error {
+	err := f.writeManifest(m)
+	if err == nil {
+		err = f.lock.verify()
+	}
+	if err == nil {
+		err = f.share.rename(tmp, f.dataPath)
+	}
+	if err != nil {
+		os.Remove(f.manifestTmp())
+		return err
+	}
+	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
+		return err
+	}
+	return disk.SyncFolder(f.folder())
+}
+
+// lacksFile reports whether there is no file, neither of an earlier run nor of this one.
+func (f *File) lacksFile() (bool, error) {
+	if err := f.ensureLocked(); err != nil {
+		return false, err
+	}
+	return !f.hasWritten && !f.existing.intact && f.existing.quarantine == "" && !disk.Exists(f.dataPath), nil
+}
+
+// adoptTmp is the temporary path of a state that is being adopted.
+func (f *File) adoptTmp() string { return disk.Hidden(f.dataPath) + ".adopted.tmp" }

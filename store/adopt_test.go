@@ -1,0 +1,84 @@
+package store_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"capture/store"
+	"capture/store/manifest"
+)
+
+// A state from elsewhere becomes the file of an empty folder, and the next Write treats it as the file of an earlier run.
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	from := open(t, filepath.Join(t.TempDir(), "feedback.json"))
+	m := write(t, from, votes(200, "x").View(), store.ReasonStart).Manifest
+	data, err := os.ReadFile(from.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Kept = &manifest.Kept{Other: true}
+
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f := open(t, path)
+	for what, bad := range map[string][]byte{
+		"cut short": data[:len(data)-3], "longer": append(bytes.Clone(data), ' '), "changed": bytes.Replace(data, []byte("x"), []byte("y"), 1), "empty": nil,
+	} {
+		if adopted, err := f.Adopt(m, bytes.NewReader(bad)); err == nil || adopted {
+			t.Errorf("%s: adopted %t, %v", what, adopted, err)
+		}
+		if files := folder(t, path); len(files) != 1 { // the lock file
+			t.Errorf("%s: it left %q", what, files)
+		}
+	}
+	if adopted, err := f.Adopt(m, bytes.NewReader(data)); err != nil || !adopted {
+		t.Fatalf("adopted %t, %v", adopted, err)
+	}
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("the file has %d bytes (%v), want %d", len(got), err, len(data))
+	}
+	if there, err := manifest.Read(path); err != nil || there.SHA256 != m.SHA256 || there.Kept != nil {
+		t.Errorf("the manifest is %+v (%v)", there, err)
+	}
+	if existing, ok := f.Existing(); !ok || existing.Rows != 200 {
+		t.Errorf("existing is %+v, %t", existing, ok)
+	}
+	if info, err := os.Stat(path); err != nil || !f.Published(info) {
+		t.Errorf("the file does not count as published (%v)", err)
+	}
+	if adopted, err := f.Adopt(m, bytes.NewReader(data)); err != nil || adopted {
+		t.Errorf("a second time: adopted %t, %v", adopted, err)
+	}
+	r := write(t, f, votes(20, "x").View(), store.ReasonStart)
+	if r.Kept == nil || r.Kept.Loss == nil || r.Kept.Rows != 200 {
+		t.Errorf("the Write kept %+v", r.Kept)
+	}
+}
+
+// A Write that came first is not replaced.
+func TestAdoptAfterWrite(t *testing.T) {
+	t.Parallel()
+	f := open(t, filepath.Join(t.TempDir(), "feedback.json"))
+	m := write(t, f, votes(3, "x").View(), store.ReasonStart).Manifest
+	if err := os.Remove(f.Path()); err != nil {
+		t.Fatal(err)
+	}
+	if adopted, err := f.Adopt(m, bytes.NewReader(nil)); err != nil || adopted {
+		t.Errorf("adopted %t, %v", adopted, err)
+	}
+}
+
+// folder returns the names in the folder of path.
+func folder(t *testing.T, path string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
