@@ -26,6 +26,7 @@ type flusher struct {
 	log      hclog.Logger
 	forced   *foldlog.Logger // log of forced flushes, which is folded because requests can be frequent
 	schedule *flushSchedule
+	standing *manifest.Manifest // manifest of the file; nil if there is no file or it is damaged
 
 	requests chan *flushRequest
 }
@@ -38,12 +39,16 @@ type flushRequest struct {
 }
 
 func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *fileTracker, k *keeper, u *uploader, m *metrics) *flusher {
-	return &flusher{
+	f := &flusher{
 		table: table, file: file, tracker: tracker, keeper: k, uploader: u, metrics: m,
 		log: cfg.Logger, forced: foldlog.New(cfg.Logger, "flushed"),
 		schedule: newFlushSchedule(cfg.FlushDelay, cfg.FlushInterval, time.Now()),
 		requests: make(chan *flushRequest),
 	}
+	if m, ok := file.Existing(); ok {
+		f.standing = &m
+	}
+	return f
 }
 
 // requestFlush requests a write of the newest View, and waits for it.
@@ -159,6 +164,7 @@ func (f *flusher) write(reason manifest.Reason, request *flushRequest) error {
 		f.tracker.recordWrite(&m, version, took)
 		f.metrics.addFlush(reason, took, result.BytesWritten)
 		f.logFlush(reason, m, result.BytesWritten, took)
+		f.warnIfOtherTable(&m)
 	}
 	if result.Kept != nil {
 		f.keeper.recordKept(result.Kept)
@@ -177,6 +183,15 @@ func (f *flusher) write(reason manifest.Reason, request *flushRequest) error {
 		close(request.done)
 	}
 	return err
+}
+
+// warnIfOtherTable warns if the file now has another table than before, for example because the search_path of the role changed.
+func (f *flusher) warnIfOtherTable(m *manifest.Manifest) {
+	if before := f.standing; before != nil && !m.HasTableOf(before) {
+		f.log.Warn("feedback.json has another table now", "before", before.DescribeTable(), "now", m.DescribeTable(),
+			"hint", "if this was not intended, name the table with its schema: --table schema.name")
+	}
+	f.standing = m
 }
 
 func (f *flusher) logFlush(reason manifest.Reason, m manifest.Manifest, written int64, took time.Duration) {

@@ -150,6 +150,46 @@ func TestLoss(t *testing.T) {
 	})
 }
 
+// TestOtherTableIsWarnedOf changes the search_path, so that the name of the table leads to an empty table in another schema, while
+// capture runs and while it is stopped.
+func TestOtherTableIsWarnedOf(t *testing.T) {
+	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
+		cfg.intervals.keptCheck = 20 * time.Millisecond
+		exec(t, conn, "INSERT INTO votes (user_query) SELECT 'question ' || i FROM generate_series(1, 200) i")
+		exec(t, conn, "CREATE SCHEMA app")
+		exec(t, conn, "CREATE TABLE app.votes (LIKE public.votes INCLUDING ALL)")
+		name := func(schema string) (text string) {
+			if err := conn.QueryRow(t.Context(), "SELECT $1 || '.votes (OID ' || to_regclass($1 || '.votes')::oid || ')'", schema).Scan(&text); err != nil {
+				t.Fatal(err)
+			}
+			return text
+		}
+		warned := func(d *daemon, before, now string) {
+			t.Helper()
+			eventually(t, "a warning names both tables", func() error {
+				for line := range strings.Lines(d.log.String()) {
+					if strings.Contains(line, "has another table now") && strings.Contains(line, `"before":"`+before) && strings.Contains(line, `"now":"`+now) {
+						return nil
+					}
+				}
+				return fmt.Errorf("the log is %s", d.log)
+			})
+		}
+		d := start(t, cfg)
+		d.ready()
+		exec(t, conn, "ALTER DATABASE "+conn.Config().Database+" SET search_path = app, public")
+
+		exec(t, conn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+		warned(d, name("public"), name("app"))
+		d.checkLoss()
+		d.stop()
+		exec(t, conn, "ALTER DATABASE "+conn.Config().Database+" RESET search_path")
+		d = startAt(t, cfg, d.path)
+		d.ready()
+		warned(d, name("app"), name("public"))
+	})
+}
+
 // TestLossWithSpilledRows: rows that are in the spill file are compared, too, and a loss that comes by a new copy of the table is one.
 func TestLossWithSpilledRows(t *testing.T) {
 	t.Parallel()

@@ -251,3 +251,13 @@ func names(t *testing.T, dir string) []string {
 	}
 	return list
 }
+
+// commit commits what change does to the table.
+func commit(t *testing.T, tab *snapshot.Table, change func()) *snapshot.View {
+	t.Helper()
+	change()
+	if err := tab.Commit(snapshot.Position{LSN: 1}); err != nil {
+		t.Fatal(err)
+	}
+	return tab.View()
+}

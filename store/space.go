@@ -4,54 +4,62 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"weak"
 
 	"capture/internal/volume"
 	"capture/snapshot"
+	"capture/store/disk"
+	"capture/store/kept"
 	"capture/store/manifest"
 )
 
-func isNoSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-}
-
-// writeWithLessKept drops kept states and writes the View again, after a first attempt that failed for lack of space. It never
-// drops the state before the largest unacknowledged loss. If the write fails because of that state, the error says so.
+// writeWithLessKept drops kept states, the least important ones first, and writes the View again until it succeeds, after a first
+// attempt that failed for lack of space. It never drops the state before the largest unacknowledged loss. If the write fails because
+// of that state, the error says so.
 //
 // view is a weak pointer, because a strong one would keep rows in memory that Write releases.
-func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, reason manifest.Reason, first Result, cause error) (Result, error) {
-	free, err := volume.FreeBytes(f.folder())
-	if err != nil {
-		return first, cause
-	}
-	need := bytes + bytes/8 - free // space that a whole file with its padding lacks
-	if need <= 0 {
-		return first, cause // inodes are missing, or a quota that volume does not report is used up
-	}
-	dropped, short, err := f.kept.MakeRoom(need)
-	if err != nil {
-		return first, errors.Join(cause, err)
-	}
-	r := first
-	if v := view.Value(); len(dropped) > 0 && v != nil {
-		if r, err = f.write(v, reason); r.Kept == nil {
-			r.Kept = first.Kept
+func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, reason manifest.Reason, r Result, cause error) (Result, error) {
+	first := r.Kept
+	for disk.IsFull(cause) {
+		need, err := f.missingSpace(bytes, cause)
+		if err != nil {
+			return r, cause
 		}
-		if !isNoSpace(err) {
-			return r, err
+		dropped, left, err := f.kept.MakeRoom(need)
+		if err != nil {
+			return r, errors.Join(cause, err)
 		}
-		cause = err
-	}
-	if short > 0 {
-		for _, s := range f.kept.List() {
-			if s.Loss != nil && !s.Acknowledged {
-				return r, fmt.Errorf("%w; %s takes %d bytes and stays until its loss (%s) is acknowledged: "+
-					"capture history --ack or more room ends that", cause, s.Path, s.DiskBytes, s.Loss)
+		if r.Kept != nil && slices.ContainsFunc(dropped, func(s kept.State) bool { return s.Path == r.Kept.Path }) {
+			r.Kept, first = nil, nil
+		}
+		// Dropping a second name of the file frees nothing, and the next attempt may keep it again.
+		standing, serr := os.Lstat(f.dataPath)
+		dropped = slices.DeleteFunc(dropped, func(s kept.State) bool { return serr == nil && s.SharesData(standing) })
+		v := view.Value()
+		if len(dropped) == 0 || v == nil {
+			if left != nil && !(serr == nil && left.SharesData(standing)) && (left.DiskBytes >= need || errors.Is(cause, syscall.EDQUOT)) {
+				cause = fmt.Errorf("%w; %s takes %d bytes and stays until its loss (%s) is acknowledged: "+
+					"capture history --ack or more room ends that", cause, left.Path, left.DiskBytes, left.Loss)
 			}
+			return r, cause
+		}
+		if r, cause = f.write(v, reason); r.Kept == nil {
+			r.Kept = first
 		}
 	}
 	return r, cause
+}
+
+// missingSpace returns the number of bytes that a whole file with its padding lacks after a write failed with the error cause.
+func (f *File) missingSpace(bytes int64, cause error) (int64, error) {
+	need := bytes + bytes/8
+	if errors.Is(cause, syscall.EDQUOT) {
+		return need, nil // the volume does not report how much of a quota is free
+	}
+	free, err := volume.FreeBytes(f.folder())
+	return max(need-free, 1), err // if nothing seems to be missing, it is inodes: then the least important state goes
 }
 
 // DiskBytes returns the number of bytes of the file and of all files that belong to it: manifest, lock file, shadow file and

@@ -48,7 +48,7 @@ func (f *File) Write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	defer f.mu.Unlock()
 	view, bytes := weak.Make(v), v.Bytes()
 	r, err := f.write(v, reason)
-	if isNoSpace(err) {
+	if disk.IsFull(err) {
 		r, err = f.writeWithLessKept(view, bytes, reason, r, err)
 	}
 	if err == nil && reason == ReasonForced && f.last.patched {

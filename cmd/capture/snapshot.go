@@ -165,6 +165,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	if err != nil {
 		return err
 	}
+	before, hadFile := file.Existing()
 	written, err := file.Write(view, store.ReasonExport)
 	if kept := written.Kept; kept != nil {
 		fmt.Fprintln(std.err, "capture snapshot: "+keptBeforeText(kept))
@@ -175,11 +176,13 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	if written.Warning != "" {
 		fmt.Fprintln(std.err, "capture snapshot: "+written.Warning)
 	}
-	if _, err := file.Kept().Compress(ctx); err != nil {
-		return err
+	if m := written.Manifest; hadFile && !m.HasTableOf(&before) {
+		fmt.Fprintf(std.err, "capture snapshot: warning: the file has another table now: %s, before %s; if this was not intended, "+
+			"name the table with its schema: --table schema.name\n", m.DescribeTable(), before.DescribeTable())
 	}
-	if _, err := file.Kept().Prune(); err != nil {
-		return err
+	_, compressErr := file.Kept().Compress(ctx)
+	if _, err := file.Kept().Prune(); cmp.Or(compressErr, err) != nil {
+		return cmp.Or(compressErr, err)
 	}
 	return c.printResult(std.out, exportResult(written.Manifest, file.Path(), start))
 }

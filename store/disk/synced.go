@@ -77,3 +77,8 @@ func HasNoLinks(err error) bool {
 	}
 	return false
 }
+
+// IsFull reports whether err means that the volume or a quota has no room for what was to be written.
+func IsFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}

@@ -18,20 +18,19 @@ func (k *States) Prune() (dropped []State, err error) {
 	return dropped, err
 }
 
-// MakeRoom is like Prune, but drops more states until need bytes are freed. short is the number of bytes that it could not free,
-// because the state before the largest unacknowledged loss is never dropped.
-func (k *States) MakeRoom(need int64) (dropped []State, short int64, err error) {
-	dropped, short, err = k.prune(need)
+// MakeRoom is like Prune, but drops more states until need bytes are freed. If that frees too little, left is the
+// state before the largest unacknowledged loss, which is never dropped; it is nil if there is no such state.
+func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) {
+	dropped, left, err = k.prune(need)
 	if err != nil {
 		err = fmt.Errorf("drop kept states: %w", volume.WithHint(err))
 	}
-	return dropped, short, err
+	return dropped, left, err
 }
 
-func (k *States) prune(need int64) (dropped []State, short int64, err error) {
+func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 	states := k.List()
-	list := make([]retention.State, len(states))
-	budget := retention.Budget{}
+	list, budget := make([]retention.State, len(states)), retention.Budget{}
 	if info, err := os.Lstat(k.dataPath); err == nil {
 		budget.File = info.Size()
 	}
@@ -46,20 +45,26 @@ func (k *States) prune(need int64) (dropped []State, short int64, err error) {
 	}
 	usage, err := volume.Measure(k.names.folder)
 	if err != nil {
-		return nil, 0, err
+		return nil, nil, err
 	}
 	budget.Size, budget.Free = usage.Size, usage.Free
 	k.mu.Lock()
 	now := k.clock.Now(time.Now().Round(0), time.Since(k.start))
 	policy := k.policy
 	k.mu.Unlock()
-	drop, short := retention.Plan(list, policy, now, max(budget.Excess(list), need))
+	drop, _ := retention.Plan(list, policy, now, max(budget.Excess(list), need))
 	for _, i := range drop {
+		need -= list[i].Bytes
 		if derr := k.drop(states[i].id); derr != nil {
 			err = errors.Join(err, derr)
 			continue
 		}
 		dropped = append(dropped, states[i])
 	}
-	return dropped, short, err
+	for i := range states {
+		if need > 0 && !slices.Contains(drop, i) { // Plan has spared only one
+			left = &states[i]
+		}
+	}
+	return dropped, left, err
 }

@@ -64,6 +64,9 @@ func (s State) RestoreCommand() string {
 	return "capture restore --on-conflict " + conflict + " " + s.Path
 }
 
+// SharesData reports whether the state's data are the file that info describes.
+func (s State) SharesData(info os.FileInfo) bool { return os.SameFile(s.inode, info) }
+
 // Acknowledge creates a file that marks the loss after the state as intended or dealt with. It needs no lock and may be
 // called while a daemon runs. It does nothing if the state has no loss or an acknowledged one.
 func (s State) Acknowledge() error {

@@ -125,8 +125,8 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 		switch {
 		case isLoss && s.Loss == nil && isLast:
 			return k.promote(s, m)
-		case isLoss && s.Loss != nil && !s.Acknowledged, !isLoss && isLast:
-			return s, nil
+		case isLoss && s.Loss != nil && (!s.Acknowledged || isSame && m.Kept.Loss.RowsLost <= s.Loss.RowsLost), !isLoss && isLast:
+			return s, nil // the same loss may have been acknowledged while the write that causes it waits
 		case equal == nil && !s.isPlain():
 			equal = &s
 		}

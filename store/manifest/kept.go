@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -35,10 +36,10 @@ func (l *Loss) String() string {
 	var parts []string
 	if l.RowsLost > 0 || l.HourHighest > 0 {
 		before := max(l.RowsBefore, l.HourHighest)
-		parts = append(parts, fmt.Sprintf("the table went from %d rows to %d", before, l.RowsAfter))
+		parts = append(parts, "the table went from "+group(before)+" rows to "+group(l.RowsAfter))
 	}
 	if l.RowsChanged > 0 {
-		parts = append(parts, fmt.Sprintf("%d of %d rows got another value in column %q", l.RowsChanged, l.RowsBefore, l.Column))
+		parts = append(parts, fmt.Sprintf("%s of %s rows got another value in column %q", group(l.RowsChanged), group(l.RowsBefore), l.Column))
 	}
 	for _, name := range l.Dropped {
 		parts = append(parts, fmt.Sprintf("column %q was dropped", name))
@@ -47,4 +48,13 @@ func (l *Loss) String() string {
 		return "rows were lost"
 	}
 	return strings.Join(parts, "; ")
+}
+
+// group returns n, which is not negative, with a comma between each three digits.
+func group(n int) string {
+	text := strconv.Itoa(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
+	}
+	return text
 }

@@ -8,6 +8,7 @@ package manifest
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"time"
 
@@ -90,6 +91,27 @@ func KeyText(s *rowjson.Shape, key rowjson.Key) string {
 type TableName struct {
 	Schema string `json:"schema"`
 	Name   string `json:"name"`
+}
+
+// DescribeTable returns the name of the table and, if it is known, its OID. Two tables of one name differ by their OID.
+func (m *Manifest) DescribeTable() string {
+	name := m.Table.Schema + "." + m.Table.Name
+	if m.TableOID != 0 {
+		name += fmt.Sprintf(" (OID %d)", m.TableOID)
+	}
+	return name
+}
+
+// HasTableOf reports whether m and other describe states of the same table. The OID tells tables of one name apart only within a
+// database: another database has another table of that name, as after a restore.
+func (m *Manifest) HasTableOf(other *Manifest) bool {
+	if m.Table != other.Table {
+		return false
+	}
+	if m.SystemID != other.SystemID || m.Database != other.Database {
+		return true
+	}
+	return m.TableOID == 0 || other.TableOID == 0 || m.TableOID == other.TableOID
 }
 
 // timeFormat always has six decimals, so that times have the same length and sort as text.

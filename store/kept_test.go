@@ -1,0 +1,187 @@
+package store_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"capture/store"
+	"capture/store/kept"
+)
+
+// TestKeptOnce: equal states are stored once, also after a restart; an attempt that failed after it kept the file is not kept twice.
+func TestKeptOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f, tab := open(t, path), votes(100, "x")
+	write(t, f, tab.View(), store.ReasonStart)
+	for range 3 {
+		write(t, f, tab.View(), store.ReasonInterval)
+		if err := f.KeepCurrent(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Kept().Compress(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if states := f.Kept().List(); len(states) != 1 || states[0].Loss != nil {
+			t.Fatalf("the kept states are %+v", states)
+		}
+	}
+	// The same state before a loss: it becomes that one.
+	manifestTmp := filepath.Join(filepath.Dir(path), "feedback.manifest.json.tmp")
+	if err := os.MkdirAll(filepath.Join(manifestTmp, "in the way"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	empty := commit(t, tab, tab.Truncate)
+	for range 3 {
+		if _, err := f.Write(empty, store.ReasonChange); err == nil {
+			t.Fatal("the Write succeeded")
+		}
+		if states := f.Kept().List(); len(states) != 1 || states[0].Loss == nil || states[0].Rows != 100 {
+			t.Fatalf("after a failed Write the kept states are %+v", states)
+		}
+	}
+	os.RemoveAll(manifestTmp)
+	write(t, f, empty, store.ReasonChange)
+	if states := f.Kept().List(); len(states) != 1 || rowsOf(t, unzip(t, states[0].Path)) != 100 {
+		t.Errorf("the kept states are %+v", states)
+	}
+}
+
+// TestAcknowledgedWhileWaiting: a loss that is acknowledged while the write that causes it waits is not kept again.
+func TestAcknowledgedWhileWaiting(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f, tab := open(t, path), votes(100, "x")
+	write(t, f, tab.View(), store.ReasonStart)
+	inTheWay := filepath.Join(filepath.Dir(path), "feedback.manifest.json.tmp", "in the way")
+	if err := os.MkdirAll(inTheWay, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	half := commit(t, tab, func() {
+		for i := range 50 {
+			tab.Delete(key(i))
+		}
+	})
+	if _, err := f.Write(half, store.ReasonChange); err == nil {
+		t.Fatal("the Write succeeded")
+	}
+	states := f.Kept().List()
+	if len(states) != 1 {
+		t.Fatalf("the kept states are %+v", states)
+	}
+	if err := states[0].Acknowledge(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write(half, store.ReasonChange); err == nil {
+		t.Fatal("the Write succeeded")
+	}
+	if states = f.Kept().List(); len(states) != 1 || !states[0].Acknowledged {
+		t.Errorf("after the same loss the kept states are %+v", states)
+	}
+	// What is lost besides is another loss.
+	empty := commit(t, tab, tab.Truncate)
+	os.RemoveAll(filepath.Dir(inTheWay))
+	write(t, f, empty, store.ReasonChange)
+	states = f.Kept().List()
+	if len(states) != 2 || states[0].Acknowledged || states[0].Rows != 100 || states[0].Loss.RowsLost != 100 {
+		t.Errorf("after another loss the kept states are %+v", states)
+	}
+}
+
+// TestLossEnds: a loss ends when nine tenths of the lost keys are back, or when it is acknowledged, also by another process.
+func TestLossEnds(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f, tab := open(t, path), votes(1000, "x")
+	write(t, f, tab.View(), store.ReasonStart)
+	lose := func() {
+		t.Helper()
+		if r := write(t, f, commit(t, tab, tab.Truncate), store.ReasonChange); r.Kept == nil || r.Kept.Loss == nil {
+			t.Fatalf("kept %+v", r.Kept)
+		}
+	}
+	isOpen := func(want bool) {
+		t.Helper()
+		if _, err := f.Kept().EndLosses(tab.View()); err != nil {
+			t.Fatal(err)
+		}
+		if got := !f.Kept().List()[0].Acknowledged; got != want {
+			t.Errorf("with %d rows the loss is open: %v", tab.View().Rows(), got)
+		}
+	}
+	lose()
+	isOpen(true)
+	commit(t, tab, func() {
+		for i := range 2000 {
+			put(tab, 5000+i, "new")
+		}
+	})
+	isOpen(true)
+	commit(t, tab, func() {
+		for i := range 899 {
+			put(tab, i, "back")
+		}
+	})
+	isOpen(true)
+	commit(t, tab, func() { put(tab, 950, "back") })
+	isOpen(false)
+	write(t, f, tab.View(), store.ReasonChange)
+
+	lose()
+	isOpen(true)
+	states, err := kept.List(path)
+	if err != nil || len(states) != 2 {
+		t.Fatalf("the kept states are %+v, %v", states, err)
+	}
+	if err := states[0].Acknowledge(); err != nil {
+		t.Fatal(err)
+	}
+	isOpen(false)
+	f.Close()
+	f = open(t, path)
+	isOpen(false)
+}
+
+// TestManyLossesOnDisk: losses and reloads, one after the other. The files stay bounded, the largest state stays, and nothing else is left.
+func TestManyLossesOnDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("keeps many states")
+	}
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f, tab := open(t, path), votes(200, "x")
+	write(t, f, tab.View(), store.ReasonStart)
+	for i := range 150 {
+		write(t, f, commit(t, tab, tab.Truncate), store.ReasonChange)
+		write(t, f, commit(t, tab, func() {
+			for j := range 20 + i {
+				put(tab, j, fmt.Sprint(i))
+			}
+		}), store.ReasonInterval)
+		if _, err := f.Kept().EndLosses(tab.View()); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.KeepCurrent(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Kept().Compress(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Kept().Prune(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	states := f.Kept().List()
+	most := 0
+	for _, s := range states {
+		most = max(most, s.Rows)
+	}
+	if len(states) > 12 || most != 200 {
+		t.Errorf("%d states, the largest of %d rows", len(states), most)
+	}
+	if n := len(names(t, filepath.Dir(path))); n > 3+3*len(states) {
+		t.Errorf("%d files: %q", n, names(t, filepath.Dir(path)))
+	}
+}

@@ -1,0 +1,117 @@
+package store_test
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"capture/snapshot"
+	"capture/store"
+	"capture/store/kept"
+	"capture/store/retention"
+)
+
+// TestKeptAtStart: what an earlier run left is kept before the first Write replaces it: as the state before a loss, as an ordinary one if
+// any row differs, and in any case if it is of another table or cluster.
+func TestKeptAtStart(t *testing.T) {
+	t.Parallel()
+	other := func(rows int, origin snapshot.Origin, oid uint32) *snapshot.View {
+		from := votes(rows, "x").View()
+		tab, shape := snapshot.NewTable(), *from.Shape()
+		shape.OID = oid
+		return commit(t, tab, func() {
+			tab.Load(&shape, origin)
+			for row := range from.From(nil) {
+				tab.Put(row.Key, row.Line)
+			}
+		})
+	}
+	origin := votes(1, "").View().Origin()
+	elsewhere := origin
+	elsewhere.SystemID = "7399999999999999999"
+	for name, test := range map[string]struct {
+		next        *snapshot.View
+		off         bool // --keep 0
+		kept, loss  bool
+		otherSource bool
+	}{
+		"the same":              {next: votes(100, "x").View()},
+		"a row more":            {next: votes(101, "x").View(), kept: true},
+		"a row more, keep none": {next: votes(101, "x").View(), off: true},
+		"a row less":            {next: votes(99, "x").View(), kept: true},
+		"empty":                 {next: votes(0, "x").View(), kept: true, loss: true},
+		"empty, keep none":      {next: votes(0, "x").View(), off: true, kept: true, loss: true},
+		"half":                  {next: votes(50, "x").View(), kept: true, loss: true},
+		"another cluster":       {next: other(100, elsewhere, 0), kept: true, otherSource: true},
+		"another table":         {next: other(100, origin, 7), off: true, kept: true, otherSource: true},
+		"another, empty":        {next: other(0, elsewhere, 0), kept: true, loss: true, otherSource: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "feedback.json")
+			first := other(100, origin, 5)
+			f, err := store.Open(path, owner)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, f, first, store.ReasonStart)
+			before := read(t, path)
+			f.Close()
+
+			f = open(t, path)
+			if test.off {
+				f.Kept().SetPolicy(retention.Policy{})
+			}
+			r := write(t, f, test.next, store.ReasonStart)
+			if !test.kept {
+				if r.Kept != nil {
+					t.Fatalf("kept %+v", r.Kept)
+				}
+				return
+			}
+			if r.Kept == nil || (r.Kept.Loss != nil) != test.loss || r.Kept.Other != test.otherSource {
+				t.Fatalf("kept %+v", r.Kept)
+			}
+			if _, err := f.Kept().Prune(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.Kept().Compress(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			states, err := kept.List(path)
+			if err != nil || len(states) != 1 || !bytes.Equal(unzip(t, states[0].Path), before) {
+				t.Errorf("the kept states are %+v, %v", states, err)
+			}
+			for _, name := range names(t, filepath.Dir(path)) {
+				if strings.HasPrefix(name, ".") {
+					t.Errorf("left over: %s", name)
+				}
+			}
+		})
+	}
+}
+
+// TestOtherTableIsKept: the table is dropped and created again, or found elsewhere, with the same rows, while capture runs.
+func TestOtherTableIsKept(t *testing.T) {
+	t.Parallel()
+	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), snapshot.NewTable()
+	from := votes(100, "x").View()
+	load := func(oid uint32) *snapshot.View {
+		shape := *from.Shape()
+		shape.OID, shape.Fingerprint = oid, fmt.Sprint(oid)
+		return commit(t, tab, func() {
+			tab.Load(&shape, from.Origin())
+			for row := range from.From(nil) {
+				tab.Put(row.Key, row.Line)
+			}
+		})
+	}
+	write(t, f, load(5), store.ReasonStart)
+	if r := write(t, f, load(5), store.ReasonChange); r.Kept != nil {
+		t.Errorf("copied again: kept %+v", r.Kept)
+	}
+	if r := write(t, f, load(6), store.ReasonChange); r.Kept == nil || !r.Kept.Other || r.Kept.Loss != nil {
+		t.Errorf("another table: kept %+v", r.Kept)
+	}
+}

@@ -1,0 +1,196 @@
+package store_test
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+	"capture/store"
+)
+
+// TestLossIsKept makes each kind of loss, and changes that are none, in small files and in patched ones.
+func TestLossIsKept(t *testing.T) {
+	t.Parallel()
+	for _, rows := range []int{100, 3000} {
+		deleteRows := func(n int) func(*snapshot.Table) {
+			return func(tab *snapshot.Table) {
+				for i := range n {
+					tab.Delete(key(i * 7 % rows))
+				}
+			}
+		}
+		tenth := rows / 10
+		for name, test := range map[string]struct {
+			change func(*snapshot.Table)
+			lost   int    // rows; 0 for no loss
+			text   string // in what the loss is called
+		}{
+			"a tenth deleted": {change: deleteRows(tenth)},
+			"more deleted":    {change: deleteRows(tenth + 1), lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1)},
+			// Of the others most of the file changes, so the state before would not be patched in any case.
+			"the last deleted": {lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1), change: func(tab *snapshot.Table) {
+				for i := range tenth + 1 {
+					tab.Delete(key(rows - 1 - i))
+				}
+			}},
+			"truncated": {change: func(tab *snapshot.Table) { tab.Truncate() }, lost: rows, text: "from " + grouped(rows) + " rows to 0"},
+			"other keys": {lost: rows, change: func(tab *snapshot.Table) {
+				tab.Truncate()
+				for i := range rows {
+					put(tab, rows+i, "x")
+				}
+			}},
+			"reloaded": {change: func(tab *snapshot.Table) {
+				tab.Truncate()
+				for i := range rows {
+					put(tab, i, "a text of some length")
+				}
+			}},
+			"half changed": {change: func(tab *snapshot.Table) {
+				for i := range rows / 2 {
+					put(tab, i, "changed")
+				}
+			}},
+			"more changed": {text: grouped(rows/2+1) + " of " + grouped(rows) + ` rows got another value in column "comment"`, lost: -1, change: func(tab *snapshot.Table) {
+				for i := range rows/2 + 1 {
+					put(tab, i, "changed")
+				}
+			}},
+			"inserted": {change: func(tab *snapshot.Table) {
+				for i := range rows {
+					put(tab, rows+i, "x")
+				}
+			}},
+		} {
+			t.Run(fmt.Sprintf("%d rows/%s", rows, name), func(t *testing.T) {
+				path := filepath.Join(t.TempDir(), "feedback.json")
+				f, tab := open(t, path), votes(rows, "a text of some length")
+				write(t, f, tab.View(), store.ReasonStart)
+				// A version of which nothing is new, so that the next one is patched.
+				write(t, f, commit(t, tab, func() { put(tab, 1, "a text of some lengt.") }), store.ReasonChange)
+				idleToEnd(t, f, tab.View())
+				before := read(t, path)
+				r := write(t, f, commit(t, tab, func() { test.change(tab) }), store.ReasonChange)
+				checkPair(t, path)
+				if test.lost == 0 && test.text == "" {
+					if r.Kept != nil || len(f.Kept().List()) != 0 {
+						t.Fatalf("kept %+v", f.Kept().List())
+					}
+					return
+				}
+				states := f.Kept().List()
+				if r.Kept == nil || len(states) != 1 || states[0].Loss == nil {
+					t.Fatalf("kept %+v: %+v", r.Kept, states)
+				}
+				loss := states[0].Loss
+				if test.lost > 0 && loss.RowsLost != test.lost || !strings.Contains(loss.String(), test.text) {
+					t.Errorf("the loss is %+v (%s)", loss, loss)
+				}
+				if states[0].Rows != rows || !bytes.Equal(read(t, states[0].Path), before) {
+					t.Errorf("the state is %+v", states[0])
+				}
+				// What follows is patched, and the kept state stays as it is: plain, and compressed.
+				for i := range 6 {
+					write(t, f, commit(t, tab, func() { put(tab, 2*rows, fmt.Sprint("later ", i)) }), store.ReasonChange)
+					idleToEnd(t, f, tab.View())
+					if i == 3 {
+						if _, err := f.Kept().Compress(t.Context()); err != nil {
+							t.Fatal(err)
+						}
+					}
+					s := f.Kept().List()[0]
+					data := read(t, s.Path)
+					if i >= 3 {
+						data = unzip(t, s.Path)
+					}
+					if !bytes.Equal(data, before) || s.Damaged != "" || i >= 3 && s.SHA256 != digest(before) {
+						t.Fatalf("after %d changes the state is %+v, of %d bytes", i+1, s, len(data))
+					}
+				}
+			})
+		}
+	}
+}
+
+// idleToEnd takes all idle steps.
+func idleToEnd(t *testing.T, f *store.File, v *snapshot.View) {
+	t.Helper()
+	for more := true; more; {
+		var err error
+		if _, more, err = f.Idle(t.Context(), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLossInSteps: rows that go a few at a time are a loss once a tenth of the highest number of the last hour is gone, and another one
+// only when a tenth more is gone.
+func TestLossInSteps(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f, tab := open(t, path), votes(1000, "x")
+	write(t, f, tab.View(), store.ReasonStart)
+	var at []int
+	for i := range 60 {
+		if r := write(t, f, commit(t, tab, func() {
+			for j := range 5 {
+				tab.Delete(key(5*i + j))
+			}
+		}), store.ReasonChange); r.Kept != nil {
+			at = append(at, r.Manifest.Rows)
+			if loss := r.Kept.Loss; loss == nil || loss.HourHighest == 0 {
+				t.Errorf("kept %+v", r.Kept)
+			}
+		}
+	}
+	if fmt.Sprint(at) != "[895 805 720]" {
+		t.Errorf("losses at %v rows", at)
+	}
+}
+
+// TestDroppedColumn: a dropped column is a loss, an added one is not.
+func TestDroppedColumn(t *testing.T) {
+	t.Parallel()
+	load := func(tab *snapshot.Table, columns ...string) *snapshot.View {
+		shape := &rowjson.Shape{Schema: "public", Table: "votes", Key: []int{0}, Fingerprint: fmt.Sprint(columns)}
+		for i, name := range columns {
+			c := rowjson.Column{Name: name, TypeName: "text"}
+			if i == 0 {
+				c.TypeName, c.Type = "integer", rowjson.Type{Kind: rowjson.Number, OID: 23}
+			}
+			shape.Columns = append(shape.Columns, c)
+		}
+		return commit(t, tab, func() {
+			tab.Load(shape, snapshot.Origin{})
+			for i := range 50 {
+				line := fmt.Sprintf(`{"id":%d`, i)
+				for _, name := range columns[1:] {
+					line += fmt.Sprintf(`,%q:"%s %d"`, name, name, i)
+				}
+				tab.Put(key(i), []byte(line+"}"))
+			}
+		})
+	}
+	tab := snapshot.NewTable()
+	f := open(t, filepath.Join(t.TempDir(), "feedback.json"))
+	write(t, f, load(tab, "id", "a"), store.ReasonStart)
+	if r := write(t, f, load(tab, "id", "a", "b"), store.ReasonChange); r.Kept != nil {
+		t.Errorf("an added column: %+v", r.Kept)
+	}
+	r := write(t, f, load(tab, "id", "b"), store.ReasonChange)
+	if r.Kept == nil || r.Kept.Loss == nil || r.Kept.Loss.String() != `column "a" was dropped` {
+		t.Errorf("a dropped column: %+v", r.Kept)
+	}
+}
+
+// grouped returns a number of rows as people read it.
+func grouped(n int) string {
+	if n < 1000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
+}
