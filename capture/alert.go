@@ -16,6 +16,8 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/hashicorp/go-hclog"
+
+	"capture/capture/source"
 )
 
 const (
@@ -26,7 +28,7 @@ const (
 // Alert is the JSON object that is posted to --alert-url. Programs read its fields, and a Slack-compatible webhook shows Text.
 type Alert struct {
 	Text      string    `json:"text"`
-	Condition string    `json:"condition"` // following, file, omitted, difference, loss, copy, or volume and its name
+	Condition string    `json:"condition"` // following, file, omitted, publication, difference, loss, copy, or volume and its name
 	Status    string    `json:"status"`    // firing or resolved
 	Detail    string    `json:"detail"`
 	Since     time.Time `json:"since"` // start of the condition; zero if it is resolved
@@ -90,10 +92,10 @@ func (a *alerter) run(ctx context.Context) error {
 }
 
 // worthAlert reports whether c is a failing check that is posted as an alert: a check of readiness (following, file, omitted),
-// a difference, a loss, copies off the machine that are late or damaged, or a full volume.
+// a publication that makes the application's writes fail, a difference, a loss, copies off the machine that are late or damaged, or a full volume.
 func worthAlert(c Check) bool {
 	switch c.Name {
-	case "following", "file", omittedCheck, "difference", lossCondition, copyCheck:
+	case "following", "file", omittedCheck, source.PublicationCondition, "difference", lossCondition, copyCheck:
 		return !c.OK
 	}
 	return !c.OK && strings.HasPrefix(c.Name, "volume ")

@@ -211,3 +211,37 @@ func TestDroppedKeyOfForeignPublication(t *testing.T) {
 	exec(t, conn, "DROP PUBLICATION capture_votes")
 	updateWorks(t, conn, "votes")
 }
+
+// TestForeignPublicationUnderPoll: polling goes on while somebody else's publication makes the application's writes fail. The
+// status and an alert have the statement that drops it.
+func TestForeignPublicationUnderPoll(t *testing.T) {
+	t.Parallel()
+	conn, roleURL := roleSetUp(t, "withdraw_poll")
+	exec(t, conn, "ALTER PUBLICATION capture_votes OWNER TO CURRENT_USER")
+	cfg := config(t, roleURL)
+	cfg.Source, cfg.PollInterval, cfg.timeouts.Ping = "poll", 50*time.Millisecond, 50*time.Millisecond
+	d := start(t, cfg)
+	d.ready()
+	exec(t, conn, "ALTER TABLE votes REPLICA IDENTITY NOTHING")
+	var found Check
+	eventually(t, "the condition", func() (err error) {
+		var ok bool
+		if found, ok = d.check("publication"); !ok || !strings.Contains(found.Detail, `DROP PUBLICATION IF EXISTS "capture_votes"`) {
+			return fmt.Errorf("%+v", d.Status().Checks)
+		}
+		return nil
+	})
+	if !worthAlert(found) {
+		t.Error("no alert")
+	}
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('polled')")
+	d.follows(conn, "votes", "vote_id")
+	exec(t, conn, "DROP PUBLICATION capture_votes")
+	updateWorks(t, conn, "votes")
+	eventually(t, "the condition ends", func() error {
+		if c, ok := d.check("publication"); ok {
+			return fmt.Errorf("%+v", c)
+		}
+		return nil
+	})
+}

@@ -48,6 +48,9 @@ func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) 
 	}
 }
 
+// PublicationCondition is the condition that a publication makes the application's writes fail and capture cannot drop it.
+const PublicationCondition = "publication"
+
 // WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail; see
 // [postgres.WithdrawHarmful]. Each source calls it regularly, because a publication may be left from another source. If one cannot
 // be dropped, that is a condition, with the statement that drops it. conn must not be in a transaction.
@@ -63,7 +66,7 @@ func (e *Env) WithdrawHarmful(ctx context.Context, conn *pgx.Conn, table postgre
 	case err != nil:
 		return err
 	}
-	if e.Progress.SetCondition("publication", text) && text != "" {
+	if e.Progress.SetCondition(PublicationCondition, text) && text != "" {
 		e.Logger.Error("publication makes writes fail", "error", problem)
 	}
 	return nil

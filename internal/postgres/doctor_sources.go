@@ -40,9 +40,12 @@ func (d *doctor) checkReplication(ctx context.Context) {
 // standby.
 func (d *doctor) checkWALLevel(ctx context.Context) {
 	const name = "wal_level"
+	if d.srv.InRecovery { // the finding about the server has the reason
+		return
+	}
 	raise := d.provider.changeSetting(name, "logical", true)
 	var problem *Problem
-	if err := d.srv.checkLogicalReplication(); errors.As(err, &problem) && !d.srv.InRecovery {
+	if err := d.srv.checkLogicalReplication(); errors.As(err, &problem) {
 		d.addFinding(name, Warn, problem.Summary, problem.Reason, raise)
 		d.logical = false
 		return
@@ -233,7 +236,11 @@ func (d *doctor) checkPublication(ctx context.Context) {
 		d.addFinding("publication", Warn, "none, and capture will not create one", "the table's replica identity forbids it", "")
 		d.logical = false
 	case statements != nil && d.table.facts.Owned && (mayCreate || ownPublication(publications, own) != nil):
-		d.addFinding("publication", OK, "capture will create or repair "+own+" when it starts", "", strings.Join(statements, ";\n")+";")
+		when := "when it starts"
+		if !d.logical {
+			when = "once it follows by logical"
+		}
+		d.addFinding("publication", OK, "capture will create or repair "+own+" "+when, "", strings.Join(statements, ";\n")+";")
 	default:
 		d.addError("publication", Warn, d.table.noPublicationProblem(&d.srv, publications, own, nil))
 		d.logical = false

@@ -68,7 +68,7 @@ func askForNotify(table *Table, err error) error {
 		return err
 	}
 	asking := *p
-	asking.Hint = fmt.Sprintf("%s\nor run capture setup --source notify --table %s, which creates triggers: they slow commits down, and transactions that write to the table cannot be prepared (PREPARE TRANSACTION)",
+	asking.Hint = fmt.Sprintf("%s;\nor run capture setup --source notify --table %s, which creates triggers: they slow commits down, and transactions that write to the table cannot be prepared (PREPARE TRANSACTION)",
 		p.Hint, table.Name())
 	return &asking
 }
