@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
@@ -71,32 +72,66 @@ func prepareCatalogSQL(ctx context.Context, conn *pgx.Conn, name Name) (sql stri
 // catalogEntry is the first document of catalogSQL. It contains everything that decides which rows the table has and how
 // they become JSON. The document's hash is the fingerprint of the table's shape.
 type catalogEntry struct {
-	OID              uint32        `json:"oid"`
-	Schema           string        `json:"schema"`
-	Table            string        `json:"table"`
-	Kind             string        `json:"kind"`              // pg_class.relkind
-	Persistence      string        `json:"persistence"`       // pg_class.relpersistence
-	ReplicaIdentity  string        `json:"identity"`          // pg_class.relreplident
-	Primary          []int16       `json:"primary"`           // column numbers of the primary key
-	PrimaryImmediate bool          `json:"primary_immediate"` // whether the primary key is not deferrable
-	IdentityIndex    []int16       `json:"identity_index"`    // column numbers of the replica identity index
-	Columns          []columnEntry `json:"columns"`
-	Types            []typeEntry   `json:"types"`
-	Children         bool          `json:"children"` // whether other tables inherit from this one
+	OID              uint32           `json:"oid"`
+	Schema           string           `json:"schema"`
+	Table            string           `json:"table"`
+	Kind             string           `json:"kind"`              // pg_class.relkind
+	Persistence      string           `json:"persistence"`       // pg_class.relpersistence
+	ReplicaIdentity  string           `json:"identity"`          // pg_class.relreplident
+	Primary          []int16          `json:"primary"`           // column numbers of the primary key
+	PrimaryImmediate bool             `json:"primary_immediate"` // whether the primary key is not deferrable
+	IdentityIndex    []int16          `json:"identity_index"`    // column numbers of the replica identity index
+	Columns          []columnEntry    `json:"columns"`
+	Types            []typeEntry      `json:"types"`
+	Children         bool             `json:"children"`     // whether other tables inherit from this one
+	KeyPeriod        bool             `json:"key_period"`   // whether the primary key is WITHOUT OVERLAPS
+	Partitioning     []partitionEntry `json:"partitioning"` // the table and its partitions, if it is partitioned
+}
+
+// partitionEntry is a partitioned table or a partition.
+type partitionEntry struct {
+	OID        uint32   `json:"oid"`
+	Name       string   `json:"name"`
+	Parent     uint32   `json:"parent"` // OID of the table that it is a partition of; 0 for the root
+	Bound      string   `json:"bound"`
+	Strategy   string   `json:"strategy"` // empty if it is not partitioned itself
+	Definition string   `json:"definition"`
+	Columns    []string `json:"columns"`
+}
+
+// partitioningOf returns how the entry with the given OID is partitioned, or nil if it is not. entries are sorted by their OIDs, but
+// for the first.
+func partitioningOf(entries []partitionEntry, oid uint32) *rowjson.Partitioning {
+	i := slices.IndexFunc(entries, func(e partitionEntry) bool { return e.OID == oid })
+	if i < 0 || entries[i].Strategy == "" {
+		return nil
+	}
+	p := &rowjson.Partitioning{Strategy: entries[i].Strategy, Columns: entries[i].Columns, Definition: entries[i].Definition}
+	for _, e := range entries {
+		if e.Parent == oid {
+			part := rowjson.Partition{Name: e.Name, Bound: e.Bound}
+			if e.Strategy != "" {
+				part.Partitioning = partitioningOf(entries, e.OID)
+			}
+			p.Partitions = append(p.Partitions, part)
+		}
+	}
+	return p
 }
 
 type columnEntry struct {
-	Num        int16   `json:"num"`
-	Name       string  `json:"name"`
-	Type       uint32  `json:"type"`
-	Typmod     int32   `json:"typmod"`
-	NotNull    bool    `json:"not_null"`
-	Identity   string  `json:"identity"`   // pg_attribute.attidentity
-	Generated  string  `json:"generated"`  // pg_attribute.attgenerated
-	TypeName   string  `json:"type_name"`  // SQL text of the type
-	Expression string  `json:"expression"` // SQL text of the default or of a generated column's expression
-	Collation  string  `json:"collation"`  // SQL name of the collation; empty for the type's default
-	Sources    []int16 `json:"sources"`    // numbers of the columns that a generated column's expression refers to
+	Num        int16                    `json:"num"`
+	Name       string                   `json:"name"`
+	Type       uint32                   `json:"type"`
+	Typmod     int32                    `json:"typmod"`
+	NotNull    bool                     `json:"not_null"`
+	Identity   string                   `json:"identity"`   // pg_attribute.attidentity
+	Generated  string                   `json:"generated"`  // pg_attribute.attgenerated
+	TypeName   string                   `json:"type_name"`  // SQL text of the type
+	Expression string                   `json:"expression"` // SQL text of the default or of a generated column's expression
+	Collation  string                   `json:"collation"`  // SQL name of the collation; empty for the type's default
+	Sequence   *rowjson.SequenceOptions `json:"sequence"`   // options of the column's own sequence; nil for the usual ones
+	Sources    []int16                  `json:"sources"`    // numbers of the columns that a generated column's expression refers to
 }
 
 // facts is the second document of catalogSQL. It contains properties of the table that may change without changing the JSON
@@ -203,6 +238,8 @@ func (c *catalogRow) parse() (*Table, *catalogEntry, error) {
 	sum := sha256.Sum256([]byte(c.entry))
 	t.Shape = &rowjson.Shape{OID: e.OID, Schema: e.Schema, Table: e.Table, Fingerprint: hex.EncodeToString(sum[:16])}
 	t.Partitioned = e.Kind == "p"
+	t.KeyPeriod = e.KeyPeriod
+	t.Partitioning = partitioningOf(e.Partitioning, e.OID)
 	t.ReplicaIdentity = e.ReplicaIdentity
 	return t, &e, nil
 }
@@ -230,7 +267,7 @@ func (t *Table) addColumns(e *catalogEntry, ownNames string) error {
 		}
 		t.Columns = append(t.Columns, rowjson.Column{
 			Name: c.Name, TypeName: names.Type, NotNull: c.NotNull, Default: names.Expression, Identity: c.Identity,
-			Generated: c.Generated, Published: c.Generated == "", TypeOID: c.Type, Typmod: c.Typmod, Type: typ,
+			Collation: c.Collation, Sequence: c.Sequence, Generated: c.Generated, Published: c.Generated == "", TypeOID: c.Type, Typmod: c.Typmod, Type: typ,
 		})
 		t.selectExprs = append(t.selectExprs, types.selectExpr(c, &typ))
 	}

@@ -12,6 +12,15 @@ WITH RECURSIVE rel AS (
 ), col AS (
 	-- xmin shows a rewrite that leaves the type as it was (ALTER TYPE with USING): it updates the column's entry.
 	SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.xmin::text AS changed,
+		-- The sequence that the column owns (serial, identity), if its options are not those that CREATE TABLE gives it.
+		(SELECT pg_catalog.jsonb_build_object('start', q.seqstart, 'increment', q.seqincrement, 'min', q.seqmin, 'max', q.seqmax,
+				'cache', q.seqcache, 'cycle', q.seqcycle)
+			FROM pg_catalog.pg_depend o JOIN pg_catalog.pg_sequence q ON q.seqrelid = o.objid
+			WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.refclassid = 'pg_catalog.pg_class'::regclass
+				AND o.refobjid = rel.oid AND o.refobjsubid = a.attnum AND o.deptype IN ('a', 'i')
+				AND (q.seqstart, q.seqincrement, q.seqmin, q.seqmax, q.seqcache, q.seqcycle) <> (1, 1, 1, CASE a.atttypid
+					WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 ELSE 9223372036854775807 END, 1, false)
+			ORDER BY o.objid LIMIT 1) AS sequence,
 		pg_catalog.format_type(a.atttypid, a.atttypmod) AS typename,
 		COALESCE(pg_catalog.pg_get_expr(d.adbin, d.adrelid), '') AS expression,
 		-- The columns that a generated column's expression refers to. Up to 14 the column depends on them, since 15 its
@@ -92,7 +101,7 @@ SELECT pg_catalog.jsonb_build_object(
 	'columns', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
 			'num', attnum, 'name', attname, 'type', atttypid::int8, 'typmod', atttypmod, 'not_null', attnotnull,
 			'identity', attidentity, 'generated', attgenerated, 'changed', changed, 'type_name', typename,
-			'expression', expression, 'sources', sources, 'collation', textcollation
+			'expression', expression, 'sources', sources, 'collation', textcollation, 'sequence', sequence
 		) ORDER BY attnum) FROM col),
 	'types', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
 			'oid', t.oid::int8, 'type', t.typtype, 'base', t.typbasetype::int8, 'basemod', t.typtypmod,
@@ -125,6 +134,26 @@ SELECT pg_catalog.jsonb_build_object(
 			'labels', (SELECT pg_catalog.jsonb_agg(e.enumlabel || ' ' || e.xmin ORDER BY e.enumsortorder)
 				FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)
 		) ORDER BY t.oid) FROM pg_catalog.pg_type t WHERE t.oid IN (SELECT oid FROM typ)),
+	-- WITHOUT OVERLAPS, since 18. 13 to 17 have no column conperiod.
+	'key_period', COALESCE((SELECT (pg_catalog.to_jsonb(k)->>'conperiod')::boolean FROM pg_catalog.pg_constraint k
+		WHERE k.conrelid = rel.oid AND k.contype = 'p'), false),
+	-- How the table and its partitions are partitioned, and the partitions' bounds.
+	'partitioning', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', c.oid::int8, 'name', c.relname,
+			'parent', (SELECT i.inhparent::int8 FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid AND c.oid <> rel.oid),
+			'bound', CASE WHEN c.oid <> rel.oid THEN pg_catalog.pg_get_expr(c.relpartbound, c.oid) END,
+			'strategy', CASE p.partstrat WHEN 'r' THEN 'RANGE' WHEN 'l' THEN 'LIST' WHEN 'h' THEN 'HASH' END,
+			'definition', pg_catalog.pg_get_partkeydef(p.partrelid),
+			-- NULL if the key has more than columns with their usual collations and operators.
+			'columns', CASE WHEN p.partexprs IS NULL AND NOT EXISTS (
+					SELECT FROM pg_catalog.generate_series(0, p.partnatts - 1) k
+					JOIN pg_catalog.pg_opclass oc ON oc.oid = p.partclass[k]
+					JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[k]
+					WHERE NOT oc.opcdefault OR p.partcollation[k] <> a.attcollation)
+				THEN (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY k) FROM pg_catalog.generate_series(0, p.partnatts - 1) k
+					JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.partattrs[k]) END
+		) ORDER BY c.oid <> rel.oid, c.oid)
+		FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_partitioned_table p ON p.partrelid = c.oid
+		WHERE rel.relkind = 'p' AND c.oid IN (SELECT rel.oid UNION SELECT part.oid FROM part)),
 	'children', EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = rel.oid),
 	'partitions', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('oid', oid::int8, 'filenode', filenode::int8, 'attached', attached)
 		ORDER BY oid) FROM part),

@@ -26,6 +26,12 @@ type creation struct {
 	expressions bool // whether the user asked for all expressions: see [Options]
 	virtual     bool // whether the server supports virtual generated columns
 
+	schema     string   // schema in which the table was created
+	collations []string // SQL name of each column's collation; "" for the type's default
+	period     bool     // whether the key is created WITHOUT OVERLAPS
+	partition  bool     // whether the table is created with the manifest's partitions
+	partitions int      // number of partitions so far
+
 	names     typeNames
 	types     []serverType // type of each column
 	generated []bool       // whether each column is created as a generated column
@@ -50,11 +56,10 @@ func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *manifest
 	if err := c.findTypes(ctx); err != nil {
 		return nil, err
 	}
-	if err := c.createColumns(ctx); err != nil {
-		return nil, err
-	}
-	if err := c.setDefaults(ctx); err != nil {
-		return nil, err
+	for _, step := range []func(context.Context) error{c.findCollations, c.createColumns, c.setDefaults, c.setSequenceOptions} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
 	}
 	if c.leftOut {
 		c.notes = append(c.notes, "an expression can run any function of the database; read those above, and create the table with --expressions to take them from the manifest")
@@ -95,7 +100,7 @@ func (c *creation) createColumns(ctx context.Context) error {
 	if err := c.chooseGenerated(ctx); err != nil {
 		return err
 	}
-	err := withSavepoint(ctx, c.tx, func() error { return c.execCreateTable(ctx) })
+	err := c.createRefined(ctx)
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) && strings.HasPrefix(refused.Code, "42") && slices.Contains(c.generated, true) && !c.expressions {
 		for i := range c.generated {
@@ -104,12 +109,45 @@ func (c *creation) createColumns(ctx context.Context) error {
 				c.leaveOut(i, "the server refuses one of these expressions (SQLSTATE "+refused.Code+")", false)
 			}
 		}
-		err = c.execCreateTable(ctx)
+		err = c.createRefined(ctx)
 	}
 	if err != nil {
 		return explainCreateError(c.name, err)
 	}
 	return nil
+}
+
+// createRefined creates the table with its partitions and with a key WITHOUT OVERLAPS, as far as the manifest has them and the server
+// takes them. It adds a note about what the table lacks. If the server does not take the table without them either, it returns
+// that error.
+func (c *creation) createRefined(ctx context.Context) error {
+	partitioned, period := c.manifest.Partitioning != nil, c.manifest.KeyPeriod
+	var refused [2]error // errors of the partitions and of the key
+	for {
+		c.partition, c.period, c.partitions = partitioned && refused[0] == nil, period && refused[1] == nil, 0
+		err := withSavepoint(ctx, c.tx, func() error { return c.execCreateTable(ctx) })
+		switch {
+		case err == nil:
+			return errors.Join(
+				c.noteRefused(refused[0], "the table is created without partitions; it was partitioned by "+c.partitionDefinition()),
+				c.noteRefused(refused[1], "the primary key is created as an ordinary one, and was WITHOUT OVERLAPS"))
+		case c.period:
+			refused[1] = err
+		case c.partition:
+			refused[0], refused[1] = err, nil // the key alone may be possible
+			period = c.manifest.KeyPeriod
+		default:
+			return err
+		}
+	}
+}
+
+// partitionDefinition returns the manifest's partition key, for a note.
+func (c *creation) partitionDefinition() string {
+	if c.manifest.Partitioning == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s, with %d partitions", foreign.Text(c.manifest.Partitioning.Definition), len(c.manifest.Partitioning.Partitions))
 }
 
 // chooseGenerated decides which columns are created as generated columns. Unless the user asked for all expressions, it
@@ -206,10 +244,40 @@ func (c *creation) execCreateTable(ctx context.Context) error {
 		lines = append(lines, c.defineColumn(i))
 	}
 	if len(c.manifest.Key) > 0 {
-		lines = append(lines, "PRIMARY KEY ("+columnList("", c.manifest.Key)+")")
+		overlaps := ""
+		if c.period {
+			overlaps = " WITHOUT OVERLAPS"
+		}
+		lines = append(lines, "PRIMARY KEY ("+columnList("", c.manifest.Key)+overlaps+")")
 	}
-	return withOwnPath(ctx, c.tx, func() error {
-		return execAlone(ctx, c.tx, "CREATE TABLE "+c.name.Quoted()+" (\n\t"+strings.Join(lines, ",\n\t")+"\n)")
+	by := ""
+	if c.partition {
+		var err error
+		if by, err = c.partitionBy(c.manifest.Partitioning); err != nil {
+			return err
+		}
+	}
+	err := withOwnPath(ctx, c.tx, func() error {
+		return execAlone(ctx, c.tx, "CREATE TABLE "+c.name.Quoted()+" (\n\t"+strings.Join(lines, ",\n\t")+"\n)"+by)
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.findSchema(ctx); err != nil || !c.partition {
+		return err
+	}
+	return c.createPartitions(ctx, postgres.Name{Schema: c.schema, Table: c.name.Table}.Quoted(), c.manifest.Partitioning, 1)
+}
+
+// findSchema sets the schema of the table that was created.
+func (c *creation) findSchema(ctx context.Context) error {
+	if c.schema = c.name.Schema; c.schema != "" {
+		return nil
+	}
+	return withSavepoint(ctx, c.tx, func() error {
+		return withOwnPath(ctx, c.tx, func() error {
+			return c.tx.QueryRow(ctx, "SELECT pg_catalog.current_schema()::pg_catalog.text").Scan(&c.schema)
+		})
 	})
 }
 
@@ -259,6 +327,9 @@ func (c *creation) defineColumn(i int) string {
 		typ = serial
 	}
 	line := postgres.QuoteIdentifier(column.Name) + " " + typ
+	if c.collations[i] != "" {
+		line += " COLLATE " + c.collations[i]
+	}
 	switch {
 	case c.generated[i] && column.Generated == "v" && c.virtual:
 		line += " GENERATED ALWAYS AS (" + column.Default + ") VIRTUAL"

@@ -16,6 +16,7 @@ const (
 	deadlockDetected      = "40P01"
 	insufficientPrivilege = "42501"
 	undefinedObject       = "42704"
+	duplicateTable        = "42P07"
 	lockNotAvailable      = "55P03"
 )
 

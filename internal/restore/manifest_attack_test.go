@@ -58,6 +58,10 @@ var payloads = []string{
 	`a", "b`,
 }
 
+func onePartition(name, bound string) []rowjson.Partition {
+	return []rowjson.Partition{{Name: name, Bound: bound}}
+}
+
 func TestManifestIsData(t *testing.T) {
 	if testing.Short() {
 		t.Skip("tries many hostile manifests")
@@ -97,15 +101,45 @@ func TestManifestIsData(t *testing.T) {
 		"identity":  func(m *manifest.Manifest, s string) { m.Columns[0].Identity = s },
 		"key":       func(m *manifest.Manifest, s string) { m.Key = []string{s} },
 		"system":    func(m *manifest.Manifest, s string) { m.SystemID, m.Database, m.LSN, m.WrittenBy = s, s, s, s },
-		"source":    func(m *manifest.Manifest, s string) { m.Source, m.ServerVersion, m.Reason = s, s, manifest.Reason(s) },
+		"collation": func(m *manifest.Manifest, s string) { m.Columns[1].Collation = s },
+		"sequence": func(m *manifest.Manifest, s string) {
+			m.Columns[0].Default, m.Columns[0].Sequence = s, &rowjson.SequenceOptions{Increment: 0, Max: -1, Cache: -5, Cycle: true}
+		},
+		"partition key": func(m *manifest.Manifest, s string) {
+			m.Partitioning = &rowjson.Partitioning{Strategy: "RANGE", Columns: []string{s}, Definition: s, Partitions: onePartition("p", "FOR VALUES FROM (0) TO (10)")}
+		},
+		"strategy": func(m *manifest.Manifest, s string) {
+			m.Partitioning = &rowjson.Partitioning{Strategy: s, Columns: []string{"id"}, Partitions: onePartition("p", "FOR VALUES FROM (0) TO (10)")}
+		},
+		"partition": func(m *manifest.Manifest, s string) {
+			m.Partitioning = &rowjson.Partitioning{Strategy: "RANGE", Columns: []string{"id"}, Partitions: onePartition(s, "FOR VALUES FROM (0) TO (10)")}
+		},
+		"bound": func(m *manifest.Manifest, s string) {
+			m.Partitioning = &rowjson.Partitioning{Strategy: "LIST", Columns: []string{"id"}, Partitions: onePartition("p", s)}
+		},
+		"value": func(m *manifest.Manifest, s string) {
+			m.Partitioning = &rowjson.Partitioning{Strategy: "LIST", Columns: []string{"id"}, Partitions: onePartition("p", "FOR VALUES IN ("+s+")")}
+		},
+		"range": func(m *manifest.Manifest, s string) {
+			m.Partitioning = &rowjson.Partitioning{Strategy: "RANGE", Columns: []string{"id"}, Partitions: onePartition("p", "FOR VALUES FROM ("+s+") TO (MAXVALUE)")}
+		},
+		"source": func(m *manifest.Manifest, s string) { m.Source, m.ServerVersion, m.Reason = s, s, manifest.Reason(s) },
+	}
+	runs := map[string][]bool{"": {true, false}}
+	for _, field := range []string{"collation", "sequence", "partition key", "strategy", "partition", "bound", "value", "range"} {
+		runs[field] = []bool{false} // the whole run does what a dry run does
 	}
 	for field, set := range fields {
+		dryRuns, ok := runs[field]
+		if !ok {
+			dryRuns = runs[""]
+		}
 		for _, payload := range payloads {
 			m := honest
 			m.Columns, m.Key = slices.Clone(honest.Columns), slices.Clone(honest.Key)
 			set(&m, payload)
 			writeManifest(t, path, m)
-			for _, dryRun := range []bool{true, false} {
+			for _, dryRun := range dryRuns {
 				what := fmt.Sprintf("%s %q, dry run %t", field, payload, dryRun)
 				res, err := restore.Restore(context.Background(), d.Conn, restore.Options{Path: path, Create: true, DryRun: dryRun})
 				if status := d.Conn.PgConn().TxStatus(); status != 'I' {

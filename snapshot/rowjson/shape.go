@@ -15,6 +15,34 @@ type Shape struct {
 	// Fingerprint identifies everything in the catalog that determines the JSON of the table's rows: columns, types, enum
 	// labels, attributes of composites, partitions. Two shapes are the same if their fingerprints are equal.
 	Fingerprint string
+
+	KeyPeriod    bool          // whether the last column of the primary key is WITHOUT OVERLAPS
+	Partitioning *Partitioning // how the table is partitioned; nil if it is not
+}
+
+// Partitioning is how a table is divided into partitions.
+type Partitioning struct {
+	Strategy   string      `json:"strategy"`          // RANGE, LIST or HASH
+	Columns    []string    `json:"columns,omitempty"` // columns of the partition key; empty if Definition says more than columns
+	Definition string      `json:"definition"`        // partition key as pg_get_partkeydef prints it
+	Partitions []Partition `json:"partitions,omitempty"`
+}
+
+// Partition is one partition of a table. It may be partitioned itself.
+type Partition struct {
+	Name         string        `json:"name"`
+	Bound        string        `json:"bound"` // as pg_get_expr prints it: "FOR VALUES IN (1, 2)"
+	Partitioning *Partitioning `json:"partitioning,omitempty"`
+}
+
+// SequenceOptions are the options of the sequence that a column owns.
+type SequenceOptions struct {
+	Start     int64 `json:"start"`
+	Increment int64 `json:"increment"`
+	Min       int64 `json:"min"`
+	Max       int64 `json:"max"`
+	Cache     int64 `json:"cache"`
+	Cycle     bool  `json:"cycle,omitempty"`
 }
 
 // Column is one column of a Shape. A Shape has no dropped columns.
@@ -25,7 +53,10 @@ type Column struct {
 	Default   string `json:"default,omitempty"`   // default expression, as pg_get_expr prints it
 	Identity  string `json:"identity,omitempty"`  // pg_attribute.attidentity: "a" always, "d" by default
 	Generated string `json:"generated,omitempty"` // pg_attribute.attgenerated: "s" stored, "v" virtual
-	Published bool   `json:"-"`                   // whether pgoutput sends the column; it does not send generated columns
+	Collation string `json:"collation,omitempty"` // SQL name of the collation; empty for the type's default
+	// Sequence has the options of the column's own sequence; nil if it has none, or the usual ones.
+	Sequence  *SequenceOptions `json:"sequence,omitempty"`
+	Published bool             `json:"-"` // whether pgoutput sends the column; it does not send generated columns
 
 	TypeOID uint32 `json:"-"`
 	Typmod  int32  `json:"-"`

@@ -24,28 +24,30 @@ const formatVersion = 1
 
 // Manifest describes feedback.json: the table, the state of the table that the file holds, and a digest that verifies the file.
 type Manifest struct {
-	Format        int              `json:"format"` // version of the format: 1
-	Table         TableName        `json:"table"`
-	TableOID      uint32           `json:"table_oid,omitempty"` // OID of the table; 0 if unknown
-	Columns       []rowjson.Column `json:"columns"`
-	Key           []string         `json:"key"` // names of the key's columns, in the key's order
-	Rows          int              `json:"rows"`
-	Bytes         int64            `json:"bytes"`            // length of the file in bytes
-	SHA256        string           `json:"sha256,omitempty"` // SHA-256 of the file, in lower-case hex; "" until [capture/store.File.Idle] has completed it
-	Blocks        *Blocks          `json:"blocks,omitempty"` // digest of the file's blocks; nil if SHA256 is set
-	Source        string           `json:"source,omitempty"`
-	Database      string           `json:"database,omitempty"`
-	SystemID      string           `json:"system_id,omitempty"`
-	ServerVersion string           `json:"server_version,omitempty"`
-	Reason        Reason           `json:"reason"`
-	WrittenBy     string           `json:"written_by"`           // program and version, such as "capture 1.2.3"
-	LSN           string           `json:"lsn,omitempty"`        // position in the WAL, such as "0/16B3748"; "" if the source does not know it
-	Timeline      int              `json:"timeline,omitempty"`   // timeline of the LSN; 0 if it is not known
-	CommitTime    time.Time        `json:"commit_time,omitzero"` // commit time of the last transaction in the file; zero if unknown
-	WrittenAt     time.Time        `json:"written_at"`           // time of the write, by this machine's clock
-	Omitted       *Omitted         `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
-	Horizon       *Horizon         `json:"horizon,omitempty"`    // age of the rows, with which a later run needs no whole copy; nil if it is not known
-	Kept          *Kept            `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself
+	Format        int                   `json:"format"` // version of the format: 1
+	Table         TableName             `json:"table"`
+	TableOID      uint32                `json:"table_oid,omitempty"` // OID of the table; 0 if unknown
+	Columns       []rowjson.Column      `json:"columns"`
+	Key           []string              `json:"key"`                            // names of the key's columns, in the key's order
+	KeyPeriod     bool                  `json:"key_without_overlaps,omitempty"` // whether the key's last column is WITHOUT OVERLAPS
+	Partitioning  *rowjson.Partitioning `json:"partitioning,omitempty"`         // how the table is partitioned; nil if it is not
+	Rows          int                   `json:"rows"`
+	Bytes         int64                 `json:"bytes"`            // length of the file in bytes
+	SHA256        string                `json:"sha256,omitempty"` // SHA-256 of the file, in lower-case hex; "" until [capture/store.File.Idle] has completed it
+	Blocks        *Blocks               `json:"blocks,omitempty"` // digest of the file's blocks; nil if SHA256 is set
+	Source        string                `json:"source,omitempty"`
+	Database      string                `json:"database,omitempty"`
+	SystemID      string                `json:"system_id,omitempty"`
+	ServerVersion string                `json:"server_version,omitempty"`
+	Reason        Reason                `json:"reason"`
+	WrittenBy     string                `json:"written_by"`           // program and version, such as "capture 1.2.3"
+	LSN           string                `json:"lsn,omitempty"`        // position in the WAL, such as "0/16B3748"; "" if the source does not know it
+	Timeline      int                   `json:"timeline,omitempty"`   // timeline of the LSN; 0 if it is not known
+	CommitTime    time.Time             `json:"commit_time,omitzero"` // commit time of the last transaction in the file; zero if unknown
+	WrittenAt     time.Time             `json:"written_at"`           // time of the write, by this machine's clock
+	Omitted       *Omitted              `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
+	Horizon       *Horizon              `json:"horizon,omitempty"`    // age of the rows, with which a later run needs no whole copy; nil if it is not known
+	Kept          *Kept                 `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself
 }
 
 // Blocks is a digest of a file that is cheap to update after a small change. The file is divided into blocks; the digest is the
@@ -144,10 +146,10 @@ func New(v *snapshot.View, reason Reason, captureVersion string) Manifest {
 	m := Manifest{
 		Format: formatVersion,
 		Table:  TableName{Schema: shape.Schema, Name: shape.Table}, TableOID: shape.OID,
-		Columns: shape.Columns,
-		Key:     make([]string, len(shape.Key)),
-		Rows:    v.Rows(),
-		Source:  origin.Source, Database: origin.Database, SystemID: origin.SystemID, Timeline: origin.Timeline, ServerVersion: origin.ServerVersion,
+		Columns: shape.Columns, KeyPeriod: shape.KeyPeriod, Partitioning: shape.Partitioning,
+		Key:    make([]string, len(shape.Key)),
+		Rows:   v.Rows(),
+		Source: origin.Source, Database: origin.Database, SystemID: origin.SystemID, Timeline: origin.Timeline, ServerVersion: origin.ServerVersion,
 		Reason: reason, WrittenBy: "capture " + captureVersion,
 		WrittenAt: time.Now().UTC().Truncate(time.Microsecond),
 	}

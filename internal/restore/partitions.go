@@ -1,0 +1,158 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"capture/internal/foreign"
+	"capture/internal/postgres"
+	"capture/snapshot/rowjson"
+)
+
+// Limits of a manifest's partitions. A manifest with more is not one that capture wrote.
+const (
+	maxPartitions     = 10_000
+	maxPartitionDepth = 8
+)
+
+// partitionBy returns the PARTITION BY clause for a partitioning of the manifest. It composes it from the strategy and the names of
+// columns; the manifest's definition is only shown.
+func (c *creation) partitionBy(p *rowjson.Partitioning) (string, error) {
+	if !slices.Contains([]string{"RANGE", "LIST", "HASH"}, p.Strategy) || len(p.Columns) == 0 {
+		return "", errNotSimple
+	}
+	return " PARTITION BY " + p.Strategy + " (" + columnList("", p.Columns) + ")", nil
+}
+
+// createPartitions creates the partitions of a table, and their own ones. They get the names that they have in the manifest, in the
+// schema of the table that is created, or names that begin with that table's if there is such a table already.
+func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjson.Partitioning, depth int) error {
+	if c.partitions += len(p.Partitions); c.partitions > maxPartitions || depth > maxPartitionDepth {
+		return errNotSimple
+	}
+	for i := range p.Partitions {
+		part := &p.Partitions[i]
+		bound, err := c.partitionBound(ctx, part.Bound)
+		if err != nil {
+			return err
+		}
+		if part.Partitioning != nil {
+			by, err := c.partitionBy(part.Partitioning)
+			if err != nil {
+				return err
+			}
+			bound += by
+		}
+		var name string
+		for _, table := range []string{part.Name, c.name.Table + "_" + part.Name} {
+			name = postgres.Name{Schema: c.schema, Table: table}.Quoted()
+			err = withSavepoint(ctx, c.tx, func() error {
+				return withOwnPath(ctx, c.tx, func() error {
+					return execAlone(ctx, c.tx, "CREATE TABLE "+name+" PARTITION OF "+parent+" "+bound)
+				})
+			})
+			if postgres.SQLState(err) != duplicateTable {
+				break
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if part.Partitioning != nil {
+			if err := c.createPartitions(ctx, name, part.Partitioning, depth+1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// hashPattern matches the bound of a hash partition.
+var hashPattern = regexp.MustCompile(`^FOR VALUES WITH \(modulus ([0-9]{1,9}), remainder ([0-9]{1,9})\)$`)
+
+// partitionBound returns SQL for a partition's bound, which has the form that pg_get_expr prints. It composes the SQL itself, of
+// constants only.
+func (c *creation) partitionBound(ctx context.Context, text string) (string, error) {
+	if text == "DEFAULT" {
+		return text, nil
+	}
+	if hash := hashPattern.FindStringSubmatch(text); hash != nil {
+		return fmt.Sprintf("FOR VALUES WITH (MODULUS %s, REMAINDER %s)", hash[1], hash[2]), nil
+	}
+	p := defaultParser{ctx: ctx, types: &c.names, rest: text}
+	var sql string
+	switch {
+	case p.take("FOR VALUES IN ("):
+		list, err := p.parseBounds()
+		if err != nil {
+			return "", err
+		}
+		sql = "FOR VALUES IN (" + list + ")"
+	case p.take("FOR VALUES FROM ("):
+		from, err := p.parseBounds()
+		if err == nil && !p.take(" TO (") {
+			err = errNotSimple
+		}
+		if err != nil {
+			return "", err
+		}
+		to, err := p.parseBounds()
+		if err != nil {
+			return "", err
+		}
+		sql = "FOR VALUES FROM (" + from + ") TO (" + to + ")"
+	default:
+		return "", errNotSimple
+	}
+	if p.rest != "" {
+		return "", errNotSimple
+	}
+	return sql, nil
+}
+
+// parseBounds parses a list of bounds and the parenthesis that closes it.
+func (p *defaultParser) parseBounds() (string, error) {
+	var list []string
+	for {
+		if word := boundPattern.FindString(p.rest); word != "" {
+			p.take(word)
+			list = append(list, word)
+		} else {
+			value, _, err := p.parse(0)
+			if err != nil {
+				return "", err
+			}
+			list = append(list, value)
+		}
+		if p.take(")") {
+			return strings.Join(list, ", "), nil
+		}
+		if !p.take(", ") {
+			return "", errNotSimple
+		}
+	}
+}
+
+// boundPattern matches the bounds of a range that are not values.
+var boundPattern = regexp.MustCompile(`^(?:MINVALUE|MAXVALUE)\b`)
+
+// noteRefused returns nil for an error that says that the server, or capture itself, does not take a part of the manifest, and records
+// a note. It returns any other error.
+func (c *creation) noteRefused(err error, what string) error {
+	var unknown *typeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errNotSimple), errors.As(err, &unknown):
+		c.notes = append(c.notes, what+": "+foreign.Text(err.Error()))
+	case isRefusal(err) && !slices.Contains([]string{invalidSchemaName, insufficientPrivilege}, postgres.SQLState(err)):
+		c.notes = append(c.notes, what+": "+postgres.RedactedMessage(err))
+	default:
+		return err
+	}
+	return nil
+}
