@@ -41,7 +41,8 @@
 // which Rollback restores.
 //
 // A Load is a reload if the Table already has rows of the same shape. A reload only marks an unchanged row as seen. At its
-// Commit, a sweep deletes the rows that it has not seen.
+// Commit, a sweep deletes the rows that it has not seen. With [Table.LoadChanges], the caller knows which rows are unchanged,
+// and passes only their keys; see [Horizon].
 //
 // # Memory
 //

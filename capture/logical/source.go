@@ -4,13 +4,13 @@
 //
 //	open      connect twice, for replication and for queries; make sure that a publication exists
 //	slot      create a temporary slot; it exports the snapshot at which its stream begins
-//	copy      copy the table as that snapshot shows it
+//	copy      copy the table as that snapshot shows it, or transfer what has changed since an earlier attempt
 //	stream    receive the changes after it, apply them, and confirm them to the server
 //
 // Each part of the stream has one task. The receiver reads messages, advances the position and reports progress. The applier
 // turns messages into writes to the snapshot.Table and returns commits. The standby owns the sending side of the connection
 // and confirms positions. In addition, regular checks find what the stream does not show: changes of the catalog, the amount
-// of WAL that the slot retains, and lost rows.
+// of WAL that the slot retains, and lost rows. They also read the horizons from which the next attempt can resync (horizon.go).
 //
 // A slot is temporary, so it ends with the connection: capture leaves nothing behind that retains WAL.
 package logical

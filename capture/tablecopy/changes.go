@@ -94,16 +94,18 @@ func (c *Copier) wholeCopyReason(ctx context.Context, t *snapshot.Table, origin 
 	}
 	h := v.Horizon()
 	switch {
-	case h == nil:
-		return "the age of the rows in memory is not known", nil
-	case v.Origin().Source != origin.Source:
-		return "the rows in memory come from another source", nil
+	case m.Files == "":
+		return "the server refuses to show what a resync needs", nil
 	case !m.Heap:
 		return "not all of the table is stored as a heap", nil
 	case c.table.UnstableType() != "":
 		return "values of type " + c.table.UnstableType() + " may change without their row", nil
 	case now == nil:
 		return "the server does not tell its identity", nil
+	case h == nil:
+		return "it is not known which rows have changed", nil
+	case v.Origin().Source != origin.Source:
+		return "the rows in memory come from another source", nil
 	}
 	if difference := h.Difference(&now.Place); difference != "" {
 		return difference, nil

@@ -7,6 +7,9 @@
 //	connection ──COPY──▶ copyDecoder ──rowBatch──▶     │
 //	                                                   └─ WriteAhead, to the file
 //
+// [Copier.Update] transfers only what has changed since the horizon of the rows in memory (see [snapshot.Horizon]), by the same
+// pipeline, and copies the table if that is not possible.
+//
 // A [Reader] serves the sources that have no stream: it reads the table in its own transactions, either the whole table or
 // the rows with given keys. A [Watchdog] observes each long read over its own connection, and ends the read if it blocks the
 // application or if the server is silent.
@@ -26,7 +29,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// Copier copies a whole table, as the open transaction of its connection sees it.
+// Copier copies a whole table, or what has changed in it, as the open transaction of its connection sees it.
 type Copier struct {
 	env      *source.Env
 	conn     *pgx.Conn           // connection with an open transaction that locks the table's definition

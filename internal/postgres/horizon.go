@@ -23,10 +23,10 @@ type Moment struct {
 	Xmin, Xmax uint64        // limits of the snapshot, as pg_current_snapshot returns them
 	LSN        pglogrepl.LSN // WAL position after everything that the snapshot shows
 	Started    int64         // start time of the server, in microseconds since 1970
+	Files      string        // digest of the table's files; see [snapshot.Place]
 	Heap       bool          // whether all of the table is stored in ordinary, logged heap tables
 
 	databaseOID uint32
-	files       string
 }
 
 // momentSQL reads a Moment. $1 is the table's OID. The statement's snapshot is taken before the WAL position is read, so every
@@ -75,7 +75,7 @@ func LoadMoment(ctx context.Context, conn *pgx.Conn, table *Table) (m Moment, er
 	err = conn.SendBatch(ctx, b).Close()
 	if err != nil && !conn.IsClosed() && ctx.Err() == nil {
 		m = Moment{}
-		_, err = conn.Exec(ctx, "ROLLBACK TO SAVEPOINT capture_moment")
+		_, err = conn.Exec(ctx, "ROLLBACK TO SAVEPOINT capture_moment; RELEASE SAVEPOINT capture_moment", pgx.QueryExecModeSimpleProtocol)
 	}
 	if err != nil {
 		return Moment{}, fmt.Errorf("query the files of table %s: %w", table.Name(), err)
@@ -96,7 +96,7 @@ func (m *Moment) scan(row pgx.Row) (err error) {
 		m.LSN = WithoutPageHeader(m.LSN)
 	}
 	sum := sha256.Sum256([]byte(files))
-	m.files = hex.EncodeToString(sum[:16])
+	m.Files = hex.EncodeToString(sum[:16])
 	return nil
 }
 
@@ -105,7 +105,7 @@ func (m *Moment) scan(row pgx.Row) (err error) {
 func (m *Moment) Horizon(systemID string, timeline int32, table *Table) *snapshot.Horizon {
 	return &snapshot.Horizon{XID: m.Xmin, LSN: m.LSN, Place: snapshot.Place{
 		SystemID: systemID, Timeline: timeline, Started: m.Started, DatabaseOID: m.databaseOID,
-		TableOID: table.OID, Files: m.files, Fingerprint: table.Fingerprint,
+		TableOID: table.OID, Files: m.Files, Fingerprint: table.Fingerprint,
 	}}
 }
 

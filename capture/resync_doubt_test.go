@@ -1,0 +1,191 @@
+package capture
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"iter"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
+	"capture/internal/postgres"
+	"capture/internal/verify"
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+)
+
+// TestResyncFrozenByForce: pg_surgery makes a row visible again that was deleted, as if it had always been there.
+func TestResyncFrozenByForce(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	if !available(t, conn, "pg_surgery") {
+		t.Skip("the server has no pg_surgery")
+	}
+	exec(t, conn, "CREATE EXTENSION pg_surgery")
+	attackedTable(t, conn)
+	exec(t, conn, "ALTER TABLE t SET (autovacuum_enabled = off)")
+	place := one[string](t, conn, "SELECT ctid::text FROM t WHERE id = 7")
+	exec(t, conn, "DELETE FROM t WHERE id = 7")
+	p := proxied(t, pgserver.Shared(t))
+	cfg := proxiedConfig(t, p, url)
+	cfg.Table = postgres.Name{Table: "t"}
+	d := start(t, cfg)
+	d.ready()
+	d.waitHorizon(conn)
+	r := d.disconnected(p, func() { exec(t, conn, "SELECT heap_force_freeze('t', ARRAY[$1::text::tid])", place) })
+	if r.Message != "resynced" || r.Changed != 1 || r.Rows != 100 {
+		t.Errorf("%+v", r)
+	}
+	d.equal(conn, "t", "id")
+}
+
+// TestResyncOutOfDoubt: a resync that somebody asks for because the rows may be wrong is a copy, also if the connection is lost
+// at the same moment.
+func TestResyncOutOfDoubt(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	attackedTable(t, conn)
+	p := proxied(t, pgserver.Shared(t))
+	cfg := proxiedConfig(t, p, url)
+	cfg.Table = postgres.Name{Table: "t"}
+	d := start(t, cfg)
+	d.ready()
+	for _, what := range []string{"while following", "while waiting"} {
+		d.waitHorizon(conn)
+		var r readLine
+		if n := len(d.reads()); what == "while following" {
+			d.supervisor.resync("test")
+			r = d.waitRead(n)
+		} else {
+			r = d.disconnected(p, func() { d.supervisor.resync("test") })
+		}
+		if r.Message != "copied" || !strings.Contains(r.Reason, "not known") {
+			t.Errorf("%s: %+v", what, r)
+		}
+	}
+}
+
+// TestResyncUnknownRow: a row that the horizon takes for old, but that memory does not have, ends in a copy. Nothing is known to
+// cause this; here the row is removed from memory.
+func TestResyncUnknownRow(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	attackedTable(t, conn)
+	p := proxied(t, pgserver.Shared(t))
+	cfg := proxiedConfig(t, p, url)
+	cfg.Table = postgres.Name{Table: "t"}
+	d := start(t, cfg)
+	d.ready()
+	d.waitHorizon(conn)
+	r := d.disconnected(p, func() { d.corrupt(func(key rowjson.Key, _ []byte) { d.table.Delete(key) }) })
+	if r.Message != "copied" {
+		t.Errorf("%+v", r)
+	}
+	d.equal(conn, "t", "id")
+}
+
+// corrupt changes one row in memory by a transaction that the database does not have, and keeps the horizon. The supervisor must
+// be waiting, so that nobody else writes.
+func (d *daemon) corrupt(change func(key rowjson.Key, line []byte)) {
+	d.t.Helper()
+	v := d.table.View()
+	n := 0
+	for row, err := range v.From(nil) {
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		if n++; n == 50 {
+			change(row.Key, slices.Clone(row.Line))
+		}
+	}
+	if err := d.table.Commit(v.Position()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// TestVerifyFindsMistakeOfResync: if a resync kept a row that it should have read, the regular comparison would find it, and the
+// table would be copied. The mistake is injected.
+func TestVerifyFindsMistakeOfResync(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	attackedTable(t, conn)
+	p := proxied(t, pgserver.Shared(t))
+	cfg := proxiedConfig(t, p, url)
+	cfg.Table, cfg.VerifyInterval = postgres.Name{Table: "t"}, 100*time.Millisecond
+	var comparing atomic.Bool
+	cfg.Compare = func(ctx context.Context, database *pgx.ConnConfig, _ int64, newestView func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
+		if !comparing.Load() {
+			return 0, nil, nil
+		}
+		found, err := verify.Compare(ctx, verify.Comparison{Database: database, Table: cfg.Table, Live: true,
+			State: func(ctx context.Context, _ *postgres.Table) (iter.Seq2[snapshot.Row, error], error) {
+				v, err := newestView(ctx)
+				if err != nil {
+					return nil, err
+				}
+				return v.From(nil), nil
+			}})
+		if err != nil || found.Empty() {
+			return 0, nil, err
+		}
+		return found.Different.Rows, []string{"50"}, nil
+	}
+	d := start(t, cfg)
+	d.ready()
+	d.waitHorizon(conn)
+	r := d.disconnected(p, func() {
+		d.corrupt(func(key rowjson.Key, line []byte) {
+			d.table.Put(key, bytes.Replace(line, []byte(`"n":50`), []byte(`"n":51`), 1))
+		})
+	})
+	if b, err := os.ReadFile(d.path); r.Message != "resynced" || err != nil || !bytes.Contains(b, []byte(`"n":51}`)) {
+		t.Fatalf("the mistake is not there: %+v, %v", r, err)
+	}
+	n := len(d.reads())
+	comparing.Store(true)
+	if r := d.waitRead(n); r.Message != "copied" {
+		t.Errorf("%+v", r)
+	}
+	if !strings.Contains(d.log.String(), "rows differ from the table") {
+		t.Error("the comparison found nothing")
+	}
+	d.equal(conn, "t", "id")
+}
+
+// TestResyncRefused: where the server refuses what a resync needs, the table is copied, over several connections too.
+func TestResyncRefused(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	attackedTable(t, conn)
+	role := "refused_" + one[string](t, conn, "SELECT md5(current_database())")
+	exec(t, conn, fmt.Sprintf(`CREATE ROLE %s LOGIN REPLICATION; GRANT SELECT ON t TO %[1]s; CREATE PUBLICATION capture FOR TABLE t;
+		REVOKE EXECUTE ON FUNCTION pg_postmaster_start_time() FROM PUBLIC`, role), pgx.QueryExecModeSimpleProtocol)
+	t.Cleanup(func() {
+		_, _ = conn.Exec(context.Background(), fmt.Sprintf("DROP OWNED BY %s; DROP ROLE %[1]s", role), pgx.QueryExecModeSimpleProtocol)
+	})
+	cfg := resyncing(config(t, strings.Replace(url, "postgres@", role+"@", 1)))
+	cfg.Table = postgres.Name{Table: "t"}
+	cfg.copying.Connections, cfg.copying.RangeBytes = 2, 1
+	d := start(t, cfg)
+	d.ready()
+	d.equal(conn, "t", "id")
+	if r := d.cut(conn, func() { exec(t, conn, "UPDATE t SET n = -n WHERE id < 50") }); r.Message != "copied" || !strings.Contains(r.Reason, "refuses") {
+		t.Errorf("%+v", r)
+	}
+	d.equal(conn, "t", "id")
+	if strings.Contains(d.log.String(), "regular check of the table failed") {
+		t.Error("the regular check fails")
+	}
+}

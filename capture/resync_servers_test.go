@@ -1,0 +1,195 @@
+package capture
+
+import (
+	"errors"
+	"os"
+	osexec "os/exec"
+	"syscall"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/faultproxy"
+	"capture/internal/pgserver"
+)
+
+// TestResyncClonedDatabase: while capture is disconnected, another database takes the name. It was cloned from the first, so
+// its table has the same OID, file, places and transactions, and then rows of its own.
+func TestResyncClonedDatabase(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	admin := connect(t, s.URL("postgres"))
+	exec(t, admin, "CREATE DATABASE app")
+	app := connect(t, s.URL("app"))
+	attackedTable(t, app)
+	exec(t, app, "CREATE PUBLICATION capture FOR TABLE t")
+	app.Close(t.Context())
+	exec(t, admin, "CREATE DATABASE clone TEMPLATE app")
+	clone := connect(t, s.URL("clone"))
+	exec(t, clone, "UPDATE t SET n = -n WHERE id < 50")
+	clone.Close(t.Context())
+	app = connect(t, s.URL("app"))
+	attack(t, s, s.URL("app"), app, func(*daemon, *faultproxy.Proxy) *pgx.Conn {
+		app.Close(t.Context())
+		eventually(t, "nobody uses the databases", func() error {
+			if one[int](t, admin, "SELECT count(*) FROM pg_stat_activity WHERE datname IN ('app', 'clone') AND backend_type IN ('client backend', 'walsender')") > 0 {
+				return errors.New("somebody does")
+			}
+			return nil
+		})
+		exec(t, admin, "ALTER DATABASE app RENAME TO app_old")
+		exec(t, admin, "ALTER DATABASE clone RENAME TO app")
+		return connect(t, s.URL("app"))
+	}, true, "another database")
+}
+
+// TestResyncRestarted: a server that was restarted is copied, because it might have been restored meanwhile.
+func TestResyncRestarted(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, s.URL("postgres"))
+	attackedTable(t, conn)
+	attack(t, s, s.URL("postgres"), conn, func(*daemon, *faultproxy.Proxy) *pgx.Conn {
+		restart(t, s, nil)
+		return connect(t, s.URL("postgres"))
+	}, false, "restarted")
+}
+
+// restart stops the server, runs change, and starts it again.
+func restart(t *testing.T, s *pgserver.Server, change func()) {
+	t.Helper()
+	if err := s.Stop("fast"); err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change()
+	}
+	if err := s.StartAgain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestResyncRestoredVolume: the server's volume goes back to an earlier state, and other transactions get the same IDs. System
+// identifier, timeline, OIDs and files are the same; only the start time differs.
+func TestResyncRestoredVolume(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	url := s.URL("postgres")
+	conn := connect(t, url)
+	attackedTable(t, conn)
+	exec(t, conn, "CREATE PUBLICATION capture FOR TABLE t")
+	backup := s.Dir() + ".backup"
+	restart(t, s, func() { run(t, "cp", "-a", s.Dir(), backup) })
+	conn = connect(t, url)
+	exec(t, conn, "UPDATE t SET n = n + 1000 WHERE id < 50")
+	attack(t, s, url, conn, func(*daemon, *faultproxy.Proxy) *pgx.Conn {
+		restart(t, s, func() {
+			run(t, "rm", "-r", s.Dir())
+			run(t, "mv", backup, s.Dir())
+		})
+		conn := connect(t, url)
+		exec(t, conn, "UPDATE t SET n = n + 2000 WHERE id < 50")
+		exec(t, conn, "SELECT pg_switch_wal()") // the WAL is longer than before
+		for range 50 {
+			exec(t, conn, "SELECT txid_current()")
+		}
+		return conn
+	}, true, "restarted")
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := osexec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v: %s", name, args, err, out)
+	}
+}
+
+// TestResyncFailover: a standby that lags is promoted, and its transactions get the IDs of those that it lacks.
+func TestResyncFailover(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, s.URL("postgres"))
+	attackedTable(t, conn)
+	exec(t, conn, "CREATE PUBLICATION capture FOR TABLE t")
+	standby, err := s.Standby(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(standby.Close)
+	replica := connect(t, standby.URL("postgres"))
+	eventually(t, "the standby has the table", func() error {
+		_, err := replica.Exec(t.Context(), "SELECT FROM pg_publication_rel, t")
+		return err
+	})
+	if err := standby.Reload(t.Context(), map[string]string{"primary_conninfo": ""}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the standby is alone", func() error {
+		if one[int](t, conn, "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'standby'") > 0 {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	exec(t, conn, "UPDATE t SET n = n + 1000 WHERE id < 50")
+	attack(t, s, s.URL("postgres"), conn, func(_ *daemon, p *faultproxy.Proxy) *pgx.Conn {
+		if err := standby.Promote(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.Target(standby.Addr())
+		exec(t, replica, "UPDATE t SET n = n + 2000 WHERE id < 50")
+		for range 50 {
+			exec(t, replica, "SELECT txid_current()")
+		}
+		return replica
+	}, true, "timeline")
+}
+
+// TestResyncAnotherCluster: the address leads to another cluster with a table of the same name.
+func TestResyncAnotherCluster(t *testing.T) {
+	t.Parallel()
+	s, other := pgserver.ForTest(t, pgserver.Options{}), pgserver.ForTest(t, pgserver.Options{})
+	conn, elsewhere := connect(t, s.URL("postgres")), connect(t, other.URL("postgres"))
+	attackedTable(t, conn)
+	attackedTable(t, elsewhere)
+	exec(t, elsewhere, "UPDATE t SET n = -n WHERE id < 50")
+	for range 100 {
+		exec(t, conn, "SELECT txid_current()")
+	}
+	attack(t, s, s.URL("postgres"), conn, func(_ *daemon, p *faultproxy.Proxy) *pgx.Conn {
+		p.Target(other.Addr())
+		return elsewhere
+	}, true, "cluster")
+}
+
+// TestResyncAfterTwoBillionTransactions: a horizon 2^31 transactions ago would take every row for an old one.
+func TestResyncAfterTwoBillionTransactions(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	conn := connect(t, s.URL("postgres"))
+	attackedTable(t, conn)
+	restart(t, s, func() {
+		bin, err := pgserver.Bin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner, err := os.Stat(s.Dir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := osexec.Command(bin+"/pg_resetwal", "-e", "7", s.Dir())
+		if st := owner.Sys().(*syscall.Stat_t); os.Getuid() == 0 {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: st.Uid, Gid: st.Gid}}
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	})
+	conn = connect(t, s.URL("postgres"))
+	attack(t, s, s.URL("postgres"), conn, func(d *daemon, _ *faultproxy.Proxy) *pgx.Conn {
+		exec(t, conn, "UPDATE t SET n = -n WHERE id < 50")
+		h := *d.table.View().Horizon()
+		h.XID -= 1<<31 + 1000
+		d.table.SetHorizon(&h) // the supervisor waits, so nobody else writes
+		return conn
+	}, true, "too many transactions")
+}
