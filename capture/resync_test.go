@@ -265,3 +265,33 @@ func TestResyncOmittedRows(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 }
+
+// TestResyncLargerThanMemory: most rows are spilled, and their keys arrive in another order than that of the file.
+func TestResyncLargerThanMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a table that is larger than the memory")
+	}
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, "INSERT INTO votes (vote_id, user_query, bot_response) SELECT i, 'question ' || i, repeat(md5(i::text), 60) FROM generate_series(1, 8000) i ORDER BY md5(i::text)")
+	p := proxied(t, pgserver.Shared(t))
+	cfg := proxiedConfig(t, p, url)
+	cfg.MemoryLimit = 1 // rows get the minimum
+	d := start(t, cfg)
+	d.ready()
+	d.waitHorizon(conn)
+	r := d.disconnected(p, func() {
+		exec(t, conn, "UPDATE votes SET comment = 'changed' WHERE vote_id % 40 = 1")
+		exec(t, conn, "DELETE FROM votes WHERE vote_id % 80 = 2")
+		exec(t, conn, "INSERT INTO votes (vote_id, user_query) VALUES (9000, 'new')")
+	})
+	if want := (readLine{Message: "resynced", Rows: 7901, Changed: 201, Deleted: 100, Bytes: r.Bytes}); r != want {
+		t.Errorf("%+v, want %+v", r, want)
+	}
+	if m := d.Status().Memory; m == nil || m.Spilled < 8<<20 || m.Resident > m.Limit {
+		t.Errorf("not spilled: %+v", m)
+	}
+	d.equal(conn, "votes", "vote_id")
+}
