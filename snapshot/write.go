@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+
+	"capture/snapshot/rowjson"
 )
 
 // The file consists of opening, the lines with their terminators, and closing. The last line ends with a newline instead of a
@@ -113,6 +115,24 @@ func (p Part) All() iter.Seq2[Row, error] {
 		}
 	}
 }
+
+// FirstKey returns the key of the first row. It reads nothing from the spill file.
+func (p Part) FirstKey() rowjson.Key { return p.leaf.firstKey() }
+
+// Read returns the rows for access by their index. If they cannot be read back from the spill file, it returns an error.
+func (p Part) Read() (PartRows, error) {
+	content, err := p.leaf.readPage()
+	return PartRows{content}, err
+}
+
+// PartRows are the rows of a Part, in memory.
+type PartRows struct{ page *page }
+
+// Len returns the number of rows.
+func (r PartRows) Len() int { return len(r.page.entries) }
+
+// Row returns the row with the given index. Its bytes must not be changed.
+func (r PartRows) Row(i int) Row { return Row{r.page.key(i), r.page.line(i)} }
 
 // AppendTo appends the rows' lines to b, each with a comma and a newline. If they cannot be read back from the spill file,
 // AppendTo returns b unchanged and the error.

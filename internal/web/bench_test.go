@@ -63,11 +63,26 @@ func BenchmarkSummary(b *testing.B) {
 	b.ReportMetric(float64(t.Rows())*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }
 
+// BenchmarkTimeOrder is what the first page of a run costs on top.
+func BenchmarkTimeOrder(b *testing.B) {
+	t := benchTable(b)
+	for b.Loop() {
+		if _, err := new(timeOrder).partsOf(t); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(t.Rows())*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
+}
+
 func BenchmarkPage(b *testing.B) {
 	t := benchTable(b)
 	var p votesPage
+	order := new(timeOrder)
+	if _, err := order.partsOf(t); err != nil {
+		b.Fatal(err)
+	}
 	for b.Loop() {
-		p, _ = readPage(t, pageQuery{limit: defaultPageRows})
+		p, _ = readPage(order.newestFirst(t, nil), t, pageQuery{limit: defaultPageRows})
 	}
 	if len(p.rows) != defaultPageRows {
 		b.Fatal(len(p.rows))

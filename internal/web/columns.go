@@ -153,6 +153,16 @@ func (c *columnRoles) value(line []byte, column int) []byte {
 	return value
 }
 
+// timeJSON returns the JSON of the row's time. It must be called only if there is a time column. Counts, searches and the order by
+// time call it for every row, and the time is often the last column.
+func (c *columnRoles) timeJSON(line []byte) []byte {
+	if last := len(c.shape.Columns) - 1; c.time == last && last > 0 && c.shape.Columns[last].Type.IsFlat() {
+		value, _ := c.enc.LastField(line)
+		return value
+	}
+	return c.value(line, c.time)
+}
+
 // timeLayout is the form of the times in rows: without quotes, and without the offset of a timestamp with time zone. In this form,
 // the byte order is the order of the times.
 const timeLayout = "2006-01-02T15:04:05.999999"
@@ -163,7 +173,7 @@ func (c *columnRoles) timeText(line []byte) []byte {
 	if c.time < 0 {
 		return nil
 	}
-	v := c.value(line, c.time)
+	v := c.timeJSON(line)
 	switch {
 	case len(v) == 0 || v[0] == 'n': // null
 		return nil

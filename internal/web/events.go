@@ -9,7 +9,6 @@ import (
 
 	"capture/capture"
 	"capture/snapshot"
-	"capture/snapshot/rowjson"
 )
 
 const (
@@ -20,7 +19,7 @@ const (
 // eventsHandler serves the stream of events (server-sent events): the status, and votes as they arrive.
 type eventsHandler struct {
 	hub      *hub
-	view     func() *snapshot.View
+	tables   *tables
 	status   func() capture.Status
 	stopping <-chan struct{} // closed when the server stops
 }
@@ -66,13 +65,13 @@ func (h *eventsHandler) run() {
 			return
 		case <-h.hub.joined:
 		}
-		var votes votesWatcher
+		votes := votesWatcher{tables: h.tables}
 		var status statusWatcher
 		for !h.hub.isEmpty() {
 			if event := status.nextEvent(h.status(), time.Now()); event != nil {
 				h.hub.broadcast(event)
 			}
-			if event := votes.nextEvent(h.view()); event != nil {
+			if event := votes.nextEvent(h.tables.view()); event != nil {
 				h.hub.broadcast(event)
 			}
 			select {
@@ -109,14 +108,16 @@ func (s *statusWatcher) nextEvent(st capture.Status, now time.Time) []byte {
 	return statusEvent(st)
 }
 
-// votesWatcher creates an event for each change of the table. The event contains the new rows: those whose key is higher than
-// every key of the previous state. It does not contain other rows that were inserted, changed or deleted; the client requests
-// these again. votesWatcher keeps no View, since a View would keep its rows in memory.
+// votesWatcher creates an event for each change of the table. The event contains the new rows: those that are newer than every
+// row of the previous state. It does not contain other rows that were inserted, changed or deleted; the client requests these
+// again. votesWatcher keeps no View, since a View would keep its rows in memory.
 type votesWatcher struct {
+	tables *tables
+
 	started bool
 	version uint64
-	shape   string      // fingerprint of the shape; only keys of the same shape are comparable
-	newest  rowjson.Key // highest key of the last state
+	shape   string // fingerprint of the shape; only places of the same shape are comparable
+	newest  *place // place of the newest row of the last state; nil if it had no rows
 }
 
 // nextEvent returns the next event. It returns nil for the first state, for an unchanged one, and if rows cannot be read back.
@@ -124,13 +125,17 @@ func (v *votesWatcher) nextEvent(view *snapshot.View) []byte {
 	if view == nil || v.started && view.Version() == v.version && view.Shape().Fingerprint == v.shape {
 		return nil
 	}
+	t, err := v.tables.withRoles(view)
+	if err != nil {
+		return nil
+	}
 	before := *v
-	*v = votesWatcher{started: true, version: view.Version(), shape: view.Shape().Fingerprint}
-	for row, err := range view.Before(nil) {
+	*v = votesWatcher{tables: v.tables, started: true, version: view.Version(), shape: view.Shape().Fingerprint}
+	for row, err := range v.tables.order.newestFirst(t, nil) {
 		if err != nil {
 			return nil
 		}
-		v.newest = bytes.Clone(row.Key)
+		v.newest = &place{row.place.time, bytes.Clone(row.Key)}
 		break
 	}
 	if !before.started {
@@ -141,19 +146,19 @@ func (v *votesWatcher) nextEvent(view *snapshot.View) []byte {
 		return append(event, "\"reshaped\":true,\"more\":true,\"rows\":[]}\n\n"...)
 	}
 	event = append(event, `"rows":[`...)
-	event, more := appendVotesAbove(event, view, before.newest)
+	event, more := v.appendVotesAbove(event, t, before.newest)
 	return fmt.Appendf(event, "],\"more\":%t}\n\n", more)
 }
 
-// appendVotesAbove appends the votes with keys higher than oldest, newest first, separated by commas. more reports whether some
+// appendVotesAbove appends the votes that are newer than newest, the newest first, separated by commas. more reports whether some
 // votes are missing because the event was full or because rows could not be read back.
-func appendVotesAbove(dst []byte, view *snapshot.View, oldest rowjson.Key) (_ []byte, more bool) {
+func (v *votesWatcher) appendVotesAbove(dst []byte, t tableView, newest *place) (_ []byte, more bool) {
 	rows, size := 0, 0
-	for row, err := range view.Before(nil) {
+	for row, err := range v.tables.order.newestFirst(t, nil) {
 		if err != nil {
 			return dst, true
 		}
-		if bytes.Compare(row.Key, oldest) <= 0 {
+		if newest != nil && !row.place.isNewer(*newest) {
 			break
 		}
 		if size += len(row.Line); rows == maxEventRows || size > maxEventBytes {
@@ -163,7 +168,7 @@ func appendVotesAbove(dst []byte, view *snapshot.View, oldest rowjson.Key) (_ []
 			dst = append(dst, ',')
 		}
 		rows++
-		dst = appendVote(dst, view.Shape(), row)
+		dst = appendVote(dst, t, row)
 	}
 	return dst, false
 }

@@ -8,13 +8,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
+
 	"capture/internal/pgserver"
 	"capture/snapshot"
 )
 
 func TestVotesEvents(t *testing.T) {
 	r := newRowsTable(t, votesShape())
-	var votes votesWatcher
+	votes := votesWatcher{tables: &tables{view: r.View, log: hclog.NewNullLogger()}}
 	next := func() (a struct {
 		votesAnswer
 		More, Reshaped bool

@@ -22,6 +22,10 @@ func TestPageModules(t *testing.T) {
 			{`(() => { const list = m.prependArrived(m.firstPage(Array.from({length: 499}, (_, i) => ({key: i})), 498), [{key: "b"}, {key: "a"}]);
 				return [list.rows.length, list.rows[0].key, list.next]; })()`, `[500,"b",497]`},
 			{`m.prependArrived(m.appendPage(m.emptyList, {rows: Array.from({length: 500}, (_, i) => ({key: i})), next: 499}), [{key: "a"}]).rows.length`, `501`},
+			{`(() => { const list = m.prependArrived(m.firstPage(Array.from({length: 500}, (_, i) => ({key: i, next: "t" + i})), "t499"), [{key: "b", next: "tb"}]);
+				return [list.rows.length, list.next]; })()`, `[500,"t498"]`},
+			{`m.prependArrived(m.firstPage([{key: "1"}], null), [{key: "9", next: "t9"}, {key: "8", next: "t8"}], true)`,
+				`{"rows":[{"key":"9","next":"t9"},{"key":"8","next":"t8"}],"next":"t8","extended":false}`},
 			{`m.neighboursOf(m.firstPage([{key: "3"}, {key: "2"}, {key: "1"}], null), "2")`, `{"newer":{"key":"3"},"older":{"key":"1"}}`},
 			{`m.neighboursOf(m.firstPage([{key: "3"}], null), "3")`, `{}`},
 			{`m.neighboursOf(m.emptyList, "3")`, `{}`},

@@ -7,13 +7,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"capture/snapshot"
-	"capture/snapshot/rowjson"
 )
 
 // tables provides requests with the table in the daemon's memory.
 type tables struct {
 	view                   func() *snapshot.View
 	timeColumn, tagsColumn string
+	order                  timeOrder
 	log                    hclog.Logger
 	failures               logLimiter
 }
@@ -31,13 +31,19 @@ func (t *tables) current(w http.ResponseWriter) (tableView, bool) {
 		writeUnavailable(w, 1, "the table has not been copied yet; see /readyz for the reason")
 		return tableView{}, false
 	}
-	roles, err := newColumnRoles(view.Shape(), t.timeColumn, t.tagsColumn)
+	found, err := t.withRoles(view)
 	if err != nil {
 		t.logFailure("table can't be served", err)
 		writeError(w, http.StatusInternalServerError, "the table can't be served; see the error log")
 		return tableView{}, false
 	}
-	return tableView{view, roles}, true
+	return found, true
+}
+
+// withRoles adds the roles of the columns to a state.
+func (t *tables) withRoles(view *snapshot.View) (tableView, error) {
+	roles, err := newColumnRoles(view.Shape(), t.timeColumn, t.tagsColumn)
+	return tableView{view, roles}, err
 }
 
 // writeReadError answers that rows could not be read back from the spill file.
@@ -52,16 +58,20 @@ func (t *tables) logFailure(message string, err error) {
 	}
 }
 
-// appendVote appends {"key":…,"row":…} to dst. It copies the row's JSON unchanged, so each number keeps its digits.
-func appendVote(dst []byte, shape *rowjson.Shape, row snapshot.Row) []byte {
+// appendVote appends {"key":…,"next":…,"row":…} to dst. It copies the row's JSON unchanged, so each number keeps its digits.
+func appendVote(dst []byte, t tableView, row placedRow) []byte {
 	dst = append(dst, `{"key":`...)
-	dst = appendKeyText(dst, shape, row.Key)
+	dst = appendJSONText(dst, keyText(t.shape, row.Key))
+	if t.isOrderedByTime() {
+		dst = append(dst, `,"next":`...)
+		dst = appendJSONText(dst, t.placeText(row.place))
+	}
 	dst = append(dst, `,"row":`...)
 	dst = append(dst, row.Line...)
 	return append(dst, '}')
 }
 
-func appendKeyText(dst []byte, shape *rowjson.Shape, key rowjson.Key) []byte {
-	text, _ := json.Marshal(keyText(shape, key)) // never fails for a string
-	return append(dst, text...)
+func appendJSONText(dst []byte, text string) []byte {
+	quoted, _ := json.Marshal(text) // never fails for a string
+	return append(dst, quoted...)
 }

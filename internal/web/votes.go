@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -12,7 +13,6 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"capture/snapshot"
-	"capture/snapshot/rowjson"
 )
 
 // votesHandler serves votes from memory, as pages and one at a time.
@@ -25,7 +25,7 @@ func newVotesHandler(t *tables) *votesHandler {
 	return &votesHandler{t, semaphore.NewWeighted(maxSearches)}
 }
 
-// serveList answers with a page of the votes that match the filter, newest key first.
+// serveList answers with a page of the votes that match the filter, newest first.
 func (h *votesHandler) serveList(w http.ResponseWriter, r *http.Request) {
 	t, ok := h.tables.current(w)
 	if !ok {
@@ -34,7 +34,7 @@ func (h *votesHandler) serveList(w http.ResponseWriter, r *http.Request) {
 	var q pageQuery
 	query, err := parseQuery(r)
 	if err == nil {
-		q, err = parsePageQuery(query, t.columnRoles)
+		q, err = parsePageQuery(query, t)
 	}
 	if err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
@@ -43,7 +43,7 @@ func (h *votesHandler) serveList(w http.ResponseWriter, r *http.Request) {
 	if h.searches.Acquire(r.Context(), 1) != nil {
 		return // the client has gone
 	}
-	p, err := readPage(t, q)
+	p, err := readPage(h.tables.order.newestFirst(t, q.after), t, q)
 	h.searches.Release(1)
 	if err != nil {
 		h.tables.writeReadError(w, err)
@@ -72,7 +72,7 @@ func (h *votesHandler) serveVote(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	setVotesHeader(w)
-	w.Write(append(appendVote(nil, t.shape, snapshot.Row{Key: key, Line: line}), '\n'))
+	w.Write(append(appendVote(nil, t, placedRow{snapshot.Row{Key: key, Line: line}, place{t.timeValue(line), key}}), '\n'))
 }
 
 func setVotesHeader(w http.ResponseWriter) {
@@ -83,13 +83,13 @@ func setVotesHeader(w http.ResponseWriter) {
 // pageQuery is a request for one page of votes.
 type pageQuery struct {
 	filter filter
-	after  rowjson.Key // exclusive upper bound of the page's keys; nil begins with the newest vote
+	after  *place // place after which the page begins; nil begins with the newest vote
 	limit  int
 }
 
 // parsePageQuery parses the parameters of a page. Its errors are meant for the client.
-func parsePageQuery(query url.Values, c *columnRoles) (q pageQuery, err error) {
-	if q.filter, err = parseFilter(query, c); err != nil {
+func parsePageQuery(query url.Values, t tableView) (q pageQuery, err error) {
+	if q.filter, err = parseFilter(query, t.columnRoles); err != nil {
 		return q, err
 	}
 	q.limit = defaultPageRows
@@ -100,8 +100,8 @@ func parsePageQuery(query url.Values, c *columnRoles) (q pageQuery, err error) {
 	}
 	if text := query.Get("after"); text != "" {
 		var ok bool
-		if q.after, ok = c.parseKey(text); !ok {
-			return q, errors.New("after takes a key as this API prints it")
+		if q.after, ok = t.parsePlace(text); !ok {
+			return q, errors.New("after takes the next of the page before, or the key of a vote that is in the table")
 		}
 	}
 	return q, nil
@@ -109,28 +109,32 @@ func parsePageQuery(query url.Values, c *columnRoles) (q pageQuery, err error) {
 
 // votesPage is the answer to a pageQuery.
 type votesPage struct {
-	rows    []snapshot.Row
-	next    rowjson.Key // key after which the next page begins; nil at the end of the table
-	scanned int         // number of rows examined
+	rows    []placedRow
+	next    *place // place after which the next page begins; nil at the end of the table
+	scanned int    // number of rows examined
 }
 
-// readPage searches the rows below q.after until the page is full or searchTimeout has passed.
-func readPage(t tableView, q pageQuery) (p votesPage, err error) {
+// readPage searches the rows, which are those after q.after, until the page is full or searchTimeout has passed.
+func readPage(newestFirst iter.Seq2[placedRow, error], t tableView, q pageQuery) (p votesPage, err error) {
 	size := 0
-	deadline := time.Now().Add(searchTimeout)
-	for row, err := range t.Before(q.after) {
+	var deadline time.Time
+	for row, err := range newestFirst {
 		if err != nil {
 			return votesPage{}, err
+		}
+		if p.scanned == 0 {
+			deadline = time.Now().Add(searchTimeout) // the order of a table is made before its first row
 		}
 		isFull := len(p.rows) == q.limit || size > maxPageBytes
 		if isFull || p.scanned%64 == 63 && time.Now().After(deadline) {
 			return p, nil
 		}
 		p.scanned++
-		p.next = row.Key
+		p.next = &place{row.place.time, bytes.Clone(row.Key)}
 		if q.filter.matches(t.columnRoles, row.Line) {
 			// The line is cloned, since it may be part of a whole page of rows that was read back from disk.
-			p.rows = append(p.rows, snapshot.Row{Key: row.Key, Line: bytes.Clone(row.Line)})
+			row.Line = bytes.Clone(row.Line)
+			p.rows = append(p.rows, row)
 			size += len(row.Line)
 		}
 	}
@@ -145,7 +149,7 @@ func (p votesPage) writeTo(w http.ResponseWriter, t tableView) {
 	if p.next == nil {
 		buf = append(buf, "null"...)
 	} else {
-		buf = appendKeyText(buf, t.shape, p.next)
+		buf = appendJSONText(buf, t.placeText(*p.next))
 	}
 	buf = append(buf, `,"rows":[`...)
 	for i, row := range p.rows {
@@ -153,7 +157,7 @@ func (p votesPage) writeTo(w http.ResponseWriter, t tableView) {
 			buf = append(buf, ',')
 		}
 		buf = append(buf, '\n')
-		buf = appendVote(buf, t.shape, row)
+		buf = appendVote(buf, t, row)
 		if _, err := w.Write(buf); err != nil {
 			return
 		}

@@ -41,11 +41,14 @@ func (h *harness) getVotes(t *testing.T, query string) votesAnswer {
 func TestVotesByFilter(t *testing.T) {
 	h := newTableHarness(t, fiveVotes(t), nil)
 	for _, c := range []struct{ query, keys string }{
-		{"", "5 4 3 2 1"},
-		{"limit=2", "5 4"},
+		{"", "4 3 2 1 5"}, // 5 has no time
+		{"limit=2", "4 3"},
 		{"limit=2&after=4", "3 2"},
-		{"after=1", ""},
-		{"after=99", "5 4 3 2 1"},
+		{"after=1", "5"},
+		{"after=5", ""},
+		{"after=t1767398400000000:99", "4 3 2 1 5"}, // a vote that was deleted since, as late as 4
+		{"after=t1767398400000000:4", "3 2 1 5"},
+		{"after=t9223372036854775807:0", "4 3 2 1 5"},
 		{"q=password", "4 1"},
 		{"q=passWORD+policy", "4"},
 		{"q=reset+thanks", "1"},
@@ -58,7 +61,7 @@ func TestVotesByFilter(t *testing.T) {
 		{"q=12345678901234567890", ""}, // not a text
 		{"q=user_query", ""},           // nor are the columns' names
 		{"q=%3Cscript%3E", "5"},
-		{"tag=Incorrect", "5 2"},
+		{"tag=Incorrect", "2 5"},
 		{"tag=Incorrec", ""},
 		{"tag=Too+%22long%22", "2"},
 		{"tag=Looks+Good+-+Accurate", "1"},
@@ -74,16 +77,16 @@ func TestVotesByFilter(t *testing.T) {
 		}
 	}
 	a := h.getVotes(t, "limit=2")
-	if a.Total != 5 || a.Next == nil || *a.Next != "4" {
+	if a.Total != 5 || a.Next == nil || *a.Next != "t1767398399999999:3" {
 		t.Errorf("first page: %+v", a)
 	}
-	if a = h.getVotes(t, "limit=3&after=4"); a.Next != nil {
+	if a = h.getVotes(t, "limit=4&after=4"); a.Next != nil {
 		t.Errorf("last page goes on at %s", *a.Next)
 	}
 	if !bytes.Contains(h.getVotes(t, "limit=1&after=2").Rows[0].Row, []byte("12345678901234567890")) {
 		t.Error("a number's digits were changed")
 	}
-	for _, query := range []string{"limit=0", "limit=501", "limit=x", "after=x", "after=1,2", "from=yesterday", "to=2026-13-01",
+	for _, query := range []string{"limit=0", "limit=501", "limit=x", "after=x", "after=99", "after=1,2", "from=yesterday", "to=2026-13-01",
 		"q=" + strings.Repeat("x", maxQueryBytes+1), "q=%FF", "q=" + strings.Repeat("x+", maxQueryWords+1)} {
 		w := h.do("GET", "/api/votes?"+query)
 		if w.Code != 400 {
@@ -96,7 +99,7 @@ func TestVotesByFilter(t *testing.T) {
 func TestVoteByKey(t *testing.T) {
 	h := newTableHarness(t, fiveVotes(t), nil)
 	w := h.do("GET", "/api/votes/4")
-	if w.Code != 200 || !strings.HasPrefix(w.Body.String(), `{"key":"4","row":{"vote_id":4,`) {
+	if w.Code != 200 || !strings.HasPrefix(w.Body.String(), `{"key":"4","next":"t1767398400000000:4","row":{"vote_id":4,`) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	for _, key := range []string{"99", "x", "04", "4%2F", "(4)", "%22"} {

@@ -57,7 +57,7 @@ func New(cfg Config) (*Server, error) {
 		votes:   newVotesHandler(t),
 		export:  newExportHandler(t, cfg.Logger),
 		summary: &summaryHandler{tables: t, status: cfg.Status, title: cfg.Title, counter: voteCounter{stop: stopping}},
-		events:  &eventsHandler{hub: newHub(), view: cfg.View, status: cfg.Status, stopping: stopping},
+		events:  &eventsHandler{hub: newHub(), tables: t, status: cfg.Status, stopping: stopping},
 		columns: columns,
 	}
 	s.handler = s.middleware.wrap(newMux(s.routes(&cfg), s.middleware.guard))

@@ -227,6 +227,12 @@ func FuzzField(f *testing.F) {
 				t.Errorf("field %d of %s: %s, %v", i, made, got, ok)
 			}
 		}
+		row[3] = []byte(text + js)
+		made, err = e.AppendRow(made[:0], row, nil)
+		want, ok := e.Field(made, 3)
+		if got, found := e.LastField(made); err != nil || !ok || !found || !bytes.Equal(got, want) {
+			t.Errorf("the last field of %s: %s, %v, want %s", made, got, found, want)
+		}
 		for i := range row {
 			row[i] = Unchanged
 		}

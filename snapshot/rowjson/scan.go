@@ -5,6 +5,27 @@ import (
 	"errors"
 )
 
+// LastField returns the JSON of the last column as Field does, but looks for it from the end of the line. So the length of the other
+// values does not matter. line must be a line of this shape, and the column's type must be flat: see IsFlat.
+func (e *Encoder) LastField(line []byte) ([]byte, bool) {
+	// In a string, quotes are escaped, so the opening of the column is not in its own value, and nothing else follows.
+	opening := e.columns[len(e.columns)-1].opening
+	at := bytes.LastIndex(line, opening)
+	if at < 0 {
+		return nil, false
+	}
+	return line[at+len(opening) : len(line)-1], true
+}
+
+// IsFlat reports whether the values of the type contain neither objects nor arrays.
+func (t *Type) IsFlat() bool {
+	switch t.Kind {
+	case Text, Bool, Number, Timestamp, TimestampTZ:
+		return true
+	}
+	return false
+}
+
 // lineScanner reads the members of a line in order, each at most once.
 type lineScanner struct {
 	line []byte

@@ -1,6 +1,6 @@
 // Which votes the list shows. Pure functions.
 //
-// A list is {rows, next, extended}. rows are the votes, {key, row}, newest first; next is the key after which the
+// A list is {rows, next, extended}. rows are the votes, {key, next, row}, newest first; next is the place after which the
 // following page begins, null at the end; extended is true once the reader has asked for more than the first page.
 
 export const emptyList = { rows: [], next: null, extended: false };
@@ -12,12 +12,17 @@ export const firstPage = (rows, next) => ({ rows, next, extended: false });
 
 export const appendPage = (list, page) => ({ rows: mergeRows(list.rows, page.rows), next: page.next, extended: true });
 
-// prependArrived puts new votes, newest first, before those of the list.
-export function prependArrived(list, arrived) {
+// prependArrived puts new votes, newest first, before those of the list. If there are more new votes than these, the list
+// begins anew with them: otherwise those between them and the old ones would be missing for good.
+export function prependArrived(list, arrived, more = false) {
+  if (more) return firstPage(arrived, placeOf(arrived.at(-1)));
   const rows = mergeRows(arrived, list.rows);
   if (list.extended || rows.length <= maxRows) return { ...list, rows };
-  return { ...list, rows: rows.slice(0, maxRows), next: rows[maxRows - 1].key };
+  return { ...list, rows: rows.slice(0, maxRows), next: placeOf(rows[maxRows - 1]) };
 }
+
+// placeOf returns the place of a vote, after which a page can begin. Without an order by time, that is its key.
+const placeOf = (row) => row.next ?? row.key;
 
 // mergeRows appends to some rows those of the others that they lack.
 function mergeRows(rows, others) {

@@ -17,7 +17,9 @@ export class VoteList {
 
   #list = emptyList;
   #request = null; // AbortController of the load under way
-  #missed = 0;     // number of votes that arrived since the filter's last search
+  #missed = 0;     // number of votes that have arrived but are not in the list: the reader is told of them
+  #total = 0;      // number of rows in the table, as last heard
+  #version = 0;    // version of the table of the last event
   #rows = new VoteRows($("votes"));
 
   get isEmpty() { return this.#list.rows.length === 0; }
@@ -46,6 +48,7 @@ export class VoteList {
           $("count").textContent = `${formatCount(found.length)} found, ${formatCount(scanned)} of ${formatCount(page.total)} searched …`;
         }
       } while (found.length < pageSize && page.next !== null);
+      if (page.version < this.#version) this.#refresh(); // an event has overtaken the answer
       this.#missed = 0;
       this.#show(firstPage(found, page.next));
       this.#showCount(page.total);
@@ -82,12 +85,18 @@ export class VoteList {
 
   // addArrived takes in an event of the stream: {rows, total, more}.
   addArrived(event) {
-    if (isFiltered(this.filter)) {
-      // Whether the new votes match, the server knows.
-      if (event.rows.length > 0) {
-        this.#missed += event.rows.length;
+    const added = Math.max(event.rows.length, event.total - this.#total); // also those that are older than others
+    this.#total = event.total;
+    this.#version = event.version;
+    const filtered = isFiltered(this.filter);
+    // Whether the new votes match a filter, the server knows. A list that the reader has extended stays as it is if it would
+    // get a gap: between the new votes and the old ones, or where an older vote was added.
+    const gap = this.#list.extended && (this.#missed > 0 || event.more || added > event.rows.length);
+    if (filtered || gap) {
+      if (added > 0) {
+        this.#missed += added;
         const count = formatCount(this.#missed) + (event.more ? "+" : "");
-        $("new-votes").textContent = `${count} new ${this.#missed === 1 ? "vote" : "votes"}. Search again`;
+        $("new-votes").textContent = `${count} new ${this.#missed === 1 ? "vote" : "votes"}. ${filtered ? "Search again" : "Show the newest"}`;
         $("new-votes").hidden = false;
       }
       return;
@@ -95,7 +104,7 @@ export class VoteList {
     this.#refresh();
     if (this.#request && this.isEmpty) return; // the page that is on its way has them
     if (event.rows.length > 0) {
-      this.#show(prependArrived(this.#list, event.rows), new Set(event.rows.map((vote) => vote.key)));
+      this.#show(prependArrived(this.#list, event.rows, event.more), new Set(event.rows.map((vote) => vote.key)));
       $("live").textContent = formatQuantity(event.rows.length, "new vote");
     }
     this.#showCount(event.total);
@@ -123,6 +132,7 @@ export class VoteList {
   }
 
   #showCount(total) {
+    this.#total = total;
     const shown = formatCount(this.#list.rows.length) + (this.#list.next === null ? "" : "+");
     $("count").textContent = isFiltered(this.filter) ? `${shown} of ${formatQuantity(total, "vote")}` : formatQuantity(total, "vote");
   }

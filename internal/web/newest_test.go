@@ -1,0 +1,55 @@
+package web
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"capture/internal/pgserver"
+)
+
+// The page shows the newest votes by their time, where keys are in no order, and skips none after a burst of new ones.
+func TestPageSkipsNoVote(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives Chromium for seconds")
+	}
+	t.Parallel()
+	l := runLive(t, pgserver.Database(t), "CREATE TABLE feedback (id uuid PRIMARY KEY, created_at timestamptz NOT NULL, comment text)", "feedback", nil)
+	insert := func(n int) {
+		l.exec(`INSERT INTO feedback SELECT gen_random_uuid(), '2026-01-01'::timestamptz + (SELECT count(*) FROM feedback) * interval '1 minute' + i / 3 * interval '1 second',
+			'vote ' || i FROM generate_series(1, $1::int) i`, n)
+	}
+	newest := func(n int) string {
+		var keys string
+		if err := l.db.QueryRow(t.Context(), "SELECT string_agg(id::text, ' ') FROM (SELECT id FROM feedback ORDER BY created_at DESC, id DESC LIMIT $1) n", n).Scan(&keys); err != nil {
+			t.Fatal(err)
+		}
+		return keys
+	}
+	const shown = `[...document.querySelectorAll("#votes li")].map((li) => li.dataset.key).join(" ")`
+	shows := func(n int) string { return fmt.Sprintf("%s === %q", shown, newest(n)) }
+	insert(120)
+	l.waitReady()
+	p := openTab(t, desktop, l.url())
+	p.waitFor(shows(50))
+	insert(1)
+	p.waitFor(fmt.Sprintf(`document.querySelector("#votes li").dataset.key === %q`, newest(1)))
+	insert(70) // more than an event has
+	p.waitFor(shows(50))
+	p.click("#more")
+	p.waitFor(shows(100))
+	insert(1)
+	p.waitFor(shows(101))
+	insert(60)
+	p.waitFor(`!document.querySelector("#new-votes").hidden`)
+	if text := p.text("#new-votes"); !strings.HasPrefix(text, "60") {
+		t.Errorf("after a burst the page says %q", text)
+	}
+	p.click("#new-votes")
+	p.waitFor(shows(50))
+	for _, n := range []int{100, 150, 200, 250, 252} {
+		p.click("#more")
+		p.waitFor(shows(n))
+	}
+	p.check(l.host)
+}

@@ -1,0 +1,400 @@
+package web
+
+import (
+	"bytes"
+	"container/heap"
+	"iter"
+	"math"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"capture/snapshot"
+	"capture/snapshot/rowjson"
+)
+
+// place is the place of a row among the newest first. Rows are ordered by time and, if the times are equal, by key, both
+// descending. In a table without a time column all times are 0, so the order is that of the keys.
+type place struct {
+	time int64 // microseconds since 1970; noTime if the row has no time
+	key  rowjson.Key
+}
+
+// noTime is the time of rows without one. They come last.
+const noTime = math.MinInt64
+
+// isNewer reports whether p comes before q.
+func (p place) isNewer(q place) bool {
+	if p.time != q.time {
+		return p.time > q.time
+	}
+	return bytes.Compare(p.key, q.key) > 0
+}
+
+// maxTimedRows is the maximum number of rows that are ordered by time. The order takes up to 12 bytes for each row. Rows of larger
+// tables are ordered by key.
+const maxTimedRows = 5_000_000
+
+// timeOrder orders the rows of the current state by time. The first use reads every row. Later ones read the Parts that have
+// changed since. It holds no rows, since these would stay in memory.
+type timeOrder struct {
+	mu     sync.Mutex
+	shape  string                // fingerprint of the shape
+	column int                   // index of the time column
+	parts  map[uint64]*partTimes // by the ID of the Part
+}
+
+// partTimes are the times of a Part's rows.
+type partTimes struct {
+	times []int64 // newest first; of equal times, that of the higher key first
+	rows  []int32 // index of the row in the Part for each time; nil if the rows are in descending order
+}
+
+func (p *partTimes) row(i int) int {
+	if p.rows == nil {
+		return len(p.times) - 1 - i
+	}
+	return int(p.rows[i])
+}
+
+// timedPart is a Part with its times.
+type timedPart struct {
+	snapshot.Part
+	*partTimes
+}
+
+// partsOf returns the Parts of a state with their times, in the order of the keys. It returns nil if the rows are not ordered by time.
+func (o *timeOrder) partsOf(t tableView) ([]timedPart, error) {
+	if t.time < 0 || t.Rows() > maxTimedRows {
+		return nil, nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.shape != t.shape.Fingerprint || o.column != t.time {
+		o.shape, o.column, o.parts = t.shape.Fingerprint, t.time, nil
+	}
+	parts := make([]timedPart, 0, len(o.parts)+1)
+	current := make(map[uint64]*partTimes, len(o.parts)+1)
+	for part := range t.Parts() {
+		times := o.parts[part.ID()]
+		if times == nil {
+			var err error
+			if times, err = readTimes(part, t.columnRoles); err != nil {
+				return nil, err
+			}
+		}
+		current[part.ID()] = times
+		parts = append(parts, timedPart{part, times})
+	}
+	o.parts = current
+	return parts, nil
+}
+
+func readTimes(part snapshot.Part, c *columnRoles) (*partTimes, error) {
+	rows, err := part.Read()
+	if err != nil {
+		return nil, err
+	}
+	n := rows.Len()
+	ascending := make([]int64, n)
+	for i := range ascending {
+		ascending[i] = c.timeValue(rows.Row(i).Line)
+	}
+	p := &partTimes{times: make([]int64, n)}
+	if !slices.IsSorted(ascending) {
+		p.rows = make([]int32, n)
+		for i := range p.rows {
+			p.rows[i] = int32(n - 1 - i)
+		}
+		slices.SortStableFunc(p.rows, func(a, b int32) int {
+			switch {
+			case ascending[a] > ascending[b]:
+				return -1
+			case ascending[a] < ascending[b]:
+				return 1
+			}
+			return 0
+		})
+	}
+	for i := range p.times {
+		p.times[i] = ascending[p.row(i)]
+	}
+	return p, nil
+}
+
+// newestFirst yields the rows that come after the given place, newest first, each with its place. If after is nil, it begins with
+// the newest row. If rows cannot be read back from the spill file, it yields the error as the last pair.
+func (o *timeOrder) newestFirst(t tableView, after *place) iter.Seq2[placedRow, error] {
+	return func(yield func(placedRow, error) bool) {
+		parts, err := o.partsOf(t)
+		if err != nil {
+			yield(placedRow{}, err)
+			return
+		}
+		if parts == nil {
+			var key rowjson.Key
+			if after != nil {
+				key = after.key
+			}
+			for row, err := range t.Before(key) {
+				if !yield(placedRow{row, place{key: row.Key}}, err) || err != nil {
+					return
+				}
+			}
+			return
+		}
+		m, err := newTimeMerge(parts, after)
+		if err != nil {
+			yield(placedRow{}, err)
+			return
+		}
+		for m.Len() > 0 {
+			row, err := m.next()
+			if !yield(row, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// placedRow is a row with its place.
+type placedRow struct {
+	snapshot.Row
+	place place
+}
+
+// timeMerge merges the rows of Parts, newest first. It is a heap of the Parts that have rows left, by their newest row.
+type timeMerge struct {
+	parts []timedPart
+	heads []timeHead
+
+	open     snapshot.PartRows // rows of the Part read last: the next row is likely to be in it
+	openPart int               // index of that Part; -1 before the first
+}
+
+// timeHead is the newest row of a Part that is left.
+type timeHead struct {
+	time int64
+	part int // index of the Part; keys of a Part with a higher index are higher
+	at   int // index in partTimes
+}
+
+func newTimeMerge(parts []timedPart, after *place) (*timeMerge, error) {
+	m := &timeMerge{parts: parts, openPart: -1}
+	withKey := -1 // index of the Part that has or would have the key of after
+	if after != nil {
+		withKey = sort.Search(len(parts), func(i int) bool { return bytes.Compare(parts[i].FirstKey(), after.key) > 0 }) - 1
+	}
+	for i := range parts {
+		at := 0
+		if times := parts[i].times; after != nil {
+			// Of the rows with the time of after, those with a lower key come after it.
+			at = sort.Search(len(times), func(j int) bool { return times[j] <= after.time })
+			switch {
+			case i > withKey:
+				at += sort.Search(len(times)-at, func(j int) bool { return times[at+j] < after.time })
+			case i == withKey:
+				for ; at < len(times) && times[at] == after.time; at++ {
+					row, err := m.readRow(i, at)
+					if err != nil {
+						return nil, err
+					}
+					if bytes.Compare(row.Key, after.key) < 0 {
+						break
+					}
+				}
+			}
+		}
+		if at < len(parts[i].times) {
+			m.heads = append(m.heads, timeHead{parts[i].times[at], i, at})
+		}
+	}
+	heap.Init(m)
+	return m, nil
+}
+
+// next returns the newest row that is left.
+func (m *timeMerge) next() (placedRow, error) {
+	head := &m.heads[0]
+	row, err := m.readRow(head.part, head.at)
+	placed := placedRow{row, place{head.time, row.Key}}
+	if head.at++; head.at < len(m.parts[head.part].times) {
+		head.time = m.parts[head.part].times[head.at]
+		heap.Fix(m, 0)
+	} else {
+		heap.Pop(m)
+	}
+	return placed, err
+}
+
+// readRow returns a row of the Part with the given index. at is its index in partTimes.
+func (m *timeMerge) readRow(part, at int) (snapshot.Row, error) {
+	if part != m.openPart {
+		rows, err := m.parts[part].Read()
+		if err != nil {
+			return snapshot.Row{}, err
+		}
+		m.open, m.openPart = rows, part
+	}
+	return m.open.Row(m.parts[part].row(at)), nil
+}
+
+func (m *timeMerge) Len() int { return len(m.heads) }
+func (m *timeMerge) Less(i, j int) bool {
+	if a, b := m.heads[i].time, m.heads[j].time; a != b {
+		return a > b
+	}
+	return m.heads[i].part > m.heads[j].part
+}
+func (m *timeMerge) Swap(i, j int) { m.heads[i], m.heads[j] = m.heads[j], m.heads[i] }
+func (m *timeMerge) Push(x any)    { m.heads = append(m.heads, x.(timeHead)) }
+func (m *timeMerge) Pop() any {
+	last := m.heads[len(m.heads)-1]
+	m.heads = m.heads[:len(m.heads)-1]
+	return last
+}
+
+// timeValue returns the row's time in microseconds since 1970. infinity is later than all others.
+func (c *columnRoles) timeValue(line []byte) int64 {
+	if c.time < 0 {
+		return noTime
+	}
+	v := c.timeJSON(line)
+	switch {
+	case len(v) == 0 || v[0] == 'n': // null
+		return noTime
+	case v[0] != '"':
+		at, _, err := rowjson.ParseEpoch(v)
+		if err != nil {
+			return noTime
+		}
+		return at.UnixMicro()
+	}
+	v = v[1 : len(v)-1]
+	if micros, ok := parseUsualMicros(v); ok {
+		return micros
+	}
+	text := string(v)
+	switch text {
+	case "infinity":
+		return math.MaxInt64
+	case "-infinity":
+		return noTime + 1
+	}
+	if micros, ok := parseMicros(text); ok {
+		return micros
+	}
+	return noTime
+}
+
+// parseUsualMicros does the same as parseMicros for times from the year 1 to 9999. It takes a tenth of the time.
+func parseUsualMicros(text []byte) (micros int64, ok bool) {
+	const form = "0000-00-00T00:00:00"
+	text = bytes.TrimSuffix(text, []byte("+00:00"))
+	if len(text) < len(form) || len(text) > len(form)+len(".000000") {
+		return 0, false
+	}
+	var numbers [6]int // year, month, day, hour, minute, second
+	n := 0
+	for i := range len(form) {
+		switch c := text[i]; {
+		case form[i] == '0' && c >= '0' && c <= '9':
+			numbers[n] = 10*numbers[n] + int(c-'0')
+		case form[i] != '0' && c == form[i]:
+			n++
+		default:
+			return 0, false
+		}
+	}
+	nanos, unit := 0, int(time.Second)
+	for i, c := range text[len(form):] {
+		if i == 0 {
+			if c != '.' {
+				return 0, false
+			}
+			continue
+		}
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		unit /= 10
+		nanos += int(c-'0') * unit
+	}
+	return time.Date(numbers[0], time.Month(numbers[1]), numbers[2], numbers[3], numbers[4], numbers[5], nanos, time.UTC).UnixMicro(), true
+}
+
+// parseMicros parses a timestamp or a date as row_to_json writes it, in UTC, and returns the microseconds since 1970.
+func parseMicros(text string) (int64, bool) {
+	text, isBC := strings.CutSuffix(text, " BC")
+	text = strings.TrimSuffix(text, "+00:00")
+	date, clock, hasClock := strings.Cut(text, "T")
+	fields := strings.SplitN(date, "-", 3)
+	if len(fields) != 3 {
+		return 0, false
+	}
+	var numbers [3]int
+	for i, field := range fields {
+		var err error
+		if numbers[i], err = strconv.Atoi(field); err != nil {
+			return 0, false
+		}
+	}
+	var ofDay time.Duration
+	if hasClock {
+		at, err := time.Parse("15:04:05", clock) // which accepts a fraction, too
+		if err != nil {
+			return 0, false
+		}
+		ofDay = time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute + time.Duration(at.Second())*time.Second + time.Duration(at.Nanosecond())
+	}
+	year := numbers[0]
+	if isBC {
+		year = 1 - year
+	}
+	return time.Date(year, time.Month(numbers[1]), numbers[2], 0, 0, 0, 0, time.UTC).UnixMicro() + ofDay.Microseconds(), true
+}
+
+// placePrefix begins the text of a place in a table that is ordered by time.
+const placePrefix = "t"
+
+// placeText returns a place as the API prints it: t1750179480000000:42 with the microseconds since 1970 and the key, or 42 alone if
+// the table is not ordered by time.
+func (t tableView) placeText(p place) string {
+	key := keyText(t.shape, p.key)
+	if !t.isOrderedByTime() {
+		return key
+	}
+	return placePrefix + strconv.FormatInt(p.time, 10) + ":" + key
+}
+
+// isOrderedByTime reports whether the newest row is the one with the latest time, and not the one with the highest key.
+func (t tableView) isOrderedByTime() bool { return t.time >= 0 && t.Rows() <= maxTimedRows }
+
+// parsePlace is the inverse of placeText. In a table that is ordered by time, it also accepts the key of a row alone.
+func (t tableView) parsePlace(text string) (*place, bool) {
+	if !t.isOrderedByTime() {
+		// A table that was smaller when the text was printed was ordered by time.
+		key, ok := t.parseKey(text)
+		return &place{key: key}, ok
+	}
+	if rest, ok := strings.CutPrefix(text, placePrefix); ok {
+		if micros, keyOf, ok := strings.Cut(rest, ":"); ok {
+			if n, err := strconv.ParseInt(micros, 10, 64); err == nil {
+				key, ok := t.parseKey(keyOf)
+				return &place{n, key}, ok
+			}
+		}
+	}
+	key, ok := t.parseKey(text)
+	if !ok {
+		return nil, false
+	}
+	line, err := t.Get(key)
+	if err != nil || line == nil {
+		return nil, false
+	}
+	return &place{t.timeValue(line), key}, true
+}
