@@ -28,6 +28,8 @@ type flusher struct {
 	schedule *flushSchedule
 	standing *manifest.Manifest // manifest of the file; nil if there is no file or it is damaged
 
+	noHorizon bool // whether the manifest of the last write has no horizon
+
 	requests chan *flushRequest
 }
 
@@ -74,7 +76,7 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 	defer timer.Stop()
 	defer f.forced.Flush()
 	for {
-		timer.Reset(s.waitTime(time.Now()))
+		timer.Reset(f.waitTime())
 		changed := f.table.Changed()
 		if !s.pending.IsZero() {
 			changed = nil // one change is enough: waking up for each further change would cost more than applying it
@@ -100,7 +102,7 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 		switch {
 		case !due && s.idleDue(now):
 			f.idleStep(ctx)
-		case !due && s.pending.IsZero():
+		case !due && f.noHorizon && s.pending.IsZero():
 			f.updateHorizon()
 		case due:
 			if f.write(reason, request) == nil && reason == store.ReasonInterval {
@@ -133,12 +135,27 @@ func (f *flusher) finalFlush() error {
 	return nil
 }
 
+// horizonCheck is the time between two checks for a horizon that the manifest lacks.
+const horizonCheck = time.Second
+
+// waitTime returns the time until something may be due.
+func (f *flusher) waitTime() time.Duration {
+	wait := f.schedule.waitTime(time.Now())
+	if f.noHorizon {
+		wait = min(wait, horizonCheck)
+	}
+	return wait
+}
+
 // updateHorizon writes a horizon that has become known since the last write. Without it, the next run copies the whole table.
 func (f *flusher) updateHorizon() {
-	if v := f.table.View(); v != nil {
-		if err := f.file.UpdateHorizon(v); err != nil {
-			f.log.Warn("the age of the file's rows could not be written", "error", err)
-		}
+	v := f.table.View()
+	if v == nil || v.Horizon() == nil {
+		return
+	}
+	f.noHorizon = false
+	if err := f.file.UpdateHorizon(v); err != nil {
+		f.log.Warn("the age of the file's rows could not be written", "error", err)
 	}
 }
 
@@ -161,6 +178,7 @@ func (f *flusher) write(reason manifest.Reason, request *flushRequest) error {
 		f.handleFailure(start, reason, err)
 	default:
 		s.addIdleWork(s.lastEnd)
+		f.noHorizon = m.Horizon == nil
 		f.tracker.recordWrite(&m, version, took)
 		f.metrics.addFlush(reason, took, result.BytesWritten)
 		f.logFlush(reason, m, result.BytesWritten, took)

@@ -66,6 +66,7 @@ func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manife
 
 // uploadManifest writes the manifest of a state, by which the state begins to exist.
 func (f *Folder) uploadManifest(ctx context.Context, s *State, m manifest.Manifest) error {
+	m.Horizon = nil // a horizon that is dropped later, because the rows are in doubt, could not be dropped here
 	data, err := m.Encode()
 	if err == nil {
 		_, err = f.put(ctx, s.manifest(), data, f.ifAbsent())
