@@ -20,6 +20,11 @@ type CopiesStatus struct {
 	Hourly    bool       `json:"hourly,omitempty"`    // whether copies are made hourly, because there is no right to delete
 	Error     string     `json:"error,omitempty"`     // error of the last attempt
 	Problem   string     `json:"problem,omitempty"`   // text of the alert; absent if there is none
+
+	damage     string    // description of a damaged copy; "" if there is none
+	late       bool      // whether lateAt is set
+	lateAt     time.Time // time from which the pending change is late
+	unprovenAt time.Time // time from which no copy has been proven for too long; zero without a copy
 }
 
 // updateStatus publishes the status.
@@ -35,26 +40,34 @@ func (u *uploader) updateStatus(now time.Time) {
 			c.Checksum = u.location.Checksum()
 		}
 	}
-	var problems []string
-	if u.damage != "" {
-		problems = append(problems, u.damage)
+	c.damage = u.damage
+	c.lateAt, c.late = s.lateAt()
+	if !s.uploaded.IsZero() {
+		c.unprovenAt = s.unprovenAt()
 	}
-	if s.isLate(now) {
-		text := "no copy since " + now.Sub(s.pending).Round(time.Second).String() + ", while changes wait"
-		if u.failure != "" {
-			text += ": " + u.failure
-		}
-		problems = append(problems, text)
-	}
-	if s.isUnproven(now) && !u.schedule.uploaded.IsZero() {
-		problems = append(problems, "no copy has been read back for two days")
-	}
-	c.Problem = strings.Join(problems, "; ")
 	u.report.Store(c)
 }
 
-// status returns the status of the copies.
-func (u *uploader) status() *CopiesStatus { return u.report.Load() }
+// status returns the status of the copies. What is late is decided now, because an upload may hang since the report was made.
+func (u *uploader) status() *CopiesStatus {
+	c, now := *u.report.Load(), time.Now()
+	var problems []string
+	if c.damage != "" {
+		problems = append(problems, c.damage)
+	}
+	if c.late && !now.Before(c.lateAt) {
+		text := "no copy for " + now.Sub(*c.Pending).Round(time.Second).String() + ", while changes wait"
+		if c.Error != "" {
+			text += ": " + c.Error
+		}
+		problems = append(problems, text)
+	}
+	if !c.unprovenAt.IsZero() && !now.Before(c.unprovenAt) {
+		problems = append(problems, "no copy has been read back for two days")
+	}
+	c.Problem = strings.Join(problems, "; ")
+	return &c
+}
 
 // check returns the check of the copies, which does not affect readiness.
 func (c *CopiesStatus) check(now time.Time) Check {

@@ -96,48 +96,51 @@ func (u *uploader) run(ctx context.Context) error {
 			u.schedule.addChange(time.Now())
 			u.schedule.regular = u.schedule.regular || regular
 		}
-		if err := disk.WithIdlePriority(func() error { return u.workIfDue(ctx) }); err != nil {
-			return err
-		}
+		u.workIfDue(ctx)
 		u.updateStatus(time.Now())
 	}
 }
 
-// workIfDue does what is due, one thing at a time. It returns an error only if the daemon must end.
-func (u *uploader) workIfDue(ctx context.Context) error {
+// workIfDue does what is due, one thing at a time, at the lowest priority.
+func (u *uploader) workIfDue(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := time.Now()
-		var what string
-		var work func(context.Context) error
-		s := u.schedule
-		if !u.lossesAt.IsZero() && !now.Before(u.lossesAt) {
-			u.lossesDue, u.lossesAt = true, time.Time{}
+		what, work := u.nextWork(now)
+		if work == nil {
+			return
 		}
-		lossesDue := u.lossesDue && !now.Before(s.retryAt)
-		switch {
-		case lossesDue: // a state before a loss waits for nothing
-			what, work = "upload the states before losses", u.uploadLosses
-		case s.isUploadDue(now):
-			what, work = "upload the current state", u.uploadCurrent
-		case s.isProofDue(now) && u.last.URL != "":
-			what, work = "read a copy back", u.prove
-		case u.folder != nil && u.limits.Deletes && !s.uploaded.IsZero() && now.Sub(u.pruned) >= pruneInterval && !now.Before(s.rested()):
-			what, work = "remove copies", u.prune
-		default:
-			return nil
-		}
-		err := work(ctx)
+		u.updateStatus(now) // the work may take long
+		lossesDue := u.lossesDue
+		err := disk.WithIdlePriority(func() error { return work(ctx) })
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 		if lossesDue && err != nil {
 			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // meanwhile the current state gets its turn
 		}
 		end := time.Now()
-		s.addWork(end, end.Sub(now), err)
+		u.schedule.addWork(end, end.Sub(now), err)
 		u.recordResult(what, err)
 	}
-	return nil
+}
+
+// nextWork returns the work that is due, with a description, or nil if there is none.
+func (u *uploader) nextWork(now time.Time) (what string, work func(context.Context) error) {
+	s := u.schedule
+	if !u.lossesAt.IsZero() && !now.Before(u.lossesAt) {
+		u.lossesDue, u.lossesAt = true, time.Time{}
+	}
+	switch {
+	case u.lossesDue && !now.Before(s.retryAt): // a state before a loss waits for nothing
+		return "upload the states before losses", u.uploadLosses
+	case s.isUploadDue(now):
+		return "upload the current state", u.uploadCurrent
+	case s.isProofDue(now) && u.last.URL != "":
+		return "read a copy back", u.prove
+	case u.folder != nil && u.limits.Deletes && !s.uploaded.IsZero() && now.Sub(u.pruned) >= pruneInterval && !now.Before(s.rested()):
+		return "remove copies", u.prune
+	}
+	return "", nil
 }
 
 // recordResult records and logs the result of some work. It logs a failure once, until the failure is another one.

@@ -249,9 +249,7 @@ func TestDamagedCopyIsFound(t *testing.T) {
 	if c := u.status(); !strings.Contains(c.Problem, "damaged") || c.check(time.Now()).OK || !worthAlert(c.check(time.Now())) {
 		t.Errorf("copies are %+v", c)
 	}
-	if err := u.workIfDue(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	u.workIfDue(t.Context())
 	u.updateStatus(time.Now())
 	if c := u.status(); c.Problem != "" || c.Proven == nil {
 		t.Errorf("copies are %+v", c)
@@ -399,5 +397,33 @@ func TestSecretsOfCopies(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An upload hangs. The alert does not wait for its end.
+func TestHangingUploadRaisesAlert(t *testing.T) {
+	t.Parallel()
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 10)
+	b := objectserver.NewBucket(t, "s3")
+	p, err := faultproxy.New(b.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	d := start(t, copiedTo(t, db, copyTo(t, b.URL, b.Through(p.Addr()))))
+	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
+	p.Stall()
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('during the stall')")
+	c := d.copies("a pending change", func(c *CopiesStatus) bool { return c.Pending != nil && c.late })
+	if c.Problem != "" || c.lateAt.Sub(*c.Pending) < lateUpload {
+		t.Errorf("copies are %+v", c)
+	}
+	stuck := *d.uploader.report.Load() // nobody replaces it while the request hangs
+	stuck.lateAt = time.Now()
+	d.uploader.report.Store(&stuck)
+	if c := d.Status().Copies; !strings.Contains(c.Problem, "while changes wait") || !worthAlert(c.check(time.Now())) {
+		t.Errorf("copies are %+v", c)
 	}
 }

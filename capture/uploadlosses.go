@@ -54,8 +54,12 @@ func (u *uploader) uploadLosses(ctx context.Context) error {
 // findOpenLosses finds the losses that are not acknowledged and whose states before are not kept on this machine. It acknowledges
 // those whose rows are back.
 func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remote.State, known map[string]bool) error {
-	var open []string
 	v := u.view()
+	if v == nil { // it is not known yet which rows are there
+		u.lossesAt = time.Now().Add(lossCheck)
+		return nil
+	}
+	var open []string
 	for _, list := range states {
 		for _, s := range list {
 			if !s.Loss || s.Acknowledged || known[s.URL] {
@@ -65,7 +69,7 @@ func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remot
 			if err != nil {
 				return err
 			}
-			if v == nil || m.Kept == nil || m.Kept.Loss == nil || m.Table.Name != v.Shape().Table {
+			if m.Kept == nil || m.Kept.Loss == nil || m.Table.Name != v.Shape().Table {
 				continue
 			}
 			if back, err := loss.IsBack(m.Kept.Loss, v); err != nil || back {

@@ -106,20 +106,19 @@ func (s *uploadSchedule) isProofDue(now time.Time) bool {
 	return s.prove || now.Sub(s.proven) >= proveInterval
 }
 
-// isLate reports whether changes should have been uploaded for a long time.
-func (s *uploadSchedule) isLate(now time.Time) bool {
+// lateAt returns the time from which the pending changes are late, and reports false if there are none.
+func (s *uploadSchedule) lateAt() (time.Time, bool) {
 	at, ok := s.uploadDue()
 	if rested := s.lastEnd.Add((uploadShare - 1) * s.lastTook); rested.After(at) && s.retryAt.IsZero() {
 		at = rested
 	}
-	return ok && now.Sub(at) >= lateUpload
+	return at.Add(lateUpload), ok
 }
 
-// isUnproven reports whether no state has been proven for a long time.
-func (s *uploadSchedule) isUnproven(now time.Time) bool {
-	since := s.proven
-	if since.IsZero() {
-		since = s.started
+// unprovenAt returns the time from which no state has been proven for too long.
+func (s *uploadSchedule) unprovenAt() time.Time {
+	if s.proven.IsZero() {
+		return s.started.Add(lateProof)
 	}
-	return now.Sub(since) >= lateProof
+	return s.proven.Add(lateProof)
 }

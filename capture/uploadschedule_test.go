@@ -29,7 +29,7 @@ func TestUploadShare(t *testing.T) {
 				s.addWork(now, took, nil)
 				uploads++
 			}
-			if s.isLate(now) {
+			if isLate(s, now) {
 				t.Errorf("uploads that take %s are late after %s", took, now.Sub(start))
 			}
 			now = now.Add(100 * time.Millisecond)
@@ -56,7 +56,7 @@ func TestUploadsAfterAnOutage(t *testing.T) {
 	s.addChange(now)
 	attempts, late := 0, time.Duration(0)
 	for ; now.Before(back); now = now.Add(time.Second) {
-		if s.isLate(now) && late == 0 {
+		if isLate(s, now) && late == 0 {
 			late = now.Sub(start)
 		}
 		if s.isUploadDue(now) {
@@ -78,9 +78,14 @@ func TestUploadsAfterAnOutage(t *testing.T) {
 	}
 	s.pending, s.uploaded = time.Time{}, now
 	s.addWork(now, time.Second, nil)
-	if s.isLate(now) {
+	if isLate(s, now) {
 		t.Error("the alert does not end")
 	}
+}
+
+func isLate(s *uploadSchedule, now time.Time) bool {
+	at, ok := s.lateAt()
+	return ok && !now.Before(at)
 }
 
 func TestHourlyUploads(t *testing.T) {
@@ -97,7 +102,7 @@ func TestHourlyUploads(t *testing.T) {
 			s.pending, s.uploaded = time.Time{}, now
 			s.addWork(now, time.Second, nil)
 		}
-		if s.isLate(now) {
+		if isLate(s, now) {
 			t.Fatalf("late at %s", now)
 		}
 	}
@@ -123,8 +128,8 @@ func TestProofs(t *testing.T) {
 		after    time.Duration
 		due, old bool
 	}{{time.Hour, false, false}, {24 * time.Hour, true, false}, {47 * time.Hour, true, false}, {48 * time.Hour, true, true}} {
-		if at := now.Add(step.after); s.isProofDue(at) != step.due || s.isUnproven(at) != step.old {
-			t.Errorf("after %s: due %t, unproven %t", step.after, s.isProofDue(at), s.isUnproven(at))
+		if at := now.Add(step.after); s.isProofDue(at) != step.due || at.Before(s.unprovenAt()) == step.old {
+			t.Errorf("after %s: due %t, unproven %t", step.after, s.isProofDue(at), !at.Before(s.unprovenAt()))
 		}
 	}
 }

@@ -42,6 +42,8 @@ type fileConfig struct {
 	Missing     choice    `enum:"fail,null" placeholder:"fail|null" default:"fail" help:"What a row of the file without one of the columns means: the file is wrong (fail), or the column is NULL in that row (null), as in files of Spark and serde."`
 	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as for capture run."`
 	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
+
+	fetchedFrom string // URL that File was downloaded from; "" if it was not
 }
 
 // chooseState sets File to the state that a URL or --at selects, and prints which state that is. Without either it does nothing.

@@ -66,6 +66,7 @@ func (c *fileConfig) fetchState(ctx context.Context, std streams, command string
 		return remove, err
 	}
 	remove = func() { os.RemoveAll(folder) }
+	c.fetchedFrom = state.URL
 	c.File, _, err = l.Download(ctx, state, folder)
 	return remove, err
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"capture/capture"
+	"capture/internal/objectserver"
 	"capture/internal/pgserver"
 )
 
@@ -38,8 +39,11 @@ func TestRecoveryPage(t *testing.T) {
 	}
 	d := startIn(t, dir, []string{"DATABASE_URL=" + old}, "run", "--listen=127.0.0.1:0", "--flush-interval=168h")
 	d.ready()
+	bucket := objectserver.NewBucket(t, "s3")
 	page := &page{t: t, lines: strings.Split(string(content), "\n"), dir: dir, stamps: map[string]string{}, urls: strings.NewReplacer(
-		"postgres://capture@db.example.com/app", old, "postgres://postgres@new.example.com/app", pgserver.Database(t))}
+		"postgres://capture@db.example.com/app", old, "postgres://postgres@new.example.com/app", pgserver.Database(t),
+		"postgres://postgres@another.example.com/app", pgserver.Database(t), "s3://backups", bucket.URL)}
+	page.bucket = bucket
 	page.beforeLine = map[string]func(){
 		`$ psql "$DATABASE_URL" -Atqc "INSERT INTO votes (comment, timestamp) VALUES ('after the loss', '2026-11-23 17:30') RETURNING vote_id"`: func() {
 			d.status(func(s capture.Status) bool { return s.Kept.Losses == 1 })
@@ -56,6 +60,13 @@ func TestRecoveryPage(t *testing.T) {
 			hourAgo := time.Now().UTC().Add(-time.Hour).Format("20060102T150405Z")
 			keepHourly(t, filepath.Join(dir, "data/fallback"), hourAgo)
 			page.stamps["20261123T160000Z"] = hourAgo
+		},
+		"## The machine is gone": func() {
+			page.env = append(page.env, objectserver.Environ(bucket.Env)...)
+			lost := startIn(t, t.TempDir(), append(page.env, "DATABASE_URL="+old), "run", "--listen=127.0.0.1:0", "--copy-to="+bucket.URL+"/votes")
+			lost.status(func(s capture.Status) bool { return s.Copies != nil && s.Copies.Proven != nil })
+			lost.signal(syscall.SIGKILL)
+			<-lost.done
 		},
 	}
 	got := page.run()
@@ -107,6 +118,8 @@ type page struct {
 	dir   string
 	urls  *strings.Replacer
 	env   []string // what the commands exported
+
+	bucket *objectserver.Bucket // s3://backups on the page
 
 	beforeLine map[string]func() // what the test does before it comes to a line
 	stamps     map[string]string // the times of the kept states, by those on the page
@@ -160,7 +173,19 @@ func (p *page) command(line string) string {
 	if err != nil && cmd.ProcessState.ExitCode() != exitFailed {
 		p.t.Errorf("$ %s\n%s%v", line, said, err)
 	}
-	return p.showTimes(strings.TrimRight(string(said), "\n"))
+	return p.showCopies(p.showTimes(strings.TrimRight(string(said), "\n")))
+}
+
+var (
+	clusterPattern  = regexp.MustCompile(`\b7\d{18}\b`)
+	positionPattern = regexp.MustCompile(`-[0-9A-F]{16}-`)
+)
+
+// showCopies replaces the name of the bucket, the system identifier of the cluster and the positions in the WAL.
+func (p *page) showCopies(said string) string {
+	said = strings.ReplaceAll(said, p.bucket.URL, "s3://backups")
+	said = clusterPattern.ReplaceAllString(said, "7412345678901234567")
+	return positionPattern.ReplaceAllString(said, "-0000000001A2B3C0-")
 }
 
 var (

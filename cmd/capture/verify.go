@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -58,6 +59,7 @@ func (c verifyCmd) Run(ctx context.Context, std streams) error {
 	}
 	report, err := verify.Verify(ctx, o)
 	shown.clear()
+	report.File = cmp.Or(c.fetchedFrom, report.File)
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}

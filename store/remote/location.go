@@ -35,6 +35,7 @@ type Location struct {
 // IsURL reports whether text is meant as the URL of a location, and not as the path of a file.
 func IsURL(text string) bool {
 	scheme, _, ok := strings.Cut(text, "://")
+	scheme = strings.ToLower(scheme)
 	return ok && (scheme == "azblob" || scheme == "s3" || scheme == "file")
 }
 

@@ -126,9 +126,6 @@ func (w *partWriter) Write(p []byte) (int, error) {
 				return 0, err
 			}
 		}
-		if w.buf == nil {
-			w.buf = make([]byte, 0, partBytes)
-		}
 		fit := min(len(p), partBytes-len(w.buf))
 		w.buf, p = append(w.buf, p[:fit]...), p[fit:]
 	}
