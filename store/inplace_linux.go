@@ -12,7 +12,9 @@ import (
 // opened it as feedback.json must not see the change. Three rules ensure this:
 //
 //   - A write lease (fcntl(2), F_SETLEASE) is granted only while nobody else has the file open or mapped. A reader that opens
-//     the file later waits until the lease ends, and it ends only after the patched file has been published.
+//     the file later waits until the lease ends. It ends after the last byte is written, before the file is synced and published:
+//     what a reader opens then is complete and does not change any more. A program that does not wait (O_NONBLOCK), such as GNU
+//     tar, gets EAGAIN, so the lease is held no longer than that.
 //   - Direct I/O (open(2), O_DIRECT) does not modify pages in the page cache; it puts new pages in their place. A reader may
 //     have passed old pages on to a socket or a pipe (sendfile, splice) before it closed the file. These pages stay unchanged.
 //   - A file with a second name is not patched: that name may be somebody's backup.
@@ -20,7 +22,7 @@ import (
 // If any of this is not possible, writePending patches a clone that shares blocks with the current file (FICLONE), or writes
 // the whole file.
 
-// openShadow opens the shadow file at path for writing, under a lease that ends when the file is closed. It returns nil if the
+// openShadow opens the shadow file at path for writing, under a lease. endLease ends the lease, and so does closing the file. It returns nil if the
 // file can't be patched safely, for example because it is not the known version any more, or because its owner or mode differs
 // from that of the current file.
 func openShadow(path string, known os.FileInfo, current string) *os.File {
@@ -38,6 +40,9 @@ func openShadow(path string, known os.FileInfo, current string) *os.File {
 	file.Close()
 	return nil
 }
+
+// endLease ends the lease on a file that openShadow has opened. If that fails, the lease ends when the file is closed.
+func endLease(file *os.File) { unix.FcntlInt(file.Fd(), unix.F_SETLEASE, unix.F_UNLCK) }
 
 // canReplace reports whether the file has only one name, and the same owner and mode as the current file.
 func canReplace(fd int, current string) bool {

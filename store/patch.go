@@ -25,6 +25,7 @@ func (p *pendingVersion) patch(file *os.File, old *placement.Layout, align int64
 	if err == nil {
 		err = stampVersion(file)
 	}
+	endLease(file) // of a shadow; a clone has none
 	if err == nil {
 		err = file.Sync()
 	}

@@ -86,6 +86,9 @@ func (p *replay) steps(nth, number int, all bool) []refusal {
 			continue
 		}
 		for i, err := range errors {
+			if err == "EDQUOT" && nth > number { // the state that is kept makes room, and the Write succeeds: TestQuota
+				err = "EIO"
+			}
 			if all || i == len(steps)%len(errors) {
 				steps = append(steps, refusal{&c, count, err})
 				if !all {

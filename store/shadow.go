@@ -18,7 +18,7 @@ import (
 // version is made by writing into it the spans that differ.
 type shadow struct {
 	layout *placement.Layout // layout of the file
-	file   *os.File          // open file, with a lease, while it is patched; otherwise nil
+	file   *os.File          // open file while it is patched, at first with a lease; otherwise nil
 }
 
 // Close closes the file, which ends the lease.

@@ -24,7 +24,7 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 	first := r.Kept
 	for disk.IsFull(cause) {
 		need, err := f.missingSpace(bytes, cause)
-		if err != nil {
+		if need == 0 || err != nil {
 			return r, cause
 		}
 		dropped, left, err := f.kept.MakeRoom(need)
@@ -52,14 +52,18 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 	return r, cause
 }
 
-// missingSpace returns the number of bytes that a whole file with its padding lacks after a write failed with the error cause.
+// missingSpace returns the number of bytes that a whole file with its padding lacks after a write failed with the error cause. It
+// returns 0 if the volume seems to have room.
 func (f *File) missingSpace(bytes int64, cause error) (int64, error) {
 	need := bytes + bytes/8
 	if errors.Is(cause, syscall.EDQUOT) {
 		return need, nil // the volume does not report how much of a quota is free
 	}
-	free, err := volume.FreeBytes(f.folder())
-	return max(need-free, 1), err // if nothing seems to be missing, it is inodes: then the least important state goes
+	usage, err := volume.Measure(f.folder())
+	if err == nil && usage.Inodes > 0 && usage.FreeInodes < 4 {
+		return max(need-usage.Free, 1), nil // at least one state goes, with its inodes
+	}
+	return max(need-usage.Free, 0), err
 }
 
 // DiskBytes returns the number of bytes of the file and of all files that belong to it: manifest, lock file, shadow file and

@@ -180,8 +180,6 @@ func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written
 	if err := f.writePending(p, last); err != nil {
 		return err
 	}
-	// A patched shadow stays open until replaceBoth returns: its lease makes readers who open the file wait until it is
-	// published.
 	pending := f.temp.use
 	defer pending.Close()
 	m.Bytes = p.Bytes

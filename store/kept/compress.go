@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -29,7 +28,7 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 		if !s.isPlain() || s.isUnreadable() {
 			continue
 		}
-		done, err := k.compressInRoom(ctx, s)
+		done, err := k.compress(ctx, s)
 		if errors.Is(err, errDropped) {
 			continue
 		}
@@ -39,23 +38,6 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 		compressed = append(compressed, done)
 	}
 	return compressed, nil
-}
-
-// compressInRoom compresses a state. While the compressed data find no room, it drops less important states.
-func (k *States) compressInRoom(ctx context.Context, s State) (State, error) {
-	for {
-		done, err := k.compress(ctx, s)
-		if !disk.IsFull(err) {
-			return done, err
-		}
-		dropped, _, merr := k.MakeRoom(s.DiskBytes / 2)
-		switch {
-		case slices.ContainsFunc(dropped, func(d State) bool { return d.id == s.id }):
-			return State{}, errDropped
-		case len(dropped) == 0:
-			return State{}, errors.Join(err, merr)
-		}
-	}
 }
 
 // isUnreadable reports whether the state stays plain because it could not be read completely.
