@@ -1,0 +1,77 @@
+package markdown
+
+import "strings"
+
+// Limits on a text that is parsed. They are far above what a chat model writes.
+const (
+	maxBytes      = 32 << 10
+	maxDepth      = 16     // levels of quotes and lists
+	maxBrackets   = 2_000  // goldmark looks for the end of each from its beginning
+	maxTableCells = 20_000 // lines of the text times the cells of its widest line; goldmark fills short rows of a table with cells
+)
+
+// isSimple reports whether a text is within the limits. It errs on the side of refusing: a line of code may look like nested
+// quotes.
+func isSimple(source string) bool {
+	if len(source) > maxBytes || strings.Count(source, "[") > maxBrackets {
+		return false
+	}
+	lines, widest := 0, 0
+	var lists []int // columns of the list items that the current line may lie in, outermost first
+	for line := range strings.Lines(source) {
+		lines++
+		widest = max(widest, strings.Count(line, "|"))
+		markers, column := leadingMarkers(line)
+		if markers > maxDepth {
+			return false
+		}
+		if markers > 0 {
+			for len(lists) > 0 && lists[len(lists)-1] >= column {
+				lists = lists[:len(lists)-1]
+			}
+			lists = append(lists, column)
+			if len(lists)+markers-1 > maxDepth {
+				return false
+			}
+		}
+	}
+	return widest*lines <= maxTableCells
+}
+
+// leadingMarkers returns how many markers of quotes and list items begin a line, and the column of the first one.
+func leadingMarkers(line string) (markers, column int) {
+	first := -1
+	for i := 0; i < len(line); {
+		length := markerLength(line[i:])
+		switch {
+		case line[i] == ' ' || line[i] == '\t':
+			i++
+		case length > 0:
+			if first < 0 {
+				first = i
+			}
+			markers++
+			i += length
+		default:
+			return markers, max(first, 0)
+		}
+	}
+	return markers, max(first, 0)
+}
+
+// markerLength returns the length of the marker of a quote or list item that begins text, or 0.
+func markerLength(text string) int {
+	if text[0] == '>' {
+		return 1
+	}
+	n := 0
+	for n < len(text) && '0' <= text[n] && text[n] <= '9' {
+		n++
+	}
+	if n < len(text) && (n == 0 && strings.IndexByte("-*+", text[n]) >= 0 || n > 0 && (text[n] == '.' || text[n] == ')')) {
+		if n+1 == len(text) || strings.IndexByte(" \t\n", text[n+1]) >= 0 {
+			return n + 1
+		}
+	}
+	return 0
+}
