@@ -43,7 +43,10 @@ type refusal struct {
 // parts.
 func (a access) check(r *http.Request, page bool) *refusal {
 	followsLink := page && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
-	if no := refuseForeign(r); no != nil && !followsLink {
+	// Many proxies put another Host into a request, so that the Origin of capture's own page differs from it. With a token, the
+	// browser's word for the same site is enough, and the parts of the page, which contain no votes, need none.
+	trustsProxy := a.token != nil && (page || r.Header.Get("Sec-Fetch-Site") == "same-origin")
+	if no := refuseForeign(r, !trustsProxy); no != nil && !followsLink {
 		return no
 	}
 	if a.token != nil {
@@ -52,11 +55,15 @@ func (a access) check(r *http.Request, page bool) *refusal {
 	return a.local.check(r)
 }
 
-// refuseForeign returns a refusal if a browser sends the request on behalf of another site, and nil otherwise.
-func refuseForeign(r *http.Request) *refusal {
+// refuseForeign returns a refusal if a browser sends the request on behalf of another site, and nil otherwise. checkOrigin is
+// whether an Origin that differs from Host is another site.
+func refuseForeign(r *http.Request, checkOrigin bool) *refusal {
 	site := r.Header.Get("Sec-Fetch-Site")
 	if site != "" && site != "same-origin" && site != "none" {
 		return forbid("the request comes from another web site; open capture's own page instead")
+	}
+	if !checkOrigin {
+		return nil
 	}
 	for _, origin := range r.Header.Values("Origin") {
 		u, err := url.Parse(origin)

@@ -125,6 +125,7 @@ func testAccessWithToken(t *testing.T) {
 	expect("other scheme", 401, "Authorization", "Basic first-secret")
 	expect("sent twice", 401, append(bearer("first-secret"), bearer("first-secret")...)...)
 	expect("right, for another site", 403, append(bearer("first-secret"), "Origin", "https://evil.example")...)
+	expect("right, from the page behind a proxy that changes Host", 200, append(bearer("first-secret"), "Origin", "https://tools.example", "Sec-Fetch-Site", "same-origin")...)
 	expect("right, cross-site", 403, append(bearer("first-secret"), "Sec-Fetch-Site", "cross-site")...)
 	if w := h.do("GET", "/feedback.json"); w.Code != 401 {
 		t.Errorf("this machine needs the token, too: %d", w.Code)

@@ -21,7 +21,7 @@ func RunDebug(ctx context.Context, l net.Listener) error {
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Content-Type-Options", "nosniff")
-			no := refuseForeign(r)
+			no := refuseForeign(r, true)
 			if no == nil {
 				no = local.check(r)
 			}

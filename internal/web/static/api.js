@@ -1,4 +1,5 @@
-// Requests to the server: the token, answers as JSON, downloads, and the stream of events.
+// Requests to the server: the token, answers as JSON, downloads, and the stream of events. Paths are relative to the page, so
+// that it works below any path of a proxy.
 
 import { parseJSON } from "./json.js";
 

@@ -74,8 +74,8 @@ $("more").addEventListener("click", () => list.loadMore());
 $("new-votes").addEventListener("click", () => list.load());
 
 function linkDownloads() {
-  $("get-json").href = "/api/votes.json" + queryOf(list.filter);
-  $("get-csv").href = "/api/votes.csv" + queryOf(list.filter);
+  $("get-json").href = "api/votes.json" + queryOf(list.filter);
+  $("get-csv").href = "api/votes.csv" + queryOf(list.filter);
   const which = isFiltered(list.filter) ? "the matching votes" : "all votes";
   $("get-json").title = `Download ${which} as JSON`;
   $("get-csv").title = `Download ${which} as CSV`;
@@ -109,7 +109,7 @@ async function openVote(key) {
   let vote = list.find(key);
   if (!vote) {
     try {
-      vote = await get("/api/votes/" + encodeURIComponent(key));
+      vote = await get("api/votes/" + encodeURIComponent(key));
     } catch (error) {
       if (error instanceof APIError) announce(error.message);
       if (page.openKey === key) navigate({ vote: "" }, true);
@@ -162,7 +162,7 @@ async function loadSummary() {
   loadSummaryLater.cancel();
   let summary;
   try {
-    summary = await get("/api/summary");
+    summary = await get("api/summary");
   } catch (error) {
     showLoadError(error);
     return;
@@ -222,4 +222,4 @@ onTokenNeeded((reason) => new Promise((resolve) => {
 
 applyAddress();
 setInterval(showStatus, 1000);
-followEvents("/api/events", handleEvent, handleConnection);
+followEvents("api/events", handleEvent, handleConnection);

@@ -119,7 +119,7 @@ export class VoteList {
   #getPage(after, request) {
     const extra = { limit: pageSize };
     if (after !== null) extra.after = after;
-    return get("/api/votes" + queryOf(this.filter, extra), request.signal);
+    return get("api/votes" + queryOf(this.filter, extra), request.signal);
   }
 
   #show(list, fresh) {
