@@ -38,6 +38,7 @@ func (s *Server) routes(cfg *Config) []route {
 		{method: "GET", pattern: "/api/summary", serve: s.summary.serveSummary},
 		{method: "GET", pattern: "/api/votes", serve: s.votes.serveList},
 		{method: "GET", pattern: "/api/votes/{key}", serve: s.votes.serveVote},
+		{method: "GET", pattern: "/api/votes/{key}/markdown", serve: s.markdown.serveAnswers},
 		{method: "GET", pattern: "/api/votes.json", serve: s.export.serveJSON},
 		{method: "GET", pattern: "/api/votes.jsonl", serve: s.export.serveLines},
 		{method: "GET", pattern: "/api/votes.csv", serve: s.export.serveCSV},

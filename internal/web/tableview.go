@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 // tables provides requests with the table in the daemon's memory.
@@ -44,6 +45,22 @@ func (t *tables) current(w http.ResponseWriter) (tableView, bool) {
 func (t *tables) withRoles(view *snapshot.View) (tableView, error) {
 	roles, err := newColumnRoles(view.Shape(), t.timeColumn, t.tagsColumn)
 	return tableView{view, roles}, err
+}
+
+// find returns the row whose key is in the path of the request. If there is none, find answers the request and returns false.
+func (t *tables) find(w http.ResponseWriter, r *http.Request, view tableView) (key rowjson.Key, line []byte, ok bool) {
+	if key, ok = view.parseKey(r.PathValue("key")); ok {
+		var err error
+		if line, err = view.Get(key); err != nil {
+			t.writeReadError(w, err)
+			return nil, nil, false
+		}
+	}
+	if line == nil {
+		writeError(w, http.StatusNotFound, "the table has no row with this key; it may have been deleted")
+		return nil, nil, false
+	}
+	return key, line, true
 }
 
 // writeReadError answers that rows could not be read back from the spill file.

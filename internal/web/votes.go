@@ -58,17 +58,8 @@ func (h *votesHandler) serveVote(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	var line []byte
-	key, ok := t.parseKey(r.PathValue("key"))
-	if ok {
-		var err error
-		if line, err = t.Get(key); err != nil {
-			h.tables.writeReadError(w, err)
-			return
-		}
-	}
-	if line == nil {
-		writeError(w, http.StatusNotFound, "the table has no row with this key; it may have been deleted")
+	key, line, ok := h.tables.find(w, r, t)
+	if !ok {
 		return
 	}
 	setVotesHeader(w)

@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"capture/internal/foldlog"
+	"capture/internal/markdown"
 )
 
 // Server answers HTTP requests for one daemon.
@@ -36,6 +37,8 @@ type Server struct {
 	summary *summaryHandler
 	events  *eventsHandler
 	columns *columnChecker
+
+	markdown *markdownHandler
 }
 
 // New returns a Server and registers its metrics. The caller calls Run once.
@@ -59,6 +62,8 @@ func New(cfg Config) (*Server, error) {
 		summary: &summaryHandler{tables: t, status: cfg.Status, title: cfg.Title, counter: voteCounter{stop: stopping}},
 		events:  &eventsHandler{hub: newHub(), tables: t, status: cfg.Status, stopping: stopping},
 		columns: columns,
+
+		markdown: &markdownHandler{t, markdown.NewParser(cfg.Logger), cfg.Logger},
 	}
 	s.handler = s.middleware.wrap(newMux(s.routes(&cfg), s.middleware.guard))
 	return s, nil
@@ -92,6 +97,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	})
 	publishing.Wait()
 	s.summary.counter.work.Wait()
+	s.markdown.parser.Wait()
 	for _, l := range []*foldlog.Logger{s.file.downloads, s.export.done, s.flush.flushes} {
 		l.Flush()
 	}

@@ -1,6 +1,6 @@
 // Values as texts for people. Pure functions, without the DOM.
 
-import { Exact } from "./json.js";
+import { Exact, isNested } from "./json.js";
 
 const numberFormat = new Intl.NumberFormat("en");
 
@@ -41,11 +41,11 @@ export function formatTimestamp(value, full = false) {
 // isPositive reports whether a tag stands for a positive vote. The server counts by the same rule.
 export const isPositive = (tag) => tag.slice(0, 10).toLowerCase() === "looks good";
 
-// tagsOf returns a row's tags as a flat array of strings.
+// tagsOf returns a row's tags as a flat array of strings. An array of Postgres has at most six dimensions.
 export function tagsOf(value) {
   if (value === null || value === undefined) return [];
-  const tags = Array.isArray(value) ? value.flat(Infinity) : [value];
-  return tags.filter((tag) => tag !== null).map(String);
+  const tags = Array.isArray(value) ? value.flat(6) : [value];
+  return tags.filter((tag) => tag !== null).map((tag) => (isNested(tag) ? JSON.stringify(tag) : String(tag)));
 }
 
 // titleOf returns a column's name as a heading: "bot_response" is "Bot response".

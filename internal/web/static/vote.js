@@ -1,5 +1,6 @@
 // One vote in full, in the dialog.
 
+import { get } from "./api.js";
 import { citationList } from "./citations.js";
 import { $, el } from "./dom.js";
 import { formatTimestamp, tagsOf, titleOf } from "./format.js";
@@ -7,7 +8,8 @@ import { isNested } from "./json.js";
 import { markdown } from "./markdown.js";
 import { tagChip, tree } from "./value.js";
 
-// showVote fills the dialog with a vote, {key, row}. columns are those of /api/summary.
+// showVote fills the dialog with a vote, {key, row}. columns are those of /api/summary. Answers are plain text until the server
+// has parsed them.
 export function showVote(vote, columns) {
   const keyNames = columns.filter((column) => column.key).map((column) => column.name).join(", ");
   const time = columns.find((column) => column.role === "time");
@@ -15,15 +17,22 @@ export function showVote(vote, columns) {
   $("vote-time").textContent = time ? formatTimestamp(vote.row[time.name], true) : "";
 
   const sections = [];
+  const add = (name, makeSection) => {
+    try {
+      sections.push(makeSection());
+    } catch (error) {
+      sections.push(section(titleOf(name), "", el("p", { class: "error" }, `This value can't be shown here (${error.message}).`)));
+    }
+  };
   for (const role of ["question", "answer", "comment", "tags", "citations"]) {
     for (const column of columns) {
-      if (column.role === role) sections.push(roleSection(column, vote.row[column.name]));
+      if (column.role === role) add(column.name, () => roleSection(column, vote.row[column.name]));
     }
   }
   const others = columns.filter((column) => !column.role);
   for (const column of others) {
     const value = vote.row[column.name];
-    if (isNested(value)) sections.push(section(titleOf(column.name), "", tree(value)));
+    if (isNested(value)) add(column.name, () => section(titleOf(column.name), "", tree(value)));
   }
   const plain = others.filter((column) => !isNested(vote.row[column.name]));
   if (plain.length > 0) {
@@ -32,6 +41,21 @@ export function showVote(vote, columns) {
   }
   $("vote-body").replaceChildren(...sections);
   $("vote-body").scrollTop = 0;
+  if ($("vote-body").querySelector("[data-answer]")) showMarkdown(vote.key, sections[0]);
+}
+
+// showMarkdown replaces the plain answers, unless another vote is shown by then. part is a part of this vote's dialog.
+async function showMarkdown(key, part) {
+  let answers;
+  try {
+    ({ answers } = await get(`api/votes/${encodeURIComponent(key)}/markdown`));
+  } catch {
+    return; // the plain text stays
+  }
+  if (!part.isConnected) return;
+  for (const plain of $("vote-body").querySelectorAll("[data-answer]")) {
+    if (Object.hasOwn(answers, plain.dataset.answer)) plain.replaceWith(markdown(answers[plain.dataset.answer]));
+  }
 }
 
 const section = (title, kind, ...content) => el("section", { class: "part " + kind }, el("h3", {}, title), ...content);
@@ -39,13 +63,13 @@ const section = (title, kind, ...content) => el("section", { class: "part " + ki
 const none = () => el("p", { class: "null" }, "none");
 
 function roleSection(column, value) {
-  return section(titleOf(column.name), column.role, roleContent(column.role, value) || none());
+  return section(titleOf(column.name), column.role, roleContent(column, value) || none());
 }
 
-function roleContent(role, value) {
+function roleContent({ name, role }, value) {
   if (value === null || value === undefined || value === "") return null;
   switch (role) {
-    case "answer": return markdown(String(value));
+    case "answer": return el("div", { class: "plain", "data-answer": name }, String(value));
     case "tags": {
       const tags = tagsOf(value);
       return tags.length > 0 ? el("p", { class: "tags-line" }, ...tags.map(tagChip)) : null;

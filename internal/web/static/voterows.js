@@ -3,6 +3,7 @@
 import { fragmentOf, wordsOf } from "./address.js";
 import { el } from "./dom.js";
 import { excerpt, formatTimestamp, tagsOf, withoutMarkdown } from "./format.js";
+import { isNested } from "./json.js";
 import { highlight, tagChip } from "./value.js";
 
 // VoteRows shows votes in a list element. It keeps the elements of votes that stay the same: a vote must not move away
@@ -20,10 +21,10 @@ export class VoteRows {
     const words = wordsOf(filter);
     const shared = JSON.stringify([columns, words]);
     for (const vote of votes) {
-      const source = shared + JSON.stringify(vote.row);
+      const source = shared + textOf(vote.row);
       const old = before.get(vote.key);
       const unchanged = old?.source === source;
-      const node = unchanged ? old.node : voteRow(vote, columns, words, fresh.has(vote.key));
+      const node = unchanged ? old.node : safeVoteRow(vote, columns, words, fresh.has(vote.key));
       if (old && !unchanged && old.node.contains(document.activeElement)) queueMicrotask(() => focusLink(node));
       node.firstElementChild.setAttribute("href", fragmentOf(filter, vote.key));
       this.#shown.set(vote.key, { node, source });
@@ -43,6 +44,25 @@ export class VoteRows {
 }
 
 const focusLink = (node, options) => node?.firstElementChild.focus(options);
+
+// safeVoteRow returns the element of a vote. If a vote can't be shown, its element says so, and the others are shown all the same.
+function safeVoteRow(vote, columns, words, fresh) {
+  try {
+    return voteRow(vote, columns, words, fresh);
+  } catch (error) {
+    return el("li", { "data-key": vote.key }, el("a", { href: "#" }, el("div", { class: "meta" }, el("span", {}, "#" + vote.key)),
+      el("div", { class: "second-line" }, `This vote can't be shown here (${error.message}). feedback.json has it.`)));
+  }
+}
+
+// textOf returns a value as JSON, or a note if it is nested too deeply for that.
+function textOf(value) {
+  try {
+    return JSON.stringify(value);
+  } catch {
+    return "nested too deeply to be shown here";
+  }
+}
 
 function voteRow(vote, columns, words, fresh) {
   const valueOf = (role) => {
@@ -65,7 +85,6 @@ function voteRow(vote, columns, words, fresh) {
 
 // otherValues returns the first columns without a role, for a table that has nothing of a vote's texts.
 function otherValues(vote, columns) {
-  const textOf = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
   return columns.filter((column) => !column.role && !column.key && vote.row[column.name] !== null).slice(0, 5)
-    .map((column) => `${column.name}: ${textOf(vote.row[column.name])}`).join(" · ");
+    .map(({ name }) => `${name}: ${isNested(vote.row[name]) ? textOf(vote.row[name]) : String(vote.row[name])}`).join(" · ");
 }

@@ -1,0 +1,54 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/hashicorp/go-hclog"
+
+	"capture/internal/markdown"
+)
+
+// markdownHandler serves the answers in a vote, which models write in Markdown, as trees of elements.
+type markdownHandler struct {
+	tables *tables
+	parser *markdown.Parser
+	log    hclog.Logger
+}
+
+// serveAnswers answers with the elements of each answer of the vote whose key is in the path. An answer that is not parsed,
+// because it is too long or nested too deeply, is left out.
+func (h *markdownHandler) serveAnswers(w http.ResponseWriter, r *http.Request) {
+	t, ok := h.tables.current(w)
+	if !ok {
+		return
+	}
+	_, line, ok := h.tables.find(w, r, t)
+	if !ok {
+		return
+	}
+	answers := map[string][]markdown.Node{}
+	for i, column := range t.shape.Columns {
+		value := t.value(line, i)
+		if t.roles[i] != roleAnswer || len(value) < 2 || value[0] != '"' {
+			continue
+		}
+		nodes, err := h.parser.Parse(r.Context(), string(unquoteJSON(value)))
+		switch {
+		case err == nil:
+			answers[column.Name] = nodes
+		case errors.Is(err, markdown.ErrTooComplex):
+		case errors.Is(err, context.DeadlineExceeded):
+			h.log.Debug("Markdown not parsed in time", "column", column.Name)
+		default:
+			writeUnavailable(w, 1, "the answer could not be parsed as Markdown; see the error log")
+			return
+		}
+	}
+	setVotesHeader(w)
+	_ = json.NewEncoder(w).Encode(struct {
+		Answers map[string][]markdown.Node `json:"answers"`
+	}{answers})
+}
