@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"capture/internal/cgroup"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 )
@@ -34,9 +35,14 @@ func (p place) isNewer(q place) bool {
 	return bytes.Compare(p.key, q.key) > 0
 }
 
-// maxTimedRows is the maximum number of rows that are ordered by time. The order takes up to 12 bytes for each row. Rows of larger
-// tables are ordered by key.
-const maxTimedRows = 5_000_000
+// bytesPerTimedRow is the memory that the order takes for each row, at most.
+const bytesPerTimedRow = 12
+
+// maxTimedRows returns the maximum number of rows that are ordered by time: 5 million, or as many as take a sixteenth of the memory
+// limit. Rows of larger tables are ordered by key.
+var maxTimedRows = sync.OnceValue(func() int {
+	return int(min(5_000_000, cgroup.MemoryLimit()/16/bytesPerTimedRow))
+})
 
 // timeOrder orders the rows of the current state by time. The first use reads every row. Later ones read the Parts that have
 // changed since. It holds no rows, since these would stay in memory.
@@ -68,7 +74,7 @@ type timedPart struct {
 
 // partsOf returns the Parts of a state with their times, in the order of the keys. It returns nil if the rows are not ordered by time.
 func (o *timeOrder) partsOf(t tableView) ([]timedPart, error) {
-	if t.time < 0 || t.Rows() > maxTimedRows {
+	if t.time < 0 || t.Rows() > maxTimedRows() {
 		return nil, nil
 	}
 	o.mu.Lock()
@@ -371,16 +377,11 @@ func (t tableView) placeText(p place) string {
 }
 
 // isOrderedByTime reports whether the newest row is the one with the latest time, and not the one with the highest key.
-func (t tableView) isOrderedByTime() bool { return t.time >= 0 && t.Rows() <= maxTimedRows }
+func (t tableView) isOrderedByTime() bool { return t.time >= 0 && t.Rows() <= maxTimedRows() }
 
 // parsePlace is the inverse of placeText. In a table that is ordered by time, it also accepts the key of a row alone.
 func (t tableView) parsePlace(text string) (*place, bool) {
-	if !t.isOrderedByTime() {
-		// A table that was smaller when the text was printed was ordered by time.
-		key, ok := t.parseKey(text)
-		return &place{key: key}, ok
-	}
-	if rest, ok := strings.CutPrefix(text, placePrefix); ok {
+	if rest, ok := strings.CutPrefix(text, placePrefix); ok && t.time >= 0 { // also if the table has become too large for the order by time
 		if micros, keyOf, ok := strings.Cut(rest, ":"); ok {
 			if n, err := strconv.ParseInt(micros, 10, 64); err == nil {
 				key, ok := t.parseKey(keyOf)
@@ -389,8 +390,8 @@ func (t tableView) parsePlace(text string) (*place, bool) {
 		}
 	}
 	key, ok := t.parseKey(text)
-	if !ok {
-		return nil, false
+	if !ok || !t.isOrderedByTime() {
+		return &place{key: key}, ok
 	}
 	line, err := t.Get(key)
 	if err != nil || line == nil {
