@@ -216,6 +216,9 @@ func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
 	errors.As(err, &pg)
 	name := foreign.Text(postgres.QuoteIdentifier(pg.ConstraintName))
 	place, refused := m.findRefused(ctx, err)
+	if taken := m.findTaken(ctx, pg.ConstraintName); taken != "" {
+		return &rowError{place: taken, err: err}
+	}
 	if protectors := m.protectors("foreign key %[2]s of table %[1]s"); protectors != "" {
 		if place != "" {
 			place = ", the first at " + place
@@ -231,6 +234,38 @@ func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
 		return &rowError{place: place, err: refused}
 	}
 	return explain("write to "+m.table.Name().String(), err)
+}
+
+// uniqueColumnsSQL lists the columns of a unique index without expressions and condition. $1 is the table's OID, $2 the index.
+const uniqueColumnsSQL = `
+	SELECT a.attname::pg_catalog.text
+	FROM pg_catalog.pg_index i
+	JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+	CROSS JOIN LATERAL pg_catalog.generate_series(0, i.indnkeyatts - 1) k
+	JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]
+	WHERE i.indrelid = $1::bigint::oid AND c.relname = $2::text::name AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL
+	ORDER BY k`
+
+// findTaken returns the place of a row of the file whose value of a unique constraint belongs to a row that the file lacks and that
+// stays in the table. It returns "" if it finds none.
+func (m *stagedMerge) findTaken(ctx context.Context, constraint string) string {
+	if m.options.DeleteExtra || len(m.key) == 0 {
+		return ""
+	}
+	var columns []string
+	err := withSavepoint(ctx, m.tx, func() (err error) {
+		columns, err = queryTexts(ctx, m.tx, uniqueColumnsSQL, int64(m.table.OID), constraint)
+		return err
+	})
+	if err != nil || len(columns) == 0 || slices.ContainsFunc(columns, func(name string) bool { return !slices.Contains(m.columns.names, name) }) {
+		return ""
+	}
+	var conditions []string
+	for _, name := range columns {
+		conditions = append(conditions, fmt.Sprintf("s.%[1]s = t.%[1]s", postgres.QuoteIdentifier(name)))
+	}
+	return m.findPlace(ctx, fmt.Sprintf("%s s WHERE EXISTS (SELECT FROM %s t WHERE %s AND %s)",
+		stagingTable, m.table.FromClause(), strings.Join(conditions, " AND "), m.extra()))
 }
 
 // protectors lists the foreign keys that protect rows from being deleted: see protected. format gets the table and the name.

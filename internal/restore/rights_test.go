@@ -104,6 +104,23 @@ func TestProtectedRowsThatExchangeValues(t *testing.T) {
 	}
 }
 
+// TestUniqueValueOfARowThatStays restores a row whose unique value another row has that the file lacks.
+func TestUniqueValueOfARowThatStays(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec("CREATE TABLE t (id int PRIMARY KEY, pos int NOT NULL UNIQUE); CREATE TABLE c (t int REFERENCES t ON DELETE CASCADE); INSERT INTO t VALUES (1, 1), (2, 2), (3, 3); INSERT INTO c VALUES (1), (2), (3)")
+	path := d.Export("t")
+	d.Exec("UPDATE t SET pos = 30 WHERE id = 3; INSERT INTO t VALUES (9, 3)")
+	o := restore.Options{Path: path, OnConflict: restore.Overwrite}
+	d.wantRefused(o, "line 4 (id 3)", `another row has the same value already (unique constraint "t_pos_key")`)
+	o.OnConflict = restore.Skip
+	d.Exec("DELETE FROM t WHERE id = 3")
+	d.wantRefused(o, "line 4 (id 3)", `another row has the same value already (unique constraint "t_pos_key")`)
+	o.OnConflict, o.DeleteExtra = restore.Overwrite, true
+	d.restore(o)
+	d.wantEqual(path, "t")
+}
+
 // TestForeignKeysThatAreInTheWay restores rows that foreign keys do not allow.
 func TestForeignKeysThatAreInTheWay(t *testing.T) {
 	t.Parallel()
