@@ -29,6 +29,7 @@ var (
 	vsFileSize     = baseline{"", "the file's size"}
 	vsCopyTime     = baseline{"copy-s", "a copy of the whole table"}
 	vsCopyBytes    = baseline{"copy-MB", "a copy of the whole table"}
+	vsCopyFrom     = baseline{"psql-s", "psql, \\copy of the same rows"}
 	vsNoFollower   = baseline{"none-inserts/s", "without a follower"}
 	vsRecvFollower = baseline{"recvlogical-inserts/s", "with pg_recvlogical to nothing"}
 )
@@ -89,6 +90,8 @@ var comparisons = []comparison{
 	{"The same, as many rows as the server can change", "capture", "Memory", "updates/file", vsFileSize, atMost(1.2)},
 	{"Commit to durable file at 1,000 rows, half of them", "capture", "Latency", "p50-ms", baseline{"floor-p50-ms", "the delay and a plain write"}, atMost(1.5)},
 	{"Commit to durable file, 99 of 100", "capture", "Latency", "p99-ms", baseline{"floor-p99-ms", "the delay and a plain write"}, atMost(1.5)},
+	{"Restoring the file into an empty table", "capture", "Restore", "capture-s", vsCopyFrom, atMost(1.5)},
+	{"Restoring it over the table, of which a tenth is missing and a tenth has changed", "capture", "Restore", "capture-merge-s", vsCopyFrom, aim{}},
 	{"The application's inserts, 8 clients, durable commits", "with capture (logical)", "Inserts/synchronous", "logical-inserts/s", vsNoFollower, atLeast(0.95)},
 	{"", "with capture (logical)", "Inserts/synchronous", "logical-inserts/s", vsRecvFollower, atLeast(1)},
 	{"", "with pg_recvlogical to nothing", "Inserts/synchronous", "recvlogical-inserts/s", vsNoFollower, aim{}},
