@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/faultproxy"
@@ -294,4 +295,46 @@ func TestResyncLargerThanMemory(t *testing.T) {
 		t.Errorf("not spilled: %+v", m)
 	}
 	d.equal(conn, "votes", "vote_id")
+}
+
+// TestResyncOpenTransactions: transactions that are open or prepared when the horizon is read commit while capture is
+// disconnected. Others with higher IDs have ended before. The horizon must stay below the open ones.
+func TestResyncOpenTransactions(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	url := s.URL("postgres")
+	conn, open, prepared := connect(t, url), connect(t, url), connect(t, url)
+	attackedTable(t, conn)
+	p := proxied(t, s)
+	cfg := proxiedConfig(t, p, url)
+	cfg.Table = postgres.Name{Table: "t"}
+	d := start(t, cfg)
+	d.ready()
+	before := d.waitHorizon(conn)
+	exec(t, prepared, "BEGIN; UPDATE t SET n = -3 WHERE id = 3; SAVEPOINT a; UPDATE t SET n = -4 WHERE id = 4; PREPARE TRANSACTION 'resync'", pgx.QueryExecModeSimpleProtocol)
+	exec(t, open, "BEGIN; UPDATE t SET n = -1 WHERE id = 1", pgx.QueryExecModeSimpleProtocol)
+	for i := range 20 {
+		exec(t, conn, "UPDATE t SET n = 1000 + n WHERE id = $1", 50+i)
+	}
+	exec(t, open, "SAVEPOINT a; UPDATE t SET n = -2 WHERE id = 2; RELEASE a; DELETE FROM t WHERE id = 5", pgx.QueryExecModeSimpleProtocol)
+	exec(t, conn, "UPDATE t SET n = 1000 + n WHERE id = 90")
+	lsn := one[string](t, conn, "SELECT pg_current_wal_insert_lsn()::text")
+	eventually(t, "a horizon of now", func() error {
+		if _, err := d.Snapshot(t.Context()); err != nil {
+			return err
+		}
+		h := d.table.View().Horizon()
+		if at, err := pglogrepl.ParseLSN(lsn); err != nil || h == nil || h.LSN < at || h.XID < before.XID {
+			return fmt.Errorf("%+v, want one after %s: %v", h, lsn, err)
+		}
+		return nil
+	})
+	r := d.disconnected(p, func() {
+		exec(t, open, "COMMIT")
+		exec(t, conn, "COMMIT PREPARED 'resync'")
+	})
+	if r.Message != "resynced" || r.Deleted != 1 || r.Changed != 25 {
+		t.Errorf("%+v", r)
+	}
+	d.equal(conn, "t", "id")
 }
