@@ -91,7 +91,7 @@ func restartRandomly(t *testing.T, s *pgserver.Server, source string, seed uint6
 		g.run(conn, fmt.Sprintf(pick(r, maintenance), pick(r, g.tables).name))
 		time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
 	})
-	for range testRounds(t, "CAPTURE_TEST_RESTARTS", 5) {
+	for range testRounds(t, "CAPTURE_TEST_RESTARTS", 3) {
 		time.Sleep(time.Duration(r.IntN(400)) * time.Millisecond)
 		switch r.IntN(4) {
 		case 0:

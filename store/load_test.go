@@ -43,13 +43,16 @@ func TestLoad(t *testing.T) {
 	f := open(t, path)
 	write(t, f, d.tab.View(), store.ReasonStart)
 	small, smallPatched := 0, 0
-	for range 25 {
+	for range 15 {
 		want := content(t, d.tab.View())
 		if err := f.Close(); err != nil {
 			t.Fatal(err)
 		}
 		f = open(t, path)
 		d.tab = snapshot.NewTable()
+		if d.r.IntN(3) == 0 { // most pages are spilled while they are loaded
+			d.tab.LimitMemory(256<<10, dir, func(err error) { t.Error(err) })
+		}
 		if err := loadInto(t.Context(), f, d.tab); err != nil {
 			t.Fatal(err)
 		}

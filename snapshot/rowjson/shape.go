@@ -1,8 +1,8 @@
 package rowjson
 
 // FormatVersion is the version of the JSON and of the keys that this package makes. It must be raised with every change after which
-// the same row of the same table gets another line or another key: rows that an earlier version wrote are then read from the
-// database again.
+// the same row of the same table gets another line or another key (TestFormatVersion fails then): rows that an earlier version
+// wrote are read from the database again.
 const FormatVersion = 1
 
 // Shape describes a table and how its rows are written: the columns in order, with their types, and the key.
