@@ -84,6 +84,10 @@ type Config struct {
 	AlertURL   string
 	AlertAfter time.Duration
 
+	// HeartbeatURL is requested at most once a minute while the daemon is ready and its copies are in time. Empty turns
+	// heartbeats off.
+	HeartbeatURL string
+
 	// Version is capture's own version, for Status, alerts and manifests.
 	Version string
 
@@ -181,6 +185,7 @@ type intervals struct {
 	alertCheck  time.Duration // time between checks for conditions that are worth an alert
 	uploadCheck time.Duration // time between checks whether an upload is due
 	uploadDelay time.Duration // time from a change to its upload
+	heartbeat   time.Duration // time between heartbeats
 	alertRetry  time.Duration // pause before the first retry of an alert; the pauses double up to longestAlertRetry
 }
 
@@ -190,6 +195,7 @@ func (i intervals) withDefaults() intervals {
 	i.keptCheck = cmp.Or(i.keptCheck, 5*time.Second)
 	i.alertCheck = cmp.Or(i.alertCheck, time.Second)
 	i.uploadCheck = cmp.Or(i.uploadCheck, time.Second)
+	i.heartbeat = cmp.Or(i.heartbeat, time.Minute)
 	i.alertRetry = cmp.Or(i.alertRetry, 5*time.Second)
 	return i
 }

@@ -96,6 +96,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	if d.cfg.AlertURL != "" {
 		run("alert", newAlerter(&d.cfg, d.Status).run)
 	}
+	if d.cfg.HeartbeatURL != "" {
+		run("heartbeat", newHeartbeat(&d.cfg, d.Status).run)
+	}
 	if d.cfg.Compare != nil && d.cfg.VerifyInterval > 0 {
 		run("verify", (&verifier{
 			compare: d.cfg.Compare, interval: d.cfg.VerifyInterval, database: d.supervisor.database.reload, maxRow: d.cfg.maxRowBytes,

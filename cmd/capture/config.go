@@ -127,9 +127,10 @@ type pageConfig struct {
 
 // watchConfig controls warnings and alerts.
 type watchConfig struct {
-	VolumeWarn count    `placeholder:"PERCENT" env:"CAPTURE_VOLUME_WARN" default:"80" min:"0" max:"100" help:"Warn when a volume is fuller than this, in percent; 0 means never."`
-	AlertURL   alertURL `name:"alert-url" placeholder:"URL" env:"CAPTURE_ALERT_URL" help:"URL to which alerts are posted as JSON. Slack-compatible webhooks accept it."`
-	AlertAfter duration `placeholder:"DURATION" env:"CAPTURE_ALERT_AFTER" default:"1m" min:"1s" max:"24h" help:"How long a problem must last before an alert is sent."`
+	VolumeWarn   count     `placeholder:"PERCENT" env:"CAPTURE_VOLUME_WARN" default:"80" min:"0" max:"100" help:"Warn when a volume is fuller than this, in percent; 0 means never."`
+	AlertURL     secretURL `name:"alert-url" placeholder:"URL" env:"CAPTURE_ALERT_URL" help:"URL to which alerts are posted as JSON. Slack-compatible webhooks accept it."`
+	AlertAfter   duration  `placeholder:"DURATION" env:"CAPTURE_ALERT_AFTER" default:"1m" min:"1s" max:"24h" help:"How long a problem must last before an alert is sent."`
+	HeartbeatURL secretURL `name:"heartbeat-url" placeholder:"URL" env:"CAPTURE_HEARTBEAT_URL" help:"URL to request at most once a minute while all is well, for a service that notices when that stops."`
 }
 
 // watchedDirs returns the folders that capture writes to. Name is the volume's name in the status and the metrics.

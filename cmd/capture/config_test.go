@@ -128,6 +128,7 @@ func TestPrecedence(t *testing.T) {
 		"time-column":     {"", "env", "flag"},
 		"tags-column":     {"", "env", "flag"},
 		"volume-warn":     {"80", "2", "3"},
+		"heartbeat-url":   {"", "http://env.example", "https://flag.example"},
 		"alert-url":       {"", "http://env.example", "https://flag.example"},
 		"alert-after":     {"1m", "2m", "3m"},
 	}

@@ -266,17 +266,17 @@ func (t tokenFile) readToken() (string, error) {
 	return token, nil
 }
 
-// alertURL is an http or https URL. It often contains a secret, so errors never show it.
-type alertURL string
+// secretURL is an http or https URL. It often contains a secret, so errors never show it.
+type secretURL string
 
-func (a *alertURL) Decode(ctx *kong.DecodeContext) error {
+func (u *secretURL) Decode(ctx *kong.DecodeContext) error {
 	text, err := popValue(ctx, "URL")
 	if err != nil {
 		return err
 	}
-	if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	if parsed, err := url.Parse(text); err != nil || parsed.Host == "" || parsed.Scheme != "http" && parsed.Scheme != "https" {
 		return errors.New("the value (hidden, it may be a secret) is not a URL such as https://hooks.example.com/services/…")
 	}
-	*a = alertURL(text)
+	*u = secretURL(text)
 	return nil
 }

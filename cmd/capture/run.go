@@ -92,5 +92,6 @@ func (c runCmd) daemonConfig(database *pgx.ConnConfig, output string) capture.Co
 		VolumeWarn:     int(c.VolumeWarn),
 		AlertURL:       string(c.AlertURL),
 		AlertAfter:     time.Duration(c.AlertAfter),
+		HeartbeatURL:   string(c.HeartbeatURL),
 	}
 }

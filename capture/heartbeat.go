@@ -1,0 +1,92 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// heartbeat requests a URL about once a minute while all is well, so that a service outside notices when capture, its machine or
+// its network is gone. No heartbeat is sent while capture is not ready or the check of copies fails.
+type heartbeat struct {
+	url      string
+	interval time.Duration // time between requests, at least
+	check    time.Duration // time between looks at the Status
+	status   func() Status
+	log      hclog.Logger
+
+	client  *http.Client
+	next    time.Time // earliest time of the next request
+	failing bool      // whether the last request failed, which is logged only once
+}
+
+func newHeartbeat(cfg *Config, status func() Status) *heartbeat {
+	return &heartbeat{
+		url: cfg.HeartbeatURL, interval: cfg.intervals.heartbeat, check: cfg.intervals.alertCheck, status: status, log: cfg.Logger,
+		client: newAlertClient(),
+	}
+}
+
+// run sends heartbeats until ctx ends.
+func (h *heartbeat) run(ctx context.Context) error {
+	tick := time.NewTicker(h.check)
+	defer tick.Stop()
+	defer h.client.CloseIdleConnections()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			if st := h.status(); now.Before(h.next) || !isHealthy(&st) {
+				continue
+			}
+			h.next = now.Add(h.interval)
+			err := h.send(ctx)
+			if err != nil && !h.failing && ctx.Err() == nil {
+				h.log.Warn("heartbeat not sent; retrying", "error", err)
+			}
+			if err == nil && h.failing {
+				h.log.Info("heartbeat sent again")
+			}
+			h.failing = err != nil
+		}
+	}
+}
+
+// isHealthy reports whether capture is ready and, if it copies states off the machine, its copies are in time and proven.
+func isHealthy(st *Status) bool {
+	for _, c := range st.Checks {
+		if c.Name == copyCheck && !c.OK {
+			return false
+		}
+	}
+	return st.Ready
+}
+
+// send requests the URL. The URL is often a secret, so the returned error never contains it.
+func (h *heartbeat) send(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url, nil)
+	if err != nil {
+		return errors.New("send heartbeat: --heartbeat-url is not a URL")
+	}
+	req.Header.Set("User-Agent", "capture/"+h.status().Version)
+	resp, err := h.client.Do(req)
+	if err != nil {
+		if u := (*url.Error)(nil); errors.As(err, &u) {
+			err = u.Err
+		}
+		return fmt.Errorf("send heartbeat: %w", err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be reused
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("send heartbeat: the receiver answered %s", resp.Status)
+	}
+	return nil
+}
