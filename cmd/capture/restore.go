@@ -22,14 +22,16 @@ type restoreCmd struct {
 	OnConflict      choice `enum:"fail,skip,overwrite" placeholder:"fail|skip|overwrite" default:"fail" help:"What to do if the table has a row's key already: restore nothing (fail), keep the table's row (skip) or replace it (overwrite)."`
 	DeleteExtra     bool   `help:"Delete rows of the table that are not in the file. With --on-conflict overwrite, the table becomes equal to the file."`
 	DryRun          bool   `help:"Restore in a transaction, print the result and roll back."`
-	DisableTriggers bool   `help:"Disable the table's triggers and, if the user may, its foreign keys during the restore."`
+	DisableTriggers bool   `help:"Disable the table's triggers and rules and, if the user may, its foreign keys during the restore."`
 	Yes             bool   `short:"y" help:"Overwrite and delete, and restore into a table that only the manifest names, without asking for confirmation."`
 	JSON            bool   `name:"json" help:"Print the result as JSON."`
 }
 
 func (restoreCmd) Help() string {
 	return "Loads the file into a table in one transaction: on any error, nothing changes. Columns are matched by name. " +
-		"Sequences continue after the highest key. A file that does not match its manifest is refused. During the restore, " +
+		"Sequences continue after the highest key. A file that does not match its manifest is refused. Into an empty table, and with " +
+		"--on-conflict overwrite --delete-extra, the table becomes what the file says: a trigger or rule that leaves out or changes " +
+		"rows undoes the restore. Otherwise the result reports such rows, and rows of other tables that went with them. While rows are written, " +
 		"other sessions can read the table; their writes wait."
 }
 
