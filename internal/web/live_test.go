@@ -38,6 +38,7 @@ const createVotes = `CREATE TABLE votes (
 type live struct {
 	t    *testing.T
 	host string
+	path string // path of feedback.json
 	db   *pgx.Conn
 	log  *lockedBuffer
 }
@@ -84,7 +85,7 @@ func runLive(t *testing.T, database, create, table string, change func(*Config))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.host = listener.Addr().String()
+	l.host, l.path = listener.Addr().String(), path
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() { ended <- d.Run(ctx) }()

@@ -15,6 +15,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"capture/internal/pgserver"
+	"capture/store/kept"
 )
 
 func TestPageFollowsTheTable(t *testing.T) {
@@ -190,6 +191,33 @@ func TestPageWhilePostgresIsStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.waitFor(`document.querySelector("#banner").hidden && document.querySelector("#state").innerText === "Following"`)
+	p.check(l.host)
+}
+
+// TestPageShowsLoss empties the table. The page shows the loss, with the command that restores the rows, until it is acknowledged.
+func TestPageShowsLoss(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a browser")
+	}
+	t.Parallel()
+	l := runLive(t, pgserver.Database(t), createVotes, "votes", nil)
+	l.insertVotes(60)
+	l.waitReady()
+	p := openTab(t, desktop, l.url())
+	p.waitFor(`document.querySelectorAll("#votes li").length === 50 && document.querySelector("#banner").hidden`)
+	l.exec("DELETE FROM votes")
+	p.waitFor(`document.querySelector("#banner").innerText.includes("The table has lost rows or values.")`)
+	p.waitFor(`document.querySelector("#banner").innerText.includes("capture restore --on-conflict skip ")`)
+	p.waitFor(`document.querySelector("#state").innerText === "Following"`)
+	p.screenshot("loss")
+	states, err := kept.List(l.path)
+	if err != nil || len(states) != 1 {
+		t.Fatalf("the kept states are %+v, %v", states, err)
+	}
+	if err := states[0].Acknowledge(); err != nil {
+		t.Fatal(err)
+	}
+	p.waitFor(`document.querySelector("#banner").hidden`)
 	p.check(l.host)
 }
 

@@ -65,6 +65,22 @@ function factsOf(status, now) {
   ];
 }
 
+// notices are the checks that the page shows although capture is ready, the most important first. The detail of a loss has the
+// command that restores the rows.
+const notices = [
+  ["loss", "The table has lost rows or values."],
+  ["columns", "A column for this page is missing."],
+];
+
+// noticeOf returns the banner for the most important notice, with an empty head if there is none.
+function noticeOf(status) {
+  for (const [name, head] of notices) {
+    const check = (status.checks || []).find((check) => check.name === name && !check.ok);
+    if (check) return { head, text: check.detail };
+  }
+  return { head: "", text: "" };
+}
+
 // summaryOf returns the texts of the pill and of the banner, whose head is "" if all is well. It returns neither before
 // the first answer.
 export function summaryOf({ status, lastContact, unreachableSince, streamError }, now) {
@@ -80,9 +96,7 @@ export function summaryOf({ status, lastContact, unreachableSince, streamError }
   if (!status) return {};
   const [text, kind] = stateTexts[status.state] || [status.state, "warn"];
   if (status.ready) {
-    const column = (status.checks || []).find((check) => check.name === "columns" && !check.ok);
-    const banner = streamError ? { head: "Live updates are off.", text: streamError }
-      : { head: column ? "A column for this page is missing." : "", text: column ? column.detail : "" };
+    const banner = streamError ? { head: "Live updates are off.", text: streamError } : noticeOf(status);
     return { pill: { text, kind }, banner };
   }
 
