@@ -172,6 +172,11 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 	if !k.To {
 		return nil
 	}
+	return m.explainReferences(k)
+}
+
+// explainReferences returns the error for rows of another table that refer to rows that the restore would delete or change.
+func (m *stagedMerge) explainReferences(k *foreignKey) error {
 	return &postgres.Problem{
 		Summary: fmt.Sprintf("rows of table %s refer to rows that would go from table %s (foreign key %s)", foreign.Text(k.Child), m.table.Name(), foreign.Text(postgres.QuoteIdentifier(k.Name))),
 		Reason:  "the file lacks those rows, or has other values in the columns that are referred to",
@@ -195,8 +200,15 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if found {
-			return fmt.Errorf("foreign key %s of table %s would be violated", postgres.QuoteIdentifier(k.Name), k.Child)
+		switch {
+		case !found:
+		case k.To && !k.From:
+			return m.explainReferences(k)
+		default:
+			return &postgres.Problem{
+				Summary: fmt.Sprintf("rows of the file refer to rows of table %s that are not there (foreign key %s)", foreign.Text(k.Parent), foreign.Text(postgres.QuoteIdentifier(k.Name))),
+				Hint:    "restore that table first",
+			}
 		}
 	}
 	return nil

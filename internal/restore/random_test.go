@@ -18,7 +18,7 @@ import (
 // CAPTURE_TEST_SEED the seed of the first one.
 func TestRandomTables(t *testing.T) {
 	t.Parallel()
-	rounds, seed := 12, uint64(time.Now().UnixNano())
+	rounds, seed := 8, uint64(time.Now().UnixNano())
 	if n, err := strconv.Atoi(os.Getenv("CAPTURE_TEST_TABLES")); err == nil {
 		rounds = n
 	}

@@ -132,6 +132,16 @@ func TestForeignKeysThatAreInTheWay(t *testing.T) {
 	d.wantRefused(o, "rows of table public.c refer to rows that would go from table public.t", `foreign key "c_t_fkey"`, "--delete-extra")
 	o.DeleteExtra = false
 	d.restore(o)
+
+	// The same where rows exchange unique values, and the foreign key is deferred.
+	d.Exec("CREATE TABLE u (id int PRIMARY KEY, pos int NOT NULL UNIQUE, up int REFERENCES u ON DELETE CASCADE); CREATE TABLE cu (u int REFERENCES u DEFERRABLE); INSERT INTO u VALUES (1, 1, NULL), (2, 2, 1), (3, 3, 1)")
+	path = d.Export("u")
+	d.Exec("UPDATE u SET pos = -pos, up = 1; UPDATE u SET pos = 4 + pos; INSERT INTO u VALUES (9, 9); INSERT INTO cu VALUES (9)")
+	d.wantRefused(restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true}, "rows of table public.cu refer to rows that would go from table public.u")
+	d.Exec("DELETE FROM cu")
+	d.restore(restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true})
+	d.wantEqual(path, "u")
+
 	var rows []string
 	for i := range 3000 {
 		rows = append(rows, fmt.Sprintf(`{"id":%d,"up":%d,"v":"%s"}`, i+10, (i+1)%3000+10, strings.Repeat("x", 1000)))
