@@ -62,7 +62,7 @@ func (d *copyDecoder) Write(p []byte) (int, error) {
 	for {
 		n, err := d.decodeNext(input[decoded:])
 		if err != nil {
-			return 0, err
+			return 0, &decodeError{err}
 		}
 		if n == 0 {
 			break
@@ -249,6 +249,12 @@ func (d *copyDecoder) decodeField(b []byte, n int) (value []byte, next int, ok b
 	}
 	return b[n : n+length : n+length], n + length, true, nil
 }
+
+// decodeError is the error for output of COPY that cannot be decoded or encoded as JSON.
+type decodeError struct{ err error }
+
+func (e *decodeError) Error() string { return e.err.Error() }
+func (e *decodeError) Unwrap() error { return e.err }
 
 const typeOIDBytes = 4 // length of a type's OID before each column of a composite value
 

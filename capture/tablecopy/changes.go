@@ -76,11 +76,13 @@ func HorizonAt(m *postgres.Moment, server *postgres.Server, table *postgres.Tabl
 	return h
 }
 
-// changesError returns err. If the server has refused a statement, changesError returns a *source.ResyncError instead, so that
-// the next attempt copies the whole table. A FATAL error ends the connection, and says nothing about the statement.
+// changesError returns err. If the server has refused a statement, or if its answer cannot be decoded, changesError returns a
+// *source.ResyncError instead, so that the next attempt copies the whole table. A FATAL error ends the connection, and says
+// nothing about the statement.
 func changesError(err error) error {
-	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.SeverityUnlocalized != "FATAL" {
-		return &source.ResyncError{Reason: "the server cannot show what has changed: " + postgres.RedactedMessage(err), Backoff: true}
+	pg, decode := (*pgconn.PgError)(nil), (*decodeError)(nil)
+	if errors.As(err, &pg) && pg.SeverityUnlocalized != "FATAL" || errors.As(err, &decode) {
+		return &source.ResyncError{Reason: "what has changed cannot be read: " + postgres.RedactedMessage(err), Backoff: true}
 	}
 	return err
 }
