@@ -58,6 +58,9 @@ func TestNoCommand(t *testing.T) {
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	got := run(t, t.TempDir(), nil, "version")
+	if same := run(t, t.TempDir(), nil, "--version"); same != got {
+		t.Errorf("--version: %+v", same)
+	}
 	if got.code != exitDone || got.stderr != "" {
 		t.Errorf("%+v", got)
 	}

@@ -48,6 +48,9 @@ func runCommand(ctx context.Context, args []string, std streams) int {
 	if len(args) == 0 {
 		return printOverview(parser, std)
 	}
+	if args[0] == "--version" {
+		args[0] = "version"
+	}
 	unsetEmpty(parser.Model.Node)
 	parsed, err := parser.Parse(args)
 	if err != nil {

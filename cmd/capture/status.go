@@ -22,7 +22,8 @@ const statusTimeout = 3 * time.Second
 type statusCmd struct {
 	outputConfig
 	listenConfig
-	JSON bool `name:"json" help:"Print the JSON of /readyz."`
+	JSON  bool `name:"json" help:"Print the JSON of /readyz."`
+	Watch bool `short:"w" help:"Show the status again each second, until interrupted."`
 }
 
 func (statusCmd) Help() string {
@@ -33,6 +34,7 @@ func (statusCmd) Help() string {
 func (statusCmd) Examples() string {
 	return `
 	capture status
+	capture status --watch
 	capture status --json | jq .checks`
 }
 
@@ -41,6 +43,36 @@ func (c statusCmd) Run(ctx context.Context, std streams) error {
 	if err != nil {
 		return err
 	}
+	if c.Watch {
+		return c.watch(ctx, path, std)
+	}
+	return c.show(ctx, path, std)
+}
+
+// watch shows the status each second until ctx ends. On a terminal, each one replaces the one before. A daemon that does not answer
+// is waited for.
+func (c statusCmd) watch(ctx context.Context, path string, std streams) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		if isTerminal(std.out) {
+			fmt.Fprint(std.out, "\x1b[H\x1b[2J") // to the upper left corner, and erase
+		}
+		if err := c.show(ctx, path, std); ctx.Err() != nil {
+			return nil
+		} else if reported := (reportedError{}); err != nil && !errors.As(err, &reported) {
+			fmt.Fprintf(std.err, "capture status: %s\n", foreign.Lines(err.Error()))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// show prints the status once. It returns an error if the daemon is not ready.
+func (c statusCmd) show(ctx context.Context, path string, std streams) error {
 	status, raw, err := c.fetchStatus(ctx, path)
 	if err != nil {
 		return err

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -124,4 +126,36 @@ func TestStatusText(t *testing.T) {
 		File: capture.FileStatus{Path: "/app/data/fallback/feedback.json", Error: "no space left on device"},
 	}
 	golden(t, filepath.Join("testdata", "status.txt"), statusText(following, palette{}, now)+"----\n"+statusText(waiting, palette{}, now))
+}
+
+// With --watch, the status appears again and again, also while the daemon is away, until the command is interrupted.
+func TestStatusWatch(t *testing.T) {
+	t.Parallel()
+	d := start(t, "postgres://nobody@127.0.0.1:1/none")
+	d.status(func(s capture.Status) bool { return s.Error != "" })
+	cmd := prepare(t.Context(), d.dir, nil, "status", "--watch")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for shown := 0; shown < 3; {
+		if !lines.Scan() {
+			t.Fatalf("ended after %d: %v", shown, lines.Err())
+		}
+		if strings.Contains(lines.Text(), "not ready") {
+			shown++
+		}
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() {
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after an interrupt: %v", err)
+	}
 }

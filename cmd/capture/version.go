@@ -12,7 +12,11 @@ var version, commit string
 
 type versionCmd struct{}
 
-func (versionCmd) Examples() string { return `capture version` }
+func (versionCmd) Examples() string {
+	return `
+	capture version
+	capture --version`
+}
 
 func (versionCmd) Run(std streams) error {
 	v, c := buildInfo()
