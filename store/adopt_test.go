@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"capture/store"
@@ -32,6 +33,11 @@ func TestAdopt(t *testing.T) {
 		if files := folder(t, path); len(files) != 1 { // the lock file
 			t.Errorf("%s: it left %q", what, files)
 		}
+	}
+	huge := m
+	huge.Bytes = 1 << 60
+	if adopted, err := f.Adopt(huge, bytes.NewReader(data)); err == nil || adopted || !strings.Contains(err.Error(), "free on the volume") {
+		t.Errorf("a huge state: adopted %t, %v", adopted, err)
 	}
 	if adopted, err := f.Adopt(m, bytes.NewReader(data)); err != nil || !adopted {
 		t.Fatalf("adopted %t, %v", adopted, err)
