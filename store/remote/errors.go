@@ -103,6 +103,7 @@ func (l *Location) clean(err error) error {
 		text = u.Err.Error()
 	}
 	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n")
+	text = strings.TrimSuffix(text, ".")
 	for _, secret := range l.secrets {
 		text = strings.ReplaceAll(text, secret, "(hidden)")
 	}
@@ -110,6 +111,9 @@ func (l *Location) clean(err error) error {
 		if ahead := l.transport.clockError(); ahead != 0 {
 			text += fmt.Sprintf("; the service's clock is %s: set this machine's clock", aheadText(ahead))
 		}
+	}
+	if l.identity != "" && (status == 0 || status == http.StatusForbidden || status == http.StatusUnauthorized) {
+		text += "; " + l.identity
 	}
 	return &cleanError{foreign.Text(text), classify(err), status, isUnsupported(err)}
 }

@@ -26,6 +26,7 @@ type Location struct {
 	prefix    string // beginning of the names of all objects: "" or a path that ends with "/"
 	url       string // URL without secrets, without a slash at the end
 	secrets   []string
+	identity  string // hint for errors if the credentials come from an identity of the machine; "" if they are in the environment
 
 	// Patience is the time for which a request that fails because of the network or the service is repeated. Zero stands for
 	// two minutes.
@@ -91,10 +92,22 @@ func Open(rawURL string, getenv func(string) string) (*Location, error) {
 	default:
 		return refuse("is none of these")
 	}
+	l.identity = identityHint(u.Scheme, getenv)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", shown, l.clean(err))
 	}
 	return l, nil
+}
+
+// identityHint returns a hint for errors if the credentials for a service come from an identity of the machine.
+func identityHint(scheme string, getenv func(string) string) string {
+	switch {
+	case scheme == "s3" && getenv("AWS_ACCESS_KEY_ID") == "":
+		return "AWS_ACCESS_KEY_ID is not set, so the credentials are those of a web identity or an instance role"
+	case scheme == "azblob" && getenv("AZURE_STORAGE_CONNECTION_STRING")+getenv("AZURE_STORAGE_KEY")+getenv("AZURE_STORAGE_SAS_TOKEN") == "":
+		return "neither a connection string, AZURE_STORAGE_KEY nor AZURE_STORAGE_SAS_TOKEN is set, so the token is that of a managed or workload identity"
+	}
+	return ""
 }
 
 var (
