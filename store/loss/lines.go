@@ -3,7 +3,6 @@ package loss
 import (
 	"bytes"
 	"io"
-	"slices"
 )
 
 // lineReader reads the rows of feedback.json.
@@ -45,11 +44,13 @@ func (r *lineReader) next() ([]byte, error) {
 // fill reads more of the file into buf.
 func (r *lineReader) fill() error {
 	const chunk = 1 << 20
-	r.buf = append(r.buf[:0], r.buf[r.start:]...)
-	r.start = 0
-	if cap(r.buf)-len(r.buf) < chunk/2 {
-		r.buf = slices.Grow(r.buf, max(chunk, len(r.buf)))
+	rest := r.buf[r.start:]
+	if cap(r.buf)-len(rest) < chunk/2 {
+		r.buf = append(make([]byte, 0, len(rest)+max(chunk, len(rest))), rest...)
+	} else if r.start > 0 {
+		r.buf = append(r.buf[:0], rest...)
 	}
+	r.start = 0
 	n, err := r.from.Read(r.buf[len(r.buf):cap(r.buf)])
 	r.buf = r.buf[:len(r.buf)+n]
 	if err == io.EOF {
