@@ -24,9 +24,8 @@ import (
 )
 
 const (
-	burstDelay    = 20 * time.Millisecond // delay after a first notification, so that the rest of a burst is part of the same round
-	markerTimeout = 3 * time.Second       // longest wait for a marker, after which the whole table is read
-	longestPause  = time.Second           // longest pause after a round that reads single rows
+	burstDelay   = 20 * time.Millisecond // delay after a first notification, so that the rest of a burst is part of the same round
+	longestPause = time.Second           // longest pause after a round that reads single rows
 
 	// Pauses between full reads that notifications request. They limit the load, because any role that may connect can send
 	// such a notification.
@@ -317,7 +316,7 @@ func (s *Source) completeBatch(ctx context.Context, tx pgx.Tx, b *keyBatch, forc
 // the marker does not arrive in time, waitForMarker turns b into a full read, which needs no marker. A marker is late, for
 // example, while a commit that notifies waits for a synchronous standby.
 func (s *Source) waitForMarker(ctx context.Context, b *keyBatch) {
-	waiting, cancel := context.WithTimeout(ctx, markerTimeout)
+	waiting, cancel := context.WithTimeout(ctx, s.env.Timeouts.Marker)
 	defer cancel()
 	s.marker++
 	// The marker's commit need not be flushed to disk, because nothing depends on it after a crash.

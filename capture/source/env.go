@@ -74,6 +74,7 @@ type Timeouts struct {
 	Ping         time.Duration // interval at which a server that sends nothing is asked for a reply
 	RowCount     time.Duration // interval at which the table's rows are counted
 	FrozenClient time.Duration // time after which the server ends the sessions of a copy if this process is frozen
+	Marker       time.Duration // longest wait for a marker among the notifications, after which the whole table is read
 }
 
 // WithDefaults returns t with the usual values in place of zeros.
@@ -82,6 +83,7 @@ func (t Timeouts) WithDefaults() Timeouts {
 	t.Ping = cmp.Or(t.Ping, 10*time.Second)
 	t.RowCount = cmp.Or(t.RowCount, time.Hour)
 	t.FrozenClient = cmp.Or(t.FrozenClient, 2*time.Minute)
+	t.Marker = cmp.Or(t.Marker, 3*time.Second)
 	return t
 }
 
