@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/busy"
 	"capture/internal/filetest"
 	"capture/internal/objectserver"
 	"capture/internal/pgserver"
@@ -126,14 +127,14 @@ func startAt(t testing.TB, cfg Config, path string) *daemon {
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, f func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	limit, began := busy.Limit(patience), time.Now()
 	for {
 		err := f()
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: still not after %s: %v", what, patience, err)
+		if time.Since(began) > limit {
+			t.Fatalf("%s: still not after %s: %v", what, limit, err)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -200,7 +201,7 @@ func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 // equal checks after a forced flush that the file equals the table.
 func (d *daemon) equal(conn *pgx.Conn, table, order string) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(d.t.Context(), busy.Limit(patience))
 	defer cancel()
 	var flushed SnapshotResult
 	eventually(d.t, "snapshot", func() (err error) {

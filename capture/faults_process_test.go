@@ -2,7 +2,6 @@ package capture
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -309,11 +308,13 @@ func killAnywhere(t *testing.T, bulk int) {
 				t.Errorf("write: %v", err)
 				return
 			}
+			time.Sleep(time.Millisecond) // leaves the CPU to the process that is killed
 		}
 	})
 	path := filepath.Join(t.TempDir(), "feedback.json")
-	reader := &outsideReader{path: path}
-	wg.Go(func() { reader.run(ctx) })
+	var versions transactionCheck
+	read := make(chan error, 1)
+	go func() { read <- watchFile(path, ctx.Done(), versions.check) }()
 	defer end()
 	kills := 0
 	for i := 0; i < rounds && time.Now().Before(until); i++ {
@@ -324,13 +325,13 @@ func killAnywhere(t *testing.T, bulk int) {
 		time.Sleep(time.Duration(r.IntN(150)) * time.Millisecond) // a random moment to die
 		c.kill()
 		kills++
-		if t.Failed() || reader.err() != nil {
+		if t.Failed() || len(read) > 0 {
 			break
 		}
 	}
 	end()
 	wg.Wait()
-	if err := reader.err(); err != nil {
+	if err := <-read; err != nil {
 		t.Fatal(err)
 	}
 	c := startChild(t, url, path)
@@ -345,7 +346,7 @@ func killAnywhere(t *testing.T, bulk int) {
 			t.Errorf("left over: %s", name)
 		}
 	}
-	t.Logf("%d kills, %d versions of the file seen", kills, reader.versions)
+	t.Logf("%d kills, %d versions of the file seen", kills, versions.versions)
 }
 
 // sameFile checks that a file holds these rows.
@@ -369,57 +370,13 @@ func sameFile(t testing.TB, path string, want []string) {
 	}
 }
 
-// outsideReader reads the file as any program would.
-type outsideReader struct {
-	path     string
-	versions int
-	content  []byte // as last read
-
-	mu   sync.Mutex
-	bad  error
-	last int
+// transactionCheck checks the versions of a file of TestKilledAnywhere.
+type transactionCheck struct {
+	versions int // number of versions seen
+	last     int // number of the transaction in the newest
 }
 
-func (r *outsideReader) err() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.bad
-}
-
-func (r *outsideReader) run(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(time.Millisecond): // leaves the CPU to others
-		}
-		if err := r.look(); err != nil {
-			r.mu.Lock()
-			r.bad = err
-			r.mu.Unlock()
-			return
-		}
-	}
-}
-
-func (r *outsideReader) look() error {
-	f, err := os.Open(r.path)
-	if errors.Is(err, os.ErrNotExist) && r.versions == 0 {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(f)
-	if err != nil || bytes.Equal(b, r.content) {
-		return err
-	}
-	r.content = b
-	rows, err := filetest.Rows(b)
-	if err != nil {
-		return err
-	}
+func (c *transactionCheck) check(rows []string) error {
 	var number, count int
 	if _, err := fmt.Sscanf(rows[0], `{"vote_id":0,"user_query":"%d %d"`, &number, &count); err != nil {
 		return fmt.Errorf("%s: %w", rows[0], err)
@@ -427,12 +384,12 @@ func (r *outsideReader) look() error {
 	if count != len(rows)-1 {
 		return fmt.Errorf("part of a transaction: %d rows, while the first says %d", len(rows)-1, count)
 	}
-	if number < r.last {
-		return fmt.Errorf("the file went back from transaction %d to %d", r.last, number)
+	if number < c.last {
+		return fmt.Errorf("the file went back from transaction %d to %d", c.last, number)
 	}
-	if number != r.last || r.versions == 0 {
-		r.last = number
-		r.versions++
+	if number != c.last || c.versions == 0 {
+		c.last = number
+		c.versions++
 	}
 	return nil
 }

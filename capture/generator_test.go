@@ -33,6 +33,7 @@ func TestGenerated(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many generated statements")
 	}
+	t.Parallel()
 	seed, rounds := uint64(time.Now().UnixNano()), generatedRounds
 	if s := os.Getenv("CAPTURE_SEED"); s != "" {
 		seed, _ = strconv.ParseUint(s, 10, 64)

@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,12 +12,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"capture/internal/filetest"
 	"capture/internal/pgserver"
 )
 
 // TestFollow does the main job: a copy, then changes, then a stop.
 func TestFollow(t *testing.T) {
+	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, votes)
@@ -58,6 +57,7 @@ func TestRandomWorkload(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs a random workload for seconds")
 	}
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	url := pgserver.Database(t)
@@ -69,7 +69,7 @@ func TestRandomWorkload(t *testing.T) {
 	d.ready()
 	done := make(chan struct{})
 	read := make(chan error, 1)
-	go func() { read <- readAlways(d.path, done) }()
+	go func() { read <- watchFile(d.path, done, checkWorkload) }()
 	r := rand.New(rand.NewPCG(seed, 0))
 	for round := range 12 {
 		for range 10 + r.IntN(20) {
@@ -84,38 +84,19 @@ func TestRandomWorkload(t *testing.T) {
 	}
 }
 
-// readAlways reads the file until done. It checks that each version is complete and that vote 0, if it exists, holds the number
-// of the other rows, as every transaction of workload leaves it.
-func readAlways(path string, done chan struct{}) error {
-	var last []byte
-	for {
-		select {
-		case <-done:
-			return nil
-		case <-time.After(time.Millisecond): // leaves the CPU to others
-		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		if bytes.Equal(b, last) {
-			continue
-		}
-		last = b
-		rows, err := filetest.Rows(b)
-		if err != nil {
-			return err
-		}
-		var n int
-		if len(rows) > 0 && strings.HasPrefix(rows[0], `{"vote_id":0,`) {
-			if _, err := fmt.Sscanf(rows[0], `{"vote_id":0,"user_query":"%d"`, &n); err != nil {
-				return fmt.Errorf("%s: %w", rows[0], err)
-			}
-			if n != len(rows)-1 {
-				return fmt.Errorf("half of a transaction: %d rows, of which the first says %d", len(rows)-1, n)
-			}
-		}
+// checkWorkload checks that vote 0, if it exists, holds the number of the other rows, as every transaction of workload leaves it.
+func checkWorkload(rows []string) error {
+	if len(rows) == 0 || !strings.HasPrefix(rows[0], `{"vote_id":0,`) {
+		return nil
 	}
+	var n int
+	if _, err := fmt.Sscanf(rows[0], `{"vote_id":0,"user_query":"%d"`, &n); err != nil {
+		return fmt.Errorf("%s: %w", rows[0], err)
+	}
+	if n != len(rows)-1 {
+		return fmt.Errorf("half of a transaction: %d rows, of which the first says %d", len(rows)-1, n)
+	}
+	return nil
 }
 
 // workload runs a random transaction, which leaves the number of the other rows in vote 0.
@@ -188,6 +169,7 @@ func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 
 // TestBarrierUnderLoad: a forced snapshot has each vote that was committed before the request.
 func TestBarrierUnderLoad(t *testing.T) {
+	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, votes)

@@ -16,11 +16,13 @@ func TestRowsThatDoNotFit(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills tables that are larger than the memory")
 	}
+	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) { testOmitted(t, cfg, conn) })
 }
 
 // TestRowsThatDoNotFitWithOldRows is TestRowsThatDoNotFit for a stream that has the old row in each message, too.
 func TestRowsThatDoNotFitWithOldRows(t *testing.T) {
+	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		if cfg.Source != "logical" {
 			t.Skip("only the stream has old rows")
@@ -97,6 +99,7 @@ func testOmitted(t *testing.T, cfg Config, conn *pgx.Conn) {
 
 // TestOmittedRowIsNoDifference checks that the regular row count knows omitted rows.
 func TestOmittedRowIsNoDifference(t *testing.T) {
+	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		if cfg.Source != "logical" {
 			t.Skip("only the stream counts the rows")
@@ -124,6 +127,7 @@ func TestOmittedRowIsNoDifference(t *testing.T) {
 // TestGeneratedValueThatDoesNotFit checks that a row is omitted if a generated column makes it too large, which only the server can
 // tell, and that it comes back.
 func TestGeneratedValueThatDoesNotFit(t *testing.T) {
+	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		exec(t, conn, "ALTER TABLE votes ADD repeated text GENERATED ALWAYS AS (repeat(comment, 100)) STORED")
 		exec(t, conn, "INSERT INTO votes (vote_id, comment) VALUES (1, 'a')")
@@ -148,6 +152,7 @@ func TestGeneratedValueThatDoesNotFit(t *testing.T) {
 // TestOmittedRowWithDeferrableKey checks that rows with a deferrable key, which may exchange their keys, are followed if one of them
 // does not fit.
 func TestOmittedRowWithDeferrableKey(t *testing.T) {
+	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		if cfg.Source != "logical" {
 			t.Skip("only the stream shows keys that two rows share for a moment")

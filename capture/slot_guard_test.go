@@ -184,6 +184,7 @@ func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")
 	}
+	t.Parallel()
 	cases := []struct {
 		name       string
 		minVersion int

@@ -15,7 +15,6 @@ import (
 
 	"capture/capture/source"
 	"capture/internal/faultproxy"
-	"capture/internal/filetest"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 )
@@ -41,6 +40,7 @@ func TestSourcesRandomWorkload(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs a random workload for seconds")
 	}
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
@@ -48,7 +48,7 @@ func TestSourcesRandomWorkload(t *testing.T) {
 		d.ready()
 		done := make(chan struct{})
 		read := make(chan error, 1)
-		go func() { read <- readAlways(d.path, done) }()
+		go func() { read <- watchFile(d.path, done, checkWorkload) }()
 		r := rand.New(rand.NewPCG(seed, 0))
 		for range 6 {
 			for range 10 + r.IntN(20) {
@@ -73,6 +73,7 @@ func TestSourcesShowWholeStates(t *testing.T) {
 	if testing.Short() {
 		t.Skip("watches the file for seconds")
 	}
+	t.Parallel()
 	const writers, group, steps = 3, 10, 120
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		exec(t, conn, "INSERT INTO votes (vote_id, comment) SELECT i, '0' FROM generate_series(0, $1::int - 1) i", writers*2*group)
@@ -81,18 +82,7 @@ func TestSourcesShowWholeStates(t *testing.T) {
 		d.ready()
 		done, failed := make(chan struct{}), make(chan error, 1)
 		go func() {
-			for {
-				select {
-				case <-done:
-					failed <- nil
-					return
-				default:
-				}
-				if err := wholeState(d.path, writers, group); err != nil {
-					failed <- err
-					return
-				}
-			}
+			failed <- watchFile(d.path, done, func(rows []string) error { return checkGroups(rows, writers, group) })
 		}()
 		var g sync.WaitGroup
 		for w := range writers {
@@ -127,15 +117,7 @@ func TestSourcesShowWholeStates(t *testing.T) {
 	})
 }
 
-func wholeState(path string, writers, group int) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	rows, err := filetest.Rows(b)
-	if err != nil {
-		return err
-	}
+func checkGroups(rows []string, writers, group int) error {
 	if len(rows) != writers*2*group {
 		return fmt.Errorf("%d rows", len(rows))
 	}
@@ -163,6 +145,7 @@ func TestSourcesReconnect(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for reconnects")
 	}
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
@@ -187,6 +170,7 @@ func TestSourcesFollowDefinition(t *testing.T) {
 	if testing.Short() {
 		t.Skip("changes the definition many times")
 	}
+	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		d := start(t, cfg)
 		d.ready()
@@ -222,6 +206,7 @@ func TestSourcesBarrier(t *testing.T) {
 	if testing.Short() {
 		t.Skip("calls many barriers")
 	}
+	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		cfg.PollInterval = time.Hour
 		d := start(t, cfg)
@@ -262,6 +247,7 @@ func TestSourcesNoticeSilence(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a timeout")
 	}
+	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		p, err := faultproxy.New(pgserver.Shared(t).Addr())
 		if err != nil {

@@ -61,6 +61,7 @@ func TestWideAndLong(t *testing.T) {
 			cfg := config(t, url)
 			cfg.Table = postgres.Name{Table: "t"}
 			cfg.pageBytes = 300
+			cfg.timeouts.Idle = patience // on a busy machine, the server takes long to decode 20 MB
 			d := start(t, cfg)
 			d.ready()
 			for _, sql := range c.run {

@@ -22,6 +22,7 @@ import (
 
 // TestDifferencesAreRepaired: what the regular comparison finds is logged, counted and repaired by a new copy.
 func TestDifferencesAreRepaired(t *testing.T) {
+	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, votes)

@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture"
+	"capture/internal/busy"
 	"capture/internal/objectserver"
 	"capture/internal/pgserver"
 	"capture/store"
@@ -158,9 +159,11 @@ func (d *daemon) signal(s syscall.Signal) {
 	}
 }
 
-// wait waits until the daemon exits and returns the exit code. It fails the test after a timeout.
+// wait waits until the daemon exits and returns the exit code. It fails the test after a timeout, which is longer on a busy
+// machine.
 func (d *daemon) wait(timeout time.Duration) int {
 	d.t.Helper()
+	timeout = max(timeout, busy.Limit(stopTimeout))
 	select {
 	case <-d.done:
 		return d.cmd.ProcessState.ExitCode()

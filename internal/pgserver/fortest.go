@@ -54,7 +54,9 @@ func Shared(tb TB) *Server {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.server == nil && shared.err == nil {
-		shared.server, shared.err = Start(context.Background(), Options{Dir: memoryDir()})
+		shared.server, shared.err = Start(context.Background(), Options{Dir: memoryDir(), Settings: map[string]string{
+			"max_connections": "200", "max_wal_senders": "50", "max_replication_slots": "50",
+		}})
 	}
 	if shared.err != nil {
 		tb.Fatalf("%v", shared.err)

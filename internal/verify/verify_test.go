@@ -277,7 +277,7 @@ func TestVerifyBesideAWriter(t *testing.T) {
 			}
 		}
 	}()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	for i := range 20 {
 		o := verify.Options{Path: path, Database: d.Config, Barrier: func(context.Context) error { flush(d); return nil }}
 		if r := d.verify(o); !r.OK {

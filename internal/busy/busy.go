@@ -1,0 +1,26 @@
+// Package busy makes the time limits of tests fit the machine. A promise such as "stops within two seconds" holds for a
+// machine with a free processor. If ten processes share one, everything takes ten times as long.
+package busy
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"time"
+)
+
+// Limit returns the limit for something that takes up to d on a machine with a free processor: d times the number of processes
+// that share a processor now, but at least d. On systems without /proc/loadavg it returns d.
+func Limit(d time.Duration) time.Duration {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return d
+	}
+	var minute, other float64
+	var running int
+	if _, err := fmt.Sscanf(string(text), "%g %g %g %d/", &minute, &other, &other, &running); err != nil {
+		return d
+	}
+	share := max(minute, float64(running)) / float64(runtime.NumCPU())
+	return time.Duration(float64(d) * max(1, share))
+}

@@ -1,0 +1,14 @@
+package busy_test
+
+import (
+	"testing"
+	"time"
+
+	"capture/internal/busy"
+)
+
+func TestLimit(t *testing.T) {
+	if limit := busy.Limit(time.Second); limit < time.Second || limit > 10*time.Minute {
+		t.Errorf("the limit for a second is %s", limit)
+	}
+}
