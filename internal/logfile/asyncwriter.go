@@ -32,6 +32,7 @@ type asyncWriter struct {
 	fallback hclog.Logger // logger for trouble with this log; nil if trouble is not reported
 
 	lines        chan []byte
+	opened       chan struct{} // closed after the first attempt to open the log
 	quit         chan struct{}
 	done         chan struct{}
 	reopenSignal chan struct{}
@@ -54,7 +55,7 @@ func newAsyncWriter(name string, output output, fallback hclog.Logger) *asyncWri
 	w := &asyncWriter{
 		name: name, output: output, fallback: fallback,
 		lines: make(chan []byte, queueLines), reopenSignal: make(chan struct{}, 1),
-		quit: make(chan struct{}), done: make(chan struct{}),
+		opened: make(chan struct{}), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	go w.run()
 	return w
@@ -93,6 +94,8 @@ func (w *asyncWriter) Write(p []byte) (int, error) {
 func (w *asyncWriter) run() {
 	defer close(w.done)
 	defer w.output.closeFile()
+	w.setTrouble(w.output.writeLine(nil))
+	close(w.opened)
 	w.writeRetrying(nil)
 	for {
 		select {

@@ -47,7 +47,7 @@ const closeTimeout = time.Second
 const timeFormat = "2006-01-02T15:04:05.000000Z07:00"
 
 // Open starts the logs. It creates missing folders. If a log cannot be written, Open does not fail: stderr and [Logs.Err]
-// report that, and the log is retried until it works. Open fails only if cfg is invalid.
+// report that, and the log is retried until it works. Open fails only if cfg is invalid or another process writes to a log.
 func Open(cfg Config) (*Logs, error) {
 	if cfg.MaxSizeMB < 1 || cfg.MaxBackups < 0 || cfg.MaxAgeDays < 0 {
 		return nil, fmt.Errorf("open logs: size %d MB, %d backups, %d days: the size must be 1 or more, the others 0 or more",
@@ -75,7 +75,28 @@ func Open(cfg Config) (*Logs, error) {
 		l.files = append(l.files, w)
 		l.logger.RegisterSink(hclog.NewSinkAdapter(jsonOptions(cfg.Name, log.level, w)))
 	}
+	if err := l.checkInUse(); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("open logs: %w", err)
+	}
 	return l, nil
+}
+
+// checkInUse returns an error if another process writes to one of the logs. It does not wait for a disk that hangs.
+func (l *Logs) checkInUse() error {
+	timeout := time.NewTimer(closeTimeout)
+	defer timeout.Stop()
+	for _, w := range l.files {
+		select {
+		case <-w.opened:
+			if err := w.err(); errors.Is(err, errInUse) {
+				return err
+			}
+		case <-timeout.C:
+			return nil
+		}
+	}
+	return nil
 }
 
 func (cfg Config) stderrOptions(w io.Writer) *hclog.LoggerOptions {

@@ -9,20 +9,28 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"capture/internal/volume"
 )
 
-// rotatedFile is a log file that lumberjack rotates. It adds what lumberjack lacks: it detects that the file was moved or
-// removed, it removes a line that was written in part, and it refuses a path that is not a regular file. lumberjack would
-// rename even a folder or a device.
+// rotatedFile is a log file that lumberjack rotates. It adds what lumberjack lacks:
+//   - It detects that another program moved, removed or truncated the file, as logrotate does.
+//   - It removes a line that was written in part.
+//   - It keeps a second process from writing to the same file.
+//   - It refuses a path that is not a regular file. lumberjack would rename even a folder or a device.
 type rotatedFile struct {
 	path   string
 	max    int64 // size at which lumberjack rotates, in bytes
 	logger *lumberjack.Logger
-	open   os.FileInfo // file that logger has open; nil if there is none
+	lock   *os.File    // file that logger has open, opened a second time and locked; nil if there is none
+	open   os.FileInfo // the same file when it was opened; nil if there is none
+	size   int64       // least size of the file, if no other program truncates it
 }
+
+// errInUse means that another process writes to the log.
+var errInUse = errors.New("another process writes to this log; give each daemon logs of its own (--usage-log, --error-log)")
 
 func newRotatedFile(path string, cfg Config) *rotatedFile {
 	return &rotatedFile{
@@ -45,14 +53,17 @@ func (f *rotatedFile) writeLine(line []byte) error {
 		return fmt.Errorf("%s is not a regular file; name another file, or remove it", f.path)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return volume.WithHint(err)
-	case f.open != nil && (err != nil || !os.SameFile(info, f.open)):
+	case f.open != nil && (err != nil || !os.SameFile(info, f.open) || info.Size() < f.size):
 		f.closeFile()
+	}
+	if f.open == nil {
+		if err := f.lockFile(); err != nil {
+			return err
+		}
 	}
 	written, err := f.logger.Write(line)
 	if err == nil {
-		if f.open == nil {
-			f.open, _ = os.Lstat(f.path)
-		}
+		f.size += int64(written)
 		return nil // if lumberjack has just rotated, the next write finds another file and opens it again
 	}
 	f.closeFile() // so that lumberjack opens the file again before it appends
@@ -60,6 +71,31 @@ func (f *rotatedFile) writeLine(line []byte) error {
 		err = errors.Join(err, f.cutPartialLine(int64(written)))
 	}
 	return volume.WithHint(err)
+}
+
+// lockFile creates the file if it is missing, and locks it. lumberjack then opens an existing file, which it does with O_APPEND; it
+// opens a new one without, and would leave a hole after another program has truncated it. A file system without locks is no
+// reason to log nothing.
+func (f *rotatedFile) lockFile() error {
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
+		return volume.WithHint(err)
+	}
+	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return volume.WithHint(err)
+	}
+	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		file.Close()
+		return fmt.Errorf("%s: %w", f.path, errInUse)
+	}
+	info, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return volume.WithHint(err)
+	}
+	f.lock, f.open, f.size = file, info, info.Size()
+	return nil
 }
 
 // cutPartialLine removes the last n bytes of the file: the part of a line that was written before the disk was full.
@@ -73,7 +109,10 @@ func (f *rotatedFile) cutPartialLine(n int64) error {
 
 func (f *rotatedFile) closeFile() {
 	f.logger.Close()
-	f.open = nil
+	if f.lock != nil {
+		f.lock.Close()
+	}
+	f.lock, f.open = nil, nil
 }
 
 func (f *rotatedFile) isRetryable() bool { return true }

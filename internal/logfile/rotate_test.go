@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -97,4 +98,90 @@ func TestDiskBytes(t *testing.T) {
 	if n := logfile.DiskBytes(filepath.Join(dir, "none", "usage.log")); n != 0 {
 		t.Errorf("%d bytes in a missing folder", n)
 	}
+}
+
+// TestLogrotate: another program may truncate the log in place or replace it, at any moment; no line is lost but those it takes
+// away, and no hole appears.
+func TestLogrotate(t *testing.T) {
+	for _, kind := range []string{"copytruncate", "create", "move"} {
+		t.Run(kind, func(t *testing.T) {
+			cfg := testConfig(t.TempDir(), io.Discard)
+			cfg.MaxSizeMB = 1
+			l := openLogs(t, cfg)
+			log := l.Logger()
+			seen := map[int]bool{}
+			collect := func(path string) {
+				for _, line := range lines(t, path) { // fails for a line that is not JSON, such as one after NUL bytes
+					seen[line.N] = true
+				}
+			}
+			const rounds, each = 5, 200
+			for round := range rounds {
+				for i := range each {
+					log.Info("captured", "N", round*each+i)
+				}
+				within(t, "the round is written", func() bool {
+					content, err := os.ReadFile(cfg.Usage)
+					return err == nil && regexp.MustCompile(fmt.Sprintf(`"N":%d\b`, (round+1)*each-1)).Match(content)
+				})
+				collect(cfg.Usage)
+				var err error
+				switch kind {
+				case "copytruncate":
+					err = os.Truncate(cfg.Usage, 0)
+				case "create":
+					if err = os.Rename(cfg.Usage, cfg.Usage+".1"); err == nil {
+						err = os.WriteFile(cfg.Usage, nil, 0o600)
+					}
+				case "move":
+					err = os.Rename(cfg.Usage, cfg.Usage+".1")
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if len(seen) != rounds*each {
+				t.Errorf("%d of %d lines", len(seen), rounds*each)
+			}
+		})
+	}
+}
+
+// TestLogInUse: a second daemon on the same log is refused, also after a rotation, and the first one's lines stay.
+func TestLogInUse(t *testing.T) {
+	cfg := testConfig(t.TempDir(), io.Discard)
+	cfg.MaxSizeMB = 1
+	first := openLogs(t, cfg)
+	refused := func(when string) {
+		t.Helper()
+		if _, err := logfile.Open(cfg); err == nil || !strings.Contains(err.Error(), cfg.Usage+": another process writes to this log") {
+			t.Errorf("%s: error %v", when, err)
+		}
+	}
+	refused("at first")
+	for i := range 4000 { // 2 MB
+		first.Logger().Info("captured", "n", i, "pad", strings.Repeat("x", 400))
+	}
+	within(t, "the log is rotated", func() bool {
+		backups, _ := filepath.Glob(filepath.Join(filepath.Dir(cfg.Usage), "usage-*.log"))
+		return len(backups) > 0 && first.Err() == nil
+	})
+	first.Logger().Info("after the rotation")
+	within(t, "the line is written", func() bool {
+		content, err := os.ReadFile(cfg.Usage)
+		return err == nil && strings.Contains(string(content), "after the rotation")
+	})
+	refused("after a rotation")
+	other := cfg // the error log alone is shared
+	other.Usage = filepath.Join(t.TempDir(), "usage.log")
+	if _, err := logfile.Open(other); err == nil || !strings.Contains(err.Error(), cfg.Error+": another process") {
+		t.Errorf("a shared error log: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openLogs(t, cfg) // free again
 }
