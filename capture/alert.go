@@ -96,8 +96,9 @@ func (a *alerter) run(ctx context.Context) error {
 	}
 }
 
-// worthAlert reports whether c is a failing check that is posted as an alert: a check of readiness (following, file, omitted),
-// a publication that makes the application's writes fail, a difference, a loss, copies off the machine that are late or damaged, or a full volume.
+// worthAlert reports whether c is a failing check that is posted as an alert. These are the checks of readiness (following,
+// file, omitted), and the checks for a publication that makes the application's writes fail, a difference, a loss, late or
+// damaged copies, and a full volume.
 func worthAlert(c Check) bool {
 	switch c.Name {
 	case "following", "file", omittedCheck, source.PublicationCondition, "difference", lossCondition, copyCheck:

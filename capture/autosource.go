@@ -23,7 +23,7 @@ const (
 	// cause is temporary, for example because all slots are in use.
 	permanentProbeInterval = time.Hour
 	transientProbeInterval = time.Minute
-	// setupCheckInterval is the interval between looks for a publication and triggers that capture setup may have made.
+	// setupCheckInterval is the time between checks for a publication and triggers that capture setup may have created.
 	setupCheckInterval = time.Minute
 	// maxUnknownFailures is the number of successive failures for an unknown reason after which a source counts as
 	// unavailable, if the database accepts ordinary connections meanwhile.
@@ -59,7 +59,7 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 		if !since.IsZero() || ctx.Err() != nil || i == len(sourceKinds)-1 {
 			return since, err
 		}
-		if postgres.MayWithdraw(err) { // the next source may follow, but would not drop it
+		if postgres.MayWithdraw(err) { // the next source may be able to follow, but would not drop the publication
 			err = a.supervisor.withdrawPublication(ctx, err)
 		}
 		u, ok := a.checkUnavailable(ctx, kind, err)
@@ -112,8 +112,8 @@ func (a *autoSource) logUnavailable(u unavailable, instead string) {
 	a.supervisor.log.Warn("preferred source unavailable", "source", u.kind, "reason", u.err.Error(), "instead", instead)
 }
 
-// probeLoop probes the skipped sources at regular intervals, and one at once when capture setup may have prepared the database
-// for it. It returns a *[source.ResyncError] once one of them works. kind is the kind of the running source.
+// probeLoop probes the skipped sources at regular intervals. It probes one at once when capture setup may have prepared the
+// database for it. It returns a *[source.ResyncError] once one of them works. kind is the kind of the running source.
 func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unavailable) error {
 	skipped = slices.Clone(skipped)
 	interval := permanentProbeInterval
@@ -126,7 +126,7 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	seen := map[string]string{} // the last setup state, by kind of source
 	for _, u := range skipped {
 		if p := (*postgres.Problem)(nil); !errors.As(u.err, &p) || !p.NeedsSetup() {
-			seen[u.kind] = a.loadSetupState(ctx, u.kind) // the source lacked something else
+			seen[u.kind] = a.loadSetupState(ctx, u.kind) // setup was complete; the source lacked something else
 		}
 	}
 	next := time.Now().Add(interval)

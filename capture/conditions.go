@@ -6,15 +6,15 @@ import (
 	"sync"
 )
 
-// Check is the result of a check that decides on readiness or that an operator should know.
+// Check is the result of a check of readiness, or a condition that an operator should know about.
 type Check struct {
 	Name   string `json:"name"` // following, file, logs, …
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"` // text for the operator: the state and, if it is not OK, what to do
 }
 
-// conditions are problems that the daemon's parts report and that an operator should know. None of them stops capture. A
-// source's own conditions are in its [source.Progress] and end with it.
+// conditions are problems that the daemon's parts report to the operator. None of them stops capture. A source's own conditions
+// are in its [source.Progress] and end with it.
 type conditions struct {
 	mu    sync.Mutex
 	texts map[string]string // texts of the conditions, by name

@@ -55,7 +55,8 @@ type Config struct {
 	// a loss of rows is always kept.
 	Keep retention.Policy
 
-	// CopyTo, if set, is where copies of the table are kept off the machine, by the same policy as beside the file.
+	// CopyTo is the location of the copies off the machine; nil if there are none. They are kept by the same policy as the
+	// states beside the file.
 	CopyTo *remote.Location
 
 	// Compare, if set, compares the captured rows with the table every VerifyInterval. An interval of zero turns it off.
@@ -179,7 +180,7 @@ func (cfg *Config) invalidSetting() string {
 // intervals are the intervals of the daemon's parts. Only tests set them.
 type intervals struct {
 	probe       time.Duration // time between probes for a better source; zero for a time that depends on the cause
-	setupCheck  time.Duration // time between looks for what capture setup creates; zero for setupCheckInterval
+	setupCheck  time.Duration // time between checks for what capture setup creates; zero for setupCheckInterval
 	volumeCheck time.Duration // time between measurements of the volumes
 	keptCheck   time.Duration // time between checks for losses that are not acknowledged
 	alertCheck  time.Duration // time between checks for conditions that are worth an alert

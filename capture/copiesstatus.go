@@ -48,7 +48,8 @@ func (u *uploader) updateStatus(now time.Time) {
 	u.report.Store(c)
 }
 
-// status returns the status of the copies. What is late is decided now, because an upload may hang since the report was made.
+// status returns the status of the copies. It decides here whether they are late, because an upload may have been hanging since
+// updateStatus ran.
 func (u *uploader) status() *CopiesStatus {
 	c, now := *u.report.Load(), time.Now()
 	var problems []string

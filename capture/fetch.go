@@ -14,7 +14,8 @@ import (
 	"capture/store/remote"
 )
 
-// fetcher makes the newest copy off the machine the file, for a start on an empty machine while the database is unreachable.
+// fetcher downloads the newest copy off the machine, which becomes the file. It is for a start on an empty machine while the
+// database is unreachable.
 type fetcher struct {
 	location   *remote.Location
 	table      postgres.Name
@@ -24,11 +25,11 @@ type fetcher struct {
 	log        hclog.Logger
 }
 
-// fetchedCondition is the name of the condition that the file was fetched and nothing newer is known.
+// fetchedCondition is the name of the condition that the file is a downloaded copy, and nothing newer is known.
 const fetchedCondition = "fetched"
 
-// fetch returns the manifest of the copy that has become the file, and reports false if there is none or a file was written in
-// the meantime.
+// fetch makes the newest copy off the machine the file, and returns its manifest. It reports false if there is no copy, or if a
+// file was written in the meantime.
 func (f *fetcher) fetch(ctx context.Context) (m manifest.Manifest, fetched bool, err error) {
 	start := time.Now()
 	s, m, err := newestCopy(ctx, f.location)
@@ -58,8 +59,8 @@ func (f *fetcher) fetch(ctx context.Context) (m manifest.Manifest, fetched bool,
 	return m, true, nil
 }
 
-// newestCopy returns the newest state of the cluster that was copied last. If there is none, the error is one that
-// remote.IsMissing reports.
+// newestCopy returns the newest state of the cluster with the latest copy. If there is no copy, remote.IsMissing reports true
+// for the error.
 func newestCopy(ctx context.Context, l *remote.Location) (remote.State, manifest.Manifest, error) {
 	clusters, err := l.Clusters(ctx)
 	if err != nil {

@@ -135,7 +135,7 @@ func (f *flusher) finalFlush() error {
 	return nil
 }
 
-// horizonCheck is the time between two checks for a horizon that the manifest lacks.
+// horizonCheck is the time between checks for a horizon while the manifest has none.
 const horizonCheck = time.Second
 
 // waitTime returns the time until something may be due.
@@ -147,7 +147,8 @@ func (f *flusher) waitTime() time.Duration {
 	return wait
 }
 
-// updateHorizon writes a horizon that has become known since the last write. Without it, the next run copies the whole table.
+// updateHorizon adds a horizon to the manifest if one has become known since the last write. Without a horizon, the next run
+// copies the whole table.
 func (f *flusher) updateHorizon() {
 	v := f.table.View()
 	if v == nil || v.Horizon() == nil {

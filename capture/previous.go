@@ -66,7 +66,8 @@ func (p *previousRows) run(ctx context.Context) error {
 	return nil
 }
 
-// fetch makes the newest copy off the machine the file. It tries until it succeeds or the table has been copied.
+// fetch makes the newest copy off the machine the file. It tries until it succeeds, or until the table has been copied from the
+// database.
 func (p *previousRows) fetch(ctx context.Context) (manifest.Manifest, bool) {
 	pauses := newBackOff(firstFetchRetry, longestFetchRetry, 0)
 	for failure := ""; ; {

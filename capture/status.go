@@ -59,7 +59,7 @@ type Status struct {
 type ReadStatus struct {
 	Ended   time.Time `json:"ended"`
 	Whole   bool      `json:"whole"`            // whether the whole table was copied
-	Reason  string    `json:"reason,omitempty"` // reason why it was
+	Reason  string    `json:"reason,omitempty"` // reason for a copy of the whole table
 	Rows    int64     `json:"rows"`             // number of rows that were transferred
 	Deleted int64     `json:"deleted"`          // number of rows that a resync deleted
 	Bytes   int64     `json:"bytes"`            // bytes received from the server

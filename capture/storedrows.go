@@ -59,7 +59,7 @@ func (s *storedRows) load(ctx context.Context, t *snapshot.Table, shape *rowjson
 	}
 }
 
-// newLoading returns what the file must hold to be loaded, or the reason why the source cannot bring its rows up to date.
+// newLoading returns the conditions for loading the file, or the reason why the source cannot bring its rows up to date.
 func newLoading(m *manifest.Manifest, shape *rowjson.Shape, place *snapshot.Place, kind string) (_ store.Loading, why string) {
 	if m.Horizon == nil {
 		return store.Loading{}, "its manifest does not say how old the rows are"
@@ -99,7 +99,7 @@ func positionOf(m *manifest.Manifest) (snapshot.Position, error) {
 	return p, nil
 }
 
-// dropHorizon makes sure that no later run builds on the rows of v, or on earlier ones.
+// dropHorizon makes sure that no later run builds on the rows of v or on earlier rows.
 func (s *storedRows) dropHorizon(v *snapshot.View) {
 	if err := s.file.DropHorizon(v); err != nil {
 		s.log.Warn("the file's rows are in doubt, and its manifest could not be changed to say so", "error", err)

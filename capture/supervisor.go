@@ -58,7 +58,7 @@ type supervisor struct {
 	waiting     bool          // whether the last attempt failed and the next one is not due yet
 	failed      int           // number of attempts that have failed since a source followed
 	nextAttempt time.Time
-	doubt       bool   // whether the rows in memory may not be a state of the table; the next source then copies the whole table
+	doubt       bool   // whether the rows in memory are in doubt: possibly not a state of the table; the next source then copies the whole table
 	resyncs     uint64 // total number of attempts that ended with a resync
 	failures    uint64 // total number of attempts that failed
 }
@@ -148,9 +148,9 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 }
 
-// dropDoubtfulHorizon makes sure that neither the next source nor the next run builds on the rows in memory, if they may not be a
-// state of the table. A stream also has no horizon if it has found a mistake. The other sources have none for a short time after
-// each read.
+// dropDoubtfulHorizon makes sure that neither the next source nor the next run builds on rows in memory that are in doubt. The
+// rows of a stream are also in doubt if they have no horizon, because the stream then found a mistake. The rows of other
+// sources have no horizon for a short time after each read.
 func (s *supervisor) dropDoubtfulHorizon() {
 	s.mu.Lock()
 	doubt := s.doubt
@@ -303,7 +303,7 @@ func addReport(past, r source.Report) source.Report {
 	return r
 }
 
-// resync ends the running source, so that the whole table is copied again.
+// resync ends the running source, so that the next one copies the whole table.
 func (s *supervisor) resync(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

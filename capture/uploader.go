@@ -18,9 +18,9 @@ import (
 	"capture/store/retention"
 )
 
-// uploader keeps copies of the table off the machine. It uploads the newest View: within a minute of a change, and after each
-// regular write. It uploads the states that were kept before losses, and marks those whose losses are acknowledged. It reads
-// states back, and removes those that the retention policy does not cover.
+// uploader keeps copies of the table off the machine. It uploads the newest View within a minute of a change, and after each
+// regular write. It uploads the states that were kept before losses, and marks those whose losses are acknowledged. It also
+// reads states back, and removes those that the retention policy does not cover.
 //
 // All of this runs on one goroutine, at the lowest priority and for at most a tenth of the time. It takes the rows from a View
 // and not from the file, so it never has the file open: an open file could not be patched, and its writes would take longer.
@@ -53,7 +53,7 @@ type uploader struct {
 	newerThere bool         // whether latest.json names a state that is newer than the last one that was uploaded
 
 	hadFile  func() bool // reports whether there was a file before this run's first write
-	compared bool        // whether the newest copy has been compared with the first View if there was no file
+	compared bool        // whether a run without an earlier file has compared the newest copy with its first View
 
 	report     atomic.Pointer[CopiesStatus]
 	openLosses atomic.Pointer[[]string] // see remoteLosses

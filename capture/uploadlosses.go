@@ -20,11 +20,11 @@ import (
 	"capture/store/remote"
 )
 
-// lossCheck is the time between two looks at the losses off the machine while one is open.
+// lossCheck is the time between two checks of the losses off the machine while one is open.
 const lossCheck = time.Minute
 
-// uploadLosses uploads the states before losses that are not off the machine yet, marks those whose losses are acknowledged here,
-// and finds the open losses that only the copies show, as on a machine whose folder was lost.
+// uploadLosses uploads the states before losses that are not off the machine yet. It marks those whose losses are acknowledged
+// here. It also finds the open losses that only the copies show, for example because this machine has lost its folder.
 func (u *uploader) uploadLosses(ctx context.Context) error {
 	clusters, err := u.location.Clusters(ctx)
 	if err != nil {
@@ -51,8 +51,8 @@ func (u *uploader) uploadLosses(ctx context.Context) error {
 	return u.findOpenLosses(ctx, states, known)
 }
 
-// findOpenLosses finds the losses that are not acknowledged and whose states before are not kept on this machine. It acknowledges
-// those whose rows are back.
+// findOpenLosses finds the losses that nobody has acknowledged and whose earlier states are not kept on this machine. It
+// acknowledges a loss if its rows are back.
 func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remote.State, known map[string]bool) error {
 	v := u.view()
 	if v == nil { // it is not known yet which rows are there
@@ -102,8 +102,8 @@ func (u *uploader) remoteLosses() []string {
 	return nil
 }
 
-// uploadLoss uploads one state before a loss unless it is there. states are the states that are there, by cluster. It returns the
-// copy, or nil if the state cannot be copied.
+// uploadLoss uploads one state before a loss, unless the service has it already. states are the copies, by cluster. It returns
+// the copy, or nil if the state cannot be copied.
 func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map[string][]remote.State) (*remote.State, error) {
 	file, err := statefile.Open(ctx, local.Path, nil)
 	if err != nil {
@@ -126,7 +126,7 @@ func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map
 	return there, nil
 }
 
-// copyLoss uploads a state before a loss, which file has.
+// copyLoss uploads a state before a loss. file holds its rows.
 func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.Manifest, file *statefile.File, states map[string][]remote.State) (*remote.State, error) {
 	f := u.folder
 	if f == nil || u.systemID != m.SystemID {
@@ -158,8 +158,8 @@ func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.M
 // clusterOf returns the name of the folder of a cluster's states.
 func clusterOf(systemID string) string { return cmp.Or(systemID, remote.UnknownCluster) }
 
-// compareNewest compares the newest copy with the first View of a run that began without a file: the copy takes the place of the
-// file in deciding what is a loss. If there is one, the copy is kept as the state before it.
+// compareNewest looks for a loss between the newest copy and the first View of a run that began without a file. If there is
+// one, it keeps the copy as the state before the loss.
 func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 	s, m, err := newestCopy(ctx, u.location)
 	if remote.IsMissing(err) || err == nil && (s.Loss || m.Table != manifest.TableName{Schema: v.Shape().Schema, Name: v.Shape().Table}) {
@@ -199,15 +199,15 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 	return nil
 }
 
-// gzipData writes what a gzip reader yields.
+// gzipData writes the decompressed data of a gzip reader.
 type gzipData struct{ reader *gzip.Reader }
 
 func (d gzipData) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, struct{ io.Reader }{d.reader})
 }
 
-// findLoss returns the copy of a state before a loss, or nil if there is none. The time of the copy may be some seconds later,
-// if another state had taken its name.
+// findLoss returns the copy of a state before a loss, or nil if there is none. The copy may have a time some seconds later,
+// because another state had its name already.
 func findLoss(states []remote.State, local *kept.State) *remote.State {
 	for i := range states {
 		s := &states[i]

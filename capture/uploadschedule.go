@@ -7,12 +7,12 @@ import (
 )
 
 const (
-	// uploadDelay is the time from a change to the start of the upload that includes it. It leaves half a minute for the upload
-	// itself, so that a change is off the machine within a minute.
+	// uploadDelay is the time from a change to the start of its upload. It leaves half a minute for the upload itself, so that
+	// a change is off the machine within a minute.
 	uploadDelay = 30 * time.Second
 	// uploadShare is the reciprocal of the share of the time that uploads may take.
 	uploadShare = 10
-	// hourlyUploads is the time between uploads if the service does not permit to delete, so that states pile up.
+	// hourlyUploads is the time between uploads if capture may not delete states, which then accumulate.
 	hourlyUploads = time.Hour
 	// Pauses after failed uploads.
 	firstUploadRetry, longestUploadRetry = 5 * time.Second, time.Minute
@@ -62,8 +62,8 @@ func (s *uploadSchedule) addWork(now time.Time, took time.Duration, err error) {
 	s.retryAt = now.Add(s.retries.NextBackOff())
 }
 
-// rested returns the earliest time of the next work: after a pause, so that all work takes at most a tenth of the time, and
-// after a failure only when the next attempt is due.
+// rested returns the earliest time of the next work. A pause keeps all work to at most a tenth of the time. After a failure,
+// the next work also waits for its retry.
 func (s *uploadSchedule) rested() time.Time {
 	at := s.lastEnd.Add((uploadShare - 1) * s.lastTook)
 	if s.retryAt.After(at) {

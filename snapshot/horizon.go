@@ -59,8 +59,9 @@ func (p *Place) Difference(now *Place) string {
 	return ""
 }
 
-// SetHorizon sets the horizon of the last committed state, and of those that follow until the next Load commits. It must hold
-// for that state. A nil horizon means that nothing is known about the age of the rows. Only the writer may call it.
+// SetHorizon sets the horizon of the last committed state, and of those that follow until the next Load commits. h must be
+// valid for the last committed state. A nil horizon means that nothing is known about the age of the rows. Only the writer may
+// call it.
 func (t *Table) SetHorizon(h *Horizon) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

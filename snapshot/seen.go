@@ -11,7 +11,7 @@ type seen struct {
 	count int // number of bits that are set
 }
 
-// newSeen returns a record of so many rows, none of which has been seen.
+// newSeen returns a record for the given number of rows, none of which has been seen.
 func newSeen(load uint64, rows int) *seen {
 	return &seen{load: load, bits: make([]uint64, (rows+63)/64), rows: rows}
 }

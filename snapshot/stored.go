@@ -1,10 +1,10 @@
 package snapshot
 
 // A Table may begin with the rows of a file that an earlier run has written, instead of a copy of the Postgres table. Its pages
-// then correspond to the places of the rows in that file, so that a later version of the file can be made by patching it.
+// then correspond to the places of the rows in that file, so that the next version can be written by patching the file.
 
-// EndPage makes the next row of the open Load begin a new Part, if it comes after all rows that have been put. The Part that
-// ends is no longer expected to grow, so unused memory of it is freed.
+// EndPage makes the next row of the open Load begin a new Part, if it comes after all rows that have been put. The Part before
+// it is not expected to grow, so its unused memory is freed.
 func (t *Table) EndPage() {
 	if t.loadShape == nil || t.tree.err != nil || len(t.tree.groups) == 0 {
 		return

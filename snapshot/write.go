@@ -58,7 +58,7 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 	return n, err
 }
 
-// WriteLines writes the rows as JSON lines, in key order: each row is one line, and nothing is around or between them.
+// WriteLines writes the rows as JSON lines, in key order: each row is one line, without commas or brackets.
 func (v *View) WriteLines(w io.Writer) error {
 	b := bufio.NewWriterSize(w, 1<<20)
 	for part := range v.Parts() {

@@ -10,9 +10,9 @@ import (
 	"capture/store/manifest"
 )
 
-// Adopt makes a state from elsewhere the file, if there is no file yet. m describes the state, and data yields its JSON. It
-// reports false if there is a file, or if a Write has made one in the meantime; writing the data does not delay a Write. The next
-// Write compares the file with what replaces it, as if an earlier run had left it.
+// Adopt makes a state from elsewhere the file, if there is no file yet. m describes the state, and data yields its JSON. Adopt
+// reports false if there is a file, or if a Write has made one in the meantime. Writing the data does not delay a Write. The
+// next Write compares the file with the new rows, as if an earlier run had left the file.
 func (f *File) Adopt(m manifest.Manifest, data io.Reader) (adopted bool, err error) {
 	if adopted, err = f.adopt(m, data); err != nil {
 		return false, fmt.Errorf("write %s: %w", f.dataPath, volume.WithHint(err))
@@ -35,7 +35,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	defer os.Remove(tmp)
 	h := manifest.NewHasher(m)
 	err = disk.WriteSynced(tmp, f.dataPath, func(w *os.File) error {
-		_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(data, m.Bytes+1)) // one byte more shows that there is more
+		_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(data, m.Bytes+1)) // the additional byte reveals data that are too long
 		return err
 	})
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"capture/store/manifest"
 )
 
-// File is feedback.json with its manifest and its lock. Its methods may be called from any goroutine. They run one at a time.
-// Exceptions are Published and ReadBack: these may run at the same time as others.
+// File is feedback.json with its manifest and its lock. Its methods may be called from any goroutine. They run one at a time,
+// except Published and ReadBack, which may run at the same time as others.
 type File struct {
 	paths
 	captureVersion string // version of capture, for the manifest

@@ -35,7 +35,7 @@ type fileRows struct {
 	text      []byte   // buffer of the texts in values
 }
 
-// paddedRow is a row with padding behind it.
+// paddedRow is a row that padding follows.
 type paddedRow struct {
 	row     int // number of the row, from 0
 	padding int // bytes
@@ -128,7 +128,7 @@ func (r *fileRows) putLine(line []byte) (more bool, err error) {
 	}
 	body = bytes.TrimRight(body, " ")
 	padding := len(line) - len("}") - len(body)
-	row := append(body, '}') // in place: it overwrites the old brace or a space
+	row := append(body, '}') // this overwrites the old brace or a space
 	if len(row) > r.maxRow {
 		return false, errTooLarge
 	}
@@ -174,8 +174,8 @@ func (r *fileRows) parseKey(row []byte) (err error) {
 	return nil
 }
 
-// Pages that end at padding may be small. paddedPageBytes is the least number of bytes that they must have on average, and
-// freePaddedPages the number of pages that may have less.
+// Pages that end at padding may be small. paddedPageBytes is the minimum of their average length. The first freePaddedPages
+// pages do not count.
 const (
 	paddedPageBytes = 8 << 10
 	freePaddedPages = 64

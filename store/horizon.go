@@ -18,8 +18,8 @@ func (f *File) horizonOf(v *snapshot.View) *manifest.Horizon {
 }
 
 // UpdateHorizon writes the horizon of v into the manifest, if the manifest has none and the file has the rows of v. A horizon
-// may become known only some time after its rows. A horizon that is there stays: it remains valid as long as the rows are the
-// same.
+// may become known only some time after its rows. UpdateHorizon never replaces a horizon, because it remains valid as long as
+// the rows are the same.
 func (f *File) UpdateHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -32,8 +32,8 @@ func (f *File) UpdateHorizon(v *snapshot.View) error {
 	return f.replaceLastManifest(m)
 }
 
-// DropHorizon removes the horizon from the manifest, because the rows of v, and with them those of the file, may not be a state of
-// the table. The file gets no horizon from a View up to v.
+// DropHorizon removes the horizon from the manifest, because the rows of v, and so the rows of the file, are in doubt: possibly
+// not a state of the table. The file gets no horizon from a View up to v.
 func (f *File) DropHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -14,9 +14,9 @@ import (
 	"capture/store/manifest"
 )
 
-// WriteLines writes v to the file at path as JSON lines, with a manifest beside it, and returns once both are durable. It follows
-// the steps of [File.Write]: readers see the old file or the new one, and [manifest.OpenRead] finds the manifest of either at any moment. But
-// it keeps no earlier states. captureVersion is the version of the program for the manifest.
+// WriteLines writes v to the file at path as JSON lines, with a manifest beside it, and returns once both are durable. It
+// follows the steps of [File.Write]: readers see the old file or the new one, and [manifest.OpenRead] always finds the manifest
+// of either. But it keeps no earlier states. captureVersion is the version of the program for the manifest.
 func WriteLines(path string, v *snapshot.View, captureVersion string) (manifest.Manifest, error) {
 	m := manifest.New(v, ReasonExport, captureVersion)
 	if err := writeLines(newPaths(disk.FollowLink(path)), v, &m); err != nil {
@@ -70,8 +70,8 @@ func writeLines(p paths, v *snapshot.View, m *manifest.Manifest) error {
 	return disk.SyncFolder(p.folder())
 }
 
-// finishLines completes a call of WriteLines that a crash interrupted between its two renames. The pending manifest is then the
-// one of the file.
+// finishLines completes a call of WriteLines that a crash interrupted between its two renames. In this case, the pending
+// manifest describes the file.
 func finishLines(p paths) error {
 	m, err := manifest.ReadAt(p.manifestTmp())
 	if err != nil {
@@ -87,8 +87,8 @@ func finishLines(p paths) error {
 	return disk.SyncFolder(p.folder())
 }
 
-// lockFolder keeps two calls of WriteLines in one folder from mixing their temporary files. The lock ends with the process. Where
-// the file system has no locks on folders, there is none.
+// lockFolder keeps two calls of WriteLines in one folder from mixing their temporary files. The lock ends with the process. If
+// the file system has no locks on folders, lockFolder locks nothing.
 func lockFolder(dir string) (unlock func(), err error) {
 	d, err := os.Open(dir)
 	if err != nil {

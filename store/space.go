@@ -15,9 +15,9 @@ import (
 	"capture/store/manifest"
 )
 
-// writeWithLessKept drops kept states, the least important ones first, and writes the View again until it succeeds, after a first
-// attempt that failed for lack of space. It never drops the state before the largest unacknowledged loss. If the write fails because
-// of that state, the error says so.
+// writeWithLessKept continues after a first attempt to write the View that failed for lack of space. It drops kept states, the
+// least important ones first, and tries again until a write succeeds. It never drops the state before the largest
+// unacknowledged loss. If the write fails because of that state, the error says so.
 //
 // view is a weak pointer, because a strong one would keep rows in memory that Write releases.
 func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, reason manifest.Reason, r Result, cause error) (Result, error) {

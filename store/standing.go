@@ -20,8 +20,8 @@ import (
 // compared with the View's new Parts. The whole file is compared only by the first Write of a run and by a Write after an error
 // or after another program has touched the file.
 
-// stateToKeep returns the manifest of the state that the current file becomes if it must be kept before v replaces it. Its Kept
-// field has the reason. It returns nil if there is none.
+// stateToKeep returns a manifest for the current file as a kept state, if the file must be kept before v replaces it, and nil
+// otherwise. The manifest's Kept field has the reason.
 func (f *File) stateToKeep(v *snapshot.View, last *written) *manifest.Manifest {
 	first := !f.hasWritten
 	switch {
@@ -105,7 +105,7 @@ func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest 
 	}
 	m.Kept = f.newKept(c, v)
 	m.Kept.Other = isOther(&m, v)
-	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff() // from the file of an earlier run, see Load
+	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff() // an earlier run wrote the file, see Load
 	if m.Kept.Loss == nil && !m.Kept.Other && !differs {
 		return nil
 	}

@@ -21,8 +21,8 @@ type written struct {
 	digest   *digest // digest of the file; the next version updates it in place
 }
 
-// hasRowsOf reports whether v has the rows that were written, and comes from the same table. v may be a later View, which differs
-// in its position, or for which the table was read again.
+// hasRowsOf reports whether v has the rows that were written, and comes from the same table. v may be a later View that differs
+// only in its position, or for which the table was read again.
 func (w *written) hasRowsOf(v *snapshot.View) bool {
 	if w.file == nil {
 		return false

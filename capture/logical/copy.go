@@ -34,7 +34,7 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	if err != nil {
 		return nil, err
 	}
-	// What a slot's snapshot shows is durable: the snapshot is built from WAL that a walsender has decoded.
+	// Everything that a slot's snapshot shows is durable: the server builds the snapshot from WAL that a walsender has decoded.
 	t.SetHorizon(horizon)
 	s.horizons.start(horizon)
 	s.standby.setAppliedLSN(start.lsn)

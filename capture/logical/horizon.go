@@ -26,9 +26,9 @@ func (p *horizons) start(h *snapshot.Horizon) {
 	}
 }
 
-// propose proposes h as the next horizon, if it is not nil. A horizon that the stream has not passed yet is kept, because a
-// stream that always lags a little would never pass the newest. The stream may only pass positions of its own server, which the
-// connection that read h need not have reached.
+// propose proposes h as the next horizon, if it is not nil. It keeps a proposed horizon that the stream has not passed yet: a
+// stream that always lags a little would never pass the newest one. It ignores a horizon of another server or database, whose
+// WAL position means nothing for this stream.
 func (p *horizons) propose(h *snapshot.Horizon) {
 	if h != nil && h.Started == p.place.Started && h.DatabaseOID == p.place.DatabaseOID {
 		p.proposed.CompareAndSwap(nil, h)

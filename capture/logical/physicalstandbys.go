@@ -9,9 +9,9 @@ import (
 	"capture/internal/postgres"
 )
 
-// checkStandbys reports a condition if the end of the slot could invalidate logical slots on a standby. Before the slot
-// exists, it returns that as an error instead, unless the operator chose this source. It never ends a source that follows:
-// that would end the slot.
+// checkStandbys reports a condition if the end of the slot could invalidate logical slots on a standby. If the slot does not
+// exist yet, and the operator has not chosen this source, it returns an error instead. It never ends a source that already
+// follows the table, because that would end the slot.
 func (s *Source) checkStandbys(ctx context.Context, conn *pgx.Conn) error {
 	err := s.server.CheckStandbys(ctx, conn)
 	var problem *postgres.Problem

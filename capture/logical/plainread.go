@@ -26,11 +26,11 @@ type plainReads struct {
 	*Source
 	dst     *snapshot.Table
 	origin  snapshot.Origin
-	checked time.Time     // time of the last look for harmful publications
+	checked time.Time     // time of the last check for harmful publications
 	next    time.Time     // time of the next read
 	first   time.Time     // earliest time of the first read
 	logged  bool          // whether the blocked slot creation has been logged
-	lsn     pglogrepl.LSN // WAL position after everything that the last read has shown
+	lsn     pglogrepl.LSN // WAL position after everything that the last read showed
 }
 
 // createSlotOrPlainRead creates the slot. If that takes long, it makes plain reads of the table meanwhile.
@@ -57,7 +57,8 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 	}()
 	p := &plainReads{Source: s, dst: t, origin: origin, next: time.Now().Add(slotPatience + 4*s.roundTrip)}
 	if v := t.View(); v != nil && v.Horizon() != nil {
-		// A plain read is a copy of the whole table, and after it another one is due. The rows in memory are not old yet.
+		// A plain read copies the whole table, and the slot requires one more copy afterwards. The rows in memory are recent
+		// enough to wait.
 		p.first = time.Now().Add(plainReadInterval)
 	}
 	tick := time.NewTicker(tablecopy.WatchdogInterval)

@@ -52,7 +52,7 @@ type Source struct {
 	roundTrip   time.Duration // measured round-trip time to the server
 
 	horizons horizons
-	doubt    atomic.Bool // whether the rows in memory may not be a state of the table
+	doubt    atomic.Bool // whether the rows in memory are in doubt: possibly not a state of the table
 
 	endStream context.CancelCauseFunc // ends the stream with an error; set once the stream begins
 }
@@ -105,7 +105,8 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	return s.stream(ctx, t, encoder)
 }
 
-// loadRows loads the rows that an earlier run left in the file, if it can. It comes before the slot, which retains WAL.
+// loadRows loads the rows that an earlier run left in the file, if it can. It runs before the slot exists, because a slot
+// retains WAL.
 func (s *Source) loadRows(ctx context.Context, t *snapshot.Table) error {
 	if !s.env.NeedsRows(t) {
 		return nil
@@ -241,8 +242,8 @@ func (s *Source) stream(ctx context.Context, t *snapshot.Table, encoder *rowjson
 	return err
 }
 
-// noteDoubt records that the rows in memory may not be a state of the table if err says so. The stream returns only the first
-// error, which may be that of a lost connection.
+// noteDoubt records doubt about the rows in memory if err is a ResyncError that is not Intact. Callers pass every error,
+// because the stream returns only the first one, such as a lost connection.
 func (s *Source) noteDoubt(err error) {
 	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) && !resync.Intact {
 		s.doubt.Store(true)

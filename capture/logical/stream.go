@@ -107,7 +107,7 @@ func (r *receiver) handleXLogData(data []byte) error {
 	r.env.Progress.SetServerLSN(x.ServerWALEnd)
 	commit, err := r.applier.apply(x.WALData)
 	if err != nil && !isConnectionError(err) {
-		r.dst.SetHorizon(nil) // what else the stream had wrong is not known
+		r.dst.SetHorizon(nil) // the stream may have been wrong before, too
 	}
 	if err != nil || commit == nil {
 		return err
@@ -165,8 +165,8 @@ func (r *receiver) setApplied(lsn pglogrepl.LSN) {
 	r.env.Progress.SetAppliedLSN(r.standby.appliedLSN(), r.commitLag)
 }
 
-// isConnectionError reports whether the error, with which applying a message has failed, is that of a connection or of missing
-// memory. The message itself was valid then.
+// isConnectionError reports whether applying a message failed because of a connection or for lack of memory. The message itself
+// was valid then.
 func isConnectionError(err error) bool {
 	var network net.Error
 	var connect *pgconn.ConnectError

@@ -337,7 +337,7 @@ func (s *Source) waitForMarker(ctx context.Context, b *keyBatch) {
 	s.pending.mergeInto(b)
 }
 
-// readRows reads the rows of the batch and commits them as the next View, which has the WAL position.
+// readRows reads the rows of the batch and commits them as the next View, at the given WAL position.
 func (s *Source) readRows(ctx context.Context, t *snapshot.Table, b keyBatch, position pglogrepl.LSN, start time.Time) error {
 	if len(b.keys) == 0 {
 		return nil

@@ -10,9 +10,9 @@ import (
 	"capture/internal/postgres"
 )
 
-// ensureTriggers returns an error if the triggers are not as capture creates them. If the operator chose this source, it creates
-// or repairs them instead. Otherwise nobody has asked for them: they slow the application's commits down, and make PREPARE
-// TRANSACTION fail in a transaction that has notified.
+// ensureTriggers returns an error if the triggers are not as capture creates them. If the operator chose this source, it
+// creates or repairs them instead. It never does so unasked, because triggers slow the application's commits down, and make
+// PREPARE TRANSACTION fail in a transaction that has notified.
 func ensureTriggers(ctx context.Context, conn *pgx.Conn, table *postgres.Table, chosen bool) error {
 	missing := postgres.CheckTriggers(ctx, conn, table)
 	problem := (*postgres.Problem)(nil)

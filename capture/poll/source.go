@@ -32,7 +32,7 @@ type Source struct {
 	rowsHash       string // text of rowsHashQuery
 
 	shownLSN pglogrepl.LSN // WAL position at or after the state in the Table; see checkReplay
-	readTook time.Duration // duration of the last scan of the table, including what followed it
+	readTook time.Duration // duration of the last readIfChanged
 }
 
 // New returns a Source for one call of Follow.
@@ -110,8 +110,8 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 	}
 }
 
-// restShare is the number of times as long as a read took that capture rests after it. So capture reads for at most a tenth of
-// the time, however large the table is.
+// restShare is the pause after a read, as a multiple of the read's duration. So capture reads for at most a tenth of the time,
+// however large the table is.
 const restShare = 9
 
 // nextPause returns the time until the next read.

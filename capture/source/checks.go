@@ -48,12 +48,14 @@ func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) 
 	}
 }
 
-// PublicationCondition is the condition that a publication makes the application's writes fail and capture cannot drop it.
+// PublicationCondition is the name of the condition that a publication makes the application's writes fail and that capture
+// cannot drop it.
 const PublicationCondition = "publication"
 
 // WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail; see
-// [postgres.WithdrawHarmful]. Each source calls it regularly, because a publication may be left from another source. If one cannot
-// be dropped, that is a condition, with the statement that drops it. conn must not be in a transaction.
+// [postgres.WithdrawHarmful]. Each source calls it regularly, because another source may have left a publication. If capture
+// cannot drop one, WithdrawHarmful sets PublicationCondition to a text with the statement that drops it. conn must not be in a
+// transaction.
 func (e *Env) WithdrawHarmful(ctx context.Context, conn *pgx.Conn, table postgres.Name) error {
 	dropped, err := postgres.WithdrawHarmful(ctx, conn, table)
 	for _, name := range dropped {

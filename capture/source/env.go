@@ -29,9 +29,9 @@ type Env struct {
 	Chosen       bool          // whether the operator chose this source by name, and so accepts its side effects
 	SystemID     string        // system identifier of the database in the previous attempt; "" if there was none
 
-	// LoadRows loads the rows that an earlier run left in the file into t, if they can be brought up to date by the source of
-	// this attempt. place is the present place of the table, which has this shape. The source calls it before it opens a
-	// transaction. If LoadRows is nil, or t has rows already, nothing needs to be loaded (see NeedsRows).
+	// LoadRows loads the rows that an earlier run left in the file into t, if the source of this attempt can bring them up to
+	// date. shape and place are the present ones of the table. The source calls LoadRows before it opens a transaction. If
+	// LoadRows is nil, or if t has rows already, there is nothing to load (see NeedsRows).
 	LoadRows func(ctx context.Context, t *snapshot.Table, shape *rowjson.Shape, place *snapshot.Place)
 }
 

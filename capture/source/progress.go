@@ -54,7 +54,7 @@ type Progress struct {
 type Counters struct {
 	Transactions, Inserts, Updates, Deletes, Truncates uint64
 	Copies                                             uint64 // copies of the whole table
-	Resyncs, ResyncRows                                uint64 // resyncs that transferred only what had changed, and the rows that they transferred
+	Resyncs, ResyncRows                                uint64 // resyncs that transferred only what had changed, and the number of their rows
 }
 
 // Add returns the sums of c and o.
@@ -65,8 +65,8 @@ func (c Counters) Add(o Counters) Counters {
 	}
 }
 
-// TableRead describes a read of the table by which a source brought the rows in memory up to date: a copy of the whole table,
-// or a resync that transferred only what had changed.
+// TableRead describes how a source brought the rows in memory up to date: by a copy of the whole table, or by a resync that
+// transferred only what had changed.
 type TableRead struct {
 	Ended        time.Time
 	Took         time.Duration

@@ -74,8 +74,8 @@ func (b *rowBatch) omit(encoder *rowjson.Encoder, values [][]byte, sizes []int64
 	return err
 }
 
-// insertInto puts the rows into t. It returns the number of rows that have changed. It returns errUnknownKey if t does not
-// have a row that has not changed.
+// insertInto puts the rows into t, and returns the number of changed rows. It returns errUnknownKey if t lacks a row that,
+// according to the server, has not changed.
 func (b *rowBatch) insertInto(t *snapshot.Table) (changed int, err error) {
 	rest := b.data
 	for _, r := range b.rows {

@@ -211,7 +211,7 @@ func (d *copyDecoder) decodeChange(b []byte, fields int) (int, error) {
 	return d.decodeRow(b, n+4, typeOIDBytes)
 }
 
-// decodeRow decodes the values of a row, which begin at index n of b. Each comes after prefix bytes that are ignored.
+// decodeRow decodes the values of a row, which begin at index n of b. It ignores prefix bytes before each value.
 func (d *copyDecoder) decodeRow(b []byte, n, prefix int) (int, error) {
 	for i := range d.values {
 		if len(b)-n < prefix+4 {

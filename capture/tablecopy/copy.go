@@ -75,7 +75,7 @@ func (s *copyStats) tableRead(wholeBecause string) source.TableRead {
 	return source.TableRead{Ended: time.Now(), Took: s.took, WholeBecause: wholeBecause, Rows: s.rows, Changed: s.changed, Deleted: s.deleted, Bytes: s.bytes}
 }
 
-// logFields returns the key–value pairs for a log line, with those in more after the number of rows.
+// logFields returns the key–value pairs for a log line, with the pairs in more after the number of rows.
 func (s *copyStats) logFields(table *postgres.Table, more ...any) []any {
 	fields := append([]any{"table", table.Name().String(), "rows", s.rows}, more...)
 	return append(fields, "bytes", s.bytes, "jobs", s.connections, "ms", source.Milliseconds(s.took))

@@ -12,9 +12,10 @@ import (
 	"capture/snapshot"
 )
 
-// An ordinary snapshot shows commits before they are durable, if synchronous_commit is off. A crash may undo them, and the server
-// then gives their transaction IDs to others. So rows that were read have no horizon until the server has flushed the WAL up
-// to a position after the read. This must be found in the session that has read them: no session survives a crash.
+// If synchronous_commit is off, an ordinary snapshot shows commits before they are durable. A crash may undo them, and the
+// server then gives their transaction IDs to other transactions. So rows that were read have no horizon until the server has
+// flushed the WAL up to a position after the read. Only the session that read the rows can confirm this: no session survives a
+// crash.
 //
 // A standby shows only what it has flushed. After a crash it may show an earlier state for some time, which [Copier.Update]
 // finds by the position that the standby has replayed.
@@ -28,9 +29,9 @@ const (
 	longestConfirm      = time.Second // longest wait before another read, or at the end
 )
 
-// Update makes t the table, as the transaction opened by Begin sees it, as t's next View. It transfers only what has changed if
-// the horizon of t's rows is valid, and copies the whole table otherwise. It logs the cause of the read. position is the View's WAL
-// position, or 0 if it is unknown. The View has no horizon until Confirm has set it.
+// Update brings t to the state of the table that the transaction opened by Begin sees, and commits it as t's next View. It
+// transfers only what has changed if the horizon of t's rows is valid, and copies the whole table otherwise. It logs the cause
+// of the read. position is the View's WAL position, or 0 if it is unknown. The View has no horizon until Confirm has set it.
 func (r *Reader) Update(ctx context.Context, t *snapshot.Table, cause string, position pglogrepl.LSN) error {
 	if err := r.awaitConfirmed(ctx, t); err != nil {
 		return err
@@ -66,7 +67,7 @@ func (r *Reader) Confirm(ctx context.Context, t *snapshot.Table) error {
 	if r.unconfirmed == nil {
 		return nil
 	}
-	// The query is short. To cancel it would close the connection, and with it the only session that can confirm the rows.
+	// The query is short. Canceling it would close the connection, and only its session can confirm the rows.
 	err := r.withIdleTimeout(context.WithoutCancel(ctx), func(ctx context.Context) error {
 		durable, err := loadDurableLSN(ctx, r.Conn)
 		if err == nil && durable >= r.unconfirmed.LSN {
@@ -128,8 +129,8 @@ func loadDurableLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) 
 }
 
 // commitRows commits rows that were read by their keys. position is after everything that they show. The horizon stays that of
-// the last read of the whole table, because a change may have been missed since. It holds for the new state, too, once that is
-// durable.
+// the last read of the whole table, because a change may have been missed since. Once the new state is durable, this horizon is
+// valid for it, too.
 func (r *Reader) commitRows(ctx context.Context, t *snapshot.Table, position pglogrepl.LSN) error {
 	t.SetHorizon(nil) // before the Commit, so that no View has a horizon that is not confirmed
 	r.setUnconfirmed(nil)

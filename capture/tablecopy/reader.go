@@ -30,10 +30,10 @@ type Reader struct {
 	name        string // name of the source, for the View's origin
 	encoder     *rowjson.Encoder
 	read        *snapshot.Horizon // horizon of the last read of the whole table; nil if there is none
-	unconfirmed *snapshot.Horizon // horizon of the last View, once that is durable; nil if it is, or if the View has no horizon
+	unconfirmed *snapshot.Horizon // horizon that the last View gets once it is durable; nil if it has its horizon already, or can have none
 
 	confirmAt    time.Time     // time of the next call of Confirm, if unconfirmed is set
-	confirmPause time.Duration // pause before the call after that
+	confirmPause time.Duration // pause between that call and the next
 }
 
 // NewReader returns a Reader for a source of that name.
@@ -171,8 +171,8 @@ func (r *Reader) KeyLookupProblem() string {
 
 // ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and commits them to t as its next
 // View. If a key has no row in the table, ReadRows deletes the row with this key from t. Each key is a list of its columns'
-// values in text form. position is the View's WAL position. It must be from the transaction, and before the read, because a read
-// may write WAL that nothing flushes. stats counts the changes. If there are none, there is no new View.
+// values in text form. position is the View's WAL position. The caller must have read it in the same transaction before this
+// call, because a read may write WAL that nothing flushes. stats counts the changes. If there are none, there is no new View.
 func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string, position pglogrepl.LSN) (stats *source.TxnStats, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		stats, err = r.applyRows(ctx, t, keys)

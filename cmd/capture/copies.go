@@ -86,7 +86,8 @@ func splitStateURL(text string) (place, name string) {
 	return place, name
 }
 
-// selectState returns the state that is meant, and the states of its cluster.
+// selectState returns the state that a URL or --at selects, and the states of its cluster. name is the state's name in the URL,
+// or "".
 func (c *fileConfig) selectState(ctx context.Context, l *remote.Location, clusters []remote.Cluster, name string) (remote.State, []remote.State, error) {
 	if len(clusters) == 0 {
 		return remote.State{}, nil, fmt.Errorf("there are no copies at %s", l)
@@ -157,7 +158,7 @@ func copiesText(n int) string {
 	return countText(n) + " copies"
 }
 
-// listCopies returns all states at the location, newest first, and their manifests' facts as far as they can be read.
+// listCopies returns all states at the location, newest first, with their manifests as far as these can be read.
 func listCopies(ctx context.Context, l *remote.Location) ([]copiedState, error) {
 	clusters, err := l.Clusters(ctx)
 	if err != nil {
@@ -183,7 +184,7 @@ type copiedState struct {
 	err      error // error of reading the manifest
 }
 
-// reason returns the reason as in the list of kept states.
+// reason returns the reason why the state was kept, as the list shows it.
 func (s *copiedState) reason() string {
 	if s.Loss {
 		return "loss"

@@ -83,7 +83,7 @@ type historyLists struct {
 	location  *remote.Location // nil without --copy-to
 	kept      []kept.State
 	copies    []copiedState
-	remoteErr error // error of listing the copies, after which the states here are shown all the same
+	remoteErr error // error of listing the copies; the states here are shown anyway
 }
 
 func (h *historyLists) load(ctx context.Context) (err error) {
@@ -127,7 +127,7 @@ func (c historyCmd) acknowledge(ctx context.Context, std streams, h *historyList
 // drop deletes the states that --drop names.
 func (c historyCmd) drop(ctx context.Context, std streams, h *historyLists) error {
 	if h.remoteErr != nil {
-		return fmt.Errorf("drop %s: %w", c.Drop, h.remoteErr) // what must be forgotten must be forgotten everywhere
+		return fmt.Errorf("drop %s: %w", c.Drop, h.remoteErr) // a state must be deleted everywhere, so a drop of only the states here would be wrong
 	}
 	chosen, copies := h.kept, h.copies
 	if c.Drop != "all" {

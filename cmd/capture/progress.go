@@ -49,7 +49,7 @@ func (p *progress) show(at statefile.Progress) {
 	fmt.Fprintln(p.w, text)
 }
 
-// progressText says how far a step has come in the time that it has taken: ", 20,000 rows, 40 %, 5,000 rows/s, 6 s left".
+// progressText returns the progress of a step, which has taken this time: ", 20,000 rows, 40 %, 5,000 rows/s, 6 s left".
 func progressText(at statefile.Progress, took time.Duration) (text string) {
 	if at.Rows > 0 {
 		text = ", " + rowsText(at.Rows)

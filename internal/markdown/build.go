@@ -8,7 +8,7 @@ import (
 	"github.com/yuin/goldmark/util"
 )
 
-// maxElements bounds how deep elements nest, emphasis and links included. Deeper ones are left out, and their text stays.
+// maxElements bounds how deep elements nest, emphasis and links included. Of deeper elements only the text is kept.
 const maxElements = 64
 
 // builder makes Nodes from goldmark's tree.
@@ -152,7 +152,7 @@ func (b *builder) plain(n ast.Node) string {
 	return text.String()
 }
 
-// texts returns a text as Nodes: none for an empty one.
+// texts returns a text as one Node, or no Node if the text is empty.
 func texts(text string) []Node {
 	if text == "" {
 		return nil

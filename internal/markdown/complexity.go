@@ -6,18 +6,18 @@ import "strings"
 const (
 	maxBytes      = 32 << 10
 	maxDepth      = 16     // levels of quotes and lists
-	maxBrackets   = 2_000  // goldmark looks for the end of each from its beginning
+	maxBrackets   = 2_000  // brackets; goldmark searches for the end of each, starting at the bracket
 	maxTableCells = 20_000 // lines of the text times the cells of its widest line; goldmark fills short rows of a table with cells
 )
 
-// isSimple reports whether a text is within the limits. It errs on the side of refusing: a line of code may look like nested
-// quotes.
+// isSimple reports whether a text is within the limits. It may refuse a harmless text, because a line of code can look like
+// nested quotes.
 func isSimple(source string) bool {
 	if len(source) > maxBytes || strings.Count(source, "[") > maxBrackets {
 		return false
 	}
 	lines, widest := 0, 0
-	var lists []int // columns of the list items that the current line may lie in, outermost first
+	var lists []int // columns of the list items that may contain the current line, outermost first
 	for line := range strings.Lines(source) {
 		lines++
 		widest = max(widest, strings.Count(line, "|"))

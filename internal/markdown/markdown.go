@@ -1,8 +1,9 @@
 // Package markdown parses Markdown as chat models write it into a tree of elements, from which the feedback page builds its own.
 // No HTML is made of the text at any point: HTML in the text stays text, and an image becomes a link.
 //
-// The texts come from users and models, and goldmark is not linear: nested quotes, nested lists and wide tables take it minutes.
-// So [Parser.Parse] refuses a text that is long or deeply nested before it parses it. The page then shows the text as it is.
+// The texts come from users and models, and goldmark is not linear: it needs minutes for nested quotes, nested lists and wide
+// tables. So [Parser.Parse] refuses a text that is long or deeply nested before it parses it. The page then shows the text as
+// it is.
 package markdown
 
 import (

@@ -41,7 +41,7 @@ type Server struct {
 	Kind string // "azblob" or "s3"
 	Addr string // host and port
 	key  string // name of the account or of the access key
-	word string // its key
+	word string // secret key of the account or of the access key
 
 	cmd  *exec.Cmd
 	log  bytes.Buffer
@@ -128,8 +128,8 @@ func start(kind string) (*Server, error) {
 	return s, s.awaitReady()
 }
 
-// startProcess starts the process. It ends with the thread that has started it (see endWithParent), so a thread of its own waits
-// for it.
+// startProcess starts the process. The process ends with the thread that started it (see endWithParent), so that thread only
+// waits for it.
 func (s *Server) startProcess() error {
 	endWithParent(s.cmd)
 	started := make(chan error)

@@ -179,9 +179,9 @@ func ForTest(tb TB, o Options) *Server {
 	return s
 }
 
-// memoryDir returns a folder in memory, for servers that do without fsync anyway, or "" if there is none with room. A cluster
-// and each of its databases has hundreds of files. In memory, a database takes a fifth of the processor time to create and
-// drop.
+// memoryDir returns a folder in memory for servers that run without fsync anyway, or "" if there is none with room. A cluster
+// has hundreds of files, and so has each of its databases. In memory, creating and dropping a database takes a fifth of the
+// processor time.
 func memoryDir() string {
 	const dir, room = "/dev/shm", 4 << 30 // containers often have 64 MB
 	if free, err := volume.FreeBytes(dir); err != nil || free < room || unix.Access(dir, unix.W_OK) != nil {

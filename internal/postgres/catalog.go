@@ -92,15 +92,15 @@ type catalogEntry struct {
 type partitionEntry struct {
 	OID        uint32   `json:"oid"`
 	Name       string   `json:"name"`
-	Parent     uint32   `json:"parent"` // OID of the table that it is a partition of; 0 for the root
+	Parent     uint32   `json:"parent"` // OID of the partitioned table that it belongs to; 0 for the root
 	Bound      string   `json:"bound"`
 	Strategy   string   `json:"strategy"` // empty if it is not partitioned itself
 	Definition string   `json:"definition"`
 	Columns    []string `json:"columns"`
 }
 
-// partitioningOf returns how the entry with the given OID is partitioned, or nil if it is not. entries are sorted by their OIDs, but
-// for the first.
+// partitioningOf returns how the entry with the given OID is partitioned, or nil if it is not partitioned. entries are sorted
+// by OID, except the first.
 func partitioningOf(entries []partitionEntry, oid uint32) *rowjson.Partitioning {
 	i := slices.IndexFunc(entries, func(e partitionEntry) bool { return e.OID == oid })
 	if i < 0 || entries[i].Strategy == "" {

@@ -20,8 +20,8 @@ const defaultConnectTimeout = 10 * time.Second
 var driverScheme = regexp.MustCompile(`^postgres(ql)?\+[a-z0-9_]+://`)
 
 // ParseConfig parses a connection URL or a DSN as libpq does. The environment variables of libpq supply what url leaves out;
-// url may be empty. A parameter that ParseConfig does not know is an error, and so is one of libpq's that capture cannot honour
-// (see libpqOnly). Errors never contain the password.
+// url may be empty. ParseConfig returns an error for an unknown parameter, and for a parameter of libpq that capture cannot
+// honour (see libpqOnly). Errors never contain the password.
 func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	if scheme := driverScheme.FindString(url); scheme != "" {
 		url = "postgresql://" + url[len(scheme):]
@@ -58,7 +58,7 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 	return cfg, nil
 }
 
-// parseURL parses a checked connection string with pgx, and does what libpq does beyond pgx.
+// parseURL parses a checked connection string with pgx, and adds what libpq does and pgx does not.
 func parseURL(url string) (*pgx.ConnConfig, error) {
 	if err := checkValues(url); err != nil {
 		return nil, err

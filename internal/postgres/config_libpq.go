@@ -20,9 +20,9 @@ import (
 )
 
 // libpqOnly are the parameters that libpq uses itself and pgx does not know, with the variable that libpq reads. pgx would send
-// them to the server, which refuses them. An empty value is accepted, and one that asks for what capture does anyway. Others are
-// refused for the given reason, because leaving out a check of the server, for example, would be worse than an error. A parameter
-// without a refusal makes no difference to capture.
+// them to the server, which refuses them. capture accepts an empty value, and a value that asks for what capture does anyway.
+// It refuses all others for the given reason, because an error is better than, for example, not verifying the server. A
+// parameter without a refusal makes no difference to capture.
 var libpqOnly = map[string]struct {
 	variable string
 	accepted []string
@@ -184,15 +184,15 @@ func hostAddresses(cfg *pgx.ConnConfig) string {
 // namesHost reports whether the connection string, the environment or a service file names a host. Otherwise cfg has pgx's
 // default: a folder of sockets, or localhost.
 func namesHost(s string, cfg *pgx.ConnConfig) bool {
-	if filepath.IsAbs(cfg.Host) { // an address goes before a socket, whoever named it
+	if filepath.IsAbs(cfg.Host) { // the configuration names a socket's folder only if it gives no address
 		return false
 	}
 	return cfg.Host != "localhost" || strings.Contains(s, "localhost") || os.Getenv("PGHOST") != "" ||
 		os.Getenv("PGSERVICE") != "" || connParameter(s, "service") != ""
 }
 
-// dialAddresses makes the connections of cfg go to the given addresses, separated by commas. The hosts' names still count for
-// the server's certificate and the password file. An empty address stands for what its host's name resolves to.
+// dialAddresses makes the connections of cfg go to the given addresses, separated by commas. The server's certificate and the
+// password file still refer to the hosts' names. For an empty address, the host's name is resolved.
 func dialAddresses(cfg *pgx.ConnConfig, addresses string) error {
 	hosts := configHosts(&cfg.Config)
 	list := strings.Split(addresses, ",")

@@ -36,8 +36,8 @@ func (d *doctor) checkReplication(ctx context.Context) {
 	}
 }
 
-// checkWALLevel checks that logical decoding is possible, and where it depends on the presence of a slot, that its end harms no
-// standby.
+// checkWALLevel checks that logical decoding is possible. If the server enables it only while a slot exists, checkWALLevel also
+// checks that the end of capture's slot harms no standby.
 func (d *doctor) checkWALLevel(ctx context.Context) {
 	const name = "wal_level"
 	if d.srv.InRecovery { // the finding about the server has the reason
@@ -136,7 +136,7 @@ func (d *doctor) checkSlot(ctx context.Context) {
 }
 
 // addPluginHint completes the hint of a finding if the server's list of allowed output plugins lacks pgoutput. Minor releases
-// since August 2026 have that setting.
+// since August 2026 have such a list.
 func (d *doctor) addPluginHint(ctx context.Context, f *Finding) {
 	var allowed *string
 	err := Pinned(d.conn).QueryRow(ctx, "SELECT pg_catalog.current_setting('output_plugin_libraries', true)").Scan(&allowed)

@@ -51,9 +51,9 @@ func Explain(err error) error {
 	return err
 }
 
-// serverError returns the server's error in err, or nil. If pgx tried to connect several times, it returns the last answer, but
-// prefers any other to a refusal by pg_hba.conf: with sslmode allow and prefer pgx tries with and without TLS, and the server
-// often admits only one of these. Such refusals by the same server are returned as beside.
+// serverError returns the server's error in err, or nil. If pgx tried to connect several times, this is the last error, but any
+// other is preferred to a refusal by pg_hba.conf. With sslmode allow and prefer, pgx tries with and without TLS, and the server
+// often admits only one of these. beside are such refusals by the same server.
 func serverError(err error) (pg *pgconn.PgError, beside []error) {
 	var connect *pgconn.ConnectError
 	attempts := []error{err}

@@ -28,8 +28,8 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 // changed since [EnsurePublication] returned fingerprint. After the first call on a connection, it takes one round trip. The
 // error is a [*Problem] if the table no longer exists or can no longer be followed.
 //
-// If m is not nil, CompareCatalog first reads the Moment. So if neither has changed, then neither had changed at the Moment
-// either. If the server refuses to show it, *m stays zero.
+// If m is not nil, CompareCatalog reads the Moment before it compares. So if it reports no change, there was none at the Moment
+// either. *m stays zero if the server refuses to show the Moment.
 func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, fingerprint string, m *Moment) (shapeChanged, publicationChanged bool, err error) {
 	sql, err := prepareCatalogSQL(ctx, conn, name)
 	if err != nil {

@@ -100,8 +100,8 @@ func (m *Moment) scan(row pgx.Row) (err error) {
 	return nil
 }
 
-// Horizon returns the horizon of the Moment's snapshot. A state of the table in memory may use it if it includes everything
-// that the snapshot shows. systemID and timeline identify the server.
+// Horizon returns the horizon of the Moment's snapshot. Rows in memory may use it if they include everything that the snapshot
+// shows. systemID and timeline identify the server.
 func (m *Moment) Horizon(systemID string, timeline int32, table *Table) *snapshot.Horizon {
 	return &snapshot.Horizon{XID: m.Xmin, LSN: m.LSN, Place: snapshot.Place{
 		SystemID: systemID, Timeline: timeline, Started: m.Started, DatabaseOID: m.databaseOID,
@@ -111,10 +111,10 @@ func (m *Moment) Horizon(systemID string, timeline int32, table *Table) *snapsho
 
 // changedCondition returns an SQL condition that is true for the row versions of the transaction xid and of later ones.
 //
-// age returns the distance to the next transaction ID. That ID stays the same until the end of the transaction. The distance
-// is modulo 2^32, so the condition also selects some versions that are more than 2^31 transactions old. Reading these once
-// more does no harm. The special IDs below 3, which pg_surgery and servers before 9.4 put in place of old ones, have age
-// 2147483647. Nothing is known about such versions.
+// age returns the distance to the next transaction ID. That ID stays the same until the end of the transaction. The distance is
+// modulo 2^32, so the condition also selects some versions that are more than 2^31 transactions old. Reading these again does
+// no harm. pg_surgery and servers before 9.4 replaced old transaction IDs with special ones below 3, whose age is 2147483647.
+// The condition selects such versions, too, because their real age is unknown.
 func changedCondition(xid uint64) string {
 	return fmt.Sprintf("(pg_catalog.age(xmin) BETWEEN 0 AND (SELECT pg_catalog.age('%d'::pg_catalog.xid)) OR pg_catalog.age(xmin) = 2147483647)", uint32(xid))
 }
@@ -144,9 +144,9 @@ func (t *Table) SampleChanges(ctx context.Context, q Querier, xid uint64, percen
 	return rows, changed, age, nil
 }
 
-// UnstableType returns the name of a type in the table's columns whose values may read differently although neither their rows
-// nor the table's fingerprint have changed, or "" if there is none. Such are the types that print the names of other objects,
-// and types with a cast to json, whose function may do anything.
+// UnstableType returns the name of an unstable type in the table's columns, or "" if there is none. A value of such a type may
+// read differently although neither its row nor the table's fingerprint has changed. Unstable are the types that print the
+// names of other objects, and types with a cast to json, whose function may do anything.
 func (t *Table) UnstableType() string { return t.unstableType }
 
 func (ts typeSet) unstableType() string {

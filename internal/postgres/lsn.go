@@ -22,8 +22,8 @@ func LoadInsertLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
 	return WithoutPageHeader(lsn), nil
 }
 
-// LoadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that a snapshot
-// taken before shows is at or below this position. The position is 0 for a standby that has replayed nothing. standby reports
+// LoadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that earlier
+// snapshots show is at or below this position. The position is 0 for a standby that has replayed nothing. standby reports
 // whether the server is a standby.
 func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby bool, err error) {
 	var text *string

@@ -115,9 +115,9 @@ func (s *Server) checkLogicalReplication() error {
 	return nil
 }
 
-// decodingOnDemandVersion is the first version at which wal_level = replica allows logical slots. There, the first logical slot
-// enables logical decoding for the whole server, and it is disabled again soon after the last one has gone. The setting
-// effective_wal_level shows which it is.
+// decodingOnDemandVersion is the first version that allows logical slots with wal_level = replica. The first logical slot then
+// enables logical decoding for the whole server. The server disables it soon after the last slot is gone. The setting
+// effective_wal_level shows the current state.
 const decodingOnDemandVersion = 190000
 
 // decodesOnDemand reports whether logical decoding is enabled only while a logical slot exists.
@@ -125,15 +125,15 @@ func (s *Server) decodesOnDemand() bool {
 	return s.VersionNum >= decodingOnDemandVersion && s.WALLevel == "replica"
 }
 
-// CheckStandbys returns a [*Problem] if the end of capture's slot could invalidate logical slots on a standby. Where logical
-// decoding is enabled only while a logical slot exists, a standby's slots become invalid when the primary's last one goes, and
-// capture's slot goes with every lost connection.
+// CheckStandbys returns a [*Problem] if the end of capture's slot could invalidate logical slots on a standby. If logical
+// decoding is enabled only while a logical slot exists, a standby's slots become invalid when the primary's last one is
+// dropped. capture's slot is dropped whenever its connection is lost.
 func (s *Server) CheckStandbys(ctx context.Context, q Querier) error {
 	if !s.decodesOnDemand() {
 		return nil
 	}
-	// Physical replication connections have no database. Every user may see that, but only a privileged one sees which of
-	// them takes a base backup.
+	// Physical replication connections have no database. Every user may see that, but only a privileged user sees which of them
+	// takes a base backup.
 	var standbys string
 	err := Pinned(q).QueryRow(ctx, `
 		SELECT COALESCE(pg_catalog.string_agg(COALESCE(NULLIF(a.application_name, ''), 'unnamed'), ', ' ORDER BY a.pid), '')

@@ -60,8 +60,8 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 	return append(statements, more...), err
 }
 
-// askForNotify returns err, the reason why logical replication cannot be set up, with a hint to ask for triggers by name. They
-// are not created unless somebody asks, because they cost the application something at every commit.
+// askForNotify returns err, the reason why logical replication cannot be set up, with a hint to choose the triggers explicitly.
+// capture setup does not create them unasked, because they cost the application something at every commit.
 func askForNotify(table *Table, err error) error {
 	var p *Problem
 	if !errors.As(err, &p) || p.Err != nil {
@@ -73,8 +73,8 @@ func askForNotify(table *Table, err error) error {
 	return &asking
 }
 
-// LoadSetupState returns a text that changes when somebody runs [SetupSQL] for the source "logical" or "notify", or "" if what
-// that source needs is missing or incomplete. It changes nothing in the database.
+// LoadSetupState returns a text that changes when somebody runs [SetupSQL] for the source, "logical" or "notify". It returns ""
+// if something that this source needs is missing or incomplete. It changes nothing in the database.
 func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source string) (string, error) {
 	s, table, err := LoadServerAndTable(ctx, conn, name)
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 )
 
 // LoadTarget is LoadTable for a table that is written or compared, and not followed. It also accepts tables that no source can
-// follow: unlogged tables, tables that others inherit from (without the rows of these others), and tables without a key. For
-// a table without a key, key has the names of the columns to use instead, such as those in a manifest. If it is empty, or
-// names a column that the table lacks, the result has no key. [Table.HasKey] tells whether the table itself has one.
+// follow: unlogged tables, tables that others inherit from (without the rows of these others), and tables without a key. For a
+// table without a key, key names the columns to use instead, for example those in a manifest. If key is empty, or names a
+// column that the table lacks, the result has no key. [Table.HasKey] reports whether the table itself has one.
 func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table, error) {
 	var row catalogRow
 	b := &pgx.Batch{}

@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// dropOwnPublication drops capture's own publication of a table that cannot be published. It returns refusal, which explains
-// why the table cannot be published. If the publication cannot be dropped, it returns a [*Problem] with refusal's summary
-// instead, whose hint is the statement that drops the publication.
+// dropOwnPublication drops capture's own publication of a table that cannot be published. It returns refusal, the reason why
+// the table cannot be published. If it cannot drop the publication, it returns a [*Problem] with refusal's summary, whose hint
+// is the statement that drops the publication.
 func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own string, refusal error) error {
 	publications, err := findPublications(ctx, conn, t, own)
 	if err != nil {
@@ -52,9 +52,9 @@ type harmfulPublication struct {
 }
 
 // findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they have a table without a usable
-// replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. Publications of capture are the one named own, and
-// those of the user with capture's comment: the table may have been renamed, moved or replaced since. Nothing here needs a right
-// to the table.
+// replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. Publications of capture are the one named own,
+// and those of the user with capture's comment: the table may have been renamed, moved or replaced since. The query needs no
+// privilege on the table.
 func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublication, error) {
 	rows, err := Pinned(q).Query(ctx, `
 		SELECT DISTINCT ON (p.pubname) p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
@@ -86,8 +86,8 @@ func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublicati
 	return harmful, nil
 }
 
-// WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail. It returns the names of those
-// that it dropped. If one of them cannot be dropped, the error is a [*Problem] whose hint is the statement that drops it. name is the
+// WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail, and returns their names. If
+// it cannot drop one of them, the error is a [*Problem] whose hint is the statement that drops the publication. name is the
 // table that is followed. conn must not be in a transaction.
 func WithdrawHarmful(ctx context.Context, conn *pgx.Conn, name Name) (dropped []string, err error) {
 	if name = name.foldCase(); name.Schema == "" {
@@ -126,7 +126,8 @@ func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal
 	return refusal
 }
 
-// MayWithdraw reports whether the database is there although a source ended with err, so that publications can be withdrawn.
+// MayWithdraw reports whether the database was still reachable when a source ended with err, so that publications can be
+// withdrawn.
 func MayWithdraw(err error) bool {
 	var problem *Problem
 	if !errors.As(err, &problem) {

@@ -12,7 +12,7 @@ const batchBytes = 2 << 20
 type batch struct {
 	columns  *columnMap
 	staged   bool // whether the rows are for the staging table: see appendCopyRow
-	numbered bool // likewise
+	numbered bool // whether each row starts with its number and its line: see appendCopyRow
 
 	data     []byte
 	ends     []int                  // end of each row, as an offset in data
@@ -55,7 +55,7 @@ func (b *batch) addRow(row statefile.Row, number int) (err error) {
 	return nil
 }
 
-// addChecked adds a value of column i of the row that is being added to those that are checked.
+// addChecked adds a value of column i of the current row to the values to check.
 func (b *batch) addChecked(i int, value []byte) error {
 	text, ok, err := b.columns.appendText(nil, i, value)
 	if err != nil || !ok {

@@ -13,7 +13,7 @@ import (
 	"capture/store/manifest"
 )
 
-// moneyOID is the OID of type money, which is written and read by the setting lc_monetary.
+// moneyOID is the OID of type money, whose text form depends on the setting lc_monetary.
 const moneyOID = 790
 
 // anyElement reports whether the type or its elements satisfy f.
@@ -23,11 +23,12 @@ func anyElement(t *rowjson.Type, f func(*rowjson.Type) bool) bool {
 
 func isMoney(t *rowjson.Type) bool { return t.OID == moneyOID }
 
-// isCast reports whether the type is written by a cast to json of its own, which its input function may not read.
+// isCast reports whether row_to_json writes the type by the type's own cast to json. The type's input function may not read
+// that JSON.
 func isCast(t *rowjson.Type) bool { return t.Kind == rowjson.Cast && !t.Hstore }
 
-// compareTypes compares the types in the manifest with those of the table. If the table's type could read the file's values as
-// others, it marks the column, so that its values are checked. If the type is another kind, it adds a note.
+// compareTypes compares the types in the manifest with those of the table. If the table's type could change the file's values,
+// it marks the column, so that its values are checked. If the types are of different kinds, it adds a note.
 func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 	for i := range m.targets {
 		t := &m.targets[i]
@@ -52,7 +53,7 @@ func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 	}
 }
 
-// mayRound are pairs of types of which the second rounds values of the first.
+// mayRound are pairs of types. A conversion from the first to the second may round values.
 var mayRound = map[string]bool{"double precision to real": true, "numeric to real": true, "numeric to double precision": true}
 
 // alike are groups of types that print a value alike.
@@ -78,8 +79,8 @@ type checkedValue struct {
 	text, json string
 }
 
-// findChanged returns the number of a row in the batch, and its column, with a value that the table's type would read as another.
-// It returns false if there is none. It ignores values that the type does not read at all: COPY refuses them.
+// findChanged finds a value in the batch that the table's type would change. It returns the number of its row and its column,
+// or false if there is no such value. It ignores values that the type cannot read at all, because COPY refuses them.
 func (l *loader) findChanged(ctx context.Context, b *batch) (row, column int, found bool, err error) {
 	for column, values := range b.checked {
 		texts, jsons := make([]string, len(values)), make([]string, len(values))
@@ -107,7 +108,7 @@ func (l *loader) findChanged(ctx context.Context, b *batch) (row, column int, fo
 	return 0, 0, false, nil
 }
 
-// explainChanged returns the error for a value that the table's type would read as another.
+// explainChanged returns the error for a value that the table's type would change.
 func (l *loader) explainChanged(b *batch, row, column int) error {
 	c := l.columns.targets[column].column
 	return fmt.Errorf("%s: column %s (%s) does not keep the value: it would change%s", b.rowPlace(row), postgres.QuoteIdentifier(c.Name), c.TypeName, typeHint(&c.Type))

@@ -30,7 +30,7 @@ type target struct {
 	column      *rowjson.Column
 	generated   bool // whether Postgres computes the value
 	jsonNull    bool // whether null is the JSON value null, not SQL NULL: the column is of type json or jsonb and NOT NULL
-	checked     bool // whether the type may read values as others, so that they are checked: see compareTypes
+	checked     bool // whether the type may change values, so that they are checked: see compareTypes
 	plainString bool // whether the text of a JSON string is also the text form of the column's value
 	isTime      bool // whether a JSON number stands for a time
 
@@ -135,8 +135,8 @@ func (m *columnMap) noteMissing() error {
 	return nil
 }
 
-// generatedDiffer reports whether the file's values of generated columns may be others than the table's expressions give, because
-// the manifest has other expressions, or because there is no manifest.
+// generatedDiffer reports whether the file's values of generated columns may differ from the results of the table's
+// expressions, because the manifest has other expressions, or because there is no manifest.
 func (m *columnMap) generatedDiffer(manifest *manifest.Manifest) bool {
 	for i, t := range m.targets {
 		if !t.generated {
@@ -226,7 +226,7 @@ func (m *columnMap) appendText(dst []byte, i int, value []byte) (text []byte, ok
 	return dst, true, err
 }
 
-// checkEpoch returns an error if value is a number that stands for a time in another unit than the earlier ones of the column.
+// checkEpoch returns an error if value is a number that stands for a time in another unit than earlier numbers of the column.
 // The unit is guessed from the number, so one of the two may be wrong.
 func (t *target) checkEpoch(value []byte) error {
 	if value[0] == '"' || string(value) == "0" {

@@ -117,9 +117,9 @@ func (c *creation) createColumns(ctx context.Context) error {
 	return nil
 }
 
-// createRefined creates the table with its partitions and with a key WITHOUT OVERLAPS, as far as the manifest has them and the server
-// takes them. It adds a note about what the table lacks. If the server does not take the table without them either, it returns
-// that error.
+// createRefined creates the table with the partitions and the key WITHOUT OVERLAPS that the manifest has, as far as the server
+// accepts them. It adds a note about what the table lacks. If the server also refuses the table without them, it returns that
+// error.
 func (c *creation) createRefined(ctx context.Context) error {
 	partitioned, period := c.manifest.Partitioning != nil, c.manifest.KeyPeriod
 	var refused [2]error // errors of the partitions and of the key

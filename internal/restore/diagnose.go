@@ -13,8 +13,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// placeExpression returns an SQL expression for the place of the row of alias s in the file: its line or, if the staging table
-// has no room for that, its number.
+// placeExpression returns an SQL expression for the place of the row of alias s in the file. That is its line or, if the
+// staging table has no room for the line, its number.
 func (m *stagedMerge) placeExpression() string {
 	if m.wide {
 		return "(SELECT pg_catalog.count(*) FROM " + stagingTable + " b WHERE b.ctid OPERATOR(pg_catalog.<=) s.ctid)"
@@ -51,7 +51,7 @@ func (m *stagedMerge) findPlace(ctx context.Context, from string) string {
 	return m.describePlace(place, text)
 }
 
-// explainDuplicateKey returns the error for two rows of the file with one key.
+// explainDuplicateKey returns the error for two rows of the file with the same key.
 func (m *stagedMerge) explainDuplicateKey(key string, first, second int64) error {
 	what := "lines"
 	if m.wide {
@@ -90,8 +90,8 @@ func (m *stagedMerge) explainRefused(ctx context.Context, err error) error {
 	return explain(action, err)
 }
 
-// findRefused searches for a row with which the server refuses a merge, and returns its place and the server's error. It runs the
-// steps one after the other for ever smaller parts of the rows, and takes everything back.
+// findRefused searches for a row with which the server refuses a merge, and returns its place and the server's error. It runs
+// the steps one after the other for smaller and smaller parts of the rows, and rolls everything back.
 func (m *stagedMerge) findRefused(ctx context.Context, err error) (place string, refused error) {
 	constraint := func(err error) string {
 		var pg *pgconn.PgError
@@ -184,13 +184,13 @@ func (m *stagedMerge) explainReferences(k *foreignKey) error {
 	}
 }
 
-// sameTable reports whether two SQL names are of one table; a may lack quotes.
+// sameTable reports whether two SQL names name the same table; a may lack quotes.
 func sameTable(a, b string) bool {
 	return strings.ReplaceAll(a, `"`, "") == strings.ReplaceAll(b, `"`, "")
 }
 
-// checkForeignKeys returns an error if a row violates a foreign key from or to the table, after rows were written without the
-// triggers that check that.
+// checkForeignKeys returns an error if a row violates a foreign key from or to the table. It is needed after rows were written
+// while the triggers that check foreign keys were off.
 func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	for i := range m.hooks.ForeignKeys {
 		k := &m.hooks.ForeignKeys[i]
@@ -214,7 +214,7 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	return nil
 }
 
-// explainDisplaced returns the error for rows that stand in each other's way, so that no order of writing them works.
+// explainDisplaced returns the error for rows that block each other, so that they can be written in no order.
 func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
 	if errors.Is(err, errDisplaced) {
 		return &postgres.Problem{
@@ -258,8 +258,8 @@ const uniqueColumnsSQL = `
 	WHERE i.indrelid = $1::bigint::oid AND c.relname = $2::text::name AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL
 	ORDER BY k`
 
-// findTaken returns the place of a row of the file whose value of a unique constraint belongs to a row that the file lacks and that
-// stays in the table. It returns "" if it finds none.
+// findTaken finds a row of the file whose value in a unique constraint belongs to another row, which the file lacks and which
+// stays in the table. It returns the place of the file's row, or "" if it finds none.
 func (m *stagedMerge) findTaken(ctx context.Context, constraint string) string {
 	if m.options.DeleteExtra || len(m.key) == 0 {
 		return ""

@@ -6,7 +6,7 @@
 // If the table is empty, or if any conflict ends the restore, the rows are copied directly into the table. Otherwise, or if
 // something in the database acts on rows, they are first copied into a temporary table and compared with the table's rows. Then
 // one statement deletes, updates and inserts: see stagedMerge. The goal is a state: the table becomes what the file says, or
-// nothing changes. Counts are those of Postgres.
+// nothing changes. All reported numbers of rows come from Postgres.
 //
 // The file is read as a stream. Memory holds two batches of rows, of about 2 MB each unless a single row is larger.
 //

@@ -20,8 +20,8 @@ type hooks struct {
 	ForeignKeys []foreignKey `json:"foreign_keys"`
 }
 
-// trigger is an enabled trigger on the table or on one of its partitions. Those that Postgres makes for constraints and those
-// that capture makes are left out.
+// trigger is an enabled trigger on the table or on one of its partitions. It is neither capture's own nor one that Postgres
+// creates for a constraint.
 type trigger struct {
 	Name     string `json:"name"`
 	Table    string `json:"table"`    // table that has it, as SQL
@@ -59,7 +59,7 @@ type foreignKey struct {
 	OnDelete   string   `json:"on_delete"` // pg_constraint.confdeltype: a (no action), r(estrict), c(ascade), n (set null), d (set default)
 	Deferrable bool     `json:"deferrable"`
 	Readable   bool     `json:"readable"` // whether the user may read all of the other table
-	Period     bool     `json:"period"`   // whether the last columns are periods, which the operators do not compare alone
+	Period     bool     `json:"period"`   // whether the last columns are periods, which need more than Operators to be compared
 }
 
 // hooksSQL lists hooks as JSON. $1 is the table's OID, $2 the function of capture's own triggers.
@@ -105,8 +105,8 @@ func loadHooks(ctx context.Context, tx pgx.Tx, table *postgres.Table) (*hooks, e
 	return h, postgres.ExplainRedacted("list the triggers and foreign keys of table "+table.Name().String(), err)
 }
 
-// dropDisabled removes the hooks that do not act in the restore's session. replica tells that session_replication_role is
-// replica, and disabled that everything was disabled that would act otherwise.
+// dropDisabled removes the hooks that do not act in the restore's session. replica is true if session_replication_role is
+// replica. disabled is true if the table's triggers and rules have been disabled.
 func (h *hooks) dropDisabled(replica, disabled bool) {
 	acts := func(enabled string) bool {
 		if replica {
@@ -130,7 +130,7 @@ func (h *hooks) selfReference() bool {
 	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.From && k.To && !k.Deferrable })
 }
 
-// actsOnItself reports whether a foreign key may delete or change rows of the table because other rows of it are deleted.
+// actsOnItself reports whether a foreign key may delete or change rows of the table when other rows of the table are deleted.
 func (h *hooks) actsOnItself() bool {
 	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.From && k.To && k.OnDelete != "a" && k.OnDelete != "r" })
 }
@@ -138,8 +138,8 @@ func (h *hooks) actsOnItself() bool {
 // mayChange reports whether triggers or, if rules is true, rules may leave out or change rows that are written.
 func (h *hooks) mayChange(rules bool) bool { return len(h.Triggers) > 0 || rules && len(h.Rules) > 0 }
 
-// suspects returns the names of the triggers and rules that may have left out or changed rows, for a message. Triggers that
-// fire before a row is written come alone if there are any, because they are the usual cause.
+// suspects returns the names of the triggers and rules that may have left out or changed rows, for a message. If some triggers
+// fire before a row is written, it returns only these, because they are the usual cause.
 func (h *hooks) suspects() string {
 	var before, others []string
 	for _, t := range h.Triggers {
@@ -178,7 +178,7 @@ func (k *foreignKey) refersTo(child, parent string) string {
 	return strings.Join(conditions, " AND ")
 }
 
-// complete returns an SQL condition that is true if no column with which the row of an alias refers is NULL.
+// complete returns an SQL condition that is true if, in the row of an alias, none of the referencing columns is NULL.
 func (k *foreignKey) complete(alias string) string {
 	conditions := make([]string, len(k.Columns))
 	for i, c := range k.Columns {

@@ -14,21 +14,21 @@ import (
 )
 
 const (
-	// tableLockTimeout is the time that one attempt to lock the table takes at most. Whoever writes to the table waits behind such
-	// an attempt. It is longer than the server's deadlock_timeout (1 s), after which autovacuum gives way.
+	// tableLockTimeout is the longest time that one attempt to lock the table takes. Other sessions' writes to the table wait
+	// behind such an attempt. It is longer than the server's deadlock_timeout (1 s), after which autovacuum gives way.
 	tableLockTimeout = 2 * time.Second
-	// rowLockTimeout is the time that a statement waits for another session's lock, for example on a row that a foreign key refers
-	// to. The application's writes to the table wait all the while.
+	// rowLockTimeout is the time that a statement waits for another session's lock, for example on a row that a foreign key
+	// refers to. Meanwhile, the application's writes to the table wait.
 	rowLockTimeout = 5 * time.Second
 	// maxLockedWrites is the maximum number of attempts of a statement that found rows locked.
 	maxLockedWrites = 6
-	// defaultLockWait is the time for which the table's lock is tried.
+	// defaultLockWait is the time for which a restore tries to lock the table.
 	defaultLockWait = 5 * time.Minute
 )
 
 // lockTable locks the table against writes of other sessions until the end of the transaction, except in a dry run. Others can
-// still read. They can't write, so that the comparison stays valid, and that no insert takes a value from a sequence while
-// setSequences sets it. Between the attempts, it holds no lock on the table, so that nobody queues behind it for long.
+// still read. Without their writes, the comparison stays valid, and no insert takes a value from a sequence while setSequences
+// sets it. Between its attempts, lockTable holds no lock on the table, so that nobody waits for it for long.
 func (r *restoration) lockTable(ctx context.Context) error {
 	if r.options.DryRun {
 		return setLockTimeout(ctx, r.tx, rowLockTimeout)
@@ -80,7 +80,7 @@ func isLocked(err error) bool {
 	return state == lockNotAvailable || state == deadlockDetected
 }
 
-// retryLocked runs f, which must change nothing if it fails, again while another session holds a lock that f needs.
+// retryLocked runs f, and repeats it while another session holds a lock that f needs. f must change nothing if it fails.
 func retryLocked(ctx context.Context, f func() error) (err error) {
 	for range maxLockedWrites {
 		if err = f(); !isLocked(err) || ctx.Err() != nil {
@@ -116,8 +116,8 @@ func (r *restoration) describeHolders(ctx context.Context) string {
 	return ", by " + foreign.Text(strings.Join(holders, "; "))
 }
 
-// guardSession makes the server notice within minutes that this process or the network between them is gone, so that a lock does
-// not outlive it. client_connection_check_interval exists since PostgreSQL 14, and only on systems that can tell.
+// guardSession makes the server notice within minutes that this process or the network between them is gone, so that the server
+// releases the locks. client_connection_check_interval exists since PostgreSQL 14, and only on some systems.
 func guardSession(ctx context.Context, tx pgx.Tx) error {
 	for _, s := range [][2]string{{"client_connection_check_interval", "5s"}, {"tcp_keepalives_idle", "30"}, {"tcp_keepalives_interval", "10"}, {"tcp_keepalives_count", "6"}} {
 		err := withSavepoint(ctx, tx, func() error {

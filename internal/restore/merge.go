@@ -23,9 +23,9 @@ const (
 	maxColumns = 1600 // maximum number of columns of a table: MaxHeapAttributeNumber in Postgres
 )
 
-// stagedMerge merges the rows of the staging table (alias s) into the table (alias t). It compares them first, and makes a plan.
-// Then one statement deletes, updates and inserts, so that the constraints that a statement must satisfy at its end, such as
-// foreign keys, see the final state only: see mergeStatement.
+// stagedMerge merges the rows of the staging table (alias s) into the table (alias t). It compares them first, and makes a
+// plan. Then one statement deletes, updates and inserts. So the constraints that are checked at the end of a statement, such as
+// foreign keys, see only the final state: see runSteps.
 type stagedMerge struct {
 	tx      pgx.Tx
 	columns *columnMap
@@ -83,8 +83,8 @@ func (m *stagedMerge) unusedName(base string) string {
 	return postgres.QuoteIdentifier(base)
 }
 
-// createStaging creates the staging table without rows. It does not lock the table, so that whoever changes the table's
-// definition need not wait while the file is read. If the user may not name a type, there is no other way than to lock it.
+// createStaging creates the staging table without rows. It does not lock the table, so that others can change the table's
+// definition while the file is read. Only if the user may not name a type, it must lock the table.
 func (m *stagedMerge) createStaging(ctx context.Context) error {
 	helpers, values := "", ""
 	if !m.wide {
@@ -149,8 +149,8 @@ func (m *stagedMerge) refuseDuplicates(ctx context.Context) error {
 // same returns an SQL condition that is true if the rows of the aliases s and t have the same key.
 func (m *stagedMerge) same() string { return sameKey(m.table, "s", "t") }
 
-// differ returns an SQL condition that is true if the rows of the aliases s and t have different JSON in the given columns, as
-// capture verify judges it. White space in a value of type json does not count where a line of the file can't have it.
+// differ returns an SQL condition that is true if the rows of the aliases s and t have different JSON in the given columns, by
+// the rules of capture verify. It ignores white space in a value of type json where a line of the file can't have it.
 func (m *stagedMerge) differ(names []string) string {
 	row := func(alias string) string {
 		return "pg_catalog.translate(pg_catalog.row_to_json(ROW(" + columnList(alias, names) + `))::pg_catalog.text, E'\n\r', '  ')`
@@ -158,8 +158,9 @@ func (m *stagedMerge) differ(names []string) string {
 	return row("t") + " OPERATOR(pg_catalog.<>) " + row("s")
 }
 
-// planRows creates the plan table: one row for each row of the staging table that is to be inserted ("new") or overwritten.
-// Rows to be overwritten that UPDATE can't change are marked as "moved": they are deleted and inserted again.
+// planRows creates the plan table. It has one row for each row of the staging table that is to be inserted ("new") or
+// overwritten. A row is marked as "moved" if it must be overwritten and UPDATE can't change it: it is deleted and inserted
+// again.
 func (m *stagedMerge) planRows(ctx context.Context) error {
 	where := "t.tableoid IS NULL"
 	moved := "false"
@@ -232,8 +233,8 @@ func (m *stagedMerge) firstKeys(ctx context.Context, from string) (keys []string
 	return keys, explain("compare the file with "+m.table.Name().String(), err)
 }
 
-// keyMayLookDifferent reports whether two values of key column i can be equal and have different texts, as 1.0 and 1.00, or as a
-// and A under a collation that ignores case.
+// keyMayLookDifferent reports whether two values of key column i can be equal and have different texts, such as 1.0 and 1.00,
+// or a and A under a collation that ignores case.
 func keyMayLookDifferent(c *rowjson.Column) bool {
 	switch c.Type.OID {
 	case 16, 20, 21, 23, 26, 1082, 1083, 1114, 1184, 2950: // bool, int8, int2, int4, oid, date, time, timestamp, timestamptz, uuid

@@ -26,7 +26,7 @@ type Options struct {
 	Expressions     bool          // whether Create uses all expressions of the manifest, which can run any function of the database
 	OnConflict      OnConflict    // treatment of keys that exist in the table already; "" means Fail
 	DeleteExtra     bool          // whether to delete the table's rows that are not in the file
-	MissingNull     bool          // whether a nullable column that a row of the file lacks is NULL in that row
+	MissingNull     bool          // whether a nullable column that a row of the file lacks counts as NULL
 	DryRun          bool          // whether to roll back at the end, after all rows have been written and counted
 	DisableTriggers bool          // whether to keep the table's triggers and foreign keys from acting on the rows
 
@@ -57,12 +57,12 @@ type Result struct {
 	Skipped     Change `json:"skipped"`
 	Deleted     Change `json:"deleted"`
 
-	// What the database's own triggers, rules and generated columns made of the rows. In a restore that has to make the table what
-	// the file says, such a row is an error.
+	// These fields count what the database's own triggers, rules and generated columns made of the rows. If the table must
+	// become what the file says, such a row is an error.
 	LeftOut   Change       `json:"left_out"`     // rows of the file that were to be written and are not in the table
 	Changed   Change       `json:"changed"`      // rows that are in the table with other values than in the file
-	Remaining Change       `json:"remaining"`    // rows that the file lacks and that were to be deleted, or came by themselves
-	By        string       `json:"by,omitempty"` // what is the most likely cause of these, as text
+	Remaining Change       `json:"remaining"`    // rows that the file lacks and that are in the table, although they were to be deleted or because the database added them
+	By        string       `json:"by,omitempty"` // most likely cause of these differences, as text
 	Others    []OtherTable `json:"other_tables,omitempty"`
 
 	Sequences []Sequence      `json:"sequences,omitempty"`
@@ -79,11 +79,11 @@ type Change struct {
 // shownKeys is the maximum number of keys in a Change.
 const shownKeys = 5
 
-// UnsetSequence describes a sequence that should be advanced and can't be.
+// UnsetSequence describes a sequence that should be advanced but can't be.
 type UnsetSequence struct {
 	Name   string `json:"name"`
 	Last   string `json:"last"`   // value after which it should continue
-	Reason string `json:"reason"` // why it can't, and what follows
+	Reason string `json:"reason"` // reason why it can't be advanced, and the consequence
 }
 
 // Sequence describes a sequence that the restore has advanced.

@@ -11,8 +11,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// OtherTable is another table with rows that changed because rows of the restored table did: by a foreign key with an action,
-// such as ON DELETE CASCADE, or by a trigger or rule.
+// OtherTable is another table whose rows changed because rows of the restored table did. The cause is a foreign key with an
+// action, such as ON DELETE CASCADE, or a trigger or rule.
 type OtherTable struct {
 	Table    string `json:"table"`
 	Inserted int64  `json:"inserted,omitempty"`
@@ -23,8 +23,8 @@ type OtherTable struct {
 // tableCounts are the numbers of rows that the current transaction has inserted, updated and deleted in a table.
 type tableCounts [3]int64
 
-// countsSQL returns the tableCounts of all tables that the transaction has written to, except the restored one with its
-// partitions, and temporary ones. The server counts also what was rolled back to a savepoint. $1 is the table's OID.
+// countsSQL returns the tableCounts of all tables that the transaction has written to, except temporary tables and the restored
+// table with its partitions. The server also counts changes that were rolled back to a savepoint. $1 is the table's OID.
 const countsSQL = `
 	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), x.ins, x.upd, x.del
 	FROM pg_catalog.pg_class c
@@ -96,8 +96,8 @@ func (m *stagedMerge) finish(ctx context.Context, done written) (err error) {
 	return nil
 }
 
-// compare compares the table with the file after all triggers have fired. It returns an error if the table had to become what the
-// file says, and differs.
+// compare compares the table with the file after all triggers have fired. It returns an error if the table differs although it
+// had to become what the file says.
 func (m *stagedMerge) compare(ctx context.Context) (err error) {
 	if m.result.Others, err = countOthers(ctx, m.tx, m.table, m.baseline); err != nil {
 		return err
@@ -126,7 +126,8 @@ func (m *stagedMerge) compare(ctx context.Context) (err error) {
 	return nil
 }
 
-// countDifferences counts the rows that the table lacks, that it has differently, and that it has still.
+// countDifferences counts the rows that are missing in the table, those that have other values there, and those that should be
+// gone.
 func (m *stagedMerge) countDifferences(ctx context.Context) (err error) {
 	r := m.result
 	from := fmt.Sprintf("%s s LEFT JOIN %s t ON %s", stagingTable, m.table.FromClause(), m.same())

@@ -13,14 +13,14 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// Limits of a manifest's partitions. A manifest with more is not one that capture wrote.
+// Limits of a manifest's partitions. capture writes no manifest beyond these limits.
 const (
 	maxPartitions     = 10_000
 	maxPartitionDepth = 8
 )
 
-// partitionBy returns the PARTITION BY clause for a partitioning of the manifest. It composes it from the strategy and the names of
-// columns; the manifest's definition is only shown.
+// partitionBy returns the PARTITION BY clause for a partitioning of the manifest. It builds the clause from the strategy and
+// the names of columns. The manifest's definition serves only for messages.
 func (c *creation) partitionBy(p *rowjson.Partitioning) (string, error) {
 	if !slices.Contains([]string{"RANGE", "LIST", "HASH"}, p.Strategy) || len(p.Columns) == 0 {
 		return "", errNotSimple
@@ -28,8 +28,8 @@ func (c *creation) partitionBy(p *rowjson.Partitioning) (string, error) {
 	return " PARTITION BY " + p.Strategy + " (" + columnList("", p.Columns) + ")", nil
 }
 
-// createPartitions creates the partitions of a table, and their own ones. They get the names that they have in the manifest, in the
-// schema of the table that is created, or names that begin with that table's if there is such a table already.
+// createPartitions creates the partitions of a table, and the partitions of these. A partition gets the name that it has in the
+// manifest, in the schema of the created table. If that name is taken, the new name begins with the created table's name.
 func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjson.Partitioning, depth int) error {
 	if c.partitions += len(p.Partitions); c.partitions > maxPartitions || depth > maxPartitionDepth {
 		return errNotSimple
@@ -74,8 +74,8 @@ func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjs
 // hashPattern matches the bound of a hash partition.
 var hashPattern = regexp.MustCompile(`^FOR VALUES WITH \(modulus ([0-9]{1,9}), remainder ([0-9]{1,9})\)$`)
 
-// partitionBound returns SQL for a partition's bound, which has the form that pg_get_expr prints. It composes the SQL itself, of
-// constants only.
+// partitionBound returns SQL for a partition's bound, which has the form that pg_get_expr prints. It builds the SQL itself, and
+// only from constants.
 func (c *creation) partitionBound(ctx context.Context, text string) (string, error) {
 	if text == "DEFAULT" {
 		return text, nil
@@ -140,8 +140,8 @@ func (p *defaultParser) parseBounds() (string, error) {
 // boundPattern matches the bounds of a range that are not values.
 var boundPattern = regexp.MustCompile(`^(?:MINVALUE|MAXVALUE)\b`)
 
-// noteRefused returns nil for an error that says that the server, or capture itself, does not take a part of the manifest, and records
-// a note. It returns any other error.
+// noteRefused records a note and returns nil if err means that the server, or capture itself, refuses a part of the manifest.
+// It returns any other error.
 func (c *creation) noteRefused(err error, what string) error {
 	var unknown *typeError
 	switch {

@@ -43,8 +43,8 @@ func isRowError(err error) bool {
 	return postgres.IsRowRefused(err) || isRefusal(err) && strings.Contains(postgres.ErrorContext(err), "COPY ")
 }
 
-// isRefusal reports whether the server refused a statement for what it says, and not for the server's own state or the user's
-// rights.
+// isRefusal reports whether the server refused a statement for its content, and not because of the server's own state or the
+// user's rights.
 func isRefusal(err error) bool {
 	state := postgres.SQLState(err)
 	if len(state) < 2 || state == insufficientPrivilege {

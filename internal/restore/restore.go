@@ -144,7 +144,7 @@ func (r *restoration) writeRows(ctx context.Context) error {
 		}
 		r.result.Notes = append(r.result.Notes, note)
 	}
-	// Whatever can wait until all rows are written, waits.
+	// Deferrable constraints are checked once all rows are written.
 	if err := r.setConstraints(ctx, "DEFERRED"); err != nil {
 		return err
 	}
@@ -260,7 +260,7 @@ func (r *restoration) explainDuplicate(ctx context.Context, err error) error {
 	return err
 }
 
-// during runs f, and reports from time to time that it is doing something that has no progress of its own.
+// during runs f, which reports no progress itself. Meanwhile, it reports the text doing from time to time.
 func (r *restoration) during(doing string, f func() error) error {
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -12,14 +12,14 @@ import (
 	"capture/internal/postgres"
 )
 
-// rights are the privileges that a restore asks for before it writes, as far as the user has them.
+// rights records which of the privileges for a restore the user has. The restore asks before it writes.
 type rights struct {
 	user      string
 	database  string
 	temporary bool // TEMPORARY on the database
 	lock      bool // one that lets the user lock the table against writes: UPDATE, DELETE or TRUNCATE
 	insert    bool // INSERT on the table, or on all columns that the restore writes
-	update    bool // likewise UPDATE
+	update    bool // UPDATE on the table, or on all columns that the restore writes
 	delete    bool
 }
 

@@ -11,7 +11,7 @@ import (
 	"capture/internal/statefile"
 )
 
-// loadTable loads the table that the file is restored to. A table without a key gets that of the manifest.
+// loadTable loads the table that the file is restored to. A table without a key gets the key in the manifest.
 func (r *restoration) loadTable(ctx context.Context, q postgres.Querier) (*postgres.Table, error) {
 	var key []string
 	if m := r.file.Manifest(); m != nil {
@@ -20,8 +20,8 @@ func (r *restoration) loadTable(ctx context.Context, q postgres.Querier) (*postg
 	return postgres.LoadTarget(ctx, q, r.file.Table(r.options.Table), key)
 }
 
-// peek runs f, which only reads, and gives back the locks that it has taken. Otherwise whoever changes the table's definition would
-// wait until the file has been read, and the application behind them.
+// peek runs f, which only reads, and then releases the locks that f took. Otherwise a change of the table's definition would
+// wait until the file has been read, and the application would wait behind that change.
 func (r *restoration) peek(ctx context.Context, f func() error) error {
 	err := withSavepoint(ctx, r.tx, func() error {
 		return cmp.Or(f(), errTakeBack)
@@ -32,7 +32,7 @@ func (r *restoration) peek(ctx context.Context, f func() error) error {
 	return err
 }
 
-// prepareTable loads or creates the table, maps the file's columns to it, and reads what acts on its rows.
+// prepareTable loads or creates the table, maps the file's columns to it, and loads its hooks.
 func (r *restoration) prepareTable(ctx context.Context) (err error) {
 	load := func() (err error) {
 		r.table, err = r.loadTable(ctx, r.tx)
@@ -83,8 +83,8 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 	return mapColumns(table, r.first.Members, r.file.Manifest())
 }
 
-// chooseWay decides how the rows get into the table: they are copied straight into it if the table is empty, or if any conflict
-// ends the restore, and if nothing can leave out or change rows on their way. Otherwise they are first copied into a temporary
+// chooseWay decides how the rows get into the table. They are copied straight into it if nothing can leave out or change rows
+// on their way, and if the table is empty or any conflict ends the restore. Otherwise they are first copied into a temporary
 // table, which needs no lock on the table yet.
 func (r *restoration) chooseWay(ctx context.Context) error {
 	o := &r.options
@@ -105,7 +105,7 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 	generated := r.columns != nil && r.columns.generatedDiffer(r.file.Manifest())
 	plain := r.empty || o.OnConflict == Fail && !o.DeleteExtra
 	mayChange := r.hooks.mayChange(!plain)
-	if o.DisableTriggers { // these may act all the same
+	if o.DisableTriggers { // ENABLE ALWAYS and ENABLE REPLICA triggers may act even then
 		mayChange = slices.ContainsFunc(r.hooks.Triggers, func(t trigger) bool { return t.Enabled != "O" })
 	}
 	staged := r.columns != nil && (!plain || mayChange || r.hooks.selfReference() || generated)
@@ -145,8 +145,8 @@ func (r *restoration) isEmpty(ctx context.Context) error {
 	return explain("read table "+r.result.Table, err)
 }
 
-// checkUnchanged makes sure, once the table is locked, that it is still what was prepared for. It returns an error if the table
-// now has more rows than the user agreed to lose.
+// checkUnchanged returns an error if, once the table is locked, its definition is not the one that the restore was prepared
+// for, or if the table now has more rows than the user agreed to lose.
 func (r *restoration) checkUnchanged(ctx context.Context) error {
 	if !r.result.Created {
 		now, err := r.loadTable(ctx, r.tx)

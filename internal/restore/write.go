@@ -13,33 +13,35 @@ import (
 // written are the numbers of rows that a merge has written, as Postgres counted them.
 type written struct {
 	deleted           int64 // rows that the file lacks
-	removed, returned int64 // rows that were deleted to be inserted again, and those of them that were
+	removed, returned int64 // number of rows deleted in order to be inserted again, and number of these rows inserted again
 	updated, inserted int64
 	withoutTriggers   bool // whether triggers and foreign keys were off
 }
 
-// errDisplaced is the error of a way to write the rows that cannot work, so that it need not be tried.
+// errDisplaced is the error for a way of writing the rows that cannot work and is not tried.
 var errDisplaced = errors.New("rows stand in each other's way")
 
-// isDisplaced reports whether a statement failed because rows stand in each other's way: a unique or exclusion constraint that is
-// checked row by row found a value that another row was yet to give up.
+// isDisplaced reports whether a statement failed because rows stand in each other's way: a unique or exclusion constraint that
+// is checked row by row found a new value that another row still had.
 func isDisplaced(err error) bool {
 	state := postgres.SQLState(err)
 	return errors.Is(err, errDisplaced) || state == uniqueViolation || state == exclusionViolation
 }
 
-// write carries out the plan. It tries the way that disturbs others least. If rows stand in each other's way, it goes on to the
-// next:
+// write carries out the plan. It begins with the way that disturbs others least. If rows stand in each other's way, it tries
+// the next way:
 //
 //  1. Update the rows that differ.
-//  2. Delete and insert again those of them that no row depends on by a foreign key with an action, such as ON DELETE CASCADE.
-//  3. The same, with the columns of unique and exclusion constraints of the others set to NULL before, where they may be.
-//  4. Delete and insert again all of them while triggers and foreign keys are off, if the user may do that, and check the foreign
-//     keys afterwards.
+//  2. Delete and insert again those of these rows on which no other row depends by a foreign key with an action, such as ON
+//     DELETE CASCADE.
+//  3. Do the same, but first set the columns of unique and exclusion constraints to NULL in the other rows that differ, if they
+//     may be NULL.
+//  4. Delete and insert again all rows that differ, while triggers and foreign keys are off, if the user may turn them off.
+//     Check the foreign keys afterwards.
 func (m *stagedMerge) write(ctx context.Context) error {
 	const parking = 2 // the third way may violate other constraints, which says nothing about the fourth
 	ways := []func(context.Context) (written, error){m.mergeRows, m.moveAndMerge, m.parkAndMerge, m.mergeWithoutTriggers}
-	var first error // error that says most about the constraint that is in the way
+	var first error // error that describes the constraint in the way best
 	for i, way := range ways {
 		var done written
 		err := retryLocked(ctx, func() error {
@@ -121,22 +123,22 @@ func (m *stagedMerge) parkAndMerge(ctx context.Context) (w written, err error) {
 	return m.moveAndMerge(ctx)
 }
 
-// parkingColumnsSQL lists the columns of the unique and exclusion indexes of a table that are checked row by row, except those
-// that can't be NULL or generated.
+// parkingColumnsSQL lists the columns of those unique and exclusion indexes of a table that are checked row by row. It leaves
+// out generated columns and columns that can't be NULL.
 const parkingColumnsSQL = `
 	SELECT DISTINCT a.attname::pg_catalog.text
 	FROM pg_catalog.pg_index i
 	JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) AND a.attgenerated = '' AND NOT a.attnotnull
 	WHERE i.indrelid = $1::bigint::oid AND (i.indisunique OR i.indisexclusion) AND i.indimmediate`
 
-// parkingColumns returns the columns that the third way sets to NULL: those of the file.
+// parkingColumns returns the columns that the third way sets to NULL. All of them are in the file.
 func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 	columns, err := queryTexts(ctx, m.tx, parkingColumnsSQL, int64(m.table.OID))
 	return slices.DeleteFunc(columns, func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) }), err
 }
 
-// mergeWithoutTriggers is the fourth way. Only the rows that the file lacks are deleted while foreign keys are on, so that these act
-// on the rows of other tables. By then, the rows of the table that could refer to them are gone.
+// mergeWithoutTriggers is the fourth way. Foreign keys are on only while it deletes the rows that the file lacks, so that they
+// act on the rows of other tables. By then, it has already deleted the rows to be overwritten, which could refer to the others.
 func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
 	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period || !k.Readable }) {
 		return w, errDisplaced
@@ -253,7 +255,7 @@ func (m *stagedMerge) steps() []step {
 	}
 }
 
-// removedNumber returns the name of the column with the number of a removed row, which no other column of such a row has.
+// removedNumber returns a name for the column with the number of a removed row. No other column of the row has this name.
 func (m *stagedMerge) removedNumber() string {
 	name := "capture_number"
 	for slices.Contains(m.lacking, name) {
@@ -262,8 +264,8 @@ func (m *stagedMerge) removedNumber() string {
 	return name
 }
 
-// insertReturned returns a statement that inserts the rows again that were removed. They keep the values of the columns that the
-// file lacks. removed is a table with these values and with the rows' numbers in the file, in the column number.
+// insertReturned returns a statement that inserts the removed rows again. They keep the values of the columns that the file
+// lacks. removed is a table with these values and with the rows' numbers in the file, in the column number.
 func (m *stagedMerge) insertReturned(removed, number string) string {
 	names := m.columns.writableNames()
 	return fmt.Sprintf("INSERT INTO %s (%s%s) OVERRIDING SYSTEM VALUE SELECT %s%s FROM %s k JOIN %s s ON %s OPERATOR(pg_catalog.=) k.%s WHERE true",
@@ -290,7 +292,7 @@ func (m *stagedMerge) runSteps(ctx context.Context, steps []step) (w written, er
 	}
 	err = withOwnPath(ctx, m.tx, func() error {
 		if len(m.hooks.Rules) > 0 {
-			// Postgres does not take all kinds of rules in WITH, nor RETURNING with them.
+			// Postgres does not allow some kinds of rules in WITH, or with RETURNING.
 			for _, s := range steps {
 				tag, err := m.tx.Exec(ctx, s.sql)
 				if err != nil {

@@ -221,7 +221,7 @@ func (f *File) Size() int64 {
 // isPlain reports whether the bytes on disk are the JSON: neither compressed nor encoded in UTF-16.
 func (f *File) isPlain() bool { return f.compression == notCompressed && !f.transcoded }
 
-// sizeOnDisk returns the size of the JSON in bytes if it is the size on disk, and otherwise -1.
+// sizeOnDisk returns the file's size on disk in bytes if the file is plain JSON, and -1 otherwise.
 func (f *File) sizeOnDisk() int64 {
 	if !f.isPlain() || !f.IsRegular() {
 		return -1

@@ -89,7 +89,7 @@ func (k *KeyReader) Key(members []Member) (rowjson.Key, error) {
 	return key, nil
 }
 
-// DescribeNesting does what the function of this name does, for the table of the keys.
+// DescribeNesting is like the function [DescribeNesting], for the table of the keys.
 func (k *KeyReader) DescribeNesting(members []Member) string {
 	if k.shape == nil {
 		return ""

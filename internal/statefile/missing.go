@@ -76,8 +76,9 @@ func findIndex(members []Member, name string, hint int) int {
 	return -1
 }
 
-// DescribeNesting returns where the rows of a file are if the first object at its top level is not a row of the table, and what to
-// do about it. It returns "" if the object has the table's key, or if it does not look like one that contains rows.
+// DescribeNesting returns advice for a file whose first object is not a row of the table, but seems to contain the rows: where
+// they are, and what to do. members are those of the object. DescribeNesting returns "" if they include the table's key, or if
+// the object does not look as if it contained rows.
 func DescribeNesting(shape *rowjson.Shape, members []Member) string {
 	if hasKey(shape, members) {
 		return ""
@@ -97,7 +98,8 @@ func DescribeNesting(shape *rowjson.Shape, members []Member) string {
 	return ""
 }
 
-// hasKey reports whether the members have a value for each column of the key: no object, unless the column's type has objects.
+// hasKey reports whether the members have a value for each column of the key. An object counts as a value only if the column's
+// type has objects.
 func hasKey(shape *rowjson.Shape, members []Member) bool {
 	for _, i := range shape.Key {
 		c := &shape.Columns[i]

@@ -46,7 +46,7 @@ type Reader struct {
 	maxRow     int // maximum size of a row in bytes
 	state      readerState
 	noArray    bool  // whether the objects follow one another without an array
-	mayBeEmpty bool  // whether a file of no bytes is a table without rows, as its manifest says
+	mayBeEmpty bool  // whether a file of zero bytes is a table without rows, according to its manifest
 	line       int64 // line of the next token, from 1
 	rows       int   // number of rows read so far
 
@@ -335,7 +335,7 @@ func (r *Reader) splitMembers() error {
 }
 
 // replaceDecoder replaces the decoder after a row with a large value, because the buffer of a decoder never shrinks. The new
-// decoder starts in the state of the old one: after an element of an array, if the file is one.
+// decoder starts in the state of the old one: after an element of an array, if the file is an array.
 func (r *Reader) replaceDecoder() {
 	rest := io.MultiReader(bytes.NewReader(bytes.Clone(r.decoder.UnreadBuffer())), r.input)
 	r.large = false

@@ -43,7 +43,7 @@ var signatures = []struct {
 	{0, "version https://git-lfs.github.com/", "a pointer to a file in Git LFS", "fetch the file first (git lfs pull)"},
 }
 
-// refuseSignature returns an error if a file starts like one that capture does not read.
+// refuseSignature returns an error if the file starts like a kind of file that capture does not read.
 func refuseSignature(start []byte) error {
 	for _, s := range signatures {
 		if len(start) > s.offset && bytes.HasPrefix(start[s.offset:], []byte(s.bytes)) {
@@ -56,8 +56,8 @@ func refuseSignature(start []byte) error {
 	return nil
 }
 
-// describeText returns the error for a text file that does not start like JSON. start is the start of its text. The error
-// contains nothing of the text.
+// describeText returns the error for a text file that does not start like JSON. start is the start of its text, which the error
+// does not quote.
 func describeText(start []byte) error {
 	text := strings.TrimSpace(string(start[:min(len(start), 4<<10)]))
 	line, _, _ := strings.Cut(text, "\n")
@@ -80,8 +80,8 @@ func describeText(start []byte) error {
 	return errNotJSON
 }
 
-// describeSyntax returns advice for an error in a row that other programs make, or "" for any other error. text is the text from
-// the first byte that is not valid JSON. afterComma is set if that byte ends an object or array after a comma.
+// describeSyntax returns advice if a syntax error in a row is typical of other programs, and "" otherwise. text begins at the
+// first byte that is not valid JSON. afterComma is set if that byte ends an object or array after a comma.
 func describeSyntax(text []byte, afterComma bool) string {
 	hasWord := func(word string) bool { return bytes.HasPrefix(text, []byte(word)) }
 	switch {

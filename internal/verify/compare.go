@@ -24,11 +24,11 @@ type Comparison struct {
 	// State returns the rows of the state in the order of their keys. It is called after the snapshot of the table has been
 	// taken. If Live is set, the state must include everything that was committed before the call, and may include more.
 	State func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
-	// ByValue is set for the rows of another program: they may be in any order, and a row is compared by its values. Nothing
-	// but the form in which a value is written may then differ: see valueHasher. The keys are sorted like those of the table.
+	// ByValue is set for the rows of another program. They may be in any order, and are compared by their values. The form in
+	// which a value is written does not matter: see valueHasher. The keys are sorted like those of the table.
 	ByValue bool
-	// StateAgain returns the same rows as State once more, for the columns that differ. It may be nil. Only a comparison
-	// ByValue calls it, because the lines of a sorted state are at hand.
+	// StateAgain returns the same rows as State once more, to find the columns that differ. It may be nil. Only a comparison
+	// ByValue calls it, because any other one still has the differing lines.
 	StateAgain func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
 	// Omitted reports whether the state leaves out the row with this key on purpose. It is called after State. It may be nil.
 	Omitted func(key rowjson.Key) bool

@@ -6,7 +6,7 @@
 //
 // A comparison reads the table in one snapshot. It sorts the keys, each with a hash of its row, because the database may order
 // keys differently from the file. The sort uses up to 64 MB of memory, and beyond that a temporary file. Then it walks the
-// state and the sorted keys in parallel. A file without a manifest is another program's: its keys are sorted, too, and its rows are
-// compared by their values (valuehash.go), in whatever order and form they are. If others write to the table during a comparison, rows that differ are only
-// candidates, which a second snapshot confirms: see [Compare].
+// state and the sorted keys in parallel. A file without a manifest comes from another program: its keys are sorted, too, and
+// its rows are compared by their values (valuehash.go), in any order and form. If others write to the table during a
+// comparison, rows that differ are only candidates, which a second snapshot confirms: see [Compare].
 package verify

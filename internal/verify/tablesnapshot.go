@@ -65,8 +65,8 @@ func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name, ke
 // close closes the connection, which ends the transaction.
 func (t *tableSnapshot) close() { t.conn.Close(context.Background()) }
 
-// hashLine returns a hash of a line. Lines that differ only in white space between tokens have the same hash; in a comparison by
-// value, so have lines with the same values. The hash is never 0, because 0 stands for a missing row.
+// hashLine returns a hash of a line. Lines that differ only in white space between tokens have the same hash. In a comparison
+// by value, lines with the same values also have the same hash. The hash is never 0, because 0 stands for a missing row.
 func (t *tableSnapshot) hashLine(line []byte) uint64 {
 	if t.values != nil {
 		return max(t.values.hashRow(line), 1)

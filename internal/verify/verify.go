@@ -25,7 +25,7 @@ type Options struct {
 	Barrier func(context.Context) error
 	// Progress is called from time to time during the checks. It may be nil.
 	Progress func(statefile.Progress)
-	// MissingNull is set if a nullable column that a row of the file lacks is NULL in that row.
+	// If MissingNull is set, a nullable column that a row of the file lacks counts as NULL.
 	MissingNull bool
 }
 
@@ -104,7 +104,7 @@ func (c *check) run(ctx context.Context) error {
 		}
 		return nil
 	}
-	// What capture wrote is compared as it is: it has a manifest, or a daemon writes it.
+	// A file that capture wrote is compared exactly. Such a file has a manifest, or a daemon writes it.
 	c.byValue = c.options.Barrier == nil && (c.file.Manifest() == nil || c.options.MissingNull)
 	comparison := Comparison{
 		Database: c.options.Database, Table: c.file.Table(c.options.Table), State: c.readState, ByValue: c.byValue,

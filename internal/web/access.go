@@ -43,8 +43,9 @@ type refusal struct {
 // parts.
 func (a access) check(r *http.Request, page bool) *refusal {
 	followsLink := page && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
-	// Many proxies put another Host into a request, so that the Origin of capture's own page differs from it. With a token, the
-	// browser's word for the same site is enough, and the parts of the page, which contain no votes, need none.
+	// Many proxies change the Host of a request, which then differs from the Origin of capture's own page. With a token, it is
+	// enough if the browser says that the request comes from the same site. The page's own files contain no votes and need not
+	// even that.
 	trustsProxy := a.token != nil && (page || r.Header.Get("Sec-Fetch-Site") == "same-origin")
 	if no := refuseForeign(r, !trustsProxy); no != nil && !followsLink {
 		return no
@@ -55,8 +56,8 @@ func (a access) check(r *http.Request, page bool) *refusal {
 	return a.local.check(r)
 }
 
-// refuseForeign returns a refusal if a browser sends the request on behalf of another site, and nil otherwise. checkOrigin is
-// whether an Origin that differs from Host is another site.
+// refuseForeign returns a refusal if a browser sends the request on behalf of another site, and nil otherwise. If checkOrigin
+// is set, an Origin that differs from Host counts as another site.
 func refuseForeign(r *http.Request, checkOrigin bool) *refusal {
 	site := r.Header.Get("Sec-Fetch-Site")
 	if site != "" && site != "same-origin" && site != "none" {

@@ -57,7 +57,7 @@ func newColumnRoles(shape *rowjson.Shape, timeColumn, tagsColumn string) (*colum
 		return t.Kind == rowjson.Timestamp || t.Kind == rowjson.TimestampTZ
 	})
 	if c.time >= 0 && !holdsTimes(&shape.Columns[c.time].Type) {
-		c.time = -1 // columnChecker says so
+		c.time = -1 // columnChecker reports this
 	}
 	c.tags = findColumn(shape, tagsColumn, func(t *rowjson.Type) bool {
 		return t.Kind == rowjson.Array && t.Elem.Kind == rowjson.Text

@@ -78,9 +78,9 @@ func appendCellText(dst, value []byte, kind rowjson.Kind) []byte {
 // appendDisarmed appends text with an apostrophe before each character that could start a formula in a spreadsheet. The text comes
 // from users.
 //
-// A formula starts at the start of a cell. Where the system separates lists by semicolons, Excel takes the commas and quotes of
-// the file for text, so a cell also starts after each semicolon, tab and line break of the text. Quotes, spaces and invisible
-// characters may come before the formula, and in some languages the full-width forms of its first character start it, too.
+// A formula starts at the start of a cell. On systems that separate lists by semicolons, Excel treats the commas and quotes of
+// the file as text, so a cell also starts after each semicolon, tab and line break of the text. Quotes, spaces and invisible
+// characters may come before the formula. In some languages, the full-width forms of its first character start it, too.
 func appendDisarmed(dst, text []byte) []byte {
 	atStart, first := true, true
 	for ; len(text) > 0; first = false {
@@ -102,7 +102,7 @@ func appendDisarmed(dst, text []byte) []byte {
 	return dst
 }
 
-// isInvisible reports whether c is a space or a character that takes no room.
+// isInvisible reports whether c is a space or an invisible character.
 func isInvisible(c rune) bool {
 	const brailleBlank = '\u2800'
 	return unicode.IsSpace(c) || !unicode.IsGraphic(c) || c == brailleBlank ||

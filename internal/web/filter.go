@@ -18,8 +18,8 @@ type filter struct {
 	to    string // earliest time no longer selected; "" means no limit
 }
 
-// parseQuery parses the query of a request. Its error is meant for the client. Without it, a parameter that is not encoded properly
-// would be left out, and the answer would have all votes instead of those that the client wants.
+// parseQuery parses the query of a request. Its error is meant for the client. Without the error, a parameter that is not
+// encoded properly would be left out, and the answer would have all votes instead of those that the client wants.
 func parseQuery(r *http.Request) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {

@@ -86,7 +86,7 @@ func (m *middleware) record(w *responseWriter, r *http.Request) {
 func discardBody(w *responseWriter, r *http.Request) bool {
 	var err error
 	if r.ContentLength > maxBodyBytes {
-		err = &http.MaxBytesError{Limit: maxBodyBytes} // without waiting for it
+		err = &http.MaxBytesError{Limit: maxBodyBytes} // refused without reading the body
 	} else {
 		_, err = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBodyBytes))
 	}

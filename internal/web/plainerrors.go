@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Package net/http answers a request that it cannot parse by itself, before any handler, in plain text. plainErrorListener makes
-// these answers JSON, like all other errors.
+// plainErrorListener makes net/http's own errors JSON, like all other errors. If net/http cannot parse a request, it answers in
+// plain text before any handler runs.
 type plainErrorListener struct{ net.Listener }
 
 func (l plainErrorListener) Accept() (net.Conn, error) {

@@ -84,7 +84,7 @@ type columnChecker struct {
 	logged string // what has been logged last
 }
 
-// checkedStatus returns the status with the Check, if there is a reason for it.
+// checkedStatus returns the status. It adds the Check if a named column is missing or unsuitable.
 func (c *columnChecker) checkedStatus() capture.Status {
 	st := c.status()
 	view := c.view()

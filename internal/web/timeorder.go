@@ -16,7 +16,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// place is the place of a row among the newest first. Rows are ordered by time and, if the times are equal, by key, both
+// place is the place of a row in the order in which votes are listed: by time and, if the times are equal, by key, both
 // descending. In a table without a time column all times are 0, so the order is that of the keys.
 type place struct {
 	time int64 // microseconds since 1970; noTime if the row has no time
@@ -54,7 +54,7 @@ type timeOrder struct {
 
 // partTimes are the times of a Part's rows.
 type partTimes struct {
-	times []int64 // newest first; of equal times, that of the higher key first
+	times []int64 // newest first; rows with equal times by descending key
 	rows  []int32 // index of the row in the Part for each time; nil if the rows are in descending order
 }
 

@@ -244,8 +244,8 @@ func quoteFieldTail(dst []byte, start int) []byte {
 	return append(dst, '"')
 }
 
-// appendHstoreText appends an hstore literal. The input functions of other types with a cast to json get the JSON itself, as
-// PostGIS reads GeoJSON, and may reject it.
+// appendHstoreText appends an hstore literal. For any other type with a cast to json, the input function gets the JSON itself,
+// and may reject it. PostGIS, for example, reads GeoJSON.
 func appendHstoreText(dst, value []byte) ([]byte, error) {
 	pairs, err := splitObject(value)
 	if err != nil {

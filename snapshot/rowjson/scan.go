@@ -5,10 +5,11 @@ import (
 	"errors"
 )
 
-// LastField returns the JSON of the last column as Field does, but looks for it from the end of the line. So the length of the other
-// values does not matter. line must be a line of this shape, and the column's type must be flat: see IsFlat.
+// LastField is like Field for the last column, but searches from the end of the line. So its speed does not depend on the other
+// values. line must be a line of this shape, and the column's type must be flat: see IsFlat.
 func (e *Encoder) LastField(line []byte) ([]byte, bool) {
-	// In a string, quotes are escaped, so the opening of the column is not in its own value, and nothing else follows.
+	// The last match is the column's opening, because its own value can't contain the opening: a JSON string escapes its
+	// quotes.
 	opening := e.columns[len(e.columns)-1].opening
 	at := bytes.LastIndex(line, opening)
 	if at < 0 {

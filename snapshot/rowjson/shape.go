@@ -1,8 +1,8 @@
 package rowjson
 
-// FormatVersion is the version of the JSON and of the keys that this package makes. It must be raised with every change after which
-// the same row of the same table gets another line or another key (TestFormatVersion fails then): rows that an earlier version
-// wrote are read from the database again.
+// FormatVersion is the version of the lines and keys that this package produces. Raise it with every change that gives the same
+// row of the same table another line or another key; TestFormatVersion then fails. capture does not load rows of another
+// version from the file, but reads them from the database.
 const FormatVersion = 1
 
 // Shape describes a table and how its rows are written: the columns in order, with their types, and the key.
@@ -23,7 +23,7 @@ type Shape struct {
 // Partitioning is how a table is divided into partitions.
 type Partitioning struct {
 	Strategy   string      `json:"strategy"`          // RANGE, LIST or HASH
-	Columns    []string    `json:"columns,omitempty"` // columns of the partition key; empty if Definition says more than columns
+	Columns    []string    `json:"columns,omitempty"` // columns of the partition key; empty if the key has more than columns, such as an expression
 	Definition string      `json:"definition"`        // partition key as pg_get_partkeydef prints it
 	Partitions []Partition `json:"partitions,omitempty"`
 }

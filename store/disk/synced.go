@@ -50,8 +50,8 @@ func SyncAndClose(file *os.File) error {
 	return file.Close()
 }
 
-// CopyFile copies the file at path to a new file, and syncs that. The new file gets the mode and, if permitted, the owner of the old
-// one.
+// CopyFile copies the file at path to a new file, and syncs the new file, which gets the mode and, if permitted, the owner of
+// the old one.
 func CopyFile(path, to string) error {
 	from, err := os.Open(path)
 	if err != nil {
@@ -78,7 +78,7 @@ func HasNoLinks(err error) bool {
 	return false
 }
 
-// IsFull reports whether err means that the volume or a quota has no room for what was to be written.
+// IsFull reports whether err means that the volume or a quota is full.
 func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -62,7 +62,7 @@ func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 		dropped = append(dropped, states[i])
 	}
 	for i := range states {
-		if need > 0 && !slices.Contains(drop, i) { // Plan has spared only one
+		if need > 0 && !slices.Contains(drop, i) { // at most one: Plan spares only the state before the largest loss
 			left = &states[i]
 		}
 	}

@@ -96,10 +96,10 @@ func (k *States) IsOff() bool {
 	return k.policy.IsOff()
 }
 
-// Keep gives the current file, which m describes, a second name as a kept state, and writes the state's manifest. m.Kept has the
-// reason. Keep does nothing if an earlier
-// attempt to replace the file has already kept the state, or if the state is ordinary and equals the newest one. If the state
-// before a loss has been kept as an ordinary state, Keep renames it. If an older state is equal, the new state shares its data.
+// Keep gives the current file, which m describes, a second name as a kept state, and writes the state's manifest. m.Kept has
+// the reason. Keep does nothing if an earlier attempt to replace the file has already kept the state, or if the state is
+// ordinary and equals the newest one. If the state before a loss has been kept as an ordinary state, Keep renames it. If an
+// older state is equal, the new state shares its data.
 func (k *States) Keep(m manifest.Manifest) (State, error) {
 	s, err := k.keep(m)
 	if err != nil {

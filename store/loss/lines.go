@@ -66,5 +66,5 @@ func trimRow(line []byte) []byte {
 		return nil
 	}
 	body = bytes.TrimRight(body, " ")
-	return append(body, '}') // in place: it overwrites the old brace or a space
+	return append(body, '}') // this overwrites the old brace or a space
 }

@@ -7,7 +7,8 @@ import (
 	"capture/store/manifest"
 )
 
-// Losing all rows counts as a loss. So does losing at least lossLeast rows that are more than one row in lossShare.
+// Losing all rows counts as a loss. So does losing at least lossLeast rows if they are more than the share 1/lossShare of all
+// rows.
 const (
 	lossShare = 10
 	lossLeast = 10

@@ -2,7 +2,8 @@
 // distinguishes a complete file from a damaged one.
 //
 // A [Manifest] is a JSON file next to the file that it describes; [Path] is its name. [Read] reads one, [OpenRead] opens a file
-// with its manifest, and a [Hasher] compares the two. What can be read here, anybody may have written, so it is checked and bounded.
+// with its manifest, and a [Hasher] compares the two. Anybody may have written a manifest, so reading one checks its content
+// and limits its size.
 package manifest
 
 import (
@@ -104,8 +105,8 @@ func (m *Manifest) DescribeTable() string {
 	return name
 }
 
-// HasTableOf reports whether m and other describe states of the same table. The OID tells tables of one name apart only within a
-// database: another database has another table of that name, as after a restore.
+// HasTableOf reports whether m and other describe states of the same table. Within one database, the OID distinguishes tables
+// of the same name. In another database, such as a restored one, the same table may have another OID, so only the name counts.
 func (m *Manifest) HasTableOf(other *Manifest) bool {
 	if m.Table != other.Table {
 		return false

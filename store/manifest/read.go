@@ -83,7 +83,7 @@ func ReadAll(path string) (all []Manifest, err error) {
 	return all, err
 }
 
-// ReadAt reads the manifest that is itself at path.
+// ReadAt reads the manifest file at path.
 func ReadAt(path string) (Manifest, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // O_NONBLOCK: do not wait for a writer if path is a named pipe
 	if err != nil {
@@ -179,7 +179,7 @@ func isSHA256(s string) bool {
 	return err == nil && len(sum) == sha256.Size && strings.ToLower(s) == s
 }
 
-// TruncateError returns err with a text that is fit to be shown, because errors of encoding/json quote their input.
+// TruncateError returns err with a text that may be shown, because errors of encoding/json quote their input.
 func TruncateError(err error) error {
 	if text := foreign.Text(err.Error()); text != err.Error() {
 		return errors.New(text)

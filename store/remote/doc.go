@@ -9,14 +9,14 @@
 //	feedback-TIME-….manifest.json              the manifest of either
 //	feedback-TIME-…-loss.acknowledged          means that the loss is acknowledged or has ended
 //	latest.json                                names the newest state
-//	probe                                      is what [Location.Probe] writes
+//	probe                                      is what [Folder.Probe] writes
 //
-// States never change, and a state exists once it has both objects: [Location.Upload] writes the manifest after the data. So a
+// States never change, and a state exists once it has both objects: [Folder.Upload] writes the manifest after the data. So a
 // reader never sees part of a state, and whoever lists the folder can find the newest state without latest.json.
 //
-// Several captures may share a folder. A state is created only if its name is free, and latest.json moves by a conditional
-// write: from the version that was read to another one, and never back to an older position in the WAL. So a capture that was
-// paused for a while cannot put an old state over a new one.
+// Several captures may share a folder. A state is created only if its name is free. latest.json is replaced by a conditional
+// write, which fails if another capture has replaced it meanwhile, and never by an older position in the WAL. So a capture that
+// was paused for a while cannot put an old state over a new one.
 //
 // These files implement that:
 //

@@ -43,12 +43,12 @@ func (l *Location) prove(ctx context.Context, s State, m manifest.Manifest) erro
 		_, err = io.Copy(h, io.LimitReader(z, m.Bytes+1))
 	}
 	switch {
-	case r.err != nil && r.err != io.EOF: // the request failed, which says nothing about the data
+	case r.err != nil && r.err != io.EOF: // the request failed, so nothing is known about the data
 		return r.err
 	case err != nil:
 		return &DamagedError{"it is not valid gzip: " + err.Error()}
 	case m.Kept != nil && m.Kept.Damaged != "":
-		return nil // what was kept was damaged already
+		return nil // the state was already damaged when it was kept
 	}
 	if mismatch := h.Mismatch(m); mismatch != "" {
 		return &DamagedError{mismatch}
@@ -56,8 +56,8 @@ func (l *Location) prove(ctx context.Context, s State, m manifest.Manifest) erro
 	return nil
 }
 
-// Download writes a state and its manifest into a folder on this machine and returns the path of the data, which are gzip. The
-// manifest is checked as any other is; the data are compared with it by whoever reads them.
+// Download writes a state and its manifest into a folder on this machine and returns the path of the data, which are gzip. It
+// checks the manifest, but does not compare the data with it.
 func (l *Location) Download(ctx context.Context, s State, folder string) (path string, m manifest.Manifest, err error) {
 	if m, err = l.Manifest(ctx, s); err != nil {
 		return "", m, err
@@ -141,7 +141,7 @@ func (r *reader) Read(p []byte) (n int, err error) {
 	return n, r.err
 }
 
-// errEnd stands for io.EOF, which retry would take for a broken connection.
+// errEnd stands for io.EOF, which retry would treat as a broken connection.
 var errEnd = &cleanError{text: "end of the object"}
 
 func (r *reader) Close() error {

@@ -36,7 +36,7 @@ func responseOf(err error) (status int, code, message string) {
 	return 0, "", ""
 }
 
-// classify returns errMissing, errChanged or errDenied if err means that, and otherwise err.
+// classify returns errMissing, errChanged or errDenied if err means one of these, and otherwise err.
 func classify(err error) error {
 	status, code, _ := responseOf(err)
 	switch {
@@ -70,7 +70,7 @@ func isUnsupported(err error) bool {
 // isTransient reports whether the same request may succeed later, so that it is worth repeating.
 func isTransient(err error) bool {
 	if errors.As(err, new(*cleanError)) {
-		return false // it has been judged
+		return false // classify has already found the cause
 	}
 	if c := classify(err); c == errMissing || c == errChanged || c == errDenied || errors.Is(err, context.Canceled) {
 		return false
@@ -86,8 +86,8 @@ func isTransient(err error) bool {
 	return status >= 500 && status != http.StatusNotImplemented || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests
 }
 
-// clean returns err as a person may see it: without URLs, which may have a signature, and without secrets. It wraps errMissing,
-// errChanged or errDenied if err means one of these.
+// clean returns err in a form that a person may see: without URLs, which may have a signature, and without secrets. It wraps
+// errMissing, errChanged or errDenied if err means one of these.
 func (l *Location) clean(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*cleanError)) {
 		return err
@@ -125,7 +125,7 @@ func aheadText(d time.Duration) string {
 	return d.String() + " ahead"
 }
 
-// cleanError is an error whose text is fit to be shown.
+// cleanError is an error whose text may be shown.
 type cleanError struct {
 	text        string
 	kind        error // errMissing, errChanged, errDenied or another error

@@ -117,7 +117,8 @@ func (s folderService) put(ctx context.Context, name string, data []byte, c cond
 	return hex.EncodeToString(sum[:]), u.(*folderUpload).publish(c.absent)
 }
 
-// lock locks the folder of a name against other captures that replace a file in it, and returns a function that unlocks it.
+// lock locks the folder that contains name, so that no other capture replaces a file in it, and returns a function that unlocks
+// it.
 func (s folderService) lock(name string) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(filepath.Dir(s.path(name)), ".lock"), os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
@@ -207,8 +208,8 @@ func (u *folderUpload) publish(absent bool) error {
 	return nil
 }
 
-// renameIfAbsent renames the file unless its final name is taken. Another process might take the name in between; states have
-// names that no other process gives to other data, except for a state of the same second and position.
+// renameIfAbsent renames the file unless its final name is taken. Another process might take the name between the check and the
+// rename. But no other process gives this name to other data, except to a state of the same second and position.
 func (u *folderUpload) renameIfAbsent() error {
 	if _, err := os.Lstat(u.path); err == nil {
 		return errChanged

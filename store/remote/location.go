@@ -28,8 +28,7 @@ type Location struct {
 	secrets   []string
 	identity  string // hint for errors if the credentials come from an identity of the machine; "" if they are in the environment
 
-	// Patience is the time for which a request that fails because of the network or the service is repeated. Zero stands for
-	// two minutes.
+	// Patience limits how long a request is repeated that fails because of the network or the service. Zero means two minutes.
 	Patience time.Duration
 }
 

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Limits is what the service does and permits.
+// Limits describes what the service can do, and what the credentials permit.
 type Limits struct {
 	Conditional bool // whether it refuses a write whose condition is not met, so that several captures may share the folder
 	Deletes     bool // whether the credentials permit to delete
@@ -30,7 +30,8 @@ func (f *Folder) probe(ctx context.Context) (l Limits, err error) {
 	write := func(c condition) (string, error) {
 		return f.put(ctx, name, fmt.Appendf(nil, "capture has asked what this service does: %s %s\n", time.Now().UTC().Format(time.RFC3339), randomWord()), c)
 	}
-	// isRefused reports whether a write with the condition is refused, and returns other failures than an unknown condition.
+	// isRefused reports whether the service refuses a write because of the condition. It returns any other error, except that
+	// the service does not know the condition.
 	isRefused := func(c condition) (bool, error) {
 		var clean *cleanError
 		switch _, err := write(c); {

@@ -18,9 +18,9 @@ const (
 	abandonedAfter = 24 * time.Hour
 )
 
-// Prune removes the states that the policy does not cover, as the states beside feedback.json are dropped, and what crashes
-// have left. It never removes the state that latest.json names, nor the newest one. now comes from a [retention.Clock]. It
-// returns the removed states.
+// Prune removes the states that the policy does not cover, by the same rules as for the states beside feedback.json. It also
+// removes what crashes have left. It never removes the state that latest.json names, nor the newest one. now comes from a
+// [retention.Clock]. Prune returns the removed states.
 func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Time) (removed []State, err error) {
 	objects, _, err := f.list(ctx, f.name)
 	if err != nil {
@@ -53,8 +53,8 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 	return removed, f.removeLeftovers(ctx, objects, states)
 }
 
-// removeLeftovers removes data without a manifest, and unfinished uploads, that crashes have left. The service's clock decides
-// about their age.
+// removeLeftovers removes what crashes have left: data without a manifest, and unfinished uploads. Their age is measured by the
+// service's clock.
 func (f *Folder) removeLeftovers(ctx context.Context, objects []object, states []State) error {
 	before := time.Now().Add(time.Duration(f.transport.ahead.Load())).Add(-abandonedAfter)
 	exists := map[string]bool{}

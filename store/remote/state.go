@@ -203,7 +203,7 @@ func At(states []State, t time.Time) (State, bool) {
 	return State{}, false
 }
 
-// Manifest reads and checks the manifest of a state, which is trusted no more than a file that anybody might have written.
+// Manifest reads and checks the manifest of a state. It does not trust the manifest, because anybody might have written it.
 func (l *Location) Manifest(ctx context.Context, s State) (manifest.Manifest, error) {
 	data, _, err := l.read(ctx, s.manifest(), manifest.MaxBytes)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 // stallTimeout is the time without any progress after which a connection to a service counts as dead.
 const stallTimeout = time.Minute
 
-// transport sends the requests. A connection on which nothing moves for stallTimeout fails, and the difference between the
-// service's clock and this machine's is remembered, because services refuse requests whose time is wrong.
+// transport sends the requests. A connection on which nothing moves for stallTimeout fails. transport also remembers the
+// difference between the service's clock and this machine's, because services refuse requests whose time is wrong.
 type transport struct {
 	http  *http.Transport
 	ahead atomic.Int64 // lead of the service's clock in nanoseconds, at the last response

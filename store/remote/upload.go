@@ -31,9 +31,9 @@ const partBytes = 8 << 20
 // compressionLevel favors speed: compressing must not compete with following the table.
 const compressionLevel = 3
 
-// Upload compresses a state and uploads it. A state of more than partBytes is uploaded in parts, so a break of the network costs
-// at most the part that was on its way. Upload is finished when the service has accepted the data and the manifest, each with
-// their checksums. It returns the state, and its manifest as it is there.
+// Upload compresses a state and uploads it. A state of more than partBytes is uploaded in parts, so a break of the network
+// costs at most the part that was on its way. Upload is finished when the service has accepted the data and the manifest, each
+// with their checksums. It returns the state, and its manifest as the service has it.
 //
 // If the folder has an equal state under the same name, Upload returns that. If it has another one, the new state gets the
 // time of the next second that is free.
@@ -64,9 +64,9 @@ func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manife
 	}
 }
 
-// uploadManifest writes the manifest of a state, by which the state begins to exist.
+// uploadManifest writes the manifest of a state. From then on, the state exists.
 func (f *Folder) uploadManifest(ctx context.Context, s *State, m manifest.Manifest) error {
-	m.Horizon = nil // a horizon that is dropped later, because the rows are in doubt, could not be dropped here
+	m.Horizon = nil // if the file's horizon is dropped later, nobody could drop it here
 	data, err := m.Encode()
 	if err == nil {
 		_, err = f.put(ctx, s.manifest(), data, f.ifAbsent())
@@ -132,7 +132,7 @@ func (w *partWriter) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// sendPart uploads the buffer as the next part, however often the network breaks within the location's patience.
+// sendPart uploads the buffer as the next part. It repeats failed attempts within the location's patience.
 func (w *partWriter) sendPart() error {
 	if w.upload == nil {
 		err := w.folder.retry(w.ctx, func() (err error) {

@@ -1,6 +1,6 @@
-// Command go-pq-cdc follows a table with the package of that name, for BenchmarkStream and BenchmarkReconnect. It drains a pgoutput
-// slot, encodes every inserted or updated row as JSON, discards it, and prints the number of rows and characters. It ends after ROWS rows, because the package
-// does not report the LSN of a message.
+// Command go-pq-cdc follows a table with the package of that name, for BenchmarkStream and BenchmarkReconnect. It drains a
+// pgoutput slot, encodes every inserted or updated row as JSON, discards it, and prints the number of rows and characters. It
+// ends after ROWS rows, because the package does not report the LSN of a message.
 //
 //	go-pq-cdc URL SLOT PUBLICATION LSN ROWS
 package main
