@@ -26,8 +26,9 @@ import (
 
 // databaseConfig selects the database and the table.
 type databaseConfig struct {
-	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as a URL (postgres://user@host:port/name?sslmode=…) or as libpq's key=value pairs. libpq's environment variables (PGHOST, PGUSER, PGPASSFILE, …) supply what is missing. Keep the password in the environment or in PGPASSFILE: every user of this machine can read the command line."`
-	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" default:"votes" help:"Table to capture."`
+	DatabaseURL  string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as a URL (postgres://user@host:port/name?sslmode=…) or as libpq's key=value pairs. libpq's environment variables (PGHOST, PGUSER, PGPASSFILE, …) supply what is missing. Keep the password in the environment or in PGPASSFILE: every user of this machine can read the command line."`
+	DatabaseAuth choice    `enum:"password,azure" placeholder:"password|azure" env:"CAPTURE_DATABASE_AUTH" default:"password" help:"How to authenticate: with a password (or what else libpq's parameters name), or in Azure Database for PostgreSQL with a Microsoft Entra token of this machine's identity, which needs TLS."`
+	Table        tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" default:"votes" help:"Table to capture."`
 }
 
 // outputConfig sets the path of feedback.json.
@@ -37,11 +38,12 @@ type outputConfig struct {
 
 // fileConfig selects the file that restore and verify read, and the table that they write to or compare the file with.
 type fileConfig struct {
-	File        string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read: feedback.json, a kept state, the URL of copies off the machine (as --copy-to of capture run, or of one cluster or state below it), or a file of another program. A JSON array or JSON lines, plain, gzip or zstd, in UTF-8 or UTF-16; - is standard input."`
-	At          moment    `placeholder:"TIME" help:"Read the newest kept state of the file, or the newest copy at the URL, from this time or earlier (see capture history): RFC 3339, 2026-11-24, '2026-11-24 13:00' (UTC), or an age such as 2h or 3d."`
-	Missing     choice    `enum:"fail,null" placeholder:"fail|null" default:"fail" help:"What a row of the file without one of the columns means: the file is wrong (fail), or the column is NULL in that row (null), as in files of Spark and serde."`
-	DatabaseURL string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as for capture run."`
-	Table       tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
+	File         string    `arg:"" optional:"" env:"CAPTURE_OUTPUT" default:"data/fallback/feedback.json" help:"File to read: feedback.json, a kept state, the URL of copies off the machine (as --copy-to of capture run, or of one cluster or state below it), or a file of another program. A JSON array or JSON lines, plain, gzip or zstd, in UTF-8 or UTF-16; - is standard input."`
+	At           moment    `placeholder:"TIME" help:"Read the newest kept state of the file, or the newest copy at the URL, from this time or earlier (see capture history): RFC 3339, 2026-11-24, '2026-11-24 13:00' (UTC), or an age such as 2h or 3d."`
+	Missing      choice    `enum:"fail,null" placeholder:"fail|null" default:"fail" help:"What a row of the file without one of the columns means: the file is wrong (fail), or the column is NULL in that row (null), as in files of Spark and serde."`
+	DatabaseURL  string    `placeholder:"URL" env:"DATABASE_URL" help:"Database, as for capture run."`
+	DatabaseAuth choice    `enum:"password,azure" placeholder:"password|azure" env:"CAPTURE_DATABASE_AUTH" default:"password" help:"How to authenticate, as for capture run."`
+	Table        tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
 
 	fetchedFrom string // URL that File was downloaded from; "" if it was not
 }
@@ -80,7 +82,9 @@ func (c *fileConfig) chooseKept(std streams, command string) error {
 	return nil
 }
 
-func (c fileConfig) database() databaseConfig { return databaseConfig{DatabaseURL: c.DatabaseURL} }
+func (c fileConfig) database() databaseConfig {
+	return databaseConfig{DatabaseURL: c.DatabaseURL, DatabaseAuth: c.DatabaseAuth}
+}
 
 // tokenConfig sets the file with the bearer token for HTTP.
 type tokenConfig struct {
@@ -173,6 +177,11 @@ func (c databaseConfig) connConfig() (*pgx.ConnConfig, error) {
 	cfg, err := postgres.ParseConfig(c.DatabaseURL)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("%s: %w", c.urlSource(), err)}
+	}
+	if c.DatabaseAuth == "azure" {
+		if err := postgres.UseAzureTokens(cfg); err != nil {
+			return nil, usageError{fmt.Errorf("--database-auth azure: %w", err)}
+		}
 	}
 	return cfg, nil
 }

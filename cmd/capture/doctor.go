@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +57,10 @@ func (c doctorCmd) Run(ctx context.Context, std streams) error {
 		Memory: availableMemory(),
 		Disk:   freeSpace(path),
 	})
+	if c.DatabaseAuth == "azure" {
+		connected := !slices.ContainsFunc(diagnosis.Findings, func(f postgres.Finding) bool { return f.Name == "connection" && f.Level == postgres.Fail })
+		diagnosis.Findings = slices.Insert(diagnosis.Findings, 0, postgres.AzureIdentityFinding(ctx, database, c.Table.Name, connected))
+	}
 	diagnosis.Findings = append(diagnosis.Findings,
 		folderFinding("output folder", path, postgres.Fail, "feedback.json cannot be written"),
 		fileSystemFinding(path),

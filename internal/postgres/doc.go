@@ -48,6 +48,7 @@
 //   - triggers.go, notification.go: triggers and what they send (their bodies are in deploy/sql)
 //   - setup.go, teardown.go: capture setup and capture teardown
 //   - ddl.go: runs the statements of both, with a lock timeout
+//   - azure.go: Microsoft Entra tokens in place of passwords
 //   - provider.go: how managed services grant rights and change settings
 //
 // Errors:
