@@ -35,7 +35,8 @@ func (d *daemon) by(source, words string) {
 	}
 }
 
-// notLogical are server settings with which no version offers logical replication. At wal_level = replica, PostgreSQL 19 does.
+// notLogical are server settings with which no version offers logical replication. PostgreSQL 19 offers it even at wal_level =
+// replica.
 func notLogical() map[string]string {
 	return map[string]string{"wal_level": "minimal", "max_wal_senders": "0", "max_prepared_transactions": "0"}
 }
@@ -62,8 +63,8 @@ func triggerCount(t testing.TB, conn *pgx.Conn) int {
 	return one[int](t, conn, "SELECT count(*)::int FROM pg_trigger WHERE tgrelid = 'votes'::regclass AND NOT tgisinternal")
 }
 
-// TestAutoTakesTheBest: without logical replication, triggers that capture setup created are used, and logical replication as
-// soon as the server has been restarted with it. While the server is away no other source is tried.
+// TestAutoTakesTheBest: without logical replication, capture uses the triggers that capture setup created. Once the server has
+// been restarted with logical replication, capture uses that. While the server is away, it tries no other source.
 func TestAutoTakesTheBest(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: notLogical()})
@@ -180,7 +181,7 @@ func TestAutoInstallsNoTriggers(t *testing.T) {
 	}
 }
 
-// TestAutoFindsPublication: a user who may not create a publication takes the one that capture setup creates, soon and without
+// TestAutoFindsPublication: a user who may not create a publication uses the one that capture setup creates, soon and without
 // an hourly probe.
 func TestAutoFindsPublication(t *testing.T) {
 	t.Parallel()

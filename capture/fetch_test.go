@@ -18,8 +18,8 @@ import (
 	"capture/store/remote"
 )
 
-// A machine starts with an empty folder while the database is away: it serves the newest copy, and says how old it is and of which
-// cluster. When the database is back, the file follows the table; the rows that are gone meanwhile are a loss.
+// A machine starts with an empty folder while the database is away. It serves the newest copy, with its age and its cluster.
+// When the database is back, the file follows the table. The rows that were deleted meanwhile are a loss.
 func TestEmptyFolderWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {

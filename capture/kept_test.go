@@ -151,8 +151,8 @@ func TestLoss(t *testing.T) {
 	})
 }
 
-// TestOtherTableIsWarnedOf changes the search_path, so that the name of the table leads to an empty table in another schema, while
-// capture runs and while it is stopped.
+// TestOtherTableIsWarnedOf changes the search_path while capture runs and while it is stopped. The name of the table then
+// stands for an empty table in another schema.
 func TestOtherTableIsWarnedOf(t *testing.T) {
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		cfg.intervals.keptCheck = 20 * time.Millisecond

@@ -19,8 +19,8 @@ func newIn19(t *testing.T) {
 	}
 }
 
-// TestRepack: REPACK gives a table new files. It changes no row, so the stream goes on, also under writes and with CONCURRENTLY,
-// which decodes the table's changes with a slot of its own.
+// TestRepack: REPACK gives a table new files, but changes no row. So the stream continues, also while others write, and with
+// CONCURRENTLY, which decodes the table's changes through a slot of its own.
 func TestRepack(t *testing.T) {
 	newIn19(t)
 	t.Parallel()
@@ -62,8 +62,9 @@ func runUnderLoad(t *testing.T, conn *pgx.Conn, sql string) {
 	})
 }
 
-// TestMergeAndSplitPartitions: rows move to other partitions, which nothing in the stream shows. ALTER TABLE … MERGE PARTITIONS and
-// SPLIT PARTITION do that, where the server has them (19rc1 does not), otherwise a transaction of the statements before them.
+// TestMergeAndSplitPartitions: rows move to other partitions, and nothing in the stream shows it. ALTER TABLE … MERGE
+// PARTITIONS and SPLIT PARTITION move them on servers that have these commands (19rc1 does not). On other servers, a
+// transaction of older statements does it.
 func TestMergeAndSplitPartitions(t *testing.T) {
 	t.Parallel()
 	for _, source := range []string{"logical", "notify", "poll"} {
@@ -107,8 +108,8 @@ func TestMergeAndSplitPartitions(t *testing.T) {
 	}
 }
 
-// TestAllTablesExcept: a publication of all tables but some. It serves while it has the table; when the table becomes an exception,
-// capture notices and follows otherwise.
+// TestAllTablesExcept: capture uses a publication of all tables except some, as long as it includes the followed table. When
+// the table becomes an exception, capture notices and uses another source.
 func TestAllTablesExcept(t *testing.T) {
 	newIn19(t)
 	t.Parallel()
@@ -133,12 +134,12 @@ func TestAllTablesExcept(t *testing.T) {
 	exec(t, conn, "ALTER PUBLICATION most SET ALL TABLES EXCEPT (TABLE secret)")
 	d.by("logical", "")
 	exec(t, conn, "ALTER PUBLICATION most SET ALL TABLES EXCEPT (TABLE votes)")
-	setUp(t, conn, "logical") // with an exception elsewhere, its own publication serves
+	setUp(t, conn, "logical") // with an exception in another publication, capture uses its own
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('its own')")
 	d.by("logical", "")
 	d.follows(conn, "votes", "vote_id")
 
-	// An exception that is the partitioned table also excludes its partitions.
+	// Excluding a partitioned table also excludes its partitions.
 	exec(t, conn, "CREATE TABLE parted (vote_id int PRIMARY KEY, comment text) PARTITION BY LIST (vote_id); CREATE TABLE parted_1 PARTITION OF parted DEFAULT")
 	exec(t, conn, "CREATE PUBLICATION unparted FOR ALL TABLES EXCEPT (TABLE parted) WITH (publish_via_partition_root)")
 	other := config(t, url)
@@ -152,7 +153,8 @@ func TestAllTablesExcept(t *testing.T) {
 	p.equal(conn, "parted", "vote_id")
 }
 
-// TestJSONFormatOfCopy: what docs/managed-postgres.md says of COPY … (FORMAT json): one object a line, and nothing reads it back.
+// TestJSONFormatOfCopy checks what docs/managed-postgres.md says about COPY … (FORMAT json): it writes one object a line, and
+// nothing reads it back.
 func TestJSONFormatOfCopy(t *testing.T) {
 	newIn19(t)
 	t.Parallel()

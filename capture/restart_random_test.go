@@ -117,9 +117,9 @@ func restartRandomly(t *testing.T, s *pgserver.Server, source string, seed uint6
 	t.Logf("%v", resynced)
 }
 
-// TestRestartAfterCrash kills a backend again and again, while asynchronous commits are not flushed, and stops and starts daemons
-// that read ordinary snapshots, which show such commits. The server restarts by itself, with the same start time, and gives the
-// IDs of lost transactions to others. CAPTURE_TEST_CRASHES sets the number of crashes.
+// TestRestartAfterCrash kills a backend again and again, while asynchronous commits are not flushed. It also stops and starts
+// daemons that read ordinary snapshots, which show such commits. The server restarts by itself, with the same start time, and
+// gives the IDs of lost transactions to others. CAPTURE_TEST_CRASHES sets the number of crashes.
 func TestRestartAfterCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("crashes a server again and again")

@@ -15,8 +15,8 @@ import (
 	"capture/snapshot"
 )
 
-// stale returns the keys of rows that the horizon takes for unchanged although the file lacks them or has other values: what a
-// resync would get wrong that trusted the horizon alone.
+// stale returns the keys of rows that look unchanged since the horizon, although the file lacks them or has other values. A
+// resync that trusted the horizon alone would get these rows wrong.
 func (d *daemon) stale(conn *pgx.Conn, h *snapshot.Horizon, table, key string) (keys []string) {
 	d.t.Helper()
 	known := d.content()
@@ -39,8 +39,8 @@ func (d *daemon) stale(conn *pgx.Conn, h *snapshot.Horizon, table, key string) (
 	return keys
 }
 
-// resyncAttacks change the table so that the horizon's rows alone would not tell. Each must end in a copy of the whole table.
-// fools says that a resync would have been wrong without the condition; the others are copied to be sure.
+// resyncAttacks change the table in ways that the horizon alone does not reveal. Each must end in a copy of the whole table.
+// fools is set if a resync would give wrong rows. The other attacks cause a copy only as a precaution.
 var resyncAttacks = []struct {
 	what, setup, sql string
 	fools            bool
@@ -104,7 +104,7 @@ func TestResyncAttacks(t *testing.T) {
 }
 
 // attack follows table t, runs change while capture is disconnected, and checks that the table is copied for this reason. fools
-// says that a resync would be wrong after change. change returns the connection to the database that the table is in then.
+// is set if a resync after change would give wrong rows. change returns the connection to the database that then has the table.
 func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change func(*daemon, *faultproxy.Proxy) *pgx.Conn, fools bool, reason string) {
 	t.Helper()
 	p := proxied(t, s)
@@ -131,7 +131,8 @@ func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change
 	d.equal(conn, "t", "id")
 }
 
-// TestResyncAttacksOnPartitions does the same with partitions: their old rows do not tell that they are new in the table.
+// TestResyncAttacksOnPartitions does the same with partitions. Row versions of an attached partition are old, although the rows
+// are new in the table.
 func TestResyncAttacksOnPartitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("connects for each of several attacks")
@@ -168,8 +169,8 @@ func TestResyncAttacksOnPartitions(t *testing.T) {
 	}
 }
 
-// TestResyncDetachedUpdatedAttached: a partition is detached, updated and attached again in one transaction. The stream never
-// has its changes. The regular check finds it, or else the next connection. Either way the table is copied.
+// TestResyncDetachedUpdatedAttached: a partition is detached, updated and attached again in one transaction. These changes
+// never reach the stream. The regular check or the next connection finds them, and the table is copied.
 func TestResyncDetachedUpdatedAttached(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

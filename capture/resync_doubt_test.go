@@ -47,8 +47,8 @@ func TestResyncFrozenByForce(t *testing.T) {
 	d.equal(conn, "t", "id")
 }
 
-// TestResyncOutOfDoubt: a resync that somebody asks for because the rows may be wrong is a copy, also if the connection is lost
-// at the same moment.
+// TestResyncOutOfDoubt: if somebody requests a resync because the rows may be wrong, the whole table is copied, even if the
+// connection is lost at the same moment.
 func TestResyncOutOfDoubt(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -74,8 +74,8 @@ func TestResyncOutOfDoubt(t *testing.T) {
 	}
 }
 
-// TestResyncUnknownRow: a row that the horizon takes for old, but that memory does not have, ends in a copy. Nothing is known to
-// cause this; here the row is removed from memory.
+// TestResyncUnknownRow: the table is copied if the horizon implies that a row is old, but memory does not have the row. No
+// cause of this is known. Here the test removes the row from memory.
 func TestResyncUnknownRow(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -163,7 +163,7 @@ func TestVerifyFindsMistakeOfResync(t *testing.T) {
 	d.equal(conn, "t", "id")
 }
 
-// TestResyncRefused: where the server refuses what a resync needs, the table is copied, over several connections too.
+// TestResyncRefused: if the server refuses what a resync needs, the table is copied, also over several connections.
 func TestResyncRefused(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

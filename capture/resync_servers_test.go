@@ -13,8 +13,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestResyncClonedDatabase: while capture is disconnected, another database takes the name. It was cloned from the first, so
-// its table has the same OID, file, places and transactions, and then rows of its own.
+// TestResyncClonedDatabase: while capture is disconnected, another database takes the name. It is a clone of the first one, so
+// its table has the same OID, file, row locations and transaction IDs. After the clone it gets rows of its own.
 func TestResyncClonedDatabase(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -43,7 +43,8 @@ func TestResyncClonedDatabase(t *testing.T) {
 	}, true, "another database")
 }
 
-// TestResyncRestarted: a server that was restarted is copied, because it might have been restored meanwhile.
+// TestResyncRestarted: after a restart of the server, the table is copied, because the server might have been restored
+// meanwhile.
 func TestResyncRestarted(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -104,7 +105,7 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-// TestResyncFailover: a standby that lags is promoted, and its transactions get the IDs of those that it lacks.
+// TestResyncFailover: a lagging standby is promoted. Its new transactions get IDs that the old primary has used for others.
 func TestResyncFailover(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -161,7 +162,7 @@ func TestResyncAnotherCluster(t *testing.T) {
 	}, true, "cluster")
 }
 
-// TestResyncAfterTwoBillionTransactions: a horizon 2^31 transactions ago would take every row for an old one.
+// TestResyncAfterTwoBillionTransactions: after 2^31 transactions, every row would look older than the horizon.
 func TestResyncAfterTwoBillionTransactions(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

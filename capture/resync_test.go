@@ -135,7 +135,7 @@ func identities(t testing.TB, conn *pgx.Conn, table string) map[string]bool {
 }
 
 // TestReconnectTransfersChanges: after a lost connection, exactly the rows that changed are transferred, and the rows that were
-// deleted disappear. All writes end in the same rows, whatever way they take.
+// deleted disappear. The result does not depend on how the rows were written.
 func TestReconnectTransfersChanges(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})

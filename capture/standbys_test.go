@@ -48,8 +48,9 @@ func TestLogicalAtReplica(t *testing.T) {
 	})
 }
 
-// TestStandbyAtReplica: where logical decoding lasts only as long as a slot, the end of capture's slot invalidates the standby's.
-// So auto leaves it alone while a standby is connected. --source logical overrides that and says what it may cost.
+// TestStandbyAtReplica: if the server decodes only while a slot exists, the end of capture's slot invalidates the standby's
+// slots. So auto does not use logical replication while a standby is connected. --source logical overrides that, and capture
+// says what it may cost.
 func TestStandbyAtReplica(t *testing.T) {
 	t.Parallel()
 	s := onDemand(t)

@@ -346,7 +346,7 @@ func TestPrefixOfAnotherTable(t *testing.T) {
 	}
 }
 
-// Nothing that capture says has a secret, whatever goes wrong.
+// Nothing that capture writes contains a secret, whatever goes wrong.
 func TestSecretsOfCopies(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {

@@ -128,8 +128,9 @@ var identityDamage = []struct {
 	{"another table in the publication", identityTable, "logical", "CREATE TABLE old_votes (vote_id int, comment text); INSERT INTO old_votes VALUES (1, 'a'); ALTER PUBLICATION capture_votes ADD TABLE old_votes", 13},
 }
 
-// TestLostIdentityWithdrawsPublication: whatever takes a table's replica identity away, whatever else is wrong, and by whatever
-// source capture follows, the application's UPDATE and DELETE work again within seconds: while capture runs, and when it starts.
+// TestLostIdentityWithdrawsPublication: if a table loses its replica identity, the application's UPDATE and DELETE work again
+// within seconds. This is true for every cause and every source, in combination with other problems, and both while capture
+// runs and when it starts.
 func TestLostIdentityWithdrawsPublication(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

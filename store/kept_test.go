@@ -10,7 +10,8 @@ import (
 	"capture/store/kept"
 )
 
-// TestKeptOnce: equal states are stored once, also after a restart; an attempt that failed after it kept the file is not kept twice.
+// TestKeptOnce: equal states are stored once, also after a restart. If a write fails after it has kept the file, the next
+// attempt does not keep the file again.
 func TestKeptOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -28,7 +29,7 @@ func TestKeptOnce(t *testing.T) {
 			t.Fatalf("the kept states are %+v", states)
 		}
 	}
-	// The same state before a loss: it becomes that one.
+	// If the same state precedes a loss, the kept state becomes the state before the loss.
 	manifestTmp := filepath.Join(filepath.Dir(path), "feedback.manifest.json.tmp")
 	if err := os.MkdirAll(filepath.Join(manifestTmp, "in the way"), 0o755); err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func TestAcknowledgedWhileWaiting(t *testing.T) {
 	if states = f.Kept().List(); len(states) != 1 || !states[0].Acknowledged {
 		t.Errorf("after the same loss the kept states are %+v", states)
 	}
-	// What is lost besides is another loss.
+	// Rows that are lost after that are another loss.
 	empty := commit(t, tab, tab.Truncate)
 	os.RemoveAll(filepath.Dir(inTheWay))
 	write(t, f, empty, store.ReasonChange)

@@ -13,8 +13,8 @@ import (
 	"capture/store/retention"
 )
 
-// TestKeptAtStart: what an earlier run left is kept before the first Write replaces it: as the state before a loss, as an ordinary one if
-// any row differs, and in any case if it is of another table or cluster.
+// TestKeptAtStart: the first Write keeps the file of an earlier run before it replaces the file. It keeps it as the state
+// before a loss, or as an ordinary state if any row differs. It always keeps the file of another table or cluster.
 func TestKeptAtStart(t *testing.T) {
 	t.Parallel()
 	other := func(rows int, origin snapshot.Origin, oid uint32) *snapshot.View {

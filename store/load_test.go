@@ -203,8 +203,8 @@ func TestLoadRefuses(t *testing.T) {
 	}
 }
 
-// FuzzLoad loads files that anybody may have written, with manifests that match. What is loaded is what the file says, and the
-// next versions are right.
+// FuzzLoad loads files that anybody may have written, with manifests that match. The loaded rows must be those in the file, and
+// the next versions must be right.
 func FuzzLoad(f *testing.F) {
 	honest := content(f, votes(5, "text").View())
 	f.Add(honest)

@@ -27,11 +27,11 @@ func TestLossIsKept(t *testing.T) {
 		for name, test := range map[string]struct {
 			change func(*snapshot.Table)
 			lost   int    // rows; 0 for no loss
-			text   string // in what the loss is called
+			text   string // part of the text that describes the loss
 		}{
 			"a tenth deleted": {change: deleteRows(tenth)},
 			"more deleted":    {change: deleteRows(tenth + 1), lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1)},
-			// Of the others most of the file changes, so the state before would not be patched in any case.
+			// In the other cases most of the file changes, so the state before would not be patched anyway.
 			"the last deleted": {lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1), change: func(tab *snapshot.Table) {
 				for i := range tenth + 1 {
 					tab.Delete(key(rows - 1 - i))
@@ -70,7 +70,7 @@ func TestLossIsKept(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "feedback.json")
 				f, tab := open(t, path), votes(rows, "a text of some length")
 				write(t, f, tab.View(), store.ReasonStart)
-				// A version of which nothing is new, so that the next one is patched.
+				// This version changes only one row, so that the next one is patched.
 				write(t, f, commit(t, tab, func() { put(tab, 1, "a text of some lengt.") }), store.ReasonChange)
 				idleToEnd(t, f, tab.View())
 				before := read(t, path)
@@ -127,8 +127,8 @@ func idleToEnd(t *testing.T, f *store.File, v *snapshot.View) {
 	}
 }
 
-// TestLossInSteps: rows that go a few at a time are a loss once a tenth of the highest number of the last hour is gone, and another one
-// only when a tenth more is gone.
+// TestLossInSteps: rows that disappear a few at a time are a loss once they are a tenth of the highest number of the last hour.
+// Another loss needs another tenth.
 func TestLossInSteps(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

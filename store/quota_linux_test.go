@@ -17,8 +17,8 @@ import (
 
 func init() { children["quota"] = writeBeyondQuota }
 
-// TestQuota: a quota that is used up counts as a full disk. Ordinary states make room for the write; the state before a loss stays,
-// and the error says what ends that.
+// TestQuota: a used-up quota counts as a full disk. Ordinary states make room for the write. The state before a loss stays, and
+// the error says how the user can free its space.
 func TestQuota(t *testing.T) {
 	if !canTrace(t) {
 		return
@@ -28,7 +28,7 @@ func TestQuota(t *testing.T) {
 		want     string // answer of the child
 		ordinary int    // number of ordinary states that are left
 	}{
-		"room after dropping": {"1", "done", 1}, // the one that the child found; it is kept again as a second name
+		"room after dropping": {"1", "done", 1}, // the state that the child found; it is kept again, as a second name
 		"never room":          {"1+", "waits", 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 	"capture/snapshot"
 )
 
-// TestHorizonWaitsForStream: a moment becomes the horizon only after the stream has passed it, and a newer one does not replace
-// it before. A moment of another server or database never does.
+// TestHorizonWaitsForStream: a moment becomes the horizon only after the stream has passed it, and no newer moment replaces it
+// before. A moment of another server or database never becomes the horizon.
 func TestHorizonWaitsForStream(t *testing.T) {
 	place := snapshot.Place{SystemID: "1", Timeline: 1, Started: 5, DatabaseOID: 7, TableOID: 8, Files: "f", Fingerprint: "g"}
 	at := func(xid uint64, lsn pglogrepl.LSN, place snapshot.Place) *snapshot.Horizon {

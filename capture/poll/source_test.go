@@ -175,8 +175,8 @@ func TestReadSeesCommitThatWaited(t *testing.T) {
 	}
 }
 
-// TestPollRests: after a read, the source rests for nine times as long as the read took, if that is more than the interval. A read
-// that only finds that nothing has changed does not count.
+// TestPollRests: after a read, the source rests for nine times as long as the read took, if that is more than the interval. A
+// read that finds no change does not count.
 func TestPollRests(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})

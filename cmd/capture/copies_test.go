@@ -117,7 +117,7 @@ func TestKilledWhileUploading(t *testing.T) {
 			d.ready()
 			p.Throttle(2<<20, 0)
 			eventually(t, "an upload in parts", func() bool { return p.Links() > 0 })
-			time.Sleep(time.Second) // somewhere within the upload; each place must do
+			time.Sleep(time.Second) // any point of the upload; the test must pass at each
 			d.signal(syscall.SIGKILL)
 			<-d.done
 			p.Throttle(0, 0)
@@ -130,7 +130,7 @@ func TestKilledWhileUploading(t *testing.T) {
 	}
 }
 
-// A state after a loss is restored with a note that names the one before; --at selects that.
+// A restore of a state after a loss prints a note that names the state before it, and --at selects that state.
 func TestRestoreBeforeLoss(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 500)

@@ -28,7 +28,7 @@ func BenchmarkReconnect(b *testing.B) {
 	}
 	for _, share := range []struct {
 		name   string
-		oneOf  int // one of so many rows is updated; 0 means none
+		oneOf  int // one row in oneOf is updated; 0 means none
 		others bool
 	}{{"none", 0, false}, {"1%", 100, true}, {"10%", 10, true}, {"50%", 2, true}} {
 		b.Run(share.name, func(b *testing.B) {
@@ -84,8 +84,8 @@ func waitHorizon(b *testing.B, d *daemon) {
 	d.runCommand("snapshot")
 }
 
-// resumePermanentSlot lets go-pq-cdc resume from a permanent slot after change has updated so many rows. It returns the time
-// and the megabytes that this took. ok is false if the program cannot be built or fails, which is logged.
+// resumePermanentSlot lets go-pq-cdc resume from a permanent slot after change has updated the given number of rows. It returns
+// the time and the megabytes that this took. ok is false if the program cannot be built or fails, which is logged.
 func resumePermanentSlot(b *testing.B, conn *pgx.Conn, r *relay, rows, changed int, change func()) (seconds, megabytes float64, ok bool) {
 	b.Helper()
 	program := filepath.Join(b.TempDir(), "go-pq-cdc")

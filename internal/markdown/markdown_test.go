@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// outline returns Nodes as HTML without attributes but the address and the first number, for the tests to compare.
+// outline returns Nodes as HTML, for the tests to compare. The only attributes are the address and the first number.
 func outline(nodes []Node) string {
 	var text strings.Builder
 	for _, n := range nodes {
@@ -155,7 +155,7 @@ func TestHostileTextsAreParsedInTime(t *testing.T) {
 	t.Logf("the slowest of %d texts, %s…, took %v", len(texts), slowest, longest)
 }
 
-// A request that has ended takes no turn.
+// A request that has ended does not wait for its turn.
 func TestParseEndsWithItsContext(t *testing.T) {
 	p := NewParser(hclog.NewNullLogger())
 	defer p.Wait()

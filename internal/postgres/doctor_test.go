@@ -121,8 +121,8 @@ func TestDoctorWithoutLogicalWAL(t *testing.T) {
 	wantProblem(t, err, "wal_level")
 }
 
-// TestDoctorAtReplica: up to PostgreSQL 18, wal_level = replica excludes logical replication. From 19 on it allows it, but the end
-// of the last slot invalidates those of a standby.
+// TestDoctorAtReplica: up to PostgreSQL 18, wal_level = replica excludes logical replication. From 19 on, it allows logical
+// replication, but the end of the last slot invalidates the slots of a standby.
 func TestDoctorAtReplica(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
@@ -154,7 +154,8 @@ func TestDoctorAtReplica(t *testing.T) {
 	setup(t, conn, "votes", SetupOptions{Source: "logical"})
 }
 
-// TestDoctorNamesOutputPlugins: the hint can be pasted, and allows pgoutput besides the plugins that were allowed.
+// TestDoctorNamesOutputPlugins: the hint can be pasted, and allows pgoutput in addition to the plugins that were already
+// allowed.
 func TestDoctorNamesOutputPlugins(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{})

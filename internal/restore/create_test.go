@@ -56,8 +56,8 @@ func TestCreateFromManifest(t *testing.T) {
 	d.wantRefused(restore.Options{Path: path, Create: true}, "lacks a type", "knows no type mood", "CREATE TYPE")
 }
 
-// TestCreateMakesEverything creates tables with collations, options of sequences, partitions and keys without overlaps. What the
-// server does not take is listed.
+// TestCreateMakesEverything creates tables with collations, options of sequences, partitions and keys without overlaps. Notes
+// list what the server refuses.
 func TestCreateMakesEverything(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -95,11 +95,11 @@ func TestCreateMakesEverything(t *testing.T) {
 			t.Errorf("%s: the notes are %q", table, res.Notes)
 		}
 		d.wantEqual(path, table)
-		// Beside the first one, in the same schema.
+		// This table is in the same schema as the first one.
 		d.restore(restore.Options{Path: path, Create: true, Table: d.Name(table + "_again")})
 		d.wantEqual(path, table+"_again")
 	}
-	// What can't be made is listed.
+	// Notes list what can't be created.
 	path := d.Export("plain")
 	d.Exec("DROP TABLE plain, plain_again, ranges, ranges_again; DROP COLLATION ci")
 	res := d.restore(restore.Options{Path: path, Create: true})

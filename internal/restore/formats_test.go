@@ -61,7 +61,7 @@ func TestFilesOfOtherPrograms(t *testing.T) {
 	}
 }
 
-// What a row lacks is NULL only if that is asked for. NOT NULL columns and generated ones are never taken for left out.
+// A column that a row lacks is NULL only if the user asks for that. NOT NULL and generated columns never get NULL in this way.
 func TestMissingMembers(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -91,7 +91,7 @@ func TestMissingMembers(t *testing.T) {
 	d.wantRefused(restore.Options{Table: d.Name("t"), Path: some, MissingNull: true}, `line 2: its columns are not those of the first row: it lacks "c"`)
 }
 
-// Numbers that stand for times are refused if one unit does not explain them all.
+// Numbers that stand for times are refused unless one unit explains all of them.
 func TestTimesAsNumbers(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -121,5 +121,5 @@ func TestRowsInAMember(t *testing.T) {
 	} {
 		d.wantRefused(restore.Options{Path: d.WriteFile(content), Table: d.Name("t")}, want)
 	}
-	d.restore(restore.Options{Table: d.Name("t"), Path: d.WriteFile(`{"id":1,"c":[{"id":2}]}`)}) // such a value is no sign of it
+	d.restore(restore.Options{Table: d.Name("t"), Path: d.WriteFile(`{"id":1,"c":[{"id":2}]}`)}) // an array of objects in a row does not count as rows
 }

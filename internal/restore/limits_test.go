@@ -39,12 +39,12 @@ func TestTableWithTheMostColumns(t *testing.T) {
 	}
 }
 
-// TestTypesWithACastToJSON restores types that row_to_json writes by a cast of their own, as it does PostGIS' geometry.
+// TestTypesWithACastToJSON restores types that row_to_json writes by the type's own cast, such as PostGIS' geometry.
 func TestTypesWithACastToJSON(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
-	// Type geo is read from JSON and prints as hexadecimal digits. Type mood is written as an object that its input function does not
-	// read, shout as text that it does not know.
+	// The input function of type geo reads JSON, and its output function prints hexadecimal digits. Type mood is written as an
+	// object that its input function cannot read. Type shout is written as a text that its input function does not know.
 	d.Exec(`CREATE TYPE geo; CREATE FUNCTION geo_in(cstring) RETURNS geo LANGUAGE internal IMMUTABLE STRICT AS 'json_in'; CREATE FUNCTION geo_out(geo) RETURNS cstring LANGUAGE internal IMMUTABLE STRICT AS 'byteaout';
 		CREATE TYPE geo (INPUT = geo_in, OUTPUT = geo_out, LIKE = json); CREATE CAST (geo AS text) WITHOUT FUNCTION;
 		CREATE FUNCTION geo_json(geo) RETURNS json LANGUAGE sql IMMUTABLE STRICT AS 'SELECT $1::text::json'; CREATE CAST (geo AS json) WITH FUNCTION geo_json(geo);

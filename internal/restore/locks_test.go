@@ -35,7 +35,8 @@ func TestLockIsWaitedForInTurns(t *testing.T) {
 			if !strings.Contains(p.Doing, "idle in transaction for") {
 				t.Errorf("it says %s", p.Doing)
 			}
-			// Between two attempts nobody waits for the restore, not even an ALTER TABLE for more than the holder.
+			// Between two attempts nobody waits for the restore. Even an ALTER TABLE waits only for the session that holds the
+			// lock.
 			app.Exec("SET lock_timeout = '10s'; INSERT INTO votes (vote_id) VALUES (101)")
 			if got := app.Query(fmt.Sprintf("SELECT count(*) FROM pg_locks WHERE pid = %d AND relation = 'votes'::regclass", d.Conn.PgConn().PID())); got != "0" {
 				t.Errorf("the restore holds %s locks on the table while it waits", got)

@@ -124,7 +124,7 @@ func TestTriggersOfPartitions(t *testing.T) {
 	d.wantEqual(path, "p")
 }
 
-// TestRowsOfOtherTables counts what goes from other tables by foreign keys, and what triggers write there.
+// TestRowsOfOtherTables counts the rows that foreign keys delete in other tables, and the rows that triggers write there.
 func TestRowsOfOtherTables(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -104,7 +104,7 @@ func TestProtectedRowsThatExchangeValues(t *testing.T) {
 	}
 }
 
-// TestUniqueValueOfARowThatStays restores a row whose unique value another row has that the file lacks.
+// TestUniqueValueOfARowThatStays restores a row whose unique value belongs to another row of the table, which the file lacks.
 func TestUniqueValueOfARowThatStays(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

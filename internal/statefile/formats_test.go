@@ -49,7 +49,7 @@ func utf16Text(text string, order binary.AppendByteOrder, mark bool) []byte {
 	return b
 }
 
-// asFile gives content its bytes in pieces, as a pipe does.
+// asFile opens content as standard input, which arrives in pieces like a pipe.
 func asFile(t testing.TB, content io.Reader) (*File, error) {
 	t.Helper()
 	f, err := Open(t.Context(), "-", content)
@@ -199,7 +199,7 @@ func TestFormatsRefused(t *testing.T) {
 	}
 }
 
-// A manifest that says so makes an empty file of lines a table without rows.
+// An empty file of JSON lines is a table without rows if its manifest says so.
 func TestEmptyFileOfLines(t *testing.T) {
 	path := writeFile(t, "feedback.jsonl", nil)
 	manifest := `{"format":1,"table":{"schema":"public","name":"votes"},"columns":[],"key":[],"rows":0,"bytes":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}`
@@ -281,7 +281,7 @@ func TestZstdBombIsRefused(t *testing.T) {
 	}
 }
 
-// FuzzFile reads any bytes as a file. Whatever they are, what comes out are objects of valid JSON, and the errors show nothing.
+// FuzzFile reads any bytes as a file. The Reader returns only valid JSON objects, and errors quote nothing of the file.
 func FuzzFile(f *testing.F) {
 	lines := "{\"id\":1,\"c\":\"é🗳\"}\n{\"id\":2}\n"
 	for _, seed := range [][]byte{

@@ -68,7 +68,8 @@ func TestVerifyInAnyOrder(t *testing.T) {
 	}
 }
 
-// What a value means decides, not how it is written. Each pair of values is one column: as the table has it, and as a file has it.
+// Values are compared by what they mean, and not by how they are written. Each pair of values is one column: the table's value,
+// and the file's.
 func TestVerifyByValue(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -11,7 +11,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// unstorable are escapes for what Postgres cannot store, and encoding/json replaces.
+// unstorable matches escapes of characters that Postgres cannot store and that encoding/json replaces.
 var unstorable = regexp.MustCompile(`(?i)\\u(0000|d[89a-f])`)
 
 // FuzzValueHash: the hash of a row does not depend on white space, escapes or the order of members.

@@ -63,7 +63,7 @@ func BenchmarkSummary(b *testing.B) {
 	b.ReportMetric(float64(t.Rows())*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }
 
-// BenchmarkTimeOrder is what the first page of a run costs on top.
+// BenchmarkTimeOrder measures the additional cost of the first page of a run.
 func BenchmarkTimeOrder(b *testing.B) {
 	t := benchTable(b)
 	for b.Loop() {

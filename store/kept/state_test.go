@@ -15,7 +15,7 @@ import (
 	"capture/store/manifest"
 )
 
-// keptFiles makes the files of kept states by hand: data that say what they are, and a manifest of n rows.
+// keptFiles creates the files of a kept state: some data, and a manifest of a state with this number of rows.
 func keptFiles(t *testing.T, dir string, name string, rows int, kept *manifest.Kept) {
 	t.Helper()
 	m := manifest.Manifest{Format: 1, Rows: rows, Bytes: 100, SHA256: fmt.Sprintf("%x", sha256.Sum256([]byte(name))), Reason: store.ReasonInterval, Kept: kept}

@@ -8,8 +8,8 @@ import (
 	"capture/internal/foreign"
 )
 
-// FuzzManifest reads manifests that anybody may have written. One that is taken is within the bounds of a table, and is the same
-// when it is read again.
+// FuzzManifest reads manifests that anybody may have written. An accepted manifest is within the limits of a table, and stays
+// the same when it is encoded and read again.
 func FuzzManifest(f *testing.F) {
 	const honest = `{"format":1,"table":{"schema":"public","name":"votes"},"columns":[{"name":"id","type":"integer","not_null":true,"default":"nextval('x')"},
 		{"name":"g","type":"numeric(10,2)","generated":"s","identity":""}],"key":["id"],"rows":3,"bytes":40,

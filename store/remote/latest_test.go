@@ -57,7 +57,7 @@ func TestLatestNeverGoesBack(t *testing.T) {
 			{"0/1FF", 1, 2, false}, // a capture that was paused
 			{"0/200", 1, 3, true},  // a regular write, nothing has changed
 			{"0/50", 2, 4, true},   // restored to an earlier point in time
-			{"0/300", 1, 5, false}, // what still follows the old primary
+			{"0/300", 1, 5, false}, // a capture that still follows the old primary
 			{"0/60", 0, 6, true},   // a role that may not see the timeline
 			{"0/5F", 0, 7, false},
 		} {
@@ -170,7 +170,7 @@ func TestStatesShown(t *testing.T) {
 	dir := t.TempDir()
 	f := probed(t, open(t, "file://"+dir, nil))
 	s := upload(t, f, source(5, "0/100", 1, noon))
-	// What does not have exactly the name of a state, or has no manifest, is not one.
+	// An object is not a state if it lacks a manifest, or if its name is not exactly that of a state.
 	for _, name := range []string{
 		"feedback-20261126T130000Z-0000000000000100-5.json.gz", "feedback-20261126T120000Z-0000000000000100-05.json.gz", "feedback-x.json.gz",
 		"feedback-20261126T120000Z-0000000000000100-05.manifest.json", "probe", ".feedback-20261126T120000Z-0000000000000100-5.json.gz-1.part",
