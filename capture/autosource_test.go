@@ -20,7 +20,7 @@ import (
 	"capture/snapshot"
 )
 
-// by waits until the table is followed by a source, with words in the note on why it is no better one.
+// by waits until the table is followed by this source, and the note, which explains why no better one is used, has these words.
 func (d *daemon) by(source, words string) {
 	d.t.Helper()
 	eventually(d.t, "followed by "+source, func() error {
@@ -108,7 +108,7 @@ func TestAutoTakesTheBest(t *testing.T) {
 	d.by("logical", "")
 }
 
-// TestAutoComesBack: with no free slot the next source follows meanwhile, and the better one when a slot is free.
+// TestAutoComesBack: if no slot is free, the next source follows. Once a slot is free, the better source follows again.
 func TestAutoComesBack(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_replication_slots": "1", "max_prepared_transactions": "0"}})
@@ -298,8 +298,8 @@ func TestErrorClasses(t *testing.T) {
 	}
 }
 
-// TestAutoStaysWhereTheDatabaseIsAway: no answer at all is no reason for another source, however often; hanging up on
-// replication alone is one, after some patience.
+// TestAutoStaysWhereTheDatabaseIsAway: if the database does not answer at all, auto never changes the source. If only
+// replication connections are closed, it changes the source after some patience.
 func TestAutoStaysWhereTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	cut := postgres.Explain(fmt.Errorf("connect for replication: %w", io.ErrUnexpectedEOF))

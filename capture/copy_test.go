@@ -72,7 +72,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 		cfg := config(t, url)
 		cfg.copying.Connections, cfg.copying.RangeBytes, cfg.timeouts.RowCount = 4, 32<<10, 50*time.Millisecond
 		cfg.copying.WriteAheadBytes = 8 << 10
-		cfg.CopyRate = 500_000 // other connections start before the first one has read everything
+		cfg.CopyRate = 500_000 // other connections must start before the first one has read everything
 		d := start(t, cfg)
 		d.ready()
 		if regexp.MustCompile(`"@message":"copied".*"jobs":[234]`).MatchString(d.log.String()) {
@@ -96,8 +96,8 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	}
 }
 
-// TestCopyWithFewerConnections checks that a copy goes on with the connections it has if the role may not open as many as it
-// wants, and logs that once.
+// TestCopyWithFewerConnections: if the role may not open as many connections as the copy wants, the copy continues with those
+// that it has, and logs that once.
 func TestCopyWithFewerConnections(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -122,11 +122,11 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	}
 }
 
-// TestCopyOverSeveralConnectionsGivesWay: the application alters the table, then one of the copy's connections fails. All of
-// them end each time, and the next attempt succeeds.
+// TestCopyOverSeveralConnectionsGivesWay: the application alters the table, then one of the copy's connections fails. Each
+// time, all of the copy's connections end, and the next attempt succeeds.
 func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // no plain read precedes the copy, as nobody else has a transaction open
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // nobody else has a transaction open, so no plain read precedes the copy
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	cfg := slowly(t, url)

@@ -67,7 +67,7 @@ func available(t *testing.T, conn *pgx.Conn, extension string) (yes bool) {
 	return yes
 }
 
-// exactTable creates table t with columns of each type and of what is derived from it (arrays, domains, composites, generated
+// exactTable creates table t with columns of each type and of types derived from it (arrays, domains, composites, generated
 // columns), and rows with each of its values. It returns the columns that hold values.
 func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []string) {
 	t.Helper()
@@ -156,8 +156,8 @@ func ownType(name string) bool {
 		"nothing", "shrunk", "deep", "hstore", "citext", "ltree", "cube", "isbn", "seg", "shade"}, name)
 }
 
-// TestExact takes each type, and what is derived from it, through the copy, the stream and another copy. Each value must equal
-// row_to_json's.
+// TestExact takes each type, and the types derived from it, through the copy, the stream and another copy. Each value must
+// equal that of row_to_json.
 func TestExact(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares values of every type")

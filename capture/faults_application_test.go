@@ -34,7 +34,7 @@ func bigTable(t testing.TB, conn *pgx.Conn) {
 // queue, wait for a second or two, not for the copy.
 func TestCopyGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // no plain read precedes the copy, as nobody else has a transaction open
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // nobody else has a transaction open, so no plain read precedes the copy
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	d := start(t, slowly(t, url))
@@ -67,7 +67,8 @@ func TestCopyGivesWay(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestPlainReadGivesWay: the plain read for the first file, while the slot waits for an old transaction, gives way as well.
+// TestPlainReadGivesWay: while the slot waits for an old transaction, a plain read makes the first file. It gives way to the
+// application as well.
 func TestPlainReadGivesWay(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -161,8 +162,8 @@ func TestPreparedTransactionAtStart(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestSlotBehindPlainRead: the walsender is stopped while the transaction that it waits for ends, and a plain read shows a
-// later commit. The slot then starts before that commit. The file must not lose what it has shown.
+// TestSlotBehindPlainRead: the walsender is stopped while the transaction that it waits for ends. A plain read then shows a
+// later commit than the start of the slot. The file must not lose that commit.
 func TestSlotBehindPlainRead(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

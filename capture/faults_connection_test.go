@@ -193,8 +193,8 @@ func TestHalfOpenWhileCopying(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// copying waits until a copy runs over so many connections. The server may have sent all rows already, since socket buffers
-// hold megabytes. The copy's transaction stays open until capture has read them.
+// copying waits until a copy runs over this number of connections. The server may have sent all rows already, since socket
+// buffers hold megabytes. The copy's transaction stays open until capture has read them.
 func copying(t testing.TB, conn *pgx.Conn, jobs int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("a copy over %d connections", jobs), func() error {

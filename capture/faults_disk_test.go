@@ -19,7 +19,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// breakFile makes every write of the file fail, by a folder in the place of its temporary file.
+// breakFile makes every write of the file fail: it creates a folder with the name of the temporary file.
 func (d *daemon) breakFile() (restore func()) {
 	d.t.Helper()
 	return breakFile(d.t, d.path)
@@ -86,8 +86,9 @@ func TestIdle(t *testing.T) {
 	c.says("unwell")
 	sender := one[int](t, conn, "SELECT active_pid FROM pg_replication_slots WHERE database = current_database()")
 	pids := []int{c.cmd.Process.Pid, sender}
-	// The docs promise less than 1 %; the race detector and this child's own reports need some. The first attempts to write
-	// come faster than later ones, so one calm window of several is enough. A busy loop has none.
+	// The docs promise less than 1 %, but the race detector and this child's own reports need some time, too. The first
+	// attempts to write are more frequent than later ones, so one calm window of several is enough. If capture looped without a
+	// pause, no window would be calm.
 	const span, windows = 4 * time.Second, 8
 	for i, who := range []string{"capture", "its walsender"} {
 		calm := false
@@ -174,8 +175,8 @@ func TestNoDescriptorLeft(t *testing.T) {
 	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
 }
 
-// TestVolumeFull runs the daemon on a volume of its own, in a mount namespace. It is too small for what comes, then
-// read-only, then large and writable.
+// TestVolumeFull runs the daemon on a volume of its own, in a mount namespace. First the volume is too small for the file, then
+// it is read-only, then large and writable.
 func TestVolumeFull(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

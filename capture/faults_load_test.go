@@ -26,8 +26,8 @@ func many(t testing.TB) int {
 	return n
 }
 
-// TestHugeTransaction: one transaction writes all rows. Readers see none of it, then all of it. Memory holds the rows once,
-// and not the transaction in addition.
+// TestHugeTransaction: one transaction writes all rows. Readers see none of them, then all. Memory holds the rows only once:
+// the transaction itself takes no additional memory.
 func TestHugeTransaction(t *testing.T) {
 	rows := many(t)
 	url := pgserver.Database(t)
@@ -119,8 +119,8 @@ func TestBurst(t *testing.T) {
 }
 
 // TestBusyBeyondSenderTimeout: under load, the goroutines that apply the stream and write the file are busy for several times
-// wal_sender_timeout, which is a second here. The connection survives, because another goroutine sends the standby status.
-// (If this machine itself stood still for that long, the test tries again.)
+// wal_sender_timeout, which is a second here. The connection survives, because another goroutine sends the standby status. (If
+// this machine itself stood still for that long, the test tries again.)
 func TestBusyBeyondSenderTimeout(t *testing.T) {
 	t.Parallel()
 	const waits = time.Second
@@ -158,7 +158,8 @@ func TestBusyBeyondSenderTimeout(t *testing.T) {
 	}
 }
 
-// standstill measures the longest time for which the system did not let this process run, until its result is called.
+// standstill measures the longest time for which the system did not let this process run. The measurement ends when the
+// returned function is called.
 func standstill() func() time.Duration {
 	stop, longest := make(chan struct{}), make(chan time.Duration)
 	go func() {

@@ -41,7 +41,8 @@ func init() {
 	}
 }
 
-// runChild runs a daemon until SIGTERM. It prints on stdout when it becomes ready, and why when it is not.
+// runChild runs a daemon until SIGTERM. It prints on stdout when the daemon becomes ready, and the reason when it is no longer
+// ready.
 func runChild(url, path string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
@@ -111,7 +112,7 @@ func runChild(url, path string) int {
 	return 0
 }
 
-// obey runs the commands that come as lines on stdin: "snapshot", or how to mount the volume at dir.
+// obey runs the commands on stdin, one per line: "snapshot", or how to mount the volume at dir.
 func obey(ctx context.Context, d *Daemon, dir string) {
 	for s := bufio.NewScanner(os.Stdin); s.Scan(); {
 		if s.Text() != "snapshot" {
@@ -262,10 +263,10 @@ func (c *child) stop() int {
 	return c.cmd.ProcessState.ExitCode()
 }
 
-// TestKilledAnywhere kills the process again and again under load, at random moments of copies, streams, writes and renames.
-// A reader checks every version of the file that it sees: each is complete and shows a state that the database had, and
-// none is older than the one before. CAPTURE_TEST_KILLS sets the number of rounds; the default is a hundred, or as many as
-// fit into half a minute. The large file is one that is patched.
+// TestKilledAnywhere kills the process again and again under load, at random moments of copies, streams, writes and renames. A
+// reader checks every version of the file that it sees: each is complete, shows a state that the database had, and is not older
+// than the version before. CAPTURE_TEST_KILLS sets the number of rounds; the default is a hundred, or as many as fit into half
+// a minute. The large file is one that is patched.
 func TestKilledAnywhere(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills many daemons")
@@ -275,7 +276,8 @@ func TestKilledAnywhere(t *testing.T) {
 	t.Run("large file", func(t *testing.T) { killAnywhere(t, 800) })
 }
 
-// killAnywhere runs that test for a table with so many votes of 6 kB, in addition to those that come and go.
+// killAnywhere runs that test for a table with this number of votes of 6 kB, in addition to votes that are inserted and
+// deleted.
 func killAnywhere(t *testing.T, bulk int) {
 	t.Parallel()
 	rounds, until := 100, time.Now().Add(30*time.Second)
@@ -288,7 +290,7 @@ func killAnywhere(t *testing.T, bulk int) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	table(t, conn, 300)
-	// Each transaction writes the number of rows, and a number that only increases, into vote 0.
+	// Each transaction writes two numbers into vote 0: the number of rows, and a number that only increases.
 	exec(t, conn, fmt.Sprintf(`INSERT INTO votes (vote_id, user_query) VALUES (0, '0 %d')`, 300+bulk))
 	exec(t, conn, fmt.Sprintf(`INSERT INTO votes (vote_id, bot_response)
 		SELECT 1000 + i, (SELECT string_agg(md5((i * 200 + j)::text), '') FROM generate_series(1, 190) j) FROM generate_series(0, %d) i`, bulk-1))

@@ -11,7 +11,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// writeWAL makes the server write so many megabytes of WAL that do not concern the votes.
+// writeWAL makes the server write this many megabytes of WAL that do not concern the votes.
 func writeWAL(t testing.TB, url string, megabytes int) {
 	t.Helper()
 	conn := connect(t, url)

@@ -50,8 +50,8 @@ func (d *daemon) changed() {
 	})
 }
 
-// TestManifestCompleted: after a change of an old row in a large file, the manifest lacks the SHA-256 of the whole file. It
-// gets it as soon as nothing changes, at a forced flush, and at a stop.
+// TestManifestCompleted: after a change of an old row in a large file, the manifest lacks the SHA-256 of the whole file. The
+// SHA-256 is added as soon as nothing changes, at a forced flush, and at a stop.
 func TestManifestCompleted(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes a large file")
@@ -176,8 +176,8 @@ func TestFirstChange(t *testing.T) {
 	}
 }
 
-// TestForcedFlushesCannotFloodTheLog: requests can force flushes as often as they like. Beyond a burst, their lines are
-// shared, and all flushes are counted.
+// TestForcedFlushesCannotFloodTheLog: requests can force flushes as often as they like. Beyond a burst, several flushes share a
+// log line, and every flush is counted.
 func TestForcedFlushesCannotFloodTheLog(t *testing.T) {
 	if testing.Short() {
 		t.Skip("forces many writes")

@@ -51,8 +51,8 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
-// tiny chooses random sizes with which a few rows do what otherwise takes millions: they fill many pages and groups, and are
-// copied in many page ranges over several connections.
+// tiny chooses random sizes that are so small that a few rows fill many pages and groups, and are copied in many page ranges
+// over several connections. Otherwise this would take millions of rows.
 func (cfg *Config) tiny(r *rand.Rand) {
 	if r.IntN(2) == 0 {
 		cfg.pageBytes, cfg.copying.WriteAheadBytes = pick(r, []int{64, 300, 4000}), pick(r, []int{1, 1000})
@@ -162,7 +162,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	}
 }
 
-// run runs a statement. A failure is not an error of the test: the oracle is what the database has afterwards.
+// run runs a statement. If the statement fails, the test does not: it compares with what the database has afterwards.
 func (g *generator) run(conn *pgx.Conn, sql string) bool {
 	_, err := conn.PgConn().Exec(g.t.Context(), sql).ReadAll()
 	g.mu.Lock()

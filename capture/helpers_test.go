@@ -68,7 +68,7 @@ func failing(checks []Check, words ...string) error {
 	return nil
 }
 
-// within fails the test if f takes longer than the promised bound, or than a busy machine needs for the same.
+// within fails the test if f takes longer than the promised bound. On a busy machine the bound is longer.
 func within(t testing.TB, bound time.Duration, what string, f func()) {
 	t.Helper()
 	start, limit := time.Now(), busy.Limit(bound)
@@ -162,7 +162,7 @@ func replace(t testing.TB, client *minio.Client, bucket, name string, data []byt
 }
 
 // watchFile reads a file until done is closed, as any program would. It calls check with the rows of each version that it sees.
-// The error is not nil if a version is not complete, if check returns an error, or if the file goes away once it exists.
+// It returns an error if a version is not complete, if check returns an error, or if the file disappears.
 func watchFile(path string, done <-chan struct{}, check func(rows []string) error) error {
 	var last []byte
 	for pause := time.Millisecond; ; {

@@ -73,7 +73,7 @@ func (d *daemon) lossCheck() *Check {
 	return nil
 }
 
-// checkLoss checks that a loss of all 200 rows is kept, shown and not in the way of readiness.
+// checkLoss checks that a loss of all 200 rows is kept and shown, and does not affect readiness.
 func (d *daemon) checkLoss() kept.State {
 	d.t.Helper()
 	s := d.kept(1)[0]
@@ -191,7 +191,7 @@ func TestOtherTableIsWarnedOf(t *testing.T) {
 	})
 }
 
-// TestLossWithSpilledRows: rows that are in the spill file are compared, too, and a loss that comes by a new copy of the table is one.
+// TestLossWithSpilledRows: rows in the spill file are compared, too. A loss that a new copy of the table brings is also found.
 func TestLossWithSpilledRows(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -236,7 +236,7 @@ func TestOrdinaryStatesAreKept(t *testing.T) {
 		})
 	}
 	time.Sleep(2500 * time.Millisecond) // regular writes of the same state
-	states := d.kept(1)                 // the newest of this hour, or of this hour and the last one
+	states := d.kept(1)                 // the newest of this hour, or those of this hour and the last one
 	if states[0].Rows != 3 {
 		t.Errorf("kept %+v", states)
 	}
@@ -248,8 +248,8 @@ func TestOrdinaryStatesAreKept(t *testing.T) {
 	}
 }
 
-// TestDamageIsRepaired: a bit that has rotted in the file is found when the file is read back, logged and counted, and the file is written
-// whole. A forced write finds it, too.
+// TestDamageIsRepaired: if a bit of the file is wrong, capture finds this when it reads the file back, or at a forced write. It
+// logs and counts the damage, and writes the file whole.
 func TestDamageIsRepaired(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

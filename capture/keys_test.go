@@ -70,7 +70,7 @@ func TestKeys(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.name == "citext" { // Postgres takes both for one key, and they read differently
+			if c.name == "citext" { // Postgres treats both as one key, but they read differently
 				exec(t, conn, "UPDATE t SET k = upper(k::text)")
 				d.equal(conn, "t", order)
 				exec(t, conn, "UPDATE t SET k = v.k FROM values_ v WHERE v.k = t.k")

@@ -26,8 +26,8 @@ func largeTable(t *testing.T, url string) (query func(sql string)) {
 	return query
 }
 
-// TestTableLargerThanMemory follows a table most of which is spilled. The file equals it after the copy, after changes all
-// over it, and after each kind of resync.
+// TestTableLargerThanMemory follows a table most of whose rows are spilled. The file equals it after the copy, after changes
+// all over it, and after each kind of resync.
 func TestTableLargerThanMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills tables that are larger than the memory")
@@ -138,8 +138,8 @@ func spoil(t *testing.T, folder string) {
 	}
 }
 
-// TestNoRoomForRows: the rows do not fit into memory, and the volume has no room for the rest. Status says so and what to do,
-// nothing gets killed, and capture continues when there is room.
+// TestNoRoomForRows: the rows do not fit into memory, and the volume has no room for the rest. The status gives the reason and
+// a remedy, nothing gets killed, and capture continues when there is room.
 func TestNoRoomForRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills tables that are larger than the memory")

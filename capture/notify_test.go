@@ -45,7 +45,8 @@ func TestNotifyFindsBypassedTriggers(t *testing.T) {
 		exec(t, conn, sql)
 		d.follows(conn, "votes", "vote_id")
 	}
-	// Disabled for one statement only, so a check of the triggers does not find it. The table's new file shows the change.
+	// The triggers are disabled for one statement only, so a check of the triggers does not find it. The table's new file shows
+	// the change.
 	exec(t, conn, "BEGIN; ALTER TABLE votes DISABLE TRIGGER capture_truncate; TRUNCATE votes; ALTER TABLE votes ENABLE ALWAYS TRIGGER capture_truncate; COMMIT")
 	d.follows(conn, "votes", "vote_id")
 }

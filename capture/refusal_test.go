@@ -182,7 +182,7 @@ func TestHiddenChanges(t *testing.T) {
 	})
 }
 
-// TestDefinitionsRace changes the definition while snapshots are forced. Each of them is the table at some time after the
+// TestDefinitionsRace changes the definition while snapshots are forced. Each snapshot is the table at some time after the
 // request, with the new definition.
 func TestDefinitionsRace(t *testing.T) {
 	if testing.Short() {

@@ -268,8 +268,8 @@ func TestIdentityChangesUnderWrites(t *testing.T) {
 	}
 }
 
-// TestSchemaPublication: a publication has the table only through its schema, which leaves the publication and returns while
-// capture follows. What is written in between is in no stream.
+// TestSchemaPublication: a publication has the table only through its schema. The schema leaves the publication and returns
+// while capture follows. No stream contains what is written in between.
 func TestSchemaPublication(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

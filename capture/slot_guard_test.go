@@ -16,9 +16,9 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestCommitHeldWhileSlotStarts holds a commit of the application between its WAL record and its mark in pg_xact, with a
-// debugger, while capture creates its slot. The slot's snapshot shows that transaction. A read with it at that moment would
-// undo the commit in the application's own table; see awaitCommits in capture/logical.
+// TestCommitHeldWhileSlotStarts uses a debugger to hold a commit of the application between its WAL record and its mark in
+// pg_xact, while capture creates its slot. The slot's snapshot shows that transaction. A read with the snapshot at that moment
+// would undo the commit in the application's own table; see awaitCommits in capture/logical.
 func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	t.Parallel()
 	if _, err := osexec.LookPath("gdb"); err != nil {
@@ -137,8 +137,8 @@ func (d *debugger) wait(t *testing.T, text string) {
 func (d *debugger) stopped(t *testing.T) { t.Helper(); d.wait(t, "Breakpoint 1, ") }
 func (d *debugger) resume()              { d.say("delete\ndetach\nquit\n") }
 
-// TestPollNeverGoesBack: the address leads to a standby that is behind the file, as a standby may be after a crash. The file stays
-// as it is until the standby has caught up, and the status says why.
+// TestPollNeverGoesBack: the address leads to a standby that is behind the file, as may happen after a crash. The file stays as
+// it is until the standby has caught up, and the status has the reason.
 func TestPollNeverGoesBack(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -178,8 +178,8 @@ func TestPollNeverGoesBack(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestSourcesNoticeHiddenDefinitions changes how a table's rows read, or which rows it has, by statements of which neither the
-// stream nor a trigger tells.
+// TestSourcesNoticeHiddenDefinitions runs statements that change how a table's rows read, or which rows it has, and that
+// neither the stream nor a trigger reports.
 func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// fault is something that goes wrong, and its end. Only one fault of a kind happens at a time.
+// fault is a fault and its end. Only one fault of a kind happens at a time.
 type fault struct {
 	kind, name string
 	happen     func() (heal func())
@@ -103,8 +103,8 @@ func (s *soak) hold(sql string) func() func() {
 
 func (s *soak) signal(sig syscall.Signal) { s.must(s.child.cmd.Process.Signal(sig)) }
 
-// mayEnd reports whether the process may be ended: not before it has run for some time, and not while it could not start
-// again because its folder is gone.
+// mayEnd reports whether the process may be ended. It must have run for some time, and its folder must exist, so that it can
+// start again.
 func (s *soak) mayEnd() bool { return !s.spoiled && time.Now().After(s.dies) }
 
 // kill ends the process with SIGKILL and starts it again.

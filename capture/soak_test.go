@@ -145,7 +145,7 @@ func (s *soak) note(format string, args ...any) {
 	s.log = append(s.log, fmt.Sprintf("%8s ", time.Since(s.started).Round(time.Millisecond))+fmt.Sprintf(format, args...))
 }
 
-// start starts the child. Some children have a small volume in place of the folder, which ends with them.
+// start starts the child. Some children have a small volume in place of the folder. The volume ends with the child.
 func (s *soak) start() {
 	var attr *syscall.SysProcAttr
 	env := []string{childLogs + "=" + s.logs, "CAPTURE_TEST_SILENCE=3s"}
@@ -178,7 +178,7 @@ func (s *soak) start() {
 			return nil
 		})
 	}
-	// A fault may come as soon as this returns, and faults of the volume are meant for a process that runs.
+	// A fault may begin as soon as start returns, and faults of the volume need a running process.
 	eventually(s.t, "the process runs", func() error {
 		if s.word.Load() == "" {
 			return errors.New("it has said nothing yet")
@@ -300,8 +300,8 @@ func (s *soak) readOutside(ctx context.Context) {
 	}
 }
 
-// checkpoint pauses the writes and checks everything: a forced flush succeeds, the file equals the table, and the manifest
-// matches the file. The process uses no more memory, goroutines and descriptors than after its start, the logs keep to
+// checkpoint pauses the writes and checks everything. A forced flush succeeds, the file equals the table, and the manifest
+// matches the file. The process uses no more memory, goroutines and descriptors than after its start, the logs do not exceed
 // their size, and there is one slot.
 func (s *soak) checkpoint() {
 	s.t.Helper()
@@ -386,7 +386,7 @@ func (s *soak) measure(u usage) {
 		}
 	}
 	s.most.rss, s.most.logs = max(s.most.rss, u.rss), max(s.most.logs, u.logs)
-	// Each of the two logs has the current file, the rotated ones, and one more until it is removed.
+	// Each of the two logs has the current file, the rotated files, and one more file that has not been removed yet.
 	if limit := int64(2 * soakLogMB * (soakLogBackups + 2) << 20); u.logs > limit {
 		s.t.Errorf("%d bytes of logs: %q", u.logs, logs)
 	}

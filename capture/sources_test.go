@@ -66,9 +66,10 @@ func TestSourcesRandomWorkload(t *testing.T) {
 	})
 }
 
-// TestSourcesShowWholeStates lets several sessions write at the same time. Each has two groups of ten rows. In one transaction it
-// sets the rows of the first group to the next number, statement by statement, and in another one those of the second group.
-// In all that a reader sees, the rows of a group have the same number, and a second group is at most one behind its first.
+// TestSourcesShowWholeStates lets several sessions write at the same time. Each session has two groups of ten rows. One
+// transaction sets the rows of the first group to the next number, statement by statement, and another transaction does the
+// same with the second group. In every state that a reader sees, the rows of a group have the same number, and a second group
+// is at most one behind its first group.
 func TestSourcesShowWholeStates(t *testing.T) {
 	if testing.Short() {
 		t.Skip("watches the file for seconds")

@@ -22,8 +22,8 @@ func (d *daemon) check(name string) (Check, bool) {
 	return Check{}, false
 }
 
-// TestFailedCheckEndsWithItsSource: the connection for queries breaks while the stream goes on, so that the regular check
-// fails. When the next source follows, nothing of that is left.
+// TestFailedCheckEndsWithItsSource: the connection for queries breaks while the stream continues, so that the regular check
+// fails. When the next source follows, this condition is gone.
 func TestFailedCheckEndsWithItsSource(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

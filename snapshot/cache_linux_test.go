@@ -68,7 +68,7 @@ func load(tab *Table, n int, text string) (map[string]string, error) {
 	return rows, tab.Commit(Position{})
 }
 
-// TestSpillFileDamaged: rows that the file no longer has as they were written are an error for whoever needs them, never a wrong row.
+// TestSpillFileDamaged: if the file no longer has the rows as they were written, readers get an error and never a wrong row.
 // The next Load stores all rows again.
 func TestSpillFileDamaged(t *testing.T) {
 	spoil := map[string]func(f *os.File, fd int) error{

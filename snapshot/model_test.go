@@ -43,7 +43,7 @@ func fileOf(t *testing.T, v *View) string {
 // TestTableEqualsModel compares random transactions, some of them rolled back, with a map. Old Views must not change.
 func TestTableEqualsModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	// A delete within a reload once forgot that a row had been seen which it moved to another leaf.
+	// A delete within a reload once moved a row to another leaf and forgot that the row had been seen.
 	t.Run("1795469545025188281", func(t *testing.T) { model(t, 1795469545025188281, 0) })
 	for round := range 30 {
 		seed := seed + uint64(round)

@@ -13,8 +13,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestPutRefusesLongRow: a row that does not fit into a page's offsets makes its transaction fail, however that is applied, and the
-// committed state stays.
+// TestPutRefusesLongRow: a row that does not fit into a page's offsets makes its transaction fail, for every way to apply it,
+// and the committed state stays.
 func TestPutRefusesLongRow(t *testing.T) {
 	t.Parallel()
 	const most = 1000
@@ -57,7 +57,8 @@ func TestPutRefusesLongRow(t *testing.T) {
 	}
 }
 
-// TestLongRows puts rows much larger than a page among small ones: no page has more room than the longest row and a constant.
+// TestLongRows puts rows much larger than a page among small ones. The unused room of each page is limited by the longest row
+// and a constant.
 func TestLongRows(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -166,8 +167,8 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// TestPartial: the Parts are those of the View that the Load becomes, except those that rows are put into later. A Part that was
-// returned never changes.
+// TestPartial: the Parts are those of the View that results from the Load, except Parts into which rows are put later. A
+// returned Part never changes.
 func TestPartial(t *testing.T) {
 	t.Parallel()
 	table := NewTestTable(200, 3)

@@ -10,8 +10,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestViewTakesWhatChanged: a View that is held while one row of each page changes keeps private copies of those rows, and shares the
-// others with the newest state, even if other Views are taken meanwhile.
+// TestViewTakesWhatChanged: a View is held while one row of each page changes. It keeps private copies of those rows, and
+// shares the others with the newest state, even if other Views are taken meanwhile.
 func TestViewTakesWhatChanged(t *testing.T) {
 	tab, rows := NewTable(), map[string]string{}
 	line := func(i int, text string) []byte {

@@ -13,8 +13,9 @@ import (
 	"capture/store"
 )
 
-// BenchmarkFlush writes tables of 100,000 and 1,000,000 votes of 3 kB: whole, beside the same bytes written and synced plainly;
-// then after a change of one vote at the end, and in the middle. The larger one needs -timeout 60m and 9 GB of disk.
+// BenchmarkFlush writes tables of 100,000 and 1,000,000 votes of 3 kB. First it writes each whole, and compares this with a
+// plain write and sync of the same bytes. Then it writes after a change of one vote at the end, and in the middle. The larger
+// table needs -timeout 60m and 9 GB of disk.
 func BenchmarkFlush(b *testing.B) {
 	store.SetPatchFrom(4 << 20)
 	defer store.SetPatchFrom(testPatchFrom)

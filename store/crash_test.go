@@ -55,8 +55,8 @@ func TestKill(t *testing.T) {
 	}, 0)
 }
 
-// killWriters starts a child that writes the file at path, and kills it at a random moment, again and again. For each of pauses
-// there is a reader, which pauses for that long after each 64 kB, and checks each version that it catches.
+// killWriters starts a child that writes the file at path, and kills it at a random moment, again and again. For each element
+// of pauses there is a reader. It pauses for that long after each 64 kB, and checks each version that it catches.
 func killWriters(t *testing.T, name, path string, rounds int, check func(data []byte) error, pauses ...time.Duration) {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())

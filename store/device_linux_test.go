@@ -79,7 +79,7 @@ func detachVolume(args []string) error {
 		if _, err := f.Write(tab.View(), store.ReasonChange); err != nil {
 			return fmt.Errorf("mounted again: %w", err)
 		}
-		// The same content on another device, as of a volume that was attached to another machine's path.
+		// This is the same content on another device, such as a volume that was attached elsewhere and is now mounted here.
 		lock, err := os.ReadFile(path + ".lock")
 		if err != nil {
 			return err

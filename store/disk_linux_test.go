@@ -102,7 +102,7 @@ func fillVolume(args []string) error {
 	if err := expect("full", syscall.ENOSPC, "free some space"); err != nil {
 		return err
 	}
-	// While the lock file is open, the mount can't become read-only, only a second mount over it can.
+	// While the lock file is open, the mount itself can't become read-only, but a second mount over it can be.
 	if err := errors.Join(unix.Mount(args[0], args[0], "", unix.MS_BIND, ""),
 		unix.Mount("", args[0], "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")); err != nil {
 		return err
@@ -261,7 +261,7 @@ func TestFolderSwapped(t *testing.T) {
 	close(stop)
 	swapper.Wait()
 	for _, f := range files {
-		f.Close() // close both before opening one: each may have the lock in the folder that is now the other's
+		f.Close() // close both before opening one: its folder may now contain the lock of the other
 	}
 	for i := range files {
 		last := open(t, paths[i])

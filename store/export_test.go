@@ -33,7 +33,7 @@ func Warning(f *File) string {
 	return f.warning
 }
 
-// CanPatch reports whether files in dir can be patched. If not, they are written whole, and that alone is tested.
+// CanPatch reports whether files in dir can be patched. If not, files are written whole, and the tests check only that.
 func CanPatch(t *testing.T, dir string) bool {
 	path := filepath.Join(dir, "probe")
 	if err := os.WriteFile(path, nil, 0o644); err != nil {

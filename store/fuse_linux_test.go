@@ -75,7 +75,7 @@ func TestFUSE(t *testing.T) {
 			default:
 			}
 			var rows []json.RawMessage
-			// Where a FUSE file system finds files by path, as bindfs does, an open during a rename may find none.
+			// Some FUSE file systems, such as bindfs, find files by path. On these, an open during a rename may find no file.
 			if data, err := os.ReadFile(path); err == nil && json.Unmarshal(data, &rows) != nil {
 				t.Errorf("a reader saw %d bytes that are not valid", len(data))
 			} else if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -47,7 +47,7 @@ func idle(t *testing.T, f *store.File, s *stamped) (steps int) {
 	return steps
 }
 
-// TestIdleCompletesManifest: the SHA-256 of the whole file comes step by step, and changes nothing else.
+// TestIdleCompletesManifest: Idle computes the SHA-256 of the whole file step by step, and changes nothing else.
 func TestIdleCompletesManifest(t *testing.T) {
 	t.Parallel()
 	f, path, s := incompleteFile(t)
@@ -65,7 +65,7 @@ func TestIdleCompletesManifest(t *testing.T) {
 	if n := idle(t, f, s); n != 1 {
 		t.Errorf("%d steps although the manifest is complete", n)
 	}
-	// A change comes while the file is being hashed. What was hashed before the changed row still counts.
+	// A change is written while Idle hashes the file. The hash of the bytes before the changed row remains valid.
 	write(t, f, s.next(), store.ReasonChange)
 	if r, more, err := f.Idle(t.Context(), s.tab.View()); !more || err != nil || r.Manifest.SHA256 != "" {
 		t.Errorf("complete after one step: %+v, %v, %v", r, more, err)
@@ -82,7 +82,7 @@ func TestIdleCompletesManifest(t *testing.T) {
 	}
 }
 
-// TestCompleteUnlessChange: for any reason but a change Write completes the manifest, whether anything has changed or not.
+// TestCompleteUnlessChange: unless its reason is a change, Write completes the manifest, whether anything has changed or not.
 func TestCompleteUnlessChange(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []manifest.Reason{store.ReasonForced, store.ReasonInterval, store.ReasonStop} {
@@ -141,8 +141,8 @@ func TestCompletingFails(t *testing.T) {
 	}
 }
 
-// TestFailedWriteForgetsDigest: a Write that fails may have turned the digest of the file on disk into that of the new version.
-// Idle must not put it into the manifest of the old one.
+// TestFailedWriteForgetsDigest: a failed Write may have updated the digest of the file on disk to that of the new version. Idle
+// must not put this digest into the manifest of the old version.
 func TestFailedWriteForgetsDigest(t *testing.T) {
 	t.Parallel()
 	f, path, s := incompleteFile(t)

@@ -15,8 +15,8 @@ import (
 
 func init() { children["filled"] = fillWithKept }
 
-// TestNoRoomForKept: a write that finds no room because of the state before a loss fails and says what ends that. Once the loss is
-// acknowledged, the state is dropped for it.
+// TestNoRoomForKept: a write fails if the state before a loss leaves it no room, and the error says what to do. Once the loss
+// is acknowledged, the next write drops the state.
 func TestNoRoomForKept(t *testing.T) { inOwnMounts(t, "filled", t.TempDir()) }
 
 func fillWithKept(args []string) error {

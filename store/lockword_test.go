@@ -26,7 +26,8 @@ func TestLockFileIsClosedToOthers(t *testing.T) {
 	}
 }
 
-// TestForeignWordInLockFile puts the word of another process into a lock file whose lock we have, as on a share that grants every lock.
+// TestForeignWordInLockFile puts the word of another process into a lock file whose lock this process has. That can happen on a
+// share that grants every lock.
 func TestForeignWordInLockFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)

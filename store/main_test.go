@@ -80,7 +80,7 @@ func key(id int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(
 // votes returns a table of n rows whose text is fill.
 func votes(n int, fill string) *snapshot.Table { return copied(n, fill, nil) }
 
-// copied returns the same table, and calls ahead with what is there after each hundred rows.
+// copied returns the same table as votes. After each hundred rows, it calls ahead with the Parts so far.
 func copied(n int, fill string, ahead func([]snapshot.Part)) *snapshot.Table {
 	t := snapshot.NewTable()
 	t.Load(&rowjson.Shape{
@@ -115,8 +115,8 @@ func content(t testing.TB, v *snapshot.View) []byte {
 
 var owner = store.Owner{PID: os.Getpid(), Host: "here", Version: "1.2.3", Started: time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)}
 
-// open opens the file. A process that another test is starting has copies of all descriptors, and with them of the lock, for a
-// moment: from fork to exec.
+// open opens the file. While another test starts a process, that process has copies of all descriptors from fork to exec, and
+// so of the lock.
 func open(t *testing.T, path string) *store.File {
 	t.Helper()
 	f, err := store.Open(path, owner)

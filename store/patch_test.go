@@ -262,7 +262,7 @@ func stampOf(data []byte) (string, error) {
 	return stamp, nil
 }
 
-// TestPatchReaders: whatever a reader does with a version of the file, it sees no later version in it.
+// TestPatchReaders: a reader that has a version of the file open sees no later version in it, in whatever way it reads.
 func TestPatchReaders(t *testing.T) {
 	if testing.Short() {
 		t.Skip("reads a file that is patched for seconds")

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// A device is the files below root as the calls of a traced child have made them, and what a power cut may leave of them. Data are
-// durable once an fsync of the file, begun after they were written, has succeeded; a name, once an fsync of its folder has.
-// Everything else may be there or not: ext4 and XFS promise more.
+// A device holds the files below root as the calls of a traced child have made them, and what a power cut may leave of them.
+// Data are durable once an fsync of the file, which began after they were written, has succeeded. A name is durable once an
+// fsync of its folder has succeeded. Everything else may survive or not, although ext4 and XFS promise more.
 type device struct {
 	root    string
 	fds     map[int64]*handle
@@ -42,8 +42,8 @@ type inode struct {
 	folder string // path of the folder; "" for a file
 	data   []byte // as a running program reads it
 	safe   []byte // as it is durable
-	// dirty has the pages written since, and when. The kernel forgets what it could not write: pages that were dirty at a failed
-	// fsync are lost. No later fsync makes them durable unless they are written again.
+	// dirty holds the pages written since the last sync, and when each was written. The kernel forgets what it could not write:
+	// pages that were dirty at a failed fsync are lost. No later fsync makes them durable unless they are written again.
 	dirty map[int64]int
 	lost  map[int64]bool
 	sized int // when the size last changed
@@ -128,7 +128,7 @@ func resized(b []byte, size int) []byte {
 	return out
 }
 
-// path returns the path that two arguments name, a folder's descriptor and a path; "" if it is not below root.
+// path returns the path that two arguments name, a folder's descriptor and a path. It returns "" for a path outside root.
 func (d *device) path(c *call, i int) string {
 	path := string(c.text(i))
 	if !filepath.IsAbs(path) {
@@ -144,8 +144,8 @@ func (d *device) path(c *call, i int) string {
 	return filepath.Clean(path)
 }
 
-// apply does to the device what the call did, and reports whether that changed anything. It knows each call that Go and this
-// package make on files. Any other is an error: it might change what must be checked.
+// apply applies the effect of the call to the device, and reports whether the device changed. It knows each call that Go and
+// this package make on files. Any other call is an error, because it might change what must be checked.
 func (d *device) apply(c *call) (changed bool, err error) {
 	if h := d.fds[c.arg(0)]; h != nil {
 		if changed, known := d.applyTo(h, c); known {

@@ -31,7 +31,7 @@ type transcript struct {
 	manifests []string // the SHA-256 of the manifest of each of those
 	kept      []string // compressed kept states, which must not be lost
 	plain     []string // states kept before a loss, which must not be lost either; they may have been compressed
-	lossy     int      // number of the version, from 1, that loses rows of the one before; 0 if there is none yet
+	lossy     int      // number of the version, from 1, that loses rows of the version before; 0 if there is none yet
 	failed    string   // text of the last error; "" once a Write has succeeded
 	foreign   []byte   // file that was there before; nil if none
 
@@ -47,7 +47,7 @@ func (s *transcript) sum(content []byte) string {
 	return s.sums[h]
 }
 
-// readLine reads a line that the child printed, and returns its first word; "" if the call is something else.
+// readLine reads a line that the child printed, and returns its first word. It returns "" for any other call.
 func (s *transcript) readLine(c *call) (word string) {
 	if c.name != "write" || c.arg(0) != 1 {
 		return ""
@@ -71,7 +71,8 @@ func (s *transcript) readLine(c *call) (word string) {
 	return word
 }
 
-// checkContent returns an error unless the file may have this content now. there is whether there is a file.
+// checkContent returns an error unless a power cut now may leave the file with this content. there is false if there is no
+// file.
 func (s *transcript) checkContent(content []byte, there bool) error {
 	if s.done == 0 {
 		if !there && s.foreign == nil || there && s.foreign != nil && bytes.Equal(content, s.foreign) {
@@ -170,8 +171,8 @@ func (s *transcript) checkKept(name string, data []byte) error {
 	return err
 }
 
-// checkByOpening puts what a power cut left into a folder and opens it as a new process does. A complete file must be taken for
-// intact, and the next Write must work.
+// checkByOpening puts the files that a power cut left into a folder and opens them like a new process. A complete file must
+// count as intact, and the next Write must work.
 func (s *transcript) checkByOpening(t *testing.T, left diskState, root, path string, namesInOrder bool) error {
 	dir := t.TempDir()
 	defer os.RemoveAll(dir)
@@ -232,8 +233,8 @@ type replay struct {
 	sums       map[uint64]string // SHA-256s of contents seen before, by a quick hash
 }
 
-// run cuts the power after each call, in all ways that namesInOrder has and in some random ones. It returns the number of
-// different cuts, and as an error the first one that does harm.
+// run cuts the power after each call, in all ways that namesInOrder returns and in some random ways. It returns the number of
+// different cuts, and an error for the first cut that does harm.
 func (p *replay) run(t *testing.T) (cuts int, err error) {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, sums: p.sums}
 	d.ignoreSync = p.ignoreSync
@@ -305,9 +306,9 @@ var powerCutSeed = sync.OnceValue(func() uint64 {
 	return uint64(time.Now().UnixNano())
 })
 
-// TestPowerCut records the system calls of a real writer, and cuts the power after each of them. Whichever of the data and names
-// that were not synced are there, feedback.json must be complete, must be the last version for which Write has returned or a later
-// one, and the next process must take it for intact. STORE_TEST_CUTS sets the number of random cuts after each call.
+// TestPowerCut records the system calls of a real writer, and cuts the power after each of them. Whichever of the unsynced data
+// and names survive, feedback.json must be complete. It must be the last version for which Write has returned, or a later one,
+// and the next process must find it intact. STORE_TEST_CUTS sets the number of random cuts after each call.
 func TestPowerCut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("cuts the power after each system call")
@@ -346,8 +347,8 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// TestEachSyncIsNeeded leaves out each fsync in turn. Each time a power cut must do harm that is found: so the replay finds what
-// it must find, and no fsync is superfluous.
+// TestEachSyncIsNeeded leaves out each fsync in turn. Each time, the replay must find that a power cut does harm. This shows
+// that the replay works, and that no fsync is superfluous.
 func TestEachSyncIsNeeded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("cuts the power after each system call")
@@ -390,8 +391,8 @@ func TestEachSyncIsNeeded(t *testing.T) {
 	}
 }
 
-// TestFailedSyncIsFinal: pages that were dirty at a failed fsync are not durable after a later one that succeeds, since the kernel
-// may have dropped them. The replay must find that in a writer that trusts the later one.
+// TestFailedSyncIsFinal: pages that were dirty at a failed fsync are not durable after a later fsync that succeeds, because the
+// kernel may have dropped them. The replay must find this in a writer that trusts the later fsync.
 func TestFailedSyncIsFinal(t *testing.T) {
 	if !canTrace(t) {
 		return

@@ -24,9 +24,10 @@ func init() {
 	children["trusting"] = trustFailedSync
 }
 
-// writeVersions writes the file at args[0] args[2] times, in all ways that there are: first args[1] rows, partly written ahead;
-// then some of them changed, none, more, fewer. It also completes a manifest, keeps a state after the third, and loses rows. It prints what it is about to
-// write and when that is done: the replay then knows what must be there.
+// writeVersions writes the file at args[0] in args[2] versions that cover all ways of writing. The first version has args[1]
+// rows and is partly written ahead. In later versions some rows change, no rows change, or rows are added or removed.
+// writeVersions also completes a manifest, keeps a state after the third version, and loses rows. It prints what it is about to
+// write, and when that is done, so that the replay knows what must survive.
 func writeVersions(args []string) error {
 	rows, err := strconv.Atoi(args[1])
 	if err != nil {
@@ -109,7 +110,8 @@ const allWrites = 7
 // lossy is the number of the Write that loses half of the rows.
 const lossy = 5
 
-// completed is the number of the Write after which the manifest is completed: it changes the first rows of a large file.
+// completed is the number of the Write after which the manifest is completed. This Write changes the first rows of a large
+// file.
 const completed = 4
 
 // manifestOf returns the SHA-256 of the manifest of the file at path.
@@ -118,7 +120,7 @@ func manifestOf(path string) string {
 	return fmt.Sprint(digest(manifest), " ", err)
 }
 
-// record runs a child under strace that writes so many versions of a table of so many rows.
+// record runs a child under strace that writes the given number of versions of a table of the given size.
 func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (*replay, error) {
 	t.Helper()
 	root := t.TempDir()
@@ -133,7 +135,8 @@ func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (
 	return p, err
 }
 
-// trustFailedSync does what must not be done: after a failed fsync it calls fsync again, trusts that, and renames the file.
+// trustFailedSync makes a mistake on purpose: after a failed fsync it calls fsync again, trusts the result, and renames the
+// file.
 func trustFailedSync(args []string) error {
 	content := contentOf(votes(100, "x").View())
 	fmt.Println("begin", digest(content))

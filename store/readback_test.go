@@ -40,7 +40,7 @@ func patchedFile(t *testing.T) (*store.File, *snapshot.Table, string) {
 // canPatch reports whether the file at path can be patched.
 func canPatch(t *testing.T, path string) bool { return store.CanPatch(t, filepath.Dir(path)) }
 
-// TestReadBack: a bit that has rotted in a file, where no change writes, is found when the file is read back, and the next Write writes the
+// TestReadBack: a bit goes wrong in a part of the file that no change writes. ReadBack finds it, and the next Write writes the
 // whole file.
 func TestReadBack(t *testing.T) {
 	t.Parallel()
@@ -67,7 +67,7 @@ func TestReadBack(t *testing.T) {
 	readBack(false)
 }
 
-// TestForcedWriteIsProven: a forced Write of a file that was patched reads it back, and writes it whole if it is damaged.
+// TestForcedWriteIsProven: a forced Write that patches the file also reads the file back, and writes it whole if it is damaged.
 func TestForcedWriteIsProven(t *testing.T) {
 	t.Parallel()
 	f, tab, path := patchedFile(t)

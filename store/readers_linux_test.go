@@ -20,8 +20,8 @@ func init() {
 	children["stamp"] = stampEndlessly
 }
 
-// TestReaders reads, in every way, a file that is written all the time: a small one, and one that is patched. Whatever a reader
-// has open, it sees one complete version to its end.
+// TestReaders reads a file in every way while it is written all the time: a small file, and a file that is patched. A reader
+// sees one complete version to its end, whichever it has opened.
 func TestReaders(t *testing.T) {
 	for name, program := range map[string]string{"small": "stamp", "patched": "patch"} {
 		t.Run(name, func(t *testing.T) {
@@ -134,8 +134,8 @@ func stampEndlessly(args []string) error {
 	return patchEndlessly(args)
 }
 
-// readBound reads the file at args[0] through two bind mounts. That of its folder shows each new version. That of the file alone
-// stays with the version that it was made of, which must stay complete.
+// readBound reads the file at args[0] through two bind mounts. The mount of its folder shows each new version. The mount of the
+// file alone stays with the version at the time of the mount, which must stay complete.
 func readBound(args []string) error {
 	folder, err := os.MkdirTemp("", "store-test-")
 	if err != nil {

@@ -45,7 +45,7 @@ var advice = map[string]string{
 	"EACCES": "let user", "EMFILE": "ulimit -n",
 }
 
-// A refusal is a call that strace makes fail: the nth of its name in the thread that writes.
+// A refusal is a call that strace makes fail: the nth call of this name in the thread that writes.
 type refusal struct {
 	call *call
 	nth  int
@@ -111,10 +111,10 @@ func (r refusal) mustFail() bool {
 	return false
 }
 
-// TestCallsRefused makes each call of a writer fail once, as devices and volumes do (EIO, ENOSPC, EDQUOT, EROFS, …). The error must
-// name the step, the path and what to do; the old file or the new one must be there, complete, and nothing else; and the next Write
-// must work. Pages that were dirty at a failed fsync count as lost in the power cuts that follow, so they must not be trusted.
-// STORE_TEST_ERRORS=all tries each call with each error.
+// TestCallsRefused makes each call of a writer fail once, as devices and volumes do (EIO, ENOSPC, EDQUOT, EROFS, …). The error
+// must name the step, the path and what to do. The old file or the new one must be there, complete, and nothing else. The next
+// Write must work. In the power cuts that follow, pages that were dirty at a failed fsync count as lost, so the writer must not
+// trust them. STORE_TEST_ERRORS=all tries each call with each error.
 func TestCallsRefused(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes each system call fail")
@@ -126,7 +126,7 @@ func TestCallsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		rows    int
 		foreign []byte
-		write   int    // number of the Write; 0 for the state that is kept after the third
+		write   int    // number of the Write; 0 for the state that is kept after the third Write
 		calls   string // names of the calls to refuse; "" for all
 	}{
 		"changed":    {rows: 20, write: 2},
@@ -166,8 +166,8 @@ func TestCallsRefused(t *testing.T) {
 	}
 }
 
-// refuse records a writer whose step is refused. Now and then Go's runtime writes to itself in the same thread, and the wrong call
-// is refused. Then it tries again.
+// refuse records a writer whose step is refused. Occasionally Go's runtime makes such a call in the same thread, so that the
+// wrong call is refused. Then refuse tries again.
 func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *replay {
 	t.Helper()
 	var p *replay
@@ -194,7 +194,7 @@ func (p *replay) refused() bool {
 	return false
 }
 
-// recovers checks the error after the refused call, what was on disk then, and what is in the end.
+// recovers checks the error after the refused call, the files at that time, and the files at the end.
 func (p *replay) recovers(step refusal) error {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, sums: p.sums}
 	if p.foreign != nil {
@@ -308,8 +308,7 @@ func filter(number uint32) error {
 	return nil
 }
 
-// TestSyncRefused makes fsync, or rename, fail without strace. It would find a Write that leaves out one of them or ignores its
-// error.
+// TestSyncRefused makes fsync, or rename, fail without strace. It fails if a Write leaves out such a call or ignores its error.
 func TestSyncRefused(t *testing.T) {
 	t.Parallel()
 	for name, number := range map[string]int{"sync": unix.SYS_FSYNC, "rename": unix.SYS_RENAMEAT} {

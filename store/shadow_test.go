@@ -22,8 +22,8 @@ func largeFile(t *testing.T) (f *store.File, path string, tab *snapshot.Table) {
 	return f, path, tab
 }
 
-// copyShadow takes idle steps until there is a shadow file, but limit at most. It returns how many there were and whether
-// there is more to do. Without a View no manifest is completed.
+// copyShadow takes at most limit idle steps until there is a shadow file. It returns their number and whether there is more to
+// do. Without a View no manifest is completed.
 func copyShadow(t *testing.T, f *store.File, limit int) (steps int, more bool) {
 	t.Helper()
 	for more = true; more && steps < limit; steps++ {
@@ -108,7 +108,7 @@ func TestTemporaryNameHasOneUse(t *testing.T) {
 	}
 }
 
-// TestTouchedShadowIsNotPatched: a shadow file that another program has written to is not what the layout says.
+// TestTouchedShadowIsNotPatched: a shadow file that another program has written to no longer matches its layout.
 func TestTouchedShadowIsNotPatched(t *testing.T) {
 	t.Parallel()
 	f, path, tab := largeFile(t)
@@ -131,8 +131,8 @@ func TestTouchedShadowIsNotPatched(t *testing.T) {
 	}
 }
 
-// TestShadowOfDamagedFile: a file whose bytes are not those that were written gets no shadow, and the next Write replaces all
-// of it even if no row has changed.
+// TestShadowOfDamagedFile: if the bytes of the file are not those that were written, the file gets no shadow. The next Write
+// replaces all of it, even if no row has changed.
 func TestShadowOfDamagedFile(t *testing.T) {
 	t.Parallel()
 	f, path, tab := largeFile(t)

@@ -45,7 +45,7 @@ func writeTwiceOnShare(args []string) error {
 	return f.Close()
 }
 
-// writeAsRival writes versions whose rows all have the text args[1], until it has lost the lock file to another process.
+// writeAsRival writes versions in which all rows have the text args[1], until another process has taken the lock file over.
 func writeAsRival(args []string) error {
 	store.PretendShare()
 	f, err := store.Open(args[0], store.Owner{PID: os.Getpid(), Host: args[1], Version: "1.2.3"})
@@ -72,7 +72,7 @@ func printProbe(args []string) error {
 	return nil
 }
 
-// straced returns cmd under strace with the options, all of whose calls of the names in trace are traced.
+// straced returns cmd under strace. strace traces the calls named in trace, with the given options.
 func straced(t *testing.T, ctx context.Context, cmd *exec.Cmd, trace string, options ...string) *exec.Cmd {
 	t.Helper()
 	args := append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + trace, "-e", "signal=none"}, options...)
@@ -81,9 +81,10 @@ func straced(t *testing.T, ctx context.Context, cmd *exec.Cmd, trace string, opt
 	return traced
 }
 
-// TestTwoWritersWithoutLocks runs two writers on a share that grants every lock. No reader sees a file of which parts are from one
-// and parts from the other, or that is cut short, and the writer that started first stops. The first one's renames are late, and the
-// second one's files are empty for long, so with a temporary name in common the one would publish the other's empty file.
+// TestTwoWritersWithoutLocks runs two writers on a share that grants every lock. No reader sees a file that is cut short or
+// that mixes the two writers, and the writer that started first stops. strace delays the renames of the first writer, and keeps
+// the files of the second one empty for long. If both used the same temporary name, the first writer would publish the second
+// one's empty file.
 func TestTwoWritersWithoutLocks(t *testing.T) {
 	if !canTrace(t) {
 		return
@@ -170,7 +171,7 @@ func TestReaderBlocksRename(t *testing.T) {
 	}
 	t.Parallel()
 	for _, name := range []string{"EACCES", "EBUSY"} {
-		// After that of the probe, the renames are of the pending manifest, the file, and the manifest.
+		// The first rename is that of the probe. The next ones are of the pending manifest, the file, and the manifest.
 		for n := 2; n <= 4; n++ {
 			path := filepath.Join(t.TempDir(), "feedback.json")
 			cmd := straced(t, t.Context(), child("share twice", path), "renameat,renameat2", "-e", "inject=renameat,renameat2:error="+name+":when="+strconv.Itoa(n)+".."+strconv.Itoa(n+3))
@@ -193,7 +194,7 @@ func TestReaderBlocksRename(t *testing.T) {
 	write(t, f, votes(10, "x").View(), store.ReasonStart)
 	f.Close()
 	out, err := straced(t, t.Context(), child("share twice", path), "renameat,renameat2", "-e", "inject=renameat,renameat2:error=EACCES:when=2+").Output()
-	line, _, _ := strings.Cut(string(out), "\n") // the second Write fails at its first rename, which is that of a kept state
+	line, _, _ := strings.Cut(string(out), "\n") // the second Write fails at its first rename, which is for a kept state
 	if !strings.Contains(line, "a reader seems to have feedback.manifest.json.tmp open") || strings.Contains(line, "let user") {
 		t.Errorf("%v: %s", err, line)
 	}

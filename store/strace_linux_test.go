@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// A call is a system call of a traced child. It has the times of its begin and its end, since an fsync makes durable only what
-// was written before it began.
+// A call is a system call of a traced child. It has the times of its beginning and its end, since an fsync makes durable only
+// what was written before it began.
 type call struct {
 	thread   string
 	name     string
@@ -104,7 +104,7 @@ func (c *call) buffer() []byte {
 }
 
 // traceError returns an error if this machine does not let a process trace its children, as in some containers. The tests then
-// log that, and TestSyncRefused, TestFullVolume, TestFileSizeLimit and TestCrashBetweenRenames stand in for them.
+// log that, and TestSyncRefused, TestFullVolume, TestFileSizeLimit and TestCrashBetweenRenames cover part of what they check.
 var traceError = sync.OnceValue(func() error {
 	out, err := exec.Command("strace", "-f", "-o", "/dev/null", "true").CombinedOutput()
 	if err != nil {
@@ -211,7 +211,7 @@ func parseCall(text string) (*call, error) {
 	return c, nil
 }
 
-// splitArgs splits at the commas outside of brackets. Strings have none: strace prints all their bytes in hex.
+// splitArgs splits at the commas outside of brackets. Strings contain no commas, because strace prints all their bytes in hex.
 func splitArgs(s string) []string {
 	var args []string
 	depth, from := 0, 0

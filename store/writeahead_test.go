@@ -16,8 +16,8 @@ import (
 	"capture/store"
 )
 
-// TestWriteAheadAtRandom writes copies ahead while they grow: mostly at their end, now and then somewhere else. In between it
-// writes an older state, or drops what was written ahead. After each copy the file must be the copy.
+// TestWriteAheadAtRandom writes copies of a table ahead while they grow: mostly at their end, sometimes elsewhere. In between
+// it writes an older state, or drops what was written ahead. At the end of each copy, the file must equal the copy.
 func TestWriteAheadAtRandom(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes many files ahead")
@@ -62,8 +62,8 @@ func TestWriteAheadAtRandom(t *testing.T) {
 	}
 }
 
-// TestWriteAheadIsUsed: rows that come in the order of their keys are on disk before the copy ends, in the very file that is
-// published then.
+// TestWriteAheadIsUsed: rows that arrive in key order are on disk before the copy ends, in the same file that is then
+// published.
 func TestWriteAheadIsUsed(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -88,8 +88,8 @@ func TestWriteAheadIsUsed(t *testing.T) {
 	}
 }
 
-// TestWriteAheadIsDropped: what was written ahead goes when the file is closed, and when rows come in no order at all. An ended
-// context is no reason to drop it.
+// TestWriteAheadIsDropped: what was written ahead is dropped when the file is closed, and when rows arrive in no order. It is
+// not dropped because a context ends.
 func TestWriteAheadIsDropped(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

@@ -171,8 +171,8 @@ func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	}
 }
 
-// applyAll applies messages, each after its length; the first byte tells whether the key is deferrable. It checks that what
-// is committed is JSON, and that no message is accepted without its last byte.
+// applyAll applies messages, each of which follows its length. The first byte decides whether the key is deferrable. applyAll
+// checks that committed rows are JSON, and that no message is accepted without its last byte.
 func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 	t.Helper()
 	if len(input) == 0 {
@@ -238,7 +238,8 @@ func isAboutTable(msg []byte) bool {
 	return strings.IndexByte("RT", msg[0]) >= 0 || len(msg) >= 5 && binary.BigEndian.Uint32(msg[1:]) == recordedOID
 }
 
-// FuzzApply applies messages of any bytes: an error at most, and memory that is bound to the input.
+// FuzzApply applies arbitrary messages. The worst outcome may be an error, and the memory must be limited by the size of the
+// input.
 func FuzzApply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte) {
 		var before, after runtime.MemStats

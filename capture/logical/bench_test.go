@@ -23,9 +23,9 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// BenchmarkStream drains a slot that has been filled before. In turn, pg_recvlogical reads the same changes and discards them:
-// from pgoutput, which capture reads, and from wal2json and decoderbufs if the server has them. So do followers made with other
-// packages if they can be installed. CAPTURE_BENCH_ROWS sets the number of votes.
+// BenchmarkStream drains a slot that has been filled before. In turn with capture, pg_recvlogical reads the same changes and
+// discards them: from pgoutput, which capture reads, and from wal2json and decoderbufs if the server has them. Followers made
+// with other packages read them, too, if these can be installed. CAPTURE_BENCH_ROWS sets the number of votes.
 func BenchmarkStream(b *testing.B) {
 	rows, err := strconv.Atoi(cmp.Or(os.Getenv("CAPTURE_BENCH_ROWS"), "100000"))
 	if err != nil {
@@ -43,8 +43,8 @@ func BenchmarkStream(b *testing.B) {
 	}
 }
 
-// fillProcedure writes votes: of 3 kB if the answers have 60 words, of 1 kB with 8. It has 50 answers that take turns, since
-// computing an answer takes longer than writing it.
+// fillProcedure writes votes: of 3 kB if the answers have 60 words, of 1 kB with 8. It uses 50 answers in turn, since computing
+// an answer takes longer than writing it.
 const fillProcedure = `CREATE PROCEDURE fill(transactions int, votes int, words int) LANGUAGE plpgsql AS $$
 	DECLARE
 		answers text[] := (SELECT array_agg((SELECT string_agg(md5((i * 100 + j)::text), ' ') FROM generate_series(1, words) j)) FROM generate_series(1, 50) i);
@@ -135,8 +135,8 @@ func drain(b *testing.B, s *Source, t *snapshot.Table, encoder *rowjson.Encoder,
 	return took, after.Mallocs - before.Mallocs
 }
 
-// foreign has the peers that are programs of their own, and the output plugins that they read. The other peers are output
-// plugins, which pg_recvlogical reads.
+// foreign lists the peers that are programs, with the output plugins that they read. All other peers are output plugins, which
+// pg_recvlogical reads.
 var foreign = map[string]string{"node": "pgoutput", "go-pq-cdc": "pgoutput", "pgstream": "wal2json", "conduit": "pgoutput"}
 
 // bareSlots creates a slot of pgoutput, and one for each peer whose output plugin the server has. It returns the slots' names by

@@ -28,8 +28,8 @@ func newReads(t *testing.T, url string) *reads {
 	return &reads{s, t, sourcetest.Connect(t, url), snapshot.NewTable()}
 }
 
-// next reads the table once, checks the rows, and returns how far the read had to go: to the server's snapshot, to the hash
-// of the rows, or to a copy.
+// next reads the table once, checks the rows, and returns the last step that the read needed: the server's snapshot, the hash
+// of the rows, or a copy.
 func (r *reads) next() string {
 	r.t.Helper()
 	serverSnapshot, copies := r.serverSnapshot, r.copies()
@@ -133,8 +133,8 @@ func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 	}
 }
 
-// TestReadSeesCommitThatWaited checks that a commit is captured that waited for a synchronous standby during the last read:
-// it was in the WAL then, but not visible. A comparison of WAL positions would never find it.
+// TestReadSeesCommitThatWaited: during the last read, a commit waited for a synchronous standby. It was in the WAL, but not
+// visible. The next read must capture it, although a comparison of WAL positions would never find it.
 func TestReadSeesCommitThatWaited(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Profiles are served at --debug-listen, to capture's own user and root only, and do not delay a stop.
+// --debug-listen serves profiles only to capture's own user and root, and the profiles do not delay a stop.
 func TestProfiles(t *testing.T) {
 	t.Parallel()
 	d := start(t, votesDatabase(t, 3), "--debug-listen=127.0.0.1:0")

@@ -92,8 +92,8 @@ func replaceFolder(what string, put func(folder string) error, reasons ...string
 	}, reasons}
 }
 
-// TestDiskFaults checks, for each fault of a volume, that the old file stays, that /readyz is 503 with the reason, that
-// "capture snapshot" exits 1 with the reason, and that capture recovers when the volume does.
+// TestDiskFaults checks each fault of a volume. The old file stays, /readyz is 503 with the reason, "capture snapshot" exits
+// with 1 and the reason, and capture recovers when the volume does.
 func TestDiskFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for retries after many faults")
@@ -246,8 +246,8 @@ func TestSlowVolume(t *testing.T) {
 	eventually(t, "the file holds the table", d.holds(url))
 }
 
-// TestLogVolumes checks that a log volume that is full, read-only or failing stops nothing: the file follows the table,
-// /readyz is 200 with the reason in its checks, stderr has the lines, and the logs continue when the volume recovers.
+// TestLogVolumes: a log volume that is full, read-only or failing stops nothing. The file follows the table, /readyz is 200
+// with the reason in its checks, stderr has the lines, and the logs continue when the volume recovers.
 func TestLogVolumes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for retries after many faults")

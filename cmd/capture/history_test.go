@@ -13,7 +13,8 @@ import (
 	"capture/store/manifest"
 )
 
-// keepState puts the current state of the file in dir beside it as a kept state of that time. With a loss, it is the state before it.
+// keepState puts a kept state beside the file in dir. It has the file's content and the given time. With a loss, it is the
+// state before the loss.
 func keepState(t *testing.T, dir, stamp string, loss *manifest.Loss) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "feedback.json")

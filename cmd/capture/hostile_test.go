@@ -108,7 +108,7 @@ func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
 	}
 }
 
-// A trigger's message may hold a row's text. It is not shown; the function and its line are.
+// A trigger's message may hold a row's text. capture shows only the function and its line.
 func TestMessagesOfTriggersAreNotShown(t *testing.T) {
 	t.Parallel()
 	url, dir := exported(t, 3)

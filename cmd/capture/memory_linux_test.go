@@ -14,9 +14,9 @@ import (
 	"capture/store/manifest"
 )
 
-// TestMemoryOfLargeVotes gives a daemon little memory and a table that does not fit into it, then inserts and updates votes of growing
-// size, of control characters, which take six times as much in JSON. The process must live, keep to its memory, and name the
-// votes that do not fit. CAPTURE_TEST_MEMORY=1 tries more limits.
+// TestMemoryOfLargeVotes gives a daemon little memory and a table that does not fit into it. Then it inserts and updates votes
+// of growing size. They consist of control characters, which take six times as much in JSON. The process must stay alive and
+// within its memory, and name the votes that do not fit. CAPTURE_TEST_MEMORY=1 tries more limits.
 func TestMemoryOfLargeVotes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("captures very large votes")
@@ -35,7 +35,7 @@ func TestMemoryOfLargeVotes(t *testing.T) {
 	}
 }
 
-// testMemoryOfLargeVotes tests one limit, with a vote of so many control characters as the largest.
+// testMemoryOfLargeVotes tests one limit. The largest vote has this number of control characters.
 func testMemoryOfLargeVotes(t *testing.T, plain string, limitMB int64, huge int) {
 	const mb = 1 << 20
 	largest := max((limitMB-40)*mb/20, mb) // bytes of JSON; see docs/operations.md#memory
@@ -77,7 +77,7 @@ func testMemoryOfLargeVotes(t *testing.T, plain string, limitMB int64, huge int)
 	}
 }
 
-// peakMemory returns the most memory that a process has had resident, without the pages of its binary, which the kernel can drop.
+// peakMemory returns the largest resident memory of a process, without the pages of its binary, which the kernel can drop.
 func peakMemory(t *testing.T, pid int) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

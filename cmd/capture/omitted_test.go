@@ -11,7 +11,7 @@ import (
 	"capture/store/manifest"
 )
 
-// TestSnapshotNamesRowsThatDoNotFit checks what the commands do about a vote that does not fit into memory: with a daemon and
+// TestSnapshotNamesRowsThatDoNotFit checks how the commands treat a vote that does not fit into memory: with a daemon and
 // without one, to a file and to standard output, and in a restore of such a file.
 func TestSnapshotNamesRowsThatDoNotFit(t *testing.T) {
 	t.Parallel()

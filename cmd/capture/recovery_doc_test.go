@@ -19,8 +19,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// docs/recovery.md is what happens: its console blocks are run, in their order, and say what the page says
-// (go test ./cmd/capture -run RecoveryPage -update writes what they say into it).
+// The console blocks of docs/recovery.md are run in their order, and must print what the page shows (go test ./cmd/capture -run
+// RecoveryPage -update writes the output into the page).
 func TestRecoveryPage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs every command of the page")
@@ -108,7 +108,7 @@ func keepHourly(t *testing.T, dir, stamp string) {
 
 var spans = regexp.MustCompile(`\b[0-9.]+ m?s\b|(\b[0-9]+ (d|h|min) ?)+ old|takes [0-9.]+ kB`)
 
-// timeless is the page without how long things took, how old they are and what gzip made of them.
+// timeless returns the page without durations, ages and the sizes of compressed files.
 func timeless(page string) string { return spans.ReplaceAllString(page, "N ms") }
 
 // page is a page with console blocks: commands after "$ ", and what they say.
@@ -193,8 +193,8 @@ var (
 	foundPattern = regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 )
 
-// showTimes replaces the times of kept states by times on the hour of the page's day: the first one that appears by 17:00, the next one by
-// 18:00. The time of a loss is 17:20:05.
+// showTimes replaces the times of kept states by times on the hour of the page's day. The first one that appears becomes 17:00,
+// the next one 18:00. The time of a loss becomes 17:20:05.
 func (p *page) showTimes(said string) string {
 	for _, stamp := range stampPattern.FindAllString(said, -1) {
 		if strings.HasPrefix(stamp, "20261123T") {

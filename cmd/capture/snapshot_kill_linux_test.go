@@ -16,9 +16,9 @@ import (
 	"capture/store/manifest"
 )
 
-// TestSnapshotKilledAtEachStep empties the table and kills `capture snapshot` without a daemon at its calls that sync, link, rename
-// and remove files. The rows are there after each kill: in the file, or in a state that was kept. The next snapshot finishes the
-// work. CAPTURE_TEST_KILLS makes it try each call, not each third.
+// TestSnapshotKilledAtEachStep empties the table and kills `capture snapshot` without a daemon at its calls that sync, link,
+// rename and remove files. After each kill the rows are in the file or in a kept state. The next snapshot finishes the work.
+// CAPTURE_TEST_KILLS makes the test try every call instead of every third.
 func TestSnapshotKilledAtEachStep(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills many commands")

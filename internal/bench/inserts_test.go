@@ -16,10 +16,10 @@ import (
 	"capture/store/manifest"
 )
 
-// BenchmarkInserts measures what following costs the application. 8 pgbench clients insert votes of 3 kB, one per
-// transaction, as fast as they can: without a follower, with the sources that add work to the server, and with
-// pg_recvlogical. That one discards what it reads, so it is the least that any follower by logical replication costs.
-// Everything runs on the same machine.
+// BenchmarkInserts measures what following costs the application. 8 pgbench clients insert votes of 3 kB, one per transaction,
+// as fast as they can: without a follower, with the sources that add work to the server, and with pg_recvlogical.
+// pg_recvlogical discards what it reads, so its cost is the minimum for any follower by logical replication. Everything runs on
+// the same machine.
 func BenchmarkInserts(b *testing.B) {
 	s, err := server()
 	if err != nil {

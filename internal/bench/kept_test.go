@@ -14,8 +14,9 @@ import (
 	"capture/store/manifest"
 )
 
-// BenchmarkKept measures what kept states cost: to keep the file (a link), to compress it, and to read it back, alone and beside a
-// running capture. It takes long for a large table, so it runs only if CAPTURE_BENCH_KEPT is set (make bench KEPT=1).
+// BenchmarkKept measures what kept states cost: to keep the file (a link), to compress it, and to read it back, first alone and
+// then during a running capture. It takes long for a large table, so it runs only if CAPTURE_BENCH_KEPT is set (make bench
+// KEPT=1).
 func BenchmarkKept(b *testing.B) {
 	if os.Getenv("CAPTURE_BENCH_KEPT") == "" {
 		b.Skip("set CAPTURE_BENCH_KEPT=1, or KEPT=1 for make bench")

@@ -23,13 +23,13 @@ import (
 	"capture/internal/pgserver"
 )
 
-// The benchmarks run capture as a process beside a server with durable commits. Each iteration measures capture and its
+// The benchmarks run capture as a process, with a server whose commits are durable. Each iteration measures capture and its
 // baseline in turn, once. `make bench` runs them with -benchtime 1x and a -count, and prints the medians of the runs.
 
 // waitTimeout limits each wait of a benchmark.
 const waitTimeout = 10 * time.Minute
 
-// What the benchmarks of a run share. Each is created on first use.
+// These are shared by the benchmarks of a run. Each is created on first use.
 var (
 	dir    string // temporary folder
 	binary = sync.OnceValues(func() (string, error) {

@@ -16,8 +16,8 @@ import (
 	"capture/store"
 )
 
-// BenchmarkWholeWrite measures a write of the whole file. The baselines are a plain write and sync of as many bytes over an
-// older file, and their SHA-256 alone.
+// BenchmarkWholeWrite measures a write of the whole file. One baseline is a plain write and sync of as many bytes over an older
+// file. The other is their SHA-256 alone.
 func BenchmarkWholeWrite(b *testing.B) {
 	view := exportTable(b, votesDatabase(b, tableRows(b)))
 	folder := b.TempDir()
@@ -49,9 +49,9 @@ func BenchmarkWholeWrite(b *testing.B) {
 	b.ReportMetric(float64(view.Bytes()), "file-bytes")
 }
 
-// BenchmarkOneChange measures the write after a change of one row, as the daemon logs it, in a small and a large table: the
-// first change after the start, of any row; later changes of the newest row, which is at the end of the file; and later
-// changes of any row.
+// BenchmarkOneChange measures the write after a change of one row, as the daemon logs it, in a small and a large table. It
+// measures the first change after the start, which is of any row, later changes of the newest row, which is at the end of the
+// file, and later changes of any row.
 func BenchmarkOneChange(b *testing.B) {
 	for name, n := range map[string]int{"small": 1000, "large": tableRows(b)} {
 		b.Run(name, func(b *testing.B) {

@@ -296,7 +296,7 @@ func TestNotRegularFile(t *testing.T) {
 	}
 }
 
-// TestLinkIsNotFollowed: a link in the place of a log is trouble, and what it leads to stays as it is.
+// TestLinkIsNotFollowed: a link in the place of a log is reported, and its target stays as it is.
 func TestLinkIsNotFollowed(t *testing.T) {
 	cfg, precious := testConfig(t.TempDir(), io.Discard), filepath.Join(t.TempDir(), "precious")
 	cfg.Error = ""

@@ -100,8 +100,8 @@ func TestDiskBytes(t *testing.T) {
 	}
 }
 
-// TestLogrotate: another program may truncate the log in place or replace it, at any moment; no line is lost but those it takes
-// away, and no hole appears.
+// TestLogrotate: another program may truncate the log in place or replace it, at any moment. Only the lines that it removes are
+// lost, and no hole appears.
 func TestLogrotate(t *testing.T) {
 	for _, kind := range []string{"copytruncate", "create", "move"} {
 		t.Run(kind, func(t *testing.T) {

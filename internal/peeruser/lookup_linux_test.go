@@ -49,7 +49,7 @@ func startCaller(t *testing.T, uid uint32, address string) *exec.Cmd {
 	return cmd
 }
 
-// listen skips the test on a machine without IPv6, as many containers are, if the address is one of IPv6.
+// listen skips the test if the address is one of IPv6 and this machine has no IPv6, as in many containers.
 func listen(t *testing.T, address string) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
@@ -153,7 +153,7 @@ func TestLookupOfAnotherUser(t *testing.T) {
 	}
 }
 
-// Many kernels give user 0 for a socket that nobody holds any more. It must not pass for root's.
+// Many kernels return user 0 for a socket that nobody holds any more. Such a socket must not count as root's.
 func TestClosedSocketBelongsToNobody(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	caller := startCaller(t, 4711, l.Addr().String())

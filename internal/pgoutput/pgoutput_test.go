@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// appendTuple appends TupleData with text values, nil for NULL, and then an unchanged value if that is asked for.
+// appendTuple appends TupleData with values in text form, where nil is NULL. If unchanged is set, it also appends an unchanged
+// value.
 func appendTuple(dst []byte, unchanged bool, values ...[]byte) []byte {
 	n := len(values)
 	if unchanged {
@@ -104,7 +105,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse parses messages of any bytes: an error at most, and memory that is bound to the message.
+// FuzzParse parses arbitrary messages. The worst outcome may be an error, and the memory must be limited by the size of the
+// message.
 func FuzzParse(f *testing.F) {
 	row := appendTuple(nil, true, []byte("1"), nil, []byte("text"))
 	f.Add(change('I', byte('N'), row))

@@ -27,7 +27,7 @@ func azureTestToken(t *testing.T, number int) string {
 	return encode([]byte(`{"alg":"none"}`)) + "." + encode(claims) + "." + encode([]byte("TOKENSECRET-that-nobody-may-see-in-any-message-or-log"))
 }
 
-// tokenEndpoint is the token endpoint of Azure App Service. It gives out a token that is too short-lived to be kept.
+// tokenEndpoint is the token endpoint of Azure App Service. Its tokens expire too soon to be kept.
 type tokenEndpoint struct {
 	requests atomic.Int64
 	token    atomic.Value // string

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestCoalescedReadsFromTwoGoroutines checks that each byte is read once when pgx, which closes a broken connection by
-// reading it to its end, does so next to a read that is still under way.
+// TestCoalescedReadsFromTwoGoroutines checks that each byte is read once. pgx closes a broken connection by reading it to its
+// end, which may happen while another read is still running.
 func TestCoalescedReadsFromTwoGoroutines(t *testing.T) {
 	t.Parallel()
 	cfg, err := ParseConfig("postgres://localhost/")

@@ -34,7 +34,7 @@ func TestParseConfigHidesPasswordsAndAcceptsDriverSchemes(t *testing.T) {
 	}
 }
 
-// malformedURLs have a password of FIRST and SECOND in a place where a part of it could be taken for something else.
+// malformedURLs have a password of FIRST and SECOND in a place where a parser could mistake a part of it for something else.
 var malformedURLs = []string{
 	"postgres://app:FIRST@SECOND@db/app", "postgres://app:12/SECOND@db/app", "postgres://app:12?SECOND@db/app",
 	"postgres://app:12#SECOND@db/app", "postgres://app:FIRST SECOND@db/app", "postgres://app:FIRST%SECOND@db/app",

@@ -192,7 +192,7 @@ func TestDoctorNamesOutputPlugins(t *testing.T) {
 	}
 }
 
-// TestDoctorDoesWhatRunDoes: doctor meets what would stop run or have it wait, and says what ends it.
+// TestDoctorDoesWhatRunDoes: doctor finds what would stop run or make it wait, and says how to fix it.
 func TestDoctorDoesWhatRunDoes(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_prepared_transactions": "5"}})
@@ -267,7 +267,8 @@ func TestStandbyCancellationIsExplained(t *testing.T) {
 	wantProblem(t, err, "max_standby_streaming_delay")
 }
 
-// TestDoctorSaysWhetherTheCertificateIsVerified: encryption without verification protects from nobody in between.
+// TestDoctorSaysWhetherTheCertificateIsVerified: without verification, encryption does not protect from an attacker between
+// client and server.
 func TestDoctorSaysWhetherTheCertificateIsVerified(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{})

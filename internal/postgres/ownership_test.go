@@ -61,15 +61,15 @@ func TestForeignObjectsAreNotAdopted(t *testing.T) {
 		t.Errorf("teardown would run %q and keep %q, %v", found.Statements, found.Kept, err)
 	}
 
-	// Even with triggers on it, which the table's owner was talked into, it is not taken for capture's.
+	// Even if the table's owner was talked into creating triggers that call the function, it does not count as capture's own.
 	for _, g := range table.wantedTriggers() {
 		run(t, conn, table.createTriggerSQL(g)...)
 	}
 	wantOwner("run by notify with triggers", CheckTriggers(testContext(t), conn, table))
 }
 
-// TestChangedFunctionIsReplaced: a function of the table's owner that runs with the owner's rights, with other settings or
-// with another body is out of date, and setup replaces it; so is a trigger that does not fire for every change.
+// TestChangedFunctionIsReplaced: setup replaces a function of the table's owner that runs with the owner's rights, with other
+// settings or with another body. It also replaces a trigger that does not fire for every change.
 func TestChangedFunctionIsReplaced(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)
@@ -98,8 +98,8 @@ func TestChangedFunctionIsReplaced(t *testing.T) {
 	teardown(t, conn, "votes", "")
 }
 
-// TestSetupMakesRoleOwnPublication: whoever runs setup --role, the role owns the publication afterwards, can withdraw it, and
-// has no other right for it.
+// TestSetupMakesRoleOwnPublication: whoever runs setup --role, the role then owns the publication, can withdraw it, and gets no
+// other right for that.
 func TestSetupMakesRoleOwnPublication(t *testing.T) {
 	t.Parallel()
 	for _, by := range []string{"superuser", "database owner"} {

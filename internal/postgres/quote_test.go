@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// hostile are names that would break out of quotes that are put around them without care.
+// hostile are names that break out of careless quotes.
 var hostile = []string{
 	"votes", `a"b`, `"; DROP TABLE votes; --`, `a'b`, `'; DROP TABLE votes; --`, `\`, `a\'b`, `\'; DROP TABLE votes; --`,
 	`E'\047`, "$capture$", "{channel}", "new\nline", " ", "größe", "%I %s", "--", "/*",
@@ -44,8 +44,8 @@ func TestQuotedNamesReadBack(t *testing.T) {
 	}
 }
 
-// TestReplicationCommandsTakeHostileNames streams from publications with such names, one table in each: a name that is
-// misread is another publication, and its table's insert does not come.
+// TestReplicationCommandsTakeHostileNames streams from publications with such names, one table in each. If a name is misread,
+// it is another publication, and the insert into its table does not arrive.
 func TestReplicationCommandsTakeHostileNames(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t)

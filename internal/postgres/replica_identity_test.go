@@ -29,7 +29,8 @@ func TestPublicationNeverBreaksWrites(t *testing.T) {
 			continue
 		}
 		name := fmt.Sprintf("t%d", i)
-		// Once for a table that cannot be published from the start, once for one that becomes so while capture publishes it.
+		// Run this once for a table that cannot be published from the start, and once for a table that becomes so while capture
+		// publishes it.
 		for _, before := range []bool{false, !strings.Contains(c.columns, "DEFERRABLE")} {
 			run(t, conn, "DROP TABLE IF EXISTS "+name, "CREATE TABLE "+name+" ("+c.columns+")", "INSERT INTO "+name+" VALUES (1, 1)")
 			if before && c.change != "" {

@@ -12,7 +12,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// BenchmarkEncode is what a restore costs on this side of the connection: reading, checking and turning rows into COPY's text.
+// BenchmarkEncode measures the client's part of a restore: reading and checking rows, and converting them to COPY's text
+// format.
 func BenchmarkEncode(b *testing.B) {
 	shape := &rowjson.Shape{Table: "votes", Key: []int{0}, Columns: []rowjson.Column{
 		{Name: "vote_id", Type: rowjson.Type{OID: 23, Kind: rowjson.Number}},

@@ -28,7 +28,7 @@ func writeManifest(t *testing.T, path string, m manifest.Manifest) {
 	}
 }
 
-// payloads end what they stand in, in each way that SQL knows, and create a table that shows it.
+// payloads break out of their place in a statement, in each way that SQL knows, and create a table as evidence.
 var payloads = []string{
 	`text, PRIMARY KEY (id)); COMMIT; CREATE TABLE public.owned (); COMMIT; BEGIN; CREATE TEMP TABLE z (id int`,
 	`text); CREATE TABLE public.owned (); --`,

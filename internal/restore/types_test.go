@@ -14,7 +14,7 @@ var roundTripTypes = []struct {
 	typ    string
 	since  int // major version
 	values []string
-	alone  bool // no arrays, domains and composites of it: JSON can't say which is meant, or there is nothing to add
+	alone  bool // whether to leave out its arrays, domains and composites: JSON is ambiguous there, or they test nothing new
 }{
 	{typ: "boolean", values: []string{"true", "false"}},
 	{typ: "smallint", values: []string{"-32768", "32767"}},

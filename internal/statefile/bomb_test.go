@@ -18,8 +18,8 @@ import (
 // memberBytes is the length of what each middle member of writeGzip's file inflates to.
 const memberBytes = 1 << 20
 
-// writeGzip writes a gzip file of start, members times memberBytes of the letter x, and end. It returns the file's path. The x are
-// compressed once.
+// writeGzip writes a gzip file and returns its path. The content is start, then memberBytes times the letter x for each of the
+// members, then end. It compresses the x only once.
 func writeGzip(t *testing.T, start string, members int, end string) string {
 	t.Helper()
 	compress := func(text []byte) []byte {
@@ -96,7 +96,7 @@ func TestDeepNestingIsRefused(t *testing.T) {
 	}
 }
 
-// A pipe without a writer, and one whose writer says nothing, are left when the context ends.
+// capture stops waiting for a pipe that has no writer, or whose writer sends nothing, when the context ends.
 func TestPipeIsLeftAtTheEndOfTheContext(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

@@ -14,7 +14,7 @@ import (
 	"capture/store"
 )
 
-// TestLoadView reads files back that were patched, so that some rows have spaces behind them, and one that was damaged.
+// TestLoadView reads files that were patched, so that spaces follow some rows, and one that was damaged.
 func TestLoadView(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

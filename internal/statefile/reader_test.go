@@ -30,7 +30,7 @@ func readAll(r *Reader) (rows []Row, err error) {
 	}
 }
 
-// Values come exactly as they are in the file, whatever the white space around them and however the file arrives.
+// Values are returned exactly as they are in the file, whatever the white space around them and however the file arrives.
 func TestReaderKeepsValues(t *testing.T) {
 	const file = "\uFEFF [\n{\"id\" : 12345678901234567890.000,\"n\":1e400 , \"n\":-0.0,\r\n\t\"s\":\"\\u0041\\ud800\\/ \\u0000é\"},\n" +
 		"\n{\"j\":{ \"b\" : [1,\n\n 2] },\"\\u0061\\n\":null     }\n,{}]\n"
@@ -178,7 +178,7 @@ func TestReaderBoundsRows(t *testing.T) {
 	}
 }
 
-// A large value does not make the buffers stay large, and what follows it is read as ever.
+// A large value does not make the buffers stay large, and the values after it are read as usual.
 func TestReaderLetsLargeBuffersGo(t *testing.T) {
 	const lines = 1000
 	large := `{"id":0,"text":[` + strings.Repeat("\n", lines) + `"` + strings.Repeat("x", maxKeptBuffer+1) + `"]}`

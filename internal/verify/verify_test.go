@@ -166,7 +166,7 @@ func TestVerifyKeysOfAnyType(t *testing.T) {
 	}
 }
 
-// A healthy pair that is written to all the while shows no difference, and a row that is really different shows.
+// A healthy pair shows no difference while it is written to, but a row that is really different shows.
 func TestCompareLive(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares beside writers for seconds")

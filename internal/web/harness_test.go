@@ -71,7 +71,7 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// callers returns a loopback connection of this process, whose addresses requests have that the handler is given directly.
+// callers returns a loopback connection of this process. Requests that go directly to the handler have its addresses.
 var callers = sync.OnceValues(func() (client, server net.Conn) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -87,7 +87,8 @@ var callers = sync.OnceValues(func() (client, server net.Conn) {
 	return client, server
 })
 
-// request is one from this machine, by this machine's name; pairs are header names and values, Host and Remote among them.
+// request returns a request from this machine that uses this machine's name. pairs are names and values of headers; the names
+// Host and Remote are special.
 func request(method, target string, pairs ...string) *http.Request {
 	r := httptest.NewRequest(method, target, nil)
 	client, server := callers()

@@ -25,7 +25,7 @@ func setFilter() error {
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	// The kernel takes a filter without CAP_SYS_ADMIN only after this call, on the same thread.
+	// The kernel accepts a filter without CAP_SYS_ADMIN only after this call, on the same thread.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func playRole(role string, args []string) int {
 		if resp, err = http.Get(args[0]); err == nil {
 			fmt.Println(resp.StatusCode)
 		}
-	case "fire": // one that sends a request and is gone before it is answered
+	case "fire": // one that sends a request and ends before the answer
 		var c net.Conn
 		if c, err = net.Dial("tcp", args[0]); err == nil {
 			_, err = io.WriteString(c, "POST /snapshot HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -144,7 +144,8 @@ func asUser(t *testing.T, uid uint32, role string, args ...string) string {
 	return strings.TrimSpace(line)
 }
 
-// get requests the file as this process, which is root's, or by whoever answers at address.
+// getFile requests the file from address: from capture itself as this process, which runs as root, or through a proxy that
+// listens there. It returns the status code.
 func getFile(t *testing.T, address string, header ...string) int {
 	t.Helper()
 	r, err := http.NewRequest("GET", "http://"+address+"/feedback.json", nil)
@@ -189,7 +190,7 @@ func TestOtherLocalUsersAreRefused(t *testing.T) {
 	}
 }
 
-// A proxy on this machine that has a user of its own passes nothing on, whatever it adds or leaves out.
+// A proxy on this machine that runs as another user passes nothing on, whatever headers it adds or leaves out.
 func TestProxyOfAnotherUserIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -205,7 +206,8 @@ func TestProxyOfAnotherUserIsRefused(t *testing.T) {
 	}
 }
 
-// A proxy with capture's own user is recognized by what it adds, also if the client sends such a field first, empty.
+// A proxy that runs as capture's own user is recognized by the headers that it adds, even if the client sends such a header
+// first, empty.
 func TestProxyHeadersAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -317,7 +319,7 @@ func TestCallersOverIPv6(t *testing.T) {
 	}
 }
 
-// Where the system does not tell users, the other rules still hold.
+// On systems that do not reveal a caller's user, the other rules still hold.
 func TestWithoutUsersLoopbackIsEnough(t *testing.T) {
 	h := newHarness(t, nil)
 	h.replace(t, "feedback.json", "[]\n")

@@ -110,7 +110,7 @@ func TestVoteByKey(t *testing.T) {
 	}
 }
 
-// Whatever a key is made of, the API finds the row by the key that it gave, and pages by it.
+// Whatever columns a key has, the API finds the row by the key that it returned, and a page can begin after that key.
 func TestKeysOfEveryKindLeadToTheirVotes(t *testing.T) {
 	shape := &rowjson.Shape{Schema: "app", Table: "notes", Fingerprint: "notes", Key: []int{1, 0}, Columns: []rowjson.Column{
 		{Name: "n", TypeName: "integer", Type: intType},

@@ -15,7 +15,7 @@ import (
 
 const patchFrom = 1 << 10
 
-// table is rows by Part, as a table in memory has them. A Part that changes gets a new ID.
+// table holds rows by Part, like a table in memory. A Part that changes gets a new ID.
 type table struct {
 	parts  [][]string
 	ids    []uint64
@@ -114,10 +114,10 @@ func (t *table) file(tt *testing.T, l *placement.Layout) []byte {
 	return file
 }
 
-// unpad removes the spaces before the closing braces of rows; the rows of these tests have none of their own.
+// unpad removes the spaces before the closing braces of rows. The rows of these tests have no such spaces of their own.
 func unpad(file []byte) string { return strings.ReplaceAll(string(file), " ", "") }
 
-// patch returns what a file with the layout old becomes by writing the changed spans of the new one.
+// patch returns the content after a patch: it writes the changed spans of the new layout into a file with the layout old.
 func patch(old, next []byte, spans []placement.Span) []byte {
 	file := slices.Clone(old)
 	for _, s := range spans {
@@ -278,7 +278,7 @@ func TestPaddingIsLeft(t *testing.T) {
 	}
 }
 
-// TestNextRewrites: files of which much changes, or that would be padding for the most part, are placed from scratch.
+// TestNextRewrites: if much of a file changes, or if it would be mostly padding, all rows are placed again from the start.
 func TestNextRewrites(t *testing.T) {
 	const many = 200
 	build := func() *table { return newTable(slices.Repeat([][]string{rows(4, 100, "x")}, many)...) }

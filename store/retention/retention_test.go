@@ -49,8 +49,8 @@ func drop(states []retention.State, p retention.Policy, now time.Time, excess in
 	return left, short
 }
 
-// TestYear keeps a state an hour for a year, and looks at each one's neighbours: hours, days and weeks are those of UTC, so
-// the changes of daylight saving time are hours like all others.
+// TestYear keeps a state an hour for a year, and checks the distance between neighbours. Hours, days and weeks are those of
+// UTC, so a change to daylight saving time makes no difference.
 func TestYear(t *testing.T) {
 	var states []retention.State
 	p := retention.Default
@@ -87,7 +87,7 @@ func TestYear(t *testing.T) {
 	}
 }
 
-// TestClockJumps: no jump of the clock that lasts for half a day drops a state that would otherwise stay.
+// TestClockJumps: if the clock jumps and is right again within half a day, no state is dropped that would otherwise stay.
 func TestClockJumps(t *testing.T) {
 	for _, jump := range []time.Duration{-400 * 24 * time.Hour, -3 * time.Hour, 3 * time.Hour, 400 * 24 * time.Hour} {
 		var states, steady []retention.State
@@ -168,8 +168,8 @@ func TestLosses(t *testing.T) {
 	check(retention.Policy{}, day.Add(300*24*time.Hour), 3)
 }
 
-// TestSpace: what stays only for its hour goes first, then days, weeks and acknowledged losses, the oldest first, and never
-// the largest loss that nobody has acknowledged.
+// TestSpace: states that stay only for their hour are dropped first, then those for days, for weeks and for acknowledged
+// losses, always the oldest first. The state before the largest unacknowledged loss is never dropped.
 func TestSpace(t *testing.T) {
 	now := at("2026-03-11T12:30:00Z") // a Wednesday
 	const mb = 1 << 20
