@@ -49,8 +49,8 @@ func (c statusCmd) Run(ctx context.Context, std streams) error {
 	return c.show(ctx, path, std)
 }
 
-// watch shows the status each second until ctx ends. On a terminal, each one replaces the one before. A daemon that does not answer
-// is waited for.
+// watch shows the status each second until ctx ends. On a terminal, each status replaces the one before. If the daemon does not
+// answer, watch waits for it.
 func (c statusCmd) watch(ctx context.Context, path string, std streams) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -73,9 +73,9 @@ func (f *rotatedFile) writeLine(line []byte) error {
 	return volume.WithHint(err)
 }
 
-// lockFile creates the file if it is missing, and locks it. lumberjack then opens an existing file, which it does with O_APPEND; it
-// opens a new one without, and would leave a hole after another program has truncated it. A file system without locks is no
-// reason to log nothing.
+// lockFile creates the file if it is missing, and locks it. So lumberjack always opens an existing file, which it does with
+// O_APPEND. It opens a new file without O_APPEND, and would leave a hole after another program has truncated the file. On a
+// file system without locks, logging continues without a lock.
 func (f *rotatedFile) lockFile() error {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
 		return volume.WithHint(err)

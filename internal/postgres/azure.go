@@ -19,14 +19,14 @@ import (
 	"capture/internal/foreign"
 )
 
-// azureScope is what a token for Azure Database for PostgreSQL must be valid for; see "Microsoft Entra authentication" in
-// Azure's documentation of that service.
+// azureScope is the scope of a token for Azure Database for PostgreSQL; see "Microsoft Entra authentication" in Azure's
+// documentation of that service.
 const azureScope = "https://ossrdbms-aad.database.windows.net/.default"
 
 // UseAzureTokens makes every connection with cfg authenticate with a Microsoft Entra token instead of a password. A connection
-// gets its token once TLS is in place, and from the identity that the environment offers: a workload identity, a managed
-// identity, or the variables of a service principal. UseAzureTokens returns an error if cfg allows a connection without TLS,
-// over which the token would travel in clear text.
+// gets its token after the TLS handshake. The token is for the identity that the environment offers: a workload identity, a
+// managed identity, or the variables of a service principal. UseAzureTokens returns an error if cfg allows a connection without
+// TLS, over which the token would travel in clear text.
 func UseAzureTokens(cfg *pgx.ConnConfig) error {
 	secured := cfg.TLSConfig != nil
 	for _, fallback := range cfg.Fallbacks {
@@ -68,8 +68,9 @@ func azureToken(ctx context.Context, identity azcore.TokenCredential) (string, e
 // secretLike matches text that may be a token or part of one.
 var secretLike = regexp.MustCompile(`[A-Za-z0-9_.+=~-]{60,}`)
 
-// azureProblem explains why there is no token. The errors of azidentity span several lines and quote what the token's source
-// has answered, so whatever may be a token is left out. The Problem does not wrap err, which still has it.
+// azureProblem explains why there is no token. The errors of azidentity span several lines and quote the response that was to
+// contain the token, so azureProblem removes everything that may be a token. The Problem does not wrap err, whose text still
+// has it.
 func azureProblem(err error) *Problem {
 	text := oneLine(secretLike.ReplaceAllString(err.Error(), "…"))
 	return problemf("--database-auth azure asks a workload identity, a managed identity, or AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET for it: "+
