@@ -92,7 +92,7 @@ release: ## build an archive for each platform into dist/, with SHA256SUMS; repr
 		mkdir dist/$$name; \
 		CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/} GOFLAGS= go build -trimpath -buildvcs=false \
 			-ldflags "-s -w -X main.version=$$VERSION -X main.commit=$$COMMIT" -o dist/$$name/capture ./cmd/capture; \
-		cp -R $(wildcard README.md LICENSE docs) deploy/capture.service dist/$$name/; \
+		cp -R $(wildcard README.md LICENSE docs) deploy/capture.service deploy/capture@.service dist/$$name/; \
 		tar --sort=name --format=ustar --owner=0 --group=0 --numeric-owner --mode='u=rwX,go=rX' --mtime="@$$at" \
 			-C dist -cf dist/$$name.tar $$name; \
 		gzip -n -9 dist/$$name.tar; \
