@@ -38,6 +38,13 @@ RUN go build \
     github.com/prometheus/client_golang/prometheus \
     github.com/prometheus/client_golang/prometheus/collectors \
     github.com/prometheus/client_golang/prometheus/promhttp \
+    github.com/yuin/goldmark \
+    github.com/yuin/goldmark/ast \
+    github.com/yuin/goldmark/extension \
+    github.com/yuin/goldmark/extension/ast \
+    github.com/yuin/goldmark/parser \
+    github.com/yuin/goldmark/text \
+    github.com/yuin/goldmark/util \
     golang.org/x/sync/errgroup \
     golang.org/x/sync/semaphore \
     golang.org/x/sys/unix \
