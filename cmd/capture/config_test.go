@@ -124,6 +124,7 @@ func TestPrecedence(t *testing.T) {
 		"verify-interval": {"24h", "2m", "3m"},
 		"keep":            {"24h,7d,4w", "2", "3d"},
 		"debug-listen":    {"", "127.0.0.1:2", "[::1]:3"},
+		"copy-to":         {"", "file:///env", "file:///flag"},
 		"title":           {"", "env", "flag"},
 		"time-column":     {"", "env", "flag"},
 		"tags-column":     {"", "env", "flag"},
