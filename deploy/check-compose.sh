@@ -220,8 +220,9 @@ echo "== HTTP from outside the container"
 is "GET /healthz" 200 "$(code GET /healthz)"
 is "GET /readyz" 200 "$(code GET /readyz)"
 has "GET /metrics" "$(http GET /metrics)" "capture_rows "
-is "GET /feedback.json without a token" 403 "$(code GET /feedback.json)"
-is "POST /snapshot without a token" 403 "$(code POST /snapshot)"
+is "GET /feedback.json without the token" 401 "$(code GET /feedback.json)"
+is "POST /snapshot without the token" 401 "$(code POST /snapshot)"
+is "GET /feedback.json with the generated token" 200 "$(code GET /feedback.json "Authorization: Bearer $(compose exec -T postgres cat /passwords/token)")"
 
 echo "== restart, kill, unreachable database"
 pid=$(inspect '{{.State.Pid}}')

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"time"
@@ -22,8 +23,9 @@ const statusTimeout = 3 * time.Second
 type statusCmd struct {
 	outputConfig
 	listenConfig
-	JSON  bool `name:"json" help:"Print the JSON of /readyz."`
-	Watch bool `short:"w" help:"Show the status again each second, until interrupted."`
+	TokenFile string `placeholder:"FILE" env:"CAPTURE_TOKEN_FILE" help:"File with the bearer token for HTTP. On a terminal, the address of the feedback page is shown with the token."`
+	JSON      bool   `name:"json" help:"Print the JSON of /readyz."`
+	Watch     bool   `short:"w" help:"Show the status again each second, until interrupted."`
 }
 
 func (statusCmd) Help() string {
@@ -81,11 +83,21 @@ func (c statusCmd) show(ctx context.Context, path string, std streams) error {
 		_, err = fmt.Fprintf(std.out, "%s\n", bytes.TrimSpace(raw))
 	} else {
 		_, err = io.WriteString(std.out, statusText(status, paletteFor(std.out), time.Now()))
+		if token, _ := tokenFile(c.TokenFile).readToken(); token != "" && isTerminal(std.out) {
+			fmt.Fprintf(std.out, "  The feedback page: %s\n", c.pageAddress(token))
+		}
 	}
 	if err == nil && !status.Ready {
 		err = reportedError{errors.New("not ready")}
 	}
 	return err
+}
+
+// pageAddress returns the address of the feedback page on this machine, with the token in the fragment, which a browser sends to no
+// server.
+func (c statusCmd) pageAddress(token string) string {
+	u := url.URL{Scheme: "http", Host: dialAddress(string(c.Listen), ""), Path: "/", Fragment: "token=" + url.QueryEscape(token)}
+	return u.String()
 }
 
 // fetchStatus requests the daemon's status. raw is the body of the response.

@@ -56,6 +56,7 @@ func TestPageModules(t *testing.T) {
 			{`m.fragmentOf(m.parseFragment("").filter, "")`, `"#"`},
 			{`m.queryOf(m.parseFragment("#q=é&vote=7").filter, {limit: 50, after: "0"})`, `"?q=%C3%A9&limit=50&after=0"`},
 			{`m.queryOf(m.parseFragment("").filter)`, `""`},
+			{`["#token=a%2Bb", "#q=x&token=", ""].map(m.tokenOf)`, `["a+b","",""]`},
 			{`m.wordsOf({q: "  a  b "})`, `["a","b"]`},
 			{`[m.isFiltered({}), m.isFiltered({to: "2026-01-01"})]`, `[false,true]`},
 		},

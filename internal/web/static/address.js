@@ -12,6 +12,9 @@ export function parseFragment(hash) {
   };
 }
 
+// tokenOf returns the token in an address such as #token=…, "" for none. capture status prints such an address.
+export const tokenOf = (hash) => new URLSearchParams(hash.replace(/^#/, "")).get("token") || "";
+
 export function fragmentOf(filter, vote) {
   return "#" + paramsOf({ ...filter, vote }, [...filterNames, "vote"]);
 }

@@ -2,7 +2,7 @@
 // only one that acts when it is imported. The filter and the key of the open vote are in the address, so a link and the
 // browser's history lead back to them.
 
-import { fragmentOf, isFiltered, parseFragment, queryOf, sameFilter } from "./address.js";
+import { fragmentOf, isFiltered, parseFragment, queryOf, sameFilter, tokenOf } from "./address.js";
 import { APIError, download, followEvents, get, getToken, onTokenNeeded, setToken } from "./api.js";
 import { $ } from "./dom.js";
 import { moveBetweenDays, showDays, showTags } from "./overview.js";
@@ -220,6 +220,11 @@ onTokenNeeded((reason) => new Promise((resolve) => {
 
 // ---- The start
 
+// A token in the address moves to the session storage, so that nobody reads it in the address bar or sends it with a link.
+if (tokenOf(location.hash)) {
+  setToken(tokenOf(location.hash));
+  history.replaceState(null, "", location.pathname + location.search);
+}
 applyAddress();
 setInterval(showStatus, 1000);
 followEvents("api/events", handleEvent, handleConnection);
