@@ -43,7 +43,7 @@ func TestPageFollowsTheTable(t *testing.T) {
 	p.waitFor(`document.querySelector("#fact-rows").innerText === "401"`)
 	p.screenshot("desktop-light")
 	p.click("#votes li:first-child a")
-	p.waitFor(`document.querySelector("#vote").open`)
+	p.waitFor(`document.querySelector("#vote").open && document.querySelector(".answer .markdown")`)
 	if got := p.text(".comment .plain"); got != evil {
 		t.Errorf("the comment reads %q", got)
 	}

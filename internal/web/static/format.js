@@ -41,6 +41,18 @@ export function formatTimestamp(value, full = false) {
 // isPositive reports whether a tag stands for a positive vote. The server counts by the same rule.
 export const isPositive = (tag) => tag.slice(0, 10).toLowerCase() === "looks good";
 
+// weeksOf returns the share of positive votes of each seven days, the last of which end with the last day: {first, last, positive,
+// tagged}. Votes without a tag say nothing. days are those of /api/summary, the oldest first.
+export function weeksOf(days) {
+  const weeks = [];
+  for (let end = days.length; end > 0; end -= 7) {
+    const week = days.slice(Math.max(0, end - 7), end);
+    const positive = week.reduce((sum, day) => sum + day.positive, 0);
+    weeks.unshift({ first: week[0].day, last: week.at(-1).day, positive, tagged: positive + week.reduce((sum, day) => sum + day.negative, 0) });
+  }
+  return weeks;
+}
+
 // tagsOf returns a row's tags as a flat array of strings. An array of Postgres has at most six dimensions.
 export function tagsOf(value) {
   if (value === null || value === undefined) return [];

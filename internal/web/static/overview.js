@@ -1,7 +1,7 @@
 // The overview: votes per day as a chart, and tags by count.
 
 import { $, el } from "./dom.js";
-import { formatCount, formatQuantity, isPositive } from "./format.js";
+import { formatCount, formatQuantity, isPositive, weeksOf } from "./format.js";
 
 // showDays draws a bar for each day; without days, it hides the chart. chosen is the day of the filter, "" for none;
 // choose(day) changes it.
@@ -20,10 +20,20 @@ export function showDays(days, chosen, choose) {
   if (!bars.querySelector('[tabindex="0"]')) bars.lastElementChild.tabIndex = 0;
   if (focused) bars.querySelector(`[data-day="${CSS.escape(focused)}"]`)?.focus();
 
+  showWeeks(days);
   $("days-max").textContent = formatCount(highest);
   $("days-first").textContent = days[0].day;
   $("days-middle").textContent = days[Math.floor(days.length / 2)].day;
   $("days-last").textContent = days.at(-1).day;
+}
+
+// showWeeks shows the share of positive votes of each week under its days.
+function showWeeks(days) {
+  $("weeks").replaceChildren(...weeksOf(days).map(({ first, last, positive, tagged }) => {
+    const share = tagged > 0 ? Math.round((100 * positive) / tagged) + " %" : "–";
+    const label = `${first} to ${last}: ${tagged > 0 ? `${share} of ${formatQuantity(tagged, "tagged vote")} positive` : "no tagged votes"}`;
+    return el("li", { title: label, "aria-label": label }, share);
+  }));
 }
 
 const untaggedOf = (day) => day.total - day.positive - day.negative;
