@@ -103,6 +103,7 @@ func TestPrecedence(t *testing.T) {
 	// For each flag: its default, a value for the environment variable and a value for the flag.
 	values := map[string]struct{ byDefault, env, flag string }{
 		"database-url":    {"", "postgres://a/env", "postgres://a/flag"},
+		"database-auth":   {"password", "azure", "password"},
 		"table":           {"votes", "env.votes", "flag.votes"},
 		"output":          {"data/fallback/feedback.json", "env.json", "flag.json"},
 		"source":          {"auto", "poll", "notify"},
