@@ -56,7 +56,7 @@ func (r *receiver) got(condition, status string) int {
 	return n
 }
 
-// shortIntervals are those of the tests of alerts and volumes.
+// shortIntervals are the intervals for the tests of alerts and volumes.
 var shortIntervals = intervals{volumeCheck: 50 * time.Millisecond, alertCheck: 20 * time.Millisecond, alertRetry: 50 * time.Millisecond}
 
 // TestAlerts: a condition that lasts is posted once, although the receiver fails at first, and once more when it is over.

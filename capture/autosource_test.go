@@ -249,7 +249,7 @@ func TestAutoLeavesTwoPhaseCommitsAlone(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestAutoWithoutRights: a user who may read the table and no more is served by polling.
+// TestAutoWithoutRights: for a user who may only read the table, capture polls.
 func TestAutoWithoutRights(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

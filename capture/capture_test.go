@@ -36,7 +36,7 @@ const votes = `CREATE TABLE votes (
 	"timestamp"     timestamp DEFAULT CURRENT_TIMESTAMP
 )`
 
-// patience is how long a test waits for what must happen.
+// patience is the longest time that a test waits for something that must happen.
 const patience = 60 * time.Second
 
 // daemon is a Daemon under test.

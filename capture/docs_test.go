@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestDocsNameRealTests checks that the tests which the documents name exist.
+// TestDocsNameRealTests checks that the tests that the documents name exist.
 func TestDocsNameRealTests(t *testing.T) {
 	t.Parallel()
 	test := regexp.MustCompile("`([a-z/]+)\\.((?:Test|Fuzz)[A-Za-z0-9_]+)`")

@@ -222,7 +222,7 @@ func isCast(typ exactType) bool {
 	return strings.HasPrefix(typ.name, "reg") || slices.Contains([]string{"aclitem", "hstore", "shade"}, strings.TrimSuffix(typ.name, "[]"))
 }
 
-// TestExactNotified takes each type, and what is derived from it, through notifications.
+// TestExactNotified takes each type, and the types derived from it, through notifications.
 func TestExactNotified(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares values of every type")

@@ -174,7 +174,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 		open := connect(t, url)
 		exec(t, open, "BEGIN; SELECT txid_current()")
 		cfg := config(t, url)
-		cfg.FlushDelay = time.Hour // what the copy shows stays
+		cfg.FlushDelay = time.Hour // what the copy shows stays in the file
 		d := start(t, cfg)
 		walsender := 0
 		eventually(t, "the slot waits", func() error {
@@ -384,7 +384,7 @@ func TestSynchronousStandby(t *testing.T) {
 	var released atomic.Bool
 	go func() {
 		var err error
-		for err == nil && !released.Load() { // the first ones may precede the new setting
+		for err == nil && !released.Load() { // the first commits may precede the new setting
 			_, err = waiting.Exec(t.Context(), "INSERT INTO votes (user_query) VALUES ('waits for the standby')")
 		}
 		committed <- err

@@ -236,7 +236,7 @@ func TestSlowLink(t *testing.T) {
 	if n := d.said("regular check of the table failed"); n > 0 {
 		t.Errorf("the regular check failed %d times", n)
 	}
-	p.Cut() // also of a regular check that is under way
+	p.Cut() // this also cuts a regular check that is running
 	eventually(t, "a second copy", func() error {
 		if n := d.said("copied"); n != 2 {
 			return fmt.Errorf("%d copies", n)
@@ -341,7 +341,7 @@ func TestOtherSystem(t *testing.T) {
 	}
 }
 
-// TestPooler: a pooler answers, which cannot replicate.
+// TestPooler: a pooler answers that cannot replicate.
 func TestPooler(t *testing.T) {
 	t.Parallel()
 	u := pgserver.Database(t)

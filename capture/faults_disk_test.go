@@ -94,7 +94,7 @@ func TestIdle(t *testing.T) {
 		calm := false
 		for n := 0; n < windows && !calm; n++ {
 			before := cpu(t, pids[i])
-			time.Sleep(span) // CPU time per time that passes
+			time.Sleep(span) // CPU time is measured against elapsed time
 			calm = cpu(t, pids[i])-before <= span/20
 		}
 		if !calm {

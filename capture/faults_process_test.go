@@ -153,7 +153,7 @@ func childConfig(url string) (Config, error) {
 	return cfg, nil
 }
 
-// child is such a process.
+// child is a running child process.
 type child struct {
 	t     testing.TB
 	cmd   *osexec.Cmd
@@ -372,10 +372,10 @@ func sameFile(t testing.TB, path string, want []string) {
 	}
 }
 
-// transactionCheck checks the versions of a file of TestKilledAnywhere.
+// transactionCheck checks the versions of a file for TestKilledAnywhere.
 type transactionCheck struct {
 	versions int // number of versions seen
-	last     int // number of the transaction in the newest
+	last     int // number of the transaction in the newest version
 }
 
 func (c *transactionCheck) check(rows []string) error {

@@ -78,10 +78,10 @@ type randomTable struct {
 	name   string
 	key    []randomColumn
 	order  string
-	defer_ bool // the key is deferrable, so ON CONFLICT cannot use it
+	defer_ bool // whether the key is deferrable, so that ON CONFLICT cannot use it
 
 	mu      sync.Mutex
-	columns []randomColumn // from the catalog; without key and generated columns
+	columns []randomColumn // columns in the catalog, except the key and generated columns
 }
 
 type randomColumn struct {
@@ -154,7 +154,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	for i, tab := range g.tables {
 		daemons[i].equal(g.conn, tab.name, tab.order)
 	}
-	for range 10 { // once more, now that all daemons follow
+	for range 10 { // repeat it now that all daemons follow
 		g.transaction(g.conn, r)
 	}
 	for i, tab := range g.tables {

@@ -20,7 +20,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// table creates the table of votes with so many rows.
+// table creates the table of votes with this number of rows.
 func table(t testing.TB, conn *pgx.Conn, rows int) {
 	t.Helper()
 	exec(t, conn, votes)

@@ -235,7 +235,7 @@ func TestOrdinaryStatesAreKept(t *testing.T) {
 			return nil
 		})
 	}
-	time.Sleep(2500 * time.Millisecond) // regular writes of the same state
+	time.Sleep(2500 * time.Millisecond) // meanwhile there are regular writes of the same state
 	states := d.kept(1)                 // the newest of this hour, or those of this hour and the last one
 	if states[0].Rows != 3 {
 		t.Errorf("kept %+v", states)

@@ -196,7 +196,7 @@ func TestSourcesRefuseRowSecurity(t *testing.T) {
 	exec(t, conn, "ALTER TABLE votes DISABLE ROW LEVEL SECURITY")
 	cfg.PollInterval = time.Hour
 	d.ready()
-	// The same if row-level security is enabled while capture follows.
+	// The same must happen if row-level security is enabled while capture follows.
 	exec(t, conn, "ALTER TABLE votes ENABLE ROW LEVEL SECURITY")
 	if _, err := d.Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), "row") {
 		t.Errorf("a snapshot says %v", err)

@@ -91,7 +91,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestInheriting: a table that inherits from another is followed by itself.
+// TestInheriting: capture follows a table that inherits from another one.
 func TestInheriting(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -107,7 +107,7 @@ func TestInheriting(t *testing.T) {
 		exec(t, conn, sql)
 		d.equal(conn, "t", "id")
 	}
-	// It is refused while a table inherits from it.
+	// capture refuses the table while another one inherits from it.
 	exec(t, conn, "CREATE TABLE child () INHERITS (t)")
 	eventually(t, "refused", func() error {
 		if s := d.Status(); s.Ready || !strings.Contains(s.Error, "inherit") {
@@ -163,7 +163,7 @@ func TestHiddenChanges(t *testing.T) {
 		d := start(t, cfg)
 		d.ready()
 		copies := func() int { return strings.Count(d.log.String(), `"@message":"copied"`) }
-		// No false alarm under load.
+		// There must be no false alarm under load.
 		for range 300 {
 			exec(t, conn, "INSERT INTO votes DEFAULT VALUES")
 		}

@@ -94,8 +94,8 @@ func TestResyncUnknownRow(t *testing.T) {
 	d.equal(conn, "t", "id")
 }
 
-// corrupt changes one row in memory by a transaction that the database does not have, and keeps the horizon. The supervisor must
-// be waiting, so that nobody else writes.
+// corrupt changes one row in memory in a transaction that never happened in the database. It keeps the horizon. The supervisor
+// must be waiting, so that nobody else writes.
 func (d *daemon) corrupt(change func(key rowjson.Key, line []byte)) {
 	d.t.Helper()
 	v := d.table.View()

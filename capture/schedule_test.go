@@ -68,7 +68,7 @@ func TestClockJumps(t *testing.T) {
 			s := newFlushSchedule(100*time.Millisecond, hour, clock.now())
 			var flushes []time.Duration
 			for clock.real < c.real {
-				// As the flusher does: wait as long as the schedule says, at least a moment.
+				// Like the flusher, wait as long as the schedule says, but at least a moment.
 				wait := max(s.waitTime(clock.now()), time.Millisecond)
 				if wait > clockCheck {
 					t.Fatalf("it would not look at the clock for %s", wait)

@@ -39,7 +39,7 @@ func TestSettings(t *testing.T) {
 			role := "odd_" + of
 			t.Cleanup(func() { dropRole(t, role) }) // after the database, in which it owns objects
 			db := pgserver.Database(t)
-			conn := connect(t, db) // has the defaults, as it is older than the settings
+			conn := connect(t, db) // has the defaults, because it is older than the settings
 			u, err := url.Parse(db)
 			if err != nil {
 				t.Fatal(err)
@@ -66,7 +66,7 @@ func TestSettings(t *testing.T) {
 				case v < s.since,
 					v >= 19 && s.name == "standard_conforming_strings",    // always on since 19
 					v >= 19 && s.name == "escape_string_warning",          // removed in 19
-					s.name == "quote_all_identifiers" && of == "database": // once with it and once without
+					s.name == "quote_all_identifiers" && of == "database": // test it once with the setting and once without
 					continue
 				}
 				value := "'" + s.value + "'"

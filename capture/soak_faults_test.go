@@ -10,14 +10,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// fault is a fault and its end. Only one fault of a kind happens at a time.
+// fault is something that goes wrong, and how it ends. Only one fault of a kind happens at a time.
 type fault struct {
 	kind, name string
 	happen     func() (heal func())
 	heal       func()
 }
 
-// faults are all that a soak draws from.
+// faults returns all faults that a soak chooses from.
 func (s *soak) faults() []fault {
 	now := func(f func()) func() func() { return func() func() { f(); return nil } }
 	until := func(begin, end func()) func() func() { return func() func() { begin(); return end } }

@@ -86,7 +86,7 @@ func TestSoak(t *testing.T) {
 	t.Logf("%d faults, %d checkpoints, %d transactions, %d lives; at most %d MB resident, %d bytes of logs", len(s.log), s.checkpoints, s.written.Load(), s.lives, s.most.rss>>20, s.most.logs)
 }
 
-// soak is the state of such a test.
+// soak is the state of one run of TestSoak.
 type soak struct {
 	t      *testing.T
 	r      *rand.Rand
@@ -115,7 +115,7 @@ type soak struct {
 	measured    int // checkpoints since the child started
 }
 
-// usage is what a process uses.
+// usage is the resource usage of a process.
 type usage struct {
 	rss, heap, file, logs int64 // bytes
 	goroutines, files     int
@@ -263,7 +263,7 @@ func change(r *rand.Rand) string {
 		return remove
 	case 5:
 		return fmt.Sprintf("UPDATE votes SET bot_response = %s WHERE vote_id = (SELECT max(vote_id) FROM votes)", long)
-	case 6: // the key moves, a long value may stay
+	case 6: // the key changes, and a long value may stay
 		return "UPDATE votes SET vote_id = nextval(pg_get_serial_sequence('votes', 'vote_id')) WHERE vote_id = (SELECT min(vote_id) FROM votes)"
 	case 7:
 		return "BEGIN; " + insert + "; SAVEPOINT s; " + update + "; " + remove + "; ROLLBACK TO s; " + update + "; COMMIT"
@@ -373,7 +373,7 @@ const (
 	warmUp                    = 10
 )
 
-// measure compares what the process uses with what it used while it warmed up.
+// measure compares the resource usage of the process with its usage during the warm-up.
 func (s *soak) measure(u usage) {
 	s.t.Helper()
 	u.rss = s.resident()

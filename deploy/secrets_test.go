@@ -12,7 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// composeService is what the tests need of a service in a Compose file.
+// composeService has the parts of a service in a Compose file that the tests need.
 type composeService struct {
 	Environment map[string]*string
 	Volumes     []string
@@ -145,7 +145,7 @@ func TestKubernetesSecretsAreFiles(t *testing.T) {
 		}
 		variables[v["name"].(string)], _ = v["value"].(string)
 	}
-	// The volumes of the pod, and what each is.
+	// The volumes of the pod, and the kind of each.
 	volumes := map[string]string{}
 	for _, v := range list(pod, "volumes") {
 		secret, _ := field(v, "secret", "secretName").(string)

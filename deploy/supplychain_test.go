@@ -18,7 +18,7 @@ import (
 func runMake(t *testing.T, folder string, env []string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command("make", append([]string{"--no-print-directory", "-C", folder}, args...)...)
-	// A test may itself run under make.
+	// The test itself may run under make.
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); !slices.Contains([]string{"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VERSION", "COMMIT", "CI", "GITHUB_ACTIONS"}, name) {
 			cmd.Env = append(cmd.Env, v)
@@ -29,7 +29,7 @@ func runMake(t *testing.T, folder string, env []string, args ...string) (string,
 	return string(out), err
 }
 
-// Whoever may push a tag chooses its name, and git allows names that are shell commands.
+// A person who may push a tag chooses its name, and git allows names that are shell commands.
 func TestMakeExecutesNoTagName(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the program twice")
@@ -93,7 +93,7 @@ func TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly(t *testing.T) {
 	}
 }
 
-// workflow is what the tests need of a file in .github/workflows.
+// workflow has the parts of a file in .github/workflows that the tests need.
 type workflow struct {
 	Permissions map[string]string
 	Jobs        map[string]struct {

@@ -250,7 +250,7 @@ func TestSpillFileStaysSmall(t *testing.T) {
 		}
 		if tx%300 == 0 {
 			runtime.GC()
-			time.Sleep(time.Millisecond) // for the cleanups; without them the file is larger
+			time.Sleep(time.Millisecond) // lets the cleanups run; without them the file is larger
 		}
 		info, err := f.Stat()
 		if err != nil {

@@ -18,7 +18,7 @@ import (
 // numbered returns the i-th key.
 func numbered(i int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
 
-// file returns the file of rows, which are lines by key.
+// file returns the content of a file with these rows, which are lines by key.
 func file(rows map[string]string) string {
 	if len(rows) == 0 {
 		return "[]\n"
@@ -75,7 +75,7 @@ func model(t *testing.T, seed uint64, limit int64) {
 	}
 	keys := 1 + r.IntN(400)
 	key := func() rowjson.Key {
-		if r.IntN(4) == 0 { // of other lengths, with common prefixes
+		if r.IntN(4) == 0 { // keys of other lengths, with common prefixes
 			return append([]byte("prefix-of-many-bytes"), fmt.Sprint(r.IntN(keys))...)
 		}
 		return numbered(r.IntN(keys))
@@ -234,7 +234,7 @@ func checkFrozen(t *testing.T, tab *Table) {
 	}
 }
 
-// checkMemory checks how many bytes of pages the cache believes to have in memory.
+// checkMemory compares the number of bytes of pages in memory with the number that the cache has counted.
 func checkMemory(t *testing.T, tab *Table) {
 	t.Helper()
 	c := tab.tree.cache

@@ -39,7 +39,7 @@ func TestViewTakesWhatChanged(t *testing.T) {
 		tab.Commit(Position{}) // the Table itself no longer has the View
 		before, changed := heap(), 0
 		for pass := range 3 {
-			for i := pass; i < 8000; i += 16 { // in each of the pages, which hold some twenty
+			for i := pass; i < 8000; i += 16 { // changes a row in each page; a page has some twenty rows
 				put(i, text)
 				changed += len(line(0, text))
 				if err := tab.Commit(Position{}); err != nil {
@@ -49,7 +49,7 @@ func TestViewTakesWhatChanged(t *testing.T) {
 			tab.View()
 			heap()
 		}
-		// The entries of the pages come on top.
+		// The entries of the pages take additional memory.
 		if grew := heap() - before; grew > int64(changed+changed/2) {
 			t.Errorf("round %d: a View of %d bytes of which %d changed takes %d", round, v.Bytes(), changed, grew)
 		}

@@ -49,7 +49,7 @@ func detachVolume(args []string) error {
 			if err == nil || !strings.Contains(err.Error(), "on another device") {
 				return fmt.Errorf("%s: the error is %v", when, err)
 			}
-			if folder != volume { // the other is the place where things are mounted
+			if folder != volume { // the other folder is where volumes are mounted
 				if _, err := os.Stat(folder); err == nil {
 					return fmt.Errorf("%s: the folder was created", when)
 				}
@@ -102,7 +102,7 @@ func detachVolume(args []string) error {
 
 func TestFileMountedByItself(t *testing.T) { inOwnMounts(t, "mounted alone", t.TempDir()) }
 
-// openBoundFile opens a file that is mounted by itself.
+// openBoundFile opens a file that is itself a mount point.
 func openBoundFile(args []string) error {
 	path := filepath.Join(args[0], "feedback.json")
 	if err := os.WriteFile(path, []byte("[]\n"), 0o640); err != nil {

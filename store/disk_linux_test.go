@@ -129,7 +129,7 @@ func fillVolume(args []string) error {
 	return nil
 }
 
-// writeBeyondLimit writes a file larger than the process may.
+// writeBeyondLimit writes a file larger than the limit of the process.
 func writeBeyondLimit(args []string) error {
 	path := args[0]
 	f, err := store.Open(path, owner)

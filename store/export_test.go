@@ -26,7 +26,7 @@ func SetShadowStep(n int64) { shadowStep = n }
 // KeepPriority makes work that otherwise has a thread of its own run on the thread of its caller.
 func KeepPriority() { disk.WithIdlePriority = func(f func() error) error { return f() } }
 
-// Warning returns what the next Result will have as its warning.
+// Warning returns the warning of the next Result.
 func Warning(f *File) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -102,7 +102,7 @@ func asNobody(t *testing.T, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// A reader of the folder cannot lock capture out of its file.
+// A user who can read the folder cannot lock capture out of its file.
 func TestReaderCannotTakeTheLock(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "feedback.json")
@@ -122,7 +122,7 @@ func TestReaderCannotTakeTheLock(t *testing.T) {
 	open(t, path)
 }
 
-// What another user may have written into the lock file is not believed.
+// capture does not trust a lock file whose content another user may have written.
 func TestLockFileOfOthersIsNotBelieved(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a file away")

@@ -18,7 +18,7 @@ type device struct {
 	durable map[string]*inode // as they are durable
 	pending []nameChange      // changes of names that are not durable yet, in order
 	inodes  int
-	// ignoreSync reports whether a sync counts as not made, to see that the checks find it.
+	// ignoreSync reports whether a sync is ignored, to test that the checks find its absence.
 	ignoreSync func(c *call, folder bool) bool
 }
 

@@ -26,16 +26,16 @@ import (
 
 // A transcript is what the child has printed so far.
 type transcript struct {
-	begun     []string // the SHA-256 of each version it began to write
+	begun     []string // SHA-256 of each version that it began to write
 	done      int      // number of versions that Write has returned for; the last of them must not be lost
-	manifests []string // the SHA-256 of the manifest of each of those
+	manifests []string // SHA-256 of the manifest of each of these versions
 	kept      []string // compressed kept states, which must not be lost
 	plain     []string // states kept before a loss, which must not be lost either; they may have been compressed
 	lossy     int      // number of the version, from 1, that loses rows of the version before; 0 if there is none yet
 	failed    string   // text of the last error; "" once a Write has succeeded
 	foreign   []byte   // file that was there before; nil if none
 
-	sums map[uint64]string // SHA-256s of contents seen before, by a quick hash
+	sums map[uint64]string // SHA-256s of contents that were seen before, by a quick hash
 }
 
 // sum returns the SHA-256 of a version without padding, since the child prints the SHA-256 of the View.
@@ -220,7 +220,7 @@ func contentOf(v *snapshot.View) []byte {
 	return b.Bytes()
 }
 
-// A replay is the calls of one traced child, and how power cuts are tried on them.
+// A replay holds the calls of one traced child, and how power cuts are tried on them.
 type replay struct {
 	calls      []*call
 	root       string
@@ -230,7 +230,7 @@ type replay struct {
 	random     int // number of random power cuts after each call
 	open       bool
 	r          *rand.Rand
-	sums       map[uint64]string // SHA-256s of contents seen before, by a quick hash
+	sums       map[uint64]string // SHA-256s of contents that were seen before, by a quick hash
 }
 
 // run cuts the power after each call, in all ways that namesInOrder returns and in some random ways. It returns the number of
@@ -375,7 +375,7 @@ func TestEachSyncIsNeeded(t *testing.T) {
 				syncs++
 				p.ignoreSync = func(other *call, _ bool) bool { return other == c }
 				_, err := p.run(t)
-				if err == nil { // five random outcomes of each cut may all be harmless
+				if err == nil { // it is possible that all five random outcomes of each cut are harmless
 					p.random = 60
 					_, err = p.run(t)
 					p.random = 5

@@ -30,7 +30,7 @@ const (
 
 func (l pageLeft) String() string { return [...]string{"no data", "all data", "zeros"}[l] }
 
-// pageModes returns the ways in which all pages can be left alike: only one if all are durable.
+// pageModes returns the states in which a power cut can leave all pages. If all pages are durable, there is only one.
 func (d *device) pageModes() []pageLeft {
 	for _, names := range []map[string]*inode{d.names, d.durable} {
 		for _, n := range names {
@@ -49,7 +49,7 @@ func (n *inode) clean() bool {
 	return len(n.dirty) == 0 && len(n.lost) == 0 && len(n.data) == len(n.safe)
 }
 
-// namesInOrder leaves the first k changes of names, as a journal does.
+// namesInOrder keeps the first k changes of names, as a journal does.
 func namesInOrder(k int) func(*device) map[string]*inode {
 	return func(d *device) map[string]*inode {
 		names := maps.Clone(d.durable)
@@ -62,7 +62,7 @@ func namesInOrder(k int) func(*device) map[string]*inode {
 	}
 }
 
-// namesInAnyOrder leaves each name as it is durable, or as any later change made it.
+// namesInAnyOrder gives each name a random state: its durable one, or that after any later change.
 func namesInAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
 	return func(d *device) map[string]*inode {
 		names := maps.Clone(d.durable)
@@ -87,7 +87,7 @@ func namesInAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
 	}
 }
 
-// cut returns what is there after a power cut.
+// cut returns the files that remain after a power cut.
 func (d *device) cut(l outcome) diskState {
 	names := l.names(d)
 	left := diskState{}
@@ -109,7 +109,7 @@ func (d *device) cut(l outcome) diskState {
 	return left
 }
 
-// left returns what is there of a file.
+// left returns the content that remains of a file.
 func (n *inode) left(page func() pageLeft) []byte {
 	if n.clean() {
 		return n.safe

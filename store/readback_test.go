@@ -10,7 +10,7 @@ import (
 	"capture/store"
 )
 
-// rot flips a bit of the file at path, and leaves it the time of its last change.
+// rot flips a bit of the file at path, and keeps the file's modification time.
 func rot(t *testing.T, path string, at int) {
 	t.Helper()
 	info, err := os.Lstat(path)
@@ -23,7 +23,7 @@ func rot(t *testing.T, path string, at int) {
 	}
 }
 
-// patchedFile returns a file that was patched last, in its first rows.
+// patchedFile returns a file whose last Write patched its first rows.
 func patchedFile(t *testing.T) (*store.File, *snapshot.Table, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -53,7 +53,7 @@ func TestReadBack(t *testing.T) {
 	}
 	readBack(false)
 	rot(t, path, len(read(t, path))-100)
-	// Patches go elsewhere, and the manifest is completed from memory.
+	// Patches do not touch the damaged range, and the manifest is completed from memory.
 	for i := range 4 {
 		write(t, f, commit(t, tab, func() { put(tab, i, "changed again") }), store.ReasonChange)
 	}
@@ -85,7 +85,7 @@ func TestForcedWriteIsProven(t *testing.T) {
 	}
 	checkPair(t, path)
 
-	// Also if the damage is in the version that the forced Write makes by a patch.
+	// The same must happen if the damage is in the version that the forced Write patches.
 	write(t, f, commit(t, tab, func() { put(tab, 1, "and again") }), store.ReasonChange)
 	idleToEnd(t, f, tab.View())
 	rot(t, path+".tmp", len(read(t, path+".tmp"))-100)

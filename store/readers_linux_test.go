@@ -42,7 +42,7 @@ func TestReaders(t *testing.T) {
 	}
 }
 
-// replaced waits until the file has been replaced at least three times more.
+// replaced waits until the file has been replaced at least three more times.
 func replaced(t *testing.T, path string) {
 	t.Helper()
 	for range 3 {
@@ -54,7 +54,7 @@ func replaced(t *testing.T, path string) {
 	}
 }
 
-// copySlowly reads a third, waits until the file has been replaced, and reads on.
+// copySlowly reads a third of the file, waits until the file has been replaced, and reads the rest.
 func copySlowly(path string, wait func()) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -128,7 +128,7 @@ func mapWhole(path string, wait func()) error {
 	return err
 }
 
-// stampEndlessly does the same, with a limit that makes the file a small one.
+// stampEndlessly does the same with a limit below which files are small.
 func stampEndlessly(args []string) error {
 	store.SetPatchFrom(1 << 40)
 	return patchEndlessly(args)

@@ -39,7 +39,7 @@ var refusals = map[string]struct {
 	"fcntl":     {"", []string{"EAGAIN"}},
 }
 
-// advice is what the error must advise.
+// advice is the text that the error must contain.
 var advice = map[string]string{
 	"ENOSPC": "free some space", "EDQUOT": "free some space", "EIO": "the device fails", "EROFS": "mount that volume writable",
 	"EACCES": "let user", "EMFILE": "ulimit -n",
@@ -56,7 +56,7 @@ func (r refusal) String() string {
 	return fmt.Sprintf("%s:error=%s:when=%d", r.call.name, r.err, r.nth)
 }
 
-// steps returns the calls of the nth Write (0 for the kept state), each to be refused.
+// steps returns the refusals of each call of the nth Write (0 for the kept state).
 func (p *replay) steps(nth, number int, all bool) []refusal {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, sums: p.sums}
 	made := map[string]int{} // by name
@@ -67,7 +67,7 @@ func (p *replay) steps(nth, number int, all bool) []refusal {
 			continue // only one thread writes
 		}
 		made[c.name]++
-		c := *c // apply changes the names of some
+		c := *c // apply changes the names of some calls
 		name, count := c.name, made[c.name]
 		concerns := d.concerns(&c)
 		d.apply(&c)
@@ -182,7 +182,7 @@ func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *repla
 	return nil
 }
 
-// refused reports whether a call about the files was refused.
+// refused reports whether one of the calls about the files was refused.
 func (p *replay) refused() bool {
 	d := newDevice(p.root)
 	for _, c := range p.calls {

@@ -153,7 +153,7 @@ func TestTwoWritersWithoutLocks(t *testing.T) {
 	}
 }
 
-// killGroup kills strace and the process that it traces, which would survive it.
+// killGroup kills strace and also the process that it traces, which would otherwise survive.
 func killGroup(cmd *exec.Cmd) {
 	syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	cmd.Wait()

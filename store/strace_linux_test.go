@@ -27,7 +27,7 @@ type call struct {
 	injected bool
 }
 
-// arg returns an argument as a number; -1 if it is none.
+// arg returns an argument as a number, or -1 if it is not a number.
 func (c *call) arg(i int) int64 {
 	if i >= len(c.args) {
 		return -1

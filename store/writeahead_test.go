@@ -30,7 +30,7 @@ func TestWriteAheadAtRandom(t *testing.T) {
 	f := open(t, path)
 	older := votes(10, "older").View()
 	for round := range 12 {
-		odd := []int{0, 2, 60}[r.IntN(3)] // rows in a thousand that are not added at the end
+		odd := []int{0, 2, 60}[r.IntN(3)] // number of rows in a thousand that are not added at the end
 		table := snapshot.NewTestTable(1<<r.IntN(17), 1+r.IntN(20))
 		table.Load(&rowjson.Shape{Table: "votes", Key: []int{0}, Columns: older.Shape().Columns}, snapshot.Origin{})
 		going := true

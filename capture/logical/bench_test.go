@@ -290,7 +290,7 @@ func (f *follower) drain(b *testing.B, url, slot, publication string, target pgl
 	return took
 }
 
-// copyBeforeStream takes a source to where its stream starts.
+// copyBeforeStream makes a source copy the table, up to the point where its stream starts.
 func copyBeforeStream(b *testing.B, s *Source, t *snapshot.Table) *rowjson.Encoder {
 	b.Helper()
 	ctx := b.Context()

@@ -26,10 +26,10 @@ func TestXIDSnapshotEnded(t *testing.T) {
 		ended         bool
 	}{
 		{"100:100:", "100:100:", true},
-		{"100:105:", "100:104:", false},      // 104 has not begun for the other session
+		{"100:105:", "100:104:", false},      // 104 has not begun yet, as the other session sees it
 		{"100:105:", "105:105:", true},       //
 		{"100:105:", "103:106:103", false},   // 103 is still running
-		{"100:105:103", "103:106:103", true}, // and so it is for the slot
+		{"100:105:103", "103:106:103", true}, // 103 is also running in the slot's snapshot
 		{"100:105:103", "103:106:103,104", false},
 		{"100:105:", "99:106:99", true},       // below xmin: an older transaction that the slot knew to have ended
 		{"100:105:", "105:107:105,106", true}, // these began later

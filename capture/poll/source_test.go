@@ -53,7 +53,7 @@ func (r *reads) copies() uint64 {
 	return 0
 }
 
-// want checks how far the next read goes.
+// want checks which steps the next read needs.
 func (r *reads) want(after, how string) {
 	r.t.Helper()
 	if got := r.next(); got != how {

@@ -94,7 +94,7 @@ func TestBadConfiguration(t *testing.T) {
 	}
 }
 
-// Every flag of run wins over its environment variable, and that over the default.
+// Each flag of run overrides its environment variable, which overrides the default.
 func TestPrecedence(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {

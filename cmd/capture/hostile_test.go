@@ -45,7 +45,7 @@ func hostileServer(t *testing.T) string {
 	return fmt.Sprintf("postgres://u@%s/app?sslmode=disable", l.Addr())
 }
 
-// wantHarmless fails the test if a text is long, or has what a terminal obeys.
+// wantHarmless fails the test if a text is long, or contains anything that a terminal would execute.
 func wantHarmless(t *testing.T, what, text string, longest int) {
 	t.Helper()
 	if len(text) > longest {
@@ -88,7 +88,7 @@ func TestErrorsOfHostileServerAreHarmless(t *testing.T) {
 	}
 }
 
-// What answers at the daemon's address may be anything.
+// Anything may answer at the daemon's address.
 func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
 	t.Parallel()
 	evil := `\u001b[2J\u009b31m\u202e` + strings.Repeat("x", 200_000)

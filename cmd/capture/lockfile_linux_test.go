@@ -104,7 +104,7 @@ func TestUnreadableLockFileLeadsToListen(t *testing.T) {
 	d := start(t, url)
 	d.ready()
 	address := d.address()
-	// The command may not believe this one, as it might not read another's.
+	// The command must not trust this lock file, just as it might be unable to read another one.
 	if err := os.Chmod(d.path+".lock", 0o622); err != nil {
 		t.Fatal(err)
 	}

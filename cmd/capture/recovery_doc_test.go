@@ -81,7 +81,7 @@ func TestRecoveryPage(t *testing.T) {
 	}
 }
 
-// keepHourly puts what --keep makes beside the file.
+// keepHourly puts the kept state of an hour beside the file, as --keep does.
 func keepHourly(t *testing.T, dir, stamp string) {
 	t.Helper()
 	read := func(name string) []byte {
@@ -111,22 +111,22 @@ var spans = regexp.MustCompile(`\b[0-9.]+ m?s\b|(\b[0-9]+ (d|h|min) ?)+ old|take
 // timeless returns the page without durations, ages and the sizes of compressed files.
 func timeless(page string) string { return spans.ReplaceAllString(page, "N ms") }
 
-// page is a page with console blocks: commands after "$ ", and what they say.
+// page is a page with console blocks: commands after "$ ", and their output.
 type page struct {
 	t     *testing.T
 	lines []string
 	dir   string
 	urls  *strings.Replacer
-	env   []string // what the commands exported
+	env   []string // variables that the commands exported
 
 	bucket *objectserver.Bucket // s3://backups on the page
 
-	beforeLine map[string]func() // what the test does before it comes to a line
-	stamps     map[string]string // the times of the kept states, by those on the page
+	beforeLine map[string]func() // actions of the test before a line is run
+	stamps     map[string]string // times of the kept states, by the times on the page
 	shown      int               // number of times that showTimes has chosen
 }
 
-// run runs all the commands, and returns the page with what they said.
+// run runs all the commands, and returns the page with their output.
 func (p *page) run() string {
 	var out []string
 	inside, ran := false, 0

@@ -10,7 +10,7 @@ import (
 	"capture/internal/restore"
 )
 
-// exported is a folder with the fallback of a new database of n votes.
+// exported creates a database of n votes, and a folder with its fallback file.
 func exported(t *testing.T, n int) (url, dir string) {
 	t.Helper()
 	url, dir = votesDatabase(t, n), t.TempDir()

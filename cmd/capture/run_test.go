@@ -88,7 +88,7 @@ func wantLog(t *testing.T, path string, wants ...string) {
 	}
 }
 
-// wantNowhere checks that a text is in nothing that a daemon printed or logged.
+// wantNowhere checks that a text is not in anything that a daemon printed or logged.
 func wantNowhere(t *testing.T, d *daemon, text string) {
 	t.Helper()
 	places := map[string]string{"stdout": d.stdout.String(), "stderr": d.stderr.String()}
@@ -285,7 +285,7 @@ func TestFlagDefaultsAreTheDaemons(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, want := app.Run.daemonConfig(nil, "feedback.json"), capture.DefaultConfig()
-	// What has no default is not compared.
+	// Fields without a default are not compared.
 	want.Table, want.WatchedDirs, want.LoadPrevious, want.ReloadDatabase = got.Table, got.WatchedDirs, nil, nil
 	got.LoadPrevious, got.ReloadDatabase = nil, nil
 	if !reflect.DeepEqual(got, want) {

@@ -237,7 +237,7 @@ func follow(t *testing.T, url, direct, source string) {
 	d.wait(stopTimeout)
 }
 
-// wantNoShadows expects that nothing that was planted has been called.
+// wantNoShadows fails the test if any planted function or operator was called.
 func wantNoShadows(t *testing.T, server *pgserver.Server, by string) {
 	t.Helper()
 	f, err := os.Open(server.LogPath())

@@ -86,7 +86,7 @@ func TestSnapshotWithoutDaemon(t *testing.T) {
 		t.Errorf("manifest %+v, %v", manifest, err)
 	}
 
-	// Standard output gets the same content, and no file is written.
+	// Standard output has the same content, and no file is written.
 	elsewhere := t.TempDir()
 	got = run(t, elsewhere, env, "snapshot", "--output=-")
 	content, err := os.ReadFile(path)

@@ -73,7 +73,7 @@ func TestStatusWithoutDaemon(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 
-	// Another server at that address is not taken for a daemon.
+	// The command does not mistake another server at that address for the daemon.
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"ready":true}`) }))
 	defer other.Close()
 	got = run(t, t.TempDir(), nil, "status", "--listen="+other.Listener.Addr().String())

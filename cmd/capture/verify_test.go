@@ -53,7 +53,7 @@ func TestVerifyCommand(t *testing.T) {
 	}
 }
 
-// Beside a daemon, and with writes all the while, a healthy pair shows no difference.
+// A healthy pair shows no difference, even while a daemon runs and others write.
 func TestVerifyBesideDaemon(t *testing.T) {
 	if testing.Short() {
 		t.Skip("verifies beside a writer for seconds")

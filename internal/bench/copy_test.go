@@ -108,7 +108,7 @@ func findPython() string {
 	return ""
 }
 
-// pythonExporter is a typical script for the job.
+// pythonExporter is a typical script that exports a table.
 const pythonExporter = `
 import json, sys, psycopg2, psycopg2.extras
 db = psycopg2.connect(sys.argv[1])

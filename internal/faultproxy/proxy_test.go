@@ -60,7 +60,7 @@ func TestCutAndRefuse(t *testing.T) {
 	p := newProxy(t, pgserver.Shared(t).Addr())
 	through := strings.Replace(url, pgserver.Shared(t).Addr(), p.Addr(), 1)
 	conn := connect(t, through)
-	// More than all buffers on the way hold.
+	// This is more than all buffers between client and server hold.
 	big := strings.Repeat("vote", 1<<20)
 	if got := queryRow[string](t, conn, "SELECT $1::text", big); got != big {
 		t.Errorf("%d bytes came back of %d", len(got), len(big))
@@ -168,7 +168,7 @@ func TestThrottle(t *testing.T) {
 	if n := len(<-got); n != 10_000 {
 		t.Errorf("%d bytes arrived", n)
 	}
-	// A busy machine can only make it slower.
+	// A busy machine can only make this slower.
 	if took := time.Since(started); took < 700*time.Millisecond {
 		t.Errorf("10,000 bytes at 20,000 a second and 200 ms took %s", took)
 	}

@@ -49,7 +49,7 @@ func connectToSelf() (client, server net.Conn, err error) {
 	if client, err = net.Dial("tcp", l.Addr().String()); err != nil {
 		return nil, nil, err
 	}
-	// Another process can connect first. Its connection is dropped.
+	// Another process may connect first. Its connection is dropped.
 	for {
 		if server, err = l.Accept(); err != nil {
 			client.Close()

@@ -147,7 +147,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzTuple reads a row of any bytes, and one made of values.
+// FuzzTuple reads a row from arbitrary bytes, and a row that was built from values.
 func FuzzTuple(f *testing.F) {
 	f.Add([]byte("\x00\x03n\x00u"), "12", "text", true)
 	f.Add([]byte("\x00\x01t\xff\xff\xff\xff"), "", "\x00\xff", false)

@@ -115,7 +115,7 @@ func TestSetupMakesRoleOwnPublication(t *testing.T) {
 			if by != "superuser" {
 				user = connectAs(t, url, owner)
 				run(t, conn, "CREATE ROLE "+role+" LOGIN REPLICATION")                   // an administrator's part
-				if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 16 { // what CREATEROLE gives with a new role
+				if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 16 { // the grant that CREATEROLE gives together with a new role
 					run(t, conn, "GRANT "+role+" TO "+owner+" WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
 				}
 			}

@@ -92,7 +92,7 @@ func TestRowLimiterPassesOn(t *testing.T) {
 	}
 }
 
-// TestRowLimiterOmits checks what is left of messages that are too large.
+// TestRowLimiterOmits checks what remains of messages that are too large.
 func TestRowLimiterOmits(t *testing.T) {
 	const limit = 1 << 20
 	large := bytes.Repeat([]byte("x"), 3*limit)
@@ -171,7 +171,7 @@ func TestRowLimiterOmits(t *testing.T) {
 	if _, err := f.Receive(); err == nil {
 		t.Error("an error message of any length is read")
 	}
-	// A message that is cut short, and lengths that are not those of its parts.
+	// These are messages that are cut short, and lengths that do not match their contents.
 	for _, sent := range [][]byte{
 		append([]byte{'D', 0, 0x30, 0, 0, 0, 1}, large...), append([]byte{'D', 0x10, 0, 0, 0, 0, 1, 0x7f, 0, 0, 0}, large...), {'D', 0, 0, 0, 3},
 	} {

@@ -192,7 +192,7 @@ func (c *creation) chooseGenerated(ctx context.Context) error {
 	return err
 }
 
-// errTakeBack makes withSavepoint roll back after a check that has succeeded.
+// errTakeBack makes withSavepoint roll back after a successful check.
 var errTakeBack = errors.New("take it back")
 
 // foreignFunctionsSQL reports whether the view that checkExpression creates uses a function or operator that is not built in.

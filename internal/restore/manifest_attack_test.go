@@ -68,7 +68,7 @@ func TestManifestIsData(t *testing.T) {
 	}
 	t.Parallel()
 	d := newDB(t)
-	// Whoever calls own leaves a trace that outlives a rollback: a sequence.
+	// A call of the function own leaves a trace that survives a rollback: the value of a sequence.
 	d.Exec(`CREATE SEQUENCE calls; CREATE FUNCTION own() RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM nextval('public.calls'); RETURN 'owned'; END $$;
 		CREATE DOMAIN evil_int AS text; CREATE FUNCTION own_cast(int) RETURNS evil_int LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('public.calls'); RETURN 'x'; END $$`)
 	d.Exec(`CREATE TABLE origin (id int PRIMARY KEY, t text); INSERT INTO origin VALUES (1, 'x')`)
@@ -223,7 +223,7 @@ func TestTransactionThatEndedIsNoticed(t *testing.T) {
 	d := newDB(t)
 	d.Exec(`CREATE TABLE votes (id int PRIMARY KEY)`)
 	path := d.WriteFile(`[{"id":1}]`)
-	end := func(p statefile.Progress) { // stands for anything that gets a COMMIT through
+	end := func(p statefile.Progress) { // this stands for anything that makes a COMMIT happen
 		if p.Doing != "restoring" {
 			return
 		}

@@ -133,7 +133,7 @@ func TestForeignKeysThatAreInTheWay(t *testing.T) {
 	o.DeleteExtra = false
 	d.restore(o)
 
-	// The same where rows exchange unique values, and the foreign key is deferred.
+	// The same must happen where rows exchange unique values and the foreign key is deferred.
 	d.Exec("CREATE TABLE u (id int PRIMARY KEY, pos int NOT NULL UNIQUE, up int REFERENCES u ON DELETE CASCADE); CREATE TABLE cu (u int REFERENCES u DEFERRABLE); INSERT INTO u VALUES (1, 1, NULL), (2, 2, 1), (3, 3, 1)")
 	path = d.Export("u")
 	d.Exec("UPDATE u SET pos = -pos, up = 1; UPDATE u SET pos = 4 + pos; INSERT INTO u VALUES (9, 9); INSERT INTO cu VALUES (9)")

@@ -9,7 +9,7 @@ import (
 	"capture/internal/verify"
 )
 
-// roundTripTypes has each type with values that some way of writing it down would lose.
+// roundTripTypes has each type with values that some text form would lose.
 var roundTripTypes = []struct {
 	typ    string
 	since  int // major version
@@ -125,7 +125,7 @@ func roundTrip(t *testing.T, d *db, table, typ string) {
 	for _, o := range []restore.Options{{}, {OnConflict: restore.Skip}} {
 		d.Exec("TRUNCATE " + table)
 		if o.OnConflict == restore.Skip {
-			d.Exec("INSERT INTO " + table + " (id) VALUES (-1)") // so that it goes by way of the temporary table
+			d.Exec("INSERT INTO " + table + " (id) VALUES (-1)") // the row makes the restore use the temporary table
 		}
 		o.Path = path
 		d.restore(o)

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// memberBytes is the length of what each middle member of writeGzip's file inflates to.
+// memberBytes is the inflated length of each middle member of writeGzip's file.
 const memberBytes = 1 << 20
 
 // writeGzip writes a gzip file and returns its path. The content is start, then memberBytes times the letter x for each of the
@@ -127,7 +127,7 @@ func TestPipeIsLeftAtTheEndOfTheContext(t *testing.T) {
 	}
 }
 
-// What lies where the daemon's file should is not decompressed at the start.
+// If another program's file is at the path of the daemon's file, it is not decompressed at the start.
 func TestLoadViewRefusesWhatCaptureDoesNotWrite(t *testing.T) {
 	from := writeGzip(t, `[{"id":1,"c":"`, 64, `"}]`)
 	path := filepath.Join(filepath.Dir(from), "feedback.json")

@@ -112,7 +112,7 @@ func TestReaderRefuses(t *testing.T) {
 	}
 }
 
-// No error quotes the file, wherever it is cut and whichever byte of it is another.
+// No error quotes the file, wherever it is cut and whichever of its bytes is changed.
 func TestReaderErrorsShowNothing(t *testing.T) {
 	file := []byte(`[{"SECRET":"SECRET","b":{"SECRET":["SECRET",SECRET1]}},` + "\n" + `{"SECRET":"SECRET\u0041","b":12345678}]`)
 	refused := 0
@@ -211,7 +211,7 @@ func TestReaderLetsLargeBuffersGo(t *testing.T) {
 	}
 }
 
-// FuzzParseRow compares with encoding/json's opinion on what JSON is.
+// FuzzParseRow compares the Reader with encoding/json.
 func FuzzParseRow(f *testing.F) {
 	for _, seed := range []string{`{}`, `{"a":1}`, ` {"a" : [1, -0.5e+7, true, null, "\u00e9\ud83d\uddf3\n"], "b":{"c":{}} } `, `{"a":01}`, `{"a":"\x"}`, "{\"a\":\"\x01\"}",
 		`{"a":1,}`, `{"a" 1}`, `{,}`, `{"a":[1,]}`, `{"a":-}`, `{"a":1.}`, `{"a":1e}`, `{"\u0061":tru}`, `{"a":"\u12"}`, `[]`, `{"a":1}x`, `{"a":"\ud800"}`} {
@@ -224,7 +224,7 @@ func FuzzParseRow(f *testing.F) {
 			t.Fatalf("took %q", text)
 		}
 		if err != nil {
-			// A name may hold what is valid JSON and no name of a column.
+			// A name can be valid JSON but impossible as a column's name.
 			if valid && !bytes.Contains(text, []byte(`\u`)) && bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) < 10_000 {
 				t.Fatalf("refused %q: %v", text, err)
 			}

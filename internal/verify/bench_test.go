@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// BenchmarkHash is what a comparison does with each row of the table and of the state.
+// BenchmarkHash measures the work of a comparison for each row of the table and of the state.
 func BenchmarkHash(b *testing.B) {
 	line := []byte(`{"vote_id":1,"bot_response":"` + strings.Repeat(`You can do that in the settings.\n`, 40) + `","evaluation_json":{"score": 1.50, "checks": [` +
 		strings.Repeat(`{"name": "grounded", "ok": true, "why": null}, `, 12) + `{}]},"feedback_tags":["clear","tag 1"],"comment":null}`)

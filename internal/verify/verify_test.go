@@ -100,7 +100,7 @@ func TestVerifyFindsEachProblemOfTheFile(t *testing.T) {
 			}
 			for _, word := range c.words {
 				if c.manifest == false && o.Database == nil && strings.Contains(word, "key") {
-					continue // nobody knows what the key is
+					continue // the key is unknown
 				}
 				if !strings.Contains(strings.Join(r.Problems, "\n"), word) {
 					t.Errorf("the problems do not say %q: %q", word, r.Problems)
@@ -213,7 +213,7 @@ func TestCompareLive(t *testing.T) {
 	}
 }
 
-// spoiled is v without vote 200, with another comment in 201, and with a vote -5.
+// spoiled returns v without vote 200, with another comment in vote 201, and with an additional vote -5.
 func spoiled(v *snapshot.View) *snapshot.View {
 	t := snapshot.NewTable()
 	t.Load(v.Shape(), v.Origin())
@@ -239,7 +239,7 @@ func spoiled(v *snapshot.View) *snapshot.View {
 	return t.View()
 }
 
-// A file that is flushed again and again while it is verified, as beside a daemon.
+// The file is flushed again and again while it is verified, as happens with a running daemon.
 func TestVerifyBesideAWriter(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares beside writers for seconds")

@@ -131,7 +131,7 @@ func testAccessWithToken(t *testing.T) {
 		t.Errorf("this machine needs the token, too: %d", w.Code)
 	}
 
-	write("other-secret\n") // of the same length, at once
+	write("other-secret\n") // a token of the same length, written immediately
 	expect("the old one", 401, bearer("first-secret")...)
 	expect("the new one", 200, bearer("other-secret")...)
 	if err := os.Remove(path); err != nil {
@@ -147,7 +147,7 @@ func testAccessWithToken(t *testing.T) {
 	}
 }
 
-// No cache but the user's own may keep votes, nor the refusal to show them.
+// Only the user's own cache may keep votes and refusals to show them.
 func TestVotesAreForPrivateCachesOnly(t *testing.T) {
 	token := writeToken(t)
 	h := newTableHarness(t, fiveVotes(t), func(c *Config) {

@@ -59,7 +59,7 @@ func TestRequestsCannotFloodTheLog(t *testing.T) {
 	}
 }
 
-// A caller that breaks a download off has read votes, too.
+// A download that the caller aborts is logged, too, because the caller has read votes.
 func TestBrokenOffDownloadIsLogged(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// patience is how long a test waits for what must come.
+// patience is the longest time that a test waits for something that must happen.
 const patience = 60 * time.Second
 
 // closeChromium ends the browser, if a test has started it.
@@ -77,7 +77,7 @@ type tab struct {
 type viewport struct {
 	width, height int64
 	scale         float64
-	dark          bool // the user prefers a dark color scheme
+	dark          bool // whether the user prefers a dark color scheme
 }
 
 var (
@@ -113,7 +113,7 @@ func openTab(t testing.TB, v viewport, address string) *tab {
 	return p
 }
 
-// record keeps the events that check judges.
+// record stores the events that check needs.
 func (p *tab) record(event any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,7 +189,7 @@ func (p *tab) reload() {
 // eval returns the value of an expression in the page. It waits for a promise.
 func (p *tab) eval(expression string) any {
 	p.t.Helper()
-	isUser := true // the page may do what it may do in answer to a click
+	isUser := true // the page may do what it may do after a click
 	return run(p, chromedp.Evaluate[any](expression, chromedp.EvalAwaitPromise,
 		func(params *runtime.EvaluateParams) { params.UserGesture = &isUser }))
 }

@@ -76,7 +76,7 @@ func TestRanges(t *testing.T) {
 		t.Errorf("a thousand overlapping ranges: %d, %d bytes", w.Code, w.Body.Len())
 	}
 
-	// The same length, the same second.
+	// The new version has the same length and is written in the same second.
 	h.replace(t, "feedback.json", version(2))
 	if w = h.do("GET", "/feedback.json", "Range", "bytes=2-15", "If-Range", etag); w.Code != 200 || w.Body.String() != version(2) {
 		t.Errorf("If-Range with an old version: %d, %d bytes", w.Code, w.Body.Len())
@@ -151,7 +151,7 @@ func TestDownloadCompressed(t *testing.T) {
 	}
 }
 
-// One download is one version, however often the file is replaced while it is read.
+// One download is one version, however often the file is replaced during the download.
 func TestDownloadWhileReplaced(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)

@@ -21,7 +21,7 @@ import (
 	"capture/snapshot"
 )
 
-// harness is a Server without a daemon, for what needs none.
+// harness is a Server without a daemon, for tests that need none.
 type harness struct {
 	*Server
 	dir string
@@ -113,7 +113,7 @@ func (h *harness) do(method, target string, pairs ...string) *httptest.ResponseR
 	return w
 }
 
-// replace puts a file under name as the store does: whole, by a rename.
+// replace replaces a file in the way the store does: whole, by a rename.
 func (h *harness) replace(t *testing.T, name, text string) {
 	t.Helper()
 	path := filepath.Join(h.dir, name)

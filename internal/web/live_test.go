@@ -152,7 +152,7 @@ func (l *live) insertVotes(n int) {
 		"Link leads nowhere."}
 	r := rand.New(rand.NewPCG(1, 2))
 	pick := func(n int) int { return r.IntN(n) }
-	// More on some days than on others, and the newest now.
+	// Some days have more votes than others, and the newest vote is from now.
 	ages := make([]time.Duration, n)
 	for i := range ages[1:] {
 		week := 7 * 24 * time.Hour

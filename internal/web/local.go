@@ -77,7 +77,7 @@ func callerUser(r *http.Request) (uid uint32, err error) {
 var proxyHeaders = []string{"Forwarded", "Via", "X-Real-Ip", "True-Client-Ip", "Client-Ip", "X-Client-Ip", "X-Cluster-Client-Ip",
 	"X-Original-Host", "X-Proxyuser-Ip", "X-Remote-Addr", "X-Cloud-Trace-Context", "X-Varnish"}
 
-// proxyPrefixes are prefixes of further header fields of that kind.
+// proxyPrefixes are prefixes of further header fields that proxies add.
 var proxyPrefixes = []string{"X-Forwarded", "X-Original-F", "Cf-", "Cdn-Loop", "Fastly-", "Akamai-", "X-Akamai-", "X-Azure-", "X-Arr-",
 	"X-Amz-Cf-", "X-Amzn-", "X-Appengine-", "X-Envoy-", "X-Haproxy-", "X-Nginx-", "X-Traefik-"}
 

@@ -55,7 +55,7 @@ func TestSandboxWithoutNetlink(t *testing.T) {
 	if !strings.Contains(string(text), "every user of this machine is answered") || !strings.Contains(string(text), "--token-file") {
 		t.Errorf("log: %s", text)
 	}
-	// With netlink there is nothing to say.
+	// If netlink works, nothing is logged.
 	log += "2"
 	asUser(t, 0, "serve", file, log)
 	if text, err := os.ReadFile(log); err != nil || len(text) > 0 {

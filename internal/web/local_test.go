@@ -34,7 +34,7 @@ const (
 // forbidNetlink takes netlink away from this process.
 var forbidNetlink func() error
 
-// playRole is what a process does that asUser has started. It prints one line.
+// playRole runs in a process that asUser has started, and prints one line.
 func playRole(role string, args []string) int {
 	err := fmt.Errorf("unknown role %q", role)
 	switch role {
@@ -53,7 +53,7 @@ func playRole(role string, args []string) int {
 		err = forward(args[0], args[1])
 	case "serve": // capture
 		err = serveFileAlone(args[0], args[1])
-	case "serve-sandboxed": // capture where the system does not tell users
+	case "serve-sandboxed": // capture on a system that does not reveal a caller's user
 		if err = forbidNetlink(); err == nil {
 			err = serveFileAlone(args[0], args[1])
 		}
@@ -236,7 +236,7 @@ func TestProxyHeadersAreRefused(t *testing.T) {
 	}
 }
 
-// A caller that is gone when its request is read does not count as root.
+// A caller that has ended before its request is read does not count as root.
 func TestCallerThatIsGoneIsRefused(t *testing.T) {
 	t.Parallel()
 	var flushes atomic.Int64
@@ -246,7 +246,7 @@ func TestCallerThatIsGoneIsRefused(t *testing.T) {
 			return capture.SnapshotResult{}, nil
 		}
 	})
-	// The server does not see a connection before its caller is gone.
+	// The caller ends before the server sees the connection.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The page's pure functions, one by one: each case is an expression over the module m.
+// These are tests of the page's pure functions. Each case is an expression over the module m.
 func TestPageModules(t *testing.T) {
 	t.Parallel()
 	h := newTableHarness(t, fiveVotes(t), nil)

@@ -34,7 +34,7 @@ func TestPageFollowsTheTable(t *testing.T) {
 		t.Errorf("rows: %q", got)
 	}
 
-	// A vote appears by itself, and its texts stay texts.
+	// A new vote appears on its own, and its texts stay texts.
 	evil := `<img src=x onerror="document.title='taken'"><script>document.title='taken'</script>`
 	l.exec(`INSERT INTO votes (user_query, bot_response, feedback_tags, comment, citations) VALUES ($1, $2, '{Incorrect,<b>bold</b>}', $3, $4)`,
 		"Is xyzzy "+evil, evil+"\n\n![p](http://evil.example/p.png) [l](javascript:alert(1)) **bold**", evil,
@@ -63,7 +63,7 @@ func TestPageFollowsTheTable(t *testing.T) {
 		t.Error("the focus is not back at the vote")
 	}
 
-	// Search, by what the page has no other row of.
+	// Search for text that only one row on the page has.
 	p.click("#q")
 	p.write("XYZZY")
 	p.waitFor(`document.querySelectorAll("#votes li").length === 1`)
@@ -146,7 +146,7 @@ func TestPageFitsTheScreen(t *testing.T) {
 	}
 }
 
-// contrast names the texts with a contrast below 4.5 to 1 (WCAG 2, AA).
+// contrast lists the texts with a contrast below 4.5 to 1 (WCAG 2, AA).
 const contrast = `(() => {
 	const parse = (c) => { const m = c.match(/[\d.]+/g).map(Number); return m.length < 4 ? [...m, 1] : m; };
 	const light = ([r, g, b]) => { const f = (v) => { v /= 255; return v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4; };
@@ -162,7 +162,7 @@ const contrast = `(() => {
 	return [...bad].join(", ");
 })()`
 
-// unnamed names the controls that a screen reader can't.
+// unnamed lists the controls that have no name for a screen reader.
 const unnamed = `[...document.querySelectorAll("a, button, input, select")].filter((e) => e.checkVisibility() &&
 	!(e.innerText?.trim() || e.getAttribute("aria-label") || e.labels?.length)).map((e) => e.outerHTML).join(", ")`
 
@@ -273,7 +273,7 @@ func TestPageOfAnotherTable(t *testing.T) {
 		}
 	}
 	p.screenshot("other-table-row")
-	p.reload() // the key comes back out of the address
+	p.reload() // the page reads the key from the address
 	p.waitFor(`document.querySelector("#vote").open && document.querySelector("#vote-body").innerText.includes("9007199254740993")`)
 	p.check(l.host)
 }

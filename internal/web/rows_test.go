@@ -9,7 +9,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// Types as the catalog gives them.
+// These are types as the catalog describes them.
 var (
 	textType = rowjson.Type{Kind: rowjson.Text, OID: 25}
 	intType  = rowjson.Type{Kind: rowjson.Number, OID: 23}
@@ -31,7 +31,7 @@ func votesShape() *rowjson.Shape {
 	}}
 }
 
-// rows is a table that a test fills.
+// rowsTable is a table that a test fills.
 type rowsTable struct {
 	*snapshot.Table
 	enc *rowjson.Encoder

@@ -25,7 +25,7 @@ func checkHealth(t *testing.T, addr, while string) {
 	}
 }
 
-// Callers that hold connections can't keep a health check out.
+// Callers that hold connections can't prevent a health check.
 func TestHealthWhileAllConnectionsAreTaken(t *testing.T) {
 	t.Parallel()
 	for while, send := range map[string]string{
@@ -78,7 +78,7 @@ func TestAdmittedRequestsKeepTheirConnections(t *testing.T) {
 		dial(t, addr)
 	}
 	checkHealth(t, addr, "idle")
-	for range 5 { // the regular status events go on
+	for range 5 { // the regular status events continue
 		if _, err := events.ReadString('\n'); err != nil {
 			t.Fatalf("the stream was cut off: %v", err)
 		}

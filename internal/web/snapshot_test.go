@@ -9,7 +9,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// What was committed before a forced flush is in the file that is downloaded after it.
+// After a forced flush, a download contains everything that was committed before the flush.
 func TestForcedFlush(t *testing.T) {
 	t.Parallel()
 	l := runLive(t, pgserver.Database(t), createVotes, "votes", nil)

@@ -56,7 +56,7 @@ func TestSummary(t *testing.T) {
 	}
 }
 
-// Where all votes are old, the days end with the newest.
+// If all votes are old, the days end with the day of the newest vote.
 func TestSummaryEndsWithTheNewestVote(t *testing.T) {
 	r := fiveVotes(t)
 	h := newTableHarness(t, r, nil)

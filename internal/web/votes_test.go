@@ -59,7 +59,7 @@ func TestVotesByFilter(t *testing.T) {
 		{"q=nnext", ""}, // the n of \n is no letter
 		{"q=next", "2"},
 		{"q=12345678901234567890", ""}, // not a text
-		{"q=user_query", ""},           // nor are the columns' names
+		{"q=user_query", ""},           // the columns' names are not searched, either
 		{"q=%3Cscript%3E", "5"},
 		{"tag=Incorrect", "2 5"},
 		{"tag=Incorrec", ""},

@@ -74,7 +74,7 @@ func FuzzArray(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %q, %v", arrayText(want), got, err)
 		}
-		// The same as elements of an array of a domain over an array.
+		// Check the same values as elements of an array of a domain over an array.
 		nested := []any{arrayText(want), nil, arrayText(want)}
 		got, err = encodeOne(t, arrayOf(arrayOf(typeText, ','), ','), "[-1:1]="+arrayText(nested))
 		if err != nil || !reflect.DeepEqual(got, []any{want, nil, want}) {

@@ -170,7 +170,7 @@ func floorDiv(a, b int64) int64 {
 	return q
 }
 
-// FuzzKeyString: any bytes as a key make a string, not a panic.
+// FuzzKeyString: a key of arbitrary bytes becomes a string and causes no panic.
 func FuzzKeyString(f *testing.F) {
 	f.Add(byte(2), []byte{numericPositive, 0x80, 0, 0, 1, '1', 0, '1', 0})
 	f.Add(byte(3), []byte("12345678x"))

@@ -63,7 +63,7 @@ func TestYear(t *testing.T) {
 			want = append(want, written.Add(-time.Duration(i)*time.Hour))
 		}
 		midnight := now.Truncate(24 * time.Hour).Add(7 * time.Second)
-		for i := range 6 { // the newest of the days before
+		for i := range 6 { // the newest states of the days before
 			want = append(want, midnight.Add(-time.Duration(i)*24*time.Hour-time.Hour))
 		}
 		monday := midnight
@@ -113,7 +113,7 @@ func TestClockJumps(t *testing.T) {
 				t.Fatalf("jump of %s: %d states", jump, len(states))
 			}
 			for _, want := range steady {
-				// A short jump makes hours twice, and one state of each is kept.
+				// After a short jump back, the same hours occur twice, and one state of each is kept.
 				isJudged := want.Rows < 24*40 || wrong == 0 && jump.Abs() > 24*time.Hour
 				if isJudged && !slices.Contains(states, want) {
 					t.Fatalf("jump of %s, hour %d: the state of %s is gone", jump, hour, want.Time)
