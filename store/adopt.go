@@ -89,6 +89,3 @@ func (f *File) lacksFile() (bool, error) {
 	}
 	return !f.hasWritten && !f.existing.intact && f.existing.quarantine == "" && !disk.Exists(f.dataPath), nil
 }
-
-// adoptTmp is the temporary path of a state that is being adopted.
-func (f *File) adoptTmp() string { return disk.Hidden(f.dataPath) + ".adopted.tmp" }

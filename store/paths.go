@@ -30,3 +30,6 @@ func (p paths) dataTmp() string {
 
 // ownTmp returns a temporary path for the file at path. Only this process uses it.
 func (p paths) ownTmp(path string) string { return disk.Hidden(path) + "-" + p.tmpWord + ".tmp" }
+
+// adoptTmp returns the temporary path of a state that is being adopted.
+func (p paths) adoptTmp() string { return disk.Hidden(p.dataPath) + ".adopted.tmp" }

@@ -86,14 +86,6 @@ func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
 	return &m
 }
 
-// isOther reports whether the file that m describes and v come from different tables, databases or clusters.
-func isOther(m *manifest.Manifest, v *snapshot.View) bool {
-	shape, origin := v.Shape(), v.Origin()
-	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
-	return differ(m.SystemID, origin.SystemID) || differ(m.Database, origin.Database) ||
-		m.Table != manifest.TableName{Schema: shape.Schema, Name: shape.Table} || m.TableOID != 0 && shape.OID != 0 && m.TableOID != shape.OID
-}
-
 // compareParts returns the manifest of the last version if it must be kept, otherwise nil. The file must be unchanged since it was
 // written, so only the Parts that differ need to be compared.
 func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest {

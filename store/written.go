@@ -58,3 +58,11 @@ func (w *written) isOnDisk(path string) bool {
 func isSameVersion(a, b os.FileInfo) bool {
 	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
+
+// isOther reports whether the file that m describes and v come from different tables, databases or clusters.
+func isOther(m *manifest.Manifest, v *snapshot.View) bool {
+	shape, origin := v.Shape(), v.Origin()
+	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
+	return differ(m.SystemID, origin.SystemID) || differ(m.Database, origin.Database) ||
+		m.Table != manifest.TableName{Schema: shape.Schema, Name: shape.Table} || m.TableOID != 0 && shape.OID != 0 && m.TableOID != shape.OID
+}

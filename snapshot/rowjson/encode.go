@@ -1,6 +1,7 @@
 package rowjson
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -285,4 +286,17 @@ func (e *Encoder) AppendFields(fields [][]byte, line []byte) ([][]byte, bool) {
 		fields = append(fields, value)
 	}
 	return fields, string(line[s.at:]) == "}"
+}
+
+// LastField is like Field for the last column, but searches from the end of the line. So its speed does not depend on the other
+// values. line must be a line of this shape, and the column's type must be flat: see IsFlat.
+func (e *Encoder) LastField(line []byte) ([]byte, bool) {
+	// The last match is the column's opening, because its own value can't contain the opening: a JSON string escapes its
+	// quotes.
+	opening := e.columns[len(e.columns)-1].opening
+	at := bytes.LastIndex(line, opening)
+	if at < 0 {
+		return nil, false
+	}
+	return line[at+len(opening) : len(line)-1], true
 }

@@ -5,28 +5,6 @@ import (
 	"errors"
 )
 
-// LastField is like Field for the last column, but searches from the end of the line. So its speed does not depend on the other
-// values. line must be a line of this shape, and the column's type must be flat: see IsFlat.
-func (e *Encoder) LastField(line []byte) ([]byte, bool) {
-	// The last match is the column's opening, because its own value can't contain the opening: a JSON string escapes its
-	// quotes.
-	opening := e.columns[len(e.columns)-1].opening
-	at := bytes.LastIndex(line, opening)
-	if at < 0 {
-		return nil, false
-	}
-	return line[at+len(opening) : len(line)-1], true
-}
-
-// IsFlat reports whether the values of the type contain neither objects nor arrays.
-func (t *Type) IsFlat() bool {
-	switch t.Kind {
-	case Text, Bool, Number, Timestamp, TimestampTZ:
-		return true
-	}
-	return false
-}
-
 // lineScanner reads the members of a line in order, each at most once.
 type lineScanner struct {
 	line []byte

@@ -112,3 +112,12 @@ func (t *Type) NeedsServer() bool {
 	}
 	return false
 }
+
+// IsFlat reports whether the values of the type contain neither objects nor arrays.
+func (t *Type) IsFlat() bool {
+	switch t.Kind {
+	case Text, Bool, Number, Timestamp, TimestampTZ:
+		return true
+	}
+	return false
+}
