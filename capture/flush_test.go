@@ -98,7 +98,7 @@ func TestManifestCompleted(t *testing.T) {
 		return nil
 	})
 
-	// Constant changes delay it, except for a forced flush.
+	// Constant changes delay the completion, except for a forced flush.
 	for n := range 20 {
 		change(20 + n)
 		time.Sleep(20 * time.Millisecond)

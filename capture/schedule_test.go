@@ -35,16 +35,16 @@ func (c *skewedClock) now() time.Time {
 func TestClockJumps(t *testing.T) {
 	const hour = time.Hour
 	type jump struct {
-		after time.Duration // of real time
-		by    time.Duration // the wall clock is set
+		after time.Duration // real time from the start to the jump
+		by    time.Duration // change of the wall clock
 	}
 	for _, c := range []struct {
 		name    string
 		jumps   []jump
-		real    time.Duration // of the whole
+		real    time.Duration // duration of the whole test
 		atLeast int
 		atMost  int
-		past    time.Duration // the hour, at the start
+		past    time.Duration // time past the hour at the start
 	}{
 		{"no jump", nil, 10 * hour, 10, 10, 0},
 		{"no jump, starts late in the hour", nil, 10 * hour, 10, 10, 59 * time.Minute},

@@ -110,7 +110,7 @@ func TestOthersInThePublication(t *testing.T) {
 	}
 }
 
-// TestLargeTransaction: memory is bounded by the rows, and readers see the whole transaction or nothing of it.
+// TestLargeTransaction: the size of the rows bounds the memory, and readers see the whole transaction or nothing of it.
 func TestLargeTransaction(t *testing.T) {
 	if testing.Short() {
 		t.Skip("commits a large transaction")

@@ -95,7 +95,7 @@ func stateRows(t testing.TB, l *remote.Location, s remote.State) []string {
 	return rows
 }
 
-// Every source's states are off the machine, proven, and equal to the table.
+// For every source, the newest state is off the machine, proven, and equal to the table.
 func TestCopies(t *testing.T) {
 	t.Parallel()
 	for i, source := range sourceKinds {
@@ -129,7 +129,7 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// The service refuses connections for a while. The file is written all the same, and the newest state is copied afterwards.
+// The service refuses connections for a while. Meanwhile capture still writes the file. Afterwards it copies the newest state.
 func TestCopiesAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {

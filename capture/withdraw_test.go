@@ -213,7 +213,7 @@ func TestDroppedKeyOfForeignPublication(t *testing.T) {
 	updateWorks(t, conn, "votes")
 }
 
-// TestForeignPublicationUnderPoll: polling goes on while somebody else's publication makes the application's writes fail. The
+// TestForeignPublicationUnderPoll: polling continues while somebody else's publication makes the application's writes fail. The
 // status and an alert have the statement that drops it.
 func TestForeignPublicationUnderPoll(t *testing.T) {
 	t.Parallel()

@@ -163,7 +163,7 @@ func (f *File) ensureLocked() error {
 	if err != nil {
 		return err
 	}
-	if replaced { // the folder is another one, so nothing that we know of the old files holds
+	if replaced { // the folder is another one, so nothing that was recorded about the old files is valid
 		f.temp.abandon()
 		f.warn(f.useFileSystem())
 		f.existing, f.last, f.hasWritten = existing{}, written{}, false

@@ -9,7 +9,8 @@ import (
 	"capture/store"
 )
 
-// TestLeaseEndsBeforePublishing opens the patched file as GNU tar does, without waiting for a lease, while its Write goes on.
+// TestLeaseEndsBeforePublishing opens the patched file as GNU tar does, without waiting for a lease, while the Write is still
+// running.
 func TestLeaseEndsBeforePublishing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	if !store.CanPatch(t, filepath.Dir(path)) {

@@ -128,7 +128,7 @@ func TestLockFileRemoved(t *testing.T) {
 		if err := remove(path); err != nil {
 			t.Fatal(err)
 		}
-		second := open(t, path) // it can't know of the first one
+		second := open(t, path) // nothing tells it about the first one
 		if _, err := first.Write(v, store.ReasonChange); !errors.As(err, new(*store.LockedError)) {
 			t.Fatalf("%s: two writers: %v", what, err)
 		}

@@ -176,7 +176,7 @@ func TestShadowOfDamagedFile(t *testing.T) {
 	checkPair(t, path)
 }
 
-// TestIdleEndsWithContext: an ended context ends a step early, and nothing is lost by it.
+// TestIdleEndsWithContext: if its context ends, a step ends early, and no work is lost.
 func TestIdleEndsWithContext(t *testing.T) {
 	t.Parallel()
 	f, path, tab := largeFile(t)

@@ -145,7 +145,7 @@ func TestTwoWritersWithoutLocks(t *testing.T) {
 			t.Errorf("the first writer did not stop: %s", said)
 		}
 		firstCmd.Wait()
-		time.Sleep(50 * time.Millisecond) // the second one writes on
+		time.Sleep(50 * time.Millisecond) // the second one continues to write
 		close(stop)
 		n := <-seen
 		killGroup(secondCmd)

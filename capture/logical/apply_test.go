@@ -238,8 +238,8 @@ func isAboutTable(msg []byte) bool {
 	return strings.IndexByte("RT", msg[0]) >= 0 || len(msg) >= 5 && binary.BigEndian.Uint32(msg[1:]) == recordedOID
 }
 
-// FuzzApply applies arbitrary messages. The worst outcome may be an error, and the memory must be limited by the size of the
-// input.
+// FuzzApply applies arbitrary messages. A message may cause an error but no panic, and the memory must be limited by the size
+// of the input.
 func FuzzApply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte) {
 		var before, after runtime.MemStats

@@ -74,7 +74,8 @@ func BenchmarkReconnect(b *testing.B) {
 	execSQL(b, conn, "CHECKPOINT")
 }
 
-// waitHorizon waits until the daemon knows that everything so far is in its memory: a forced flush, and the next regular check.
+// waitHorizon waits until the rows in the daemon's memory have a horizon above everything so far. It forces a flush, and waits
+// for the next regular check.
 func waitHorizon(b *testing.B, d *daemon) {
 	b.Helper()
 	for range 2 {

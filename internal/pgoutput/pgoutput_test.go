@@ -105,8 +105,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse parses arbitrary messages. The worst outcome may be an error, and the memory must be limited by the size of the
-// message.
+// FuzzParse parses arbitrary messages. A message may cause an error but no panic, and the memory must be limited by the size of
+// the message.
 func FuzzParse(f *testing.F) {
 	row := appendTuple(nil, true, []byte("1"), nil, []byte("text"))
 	f.Add(change('I', byte('N'), row))

@@ -121,7 +121,7 @@ func TestAzureTokens(t *testing.T) {
 		t.Errorf("the role exists: %+v", known)
 	}
 
-	// A token that the server refuses, and an endpoint that refuses and quotes a token, appear in no message.
+	// If the server refuses a token, or if an endpoint refuses the request and quotes a token, no message contains the token.
 	endpoint.token.Store(azureTestToken(t, 3))
 	_, refused := Connect(testContext(t), cfg)
 	endpoint.refuse.Store(true)

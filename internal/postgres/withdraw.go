@@ -112,8 +112,8 @@ func WithdrawHarmful(ctx context.Context, conn *pgx.Conn, name Name) (dropped []
 	return dropped, failed
 }
 
-// WithdrawPublication calls [WithdrawHarmful] for a table that cannot be followed. It returns refusal, which is an error of
-// [LoadTable] or of a source that explains why, or a [*Problem] if a publication cannot be dropped.
+// WithdrawPublication calls [WithdrawHarmful] for a table that cannot be followed. refusal explains why it cannot: an error of
+// [LoadTable] or of a source. WithdrawPublication returns refusal, or a [*Problem] if a publication cannot be dropped.
 func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal error) error {
 	if t, err := loadTableUnchecked(ctx, conn, name); err == nil {
 		name = t.Name()

@@ -10,7 +10,7 @@ import (
 	"capture/internal/verify"
 )
 
-// A file of another program is compared in whatever order and form its rows are, and each difference shows as in any file.
+// A file of another program is compared in any order and form of its rows. Each difference is reported as for any file.
 func TestVerifyInAnyOrder(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -189,8 +189,8 @@ func (l *Location) retry(ctx context.Context, f func() error) error {
 	}
 }
 
-// put is service.put with retries. A second attempt may find that the first one has succeeded although its response was lost;
-// put then compares what is there.
+// put is service.put with retries. A second attempt may find that the first one has succeeded although its response was lost.
+// To find out, put compares the existing object with the data.
 func (l *Location) put(ctx context.Context, name string, data []byte, c condition) (version string, err error) {
 	failed := false
 	err = l.retry(ctx, func() (err error) {
