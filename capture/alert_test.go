@@ -59,7 +59,7 @@ func (r *receiver) got(condition, status string) int {
 // shortIntervals are the intervals for the tests of alerts and volumes.
 var shortIntervals = intervals{volumeCheck: 50 * time.Millisecond, alertCheck: 20 * time.Millisecond, alertRetry: 50 * time.Millisecond}
 
-// TestAlerts: a condition that lasts is posted once, although the receiver fails at first, and once more when it is over.
+// TestAlerts: a condition that lasts is posted once, even if the receiver fails at first. Its end is posted, too.
 func TestAlerts(t *testing.T) {
 	t.Parallel()
 	srv := pgserver.ForTest(t, pgserver.Options{})

@@ -200,8 +200,8 @@ func TestAutoFindsPublication(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestOutputPluginNotAllowed: minor releases since August 2026 list the allowed output plugins. If pgoutput is not among them, only
-// the creation of a slot shows it. The note has the setting, and probes do not end the source in use.
+// TestOutputPluginNotAllowed: minor releases since August 2026 list the allowed output plugins. If pgoutput is not among them,
+// only the creation of a slot shows it. The note has the setting, and probes do not end the source in use.
 func TestOutputPluginNotAllowed(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

@@ -251,7 +251,8 @@ func TestExactNotified(t *testing.T) {
 	}
 }
 
-// exactOracle returns what oracle returns, with U+FFFD for each byte that is not valid UTF-8 ("char" has some before PostgreSQL 16).
+// exactOracle returns what oracle returns, with U+FFFD for each byte that is not valid UTF-8 ("char" has some before PostgreSQL
+// 16).
 func exactOracle(t testing.TB, conn *pgx.Conn) []string {
 	t.Helper()
 	rows := oracle(t, conn, "t", "id")

@@ -27,7 +27,8 @@ import (
 	"capture/store"
 )
 
-// A child is this test program again, running a daemon in a process of its own. Tests that kill, freeze or starve a process need one.
+// A child is this test program again, running a daemon in a process of its own. Tests that kill, freeze or starve a process
+// need one.
 const (
 	childURL    = "CAPTURE_TEST_CHILD_URL"
 	childPath   = "CAPTURE_TEST_CHILD_PATH"

@@ -122,7 +122,8 @@ func TestSlotLost(t *testing.T) {
 	}
 }
 
-// TestIdleTable: the votes do not change while the database is busy. The slot retains nothing, because capture confirms keepalives.
+// TestIdleTable: the votes do not change while the database is busy. The slot retains nothing, because capture confirms
+// keepalives.
 func TestIdleTable(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

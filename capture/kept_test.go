@@ -107,8 +107,8 @@ func (d *daemon) lossEnds() {
 	})
 }
 
-// TestLoss empties the table under each source, while capture runs and while it is stopped. The state before is kept, and the loss ends
-// when the rows are back or when somebody acknowledges it.
+// TestLoss empties the table under each source, while capture runs and while it is stopped. The state before is kept, and the
+// loss ends when the rows are back or when somebody acknowledges it.
 func TestLoss(t *testing.T) {
 	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {

@@ -124,8 +124,8 @@ func TestOmittedRowIsNoDifference(t *testing.T) {
 	})
 }
 
-// TestGeneratedValueThatDoesNotFit checks that a row is omitted if a generated column makes it too large, which only the server can
-// tell, and that it comes back.
+// TestGeneratedValueThatDoesNotFit checks that a row is omitted if a generated column makes it too large, which only the server
+// can tell, and that it comes back.
 func TestGeneratedValueThatDoesNotFit(t *testing.T) {
 	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
@@ -149,8 +149,8 @@ func TestGeneratedValueThatDoesNotFit(t *testing.T) {
 	})
 }
 
-// TestOmittedRowWithDeferrableKey checks that rows with a deferrable key, which may exchange their keys, are followed if one of them
-// does not fit.
+// TestOmittedRowWithDeferrableKey checks that rows with a deferrable key, which may exchange their keys, are followed if one of
+// them does not fit.
 func TestOmittedRowWithDeferrableKey(t *testing.T) {
 	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {

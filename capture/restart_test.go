@@ -139,7 +139,7 @@ type doubtful struct {
 	t      *testing.T
 	cfg    Config
 	conn   *pgx.Conn
-	path   string // of feedback.json
+	path   string // path of feedback.json
 	folder string
 }
 
@@ -253,8 +253,8 @@ func TestRestartWithDoubtfulFile(t *testing.T) {
 	}
 }
 
-// TestRestartOfServer: after a restart of the server, and after the server was restored from a copy of its data, the whole table is
-// copied, although timeline and system identifier are the same.
+// TestRestartOfServer: after a restart of the server, and after the server was restored from a copy of its data, the whole
+// table is copied, although timeline and system identifier are the same.
 func TestRestartOfServer(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
@@ -304,8 +304,8 @@ func TestRestartOfServer(t *testing.T) {
 	check("a restore from a copy")
 }
 
-// TestPollStandbyTransfersChanges: a standby is read like a primary, by transferring only what has changed: at regular reads, after
-// a restart of the daemon, and after a promotion.
+// TestPollStandbyTransfersChanges: a standby is read like a primary, by transferring only what has changed: at regular reads,
+// after a restart of the daemon, and after a promotion.
 func TestPollStandbyTransfersChanges(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})

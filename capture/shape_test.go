@@ -237,8 +237,8 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// TestIdentityChangesUnderWrites: a change of the replica identity gives the table another key, or other old tuples. It is a change of
-// the definition like any other: no error is logged, and no forced write fails.
+// TestIdentityChangesUnderWrites: a change of the replica identity gives the table another key, or other old tuples. It is a
+// change of the definition like any other: no error is logged, and no forced write fails.
 func TestIdentityChangesUnderWrites(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

@@ -105,7 +105,7 @@ type soak struct {
 	spoiled bool // the volume is full or read-only, or the folder is gone
 	answers chan string
 	word    atomic.Value // the last line of the child about its state; a string
-	dies    time.Time    // when the child may be killed
+	dies    time.Time    // time from which the child may be killed
 	lives   int
 
 	started     time.Time

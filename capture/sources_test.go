@@ -243,7 +243,8 @@ func TestSourcesBarrier(t *testing.T) {
 	})
 }
 
-// TestSourcesNoticeSilence: the network drops everything silently. Each source notices, and follows again once the network is back.
+// TestSourcesNoticeSilence: the network drops everything silently. Each source notices, and follows again once the network is
+// back.
 func TestSourcesNoticeSilence(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a timeout")

@@ -174,7 +174,8 @@ func TestLostIdentityWithdrawsPublication(t *testing.T) {
 	}
 }
 
-// TestLostIdentityWhileSlotWaits: a new slot waits for open transactions, perhaps for hours. The publication is withdrawn meanwhile.
+// TestLostIdentityWhileSlotWaits: a new slot waits for open transactions, perhaps for hours. The publication is withdrawn
+// meanwhile.
 func TestLostIdentityWhileSlotWaits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a plain read")

@@ -61,7 +61,7 @@ func composeConfig(t *testing.T, env []string, files ...string) map[string]map[s
 	return config.Services
 }
 
-// Without Docker Compose, too, the files are YAML, and the second capture takes everything that it does not set from the first.
+// This test needs no Docker Compose: the files are YAML, and the service of the second capture extends that of the first.
 func TestComposeRecipesAreYAML(t *testing.T) {
 	for path, service := range map[string]string{"deploy/compose.second-table.yml": "capture-second", "deploy/compose.copies.yml": "capture"} {
 		var file map[string]any

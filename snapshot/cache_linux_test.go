@@ -169,8 +169,8 @@ func TestSpillFileDamaged(t *testing.T) {
 	}
 }
 
-// TestSpillFileFull: while nothing can be evicted, somewhat more is kept in memory. Then the transaction fails, and the committed state
-// stays. Once there is room again, transactions succeed.
+// TestSpillFileFull: while nothing can be evicted, somewhat more is kept in memory. Then the transaction fails, and the
+// committed state stays. Once there is room again, transactions succeed.
 func TestSpillFileFull(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
 	rows, err := load(tab, 200, "old")

@@ -65,7 +65,7 @@ func TestLongRows(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 3))
 	const longest, pageBytes = 200_000, 4096
-	const slack = 2*pageBytes + 16<<10 + 8<<10 // small rows, what growCap adds, and what Go rounds up
+	const slack = 2*pageBytes + 16<<10 + 8<<10 // for small rows, the room that growCap adds, and Go's rounding
 	tab, rows := newTable(pageBytes, 3), map[string]string{}
 	tab.Load(&rowjson.Shape{}, Origin{})
 	for tx := range 2000 {

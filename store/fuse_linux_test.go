@@ -54,8 +54,8 @@ func mountFUSE(t *testing.T) string {
 	return to
 }
 
-// TestFUSE kills writers on a FUSE file system, which counts as a network share. Each version is complete, a second process is refused,
-// and a loss is kept.
+// TestFUSE kills writers on a FUSE file system, which counts as a network share. Each version is complete, a second process is
+// refused, and a loss is kept.
 func TestFUSE(t *testing.T) {
 	dir := mountFUSE(t)
 	if dir == "" {

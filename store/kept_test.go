@@ -145,7 +145,8 @@ func TestLossEnds(t *testing.T) {
 	isOpen(false)
 }
 
-// TestManyLossesOnDisk: losses and reloads, one after the other. The files stay bounded, the largest state stays, and nothing else is left.
+// TestManyLossesOnDisk: losses and reloads, one after the other. The files stay bounded, the largest state stays, and nothing
+// else is left.
 func TestManyLossesOnDisk(t *testing.T) {
 	if testing.Short() {
 		t.Skip("keeps many states")

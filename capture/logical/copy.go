@@ -14,7 +14,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// copyTable brings t to the state that the slot's snapshot shows, by a resync or a copy. It returns the encoder for the stream's rows.
+// copyTable brings t to the state that the slot's snapshot shows, by a resync or a copy. It returns the encoder for the
+// stream's rows.
 func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSnapshot, origin snapshot.Origin) (*rowjson.Encoder, error) {
 	s.env.Progress.SetCopying()
 	encoder, err := tablecopy.NewEncoder(s.table, s.server, s.env.RowLimit())

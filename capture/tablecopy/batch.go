@@ -54,7 +54,7 @@ func (b *rowBatch) add(encoder *rowjson.Encoder, values [][]byte) error {
 	return nil
 }
 
-// keep encodes the key of a row that has not changed into the batch.
+// keep adds the key of an unchanged row to the batch, in encoded form.
 func (b *rowBatch) keep(encoder *rowjson.Encoder, values [][]byte) error {
 	data, err := encoder.AppendKey(b.data, values)
 	if err != nil {

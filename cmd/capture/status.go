@@ -93,8 +93,8 @@ func (c statusCmd) show(ctx context.Context, path string, std streams) error {
 	return err
 }
 
-// pageAddress returns the address of the feedback page on this machine, with the token in the fragment, which a browser sends to no
-// server.
+// pageAddress returns the address of the feedback page on this machine, with the token in the fragment, which a browser sends
+// to no server.
 func (c statusCmd) pageAddress(token string) string {
 	u := url.URL{Scheme: "http", Host: dialAddress(string(c.Listen), ""), Path: "/", Fragment: "token=" + url.QueryEscape(token)}
 	return u.String()

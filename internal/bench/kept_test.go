@@ -84,8 +84,8 @@ func benchmarkKeptAlone(b *testing.B) {
 	b.ReportMetric(float64(view.Bytes()), "file-bytes")
 }
 
-// benchmarkKeptBeside changes rows while a capture follows them: one that keeps no states, and one that keeps, compresses and reads
-// back all the time, because it writes the file each second. CAPTURE_BENCH_UPDATES is the duration of each.
+// benchmarkKeptBeside changes rows while a capture follows them: one that keeps no states, and one that keeps, compresses and
+// reads back all the time, because it writes the file each second. CAPTURE_BENCH_UPDATES is the duration of each.
 func benchmarkKeptBeside(b *testing.B) {
 	span, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_BENCH_UPDATES"), "10s"))
 	if err != nil {

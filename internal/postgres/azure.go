@@ -78,8 +78,8 @@ func azureProblem(err error) *Problem {
 		"cannot get a Microsoft Entra token")
 }
 
-// AzureIdentityFinding asks for a token and reports whose it is. If exists is false, the finding's hint has the SQL that creates the role
-// of cfg for that identity and grants it what capture needs for the table.
+// AzureIdentityFinding asks for a token and reports whose it is. If exists is false, the finding's hint has the SQL that
+// creates the role of cfg for that identity and grants it what capture needs for the table.
 func AzureIdentityFinding(ctx context.Context, cfg *pgx.ConnConfig, table Name, exists bool) Finding {
 	const name = "Azure identity"
 	identity, err := azidentity.NewDefaultAzureCredential(nil)

@@ -78,8 +78,8 @@ func checkKeywords(s string) error {
 	})
 }
 
-// eachKeyword calls f with each of the key=value pairs, until f returns an error. It parses by libpq's rules: a value with blanks is
-// in single quotes, and a backslash escapes a quote or a backslash in a value.
+// eachKeyword calls f with each of the key=value pairs, until f returns an error. It parses by libpq's rules: a value with
+// blanks is in single quotes, and a backslash escapes a quote or a backslash in a value.
 func eachKeyword(s string, f func(name, value string) error) error {
 	for s = strings.TrimLeft(s, " \t\n\r\f\v"); s != ""; s = strings.TrimLeft(s, " \t\n\r\f\v") {
 		name, rest, ok := strings.Cut(s, "=")

@@ -34,8 +34,8 @@ const rightsSQL = `
 			OR (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege($1::bigint::oid, c, 'UPDATE')) FROM pg_catalog.unnest($2::text[]) c), false),
 		pg_catalog.has_table_privilege($1::bigint::oid, 'DELETE')`
 
-// checkRights returns a [*postgres.Problem] that names all privileges that the restore lacks, with the statements that grant them. staged
-// is true if it needs temporary tables.
+// checkRights returns a [*postgres.Problem] that names all privileges that the restore lacks, with the statements that grant
+// them. staged is true if it needs temporary tables.
 func (r *restoration) checkRights(ctx context.Context, staged bool) error {
 	var names []string
 	if r.columns != nil {

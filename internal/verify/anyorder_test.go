@@ -10,7 +10,7 @@ import (
 	"capture/internal/verify"
 )
 
-// A file of another program is compared in any order and form of its rows. Each difference is reported as for any file.
+// The rows of another program's file may be in any order and form. Each difference is reported as for any file.
 func TestVerifyInAnyOrder(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -144,8 +144,8 @@ func asUser(t *testing.T, uid uint32, role string, args ...string) string {
 	return strings.TrimSpace(line)
 }
 
-// getFile requests the file from address: from capture itself as this process, which runs as root, or through a proxy that
-// listens there. It returns the status code.
+// getFile requests the file from address and returns the status code. The request comes from this process, which runs as root,
+// or from a proxy that listens at address.
 func getFile(t *testing.T, address string, header ...string) int {
 	t.Helper()
 	r, err := http.NewRequest("GET", "http://"+address+"/feedback.json", nil)

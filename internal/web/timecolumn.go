@@ -58,8 +58,8 @@ func listFitting(shape *rowjson.Shape, fits func(*rowjson.Type) bool) string {
 	return strings.Join(names, ", ")
 }
 
-// holdsTimes reports whether a column of the type can hold the time of a vote: as a timestamp or a date, or as a number that counts
-// from 1970.
+// holdsTimes reports whether a column of the type can hold the time of a vote: as a timestamp or a date, or as a number that
+// counts from 1970.
 func holdsTimes(t *rowjson.Type) bool {
 	return rowjson.IsTime(t) || t.Kind == rowjson.Number
 }

@@ -37,8 +37,8 @@ func (p place) isNewer(q place) bool {
 // bytesPerTimedRow is the memory that the order takes for each row, at most.
 const bytesPerTimedRow = 12
 
-// maxTimedRows returns the maximum number of rows that are ordered by time: 5 million, or as many as take a sixteenth of the memory
-// limit. Rows of larger tables are ordered by key.
+// maxTimedRows returns the maximum number of rows that are ordered by time: 5 million, or as many as take a sixteenth of the
+// memory limit. Rows of larger tables are ordered by key.
 var maxTimedRows = sync.OnceValue(func() int {
 	return int(min(5_000_000, cgroup.MemoryLimit()/16/bytesPerTimedRow))
 })
@@ -71,7 +71,8 @@ type timedPart struct {
 	*partTimes
 }
 
-// partsOf returns the Parts of a state with their times, in the order of the keys. It returns nil if the rows are not ordered by time.
+// partsOf returns the Parts of a state with their times, in the order of the keys. It returns nil if the rows are not ordered
+// by time.
 func (o *timeOrder) partsOf(t tableView) ([]timedPart, error) {
 	if t.time < 0 || t.Rows() > maxTimedRows() {
 		return nil, nil
@@ -265,8 +266,8 @@ func (m *timeMerge) Pop() any {
 // placePrefix begins the text of a place in a table that is ordered by time.
 const placePrefix = "t"
 
-// placeText returns a place as the API prints it: t1750179480000000:42 with the microseconds since 1970 and the key, or 42 alone if
-// the table is not ordered by time.
+// placeText returns a place as the API prints it: t1750179480000000:42 with the microseconds since 1970 and the key, or 42
+// alone if the table is not ordered by time.
 func (t tableView) placeText(p place) string {
 	key := keyText(t.shape, p.key)
 	if !t.isOrderedByTime() {

@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// TestAppendTextInvertsEncoder: a value of any type, as its output function prints it, is the same after it was encoded and decoded.
+// TestAppendTextInvertsEncoder: a value of any type, as its output function prints it, is the same after it was encoded and
+// decoded.
 func TestAppendTextInvertsEncoder(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

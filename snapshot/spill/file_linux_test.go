@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestWriteToFullVolume: the error is the volume's, without the file's name, and the blocks are free again.
+// TestWriteToFullVolume: the error comes from the volume and does not contain the file's name. The blocks are free again.
 func TestWriteToFullVolume(t *testing.T) {
 	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)

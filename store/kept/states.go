@@ -30,9 +30,9 @@ type States struct {
 	compressing sync.Mutex // held while states are compressed
 }
 
-// Open returns the kept states of the file at dataPath, and removes what a crash has left of them. tmpWord is a word that only this
-// process uses, for temporary names on a network share; it is "" on a local file system. written is the time at which the existing
-// file was written, or zero. Ordinary states are kept according to [retention.Default].
+// Open returns the kept states of the file at dataPath, and removes what a crash has left of them. tmpWord is a word that only
+// this process uses, for temporary names on a network share; it is "" on a local file system. written is the time at which the
+// existing file was written, or zero. Ordinary states are kept according to [retention.Default].
 func Open(dataPath, tmpWord string, written time.Time) *States {
 	k := &States{names: newNames(dataPath), dataPath: dataPath, policy: retention.Default, start: time.Now()}
 	k.names.tmpWord = tmpWord

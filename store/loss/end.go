@@ -8,8 +8,8 @@ import (
 // backShare is the share of the lost rows that must be back before a loss counts as ended.
 const backShare = 0.9
 
-// IsBack reports whether at least backShare of the rows that l lost are back in v. A loss of values or columns ends only when somebody
-// acknowledges it, because nobody can distinguish lost values from intended ones.
+// IsBack reports whether at least backShare of the rows that l lost are back in v. A loss of values or columns ends only when
+// somebody acknowledges it, because nobody can distinguish lost values from intended ones.
 func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	enough := func(n, of int) bool { return float64(n) >= backShare*float64(of) }
 	switch {
