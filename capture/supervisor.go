@@ -149,8 +149,8 @@ func (s *supervisor) run(ctx context.Context) error {
 }
 
 // dropDoubtfulHorizon makes sure that neither the next source nor the next run builds on rows in memory that are in doubt. The
-// rows of a stream are also in doubt if they have no horizon, because the stream then found a mistake. The rows of other
-// sources have no horizon for a short time after each read.
+// rows of a stream also count as in doubt if they have no horizon, because the stream may have found a mistake. The rows of
+// other sources have no horizon for a short time after each read.
 func (s *supervisor) dropDoubtfulHorizon() {
 	s.mu.Lock()
 	doubt := s.doubt

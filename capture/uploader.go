@@ -131,7 +131,7 @@ func (u *uploader) nextWork(now time.Time) (what string, work func(context.Conte
 		u.lossesDue, u.lossesAt = true, time.Time{}
 	}
 	switch {
-	case u.lossesDue && !now.Before(s.retryAt): // a state before a loss is uploaded without a pause
+	case u.lossesDue && !now.Before(s.retryAt): // a state before a loss waits only after a failure
 		return "upload the states before losses", u.uploadLosses
 	case s.isUploadDue(now):
 		return "upload the current state", u.uploadCurrent

@@ -184,7 +184,7 @@ func hostAddresses(cfg *pgx.ConnConfig) string {
 // namesHost reports whether the connection string, the environment or a service file names a host. Otherwise cfg has pgx's
 // default: a folder of sockets, or localhost.
 func namesHost(s string, cfg *pgx.ConnConfig) bool {
-	if filepath.IsAbs(cfg.Host) { // the configuration names a socket's folder only if it gives no address
+	if filepath.IsAbs(cfg.Host) { // a socket's folder does not count, because libpq prefers an address to a socket
 		return false
 	}
 	return cfg.Host != "localhost" || strings.Contains(s, "localhost") || os.Getenv("PGHOST") != "" ||

@@ -12,7 +12,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// rights records which of the privileges for a restore the user has. The restore asks before it writes.
+// rights records which of the privileges for a restore the user has. The restore checks them before it writes.
 type rights struct {
 	user      string
 	database  string

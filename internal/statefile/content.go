@@ -60,8 +60,8 @@ func (f *File) openContent() error {
 // signatureBytes is the number of bytes at the start of a file that show what kind of file it is. Only tar needs so many.
 const signatureBytes = 512
 
-// peekStart returns the first bytes of a file. If they look like JSON, these are the bytes that one read returns, so that a
-// pipe with JSON need not supply more than two bytes. Otherwise they are signatureBytes, or fewer if the file is shorter.
+// peekStart returns the first bytes of a file. If they look like JSON, it returns only two, so that a pipe with JSON need not
+// supply more. Otherwise it returns signatureBytes, or fewer if the file is shorter.
 func peekStart(r *bufio.Reader) []byte {
 	start, _ := r.Peek(2)
 	if len(start) == 2 && (start[0] == '[' || start[0] == '{') {
