@@ -37,8 +37,8 @@ type Config struct {
 	// PollInterval is the time between reads of the table by the source poll.
 	PollInterval time.Duration
 
-	// MaxWAL is the number of bytes of WAL that the replication slot may retain before the table is copied again with a new
-	// slot. Zero sets no limit.
+	// MaxWAL is the number of bytes of WAL that the replication slot may retain. If it retains more, capture drops it and
+	// starts over with a new slot. Zero sets no limit.
 	MaxWAL int64
 
 	// CopyRate is the largest number of bytes per second that a copy reads. Zero sets no limit.

@@ -4,7 +4,8 @@
 //
 //  1. A source detects the commit. A source is one way to follow a table (package source): by a replication slot (package
 //     logical), by triggers and LISTEN (package notify), or by reading the table at intervals (package poll). It first
-//     copies the table, and then applies changes to the snapshot.Table in commit order.
+//     copies the table, or resyncs the rows of an earlier run, and then applies changes to the snapshot.Table in commit
+//     order.
 //  2. The snapshot.Table publishes a View, which is an immutable state that the database committed. Readers, such as the
 //     web page, can use the newest View at any time.
 //  3. The flusher wakes up. It waits for FlushDelay, so that a burst becomes one write. It spends at most half of the time
@@ -14,9 +15,10 @@
 //
 // Around this path:
 //
-//   - The supervisor runs one source at a time. If the source fails, or if its copy can no longer be trusted (a resync),
-//     the supervisor pauses and starts over with a new copy; the file keeps its last state. With the source auto, an
-//     autoSource chooses the best one that works.
+//   - The supervisor runs one source at a time. If the source fails, or if the table must be read again (a resync), the
+//     supervisor pauses and runs the next source. That source transfers only what has changed if the rows in memory have
+//     a horizon, and otherwise copies the whole table. The file keeps its last state meanwhile. With the source auto, an
+//     autoSource chooses the best source that works.
 //   - A barrier waits until everything that was committed before it is in a View. [Daemon.Snapshot] is a barrier and a
 //     write. The verifier compares the table with the View after a barrier.
 //   - Monitors watch the memory and the volumes. If the database is unreachable at the start, previousRows serves the rows
@@ -25,5 +27,5 @@
 //     conditions. A [Status] is built from these reports on demand, for /readyz, the metrics and the alerter.
 //
 // Every goroutine starts in [Daemon.Run] or in a source's Follow, which wait for it (invariant 5, docs/design.md). If the
-// state in memory may be wrong, the table is copied again.
+// state in memory may be wrong, the whole table is copied again.
 package capture

@@ -116,8 +116,9 @@ func (s *flushSchedule) due(now time.Time, hasWritten bool) (manifest.Reason, bo
 }
 
 // intervalDue reports whether a regular write is due because the wall clock has entered another interval. Setting the clock
-// causes at most one additional write, because the monotonic clock limits the time between regular writes. After a whole
-// interval, a write is always due. Before half an interval, or the rest of the current one if that is shorter, it never is.
+// causes at most one additional write, because the monotonic clock limits the time between regular writes. A write is
+// always due after a whole interval. It is never due before half an interval has passed, or the rest of the current interval if
+// that is shorter.
 func (s *flushSchedule) intervalDue(now time.Time) bool {
 	passed := now.Sub(s.intervalRan)
 	if passed >= s.interval {

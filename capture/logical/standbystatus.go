@@ -24,8 +24,8 @@ const (
 // messages ("Streaming Replication Protocol" in the PostgreSQL documentation).
 //
 // It confirms what has been applied to the Table in memory, whether or not the file has it yet. The slot is temporary, so
-// after a restart the table is copied again, whatever was confirmed. Confirming later would only retain WAL and delay the
-// server's shutdown, which waits until everything that its walsenders sent has been confirmed.
+// after a restart the stream begins at a new slot, whatever was confirmed. Confirming later would only retain WAL and delay
+// the server's shutdown, which waits until everything that its walsenders sent has been confirmed.
 //
 // Once the stream has begun, standby is the only writer on the connection: the receiver reads, and no command is possible.
 // So a status message reaches the server even while the receiver applies a transaction for longer than wal_sender_timeout.

@@ -47,7 +47,7 @@ type Manifest struct {
 	CommitTime    time.Time             `json:"commit_time,omitzero"` // commit time of the last transaction in the file; zero if unknown
 	WrittenAt     time.Time             `json:"written_at"`           // time of the write, by this machine's clock
 	Omitted       *Omitted              `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
-	Horizon       *Horizon              `json:"horizon,omitempty"`    // age of the rows, with which a later run needs no whole copy; nil if it is not known
+	Horizon       *Horizon              `json:"horizon,omitempty"`    // horizon with which a later run reads only what has changed; nil if there is none
 	Kept          *Kept                 `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself
 }
 
