@@ -91,8 +91,8 @@ func TestDecodeChanges(t *testing.T) {
 	}
 }
 
-// TestChangesError: what the server refuses, or sends in a form that nobody expects, ends in a whole copy. A lost connection does
-// not.
+// TestChangesError: the whole table is copied if the server refuses a statement, or sends output that cannot be decoded. After
+// a lost connection it need not be.
 func TestChangesError(t *testing.T) {
 	for _, row := range [][]byte{
 		append(append([]byte{0, 3}, field("1")...), field(changedRow("1", "one"))...),

@@ -152,7 +152,7 @@ func (r *randomTable) interfere() {
 	}
 }
 
-// fill inserts rows, numbered as given by the two limits.
+// fill inserts rows whose numbers are in the range between the two limits.
 func (r *randomTable) fill(from, to int) {
 	columns := []string{"id", "v", "n", "j", "b", "p", "f", "a", "x", "c", "pos"}
 	values := []string{r.value("i"), "'v' || i % 7", "(i % 3)::numeric / 2", `'{"a" : 1}'`, `jsonb_build_object('i', i % 4)`, "point(i, 0.5)", "CASE i % 4 WHEN 0 THEN '-0' WHEN 1 THEN 'NaN' ELSE '0.1' END::float8",
