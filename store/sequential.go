@@ -77,8 +77,8 @@ func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
 		w.buf = <-w.recycled
 		w.ensureRoom(len(rest))
 		w.buf = append(w.buf, rest...)
-		// The hasher may put the chunk into recycled before it is written. That is safe, because the goroutine that takes
-		// chunks from recycled is this one, and it does so only after the write.
+		// The hasher may put the chunk into recycled before the chunk is written. That is safe: only this goroutine takes
+		// chunks from recycled, and only after the write.
 		full <- chunk
 		large := len(chunk) > largeChunk
 		if err := w.write(chunk); err != nil {

@@ -136,8 +136,8 @@ func compareFile(path string, m *manifest.Manifest, v *snapshot.View) *loss.Comp
 	return c
 }
 
-// diffParts returns the regions of the last version whose Parts v lacks, the number of rows in these regions, and v's Parts
-// that the last version lacks.
+// diffParts compares v with the last version. gone are the regions of Parts that are no longer in v, and goneRows is the number
+// of rows in them. added are the Parts of v that are not in the last version.
 func diffParts(v *snapshot.View, last *written) (gone []placement.Region, goneRows int, added []snapshot.Part) {
 	regions := last.layout.Regions
 	head, isHead := 0, true

@@ -92,7 +92,7 @@ func FindMember(members []Member, name string, hint int) []byte {
 // memoryLimit returns the memory limit of the process in bytes, as it was at the first call.
 var memoryLimit = sync.OnceValue(cgroup.MemoryLimit)
 
-// NewReader returns a Reader of the JSON that from returns.
+// NewReader returns a Reader that reads its JSON from the given io.Reader.
 func NewReader(from io.Reader) *Reader {
 	maxRow := int(min(maxRowBytes, memoryLimit()/memoryPerRow))
 	input := &rowInput{from: bufio.NewReaderSize(from, bufferSize), left: maxRow, free: freeRowBytes}
