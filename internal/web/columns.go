@@ -101,6 +101,20 @@ func findColumn(shape *rowjson.Shape, name string, fits func(*rowjson.Type) bool
 	})
 }
 
+// holdsTimes reports whether a column of the type can hold the time of a vote: as a timestamp or a date, or as a number that
+// counts from 1970.
+func holdsTimes(t *rowjson.Type) bool {
+	return rowjson.IsTime(t) || t.Kind == rowjson.Number
+}
+
+// holdsTags reports whether a column of the type can hold the tags of a vote: a text or an array of texts.
+func holdsTags(t *rowjson.Type) bool {
+	for t.Kind == rowjson.Array {
+		t = t.Elem
+	}
+	return t.Kind == rowjson.Text || t.Kind == rowjson.JSON
+}
+
 // isProse reports whether a type of kind Text is meant for prose. Enums and uuids, for example, are not.
 func isProse(typeName string) bool {
 	switch base, _, _ := strings.Cut(typeName, "("); base {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"container/heap"
 	"iter"
-	"math"
 	"slices"
 	"sort"
 	"strconv"
@@ -22,9 +21,6 @@ type place struct {
 	time int64 // microseconds since 1970; noTime if the row has no time
 	key  rowjson.Key
 }
-
-// noTime is the time of rows without one. They come last.
-const noTime = math.MinInt64
 
 // isNewer reports whether p comes before q.
 func (p place) isNewer(q place) bool {

@@ -10,6 +10,9 @@ import (
 	"capture/snapshot/rowjson"
 )
 
+// noTime is the time of rows without one. They come last.
+const noTime = math.MinInt64
+
 // timeValue returns the row's time in microseconds since 1970. infinity is later than all others.
 func (c *columnRoles) timeValue(line []byte) int64 {
 	if c.time < 0 {

@@ -58,20 +58,6 @@ func listFitting(shape *rowjson.Shape, fits func(*rowjson.Type) bool) string {
 	return strings.Join(names, ", ")
 }
 
-// holdsTimes reports whether a column of the type can hold the time of a vote: as a timestamp or a date, or as a number that
-// counts from 1970.
-func holdsTimes(t *rowjson.Type) bool {
-	return rowjson.IsTime(t) || t.Kind == rowjson.Number
-}
-
-// holdsTags reports whether a column of the type can hold the tags of a vote: a text or an array of texts.
-func holdsTags(t *rowjson.Type) bool {
-	for t.Kind == rowjson.Array {
-		t = t.Elem
-	}
-	return t.Kind == rowjson.Text || t.Kind == rowjson.JSON
-}
-
 // columnChecker adds a Check to the status if a column that the operator has named is missing or unsuitable. Without it, the page
 // would have no times or tags, and nobody would know why.
 type columnChecker struct {
