@@ -242,6 +242,21 @@ func (s *Source) stream(ctx context.Context, t *snapshot.Table, encoder *rowjson
 	return err
 }
 
+// startReplication makes the server send the stream from the slot's consistent point on.
+func (s *Source) startReplication(ctx context.Context) error {
+	args := []string{"proto_version '1'", "publication_names " + postgres.QuoteReplicationString(postgres.QuoteIdentifier(s.publication.name))}
+	return s.withIdleTimeout(ctx, func(ctx context.Context) error {
+		if err := s.standby.exec(ctx, "COMMIT"); err != nil { // ends the transaction that importSnapshot began
+			return err
+		}
+		err := pglogrepl.StartReplication(ctx, s.standby.conn, s.slot.name, 0, pglogrepl.StartReplicationOptions{PluginArgs: args})
+		if err != nil {
+			return fmt.Errorf("start replication: %w", err)
+		}
+		return nil
+	})
+}
+
 // noteDoubt records doubt about the rows in memory if err is a ResyncError that is not Intact. Callers pass every error,
 // because the stream returns only the first one, such as a lost connection.
 func (s *Source) noteDoubt(err error) {

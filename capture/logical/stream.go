@@ -14,25 +14,9 @@ import (
 
 	"capture/capture/source"
 	"capture/internal/pgoutput"
-	"capture/internal/postgres"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 )
-
-// startReplication makes the server send the stream from the slot's consistent point on.
-func (s *Source) startReplication(ctx context.Context) error {
-	args := []string{"proto_version '1'", "publication_names " + postgres.QuoteReplicationString(postgres.QuoteIdentifier(s.publication.name))}
-	return s.withIdleTimeout(ctx, func(ctx context.Context) error {
-		if err := s.standby.exec(ctx, "COMMIT"); err != nil { // ends the transaction that importSnapshot began
-			return err
-		}
-		err := pglogrepl.StartReplication(ctx, s.standby.conn, s.slot.name, 0, pglogrepl.StartReplicationOptions{PluginArgs: args})
-		if err != nil {
-			return fmt.Errorf("start replication: %w", err)
-		}
-		return nil
-	})
-}
 
 // receiver reads the replication stream and passes each message of pgoutput to the applier. After a commit or a keepalive, it
 // reports progress and advances the applied position. The standby confirms this position to the server.
