@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 
+	"capture/capture/source"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 )
@@ -73,6 +74,9 @@ func (b *rowBatch) omit(encoder *rowjson.Encoder, values [][]byte, sizes []int64
 	}
 	return err
 }
+
+// errUnknownKey means that a row has not changed since the horizon, but the Table does not have it.
+var errUnknownKey error = &source.ResyncError{Reason: "an unchanged row is not known"}
 
 // insertInto puts the rows into t, and returns the number of changed rows. It returns errUnknownKey if t lacks a row that,
 // according to the server, has not changed.

@@ -29,9 +29,6 @@ const (
 	oldestHorizon = 1 << 30
 )
 
-// errUnknownKey means that a row has not changed since the horizon, but the Table does not have it.
-var errUnknownKey error = &source.ResyncError{Reason: "an unchanged row is not known"}
-
 // Update brings t to the state of the table that c's transaction sees, and commits it as t's next View, with this origin and
 // position. It transfers only what has changed if the horizon of t's rows is valid in that transaction, and copies the whole
 // table otherwise. It reports the read to Progress, and logs it with the additional fields. c.server must have the SystemID and
