@@ -32,9 +32,11 @@
 //
 //   - server.go: the server's version, settings and limits, and whether it can publish
 //   - table.go, table_checks.go: a table, and which tables are refused
+//   - target.go: a table that is written or compared, and not followed
 //   - resolve.sql, own_names.sql, catalog.sql, catalog.go: find a table, read its catalog, and make a Table of the result
-//   - types.go: how the values of a type become JSON
+//   - types.go: how the values of a type become JSON, and which types are unstable
 //   - queries.go: the select list, COPY, rows by key, generated columns
+//   - horizon.go: what one snapshot of the database shows, and the rows that have changed since then
 //   - replica_identity.go: whether UPDATE and DELETE of a published table would work
 //   - fingerprint.go: whether the table's shape or its publication has changed
 //   - storage.go: whether the table is stored as a heap

@@ -1,13 +1,10 @@
 package postgres
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -148,12 +145,3 @@ func (t *Table) SampleChanges(ctx context.Context, q Querier, xid uint64, percen
 // read differently although neither its row nor the table's fingerprint has changed. Unstable are the types that print the
 // names of other objects, and types with a cast to json, whose function may do anything.
 func (t *Table) UnstableType() string { return t.unstableType }
-
-func (ts typeSet) unstableType() string {
-	for _, oid := range slices.Sorted(maps.Keys(ts)) {
-		if e := ts[oid]; strings.HasPrefix(e.SQL, "reg") || e.SQL == "aclitem" || e.Cast {
-			return cmp.Or(e.SQL, fmt.Sprintf("with OID %d", oid))
-		}
-	}
-	return ""
-}

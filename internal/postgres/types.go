@@ -1,7 +1,10 @@
 package postgres
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"capture/snapshot/rowjson"
@@ -98,6 +101,16 @@ func (ts typeSet) resolveType(oid uint32) (rowjson.Type, error) {
 		t.Hstore = strings.HasPrefix(e.Extension, "hstore ")
 	}
 	return t, nil
+}
+
+// unstableType returns the name of an unstable type in the set, or "" if there is none; see [Table.UnstableType].
+func (ts typeSet) unstableType() string {
+	for _, oid := range slices.Sorted(maps.Keys(ts)) {
+		if e := ts[oid]; strings.HasPrefix(e.SQL, "reg") || e.SQL == "aclitem" || e.Cast {
+			return cmp.Or(e.SQL, fmt.Sprintf("with OID %d", oid))
+		}
+	}
+	return ""
 }
 
 // selectExpr returns the expression for a column in [Table.SelectList]. It calls the type's output function, because a cast to
