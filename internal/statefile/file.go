@@ -145,6 +145,22 @@ func (r *interruptible) Read(p []byte) (int, error) {
 	}
 }
 
+// countingReader counts the bytes that it reads.
+type countingReader struct {
+	from  io.Reader
+	bytes int64
+	err   error // error of a failed read; nil at the end
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.from.Read(p)
+	c.bytes += int64(n)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
+	return n, err
+}
+
 // Close closes the file. Standard input stays open.
 func (f *File) Close() {
 	if f.closeDecoder != nil {

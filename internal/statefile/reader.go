@@ -8,28 +8,16 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
-	"capture/internal/cgroup"
 	"capture/snapshot/rowjson"
 )
 
 const (
-	// maxRowBytes is the maximum size of a row in bytes. Postgres does not accept values of more than 1 GB.
-	maxRowBytes = 1 << 30
 	// maxMembers is the maximum number of members of a row. A table of Postgres has no more columns (MaxHeapAttributeNumber).
 	maxMembers = 1600
-	// freeRowBytes and maxRatio limit the size of a row in a gzip file: it may be freeRowBytes plus maxRatio times the number
-	// of bytes read so far from the compressed file. gzip compresses text to a third or a tenth and generated text to a
-	// hundredth. Its highest possible ratio is 1,032.
-	freeRowBytes = 64 << 20
-	maxRatio     = 250
-	// memoryPerRow is the maximum number of copies of a row in memory while it is read and restored. A restore of a row of 100
-	// MB takes 430 MB in all.
-	memoryPerRow = 6
 	// maxKeptBuffer is the maximum size in bytes of a buffer that is kept for the next row.
 	maxKeptBuffer = 16 << 20
 )
@@ -89,9 +77,6 @@ func FindMember(members []Member, name string, hint int) []byte {
 	return nil
 }
 
-// memoryLimit returns the memory limit of the process in bytes, as it was at the first call.
-var memoryLimit = sync.OnceValue(cgroup.MemoryLimit)
-
 // NewReader returns a Reader that reads its JSON from the given io.Reader.
 func NewReader(from io.Reader) *Reader {
 	maxRow := int(min(maxRowBytes, memoryLimit()/memoryPerRow))
@@ -136,12 +121,9 @@ var (
 	errNoComma       = errors.New("not a JSON array: a comma or ] is missing here")
 	errCommaNoArray  = errors.New("a comma stands between objects that are in no array: put [ before the first and ] after the last")
 	errNoObject      = errors.New("neither a JSON array nor one object after another: what is here does not start with {")
-	errNotJSON       = errors.New("the file is not JSON: it starts with neither [ nor {")
 	errEmptyFile     = errors.New("the file is empty; a table without rows is []")
 	errAfterEnd      = errors.New("there is something after the end of the array")
-	errRowTooLong    = errors.New("a row is too long for Postgres, or for the memory of this process")
 	errMembers       = fmt.Errorf("a row has more than %d members, and no table has so many columns", maxMembers)
-	errRatio         = fmt.Errorf("a row has more than %d times the bytes of the compressed file; if the file is as it should be, decompress it first (gunzip, zstd -d)", maxRatio)
 )
 
 // Next returns the next row, or io.EOF after the last row of a complete file. Any other error starts with the line number.

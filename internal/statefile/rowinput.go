@@ -2,8 +2,33 @@ package statefile
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
+	"sync"
+
+	"capture/internal/cgroup"
+)
+
+const (
+	// maxRowBytes is the maximum size of a row in bytes. Postgres does not accept values of more than 1 GB.
+	maxRowBytes = 1 << 30
+	// freeRowBytes and maxRatio limit the size of a row in a gzip file: it may be freeRowBytes plus maxRatio times the number
+	// of bytes read so far from the compressed file. gzip compresses text to a third or a tenth and generated text to a
+	// hundredth. Its highest possible ratio is 1,032.
+	freeRowBytes = 64 << 20
+	maxRatio     = 250
+	// memoryPerRow is the maximum number of copies of a row in memory while it is read and restored. A restore of a row of 100
+	// MB takes 430 MB in all.
+	memoryPerRow = 6
+)
+
+// memoryLimit returns the memory limit of the process in bytes, as it was at the first call.
+var memoryLimit = sync.OnceValue(cgroup.MemoryLimit)
+
+var (
+	errRowTooLong = errors.New("a row is too long for Postgres, or for the memory of this process")
+	errRatio      = fmt.Errorf("a row has more than %d times the bytes of the compressed file; if the file is as it should be, decompress it first (gunzip, zstd -d)", maxRatio)
 )
 
 // rowInput passes the file to the decoder, and limits the number of bytes that the decoder may read for a row.
@@ -31,22 +56,6 @@ func (in *rowInput) Read(p []byte) (int, error) {
 	in.left, in.used = in.left-n, in.used+n
 	if err != nil && err != io.EOF {
 		in.err = err
-	}
-	return n, err
-}
-
-// countingReader counts the bytes that it reads.
-type countingReader struct {
-	from  io.Reader
-	bytes int64
-	err   error // error of a failed read; nil at the end
-}
-
-func (c *countingReader) Read(p []byte) (int, error) {
-	n, err := c.from.Read(p)
-	c.bytes += int64(n)
-	if err != nil && err != io.EOF {
-		c.err = err
 	}
 	return n, err
 }

@@ -56,6 +56,8 @@ func refuseSignature(start []byte) error {
 	return nil
 }
 
+var errNotJSON = errors.New("the file is not JSON: it starts with neither [ nor {")
+
 // describeText returns the error for a text file that does not start like JSON. start is the start of its text, which the error
 // does not quote.
 func describeText(start []byte) error {
