@@ -58,20 +58,3 @@ func (p *Place) Difference(now *Place) string {
 	}
 	return ""
 }
-
-// SetHorizon sets the horizon of the last committed state, and of those that follow until the next Load commits. h must be
-// valid for the last committed state. A nil horizon means that nothing is known about the age of the rows. Only the writer may
-// call it.
-func (t *Table) SetHorizon(h *Horizon) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.horizon = h
-	if t.view != nil {
-		v := *t.view
-		v.horizon = h
-		t.view = &v
-	}
-}
-
-// Horizon returns the horizon of the View's rows, or nil if nothing is known about their age.
-func (v *View) Horizon() *Horizon { return v.horizon }

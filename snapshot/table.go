@@ -260,6 +260,20 @@ func (t *Table) Advance(at Position) {
 	}
 }
 
+// SetHorizon sets the horizon of the last committed state, and of those that follow until the next Load commits. h must be
+// valid for the last committed state. A nil horizon means that nothing is known about the age of the rows. Only the writer may
+// call it.
+func (t *Table) SetHorizon(h *Horizon) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.horizon = h
+	if t.view != nil {
+		v := *t.view
+		v.horizon = h
+		t.view = &v
+	}
+}
+
 // View returns the last committed state. It returns nil before the first Commit, and also after a Commit that failed when part
 // of its changes had been applied, until the next Load commits.
 func (t *Table) View() *View {

@@ -340,3 +340,34 @@ func (t *tree) trimPage(l *leaf) {
 	p.rebuild(0, -1)
 	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
 }
+
+// seenRows returns the record of the rows of l that the open reload has seen, or nil if there is none.
+func (t *tree) seenRows(l *leaf) *seen {
+	if !t.reloading || l.seen == nil || l.seen.load != t.loads {
+		return nil
+	}
+	return l.seen
+}
+
+// seenOrNew returns the record of the rows of l that the open reload has seen. If there is none, it makes an empty one. It must
+// be called before a row of l is put or deleted.
+func (t *tree) seenOrNew(l *leaf) *seen {
+	if s := t.seenRows(l); s != nil {
+		return s
+	}
+	l.seen = newSeen(t.loads, l.rows)
+	return l.seen
+}
+
+// appendSeen appends the record of next to the record of l. It must be called before the rows of next are added to l.
+func (t *tree) appendSeen(l, next *leaf) {
+	if t.seenRows(l) == nil && t.seenRows(next) == nil {
+		return
+	}
+	s := t.seenOrNew(l)
+	if more := t.seenRows(next); more != nil {
+		s.appendRows(more)
+	} else {
+		s.appendRows(newSeen(t.loads, next.rows))
+	}
+}

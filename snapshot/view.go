@@ -46,6 +46,9 @@ func (v *View) Origin() Origin { return v.origin }
 // Position returns the position of the database state that the View shows.
 func (v *View) Position() Position { return v.position }
 
+// Horizon returns the horizon of the View's rows, or nil if nothing is known about their age.
+func (v *View) Horizon() *Horizon { return v.horizon }
+
 // Version counts the commits of the Table up to this View. Of two Views of a Table the later one has the higher version.
 func (v *View) Version() uint64 { return v.version }
 
