@@ -10,6 +10,9 @@ import (
 // defaultPageBytes is about how many bytes of lines a page has.
 const defaultPageBytes = 64 << 10
 
+// splitBytes returns above how many bytes of lines a page of more than one row is split.
+func splitBytes(pageBytes int) int { return pageBytes + pageBytes/4 }
+
 // terminator follows each line in memory, so that lines that are adjacent in memory can be written to the file in one piece.
 const terminator = ",\n"
 

@@ -178,7 +178,7 @@ func (t *tree) putRow(key, line []byte) {
 	if i == 0 {
 		g.prefixes[li] = keyPrefix(key)
 	}
-	if l.live > t.pageBytes+t.pageBytes/4 && l.rows > 1 {
+	if l.live > splitBytes(t.pageBytes) && l.rows > 1 {
 		t.splitLeaf(gi, li)
 	}
 }

@@ -13,6 +13,8 @@
 // of WAL that the slot retains, and lost rows. They also read the horizons from which the next attempt can resync (horizon.go).
 //
 // A slot is temporary, so it ends with the connection: capture leaves nothing behind that retains WAL.
+//
+// A connection counts as broken if the server sends nothing for source.Timeouts.Idle, by default postgres.DefaultIdleTimeout.
 package logical
 
 import (

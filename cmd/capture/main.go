@@ -1,6 +1,6 @@
 // Command capture keeps a live JSON fallback of one Postgres table.
 //
-// Each command has its own file. The other files are shared by several commands: config.go defines the flags, flagtypes.go
+// Each command has its own file. The other files are shared by several commands: flags.go defines the flags, flagtypes.go
 // their types, errors.go the exit codes, format.go and terminal.go the output, and client.go the requests to a running daemon.
 package main
 

@@ -13,6 +13,12 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
+)
+
+const (
+	startTimeout = 2 * time.Minute // long enough for crash recovery on a busy machine
+	stopTimeout  = time.Minute
 )
 
 // serverUser returns the user that the server programs run as, or nil for the user of this process. Postgres refuses to run

@@ -58,11 +58,6 @@ type Server struct {
 	proc *process // nil while stopped
 }
 
-const (
-	startTimeout = 2 * time.Minute // long enough for crash recovery on a busy machine
-	stopTimeout  = time.Minute
-)
-
 var errPortTaken = errors.New("the port is taken")
 
 // Start creates a server and returns when it accepts connections. ctx limits the start only: the server runs until Close.
