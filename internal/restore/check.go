@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
+
 	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/snapshot/rowjson"
@@ -79,23 +81,23 @@ type checkedValue struct {
 	text, json string
 }
 
-// findChanged finds a value in the batch that the table's type would change. It returns the number of its row and its column,
+// findChanged finds a value of a batch that the table's type would change. It returns the number of its row and its column,
 // or false if there is no such value. It ignores values that the type cannot read at all, because COPY refuses them.
-func (l *loader) findChanged(ctx context.Context, b *batch) (row, column int, found bool, err error) {
-	for column, values := range b.checked {
+func (m *columnMap) findChanged(ctx context.Context, tx pgx.Tx, checked map[int][]checkedValue) (row, column int, found bool, err error) {
+	for column, values := range checked {
 		texts, jsons := make([]string, len(values)), make([]string, len(values))
 		for i, v := range values {
 			texts[i], jsons[i] = v.text, v.json
 		}
-		typ := l.table.ColumnType(l.columns.names[column])
+		typ := m.table.ColumnType(m.names[column])
 		changed := "pg_catalog.to_json(CAST(u.t AS " + typ + "))::pg_catalog.jsonb OPERATOR(pg_catalog.<>) u.j::pg_catalog.jsonb"
-		if l.columns.targets[column].column.Type.OID == moneyOID { // a plain number means the same in every locale
+		if m.targets[column].column.Type.OID == moneyOID { // a plain number means the same in every locale
 			changed = "CASE WHEN u.t OPERATOR(pg_catalog.~) '^-?[0-9]+([.][0-9]{1,2})?$' THEN CAST(u.t AS " + typ +
 				")::pg_catalog.numeric OPERATOR(pg_catalog.<>) u.t::pg_catalog.numeric ELSE " + changed + " END"
 		}
 		var at int
-		err := withSavepoint(ctx, l.tx, func() error {
-			return l.tx.QueryRow(ctx, "SELECT COALESCE(pg_catalog.min(u.i), 0) FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) WITH ORDINALITY u(t, j, i) WHERE "+changed,
+		err := withSavepoint(ctx, tx, func() error {
+			return tx.QueryRow(ctx, "SELECT COALESCE(pg_catalog.min(u.i), 0) FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) WITH ORDINALITY u(t, j, i) WHERE "+changed,
 				texts, jsons).Scan(&at)
 		})
 		switch {
@@ -108,10 +110,10 @@ func (l *loader) findChanged(ctx context.Context, b *batch) (row, column int, fo
 	return 0, 0, false, nil
 }
 
-// explainChanged returns the error for a value that the table's type would change.
-func (l *loader) explainChanged(b *batch, row, column int) error {
-	c := l.columns.targets[column].column
-	return fmt.Errorf("%s: column %s (%s) does not keep the value: it would change%s", b.rowPlace(row), postgres.QuoteIdentifier(c.Name), c.TypeName, typeHint(&c.Type))
+// explainChanged returns the error for a value that the table's type would change. place is the line and the key of its row.
+func (m *columnMap) explainChanged(place string, column int) error {
+	c := m.targets[column].column
+	return fmt.Errorf("%s: column %s (%s) does not keep the value: it would change%s", place, postgres.QuoteIdentifier(c.Name), c.TypeName, typeHint(&c.Type))
 }
 
 // typeHint returns what may be wrong with a value of a type, with a semicolon before it, or "".

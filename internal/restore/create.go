@@ -192,9 +192,6 @@ func (c *creation) chooseGenerated(ctx context.Context) error {
 	return err
 }
 
-// errTakeBack makes withSavepoint roll back after a successful check.
-var errTakeBack = errors.New("take it back")
-
 // foreignFunctionsSQL reports whether the view that checkExpression creates uses a function or operator that is not built in.
 // pg_depend has no entries for built-in objects, because they are pinned.
 const foreignFunctionsSQL = `
@@ -312,12 +309,6 @@ func (c *creation) setDefaults(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// execAlone runs a statement by the extended query protocol, in which a message cannot hold more than one statement.
-func execAlone(ctx context.Context, tx pgx.Tx, sql string) error {
-	_, err := tx.Conn().PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close()
-	return err
 }
 
 // defineColumn returns the definition of column i for CREATE TABLE, without its default.

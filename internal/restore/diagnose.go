@@ -13,59 +13,6 @@ import (
 	"capture/internal/postgres"
 )
 
-// placeExpression returns an SQL expression for the place of the row of alias s in the file. That is its line or, if the
-// staging table has no room for the line, its number.
-func (m *stagedMerge) placeExpression() string {
-	if m.wide {
-		return "(SELECT pg_catalog.count(*) FROM " + stagingTable + " b WHERE b.ctid OPERATOR(pg_catalog.<=) s.ctid)"
-	}
-	return "s." + m.line
-}
-
-// describePlace returns the place and the key of a row for an error message.
-func (m *stagedMerge) describePlace(place int64, key string) string {
-	what := "line"
-	if m.wide {
-		what = "row"
-	}
-	if len(m.key) == 0 {
-		return fmt.Sprintf("%s %d", what, place)
-	}
-	return fmt.Sprintf("%s %d (%s %s)", what, place, strings.Join(m.key, ", "), foreign.Text(key))
-}
-
-// findPlace returns the place of the first staged row that a FROM clause selects. It returns "" if there is none, or on an error.
-func (m *stagedMerge) findPlace(ctx context.Context, from string) string {
-	key := "''"
-	if len(m.key) > 0 {
-		key = keyExpression("s", m.key)
-	}
-	var place int64
-	var text string
-	err := withSavepoint(ctx, m.tx, func() error {
-		return m.tx.QueryRow(ctx, fmt.Sprintf("SELECT %s, %s FROM %s ORDER BY %s LIMIT 1", m.placeExpression(), key, from, m.number)).Scan(&place, &text)
-	})
-	if err != nil {
-		return ""
-	}
-	return m.describePlace(place, text)
-}
-
-// explainDuplicateKey returns the error for two rows of the file with the same key.
-func (m *stagedMerge) explainDuplicateKey(key string, first, second int64) error {
-	what := "lines"
-	if m.wide {
-		what = "rows"
-	}
-	return fmt.Errorf("the file has the key %s twice, at %s %d and %d", foreign.Text(key), what, first, second)
-}
-
-// explainConflicts returns the error for rows whose keys the table has already.
-func (m *stagedMerge) explainConflicts(ctx context.Context, conflicts int64) error {
-	first := m.findPlace(ctx, stagingTable+" s WHERE NOT EXISTS (SELECT FROM "+planTable+" p WHERE p.number OPERATOR(pg_catalog.=) "+m.number+")")
-	return &ConflictError{m.table.Name().String(), conflicts, first}
-}
-
 // explainRefused returns the error for a merge that the server has refused. If it is about a row, the error names that row.
 func (m *stagedMerge) explainRefused(ctx context.Context, err error) error {
 	action := "write to " + m.table.Name().String()
@@ -213,6 +160,9 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	}
 	return nil
 }
+
+// errDisplaced is the error for a way of writing the rows that cannot work and is not tried.
+var errDisplaced = errors.New("rows stand in each other's way")
 
 // explainDisplaced returns the error for rows that block each other, so that they can be written in no order.
 func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {

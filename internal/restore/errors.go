@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"errors"
 	"fmt"
 
 	"capture/internal/postgres"
@@ -62,3 +63,19 @@ func (e *rowError) Error() string {
 }
 
 func (e *rowError) Unwrap() error { return e.err }
+
+// explain returns err with the action that failed, as [postgres.ExplainRedacted] does. For a missing privilege, its hint is about
+// restoring, not about following a table.
+func explain(action string, err error) error {
+	if postgres.SQLState(err) != insufficientPrivilege || postgres.IsRowRefused(err) {
+		return postgres.ExplainRedacted(action, err)
+	}
+	if known := (*postgres.Problem)(nil); errors.As(err, &known) {
+		return err
+	}
+	return &postgres.Problem{
+		Summary: action + ": " + postgres.RedactedMessage(err), Err: err,
+		Reason: "the user lacks a privilege",
+		Hint:   "GRANT … ON … TO …; for the object that the server names, as its owner or a superuser",
+	}
+}

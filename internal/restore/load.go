@@ -2,7 +2,6 @@ package restore
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -18,14 +17,13 @@ import (
 // loader copies the file's rows into a table of the database.
 type loader struct {
 	tx       pgx.Tx
-	table    *postgres.Table
 	file     *statefile.File
 	rows     *statefile.Reader
 	columns  *columnMap
 	into     string // target table and its columns, as SQL for COPY
 	staged   bool   // whether the target is the staging table, which also has the values of generated columns
 	numbered bool   // whether each row starts with its number and its line in the file: see appendCopyRow
-	progress func(rows int, bytes int64)
+	progress *progress
 
 	loaded    int      // number of rows that the server has read
 	accepted  int64    // number of rows that the server says it has copied
@@ -50,7 +48,7 @@ func (l *loader) load(ctx context.Context, first statefile.Row) error {
 				return err
 			}
 			l.loaded += b.rowCount()
-			l.progress(l.loaded, b.fileRead)
+			l.progress.report("restoring", l.loaded, b.fileRead)
 			free <- b
 		}
 		return nil
@@ -106,8 +104,12 @@ func (l *loader) encodeRow(b *batch, row statefile.Row, number int) error {
 
 // sendBatch copies a batch into the table. If the server refuses a row, the error names that row.
 func (l *loader) sendBatch(ctx context.Context, b *batch) error {
-	if row, column, found, err := l.findChanged(ctx, b); err != nil || found {
-		return cmp.Or(err, l.explainChanged(b, row, column))
+	row, column, changed, err := l.columns.findChanged(ctx, l.tx, b.checked)
+	if err != nil {
+		return err
+	}
+	if changed {
+		return l.columns.explainChanged(b.rowPlace(row), column)
 	}
 	copyRows := func(lo, hi int) error {
 		return retryLocked(ctx, func() error {

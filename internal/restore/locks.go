@@ -29,38 +29,38 @@ const (
 // lockTable locks the table against writes of other sessions until the end of the transaction, except in a dry run. Others can
 // still read. Without their writes, the comparison stays valid, and no insert takes a value from a sequence while setSequences
 // sets it. Between its attempts, lockTable holds no lock on the table, so that nobody waits for it for long.
-func (r *restoration) lockTable(ctx context.Context) error {
-	if r.options.DryRun {
-		return setLockTimeout(ctx, r.tx, rowLockTimeout)
+func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table, o *Options, p *progress) error {
+	if o.DryRun {
+		return setLockTimeout(ctx, tx, rowLockTimeout)
 	}
-	wait := r.options.LockWait
+	wait := o.LockWait
 	if wait == 0 {
 		wait = defaultLockWait
 	}
 	for deadline := time.Now().Add(wait); ; {
-		r.report("waiting for the table", 0, 0)
-		err := withSavepoint(ctx, r.tx, func() error {
-			if err := setLockTimeout(ctx, r.tx, tableLockTimeout); err != nil {
+		p.report("waiting for the table", 0, 0)
+		err := withSavepoint(ctx, tx, func() error {
+			if err := setLockTimeout(ctx, tx, tableLockTimeout); err != nil {
 				return err
 			}
-			_, err := r.tx.Exec(ctx, "LOCK TABLE "+r.table.FromClause()+" IN SHARE ROW EXCLUSIVE MODE")
+			_, err := tx.Exec(ctx, "LOCK TABLE "+table.FromClause()+" IN SHARE ROW EXCLUSIVE MODE")
 			return err
 		})
 		if err == nil {
-			return setLockTimeout(ctx, r.tx, rowLockTimeout)
+			return setLockTimeout(ctx, tx, rowLockTimeout)
 		}
 		if !isLocked(err) || ctx.Err() != nil {
-			return explain("lock table "+r.result.Table, err)
+			return explain("lock table "+table.Name().String(), err)
 		}
-		holders := r.describeHolders(ctx)
+		holders := describeHolders(ctx, tx, table)
 		if time.Now().After(deadline) {
 			return &postgres.Problem{
-				Summary: fmt.Sprintf("table %s is locked%s", r.result.Table, holders), Err: err,
+				Summary: fmt.Sprintf("table %s is locked%s", table.Name(), holders), Err: err,
 				Reason: fmt.Sprintf("a restore needs it without writers, and waited for %s", wait.Round(time.Second)),
 				Hint:   "end that transaction (SELECT pg_terminate_backend(…) ends a session), or stop what writes, and try again",
 			}
 		}
-		r.report("waiting for the table"+holders, 0, 0)
+		p.report("waiting for the table"+holders, 0, 0)
 		select {
 		case <-time.After(time.Second/2 + rand.N(time.Second)):
 		case <-ctx.Done():
@@ -104,29 +104,14 @@ const holdersSQL = `
 
 // describeHolders returns who holds the table's locks, for a message: ", by process 17 of app (worker), idle in transaction for
 // 00:01:02". It returns "" if it can't tell.
-func (r *restoration) describeHolders(ctx context.Context) string {
+func describeHolders(ctx context.Context, tx pgx.Tx, table *postgres.Table) string {
 	var holders []string
-	err := withSavepoint(ctx, r.tx, func() (err error) {
-		holders, err = queryTexts(ctx, r.tx, holdersSQL, int64(r.table.OID))
+	err := withSavepoint(ctx, tx, func() (err error) {
+		holders, err = queryTexts(ctx, tx, holdersSQL, int64(table.OID))
 		return err
 	})
 	if err != nil || len(holders) == 0 {
 		return ""
 	}
 	return ", by " + foreign.Text(strings.Join(holders, "; "))
-}
-
-// guardSession makes the server notice within minutes that this process or the network between them is gone, so that the server
-// releases the locks. client_connection_check_interval exists since PostgreSQL 14, and only on some systems.
-func guardSession(ctx context.Context, tx pgx.Tx) error {
-	for _, s := range [][2]string{{"client_connection_check_interval", "5s"}, {"tcp_keepalives_idle", "30"}, {"tcp_keepalives_interval", "10"}, {"tcp_keepalives_count", "6"}} {
-		err := withSavepoint(ctx, tx, func() error {
-			_, err := tx.Exec(ctx, "SELECT pg_catalog.set_config(name, $2::text, true) FROM pg_catalog.pg_settings WHERE name = $1::text", s[0], s[1])
-			return err
-		})
-		if err != nil && (tx.Conn().IsClosed() || ctx.Err() != nil) {
-			return postgres.ExplainRedacted("set up the session", err)
-		}
-	}
-	return nil
 }

@@ -1,11 +1,7 @@
 package restore
 
 import (
-	"context"
-	"errors"
 	"strings"
-
-	"github.com/jackc/pgx/v5"
 
 	"capture/internal/postgres"
 )
@@ -55,35 +51,4 @@ func isRefusal(err error) bool {
 		return false
 	}
 	return true
-}
-
-// withOwnPath runs f with the session's own search path. Statements that write to the target table run this way because they
-// fire the application's triggers, which may depend on that path. The statements themselves qualify every name, including
-// those of operators, with its schema.
-func withOwnPath(ctx context.Context, tx pgx.Tx, f func() error) error {
-	if _, err := tx.Exec(ctx, postgres.OwnSearchPath); err != nil {
-		return err
-	}
-	if err := f(); err != nil {
-		return err // the caller's rollback also restores the search path
-	}
-	_, err := tx.Exec(ctx, postgres.EmptySearchPath)
-	return err
-}
-
-// withSavepoint runs f within a savepoint. If f fails, it rolls back to the savepoint.
-func withSavepoint(ctx context.Context, tx pgx.Tx, f func() error) error {
-	if _, err := tx.Exec(ctx, "SAVEPOINT capture"); err != nil {
-		return err
-	}
-	err := f()
-	end := "RELEASE SAVEPOINT capture"
-	if err != nil {
-		if tx.Conn().IsClosed() || ctx.Err() != nil {
-			return err
-		}
-		end = "ROLLBACK TO SAVEPOINT capture; RELEASE SAVEPOINT capture"
-	}
-	_, after := tx.Conn().PgConn().Exec(ctx, end).ReadAll()
-	return errors.Join(err, after)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -26,7 +25,8 @@ func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
 		return Result{}, fmt.Errorf("restore %s: %w", statefile.Name(o.Path), err)
 	}
 	defer file.Close()
-	r := &restoration{options: o, file: file, rows: statefile.NewReader(file), conn: conn}
+	rows := statefile.NewReader(file)
+	r := &restoration{options: o, file: file, rows: rows, progress: &progress{o.Progress, file, rows}, conn: conn}
 	if err := r.run(ctx); err != nil {
 		return Result{}, fmt.Errorf("restore %s: %w", file.Name(), err)
 	}
@@ -35,12 +35,13 @@ func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
 
 // restoration is one run of Restore.
 type restoration struct {
-	options Options
-	file    *statefile.File
-	rows    *statefile.Reader
-	conn    *pgx.Conn
-	tx      pgx.Tx
-	result  Result
+	options  Options
+	file     *statefile.File
+	rows     *statefile.Reader
+	progress *progress
+	conn     *pgx.Conn
+	tx       pgx.Tx
+	result   Result
 
 	transaction int64 // ID of the transaction, from txid_current
 
@@ -70,7 +71,7 @@ func (r *restoration) run(ctx context.Context) (err error) {
 	if r.transaction, err = transactionID(ctx, r.tx); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{r.prepareSession, r.prepareTable, r.chooseWay, r.lockTable, r.checkUnchanged, r.writeRows, r.checkTransaction} {
+	for _, step := range []func(context.Context) error{r.prepareSession, r.prepareTable, r.chooseWay, r.lockTable, r.writeRows, r.checkTransaction} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -114,12 +115,6 @@ func (r *restoration) prepareSession(ctx context.Context) error {
 // been committed.
 var ErrUnknownOutcome = errors.New("interrupted during the commit: the rows are all in the table, or none of them is; see which with --dry-run")
 
-// transactionID returns the ID of the current transaction. Postgres assigns the ID at the first call.
-func transactionID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
-	err = tx.QueryRow(ctx, "SELECT pg_catalog.txid_current()").Scan(&id)
-	return id, postgres.ExplainRedacted("begin", err)
-}
-
 // checkTransaction returns an error unless the current transaction is still the one that the restore began. If something in
 // the file or in the database has ended that transaction, the result of the restore would be wrong.
 func (r *restoration) checkTransaction(ctx context.Context) error {
@@ -160,7 +155,7 @@ func (r *restoration) writeRows(ctx context.Context) error {
 		return err
 	}
 	if r.merge != nil {
-		if err := r.during("comparing", func() error { return r.merge.compare(ctx) }); err != nil {
+		if err := r.progress.during("comparing", func() error { return r.merge.compare(ctx) }); err != nil {
 			return err
 		}
 	}
@@ -195,7 +190,7 @@ func (r *restoration) loadRows(ctx context.Context) error {
 		if err := r.checkFile(ctx, nil); err != nil {
 			return err
 		}
-		return r.deleteAll(ctx)
+		return deleteAll(ctx, r.tx, r.table, r.hooks, &r.options, &r.result)
 	case r.columns == nil:
 		return r.checkFile(ctx, nil)
 	}
@@ -231,8 +226,7 @@ func (r *restoration) checkFile(ctx context.Context, found error) error {
 }
 
 func (r *restoration) newLoader(into string, staged bool) *loader {
-	return &loader{tx: r.tx, table: r.table, file: r.file, rows: r.rows, columns: r.columns, into: into, staged: staged,
-		progress: func(rows int, bytes int64) { r.report("restoring", rows, bytes) }}
+	return &loader{tx: r.tx, file: r.file, rows: r.rows, columns: r.columns, into: into, staged: staged, progress: r.progress}
 }
 
 // explainDuplicate returns a clearer error if the server has refused a duplicate key: either the table has a row with that
@@ -258,33 +252,6 @@ func (r *restoration) explainDuplicate(ctx context.Context, err error) error {
 		return &ConflictError{Table: r.result.Table, First: refused.place}
 	}
 	return err
-}
-
-// during runs f, which reports no progress itself. Meanwhile, it reports the text doing from time to time.
-func (r *restoration) during(doing string, f func() error) error {
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-time.After(time.Second / 2):
-				r.report(doing, r.rows.Rows(), 0)
-			case <-stop:
-				return
-			}
-		}
-	}()
-	defer func() {
-		close(stop)
-		<-stopped
-	}()
-	return f()
-}
-
-func (r *restoration) report(doing string, rows int, bytes int64) {
-	if r.options.Progress != nil {
-		r.options.Progress(statefile.Progress{Doing: doing, Rows: rows, Bytes: bytes, Total: r.file.Size()})
-	}
 }
 
 // isTableMissing reports whether LoadTable failed because the table does not exist.

@@ -2,7 +2,6 @@ package restore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -35,14 +34,14 @@ const rightsSQL = `
 		pg_catalog.has_table_privilege($1::bigint::oid, 'DELETE')`
 
 // checkRights returns a [*postgres.Problem] that names all privileges that the restore lacks, with the statements that grant
-// them. staged is true if it needs temporary tables.
-func (r *restoration) checkRights(ctx context.Context, staged bool) error {
+// them. columns is nil if the file has no rows. staged is true if the restore needs temporary tables.
+func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns *columnMap, o *Options, staged bool) error {
 	var names []string
-	if r.columns != nil {
-		names = r.columns.writableNames()
+	if columns != nil {
+		names = columns.writableNames()
 	}
 	var have rights
-	err := r.tx.QueryRow(ctx, rightsSQL, int64(r.table.OID), names).Scan(&have.user, &have.database, &have.temporary, &have.lock, &have.insert, &have.update, &have.delete)
+	err := tx.QueryRow(ctx, rightsSQL, int64(table.OID), names).Scan(&have.user, &have.database, &have.temporary, &have.lock, &have.insert, &have.update, &have.delete)
 	if err != nil {
 		return postgres.ExplainRedacted("read the user's rights", err)
 	}
@@ -52,7 +51,6 @@ func (r *restoration) checkRights(ctx context.Context, staged bool) error {
 			lacks = append(lacks, privilege+" ("+why+")")
 		}
 	}
-	o := &r.options
 	need(names != nil, have.insert, "INSERT", "for the file's rows")
 	need(o.OnConflict == Overwrite && names != nil, have.update, "UPDATE", "to overwrite")
 	need(o.DeleteExtra, have.delete, "DELETE", "for --delete-extra")
@@ -65,7 +63,7 @@ func (r *restoration) checkRights(ctx context.Context, staged bool) error {
 	}
 	user := postgres.QuoteIdentifier(have.user)
 	if len(privileges) > 0 {
-		grants = append(grants, fmt.Sprintf("GRANT %s ON %s TO %s;", strings.Join(privileges, ", "), r.table.Name().Quoted(), user))
+		grants = append(grants, fmt.Sprintf("GRANT %s ON %s TO %s;", strings.Join(privileges, ", "), table.Name().Quoted(), user))
 	}
 	if staged && !have.temporary {
 		lacks = append(lacks, "TEMPORARY (for a temporary table in which rows are compared)")
@@ -75,15 +73,15 @@ func (r *restoration) checkRights(ctx context.Context, staged bool) error {
 		return nil
 	}
 	return &postgres.Problem{
-		Summary: fmt.Sprintf("user %s lacks the rights to restore table %s", have.user, r.table.Name()),
+		Summary: fmt.Sprintf("user %s lacks the rights to restore table %s", have.user, table.Name()),
 		Reason:  "it needs " + strings.Join(lacks, ", "),
 		Hint:    strings.Join(grants, " "),
 	}
 }
 
 // mayUseTemporary reports whether the user may create temporary tables.
-func (r *restoration) mayUseTemporary(ctx context.Context) (may bool) {
-	err := r.tx.QueryRow(ctx, "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')").Scan(&may)
+func mayUseTemporary(ctx context.Context, tx pgx.Tx) (may bool) {
+	err := tx.QueryRow(ctx, "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY')").Scan(&may)
 	return err == nil && may
 }
 
@@ -94,29 +92,4 @@ func explainNoKey(table *postgres.Table) error {
 		Reason:  "without one, it can't be told which rows of the file it has already",
 		Hint:    fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (…); or empty the table first", table.Name().Quoted()),
 	}
-}
-
-// explain returns err with the action that failed, as [postgres.ExplainRedacted] does. For a missing privilege, its hint is about
-// restoring, not about following a table.
-func explain(action string, err error) error {
-	if postgres.SQLState(err) != insufficientPrivilege || postgres.IsRowRefused(err) {
-		return postgres.ExplainRedacted(action, err)
-	}
-	if known := (*postgres.Problem)(nil); errors.As(err, &known) {
-		return err
-	}
-	return &postgres.Problem{
-		Summary: action + ": " + postgres.RedactedMessage(err), Err: err,
-		Reason: "the user lacks a privilege",
-		Hint:   "GRANT … ON … TO …; for the object that the server names, as its owner or a superuser",
-	}
-}
-
-// queryTexts returns the only column of a query's rows.
-func queryTexts(ctx context.Context, tx pgx.Tx, sql string, args ...any) ([]string, error) {
-	rows, err := tx.Query(ctx, sql, args...)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, pgx.RowTo[string])
 }

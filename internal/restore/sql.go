@@ -60,3 +60,12 @@ func sameKey(table *postgres.Table, a, b string) string {
 	}
 	return strings.Join(list, " AND ")
 }
+
+// queryTexts returns the only column of a query's rows.
+func queryTexts(ctx context.Context, tx pgx.Tx, sql string, args ...any) ([]string, error) {
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}

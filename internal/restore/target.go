@@ -1,9 +1,7 @@
 package restore
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -20,25 +18,13 @@ func (r *restoration) loadTable(ctx context.Context, q postgres.Querier) (*postg
 	return postgres.LoadTarget(ctx, q, r.file.Table(r.options.Table), key)
 }
 
-// peek runs f, which only reads, and then releases the locks that f took. Otherwise a change of the table's definition would
-// wait until the file has been read, and the application would wait behind that change.
-func (r *restoration) peek(ctx context.Context, f func() error) error {
-	err := withSavepoint(ctx, r.tx, func() error {
-		return cmp.Or(f(), errTakeBack)
-	})
-	if errors.Is(err, errTakeBack) {
-		return nil
-	}
-	return err
-}
-
 // prepareTable loads or creates the table, maps the file's columns to it, and loads its hooks.
 func (r *restoration) prepareTable(ctx context.Context) (err error) {
 	load := func() (err error) {
 		r.table, err = r.loadTable(ctx, r.tx)
 		return err
 	}
-	err = r.peek(ctx, load)
+	err = peek(ctx, r.tx, load)
 	name := r.file.Table(r.options.Table)
 	switch {
 	case isTableMissing(err) && !r.options.Create:
@@ -63,7 +49,7 @@ func (r *restoration) prepareTable(ctx context.Context) (err error) {
 	if r.columns != nil {
 		r.result.Notes = append(r.result.Notes, r.columns.notes...)
 	}
-	return r.peek(ctx, func() (err error) {
+	return peek(ctx, r.tx, func() (err error) {
 		r.hooks, err = loadHooks(ctx, r.tx, r.table)
 		return err
 	})
@@ -88,7 +74,7 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 // table, which needs no lock on the table yet.
 func (r *restoration) chooseWay(ctx context.Context) error {
 	o := &r.options
-	if err := r.peek(ctx, func() error { return r.isEmpty(ctx) }); err != nil {
+	if err := peek(ctx, r.tx, func() error { return r.isEmpty(ctx) }); err != nil {
 		return err
 	}
 	events := triggerInsert
@@ -112,11 +98,11 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 	if !r.empty && len(r.table.Key) == 0 || !r.empty && !r.table.HasKey() {
 		return explainNoKey(r.table)
 	}
-	if err := r.checkRights(ctx, staged); err != nil {
+	if err := checkRights(ctx, r.tx, r.table, r.columns, o, staged); err != nil {
 		return err
 	}
 	if !staged && r.columns != nil && o.DryRun && !r.empty { // to count all conflicts, not only to find the first
-		staged = r.mayUseTemporary(ctx)
+		staged = mayUseTemporary(ctx, r.tx)
 	}
 	if !staged {
 		return nil
@@ -126,8 +112,9 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 
 // stage copies the file's rows into a temporary table.
 func (r *restoration) stage(ctx context.Context, generatedDiffer bool) error {
-	r.merge = newStagedMerge(r)
-	r.merge.generatedDiffer = generatedDiffer
+	r.merge = &stagedMerge{tx: r.tx, columns: r.columns, table: r.table, options: &r.options, result: &r.result, hooks: r.hooks, progress: r.progress,
+		generatedDiffer: generatedDiffer}
+	r.merge.prepare()
 	if err := r.merge.createStaging(ctx); err != nil {
 		return err
 	}
@@ -143,6 +130,14 @@ func (r *restoration) stage(ctx context.Context, generatedDiffer bool) error {
 func (r *restoration) isEmpty(ctx context.Context) error {
 	err := r.tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+r.table.FromClause()+")").Scan(&r.empty)
 	return explain("read table "+r.result.Table, err)
+}
+
+// lockTable locks the table, and checks that it is still what the restore was prepared for.
+func (r *restoration) lockTable(ctx context.Context) error {
+	if err := lockTable(ctx, r.tx, r.table, &r.options, r.progress); err != nil {
+		return err
+	}
+	return r.checkUnchanged(ctx)
 }
 
 // checkUnchanged returns an error if, once the table is locked, its definition is not the one that the restore was prepared

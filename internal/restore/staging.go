@@ -8,8 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
-	"capture/snapshot/rowjson"
 )
 
 const (
@@ -27,14 +27,14 @@ const (
 // plan. Then one statement deletes, updates and inserts. So the constraints that are checked at the end of a statement, such as
 // foreign keys, see only the final state: see runSteps.
 type stagedMerge struct {
-	tx      pgx.Tx
-	columns *columnMap
-	table   *postgres.Table
-	options *Options
-	result  *Result
-	hooks   *hooks
-	exact   bool // whether the table must become what the file says
-	during  func(doing string, f func() error) error
+	tx       pgx.Tx
+	columns  *columnMap
+	table    *postgres.Table
+	options  *Options
+	result   *Result
+	hooks    *hooks
+	exact    bool // whether the table must become what the file says
+	progress *progress
 
 	key             []string // names of the key columns
 	generatedDiffer bool     // whether the file's generated columns may have other values than the table's expressions give
@@ -54,25 +54,24 @@ type stagedMerge struct {
 // plannedRows are the numbers of rows that the merge is going to write.
 type plannedRows struct{ inserted, overwritten, deleted int64 }
 
-func newStagedMerge(r *restoration) *stagedMerge {
-	m := &stagedMerge{tx: r.tx, columns: r.columns, table: r.table, options: &r.options, result: &r.result, hooks: r.hooks, during: r.during,
-		key: r.columns.keyNames(), wide: len(r.columns.names) > maxColumns-2}
+// prepare sets the fields that follow from the table and from the file's columns.
+func (m *stagedMerge) prepare() {
+	m.key, m.wide = m.columns.keyNames(), len(m.columns.names) > maxColumns-2
 	m.number = "s.ctid"
 	if !m.wide {
 		m.number, m.line = "s."+m.unusedName("row"), m.unusedName("line")
 	}
-	for i := range r.table.Columns {
-		c := &r.table.Columns[i]
-		if _, ok := r.columns.at[c.Name]; !ok && c.Generated == "" {
+	for i := range m.table.Columns {
+		c := &m.table.Columns[i]
+		if _, ok := m.columns.at[c.Name]; !ok && c.Generated == "" {
 			m.lacking = append(m.lacking, c.Name)
 		}
 	}
-	for i, t := range r.columns.targets {
+	for i, t := range m.columns.targets {
 		if t.column.Identity == "a" {
-			m.fixed = append(m.fixed, r.columns.names[i])
+			m.fixed = append(m.fixed, m.columns.names[i])
 		}
 	}
-	return m
 }
 
 // unusedName returns a quoted column name that starts with base and that is not a column of the file.
@@ -104,48 +103,6 @@ func (m *stagedMerge) createStaging(ctx context.Context) error {
 	return explain("create a temporary table", err)
 }
 
-// merge merges the staged rows into the table. rows is the number of rows in the file, all of which must be staged.
-func (m *stagedMerge) merge(ctx context.Context, rows int) error {
-	m.rows = rows
-	steps := []struct {
-		doing string
-		step  func(context.Context) error
-	}{{"comparing", m.analyze}, {"comparing", m.refuseDuplicates}, {"comparing", m.planRows}, {"comparing", m.planDeletes}, {"writing", m.write}}
-	for _, s := range steps {
-		if err := m.during(s.doing, func() error { return s.step(ctx) }); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (m *stagedMerge) analyze(ctx context.Context) error {
-	_, err := m.tx.Exec(ctx, "ANALYZE "+stagingTable)
-	return explain("analyze the temporary table", err)
-}
-
-// refuseDuplicates returns an error if two rows of the file have the same key, in the sense of the key's index.
-func (m *stagedMerge) refuseDuplicates(ctx context.Context) error {
-	if len(m.key) == 0 {
-		return nil
-	}
-	key := columnList("s", m.key)
-	if !m.table.HasKey() {
-		key = keyExpression("s", m.key)
-	}
-	var text string
-	var first, second int64
-	err := m.tx.QueryRow(ctx, fmt.Sprintf("SELECT min(%s), min(%s), max(%[2]s) FROM %[3]s s GROUP BY %[4]s HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1 LIMIT 1",
-		keyExpression("s", m.key), m.placeExpression(), stagingTable, key)).Scan(&text, &first, &second)
-	switch {
-	case err == pgx.ErrNoRows:
-		return nil
-	case err != nil:
-		return explain("search the file for duplicate keys", err)
-	}
-	return m.explainDuplicateKey(text, first, second)
-}
-
 // same returns an SQL condition that is true if the rows of the aliases s and t have the same key.
 func (m *stagedMerge) same() string { return sameKey(m.table, "s", "t") }
 
@@ -156,59 +113,6 @@ func (m *stagedMerge) differ(names []string) string {
 		return "pg_catalog.translate(pg_catalog.row_to_json(ROW(" + columnList(alias, names) + `))::pg_catalog.text, E'\n\r', '  ')`
 	}
 	return row("t") + " OPERATOR(pg_catalog.<>) " + row("s")
-}
-
-// planRows creates the plan table. It has one row for each row of the staging table that is to be inserted ("new") or
-// overwritten. A row is marked as "moved" if it must be overwritten and UPDATE can't change it: it is deleted and inserted
-// again.
-func (m *stagedMerge) planRows(ctx context.Context) error {
-	where := "t.tableoid IS NULL"
-	moved := "false"
-	if m.options.OnConflict == Overwrite {
-		where += " OR " + m.differ(m.columns.writableNames())
-		if len(m.fixed) > 0 {
-			moved = "t.tableoid IS NOT NULL AND " + m.differ(m.fixed)
-		}
-	}
-	join := "LEFT JOIN " + m.table.FromClause() + " t ON " + m.same()
-	if len(m.key) == 0 { // the table is empty
-		join = "LEFT JOIN (SELECT NULL::pg_catalog.oid AS tableoid) t ON false"
-		where, moved = "true", "false"
-	}
-	_, err := m.tx.Exec(ctx, fmt.Sprintf("CREATE TEMPORARY TABLE capture_restore_plan ON COMMIT DROP AS SELECT %s AS number, t.tableoid IS NULL AS new, %s AS moved FROM %s s %s WHERE %s",
-		m.number, moved, stagingTable, join, where))
-	if err != nil {
-		return explain("compare the file with "+m.table.Name().String(), err)
-	}
-	err = m.tx.QueryRow(ctx, "SELECT pg_catalog.count(*) FILTER (WHERE new), pg_catalog.count(*) FILTER (WHERE NOT new) FROM "+planTable).Scan(&m.planned.inserted, &m.planned.overwritten)
-	if err != nil {
-		return explain("compare the file with "+m.table.Name().String(), err)
-	}
-	if _, err := m.tx.Exec(ctx, "ANALYZE "+planTable); err != nil {
-		return explain("analyze the temporary table", err)
-	}
-	conflicts := int64(m.rows) - m.planned.inserted
-	switch {
-	case m.options.OnConflict == Fail && conflicts > 0:
-		return m.explainConflicts(ctx, conflicts)
-	case m.options.OnConflict == Skip && conflicts > 0:
-		m.result.Skipped.Rows = conflicts
-		m.result.Skipped.Keys, err = m.firstKeys(ctx, stagingTable+" s WHERE NOT EXISTS (SELECT FROM "+planTable+" p WHERE p.number OPERATOR(pg_catalog.=) "+m.number+")")
-		return err
-	}
-	m.result.Unchanged = conflicts - m.planned.overwritten
-	return nil
-}
-
-// planDeletes counts the rows of the table that the file lacks.
-func (m *stagedMerge) planDeletes(ctx context.Context) (err error) {
-	if !m.options.DeleteExtra || len(m.key) == 0 {
-		return nil
-	}
-	m.result.Deleted, err = countKeys(ctx, m.tx, m.table,
-		"SELECT "+keyExpression("t", m.key)+" FROM "+m.table.FromClause()+" t WHERE "+m.extra(), columnList("t", m.key))
-	m.planned.deleted = m.result.Deleted.Rows
-	return err
 }
 
 // extra returns an SQL condition that is true if the file lacks the row of alias t.
@@ -233,12 +137,40 @@ func (m *stagedMerge) firstKeys(ctx context.Context, from string) (keys []string
 	return keys, explain("compare the file with "+m.table.Name().String(), err)
 }
 
-// keyMayLookDifferent reports whether two values of key column i can be equal and have different texts, such as 1.0 and 1.00,
-// or a and A under a collation that ignores case.
-func keyMayLookDifferent(c *rowjson.Column) bool {
-	switch c.Type.OID {
-	case 16, 20, 21, 23, 26, 1082, 1083, 1114, 1184, 2950: // bool, int8, int2, int4, oid, date, time, timestamp, timestamptz, uuid
-		return false
+// placeExpression returns an SQL expression for the place of the row of alias s in the file. That is its line or, if the
+// staging table has no room for the line, its number.
+func (m *stagedMerge) placeExpression() string {
+	if m.wide {
+		return "(SELECT pg_catalog.count(*) FROM " + stagingTable + " b WHERE b.ctid OPERATOR(pg_catalog.<=) s.ctid)"
 	}
-	return true
+	return "s." + m.line
+}
+
+// describePlace returns the place and the key of a row for an error message.
+func (m *stagedMerge) describePlace(place int64, key string) string {
+	what := "line"
+	if m.wide {
+		what = "row"
+	}
+	if len(m.key) == 0 {
+		return fmt.Sprintf("%s %d", what, place)
+	}
+	return fmt.Sprintf("%s %d (%s %s)", what, place, strings.Join(m.key, ", "), foreign.Text(key))
+}
+
+// findPlace returns the place of the first staged row that a FROM clause selects. It returns "" if there is none, or on an error.
+func (m *stagedMerge) findPlace(ctx context.Context, from string) string {
+	key := "''"
+	if len(m.key) > 0 {
+		key = keyExpression("s", m.key)
+	}
+	var place int64
+	var text string
+	err := withSavepoint(ctx, m.tx, func() error {
+		return m.tx.QueryRow(ctx, fmt.Sprintf("SELECT %s, %s FROM %s ORDER BY %s LIMIT 1", m.placeExpression(), key, from, m.number)).Scan(&place, &text)
+	})
+	if err != nil {
+		return ""
+	}
+	return m.describePlace(place, text)
 }

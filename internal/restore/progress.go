@@ -1,0 +1,41 @@
+package restore
+
+import (
+	"time"
+
+	"capture/internal/statefile"
+)
+
+// progress reports to the caller of Restore how far the restore is.
+type progress struct {
+	callback func(statefile.Progress) // Options.Progress; may be nil
+	file     *statefile.File
+	rows     *statefile.Reader
+}
+
+func (p *progress) report(doing string, rows int, bytes int64) {
+	if p.callback != nil {
+		p.callback(statefile.Progress{Doing: doing, Rows: rows, Bytes: bytes, Total: p.file.Size()})
+	}
+}
+
+// during runs f, which reports no progress itself. Meanwhile, it reports the text doing from time to time.
+func (p *progress) during(doing string, f func() error) error {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-time.After(time.Second / 2):
+				p.report(doing, p.rows.Rows(), 0)
+			case <-stop:
+				return
+			}
+		}
+	}()
+	defer func() {
+		close(stop)
+		<-stopped
+	}()
+	return f()
+}

@@ -1,0 +1,132 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"capture/internal/postgres"
+	"capture/snapshot/rowjson"
+)
+
+// written are the numbers of rows that a merge has written, as Postgres counted them.
+type written struct {
+	deleted           int64 // rows that the file lacks
+	removed, returned int64 // number of rows deleted in order to be inserted again, and number of these rows inserted again
+	updated, inserted int64
+	withoutTriggers   bool // whether triggers and foreign keys were off
+}
+
+// step is one of the statements that the merge consists of.
+type step struct {
+	name      string
+	sql       string // ends with a condition
+	returning string // list of RETURNING
+	needed    bool
+}
+
+// steps returns the statements of the merge in their order: deletes before updates before inserts, so that a unique value is free
+// before another row needs it.
+func (m *stagedMerge) steps() []step {
+	target, names := m.table.FromClause()+" t", m.columns.writableNames()
+	var set []string
+	for i, name := range m.columns.names {
+		t := &m.columns.targets[i]
+		if !t.generated && !slices.Contains(m.fixed, name) && (!slices.Contains(m.key, name) || keyMayLookDifferent(t.column)) {
+			set = append(set, fmt.Sprintf("%s = s.%[1]s", postgres.QuoteIdentifier(name)))
+		}
+	}
+	number := m.removedNumber()
+	return []step{
+		{"deleted", fmt.Sprintf("DELETE FROM %s WHERE %s", target, m.extra()), "1", m.planned.deleted > 0},
+		{"removed", fmt.Sprintf("DELETE FROM %s USING %s AND %s", target, m.staged("p.moved"), m.same()), "p.number AS " + number + commaColumns("t", m.lacking), m.moved > 0},
+		{"updated", fmt.Sprintf("UPDATE %s SET %s FROM %s AND %s", target, strings.Join(set, ", "), m.staged("NOT p.new AND NOT p.moved"), m.same()),
+			"1", m.planned.overwritten > m.moved},
+		{"returned", m.insertReturned("removed", number), "1", m.moved > 0},
+		{"inserted", fmt.Sprintf("INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM %s",
+			m.table.Name().Quoted(), columnList("", names), columnList("s", names), m.staged("p.new")), "1", m.planned.inserted > 0},
+	}
+}
+
+// removedNumber returns a name for the column with the number of a removed row. No other column of the row has this name.
+func (m *stagedMerge) removedNumber() string {
+	name := "capture_number"
+	for slices.Contains(m.lacking, name) {
+		name += "_"
+	}
+	return name
+}
+
+// insertReturned returns a statement that inserts the removed rows again. They keep the values of the columns that the file
+// lacks. removed is a table with these values and with the rows' numbers in the file, in the column number.
+func (m *stagedMerge) insertReturned(removed, number string) string {
+	names := m.columns.writableNames()
+	return fmt.Sprintf("INSERT INTO %s (%s%s) OVERRIDING SYSTEM VALUE SELECT %s%s FROM %s k JOIN %s s ON %s OPERATOR(pg_catalog.=) k.%s WHERE true",
+		m.table.Name().Quoted(), columnList("", names), commaColumns("", m.lacking), columnList("s", names), commaColumns("k", m.lacking),
+		removed, stagingTable, m.number, number)
+}
+
+// commaColumns returns columnList with a comma before it, or "" for no columns.
+func commaColumns(alias string, names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return ", " + columnList(alias, names)
+}
+
+// runSteps runs steps as one statement, with the session's own search path. The foreign keys are then checked, and AFTER triggers
+// fire, when all steps are done: rows may refer to each other, and rows that others refer to may be deleted and inserted again.
+// Unique constraints are checked row by row; they see what the earlier steps did.
+func (m *stagedMerge) runSteps(ctx context.Context, steps []step) (w written, err error) {
+	steps = slices.DeleteFunc(slices.Clone(steps), func(s step) bool { return !s.needed })
+	rows := map[string]*int64{"deleted": &w.deleted, "removed": &w.removed, "updated": &w.updated, "returned": &w.returned, "inserted": &w.inserted}
+	if len(steps) == 0 {
+		return w, nil
+	}
+	err = withOwnPath(ctx, m.tx, func() error {
+		if len(m.hooks.Rules) > 0 {
+			// Postgres does not allow some kinds of rules in WITH, or with RETURNING.
+			for _, s := range steps {
+				tag, err := m.tx.Exec(ctx, s.sql)
+				if err != nil {
+					return err
+				}
+				*rows[s.name] = tag.RowsAffected()
+			}
+			return nil
+		}
+		var counts []string
+		var into []any
+		for _, s := range steps {
+			counts = append(counts, "(SELECT pg_catalog.count(*) FROM "+s.name+")")
+			into = append(into, rows[s.name])
+		}
+		return m.tx.QueryRow(ctx, "WITH "+joinSteps(steps)+" SELECT "+strings.Join(counts, ", ")).Scan(into...)
+	})
+	return w, err
+}
+
+// joinSteps returns the steps as the list of a WITH clause. Postgres chooses the order of such statements, but each of these asks
+// for the number of rows of the one before it, so that it starts when that one has ended.
+func joinSteps(steps []step) string {
+	var with []string
+	for i, s := range steps {
+		sql := s.sql
+		if i > 0 {
+			sql += " AND (SELECT pg_catalog.count(*) FROM " + steps[i-1].name + ") IS NOT NULL"
+		}
+		with = append(with, s.name+" AS ("+sql+" RETURNING "+s.returning+")")
+	}
+	return strings.Join(with, ", ")
+}
+
+// keyMayLookDifferent reports whether two values of key column i can be equal and have different texts, such as 1.0 and 1.00,
+// or a and A under a collation that ignores case.
+func keyMayLookDifferent(c *rowjson.Column) bool {
+	switch c.Type.OID {
+	case 16, 20, 21, 23, 26, 1082, 1083, 1114, 1184, 2950: // bool, int8, int2, int4, oid, date, time, timestamp, timestamptz, uuid
+		return false
+	}
+	return true
+}
