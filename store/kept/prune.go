@@ -28,6 +28,15 @@ func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) 
 	return dropped, left, err
 }
 
+// retention returns what decides whether s stays. A state of another table is kept like the state before a loss. If nothing was
+// lost, nobody has to acknowledge it.
+func (s *State) retention() retention.State {
+	return retention.State{
+		Time: s.Time, Rows: s.Rows, Bytes: s.DiskBytes,
+		Loss: s.Loss != nil || s.Other, Acknowledged: s.Acknowledged || s.Loss == nil,
+	}
+}
+
 func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 	states := k.List()
 	list, budget := make([]retention.State, len(states)), retention.Budget{}
@@ -35,7 +44,7 @@ func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 		budget.File = info.Size()
 	}
 	for i, s := range states {
-		list[i] = retention.State{Time: s.Time, Rows: s.Rows, Bytes: s.DiskBytes, Loss: s.Loss != nil || s.Other, Acknowledged: s.Acknowledged || s.Other}
+		list[i] = s.retention()
 		if slices.ContainsFunc(states[:i], func(other State) bool { return os.SameFile(other.inode, s.inode) }) {
 			list[i].Bytes = 0 // an equal state shares its data with one before it
 		}
