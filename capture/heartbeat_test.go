@@ -38,25 +38,25 @@ func TestHeartbeat(t *testing.T) {
 			defer mu.Unlock()
 			return st
 		})
-		sent := 0
+		var sent atomic.Int64
 		h.client = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 			if r.Method != "GET" || r.URL.String() != cfg.HeartbeatURL {
 				t.Errorf("%s %s", r.Method, r.URL)
 			}
-			sent++
+			sent.Add(1)
 			return &http.Response{StatusCode: 200, Body: http.NoBody}, nil
 		})}
 		go h.run(t.Context())
 		for _, step := range []struct {
 			ready, copied bool
-			least, most   int
+			least, most   int64
 		}{{false, true, 0, 0}, {true, true, 10, 11}, {true, false, 0, 0}, {false, false, 0, 0}, {true, true, 10, 11}} {
 			set(step.ready, step.copied)
-			sent = 0
+			sent.Store(0)
 			time.Sleep(10*time.Minute + 30*time.Second)
 			synctest.Wait()
-			if sent < step.least || sent > step.most {
-				t.Errorf("%d heartbeats in ten minutes: %+v", sent, step)
+			if n := sent.Load(); n < step.least || n > step.most {
+				t.Errorf("%d heartbeats in ten minutes: %+v", n, step)
 			}
 		}
 	})
@@ -65,9 +65,9 @@ func TestHeartbeat(t *testing.T) {
 // The URL of a heartbeat is a secret: neither an error nor a refusal of the receiver shows it.
 func TestHeartbeatHidesItsURL(t *testing.T) {
 	var tries atomic.Int32
-	r := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	r := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		tries.Add(1)
-		http.Redirect(w, nil, "/elsewhere-secret", http.StatusFound)
+		http.Redirect(w, r, "/elsewhere-secret", http.StatusFound)
 	}))
 	cfg := DefaultConfig()
 	var log bytes.Buffer

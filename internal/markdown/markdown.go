@@ -36,19 +36,22 @@ type Node struct {
 // ErrTooComplex is returned for a text that is not parsed, because that could take too long.
 var ErrTooComplex = errors.New("text too long or nested too deeply to be parsed as Markdown")
 
-// parseTimeout bounds how long a request waits for its turn and for the parser. The longest text that is parsed takes some
-// tens of milliseconds.
+// parseTimeout is how long a request waits for its turn and for the parser. A text within the limits takes some tens of
+// milliseconds.
 const parseTimeout = 2 * time.Second
 
 // Parser parses one text at a time, so that hostile texts occupy at most one processor.
 type Parser struct {
-	log  hclog.Logger
-	turn *semaphore.Weighted
-	work sync.WaitGroup // parsing that outlives its request
+	log     hclog.Logger
+	turn    *semaphore.Weighted
+	timeout time.Duration  // parseTimeout; tests with the race detector set a longer one
+	work    sync.WaitGroup // parsing that outlives its request
 }
 
 // NewParser returns a Parser. The caller calls Wait when nobody uses it any more.
-func NewParser(log hclog.Logger) *Parser { return &Parser{log: log, turn: semaphore.NewWeighted(1)} }
+func NewParser(log hclog.Logger) *Parser {
+	return &Parser{log: log, turn: semaphore.NewWeighted(1), timeout: parseTimeout}
+}
 
 // Wait waits for work whose request has ended.
 func (p *Parser) Wait() { p.work.Wait() }
@@ -60,7 +63,7 @@ func (p *Parser) Parse(ctx context.Context, source string) ([]Node, error) {
 	if !isSimple(source) {
 		return nil, ErrTooComplex
 	}
-	ctx, cancel := context.WithTimeout(ctx, parseTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	if err := p.turn.Acquire(ctx, 1); err != nil {
 		return nil, err
