@@ -23,6 +23,9 @@ import (
 // lossCheck is the time between two checks of the losses off the machine while one is open.
 const lossCheck = time.Minute
 
+// errNotOpened means that a kept state could not be opened: it was compressed or dropped in the meantime, or cannot be read.
+var errNotOpened = errors.New("kept state not opened")
+
 // uploadLosses uploads the states before losses that are not off the machine yet. It marks those whose losses are acknowledged
 // here. It also finds the open losses that only the copies show, for example because this machine has lost its folder.
 func (u *uploader) uploadLosses(ctx context.Context) error {
@@ -34,21 +37,41 @@ func (u *uploader) uploadLosses(ctx context.Context) error {
 	for _, c := range clusters {
 		states[c.SystemID] = c.States
 	}
-	known := map[string]bool{} // URLs of the copies of states that are kept here
-	for _, local := range u.kept() {
-		if local.Loss == nil {
-			continue
+	known := map[string]bool{}    // URLs of the copies of states that are kept here
+	uploaded := map[string]bool{} // states kept here, by path without .gz
+	missed := false               // whether a state could not be opened
+	for range 3 {                 // a state gets another path when it is compressed; a new list has that path
+		missed = false
+		for _, local := range u.kept() {
+			id := strings.TrimSuffix(local.Path, ".gz")
+			if local.Loss == nil || uploaded[id] {
+				continue
+			}
+			there, err := u.uploadLoss(ctx, &local, states)
+			if errors.Is(err, errNotOpened) {
+				missed = true
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			uploaded[id] = true
+			if there != nil {
+				known[there.URL] = true
+			}
 		}
-		there, err := u.uploadLoss(ctx, &local, states)
-		if err != nil {
-			return err
-		}
-		if there != nil {
-			known[there.URL] = true
+		if !missed {
+			break
 		}
 	}
 	u.lossesDue, u.lossesAt = false, time.Time{}
-	return u.findOpenLosses(ctx, states, known)
+	if err := u.findOpenLosses(ctx, states, known); err != nil {
+		return err
+	}
+	if missed {
+		u.lossesAt = time.Now().Add(lossCheck)
+	}
+	return nil
 }
 
 // findOpenLosses finds the losses that nobody has acknowledged and whose earlier states are not kept on this machine. It
@@ -107,7 +130,7 @@ func (u *uploader) remoteLosses() []string {
 func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map[string][]remote.State) (*remote.State, error) {
 	file, err := statefile.Open(ctx, local.Path, nil)
 	if err != nil {
-		return nil, nil // it was dropped in the meantime, or cannot be read; then the keeper reports it
+		return nil, errNotOpened // if it cannot be read, the keeper reports it
 	}
 	defer file.Close()
 	if file.Manifest() == nil {
