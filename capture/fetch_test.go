@@ -2,6 +2,7 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -71,9 +72,12 @@ func TestEmptyFolderWithoutDatabase(t *testing.T) {
 				}
 				return nil
 			})
-			if failing(d.Status().Checks, "fetched") == nil {
-				t.Error("the status still says that the file was fetched")
-			}
+			eventually(t, "a status without the fetched file", func() error {
+				if failing(d.Status().Checks, "fetched") == nil {
+					return errors.New("the status still says that the file was fetched")
+				}
+				return nil
+			})
 			d.equal(conn, "votes", "vote_id")
 		})
 	}
