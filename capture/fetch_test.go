@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"capture/internal/faultproxy"
 	"capture/internal/filetest"
 	"capture/internal/objectserver"
 	"capture/internal/pgserver"
@@ -28,11 +27,7 @@ func TestEmptyFolderWithoutDatabase(t *testing.T) {
 			t.Parallel()
 			b := objectserver.NewBucket(t, kind)
 			s := pgserver.Shared(t)
-			p, err := faultproxy.New(s.Addr())
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(p.Close)
+			p := proxiedAddr(t, s.Addr())
 			db := pgserver.Database(t)
 			conn := connect(t, db)
 			table(t, conn, 200)

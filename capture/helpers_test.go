@@ -32,7 +32,13 @@ func table(t testing.TB, conn *pgx.Conn, rows int) {
 // proxied returns a proxy in front of a server.
 func proxied(t testing.TB, s *pgserver.Server) *faultproxy.Proxy {
 	t.Helper()
-	p, err := faultproxy.New(s.Addr())
+	return proxiedAddr(t, s.Addr())
+}
+
+// proxiedAddr returns a proxy in front of an address.
+func proxiedAddr(t testing.TB, addr string) *faultproxy.Proxy {
+	t.Helper()
+	p, err := faultproxy.New(addr)
 	if err != nil {
 		t.Fatal(err)
 	}

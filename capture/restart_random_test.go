@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -65,32 +64,7 @@ func restartRandomly(t *testing.T, s *pgserver.Server, source string, seed uint6
 		cfg.tiny(r)
 		daemons = append(daemons, &run{startAt(t, cfg, filepath.Join(t.TempDir(), "feedback.json")), cfg})
 	}
-	var writing sync.RWMutex // held for writing while the writers pause
-	var writers sync.WaitGroup
-	stopped := make(chan struct{})
-	write := func(n uint64, act func(*pgx.Conn, *rand.Rand)) {
-		conn, r := connect(t, url), rand.New(rand.NewPCG(seed, n))
-		exec(t, conn, "SET lock_timeout = '2s'")
-		writers.Go(func() {
-			for {
-				select {
-				case <-stopped:
-					return
-				default:
-				}
-				writing.RLock()
-				act(conn, r)
-				writing.RUnlock()
-				time.Sleep(time.Duration(r.IntN(5)) * time.Millisecond)
-			}
-		})
-	}
-	write(1, g.transaction)
-	write(2, g.transaction)
-	write(3, func(conn *pgx.Conn, r *rand.Rand) {
-		g.run(conn, fmt.Sprintf(pick(r, maintenance), pick(r, g.tables).name))
-		time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
-	})
+	writing, rest := g.writeRandomly(url, seed)
 	for range testRounds(t, "CAPTURE_TEST_RESTARTS", 3) {
 		time.Sleep(time.Duration(r.IntN(400)) * time.Millisecond)
 		switch r.IntN(4) {
@@ -108,8 +82,7 @@ func restartRandomly(t *testing.T, s *pgserver.Server, source string, seed uint6
 		}
 		writing.Unlock()
 	}
-	close(stopped)
-	writers.Wait()
+	rest()
 	for i, tab := range g.tables {
 		daemons[i].equal(g.conn, tab.name, tab.order)
 		stop(daemons[i])

@@ -87,16 +87,49 @@ func resyncRandomly(t *testing.T, s *pgserver.Server, database string, seed uint
 		daemons = append(daemons, start(t, cfg))
 	}
 	conn := connect(t, url)
-	var writing sync.RWMutex // held for writing while the writers pause
+	writing, stop := g.writeRandomly(url, seed)
+	for range 3 {
+		for range 2 {
+			time.Sleep(time.Duration(r.IntN(700)) * time.Millisecond)
+			p.Cut()
+		}
+		writing.Lock()
+		for i, tab := range g.tables {
+			daemons[i].equal(g.conn, tab.name, tab.order)
+		}
+		g.resyncExactly(daemons, p, conn, r)
+		writing.Unlock()
+	}
+	stop()
+	for i, tab := range g.tables {
+		daemons[i].equal(g.conn, tab.name, tab.order)
+		for _, read := range daemons[i].reads() {
+			if read.Message == "resynced" {
+				changesOnly++
+			} else {
+				copies++
+			}
+		}
+		if err := daemons[i].stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	return changesOnly, copies
+}
+
+// writeRandomly starts two writers of random transactions and a session that runs VACUUM and the like. They pause while somebody
+// else holds writing. stop ends them.
+func (g *generator) writeRandomly(url string, seed uint64) (writing *sync.RWMutex, stop func()) {
+	writing = &sync.RWMutex{}
 	var writers sync.WaitGroup
-	stop := make(chan struct{})
+	stopped := make(chan struct{})
 	write := func(n uint64, act func(*pgx.Conn, *rand.Rand)) {
-		conn, r := connect(t, url), rand.New(rand.NewPCG(seed, n))
-		exec(t, conn, "SET lock_timeout = '2s'")
+		conn, r := connect(g.t, url), rand.New(rand.NewPCG(seed, n))
+		exec(g.t, conn, "SET lock_timeout = '2s'")
 		writers.Go(func() {
 			for {
 				select {
-				case <-stop:
+				case <-stopped:
 					return
 				default:
 				}
@@ -113,34 +146,10 @@ func resyncRandomly(t *testing.T, s *pgserver.Server, database string, seed uint
 		g.run(conn, fmt.Sprintf(pick(r, maintenance), pick(r, g.tables).name))
 		time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
 	})
-	for range 3 {
-		for range 2 {
-			time.Sleep(time.Duration(r.IntN(700)) * time.Millisecond)
-			p.Cut()
-		}
-		writing.Lock()
-		for i, tab := range g.tables {
-			daemons[i].equal(g.conn, tab.name, tab.order)
-		}
-		g.resyncExactly(daemons, p, conn, r)
-		writing.Unlock()
+	return writing, func() {
+		close(stopped)
+		writers.Wait()
 	}
-	close(stop)
-	writers.Wait()
-	for i, tab := range g.tables {
-		daemons[i].equal(g.conn, tab.name, tab.order)
-		for _, read := range daemons[i].reads() {
-			if read.Message == "resynced" {
-				changesOnly++
-			} else {
-				copies++
-			}
-		}
-		if err := daemons[i].stop(); err != nil {
-			t.Error(err)
-		}
-	}
-	return changesOnly, copies
 }
 
 // resyncExactly runs random transactions while no daemon can connect. Then each daemon must copy its table, or transfer exactly

@@ -14,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture/source"
-	"capture/internal/faultproxy"
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 )
@@ -251,11 +250,7 @@ func TestSourcesNoticeSilence(t *testing.T) {
 	}
 	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
-		p, err := faultproxy.New(pgserver.Shared(t).Addr())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(p.Close)
+		p := proxiedAddr(t, pgserver.Shared(t).Addr())
 		through, err := postgres.ParseConfig(p.URL(cfg.Database.Database))
 		if err != nil {
 			t.Fatal(err)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"capture/internal/faultproxy"
 	"capture/internal/filetest"
 	"capture/internal/objectserver"
 	"capture/internal/pgserver"
@@ -136,11 +135,7 @@ func TestCopiesAfterAnOutage(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			b := objectserver.NewBucket(t, kind)
-			p, err := faultproxy.New(b.Addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(p.Close)
+			p := proxiedAddr(t, b.Addr)
 			db := pgserver.Database(t)
 			conn := connect(t, db)
 			table(t, conn, 20)
@@ -353,11 +348,7 @@ func TestSecretsOfCopies(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
 			b := objectserver.NewBucket(t, kind)
-			p, err := faultproxy.New(b.Addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(p.Close)
+			p := proxiedAddr(t, b.Addr)
 			db := pgserver.Database(t)
 			conn := connect(t, db)
 			table(t, conn, 50)
@@ -407,11 +398,7 @@ func TestHangingUploadRaisesAlert(t *testing.T) {
 	conn := connect(t, db)
 	table(t, conn, 10)
 	b := objectserver.NewBucket(t, "s3")
-	p, err := faultproxy.New(b.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.Close)
+	p := proxiedAddr(t, b.Addr)
 	d := start(t, copiedTo(t, db, copyTo(t, b.URL, b.Through(p.Addr()))))
 	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
 	p.Stall()

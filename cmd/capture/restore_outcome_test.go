@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -61,7 +60,7 @@ func TestRestoreReportsOutcome(t *testing.T) {
 	wantEqual(t, filepath.Join(dir, "data/fallback/feedback.json"), url)
 }
 
-// TestKilledRestoreLeavesNothing kills restores while they wait for a lock and while a trigger holds them up.
+// TestKilledRestoreLeavesNothing kills restores while a trigger holds them up.
 func TestKilledRestoreLeavesNothing(t *testing.T) {
 	t.Parallel()
 	url, dir := exported(t, 2000)
@@ -73,18 +72,18 @@ func TestKilledRestoreLeavesNothing(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		for queryText(t, url, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'") == "0" {
-			time.Sleep(10 * time.Millisecond)
-		}
+		eventually(t, "the trigger to hold the restore up", func() bool {
+			return queryText(t, url, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'") != "0"
+		})
 		if err := cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}
 		if cmd.Wait() == nil {
 			t.Errorf("%s: the restore ended well", signal)
 		}
-		for queryText(t, url, "SELECT count(*) FROM pg_locks WHERE relation = 'votes'::regclass AND mode = 'ShareRowExclusiveLock'") != "0" {
-			time.Sleep(10 * time.Millisecond)
-		}
+		eventually(t, "the end of the restore's session", func() bool {
+			return queryText(t, url, "SELECT count(*) FROM pg_locks WHERE relation = 'votes'::regclass AND mode = 'ShareRowExclusiveLock'") == "0"
+		})
 		if got := queryText(t, url, "SELECT (SELECT count(*) FROM ((TABLE votes EXCEPT TABLE before) UNION ALL (TABLE before EXCEPT TABLE votes)) _) || ' ' || (SELECT count(*) FROM pg_class WHERE relname LIKE 'capture_restore%')"); got != "0 0" {
 			t.Errorf("%s: rows that differ and tables that are left: %s", signal, got)
 		}

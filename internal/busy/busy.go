@@ -9,8 +9,11 @@ import (
 	"time"
 )
 
+// most is the largest factor. With it, a test that waits for a minute still fails before go test's own timeout.
+const most = 10
+
 // Limit returns the limit for something that takes up to d on a machine with a free processor: d times the number of processes
-// that share a processor now, but at least d. On systems without /proc/loadavg it returns d.
+// that share a processor now, but at least d and at most ten times d. On systems without /proc/loadavg it returns d.
 func Limit(d time.Duration) time.Duration {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -22,5 +25,5 @@ func Limit(d time.Duration) time.Duration {
 		return d
 	}
 	share := max(minute, float64(running)) / float64(runtime.NumCPU())
-	return time.Duration(float64(d) * max(1, share))
+	return time.Duration(float64(d) * min(max(1, share), most))
 }
