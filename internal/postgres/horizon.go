@@ -32,8 +32,7 @@ type Moment struct {
 const momentSQL = `
 	SELECT pg_catalog.pg_snapshot_xmin(s.now)::pg_catalog.text::pg_catalog.int8,
 		pg_catalog.pg_snapshot_xmax(s.now)::pg_catalog.text::pg_catalog.int8,
-		CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text,
+		` + walPositionSQL + `,
 		` + serverStartSQL + `,
 		(SELECT d.oid::pg_catalog.int8 FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()),
 		c.heap, c.files

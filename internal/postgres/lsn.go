@@ -22,14 +22,17 @@ func LoadInsertLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
 	return WithoutPageHeader(lsn), nil
 }
 
+// walPositionSQL is an expression for the replay position of a standby or the insert position of a primary, as text.
+const walPositionSQL = `CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text`
+
 // LoadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that earlier
 // snapshots show is at or below this position. The position is 0 for a standby that has replayed nothing. standby reports
 // whether the server is a standby.
 func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby bool, err error) {
 	var text *string
 	err = Pinned(q).QueryRow(ctx, `
-		SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text, pg_catalog.pg_is_in_recovery()`).Scan(&text, &standby)
+		SELECT `+walPositionSQL+`, pg_catalog.pg_is_in_recovery()`).Scan(&text, &standby)
 	if err == nil && text != nil {
 		lsn, err = pglogrepl.ParseLSN(*text)
 	}

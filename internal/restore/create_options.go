@@ -11,7 +11,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// findCollationSQL returns the SQL name of a collation. It runs with the session's own search path; manifests have the schema.
+// findCollationSQL returns the SQL name of a collation. It runs with an empty search path, because manifests have the schema.
 const findCollationSQL = `SELECT pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(k.collname)
 	FROM pg_catalog.pg_collation k JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) k.collnamespace
 	WHERE k.oid OPERATOR(pg_catalog.=) pg_catalog.to_regcollation($1::pg_catalog.text)::pg_catalog.oid`

@@ -49,6 +49,10 @@ func (m *stagedMerge) findRefused(ctx context.Context, err error) (place string,
 		return pg.Code + pg.ConstraintName
 	}
 	_ = withSavepoint(ctx, m.tx, func() error {
+		var countErr error // a way that was rolled back may have changed m.moved
+		if m.moved, countErr = m.countMoved(ctx); countErr != nil {
+			return countErr
+		}
 		for _, s := range m.steps() {
 			if !s.needed || s.name == "removed" || s.name == "returned" {
 				continue

@@ -80,7 +80,7 @@ func (r *restoration) run(ctx context.Context) (err error) {
 		return err
 	}
 	err = r.tx.Commit(ctx)
-	if err != nil && ctx.Err() != nil {
+	if err != nil && (ctx.Err() != nil || r.conn.IsClosed()) { // pgx closes a connection whose commit got no answer
 		return ErrUnknownOutcome
 	}
 	return postgres.ExplainRedacted("commit", err)
@@ -111,8 +111,8 @@ func (r *restoration) prepareSession(ctx context.Context) error {
 	return setLockTimeout(ctx, r.tx, rowLockTimeout)
 }
 
-// ErrUnknownOutcome is the error for a restore that was interrupted during the commit. Its transaction may or may not have
-// been committed.
+// ErrUnknownOutcome is the error for a restore whose commit was interrupted or lost its connection. Its transaction may or may
+// not have been committed.
 var ErrUnknownOutcome = errors.New("interrupted during the commit: the rows are all in the table, or none of them is; see which with --dry-run")
 
 // checkTransaction returns an error unless the current transaction is still the one that the restore began. If something in
@@ -184,7 +184,7 @@ func (r *restoration) setConstraints(ctx context.Context, when string) error {
 func (r *restoration) loadRows(ctx context.Context) error {
 	switch {
 	case r.merge != nil:
-		r.merge.table, r.merge.exact = r.table, r.isExact()
+		r.merge.exact = r.isExact()
 		return r.merge.merge(ctx, r.rows.Rows())
 	case r.columns == nil && r.options.DeleteExtra:
 		if err := r.checkFile(ctx, nil); err != nil {

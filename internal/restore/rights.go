@@ -22,7 +22,7 @@ type rights struct {
 	delete    bool
 }
 
-// rightsSQL returns rights. $1 is the table's OID, $2 and $3 the columns that are inserted and updated.
+// rightsSQL returns rights. $1 is the table's OID, $2 the columns that are written.
 const rightsSQL = `
 	SELECT current_user::text, pg_catalog.current_database()::text,
 		pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY'),
@@ -47,14 +47,14 @@ func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns 
 	}
 	var lacks, grants []string
 	need := func(needed, ok bool, privilege, why string) {
-		if needed && !ok && !slices.Contains(lacks, privilege+" ("+why+")") {
+		if needed && !ok {
 			lacks = append(lacks, privilege+" ("+why+")")
 		}
 	}
 	need(names != nil, have.insert, "INSERT", "for the file's rows")
 	need(o.OnConflict == Overwrite && names != nil, have.update, "UPDATE", "to overwrite")
 	need(o.DeleteExtra, have.delete, "DELETE", "for --delete-extra")
-	if len(lacks) == 0 || !slices.ContainsFunc(lacks, func(s string) bool { return strings.HasPrefix(s, "UPDATE") || strings.HasPrefix(s, "DELETE") }) {
+	if !slices.ContainsFunc(lacks, func(s string) bool { return strings.HasPrefix(s, "UPDATE") || strings.HasPrefix(s, "DELETE") }) {
 		need(true, have.lock, "UPDATE", "to lock the table against writes")
 	}
 	var privileges []string

@@ -121,7 +121,7 @@ func joinSteps(steps []step) string {
 	return strings.Join(with, ", ")
 }
 
-// keyMayLookDifferent reports whether two values of key column i can be equal and have different texts, such as 1.0 and 1.00,
+// keyMayLookDifferent reports whether two values of key column c can be equal and have different texts, such as 1.0 and 1.00,
 // or a and A under a collation that ignores case.
 func keyMayLookDifferent(c *rowjson.Column) bool {
 	switch c.Type.OID {

@@ -95,7 +95,7 @@ func (r *restoration) chooseWay(ctx context.Context) error {
 		mayChange = slices.ContainsFunc(r.hooks.Triggers, func(t trigger) bool { return t.Enabled != "O" })
 	}
 	staged := r.columns != nil && (!plain || mayChange || r.hooks.selfReference() || generated)
-	if !r.empty && len(r.table.Key) == 0 || !r.empty && !r.table.HasKey() {
+	if !r.empty && !r.table.HasKey() {
 		return explainNoKey(r.table)
 	}
 	if err := checkRights(ctx, r.tx, r.table, r.columns, o, staged); err != nil {

@@ -89,6 +89,13 @@ func (m *stagedMerge) mergeRows(ctx context.Context) (w written, err error) {
 		return w, err
 	}
 	if m.moved > 0 {
+		if len(m.hooks.Rules) > 0 {
+			return w, &postgres.Problem{
+				Summary: fmt.Sprintf("column %s is GENERATED ALWAYS AS IDENTITY and differs, and table %s has rules", columnList("", m.fixed), m.table.Name()),
+				Reason:  "such a row can only be deleted and inserted again, which rules may rewrite",
+				Hint:    "use --disable-triggers, as a superuser or the table's owner",
+			}
+		}
 		if blocked, err := m.areMovedProtected(ctx); err != nil || blocked {
 			return w, errors.Join(err, errDisplaced)
 		}
