@@ -27,7 +27,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	if err != nil || !lacksFile {
 		return false, err
 	}
-	// The data may be gzip that expands to any size, so the volume must have room for the size in the manifest and a fifth
+	// The data may be gzip that expands to any size, so the volume must have room for the size in the manifest and a quarter
 	// more.
 	if usage, err := volume.Measure(f.folder()); err == nil && m.Bytes > usage.Free/5*4 {
 		return false, fmt.Errorf("its %d bytes need more than the %d bytes that are free on the volume", m.Bytes, usage.Free)

@@ -25,7 +25,7 @@ var signatures = []struct {
 	{0, "\x04\x22\x4D\x18", "compressed by lz4", "decompress it first (lz4 -d)"},
 	{0, "LZIP", "compressed by lzip", "decompress it first (lzip -d)"},
 	{0, "\x1F\x9D", "compressed by compress", "decompress it first (uncompress)"},
-	{0, "\x1F\x8B", "compressed twice by gzip", "decompress it once (gzip -d)"},
+	{0, "\x1F\x8B", "compressed twice", "decompress it once (zstd -d or gzip -d)"},
 	{0, "\x28\xB5\x2F\xFD", "compressed twice", "decompress it once (zstd -d or gzip -d)"},
 	{0, "PAR1", "a Parquet file", "convert it to JSON lines first, for example by DuckDB: COPY (FROM 'FILE.parquet') TO 'FILE.jsonl' (FORMAT json)"},
 	{0, "Obj\x01", "an Avro file", "convert it to JSON first (avro-tools tojson)"},

@@ -131,7 +131,7 @@ func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previou
 	if err != nil {
 		return nil, err
 	}
-	if c.ByValue && c.StateAgain != nil {
+	if c.ByValue && c.StateAgain != nil && found.difference.Different.Rows > 0 {
 		again, err := c.StateAgain(ctx, first.table)
 		if err != nil {
 			return nil, err

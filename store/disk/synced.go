@@ -43,11 +43,13 @@ func WriteSynced(path, like string, write func(*os.File) error) error {
 	return SyncAndClose(file)
 }
 
+// SyncAndClose syncs the file and closes it, even if the sync fails.
 func SyncAndClose(file *os.File) error {
-	if err := file.Sync(); err != nil {
-		return err
+	err := file.Sync()
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
 	}
-	return file.Close()
+	return err
 }
 
 // CopyFile copies the file at path to a new file, and syncs the new file, which gets the mode and, if permitted, the owner of

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"capture/store/disk"
 )
 
 // folderService is a folder, such as another disk or a network share. Temporary files begin with a dot.
@@ -152,7 +154,7 @@ func (s folderService) create(_ context.Context, name string) (upload, error) {
 	if _, err := os.Stat(s.root); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+	if err := disk.CreateFolder(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
 	tmp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"-"+randomWord()+partSuffix)
@@ -188,7 +190,7 @@ func (u *folderUpload) publish(absent bool) error {
 		if err = os.Link(u.file.Name(), u.path); errors.Is(err, fs.ErrExist) {
 			return errChanged
 		}
-		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		if disk.HasNoLinks(err) {
 			err = u.renameIfAbsent() // a file system without hard links, such as an SMB share
 		}
 	} else if err == nil {
@@ -197,15 +199,7 @@ func (u *folderUpload) publish(absent bool) error {
 	if err != nil {
 		return err
 	}
-	folder, err := os.Open(filepath.Dir(u.path))
-	if err != nil {
-		return err
-	}
-	defer folder.Close()
-	if err := folder.Sync(); err != nil && !errors.Is(err, unix.EINVAL) { // some network shares cannot sync a folder
-		return err
-	}
-	return nil
+	return disk.SyncFolder(filepath.Dir(u.path))
 }
 
 // renameIfAbsent renames the file unless its final name is taken. Another process might take the name between the check and the

@@ -58,7 +58,7 @@ func (f *Folder) MoveLatest(ctx context.Context, s State, m manifest.Manifest) (
 			c = condition{}
 		}
 		_, err = f.put(ctx, f.name+latestName, data, c)
-		if errors.Is(err, errChanged) || errors.Is(err, errMissing) {
+		if errors.Is(err, errChanged) || c.version != "" && errors.Is(err, errMissing) {
 			continue // another capture was faster
 		}
 		if err != nil {

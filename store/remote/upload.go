@@ -35,8 +35,8 @@ const compressionLevel = 3
 // costs at most the part that was on its way. Upload is finished when the service has accepted the data and the manifest, each
 // with their checksums. It returns the state, and its manifest as the service has it.
 //
-// If the folder has an equal state under the same name, Upload returns that. If it has another one, the new state gets the
-// time of the next second that is free.
+// If src.Manifest has the SHA-256 and the folder has an equal state under the same name, Upload returns that. If the folder has
+// another state under that name, the new one gets the time of the next second that is free.
 func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manifest, error) {
 	m := src.Manifest
 	s := State{Cluster: f.cluster, Time: src.Time.UTC().Truncate(time.Second), Rows: m.Rows, Loss: m.Kept != nil && m.Kept.Loss != nil, folder: f.name}
