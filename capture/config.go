@@ -196,6 +196,7 @@ func (i intervals) withDefaults() intervals {
 	i.keptCheck = cmp.Or(i.keptCheck, 5*time.Second)
 	i.alertCheck = cmp.Or(i.alertCheck, time.Second)
 	i.uploadCheck = cmp.Or(i.uploadCheck, time.Second)
+	i.uploadDelay = cmp.Or(i.uploadDelay, uploadDelay)
 	i.heartbeat = cmp.Or(i.heartbeat, time.Minute)
 	i.alertRetry = cmp.Or(i.alertRetry, 5*time.Second)
 	return i

@@ -43,7 +43,10 @@ func (h *heartbeat) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			if st := h.status(); now.Before(h.next) || !isHealthy(&st) {
+			if now.Before(h.next) {
+				continue
+			}
+			if st := h.status(); !isHealthy(&st) {
 				continue
 			}
 			h.next = now.Add(h.interval)

@@ -28,7 +28,7 @@ var followTotals = []struct {
 	{newDesc("capture_copies_total", "Copies of the whole table."), func(r *followReport) uint64 { return r.Counters.Copies }},
 	{newDesc("capture_incremental_resyncs_total", "Resyncs that transferred only what had changed."), func(r *followReport) uint64 { return r.Counters.Resyncs }},
 	{newDesc("capture_incremental_resync_rows_total", "Rows transferred by resyncs that transferred only what had changed."), func(r *followReport) uint64 { return r.Counters.ResyncRows }},
-	{newDesc("capture_resyncs_total", "Resyncs: copies made because the rows or the place in the stream were lost."), func(r *followReport) uint64 { return r.resyncs }},
+	{newDesc("capture_resyncs_total", "Times that a source ended because the table or its place in the stream was lost."), func(r *followReport) uint64 { return r.resyncs }},
 	{newDesc("capture_connection_failures_total", "Attempts to follow the table that ended in an error, at once or later."), func(r *followReport) uint64 { return r.failures }},
 }
 
@@ -68,10 +68,7 @@ var statusGauges = []struct {
 	{newDesc("capture_kept_states", "States of feedback.json that are kept beside it."), func(s *Status) float64 { return float64(s.Kept.States) }},
 	{newDesc("capture_kept_bytes", "Bytes that kept states take on disk."), func(s *Status) float64 { return float64(s.Kept.Bytes) }},
 	{newDesc("capture_kept_oldest_age_seconds", "Age of the oldest kept state; 0 if there is none."), func(s *Status) float64 {
-		if s.Kept.Oldest == nil {
-			return 0
-		}
-		return time.Since(*s.Kept.Oldest).Seconds()
+		return ageSeconds(s.Kept.Oldest, 0)
 	}},
 	{newDesc("capture_open_losses", "Losses of rows or values that are neither acknowledged nor over."), func(s *Status) float64 { return float64(s.Kept.Losses) }},
 	{newDesc("capture_remote_problem", "1 while the check copy fails: copies off the machine are late, damaged or not read back."), func(s *Status) float64 {
@@ -99,16 +96,10 @@ var statusGauges = []struct {
 	{newDesc("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up."), func(s *Status) float64 { return s.LagSeconds }},
 	{newDesc("capture_wal_retained_bytes", "WAL that the replication slot retains on the server, in bytes."), func(s *Status) float64 { return float64(s.RetainedWAL) }},
 	{newDesc("capture_file_age_seconds", "Time since feedback.json was written; -1 if it never was."), func(s *Status) float64 {
-		if s.File.Written == nil {
-			return -1
-		}
-		return time.Since(*s.File.Written).Seconds()
+		return ageSeconds(s.File.Written, -1)
 	}},
 	{newDesc("capture_file_pending_seconds", "Age of the oldest change that is not in feedback.json; 0 if there is none."), func(s *Status) float64 {
-		if s.File.Pending == nil {
-			return 0
-		}
-		return time.Since(*s.File.Pending).Seconds()
+		return ageSeconds(s.File.Pending, 0)
 	}},
 }
 

@@ -70,9 +70,7 @@ func newUploader(cfg *Config, file *store.File, view func() *snapshot.View, m *m
 		hadFile: func() bool { _, ok := file.Existing(); return ok },
 		regular: make(chan struct{}, 1), losses: make(chan struct{}, 1), clock: retention.NewClock(now, time.Time{}, 0),
 	}
-	if cfg.intervals.uploadDelay > 0 {
-		u.schedule.delay = cfg.intervals.uploadDelay
-	}
+	u.schedule.delay = cfg.intervals.uploadDelay
 	u.updateStatus(now)
 	return u
 }
@@ -200,7 +198,7 @@ func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table 
 	return nil
 }
 
-// uploadCurrent uploads the newest View, unless it was the last one that was uploaded.
+// uploadCurrent uploads the newest View, if there is one.
 func (u *uploader) uploadCurrent(ctx context.Context) error {
 	v := u.view()
 	if v == nil {
@@ -249,14 +247,13 @@ func (u *uploader) prove(ctx context.Context) error {
 		u.metrics.damage.Inc()
 		u.damage = err.Error()
 		u.log.Error("copy off the machine is damaged; another one is made", "state", u.last.URL, "reason", damaged.Error())
-		if u.limits.Deletes {
-			if err := u.location.Drop(ctx, u.last); err != nil {
-				return err
-			}
-		}
-		u.lastView, u.last = 0, remote.State{}
+		bad := u.last
+		u.lastView, u.last = 0, remote.State{} // before Drop, which may fail
 		u.schedule.uploaded, u.schedule.prove = time.Time{}, true
 		u.schedule.addChange(start)
+		if u.limits.Deletes {
+			return u.location.Drop(ctx, bad)
+		}
 		return nil
 	}
 	if err != nil {

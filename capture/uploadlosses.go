@@ -95,18 +95,20 @@ func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remot
 			if m.Kept == nil || m.Kept.Loss == nil || m.Table.Name != v.Shape().Table {
 				continue
 			}
-			if back, err := loss.IsBack(m.Kept.Loss, v); err != nil || back {
-				if err == nil {
-					err = u.location.Acknowledge(ctx, s)
-					u.log.Info("the lost rows are back", "state", s.URL)
-				}
-				if err != nil {
-					return err
-				}
+			back, err := loss.IsBack(m.Kept.Loss, v)
+			if err == nil && back {
+				err = u.location.Acknowledge(ctx, s)
+			}
+			if err != nil {
+				return err
+			}
+			if back {
+				u.log.Info("the lost rows are back", "state", s.URL)
 				continue
 			}
-			open = append(open, fmt.Sprintf("%s: %s. The state before is off the machine. To bring rows back: capture restore --on-conflict skip %s. If it was meant: capture history --ack",
-				m.Kept.Loss.Found.UTC().Format(time.RFC3339), m.Kept.Loss, s.URL))
+			restore := kept.State{Path: s.URL, Loss: m.Kept.Loss}.RestoreCommand()
+			open = append(open, fmt.Sprintf("%s: %s. The state before is off the machine. To bring rows back: %s. If it was meant: capture history --ack",
+				m.Kept.Loss.Found.UTC().Format(time.RFC3339), m.Kept.Loss, restore))
 		}
 	}
 	slices.Sort(open)
@@ -165,7 +167,7 @@ func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.M
 	}
 	m.Kept = &manifest.Kept{Loss: local.Loss, Damaged: local.Damaged, Other: local.Other}
 	start := time.Now()
-	state, _, err := f.Upload(ctx, remote.Source{Manifest: m, Time: local.Time, Data: fileData{file}})
+	state, _, err := f.Upload(ctx, remote.Source{Manifest: m, Time: local.Time, Data: readerData{file}})
 	if damaged := (*remote.DamagedError)(nil); errors.As(err, &damaged) {
 		u.log.Error("state before a loss is damaged and not copied off the machine", "file", local.Path, "reason", damaged.Error())
 		return nil, nil
@@ -211,7 +213,7 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 			return err
 		}
 	}
-	before, _, err := f.Upload(ctx, remote.Source{Manifest: m, Time: s.Time, Data: gzipData{z}})
+	before, _, err := f.Upload(ctx, remote.Source{Manifest: m, Time: s.Time, Data: readerData{z}})
 	if err != nil {
 		return err
 	}
@@ -220,13 +222,6 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 	u.log.Warn("the table has lost rows or columns since the newest copy off the machine; that state is kept there", "state", before.URL,
 		"rows_before", found.RowsBefore, "rows_after", found.RowsAfter, "columns_dropped", strings.Join(found.Dropped, ","))
 	return nil
-}
-
-// gzipData writes the decompressed data of a gzip reader.
-type gzipData struct{ reader *gzip.Reader }
-
-func (d gzipData) WriteTo(w io.Writer) (int64, error) {
-	return io.Copy(w, struct{ io.Reader }{d.reader})
 }
 
 // findLoss returns the copy of a state before a loss, or nil if there is none. The copy may have a time some seconds later,
@@ -241,9 +236,9 @@ func findLoss(states []remote.State, local *kept.State) *remote.State {
 	return nil
 }
 
-// fileData writes the JSON of an open file.
-type fileData struct{ file *statefile.File }
+// readerData writes what a reader yields.
+type readerData struct{ reader io.Reader }
 
-func (d fileData) WriteTo(w io.Writer) (int64, error) {
-	return io.CopyBuffer(w, struct{ io.Reader }{d.file}, make([]byte, 256<<10))
+func (d readerData) WriteTo(w io.Writer) (int64, error) {
+	return io.CopyBuffer(w, struct{ io.Reader }{d.reader}, make([]byte, 256<<10))
 }

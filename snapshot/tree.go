@@ -20,7 +20,7 @@ type tree struct {
 	savepoint *savepoint // state that rollback restores; nil unless the open transaction is applied in place
 	loads     uint64     // number of Loads so far
 	reloading bool       // whether the open transaction is a reload; see reload.go
-	pageEnded bool       // whether the next row begins a new leaf if it comes after all others; see endPage
+	pageEnded bool       // whether the next row begins a new leaf if it comes after all others; see [Table.EndPage]
 	cache     *cache     // nil without a memory limit
 	lastKeys  struct {   // see keysOf
 		leaf *leaf

@@ -71,7 +71,6 @@ type TableRead struct {
 	Ended        time.Time
 	Took         time.Duration
 	WholeBecause string // reason why the whole table was copied; "" for a resync that transferred only what had changed
-	Rows         int64  // number of rows of the table
 	Changed      int64  // number of rows that were transferred whole
 	Deleted      int64  // number of rows that a resync deleted
 	Bytes        int64  // number of bytes received

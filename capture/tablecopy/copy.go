@@ -72,7 +72,7 @@ type copyStats struct {
 
 // tableRead returns the statistics as Progress has them. wholeBecause is the reason for a copy of the whole table.
 func (s *copyStats) tableRead(wholeBecause string) source.TableRead {
-	return source.TableRead{Ended: time.Now(), Took: s.took, WholeBecause: wholeBecause, Rows: s.rows, Changed: s.changed, Deleted: s.deleted, Bytes: s.bytes}
+	return source.TableRead{Ended: time.Now(), Took: s.took, WholeBecause: wholeBecause, Changed: s.changed, Deleted: s.deleted, Bytes: s.bytes}
 }
 
 // logFields returns the key–value pairs for a log line, with the pairs in more after the number of rows.

@@ -106,7 +106,7 @@ type followConfig struct {
 	Source        choice   `enum:"auto,logical,notify,poll" placeholder:"auto|logical|notify|poll" env:"CAPTURE_SOURCE" default:"auto" help:"How to follow changes. auto uses the best source that the database and the user allow; notify only if capture setup has created its triggers."`
 	FlushDelay    duration `placeholder:"DURATION" env:"CAPTURE_FLUSH_DELAY" default:"100ms" min:"0s" max:"1h" help:"Delay between a change and the write that includes it."`
 	FlushInterval duration `placeholder:"DURATION" env:"CAPTURE_FLUSH_INTERVAL" default:"1h" min:"1s" max:"168h" help:"Interval of regular writes, aligned to the clock. They happen even if nothing changed."`
-	PollInterval  duration `placeholder:"DURATION" env:"CAPTURE_POLL_INTERVAL" default:"1m" min:"1s" max:"24h" help:"Interval between reads of the whole table by the source poll."`
+	PollInterval  duration `placeholder:"DURATION" env:"CAPTURE_POLL_INTERVAL" default:"1m" min:"1s" max:"24h" help:"Interval between reads of the table by the source poll."`
 	CopyRate      size     `placeholder:"SIZE" env:"CAPTURE_COPY_RATE" default:"0" min:"0" max:"1PB" help:"Bytes per second that a copy of the table may read, such as 20MB; 0 means no limit."`
 	MaxWAL        size     `name:"max-wal" placeholder:"SIZE" env:"CAPTURE_MAX_WAL" default:"1GB" min:"16MB" max:"1PB" help:"Drop the slot and resync when it retains more WAL than this."`
 }
@@ -125,7 +125,7 @@ type keepConfig struct {
 // pageConfig controls how the feedback page shows the table.
 type pageConfig struct {
 	Title      string `placeholder:"TEXT" env:"CAPTURE_TITLE" help:"Title of the feedback page. The default comes from the table's name."`
-	TimeColumn string `placeholder:"COLUMN" env:"CAPTURE_TIME_COLUMN" help:"Column with the time at which a row was created: a timestamp, a date, or a number of seconds or milliseconds since 1970. The default is the first timestamp column."`
+	TimeColumn string `placeholder:"COLUMN" env:"CAPTURE_TIME_COLUMN" help:"Column with the time at which a row was created: a timestamp, a date, or a number of seconds, milliseconds, microseconds or nanoseconds since 1970. The default is the first timestamp column."`
 	TagsColumn string `placeholder:"COLUMN" env:"CAPTURE_TAGS_COLUMN" help:"Column with tags. The default is the first text[] column."`
 }
 

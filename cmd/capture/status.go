@@ -96,8 +96,7 @@ func (c statusCmd) show(ctx context.Context, path string, std streams) error {
 // pageAddress returns the address of the feedback page on this machine, with the token in the fragment, which a browser sends
 // to no server.
 func (c statusCmd) pageAddress(token string) string {
-	u := url.URL{Scheme: "http", Host: dialAddress(string(c.Listen), ""), Path: "/", Fragment: "token=" + url.QueryEscape(token)}
-	return u.String()
+	return "http://" + dialAddress(string(c.Listen), "") + "/#token=" + url.QueryEscape(token)
 }
 
 // fetchStatus requests the daemon's status. raw is the body of the response.

@@ -159,3 +159,12 @@ func TestStatusWatch(t *testing.T) {
 		t.Errorf("after an interrupt: %v", err)
 	}
 }
+
+// The page decodes the token in the address once.
+func TestPageAddressEscapesTheToken(t *testing.T) {
+	c := statusCmd{}
+	c.Listen = "0.0.0.0:8080"
+	if got, want := c.pageAddress("a+b/c="), "http://127.0.0.1:8080/#token=a%2Bb%2Fc%3D"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}

@@ -20,7 +20,7 @@ func writeExportCSV(w io.Writer, t tableView, rows func(put func(line []byte) er
 		record = appendCell(record, i, appendDisarmed(nil, []byte(t.shape.Columns[i].Name)))
 	}
 	b.Write(append(record, "\r\n"...))
-	var text []byte
+	text := []byte{} // never nil, which would mean NULL
 	err := rows(func(line []byte) error {
 		record = record[:0]
 		for i := range t.shape.Columns {
