@@ -179,14 +179,13 @@ func TestNoDescriptorLeft(t *testing.T) {
 // it is read-only, then large and writable.
 func TestVolumeFull(t *testing.T) {
 	t.Parallel()
+	if !mayMount() {
+		t.Skip("nothing can be mounted here; TestWritesFail and the package store's tests stand in for the full volume")
+	}
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	table(t, conn, 10)
 	dir := t.TempDir()
-	if !mayMount() {
-		t.Log("nothing can be mounted here; TestWritesFail and the package store's tests stand in for the full volume")
-		return
-	}
 	c := startChildIn(t, url, filepath.Join(dir, "feedback.json"), &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}, childMounts+"="+dir)
 	c.says("ready")
 	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT 'much', repeat(md5(i::text), 30) FROM generate_series(1, 2000) i")

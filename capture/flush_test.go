@@ -151,8 +151,7 @@ func TestFirstChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	if at.Type != unix.EXT4_SUPER_MAGIC && at.Type != unix.XFS_SUPER_MAGIC {
-		t.Logf("on a file system of type %x no file is patched", at.Type)
-		return
+		t.Skipf("on a file system of type %x no file is patched", at.Type)
 	}
 	eventually(t, "there is a shadow file", func() error {
 		is, err := os.ReadFile(d.path + ".tmp")

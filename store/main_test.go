@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"capture/internal/busy"
 	"capture/internal/filetest"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
@@ -229,7 +230,7 @@ func leftovers(t *testing.T, path string) []string {
 // within waits until a condition holds.
 func within(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(busy.Limit(20 * time.Second))
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("never happened: %s", what)

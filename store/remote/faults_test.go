@@ -66,9 +66,13 @@ func TestUploadSurvivesRefusal(t *testing.T) {
 				time.AfterFunc(time.Second, func() { _ = p.Accept() })
 			}
 			src := source(400_000, "0/100", 1, noon)
-			src.Data = &breaker{rows: rows(400_000), every: 15 << 20, do: refuse}
+			breaks := &breaker{rows: rows(400_000), every: 15 << 20, do: refuse}
+			src.Data = breaks
 			if err := f.Prove(t.Context(), upload(t, f, src)); err != nil {
 				t.Error(err)
+			}
+			if breaks.done < 2 { // nothing is sent after the last one but the end
+				t.Errorf("only %d refusals", breaks.done)
 			}
 		})
 	}
