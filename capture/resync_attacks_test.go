@@ -45,6 +45,7 @@ var resyncAttacks = []struct {
 	what, setup, sql string
 	fools            bool
 	reason           string // part of the reason for the copy
+	forever          bool   // whether the table then has no horizon any more
 	since            int    // server version
 }{
 	{what: "column added with a default", sql: "ALTER TABLE t ADD x text DEFAULT 'old'", fools: true, reason: "definition"},
@@ -60,14 +61,14 @@ var resyncAttacks = []struct {
 	{what: "label renamed", sql: "ALTER TYPE mood RENAME VALUE 'good' TO 'fine'", fools: true, reason: "definition"},
 	{what: "attribute of a composite type renamed", sql: "ALTER TYPE pair RENAME ATTRIBUTE a TO b", fools: true, reason: "definition"},
 	{what: "attribute of a composite type added", sql: "ALTER TYPE pair ADD ATTRIBUTE c int", fools: true, reason: "definition"},
-	{what: "cast to json created", sql: `CREATE FUNCTION mood_json(mood) RETURNS json LANGUAGE sql IMMUTABLE AS $$ SELECT to_json('mood ' || $1::text) $$; CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood)`, fools: true},
+	{what: "cast to json created", sql: `CREATE FUNCTION mood_json(mood) RETURNS json LANGUAGE sql IMMUTABLE AS $$ SELECT to_json('mood ' || $1::text) $$; CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood)`, fools: true, forever: true},
 	{what: "virtual column's expression", setup: "ALTER TABLE t ADD v int GENERATED ALWAYS AS (n * 2) VIRTUAL", sql: "ALTER TABLE t ALTER v SET EXPRESSION AS (n * 3)", fools: true, reason: "definition", since: 18},
 	{what: "another table takes the name", setup: "CREATE TABLE other (LIKE t INCLUDING ALL); INSERT INTO other SELECT id, n + 1, note, at, m, p FROM t", sql: "ALTER TABLE t RENAME TO old; ALTER TABLE other RENAME TO t", fools: true, reason: "another table"},
 	{what: "dropped and created", sql: "CREATE TABLE copy AS SELECT * FROM t; DROP TABLE t; ALTER TABLE copy RENAME TO t; ALTER TABLE t ADD PRIMARY KEY (id)", reason: "another table"},
 	{what: "truncated and filled", sql: "CREATE TABLE copy AS SELECT * FROM t; TRUNCATE t; INSERT INTO t SELECT * FROM copy", reason: "rewritten"},
 	{what: "VACUUM FULL", sql: "VACUUM FULL t", reason: "rewritten"},
 	{what: "CLUSTER", sql: "CLUSTER t USING t_pkey", reason: "rewritten"},
-	{what: "another access method", sql: "CREATE ACCESS METHOD heap_too TYPE TABLE HANDLER heap_tableam_handler; ALTER TABLE t SET ACCESS METHOD heap_too", reason: "heap", since: 15},
+	{what: "another access method", sql: "CREATE ACCESS METHOD heap_too TYPE TABLE HANDLER heap_tableam_handler; ALTER TABLE t SET ACCESS METHOD heap_too", reason: "heap", forever: true, since: 15},
 	{what: "the same values updated in the catalog", sql: "UPDATE pg_attribute SET attname = attname WHERE attrelid = 't'::regclass AND attname = 'n'", reason: "definition"},
 }
 
@@ -98,14 +99,21 @@ func TestResyncAttacks(t *testing.T) {
 					exec(t, conn, sql)
 				}
 				return conn
-			}, a.fools, a.reason)
+			}, outcome{fools: a.fools, reason: a.reason, forever: a.forever})
 		})
 	}
 }
 
-// attack follows table t, runs change while capture is disconnected, and checks that the table is copied for this reason. fools
-// is set if a resync after change would give wrong rows. change returns the connection to the database that then has the table.
-func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change func(*daemon, *faultproxy.Proxy) *pgx.Conn, fools bool, reason string) {
+// outcome is what an attack must cause.
+type outcome struct {
+	fools   bool   // whether a resync after the attack would give wrong rows
+	reason  string // part of the reason for the copy of the whole table
+	forever bool   // whether every later read is a copy, too, because the table has no horizon any more
+}
+
+// attack follows table t, runs change while capture is disconnected, and checks the outcome. change returns the connection to
+// the database that then has the table.
+func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change func(*daemon, *faultproxy.Proxy) *pgx.Conn, want outcome) {
 	t.Helper()
 	p := proxied(t, s)
 	cfg := proxiedConfig(t, p, url)
@@ -116,17 +124,21 @@ func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change
 	r := d.disconnected(p, func() {
 		conn = change(d, p)
 		h := d.table.View().Horizon()
-		if n := len(d.stale(conn, h, "t", "id")); n > 0 != fools {
+		if n := len(d.stale(conn, h, "t", "id")); n > 0 != want.fools {
 			t.Errorf("a resync would get %d rows wrong", n)
 		}
 	})
-	if r.Message != "copied" || !strings.Contains(r.Reason, reason) {
-		t.Errorf("%+v, want a copy because of %q", r, reason)
+	if r.Message != "copied" || !strings.Contains(r.Reason, want.reason) {
+		t.Errorf("%+v, want a copy because of %q", r, want.reason)
 	}
 	d.equal(conn, "t", "id")
-	// The copy has a horizon again.
-	if r := d.disconnected(p, func() { exec(t, conn, "DELETE FROM t WHERE id = 1") }); r.Message != "resynced" && d.table.View().Horizon() != nil {
-		t.Errorf("after the copy: %+v", r)
+	again := "copied"
+	if !want.forever {
+		again = "resynced"
+		d.waitHorizon(conn)
+	}
+	if r := d.disconnected(p, func() { exec(t, conn, "DELETE FROM t WHERE id = 1") }); r.Message != again {
+		t.Errorf("the next read is %+v, want %q", r, again)
 	}
 	d.equal(conn, "t", "id")
 }
@@ -164,7 +176,7 @@ func TestResyncAttacksOnPartitions(t *testing.T) {
 					exec(t, conn, sql)
 				}
 				return conn
-			}, a.fools, "definition")
+			}, outcome{fools: a.fools, reason: "definition"})
 		})
 	}
 }

@@ -40,7 +40,7 @@ func TestResyncClonedDatabase(t *testing.T) {
 		exec(t, admin, "ALTER DATABASE app RENAME TO app_old")
 		exec(t, admin, "ALTER DATABASE clone RENAME TO app")
 		return connect(t, s.URL("app"))
-	}, true, "another database")
+	}, outcome{fools: true, reason: "another database"})
 }
 
 // TestResyncRestarted: after a restart of the server, the table is copied, because the server might have been restored
@@ -53,7 +53,7 @@ func TestResyncRestarted(t *testing.T) {
 	attack(t, s, s.URL("postgres"), conn, func(*daemon, *faultproxy.Proxy) *pgx.Conn {
 		restart(t, s, nil)
 		return connect(t, s.URL("postgres"))
-	}, false, "restarted")
+	}, outcome{reason: "restarted"})
 }
 
 // restart stops the server, runs change, and starts it again.
@@ -95,7 +95,7 @@ func TestResyncRestoredVolume(t *testing.T) {
 			exec(t, conn, "SELECT txid_current()")
 		}
 		return conn
-	}, true, "restarted")
+	}, outcome{fools: true, reason: "restarted"})
 }
 
 func run(t *testing.T, name string, args ...string) {
@@ -142,7 +142,7 @@ func TestResyncFailover(t *testing.T) {
 			exec(t, replica, "SELECT txid_current()")
 		}
 		return replica
-	}, true, "timeline")
+	}, outcome{fools: true, reason: "timeline"})
 }
 
 // TestResyncAnotherCluster: the address leads to another cluster with a table of the same name.
@@ -159,7 +159,7 @@ func TestResyncAnotherCluster(t *testing.T) {
 	attack(t, s, s.URL("postgres"), conn, func(_ *daemon, p *faultproxy.Proxy) *pgx.Conn {
 		p.Target(other.Addr())
 		return elsewhere
-	}, true, "cluster")
+	}, outcome{fools: true, reason: "cluster"})
 }
 
 // TestResyncAfterTwoBillionTransactions: after 2^31 transactions, every row would look older than the horizon.
@@ -192,5 +192,5 @@ func TestResyncAfterTwoBillionTransactions(t *testing.T) {
 		h.XID -= 1<<31 + 1000
 		d.table.SetHorizon(&h) // the supervisor waits, so nobody else writes
 		return conn
-	}, true, "too many transactions")
+	}, outcome{fools: true, reason: "too many transactions"})
 }
