@@ -42,9 +42,13 @@ func newServer(bin, parent string) (*Server, error) {
 	return s, nil
 }
 
-// createCluster creates a new cluster and starts it.
-func (s *Server) createCluster(ctx context.Context, o Options) error {
-	if err := s.runInitdb(ctx, o.Initdb); err != nil {
+// createCluster creates a new cluster and starts it. It copies the template, or runs initdb if there is none.
+func (s *Server) createCluster(ctx context.Context, o Options, template *Server) error {
+	if template != nil {
+		if err := s.copyTemplate(template); err != nil {
+			return err
+		}
+	} else if err := s.runInitdb(ctx, o.Initdb); err != nil {
 		return err
 	}
 	settings := s.defaultSettings(o.Durable)

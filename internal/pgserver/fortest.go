@@ -33,18 +33,46 @@ var shared struct {
 	count  atomic.Int64 // databases created so far; makes their names unique
 }
 
+// template is what the clusters of a package are copies of.
+var template struct {
+	sync.Mutex
+	server *Server
+	err    error
+}
+
 // Main calls run, which runs the tests of a package, and closes the cluster that they shared, even after a panic. It returns
 // the result of run, for [os.Exit] in TestMain.
 func Main(run func() int) int {
 	defer func() {
 		shared.Lock()
 		defer shared.Unlock()
-		if shared.server != nil {
-			shared.server.Close()
-			shared.server = nil
+		template.Lock()
+		defer template.Unlock()
+		for _, s := range []**Server{&shared.server, &template.server} {
+			if *s != nil {
+				(*s).Close()
+				*s = nil
+			}
 		}
 	}()
 	return run()
+}
+
+// startForTest is Start, but copies the template of the package if the options allow it.
+func startForTest(o Options) (*Server, error) {
+	if len(o.Initdb) > 0 || o.Bin != "" {
+		return Start(context.Background(), o)
+	}
+	template.Lock()
+	if template.server == nil && template.err == nil {
+		template.server, template.err = newTemplate(context.Background(), memoryDir())
+	}
+	from, err := template.server, template.err
+	template.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return startCopy(context.Background(), o, from)
 }
 
 // Shared returns the cluster of the package and starts it on first use. [Main] must run the tests. A test must not stop or
@@ -54,7 +82,7 @@ func Shared(tb TB) *Server {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.server == nil && shared.err == nil {
-		shared.server, shared.err = Start(context.Background(), Options{Dir: memoryDir(), Settings: map[string]string{
+		shared.server, shared.err = startForTest(Options{Dir: memoryDir(), Settings: map[string]string{
 			"max_connections": "200", "max_wal_senders": "50", "max_replication_slots": "50",
 		}})
 	}
@@ -171,7 +199,7 @@ func ForTest(tb TB, o Options) *Server {
 	if o.Dir == "" && !o.Durable {
 		o.Dir = memoryDir()
 	}
-	s, err := Start(context.Background(), o)
+	s, err := startForTest(o)
 	if err != nil {
 		tb.Fatalf("%v", err)
 	}

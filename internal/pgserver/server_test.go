@@ -117,6 +117,16 @@ func TestDatabaseIsFreshAndDropped(t *testing.T) {
 	}
 }
 
+// Servers for tests are copies of one cluster, and still count as different clusters.
+func TestSystemIdentifiersDiffer(t *testing.T) {
+	t.Parallel()
+	one, other := connect(t, pgserver.Shared(t).URL("postgres")), connect(t, pgserver.ForTest(t, pgserver.Options{}).URL("postgres"))
+	const query = "SELECT system_identifier FROM pg_control_system()"
+	if a, b := queryRow[int64](t, one, query), queryRow[int64](t, other, query); a == b || a <= 0 || b <= 0 {
+		t.Errorf("the identifiers are %d and %d", a, b)
+	}
+}
+
 func TestStopKillAndStartAgain(t *testing.T) {
 	t.Parallel()
 	dir := openDir(t)
