@@ -83,6 +83,11 @@ func (l *leaf) putRow(i int, found bool, key, line []byte) {
 	l.updateTotals()
 }
 
+func (l *leaf) replaceLines(indices, ends []int, lines []byte) {
+	l.page.Load().replaceLines(indices, ends, lines)
+	l.updateTotals()
+}
+
 func (l *leaf) deleteRow(i int) {
 	l.page.Load().deleteRow(i)
 	if l.seen != nil {

@@ -114,10 +114,10 @@ func (p *page) putRow(i int, found bool, key, line []byte) {
 	n := uint32(len(line))
 	if found {
 		p.live -= int(p.entries[i].lineLen) + len(terminator)
-		p.ensureRoom(len(line), i)
+		p.ensureRoom(len(line), []int{i})
 		p.entries[i].lineOff, p.entries[i].lineLen = uint32(len(p.lines)), n
 	} else {
-		p.ensureRoom(len(line), -1)
+		p.ensureRoom(len(line), nil)
 		e := entry{keyOff: uint32(len(p.keys)), keyLen: uint32(len(key)), lineOff: uint32(len(p.lines)), lineLen: n}
 		p.keys = append(p.keys, key...)
 		p.entries = append(p.entries, entry{})
@@ -128,11 +128,28 @@ func (p *page) putRow(i int, found bool, key, line []byte) {
 	p.live += len(line) + len(terminator)
 }
 
+// replaceLines sets the lines of the rows at the given indices, which ascend. ends has the end of each line in lines.
+func (p *page) replaceLines(indices, ends []int, lines []byte) {
+	n := len(lines) + (len(indices)-1)*len(terminator) // ensureRoom adds a terminator
+	for _, i := range indices {
+		p.live -= int(p.entries[i].lineLen) + len(terminator)
+	}
+	p.ensureRoom(n, indices)
+	start := 0
+	for j, i := range indices {
+		line := lines[start:ends[j]]
+		p.entries[i].lineOff, p.entries[i].lineLen = uint32(len(p.lines)), uint32(len(line))
+		p.lines = append(append(p.lines, line...), terminator...)
+		p.live += len(line) + len(terminator)
+		start = ends[j]
+	}
+}
+
 func (p *page) deleteRow(i int) {
 	p.live -= int(p.entries[i].lineLen) + len(terminator)
 	p.entries = append(p.entries[:i], p.entries[i+1:]...)
 	if len(p.lines) > 2*p.live+4<<10 {
-		p.rebuild(0, -1)
+		p.rebuild(0, nil)
 	}
 }
 
@@ -142,11 +159,11 @@ func (p *page) splitAt(i int) *page {
 	for j := range next.entries {
 		next.live += int(next.entries[j].lineLen) + len(terminator)
 	}
-	next.rebuild(0, -1)
+	next.rebuild(0, nil)
 	p.entries = p.entries[:i]
 	p.live -= next.live
 	p.older = nil // older versions have the rows of both halves, so they keep the old buffer
-	p.rebuild(0, -1)
+	p.rebuild(0, nil)
 	return next
 }
 
@@ -162,16 +179,17 @@ func (p *page) splitIndex() int {
 	return len(p.entries) - 1
 }
 
-// ensureRoom makes room for a line of n bytes. skip is the index of the row whose line it will replace, or -1.
-func (p *page) ensureRoom(n, skip int) {
+// ensureRoom makes room for lines of n bytes. A terminator is added to n. skip has the indices of the rows whose lines they will
+// replace; they ascend.
+func (p *page) ensureRoom(n int, skip []int) {
 	if n += len(terminator); len(p.lines)+n > cap(p.lines) {
 		p.rebuild(growCap(p.live+n, n)-p.live, skip)
 	}
 }
 
 // rebuild copies the rows into new buffers, in order and without gaps. The new buffer for lines has room for extra more bytes.
-// The line of the row at index skip is not copied. Older versions are rebased onto the new buffers if possible.
-func (p *page) rebuild(extra, skip int) {
+// The lines of the rows at the indices in skip are not copied. Older versions are rebased onto the new buffers if possible.
+func (p *page) rebuild(extra int, skip []int) {
 	keyBytes := 0
 	for i := range p.entries {
 		keyBytes += int(p.entries[i].keyLen)
@@ -179,12 +197,15 @@ func (p *page) rebuild(extra, skip int) {
 	keys := make([]byte, 0, keyBytes)
 	lines := make([]byte, 0, p.live+extra)
 	entries := make([]entry, len(p.entries), cap(p.entries))
+	left := skip
 	for i := range p.entries {
 		entries[i] = entry{uint32(len(keys)), p.entries[i].keyLen, uint32(len(lines)), p.entries[i].lineLen}
 		keys = append(keys, p.key(i)...)
-		if i != skip {
-			lines = append(lines, p.lineWithTerminator(i)...)
+		if len(left) > 0 && left[0] == i {
+			left = left[1:]
+			continue
 		}
+		lines = append(lines, p.lineWithTerminator(i)...)
 	}
 	from := *p
 	p.keys, p.lines, p.ownLines, p.entries = keys, lines, nil, entries

@@ -153,10 +153,14 @@ func (t *Table) Get(key rowjson.Key) ([]byte, error) {
 		return nil, t.tree.err
 	}
 	t.tree.enforceLimit()
-	if i, ok := p.findRow(key); ok {
-		return p.line(i), nil
+	i, found := p.findRow(key)
+	if !found {
+		return nil, nil
 	}
-	return nil, nil
+	if line := t.tree.pending.line(l, i); line != nil {
+		return line, nil
+	}
+	return p.line(i), nil
 }
 
 // Err returns the error that the Commit of the open transaction will return, or nil. A transaction fails if rows cannot be
@@ -181,6 +185,7 @@ func (t *Table) commit(at Position) error {
 		t.tree.enforceLimit()
 		t.prefault()
 	}
+	t.tree.putPending()
 	if t.tree.reloading && t.tree.err == nil {
 		t.tree.sweep()
 	}
@@ -300,6 +305,7 @@ func (t *Table) Partial() []Part {
 	if t.loadShape == nil || t.tree.reloading || t.tree.err != nil {
 		return nil
 	}
+	t.tree.putPending()
 	var parts []Part
 	for _, g := range t.tree.freeze() {
 		for _, l := range g.leaves {

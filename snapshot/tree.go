@@ -17,12 +17,13 @@ type tree struct {
 	rows   int
 	live   int64 // bytes of all lines, terminators included
 
-	savepoint *savepoint // state that rollback restores; nil unless the open transaction is applied in place
-	loads     uint64     // number of Loads so far
-	reloading bool       // whether the open transaction is a reload; see reload.go
-	pageEnded bool       // whether the next row begins a new leaf if it comes after all others; see [Table.EndPage]
-	cache     *cache     // nil without a memory limit
-	lastKeys  struct {   // see keysOf
+	savepoint *savepoint   // state that rollback restores; nil unless the open transaction is applied in place
+	pending   pendingLines // lines of the open transaction that are not in their page yet
+	loads     uint64       // number of Loads so far
+	reloading bool         // whether the open transaction is a reload; see reload.go
+	pageEnded bool         // whether the next row begins a new leaf if it comes after all others; see [Table.EndPage]
+	cache     *cache       // nil without a memory limit
+	lastKeys  struct {     // see keysOf
 		leaf *leaf
 		page *page
 	}
@@ -60,6 +61,7 @@ func (t *tree) commit() {
 // next clone overwrites the appended bytes. That is safe because the dropped pages are unreachable: a View shows committed
 // states only, and Partial shows the pages of a transaction only if none of them shares a buffer with an older page.
 func (t *tree) rollback() {
+	t.pending.reset()
 	t.groups, t.rows, t.live = t.savepoint.groups, t.savepoint.rows, t.savepoint.live
 	t.savepoint, t.reloading = nil, false
 	t.lastKeys.leaf, t.lastKeys.page = nil, nil
@@ -132,9 +134,8 @@ func (t *tree) putRow(key, line []byte) {
 	if t.err != nil {
 		return
 	}
-	ended := t.pageEnded
-	t.pageEnded = false
 	if len(t.groups) == 0 {
+		t.pageEnded = false
 		l := newLeaf(t.epoch)
 		t.putFirstRow(l, key, line)
 		g := &group{epoch: t.epoch}
@@ -150,8 +151,26 @@ func (t *tree) putRow(key, line []byte) {
 		return
 	}
 	i, found := p.findRow(key)
-	if t.reloading && found && bytes.Equal(p.line(i), line) {
-		t.seenOrNew(l).setRow(i)
+	short := len(line) <= t.pageBytes/4
+	if t.pending.leaf != nil && !(found && short && t.pending.accepts(l, i)) {
+		t.putPending()
+		t.putRow(key, line)
+		return
+	}
+	ended := t.pageEnded
+	t.pageEnded = false
+	if t.reloading && found {
+		s := t.seenOrNew(l)
+		s.setRow(i)
+		if bytes.Equal(p.line(i), line) {
+			return
+		}
+	}
+	if found && short && t.savepoint != nil {
+		t.pending.addLine(gi, li, l, i, line)
+		if len(t.pending.lines) > t.pageBytes/2 { // more would need more than one split
+			t.putPending()
+		}
 		return
 	}
 	g := t.ownGroup(gi)
@@ -161,23 +180,26 @@ func (t *tree) putRow(key, line []byte) {
 	}
 	l = t.ownLeaf(l, p)
 	g.leaves[li] = l
-	if t.reloading {
-		if s := t.seenOrNew(l); found {
-			s.setRow(i)
-		} else {
-			s.insertRow(i)
-		}
-	}
 	memory, live := t.cache.residentBytes(l), l.live
-	l.putRow(i, found, key, line)
-	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
-	t.live += int64(l.live - live)
 	if !found {
+		if t.reloading {
+			t.seenOrNew(l).insertRow(i)
+		}
 		t.rows++
 	}
+	l.putRow(i, found, key, line)
 	if i == 0 {
 		g.prefixes[li] = keyPrefix(key)
 	}
+	t.countChange(gi, li, memory, live)
+}
+
+// countChange counts what a change of the leaf at index li of the group at index gi has added. memory and live are the leaf's
+// bytes of memory and of lines before the change. A leaf that is too large then is split.
+func (t *tree) countChange(gi, li int, memory int64, live int) {
+	l := t.groups[gi].leaves[li]
+	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
+	t.live += int64(l.live - live)
 	if l.live > splitBytes(t.pageBytes) && l.rows > 1 {
 		t.splitLeaf(gi, li)
 	}
@@ -251,6 +273,7 @@ func (t *tree) splitGroup(gi int) {
 }
 
 func (t *tree) deleteRow(key []byte) {
+	t.putPending()
 	if t.err != nil || len(t.groups) == 0 {
 		return
 	}
@@ -311,6 +334,7 @@ func (t *tree) mergeWithNext(g *group, li int) {
 }
 
 func (t *tree) deleteAll() {
+	t.pending.reset()
 	if t.cache != nil {
 		for _, g := range t.groups {
 			for _, l := range g.leaves {
@@ -337,7 +361,7 @@ func (t *tree) trimPage(l *leaf) {
 		return
 	}
 	memory := t.cache.residentBytes(l)
-	p.rebuild(0, -1)
+	p.rebuild(0, nil)
 	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
 }
 

@@ -59,6 +59,67 @@ func TestViewTakesWhatChanged(t *testing.T) {
 	}
 }
 
+// TestLargeTransactionTakesWhatChanged: a View is held while one transaction changes half of the rows, in key order. The View and
+// the newest state share the other half, and each page is rebuilt a few times, not for each row.
+func TestLargeTransactionTakesWhatChanged(t *testing.T) {
+	tab := NewTable()
+	shape := &rowjson.Shape{}
+	line := func(i int, text string) []byte {
+		return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 1000+i%50))
+	}
+	const n = 20_000
+	rows := map[string]string{}
+	tab.Load(shape, Origin{})
+	for i := range n {
+		tab.Put(numbered(i), line(i, "a"))
+		rows[string(numbered(i))] = string(line(i, "a"))
+	}
+	if err := tab.Commit(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	v, held := tab.View(), file(rows)
+	memory := func() (live, allocated int64) {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc), int64(m.TotalAlloc)
+	}
+	if !tab.LoadChanges(shape, Origin{}) {
+		t.Fatal("no reload")
+	}
+	changed, put := int64(0), map[int][]byte{}
+	for i := range n {
+		if i%2 == 0 {
+			tab.Keep(numbered(i))
+		} else {
+			put[i] = line(i, "b")
+			rows[string(numbered(i))] = string(put[i])
+			changed += int64(len(put[i]))
+		}
+	}
+	liveBefore, allocatedBefore := memory()
+	for i := 1; i < n; i += 2 {
+		tab.Put(numbered(i), put[i])
+	}
+	live, allocated := memory()
+	if grew := live - liveBefore; grew > changed+changed/4 {
+		t.Errorf("%d bytes have changed; memory grew by %d", changed, grew)
+	}
+	// A rebuild for each row would allocate 64 kB for each kB that has changed.
+	if n := allocated - allocatedBefore; n > 10*v.Bytes() {
+		t.Errorf("%d bytes were allocated to change half of %d", n, v.Bytes())
+	}
+	if got, err := tab.Get(numbered(n - 1)); err != nil || string(got) != string(put[n-1]) {
+		t.Errorf("Get of the last row: %.40s, %v", got, err)
+	}
+	if err := tab.Commit(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	if fileOf(t, v) != held || fileOf(t, tab.View()) != file(rows) {
+		t.Error("a View is wrong")
+	}
+}
+
 // TestRollbackToRebasedVersion: a dropped transaction has moved what a View shows into its own buffers. Neither the View nor the
 // next transaction, which continues from there, is affected.
 func TestRollbackToRebasedVersion(t *testing.T) {

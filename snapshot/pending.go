@@ -1,0 +1,66 @@
+package snapshot
+
+import "slices"
+
+// pendingLines collects new lines of rows of one leaf, so that the tree puts them into the page together. Otherwise the page
+// would be rebuilt for almost each row: a page has room for few additional lines. A large transaction often changes most rows
+// of a page in key order.
+//
+// Only transactions that are applied in place use it. Each change of the tree other than a new line of a later row of the same
+// leaf calls [tree.putPending] first.
+type pendingLines struct {
+	leaf    *leaf // nil if no lines are pending
+	gi, li  int   // group and index of leaf
+	indices []int // of the rows; they ascend
+	lines   []byte
+	ends    []int // end of each line in lines
+}
+
+// accepts reports whether the new line of the row at index i of l can be added.
+func (d *pendingLines) accepts(l *leaf, i int) bool {
+	return d.leaf == nil || d.leaf == l && i > d.indices[len(d.indices)-1]
+}
+
+func (d *pendingLines) addLine(gi, li int, l *leaf, i int, line []byte) {
+	d.leaf, d.gi, d.li = l, gi, li
+	d.lines = append(d.lines, line...)
+	d.indices, d.ends = append(d.indices, i), append(d.ends, len(d.lines))
+}
+
+// line returns the pending line of the row at index i of l, or nil if there is none.
+func (d *pendingLines) line(l *leaf, i int) []byte {
+	if d.leaf != l {
+		return nil
+	}
+	j, found := slices.BinarySearch(d.indices, i)
+	if !found {
+		return nil
+	}
+	start := 0
+	if j > 0 {
+		start = d.ends[j-1]
+	}
+	return d.lines[start:d.ends[j]:d.ends[j]]
+}
+
+func (d *pendingLines) reset() {
+	d.leaf, d.indices, d.lines, d.ends = nil, d.indices[:0], d.lines[:0], d.ends[:0]
+}
+
+// putPending puts the pending lines into their page.
+func (t *tree) putPending() {
+	d := &t.pending
+	if d.leaf == nil {
+		return
+	}
+	defer d.reset()
+	p := t.loadPage(d.leaf)
+	if p == nil {
+		return
+	}
+	g, l := t.ownGroup(d.gi), t.ownLeaf(d.leaf, p)
+	g.leaves[d.li] = l
+	memory, live := t.cache.residentBytes(l), l.live
+	l.replaceLines(d.indices, d.ends, d.lines)
+	t.countChange(d.gi, d.li, memory, live)
+}
