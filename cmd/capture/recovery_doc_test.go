@@ -177,15 +177,15 @@ func (p *page) command(line string) string {
 }
 
 var (
-	clusterPattern  = regexp.MustCompile(`\b7\d{18}\b`)
+	clusterPattern  = regexp.MustCompile(`\b\d{16,20}\b`) // a system identifier, of 64 bits
 	positionPattern = regexp.MustCompile(`-[0-9A-F]{16}-`)
 )
 
 // showCopies replaces the name of the bucket, the system identifier of the cluster and the positions in the WAL.
 func (p *page) showCopies(said string) string {
 	said = strings.ReplaceAll(said, p.bucket.URL, "s3://backups")
-	said = clusterPattern.ReplaceAllString(said, "7412345678901234567")
-	return positionPattern.ReplaceAllString(said, "-0000000001A2B3C0-")
+	said = positionPattern.ReplaceAllString(said, "-0000000001A2B3C0-") // first, as a position may have digits only
+	return clusterPattern.ReplaceAllString(said, "7412345678901234567")
 }
 
 var (
