@@ -54,7 +54,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.keeper, d.uploader, d.metrics)
 	d.previous = &previousRows{load: cfg.LoadPrevious, file: file, table: d.table, waitState: d.supervisor.waitState, log: cfg.Logger}
 	if cfg.CopyTo != nil {
-		d.previous.fetcher = &fetcher{cfg.CopyTo, cfg.Table, file, tracker, d.conditions, cfg.Logger}
+		d.previous.fetcher = &fetcher{newCopyFinder(cfg.CopyTo, cfg.Logger), cfg.Table, file, tracker, d.conditions, cfg.Logger}
 	}
 	d.volumes = newVolumeMonitor(&d.cfg, file, d.conditions)
 	d.status = &statusReporter{

@@ -2,12 +2,14 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/klauspost/compress/gzip"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 	"capture/store"
 	"capture/store/manifest"
@@ -17,7 +19,7 @@ import (
 // fetcher downloads the newest copy off the machine, which becomes the file. It is for a start on an empty machine while the
 // database is unreachable.
 type fetcher struct {
-	location   *remote.Location
+	copies     *copyFinder
 	table      postgres.Name
 	file       *store.File
 	tracker    *fileTracker
@@ -28,49 +30,85 @@ type fetcher struct {
 // fetchedCondition is the name of the condition that the file is a downloaded copy, and nothing newer is known.
 const fetchedCondition = "fetched"
 
-// fetch makes the newest copy off the machine the file, and returns its manifest. It reports false if there is no copy, or if a
-// file was written in the meantime.
+// fetch makes the newest intact copy off the machine the file, and returns its manifest. It reports false if there is no copy,
+// or if a file was written in the meantime.
 func (f *fetcher) fetch(ctx context.Context) (m manifest.Manifest, fetched bool, err error) {
+	clusters, err := f.copies.location.Clusters(ctx)
+	if err != nil && !remote.IsMissing(err) {
+		return m, false, err
+	}
+	for {
+		s, m, err := f.copies.newest(ctx, clusters)
+		if remote.IsMissing(err) {
+			return m, false, nil
+		}
+		if err != nil {
+			return m, false, err
+		}
+		fetched, err := f.fetchState(ctx, s, m)
+		if f.copies.isDamaged(s, err) {
+			continue
+		}
+		return m, fetched, err
+	}
+}
+
+// fetchState makes a copy the file. It reports false if a file was written in the meantime.
+func (f *fetcher) fetchState(ctx context.Context, s remote.State, m manifest.Manifest) (fetched bool, err error) {
 	start := time.Now()
-	s, m, err := newestCopy(ctx, f.location)
-	if remote.IsMissing(err) {
-		return m, false, nil
-	}
-	if err != nil {
-		return m, false, err
-	}
 	if m.Table.Name != f.table.Table || f.table.Schema != "" && m.Table.Schema != f.table.Schema {
-		return m, false, fmt.Errorf("%s is of table %s.%s", s.URL, m.Table.Schema, m.Table.Name)
+		return false, fmt.Errorf("%s is of table %s.%s", s.URL, foreign.Text(m.Table.Schema), foreign.Text(m.Table.Name))
 	}
-	r := f.location.Reader(ctx, s)
+	r := f.copies.location.JSON(ctx, s, m)
 	defer r.Close()
-	z, err := gzip.NewReader(r)
-	if err == nil {
-		fetched, err = f.file.Adopt(m, z)
-	}
-	if err != nil || !fetched {
-		return m, false, err
+	if fetched, err = f.file.Adopt(m, r); err != nil || !fetched {
+		return false, err
 	}
 	f.tracker.recordAdopted(&m)
 	age := time.Since(m.WrittenAt).Round(time.Second)
 	f.conditions.set(fetchedCondition, fmt.Sprintf("feedback.json is the copy %s, of cluster %s, %s old; the database has not been reached yet", s.URL, s.Cluster, age))
 	f.log.Info("the newest copy off the machine is feedback.json until the database is reachable", "state", s.URL, "cluster", s.Cluster,
 		"age", age.String(), "rows", m.Rows, "lsn", m.LSN, "ms", millis(time.Since(start)))
-	return m, true, nil
+	return true, nil
 }
 
-// newestCopy returns the newest state of the cluster with the latest copy. If there is no copy, remote.IsMissing reports true
-// for the error.
-func newestCopy(ctx context.Context, l *remote.Location) (remote.State, manifest.Manifest, error) {
-	clusters, err := l.Clusters(ctx)
-	if err != nil {
-		return remote.State{}, manifest.Manifest{}, err
-	}
-	var states []remote.State
-	for _, c := range clusters {
-		if len(states) == 0 || c.States[0].Time.After(states[0].Time) {
-			states = c.States
+// copyFinder finds the newest copy that is not damaged. A damaged one must not keep capture from serving an older copy, nor from
+// making another.
+type copyFinder struct {
+	location *remote.Location
+	log      hclog.Logger
+	damaged  map[string]bool // URLs of the copies that are damaged
+}
+
+func newCopyFinder(l *remote.Location, log hclog.Logger) *copyFinder {
+	return &copyFinder{l, log, map[string]bool{}}
+}
+
+// newest returns the newest state of the cluster with the latest copy. It passes over states that are damaged. If there is no
+// other, remote.IsMissing reports true for the error.
+func (f *copyFinder) newest(ctx context.Context, clusters []remote.Cluster) (remote.State, manifest.Manifest, error) {
+	for {
+		var states []remote.State
+		for _, c := range clusters {
+			list := slices.DeleteFunc(slices.Clone(c.States), func(s remote.State) bool { return f.damaged[s.URL] })
+			if len(list) > 0 && (len(states) == 0 || list[0].Time.After(states[0].Time)) {
+				states = list
+			}
+		}
+		s, m, err := f.location.Newest(ctx, states)
+		if !f.isDamaged(s, err) {
+			return s, m, err
 		}
 	}
-	return l.Newest(ctx, states)
+}
+
+// isDamaged reports whether err says that a copy is damaged. It logs and remembers that.
+func (f *copyFinder) isDamaged(s remote.State, err error) bool {
+	damaged := (*remote.DamagedError)(nil)
+	if !errors.As(err, &damaged) {
+		return false
+	}
+	f.damaged[s.URL] = true
+	f.log.Error("copy off the machine is damaged; looking for an older one", "state", s.URL, "reason", damaged.Error())
+	return true
 }

@@ -132,6 +132,65 @@ func TestEmptyFolderFindsLoss(t *testing.T) {
 	}
 }
 
+// The two newest copies are damaged. A machine with an empty folder serves the one before them while the database is away. With
+// the database, it compares that one with the table, and makes another copy.
+func TestDamagedCopiesArePassedOver(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := pgserver.Shared(t)
+	p := proxiedAddr(t, s.Addr())
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 200)
+	l := copyTo(t, "file://"+dir, nil)
+	first := start(t, copiedTo(t, db, l))
+	first.copies("a copy", func(c *CopiesStatus) bool { return c.Rows == 200 })
+	want := oracle(t, conn, "votes", "vote_id")
+	for n := 201; n <= 202; n++ {
+		exec(t, conn, "INSERT INTO votes (user_query) VALUES ('new')")
+		first.copies("a copy", func(c *CopiesStatus) bool { return c.Rows == n && c.Pending == nil })
+	}
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, pattern := range []string{"*/feedback-*-202.manifest.json", "*/feedback-*-201.json.gz"} {
+		names, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("%s: %v", pattern, err)
+		}
+		for _, name := range names {
+			if err := os.WriteFile(name, []byte(`{"format":1}`), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+
+	p.Refuse()
+	away := copiedTo(t, strings.Replace(db, s.Addr(), p.Addr(), 1), l)
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	away.LoadPrevious = func(ctx context.Context) (*snapshot.View, error) { return statefile.LoadView(ctx, path) }
+	second := startAt(t, away, path)
+	eventually(t, "the intact copy's rows", func() error {
+		if v := second.View(); v == nil || v.Rows() != 200 {
+			return fmt.Errorf("status is %+v", second.Status())
+		}
+		return nil
+	})
+	if n := second.said("copy off the machine is damaged; looking for an older one"); n < 2 {
+		t.Errorf("%d damaged copies in the log", n)
+	}
+	if err := second.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	exec(t, conn, "DELETE FROM votes WHERE vote_id > 20")
+	third := start(t, copiedTo(t, db, l))
+	third.copies("a copy of what is left", func(c *CopiesStatus) bool { return c.Rows == 20 && c.Pending == nil && c.Proven != nil })
+	if rows := stateRows(t, l, onlyLoss(t, l)); !slices.Equal(rows, want) {
+		t.Errorf("the state before the loss has %d rows, want %d", len(rows), len(want))
+	}
+}
+
 // onlyLoss returns the only state before a loss.
 func onlyLoss(t testing.TB, l *remote.Location) remote.State {
 	t.Helper()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"capture/internal/foreign"
 	"capture/snapshot"
 	"capture/store"
 	"capture/store/disk"
@@ -26,6 +27,7 @@ import (
 // and not from the file, so it never has the file open: an open file could not be patched, and its writes would take longer.
 type uploader struct {
 	location *remote.Location
+	copies   *copyFinder
 	view     func() *snapshot.View // returns the newest View, or nil before the first copy of the table
 	kept     func() []kept.State   // returns the kept states of the file
 	policy   retention.Policy
@@ -65,7 +67,7 @@ const pruneInterval = 15 * time.Minute
 func newUploader(cfg *Config, file *store.File, view func() *snapshot.View, m *metrics) *uploader {
 	now := time.Now()
 	u := &uploader{
-		location: cfg.CopyTo, view: view, kept: file.Kept().List, policy: cfg.Keep, start: now, version: cfg.Version, metrics: m,
+		location: cfg.CopyTo, copies: newCopyFinder(cfg.CopyTo, cfg.Logger), view: view, kept: file.Kept().List, policy: cfg.Keep, start: now, version: cfg.Version, metrics: m,
 		log: cfg.Logger, interval: cfg.intervals.uploadCheck, schedule: newUploadSchedule(now), lossesDue: true,
 		hadFile: func() bool { _, ok := file.Existing(); return ok },
 		regular: make(chan struct{}, 1), losses: make(chan struct{}, 1), clock: retention.NewClock(now, time.Time{}, 0),
@@ -108,7 +110,7 @@ func (u *uploader) workIfDue(ctx context.Context) {
 			return
 		}
 		u.updateStatus(now) // the work may take long
-		lossesDue := u.lossesDue
+		lossesDue, waited := u.lossesDue, u.location.Waited()
 		err := disk.WithIdlePriority(func() error { return work(ctx) })
 		if ctx.Err() != nil {
 			return
@@ -117,7 +119,8 @@ func (u *uploader) workIfDue(ctx context.Context) {
 			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // meanwhile the current state gets its turn
 		}
 		end := time.Now()
-		u.schedule.addWork(end, end.Sub(now), err)
+		// To wait for a service that is away is no work: otherwise a long outage would be followed by a rest of nine times its length.
+		u.schedule.addWork(end, end.Sub(now)-(u.location.Waited()-waited), err)
 		u.recordResult(what, err)
 	}
 }
@@ -187,13 +190,16 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 
 // checkOwner returns an error if the folder has the states of another table.
 func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table manifest.TableName, database string) error {
-	_, m, err := u.location.Newest(ctx, states)
+	_, m, err := u.copies.newest(ctx, []remote.Cluster{{States: states}})
+	if remote.IsMissing(err) { // all are damaged, so nobody can know whose they are
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	if m.Table != table || m.Database != "" && database != "" && m.Database != database {
 		return fmt.Errorf("%s has copies of table %s.%s of database %s: each table needs a prefix of its own in --copy-to",
-			u.location, m.Table.Schema, m.Table.Name, m.Database)
+			u.location, foreign.Text(m.Table.Schema), foreign.Text(m.Table.Name), foreign.Text(m.Database))
 	}
 	return nil
 }

@@ -161,6 +161,47 @@ func TestCopiesAfterAnOutage(t *testing.T) {
 	}
 }
 
+// An attempt that only waits for a service that is away is no work, after which the uploader would have to rest.
+func TestOutageIsNoWork(t *testing.T) {
+	t.Parallel()
+	b := objectserver.NewBucket(t, "s3")
+	p := proxiedAddr(t, b.Addr)
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 20)
+	l := copyTo(t, b.URL, b.Through(p.Addr()))
+	d := start(t, copiedTo(t, db, l))
+	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.Refuse()
+	p.Cut()
+	u := newUploader(&d.cfg, d.file, d.table.View, d.metrics)
+	l.Patience = 3 * time.Second
+	before := l.Waited()
+	u.workIfDue(t.Context())
+	waited := l.Waited() - before
+	if u.failure == "" || waited < time.Second {
+		t.Fatalf("waited %s, and the failure is %q", waited, u.failure)
+	}
+	if took := u.schedule.lastTook; took > waited/2 {
+		t.Errorf("the attempt counts as %s of work, of which it waited %s", took, waited)
+	}
+	if err := p.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	u.schedule.addChange(time.Now())
+	u.schedule.retryAt = time.Time{}
+	eventually(t, "a copy", func() error {
+		u.workIfDue(t.Context())
+		if u.schedule.uploaded.IsZero() {
+			return errors.New(u.failure)
+		}
+		return nil
+	})
+}
+
 // The state before a loss is copied, and its acknowledgement, too.
 func TestCopyBeforeLoss(t *testing.T) {
 	t.Parallel()

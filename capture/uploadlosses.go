@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
-
 	"capture/internal/statefile"
 	"capture/snapshot"
 	"capture/store/kept"
@@ -183,28 +181,37 @@ func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.M
 // clusterOf returns the name of the folder of a cluster's states.
 func clusterOf(systemID string) string { return cmp.Or(systemID, remote.UnknownCluster) }
 
-// compareNewest looks for a loss between the newest copy and the first View of a run that began without a file. If there is
-// one, it keeps the copy as the state before the loss.
+// compareNewest looks for a loss between the newest intact copy and the first View of a run that began without a file. If there
+// is one, it keeps the copy as the state before the loss.
 func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
-	s, m, err := newestCopy(ctx, u.location)
-	if remote.IsMissing(err) || err == nil && (s.Loss || m.Table != manifest.TableName{Schema: v.Shape().Schema, Name: v.Shape().Table}) {
-		return nil
-	}
+	clusters, err := u.location.Clusters(ctx)
 	if err != nil {
 		return err
 	}
-	c := loss.NewComparison(&m, v.Shape())
-	c.Fail(errors.New("the rows of the copy are not compared")) // the numbers of rows and the columns decide
-	found := c.Loss(v, 0)
-	if found == nil {
-		return nil
+	for {
+		s, m, err := u.copies.newest(ctx, clusters)
+		if remote.IsMissing(err) || err == nil && (s.Loss || m.Table != manifest.TableName{Schema: v.Shape().Schema, Name: v.Shape().Table}) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		c := loss.NewComparison(&m, v.Shape())
+		c.Fail(errors.New("the rows of the copy are not compared")) // the numbers of rows and the columns decide
+		found := c.Loss(v, 0)
+		if found == nil {
+			return nil
+		}
+		if err := u.keepCopy(ctx, s, m, found, v); !u.copies.isDamaged(s, err) {
+			return err
+		}
 	}
-	r := u.location.Reader(ctx, s)
+}
+
+// keepCopy keeps a copy as the state before a loss that v shows.
+func (u *uploader) keepCopy(ctx context.Context, s remote.State, m manifest.Manifest, found *manifest.Loss, v *snapshot.View) error {
+	r := u.location.JSON(ctx, s, m)
 	defer r.Close()
-	z, err := gzip.NewReader(r)
-	if err != nil {
-		return err
-	}
 	m.Kept = &manifest.Kept{Loss: found, Other: m.SystemID != v.Origin().SystemID}
 	f := u.folder
 	if s.Cluster != clusterOf(u.systemID) {
@@ -213,7 +220,7 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 			return err
 		}
 	}
-	before, _, err := f.Upload(ctx, remote.Source{Manifest: m, Time: s.Time, Data: readerData{z}})
+	before, _, err := f.Upload(ctx, remote.Source{Manifest: m, Time: s.Time, Data: readerData{r}})
 	if err != nil {
 		return err
 	}

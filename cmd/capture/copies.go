@@ -107,6 +107,9 @@ func (c *fileConfig) selectState(ctx context.Context, l *remote.Location, cluste
 	}
 	if len(clusters) == 1 {
 		s, _, err := l.Newest(ctx, clusters[0].States)
+		if errors.As(err, new(*remote.DamagedError)) {
+			err = fmt.Errorf("%w; capture history --copy-to lists the copies, and --at or the URL of a copy selects another one", err)
+		}
 		return s, clusters[0].States, err
 	}
 	var b strings.Builder

@@ -21,8 +21,9 @@ import (
 // These constants limit the manifests that are accepted. Without them, a forged manifest could use any amount of memory. A
 // manifest with 1,600 columns and the longest names stays well below both limits.
 const (
-	MaxBytes  = 8 << 20 // maximum length of a manifest in bytes
-	maxCommas = 100_000
+	MaxBytes     = 8 << 20 // maximum length of a manifest in bytes
+	maxDataBytes = 1 << 56 // maximum length of the data; more is a mistake, and sums with it might overflow
+	maxCommas    = 100_000
 
 	minBlockBytes = 4 << 10
 	maxBlockBytes = 16 << 20
@@ -128,8 +129,8 @@ func Parse(data []byte) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("its blocks have %d bytes, not %d to %d", m.Blocks.Bytes, minBlockBytes, maxBlockBytes)
 	case m.Omitted != nil && m.Omitted.Rows < 1:
 		return Manifest{}, errors.New("it has a wrong number of omitted rows")
-	case m.Rows < 0 || m.Bytes < 0 || m.Timeline < 0:
-		return Manifest{}, errors.New("its rows, bytes or timeline are negative")
+	case m.Rows < 0 || m.Bytes < 0 || m.Bytes > maxDataBytes || m.Timeline < 0:
+		return Manifest{}, errors.New("its rows, bytes or timeline are out of range")
 	}
 	if m.Horizon != nil && m.Horizon.Seal != m.seal() {
 		m.Horizon = nil // the manifest was edited, so the rows may be of any age

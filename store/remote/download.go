@@ -34,27 +34,54 @@ func (l *Location) Prove(ctx context.Context, s State) error {
 }
 
 func (l *Location) prove(ctx context.Context, s State, m manifest.Manifest) error {
-	r := &reader{ctx: ctx, location: l, name: s.data()}
+	r := l.JSON(ctx, s, m)
 	defer r.Close()
-	z, err := gzip.NewReader(r)
-	h := manifest.NewHasher(m)
+	_, err := io.Copy(io.Discard, r)
+	return err
+}
+
+// JSON returns a reader of the JSON of a state. It compares the JSON with the manifest. If they differ, the error in place of
+// io.EOF wraps a [*DamagedError]. It reads at most one byte more than the manifest says, however much the data expand to.
+func (l *Location) JSON(ctx context.Context, s State, m manifest.Manifest) io.ReadCloser {
+	return &jsonReader{data: l.Reader(ctx, s).(*reader), manifest: m, hasher: manifest.NewHasher(m)}
+}
+
+type jsonReader struct {
+	data     *reader
+	gzip     *gzip.Reader // nil before the first Read
+	manifest manifest.Manifest
+	hasher   *manifest.Hasher
+	n        int64 // number of bytes read so far
+}
+
+func (r *jsonReader) Read(p []byte) (n int, err error) {
+	if r.gzip == nil {
+		r.gzip, err = gzip.NewReader(r.data)
+	}
 	if err == nil {
-		// A byte more than the manifest says is enough to see the difference, however much the data expand to.
-		_, err = io.Copy(h, io.LimitReader(z, m.Bytes+1))
+		n, err = r.gzip.Read(p[:min(int64(len(p)), r.manifest.Bytes+1-r.n)])
+		r.n += int64(n)
+		_, _ = r.hasher.Write(p[:n]) // never fails
 	}
 	switch {
-	case r.err != nil && r.err != io.EOF: // the request failed, so nothing is known about the data
-		return r.err
-	case err != nil:
-		return &DamagedError{"it is not valid gzip: " + err.Error()}
-	case m.Kept != nil && m.Kept.Damaged != "":
-		return nil // the state was already damaged when it was kept
+	case err == nil && r.n > r.manifest.Bytes:
+		return n, &DamagedError{fmt.Sprintf("it has more than the %d bytes of its manifest", r.manifest.Bytes)}
+	case err == nil:
+		return n, nil
+	case r.data.err != nil && r.data.err != io.EOF: // the request failed, so nothing is known about the data
+		return n, r.data.err
+	case err != io.EOF:
+		return n, &DamagedError{"it is not valid gzip: " + err.Error()}
+	case r.manifest.Kept != nil && r.manifest.Kept.Damaged != "": // the state was already damaged when it was kept
+		return n, io.EOF
 	}
-	if mismatch := h.Mismatch(m); mismatch != "" {
-		return &DamagedError{mismatch}
+	if mismatch := r.hasher.Mismatch(r.manifest); mismatch != "" {
+		return n, &DamagedError{mismatch}
 	}
-	return nil
+	return n, io.EOF
 }
+
+func (r *jsonReader) Close() error { return r.data.Close() }
 
 // Download writes a state and its manifest into a folder on this machine and returns the path of the data, which are gzip. It
 // checks the manifest, but does not compare the data with it.
@@ -68,7 +95,7 @@ func (l *Location) Download(ctx context.Context, s State, folder string) (path s
 		err = os.WriteFile(filepath.Join(folder, filepath.Base(s.manifest())), data, 0o600)
 	}
 	if err == nil {
-		err = l.download(ctx, s, path)
+		err = l.download(ctx, s, m, path)
 	}
 	if err != nil {
 		return "", m, fmt.Errorf("download %s: %w", s.URL, err)
@@ -76,14 +103,18 @@ func (l *Location) Download(ctx context.Context, s State, folder string) (path s
 	return path, m, nil
 }
 
-func (l *Location) download(ctx context.Context, s State, path string) error {
+func (l *Location) download(ctx context.Context, s State, m manifest.Manifest, path string) error {
+	limit := m.Bytes + m.Bytes/100 + 64<<10 // gzip makes nothing much longer
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	r := l.Reader(ctx, s)
 	defer r.Close()
-	_, err = io.Copy(file, r)
+	n, err := io.Copy(file, io.LimitReader(r, limit+1))
+	if err == nil && n > limit {
+		err = &DamagedError{fmt.Sprintf("its data are longer than the %d bytes of JSON in its manifest can be", m.Bytes)}
+	}
 	if cerr := file.Close(); err == nil {
 		err = cerr
 	}

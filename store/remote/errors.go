@@ -36,12 +36,14 @@ func responseOf(err error) (status int, code, message string) {
 	return 0, "", ""
 }
 
-// classify returns errMissing, errChanged or errDenied if err means one of these, and otherwise err.
+// classify returns errMissing, errChanged, errDenied or errTooLarge if err means one of these, and otherwise err.
 func classify(err error) error {
 	status, code, _ := responseOf(err)
 	switch {
 	case err == nil, errors.Is(err, errMissing), errors.Is(err, errChanged), errors.Is(err, errDenied):
 		return err
+	case errors.Is(err, errTooLarge):
+		return errTooLarge
 	case errors.Is(err, fs.ErrNotExist), status == http.StatusNotFound:
 		return errMissing
 	case errors.Is(err, fs.ErrPermission), status == http.StatusForbidden, status == http.StatusUnauthorized:
@@ -72,13 +74,14 @@ func isTransient(err error) bool {
 	if errors.As(err, new(*cleanError)) {
 		return false // classify has already found the cause
 	}
-	if c := classify(err); c == errMissing || c == errChanged || c == errDenied || errors.Is(err, context.Canceled) {
+	switch classify(err) {
+	case errMissing, errChanged, errDenied, errTooLarge:
 		return false
 	}
 	var local *fs.PathError
 	status, _, _ := responseOf(err)
 	switch {
-	case errors.As(err, &local): // such as a full disk: the caller tries again later
+	case errors.Is(err, context.Canceled), errors.As(err, &local): // such as a full disk: the caller tries again later
 		return false
 	case status == 0:
 		return true
@@ -87,7 +90,7 @@ func isTransient(err error) bool {
 }
 
 // clean returns err in a form that a person may see: without URLs, which may have a signature, and without secrets. It wraps
-// errMissing, errChanged or errDenied if err means one of these.
+// errMissing, errChanged, errDenied or errTooLarge if err means one of these.
 func (l *Location) clean(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*cleanError)) {
 		return err
@@ -128,7 +131,7 @@ func aheadText(d time.Duration) string {
 // cleanError is an error whose text may be shown.
 type cleanError struct {
 	text        string
-	kind        error // errMissing, errChanged, errDenied or another error
+	kind        error // errMissing, errChanged, errDenied, errTooLarge or another error
 	status      int   // status of the service's response; 0 if there was none
 	unsupported bool
 }
@@ -137,11 +140,11 @@ func (e *cleanError) Error() string { return e.text }
 
 func (e *cleanError) Is(target error) bool { return e.kind == target }
 
-// readLimited reads all of r, and fails if it has more than limit bytes.
+// readLimited reads all of r. If r has more than limit bytes, the error is errTooLarge.
 func readLimited(r io.Reader, limit int64) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("the object has more than %d bytes", limit)
+		err = fmt.Errorf("%w: it has more than %d bytes", errTooLarge, limit)
 	}
 	return data, err
 }

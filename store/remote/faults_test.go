@@ -3,6 +3,7 @@ package remote_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -199,25 +200,59 @@ func TestWrongKey(t *testing.T) {
 // A service refuses requests whose time is wrong by more than 15 minutes. The error says what is wrong.
 func TestWrongClock(t *testing.T) {
 	t.Parallel()
-	b := objectserver.NewBucket(t, "s3")
-	target := &url.URL{Scheme: "http", Host: b.Addr}
-	proxy := &httputil.ReverseProxy{
+	for kind, handler := range map[string]func(*objectserver.Bucket) http.Handler{"s3": anHourAhead, "azblob": azureAnHourAhead} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			server := httptest.NewServer(handler(b))
+			defer server.Close()
+			_, err := open(t, b.URL, b.Through(strings.TrimPrefix(server.URL, "http://"))).Folder(cluster).Probe(t.Context())
+			if !remote.IsDenied(err) || !strings.Contains(err.Error(), "ahead: set this machine's clock") {
+				t.Errorf("the error is %v", err)
+			}
+			if strings.Contains(err.Error(), b.Secrets[0]) {
+				t.Errorf("the error has the key: %v", err)
+			}
+		})
+	}
+}
+
+// anHourAhead forwards requests to versitygw, which compares their time with its clock, as if that clock were an hour ahead.
+func anHourAhead(b *objectserver.Bucket) http.Handler {
+	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(target)
+			r.SetURL(&url.URL{Scheme: "http", Host: b.Addr})
 			r.Out.Host = r.In.Host
 			r.Out.Header.Set("X-Amz-Date", time.Now().Add(-time.Hour).UTC().Format("20060102T150405Z"))
 		},
 		ModifyResponse: func(r *http.Response) error {
-			r.Header.Set("Date", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)) // as the service's own clock
+			r.Header.Set("Date", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
 			return nil
 		},
 	}
-	server := httptest.NewServer(proxy)
-	defer server.Close()
-	_, err := open(t, b.URL, b.Through(strings.TrimPrefix(server.URL, "http://"))).Folder(cluster).Probe(t.Context())
-	if !remote.IsDenied(err) || !strings.Contains(err.Error(), "ahead: set this machine's clock") {
-		t.Errorf("the error is %v", err)
-	}
+}
+
+// azureAnHourAhead forwards requests to Azurite. Azurite does not compare their time with its clock, so azureAnHourAhead does,
+// and responds as Azure Storage does to a request that is older than 15 minutes ("Authorize with Shared Key" in its REST
+// reference).
+func azureAnHourAhead(b *objectserver.Bucket) http.Handler {
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: b.Addr})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now, date := time.Now().Add(time.Hour).UTC(), r.Header.Get("X-Ms-Date")
+		if at, err := http.ParseTime(date); err == nil && now.Sub(at) < 15*time.Minute {
+			proxy.ServeHTTP(w, r)
+			return
+		}
+		header := w.Header()
+		header.Set("Date", now.Format(http.TimeFormat))
+		header.Set("Content-Type", "application/xml")
+		header.Set("X-Ms-Error-Code", "AuthenticationFailed")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, "\ufeff<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>AuthenticationFailed</Code><Message>Server failed to authenticate the request. "+
+			"Make sure the value of Authorization header is formed correctly including the signature.\nRequestId:%s\nTime:%s</Message>"+
+			"<AuthenticationErrorDetail>Request date header too old: '%s'</AuthenticationErrorDetail></Error>",
+			"9bd88eec-0001-0001-76dd-a410e0000000", now.Format("2006-01-02T15:04:05.0000000Z"), date)
+	})
 }
 
 func TestDamagedCopy(t *testing.T) {
@@ -261,25 +296,91 @@ func TestDamagedCopy(t *testing.T) {
 
 func TestPrune(t *testing.T) {
 	t.Parallel()
+	for _, kind := range append(objectserver.Kinds, "file") {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			place, env, dir := "", map[string]string(nil), t.TempDir()
+			if kind == "file" {
+				place = "file://" + dir
+			} else {
+				b := objectserver.NewBucket(t, kind)
+				server := httptest.NewServer(datesAnHourAhead(b))
+				t.Cleanup(server.Close)
+				place, env = b.URL, b.Through(strings.TrimPrefix(server.URL, "http://"))
+			}
+			f := probed(t, open(t, place, env))
+			now := noon.Add(48 * time.Hour)
+			old := upload(t, f, source(9, "0/900", 1, now.Add(-40*time.Hour))) // the highest position, so latest.json stays here
+			for i := range 6 {
+				upload(t, f, source(i, "0/100", 1, now.Add(-time.Duration(i)*20*time.Minute)))
+			}
+			upload(t, f, loss(40, now.Add(-30*time.Hour)))
+			if kind == "file" {
+				age(t, filepath.Join(dir, cluster), time.Hour)
+			}
+			removed, err := f.Prune(t.Context(), retention.Policy{Hours: 1}, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Of this hour only the newest stays. The states of the hours before are not covered.
+			if len(removed) != 5 {
+				t.Errorf("removed %s", names(removed))
+			}
+			list := states(t, f)
+			if got := names(list); len(list) != 3 || !strings.Contains(got, "-loss") || !strings.Contains(got, old.URL[strings.LastIndex(old.URL, "/")+1:]) {
+				t.Errorf("left are %s", got)
+			}
+		})
+	}
+}
+
+// datesAnHourAhead forwards requests. The Date of the responses is an hour ahead, so all objects are an hour old by that clock.
+func datesAnHourAhead(b *objectserver.Bucket) http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: b.Addr})
+			r.Out.Host = r.In.Host
+		},
+		ModifyResponse: func(r *http.Response) error {
+			r.Header.Set("Date", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+			return nil
+		},
+	}
+}
+
+// age sets the times of all files in a folder to some time ago.
+func age(t *testing.T, dir string, by time.Duration) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if err == nil {
+			at := time.Now().Add(-by)
+			err = os.Chtimes(filepath.Join(dir, e.Name()), at, at)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The clock of a capture is a day ahead. It does not remove the states that another capture has just uploaded, and that
+// latest.json may not name yet.
+func TestPruneWithWrongClock(t *testing.T) {
+	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {
 		f := probed(t, open(t, place, env))
-		now := noon.Add(48 * time.Hour)
-		old := upload(t, f, source(9, "0/900", 1, now.Add(-40*time.Hour))) // the highest position, so latest.json stays here
-		for i := range 6 {
-			upload(t, f, source(i, "0/100", 1, now.Add(-time.Duration(i)*20*time.Minute)))
+		now := time.Now().Truncate(time.Second)
+		for i := range 4 {
+			upload(t, f, source(i, "0/100", 1, now.Add(-time.Duration(i)*time.Minute)))
 		}
-		upload(t, f, loss(40, now.Add(-30*time.Hour)))
-		removed, err := f.Prune(t.Context(), retention.Policy{Hours: 1}, now)
-		if err != nil {
-			t.Fatal(err)
+		ahead := upload(t, f, source(9, "0/50", 1, now.Add(24*time.Hour)))
+		removed, err := f.Prune(t.Context(), retention.Policy{Hours: 1}, now.Add(24*time.Hour))
+		if err != nil || len(removed) != 0 {
+			t.Errorf("removed %s (%v)", names(removed), err)
 		}
-		// Of this hour only the newest stays. The states of the hours before are not covered.
-		if len(removed) != 5 {
-			t.Errorf("removed %s", names(removed))
-		}
-		list := states(t, f)
-		if got := names(list); len(list) != 3 || !strings.Contains(got, "-loss") || !strings.Contains(got, old.URL[strings.LastIndex(old.URL, "/")+1:]) {
-			t.Errorf("left are %s", got)
+		// The state with the wrong time is not the newest either: its position is lower.
+		if s, _, err := f.Newest(t.Context(), states(t, f)); err != nil || s.URL == ahead.URL {
+			t.Errorf("the newest is %s (%v)", s.URL, err)
 		}
 	})
 }

@@ -62,6 +62,20 @@ func rawObject(t *testing.T, place *url.URL, env map[string]string, name string)
 	return o
 }
 
+// rawBytes is rawObject for a folder, too.
+func rawBytes(t *testing.T, place *url.URL, env map[string]string, name string) io.Reader {
+	t.Helper()
+	if place.Scheme != "file" {
+		return rawObject(t, place, env, name)
+	}
+	file, err := os.Open(filepath.Join(place.Path, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	return file
+}
+
 func s3Client(t *testing.T, env map[string]string) *minio.Client {
 	t.Helper()
 	client, err := minio.New(strings.TrimPrefix(env["AWS_ENDPOINT_URL"], "http://"), &minio.Options{

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path"
 	"time"
 
@@ -29,6 +30,11 @@ type latest struct {
 const (
 	latestName  = "latest.json"
 	latestBytes = 64 << 10 // maximum length of latest.json
+
+	// moveAttempts limits how often MoveLatest tries again because latest.json has been replaced, and movePause is the longest
+	// pause after the first of these attempts. So a service that refuses each write does not keep MoveLatest busy forever.
+	moveAttempts = 20
+	movePause    = 50 * time.Millisecond
 )
 
 // MoveLatest makes latest.json name a state, unless it names a newer one. It reports whether it has moved. If another capture
@@ -43,7 +49,7 @@ func (f *Folder) MoveLatest(ctx context.Context, s State, m manifest.Manifest) (
 		return false, err
 	}
 	data = append(data, '\n')
-	for {
+	for attempt := range moveAttempts {
 		now, version, err := f.readLatest(ctx)
 		c := condition{version: version}
 		switch {
@@ -59,18 +65,29 @@ func (f *Folder) MoveLatest(ctx context.Context, s State, m manifest.Manifest) (
 		}
 		_, err = f.put(ctx, f.name+latestName, data, c)
 		if errors.Is(err, errChanged) || c.version != "" && errors.Is(err, errMissing) {
-			continue // another capture was faster
+			select { // another capture was faster
+			case <-ctx.Done():
+				return false, ctx.Err()
+			case <-time.After(rand.N(time.Duration(attempt+1) * movePause)):
+			}
+			continue
 		}
 		if err != nil {
 			return false, fmt.Errorf("write %s of %s: %w", latestName, f.Location, err)
 		}
 		return true, nil
 	}
+	return false, fmt.Errorf("write %s of %s: the service has refused it %d times because of its condition; see whether a policy forbids that objects are replaced",
+		latestName, f.Location, moveAttempts)
 }
 
-// readLatest returns the content of latest.json and its version. A file that cannot be parsed counts as empty.
+// readLatest returns the content of latest.json and its version. A file that is too large or cannot be parsed counts as empty,
+// and so MoveLatest replaces it.
 func (f *Folder) readLatest(ctx context.Context) (l latest, version string, err error) {
 	data, version, err := f.read(ctx, f.name+latestName, latestBytes)
+	if errors.Is(err, errTooLarge) {
+		return latest{}, version, nil
+	}
 	if err == nil && json.Unmarshal(data, &l) != nil {
 		l = latest{}
 	}

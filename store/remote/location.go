@@ -11,6 +11,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -26,7 +27,8 @@ type Location struct {
 	prefix    string // beginning of the names of all objects: "" or a path that ends with "/"
 	url       string // URL without secrets, without a slash at the end
 	secrets   []string
-	identity  string // hint for errors if the credentials come from an identity of the machine; "" if they are in the environment
+	identity  string       // hint for errors if the credentials come from an identity of the machine; "" if they are in the environment
+	waited    atomic.Int64 // duration of failed requests and of the pauses after them, in nanoseconds
 
 	// Patience limits how long a request is repeated that fails because of the network or the service. Zero means two minutes.
 	Patience time.Duration
@@ -156,6 +158,10 @@ func secretsOf(getenv func(string) string) []string {
 // String returns the URL without secrets.
 func (l *Location) String() string { return l.url }
 
+// Waited returns how long failed requests and the pauses after them have taken so far. That time costs neither this machine nor
+// the service anything.
+func (l *Location) Waited() time.Duration { return time.Duration(l.waited.Load()) }
+
 // Checksum returns the name of the checksum that is sent along with the data.
 func (l *Location) Checksum() string { return l.service.checksum() }
 
@@ -170,8 +176,10 @@ func (l *Location) retry(ctx context.Context, f func() error) error {
 	}
 	first := time.Now()
 	for {
+		begun := time.Now()
 		err := f()
 		if err == nil {
+			l.waited.Add(int64(begun.Sub(first)))
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -179,6 +187,7 @@ func (l *Location) retry(ctx context.Context, f func() error) error {
 		}
 		pause := pauses.NextBackOff()
 		if !isTransient(err) || time.Since(first)+pause > patience {
+			l.waited.Add(int64(time.Since(first)))
 			return l.clean(err)
 		}
 		select {

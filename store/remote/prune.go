@@ -11,15 +11,15 @@ import (
 )
 
 const (
-	// pruneGrace is the age below which no state is removed. Another capture may be about to name it in latest.json, and
-	// somebody may be reading it.
+	// pruneGrace is the age below which no state is removed, by the service's clock. Another capture may be about to name the
+	// state in latest.json, and somebody may be reading it.
 	pruneGrace = 15 * time.Minute
 	// abandonedAfter is the age from which parts of an upload, and data without a manifest, count as left by a crash.
 	abandonedAfter = 24 * time.Hour
 )
 
 // Prune removes the states that the policy does not cover, by the same rules as for the states beside feedback.json. It also
-// removes what crashes have left. It never removes the state that latest.json names, nor the newest one. now comes from a
+// removes what crashes have left. It never removes the state that latest.json names, nor one that may be the newest. now comes from a
 // [retention.Clock]. Prune returns the removed states.
 func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Time) (removed []State, err error) {
 	objects, _, err := f.list(ctx, f.name)
@@ -31,10 +31,15 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 	if err != nil && !errors.Is(err, errMissing) {
 		return nil, fmt.Errorf("prune %s: %w", f.Location, err)
 	}
-	newest, _, err := f.Newest(ctx, states)
-	if err != nil && !errors.Is(err, errMissing) {
-		return nil, fmt.Errorf("prune %s: %w", f.Location, err)
+	if len(states) == 0 {
+		return nil, f.removeLeftovers(ctx, objects, states)
 	}
+	latest, highest := candidates(states)
+	uploaded := map[string]time.Time{} // by the service's clock, as the clock of the capture that uploaded a state may be wrong
+	for _, o := range objects {
+		uploaded[o.name] = o.modified
+	}
+	serviceNow := f.serviceNow()
 	list := make([]retention.State, len(states))
 	for i, s := range states {
 		list[i] = retention.State{Time: s.Time, Rows: s.Rows, Bytes: s.Bytes, Loss: s.Loss, Acknowledged: s.Acknowledged}
@@ -42,7 +47,7 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 	drop, _ := retention.Plan(list, policy, now, 0)
 	for _, i := range drop {
 		s := states[i]
-		if now.Sub(s.Time) < pruneGrace || path.Base(s.data()) == current.State || s == newest {
+		if serviceNow.Sub(uploaded[s.manifest()]) < pruneGrace || path.Base(s.data()) == current.State || s == latest || s == highest {
 			continue
 		}
 		if err := f.Drop(ctx, s); err != nil {
@@ -53,10 +58,15 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 	return removed, f.removeLeftovers(ctx, objects, states)
 }
 
+// serviceNow returns the time by the service's clock.
+func (f *Folder) serviceNow() time.Time {
+	return time.Now().Add(time.Duration(f.transport.ahead.Load()))
+}
+
 // removeLeftovers removes what crashes have left: data without a manifest, and unfinished uploads. Their age is measured by the
 // service's clock.
 func (f *Folder) removeLeftovers(ctx context.Context, objects []object, states []State) error {
-	before := time.Now().Add(time.Duration(f.transport.ahead.Load())).Add(-abandonedAfter)
+	before := f.serviceNow().Add(-abandonedAfter)
 	exists := map[string]bool{}
 	for _, s := range states {
 		exists[s.stem()] = true

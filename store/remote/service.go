@@ -62,7 +62,8 @@ type condition struct {
 
 // These errors are the outcomes that callers distinguish. All other errors are failures of the network or of the service.
 var (
-	errMissing = errors.New("the object does not exist")
-	errChanged = errors.New("the object has been changed, or exists already")
-	errDenied  = errors.New("the service denies access")
+	errMissing  = errors.New("the object does not exist")
+	errChanged  = errors.New("the object has been changed, or exists already")
+	errDenied   = errors.New("the service denies access")
+	errTooLarge = errors.New("the object is too large")
 )

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pglogrepl"
 
+	"capture/internal/foreign"
 	"capture/store/manifest"
 )
 
@@ -169,28 +170,36 @@ func (f *Folder) States(ctx context.Context) ([]State, error) {
 // that was paused for hours may write its old state once more before it notices. So a state with a higher position in the WAL is
 // newer, as long as both are of the same timeline. After a restore from a backup, the later timeline has lower positions.
 //
-// If there is no state, the error is one that IsMissing reports.
+// If there is no state, the error is one that IsMissing reports. If a manifest is damaged, the error wraps a [*DamagedError], and
+// Newest returns the state that has it.
 func (l *Location) Newest(ctx context.Context, states []State) (State, manifest.Manifest, error) {
 	if len(states) == 0 {
 		return State{}, manifest.Manifest{}, fmt.Errorf("%s has no states: %w", l, errMissing)
 	}
-	latest := states[0]
+	latest, highest := candidates(states)
 	m, err := l.Manifest(ctx, latest)
-	if err != nil {
-		return State{}, manifest.Manifest{}, err
-	}
-	highest := slices.MaxFunc(states, func(a, b State) int { return cmp.Compare(a.LSN, b.LSN) })
-	if highest.LSN <= latest.LSN {
-		return latest, m, nil
+	if err != nil || highest == latest {
+		return latest, m, err
 	}
 	other, err := l.Manifest(ctx, highest)
 	if err != nil {
-		return State{}, manifest.Manifest{}, err
+		return highest, other, err
 	}
 	if m.Timeline > other.Timeline && other.Timeline > 0 {
 		return latest, m, nil
 	}
 	return highest, other, nil
+}
+
+// candidates returns the states of which one is the newest: the one with the latest time, and the one with the highest position.
+// Both are the same if no position is higher than that of the former. states must be newest first, and not be empty.
+func candidates(states []State) (latest, highest State) {
+	latest = states[0]
+	highest = slices.MaxFunc(states, func(a, b State) int { return cmp.Compare(a.LSN, b.LSN) })
+	if highest.LSN <= latest.LSN {
+		highest = latest
+	}
+	return latest, highest
 }
 
 // At returns the newest state that is not newer than t. It reports false if there is none. states must be newest first.
@@ -203,15 +212,20 @@ func At(states []State, t time.Time) (State, bool) {
 	return State{}, false
 }
 
-// Manifest reads and checks the manifest of a state. It does not trust the manifest, because anybody might have written it.
+// Manifest reads and checks the manifest of a state. It does not trust the manifest, because anybody might have written it. If
+// the manifest is not one of that state, the error wraps a [*DamagedError].
 func (l *Location) Manifest(ctx context.Context, s State) (manifest.Manifest, error) {
 	data, _, err := l.read(ctx, s.manifest(), manifest.MaxBytes)
-	if err != nil {
-		return manifest.Manifest{}, fmt.Errorf("read the manifest of %s: %w", s.URL, err)
-	}
-	m, err := manifest.Parse(data)
-	if err == nil && (m.SHA256 == "" || m.Rows != s.Rows) {
-		err = errors.New("it does not describe the state of its name")
+	var m manifest.Manifest
+	switch {
+	case errors.Is(err, errTooLarge):
+		err = &DamagedError{"its manifest is too large"}
+	case err == nil:
+		if m, err = manifest.Parse(data); err != nil {
+			err = &DamagedError{"its manifest: " + foreign.Text(err.Error())}
+		} else if m.SHA256 == "" || m.Rows != s.Rows {
+			err = &DamagedError{"its manifest does not describe the state of its name"}
+		}
 	}
 	if err != nil {
 		return manifest.Manifest{}, fmt.Errorf("read the manifest of %s: %w", s.URL, err)

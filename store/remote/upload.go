@@ -28,6 +28,9 @@ type Source struct {
 // partBytes is the length of a part, which is the memory that an upload takes. S3 allows at most 10,000 parts.
 const partBytes = 8 << 20
 
+// uploadNames is the number of names that Upload tries.
+const uploadNames = 20
+
 // compressionLevel favors speed: compressing must not compete with following the table.
 const compressionLevel = 3
 
@@ -41,7 +44,7 @@ func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manife
 	m := src.Manifest
 	s := State{Cluster: f.cluster, Time: src.Time.UTC().Truncate(time.Second), Rows: m.Rows, Loss: m.Kept != nil && m.Kept.Loss != nil, folder: f.name}
 	s.LSN, _ = pglogrepl.ParseLSN(m.LSN) // 0 if it is not known
-	for {
+	for range uploadNames {
 		s.URL = fmt.Sprintf("%s/%s/%s", f.Location, f.cluster, s.data()[len(f.name):])
 		n, sum, err := f.uploadData(ctx, &s, src)
 		if err == nil {
@@ -62,6 +65,7 @@ func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manife
 		}
 		s.Time = s.Time.Add(time.Second)
 	}
+	return State{}, m, fmt.Errorf("upload %s: the service says of %d names in a row that they are taken", s.URL, uploadNames)
 }
 
 // uploadManifest writes the manifest of a state. From then on, the state exists.

@@ -1,0 +1,199 @@
+package remote_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"capture/internal/objectserver"
+	"capture/store/remote"
+	"capture/store/retention"
+)
+
+// Whatever is in latest.json, states are uploaded, found and pruned.
+func TestHostileLatest(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, place string, env map[string]string) {
+		l := open(t, place, env)
+		f := probed(t, l)
+		u, err := url.Parse(place)
+		if err != nil {
+			t.Fatal(err)
+		}
+		latestName := cluster + "/latest.json"
+		for i, c := range []struct {
+			content string
+			moves   bool
+		}{
+			{strings.Repeat("x", 100<<10), true},
+			{`{"state":"` + strings.Repeat("x", 1<<20) + `"}`, true},
+			{"", true},
+			{"[1]", true},
+			{`{"state":"../../../etc/passwd","manifest":"../x","rows":-1,"bytes":-1}`, true},
+			{`{"state":"` + cluster + `0/feedback-20261126T120000Z-0000000000000100-5.json.gz","lsn":"x/y","timeline":-5}`, true},
+			{`{"state":"none","lsn":"FFFFFFFF/FFFFFFFF","timeline":2147483647}`, false},
+		} {
+			replaceObject(t, u, env, latestName, []byte(c.content))
+			s, m, err := f.Upload(t.Context(), source(i, fmt.Sprintf("0/%X", 0x100+i), 1, noon.Add(time.Duration(i)*time.Minute)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if moved, err := f.MoveLatest(t.Context(), s, m); err != nil || moved != c.moves {
+				t.Errorf("latest.json %.60q: moved %t (%v)", c.content, moved, err)
+			}
+			if newest, _, err := l.Newest(t.Context(), states(t, f)); err != nil || newest.URL != s.URL {
+				t.Errorf("latest.json %.60q: the newest state is %s (%v)", c.content, newest.URL, err)
+			}
+			replaceObject(t, u, env, latestName, []byte(c.content))
+			if _, err := f.Prune(t.Context(), retention.Default, noon); err != nil {
+				t.Errorf("latest.json %.60q: prune: %v", c.content, err)
+			}
+		}
+	})
+}
+
+// A manifest that does not describe its state is damage, which Prove finds. It never makes a reader take more than the limits.
+func TestHostileManifest(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, place string, env map[string]string) {
+		l := open(t, place, env)
+		f := probed(t, l)
+		u, err := url.Parse(place)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, change := range []func(m map[string]any){
+			func(m map[string]any) { m["bytes"] = m["bytes"].(float64) - 1 },
+			func(m map[string]any) { m["bytes"] = m["bytes"].(float64) + 1 },
+			func(m map[string]any) { m["bytes"] = int64(1) << 60 },
+			func(m map[string]any) { m["bytes"] = int64(9223372036854775807) },
+			func(m map[string]any) { m["bytes"] = 0 },
+			func(m map[string]any) { m["rows"] = 4 },
+			func(m map[string]any) { m["sha256"] = strings.Repeat("0", 64) },
+			func(m map[string]any) { m["table"] = strings.Repeat("x", 9<<20) },
+			func(m map[string]any) { clear(m) },
+		} {
+			s := upload(t, f, source(1000, "0/100", 1, noon.Add(time.Duration(i)*time.Hour)))
+			name := cluster + strings.TrimSuffix(s.URL[strings.LastIndex(s.URL, "/"):], ".json.gz") + ".manifest.json"
+			data, err := io.ReadAll(rawBytes(t, u, env, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var m map[string]any
+			if err := json.Unmarshal(data, &m); err != nil {
+				t.Fatal(err)
+			}
+			change(m)
+			if data, err = json.Marshal(m); err != nil {
+				t.Fatal(err)
+			}
+			replaceObject(t, u, env, name, data)
+			damaged := (*remote.DamagedError)(nil)
+			if err := f.Prove(t.Context(), s); !errors.As(err, &damaged) {
+				t.Errorf("change %d: Prove says %v", i, err)
+			} else if len(err.Error()) > 1000 {
+				t.Errorf("change %d: the error has %d bytes", i, len(err.Error()))
+			}
+		}
+	})
+}
+
+// Data that are longer than the manifest allows are not downloaded whole.
+func TestDownloadIsBounded(t *testing.T) {
+	t.Parallel()
+	place := "file://" + t.TempDir()
+	u, err := url.Parse(place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := probed(t, open(t, place, nil))
+	s := upload(t, f, source(10, "0/100", 1, noon))
+	replaceObject(t, u, nil, cluster+s.URL[strings.LastIndex(s.URL, "/"):], make([]byte, 1<<20))
+	if _, _, err := f.Download(t.Context(), s, t.TempDir()); !errors.As(err, new(*remote.DamagedError)) {
+		t.Errorf("Download says %v", err)
+	}
+}
+
+// Other objects are at the prefix, in folders that look like those of clusters, and many in the folder of the cluster.
+func TestForeignObjects(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			u, err := url.Parse(b.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var writers errgroup.Group
+			writers.SetLimit(8)
+			for i := range 1010 { // more than a page of a list
+				writers.Go(func() error {
+					replaceObject(t, u, b.Env, fmt.Sprintf("%s/feedback-%d.json.gz", cluster, i), nil)
+					return nil
+				})
+			}
+			_ = writers.Wait()
+			for _, name := range []string{
+				"other", "latest.json/x", "12345/feedback", "00000/feedback-20261126T120000Z-0000000000000100-5.json.gz", cluster + "/a/feedback-20261126T120000Z-0000000000000100-5.json.gz", cluster + "/feedback-20261126T120000Z-0000000000000100-5.json.gz.bak",
+				cluster + "/feedback-20261126T120000Z-0000000000000100-7.json.gz", // without a manifest
+				cluster + "/feedback-20261126T120000Z-0000000000000100-8.manifest.json",
+				cluster + "/feedback-20269999T120000Z-0000000000000100-9.json.gz", cluster + "/feedback-20269999T120000Z-0000000000000100-9.manifest.json",
+			} {
+				replaceObject(t, u, b.Env, name, []byte("{}"))
+			}
+			l := open(t, b.URL, b.Env)
+			f := probed(t, l)
+			s := upload(t, f, source(3, "0/100", 1, noon))
+			clusters, err := l.Clusters(t.Context())
+			if err != nil || len(clusters) != 1 || len(clusters[0].States) != 1 || clusters[0].States[0].URL != s.URL {
+				t.Errorf("clusters are %+v (%v)", clusters, err)
+			}
+			if removed, err := f.Prune(t.Context(), retention.Policy{}, noon.Add(1000*time.Hour)); err != nil || len(removed) != 0 {
+				t.Errorf("removed %s (%v)", names(removed), err)
+			}
+		})
+	}
+}
+
+// A policy forbids that objects are replaced. MoveLatest does not try for ever, and says what may be the reason.
+func TestLatestIsImmutable(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+				r.SetURL(&url.URL{Scheme: "http", Host: b.Addr})
+				r.Out.Host = r.In.Host
+			}}
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/latest.json") {
+					w.Header().Set("X-Ms-Error-Code", "BlobImmutableDueToPolicy")
+					w.WriteHeader(http.StatusPreconditionFailed)
+					return
+				}
+				proxy.ServeHTTP(w, r)
+			}))
+			defer server.Close()
+			f := probed(t, open(t, b.URL, b.Through(strings.TrimPrefix(server.URL, "http://"))))
+			s, m, err := f.Upload(t.Context(), source(3, "0/100", 1, noon))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if moved, err := f.MoveLatest(t.Context(), s, m); moved || err == nil || !strings.Contains(err.Error(), "whether a policy forbids") {
+				t.Errorf("moved: %t (%v)", moved, err)
+			}
+		})
+	}
+}
