@@ -69,7 +69,7 @@ vulnerabilities: ## check for known vulnerabilities
 	*) printf '%s\n' "$$out" >&2; exit 1 ;; \
 	esac
 
-bench: postgres peers ## compare capture with baselines and other programs, into docs/performance.md (ROWS=1000000; BENCH=Latency RUNS=1 for a part; KEPT=1 for kept states, too)
+bench: postgres peers stores ## compare capture with baselines and other programs, into docs/performance.md (ROWS=1000000; BENCH=Latency RUNS=1 for a part; KEPT=1 for kept states, too)
 	CAPTURE_BENCH_ROWS=$(ROWS) CAPTURE_BENCH_KEPT=$(KEPT) go run ./internal/bench -runs $(RUNS) -bench '$(BENCH)'
 
 fuzz: postgres ## run each fuzz test for FUZZTIME (30s)

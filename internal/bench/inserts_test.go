@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/pgserver"
-	"capture/store/manifest"
 )
 
 // BenchmarkInserts measures what following costs the application. 8 pgbench clients insert votes of 3 kB, one per transaction,
@@ -27,23 +26,6 @@ func BenchmarkInserts(b *testing.B) {
 	}
 	bin, err := pgserver.Bin()
 	if err != nil {
-		b.Fatal(err)
-	}
-	pgbench := clientProgram(bin, "pgbench")
-	if pgbench == "" {
-		b.Fatal("pgbench is not installed; it is among PostgreSQL's client programs")
-	}
-	script := filepath.Join(dir, "insert.sql")
-	var answer strings.Builder
-	for _, c := range randomBlock[:1200] { // as hex, which Postgres cannot compress much
-		answer.WriteString(strconv.FormatInt(int64(c)+256, 16)[1:])
-	}
-	insert := `\set n random(1, 1000000000)
-INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, comment, citations)
-VALUES ('How do I reset password :n?', ':n ` + answer.String() + `', '{"relevance": 4, "groundedness": 0.5}', '{"Looks Good / Accurate & Clear"}', 'thanks',
-	'[{"title": "Settings", "url": "https://example.com/:n", "score": 1}, {"title": "Security", "url": "https://example.com/security", "score": 2}]');
-`
-	if err := os.WriteFile(script, []byte(insert), 0o644); err != nil {
 		b.Fatal(err)
 	}
 	for _, mode := range []struct {
@@ -68,9 +50,7 @@ VALUES ('How do I reset password :n?', ':n ` + answer.String() + `', '{"relevanc
 						b.Log("skipping recvlogical: pg_recvlogical is not installed")
 						continue
 					}
-					cmd := exec.Command(pgbench, "-n", "-c", "8", "-j", "2", "-T", "5", "-f", script, url)
-					cmd.Env = append(os.Environ(), "PGOPTIONS="+mode.options)
-					sum[kind] += insertRate(b, url, kind, cmd)
+					sum[kind] += insertRate(b, url, kind, mode.options)
 				}
 			}
 			for kind, rate := range sum {
@@ -80,11 +60,9 @@ VALUES ('How do I reset password :n?', ':n ` + answer.String() + `', '{"relevanc
 	}
 }
 
-var pgbenchRate = regexp.MustCompile(`tps = ([0-9.]+) \(without`)
-
 // insertRate returns the rate of pgbench on an empty table while a follower (or none) follows it. It checks that the
 // follower got all rows.
-func insertRate(b *testing.B, url, kind string, pgbench *exec.Cmd) float64 {
+func insertRate(b *testing.B, url, kind, options string) float64 {
 	b.Helper()
 	conn := connect(b, url)
 	execSQL(b, conn, "TRUNCATE votes")
@@ -97,11 +75,31 @@ func insertRate(b *testing.B, url, kind string, pgbench *exec.Cmd) float64 {
 	default:
 		stop = startCapture(b, url, conn, kind)
 	}
-	out, err := pgbench.CombinedOutput()
+	rate := runInserts(b, url, options)
+	stop()
+	return rate
+}
+
+var pgbenchRate = regexp.MustCompile(`tps = ([0-9.]+) \(without`)
+
+// runInserts lets 8 clients of pgbench insert votes for 5 seconds. options are those of their sessions. It returns the number of
+// votes per second.
+func runInserts(b *testing.B, url, options string) float64 {
+	b.Helper()
+	bin, err := pgserver.Bin()
+	if err != nil {
+		b.Fatal(err)
+	}
+	pgbench := clientProgram(bin, "pgbench")
+	if pgbench == "" {
+		b.Fatal("pgbench is not installed; it is among PostgreSQL's client programs")
+	}
+	cmd := exec.Command(pgbench, "-n", "-c", "8", "-j", "2", "-T", "5", "-f", insertScript(b), url)
+	cmd.Env = append(os.Environ(), "PGOPTIONS="+options)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		b.Fatalf("pgbench: %v\n%s", err, out)
 	}
-	stop()
 	found := pgbenchRate.FindSubmatch(out)
 	if found == nil {
 		b.Fatalf("pgbench printed no rate:\n%s", out)
@@ -113,21 +111,32 @@ func insertRate(b *testing.B, url, kind string, pgbench *exec.Cmd) float64 {
 	return rate
 }
 
+// insertScript writes a script for pgbench that inserts a vote of 3 kB, and returns its path.
+func insertScript(b *testing.B) string {
+	b.Helper()
+	var answer strings.Builder
+	for _, c := range randomBlock[:1200] { // as hex, which Postgres cannot compress much
+		answer.WriteString(strconv.FormatInt(int64(c)+256, 16)[1:])
+	}
+	insert := `\set n random(1, 1000000000)
+INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, comment, citations)
+VALUES ('How do I reset password :n?', ':n ` + answer.String() + `', '{"relevance": 4, "groundedness": 0.5}', '{"Looks Good / Accurate & Clear"}', 'thanks',
+	'[{"title": "Settings", "url": "https://example.com/:n", "score": 1}, {"title": "Security", "url": "https://example.com/security", "score": 2}]');
+`
+	path := filepath.Join(dir, "insert.sql")
+	if err := os.WriteFile(path, []byte(insert), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	return path
+}
+
 // startCapture starts capture with a source. stop checks that the file has all rows.
 func startCapture(b *testing.B, url string, conn *pgx.Conn, source string) (stop func()) {
 	b.Helper()
 	d := startDaemon(b, url, "--source="+source)
 	d.waitFlush("start")
 	return func() {
-		d.runCommand("snapshot")
-		m, err := manifest.Read(d.path)
-		if err != nil {
-			b.Fatal(err)
-		}
-		var n int
-		if err := conn.QueryRow(b.Context(), "SELECT count(*) FROM votes").Scan(&n); err != nil || n != m.Rows {
-			b.Fatalf("the file has %d rows of %d (%v)", m.Rows, n, err)
-		}
+		d.checkRows(conn)
 		d.stop()
 		os.MkdirAll(d.cmd.Dir, 0o755)
 		d.runCommand("teardown")

@@ -20,6 +20,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/objectserver"
 	"capture/internal/pgserver"
 )
 
@@ -53,7 +54,7 @@ var (
 		return s, allowPlugins(s)
 	})
 	started *pgserver.Server
-	filled  = make(map[int]string) // database URLs, by number of votes
+	filled  = make(map[string]string) // URLs of databases with votes, by name
 )
 
 func TestMain(m *testing.M) {
@@ -69,7 +70,7 @@ func TestMain(m *testing.M) {
 				started.Close()
 			}
 		}()
-		return m.Run()
+		return objectserver.Main(m.Run)
 	}())
 }
 
@@ -102,14 +103,19 @@ func tableRows(b *testing.B) int {
 // votesDatabase returns the URL of a database with n votes. Benchmarks may change the votes but not their number.
 func votesDatabase(b *testing.B, n int) string {
 	b.Helper()
-	if url, ok := filled[n]; ok {
+	return filledDatabase(b, fmt.Sprint("votes_", n), n)
+}
+
+// filledDatabase returns the URL of the database of that name. It creates the database, with n votes, if it does not exist yet.
+func filledDatabase(b *testing.B, name string, n int) string {
+	b.Helper()
+	if url, ok := filled[name]; ok {
 		return url
 	}
 	s, err := server()
 	if err != nil {
 		b.Fatal(err)
 	}
-	name := fmt.Sprint("votes_", n)
 	execSQL(b, connect(b, s.URL("postgres")), "CREATE DATABASE "+name)
 	conn := connect(b, s.URL(name))
 	execSQL(b, conn, pgserver.VotesTable)
@@ -121,8 +127,8 @@ func votesDatabase(b *testing.B, n int) string {
 	}
 	execSQL(b, conn, "VACUUM (ANALYZE, FREEZE) votes")
 	execSQL(b, conn, "CHECKPOINT")
-	filled[n] = s.URL(name)
-	return filled[n]
+	filled[name] = s.URL(name)
+	return filled[name]
 }
 
 func connect(b *testing.B, url string) *pgx.Conn {
@@ -151,8 +157,9 @@ type daemon struct {
 	started time.Time
 	flushes chan flush
 	follows chan time.Time // times at which the daemon has begun to follow the table
-	output  chan struct{}  // closed at the end of stderr
-	last    bytes.Buffer   // lines of stderr above INFO; read it only after output is closed
+	copies  chan copyEvent
+	output  chan struct{} // closed at the end of stderr
+	last    bytes.Buffer  // lines of stderr above INFO; read it only after output is closed
 }
 
 // flush is a log line about a write of the file, which is durable by then.
@@ -162,6 +169,13 @@ type flush struct {
 	Rows   int       `json:"rows"`
 	Bytes  int64     `json:"bytes"`
 	Millis float64   `json:"ms"`
+}
+
+// copyEvent is a log line about copies off the machine.
+type copyEvent struct {
+	at      time.Time // time at which the line arrived
+	message string
+	millis  float64 // duration of what has ended
 }
 
 // startDaemon starts capture in a folder of its own.
@@ -175,7 +189,8 @@ func startDaemon(b *testing.B, url string, args ...string) *daemon {
 	if err != nil {
 		b.Fatal(err)
 	}
-	d := &daemon{b: b, url: url, path: filepath.Join(folder, "feedback.json"), flushes: make(chan flush, 1<<16), follows: make(chan time.Time, 1<<10), output: make(chan struct{})}
+	d := &daemon{b: b, url: url, path: filepath.Join(folder, "feedback.json"), flushes: make(chan flush, 1<<16), follows: make(chan time.Time, 1<<10),
+		copies: make(chan copyEvent, 1<<10), output: make(chan struct{})}
 	d.cmd = exec.Command(program, append([]string{"run", "--listen=127.0.0.1:0", "--max-wal=100GB", "--verify-interval=0s"}, args...)...)
 	d.cmd.Dir = folder
 	d.cmd.Env = append(os.Environ(), "DATABASE_URL="+url, "CAPTURE_OUTPUT="+d.path)
@@ -206,6 +221,8 @@ func startDaemon(b *testing.B, url string, args ...string) *daemon {
 				d.flushes <- line.flush
 			case "following":
 				d.follows <- time.Now()
+			case copiesBegin, copied, copyProven:
+				d.copies <- copyEvent{time.Now(), line.Message, line.Millis}
 			}
 		}
 	}()

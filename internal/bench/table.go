@@ -32,6 +32,8 @@ var (
 	vsCopyFrom     = baseline{"psql-s", "psql, \\copy of the same rows"}
 	vsNoFollower   = baseline{"none-inserts/s", "without a follower"}
 	vsRecvFollower = baseline{"recvlogical-inserts/s", "with pg_recvlogical to nothing"}
+	vsCopyDelay    = baseline{"delay-s", "the delay from a change to its upload"}
+	vsFileRestore  = baseline{"delay-and-file-restore-s", "the delay, and a restore of the file"}
 )
 
 // aim is the ratio that capture was built to reach. The zero value means that there is no aim.
@@ -99,6 +101,17 @@ var comparisons = []comparison{
 	{"The same with synchronous_commit off", "with capture (logical)", "Inserts/asynchronous", "logical-inserts/s", vsNoFollower, aim{}},
 	{"", "with capture (logical)", "Inserts/asynchronous", "logical-inserts/s", vsRecvFollower, atLeast(1)},
 	{"", "with pg_recvlogical to nothing", "Inserts/asynchronous", "recvlogical-inserts/s", vsNoFollower, aim{}},
+	{"Copies: the file after a change of one row", "while a copy is made (S3)", "Copies/cost", "s3-write-ms", baseline{"none-write-ms", "without copies"}, aim{}},
+	{"Copies: changes of a tenth of the rows, until the file has them", "while a copy is made (S3)", "Copies/cost", "s3-stream-rows/s", baseline{"none-stream-rows/s", "without copies"}, aim{}},
+	{"Copies: the application's inserts, 8 clients", "while a copy is made (S3)", "Copies/cost", "s3-inserts/s", baseline{"none-inserts/s", "without copies"}, aim{}},
+	{"Commit to copied, 1,000 rows", "capture, S3 (versitygw)", "Copies/time/small", "s3-copied-s", vsCopyDelay, aim{}},
+	{"", "capture, Azure (Azurite)", "Copies/time/small", "azblob-copied-s", vsCopyDelay, aim{}},
+	{"Commit to restored elsewhere", "capture, S3 (versitygw)", "Copies/time/small", "s3-restorable-s", vsFileRestore, aim{}},
+	{"", "capture, Azure (Azurite)", "Copies/time/small", "azblob-restorable-s", vsFileRestore, aim{}},
+	{"Commit to copied, all rows", "capture, S3 (versitygw)", "Copies/time/large", "s3-copied-s", vsCopyDelay, aim{}},
+	{"", "capture, Azure (Azurite)", "Copies/time/large", "azblob-copied-s", vsCopyDelay, aim{}},
+	{"Commit to restored elsewhere", "capture, S3 (versitygw)", "Copies/time/large", "s3-restorable-s", vsFileRestore, aim{}},
+	{"", "capture, Azure (Azurite)", "Copies/time/large", "azblob-restorable-s", vsFileRestore, aim{}},
 }
 
 // absent lists the programs for the same job that were not measured, each with the reason.
