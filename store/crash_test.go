@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -18,6 +19,7 @@ import (
 	"capture/snapshot"
 	"capture/store"
 	"capture/store/manifest"
+	"capture/store/retention"
 )
 
 // writeEndlessly writes files of changing lengths as fast as it can.
@@ -175,5 +177,80 @@ func TestCrashBetweenRenames(t *testing.T) {
 	}
 	if names := leftovers(t, path); names != nil {
 		t.Errorf("left over: %v", names)
+	}
+}
+
+// TestFailureBetweenRenames makes Writes fail between their two renames. Only the pending manifest describes the file then, so
+// what comes next must rename it first: it must neither overwrite it nor use the manifest of the version before.
+func TestFailureBetweenRenames(t *testing.T) {
+	horizon := &snapshot.Horizon{XID: 100, LSN: 5, Place: snapshot.Place{SystemID: "7", Timeline: 1, Started: 2, DatabaseOID: 3, TableOID: 4, Files: "f", Fingerprint: "g"}}
+	// fail writes 100 rows, and then other rows of the same length, and fails between the renames. If again is set, the file is
+	// opened again in between.
+	fail := func(t *testing.T, again bool) (f *store.File, tab *snapshot.Table, path string) {
+		t.Helper()
+		path = filepath.Join(t.TempDir(), "feedback.json")
+		f, tab = open(t, path), votes(100, "old")
+		tab.SetHorizon(horizon)
+		write(t, f, tab.View(), store.ReasonStart)
+		if again {
+			f.Close()
+			f = open(t, path)
+			f.Kept().SetPolicy(retention.Policy{})
+		}
+		store.SetAtRename(func() { // nothing can be renamed to the path of a folder
+			if err := errors.Join(os.Rename(manifest.Path(path), path+".aside"), os.Mkdir(manifest.Path(path), 0o755)); err != nil {
+				t.Error(err)
+			}
+		})
+		defer store.SetAtRename(func() {})
+		v := commit(t, tab, func() {
+			for i := range 50 {
+				put(tab, i, "new")
+			}
+		})
+		tab.SetHorizon(horizon)
+		if _, err := f.Write(v, store.ReasonChange); err == nil {
+			t.Fatal("the Write succeeded")
+		}
+		return f, tab, path
+	}
+	repair := func(t *testing.T, path string) {
+		t.Helper()
+		if err := errors.Join(os.Remove(manifest.Path(path)), os.Rename(path+".aside", manifest.Path(path))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("horizon dropped", func(t *testing.T) {
+		f, tab, path := fail(t, false)
+		repair(t, path)
+		if err := f.DropHorizon(tab.View()); err != nil {
+			t.Fatal(err)
+		}
+		if m := checkPair(t, path); m.Horizon != nil {
+			t.Errorf("the manifest has the horizon %+v", m.Horizon)
+		}
+	})
+	for name, again := range map[string]bool{"loss": false, "loss, and the first Write of a run failed": true} {
+		t.Run(name, func(t *testing.T) {
+			f, tab, path := fail(t, again)
+			before := read(t, path)
+			empty := commit(t, tab, tab.Truncate)
+			if _, err := f.Write(empty, store.ReasonChange); err == nil {
+				t.Fatal("the second Write succeeded")
+			}
+			if m, err := manifest.ReadAt(manifest.Path(path) + ".tmp"); err != nil || fits(m, before) != nil {
+				t.Errorf("after the second failure no manifest describes the file: %+v, %v", m, err)
+			}
+			repair(t, path)
+			write(t, f, empty, store.ReasonChange)
+			checkPair(t, path)
+			if _, err := f.Kept().Compress(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			states := f.Kept().List()
+			if len(states) != 1 || states[0].Damaged != "" || !bytes.Equal(unzip(t, states[0].Path), before) {
+				t.Errorf("the kept states are %+v", states)
+			}
+		})
 	}
 }

@@ -29,7 +29,8 @@ type File struct {
 	existing   existing // what was on disk before the first Write
 	last       written  // what the last Write left on disk; zero if it failed or there was none
 	temp       tempFile // temporary name of feedback.json, and the file that has it
-	hasWritten bool     // whether a Write has succeeded since Open
+	hasWritten bool     // whether a Write has replaced the file since Open, or found that its rows are the same
+	renamed    bool     // whether the last Write failed after it renamed the data, maybe before it renamed the manifest
 	rowCounts  loss.RowCounts
 	device     uint64 // device of the folder, as stat(2) reports it
 	detached   bool   // whether the folder was on another device at the last check
@@ -166,13 +167,33 @@ func (f *File) ensureLocked() error {
 	if replaced { // the folder is another one, so nothing that was recorded about the old files is valid
 		f.temp.abandon()
 		f.warn(f.useFileSystem())
-		f.existing, f.last, f.hasWritten = existing{}, written{}, false
+		f.existing, f.last, f.hasWritten, f.renamed = existing{}, written{}, false, false
 		f.kept.Reload()
+	}
+	if err := f.completeRename(); err != nil {
+		return err
 	}
 	if !f.existing.checked {
 		f.inspectExisting(hashAll)
 	}
 	return nil
+}
+
+// completeRename renames the pending manifest if the last Write failed between its two renames. Until then only this manifest
+// describes the file, so nothing may replace it.
+func (f *File) completeRename() error {
+	if !f.renamed {
+		return nil
+	}
+	err := f.lock.verify()
+	if err == nil {
+		err = f.share.rename(f.manifestTmp(), f.manifestPath)
+	}
+	if err != nil && !disk.IsMissing(err) { // it is missing if only the sync of the folder failed
+		return err
+	}
+	f.renamed = false
+	return disk.SyncFolder(f.folder())
 }
 
 func (f *File) inspectExisting(hashLimit int64) {

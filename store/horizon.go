@@ -41,6 +41,11 @@ func (f *File) DropHorizon(v *snapshot.View) error {
 	if f.closed {
 		return nil
 	}
+	if f.renamed { // the manifest at its path describes the version before
+		if err := f.ensureLocked(); err != nil {
+			return f.manifestError(err)
+		}
+	}
 	m, err := manifest.ReadAt(f.manifestPath)
 	if err != nil || m.Horizon == nil {
 		return nil // a manifest that cannot be read has no horizon either
@@ -55,7 +60,7 @@ func (f *File) replaceLastManifest(m manifest.Manifest) error {
 		return err
 	}
 	if err := f.replaceManifest(m); err != nil {
-		return fmt.Errorf("write the manifest of %s: %w", filepath.Base(f.dataPath), volume.WithHint(err))
+		return f.manifestError(err)
 	}
 	if f.last.file != nil {
 		f.last.manifest = m
@@ -63,4 +68,8 @@ func (f *File) replaceLastManifest(m manifest.Manifest) error {
 		f.existing.manifest = m
 	}
 	return nil
+}
+
+func (f *File) manifestError(err error) error {
+	return fmt.Errorf("write the manifest of %s: %w", filepath.Base(f.dataPath), volume.WithHint(err))
 }

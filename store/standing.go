@@ -56,17 +56,12 @@ func (f *File) standingManifest(last *written) (manifest.Manifest, bool) {
 	if !f.hasWritten {
 		return f.existing.manifest, f.existing.intact
 	}
-	info, err := os.Lstat(f.dataPath) // a Write has failed, maybe between its two renames
+	info, err := os.Lstat(f.dataPath) // the last Write has failed; ensureLocked has done what it may have left undone
 	if err != nil {
 		return manifest.Manifest{}, false
 	}
-	manifests, _ := manifest.ReadAll(f.dataPath)
-	for _, m := range manifests {
-		if m.Bytes == info.Size() {
-			return m, true
-		}
-	}
-	return manifest.Manifest{}, false
+	m, err := manifest.ReadAt(f.manifestPath)
+	return m, err == nil && m.Bytes == info.Size()
 }
 
 // judgeDamaged is called if the current file is damaged and will be quarantined. If its manifest has many more rows than v, the

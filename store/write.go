@@ -167,13 +167,13 @@ func (f *File) KeepCurrent() error {
 // A shadow file may be patched only after step 5 of the Write that retired it: until then, a power cut may undo the exchange
 // and turn the shadow into feedback.json again. Therefore replaceBoth keeps the shadow only if every step succeeds.
 func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written) (err error) {
-	renamed := false
 	defer func() {
 		if err == nil {
+			f.renamed = false
 			return
 		}
 		f.temp.discard()
-		if !renamed && f.lock.verify() == nil {
+		if !f.renamed && f.lock.verify() == nil {
 			os.Remove(f.manifestTmp())
 		}
 	}()
@@ -199,7 +199,7 @@ func (f *File) replaceBoth(p *pendingVersion, m *manifest.Manifest, last written
 	if err := f.temp.publish(retire(last, p, f.dataPath)); err != nil {
 		return err
 	}
-	renamed, f.existing.quarantine = true, "" // the file that Open found now has only its second name
+	f.renamed, f.hasWritten, f.existing.quarantine = true, true, "" // the file that Open found now has only its second name
 	atRename()
 	if err := f.share.rename(f.manifestTmp(), f.manifestPath); err != nil {
 		return err
