@@ -2,14 +2,75 @@ package store_test
 
 import (
 	"bytes"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
 	"capture/store"
+	"capture/store/disk"
 	"capture/store/manifest"
 )
+
+func init() { children["share adopt"] = adoptOnShare }
+
+// adoptOnShare makes the state at args[1] the file at args[0], and prints the temporary files that are there meanwhile.
+func adoptOnShare(args []string) error {
+	store.PretendShare()
+	f, err := store.Open(args[0], owner)
+	if err != nil {
+		return err
+	}
+	m, err := manifest.Read(args[1])
+	if err != nil {
+		return err
+	}
+	data, err := os.Open(args[1])
+	if err != nil {
+		return err
+	}
+	print := readerFunc(func(b []byte) (int, error) {
+		names, _ := filepath.Glob(disk.Hidden(args[0]) + "*.tmp")
+		for _, name := range names {
+			fmt.Println(filepath.Base(name))
+		}
+		return 0, io.EOF
+	})
+	if adopted, err := f.Adopt(m, io.MultiReader(data, print)); err != nil || !adopted {
+		return fmt.Errorf("adopted %t: %w", adopted, err)
+	}
+	return f.Close()
+}
+
+// readerFunc is a function that is an io.Reader.
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+// TestAdoptOnShare: the temporary name of a state from elsewhere has the word of its process, so that two processes never mix
+// their data. Open removes what a crash has left under such a name.
+func TestAdoptOnShare(t *testing.T) {
+	t.Parallel()
+	from := open(t, filepath.Join(t.TempDir(), "feedback.json"))
+	write(t, from, votes(20, "x").View(), store.ReasonStart)
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	if err := os.WriteFile(disk.Hidden(path)+".adopted-0123456789abcdef.tmp", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := child("share adopt", path, from.Path()).Output()
+	if err != nil || !regexp.MustCompile(`^\.feedback\.json\.adopted-[0-9a-f]{16}\.tmp\n$`).Match(out) || strings.Contains(string(out), "0123456789abcdef") {
+		t.Errorf("the temporary files are %q, %v", out, err)
+	}
+	if m := checkPair(t, path); m.Rows != 20 {
+		t.Errorf("%d rows", m.Rows)
+	}
+	if left := leftovers(t, path); left != nil {
+		t.Errorf("left over: %v", left)
+	}
+}
 
 // A state from elsewhere becomes the file of an empty folder, and the next Write treats it as the file of an earlier run.
 func TestAdopt(t *testing.T) {

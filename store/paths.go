@@ -31,5 +31,13 @@ func (p paths) dataTmp() string {
 // ownTmp returns a temporary path for the file at path. Only this process uses it.
 func (p paths) ownTmp(path string) string { return disk.Hidden(path) + "-" + p.tmpWord + ".tmp" }
 
+// adopted is what the temporary name of a state that is being adopted has after the name of the file.
+const adopted = ".adopted"
+
 // adoptTmp returns the temporary path of a state that is being adopted.
-func (p paths) adoptTmp() string { return disk.Hidden(p.dataPath) + ".adopted.tmp" }
+func (p paths) adoptTmp() string {
+	if p.tmpWord == "" {
+		return disk.Hidden(p.dataPath) + adopted + ".tmp"
+	}
+	return p.ownTmp(p.dataPath + adopted)
+}

@@ -117,7 +117,7 @@ func (f *File) removeForeignTemp() {
 		if !ok || !e.Type().IsRegular() {
 			continue
 		}
-		for _, path := range []string{f.dataPath, f.manifestPath} {
+		for _, path := range []string{f.dataPath, f.dataPath + adopted, f.manifestPath} {
 			if rest, ok := strings.CutPrefix(base, filepath.Base(path)); ok && ownTmpSuffix.MatchString(rest) {
 				os.Remove(filepath.Join(f.folder(), e.Name()))
 			}
