@@ -93,7 +93,7 @@ func versionOf(file *os.File, info fs.FileInfo) (string, error) {
 
 func (s folderService) put(ctx context.Context, name string, data []byte, c condition) (string, error) {
 	if c.version != "" {
-		unlock, err := s.lock(name)
+		unlock, err := s.lock(ctx, name)
 		if err != nil {
 			return "", err
 		}
@@ -119,18 +119,33 @@ func (s folderService) put(ctx context.Context, name string, data []byte, c cond
 	return hex.EncodeToString(sum[:]), u.(*folderUpload).publish(c.absent)
 }
 
+// lockPause is the time between two attempts to lock a folder.
+const lockPause = 10 * time.Millisecond
+
 // lock locks the folder that contains name, so that no other capture replaces a file in it, and returns a function that unlocks
-// it.
-func (s folderService) lock(name string) (unlock func(), err error) {
+// it. While another process has the lock, lock waits until ctx ends.
+func (s folderService) lock(ctx context.Context, name string) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(filepath.Dir(s.path(name)), ".lock"), os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); err != nil {
-		file.Close()
-		return nil, os.NewSyscallError("flock", err)
+	for {
+		// Without LOCK_NB, flock would wait although ctx has ended.
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { file.Close() }, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			file.Close()
+			return nil, os.NewSyscallError("flock", err)
+		}
+		select {
+		case <-ctx.Done():
+			file.Close()
+			return nil, fmt.Errorf("lock %s: another process holds it: %w", file.Name(), ctx.Err())
+		case <-time.After(lockPause):
+		}
 	}
-	return func() { file.Close() }, nil
 }
 
 func (s folderService) remove(_ context.Context, name string) error { return os.Remove(s.path(name)) }

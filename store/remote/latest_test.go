@@ -1,7 +1,9 @@
 package remote_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -9,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -213,5 +216,48 @@ func TestAcknowledge(t *testing.T) {
 				t.Errorf("dropping it again: %v", err)
 			}
 		})
+	}
+}
+
+// TestLockedFolder: while another process has the lock of a folder, a write waits for it, but no longer than its context.
+func TestLockedFolder(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := open(t, "file://"+dir, nil).Folder(cluster)
+	if err := os.Mkdir(filepath.Join(dir, cluster), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.Create(filepath.Join(dir, cluster, ".lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	probed := make(chan error)
+	go func() {
+		_, err := f.Probe(ctx)
+		probed <- err
+	}()
+	select {
+	case err := <-probed:
+		t.Fatalf("it did not wait for the lock: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	cancel()
+	if err := <-probed; !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end of its context: %v", err)
+	}
+	go func() {
+		_, err := f.Probe(t.Context())
+		probed <- err
+	}()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-probed; err != nil {
+		t.Errorf("after the lock was released: %v", err)
 	}
 }
