@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -10,6 +11,7 @@ import (
 
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
+	"capture/store/disk"
 	"capture/store/placement"
 )
 
@@ -59,8 +61,7 @@ const longestPadding = 16 << 20
 func (r *fileRows) readAll(ctx context.Context, file io.Reader) (*digest, error) {
 	d := newDigest(r.complete)
 	hashing := newHashingReader(ctx, file, d)
-	lines := &lineScanner{from: hashing, maxLine: r.maxRow + longestPadding}
-	err := r.readRows(lines)
+	err := r.readRows(disk.NewLineScanner(hashing, r.maxRow+longestPadding))
 	hashing.finish()
 	if err != nil {
 		return nil, err
@@ -69,7 +70,7 @@ func (r *fileRows) readAll(ctx context.Context, file io.Reader) (*digest, error)
 }
 
 // readRows reads the lines: "[", one line for each row, and "]"; or "[]" alone.
-func (r *fileRows) readRows(lines *lineScanner) error {
+func (r *fileRows) readRows(lines *bufio.Scanner) error {
 	line, err := r.readLine(lines)
 	if err != nil {
 		return err
@@ -97,20 +98,32 @@ func (r *fileRows) readRows(lines *lineScanner) error {
 	return r.readEnd(lines)
 }
 
-func (r *fileRows) readEnd(lines *lineScanner) error {
-	if _, err := lines.next(); err != io.EOF {
-		return cmp.Or(err, errNotRow)
+// readEnd returns an error unless all lines have been read.
+func (r *fileRows) readEnd(lines *bufio.Scanner) error {
+	if lines.Scan() {
+		return errNotRow
 	}
-	return nil
+	return lineError(lines)
 }
 
-func (r *fileRows) readLine(lines *lineScanner) ([]byte, error) {
-	line, err := lines.next()
-	if err == io.EOF {
-		err = errNotRow
+// readLine returns the next line, which is valid until the next call.
+func (r *fileRows) readLine(lines *bufio.Scanner) ([]byte, error) {
+	if !lines.Scan() {
+		return nil, cmp.Or(lineError(lines), errNotRow)
 	}
+	line := lines.Bytes()
 	r.bytes += int64(len(line)) + 1
-	return line, err
+	return line, nil
+}
+
+// lineError returns the error that has ended lines, or nil if all lines have been read.
+func lineError(lines *bufio.Scanner) error {
+	if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	} else if err != nil {
+		return errNotRow
+	}
+	return nil
 }
 
 var (

@@ -2,5 +2,5 @@
 //
 // A file that [WriteSynced] made is durable once [SyncFolder] has synced its folder. [ReadPastCache] reads a large file by direct
 // I/O, and [WithIdlePriority] does slow work on a thread that gives way to all others, so that neither disturbs the database on
-// the same machine.
+// the same machine. [NewLineScanner] reads a large file line by line.
 package disk

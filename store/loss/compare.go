@@ -31,7 +31,7 @@ type Comparison struct {
 	shape   *rowjson.Shape   // shape of the file's rows
 	columns []int            // index in the View of each of the file's columns; -1 if the column was dropped
 
-	lines  *lineReader
+	lines  rowReader
 	line   []byte      // current row of the file, without padding; nil if the next row must be read
 	key    rowjson.Key // key of line, if keyed is set
 	keyed  bool        // whether key has been parsed from line
@@ -126,7 +126,7 @@ func (c *Comparison) Run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) {
 }
 
 func (c *Comparison) run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) error {
-	c.lines = &lineReader{from: file}
+	c.lines = newRowReader(file)
 	for row, err := range rows {
 		if err == nil {
 			err = c.compareRow(row)
