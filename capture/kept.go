@@ -171,14 +171,12 @@ func (k *keeper) recordKept(s *kept.State) {
 
 // checkLosses ends the losses whose rows are back, and reports the losses that are still open.
 func (k *keeper) checkLosses() {
-	if view := k.view(); view != nil {
-		ended, err := k.file.Kept().EndLosses(view)
-		for _, s := range ended {
-			k.log.Info("the lost rows are back", "file", s.Path, "rows_lost", s.Loss.RowsLost)
-		}
-		if err != nil {
-			k.log.Warn("cannot check whether lost rows are back", "error", err)
-		}
+	ended, err := k.file.Kept().EndLosses(k.view)
+	for _, s := range ended {
+		k.log.Info("the lost rows are back", "file", s.Path, "rows_lost", s.Loss.RowsLost)
+	}
+	if err != nil {
+		k.log.Warn("cannot check whether lost rows are back", "error", err)
 	}
 	states := k.file.Kept().List()
 	summary := &KeptStatus{States: len(states)}

@@ -1,11 +1,14 @@
 package store_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"capture/snapshot"
 	"capture/store"
 	"capture/store/kept"
 )
@@ -105,7 +108,7 @@ func TestLossEnds(t *testing.T) {
 	}
 	isOpen := func(want bool) {
 		t.Helper()
-		if _, err := f.Kept().EndLosses(tab.View()); err != nil {
+		if _, err := f.Kept().EndLosses(tab.View); err != nil {
 			t.Fatal(err)
 		}
 		if got := !f.Kept().List()[0].Acknowledged; got != want {
@@ -145,6 +148,44 @@ func TestLossEnds(t *testing.T) {
 	isOpen(false)
 }
 
+// TestLossRecursWhileItEnds: the rows of a loss are back, and are lost again while that is being found out. The second loss must
+// not end with the first one.
+func TestLossRecursWhileItEnds(t *testing.T) {
+	t.Parallel()
+	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(100, "x")
+	full := tab.View()
+	write(t, f, full, store.ReasonStart)
+	write(t, f, commit(t, tab, tab.Truncate), store.ReasonChange)
+	back := commit(t, tab, func() {
+		for row, err := range full.From(nil) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			tab.Put(row.Key, row.Line)
+		}
+	})
+	write(t, f, back, store.ReasonChange)
+	empty, written := commit(t, tab, tab.Truncate), make(chan error, 1)
+	_, err := f.Kept().EndLosses(func() *snapshot.View {
+		go func() {
+			_, err := f.Write(empty, store.ReasonChange)
+			written <- err
+		}()
+		select { // the Write must wait until the losses have ended
+		case err := <-written:
+			written <- err
+		case <-time.After(100 * time.Millisecond):
+		}
+		return back
+	})
+	if err := errors.Join(err, <-written); err != nil {
+		t.Fatal(err)
+	}
+	if states := f.Kept().List(); len(states) == 0 || states[0].Acknowledged || states[0].Rows != 100 {
+		t.Errorf("the kept states are %+v", states)
+	}
+}
+
 // TestManyLossesOnDisk: losses and reloads, one after the other. The files stay bounded, the largest state stays, and nothing
 // else is left.
 func TestManyLossesOnDisk(t *testing.T) {
@@ -162,7 +203,7 @@ func TestManyLossesOnDisk(t *testing.T) {
 				put(tab, j, fmt.Sprint(i))
 			}
 		}), store.ReasonInterval)
-		if _, err := f.Kept().EndLosses(tab.View()); err != nil {
+		if _, err := f.Kept().EndLosses(tab.View); err != nil {
 			t.Fatal(err)
 		}
 		if err := f.KeepCurrent(); err != nil {

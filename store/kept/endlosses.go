@@ -5,8 +5,15 @@ import (
 	"capture/store/loss"
 )
 
-// EndLosses acknowledges each loss whose rows are back in v, and returns the states that were kept before these losses.
-func (k *States) EndLosses(v *snapshot.View) (ended []State, err error) {
+// EndLosses acknowledges each loss whose rows are back in the newest View, and returns the states that were kept before these
+// losses. newest returns the newest View of the table, or nil if there is none yet.
+func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err error) {
+	k.losses.Lock()
+	defer k.losses.Unlock()
+	v := newest() // under the lock, so that v is not older than a View for which Keep has kept a state
+	if v == nil {
+		return nil, nil
+	}
 	for _, s := range k.List() {
 		if s.Loss == nil || s.Acknowledged {
 			continue

@@ -28,6 +28,10 @@ type States struct {
 	start  time.Time // start of the monotonic time that is passed to clock
 
 	compressing sync.Mutex // held while states are compressed
+
+	// losses is held while a state is kept, and while losses end. Otherwise a loss could end that has just recurred: Keep does
+	// not keep the state before a loss twice.
+	losses sync.Mutex
 }
 
 // Open returns the kept states of the file at dataPath, and removes what a crash has left of them. tmpWord is a word that only
@@ -101,6 +105,8 @@ func (k *States) IsOff() bool {
 // ordinary and equals the newest one. If the state before a loss has been kept as an ordinary state, Keep renames it. If an
 // older state is equal, the new state shares its data.
 func (k *States) Keep(m manifest.Manifest) (State, error) {
+	k.losses.Lock()
+	defer k.losses.Unlock()
 	s, err := k.keep(m)
 	if err != nil {
 		return State{}, fmt.Errorf("keep the state before: %w", volume.WithHint(err))
