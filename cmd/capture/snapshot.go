@@ -222,21 +222,18 @@ func exportResult(m manifest.Manifest, path string, start time.Time) capture.Sna
 	}
 }
 
-// keptBeforeText returns a message about the state that was kept before the file was replaced.
+// keptBeforeText returns a message about the state that was kept before the file was replaced. The state is compressed before
+// the command ends.
 func keptBeforeText(s *kept.State) string {
+	compressed := *s
+	compressed.Path = s.CompressedPath()
 	switch {
 	case s.Loss != nil:
-		return fmt.Sprintf("%s. The state before is kept. To bring rows back: capture restore --on-conflict skip %s", s.Loss, compressedPath(s))
+		return fmt.Sprintf("%s. The state before is kept. To bring rows back: %s", s.Loss, compressed.RestoreCommand())
 	case s.Other:
-		return "the file was of another table or database; that state is kept as " + compressedPath(s)
+		return "the file was of another table or database; that state is kept as " + compressed.Path
 	}
-	return "the state before is kept as " + compressedPath(s)
-}
-
-// compressedPath returns the path of the state after its compression, which is finished before the command ends.
-func compressedPath(s *kept.State) string {
-	folder, name := filepath.Split(s.Path)
-	return folder + strings.TrimPrefix(strings.TrimSuffix(name, ".gz"), ".") + ".gz"
+	return "the state before is kept as " + compressed.Path
 }
 
 // exportConfig returns the configuration of an export. The export spills rows that do not fit into memory to folder or, if

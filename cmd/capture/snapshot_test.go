@@ -69,6 +69,38 @@ func TestSnapshotDaemonWithoutDatabase(t *testing.T) {
 	}
 }
 
+// TestSnapshotNamesRestoreCommand runs the command that `capture snapshot` prints after a loss: after other values, and after
+// deleted rows.
+func TestSnapshotNamesRestoreCommand(t *testing.T) {
+	t.Parallel()
+	url := votesDatabase(t, 60)
+	dir, before := t.TempDir(), table(t, url)
+	env := []string{"DATABASE_URL=" + url}
+	snapshot := func() result {
+		t.Helper()
+		got := run(t, dir, env, "snapshot")
+		if got.code != exitDone {
+			t.Fatalf("%+v", got)
+		}
+		return got
+	}
+	for _, change := range []string{"UPDATE votes SET user_query = 'lost'", "DELETE FROM votes WHERE vote_id > 5"} {
+		snapshot()
+		sql(t, url, change)
+		got := snapshot()
+		_, command, ok := strings.Cut(strings.TrimSpace(got.stderr), "To bring rows back: capture ")
+		if !ok {
+			t.Fatalf("after %s: %+v", change, got)
+		}
+		if got := run(t, dir, env, append(strings.Fields(command), "--yes")...); got.code != exitDone {
+			t.Errorf("capture %s: %+v", command, got)
+		}
+		if now := table(t, url); now != before {
+			t.Errorf("after capture %s the table has %d bytes, want %d", command, len(now), len(before))
+		}
+	}
+}
+
 func TestSnapshotWithoutDaemon(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 1500)

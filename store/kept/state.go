@@ -64,6 +64,9 @@ func (s State) RestoreCommand() string {
 	return "capture restore --on-conflict " + conflict + " " + s.Path
 }
 
+// CompressedPath returns the path of the state's data once they are compressed.
+func (s State) CompressedPath() string { return s.names.compressed(s.id) }
+
 // SharesData reports whether the state's data are the file that info describes.
 func (s State) SharesData(info os.FileInfo) bool { return os.SameFile(s.inode, info) }
 
