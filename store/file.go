@@ -84,8 +84,8 @@ func (f *File) open(o Owner) error {
 		f.published.add(info)
 	}
 	f.kept = kept.Open(f.dataPath, f.paths.tmpWord, f.existing.manifest.WrittenAt)
-	if m := f.existing.manifest; f.existing.intact && time.Since(m.WrittenAt).Abs() < loss.Window {
-		f.rowCounts.Add(m.WrittenAt, m.Rows)
+	if f.existing.intact {
+		f.rowCounts = loss.RowCountsOf(&f.existing.manifest, time.Now())
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
 	"capture/store"
+	"capture/store/manifest"
 )
 
 // TestLossIsKept makes each kind of loss, and changes that are none, in small files and in patched ones.
@@ -150,6 +151,46 @@ func TestLossInSteps(t *testing.T) {
 	if fmt.Sprint(at) != "[895 805 720]" {
 		t.Errorf("losses at %v rows", at)
 	}
+}
+
+// TestLossInStepsOverRestarts: a process writes each step, as `capture snapshot` does, or is started again in between.
+func TestLossInStepsOverRestarts(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	tab := votes(1000, "x")
+	var at []int
+	for i := range 60 {
+		f := open(t, path)
+		r := write(t, f, tab.View(), store.ReasonExport)
+		if r.Kept != nil && r.Kept.Loss != nil {
+			at = append(at, r.Manifest.Rows)
+			if loss := r.Kept.Loss; loss.HourHighest == 0 {
+				t.Errorf("kept %+v", r.Kept)
+			}
+		}
+		write(t, f, tab.View(), store.ReasonStop) // writes only the manifest
+		if n := len(manifestAt(t, path).HigherCounts); n > 1 {
+			t.Errorf("the manifest has %d numbers of rows of one minute", n)
+		}
+		f.Close()
+		commit(t, tab, func() {
+			for j := range 5 {
+				tab.Delete(key(5*i + j))
+			}
+		})
+	}
+	if fmt.Sprint(at) != "[895 805 720]" {
+		t.Errorf("losses at %v rows", at)
+	}
+}
+
+func manifestAt(t *testing.T, path string) manifest.Manifest {
+	t.Helper()
+	m, err := manifest.Read(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
 }
 
 // TestDroppedColumn: a dropped column is a loss, an added one is not.

@@ -85,6 +85,7 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 			}
 		}
 		m.Bytes = last.manifest.Bytes
+		m.HigherCounts = f.rowCounts.Higher(time.Now(), m.Rows)
 		last.digest.setManifest(&m)
 		if err := f.replaceManifest(m); err != nil {
 			return Result{}, err
@@ -94,6 +95,7 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 		if state, err = f.keepStanding(v, &last); err != nil {
 			return Result{}, err
 		}
+		m.HigherCounts = f.rowCounts.Higher(time.Now(), m.Rows)
 		p := newPendingVersion(v, last, f.temp.use)
 		p.complete = complete
 		// From here on, v is not used. Therefore rows that the table no longer has can be freed as soon as they are written.

@@ -115,7 +115,7 @@ func (k *States) Keep(m manifest.Manifest) (State, error) {
 }
 
 func (k *States) keep(m manifest.Manifest) (State, error) {
-	m.Horizon = nil // a run that begins with a kept state copies the table
+	m.Horizon, m.HigherCounts = nil, nil // a run that begins with a kept state copies the table
 	info, err := os.Lstat(k.dataPath)
 	if err != nil {
 		return State{}, err

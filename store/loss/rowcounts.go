@@ -1,9 +1,17 @@
 package loss
 
-import "time"
+import (
+	"slices"
+	"time"
+
+	"capture/store/manifest"
+)
 
 // Window is the period whose highest number of rows is compared with the new number.
 const Window = time.Hour
+
+// leastSpan is the minimum time between two numbers that RowCounts holds, except the last one. It limits their number.
+const leastSpan = time.Minute
 
 // RowCounts holds numbers of rows within the last hour, oldest first. It holds only those that may become the highest of an
 // hour, so each is lower than the one before it.
@@ -14,11 +22,26 @@ type rowCount struct {
 	rows int
 }
 
+// RowCountsOf returns the numbers of rows that the manifest m has. It returns none if m is much older or newer than now.
+func RowCountsOf(m *manifest.Manifest, now time.Time) (c RowCounts) {
+	if now.Sub(m.WrittenAt).Abs() >= Window {
+		return nil
+	}
+	for _, count := range m.HigherCounts {
+		c.Add(count.At, count.Rows)
+	}
+	c.Add(m.WrittenAt, m.Rows)
+	return c
+}
+
 // Add adds the number of rows of a file that was written at the time at.
 func (c *RowCounts) Add(at time.Time, rows int) {
 	list := *c
 	for len(list) > 0 && list[len(list)-1].rows <= rows {
 		list = list[:len(list)-1]
+	}
+	if n := len(list); n > 1 && list[n-1].at.Sub(list[n-2].at) < leastSpan {
+		list = list[:n-1]
 	}
 	list = append(list, rowCount{at, rows})
 	for len(list) > 1 && at.Sub(list[1].at) >= Window { // the first one was valid until the second one was written
@@ -35,4 +58,14 @@ func (c RowCounts) Highest(now time.Time) int {
 		}
 	}
 	return 0
+}
+
+// Higher returns the numbers within the hour before now that are higher than rows, for the manifest of a file with so many rows.
+func (c RowCounts) Higher(now time.Time, rows int) (higher []manifest.RowCount) {
+	c = slices.Clone(c)
+	c.Add(now, rows)
+	for _, count := range c[:len(c)-1] {
+		higher = append(higher, manifest.RowCount{At: count.at.UTC().Truncate(time.Microsecond), Rows: count.rows})
+	}
+	return higher
 }

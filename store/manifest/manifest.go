@@ -49,6 +49,16 @@ type Manifest struct {
 	Omitted       *Omitted              `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
 	Horizon       *Horizon              `json:"horizon,omitempty"`    // horizon with which a later run reads only what has changed; nil if there is none
 	Kept          *Kept                 `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself
+
+	// HigherCounts are the numbers of rows of the last hour that are higher than Rows, oldest first. With them, a later run also
+	// finds a loss that began in this run, and comes in small steps.
+	HigherCounts []RowCount `json:"higher_counts,omitempty"`
+}
+
+// RowCount is the number of rows of a file.
+type RowCount struct {
+	At   time.Time `json:"at"` // time at which the file was written
+	Rows int       `json:"rows"`
 }
 
 // Blocks is a digest of a file that is cheap to update after a small change. The file is divided into blocks; the digest is the
