@@ -19,9 +19,9 @@ type access struct {
 	local localCallers // decides if no token file is configured
 }
 
-func newAccess(tokenPath string, log hclog.Logger) access {
+func newAccess(tokenPath string, tickets *tickets, log hclog.Logger) access {
 	if tokenPath != "" {
-		return access{token: newTokenFile(tokenPath, log)}
+		return access{token: newTokenFile(tokenPath, tickets, log)}
 	}
 	local, err := newLocalCallers()
 	if err != nil {

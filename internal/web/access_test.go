@@ -160,6 +160,9 @@ func TestVotesAreForPrivateCachesOnly(t *testing.T) {
 			continue
 		}
 		target := strings.Replace(rt.pattern, "{key}", "1", 1)
+		if rt.pattern == "/api/downloads" {
+			target += "?file=votes.csv"
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		if rt.stream {
 			cancel() // it ends after its first event

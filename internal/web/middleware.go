@@ -32,9 +32,9 @@ type middleware struct {
 	failures logLimiter
 }
 
-func newMiddleware(cfg *Config) *middleware {
+func newMiddleware(cfg *Config, tickets *tickets) *middleware {
 	return &middleware{
-		access:   newAccess(cfg.TokenFile, cfg.Logger),
+		access:   newAccess(cfg.TokenFile, tickets, cfg.Logger),
 		requests: semaphore.NewWeighted(maxRequests),
 		metrics:  newMetrics(cfg.Registry, cfg.Version),
 		log:      cfg.Logger,

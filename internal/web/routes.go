@@ -42,6 +42,7 @@ func (s *Server) routes(cfg *Config) []route {
 		{method: "GET", pattern: "/api/votes.json", serve: s.export.serveJSON},
 		{method: "GET", pattern: "/api/votes.jsonl", serve: s.export.serveLines},
 		{method: "GET", pattern: "/api/votes.csv", serve: s.export.serveCSV},
+		{method: "POST", pattern: "/api/downloads", serve: s.tickets.serveTicket},
 		{method: "GET", pattern: "/api/events", serve: s.events.serveStream, stream: true},
 	}
 }

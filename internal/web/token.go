@@ -20,8 +20,9 @@ import (
 // tokenFile is the file that contains the bearer token. The file is small, so it is read for every request. Reading it only
 // after its time or size has changed could miss a change.
 type tokenFile struct {
-	path string
-	log  hclog.Logger
+	path    string
+	tickets *tickets
+	log     hclog.Logger
 
 	mu       sync.Mutex
 	weakness string // weaknesses that were found last, or ""; logged only when they change
@@ -29,13 +30,13 @@ type tokenFile struct {
 
 // newTokenFile returns the tokenFile at path. It logs weaknesses of the present token. It does not fail if the file cannot be
 // read; each request then reports that.
-func newTokenFile(path string, log hclog.Logger) *tokenFile {
-	t := &tokenFile{path: path, log: log}
+func newTokenFile(path string, tickets *tickets, log hclog.Logger) *tokenFile {
+	t := &tokenFile{path: path, tickets: tickets, log: log}
 	_, _ = t.read()
 	return t
 }
 
-// check returns nil if the request carries the token. If the token file cannot be read, it refuses every request.
+// check returns nil if the request carries the token, or a ticket in its place. If the token file cannot be read, it refuses every request.
 func (t *tokenFile) check(r *http.Request) *refusal {
 	want, err := t.read()
 	if err != nil {
@@ -47,7 +48,14 @@ func (t *tokenFile) check(r *http.Request) *refusal {
 		return &refusal{code: http.StatusServiceUnavailable, text: text, err: err}
 	}
 	given, ok := bearerToken(r)
-	if !ok {
+	switch {
+	case !ok && r.URL.Query().Has(ticketParameter):
+		if t.tickets.redeem(r, want) {
+			return nil
+		}
+		text := "this link was used already, or is too old, or is for another download; start the download again on the page"
+		return &refusal{code: http.StatusUnauthorized, text: text, delay: wrongTokenDelay}
+	case !ok:
 		return &refusal{code: http.StatusUnauthorized, text: "a token is required; send it as Authorization: Bearer …"}
 	}
 	// Both hashes have the same length, so the time of the comparison does not reveal the token's length.

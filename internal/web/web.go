@@ -37,6 +37,7 @@ type Server struct {
 	summary *summaryHandler
 	events  *eventsHandler
 	columns *columnChecker
+	tickets *tickets
 
 	markdown *markdownHandler
 }
@@ -50,8 +51,9 @@ func New(cfg Config) (*Server, error) {
 	stopping := make(chan struct{})
 	columns := &columnChecker{status: cfg.Status, view: cfg.View, tables: t, log: cfg.Logger}
 	cfg.Status = columns.checkedStatus
+	tickets := &tickets{}
 	s := &Server{
-		middleware: newMiddleware(&cfg),
+		middleware: newMiddleware(&cfg, tickets),
 		log:        cfg.Logger,
 		stopping:   stopping,
 
@@ -62,8 +64,15 @@ func New(cfg Config) (*Server, error) {
 		summary: &summaryHandler{tables: t, status: cfg.Status, title: cfg.Title, counter: voteCounter{stop: stopping}},
 		events:  &eventsHandler{hub: newHub(), tables: t, status: cfg.Status, stopping: stopping},
 		columns: columns,
+		tickets: tickets,
 
 		markdown: &markdownHandler{t, markdown.NewParser(cfg.Logger), cfg.Logger},
+	}
+	tickets.downloads = map[string]download{
+		"feedback.json": {"/feedback.json", s.file.serveFile},
+		"votes.json":    {"/api/votes.json", s.export.serveJSON},
+		"votes.jsonl":   {"/api/votes.jsonl", s.export.serveLines},
+		"votes.csv":     {"/api/votes.csv", s.export.serveCSV},
 	}
 	s.handler = s.middleware.wrap(newMux(s.routes(&cfg), s.middleware.guard))
 	return s, nil

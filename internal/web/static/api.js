@@ -52,16 +52,19 @@ export async function get(path, signal) {
   return parseJSON(await (await request(path, { signal })).text());
 }
 
-// download saves an answer as a file. A plain link cannot send the token.
-export async function download(path, name) {
-  const response = await request(path);
-  const suggested = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") || "");
-  const url = URL.createObjectURL(await response.blob());
+// download saves a file. The browser itself loads it, so it need not fit into the tab's memory. A link can't send the token, so
+// it has a ticket, which the server accepts once.
+export async function download(address, name) {
+  const [path, query] = address.split("?");
+  const params = new URLSearchParams(query);
+  params.set("file", path.replace("api/", ""));
+  const { ticket } = await (await request("api/downloads?" + params, { method: "POST" })).json();
+  params.delete("file");
+  params.set("ticket", ticket);
   const link = document.createElement("a");
-  link.href = url;
-  link.download = suggested ? suggested[1] : name;
+  link.href = path + "?" + params;
+  link.download = name;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
 // followEvents reads a stream of events and connects again whenever it ends. It calls onEvent(name, data) for each

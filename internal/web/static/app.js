@@ -74,19 +74,19 @@ $("more").addEventListener("click", () => list.loadMore());
 $("new-votes").addEventListener("click", () => list.load());
 
 function linkDownloads() {
-  $("get-json").href = "api/votes.json" + queryOf(list.filter);
-  $("get-csv").href = "api/votes.csv" + queryOf(list.filter);
   const which = isFiltered(list.filter) ? "the matching votes" : "all votes";
-  $("get-json").title = `Download ${which} as JSON`;
-  $("get-csv").title = `Download ${which} as CSV`;
+  for (const [format, name] of [["json", "JSON"], ["jsonl", "JSON lines, one vote a line"], ["csv", "CSV"]]) {
+    $("get-" + format).href = `api/votes.${format}` + queryOf(list.filter);
+    $("get-" + format).title = `Download ${which} as ${name}`;
+  }
   $("get-file").title = "Download the fallback file";
 }
 
-for (const id of ["get-json", "get-csv", "get-file"]) {
+for (const id of ["get-json", "get-jsonl", "get-csv", "get-file"]) {
   $(id).addEventListener("click", (event) => {
     if (!getToken()) return; // the link itself suffices
     event.preventDefault();
-    download($(id).getAttribute("href"), $(id).getAttribute("download") || "feedback").catch((error) => announce(error.message));
+    download($(id).getAttribute("href"), $(id).getAttribute("download")).catch((error) => announce(error.message));
   });
 }
 

@@ -1,0 +1,133 @@
+package web
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ticketParameter is the parameter of a request that carries a ticket.
+const ticketParameter = "ticket"
+
+// tickets lets a browser download what requires the token. A browser that follows a link cannot send the token, and a script that
+// can send it would have to keep the whole answer in memory. So the page's script asks for a ticket, with the token, and lets
+// the browser follow a link with the ticket.
+//
+// A ticket takes the place of the token in one GET request, for the path and the parameters that it was made for. It is random. It
+// is valid for ticketTime, and only as long as the token stays the same.
+type tickets struct {
+	downloads map[string]download // by the file's name
+
+	mu   sync.Mutex
+	open map[[sha256.Size]byte]ticket // by the hash of the ticket's text, so that a comparison's time reveals nothing of it
+}
+
+type ticket struct {
+	target  string            // what the ticket is for; see ticketTarget
+	token   [sha256.Size]byte // hash of the token
+	expires time.Time
+}
+
+// ticketTarget returns what a ticket is for: a path and parameters.
+func ticketTarget(path string, query url.Values) string {
+	query.Del(ticketParameter)
+	return path + "?" + query.Encode()
+}
+
+// download is a file that can be downloaded with a ticket.
+type download struct {
+	path  string
+	serve http.HandlerFunc
+}
+
+// serveTicket answers with a ticket for the download of the file that the parameter file names. The other parameters are those
+// of the download. If the download would fail now, the answer is its error, which a browser would not show.
+func (s *tickets) serveTicket(w http.ResponseWriter, r *http.Request) {
+	query, err := parseQuery(r)
+	if err != nil {
+		writeError(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	file, ok := s.downloads[query.Get("file")]
+	if !ok {
+		writeError(w, http.StatusBadRequest, "file takes "+strings.Join(slices.Sorted(maps.Keys(s.downloads)), ", "))
+		return
+	}
+	query.Del("file")
+	answer := &heldAnswer{header: w.Header().Clone()}
+	file.serve(answer, (&http.Request{Method: http.MethodHead, URL: &url.URL{Path: file.path, RawQuery: query.Encode()}}).WithContext(r.Context()))
+	if answer.code >= http.StatusBadRequest {
+		maps.Copy(w.Header(), answer.header)
+		w.WriteHeader(answer.code)
+		w.Write(answer.body)
+		return
+	}
+	token, _ := bearerToken(r) // the token was checked, if one is required
+	text, ok := s.issue(ticketTarget(file.path, query), token)
+	if !ok {
+		writeUnavailable(w, int(ticketTime/time.Second), fmt.Sprintf("%d downloads have been asked for and not started; try again in a moment", maxTickets))
+		return
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Ticket  string `json:"ticket"`
+		Seconds int    `json:"seconds"` // time for which the ticket is valid
+	}{text, int(ticketTime / time.Second)})
+}
+
+// heldAnswer is an answer that is not sent.
+type heldAnswer struct {
+	header http.Header
+	code   int
+	body   []byte
+}
+
+func (a *heldAnswer) Header() http.Header  { return a.header }
+func (a *heldAnswer) WriteHeader(code int) { a.code = code }
+func (a *heldAnswer) Write(p []byte) (int, error) {
+	a.body = append(a.body, p...)
+	return len(p), nil
+}
+
+// issue returns a new ticket. It returns false if there are too many.
+func (s *tickets) issue(target, token string) (text string, ok bool) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, t := range s.open {
+		if !now.Before(t.expires) {
+			delete(s.open, key)
+		}
+	}
+	if len(s.open) >= maxTickets {
+		return "", false
+	}
+	if s.open == nil {
+		s.open = map[[sha256.Size]byte]ticket{}
+	}
+	text = rand.Text() // at least 128 random bits
+	s.open[sha256.Sum256([]byte(text))] = ticket{target, sha256.Sum256([]byte(token)), now.Add(ticketTime)}
+	return text, true
+}
+
+// redeem reports whether the request carries a ticket that is valid for it. A ticket is valid once. token is the token that is
+// required now.
+func (s *tickets) redeem(r *http.Request, token string) bool {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil || r.Method != http.MethodGet {
+		return false
+	}
+	key := sha256.Sum256([]byte(query.Get(ticketParameter)))
+	target := ticketTarget(r.URL.Path, query)
+	s.mu.Lock()
+	t, found := s.open[key]
+	delete(s.open, key)
+	s.mu.Unlock()
+	return found && t.target == target && t.token == sha256.Sum256([]byte(token)) && time.Now().Before(t.expires)
+}
