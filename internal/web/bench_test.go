@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 )
 
 // benchTable returns a table of 50,000 votes of 3 kB.
@@ -20,7 +21,8 @@ func benchTable(b *testing.B) tableView {
 			text.WriteString(words[r.IntN(len(words))])
 			text.WriteByte(' ')
 		}
-		rows.vote(id, "What is this about?", text.String(), "{Incorrect}", "short", fmt.Sprintf("2026-01-%02d 10:00:00", id%28+1))
+		tags := []string{"{Incorrect}", "{Looks Good}"}[id%2]
+		rows.vote(id, fmt.Sprintf("What is the question with the number %d about?", id), text.String(), tags, "short", fmt.Sprintf("2026-01-%02d 10:00:00", id%28+1))
 	}
 	rows.commit()
 	view := rows.View()
@@ -34,11 +36,12 @@ func benchTable(b *testing.B) tableView {
 func BenchmarkSearch(b *testing.B) {
 	t := benchTable(b)
 	for name, f := range map[string]filter{
-		"rare":   {words: []word{newWord("xylophone")}},
-		"mixed":  {words: []word{newWord("aboutthat")}},
-		"accent": {words: []word{newWord("é")}},
-		"tag":    {tag: "nowhere"},
-		"day":    {from: "2027-01-01"},
+		"rare":     {words: []word{newWord("xylophone")}},
+		"mixed":    {words: []word{newWord("aboutthat")}},
+		"accent":   {words: []word{newWord("é")}},
+		"tag":      {tag: "nowhere"},
+		"day":      {from: "2027-01-01"},
+		"question": {question: questionID{1}},
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.SetBytes(t.Bytes())
@@ -54,11 +57,16 @@ func BenchmarkSearch(b *testing.B) {
 	}
 }
 
+// BenchmarkSummary measures a count of all votes. Half of them are negative, and all have different questions.
 func BenchmarkSummary(b *testing.B) {
 	t := benchTable(b)
+	order := new(timeOrder)
+	if _, err := order.partsOf(t); err != nil {
+		b.Fatal(err)
+	}
 	b.SetBytes(t.Bytes())
 	for b.Loop() {
-		countVotes(t, nil)
+		countVotes(t, order, time.Date(2026, 1, 28, 0, 0, 0, 0, time.UTC), nil)
 	}
 	b.ReportMetric(float64(t.Rows())*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }

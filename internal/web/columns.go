@@ -43,6 +43,8 @@ type columnRoles struct {
 	texts []int            // indexes of the columns that a search reads
 	time  int              // index of the column with the vote's time; -1 if there is none
 	tags  int              // index of the column with the vote's tags; -1 if there is none
+
+	question int // index of the column with the question; -1 if there is none
 }
 
 // newColumnRoles assigns roles to the columns of shape. timeColumn and tagsColumn name the columns for time and tags. If a name
@@ -87,6 +89,7 @@ func newColumnRoles(shape *rowjson.Shape, timeColumn, tagsColumn string) (*colum
 		}
 	}
 	c.assignTextRoles(proseColumns)
+	c.question = slices.Index(c.roles, roleQuestion)
 	return c, nil
 }
 

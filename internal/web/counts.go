@@ -1,31 +1,31 @@
 package web
 
 import (
-	"cmp"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 )
 
 const (
-	summaryDays = 90
-	summaryTags = 100
-	maxTagKinds = 10_000 // maximum number of different tags that are counted; users write them, so there may be any number
-	maxDays     = 50_000
-	positiveTag = "Looks Good" // prefix of a positive vote's tag, in any case
+	summaryWeeks = 13
+	summaryDays  = 7 * summaryWeeks
+	microsPerDay = int64(24 * time.Hour / time.Microsecond)
 
 	countWait = 400 * time.Millisecond // maximum wait for a count in progress; then a request gets the previous counts
 	countRest = 9                      // pause after a count, as a multiple of its duration
 )
 
-// voteCounts are the counts of all votes in one state of the table.
+// voteCounts are the counts of all votes in one state of the table, on one day, as /api/summary shows them.
 type voteCounts struct {
-	version  uint64
-	shape    string // fingerprint of the shape
-	days     map[[10]byte]*dayCount
-	tags     map[string]int
-	untagged int
+	version uint64
+	shape   string // fingerprint of the shape
+	today   string // day on which the votes were counted
+
+	days      []dayCount // the days of the period, oldest first
+	tags      []tagCount
+	moreTags  int // number of different tags left out of tags
+	tagWeeks  []tagWeeks
+	untagged  int
+	questions []questionCount
 }
 
 // dayCount counts the votes of one day, in the form of /api/summary.
@@ -36,129 +36,148 @@ type dayCount struct {
 	Negative int    `json:"negative"` // votes with other tags only
 }
 
-// tagCount counts the votes with one tag, in the form of /api/summary.
-type tagCount struct {
-	Tag      string `json:"tag"`
-	Count    int    `json:"count"`
-	Positive bool   `json:"positive"`
+// isOf reports whether the counts are of the state t, counted today. Versions are comparable only between states of the same
+// shape.
+func (c *voteCounts) isOf(t tableView, today time.Time) bool {
+	return c.version == t.Version() && c.shape == t.Shape().Fingerprint && c.today == today.Format(time.DateOnly)
 }
 
-// isOf reports whether the counts are of the state t. Versions are comparable only between states of the same shape.
-func (c *voteCounts) isOf(t tableView) bool {
-	return c.version == t.Version() && c.shape == t.Shape().Fingerprint
+// period is the time that the counts by day, by week and by question cover: summaryDays days in UTC.
+type period struct {
+	start int64 // start of the first day, in microseconds since 1970
+}
+
+// newPeriod returns the period that ends with today. If none of its days has a vote, the period ends with the day of the newest
+// vote instead.
+func newPeriod(t tableView, order *timeOrder, today time.Time) (period, error) {
+	endingWith := func(day time.Time) period {
+		return period{day.Truncate(24*time.Hour).AddDate(0, 0, 1-summaryDays).UnixMicro()}
+	}
+	p := endingWith(today)
+	latest, err := order.latestBefore(t, p.end())
+	if latest > noTime+1 && latest < p.start { // noTime+1 stands for -infinity
+		p = endingWith(time.UnixMicro(latest).UTC())
+	}
+	return p, err
+}
+
+func (p period) end() int64 { return p.start + summaryDays*microsPerDay }
+
+// dayOf returns the index of the day of a time, or -1 if the time is outside the period.
+func (p period) dayOf(micros int64) int {
+	if micros < p.start || micros >= p.end() {
+		return -1
+	}
+	return int((micros - p.start) / microsPerDay)
 }
 
 // countVotes counts the votes in all rows. It returns nil if stop is closed or a row cannot be read back.
-func countVotes(t tableView, stop <-chan struct{}) *voteCounts {
-	c := &voteCounts{version: t.Version(), shape: t.Shape().Fingerprint, days: map[[10]byte]*dayCount{}, tags: map[string]int{}}
+func countVotes(t tableView, order *timeOrder, today time.Time, stop <-chan struct{}) *voteCounts {
+	period, err := newPeriod(t, order, today)
+	if err != nil {
+		return nil
+	}
+	c := counting{columnRoles: t.columnRoles, period: period, tags: tagCounts{}, questions: newQuestionGroups(t.Rows())}
+	for i := range c.days {
+		c.days[i].Day = time.UnixMicro(period.start).UTC().AddDate(0, 0, i).Format(time.DateOnly)
+	}
+	if !eachLine(t, stop, c.add) {
+		return nil
+	}
+	if c.questions.selectCandidates() && !eachLine(t, stop, c.addQuestion) {
+		return nil
+	}
+	counts := &voteCounts{
+		version: t.Version(), shape: t.Shape().Fingerprint, today: today.Format(time.DateOnly),
+		days: c.days[:], tagWeeks: c.tags.topWeekly(), untagged: c.untagged, questions: c.questions.worst(c.days[:]),
+	}
+	counts.tags, counts.moreTags = c.tags.top()
+	return counts
+}
+
+// eachLine calls count with the line of each row. It returns false if stop is closed or a row cannot be read back.
+func eachLine(t tableView, stop <-chan struct{}, count func(line []byte)) bool {
 	rows := 0
 	for row, err := range t.From(nil) {
 		if err != nil {
-			return nil
+			return false
 		}
 		if rows++; rows%4096 == 0 {
 			select {
 			case <-stop:
-				return nil
+				return false
 			default:
 			}
 		}
-		c.add(t.columnRoles, row.Line)
+		count(row.Line)
 	}
-	return c
+	return true
 }
 
-func (c *voteCounts) add(roles *columnRoles, line []byte) {
+// counting is a count in progress.
+type counting struct {
+	*columnRoles
+	period    period
+	days      [summaryDays]dayCount
+	tags      tagCounts
+	untagged  int
+	questions questionGroups
+}
+
+// add counts a vote in the first pass over the rows.
+func (c *counting) add(line []byte) {
+	day := c.period.dayOf(c.timeValue(line))
 	tagged, positive := false, false
-	roles.eachTag(line, func(tag []byte) bool {
+	c.eachTag(line, func(tag []byte) bool {
 		tagged = true
 		positive = positive || isPositiveTag(string(tag))
-		if _, known := c.tags[string(tag)]; known || len(c.tags) < maxTagKinds {
-			c.tags[string(tag)]++
-		}
+		c.tags.add(tag, day)
 		return true
 	})
 	if !tagged {
 		c.untagged++
 	}
-	if day := c.dayOf(roles.timeText(line)); day != nil {
-		day.Total++
+	if day >= 0 {
+		count := &c.days[day]
+		count.Total++
 		switch {
 		case positive:
-			day.Positive++
+			count.Positive++
 		case tagged:
-			day.Negative++
+			count.Negative++
+		}
+	}
+	if tagged && !positive && c.isInPeriod(day) {
+		if id, _, ok := c.questionOf(line); ok {
+			c.questions.prepare(id)
 		}
 	}
 }
 
-func isPositiveTag(tag string) bool {
-	return len(tag) >= len(positiveTag) && strings.EqualFold(tag[:len(positiveTag)], positiveTag)
+// addQuestion counts a vote for its question in the second pass over the rows.
+func (c *counting) addQuestion(line []byte) {
+	day := c.period.dayOf(c.timeValue(line))
+	if !c.isInPeriod(day) {
+		return
+	}
+	id, text, ok := c.questionOf(line)
+	if !ok || !c.questions.isCandidate(id) {
+		return
+	}
+	if tagged, positive := c.rating(line); tagged {
+		c.questions.add(id, text, positive, day)
+	}
 }
 
-// dayOf returns the entry for the day of a time. It returns nil if the time has no day, such as infinity, or if there are
-// maxDays other days already.
-func (c *voteCounts) dayOf(timeText []byte) *dayCount {
-	if len(timeText) < 10 || timeText[4] != '-' || timeText[7] != '-' {
-		return nil
-	}
-	key := [10]byte(timeText)
-	day := c.days[key]
-	if day == nil && len(c.days) < maxDays {
-		day = &dayCount{Day: string(key[:])}
-		c.days[key] = day
-	}
-	return day
-}
-
-// lastDays returns summaryDays consecutive days, the oldest first. The last one is today. If none of these days has a vote, the
-// last one is the day of the newest vote instead.
-func (c *voteCounts) lastDays(today time.Time) []dayCount {
-	first := today.AddDate(0, 0, 1-summaryDays).Format(time.DateOnly)
-	newest := ""
-	for _, day := range c.days {
-		if day.Day <= today.Format(time.DateOnly) {
-			newest = max(newest, day.Day)
-		}
-	}
-	last := today
-	if newest != "" && newest < first {
-		if t, err := time.Parse(time.DateOnly, newest); err == nil {
-			last = t
-		}
-	}
-	days := make([]dayCount, summaryDays)
-	for i := range days {
-		name := last.AddDate(0, 0, i+1-summaryDays).Format(time.DateOnly)
-		days[i].Day = name
-		if day := c.days[[10]byte([]byte(name))]; day != nil {
-			days[i] = *day
-		}
-	}
-	return days
-}
-
-// topTags returns the most frequent tags, in descending order, and the number of different tags that it leaves out.
-func (c *voteCounts) topTags() (top []tagCount, more int) {
-	top = make([]tagCount, 0, len(c.tags))
-	for tag, n := range c.tags {
-		top = append(top, tagCount{tag, n, isPositiveTag(tag)})
-	}
-	slices.SortFunc(top, func(a, b tagCount) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Tag, b.Tag))
-	})
-	if len(top) > summaryTags {
-		more = len(top) - summaryTags
-		top = top[:summaryTags]
-	}
-	return top, more
-}
+// isInPeriod reports whether a vote of the day counts for its question. In a table without times, all votes do.
+func (c *counting) isInPeriod(day int) bool { return day >= 0 || c.time < 0 }
 
 // voteCounter keeps the last counts. Counting a million rows takes a second or two, so it runs in a goroutine of its own and
 // not in a request. One count runs at a time, and counts run at most a tenth of the time.
 type voteCounter struct {
-	stop <-chan struct{} // closed when the server stops
-	work sync.WaitGroup
+	order *timeOrder
+	stop  <-chan struct{} // closed when the server stops
+	work  sync.WaitGroup
 
 	mu        sync.Mutex
 	last      *voteCounts
@@ -168,14 +187,14 @@ type voteCounter struct {
 
 // countsOf returns the counts of t. If they are not available within countWait, it returns the last counts, which are of an
 // earlier state, or nil if there are none yet.
-func (c *voteCounter) countsOf(t tableView) *voteCounts {
+func (c *voteCounter) countsOf(t tableView, today time.Time) *voteCounts {
 	c.mu.Lock()
-	if c.last != nil && c.last.isOf(t) {
+	if c.last != nil && c.last.isOf(t, today) {
 		defer c.mu.Unlock()
 		return c.last
 	}
 	if c.running == nil && !time.Now().Before(c.restUntil) {
-		c.running = c.startCount(t)
+		c.running = c.startCount(t, today)
 	}
 	running := c.running
 	c.mu.Unlock()
@@ -194,12 +213,12 @@ func (c *voteCounter) countsOf(t tableView) *voteCounts {
 }
 
 // startCount counts the votes of t in a goroutine. The channel that it returns is closed when the count ends.
-func (c *voteCounter) startCount(t tableView) chan struct{} {
+func (c *voteCounter) startCount(t tableView, today time.Time) chan struct{} {
 	done := make(chan struct{})
 	c.work.Go(func() {
 		defer close(done)
 		start := time.Now()
-		counts := countVotes(t, c.stop)
+		counts := countVotes(t, c.order, today, c.stop)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if counts != nil {

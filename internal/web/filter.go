@@ -16,6 +16,8 @@ type filter struct {
 	tag   string
 	from  string // earliest time selected; "" means no limit
 	to    string // earliest time no longer selected; "" means no limit
+
+	question questionID // zero means any question
 }
 
 // parseQuery parses the query of a request. Its error is meant for the client. Without the error, a parameter that is not
@@ -28,7 +30,7 @@ func parseQuery(r *http.Request) (url.Values, error) {
 	return query, nil
 }
 
-// parseFilter parses the parameters q, tag, from and to. Its errors are meant for the client.
+// parseFilter parses the parameters q, tag, question, from and to. Its errors are meant for the client.
 func parseFilter(query url.Values, c *columnRoles) (filter, error) {
 	var f filter
 	q := query.Get("q")
@@ -44,6 +46,15 @@ func parseFilter(query url.Values, c *columnRoles) (filter, error) {
 	}
 	if f.tag = query.Get("tag"); f.tag != "" && c.tags < 0 {
 		return f, errors.New("tag: the table has no column of tags; name one with --tags-column")
+	}
+	if text := query.Get("question"); text != "" {
+		var ok bool
+		switch f.question, ok = parseQuestionID(text); {
+		case !ok:
+			return f, errors.New("question takes the id of a question, which /api/summary has")
+		case c.question < 0:
+			return f, errors.New("question: the table has no column of questions")
+		}
 	}
 	from, to := query.Get("from"), query.Get("to")
 	if (from != "" || to != "") && c.time < 0 {
@@ -79,7 +90,7 @@ func parseBound(text string, end bool) (string, error) {
 }
 
 func (f *filter) isEmpty() bool {
-	return len(f.words) == 0 && f.tag == "" && f.from == "" && f.to == ""
+	return len(f.words) == 0 && f.tag == "" && f.from == "" && f.to == "" && f.question == (questionID{})
 }
 
 // matches reports whether the filter selects a row.
@@ -90,7 +101,7 @@ func (f *filter) matches(c *columnRoles, line []byte) bool {
 			return false
 		}
 	}
-	return f.matchesTime(c, line) && f.matchesTag(c, line) && f.matchesWords(c, line)
+	return f.matchesTime(c, line) && f.matchesTag(c, line) && f.matchesQuestion(c, line) && f.matchesWords(c, line)
 }
 
 func (f *filter) matchesTime(c *columnRoles, line []byte) bool {
@@ -111,6 +122,14 @@ func (f *filter) matchesTag(c *columnRoles, line []byte) bool {
 		return !found
 	})
 	return found
+}
+
+func (f *filter) matchesQuestion(c *columnRoles, line []byte) bool {
+	if f.question == (questionID{}) {
+		return true
+	}
+	id, _, ok := c.questionOf(line)
+	return ok && id == f.question
 }
 
 // matchesWords reports whether every word occurs in some text column of the row.

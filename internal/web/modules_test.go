@@ -54,8 +54,9 @@ func TestPageModules(t *testing.T) {
 			{`m.matchesOf("abc", [])`, `[]`},
 		},
 		"address.js": {
-			{`m.parseFragment("#q=a+b&tag=T%26&vote=%281%2Cx%29&other=1")`, `{"filter":{"q":"a b","tag":"T&","from":"","to":""},"vote":"(1,x)"}`},
+			{`m.parseFragment("#q=a+b&tag=T%26&vote=%281%2Cx%29&other=1")`, `{"filter":{"q":"a b","tag":"T&","question":"","from":"","to":""},"vote":"(1,x)"}`},
 			{`m.fragmentOf(m.parseFragment("#q=a+b&tag=T%26").filter, "7")`, `"#q=a+b&tag=T%26&vote=7"`},
+			{`m.fragmentOf(m.parseFragment("#question=0a&tag=T").filter, "")`, `"#tag=T&question=0a"`},
 			{`m.fragmentOf(m.parseFragment("").filter, "")`, `"#"`},
 			{`m.queryOf(m.parseFragment("#q=é&vote=7").filter, {limit: 50, after: "0"})`, `"?q=%C3%A9&limit=50&after=0"`},
 			{`m.queryOf(m.parseFragment("").filter)`, `""`},

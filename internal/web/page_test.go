@@ -29,7 +29,7 @@ func TestPageFollowsTheTable(t *testing.T) {
 	p := openTab(t, desktop, l.url())
 	p.waitFor(`document.querySelector("#state").innerText === "Following"`)
 	p.waitFor(`document.querySelectorAll("#votes li").length === 50`)
-	p.waitFor(`document.querySelectorAll("#days button").length === 90 && document.querySelectorAll("#tags button").length > 3`)
+	p.waitFor(`document.querySelectorAll("#days button").length === 91 && document.querySelectorAll("#tags button").length > 3`)
 	if got := p.text("#fact-rows"); got != "400" {
 		t.Errorf("rows: %q", got)
 	}
@@ -121,7 +121,7 @@ func TestPageFitsTheScreen(t *testing.T) {
 	l.waitReady()
 	for name, screen := range map[string]viewport{"desktop-light": desktop, "desktop-dark": desktop.darkMode(), "phone-light": phone, "phone-dark": phone.darkMode()} {
 		p := openTab(t, screen, l.url())
-		p.waitFor(`document.querySelectorAll("#votes li").length === 50 && document.querySelectorAll("#days button").length === 90`)
+		p.waitFor(`document.querySelectorAll("#votes li").length === 50 && document.querySelectorAll("#days button").length === 91`)
 		p.waitFor(`document.querySelector("#state").innerText === "Following"`)
 		fits := fmt.Sprintf("document.documentElement.scrollWidth <= %d", screen.width)
 		if p.eval(fits) != true {

@@ -25,10 +25,12 @@ type summary struct {
 	Version uint64          `json:"version"`
 	Current bool            `json:"current"` // whether the counts are of this version; if not, they are older or missing
 
-	Days     []dayCount `json:"days,omitempty"` // oldest first; empty if the table has no time column
-	Tags     []tagCount `json:"tags,omitempty"`
-	MoreTags int        `json:"more_tags,omitempty"` // number of different tags left out of Tags
-	Untagged int        `json:"untagged"`
+	Days      []dayCount      `json:"days,omitzero"`       // oldest first; missing if the table has no time column
+	Tags      []tagCount      `json:"tags,omitzero"`       // most frequent first; missing if the table has no column of tags
+	MoreTags  int             `json:"more_tags,omitempty"` // number of different tags left out of Tags
+	TagWeeks  []tagWeeks      `json:"tag_weeks,omitzero"`  // most frequent first; missing if the table has no times or tags
+	Untagged  int             `json:"untagged"`
+	Questions []questionCount `json:"questions,omitzero"` // those with the most negative votes first; missing if the table has no questions or tags
 
 	Status capture.Status `json:"status"`
 }
@@ -62,14 +64,20 @@ func (h *summaryHandler) serveSummary(w http.ResponseWriter, _ *http.Request) {
 		c := &t.shape.Columns[i]
 		s.Columns = append(s.Columns, summaryColumn{c.Name, c.TypeName, t.roles[i], slices.Contains(t.shape.Key, i)})
 	}
-	if counts := h.counter.countsOf(t); counts != nil {
-		s.Current = counts.isOf(t)
+	today := time.Now().UTC()
+	if counts := h.counter.countsOf(t, today); counts != nil {
+		s.Current = counts.isOf(t, today)
 		if t.time >= 0 {
-			s.Days = counts.lastDays(time.Now().UTC())
+			s.Days = counts.days
 		}
 		if t.tags >= 0 {
-			s.Tags, s.MoreTags = counts.topTags()
-			s.Untagged = counts.untagged
+			s.Tags, s.MoreTags, s.Untagged = counts.tags, counts.moreTags, counts.untagged
+		}
+		if t.tags >= 0 && t.time >= 0 {
+			s.TagWeeks = counts.tagWeeks
+		}
+		if t.tags >= 0 && t.question >= 0 {
+			s.Questions = counts.questions
 		}
 	}
 	writeJSON(w, http.StatusOK, s)

@@ -2,8 +2,12 @@ package web
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 func TestSummary(t *testing.T) {
@@ -15,23 +19,7 @@ func TestSummary(t *testing.T) {
 	r.vote(9, "a", "b", `{}`, "", "infinity")
 	r.commit()
 	h := newTableHarness(t, r, nil)
-	var a summary
-	read := func() {
-		t.Helper()
-		w := h.do("GET", "/api/summary")
-		a = summary{}
-		if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil || w.Code != 200 {
-			t.Fatalf("%d %s: %v", w.Code, w.Body, err)
-		}
-	}
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		if read(); a.Current {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("never current")
-		}
-	}
+	a := h.readSummary(t)
 	if a.Title != "Feedback in votes" || a.Rows != 9 || len(a.Days) != summaryDays || a.Status.State != "following" {
 		t.Errorf("%+v", a)
 	}
@@ -56,13 +44,107 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+// readSummary returns the summary once its counts are those of the current state.
+func (h *harness) readSummary(t *testing.T) summary {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		w := h.do("GET", "/api/summary")
+		var s summary
+		if err := json.Unmarshal(w.Body.Bytes(), &s); err != nil || w.Code != 200 {
+			t.Fatalf("%d %s: %v", w.Code, w.Body, err)
+		}
+		if s.Current {
+			return s
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("never current")
+		}
+	}
+}
+
 // If all votes are old, the days end with the day of the newest vote.
 func TestSummaryEndsWithTheNewestVote(t *testing.T) {
 	r := fiveVotes(t)
+	r.vote(6, "a", "b", `{Incorrect}`, "", "2027-06-02 00:00:00") // in the future, as seen from the count
+	r.vote(7, "a", "b", `{Incorrect}`, "", "infinity")
+	r.vote(8, "a", "b", `{Incorrect}`, "", "-infinity")
+	r.commit()
 	h := newTableHarness(t, r, nil)
 	table, _ := h.votes.tables.current(nil)
-	days := countVotes(table, nil).lastDays(time.Date(2027, 6, 1, 0, 0, 0, 0, time.UTC))
-	if last := days[summaryDays-1]; last.Day != "2026-01-03" || last.Total != 1 {
-		t.Errorf("%+v", last)
+	for day, want := range map[string]dayCount{
+		"2027-06-01": {"2026-01-03", 1, 0, 0},
+		"2026-01-03": {"2026-01-03", 1, 0, 0},
+		"2026-01-04": {"2026-01-04", 0, 0, 0},
+		"2025-12-31": {"2025-12-31", 0, 0, 0}, // all votes are in the future
+	} {
+		today, err := time.Parse(time.DateOnly, day)
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts := countVotes(table, &timeOrder{}, today, nil)
+		if last := counts.days[summaryDays-1]; len(counts.days) != summaryDays || last != want {
+			t.Errorf("on %s: %+v", day, last)
+		}
+	}
+}
+
+// Tags are counted by weeks of seven days, of which the last one ends with the last day.
+func TestSummaryCountsTagsPerWeek(t *testing.T) {
+	r := newRowsTable(t, votesShape())
+	today := time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)
+	id := 0
+	add := func(tags string, daysAgo, votes int) {
+		for range votes {
+			id++
+			r.vote(id, "q", "a", tags, "", today.AddDate(0, 0, -daysAgo).Format("2006-01-02 15:04:05"))
+		}
+	}
+	add("{Incorrect}", 0, 3)
+	add(`{Incorrect,"Looks Good"}`, 6, 2)
+	add("{Incorrect}", 7, 5)
+	add("{Late}", summaryDays-1, 1)
+	add("{Late}", summaryDays, 7) // before the first week
+	for i := range weeklyTags {
+		add(fmt.Sprintf("{rare %d}", i), 1, 1)
+	}
+	r.commit()
+	h := newTableHarness(t, r, nil)
+	table, _ := h.votes.tables.current(nil)
+	counts := countVotes(table, &timeOrder{}, today, nil)
+	var got []string
+	for _, tag := range counts.tagWeeks[:3] {
+		got = append(got, fmt.Sprint(tag))
+	}
+	want := []string{"{Incorrect false [0 0 0 0 0 0 0 0 0 0 0 5 5]}", "{Looks Good true [0 0 0 0 0 0 0 0 0 0 0 0 2]}", "{Late false [1 0 0 0 0 0 0 0 0 0 0 0 0]}"}
+	if !slices.Equal(got, want) || len(counts.tagWeeks) != weeklyTags {
+		t.Errorf("%d tags: %q", len(counts.tagWeeks), got)
+	}
+	if counts.tags[0] != (tagCount{"Incorrect", 10, false}) || counts.tags[1] != (tagCount{"Late", 8, false}) {
+		t.Errorf("all votes: %+v", counts.tags)
+	}
+}
+
+// What users write decides neither the size of the summary nor the memory of a count.
+func TestSummaryOfHugeTexts(t *testing.T) {
+	t.Parallel()
+	r := newRowsTable(t, votesShape())
+	long := strings.Repeat("x\"\\\n\x01é", 100_000)
+	quoted := strings.ReplaceAll(strings.ReplaceAll(long, `\`, `\\`), `"`, `\"`)
+	for i := range 5 {
+		r.vote(i, fmt.Sprint(i)+long, "a", fmt.Sprintf(`{Incorrect,"%d%s"}`, i, quoted), "", "2026-01-01 08:00:00")
+	}
+	r.commit()
+	h := newTableHarness(t, r, nil)
+	s := h.readSummary(t)
+	if len(s.Questions) != 5 || len(s.Tags) != 1 || s.Tags[0].Count != 5 {
+		t.Errorf("%d questions, tags %+v", len(s.Questions), s.Tags)
+	}
+	for _, q := range s.Questions {
+		if len(q.Text) > maxQuestionBytes+10 || !strings.HasSuffix(q.Text, " …") || !utf8.ValidString(q.Text) {
+			t.Errorf("a text of %d bytes", len(q.Text))
+		}
+	}
+	if size := h.do("GET", "/api/summary").Body.Len(); size > 100_000 {
+		t.Errorf("%d bytes", size)
 	}
 }

@@ -1,7 +1,7 @@
-// The filter and the open vote, as the page's address has them: #q=…&tag=…&from=…&to=…&vote=…. A browser never sends
+// The filter and the open vote, as the page's address has them: #q=…&tag=…&question=…&from=…&to=…&vote=…. A browser never sends
 // this part of an address to a server. Pure functions.
 
-export const filterNames = ["q", "tag", "from", "to"];
+export const filterNames = ["q", "tag", "question", "from", "to"];
 
 // parseFragment returns the filter and the key of the open vote, "" for none.
 export function parseFragment(hash) {

@@ -5,9 +5,11 @@
 import { fragmentOf, isFiltered, parseFragment, queryOf, sameFilter, tokenOf } from "./address.js";
 import { APIError, download, followEvents, get, getToken, onTokenNeeded, setToken } from "./api.js";
 import { $ } from "./dom.js";
+import { excerpt } from "./format.js";
 import { moveBetweenDays, showDays, showTags } from "./overview.js";
 import { setReachable, setStatus, showStatus } from "./status.js";
 import { debounced, throttled } from "./timer.js";
+import { showQuestions, showTagWeeks } from "./trends.js";
 import { showVote } from "./vote.js";
 import { showLoadError, VoteList } from "./votelist.js";
 
@@ -22,7 +24,7 @@ const page = {
 
 // ---- The address
 
-// navigate changes parts of the address: {q, tag, from, to, vote}.
+// navigate changes parts of the address: {q, tag, question, from, to, vote}.
 function navigate({ vote = page.openKey, ...filter }, replace = false) {
   const fragment = fragmentOf({ ...list.filter, ...filter }, vote);
   if (fragment === location.hash || (fragment === "#" && !location.hash)) return;
@@ -41,6 +43,7 @@ function applyAddress() {
     if ($(name).value !== value && !typing) $(name).value = value;
   }
   $("clear").hidden = !isFiltered(filter);
+  showQuestionFilter();
   linkDownloads();
   if (changed) {
     showOverview();
@@ -64,9 +67,18 @@ $("filter").addEventListener("submit", (event) => {
 });
 $("clear").addEventListener("click", () => {
   $("q").value = "";
-  navigate({ q: "", tag: "", from: "", to: "" });
+  navigate({ q: "", tag: "", question: "", from: "", to: "" });
   $("q").focus();
 });
+$("question-remove").addEventListener("click", () => navigate({ question: "" }));
+
+// showQuestionFilter shows the question of the filter, which has only its ID.
+function showQuestionFilter() {
+  const id = list.filter.question;
+  $("question-field").hidden = !id;
+  const question = page.summary?.questions?.find((question) => question.id === id);
+  $("question-text").textContent = question ? excerpt(question.text, [], 60) : "One question";
+}
 
 // ---- The list and the downloads
 
@@ -148,10 +160,13 @@ $("vote").addEventListener("close", () => {
 
 function showOverview() {
   if (!page.summary) return;
-  const { days, tags, more_tags: more, untagged } = page.summary;
-  const { from, to, tag } = list.filter;
+  const { days, tags, more_tags: more, untagged, tag_weeks: tagWeeks, questions } = page.summary;
+  const { from, to, tag, question } = list.filter;
   showDays(days, from === to ? from : "", (day) => navigate({ from: day, to: day }));
   showTags({ tags, more, untagged }, tag, (chosen) => navigate({ tag: chosen }));
+  showTagWeeks(tagWeeks, days, navigate);
+  showQuestions(questions, days, question, (chosen) => navigate({ question: chosen }));
+  showQuestionFilter();
 }
 
 $("days").addEventListener("keydown", moveBetweenDays);

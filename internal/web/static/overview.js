@@ -21,7 +21,7 @@ export function showDays(days, chosen, choose) {
   if (focused) bars.querySelector(`[data-day="${CSS.escape(focused)}"]`)?.focus();
 
   showWeeks(days);
-  $("days-max").textContent = formatCount(highest);
+  $("days-max").textContent = days.some((day) => day.total > 0) ? formatCount(highest) : "no votes";
   $("days-first").textContent = days[0].day;
   $("days-middle").textContent = days[Math.floor(days.length / 2)].day;
   $("days-last").textContent = days.at(-1).day;
@@ -75,8 +75,8 @@ export function showTags({ tags, more, untagged }, chosen, choose) {
   const highest = Math.max(1, ...tags.map((tag) => tag.count));
   list.replaceChildren(...tags.map((tag) => el("li", {}, tagButton(tag, highest, chosen, choose))));
   const hints = [];
-  if (more) hints.push(`${formatCount(more)} more tags`);
-  if (untagged) hints.push(`${formatCount(untagged)} votes without a tag`);
+  if (more) hints.push(formatQuantity(more, "more tag"));
+  if (untagged) hints.push(formatQuantity(untagged, "vote") + " without a tag");
   if (tags.length === 0 && hints.length === 0) hints.push("No tags yet.");
   if (hints.length > 0) list.append(el("li", { class: "hint" }, hints.join(" · ")));
   if (focused) [...list.querySelectorAll("button")].find((button) => button.dataset.tag === focused)?.focus();

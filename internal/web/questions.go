@@ -1,0 +1,249 @@
+package web
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	summaryQuestions = 30
+
+	maxComparedBytes = 4000 // bytes of a question, as JSON, that are compared with other questions
+	maxQuestionBytes = 300  // bytes of a question's text in /api/summary
+
+	maxQuestionGroups  = 50_000  // maximum number of questions that the second pass counts
+	maxQuestionBuckets = 1 << 22 // maximum number of buckets in the first pass, of 4 bytes each
+	maxFullBuckets     = 10_000  // number of buckets whose questions the second pass counts, not counting ties
+)
+
+// questionID identifies a question: questions that differ only in case, white space and trailing punctuation have the same ID.
+// It is half of a SHA-256 and does not change, so links with it remain valid. The zero value identifies no question.
+type questionID [sha256.Size / 2]byte
+
+func (id questionID) String() string { return hex.EncodeToString(id[:]) }
+
+func parseQuestionID(text string) (id questionID, ok bool) {
+	if len(text) != hex.EncodedLen(len(id)) {
+		return id, false
+	}
+	_, err := hex.Decode(id[:], []byte(text))
+	return id, err == nil
+}
+
+// questionOf returns the ID of a row's question and its text as JSON, which may be cut off after maxComparedBytes. It returns
+// false if the row has no question.
+func (c *columnRoles) questionOf(line []byte) (id questionID, text []byte, ok bool) {
+	if c.question < 0 {
+		return id, nil, false
+	}
+	text = c.value(line, c.question)
+	if len(text) <= len(`""`) || text[0] != '"' {
+		return id, nil, false
+	}
+	text = cutJSONString(text, maxComparedBytes)
+	var buf [512]byte
+	compared := appendComparedText(buf[:0], unquoteJSON(text))
+	if len(compared) == 0 {
+		return id, nil, false
+	}
+	sum := sha256.Sum256(compared)
+	return questionID(sum[:len(id)]), text, true
+}
+
+// cutJSONString returns a JSON string, or as much of it as fits into limit bytes. The result is a JSON string, too.
+func cutJSONString(text []byte, limit int) []byte {
+	if len(text) <= limit {
+		return text
+	}
+	end := 1
+	for end < limit-1 {
+		size := 1
+		switch {
+		case text[end] == '\\' && text[end+1] == 'u':
+			size = len(`\u0000`)
+		case text[end] == '\\':
+			size = 2
+		case text[end] >= utf8.RuneSelf:
+			_, size = utf8.DecodeRune(text[end:])
+		}
+		if end+size > limit-1 {
+			break
+		}
+		end += size
+	}
+	return append(bytes.Clone(text[:end]), '"')
+}
+
+// appendComparedText appends the part of a question that is compared: in lower case, with single spaces, and without invisible
+// characters and trailing punctuation. If there is only punctuation, it is kept.
+func appendComparedText(dst, text []byte) []byte {
+	start, end := len(dst), len(dst) // end is the end of the last character that is no punctuation
+	space := false
+	for len(text) > 0 {
+		c, size := rune(text[0]), 1
+		if c >= utf8.RuneSelf {
+			c, size = utf8.DecodeRune(text)
+		}
+		text = text[size:]
+		switch {
+		case unicode.IsSpace(c):
+			space = true
+			continue
+		case c >= utf8.RuneSelf && unicode.Is(unicode.Cf, c): // such as a zero-width space, or a mark for the direction
+			continue
+		}
+		if space && len(dst) > start {
+			dst = append(dst, ' ')
+		}
+		space = false
+		dst = utf8.AppendRune(dst, unicode.ToLower(c))
+		if !unicode.IsPunct(c) {
+			end = len(dst)
+		}
+	}
+	if end == start {
+		return dst
+	}
+	return dst[:end]
+}
+
+// rating returns whether a vote has a tag, and whether it is positive.
+func (c *columnRoles) rating(line []byte) (tagged, positive bool) {
+	c.eachTag(line, func(tag []byte) bool {
+		tagged = true
+		positive = isPositiveTag(string(tag))
+		return !positive
+	})
+	return tagged, positive
+}
+
+// questionGroups finds the questions with the most negative votes in two passes over the rows. A table may have millions of
+// different questions of any length, so the number of questions that are counted is bounded, and so is the text of each.
+//
+// The first pass counts the negative votes in buckets, to each of which many questions may belong. A question has at most as
+// many negative votes as its bucket, so those with the most votes are in the fullest buckets. The second pass counts the
+// votes of the questions in these buckets exactly.
+type questionGroups struct {
+	buckets []uint32
+	shift   int    // number of bits of a question's hash that do not choose the bucket
+	factor  uint64 // random factor of the hash, so that nobody can fill a bucket on purpose
+
+	threshold uint32 // minimum number of votes in a bucket that the second pass counts
+	complete  bool   // whether every question with a negative vote is counted
+	groups    map[questionID]*questionGroup
+}
+
+// questionGroup counts the votes for one question.
+type questionGroup struct {
+	text     string // of the first negative vote
+	negative int
+	positive int
+	last     int // index of the day of the last negative vote in the period; -1 if the table has no times
+}
+
+// newQuestionGroups returns groups for a table of the given number of rows.
+func newQuestionGroups(rows int) questionGroups {
+	n := min(bits.Len(uint(rows))+1, bits.Len(maxQuestionBuckets)-1)
+	return questionGroups{buckets: make([]uint32, 1<<n), shift: 64 - n, factor: rand.Uint64() | 1}
+}
+
+func (g *questionGroups) bucket(id questionID) *uint32 {
+	return &g.buckets[binary.LittleEndian.Uint64(id[:])*g.factor>>g.shift]
+}
+
+// prepare counts a negative vote in the first pass.
+func (g *questionGroups) prepare(id questionID) { *g.bucket(id)++ }
+
+// selectCandidates ends the first pass. It returns false if there is no negative vote.
+func (g *questionGroups) selectCandidates() bool {
+	var counts []uint32
+	for _, n := range g.buckets {
+		if n > 0 {
+			counts = append(counts, n)
+		}
+	}
+	g.threshold, g.complete = 1, true
+	if len(counts) > maxFullBuckets {
+		slices.Sort(counts)
+		g.threshold = counts[len(counts)-maxFullBuckets]
+		g.complete = g.threshold == 1
+	}
+	g.groups = map[questionID]*questionGroup{}
+	return len(counts) > 0
+}
+
+func (g *questionGroups) isCandidate(id questionID) bool { return *g.bucket(id) >= g.threshold }
+
+// add counts a vote in the second pass. text is the question as JSON, and day the index of the vote's day in the period.
+func (g *questionGroups) add(id questionID, text []byte, positive bool, day int) {
+	group := g.groups[id]
+	if group == nil {
+		limit := maxQuestionGroups
+		if *g.bucket(id) == g.threshold {
+			limit /= 2 // ties, of which there may be any number, leave room for the questions in fuller buckets
+		}
+		if len(g.groups) >= limit {
+			g.complete = false
+			return
+		}
+		group = &questionGroup{last: -1}
+		g.groups[id] = group
+	}
+	if positive {
+		group.positive++
+		return
+	}
+	if group.negative++; group.negative == 1 {
+		group.text = string(unquoteJSON(cutJSONString(text, maxQuestionBytes)))
+		if len(text) > maxQuestionBytes {
+			group.text += " …"
+		}
+	}
+	group.last = max(group.last, day)
+}
+
+// questionCount counts the votes for one question, in the form of /api/summary.
+type questionCount struct {
+	ID       string `json:"id"`
+	Text     string `json:"text"` // at most maxQuestionBytes of it
+	Negative int    `json:"negative"`
+	Positive int    `json:"positive"`
+	Last     string `json:"last,omitempty"` // day of the last negative vote
+}
+
+// worst returns the questions with the most negative votes, the worst first.
+func (g *questionGroups) worst(days []dayCount) []questionCount {
+	// If not all questions were counted, those with a single negative vote would be an arbitrary choice.
+	minimum := 1
+	if !g.complete {
+		minimum = 2
+	}
+	ids := make([]questionID, 0, len(g.groups))
+	for id, group := range g.groups {
+		if group.negative >= minimum {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b questionID) int {
+		x, y := g.groups[a], g.groups[b]
+		return cmp.Or(cmp.Compare(y.negative, x.negative), cmp.Compare(x.positive, y.positive), cmp.Compare(y.last, x.last), bytes.Compare(a[:], b[:]))
+	})
+	worst := []questionCount{}
+	for _, id := range ids[:min(len(ids), summaryQuestions)] {
+		group := g.groups[id]
+		count := questionCount{ID: id.String(), Text: group.text, Negative: group.negative, Positive: group.positive}
+		if group.last >= 0 {
+			count.Last = days[group.last].Day
+		}
+		worst = append(worst, count)
+	}
+	return worst
+}
