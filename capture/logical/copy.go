@@ -31,7 +31,7 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	}
 	alive := &slotKeeper{Source: s, ctx: ctx, lastPing: time.Now()}
 	copier := tablecopy.NewCopier(s.env, conn, &s.reads, s.table, s.server, alive.check)
-	horizon, _, err := copier.Update(ctx, t, origin, snapshot.Position{LSN: start.lsn}, "lsn", postgres.FormatLSN(start.lsn))
+	horizon, err := copier.Update(ctx, t, origin, snapshot.Position{LSN: start.lsn}, "lsn", postgres.FormatLSN(start.lsn))
 	if err != nil {
 		return nil, err
 	}

@@ -45,19 +45,19 @@ func NewCopier(env *source.Env, conn *pgx.Conn, reads *postgres.ReadClock, table
 	return &Copier{env, conn, reads, table, server, NewWatchdog(env, reads, check)}
 }
 
-// Copy copies the whole table into t as its next View, with this origin and position. It reports the copy and the reason for
-// it to Progress, logs both with the additional fields, and returns the copy's duration.
-func (c *Copier) Copy(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, reason string, logFields ...any) (took time.Duration, err error) {
+// copyWhole copies the whole table into t as its next View, with this origin and position. It reports the copy and the reason
+// for it to Progress, and logs both with the additional fields.
+func (c *Copier) copyWhole(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, reason string, logFields []any) error {
 	s, err := c.load(ctx, t, origin, position)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	c.env.Progress.RecordRead(s.tableRead(reason))
 	c.env.Logger.Info("copied", append(append([]any{"reason", reason}, logFields...), s.logFields(c.table)...)...)
 	if s.invalidUTF8 {
 		c.env.WarnInvalidUTF8()
 	}
-	return s.took, nil
+	return nil
 }
 
 // copyStats are the statistics of a finished copy.

@@ -39,7 +39,7 @@ func (r *Reader) Update(ctx context.Context, t *snapshot.Table, cause string, po
 	r.read = nil
 	r.setUnconfirmed(nil)
 	c := NewCopier(r.env, r.Conn, &r.Reads, r.Table, r.Server, nil)
-	h, _, err := c.Update(ctx, t, originOf(r.name, r.Server), snapshot.Position{LSN: position}, "cause", cause)
+	h, err := c.Update(ctx, t, originOf(r.name, r.Server), snapshot.Position{LSN: position}, "cause", cause)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -36,17 +35,17 @@ const (
 //
 // Update returns the horizon of the new View. The caller passes it to [snapshot.Table.SetHorizon] once everything that the
 // transaction's snapshot shows is durable. The horizon is nil if the table has none.
-func (c *Copier) Update(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, logFields ...any) (*snapshot.Horizon, time.Duration, error) {
+func (c *Copier) Update(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, logFields ...any) (*snapshot.Horizon, error) {
 	var moment postgres.Moment
 	err := c.reads.WithIdleTimeout(ctx, c.env.Timeouts.Idle, func(ctx context.Context) (err error) {
 		moment, err = postgres.LoadMoment(ctx, c.conn, c.table)
 		return err
 	})
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	if c.server.Started != 0 && moment.Started != 0 && c.server.Started != moment.Started {
-		return nil, 0, errors.New("connections to the same address reach different servers")
+		return nil, errors.New("connections to the same address reach different servers")
 	}
 	now := HorizonAt(&moment, &c.server, c.table)
 	if now != nil && position.LSN != 0 {
@@ -54,14 +53,12 @@ func (c *Copier) Update(ctx context.Context, t *snapshot.Table, origin snapshot.
 	}
 	why, err := c.wholeCopyReason(ctx, t, origin, position, &moment, now)
 	if err != nil {
-		return nil, 0, changesError(err)
+		return nil, changesError(err)
 	}
 	if why != "" {
-		took, err := c.Copy(ctx, t, origin, position, why, logFields...)
-		return now, took, err
+		return now, c.copyWhole(ctx, t, origin, position, why, logFields)
 	}
-	took, err := c.copyChanges(ctx, t, origin, position, logFields)
-	return now, took, changesError(err)
+	return now, changesError(c.copyChanges(ctx, t, origin, position, logFields))
 }
 
 // HorizonAt returns the horizon for the moment m, or nil if the table can have none. server must have the SystemID and the
@@ -148,10 +145,10 @@ func (c *Copier) mostlyChanged(ctx context.Context, h *snapshot.Horizon, m *post
 }
 
 // copyChanges brings t up to date. It reads the keys of all rows, and the rows that have changed since the horizon of t's rows.
-func (c *Copier) copyChanges(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, logFields []any) (time.Duration, error) {
+func (c *Copier) copyChanges(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, logFields []any) error {
 	h := t.View().Horizon()
 	if !t.LoadChanges(c.table.Shape, origin) {
-		return c.Copy(ctx, t, origin, position, "rows in memory cannot be read", logFields...)
+		return c.copyWhole(ctx, t, origin, position, "rows in memory cannot be read", logFields)
 	}
 	p := newPipeline(c, t, h.XID)
 	err := c.watchdog.Run(ctx, c.conn, p.run)
@@ -164,7 +161,7 @@ func (c *Copier) copyChanges(ctx context.Context, t *snapshot.Table, origin snap
 	}
 	if err != nil {
 		t.Rollback()
-		return 0, fmt.Errorf("read the changes of table %s: %w", c.table.Name(), err)
+		return fmt.Errorf("read the changes of table %s: %w", c.table.Name(), err)
 	}
 	s := p.stats()
 	s.deleted = int64(deleted)
@@ -173,7 +170,7 @@ func (c *Copier) copyChanges(ctx context.Context, t *snapshot.Table, origin snap
 	if s.invalidUTF8 {
 		c.env.WarnInvalidUTF8()
 	}
-	return s.took, nil
+	return nil
 }
 
 // checkComplete checks that the Table has as many rows as the server has sent keys. It returns the number of rows that the
