@@ -90,7 +90,7 @@ func (r *receiver) handleXLogData(data []byte) error {
 	}
 	r.env.Progress.SetServerLSN(x.ServerWALEnd)
 	commit, err := r.applier.apply(x.WALData)
-	if err != nil && !isConnectionError(err) {
+	if err != nil && !leavesRowsIntact(err) {
 		r.dst.SetHorizon(nil) // the stream may have been wrong before, too
 	}
 	if err != nil || commit == nil {
@@ -149,9 +149,9 @@ func (r *receiver) setApplied(lsn pglogrepl.LSN) {
 	r.env.Progress.SetAppliedLSN(r.standby.appliedLSN(), r.commitLag)
 }
 
-// isConnectionError reports whether applying a message failed because of a connection or for lack of memory. The message itself
-// was valid then.
-func isConnectionError(err error) bool {
+// leavesRowsIntact reports whether the rows in memory are still right after err, with which applying a message failed. They are
+// right if a connection failed or if memory was short. Any other error means that the message was wrong.
+func leavesRowsIntact(err error) bool {
 	var network net.Error
 	var connect *pgconn.ConnectError
 	var answer *pgconn.PgError
