@@ -126,7 +126,7 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	seen := map[string]string{} // the last setup state, by kind of source
 	for _, u := range skipped {
 		if p := (*postgres.Problem)(nil); !errors.As(u.err, &p) || !p.NeedsSetup() {
-			seen[u.kind] = a.loadSetupState(ctx, u.kind) // setup was complete; the source lacked something else
+			seen[u.kind], _ = a.loadSetupState(ctx, u.kind) // setup was complete; the source lacked something else
 		}
 	}
 	next := time.Now().Add(interval)
@@ -136,9 +136,11 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 			next = time.Now().Add(interval)
 		}
 		for i, u := range skipped {
-			setup := a.loadSetupState(ctx, u.kind)
+			setup, known := a.loadSetupState(ctx, u.kind)
 			prepared := setup != "" && setup != seen[u.kind]
-			seen[u.kind] = setup
+			if known {
+				seen[u.kind] = setup
+			}
 			if !due && !prepared {
 				continue
 			}
@@ -163,18 +165,17 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 	}
 }
 
-// loadSetupState returns the state of what capture setup creates for a kind of source; see [postgres.LoadSetupState]. It
-// returns "" if the state cannot be read.
-func (a *autoSource) loadSetupState(ctx context.Context, kind string) (state string) {
+// loadSetupState returns the state of what capture setup creates for a kind of source; see [postgres.LoadSetupState]. known is
+// false if the state cannot be read.
+func (a *autoSource) loadSetupState(ctx context.Context, kind string) (state string, known bool) {
 	err := a.query(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		state, err = postgres.LoadSetupState(ctx, conn, a.supervisor.cfg.Table, kind)
 		return err
 	})
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		a.supervisor.log.Debug("reading what capture setup has created failed", "source", kind, "error", err)
-		return ""
 	}
-	return state
+	return state, err == nil
 }
 
 // probeSource returns the error that would keep a source of the given kind from following the table now, or nil.

@@ -200,6 +200,45 @@ func TestAutoFindsPublication(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
+// TestAutoProbesNoMoreAfterFailedQuery: a query that fails says nothing about the database's setup. capture then makes no probe
+// beyond the hourly ones, because a probe for logical creates a slot.
+func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	setUp(t, conn, "logical")
+	cfg := asRole(t, conn, url, "capture_test_probes")
+	cfg.Source, cfg.PollInterval, cfg.intervals.setupCheck = "auto", time.Hour, 20*time.Millisecond
+	d := start(t, cfg)
+	d.by("poll", "may not replicate")
+	failed := func() int { return d.said("reading what capture setup has created failed") }
+	before := failed()
+	exec(t, conn, "ALTER ROLE capture_test_probes CONNECTION LIMIT 0") // connections that are open stay
+	eventually(t, "failed queries for each source", func() error {
+		if n := failed() - before; n < 3 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
+	exec(t, conn, "ALTER ROLE capture_test_probes CONNECTION LIMIT -1")
+	restored := one[time.Time](t, conn, "SELECT clock_timestamp()")
+	rounds := map[int]bool{}
+	eventually(t, "rounds that connect again", func() error {
+		const latest = "SELECT coalesce(max(pid), 0) FROM pg_stat_activity WHERE usename = 'capture_test_probes' AND backend_start > $1"
+		rounds[one[int](t, conn, latest, restored)] = true
+		if len(rounds) < 5 {
+			return fmt.Errorf("%d", len(rounds))
+		}
+		return nil
+	})
+	if n := d.said("source still unavailable"); n != 0 {
+		t.Errorf("%d probes", n)
+	}
+	exec(t, conn, "ALTER ROLE capture_test_probes REPLICATION") // setup state changes, so it is probed at once
+	d.by("logical", "")
+}
+
 // TestOutputPluginNotAllowed: minor releases since August 2026 list the allowed output plugins. If pgoutput is not among them,
 // only the creation of a slot shows it. The note has the setting, and probes do not end the source in use.
 func TestOutputPluginNotAllowed(t *testing.T) {
