@@ -1,7 +1,9 @@
 package capture
 
 import (
+	"io"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,12 +21,47 @@ type CopiesStatus struct {
 	Exclusive bool       `json:"exclusive,omitempty"` // whether no other capture may use the prefix, because writes are not conditional
 	Hourly    bool       `json:"hourly,omitempty"`    // whether copies are made hourly, because there is no right to delete
 	Error     string     `json:"error,omitempty"`     // error of the last attempt
-	Problem   string     `json:"problem,omitempty"`   // text of the alert; absent if there is none
+
+	Uploading *UploadStatus `json:"uploading,omitempty"` // running upload
+
+	Problem string `json:"problem,omitempty"` // text of the alert; absent if there is none
 
 	damage     string    // description of a damaged copy; "" if there is none
 	late       bool      // whether lateAt is set
 	lateAt     time.Time // time from which the pending change is late
 	unprovenAt time.Time // time from which no copy has been proven for too long; zero without a copy
+}
+
+// UploadStatus describes how far an upload is.
+type UploadStatus struct {
+	Began time.Time `json:"began"`
+	Bytes int64     `json:"bytes"`           // bytes of JSON that have been compressed and handed to the service so far
+	Total int64     `json:"total,omitempty"` // bytes of JSON in the state
+}
+
+// uploadProgress passes the JSON of a state on, and counts it.
+type uploadProgress struct {
+	data  io.WriterTo
+	began time.Time
+	total int64
+	bytes atomic.Int64
+}
+
+// WriteTo implements io.WriterTo.
+func (p *uploadProgress) WriteTo(w io.Writer) (int64, error) {
+	p.bytes.Store(0) // an upload may begin again under another name
+	return p.data.WriteTo(countingWriter{w, &p.bytes})
+}
+
+type countingWriter struct {
+	to    io.Writer
+	bytes *atomic.Int64
+}
+
+func (w countingWriter) Write(p []byte) (int, error) {
+	n, err := w.to.Write(p)
+	w.bytes.Add(int64(n))
+	return n, err
 }
 
 // updateStatus publishes the status.
@@ -52,6 +89,9 @@ func (u *uploader) updateStatus(now time.Time) {
 // updateStatus ran.
 func (u *uploader) status() *CopiesStatus {
 	c, now := *u.report.Load(), time.Now()
+	if p := u.uploading.Load(); p != nil {
+		c.Uploading = &UploadStatus{Began: p.began.UTC(), Bytes: p.bytes.Load(), Total: p.total}
+	}
 	var problems []string
 	if c.damage != "" {
 		problems = append(problems, c.damage)

@@ -1,7 +1,9 @@
 package capture
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -182,5 +184,58 @@ func TestFrozenGivesWay(t *testing.T) {
 			c.stop()
 			sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
 		})
+	}
+}
+
+// The status of a running copy tells how far it is, for each source.
+func TestStatusOfRunningCopy(t *testing.T) {
+	for _, source := range []string{"logical", "notify", "poll"} {
+		t.Run(source, func(t *testing.T) {
+			t.Parallel()
+			url := pgserver.Database(t)
+			conn := connect(t, url)
+			table(t, conn, 3000)
+			exec(t, conn, "ANALYZE votes")
+			cfg := config(t, url)
+			cfg.Source, cfg.CopyRate = source, 100_000 // the copy takes longer than the test
+			d := start(t, cfg)
+			eventually(t, "the progress of the copy", func() error {
+				st := d.Status()
+				if st.State != stateCopying || st.Reading == nil || st.Reading.Rows == 0 || st.Reading.Bytes == 0 || st.Reading.TotalRows != 3000 {
+					return fmt.Errorf("%s, %+v", st.State, st.Reading)
+				}
+				return failing(st.Checks, "copying: ", " of about 3000 rows")
+			})
+		})
+	}
+}
+
+func TestReadingText(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		r    ReadingStatus
+		want string
+	}{
+		{ReadingStatus{Began: now}, "0 rows"},
+		{ReadingStatus{Began: now.Add(-time.Minute), TotalRows: 100}, "0 of about 100 rows"},
+		{ReadingStatus{Began: now.Add(-4 * time.Second), Rows: 20, TotalRows: 100}, "20 of about 100 rows, 5 rows/s, 16s left"},
+		{ReadingStatus{Began: now.Add(-4 * time.Second), Rows: 120, TotalRows: 100}, "120 of about 100 rows, 30 rows/s"}, // old statistics
+		{ReadingStatus{Began: now.Add(-4 * time.Second), Rows: 20}, "20 rows, 5 rows/s"},
+	} {
+		if got := c.r.text(now); got != c.want {
+			t.Errorf("%+v: %q, want %q", c.r, got, c.want)
+		}
+	}
+}
+
+// An upload that begins again counts from the start.
+func TestUploadProgress(t *testing.T) {
+	p := &uploadProgress{data: bytes.NewBufferString("first")}
+	var b bytes.Buffer
+	for _, text := range []string{"first", "second try"} {
+		p.data = bytes.NewBufferString(text)
+		if n, err := p.WriteTo(&b); err != nil || n != int64(len(text)) || p.bytes.Load() != n {
+			t.Errorf("%d bytes, %d counted, %v", n, p.bytes.Load(), err)
+		}
 	}
 }

@@ -203,7 +203,7 @@ func TestExact(t *testing.T) {
 			}
 			d.exact(conn, "resynced")
 
-			v, err := Export(t.Context(), cfg)
+			v, err := Export(t.Context(), cfg, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,13 +13,17 @@ import (
 	"capture/snapshot"
 )
 
-// Export reads the whole table once, as one transaction sees it, without a daemon.
-func Export(ctx context.Context, cfg Config) (*snapshot.View, error) {
+// Export reads the whole table once, as one transaction sees it, without a daemon. It reports how far it is to progress, which may be
+// nil.
+func Export(ctx context.Context, cfg Config, progress *source.Progress) (*snapshot.View, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
 	}
+	if progress == nil {
+		progress = source.NewProgress("export", nil)
+	}
 	t := cfg.newTable(cmp.Or(cfg.SpillDir, os.TempDir()), nil)
-	if err := tablecopy.ReadTable(ctx, cfg.env("export", source.NewProgress("export", nil)), "export", t, nil); err != nil {
+	if err := tablecopy.ReadTable(ctx, cfg.env("export", progress), "export", t, nil); err != nil {
 		return nil, postgres.Explain(err)
 	}
 	return t.View(), nil

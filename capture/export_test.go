@@ -32,7 +32,7 @@ func BenchmarkFirstCopy(b *testing.B) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		start = time.Now()
-		v, err := Export(b.Context(), cfg)
+		v, err := Export(b.Context(), cfg, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -84,7 +84,7 @@ func TestKeys(t *testing.T) {
 			exec(t, conn, "UPDATE t SET j = j / 10")
 			d.equal(conn, "t", order)
 			if c.name != "citext" {
-				v, err := Export(t.Context(), cfg)
+				v, err := Export(t.Context(), cfg, nil)
 				if err != nil {
 					t.Fatal(err)
 				}

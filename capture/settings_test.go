@@ -96,7 +96,7 @@ func TestSettings(t *testing.T) {
 			}
 			exec(t, conn, "ALTER TABLE t ADD late timestamptz DEFAULT '2025-06-05 04:03:02.123+00'")
 			d.equal(conn, "t", "id")
-			v, err := Export(t.Context(), cfg)
+			v, err := Export(t.Context(), cfg, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -45,7 +45,8 @@ type Status struct {
 	Attempts    int        `json:"attempts,omitempty"`
 	NextAttempt *time.Time `json:"next_attempt,omitempty"`
 
-	LastRead *ReadStatus `json:"last_read,omitempty"` // absent before the first copy
+	LastRead *ReadStatus    `json:"last_read,omitempty"` // absent before the first copy
+	Reading  *ReadingStatus `json:"reading,omitempty"`   // copy or resync that is running before the table is followed
 
 	Memory  *MemoryStatus  `json:"memory,omitempty"` // absent without a memory limit
 	File    FileStatus     `json:"file"`
@@ -64,6 +65,39 @@ type ReadStatus struct {
 	Deleted int64     `json:"deleted"`          // number of rows that a resync deleted
 	Bytes   int64     `json:"bytes"`            // bytes received from the server
 	MS      float64   `json:"ms"`
+}
+
+// ReadingStatus describes how far a read of the table is.
+type ReadingStatus struct {
+	Began     time.Time `json:"began"`
+	Rows      int64     `json:"rows"`                 // number of rows received so far
+	TotalRows int64     `json:"total_rows,omitempty"` // number of rows in the server's statistics; absent if unknown
+	Bytes     int64     `json:"bytes"`                // bytes received from the server so far
+}
+
+// newReadingStatus returns the ReadingStatus of r, or nil if no read is running.
+func newReadingStatus(r source.RunningRead) *ReadingStatus {
+	if r.Began.IsZero() {
+		return nil
+	}
+	return &ReadingStatus{Began: r.Began.UTC(), Rows: r.Rows, TotalRows: r.TotalRows, Bytes: r.Bytes}
+}
+
+// text returns how far the read is: "120000 of about 1000000 rows, 40000 rows/s, 22s left".
+func (r *ReadingStatus) text(now time.Time) string {
+	took := now.Sub(r.Began)
+	text := fmt.Sprintf("%d rows", r.Rows)
+	if r.TotalRows > 0 {
+		text = fmt.Sprintf("%d of about %d rows", r.Rows, r.TotalRows)
+	}
+	if took < time.Second || r.Rows == 0 {
+		return text
+	}
+	text += fmt.Sprintf(", %d rows/s", int64(float64(r.Rows)/took.Seconds()))
+	if left := r.TotalRows - r.Rows; left > 0 {
+		text += ", " + time.Duration(float64(took)/float64(r.Rows)*float64(left)).Round(time.Second).String() + " left"
+	}
+	return text
 }
 
 // newReadStatus returns the ReadStatus of r, or nil if there was no read.
@@ -154,6 +188,9 @@ func (st *Status) addFollowing(r *followReport) {
 	st.LastContact = timeOrNil(r.LastContact)
 	st.LagBytes, st.LagSeconds, st.RetainedWAL = r.LagBytes, r.LagSeconds, r.RetainedWAL
 	st.Transactions, st.LastRead = r.Counters.Transactions, newReadStatus(r.LastRead)
+	if r.state == stateCopying {
+		st.Reading = newReadingStatus(r.Reading)
+	}
 	st.Error, st.Attempts, st.NextAttempt = r.err, r.failed, timeOrNil(r.nextAttempt)
 }
 
@@ -163,12 +200,17 @@ func checkFollowing(st *Status, r *followReport, idle time.Duration) Check {
 	switch {
 	case st.State == stateWaiting:
 		c.Detail = fmt.Sprintf("%s (attempt %d, the next at %s)", st.Error, st.Attempts, st.NextAttempt.Format(time.RFC3339))
-	case st.State != stateFollowing && st.Error != "":
+	case st.State == stateConnecting && st.Error != "" && r.Blocked == "":
 		c.Detail = st.Error
 	case st.State != stateFollowing:
 		c.Detail = st.State
 		if r.Blocked != "" {
 			c.Detail += ": " + r.Blocked
+		} else if st.Reading != nil {
+			c.Detail += ": " + st.Reading.text(time.Now())
+		}
+		if st.Error != "" {
+			c.Detail += "; before: " + st.Error
 		}
 	case st.LastContact != nil && time.Since(*st.LastContact) > idle:
 		c.Detail = fmt.Sprintf("no data from the server for %s", time.Since(*st.LastContact).Round(time.Second))

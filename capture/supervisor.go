@@ -32,6 +32,7 @@ const (
 // The states of a daemon: the phase of the source that runs, or waiting.
 const (
 	stateConnecting = string(source.Connecting)
+	stateCopying    = string(source.Copying)
 	stateFollowing  = string(source.Following)
 	stateWaiting    = "waiting" // the last attempt failed, and the next one is not due yet
 )

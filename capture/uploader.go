@@ -57,6 +57,7 @@ type uploader struct {
 	hadFile  func() bool // reports whether there was a file before this run's first write
 	compared bool        // whether a run without an earlier file has compared the newest copy with its first View
 
+	uploading  atomic.Pointer[uploadProgress] // running upload; nil if there is none
 	report     atomic.Pointer[CopiesStatus]
 	openLosses atomic.Pointer[[]string] // see remoteLosses
 }
@@ -227,7 +228,7 @@ func (u *uploader) uploadCurrent(ctx context.Context) error {
 		reason = store.ReasonInterval
 	}
 	s.pending = time.Time{} // changes from here on are part of the next upload
-	state, m, err := u.folder.Upload(ctx, remote.Source{Manifest: manifest.New(v, reason, u.version), Time: now, Data: v})
+	state, m, err := u.upload(ctx, u.folder, remote.Source{Manifest: manifest.New(v, reason, u.version), Time: now, Data: v})
 	moved := false
 	if err == nil {
 		moved, err = u.folder.MoveLatest(ctx, state, m)
@@ -243,6 +244,15 @@ func (u *uploader) uploadCurrent(ctx context.Context) error {
 	u.log.Info("copied off the machine", "state", state.URL, "rows", m.Rows, "bytes", m.Bytes, "bytes_sent", state.Bytes, "lsn", m.LSN,
 		"ms", millis(s.uploaded.Sub(now)))
 	return nil
+}
+
+// upload uploads a state to f. Meanwhile, the status shows how far the upload is.
+func (u *uploader) upload(ctx context.Context, f *remote.Folder, src remote.Source) (remote.State, manifest.Manifest, error) {
+	p := &uploadProgress{data: src.Data, began: time.Now(), total: src.Manifest.Bytes}
+	u.uploading.Store(p)
+	defer u.uploading.Store(nil)
+	src.Data = p
+	return f.Upload(ctx, src)
 }
 
 // prove reads the last state back. If it is damaged, another one is uploaded at once.

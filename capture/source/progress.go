@@ -42,6 +42,7 @@ type Progress struct {
 	copyEnded      time.Time
 	copyTook       time.Duration
 	lastRead       TableRead
+	reading        RunningRead
 
 	// The lag. A source with WAL positions sets the first two; any other sets the arrival time of the oldest change that no
 	// View holds yet.
@@ -76,6 +77,14 @@ type TableRead struct {
 	Bytes        int64  // number of bytes received
 }
 
+// RunningRead describes how far a read of the table is.
+type RunningRead struct {
+	Began     time.Time // zero if no read is running
+	Rows      int64     // number of rows received so far
+	TotalRows int64     // number of rows in the server's statistics; 0 if unknown
+	Bytes     int64     // number of bytes received so far
+}
+
 // Report is the content of a Progress at one moment.
 type Report struct {
 	Source         string
@@ -94,6 +103,7 @@ type Report struct {
 	CopyEnded      time.Time     // end of the last whole copy; zero if there was none
 	CopyTook       time.Duration // duration of that copy
 	LastRead       TableRead     // last copy or resync; zero if there was none
+	Reading        RunningRead   // running copy or resync
 }
 
 // NewProgress returns the Progress for an attempt of the named source. If changed is not nil, the Progress calls it after each
@@ -113,7 +123,7 @@ func (p *Progress) Report() Report {
 		Source: p.source, Phase: p.phase, SystemID: p.systemID, ServerVersion: p.serverVersion, ServerAddress: p.serverAddress,
 		FollowingSince: p.followingSince, Blocked: p.blocked, RetainedWAL: p.retainedWAL,
 		Conditions: maps.Clone(p.conditions), Counters: p.counters, CopyEnded: p.copyEnded, CopyTook: p.copyTook,
-		LastRead: p.lastRead,
+		LastRead: p.lastRead, Reading: p.reading,
 	}
 	if p.phase != Following {
 		return r
@@ -180,10 +190,20 @@ func (p *Progress) SetCondition(name, text string) (news bool) {
 	return news
 }
 
+// StartRead reports that a copy or resync begins to read the table, which has about totalRows rows; 0 means unknown.
+func (p *Progress) StartRead(totalRows int64) {
+	p.update(func() { p.reading = RunningRead{Began: time.Now(), TotalRows: totalRows} })
+}
+
+// AddRead reports that the running copy or resync has received more rows.
+func (p *Progress) AddRead(rows, bytes int64) {
+	p.update(func() { p.reading.Rows, p.reading.Bytes = p.reading.Rows+rows, p.reading.Bytes+bytes })
+}
+
 // RecordRead counts a read of the table that has just ended.
 func (p *Progress) RecordRead(r TableRead) {
 	p.update(func() {
-		p.lastRead = r
+		p.lastRead, p.reading = r, RunningRead{}
 		if r.WholeBecause == "" {
 			p.counters.Resyncs++
 			p.counters.ResyncRows += uint64(r.Changed)

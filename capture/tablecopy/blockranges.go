@@ -23,6 +23,7 @@ const (
 // relationSize is the size of a table on the server.
 type relationSize struct {
 	bytes        int64 // size in bytes, including TOAST tables and their indexes
+	rows         int64 // number of rows in the server's statistics; 0 if unknown
 	pages        int64 // number of pages of the table itself, or of its largest partition
 	tidRangeScan bool  // whether the server can read a range of pages without reading the rest
 }
@@ -34,14 +35,15 @@ type relationSize struct {
 // over one connection.
 func loadRelationSize(ctx context.Context, conn *pgx.Conn, table *postgres.Table) (s relationSize, err error) {
 	err = conn.QueryRow(ctx, `
-		SELECT s.size, s.pages,
+		SELECT s.size, s.rows, s.pages,
 			s.heap AND NOT pg_catalog.pg_is_in_recovery() AND pg_catalog.current_setting('server_version_num')::int >= 140000
 		FROM (SELECT coalesce(sum(pg_catalog.pg_table_size(c.oid)), 0)::bigint AS size,
+				coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint AS rows,
 				coalesce(max(pg_catalog.pg_relation_size(c.oid)), 0) / pg_catalog.current_setting('block_size')::int AS pages,
 				coalesce(bool_and(c.relkind = 'r' AND a.amname = 'heap'), false) AS heap
 			FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
 			WHERE c.relkind <> 'p' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass)))) s`,
-		table.OID).Scan(&s.bytes, &s.pages, &s.tidRangeScan)
+		table.OID).Scan(&s.bytes, &s.rows, &s.pages, &s.tidRangeScan)
 	if err != nil {
 		return s, fmt.Errorf("query the table's size: %w", err)
 	}

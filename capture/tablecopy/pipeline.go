@@ -75,6 +75,7 @@ func (p *copyPipeline) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.env.Progress.StartRead(size.rows)
 	if rate := p.env.Copy.Rate; rate > 0 {
 		p.limiter = newRateLimiter(rate, p.env.Timeouts.FrozenClient/4)
 	}
@@ -232,6 +233,7 @@ func (p *copyPipeline) insertLoop(ctx context.Context) error {
 func (p *copyPipeline) insertBatch(b *rowBatch) error {
 	p.rows += int64(len(b.rows) + len(b.omitted))
 	p.bytes += b.rawBytes
+	p.env.Progress.AddRead(int64(len(b.rows)+len(b.omitted)), b.rawBytes)
 	changed, err := b.insertInto(p.dst)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 	"capture/capture"
 	"capture/internal/foreign"
+	"capture/internal/statefile"
 	"capture/store/manifest"
 	"capture/store/remote"
 )
@@ -67,7 +68,13 @@ func (c *fileConfig) fetchState(ctx context.Context, std streams, command string
 	}
 	remove = func() { os.RemoveAll(folder) }
 	c.fetchedFrom = state.URL
+	shown := newProgress(std.err, command)
+	l.Progress = func(n int64) { shown.show(statefile.Progress{Doing: "downloading", Bytes: n, Total: state.Bytes}) }
 	c.File, _, err = l.Download(ctx, state, folder)
+	shown.clear()
+	if ctx.Err() != nil {
+		return remove, errors.New("interrupted; nothing has changed")
+	}
 	return remove, err
 }
 
@@ -222,9 +229,13 @@ func copiesStatusText(c *capture.CopiesStatus, now time.Time) string {
 	if c == nil {
 		return ""
 	}
+	uploading := ""
+	if up := c.Uploading; up != nil {
+		uploading = "uploading" + progressText(statefile.Progress{Bytes: up.Bytes, Total: up.Total}, now.Sub(up.Began))
+	}
 	if c.Copied == nil {
-		return c.URL + ", none yet in this run"
+		return joinNonEmpty(", ", c.URL, "none yet in this run", uploading)
 	}
 	text := fmt.Sprintf("%s, %s, %s of gzip", c.URL, rowsText(c.Rows), bytesText(c.Bytes))
-	return joinNonEmpty(", ", text, timeAgo("copied", c.Copied, now), timeAgo("read back", c.Proven, now))
+	return joinNonEmpty(", ", text, timeAgo("copied", c.Copied, now), timeAgo("read back", c.Proven, now), uploading)
 }

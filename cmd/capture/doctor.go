@@ -57,6 +57,9 @@ func (c doctorCmd) Run(ctx context.Context, std streams) error {
 		Memory: availableMemory(),
 		Disk:   freeSpace(path),
 	})
+	if ctx.Err() != nil {
+		return ctx.Err() // the findings would blame the database
+	}
 	if c.DatabaseAuth == "azure" {
 		connected := !slices.ContainsFunc(diagnosis.Findings, func(f postgres.Finding) bool { return f.Name == "connection" && f.Level == postgres.Fail })
 		diagnosis.Findings = slices.Insert(diagnosis.Findings, 0, postgres.AzureIdentityFinding(ctx, database, c.Table.Name, connected))

@@ -61,12 +61,34 @@ func TestVersion(t *testing.T) {
 	if same := run(t, t.TempDir(), nil, "--version"); same != got {
 		t.Errorf("--version: %+v", same)
 	}
+	if same := run(t, t.TempDir(), nil, "status", "--version"); same != got {
+		t.Errorf("status --version: %+v", same)
+	}
 	if got.code != exitDone || got.stderr != "" {
 		t.Errorf("%+v", got)
 	}
 	for _, want := range []string{"capture 1.2.3-test\n", "abc123\n", "\ngo1."} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("%q lacks %q", got.stdout, want)
+		}
+	}
+}
+
+// A slip of the finger gets the nearest name.
+func TestSuggestions(t *testing.T) {
+	t.Parallel()
+	for args, want := range map[string]string{
+		"stauts": `"status"`, "--vresion": `"--version"`, "status --wacth": `"--watch"`, "restore --on-conflit skip": `"--on-conflict"`,
+	} {
+		got := run(t, t.TempDir(), nil, strings.Fields(args)...)
+		if got.code != exitUsage || got.stdout != "" || !strings.Contains(got.stderr, "did you mean "+want+"?") {
+			t.Errorf("%s: %+v", args, got)
+		}
+	}
+	for args, same := range map[string]string{"help": "--help", "help status": "status --help"} {
+		got := run(t, t.TempDir(), nil, strings.Fields(args)...)
+		if got.code != exitDone || got != run(t, t.TempDir(), nil, strings.Fields(same)...) {
+			t.Errorf("%s: %+v", args, got)
 		}
 	}
 }

@@ -155,7 +155,7 @@ func (c historyCmd) drop(ctx context.Context, std streams, h *historyLists) erro
 		case c.Drop != "all":
 			question = fmt.Sprintf("delete %s (%s) for good", chosen[0].Path, rowsText(chosen[0].Rows))
 		}
-		if err := confirm(std, "capture history", question, "Use --yes to do so"); err != nil {
+		if err := confirm(ctx, std, "capture history", question, "Use --yes to do so"); err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"capture/internal/foreign"
 	"capture/internal/postgres"
+	"capture/internal/restore"
 )
 
 // cli is the command line. Its fields have the order of the commands in the help.
@@ -31,6 +32,8 @@ type cli struct {
 	Teardown teardownCmd `cmd:"" help:"Remove what capture created in the database."`
 	Demo     demoCmd     `cmd:"" help:"Show capture at work on a temporary Postgres server."`
 	Version  versionCmd  `cmd:"" help:"Print version, commit and Go version."`
+
+	VersionFlag versionFlag `name:"version" hidden:""`
 }
 
 func main() {
@@ -48,8 +51,8 @@ func runCommand(ctx context.Context, args []string, std streams) int {
 	if len(args) == 0 {
 		return printOverview(parser, std)
 	}
-	if args[0] == "--version" {
-		args[0] = "version"
+	if args[0] == "help" { // kong knows only the flag
+		args = append(args[1:len(args):len(args)], "--help")
 	}
 	unsetEmpty(parser.Model.Node)
 	parsed, err := parser.Parse(args)
@@ -57,8 +60,10 @@ func runCommand(ctx context.Context, args []string, std streams) int {
 		return reportError(usageError{nameEnvVar(err)}, commandName(parser, args), args, std)
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	parsed.Bind(std)
 	err = catchPanic(func() error { return parsed.Run() })
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) && !errors.Is(err, restore.ErrUnknownOutcome) {
+		err = errors.New("interrupted")
+	}
 	return reportError(err, "capture "+parsed.Selected().Name, args, std)
 }
 
@@ -67,6 +72,7 @@ func newParser(app *cli, std streams) *kong.Kong {
 		kong.Name("capture"),
 		kong.Description("Keep a live JSON fallback of one Postgres table."),
 		kong.Writers(std.out, std.err),
+		kong.Bind(std),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.ValueFormatter(describeFlag),
 		kong.Help(printHelp),

@@ -3,70 +3,70 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"time"
-
-	"golang.org/x/term"
 
 	"capture/internal/statefile"
 )
 
-// progress shows the progress of a long operation. On a terminal it overwrites a single line. Otherwise it prints a line every
-// ten seconds.
+// progress shows the progress of a long operation in a single line of a terminal. Elsewhere it shows nothing.
 type progress struct {
-	w        io.Writer
-	prefix   string
-	terminal bool
-	last     time.Time
-	doing    string    // current step
-	since    time.Time // time at which the current step began
-	open     bool      // whether the terminal shows the line
+	w      io.Writer
+	prefix string
+	screen screen
+	hidden bool // whether w is not a terminal that can overwrite a line
+	last   time.Time
+	doing  string    // current step
+	since  time.Time // time at which the current step began
+	open   bool      // whether the terminal shows the line
 }
 
 func newProgress(w io.Writer, prefix string) *progress {
-	f, ok := w.(*os.File)
-	return &progress{w: w, prefix: prefix, terminal: ok && term.IsTerminal(int(f.Fd())), last: time.Now()}
+	return &progress{w: w, prefix: prefix, screen: screenOf(w), hidden: !isSmartTerminal(w), last: time.Now()}
 }
 
 func (p *progress) show(at statefile.Progress) {
-	every := 10 * time.Second
-	if p.terminal {
-		every = 100 * time.Millisecond
-	}
 	if at.Doing != p.doing {
 		p.doing, p.since = at.Doing, time.Now()
 	}
-	if time.Since(p.last) < every {
+	if p.hidden || time.Since(p.last) < 100*time.Millisecond {
 		return
 	}
-	p.last = time.Now()
+	p.last, p.open = time.Now(), true
 	text := fmt.Sprintf("%s: %s%s", p.prefix, at.Doing, progressText(at, time.Since(p.since)))
-	if p.terminal {
-		fmt.Fprintf(p.w, "\r\x1b[K%s", text)
-		p.open = true
-		return
+	if p.screen.columns > 1 {
+		text = clipText(text, p.screen.columns-1) // a line that the terminal breaks cannot be overwritten
 	}
-	fmt.Fprintln(p.w, text)
+	fmt.Fprintf(p.w, "\r\x1b[K%s", text)
 }
 
-// progressText returns the progress of a step, which has taken this time: ", 20,000 rows, 40 %, 5,000 rows/s, 6 s left".
+// progressText returns the progress of a step, which has taken this time: ", 40 %, 20,000 rows, 5,000 rows/s, 6 s left". If the
+// step counts no rows, the rate is in bytes.
 func progressText(at statefile.Progress, took time.Duration) (text string) {
+	done, total := at.Bytes, at.Total
+	if done == 0 {
+		done, total = int64(at.Rows), int64(at.TotalRows)
+	}
+	if done > 0 && total > 0 {
+		text = fmt.Sprintf(", %d %%", min(100, 100*done/total))
+	}
 	if at.Rows > 0 {
-		text = ", " + rowsText(at.Rows)
-	}
-	if at.Bytes == 0 {
-		return text + ", " + took.Round(time.Second).String()
-	}
-	if at.Total > 0 {
-		text += fmt.Sprintf(", %d %%", min(100, 100*at.Bytes/at.Total))
+		text += ", " + rowsText(at.Rows)
 	}
 	if took < time.Second {
 		return text
 	}
-	text += fmt.Sprintf(", %s rows/s", countText(int(float64(at.Rows)/took.Seconds())))
-	if at.Total > at.Bytes {
-		left := time.Duration(float64(took) / float64(at.Bytes) * float64(at.Total-at.Bytes))
-		text += ", " + left.Round(time.Second).String() + " left"
+	if done == 0 || at.Bytes == 0 && total == 0 {
+		return text + ", " + spanText(took)
+	}
+	perSecond := func(n int64) int64 { return int64(float64(n) / took.Seconds()) }
+	if at.Rows > 0 {
+		text += fmt.Sprintf(", %s rows/s", countText(int(perSecond(int64(at.Rows)))))
+	} else {
+		text += fmt.Sprintf(", %s/s", bytesText(perSecond(done)))
+	}
+	if total > done {
+		left := time.Duration(float64(took) / float64(done) * float64(total-done))
+		text += ", " + spanText(max(left, time.Second)) + " left"
 	}
 	return text
 }

@@ -67,8 +67,8 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 		OnConflict: restore.OnConflict(c.OnConflict), DeleteExtra: c.DeleteExtra, MissingNull: c.Missing == "null", DryRun: c.DryRun, DisableTriggers: c.DisableTriggers, Progress: shown.show,
 	}
 	if !c.Yes {
-		options.Confirm = func(table string, rows int64) error { return c.confirmLoss(std, table, rows) }
-		options.ConfirmTable = func(table string) error { return c.confirmTable(std, table) }
+		options.Confirm = func(table string, rows int64) error { return c.confirmLoss(ctx, std, table, rows) }
+		options.ConfirmTable = func(table string) error { return c.confirmTable(ctx, std, table) }
 	}
 	result, err := restore.Restore(ctx, conn, options)
 	shown.clear()
@@ -86,7 +86,7 @@ func (c restoreCmd) Run(ctx context.Context, std streams) error {
 }
 
 // confirmLoss asks the user whether rows may be overwritten or deleted.
-func (c restoreCmd) confirmLoss(std streams, table string, rows int64) error {
+func (c restoreCmd) confirmLoss(ctx context.Context, std streams, table string, rows int64) error {
 	var may []string
 	if c.OnConflict == choice(restore.Overwrite) {
 		may = append(may, "overwrite those that the file has differently")
@@ -94,23 +94,23 @@ func (c restoreCmd) confirmLoss(std streams, table string, rows int64) error {
 	if c.DeleteExtra {
 		may = append(may, "delete those that it lacks")
 	}
-	return c.ask(std, fmt.Sprintf("table %s has %s: %s", table, rowsText(int(rows)), strings.Join(may, " and ")),
+	return c.ask(ctx, std, fmt.Sprintf("table %s has %s: %s", table, rowsText(int(rows)), strings.Join(may, " and ")),
 		"Use --yes to do so, or --dry-run to see which")
 }
 
 // confirmTable asks the user whether to restore into a table that only the file's manifest names.
-func (c restoreCmd) confirmTable(std streams, table string) error {
-	return c.ask(std, fmt.Sprintf("the file's manifest names table %s, and --table and CAPTURE_TABLE name none: restore into %[1]s", table),
+func (c restoreCmd) confirmTable(ctx context.Context, std streams, table string) error {
+	return c.ask(ctx, std, fmt.Sprintf("the file's manifest names table %s, and --table and CAPTURE_TABLE name none: restore into %[1]s", table),
 		"Name it with --table, or use --yes")
 }
 
 // ask asks the user to confirm what question says. If the file comes from standard input, nobody can answer, so ask returns an
 // error that tells the user what to do instead.
-func (c restoreCmd) ask(std streams, question, instead string) error {
+func (c restoreCmd) ask(ctx context.Context, std streams, question, instead string) error {
 	if c.File == "-" { // even if standard input is a terminal, it is the file
 		return fmt.Errorf("%s? %s", question, instead)
 	}
-	return confirm(std, "capture restore", question, instead)
+	return confirm(ctx, std, "capture restore", question, instead)
 }
 
 // restoredText returns the result as text.

@@ -16,7 +16,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture"
+	"capture/capture/source"
 	"capture/internal/foreign"
+	"capture/internal/statefile"
+	"capture/snapshot"
 	"capture/store"
 	"capture/store/kept"
 	"capture/store/manifest"
@@ -139,7 +142,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	v, _ := buildInfo()
 	start := time.Now()
 	if w != nil {
-		view, err := capture.Export(ctx, c.exportConfig(database, v, "", std.err))
+		view, err := c.export(ctx, std, c.exportConfig(database, v, "", std.err))
 		if err != nil {
 			return err
 		}
@@ -161,7 +164,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	if keep, err := retention.Parse(os.Getenv("CAPTURE_KEEP")); err == nil {
 		file.Kept().SetPolicy(keep)
 	}
-	view, err := capture.Export(ctx, c.exportConfig(database, v, filepath.Dir(file.Path()), std.err))
+	view, err := c.export(ctx, std, c.exportConfig(database, v, filepath.Dir(file.Path()), std.err))
 	if err != nil {
 		return err
 	}
@@ -187,6 +190,35 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	return c.printResult(std.out, exportResult(written.Manifest, file.Path(), start))
 }
 
+// export reads the table from Postgres, and shows how far it is.
+func (c snapshotCmd) export(ctx context.Context, std streams, cfg capture.Config) (*snapshot.View, error) {
+	reading := source.NewProgress("export", nil)
+	shown := newProgress(std.err, "capture snapshot")
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				r, doing := reading.Report().Reading, "reading the table"
+				if r.Began.IsZero() {
+					doing = "connecting"
+				}
+				shown.show(statefile.Progress{Doing: doing, Rows: int(r.Rows), TotalRows: int(r.TotalRows)})
+			}
+		}
+	}()
+	view, err := capture.Export(ctx, cfg, reading)
+	close(done)
+	<-stopped
+	shown.clear()
+	return view, err
+}
+
 // exportLines reads the table from Postgres and writes it to the file at path as JSON lines.
 func (c snapshotCmd) exportLines(ctx context.Context, std streams, path string) error {
 	database, err := c.connConfig()
@@ -197,7 +229,7 @@ func (c snapshotCmd) exportLines(ctx context.Context, std streams, path string) 
 	limitHeap(0)
 	v, _ := buildInfo()
 	start := time.Now()
-	view, err := capture.Export(ctx, c.exportConfig(database, v, "", std.err))
+	view, err := c.export(ctx, std, c.exportConfig(database, v, "", std.err))
 	if err != nil {
 		return err
 	}

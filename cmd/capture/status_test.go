@@ -125,7 +125,7 @@ func TestStatusText(t *testing.T) {
 		Table:  "votes", Database: "db1:5432/rag", Error: "connect to db1:5432: connection refused", Attempts: 3, NextAttempt: &next,
 		File: capture.FileStatus{Path: "/app/data/fallback/feedback.json", Error: "no space left on device"},
 	}
-	golden(t, filepath.Join("testdata", "status.txt"), statusText(following, palette{}, now)+"----\n"+statusText(waiting, palette{}, now))
+	golden(t, filepath.Join("testdata", "status.txt"), statusText(following, "", palette{}, screen{}, now)+"----\n"+statusText(waiting, "", palette{}, screen{}, now))
 }
 
 // With --watch, the status appears again and again, also while the daemon is away, until the command is interrupted.
@@ -162,9 +162,7 @@ func TestStatusWatch(t *testing.T) {
 
 // The page decodes the token in the address once.
 func TestPageAddressEscapesTheToken(t *testing.T) {
-	c := statusCmd{}
-	c.Listen = "0.0.0.0:8080"
-	if got, want := c.pageAddress("a+b/c="), "http://127.0.0.1:8080/#token=a%2Bb%2Fc%3D"; got != want {
+	if got, want := pageAddress("127.0.0.1:8080", "a+b/c="), "http://127.0.0.1:8080/#token=a%2Bb%2Fc%3D"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -23,11 +25,71 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// isSmartTerminal reports whether w is a terminal that understands escape sequences.
+func isSmartTerminal(w io.Writer) bool { return isTerminal(w) && os.Getenv("TERM") != "dumb" }
+
+// screen is the size of a terminal in characters. The zero value means that the output has no limits.
+type screen struct{ columns, lines int }
+
+// screenOf returns the size of the terminal that w writes to, or the zero value if w is not a terminal.
+func screenOf(w io.Writer) screen {
+	f, ok := w.(*os.File)
+	if !ok {
+		return screen{}
+	}
+	columns, lines, err := term.GetSize(int(f.Fd()))
+	if err != nil || columns < 1 || lines < 1 { // 0 × 0 is the size of a terminal that nobody has set
+		return screen{}
+	}
+	return screen{columns, lines}
+}
+
+// height returns the number of lines that a text takes on the screen, which breaks long lines.
+func (s screen) height(text string) int {
+	lines := 0
+	for line := range strings.SplitSeq(strings.TrimSuffix(text, "\n"), "\n") {
+		lines++
+		if s.columns > 0 {
+			lines += max(visibleLength(line)-1, 0) / s.columns
+		}
+	}
+	return lines
+}
+
+// clip returns the first lines of a text that fit on the screen together with an empty line.
+func (s screen) clip(text string) string {
+	for s.lines > 0 && s.height(text) >= s.lines {
+		end := strings.LastIndexByte(strings.TrimSuffix(text, "\n"), '\n')
+		if end < 0 {
+			return text
+		}
+		text = text[:end+1]
+	}
+	return text
+}
+
+// visibleLength returns the number of characters of a line, without the escape sequences of a [palette].
+func visibleLength(line string) int {
+	length := utf8.RuneCountInString(line)
+	for rest := line; ; {
+		start := strings.Index(rest, "\x1b[")
+		if start < 0 {
+			return length
+		}
+		sequence, after, ok := strings.Cut(rest[start:], "m")
+		if !ok {
+			return length
+		}
+		length -= len(sequence) + 1
+		rest = after
+	}
+}
+
 // palette holds the escape sequences that color text on a terminal. They are empty if the output is not a terminal.
 type palette struct{ good, bad, dim, bold, off string }
 
 func paletteFor(w io.Writer) palette {
-	if !isTerminal(w) || os.Getenv("NO_COLOR") != "" {
+	if !isSmartTerminal(w) || os.Getenv("NO_COLOR") != "" {
 		return palette{}
 	}
 	return palette{good: "\x1b[32m", bad: "\x1b[31m", dim: "\x1b[2m", bold: "\x1b[1m", off: "\x1b[0m"}
@@ -43,14 +105,27 @@ func (p palette) checkMark(ok bool) string {
 
 // confirm asks the user on the terminal to confirm what question says. If there is no terminal, it returns an error that tells
 // the user what to do instead.
-func confirm(std streams, command, question, instead string) error {
+func confirm(ctx context.Context, std streams, command, question, instead string) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return fmt.Errorf("%s? %s", question, instead)
 	}
 	fmt.Fprintf(std.err, "%s: %s? [y/N] ", command, foreign.Text(question))
-	answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if answer = strings.ToLower(strings.TrimSpace(answer)); err != nil || answer != "y" && answer != "yes" {
+	answers := make(chan string, 1)
+	go func() { // ends with the process if ctx ends first
+		answer, err := bufio.NewReader(os.Stdin).ReadString('\n')
+		if err != nil {
+			answer = ""
+		}
+		answers <- strings.ToLower(strings.TrimSpace(answer))
+	}()
+	select {
+	case answer := <-answers:
+		if answer == "y" || answer == "yes" {
+			return nil
+		}
 		return errors.New("not confirmed; nothing has changed")
+	case <-ctx.Done():
+		fmt.Fprintln(std.err)
+		return errors.New("interrupted; nothing has changed")
 	}
-	return nil
 }

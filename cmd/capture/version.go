@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/alecthomas/kong"
 )
 
 // The linker sets version and commit in releases: -ldflags "-X main.version=… -X main.commit=…".
@@ -21,6 +23,16 @@ func (versionCmd) Examples() string {
 func (versionCmd) Run(std streams) error {
 	v, c := buildInfo()
 	_, err := fmt.Fprintf(std.out, "capture %s\ncommit  %s\n%s %s/%s\n", v, c, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
+
+// versionFlag is --version, which does the same as the command version.
+type versionFlag bool
+
+// BeforeReset is called by kong when it finds the flag.
+func (versionFlag) BeforeReset(app *kong.Kong, std streams) error {
+	err := versionCmd{}.Run(std)
+	app.Exit(exitDone)
 	return err
 }
 

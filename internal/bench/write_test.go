@@ -103,7 +103,7 @@ func exportTable(b *testing.B, url string) *snapshot.View {
 	if err != nil {
 		b.Fatal(err)
 	}
-	view, err := capture.Export(b.Context(), capture.Config{Database: db, Table: postgres.Name{Table: "votes"}})
+	view, err := capture.Export(b.Context(), capture.Config{Database: db, Table: postgres.Name{Table: "votes"}}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -34,10 +34,11 @@ type File struct {
 
 // Progress describes the progress of a long operation on a file and a table.
 type Progress struct {
-	Doing string // current step: "reading the file", "waiting for the table", …
-	Rows  int    // number of rows so far
-	Bytes int64  // number of bytes of the file's JSON read so far
-	Total int64  // size of the file's JSON in bytes; 0 if unknown
+	Doing     string // current step: "reading the file", "waiting for the table", …
+	Rows      int    // number of rows so far
+	TotalRows int    // expected number of rows, for a step that reads no file; 0 if unknown
+	Bytes     int64  // number of bytes of the file's JSON read so far
+	Total     int64  // size of the file's JSON in bytes; 0 if unknown
 }
 
 // Open opens the file at path and reads its manifest. The path "-" means stdin, which has no manifest. If the file is a pipe,

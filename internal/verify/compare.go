@@ -40,6 +40,8 @@ type Comparison struct {
 	Live bool
 	// Progress is called from time to time during the comparison. It may be nil.
 	Progress func(statefile.Progress)
+	// ExpectedRows is the number of rows that the table probably has, for Progress. 0 means that it is unknown.
+	ExpectedRows int
 }
 
 // Difference describes how a state differs from the table.
@@ -95,6 +97,13 @@ func Compare(ctx context.Context, c Comparison) (Difference, error) {
 	return found.difference, nil
 }
 
+// reportRows reports how many rows of the table have been read.
+func (c *Comparison) reportRows(rows int) {
+	if c.Progress != nil {
+		c.Progress(statefile.Progress{Doing: "reading the table", Rows: rows, TotalRows: c.ExpectedRows})
+	}
+}
+
 // compareOnce runs one round. previous holds the keys that the previous round found, and only those rows count. In the first
 // round previous is nil, and every row counts.
 func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previous map[string]bool) (*findings, error) {
@@ -116,7 +125,7 @@ func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previou
 	}
 	sorted := &sorter{limit: sortMemory}
 	defer sorted.close()
-	if err := first.readHashes(ctx, sorted, c.Omitted, c.Progress); err != nil {
+	if err := first.readHashes(ctx, sorted, c.Omitted, c.reportRows); err != nil {
 		return nil, err
 	}
 	rows := hashRows(state, first.hashLine)

@@ -10,7 +10,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/internal/postgres"
-	"capture/internal/statefile"
 	"capture/snapshot/rowjson"
 )
 
@@ -116,7 +115,7 @@ const keptLineBytes = 1 << 20
 
 // readHashes adds the key and the hash of each row of the table to s. It leaves out the rows whose keys omitted reports;
 // omitted may be nil.
-func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(rowjson.Key) bool, progress func(statefile.Progress)) error {
+func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(rowjson.Key) bool, progress func(rows int)) error {
 	action := "read table " + t.table.Name().String()
 	rows, err := t.tx.Query(ctx, "SELECT "+t.table.SelectList()+" FROM "+t.table.FromClause())
 	if err != nil {
@@ -137,8 +136,8 @@ func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(
 		if line = row; cap(line) > keptLineBytes {
 			line, t.compact = nil, nil
 		}
-		if progress != nil && n%10_000 == 0 {
-			progress(statefile.Progress{Doing: "reading the table", Rows: n})
+		if n%1000 == 0 {
+			progress(n)
 		}
 	}
 	return postgres.ExplainRedacted(action, rows.Err())

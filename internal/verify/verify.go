@@ -111,7 +111,7 @@ func (c *check) run(ctx context.Context) error {
 		Live: c.options.Barrier != nil, Progress: c.options.Progress,
 	}
 	if m := c.file.Manifest(); m != nil {
-		comparison.Key = m.Key
+		comparison.Key, comparison.ExpectedRows = m.Key, m.Rows
 	}
 	if c.file.IsRegular() {
 		comparison.StateAgain = c.readState
@@ -200,7 +200,7 @@ func (c *check) yieldRows(rows *statefile.Reader, order *keyOrder, yield func(sn
 		if !yield(snapshot.Row{Key: key, Line: row.Text}, nil) {
 			return errStopped
 		}
-		if c.options.Progress != nil && rows.Rows()%10_000 == 0 {
+		if c.options.Progress != nil && rows.Rows()%1000 == 0 {
 			p := statefile.Progress{Doing: "reading the file", Rows: rows.Rows(), Bytes: c.file.BytesRead()}
 			if m := c.file.Manifest(); m != nil {
 				p.Total = m.Bytes

@@ -111,7 +111,11 @@ func (l *Location) download(ctx context.Context, s State, m manifest.Manifest, p
 	}
 	r := l.Reader(ctx, s)
 	defer r.Close()
-	n, err := io.Copy(file, io.LimitReader(r, limit+1))
+	content := io.LimitReader(r, limit+1)
+	if l.Progress != nil {
+		content = io.TeeReader(content, &byteCounter{progress: l.Progress})
+	}
+	n, err := io.Copy(file, content)
 	if err == nil && n > limit {
 		err = &DamagedError{fmt.Sprintf("its data are longer than the %d bytes of JSON in its manifest can be", m.Bytes)}
 	}
@@ -119,6 +123,18 @@ func (l *Location) download(ctx context.Context, s State, m manifest.Manifest, p
 		err = cerr
 	}
 	return err
+}
+
+// byteCounter is a writer that passes the number of bytes written to it so far to progress.
+type byteCounter struct {
+	bytes    int64
+	progress func(int64)
+}
+
+func (c *byteCounter) Write(p []byte) (int, error) {
+	c.bytes += int64(len(p))
+	c.progress(c.bytes)
+	return len(p), nil
 }
 
 // Reader returns a reader of the data of a state, which are gzip. After a break it continues where it was.

@@ -32,6 +32,9 @@ type Location struct {
 
 	// Patience limits how long a request is repeated that fails because of the network or the service. Zero means two minutes.
 	Patience time.Duration
+
+	// Progress is called during a Download with the number of bytes received so far. It may be nil.
+	Progress func(bytes int64)
 }
 
 // IsURL reports whether text is meant as the URL of a location, and not as the path of a file.
