@@ -46,6 +46,7 @@ type alerter struct {
 	interval time.Duration // time between checks of the Status
 	status   func() Status
 	log      hclog.Logger
+	shown    *conditions // conditions of the Status, which shows that alerts cannot be sent
 
 	client     *http.Client
 	conditions map[string]*alertCondition  // conditions that are firing or whose end has not been posted yet, by name
@@ -61,9 +62,9 @@ type alertCondition struct {
 	posted bool // whether the firing alert has been posted
 }
 
-func newAlerter(cfg *Config, status func() Status) *alerter {
+func newAlerter(cfg *Config, status func() Status, shown *conditions) *alerter {
 	return &alerter{
-		url: cfg.AlertURL, after: cfg.AlertAfter, interval: cfg.intervals.alertCheck, status: status, log: cfg.Logger,
+		url: cfg.AlertURL, after: cfg.AlertAfter, interval: cfg.intervals.alertCheck, status: status, log: cfg.Logger, shown: shown,
 		conditions: map[string]*alertCondition{}, pauses: newBackOff(cfg.intervals.alertRetry, longestAlertRetry, 0),
 		client: newAlertClient(),
 	}
@@ -89,6 +90,9 @@ func (a *alerter) run(ctx context.Context) error {
 		case now := <-tick.C:
 			st := a.status()
 			a.updateConditions(&st, now)
+			if len(a.conditions) == 0 { // nothing is left to send
+				a.shown.set("alerts", "")
+			}
 			if now.After(a.next) {
 				a.postChanges(ctx, &st, now)
 			}
@@ -147,12 +151,17 @@ func (a *alerter) postChanges(ctx context.Context, st *Status, now time.Time) {
 		alert := newAlert(st, name, c)
 		if err := a.postAlert(ctx, alert); err != nil {
 			a.next = now.Add(a.pauses.NextBackOff())
-			if !a.failing && ctx.Err() == nil {
+			if ctx.Err() != nil {
+				return
+			}
+			a.shown.set("alerts", "an alert is not sent: "+err.Error())
+			if !a.failing {
 				a.failing = true
 				a.log.Warn("alert not sent; retrying", "condition", name, "error", err)
 			}
 			return
 		}
+		a.shown.set("alerts", "")
 		a.pauses.Reset()
 		a.failing = false
 		a.log.Info("alert sent", "condition", name, "status", alert.Status, "detail", c.detail)

@@ -101,6 +101,42 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
+// TestUnreachableReceiversAreShown: if alerts and heartbeats cannot be sent, the status says so until they can.
+func TestUnreachableReceiversAreShown(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(t)
+	r.fail = 1 << 30
+	cfg := config(t, "postgres://nobody@127.0.0.1:1/none")
+	cfg.intervals, cfg.AlertURL, cfg.AlertAfter = shortIntervals, r.URL+"/secret-path", time.Millisecond
+	d := start(t, cfg)
+	eventually(t, "the failing check", func() error {
+		return failing(d.Status().Checks, "alerts: an alert is not sent: send alert: the receiver answered 503")
+	})
+	r.mu.Lock()
+	r.fail = 0
+	r.mu.Unlock()
+	eventually(t, "the alert", func() error {
+		if r.got("following", "firing") != 1 || failing(d.Status().Checks, "alerts") == nil {
+			return fmt.Errorf("%+v", d.Status().Checks)
+		}
+		return nil
+	})
+
+	url := pgserver.Database(t)
+	exec(t, connect(t, url), votes)
+	cfg = config(t, url)
+	cfg.intervals, cfg.HeartbeatURL = shortIntervals, "http://127.0.0.1:1/secret-path"
+	cfg.intervals.heartbeat = 20 * time.Millisecond
+	d = start(t, cfg)
+	eventually(t, "the failing check", func() error {
+		return failing(d.Status().Checks, "heartbeat: a heartbeat is not sent: send heartbeat: ", "connection refused")
+	})
+	d.ready()
+	if st := d.Status(); strings.Contains(fmt.Sprint(st.Checks), "secret-path") {
+		t.Errorf("the heartbeat URL is in the status: %+v", st.Checks)
+	}
+}
+
 // TestVolumeFills: a volume above the warning level causes one log line, a failing check and one alert.
 func TestVolumeFills(t *testing.T) {
 	t.Parallel()

@@ -94,10 +94,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 		run("monitor volumes", d.volumes.run)
 	}
 	if d.cfg.AlertURL != "" {
-		run("alert", newAlerter(&d.cfg, d.Status).run)
+		run("alert", newAlerter(&d.cfg, d.Status, d.conditions).run)
 	}
 	if d.cfg.HeartbeatURL != "" {
-		run("heartbeat", newHeartbeat(&d.cfg, d.Status).run)
+		run("heartbeat", newHeartbeat(&d.cfg, d.Status, d.conditions).run)
 	}
 	if d.cfg.Compare != nil && d.cfg.VerifyInterval > 0 {
 		run("verify", (&verifier{

@@ -20,15 +20,16 @@ type heartbeat struct {
 	check    time.Duration // time between looks at the Status
 	status   func() Status
 	log      hclog.Logger
+	shown    *conditions // conditions of the Status, which shows that heartbeats cannot be sent
 
 	client  *http.Client
 	next    time.Time // earliest time of the next request
 	failing bool      // whether the last request failed, which is logged only once
 }
 
-func newHeartbeat(cfg *Config, status func() Status) *heartbeat {
+func newHeartbeat(cfg *Config, status func() Status, shown *conditions) *heartbeat {
 	return &heartbeat{
-		url: cfg.HeartbeatURL, interval: cfg.intervals.heartbeat, check: cfg.intervals.alertCheck, status: status, log: cfg.Logger,
+		url: cfg.HeartbeatURL, interval: cfg.intervals.heartbeat, check: cfg.intervals.alertCheck, status: status, log: cfg.Logger, shown: shown,
 		client: newAlertClient(),
 	}
 }
@@ -50,16 +51,25 @@ func (h *heartbeat) run(ctx context.Context) error {
 				continue
 			}
 			h.next = now.Add(h.interval)
-			err := h.send(ctx)
-			if err != nil && !h.failing && ctx.Err() == nil {
-				h.log.Warn("heartbeat not sent; retrying", "error", err)
-			}
-			if err == nil && h.failing {
-				h.log.Info("heartbeat sent again")
-			}
-			h.failing = err != nil
+			h.record(h.send(ctx))
 		}
 	}
+}
+
+// record logs and shows the result of a request, if it differs from the one before.
+func (h *heartbeat) record(err error) {
+	text := ""
+	if err != nil && !errors.Is(err, context.Canceled) {
+		text = "a heartbeat is not sent: " + err.Error()
+	}
+	h.shown.set("heartbeat", text)
+	if text != "" && !h.failing {
+		h.log.Warn("heartbeat not sent; retrying", "error", err)
+	}
+	if text == "" && h.failing {
+		h.log.Info("heartbeat sent again")
+	}
+	h.failing = text != ""
 }
 
 // isHealthy reports whether capture is ready and, if it copies states off the machine, its copies are in time and proven.

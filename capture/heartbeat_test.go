@@ -37,7 +37,7 @@ func TestHeartbeat(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			return st
-		})
+		}, newConditions())
 		var sent atomic.Int64
 		h.client = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 			if r.Method != "GET" || r.URL.String() != cfg.HeartbeatURL {
@@ -72,7 +72,7 @@ func TestHeartbeatHidesItsURL(t *testing.T) {
 	cfg := DefaultConfig()
 	var log bytes.Buffer
 	cfg.HeartbeatURL, cfg.Logger = r.URL+"/secret", hclog.New(&hclog.LoggerOptions{Output: &log})
-	h := newHeartbeat(&cfg, func() Status { return Status{Ready: true} })
+	h := newHeartbeat(&cfg, func() Status { return Status{Ready: true} }, newConditions())
 	refused := h.send(t.Context())
 	r.Close()
 	unreachable := h.send(t.Context())

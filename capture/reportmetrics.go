@@ -29,6 +29,7 @@ var followTotals = []struct {
 	{newDesc("capture_incremental_resyncs_total", "Resyncs that transferred only what had changed."), func(r *followReport) uint64 { return r.Counters.Resyncs }},
 	{newDesc("capture_incremental_resync_rows_total", "Rows transferred by resyncs that transferred only what had changed."), func(r *followReport) uint64 { return r.Counters.ResyncRows }},
 	{newDesc("capture_resyncs_total", "Times that a source ended because the table or its place in the stream was lost."), func(r *followReport) uint64 { return r.resyncs }},
+	{newDesc("capture_connections_lost_total", "Times that following the table ended in an error, such as a lost connection."), func(r *followReport) uint64 { return r.lost }},
 	{newDesc("capture_connection_failures_total", "Attempts to follow the table that ended in an error, at once or later."), func(r *followReport) uint64 { return r.failures }},
 }
 
@@ -50,6 +51,7 @@ var statusGauges = []struct {
 }{
 	{newDesc("capture_ready", "1 while feedback.json follows the table."), func(s *Status) float64 { return boolToFloat(s.Ready) }},
 	{newDesc("capture_following", "1 while the table is being followed."), func(s *Status) float64 { return boolToFloat(s.State == stateFollowing) }},
+	{newDesc("capture_copying", "1 while the table is being copied or resynced before it is followed."), func(s *Status) float64 { return boolToFloat(s.State == stateCopying) }},
 	{newDesc("capture_rows", "Rows captured."), func(s *Status) float64 { return float64(s.Rows) }},
 	{newDesc("capture_rows_omitted", "Rows left out of feedback.json because they do not fit into memory."), func(s *Status) float64 { return float64(s.Omitted) }},
 	{newDesc("capture_bytes", "Length of feedback.json for the captured rows, in bytes."), func(s *Status) float64 { return float64(s.Bytes) }},
@@ -116,6 +118,7 @@ var volumeGauges = []struct {
 
 var (
 	changesDesc     = newDesc("capture_changes_total", "Rows changed, by operation: insert, update, delete, truncate.", "op")
+	checkDesc       = newDesc("capture_check_ok", "1 if a check of /readyz is OK, otherwise 0. Most checks are there only while they fail.", "check")
 	copySecondsDesc = newDesc("capture_copy_duration_seconds", "Duration of the last copy of the whole table.")
 	sourceDesc      = newDesc("capture_source", "1 for the source in use.", "source")
 )
@@ -136,6 +139,7 @@ func (reportCollector) Describe(ch chan<- *prometheus.Desc) {
 		ch <- g.desc
 	}
 	ch <- changesDesc
+	ch <- checkDesc
 	ch <- copySecondsDesc
 	ch <- sourceDesc
 }
@@ -162,6 +166,9 @@ func (c reportCollector) Collect(ch chan<- prometheus.Metric) {
 		for _, g := range volumeGauges {
 			gauge(g.desc, float64(g.value(&v)), v.Name)
 		}
+	}
+	for _, c := range st.Checks {
+		gauge(checkDesc, boolToFloat(c.OK), c.Name)
 	}
 	gauge(copySecondsDesc, following.CopyTook.Seconds())
 	gauge(sourceDesc, 1, st.Source)

@@ -62,6 +62,7 @@ type supervisor struct {
 	doubt       bool   // whether the rows in memory are in doubt: possibly not a state of the table; the next source then copies the whole table
 	resyncs     uint64 // total number of attempts that ended with a resync
 	failures    uint64 // total number of attempts that failed
+	lost        uint64 // total number of attempts that failed after the source had followed the table
 }
 
 // attempt is one run of one source.
@@ -83,6 +84,7 @@ type followReport struct {
 	nextAttempt time.Time
 	resyncs     uint64
 	failures    uint64
+	lost        uint64
 }
 
 func newSupervisor(cfg *Config, table *snapshot.Table, file *store.File) *supervisor {
@@ -137,7 +139,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		if !followingSince.IsZero() && time.Since(followingSince) > stableAfter {
 			s.pauses.Reset()
 		}
-		pause := s.handleEnd(err, time.Since(began))
+		pause := s.handleEnd(err, time.Since(began), !followingSince.IsZero())
 		if !followingSince.IsZero() {
 			s.lastLogged = ""
 		}
@@ -173,8 +175,9 @@ func (s *supervisor) follow(ctx context.Context) (followingSince time.Time, err 
 	return s.runSource(ctx, s.cfg.Source, "")
 }
 
-// handleEnd records why an attempt ended, and returns the pause before the next one. took is the attempt's duration.
-func (s *supervisor) handleEnd(err error, took time.Duration) (pause time.Duration) {
+// handleEnd records why an attempt ended, and returns the pause before the next one. took is the attempt's duration, and
+// hadFollowed says whether the source followed the table.
+func (s *supervisor) handleEnd(err error, took time.Duration, hadFollowed bool) (pause time.Duration) {
 	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) {
 		s.log.Info("resyncing table", "reason", resync.Reason)
 		pause = s.copyCooldown()
@@ -199,6 +202,9 @@ func (s *supervisor) handleEnd(err error, took time.Duration) (pause time.Durati
 	s.update(func() {
 		s.failures++
 		s.failed++
+		if hadFollowed {
+			s.lost++
+		}
 		s.lastErr, s.waiting, s.nextAttempt = err.Error(), true, time.Now().Add(pause)
 	})
 	return pause
@@ -350,7 +356,7 @@ func (s *supervisor) report() followReport {
 	defer s.mu.Unlock()
 	r := followReport{
 		Report: s.past, state: s.stateLocked(), note: s.note, err: s.lastErr, failed: s.failed, nextAttempt: s.nextAttempt,
-		resyncs: s.resyncs, failures: s.failures,
+		resyncs: s.resyncs, failures: s.failures, lost: s.lost,
 	}
 	if s.attempt != nil {
 		r.Report = addReport(s.past, s.attempt.progress.Report())

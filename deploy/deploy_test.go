@@ -207,3 +207,19 @@ func TestImageCompilesDependenciesFirst(t *testing.T) {
 		t.Errorf("the Dockerfile compiles\n%s\nthe code imports\n%s", strings.Join(compiled, "\n"), strings.Join(want, "\n"))
 	}
 }
+
+// Whatever an alert fires on can be looked at: each metric of a rule has a panel on the dashboard.
+func TestDashboardShowsWhatAlertsUse(t *testing.T) {
+	dashboard := readFile(t, "deploy/grafana-dashboard.json")
+	expressions := regexp.MustCompile(`(?m)^ +expr: (?s:.*?)\n +(?:for|labels):`).FindAllString(readFile(t, "deploy/prometheus-rules.yml"), -1)
+	if len(expressions) < 15 {
+		t.Fatalf("found only %d expressions", len(expressions))
+	}
+	for _, expr := range expressions {
+		for _, series := range metricName.FindAllString(expr, -1) {
+			if !strings.Contains(dashboard, series) {
+				t.Errorf("the dashboard has no panel with %s, which an alert uses", series)
+			}
+		}
+	}
+}
