@@ -128,7 +128,18 @@ func TestSignalEndsReadingOfPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := startIn(t, dir, nil, "verify", path)
-	time.Sleep(time.Second) // until it waits
+	// A FIFO can't be opened for writing without waiting until another process opens it for reading.
+	writer := -1
+	for begun := time.Now(); writer < 0; time.Sleep(10 * time.Millisecond) {
+		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		switch {
+		case err == nil:
+			writer = fd
+		case err != unix.ENXIO || time.Since(begun) > time.Minute:
+			t.Fatalf("open the pipe: %v", err)
+		}
+	}
+	defer unix.Close(writer)
 	d.signal(unix.SIGTERM)
 	if code := d.wait(10 * time.Second); code != exitFailed || !strings.Contains(d.stderr.String(), "interrupted") {
 		t.Errorf("exit %d", code)
