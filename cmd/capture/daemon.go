@@ -175,10 +175,14 @@ func (s *service) run(ctx context.Context) error {
 		group.Go(func() error { return catchPanic(func() error { return web.RunDebug(ctx, s.profiles) }) })
 	}
 	s.handleSignals(ctx, group)
+	version, _ := buildInfo()
+	s.log.Info("started", "version", version, "file", s.file.Path(), "page", "http://"+s.address()+"/")
 	if err := group.Wait(); err != nil {
 		s.log.Error("stopping after an error", "error", err)
 		return reportedError{err}
 	}
+	file := s.daemon.Status().File
+	s.log.Info("stopped", "file", file.Path, "rows", file.Rows, "up_to_date", file.UpToDate)
 	return nil
 }
 

@@ -113,6 +113,11 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 	}
 	if works {
 		fmt.Fprintf(&b, "\ncapture works here; --source auto uses: %s%s%s\n", p.bold, d.Source, p.off)
+		if d.Source == "logical" {
+			fmt.Fprintf(&b, "next: capture run\n")
+		} else {
+			fmt.Fprintf(&b, "next: capture run; it changes to logical, the best source, within an hour after somebody solves what is marked %s!%s\n", p.bold, p.off)
+		}
 	} else {
 		fmt.Fprintf(&b, "\ncapture does not work here yet: solve what is marked %s\n", p.checkMark(false))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 )
 
@@ -36,7 +38,16 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 		if err != nil {
 			return nil, err
 		}
-		statements, err := postgres.SetupSQL(ctx, conn, table, postgres.SetupOptions{Source: string(c.Source), Role: c.Role})
+		options := postgres.SetupOptions{Source: string(c.Source), Role: c.Role}
+		statements, err := postgres.SetupSQL(ctx, conn, table, options)
+		if p := (*postgres.Problem)(nil); errors.As(err, &p) && c.Print && c.Source == "auto" {
+			// Whoever gets the SQL can also do what is missing for logical replication, such as set wal_level.
+			options.Source = "logical"
+			if later, laterErr := postgres.SetupSQL(ctx, conn, table, options); laterErr == nil {
+				fmt.Fprintf(std.out, "-- %s\n", strings.ReplaceAll(foreign.Lines(err.Error()), "\n", "\n-- "))
+				statements, err = later, nil
+			}
+		}
 		if len(statements) > 0 && strings.HasPrefix(statements[0], "CREATE ROLE") {
 			fmt.Fprintf(std.err, "capture setup: role %s has no password; set one with \\password in psql\n", c.Role)
 		}

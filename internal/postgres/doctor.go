@@ -269,7 +269,10 @@ func (d *doctor) checkSize(ctx context.Context) {
 		d.addError("size", Warn, Explain(err))
 		return
 	}
-	found := fmt.Sprintf("%s in the database, about %d rows", formatBytes(bytes), rows)
+	found := formatBytes(bytes) + " in the database"
+	if rows > 0 { // otherwise nobody has analyzed the table yet
+		found += fmt.Sprintf(", about %d rows", rows)
+	}
 	// The rows are larger as JSON than in the table, which compresses long values. While the file is replaced, it exists
 	// twice.
 	memory := 2 * bytes

@@ -30,7 +30,7 @@ func Explain(err error) error {
 	} else {
 		explainNetwork(p, err)
 	}
-	text := err.Error()
+	text := withoutAttempts(err, pg)
 	for _, b := range beside {
 		text = oneLine(strings.Replace(text, b.Error(), "", 1))
 	}
@@ -55,20 +55,13 @@ func Explain(err error) error {
 // other is preferred to a refusal by pg_hba.conf. With sslmode allow and prefer, pgx tries with and without TLS, and the server
 // often admits only one of these. beside are such refusals by the same server.
 func serverError(err error) (pg *pgconn.PgError, beside []error) {
-	var connect *pgconn.ConnectError
-	attempts := []error{err}
-	if errors.As(err, &connect) {
-		if joined, ok := connect.Unwrap().(interface{ Unwrap() []error }); ok {
-			attempts = joined.Unwrap()
-		}
-	}
-	server := func(attempt error) string { // its address; see perDialConnectError in pgx
+	server := func(attempt error) string {
 		address, _, _ := strings.Cut(attempt.Error(), ": ")
 		return address
 	}
 	var refusals []error
 	chosen := ""
-	for _, attempt := range attempts {
+	for _, attempt := range connectAttempts(err) {
 		var answer *pgconn.PgError
 		if !errors.As(attempt, &answer) {
 			continue
@@ -85,6 +78,40 @@ func serverError(err error) (pg *pgconn.PgError, beside []error) {
 		return pg, nil
 	}
 	return pg, slices.DeleteFunc(refusals, func(r error) bool { return server(r) != chosen })
+}
+
+// connectAttempts returns the errors of pgx's attempts to connect, or err if it is another error. The text of each attempt
+// begins with the server's address and ": "; see perDialConnectError in pgx.
+func connectAttempts(err error) []error {
+	var connect *pgconn.ConnectError
+	if !errors.As(err, &connect) {
+		return []error{err}
+	}
+	if joined, ok := connect.Unwrap().(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{connect.Unwrap()}
+}
+
+// withoutAttempts returns the text of err. If err comes from attempts to connect to a single server, with and without TLS, only
+// the attempt counts that the server has answered with pg, or else the last one: the caller has named the server already.
+func withoutAttempts(err error, pg *pgconn.PgError) string {
+	var connect *pgconn.ConnectError
+	if !errors.As(err, &connect) {
+		return err.Error()
+	}
+	server, reason := "", ""
+	for i, attempt := range connectAttempts(err) {
+		address, text, ok := strings.Cut(attempt.Error(), ": ")
+		if !ok || i > 0 && address != server {
+			return err.Error()
+		}
+		server, reason = address, text
+	}
+	if pg != nil {
+		reason = pg.Error()
+	}
+	return strings.Replace(err.Error(), connect.Error(), reason, 1)
 }
 
 // urlPassword and dsnPassword match passwords in URLs and DSNs. Errors of pgx, a proxy or the server may quote these.
