@@ -40,10 +40,8 @@ func TestUploadResumesAfterBreaks(t *testing.T) {
 			t.Parallel()
 			b, p, env := behindProxy(t, kind)
 			f := probed(t, open(t, b.URL, env))
-			breaks := &breaker{rows: rows(800_000), every: 10 << 20, do: p.Cut}
-			src := source(800_000, "0/100", 1, noon)
-			src.Data = breaks
-			s := upload(t, f, src)
+			breaks := &breaker{data: bulk(350), every: 5 << 20, do: p.Cut}
+			s := upload(t, f, bulkSource(350, breaks))
 			if breaks.done < 3 {
 				t.Errorf("only %d breaks", breaks.done)
 			}
@@ -66,10 +64,8 @@ func TestUploadSurvivesRefusal(t *testing.T) {
 				p.Cut()
 				time.AfterFunc(time.Second, func() { _ = p.Accept() })
 			}
-			src := source(400_000, "0/100", 1, noon)
-			breaks := &breaker{rows: rows(400_000), every: 15 << 20, do: refuse}
-			src.Data = breaks
-			if err := f.Prove(t.Context(), upload(t, f, src)); err != nil {
+			breaks := &breaker{data: bulk(350), every: 10 << 20, do: refuse}
+			if err := f.Prove(t.Context(), upload(t, f, bulkSource(350, breaks))); err != nil {
 				t.Error(err)
 			}
 			if breaks.done < 2 { // nothing is sent after the last one but the end
@@ -106,7 +102,7 @@ func TestUnreachable(t *testing.T) {
 
 // breaker is a state that calls a function each time some bytes of it have been written.
 type breaker struct {
-	rows  rows
+	data  io.WriterTo
 	every int
 	do    func()
 	done  int
@@ -114,7 +110,7 @@ type breaker struct {
 
 func (b *breaker) WriteTo(w io.Writer) (int64, error) {
 	var all bytes.Buffer
-	b.rows.WriteTo(&all)
+	b.data.WriteTo(&all)
 	total := int64(all.Len())
 	for all.Len() > 0 {
 		if _, err := w.Write(all.Next(b.every)); err != nil {
@@ -133,27 +129,32 @@ func TestDownloadResumes(t *testing.T) {
 			t.Parallel()
 			b, p, env := behindProxy(t, kind)
 			l := open(t, b.URL, env)
-			s := upload(t, probed(t, l), source(300_000, "0/100", 1, noon))
+			s := upload(t, probed(t, l), bulkSource(100, bulk(100)))
 			r := l.Reader(t.Context(), s)
 			defer r.Close()
 			var got bytes.Buffer
-			buf := make([]byte, 1<<20)
-			for breaks := 0; ; breaks++ {
+			buf := make([]byte, 64<<10)
+			cuts := 0
+			for reads := 0; ; reads++ {
 				n, err := r.Read(buf)
 				got.Write(buf[:n])
 				if err != nil {
 					break
 				}
-				if breaks%20 == 0 {
+				if reads%20 == 0 {
 					p.Cut()
+					cuts++
 				}
+			}
+			if cuts < 3 {
+				t.Errorf("only %d cuts", cuts)
 			}
 			path := filepath.Join(t.TempDir(), "copy.json.gz")
 			if err := os.WriteFile(path, got.Bytes(), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			var want bytes.Buffer
-			rows(300_000).WriteTo(&want)
+			bulk(100).WriteTo(&want)
 			if !bytes.Equal(gunzip(t, path), want.Bytes()) {
 				t.Error("the data differ")
 			}

@@ -3,11 +3,14 @@ package remote_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,6 +77,38 @@ func (r rows) WriteTo(w io.Writer) (int64, error) {
 	return b.WriteTo(w)
 }
 
+// bulk is a state with some rows of 64 kB each. gzip can make them only a quarter shorter, so that 350 rows are uploaded in
+// three parts.
+type bulk int
+
+// noise is random text.
+var noise = sync.OnceValue(func() []byte {
+	random := make([]byte, 2<<20)
+	rand.NewChaCha8([32]byte{}).Read(random)
+	return base64.StdEncoding.AppendEncode(nil, random)
+})
+
+func (n bulk) WriteTo(w io.Writer) (int64, error) {
+	const length = 64 << 10
+	b := bytes.NewBufferString("[\n")
+	for i := range int(n) {
+		if i > 0 {
+			b.WriteString(",\n")
+		}
+		from := i * (length + 1000) % (len(noise()) - length)
+		fmt.Fprintf(b, `{"vote_id":%d,"comment":"%s"}`, i, noise()[from:from+length])
+	}
+	b.WriteString("\n]\n")
+	return b.WriteTo(w)
+}
+
+// bulkSource returns a state with data of n rows that fill several parts.
+func bulkSource(n int, data io.WriterTo) remote.Source {
+	src := source(n, "0/100", 1, noon)
+	src.Data = data
+	return src
+}
+
 // source returns a state with n rows at a position in the WAL.
 func source(n int, lsn string, timeline int, at time.Time) remote.Source {
 	return remote.Source{
@@ -123,8 +158,10 @@ func TestUploadAndDownload(t *testing.T) {
 	places(t, func(t *testing.T, url string, env map[string]string) {
 		l := open(t, url, env)
 		f := probed(t, l)
-		for _, n := range []int{0, 3, 800_000} { // the last one is uploaded in several parts
-			s := upload(t, f, source(n, "A/B0000000", 1, noon))
+		for n, data := range map[int]io.WriterTo{0: rows(0), 3: rows(3), 350: bulk(350)} {
+			src := source(n, "A/B0000000", 1, noon)
+			src.Data = data
+			s := upload(t, f, src)
 			if want := fmt.Sprintf("%s/%s/feedback-20261126T120000Z-0000000AB0000000-%d.json.gz", l, cluster, n); s.URL != want {
 				t.Errorf("the state is %s, want %s", s.URL, want)
 			}
@@ -136,7 +173,7 @@ func TestUploadAndDownload(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := &bytes.Buffer{}
-			rows(n).WriteTo(want)
+			data.WriteTo(want)
 			if got := gunzip(t, path); !bytes.Equal(got, want.Bytes()) || m.Bytes != int64(len(got)) {
 				t.Errorf("%d rows came back as %d bytes, want %d; the manifest says %d", n, len(got), want.Len(), m.Bytes)
 			}
