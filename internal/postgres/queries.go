@@ -57,8 +57,8 @@ func (t *Table) KeyCondition() string {
 // text form.
 func (t *Table) keyCondition(i int, text string) string {
 	column := t.Name().Quoted() + "." + QuoteIdentifier(t.Columns[t.Key[i]].Name)
-	if t.keyOperators[i].isText() {
-		return "pg_catalog.concat(" + column + ") OPERATOR(pg_catalog.=) " + text
+	if o := &t.keyOperators[i]; o.isText() {
+		return o.text(column) + " OPERATOR(pg_catalog.=) " + text
 	}
 	return column + " " + t.keyOperators[i].Operator + " " + text + "::" + t.columns[t.Key[i]].TypeName
 }
@@ -67,10 +67,19 @@ func (t *Table) keyCondition(i int, text string) string {
 // the table has no key of its own.
 func (o *keyOperator) isText() bool { return len(o.Schemas) > 0 || o.asText }
 
+// text returns an SQL expression for the text of an expression. If the table has no key of its own, no index uses the collation
+// of the column, and only equal bytes are equal.
+func (o *keyOperator) text(expression string) string {
+	if o.asText {
+		return "pg_catalog.concat(" + expression + `) COLLATE pg_catalog."C"`
+	}
+	return "pg_catalog.concat(" + expression + ")"
+}
+
 // KeyEqual returns an SQL condition that the expressions a and b are equal as values of the key's column i.
 func (t *Table) KeyEqual(i int, a, b string) string {
-	if t.keyOperators[i].isText() {
-		return "pg_catalog.concat(" + a + ") OPERATOR(pg_catalog.=) pg_catalog.concat(" + b + ")"
+	if o := &t.keyOperators[i]; o.isText() {
+		return o.text(a) + " OPERATOR(pg_catalog.=) " + o.text(b)
 	}
 	return a + " " + t.keyOperators[i].Operator + " " + b
 }

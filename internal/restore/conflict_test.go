@@ -9,6 +9,7 @@ import (
 
 	"capture/internal/restore"
 	"capture/internal/statefile/statefiletest"
+	"capture/internal/verify"
 )
 
 func TestOnConflict(t *testing.T) {
@@ -104,5 +105,26 @@ func TestConfirmedRowsAreCountedAgain(t *testing.T) {
 	}
 	if res := d.restore(options("DELETE FROM votes WHERE vote_id = 5")); res.Deleted.Rows != 1 || res.Inserted.Rows != 1 {
 		t.Errorf("the result is %+v", res)
+	}
+}
+
+// TestAssumedKeyComparesBytes restores into a table without a key, whose columns have a collation that ignores case. The key in
+// the manifest then names the rows, and no index says that the collation decides which of them are equal.
+func TestAssumedKeyComparesBytes(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+		CREATE TABLE source (a text COLLATE "C", b text, v text, PRIMARY KEY (a, b)); INSERT INTO source VALUES ('k', 'x', '1'), ('k', 'X', '2'), ('K', 'x', '3');
+		CREATE TABLE t (a text COLLATE "C", b text COLLATE ci, v text); CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+		CREATE TRIGGER keep BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION keep()`) // a trigger makes restore compare the rows
+	path := d.Export("source")
+	if res := d.restore(restore.Options{Path: path, Table: d.Name("t")}); res.Inserted.Rows != 3 {
+		t.Errorf("%+v", res)
+	}
+	d.wantEqual(path, "t")
+	d.Exec("UPDATE t SET v = 'changed' WHERE v = '2'")
+	want := "[{(k,X) [v]}]"
+	if diff := d.verify(verify.Options{Path: path, Database: d.Config, Table: d.Name("t")}).Difference; fmt.Sprint(diff.Different.First) != want || diff.Missing.Rows+diff.Extra.Rows != 0 {
+		t.Errorf("%+v, want %s", diff, want)
 	}
 }
