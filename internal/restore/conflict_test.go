@@ -108,6 +108,30 @@ func TestConfirmedRowsAreCountedAgain(t *testing.T) {
 	}
 }
 
+// TestKeysOfSeveralCollations restores a file with keys that differ in the file and are equal in the table. The key's columns
+// have different collations, so there is none in which the whole key can be compared.
+func TestKeysOfSeveralCollations(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec(`CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+		CREATE TABLE source (a text COLLATE "C", b text, v text, PRIMARY KEY (a, b)); INSERT INTO source VALUES ('k', 'x', '1'), ('k', 'X', '2'), ('K', 'x', '3')`)
+	path := d.Export("source")
+	for _, key := range []string{`a text COLLATE "C", b text COLLATE ci`, `a text COLLATE ci, b text COLLATE "C"`} {
+		d.Exec("CREATE TABLE t (" + key + ", v text, PRIMARY KEY (a, b)); INSERT INTO t VALUES ('other', 'x', 'kept')")
+		twice, lines := "k, X twice", "lines 3 and 4"
+		if strings.HasPrefix(key, "a text COLLATE ci") {
+			twice, lines = "K, x twice", "lines 2 and 4"
+		}
+		for _, onConflict := range []restore.OnConflict{restore.Skip, restore.Overwrite} {
+			d.wantRefused(restore.Options{Path: path, Table: d.Name("t"), OnConflict: onConflict}, "the file has the key "+twice, lines)
+		}
+		if got := d.Query("SELECT * FROM t"); got != "other|x|kept" {
+			t.Errorf("%s: it left %s", key, got)
+		}
+		d.Exec("DROP TABLE t")
+	}
+}
+
 // TestAssumedKeyComparesBytes restores into a table without a key, whose columns have a collation that ignores case. The key in
 // the manifest then names the rows, and no index says that the collation decides which of them are equal.
 func TestAssumedKeyComparesBytes(t *testing.T) {

@@ -90,7 +90,7 @@ func TestProtectedRowsThatExchangeValues(t *testing.T) {
 			o := restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true}
 			owner := d.as(role)
 			if strings.Contains(column, "NULL") {
-				owner.wantRefused(o, `exchange values of constraint "t_pos_key"`, `foreign key "c_t_fkey" of table public.c`, "DEFERRABLE", "GRANT SET ON PARAMETER session_replication_role")
+				owner.wantRefused(o, `exchange values of constraint "t_pos_key", the first at line 2 (id 1)`, `foreign key "c_t_fkey" of table public.c`, "DEFERRABLE", "GRANT SET ON PARAMETER session_replication_role")
 				d.restore(o)
 			} else {
 				owner.restore(o)
