@@ -226,4 +226,15 @@ func TestBadCopyTo(t *testing.T) {
 			t.Errorf("%v %v: %+v", c.env, c.args, got)
 		}
 	}
+	for _, command := range []string{"verify", "restore"} {
+		for _, url := range []string{
+			"https://user:topsecret1@host/x", "https://account.blob.core.windows.net/container/x?sig=topsecret1", "S3://key:topsecret1@bucket",
+			"azblob://container/feedback-20261126T120000Z-0000000000000100-5.json.gz?sig=topsecret1",
+		} {
+			got := run(t, t.TempDir(), []string{"DATABASE_URL=postgres://localhost/none"}, command, url)
+			if got.code != exitUsage || !strings.Contains(got.stderr, "azblob://CONTAINER/PREFIX") || strings.Contains(got.stderr, "topsecret1") {
+				t.Errorf("%s %s: %+v", command, url, got)
+			}
+		}
+	}
 }

@@ -37,12 +37,13 @@ type Location struct {
 	Progress func(bytes int64)
 }
 
-// IsURL reports whether text is meant as the URL of a location, and not as the path of a file.
+// IsURL reports whether text is meant as a URL, and not as the path of a file. Open may refuse the URL: a URL of another kind, such
+// as https, may have a secret that must not be shown as a path.
 func IsURL(text string) bool {
-	scheme, _, ok := strings.Cut(text, "://")
-	scheme = strings.ToLower(scheme)
-	return ok && (scheme == "azblob" || scheme == "s3" || scheme == "file")
+	return urlStart.MatchString(text)
 }
+
+var urlStart = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
 
 // Open returns the location that a URL names. It makes no request. Credentials come from the environment, through getenv. The
 // error never shows them, nor the parts of the URL that may be secret.
