@@ -106,7 +106,7 @@ func AzureIdentityFinding(ctx context.Context, cfg *pgx.ConnConfig, table Name, 
 }
 
 // tokenClaims are the claims of a token that name the identity.
-type tokenClaims struct{ upn, appID, objectID string }
+type tokenClaims struct{ upn, scopes, appID, objectID string }
 
 // azureClaims returns the claims of a JSON Web Token (RFC 7519) without verifying its signature, which only the server can
 // do. A claim that is missing is empty.
@@ -123,7 +123,7 @@ func azureClaims(token string) tokenClaims {
 		s, _ := claims[name].(string)
 		return s
 	}
-	return tokenClaims{upn: text("upn"), appID: text("appid"), objectID: text("oid")}
+	return tokenClaims{upn: text("upn"), scopes: text("scp"), appID: text("appid"), objectID: text("oid")}
 }
 
 // String returns the claims as text that is safe to display.
@@ -156,14 +156,14 @@ func (c tokenClaims) createRoleSQL(cfg *pgx.ConnConfig, table Name) string {
 	}
 	if objectID.MatchString(c.objectID) {
 		kind := "service"
-		if c.upn != "" {
+		if c.upn != "" || c.scopes != "" { // guests have no upn, and only tokens of users have scopes
 			kind = "user"
 		}
 		lines = append(lines, "-- or, if the identity has another name in Microsoft Entra than the role:",
 			"select * from pgaadauth_create_principal_with_oid("+literal+", '"+c.objectID+"', '"+kind+"', false, false);")
 	}
 	return strings.Join(append(lines,
-		"ALTER ROLE "+role+" REPLICATION;",
+		"ALTER ROLE "+role+" REPLICATION; -- if the server refuses this, first: ALTER ROLE CURRENT_USER REPLICATION;",
 		"-- in the database "+foreign.Text(databaseName(&cfg.Config))+", as the table's owner (capture setup --role does these, and creates the publication):",
 		"GRANT CONNECT ON DATABASE "+QuoteIdentifier(databaseName(&cfg.Config))+" TO "+role+";",
 		"GRANT USAGE ON SCHEMA "+QuoteIdentifier(schema)+" TO "+role+";",

@@ -191,6 +191,15 @@ func TestAzureClaims(t *testing.T) {
 			t.Errorf("%s: %s", payload, sql)
 		}
 	}
+	for payload, kind := range map[string]string{
+		`{"upn":"a@b","scp":"user_impersonation","oid":"` + testOID + `"}`: "user", `{"scp":"user_impersonation","oid":"` + testOID + `"}`: "user",
+		`{"appid":"x","oid":"` + testOID + `"}`: "service",
+	} {
+		sql := azureClaims("e30."+base64.RawURLEncoding.EncodeToString([]byte(payload))+".x").createRoleSQL(cfg, Name{Table: "v"})
+		if want := "('o''brien', '" + testOID + "', '" + kind + "', false, false)"; !strings.Contains(sql, want) {
+			t.Errorf("%s: no %s in %s", payload, want, sql)
+		}
+	}
 	for _, token := range []string{"", "opaque", "a.b", "a.!!!.c", "....."} {
 		if got := azureClaims(token); got != (tokenClaims{}) {
 			t.Errorf("%q: %+v", token, got)
