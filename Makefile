@@ -25,10 +25,10 @@ PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 # detector sleeps for a second when it exits, unless GORACE says otherwise.
 TEST      = GORACE=atexit_sleep_ms=0 go test -race -p 2 -parallel 8 -timeout 20m
 
-.PHONY: help run build check test test-versions lint vulnerabilities bench fuzz release postgres chromium strace stores peers clean
+.PHONY: compiler help run build check test test-versions lint vulnerabilities bench fuzz release postgres chromium strace stores peers clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 run: postgres build ## run the demo: capture and a temporary Postgres with changing votes (ARGS="--rate 10")
 	@bin/capture demo $(ARGS)
@@ -41,10 +41,10 @@ build: ## build bin/capture
 check: postgres chromium strace stores lint ## lint, and run the tests without a long wait: for the daily loop
 	go test -short -p 2 -parallel 4 $(PACKAGES)
 
-test: postgres chromium strace stores ## run all tests with the race detector; they start Postgres servers of their own
+test: compiler postgres chromium strace stores ## run all tests with the race detector; they start Postgres servers of their own
 	$(TEST) $(PACKAGES)
 
-test-versions: strace stores ## run all tests with each of several Postgres versions (13 to 19; VERSIONS="/usr/lib/postgresql/13/bin /opt/pg19/bin")
+test-versions: compiler strace stores ## run all tests with each of several Postgres versions (13 to 19; VERSIONS="/usr/lib/postgresql/13/bin /opt/pg19/bin")
 	@test -n "$(strip $(VERSIONS))" || { echo 'test-versions: set VERSIONS to folders with initdb and postgres' >&2; exit 2; }
 	@failed=; for bin in $(VERSIONS); do \
 		version=$$("$$bin/postgres" --version) || { failed="$$failed $$bin"; continue; }; \
@@ -99,6 +99,9 @@ release: ## build an archive for each platform into dist/, with SHA256SUMS; repr
 		rm -r dist/$$name; \
 	done; \
 	cd dist && sha256sum *.tar.gz >SHA256SUMS
+
+compiler: # the race detector needs it; nothing is installed before it is there
+	@command -v "$$(go env CC)" >/dev/null || { echo "make: no C compiler ($$(go env CC)) for the race detector: install gcc or clang, or run 'make check'" >&2; exit 1; }
 
 postgres: ## install PostgreSQL's server programs if they are missing
 	@deploy/install-postgres.sh

@@ -44,10 +44,14 @@ install_npm() {
 		as_root apt-get -qq update
 		as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 \
 			install nodejs npm >/dev/null
+	elif command -v apk >/dev/null 2>&1; then
+		as_root apk add --quiet nodejs npm
+	elif command -v dnf >/dev/null 2>&1; then
+		as_root dnf install -y -q nodejs npm
 	elif command -v brew >/dev/null 2>&1; then
 		brew install --quiet node
 	else
-		say "no npm, apt-get or brew on this machine: install Node.js and npm by hand"
+		say "no npm, apt-get, apk, dnf or brew on this machine: install Node.js and npm by hand"
 		return 1
 	fi
 }

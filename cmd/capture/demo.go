@@ -182,7 +182,7 @@ func (c demoCmd) printIntro(out io.Writer, s *service, d *demo.Demo, path, folde
 	for _, line := range [][2]string{
 		{"file", path},
 		{"page", "http://" + s.address() + "/"},
-		{"status", "capture status --output " + path},
+		{"status", os.Args[0] + " status --output " + path},
 		{"database", "psql " + d.URL()},
 		{"logs", filepath.Join(folder, "logs")},
 		{"seed", strconv.FormatUint(c.Seed, 10)},
