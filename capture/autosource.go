@@ -23,8 +23,6 @@ const (
 	// cause is temporary, for example because all slots are in use.
 	permanentProbeInterval = time.Hour
 	transientProbeInterval = time.Minute
-	// setupCheckInterval is the time between checks for a publication and triggers that capture setup may have created.
-	setupCheckInterval = time.Minute
 	// maxUnknownFailures is the number of successive failures for an unknown reason after which a source counts as
 	// unavailable, if the database accepts ordinary connections meanwhile.
 	maxUnknownFailures = 3
@@ -121,7 +119,7 @@ func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unava
 		interval = transientProbeInterval
 	}
 	interval = cmp.Or(a.supervisor.cfg.intervals.probe, interval)
-	tick := time.NewTicker(min(interval, cmp.Or(a.supervisor.cfg.intervals.setupCheck, setupCheckInterval)))
+	tick := time.NewTicker(min(interval, a.supervisor.cfg.intervals.setupCheck))
 	defer tick.Stop()
 	seen := map[string]string{} // the last setup state, by kind of source
 	for _, u := range skipped {
