@@ -6,9 +6,6 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold.
-const MaxRowBytes = maxRowBytes
-
 // Omitted is a row of the Postgres table that does not fit into memory. A View has only its key and size.
 type Omitted struct {
 	Key   rowjson.Key

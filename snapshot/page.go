@@ -44,10 +44,11 @@ type page struct {
 	older      []weak.Pointer[leaf] // leaves with older versions of the page; Views may still show them, and they may share lines
 }
 
-// maxRowBytes is the maximum number of bytes of a row, key and line together. It makes every offset fit into the 32 bits of an
-// entry: a line comes after at most one other row of that size and less than 1 MiB of smaller rows and unused space. It never
-// comes after two, because the tree splits a leaf that is larger than a page. TestLongRows checks that bound.
-const maxRowBytes = math.MaxUint32 - 1<<20
+// MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. It makes every offset fit
+// into the 32 bits of an entry: a line comes after at most one other row of that size and less than 1 MiB of smaller rows and
+// unused space. It never comes after two, because the tree splits a leaf that is larger than a page. TestLongRows checks that
+// bound.
+const MaxRowBytes = math.MaxUint32 - 1<<20
 
 // entry is the place of a row in its page.
 type entry struct {

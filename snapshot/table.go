@@ -33,7 +33,7 @@ type Table struct {
 	tree        tree
 	buffer      txBuffer    // changes of the open transaction that are not in the tree yet; used only by the writer
 	txOmitted   omittedRows // omitted rows of the open transaction; nil if they are those in omitted; used only by the writer
-	maxRowBytes int         // maximum bytes of key and line in Put; the constant maxRowBytes, except in tests
+	maxRowBytes int         // maximum bytes of key and line in Put; MaxRowBytes, except in tests
 
 	loadShape  *rowjson.Shape // shape of the open Load; nil in any other transaction; used only by the writer
 	loadOrigin Origin
@@ -50,7 +50,7 @@ func newTable(pageBytes, groupSize int) *Table {
 	return &Table{
 		changed:     make(chan time.Time, 1),
 		tree:        tree{pageBytes: pageBytes, groupSize: groupSize, epoch: 1},
-		maxRowBytes: maxRowBytes,
+		maxRowBytes: MaxRowBytes,
 	}
 }
 
