@@ -170,7 +170,7 @@ on_volume 65532 "$project-errors" test -f /volume/error.log || fail "no error lo
 ok "error log exists"
 
 echo "== passwords and roles"
-if docker build --quiet --build-arg VERSION='1 -linkmode=external' . >/dev/null 2>&1; then fail "VERSION can hold flags of the linker"; fi
+if docker build --quiet --force-rm --build-arg VERSION='1 -linkmode=external' . >/dev/null 2>&1; then fail "VERSION can hold flags of the linker"; fi
 ok "VERSION cannot hold flags of the linker"
 for known in rag:rag-only-for-trying postgres:rag-only-for-trying capture:capture-only-for-trying postgres: rag:rag; do
   out=$(other "SELECT 1" "postgres://$known@postgres/rag" 2>&1) && fail "a known password works: $known"

@@ -161,6 +161,11 @@ func TestRestoreBeforeLoss(t *testing.T) {
 	if restored.code != exitDone || table(t, empty) != before {
 		t.Errorf("restore --at: %+v", restored)
 	}
+	listed := run(t, t.TempDir(), env, "history", "--copy-to", to)
+	if listed.code != exitDone || !strings.Contains(listed.stdout, "bring the rows back: capture restore --on-conflict skip "+to+"/") ||
+		!strings.Contains(listed.stdout, "capture history --ack --copy-to "+to) {
+		t.Errorf("history: %+v", listed)
+	}
 	if got := run(t, t.TempDir(), env, "history", "--copy-to", to, "--ack"); got.code != exitDone || !strings.Contains(got.stdout, "acknowledged") {
 		t.Errorf("history --ack: %+v", got)
 	}
