@@ -113,27 +113,40 @@ func TestLatestRace(t *testing.T) {
 
 func TestNewest(t *testing.T) {
 	t.Parallel()
-	l := open(t, "file://"+t.TempDir(), nil)
-	f := probed(t, l)
-	newest := func() int {
-		s, m, err := l.Newest(t.Context(), states(t, f))
-		if err != nil || m.Rows != s.Rows {
-			t.Fatalf("newest is %+v with %d rows (%v)", s, m.Rows, err)
-		}
-		return s.Rows
-	}
-	if _, _, err := l.Newest(t.Context(), nil); !remote.IsMissing(err) {
-		t.Errorf("no states: %v", err)
-	}
-	for i, step := range []struct {
+	type step struct {
 		lsn      string
 		timeline int
-		want     int
-	}{{"0/100", 1, 0}, {"0/200", 1, 1}, {"0/150", 1, 1}, {"0/180", 2, 3}, {"0/190", 2, 4}, {"0/1A0", 0, 1}} {
-		upload(t, f, source(i, step.lsn, step.timeline, noon.Add(time.Duration(i)*time.Minute)))
-		if got := newest(); got != step.want {
-			t.Errorf("after step %d the newest state is that of step %d, want %d", i, got, step.want)
-		}
+		minute   int
+		want     int // number of the step whose state is the newest
+	}
+	for name, steps := range map[string][]step{
+		"a paused capture, a restore, and a role that may not see the timeline": {
+			{"0/100", 1, 0, 0}, {"0/200", 1, 1, 1}, {"0/150", 1, 2, 1}, {"0/180", 2, 3, 3}, {"0/190", 2, 4, 4}, {"0/1A0", 0, 5, 1}},
+		"a capture still follows the old server": {{"0/200", 1, 0, 0}, {"0/180", 2, 1, 1}, {"0/900", 1, 2, 1}, {"0/950", 1, 3, 1}, {"0/1A0", 2, 4, 4}},
+		"the clock goes back during a restore":   {{"0/200", 1, 60, 0}, {"0/180", 2, 0, 1}, {"0/190", 2, 1, 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			place := "file://" + t.TempDir()
+			l := open(t, place, nil)
+			f := probed(t, l)
+			if _, _, err := l.Newest(t.Context(), nil); !remote.IsMissing(err) {
+				t.Errorf("no states: %v", err)
+			}
+			for i, step := range steps {
+				upload(t, f, source(i, step.lsn, step.timeline, noon.Add(time.Duration(step.minute)*time.Minute)))
+				for _, l := range []*remote.Location{l, open(t, place+"/"+cluster, nil)} {
+					clusters, err := l.Clusters(t.Context())
+					if err != nil {
+						t.Fatal(err)
+					}
+					s, m, err := l.Newest(t.Context(), clusters[0].States)
+					if err != nil || m.Rows != s.Rows || s.Rows != step.want {
+						t.Errorf("after step %d the newest state at %s is that of step %d with %d rows (%v), want %d", i, l, s.Rows, m.Rows, err, step.want)
+					}
+				}
+			}
+		})
 	}
 }
 

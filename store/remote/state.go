@@ -167,8 +167,9 @@ func (f *Folder) States(ctx context.Context) ([]State, error) {
 }
 
 // Newest returns the newest of the states of one cluster, and its manifest. The latest time alone does not decide: a capture
-// that was paused for hours may write its old state once more before it notices. So a state with a higher position in the WAL is
-// newer, as long as both are of the same timeline. After a restore from a backup, the later timeline has lower positions.
+// that was paused for hours may write its old state once more before it notices, and clocks may differ. So a state with a higher
+// position in the WAL is newer, as long as both are of the same timeline. After a restore from a backup, the later timeline has
+// lower positions; if a capture still follows the old server, only latest.json leads to the later timeline.
 //
 // If there is no state, the error is one that IsMissing reports. If a manifest is damaged, the error wraps a [*DamagedError], and
 // Newest returns the state that has it.
@@ -176,19 +177,39 @@ func (l *Location) Newest(ctx context.Context, states []State) (State, manifest.
 	if len(states) == 0 {
 		return State{}, manifest.Manifest{}, fmt.Errorf("%s has no states: %w", l, errMissing)
 	}
-	latest, highest := candidates(states)
-	m, err := l.Manifest(ctx, latest)
-	if err != nil || highest == latest {
-		return latest, m, err
-	}
-	other, err := l.Manifest(ctx, highest)
+	newest, highest := candidates(states)
+	m, err := l.Manifest(ctx, newest)
 	if err != nil {
-		return highest, other, err
+		return newest, m, err
 	}
-	if m.Timeline > other.Timeline && other.Timeline > 0 {
-		return latest, m, nil
+	others := []State{highest}
+	named, _, err := (&Folder{Location: l, name: newest.folder}).readLatest(ctx)
+	if err != nil && !errors.Is(err, errMissing) {
+		return newest, m, fmt.Errorf("read %s of %s: %w", latestName, l, err)
 	}
-	return highest, other, nil
+	for _, s := range states {
+		if path.Base(s.data()) == named.State {
+			others = append(others, s)
+		}
+	}
+	for _, s := range others {
+		if s == newest {
+			continue
+		}
+		other, err := l.Manifest(ctx, s)
+		if err != nil {
+			return s, other, err
+		}
+		if isLaterTimeline(other, m) || !isLaterTimeline(m, other) && s.LSN > newest.LSN {
+			newest, m = s, other
+		}
+	}
+	return newest, m, nil
+}
+
+// isLaterTimeline reports whether the timeline of a is later than that of b. It reports false if one of them is not known.
+func isLaterTimeline(a, b manifest.Manifest) bool {
+	return a.Timeline > b.Timeline && b.Timeline > 0
 }
 
 // candidates returns the states of which one is the newest: the one with the latest time, and the one with the highest position.
