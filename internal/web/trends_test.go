@@ -30,7 +30,7 @@ func TestPageShowsTrends(t *testing.T) {
 	l.waitReady()
 	p := openTab(t, phone.darkMode(), l.url())
 	p.waitFor(`document.querySelectorAll("#questions button").length === 3 && document.querySelectorAll("#tag-weeks tbody tr").length === 4`)
-	questions := strings.Split(p.text("#questions"), "\n")
+	questions := strings.Split(strings.ReplaceAll(p.text("#questions"), "\u00a0", " "), "\n")
 	today := time.Now().UTC()
 	if got := strings.Join(questions[:2], "|"); got != "Where is the constructor?|5 of 9 tagged votes negative (56 %) · last on "+today.Format(time.DateOnly) {
 		t.Errorf("the first question reads %q", got)
@@ -63,7 +63,7 @@ func TestPageShowsTrends(t *testing.T) {
 
 	// A new vote changes both.
 	insert(rightToLeft, "{__proto__}", 0, 10)
-	p.waitFor(`document.querySelector("#questions li:first-child").innerText.includes("12 of 12 tagged votes negative (100 %)")`)
+	p.waitFor(`document.querySelector("#questions li:first-child").innerText.replaceAll("\u00a0", " ").includes("12 of 12 tagged votes negative (100 %)")`)
 	if p.eval("document.documentElement.scrollWidth <= 390") != true {
 		t.Error("the page is wider than the screen")
 	}

@@ -88,7 +88,7 @@ function tagButton({ tag, count }, highest, chosen, choose) {
   fill.style.width = (100 * count) / highest + "%";
   return el("button", {
     type: "button", "data-tag": tag, "aria-pressed": String(tag === chosen), onclick: () => choose(tag === chosen ? "" : tag),
-  }, fill, el("span", {}, tag), el("span", { class: "count" }, formatCount(count)));
+  }, fill, el("span", { dir: "auto" }, tag), el("span", { class: "count" }, formatCount(count)));
 }
 
 function showTagChoices(tags, chosen) {

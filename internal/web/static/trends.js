@@ -64,7 +64,7 @@ export function showQuestions(questions, days, chosen, choose) {
 
 function questionButton({ id, text, negative, positive, last }, chosen, choose) {
   const tagged = negative + positive;
-  const share = `${formatCount(negative)} of ${formatQuantity(tagged, "tagged vote")} negative (${Math.round((100 * negative) / tagged)} %)`;
+  const share = `${formatCount(negative)} of ${formatQuantity(tagged, "tagged vote")} negative (${Math.round((100 * negative) / tagged)}\u00a0%)`;
   const bar = el("span", { class: "share", "aria-hidden": "true" }, el("span", { class: "seg bad" }), el("span", { class: "seg good" }));
   bar.firstChild.style.flexGrow = negative;
   bar.lastChild.style.flexGrow = positive;

@@ -4,7 +4,7 @@ import { el, safeLink } from "./dom.js";
 import { formatCount, formatQuantity, isPositive, matchesOf } from "./format.js";
 import { isNested } from "./json.js";
 
-export const tagChip = (tag) => el("span", { class: isPositive(tag) ? "tag good" : "tag" }, tag.length > 100 ? tag.slice(0, 100) + " …" : tag);
+export const tagChip = (tag) => el("span", { class: isPositive(tag) ? "tag good" : "tag", dir: "auto" }, tag.length > 100 ? tag.slice(0, 100) + " …" : tag);
 
 // highlight returns a text as a fragment in which the words of the search are marked.
 export function highlight(text, words) {

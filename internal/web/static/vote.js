@@ -69,13 +69,13 @@ function roleSection(column, value) {
 function roleContent({ name, role }, value) {
   if (value === null || value === undefined || value === "") return null;
   switch (role) {
-    case "answer": return el("div", { class: "plain", "data-answer": name }, String(value));
+    case "answer": return el("div", { class: "plain", "data-answer": name, dir: "auto" }, String(value));
     case "tags": {
       const tags = tagsOf(value);
       return tags.length > 0 ? el("p", { class: "tags-line" }, ...tags.map(tagChip)) : null;
     }
     case "citations": return citationList(value);
-    default: return el("div", { class: "plain" }, String(value));
+    default: return el("div", { class: "plain", dir: "auto" }, String(value));
   }
 }
 

@@ -69,7 +69,7 @@ function voteRow(vote, columns, words, fresh) {
     const column = columns.find((c) => c.role === role);
     return column ? vote.row[column.name] : null;
   };
-  const line = (kind, text) => el("div", { class: kind }, highlight(excerpt(text, words), words));
+  const line = (kind, text) => el("div", { class: kind, dir: "auto" }, highlight(excerpt(text, words), words));
 
   const meta = el("div", { class: "meta" }, el("span", {}, "#" + vote.key));
   if (valueOf("time")) meta.append(el("time", {}, formatTimestamp(valueOf("time"))));
