@@ -115,16 +115,6 @@ func appendComparedText(dst, text []byte) []byte {
 	return dst[:end]
 }
 
-// rating returns whether a vote has a tag, and whether it is positive.
-func (c *columnRoles) rating(line []byte) (tagged, positive bool) {
-	c.eachTag(line, func(tag []byte) bool {
-		tagged = true
-		positive = isPositiveTag(string(tag))
-		return !positive
-	})
-	return tagged, positive
-}
-
 // questionGroups finds the questions with the most negative votes in two passes over the rows. A table may have millions of
 // different questions of any length, so the number of questions that are counted is bounded, and so is the text of each.
 //
@@ -146,7 +136,7 @@ type questionGroup struct {
 	text     string // of the first negative vote
 	negative int
 	positive int
-	last     int // index of the day of the last negative vote in the period; -1 if the table has no times
+	lastDay  int // index of the day of the last negative vote
 }
 
 // newQuestionGroups returns groups for a table of the given number of rows.
@@ -182,7 +172,7 @@ func (g *questionGroups) selectCandidates() bool {
 
 func (g *questionGroups) isCandidate(id questionID) bool { return *g.bucket(id) >= g.threshold }
 
-// add counts a vote in the second pass. text is the question as JSON, and day the index of the vote's day in the period.
+// add counts a vote in the second pass. text is the question as JSON, and day the index of the vote's day.
 func (g *questionGroups) add(id questionID, text []byte, positive bool, day int) {
 	group := g.groups[id]
 	if group == nil {
@@ -194,7 +184,7 @@ func (g *questionGroups) add(id questionID, text []byte, positive bool, day int)
 			g.complete = false
 			return
 		}
-		group = &questionGroup{last: -1}
+		group = &questionGroup{}
 		g.groups[id] = group
 	}
 	if positive {
@@ -207,7 +197,7 @@ func (g *questionGroups) add(id questionID, text []byte, positive bool, day int)
 			group.text += " …"
 		}
 	}
-	group.last = max(group.last, day)
+	group.lastDay = max(group.lastDay, day)
 }
 
 // questionCount counts the votes for one question, in the form of /api/summary.
@@ -216,11 +206,13 @@ type questionCount struct {
 	Text     string `json:"text"` // at most maxQuestionBytes of it
 	Negative int    `json:"negative"`
 	Positive int    `json:"positive"`
-	Last     string `json:"last,omitempty"` // day of the last negative vote
+	Last     string `json:"last,omitempty"` // day of the last negative vote; empty if the table has no times
+
+	lastDay int // index of that day
 }
 
 // worst returns the questions with the most negative votes, the worst first.
-func (g *questionGroups) worst(days []dayCount) []questionCount {
+func (g *questionGroups) worst() []questionCount {
 	// If not all questions were counted, those with a single negative vote would be an arbitrary choice.
 	minimum := 1
 	if !g.complete {
@@ -234,16 +226,12 @@ func (g *questionGroups) worst(days []dayCount) []questionCount {
 	}
 	slices.SortFunc(ids, func(a, b questionID) int {
 		x, y := g.groups[a], g.groups[b]
-		return cmp.Or(cmp.Compare(y.negative, x.negative), cmp.Compare(x.positive, y.positive), cmp.Compare(y.last, x.last), bytes.Compare(a[:], b[:]))
+		return cmp.Or(cmp.Compare(y.negative, x.negative), cmp.Compare(x.positive, y.positive), cmp.Compare(y.lastDay, x.lastDay), bytes.Compare(a[:], b[:]))
 	})
 	worst := []questionCount{}
 	for _, id := range ids[:min(len(ids), summaryQuestions)] {
 		group := g.groups[id]
-		count := questionCount{ID: id.String(), Text: group.text, Negative: group.negative, Positive: group.positive}
-		if group.last >= 0 {
-			count.Last = days[group.last].Day
-		}
-		worst = append(worst, count)
+		worst = append(worst, questionCount{ID: id.String(), Text: group.text, Negative: group.negative, Positive: group.positive, lastDay: group.lastDay})
 	}
 	return worst
 }
