@@ -168,7 +168,7 @@ func (t *tree) putRow(key, line []byte) {
 	}
 	if found && short && t.savepoint != nil {
 		t.pending.addLine(gi, li, l, i, line)
-		if len(t.pending.lines) > t.pageBytes/2 { // more would need more than one split
+		if len(t.pending.lines) > t.pageBytes/2 {
 			t.putPending()
 		}
 		return
@@ -195,14 +195,12 @@ func (t *tree) putRow(key, line []byte) {
 }
 
 // countChange counts what a change of the leaf at index li of the group at index gi has added. memory and live are the leaf's
-// bytes of memory and of lines before the change. A leaf that is too large then is split.
+// bytes of memory and of lines before the change. A leaf that is then too large is split.
 func (t *tree) countChange(gi, li int, memory int64, live int) {
 	l := t.groups[gi].leaves[li]
 	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
 	t.live += int64(l.live - live)
-	if l.live > splitBytes(t.pageBytes) && l.rows > 1 {
-		t.splitLeaf(gi, li)
-	}
+	t.splitLarge(gi, li)
 }
 
 // putFirstRow puts the first row into l, which is a new leaf.
@@ -218,14 +216,23 @@ func (t *tree) putFirstRow(l *leaf, key, line []byte) {
 	t.live += int64(l.live)
 }
 
-func (t *tree) splitLeaf(gi, li int) {
+// splitLarge splits the leaf at index li of the group at index gi, until no part of more than one row is too large. One split is
+// not enough if a large row comes after another one.
+func (t *tree) splitLarge(gi, li int) {
 	g := t.groups[gi]
-	l := g.leaves[li]
-	memory := t.cache.residentBytes(l)
-	next := l.splitAt(l.page.Load().splitIndex())
-	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
-	t.cache.addResident(next)
-	g.insertLeaf(li+1, next)
+	for end := li + 1; li < end; {
+		l := g.leaves[li]
+		if l.live <= splitBytes(t.pageBytes) || l.rows == 1 {
+			li++
+			continue
+		}
+		memory := t.cache.residentBytes(l)
+		next := l.splitAt(l.page.Load().splitIndex())
+		t.cache.adjustResident(t.cache.residentBytes(l) - memory)
+		t.cache.addResident(next)
+		g.insertLeaf(li+1, next)
+		end++
+	}
 	t.splitGroup(gi)
 }
 
