@@ -28,4 +28,38 @@
 //
 // Every goroutine starts in [Daemon.Run] or in a source's Follow, which wait for it (invariant 5, docs/design.md). If the
 // state in memory may be wrong, the whole table is copied again.
+//
+// # Files
+//
+// The daemon, and which source runs:
+//
+//   - daemon.go, export.go: the daemon; reading the table once without one
+//   - config.go, intervals.go, memorylimit.go: settings and limits; how often the parts act; memory for rows, the largest row
+//   - supervisor.go, backoff.go: one source after the other, and the pauses between them
+//   - autosource.go: the source auto
+//   - database.go: connection settings that may change
+//
+// Writing the file:
+//
+//   - flush.go: the flusher
+//   - flushschedule.go: when the next write is due; the pauses after a failed write
+//   - storedrows.go, previous.go: rows that an earlier run left in the file, for the source and while the database is away
+//   - fetch.go: a copy from elsewhere as the first file of an empty machine
+//   - kept.go: kept states
+//
+// Copies off the machine:
+//
+//   - uploader.go, uploadschedule.go: uploads, and when the next one is due
+//   - uploadlosses.go: losses of rows, as the copies show them
+//
+// Monitors:
+//
+//   - memory.go, omitted.go, volumes.go, verify.go: memory, rows that do not fit into it, volumes, comparisons with the table
+//   - alert.go, heartbeat.go: alerts, and signs of life
+//
+// Reports:
+//
+//   - status.go, filestatus.go, copiesstatus.go, conditions.go: the status, and the checks in it
+//   - metrics.go, reportmetrics.go: metrics that the parts count, and metrics that come from the status
+//   - times.go: times and durations as the reports show them
 package capture

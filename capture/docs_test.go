@@ -34,6 +34,34 @@ func TestDocsNameRealTests(t *testing.T) {
 	}
 }
 
+// TestCommentsNameRealFiles checks that the Go files that the packages' doc comments name exist.
+func TestCommentsNameRealFiles(t *testing.T) {
+	t.Parallel()
+	docComment := regexp.MustCompile(`(?m)^(//.*\n)+package `)
+	file := regexp.MustCompile(`\b(?:[a-z]+/)*[a-z0-9_]+\.go\b`)
+	named := 0
+	err := filepath.WalkDir("..", func(path string, entry os.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".go" {
+			return err
+		}
+		code, err := os.ReadFile(path)
+		for _, name := range file.FindAllString(docComment.FindString(string(code)), -1) {
+			named++
+			folder := filepath.Dir(path)
+			if strings.Contains(name, "/") {
+				folder = ".."
+			}
+			if _, err := os.Stat(filepath.Join(folder, filepath.FromSlash(name))); err != nil {
+				t.Errorf("%s names %s, which does not exist", path, name)
+			}
+		}
+		return err
+	})
+	if err != nil || named < 250 {
+		t.Errorf("%d files are named: %v", named, err)
+	}
+}
+
 // readTestFiles returns the text of a folder's test files.
 func readTestFiles(t *testing.T, folder string) string {
 	t.Helper()

@@ -50,4 +50,15 @@
 // leaf then has an extent instead of a page, until the writer loads the page again. A reader of a View reads an evicted page
 // into memory of its own. A View can also show pages whose leaves have left the tree. The cache evicts these, too, once two
 // garbage collections have shown that a View still holds them.
+//
+// # Files
+//
+//   - table.go, view.go, write.go: Table, View, and how a View becomes JSON
+//   - tree.go, group.go, leaf.go, page.go: the tree and its nodes; the size limits of a page and of a row
+//   - rebase.go, pending.go: older versions of a page; new lines of a large transaction, put together by page
+//   - txbuffer.go, prefault.go: small transactions
+//   - reload.go, seen.go, stored.go: reloads, and the rows that they have seen; loading the rows of the file
+//   - horizon.go, place.go: the horizon of the rows, and the server and table that it is valid for
+//   - omit.go, omitted.go: rows that do not fit into memory, in a transaction and in a View
+//   - cache.go, evict.go, retired.go, pagefile.go: the memory limit, which page is evicted, pages of old Views, the spill file
 package snapshot

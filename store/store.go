@@ -14,8 +14,21 @@
 //	tempfile.go         manages the temporary name and the file that has it
 //	share.go            handles what differs on a network share; filesystem.go tests what the file system can do
 //
+// These files contain what a Write works with:
+//
+//	file.go             File, Open and Close; written.go has what a Write leaves on disk
+//	paths.go            makes the names of the files, also the temporary ones
+//	content.go          the bytes of a version
+//	shadow.go           the version before the current one, which the next Write patches
+//	lock.go             the lock of the file; lockword.go is for network shares, where locks may fail
+//	device.go           notices that the folder is on another device than at Open; mount_linux.go finds mounted files
+//	writeback_linux.go  starts to write to the disk before fsync
+//
 // These files do the rest:
 //
+//	load.go             loads the rows of the file into a Table; filerows.go reads them, hashingreader.go hashes them
+//	horizon.go          the horizon in the manifest
+//	prewrite.go         the start of a version, which writeahead.go writes
 //	existing.go         checks the file that Open finds, and limits how much of it is hashed
 //	quarantine.go       keeps a damaged file under another name
 //	adopt.go            makes a copy from elsewhere the file of an empty folder

@@ -13,6 +13,16 @@
 // A [Reader] serves the sources that have no stream: it reads the table in its own transactions, either the whole table or
 // the rows with given keys. A [Watchdog] observes each long read over its own connection, and ends the read if it blocks the
 // application or if the server is silent.
+//
+// # Files
+//
+//   - copy.go, resync.go: the Copier; why the whole table is copied
+//   - blockranges.go, pipeline.go: page ranges and the number of connections; the pipeline
+//   - batch.go, binary.go, skip.go: encoded rows; COPY's binary format; rows that are too large
+//   - ratelimit.go: --copy-rate
+//   - watchdog.go: the Watchdog
+//   - reader.go, durable.go: the Reader; when the rows that it has read get a horizon
+//   - storedrows.go: whether rows in the file can be brought up to date
 package tablecopy
 
 import (
