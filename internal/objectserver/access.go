@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"os/exec"
+	"testing"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
@@ -15,22 +16,7 @@ import (
 // the bucket.
 func (b *Bucket) withoutDelete(ctx context.Context, addr string) (map[string]string, error) {
 	if b.Kind == "azblob" {
-		shared, err := container.NewSharedKeyCredential(b.key, b.word)
-		if err != nil {
-			return nil, err
-		}
-		query, err := sas.BlobSignatureValues{
-			Protocol: sas.ProtocolHTTPSandHTTP, ExpiryTime: time.Now().Add(24 * time.Hour).UTC(), ContainerName: b.Name,
-			Permissions: (&sas.ContainerPermissions{Read: true, Add: true, Create: true, Write: true, List: true}).String(),
-		}.SignWithSharedKey(shared)
-		if err != nil {
-			return nil, err
-		}
-		token := query.Encode()
-		if values, err := url.ParseQuery(token); err == nil {
-			b.Secrets = append(b.Secrets, token, values.Get("sig"), url.QueryEscape(values.Get("sig")))
-		}
-		return map[string]string{"AZURE_STORAGE_ACCOUNT": b.key, "AZURE_STORAGE_SAS_TOKEN": token, "endpoint": "http://" + addr + "/" + b.key}, nil
+		return b.sasToken(addr, time.Now().Add(24*time.Hour))
 	}
 	const key = "WRITERACCESSKEY"
 	secret := b.word[:len(b.word)/2] + "writer"
@@ -57,4 +43,33 @@ func (b *Bucket) withoutDelete(ctx context.Context, addr string) (map[string]str
 	env := b.env(addr)
 	env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"] = key, secret
 	return env, nil
+}
+
+// SASToken returns the variables for a SAS token that may do everything but delete, until a time.
+func (b *Bucket) SASToken(t testing.TB, expires time.Time) map[string]string {
+	t.Helper()
+	env, err := b.sasToken(b.Addr, expires)
+	if err != nil {
+		t.Fatalf("create a SAS token: %v", err)
+	}
+	return env
+}
+
+func (b *Bucket) sasToken(addr string, expires time.Time) (map[string]string, error) {
+	shared, err := container.NewSharedKeyCredential(b.key, b.word)
+	if err != nil {
+		return nil, err
+	}
+	query, err := sas.BlobSignatureValues{
+		Protocol: sas.ProtocolHTTPSandHTTP, ExpiryTime: expires.UTC(), ContainerName: b.Name,
+		Permissions: (&sas.ContainerPermissions{Read: true, Add: true, Create: true, Write: true, List: true}).String(),
+	}.SignWithSharedKey(shared)
+	if err != nil {
+		return nil, err
+	}
+	token := query.Encode()
+	if values, err := url.ParseQuery(token); err == nil {
+		b.Secrets = append(b.Secrets, token, values.Get("sig"), url.QueryEscape(values.Get("sig")))
+	}
+	return map[string]string{"AZURE_STORAGE_ACCOUNT": b.key, "AZURE_STORAGE_SAS_TOKEN": token, "endpoint": "http://" + addr + "/" + b.key}, nil
 }

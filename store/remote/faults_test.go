@@ -218,6 +218,23 @@ func TestWrongClock(t *testing.T) {
 	}
 }
 
+// A SAS token has expired. The error says so, and not what the token is.
+func TestExpiredToken(t *testing.T) {
+	t.Parallel()
+	b := objectserver.NewBucket(t, "azblob")
+	probed(t, open(t, b.URL, b.SASToken(t, time.Now().Add(time.Hour))))
+	env := b.SASToken(t, time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
+	_, err := open(t, b.URL, env).Folder(cluster).Probe(t.Context())
+	if !remote.IsDenied(err) || !strings.Contains(err.Error(), "the SAS token has expired at 2026-01-02T03:04:05Z") {
+		t.Fatalf("the error is %v", err)
+	}
+	for _, secret := range b.Secrets {
+		if strings.Contains(err.Error(), secret) {
+			t.Errorf("the error has a secret: %v", err)
+		}
+	}
+}
+
 // anHourAhead forwards requests to versitygw, which compares their time with its clock, as if that clock were an hour ahead.
 func anHourAhead(b *objectserver.Bucket) http.Handler {
 	return &httputil.ReverseProxy{

@@ -28,6 +28,7 @@ type Location struct {
 	url       string // URL without secrets, without a slash at the end
 	secrets   []string
 	identity  string       // hint for errors if the credentials come from an identity of the machine; "" if they are in the environment
+	expires   time.Time    // expiry of the SAS token; zero if there is none
 	waited    atomic.Int64 // duration of failed requests and of the pauses after them, in nanoseconds
 
 	// Patience limits how long a request is repeated that fails because of the network or the service. Zero means two minutes.
@@ -98,6 +99,9 @@ func Open(rawURL string, getenv func(string) string) (*Location, error) {
 		return refuse("is none of these")
 	}
 	l.identity = identityHint(u.Scheme, getenv)
+	if u.Scheme == "azblob" {
+		l.expires = expiryOf(getenv)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", shown, l.clean(err))
 	}
@@ -113,6 +117,21 @@ func identityHint(scheme string, getenv func(string) string) string {
 		return "neither a connection string, AZURE_STORAGE_KEY nor AZURE_STORAGE_SAS_TOKEN is set, so the token is that of a managed or workload identity"
 	}
 	return ""
+}
+
+// expiryOf returns the time at which the SAS token in the environment expires, or the zero time if there is none.
+func expiryOf(getenv func(string) string) time.Time {
+	text := getenv("AZURE_STORAGE_SAS_TOKEN")
+	if _, signature, ok := strings.Cut(getenv("AZURE_STORAGE_CONNECTION_STRING"), "SharedAccessSignature="); ok {
+		text, _, _ = strings.Cut(signature, ";")
+	}
+	values, _ := url.ParseQuery(strings.TrimPrefix(text, "?"))
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00", time.DateOnly} { // those that Azure accepts
+		if t, err := time.Parse(layout, values.Get("se")); err == nil {
+			return t
+		}
+	}
+	return time.Time{}
 }
 
 var (
