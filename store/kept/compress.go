@@ -1,6 +1,7 @@
 package kept
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,6 +30,9 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 			continue
 		}
 		done, err := k.compress(ctx, s)
+		if err != nil && !errors.Is(err, errDropped) && !disk.Exists(s.Path) {
+			err = cmp.Or(k.drop(s.id), errDropped) // another process has dropped it before it was opened
+		}
 		if errors.Is(err, errDropped) {
 			continue
 		}
