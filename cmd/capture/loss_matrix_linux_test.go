@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -77,7 +78,7 @@ func (k *lossKind) suits(source string) bool {
 	return source != "snapshot" || !k.cut && !(k.away && k.other == nil)
 }
 
-// A killStep is a step of a write or of what follows it: the nth system call of that name in a thread.
+// A killStep is a step of a write or of what follows it: the nth system call of that name in a thread. The zero call kills nothing.
 type killStep struct {
 	call        string
 	n           int
@@ -109,6 +110,9 @@ func drawStep(r *rand.Rand, large bool) killStep {
 }
 
 func (s killStep) String() string {
+	if s.call == "" {
+		return fmt.Sprintf("no kill, compressing %t", s.compressing)
+	}
 	if s.compressing {
 		return fmt.Sprintf("%s %d of compressing", s.call, s.n)
 	}
@@ -118,7 +122,10 @@ func (s killStep) String() string {
 // options returns the options with which strace kills a process at the step. The file is at path, and kept is the path of its
 // kept state without the suffix.
 func (s killStep) options(log, path, kept string) []string {
-	options := []string{"-o", log, "-e", "trace=" + s.call, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", s.call, s.n)}
+	options := []string{"-o", log, "-e", "trace=" + strings.Join(killCalls, ",")}
+	if s.call != "" {
+		options = append(options, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", s.call, s.n))
+	}
 	hidden := filepath.Join(filepath.Dir(kept), "."+filepath.Base(kept))
 	paths := []string{hidden + ".json.gz.tmp", kept + ".json.gz", kept + ".json"}
 	if !s.compressing {
@@ -144,8 +151,9 @@ type lossRound struct {
 	url    string
 	env    []string
 	proxy  *faultproxy.Proxy
-	states []string // content of the file before each step
-	killed string   // call at which capture was killed; "" if it was not killed
+	states []string       // content of the file before each step
+	killed string         // call at which capture was killed; "" if it was not killed
+	made   map[string]int // number of calls that one thread has made, by name
 	t      *testing.T
 }
 
@@ -208,29 +216,31 @@ func TestLossesKilledAtEachStep(t *testing.T) {
 	}
 }
 
-// killAtEachStep kills capture at the first call of each name, then at the second one, and so on, until it is not killed.
+// killAtEachStep takes a round without a kill, which shows the calls, and then one round for each call.
 func killAtEachStep(t *testing.T, kind lossKind, source string) {
-	kills := 0
+	round := func(step killStep) (r lossRound) {
+		t.Run(step.String(), func(t *testing.T) {
+			r = lossRound{lossKind: kind, source: source, step: step, t: t}
+			t.Logf("killed at: %s", r.run())
+		})
+		return r
+	}
+	rounds, kills := 0, 0
 	for _, compressing := range []bool{false, true} {
+		made := round(killStep{compressing: compressing}).made
 		for _, call := range killCalls {
-			for n := 1; ; n++ {
-				step := killStep{call: call, n: n, compressing: compressing}
-				killed := ""
-				t.Run(step.String(), func(t *testing.T) {
-					killed = (&lossRound{lossKind: kind, source: source, step: step, t: t}).run()
-					t.Logf("killed at: %s", killed)
-				})
-				if killed == "" {
-					break
+			for n := 1; n <= made[call]; n++ {
+				rounds++
+				if round(killStep{call: call, n: n, compressing: compressing}).killed != "" {
+					kills++
 				}
-				kills++
 			}
 		}
 	}
 	if kills < 8 {
 		t.Errorf("%d kills", kills)
 	}
-	t.Logf("%d kills", kills)
+	t.Logf("%d kills in %d rounds", kills, rounds)
 }
 
 // run takes the round, and returns the call at which capture was killed, or "" if it was not killed.
@@ -373,7 +383,7 @@ func (r *lossRound) loseAndKill(d *daemon, i int) *daemon {
 	} else {
 		r.runTraced(options)
 	}
-	r.killed = killedCall(r.t, log, r.step.call)
+	r.readTrace(log)
 	r.checkFile()
 	if d != nil && r.killed == "" {
 		return d
@@ -567,20 +577,28 @@ func readState(t *testing.T, path string) string {
 	return b.String()
 }
 
-// killedCall returns the call at which strace has killed a process, or "".
-func killedCall(t *testing.T, log, name string) (killed string) {
-	t.Helper()
+// readTrace reads what strace has written: the calls, and the one at which it killed capture.
+func (r *lossRound) readTrace(log string) {
 	trace, err := os.ReadFile(log)
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
-	if !strings.Contains(string(trace), "killed by SIGKILL") {
-		return ""
-	}
+	r.made = map[string]int{}
+	byThread := map[string]int{}
 	for line := range strings.Lines(string(trace)) {
-		if _, call, ok := strings.Cut(line, " "); ok && strings.HasPrefix(strings.TrimSpace(call), name+"(") {
-			killed = strings.TrimSpace(call)
+		thread, text, _ := strings.Cut(line, " ")
+		text = strings.TrimSpace(text)
+		name, _, isCall := strings.Cut(text, "(")
+		if !isCall || !slices.Contains(killCalls, name) {
+			continue
+		}
+		byThread[thread+name]++
+		r.made[name] = max(r.made[name], byThread[thread+name])
+		if name == r.step.call && byThread[thread+name] == r.step.n {
+			r.killed = text
 		}
 	}
-	return killed
+	if !strings.Contains(string(trace), "killed by SIGKILL") {
+		r.killed = ""
+	}
 }
