@@ -24,8 +24,8 @@ const (
 	maxFullBuckets     = 10_000  // number of buckets whose questions the second pass counts, not counting ties
 )
 
-// questionID identifies a question: questions that differ only in case, white space and trailing punctuation have the same ID.
-// It is half of a SHA-256 and does not change, so links with it remain valid. The zero value identifies no question.
+// questionID identifies a question. Questions that appendComparedText makes equal have the same ID.
+// An ID is half of a SHA-256 and does not change, so links with it remain valid. The zero value identifies no question.
 type questionID [sha256.Size / 2]byte
 
 func (id questionID) String() string { return hex.EncodeToString(id[:]) }
@@ -35,7 +35,7 @@ func parseQuestionID(text string) (id questionID, ok bool) {
 		return id, false
 	}
 	_, err := hex.Decode(id[:], []byte(text))
-	return id, err == nil
+	return id, err == nil && id != (questionID{})
 }
 
 // questionOf returns the ID of a row's question and its text as JSON, which may be cut off after maxComparedBytes. It returns

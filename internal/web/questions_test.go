@@ -104,7 +104,7 @@ func TestQuestionsWithNegativeVotes(t *testing.T) {
 	if n := selected(question + "&tag=Incorrect&from=" + day(8)); n != 2 {
 		t.Errorf("%d votes with question, tag and day", n)
 	}
-	for _, bad := range []string{"1", strings.Repeat("g", 32), strings.Repeat("a", 34), url.QueryEscape("Where is it?")} {
+	for _, bad := range []string{"1", strings.Repeat("g", 32), strings.Repeat("0", 32), strings.Repeat("a", 34), url.QueryEscape("Where is it?")} {
 		w := h.do("GET", "/api/votes?question="+bad)
 		if w.Code != 400 {
 			t.Errorf("question=%s: %d", bad, w.Code)
@@ -137,6 +137,11 @@ func TestQuestionsOfOtherTables(t *testing.T) {
 			[][]string{{"1", "a", `["x"]`}, {"2", "a", `"Looks Good"`}, {"3", "a", `[]`}, {"4", "a", `[[["y"]]]`}}, "labels", "[a 2 1 ]"},
 		"tags in a text": {shape(text, rowjson.Column{Name: "labels", TypeName: "text", Type: textType}),
 			[][]string{{"1", "a", "Looks Good, Incorrect"}, {"2", "a", "Incorrect,Late"}}, "labels", "[a 1 1 ]"},
+		"times as numbers": {shape(text, tags, rowjson.Column{Name: "made", TypeName: "numeric", Type: rowjson.Type{Kind: rowjson.Number, OID: 1700}}),
+			[][]string{{"1", "a", "{x}", "1750179480"}, {"2", "a", "{x}", "1750265880.5"}, {"3", "a", "{x}", "1e300"}, {"4", "a", "{x}", "NaN"}, {"5", "a", "{x}", "-1"}},
+			"", "[a 2 0 2025-06-18]"},
+		"half characters in JSON": {shape(text, rowjson.Column{Name: "labels", TypeName: "json", Type: rowjson.Type{Kind: rowjson.JSON, OID: 114}}),
+			[][]string{{"1", "a", `["\ud800"]`}, {"2", "a", `["\udc00\ud800", "Looks Good"]`}, {"3", "a", `7`}, {"4", "a", `null`}}, "labels", "[a 1 1 ]"},
 		"tags in the question": {shape(text), [][]string{{"1", "a"}}, "prompt", "[]"},
 	} {
 		r := newRowsTable(t, c.shape)
@@ -144,7 +149,12 @@ func TestQuestionsOfOtherTables(t *testing.T) {
 			r.put(row...)
 		}
 		r.commit()
-		h := newTableHarness(t, r, func(cfg *Config) { cfg.TagsColumn = c.tags })
+		h := newTableHarness(t, r, func(cfg *Config) {
+			cfg.TagsColumn = c.tags
+			if name == "times as numbers" {
+				cfg.TimeColumn = "made"
+			}
+		})
 		var got []string
 		for _, q := range h.readSummary(t).Questions {
 			got = append(got, fmt.Sprint(q.Text, " ", q.Negative, " ", q.Positive, " ", q.Last))
