@@ -124,7 +124,8 @@ func startAt(t testing.TB, cfg Config, path string) *daemon {
 	return d
 }
 
-// eventually waits for a condition.
+// eventually waits for a condition. Its looks become rarer, because many of them read a whole file and table, and other tests
+// need the processors.
 func eventually(t testing.TB, what string, f func() error) {
 	t.Helper()
 	limit, began := busy.Limit(patience), time.Now()
@@ -136,7 +137,7 @@ func eventually(t testing.TB, what string, f func() error) {
 		if time.Since(began) > limit {
 			t.Fatalf("%s: still not after %s: %v", what, limit, err)
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(min(max(5*time.Millisecond, time.Since(began)/10), 50*time.Millisecond))
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	generatedRounds = 96 // number of tables
+	generatedRounds = 40 // number of tables
 	tablesAtOnce    = 8  // number of tables in one database, which the same transactions write
 	keySpace        = 40 // number of keys that a workload uses
 )

@@ -197,12 +197,15 @@ func TestLossWithSpilledRows(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, votes)
-	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT i, repeat(md5(i::text), 300) FROM generate_series(1, 3000) i")
+	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT i, repeat(md5(i::text), 70) FROM generate_series(1, 3000) i")
 	cfg := config(t, url)
 	cfg.MemoryLimit = 1
 	cfg.intervals.keptCheck = 20 * time.Millisecond
 	d := start(t, cfg)
 	d.ready()
+	if m := d.Status().Memory; m == nil || m.Spilled < 1<<20 {
+		t.Errorf("not spilled: %+v", m)
+	}
 	exec(t, conn, "DELETE FROM votes WHERE vote_id % 5 = 0")
 	d.equal(conn, "votes", "vote_id")
 	if s := d.kept(1)[0]; s.Loss == nil || s.Loss.RowsLost != 600 || s.Rows != 3000 {

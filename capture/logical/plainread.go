@@ -112,7 +112,7 @@ func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 
 // check checks the slot. Its creation may wait for hours, so check also withdraws the publication if that makes writes fail.
 func (p *plainReads) check(ctx context.Context, conn *pgx.Conn) error {
-	if time.Since(p.checked) >= source.CheckInterval {
+	if time.Since(p.checked) >= p.env.Timeouts.Check {
 		p.checked = time.Now()
 		if err := p.env.WithdrawHarmful(ctx, conn, p.table.Name()); err != nil {
 			return err

@@ -11,15 +11,11 @@ import (
 	"capture/internal/postgres"
 )
 
-// CheckInterval is the time between regular checks for events that a source's changes do not show, such as a new definition
-// of the table.
-const CheckInterval = 2 * time.Second
-
-// CheckLoop calls check once per CheckInterval until ctx ends. It returns an error of check that must end the source: a
+// CheckLoop calls check once per [Timeouts.Check] until ctx ends. It returns an error of check that must end the source: a
 // *ResyncError, or a problem with the table or the server. Any other error concerns only the connection that check uses. It
 // becomes a condition until check succeeds again. The connection that delivers the changes reports its own errors.
 func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) error {
-	tick := time.NewTicker(CheckInterval)
+	tick := time.NewTicker(e.Timeouts.Check)
 	defer tick.Stop()
 	const condition = "checks"
 	failing := false
