@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -56,6 +57,7 @@ type supervisor struct {
 	past        source.Report // report of the attempts that have ended, as far as it is still valid
 	note        string        // reason why no better source is in use
 	lastErr     string        // reason why the last attempt ended; "" once a source follows
+	publication string        // text about a publication that makes the application's writes fail, found when the last attempt ended; or ""
 	waiting     bool          // whether the last attempt failed and the next one is not due yet
 	failed      int           // number of attempts that have failed since a source followed
 	nextAttempt time.Time
@@ -186,7 +188,7 @@ func (s *supervisor) handleEnd(err error, took time.Duration, hadFollowed bool) 
 		}
 		s.update(func() {
 			s.resyncs++
-			s.lastErr = resync.Error()
+			s.lastErr, s.publication = resync.Error(), ""
 		})
 		return pause
 	}
@@ -199,9 +201,14 @@ func (s *supervisor) handleEnd(err error, took time.Duration, hadFollowed bool) 
 		s.lastLogged = err.Error()
 		s.log.Error("not following", "table", s.cfg.Table.String(), "error", err, "next_attempt_in", pause.Round(time.Millisecond).String())
 	}
+	publication := ""
+	if p := (*postgres.Problem)(nil); errors.As(err, &p) && p.BreaksWrites() {
+		publication = err.Error()
+	}
 	s.update(func() {
 		s.failures++
 		s.failed++
+		s.publication = publication
 		if hadFollowed {
 			s.lost++
 		}
@@ -364,6 +371,12 @@ func (s *supervisor) report() followReport {
 	}
 	if r.state == stateFollowing {
 		r.err, r.failed, r.nextAttempt = "", 0, time.Time{}
+	} else if s.publication != "" {
+		r.Conditions = maps.Clone(r.Conditions)
+		if r.Conditions == nil {
+			r.Conditions = map[string]string{}
+		}
+		r.Conditions[source.PublicationCondition] = s.publication
 	}
 	return r
 }

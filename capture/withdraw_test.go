@@ -210,8 +210,17 @@ func TestDroppedKeyOfForeignPublication(t *testing.T) {
 	d.ready()
 	exec(t, conn, "ALTER TABLE votes DROP CONSTRAINT votes_pkey")
 	d.notReady(`DROP PUBLICATION IF EXISTS "capture_votes"`)
+	eventually(t, "the check that has an alert of its own", func() error {
+		return failing(d.Status().Checks, "publication: ", `DROP PUBLICATION IF EXISTS "capture_votes"`)
+	})
 	exec(t, conn, "DROP PUBLICATION capture_votes")
 	updateWorks(t, conn, "votes")
+	eventually(t, "the check ends", func() error {
+		if c, ok := d.check("publication"); ok {
+			return fmt.Errorf("%+v", c)
+		}
+		return nil
+	})
 }
 
 // TestForeignPublicationUnderPoll: polling continues while somebody else's publication makes the application's writes fail. The

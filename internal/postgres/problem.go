@@ -14,6 +14,7 @@ type Problem struct {
 
 	tableMissing bool
 	needsSetup   bool
+	breaksWrites bool
 }
 
 // Error returns the summary, the reason and the hint in one line.
@@ -37,6 +38,9 @@ func (p *Problem) TableMissing() bool { return p.tableMissing }
 
 // NeedsSetup reports whether a publication or triggers are missing, which capture setup creates.
 func (p *Problem) NeedsSetup() bool { return p.needsSetup }
+
+// BreaksWrites reports whether a publication that capture cannot drop makes the application's UPDATE and DELETE fail.
+func (p *Problem) BreaksWrites() bool { return p.breaksWrites }
 
 func problemf(reason, hint, summary string, args ...any) *Problem {
 	return &Problem{Summary: fmt.Sprintf(summary, args...), Reason: reason, Hint: hint}

@@ -40,7 +40,8 @@ func cannotWithdraw(summary, publication, owner string, err error) *Problem {
 		Summary: summary,
 		Reason: fmt.Sprintf("the application's UPDATE and DELETE fail until publication %s is dropped, which capture could not do: %v",
 			displayIdentifier(publication), err),
-		Hint: fmt.Sprintf("%s; -- as %s or a superuser", dropPublicationSQL(publication), displayIdentifier(owner)),
+		Hint:         fmt.Sprintf("%s; -- as %s or a superuser", dropPublicationSQL(publication), displayIdentifier(owner)),
+		breaksWrites: true,
 	}
 }
 
