@@ -5,7 +5,7 @@ import "math/bits"
 // seen records which rows of a leaf the open reload has seen. It is not part of the page, so a reload of unchanged rows changes
 // no leaf, and its sweep needs no page in memory.
 type seen struct {
-	load  uint64 // number of the Load; a record of an earlier Load, which was rolled back, is ignored
+	load  uint64 // number of the Load that made this record; records of Loads that were rolled back are ignored
 	bits  []uint64
 	rows  int // number of rows, and of bits in use; the bits after them are 0
 	count int // number of bits that are set

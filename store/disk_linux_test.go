@@ -261,7 +261,7 @@ func TestFolderSwapped(t *testing.T) {
 	close(stop)
 	swapper.Wait()
 	for _, f := range files {
-		f.Close() // close both before opening one: its folder may now contain the lock of the other
+		f.Close() // close both first: a folder may now contain the lock of the other file
 	}
 	for i := range files {
 		last := open(t, paths[i])

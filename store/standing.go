@@ -56,7 +56,8 @@ func (f *File) standingManifest(last *written) (manifest.Manifest, bool) {
 	if !f.hasWritten {
 		return f.existing.manifest, f.existing.intact
 	}
-	info, err := os.Lstat(f.dataPath) // the last Write has failed; ensureLocked has done what it may have left undone
+	// The last Write has failed. If it had renamed only one of the two files, ensureLocked has renamed the other one since.
+	info, err := os.Lstat(f.dataPath)
 	if err != nil {
 		return manifest.Manifest{}, false
 	}

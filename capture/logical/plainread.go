@@ -57,8 +57,8 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 	}()
 	p := &plainReads{Source: s, dst: t, origin: origin, next: time.Now().Add(slotPatience + 4*s.roundTrip)}
 	if v := t.View(); v != nil && v.Horizon() != nil {
-		// A plain read copies the whole table, and the slot requires one more copy afterwards. The rows in memory are recent
-		// enough to wait.
+		// A plain read copies the whole table, and the slot requires one more copy afterwards. The rows in memory are recent, so
+		// the first plain read can wait.
 		p.first = time.Now().Add(plainReadInterval)
 	}
 	tick := time.NewTicker(tablecopy.WatchdogInterval)

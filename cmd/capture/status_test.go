@@ -22,7 +22,7 @@ func TestStatus(t *testing.T) {
 	url := votesDatabase(t, 1234)
 	d := start(t, url)
 	d.ready()
-	got := run(t, d.dir, nil, "status") // found by the lock
+	got := run(t, d.dir, nil, "status") // without flags, the lock leads to the daemon
 	if got.code != exitDone || got.stderr != "" {
 		t.Errorf("%+v", got)
 	}

@@ -40,7 +40,7 @@ type stagedMerge struct {
 	generatedDiffer bool     // whether the file's generated columns may have other values than the table's expressions give
 
 	wide   bool   // whether the staging table has no room for the number and the line of a row
-	number string // SQL expression for the number of a row of alias s: a number or, if wide, its place in the staging table
+	number string // SQL expression that identifies a row of alias s: its number in the file or, if wide, its ctid
 	line   string // quoted name of the staging table's column for the row's line; "" if wide
 	rows   int    // number of rows in the file
 

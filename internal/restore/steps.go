@@ -75,9 +75,9 @@ func commaColumns(alias string, names []string) string {
 	return ", " + columnList(alias, names)
 }
 
-// runSteps runs steps as one statement, with the session's own search path. The foreign keys are then checked, and AFTER triggers
-// fire, when all steps are done: rows may refer to each other, and rows that others refer to may be deleted and inserted again.
-// Unique constraints are checked row by row; they see what the earlier steps did.
+// runSteps runs steps as one statement, with the session's own search path. Foreign keys are checked and AFTER triggers fire only
+// at the end of the statement. So rows may refer to each other, and rows that others refer to may be deleted and inserted again.
+// Unique constraints are checked row by row, and see what the earlier steps did.
 func (m *stagedMerge) runSteps(ctx context.Context, steps []step) (w written, err error) {
 	steps = slices.DeleteFunc(slices.Clone(steps), func(s step) bool { return !s.needed })
 	rows := map[string]*int64{"deleted": &w.deleted, "removed": &w.removed, "updated": &w.updated, "returned": &w.returned, "inserted": &w.inserted}

@@ -49,7 +49,7 @@ func playRole(role string, args []string) int {
 			_, err = io.WriteString(c, "POST /snapshot HTTP/1.1\r\nHost: localhost\r\n\r\n")
 			fmt.Println("sent")
 		}
-	case "forward": // a proxy of the network's requests
+	case "forward": // a proxy on this machine, which passes on requests from the network
 		err = forward(args[0], args[1])
 	case "serve": // capture
 		err = serveFileAlone(args[0], args[1])

@@ -7,8 +7,7 @@ import (
 	"capture/store/manifest"
 )
 
-// Losing all rows counts as a loss. So does losing at least lossLeast rows if they are more than the share 1/lossShare of all
-// rows.
+// Losing all rows counts as a loss. So does losing more than one row in lossShare, but at least lossLeast rows.
 const (
 	lossShare = 10
 	lossLeast = 10

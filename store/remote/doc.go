@@ -28,4 +28,5 @@
 //	latest.go      latest.json
 //	probe.go       what the service can do, and what it permits
 //	download.go    a state is downloaded, and compared with its manifest
+//	prune.go       old states, and what crashes have left, are removed
 package remote

@@ -260,5 +260,6 @@ func randomWord() string {
 	return hex.EncodeToString(b[:])
 }
 
-// Environ is the getenv of a program: the environment of the process.
+// Environ returns an environment variable of the process, without white space around it. It is the getenv that programs pass to
+// [Open].
 func Environ(name string) string { return strings.TrimSpace(os.Getenv(name)) }

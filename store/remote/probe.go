@@ -30,8 +30,8 @@ func (f *Folder) probe(ctx context.Context) (l Limits, err error) {
 	write := func(c condition) (string, error) {
 		return f.put(ctx, name, fmt.Appendf(nil, "capture has asked what this service does: %s %s\n", time.Now().UTC().Format(time.RFC3339), randomWord()), c)
 	}
-	// isRefused reports whether the service refuses a write because of the condition. It returns any other error, except that
-	// the service does not know the condition.
+	// isRefused reports whether the service refuses a write because of the condition. A service that does not know the condition
+	// refuses nothing.
 	isRefused := func(c condition) (bool, error) {
 		var clean *cleanError
 		switch _, err := write(c); {
