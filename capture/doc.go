@@ -36,6 +36,7 @@
 //   - daemon.go, export.go: the daemon; reading the table once without one
 //   - config.go, intervals.go, memorylimit.go: settings and limits; how often the parts act; memory for rows, the largest row
 //   - supervisor.go, backoff.go: one source after the other, and the pauses between them
+//   - barrier.go: barriers, and other waits for a state of the supervisor
 //   - autosource.go: the source auto
 //   - database.go: connection settings that may change
 //
