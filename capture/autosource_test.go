@@ -129,7 +129,7 @@ func TestAutoComesBack(t *testing.T) {
 }
 
 // TestAutoInstallsNoTriggers: capture run never creates or repairs triggers that nobody asked for, whatever happens to those that
-// capture setup created. It finds what setup has done without a new connection or the hourly probe.
+// capture setup created. It finds new triggers within the time between two checks, although the next probe is an hour away.
 func TestAutoInstallsNoTriggers(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: notLogical()})

@@ -6,8 +6,8 @@ import "slices"
 // would be rebuilt for almost each row: a page has room for few additional lines. A large transaction often changes most rows
 // of a page in key order.
 //
-// Only transactions that are applied in place use it. Each change of the tree other than a new line of a later row of the same
-// leaf calls [tree.putPending] first.
+// Only transactions that are applied in place use it. The lines wait as long as each change of the tree is a new line of a later
+// row of the same leaf. Any other change first calls [tree.putPending].
 type pendingLines struct {
 	leaf    *leaf // nil if no lines are pending
 	gi, li  int   // group and index of leaf

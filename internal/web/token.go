@@ -36,7 +36,8 @@ func newTokenFile(path string, tickets *tickets, log hclog.Logger) *tokenFile {
 	return t
 }
 
-// check returns nil if the request carries the token, or a ticket in its place. If the token file cannot be read, it refuses every request.
+// check returns nil if the request carries the token, or a ticket in its place. If the token file cannot be read, it refuses
+// every request.
 func (t *tokenFile) check(r *http.Request) *refusal {
 	want, err := t.read()
 	if err != nil {

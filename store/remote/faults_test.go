@@ -235,7 +235,8 @@ func TestExpiredToken(t *testing.T) {
 	}
 }
 
-// anHourAhead forwards requests to versitygw, which compares their time with its clock, as if that clock were an hour ahead.
+// anHourAhead forwards requests to versitygw as if its clock were an hour ahead: versitygw compares the time of each request with
+// its clock.
 func anHourAhead(b *objectserver.Bucket) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
