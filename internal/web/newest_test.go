@@ -53,3 +53,28 @@ func TestPageSkipsNoVote(t *testing.T) {
 	}
 	p.check(l.host)
 }
+
+// A click on "more" counts even while the page loads its first votes again.
+func TestMoreDuringRefresh(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives Chromium for seconds")
+	}
+	t.Parallel()
+	l := runLive(t, pgserver.Database(t), "CREATE TABLE feedback (id int PRIMARY KEY, comment text)", "feedback", nil)
+	l.exec("INSERT INTO feedback SELECT i, 'vote ' || i FROM generate_series(1, 120) i")
+	l.waitReady()
+	p := openTab(t, desktop, l.url())
+	const shown = `document.querySelectorAll("#votes li").length`
+	p.waitFor(shown + " === 50")
+	p.eval(`(() => {
+		const real = window.fetch;
+		window.held = [];
+		window.fetch = (url, options) => /api\/votes\?(?!.*after=)/.test(url) ? new Promise((go) => held.push(go)).then(() => real(url, options)) : real(url, options);
+	})()`)
+	l.exec("UPDATE feedback SET comment = 'edited' WHERE id = 1")
+	p.waitFor("held.length > 0")
+	p.click("#more")
+	p.eval("held.forEach((go) => go())")
+	p.waitFor(shown + " === 100")
+	p.check(l.host)
+}

@@ -17,6 +17,7 @@ export class VoteList {
 
   #list = emptyList;
   #request = null; // AbortController of the load under way
+  #moreWanted = false; // whether the reader has asked for more votes during that load
   #missed = 0;     // number of votes that have arrived but are not in the list: the reader is told of them
   #total = 0;      // number of rows in the table, as last heard
   #version = 0;    // version of the table of the last event
@@ -34,7 +35,10 @@ export class VoteList {
   async load(quiet = false) {
     this.#request?.abort();
     const request = (this.#request = new AbortController());
-    if (!quiet) $("votes").setAttribute("aria-busy", "true");
+    if (!quiet) {
+      this.#moreWanted = false;
+      $("votes").setAttribute("aria-busy", "true");
+    }
     try {
       const found = [];
       let page = { next: null }, scanned = 0;
@@ -58,12 +62,20 @@ export class VoteList {
       if (this.#request === request) {
         this.#request = null;
         $("votes").removeAttribute("aria-busy");
+        if (this.#moreWanted) {
+          this.#moreWanted = false;
+          this.loadMore();
+        }
       }
     }
   }
 
   async loadMore() {
-    if (this.#request || this.#list.next === null) return;
+    if (this.#list.next === null) return;
+    if (this.#request) { // the first page is being loaded again
+      this.#moreWanted = true;
+      return;
+    }
     const request = (this.#request = new AbortController());
     $("more").disabled = true;
     try {
