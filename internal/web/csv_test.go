@@ -12,10 +12,10 @@ import (
 // text stays an empty text, in every column and row.
 func TestExportCSVIntoPostgres(t *testing.T) {
 	d := statefiletest.NewDB(t)
-	const columns = "(first text, id int PRIMARY KEY, n numeric, yes bool, last text)"
+	const columns = "(first text, id int PRIMARY KEY, n numeric, f float8, yes bool, last text)"
 	d.Exec("CREATE TABLE votes " + columns + "; CREATE TABLE imported " + columns)
-	d.Exec(`INSERT INTO votes VALUES ('', 1, 1.50, true, ''), (NULL, 2, NULL, NULL, NULL), ('', 3, -0.1, false, NULL), (NULL, 4, 'NaN', true, ''),
-		('text', 5, 0, true, 'text'), ('', 6, '-Infinity', NULL, E'two\r\nlines'), ('"quoted", and \N', 7, 1e30, false, 'NULL'), (NULL, 8, NULL, NULL, '🗳️')`)
+	d.Exec(`INSERT INTO votes VALUES ('', 1, 1.50, 0.1, true, ''), (NULL, 2, NULL, NULL, NULL, NULL), ('', 3, -0.1, 1e30, false, NULL), (NULL, 4, 'NaN', 'NaN', true, ''),
+		('text', 5, 0, '-Infinity', true, 'text'), ('', 6, 1e30, 0, NULL, E'two\r\nlines'), ('"quoted", and \N', 7, NULL, 1, false, 'NULL'), (NULL, 8, NULL, NULL, NULL, '🗳️')`)
 	v := d.View("votes")
 	w := newHarness(t, func(cfg *Config) { cfg.View = func() *snapshot.View { return v } }).do("GET", "/api/votes.csv")
 	if w.Code != 200 {
