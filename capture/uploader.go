@@ -228,7 +228,7 @@ func (u *uploader) uploadCurrent(ctx context.Context) error {
 		reason = store.ReasonInterval
 	}
 	s.pending = time.Time{} // changes from here on are part of the next upload
-	state, m, err := u.upload(ctx, u.folder, remote.Source{Manifest: manifest.New(v, reason, u.version), Time: now, Data: v})
+	state, m, err := u.upload(ctx, u.folder, remote.Source{Manifest: manifest.New(v, reason, u.version), Time: now, Data: v}, v.Bytes())
 	moved := false
 	if err == nil {
 		moved, err = u.folder.MoveLatest(ctx, state, m)
@@ -246,9 +246,9 @@ func (u *uploader) uploadCurrent(ctx context.Context) error {
 	return nil
 }
 
-// upload uploads a state to f. Meanwhile, the status shows how far the upload is.
-func (u *uploader) upload(ctx context.Context, f *remote.Folder, src remote.Source) (remote.State, manifest.Manifest, error) {
-	p := &uploadProgress{data: src.Data, began: time.Now(), total: src.Manifest.Bytes}
+// upload uploads a state to f, which has this many bytes of JSON. Meanwhile, the status shows how far the upload is.
+func (u *uploader) upload(ctx context.Context, f *remote.Folder, src remote.Source, bytes int64) (remote.State, manifest.Manifest, error) {
+	p := &uploadProgress{data: src.Data, began: time.Now(), total: bytes}
 	u.uploading.Store(p)
 	defer u.uploading.Store(nil)
 	src.Data = p

@@ -165,7 +165,7 @@ func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.M
 	}
 	m.Kept = &manifest.Kept{Loss: local.Loss, Damaged: local.Damaged, Other: local.Other}
 	start := time.Now()
-	state, _, err := u.upload(ctx, f, remote.Source{Manifest: m, Time: local.Time, Data: readerData{file}})
+	state, _, err := u.upload(ctx, f, remote.Source{Manifest: m, Time: local.Time, Data: readerData{file}}, m.Bytes)
 	if damaged := (*remote.DamagedError)(nil); errors.As(err, &damaged) {
 		u.log.Error("state before a loss is damaged and not copied off the machine", "file", local.Path, "reason", damaged.Error())
 		return nil, nil
@@ -220,7 +220,7 @@ func (u *uploader) keepCopy(ctx context.Context, s remote.State, m manifest.Mani
 			return err
 		}
 	}
-	before, _, err := u.upload(ctx, f, remote.Source{Manifest: m, Time: s.Time, Data: readerData{r}})
+	before, _, err := u.upload(ctx, f, remote.Source{Manifest: m, Time: s.Time, Data: readerData{r}}, m.Bytes)
 	if err != nil {
 		return err
 	}
