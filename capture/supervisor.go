@@ -177,7 +177,7 @@ func (s *supervisor) follow(ctx context.Context) (followingSince time.Time, err 
 }
 
 // handleEnd records why an attempt ended, and returns the pause before the next one. took is the attempt's duration, and
-// hadFollowed says whether the source followed the table.
+// hadFollowed is true if the source followed the table.
 func (s *supervisor) handleEnd(err error, took time.Duration, hadFollowed bool) (pause time.Duration) {
 	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) {
 		s.log.Info("resyncing table", "reason", resync.Reason)
