@@ -54,7 +54,8 @@
 // # Files
 //
 //   - table.go, view.go, write.go: Table, View, and how a View becomes JSON
-//   - tree.go, group.go, leaf.go, page.go: the tree and its nodes; the size limits of a page and of a row
+//   - tree.go, split.go, group.go, leaf.go, page.go: the tree and its nodes, how they split and merge; the size limits of a page and
+//     of a row
 //   - rebase.go, pending.go: older versions of a page; new lines of a large transaction, put together by page
 //   - txbuffer.go, prefault.go: small transactions
 //   - reload.go, seen.go, stored.go: reloads, and the rows that they have seen; loading the rows of the file
