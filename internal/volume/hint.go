@@ -7,21 +7,39 @@ import (
 	"syscall"
 )
 
-// WithHint adds to a file system error what to do about it. It returns any other error, and nil, unchanged.
+// WithHint adds to a file system error what to do about it. It returns an error that has such a hint, any other error, and nil
+// unchanged.
 func WithHint(err error) error {
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%w; free some space (or inodes) on that volume", err)
-	case errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("%w; mount that volume writable", err)
-	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("%w; let user %d write to that folder", err, os.Geteuid())
-	case errors.Is(err, syscall.EIO):
-		return fmt.Errorf("%w; the device fails: look at the kernel's log", err)
-	case errors.Is(err, syscall.EFBIG):
-		return fmt.Errorf("%w; raise the limit on file size (ulimit -f)", err)
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
-		return fmt.Errorf("%w; raise the limit on open files (ulimit -n)", err)
+	if text := hint(err); text != "" && !errors.As(err, new(*hintedError)) {
+		return &hintedError{err, text}
 	}
 	return err
+}
+
+// hintedError is an error with a hint.
+type hintedError struct {
+	err  error
+	hint string
+}
+
+func (e *hintedError) Error() string { return e.err.Error() + "; " + e.hint }
+func (e *hintedError) Unwrap() error { return e.err }
+
+// hint returns what to do about a file system error, or "".
+func hint(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "free some space (or inodes) on that volume"
+	case errors.Is(err, syscall.EROFS):
+		return "mount that volume writable"
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return fmt.Sprintf("let user %d write to that folder", os.Geteuid())
+	case errors.Is(err, syscall.EIO):
+		return "the device fails: look at the kernel's log"
+	case errors.Is(err, syscall.EFBIG):
+		return "raise the limit on file size (ulimit -f)"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return "raise the limit on open files (ulimit -n)"
+	}
+	return ""
 }
