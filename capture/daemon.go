@@ -75,7 +75,13 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 func (d *Daemon) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	run := func(task string, f func(context.Context) error) {
-		g.Go(func() error { return guard.Run(d.cfg.Logger, task, func() error { return f(ctx) }) })
+		g.Go(func() error {
+			err := guard.Run(d.cfg.Logger, task, func() error { return f(ctx) })
+			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+				return nil // the group keeps only the first error, which must not hide that the last flush failed
+			}
+			return err
+		})
 	}
 	// The source ends before the last write, so that this write contains the last state.
 	sourceEnded := make(chan struct{})
@@ -105,11 +111,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			newestView: d.newestView, resync: d.supervisor.resync, conditions: d.conditions, metrics: d.metrics, log: d.cfg.Logger,
 		}).run)
 	}
-	err := g.Wait()
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
+	return g.Wait()
 }
 
 // SnapshotResult describes the file that [Daemon.Snapshot] has written.

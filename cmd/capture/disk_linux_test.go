@@ -200,6 +200,24 @@ func TestFolderReplaced(t *testing.T) {
 	eventually(t, "the first daemon follows the table", first.holds(url))
 }
 
+// TestStopWithFailingVolume checks that the exit code and the log show that the last changes are not in the file.
+func TestStopWithFailingVolume(t *testing.T) {
+	t.Parallel()
+	url := votesDatabase(t, 5)
+	d := start(t, url)
+	d.ready()
+	inTheWay := filepath.Join(filepath.Dir(d.path), "feedback.manifest.json.tmp", "x")
+	if err := os.MkdirAll(inTheWay, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sql(t, url, `INSERT INTO votes (user_query) VALUES ('not written')`)
+	d.status(func(s capture.Status) bool { return s.File.Error != "" })
+	d.signal(syscall.SIGTERM)
+	if code := d.wait(stopTimeout); code != exitFailed || !strings.Contains(d.stderr.String(), "the last flush failed") {
+		t.Errorf("exit code %d: %s", code, d.stderr.String())
+	}
+}
+
 // TestSlowVolume checks that a volume that takes seconds for each fsync raises no alarm and delays only the file. A volume
 // that hangs is reported, and the file catches up when it recovers.
 func TestSlowVolume(t *testing.T) {
