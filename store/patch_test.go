@@ -106,7 +106,7 @@ func (d *drawing) change() {
 // TestPatch changes a table at random, and compares each version of the file with the View and with its manifest.
 func TestPatch(t *testing.T) {
 	if testing.Short() {
-		t.Skip("patches a file 150 times")
+		t.Skip("patches a file 100 times")
 	}
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -120,7 +120,7 @@ func TestPatch(t *testing.T) {
 		d.put(2 * d.rows)
 		d.rows++
 	}
-	patched, partial, completed, rounds := 0, 0, 0, 150
+	patched, partial, completed, rounds := 0, 0, 0, 100
 	for round := range rounds {
 		for range d.r.IntN(3) {
 			d.change()

@@ -313,9 +313,7 @@ func TestPowerCut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("cuts the power after each system call")
 	}
-	if !canTrace(t) {
-		return
-	}
+	needStrace(t)
 	random := 3
 	if n, err := strconv.Atoi(os.Getenv("STORE_TEST_CUTS")); err == nil {
 		random = n
@@ -325,7 +323,7 @@ func TestPowerCut(t *testing.T) {
 		foreign []byte
 	}{
 		"small":   {rows: 40},
-		"large":   {rows: 4000},
+		"large":   {rows: 2500},
 		"damaged": {rows: 20, foreign: []byte("[\n{\"vote_id\":1}")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -353,9 +351,7 @@ func TestEachSyncIsNeeded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("cuts the power after each system call")
 	}
-	if !canTrace(t) {
-		return
-	}
+	needStrace(t)
 	for _, rows := range []int{40, 2500} { // a file that is written whole, and one that is patched
 		t.Run(strconv.Itoa(rows), func(t *testing.T) {
 			t.Parallel()
@@ -394,9 +390,7 @@ func TestEachSyncIsNeeded(t *testing.T) {
 // TestFailedSyncIsFinal: pages that were dirty at a failed fsync are not durable after a later fsync that succeeds, because the
 // kernel may have dropped them. The replay must find this in a writer that trusts the later fsync.
 func TestFailedSyncIsFinal(t *testing.T) {
-	if !canTrace(t) {
-		return
-	}
+	needStrace(t)
 	for _, refused := range []bool{false, true} {
 		root := t.TempDir()
 		p := &replay{root: root, path: filepath.Join(root, "feedback.json"), sums: map[uint64]string{}}

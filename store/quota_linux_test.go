@@ -20,9 +20,7 @@ func init() { children["quota"] = writeBeyondQuota }
 // TestQuota: a used-up quota counts as a full disk. Ordinary states make room for the write. The state before a loss stays, and
 // the error says how the user can free its space.
 func TestQuota(t *testing.T) {
-	if !canTrace(t) {
-		return
-	}
+	needStrace(t)
 	for name, c := range map[string]struct {
 		refused  string // which writes of the temporary file the quota refuses
 		want     string // answer of the child

@@ -119,9 +119,7 @@ func TestCallsRefused(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes each system call fail")
 	}
-	if !canTrace(t) {
-		return
-	}
+	needStrace(t)
 	all := os.Getenv("STORE_TEST_ERRORS") == "all"
 	for name, c := range map[string]struct {
 		rows    int

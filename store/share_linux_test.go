@@ -86,9 +86,7 @@ func straced(t *testing.T, ctx context.Context, cmd *exec.Cmd, trace string, opt
 // the files of the second one empty for long. If both used the same temporary name, the first writer would publish the second
 // one's empty file.
 func TestTwoWritersWithoutLocks(t *testing.T) {
-	if !canTrace(t) {
-		return
-	}
+	needStrace(t)
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -166,9 +164,7 @@ func Exists(path string) bool {
 
 // TestReaderBlocksRename refuses renames as SMB does while a reader has the file open.
 func TestReaderBlocksRename(t *testing.T) {
-	if !canTrace(t) {
-		return
-	}
+	needStrace(t)
 	t.Parallel()
 	for _, name := range []string{"EACCES", "EBUSY"} {
 		// The first rename is that of the probe. The next ones are of the pending manifest, the file, and the manifest.
@@ -238,9 +234,7 @@ func TestProbeFileSystem(t *testing.T) {
 	if _, err := store.ProbeFileSystem(filepath.Join(dir, "missing")); err == nil {
 		t.Error("no error for a missing folder")
 	}
-	if !canTrace(t) {
-		return
-	}
+	needStrace(t)
 	for inject, want := range map[string]string{
 		"flock:retval=0":                  "LocksHold:false ReplacesOpenFiles:true",
 		"flock:error=ENOLCK":              "LocksHold:false ReplacesOpenFiles:true",

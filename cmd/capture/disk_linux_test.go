@@ -231,7 +231,7 @@ func TestSlowVolume(t *testing.T) {
 	change := func(delay string) (end func()) {
 		end, ok := d.attachStrace("-e", "trace=fsync", "-e", "inject=fsync:delay_enter="+delay)
 		if !ok {
-			return nil
+			t.Skip("this machine does not let strace attach")
 		}
 		before, err := os.ReadFile(d.path)
 		if err != nil {
@@ -245,9 +245,6 @@ func TestSlowVolume(t *testing.T) {
 		return end
 	}
 	end := change("1s")
-	if end == nil {
-		return
-	}
 	for !d.holds(url)() {
 		if body, code := get(t, "http://"+d.address()+"/readyz"); code != http.StatusOK {
 			t.Fatalf("/readyz: %d %s", code, body)
@@ -280,7 +277,7 @@ func TestLogVolumes(t *testing.T) {
 	for errno, reason := range map[string]string{"ENOSPC": "no space left", "EROFS": "read-only", "EIO": "input/output error"} {
 		end, ok := d.attachStrace("-P", usage, "-e", "trace=write", "-e", "inject=write:error="+errno)
 		if !ok {
-			return
+			t.Skip("this machine does not let strace attach")
 		}
 		sql(t, url, `INSERT INTO votes (user_query) VALUES ('while the log is full')`)
 		s := d.status(func(s capture.Status) bool { return !s.Checks[2].OK })

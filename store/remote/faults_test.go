@@ -34,6 +34,9 @@ func behindProxy(t *testing.T, kind string) (*objectserver.Bucket, *faultproxy.P
 }
 
 func TestUploadResumesAfterBreaks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("uploads large states")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -53,6 +56,9 @@ func TestUploadResumesAfterBreaks(t *testing.T) {
 }
 
 func TestUploadSurvivesRefusal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits while a service refuses")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -123,6 +129,9 @@ func (b *breaker) WriteTo(w io.Writer) (int64, error) {
 }
 
 func TestDownloadResumes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("downloads a large state")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -163,6 +172,9 @@ func TestDownloadResumes(t *testing.T) {
 }
 
 func TestSlowService(t *testing.T) {
+	if testing.Short() {
+		t.Skip("uploads slowly")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {
