@@ -193,6 +193,9 @@ func TestFrozenGivesWay(t *testing.T) {
 
 // The status of a running copy tells how far it is, for each source.
 func TestStatusOfRunningCopy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("copies slowly")
+	}
 	for _, source := range []string{"logical", "notify", "poll"} {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()

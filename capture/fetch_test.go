@@ -89,6 +89,9 @@ func fileRows(path string) ([]string, error) {
 // A machine starts with an empty folder and a database that has lost rows since the newest copy. That copy is kept as the state
 // before a loss, and the alert names it.
 func TestEmptyFolderFindsLoss(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts many daemons")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {

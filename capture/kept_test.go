@@ -193,6 +193,9 @@ func TestOtherTableIsWarnedOf(t *testing.T) {
 
 // TestLossWithSpilledRows: rows in the spill file are compared, too. A loss that a new copy of the table brings is also found.
 func TestLossWithSpilledRows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills a table that is larger than the memory")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)
@@ -220,6 +223,9 @@ func TestLossWithSpilledRows(t *testing.T) {
 
 // TestOrdinaryStatesAreKept: each regular write adds a state, unless it is equal to the one before.
 func TestOrdinaryStatesAreKept(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits while nothing changes")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)

@@ -170,6 +170,9 @@ func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 
 // TestBarrierUnderLoad: a forced snapshot has each vote that was committed before the request.
 func TestBarrierUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("calls many barriers")
+	}
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)

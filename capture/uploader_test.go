@@ -163,6 +163,9 @@ func TestCopiesAfterAnOutage(t *testing.T) {
 
 // An attempt that only waits for a service that is away is no work, after which the uploader would have to rest.
 func TestOutageIsNoWork(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a service that is away")
+	}
 	t.Parallel()
 	b := objectserver.NewBucket(t, "s3")
 	p := proxiedAddr(t, b.Addr)
@@ -434,6 +437,9 @@ func TestSecretsOfCopies(t *testing.T) {
 
 // An upload hangs. The alert does not wait for its end.
 func TestHangingUploadRaisesAlert(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for an upload that hangs")
+	}
 	t.Parallel()
 	db := pgserver.Database(t)
 	conn := connect(t, db)

@@ -28,6 +28,9 @@ func (d *daemon) awaitCopy(rows int) *capture.CopiesStatus {
 // The machine is lost: its process and its folder. Another one restores from the URL into an empty database, and every row is
 // equal. Nothing that capture writes has a secret.
 func TestRestoreOnAnotherMachine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs many commands")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -102,6 +105,9 @@ func noSecrets(t *testing.T, b *objectserver.Bucket, what, text string) {
 
 // capture is killed while it uploads. What it leaves is no state, and the next run copies.
 func TestKilledWhileUploading(t *testing.T) {
+	if testing.Short() {
+		t.Skip("uploads large copies slowly")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {

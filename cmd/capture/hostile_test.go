@@ -110,6 +110,9 @@ func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
 
 // A trigger's message may hold a row's text. capture shows only the function and its line.
 func TestMessagesOfTriggersAreNotShown(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs many restores")
+	}
 	t.Parallel()
 	url, dir := exported(t, 3)
 	sql(t, url, "TRUNCATE votes", `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN

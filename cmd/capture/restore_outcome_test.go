@@ -62,6 +62,9 @@ func TestRestoreReportsOutcome(t *testing.T) {
 
 // TestKilledRestoreLeavesNothing kills restores while a trigger holds them up.
 func TestKilledRestoreLeavesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("kills many restores")
+	}
 	t.Parallel()
 	url, dir := exported(t, 2000)
 	env := []string{"DATABASE_URL=" + url}

@@ -10,6 +10,9 @@ import (
 
 // TestTableWithTheMostColumns restores into tables with as many columns as Postgres allows, by every way.
 func TestTableWithTheMostColumns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores a table of 1600 columns")
+	}
 	t.Parallel()
 	for _, n := range []int{1597, 1598, 1599, 1600} {
 		d := newDB(t)

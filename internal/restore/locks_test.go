@@ -82,6 +82,9 @@ func TestStagingHoldsNoLock(t *testing.T) {
 
 // TestInterruptedRestoreLeavesNothing interrupts restores at many points.
 func TestInterruptedRestoreLeavesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("interrupts restores at many places")
+	}
 	t.Parallel()
 	d := newDB(t)
 	d.CreateVotes(3000)

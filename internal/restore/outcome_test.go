@@ -11,6 +11,9 @@ import (
 
 // TestTriggersThatLeaveOutOrChangeRows restores into tables whose triggers or rules interfere.
 func TestTriggersThatLeaveOutOrChangeRows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores many tables")
+	}
 	t.Parallel()
 	const table = `CREATE TABLE t (id int PRIMARY KEY, v text, at timestamp); INSERT INTO t SELECT i, 'v' || i, '2026-01-01' FROM generate_series(1, 10) i;`
 	whole := newDB(t)

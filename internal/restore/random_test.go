@@ -17,6 +17,9 @@ import (
 // TestRandomTables restores files into random tables after random changes. CAPTURE_TEST_TABLES is the number of tables, and
 // CAPTURE_TEST_SEED the seed of the first one.
 func TestRandomTables(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores many random tables")
+	}
 	t.Parallel()
 	rounds, seed := 8, uint64(time.Now().UnixNano())
 	if n, err := strconv.Atoi(os.Getenv("CAPTURE_TEST_TABLES")); err == nil {

@@ -76,6 +76,9 @@ func TestMissingRightsAreNamed(t *testing.T) {
 // TestProtectedRowsThatExchangeValues restores rows that exchange unique values while others depend on them, as a user that may
 // not switch foreign keys off.
 func TestProtectedRowsThatExchangeValues(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores many tables")
+	}
 	t.Parallel()
 	d := newDB(t)
 	role := "restorer_" + strings.ToLower(d.Query("SELECT substr(md5(random()::text), 1, 8)"))

@@ -17,6 +17,9 @@ func (d *db) wantEqual(path, table string) {
 }
 
 func TestStates(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restores many tables")
+	}
 	t.Parallel()
 	whole := newDB(t)
 	for _, c := range []struct{ name, create, change, since string }{
