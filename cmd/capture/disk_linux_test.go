@@ -13,8 +13,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"capture/capture"
+	"capture/internal/busy"
 )
 
 // attachStrace attaches strace to the running daemon until detach. ok is false on a machine that does not let this user trace
@@ -52,7 +54,12 @@ func (d *daemon) attachStrace(options ...string) (detach func(), ok bool) {
 	}()
 	detach = sync.OnceFunc(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		<-read
+		select {
+		case <-read:
+		case <-time.After(busy.Limit(5 * time.Second)): // some versions hang after a process of many threads was killed
+			_ = cmd.Process.Kill()
+			<-read
+		}
 		_ = cmd.Wait()
 	})
 	d.t.Cleanup(detach)
