@@ -46,7 +46,13 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.table = cfg.newTable(filepath.Dir(file.Path()), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file)
 	tracker := newFileTracker(file)
-	d.keeper = newKeeper(&d.cfg, file, d.table.View, d.conditions, d.metrics)
+	written := func() *snapshot.View { // until this run has written the file, the View may have the rows that a loss has removed since
+		if !tracker.hasWritten() {
+			return nil
+		}
+		return d.table.View()
+	}
+	d.keeper = newKeeper(&d.cfg, file, written, d.conditions, d.metrics)
 	if cfg.CopyTo != nil {
 		d.uploader = newUploader(&d.cfg, file, d.table.View, d.metrics)
 		d.keeper.remote = d.uploader.remoteLosses

@@ -15,7 +15,9 @@ import (
 
 	"capture/internal/pgserver"
 	"capture/internal/statefile"
+	"capture/store"
 	"capture/store/kept"
+	"capture/store/manifest"
 )
 
 // kept waits until there are n kept states of the file, all compressed, and returns them, newest first.
@@ -218,6 +220,39 @@ func TestLossWithSpilledRows(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 	if s := d.kept(2)[0]; s.Loss == nil || s.Rows != 2400 || s.Loss.RowsAfter != 0 {
 		t.Errorf("kept %+v, %+v", s, s.Loss)
+	}
+}
+
+// TestLossAfterKilledWrite: capture was killed after it had kept the state before a loss, and before it replaced the file. The next
+// run loads the rows of the file, which does not mean that they are back in the table.
+func TestLossAfterKilledWrite(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, "INSERT INTO votes (user_query) SELECT i FROM generate_series(1, 200) i")
+	cfg := config(t, url)
+	cfg.intervals.keptCheck = time.Millisecond
+	d := start(t, cfg)
+	d.ready()
+	d.stopDurably(conn)
+	exec(t, conn, "DELETE FROM votes")
+	f, err := store.Open(d.path, store.Owner{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, _ := f.Existing()
+	m.Kept = &manifest.Kept{Loss: &manifest.Loss{RowsBefore: 200, RowsLost: 200}}
+	_, err = f.Kept().Keep(m)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	d = startAt(t, cfg, d.path)
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+	d.checkLoss()
+	if d.said("the lost rows are back") > 0 {
+		t.Errorf("the log is %s", d.log)
 	}
 }
 
