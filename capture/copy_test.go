@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
 )
@@ -63,6 +65,14 @@ func TestCopyOverSeveralConnections(t *testing.T) {
 	}
 }
 
+// needSeveralConnections skips the test if the server's version rules out a copy over several connections.
+func needSeveralConnections(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	if major(conn) < 14 {
+		t.Skip("PostgreSQL 14 introduced the scan of a range of pages")
+	}
+}
+
 // TestCopyOverSeveralConnectionsUnderLoad: rows are written during the copy. None is lost or doubled between copy and stream.
 func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	if testing.Short() {
@@ -71,6 +81,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)
+	needSeveralConnections(t, conn)
 	table(t, conn, 3000)
 	stop := load(t, url, 3)
 	several := 0
@@ -109,6 +120,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	s := pgserver.ForTest(t, pgserver.Options{})
 	url := s.URL("postgres")
 	conn := connect(t, url)
+	needSeveralConnections(t, conn)
 	bigTable(t, conn)
 	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes")
 	exec(t, conn, "CREATE ROLE reader LOGIN REPLICATION CONNECTION LIMIT 5; GRANT SELECT ON votes TO reader")
@@ -134,6 +146,7 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // nobody else has a transaction open, so no plain read precedes the copy
 	conn, other := connect(t, url), connect(t, url)
+	needSeveralConnections(t, conn)
 	bigTable(t, conn)
 	cfg := slowly(t, url)
 	cfg.copying.Connections, cfg.copying.RangeBytes = 3, 16<<10

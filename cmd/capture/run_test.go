@@ -233,7 +233,7 @@ func TestSecrets(t *testing.T) {
 	const right, wrong = "rIghtPassw0rd", "wr0ngPassw0rd"
 	server := pgserver.ForTest(t, pgserver.Options{})
 	admin := server.URL("postgres")
-	sql(t, admin, `CREATE ROLE app LOGIN SUPERUSER PASSWORD '`+right+`'`, pgserver.VotesTable)
+	sql(t, admin, "SET password_encryption = 'scram-sha-256'", `CREATE ROLE app LOGIN SUPERUSER PASSWORD '`+right+`'`, pgserver.VotesTable)
 	if err := server.WriteFile("pg_hba.conf", []byte("host all app 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n")); err != nil {
 		t.Fatal(err)
 	}
