@@ -31,6 +31,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
 )
 
 // Options configure a server. The zero value is the usual configuration.
@@ -240,13 +241,37 @@ func (s *Server) Signal(sig syscall.Signal) error {
 	return p.cmd.Process.Signal(sig)
 }
 
-// Close kills the server and removes its folder. Further calls do nothing.
+// Close ends the server and removes its folder. Further calls do nothing.
 func (s *Server) Close() {
 	s.close.Do(func() {
+		if p := s.runningProcess(); p != nil && p.cmd.Process.Signal(syscall.SIGQUIT) == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+			_ = p.waitExit(ctx)
+			cancel()
+		}
 		s.Kill()
+		s.releaseSharedMemory()
 		s.reaper.close()
 		_ = os.RemoveAll(s.root) // in case the reaper was killed
 	})
+}
+
+// releaseSharedMemory removes the segment of System V shared memory that a killed server has left. Linux has room for 4096
+// segments. Line 7 of postmaster.pid has the key and the ID of the segment; a server that was not killed has removed both.
+func (s *Server) releaseSharedMemory() {
+	content, err := os.ReadFile(filepath.Join(s.Dir(), "postmaster.pid"))
+	lines := strings.Split(string(content), "\n")
+	if err != nil || len(lines) < 7 {
+		return
+	}
+	var key, id int
+	if _, err := fmt.Sscan(lines[6], &key, &id); err != nil {
+		return
+	}
+	var segment unix.SysvShmDesc
+	if _, err := unix.SysvShmCtl(id, unix.IPC_STAT, &segment); err == nil && segment.Nattch == 0 {
+		_, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil)
+	}
 }
 
 // runningProcess returns the server's process, or nil if it was stopped or has exited.

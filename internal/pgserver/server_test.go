@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"golang.org/x/sys/unix"
 
 	"capture/internal/pgserver"
 )
@@ -337,4 +338,34 @@ func alive(pid int) bool {
 		return !strings.HasPrefix(state, "Z")
 	}
 	return syscall.Kill(pid, 0) == nil
+}
+
+// A server leaves no shared memory, whether Close ends it or it was killed before.
+func TestSharedMemoryIsReleased(t *testing.T) {
+	t.Parallel()
+	for _, killed := range []bool{false, true} {
+		s, err := pgserver.Start(t.Context(), pgserver.Options{Dir: openDir(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, err := os.ReadFile(filepath.Join(s.Dir(), "postmaster.pid"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var key, id int
+		if _, err := fmt.Sscan(strings.Split(string(pid), "\n")[6], &key, &id); err != nil {
+			t.Fatal(err)
+		}
+		var segment unix.SysvShmDesc
+		if _, err := unix.SysvShmCtl(id, unix.IPC_STAT, &segment); err != nil {
+			t.Fatal(err)
+		}
+		if killed {
+			s.Kill()
+		}
+		s.Close()
+		if _, err := unix.SysvShmCtl(id, unix.IPC_STAT, &segment); err == nil {
+			t.Errorf("killed %t: segment %d is left", killed, id)
+		}
+	}
 }

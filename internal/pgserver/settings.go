@@ -24,8 +24,10 @@ func (s *Server) defaultSettings(durable bool) map[string]string {
 		"max_prepared_transactions": "10",
 		"shared_buffers":            "32MB",
 		"jit":                       "off",
-		"cluster_name":              "primary",
-		"log_line_prefix":           "%m [%p] %a ",
+		// The default, posix, leaves segments in /dev/shm if the server is killed. With mmap they are in its folder.
+		"dynamic_shared_memory_type": "mmap",
+		"cluster_name":               "primary",
+		"log_line_prefix":            "%m [%p] %a ",
 	}
 	if !durable {
 		settings["fsync"] = "off"
