@@ -19,7 +19,7 @@
 // # Files
 //
 //   - source.go: Source and its steps
-//   - slot.go, slot_guard.go: the slot; the wait until the commits in its snapshot are complete
+//   - slot.go, awaitcommits.go: the slot; the wait until the commits in its snapshot are complete
 //   - plainread.go, copy.go: a first file while the slot waits; the copy
 //   - stream.go, apply.go: the receiver; the applier
 //   - displaced.go, omit.go: two rows with one key in the middle of a transaction; rows that are too large

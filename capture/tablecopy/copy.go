@@ -17,7 +17,7 @@
 // # Files
 //
 //   - copy.go, resync.go: the Copier; why the whole table is copied
-//   - blockranges.go, pipeline.go: page ranges and the number of connections; the pipeline
+//   - connections.go, pipeline.go: the number of connections and the page ranges that they read; the pipeline
 //   - batch.go, binary.go, skip.go: encoded rows; COPY's binary format; rows that are too large
 //   - ratelimit.go: --copy-rate
 //   - watchdog.go: the Watchdog

@@ -36,7 +36,7 @@
 //
 //   - staging.go: stagedMerge and the staging table
 //   - plan.go: which rows to insert, overwrite and delete
-//   - write.go: merges the rows, in one of four ways
+//   - merge.go: merges the rows, in one of four ways
 //   - steps.go: the statements of the merge
 //   - diagnose.go: why the server refused the merge
 //   - outcome.go: what became of the rows

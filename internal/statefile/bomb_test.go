@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"capture/internal/busy"
 )
 
 // memberBytes is the inflated length of each middle member of writeGzip's file.

@@ -31,8 +31,7 @@ const (
 	maxSearches    = 4   // further searches wait
 	maxExports     = 4   // each export keeps a state of the table in memory until it ends
 	maxStreams     = 32
-	maxTickets     = 256 // downloads that have been asked for and not started
-	maxScrapes     = 8   // requests for /metrics
+	maxScrapes     = 8 // requests for /metrics
 )
 
 // Limits on the time that capture spends on one request.
@@ -41,7 +40,6 @@ const (
 	snapshotTimeout = 5 * time.Minute        // far longer than writing the file takes
 	stopTimeout     = 700 * time.Millisecond // time for requests in progress when the server stops; the process has two seconds
 	wrongTokenDelay = time.Second            // time before the answer to a wrong token
-	ticketTime      = 30 * time.Second       // time between the request for a download and its start
 )
 
 // Limits on the size of one answer.

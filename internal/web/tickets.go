@@ -13,8 +13,11 @@ import (
 	"time"
 )
 
-// ticketParameter is the parameter of a request that carries a ticket.
-const ticketParameter = "ticket"
+const (
+	ticketParameter = "ticket"         // parameter of a request that carries a ticket
+	ticketTime      = 30 * time.Second // time between the request for a ticket and the start of the download
+	maxTickets      = 256              // tickets that have not been used
+)
 
 // tickets lets a browser download what requires the token. A browser that follows a link cannot send the token, and a script that
 // can send it would have to keep the whole answer in memory. So the page's script asks for a ticket, with the token, and lets

@@ -6,10 +6,6 @@ import (
 	"time"
 )
 
-// lossDays is the number of days for which states before losses are kept. For each day, only the one with the most rows is
-// kept.
-const lossDays = 30
-
 // State has the properties of a kept state that [Plan] uses.
 type State struct {
 	Time         time.Time // time at which the state was written
