@@ -218,12 +218,16 @@ func (p *tab) text(selector string) string {
 // click presses the mouse in the middle of the element that a selector names.
 func (p *tab) click(selector string) {
 	p.t.Helper()
-	p.waitFor(fmt.Sprintf("document.querySelector(%q)", selector))
-	at, ok := p.eval(fmt.Sprintf(`(() => { const e = document.querySelector(%q); e.scrollIntoView({block: "center", behavior: "instant"});
-		const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()`, selector)).([]any)
-	if !ok {
-		p.t.Fatalf("%s has no place", selector)
-	}
+	// The click goes to a place on the screen. So it waits until the element no longer moves and nothing covers it.
+	p.waitFor(fmt.Sprintf(`(() => {
+		const e = document.querySelector(%q);
+		if (!e) return false;
+		e.scrollIntoView({block: "center", behavior: "instant"});
+		const r = e.getBoundingClientRect(), at = [r.x + r.width / 2, r.y + r.height / 2], before = String(window.clickAt);
+		window.clickAt = at;
+		return String(at) === before && e.contains(document.elementFromPoint(...at));
+	})()`, selector))
+	at := p.eval("window.clickAt").([]any)
 	x, y := at[0].(float64), at[1].(float64)
 	p.do(chromedp.MouseEvent(chromedp.MouseMoved, x, y))
 	p.do(chromedp.MouseClickXY(x, y))
