@@ -147,8 +147,8 @@ func (f *flusher) waitTime() time.Duration {
 	return wait
 }
 
-// updateHorizon adds a horizon to the manifest if one has become known since the last write. Without a horizon, the next run
-// copies the whole table.
+// updateHorizon writes the newest horizon into the manifest. Without a horizon, the next run copies the whole table. With an old
+// one, it reads the rows of the last transactions again.
 func (f *flusher) updateHorizon() {
 	v := f.table.View()
 	if v == nil || v.Horizon() == nil {

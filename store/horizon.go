@@ -17,17 +17,20 @@ func (f *File) horizonOf(v *snapshot.View) *manifest.Horizon {
 	return manifest.NewHorizon(v)
 }
 
-// UpdateHorizon writes the horizon of v into the manifest, if the manifest has none and the file has the rows of v. A horizon
-// may become known only some time after its rows. UpdateHorizon never replaces a horizon, because it remains valid as long as
-// the rows are the same.
+// UpdateHorizon writes the horizon of v into the manifest, if the file has the rows of v and the manifest has no horizon or an
+// earlier one. A write stores the horizon that is known then, which may be older than the last transaction in the file. The next
+// run would read the rows of this transaction again.
 func (f *File) UpdateHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed || f.last.file == nil || f.last.manifest.Horizon != nil || f.horizonOf(v) == nil || !f.last.hasRowsOf(v) || !f.last.isOnDisk(f.dataPath) {
+	if f.closed || f.last.file == nil || !f.last.hasRowsOf(v) || !f.last.isOnDisk(f.dataPath) {
 		return nil
 	}
-	m := f.last.manifest
-	m.Horizon = f.horizonOf(v)
+	m, h := f.last.manifest, f.horizonOf(v)
+	if h == nil || m.Horizon != nil && m.Horizon.XID >= h.XID {
+		return nil
+	}
+	m.Horizon = h
 	m.SetPosition(v.Position())
 	return f.replaceLastManifest(m)
 }
