@@ -23,16 +23,16 @@ func (f *File) Adopt(m manifest.Manifest, data io.Reader) (adopted bool, err err
 func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	f.mu.Lock()
 	lacksFile, err := f.lacksFile()
+	tmp, folder := f.adoptTmp(), f.folder()
 	f.mu.Unlock()
 	if err != nil || !lacksFile {
 		return false, err
 	}
 	// The data may be gzip that expands to any size, so the volume must have room for the size in the manifest and a quarter
 	// more.
-	if usage, err := volume.Measure(f.folder()); err == nil && m.Bytes > usage.Free/5*4 {
+	if usage, err := volume.Measure(folder); err == nil && m.Bytes > usage.Free/5*4 {
 		return false, fmt.Errorf("its %d bytes need more than the %d bytes that are free on the volume", m.Bytes, usage.Free)
 	}
-	tmp := f.adoptTmp()
 	defer os.Remove(tmp)
 	h := manifest.NewHasher(m)
 	err = disk.WriteSynced(tmp, f.dataPath, func(w *os.File) error {

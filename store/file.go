@@ -192,8 +192,11 @@ func (f *File) completeRename() error {
 	if err != nil && !disk.IsMissing(err) { // it is missing if only the sync of the folder failed
 		return err
 	}
+	if err := disk.SyncFolder(f.folder()); err != nil {
+		return err
+	}
 	f.renamed = false
-	return disk.SyncFolder(f.folder())
+	return nil
 }
 
 func (f *File) inspectExisting(hashLimit int64) {

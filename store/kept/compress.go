@@ -1,7 +1,6 @@
 package kept
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,11 +29,8 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 			continue
 		}
 		done, err := k.compress(ctx, s)
-		if err != nil && !errors.Is(err, errDropped) && !disk.Exists(s.Path) {
-			err = cmp.Or(k.drop(s.id), errDropped) // another process has dropped it before it was opened
-		}
-		if errors.Is(err, errDropped) {
-			continue
+		if errors.Is(err, errDropped) || err != nil && isGone(s.Path) {
+			continue // another process has dropped it, perhaps before it was opened
 		}
 		if err != nil {
 			return compressed, fmt.Errorf("compress %s: %w", filepath.Base(s.Path), volume.WithHint(err))
@@ -42,6 +38,12 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 		compressed = append(compressed, done)
 	}
 	return compressed, nil
+}
+
+// isGone reports whether there is no file at path. An error of the file system does not mean that.
+func isGone(path string) bool {
+	_, err := os.Lstat(path)
+	return disk.IsMissing(err)
 }
 
 // isUnreadable reports whether the state stays plain because it could not be read completely.
@@ -97,7 +99,7 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 	}
 	// Another process that drops a state removes the plain data first and the compressed data later. So if the plain data still
 	// exist now, any drop also removes the compressed data.
-	if !disk.Exists(s.Path) {
+	if isGone(s.Path) {
 		if err := k.drop(s.id); err != nil {
 			return State{}, err
 		}

@@ -114,7 +114,7 @@ func (l *Location) clean(err error) error {
 		if ahead := l.transport.clockError(); ahead != 0 {
 			text += fmt.Sprintf("; the service's clock is %s: set this machine's clock", aheadText(ahead))
 		}
-		if !l.expires.IsZero() && time.Now().Add(time.Duration(l.transport.ahead.Load())).After(l.expires) {
+		if !l.expires.IsZero() && l.transport.serviceNow().After(l.expires) {
 			text += fmt.Sprintf("; the SAS token has expired at %s: make a new one", l.expires.UTC().Format(time.RFC3339))
 		}
 	}

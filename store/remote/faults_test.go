@@ -245,6 +245,10 @@ func TestExpiredToken(t *testing.T) {
 			t.Errorf("the error has a secret: %v", err)
 		}
 	}
+	env["AZURE_STORAGE_KEY"] = "d3Jvbmc=" // with a key, the token is not used
+	if _, err = open(t, b.URL, env).Folder(cluster).Probe(t.Context()); !remote.IsDenied(err) || strings.Contains(err.Error(), "SAS") {
+		t.Errorf("with a wrong key, the error is %v", err)
+	}
 }
 
 // anHourAhead forwards requests to versitygw as if its clock were an hour ahead: versitygw compares the time of each request with

@@ -119,11 +119,14 @@ func identityHint(scheme string, getenv func(string) string) string {
 	return ""
 }
 
-// expiryOf returns the time at which the SAS token in the environment expires, or the zero time if there is none.
+// expiryOf returns the time at which the SAS token expires that openAzure uses, or the zero time if it uses none.
 func expiryOf(getenv func(string) string) time.Time {
-	text := getenv("AZURE_STORAGE_SAS_TOKEN")
-	if _, signature, ok := strings.Cut(getenv("AZURE_STORAGE_CONNECTION_STRING"), "SharedAccessSignature="); ok {
+	text := ""
+	if connection := getenv("AZURE_STORAGE_CONNECTION_STRING"); connection != "" {
+		_, signature, _ := strings.Cut(connection, "SharedAccessSignature=")
 		text, _, _ = strings.Cut(signature, ";")
+	} else if getenv("AZURE_STORAGE_KEY") == "" {
+		text = getenv("AZURE_STORAGE_SAS_TOKEN")
 	}
 	values, _ := url.ParseQuery(strings.TrimPrefix(text, "?"))
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00", time.DateOnly} { // those that Azure accepts

@@ -39,7 +39,7 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 	for _, o := range objects {
 		uploaded[o.name] = o.modified
 	}
-	serviceNow := f.serviceNow()
+	serviceNow := f.transport.serviceNow()
 	now = now.Add(f.transport.clockError()) // a wrong clock must not expire the states of other captures
 	list := make([]retention.State, len(states))
 	for i, s := range states {
@@ -59,15 +59,10 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 	return removed, f.removeLeftovers(ctx, objects, states)
 }
 
-// serviceNow returns the time by the service's clock.
-func (f *Folder) serviceNow() time.Time {
-	return time.Now().Add(time.Duration(f.transport.ahead.Load()))
-}
-
 // removeLeftovers removes what crashes have left: data without a manifest, and unfinished uploads. Their age is measured by the
 // service's clock.
 func (f *Folder) removeLeftovers(ctx context.Context, objects []object, states []State) error {
-	before := f.serviceNow().Add(-abandonedAfter)
+	before := f.transport.serviceNow().Add(-abandonedAfter)
 	exists := map[string]bool{}
 	for _, s := range states {
 		exists[s.stem()] = true

@@ -44,6 +44,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+// serviceNow returns the time by the service's clock.
+func (t *transport) serviceNow() time.Time { return time.Now().Add(time.Duration(t.ahead.Load())) }
+
 // clockError returns the lead of the service's clock, or 0 if it is too small to matter.
 func (t *transport) clockError() time.Duration {
 	if ahead := time.Duration(t.ahead.Load()).Round(time.Second); ahead.Abs() > time.Minute {
