@@ -54,7 +54,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	}
 	d.keeper = newKeeper(&d.cfg, file, written, d.conditions, d.metrics)
 	if cfg.CopyTo != nil {
-		d.uploader = newUploader(&d.cfg, file, d.table.View, d.metrics)
+		d.uploader = newUploader(&d.cfg, file, d.table.View, d.newestView, d.metrics)
 		d.keeper.remote = d.uploader.remoteLosses
 	}
 	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.keeper, d.uploader, d.metrics)

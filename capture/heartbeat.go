@@ -58,8 +58,11 @@ func (h *heartbeat) run(ctx context.Context) error {
 
 // record logs and shows the result of a request, if it differs from the one before.
 func (h *heartbeat) record(err error) {
+	if errors.Is(err, context.Canceled) { // capture stops
+		return
+	}
 	text := ""
-	if err != nil && !errors.Is(err, context.Canceled) {
+	if err != nil {
 		text = "a heartbeat is not sent: " + err.Error()
 	}
 	h.shown.set("heartbeat", text)

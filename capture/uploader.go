@@ -29,7 +29,11 @@ type uploader struct {
 	location *remote.Location
 	copies   *copyFinder
 	view     func() *snapshot.View // returns the newest View, or nil before the first copy of the table
-	kept     func() []kept.State   // returns the kept states of the file
+
+	// newestView waits until everything committed before the call is in a View, and returns that View.
+	newestView func(context.Context) (*snapshot.View, error)
+
+	kept     func() []kept.State // returns the kept states of the file
 	policy   retention.Policy
 	clock    *retention.Clock
 	start    time.Time // start of the monotonic time that is passed to clock
@@ -65,10 +69,10 @@ type uploader struct {
 // pruneInterval is the time between two listings of the states to find those that the policy does not cover.
 const pruneInterval = 15 * time.Minute
 
-func newUploader(cfg *Config, file *store.File, view func() *snapshot.View, m *metrics) *uploader {
+func newUploader(cfg *Config, file *store.File, view func() *snapshot.View, newestView func(context.Context) (*snapshot.View, error), m *metrics) *uploader {
 	now := time.Now()
 	u := &uploader{
-		location: cfg.CopyTo, copies: newCopyFinder(cfg.CopyTo, cfg.Logger), view: view, kept: file.Kept().List, policy: cfg.Keep, start: now, version: cfg.Version, metrics: m,
+		location: cfg.CopyTo, copies: newCopyFinder(cfg.CopyTo, cfg.Logger), view: view, newestView: newestView, kept: file.Kept().List, policy: cfg.Keep, start: now, version: cfg.Version, metrics: m,
 		log: cfg.Logger, interval: cfg.intervals.uploadCheck, schedule: newUploadSchedule(now), lossesDue: true,
 		hadFile: func() bool { _, ok := file.Existing(); return ok },
 		regular: make(chan struct{}, 1), losses: make(chan struct{}, 1), clock: retention.NewClock(now, time.Time{}, 0),
@@ -121,7 +125,7 @@ func (u *uploader) workIfDue(ctx context.Context) {
 		}
 		end := time.Now()
 		// To wait for a service that is away is no work: otherwise a long outage would be followed by a rest of nine times its length.
-		u.schedule.addWork(end, end.Sub(now)-(u.location.Waited()-waited), err)
+		u.schedule.addWork(end, max(0, end.Sub(now)-(u.location.Waited()-waited)), err)
 		u.recordResult(what, err)
 	}
 }

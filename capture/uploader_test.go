@@ -16,6 +16,8 @@ import (
 	"capture/internal/objectserver"
 	"capture/internal/pgserver"
 	"capture/internal/statefile"
+	"capture/snapshot"
+	"capture/store/kept"
 	"capture/store/remote"
 )
 
@@ -180,7 +182,7 @@ func TestOutageIsNoWork(t *testing.T) {
 	}
 	p.Refuse()
 	p.Cut()
-	u := newUploader(&d.cfg, d.file, d.table.View, d.metrics)
+	u := newUploader(&d.cfg, d.file, d.table.View, d.newestView, d.metrics)
 	l.Patience = 3 * time.Second
 	before := l.Waited()
 	u.workIfDue(t.Context())
@@ -253,6 +255,49 @@ func TestCopyBeforeLoss(t *testing.T) {
 	}
 }
 
+// TestLossIsNotAcknowledgedFromOldRows: another capture has copied the state before a loss. This one has rows from before the
+// loss in memory, for example from its file. They do not mean that the rows are back.
+func TestLossIsNotAcknowledgedFromOldRows(t *testing.T) {
+	t.Parallel()
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 300)
+	l := copyTo(t, "file://"+t.TempDir(), nil)
+	d := start(t, copiedTo(t, db, l))
+	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
+	old := d.table.View()
+	exec(t, conn, "TRUNCATE votes")
+	acknowledged := func() (losses, acknowledged int) {
+		clusters, err := l.Clusters(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range clusters[0].States {
+			if s.Loss {
+				losses++
+			}
+			if s.Loss && s.Acknowledged {
+				acknowledged++
+			}
+		}
+		return losses, acknowledged
+	}
+	eventually(t, "a copy of the state before the loss", func() error {
+		if losses, _ := acknowledged(); losses == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	u := newUploader(&d.cfg, d.file, func() *snapshot.View { return old }, d.newestView, d.metrics)
+	u.kept = func() []kept.State { return nil }
+	if err := u.uploadLosses(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, n := acknowledged(); n > 0 || len(*u.openLosses.Load()) != 1 {
+		t.Errorf("%d losses are acknowledged, open are %q", n, *u.openLosses.Load())
+	}
+}
+
 // A copy is damaged in the bucket. The next read finds it, raises the alert, and another copy is made.
 func TestDamagedCopyIsFound(t *testing.T) {
 	t.Parallel()
@@ -275,7 +320,7 @@ func TestDamagedCopyIsFound(t *testing.T) {
 	replace(t, client, b.Name, name, []byte("not what was written"))
 	// A new run with an uploader whose last state is the damaged one reads it at once.
 	view := d.table.View()
-	u := newUploader(&d.cfg, d.file, d.table.View, d.metrics)
+	u := newUploader(&d.cfg, d.file, d.table.View, d.newestView, d.metrics)
 	u.last, u.lastView, u.schedule.uploaded = stateOf(t, l, first.State), view.Version(), time.Now()
 	u.folder, u.systemID, u.lossesDue = l.Folder(view.Origin().SystemID), view.Origin().SystemID, false
 	if u.limits, err = u.folder.Probe(t.Context()); err != nil {

@@ -72,6 +72,21 @@ func (u *uploader) uploadLosses(ctx context.Context) error {
 	return nil
 }
 
+// newestTimeout is the longest wait for a View that is newer than a loss. Meanwhile nothing is uploaded.
+const newestTimeout = 10 * time.Second
+
+// isBackNow reports whether the rows of a loss are in the table now. The newest View alone does not tell: it may be older than
+// the loss, if another capture has found it and this one is not connected or has only the rows of its file.
+func (u *uploader) isBackNow(ctx context.Context, l *manifest.Loss) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, newestTimeout)
+	defer cancel()
+	v, err := u.newestView(ctx)
+	if err != nil {
+		return false, nil // the next check tries again
+	}
+	return loss.IsBack(l, v)
+}
+
 // findOpenLosses finds the losses that nobody has acknowledged and whose earlier states are not kept on this machine. It
 // acknowledges a loss if its rows are back.
 func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remote.State, known map[string]bool) error {
@@ -94,6 +109,9 @@ func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remot
 				continue
 			}
 			back, err := loss.IsBack(m.Kept.Loss, v)
+			if err == nil && back {
+				back, err = u.isBackNow(ctx, m.Kept.Loss)
+			}
 			if err == nil && back {
 				err = u.location.Acknowledge(ctx, s)
 			}
