@@ -72,6 +72,10 @@ func (c statusCmd) watch(ctx context.Context, path string, std streams) error {
 		}
 		if reported := (reportedError{}); err != nil && !errors.As(err, &reported) {
 			text = fmt.Sprintf("capture status: %s\n", foreign.Lines(err.Error()))
+			if !inPlace {
+				fmt.Fprint(std.err, text)
+				text = ""
+			}
 		}
 		if inPlace {
 			text = replaceScreen(screenOf(std.out).clip(text))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -164,5 +165,37 @@ func TestStatusWatch(t *testing.T) {
 func TestPageAddressEscapesTheToken(t *testing.T) {
 	if got, want := pageAddress("127.0.0.1:8080", "a+b/c="), "http://127.0.0.1:8080/#token=a%2Bb%2Fc%3D"; got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// Failing checks are shown by how much they matter.
+func TestFailingChecks(t *testing.T) {
+	t.Parallel()
+	var checks []capture.Check
+	for _, name := range []string{"role", "logs", "copy", "memory", "following"} {
+		checks = append(checks, capture.Check{Name: name})
+	}
+	checks = append(checks, capture.Check{Name: "file", OK: true})
+	var order []string
+	for _, c := range failingChecks(checks) {
+		order = append(order, c.Name)
+	}
+	if got := strings.Join(order, " "); got != "following copy logs memory role" {
+		t.Errorf("the order is %s", got)
+	}
+}
+
+// The answers of --watch --json go to stdout, and nothing else does.
+func TestStatusWatchErrors(t *testing.T) {
+	t.Parallel()
+	var out, errs strings.Builder
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	c := statusCmd{JSON: true, Watch: true}
+	if err := c.watch(ctx, filepath.Join(t.TempDir(), "feedback.json"), streams{out: &out, err: &errs}); err != nil {
+		t.Fatal(err)
+	}
+	if out.Len() > 0 || !strings.Contains(errs.String(), "capture status:") {
+		t.Errorf("stdout %q, stderr %q", out.String(), errs.String())
 	}
 }

@@ -31,9 +31,11 @@ type versionFlag bool
 
 // BeforeReset is called by kong when it finds the flag.
 func (versionFlag) BeforeReset(app *kong.Kong, std streams) error {
-	err := versionCmd{}.Run(std)
+	if err := (versionCmd{}).Run(std); err != nil {
+		return err
+	}
 	app.Exit(exitDone)
-	return err
+	return nil
 }
 
 // buildInfo returns the version and the commit of this binary. It prefers the values that the linker has set to those that the
