@@ -166,7 +166,7 @@ func TestForeignObjects(t *testing.T) {
 	}
 }
 
-// A policy forbids that objects are replaced. MoveLatest does not try for ever, and says what may be the reason.
+// A policy forbids that objects are replaced. MoveLatest does not try without end, and says what may be the reason.
 func TestLatestIsImmutable(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
@@ -180,7 +180,7 @@ func TestLatestIsImmutable(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Method == http.MethodPut && strings.HasSuffix(r.URL.Path, "/latest.json") {
 					w.Header().Set("X-Ms-Error-Code", "BlobImmutableDueToPolicy")
-					w.WriteHeader(http.StatusPreconditionFailed)
+					w.WriteHeader(map[string]int{"azblob": http.StatusConflict, "s3": http.StatusPreconditionFailed}[kind])
 					return
 				}
 				proxy.ServeHTTP(w, r)

@@ -34,7 +34,7 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 	if len(states) == 0 {
 		return nil, f.removeLeftovers(ctx, objects, states)
 	}
-	latest, highest := candidates(states)
+	newest, highest := candidates(states)
 	uploaded := map[string]time.Time{} // by the service's clock, as the clock of the capture that uploaded a state may be wrong
 	for _, o := range objects {
 		uploaded[o.name] = o.modified
@@ -48,7 +48,7 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 	drop, _ := retention.Plan(list, policy, now, 0)
 	for _, i := range drop {
 		s := states[i]
-		if serviceNow.Sub(uploaded[s.manifest()]) < pruneGrace || path.Base(s.data()) == current.State || s == latest || s == highest {
+		if serviceNow.Sub(uploaded[s.manifest()]) < pruneGrace || path.Base(s.data()) == current.State || s == newest || s == highest {
 			continue
 		}
 		if err := f.Drop(ctx, s); err != nil {

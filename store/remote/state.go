@@ -214,13 +214,13 @@ func isLaterTimeline(a, b manifest.Manifest) bool {
 
 // candidates returns the states of which one is the newest: the one with the latest time, and the one with the highest position.
 // Both are the same if no position is higher than that of the former. states must be newest first, and not be empty.
-func candidates(states []State) (latest, highest State) {
-	latest = states[0]
+func candidates(states []State) (newest, highest State) {
+	newest = states[0]
 	highest = slices.MaxFunc(states, func(a, b State) int { return cmp.Compare(a.LSN, b.LSN) })
-	if highest.LSN <= latest.LSN {
-		highest = latest
+	if highest.LSN <= newest.LSN {
+		highest = newest
 	}
-	return latest, highest
+	return newest, highest
 }
 
 // At returns the newest state that is not newer than t. It reports false if there is none. states must be newest first.
