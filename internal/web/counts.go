@@ -47,18 +47,9 @@ type period struct {
 	start int64 // start of the first day, in microseconds since 1970
 }
 
-// newPeriod returns the period that ends with today. If none of its days has a vote, the period ends with the day of the newest
-// vote instead.
-func newPeriod(t tableView, order *timeOrder, today time.Time) (period, error) {
-	endingWith := func(day time.Time) period {
-		return period{day.Truncate(24*time.Hour).AddDate(0, 0, 1-summaryDays).UnixMicro()}
-	}
-	p := endingWith(today)
-	latest, err := order.latestBefore(t, p.end())
-	if latest > noTime+1 && latest < p.start { // noTime+1 stands for -infinity
-		p = endingWith(time.UnixMicro(latest).UTC())
-	}
-	return p, err
+// periodEnding returns the period whose last day is the day of a time.
+func periodEnding(last time.Time) period {
+	return period{last.UTC().Truncate(24*time.Hour).AddDate(0, 0, 1-summaryDays).UnixMicro()}
 }
 
 func (p period) end() int64 { return p.start + summaryDays*microsPerDay }
@@ -71,18 +62,18 @@ func (p period) dayOf(micros int64) int {
 	return int((micros - p.start) / microsPerDay)
 }
 
-// countVotes counts the votes in all rows. It returns nil if stop is closed or a row cannot be read back.
-func countVotes(t tableView, order *timeOrder, today time.Time, stop <-chan struct{}) *voteCounts {
-	period, err := newPeriod(t, order, today)
-	if err != nil {
-		return nil
-	}
-	c := counting{columnRoles: t.columnRoles, period: period, tags: tagCounts{}, votes: make([]questionVote, 0, t.Rows()), questions: newQuestionGroups(t.Rows())}
-	for i := range c.days {
-		c.days[i].Day = time.UnixMicro(period.start).UTC().AddDate(0, 0, i).Format(time.DateOnly)
-	}
+// countVotes counts the votes in all rows. The period ends with today. If none of its days has a vote, it ends with the day of the
+// newest vote before it instead. countVotes returns nil if stop is closed or a row cannot be read back.
+func countVotes(t tableView, today time.Time, stop <-chan struct{}) *voteCounts {
+	c := newCounting(t, periodEnding(today))
 	if !eachLine(t, stop, c.add) {
 		return nil
+	}
+	if c.latest > noTime+1 && c.latest < c.period.start { // noTime+1 stands for -infinity
+		c = newCounting(t, periodEnding(time.UnixMicro(c.latest)))
+		if !eachLine(t, stop, c.add) {
+			return nil
+		}
 	}
 	if c.questions.selectCandidates() && !c.addQuestions(t, stop) {
 		return nil
@@ -123,11 +114,20 @@ func eachLine(t tableView, stop <-chan struct{}, count func(line []byte)) bool {
 type counting struct {
 	*columnRoles
 	period    period
+	latest    int64 // latest time before the period's end, in microseconds since 1970, or noTime
 	days      [summaryDays]dayCount
 	tags      tagCounts
 	untagged  int
 	votes     []questionVote // of each row, in the order of the rows
 	questions questionGroups
+}
+
+func newCounting(t tableView, p period) *counting {
+	c := &counting{columnRoles: t.columnRoles, period: p, latest: noTime, tags: tagCounts{}, votes: make([]questionVote, 0, t.Rows()), questions: newQuestionGroups(t.Rows())}
+	for i := range c.days {
+		c.days[i].Day = time.UnixMicro(p.start).UTC().AddDate(0, 0, i).Format(time.DateOnly)
+	}
+	return c
 }
 
 // questionVote is what the first pass over the rows tells the second one of a vote: 0 if it does not count for its question, and
@@ -140,7 +140,11 @@ func (v questionVote) day() int { return int(v&^positiveVote) - 1 }
 
 // add counts a vote in the first pass over the rows.
 func (c *counting) add(line []byte) {
-	day := c.period.dayOf(c.timeValue(line))
+	at := c.timeValue(line)
+	if at < c.period.end() {
+		c.latest = max(c.latest, at)
+	}
+	day := c.period.dayOf(at)
 	tagged, positive := false, false
 	c.eachTag(line, func(tag []byte) bool {
 		tagged = true
@@ -194,9 +198,8 @@ func (c *counting) addQuestions(t tableView, stop <-chan struct{}) bool {
 // voteCounter keeps the last counts. Counting a million rows takes a second or two, so it runs in a goroutine of its own and
 // not in a request. One count runs at a time, and counts run at most a tenth of the time.
 type voteCounter struct {
-	order *timeOrder
-	stop  <-chan struct{} // closed when the server stops
-	work  sync.WaitGroup
+	stop <-chan struct{} // closed when the server stops
+	work sync.WaitGroup
 
 	mu        sync.Mutex
 	last      *voteCounts
@@ -237,7 +240,7 @@ func (c *voteCounter) startCount(t tableView, today time.Time) chan struct{} {
 	c.work.Go(func() {
 		defer close(done)
 		start := time.Now()
-		counts := countVotes(t, c.order, today, c.stop)
+		counts := countVotes(t, today, c.stop)
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if counts != nil {

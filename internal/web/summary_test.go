@@ -81,7 +81,7 @@ func TestSummaryEndsWithTheNewestVote(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		counts := countVotes(table, &timeOrder{}, today, nil)
+		counts := countVotes(table, today, nil)
 		if last := counts.days[summaryDays-1]; len(counts.days) != summaryDays || last != want {
 			t.Errorf("on %s: %+v", day, last)
 		}
@@ -110,7 +110,7 @@ func TestSummaryCountsTagsPerWeek(t *testing.T) {
 	r.commit()
 	h := newTableHarness(t, r, nil)
 	table, _ := h.votes.tables.current(nil)
-	counts := countVotes(table, &timeOrder{}, today, nil)
+	counts := countVotes(table, today, nil)
 	var got []string
 	for _, tag := range counts.tagWeeks[:3] {
 		got = append(got, fmt.Sprint(tag))

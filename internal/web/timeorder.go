@@ -95,36 +95,6 @@ func (o *timeOrder) partsOf(t tableView) ([]timedPart, error) {
 	return parts, nil
 }
 
-// latestBefore returns the latest time before end, in microseconds since 1970, or noTime if no row has an earlier time.
-func (o *timeOrder) latestBefore(t tableView, end int64) (latest int64, err error) {
-	latest = noTime
-	if t.time < 0 {
-		return latest, nil
-	}
-	parts, err := o.partsOf(t)
-	if err != nil {
-		return latest, err
-	}
-	for _, part := range parts {
-		at := sort.Search(len(part.times), func(i int) bool { return part.times[i] < end })
-		if at < len(part.times) {
-			latest = max(latest, part.times[at])
-		}
-	}
-	if parts != nil {
-		return latest, nil
-	}
-	for row, err := range t.From(nil) {
-		if err != nil {
-			return latest, err
-		}
-		if at := t.timeValue(row.Line); at < end {
-			latest = max(latest, at)
-		}
-	}
-	return latest, nil
-}
-
 func readTimes(part snapshot.Part, c *columnRoles) (*partTimes, error) {
 	rows, err := part.Read()
 	if err != nil {

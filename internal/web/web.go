@@ -89,7 +89,7 @@ func New(cfg Config) (*Server, error) {
 		flush:   newFlushHandler(cfg.Flush, cfg.Logger),
 		votes:   newVotesHandler(t),
 		export:  newExportHandler(t, cfg.Logger),
-		summary: &summaryHandler{tables: t, status: cfg.Status, title: cfg.Title, counter: voteCounter{order: &t.order, stop: stopping}},
+		summary: &summaryHandler{tables: t, status: cfg.Status, title: cfg.Title, counter: voteCounter{stop: stopping}},
 		events:  &eventsHandler{hub: newHub(), tables: t, status: cfg.Status, stopping: stopping},
 		columns: columns,
 		tickets: tickets,
