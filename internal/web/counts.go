@@ -118,14 +118,17 @@ type counting struct {
 	days      [summaryDays]dayCount
 	tags      tagCounts
 	untagged  int
-	votes     []questionVote // of each row, in the order of the rows
+	votes     []questionVote // of each row, in the order of the rows; nil if the table has no questions or no tags
 	questions questionGroups
 }
 
 func newCounting(t tableView, p period) *counting {
-	c := &counting{columnRoles: t.columnRoles, period: p, latest: noTime, tags: tagCounts{}, votes: make([]questionVote, 0, t.Rows()), questions: newQuestionGroups(t.Rows())}
+	c := &counting{columnRoles: t.columnRoles, period: p, latest: noTime, tags: tagCounts{}}
 	for i := range c.days {
 		c.days[i].Day = time.UnixMicro(p.start).UTC().AddDate(0, 0, i).Format(time.DateOnly)
+	}
+	if t.columnRoles.tags >= 0 && t.question >= 0 {
+		c.votes, c.questions = make([]questionVote, 0, t.Rows()), newQuestionGroups(t.Rows())
 	}
 	return c
 }
@@ -164,6 +167,9 @@ func (c *counting) add(line []byte) {
 		case tagged:
 			count.Negative++
 		}
+	}
+	if c.votes == nil {
+		return
 	}
 	c.votes = append(c.votes, 0)
 	vote := &c.votes[len(c.votes)-1]

@@ -162,6 +162,10 @@ func TestQuestionsOfOtherTables(t *testing.T) {
 		if fmt.Sprint(got) != c.want {
 			t.Errorf("%s: %q, want %s", name, got, c.want)
 		}
+		table, _ := h.votes.tables.current(nil)
+		if counts := newCounting(table, period{}).votes != nil; counts != (c.want != "[]") {
+			t.Errorf("%s: memory for questions: %v", name, counts)
+		}
 		w := h.do("GET", "/api/votes?question="+strings.Repeat("0a", 16))
 		if hasQuestion := name != "no question" && name != "tags in the question"; (w.Code == 200) != hasQuestion {
 			t.Errorf("%s: %d for a question", name, w.Code)
