@@ -66,7 +66,7 @@ func serverError(err error) (pg *pgconn.PgError, beside []error) {
 		if !errors.As(attempt, &answer) {
 			continue
 		}
-		refused := answer.Code == invalidAuthorization
+		refused := isRefusedByHBA(answer)
 		if refused {
 			refusals = append(refusals, attempt)
 		}
@@ -74,7 +74,7 @@ func serverError(err error) (pg *pgconn.PgError, beside []error) {
 			pg, chosen = answer, server(attempt)
 		}
 	}
-	if pg == nil || pg.Code == invalidAuthorization {
+	if pg == nil || isRefusedByHBA(pg) {
 		return pg, nil
 	}
 	return pg, slices.DeleteFunc(refusals, func(r error) bool { return server(r) != chosen })
@@ -93,25 +93,53 @@ func connectAttempts(err error) []error {
 	return []error{connect.Unwrap()}
 }
 
-// withoutAttempts returns the text of err. If err comes from attempts to connect to a single server, with and without TLS, only
-// the attempt counts that the server has answered with pg, or else the last one: the caller has named the server already.
+// isRefusedByHBA reports whether pg_hba.conf does not admit the connection. Other refusals have the same SQLSTATE. The message names
+// the file in every language.
+func isRefusedByHBA(e *pgconn.PgError) bool {
+	return e.Code == invalidAuthorization && strings.Contains(e.Message, "pg_hba.conf")
+}
+
+// withoutAttempts returns the text of err. If err comes from attempts to connect to a single server, with and without TLS, one of
+// them is enough: the one that the server has answered with pg, or else the last one. The address is left out, because the caller
+// has named the server already. But if another attempt failed for a reason of its own, it may be the one that matters, so the
+// text is that of all attempts.
 func withoutAttempts(err error, pg *pgconn.PgError) string {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {
 		return err.Error()
 	}
-	server, reason := "", ""
-	for i, attempt := range connectAttempts(err) {
-		address, text, ok := strings.Cut(attempt.Error(), ": ")
-		if !ok || i > 0 && address != server {
+	attempts := connectAttempts(err)
+	chosen := len(attempts) - 1
+	for i, attempt := range attempts {
+		var answer *pgconn.PgError
+		if pg != nil && errors.As(attempt, &answer) && answer == pg {
+			chosen = i
+		}
+	}
+	server, reason, ok := strings.Cut(attempts[chosen].Error(), ": ")
+	if !ok {
+		return err.Error()
+	}
+	for i, attempt := range attempts {
+		address, text, _ := strings.Cut(attempt.Error(), ": ")
+		if address != server || i != chosen && text != reason && !isForTLS(attempt) {
 			return err.Error()
 		}
-		server, reason = address, text
 	}
 	if pg != nil {
 		reason = pg.Error()
 	}
 	return strings.Replace(err.Error(), connect.Error(), reason, 1)
+}
+
+// isForTLS reports whether an attempt to connect failed because the server does not admit a connection with TLS, or does not
+// admit one without it.
+func isForTLS(attempt error) bool {
+	var answer *pgconn.PgError
+	if errors.As(attempt, &answer) {
+		return isRefusedByHBA(answer)
+	}
+	return strings.Contains(attempt.Error(), "server refused TLS")
 }
 
 // urlPassword and dsnPassword match passwords in URLs and DSNs. Errors of pgx, a proxy or the server may quote these.

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"capture/internal/pgserver"
 )
@@ -47,6 +49,99 @@ func TestWrongPasswordAtSecondAttempt(t *testing.T) {
 		if class := Classify(err); class != map[bool]ErrorClass{true: Permanent, false: Unreachable}[mode == "disable"] {
 			t.Errorf("%s: class %d", mode, class)
 		}
+	}
+}
+
+// TestExplainKeepsTheAttemptThatMatters: of the attempts with and without TLS, one is enough only if the others say the same, or
+// no more than that the server wants the other kind.
+func TestExplainKeepsTheAttemptThatMatters(t *testing.T) {
+	t.Parallel()
+	certificate, key := selfSigned(t)
+	pair, err := tls.X509KeyPair(certificate, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const (
+		unencrypted = `28000 no pg_hba.conf entry for host "127.0.0.1", user "u", database "d", no encryption`
+		encrypted   = `28000 no pg_hba.conf entry for host "127.0.0.1", user "u", database "d", SSL encryption`
+		noCert      = "28000 connection requires a valid client certificate"
+		starting    = "57P03 the database system is starting up"
+		full        = "53300 sorry, too many clients already"
+	)
+	for name, c := range map[string]struct {
+		mode         string
+		byTLS, plain string // answers of the server, with SQLSTATE; "" cuts the connection
+		want, not    []string
+	}{
+		"TLS fails, and is required":    {"prefer", "broken", unencrypted, []string{"startup message: write failed", "no encryption"}, nil},
+		"both are cut":                  {"prefer", "broken", "", []string{"startup message: write failed", "failed to receive message"}, nil},
+		"TLS is off":                    {"prefer", "off", "", []string{"failed to receive message"}, []string{"refused TLS", "tls error"}},
+		"TLS is off, and not needed":    {"prefer", "off", full, []string{"too many clients"}, []string{"refused TLS", "tls error"}},
+		"TLS is off, and is tried last": {"allow", "off", unencrypted, []string{"no encryption"}, []string{"refused TLS", "tls error"}},
+		"neither is admitted":           {"prefer", encrypted, unencrypted, []string{"SSL encryption"}, []string{", no encryption"}},
+		"only TLS, with a certificate":  {"allow", noCert, unencrypted, []string{"client certificate"}, []string{"pg_hba.conf entry"}},
+		"both have the same answer":     {"prefer", starting, starting, []string{"starting up"}, []string{"tls error", "starting up (SQLSTATE 57P03) "}},
+		"both have answers":             {"prefer", full, starting, []string{"too many", "starting up"}, nil},
+	} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				answerLogin(conn, &tls.Config{Certificates: []tls.Certificate{pair}}, c.byTLS, c.plain)
+				conn.Close()
+			}
+		}()
+		cfg, err := ParseConfig(fmt.Sprintf("postgres://u@%s/d?sslmode=%s", listener.Addr(), c.mode))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Connect(testContext(t), cfg)
+		if err == nil {
+			t.Fatalf("%s: connected", name)
+		}
+		for _, word := range c.want {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %q lacks %q", name, err, word)
+			}
+		}
+		for _, word := range c.not {
+			if strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %q has %q", name, err, word)
+			}
+		}
+	}
+}
+
+// answerLogin refuses a client with the answer for a connection with TLS or without it.
+func answerLogin(conn net.Conn, config *tls.Config, byTLS, plain string) {
+	answer := plain
+	backend := pgproto3.NewBackend(conn, conn)
+	message, err := backend.ReceiveStartupMessage()
+	if _, ok := message.(*pgproto3.SSLRequest); ok && err == nil {
+		if byTLS == "off" {
+			conn.Write([]byte("N"))
+			return
+		}
+		conn.Write([]byte("S"))
+		if byTLS == "broken" {
+			return
+		}
+		answer = byTLS
+		secure := tls.Server(conn, config)
+		defer secure.Close()
+		backend = pgproto3.NewBackend(secure, secure)
+		_, err = backend.ReceiveStartupMessage()
+	}
+	if code, text, ok := strings.Cut(answer, " "); ok && err == nil {
+		backend.Send(&pgproto3.ErrorResponse{Severity: "FATAL", Code: code, Message: text})
+		backend.Flush()
 	}
 }
 
