@@ -1,9 +1,11 @@
 package restore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -78,6 +80,47 @@ func TestStagingHoldsNoLock(t *testing.T) {
 	if res := d.restore(o); res.Inserted.Rows != 4 {
 		t.Errorf("%+v", res)
 	}
+}
+
+// TestConnectionLostDuringCommit loses the connection before the commit is sent, and after that.
+func TestConnectionLostDuringCommit(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.CreateVotes(10)
+	path := d.Export("votes")
+	for _, sent := range []bool{false, true} {
+		d.Exec("TRUNCATE votes")
+		cfg := d.Config.Copy()
+		dial := cfg.DialFunc
+		cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, network, addr)
+			return &commitCutter{conn, sent}, err
+		}
+		_, err := restore.Restore(t.Context(), d.Connect(cfg), restore.Options{Path: path})
+		if err == nil || errors.Is(err, restore.ErrUnknownOutcome) != sent || !strings.Contains(err.Error(), "commit: ") || !strings.Contains(err.Error(), "closed") {
+			t.Errorf("sent %v: %v", sent, err)
+		}
+		if !sent && d.Query("SELECT count(*) FROM votes") != "0" {
+			t.Error("it was committed")
+		}
+	}
+}
+
+// commitCutter closes the connection when the commit is to be sent, or has just been sent.
+type commitCutter struct {
+	net.Conn
+	send bool
+}
+
+func (c *commitCutter) Write(p []byte) (int, error) {
+	if !bytes.Contains(p, []byte("commit\x00")) {
+		return c.Conn.Write(p)
+	}
+	defer c.Close()
+	if !c.send {
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(p)
 }
 
 // TestInterruptedRestoreLeavesNothing interrupts restores at many points.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"capture/internal/foreign"
 	"capture/internal/postgres"
@@ -80,10 +81,14 @@ func (r *restoration) run(ctx context.Context) (err error) {
 		return err
 	}
 	err = r.tx.Commit(ctx)
-	if err != nil && (ctx.Err() != nil || r.conn.IsClosed()) { // pgx closes a connection whose commit got no answer
-		return ErrUnknownOutcome
+	failed := postgres.ExplainRedacted("commit", err)
+	// pgx closes a connection whose commit got no answer. If it could not send the commit, the server rolls back. ErrConnClosed
+	// does not mean that, although it counts as safe to retry: pgx also returns it if the read of the answer fails.
+	unsent := pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed)
+	if err != nil && !unsent && (ctx.Err() != nil || r.conn.IsClosed()) {
+		return fmt.Errorf("%w (%w)", ErrUnknownOutcome, failed)
 	}
-	return postgres.ExplainRedacted("commit", err)
+	return failed
 }
 
 // readFirst reads the first row of the file, and makes the checks that need no more than that.
