@@ -64,6 +64,20 @@ func TestPageShowsTrends(t *testing.T) {
 	// A new vote changes both.
 	insert(rightToLeft, "{__proto__}", 0, 10)
 	p.waitFor(`document.querySelector("#questions li:first-child").innerText.replaceAll("\u00a0", " ").includes("12 of 12 tagged votes negative (100 %)")`)
+
+	// The short list has five questions and the selected one. The rest can be shown, if there is a rest.
+	for _, question := range []string{"Four", "Five", "Six"} {
+		insert(question, "{Incorrect}", 20, 1)
+	}
+	p.waitFor(`document.querySelectorAll("#questions button").length === 5 && document.querySelector("#questions-more").innerText === "Show 1 more"`)
+	p.click("#questions-more")
+	p.waitFor(`document.querySelectorAll("#questions button").length === 6 && document.querySelector("#questions-more").innerText === "Show fewer"`)
+	p.click("#questions li:last-child button")
+	p.waitFor(`document.querySelectorAll("#votes li").length === 1 && document.querySelector("#questions-more").hidden`)
+	p.reload()
+	p.waitFor(`document.querySelectorAll("#questions button").length === 6 && document.querySelector("#questions-more").hidden`)
+	p.click("#question-remove")
+	p.waitFor(`document.querySelectorAll("#questions button").length === 5 && document.querySelector("#questions-more").innerText === "Show 1 more"`)
 	if p.eval("document.documentElement.scrollWidth <= 390") != true {
 		t.Error("the page is wider than the screen")
 	}

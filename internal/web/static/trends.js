@@ -50,12 +50,13 @@ export function showQuestions(questions, days, chosen, choose) {
   $("questions-none").hidden = questions.length > 0;
   const list = $("questions");
   const focused = list.contains(document.activeElement) ? document.activeElement.dataset.question : null;
-  const shown = questions.filter((question, i) => showsAll || i < shortList || question.id === chosen);
+  const short = questions.filter((question, i) => i < shortList || question.id === chosen);
+  const shown = showsAll ? questions : short;
   list.replaceChildren(...shown.map((question) => el("li", {}, questionButton(question, chosen, choose))));
   if (focused) list.querySelector(`[data-question="${CSS.escape(focused)}"]`)?.focus();
   const more = $("questions-more");
-  more.hidden = questions.length <= shortList;
-  more.textContent = showsAll ? "Show fewer" : `Show ${formatCount(questions.length - shown.length)} more`;
+  more.hidden = short.length === questions.length;
+  more.textContent = showsAll ? "Show fewer" : `Show ${formatCount(questions.length - short.length)} more`;
   more.onclick = () => {
     showsAll = !showsAll;
     showQuestions(questions, days, chosen, choose);
