@@ -213,7 +213,8 @@ type questionCount struct {
 
 // worst returns the questions with the most negative votes, the worst first.
 func (g *questionGroups) worst() []questionCount {
-	// If not all questions were counted, those with a single negative vote would be an arbitrary choice.
+	// If not all questions were counted, chance decides which of those with few negative votes were. Those with a single one, of
+	// which there may be millions, are left out. Others that were counted are better than a shorter list.
 	minimum := 1
 	if !g.complete {
 		minimum = 2
