@@ -60,8 +60,8 @@ var sqlStates = map[string]struct {
 	"0A000":              {class: Permanent},
 	invalidAuthorization: {class: Permanent},
 	"28P01": {Unreachable, "the password is wrong, or the user does not exist",
-		"correct the user or password in --database-url, PGPASSWORD or the password file; capture setup --role NAME, run by an administrator, creates a role; " +
-			"with --database-auth azure, capture doctor prints the SQL that creates it"},
+		"correct the user or password in --database-url, PGPASSWORD or the password file; capture setup --role NAME, run by an administrator, creates a role " +
+			"without a password, so set one afterwards with ALTER ROLE; with --database-auth azure, capture doctor prints the SQL that creates the role"},
 	"40001": {Unreachable, "the standby cancelled the read, because it had to replay changes of rows that the read still needed",
 		"on the standby: ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf(); or raise max_standby_streaming_delay"},
 	"3D000": {Unreachable, "the database does not exist", "correct the database name in --database-url or PGDATABASE"},
