@@ -62,8 +62,15 @@
 //   - open_transactions.go: transactions that a new slot waits for
 //   - doctor.go, doctor_sources.go, doctor_columns.go: capture doctor; what each source needs; columns that say less in the file
 //
-// A finding of capture doctor has the text of the check that made it. Checks of doctor alone are in the files doctor*.go. The
-// others are checks that every source makes, too: table_checks.go refuses tables, server.go servers,
-// replica_identity.go and publication.go publications, and triggers.go triggers. explain.go and sqlstate.go have the texts of
-// errors that the server itself returns. Findings about this machine are in cmd/capture/doctor.go.
+// A finding of capture doctor has the text of the check that made it:
+//
+//   - table_checks.go: tables that capture refuses
+//   - server.go: servers that it refuses
+//   - publication.go, replica_identity.go: publications that it refuses
+//   - triggers.go: triggers that it refuses
+//   - explain.go, sqlstate.go: errors that the server itself returns
+//   - doctor.go, doctor_sources.go, doctor_columns.go: all other findings about the database
+//   - cmd/capture/doctor.go: findings about this machine
+//
+// Every source makes the checks of the first four, too.
 package postgres

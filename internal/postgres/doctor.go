@@ -270,7 +270,7 @@ func (d *doctor) checkSize(ctx context.Context) {
 		return
 	}
 	found := formatBytes(bytes) + " in the database"
-	if rows > 0 { // otherwise nobody has analyzed the table yet
+	if rows > 0 { // otherwise the table is empty, or nobody has analyzed it yet
 		found += fmt.Sprintf(", about %d rows", rows)
 	}
 	// The rows are larger as JSON than in the table, which compresses long values. While the file is replaced, it exists

@@ -72,7 +72,7 @@ func (m *stagedMerge) write(ctx context.Context) error {
 				Reason: "rows of the file exchange values of a unique constraint, so they are deleted and inserted again",
 				Hint:   fmt.Sprintf("GRANT DELETE ON %s TO …;", m.table.Name().Quoted()),
 			}
-		case errors.As(err, new(*postgres.Problem)): // a foreign key is violated, whichever way writes the rows
+		case errors.As(err, new(*postgres.Problem)): // such as for rules or a violated foreign key: no other way would help
 			return err
 		case m.planned.overwritten == 0, !isDisplaced(err) && i != parking && i != len(ways)-1:
 			return m.explainRefused(ctx, err)

@@ -27,7 +27,7 @@
 //   - export.go, csv.go: votes as a download
 //   - download.go, conditional.go, snapshot.go: feedback.json, and the forced flush
 //   - health.go, metrics.go, debug.go: health, metrics, Go's profiles
-//   - markdown.go: answers in Markdown
+//   - markdown.go: the answer of a vote, parsed from Markdown
 //
 // Votes in memory:
 //

@@ -72,7 +72,7 @@ export class VoteList {
 
   async loadMore() {
     if (this.#list.next === null) return;
-    if (this.#request) { // the first page is being loaded again
+    if (this.#request) { // the first page is being loaded
       this.#moreWanted = true;
       return;
     }
