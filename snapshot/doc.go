@@ -53,13 +53,14 @@
 //
 // # Files
 //
-//   - table.go, view.go, write.go: Table, View, and how a View becomes JSON
+//   - table.go, view.go, viewjson.go: Table, View, and how a View becomes JSON
 //   - tree.go, split.go, group.go, leaf.go, page.go: the tree and its nodes, how they split and merge; the size limits of a page and
 //     of a row
-//   - rebase.go, pending.go: older versions of a page; new lines of a large transaction, put together by page
+//   - rebase.go, pendinglines.go: older versions of a page; new lines of a large transaction, put together by page
 //   - txbuffer.go, prefault.go: small transactions
-//   - reload.go, seen.go, stored.go: reloads, and the rows that they have seen; loading the rows of the file
-//   - horizon.go, place.go: the horizon of the rows, and the server and table that it is valid for
-//   - omit.go, omitted.go: rows that do not fit into memory, in a transaction and in a View
-//   - cache.go, evict.go, retired.go, pagefile.go: the memory limit, which page is evicted, pages of old Views, the spill file
+//   - reload.go, seenrows.go, loadfile.go: reloads, and the rows that they have seen; loading the rows of the file
+//   - horizon.go: the horizon of the rows, and the server and table that it is valid for
+//   - omittedrows.go: rows that do not fit into memory, in a transaction and in a View
+//   - cache.go, evict.go, retiredpages.go: the memory limit; which page is evicted; pages of old Views
+//   - spilledpage.go: the format of a page in the spill file
 package snapshot

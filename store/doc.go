@@ -8,51 +8,38 @@
 //
 //	write.go            the steps, their order, and what a crash leaves after each of them
 //	write_strategy.go   how a version gets to disk: from which size it is patched, and when it is written whole
-//	patch.go            patches the shadow file or a clone; inplace_linux.go explains why readers do not notice
-//	sequential.go       writes a whole file and hashes it at the same time
+//	patch.go            patches the shadow file or a clone; patchinplace_linux.go explains why readers do not notice
+//	writewhole.go       writes a whole file and hashes it at the same time
 //	digest.go           updates the SHA-256 of a file after a small change
-//	tempfile.go         manages the temporary name and the file that has it
-//	share.go            handles what differs on a network share; filesystem.go tests what the file system can do
+//	tempfile.go         makes the temporary names, and manages the file that has one
+//	networkshare.go     handles what differs on a network share; filesystem.go tests what the file system can do
 //
 // These files contain what a Write works with:
 //
-//	file.go             File, Open and Close; written.go has what a Write leaves on disk
-//	paths.go            makes the names of the files, also the temporary ones
-//	content.go          the bytes of a version
+//	file.go             File, Open and Close; lastwritten.go has what a Write leaves on disk
+//	filecontent.go      the bytes of a version
 //	shadow.go           the version before the current one, which the next Write patches
 //	lock.go             the lock of the file; lockword.go is for network shares, where locks may fail
-//	device.go           notices that the folder is on another device than at Open; mount_linux.go finds mounted files
+//	devicechange.go     notices that the folder is on another device than at Open; mount_linux.go finds mounted files
 //	writeback_linux.go  starts to write to the disk before fsync
 //
 // These files do the rest:
 //
-//	load.go             loads the rows of the file into a Table; filerows.go reads them, hashingreader.go hashes them
+//	load.go             loads the rows of the file into a Table; loadrows.go reads them, hashingreader.go hashes them
 //	horizon.go          the horizon in the manifest
-//	prewrite.go         the start of a version, which writeahead.go writes
-//	existing.go         checks the file that Open finds, and limits how much of it is hashed
+//	existingfile.go     checks the file that Open finds, and limits how much of it is hashed
 //	quarantine.go       keeps a damaged file under another name
 //	adopt.go            makes a copy from elsewhere the file of an empty folder
 //	writeahead.go       writes a file while its table is still being copied
-//	idle.go             completes the manifest and makes the shadow file while the table does not change
-//	standing.go         decides whether the current file must be kept before it is replaced
-//	space.go            drops kept states for a write that lacks room
+//	idlework.go         completes the manifest and makes the shadow file while the table does not change
+//	keepstate.go        decides whether the current file must be kept before it is replaced
+//	diskspace.go        drops kept states for a write that lacks room
 //	readback.go         reads the file and compares it with its manifest
-//	lines.go            writes JSON lines to another file than feedback.json
+//	reasons.go          the reasons for a Write
+//	jsonlines.go        writes JSON lines to another file than feedback.json
 //
 // Package [capture/store/manifest] describes the file, [capture/store/loss] finds out what a Write would remove,
 // [capture/store/kept] keeps the states before, and [capture/store/disk] has what all of them do with files. Package
 // [capture/store/placement] decides where the rows are placed in a file that is patched. Package
 // [capture/store/retention] decides which earlier states stay.
 package store
-
-import "capture/store/manifest"
-
-// Reasons for which a file is written.
-const (
-	ReasonStart    manifest.Reason = "start"    // the first copy of the table is complete
-	ReasonChange   manifest.Reason = "change"   // the table changed
-	ReasonInterval manifest.Reason = "interval" // a new flush interval began
-	ReasonForced   manifest.Reason = "forced"   // somebody asked the daemon to write the file
-	ReasonStop     manifest.Reason = "stop"     // the daemon stops
-	ReasonExport   manifest.Reason = "export"   // somebody asked for a file while no daemon runs
-)

@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"errors"
 
 	"capture/snapshot"
+	"capture/store/disk"
 	"capture/store/placement"
 )
 
@@ -60,4 +62,73 @@ func (f *File) discardPrewrite() {
 	if _, ok := f.temp.use.(*prewrite); ok {
 		f.temp.discard()
 	}
+}
+
+// prewrite is the start of a future version, under the temporary name. It is written while a large table is still being copied.
+// Readers see this file only after a Write has completed and published it.
+type prewrite struct {
+	*sequentialWriter
+	regions   []placement.Region // regions that are written; the last one may be incomplete
+	rewritten int64              // number of bytes that were written and then discarded by a rewind
+}
+
+const (
+	prewriteStep   = 8 << 20 // number of bytes of a step; a Write may run after each step
+	rewrittenShare = 4       // divisor: the prewrite ends if it has rewritten more than a step plus 1/rewrittenShare of its length
+)
+
+var errRewritten = errors.New("the rows do not come in the order of their keys")
+
+// extend writes the next step of c, the newest state of the copy. It reports whether all regions but the last are written.
+func (p *prewrite) extend(c *content) (done bool, err error) {
+	growing := len(c.Regions) - 1 // index of the last part, to which rows are still being added
+	same := commonPrefix(p.regions, c.Regions[:growing])
+	if same < len(p.regions) {
+		before := p.end()
+		p.rewindTo(c.PieceOff(same))
+		if p.rewritten += before - p.end(); p.rewritten > prewriteStep+p.end()/rewrittenShare {
+			return false, errRewritten
+		}
+	}
+	to := same
+	for n := int64(0); to < growing && n < prewriteStep; to++ {
+		n += c.PieceBytes(to)
+	}
+	p.regions = append(p.regions[:same], c.Regions[same:to]...)
+	return to == growing, p.writePieces(c, to)
+}
+
+// isStartOf reports whether at least half of the written regions are also the first ones of a version with these parts.
+func (p *prewrite) isStartOf(parts []snapshot.Part) bool {
+	same := 0
+	for same < min(len(p.regions), len(parts)) && p.regions[same].PartID == parts[same].ID() {
+		same++
+	}
+	return same > 0 && same >= len(p.regions)/2
+}
+
+// finish completes the file so that it is the pending version v, syncs it and closes it.
+func (p *prewrite) finish(v *pendingVersion) error {
+	same := commonPrefix(p.regions, v.Regions)
+	p.rewindTo(v.PieceOff(min(same, v.Pieces()-1)))
+	v.bytesWritten, v.digest = v.Bytes, p.digest
+	if err := p.sequentialWriter.finish(&v.content); err != nil {
+		return err
+	}
+	if err := p.file.Truncate(v.Bytes); err != nil { // the file may have been longer
+		return err
+	}
+	return disk.SyncAndClose(p.file)
+}
+
+// Close closes the file.
+func (p *prewrite) Close() error { return p.file.Close() }
+
+// commonPrefix returns the number of regions at the start that are equal in a and b.
+func commonPrefix(a, b []placement.Region) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
 }

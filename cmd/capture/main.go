@@ -1,9 +1,9 @@
 // Command capture keeps a live JSON fallback of one Postgres table.
 //
-// Each command has its own file. The other files are shared by several commands: flags.go defines the flags, flagtypes.go
-// their types, help.go the output of --help, errors.go the exit codes, format.go, statustext.go, progress.go and terminal.go
-// the output, and client.go the requests to a running daemon. daemon.go assembles the daemon for run and demo, copies.go sets
-// where copies are kept, and heap.go limits the memory of Go's runtime.
+// Each command has its own file; statuswatch.go is capture status --watch. The other files are shared by several commands:
+// flags.go defines the flags, flagtypes.go their types, help.go the output of --help, errors.go the exit codes, format.go,
+// statustext.go, progress.go and terminal.go the output, and client.go the requests to a running daemon. daemon.go assembles
+// the daemon for run and demo, copies.go sets where copies are kept, and heap.go limits the memory of Go's runtime.
 package main
 
 import (

@@ -2,9 +2,55 @@ package snapshot
 
 import (
 	"maps"
+	"slices"
 
 	"capture/snapshot/rowjson"
 )
+
+// Omitted is a row of the Postgres table that does not fit into memory. A View has only its key and size.
+type Omitted struct {
+	Key   rowjson.Key
+	Bytes int64 // approximate length of the row's line; at least the length of the part that was read
+}
+
+// omittedRows maps the key of each omitted row to the sizes of its columns in bytes. A committed map never changes: a
+// transaction copies it before its first change. The map is small, since every omitted row is large.
+type omittedRows map[string][]int64
+
+func (o omittedRows) at(key string) Omitted {
+	row := Omitted{Key: rowjson.Key(key)}
+	for _, n := range o[key] {
+		row.Bytes += n
+	}
+	return row
+}
+
+// OmittedRows returns the number of rows that the Postgres table has but the View lacks, because they do not fit into memory.
+func (v *View) OmittedRows() int { return len(v.omitted) }
+
+// IsOmitted reports whether the row with the given key is omitted.
+func (v *View) IsOmitted(key rowjson.Key) bool {
+	_, omitted := v.omitted[string(key)]
+	return omitted
+}
+
+// Omitted returns at most n omitted rows: those with the lowest keys, in key order.
+func (v *View) Omitted(n int) []Omitted {
+	var first []string // sorted
+	for key := range v.omitted {
+		if len(first) == n && (n == 0 || key >= first[n-1]) {
+			continue
+		}
+		i, _ := slices.BinarySearch(first, key)
+		first = slices.Insert(first, i, key)
+		first = first[:min(n, len(first))]
+	}
+	rows := make([]Omitted, len(first))
+	for i, key := range first {
+		rows[i] = v.omitted.at(key)
+	}
+	return rows
+}
 
 // Omit records in the open transaction that the row with the given key exists but does not fit into memory. It deletes the
 // row's line from the Table. sizes is the approximate number of bytes of each column in the line; Omit does not copy it. The
