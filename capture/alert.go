@@ -21,8 +21,10 @@ import (
 )
 
 const (
-	alertTimeout      = 10 * time.Second // timeout of one request
-	longestAlertRetry = time.Minute      // longest pause between attempts to post an alert
+	alertCheckInterval = time.Second      // time between checks for conditions that are worth an alert
+	alertTimeout       = 10 * time.Second // timeout of one request
+	firstAlertRetry    = 5 * time.Second  // first pause between attempts to post an alert; the pauses double
+	longestAlertRetry  = time.Minute      // longest of these pauses
 )
 
 // Alert is the JSON object that is posted to --alert-url. Programs read its fields, and a Slack-compatible webhook shows Text.

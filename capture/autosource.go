@@ -23,6 +23,8 @@ const (
 	// cause is temporary, for example because all slots are in use.
 	permanentProbeInterval = time.Hour
 	transientProbeInterval = time.Minute
+	// setupCheckInterval is the time between checks for a publication and triggers that capture setup may have created.
+	setupCheckInterval = time.Minute
 	// maxUnknownFailures is the number of successive failures for an unknown reason after which a source counts as
 	// unavailable, if the database accepts ordinary connections meanwhile.
 	maxUnknownFailures = 3

@@ -6,6 +6,14 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
+// The pauses between attempts to follow the table.
+const (
+	firstRetry   = 200 * time.Millisecond // pause after the first failed attempt
+	longestRetry = 10 * time.Second       // longest pause between attempts
+	retrySpread  = 0.5                    // random share of a pause, so that not all clients return to a database at once
+	stableAfter  = 5 * time.Second        // time that a source must follow before the pauses are short again
+)
+
 // newBackOff returns a sequence of pauses that double from first to longest. Each pause is random: between (1-spread) and
 // (1+spread) times its length.
 func newBackOff(first, longest time.Duration, spread float64) *backoff.ExponentialBackOff {

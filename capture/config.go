@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -185,4 +186,30 @@ func (cfg *Config) env(kind string, progress *source.Progress) *source.Env {
 	}
 	env.Copy.Rate = cfg.CopyRate
 	return env
+}
+
+// intervals are the intervals of the daemon's parts. Only tests set them. The defaults are constants in the files of the parts.
+type intervals struct {
+	probe       time.Duration // time between probes for a better source; zero for a time that depends on the cause
+	setupCheck  time.Duration // time between checks for a publication and triggers that capture setup may have created
+	volumeCheck time.Duration // time between measurements of the volumes
+	keptCheck   time.Duration // time between checks for losses that are not acknowledged
+	alertCheck  time.Duration // time between checks for conditions that are worth an alert
+	uploadCheck time.Duration // time between checks whether an upload is due
+	uploadDelay time.Duration // time from a change to its upload
+	heartbeat   time.Duration // time between heartbeats
+	alertRetry  time.Duration // pause before the first retry of an alert; the pauses double up to longestAlertRetry
+}
+
+// withDefaults returns i with the default in place of each zero, except for probe.
+func (i intervals) withDefaults() intervals {
+	i.setupCheck = cmp.Or(i.setupCheck, setupCheckInterval)
+	i.volumeCheck = cmp.Or(i.volumeCheck, volumeCheckInterval)
+	i.keptCheck = cmp.Or(i.keptCheck, keptCheckInterval)
+	i.alertCheck = cmp.Or(i.alertCheck, alertCheckInterval)
+	i.uploadCheck = cmp.Or(i.uploadCheck, uploadCheckInterval)
+	i.uploadDelay = cmp.Or(i.uploadDelay, uploadDelay)
+	i.heartbeat = cmp.Or(i.heartbeat, heartbeatInterval)
+	i.alertRetry = cmp.Or(i.alertRetry, firstAlertRetry)
+	return i
 }

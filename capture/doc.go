@@ -34,18 +34,18 @@
 // The daemon, and which source runs:
 //
 //   - daemon.go, export.go: the daemon; reading the table once without one
-//   - config.go, intervals.go, memorylimit.go: settings and limits; how often the parts act; memory for rows, the largest row
-//   - supervisor.go, backoff.go: one source after the other, and the pauses between them
+//   - config.go, memorylimit.go: settings and limits; memory for rows, the largest row
+//   - supervisor.go, backoff.go: one source after the other; the pauses between them
 //   - barrier.go: barriers, and other waits for a state of the supervisor
 //   - autosource.go: the source auto
-//   - database.go: connection settings that may change
+//   - databasereload.go: connection settings that may change
 //
 // Writing the file:
 //
 //   - flush.go: the flusher
 //   - flushschedule.go: when the next write is due; the pauses after a failed write
-//   - storedrows.go, previous.go: rows that an earlier run left in the file, for the source and while the database is away
-//   - fetch.go: a copy from elsewhere as the first file of an empty machine
+//   - restart.go, previousrows.go: rows that an earlier run left in the file: for the source; while the database is away
+//   - fetchcopy.go: a copy from elsewhere as the first file of an empty machine
 //   - kept.go: kept states
 //
 // Copies off the machine:
@@ -55,12 +55,13 @@
 //
 // Monitors:
 //
-//   - memory.go, omitted.go, volumes.go, verify.go: memory, rows that do not fit into it, volumes, comparisons with the table
+//   - memorymonitor.go, omittedrows.go: memory, and rows that do not fit into it
+//   - volumes.go, verify.go: volumes, and comparisons with the table
 //   - alert.go, heartbeat.go: alerts, and signs of life
 //
 // Reports:
 //
-//   - status.go, filestatus.go, copiesstatus.go, conditions.go: the status, and the checks in it
-//   - metrics.go, reportmetrics.go: metrics that the parts count, and metrics that come from the status
-//   - times.go: times and durations as the reports show them
+//   - status.go, filestatus.go, copiesstatus.go: the status, which is the answer of /readyz
+//   - readychecks.go: the checks in the status, and the conditions that the parts report
+//   - metrics.go, statusmetrics.go: metrics that the parts count, and metrics that come from the status
 package capture

@@ -12,6 +12,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
+// heartbeatInterval is the time between heartbeats.
+const heartbeatInterval = time.Minute
+
 // heartbeat requests a URL about once a minute while all is well, so that a service outside notices when capture, its machine or
 // its network is gone. No heartbeat is sent while capture is not ready or the check of copies fails.
 type heartbeat struct {

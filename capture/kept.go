@@ -18,6 +18,9 @@ import (
 // lossCondition is the name of the condition and the alert for losses of rows that are neither acknowledged nor over.
 const lossCondition = "loss"
 
+// keptCheckInterval is the time between checks for losses that are not acknowledged.
+const keptCheckInterval = 5 * time.Second
+
 // KeptStatus describes the kept states of the file.
 type KeptStatus struct {
 	States int        `json:"states"`

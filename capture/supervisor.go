@@ -22,13 +22,6 @@ import (
 	"capture/store"
 )
 
-const (
-	firstRetry   = 200 * time.Millisecond // pause after the first failed attempt
-	longestRetry = 10 * time.Second       // longest pause between attempts
-	retrySpread  = 0.5                    // random share of a pause, so that not all clients return to a database at once
-	stableAfter  = 5 * time.Second        // time that a source must follow before the pauses are short again
-)
-
 // The states of a daemon: the phase of the source that runs, or waiting.
 const (
 	stateConnecting = string(source.Connecting)

@@ -69,6 +69,9 @@ type uploader struct {
 // pruneInterval is the time between two listings of the states to find those that the policy does not cover.
 const pruneInterval = 15 * time.Minute
 
+// uploadCheckInterval is the time between checks whether an upload is due.
+const uploadCheckInterval = time.Second
+
 func newUploader(cfg *Config, file *store.File, view func() *snapshot.View, newestView func(context.Context) (*snapshot.View, error), m *metrics) *uploader {
 	now := time.Now()
 	u := &uploader{

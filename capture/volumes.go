@@ -13,6 +13,9 @@ import (
 	"capture/store"
 )
 
+// volumeCheckInterval is the time between measurements of the volumes.
+const volumeCheckInterval = 15 * time.Second
+
 // volumeHysteresis is the number of percentage points below the warning level at which a warning ends.
 const volumeHysteresis = 2
 

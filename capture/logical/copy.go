@@ -57,7 +57,7 @@ func (s *Source) importSnapshot(ctx context.Context, start slotSnapshot) (conn *
 		if err := tablecopy.ImportSnapshot(ctx, s.env, conn, s.table, start.name); err != nil {
 			return fmt.Errorf("copy table %s: %w", s.table.Name(), err)
 		}
-		return s.standby.exec(ctx, fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d", s.env.Timeouts.FrozenClient.Milliseconds()))
+		return s.standby.exec(ctx, fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d", tablecopy.FrozenClientTimeout(s.env).Milliseconds()))
 	})
 	return conn, err
 }
@@ -72,7 +72,7 @@ type slotKeeper struct {
 
 // check pings the replication connection if a ping is due, and checks the slot. The tablecopy.Watchdog calls it.
 func (k *slotKeeper) check(copying context.Context, conn *pgx.Conn) error {
-	if time.Since(k.lastPing) > k.env.Timeouts.FrozenClient/6 {
+	if time.Since(k.lastPing) > tablecopy.FrozenClientTimeout(k.env)/6 {
 		k.lastPing = time.Now()
 		err := k.withIdleTimeout(k.ctx, func(ctx context.Context) error { return k.standby.exec(ctx, "SELECT 1") })
 		if err != nil {

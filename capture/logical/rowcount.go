@@ -1,6 +1,7 @@
 package logical
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,9 @@ import (
 	"capture/snapshot"
 )
 
+// rowCountInterval is the time between two counts of the rows.
+const rowCountInterval = time.Hour
+
 // rowCounter compares the number of rows in dst with that in the database at regular intervals. It detects lost or doubled
 // rows, although no cause of either is known.
 type rowCounter struct {
@@ -25,7 +29,7 @@ type rowCounter struct {
 
 // run compares the numbers at each interval until ctx ends. It returns a *source.ResyncError if they differ.
 func (c *rowCounter) run(ctx context.Context) error {
-	tick := time.NewTicker(c.env.Timeouts.RowCount)
+	tick := time.NewTicker(cmp.Or(c.env.Timeouts.RowCount, rowCountInterval))
 	defer tick.Stop()
 	for {
 		select {

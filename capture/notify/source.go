@@ -2,9 +2,17 @@
 //
 // The listener receives the keys of changed rows and adds them to the pending keys. The loop of [Source] reads these rows in
 // rounds. Regular checks detect changes that no notification reports.
+//
+// # Files
+//
+//   - source.go: Source and its rounds
+//   - listener.go, pendingkeys.go: the listener; the keys to read, and from how many on the whole table is read
+//   - lostnotifications.go: the regular checks
+//   - triggers.go: the triggers
 package notify
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -31,6 +39,8 @@ const (
 	// such a notification.
 	firstFullReadPause   = time.Second
 	longestFullReadPause = 10 * time.Second
+
+	markerTimeout = 3 * time.Second // longest wait for a marker
 )
 
 // Source follows a table by notifications.
@@ -316,7 +326,7 @@ func (s *Source) completeBatch(ctx context.Context, tx pgx.Tx, b *keyBatch, forc
 // the marker does not arrive in time, waitForMarker turns b into a full read, which needs no marker. A marker is late, for
 // example, while a commit that notifies waits for a synchronous standby.
 func (s *Source) waitForMarker(ctx context.Context, b *keyBatch) {
-	waiting, cancel := context.WithTimeout(ctx, s.env.Timeouts.Marker)
+	waiting, cancel := context.WithTimeout(ctx, cmp.Or(s.env.Timeouts.Marker, markerTimeout))
 	defer cancel()
 	s.marker++
 	// The marker's commit need not be flushed to disk, because nothing depends on it after a crash.

@@ -11,6 +11,10 @@ import (
 	"capture/internal/postgres"
 )
 
+// checkInterval is the usual time between two regular checks of a source: of the catalog, the publication and the triggers, and
+// of the WAL that a slot retains.
+const checkInterval = 2 * time.Second
+
 // CheckLoop calls check once per [Timeouts.Check] until ctx ends. It returns an error of check that must end the source: a
 // *ResyncError, or a problem with the table or the server. Any other error concerns only the connection that check uses. It
 // becomes a condition until check succeeds again. The connection that delivers the changes reports its own errors.

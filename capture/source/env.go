@@ -19,7 +19,7 @@ type Env struct {
 	Database *pgx.ConnConfig
 	Table    postgres.Name
 	Logger   hclog.Logger
-	Timeouts Timeouts // timeouts without zeros (see WithDefaults)
+	Timeouts Timeouts // result of WithDefaults
 	Copy     CopyOptions
 	Progress *Progress
 
@@ -66,27 +66,6 @@ func (e *Env) WarnInvalidUTF8() {
 	if e.Progress.SetCondition("encoding", text) {
 		e.Logger.Warn(text, "table", e.Table.String())
 	}
-}
-
-// Timeouts are the intervals after which a source checks something or gives up. Only tests set them.
-type Timeouts struct {
-	Idle         time.Duration // time without data from the server after which its connection counts as dead
-	Ping         time.Duration // interval at which a server that sends nothing is asked for a reply
-	Check        time.Duration // time between regular checks for what a source's changes do not show, such as a new definition of the table
-	RowCount     time.Duration // interval at which the table's rows are counted
-	FrozenClient time.Duration // time after which the server ends the sessions of a copy if this process is frozen
-	Marker       time.Duration // longest wait for a marker among the notifications, after which the whole table is read
-}
-
-// WithDefaults returns t with the usual values in place of zeros.
-func (t Timeouts) WithDefaults() Timeouts {
-	t.Idle = cmp.Or(t.Idle, postgres.DefaultIdleTimeout)
-	t.Ping = cmp.Or(t.Ping, 10*time.Second)
-	t.Check = cmp.Or(t.Check, 2*time.Second)
-	t.RowCount = cmp.Or(t.RowCount, time.Hour)
-	t.FrozenClient = cmp.Or(t.FrozenClient, 2*time.Minute)
-	t.Marker = cmp.Or(t.Marker, 3*time.Second)
-	return t
 }
 
 // CopyOptions are the settings for copies of the whole table.

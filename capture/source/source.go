@@ -5,6 +5,13 @@
 // single call of Follow.
 //
 // The packages logical, notify and poll each have a Source. Package capture runs one at a time.
+//
+// # Files
+//
+//   - source.go, env.go: Source; what a source can use
+//   - timeouts.go, checkloop.go: when a source gives up; the regular checks, and how often they run
+//   - roundbarrier.go: barriers of the sources that read the table in rounds
+//   - progress.go, commitlines.go: what a source reports; the lines of usage.log for commits
 package source
 
 import (

@@ -16,13 +16,12 @@
 //
 // # Files
 //
-//   - copy.go, resync.go: the Copier; why the whole table is copied
+//   - copy.go, resync.go: the Copier; why the whole table is copied, and not only what has changed
 //   - connections.go, pipeline.go: the number of connections and the page ranges that they read; the pipeline
-//   - batch.go, binary.go, skip.go: encoded rows; COPY's binary format; rows that are too large
+//   - batch.go, copydecoder.go, omittedrows.go: encoded rows; COPY's binary format; rows that are too large
 //   - ratelimit.go: --copy-rate
-//   - watchdog.go: the Watchdog
-//   - reader.go, durable.go: the Reader; when the rows that it has read get a horizon
-//   - storedrows.go: whether rows in the file can be brought up to date
+//   - watchdog.go: the Watchdog, and when it ends a read
+//   - reader.go, durablehorizon.go: the Reader; when the rows that it has read get a horizon
 package tablecopy
 
 import (
@@ -179,7 +178,7 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	// (A Watchdog also sets the timeout, but only after this function has returned.)
 	tx, err := postgres.Begin(ctx, conn, fmt.Sprintf(`ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT %s;
 		SET LOCAL idle_in_transaction_session_timeout = %d; %s`,
-		postgres.QuoteLiteral(snapshotName), env.Timeouts.FrozenClient.Milliseconds(), lockTableSQL(table)))
+		postgres.QuoteLiteral(snapshotName), FrozenClientTimeout(env).Milliseconds(), lockTableSQL(table)))
 	if err != nil {
 		return fmt.Errorf("import the snapshot: %w", err)
 	}

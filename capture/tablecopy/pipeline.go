@@ -77,7 +77,7 @@ func (p *copyPipeline) run(ctx context.Context) error {
 	}
 	p.env.Progress.StartRead(size.rows)
 	if rate := p.env.Copy.Rate; rate > 0 {
-		p.limiter = newRateLimiter(rate, p.env.Timeouts.FrozenClient/4)
+		p.limiter = newRateLimiter(rate, FrozenClientTimeout(p.env)/4)
 	}
 	connections, snapshotName := size.chooseConnections(&p.env.Copy), ""
 	if connections > 1 {

@@ -1,6 +1,7 @@
 package tablecopy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,14 @@ import (
 // WatchdogInterval is the time between two checks of a Watchdog. A shorter read over one connection ends before the Watchdog
 // opens its own.
 const WatchdogInterval = 500 * time.Millisecond
+
+// frozenClientTimeout is the usual FrozenClientTimeout.
+const frozenClientTimeout = 2 * time.Minute
+
+// FrozenClientTimeout returns the time after which the server ends the sessions of a copy if this process is frozen.
+func FrozenClientTimeout(env *source.Env) time.Duration {
+	return cmp.Or(env.Timeouts.FrozenClient, frozenClientTimeout)
+}
 
 // CheckFunc is an additional check during a long read. If it returns a *source.ResyncError, the read ends. Any other error is
 // ignored, because the connection of the check may recover.
@@ -65,7 +74,7 @@ const socketBuffers = 8 << 20
 // nobody reads; it counts from the last byte for which the receiver had room. (statement_timeout would end a slow copy, but not
 // a session that waits to send. Over a Unix socket, nothing ends a session that waits to send.)
 func (w *Watchdog) AddSession(ctx context.Context, conn *pgx.Conn) error {
-	frozen := w.env.Timeouts.FrozenClient
+	frozen := FrozenClientTimeout(w.env)
 	if rate := w.env.Copy.Rate; rate > 0 {
 		frozen += min(time.Duration(socketBuffers/float64(rate)*float64(time.Second)), 24*time.Hour)
 	}

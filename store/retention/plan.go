@@ -93,6 +93,10 @@ func classify(states []State, policy Policy, now time.Time) []class {
 	return classes
 }
 
+// lossDays is the number of days for which states before losses are kept. For each day, only the one with the most rows is
+// kept.
+const lossDays = 30
+
 // classifyLosses calls keep for each state that stays because it precedes a loss.
 func classifyLosses(states []State, now time.Time, keep func(int, class)) {
 	largest, largestOfDay := -1, map[int64]int{}

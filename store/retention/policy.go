@@ -26,10 +26,6 @@ import (
 // losses.
 type Policy struct{ Hours, Days, Weeks int }
 
-// lossDays is the number of days for which states before losses are kept. For each day, only the one with the most rows is
-// kept.
-const lossDays = 30
-
 // Default is the policy of `capture run`.
 var Default = Policy{Hours: 24, Days: 7, Weeks: 4}
 

@@ -1,0 +1,31 @@
+package source
+
+import (
+	"cmp"
+	"time"
+
+	"capture/internal/postgres"
+)
+
+// Timeouts are the intervals after which a source checks something or gives up. Only tests set them.
+type Timeouts struct {
+	Idle  time.Duration // time without data from the server after which its connection counts as dead
+	Ping  time.Duration // interval at which a server that sends nothing is asked for a reply
+	Check time.Duration // time between regular checks for what a source's changes do not show, such as a new definition of the table
+
+	// The following are used in one place each, where a constant has the usual value; zero stands for it.
+	RowCount     time.Duration // interval at which the table's rows are counted; see package logical
+	FrozenClient time.Duration // time after which the server ends the sessions of a copy if this process is frozen; see tablecopy.FrozenClientTimeout
+	Marker       time.Duration // longest wait for a marker among the notifications, after which the whole table is read; see package notify
+}
+
+// pingInterval is the usual Ping.
+const pingInterval = 10 * time.Second
+
+// WithDefaults returns t with the usual Idle, Ping and Check in place of zeros.
+func (t Timeouts) WithDefaults() Timeouts {
+	t.Idle = cmp.Or(t.Idle, postgres.DefaultIdleTimeout)
+	t.Ping = cmp.Or(t.Ping, pingInterval)
+	t.Check = cmp.Or(t.Check, checkInterval)
+	return t
+}
