@@ -56,7 +56,7 @@ func newPendingVersion(v *snapshot.View, last written, temp io.Closer) *pendingV
 // writePending writes the version under the temporary name and syncs it. It chooses the first of these methods that applies:
 //
 //	finish the prewrite      after a copy of the table, if WriteAhead has written the start of this version
-//	patch the shadow file    if there is one, nobody has it open (see inplace_linux.go), and less than half of it changes
+//	patch the shadow file    if there is one, nobody has it open (see patchinplace_linux.go), and less than half of it changes
 //	patch a clone            if the file system can share blocks between files (FICLONE)
 //	write the whole file     otherwise
 func (f *File) writePending(p *pendingVersion, last written) error {

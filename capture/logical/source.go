@@ -22,10 +22,10 @@
 //   - slot.go, awaitcommits.go: the slot; the wait until the commits in its snapshot are complete
 //   - plainread.go, copy.go: a first file while the slot waits; the copy
 //   - stream.go, apply.go: the receiver; the applier
-//   - displaced.go, omit.go: two rows with one key in the middle of a transaction; rows that are too large
+//   - displacedrows.go, omittedrows.go: two rows with one key in the middle of a transaction; rows that are too large
 //   - servervalues.go: values that only the server can compute
 //   - standbystatus.go, barrier.go: the standby; barriers
-//   - check.go, rowcount.go, horizon.go, physicalstandbys.go: the regular checks
+//   - catalogcheck.go, rowcount.go, horizon.go, physicalstandbys.go: the regular checks
 package logical
 
 import (

@@ -46,7 +46,7 @@
 //
 //   - object_names.go: the names of the publication, the trigger function and the channel; comments
 //   - publication.go: finds, creates, repairs and drops the publication
-//   - withdraw.go: drops capture's publications that make the application's writes fail
+//   - withdraw_publication.go: drops capture's publications that make the application's writes fail
 //   - triggers.go, notification.go: triggers and what they send (their bodies are in deploy/sql)
 //   - setup.go, teardown.go: capture setup and capture teardown
 //   - ddl.go: runs the statements of both, with a lock timeout

@@ -18,26 +18,26 @@
 // The restore:
 //
 //   - restore.go: Restore, and the steps of a restore
-//   - target.go, confirm.go: the target table, the choice of the way, and the questions to the user
+//   - targettable.go, confirm.go: the target table, the choice of the way, and the questions to the user
 //   - options.go: Options and Result
 //   - progress.go: reports of how far the restore is
 //   - locks.go, rights.go: the lock on the table, and the user's privileges
 //   - sequences.go: sequences that supply values to columns
-//   - triggers.go: --disable-triggers
+//   - disabletriggers.go: --disable-triggers
 //   - deleteall.go: a file without rows
 //
 // From the file to COPY:
 //
-//   - columns.go, check.go: the file's columns in the table, and values that a type would change
+//   - columns.go, valuecheck.go: the file's columns in the table, and values that a type would change
 //   - encode.go, batch.go: rows in COPY's text format
 //   - load.go, refused.go: sends the batches, and searches a refused one for the row
 //
 // The merge by a temporary table:
 //
 //   - staging.go: stagedMerge and the staging table
-//   - plan.go: which rows to insert, overwrite and delete
+//   - mergeplan.go: which rows to insert, overwrite and delete
 //   - merge.go: merges the rows, in one of four ways
-//   - steps.go: the statements of the merge
+//   - mergesteps.go: the statements of the merge
 //   - diagnose.go: why the server refused the merge
 //   - outcome.go: what became of the rows
 //
@@ -45,11 +45,11 @@
 //
 //   - create.go, create_options.go, partitions.go: the table, its sequences and partitions
 //   - defaults.go: expressions that can do no harm
-//   - types.go: the server's types by their names
+//   - typenames.go: the server's types by their names
 //
 // What the others share:
 //
 //   - hooks.go: triggers, rules and foreign keys that act on rows
-//   - others.go: what changes in other tables
+//   - othertables.go: what changes in other tables
 //   - transaction.go, sql.go, errors.go: savepoints and the search path, pieces of SQL, errors
 package restore

@@ -7,15 +7,15 @@
 // A request passes through the middleware (middleware.go), which applies the access rule (access.go), and then reaches the
 // handler that routes.go assigns to it. Health and metrics are open to everybody. Everything else requires the bearer token if
 // one is configured, except the page itself, which contains no votes. If no token is configured, only capture's own user and
-// root are answered, and only on this machine (local.go). limits.go contains the limits that protect the daemon from clients.
-// serve.go decides which connection is closed when there are too many.
+// root are answered, and only on this machine (localcallers.go). limits.go contains the limits that protect the daemon from
+// clients. connections.go decides which connection is closed when there are too many.
 //
 // # Files
 //
 // Access and connections:
 //
-//   - access.go, local.go, token.go, tickets.go: who is answered
-//   - serve.go, limits.go: connections, and limits on what a client may send
+//   - access.go, localcallers.go, token.go, tickets.go: who is answered
+//   - connections.go, limits.go: connections, and limits on what a client may send
 //   - middleware.go, responsewriter.go, plainerrors.go: headers, the access log, errors as JSON
 //   - loglimit.go: a limit on the log lines that clients cause
 //
@@ -26,14 +26,14 @@
 //   - votes.go, summary.go, events.go: the API
 //   - export.go, csv.go: votes as a download
 //   - download.go, conditional.go, snapshot.go: feedback.json, and the forced flush
-//   - health.go, metrics.go, debug.go: health, metrics, Go's profiles
+//   - health.go, metrics.go, debug.go: /healthz and /readyz, metrics, Go's profiles; what /readyz answers is in package capture
 //   - markdown.go: the answer of a vote, parsed from Markdown
 //
 // Votes in memory:
 //
-//   - tableview.go, columns.go, namedcolumns.go: the table, and what its columns mean
+//   - tableview.go, columnroles.go, namedcolumns.go: the table, and what its columns mean
 //   - filter.go, search.go, timeorder.go, timevalue.go: which votes are shown, and in which order
-//   - counts.go, tagcounts.go, questions.go: the counts of the summary
+//   - votecounts.go, tagcounts.go, questions.go: the counts of the summary
 //   - hub.go: events to many clients
 //   - json.go, keytext.go: JSON values and keys
 //   - config.go: Config

@@ -27,7 +27,7 @@ type names struct {
 	folder string // folder of the file and of its kept states
 	base   string // name of the file, without .json
 
-	tmpWord string // word in temporary names that only this process uses; "" on a local file system (see share.go)
+	tmpWord string // word in temporary names that only this process uses; "" on a local file system (see networkshare.go in package store)
 }
 
 func newNames(dataPath string) names {

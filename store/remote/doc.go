@@ -21,7 +21,7 @@
 // These files implement that:
 //
 //	location.go    URLs and credentials; errors.go explains failures and removes secrets
-//	service.go     what is needed of a service; azure.go, s3.go and folder.go implement it
+//	service.go     what is needed of a service; azure.go, s3.go and localfolder.go implement it
 //	transport.go   connections that do not hang, and the service's clock
 //	state.go       names of states, lists of them, and which state is the newest
 //	upload.go      a state is compressed and uploaded in parts
