@@ -145,12 +145,12 @@ func TestSetupMakesRoleOwnPublication(t *testing.T) {
 // TestWithdrawalNeedsOwnership: a role that does not own the publication says who must drop it, and how.
 func TestWithdrawalNeedsOwnership(t *testing.T) {
 	t.Parallel()
-	conn, url := database(t, votesSQL, "DROP ROLE IF EXISTS capture_test_reader", "CREATE ROLE capture_test_reader LOGIN REPLICATION",
-		"GRANT SELECT ON votes TO capture_test_reader")
-	t.Cleanup(func() { run(t, conn, "DROP OWNED BY capture_test_reader", "DROP ROLE capture_test_reader") })
+	conn, url := database(t, votesSQL, "DROP ROLE IF EXISTS capture_test_outsider", "CREATE ROLE capture_test_outsider LOGIN REPLICATION",
+		"GRANT SELECT ON votes TO capture_test_outsider")
+	t.Cleanup(func() { run(t, conn, "DROP OWNED BY capture_test_outsider", "DROP ROLE capture_test_outsider") })
 	setup(t, conn, "votes", SetupOptions{Source: "logical"})
-	reader := connectAs(t, url, "capture_test_reader")
-	run(t, conn, "ALTER TABLE votes DROP CONSTRAINT votes_pkey", "REVOKE SELECT ON votes FROM capture_test_reader")
+	reader := connectAs(t, url, "capture_test_outsider")
+	run(t, conn, "ALTER TABLE votes DROP CONSTRAINT votes_pkey", "REVOKE SELECT ON votes FROM capture_test_outsider")
 	_, refusal := LoadTable(testContext(t), reader, Name{Table: "votes"})
 	wantProblem(t, WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal), `DROP PUBLICATION IF EXISTS "capture_votes"`)
 
