@@ -62,6 +62,39 @@ func TestCommentsNameRealFiles(t *testing.T) {
 	}
 }
 
+// TestDocsNameRealFiles checks that the Go files that the documents name exist.
+func TestDocsNameRealFiles(t *testing.T) {
+	t.Parallel()
+	var files strings.Builder // the paths of all Go files, each with a newline
+	err := filepath.WalkDir("..", func(path string, _ os.DirEntry, err error) error {
+		if filepath.Ext(path) == ".go" {
+			files.WriteString(filepath.ToSlash(path) + "\n")
+		}
+		return err
+	})
+	docs, globErr := filepath.Glob("../docs/*.md")
+	if err != nil || globErr != nil {
+		t.Fatal(err, globErr)
+	}
+	file := regexp.MustCompile("`((?:[a-z]+/)*[a-z0-9_]+\\.go)`")
+	named := 0
+	for _, doc := range append(docs, "../README.md") {
+		page, err := os.ReadFile(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range file.FindAllStringSubmatch(string(page), -1) {
+			named++
+			if !strings.Contains(files.String(), "/"+n[1]+"\n") {
+				t.Errorf("%s names %s, which does not exist", doc, n[1])
+			}
+		}
+	}
+	if named < 20 {
+		t.Errorf("%d files are named, want at least 20", named)
+	}
+}
+
 // readTestFiles returns the text of a folder's test files.
 func readTestFiles(t *testing.T, folder string) string {
 	t.Helper()
