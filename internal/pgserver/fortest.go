@@ -33,12 +33,8 @@ var shared struct {
 	count  atomic.Int64 // databases created so far; makes their names unique
 }
 
-// template is what the clusters of a package are copies of.
-var template struct {
-	sync.Mutex
-	server *Server
-	err    error
-}
+// template is the folder that the clusters of a package are copies of.
+var template = sync.OnceValues(func() (string, error) { return findTemplate(context.Background()) })
 
 // Main calls run, which runs the tests of a package, and closes the cluster that they shared, even after a panic. It returns
 // the result of run, for [os.Exit] in TestMain.
@@ -46,33 +42,24 @@ func Main(run func() int) int {
 	defer func() {
 		shared.Lock()
 		defer shared.Unlock()
-		template.Lock()
-		defer template.Unlock()
-		for _, s := range []**Server{&shared.server, &template.server} {
-			if *s != nil {
-				(*s).Close()
-				*s = nil
-			}
+		if shared.server != nil {
+			shared.server.Close()
+			shared.server = nil
 		}
 	}()
 	return run()
 }
 
-// startForTest is Start, but copies the template of the package if the options allow it.
+// startForTest is Start, but copies the template if the options allow it.
 func startForTest(o Options) (*Server, error) {
 	if len(o.Initdb) > 0 || o.Bin != "" {
 		return Start(context.Background(), o)
 	}
-	template.Lock()
-	if template.server == nil && template.err == nil {
-		template.server, template.err = newTemplate(context.Background(), memoryDir())
-	}
-	from, err := template.server, template.err
-	template.Unlock()
+	dir, err := template()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("create a cluster to copy: %w", err)
 	}
-	return startCopy(context.Background(), o, from)
+	return startCopy(context.Background(), o, dir)
 }
 
 // Shared returns the cluster of the package and starts it on first use. [Main] must run the tests. A test must not stop or

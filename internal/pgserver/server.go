@@ -62,10 +62,10 @@ type Server struct {
 var errPortTaken = errors.New("the port is taken")
 
 // Start creates a server and returns when it accepts connections. ctx limits the start only: the server runs until Close.
-func Start(ctx context.Context, o Options) (*Server, error) { return startCopy(ctx, o, nil) }
+func Start(ctx context.Context, o Options) (*Server, error) { return startCopy(ctx, o, "") }
 
-// startCopy is Start with a copy of the template, unless it is nil.
-func startCopy(ctx context.Context, o Options, template *Server) (*Server, error) {
+// startCopy is Start with a copy of the template, unless template is "".
+func startCopy(ctx context.Context, o Options, template string) (*Server, error) {
 	s, err := newServer(o.Bin, o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("start a Postgres server: %w", err)

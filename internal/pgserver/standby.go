@@ -101,11 +101,12 @@ func (s *Server) copyData(standby *Server) error {
 		case !entry.Type().IsRegular():
 			return fmt.Errorf("copy %s: it is not a regular file; tablespaces are not supported", rel)
 		}
-		return copyFile(path, to, standby)
+		return copyFile(path, to, standby.chownToServer)
 	})
 }
 
-func copyFile(from, to string, standby *Server) error {
+// copyFile copies a file, unless it has vanished, and calls chown with the copy.
+func copyFile(from, to string, chown func(path string) error) error {
 	in, err := os.Open(from)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -119,7 +120,7 @@ func copyFile(from, to string, standby *Server) error {
 		return err
 	}
 	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close(), standby.chownToServer(to))
+	return errors.Join(err, out.Close(), chown(to))
 }
 
 // Promote promotes a standby, which starts a new timeline, and returns when it accepts writes.

@@ -3,6 +3,7 @@ package pgserver
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,26 +14,78 @@ import (
 	"path/filepath"
 )
 
-// initdb needs a second of processor time, and a copy of its result a twentieth of that. So the tests of a package share a
-// template, a cluster that is never started, and each of their servers begins as a copy of it.
+// initdb needs a second of processor time, and a copy of its result a twentieth of that. So the servers of tests begin as copies
+// of a template: a data folder that initdb has created and that no server has used. The template stays in the user's cache, for
+// the tests of other packages and for later runs.
 
-// newTemplate returns a server that is never started. Its data folder is what initdb has created.
-func newTemplate(ctx context.Context, dir string) (*Server, error) {
-	s, err := newServer("", dir)
+// findTemplate returns the template of the installed server programs, and creates it if there is none.
+func findTemplate(ctx context.Context) (dir string, err error) {
+	bin, err := Bin()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	if err := s.runInitdb(ctx, nil); err != nil {
-		s.Close()
-		return nil, err
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
 	}
-	return s, nil
+	cache = filepath.Join(cache, "capture-test")
+	name, err := templateName(bin)
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Join(cache, name)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return "", err
+	}
+	return dir, createTemplate(ctx, bin, dir)
 }
 
-// copyTemplate creates the data folder as a copy of the template's. The copy gets a system identifier of its own, as every
+// templateName returns a name that differs for other server programs, or if initdb would choose another time zone.
+func templateName(bin string) (string, error) {
+	hash := sha256.New()
+	fmt.Fprintln(hash, bin, os.Getenv("TZ"))
+	for _, program := range []string{"initdb", "postgres"} {
+		info, err := os.Stat(filepath.Join(bin, program))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintln(hash, info.Size(), info.ModTime().UnixNano())
+	}
+	return fmt.Sprintf("cluster-%x", hash.Sum(nil)[:8]), nil
+}
+
+// createTemplate creates the template dir. Another process may do the same at the same time.
+func createTemplate(ctx context.Context, bin, dir string) error {
+	s, err := newServer(bin, memoryDir())
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.runInitdb(ctx, nil); err != nil {
+		return err
+	}
+	unfinished, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+"-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(unfinished)
+	data := filepath.Join(unfinished, "data")
+	if err := copyTree(s.Dir(), data, func(string) error { return nil }); err != nil {
+		return fmt.Errorf("copy the template: %w", err)
+	}
+	if err := os.Rename(data, dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// copyTemplate creates the data folder as a copy of the template. The copy gets a system identifier of its own, as every
 // cluster has that initdb creates.
-func (s *Server) copyTemplate(template *Server) error {
-	if err := copyTree(template.Dir(), s); err != nil {
+func (s *Server) copyTemplate(template string) error {
+	if err := copyTree(template, s.Dir(), s.chownToServer); err != nil {
 		return fmt.Errorf("copy the template: %w", err)
 	}
 	if err := s.setSystemIdentifier(rand.Uint64() >> 1); err != nil { // pg_control_system returns it as a signed number
@@ -41,21 +94,21 @@ func (s *Server) copyTemplate(template *Server) error {
 	return nil
 }
 
-// copyTree copies the data folder of a cluster that does not run.
-func copyTree(data string, to *Server) error {
-	return filepath.WalkDir(data, func(path string, entry fs.DirEntry, err error) error {
+// copyTree copies the data folder of a cluster that does not run. It calls chown with each file that it has created.
+func copyTree(from, to string, chown func(path string) error) error {
+	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rel, err := filepath.Rel(data, path)
+		rel, err := filepath.Rel(from, path)
 		if err != nil {
 			return err
 		}
-		target := filepath.Join(to.Dir(), rel)
+		target := filepath.Join(to, rel)
 		if entry.IsDir() {
-			return errors.Join(os.Mkdir(target, 0o700), to.chownToServer(target))
+			return errors.Join(os.Mkdir(target, 0o700), chown(target))
 		}
-		return copyFile(path, target, to)
+		return copyFile(path, target, chown)
 	})
 }
 
