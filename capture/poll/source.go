@@ -142,8 +142,8 @@ const serverSnapshotQuery = `
 	SELECT concat_ws(' ', a.pid, a.backend_start, pg_catalog.pg_postmaster_start_time(),
 		CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'replayed ' || pg_catalog.pg_last_wal_replay_lsn()
 			ELSE pg_catalog.pg_current_snapshot()::text END)
-	FROM pg_catalog.pg_stat_activity a
-	WHERE a.pid = pg_catalog.pg_backend_pid() AND a.backend_start IS NOT NULL
+	FROM pg_catalog.pg_stat_get_activity(pg_catalog.pg_backend_pid()) a
+	WHERE a.backend_start IS NOT NULL
 		AND (NOT pg_catalog.pg_is_in_recovery() OR pg_catalog.pg_last_wal_replay_lsn() IS NOT NULL)`
 
 // rowsHashQuery returns a query for a text that identifies the row versions that a snapshot shows. The text is the number of

@@ -55,10 +55,13 @@ func WALSenderTimeout(pg *pgconn.PgConn) time.Duration {
 }
 
 func pinWALSender(ctx context.Context, pg *pgconn.PgConn) error {
+	// Postgres shows the timeout with a unit, such as 1min, as an interval can have it. The view pg_settings shows it in
+	// milliseconds, but computes all settings for that.
+	const timeout = "pg_catalog.current_setting('wal_sender_timeout')"
 	results, err := pg.Exec(ctx, sessionSettingsSQL(pg, "SET")+fmt.Sprintf(`;
-		SELECT pg_catalog.set_config(name, CASE setting WHEN '0' THEN '%d' ELSE setting END, false)
-			FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout';
-		SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'`, defaultWALSenderTimeout.Milliseconds())).ReadAll()
+		SELECT (pg_catalog.date_part('epoch', pg_catalog.set_config('wal_sender_timeout',
+			CASE %[1]s WHEN '0' THEN '%[2]d' ELSE %[1]s END, false)::pg_catalog.interval) * 1000)::pg_catalog.int8`,
+		timeout, defaultWALSenderTimeout.Milliseconds())).ReadAll()
 	if err != nil {
 		return err
 	}

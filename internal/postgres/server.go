@@ -33,16 +33,18 @@ type Server struct {
 	Pooled                  bool // whether the connection goes through a pooler
 }
 
+// serverSQL reads a Server. It uses functions in place of the views that are built on them, such as pg_settings: a view of the
+// catalog takes the server more time than the rest of the query, in particular in a new session.
 const serverSQL = `
 	SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('server_version'),
 		pg_catalog.current_database(), current_user::text,
 		COALESCE((SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user), false), pg_catalog.current_setting('server_encoding'),
 		pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('wal_level'),
 		pg_catalog.current_setting('max_replication_slots')::int,
-		(SELECT count(*) FROM pg_catalog.pg_replication_slots)::int,
+		(SELECT count(*) FROM pg_catalog.pg_get_replication_slots())::int,
 		pg_catalog.current_setting('max_wal_senders')::int,
-		(SELECT count(*) FROM pg_catalog.pg_stat_replication)::int,
-		COALESCE((SELECT setting::int FROM pg_catalog.pg_settings WHERE name = 'max_slot_wal_keep_size'), -1)`
+		(SELECT count(*) FROM pg_catalog.pg_stat_get_wal_senders())::int,
+		COALESCE(pg_catalog.pg_size_bytes(NULLIF(pg_catalog.current_setting('max_slot_wal_keep_size', true), '-1')) / 1048576, -1)::int`
 
 func (s *Server) scanRow(row pgx.Row) error {
 	err := row.Scan(&s.VersionNum, &s.Version, &s.Database, &s.User, &s.Superuser, &s.Encoding, &s.InRecovery, &s.WALLevel,
@@ -77,7 +79,7 @@ func LoadServerAndTable(ctx context.Context, conn *pgx.Conn, name Name) (s Serve
 	var row catalogRow
 	b := &pgx.Batch{}
 	b.Queue(serverSQL).QueryRow(func(r pgx.Row) error { serverErr = s.scanRow(r); return serverErr })
-	row.queueCatalog(b, name, catalogSQL, true)
+	row.queueCatalog(b, conn, name, true)
 	err = Pinned(conn).SendBatch(ctx, b).Close()
 	switch {
 	case serverErr != nil:
