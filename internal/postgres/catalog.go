@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"capture/snapshot/rowjson"
 )
@@ -37,11 +38,10 @@ const (
 	emptyPathSQL = "SELECT pg_catalog.set_config('search_path', '', true)"
 )
 
-// queueCatalog adds to b the statements that read a table's catalog into c. The settings that these statements make last
+// queueCatalog adds to b the statements that read a table's catalog into c over q. The settings that these statements make last
 // until the end of the transaction. Outside a transaction block, the batch is a transaction of its own, which Postgres ends
-// at the Sync message. statement is catalogSQL, or the name of the statement that prepareCatalogSQL prepared. If own is
-// true, the batch also reads the names that the session's own search path shows.
-func (c *catalogRow) queueCatalog(b *pgx.Batch, name Name, statement string, own bool) {
+// at the Sync message. If own is true, the batch also reads the names that the session's own search path shows.
+func (c *catalogRow) queueCatalog(b *pgx.Batch, q Querier, name Name, own bool) {
 	low := name.foldCase()
 	b.Queue(ownPathSQL)
 	b.Queue(resolveSQL, name.Schema, name.Table, low.Schema, low.Table)
@@ -49,24 +49,40 @@ func (c *catalogRow) queueCatalog(b *pgx.Batch, name Name, statement string, own
 		b.Queue(ownNamesSQL).QueryRow(func(r pgx.Row) error { return r.Scan(&c.ownNames) })
 	}
 	b.Queue(emptyPathSQL)
-	b.Queue(statement).QueryRow(func(r pgx.Row) error {
+	b.Queue(queuePrepare(b, q)).QueryRow(func(r pgx.Row) error {
 		c.err = r.Scan(&c.entry, &c.facts)
 		c.read = true
 		return c.err
 	})
 }
 
-// prepareCatalogSQL prepares catalogSQL on conn and returns the prepared statement's name. The catalog is read every few
-// seconds, and planning is most of that query's cost. Through a pooler, it prepares nothing and returns catalogSQL.
-func prepareCatalogSQL(ctx context.Context, conn *pgx.Conn, name Name) (sql string, err error) {
-	const statement = "capture_catalog"
-	if Pooled(conn) {
-		return catalogSQL, nil
+// queuePrepare returns a statement that runs catalogSQL. A session reads the catalog several times, and planning takes most of
+// the query's time. So queuePrepare adds a statement to b that prepares catalogSQL, unless the session of q has done that. It is
+// a statement in SQL, because the protocol's own message would take another round trip. Through a pooler, nothing is prepared.
+func queuePrepare(b *pgx.Batch, q Querier) (sql string) {
+	conn := connOf(q)
+	if conn == nil || Pooled(conn) {
+		return catalogSQL
 	}
-	if _, err := conn.Prepare(ctx, statement, catalogSQL); err != nil {
-		return "", Explain(fmt.Errorf("read the catalog of table %s: %w", name, err))
+	const preparedKey = "capture.catalog" // key in a connection's custom data
+	if data := conn.PgConn().CustomData(); data[preparedKey] == nil {
+		b.Queue("PREPARE capture_catalog AS " + catalogSQL).Exec(func(pgconn.CommandTag) error {
+			data[preparedKey] = true
+			return nil
+		})
 	}
-	return statement, nil
+	return "EXECUTE capture_catalog"
+}
+
+// connOf returns the connection of q, or nil if it is not known.
+func connOf(q Querier) *pgx.Conn {
+	switch q := q.(type) {
+	case *pgx.Conn:
+		return q
+	case pgx.Tx:
+		return q.Conn()
+	}
+	return nil
 }
 
 // catalogEntry is the first document of catalogSQL. It contains everything that decides which rows the table has and how

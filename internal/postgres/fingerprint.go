@@ -7,16 +7,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TableFingerprint returns the current fingerprint of the table's shape; see [rowjson.Shape]. After the first call on a
-// connection, it takes one round trip. The error is a [*Problem] if the table no longer exists or can no longer be followed.
+// TableFingerprint returns the current fingerprint of the table's shape; see [rowjson.Shape]. It takes one round trip. The
+// error is a [*Problem] if the table no longer exists or can no longer be followed.
 func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, error) {
-	sql, err := prepareCatalogSQL(ctx, conn, name)
-	if err != nil {
-		return "", err
-	}
 	var row catalogRow
 	b := &pgx.Batch{}
-	row.queueCatalog(b, name, sql, false)
+	row.queueCatalog(b, conn, name, false)
 	t, err := row.newTable(ctx, conn, name, Pinned(conn).SendBatch(ctx, b).Close())
 	if err != nil {
 		return "", err
@@ -25,16 +21,12 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 }
 
 // CompareCatalog reports whether the table's shape has changed since table was loaded, and whether its publication has
-// changed since [EnsurePublication] returned fingerprint. After the first call on a connection, it takes one round trip. The
-// error is a [*Problem] if the table no longer exists or can no longer be followed.
+// changed since [EnsurePublication] returned fingerprint. It takes one round trip. The error is a [*Problem] if the table no
+// longer exists or can no longer be followed.
 //
 // If m is not nil, CompareCatalog reads the Moment before it compares. So if it reports no change, there was none at the Moment
 // either. *m stays zero if the server refuses to show the Moment.
 func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, fingerprint string, m *Moment) (shapeChanged, publicationChanged bool, err error) {
-	sql, err := prepareCatalogSQL(ctx, conn, name)
-	if err != nil {
-		return false, false, err
-	}
 	var now string
 	var row catalogRow
 	b := &pgx.Batch{}
@@ -45,7 +37,7 @@ func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table
 			return momentErr
 		})
 	}
-	row.queueCatalog(b, name, sql, false)
+	row.queueCatalog(b, conn, name, false)
 	b.Queue(publicationFingerprintSQL(conn), publication, table.OID).QueryRow(func(r pgx.Row) error { return r.Scan(&now) })
 	err = Pinned(conn).SendBatch(ctx, b).Close()
 	if momentErr != nil && !conn.IsClosed() && ctx.Err() == nil {

@@ -51,6 +51,6 @@ func LoadTable(ctx context.Context, q Querier, name Name) (*Table, error) {
 func loadTableUnchecked(ctx context.Context, q Querier, name Name) (*Table, error) {
 	var row catalogRow
 	b := &pgx.Batch{}
-	row.queueCatalog(b, name, catalogSQL, true)
+	row.queueCatalog(b, q, name, true)
 	return row.newTable(ctx, q, name, Pinned(q).SendBatch(ctx, b).Close())
 }

@@ -16,7 +16,7 @@ import (
 func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table, error) {
 	var row catalogRow
 	b := &pgx.Batch{}
-	row.queueCatalog(b, name, catalogSQL, true)
+	row.queueCatalog(b, q, name, true)
 	t, err := row.newTarget(ctx, q, name, key, Pinned(q).SendBatch(ctx, b).Close())
 	if err != nil {
 		return nil, err
