@@ -22,15 +22,17 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	if err != nil {
 		return nil, err
 	}
-	conn, err := s.importSnapshot(ctx, start)
-	if conn != nil {
-		defer postgres.CloseNow(conn.PgConn())
-	}
+	// A new session would have to load and plan everything about the catalog again.
+	conn, err := s.queries.Take(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { s.queries.Return(ctx, conn) }()
+	if err := s.importSnapshot(ctx, conn, start); err != nil {
+		return nil, err
+	}
 	alive := &slotKeeper{Source: s, ctx: ctx, lastPing: time.Now()}
-	copier := tablecopy.NewCopier(s.env, conn, &s.reads, s.table, s.server, alive.check)
+	copier := tablecopy.NewCopier(s.env, conn, s.queries.Reads(), s.table, s.server, alive.check)
 	horizon, err := copier.Update(ctx, t, origin, snapshot.Position{LSN: start.lsn}, "lsn", postgres.FormatLSN(start.lsn))
 	if err != nil {
 		return nil, err
@@ -43,23 +45,22 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	return encoder, nil
 }
 
-// importSnapshot opens a connection and begins a transaction on it that uses the slot's snapshot. The exported snapshot ends
-// with the next command on the replication connection, so that connection is used only after the import.
+// importSnapshot begins a transaction on conn that uses the slot's snapshot. The exported snapshot ends with the next command on
+// the replication connection, so that connection is used only after the import.
 //
 // importSnapshot then begins a transaction with an idle timeout on the replication connection, which the slotKeeper pings. If
 // this process freezes during the copy, the pings stop, and the server ends the connection and with it the slot.
 // (wal_sender_timeout applies only while a stream is being sent.)
-func (s *Source) importSnapshot(ctx context.Context, start slotSnapshot) (conn *pgx.Conn, err error) {
-	err = s.withIdleTimeout(ctx, func(ctx context.Context) error {
-		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(s.reads.Attach(s.env.Database), s.env.RowLimit())); err != nil {
-			return err
-		}
-		if err := tablecopy.ImportSnapshot(ctx, s.env, conn, s.table, start.name); err != nil {
-			return fmt.Errorf("copy table %s: %w", s.table.Name(), err)
-		}
+func (s *Source) importSnapshot(ctx context.Context, conn *pgx.Conn, start slotSnapshot) error {
+	err := s.queries.Reads().WithIdleTimeout(ctx, s.env.Timeouts.Idle, func(ctx context.Context) error {
+		return tablecopy.ImportSnapshot(ctx, s.env, conn, s.table, start.name)
+	})
+	if err != nil {
+		return fmt.Errorf("copy table %s: %w", s.table.Name(), err)
+	}
+	return s.withIdleTimeout(ctx, func(ctx context.Context) error {
 		return s.standby.exec(ctx, fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d", tablecopy.FrozenClientTimeout(s.env).Milliseconds()))
 	})
-	return conn, err
 }
 
 // slotKeeper keeps the slot alive during a copy.

@@ -53,7 +53,7 @@ type Source struct {
 	env     *source.Env
 	log     hclog.Logger
 	queries *postgres.QueryConn
-	reads   postgres.ReadClock // clock of reads from the replication connection and the copy's connection
+	reads   postgres.ReadClock // clock of reads from the replication connection
 	slot    *slot
 	ended   chan struct{} // closed when Follow has ended
 
@@ -212,8 +212,7 @@ func (s *Source) connect(ctx context.Context) (id serverID, err error) {
 	return id, err
 }
 
-// withIdleTimeout calls f, and cancels its context if the connections that s.reads is attached to receive nothing for
-// Timeouts.Idle.
+// withIdleTimeout calls f, and cancels its context if the replication connection receives nothing for Timeouts.Idle.
 func (s *Source) withIdleTimeout(ctx context.Context, f func(context.Context) error) error {
 	return s.reads.WithIdleTimeout(ctx, s.env.Timeouts.Idle, f)
 }

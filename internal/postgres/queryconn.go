@@ -50,6 +50,34 @@ func (q *QueryConn) Do(ctx context.Context, f func(context.Context, *pgx.Conn) e
 	})
 }
 
+// Take returns the connection for a long use, and connects first if needed. The caller returns it with Return. Until then, Do
+// uses another connection.
+func (q *QueryConn) Take(ctx context.Context) (conn *pgx.Conn, err error) {
+	err = q.Do(ctx, func(_ context.Context, c *pgx.Conn) error {
+		conn, q.conn = c, nil
+		return nil
+	})
+	return conn, err
+}
+
+// Return returns a connection from Take, and ends its transaction, which must be read-only.
+func (q *QueryConn) Return(ctx context.Context, conn *pgx.Conn) {
+	err := q.clock.WithIdleTimeout(ctx, q.idleTimeout, func(ctx context.Context) error {
+		_, err := conn.Exec(ctx, "ROLLBACK", pgx.QueryExecModeSimpleProtocol)
+		return err
+	})
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err != nil || q.closed || q.conn != nil {
+		CloseNow(conn.PgConn())
+		return
+	}
+	q.conn = conn
+}
+
+// Reads returns the clock of reads from the connection, also after Take.
+func (q *QueryConn) Reads() *ReadClock { return &q.clock }
+
 // Close closes the connection for good, without waiting for the server. It waits for a call of Do that is under way.
 func (q *QueryConn) Close() {
 	q.mu.Lock()

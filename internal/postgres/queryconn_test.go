@@ -51,6 +51,63 @@ func TestQueryConn(t *testing.T) {
 	}
 }
 
+// TestQueryConnTake checks that a connection from Take belongs to the caller until Return, and is used again afterwards, without
+// the caller's transaction.
+func TestQueryConnTake(t *testing.T) {
+	t.Parallel()
+	cfg, err := ParseConfig(pgserver.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := NewQueryConn(cfg, 0)
+	defer q.Close()
+	take := func() (conn *pgx.Conn, pid uint32) {
+		t.Helper()
+		conn, err := q.Take(t.Context())
+		if err == nil {
+			_, err = conn.Exec(t.Context(), "BEGIN; SET LOCAL work_mem = '64kB'", pgx.QueryExecModeSimpleProtocol)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn, conn.PgConn().PID()
+	}
+	use := func() (pid uint32) {
+		t.Helper()
+		err := q.Do(t.Context(), func(ctx context.Context, conn *pgx.Conn) error {
+			pid = conn.PgConn().PID()
+			if status := conn.PgConn().TxStatus(); status != 'I' {
+				t.Errorf("the transaction status is %c", status)
+			}
+			return conn.Ping(ctx)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	conn, pid := take()
+	q.Return(t.Context(), conn)
+	if used := use(); used != pid {
+		t.Error("the returned connection is not used again")
+	}
+	conn, pid = take()
+	other := use()
+	if other == pid {
+		t.Error("Do used a connection that was taken")
+	}
+	q.Return(t.Context(), conn)
+	if !conn.IsClosed() || use() != other {
+		t.Error("two connections are left")
+	}
+	conn, _ = take()
+	q.Close()
+	q.Return(t.Context(), conn)
+	if !conn.IsClosed() {
+		t.Error("a connection that was returned after Close is open")
+	}
+}
+
 // TestIdleTimeout checks that an exchange may take longer than the timeout as long as bytes arrive, and ends with an error
 // that says so once they stop.
 func TestIdleTimeout(t *testing.T) {
