@@ -48,16 +48,39 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "capture")
-		args := []string{"build", "-race", "-ldflags", "-X main.version=1.2.3-test -X main.commit=abc123", "-o", binary, "."}
+		race := []string{"-race"}
 		if testing.Short() {
-			args = slices.Delete(args, 1, 2) // -race takes long to build
+			race = nil // it takes long to build
 		}
-		if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build capture: %v\n%s", err, out)
+		if err := buildBinary(binary, race...); err != nil {
+			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return objectserver.Main(m.Run)
 	}))
+}
+
+func buildBinary(path string, flags ...string) error {
+	args := slices.Concat([]string{"build"}, flags, []string{"-ldflags", "-X main.version=1.2.3-test -X main.commit=abc123", "-o", path, "."})
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("build capture: %w\n%s", err, out)
+	}
+	return nil
+}
+
+var buildPlain = sync.OnceValues(func() (path string, err error) {
+	path = binary + "-plain"
+	return path, buildBinary(path)
+})
+
+// plainBinary returns the path of capture built without the race detector, which takes several times as much time and memory.
+func plainBinary(t *testing.T) string {
+	t.Helper()
+	path, err := buildPlain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // result is the result of a command.

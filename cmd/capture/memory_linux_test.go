@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -26,17 +24,13 @@ func TestMemoryOfLargeVotes(t *testing.T) {
 	if os.Getenv("CAPTURE_TEST_MEMORY") != "" {
 		limits, huge = []int64{64, 128, 256, 512, 1024}, 100<<20
 	}
-	plain := filepath.Join(t.TempDir(), "capture") // the race detector takes several times as much memory
-	if out, err := exec.Command("go", "build", "-o", plain, ".").CombinedOutput(); err != nil {
-		t.Fatalf("build capture: %v\n%s", err, out)
-	}
 	for _, limit := range limits {
-		t.Run(fmt.Sprintf("%dMB", limit), func(t *testing.T) { testMemoryOfLargeVotes(t, plain, limit, huge) })
+		t.Run(fmt.Sprintf("%dMB", limit), func(t *testing.T) { testMemoryOfLargeVotes(t, limit, huge) })
 	}
 }
 
 // testMemoryOfLargeVotes tests one limit. The largest vote has this number of control characters.
-func testMemoryOfLargeVotes(t *testing.T, plain string, limitMB int64, huge int) {
+func testMemoryOfLargeVotes(t *testing.T, limitMB int64, huge int) {
 	const mb = 1 << 20
 	largest := max((limitMB-40)*mb/20, mb) // bytes of JSON; see docs/operations.md#memory
 	url := votesDatabase(t, 0)
@@ -44,7 +38,7 @@ func testMemoryOfLargeVotes(t *testing.T, plain string, limitMB int64, huge int)
 		fmt.Sprintf("INSERT INTO votes (vote_id, comment) SELECT 1000000 + i, repeat(chr(1), %d) FROM generate_series(1, 4) i", largest*9/10/6),
 		fmt.Sprintf("INSERT INTO votes (vote_id, comment) VALUES (2000001, repeat(chr(1), %d)), (2000002, repeat('x', %d))", largest*11/10/6, huge))
 	cmd := prepare(context.Background(), t.TempDir(), []string{"DATABASE_URL=" + url}, "run", "--listen=127.0.0.1:0", fmt.Sprintf("--memory=%dMB", limitMB))
-	cmd.Path = plain
+	cmd.Path = plainBinary(t)
 	d := startCommand(t, cmd)
 	omits := func(n int) {
 		t.Helper()
