@@ -105,7 +105,7 @@ func (s *Source) check(ctx context.Context) (a activity, err error) {
 				COALESCE(string_agg(pg_catalog.pg_relation_filenode(oid)::text, ' ' ORDER BY oid), ''),
 				COALESCE(sum(pg_catalog.pg_stat_get_tuples_inserted(oid) + pg_catalog.pg_stat_get_tuples_updated(oid)
 					+ pg_catalog.pg_stat_get_tuples_deleted(oid)), 0)::bigint
-			FROM (SELECT $1::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass)) t(oid)`,
+			FROM `+postgres.TreeSQL("$1")+` t(oid)`,
 			s.table.OID).Scan(&a.queueUsage, &a.relationFiles, &a.changes)
 		if err != nil {
 			return fmt.Errorf("query the activity of table %s: %w", s.table.Name(), err)

@@ -42,7 +42,7 @@ func loadRelationSize(ctx context.Context, conn *pgx.Conn, table *postgres.Table
 				coalesce(max(pg_catalog.pg_relation_size(c.oid)), 0) / pg_catalog.current_setting('block_size')::int AS pages,
 				coalesce(bool_and(c.relkind = 'r' AND a.amname = 'heap'), false) AS heap
 			FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am a ON a.oid = c.relam
-			WHERE c.relkind <> 'p' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass)))) s`,
+			WHERE c.relkind <> 'p' AND c.oid IN `+postgres.TreeSQL("$1")+`) s`,
 		table.OID).Scan(&s.bytes, &s.rows, &s.pages, &s.tidRangeScan)
 	if err != nil {
 		return s, fmt.Errorf("query the table's size: %w", err)

@@ -53,6 +53,15 @@ WITH RECURSIVE rel AS (
 		UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
 			WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped
 	) x(oid)
+), tree(oid) AS (
+	-- The table and its partitions. TreeSQL tells why it is not pg_partition_tree.
+	SELECT rel.oid FROM rel
+	UNION ALL
+	SELECT i.inhrelid
+	FROM tree
+	JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.oid
+	JOIN pg_catalog.pg_class p ON p.oid = i.inhrelid AND p.relispartition
+	WHERE NOT COALESCE((pg_catalog.to_jsonb(i)->>'inhdetachpending')::bool, false)
 ), part AS (
 	SELECT c.oid, c.relkind, c.relpersistence, c.relreplident, n.nspname, c.relname,
 		-- DETACH and ATTACH change this xmin. The partition's changes in between are not in the stream.
@@ -61,8 +70,8 @@ WITH RECURSIVE rel AS (
 		-- partition another file.
 		CASE WHEN c.relkind = 'r' THEN c.relfilenode ELSE 0 END AS filenode
 	FROM rel
-	CROSS JOIN LATERAL pg_catalog.pg_partition_tree(rel.oid) p
-	JOIN pg_catalog.pg_class c ON c.oid = p.relid
+	CROSS JOIN tree p
+	JOIN pg_catalog.pg_class c ON c.oid = p.oid
 	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 	WHERE rel.relkind = 'p'
 ), ident AS (

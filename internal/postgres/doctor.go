@@ -263,7 +263,7 @@ func (d *doctor) checkSize(ctx context.Context) {
 	var bytes, rows int64
 	err := Pinned(d.conn).QueryRow(ctx, `
 		SELECT COALESCE(sum(pg_catalog.pg_table_size(x.oid)), 0)::int8, COALESCE(sum(GREATEST(c.reltuples, 0)), 0)::int8
-		FROM (SELECT $1::oid AS oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::oid)) x
+		FROM `+TreeSQL("$1")+` x
 		JOIN pg_catalog.pg_class c ON c.oid = x.oid WHERE c.relkind = 'r'`, d.table.OID).Scan(&bytes, &rows)
 	if err != nil {
 		d.addError("size", Warn, Explain(err))

@@ -29,7 +29,7 @@ type Moment struct {
 // momentSQL reads a Moment. $1 is the table's OID. The statement's snapshot is taken before the WAL position is read, so every
 // transaction that the snapshot shows as ended has its WAL below that position. On a standby, the WAL position is the one that
 // has been replayed.
-const momentSQL = `
+var momentSQL = `
 	SELECT pg_catalog.pg_snapshot_xmin(s.now)::pg_catalog.text::pg_catalog.int8,
 		pg_catalog.pg_snapshot_xmax(s.now)::pg_catalog.text::pg_catalog.int8,
 		` + walPositionSQL + `,
@@ -40,7 +40,7 @@ const momentSQL = `
 		(SELECT COALESCE(pg_catalog.bool_and(c.relam = 2 AND c.relkind = 'r' AND c.relpersistence = 'p'), false) AS heap, -- 2 is heap, whatever its name
 			COALESCE(pg_catalog.string_agg(c.oid || ':' || c.relfilenode || ':' || c.reltoastrelid, ' ' ORDER BY c.oid), '') AS files
 		FROM pg_catalog.pg_class c
-		WHERE c.relkind <> 'p' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::pg_catalog.oid::pg_catalog.regclass)))) c`
+		WHERE c.relkind <> 'p' AND c.oid IN ` + TreeSQL("$1") + `) c`
 
 // serverStartSQL is an expression for the start time of the server, in microseconds since 1970.
 const serverStartSQL = "(pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8"

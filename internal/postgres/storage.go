@@ -11,7 +11,7 @@ func LoadStorage(ctx context.Context, q Querier, table *Table) (foreign, heap bo
 	err = q.QueryRow(ctx, `
 		SELECT COALESCE(bool_or(c.relkind = 'f'), false), COALESCE(bool_and(c.relam = 2), false) -- 2 is heap, whatever its name
 		FROM pg_catalog.pg_class c
-		WHERE c.relkind <> 'p' AND (c.oid = $1 OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::oid::regclass)))`,
+		WHERE c.relkind <> 'p' AND c.oid IN `+TreeSQL("$1"),
 		table.OID).Scan(&foreign, &heap)
 	if err != nil {
 		return false, false, fmt.Errorf("query how table %s is stored: %w", table.Name(), err)

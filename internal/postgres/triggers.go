@@ -158,8 +158,7 @@ func (t *Table) loadTriggerState(ctx context.Context, q Querier) (triggerState, 
 				AND COALESCE(p.proconfig, '{}') = $5::text[],
 			COALESCE(g.tgname::text, ''),
 			COALESCE(CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_trigger c
-				JOIN pg_catalog.pg_partition_tree(g.tgrelid) x ON x.relid = c.tgrelid
-				WHERE c.tgname = g.tgname AND c.tgenabled <> 'A') THEN 'D' ELSE g.tgenabled::text END, ''),
+				WHERE c.tgrelid IN `+TreeSQL("$3")+` AND c.tgname = g.tgname AND c.tgenabled <> 'A') THEN 'D' ELSE g.tgenabled::text END, ''),
 			COALESCE(g.tgtype, 0::int2), COALESCE(g.tgqual IS NULL AND g.tgattr::text = '' AND g.tgnargs = 0, false)
 		FROM pg_catalog.pg_proc p
 		LEFT JOIN pg_catalog.pg_trigger g ON g.tgfoid = p.oid AND g.tgrelid = $3::oid AND g.tgname LIKE 'capture\_%'

@@ -63,7 +63,7 @@ func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublicati
 			pg_catalog.concat(n.nspname, '.', h.relname)
 		FROM pg_catalog.pg_publication p
 		JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
-		CROSS JOIN LATERAL (SELECT r.prrelid UNION SELECT relid FROM pg_catalog.pg_partition_tree(r.prrelid)) x(oid)
+		CROSS JOIN LATERAL `+TreeSQL("r.prrelid")+` x(oid)
 		JOIN pg_catalog.pg_class h ON h.oid = x.oid AND h.relkind = 'r' AND h.relpersistence = 'p'
 		JOIN pg_catalog.pg_namespace n ON n.oid = h.relnamespace
 		WHERE NOT pg_catalog.pg_is_in_recovery() AND (p.pubupdate OR p.pubdelete)

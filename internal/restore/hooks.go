@@ -63,8 +63,8 @@ type foreignKey struct {
 }
 
 // hooksSQL lists hooks as JSON. $1 is the table's OID, $2 the function of capture's own triggers.
-const hooksSQL = `
-	WITH tree(oid) AS (SELECT $1::bigint::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::bigint::oid::regclass))
+var hooksSQL = `
+	WITH tree(oid) AS ` + postgres.TreeSQL("$1::bigint") + `
 	SELECT pg_catalog.jsonb_build_object('triggers', (
 		SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', g.tgname, 'table', g.tgrelid::regclass::text,
 				'function', pg_catalog.format('%I.%I', n.nspname, p.proname), 'enabled', g.tgenabled, 'type', g.tgtype) ORDER BY g.tgrelid <> $1::bigint::oid, g.tgname)

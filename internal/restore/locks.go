@@ -92,13 +92,13 @@ func retryLocked(ctx context.Context, f func() error) (err error) {
 
 // holdersSQL lists the sessions whose locks on the table keep a SHARE ROW EXCLUSIVE lock from being granted ("Explicit Locking"
 // in Postgres' documentation). $1 is the table's OID.
-const holdersSQL = `
+var holdersSQL = `
 	SELECT DISTINCT 'process ' || a.pid || COALESCE(' of ' || NULLIF(a.usename::text, ''), '') || COALESCE(' (' || NULLIF(a.application_name, '') || ')', '')
 		|| COALESCE(', ' || a.state || ' for ' || pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - a.xact_start)::text, '')
 	FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 	WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
 		AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())
-		AND l.relation IN (SELECT $1::bigint::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::bigint::oid::regclass))
+		AND l.relation IN ` + postgres.TreeSQL("$1::bigint") + `
 		AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
 	ORDER BY 1 LIMIT 3`
 

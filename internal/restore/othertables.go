@@ -24,14 +24,14 @@ type tableCounts [3]int64
 
 // countsSQL returns the tableCounts of all tables that the transaction has written to, except temporary tables and the restored
 // table with its partitions. The server also counts changes that were rolled back to a savepoint. $1 is the table's OID.
-const countsSQL = `
+var countsSQL = `
 	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), x.ins, x.upd, x.del
 	FROM pg_catalog.pg_class c
 	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 	CROSS JOIN LATERAL (SELECT pg_catalog.pg_stat_get_xact_tuples_inserted(c.oid) AS ins, pg_catalog.pg_stat_get_xact_tuples_updated(c.oid) AS upd,
 		pg_catalog.pg_stat_get_xact_tuples_deleted(c.oid) AS del) x
 	WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'pg_catalog' AND x.ins + x.upd + x.del > 0
-		AND c.oid NOT IN (SELECT $1::bigint::oid UNION SELECT relid FROM pg_catalog.pg_partition_tree($1::bigint::oid::regclass))`
+		AND c.oid NOT IN ` + postgres.TreeSQL("$1::bigint")
 
 // loadCounts returns the tableCounts of the other tables by their SQL names.
 func loadCounts(ctx context.Context, tx pgx.Tx, table *postgres.Table) (map[string]tableCounts, error) {
