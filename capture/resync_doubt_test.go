@@ -185,7 +185,9 @@ func TestResyncRefused(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	d.equal(conn, "t", "id")
-	if strings.Contains(d.log.String(), "regular check of the table failed") {
-		t.Error("the regular check fails")
+	for line := range strings.Lines(d.log.String()) {
+		if strings.Contains(line, "regular check of the table failed") && !strings.Contains(line, "57P01") { // cut ends a check, too
+			t.Errorf("the regular check fails: %s", line)
+		}
 	}
 }
