@@ -8,9 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"capture/capture"
 	"capture/internal/busy"
 )
 
@@ -54,6 +57,7 @@ func TestHealthWhileAllConnectionsAreTaken(t *testing.T) {
 			conns = append(conns, c)
 			io.WriteString(c, send) // fails if the connection has been closed for another
 		}
+		h.awaitAccepted(t, len(conns))
 		checkHealth(t, addr, while)
 		for _, c := range conns {
 			c.Close()
@@ -64,7 +68,11 @@ func TestHealthWhileAllConnectionsAreTaken(t *testing.T) {
 // A request that is being answered is not cut off for idle connections.
 func TestAdmittedRequestsKeepTheirConnections(t *testing.T) {
 	t.Parallel()
-	h := newTableHarness(t, fiveVotes(t), nil)
+	var source atomic.Value
+	source.Store("before")
+	h := newTableHarness(t, fiveVotes(t), func(c *Config) {
+		c.Status = func() capture.Status { return capture.Status{Source: source.Load().(string)} }
+	})
 	addr := h.serve(t)
 	stream := dial(t, addr)
 	fmt.Fprint(stream, "GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -79,9 +87,11 @@ func TestAdmittedRequestsKeepTheirConnections(t *testing.T) {
 	for range 2 * maxConnections {
 		dial(t, addr)
 	}
+	h.awaitAccepted(t, 1+2*maxConnections)
 	checkHealth(t, addr, "idle")
-	for range 5 { // the regular status events continue
-		if _, err := events.ReadString('\n'); err != nil {
+	source.Store("afterwards")
+	for line := ""; !strings.Contains(line, "afterwards"); { // a status event that did not exist before
+		if line, err = events.ReadString('\n'); err != nil {
 			t.Fatalf("the stream was cut off: %v", err)
 		}
 	}

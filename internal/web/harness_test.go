@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"capture/capture"
+	"capture/internal/busy"
 	"capture/snapshot"
 )
 
@@ -27,6 +29,8 @@ type harness struct {
 	dir string
 	log *lockedBuffer
 	reg *prometheus.Registry
+
+	accepted atomic.Int64 // number of connections that serve has accepted
 }
 
 func newHarness(t *testing.T, change func(*Config)) *harness {
@@ -134,7 +138,7 @@ func (h *harness) serve(t *testing.T) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- h.Run(ctx, l) }()
+	go func() { done <- h.Run(ctx, countingListener{l, &h.accepted}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -142,6 +146,31 @@ func (h *harness) serve(t *testing.T) string {
 		}
 	})
 	return l.Addr().String()
+}
+
+// countingListener counts the connections that it accepts.
+type countingListener struct {
+	net.Listener
+	accepted *atomic.Int64
+}
+
+func (l countingListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		l.accepted.Add(1)
+	}
+	return c, err
+}
+
+// awaitAccepted waits until the server has accepted n connections. A client is connected earlier, when the kernel has queued its
+// connection.
+func (h *harness) awaitAccepted(t *testing.T, n int) {
+	t.Helper()
+	for limit, began := busy.Limit(30*time.Second), time.Now(); h.accepted.Load() < int64(n); time.Sleep(time.Millisecond) {
+		if time.Since(began) > limit {
+			t.Fatalf("after %s, %d of %d connections are accepted", limit, h.accepted.Load(), n)
+		}
+	}
 }
 
 func errorText(t *testing.T, w *httptest.ResponseRecorder) string {
