@@ -3,6 +3,7 @@ package remote_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"io"
 	"net/url"
 	"os"
@@ -54,7 +55,11 @@ func rawObject(t *testing.T, place *url.URL, env map[string]string, name string)
 		t.Cleanup(func() { r.Body.Close() })
 		return r.Body
 	}
-	o, err := s3Client(t, env).GetObject(t.Context(), place.Host, name, minio.GetObjectOptions{})
+	s3, err := s3Client(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := s3.GetObject(t.Context(), place.Host, name, minio.GetObjectOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,36 +81,38 @@ func rawBytes(t *testing.T, place *url.URL, env map[string]string, name string) 
 	return file
 }
 
-func s3Client(t *testing.T, env map[string]string) *minio.Client {
-	t.Helper()
-	client, err := minio.New(strings.TrimPrefix(env["AWS_ENDPOINT_URL"], "http://"), &minio.Options{
+func s3Client(env map[string]string) (*minio.Client, error) {
+	return minio.New(strings.TrimPrefix(env["AWS_ENDPOINT_URL"], "http://"), &minio.Options{
 		Creds: credentials.NewStaticV4(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], ""), Region: "us-east-1",
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client
 }
 
 // replaceObject writes an object without package remote.
 func replaceObject(t *testing.T, place *url.URL, env map[string]string, name string, data []byte) {
 	t.Helper()
-	path := strings.TrimPrefix(place.Path+"/"+name, "/")
-	var err error
-	switch place.Scheme {
-	case "azblob":
-		var client *container.Client
-		if client, err = container.NewClientFromConnectionString(env["AZURE_STORAGE_CONNECTION_STRING"], place.Host, nil); err == nil {
-			_, err = client.NewBlockBlobClient(path).UploadBuffer(t.Context(), data, nil)
-		}
-	case "s3":
-		_, err = s3Client(t, env).PutObject(t.Context(), place.Host, path, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{})
-	default:
-		err = os.WriteFile(filepath.Join(place.Path, name), data, 0o600)
-	}
-	if err != nil {
+	if err := putObject(t.Context(), place, env, name, data); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// putObject is replaceObject for any goroutine.
+func putObject(ctx context.Context, place *url.URL, env map[string]string, name string, data []byte) error {
+	path := strings.TrimPrefix(place.Path+"/"+name, "/")
+	switch place.Scheme {
+	case "azblob":
+		client, err := container.NewClientFromConnectionString(env["AZURE_STORAGE_CONNECTION_STRING"], place.Host, nil)
+		if err == nil {
+			_, err = client.NewBlockBlobClient(path).UploadBuffer(ctx, data, nil)
+		}
+		return err
+	case "s3":
+		client, err := s3Client(env)
+		if err == nil {
+			_, err = client.PutObject(ctx, place.Host, path, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{})
+		}
+		return err
+	}
+	return os.WriteFile(filepath.Join(place.Path, name), data, 0o600)
 }
 
 // loss returns a state before a loss.

@@ -139,11 +139,12 @@ func TestForeignObjects(t *testing.T) {
 			writers.SetLimit(8)
 			for i := range 1010 { // more than a page of a list
 				writers.Go(func() error {
-					replaceObject(t, u, b.Env, fmt.Sprintf("%s/feedback-%d.json.gz", cluster, i), nil)
-					return nil
+					return putObject(t.Context(), u, b.Env, fmt.Sprintf("%s/feedback-%d.json.gz", cluster, i), nil)
 				})
 			}
-			_ = writers.Wait()
+			if err := writers.Wait(); err != nil {
+				t.Fatal(err)
+			}
 			for _, name := range []string{
 				"other", "latest.json/x", "12345/feedback", "00000/feedback-20261126T120000Z-0000000000000100-5.json.gz", cluster + "/a/feedback-20261126T120000Z-0000000000000100-5.json.gz", cluster + "/feedback-20261126T120000Z-0000000000000100-5.json.gz.bak",
 				cluster + "/feedback-20261126T120000Z-0000000000000100-7.json.gz", // without a manifest
