@@ -50,6 +50,13 @@ func (f *Folder) MoveLatest(ctx context.Context, s State, m manifest.Manifest) (
 	}
 	data = append(data, '\n')
 	for attempt := range moveAttempts {
+		if attempt > 0 { // another capture was faster
+			select {
+			case <-ctx.Done():
+				return false, ctx.Err()
+			case <-time.After(rand.N(time.Duration(attempt) * movePause)):
+			}
+		}
 		now, version, err := f.readLatest(ctx)
 		c := condition{version: version}
 		switch {
@@ -65,11 +72,6 @@ func (f *Folder) MoveLatest(ctx context.Context, s State, m manifest.Manifest) (
 		}
 		_, err = f.put(ctx, f.name+latestName, data, c)
 		if errors.Is(err, errChanged) || c.version != "" && errors.Is(err, errMissing) {
-			select { // another capture was faster
-			case <-ctx.Done():
-				return false, ctx.Err()
-			case <-time.After(rand.N(time.Duration(attempt+1) * movePause)):
-			}
 			continue
 		}
 		if err != nil {
