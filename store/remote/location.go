@@ -29,7 +29,7 @@ type Location struct {
 	secrets   []string
 	identity  string       // hint for errors if the credentials come from an identity of the machine; "" if they are in the environment
 	expires   time.Time    // expiry of the SAS token; zero if there is none
-	waited    atomic.Int64 // duration of failed requests and of the pauses after them, in nanoseconds
+	waited    atomic.Int64 // duration of all waiting so far, in nanoseconds; see Waited
 
 	// Patience limits how long a request is repeated that fails because of the network or the service. Zero means two minutes.
 	Patience time.Duration
@@ -184,8 +184,9 @@ func secretsOf(getenv func(string) string) []string {
 // String returns the URL without secrets.
 func (l *Location) String() string { return l.url }
 
-// Waited returns how long failed requests and the pauses after them have taken so far. That time costs neither this machine nor
-// the service anything.
+// Waited returns the total time so far that requests have waited before they failed, and of the pauses after them. A request
+// waits while no bytes are sent or received, so a failed request that has sent data counts only from its last byte on. Waiting
+// costs neither this machine nor the service anything.
 func (l *Location) Waited() time.Duration { return time.Duration(l.waited.Load()) }
 
 // Checksum returns the name of the checksum that is sent along with the data.
@@ -205,21 +206,21 @@ func (l *Location) retry(ctx context.Context, f func() error) error {
 		begun := time.Now()
 		err := f()
 		if err == nil {
-			l.waited.Add(int64(begun.Sub(first)))
 			return nil
 		}
+		l.waited.Add(int64(l.transport.silence(begun)))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		pause := pauses.NextBackOff()
 		if !isTransient(err) || time.Since(first)+pause > patience {
-			l.waited.Add(int64(time.Since(first)))
 			return l.clean(err)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(pause):
+			l.waited.Add(int64(pause))
 		}
 	}
 }
