@@ -232,11 +232,13 @@ func TestAcknowledge(t *testing.T) {
 	}
 }
 
-// TestLockedFolder: while another process has the lock of a folder, a write waits for it, but no longer than its context.
+// TestLockedFolder: while another process has the lock of a folder, a write waits for it, but no longer than its context. If the
+// process keeps the lock, the error says so.
 func TestLockedFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	f := open(t, "file://"+dir, nil).Folder(cluster)
+	l := open(t, "file://"+dir, nil)
+	f := l.Folder(cluster)
 	if err := os.Mkdir(filepath.Join(dir, cluster), 0o750); err != nil {
 		t.Fatal(err)
 	}
@@ -263,6 +265,11 @@ func TestLockedFolder(t *testing.T) {
 	if err := <-probed; !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end of its context: %v", err)
 	}
+	l.Patience = time.Millisecond
+	if _, err := f.Probe(t.Context()); err == nil || !strings.Contains(err.Error(), "another process holds it") || !strings.Contains(err.Error(), lock.Name()) {
+		t.Errorf("while the lock is held, the error is %v", err)
+	}
+	l.Patience = 0
 	go func() {
 		_, err := f.Probe(t.Context())
 		probed <- err

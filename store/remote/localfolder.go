@@ -119,17 +119,22 @@ func (s folderService) put(ctx context.Context, name string, data []byte, c cond
 	return hex.EncodeToString(sum[:]), u.(*folderUpload).publish(c.absent)
 }
 
-// lockPause is the time between two attempts to lock a folder.
-const lockPause = 10 * time.Millisecond
+// lockPatience is the time for which lock waits for another process, which needs the lock only to replace one small file.
+// lockPause is the time between two attempts.
+const (
+	lockPatience = time.Second
+	lockPause    = 10 * time.Millisecond
+)
 
 // lock locks the folder that contains name, so that no other capture replaces a file in it, and returns a function that unlocks
-// it. While another process has the lock, lock waits until ctx ends.
+// it. If another process keeps the lock, lock fails after lockPatience, and [Location.retry] tries again. So in the end a person
+// learns from the error what is wrong.
 func (s folderService) lock(ctx context.Context, name string) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(filepath.Dir(s.path(name)), ".lock"), os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
 		return nil, err
 	}
-	for {
+	for start := time.Now(); ; {
 		// Without LOCK_NB, flock would wait although ctx has ended.
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
@@ -139,10 +144,14 @@ func (s folderService) lock(ctx context.Context, name string) (unlock func(), er
 			file.Close()
 			return nil, os.NewSyscallError("flock", err)
 		}
+		if time.Since(start) > lockPatience {
+			file.Close()
+			return nil, fmt.Errorf("lock %s: another process holds it and does not let go; it may be a capture that was paused: find it with fuser, and continue or end it", file.Name())
+		}
 		select {
 		case <-ctx.Done():
 			file.Close()
-			return nil, fmt.Errorf("lock %s: another process holds it: %w", file.Name(), ctx.Err())
+			return nil, ctx.Err()
 		case <-time.After(lockPause):
 		}
 	}
