@@ -50,7 +50,10 @@ func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manife
 		if err == nil {
 			s.Bytes = n
 			if m.SHA256 == "" {
-				m.Bytes, m.SHA256, m.Blocks = sum.Bytes(), sum.SHA256(), nil
+				m.SHA256 = sum.SHA256()
+				if !isKnownDamaged(m) { // otherwise the size and the blocks show readers that the data differ from what was written
+					m.Bytes, m.Blocks = sum.Bytes(), nil
+				}
 			}
 			err = f.uploadManifest(ctx, &s, m)
 		}
@@ -67,6 +70,9 @@ func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manife
 	}
 	return State{}, m, fmt.Errorf("upload %s: the service says of %d names in a row that they are taken", s.URL, uploadNames)
 }
+
+// isKnownDamaged reports whether the state that m describes was already damaged when it was kept.
+func isKnownDamaged(m manifest.Manifest) bool { return m.Kept != nil && m.Kept.Damaged != "" }
 
 // uploadManifest writes the manifest of a state. From then on, the state exists.
 func (f *Folder) uploadManifest(ctx context.Context, s *State, m manifest.Manifest) error {
@@ -97,7 +103,7 @@ func (f *Folder) uploadData(ctx context.Context, s *State, src Source) (n int64,
 	if err = z.Close(); err != nil {
 		return 0, nil, err
 	}
-	if m := src.Manifest; (m.SHA256 != "" || m.Blocks != nil) && (m.Kept == nil || m.Kept.Damaged == "") {
+	if m := src.Manifest; (m.SHA256 != "" || m.Blocks != nil) && !isKnownDamaged(m) {
 		if mismatch := sum.Mismatch(m); mismatch != "" {
 			return 0, nil, &DamagedError{mismatch}
 		}

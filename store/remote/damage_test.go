@@ -1,0 +1,70 @@
+package remote_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"capture/store/manifest"
+	"capture/store/remote"
+)
+
+// TestStateDamagedWhenKept: a state was damaged when it was kept on the machine. It is uploaded as it is. Whoever reads it learns
+// that it is damaged. Prove tests only whether it is as it was uploaded.
+func TestStateDamagedWhenKept(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, place string, env map[string]string) {
+		l := open(t, place, env)
+		f := probed(t, l)
+		u, err := url.Parse(place)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var data bytes.Buffer
+		rows(100).WriteTo(&data)
+		other := strings.Repeat("0", 64)
+		for i, written := range []manifest.Manifest{
+			{Bytes: int64(data.Len()), SHA256: other},
+			{Bytes: int64(data.Len()) - 1, SHA256: other},
+			{Bytes: int64(data.Len()) + 1, SHA256: other},
+			{Bytes: int64(data.Len()), Blocks: &manifest.Blocks{Bytes: 128 << 10, SHA256: other}},
+		} {
+			src := loss(100, noon.Add(time.Duration(i)*time.Hour))
+			src.Manifest.Bytes, src.Manifest.SHA256, src.Manifest.Blocks = written.Bytes, written.SHA256, written.Blocks
+			if _, _, err := f.Upload(t.Context(), src); !errors.As(err, new(*remote.DamagedError)) {
+				t.Errorf("manifest %d: damage that nobody knew of was uploaded: %v", i, err)
+			}
+			src.Manifest.Kept.Damaged = "its SHA-256 is another one"
+			s := upload(t, f, src)
+			m, err := l.Manifest(t.Context(), s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := l.JSON(t.Context(), s, m)
+			if _, err := io.Copy(io.Discard, r); !errors.As(err, new(*remote.DamagedError)) {
+				t.Errorf("manifest %d: the state is read as whole: %v", i, err)
+			}
+			r.Close()
+			if err := l.Prove(t.Context(), s); err != nil {
+				t.Errorf("manifest %d: Prove: %v", i, err)
+			}
+			path, _, err := l.Download(t.Context(), s, t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			compressed, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			replaceObject(t, u, env, cluster+s.URL[strings.LastIndex(s.URL, "/"):], compressed[:len(compressed)/2])
+			if err := l.Prove(t.Context(), s); !errors.As(err, new(*remote.DamagedError)) {
+				t.Errorf("manifest %d: further damage in the bucket: %v", i, err)
+			}
+		}
+	})
+}
