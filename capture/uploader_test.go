@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -295,6 +296,43 @@ func TestLossIsNotAcknowledgedFromOldRows(t *testing.T) {
 	}
 	if _, n := acknowledged(); n > 0 || len(*u.openLosses.Load()) != 1 {
 		t.Errorf("%d losses are acknowledged, open are %q", n, *u.openLosses.Load())
+	}
+}
+
+// TestCopiedLossIsCountedOnce: the state before a loss is off the machine. Here, its file cannot be read any more. The loss is the
+// one that is known here, and there is nothing more to upload.
+func TestCopiedLossIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 300)
+	l := copyTo(t, "file://"+t.TempDir(), nil)
+	d := start(t, copiedTo(t, db, l))
+	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
+	exec(t, conn, "TRUNCATE votes")
+	eventually(t, "a copy of the state before the loss", func() error {
+		if d.said("copied the state before a loss off the machine") == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	s := d.kept(1)[0]
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.Path, []byte("\x1f\x8b is not gzip"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := statefile.Open(t.Context(), s.Path, nil); err == nil {
+		f.Close()
+		t.Fatal("the state can still be opened")
+	}
+	u := newUploader(&d.cfg, d.file, d.table.View, d.newestView, d.metrics)
+	if err := u.uploadLosses(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if open := *u.openLosses.Load(); len(open) != 0 || !u.lossesAt.IsZero() {
+		t.Errorf("losses off the machine are %q, and the next look at them is at %s", open, u.lossesAt)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ import (
 // lossCheck is the time between two checks of the losses off the machine while one is open.
 const lossCheck = time.Minute
 
-// errNotOpened means that a kept state could not be opened: it was compressed or dropped in the meantime, or cannot be read.
+// errNotOpened means that a kept state could not be opened: it was dropped in the meantime, or cannot be read.
 var errNotOpened = errors.New("kept state not opened")
 
 // uploadLosses uploads the states before losses that are not off the machine yet. It marks those whose losses are acknowledged
@@ -35,31 +36,20 @@ func (u *uploader) uploadLosses(ctx context.Context) error {
 	for _, c := range clusters {
 		states[c.SystemID] = c.States
 	}
-	known := map[string]bool{}    // URLs of the copies of states that are kept here
-	uploaded := map[string]bool{} // states kept here, by path without .gz
-	missed := false               // whether a state could not be opened
-	for range 3 {                 // a state gets another path when it is compressed; a new list has that path
-		missed = false
-		for _, local := range u.kept() {
-			id := strings.TrimSuffix(local.Path, ".gz")
-			if local.Loss == nil || uploaded[id] {
-				continue
-			}
-			there, err := u.uploadLoss(ctx, &local, states)
-			if errors.Is(err, errNotOpened) {
-				missed = true
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			uploaded[id] = true
-			if there != nil {
-				known[there.URL] = true
-			}
+	known := map[string]bool{} // URLs of the copies of states that are kept here
+	missed := false            // whether a state could not be opened
+	for _, local := range u.kept() {
+		if local.Loss == nil {
+			continue
 		}
-		if !missed {
-			break
+		there, err := u.uploadLoss(ctx, &local, states)
+		switch {
+		case errors.Is(err, errNotOpened):
+			missed = true
+		case err != nil:
+			return err
+		case there != nil:
+			known[there.URL] = true
 		}
 	}
 	u.lossesDue, u.lossesAt = false, time.Time{}
@@ -146,18 +136,14 @@ func (u *uploader) remoteLosses() []string {
 // uploadLoss uploads one state before a loss, unless the service has it already. states are the copies, by cluster. It returns
 // the copy, or nil if the state cannot be copied.
 func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map[string][]remote.State) (*remote.State, error) {
-	file, err := statefile.Open(ctx, local.Path, nil)
+	m, err := local.Manifest()
 	if err != nil {
-		return nil, errNotOpened // if it cannot be read, the keeper reports it
+		return nil, nil // without a manifest nobody could find or check it; if it cannot be read, the keeper reports that
 	}
-	defer file.Close()
-	if file.Manifest() == nil {
-		return nil, nil // without a manifest nobody could find or check it
-	}
-	m := *file.Manifest()
-	there := findLoss(states[clusterOf(m.SystemID)], local)
+	m.Kept = &manifest.Kept{Loss: local.Loss, Damaged: local.Damaged, Other: local.Other}
+	there := remote.FindUpload(states[clusterOf(m.SystemID)], m, local.Time) // needs no data, which may be unreadable
 	if there == nil {
-		if there, err = u.copyLoss(ctx, local, m, file, states); there == nil || err != nil {
+		if there, err = u.copyLoss(ctx, local, m, states); there == nil || err != nil {
 			return nil, err
 		}
 	}
@@ -167,8 +153,16 @@ func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map
 	return there, nil
 }
 
-// copyLoss uploads a state before a loss. file holds its rows.
-func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.Manifest, file *statefile.File, states map[string][]remote.State) (*remote.State, error) {
+// copyLoss uploads a state before a loss, which m describes.
+func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.Manifest, states map[string][]remote.State) (*remote.State, error) {
+	file, err := statefile.Open(ctx, local.Path, nil)
+	if errors.Is(err, fs.ErrNotExist) { // it was compressed in the meantime
+		file, err = statefile.Open(ctx, local.CompressedPath(), nil)
+	}
+	if err != nil {
+		return nil, errNotOpened // if it cannot be read, the keeper reports it
+	}
+	defer file.Close()
 	f := u.folder
 	if f == nil || u.systemID != m.SystemID {
 		if list := states[clusterOf(m.SystemID)]; len(list) > 0 {
@@ -181,7 +175,6 @@ func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.M
 			return nil, err
 		}
 	}
-	m.Kept = &manifest.Kept{Loss: local.Loss, Damaged: local.Damaged, Other: local.Other}
 	start := time.Now()
 	state, _, err := u.upload(ctx, f, remote.Source{Manifest: m, Time: local.Time, Data: readerData{file}}, m.Bytes)
 	if damaged := (*remote.DamagedError)(nil); errors.As(err, &damaged) {
@@ -246,18 +239,6 @@ func (u *uploader) keepCopy(ctx context.Context, s remote.State, m manifest.Mani
 	u.lossesDue = true
 	u.log.Warn("the table has lost rows or columns since the newest copy off the machine; that state is kept there", "state", before.URL,
 		"rows_before", found.RowsBefore, "rows_after", found.RowsAfter, "columns_dropped", strings.Join(found.Dropped, ","))
-	return nil
-}
-
-// findLoss returns the copy of a state before a loss, or nil if there is none. The copy may have a time some seconds later,
-// because another state had its name already.
-func findLoss(states []remote.State, local *kept.State) *remote.State {
-	for i := range states {
-		s := &states[i]
-		if d := s.Time.Sub(local.Time.UTC().Truncate(time.Second)); s.Loss && s.Rows == local.Rows && d >= 0 && d <= 10*time.Second {
-			return s
-		}
-	}
 	return nil
 }
 

@@ -67,6 +67,17 @@ func (s State) RestoreCommand() string {
 // CompressedPath returns the path of the state's data once they are compressed.
 func (s State) CompressedPath() string { return s.names.compressed(s.id) }
 
+// Manifest reads the state's manifest. If there is none, the error is fs.ErrNotExist.
+func (s State) Manifest() (manifest.Manifest, error) { return manifest.ReadAt(s.manifestPath()) }
+
+// manifestPath returns the path of the manifest, which depends on whether the state is compressed.
+func (s *State) manifestPath() string {
+	if s.isPlain() {
+		return s.names.plainManifest(s.id)
+	}
+	return s.names.manifest(s.id)
+}
+
 // SharesData reports whether the state's data are the file that info describes.
 func (s State) SharesData(info os.FileInfo) bool { return os.SameFile(s.inode, info) }
 
@@ -121,7 +132,6 @@ func (n names) states() ([]State, error) {
 // state returns one kept state. It reports false if the state does not exist any more.
 func (n names) state(id stateID) (State, bool) {
 	s := State{Time: id.time(), names: n, id: id}
-	manifestPath := n.manifest(id)
 	var info fs.FileInfo
 	var err error
 	for tries := 0; ; tries++ { // a second try finds a state that was compressed during the first one
@@ -131,7 +141,6 @@ func (n names) state(id stateID) (State, bool) {
 		}
 		s.Path = n.plain(id)
 		if info, err = os.Lstat(s.Path); err == nil {
-			manifestPath = n.plainManifest(id)
 			break
 		}
 		if tries > 0 {
@@ -139,7 +148,7 @@ func (n names) state(id stateID) (State, bool) {
 		}
 	}
 	s.DiskBytes, s.inode = info.Size(), info
-	m, err := manifest.ReadAt(manifestPath)
+	m, err := s.Manifest()
 	switch {
 	case disk.IsMissing(err):
 		s.Damaged = "its manifest is missing"

@@ -172,6 +172,40 @@ func TestEqualNames(t *testing.T) {
 	})
 }
 
+// TestFindUpload: a state is found under each name that Upload may have given it, and no other state is taken for it.
+func TestFindUpload(t *testing.T) {
+	t.Parallel()
+	f := probed(t, open(t, "file://"+t.TempDir(), nil))
+	const names = 20
+	for i := range names { // the same second and position, so that each state takes another second
+		src := loss(2, noon)
+		src.Data = strings.NewReader(fmt.Sprintf("[\n{%d},\n{}\n]\n", i))
+		s := upload(t, f, src)
+		if found := remote.FindUpload([]remote.State{s}, src.Manifest, src.Time); found == nil || found.URL != s.URL {
+			t.Errorf("%s is not found", s.URL)
+		}
+	}
+	if _, _, err := f.Upload(t.Context(), loss(2, noon)); err == nil || !strings.Contains(err.Error(), "20 names") {
+		t.Fatalf("a state got another name: %v", err)
+	}
+	list := states(t, f)
+	if s := remote.FindUpload(list, loss(2, noon).Manifest, noon); s == nil || !s.Time.Equal(noon) {
+		t.Errorf("of %d states, %+v is found", len(list), s)
+	}
+	for what, src := range map[string]remote.Source{
+		"20 seconds before": loss(2, noon.Add(-time.Second)), "afterwards": loss(2, noon.Add(names*time.Second)), "more rows": loss(3, noon), "no loss": source(2, "0/100", 1, noon),
+	} {
+		if s := remote.FindUpload(list[:1], src.Manifest, src.Time); s != nil {
+			t.Errorf("%s: %s is found", what, s.URL)
+		}
+	}
+	other := loss(2, noon)
+	other.Manifest.LSN = "0/101"
+	if s := remote.FindUpload(list, other.Manifest, noon); s != nil {
+		t.Errorf("%s is found for another position", s.URL)
+	}
+}
+
 func manifestOf(t *testing.T, f *remote.Folder, s remote.State) (sum string, bytes int64) {
 	t.Helper()
 	m, err := f.Manifest(t.Context(), s)

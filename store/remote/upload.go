@@ -28,7 +28,8 @@ type Source struct {
 // partBytes is the length of a part, which is the memory that an upload takes. S3 allows at most 10,000 parts.
 const partBytes = 8 << 20
 
-// uploadNames is the number of names that Upload tries.
+// uploadNames is the number of names that Upload tries, each a second later than the one before. FindUpload looks for the same
+// names.
 const uploadNames = 20
 
 // compressionLevel favors speed: compressing must not compete with following the table.
@@ -42,8 +43,8 @@ const compressionLevel = 3
 // another state under that name, the new one gets the time of the next second that is free.
 func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manifest, error) {
 	m := src.Manifest
-	s := State{Cluster: f.cluster, Time: src.Time.UTC().Truncate(time.Second), Rows: m.Rows, Loss: m.Kept != nil && m.Kept.Loss != nil, folder: f.name}
-	s.LSN, _ = pglogrepl.ParseLSN(m.LSN) // 0 if it is not known
+	s := newState(m, src.Time)
+	s.Cluster, s.folder = f.cluster, f.name
 	for range uploadNames {
 		s.URL = fmt.Sprintf("%s/%s/%s", f.Location, f.cluster, s.data()[len(f.name):])
 		n, sum, err := f.uploadData(ctx, &s, src)
@@ -69,6 +70,30 @@ func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manife
 		s.Time = s.Time.Add(time.Second)
 	}
 	return State{}, m, fmt.Errorf("upload %s: the service says of %d names in a row that they are taken", s.URL, uploadNames)
+}
+
+// newState returns the state that m describes, with the facts that its name has. t is the time in the name.
+func newState(m manifest.Manifest, t time.Time) State {
+	s := State{Time: t.UTC().Truncate(time.Second), Rows: m.Rows, Loss: m.Kept != nil && m.Kept.Loss != nil}
+	s.LSN, _ = pglogrepl.ParseLSN(m.LSN) // 0 if it is not known
+	return s
+}
+
+// FindUpload returns the one of states that [Folder.Upload] has made from a source with this manifest and time, or nil if there
+// is none. The state has the time of the source, or a later one if names were taken. FindUpload compares only names: of several
+// states that Upload could have named so, it returns the earliest.
+func FindUpload(states []State, m manifest.Manifest, t time.Time) *State {
+	want := newState(m, t)
+	var found *State
+	for i := range states {
+		s := &states[i]
+		later := s.Time.Sub(want.Time)
+		if s.Rows == want.Rows && s.LSN == want.LSN && s.Loss == want.Loss && later >= 0 && later < uploadNames*time.Second &&
+			(found == nil || s.Time.Before(found.Time)) {
+			found = s
+		}
+	}
+	return found
 }
 
 // isKnownDamaged reports whether the state that m describes was already damaged when it was kept.
