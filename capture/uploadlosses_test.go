@@ -1,0 +1,145 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"capture/internal/objectserver"
+	"capture/internal/pgserver"
+	"capture/internal/statefile"
+	"capture/snapshot"
+	"capture/store/kept"
+	"capture/store/remote"
+)
+
+// The state before a loss is copied, and its acknowledgement, too.
+func TestCopyBeforeLoss(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			db := pgserver.Database(t)
+			conn := connect(t, db)
+			table(t, conn, 300)
+			l := copyTo(t, b.URL, b.Env)
+			d := start(t, copiedTo(t, db, l))
+			d.copies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
+			want := oracle(t, conn, "votes", "vote_id")
+			exec(t, conn, "TRUNCATE votes")
+			var before remote.State
+			find := func(acknowledged bool) func() error {
+				return func() error {
+					clusters, err := l.Clusters(t.Context())
+					if err != nil {
+						return err
+					}
+					for _, s := range clusters[0].States {
+						if s.Loss && s.Acknowledged == acknowledged {
+							before = s
+							return nil
+						}
+					}
+					return fmt.Errorf("states are %+v", clusters)
+				}
+			}
+			eventually(t, "a copy of the state before the loss", find(false))
+			if got := stateRows(t, l, before); !slices.Equal(got, want) {
+				t.Errorf("the copy has %d rows, want %d", len(got), len(want))
+			}
+			d.copies("a copy of the empty table", func(c *CopiesStatus) bool { return c.Rows == 0 && c.Pending == nil })
+			if got := newestRows(t, l); len(got) != 0 {
+				t.Errorf("the newest copy has %d rows", len(got))
+			}
+			exec(t, conn, "INSERT INTO votes SELECT * FROM json_populate_recordset(NULL::votes, $1)", "["+strings.Join(want, ",")+"]")
+			eventually(t, "the acknowledgement", func() error {
+				wake(d.uploader.regular)
+				return find(true)()
+			})
+		})
+	}
+}
+
+// TestLossIsNotAcknowledgedFromOldRows: another capture has copied the state before a loss. This one has rows from before the
+// loss in memory, for example from its file. They do not mean that the rows are back.
+func TestLossIsNotAcknowledgedFromOldRows(t *testing.T) {
+	t.Parallel()
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 300)
+	l := copyTo(t, "file://"+t.TempDir(), nil)
+	d := start(t, copiedTo(t, db, l))
+	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
+	old := d.table.View()
+	exec(t, conn, "TRUNCATE votes")
+	acknowledged := func() (losses, acknowledged int) {
+		clusters, err := l.Clusters(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range clusters[0].States {
+			if s.Loss {
+				losses++
+			}
+			if s.Loss && s.Acknowledged {
+				acknowledged++
+			}
+		}
+		return losses, acknowledged
+	}
+	eventually(t, "a copy of the state before the loss", func() error {
+		if losses, _ := acknowledged(); losses == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	u := newUploader(&d.cfg, d.file, func() *snapshot.View { return old }, d.newestView, d.metrics)
+	u.kept = func() []kept.State { return nil }
+	if err := u.uploadLosses(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, n := acknowledged(); n > 0 || len(*u.openLosses.Load()) != 1 {
+		t.Errorf("%d losses are acknowledged, open are %q", n, *u.openLosses.Load())
+	}
+}
+
+// TestCopiedLossIsCountedOnce: the state before a loss is off the machine. Here, its file cannot be read any more. The loss is the
+// one that is known here, and there is nothing more to upload.
+func TestCopiedLossIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 300)
+	l := copyTo(t, "file://"+t.TempDir(), nil)
+	d := start(t, copiedTo(t, db, l))
+	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Rows == 300 })
+	exec(t, conn, "TRUNCATE votes")
+	eventually(t, "a copy of the state before the loss", func() error {
+		if d.said("copied the state before a loss off the machine") == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	s := d.kept(1)[0]
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.Path, []byte("\x1f\x8b is not gzip"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := statefile.Open(t.Context(), s.Path, nil); err == nil {
+		f.Close()
+		t.Fatal("the state can still be opened")
+	}
+	u := newUploader(&d.cfg, d.file, d.table.View, d.newestView, d.metrics)
+	if err := u.uploadLosses(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if open := *u.openLosses.Load(); len(open) != 0 || !u.lossesAt.IsZero() {
+		t.Errorf("losses off the machine are %q, and the next look at them is at %s", open, u.lossesAt)
+	}
+}

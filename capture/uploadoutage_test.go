@@ -1,0 +1,115 @@
+package capture
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"capture/internal/objectserver"
+	"capture/internal/pgserver"
+)
+
+// The service refuses connections for a while. Meanwhile capture still writes the file. Afterwards it copies the newest state.
+func TestCopiesAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			p := proxiedAddr(t, b.Addr)
+			db := pgserver.Database(t)
+			conn := connect(t, db)
+			table(t, conn, 20)
+			l := copyTo(t, b.URL, b.Through(p.Addr()))
+			d := start(t, copiedTo(t, db, l))
+			d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
+			p.Refuse()
+			p.Cut()
+			exec(t, conn, "INSERT INTO votes (user_query) VALUES ('during the outage')")
+			d.copies("a failed upload", func(c *CopiesStatus) bool { return c.Error != "" })
+			d.equal(conn, "votes", "vote_id")
+			if s := d.Status(); !s.Ready {
+				t.Errorf("not ready: %+v", s.Checks)
+			}
+			if err := p.Accept(); err != nil {
+				t.Fatal(err)
+			}
+			d.copies("a copy after the outage", func(c *CopiesStatus) bool { return c.Rows == 21 && c.Error == "" && c.Pending == nil })
+			if got := newestRows(t, l); len(got) != 21 {
+				t.Errorf("the copy has %d rows", len(got))
+			}
+		})
+	}
+}
+
+// An attempt that only waits for a service that is away is no work, after which the uploader would have to rest.
+func TestOutageIsNoWork(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for a service that is away")
+	}
+	t.Parallel()
+	b := objectserver.NewBucket(t, "s3")
+	p := proxiedAddr(t, b.Addr)
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 20)
+	l := copyTo(t, b.URL, b.Through(p.Addr()))
+	d := start(t, copiedTo(t, db, l))
+	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
+	if err := d.stop(); err != nil {
+		t.Fatal(err)
+	}
+	p.Refuse()
+	p.Cut()
+	u := newUploader(&d.cfg, d.file, d.table.View, d.newestView, d.metrics)
+	l.Patience = 3 * time.Second
+	before := l.Waited()
+	u.workIfDue(t.Context())
+	waited := l.Waited() - before
+	if u.failure == "" || waited < time.Second {
+		t.Fatalf("waited %s, and the failure is %q", waited, u.failure)
+	}
+	if took := u.schedule.lastTook; took > waited/2 {
+		t.Errorf("the attempt counts as %s of work, of which it waited %s", took, waited)
+	}
+	if err := p.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	u.schedule.addChange(time.Now())
+	u.schedule.retryAt = time.Time{}
+	eventually(t, "a copy", func() error {
+		u.workIfDue(t.Context())
+		if u.schedule.uploaded.IsZero() {
+			return errors.New(u.failure)
+		}
+		return nil
+	})
+}
+
+// An upload hangs. The alert does not wait for its end.
+func TestHangingUploadRaisesAlert(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for an upload that hangs")
+	}
+	t.Parallel()
+	db := pgserver.Database(t)
+	conn := connect(t, db)
+	table(t, conn, 10)
+	b := objectserver.NewBucket(t, "s3")
+	p := proxiedAddr(t, b.Addr)
+	d := start(t, copiedTo(t, db, copyTo(t, b.URL, b.Through(p.Addr()))))
+	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
+	p.Stall()
+	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('during the stall')")
+	c := d.copies("a pending change", func(c *CopiesStatus) bool { return c.Pending != nil && c.late })
+	if c.Problem != "" || c.lateAt.Sub(*c.Pending) < lateUpload {
+		t.Errorf("copies are %+v", c)
+	}
+	stuck := *d.uploader.report.Load() // nobody replaces it while the request hangs
+	stuck.lateAt = time.Now()
+	d.uploader.report.Store(&stuck)
+	if c := d.Status().Copies; !strings.Contains(c.Problem, "while changes wait") || !worthAlert(c.check(time.Now())) {
+		t.Errorf("copies are %+v", c)
+	}
+}
