@@ -14,6 +14,45 @@ import (
 	"capture/store/remote"
 )
 
+func TestDamagedCopy(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, place string, env map[string]string) {
+		f := probed(t, open(t, place, env))
+		u, err := url.Parse(place)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, damage := range []func([]byte) []byte{
+			func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
+			func(b []byte) []byte { return b[:len(b)-9] },
+			func([]byte) []byte { return nil },
+			func([]byte) []byte { return bomb(t) },
+		} {
+			s := upload(t, f, source(1000, "0/100", 1, noon.Add(time.Duration(i)*time.Hour)))
+			if err := f.Prove(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			path, _, err := f.Download(t.Context(), s, t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := cluster + s.URL[strings.LastIndex(s.URL, "/"):]
+			replaceObject(t, u, env, name, damage(data))
+			if err := f.Prove(t.Context(), s); !errors.As(err, new(*remote.DamagedError)) {
+				t.Errorf("damage %d: %v", i, err)
+			}
+			replaceObject(t, u, env, strings.TrimSuffix(name, ".json.gz")+".manifest.json", []byte(`{"format":1}`))
+			if _, err := f.Manifest(t.Context(), s); err == nil {
+				t.Errorf("a manifest without a digest was accepted")
+			}
+		}
+	})
+}
+
 // TestStateDamagedWhenKept: a state was damaged when it was kept on the machine. It is uploaded as it is. Whoever reads it learns
 // that it is damaged. Prove tests only whether it is as it was uploaded.
 func TestStateDamagedWhenKept(t *testing.T) {

@@ -1,0 +1,146 @@
+package remote_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"capture/internal/objectserver"
+	"capture/store/retention"
+)
+
+func TestPrune(t *testing.T) {
+	t.Parallel()
+	for _, kind := range append(objectserver.Kinds, "file") {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			place, env, dir, ahead := "", map[string]string(nil), t.TempDir(), time.Duration(0)
+			if kind == "file" {
+				place = "file://" + dir
+			} else {
+				b := objectserver.NewBucket(t, kind)
+				server := httptest.NewServer(datesAnHourAhead(b))
+				t.Cleanup(server.Close)
+				place, env, ahead = b.URL, b.Through(strings.TrimPrefix(server.URL, "http://")), time.Hour
+			}
+			f := probed(t, open(t, place, env))
+			now := noon.Add(48 * time.Hour)
+			old := upload(t, f, source(9, "0/900", 1, now.Add(-40*time.Hour))) // the highest position, so latest.json stays here
+			for i := range 6 {
+				upload(t, f, source(i, "0/100", 1, now.Add(-time.Duration(i)*20*time.Minute)))
+			}
+			upload(t, f, loss(40, now.Add(-30*time.Hour)))
+			if kind == "file" {
+				age(t, filepath.Join(dir, cluster), time.Hour)
+			}
+			// The service's clock decides, not the time that this machine's clock shows.
+			removed, err := f.Prune(t.Context(), retention.Policy{Hours: 1}, now.Add(-ahead).Add(time.Minute))
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Of this hour only the newest stays. The states of the hours before are not covered.
+			if len(removed) != 5 {
+				t.Errorf("removed %s", names(removed))
+			}
+			list := states(t, f)
+			if got := names(list); len(list) != 3 || !strings.Contains(got, "-loss") || !strings.Contains(got, old.URL[strings.LastIndex(old.URL, "/")+1:]) {
+				t.Errorf("left are %s", got)
+			}
+		})
+	}
+}
+
+// datesAnHourAhead forwards requests. The Date of the responses is an hour ahead, so all objects are an hour old by that clock.
+func datesAnHourAhead(b *objectserver.Bucket) http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: "http", Host: b.Addr})
+			r.Out.Host = r.In.Host
+		},
+		ModifyResponse: func(r *http.Response) error {
+			r.Header.Set("Date", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
+			return nil
+		},
+	}
+}
+
+// age sets the times of all files in a folder to some time ago.
+func age(t *testing.T, dir string, by time.Duration) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if err == nil {
+			at := time.Now().Add(-by)
+			err = os.Chtimes(filepath.Join(dir, e.Name()), at, at)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The clock of a capture is a day ahead. It does not remove the states that another capture has just uploaded, and that
+// latest.json may not name yet.
+func TestPruneWithWrongClock(t *testing.T) {
+	t.Parallel()
+	places(t, func(t *testing.T, place string, env map[string]string) {
+		f := probed(t, open(t, place, env))
+		now := time.Now().Truncate(time.Second)
+		for i := range 4 {
+			upload(t, f, source(i, "0/100", 1, now.Add(-time.Duration(i)*time.Minute)))
+		}
+		ahead := upload(t, f, source(9, "0/50", 1, now.Add(24*time.Hour)))
+		removed, err := f.Prune(t.Context(), retention.Policy{Hours: 1}, now.Add(24*time.Hour))
+		if err != nil || len(removed) != 0 {
+			t.Errorf("removed %s (%v)", names(removed), err)
+		}
+		// The state with the wrong time is not the newest either: its position is lower.
+		if s, _, err := f.Newest(t.Context(), states(t, f)); err != nil || s.URL == ahead.URL {
+			t.Errorf("the newest is %s (%v)", s.URL, err)
+		}
+	})
+}
+
+func TestLeftoversAreRemoved(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	f := probed(t, open(t, "file://"+dir, nil))
+	upload(t, f, source(5, "0/100", 1, noon))
+	old := time.Now().Add(-25 * time.Hour)
+	for _, name := range []string{
+		"feedback-20261126T130000Z-0000000000000100-5.json.gz", ".feedback-20261126T140000Z-0000000000000100-5.json.gz-1.part",
+		"feedback-20261126T150000Z-0000000000000100-5.json.gz", "other",
+	} {
+		path := filepath.Join(dir, cluster, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(name, "T15") { // this one is still being uploaded
+			if err := os.Chtimes(path, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := f.Prune(t.Context(), retention.Default, noon); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, cluster))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	want := ".lock feedback-20261126T120000Z-0000000000000100-5.json.gz feedback-20261126T120000Z-0000000000000100-5.manifest.json " +
+		"feedback-20261126T150000Z-0000000000000100-5.json.gz latest.json other"
+	if got := strings.Join(left, " "); got != want {
+		t.Errorf("left are %s, want %s", got, want)
+	}
+}
