@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"capture/store/manifest"
+)
+
+// A killStep is a step of a write or of what follows it: the nth system call of that name in a thread. The zero call kills nothing.
+type killStep struct {
+	call        string
+	n           int
+	compressing bool // whether the call is about the compressed state
+}
+
+// killCalls are the calls that change what is on disk, or their beginning.
+var killCalls = []string{"openat", "fsync", "linkat", "renameat", "renameat2", "unlinkat", "pwrite64"}
+
+// drawStep returns a step that most rounds take. Only a large file is patched.
+func drawStep(r *rand.Rand, large bool) killStep {
+	step := killStep{compressing: r.IntN(4) == 0}
+	most := map[string]int{"openat": 6, "fsync": 5, "linkat": 1, "renameat": 4, "unlinkat": 4}
+	if large {
+		most["renameat2"], most["pwrite64"] = 1, 4
+	}
+	if step.compressing {
+		most = map[string]int{"openat": 2, "fsync": 1, "renameat": 1, "unlinkat": 2}
+	}
+	draw := 0
+	for _, call := range killCalls {
+		for n := 1; n <= most[call]; n++ {
+			if draw++; r.IntN(draw) == 0 {
+				step.call, step.n = call, n
+			}
+		}
+	}
+	return step
+}
+
+func (s killStep) String() string {
+	if s.call == "" {
+		return fmt.Sprintf("no kill, compressing %t", s.compressing)
+	}
+	if s.compressing {
+		return fmt.Sprintf("%s %d of compressing", s.call, s.n)
+	}
+	return fmt.Sprintf("%s %d", s.call, s.n)
+}
+
+// options returns the options with which strace kills a process at the step. The file is at path, and kept is the path of its
+// kept state without the suffix.
+func (s killStep) options(log, path, kept string) []string {
+	options := []string{"-o", log, "-e", "trace=" + strings.Join(killCalls, ",")}
+	if s.call != "" {
+		options = append(options, "-e", fmt.Sprintf("inject=%s:signal=KILL:when=%d", s.call, s.n))
+	}
+	hidden := filepath.Join(filepath.Dir(kept), "."+filepath.Base(kept))
+	paths := []string{hidden + ".json.gz.tmp", kept + ".json.gz", kept + ".json"}
+	if !s.compressing {
+		m := manifest.Path(path)
+		paths = []string{path, path + ".tmp", m, m + ".tmp", filepath.Dir(path), kept + ".json", kept + ".manifest.json", hidden + ".manifest.json.tmp"}
+	}
+	for _, p := range paths {
+		options = append(options, "-P", p)
+	}
+	return options
+}
+
+// readTrace reads what strace has written: the calls, and the one at which it killed capture.
+func (r *lossRound) readTrace(log string) {
+	trace, err := os.ReadFile(log)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.made = map[string]int{}
+	byThread := map[string]int{}
+	for line := range strings.Lines(string(trace)) {
+		thread, text, _ := strings.Cut(line, " ")
+		text = strings.TrimSpace(text)
+		name, _, isCall := strings.Cut(text, "(")
+		if !isCall || !slices.Contains(killCalls, name) {
+			continue
+		}
+		byThread[thread+name]++
+		r.made[name] = max(r.made[name], byThread[thread+name])
+		if name == r.step.call && byThread[thread+name] == r.step.n {
+			r.killed = text
+		}
+	}
+	if !strings.Contains(string(trace), "killed by SIGKILL") {
+		r.killed = ""
+	}
+}
