@@ -43,7 +43,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	cfg.intervals, cfg.timeouts = cfg.intervals.withDefaults(), cfg.timeouts.WithDefaults()
 	cfg.maxRowBytes = cfg.maxRow()
 	d := &Daemon{cfg: cfg, file: file, conditions: newConditions(), metrics: newMetrics()}
-	d.table = cfg.newTable(filepath.Dir(file.Path()), d.spilledRowsLost)
+	d.table = cfg.newTable(filepath.Dir(file.Path()), file.IsOnDisk(), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file)
 	tracker := newFileTracker(file)
 	written := func() *snapshot.View { // until this run has written the file, the View may have the rows that a loss has removed since

@@ -22,7 +22,7 @@ func Export(ctx context.Context, cfg Config, progress *source.Progress) (*snapsh
 	if progress == nil {
 		progress = source.NewProgress("export", nil)
 	}
-	t := cfg.newTable(cmp.Or(cfg.SpillDir, os.TempDir()), nil)
+	t := cfg.newTable(cmp.Or(cfg.SpillDir, os.TempDir()), false, nil)
 	if err := tablecopy.ReadTable(ctx, cfg.env("export", progress), "export", t, nil); err != nil {
 		return nil, postgres.Explain(err)
 	}

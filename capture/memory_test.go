@@ -101,19 +101,54 @@ func TestSpillFileDamaged(t *testing.T) {
 	d.ready()
 }
 
-// spoil damages the unlinked files of this process in a folder.
-func spoil(t *testing.T, folder string) {
+// TestLargeTransactionSpillsOldRows: without a memory limit, a transaction that changes all rows moves old rows to the spill
+// file. The file equals the table afterwards.
+func TestLargeTransactionSpillsOldRows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("changes all rows of a large table")
+	}
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	table(t, conn, 0)
+	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT 'question ' || i, repeat(md5(i::text), 200) FROM generate_series(1, 5000) i")
+	d := start(t, config(t, url))
+	d.ready()
+	d.equal(conn, "votes", "vote_id")
+	if files := namelessFiles(t, filepath.Dir(d.path)); len(files) > 0 {
+		t.Fatalf("the first copy has a spill file: %v", files)
+	}
+	exec(t, conn, "UPDATE votes SET bot_response = reverse(bot_response)")
+	d.equal(conn, "votes", "vote_id")
+	if len(namelessFiles(t, filepath.Dir(d.path))) == 0 {
+		t.Error("there is no spill file; does the volume have less than a fifth free?")
+	}
+	if n := d.said("spilled rows are lost; copying the table again"); n > 0 {
+		t.Error("rows were lost on the way")
+	}
+}
+
+// namelessFiles returns the paths in /proc of the unlinked files of this process in a folder.
+func namelessFiles(t *testing.T, folder string) (paths []string) {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := false
 	for _, fd := range fds {
 		name := filepath.Join("/proc/self/fd", fd.Name())
-		if target, err := os.Readlink(name); err != nil || !strings.HasPrefix(target, folder+"/") || !strings.HasSuffix(target, " (deleted)") {
-			continue
+		if target, err := os.Readlink(name); err == nil && strings.HasPrefix(target, folder+"/") && strings.HasSuffix(target, " (deleted)") {
+			paths = append(paths, name)
 		}
+	}
+	return paths
+}
+
+// spoil damages the unlinked files of this process in a folder.
+func spoil(t *testing.T, folder string) {
+	t.Helper()
+	found := false
+	for _, name := range namelessFiles(t, folder) {
 		f, err := os.OpenFile(name, os.O_RDWR, 0)
 		if err != nil {
 			t.Fatal(err)

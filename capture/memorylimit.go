@@ -20,14 +20,17 @@ const (
 )
 
 // newTable returns a Table that keeps its rows within the memory that this process may use, and spills the others to a file
-// in spillDir. The Table calls lost if spilled rows cannot be read back.
-func (cfg *Config) newTable(spillDir string, lost func(error)) *snapshot.Table {
+// in spillDir. Without a limit, it spills only old rows during a large transaction, and only if spillOld is set. The Table
+// calls lost if spilled rows cannot be read back.
+func (cfg *Config) newTable(spillDir string, spillOld bool, lost func(error)) *snapshot.Table {
 	t := snapshot.NewTable()
 	if cfg.pageBytes > 0 {
 		t = snapshot.NewTestTable(cfg.pageBytes, 4)
 	}
 	if limit := cfg.memoryLimit(); limit < math.MaxInt64 {
 		t.LimitMemory(max(int64(rowsShare*float64(limit-processMemory)), leastRows), spillDir, lost)
+	} else if spillOld {
+		t.SpillOldRows(spillDir, lost)
 	}
 	return t
 }

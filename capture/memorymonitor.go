@@ -12,7 +12,8 @@ import (
 // memoryCheck is the time between checks of a Table's memory.
 const memoryCheck = time.Second
 
-// memoryMonitor logs when rows are spilled for the first time and which rows are omitted. It sets a condition while rows
+// memoryMonitor logs when rows over the memory limit are spilled for the first time, and which rows are omitted. It sets a
+// condition while rows
 // cannot be spilled.
 type memoryMonitor struct {
 	table      *snapshot.Table
@@ -39,7 +40,7 @@ func (m *memoryMonitor) run(ctx context.Context) error {
 			}
 		}
 		u := m.table.Usage()
-		if !spilled && u.Spilled > 0 {
+		if !spilled && u.Limit > 0 && u.Spilled > 0 {
 			spilled = true
 			m.log.Info("the table exceeds the memory for rows; spilling to a file beside feedback.json", "resident_bytes", u.Resident, "limit_bytes", u.Limit)
 		}

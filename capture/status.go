@@ -48,7 +48,7 @@ type Status struct {
 	LastRead *ReadStatus    `json:"last_read,omitempty"` // absent before the first copy
 	Reading  *ReadingStatus `json:"reading,omitempty"`   // copy or resync that is running before the table is followed
 
-	Memory  *MemoryStatus  `json:"memory,omitempty"` // absent without a memory limit
+	Memory  *MemoryStatus  `json:"memory,omitempty"` // absent without a memory limit, unless old rows are in the spill file
 	File    FileStatus     `json:"file"`
 	Kept    KeptStatus     `json:"kept"`
 	Copies  *CopiesStatus  `json:"copies,omitempty"` // absent without --copy-to
@@ -113,7 +113,7 @@ func newReadStatus(r source.TableRead) *ReadStatus {
 
 // MemoryStatus shows how the rows are divided between memory and the spill file.
 type MemoryStatus struct {
-	Limit    int64 `json:"rows_limit_bytes"`    // limit of the memory for rows
+	Limit    int64 `json:"rows_limit_bytes"`    // limit of the memory for rows; 0 if there is none
 	Resident int64 `json:"rows_resident_bytes"` // memory that rows use
 	Spilled  int64 `json:"rows_out_bytes"`      // size of the rows in the spill file
 }
@@ -158,8 +158,11 @@ func (r *statusReporter) report() (Status, followReport) {
 			st.CommitTime = timeOrNil(at.CommitTime)
 		}
 	}
-	if usage.Limit > 0 {
+	switch {
+	case usage.Limit > 0:
 		st.Memory = &MemoryStatus{Limit: usage.Limit, Resident: usage.Resident, Spilled: usage.Spilled}
+	case usage.Spilled > 0: // all rows are in memory; those in the file are older
+		st.Memory = &MemoryStatus{Resident: st.Bytes, Spilled: usage.Spilled}
 	}
 	st.Volumes, st.Kept = r.volumes(), r.kept()
 	st.File = file.FileStatus

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
-
-	"capture/snapshot/spill"
 )
 
 // ErrNoRoom reports that rows over the memory limit cannot be written to the spill file.
@@ -27,14 +25,10 @@ type Usage struct {
 // The cache counts two kinds of pages. Resident pages belong to leaves of the tree; evictUntil evicts those that have not been
 // used recently. Retired pages belong to leaves that have left the tree, so only Views can still show them; see retired.
 type cache struct {
+	*spiller
 	limit     int64 // bytes
 	pageBytes int   // approximate bytes of lines in a page
-	folder    string
-	onDamage  func(error)
 
-	file     *spill.File // nil until the first eviction
-	scratch  []byte
-	corrupt  bool // whether pages of the tree may be in an earlier spill file that is damaged
 	resident int64
 	hand     clockHand
 	retired  retired
@@ -52,21 +46,10 @@ const (
 	evictionPause = time.Second
 )
 
-func newCache(limit int64, pageBytes int, folder string, onDamage func(error)) *cache {
-	c := &cache{limit: limit, pageBytes: pageBytes, folder: folder, onDamage: onDamage}
+func newCache(limit int64, pageBytes int, s *spiller) *cache {
+	c := &cache{spiller: s, limit: limit, pageBytes: pageBytes}
 	c.usage.Store(&Usage{})
 	return c
-}
-
-// load reads the page of l back into memory.
-func (c *cache) load(l *leaf) (*page, error) {
-	p, err := l.readPage()
-	if err != nil {
-		return nil, err
-	}
-	l.page.Store(p)
-	c.resident += p.memoryBytes()
-	return p, nil
 }
 
 // residentBytes returns the bytes of memory of l's page, or 0 if the page is not in memory or c is nil.
@@ -120,18 +103,6 @@ func (c *cache) reset(groups []*group) {
 			c.addResident(l)
 		}
 	}
-}
-
-// resetIfCorrupt reports whether pages of the tree may be unreadable. If the spill file is damaged, later evictions use a new
-// one.
-func (c *cache) resetIfCorrupt() bool {
-	if c == nil {
-		return false
-	}
-	if c.file != nil && c.file.Damaged() {
-		c.file, c.corrupt = nil, true
-	}
-	return c.corrupt
 }
 
 // pageLimit returns the maximum bytes of pages in memory. It subtracts the memory of the leaves, which are always in memory,

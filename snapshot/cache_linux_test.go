@@ -39,7 +39,7 @@ func spillFile(t *testing.T, tab *Table) (file *os.File, fd int) {
 	for _, entry := range fds {
 		name := "/proc/self/fd/" + entry.Name()
 		target, _ := os.Readlink(name)
-		if !strings.HasPrefix(target, tab.tree.cache.folder+"/") || !strings.HasSuffix(target, " (deleted)") {
+		if !strings.HasPrefix(target, tab.tree.spill.folder+"/") || !strings.HasSuffix(target, " (deleted)") {
 			continue
 		}
 		if file, err = os.OpenFile(name, os.O_RDWR, 0); err != nil {

@@ -51,6 +51,9 @@
 // into memory of its own. A View can also show pages whose leaves have left the tree. The cache evicts these, too, once two
 // garbage collections have shown that a View still holds them.
 //
+// With [Table.SpillOldRows], all rows of the tree stay in memory. Only the old rows of a large transaction are moved to the
+// spill file: its savepoint and the View of the committed state need them until the Commit.
+//
 // # Files
 //
 //   - table.go, view.go, viewjson.go: Table, View, and how a View becomes JSON
@@ -62,5 +65,6 @@
 //   - horizon.go: the horizon of the rows, and the server and table that it is valid for
 //   - omittedrows.go: rows that do not fit into memory, in a transaction and in a View
 //   - cache.go, evict.go, retiredpages.go: the memory limit; which page is evicted; pages of old Views
-//   - spilledpage.go: the format of a page in the spill file
+//   - oldrows.go: which rows of a large transaction are moved to the spill file
+//   - spiller.go, spilledpage.go: moving a page to the spill file; the format of a page there
 package snapshot

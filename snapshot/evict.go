@@ -1,19 +1,13 @@
 package snapshot
 
-import "capture/snapshot/spill"
-
 // clockHand is the place in the tree at which the next search for a page to evict begins.
 type clockHand struct{ group, leaf int }
 
 // evictUntil evicts pages until those of the tree use at most limit bytes, and the retired ones at most 1/retiredShare of
 // limit.
 func (c *cache) evictUntil(limit int64, groups []*group) error {
-	if c.file == nil {
-		f, err := spill.Open(c.folder, c.onDamage)
-		if err != nil {
-			return err
-		}
-		c.file = f
+	if err := c.open(); err != nil {
+		return err
 	}
 	if c.retired.bytes > limit/retiredShare {
 		if err := c.evictRetired(limit / retiredShare); err != nil {
@@ -59,23 +53,4 @@ func (c *cache) nextVictim(groups []*group) (*leaf, *page) {
 		}
 	}
 	return nil, nil
-}
-
-// evict removes p, the page of l, from memory. If the spill file does not have the page yet, evict first writes it there.
-// Readers of Views depend on the order of the assignments; see the field page of leaf.
-func (c *cache) evict(l *leaf, p *page) error {
-	if l.extent == nil {
-		c.scratch = appendPage(c.scratch[:0], p)
-		extent, err := c.file.Write(c.scratch, l.live)
-		if cap(c.scratch) > 1<<20 {
-			c.scratch = nil // do not keep the memory of one huge row
-		}
-		if err != nil {
-			return err
-		}
-		l.extent, l.first = extent, append([]byte(nil), p.key(0)...)
-		l.epoch = 0 // a later change must clone the leaf, since the extent keeps the old rows
-	}
-	l.page.Store(nil)
-	return nil
 }

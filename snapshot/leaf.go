@@ -34,10 +34,11 @@ func newLeaf(epoch uint64) *leaf {
 	return l
 }
 
-// readPage returns the page of l. If the page is not in memory, readPage reads a copy from the spill file for the caller alone.
+// readPage returns the page of l. If the page is not or not wholly in memory, readPage reads a copy from the spill file for the
+// caller alone.
 func (l *leaf) readPage() (*page, error) {
 	if p := l.page.Load(); p != nil {
-		return p, nil
+		return p.complete()
 	}
 	data, err := l.extent.Read()
 	if err != nil {

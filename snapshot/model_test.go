@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"capture/internal/volume"
 	"capture/snapshot/rowjson"
 )
 
@@ -64,9 +65,30 @@ func TestTableEqualsModelSpilled(t *testing.T) {
 	}
 }
 
+// TestTableEqualsModelOldRowsSpilled does the same with a Table that spills all old rows.
+func TestTableEqualsModelOldRowsSpilled(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	for round := range 10 {
+		seed := seed + uint64(round)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { model(t, seed, spillOld) })
+	}
+}
+
+const spillOld = -1 // memory limit that stands for a Table that spills old rows
+
+// spillOldRows makes tab spill old rows that take more than slack bytes, as if the volume had room for them.
+func spillOldRows(t *testing.T, tab *Table, slack int64, onDamage func(error)) {
+	tab.SpillOldRows(t.TempDir(), onDamage)
+	tab.tree.old.least = slack
+	tab.tree.old.measure = func(string) (volume.Usage, error) { return volume.Usage{Size: 1 << 40, Free: 1 << 40}, nil }
+}
+
 func model(t *testing.T, seed uint64, limit int64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	tab := newTable([]int{64, 200, 4096}[r.IntN(3)], []int{2, 3, 16}[r.IntN(3)])
+	if limit == spillOld {
+		spillOldRows(t, tab, 1, func(err error) { t.Error(err) })
+	}
 	if limit > 0 {
 		tab.LimitMemory(limit, t.TempDir(), func(err error) { t.Error(err) })
 	}

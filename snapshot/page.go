@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"weak"
+
+	"capture/snapshot/spill"
 )
 
 // defaultPageBytes is about how many bytes of lines a page has.
@@ -36,8 +38,14 @@ type page struct {
 	keys     []byte
 	lines    []byte // lines with terminators, including lines of replaced and deleted rows
 	ownLines []byte // private copies of lines that newer versions lack; only in a rebased page, see rebase.go
-	entries  []entry
-	live     int // bytes of the lines that entries point at, terminators included
+
+	// spilled has private lines that were moved to the spill file, and spilledBytes is their length. In the order of the offsets
+	// they come after lines and before ownLines. Use complete to read them. See oldrows.go.
+	spilled      []*spill.Extent
+	spilledBytes int
+
+	entries []entry
+	live    int // bytes of the lines that entries point at, terminators included
 
 	// Only the writer uses the following fields.
 	referenced bool                 // whether the page was used after the clock hand last passed it; see nextVictim
@@ -53,7 +61,7 @@ const MaxRowBytes = math.MaxUint32 - 1<<20
 // entry is the place of a row in its page.
 type entry struct {
 	keyOff, keyLen   uint32
-	lineOff, lineLen uint32 // lineLen is without the terminator; lineOff counts through lines and then through ownLines
+	lineOff, lineLen uint32 // lineLen is without the terminator; lineOff counts through lines, spilled and ownLines
 }
 
 func (p *page) key(i int) []byte {
@@ -72,9 +80,24 @@ func (p *page) lineWithTerminator(i int) []byte {
 	e, buf := &p.entries[i], p.lines
 	off := int(e.lineOff)
 	if off >= len(buf) {
-		off, buf = off-len(buf), p.ownLines
+		off, buf = off-len(buf)-p.spilledBytes, p.ownLines
 	}
 	return buf[off : off+int(e.lineLen)+len(terminator)]
+}
+
+// complete returns p or, if lines of p are in the spill file, a copy with these lines for the caller alone.
+func (p *page) complete() (*page, error) {
+	if p.spilled == nil {
+		return p, nil
+	}
+	own := make([]byte, 0, p.spilledBytes+len(p.ownLines))
+	for _, e := range p.spilled {
+		var err error
+		if own, err = e.AppendHead(own); err != nil {
+			return nil, err
+		}
+	}
+	return &page{keys: p.keys, lines: p.lines, ownLines: append(own, p.ownLines...), entries: p.entries, live: p.live}, nil
 }
 
 // findRow returns the index of the row with the given key and true. If there is no such row, it returns the index at which to
@@ -242,6 +265,11 @@ func allocSize(n int) int {
 
 // memoryBytes returns about how many bytes of memory the page uses.
 func (p *page) memoryBytes() int64 {
+	return int64(allocSize(cap(p.lines))+cap(p.ownLines)) + p.overhead()
+}
+
+// overhead returns about how many bytes of memory the page uses without its lines.
+func (p *page) overhead() int64 {
 	const entrySize, fixed = 16, 128
-	return int64(allocSize(cap(p.lines)) + cap(p.ownLines) + cap(p.keys) + entrySize*cap(p.entries) + fixed)
+	return int64(cap(p.keys) + entrySize*cap(p.entries) + fixed)
 }

@@ -42,7 +42,7 @@ func (p *page) rebaseOlder(from *page, skip []int) {
 // offsets might not fit into 32 bits.
 func (p *page) canRebase(from, to *page) bool {
 	return len(p.lines) > 0 && len(from.lines) > 0 && &p.lines[0] == &from.lines[0] &&
-		int64(len(to.lines))+int64(p.live) < math.MaxUint32
+		int64(len(to.lines))+int64(p.spilledBytes)+int64(len(p.ownLines))+int64(p.live) < math.MaxUint32
 }
 
 // rebaseOnto returns a copy of p that refers to the lines buffer of to and has private copies of the lines that to lacks. from
@@ -52,7 +52,10 @@ func (p *page) canRebase(from, to *page) bool {
 // result the newest version again, its first append has to rebuild the page, which also moves ownLines into the new buffer.
 func (p *page) rebaseOnto(from, to *page, skip []int) *page {
 	const own = ^uint32(0) // placeholder for an offset into ownLines
-	q := &page{keys: p.keys, lines: slices.Clip(to.lines), entries: slices.Clone(p.entries), live: p.live, referenced: p.referenced}
+	q := &page{
+		keys: p.keys, lines: slices.Clip(to.lines), entries: slices.Clone(p.entries), live: p.live, referenced: p.referenced,
+		spilled: p.spilled, spilledBytes: p.spilledBytes,
+	}
 	i, ownBytes := 0, 0
 	for j := range q.entries {
 		e := &q.entries[j]
@@ -64,17 +67,20 @@ func (p *page) rebaseOnto(from, to *page, skip []int) *page {
 			skip = skip[1:]
 		}
 		skipped := len(skip) > 0 && skip[0] == i
-		if i < len(from.entries) && !skipped && from.entries[i].lineOff == e.lineOff && int(e.lineOff) < len(p.lines) {
+		switch {
+		case int(e.lineOff) >= len(p.lines): // it is private already
+			e.lineOff += uint32(len(q.lines) - len(p.lines))
+		case i < len(from.entries) && !skipped && from.entries[i].lineOff == e.lineOff:
 			e.lineOff = to.entries[i].lineOff
-		} else {
+		default:
 			e.lineOff = own
 			ownBytes += int(e.lineLen) + len(terminator)
 		}
 	}
-	q.ownLines = make([]byte, 0, ownBytes)
+	q.ownLines = append(make([]byte, 0, len(p.ownLines)+ownBytes), p.ownLines...)
 	for j := range q.entries {
 		if e := &q.entries[j]; e.lineOff == own {
-			e.lineOff = uint32(len(q.lines) + len(q.ownLines))
+			e.lineOff = uint32(len(q.lines) + q.spilledBytes + len(q.ownLines))
 			q.ownLines = append(q.ownLines, p.lineWithTerminator(j)...)
 		}
 	}

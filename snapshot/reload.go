@@ -15,7 +15,7 @@ import (
 // its rows can no longer be read.
 func (t *Table) LoadChanges(shape *rowjson.Shape, origin Origin) bool {
 	t.Rollback()
-	if t.shape == nil || t.stateLost || t.shape.Fingerprint != shape.Fingerprint || t.tree.cache.resetIfCorrupt() {
+	if t.shape == nil || t.stateLost || t.shape.Fingerprint != shape.Fingerprint || t.tree.spill.resetIfCorrupt() {
 		return false
 	}
 	t.Load(shape, origin)
@@ -93,7 +93,7 @@ func (t *tree) keysOf(l *leaf) (*page, error) {
 
 // sweep deletes the rows that the reload has not seen. It is the last step of a reload.
 func (t *tree) sweep() {
-	t.rows, t.live = 0, 0
+	rows, live := 0, int64(0)
 	for gi := range t.groups {
 		g := t.sweepGroup(gi)
 		if t.err != nil {
@@ -101,10 +101,11 @@ func (t *tree) sweep() {
 		}
 		for _, l := range g.leaves {
 			l.seen = nil
-			t.rows += l.rows
-			t.live += int64(l.live)
+			rows += l.rows
+			live += int64(l.live)
 		}
 	}
+	t.rows, t.live = rows, live
 	t.groups = slices.DeleteFunc(t.groups, func(g *group) bool { return len(g.leaves) == 0 })
 }
 
@@ -120,7 +121,7 @@ func (t *tree) sweepGroup(gi int) *group {
 		prefix, s := g.prefixes[i], t.seenRows(l)
 		switch {
 		case s == nil || s.count == 0:
-			t.retire(l)
+			t.retire(l, nil)
 			continue
 		case s.count < l.rows:
 			p := t.loadPage(l)
@@ -128,7 +129,9 @@ func (t *tree) sweepGroup(gi int) *group {
 				return nil
 			}
 			l = t.ownLeaf(l, p)
+			live := l.live
 			l.deleteUnseen(s)
+			t.countReplaced(live - l.live)
 			prefix = keyPrefix(l.firstKey())
 		}
 		kept.leaves, kept.prefixes = append(kept.leaves, l), append(kept.prefixes, prefix)

@@ -10,6 +10,7 @@ func (t *tree) splitLarge(gi, li int) {
 			li++
 			continue
 		}
+		t.countReplaced(l.live) // an older version of the page is the only one that keeps the buffer
 		memory := t.cache.residentBytes(l)
 		next := l.splitAt(l.page.Load().splitIndex())
 		t.cache.adjustResident(t.cache.residentBytes(l) - memory)
@@ -57,6 +58,6 @@ func (t *tree) mergeWithNext(g *group, li int) {
 		l.putRow(l.rows, false, p.key(i), p.line(i))
 	}
 	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
-	t.retire(next)
+	t.retire(next, nil)
 	g.removeLeaf(li + 1)
 }

@@ -61,16 +61,29 @@ func newTable(pageBytes, groupSize int) *Table {
 // onDamage is called when rows cannot be read back from the spill file as they were written: once for each file, from any
 // goroutine. The next Load then stores all rows again, in a new file. onDamage may be nil.
 func (t *Table) LimitMemory(bytes int64, folder string, onDamage func(error)) {
-	t.tree.cache = newCache(bytes, t.tree.pageBytes, folder, onDamage)
+	t.tree.spill, t.tree.old = &spiller{folder: folder, onDamage: onDamage}, nil
+	t.tree.cache = newCache(bytes, t.tree.pageBytes, t.tree.spill)
 }
 
-// Usage returns how much memory the rows use. Any goroutine may call it. For a Table without a limit, Usage returns the zero
-// value.
+// SpillOldRows limits the additional memory of a large transaction in a Table that has no memory limit. The Table must be
+// empty. While the transaction is open, rows that it has replaced or deleted are moved to a spill file in folder, where readers
+// of Views find them. They stay in memory if the volume has too little room, or if they cannot be written. onDamage is as in
+// LimitMemory.
+func (t *Table) SpillOldRows(folder string, onDamage func(error)) {
+	t.tree.spill, t.tree.cache = &spiller{folder: folder, onDamage: onDamage}, nil
+	t.tree.old = newOldRows(t.tree.spill)
+}
+
+// Usage returns how much memory the rows use. Any goroutine may call it. For a Table without a limit, Usage knows only the
+// bytes in the spill file.
 func (t *Table) Usage() Usage {
-	if t.tree.cache == nil {
-		return Usage{}
+	switch {
+	case t.tree.cache != nil:
+		return *t.tree.cache.usage.Load()
+	case t.tree.old != nil:
+		return t.tree.old.usage()
 	}
-	return *t.tree.cache.usage.Load()
+	return Usage{}
 }
 
 // Changed returns a channel that receives the time of a Commit. If more Commits follow before the time is received, the channel
@@ -85,7 +98,7 @@ func (t *Table) Load(shape *rowjson.Shape, origin Origin) {
 	t.applyInPlace()
 	t.loadShape, t.loadOrigin, t.txOmitted = shape, origin, omittedRows{}
 	t.tree.loads++
-	t.tree.reloading = t.shape != nil && t.shape.Fingerprint == shape.Fingerprint && !t.tree.cache.resetIfCorrupt()
+	t.tree.reloading = t.shape != nil && t.shape.Fingerprint == shape.Fingerprint && !t.tree.spill.resetIfCorrupt()
 	if !t.tree.reloading {
 		t.tree.deleteAll()
 	}
@@ -185,12 +198,16 @@ func (t *Table) commit(at Position) error {
 		t.tree.enforceLimit()
 		t.prefault()
 	}
+	if t.tree.old.mayBeInTree() && !t.inPlace() {
+		t.applyInPlace() // so that the transaction can be rolled back if a row cannot be read back
+	}
 	t.tree.putPending()
 	if t.tree.reloading && t.tree.err == nil {
 		t.tree.sweep()
 	}
 	if t.loadShape != nil && t.tree.err == nil {
 		t.tree.trimPages()
+		t.tree.loadOldRows()
 	}
 	if t.tree.err != nil {
 		err := t.tree.err
@@ -222,8 +239,8 @@ func (t *Table) commitLocked(at Position) error {
 	}
 	if t.loadShape != nil {
 		t.shape, t.origin, t.horizon, t.loadShape, t.stateLost = t.loadShape, t.loadOrigin, nil, nil, false
-		if t.tree.cache != nil {
-			t.tree.cache.corrupt = false
+		if t.tree.spill != nil {
+			t.tree.spill.corrupt = false
 		}
 	}
 	if t.txOmitted != nil {

@@ -22,7 +22,9 @@ type tree struct {
 	loads     uint64       // number of Loads so far
 	reloading bool         // whether the open transaction is a reload; see reload.go
 	pageEnded bool         // whether the next row begins a new leaf if it comes after all others; see [Table.EndPage]
+	spill     *spiller     // nil if the Table has no spill file
 	cache     *cache       // nil without a memory limit
+	old       *oldRows     // nil unless old rows are spilled
 	lastKeys  struct {     // see keysOf
 		leaf *leaf
 		page *page
@@ -35,6 +37,7 @@ type savepoint struct {
 	groups []*group
 	rows   int
 	live   int64
+	epoch  uint64 // the savepoint contains exactly those leaves that have a lower epoch
 }
 
 // freeze returns a copy of the list of groups. The tree will never again change these groups or the rows of their leaves.
@@ -45,11 +48,14 @@ func (t *tree) freeze() []*group {
 
 // begin sets a savepoint, so that changes can be applied in place.
 func (t *tree) begin() {
-	t.savepoint, t.pageEnded = &savepoint{t.freeze(), t.rows, t.live}, false
+	groups := t.freeze()
+	t.savepoint, t.pageEnded = &savepoint{groups, t.rows, t.live, t.epoch}, false
+	t.old.begin(t.live)
 }
 
 // commit keeps the changes since the savepoint.
 func (t *tree) commit() {
+	t.old.end(false)
 	t.savepoint, t.reloading = nil, false
 	t.lastKeys.leaf, t.lastKeys.page = nil, nil
 }
@@ -66,6 +72,7 @@ func (t *tree) rollback() {
 	t.savepoint, t.reloading = nil, false
 	t.lastKeys.leaf, t.lastKeys.page = nil, nil
 	t.cache.reset(t.groups)
+	t.old.end(true)
 }
 
 // fail makes the open transaction fail at its Commit.
@@ -79,24 +86,40 @@ func (t *tree) fail(err error) {
 // the transaction fail and returns nil.
 func (t *tree) loadPage(l *leaf) *page {
 	p := l.page.Load()
-	if p == nil {
+	if p == nil || p.spilled != nil {
 		var err error
-		if p, err = t.cache.load(l); err != nil {
+		if p, err = l.readPage(); err != nil {
 			t.fail(err)
 			return nil
 		}
+		l.page.Store(p)
+		t.cache.addResident(l)
 	}
 	p.referenced = true
 	return p
 }
 
-// retire removes the page of l from the count of resident pages, because l has left the tree.
-func (t *tree) retire(l *leaf) { t.cache.retire(l, l.epoch == t.epoch, t.savepoint != nil) }
+// retire removes the page of l from the count of resident pages, because l has left the tree. next is the clone of l that
+// replaces it, or nil.
+func (t *tree) retire(l, next *leaf) {
+	t.cache.retire(l, l.epoch == t.epoch, t.savepoint != nil)
+	if t.savepoint != nil && l.epoch < t.savepoint.epoch {
+		t.old.addLeaf(l, next)
+	}
+}
+
+// countReplaced counts n bytes of lines that the open transaction replaces or deletes.
+func (t *tree) countReplaced(n int) {
+	if t.savepoint != nil {
+		t.old.addBytes(n)
+	}
+}
 
 // enforceLimit evicts pages if they use too much memory. If that fails and the pages exceed the limit by too much, the
 // transaction fails. enforceLimit is called between the changes of a transaction that is applied in place, and between
 // transactions.
 func (t *tree) enforceLimit() {
+	t.old.enforceLimit(t.live)
 	if t.cache == nil {
 		return
 	}
@@ -125,7 +148,7 @@ func (t *tree) ownLeaf(l *leaf, p *page) *leaf {
 	if t.seenRows(l) != nil {
 		c.seen = l.seen
 	}
-	t.retire(l)
+	t.retire(l, c)
 	t.cache.addResident(c)
 	return c
 }
@@ -165,6 +188,9 @@ func (t *tree) putRow(key, line []byte) {
 		if bytes.Equal(p.line(i), line) {
 			return
 		}
+	}
+	if found {
+		t.countReplaced(int(p.entries[i].lineLen))
 	}
 	if found && short && t.savepoint != nil {
 		t.pending.addLine(gi, li, l, i, line)
@@ -260,13 +286,14 @@ func (t *tree) deleteRow(key []byte) {
 	l = t.ownLeaf(l, p)
 	g.leaves[li] = l
 	memory, live := t.cache.residentBytes(l), l.live
+	t.countReplaced(int(p.entries[i].lineLen))
 	l.deleteRow(i)
 	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
 	t.rows--
 	t.live += int64(l.live - live)
 	switch {
 	case l.rows == 0:
-		t.retire(l)
+		t.retire(l, nil)
 		g.removeLeaf(li)
 	case i == 0:
 		g.prefixes[li] = keyPrefix(l.firstKey())
@@ -281,12 +308,14 @@ func (t *tree) deleteRow(key []byte) {
 
 func (t *tree) deleteAll() {
 	t.pending.reset()
-	if t.cache != nil {
+	if t.spill != nil {
 		for _, g := range t.groups {
 			for _, l := range g.leaves {
-				t.retire(l)
+				t.retire(l, nil)
 			}
 		}
+	}
+	if t.cache != nil {
 		t.cache.resident = 0
 	}
 	t.groups, t.rows, t.live = nil, 0, 0
@@ -299,6 +328,22 @@ func (t *tree) trimPages() {
 			t.trimPage(l)
 		}
 	}
+}
+
+// loadOldRows loads the rows of the tree that an earlier transaction, which was rolled back, has moved to the spill file. Usually
+// there are none: the next Load replaces the same rows again.
+func (t *tree) loadOldRows() {
+	if !t.old.mayBeInTree() {
+		return
+	}
+	for _, g := range t.groups {
+		for _, l := range g.leaves {
+			if t.loadPage(l) == nil {
+				return
+			}
+		}
+	}
+	t.old.inTree = false
 }
 
 func (t *tree) trimPage(l *leaf) {

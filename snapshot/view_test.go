@@ -168,15 +168,19 @@ func TestRollbackToRebasedVersion(t *testing.T) {
 
 // TestViewsWhileWriting: readers see whole transactions only, while others are committed. It is meant for the race detector.
 func TestViewsWhileWriting(t *testing.T) {
-	for _, limit := range []int64{0, 1 << 10} {
+	for _, limit := range []int64{0, 1 << 10, spillOld} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) { viewsWhileWriting(t, limit) })
 	}
 }
 
 func viewsWhileWriting(t *testing.T, limit int64) {
-	tab := newTable(256, 4)
-	if limit > 0 {
+	tab, padding := newTable(256, 4), ""
+	switch {
+	case limit > 0:
 		tab.LimitMemory(limit, t.TempDir(), nil)
+	case limit == spillOld: // each page has some rows, so that parts of pages are spilled
+		tab, padding = newTable(4096, 4), strings.Repeat("x", 300)
+		spillOldRows(t, tab, 1, func(err error) { t.Error(err) })
 	}
 	tab.Load(&rowjson.Shape{}, Origin{})
 	tab.Commit(Position{})
@@ -209,12 +213,15 @@ func viewsWhileWriting(t *testing.T, limit int64) {
 		}()
 	}
 	transactions := 3000
-	if limit > 0 {
+	if limit != 0 {
 		transactions = 600
 	}
 	for tx := range transactions {
+		if limit == spillOld {
+			tab.Load(&rowjson.Shape{}, Origin{})
+		}
 		for k := range 50 {
-			tab.Put(binary.BigEndian.AppendUint64(nil, uint64(k*7919%97)), fmt.Appendf(nil, `{"tx":%d}`, tx))
+			tab.Put(binary.BigEndian.AppendUint64(nil, uint64(k*7919%97)), fmt.Appendf(nil, `{"tx":%d%s}`, tx, padding))
 		}
 		tab.Commit(Position{})
 	}

@@ -141,6 +141,10 @@ func (p Part) AppendTo(b []byte) ([]byte, error) {
 	if content == nil {
 		return p.leaf.extent.AppendHead(b)
 	}
+	content, err := content.complete()
+	if err != nil {
+		return b, err
+	}
 	for run := range content.lineRuns() {
 		b = append(b, run...)
 	}
@@ -189,7 +193,9 @@ func (l *leaf) writeLines(w io.Writer, last bool, scratch []byte) (n int, _ []by
 		return err == nil
 	}
 	if p := l.page.Load(); p != nil {
-		p.lineRuns()(writeRun)
+		if p, err = p.complete(); err == nil {
+			p.lineRuns()(writeRun)
+		}
 	} else if scratch, err = l.extent.AppendHead(scratch[:0]); err == nil {
 		writeRun(scratch)
 	}

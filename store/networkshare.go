@@ -73,6 +73,12 @@ func (s *share) takeWarning(path string) string {
 		path, blocked.Milliseconds())
 }
 
+// IsOnDisk reports whether the folder is on a disk of this machine: neither on a network share nor in memory.
+func (f *File) IsOnDisk() bool {
+	fs := fileSystemAt(f.folder())
+	return fs.IsLocal && fs.Name != "tmpfs" && fs.Name != "ramfs"
+}
+
 // useFileSystem sets the temporary names for the file system of the folder, and removes the temporary files of earlier
 // processes. On a share it returns a warning about what the share can't do, or "" if there is none.
 func (f *File) useFileSystem() (warning string) {

@@ -1,0 +1,194 @@
+package snapshot
+
+import (
+	"sync/atomic"
+	"weak"
+
+	"capture/internal/volume"
+	"capture/snapshot/spill"
+)
+
+// oldRows limits the memory of old rows: rows that the open transaction has replaced or deleted. Readers and the savepoint need
+// them until the Commit. If half of the table changes, old rows would need half of the table's memory in addition. Once they use
+// too much memory, oldRows moves them to the spill file.
+//
+// The old version of a page usually shares most lines with the new version, so evicting the whole page would free little.
+// Therefore oldRows moves only the private lines (see rebase.go). It evicts a whole page only if the page shares few lines.
+//
+// If rows cannot be moved, they stay in memory, and the transaction continues. A nil oldRows does nothing. A Table has either
+// oldRows or a cache.
+type oldRows struct {
+	*spiller
+	least   int64                                     // minimum of the slack, in bytes; see slackShare
+	measure func(folder string) (volume.Usage, error) // volume.Measure, except in tests
+
+	before  int64     // bytes of the lines in the savepoint
+	list    []oldLeaf // leaves of the savepoint that have left the tree and have a page in memory
+	bytes   int64     // bytes of memory that only the old rows use; an upper bound, exact after recount
+	retryAt int64     // value of bytes above which another attempt is worth the time, after one that moved too little
+	written bool      // whether the open transaction has moved rows to the spill file
+	failed  bool      // whether the open transaction could not do so
+	inTree  bool      // whether rows of the tree may be in the spill file, because a transaction was rolled back
+
+	shown atomic.Pointer[spill.File] // spill file, for usage; nil until rows are moved
+}
+
+// oldLeaf is a leaf of the savepoint that has left the tree.
+type oldLeaf struct {
+	leaf *leaf
+	next weak.Pointer[leaf] // the clone that replaced the leaf, with which it may share lines
+}
+
+const (
+	slackShare    = 64       // old and new rows together may use 1/slackShare of the table's bytes more than the table: the slack
+	leastSlack    = 16 << 20 // minimum of the slack in bytes, so that small tables have no spill file
+	leastOwnShare = 32       // private lines of less than 1/leastOwnShare of a page are not worth a block of the spill file
+)
+
+func newOldRows(s *spiller) *oldRows {
+	return &oldRows{spiller: s, least: leastSlack, measure: volume.Measure}
+}
+
+// begin starts a transaction that is applied in place. before is the number of bytes of the lines in the savepoint.
+func (o *oldRows) begin(before int64) {
+	if o != nil {
+		o.before, o.retryAt, o.failed = before, 0, false
+	}
+}
+
+// end ends the transaction. After a rollback the savepoint is the tree again, and with it rows in the spill file.
+func (o *oldRows) end(rolledBack bool) {
+	if o != nil {
+		o.inTree = o.inTree || rolledBack && o.written
+		o.list, o.bytes, o.written = nil, 0, false
+	}
+}
+
+// addLeaf adds a leaf of the savepoint that has left the tree. next is the clone that replaces it, or nil.
+func (o *oldRows) addLeaf(l, next *leaf) {
+	if o == nil {
+		return
+	}
+	p := l.page.Load()
+	if p == nil {
+		return
+	}
+	old := oldLeaf{leaf: l}
+	if next != nil {
+		old.next = weak.Make(next)
+		o.bytes += p.overhead()
+	} else {
+		o.bytes += p.memoryBytes()
+	}
+	o.list = append(o.list, old)
+}
+
+// addBytes counts n bytes of lines that the transaction has replaced or deleted. Maybe only an old version of their page has
+// them now.
+func (o *oldRows) addBytes(n int) {
+	if o != nil {
+		o.bytes += int64(n)
+	}
+}
+
+// enforceLimit moves old rows to the spill file if they use too much memory. live is the number of bytes of the tree's lines.
+func (o *oldRows) enforceLimit(live int64) {
+	if o == nil || o.bytes <= o.retryAt || o.failed {
+		return
+	}
+	slack := max(o.least, max(o.before, live)/slackShare)
+	limit := max(o.before-live, 0) + slack
+	if o.bytes <= limit {
+		return
+	}
+	o.recount()
+	target := limit - slack/2
+	if o.bytes > target {
+		o.failed = !o.hasRoom(o.bytes-target, max(o.before, live)) || o.open() != nil || o.spillUntil(target) != nil
+	}
+	if o.retryAt = 0; o.bytes > target {
+		o.retryAt = o.bytes + slack/4
+	}
+}
+
+// recount removes leaves whose page is not in memory, and counts what the others use.
+func (o *oldRows) recount() {
+	kept := o.list[:0]
+	o.bytes = 0
+	for _, old := range o.list {
+		if p := old.leaf.page.Load(); p != nil {
+			kept, o.bytes = append(kept, old), o.bytes+old.ownBytes(p)
+		}
+	}
+	clear(o.list[len(kept):])
+	o.list = kept
+}
+
+// spillUntil moves old rows to the spill file until the others use at most target bytes. It begins with the pages that were
+// changed first, because these are the least likely to change again.
+func (o *oldRows) spillUntil(target int64) error {
+	o.shown.Store(o.file)
+	for _, old := range o.list {
+		if o.bytes <= target {
+			break
+		}
+		p := old.leaf.page.Load()
+		before, own := old.ownBytes(p), len(p.ownLines)
+		var err error
+		switch {
+		case old.leaf.extent != nil && old.leaf.extent.Damaged():
+			continue // the page in memory is the only good copy
+		case 4*before > 3*int64(p.live): // the page shares little or nothing
+			err = o.evict(old.leaf, p)
+		case own > p.live/leastOwnShare:
+			err = o.evictOwnLines(old.leaf, p)
+		default:
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		o.written = true
+		o.bytes -= before
+		if p := old.leaf.page.Load(); p != nil {
+			o.bytes += old.ownBytes(p)
+		}
+	}
+	return nil
+}
+
+// hasRoom reports whether the volume has room for n more bytes. Old rows leave as much free as kept states do (see
+// retention.Plan): a fifth of the volume, and twice the size of the file. So the next versions of the file always have room.
+func (o *oldRows) hasRoom(n, fileBytes int64) bool {
+	u, err := o.measure(o.folder)
+	return err == nil && u.Free-n >= max(u.Size/5, 2*fileBytes)
+}
+
+// mayBeInTree reports whether rows of the tree may be in the spill file.
+func (o *oldRows) mayBeInTree() bool { return o != nil && o.inTree }
+
+// usage returns how much of the spill file is in use. Any goroutine may call it.
+func (o *oldRows) usage() (u Usage) {
+	if f := o.shown.Load(); f != nil {
+		u.Spilled = f.Size()
+	}
+	return u
+}
+
+// sharesLines reports whether p, the page of the leaf, shares its lines with the page that replaced it.
+func (l *oldLeaf) sharesLines(p *page) bool {
+	next := l.next.Value()
+	if next == nil {
+		return false
+	}
+	q := next.page.Load()
+	return q != nil && len(q.lines) > 0 && len(p.lines) > 0 && &q.lines[0] == &p.lines[0]
+}
+
+// ownBytes returns how much memory only p uses. p is the page of the leaf.
+func (l *oldLeaf) ownBytes(p *page) int64 {
+	if l.sharesLines(p) {
+		return p.overhead() + int64(cap(p.ownLines))
+	}
+	return p.memoryBytes()
+}

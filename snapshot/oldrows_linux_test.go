@@ -1,0 +1,359 @@
+package snapshot
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"capture/internal/volume"
+	"capture/snapshot/rowjson"
+)
+
+// spilling returns a Table that spills old rows when they take more than slack bytes, and a channel of the damage that it
+// reports.
+func spilling(t *testing.T, slack int64) (tab *Table, damage chan error) {
+	damage = make(chan error, 10)
+	tab = NewTable()
+	spillOldRows(t, tab, slack, func(err error) { damage <- err })
+	return tab, damage
+}
+
+// oldRow returns the i-th row. Rows have about 1 kB.
+func oldRow(i int, text string) []byte {
+	return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 1000+i%50))
+}
+
+// fillOld loads n rows and returns them by key.
+func fillOld(t *testing.T, tab *Table, n int) map[string]string {
+	t.Helper()
+	rows := map[string]string{}
+	tab.Load(&rowjson.Shape{}, Origin{})
+	for i := range n {
+		tab.Put(numbered(i), oldRow(i, "a"))
+		rows[string(numbered(i))] = string(oldRow(i, "a"))
+	}
+	if err := tab.Commit(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+// changeOld changes one row in oneOf, and keeps the others, in a resync of n rows. They arrive in the order of their keys, or in
+// random order.
+func changeOld(t *testing.T, tab *Table, rows map[string]string, n, oneOf int, text string, random bool) {
+	t.Helper()
+	if !tab.LoadChanges(&rowjson.Shape{}, Origin{}) {
+		t.Fatal("no reload")
+	}
+	order := rand.Perm(n)
+	for i := range n {
+		if random {
+			i = order[i]
+		}
+		if i%oneOf != 0 {
+			tab.Keep(numbered(i))
+			continue
+		}
+		line := oldRow(i, text)
+		tab.Put(numbered(i), line)
+		rows[string(numbered(i))] = string(line)
+	}
+}
+
+// TestOldRowsAreSpilled: a large transaction needs little more memory than the table. Old rows are in the spill file until its
+// Commit, and readers find them there.
+func TestOldRowsAreSpilled(t *testing.T) {
+	const n, slack = 6000, 256 << 10
+	for name, c := range map[string]struct {
+		change  func(tab *Table, rows map[string]string)
+		spilled float64 // maximum share of the table that is written to the spill file
+	}{
+		"a tenth changes":                {func(tab *Table, rows map[string]string) { changeOld(t, tab, rows, n, 10, "b", false) }, 0.2},
+		"half changes":                   {func(tab *Table, rows map[string]string) { changeOld(t, tab, rows, n, 2, "b", false) }, 0.7},
+		"half changes, in another order": {func(tab *Table, rows map[string]string) { changeOld(t, tab, rows, n, 2, "b", true) }, 1.3},
+		"all change":                     {func(tab *Table, rows map[string]string) { changeOld(t, tab, rows, n, 1, "b", false) }, 1.2},
+		"another copy of a new shape": {func(tab *Table, rows map[string]string) {
+			tab.Load(&rowjson.Shape{Fingerprint: "new"}, Origin{})
+			for i := range n {
+				tab.Put(numbered(i), oldRow(i, "b"))
+				rows[string(numbered(i))] = string(oldRow(i, "b"))
+			}
+		}, 1.2},
+		"deletes and inserts": {func(tab *Table, rows map[string]string) {
+			for i := range n {
+				if i%3 > 0 {
+					tab.Delete(numbered(i))
+					delete(rows, string(numbered(i)))
+				}
+			}
+			for i := n; i < n*5/3; i++ {
+				tab.Put(numbered(i), oldRow(i, "b"))
+				rows[string(numbered(i))] = string(oldRow(i, "b"))
+			}
+		}, 1.2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tab, damage := spilling(t, slack)
+			rows := fillOld(t, tab, n)
+			v, held := tab.View(), file(rows)
+			before := liveHeap()
+			c.change(tab, rows)
+			fresh := 0 // the test's own copy of the new rows
+			for _, line := range rows {
+				if strings.Contains(line, "b") {
+					fresh += len(line)
+				}
+			}
+			spilled := tab.Usage().Spilled
+			if grew := liveHeap() - before - int64(fresh); grew > v.Bytes()/10 {
+				t.Errorf("memory grew by %d bytes for a table of %d", grew, v.Bytes())
+			}
+			if spilled == 0 || float64(spilled) > c.spilled*float64(v.Bytes()) {
+				t.Errorf("%d bytes are in the spill file for a table of %d", spilled, v.Bytes())
+			}
+			if tab.View() != v || fileOf(t, v) != held {
+				t.Fatal("the View has changed before the Commit")
+			}
+			checkOld(t, v, held)
+			if err := tab.Commit(Position{}); err != nil {
+				t.Fatal(err)
+			}
+			if fileOf(t, tab.View()) != file(rows) || fileOf(t, v) != held {
+				t.Fatal("a View is wrong after the Commit")
+			}
+			v = nil
+			for until := time.Now().Add(time.Minute); tab.Usage().Spilled > 0; time.Sleep(time.Millisecond) {
+				runtime.GC()
+				if time.Now().After(until) {
+					t.Fatalf("%d bytes stay in the spill file", tab.Usage().Spilled)
+				}
+			}
+			if len(damage) > 0 {
+				t.Error(<-damage)
+			}
+		})
+	}
+}
+
+func liveHeap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// checkOld reads v in each other way.
+func checkOld(t *testing.T, v *View, want string) {
+	t.Helper()
+	lines := strings.Split(want, "\n")
+	lines = lines[1 : len(lines)-2]
+	i := 0
+	for row, err := range v.From(nil) {
+		if err != nil || string(row.Line) != strings.TrimSuffix(lines[i], ",") {
+			t.Fatalf("row %d is %.40s, %v", i, row.Line, err)
+		}
+		i++
+	}
+	for row, err := range v.Before(nil) {
+		i--
+		if err != nil || string(row.Line) != strings.TrimSuffix(lines[i], ",") {
+			t.Fatalf("row %d is %.40s, %v", i, row.Line, err)
+		}
+	}
+	var b []byte
+	for p := range v.Parts() {
+		var err error
+		if b, err = p.AppendTo(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if string(b) != strings.Join(lines, "\n")+",\n" {
+		t.Fatal("AppendTo gives other lines")
+	}
+	if line, err := v.Get(numbered(6)); err != nil || string(line) != strings.TrimSuffix(lines[6], ",") {
+		t.Fatalf("Get: %.40s, %v", line, err)
+	}
+}
+
+// TestSmallTransactionsSpillNothing: neither does a large transaction in a small table.
+func TestSmallTransactionsSpillNothing(t *testing.T) {
+	tab, _ := spilling(t, leastSlack)
+	rows := fillOld(t, tab, 8000)
+	tab.View()
+	changeOld(t, tab, rows, 8000, 1, "b", false)
+	if err := tab.Commit(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	tab.tree.old.least = 1
+	tab.View()
+	for i := range 8000 {
+		tab.Put(numbered(i), oldRow(i, "c"))
+		if i%100 == 99 {
+			if err := tab.Commit(Position{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if tab.tree.spill.file != nil {
+		t.Error("a spill file was opened")
+	}
+}
+
+// TestRollbackOfSpilledRows: a rolled-back transaction has moved rows of the table to the spill file. They are the table's rows
+// again, small transactions can change them, and a later Load brings them back into memory.
+func TestRollbackOfSpilledRows(t *testing.T) {
+	const n = 2000
+	for _, random := range []bool{false, true} {
+		for oneOf := 1; oneOf <= 4; oneOf++ {
+			tab, damage := spilling(t, 1)
+			rows := fillOld(t, tab, n)
+			v, held := tab.View(), file(rows)
+			for range 2 {
+				changeOld(t, tab, maps.Clone(rows), n, oneOf, "b", random)
+				if tab.Usage().Spilled == 0 {
+					t.Fatal("nothing was spilled")
+				}
+				tab.Rollback()
+				if tab.View() != v || fileOf(t, v) != held {
+					t.Fatal("the View is wrong after the Rollback")
+				}
+			}
+			for i := 0; i < n; i += 100 {
+				if line, err := tab.Get(numbered(i + 4)); err != nil || string(line) != rows[string(numbered(i+4))] {
+					t.Fatalf("Get: %.40s, %v", line, err)
+				}
+				tab.Put(numbered(i), oldRow(i, "c"))
+				rows[string(numbered(i))] = string(oldRow(i, "c"))
+				if err := tab.Commit(Position{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if fileOf(t, tab.View()) != file(rows) || fileOf(t, v) != held {
+				t.Fatal("a View is wrong after small transactions")
+			}
+			changeOld(t, tab, rows, n, 7, "d", random)
+			if err := tab.Commit(Position{}); err != nil {
+				t.Fatal(err)
+			}
+			if fileOf(t, tab.View()) != file(rows) || fileOf(t, v) != held {
+				t.Fatal("a View is wrong after a Load")
+			}
+			for p := range tab.View().Parts() {
+				if page := p.leaf.page.Load(); page == nil || page.spilled != nil {
+					t.Fatal("rows of the table stay in the spill file")
+				}
+			}
+			if len(damage) > 0 {
+				t.Error(<-damage)
+			}
+		}
+	}
+}
+
+// TestOldRowsCannotBeSpilled: the rows then stay in memory, and the transaction succeeds.
+func TestOldRowsCannotBeSpilled(t *testing.T) {
+	const n = 4000
+	for name, fail := range map[string]func(t *testing.T, o *oldRows){
+		"no folder": func(_ *testing.T, o *oldRows) { o.folder = filepath.Join(o.folder, "missing") },
+		"full volume": func(_ *testing.T, o *oldRows) {
+			o.measure = func(string) (volume.Usage, error) { return volume.Usage{Size: 100 << 20, Free: 20<<20 + 1}, nil }
+		},
+		"no room for two versions of the file": func(_ *testing.T, o *oldRows) {
+			o.measure = func(string) (volume.Usage, error) { return volume.Usage{Size: 10 << 20, Free: 8 << 20}, nil }
+		},
+		"unknown room": func(_ *testing.T, o *oldRows) {
+			o.measure = func(string) (volume.Usage, error) { return volume.Usage{}, errors.New("unknown") }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tab, _ := spilling(t, 1)
+			fail(t, tab.tree.old)
+			rows := fillOld(t, tab, n)
+			v, held := tab.View(), file(rows)
+			changeOld(t, tab, rows, n, 2, "b", false)
+			if !tab.tree.old.failed || tab.Usage().Spilled > 0 {
+				t.Errorf("%d bytes were spilled", tab.Usage().Spilled)
+			}
+			if err := tab.Commit(Position{}); err != nil {
+				t.Fatal(err)
+			}
+			if fileOf(t, tab.View()) != file(rows) || fileOf(t, v) != held {
+				t.Error("a View is wrong")
+			}
+		})
+	}
+}
+
+// TestSpilledOldRowsDamaged: readers get an error, never a wrong row. If the damaged rows are the table's again after a
+// Rollback, transactions that need them fail, and the next Load stores all rows again.
+func TestSpilledOldRowsDamaged(t *testing.T) {
+	const n = 4000
+	tab, damage := spilling(t, 1)
+	rows := fillOld(t, tab, n)
+	v := tab.View()
+	old := maps.Clone(rows)
+	changeOld(t, tab, maps.Clone(rows), n, 2, "b", true)
+	if f, _ := spillFile(t, tab); f.Truncate(0) != nil {
+		t.Fatal("the spill file cannot be damaged")
+	}
+	wrong, failed := 0, 0
+	for k, want := range old {
+		if line, err := v.Get(rowjson.Key(k)); err != nil {
+			failed++
+		} else if string(line) != want {
+			wrong++
+		}
+	}
+	if wrong > 0 || failed == 0 || len(damage) != 1 {
+		t.Errorf("%d rows are wrong and %d cannot be read; damage was reported %d times", wrong, failed, len(damage))
+	}
+	var b bytes.Buffer
+	if _, err := v.WriteTo(&b); err == nil {
+		t.Error("WriteTo succeeds")
+	}
+	for p := range v.Parts() {
+		if b, err := p.AppendTo([]byte("before")); err != nil && string(b) != "before" {
+			t.Fatalf("AppendTo leaves %q", b)
+		}
+	}
+	tab.Rollback()
+	for i := range n {
+		tab.Put(numbered(i), oldRow(i, "c"))
+	}
+	if tab.Commit(Position{}) == nil || tab.View() != v {
+		t.Error("a large transaction over unreadable rows is committed")
+	}
+	failed = 0
+	for i := range n {
+		tab.Put(numbered(i), oldRow(i, "c"))
+		if err := tab.Commit(Position{}); err != nil {
+			failed++
+			continue
+		}
+		old[string(numbered(i))] = string(oldRow(i, "c"))
+	}
+	if failed == 0 || tab.View() == nil {
+		t.Errorf("%d small transactions fail", failed)
+	}
+	if tab.LoadChanges(&rowjson.Shape{}, Origin{}) {
+		t.Fatal("a resync of unreadable rows")
+	}
+	rows = fillOld(t, tab, n)
+	if fileOf(t, tab.View()) != file(rows) {
+		t.Error("the View after a Load is wrong")
+	}
+	changeOld(t, tab, rows, n, 2, "d", false)
+	if tab.Usage().Spilled == 0 {
+		t.Error("a new spill file is not used")
+	}
+	if err := tab.Commit(Position{}); err != nil || fileOf(t, tab.View()) != file(rows) {
+		t.Errorf("the View after a resync is wrong: %v", err)
+	}
+}

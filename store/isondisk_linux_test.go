@@ -1,0 +1,17 @@
+package store
+
+import "testing"
+
+// TestIsOnDisk: rows are spilled neither to a network share nor to a file system that is itself in memory.
+func TestIsOnDisk(t *testing.T) {
+	real := fileSystemAt
+	defer func() { fileSystemAt = real }()
+	f := &File{paths: newPaths(t.TempDir() + "/feedback.json")}
+	for magic, want := range map[uint32]bool{0xef53: true, 0x58465342: true, 0x01021994: false, 0x858458f6: false, 0x6969: false, 0xff534d42: false} {
+		fs := fileSystems[magic]
+		fileSystemAt = func(string) FileSystem { return fs }
+		if got := f.IsOnDisk(); got != want {
+			t.Errorf("%s: %v, want %v", fs.Name, got, want)
+		}
+	}
+}
