@@ -115,6 +115,13 @@ func TestSearchPathIsNotTrusted(t *testing.T) {
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{
 		"log_line_prefix": "'[%a] '", "log_min_error_statement": "log", "max_prepared_transactions": "5",
 	}})
+	sql(t, server.URL("postgres"), "CREATE ROLE owner LOGIN", "CREATE DATABASE planted OWNER owner")
+	planted := appURL(t, server.URL("planted"), "postgres", "app", "pg_catalog")
+	for _, s := range strings.Split(attackedTable, ";\n") {
+		sql(t, planted, s)
+	}
+	sql(t, planted, "ALTER SCHEMA public OWNER TO owner", "ALTER TABLE public.votes OWNER TO owner", "GRANT USAGE ON SCHEMA extensions TO owner")
+	sql(t, appURL(t, planted, "owner", "app", "pg_catalog"), plantSQL)
 	for _, v := range []struct {
 		name, path string
 		pooled     bool
@@ -131,14 +138,9 @@ func TestSearchPathIsNotTrusted(t *testing.T) {
 
 func attackSearchPath(t *testing.T, server *pgserver.Server, path string, pooled bool) {
 	database := strings.NewReplacer(" ", "_", ",", "").Replace("attacked" + strings.ToLower(t.Name()[strings.LastIndex(t.Name(), "/")+1:]))
-	owner, role := database+"_owner", database+"_role"
-	sql(t, server.URL("postgres"), "CREATE ROLE "+owner+" LOGIN", "CREATE DATABASE "+database+" OWNER "+owner)
+	role := database + "_role"
+	sql(t, server.URL("postgres"), "CREATE DATABASE "+database+" TEMPLATE planted OWNER owner", "ALTER DATABASE "+database+" SET search_path = "+path)
 	direct := appURL(t, server.URL(database), "postgres", "app", "pg_catalog")
-	for _, s := range strings.Split(attackedTable, ";\n") {
-		sql(t, direct, s)
-	}
-	sql(t, direct, "ALTER SCHEMA public OWNER TO "+owner, "ALTER TABLE public.votes OWNER TO "+owner, "GRANT USAGE ON SCHEMA extensions TO "+owner)
-	sql(t, appURL(t, direct, owner, "app", "pg_catalog"), plantSQL, "ALTER DATABASE "+database+" SET search_path = "+path)
 
 	addr := server.Addr()
 	if pooled {
