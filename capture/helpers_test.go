@@ -175,7 +175,7 @@ func watchFile(path string, done <-chan struct{}, check func(rows []string) erro
 		select {
 		case <-done:
 			return nil
-		case <-time.After(pause): // leaves half of the CPU time to others
+		case <-time.After(pause): // leaves two thirds of the CPU time to others
 		}
 		began := time.Now()
 		b, err := os.ReadFile(path)
@@ -185,7 +185,7 @@ func watchFile(path string, done <-chan struct{}, check func(rows []string) erro
 		if err != nil {
 			return err
 		}
-		pause = max(time.Millisecond, time.Since(began))
+		pause = max(time.Millisecond, 2*time.Since(began))
 		if bytes.Equal(b, last) {
 			continue
 		}

@@ -314,7 +314,7 @@ func TestPowerCut(t *testing.T) {
 		t.Skip("cuts the power after each system call")
 	}
 	needStrace(t)
-	random := 3
+	random := 1
 	if n, err := strconv.Atoi(os.Getenv("STORE_TEST_CUTS")); err == nil {
 		random = n
 	}
