@@ -38,7 +38,7 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 		if err != nil {
 			return nil, err
 		}
-		options := postgres.SetupOptions{Source: string(c.Source), Role: c.Role}
+		options := postgres.SetupOptions{Source: string(c.Source), Role: c.Role, Complete: c.Print}
 		statements, err := postgres.SetupSQL(ctx, conn, table, options)
 		if p := (*postgres.Problem)(nil); errors.As(err, &p) && c.Print && c.Source == "auto" {
 			// Whoever gets the SQL can also do what is missing for logical replication, such as set wal_level.

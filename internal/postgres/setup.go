@@ -13,6 +13,9 @@ import (
 type SetupOptions struct {
 	Source string // "logical", "notify", or "auto" for logical where the server and the table allow it, and otherwise an error
 	Role   string // role that capture connects as, or empty; setup creates it if needed, grants it what capture needs, and makes it the publication's owner
+
+	// Complete is whether to include the statements that this session's user may not run, because an administrator will.
+	Complete bool
 }
 
 // SetupSQL returns the statements, without semicolons, that prepare the database for capture. It leaves out statements that
@@ -28,7 +31,7 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 	}
 	var statements []string
 	if o.Role != "" {
-		if statements, err = setupRoleSQL(ctx, conn, table, &s, user, o.Role); err != nil {
+		if statements, err = setupRoleSQL(ctx, conn, table, &s, user, o); err != nil {
 			return nil, err
 		}
 	}
@@ -53,7 +56,7 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 		if identityErr != nil {
 			return nil, identityErr
 		}
-		more, err = table.setupPublicationSQL(ctx, conn, &s, user, o.Role)
+		more, err = table.setupPublicationSQL(ctx, conn, &s, user, o)
 	default:
 		return nil, fmt.Errorf("set up for source %q: expected auto, logical or notify", o.Source)
 	}
@@ -108,9 +111,9 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 }
 
 // setupPublicationSQL returns the statements that create or repair capture's own publication, even if another complete one
-// exists. Unless role is empty, they also make the role its owner. As the owner, capture can drop the publication if it
+// exists. Unless o.Role is empty, they also make the role its owner. As the owner, capture can drop the publication if it
 // would make the application's writes fail.
-func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, role string) ([]string, error) {
+func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, o SetupOptions) ([]string, error) {
 	own := objectName(t.Name())
 	publications, err := findPublications(ctx, conn, t, own)
 	if err != nil {
@@ -121,24 +124,28 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	switch {
 	case p == nil:
 		statements = t.createPublicationSQL(s.VersionNum)
-		if role == "" && user.superuser && user.name != t.facts.Owner {
+		if o.Role == "" && user.superuser && user.name != t.facts.Owner {
 			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
 		}
 	case !p.trusted:
 		return nil, t.noPublicationProblem(s, publications, own, nil)
 	}
-	if role == "" || p != nil && (p.owner == role || !p.alterable) {
+	alterable := p == nil || p.alterable
+	if o.Role == "" || p != nil && p.owner == o.Role || !alterable && !o.Complete {
 		return statements, nil
 	}
-	change, err := changeOwnerSQL(ctx, conn, s, user, own, role)
+	change, err := changeOwnerSQL(ctx, conn, s, user, own, alterable, o)
 	return append(statements, change...), err
 }
 
 // changeOwnerSQL returns the statements that make the role the owner of a publication. Unless the user is a superuser,
 // Postgres requires that the user is a member of the role, and that the role has CREATE on the database. The statements
-// grant what is missing and revoke it at the end. The result is empty if the user may not grant that. It is also empty if
-// the role may not replicate and only an administrator can allow it. capture doctor then reports the consequences.
-func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication, role string) ([]string, error) {
+// grant what is missing and revoke it at the end. alterable is whether the user may alter the publication.
+//
+// If the user may not do all of that, or if the role may not replicate and only an administrator can allow it, the result is
+// empty, and capture doctor reports the consequences. If o.Complete is set, the result is then what an administrator runs.
+func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication string, alterable bool, o SetupOptions) ([]string, error) {
+	role := o.Role
 	change := "ALTER PUBLICATION " + QuoteIdentifier(publication) + " OWNER TO " + QuoteIdentifier(role)
 	var superuser, follows, member, mayJoin, creates, ownsDatabase bool
 	// Up to version 15, CREATEROLE allows the user to grant membership in any role. Since 16 it allows that only for roles
@@ -159,12 +166,11 @@ func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUs
 	if err != nil {
 		return nil, Explain(fmt.Errorf("query whether %s can own publication %s: %w", role, publication, err))
 	}
+	mayChange := alterable && (follows || user.mayGrantReplication) && (member || mayJoin) && (creates || ownsDatabase)
 	switch {
-	case !follows && !user.mayGrantReplication: // an administrator must first allow the role to replicate
-		return nil, nil
-	case superuser:
+	case superuser, o.Complete && !mayChange && user.provider == "": // a superuser needs no grants
 		return []string{change}, nil
-	case !member && !mayJoin, !creates && !ownsDatabase:
+	case !mayChange && !o.Complete:
 		return nil, nil
 	}
 	before, after := []string{}, []string{}
@@ -206,7 +212,8 @@ func loadSetupUser(ctx context.Context, q Querier) (setupUser, error) {
 
 // setupRoleSQL returns the statements that create the role and grant it what capture needs. They set no password, so the
 // user must set one.
-func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setupUser, role string) ([]string, error) {
+func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setupUser, o SetupOptions) ([]string, error) {
+	role := o.Role
 	var exists, replicates bool
 	var connects, selects bool
 	var unusable []string
@@ -230,7 +237,7 @@ func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setu
 		statements = append(statements, "CREATE ROLE "+name+" LOGIN",
 			"COMMENT ON ROLE "+name+" IS "+commentLiteral("reads table "+t.Name().String()+" and follows its changes"))
 	}
-	if !replicates && user.mayGrantReplication {
+	if !replicates && (user.mayGrantReplication || o.Complete) {
 		statements = append(statements, user.provider.grantReplication(role))
 	}
 	if !connects {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 
@@ -97,4 +98,47 @@ func TestSetupAsksForNotify(t *testing.T) {
 	}
 	run(t, conn, "DROP TABLE t")
 	teardown(t, conn, "t", "")
+}
+
+// TestCompleteSetupNeedsNoMoreRights: the table's owner, who may not create roles, prints the same setup for a new role as a
+// superuser does. After a superuser has run it, nothing is left to do, and the role can follow.
+func TestCompleteSetupNeedsNoMoreRights(t *testing.T) {
+	t.Parallel()
+	const owner, role = "capture_test_prints", "capture_test_printed"
+	conn, url := database(t, votesSQL, "DROP ROLE IF EXISTS "+owner, "DROP ROLE IF EXISTS "+role, "CREATE ROLE "+owner+" LOGIN", "ALTER TABLE votes OWNER TO "+owner)
+	t.Cleanup(func() {
+		run(t, conn, "DROP OWNED BY "+owner+" CASCADE", "DROP ROLE "+owner, "DROP OWNED BY "+role, "DROP ROLE "+role)
+	})
+	user := connectAs(t, url, owner)
+	setupSQL := func(conn *pgx.Conn) []string {
+		t.Helper()
+		statements, err := SetupSQL(testContext(t), conn, loadTable(t, conn, "votes"), SetupOptions{Source: "logical", Role: role, Complete: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return statements
+	}
+	statements := setupSQL(user)
+	if bySuperuser := setupSQL(conn); !slices.Equal(statements, bySuperuser) {
+		t.Errorf("the owner prints\n%s, and a superuser\n%s", strings.Join(statements, "\n"), strings.Join(bySuperuser, "\n"))
+	}
+	if err := ApplyStatements(testContext(t), conn, statements); err != nil {
+		t.Fatal(err)
+	}
+	if again := setupSQL(user); len(again) > 0 {
+		t.Errorf("a second setup would run %q", again)
+	}
+	var publicationOwner string
+	var replicates bool
+	err := conn.QueryRow(testContext(t), "SELECT pg_get_userbyid(p.pubowner), r.rolreplication FROM pg_publication p, pg_roles r WHERE r.rolname = $1", role).
+		Scan(&publicationOwner, &replicates)
+	if err != nil || publicationOwner != role || !replicates {
+		t.Errorf("the publication belongs to %s; the role may replicate: %t; %v", publicationOwner, replicates, err)
+	}
+
+	// The publication and the role exist, but nobody has completed them.
+	run(t, conn, "ALTER PUBLICATION capture_votes OWNER TO CURRENT_USER", "ALTER ROLE "+role+" NOREPLICATION")
+	if rest := setupSQL(user); len(rest) != 2 || !slices.Equal(rest, setupSQL(conn)) {
+		t.Errorf("with an incomplete role, the owner prints %q", rest)
+	}
 }
