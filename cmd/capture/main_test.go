@@ -257,15 +257,16 @@ func get(t *testing.T, url string) (body []byte, code int) {
 	return body, response.StatusCode
 }
 
-// eventually waits until the condition is true.
+// eventually waits until the condition is true. It looks less often the longer it waits, because many conditions ask a daemon,
+// and other tests need the processors.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(waitTimeout)
-	for !condition() {
-		if time.Now().After(deadline) {
+	for began := time.Now(); !condition(); {
+		waited := time.Since(began)
+		if waited > waitTimeout {
 			t.Fatalf("waited %s for %s", waitTimeout, what)
 		}
-		<-time.After(10 * time.Millisecond)
+		<-time.After(min(max(10*time.Millisecond, waited/10), 100*time.Millisecond))
 	}
 }
 

@@ -198,8 +198,10 @@ func (p *tab) eval(expression string) any {
 // content policy forbids.
 func (p *tab) waitFor(expression string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(patience); p.eval("(() => { try { return !!("+expression+") } catch { return false } })()") != true; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	for began := time.Now(); p.eval("(() => { try { return !!("+expression+") } catch { return false } })()") != true; {
+		waited := time.Since(began)
+		time.Sleep(min(max(20*time.Millisecond, waited/10), 100*time.Millisecond))
+		if waited > patience {
 			p.screenshot("failed")
 			page := p.eval("document.body.innerText.slice(0, 3000)")
 			p.mu.Lock()
