@@ -113,10 +113,14 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 	}
 	if works {
 		fmt.Fprintf(&b, "\ncapture works here; --source auto uses: %s%s%s\n", p.bold, d.Source, p.off)
-		if d.Source == "logical" {
+		switch d.Source {
+		case "logical":
 			fmt.Fprintf(&b, "next: capture run\n")
-		} else {
+		case "notify":
 			fmt.Fprintf(&b, "next: capture run; it changes to logical, the best source, within an hour after somebody solves what is marked %s!%s\n", p.bold, p.off)
+		default:
+			fmt.Fprintf(&b, "next: capture run; it reads the table at each --poll-interval. To follow each change, one of two is enough: logical replication, "+
+				"which is better, or the triggers. Solve what is marked %s!%s for one of them; capture changes to it within an hour, or when you restart it\n", p.bold, p.off)
 		}
 	} else {
 		fmt.Fprintf(&b, "\ncapture does not work here yet: solve what is marked %s\n", p.checkMark(false))

@@ -105,6 +105,9 @@ func TestDoctor(t *testing.T) {
 	if got.code != exitDone || !strings.Contains(got.stdout, "wal_level") || !strings.Contains(got.stdout, "→") || strings.Contains(got.stdout, "uses: logical") {
 		t.Errorf("with wal_level=minimal: %+v", got)
 	}
+	if !strings.Contains(got.stdout, "uses: poll\n") || !strings.Contains(got.stdout, "one of two is enough: logical replication") {
+		t.Errorf("the last line of doctor without logical and triggers: %+v", got)
+	}
 	// Triggers cost the application something, so setup asks before it creates them.
 	for _, args := range [][]string{{"setup"}, {"setup", "--role=capture_unasked"}} {
 		got = run(t, dir, env, args...)
@@ -124,6 +127,9 @@ func TestDoctor(t *testing.T) {
 	}
 	if got = run(t, dir, env, "setup", "--source=notify"); got.code != exitDone || !strings.Contains(got.stdout, "CREATE TRIGGER") {
 		t.Errorf("asked for triggers: %+v", got)
+	}
+	if got = run(t, dir, env, "doctor"); !strings.Contains(got.stdout, "uses: notify\n") || strings.Contains(got.stdout, "one of two") {
+		t.Errorf("with triggers: %+v", got)
 	}
 }
 

@@ -107,17 +107,29 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 	} else {
 		d.addFinding("connection", OK, found, "", "")
 	}
-	tcp, isTCP := conn.PgConn().Conn().RemoteAddr().(*net.TCPAddr)
-	switch secured, ok := conn.PgConn().Conn().(*tls.Conn); {
-	case ok:
+	if secured, ok := conn.PgConn().Conn().(*tls.Conn); ok {
 		d.checkTLS(tls.VersionName(secured.ConnectionState().Version) + " in use")
-	case isTCP && !tcp.IP.IsLoopback():
-		d.addFinding("encryption", Warn, "the connection is not encrypted", "others on the network can read votes and the password",
-			"set sslmode=verify-full and sslrootcert=… in --database-url")
-	default:
-		d.addFinding("encryption", OK, "none, and none needed: the server is on this machine", "", "")
+	} else {
+		d.Findings = append(d.Findings, unencryptedFinding(conn.PgConn().Conn().RemoteAddr()))
 	}
 	return true
+}
+
+// unencryptedFinding returns the finding about a connection without TLS to the server at remote. An address of a private
+// network is no problem in itself: nobody else may be in that network, as in one of Docker Compose.
+func unencryptedFinding(remote net.Addr) Finding {
+	const name, hint = "encryption", "set sslmode=verify-full and sslrootcert=… in --database-url"
+	tcp, ok := remote.(*net.TCPAddr)
+	switch {
+	case !ok || tcp.IP.IsLoopback():
+		return Finding{Name: name, Level: OK, Found: "none, and none needed: the server is on this machine"}
+	case tcp.IP.IsPrivate() || tcp.IP.IsLinkLocalUnicast():
+		return Finding{Name: name, Level: OK, Found: "none: the server is in a private network, such as Docker's",
+			Reason: "if others use this network, they can read votes and the password", Hint: "if so, " + hint}
+	default:
+		return Finding{Name: name, Level: Warn, Found: "the connection is not encrypted",
+			Reason: "others on the network can read votes and the password", Hint: hint}
+	}
 }
 
 // checkTLS adds a finding about the verification of the server's certificate. Without verification, an attacker between

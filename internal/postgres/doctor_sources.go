@@ -166,9 +166,9 @@ func (d *doctor) checkExportedSnapshots() {
 		d.addFinding(name, OK, "the server waits for commits in progress before it exports a slot's snapshot", "", "")
 		return
 	}
-	d.addFinding(name, OK, "capture waits for commits in progress before it reads with a new slot's snapshot",
-		fmt.Sprintf("PostgreSQL %s may lack the fix of a bug: a program that reads too early with a new slot's snapshot undoes such a commit. Other programs that copy tables through a slot may do so", d.srv.Version),
-		fmt.Sprintf("update to the newest minor release of PostgreSQL %d; 15.20 and 19 have the fix", d.srv.VersionNum/10000))
+	d.addFinding(name, OK, "capture reads with a new slot's snapshot only after the commits in progress have ended, which is safe on every server",
+		fmt.Sprintf("only for other programs that copy tables through a slot: PostgreSQL %s may lack a fix without which they can undo such a commit", d.srv.Version),
+		fmt.Sprintf("if you run such programs, update to the newest minor release of PostgreSQL %d; 15.20 and 19 have the fix", d.srv.VersionNum/10000))
 }
 
 // checkLimits checks the server's limits on slots, WAL senders and retained WAL, and its wal_sender_timeout. It also lists
@@ -206,10 +206,10 @@ func (d *doctor) checkLimits(ctx context.Context) {
 	} else {
 		d.addFinding("wal_sender_timeout", OK, timeout, "", "")
 	}
-	d.addFinding("drop database", OK, "DROP DATABASE, ALTER DATABASE … RENAME and CREATE DATABASE … TEMPLATE fail while capture is connected: stop capture first",
-		"a session prevents them, and an active slot also DROP DATABASE WITH (FORCE)", "")
-	d.addFinding("migrations", OK, "while a publication has the table, it cannot be SET UNLOGGED, and its rows cannot be changed without a key: run capture teardown first",
-		"Postgres refuses that whether or not capture runs", "")
+	d.addFinding("drop database", OK, "nothing to do now; stop capture before a DROP DATABASE, ALTER DATABASE … RENAME or CREATE DATABASE … TEMPLATE",
+		"Postgres refuses them while a session such as capture's is connected, and DROP DATABASE WITH (FORCE) while a slot is active", "")
+	d.addFinding("migrations", OK, "ordinary migrations work; run capture teardown before one that sets the table UNLOGGED or drops its key",
+		"while a publication has the table, Postgres refuses SET UNLOGGED, and UPDATE and DELETE without a key", "")
 }
 
 func (d *doctor) checkPublication(ctx context.Context) {

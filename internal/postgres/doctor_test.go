@@ -323,3 +323,20 @@ func selfSigned(t *testing.T) (certificate, key []byte) {
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }
+
+// TestDoctorOnPlainConnections: without TLS, doctor warns unless the server is on this machine or in a private network.
+func TestDoctorOnPlainConnections(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]Level{
+		"127.0.0.1": OK, "::1": OK, "172.18.0.2": OK, "10.1.2.3": OK, "192.168.1.5": OK, "::ffff:10.1.2.3": OK, "fd00::2": OK, "fe80::1": OK,
+		"172.32.0.1": Warn, "8.8.8.8": Warn, "2001:4860::1": Warn,
+	} {
+		f := unencryptedFinding(&net.TCPAddr{IP: net.ParseIP(address), Port: 5432})
+		if f.Level != want || strings.Contains(f.Hint, "sslmode=verify-full") == net.ParseIP(address).IsLoopback() {
+			t.Errorf("%s: %+v", address, f)
+		}
+	}
+	if f := unencryptedFinding(&net.UnixAddr{Name: "/run/postgresql/.s.PGSQL.5432", Net: "unix"}); f.Level != OK || f.Hint != "" {
+		t.Errorf("Unix socket: %+v", f)
+	}
+}
