@@ -72,10 +72,14 @@ func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns 
 	if len(grants) == 0 {
 		return nil
 	}
+	hint := strings.Join(grants, " ")
+	if len(privileges) > 0 { // the owner has these
+		hint = "connect as the table's owner (docs/recovery.md), or " + hint
+	}
 	return &postgres.Problem{
 		Summary: fmt.Sprintf("user %s lacks the rights to restore table %s", have.user, table.Name()),
 		Reason:  "it needs " + strings.Join(lacks, ", "),
-		Hint:    strings.Join(grants, " "),
+		Hint:    hint,
 	}
 }
 

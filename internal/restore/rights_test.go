@@ -34,7 +34,7 @@ func TestMissingRightsAreNamed(t *testing.T) {
 	}
 	refused(restore.Options{}, "no right to read table public.votes", `GRANT SELECT ON "public"."votes" TO "`+role+`"`)
 	grant("SELECT ON votes")
-	refused(restore.Options{}, "lacks the rights", `GRANT INSERT, UPDATE ON "public"."votes" TO "`+role+`";`)
+	refused(restore.Options{}, "lacks the rights", "hint: connect as the table's owner", `or GRANT INSERT, UPDATE ON "public"."votes" TO "`+role+`";`)
 	grant("INSERT ON votes")
 	refused(restore.Options{}, "to lock the table", `GRANT UPDATE ON "public"."votes" TO "`+role+`";`)
 	d.Exec("INSERT INTO votes (vote_id) VALUES (100)")
