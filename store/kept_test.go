@@ -131,6 +131,9 @@ func TestLossEnds(t *testing.T) {
 	isOpen(true)
 	commit(t, tab, func() { put(tab, 950, "back") })
 	isOpen(false)
+	if ended := f.Kept().List()[0]; !ended.RowsBack {
+		t.Errorf("the rows are back, but the state is %+v", ended)
+	}
 	write(t, f, tab.View(), store.ReasonChange)
 
 	lose()
@@ -146,6 +149,9 @@ func TestLossEnds(t *testing.T) {
 	f.Close()
 	f = open(t, path)
 	isOpen(false)
+	if states := f.Kept().List(); states[0].RowsBack || !states[1].RowsBack {
+		t.Errorf("after a restart: the acknowledged loss, then the one whose rows are back: %+v", states)
+	}
 }
 
 // TestLossRecursWhileItEnds: the rows of a loss are back, and are lost again while that is being found out. The second loss must

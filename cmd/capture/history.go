@@ -250,7 +250,7 @@ func (h *historyLists) text(p palette, now time.Time) string {
 		}
 		if loss := s.lossText(); loss != "" {
 			if s.Acknowledged {
-				loss += "; acknowledged"
+				loss += "; over: acknowledged, or the rows are back"
 			}
 			fmt.Fprintf(&b, "  %sthe state before a loss: %s%s\n", p.dim, foreign.Text(loss), p.off)
 			if m := s.manifest.Kept; m != nil && m.Loss != nil && !s.Acknowledged {
@@ -291,6 +291,8 @@ func stateNotes(s kept.State) []string {
 	}
 	switch {
 	case s.Loss == nil:
+	case s.RowsBack:
+		notes = append(notes, "the state before a loss: "+s.Loss.String()+"; over: the rows are back")
 	case s.Acknowledged:
 		notes = append(notes, "the state before a loss: "+s.Loss.String()+"; acknowledged")
 	default:

@@ -126,6 +126,12 @@ func TestHistoryCommand(t *testing.T) {
 	if states := listHistory(t, dir); !states[1].Acknowledged || states[0].Acknowledged || states[1].Loss == "" {
 		t.Errorf("after --ack: %+v", states)
 	}
+	wantAll(t, run(t, dir, nil, "history").stdout, "the table went from 20 rows to 1; acknowledged\n")
+	mark := strings.TrimSuffix(lossPath, ".json.gz") + ".acknowledged"
+	if err := os.WriteFile(mark, []byte("the rows are back\n"), 0o640); err != nil { // as the daemon writes it
+		t.Fatal(err)
+	}
+	wantAll(t, run(t, dir, nil, "history").stdout, "the table went from 20 rows to 1; over: the rows are back\n")
 	got = run(t, dir, nil, "history", "--ack", "--drop=all")
 	if got.code != exitUsage {
 		t.Errorf("--ack with --drop: %+v", got)

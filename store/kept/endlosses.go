@@ -5,7 +5,7 @@ import (
 	"capture/store/loss"
 )
 
-// EndLosses acknowledges each loss whose rows are back in the newest View, and returns the states that were kept before these
+// EndLosses ends each loss whose rows are back in the newest View, and returns the states that were kept before these
 // losses. newest returns the newest View of the table, or nil if there is none yet.
 func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err error) {
 	k.losses.Lock()
@@ -20,7 +20,7 @@ func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err err
 		}
 		isBack, err := loss.IsBack(s.Loss, v)
 		if err == nil && isBack {
-			err = s.Acknowledge()
+			err = s.endLoss(rowsBackMark)
 			ended = append(ended, s)
 		}
 		if err != nil {

@@ -20,7 +20,7 @@ const timeLayout = "20060102T150405Z"
 //	feedback-20261123T160000Z.json.gz             an ordinary state
 //	feedback-20261123T160000Z-loss.json.gz        the state before a loss; .json until it is compressed
 //	feedback-20261123T160000Z[-loss].manifest.json  the manifest of either state
-//	feedback-20261123T160000Z-loss.acknowledged   an empty file, which means that the loss is acknowledged or has ended
+//	feedback-20261123T160000Z-loss.acknowledged   means that the loss is acknowledged (an empty file) or its rows are back (see rowsBackMark)
 //	.feedback-20261123T160000Z.json               an ordinary state that is not compressed yet; its manifest also begins with a dot
 //	.feedback-20261123T160000Z….tmp               a file that is being written; ….json.gz-WORD.tmp on a network share
 type names struct {

@@ -25,6 +25,7 @@ type State struct {
 	DiskBytes    int64          // length of its data on disk in bytes
 	Loss         *manifest.Loss // loss before which it was kept; nil for an ordinary state
 	Acknowledged bool           // whether the loss is acknowledged or has ended
+	RowsBack     bool           // whether the loss has ended because its rows are back, which nobody had to acknowledge
 	Damaged      string         // description of how it differs from what was written; "" if it does not
 	Other        bool           // whether a state of another table, database or cluster replaced it
 
@@ -83,13 +84,20 @@ func (s State) SharesData(info os.FileInfo) bool { return os.SameFile(s.inode, i
 
 // Acknowledge creates a file that marks the loss after the state as intended or dealt with. It needs no lock and may be
 // called while a daemon runs. It does nothing if the state has no loss or an acknowledged one.
-func (s State) Acknowledge() error {
+func (s State) Acknowledge() error { return s.endLoss("") }
+
+// rowsBackMark is the content of the file that marks a loss whose rows are back. The file of an acknowledged loss is empty.
+const rowsBackMark = "the rows are back\n"
+
+// endLoss creates the file that marks the loss after the state as over.
+func (s State) endLoss(mark string) error {
 	if s.Loss == nil || s.Acknowledged {
 		return nil
 	}
 	path := s.names.acknowledged(s.id)
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NOFOLLOW, 0o640)
 	if err == nil {
+		_, _ = file.WriteString(mark) // on a full disk, an empty file ends the loss, too
 		err = disk.SyncAndClose(file)
 	}
 	if err == nil {
@@ -161,7 +169,9 @@ func (n names) state(id stateID) (State, bool) {
 		}
 	}
 	if id.loss {
-		s.Reason, s.Acknowledged = "loss", disk.Exists(n.acknowledged(id))
+		mark, err := os.Lstat(n.acknowledged(id))
+		s.Reason, s.Acknowledged = "loss", err == nil
+		s.RowsBack = err == nil && mark.Mode().IsRegular() && mark.Size() == int64(len(rowsBackMark))
 		if s.Loss == nil {
 			s.Loss = &manifest.Loss{}
 		}

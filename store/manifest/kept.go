@@ -36,7 +36,7 @@ func (l *Loss) String() string {
 	var parts []string
 	if l.RowsLost > 0 || l.HourHighest > 0 {
 		before := max(l.RowsBefore, l.HourHighest)
-		parts = append(parts, "the table went from "+group(before)+" rows to "+group(l.RowsAfter))
+		parts = append(parts, "the table went from "+group(before)+" "+rowNoun(before)+" to "+group(l.RowsAfter))
 	}
 	if l.RowsChanged > 0 {
 		parts = append(parts, fmt.Sprintf("%s of %s rows got another value in column %q", group(l.RowsChanged), group(l.RowsBefore), l.Column))
@@ -48,6 +48,14 @@ func (l *Loss) String() string {
 		return "rows were lost"
 	}
 	return strings.Join(parts, "; ")
+}
+
+// rowNoun returns "row" or "rows".
+func rowNoun(n int) string {
+	if n == 1 {
+		return "row"
+	}
+	return "rows"
 }
 
 // group returns n, which is not negative, with a comma between each three digits.
