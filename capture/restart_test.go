@@ -17,6 +17,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/busy"
 	"capture/internal/pgserver"
 	"capture/store/manifest"
 )
@@ -111,6 +112,91 @@ func TestRestartTransfersChanges(t *testing.T) {
 				t.Errorf("after a change of all rows: %+v", r)
 			}
 			d.equal(conn, "votes", "vote_id")
+		})
+	}
+}
+
+// quietServer returns a server on which no transaction holds a horizon back, and which sends no keepalives of its own accord.
+func quietServer(t *testing.T) *pgserver.Server {
+	t.Helper()
+	return pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off", "wal_sender_timeout": "1d"}})
+}
+
+// TestHorizonAfterLastCommit: the regular check moves the horizon past the last transaction of an idle server. It needs no later
+// WAL, such as the record that a server writes every 15 seconds.
+func TestHorizonAfterLastCommit(t *testing.T) {
+	t.Parallel()
+	s := quietServer(t)
+	conn := connect(t, s.URL("postgres"))
+	table(t, conn, 100)
+	cfg := resyncing(config(t, s.URL("postgres")))
+	cfg.timeouts.Ping, cfg.timeouts.Idle = time.Hour, time.Hour
+	d := start(t, cfg)
+	d.ready()
+	for range 5 {
+		exec(t, conn, "UPDATE votes SET comment = 'all'")
+		var next uint64
+		var before, after string
+		const now = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8, pg_current_wal_insert_lsn()::text"
+		if err := conn.QueryRow(t.Context(), now).Scan(&next, &before); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a horizon above the last transaction", func() error {
+			if h := d.table.View().Horizon(); h == nil || h.XID < next {
+				return fmt.Errorf("%+v", h)
+			}
+			return nil
+		})
+		if err := conn.QueryRow(t.Context(), now).Scan(&next, &after); err != nil {
+			t.Fatal(err)
+		}
+		if before == after {
+			return
+		}
+	}
+	t.Error("the horizon moved only after later WAL")
+}
+
+// TestStopAfterChangeOfAllRows: capture stops directly after a transaction that changed all rows. The next run transfers none of
+// them again, even if the end of the WAL is not flushed or a later transaction is open when capture stops.
+func TestStopAfterChangeOfAllRows(t *testing.T) {
+	t.Parallel()
+	s := quietServer(t)
+	const update = "UPDATE votes SET comment = 'all'"
+	for i, c := range []struct {
+		name, source string
+		statements   []string
+	}{
+		{"commit", "logical", []string{update}},
+		{"asynchronous commit", "logical", []string{"SET synchronous_commit = off", update}},
+		{"unflushed WAL", "logical", []string{update, "BEGIN", "SELECT pg_logical_emit_message(false, 'capture', 'left behind')"}},
+		{"later transaction open", "logical", []string{update, "BEGIN", "INSERT INTO other VALUES (1)"}},
+		{"unflushed WAL", "notify", []string{update, "BEGIN", "SELECT pg_logical_emit_message(false, 'capture', 'left behind')"}},
+		{"unflushed WAL", "poll", []string{update, "BEGIN", "SELECT pg_logical_emit_message(false, 'capture', 'left behind')"}},
+	} {
+		t.Run(c.source+"/"+c.name, func(t *testing.T) {
+			database := fmt.Sprintf("db%d", i)
+			exec(t, connect(t, s.URL("postgres")), "CREATE DATABASE "+database)
+			cfg, conn, path := restartable(t, c.source, s.URL(database))
+			exec(t, conn, "CREATE TABLE other (id int)")
+			exec(t, conn, "INSERT INTO votes (comment) SELECT 'more' FROM generate_series(1, 2500)") // more than notify reads by their keys
+			cfg.PollInterval = 20 * time.Millisecond
+			cfg.timeouts.Check, cfg.timeouts.Stop = time.Hour, busy.Limit(3*time.Second) // only the stop can advance the horizon
+			d, _ := startAgain(t, cfg, path)
+			writer := connect(t, s.URL(database))
+			for _, sql := range c.statements {
+				exec(t, writer, sql)
+			}
+			d.follows(conn, "votes", "vote_id")
+			if err := d.stop(); err != nil {
+				t.Fatal(err)
+			}
+			writer.Close(t.Context()) // no slot can be created while a transaction is open
+			d, r := startAgain(t, cfg, path)
+			if r.Message != "resynced" || r.Rows != 4500 || r.Changed != 0 {
+				t.Errorf("%+v", r)
+			}
+			d.follows(conn, "votes", "vote_id")
 		})
 	}
 }

@@ -10,14 +10,14 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/capture/source"
-	"capture/capture/tablecopy"
 	"capture/internal/postgres"
 )
 
 const (
 	barrierPoll    = 2 * time.Millisecond   // time between checks of the applied position
 	requestsEvery  = 16                     // number of these checks per request for a keepalive
-	walFlushPeriod = 300 * time.Millisecond // time between requests to flush the WAL
+	firstWALFlush  = 50 * time.Millisecond  // time until the first request to flush the WAL
+	walFlushPeriod = 300 * time.Millisecond // time between later requests to flush the WAL
 )
 
 // Barrier implements source.Source. It waits until the stream has been applied up to the server's current WAL insert
@@ -30,11 +30,9 @@ func (s *Source) Barrier(ctx context.Context) error {
 	var target pglogrepl.LSN
 	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		// The stream does not show a new definition of the table. Without this check, the state might not be complete.
-		var m postgres.Moment
-		if err := checkCatalog(ctx, conn, s.env, s.table, s.publication, &m); err != nil {
+		if err := s.proposeHorizon(ctx, conn); err != nil {
 			return err
 		}
-		s.horizons.propose(tablecopy.HorizonAt(&m, &s.server, s.table))
 		target, err = postgres.LoadInsertLSN(ctx, conn)
 		return err
 	})
@@ -46,7 +44,7 @@ func (s *Source) Barrier(ctx context.Context) error {
 	if err != nil {
 		return s.barrierError(err)
 	}
-	return s.waitApplied(ctx, target)
+	return s.awaitStream(ctx, target, func() bool { return s.standby.appliedLSN() >= target })
 }
 
 // barrierError returns Barrier's error for a query that failed with err. If Follow has ended, that is why the query failed.
@@ -59,18 +57,18 @@ func (s *Source) barrierError(err error) error {
 	}
 }
 
-// waitApplied waits until the stream has been applied up to target.
-func (s *Source) waitApplied(ctx context.Context, target pglogrepl.LSN) error {
+// awaitStream waits until done returns true, which it does soon after the stream has been applied up to target.
+func (s *Source) awaitStream(ctx context.Context, target pglogrepl.LSN, done func() bool) error {
 	tick := time.NewTicker(barrierPoll)
 	defer tick.Stop()
-	lastFlush := time.Now()
-	for i := 0; s.standby.appliedLSN() < target; i++ {
-		if time.Since(lastFlush) > walFlushPeriod {
+	nextFlush := time.Now().Add(firstWALFlush)
+	for i := 0; !done(); i++ {
+		if time.Now().After(nextFlush) {
 			err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return postgres.FlushWAL(ctx, conn, target) })
 			if err != nil {
 				return s.barrierError(err)
 			}
-			lastFlush = time.Now()
+			nextFlush = time.Now().Add(walFlushPeriod)
 		}
 		if i%requestsEvery == 0 {
 			if err := s.standby.sendStatus(true, true); err != nil {

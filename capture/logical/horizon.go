@@ -1,10 +1,15 @@
 package logical
 
 import (
-	"sync/atomic"
+	"context"
+	"sync"
+	"time"
 
 	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
 
+	"capture/capture/tablecopy"
+	"capture/internal/postgres"
 	"capture/snapshot"
 )
 
@@ -15,32 +20,87 @@ import (
 // these transactions committed. Only then does the moment become the Table's horizon. A walsender sends only WAL that is
 // flushed, so this remains true after a crash of the server.
 type horizons struct {
-	place    snapshot.Place // place of the horizon with which the stream began; zero if there is none
-	proposed atomic.Pointer[snapshot.Horizon]
+	place snapshot.Place // place of the horizon with which the stream began; zero if there is none
+
+	mu   sync.Mutex
+	last snapshot.Horizon // last horizon that the Table got; zero if there is none
+
+	// Proposed horizons that the stream has not passed yet. A newer proposal replaces only the second one: a stream that
+	// always lags a little would never pass the newest.
+	first, second *snapshot.Horizon
 }
 
 // start sets the horizon with which the stream begins, or nil.
 func (p *horizons) start(h *snapshot.Horizon) {
 	if h != nil {
-		p.place = h.Place
+		p.place, p.last = h.Place, *h
 	}
 }
 
-// propose proposes h as the next horizon, if it is not nil. It keeps a proposed horizon that the stream has not passed yet: a
-// stream that always lags a little would never pass the newest one. It ignores a horizon of another server or database, whose
-// WAL position means nothing for this stream.
+// propose proposes h as the next horizon, if it is not nil and newer than the earlier ones. It ignores a horizon of another
+// server or database, whose WAL position means nothing for this stream.
 func (p *horizons) propose(h *snapshot.Horizon) {
-	if h != nil && h.Started == p.place.Started && h.DatabaseOID == p.place.DatabaseOID {
-		p.proposed.CompareAndSwap(nil, h)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case h == nil || h.Started != p.place.Started || h.DatabaseOID != p.place.DatabaseOID:
+	case p.first == nil:
+		if h.XID > p.last.XID || h.LSN > p.last.LSN {
+			p.first = h
+		}
+	case h.XID > p.first.XID && (p.second == nil || h.XID > p.second.XID):
+		p.second = h
 	}
 }
 
-// passed returns the proposed horizon once the stream has been applied up to its position, and nil otherwise.
-func (p *horizons) passed(applied pglogrepl.LSN) *snapshot.Horizon {
-	h := p.proposed.Load()
-	if h == nil || applied < h.LSN {
+// passed returns the newest proposed horizon whose position the stream has been applied up to, or nil.
+func (p *horizons) passed(applied pglogrepl.LSN) (h *snapshot.Horizon) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.first != nil && applied >= p.first.LSN {
+		h, p.first, p.second = p.first, p.second, nil
+		p.last = *h
+	}
+	return h
+}
+
+// awaited returns the position of the newest proposed horizon, or 0 if the stream has passed all of them.
+func (p *horizons) awaited() pglogrepl.LSN {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.second != nil:
+		return p.second.LSN
+	case p.first != nil:
+		return p.first.LSN
+	}
+	return 0
+}
+
+// proposeHorizon proposes the present moment as the next horizon. It returns a *source.ResyncError if the table's definition or
+// the publication has changed.
+func (s *Source) proposeHorizon(ctx context.Context, conn *pgx.Conn) error {
+	var m postgres.Moment
+	if err := checkCatalog(ctx, conn, s.env, s.table, s.publication, &m); err != nil {
+		return err
+	}
+	s.horizons.propose(tablecopy.HorizonAt(&m, &s.server, s.table))
+	return nil
+}
+
+// advanceHorizon moves the horizon past all transactions that have ended, if the server answers within Timeouts.Stop. It is
+// called at a stop. Without it, the horizon could be older than a change of many rows just before the stop, and the next run
+// would transfer these rows again.
+//
+// If the last answer to a regular check is overdue, the server hangs, and advanceHorizon does not wait for it.
+func (s *Source) advanceHorizon(ctx context.Context) error {
+	if time.Since(s.queries.LastRead()) > s.env.Timeouts.Check+s.env.Timeouts.Stop {
 		return nil
 	}
-	p.proposed.CompareAndSwap(h, nil)
-	return h
+	ctx, cancel := context.WithTimeout(ctx, s.env.Timeouts.Stop)
+	defer cancel()
+	if err := s.queries.Do(ctx, s.proposeHorizon); err != nil {
+		return err
+	}
+	return s.awaitStream(ctx, s.horizons.awaited(), func() bool { return s.horizons.awaited() == 0 })
 }

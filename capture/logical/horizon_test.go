@@ -8,8 +8,8 @@ import (
 	"capture/snapshot"
 )
 
-// TestHorizonWaitsForStream: a moment becomes the horizon only after the stream has passed it, and no newer moment replaces it
-// before. A moment of another server or database never becomes the horizon.
+// TestHorizonWaitsForStream: a moment becomes the horizon only after the stream has passed it, and no newer moment delays it. A
+// moment of another server or database never becomes the horizon, and neither does one that shows no newer transactions.
 func TestHorizonWaitsForStream(t *testing.T) {
 	place := snapshot.Place{SystemID: "1", Timeline: 1, Started: 5, DatabaseOID: 7, TableOID: 8, Files: "f", Fingerprint: "g"}
 	at := func(xid uint64, lsn pglogrepl.LSN, place snapshot.Place) *snapshot.Horizon {
@@ -30,19 +30,32 @@ func TestHorizonWaitsForStream(t *testing.T) {
 	if h := p.passed(1000); h != nil {
 		t.Errorf("%+v, which is another place", h)
 	}
+	p.propose(at(10, 100, place)) // not newer than the first horizon
+	if lsn := p.awaited(); lsn != 0 {
+		t.Errorf("awaits %s, although nothing is proposed", lsn)
+	}
 	p.propose(at(12, 120, place))
 	p.propose(at(13, 200, place))
+	p.propose(at(14, 210, place)) // replaces 13
+	p.propose(at(14, 220, place)) // a later position of the same moment is not awaited
 	if h := p.passed(119); h != nil {
 		t.Errorf("%+v before the stream has passed it", h)
 	}
-	if h := p.passed(120); h == nil || h.XID != 12 {
+	if lsn := p.awaited(); lsn != 210 {
+		t.Errorf("awaits %s, want 0/D2", lsn)
+	}
+	if h := p.passed(209); h == nil || h.XID != 12 {
 		t.Errorf("%+v, want 12", h)
 	}
-	if h := p.passed(1000); h != nil {
-		t.Errorf("%+v a second time", h)
-	}
-	p.propose(at(14, 210, place))
 	if h := p.passed(210); h == nil || h.XID != 14 {
 		t.Errorf("%+v, want 14", h)
+	}
+	if h := p.passed(1000); h != nil || p.awaited() != 0 {
+		t.Errorf("%+v a second time", h)
+	}
+	p.propose(at(15, 230, place))
+	p.propose(at(16, 240, place))
+	if h := p.passed(300); h == nil || h.XID != 16 || p.awaited() != 0 {
+		t.Errorf("%+v, want 16", h)
 	}
 }

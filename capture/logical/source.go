@@ -25,7 +25,7 @@
 //   - displacedrows.go, omittedrows.go: two rows with one key in the middle of a transaction; rows that are too large
 //   - servervalues.go: values that only the server can compute
 //   - standbystatus.go, barrier.go: the standby; barriers
-//   - catalogcheck.go, rowcount.go, horizon.go, physicalstandbys.go: the regular checks
+//   - catalogcheck.go, rowcount.go, horizon.go, physicalstandbys.go: the regular checks; horizon.go also has the one at a stop
 package logical
 
 import (
@@ -217,14 +217,18 @@ func (s *Source) withIdleTimeout(ctx context.Context, f func(context.Context) er
 	return s.reads.WithIdleTimeout(ctx, s.env.Timeouts.Idle, f)
 }
 
-// stream applies the stream until ctx ends, the connection fails, or a check or a Barrier ends it.
-func (s *Source) stream(ctx context.Context, t *snapshot.Table, encoder *rowjson.Encoder) error {
-	if err := s.startReplication(ctx); err != nil {
+// stream applies the stream until stop ends, the connection fails, or a check or a Barrier ends it. When stop ends, the
+// receiver and the standby continue for the moment that advanceHorizon needs.
+func (s *Source) stream(stop context.Context, t *snapshot.Table, encoder *rowjson.Encoder) error {
+	if err := s.startReplication(stop); err != nil {
 		return err
 	}
-	ctx, s.endStream = context.WithCancelCause(ctx)
-	defer s.endStream(nil)
+	ctx, endStream := context.WithCancelCause(context.WithoutCancel(stop))
+	s.endStream = endStream
+	defer endStream(nil)
 	g, ctx := errgroup.WithContext(ctx)
+	checking, endChecks := context.WithCancel(ctx) // so that no check delays the stop
+	defer context.AfterFunc(stop, endChecks)()
 	generated := newServerValues(ctx, s.queries, s.table)
 	encoder.Server = generated.encode
 	r := &receiver{
@@ -236,17 +240,35 @@ func (s *Source) stream(ctx context.Context, t *snapshot.Table, encoder *rowjson
 	s.env.Progress.SetFollowing(&s.reads)
 	s.log.Info("following", "table", s.table.Name().String(), "source", "logical", "slot", s.slot.name,
 		"lsn", postgres.FormatLSN(s.standby.appliedLSN()))
-	start := func(task string, f func(context.Context) error) {
+	start := func(task string, f func() error) {
 		g.Go(func() error {
-			err := guard.Run(s.log, task, func() error { return f(ctx) })
+			err := guard.Run(s.log, task, f)
 			s.noteDoubt(err)
 			return err
 		})
 	}
-	start("check the table", func(ctx context.Context) error { return s.env.CheckLoop(ctx, s.check) })
-	start("count the rows", counter.run)
-	start("send the standby status", func(ctx context.Context) error { return s.standby.statusLoop(ctx, r.txns.HasSummary) })
-	start("apply the stream", r.run)
+	start("check the table", func() error { return s.env.CheckLoop(checking, s.check) })
+	start("count the rows", func() error { return counter.run(checking) })
+	start("send the standby status", func() error { return s.standby.statusLoop(ctx, r.txns.HasSummary) })
+	start("apply the stream", func() error { return r.run(ctx) })
+	start("end the stream", func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-stop.Done():
+		}
+		cause := context.Cause(stop)
+		resync := (*source.ResyncError)(nil)
+		if errors.As(cause, &resync) {
+			return cause
+		}
+		if err := s.advanceHorizon(ctx); errors.As(err, &resync) {
+			return err
+		} else if err != nil {
+			s.log.Debug("the horizon was not advanced before the stop", "error", err)
+		}
+		return cause
+	})
 	err := g.Wait()
 	if s.doubt.Load() {
 		t.SetHorizon(nil)
@@ -278,20 +300,23 @@ func (s *Source) noteDoubt(err error) {
 }
 
 // check returns a *source.ResyncError if the table, its publication or the slot has changed in a way that the stream does not
-// show. Otherwise, it proposes the moment of the check as the next horizon.
+// show. Otherwise, it proposes the moment of the check as the next horizon. If the stream has not passed it, check requests a
+// keepalive. On an idle server, nothing else would soon show that the stream has.
 func (s *Source) check(ctx context.Context) error {
-	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := s.env.WithdrawHarmful(ctx, conn, s.table.Name()); err != nil {
 			return err
 		}
-		var m postgres.Moment
-		if err := checkCatalog(ctx, conn, s.env, s.table, s.publication, &m); err != nil {
+		if err := s.proposeHorizon(ctx, conn); err != nil {
 			return err
 		}
-		s.horizons.propose(tablecopy.HorizonAt(&m, &s.server, s.table))
 		if err := s.checkStandbys(ctx, conn); err != nil {
 			return err
 		}
 		return s.slot.check(ctx, conn)
 	})
+	if err == nil && s.horizons.awaited() > 0 {
+		_ = s.standby.sendStatus(true, true) // if the connection is broken, the receiver reports it
+	}
+	return err
 }

@@ -12,6 +12,7 @@ type Timeouts struct {
 	Idle  time.Duration // time without data from the server after which its connection counts as dead
 	Ping  time.Duration // interval at which a server that sends nothing is asked for a reply
 	Check time.Duration // time between regular checks for what a source's changes do not show, such as a new definition of the table
+	Stop  time.Duration // longest wait at a stop, so that the next run transfers little
 
 	// The following are used in one place each, where a constant has the usual value; zero stands for it.
 	RowCount     time.Duration // interval at which the table's rows are counted; see package logical
@@ -19,13 +20,16 @@ type Timeouts struct {
 	Marker       time.Duration // longest wait for a marker among the notifications, after which the whole table is read; see package notify
 }
 
-// pingInterval is the usual Ping.
-const pingInterval = 10 * time.Second
+const (
+	pingInterval = 10 * time.Second       // usual Ping
+	stopTimeout  = 500 * time.Millisecond // usual Stop
+)
 
-// WithDefaults returns t with the usual Idle, Ping and Check in place of zeros.
+// WithDefaults returns t with the usual Idle, Ping, Check and Stop in place of zeros.
 func (t Timeouts) WithDefaults() Timeouts {
 	t.Idle = cmp.Or(t.Idle, postgres.DefaultIdleTimeout)
 	t.Ping = cmp.Or(t.Ping, pingInterval)
 	t.Check = cmp.Or(t.Check, checkInterval)
+	t.Stop = cmp.Or(t.Stop, stopTimeout)
 	return t
 }

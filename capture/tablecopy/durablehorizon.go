@@ -26,7 +26,7 @@ import (
 const (
 	firstConfirmPause   = 100 * time.Millisecond // pause before the second attempt to confirm rows; later pauses are longer
 	longestConfirmPause = 2 * time.Second
-	longestConfirm      = time.Second // longest wait before another read, or at the end
+	longestConfirm      = time.Second // longest wait before another read
 )
 
 // Update brings t to the state of the table that the transaction opened by Begin sees, and commits it as t's next View. It
@@ -62,13 +62,17 @@ func (r *Reader) ConfirmDue() <-chan time.Time {
 	return time.After(time.Until(r.confirmAt))
 }
 
-// Confirm sets the horizon of t's rows if they are durable on the server.
+// Confirm sets the horizon of t's rows if they are durable on the server. The end of ctx does not interrupt its short query: that
+// would close the connection, and only its session can confirm the rows.
 func (r *Reader) Confirm(ctx context.Context, t *snapshot.Table) error {
+	return r.confirm(context.WithoutCancel(ctx), t)
+}
+
+func (r *Reader) confirm(ctx context.Context, t *snapshot.Table) error {
 	if r.unconfirmed == nil {
 		return nil
 	}
-	// The query is short. Canceling it would close the connection, and only its session can confirm the rows.
-	err := r.withIdleTimeout(context.WithoutCancel(ctx), func(ctx context.Context) error {
+	err := r.withIdleTimeout(ctx, func(ctx context.Context) error {
 		durable, err := loadDurableLSN(ctx, r.Conn)
 		if err == nil && durable >= r.unconfirmed.LSN {
 			t.SetHorizon(r.unconfirmed)
@@ -89,10 +93,10 @@ func (r *Reader) setUnconfirmed(h *snapshot.Horizon) {
 	r.unconfirmed, r.confirmPause = h, firstConfirmPause
 }
 
-// awaitConfirmed calls Confirm until nothing is unconfirmed, for longestConfirm at most.
+// awaitConfirmed calls confirm until nothing is unconfirmed, for longestConfirm at most.
 func (r *Reader) awaitConfirmed(ctx context.Context, t *snapshot.Table) error {
 	for start := time.Now(); ; {
-		if err := r.Confirm(ctx, t); err != nil || r.unconfirmed == nil || time.Since(start) > longestConfirm {
+		if err := r.confirm(ctx, t); err != nil || r.unconfirmed == nil || time.Since(start) > longestConfirm {
 			return err
 		}
 		select {
@@ -103,15 +107,21 @@ func (r *Reader) awaitConfirmed(ctx context.Context, t *snapshot.Table) error {
 	}
 }
 
-// ConfirmLast confirms the last rows that were read, because the source stops. If the rows are not durable soon, the View has no
-// horizon, and the next run copies the table.
+// ConfirmLast confirms the last rows that were read, because the source stops. If they are not durable yet, it makes the server
+// flush its WAL. If they are not durable within Timeouts.Stop, the View has no horizon, and the next run copies the table.
 func (r *Reader) ConfirmLast(t *snapshot.Table) {
 	if r.Conn == nil || r.Conn.IsClosed() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), longestConfirm)
+	ctx, cancel := context.WithTimeout(context.Background(), r.env.Timeouts.Stop)
 	defer cancel()
-	if err := r.awaitConfirmed(ctx, t); err != nil {
+	err := r.confirm(ctx, t)
+	if err == nil && r.unconfirmed != nil {
+		if err = postgres.FlushWAL(ctx, r.Conn, r.unconfirmed.LSN); err == nil {
+			err = r.awaitConfirmed(ctx, t)
+		}
+	}
+	if err != nil {
 		r.env.Logger.Debug("the last rows are not known to be durable", "error", err)
 	}
 }

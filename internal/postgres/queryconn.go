@@ -78,6 +78,9 @@ func (q *QueryConn) Return(ctx context.Context, conn *pgx.Conn) {
 // Reads returns the clock of reads from the connection, also after Take.
 func (q *QueryConn) Reads() *ReadClock { return &q.clock }
 
+// LastRead returns when the last call of Do began or received data, whichever is later.
+func (q *QueryConn) LastRead() time.Time { return q.clock.LastRead() }
+
 // Close closes the connection for good, without waiting for the server. It waits for a call of Do that is under way.
 func (q *QueryConn) Close() {
 	q.mu.Lock()
