@@ -288,6 +288,31 @@ func TestStopAtOnce(t *testing.T) {
 		stop(t, d)
 		p.Cut()
 	})
+	for _, source := range sourceKinds {
+		t.Run("while the server hangs, by "+source, func(t *testing.T) {
+			t.Parallel()
+			url := pgserver.Database(t)
+			conn := connect(t, url)
+			table(t, conn, 10)
+			p := proxied(t, pgserver.Shared(t))
+			cfg := config(t, strings.Replace(url, pgserver.Shared(t).Addr(), p.Addr(), 1))
+			cfg.Source, cfg.PollInterval = source, 20*time.Millisecond
+			d := start(t, cfg)
+			d.ready()
+			exec(t, conn, "UPDATE votes SET comment = 'all'")
+			exec(t, conn, "SELECT pg_logical_emit_message(false, 'capture', 'left behind')") // the horizon has to wait
+			d.follows(conn, "votes", "vote_id")
+			p.Stall()
+			eventually(t, "silence", func() error {
+				if at := d.Status().LastContact; time.Since(*at) < time.Second {
+					return fmt.Errorf("contact at %s", at)
+				}
+				return nil
+			})
+			stop(t, d)
+			p.Cut()
+		})
+	}
 	t.Run("while connecting to what does not answer", func(t *testing.T) {
 		t.Parallel()
 		p := proxied(t, pgserver.Shared(t))

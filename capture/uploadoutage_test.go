@@ -2,6 +2,7 @@ package capture
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -98,15 +99,24 @@ func TestHangingUploadRaisesAlert(t *testing.T) {
 	table(t, conn, 10)
 	b := objectserver.NewBucket(t, "s3")
 	p := proxiedAddr(t, b.Addr)
-	d := start(t, copiedTo(t, db, copyTo(t, b.URL, b.Through(p.Addr()))))
+	l := copyTo(t, b.URL, b.Through(p.Addr()))
+	l.Patience = 10 * patience // the upload hangs until the daemon stops
+	d := start(t, copiedTo(t, db, l))
 	d.copies("a first copy", func(c *CopiesStatus) bool { return c.Proven != nil })
-	p.Stall()
-	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('during the stall')")
-	c := d.copies("a pending change", func(c *CopiesStatus) bool { return c.Pending != nil && c.late })
+	var c *CopiesStatus
+	eventually(t, "an upload that hangs, and no other work", func() error {
+		p.Stall()
+		if c = d.Status().Copies; c.Uploading != nil && c.Pending != nil && c.late {
+			return nil
+		}
+		p.Unstall()
+		exec(t, conn, "INSERT INTO votes (user_query) VALUES ('not copied yet')")
+		return fmt.Errorf("%+v", c)
+	})
 	if c.Problem != "" || c.lateAt.Sub(*c.Pending) < lateUpload {
 		t.Errorf("copies are %+v", c)
 	}
-	stuck := *d.uploader.report.Load() // nobody replaces it while the request hangs
+	stuck := *d.uploader.report.Load() // nobody replaces it while the upload hangs
 	stuck.lateAt = time.Now()
 	d.uploader.report.Store(&stuck)
 	if c := d.Status().Copies; !strings.Contains(c.Problem, "while changes wait") || !worthAlert(c.check(time.Now())) {

@@ -62,10 +62,13 @@ func (r *Reader) ConfirmDue() <-chan time.Time {
 	return time.After(time.Until(r.confirmAt))
 }
 
-// Confirm sets the horizon of t's rows if they are durable on the server. The end of ctx does not interrupt its short query: that
-// would close the connection, and only its session can confirm the rows.
+// Confirm sets the horizon of t's rows if they are durable on the server. The end of ctx does not interrupt its short query at
+// once: that would close the connection, and only its session can confirm the rows.
 func (r *Reader) Confirm(ctx context.Context, t *snapshot.Table) error {
-	return r.confirm(context.WithoutCancel(ctx), t)
+	querying, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(r.env.Timeouts.Stop, cancel) })()
+	return r.confirm(querying, t)
 }
 
 func (r *Reader) confirm(ctx context.Context, t *snapshot.Table) error {
