@@ -363,7 +363,9 @@ func (s *supervisor) report() followReport {
 	}
 	if r.state == stateFollowing {
 		r.err, r.failed, r.nextAttempt = "", 0, time.Time{}
-	} else if s.publication != "" {
+	}
+	// A source looks for such publications before it copies, and then reports them itself.
+	if s.publication != "" && r.state != stateFollowing && r.state != stateCopying {
 		r.Conditions = maps.Clone(r.Conditions)
 		if r.Conditions == nil {
 			r.Conditions = map[string]string{}

@@ -160,3 +160,27 @@ func TestStatusNamesAnsweringHost(t *testing.T) {
 		})
 	}
 }
+
+// TestPublicationConditionEndsWithNextCopy: the condition that a publication makes writes fail is shown until the next source
+// has looked for such publications, which it does before it copies. It does not last for the copy.
+func TestPublicationConditionEndsWithNextCopy(t *testing.T) {
+	t.Parallel()
+	progress := source.NewProgress("logical", nil)
+	s := &supervisor{publication: "the application's UPDATE fails"}
+	shown := func() bool { return s.report().Conditions[source.PublicationCondition] != "" }
+	if !shown() {
+		t.Error("not shown after the attempt that found it")
+	}
+	s.attempt = &attempt{progress: progress}
+	if !shown() {
+		t.Error("not shown while the next source connects")
+	}
+	progress.SetCopying()
+	if shown() {
+		t.Error("shown while the next source copies")
+	}
+	progress.SetCondition(source.PublicationCondition, "another one")
+	if !shown() {
+		t.Error("what the source reports is not shown")
+	}
+}

@@ -177,6 +177,9 @@ func (s *Source) prepare(ctx context.Context) error {
 		if err := s.checkStandbys(ctx, conn); err != nil {
 			return err
 		}
+		if err := s.env.WithdrawHarmful(ctx, conn, s.table.Name()); err != nil {
+			return err
+		}
 		s.publication.name, s.publication.fingerprint, err = postgres.EnsurePublication(ctx, conn, &s.server, s.table)
 		return err
 	})

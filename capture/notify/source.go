@@ -127,11 +127,11 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	}
 	start("listen", func() error { return l.run(ctx) })
 	start("read changed rows", func() error {
-		s.env.Progress.SetCopying()
 		before, err := s.check(ctx) // before the copy, so that checkLoop detects what changes during it
 		if err != nil {
 			return err
 		}
+		s.env.Progress.SetCopying()
 		s.pending.requestFullRead("first copy")
 		if err := s.runRound(ctx, t, false); err != nil {
 			return err

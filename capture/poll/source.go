@@ -48,6 +48,9 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	if err := s.reader.Open(ctx); err != nil {
 		return err
 	}
+	if err := s.withdrawHarmful(ctx, s.env.Table); err != nil {
+		return err
+	}
 	s.env.Progress.SetCopying()
 	if err := s.loadRows(ctx, t); err != nil {
 		return err
@@ -93,8 +96,8 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 			}
 			continue
 		case <-ping.C: // detects a dead connection before the next read is due
-			if err := s.ping(ctx); err != nil {
-				return err
+			if err := s.withdrawHarmful(ctx, s.reader.Table.Name()); err != nil {
+				return fmt.Errorf("ping the server: %w", err)
 			}
 			continue
 		case r := <-s.Requests():
@@ -117,13 +120,10 @@ const restShare = 9
 // nextPause returns the time until the next read.
 func (s *Source) nextPause() time.Duration { return max(s.env.PollInterval, restShare*s.readTook) }
 
-func (s *Source) ping(ctx context.Context) error {
+func (s *Source) withdrawHarmful(ctx context.Context, table postgres.Name) error {
 	ctx, cancel := context.WithTimeout(ctx, s.env.Timeouts.Idle)
 	defer cancel()
-	if err := s.env.WithdrawHarmful(ctx, s.reader.Conn, s.reader.Table.Name()); err != nil {
-		return fmt.Errorf("ping the server: %w", err)
-	}
-	return nil
+	return s.env.WithdrawHarmful(ctx, s.reader.Conn, table)
 }
 
 // serverSnapshotQuery returns a text that detects changes. If the text is the same at two times, no transaction with changes
