@@ -25,6 +25,10 @@ const (
 	alertTimeout       = 10 * time.Second // timeout of one request
 	firstAlertRetry    = 5 * time.Second  // first pause between attempts to post an alert; the pauses double
 	longestAlertRetry  = time.Minute      // longest of these pauses
+
+	// alertCopyAfter is the time without following after which a copy is posted as an alert. The rule CaptureNotFollowing in
+	// deploy/prometheus-rules.yml has the same time.
+	alertCopyAfter = 30 * time.Minute
 )
 
 // Alert is the JSON object that is posted to --alert-url. Programs read its fields, and a Slack-compatible webhook shows Text.
@@ -51,6 +55,7 @@ type alerter struct {
 	shown    *conditions // conditions of the Status, which shows that alerts cannot be sent
 
 	client     *http.Client
+	followed   time.Time                   // last time at which the table was followed, or the start of the alerter
 	conditions map[string]*alertCondition  // conditions that are firing or whose end has not been posted yet, by name
 	pauses     *backoff.ExponentialBackOff // pauses after failed attempts
 	next       time.Time                   // earliest time of the next attempt
@@ -67,7 +72,7 @@ type alertCondition struct {
 func newAlerter(cfg *Config, status func() Status, shown *conditions) *alerter {
 	return &alerter{
 		url: cfg.AlertURL, after: cfg.AlertAfter, interval: cfg.intervals.alertCheck, status: status, log: cfg.Logger, shown: shown,
-		conditions: map[string]*alertCondition{}, pauses: newBackOff(cfg.intervals.alertRetry, longestAlertRetry, 0),
+		followed: time.Now(), conditions: map[string]*alertCondition{}, pauses: newBackOff(cfg.intervals.alertRetry, longestAlertRetry, 0),
 		client: newAlertClient(),
 	}
 }
@@ -115,9 +120,12 @@ func worthAlert(c Check) bool {
 
 // updateConditions updates the conditions from the checks in st.
 func (a *alerter) updateConditions(st *Status, now time.Time) {
+	if st.State == stateFollowing {
+		a.followed = now
+	}
 	firing := map[string]string{}
 	for _, c := range st.Checks {
-		if worthAlert(c) {
+		if worthAlert(c) && !a.isExcused(&c, st, now) {
 			firing[c.Name] = c.Detail
 		}
 	}
@@ -140,6 +148,19 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 			}
 		}
 	}
+}
+
+// isExcused reports whether c fails only because the table is not copied yet. A copy takes its time, but it is no excuse if the
+// table has not been followed for alertCopyAfter. An alert that was posted stays until the table is followed again.
+func (a *alerter) isExcused(c *Check, st *Status, now time.Time) bool {
+	switch c.Name {
+	case "following":
+		posted := a.conditions[c.Name]
+		return st.State == stateCopying && now.Sub(a.followed) < alertCopyAfter && (posted == nil || !posted.posted)
+	case "file": // nothing has been copied that could be written
+		return st.State != stateFollowing && st.File.Error == "" && st.File.Pending == nil
+	}
+	return false
 }
 
 // postChanges posts each condition that has begun or ended since its last alert. It stops at the first request that fails.

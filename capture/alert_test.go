@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"capture/internal/pgserver"
 )
 
@@ -161,5 +163,53 @@ func TestVolumeFills(t *testing.T) {
 	}
 	if n := strings.Count(d.log.String(), "volume is filling up"); n != 1 {
 		t.Errorf("%d log lines about it", n)
+	}
+}
+
+// TestCopyIsNoAlert: a copy raises no alert for half an hour, as in deploy/prometheus-rules.yml. It does not end an alert that was
+// posted before. Attempts that fail again and again are not excused.
+func TestCopyIsNoAlert(t *testing.T) {
+	t.Parallel()
+	r := newReceiver(t)
+	cfg := Config{AlertURL: r.URL, AlertAfter: time.Minute, Logger: hclog.NewNullLogger()}
+	status := func(state string) *Status {
+		st := &Status{State: state, Checks: []Check{{Name: "following"}, {Name: "file"}}}
+		if state == stateFollowing {
+			st.Checks[0].OK, st.Checks[1].OK = true, true
+		}
+		return st
+	}
+	for _, c := range []struct {
+		name   string
+		states []string // by minute; the last one lasts
+		fires  int      // minute of the alert
+	}{
+		{"first copy", []string{stateConnecting, stateCopying}, 31},
+		{"copy after following", []string{stateFollowing, stateFollowing, stateWaiting, stateCopying}, 32},
+		{"failing copies", []string{stateCopying, stateWaiting, stateCopying, stateWaiting, stateWaiting}, 4},
+		{"no connection", []string{stateWaiting}, 1},
+		{"no connection, then a copy", []string{stateWaiting, stateWaiting, stateCopying}, 1},
+	} {
+		a := newAlerter(&cfg, nil, newConditions())
+		start := a.followed
+		before, fired := r.got("following", "firing"), -1
+		for minute := range 60 {
+			now := start.Add(time.Duration(minute) * time.Minute)
+			st := status(c.states[min(minute, len(c.states)-1)])
+			a.updateConditions(st, now)
+			a.postChanges(t.Context(), st, now)
+			if fired < 0 && r.got("following", "firing") > before {
+				fired = minute
+			}
+		}
+		if fired != c.fires || r.got("following", "firing") != before+1 {
+			t.Errorf("%s: alert after %d minutes, want %d", c.name, fired, c.fires)
+		}
+		if n := r.got("following", "resolved"); n != 0 {
+			t.Errorf("%s: resolved during the copy", c.name)
+		}
+		if n := r.got("file", "firing"); n != 0 {
+			t.Errorf("%s: alert about the file", c.name)
+		}
 	}
 }
