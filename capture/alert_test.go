@@ -213,3 +213,22 @@ func TestCopyIsNoAlert(t *testing.T) {
 		}
 	}
 }
+
+// TestVolumeIsMeasuredAfterFirstWrite: the status has the size of the files directly after the first write, not only after the
+// next regular measurement.
+func TestVolumeIsMeasuredAfterFirstWrite(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	table(t, connect(t, url), 100)
+	cfg := config(t, url)
+	cfg.intervals.volumeCheck = time.Hour
+	folder := t.TempDir()
+	cfg.WatchedDirs = []WatchedDir{{Name: "fallback", Path: folder}}
+	d := startAt(t, cfg, filepath.Join(folder, "feedback.json"))
+	eventually(t, "the size of the files", func() error {
+		if st := d.Status(); len(st.Volumes) != 1 || st.File.Bytes == 0 || st.Volumes[0].Bytes < st.File.Bytes {
+			return fmt.Errorf("%+v, and the file has %d bytes", st.Volumes, st.File.Bytes)
+		}
+		return nil
+	})
+}

@@ -57,12 +57,12 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 		d.uploader = newUploader(&d.cfg, file, d.table.View, d.newestView, d.metrics)
 		d.keeper.remote = d.uploader.remoteLosses
 	}
-	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.keeper, d.uploader, d.metrics)
+	d.volumes = newVolumeMonitor(&d.cfg, file, d.conditions)
+	d.flusher = newFlusher(&d.cfg, d.table, file, tracker, d.keeper, d.uploader, d.volumes, d.metrics)
 	d.previous = &previousRows{load: cfg.LoadPrevious, file: file, table: d.table, waitState: d.supervisor.waitState, log: cfg.Logger}
 	if cfg.CopyTo != nil {
 		d.previous.fetcher = &fetcher{newCopyFinder(cfg.CopyTo, cfg.Logger), cfg.Table, file, tracker, d.conditions, cfg.Logger}
 	}
-	d.volumes = newVolumeMonitor(&d.cfg, file, d.conditions)
 	d.status = &statusReporter{
 		base: newBaseStatus(&d.cfg), idle: d.cfg.timeouts.Idle, logHealth: cfg.LogHealth, table: d.table, shown: d.View,
 		following: d.supervisor.report, file: tracker, volumes: d.volumes.lastUsages, kept: d.keeper.status, conditions: d.conditions,

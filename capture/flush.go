@@ -23,6 +23,7 @@ type flusher struct {
 	metrics  *metrics
 	keeper   *keeper
 	uploader *uploader // nil if there are no copies off the machine
+	volumes  *volumeMonitor
 	log      hclog.Logger
 	forced   *foldlog.Logger // log of forced flushes, which is folded because requests can be frequent
 	schedule *flushSchedule
@@ -40,9 +41,9 @@ type flushRequest struct {
 	done     chan struct{} // closed when manifest or err is set
 }
 
-func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *fileTracker, k *keeper, u *uploader, m *metrics) *flusher {
+func newFlusher(cfg *Config, table *snapshot.Table, file *store.File, tracker *fileTracker, k *keeper, u *uploader, v *volumeMonitor, m *metrics) *flusher {
 	f := &flusher{
-		table: table, file: file, tracker: tracker, keeper: k, uploader: u, metrics: m,
+		table: table, file: file, tracker: tracker, keeper: k, uploader: u, volumes: v, metrics: m,
 		log: cfg.Logger, forced: foldlog.New(cfg.Logger, "flushed"),
 		schedule: newFlushSchedule(cfg.FlushDelay, cfg.FlushInterval, time.Now()),
 		requests: make(chan *flushRequest),
@@ -180,6 +181,9 @@ func (f *flusher) write(reason manifest.Reason, request *flushRequest) error {
 	default:
 		s.addIdleWork(s.lastEnd)
 		f.noHorizon = m.Horizon == nil
+		if !f.tracker.hasWritten() {
+			wake(f.volumes.written)
+		}
 		f.tracker.recordWrite(&m, version, took)
 		f.metrics.addFlush(reason, took, result.BytesWritten)
 		f.logFlush(reason, m, result.BytesWritten, took)

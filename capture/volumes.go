@@ -26,6 +26,7 @@ type volumeMonitor struct {
 	interval   time.Duration
 	conditions *conditions
 	log        hclog.Logger
+	written    chan struct{}                  // receives a value after the first write of the file, which changes its size most
 	warned     map[string]bool                // names of the volumes with a warning that has not ended
 	measured   atomic.Pointer[[]volume.Usage] // last measurements; nil before the first
 }
@@ -39,7 +40,7 @@ func newVolumeMonitor(cfg *Config, file *store.File, conditions *conditions) *vo
 	}
 	return &volumeMonitor{
 		dirs: dirs, warn: cfg.VolumeWarn, interval: cfg.intervals.volumeCheck, conditions: conditions,
-		log: cfg.Logger, warned: map[string]bool{},
+		log: cfg.Logger, written: make(chan struct{}, 1), warned: map[string]bool{},
 	}
 }
 
@@ -61,6 +62,7 @@ func (m *volumeMonitor) run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-m.written:
 		case <-tick.C:
 		}
 	}
