@@ -46,13 +46,13 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.table = cfg.newTable(filepath.Dir(file.Path()), file.IsOnDisk(), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file)
 	tracker := newFileTracker(file)
-	written := func() *snapshot.View { // until this run has written the file, the View may have the rows that a loss has removed since
-		if !tracker.hasWritten() {
+	current := func() *snapshot.View { // rows that were loaded from the file may include those that a loss has removed since
+		if d.supervisor.report().LastRead.Ended.IsZero() {
 			return nil
 		}
 		return d.table.View()
 	}
-	d.keeper = newKeeper(&d.cfg, file, written, d.conditions, d.metrics)
+	d.keeper = newKeeper(&d.cfg, file, current, d.conditions, d.metrics)
 	if cfg.CopyTo != nil {
 		d.uploader = newUploader(&d.cfg, file, d.table.View, d.newestView, d.metrics)
 		d.keeper.remote = d.uploader.remoteLosses

@@ -122,8 +122,12 @@ func TestLoss(t *testing.T) {
 		exec(t, conn, "TRUNCATE votes")
 		d.equal(conn, "votes", "vote_id")
 		s := d.checkLoss()
-		if d.said("the table lost rows or values; the state before is kept") != 1 {
+		const warning = "the table lost rows or values; the state before is kept"
+		if d.said(warning) != 1 {
 			t.Errorf("the log is %s", d.log)
+		}
+		if names := fmt.Sprintf(`"file":%q,"file_once_compressed":%q`, strings.TrimSuffix(s.Path, ".gz"), s.Path); !strings.Contains(d.log.String(), names) {
+			t.Errorf("the log does not have %s: %s", names, d.log)
 		}
 		exec(t, conn, "INSERT INTO votes TABLE saved")
 		d.lossEnds()
@@ -224,8 +228,8 @@ func TestLossWithSpilledRows(t *testing.T) {
 }
 
 // TestLossAfterKilledWrite: capture was killed after it had kept the state before a loss, and before it replaced the file. The next
-// run loads the rows of the file, which does not mean that they are back in the table. An open transaction holds that run up
-// while it has only these rows.
+// run loads the rows of the file, which does not mean that they are back in the table. The same is true if it finds the file
+// damaged and writes these rows again. An open transaction holds that run up while it has only these rows.
 func TestLossAfterKilledWrite(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -249,10 +253,19 @@ func TestLossAfterKilledWrite(t *testing.T) {
 	}
 	writer := connect(t, url)
 	exec(t, writer, "BEGIN; INSERT INTO votes (user_query) VALUES ('rolled back')")
+	cfg.VerifyInterval = 10 * time.Millisecond // reads the file back as often
 	d = startAt(t, cfg, d.path)
 	eventually(t, "the rows of the file", func() error {
 		if v := d.table.View(); v == nil || v.Rows() != 200 {
 			return errors.New("they are not loaded yet")
+		}
+		return nil
+	})
+	d.keeper.checkLosses()
+	edit(t, d.path, `"user_query": ?"7"`, `"user_query":"8"`)
+	eventually(t, "the damaged file is written", func() error {
+		if d.said("feedback.json is damaged; it is written whole") == 0 || d.said("flushed") == 0 {
+			return errors.New("not yet")
 		}
 		return nil
 	})
@@ -305,7 +318,8 @@ func TestOrdinaryStatesAreKept(t *testing.T) {
 	}
 }
 
-// TestLogNamesKeptStates: the log has the path that a kept state has once it is compressed, and not a temporary one.
+// TestLogNamesKeptStates: the log has the path that a kept state has once it is compressed, and not a temporary one. The warning
+// about a loss also has the path of the state that is not compressed yet.
 func TestLogNamesKeptStates(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -323,7 +337,10 @@ func TestLogNamesKeptStates(t *testing.T) {
 		exec(t, conn, change)
 		d = startAt(t, cfg, d.path)
 		d.ready()
-		var line struct{ File string }
+		var line struct {
+			File string
+			Once string `json:"file_once_compressed"`
+		}
 		eventually(t, message, func() error {
 			for text := range strings.Lines(d.log.String()) {
 				if strings.Contains(text, message) {
@@ -332,6 +349,15 @@ func TestLogNamesKeptStates(t *testing.T) {
 			}
 			return errors.New("the log does not have it")
 		})
+		if line.Once != "" {
+			if line.File != line.Once && line.File+".gz" != line.Once {
+				t.Errorf("the log names %s and %s", line.File, line.Once)
+			}
+			line.File = line.Once
+		}
+		if isLoss := strings.Contains(message, "lost"); isLoss != (line.Once != "") {
+			t.Errorf("%s: the log names %+v", message, line)
+		}
 		eventually(t, "a state at "+line.File, func() error {
 			_, err := os.Stat(line.File)
 			return err
