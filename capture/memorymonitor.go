@@ -13,8 +13,7 @@ import (
 const memoryCheck = time.Second
 
 // memoryMonitor logs when rows over the memory limit are spilled for the first time, and which rows are omitted. It sets a
-// condition while rows
-// cannot be spilled.
+// condition while rows cannot be spilled.
 type memoryMonitor struct {
 	table      *snapshot.Table
 	conditions *conditions

@@ -115,7 +115,7 @@ func TestLargeTransaction(t *testing.T) {
 	if testing.Short() {
 		t.Skip("commits a large transaction")
 	}
-	const rows = 100_000
+	rows := many(t)
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, "CREATE TABLE t (id int PRIMARY KEY, n int, s text)")
@@ -159,7 +159,7 @@ func TestLargeTransaction(t *testing.T) {
 	<-stopped
 	bytes := uint64(d.View().Bytes())
 	// The rows of two states, since the earlier one must stay readable, and twice that until the next garbage collection.
-	grown, most := peak.Load()-min(before, peak.Load()), 5*bytes+32<<20
+	grown, most := peak.Load()-min(before, peak.Load()), 5*bytes+16<<20
 	t.Logf("the heap grew by %d MB for %d MB of rows", grown>>20, bytes>>20)
 	if grown > most {
 		t.Errorf("the heap grew by %d MB for %d MB of rows", grown>>20, bytes>>20)
