@@ -61,15 +61,15 @@ func (s *slot) create(ctx context.Context, conn *pgconn.PgConn) (slotSnapshot, e
 const probeTimeout = 3 * time.Second
 
 // probe returns the error with which the server refuses the slot, or nil. A slot that has to wait for write transactions is not
-// refused. The slot ends with the connection.
-func (s *slot) probe(ctx context.Context, conn *pgconn.PgConn) error {
+// refused: created is then false, and the connection is closed. The slot ends with the connection.
+func (s *slot) probe(ctx context.Context, conn *pgconn.PgConn) (created bool, err error) {
 	waiting, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	_, err := s.create(waiting, conn)
-	if waiting.Err() != nil && ctx.Err() == nil {
-		return nil
+	_, err = s.create(waiting, conn)
+	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
 
 // check returns a *source.ResyncError if the slot is gone, was invalidated, or retains more WAL than it may.

@@ -2,7 +2,7 @@
 //
 // A [Source] goes through these steps. If one of them fails, the daemon starts over with a new Source:
 //
-//	open      connect twice, for replication and for queries; make sure that a publication exists
+//	open      connect twice, for replication and for queries; find the publication, or create it once a slot can be created
 //	slot      create a temporary slot; it exports the snapshot at which its stream begins
 //	copy      copy the table as that snapshot shows it, or transfer what has changed since an earlier attempt
 //	stream    receive the changes after it, apply them, and confirm them to the server
@@ -82,7 +82,8 @@ func New(env *source.Env) *Source {
 func Probe(ctx context.Context, env *source.Env) error {
 	s := New(env)
 	defer s.queries.Close()
-	if err := s.prepare(ctx); err != nil {
+	missing, err := s.prepare(ctx)
+	if err != nil {
 		return err
 	}
 	if s.server.UsedSlots >= s.server.MaxSlots {
@@ -91,8 +92,12 @@ func Probe(ctx context.Context, env *source.Env) error {
 	if _, err := s.connect(ctx); err != nil {
 		return err
 	}
-	defer s.standby.close()
-	return s.slot.probe(ctx, s.standby.conn)
+	defer func() { s.standby.close() }() // createPublication may connect again
+	if missing != nil {
+		return s.createPublication(ctx, missing)
+	}
+	_, err = s.slot.probe(ctx, s.standby.conn)
+	return err
 }
 
 // Follow implements source.Source.
@@ -149,15 +154,21 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 			return err
 		})
 	}()
-	if err = s.prepare(ctx); err != nil {
+	missing, err := s.prepare(ctx)
+	if err != nil {
 		stop()
 	}
-	if connectErr := <-connected; err == nil {
+	connectErr := <-connected
+	if err == nil {
 		err = connectErr
-	} else if connectErr == nil {
-		s.standby.close()
+	}
+	if err == nil && missing != nil {
+		err = s.createPublication(ctx, missing)
 	}
 	if err != nil {
+		if connectErr == nil {
+			s.standby.close()
+		}
 		return origin, err
 	}
 	s.server.SystemID, s.server.Timeline, s.server.Started = id.system, id.timeline, id.started
@@ -167,10 +178,10 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	}, nil
 }
 
-// prepare loads the properties of the server and the table, and makes sure that a publication exists. The publication must
-// exist before the slot, because pgoutput looks it up in the catalog as of each change.
-func (s *Source) prepare(ctx context.Context) error {
-	return s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+// prepare loads the properties of the server and the table, and finds the publication. If that must be created or repaired
+// first, missing says so: it is postgres.ErrPublicationMissing or ErrPublicationIncomplete.
+func (s *Source) prepare(ctx context.Context) (missing, err error) {
+	err = s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if s.server, s.table, err = postgres.LoadServerAndTable(ctx, conn, s.env.Table); err != nil {
 			return err
 		}
@@ -180,9 +191,46 @@ func (s *Source) prepare(ctx context.Context) error {
 		if err := s.env.WithdrawHarmful(ctx, conn, s.table.Name()); err != nil {
 			return err
 		}
+		s.publication.name, s.publication.fingerprint, err = postgres.FindPublication(ctx, conn, &s.server, s.table)
+		return err
+	})
+	if errors.Is(err, postgres.ErrPublicationMissing) || errors.Is(err, postgres.ErrPublicationIncomplete) {
+		return err, nil
+	}
+	return nil, err
+}
+
+// createPublication creates or repairs the publication; missing is the result of prepare. The publication must exist before
+// the slot, because pgoutput looks it up in the catalog as of each change. But a publication that nobody follows can make the
+// application's writes fail. So createPublication first creates a slot to see whether it can, and drops the slot.
+func (s *Source) createPublication(ctx context.Context, missing error) error {
+	created, err := s.slot.probe(ctx, s.standby.conn)
+	switch {
+	case err != nil:
+		return err
+	case created:
+		if err := s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+s.slot.name); err != nil {
+			return err
+		}
+	default: // the slot waits for write transactions, and probe has interrupted it
+		s.standby.close()
+		if _, err := s.connect(ctx); err != nil {
+			return err
+		}
+	}
+	err = s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		s.publication.name, s.publication.fingerprint, err = postgres.EnsurePublication(ctx, conn, &s.server, s.table)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	event := "publication created"
+	if errors.Is(missing, postgres.ErrPublicationIncomplete) {
+		event = "publication repaired"
+	}
+	s.log.Info(event, "publication", s.publication.name, "table", s.table.Name().String())
+	return nil
 }
 
 // serverID identifies the server of the replication connection; see [snapshot.Place].

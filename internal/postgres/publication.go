@@ -25,14 +25,20 @@ type publication struct {
 	fingerprint string   // see publicationFingerprintExpr
 }
 
-// EnsurePublication returns a publication whose stream has every change of the table. If capture's own publication is
-// incomplete, EnsurePublication repairs it if the user may. If there is no complete publication, EnsurePublication creates
-// capture's own. It sets the field Published of each of the table's columns: it is true if the stream will have the column.
+// Errors of [FindPublication]. If capture can follow the table by logical replication, it calls [EnsurePublication] next.
+var (
+	ErrPublicationMissing    = errors.New("capture's publication does not exist yet")
+	ErrPublicationIncomplete = errors.New("capture's publication does not have all changes of the table")
+)
+
+// FindPublication returns a publication whose stream has every change of the table, and the fingerprint of its definition for
+// [CompareCatalog]. It sets the field Published of each of the table's columns: it is true if the stream will have the column.
 //
-// The fingerprint is for [CompareCatalog]. The error is a [*Problem] if logical replication of this table on this server is
-// impossible or would harm the application. If the table's UPDATE and DELETE would fail once it is published,
-// EnsurePublication creates no publication and drops capture's own. conn must not be in a transaction.
-func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
+// FindPublication creates and repairs nothing. If [EnsurePublication] has to create or repair capture's own publication, and
+// the user may, the error is ErrPublicationMissing or ErrPublicationIncomplete. It is a [*Problem] if logical replication of
+// this table on this server is impossible or would harm the application. If the table's UPDATE and DELETE would fail once it
+// is published, FindPublication drops capture's own publication. conn must not be in a transaction.
+func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	own := objectName(table.Name())
 	// This check comes before the checks of the server's settings, because Postgres refuses the application's writes at any
 	// wal_level.
@@ -47,20 +53,49 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Ta
 		return "", "", err
 	}
 	chosen, statements := table.choosePublication(publications, own, s.VersionNum)
+	switch p := ownPublication(publications, own); {
+	case statements != nil && p != nil:
+		return "", "", ErrPublicationIncomplete
+	case statements != nil && table.facts.Owned:
+		return "", "", ErrPublicationMissing
+	}
+	return table.usePublication(s, publications, chosen, own, nil)
+}
+
+// EnsurePublication does the work of [FindPublication], and also repairs capture's own publication if it is incomplete and the
+// user may, or creates it if there is no complete publication. Only a caller that can follow the table calls it, because a
+// publication that nobody follows has only drawbacks for the application.
+func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
+	name, fingerprint, err = FindPublication(ctx, conn, s, table)
+	if !errors.Is(err, ErrPublicationMissing) && !errors.Is(err, ErrPublicationIncomplete) {
+		return name, fingerprint, err
+	}
+	own := objectName(table.Name())
+	publications, err := findPublications(ctx, conn, table, own)
+	if err != nil {
+		return "", "", err
+	}
+	_, statements := table.choosePublication(publications, own, s.VersionNum)
 	var ddlErr error
 	if statements != nil {
 		ddlErr = runDDL(ctx, conn, statements)
-		// Query again even after an error: another capture may have run the same statements at the same time.
-		if publications, err = findPublications(ctx, conn, table, own); err != nil {
-			return "", "", err
-		}
-		chosen, _ = table.choosePublication(publications, own, s.VersionNum)
 	}
+	// Query again even after an error: another capture may have run the same statements at the same time.
+	if publications, err = findPublications(ctx, conn, table, own); err != nil {
+		return "", "", err
+	}
+	chosen, _ := table.choosePublication(publications, own, s.VersionNum)
+	return table.usePublication(s, publications, chosen, own, ddlErr)
+}
+
+// usePublication returns the name and the fingerprint of the chosen publication, and sets the columns' field Published. If
+// chosen is negative, it returns the problem that there is no publication; see noPublicationProblem for ddlErr.
+func (t *Table) usePublication(s *Server, publications []publication, chosen int, own string, ddlErr error) (name, fingerprint string, err error) {
 	if chosen < 0 {
-		return "", "", table.noPublicationProblem(s, publications, own, ddlErr)
+		return "", "", t.noPublicationProblem(s, publications, own, ddlErr)
 	}
 	p := &publications[chosen]
-	p.setPublished(table, s.VersionNum)
+	p.setPublished(t, s.VersionNum)
 	return p.name, p.fingerprint, nil
 }
 
