@@ -33,7 +33,8 @@ func (setupCmd) Examples() string {
 }
 
 func (c setupCmd) Run(ctx context.Context, std streams) error {
-	return c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
+	var notes []string // about the statements, to print once they have run
+	err := c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
 		table, err := postgres.LoadTable(ctx, conn, c.Table.Name)
 		if err != nil {
 			return nil, err
@@ -49,14 +50,21 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 			}
 		}
 		if len(statements) > 0 && strings.HasPrefix(statements[0], "CREATE ROLE") {
-			fmt.Fprintf(std.err, "capture setup: role %s has no password; set one with \\password in psql\n", c.Role)
+			notes = append(notes, fmt.Sprintf("role %s has no password; set one with \\password in psql", c.Role))
 		}
 		if c.Role != "" && err == nil && slices.ContainsFunc(statements, grantsReplication) {
-			fmt.Fprintf(std.err, "capture setup: REPLICATION also lets role %s copy the whole cluster (pg_basebackup); to limit it to this database, put these lines first in pg_hba.conf:\n%s\n",
-				c.Role, postgres.HBALines(conn.Config().Database, c.Role))
+			notes = append(notes, fmt.Sprintf("REPLICATION also lets role %s copy the whole cluster (pg_basebackup); to limit it to this database, put these lines first in pg_hba.conf:\n%s",
+				c.Role, postgres.HBALines(conn.Config().Database, c.Role)))
 		}
 		return statements, err
 	})
+	if err != nil {
+		return err
+	}
+	for _, note := range notes {
+		fmt.Fprintf(std.err, "capture setup: %s\n", note)
+	}
+	return nil
 }
 
 // runPlan calls plan and runs the statements that it returns, unless printOnly is set. Then it prints them.

@@ -71,6 +71,23 @@ func TestSetupAndTeardown(t *testing.T) {
 	})
 }
 
+// TestFailedSetupTalksOfNoRole: a user who may not create roles gets the error only, not advice about the role.
+func TestFailedSetupTalksOfNoRole(t *testing.T) {
+	t.Parallel()
+	url := votesDatabase(t, 0)
+	const role = "capture_test_creates_none"
+	sql(t, url, "DROP ROLE IF EXISTS "+role+"; CREATE ROLE "+role+" LOGIN; ALTER TABLE votes OWNER TO "+role)
+	defer sql(t, url, "DROP OWNED BY "+role+"; DROP ROLE "+role)
+	env := []string{"DATABASE_URL=" + strings.Replace(url, "postgres@", role+"@", 1)}
+	got := run(t, t.TempDir(), env, "setup", "--role=capture_test_uncreated")
+	if got.code != exitFailed || got.stdout != "" || !strings.Contains(got.stderr, "CREATE ROLE") || strings.Contains(got.stderr, "password") || strings.Contains(got.stderr, "pg_hba.conf") {
+		t.Errorf("%+v", got)
+	}
+	if got = run(t, t.TempDir(), env, "setup", "--role=capture_test_uncreated", "--print"); got.code != exitDone || !strings.Contains(got.stderr, "password") {
+		t.Errorf("printed: %+v", got)
+	}
+}
+
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 3)
