@@ -102,7 +102,7 @@ func (a *autoSource) logNote(kind string, skipped []unavailable) string {
 func skippedNote(skipped []unavailable) string {
 	reasons := make([]string, len(skipped))
 	for i, u := range skipped {
-		reasons[i] = "not by " + u.kind + ": " + u.err.Error()
+		reasons[i] = "not by " + u.kind + ": " + strings.TrimSuffix(u.err.Error(), ";") // a hint may end with SQL
 	}
 	return strings.Join(reasons, "; ")
 }

@@ -299,6 +299,9 @@ func TestAutoWithoutRights(t *testing.T) {
 	d := start(t, cfg)
 	d.by("poll", "CREATE PUBLICATION")
 	d.by("poll", "no triggers of capture")
+	if note := d.Status().SourceNote; strings.Contains(note, ";;") {
+		t.Errorf("the note has two semicolons in a row: %s", note)
+	}
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 	d.follows(conn, "votes", "vote_id")
 }
