@@ -18,6 +18,8 @@ type publication struct {
 	owner       string
 	trusted     bool     // whether the owner may have made the publication for capture; see publicationOwnerSQL
 	alterable   bool     // whether the user may alter and drop it, and its owner is trusted
+	listed      bool     // whether the table is on the publication's list, under whatever name it is published
+	options     bool     // whether it has the options of publicationOptions, except publish_generated_columns
 	operations  bool     // whether it publishes inserts, updates, deletes and truncates
 	hasTable    bool     // whether it publishes the table under the table's own name
 	filtered    bool     // whether a row filter leaves rows out
@@ -107,6 +109,8 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 	rows, err := Pinned(conn).Query(ctx, `
 		SELECT p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text, `+publicationOwnerSQL("$4::oid")+`,
 			pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
+			EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $4::oid),
+			p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot,
 			p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
 			t.tablename IS NOT NULL, pg_catalog.to_jsonb(t)->>'rowfilter' IS NOT NULL,
 			CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.to_jsonb(t)->'attnames') = 'array' THEN
@@ -121,7 +125,7 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 		return nil, Explain(fmt.Errorf("find publications of table %s: %w", t.Name(), err))
 	}
 	publications, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publication, err error) {
-		err = row.Scan(&p.name, &p.owner, &p.trusted, &p.alterable, &p.operations, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
+		err = row.Scan(&p.name, &p.owner, &p.trusted, &p.alterable, &p.listed, &p.options, &p.operations, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
 		p.alterable = p.alterable && p.trusted
 		return p, err
 	})
@@ -160,12 +164,28 @@ func (p *publication) checkComplete(t *Table) error {
 	case p.filtered:
 		return errors.New("its row filter leaves rows out")
 	}
-	for i, c := range t.Columns {
-		if p.columns != nil && !slices.Contains(p.columns, c.Name) && (c.Generated == "" || slices.Contains(t.Key, i)) {
-			return fmt.Errorf("it leaves out column %s", displayIdentifier(c.Name))
-		}
+	if column := p.leftOutColumn(t); column != "" {
+		return fmt.Errorf("it leaves out column %s", displayIdentifier(column))
 	}
 	return nil
+}
+
+// leftOutColumn returns a column that the publication must have but leaves out, or "".
+func (p *publication) leftOutColumn(t *Table) string {
+	for i, c := range t.Columns {
+		if p.columns != nil && !slices.Contains(p.columns, c.Name) && (c.Generated == "" || slices.Contains(t.Key, i)) {
+			return c.Name
+		}
+	}
+	return ""
+}
+
+// lacksTable reports whether the table must be added to the publication.
+func (p *publication) lacksTable() bool { return !p.listed && !p.hasTable }
+
+// leavesOut reports whether the publication has the table, but not all of its rows and columns.
+func (p *publication) leavesOut(t *Table) bool {
+	return p.hasTable && (p.filtered || p.leftOutColumn(t) != "")
 }
 
 // lacksGenerated reports whether the publication leaves out a stored generated column although the server can publish it.
@@ -227,6 +247,22 @@ func (t *Table) alterPublicationSQL(version int) []string {
 	return []string{"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted(), set}
 }
 
+// completePublicationSQL returns the statements with which somebody who owns both the table and capture's own publication p, or
+// a superuser, completes p. Unlike alterPublicationSQL, it leaves other tables in p.
+func (t *Table) completePublicationSQL(p *publication, version int) (statements []string) {
+	own := QuoteIdentifier(objectName(t.Name()))
+	switch {
+	case p.lacksTable():
+		statements = append(statements, "ALTER PUBLICATION "+own+" ADD TABLE "+t.Name().Quoted())
+	case p.leavesOut(t):
+		statements = append(statements, "ALTER PUBLICATION "+own+" SET TABLE "+t.Name().Quoted())
+	}
+	if !p.options || p.lacksGenerated(t, version) {
+		statements = append(statements, "ALTER PUBLICATION "+own+" SET ("+publicationOptions(version)+")")
+	}
+	return statements
+}
+
 // noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that creates or repairs one.
 // ddlErr is the error of an attempt to run that SQL, or nil if there was no attempt.
 func (t *Table) noPublicationProblem(s *Server, publications []publication, own string, ddlErr error) *Problem {
@@ -240,7 +276,7 @@ func (t *Table) noPublicationProblem(s *Server, publications []publication, own 
 	}
 	if existing := ownPublication(publications, own); existing != nil {
 		p.Reason = fmt.Sprintf("%s exists, but %v, and user %s may not change it", own, existing.checkComplete(t), s.User)
-		p.Hint = strings.Join(t.alterPublicationSQL(s.VersionNum), "; ") + ";"
+		p.Hint = strings.Join(t.completePublicationSQL(existing, s.VersionNum), "; ") + "; -- as a superuser, or as the owner of table and publication"
 		if !existing.trusted {
 			p.Reason = fmt.Sprintf("%s exists, but belongs to %s, who neither owns the table nor follows it", own, displayIdentifier(existing.owner))
 			p.Hint = dropPublicationSQL(own) + "; -- as a superuser or its owner, unless somebody needs it"

@@ -129,6 +129,12 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 		}
 	case !p.trusted:
 		return nil, t.noPublicationProblem(s, publications, own, nil)
+	// Only an owner of both the table and the publication, or a superuser, may change the publication's list of tables.
+	case p.checkComplete(t) != nil && (!p.alterable || !t.facts.Owned && (p.lacksTable() || p.leavesOut(t))):
+		if !o.Complete {
+			return nil, t.noPublicationProblem(s, publications, own, nil)
+		}
+		statements = t.completePublicationSQL(p, s.VersionNum)
 	}
 	alterable := p == nil || p.alterable
 	if o.Role == "" || p != nil && p.owner == o.Role || !alterable && !o.Complete {

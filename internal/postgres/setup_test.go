@@ -142,3 +142,30 @@ func TestCompleteSetupNeedsNoMoreRights(t *testing.T) {
 		t.Errorf("with an incomplete role, the owner prints %q", rest)
 	}
 }
+
+// TestReplacedTableIsAddedAgain: the table was dropped and created again, and its owner does not own the publication. The hints
+// for capture's role and for the table's owner, and what setup prints for them, complete the publication.
+func TestReplacedTableIsAddedAgain(t *testing.T) {
+	t.Parallel()
+	const owner, role = "capture_test_replaces", "capture_test_replaced"
+	conn, url := database(t, votesSQL, "DROP ROLE IF EXISTS "+owner, "DROP ROLE IF EXISTS "+role, "CREATE ROLE "+owner+" LOGIN", "ALTER TABLE votes OWNER TO "+owner)
+	t.Cleanup(func() {
+		run(t, conn, "DROP OWNED BY "+owner+" CASCADE", "DROP ROLE "+owner, "DROP OWNED BY "+role, "DROP ROLE "+role)
+	})
+	setup(t, conn, "votes", SetupOptions{Source: "logical", Role: role})
+	run(t, conn, "DROP TABLE votes", votesSQL, "ALTER TABLE votes OWNER TO "+owner, "GRANT SELECT ON votes TO "+role)
+	const add = `ALTER PUBLICATION "capture_votes" ADD TABLE "public"."votes"`
+	for _, name := range []string{owner, role} {
+		user := connectAs(t, url, name)
+		_, _, err := ensure(t, user, "votes")
+		wantProblem(t, err, add+"; -- as")
+		_, err = SetupSQL(testContext(t), user, loadTable(t, user, "votes"), SetupOptions{Source: "logical"})
+		wantProblem(t, err, add)
+		printed, err := SetupSQL(testContext(t), user, loadTable(t, user, "votes"), SetupOptions{Source: "logical", Complete: true})
+		if err != nil || !slices.Equal(printed, []string{add}) {
+			t.Errorf("for %s it prints %q, %v", name, printed, err)
+		}
+	}
+	run(t, conn, add)
+	wantPublication(t, connectAs(t, url, role), "votes", "capture_votes")
+}
