@@ -217,8 +217,22 @@ func (p *tab) text(selector string) string {
 	return s
 }
 
-// click presses the mouse in the middle of the element that a selector names.
+// click presses the mouse in the middle of the element that a selector names, until the element receives the click. On a busy
+// machine, the page may move the element after its place was read.
 func (p *tab) click(selector string) {
+	p.t.Helper()
+	for range 20 {
+		p.clickOnce(selector)
+		if p.eval("window.clicked === false") != true {
+			return
+		}
+	}
+	p.t.Fatalf("%s does not receive clicks", selector)
+}
+
+// clickOnce presses the mouse in the middle of the element. It sets window.clicked to whether the element received the click,
+// unless the click opened another page.
+func (p *tab) clickOnce(selector string) {
 	p.t.Helper()
 	// The click goes to a place on the screen. So it waits until the element no longer moves and nothing covers it.
 	p.waitFor(fmt.Sprintf(`(() => {
@@ -230,6 +244,9 @@ func (p *tab) click(selector string) {
 		return String(at) === before && e.contains(document.elementFromPoint(...at));
 	})()`, selector))
 	at := p.eval("window.clickAt").([]any)
+	p.eval(fmt.Sprintf(`window.clicked = false; document.addEventListener("click", (event) => {
+		if (event.target.closest(%q)) window.clicked = true;
+	}, {once: true, capture: true})`, selector))
 	x, y := at[0].(float64), at[1].(float64)
 	p.do(chromedp.MouseEvent(chromedp.MouseMoved, x, y))
 	p.do(chromedp.MouseClickXY(x, y))
