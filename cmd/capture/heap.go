@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	heapInterval   = time.Second // time between two measurements of the heap
-	freeInterval   = time.Second // minimum time between two returns of free memory to the system, each of which collects garbage
-	allowedGarbage = 32 << 20    // bytes of garbage that are always allowed, however small the live heap is
+	// heapInterval is the time between two measurements of the heap. After each, free memory may be returned to the system. While
+	// a large transaction is applied, memory grows by hundreds of MB in a second.
+	heapInterval   = 200 * time.Millisecond
+	allowedGarbage = 32 << 20 // bytes of garbage that are always allowed, however small the live heap is
 )
 
 // tuneHeap keeps the process within its memory limit, and limits the garbage in its heap, until ctx ends. memoryLimit is
@@ -28,7 +29,7 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	tick := time.NewTicker(heapInterval)
 	defer tick.Stop()
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
-	percent, freed := 0, time.Time{}
+	percent := 0
 	for {
 		metrics.Read(sample)
 		live, free := sample[0].Value.Uint64(), sample[1].Value.Uint64()
@@ -37,9 +38,8 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 			debug.SetGCPercent(percent)
 		}
 		// The runtime keeps a tenth more memory than it needs. For some time after a copy of the table, it keeps far more.
-		if free > max(live/32, 2*allowedGarbage) && time.Since(freed) > freeInterval {
-			debug.FreeOSMemory()
-			freed = time.Now()
+		if free > max(live/32, 2*allowedGarbage) {
+			debug.FreeOSMemory() // also collects garbage
 		}
 		select {
 		case <-ctx.Done():
