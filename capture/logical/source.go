@@ -204,12 +204,13 @@ func (s *Source) prepare(ctx context.Context) (missing, err error) {
 // the slot, because pgoutput looks it up in the catalog as of each change. But a publication that nobody follows can make the
 // application's writes fail. So createPublication first creates a slot to see whether it can, and drops the slot.
 func (s *Source) createPublication(ctx context.Context, missing error) error {
-	created, err := s.slot.probe(ctx, s.standby.conn)
+	test := newSlot(s.env)
+	created, err := test.probe(ctx, s.standby.conn)
 	switch {
 	case err != nil:
 		return err
 	case created:
-		if err := s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+s.slot.name); err != nil {
+		if err := s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+test.name); err != nil {
 			return err
 		}
 	default: // the slot waits for write transactions, and probe has interrupted it

@@ -212,7 +212,7 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 				more = false
 			}
 		}
-		err := s.runRound(ctx, t, len(waiting) > 0)
+		err := s.reader.Outlast(ctx, func(ctx context.Context) error { return s.runRound(ctx, t, len(waiting) > 0) })
 		for _, r := range waiting {
 			r <- err
 		}

@@ -101,10 +101,10 @@ func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 			}
 			continue
 		case r := <-s.Requests():
-			err = s.readIfChanged(ctx, t)
+			err = s.reader.Outlast(ctx, func(ctx context.Context) error { return s.readIfChanged(ctx, t) })
 			r <- err
 		case <-next.C:
-			err = s.readIfChanged(ctx, t)
+			err = s.reader.Outlast(ctx, func(ctx context.Context) error { return s.readIfChanged(ctx, t) })
 		}
 		if err != nil {
 			return err

@@ -62,13 +62,18 @@ func (r *Reader) ConfirmDue() <-chan time.Time {
 	return time.After(time.Until(r.confirmAt))
 }
 
-// Confirm sets the horizon of t's rows if they are durable on the server. The end of ctx does not interrupt its short query at
-// once: that would close the connection, and only its session can confirm the rows.
+// Confirm sets the horizon of t's rows if they are durable on the server. The end of ctx does not interrupt it at once.
 func (r *Reader) Confirm(ctx context.Context, t *snapshot.Table) error {
+	return r.Outlast(ctx, func(ctx context.Context) error { return r.confirm(ctx, t) })
+}
+
+// Outlast calls f with a context that ends Timeouts.Stop later than ctx. So a short query is not interrupted when the source
+// stops: that would close the connection, and only its session can confirm the last rows that were read.
+func (r *Reader) Outlast(ctx context.Context, f func(context.Context) error) error {
 	querying, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(r.env.Timeouts.Stop, cancel) })()
-	return r.confirm(querying, t)
+	return f(querying)
 }
 
 func (r *Reader) confirm(ctx context.Context, t *snapshot.Table) error {
