@@ -137,8 +137,11 @@ func (u *uploader) remoteLosses() []string {
 // the copy, or nil if the state cannot be copied.
 func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map[string][]remote.State) (*remote.State, error) {
 	m, err := local.Manifest()
-	if err != nil {
-		return nil, nil // without a manifest nobody could find or check it; if it cannot be read, the keeper reports that
+	switch read := (*fs.PathError)(nil); {
+	case errors.As(err, &read) && !errors.Is(err, fs.ErrNotExist):
+		return nil, errNotOpened // a later attempt may succeed
+	case err != nil:
+		return nil, nil // without a valid manifest nobody could find or check it
 	}
 	m.Kept = &manifest.Kept{Loss: local.Loss, Damaged: local.Damaged, Other: local.Other}
 	there := remote.FindUpload(states[clusterOf(m.SystemID)], m, local.Time) // needs no data, which may be unreadable

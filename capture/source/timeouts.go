@@ -22,7 +22,7 @@ type Timeouts struct {
 
 const (
 	pingInterval = 10 * time.Second       // usual Ping
-	stopTimeout  = 500 * time.Millisecond // usual Stop
+	stopTimeout  = 800 * time.Millisecond // usual Stop; the WAL writer needs up to 600 ms
 )
 
 // WithDefaults returns t with the usual Idle, Ping, Check and Stop in place of zeros.

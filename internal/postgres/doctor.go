@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,21 +111,26 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 	if secured, ok := conn.PgConn().Conn().(*tls.Conn); ok {
 		d.checkTLS(tls.VersionName(secured.ConnectionState().Version) + " in use")
 	} else {
-		d.Findings = append(d.Findings, unencryptedFinding(conn.PgConn().Conn().RemoteAddr()))
+		networks, _ := net.InterfaceAddrs() // without them, only this machine counts as safe
+		d.Findings = append(d.Findings, unencryptedFinding(conn.PgConn().Conn().RemoteAddr(), networks))
 	}
 	return true
 }
 
-// unencryptedFinding returns the finding about a connection without TLS to the server at remote. An address of a private
-// network is no problem in itself: nobody else may be in that network, as in one of Docker Compose.
-func unencryptedFinding(remote net.Addr) Finding {
+// unencryptedFinding returns the finding about a connection without TLS to the server at remote. networks are the networks of
+// this machine. A private one of them is no problem in itself: maybe nobody else is in it, as in a network of Docker Compose.
+func unencryptedFinding(remote net.Addr, networks []net.Addr) Finding {
 	const name, hint = "encryption", "set sslmode=verify-full and sslrootcert=… in --database-url"
 	tcp, ok := remote.(*net.TCPAddr)
+	isNear := func(a net.Addr) bool {
+		network, isNetwork := a.(*net.IPNet)
+		return isNetwork && network.Contains(tcp.IP)
+	}
 	switch {
 	case !ok || tcp.IP.IsLoopback():
 		return Finding{Name: name, Level: OK, Found: "none, and none needed: the server is on this machine"}
-	case tcp.IP.IsPrivate() || tcp.IP.IsLinkLocalUnicast():
-		return Finding{Name: name, Level: OK, Found: "none: the server is in a private network, such as Docker's",
+	case tcp.IP.IsPrivate() && slices.ContainsFunc(networks, isNear):
+		return Finding{Name: name, Level: OK, Found: "none: the server is in this machine's private network, such as Docker's",
 			Reason: "if others use this network, they can read votes and the password", Hint: "if so, " + hint}
 	default:
 		return Finding{Name: name, Level: Warn, Found: "the connection is not encrypted",

@@ -327,16 +327,25 @@ func selfSigned(t *testing.T) (certificate, key []byte) {
 // TestDoctorOnPlainConnections: without TLS, doctor warns unless the server is on this machine or in a private network.
 func TestDoctorOnPlainConnections(t *testing.T) {
 	t.Parallel()
+	var networks []net.Addr
+	for _, n := range []string{"127.0.0.1/8", "172.18.0.5/16", "10.1.0.4/16", "fd00::5/64", "8.8.8.1/24"} {
+		ip, network, err := net.ParseCIDR(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		networks = append(networks, &net.IPNet{IP: ip, Mask: network.Mask})
+	}
 	for address, want := range map[string]Level{
-		"127.0.0.1": OK, "::1": OK, "172.18.0.2": OK, "10.1.2.3": OK, "192.168.1.5": OK, "::ffff:10.1.2.3": OK, "fd00::2": OK, "fe80::1": OK,
+		"127.0.0.1": OK, "::1": OK, "172.18.0.2": OK, "10.1.2.3": OK, "::ffff:10.1.2.3": OK, "fd00::2": OK,
+		"10.2.2.3": Warn, "192.168.1.5": Warn, "fd00:1::2": Warn, // private, but of other networks
 		"172.32.0.1": Warn, "8.8.8.8": Warn, "2001:4860::1": Warn,
 	} {
-		f := unencryptedFinding(&net.TCPAddr{IP: net.ParseIP(address), Port: 5432})
+		f := unencryptedFinding(&net.TCPAddr{IP: net.ParseIP(address), Port: 5432}, networks)
 		if f.Level != want || strings.Contains(f.Hint, "sslmode=verify-full") == net.ParseIP(address).IsLoopback() {
 			t.Errorf("%s: %+v", address, f)
 		}
 	}
-	if f := unencryptedFinding(&net.UnixAddr{Name: "/run/postgresql/.s.PGSQL.5432", Net: "unix"}); f.Level != OK || f.Hint != "" {
+	if f := unencryptedFinding(&net.UnixAddr{Name: "/run/postgresql/.s.PGSQL.5432", Net: "unix"}, nil); f.Level != OK || f.Hint != "" {
 		t.Errorf("Unix socket: %+v", f)
 	}
 }

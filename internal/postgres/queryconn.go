@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,8 +16,11 @@ type QueryConn struct {
 	cfg         *pgx.ConnConfig
 	idleTimeout time.Duration
 
-	mu     sync.Mutex
-	clock  ReadClock
+	clock ReadClock
+
+	// lock has room for one value: whoever has put it there may use the fields below. Unlike with a mutex, waiting for it ends
+	// with a context, so a stop does not wait for a server that hangs in another call.
+	lock   chan struct{}
 	conn   *pgx.Conn
 	closed bool
 }
@@ -28,13 +30,17 @@ var errQueryConnClosed = errors.New("the connection for queries is closed")
 // NewQueryConn returns a QueryConn to the database of cfg. A call of Do fails if nothing arrives from the server for
 // idleTimeout; 0 means [DefaultIdleTimeout].
 func NewQueryConn(cfg *pgx.ConnConfig, idleTimeout time.Duration) *QueryConn {
-	return &QueryConn{cfg: cfg, idleTimeout: cmp.Or(idleTimeout, DefaultIdleTimeout)}
+	return &QueryConn{cfg: cfg, idleTimeout: cmp.Or(idleTimeout, DefaultIdleTimeout), lock: make(chan struct{}, 1)}
 }
 
 // Do calls f with the connection, and connects first if needed. After Close it returns an error.
 func (q *QueryConn) Do(ctx context.Context, f func(context.Context, *pgx.Conn) error) error {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	select {
+	case q.lock <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-q.lock }()
 	if q.closed {
 		return errQueryConnClosed
 	}
@@ -66,8 +72,8 @@ func (q *QueryConn) Return(ctx context.Context, conn *pgx.Conn) {
 		_, err := conn.Exec(ctx, "ROLLBACK", pgx.QueryExecModeSimpleProtocol)
 		return err
 	})
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	q.lock <- struct{}{}
+	defer func() { <-q.lock }()
 	if err != nil || q.closed || q.conn != nil {
 		CloseNow(conn.PgConn())
 		return
@@ -83,8 +89,8 @@ func (q *QueryConn) LastRead() time.Time { return q.clock.LastRead() }
 
 // Close closes the connection for good, without waiting for the server. It waits for a call of Do that is under way.
 func (q *QueryConn) Close() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	q.lock <- struct{}{}
+	defer func() { <-q.lock }()
 	q.closed = true
 	if q.conn != nil {
 		CloseNow(q.conn.PgConn())
