@@ -63,7 +63,7 @@
 //   - txbuffer.go, prefault.go: small transactions
 //   - reload.go, seenrows.go, loadfile.go: reloads, and the rows that they have seen; loading the rows of the file
 //   - horizon.go: the horizon of the rows, and the server and table that it is valid for
-//   - omittedrows.go: rows that do not fit into memory, in a transaction and in a View
+//   - omitrow.go, omittedrows.go: rows that do not fit into memory, in a transaction and in a View
 //   - cache.go, evict.go, retiredpages.go: the memory limit; which page is evicted; pages of old Views
 //   - oldrows.go: which rows of a large transaction are moved to the spill file
 //   - spiller.go, spilledpage.go: moving a page to the spill file; the format of a page there

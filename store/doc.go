@@ -11,7 +11,8 @@
 //	patch.go            patches the shadow file or a clone; patchinplace_linux.go explains why readers do not notice
 //	writewhole.go       writes a whole file and hashes it at the same time
 //	digest.go           updates the SHA-256 of a file after a small change
-//	tempfile.go         makes the temporary names, and manages the file that has one
+//	tempnames.go        the paths of the file and the manifest, and their temporary names
+//	tempfile.go         manages the file that has the temporary name
 //	networkshare.go     handles what differs on a network share; filesystem.go tests what the file system can do
 //
 // These files contain what a Write works with:

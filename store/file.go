@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -40,19 +39,6 @@ type File struct {
 
 	kept *kept.States
 }
-
-// paths has the paths of a File's data and manifest. Both are first written under a temporary name.
-type paths struct {
-	dataPath     string // feedback.json
-	manifestPath string // feedback.manifest.json
-	tmpWord      string // word in temporary names that only this process uses; "" on a local file system (see networkshare.go)
-}
-
-func newPaths(path string) paths {
-	return paths{dataPath: path, manifestPath: manifest.Path(path)}
-}
-
-func (p paths) folder() string { return filepath.Dir(p.dataPath) }
 
 // Open locks the file at path, creates its folder if it is missing, and checks the files that it finds: it completes a Write
 // that a crash interrupted, and compares the file with its manifest. A damaged file is not an error: the first Write keeps it

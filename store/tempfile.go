@@ -9,29 +9,6 @@ import (
 	"capture/store/disk"
 )
 
-func (p paths) manifestTmp() string { return p.manifestPath + ".tmp" }
-
-func (p paths) dataTmp() string {
-	if p.tmpWord == "" {
-		return p.dataPath + ".tmp"
-	}
-	return p.ownTmp(p.dataPath)
-}
-
-// ownTmp returns a temporary path for the file at path. Only this process uses it.
-func (p paths) ownTmp(path string) string { return disk.Hidden(path) + "-" + p.tmpWord + ".tmp" }
-
-// adopted is what the temporary name of a state that is being adopted has after the name of the file.
-const adopted = ".adopted"
-
-// adoptTmp returns the temporary path of a state that is being adopted.
-func (p paths) adoptTmp() string {
-	if p.tmpWord == "" {
-		return disk.Hidden(p.dataPath) + adopted + ".tmp"
-	}
-	return p.ownTmp(p.dataPath + adopted)
-}
-
 // tempFile manages the temporary name of feedback.json. At most one file has this name, for one of four uses:
 //
 //	use          what the file is                       begins in              ends in

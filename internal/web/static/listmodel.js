@@ -13,7 +13,7 @@ export const firstPage = (rows, next) => ({ rows, next, extended: false });
 export const appendPage = (list, page) => ({ rows: mergeRows(list.rows, page.rows), next: page.next, extended: true });
 
 // prependArrived puts new votes, newest first, before those of the list. If there are more new votes than these, the list
-// begins anew with them: otherwise those between them and the old ones would be missing for good.
+// becomes the arrived page. Otherwise the votes between that page and the old list would never be shown.
 export function prependArrived(list, arrived, more = false) {
   if (more) return firstPage(arrived, placeOf(arrived.at(-1)));
   const rows = mergeRows(arrived, list.rows);
