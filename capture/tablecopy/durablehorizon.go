@@ -33,7 +33,7 @@ const (
 // transfers only what has changed if the horizon of t's rows is valid, and copies the whole table otherwise. It logs the cause
 // of the read. position is the View's WAL position, or 0 if it is unknown. The View has no horizon until Confirm has set it.
 func (r *Reader) Update(ctx context.Context, t *snapshot.Table, cause string, position pglogrepl.LSN) error {
-	if err := r.awaitConfirmed(ctx, t); err != nil {
+	if err := r.awaitConfirmed(ctx, t, longestConfirm); err != nil {
 		return err
 	}
 	r.read = nil
@@ -48,7 +48,7 @@ func (r *Reader) Update(ctx context.Context, t *snapshot.Table, cause string, po
 	if !r.Server.Pooled {
 		return r.Confirm(ctx, t)
 	}
-	err = r.awaitConfirmed(ctx, t)
+	err = r.awaitConfirmed(ctx, t, longestConfirm)
 	r.unconfirmed = nil // the next statement outside of this transaction may run in another session
 	return err
 }
@@ -101,10 +101,10 @@ func (r *Reader) setUnconfirmed(h *snapshot.Horizon) {
 	r.unconfirmed, r.confirmPause = h, firstConfirmPause
 }
 
-// awaitConfirmed calls confirm until nothing is unconfirmed, for longestConfirm at most.
-func (r *Reader) awaitConfirmed(ctx context.Context, t *snapshot.Table) error {
+// awaitConfirmed calls confirm until nothing is unconfirmed, for limit at most.
+func (r *Reader) awaitConfirmed(ctx context.Context, t *snapshot.Table, limit time.Duration) error {
 	for start := time.Now(); ; {
-		if err := r.confirm(ctx, t); err != nil || r.unconfirmed == nil || time.Since(start) > longestConfirm {
+		if err := r.confirm(ctx, t); err != nil || r.unconfirmed == nil || time.Since(start) > limit {
 			return err
 		}
 		select {
@@ -126,7 +126,7 @@ func (r *Reader) ConfirmLast(t *snapshot.Table) {
 	err := r.confirm(ctx, t)
 	if err == nil && r.unconfirmed != nil {
 		if err = postgres.FlushWAL(ctx, r.Conn, r.unconfirmed.LSN); err == nil {
-			err = r.awaitConfirmed(ctx, t)
+			err = r.awaitConfirmed(ctx, t, r.env.Timeouts.Stop)
 		}
 	}
 	if err != nil {
