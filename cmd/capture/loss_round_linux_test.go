@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -154,10 +155,11 @@ func (r *lossRound) loseAndKill(d *daemon, i int) *daemon {
 		r.t.Fatal(err)
 	}
 	standing := m.WrittenAt.UTC().Truncate(time.Second)
-	for _, s := range written { // a state whose second is taken gets the next one
-		if s.Time.Equal(standing) {
-			standing = standing.Add(time.Second)
-		}
+	isTaken := func(t time.Time) bool {
+		return slices.ContainsFunc(written, func(s kept.State) bool { return s.Time.Equal(t) })
+	}
+	for isTaken(standing) || isTaken(standing.Add(time.Second)) { // as a new state gets its second
+		standing = standing.Add(time.Second)
 	}
 	options := r.step.options(log, r.path, strings.TrimSuffix(r.path, ".json")+"-"+standing.Format("20060102T150405Z")+"-loss")
 	detach := func() {}
