@@ -158,7 +158,7 @@ func (a *alerter) isExcused(c *Check, st *Status, now time.Time) bool {
 		posted := a.conditions[c.Name]
 		return st.State == stateCopying && now.Sub(a.followed) < alertCopyAfter && (posted == nil || !posted.posted)
 	case "file": // nothing has been copied that could be written
-		return st.State != stateFollowing && st.File.Error == "" && st.File.Pending == nil
+		return st.LastRead == nil && st.File.Error == ""
 	}
 	return false
 }

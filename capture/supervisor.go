@@ -257,7 +257,7 @@ func (s *supervisor) newEnv(kind string, progress *source.Progress) *source.Env 
 	env.LoadRows = s.stored.loader(kind, env.RowLimit())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	env.SystemID = s.past.SystemID
+	env.SystemID, env.Publication = s.past.SystemID, s.publication
 	return env
 }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"capture/internal/statefile"
@@ -65,26 +66,29 @@ func (u *uploader) uploadLosses(ctx context.Context) error {
 // newestTimeout is the longest wait for a View that is newer than a loss. Meanwhile nothing is uploaded.
 const newestTimeout = 10 * time.Second
 
-// isBackNow reports whether the rows of a loss are in the table now. The newest View alone does not tell: it may be older than
-// the loss, if another capture has found it and this one is not connected or has only the rows of its file.
-func (u *uploader) isBackNow(ctx context.Context, l *manifest.Loss) (bool, error) {
+// awaitNewestView returns a View with everything that is committed now, or nil if there is none within newestTimeout.
+func (u *uploader) awaitNewestView(ctx context.Context) *snapshot.View {
 	ctx, cancel := context.WithTimeout(ctx, newestTimeout)
 	defer cancel()
 	v, err := u.newestView(ctx)
 	if err != nil {
-		return false, nil // the next check tries again
+		return nil // the next check tries again
 	}
-	return loss.IsBack(l, v)
+	return v
 }
 
 // findOpenLosses finds the losses that nobody has acknowledged and whose earlier states are not kept on this machine. It
 // acknowledges a loss if its rows are back.
+//
+// The present View alone does not tell that: it may be older than the loss, if another capture has found it and this one is not
+// connected or has only the rows of its file. So the first loss whose rows look back waits for a newer View.
 func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remote.State, known map[string]bool) error {
 	v := u.view()
 	if v == nil { // it is not known yet which rows are there
 		u.lossesAt = time.Now().Add(lossCheck)
 		return nil
 	}
+	newest := sync.OnceValue(func() *snapshot.View { return u.awaitNewestView(ctx) })
 	var open []string
 	for _, list := range states {
 		for _, s := range list {
@@ -100,7 +104,11 @@ func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remot
 			}
 			back, err := loss.IsBack(m.Kept.Loss, v)
 			if err == nil && back {
-				back, err = u.isBackNow(ctx, m.Kept.Loss)
+				if now := newest(); now != nil {
+					back, err = loss.IsBack(m.Kept.Loss, now)
+				} else {
+					back = false
+				}
 			}
 			if err == nil && back {
 				err = u.location.Acknowledge(ctx, s)
@@ -137,11 +145,11 @@ func (u *uploader) remoteLosses() []string {
 // the copy, or nil if the state cannot be copied.
 func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map[string][]remote.State) (*remote.State, error) {
 	m, err := local.Manifest()
-	switch read := (*fs.PathError)(nil); {
-	case errors.As(err, &read) && !errors.Is(err, fs.ErrNotExist):
-		return nil, errNotOpened // a later attempt may succeed
+	switch ioErr := (*fs.PathError)(nil); {
+	case errors.As(err, &ioErr) && !errors.Is(err, fs.ErrNotExist):
+		return nil, errNotOpened // the file system may deliver it later
 	case err != nil:
-		return nil, nil // without a valid manifest nobody could find or check it
+		return nil, nil // it is missing or invalid, so nobody could find or check the state
 	}
 	m.Kept = &manifest.Kept{Loss: local.Loss, Damaged: local.Damaged, Other: local.Other}
 	there := remote.FindUpload(states[clusterOf(m.SystemID)], m, local.Time) // needs no data, which may be unreadable

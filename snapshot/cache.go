@@ -10,7 +10,7 @@ import (
 // ErrNoRoom reports that rows over the memory limit cannot be written to the spill file.
 var ErrNoRoom = errors.New("write rows that do not fit into memory")
 
-// Usage is the memory use of the rows of a Table that has a memory limit.
+// Usage is the memory use of the rows of a Table that has a spill file. Without a memory limit, only Spilled is set.
 type Usage struct {
 	Limit    int64 // maximum bytes of rows in memory
 	Resident int64 // bytes of rows in memory

@@ -51,7 +51,7 @@
 // into memory of its own. A View can also show pages whose leaves have left the tree. The cache evicts these, too, once two
 // garbage collections have shown that a View still holds them.
 //
-// With [Table.SpillOldRows], all rows of the tree stay in memory. Only the old rows of a large transaction are moved to the
+// With [Table.SpillOldRows], all rows of the tree stay in memory, except after a Rollback until the next Load. Only the old rows of a large transaction are moved to the
 // spill file: its savepoint and the View of the committed state need them until the Commit.
 //
 // # Files

@@ -24,7 +24,7 @@ type oldRows struct {
 
 	before  int64     // bytes of the lines in the savepoint
 	list    []oldLeaf // leaves of the savepoint that have left the tree and have a page in memory
-	bytes   int64     // bytes of memory that only the old rows use; an upper bound, exact after recount
+	bytes   int64     // about how many bytes of memory only the old rows use
 	retryAt int64     // value of bytes above which another attempt is worth the time, after one that moved too little
 	written bool      // whether the open transaction has moved rows to the spill file
 	failed  bool      // whether the open transaction could not do so
@@ -91,7 +91,8 @@ func (o *oldRows) addBytes(n int) {
 	}
 }
 
-// enforceLimit moves old rows to the spill file if they use too much memory. live is the number of bytes of the tree's lines.
+// enforceLimit moves old rows to the spill file if they use too much memory. If it cannot, it does not try again in this
+// transaction. live is the number of bytes of the tree's lines.
 func (o *oldRows) enforceLimit(live int64) {
 	if o == nil || o.bytes <= o.retryAt || o.failed {
 		return
@@ -104,11 +105,17 @@ func (o *oldRows) enforceLimit(live int64) {
 	o.recount()
 	target := limit - slack/2
 	if o.bytes > target {
-		o.failed = !o.hasRoom(o.bytes-target, max(o.before, live)) || o.open() != nil || o.spillUntil(target) != nil
+		o.failed = !o.spillTo(target, max(o.before, live))
 	}
 	if o.retryAt = 0; o.bytes > target {
 		o.retryAt = o.bytes + slack/4
 	}
+}
+
+// spillTo moves old rows to the spill file until the others use at most target bytes, and reports whether it could. fileBytes is
+// the size of feedback.json.
+func (o *oldRows) spillTo(target, fileBytes int64) bool {
+	return o.hasRoom(o.bytes-target, fileBytes) && o.open() == nil && o.spillUntil(target) == nil
 }
 
 // recount removes leaves whose page is not in memory, and counts what the others use.
@@ -138,7 +145,7 @@ func (o *oldRows) spillUntil(target int64) error {
 		switch {
 		case old.leaf.extent != nil && old.leaf.extent.Damaged():
 			continue // the page in memory is the only good copy
-		case 4*before > 3*int64(p.live): // the page shares little or nothing
+		case 4*before > 3*int64(p.live): // evicting the whole page frees at least three quarters of what it writes
 			err = o.evict(old.leaf, p)
 		case own > p.live/leastOwnShare:
 			err = o.evictOwnLines(old.leaf, p)
@@ -158,7 +165,7 @@ func (o *oldRows) spillUntil(target int64) error {
 }
 
 // hasRoom reports whether the volume has room for n more bytes. Old rows leave as much free as kept states do (see
-// retention.Plan): a fifth of the volume, and twice the size of the file. So the next versions of the file always have room.
+// retention.Budget.Excess): a fifth of the volume, and twice the size of the file, as room for the next versions of the file.
 func (o *oldRows) hasRoom(n, fileBytes int64) bool {
 	u, err := o.measure(o.folder)
 	return err == nil && u.Free-n >= max(u.Size/5, 2*fileBytes)

@@ -93,7 +93,6 @@ func (t *tree) keysOf(l *leaf) (*page, error) {
 
 // sweep deletes the rows that the reload has not seen. It is the last step of a reload.
 func (t *tree) sweep() {
-	rows, live := 0, int64(0)
 	for gi := range t.groups {
 		g := t.sweepGroup(gi)
 		if t.err != nil {
@@ -101,11 +100,8 @@ func (t *tree) sweep() {
 		}
 		for _, l := range g.leaves {
 			l.seen = nil
-			rows += l.rows
-			live += int64(l.live)
 		}
 	}
-	t.rows, t.live = rows, live
 	t.groups = slices.DeleteFunc(t.groups, func(g *group) bool { return len(g.leaves) == 0 })
 }
 
@@ -121,6 +117,7 @@ func (t *tree) sweepGroup(gi int) *group {
 		prefix, s := g.prefixes[i], t.seenRows(l)
 		switch {
 		case s == nil || s.count == 0:
+			t.rows, t.live = t.rows-l.rows, t.live-int64(l.live)
 			t.retire(l, nil)
 			continue
 		case s.count < l.rows:
@@ -129,8 +126,9 @@ func (t *tree) sweepGroup(gi int) *group {
 				return nil
 			}
 			l = t.ownLeaf(l, p)
-			live := l.live
+			rows, live := l.rows, l.live
 			l.deleteUnseen(s)
+			t.rows, t.live = t.rows-(rows-l.rows), t.live-int64(live-l.live)
 			t.countReplaced(live - l.live)
 			prefix = keyPrefix(l.firstKey())
 		}

@@ -15,7 +15,7 @@ import (
 
 // horizons moves the horizon of the rows in memory forward while the stream is followed.
 //
-// The regular check, and each Barrier, reads an xmin and then a WAL position. Every transaction below that xmin had ended, so
+// The regular check, each Barrier and a stop read an xmin and then a WAL position. Every transaction below that xmin had ended, so
 // its commit record is below that position. Once the stream has been applied up to the position, the Table has everything that
 // these transactions committed. Only then does the moment become the Table's horizon. A walsender sends only WAL that is
 // flushed, so this remains true after a crash of the server.

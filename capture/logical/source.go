@@ -210,7 +210,8 @@ func (s *Source) createPublication(ctx context.Context, missing error) error {
 	case err != nil:
 		return err
 	case created:
-		if err := s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+test.name); err != nil {
+		err := s.withIdleTimeout(ctx, func(ctx context.Context) error { return s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+test.name) })
+		if err != nil {
 			return err
 		}
 	default: // the slot waits for write transactions, and probe has interrupted it

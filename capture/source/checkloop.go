@@ -68,7 +68,7 @@ func (e *Env) WithdrawHarmful(ctx context.Context, conn *pgx.Conn, table postgre
 	case err != nil:
 		return err
 	}
-	if e.Progress.SetCondition(PublicationCondition, text) && text != "" {
+	if e.Progress.SetCondition(PublicationCondition, text) && text != "" && text != e.Publication {
 		e.Logger.Error("publication makes writes fail", "error", problem)
 	}
 	return nil

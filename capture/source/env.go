@@ -28,6 +28,7 @@ type Env struct {
 	PollInterval time.Duration // time between reads of the whole table by package poll
 	Chosen       bool          // whether the operator chose this source by name, and so accepts its side effects
 	SystemID     string        // system identifier of the database in the previous attempt; "" if there was none
+	Publication  string        // text of PublicationCondition in the previous attempt, which is logged already; "" if there was none
 
 	// LoadRows loads the rows that an earlier run left in the file into t, if the source of this attempt can bring them up to
 	// date. shape and place are the present ones of the table. The source calls LoadRows before it opens a transaction. If

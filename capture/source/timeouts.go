@@ -12,9 +12,9 @@ type Timeouts struct {
 	Idle  time.Duration // time without data from the server after which its connection counts as dead
 	Ping  time.Duration // interval at which a server that sends nothing is asked for a reply
 	Check time.Duration // time between regular checks for what a source's changes do not show, such as a new definition of the table
-	Stop  time.Duration // longest wait at a stop, so that the next run transfers little
+	Stop  time.Duration // longest wait of each step of a stop, so that the next run transfers little
 
-	// The following are used in one place each, where a constant has the usual value; zero stands for it.
+	// A package has the usual value of each of the following as a constant; zero stands for it.
 	RowCount     time.Duration // interval at which the table's rows are counted; see package logical
 	FrozenClient time.Duration // time after which the server ends the sessions of a copy if this process is frozen; see tablecopy.FrozenClientTimeout
 	Marker       time.Duration // longest wait for a marker among the notifications, after which the whole table is read; see package notify

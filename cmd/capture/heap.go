@@ -29,7 +29,7 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	tick := time.NewTicker(heapInterval)
 	defer tick.Stop()
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
-	percent, rest := 0, time.Time{}
+	percent, restUntil := 0, time.Time{}
 	for {
 		metrics.Read(sample)
 		live, free := sample[0].Value.Uint64(), sample[1].Value.Uint64()
@@ -38,9 +38,9 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 			debug.SetGCPercent(percent)
 		}
 		// The runtime keeps a tenth more memory than it needs. For some time after a copy of the table, it keeps far more.
-		if begun := time.Now(); free > max(live/32, 2*allowedGarbage) && begun.After(rest) {
-			debug.FreeOSMemory()                     // also collects garbage
-			rest = time.Now().Add(time.Since(begun)) // so it takes at most half of the time
+		if begun := time.Now(); free > max(live/32, 2*allowedGarbage) && begun.After(restUntil) {
+			debug.FreeOSMemory()                          // also collects garbage
+			restUntil = time.Now().Add(time.Since(begun)) // such collections take at most half of the time
 		}
 		select {
 		case <-ctx.Done():

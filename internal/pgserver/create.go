@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 )
@@ -81,12 +82,8 @@ func (s *Server) startOnPort(ctx context.Context, port int) error {
 }
 
 func (s *Server) runInitdb(ctx context.Context, flags []string) error {
-	locale := "C.UTF-8"
-	if runtime.GOOS != "linux" {
-		locale = "C" // exists on every system
-	}
-	args := []string{"--pgdata=" + s.Dir(), "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=" + locale}
-	p, err := startProcess(s.LogPath(), s.credential, filepath.Join(s.bin, "initdb"), append(args, flags...)...)
+	args := slices.Concat([]string{"--pgdata=" + s.Dir()}, initdbFlags(), flags)
+	p, err := startProcess(s.LogPath(), s.credential, filepath.Join(s.bin, "initdb"), args...)
 	if err != nil {
 		return fmt.Errorf("run initdb: %w", err)
 	}
@@ -100,6 +97,15 @@ func (s *Server) runInitdb(ctx context.Context, flags []string) error {
 		return fmt.Errorf("run initdb: %s%s", p.cmd.ProcessState, s.logTail(0))
 	}
 	return nil
+}
+
+// initdbFlags returns the flags of initdb that all clusters have.
+func initdbFlags() []string {
+	locale := "C.UTF-8"
+	if runtime.GOOS != "linux" {
+		locale = "C" // exists on every system
+	}
+	return []string{"--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=" + locale}
 }
 
 // socketDir returns the folder of the Unix socket, or "" for no socket if its path would be too long for the system.

@@ -25,8 +25,8 @@ func findTemplate(ctx context.Context) (dir string, err error) {
 		return "", err
 	}
 	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", err
+	if err != nil { // there is no home
+		cache = os.TempDir()
 	}
 	cache = filepath.Join(cache, "capture-test")
 	name, err := templateName(bin)
@@ -43,10 +43,11 @@ func findTemplate(ctx context.Context) (dir string, err error) {
 	return dir, createTemplate(ctx, bin, dir)
 }
 
-// templateName returns a name that differs for other server programs, or if initdb would choose another time zone.
+// templateName returns a name that differs for other server programs, for other flags of initdb, and for another $TZ, from which
+// initdb takes the server's time zone.
 func templateName(bin string) (string, error) {
 	hash := sha256.New()
-	fmt.Fprintln(hash, bin, os.Getenv("TZ"))
+	fmt.Fprintln(hash, bin, os.Getenv("TZ"), initdbFlags())
 	for _, program := range []string{"initdb", "postgres"} {
 		info, err := os.Stat(filepath.Join(bin, program))
 		if err != nil {

@@ -6,8 +6,8 @@
 //
 // [ParseConfig] turns a URL into a configuration, [Connect] opens a session, and [ConnectReplication] opens the connection
 // for the stream. [LoadTable] reads a table's shape and the facts that decide which sources can follow the table.
-// [LoadServerAndTable] also reads the server's version and settings. [EnsurePublication] returns a publication to stream
-// from, unless publishing the table would harm the application. [CheckTriggers] checks that triggers notify of every change.
+// [LoadServerAndTable] also reads the server's version and settings. [FindPublication] returns a publication to stream
+// from, unless publishing the table would harm the application; [EnsurePublication] also creates or repairs it. [CheckTriggers] checks that triggers notify of every change.
 // [SetupSQL] and [LoadTeardown] return the statements of capture setup and capture teardown. [Diagnose] makes the checks of
 // capture doctor.
 //
@@ -72,5 +72,5 @@
 //   - doctor.go, doctor_sources.go, doctor_columns.go: all other findings about the database
 //   - cmd/capture/doctor.go: findings about this machine
 //
-// Every source makes the checks of the first four, too.
+// Each source makes those checks of the first four that it needs.
 package postgres

@@ -21,7 +21,7 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 }
 
 // CompareCatalog reports whether the table's shape has changed since table was loaded, and whether its publication has
-// changed since [EnsurePublication] returned fingerprint. It takes one round trip. The error is a [*Problem] if the table no
+// changed since [FindPublication] returned fingerprint. It takes one round trip. The error is a [*Problem] if the table no
 // longer exists or can no longer be followed.
 //
 // If m is not nil, CompareCatalog reads the Moment before it compares. So if it reports no change, there was none at the Moment

@@ -55,13 +55,13 @@ func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Tabl
 		return "", "", err
 	}
 	chosen, statements := table.choosePublication(publications, own, s.VersionNum)
-	switch p := ownPublication(publications, own); {
-	case statements != nil && p != nil:
+	switch {
+	case statements == nil:
+		return table.usePublication(s, publications, chosen, own, nil)
+	case ownPublication(publications, own) != nil:
 		return "", "", ErrPublicationIncomplete
-	case statements != nil && table.facts.Owned:
-		return "", "", ErrPublicationMissing
 	}
-	return table.usePublication(s, publications, chosen, own, nil)
+	return "", "", ErrPublicationMissing
 }
 
 // EnsurePublication does the work of [FindPublication], and also repairs capture's own publication if it is incomplete and the
@@ -79,7 +79,7 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Ta
 	}
 	_, statements := table.choosePublication(publications, own, s.VersionNum)
 	var ddlErr error
-	if statements != nil {
+	if statements != nil { // otherwise another capture has been faster
 		ddlErr = runDDL(ctx, conn, statements)
 	}
 	// Query again even after an error: another capture may have run the same statements at the same time.
@@ -183,6 +183,12 @@ func (p *publication) leftOutColumn(t *Table) string {
 // lacksTable reports whether the table must be added to the publication.
 func (p *publication) lacksTable() bool { return !p.listed && !p.hasTable }
 
+// mayRepair reports whether the user may do all that is missing. Only somebody who owns both the table and the publication, or a
+// superuser, may change the publication's list of tables.
+func (p *publication) mayRepair(t *Table) bool {
+	return p.alterable && (t.facts.Owned || !p.lacksTable() && !p.leavesOut(t))
+}
+
 // leavesOut reports whether the publication has the table, but not all of its rows and columns.
 func (p *publication) leavesOut(t *Table) bool {
 	return p.hasTable && (p.filtered || p.leftOutColumn(t) != "")
@@ -206,14 +212,14 @@ func (p *publication) setPublished(t *Table, version int) {
 }
 
 // choosePublication returns the index of the publication to follow, or -1 if none is complete. It also returns the
-// statements that create or repair capture's own publication, or nil if nothing is to be done.
+// statements that create or repair capture's own publication, or nil if nothing is to be done or the user may not do it.
 func (t *Table) choosePublication(publications []publication, own string, version int) (chosen int, statements []string) {
 	chosen = slices.IndexFunc(publications, func(p publication) bool { return p.checkComplete(t) == nil })
 	p := ownPublication(publications, own)
 	switch {
-	case p != nil && p.alterable && (chosen != 0 || p.lacksGenerated(t, version)):
+	case p != nil && p.mayRepair(t) && (chosen != 0 || p.lacksGenerated(t, version)):
 		return chosen, t.alterPublicationSQL(version)
-	case p == nil && chosen < 0:
+	case p == nil && chosen < 0 && t.facts.Owned:
 		return chosen, t.createPublicationSQL(version)
 	}
 	return chosen, nil
@@ -248,7 +254,7 @@ func (t *Table) alterPublicationSQL(version int) []string {
 }
 
 // completePublicationSQL returns the statements with which somebody who owns both the table and capture's own publication p, or
-// a superuser, completes p. Unlike alterPublicationSQL, it leaves other tables in p.
+// a superuser, completes p. Unlike alterPublicationSQL, it leaves other tables in p if it only has to add the table.
 func (t *Table) completePublicationSQL(p *publication, version int) (statements []string) {
 	own := QuoteIdentifier(objectName(t.Name()))
 	switch {
@@ -259,6 +265,9 @@ func (t *Table) completePublicationSQL(p *publication, version int) (statements 
 	}
 	if !p.options || p.lacksGenerated(t, version) {
 		statements = append(statements, "ALTER PUBLICATION "+own+" SET ("+publicationOptions(version)+")")
+	}
+	if statements == nil { // the table is published under the name of another table in the list
+		statements = []string{"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted()}
 	}
 	return statements
 }

@@ -18,8 +18,8 @@ type QueryConn struct {
 
 	clock ReadClock
 
-	// lock has room for one value: whoever has put it there may use the fields below. Unlike with a mutex, waiting for it ends
-	// with a context, so a stop does not wait for a server that hangs in another call.
+	// lock has room for one value: whoever has put it there may use the fields below. Unlike with a mutex, Do stops waiting
+	// for it when its context ends. So a stop does not wait for a server that hangs in another call of Do.
 	lock   chan struct{}
 	conn   *pgx.Conn
 	closed bool

@@ -124,13 +124,13 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	switch {
 	case p == nil:
 		statements = t.createPublicationSQL(s.VersionNum)
-		if o.Role == "" && user.superuser && user.name != t.facts.Owner {
+		// A superuser is to run the statements: now, or once somebody without the right has printed them.
+		if o.Role == "" && (user.superuser && user.name != t.facts.Owner || o.Complete && !t.facts.Owned) {
 			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
 		}
 	case !p.trusted:
 		return nil, t.noPublicationProblem(s, publications, own, nil)
-	// Only an owner of both the table and the publication, or a superuser, may change the publication's list of tables.
-	case p.checkComplete(t) != nil && (!p.alterable || !t.facts.Owned && (p.lacksTable() || p.leavesOut(t))):
+	case p.checkComplete(t) != nil && !p.mayRepair(t):
 		if !o.Complete {
 			return nil, t.noPublicationProblem(s, publications, own, nil)
 		}

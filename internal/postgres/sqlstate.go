@@ -61,7 +61,7 @@ var sqlStates = map[string]struct {
 	invalidAuthorization: {class: Permanent},
 	"28P01": {Unreachable, "the password is wrong, or the user does not exist",
 		"correct the user or password in --database-url, PGPASSWORD or the password file; capture setup --role NAME, run by an administrator, creates a role " +
-			"without a password, so set one afterwards with ALTER ROLE; with --database-auth azure, capture doctor prints the SQL that creates the role"},
+			"without a password, so set one afterwards with \\password in psql; with --database-auth azure, capture doctor prints the SQL that creates the role"},
 	"40001": {Unreachable, "the standby cancelled the read, because it had to replay changes of rows that the read still needed",
 		"on the standby: ALTER SYSTEM SET hot_standby_feedback = on; SELECT pg_reload_conf(); or raise max_standby_streaming_delay"},
 	"3D000": {Unreachable, "the database does not exist", "correct the database name in --database-url or PGDATABASE"},
@@ -140,7 +140,7 @@ func explainServer(p *Problem, e *pgconn.PgError) {
 // explainRefusedLogin distinguishes the causes for which a server or a pooler refuses a user.
 func explainRefusedLogin(p *Problem, e *pgconn.PgError, message string) {
 	switch {
-	case e.Routine == "ClientAuthentication" || strings.Contains(message, "pg_hba.conf"):
+	case isRefusedByHBA(e):
 		p.Reason = "no line of the server's pg_hba.conf admits this user from this address, with or without TLS as tried"
 		p.Hint = "add a line such as \"hostssl <database> <user> <address>/32 scram-sha-256\" and run SELECT pg_reload_conf();, " +
 			"or set sslmode=require in --database-url if only TLS is admitted (a logical replication connection needs the line of its database, not one for \"replication\")"

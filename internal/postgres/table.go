@@ -35,7 +35,7 @@ func (t *Table) Rewritten() bool { return t.facts.Rewritten }
 
 // LoadTable reads the table's catalog in one statement. The error is a [*Problem] if the table does not exist, is of a kind
 // that no source can follow, or is not entirely readable by the user. A column is marked as published if pgoutput sends it by
-// default; [EnsurePublication] corrects that for the publication that it returns.
+// default; [FindPublication] corrects that for the publication that it returns.
 func LoadTable(ctx context.Context, q Querier, name Name) (*Table, error) {
 	t, err := loadTableUnchecked(ctx, q, name)
 	if err != nil {

@@ -30,7 +30,11 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 		}
 		done, err := k.compress(ctx, s)
 		if errors.Is(err, errDropped) || err != nil && isGone(s.Path) {
-			continue // another process has dropped it, perhaps before it was opened
+			// Another process has dropped it, perhaps before it was opened. Remove what compress has written since.
+			if err := k.drop(s.id); err != nil {
+				return compressed, err
+			}
+			continue
 		}
 		if err != nil {
 			return compressed, fmt.Errorf("compress %s: %w", filepath.Base(s.Path), volume.WithHint(err))

@@ -21,10 +21,12 @@ func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err err
 		isBack, err := loss.IsBack(s.Loss, v)
 		if err == nil && isBack {
 			err = s.endLoss(rowsBackMark)
-			ended = append(ended, s)
 		}
 		if err != nil {
 			return ended, err
+		}
+		if isBack {
+			ended = append(ended, s)
 		}
 	}
 	return ended, nil

@@ -145,14 +145,13 @@ func (n names) list() (map[stateID][]stateFile, error) {
 	return files, nil
 }
 
-// free returns the ID of a new state of the time t. If t's second is taken, the ID has a later second. It also has one if the
-// next second is taken: the state there is older, but had to take that second, and would count as the newer one.
+// free returns the ID of a new state of the time t. If t's second is taken, the ID has the next second that is free.
 func (n names) free(t time.Time, loss bool) stateID {
-	isFree := func(t time.Time) bool { return !n.isTaken(newStateID(t, false)) && !n.isTaken(newStateID(t, true)) }
-	for !isFree(t) || !isFree(t.Add(time.Second)) {
-		t = t.Add(time.Second)
+	for ; ; t = t.Add(time.Second) {
+		if !n.isTaken(newStateID(t, false)) && !n.isTaken(newStateID(t, true)) {
+			return newStateID(t, loss)
+		}
 	}
-	return newStateID(t, loss)
 }
 
 func (n names) isTaken(id stateID) bool {

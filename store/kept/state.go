@@ -104,7 +104,7 @@ func (s State) endLoss(mark string) error {
 		err = disk.SyncFolder(s.names.folder)
 	}
 	if err != nil {
-		return fmt.Errorf("acknowledge the loss after %s: %w", s.Path, volume.WithHint(err))
+		return fmt.Errorf("mark the loss after %s as over: %w", s.Path, volume.WithHint(err))
 	}
 	return nil
 }

@@ -121,8 +121,9 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 		return State{}, err
 	}
 	isLoss := m.Kept.Loss != nil
+	states := k.List()
 	var equal *State // an equal older state, whose data the new one shares
-	for i, s := range k.List() {
+	for i, s := range states {
 		isSame := os.SameFile(info, s.inode)
 		if !isSame && !isEqualState(&s, &m) {
 			continue
@@ -137,11 +138,24 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 			equal = &s
 		}
 	}
-	id := k.names.free(m.WrittenAt, isLoss)
+	id := k.names.free(timeOfNext(states, m.WrittenAt), isLoss)
 	if equal != nil {
 		return k.add(id, m, equal.Path, k.names.compressed(id), k.names.manifest(id))
 	}
 	return k.add(id, m, k.dataPath, k.names.plain(id), k.names.plainManifest(id))
+}
+
+// nextTimes is the time by which states kept one after the other can be ahead, because each takes a second of its own. A state
+// that is further ahead has that time because the clock was set back, or because it comes from elsewhere.
+const nextTimes = time.Minute
+
+// timeOfNext returns the time for the name of a new state whose rows were written at t. It is later than the time of the
+// newest of states: that state may have taken a later second than its own, and would count as newer than the new state.
+func timeOfNext(states []State, t time.Time) time.Time {
+	if len(states) > 0 && !states[0].Time.Before(t.Truncate(time.Second)) && states[0].Time.Sub(t) < nextTimes {
+		return states[0].Time.Add(time.Second)
+	}
+	return t
 }
 
 // add makes a kept state with the data of the file at from and the manifest m.

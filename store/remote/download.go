@@ -38,10 +38,13 @@ func (l *Location) prove(ctx context.Context, s State, m manifest.Manifest) erro
 	r := l.newJSONReader(ctx, s, m)
 	defer r.Close()
 	_, err := io.Copy(io.Discard, r)
-	if r.differs && isKnownDamaged(m) {
-		return nil
+	if !r.differs || !isKnownDamaged(m) {
+		return err
 	}
-	return err
+	if _, err = io.Copy(io.Discard, r.gzip); err != nil { // r reads no further than the manifest says
+		return r.explain(err)
+	}
+	return nil
 }
 
 // JSON returns a reader of the JSON of a state. It compares the JSON with the manifest. If they differ, the error in place of
@@ -78,16 +81,22 @@ func (r *jsonReader) Read(p []byte) (n int, err error) {
 		return n, &DamagedError{fmt.Sprintf("it has more than the %d bytes of its manifest", r.manifest.Bytes)}
 	case err == nil:
 		return n, nil
-	case r.data.err != nil && r.data.err != io.EOF: // the request failed, so nothing is known about the data
-		return n, r.data.err
 	case err != io.EOF:
-		return n, &DamagedError{"it is not valid gzip: " + err.Error()}
+		return n, r.explain(err)
 	}
 	if mismatch := r.hasher.Mismatch(r.manifest); mismatch != "" {
 		r.differs = true
 		return n, &DamagedError{mismatch}
 	}
 	return n, io.EOF
+}
+
+// explain returns the error for err, with which reading the gzip ended.
+func (r *jsonReader) explain(err error) error {
+	if r.data.err != nil && r.data.err != io.EOF { // the request failed, so nothing is known about the data
+		return r.data.err
+	}
+	return &DamagedError{"it is not valid gzip: " + err.Error()}
 }
 
 func (r *jsonReader) Close() error { return r.data.Close() }

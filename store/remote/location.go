@@ -184,9 +184,9 @@ func secretsOf(getenv func(string) string) []string {
 // String returns the URL without secrets.
 func (l *Location) String() string { return l.url }
 
-// Waited returns the total time so far that requests have waited before they failed, and of the pauses after them. A request
-// waits while no bytes are sent or received, so a failed request that has sent data counts only from its last byte on. Waiting
-// costs neither this machine nor the service anything.
+// Waited returns the total time so far that failed requests have waited, and of the pauses after them. Of a failed request only
+// the time after its last byte counts; of a failed operation on a local folder, all of it. Waiting costs neither this machine
+// nor the service anything.
 func (l *Location) Waited() time.Duration { return time.Duration(l.waited.Load()) }
 
 // Checksum returns the name of the checksum that is sent along with the data.
