@@ -121,7 +121,7 @@ func TestLargeTransactionSpillsOldRows(t *testing.T) {
 	exec(t, conn, "UPDATE votes SET bot_response = reverse(bot_response)")
 	d.equal(conn, "votes", "vote_id")
 	if len(namelessFiles(t, filepath.Dir(d.path))) == 0 {
-		t.Error("there is no spill file; does the volume have less than a fifth free?")
+		t.Error("there is no spill file; it needs a local disk with a fifth of its space free, and no memory limit on this process")
 	}
 	if n := d.said("spilled rows are lost; copying the table again"); n > 0 {
 		t.Error("rows were lost on the way")

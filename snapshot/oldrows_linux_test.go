@@ -142,6 +142,36 @@ func TestOldRowsAreSpilled(t *testing.T) {
 	}
 }
 
+// TestSweepSpillsNothing: a resync deletes half of the rows. Old and new rows together are no more than the table was.
+func TestSweepSpillsNothing(t *testing.T) {
+	const n = 6000
+	tab, damage := spilling(t, 256<<10)
+	rows := fillOld(t, tab, n)
+	v, held := tab.View(), file(rows)
+	if !tab.LoadChanges(&rowjson.Shape{}, Origin{}) {
+		t.Fatal("no reload")
+	}
+	for i := range n {
+		if i < n/4 || i%2 == 0 && i < n/2 {
+			tab.Keep(numbered(i))
+		} else {
+			delete(rows, string(numbered(i)))
+		}
+	}
+	if err := tab.Commit(Position{}); err != nil {
+		t.Fatal(err)
+	}
+	if f := tab.tree.old.shown.Load(); f != nil {
+		t.Errorf("%d bytes were written to the spill file", f.Size())
+	}
+	if fileOf(t, tab.View()) != file(rows) || fileOf(t, v) != held || tab.View().Rows() != len(rows) {
+		t.Error("a View is wrong")
+	}
+	if len(damage) > 0 {
+		t.Error(<-damage)
+	}
+}
+
 func liveHeap() int64 {
 	runtime.GC()
 	var m runtime.MemStats

@@ -19,6 +19,26 @@ import (
 	"capture/internal/busy"
 )
 
+// needStrace skips the test on a machine that does not let this user trace a program that it starts.
+func needStrace(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("strace", "-f", "-o", os.DevNull, "true").CombinedOutput(); errors.Is(err, exec.ErrNotFound) {
+		t.Fatal("strace is not installed: run `make strace`")
+	} else if err != nil {
+		t.Skipf("this machine does not let strace trace: %v %s", err, out)
+	}
+}
+
+// mustAttachStrace is like attachStrace, but skips the test where strace can't attach.
+func (d *daemon) mustAttachStrace(options ...string) (detach func()) {
+	d.t.Helper()
+	detach, ok := d.attachStrace(options...)
+	if !ok {
+		d.t.Skip("this machine does not let strace attach (kernel.yama.ptrace_scope)")
+	}
+	return detach
+}
+
 // attachStrace attaches strace to the running daemon until detach. ok is false on a machine that does not let this user trace
 // a running process. Then only the faults of TestDiskFaults that need no strace are tested here; capture.TestWritesFail
 // and the tests of package store test similar ones.
@@ -236,10 +256,7 @@ func TestSlowVolume(t *testing.T) {
 	d := start(t, url)
 	d.ready()
 	change := func(delay string) (end func()) {
-		end, ok := d.attachStrace("-e", "trace=fsync", "-e", "inject=fsync:delay_enter="+delay)
-		if !ok {
-			t.Skip("this machine does not let strace attach")
-		}
+		end = d.mustAttachStrace("-e", "trace=fsync", "-e", "inject=fsync:delay_enter="+delay)
 		before, err := os.ReadFile(d.path)
 		if err != nil {
 			t.Fatal(err)
@@ -282,10 +299,7 @@ func TestLogVolumes(t *testing.T) {
 	d.ready()
 	usage := filepath.Join(d.dir, "logs/usage/usage.log")
 	for errno, reason := range map[string]string{"ENOSPC": "no space left", "EROFS": "read-only", "EIO": "input/output error"} {
-		end, ok := d.attachStrace("-P", usage, "-e", "trace=write", "-e", "inject=write:error="+errno)
-		if !ok {
-			t.Skip("this machine does not let strace attach")
-		}
+		end := d.mustAttachStrace("-P", usage, "-e", "trace=write", "-e", "inject=write:error="+errno)
 		sql(t, url, `INSERT INTO votes (user_query) VALUES ('while the log is full')`)
 		s := d.status(func(s capture.Status) bool { return !s.Checks[2].OK })
 		if !s.Ready || s.Checks[2].Name != "logs" || !strings.Contains(s.Checks[2].Detail, reason) {

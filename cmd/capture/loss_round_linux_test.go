@@ -160,10 +160,7 @@ func (r *lossRound) loseAndKill(d *daemon, i int) *daemon {
 	options := r.step.options(log, r.path, strings.TrimSuffix(r.path, ".json")+"-"+standing.Format("20060102T150405Z")+"-loss")
 	detach := func() {}
 	if d != nil {
-		var ok bool
-		if detach, ok = d.attachStrace(options...); !ok {
-			r.t.Skip("strace can't attach to capture here")
-		}
+		detach = d.mustAttachStrace(options...)
 	}
 	r.change(i)
 	if d != nil {

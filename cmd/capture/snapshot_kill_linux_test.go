@@ -3,7 +3,6 @@ package main
 import (
 	"compress/gzip"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,11 +23,7 @@ func TestSnapshotKilledAtEachStep(t *testing.T) {
 		t.Skip("kills many commands")
 	}
 	t.Parallel()
-	if out, err := exec.Command("strace", "-f", "-o", os.DevNull, "true").CombinedOutput(); errors.Is(err, exec.ErrNotFound) {
-		t.Fatal("strace is not installed: run `make strace`")
-	} else if err != nil {
-		t.Skipf("this machine does not let strace trace: %v %s", err, out)
-	}
+	needStrace(t)
 	const rows = 50
 	url := votesDatabase(t, rows)
 	before := t.TempDir()

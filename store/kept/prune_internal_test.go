@@ -8,6 +8,25 @@ import (
 	"capture/store/retention"
 )
 
+// A state that is kept later has a later time in its name, even if earlier states had to take seconds after their own, and some of
+// them were dropped since.
+func TestTimeOfNext(t *testing.T) {
+	second := time.Date(2026, 11, 23, 16, 0, 0, 0, time.UTC)
+	written := second.Add(700 * time.Millisecond)
+	var states []State // newest first, as List returns them; at most one is left, as Prune leaves it
+	for want := range 5 {
+		next := timeOfNext(states, written).Truncate(time.Second)
+		if next != second.Add(time.Duration(want)*time.Second) {
+			t.Errorf("state %d has the time %v", want, next)
+		}
+		states = []State{{Time: next}}
+	}
+	states = []State{{Time: second.Add(2 * time.Hour)}} // kept before the clock was set back
+	if next := timeOfNext(states, written); next != written {
+		t.Errorf("beside a state of the future: %v", next)
+	}
+}
+
 // The state before a loss stays unacknowledged also if the table became another one. So it is not dropped for want of space.
 func TestLossOfAnotherTableIsNotAcknowledged(t *testing.T) {
 	now := time.Now()
