@@ -21,8 +21,6 @@ import (
 func resyncing(cfg Config) Config {
 	cfg.copying.AlwaysResync = true
 	cfg.retry, cfg.timeouts.Check = 300*time.Millisecond, 200*time.Millisecond
-	// On an idle server, the stream passes the position of a horizon with the reply to a ping.
-	cfg.timeouts.Ping = 200 * time.Millisecond
 	return cfg
 }
 
