@@ -97,7 +97,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	})
 	run("flush", func(ctx context.Context) error { return d.flusher.run(ctx, sourceEnded) })
 	run("keep states", d.keeper.run)
-	run("monitor memory", (&memoryMonitor{d.table, d.conditions, d.cfg.Logger}).run)
+	run("monitor memory", (&memoryMonitor{table: d.table, conditions: d.conditions, log: d.cfg.Logger}).run)
 	run("load the previous run's rows", d.previous.run)
 	if d.uploader != nil {
 		run("copy off the machine", d.uploader.run)

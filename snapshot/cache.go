@@ -10,12 +10,12 @@ import (
 // ErrNoRoom reports that rows over the memory limit cannot be written to the spill file.
 var ErrNoRoom = errors.New("write rows that do not fit into memory")
 
-// Usage is the memory use of the rows of a Table that has a spill file. Without a memory limit, only Spilled is set.
+// Usage is the memory use of the rows of a Table that has a spill file. Without a memory limit, only Spilled and Err are set.
 type Usage struct {
 	Limit    int64 // maximum bytes of rows in memory
 	Resident int64 // bytes of rows in memory
 	Spilled  int64 // bytes of the spill file in use
-	Err      error // error of the last eviction; nil if it succeeded or none was necessary
+	Err      error // reason why rows that should be in the spill file stay in memory; nil if none do
 }
 
 // cache keeps the pages of a tree within a memory limit. It evicts pages over the limit: it writes them to the spill file,

@@ -1,7 +1,9 @@
 package snapshot
 
 import (
+	"fmt"
 	"sync/atomic"
+	"time"
 	"weak"
 
 	"capture/internal/volume"
@@ -15,8 +17,8 @@ import (
 // The old version of a page usually shares most lines with the new version, so evicting the whole page would free little.
 // Therefore oldRows moves only the private lines (see rebase.go). It evicts a whole page only if the page shares few lines.
 //
-// If rows cannot be moved, they stay in memory, and the transaction continues. A nil oldRows does nothing. A Table has either
-// oldRows or a cache.
+// If rows cannot be moved, they stay in memory, and the transaction continues; usage then reports why. A nil oldRows does
+// nothing. A Table has either oldRows or a cache.
 type oldRows struct {
 	*spiller
 	least   int64                                     // minimum of the slack, in bytes; see slackShare
@@ -31,6 +33,13 @@ type oldRows struct {
 	inTree  bool      // whether rows of the tree may be in the spill file, because a transaction was rolled back
 
 	shown atomic.Pointer[spill.File] // spill file, for usage; nil until rows are moved
+	stuck atomic.Pointer[stuckRows]  // last rows that could not be moved, for usage; nil if later rows could be moved
+}
+
+// stuckRows are old rows that cannot be moved to the spill file.
+type stuckRows struct {
+	err   error     // reason why they stay in memory
+	ended time.Time // end of their transaction; zero while it is open
 }
 
 // oldLeaf is a leaf of the savepoint that has left the tree.
@@ -43,6 +52,10 @@ const (
 	slackShare    = 64       // old and new rows together may use 1/slackShare of the table's bytes more than the table: the slack
 	leastSlack    = 16 << 20 // minimum of the slack in bytes, so that small tables have no spill file
 	leastOwnShare = 32       // private lines of less than 1/leastOwnShare of a page are not worth a block of the spill file
+
+	// stuckShown is the time for which usage reports stuck rows after their transaction. A sequence of large transactions thus
+	// looks like one long one, and no transaction is too short to be noticed.
+	stuckShown = time.Minute
 )
 
 func newOldRows(s *spiller) *oldRows {
@@ -61,6 +74,10 @@ func (o *oldRows) end(rolledBack bool) {
 	if o != nil {
 		o.inTree = o.inTree || rolledBack && o.written
 		o.list, o.bytes, o.written = nil, 0, false
+		if o.failed {
+			o.stuck.Store(&stuckRows{o.stuck.Load().err, time.Now()})
+			o.failed = false
+		}
 	}
 }
 
@@ -105,17 +122,27 @@ func (o *oldRows) enforceLimit(live int64) {
 	o.recount()
 	target := limit - slack/2
 	if o.bytes > target {
-		o.failed = !o.spillTo(target, max(o.before, live))
+		err := o.spillTo(target, max(o.before, live))
+		if o.failed = err != nil; o.failed {
+			o.stuck.Store(&stuckRows{err: fmt.Errorf("move old rows to a file in %s: %w; they stay in memory until their transaction ends", o.folder, err)})
+		} else {
+			o.stuck.Store(nil)
+		}
 	}
 	if o.retryAt = 0; o.bytes > target {
 		o.retryAt = o.bytes + slack/4
 	}
 }
 
-// spillTo moves old rows to the spill file until the others use at most target bytes, and reports whether it could. fileBytes is
-// the size of feedback.json.
-func (o *oldRows) spillTo(target, fileBytes int64) bool {
-	return o.hasRoom(o.bytes-target, fileBytes) && o.open() == nil && o.spillUntil(target) == nil
+// spillTo moves old rows to the spill file until the others use at most target bytes. fileBytes is the size of feedback.json.
+func (o *oldRows) spillTo(target, fileBytes int64) error {
+	if err := o.checkRoom(o.bytes-target, fileBytes); err != nil {
+		return err
+	}
+	if err := o.open(); err != nil {
+		return volume.WithHint(err)
+	}
+	return volume.WithHint(o.spillUntil(target))
 }
 
 // recount removes leaves whose page is not in memory, and counts what the others use.
@@ -164,20 +191,29 @@ func (o *oldRows) spillUntil(target int64) error {
 	return nil
 }
 
-// hasRoom reports whether the volume has room for n more bytes. Old rows leave as much free as kept states do (see
+// checkRoom returns an error if the volume lacks room for n more bytes. Old rows leave as much free as kept states do (see
 // retention.Budget.Excess): a fifth of the volume, and twice the size of the file, as room for the next versions of the file.
-func (o *oldRows) hasRoom(n, fileBytes int64) bool {
+func (o *oldRows) checkRoom(n, fileBytes int64) error {
 	u, err := o.measure(o.folder)
-	return err == nil && u.Free-n >= max(u.Size/5, 2*fileBytes)
+	if err != nil {
+		return err
+	}
+	if reserve := max(u.Size/5, 2*fileBytes); u.Free-n < reserve {
+		return fmt.Errorf("they need %d bytes, and %d of the %d free bytes must stay free; free some space there, or use a larger volume", n, reserve, u.Free)
+	}
+	return nil
 }
 
 // mayBeInTree reports whether rows of the tree may be in the spill file.
 func (o *oldRows) mayBeInTree() bool { return o != nil && o.inTree }
 
-// usage returns how much of the spill file is in use. Any goroutine may call it.
+// usage returns how much of the spill file is in use, and why old rows stay in memory. Any goroutine may call it.
 func (o *oldRows) usage() (u Usage) {
 	if f := o.shown.Load(); f != nil {
 		u.Spilled = f.Size()
+	}
+	if s := o.stuck.Load(); s != nil && (s.ended.IsZero() || time.Since(s.ended) < stuckShown) {
+		u.Err = s.err
 	}
 	return u
 }

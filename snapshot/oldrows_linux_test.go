@@ -287,7 +287,8 @@ func TestRollbackOfSpilledRows(t *testing.T) {
 	}
 }
 
-// TestOldRowsCannotBeSpilled: the rows then stay in memory, and the transaction succeeds.
+// TestOldRowsCannotBeSpilled: the rows then stay in memory, and the transaction succeeds. Usage has the reason until a minute
+// after the transaction, or until a later transaction can spill its old rows.
 func TestOldRowsCannotBeSpilled(t *testing.T) {
 	const n = 4000
 	for name, fail := range map[string]func(t *testing.T, o *oldRows){
@@ -308,14 +309,47 @@ func TestOldRowsCannotBeSpilled(t *testing.T) {
 			rows := fillOld(t, tab, n)
 			v, held := tab.View(), file(rows)
 			changeOld(t, tab, rows, n, 2, "b", false)
-			if !tab.tree.old.failed || tab.Usage().Spilled > 0 {
-				t.Errorf("%d bytes were spilled", tab.Usage().Spilled)
+			if u := tab.Usage(); !tab.tree.old.failed || u.Spilled > 0 || u.Err == nil || !strings.Contains(u.Err.Error(), tab.tree.old.folder) {
+				t.Errorf("usage: %+v", u)
 			}
 			if err := tab.Commit(Position{}); err != nil {
 				t.Fatal(err)
 			}
 			if fileOf(t, tab.View()) != file(rows) || fileOf(t, v) != held {
 				t.Error("a View is wrong")
+			}
+			put := func() { // a small transaction
+				tab.Put(numbered(0), oldRow(0, "c"))
+				if err := tab.Commit(Position{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			put()
+			stuck := *tab.tree.old.stuck.Load()
+			if put(); tab.Usage().Err == nil || *tab.tree.old.stuck.Load() != stuck {
+				t.Errorf("a small transaction has changed what is shown: %v", tab.Usage().Err)
+			}
+			stuck.ended = stuck.ended.Add(-stuckShown)
+			if tab.tree.old.stuck.Store(&stuck); tab.Usage().Err != nil {
+				t.Errorf("a minute later: %v", tab.Usage().Err)
+			}
+			changeOld(t, tab, rows, n, 2, "d", false)
+			if tab.Usage().Err == nil {
+				t.Error("another transaction is not shown")
+			}
+			tab.Rollback()
+			if tab.Usage().Err == nil {
+				t.Error("a transaction that was rolled back is not shown")
+			}
+			tab.tree.old.folder, tab.tree.old.measure = t.TempDir(), func(string) (volume.Usage, error) {
+				return volume.Usage{Size: 1 << 40, Free: 1 << 40}, nil
+			}
+			changeOld(t, tab, rows, n, 2, "e", false)
+			if u := tab.Usage(); u.Spilled == 0 || u.Err != nil {
+				t.Errorf("with room again: %+v", u)
+			}
+			if err := tab.Commit(Position{}); err != nil || tab.Usage().Err != nil {
+				t.Error(err, tab.Usage().Err)
 			}
 		})
 	}

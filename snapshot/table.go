@@ -67,15 +67,15 @@ func (t *Table) LimitMemory(bytes int64, folder string, onDamage func(error)) {
 
 // SpillOldRows limits the additional memory of a large transaction in a Table that has no memory limit. The Table must be
 // empty. While the transaction is open, rows that it has replaced or deleted are moved to a spill file in folder, where readers
-// of Views find them. They stay in memory if the volume has too little room, or if they cannot be written. onDamage is as in
-// LimitMemory.
+// of Views find them. They stay in memory if the volume has too little room, or if they cannot be written; Usage then has the
+// reason, for a minute after the transaction, too. onDamage is as in LimitMemory.
 func (t *Table) SpillOldRows(folder string, onDamage func(error)) {
 	t.tree.spill, t.tree.cache = &spiller{folder: folder, onDamage: onDamage}, nil
 	t.tree.old = newOldRows(t.tree.spill)
 }
 
-// Usage returns how much memory the rows use. Any goroutine may call it. For a Table without a limit, Usage knows only the
-// bytes in the spill file.
+// Usage returns how much memory the rows use. Any goroutine may call it. For a Table without a limit, Usage knows only what
+// concerns the spill file.
 func (t *Table) Usage() Usage {
 	switch {
 	case t.tree.cache != nil:
