@@ -47,6 +47,8 @@ type inode struct {
 	dirty map[int64]int
 	lost  map[int64]bool
 	sized int // when the size last changed
+	// contents holds what a power cut leaves of the file in each mode. It is forgotten when the file changes.
+	contents [pageModeCount]*leftFile
 }
 
 func newDevice(root string) *device {
@@ -70,6 +72,7 @@ func (d *device) addFile(path string, data []byte) {
 }
 
 func (n *inode) write(at int64, b []byte, when int) {
+	n.forgetContents()
 	if grown := at + int64(len(b)); grown > int64(len(n.data)) {
 		n.data = append(n.data, make([]byte, grown-int64(len(n.data)))...)
 		n.sized = when
@@ -82,6 +85,7 @@ func (n *inode) write(at int64, b []byte, when int) {
 }
 
 func (n *inode) truncate(size int64, when int) {
+	n.forgetContents()
 	for p := min(size, int64(len(n.data))) / pageSize; p*pageSize < max(size, int64(len(n.data))); p++ {
 		n.dirty[p] = when
 		delete(n.lost, p)
@@ -96,6 +100,7 @@ func (n *inode) truncate(size int64, when int) {
 
 // sync makes durable what was written before the call began.
 func (n *inode) sync(began int) {
+	n.forgetContents()
 	if n.sized < began {
 		n.safe = resized(n.safe, len(n.data))
 	}
@@ -116,11 +121,14 @@ func (n *inode) keep(p int64) {
 
 // failSync does what a failed fsync does: the pages count as clean, and may be on disk or not.
 func (n *inode) failSync() {
+	n.forgetContents()
 	for p := range n.dirty {
 		n.lost[p] = true
 	}
 	clear(n.dirty)
 }
+
+func (n *inode) forgetContents() { clear(n.contents[:]) }
 
 func resized(b []byte, size int) []byte {
 	out := make([]byte, size)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"io"
 	"maps"
 	"math/rand/v2"
@@ -35,16 +34,34 @@ type transcript struct {
 	failed    string   // text of the last error; "" once a Write has succeeded
 	foreign   []byte   // file that was there before; nil if none
 
-	sums map[uint64]string // SHA-256s of contents that were seen before, by a quick hash
+	seen *seen
+}
+
+// seen holds what was found out about contents, by their hash.
+type seen struct {
+	sums     map[uint64]string // SHA-256s without padding
+	complete map[uint64]bool   // compressed states that are complete
+	valid    map[uint64]bool   // valid JSON
+}
+
+func newSeen() *seen {
+	return &seen{sums: map[uint64]string{}, complete: map[uint64]bool{}, valid: map[uint64]bool{}}
 }
 
 // sum returns the SHA-256 of a version without padding, since the child prints the SHA-256 of the View.
-func (s *transcript) sum(content []byte) string {
-	h := maphash.Bytes(hashSeed, content)
-	if len(s.sums[h]) != 64 {
-		s.sums[h] = digest(unpadded(bytes.Clone(content)))
+func (s *seen) sum(c *leftFile) string {
+	if s.sums[c.hash] == "" {
+		s.sums[c.hash] = digest(unpadded(bytes.Clone(c.data)))
 	}
-	return s.sums[h]
+	return s.sums[c.hash]
+}
+
+// isValid reports whether a content is JSON.
+func (s *seen) isValid(c *leftFile) bool {
+	if !s.valid[c.hash] {
+		s.valid[c.hash] = json.Valid(c.data)
+	}
+	return s.valid[c.hash]
 }
 
 // readLine reads a line that the child printed, and returns its first word. It returns "" for any other call.
@@ -71,21 +88,20 @@ func (s *transcript) readLine(c *call) (word string) {
 	return word
 }
 
-// checkContent returns an error unless a power cut now may leave the file with this content. there is false if there is no
-// file.
-func (s *transcript) checkContent(content []byte, there bool) error {
+// checkContent returns an error unless a power cut now may leave the file with this content, which is nil if there is no file.
+func (s *transcript) checkContent(content *leftFile) error {
 	if s.done == 0 {
-		if !there && s.foreign == nil || there && s.foreign != nil && bytes.Equal(content, s.foreign) {
+		if content == nil && s.foreign == nil || s.foreign != nil && content.is(s.foreign) {
 			return nil
 		}
 	}
-	if !there {
+	if content == nil {
 		return errors.New("there is no feedback.json")
 	}
-	sum := s.sum(content)
+	sum := s.seen.sum(content)
 	switch i := slices.Index(s.begun, sum); {
 	case i < 0:
-		return fmt.Errorf("feedback.json is none of the versions written: %d bytes, valid JSON: %v", len(content), json.Valid(content))
+		return fmt.Errorf("feedback.json is none of the versions written: %d bytes, valid JSON: %v", len(content.data), json.Valid(content.data))
 	case !slices.Contains(s.begun[max(s.done-1, 0):], sum):
 		return fmt.Errorf("feedback.json is version %d, after version %d was durable", i+1, s.done)
 	}
@@ -94,20 +110,20 @@ func (s *transcript) checkContent(content []byte, there bool) error {
 
 // check checks what a power cut left, as any reader could.
 func (s *transcript) check(left diskState, path string, namesInOrder bool) error {
-	content, there := left[path]
-	if err := s.checkContent(content, there); err != nil {
+	content := left[path]
+	if err := s.checkContent(content); err != nil {
 		return err
 	}
-	manifest, there := left[manifest.Path(path)]
-	if there && !json.Valid(manifest) {
-		return fmt.Errorf("the manifest is not complete: %q", manifest)
+	manifest := left[manifest.Path(path)]
+	if manifest != nil && !s.seen.isValid(manifest) {
+		return fmt.Errorf("the manifest is not complete: %q", manifest.data)
 	}
-	if last := len(s.manifests) - 1; last >= 0 && (!there || slices.Contains(s.manifests[:last], digest(manifest))) {
+	if last := len(s.manifests) - 1; last >= 0 && (manifest == nil || slices.Contains(s.manifests[:last], digest(manifest.data))) {
 		return errors.New("the manifest is gone, or older than the last durable one")
 	}
-	if namesInOrder && s.foreign != nil && !bytes.Equal(content, s.foreign) &&
+	if namesInOrder && s.foreign != nil && !content.is(s.foreign) &&
 		!slices.ContainsFunc(slices.Collect(maps.Keys(left)), func(name string) bool {
-			return strings.HasPrefix(name, path+".damaged-") && bytes.Equal(left[name], s.foreign)
+			return strings.HasPrefix(name, path+".damaged-") && left[name].is(s.foreign)
 		}) {
 		return errors.New("the damaged file is not kept")
 	}
@@ -116,19 +132,19 @@ func (s *transcript) check(left diskState, path string, namesInOrder bool) error
 			return fmt.Errorf("%s or its manifest is lost", filepath.Base(name))
 		}
 	}
-	if s.lossy > 0 && slices.Index(s.begun, s.sum(content)) >= s.lossy-1 && !s.hasLoss(left) {
+	if s.lossy > 0 && slices.Index(s.begun, s.seen.sum(content)) >= s.lossy-1 && !s.hasLoss(left) {
 		return errors.New("the rows are gone, and the state before is not kept")
 	}
 	for _, name := range s.plain {
 		if left[name] == nil && left[name+".gz"] == nil || left[strings.TrimSuffix(name, ".json")+".manifest.json"] == nil {
 			return fmt.Errorf("%s or its manifest is lost", filepath.Base(name))
 		}
-		if data := left[name]; data != nil && !slices.Contains(s.begun, s.sum(data)) {
-			return fmt.Errorf("%s is none of the versions written: %d bytes", filepath.Base(name), len(data))
+		if data := left[name]; data != nil && !slices.Contains(s.begun, s.seen.sum(data)) {
+			return fmt.Errorf("%s is none of the versions written: %d bytes", filepath.Base(name), len(data.data))
 		}
 	}
 	for name, data := range left {
-		if err := s.checkKept(name, data); err != nil {
+		if err := s.seen.checkKept(name, data); err != nil {
 			return fmt.Errorf("%s is not complete: %w", filepath.Base(name), err)
 		}
 	}
@@ -145,29 +161,26 @@ func (s *transcript) hasLoss(left diskState) bool {
 		if strings.HasSuffix(name, ".gz") {
 			return true // checkKept looks into it
 		}
-		if s.sum(data) == s.begun[s.lossy-2] {
+		if s.seen.sum(data) == s.begun[s.lossy-2] {
 			return true
 		}
 	}
 	return false
 }
 
-// checkKept checks a file if its name is that of a compressed kept state.
-func (s *transcript) checkKept(name string, data []byte) error {
-	if strings.HasSuffix(name, ".manifest.json") && !json.Valid(data) {
+// checkKept checks a file if its name is that of a manifest or a compressed kept state.
+func (s *seen) checkKept(name string, c *leftFile) error {
+	if strings.HasSuffix(name, ".manifest.json") && !s.isValid(c) {
 		return errors.New("it is not JSON")
 	}
-	h := maphash.Bytes(hashSeed, data)
-	if !strings.HasSuffix(name, ".json.gz") || s.sums[h] != "" {
+	if !strings.HasSuffix(name, ".json.gz") || s.complete[c.hash] {
 		return nil
 	}
-	r, err := gzip.NewReader(bytes.NewReader(data))
+	r, err := gzip.NewReader(bytes.NewReader(c.data))
 	if err == nil {
 		_, err = io.Copy(io.Discard, r)
 	}
-	if err == nil {
-		s.sums[h] = "a complete state"
-	}
+	s.complete[c.hash] = err == nil
 	return err
 }
 
@@ -182,7 +195,7 @@ func (s *transcript) checkByOpening(t *testing.T, left diskState, root, path str
 		if left[name] == nil {
 			err = os.MkdirAll(to, 0o755)
 		} else {
-			err = os.WriteFile(to, left[name], 0o644)
+			err = os.WriteFile(to, left[name].data, 0o644)
 		}
 		if err != nil {
 			return err
@@ -195,7 +208,7 @@ func (s *transcript) checkByOpening(t *testing.T, left diskState, root, path str
 		return fmt.Errorf("can't be opened: %w", err)
 	}
 	defer f.Close()
-	if m, ok := f.Existing(); namesInOrder && slices.Contains(s.begun, s.sum(content)) && (!ok || fits(m, content) != nil) {
+	if m, ok := f.Existing(); namesInOrder && content != nil && slices.Contains(s.begun, s.seen.sum(content)) && (!ok || fits(m, content.data) != nil) {
 		return fmt.Errorf("after the power cut the file is taken for damaged: %s", store.Warning(f))
 	}
 	next := votes(3, "next").View()
@@ -229,14 +242,15 @@ type replay struct {
 	ignoreSync func(c *call, folder bool) bool
 	random     int // number of random power cuts after each call
 	open       bool
+	from       *call // first call after which the power is cut, if another run cuts it after the calls before; nil for the first
 	r          *rand.Rand
-	sums       map[uint64]string // SHA-256s of contents that were seen before, by a quick hash
+	seen       *seen
 }
 
 // run cuts the power after each call, in all ways that namesInOrder returns and in some random ways. It returns the number of
 // different cuts, and an error for the first cut that does harm.
 func (p *replay) run(t *testing.T) (cuts int, err error) {
-	d, s := newDevice(p.root), &transcript{foreign: p.foreign, sums: p.sums}
+	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	d.ignoreSync = p.ignoreSync
 	if p.foreign != nil {
 		folder := d.inode()
@@ -244,31 +258,38 @@ func (p *replay) run(t *testing.T) (cuts int, err error) {
 		d.names[folder.folder], d.durable[folder.folder] = folder, folder
 		d.addFile(p.path, slices.Clone(p.foreign))
 	}
-	seen := map[uint64]bool{}
+	type found struct {
+		hash        uint64
+		begun, done int // Writes
+		ordered     bool
+	}
+	checked, opened := map[found]bool{}, map[found]bool{}
 	look := func(after *call, l outcome, ordered bool) error {
-		left := d.cut(l)
-		sum := left.sum(s.done, len(s.begun), ordered)
-		if seen[sum] {
+		left, hash := d.cut(l)
+		this := found{hash, len(s.begun), s.done, ordered}
+		if checked[this] {
 			return nil
 		}
-		seen[sum] = true
+		checked[this] = true
 		cuts++
 		err := s.check(left, p.path, ordered)
-		if err == nil && p.open {
+		if this := (found{hash: hash, ordered: ordered}); err == nil && p.open && !opened[this] {
+			opened[this] = true
 			err = s.checkByOpening(t, left, p.root, p.path, ordered)
 		}
 		if err != nil {
-			return fmt.Errorf("power cut after %s, leaving %s: %w; there are %s (STORE_TEST_SEED=%d repeats it)", after, l.what, err, left, powerCutSeed())
+			return fmt.Errorf("power cut after %s, leaving %s: %w; there are %s (STORE_TEST_SEED=%d repeats it)", after, l.what(), err, left, powerCutSeed())
 		}
 		return nil
 	}
-	always := func(l pageLeft) func() pageLeft { return func() pageLeft { return l } }
+	begun := p.from == nil
 	for _, c := range p.calls {
+		begun = begun || c == p.from
 		changed, err := d.apply(c)
 		if err != nil {
 			return cuts, err
 		}
-		if s.readLine(c) == "" && !changed {
+		if s.readLine(c) == "" && !changed || !begun {
 			continue
 		}
 		random := p.random
@@ -277,8 +298,8 @@ func (p *replay) run(t *testing.T) (cuts int, err error) {
 		}
 		for k := range len(d.pending) + 1 {
 			for _, l := range d.pageModes() {
-				what := fmt.Sprintf("%d of %d changes of names and %s", k, len(d.pending), l)
-				if err := look(c, outcome{what, namesInOrder(k), always(l)}, true); err != nil {
+				what := func() string { return fmt.Sprintf("%d of %d changes of names and %s", k, len(d.pending), l) }
+				if err := look(c, outcome{what: what, names: namesInOrder(k), pages: l}, true); err != nil {
 					return cuts, err
 				}
 			}
@@ -286,11 +307,14 @@ func (p *replay) run(t *testing.T) (cuts int, err error) {
 		for range random {
 			page := func() pageLeft { return pageLeft(p.r.IntN(3)) }
 			k := p.r.IntN(len(d.pending) + 1)
-			what := fmt.Sprintf("%d of %d changes of names and pages at random", k, len(d.pending))
-			if err := look(c, outcome{what, namesInOrder(k), page}, true); err != nil {
+			what := func() string {
+				return fmt.Sprintf("%d of %d changes of names and pages at random", k, len(d.pending))
+			}
+			if err := look(c, outcome{what: what, names: namesInOrder(k), page: page}, true); err != nil {
 				return cuts, err
 			}
-			if err := look(c, outcome{"names and pages at random", namesInAnyOrder(p.r), page}, false); err != nil {
+			what = func() string { return "names and pages at random" }
+			if err := look(c, outcome{what: what, names: namesInAnyOrder(p.r), page: page}, false); err != nil {
 				return cuts, err
 			}
 		}
@@ -369,7 +393,7 @@ func TestEachSyncIsNeeded(t *testing.T) {
 					continue
 				}
 				syncs++
-				p.ignoreSync = func(other *call, _ bool) bool { return other == c }
+				p.ignoreSync, p.from = func(other *call, _ bool) bool { return other == c }, c
 				_, err := p.run(t)
 				if err == nil { // it is possible that all five random outcomes of each cut are harmless
 					p.random = 60
@@ -393,7 +417,7 @@ func TestFailedSyncIsFinal(t *testing.T) {
 	needStrace(t)
 	for _, refused := range []bool{false, true} {
 		root := t.TempDir()
-		p := &replay{root: root, path: filepath.Join(root, "feedback.json"), sums: map[uint64]string{}}
+		p := &replay{root: root, path: filepath.Join(root, "feedback.json"), seen: newSeen()}
 		options := []string{"-e", "inject=getcwd:error=EIO"} // which nobody calls
 		if refused {
 			options = []string{"-e", "inject=fsync:error=EIO:when=1"}

@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"hash/maphash"
 	"maps"
@@ -11,13 +13,25 @@ import (
 )
 
 // A diskState is what a power cut left: contents by path, nil for folders.
-type diskState map[string][]byte
+type diskState map[string]*leftFile
+
+// A leftFile is what a power cut left of a file.
+type leftFile struct {
+	data []byte
+	hash uint64 // of the data, to recognize a content that was checked before
+}
+
+func newLeftFile(data []byte) *leftFile { return &leftFile{data, maphash.Bytes(hashSeed, data)} }
+
+// is reports whether there is a file, and whether it contains the data.
+func (c *leftFile) is(data []byte) bool { return c != nil && bytes.Equal(c.data, data) }
 
 // An outcome is what a power cut leaves of what was not durable.
 type outcome struct {
-	what  string
+	what  func() string
 	names func(d *device) map[string]*inode
-	page  func() pageLeft
+	pages pageLeft        // what is left of each page, if random is nil
+	page  func() pageLeft // returns what is left of the next page
 }
 
 type pageLeft int
@@ -26,6 +40,7 @@ const (
 	pageOld  pageLeft = iota // as it was synced; nothing beyond the old end of the file
 	pageNew                  // as it was written
 	pageZero                 // zeros if it is new, half of it written if it was overwritten
+	pageModeCount
 )
 
 func (l pageLeft) String() string { return [...]string{"no data", "all data", "zeros"}[l] }
@@ -87,30 +102,47 @@ func namesInAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
 	}
 }
 
-// cut returns the files that remain after a power cut.
-func (d *device) cut(l outcome) diskState {
+// cut returns the files that remain after a power cut, and a hash by which two states are distinguished.
+func (d *device) cut(l outcome) (left diskState, hash uint64) {
 	names := l.names(d)
-	left := diskState{}
-	content := map[*inode][]byte{}
+	left = diskState{}
+	random := map[*inode]*leftFile{}
+	var all []byte
 	for _, path := range slices.Sorted(maps.Keys(names)) {
 		n := names[path]
 		if dir := names[filepath.Dir(path)]; path != d.root && (dir == nil || dir.folder == "") {
 			continue // its folder is gone
 		}
-		if n.folder != "" {
+		switch {
+		case n.folder != "":
 			left[path] = nil
+			all = append(append(all, path...), "/\n"...)
 			continue
+		case n.clean():
+			left[path] = n.left(pageOld)
+		case l.page == nil:
+			left[path] = n.left(l.pages)
+		default:
+			if random[n] == nil {
+				random[n] = newLeftFile(n.leftAtRandom(l.page))
+			}
+			left[path] = random[n]
 		}
-		if content[n] == nil {
-			content[n] = n.left(l.page)
-		}
-		left[path] = content[n]
+		all = append(binary.BigEndian.AppendUint64(append(append(all, path...), ' '), left[path].hash), '\n')
 	}
-	return left
+	return left, maphash.Bytes(hashSeed, all)
 }
 
-// left returns the content that remains of a file.
-func (n *inode) left(page func() pageLeft) []byte {
+// left returns the content that remains of a file if all its pages are left in the same way.
+func (n *inode) left(l pageLeft) *leftFile {
+	if n.contents[l] == nil {
+		n.contents[l] = newLeftFile(n.leftAtRandom(func() pageLeft { return l }))
+	}
+	return n.contents[l]
+}
+
+// leftAtRandom returns the content that remains of a file.
+func (n *inode) leftAtRandom(page func() pageLeft) []byte {
 	if n.clean() {
 		return n.safe
 	}
@@ -143,22 +175,11 @@ func (n *inode) left(page func() pageLeft) []byte {
 
 var hashSeed = maphash.MakeSeed()
 
-// sum returns a hash by which two states are distinguished.
-func (r diskState) sum(what ...any) uint64 {
-	var h maphash.Hash
-	h.SetSeed(hashSeed)
-	fmt.Fprint(&h, what...)
-	for _, name := range slices.Sorted(maps.Keys(r)) {
-		fmt.Fprintf(&h, "%s %v %d\n", name, r[name] == nil, maphash.Bytes(hashSeed, r[name]))
-	}
-	return h.Sum64()
-}
-
 func (r diskState) String() string {
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(r)) {
 		if r[name] != nil {
-			names = append(names, fmt.Sprintf("%s (%d bytes)", filepath.Base(name), len(r[name])))
+			names = append(names, fmt.Sprintf("%s (%d bytes)", filepath.Base(name), len(r[name].data)))
 		}
 	}
 	return strings.Join(names, ", ")

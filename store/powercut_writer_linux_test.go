@@ -124,7 +124,7 @@ func manifestOf(path string) string {
 func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (*replay, error) {
 	t.Helper()
 	root := t.TempDir()
-	p := &replay{root: root, path: filepath.Join(root, "data", "feedback.json"), foreign: foreign, r: rand.New(rand.NewPCG(powerCutSeed(), 4)), sums: map[uint64]string{}}
+	p := &replay{root: root, path: filepath.Join(root, "data", "feedback.json"), foreign: foreign, r: rand.New(rand.NewPCG(powerCutSeed(), 4)), seen: newSeen()}
 	if foreign != nil {
 		if err := errors.Join(os.Mkdir(filepath.Dir(p.path), 0o755), os.WriteFile(p.path, foreign, 0o644)); err != nil {
 			t.Fatal(err)

@@ -58,7 +58,7 @@ func (r refusal) String() string {
 
 // steps returns the refusals of each call of the nth Write (0 for the kept state).
 func (p *replay) steps(nth, number int, all bool) []refusal {
-	d, s := newDevice(p.root), &transcript{foreign: p.foreign, sums: p.sums}
+	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	made := map[string]int{} // by name
 	var steps []refusal
 	kept := -1
@@ -142,6 +142,10 @@ func TestCallsRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			clean.random = 1
+			if _, err := clean.run(t); err != nil { // covers the calls before the one that is refused
+				t.Fatal(err)
+			}
 			steps := clean.steps(c.write, 3, all)
 			if len(steps) < 6 {
 				t.Fatalf("%d steps: %v", len(steps), steps)
@@ -151,6 +155,7 @@ func TestCallsRefused(t *testing.T) {
 					continue
 				}
 				p := refuse(t, step, c.rows, writes, c.foreign)
+				p.from = p.refused()
 				if err := p.recovers(step); err != nil {
 					t.Errorf("%s of %s: %v", step, step.call, err)
 				}
@@ -172,7 +177,7 @@ func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *repla
 	var err error
 	for range 10 {
 		p, err = record(t, rows, writes, foreign, "-e", "inject="+step.String())
-		if err == nil && p.refused() {
+		if err == nil && p.refused() != nil {
 			return p
 		}
 	}
@@ -180,21 +185,21 @@ func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *repla
 	return nil
 }
 
-// refused reports whether one of the calls about the files was refused.
-func (p *replay) refused() bool {
+// refused returns the refused call if it was about the files.
+func (p *replay) refused() *call {
 	d := newDevice(p.root)
 	for _, c := range p.calls {
-		if c.injected {
-			return d.concerns(c)
+		if c.injected && d.concerns(c) {
+			return c
 		}
 		d.apply(c)
 	}
-	return false
+	return nil
 }
 
 // recovers checks the error after the refused call, the files at that time, and the files at the end.
 func (p *replay) recovers(step refusal) error {
-	d, s := newDevice(p.root), &transcript{foreign: p.foreign, sums: p.sums}
+	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	if p.foreign != nil {
 		d.addFile(p.path, p.foreign)
 	}

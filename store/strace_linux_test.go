@@ -127,8 +127,9 @@ func needStrace(t *testing.T) {
 
 // traced runs a child under strace, and returns its calls about files in order. The options are for strace.
 func traced(file string, cmd *exec.Cmd, options ...string) ([]*call, error) {
-	// -s must not cut data short, so it is far above the length of one write.
-	args := append([]string{"-f", "-qq", "-xx", "-s", "8388608", "-e", "trace=%desc,%file", "-e", "signal=none", "-o", file}, options...)
+	// With --seccomp-bpf, only the traced calls stop the child. -s must not cut data short, so it is far above the length of one
+	// write.
+	args := append([]string{"--seccomp-bpf", "-f", "-qq", "-xx", "-s", "8388608", "-e", "trace=%desc,%file", "-e", "signal=none", "-o", file}, options...)
 	strace := exec.Command("strace", append(append(args, cmd.Path), cmd.Args[1:]...)...)
 	strace.Env = cmd.Env
 	if out, err := strace.CombinedOutput(); err != nil {
