@@ -29,6 +29,10 @@ const (
 	// alertCopyAfter is the time without following after which a copy is posted as an alert. The rule CaptureNotFollowing in
 	// deploy/prometheus-rules.yml has the same time.
 	alertCopyAfter = 30 * time.Minute
+
+	// steadyInterval is the time for which the table must be followed without a break before the condition following is over.
+	// A source that connects and fails again and again thus causes one alert, and not one for each attempt.
+	steadyInterval = time.Minute
 )
 
 // Alert is the JSON object that is posted to --alert-url. Programs read its fields, and a Slack-compatible webhook shows Text.
@@ -49,13 +53,15 @@ type Alert struct {
 type alerter struct {
 	url      string
 	after    time.Duration // time that a condition must last before it is posted
+	steady   time.Duration // see steadyInterval
 	interval time.Duration // time between checks of the Status
 	status   func() Status
 	log      hclog.Logger
 	shown    *conditions // conditions of the Status, which shows that alerts cannot be sent
 
 	client     *http.Client
-	followed   time.Time                   // last time at which the table was followed, or the start of the alerter
+	followed   time.Time                   // last time at which the table was followed steadily, or the start of the alerter
+	checked    time.Time                   // time of the last check of the Status
 	conditions map[string]*alertCondition  // conditions that are firing or whose end has not been posted yet, by name
 	pauses     *backoff.ExponentialBackOff // pauses after failed attempts
 	next       time.Time                   // earliest time of the next attempt
@@ -64,14 +70,18 @@ type alerter struct {
 
 // alertCondition is the state of one condition, and whether the receiver has been informed of it.
 type alertCondition struct {
-	since  time.Time // start of the condition; zero once it is over
+	since  time.Time     // start of the condition; zero once it is over
+	lasted time.Duration // how long the condition has lasted, without the time in which it was excused or interrupted
+	counts bool          // whether the time since the last check counts
+	fails  bool          // whether the check of readiness failed at the last check; if not, the condition is interrupted or over
 	detail string
 	posted bool // whether the firing alert has been posted
 }
 
 func newAlerter(cfg *Config, status func() Status, shown *conditions) *alerter {
 	return &alerter{
-		url: cfg.AlertURL, after: cfg.AlertAfter, interval: cfg.intervals.alertCheck, status: status, log: cfg.Logger, shown: shown,
+		url: cfg.AlertURL, after: cfg.AlertAfter, steady: cfg.intervals.steady, interval: cfg.intervals.alertCheck,
+		status: status, log: cfg.Logger, shown: shown,
 		followed: time.Now(), conditions: map[string]*alertCondition{}, pauses: newBackOff(cfg.intervals.alertRetry, longestAlertRetry, 0),
 		client: newAlertClient(),
 	}
@@ -118,31 +128,40 @@ func worthAlert(c Check) bool {
 	return !c.OK && strings.HasPrefix(c.Name, "volume ")
 }
 
-// updateConditions updates the conditions from the checks in st.
+// updateConditions updates the conditions from the checks in st. Until the table is followed steadily, an excuse or a short
+// success only interrupts the condition following: it stays posted, and the time that it has lasted is kept.
 func (a *alerter) updateConditions(st *Status, now time.Time) {
-	if st.State == stateFollowing {
+	steady := st.State == stateFollowing && now.Sub(st.followingSince) >= a.steady
+	if steady {
 		a.followed = now
 	}
-	firing := map[string]string{}
+	elapsed := now.Sub(a.checked)
+	a.checked = now
+	failing := map[string]string{}
 	for _, c := range st.Checks {
 		if worthAlert(c) && !a.isExcused(&c, st, now) {
-			firing[c.Name] = c.Detail
+			failing[c.Name] = c.Detail
+			if a.conditions[c.Name] == nil {
+				a.conditions[c.Name] = &alertCondition{}
+			}
 		}
-	}
-	for name, detail := range firing {
-		c := a.conditions[name]
-		if c == nil {
-			c = &alertCondition{}
-			a.conditions[name] = c
-		}
-		if c.since.IsZero() {
-			c.since = now
-		}
-		c.detail = detail
 	}
 	for name, c := range a.conditions {
-		if _, ok := firing[name]; !ok {
-			c.since = time.Time{}
+		detail, fails := failing[name]
+		interrupted := !fails && name == "following" && !steady && !c.since.IsZero()
+		// The condition has lasted from one check to the next if it counts at both. After half an hour, interruptions count, too.
+		counts := fails || interrupted && now.Sub(a.followed) >= alertCopyAfter
+		if c.counts && counts {
+			c.lasted += elapsed
+		}
+		c.counts, c.fails = counts, fails
+		switch {
+		case fails:
+			if c.detail = detail; c.since.IsZero() {
+				c.since = now
+			}
+		case !interrupted:
+			c.since, c.lasted = time.Time{}, 0
 			if !c.posted {
 				delete(a.conditions, name)
 			}
@@ -151,7 +170,7 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 }
 
 // isExcused reports whether c fails only because the table is not copied yet. A copy takes its time, but it is no excuse if the
-// table has not been followed for alertCopyAfter. An alert that was posted stays until the table is followed again.
+// table has not been followed steadily for alertCopyAfter. An alert that was posted stays until the table is followed steadily.
 func (a *alerter) isExcused(c *Check, st *Status, now time.Time) bool {
 	switch c.Name {
 	case "following":
@@ -168,7 +187,7 @@ func (a *alerter) postChanges(ctx context.Context, st *Status, now time.Time) {
 	for _, name := range slices.Sorted(maps.Keys(a.conditions)) {
 		c := a.conditions[name]
 		firing := !c.since.IsZero()
-		if firing == c.posted || firing && now.Sub(c.since) < a.after {
+		if firing == c.posted || firing && (!c.fails || c.lasted < a.after) {
 			continue
 		}
 		alert := newAlert(st, name, c)

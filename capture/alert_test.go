@@ -2,6 +2,7 @@ package capture
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -59,7 +60,7 @@ func (r *receiver) got(condition, status string) int {
 }
 
 // shortIntervals are the intervals for the tests of alerts and volumes.
-var shortIntervals = intervals{volumeCheck: 50 * time.Millisecond, alertCheck: 20 * time.Millisecond, alertRetry: 50 * time.Millisecond}
+var shortIntervals = intervals{volumeCheck: 50 * time.Millisecond, alertCheck: 20 * time.Millisecond, alertRetry: 50 * time.Millisecond, steady: 50 * time.Millisecond}
 
 // TestAlerts: a condition that lasts is posted once, even if the receiver fails at first. Its end is posted, too.
 func TestAlerts(t *testing.T) {
@@ -211,6 +212,115 @@ func TestCopyIsNoAlert(t *testing.T) {
 		if n := r.got("file", "firing"); n != 0 {
 			t.Errorf("%s: alert about the file", c.name)
 		}
+	}
+}
+
+// TestFlappingSourceIsOneAlert: a source that connects and fails again and again causes one alert, within half an hour and a
+// minute. The alert is over when the table has been followed for a minute. A single new connection causes no alert.
+func TestFlappingSourceIsOneAlert(t *testing.T) {
+	t.Parallel()
+	type phase struct {
+		state   string
+		seconds int
+	}
+	for _, c := range []struct {
+		name   string
+		cycle  []phase
+		cycles int
+		alert  bool
+	}{
+		{"copies that fail", []phase{{stateConnecting, 1}, {stateCopying, 100}, {stateWaiting, 10}}, 60, true},
+		{"long copies that fail", []phase{{stateConnecting, 1}, {stateCopying, 1000}, {stateWaiting, 10}}, 6, true},
+		{"copies, then a moment of following", []phase{{stateConnecting, 1}, {stateCopying, 100}, {stateFollowing, 3}, {stateWaiting, 10}}, 60, true},
+		{"short breaks", []phase{{stateFollowing, 6}, {stateConnecting, 1}, {stateCopying, 20}}, 200, true},
+		{"very short breaks", []phase{{stateFollowing, 50}, {stateConnecting, 1}}, 100, true},
+		{"a new connection", []phase{{stateFollowing, 300}, {stateWaiting, 10}, {stateConnecting, 1}, {stateFollowing, 300}}, 1, false},
+		{"a new connection and a long copy", []phase{{stateFollowing, 300}, {stateWaiting, 10}, {stateCopying, 1700}, {stateFollowing, 30}}, 1, false},
+		{"a first copy of almost half an hour", []phase{{stateConnecting, 5}, {stateCopying, 1790}}, 1, false},
+		{"a break now and then", []phase{{stateFollowing, 100}, {stateWaiting, 30}}, 100, false},
+	} {
+		r := newReceiver(t)
+		cfg := Config{AlertURL: r.URL, AlertAfter: time.Minute, Logger: hclog.NewNullLogger()}
+		cfg.intervals = cfg.intervals.withDefaults()
+		a := newAlerter(&cfg, nil, newConditions())
+		now, fired := a.followed, -1
+		second := 0
+		run := func(p phase) {
+			st := &Status{State: p.state, Checks: []Check{{Name: "following", OK: p.state == stateFollowing, Detail: p.state}}}
+			if p.state == stateFollowing {
+				st.followingSince = now
+			}
+			for range p.seconds {
+				a.updateConditions(st, now)
+				a.postChanges(t.Context(), st, now)
+				if fired < 0 && r.got("following", "firing") > 0 {
+					fired = second
+				}
+				now, second = now.Add(time.Second), second+1
+			}
+		}
+		for range c.cycles {
+			for _, p := range c.cycle {
+				run(p)
+			}
+		}
+		want := 0
+		if c.alert {
+			want = 1
+			if fired < 0 || fired > 32*60 {
+				t.Errorf("%s: alert after %d seconds", c.name, fired)
+			}
+		}
+		if n := r.got("following", "resolved"); n != 0 {
+			t.Errorf("%s: over %d times", c.name, n)
+		}
+		run(phase{stateFollowing, 59})
+		if n := r.got("following", "resolved"); n != 0 {
+			t.Errorf("%s: over within a minute", c.name)
+		}
+		run(phase{stateFollowing, 100})
+		if n, over := r.got("following", "firing"), r.got("following", "resolved"); n != want || over != want {
+			t.Errorf("%s: %d alerts of which %d are over, want %d", c.name, n, over, want)
+		}
+	}
+}
+
+// TestLostConnectionsAreOneAlert: the server ends each connection as soon as capture follows the table.
+func TestLostConnectionsAreOneAlert(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	r := newReceiver(t)
+	cfg := config(t, url)
+	cfg.intervals, cfg.AlertURL, cfg.AlertAfter, cfg.retry = shortIntervals, r.URL, time.Second, 100*time.Millisecond
+	cfg.intervals.steady = time.Hour
+	d := start(t, cfg)
+	end := func() { // ends the stream that capture follows
+		t.Helper()
+		d.ready()
+		before := d.supervisor.report().lost
+		eventually(t, "the end of the stream", func() error {
+			exec(t, conn, "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = current_database()")
+			if d.supervisor.report().lost == before {
+				return errors.New("it has not ended")
+			}
+			return nil
+		})
+	}
+	eventually(t, "the alert", func() error {
+		end()
+		if n := r.got("following", "firing"); n != 1 {
+			return fmt.Errorf("%d alerts", n)
+		}
+		return nil
+	})
+	for range 3 {
+		end()
+	}
+	d.ready()
+	if firing, over := r.got("following", "firing"), r.got("following", "resolved"); firing != 1 || over != 0 {
+		t.Errorf("%d alerts of which %d are over", firing, over)
 	}
 }
 

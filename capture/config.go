@@ -198,6 +198,7 @@ type intervals struct {
 	uploadCheck time.Duration // time between checks whether an upload is due
 	uploadDelay time.Duration // time from a change to its upload
 	heartbeat   time.Duration // time between heartbeats
+	steady      time.Duration // time that the table must be followed before the alert following is over
 	alertRetry  time.Duration // pause before the first retry of an alert; the pauses double up to longestAlertRetry
 }
 
@@ -210,6 +211,7 @@ func (i intervals) withDefaults() intervals {
 	i.uploadCheck = cmp.Or(i.uploadCheck, uploadCheckInterval)
 	i.uploadDelay = cmp.Or(i.uploadDelay, uploadDelay)
 	i.heartbeat = cmp.Or(i.heartbeat, heartbeatInterval)
+	i.steady = cmp.Or(i.steady, steadyInterval)
 	i.alertRetry = cmp.Or(i.alertRetry, firstAlertRetry)
 	return i
 }

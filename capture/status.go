@@ -53,6 +53,8 @@ type Status struct {
 	Kept    KeptStatus     `json:"kept"`
 	Copies  *CopiesStatus  `json:"copies,omitempty"` // absent without --copy-to
 	Volumes []volume.Usage `json:"volumes,omitempty"`
+
+	followingSince time.Time // start of the state following; zero in any other state
 }
 
 // ReadStatus describes the last read of the table: a copy of the whole table, or a resync that transferred only what had
@@ -191,8 +193,11 @@ func (st *Status) addFollowing(r *followReport) {
 	st.LastContact = timeOrNil(r.LastContact)
 	st.LagBytes, st.LagSeconds, st.RetainedWAL = r.LagBytes, r.LagSeconds, r.RetainedWAL
 	st.Transactions, st.LastRead = r.Counters.Transactions, newReadStatus(r.LastRead)
-	if r.state == stateCopying {
+	switch r.state {
+	case stateCopying:
 		st.Reading = newReadingStatus(r.Reading)
+	case stateFollowing:
+		st.followingSince = r.FollowingSince
 	}
 	st.Error, st.Attempts, st.NextAttempt = r.err, r.failed, timeOrNil(r.nextAttempt)
 }
