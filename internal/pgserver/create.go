@@ -46,7 +46,7 @@ func newServer(bin, parent string) (*Server, error) {
 // createCluster creates a new cluster and starts it. It copies the template, or runs initdb if there is none.
 func (s *Server) createCluster(ctx context.Context, o Options, template string) error {
 	if template != "" {
-		if err := s.copyTemplate(template); err != nil {
+		if err := s.copyTemplate(ctx, template); err != nil {
 			return err
 		}
 	} else if err := s.runInitdb(ctx, o.Initdb); err != nil {

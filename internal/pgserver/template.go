@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 )
 
@@ -74,7 +75,7 @@ func createTemplate(ctx context.Context, bin, dir string) error {
 	}
 	defer os.RemoveAll(unfinished)
 	data := filepath.Join(unfinished, "data")
-	if err := copyTree(s.Dir(), data, func(string) error { return nil }); err != nil {
+	if err := copyTree(ctx, s.Dir(), data); err != nil {
 		return fmt.Errorf("copy the template: %w", err)
 	}
 	if err := os.Rename(data, dir); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -85,8 +86,12 @@ func createTemplate(ctx context.Context, bin, dir string) error {
 
 // copyTemplate creates the data folder as a copy of the template. The copy gets a system identifier of its own, as every
 // cluster has that initdb creates.
-func (s *Server) copyTemplate(template string) error {
-	if err := copyTree(template, s.Dir(), s.chownToServer); err != nil {
+func (s *Server) copyTemplate(ctx context.Context, template string) error {
+	err := copyTree(ctx, template, s.Dir())
+	if err == nil && s.credential != nil {
+		err = runTool(ctx, "chown", "-R", fmt.Sprintf("%d:%d", s.credential.Uid, s.credential.Gid), s.Dir())
+	}
+	if err != nil {
 		return fmt.Errorf("copy the template: %w", err)
 	}
 	if err := s.setSystemIdentifier(rand.Uint64() >> 1); err != nil { // pg_control_system returns it as a signed number
@@ -95,22 +100,16 @@ func (s *Server) copyTemplate(template string) error {
 	return nil
 }
 
-// copyTree copies the data folder of a cluster that does not run. It calls chown with each file that it has created.
-func copyTree(from, to string, chown func(path string) error) error {
-	return filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(from, path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, rel)
-		if entry.IsDir() {
-			return errors.Join(os.Mkdir(target, 0o700), chown(target))
-		}
-		return copyFile(path, target, chown)
-	})
+// copyTree copies the data folder of a cluster that does not run. It calls cp, because a copy by this process takes four times as
+// long under the race detector.
+func copyTree(ctx context.Context, from, to string) error { return runTool(ctx, "cp", "-R", from, to) }
+
+// runTool runs a program of the system.
+func runTool(ctx context.Context, name string, args ...string) error {
+	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", name, err, bytes.TrimSpace(out))
+	}
+	return nil
 }
 
 // setSystemIdentifier changes the system identifier of a new cluster that has not been started yet. It is in pg_control, which
