@@ -127,7 +127,7 @@ func TestKilledWhileUploading(t *testing.T) {
 			startPlain := func() *daemon {
 				t.Helper()
 				cmd := prepare(context.Background(), t.TempDir(), env, "run", "--listen=127.0.0.1:0")
-				cmd.Path = plainBinary(t) // compressing with the race detector takes ten times as long
+				cmd.Path = plain // compressing with the race detector takes ten times as long
 				return startCommand(t, cmd)
 			}
 			p.Throttle(2<<20, 0) // the upload takes about five seconds
@@ -240,7 +240,7 @@ func TestBadCopyTo(t *testing.T) {
 		{nil, []string{"--copy-to", "azblob://container/x?sv=2024&sig=topsecret1"}, "(hidden)"},
 		{nil, []string{"--copy-to", "s3://key:topsecret1@bucket"}, "(hidden)"},
 	} {
-		got := run(t, t.TempDir(), append(c.env, "DATABASE_URL=postgres://localhost/none"), append([]string{"run"}, c.args...)...)
+		got := runPlain(t, t.TempDir(), append(c.env, "DATABASE_URL=postgres://localhost/none"), append([]string{"run"}, c.args...)...)
 		if got.code != exitUsage || !strings.Contains(got.stderr, c.want) || strings.Contains(got.stderr, "topsecret1") {
 			t.Errorf("%v %v: %+v", c.env, c.args, got)
 		}
@@ -250,7 +250,7 @@ func TestBadCopyTo(t *testing.T) {
 			"https://user:topsecret1@host/x", "https://account.blob.core.windows.net/container/x?sig=topsecret1", "S3://key:topsecret1@bucket",
 			"azblob://container/feedback-20261126T120000Z-0000000000000100-5.json.gz?sig=topsecret1",
 		} {
-			got := run(t, t.TempDir(), []string{"DATABASE_URL=postgres://localhost/none"}, command, url)
+			got := runPlain(t, t.TempDir(), []string{"DATABASE_URL=postgres://localhost/none"}, command, url)
 			if got.code != exitUsage || !strings.Contains(got.stderr, "azblob://CONTAINER/PREFIX") || strings.Contains(got.stderr, "topsecret1") {
 				t.Errorf("%s %s: %+v", command, url, got)
 			}

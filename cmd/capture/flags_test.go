@@ -72,7 +72,7 @@ func TestBadConfiguration(t *testing.T) {
 			if c.env != "" {
 				env = append(env, c.env)
 			}
-			got := run(t, t.TempDir(), env, strings.Fields(c.args)...)
+			got := runPlain(t, t.TempDir(), env, strings.Fields(c.args)...)
 			if got.code != exitUsage {
 				t.Errorf("exit code %d, want %d", got.code, exitUsage)
 			}
@@ -148,37 +148,43 @@ func TestPrecedence(t *testing.T) {
 		}
 		return held
 	}
-	for _, f := range flagsOf(t, newParser(&cli{}, streams{&bytes.Buffer{}, &bytes.Buffer{}}), "run") {
+	// Each parse gets one of the three values for every flag, because a parse takes long with the race detector.
+	flags := flagsOf(t, newParser(&cli{}, streams{&bytes.Buffer{}, &bytes.Buffer{}}), "run")
+	var defaultFlags, envFlags, flagFlags []string
+	for _, f := range flags {
 		v, ok := values[f.Name]
 		if !ok {
-			t.Errorf("--%s has no values in this test", f.Name)
-			continue
+			t.Fatalf("--%s has no values in this test", f.Name)
 		}
 		if len(f.Tag.Envs) != 1 {
-			t.Errorf("--%s has environment variables %q, want one", f.Name, f.Tag.Envs)
-			continue
+			t.Fatalf("--%s has environment variables %q, want one", f.Name, f.Tag.Envs)
 		}
-		t.Run(f.Name, func(t *testing.T) {
-			t.Setenv(f.Tag.Envs[0], "") // means not set
-			byDefault := parse()[f.Name]
-			if v.byDefault != f.Default {
-				t.Errorf("the default is %q, want %q", f.Default, v.byDefault)
-			}
-			viaFlag := func(s string) any { return parse("--" + f.Name + "=" + s)[f.Name] }
-			if v.byDefault != "" && !reflect.DeepEqual(byDefault, viaFlag(v.byDefault)) {
-				t.Errorf("without flag and variable it is %v, want %s", byDefault, v.byDefault)
-			}
-			t.Setenv(f.Tag.Envs[0], v.env)
-			fromEnv := parse()[f.Name]
-			fromFlag := viaFlag(v.flag)
-			t.Setenv(f.Tag.Envs[0], "")
-			if !reflect.DeepEqual(fromEnv, viaFlag(v.env)) || reflect.DeepEqual(fromEnv, byDefault) {
-				t.Errorf("%s=%s gives %v", f.Tag.Envs[0], v.env, fromEnv)
-			}
-			if !reflect.DeepEqual(fromFlag, viaFlag(v.flag)) || reflect.DeepEqual(fromFlag, fromEnv) {
-				t.Errorf("--%s=%s with %s=%s gives %v", f.Name, v.flag, f.Tag.Envs[0], v.env, fromFlag)
-			}
-		})
+		if v.byDefault != f.Default {
+			t.Errorf("the default of --%s is %q, want %q", f.Name, f.Default, v.byDefault)
+		}
+		if v.byDefault != "" {
+			defaultFlags = append(defaultFlags, "--"+f.Name+"="+v.byDefault)
+		}
+		envFlags = append(envFlags, "--"+f.Name+"="+v.env)
+		flagFlags = append(flagFlags, "--"+f.Name+"="+v.flag)
+		t.Setenv(f.Tag.Envs[0], "") // means not set
+	}
+	byDefault, wantDefault, wantEnv, wantFlag := parse(), parse(defaultFlags...), parse(envFlags...), parse(flagFlags...)
+	for _, f := range flags {
+		t.Setenv(f.Tag.Envs[0], values[f.Name].env)
+	}
+	fromEnv, fromFlag := parse(), parse(flagFlags...)
+	for _, f := range flags {
+		v, env := values[f.Name], f.Tag.Envs[0]
+		if got := byDefault[f.Name]; !reflect.DeepEqual(got, wantDefault[f.Name]) {
+			t.Errorf("without --%s and %s it is %v, want %q", f.Name, env, got, v.byDefault)
+		}
+		if got := fromEnv[f.Name]; !reflect.DeepEqual(got, wantEnv[f.Name]) || reflect.DeepEqual(got, byDefault[f.Name]) {
+			t.Errorf("%s=%s gives %v", env, v.env, got)
+		}
+		if got := fromFlag[f.Name]; !reflect.DeepEqual(got, wantFlag[f.Name]) || reflect.DeepEqual(got, fromEnv[f.Name]) {
+			t.Errorf("--%s=%s with %s=%s gives %v", f.Name, v.flag, env, v.env, got)
+		}
 	}
 	t.Run("a flag wins over a bad variable", func(t *testing.T) {
 		t.Setenv("CAPTURE_FLUSH_DELAY", "soon")

@@ -19,7 +19,7 @@ func TestHelp(t *testing.T) {
 	for _, name := range commands {
 		t.Run("capture "+name, func(t *testing.T) {
 			t.Parallel()
-			got := run(t, t.TempDir(), nil, append(strings.Fields(name), "--help")...)
+			got := runPlain(t, t.TempDir(), nil, append(strings.Fields(name), "--help")...)
 			if got.code != exitDone || got.stderr != "" {
 				t.Errorf("exit code %d, stderr %q", got.code, got.stderr)
 			}
@@ -49,7 +49,7 @@ func golden(t *testing.T, path, got string) {
 
 func TestNoCommand(t *testing.T) {
 	t.Parallel()
-	got := run(t, t.TempDir(), nil)
+	got := runPlain(t, t.TempDir(), nil)
 	if got.code != exitUsage || got.stdout != "" || !strings.Contains(got.stderr, "capture <command> --help") {
 		t.Errorf("%+v", got)
 	}
@@ -57,11 +57,11 @@ func TestNoCommand(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	t.Parallel()
-	got := run(t, t.TempDir(), nil, "version")
-	if same := run(t, t.TempDir(), nil, "--version"); same != got {
+	got := runPlain(t, t.TempDir(), nil, "version")
+	if same := runPlain(t, t.TempDir(), nil, "--version"); same != got {
 		t.Errorf("--version: %+v", same)
 	}
-	if same := run(t, t.TempDir(), nil, "status", "--version"); same != got {
+	if same := runPlain(t, t.TempDir(), nil, "status", "--version"); same != got {
 		t.Errorf("status --version: %+v", same)
 	}
 	if got.code != exitDone || got.stderr != "" {
@@ -80,14 +80,14 @@ func TestSuggestions(t *testing.T) {
 	for args, want := range map[string]string{
 		"stauts": `"status"`, "--vresion": `"--version"`, "status --wacth": `"--watch"`, "restore --on-conflit skip": `"--on-conflict"`,
 	} {
-		got := run(t, t.TempDir(), nil, strings.Fields(args)...)
+		got := runPlain(t, t.TempDir(), nil, strings.Fields(args)...)
 		if got.code != exitUsage || got.stdout != "" || !strings.Contains(got.stderr, "did you mean "+want+"?") {
 			t.Errorf("%s: %+v", args, got)
 		}
 	}
 	for args, same := range map[string]string{"help": "--help", "help status": "status --help"} {
-		got := run(t, t.TempDir(), nil, strings.Fields(args)...)
-		if got.code != exitDone || got != run(t, t.TempDir(), nil, strings.Fields(same)...) {
+		got := runPlain(t, t.TempDir(), nil, strings.Fields(args)...)
+		if got.code != exitDone || got != runPlain(t, t.TempDir(), nil, strings.Fields(same)...) {
 			t.Errorf("%s: %+v", args, got)
 		}
 	}

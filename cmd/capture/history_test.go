@@ -211,11 +211,11 @@ func TestReadingStateOfTime(t *testing.T) {
 	}
 	wantAll(t, got.stderr, "2026-10-22 14:59:59 UTC or earlier", "oldest is from 2026-10-22 15:00:00 UTC", "newest from 2026-10-23 15:00:00 UTC")
 	for _, bad := range []string{"yesterday", "-2h", "2026-13-01", "24:00", "3w5"} {
-		if got := run(t, dir, nil, "verify", "--at="+bad); got.code != exitUsage || !strings.Contains(got.stderr, "2026-11-24") {
+		if got := runPlain(t, dir, nil, "verify", "--at="+bad); got.code != exitUsage || !strings.Contains(got.stderr, "2026-11-24") {
 			t.Errorf("--at %s: %+v", bad, got)
 		}
 	}
-	if got := run(t, dir, nil, "verify", "--at=1h", "-"); got.code != exitUsage {
+	if got := runPlain(t, dir, nil, "verify", "--at=1h", "-"); got.code != exitUsage {
 		t.Errorf("--at with standard input: %+v", got)
 	}
 	sql(t, url, "TRUNCATE votes")

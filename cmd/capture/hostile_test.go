@@ -118,9 +118,15 @@ func TestMessagesOfTriggersAreNotShown(t *testing.T) {
 	sql(t, url, "TRUNCATE votes", `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		RAISE EXCEPTION 'SECRET %', E'\x1b[2J' || NEW.user_query USING ERRCODE = TG_ARGV[0], DETAIL = 'SECRET', HINT = 'SECRET', COLUMN = 'SECRET ' || NEW.user_query,
 			CONSTRAINT = 'SECRET', DATATYPE = 'SECRET', TABLE = 'SECRET'; END $$`)
-	for _, state := range []string{"P0001", "23505", "23502", "23514", "22023", "57014", "42501", "28000", "XX000"} {
+	ways := []string{"", "--dry-run", "--on-conflict=skip --dry-run"}
+	// restore itself looks at the first three SQLSTATEs. The others only select the text of the error.
+	for i, state := range []string{"P0001", "23505", "42501", "23502", "23514", "22023", "57014", "28000", "XX000"} {
 		sql(t, url, "DROP TRIGGER IF EXISTS refuse ON votes", "CREATE TRIGGER refuse BEFORE INSERT ON votes FOR EACH ROW EXECUTE FUNCTION refuse('"+state+"')")
-		for _, args := range []string{"", "--dry-run", "--on-conflict=skip --dry-run"} {
+		tried := ways
+		if i >= 3 {
+			tried = ways[i%len(ways):][:1]
+		}
+		for _, args := range tried {
 			got := run(t, dir, []string{"DATABASE_URL=" + url}, append([]string{"restore"}, strings.Fields(args)...)...)
 			if got.code != exitFailed || strings.Contains(got.stderr, "SECRET") || strings.Contains(got.stderr, "Question") || !strings.Contains(got.stderr, "refuse() line") || !strings.Contains(got.stderr, state) {
 				t.Errorf("SQLSTATE %s, %s: %+v", state, args, got)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"capture/capture"
 	"capture/internal/busy"
@@ -31,6 +32,7 @@ import (
 var (
 	update = flag.Bool("update", false, "rewrite the golden files")
 	binary string // path of capture, built with the race detector unless the tests are short
+	plain  string // path of capture, built without the race detector
 )
 
 const waitTimeout = 60 * time.Second // long enough for a slow machine
@@ -48,11 +50,16 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "capture")
-		race := []string{"-race"}
+		plain = binary
+		var group errgroup.Group
 		if testing.Short() {
-			race = nil // it takes long to build
+			group.Go(func() error { return buildBinary(binary) })
+		} else {
+			plain += "-plain"
+			group.Go(func() error { return buildBinary(binary, "-race") })
+			group.Go(func() error { return buildBinary(plain) })
 		}
-		if err := buildBinary(binary, race...); err != nil {
+		if err := group.Wait(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
@@ -60,27 +67,25 @@ func TestMain(m *testing.M) {
 	}))
 }
 
+// buildBinary builds capture without symbol tables, as a release is built. They take a quarter of the linker's time.
 func buildBinary(path string, flags ...string) error {
-	args := slices.Concat([]string{"build"}, flags, []string{"-ldflags", "-X main.version=1.2.3-test -X main.commit=abc123", "-o", path, "."})
+	args := slices.Concat([]string{"build"}, flags, []string{"-ldflags", "-s -w -X main.version=1.2.3-test -X main.commit=abc123", "-o", path, "."})
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("build capture: %w\n%s", err, out)
 	}
 	return nil
 }
 
-var buildPlain = sync.OnceValues(func() (path string, err error) {
-	path = binary + "-plain"
-	return path, buildBinary(path)
-})
+// concurrent are the commands that have goroutines of their own.
+var concurrent = []string{"run", "snapshot", "restore", "verify", "demo"}
 
-// plainBinary returns the path of capture built without the race detector, which takes several times as much time and memory.
-func plainBinary(t *testing.T) string {
-	t.Helper()
-	path, err := buildPlain()
-	if err != nil {
-		t.Fatal(err)
+// binaryFor returns the path of the binary that runs a command: with the race detector if the command has goroutines of its own.
+// A process with the race detector takes five times as long to start.
+func binaryFor(args []string) string {
+	if len(args) > 0 && slices.Contains(concurrent, args[0]) {
+		return binary
 	}
-	return path
+	return plain
 }
 
 // result is the result of a command.
@@ -91,7 +96,7 @@ type result struct {
 
 // prepare returns a command of capture that has little of the tests' own environment, and env.
 func prepare(ctx context.Context, dir string, env []string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd := exec.CommandContext(ctx, binaryFor(args), args...)
 	cmd.Dir = dir
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir(), noExitPause}, env...)
 	return cmd
@@ -102,13 +107,28 @@ func run(t *testing.T, dir string, env []string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
 	defer cancel()
+	return finish(t, prepare(ctx, dir, env, args...))
+}
+
+// runPlain is like run, but always without the race detector. It is for commands that print help, or refuse their arguments.
+func runPlain(t *testing.T, dir string, env []string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
+	defer cancel()
 	cmd := prepare(ctx, dir, env, args...)
+	cmd.Path = plain
+	return finish(t, cmd)
+}
+
+// finish runs a command that prepare has returned until it exits.
+func finish(t *testing.T, cmd *exec.Cmd) result {
+	t.Helper()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		t.Fatalf("capture %s: %v", strings.Join(args, " "), err)
+		t.Fatalf("%s: %v", strings.Join(cmd.Args, " "), err)
 	}
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }

@@ -38,7 +38,7 @@ func testMemoryOfLargeVotes(t *testing.T, limitMB int64, huge int) {
 		fmt.Sprintf("INSERT INTO votes (vote_id, comment) SELECT 1000000 + i, repeat(chr(1), %d) FROM generate_series(1, 4) i", largest*9/10/6),
 		fmt.Sprintf("INSERT INTO votes (vote_id, comment) VALUES (2000001, repeat(chr(1), %d)), (2000002, repeat('x', %d))", largest*11/10/6, huge))
 	cmd := prepare(context.Background(), t.TempDir(), []string{"DATABASE_URL=" + url}, "run", "--listen=127.0.0.1:0", fmt.Sprintf("--memory=%dMB", limitMB))
-	cmd.Path = plainBinary(t)
+	cmd.Path = plain
 	d := startCommand(t, cmd)
 	omits := func(n int) {
 		t.Helper()
