@@ -1,18 +1,22 @@
 package capture
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"capture/capture/logical"
 	"capture/capture/source"
 	"capture/internal/guard"
 	"capture/internal/pgserver"
@@ -370,6 +374,74 @@ func TestPublicationIsCreatedDuringOpenTransaction(t *testing.T) {
 	d.by("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 	d.follows(conn, "votes", "vote_id")
+}
+
+// TestNoSlotWithoutPublication: the table's owner may replicate, but may create no publication. capture tries again and again,
+// and creates no slot, which would wait for the open transaction. It follows once it may create the publication.
+func TestNoSlotWithoutPublication(t *testing.T) {
+	t.Parallel()
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres")
+	conn, other := connect(t, url), connect(t, url)
+	exec(t, conn, votes+"; CREATE TABLE other (id int)")
+	cfg := asRole(t, conn, url, "capture_test_no_create")
+	exec(t, conn, "ALTER TABLE votes OWNER TO capture_test_no_create; ALTER ROLE capture_test_no_create REPLICATION")
+	exec(t, other, "BEGIN; INSERT INTO other VALUES (1)")
+	cfg.retry = 100 * time.Millisecond
+	d := start(t, cfg)
+	eventually(t, "some attempts", func() error {
+		if n := one[int](t, conn, "SELECT count(*)::int FROM pg_replication_slots"); n > 0 {
+			t.Fatal("there is a slot")
+		}
+		if st := d.Status(); st.Attempts < 5 || !strings.Contains(st.Error, `GRANT CREATE ON DATABASE "postgres" TO "capture_test_no_create"`) {
+			return fmt.Errorf("%d: %s", st.Attempts, st.Error)
+		}
+		return nil
+	})
+	exec(t, other, "COMMIT")
+	exec(t, conn, "GRANT CREATE ON DATABASE postgres TO capture_test_no_create")
+	d.by("logical", "")
+	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
+	d.follows(conn, "votes", "vote_id")
+}
+
+// TestProbeConnectsOnce: if the slot of a probe has to wait for an open transaction, the probe creates the publication and does
+// not connect for replication again.
+func TestProbeConnectsOnce(t *testing.T) {
+	t.Parallel()
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres")
+	conn, other := connect(t, url), connect(t, url)
+	exec(t, conn, votes+"; CREATE TABLE other (id int)")
+	exec(t, other, "BEGIN; INSERT INTO other VALUES (1)")
+	cfg := config(t, url)
+	var walSenders atomic.Int32
+	cfg.Logger = hclog.NewNullLogger()
+	dial := cfg.Database.DialFunc
+	cfg.Database.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		return &startupConn{c, &walSenders}, err
+	}
+	if err := logical.Probe(t.Context(), cfg.env("logical", source.NewProgress("logical", nil))); err != nil {
+		t.Fatal(err)
+	}
+	if n := walSenders.Load(); n != 1 {
+		t.Errorf("%d connections for replication", n)
+	}
+	if n := one[int](t, conn, "SELECT count(*)::int FROM pg_publication"); n != 1 {
+		t.Errorf("%d publications", n)
+	}
+}
+
+// startupConn counts startup messages that ask for replication.
+type startupConn struct {
+	net.Conn
+	count *atomic.Int32
+}
+
+func (c *startupConn) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("\x00replication\x00database\x00")) {
+		c.count.Add(1)
+	}
+	return c.Conn.Write(b)
 }
 
 // TestErrorClasses checks which errors mean that a source is unavailable, and which that the database is.

@@ -92,12 +92,11 @@ func Probe(ctx context.Context, env *source.Env) error {
 	if _, err := s.connect(ctx); err != nil {
 		return err
 	}
-	defer func() { s.standby.close() }() // createPublication may connect again
-	if missing != nil {
-		return s.createPublication(ctx, missing)
+	defer s.standby.close()
+	if _, err := s.slot.probe(ctx, s.standby.conn); err != nil || missing == nil {
+		return err
 	}
-	_, err = s.slot.probe(ctx, s.standby.conn)
-	return err
+	return s.createPublication(ctx, missing)
 }
 
 // Follow implements source.Source.
@@ -163,7 +162,9 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 		err = connectErr
 	}
 	if err == nil && missing != nil {
-		err = s.createPublication(ctx, missing)
+		if err = s.testSlot(ctx); err == nil {
+			err = s.createPublication(ctx, missing)
+		}
 	}
 	if err != nil {
 		if connectErr == nil {
@@ -200,27 +201,27 @@ func (s *Source) prepare(ctx context.Context) (missing, err error) {
 	return nil, err
 }
 
-// createPublication creates or repairs the publication; missing is the result of prepare. The publication must exist before
-// the slot, because pgoutput looks it up in the catalog as of each change. But a publication that nobody follows can make the
-// application's writes fail. So createPublication first creates a slot to see whether it can, and drops the slot.
-func (s *Source) createPublication(ctx context.Context, missing error) error {
+// testSlot creates a slot to see whether it can, and drops the slot. A publication that nobody follows can make the application's
+// writes fail. So capture creates its publication only if it can create a slot. The slot that it follows comes later, because
+// pgoutput looks the publication up in the catalog as of each change.
+func (s *Source) testSlot(ctx context.Context) error {
 	test := newSlot(s.env)
 	created, err := test.probe(ctx, s.standby.conn)
 	switch {
 	case err != nil:
 		return err
 	case created:
-		err := s.withIdleTimeout(ctx, func(ctx context.Context) error { return s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+test.name) })
-		if err != nil {
-			return err
-		}
-	default: // the slot waits for write transactions, and probe has interrupted it
-		s.standby.close()
-		if _, err := s.connect(ctx); err != nil {
-			return err
-		}
+		return s.withIdleTimeout(ctx, func(ctx context.Context) error { return s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+test.name) })
 	}
-	err = s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+	// The slot waits for write transactions, and probe has interrupted it.
+	s.standby.close()
+	_, err = s.connect(ctx)
+	return err
+}
+
+// createPublication creates or repairs the publication. missing is the result of prepare.
+func (s *Source) createPublication(ctx context.Context, missing error) error {
+	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		s.publication.name, s.publication.fingerprint, err = postgres.EnsurePublication(ctx, conn, &s.server, s.table)
 		return err
 	})

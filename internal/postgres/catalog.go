@@ -155,7 +155,8 @@ type columnEntry struct {
 type facts struct {
 	User        string      `json:"user"`
 	Owner       string      `json:"owner"`
-	Owned       bool        `json:"owned"` // whether the user has the rights of the table's owner
+	Owned       bool        `json:"owned"`   // whether the user has the rights of the table's owner
+	Creates     bool        `json:"creates"` // whether the user may create publications in the database, if they own the table
 	SchemaUsage bool        `json:"schema_usage"`
 	Readable    bool        `json:"readable"`         // whether the user may read the whole table, including columns added later
 	Columns     bool        `json:"columns_readable"` // whether the user may read at least one column

@@ -215,10 +215,6 @@ func (d *doctor) checkLimits(ctx context.Context) {
 func (d *doctor) checkPublication(ctx context.Context) {
 	own := objectName(d.table.Name())
 	publications, err := findPublications(ctx, d.conn, d.table, own)
-	var mayCreate bool
-	if err == nil {
-		err = Pinned(d.conn).QueryRow(ctx, "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')").Scan(&mayCreate)
-	}
 	if err != nil {
 		d.addError("publication", Warn, Explain(err))
 		d.logical = false
@@ -235,7 +231,7 @@ func (d *doctor) checkPublication(ctx context.Context) {
 	case d.table.checkReplicaIdentity(d.srv.VersionNum) != nil:
 		d.addFinding("publication", Warn, "none, and capture will not create one", "the table's replica identity forbids it", "")
 		d.logical = false
-	case statements != nil && d.table.facts.Owned && (mayCreate || ownPublication(publications, own) != nil):
+	case statements != nil && d.table.facts.Owned:
 		when := "when it starts"
 		if !d.logical {
 			when = "once it follows by logical"

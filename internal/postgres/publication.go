@@ -219,7 +219,7 @@ func (t *Table) choosePublication(publications []publication, own string, versio
 	switch {
 	case p != nil && p.mayRepair(t) && (chosen != 0 || p.lacksGenerated(t, version)):
 		return chosen, t.alterPublicationSQL(version)
-	case p == nil && chosen < 0 && t.facts.Owned:
+	case p == nil && chosen < 0 && t.facts.Owned && t.facts.Creates:
 		return chosen, t.createPublicationSQL(version)
 	}
 	return chosen, nil
@@ -282,6 +282,10 @@ func (t *Table) noPublicationProblem(s *Server, publications []publication, own 
 		Err:     ddlErr,
 
 		needsSetup: true,
+	}
+	if t.facts.Owned && !t.facts.Creates {
+		p.Reason = fmt.Sprintf("user %s has the rights of the table's owner, but not CREATE on the database", s.User)
+		p.Hint = "GRANT CREATE ON DATABASE " + QuoteIdentifier(s.Database) + " TO " + QuoteIdentifier(t.facts.User) + ";"
 	}
 	if existing := ownPublication(publications, own); existing != nil {
 		p.Reason = fmt.Sprintf("%s exists, but %v, and user %s may not change it", own, existing.checkComplete(t), s.User)

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -99,7 +100,21 @@ func TestEnsurePublicationWithoutPrivilege(t *testing.T) {
 	})
 	_, _, err := ensure(t, conn, "votes")
 	wantProblem(t, err, `CREATE PUBLICATION "capture_votes" FOR TABLE "public"."votes"`)
-	run(t, conn, "RESET ROLE", "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish = 'delete')", "SET ROLE capture_test_nobody")
+	run(t, conn, "RESET ROLE", "ALTER TABLE votes OWNER TO capture_test_nobody", "SET ROLE capture_test_nobody")
+	s, table, err := LoadServerAndTable(testContext(t), conn, Name{Table: "votes"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = FindPublication(testContext(t), conn, &s, table) // finds that before anything is tried
+	wantProblem(t, err, "GRANT CREATE ON DATABASE "+QuoteIdentifier(s.Database)+` TO "capture_test_nobody";`)
+	run(t, conn, "RESET ROLE", "GRANT CREATE ON DATABASE "+QuoteIdentifier(s.Database)+" TO capture_test_nobody", "SET ROLE capture_test_nobody")
+	if s, table, err = LoadServerAndTable(testContext(t), conn, Name{Table: "votes"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err = FindPublication(testContext(t), conn, &s, table); !errors.Is(err, ErrPublicationMissing) {
+		t.Errorf("with CREATE: %v", err)
+	}
+	run(t, conn, "RESET ROLE", "ALTER TABLE votes OWNER TO CURRENT_USER", "GRANT SELECT ON votes TO capture_test_nobody", "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish = 'delete')", "SET ROLE capture_test_nobody")
 	_, _, err = ensure(t, conn, "votes")
 	wantProblem(t, err, `ALTER PUBLICATION "capture_votes"`)
 	run(t, conn, "RESET ROLE", "ALTER PUBLICATION capture_votes SET (publish = 'insert, update, delete, truncate')", "SET ROLE capture_test_nobody")
