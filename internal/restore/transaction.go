@@ -73,7 +73,7 @@ func transactionID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
 func guardSession(ctx context.Context, tx pgx.Tx) error {
 	for _, s := range [][2]string{{"client_connection_check_interval", "5s"}, {"tcp_keepalives_idle", "30"}, {"tcp_keepalives_interval", "10"}, {"tcp_keepalives_count", "6"}} {
 		err := withSavepoint(ctx, tx, func() error {
-			_, err := tx.Exec(ctx, "SELECT pg_catalog.set_config(name, $2::text, true) FROM pg_catalog.pg_settings WHERE name = $1::text", s[0], s[1])
+			_, err := tx.Exec(ctx, "SELECT pg_catalog.set_config($1::text, $2::text, true) WHERE pg_catalog.current_setting($1::text, true) IS NOT NULL", s[0], s[1])
 			return err
 		})
 		if err != nil && (tx.Conn().IsClosed() || ctx.Err() != nil) {
