@@ -8,13 +8,14 @@ import (
 	"capture/internal/restore"
 )
 
-// TestTableWithTheMostColumns restores into tables with as many columns as Postgres allows, by every way.
+// TestTableWithTheMostColumns restores by every way into tables with as many columns as Postgres allows, and with as many as
+// leave room, or just no room, for two columns of the staging table.
 func TestTableWithTheMostColumns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores a table of 1600 columns")
 	}
 	t.Parallel()
-	for _, n := range []int{1597, 1598, 1599, 1600} {
+	for _, n := range []int{1598, 1599, 1600} {
 		d := newDB(t)
 		columns := []string{"id int PRIMARY KEY", "pos int UNIQUE"}
 		for i := len(columns); i < n; i++ {
@@ -29,6 +30,9 @@ func TestTableWithTheMostColumns(t *testing.T) {
 		d.Exec("UPDATE t SET pos = -pos; UPDATE t SET pos = 21 + pos; UPDATE t SET c1500 = NULL WHERE id = 20")
 		d.restore(restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true})
 		d.wantEqual(path, "t")
+		if n == 1599 {
+			continue // with its staging table created, it is as with 1600
+		}
 		d.wantRefused(restore.Options{Path: d.WriteFile("[{\"id\":101,\"pos\":101},\n{\"id\":102,\"pos\":5}]"), Table: d.Name("t"), OnConflict: restore.Skip}, "line 2 (id 102)")
 		wide := func(pos int) string {
 			names := []string{`"id":100`, fmt.Sprintf(`"pos":%d`, pos)}

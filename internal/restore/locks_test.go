@@ -18,6 +18,9 @@ import (
 
 // TestLockIsWaitedForInTurns holds a lock that a restore needs. Meanwhile others can use the table.
 func TestLockIsWaitedForInTurns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for locks to time out")
+	}
 	t.Parallel()
 	d := newDB(t)
 	d.CreateVotes(10)
@@ -130,10 +133,10 @@ func TestInterruptedRestoreLeavesNothing(t *testing.T) {
 	}
 	t.Parallel()
 	d := newDB(t)
-	d.CreateVotes(3000)
+	d.CreateVotes(600)
 	path := d.Export("votes")
-	d.Exec(`DELETE FROM votes WHERE vote_id < 500; UPDATE votes SET comment = 'changed' WHERE vote_id > 2000; CREATE TABLE before AS TABLE votes;
-		CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.002); RETURN NEW; END $$;
+	d.Exec(`DELETE FROM votes WHERE vote_id < 100; UPDATE votes SET comment = 'changed' WHERE vote_id > 400; CREATE TABLE before AS TABLE votes;
+		CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$;
 		CREATE TRIGGER slow BEFORE INSERT ON votes FOR EACH ROW EXECUTE FUNCTION slow()`)
 	for _, where := range []string{"restoring", "waiting for the table", "comparing", "writing"} {
 		for _, cut := range []bool{false, true} {
@@ -162,10 +165,10 @@ func TestInterruptedRestoreLeavesNothing(t *testing.T) {
 				}
 			}
 			if !reached {
-				if where == "restoring" || where == "waiting for the table" {
+				if where != "comparing" { // takes less time than that from one report to the next
 					t.Errorf("the restore did not come to %q", where)
 				}
-				d.Exec("TRUNCATE votes; INSERT INTO votes SELECT * FROM before")
+				d.Exec("TRUNCATE votes; ALTER TABLE votes DISABLE TRIGGER slow; INSERT INTO votes SELECT * FROM before; ALTER TABLE votes ENABLE TRIGGER slow")
 			}
 			d.WantSameRows("before", "votes", "vote_id")
 			if got := d.Query("SELECT count(*) FROM pg_class WHERE relname LIKE 'capture_restore%'"); got != "0" {

@@ -84,6 +84,7 @@ func TestProtectedRowsThatExchangeValues(t *testing.T) {
 	role := "restorer_" + strings.ToLower(d.Query("SELECT substr(md5(random()::text), 1, 8)"))
 	d.Exec("CREATE ROLE " + role + " LOGIN; GRANT ALL ON SCHEMA public TO " + role)
 	t.Cleanup(func() { d.Exec("DROP OWNED BY " + role + "; DROP ROLE " + role) })
+	owner := d.as(role)
 	for _, action := range []string{"CASCADE", "SET NULL", "RESTRICT", "SET DEFAULT"} {
 		for _, column := range []string{"pos int UNIQUE", "pos int NOT NULL UNIQUE", "pos int CHECK (pos IS NOT NULL) UNIQUE", "pos int UNIQUE DEFERRABLE"} {
 			d.Exec(fmt.Sprintf("CREATE TABLE t (id int PRIMARY KEY, %s); CREATE TABLE c (id int PRIMARY KEY, t int REFERENCES t ON DELETE %s); INSERT INTO t SELECT i, i FROM generate_series(1, 10) i; INSERT INTO c SELECT i, i FROM generate_series(1, 10) i; ALTER TABLE t OWNER TO %s; ALTER TABLE c OWNER TO %[3]s",
@@ -91,7 +92,6 @@ func TestProtectedRowsThatExchangeValues(t *testing.T) {
 			path := d.Export("t")
 			d.Exec("UPDATE t SET pos = pos + 100; UPDATE t SET pos = 111 - pos")
 			o := restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true}
-			owner := d.as(role)
 			if strings.Contains(column, "NULL") {
 				owner.wantRefused(o, `exchange values of constraint "t_pos_key", the first at line 2 (id 1)`, `foreign key "c_t_fkey" of table public.c`, "DEFERRABLE", "GRANT SET ON PARAMETER session_replication_role")
 				d.restore(o)
