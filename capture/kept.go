@@ -3,6 +3,7 @@ package capture
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -155,19 +156,23 @@ func (k *keeper) compress(ctx context.Context) error {
 	return err
 }
 
-// recordKept logs a state that a write kept before it replaced the file.
+// recordKept logs a state that a write kept before it replaced the file. It logs the path that exists now, and the path that the
+// state gets within moments, if there is room to compress it.
 func (k *keeper) recordKept(s *kept.State) {
-	compressed := s.CompressedPath() // the state gets this path within moments, if there is room to compress it
+	path, compressed := s.Path, s.CompressedPath()
+	if _, err := os.Stat(path); err != nil { // the state is compressed already
+		path = compressed
+	}
 	switch {
 	case s.Loss != nil:
 		k.metrics.losses.Inc()
-		k.log.Warn("the table lost rows or values; the state before is kept", "file", s.Path, "file_once_compressed", compressed, "rows_before", s.Loss.RowsBefore,
+		k.log.Warn("the table lost rows or values; the state before is kept", "file", path, "file_once_compressed", compressed, "rows_before", s.Loss.RowsBefore,
 			"rows_after", s.Loss.RowsAfter, "rows_lost", s.Loss.RowsLost, "rows_changed", s.Loss.RowsChanged, "column", s.Loss.Column,
 			"columns_dropped", strings.Join(s.Loss.Dropped, ","), "highest_of_the_hour", s.Loss.HourHighest)
 	case s.Other:
-		k.log.Info("the file was of another table or database; that state is kept", "file", compressed, "rows", s.Rows)
+		k.log.Info("the file was of another table or database; that state is kept", "file", path, "file_once_compressed", compressed, "rows", s.Rows)
 	default:
-		k.log.Info("the earlier run's state is kept", "file", compressed, "rows", s.Rows)
+		k.log.Info("the earlier run's state is kept", "file", path, "file_once_compressed", compressed, "rows", s.Rows)
 	}
 	k.checkLosses()
 	wake(k.kept)

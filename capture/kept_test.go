@@ -318,57 +318,6 @@ func TestOrdinaryStatesAreKept(t *testing.T) {
 	}
 }
 
-// TestLogNamesKeptStates: the log has the path that a kept state has once it is compressed, and not a temporary one. The warning
-// about a loss also has the path of the state that is not compressed yet.
-func TestLogNamesKeptStates(t *testing.T) {
-	t.Parallel()
-	url := pgserver.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, votes)
-	exec(t, conn, "INSERT INTO votes (user_query) SELECT i FROM generate_series(1, 50) i")
-	cfg := config(t, url)
-	d := start(t, cfg)
-	d.ready()
-	d.stop()
-	for message, change := range map[string]string{
-		"the earlier run's state is kept":                         "INSERT INTO votes (user_query) VALUES ('one more')",
-		"the table lost rows or values; the state before is kept": "UPDATE votes SET user_query = 'lost'",
-	} {
-		exec(t, conn, change)
-		d = startAt(t, cfg, d.path)
-		d.ready()
-		var line struct {
-			File string
-			Once string `json:"file_once_compressed"`
-		}
-		eventually(t, message, func() error {
-			for text := range strings.Lines(d.log.String()) {
-				if strings.Contains(text, message) {
-					return json.Unmarshal([]byte(text), &line)
-				}
-			}
-			return errors.New("the log does not have it")
-		})
-		if line.Once != "" {
-			if line.File != line.Once && line.File+".gz" != line.Once {
-				t.Errorf("the log names %s and %s", line.File, line.Once)
-			}
-			line.File = line.Once
-		}
-		if isLoss := strings.Contains(message, "lost"); isLoss != (line.Once != "") {
-			t.Errorf("%s: the log names %+v", message, line)
-		}
-		eventually(t, "a state at "+line.File, func() error {
-			_, err := os.Stat(line.File)
-			return err
-		})
-		if name := filepath.Base(line.File); strings.HasPrefix(name, ".") || !strings.HasSuffix(name, ".json.gz") {
-			t.Errorf("the log names %s", line.File)
-		}
-		d.stop()
-	}
-}
-
 // TestDamageIsRepaired: if a bit of the file is wrong, capture finds this when it reads the file back, or at a forced write. It
 // logs and counts the damage, and writes the file whole.
 func TestDamageIsRepaired(t *testing.T) {
