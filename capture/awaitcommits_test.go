@@ -217,6 +217,7 @@ func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 				if one[int](t, conn, "SELECT current_setting('server_version_num')::int") < c.minVersion {
 					t.Skip("this version does not have the type")
@@ -224,6 +225,7 @@ func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
 				if _, err := conn.PgConn().Exec(t.Context(), c.setup).ReadAll(); err != nil {
 					t.Fatal(err)
 				}
+				cfg.timeouts.Check = 300 * time.Millisecond
 				d := start(t, cfg)
 				d.ready()
 				d.follows(conn, "votes", "vote_id")

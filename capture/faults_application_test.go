@@ -71,7 +71,7 @@ func TestCopyGivesWay(t *testing.T) {
 // application as well.
 func TestPlainReadGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.Database(t)
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // an open transaction holds up the slots of other tests
 	conn, open, other := connect(t, url), connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	exec(t, open, "CREATE TABLE other (n int)")
@@ -127,7 +127,7 @@ func TestWALWhileCopying(t *testing.T) {
 // file at once, Status names the transaction, and the file gets what is committed during the wait and by the transaction.
 func TestOpenTransactionAtStart(t *testing.T) {
 	t.Parallel()
-	url := pgserver.Database(t)
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // an open transaction holds up the slots of other tests
 	conn, open := connect(t, url), connect(t, url)
 	table(t, conn, 20)
 	exec(t, open, "BEGIN; INSERT INTO votes (user_query) VALUES ('committed late')")
@@ -225,7 +225,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 // TestStopWhileSlotWaits: a stop during slot creation does not wait for the transaction. Neither the slot nor its walsender stays.
 func TestStopWhileSlotWaits(t *testing.T) {
 	t.Parallel()
-	url := pgserver.Database(t)
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // an open transaction holds up the slots of other tests
 	conn, open := connect(t, url), connect(t, url)
 	table(t, conn, 20)
 	exec(t, open, "BEGIN; INSERT INTO votes (user_query) VALUES ('committed late')")

@@ -469,6 +469,7 @@ func TestNameGone(t *testing.T) {
 	table(t, conn, 10)
 	cfg := config(t, url)
 	var gone atomic.Bool
+	cfg.retry = 500 * time.Millisecond
 	cfg.Database.Host = "database.invalid"
 	cfg.Database.Fallbacks = nil
 	cfg.Database.LookupFunc = func(_ context.Context, host string) ([]string, error) {

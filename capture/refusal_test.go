@@ -100,7 +100,7 @@ func TestInheriting(t *testing.T) {
 	exec(t, conn, "CREATE TABLE t (b int, PRIMARY KEY (id)) INHERITS (parent)")
 	exec(t, conn, "INSERT INTO t VALUES (1, 'a', 2)")
 	cfg := config(t, url)
-	cfg.Table = postgres.Name{Table: "t"}
+	cfg.Table, cfg.timeouts.Check = postgres.Name{Table: "t"}, 100*time.Millisecond
 	d := start(t, cfg)
 	d.ready()
 	for _, sql := range []string{"INSERT INTO parent VALUES (1, 'not of t')", "UPDATE parent SET a = a || a", "ALTER TABLE parent ADD c int DEFAULT 5", "DELETE FROM ONLY parent"} {
@@ -139,7 +139,9 @@ func TestHiddenChanges(t *testing.T) {
 				exec(t, conn, votes)
 				exec(t, conn, "INSERT INTO votes DEFAULT VALUES")
 				exec(t, conn, "INSERT INTO votes DEFAULT VALUES")
-				d := start(t, config(t, url))
+				cfg := config(t, url)
+				cfg.timeouts.Check = 300 * time.Millisecond
+				d := start(t, cfg)
 				d.ready()
 				for sql := range strings.SplitSeq(hide, "; ") { // a transaction each
 					exec(t, conn, sql)

@@ -69,7 +69,7 @@ func TestDroppedKeyWithdrawsPublication(t *testing.T) {
 	t.Parallel()
 	conn, roleURL := roleSetUp(t, "withdraw_key")
 	cfg := config(t, roleURL)
-	cfg.Table = postgres.Name{Table: "votes"}
+	cfg.timeouts.Check = 100 * time.Millisecond
 	d := start(t, cfg)
 	d.ready()
 	exec(t, conn, "ALTER TABLE votes DROP CONSTRAINT votes_pkey")
@@ -150,7 +150,7 @@ func TestLostIdentityWithdrawsPublication(t *testing.T) {
 				exec(t, conn, c.create)
 				exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 				cfg := config(t, setUpRole(t, conn, db, role))
-				cfg.Source, cfg.timeouts.Ping = c.source, 100*time.Millisecond
+				cfg.Source, cfg.timeouts.Check, cfg.timeouts.Ping = c.source, 200*time.Millisecond, 200*time.Millisecond
 				if c.source == "notify" {
 					setUp(t, conn, "notify")
 				}
@@ -205,7 +205,7 @@ func TestDroppedKeyOfForeignPublication(t *testing.T) {
 	conn, roleURL := roleSetUp(t, "withdraw_foreign")
 	exec(t, conn, "ALTER PUBLICATION capture_votes OWNER TO CURRENT_USER")
 	cfg := config(t, roleURL)
-	cfg.Table = postgres.Name{Table: "votes"}
+	cfg.timeouts.Check = 100 * time.Millisecond
 	d := start(t, cfg)
 	d.ready()
 	exec(t, conn, "ALTER TABLE votes DROP CONSTRAINT votes_pkey")
@@ -230,7 +230,7 @@ func TestForeignPublicationUnderPoll(t *testing.T) {
 	conn, roleURL := roleSetUp(t, "withdraw_poll")
 	exec(t, conn, "ALTER PUBLICATION capture_votes OWNER TO CURRENT_USER")
 	cfg := config(t, roleURL)
-	cfg.Source, cfg.PollInterval, cfg.timeouts.Ping = "poll", 50*time.Millisecond, 50*time.Millisecond
+	cfg.Source, cfg.PollInterval, cfg.timeouts.Ping = "poll", 50*time.Millisecond, 100*time.Millisecond
 	d := start(t, cfg)
 	d.ready()
 	exec(t, conn, "ALTER TABLE votes REPLICA IDENTITY NOTHING")
