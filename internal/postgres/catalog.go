@@ -64,15 +64,32 @@ func queuePrepare(b *pgx.Batch, q Querier) (sql string) {
 	if conn == nil || Pooled(conn) {
 		return catalogSQL
 	}
-	const preparedKey = "capture.catalog" // key in a connection's custom data
-	if data := conn.PgConn().CustomData(); data[preparedKey] == nil {
-		b.Queue("PREPARE capture_catalog AS " + catalogSQL).Exec(func(pgconn.CommandTag) error {
-			data[preparedKey] = true
+	const key = "capture.catalog" // key in a connection's custom data
+	data := conn.PgConn().CustomData()
+	p, _ := data[key].(*preparedCatalog)
+	if p == nil {
+		p = &preparedCatalog{}
+		data[key] = p
+	}
+	if !p.done {
+		p.attempts++
+		b.Queue("PREPARE " + p.name() + " AS " + catalogSQL).Exec(func(pgconn.CommandTag) error {
+			p.done = true
 			return nil
 		})
 	}
-	return "EXECUTE capture_catalog"
+	return "EXECUTE " + p.name()
 }
+
+// preparedCatalog is the state of a session's prepared statement for catalogSQL.
+type preparedCatalog struct {
+	attempts int
+	done     bool
+}
+
+// name returns the statement's name. Each attempt has its own: if reading the results of a batch fails, capture does not learn
+// whether the server has prepared the statement. Prepared statements outlive a rollback.
+func (p *preparedCatalog) name() string { return "capture_catalog_" + strconv.Itoa(p.attempts) }
 
 // connOf returns the connection of q, or nil if it is not known.
 func connOf(q Querier) *pgx.Conn {
