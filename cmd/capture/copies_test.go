@@ -139,7 +139,7 @@ func TestKilledWhileUploading(t *testing.T) {
 			<-d.done
 			p.Throttle(0, 0)
 			startPlain().awaitCopy(100)
-			if got := run(t, t.TempDir(), env, "verify", b.URL); got.code != exitDone {
+			if got := runPlain(t, t.TempDir(), env, "verify", b.URL); got.code != exitDone {
 				t.Errorf("verify: %+v", got)
 			}
 		})
@@ -148,6 +148,9 @@ func TestKilledWhileUploading(t *testing.T) {
 
 // A restore of a state after a loss prints a note that names the state before it, and --at selects that state.
 func TestRestoreBeforeLoss(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for two intervals of writes")
+	}
 	t.Parallel()
 	url := votesDatabase(t, 500)
 	dir := t.TempDir()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -186,11 +187,20 @@ func TestDiskFaults(t *testing.T) {
 	}
 }
 
-// holds returns a function that reports whether the file equals the table.
+// holds returns a function that reports whether the file equals the table. The table must not change any more.
 func (d *daemon) holds(url string) func() bool {
+	want := table(d.t, url)
+	var last []byte // content that was compared last
+	equal := false
 	return func() bool {
 		content, err := os.ReadFile(d.path)
-		return err == nil && string(compact(content)) == table(d.t, url)
+		if err != nil {
+			return false
+		}
+		if last == nil || !bytes.Equal(content, last) {
+			last, equal = content, string(compact(content)) == want
+		}
+		return equal
 	}
 }
 
@@ -269,11 +279,13 @@ func TestSlowVolume(t *testing.T) {
 		return end
 	}
 	end := change("1s")
-	for !d.holds(url)() {
-		if body, code := get(t, "http://"+d.address()+"/readyz"); code != http.StatusOK {
+	address, isDone := d.address(), d.holds(url)
+	eventually(t, "the file holds the table", func() bool {
+		if body, code := get(t, "http://"+address+"/readyz"); code != http.StatusOK {
 			t.Fatalf("/readyz: %d %s", code, body)
 		}
-	}
+		return isDone()
+	})
 	end()
 	d.status(func(s capture.Status) bool { return s.File.UpToDate })
 	end = change("300s")

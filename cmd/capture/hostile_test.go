@@ -16,7 +16,7 @@ import (
 	"capture/capture"
 )
 
-// hostileServer answers every connection with an error of 200 kB that clears the terminal and is not UTF-8. It returns a URL.
+// hostileServer answers every connection with an error of 24 kB that clears the terminal and is not UTF-8. It returns a URL.
 func hostileServer(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -24,7 +24,7 @@ func hostileServer(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	text := "\x1b[2J\x1b]0;owned\a\xff\xfe\u202e" + strings.Repeat("x\r\n\x1b[31m", 25_000)
+	text := "\x1b[2J\x1b]0;owned\a\xff\xfe\u202e" + strings.Repeat("x\r\n\x1b[31m", 3000)
 	go func() {
 		for {
 			conn, err := l.Accept()

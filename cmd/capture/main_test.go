@@ -110,7 +110,8 @@ func run(t *testing.T, dir string, env []string, args ...string) result {
 	return finish(t, prepare(ctx, dir, env, args...))
 }
 
-// runPlain is like run, but always without the race detector. It is for commands that print help, or refuse their arguments.
+// runPlain is like run, but always without the race detector. It is for commands that print help, refuse their arguments or
+// compress large files.
 func runPlain(t *testing.T, dir string, env []string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)

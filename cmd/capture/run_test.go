@@ -34,10 +34,7 @@ func TestRun(t *testing.T) {
 	sql(t, url, `INSERT INTO votes (user_query) VALUES ('new')`,
 		`UPDATE votes SET comment = 'changed' WHERE vote_id <= 3`,
 		`DELETE FROM votes WHERE vote_id = 10`)
-	eventually(t, "the changes in the file", func() bool {
-		content, err := os.ReadFile(d.path)
-		return err == nil && string(compact(content)) == table(t, url)
-	})
+	eventually(t, "the changes in the file", d.holds(url))
 	manifest, err := manifest.Read(d.path)
 	if err != nil || manifest.Rows != 20 || manifest.WrittenBy != "capture 1.2.3-test" {
 		t.Errorf("manifest %+v, %v", manifest, err)

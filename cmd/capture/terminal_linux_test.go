@@ -102,25 +102,28 @@ func TestStatusWatchOnTerminal(t *testing.T) {
 	d := start(t, "postgres://nobody@127.0.0.1:1/none")
 	d.status(func(s capture.Status) bool { return s.Error != "" })
 	for term, inPlace := range map[string]bool{"xterm": true, "dumb": false} {
-		size := screen{40, 10}
-		p := newTerminal(t, size)
-		cmd := prepare(t.Context(), d.dir, []string{"TERM=" + term}, "status", "--watch")
-		p.start(t, cmd)
-		p.waitFor(t, "not ready", 3)
-		p.typeInterrupt(t)
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s: after Ctrl-C: %v", term, err)
-		}
-		frames := strings.Split(p.shown.String(), "\x1b[H")
-		if (len(frames) >= 4) != inPlace {
-			t.Errorf("%s: %d frames in %q", term, len(frames)-1, p.shown.String())
-		}
-		for _, frame := range frames[1:] {
-			frame, _, _ = strings.Cut(frame, "\x1b[J") // the terminal shows ^C after the last one
-			if size.height(strings.NewReplacer("\x1b[K", "", "\r", "").Replace(frame)) >= size.lines {
-				t.Errorf("%s: the screen would scroll: %q", term, frame)
+		t.Run(term, func(t *testing.T) {
+			t.Parallel()
+			size := screen{40, 10}
+			p := newTerminal(t, size)
+			cmd := prepare(t.Context(), d.dir, []string{"TERM=" + term}, "status", "--watch")
+			p.start(t, cmd)
+			p.waitFor(t, "not ready", 2)
+			p.typeInterrupt(t)
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("after Ctrl-C: %v", err)
 			}
-		}
+			frames := strings.Split(p.shown.String(), "\x1b[H")
+			if (len(frames) >= 3) != inPlace {
+				t.Errorf("%d frames in %q", len(frames)-1, p.shown.String())
+			}
+			for _, frame := range frames[1:] {
+				frame, _, _ = strings.Cut(frame, "\x1b[J") // the terminal shows ^C after the last one
+				if size.height(strings.NewReplacer("\x1b[K", "", "\r", "").Replace(frame)) >= size.lines {
+					t.Errorf("the screen would scroll: %q", frame)
+				}
+			}
+		})
 	}
 }
 
