@@ -81,12 +81,12 @@ func Open(rawURL string, getenv func(string) string) (*Location, error) {
 	}
 	switch u.Scheme {
 	case "azblob":
-		if !containerName.MatchString(u.Host) {
+		if !isContainerName(u.Host) {
 			return refuse("does not name a container, whose name has 3 to 63 lower-case letters, digits and hyphens")
 		}
 		l.service, err = openAzure(u.Host, endpoint, getenv, l.transport)
 	case "s3":
-		if !bucketName.MatchString(u.Host) {
+		if !isBucketName(u.Host) {
 			return refuse("does not name a bucket, whose name has 3 to 63 lower-case letters, digits, dots and hyphens")
 		}
 		l.service, err = openS3(u.Host, endpoint, region, getenv, l.transport)
@@ -137,13 +137,18 @@ func expiryOf(getenv func(string) string) time.Time {
 	return time.Time{}
 }
 
+// The functions below check the length: a repetition with an upper limit takes long to compile.
 var (
-	containerName = regexp.MustCompile(`^[a-z0-9](-?[a-z0-9]){2,62}$`)
-	bucketName    = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
-	dnsLabel      = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	containerName = regexp.MustCompile(`^[a-z0-9](-?[a-z0-9])+$`)
+	bucketName    = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]+[a-z0-9]$`)
+	dnsLabel      = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 )
 
-func isDNSLabel(s string) bool { return dnsLabel.MatchString(s) }
+func isContainerName(s string) bool {
+	return len(s) >= 3 && len(s) <= 63 && containerName.MatchString(s)
+}
+func isBucketName(s string) bool { return len(s) <= 63 && bucketName.MatchString(s) }
+func isDNSLabel(s string) bool   { return len(s) <= 63 && dnsLabel.MatchString(s) }
 
 // isEndpoint reports whether u is the URL of a server, without credentials.
 func isEndpoint(u *url.URL) bool {

@@ -13,9 +13,9 @@ func TestBadURLs(t *testing.T) {
 	env := map[string]string{"AWS_ACCESS_KEY_ID": "AKIDSECRET", "AWS_SECRET_ACCESS_KEY": "topsecret1", "AZURE_STORAGE_ACCOUNT": "account", "AZURE_STORAGE_KEY": "dG9wc2VjcmV0MQ=="}
 	for _, text := range []string{
 		"", "s3:", "s3://", "s3://x", "s3://UPPER", "s3://bucket?sig=topsecret1", "s3://user:topsecret1@bucket/x", "s3://bucket/x#topsecret1", "gs://bucket/x",
-		"azblob://", "azblob://a--b/x", "azblob://container/x?sv=1&sig=topsecret1", "file://", "file:///", "file://host/folder", "file:///x?endpoint=http://a",
+		"azblob://", "azblob://a--b/x", "azblob://ab/x", "azblob://a-/x", "azblob://" + strings.Repeat("a-", 31) + "bc/x", "azblob://container/x?sv=1&sig=topsecret1", "file://", "file:///", "file://host/folder", "file:///x?endpoint=http://a",
 		"s3://bucket?endpoint=ftp://x", "s3://bucket?endpoint=https://user:topsecret1@host", "https://account.blob.core.windows.net/container?sig=topsecret1",
-		"s3://bucket/a%00b", "s3://bucket/" + strings.Repeat("x", 600), "%zz", "/folder", "s3://bucket/x?region=a&topsecret1",
+		"s3://" + strings.Repeat("b", 64), "s3://bucket/a%00b", "s3://bucket/" + strings.Repeat("x", 600), "%zz", "/folder", "s3://bucket/x?region=a&topsecret1",
 	} {
 		_, err := remote.Open(text, objectserver.Getenv(env))
 		switch {
@@ -25,6 +25,13 @@ func TestBadURLs(t *testing.T) {
 			t.Errorf("the error for %q has the secret: %v", text, err)
 		case !strings.Contains(err.Error(), "azblob://CONTAINER/PREFIX"):
 			t.Errorf("the error for %q does not say what is accepted: %v", text, err)
+		}
+	}
+	for _, text := range []string{
+		"azblob://a-b/x", "azblob://abc", "azblob://" + strings.Repeat("a-", 31) + "b/x", "s3://a-b", "s3://" + strings.Repeat("b", 63),
+	} {
+		if _, err := remote.Open(text, objectserver.Getenv(env)); err != nil {
+			t.Errorf("%q was refused: %v", text, err)
 		}
 	}
 	for _, missing := range []struct {
