@@ -60,7 +60,7 @@ func TestManifestCompleted(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, votes)
-	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 30000) FROM generate_series(1, 90) i") // 1 MB each
+	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 30000) FROM generate_series(1, 72) i") // of 960 kB each: more than a flush hashes
 	d := start(t, config(t, url))
 	d.ready()
 	if _, complete := d.sum(); !complete {
@@ -99,7 +99,7 @@ func TestManifestCompleted(t *testing.T) {
 	})
 
 	// Constant changes delay the completion, except for a forced flush.
-	for n := range 20 {
+	for n := range 5 {
 		change(20 + n)
 		time.Sleep(20 * time.Millisecond)
 	}

@@ -148,7 +148,7 @@ func TestReconnectTransfersChanges(t *testing.T) {
 				exec(t, conn, "CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (MINVALUE) TO (500); CREATE TABLE t2 PARTITION OF t DEFAULT")
 			}
 			exec(t, conn, "ALTER TABLE t ALTER long SET STORAGE EXTERNAL")
-			exec(t, conn, "INSERT INTO t SELECT i, 0, 'note', repeat('x', 2500 * (i % 2)) FROM generate_series(1, 1000) i")
+			exec(t, conn, "INSERT INTO t SELECT i, 0, 'note', CASE WHEN i % 5 = 0 THEN repeat('x', 2500) END FROM generate_series(1, 1000) i")
 			p := proxied(t, s)
 			cfg := proxiedConfig(t, p, url)
 			cfg.Table = postgres.Name{Table: "t"}
@@ -174,7 +174,7 @@ func TestReconnectTransfersChanges(t *testing.T) {
 				{"two-phase commit", []string{"BEGIN; UPDATE t SET note = 'prepared' WHERE id % 70 = 1; SAVEPOINT a; INSERT INTO t VALUES (9001); PREPARE TRANSACTION 'resync'", "UPDATE t SET note = 'between' WHERE id % 70 = 2", "COMMIT PREPARED 'resync'"}},
 			} {
 				d.waitHorizon(conn)
-				before, shown := identities(t, conn, "t"), oracle(t, conn, "t", "id")
+				before, shown := identities(t, conn, "t"), one[[]int](t, conn, "SELECT array_agg(id) FROM t")
 				r := d.disconnected(p, func() {
 					for i, sql := range step.sql {
 						exec(t, []*pgx.Conn{conn, other}[i%2], sql, pgx.QueryExecModeSimpleProtocol)
@@ -187,16 +187,7 @@ func TestReconnectTransfersChanges(t *testing.T) {
 						changed++
 					}
 				}
-				keys := map[string]bool{}
-				for _, row := range oracle(t, conn, "t", "id") {
-					keys[row[:strings.Index(row, ",")]] = true
-				}
-				deleted := 0
-				for _, row := range shown {
-					if !keys[row[:strings.Index(row, ",")]] {
-						deleted++
-					}
-				}
+				deleted := one[int](t, conn, "SELECT count(*) FROM unnest($1::int[]) id WHERE id NOT IN (SELECT id FROM t)", shown)
 				if want := (readLine{Message: "resynced", Rows: len(after), Changed: changed, Deleted: deleted, Bytes: r.Bytes}); r != want {
 					t.Errorf("%s: %+v, want %+v", step.what, r, want)
 				}

@@ -33,8 +33,8 @@ func TestWideAndLong(t *testing.T) {
 		{"1500 columns", 0, wide("bool"), []string{
 			"INSERT INTO t (id, c0, c1499) VALUES (1, true, false), (2, NULL, NULL), (3, NULL, true)", "UPDATE t SET c700 = c0", "UPDATE t SET id = id + 10", "DELETE FROM t WHERE id = 12",
 		}},
-		{"8 MB", 0, "CREATE TABLE t (id int PRIMARY KEY, n int, s text, b bytea); ALTER TABLE t ALTER s SET STORAGE EXTERNAL", []string{
-			`INSERT INTO t SELECT 1, 1, repeat(E'line "of" \\\\ text\n', 400000), decode(repeat('00ff', 1000000), 'hex')`, "INSERT INTO t VALUES (2, 2, 'short', NULL)",
+		{"5 MB", 0, "CREATE TABLE t (id int PRIMARY KEY, n int, s text, b bytea); ALTER TABLE t ALTER s SET STORAGE EXTERNAL", []string{
+			`INSERT INTO t SELECT 1, 1, repeat(E'line "of" \\\\ text\n', 190000), decode(repeat('00ff', 250000), 'hex')`, "INSERT INTO t VALUES (2, 2, 'short', NULL)",
 			"UPDATE t SET n = n + 1", "UPDATE t SET id = id + 10", "UPDATE t SET s = s || 'end' WHERE id = 11", "DELETE FROM t WHERE id = 11",
 		}},
 		{"nothing but its key", 0, "CREATE TABLE t (id int PRIMARY KEY)", []string{"INSERT INTO t SELECT generate_series(1, 100)", "UPDATE t SET id = -id WHERE id > 50", "DELETE FROM t WHERE id < -90"}},
@@ -61,7 +61,7 @@ func TestWideAndLong(t *testing.T) {
 			cfg := config(t, url)
 			cfg.Table = postgres.Name{Table: "t"}
 			cfg.pageBytes = 300
-			cfg.timeouts.Idle = patience // on a busy machine, the server takes long to decode 8 MB
+			cfg.timeouts.Idle = patience // on a busy machine, the server takes long to decode 5 MB
 			d := start(t, cfg)
 			d.ready()
 			for _, sql := range c.run {
@@ -115,7 +115,7 @@ func TestLargeTransaction(t *testing.T) {
 	if testing.Short() {
 		t.Skip("commits a large transaction")
 	}
-	rows := many(t)
+	rows := many(t) / 2
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, "CREATE TABLE t (id int PRIMARY KEY, n int, s text)")
@@ -159,7 +159,7 @@ func TestLargeTransaction(t *testing.T) {
 	<-stopped
 	bytes := uint64(d.View().Bytes())
 	// The rows of two states, since the earlier one must stay readable, and twice that until the next garbage collection.
-	grown, most := peak.Load()-min(before, peak.Load()), 5*bytes+16<<20
+	grown, most := peak.Load()-min(before, peak.Load()), 5*bytes+8<<20
 	t.Logf("the heap grew by %d MB for %d MB of rows", grown>>20, bytes>>20)
 	if grown > most {
 		t.Errorf("the heap grew by %d MB for %d MB of rows", grown>>20, bytes>>20)
