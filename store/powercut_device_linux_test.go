@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"bytes"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -13,6 +12,7 @@ import (
 // fsync of its folder has succeeded. Everything else may survive or not, although ext4 and XFS promise more.
 type device struct {
 	root    string
+	rootHex string // start of an argument that names a path below root
 	fds     map[int64]*handle
 	names   map[string]*inode // as a running program sees them, by absolute path
 	durable map[string]*inode // as they are durable
@@ -53,6 +53,10 @@ type inode struct {
 
 func newDevice(root string) *device {
 	d := &device{root: root, fds: map[int64]*handle{}, names: map[string]*inode{}, durable: map[string]*inode{}}
+	d.rootHex = `"`
+	for _, b := range []byte(root) {
+		d.rootHex += fmt.Sprintf(`\x%02x`, b)
+	}
 	top := d.inode()
 	top.folder = root
 	d.names[root], d.durable[root] = top, top
@@ -202,10 +206,7 @@ func (d *device) concerns(c *call) bool {
 	if d.fds[c.arg(0)] != nil {
 		return true
 	}
-	return slices.ContainsFunc(c.args, func(arg string) bool {
-		b, err := unhex(arg)
-		return err == nil && bytes.HasPrefix(b, []byte(d.root))
-	})
+	return slices.ContainsFunc(c.args, func(arg string) bool { return strings.HasPrefix(arg, d.rootHex) })
 }
 
 // applyTo applies a call on an open file.

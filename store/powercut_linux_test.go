@@ -347,7 +347,7 @@ func TestPowerCut(t *testing.T) {
 		foreign []byte
 	}{
 		"small":   {rows: 40},
-		"large":   {rows: 2500},
+		"large":   {rows: largeRows},
 		"damaged": {rows: 20, foreign: []byte("[\n{\"vote_id\":1}")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -376,7 +376,7 @@ func TestEachSyncIsNeeded(t *testing.T) {
 		t.Skip("cuts the power after each system call")
 	}
 	needStrace(t)
-	for _, rows := range []int{40, 2500} { // a file that is written whole, and one that is patched
+	for _, rows := range []int{40, largeRows} { // a file that is written whole, and one that is patched
 		t.Run(strconv.Itoa(rows), func(t *testing.T) {
 			t.Parallel()
 			p, err := record(t, rows, allWrites, nil)

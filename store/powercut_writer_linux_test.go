@@ -50,7 +50,7 @@ func writeVersions(args []string) error {
 	}
 	for i, next := range []func() (reason manifest.Reason){
 		func() manifest.Reason { return store.ReasonStart },
-		func() manifest.Reason { change(rows/3, rows/3+2, "y"); return store.ReasonChange },
+		func() manifest.Reason { change(rows/2, rows/2+2, "y"); return store.ReasonChange },
 		func() manifest.Reason { return store.ReasonInterval },
 		func() manifest.Reason { change(rows-1, rows+7, "z"); return store.ReasonChange },
 		func() manifest.Reason { change(1, 4, "a"); return store.ReasonChange },
@@ -107,6 +107,9 @@ func writeVersions(args []string) error {
 
 const allWrites = 7
 
+// largeRows is a number of rows that make a large file of several Parts, also after the loss of half of them.
+const largeRows = 1700
+
 // lossy is the number of the Write that loses half of the rows.
 const lossy = 5
 
@@ -130,8 +133,10 @@ func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (
 			t.Fatal(err)
 		}
 	}
+	cmd := child("versions", p.path, strconv.Itoa(rows), strconv.Itoa(writes))
+	cmd.Env = append(cmd.Env, "GOGC=off") // a short run needs no garbage collector, which makes calls of its own
 	var err error
-	p.calls, err = traced(filepath.Join(t.TempDir(), "trace"), child("versions", p.path, strconv.Itoa(rows), strconv.Itoa(writes)), options...)
+	p.calls, err = traced(filepath.Join(t.TempDir(), "trace"), cmd, options...)
 	return p, err
 }
 

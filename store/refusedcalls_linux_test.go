@@ -132,8 +132,8 @@ func TestCallsRefused(t *testing.T) {
 		"kept":       {rows: 20},
 		"damaged":    {rows: 20, write: 1, foreign: []byte("[\n{\"vote_id\":1}")},
 		"lost":       {rows: 60, write: 6},
-		"made large": {rows: 2500, write: 2, calls: "write renameat2 ioctl"},
-		"patched":    {rows: 2500, write: 4},
+		"made large": {rows: largeRows, write: 2, calls: "write renameat2 ioctl"},
+		"patched":    {rows: largeRows, write: 4},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -51,7 +51,9 @@ func (c *call) text(i int) []byte {
 	return s
 }
 
-// unhex reads strace's "\x66\x65…".
+// unhex reads strace's "\x66\x65…". The race detector would slow its loop by a factor of ten.
+//
+//go:norace
 func unhex(s string) ([]byte, error) {
 	quoted, ok := strings.CutPrefix(s, `"`)
 	quoted, whole := strings.CutSuffix(quoted, `"`)
@@ -65,6 +67,7 @@ func unhex(s string) ([]byte, error) {
 	return out, nil
 }
 
+//go:norace
 func nibble(c byte) byte {
 	if c >= 'a' {
 		return c - 'a' + 10
