@@ -26,7 +26,7 @@ func TestDamagedCopy(t *testing.T) {
 			func(b []byte) []byte { b[len(b)/2] ^= 1; return b },
 			func(b []byte) []byte { return b[:len(b)-9] },
 			func([]byte) []byte { return nil },
-			func([]byte) []byte { return bomb(t) },
+			func([]byte) []byte { return bomb() },
 		} {
 			s := upload(t, f, source(1000, "0/100", 1, noon.Add(time.Duration(i)*time.Hour)))
 			if err := f.Prove(t.Context(), s); err != nil {

@@ -90,29 +90,38 @@ func s3Client(env map[string]string) (*minio.Client, error) {
 // replaceObject writes an object without package remote.
 func replaceObject(t *testing.T, place *url.URL, env map[string]string, name string, data []byte) {
 	t.Helper()
-	if err := putObject(t.Context(), place, env, name, data); err != nil {
+	if err := objectPutter(t, place, env)(t.Context(), name, data); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// putObject is replaceObject for any goroutine.
-func putObject(ctx context.Context, place *url.URL, env map[string]string, name string, data []byte) error {
-	path := strings.TrimPrefix(place.Path+"/"+name, "/")
+// objectPutter returns a function that writes an object without package remote. Any goroutine may call it.
+func objectPutter(t *testing.T, place *url.URL, env map[string]string) func(ctx context.Context, name string, data []byte) error {
+	t.Helper()
+	path := func(name string) string { return strings.TrimPrefix(place.Path+"/"+name, "/") }
 	switch place.Scheme {
 	case "azblob":
 		client, err := container.NewClientFromConnectionString(env["AZURE_STORAGE_CONNECTION_STRING"], place.Host, nil)
-		if err == nil {
-			_, err = client.NewBlockBlobClient(path).UploadBuffer(ctx, data, nil)
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err
+		return func(ctx context.Context, name string, data []byte) error {
+			_, err := client.NewBlockBlobClient(path(name)).UploadBuffer(ctx, data, nil)
+			return err
+		}
 	case "s3":
 		client, err := s3Client(env)
-		if err == nil {
-			_, err = client.PutObject(ctx, place.Host, path, bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err
+		return func(ctx context.Context, name string, data []byte) error {
+			_, err := client.PutObject(ctx, place.Host, path(name), bytes.NewReader(data), int64(len(data)), minio.PutObjectOptions{})
+			return err
+		}
 	}
-	return os.WriteFile(filepath.Join(place.Path, name), data, 0o600)
+	return func(_ context.Context, name string, data []byte) error {
+		return os.WriteFile(filepath.Join(place.Path, name), data, 0o600)
+	}
 }
 
 // loss returns a state before a loss.
@@ -122,17 +131,11 @@ func loss(n int, at time.Time) remote.Source {
 	return src
 }
 
-// bomb returns a gzip file of some kilobytes that expands to a gigabyte.
-func bomb(t *testing.T) []byte {
-	t.Helper()
+// bomb returns a gzip file of a megabyte that expands to a gigabyte.
+func bomb() []byte {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	zeros := make([]byte, 1<<20)
-	for range 64 {
-		if _, err := z.Write(zeros); err != nil {
-			t.Fatal(err)
-		}
-	}
+	z.Write(make([]byte, 1<<20)) // never fails
 	z.Close()
-	return bytes.Repeat(b.Bytes(), 16) // several members in a row are one file
+	return bytes.Repeat(b.Bytes(), 1<<10) // several members in a row are one file
 }

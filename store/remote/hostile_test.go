@@ -1,6 +1,7 @@
 package remote_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,7 +81,7 @@ func TestHostileManifest(t *testing.T) {
 			func(m map[string]any) { m["bytes"] = 0 },
 			func(m map[string]any) { m["rows"] = 4 },
 			func(m map[string]any) { m["sha256"] = strings.Repeat("0", 64) },
-			func(m map[string]any) { m["table"] = strings.Repeat("x", 9<<20) },
+			func(m map[string]any) { m["table"] = "a long name" },
 			func(m map[string]any) { clear(m) },
 		} {
 			s := upload(t, f, source(1000, "0/100", 1, noon.Add(time.Duration(i)*time.Hour)))
@@ -97,6 +98,7 @@ func TestHostileManifest(t *testing.T) {
 			if data, err = json.Marshal(m); err != nil {
 				t.Fatal(err)
 			}
+			data = bytes.Replace(data, []byte("a long name"), bytes.Repeat([]byte("x"), 9<<20), 1)
 			replaceObject(t, u, env, name, data)
 			damaged := (*remote.DamagedError)(nil)
 			if err := f.Prove(t.Context(), s); !errors.As(err, &damaged) {
@@ -135,11 +137,12 @@ func TestForeignObjects(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			put := objectPutter(t, u, b.Env)
 			var writers errgroup.Group
 			writers.SetLimit(8)
 			for i := range 1010 { // more than a page of a list
 				writers.Go(func() error {
-					return putObject(t.Context(), u, b.Env, fmt.Sprintf("%s/feedback-%d.json.gz", cluster, i), nil)
+					return put(t.Context(), fmt.Sprintf("%s/feedback-%d.json.gz", cluster, i), nil)
 				})
 			}
 			if err := writers.Wait(); err != nil {

@@ -3,6 +3,7 @@ package remote_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -20,7 +21,10 @@ import (
 	"capture/store/remote"
 )
 
-func TestMain(m *testing.M) { os.Exit(objectserver.Main(m.Run)) }
+func TestMain(m *testing.M) {
+	remote.SetPartBytes(5 << 20) // S3 accepts no shorter ones
+	os.Exit(objectserver.Main(m.Run))
+}
 
 // places calls f for each kind of service: a container or bucket of a real server, and a folder.
 func places(t *testing.T, f func(t *testing.T, url string, env map[string]string)) {
@@ -77,29 +81,35 @@ func (r rows) WriteTo(w io.Writer) (int64, error) {
 	return b.WriteTo(w)
 }
 
-// bulk is a state with some rows of 64 kB each. gzip can make them only a quarter shorter, so that 350 rows are uploaded in
-// three parts.
+// bulk is a state with some rows of 64 kB each. gzip can make them only a quarter shorter.
 type bulk int
+
+// largeState is the number of rows of a bulk that is uploaded in three parts.
+const largeState = 225
 
 // noise is random text.
 var noise = sync.OnceValue(func() []byte {
-	random := make([]byte, 2<<20)
+	random := make([]byte, 512<<10) // far longer than what gzip looks back
 	rand.NewChaCha8([32]byte{}).Read(random)
 	return base64.StdEncoding.AppendEncode(nil, random)
 })
 
 func (n bulk) WriteTo(w io.Writer) (int64, error) {
 	const length = 64 << 10
-	b := bytes.NewBufferString("[\n")
+	total := int64(0)
+	start := "[\n"
 	for i := range int(n) {
-		if i > 0 {
-			b.WriteString(",\n")
-		}
 		from := i * (length + 1000) % (len(noise()) - length)
-		fmt.Fprintf(b, `{"vote_id":%d,"comment":"%s"}`, i, noise()[from:from+length])
+		for _, text := range [][]byte{fmt.Appendf(nil, `%s{"vote_id":%d,"comment":"`, start, i), noise()[from : from+length], []byte(`"}`)} {
+			written, err := w.Write(text)
+			if total += int64(written); err != nil {
+				return total, err
+			}
+		}
+		start = ",\n"
 	}
-	b.WriteString("\n]\n")
-	return b.WriteTo(w)
+	written, err := io.WriteString(w, "\n]\n")
+	return total + int64(written), err
 }
 
 // bulkSource returns a state with data of n rows that fill several parts.
@@ -158,7 +168,7 @@ func TestUploadAndDownload(t *testing.T) {
 	places(t, func(t *testing.T, url string, env map[string]string) {
 		l := open(t, url, env)
 		f := probed(t, l)
-		for n, data := range map[int]io.WriterTo{0: rows(0), 3: rows(3), 350: bulk(350)} {
+		for n, data := range map[int]io.WriterTo{0: rows(0), 3: rows(3), largeState: bulk(largeState)} {
 			src := source(n, "A/B0000000", 1, noon)
 			src.Data = data
 			s := upload(t, f, src)
@@ -172,10 +182,14 @@ func TestUploadAndDownload(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := &bytes.Buffer{}
-			data.WriteTo(want)
-			if got := gunzip(t, path); !bytes.Equal(got, want.Bytes()) || m.Bytes != int64(len(got)) {
-				t.Errorf("%d rows came back as %d bytes, want %d; the manifest says %d", n, len(got), want.Len(), m.Bytes)
+			want := sha256.New()
+			size, err := data.WriteTo(want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := gunzip(t, path)
+			if sum := sha256.Sum256(got); !bytes.Equal(sum[:], want.Sum(nil)) || m.Bytes != int64(len(got)) {
+				t.Errorf("%d rows came back as %d bytes, want %d; the manifest says %d", n, len(got), size, m.Bytes)
 			}
 		}
 		clusters, err := l.Clusters(t.Context())

@@ -25,8 +25,9 @@ type Source struct {
 	Data io.WriterTo
 }
 
-// partBytes is the length of a part, which is the memory that an upload takes. S3 allows at most 10,000 parts.
-const partBytes = 8 << 20
+// partBytes is the length of a part, which is the memory that an upload takes. S3 allows at most 10,000 parts. It is a variable
+// so that tests can upload less.
+var partBytes = 8 << 20
 
 // uploadNames is the number of names that Upload tries, each a second later than the one before. FindUpload looks for the same
 // names.

@@ -1,0 +1,4 @@
+package remote
+
+// SetPartBytes sets the length of the parts of an upload.
+func SetPartBytes(n int) { partBytes = n }
