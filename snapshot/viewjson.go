@@ -31,7 +31,7 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 		n, err := io.WriteString(w, emptyFile)
 		return int64(n), err
 	}
-	b := bufio.NewWriterSize(w, 1<<20)
+	b := bufio.NewWriterSize(w, int(min(1<<20, v.bytes)))
 	n := int64(len(opening))
 	_, err := b.WriteString(opening)
 	left := v.rows
@@ -60,7 +60,7 @@ func (v *View) WriteTo(w io.Writer) (int64, error) {
 
 // WriteLines writes the rows as JSON lines, in key order: each row is one line, without commas or brackets.
 func (v *View) WriteLines(w io.Writer) error {
-	b := bufio.NewWriterSize(w, 1<<20)
+	b := bufio.NewWriterSize(w, int(min(1<<20, v.bytes)))
 	for part := range v.Parts() {
 		for row, err := range part.All() {
 			if err != nil {
