@@ -58,19 +58,26 @@ func TestTableEqualsModelSpilled(t *testing.T) {
 		t.Skip("runs the model twelve times")
 	}
 	seed := uint64(time.Now().UnixNano())
+	spilled := 0
 	for round := range 12 {
 		seed := seed + uint64(round)
 		limit := []int64{1, 2 << 10, 16 << 10}[round%3]
-		t.Run(fmt.Sprint(seed, "/", limit), func(t *testing.T) { model(t, seed, limit) })
+		t.Run(fmt.Sprint(seed, "/", limit), func(t *testing.T) { spilled += model(t, seed, limit) })
+	}
+	if spilled < 600 {
+		t.Errorf("rows were in the spill file after %d transactions", spilled)
 	}
 }
 
 // TestTableEqualsModelOldRowsSpilled does the same with a Table that spills all old rows.
 func TestTableEqualsModelOldRowsSpilled(t *testing.T) {
-	seed := uint64(time.Now().UnixNano())
+	seed, spilled := uint64(time.Now().UnixNano()), 0
 	for round := range 10 {
 		seed := seed + uint64(round)
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { model(t, seed, spillOld) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { spilled += model(t, seed, spillOld) })
+	}
+	if spilled < 100 {
+		t.Errorf("rows were in the spill file after %d transactions", spilled)
 	}
 }
 
@@ -83,7 +90,8 @@ func spillOldRows(t *testing.T, tab *Table, slack int64, onDamage func(error)) {
 	tab.tree.old.measure = func(string) (volume.Usage, error) { return volume.Usage{Size: 1 << 40, Free: 1 << 40}, nil }
 }
 
-func model(t *testing.T, seed uint64, limit int64) {
+// model returns the number of transactions at whose end rows were in the spill file.
+func model(t *testing.T, seed uint64, limit int64) (spilled int) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	tab := newTable([]int{64, 200, 4096}[r.IntN(3)], []int{2, 3, 16}[r.IntN(3)])
 	if limit == spillOld {
@@ -178,6 +186,9 @@ func model(t *testing.T, seed uint64, limit int64) {
 				}
 			}
 		}
+		if limit == spillOld && tab.Usage().Spilled > 0 {
+			spilled++
+		}
 		if r.IntN(5) == 0 {
 			inPlace := tab.inPlace()
 			tab.Rollback()
@@ -191,6 +202,9 @@ func model(t *testing.T, seed uint64, limit int64) {
 			committed = rows
 		}
 		checkMemory(t, tab)
+		if limit > 0 && tab.Usage().Spilled > 0 {
+			spilled++
+		}
 		if r.IntN(3) == 0 {
 			v := tab.View()
 			views = append(views, old{v, file(committed)})
@@ -202,6 +216,7 @@ func model(t *testing.T, seed uint64, limit int64) {
 			t.Fatalf("view %d changed after it was taken:\n%s\nwant\n%s", i, got, o.want)
 		}
 	}
+	return spilled
 }
 
 func check(t *testing.T, r *rand.Rand, v *View, rows map[string]string, key func() rowjson.Key) {

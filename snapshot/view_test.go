@@ -177,44 +177,31 @@ func viewsWhileWriting(t *testing.T, limit int64) {
 	tab, padding := newTable(256, 4), ""
 	switch {
 	case limit > 0:
-		tab.LimitMemory(limit, t.TempDir(), nil)
+		tab.LimitMemory(limit, t.TempDir(), func(err error) { t.Error(err) })
 	case limit == spillOld: // each page has some rows, so that parts of pages are spilled
 		tab, padding = newTable(4096, 4), strings.Repeat("x", 300)
 		spillOldRows(t, tab, 1, func(err error) { t.Error(err) })
 	}
 	tab.Load(&rowjson.Shape{}, Origin{})
 	tab.Commit(Position{})
-	done := make(chan struct{})
-	errs := make(chan error, 4)
-	for range 4 {
+	// After each commit, one of the readers begins with the newest View. It reads while the next transactions are written.
+	var begin [4]chan bool
+	errs := make(chan error, len(begin))
+	for i := range begin {
+		begin[i] = make(chan bool)
 		go func() {
-			for {
-				select {
-				case <-done:
-					errs <- nil
-					return
-				default:
-				}
-				v, first, n := tab.View(), "", 0
-				for row, err := range v.From(nil) {
-					if first == "" {
-						first = string(row.Line)
-					}
-					if n++; err != nil || string(row.Line) != first {
-						errs <- fmt.Errorf("rows of two transactions: %s and %s, %v", first, row.Line, err)
-						return
-					}
-				}
-				if n != v.Rows() {
-					errs <- fmt.Errorf("%d rows, View says %d", n, v.Rows())
-					return
+			var err error
+			for range begin[i] {
+				if err == nil {
+					err = readOneTransaction(tab.View())
 				}
 			}
+			errs <- err
 		}()
 	}
-	transactions := 3000
+	transactions, spilled := 800, 0
 	if limit != 0 {
-		transactions = 600
+		transactions = 300
 	}
 	for tx := range transactions {
 		if limit == spillOld {
@@ -223,12 +210,43 @@ func viewsWhileWriting(t *testing.T, limit int64) {
 		for k := range 50 {
 			tab.Put(binary.BigEndian.AppendUint64(nil, uint64(k*7919%97)), fmt.Appendf(nil, `{"tx":%d%s}`, tx, padding))
 		}
-		tab.Commit(Position{})
+		if tab.Usage().Spilled > 0 {
+			spilled++
+		}
+		if err := tab.Commit(Position{}); err != nil {
+			t.Fatal(err)
+		}
+		begin[tx%len(begin)] <- true
 	}
-	close(done)
-	for range 4 {
+	for i := range begin {
+		close(begin[i])
+	}
+	for range begin {
 		if err := <-errs; err != nil {
 			t.Fatal(err)
 		}
 	}
+	if limit != 0 && spilled < transactions*9/10 {
+		t.Errorf("rows were in the spill file in %d of %d transactions", spilled, transactions)
+	}
+}
+
+// readOneTransaction returns an error unless all rows of v come from the same transaction.
+func readOneTransaction(v *View) error {
+	first, n := "", 0
+	for row, err := range v.From(nil) {
+		if err != nil {
+			return err
+		}
+		if n++; n == 1 {
+			first = string(row.Line)
+		}
+		if string(row.Line) != first {
+			return fmt.Errorf("rows of two transactions: %s and %s", first, row.Line)
+		}
+	}
+	if n != v.Rows() {
+		return fmt.Errorf("%d rows, View says %d", n, v.Rows())
+	}
+	return nil
 }
