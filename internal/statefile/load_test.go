@@ -31,9 +31,9 @@ func TestLoadView(t *testing.T) {
 		tab.Put(binary.BigEndian.AppendUint64(nil, uint64(id)^1<<63), fmt.Appendf(nil, `{"vote_id":%d,"comment":"%s"}`, id, strings.Repeat("x ", n)))
 	}
 	for id := range 1000 {
-		put(id-500, 3000)
+		put(id-500, 2200)
 	}
-	for _, longer := range []int{3000, 3100, 3050, 2900} {
+	for _, longer := range []int{2200, 2300, 2250, 2100} {
 		put(-300, longer)
 		put(200, longer)
 		tab.Commit(snapshot.Position{})
