@@ -136,21 +136,34 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 		}
 		statements = t.completePublicationSQL(p, s.VersionNum)
 	}
-	alterable := p == nil || p.alterable
-	if o.Role == "" || p != nil && p.owner == o.Role || !alterable && !o.Complete {
+	alterable := p == nil && t.facts.Owned && t.facts.Creates || p != nil && p.alterable
+	switch {
+	case o.Role == "" || !alterable && !o.Complete:
+		return statements, nil
+	case p != nil && p.owner == o.Role:
+		if len(statements) > 0 && !p.mayRepair(t) && user.provider != "" { // no superuser runs the statements
+			statements = asMemberSQL(o.Role, statements)
+		}
 		return statements, nil
 	}
-	change, err := changeOwnerSQL(ctx, conn, s, user, own, alterable, o)
-	return append(statements, change...), err
+	return changeOwnerSQL(ctx, conn, s, user, own, statements, alterable, o)
 }
 
-// changeOwnerSQL returns the statements that make the role the owner of a publication. Unless the user is a superuser,
+// asMemberSQL returns the statements with others around them, so that the user who runs them is a member of the role meanwhile.
+func asMemberSQL(role string, statements []string) []string {
+	before, after := "GRANT "+QuoteIdentifier(role)+" TO CURRENT_USER", "REVOKE "+QuoteIdentifier(role)+" FROM CURRENT_USER"
+	return append(append([]string{before}, statements...), after)
+}
+
+// changeOwnerSQL returns the given statements, which create or repair a publication, and others that make the role its owner.
+// Unless the user is a superuser,
 // Postgres requires that the user is a member of the role, and that the role has CREATE on the database. The statements
-// grant what is missing and revoke it at the end. alterable is whether the user may alter the publication.
+// grant what is missing and revoke it at the end. alterable is whether the user may alter the publication, or create it.
 //
-// If the user may not do all of that, or if the role may not replicate and only an administrator can allow it, the result is
-// empty, and capture doctor reports the consequences. If o.Complete is set, the result is then what an administrator runs.
-func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication string, alterable bool, o SetupOptions) ([]string, error) {
+// If the user may not do all of that, or if the role may not replicate and only an administrator can allow it, the owner does not
+// change, and capture doctor reports the consequences. If o.Complete is set, the result is then what an administrator runs. On a
+// managed service, the administrator is no superuser, and is usually not a member of the role, even if the user is.
+func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication string, statements []string, alterable bool, o SetupOptions) ([]string, error) {
 	role := o.Role
 	change := "ALTER PUBLICATION " + QuoteIdentifier(publication) + " OWNER TO " + QuoteIdentifier(role)
 	var superuser, follows, member, mayJoin, creates, ownsDatabase bool
@@ -175,20 +188,20 @@ func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUs
 	mayChange := alterable && (follows || user.mayGrantReplication) && (member || mayJoin) && (creates || ownsDatabase)
 	switch {
 	case superuser, o.Complete && !mayChange && user.provider == "": // a superuser needs no grants
-		return []string{change}, nil
+		return append(statements, change), nil
 	case !mayChange && !o.Complete:
-		return nil, nil
+		return statements, nil
 	}
-	before, after := []string{}, []string{}
-	if !member {
-		before = append(before, "GRANT "+QuoteIdentifier(role)+" TO CURRENT_USER")
-		after = append(after, "REVOKE "+QuoteIdentifier(role)+" FROM CURRENT_USER")
-	}
+	statements = append(statements, change)
 	if !creates {
-		before = append(before, "GRANT CREATE ON DATABASE "+QuoteIdentifier(s.Database)+" TO "+QuoteIdentifier(role))
-		after = append(after, "REVOKE CREATE ON DATABASE "+QuoteIdentifier(s.Database)+" FROM "+QuoteIdentifier(role))
+		database := QuoteIdentifier(s.Database)
+		statements = append(append([]string{"GRANT CREATE ON DATABASE " + database + " TO " + QuoteIdentifier(role)}, statements...),
+			"REVOKE CREATE ON DATABASE "+database+" FROM "+QuoteIdentifier(role))
 	}
-	return append(append(before, change), after...), nil
+	if !member || !mayChange {
+		statements = asMemberSQL(role, statements)
+	}
+	return statements, nil
 }
 
 // setupUser is the user that runs the setup.

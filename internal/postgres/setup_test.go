@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"capture/internal/pgserver"
 )
 
 // setup runs the statements of SetupSQL, checks that nothing is left to do, and returns them.
@@ -140,6 +142,60 @@ func TestCompleteSetupNeedsNoMoreRights(t *testing.T) {
 	run(t, conn, "ALTER PUBLICATION capture_votes OWNER TO CURRENT_USER", "ALTER ROLE "+role+" NOREPLICATION")
 	if rest := setupSQL(user); len(rest) != 2 || !slices.Equal(rest, setupSQL(conn)) {
 		t.Errorf("with an incomplete role, the owner prints %q", rest)
+	}
+}
+
+// TestRolePrintsSetupForAdministrator: on Amazon RDS and Azure, capture's own role prints the setup. An administrator who is no
+// superuser and no member of the role can run it, and is no member afterwards.
+func TestRolePrintsSetupForAdministrator(t *testing.T) {
+	t.Parallel()
+	for _, marker := range []string{"rds_superuser", "azure_pg_admin"} {
+		t.Run(marker, func(t *testing.T) {
+			t.Parallel()
+			url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres")
+			conn := connectTo(t, url)
+			run(t, conn, "CREATE ROLE "+marker, "CREATE ROLE rds_replication", "CREATE ROLE admin LOGIN CREATEROLE REPLICATION",
+				"GRANT "+marker+" TO admin", "GRANT rds_replication TO admin WITH ADMIN OPTION", "ALTER DATABASE postgres OWNER TO admin", votesSQL, "ALTER TABLE votes OWNER TO admin")
+			admin := connectAs(t, url, "admin")
+			run(t, admin, "CREATE ROLE follower LOGIN", "GRANT SELECT ON votes TO follower")
+			if marker == "azure_pg_admin" { // Azure allows its administrators to grant that
+				run(t, conn, "ALTER ROLE follower REPLICATION")
+			}
+			follower := connectAs(t, url, "follower")
+			const publication = "CREATE PUBLICATION capture_votes FOR TABLE votes WITH (publish_via_partition_root = true); ALTER PUBLICATION capture_votes OWNER TO admin"
+			for _, before := range []string{
+				"SELECT",
+				"GRANT CREATE ON DATABASE postgres TO follower",
+				"REVOKE CREATE ON DATABASE postgres FROM follower",
+				publication,
+				publication + "; ALTER PUBLICATION capture_votes DROP TABLE votes; GRANT CREATE ON DATABASE postgres TO follower; " +
+					"ALTER PUBLICATION capture_votes OWNER TO follower; REVOKE CREATE ON DATABASE postgres FROM follower",
+				"ALTER TABLE votes OWNER TO follower",
+			} {
+				for _, statement := range strings.Split(before, "; ") {
+					run(t, conn, statement)
+				}
+				printed, err := SetupSQL(testContext(t), follower, loadTable(t, follower, "votes"), SetupOptions{Source: "logical", Role: "follower", Complete: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := ApplyStatements(testContext(t), admin, printed); err != nil {
+					t.Fatalf("%s: %v\n%s", before, err, strings.Join(printed, "\n"))
+				}
+				var owner string
+				var member bool
+				err = admin.QueryRow(testContext(t), `SELECT pg_get_userbyid(pubowner)::text, pg_has_role('admin', 'follower', 'USAGE')
+					FROM pg_publication WHERE pubname = 'capture_votes'`).Scan(&owner, &member)
+				if err != nil || owner != "follower" || member {
+					t.Errorf("%s: the publication belongs to %s, the administrator is a member: %t, %v", before, owner, member, err)
+				}
+				again, err := SetupSQL(testContext(t), follower, loadTable(t, follower, "votes"), SetupOptions{Source: "logical", Role: "follower", Complete: true})
+				if err != nil || len(again) > 0 {
+					t.Errorf("%s: a second setup would run %q, %v", before, again, err)
+				}
+				run(t, conn, "DROP PUBLICATION capture_votes")
+			}
+		})
 	}
 }
 
