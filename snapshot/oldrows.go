@@ -199,7 +199,7 @@ func (o *oldRows) checkRoom(n, fileBytes int64) error {
 		return err
 	}
 	if reserve := max(u.Size/5, 2*fileBytes); u.Free-n < reserve {
-		return fmt.Errorf("they need %d bytes, and %d of the %d free bytes must stay free; free some space there, or use a larger volume", n, reserve, u.Free)
+		return fmt.Errorf("they need %d bytes, but that volume has %d bytes free, and %d must stay free; free some space there, or use a larger volume", n, u.Free, reserve)
 	}
 	return nil
 }
