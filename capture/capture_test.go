@@ -196,6 +196,7 @@ func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 	for i := range lines {
 		lines[i] = filetest.Compact(lines[i])
 	}
+	filetest.AddValid(lines)
 	return lines
 }
 
@@ -213,11 +214,11 @@ func (d *daemon) equal(conn *pgx.Conn, table, order string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	want := oracle(d.t, conn, table, order)
 	got, err := filetest.Rows(b)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	want := oracle(d.t, conn, table, order)
 	if flushed.Rows != len(want) {
 		d.t.Errorf("the flush says %d rows, the table has %d", flushed.Rows, len(want))
 	}

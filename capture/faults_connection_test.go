@@ -61,7 +61,7 @@ func TestServerRestarts(t *testing.T) {
 	d.ready()
 	done := make(chan struct{})
 	read := make(chan error, 1)
-	go func() { read <- readForward(d, done) }()
+	go func() { read <- watchFile(d.path, done, neverBack()) }()
 	for round := range 4 {
 		counting := countUp(t, s.URL("postgres"))
 		at := d.View().Position().LSN
@@ -114,24 +114,19 @@ func countUp(t testing.TB, url string) (last func() int) {
 	return func() int { return <-result }
 }
 
-// readForward reads the file until done, and checks that the number in vote 0 never decreases.
-func readForward(d *daemon, done chan struct{}) error {
+// neverBack returns a check for watchFile: the number in vote 0 never decreases.
+func neverBack() func(rows []string) error {
 	last := -1
-	for {
-		select {
-		case <-done:
-			return nil
-		default:
-		}
+	return func(rows []string) error {
 		var n int
-		v := d.content()
-		if _, err := fmt.Sscanf(v[0], `{"vote_id":0,"user_query":"%d"`, &n); err != nil {
-			return fmt.Errorf("%s: %w", v[0], err)
+		if _, err := fmt.Sscanf(rows[0], `{"vote_id":0,"user_query":"%d"`, &n); err != nil {
+			return fmt.Errorf("%s: %w", rows[0], err)
 		}
 		if n < last {
 			return fmt.Errorf("the file went back from %d to %d", last, n)
 		}
 		last = n
+		return nil
 	}
 }
 

@@ -22,11 +22,11 @@ func (d *daemon) follows(conn *pgx.Conn, table, order string) {
 		if err != nil {
 			return err
 		}
+		want := oracle(d.t, conn, table, order)
 		got, err := filetest.Rows(b)
 		if err != nil {
 			d.t.Fatal(err)
 		}
-		want := oracle(d.t, conn, table, order)
 		if !slices.Equal(got, want) {
 			return fmt.Errorf("file:\n%.1500s\ntable:\n%.1500s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}

@@ -9,33 +9,41 @@ import (
 	"hash/maphash"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Rows returns the rows of a file as [Compact] returns them. The error is not nil if the file is not complete and valid.
 func Rows(file []byte) ([]string, error) {
-	lines, err := Lines(file)
-	if err != nil {
+	lines, err := split(file)
+	if err != nil || len(lines) == 0 {
 		return nil, err
 	}
 	rows := make([]string, len(lines))
 	for i, line := range lines {
-		rows[i] = Compact(string(line))
+		rows[i] = Compact(string(line)) // valid if the line is
+		if err := check(rows[i]); err != nil {
+			return nil, fmt.Errorf("row %d of %d is not valid: %w", i, len(lines), err)
+		}
 	}
 	return rows, nil
 }
 
-// valid contains the hashes of lines that are valid JSON. It saves time because most lines of a file were in its previous
-// version.
-var (
-	valid sync.Map
-	seed  = maphash.MakeSeed()
-)
-
 // Lines returns the lines of a file that contain its rows, without the commas. The error is not nil if the file is not
 // complete and valid.
 func Lines(file []byte) ([][]byte, error) {
+	lines, err := split(file)
+	for i, line := range lines {
+		if err := check(string(line)); err != nil {
+			return nil, fmt.Errorf("row %d of %d is not valid: %w", i, len(lines), err)
+		}
+	}
+	return lines, err
+}
+
+// split returns the lines of a file that contain its rows. The error is not nil if the file is not complete.
+func split(file []byte) ([][]byte, error) {
 	if string(file) == "[]\n" {
 		return nil, nil
 	}
@@ -44,18 +52,37 @@ func Lines(file []byte) ([][]byte, error) {
 	if !opened || !closed {
 		return nil, fmt.Errorf("the file is not complete: %d bytes", len(file))
 	}
-	lines := bytes.Split(body, []byte(",\n"))
-	for i, line := range lines {
-		sum := maphash.Bytes(seed, line)
-		if _, ok := valid.Load(sum); ok {
-			continue
+	return bytes.Split(body, []byte(",\n")), nil
+}
+
+// valid contains the hashes of texts that are one valid JSON object. It saves time because most lines of a file were in its
+// previous version.
+var (
+	valid sync.Map
+	seed  = maphash.MakeSeed()
+)
+
+// AddValid adds rows, as [Compact] returns them, that Postgres has printed as JSON. Then Rows need not check equal rows of a file.
+// It leaves out rows with invalid UTF-8 or with escapes, which may stand for half of a surrogate pair.
+func AddValid(rows []string) {
+	for _, row := range rows {
+		if utf8.ValidString(row) && !strings.Contains(row, `\u`) {
+			valid.Store(maphash.String(seed, row), nil)
 		}
-		if err := checkObject(line); err != nil {
-			return nil, fmt.Errorf("row %d of %d is not valid: %w", i, len(lines), err)
-		}
-		valid.Store(sum, nil)
 	}
-	return lines, nil
+}
+
+// check returns an error unless the text is one JSON object.
+func check(text string) error {
+	sum := maphash.String(seed, text)
+	if _, ok := valid.Load(sum); ok {
+		return nil
+	}
+	if err := checkObject(jsontext.Value(text)); err != nil {
+		return err
+	}
+	valid.Store(sum, nil)
+	return nil
 }
 
 // checkObject returns an error unless the text is one JSON object. Columns of type json may repeat a name.

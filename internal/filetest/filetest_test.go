@@ -37,6 +37,18 @@ func TestRows(t *testing.T) {
 	}
 }
 
+// A row that Postgres has printed is valid only if it is complete and has no text that JSON does not allow.
+func TestAddValid(t *testing.T) {
+	filetest.AddValid([]string{`{"known":1}`, "{\"known\":\"\xff\"}", `{"known":"\ud800"}`})
+	for row, ok := range map[string]bool{
+		`{"known":1}`: true, `{"known": 1 }`: true, `{"known":1 2}`: false, "{\"known\":\"\xff\"}": false, `{"known":"\ud800"}`: false, `{"known":1}}`: false,
+	} {
+		if _, err := filetest.Rows([]byte("[\n" + row + "\n]\n")); (err == nil) != ok {
+			t.Errorf("%q: %v", row, err)
+		}
+	}
+}
+
 func TestCompact(t *testing.T) {
 	for s, want := range map[string]string{
 		" {\"a\" :\n1 } ": `{"a":1}`,
