@@ -98,7 +98,7 @@ func TestBurst(t *testing.T) {
 	transactions := many(t) / 20
 	exec(t, conn, fmt.Sprintf(`DO $$ BEGIN
 		FOR i IN 1..%d LOOP
-			INSERT INTO votes (user_query) SELECT 'q' FROM generate_series(1, 20);
+			INSERT INTO votes (user_query) SELECT 'q' FROM generate_series(1, 4);
 			COMMIT;
 		END LOOP;
 	END $$`, transactions))

@@ -106,56 +106,42 @@ func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 	ctx := t.Context()
 	rollback := errors.New("rolled back on purpose")
 	err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		do := func(sql string, args ...any) error {
-			_, err := tx.Exec(ctx, sql, args...)
-			if err != nil {
-				return fmt.Errorf("%s: %w", sql, err)
-			}
-			return nil
-		}
+		batch := &pgx.Batch{}
+		do := func(sql string, args ...any) { batch.Queue(sql, args...) }
 		size := 1 + r.IntN(20)
 		if r.IntN(20) == 0 {
 			size = 400
 		}
 		for range size {
 			id := 1 + r.IntN(300)
-			var err error
 			switch c := r.IntN(100); {
 			case c < 40:
-				err = do(`INSERT INTO votes (vote_id, user_query, bot_response, evaluation_json, feedback_tags, comment)
+				do(`INSERT INTO votes (vote_id, user_query, bot_response, evaluation_json, feedback_tags, comment)
 					VALUES ($1::int, $2::text, repeat(md5($1::int::text), $3), jsonb_build_object('n', $1::int), ARRAY['Looks Good', $2::text], $2::text)
 					ON CONFLICT (vote_id) DO UPDATE SET comment = excluded.comment || 'again'`,
 					id, fmt.Sprintf("q\t%d", r.IntN(1000)), r.IntN(200))
 			case c < 65:
-				err = do("UPDATE votes SET comment = $2 WHERE vote_id = $1", id, fmt.Sprint(r.Int()))
+				do("UPDATE votes SET comment = $2 WHERE vote_id = $1", id, fmt.Sprint(r.Int()))
 			case c < 75: // the key changes, a long value does not
-				err = do("UPDATE votes SET vote_id = $2::int WHERE vote_id = $1::int AND NOT EXISTS (SELECT FROM votes WHERE vote_id = $2::int)", id, 1+r.IntN(300))
+				do("UPDATE votes SET vote_id = $2::int WHERE vote_id = $1::int AND NOT EXISTS (SELECT FROM votes WHERE vote_id = $2::int)", id, 1+r.IntN(300))
 			case c < 90:
-				err = do("DELETE FROM votes WHERE vote_id = $1", id)
+				do("DELETE FROM votes WHERE vote_id = $1", id)
 			case c < 92:
-				err = do("DELETE FROM votes WHERE vote_id > 0 AND vote_id % 3 = $1::int", r.IntN(3))
+				do("DELETE FROM votes WHERE vote_id > 0 AND vote_id % 3 = $1::int", r.IntN(3))
 			case c < 93:
-				err = do("TRUNCATE votes")
+				do("TRUNCATE votes")
 			case c < 96: // keys change without a conflict
-				err = do("UPDATE votes SET vote_id = -vote_id WHERE vote_id > 0")
-				if err == nil {
-					err = do("UPDATE votes SET vote_id = 301 + vote_id WHERE vote_id < 0")
-				}
+				do("UPDATE votes SET vote_id = -vote_id WHERE vote_id > 0")
+				do("UPDATE votes SET vote_id = 301 + vote_id WHERE vote_id < 0")
 			default:
-				if err = do("SAVEPOINT s"); err == nil {
-					if err = do("UPDATE votes SET comment = 'never' WHERE vote_id % 2 = 0"); err == nil {
-						err = do("ROLLBACK TO SAVEPOINT s")
-					}
-				}
-			}
-			if err != nil {
-				return err
+				do("SAVEPOINT s")
+				do("UPDATE votes SET comment = 'never' WHERE vote_id % 2 = 0")
+				do("ROLLBACK TO SAVEPOINT s")
 			}
 		}
-		if err := do("DELETE FROM votes WHERE vote_id = 0"); err != nil {
-			return err
-		}
-		if err := do("INSERT INTO votes (vote_id, user_query) SELECT 0, count(*)::text FROM votes"); err != nil {
+		do("DELETE FROM votes WHERE vote_id = 0")
+		do("INSERT INTO votes (vote_id, user_query) SELECT 0, count(*)::text FROM votes")
+		if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 			return err
 		}
 		if r.IntN(6) == 0 {
@@ -164,51 +150,6 @@ func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 		return nil
 	})
 	if err != nil && !errors.Is(err, rollback) && !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
-	}
-}
-
-// TestBarrierUnderLoad: a forced snapshot has each vote that was committed before the request.
-func TestBarrierUnderLoad(t *testing.T) {
-	if testing.Short() {
-		t.Skip("calls many barriers")
-	}
-	t.Parallel()
-	url := pgserver.Database(t)
-	conn := connect(t, url)
-	exec(t, conn, votes)
-	d := start(t, config(t, url))
-	d.ready()
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	other := connect(t, url)
-	exec(t, other, "CREATE TABLE busy (n int)")
-	go func() {
-		for ctx.Err() == nil {
-			if _, err := other.Exec(ctx, "INSERT INTO busy SELECT generate_series(1, 100)"); err != nil && ctx.Err() == nil {
-				done <- err
-				return
-			}
-		}
-		done <- nil
-	}()
-	for i := range 60 {
-		if i%2 == 1 {
-			exec(t, conn, "SET synchronous_commit = off")
-		} else {
-			exec(t, conn, "SET synchronous_commit = on")
-		}
-		exec(t, conn, "INSERT INTO votes (user_query) VALUES ($1)", fmt.Sprintf("vote <%d>", i))
-		if _, err := d.Snapshot(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		b, err := os.ReadFile(d.path)
-		if err != nil || !strings.Contains(string(b), fmt.Sprintf("vote <%d>", i)) {
-			t.Fatalf("vote %d is not in the file: %v", i, err)
-		}
-	}
-	cancel()
-	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
 }

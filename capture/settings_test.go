@@ -142,7 +142,7 @@ func TestEncodings(t *testing.T) {
 				ddl = strings.NewReplacer("é", "語", "ü", "日").Replace(ddl)
 			}
 			exec(t, conn, ddl, pgx.QueryExecModeSimpleProtocol)
-			exec(t, conn, "INSERT INTO t SELECT 'k' || i, repeat(x, i * 100), ARRAY[x, NULL], ROW(x, ARRAY[x])::comp, '{\"a\": 1}', i FROM (SELECT "+text+" AS x) _, generate_series(1, 40) i")
+			exec(t, conn, "INSERT INTO t SELECT 'k' || i, repeat(x, i * 400), ARRAY[x, NULL], ROW(x, ARRAY[x])::comp, '{\"a\": 1}', i FROM (SELECT "+text+" AS x) _, generate_series(1, 10) i")
 			cfg := config(t, db)
 			cfg.Table = postgres.Name{Table: "t"}
 			d := start(t, cfg)

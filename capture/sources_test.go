@@ -217,7 +217,7 @@ func TestSourcesBarrier(t *testing.T) {
 		exec(t, other, "CREATE TABLE busy (n int)")
 		go func() {
 			for !stop.Load() {
-				if _, err := other.Exec(context.Background(), "INSERT INTO busy SELECT generate_series(1, 100)"); err != nil {
+				if _, err := other.Exec(context.Background(), "INSERT INTO busy SELECT generate_series(1, 20)"); err != nil {
 					done <- err
 					return
 				}
