@@ -16,7 +16,6 @@ import (
 	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/runtime"
-	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
 
@@ -53,7 +52,7 @@ func TestPageDownloadsWithToken(t *testing.T) {
 	p := openTab(t, desktop, front.URL+"/tools/capture/")
 	folder := t.TempDir()
 	call(p, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{
-		Behavior: browser.SetDownloadBehaviorBehaviorAllow, BrowserContextID: chromedp.FromContext(p.ctx).BrowserContextID, DownloadPath: folder})
+		Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: folder}) // no other test downloads a file
 	p.waitFor(`document.querySelector("#token").open`)
 	p.click("#token-input")
 	p.write("abc")

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net/url"
 	"os"
@@ -54,6 +55,7 @@ var startChromium = sync.OnceValues(func() (context.Context, error) {
 		return nil, errors.New("these tests drive a real Chromium, and there is none: install it (Debian: apt-get install chromium)")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.DisableGPU,
+		chromedp.Flag("disable-features", "Translate,SpareRendererForSitePerProcess"), // no process for a page that may never come
 		chromedp.NoSandbox) // root may not use it, and containers often can't
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	browser, _ := chromedp.NewContext(allocator)
@@ -64,7 +66,7 @@ var startChromium = sync.OnceValues(func() (context.Context, error) {
 	return browser, chromedp.Do(browser)
 })
 
-// tab is a page of the browser, with cookies and storage of its own.
+// tab is a page of the browser. Its storage is its own, because the servers of the tests have different origins.
 type tab struct {
 	t   testing.TB
 	ctx context.Context
@@ -87,7 +89,8 @@ var (
 
 func (v viewport) darkMode() viewport { v.dark = true; return v }
 
-// openTab opens an address in a fresh browser context, which ends with the test.
+// openTab opens an address in a new tab, which ends with the test. A browser context for each tab would take Chromium half a
+// second of processor time.
 func openTab(t testing.TB, v viewport, address string) *tab {
 	t.Helper()
 	browser, err := startChromium()
@@ -95,7 +98,7 @@ func openTab(t testing.TB, v viewport, address string) *tab {
 		t.Fatal(err)
 	}
 	p := &tab{t: t}
-	ctx, cancel := chromedp.NewContext(browser, chromedp.WithNewBrowserContext(), chromedp.WithListener(p.record))
+	ctx, cancel := chromedp.NewContext(browser, chromedp.WithListener(p.record))
 	p.ctx = ctx
 	t.Cleanup(cancel)
 	if err := chromedp.Do(ctx); err != nil { // opens the tab, which lives as long as this context
@@ -106,7 +109,10 @@ func openTab(t testing.TB, v viewport, address string) *tab {
 		scheme = "dark"
 	}
 	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}})
+		Features: []*emulation.MediaFeature{
+			{Name: "prefers-color-scheme", Value: scheme},
+			{Name: "prefers-reduced-motion", Value: "reduce"}, // a browser without a GPU draws 60 pictures a second for an animation
+		}})
 	call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
 		Width: v.width, Height: v.height, DeviceScaleFactor: v.scale, Mobile: v.scale > 1})
 	p.do(chromedp.Navigate(address))
@@ -264,9 +270,13 @@ func (p *tab) press(key string) {
 	p.do(chromedp.KeyEvent(key))
 }
 
-// screenshot writes a picture of the page beside the test's other artifacts (go test -artifacts keeps them).
+// screenshot writes a picture of the page to the test's artifacts. It does nothing without the flag -artifacts of go test,
+// which keeps them, because a picture takes Chromium half a second of processor time.
 func (p *tab) screenshot(name string) {
 	p.t.Helper()
+	if f := flag.Lookup("test.artifacts"); f == nil || f.Value.String() != "true" {
+		return
+	}
 	png := run(p, chromedp.CaptureScreenshot())
 	if err := os.WriteFile(filepath.Join(p.t.ArtifactDir(), name+".png"), png, 0o644); err != nil {
 		p.t.Error(err)
