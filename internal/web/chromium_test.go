@@ -55,7 +55,9 @@ var startChromium = sync.OnceValues(func() (context.Context, error) {
 		return nil, errors.New("these tests drive a real Chromium, and there is none: install it (Debian: apt-get install chromium)")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.DisableGPU,
-		chromedp.Flag("disable-features", "Translate,SpareRendererForSitePerProcess"), // no process for a page that may never come
+		// Without these, Chromium starts a process for a page that may never come, and loads two pages for the suggestions of
+		// each window's address bar.
+		chromedp.Flag("disable-features", "Translate,SpareRendererForSitePerProcess,WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
 		chromedp.NoSandbox) // root may not use it, and containers often can't
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	browser, _ := chromedp.NewContext(allocator)
@@ -200,14 +202,23 @@ func (p *tab) eval(expression string) any {
 		func(params *runtime.EvaluateParams) { params.UserGesture = &isUser }))
 }
 
-// waitFor returns once an expression is true. chromedp.Poll would do, but evaluates texts within the page, which the page's
+// waitFor returns once an expression is true. The page itself looks again and again, because each evaluation from here takes
+// all of Chromium's processes some time. chromedp.Poll would do the same, but evaluates texts within the page, which the page's
 // content policy forbids.
 func (p *tab) waitFor(expression string) {
 	p.t.Helper()
-	for began := time.Now(); p.eval("(() => { try { return !!("+expression+") } catch { return false } })()") != true; {
-		waited := time.Since(began)
-		time.Sleep(min(max(20*time.Millisecond, waited/10), 100*time.Millisecond))
-		if waited > patience {
+	wait := fmt.Sprintf(`new Promise((resolve) => {
+		const holds = () => { try { return !!(%s) } catch { return false } };
+		if (holds()) return resolve(true);
+		const began = Date.now(), timer = setInterval(() => {
+			const done = holds();
+			if (!done && Date.now() - began < 5000) return;
+			clearInterval(timer);
+			resolve(done);
+		}, 50);
+	})`, expression)
+	for began := time.Now(); p.eval(wait) != true; {
+		if time.Since(began) > patience {
 			p.screenshot("failed")
 			page := p.eval("document.body.innerText.slice(0, 3000)")
 			p.mu.Lock()

@@ -8,6 +8,9 @@ import (
 
 // These are tests of the page's pure functions. Each case is an expression over the module m.
 func TestPageModules(t *testing.T) {
+	if testing.Short() {
+		t.Skip("drives Chromium for seconds")
+	}
 	t.Parallel()
 	h := newTableHarness(t, fiveVotes(t), nil)
 	addr := h.serve(t)
