@@ -31,7 +31,7 @@ func TestKilledAnywhere(t *testing.T) {
 	}
 	t.Parallel()
 	t.Run("small file", func(t *testing.T) { killAnywhere(t, 0) })
-	t.Run("large file", func(t *testing.T) { killAnywhere(t, 800) })
+	t.Run("large file", func(t *testing.T) { killAnywhere(t, 720) })
 }
 
 // killAnywhere runs that test for a table with this number of votes of 6 kB, in addition to votes that are inserted and
@@ -68,7 +68,7 @@ func killAnywhere(t *testing.T, bulk int) {
 				t.Errorf("write: %v", err)
 				return
 			}
-			time.Sleep(time.Millisecond) // leaves the CPU to the process that is killed
+			time.Sleep(5 * time.Millisecond) // leaves the CPU to the process that is killed
 		}
 	})
 	path := filepath.Join(t.TempDir(), "feedback.json")
