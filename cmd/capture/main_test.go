@@ -110,8 +110,8 @@ func run(t *testing.T, dir string, env []string, args ...string) result {
 	return finish(t, prepare(ctx, dir, env, args...))
 }
 
-// runPlain is like run, but always without the race detector. It is for commands that print help, refuse their arguments or
-// compress large files.
+// runPlain is like run, but always without the race detector. It is for commands that print help or refuse their arguments,
+// that prepare a test, or that read large files.
 func runPlain(t *testing.T, dir string, env []string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), waitTimeout)
@@ -295,8 +295,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 func votesDatabase(t *testing.T, n int) string {
 	t.Helper()
 	url := pgserver.Database(t)
-	sql(t, url, pgserver.VotesTable)
-	sql(t, url, fmt.Sprintf(`INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, citations)
+	sql(t, url, pgserver.VotesTable, fmt.Sprintf(`INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, citations)
 		SELECT 'Question '||n, E'Answer\n"'||n||'"', '{"score": 0.50}', '{Incorrect,"Looks Good / Accurate & Clear"}', '[1, 2]'
 		FROM generate_series(1, %d) n`, n))
 	return url

@@ -34,7 +34,7 @@ func TestRecoveryPage(t *testing.T) {
 	old, dir := votesDatabase(t, 0), t.TempDir()
 	sql(t, old, `INSERT INTO votes (user_query, bot_response, feedback_tags, comment, "timestamp")
 		SELECT 'How do I ' || i, repeat('So. ', 20), ARRAY['clear'], 'Vote ' || i, '2026-11-23 16:00' FROM generate_series(1, 2000) i`)
-	if got := run(t, dir, []string{"DATABASE_URL=" + old}, "snapshot"); got.code != exitDone {
+	if got := runPlain(t, dir, []string{"DATABASE_URL=" + old}, "snapshot"); got.code != exitDone {
 		t.Fatalf("%+v", got)
 	}
 	d := startIn(t, dir, []string{"DATABASE_URL=" + old}, "run", "--listen=127.0.0.1:0", "--flush-interval=168h")

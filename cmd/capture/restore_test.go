@@ -14,7 +14,7 @@ import (
 func exported(t *testing.T, n int) (url, dir string) {
 	t.Helper()
 	url, dir = votesDatabase(t, n), t.TempDir()
-	if got := run(t, dir, []string{"DATABASE_URL=" + url}, "snapshot"); got.code != exitDone {
+	if got := runPlain(t, dir, []string{"DATABASE_URL=" + url}, "snapshot"); got.code != exitDone {
 		t.Fatalf("%+v", got)
 	}
 	return url, dir

@@ -27,7 +27,7 @@ func TestSnapshotKilledAtEachStep(t *testing.T) {
 	const rows = 50
 	url := votesDatabase(t, rows)
 	before := t.TempDir()
-	if got := run(t, before, []string{"DATABASE_URL=" + url}, "snapshot"); got.code != exitDone {
+	if got := runPlain(t, before, []string{"DATABASE_URL=" + url}, "snapshot"); got.code != exitDone {
 		t.Fatalf("%+v", got)
 	}
 	sql(t, url, "TRUNCATE votes")

@@ -133,7 +133,7 @@ func TestInterruptedQuestion(t *testing.T) {
 	url := votesDatabase(t, 3)
 	dir := t.TempDir()
 	env := []string{"DATABASE_URL=" + url, "TERM=xterm"}
-	if got := run(t, dir, env, "snapshot"); got.code != exitDone {
+	if got := runPlain(t, dir, env, "snapshot"); got.code != exitDone {
 		t.Fatalf("%+v", got)
 	}
 	sql(t, url, "UPDATE votes SET comment = 'kept'")
