@@ -86,6 +86,9 @@ func straced(t *testing.T, ctx context.Context, cmd *exec.Cmd, trace string, opt
 // the files of the second one empty for long. If both used the same temporary name, the first writer would publish the second
 // one's empty file.
 func TestTwoWritersWithoutLocks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("delays renames")
+	}
 	needStrace(t)
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -23,6 +23,9 @@ func init() {
 // TestReaders reads a file in every way while it is written all the time: a small file, and a file that is patched. A reader
 // sees one complete version to its end, whichever it has opened.
 func TestReaders(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads a file that is written all the time")
+	}
 	for name, program := range map[string]string{"small": "stamp", "patched": "patch"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

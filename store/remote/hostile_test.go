@@ -128,6 +128,9 @@ func TestDownloadIsBounded(t *testing.T) {
 
 // Other objects are at the prefix, in folders that look like those of clusters, and many in the folder of the cluster.
 func TestForeignObjects(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes a thousand objects")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {
@@ -172,6 +175,9 @@ func TestForeignObjects(t *testing.T) {
 
 // A policy forbids that objects are replaced. MoveLatest does not try without end, and says what may be the reason.
 func TestLatestIsImmutable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits while latest.json can't be replaced")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {

@@ -17,6 +17,9 @@ import (
 // TestTransfersAreNoWaiting: a service receives data slowly, and then refuses them. The transfers are work: only the pauses
 // between them, and the time in which nothing moves, count as waiting.
 func TestTransfersAreNoWaiting(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits while a service refuses")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {
