@@ -202,7 +202,7 @@ func TestManyLossesOnDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f, tab := open(t, path), votes(200, "x")
 	write(t, f, tab.View(), store.ReasonStart)
-	for i := range 150 {
+	for i := range 50 {
 		write(t, f, commit(t, tab, tab.Truncate), store.ReasonChange)
 		write(t, f, commit(t, tab, func() {
 			for j := range 20 + i {

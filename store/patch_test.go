@@ -152,8 +152,8 @@ func TestPatch(t *testing.T) {
 			if err != nil || r.Warning != "" {
 				t.Fatal(err, r.Warning)
 			}
-			if on := checkPair(t, path); on.SHA256 != r.Manifest.SHA256 {
-				t.Fatalf("round %d: Idle returns a manifest with %q, and on disk it has %q", round, r.Manifest.SHA256, on.SHA256)
+			if on, err := manifest.Read(path); err != nil || on.SHA256 != r.Manifest.SHA256 {
+				t.Fatalf("round %d: Idle returns a manifest with %q, and on disk it has %q (%v)", round, r.Manifest.SHA256, on.SHA256, err)
 			}
 			if m.SHA256 == "" && r.Manifest.SHA256 != "" {
 				completed++
@@ -162,6 +162,10 @@ func TestPatch(t *testing.T) {
 			if !more {
 				break
 			}
+		}
+		checkPair(t, path)
+		if !bytes.Equal(read(t, path), data) {
+			t.Fatalf("round %d: Idle changed the file", round)
 		}
 		if got := unpadded(data); !bytes.Equal(got, content(t, view)) {
 			t.Fatalf("round %d: the file is not the view", round)
