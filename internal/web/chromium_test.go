@@ -106,8 +106,18 @@ func openTab(t testing.TB, v viewport, address string) *tab {
 	if err := chromedp.Do(ctx); err != nil { // opens the tab, which lives as long as this context
 		t.Fatal(err)
 	}
+	p.setScheme(v.dark)
+	call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
+		Width: v.width, Height: v.height, DeviceScaleFactor: v.scale, Mobile: v.scale > 1})
+	p.do(chromedp.Navigate(address))
+	return p
+}
+
+// setScheme sets the color scheme that the user prefers.
+func (p *tab) setScheme(dark bool) {
+	p.t.Helper()
 	scheme := "light"
-	if v.dark {
+	if dark {
 		scheme = "dark"
 	}
 	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
@@ -115,10 +125,6 @@ func openTab(t testing.TB, v viewport, address string) *tab {
 			{Name: "prefers-color-scheme", Value: scheme},
 			{Name: "prefers-reduced-motion", Value: "reduce"}, // a browser without a GPU draws 60 pictures a second for an animation
 		}})
-	call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
-		Width: v.width, Height: v.height, DeviceScaleFactor: v.scale, Mobile: v.scale > 1})
-	p.do(chromedp.Navigate(address))
-	return p
 }
 
 // record stores the events that check needs.

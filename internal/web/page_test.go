@@ -119,28 +119,35 @@ func TestPageFitsTheScreen(t *testing.T) {
 	l.insertVotes(900)
 	l.exec(`UPDATE votes SET comment = 'Exactly what I needed, thanks!', bot_response = $1, user_query = 'How do I reset my password?' WHERE vote_id = 899`, markdownAnswer)
 	l.waitReady()
-	for name, screen := range map[string]viewport{"desktop-light": desktop, "desktop-dark": desktop.darkMode(), "phone-light": phone, "phone-dark": phone.darkMode()} {
+	for size, screen := range map[string]viewport{"desktop": desktop, "phone": phone} {
 		p := openTab(t, screen, l.url())
 		p.waitFor(`document.querySelectorAll("#votes li").length === 50 && document.querySelectorAll("#days button").length === 91`)
 		p.waitFor(`document.querySelector("#state").innerText === "Following"`)
-		fits := fmt.Sprintf("document.documentElement.scrollWidth <= %d", screen.width)
-		if p.eval(fits) != true {
-			t.Errorf("%s: the page is wider than the screen", name)
-		}
-		p.screenshot(name)
-		p.eval(`location.hash = "#vote=899"`)
-		p.waitFor(`document.querySelector("#vote").open && document.querySelector("#vote table")`)
-		if p.eval(`document.querySelector("#vote").scrollWidth <= document.querySelector("#vote").clientWidth`) != true {
-			t.Errorf("%s: a vote is wider than its panel", name)
-		}
-		p.screenshot(name + "-vote")
-		p.press(kb.Escape)
-		p.waitFor(`!document.querySelector("#vote").open`)
-		if bad, _ := p.eval(contrast).(string); bad != "" {
-			t.Errorf("%s: too little contrast: %s", name, bad)
-		}
-		if bad, _ := p.eval(unnamed).(string); bad != "" {
-			t.Errorf("%s: controls without a name: %s", name, bad)
+		for _, dark := range []bool{false, true} {
+			name := size + "-light"
+			if dark {
+				name = size + "-dark"
+			}
+			p.setScheme(dark)
+			p.waitFor(fmt.Sprintf(`matchMedia("(prefers-color-scheme: dark)").matches === %t`, dark))
+			if p.eval(fmt.Sprintf("document.documentElement.scrollWidth <= %d", screen.width)) != true {
+				t.Errorf("%s: the page is wider than the screen", name)
+			}
+			p.screenshot(name)
+			p.eval(`location.hash = "#vote=899"`)
+			p.waitFor(`document.querySelector("#vote").open && document.querySelector("#vote table")`)
+			if p.eval(`document.querySelector("#vote").scrollWidth <= document.querySelector("#vote").clientWidth`) != true {
+				t.Errorf("%s: a vote is wider than its panel", name)
+			}
+			p.screenshot(name + "-vote")
+			p.press(kb.Escape)
+			p.waitFor(`!document.querySelector("#vote").open`)
+			if bad, _ := p.eval(contrast).(string); bad != "" {
+				t.Errorf("%s: too little contrast: %s", name, bad)
+			}
+			if bad, _ := p.eval(unnamed).(string); bad != "" {
+				t.Errorf("%s: controls without a name: %s", name, bad)
+			}
 		}
 		p.check(l.host)
 	}
