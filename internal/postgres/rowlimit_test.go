@@ -28,7 +28,7 @@ func (r shortReader) Read(p []byte) (int, error) {
 // same bytes.
 func TestRowLimiterPassesOn(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	const limit = 1 << 20
+	const limit = 1 << 18
 	var sent []byte
 	var copied []byte
 	var want []pgproto3.BackendMessage
