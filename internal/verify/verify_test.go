@@ -185,7 +185,8 @@ func TestCompareLive(t *testing.T) {
 			defer writers.Done()
 			r := rand.New(rand.NewPCG(1, uint64(w)))
 			for ctx.Err() == nil {
-				id := r.IntN(50) // few and hot
+				id := r.IntN(50)             // few and hot
+				time.Sleep(time.Millisecond) // a comparison takes far longer
 				_, _ = conn.Exec(ctx, "UPDATE votes SET comment = clock_timestamp()::text WHERE vote_id = $1", id)
 				_, _ = conn.Exec(ctx, "INSERT INTO public.votes (comment) VALUES ('new')")
 				_, _ = conn.Exec(ctx, "DELETE FROM votes WHERE vote_id = (SELECT max(vote_id) FROM votes)")
