@@ -13,6 +13,7 @@ import (
 // TestViewTakesWhatChanged: a View is held while one row of each page changes. It keeps private copies of those rows, and
 // shares the others with the newest state, even if other Views are taken meanwhile.
 func TestViewTakesWhatChanged(t *testing.T) {
+	const n = 3000
 	tab, rows := NewTable(), map[string]string{}
 	line := func(i int, text string) []byte {
 		return fmt.Appendf(nil, `{"id":%d,"text":"%s"}`, i, strings.Repeat(text, 3000))
@@ -22,7 +23,7 @@ func TestViewTakesWhatChanged(t *testing.T) {
 		rows[string(numbered(i))] = string(line(i, text))
 	}
 	tab.Load(&rowjson.Shape{}, Origin{})
-	for i := range 8000 {
+	for i := range n {
 		put(i, "a")
 	}
 	if err := tab.Commit(Position{}); err != nil {
@@ -39,7 +40,7 @@ func TestViewTakesWhatChanged(t *testing.T) {
 		tab.Commit(Position{}) // the Table itself no longer has the View
 		before, changed := heap(), 0
 		for pass := range 3 {
-			for i := pass; i < 8000; i += 16 { // changes a row in each page; a page has some twenty rows
+			for i := pass; i < n; i += 16 { // changes a row in each page; a page has some twenty rows
 				put(i, text)
 				changed += len(line(0, text))
 				if err := tab.Commit(Position{}); err != nil {
