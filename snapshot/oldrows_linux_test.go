@@ -70,7 +70,7 @@ func changeOld(t *testing.T, tab *Table, rows map[string]string, n, oneOf int, t
 // TestOldRowsAreSpilled: a large transaction needs little more memory than the table. Old rows are in the spill file until its
 // Commit, and readers find them there.
 func TestOldRowsAreSpilled(t *testing.T) {
-	const n, slack = 6000, 256 << 10
+	const n, slack = 3600, 128 << 10 // deletes and inserts are then more than maxBufferedOps
 	for name, c := range map[string]struct {
 		change  func(tab *Table, rows map[string]string)
 		spilled float64 // maximum share of the table that is written to the spill file
