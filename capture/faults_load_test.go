@@ -29,6 +29,9 @@ func many(t testing.TB) int {
 // TestHugeTransaction: one transaction writes all rows. Readers see none of them, then all. Memory holds the rows only once:
 // the transaction itself takes no additional memory.
 func TestHugeTransaction(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes many rows")
+	}
 	rows := many(t)
 	url := pgserver.Database(t)
 	conn := connect(t, url)

@@ -112,6 +112,9 @@ func (d *daemon) lossEnds() {
 // TestLoss empties the table under each source, while capture runs and while it is stopped. The state before is kept, and the
 // loss ends when the rows are back or when somebody acknowledges it.
 func TestLoss(t *testing.T) {
+	if testing.Short() {
+		t.Skip("causes many losses")
+	}
 	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		cfg.intervals.keptCheck, cfg.Keep.Hours = 20*time.Millisecond, 0
@@ -160,6 +163,9 @@ func TestLoss(t *testing.T) {
 // TestOtherTableIsWarnedOf changes the search_path while capture runs and while it is stopped. The name of the table then
 // stands for an empty table in another schema.
 func TestOtherTableIsWarnedOf(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts many daemons")
+	}
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		cfg.intervals.keptCheck = 20 * time.Millisecond
 		exec(t, conn, "INSERT INTO votes (user_query) SELECT 'question ' || i FROM generate_series(1, 200) i")

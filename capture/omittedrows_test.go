@@ -22,6 +22,9 @@ func TestRowsThatDoNotFit(t *testing.T) {
 
 // TestRowsThatDoNotFitWithOldRows is TestRowsThatDoNotFit for a stream that has the old row in each message, too.
 func TestRowsThatDoNotFitWithOldRows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes large rows")
+	}
 	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		if cfg.Source != "logical" {
@@ -152,6 +155,9 @@ func TestGeneratedValueThatDoesNotFit(t *testing.T) {
 // TestOmittedRowWithDeferrableKey checks that rows with a deferrable key, which may exchange their keys, are followed if one of
 // them does not fit.
 func TestOmittedRowWithDeferrableKey(t *testing.T) {
+	if testing.Short() {
+		t.Skip("follows with each source")
+	}
 	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
 		if cfg.Source != "logical" {

@@ -66,6 +66,9 @@ func runUnderLoad(t *testing.T, conn *pgx.Conn, sql string) {
 // PARTITIONS and SPLIT PARTITION move them on servers that have these commands (19rc1 does not). On other servers, a
 // transaction of older statements does it.
 func TestMergeAndSplitPartitions(t *testing.T) {
+	if testing.Short() {
+		t.Skip("changes partitions many times")
+	}
 	t.Parallel()
 	for _, source := range []string{"logical", "notify", "poll"} {
 		t.Run(source, func(t *testing.T) {

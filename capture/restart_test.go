@@ -65,6 +65,9 @@ func startAgain(t *testing.T, cfg Config, path string) (*daemon, readLine) {
 
 // TestRestartTransfersChanges: a daemon that starts with the file of an earlier run transfers only the rows that changed since.
 func TestRestartTransfersChanges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restarts daemons of each source")
+	}
 	for _, source := range sourceKinds {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()
@@ -273,6 +276,9 @@ func (d *doubtful) manifest() string { return filepath.Join(d.folder, "feedback.
 // TestRestartWithDoubtfulFile: if anything about the file, its manifest, the database or the table is in doubt, the whole table is
 // copied. A file that is only older is brought up to date. In any case the file is right afterwards.
 func TestRestartWithDoubtfulFile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("restarts many daemons")
+	}
 	const change = "UPDATE votes SET comment = 'now' WHERE vote_id % 7 = 0"
 	for name, c := range map[string]struct {
 		doubt    func(d *doubtful)

@@ -223,6 +223,9 @@ func TestCopiesWithoutTheRightToDelete(t *testing.T) {
 
 // Two daemons share a prefix. Both copy, and latest.json names the newest state.
 func TestTwoDaemonsShareAPrefix(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for uploads")
+	}
 	t.Parallel()
 	b := objectserver.NewBucket(t, "azblob")
 	db := pgserver.Database(t)
@@ -262,6 +265,9 @@ func TestPrefixOfAnotherTable(t *testing.T) {
 
 // Nothing that capture writes contains a secret, whatever goes wrong.
 func TestSecretsOfCopies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for uploads")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {

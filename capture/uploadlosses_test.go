@@ -18,6 +18,9 @@ import (
 
 // The state before a loss is copied, and its acknowledgement, too.
 func TestCopyBeforeLoss(t *testing.T) {
+	if testing.Short() {
+		t.Skip("causes many losses")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {

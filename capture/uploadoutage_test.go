@@ -13,6 +13,9 @@ import (
 
 // The service refuses connections for a while. Meanwhile capture still writes the file. Afterwards it copies the newest state.
 func TestCopiesAfterAnOutage(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for retries")
+	}
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
 		t.Run(kind, func(t *testing.T) {
