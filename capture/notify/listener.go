@@ -24,7 +24,7 @@ type listener struct {
 	pending       *pendingKeys
 }
 
-// newListener opens the session. It receives the notifications of all transactions that commit after newListener returns.
+// newListener opens the session, which receives the notifications of all transactions that commit after newListener returns.
 func newListener(ctx context.Context, env *source.Env, reads *postgres.ReadClock, table *postgres.Table, markerChannel string, pending *pendingKeys) (*listener, error) {
 	conn, err := postgres.Connect(ctx, reads.Attach(env.Database))
 	if err != nil {

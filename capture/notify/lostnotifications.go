@@ -15,7 +15,7 @@ import (
 const (
 	fullQueueReread = 10 * time.Second // time between full reads while the server's queue of notifications is too full
 	hourlyReread    = time.Hour        // longest time between full reads, even if nothing indicates a change
-	statsReread     = time.Minute      // shortest time between full reads because of changes that only the statistics show
+	statsReread     = time.Minute      // shortest time between full reads caused by changes that only the statistics show
 	statsDelay      = 75 * time.Second // time after which the statistics include a notified change; they lag by up to a minute
 )
 
@@ -26,8 +26,8 @@ type activity struct {
 	changes       int64   // number of changed rows according to the statistics, which lag and include rolled-back changes
 }
 
-// queueTooFull reports whether triggers may have dropped notifications because the queue is nearly full. They do so because a
-// full queue would make the application's commits fail.
+// queueTooFull reports whether the queue is so full that triggers may have dropped notifications. Triggers drop them before the
+// queue is full, because a full queue would make the application's commits fail.
 func (a activity) queueTooFull() bool { return a.queueUsage > postgres.NotifyQueueLimit }
 
 // fullReadReason returns the reason why the whole table must be read again, or "" if there is none. before is the activity at

@@ -13,8 +13,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// maxPendingKeys is the largest number of rows that a round reads by their keys. If more have changed, it reads the whole
-// table.
+// maxPendingKeys is the largest number of rows that a round reads by their keys. If more rows have changed, the round reads the
+// whole table.
 const maxPendingKeys = 4000
 
 // pendingKeys holds the keys of changed rows that the next round must read. The listener adds keys, and each round drains
@@ -155,7 +155,7 @@ func (p *pendingKeys) ackMarker(payload string) {
 	signal(p.acked)
 }
 
-// waitMarker waits until the marker with that number has arrived.
+// waitMarker waits until the marker with the given number, or a later marker, has arrived.
 func (p *pendingKeys) waitMarker(ctx context.Context, marker uint64) error {
 	for {
 		p.mu.Lock()

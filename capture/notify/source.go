@@ -6,7 +6,7 @@
 // # Files
 //
 //   - source.go: Source and its rounds
-//   - listener.go, pendingkeys.go: the listener; the keys to read, and from how many on the whole table is read
+//   - listener.go, pendingkeys.go: the listener; the keys to read, and the limit above which a round reads the whole table
 //   - lostnotifications.go: the regular checks
 //   - triggers.go: the triggers
 package notify
@@ -32,7 +32,7 @@ import (
 )
 
 const (
-	burstDelay   = 20 * time.Millisecond // delay after a first notification, so that the rest of a burst is part of the same round
+	burstDelay   = 20 * time.Millisecond // delay of a round after its first notification, so that the round includes the rest of a burst
 	longestPause = time.Second           // longest pause after a round that reads single rows
 
 	// Pauses between full reads that notifications request. They limit the load, because any role that may connect can send
@@ -78,8 +78,8 @@ type Source struct {
 	markerChannel string
 	marker        uint64 // number of the last marker
 
-	// Earliest times of the next round and the next full read that Barrier has not requested. The pauses depend on how long
-	// the last one took, to limit the load on the database.
+	// Earliest times of the next round and of the next full read, unless Barrier requests them. The pause before a round or
+	// full read depends on how long the previous one took, which limits the load on the database.
 	nextRound, nextFullRead time.Time
 	fullReadPause           time.Duration // shortest pause after the last full read
 }
@@ -127,7 +127,7 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	}
 	start("listen", func() error { return l.run(ctx) })
 	start("read changed rows", func() error {
-		before, err := s.check(ctx) // before the copy, so that checkLoop detects what changes during it
+		before, err := s.check(ctx) // before the copy, so that checkLoop detects what changes during the copy
 		if err != nil {
 			return err
 		}
@@ -180,7 +180,7 @@ func (s *Source) prepare(ctx context.Context) error {
 	})
 }
 
-// loop runs a round when one is due for pending keys, and whenever Barrier requests one.
+// loop runs a round when pending keys are due, and whenever Barrier requests a round.
 func (s *Source) loop(ctx context.Context, t *snapshot.Table) error {
 	for {
 		due, stop := s.roundDue()

@@ -53,7 +53,7 @@ func (r *reads) copies() uint64 {
 	return 0
 }
 
-// want checks which steps the next read needs.
+// want checks that how is the last step that the next read needs. after names what happened before the read.
 func (r *reads) want(after, how string) {
 	r.t.Helper()
 	if got := r.next(); got != how {
@@ -62,7 +62,7 @@ func (r *reads) want(after, how string) {
 }
 
 // TestReadSkipsOnlyUnchangedTables checks that an unchanged table is not copied, and that no change is skipped, whatever its
-// kind. The server is the test's own, because any write in it changes the server's snapshot.
+// kind. The test has its own server, because any write on a server changes the server's snapshot.
 func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off", "max_prepared_transactions": "5"}})
@@ -121,7 +121,7 @@ func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 	r.want("a truncation", "copy")
 	r.want("nothing, at the end", "snapshot")
 
-	// After a crash the server may hand out the same transaction IDs again.
+	// After a crash, the server may assign the same transaction IDs again.
 	second.MustExec("INSERT INTO votes (comment) VALUES ('before the crash')")
 	r.next()
 	s.Kill()
@@ -133,8 +133,8 @@ func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 	}
 }
 
-// TestReadSeesCommitThatWaited: during the last read, a commit waited for a synchronous standby. It was in the WAL, but not
-// visible. The next read must capture it, although a comparison of WAL positions would never find it.
+// TestReadSeesCommitThatWaited checks that a read captures a commit that waited for a synchronous standby during the previous
+// read. Then the commit was in the WAL, but not visible, so a comparison of WAL positions would never find it.
 func TestReadSeesCommitThatWaited(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
@@ -175,8 +175,8 @@ func TestReadSeesCommitThatWaited(t *testing.T) {
 	}
 }
 
-// TestPollRests: after a read, the source rests for nine times as long as the read took, if that is more than the interval. A
-// read that finds no change does not count.
+// TestPollRests checks that the pause after a read is nine times the read's duration, if that is longer than the interval. A
+// read that needs only the server's snapshot does not count.
 func TestPollRests(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})

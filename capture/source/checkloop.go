@@ -11,13 +11,14 @@ import (
 	"capture/internal/postgres"
 )
 
-// checkInterval is the usual time between two regular checks of a source: of the catalog, the publication and the triggers, and
-// of the WAL that a slot retains.
+// checkInterval is the usual time between two regular checks of a source. The checks concern the catalog, the publication, the
+// triggers, and the WAL that a slot retains.
 const checkInterval = 2 * time.Second
 
-// CheckLoop calls check once per [Timeouts.Check] until ctx ends. It returns an error of check that must end the source: a
-// *ResyncError, or a problem with the table or the server. Any other error concerns only the connection that check uses. It
-// becomes a condition until check succeeds again. The connection that delivers the changes reports its own errors.
+// CheckLoop calls check once per [Timeouts.Check] until ctx ends. If check returns an error that must end the source, CheckLoop
+// returns this error: a *ResyncError, or a problem with the table or the server. Any other error concerns only the connection
+// that check uses. CheckLoop reports it as a condition until check succeeds again. The connection that delivers the changes
+// reports its own errors.
 func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) error {
 	tick := time.NewTicker(e.Timeouts.Check)
 	defer tick.Stop()
@@ -48,14 +49,14 @@ func (e *Env) CheckLoop(ctx context.Context, check func(context.Context) error) 
 	}
 }
 
-// PublicationCondition is the name of the condition that a publication makes the application's writes fail and that capture
-// cannot drop it.
+// PublicationCondition is the name of a condition: a publication makes the application's writes fail, and capture cannot drop
+// it.
 const PublicationCondition = "publication"
 
 // WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail; see
-// [postgres.WithdrawHarmful]. Each source calls it regularly, because another source may have left a publication. If capture
-// cannot drop one, WithdrawHarmful sets PublicationCondition to a text with the statement that drops it. conn must not be in a
-// transaction.
+// [postgres.WithdrawHarmful]. Each source calls it regularly, because an earlier run with another source may have left a
+// publication. If capture cannot drop a publication, WithdrawHarmful sets PublicationCondition to a text with the statement
+// that drops it. conn must not be in a transaction.
 func (e *Env) WithdrawHarmful(ctx context.Context, conn *pgx.Conn, table postgres.Name) error {
 	dropped, err := postgres.WithdrawHarmful(ctx, conn, table)
 	for _, name := range dropped {

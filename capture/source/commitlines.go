@@ -40,7 +40,7 @@ func (x *TxnStats) AddKey(key []byte) {
 	}
 }
 
-// keptKey returns key number i of those that AddKey has kept.
+// keptKey returns the i-th of the keys that AddKey has kept, counted from 0.
 func (x *TxnStats) keptKey(i int) []byte {
 	start := 0
 	if i > 0 {
@@ -49,7 +49,7 @@ func (x *TxnStats) keptKey(i int) []byte {
 	return x.keys[start:x.keyEnds[i]]
 }
 
-// LogFields returns the key–value pairs for a log line: the counts and the first keys, followed by those in more.
+// LogFields returns the key–value pairs for a log line: the counts and the first keys, followed by the pairs in more.
 func (x *TxnStats) LogFields(s *rowjson.Shape, more ...any) []any {
 	keys := make([]string, len(x.keyEnds))
 	for i := range keys {
@@ -105,7 +105,7 @@ func (l *TxnLogger) Add(x *TxnStats, now time.Time) {
 	}
 }
 
-// Refill logs the summary if at least a second has passed since the last refill, and adds tokens for that time.
+// If at least a second has passed since the last refill, Refill logs the summary and adds tokens for the time that has passed.
 func (l *TxnLogger) Refill(now time.Time) {
 	passed := now.Sub(l.refilled)
 	if passed < time.Second {

@@ -28,10 +28,10 @@ type Env struct {
 	PollInterval time.Duration // time between reads of the whole table by package poll
 	Chosen       bool          // whether the operator chose this source by name, and so accepts its side effects
 	SystemID     string        // system identifier of the database in the previous attempt; "" if there was none
-	Publication  string        // text of PublicationCondition in the previous attempt, which is logged already; "" if there was none
+	Publication  string        // text of PublicationCondition that the previous attempt logged; "" if there is none
 
-	// LoadRows loads the rows that an earlier run left in the file into t, if the source of this attempt can bring them up to
-	// date. shape and place are the present ones of the table. The source calls LoadRows before it opens a transaction. If
+	// LoadRows loads into t the rows that an earlier run left in the file, if the source of this attempt can bring them up to
+	// date. shape and place describe the table as it is now. The source calls LoadRows before it opens a transaction. If
 	// LoadRows is nil, or if t has rows already, there is nothing to load (see NeedsRows).
 	LoadRows func(ctx context.Context, t *snapshot.Table, shape *rowjson.Shape, place *snapshot.Place)
 }
@@ -41,7 +41,7 @@ func (e *Env) NeedsRows(t *snapshot.Table) bool { return e.LoadRows != nil && t.
 
 // RowLimit returns the size limit of a row as JSON, in bytes. Larger rows are omitted.
 func (e *Env) RowLimit() int64 {
-	const longestKey = 1 << 20 // more than an index can hold of one key, even compressed
+	const longestKey = 1 << 20 // more than the longest key that fits into an index, even compressed
 	return cmp.Or(e.MaxRow, snapshot.MaxRowBytes-longestKey)
 }
 
@@ -52,7 +52,7 @@ func (e *Env) SetServer(systemID string, server *postgres.Server) {
 	if server.Superuser && e.Progress.SetCondition("role", superuser) && e.SystemID == "" {
 		e.Logger.Warn(superuser, "user", server.User, "hint", "capture setup --role")
 	}
-	if server.Address != postgres.Address(&e.Database.Config) { // one of several hosts
+	if server.Address != postgres.Address(&e.Database.Config) { // the configuration names several hosts
 		e.Logger.Info("connected", "server", server.Address)
 	}
 	if systemID != "" && e.SystemID != "" && e.SystemID != systemID {
@@ -80,7 +80,7 @@ type CopyOptions struct {
 
 	// Tests set the following; zero stands for the usual value.
 	Connections     int   // number of connections; by default, it depends on the server, the table and this machine
-	RangeBytes      int64 // size in bytes of the page ranges that connections read in turn; approximate
+	RangeBytes      int64 // approximate size in bytes of a page range, which a connection reads at a time
 	WriteAheadBytes int   // bytes of rows inserted between two calls of WriteAhead
 	AlwaysResync    bool  // whether to resync by transferring changes even if a copy of the whole table would be faster
 }

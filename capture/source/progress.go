@@ -44,8 +44,8 @@ type Progress struct {
 	lastRead       TableRead
 	reading        RunningRead
 
-	// The lag. A source with WAL positions sets the first two; any other sets the arrival time of the oldest change that no
-	// View holds yet.
+	// The lag. A source with WAL positions sets appliedLSN and commitLag. Any other source sets waitingSince, the arrival time
+	// of the oldest change that no View holds yet.
 	appliedLSN   pglogrepl.LSN
 	commitLag    time.Duration
 	waitingSince time.Time
@@ -55,7 +55,7 @@ type Progress struct {
 type Counters struct {
 	Transactions, Inserts, Updates, Deletes, Truncates uint64
 	Copies                                             uint64 // copies of the whole table
-	Resyncs, ResyncRows                                uint64 // resyncs that transferred only what had changed, and the number of their rows
+	Resyncs, ResyncRows                                uint64 // resyncs that transferred only what had changed, and the rows that they transferred
 }
 
 // Add returns the sums of c and o.
@@ -77,7 +77,7 @@ type TableRead struct {
 	Bytes        int64  // number of bytes received
 }
 
-// RunningRead describes how far a read of the table is.
+// RunningRead describes the progress of a running read of the table.
 type RunningRead struct {
 	Began     time.Time // zero if no read is running
 	Rows      int64     // number of rows received so far
@@ -91,7 +91,7 @@ type Report struct {
 	Phase          Phase
 	SystemID       string
 	ServerVersion  string
-	ServerAddress  string            // host, port and database of the server that answered; "" before that
+	ServerAddress  string            // host, port and database of the server that answered; "" before it answers
 	FollowingSince time.Time         // start of the phase Following; zero before it
 	LastContact    time.Time         // time of the last data from the server; zero before the phase Following
 	Blocked        string            // reason why the copy cannot begin; "" if there is none

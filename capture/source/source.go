@@ -32,8 +32,8 @@ type Source interface {
 	Barrier(ctx context.Context) error
 }
 
-// ResyncError ends Follow when the rows in memory may no longer match the table, or when the stream cannot continue from them,
-// so that the table must be read again. It is a decision of the source rather than a failure of the database.
+// ResyncError ends Follow when the table must be read again: the rows in memory may no longer match the table, or the stream
+// cannot continue from them. A ResyncError is a decision of the source rather than a failure of the database.
 type ResyncError struct {
 	Reason string
 	// Backoff is true if the cause may soon occur again. The pauses between attempts then grow, as after a failure.

@@ -53,7 +53,8 @@ func TestProgressReport(t *testing.T) {
 	}
 }
 
-// TestConditions checks that a condition is news once, and that a report is not changed by later conditions.
+// TestConditions checks that SetCondition reports each text as new only once, and that later conditions do not change an
+// earlier report.
 func TestConditions(t *testing.T) {
 	t.Parallel()
 	p := source.NewProgress("notify", nil)
@@ -69,7 +70,7 @@ func TestConditions(t *testing.T) {
 	}
 }
 
-// TestRounds checks what Barrier returns after a round, after a failed one, and after the end.
+// TestRounds checks what Barrier returns after a successful round, after a failed round, and after End.
 func TestRounds(t *testing.T) {
 	t.Parallel()
 	r := source.NewRounds()
@@ -104,8 +105,8 @@ func TestRounds(t *testing.T) {
 	}
 }
 
-// TestTxnLogger checks that a burst of commits is logged line by line, and what exceeds it in one line a second, with the
-// sums and the first keys.
+// TestTxnLogger checks that each commit of a burst gets its own line, and that the commits above the burst share one line per
+// second with their sums and first keys.
 func TestTxnLogger(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

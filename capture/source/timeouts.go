@@ -11,10 +11,10 @@ import (
 type Timeouts struct {
 	Idle  time.Duration // time without data from the server after which its connection counts as dead
 	Ping  time.Duration // interval at which a server that sends nothing is asked for a reply
-	Check time.Duration // time between regular checks for what a source's changes do not show, such as a new definition of the table
-	Stop  time.Duration // longest wait of each step of a stop, so that the next run transfers little
+	Check time.Duration // time between regular checks for events that the source's changes do not show, such as a new definition of the table
+	Stop  time.Duration // longest duration of each step of a stop; these steps save the next run a copy of the whole table
 
-	// A package has the usual value of each of the following as a constant; zero stands for it.
+	// In each of the following, zero stands for the usual value, which is a constant of the package named.
 	RowCount     time.Duration // interval at which the table's rows are counted; see package logical
 	FrozenClient time.Duration // time after which the server ends the sessions of a copy if this process is frozen; see tablecopy.FrozenClientTimeout
 	Marker       time.Duration // longest wait for a marker among the notifications, after which the whole table is read; see package notify
@@ -22,7 +22,7 @@ type Timeouts struct {
 
 const (
 	pingInterval = 10 * time.Second       // usual Ping
-	stopTimeout  = 800 * time.Millisecond // usual Stop; the WAL writer needs up to 600 ms
+	stopTimeout  = 800 * time.Millisecond // usual Stop; with default settings, the server's WAL writer flushes an asynchronous commit within 600 ms
 )
 
 // WithDefaults returns t with the usual Idle, Ping, Check and Stop in place of zeros.

@@ -18,7 +18,7 @@ import (
 	"capture/snapshot"
 )
 
-// Patience is the time that a test waits for something that must happen.
+// Patience is the longest time that a test waits for something that must happen.
 const Patience = 60 * time.Second
 
 // Votes creates the table votes.

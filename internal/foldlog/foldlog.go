@@ -26,9 +26,9 @@ type Logger struct {
 
 	mu       sync.Mutex
 	lines    int       // number of lines that may be logged now
-	refilled time.Time // time at which lines was last increased
+	refilled time.Time // time up to which lines includes the lines allowed per second
 	shared   summary
-	timer    *time.Timer // logs the summary; nil if there is none
+	timer    *time.Timer // logs shared; nil if shared is empty
 }
 
 // summary is the total of the events that have not been logged yet.

@@ -1,5 +1,5 @@
-// Package foreign makes untrusted text safe to display: text from a server, a file, a peer or another user's program. Such a
-// text may have any length, may not be valid UTF-8, and may contain escape sequences that control a terminal.
+// Package foreign makes untrusted text safe to display. Such text comes from a server, a file, a peer or another user's
+// program. It may have any length, may not be valid UTF-8, and may contain escape sequences that control a terminal.
 package foreign
 
 import (
@@ -19,8 +19,8 @@ func Text(s string) string {
 	return escape(s, MaxBytes, false)
 }
 
-// Lines returns s like Text, but keeps line breaks and tabs and does not shorten it. It is for messages that are composed of
-// several texts.
+// Lines escapes s as Text does, but keeps line breaks and tabs, and does not limit the length. It is for messages that are
+// composed of several texts.
 func Lines(s string) string {
 	return escape(s, len(s)*len(`\U0010ffff`), true)
 }
@@ -32,7 +32,7 @@ func escape(s string, longest int, keepLines bool) string {
 		return s
 	}
 	var b strings.Builder
-	fits := 0 // length of the part of b that remains if the rest does not fit
+	fits := 0 // length of the part of b that leaves room for the ellipsis
 	for i := 0; i < len(s); {
 		r, n := utf8.DecodeRuneInString(s[i:])
 		switch {

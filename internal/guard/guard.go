@@ -1,7 +1,7 @@
 // Package guard turns a panic in a goroutine into an error.
 //
-// A panic that its goroutine does not recover ends the whole process. So each goroutine that capture starts runs its work
-// through [Run]: the other parts then stop in order, and the last complete state still reaches the disk.
+// A panic that is not recovered ends the whole process. So each goroutine that capture starts runs its work through [Run].
+// After a panic, the other goroutines can then stop in order, and the last complete state still reaches the disk.
 package guard
 
 import (
@@ -49,7 +49,7 @@ func RunWatched(ctx context.Context, log hclog.Logger, task string, watch, f fun
 		cancel(nil)
 		<-watched
 	})
-	defer stop() // also if f panics
+	defer stop() // in case f panics
 	err := f(inner)
 	stop()
 	if cause := context.Cause(inner); err != nil && ctx.Err() == nil && !errors.Is(cause, context.Canceled) {

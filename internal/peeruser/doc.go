@@ -14,12 +14,12 @@ import (
 	"os"
 )
 
-// ErrNoSocket means that the caller has no socket with these addresses. Either the caller has closed it, or addresses are
-// translated between the caller and the server.
+// ErrNoSocket means that no process holds a socket with the caller's addresses. Either the caller has closed its socket, or
+// addresses are translated between the caller and the server.
 var ErrNoSocket = errors.New("the caller holds no socket with this address")
 
-// Check returns nil if [Lookup] works on this system, and otherwise the reason why not. It tries Lookup with a connection to
-// itself.
+// Check returns nil if [Lookup] works on this system, and otherwise the reason why not. It tests Lookup with a connection from
+// this process to itself.
 func Check() error {
 	client, server, err := connectToSelf()
 	if err != nil {

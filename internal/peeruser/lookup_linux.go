@@ -24,12 +24,12 @@ const (
 // States of a TCP socket in which its owner can still read what the server sends, from linux/tcp_states.h.
 const (
 	tcpEstablished = 1
-	tcpFinWait1    = 4 // the owner has shut down its own direction
+	tcpFinWait1    = 4 // the owner has ended its own sending
 	tcpFinWait2    = 5
 )
 
 // Lookup returns the user who owns the caller's socket of the connection from caller to server. The error is ErrNoSocket if
-// there is no such socket. Any other error means that the kernel could not be asked.
+// there is no such socket. Any other error means that the lookup failed.
 //
 // The kernel finds the socket in its hash table of connections, so the time does not depend on the number of connections.
 // Lookup needs no capability. For a user who is not in the process's user namespace, the kernel returns the overflow user; see
@@ -119,7 +119,7 @@ func parseAnswer(b []byte, caller, server netip.AddrPort) (uid uint32, err error
 	if from != caller || to != server {
 		return 0, ErrNoSocket
 	}
-	// A socket that no process holds any more has no inode. Many kernels report its user as 0, whoever it was.
+	// A socket that no process holds any more has no inode. Many kernels report its user as 0, whoever created it.
 	if inode == 0 {
 		return 0, ErrNoSocket
 	}

@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// startCaller starts a process of the user that connects to address and holds the connection.
+// startCaller starts a process with the given user ID. The process connects to address and holds the connection open.
 func startCaller(t *testing.T, uid uint32, address string) *exec.Cmd {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -49,7 +49,8 @@ func startCaller(t *testing.T, uid uint32, address string) *exec.Cmd {
 	return cmd
 }
 
-// listen skips the test if the address is one of IPv6 and this machine has no IPv6, as in many containers.
+// listen listens on address until the test ends. It skips the test if address needs IPv6 and this machine has none, as in many
+// containers.
 func listen(t *testing.T, address string) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
@@ -73,7 +74,7 @@ func accept(t *testing.T, l net.Listener) net.Conn {
 	return c
 }
 
-// connect returns both ends of a connection to l by the address.
+// connect connects to l at the given address and returns both ends of the connection.
 func connect(t *testing.T, l net.Listener, address string) (client *net.TCPConn, server net.Conn) {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
@@ -121,7 +122,7 @@ func TestLookupOfOwnSocket(t *testing.T) {
 	}
 }
 
-// A socket of IPv6 can connect to an IPv4 address, which it writes as ::ffff:127.0.0.1.
+// An IPv6 socket can connect to an IPv4 address, which is then written as ::ffff:127.0.0.1.
 func TestLookupOfMappedSocket(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
@@ -164,9 +165,9 @@ func TestClosedSocketBelongsToNobody(t *testing.T) {
 		if uid, err := lookupCaller(server); !errors.Is(err, ErrNoSocket) {
 			t.Fatalf("user %d, %v", uid, err)
 		}
-		time.Sleep(time.Millisecond) // it goes from FIN_WAIT1 to FIN_WAIT2
+		time.Sleep(time.Millisecond) // the caller's socket goes from FIN_WAIT1 to FIN_WAIT2
 	}
-	server.Close() // to TIME_WAIT
+	server.Close() // the caller's socket goes to TIME_WAIT
 	for range 20 {
 		if uid, err := lookupCaller(server); !errors.Is(err, ErrNoSocket) {
 			t.Fatalf("after the server's close: user %d, %v", uid, err)
@@ -201,8 +202,8 @@ func TestIsOwnUser(t *testing.T) {
 	}
 }
 
-// A user namespace shows users that it does not have as the overflow user. A process that runs as that user there can't
-// tell itself from them.
+// A user namespace shows users that it does not have as the overflow user. A process that itself runs as the overflow user
+// there cannot distinguish its own sockets from theirs.
 func TestOverflowUserIsNotOwn(t *testing.T) {
 	for _, c := range []struct {
 		uid  int

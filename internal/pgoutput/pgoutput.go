@@ -1,9 +1,10 @@
 // Package pgoutput decodes the messages of pgoutput, the output plugin of Postgres' logical replication, in protocol
 // version 1.
 //
-// A transaction arrives whole, after its commit: a Begin, its changes, a [Commit]. Before the first change of a table, and
-// again after its definition changed, a [Relation] describes it. [Change] is an Insert, Update or Delete; [Truncate] names
-// the tables that it empties. Other kinds (Origin, Type, Message) carry no rows.
+// A transaction arrives whole, after its commit: a Begin, the changes, and a [Commit]. A [Relation] describes a table. It
+// arrives before the first change of the table, and again after the table's definition has changed. A [Change] is an Insert,
+// Update or Delete. A [Truncate] names the tables that were emptied. Messages of other kinds (Origin, Type, Message) carry no
+// rows.
 //
 // The Parse functions and methods check the whole message. Missing and surplus bytes are errors. The tuples of a Change alias
 // the message, and are valid as long as the message is.
@@ -18,7 +19,7 @@ import (
 	"github.com/jackc/pglogrepl"
 )
 
-// Kinds of messages: their first byte.
+// Kinds of messages. A message's first byte is its kind.
 const (
 	KindBegin    = 'B'
 	KindCommit   = 'C'

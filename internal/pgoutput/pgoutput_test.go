@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// appendTuple appends TupleData with values in text form, where nil is NULL. If unchanged is set, it also appends an unchanged
-// value.
+// appendTuple appends TupleData with the values in text form; a nil value is NULL. If unchanged is set, the tuple ends with a
+// value of kind Unchanged.
 func appendTuple(dst []byte, unchanged bool, values ...[]byte) []byte {
 	n := len(values)
 	if unchanged {
@@ -30,7 +30,7 @@ func appendTuple(dst []byte, unchanged bool, values ...[]byte) []byte {
 	return dst
 }
 
-// change returns an Insert, Update or Delete message of table 7.
+// change returns an Insert, Update or Delete message for the table with OID 7.
 func change(kind byte, parts ...any) []byte {
 	msg := binary.BigEndian.AppendUint32([]byte{kind}, 7)
 	for _, p := range parts {

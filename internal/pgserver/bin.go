@@ -23,8 +23,9 @@ var binPatterns = []string{
 	"/usr/local/pgsql/bin",                               // built from source
 }
 
-// Bin returns the folder with the server programs (initdb and postgres). It searches PATH, then asks pg_config, then tries
-// the folders that distributions use. If a distribution has installed several versions, it returns the highest.
+// Bin returns the folder with the server programs (initdb and postgres). It searches PATH, then asks pg_config, then tries the
+// folders that distributions use. If a distribution has installed several versions, Bin returns the folder of the highest
+// version.
 func Bin() (string, error) {
 	if path, err := exec.LookPath("initdb"); err == nil {
 		// initdb may be a link into the folder of the other programs, or a wrapper in that folder.

@@ -43,7 +43,7 @@ func newServer(bin, parent string) (*Server, error) {
 	return s, nil
 }
 
-// createCluster creates a new cluster and starts it. It copies the template, or runs initdb if there is none.
+// createCluster creates a new cluster and starts it. It copies the template, or runs initdb if template is "".
 func (s *Server) createCluster(ctx context.Context, o Options, template string) error {
 	if template != "" {
 		if err := s.copyTemplate(ctx, template); err != nil {
@@ -99,7 +99,7 @@ func (s *Server) runInitdb(ctx context.Context, flags []string) error {
 	return nil
 }
 
-// initdbFlags returns the flags of initdb that all clusters have.
+// initdbFlags returns the flags of initdb that are the same for all clusters.
 func initdbFlags() []string {
 	locale := "C.UTF-8"
 	if runtime.GOOS != "linux" {
@@ -139,8 +139,8 @@ func (s *Server) chownToServer(path string) error {
 	return os.Lchown(path, int(s.credential.Uid), int(s.credential.Gid))
 }
 
-// checkParentAccess checks that the server's user may enter every folder above the server's. initdb's error would not name
-// the folder that is closed.
+// checkParentAccess checks that the server's user may enter every parent folder of the server's folder. initdb's error would
+// not name the folder that is closed.
 func (s *Server) checkParentAccess() error {
 	if s.credential == nil {
 		return nil

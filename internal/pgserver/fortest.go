@@ -34,11 +34,11 @@ var shared struct {
 	count  atomic.Int64 // databases created so far; makes their names unique
 }
 
-// template is the folder that the clusters of a package are copies of.
+// template returns the folder from which the clusters of a package are copied.
 var template = sync.OnceValues(func() (string, error) { return findTemplate(context.Background()) })
 
-// Main calls run, which runs the tests of a package, and closes the cluster that they shared, even after a panic. It returns
-// the result of run, for [os.Exit] in TestMain.
+// Main calls run, which runs the tests of a package. Afterwards, even if a test panics, Main closes the cluster that the tests
+// shared. It returns the result of run, for [os.Exit] in TestMain.
 func Main(run func() int) int {
 	defer func() {
 		shared.Lock()
@@ -51,7 +51,7 @@ func Main(run func() int) int {
 	return run()
 }
 
-// startForTest is Start, but copies the template if the options allow it.
+// startForTest starts a server as Start does, but copies the template if the options allow it.
 func startForTest(o Options) (*Server, error) {
 	if len(o.Initdb) > 0 || o.Bin != "" {
 		return Start(context.Background(), o)
@@ -116,8 +116,8 @@ func databaseName(test string) string {
 	return fmt.Sprintf("%.40s_%d", base, shared.count.Add(1))
 }
 
-// takeIdle returns a connection to database postgres of the shared cluster. A session lasts for many databases, because its start
-// takes as much processor time as half of a CREATE DATABASE.
+// takeIdle returns a connection to database postgres of the shared cluster. The connections are reused, because starting a
+// session takes half as much processor time as CREATE DATABASE.
 func (s *Server) takeIdle(ctx context.Context) (*pgx.Conn, error) {
 	shared.Lock()
 	if n := len(shared.idle); n > 0 {
@@ -156,8 +156,8 @@ func (s *Server) dropDatabase(name string) error {
 		return fmt.Errorf("drop database %s: %w", name, err)
 	}
 	for {
-		// A client may reconnect, and a terminated walsender releases its slot only a little later. Then another round is
-		// needed.
+		// A client may reconnect, and a terminated walsender releases its slot only a little later. In both cases, another
+		// round is needed.
 		_, err = conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
 		if err == nil {
 			_, err = conn.Exec(ctx, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = $1 AND NOT active", name)
@@ -179,8 +179,8 @@ func (s *Server) dropDatabase(name string) error {
 	}
 }
 
-// rollBackPrepared rolls back the prepared transactions of a database, which it finds over conn. Only a session in that database
-// may do so.
+// rollBackPrepared rolls back the prepared transactions of a database. It uses conn to list them, and a session in that
+// database to roll them back, as Postgres requires.
 func (s *Server) rollBackPrepared(ctx context.Context, conn *pgx.Conn, database string) error {
 	rows, err := conn.Query(ctx, "SELECT gid FROM pg_prepared_xacts WHERE database = $1", database)
 	if err != nil {
@@ -221,11 +221,11 @@ func ForTest(tb TB, o Options) *Server {
 	return s
 }
 
-// memoryDir returns a folder in memory for servers that run without fsync anyway, or "" if there is none with room. A cluster
-// has hundreds of files, and so has each of its databases. In memory, creating and dropping a database takes a fifth of the
-// processor time.
+// memoryDir returns a folder in memory for servers that run without fsync anyway, or "" if there is no such folder with enough
+// room. A cluster has hundreds of files, and so has each of its databases. In memory, creating and dropping a database takes a
+// fifth of the processor time.
 func memoryDir() string {
-	const dir, room = "/dev/shm", 4 << 30 // containers often have 64 MB
+	const dir, room = "/dev/shm", 4 << 30 // in containers, /dev/shm often has only 64 MB
 	if free, err := volume.FreeBytes(dir); err != nil || free < room || unix.Access(dir, unix.W_OK) != nil {
 		return ""
 	}

@@ -111,7 +111,7 @@ func (p *process) waitExit(ctx context.Context) error {
 
 // killTree kills the program and its children at once, as a power cut would.
 func (p *process) killTree() {
-	// A stopped program cannot fork more children while they are listed.
+	// A stopped program cannot fork more children while its children are listed.
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err == nil {
 		children := childrenOf(p.cmd.Process.Pid)
 		_ = p.cmd.Process.Kill()
@@ -123,14 +123,14 @@ func (p *process) killTree() {
 }
 
 // childrenOf lists the children of a process from /proc. On systems without /proc it returns none. There, the children of a
-// killed server exit on their own once they notice.
+// killed server exit on their own once they notice its death.
 func childrenOf(parent int) []int {
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	var pids []int
 	for _, path := range stats {
 		stat, err := os.ReadFile(path)
 		if err != nil {
-			continue // it has exited
+			continue // the process has exited
 		}
 		// The file contains "pid (name) state ppid …". The name may contain anything, so only the text after the last
 		// parenthesis is parsed.
@@ -189,7 +189,7 @@ func startReaper(root string) (*reaper, error) {
 	return &reaper{cmd: cmd, stdin: stdin}, nil
 }
 
-// setTarget sets the process that the reaper stops when this process dies. If p is nil, the reaper stops none.
+// setTarget sets the process that the reaper stops when this process dies. If p is nil, the reaper stops no process.
 func (r *reaper) setTarget(p *process) {
 	pid := 0
 	if p != nil {

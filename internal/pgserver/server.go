@@ -1,9 +1,9 @@
 // Package pgserver runs temporary Postgres servers for the demo, the tests and the benchmarks. It uses the server programs
 // that are installed on the machine (PostgreSQL 13 to 19).
 //
-// [Start] creates a cluster in a temporary folder and starts it on a free port of the loopback interface. Logical
-// replication is enabled, and no password is needed. [Server.Close] stops the server and removes the folder. If this
-// process dies first, even by SIGKILL, a small shell that it has started does the same.
+// [Start] creates a cluster in a temporary folder and starts it on a free port of the loopback interface. Logical replication
+// is enabled, and no password is needed. [Server.Close] stops the server and removes the folder. If this process dies first,
+// even by SIGKILL, a small shell that it has started stops the server and removes the folder.
 //
 // The tests of a package share a cluster, and each test has a database of its own:
 //
@@ -38,7 +38,7 @@ import (
 type Options struct {
 	Settings map[string]string // settings for postgresql.conf, unquoted
 	Initdb   []string          // more flags for initdb, such as "--encoding=LATIN1"
-	Dir      string            // parent of the server's folder; the default is os.TempDir(). If root starts the server, other users must be able to enter it, so t.TempDir() does not work
+	Dir      string            // parent of the server's folder; the default is os.TempDir(). If root starts the server, other users must be able to enter the parent, so t.TempDir() does not work
 	Port     int               // TCP port; the default is a free one
 	Bin      string            // folder of the server programs; the default is the result of [Bin]
 	Durable  bool              // whether fsync is on, which is slower
@@ -64,7 +64,7 @@ var errPortTaken = errors.New("the port is taken")
 // Start creates a server and returns when it accepts connections. ctx limits the start only: the server runs until Close.
 func Start(ctx context.Context, o Options) (*Server, error) { return startCopy(ctx, o, "") }
 
-// startCopy is Start with a copy of the template, unless template is "".
+// startCopy starts a server on a copy of the template, or on a cluster that initdb creates if template is "".
 func startCopy(ctx context.Context, o Options, template string) (*Server, error) {
 	s, err := newServer(o.Bin, o.Dir)
 	if err != nil {
@@ -203,8 +203,8 @@ func (s *Server) PID() int {
 	return 0
 }
 
-// Stop shuts the server down in a mode of pg_ctl and waits for it: "smart" waits until the clients disconnect, "fast"
-// disconnects them, "immediate" crashes the server. After a minute it returns an error, and the server may still run.
+// Stop shuts the server down in a mode of pg_ctl and waits until it has exited: "smart" waits until the clients disconnect,
+// "fast" disconnects them, "immediate" crashes the server. After a minute, Stop returns an error, and the server may still run.
 func (s *Server) Stop(mode string) error {
 	sig, ok := map[string]syscall.Signal{"smart": syscall.SIGTERM, "fast": syscall.SIGINT, "immediate": syscall.SIGQUIT}[mode]
 	if !ok {
@@ -216,7 +216,7 @@ func (s *Server) Stop(mode string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	_ = p.cmd.Process.Signal(sig) // fails only if it has exited
+	_ = p.cmd.Process.Signal(sig) // fails only if the server has exited
 	if err := p.waitExit(ctx); err != nil {
 		return fmt.Errorf("stop Postgres (%s): %w%s", mode, err, s.logTail(0))
 	}
@@ -257,7 +257,8 @@ func (s *Server) Close() {
 }
 
 // releaseSharedMemory removes the segment of System V shared memory that a killed server has left. Linux has room for 4096
-// segments. Line 7 of postmaster.pid has the key and the ID of the segment; a server that was not killed has removed both.
+// segments. Line 7 of postmaster.pid has the key and the ID of the segment; a server that was not killed has removed both the
+// file and the segment.
 func (s *Server) releaseSharedMemory() {
 	content, err := os.ReadFile(filepath.Join(s.Dir(), "postmaster.pid"))
 	lines := strings.Split(string(content), "\n")
@@ -295,7 +296,7 @@ func (s *Server) setProcess(p *process) {
 	s.reaper.setTarget(p)
 }
 
-// logTail returns the end of the log as a suffix for an error. The end begins no earlier than at the given offset.
+// logTail returns the end of the log as a suffix for an error. It leaves out what precedes the given offset.
 func (s *Server) logTail(from int64) string {
 	log, err := os.Open(s.LogPath())
 	if err != nil {

@@ -22,7 +22,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// childVariable makes the test program start a server and wait, for the test that kills it. Its value is the parent folder.
+// childVariable is the environment variable that makes the test program start a server and wait until TestKilledOwner kills it.
+// The variable's value is the parent of the server's folder.
 const childVariable = "PGSERVER_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -118,7 +119,7 @@ func TestDatabaseIsFreshAndDropped(t *testing.T) {
 	}
 }
 
-// Servers for tests are copies of one cluster, and still count as different clusters.
+// Servers for tests are copies of one template, but must count as different clusters.
 func TestSystemIdentifiersDiffer(t *testing.T) {
 	t.Parallel()
 	one, other := connect(t, pgserver.Shared(t).URL("postgres")), connect(t, pgserver.ForTest(t, pgserver.Options{}).URL("postgres"))
@@ -144,7 +145,7 @@ func TestStopKillAndStartAgain(t *testing.T) {
 	busy := connect(t, s.URL("postgres"))
 	running := make(chan error, 1)
 	go func() {
-		_, err := busy.Exec(context.Background(), "DO 'BEGIN LOOP END LOOP; END'") // never checks whether the postmaster is alive
+		_, err := busy.Exec(context.Background(), "DO 'BEGIN LOOP END LOOP; END'") // this statement never checks whether the postmaster is alive
 		running <- err
 	}()
 	waitUntil(t, "the endless statement", func() bool {
@@ -340,7 +341,7 @@ func alive(pid int) bool {
 	return syscall.Kill(pid, 0) == nil
 }
 
-// A server leaves no shared memory, whether Close ends it or it was killed before.
+// A server leaves no shared memory, whether it runs until Close or was killed before.
 func TestSharedMemoryIsReleased(t *testing.T) {
 	t.Parallel()
 	for _, killed := range []bool{false, true} {

@@ -24,7 +24,8 @@ func (s *Server) defaultSettings(durable bool) map[string]string {
 		"max_prepared_transactions": "10",
 		"shared_buffers":            "32MB",
 		"jit":                       "off",
-		// The default, posix, leaves segments in /dev/shm if the server is killed. With mmap they are in its folder.
+		// The default, posix, leaves segments in /dev/shm if the server is killed. With mmap, the segments are files in the
+		// data folder.
 		"dynamic_shared_memory_type": "mmap",
 		"cluster_name":               "primary",
 		"log_line_prefix":            "%m [%p] %a ",

@@ -26,7 +26,7 @@ func findTemplate(ctx context.Context) (dir string, err error) {
 		return "", err
 	}
 	cache, err := os.UserCacheDir()
-	if err != nil { // there is no home
+	if err != nil { // the user has no home folder
 		cache = os.TempDir()
 	}
 	cache = filepath.Join(cache, "capture-test")
@@ -44,8 +44,8 @@ func findTemplate(ctx context.Context) (dir string, err error) {
 	return dir, createTemplate(ctx, bin, dir)
 }
 
-// templateName returns a name that differs for other server programs, for other flags of initdb, and for another $TZ, from which
-// initdb takes the server's time zone.
+// templateName returns a name that identifies the server programs, the flags of initdb and the value of $TZ, from which initdb
+// takes the server's time zone.
 func templateName(bin string) (string, error) {
 	hash := sha256.New()
 	fmt.Fprintln(hash, bin, os.Getenv("TZ"), initdbFlags())
@@ -59,7 +59,7 @@ func templateName(bin string) (string, error) {
 	return fmt.Sprintf("cluster-%x", hash.Sum(nil)[:8]), nil
 }
 
-// createTemplate creates the template dir. Another process may do the same at the same time.
+// createTemplate creates the template dir. Another process may create it at the same time.
 func createTemplate(ctx context.Context, bin, dir string) error {
 	s, err := newServer(bin, memoryDir())
 	if err != nil {
@@ -84,8 +84,8 @@ func createTemplate(ctx context.Context, bin, dir string) error {
 	return nil
 }
 
-// copyTemplate creates the data folder as a copy of the template. The copy gets a system identifier of its own, as every
-// cluster has that initdb creates.
+// copyTemplate creates the data folder as a copy of the template. The copy gets a system identifier of its own, like every
+// cluster that initdb creates.
 func (s *Server) copyTemplate(ctx context.Context, template string) error {
 	err := copyTree(ctx, template, s.Dir())
 	if err == nil && s.credential != nil {
@@ -112,9 +112,10 @@ func runTool(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
-// setSystemIdentifier changes the system identifier of a new cluster that has not been started yet. It is in pg_control, which
-// ends with a CRC (ControlFileData in catalog/pg_control.h), and in the header of each WAL file (XLogLongPageHeaderData in
-// access/xlog_internal.h). pg_createsubscriber changes the first in the same way, but has pg_resetwal write other WAL.
+// setSystemIdentifier changes the system identifier of a new cluster that has not been started yet. The identifier is in
+// pg_control, which ends with a CRC (ControlFileData in catalog/pg_control.h), and in the header of each WAL file
+// (XLogLongPageHeaderData in access/xlog_internal.h). pg_createsubscriber changes pg_control in the same way, but then makes
+// pg_resetwal write a new WAL file.
 func (s *Server) setSystemIdentifier(id uint64) error {
 	control := filepath.Join(s.Dir(), "global", "pg_control")
 	data, err := os.ReadFile(control)

@@ -69,8 +69,8 @@ func azureToken(ctx context.Context, identity azcore.TokenCredential) (string, e
 var secretLike = regexp.MustCompile(`[A-Za-z0-9_.+=~-]{60,}`)
 
 // azureProblem explains why there is no token. The errors of azidentity span several lines and quote the response that was to
-// contain the token, so azureProblem removes everything that may be a token. The Problem does not wrap err, whose text still
-// has it.
+// contain the token, so azureProblem removes everything that may be a token. The Problem does not wrap err, because err's text
+// may still contain a token.
 func azureProblem(err error) *Problem {
 	text := oneLine(secretLike.ReplaceAllString(err.Error(), "…"))
 	return problemf("--database-auth azure asks a workload identity, a managed identity, or AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET for it: "+
@@ -78,8 +78,9 @@ func azureProblem(err error) *Problem {
 		"cannot get a Microsoft Entra token")
 }
 
-// AzureIdentityFinding asks for a token and reports whose it is. If exists is false, the finding's hint has the SQL that
-// creates the role of cfg for that identity and grants it what capture needs for the table.
+// AzureIdentityFinding requests a token and reports which identity it names. exists means that the role of cfg exists. If it
+// does not, the finding's hint has the SQL that creates the role of cfg for that identity and grants it what capture needs for
+// the table.
 func AzureIdentityFinding(ctx context.Context, cfg *pgx.ConnConfig, table Name, exists bool) Finding {
 	const name = "Azure identity"
 	identity, err := azidentity.NewDefaultAzureCredential(nil)
@@ -105,7 +106,7 @@ func AzureIdentityFinding(ctx context.Context, cfg *pgx.ConnConfig, table Name, 
 	return f
 }
 
-// tokenClaims are the claims of a token that name the identity.
+// tokenClaims are the claims by which a token names its identity.
 type tokenClaims struct{ upn, scopes, appID, objectID string }
 
 // azureClaims returns the claims of a JSON Web Token (RFC 7519) without verifying its signature, which only the server can
@@ -143,7 +144,7 @@ func (c tokenClaims) String() string {
 var objectID = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
 // createRoleSQL returns the SQL that an administrator runs to create the role of cfg and to grant it what capture needs. The
-// grants are those of [SetupSQL], which needs a connection to find out what is missing.
+// grants are those of [SetupSQL], which cannot be used here because it needs a connection.
 func (c tokenClaims) createRoleSQL(cfg *pgx.ConnConfig, table Name) string {
 	role, literal := QuoteIdentifier(cfg.User), QuoteLiteral(cfg.User)
 	schema := table.Schema

@@ -4,12 +4,12 @@
 //
 // # Use
 //
-// [ParseConfig] turns a URL into a configuration, [Connect] opens a session, and [ConnectReplication] opens the connection
-// for the stream. [LoadTable] reads a table's shape and the facts that decide which sources can follow the table.
-// [LoadServerAndTable] also reads the server's version and settings. [FindPublication] returns a publication to stream
-// from, unless publishing the table would harm the application; [EnsurePublication] also creates or repairs it. [CheckTriggers] checks that triggers notify of every change.
-// [SetupSQL] and [LoadTeardown] return the statements of capture setup and capture teardown. [Diagnose] makes the checks of
-// capture doctor.
+// [ParseConfig] turns a URL into a configuration, [Connect] opens a session, and [ConnectReplication] opens the connection for
+// the stream. [LoadTable] reads a table's shape and the facts that decide which sources can follow the table.
+// [LoadServerAndTable] also reads the server's version and settings. [FindPublication] returns a publication to stream from,
+// unless publishing the table would harm the application; [EnsurePublication] also creates or repairs the publication.
+// [CheckTriggers] checks that triggers notify of every change. [SetupSQL] and [LoadTeardown] return the statements of capture
+// setup and capture teardown. [Diagnose] makes the checks of capture doctor.
 //
 // [Explain] turns an error into a [Problem]: what happened, why, and what to do. [Classify] returns what an error means for
 // the choice of a source.
@@ -49,7 +49,7 @@
 //   - withdraw_publication.go: drops capture's publications that make the application's writes fail
 //   - triggers.go, notification.go: triggers and what they send (their bodies are in deploy/sql)
 //   - setup.go, teardown.go: capture setup and capture teardown
-//   - ddl.go: runs the statements of both, with a lock timeout
+//   - ddl.go: runs the statements of setup and teardown, with a lock timeout
 //   - azure.go: Microsoft Entra tokens in place of passwords
 //   - provider.go: how managed services grant rights and change settings
 //
@@ -62,7 +62,7 @@
 //   - open_transactions.go: transactions that a new slot waits for
 //   - doctor.go, doctor_sources.go, doctor_columns.go: capture doctor; what each source needs; columns that say less in the file
 //
-// A finding of capture doctor has the text of the check that made it:
+// The text of a finding of capture doctor is in the file with the check that made it:
 //
 //   - table_checks.go: tables that capture refuses
 //   - server.go: servers that it refuses
@@ -72,5 +72,5 @@
 //   - doctor.go, doctor_sources.go, doctor_columns.go: all other findings about the database
 //   - cmd/capture/doctor.go: findings about this machine
 //
-// Each source makes those checks of the first four that it needs.
+// Each source makes those checks in the first four items that it needs.
 package postgres

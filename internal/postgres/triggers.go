@@ -121,21 +121,21 @@ type triggerState struct {
 	owner       string                  // the function's owner
 	trusted     bool                    // whether the function gives its owner no additional rights; see trustedOwnerSQL
 	commented   bool                    // whether the function's comment identifies it as capture's
-	upToDate    bool                    // whether its body, language, settings and rights are those that capture gives it
+	upToDate    bool                    // whether the function's body, language, settings and rights are those that capture gives it
 	triggers    map[string]triggerEntry // the table's triggers that call the function, by name
 }
 
 type triggerEntry struct {
 	enabled string // pg_trigger.tgenabled; "A" is ALWAYS
 	bits    int16  // pg_trigger.tgtype
-	always  bool   // whether it has no condition, no list of columns and no arguments
+	always  bool   // whether the trigger has no condition, no list of columns and no arguments
 }
 
 // fires reports whether e, the trigger in the database, fires whenever g should.
 func (g trigger) fires(e triggerEntry) bool { return e.bits == g.bits && e.always && e.enabled == "A" }
 
-// trustedOwnerSQL returns an SQL condition that a role may already do whatever capture's objects for a table could do,
-// because it is the table's owner, a superuser or the current user. An object's name and comment prove nothing, because
+// trustedOwnerSQL returns an SQL condition that is true if a role is the table's owner, a superuser or the current user. Such a
+// role may already do whatever capture's objects for the table could do. An object's name and comment prove nothing, because
 // anybody who may create objects in the schema can choose them. role and table are expressions for OIDs.
 func trustedOwnerSQL(role, table string) string {
 	return `(` + role + ` = (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = ` + table + `)
@@ -229,8 +229,8 @@ func CheckTriggers(ctx context.Context, q Querier, table *Table) error {
 	return nil
 }
 
-// setupTriggersSQL returns the statements that create what is missing or replace what is out of date. They lock the table
-// only if they create or drop a trigger.
+// setupTriggersSQL returns the statements that create or replace the trigger function and the triggers, as far as these are
+// missing or out of date. They lock the table only if they create or drop a trigger.
 func (t *Table) setupTriggersSQL(ctx context.Context, q Querier) ([]string, error) {
 	s, err := t.loadTriggerState(ctx, q)
 	if err != nil {

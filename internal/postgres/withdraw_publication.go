@@ -48,14 +48,14 @@ func cannotWithdraw(summary, publication, owner string, err error) *Problem {
 // harmfulPublication is a publication of capture that makes UPDATE and DELETE of a table fail.
 type harmfulPublication struct {
 	name, owner string
-	alterable   bool   // whether the user may drop it, and its owner is trusted
+	alterable   bool   // whether the user may drop the publication, and its owner is trusted
 	table       string // a table whose writes fail
 }
 
 // findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they have a table without a usable
-// replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. Publications of capture are the one named own,
-// and those of the user with capture's comment: the table may have been renamed, moved or replaced since. The query needs no
-// privilege on the table.
+// replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. The publication named own counts as capture's.
+// So does each publication that the user owns and that has capture's comment, because its table may have been renamed, moved or
+// replaced since. The query needs no privilege on the table.
 func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublication, error) {
 	rows, err := Pinned(q).Query(ctx, `
 		SELECT DISTINCT ON (p.pubname) p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
@@ -113,7 +113,7 @@ func WithdrawHarmful(ctx context.Context, conn *pgx.Conn, name Name) (dropped []
 	return dropped, failed
 }
 
-// WithdrawPublication calls [WithdrawHarmful] for a table that cannot be followed. refusal explains why it cannot: an error of
+// WithdrawPublication calls [WithdrawHarmful] for a table that cannot be followed. refusal is the reason: an error of
 // [LoadTable] or of a source. WithdrawPublication returns refusal, or a [*Problem] if a publication cannot be dropped.
 func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal error) error {
 	if t, err := loadTableUnchecked(ctx, conn, name); err == nil {
@@ -127,8 +127,8 @@ func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal
 	return refusal
 }
 
-// MayWithdraw reports whether the database was still reachable when a source ended with err, so that publications can be
-// withdrawn.
+// MayWithdraw reports whether publications can be withdrawn after a source has ended with err, because the database was still
+// reachable.
 func MayWithdraw(err error) bool {
 	var problem *Problem
 	if !errors.As(err, &problem) {

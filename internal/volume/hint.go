@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// WithHint adds to a file system error what to do about it. It returns an error that has such a hint, any other error, and nil
-// unchanged.
+// WithHint adds to a file system error a hint about what to do. It returns err unchanged if it knows no hint for err, or if err
+// has a hint already.
 func WithHint(err error) error {
 	if text := hint(err); text != "" && !errors.As(err, new(*hintedError)) {
 		return &hintedError{err, text}
@@ -25,7 +25,7 @@ type hintedError struct {
 func (e *hintedError) Error() string { return e.err.Error() + "; " + e.hint }
 func (e *hintedError) Unwrap() error { return e.err }
 
-// hint returns what to do about a file system error, or "".
+// hint returns what to do about a file system error, or "" if it is not known.
 func hint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

@@ -1,5 +1,5 @@
-// Package volume measures the file systems of the folders that capture writes to. It also adds hints to file system errors:
-// what a person can do about them.
+// Package volume measures the file systems of the folders that capture writes to. It also adds hints about what an operator can
+// do to file system errors.
 package volume
 
 import (
@@ -33,7 +33,7 @@ func Measure(path string) (Usage, error) {
 	return u, nil
 }
 
-// UsedPercent returns how much of the file system is used, in percent: of its bytes or of its inodes, whichever is more.
+// UsedPercent returns the percentage of the file system's bytes or of its inodes that is used, whichever is greater.
 func (u *Usage) UsedPercent() float64 {
 	used := 0.0
 	if u.Size > 0 {
