@@ -17,23 +17,24 @@ import (
 // confirms the commit.
 //
 // Each change is written to the Table when its message arrives. All changes of a transaction become visible together when its
-// Commit message arrives. After a message has failed, the applier must not be used again: the Table may hold a part of a
-// transaction, which the daemon rolls back.
+// Commit message arrives. If a message cannot be applied, the Table may hold only a part of a transaction. The daemon then
+// rolls back this part, and the applier must not be used again.
 type applier struct {
 	dst       *snapshot.Table
 	table     *postgres.Table
 	encoder   *rowjson.Encoder
 	generated *serverValues // computes generated columns; nil if the stream has all columns
 
-	columns []int // index in the table's Shape of each column of the stream; nil before the Relation message
-	inTxn   bool  // whether a Begin message has arrived, but not its Commit
+	columns []int // for each column of the stream, its index in the table's Shape; nil before the Relation message
+	inTxn   bool  // whether a Begin message has arrived, but not yet its Commit message
 	txn     source.TxnStats
 
-	// Rows whose key another row has taken in this transaction. Each is removed when its own update or delete arrives, so
-	// none is left at the end of the transaction.
+	// Rows whose key another row has taken in this transaction. A displaced row is removed when its own update or delete
+	// arrives, so no displaced row is left at the end of the transaction.
 	displaced displacedRows
 
-	// Buffers that each change reuses. Values are in text form and indexed by column of the Shape.
+	// The current change, and buffers that each change reuses. oldValues and newValues contain one value in text form for each
+	// column of the Shape.
 	change               pgoutput.Change
 	oldValues, newValues [][]byte
 	oldKey, newKey, line []byte
@@ -52,13 +53,14 @@ func newApplier(dst *snapshot.Table, table *postgres.Table, encoder *rowjson.Enc
 }
 
 var (
-	// errOrder is the error for a change outside of a transaction, and for a transaction within another.
+	// errOrder means that a change or a Commit message arrived outside of a transaction, or a Begin message inside of one.
 	errOrder = errors.New("a message of the stream is out of order")
 
 	// errOtherIdentity means that old tuples identify rows by other columns than the table's key.
 	errOtherIdentity = &source.ResyncError{Reason: "the table's replica identity changed"}
 
-	// errUnknownRow means that the Table is not in the state from which the stream continues.
+	// errUnknownRow means that the Table lacks a row that the stream changes. The Table is then not in the state from which the
+	// stream continues.
 	errUnknownRow = &source.ResyncError{Reason: "the stream changes a row that is not known", Backoff: true}
 )
 
@@ -108,8 +110,8 @@ func (a *applier) applyCommit(msg []byte) (*source.TxnStats, error) {
 	return &a.txn, nil
 }
 
-// applyRelation checks that the published definition is the one that was copied. The server sends a Relation message before
-// the first change to a table, and again before the first change that follows a new definition of the table.
+// applyRelation checks that the definition in a Relation message equals the definition with which the table was copied. The
+// server sends a Relation message before the first change to a table, and again after the table's definition has changed.
 func (a *applier) applyRelation(msg []byte) error {
 	rel, err := pgoutput.ParseRelation(msg)
 	if err != nil {
@@ -233,8 +235,8 @@ func (a *applier) applyDelete() (err error) {
 	return nil
 }
 
-// applyUpsert applies an insert or update. An update carries an old tuple if it changed the key; under replica identity FULL
-// it always does.
+// applyUpsert applies an insert or update. An update carries an old tuple if it changed the key. Under replica identity FULL,
+// every update carries an old tuple.
 func (a *applier) applyUpsert() (err error) {
 	hasOld, isUpdate := a.change.Identity != pgoutput.IdentityNone, a.change.Kind == pgoutput.KindUpdate
 	if hasOld {
@@ -296,9 +298,9 @@ func (a *applier) applyUpsert() (err error) {
 	return nil
 }
 
-// fillUnchanged copies values from the old tuple to the new one, which leaves out TOASTed values that the update did not
-// change. Under replica identity FULL, the old tuple has all values. Otherwise it has those of the key's columns only, and
-// shows every other column as NULL, whatever its value was.
+// fillUnchanged copies values from the old tuple to the new tuple. The new tuple leaves out TOASTed values that the update did
+// not change. Under replica identity FULL, the old tuple has all values. Otherwise, the old tuple has only the values of the
+// key's columns, and shows every other column as NULL.
 func (a *applier) fillUnchanged() {
 	full := a.change.Identity == pgoutput.IdentityFull
 	for i, v := range a.newValues {
@@ -311,8 +313,8 @@ func (a *applier) fillUnchanged() {
 
 func isUnchanged(v []byte) bool { return len(v) > 0 && &v[0] == &rowjson.Unchanged[0] }
 
-// encodeLine encodes the new row into a.line. Unchanged values come from oldLine, which is the row's line before the update,
-// or nil if that is not known.
+// encodeLine encodes the new row into a.line. Unchanged values come from oldLine, the row's line before the update. oldLine is
+// nil if this line is not known.
 func (a *applier) encodeLine(oldLine []byte) (err error) {
 	if a.generated != nil {
 		for _, i := range a.generated.unpublished {
@@ -325,8 +327,8 @@ func (a *applier) encodeLine(oldLine []byte) (err error) {
 	if a.line, err = a.encoder.AppendRow(a.line[:0], a.newValues, oldLine); err != nil || a.generated == nil {
 		return err
 	}
-	// The stream leaves generated columns out (PostgreSQL before 18 cannot send them). The server computes them from the
-	// other values, which the line has by now.
+	// The stream leaves generated columns out (PostgreSQL before 18 cannot send them). The server computes them from the other
+	// values, which a.line now contains.
 	values, err := a.generated.generate(a.encoder, a.newValues, a.line)
 	if err != nil {
 		return err
@@ -338,7 +340,7 @@ func (a *applier) encodeLine(oldLine []byte) (err error) {
 	return err
 }
 
-// applyTruncate applies a Truncate message, which names the tables that it empties.
+// applyTruncate applies a Truncate message, which lists the tables that the statement empties.
 func (a *applier) applyTruncate(msg []byte) error {
 	if !a.inTxn {
 		return errOrder

@@ -49,7 +49,7 @@ func recordedTable(immediate bool) *postgres.Table {
 	}}
 }
 
-// recorded are workloads whose messages seed FuzzApply.
+// recorded contains workloads by name. The messages of these workloads are the seeds of FuzzApply.
 var recorded = map[string][]string{
 	"default": {
 		`INSERT INTO t VALUES (1, E'a\n"b\\', 1.50, true, '{NULL,"a b","{"}', '(1,"x ""y""")', '2025-06-17 16:58:00.5+02', NULL), (2, NULL, 'NaN', NULL, '{}', '(,)', '-infinity', '')`,
@@ -67,8 +67,8 @@ var recorded = map[string][]string{
 	},
 }
 
-// TestRecordedStream applies the messages that a real server sends for the workloads. With CAPTURE_RECORD=1 it writes them to
-// testdata/fuzz/FuzzApply.
+// TestRecordedStream applies the messages that a real server sends for the workloads in recorded. With CAPTURE_RECORD=1, the
+// test also writes the messages to testdata/fuzz/FuzzApply.
 func TestRecordedStream(t *testing.T) {
 	for name, workload := range recorded {
 		t.Run(name, func(t *testing.T) {
@@ -109,7 +109,8 @@ func TestRecordedStream(t *testing.T) {
 	}
 }
 
-// record returns the messages that pgoutput sends for what f does, with the OIDs of the recorded table.
+// record returns the messages that pgoutput sends for the changes that f makes. In these messages, record replaces the OIDs of
+// the table and of the type pair by recordedOID and pairOID.
 func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), sourcetest.Patience)
@@ -171,8 +172,9 @@ func record(t *testing.T, url string, f func()) (messages [][]byte) {
 	}
 }
 
-// applyAll applies messages, each of which follows its length. The first byte decides whether the key is deferrable. applyAll
-// checks that committed rows are JSON, and that no message is accepted without its last byte.
+// applyAll applies the messages in input. The first byte of input decides whether the key is deferrable. In the rest of input,
+// each message follows its length. applyAll checks that committed rows are JSON, and that no message is accepted without its
+// last byte.
 func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 	t.Helper()
 	if len(input) == 0 {
@@ -192,7 +194,7 @@ func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 		msg := rest[4 : 4+n : 4+n]
 		rest = rest[4+n:]
 		if rel, err := pgoutput.ParseRelation(msg); pgoutput.Kind(msg) == pgoutput.KindRelation && err == nil && tab.ReplicaIdentity == "" {
-			tab.ReplicaIdentity = string(rel.Replica) // as it was before the stream began
+			tab.ReplicaIdentity = string(rel.Replica) // a Source reads it from the catalog before the stream begins
 		}
 		commit, err := a.apply(msg)
 		if err != nil {
@@ -216,7 +218,7 @@ func applyAll(t *testing.T, input []byte) (*snapshot.Table, error) {
 	return table, nil
 }
 
-// checkCommit checks what a commit returned and left in the table.
+// checkCommit checks the statistics of a commit, and the rows of the table after the commit.
 func checkCommit(t *testing.T, table *snapshot.Table, tab *postgres.Table, commit *source.TxnStats) {
 	t.Helper()
 	fields := commit.LogFields(tab.Shape)
@@ -233,13 +235,14 @@ func checkCommit(t *testing.T, table *snapshot.Table, tab *postgres.Table, commi
 	}
 }
 
-// isAboutTable reports whether a message names the recorded table.
+// isAboutTable reports whether a message changes the recorded table. For a Relation or Truncate message, it always returns
+// true.
 func isAboutTable(msg []byte) bool {
 	return strings.IndexByte("RT", msg[0]) >= 0 || len(msg) >= 5 && binary.BigEndian.Uint32(msg[1:]) == recordedOID
 }
 
-// FuzzApply applies arbitrary messages. A message may cause an error but no panic, and the memory must be limited by the size
-// of the input.
+// FuzzApply applies arbitrary messages. A message may cause an error but no panic. The allocated memory must not exceed a limit
+// that depends on the size of the input.
 func FuzzApply(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte) {
 		var before, after runtime.MemStats

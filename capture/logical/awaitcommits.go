@@ -14,7 +14,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// Times of awaitCommits. Its pauses grow from the first to the longest.
+// Times of awaitCommits. Its pauses grow from firstGuardPause to longestGuardPause.
 const (
 	firstGuardPause   = time.Millisecond
 	longestGuardPause = 100 * time.Millisecond
@@ -24,14 +24,16 @@ const (
 // awaitCommits returns once every transaction that the exported snapshot shows as committed has ended for all sessions.
 // Until then nobody may read a table with that snapshot.
 //
-// A commit writes its WAL record, then marks pg_xact, then leaves the list of running transactions. A walsender decodes the
-// record at once, so the snapshot of a new slot may show a transaction as committed before pg_xact does. A scan with that
-// snapshot treats the transaction as aborted and stores this in the row's hint bits: the application's commit is lost for
-// every session, permanently. This bug of PostgreSQL affects catalog rows as well as the application's. It is fixed in 15.20
-// and 19. See "Race conditions in logical decoding" on pgsql-hackers, January 2026.
+// A commit has three steps: the server writes the commit record to the WAL, then marks the transaction as committed in pg_xact,
+// and then removes it from the list of running transactions. A walsender can decode the record after the first step. The
+// snapshot of a new slot may therefore show a transaction as committed before pg_xact does. A scan with that snapshot treats
+// the transaction as aborted and stores this in the row's hint bits: the application's commit is lost for every session,
+// permanently. This bug of PostgreSQL affects rows of the catalog as well as rows of the application. It is fixed in 15.20 and
+// 19. See "Race conditions in logical decoding" on pgsql-hackers, January 2026.
 //
-// Calling pg_current_snapshot() is safe, because it reads no table. awaitCommits imports the exported snapshot for this one
-// call. It then compares the result with new, ordinary snapshots until all of its transactions have ended.
+// Calling pg_current_snapshot() is safe, because this function reads no table. awaitCommits imports the exported snapshot for
+// this one call. It then compares the result with new, ordinary snapshots until all transactions that the exported snapshot
+// shows as committed have ended in an ordinary snapshot, too.
 func awaitCommits(ctx context.Context, env *source.Env, queries *postgres.QueryConn, snapshotName string) error {
 	var exported xidSnapshot
 	err := queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
@@ -92,9 +94,9 @@ func queryXIDSnapshot(ctx context.Context, q postgres.Querier) (xidSnapshot, err
 	return parseXIDSnapshot(text)
 }
 
-// xidSnapshot is a snapshot as pg_current_snapshot() prints it, xmin:xmax:list. Transactions below xmin have ended.
-// Transactions from xmax on have not ended. Between the two, the transactions in the list are running and all others have
-// ended.
+// xidSnapshot is a snapshot as pg_current_snapshot() prints it, xmin:xmax:list. Transactions with an ID below xmin have ended.
+// Transactions with the ID xmax or a later ID have not ended. Of the transactions from xmin to xmax, those in the list are
+// running and all others have ended.
 type xidSnapshot struct {
 	xmin, xmax uint64
 	running    []uint64

@@ -26,13 +26,13 @@ func TestXIDSnapshotEnded(t *testing.T) {
 		ended         bool
 	}{
 		{"100:100:", "100:100:", true},
-		{"100:105:", "100:104:", false},      // 104 has not begun yet, as the other session sees it
-		{"100:105:", "105:105:", true},       //
+		{"100:105:", "100:104:", false},      // the ordinary snapshot does not know 104 yet
+		{"100:105:", "105:105:", true},       // all have ended
 		{"100:105:", "103:106:103", false},   // 103 is still running
 		{"100:105:103", "103:106:103", true}, // 103 is also running in the slot's snapshot
 		{"100:105:103", "103:106:103,104", false},
-		{"100:105:", "99:106:99", true},       // below xmin: an older transaction that the slot knew to have ended
-		{"100:105:", "105:107:105,106", true}, // these began later
+		{"100:105:", "99:106:99", true},       // 99 is below the xmin of the slot's snapshot
+		{"100:105:", "105:107:105,106", true}, // 105 and 106 began later
 		{"18446744073709551000:18446744073709551005:", "18446744073709551005:18446744073709551005:", true},
 	} {
 		exported, err := parseXIDSnapshot(c.exported)
@@ -54,8 +54,9 @@ func TestXIDSnapshotEnded(t *testing.T) {
 	}
 }
 
-// TestSlotsHarmNoCommit creates slots while eight sessions commit, and reads with each slot's snapshot at once, over a connection
-// that is already open. Every committed increment must stay in the table. CAPTURE_TEST_SLOTS=1m makes it take a minute.
+// TestSlotsHarmNoCommit creates slots while eight sessions commit. It reads with each slot's snapshot at once, over a
+// connection that is already open. Every committed increment must stay in the table. CAPTURE_TEST_SLOTS sets the duration of
+// the test, for example 1m.
 func TestSlotsHarmNoCommit(t *testing.T) {
 	t.Parallel()
 	duration := 4 * time.Second
@@ -109,7 +110,7 @@ func TestSlotsHarmNoCommit(t *testing.T) {
 	}
 }
 
-// readAtOnce creates a slot as a Source does, and reads the table with its snapshot.
+// readAtOnce creates a slot as a Source does, and reads the table with the slot's snapshot.
 func readAtOnce(t *testing.T, url string, reader *sourcetest.Conn) {
 	t.Helper()
 	s := New(newEnv(t, url))

@@ -23,13 +23,13 @@ const (
 // Barrier implements source.Source. It waits until the stream has been applied up to the server's current WAL insert
 // position. All commits that were visible before the call are below that position.
 //
-// Without help, the stream may not reach the position soon. If the last records below it belong to no commit of the table,
-// only a keepalive shows that the server has passed them, so Barrier requests one. If they are not flushed yet, a walsender
-// does not send them, so Barrier makes the server flush its WAL when the wait lasts.
+// Without help, the stream may not reach this position soon. If the last WAL records below the position belong to no commit of
+// the table, only a keepalive shows that the server has passed these records. Barrier therefore requests keepalives. A
+// walsender sends no WAL that is not flushed. If the wait takes long, Barrier therefore makes the server flush its WAL.
 func (s *Source) Barrier(ctx context.Context) error {
 	var target pglogrepl.LSN
 	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
-		// The stream does not show a new definition of the table. Without this check, the state might not be complete.
+		// proposeHorizon checks the table's definition. The stream does not show all changes that a new definition makes.
 		if err := s.proposeHorizon(ctx, conn); err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ func (s *Source) Barrier(ctx context.Context) error {
 	return s.awaitStream(ctx, target, func() bool { return s.standby.appliedLSN() >= target })
 }
 
-// barrierError returns Barrier's error for a query that failed with err. If Follow has ended, that is why the query failed.
+// barrierError returns Barrier's error for a query that failed with err. If Follow has ended, the query failed for this reason.
 func (s *Source) barrierError(err error) error {
 	select {
 	case <-s.ended:
@@ -57,7 +57,7 @@ func (s *Source) barrierError(err error) error {
 	}
 }
 
-// awaitStream waits until done returns true, which it does soon after the stream has been applied up to target.
+// awaitStream waits until done returns true. done must return true soon after the stream has been applied up to target.
 func (s *Source) awaitStream(ctx context.Context, target pglogrepl.LSN, done func() bool) error {
 	tick := time.NewTicker(barrierPoll)
 	defer tick.Stop()

@@ -23,9 +23,10 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// BenchmarkStream drains a slot that has been filled before. In turn with capture, pg_recvlogical reads the same changes and
-// discards them: from pgoutput, which capture reads, and from wal2json and decoderbufs if the server has them. Followers made
-// with other packages read them, too, if these can be installed. CAPTURE_BENCH_ROWS sets the number of votes.
+// BenchmarkStream measures how fast capture applies changes that already wait in its slot. For comparison, pg_recvlogical reads
+// the same changes and discards them. It uses the output plugin pgoutput, as capture does, and also wal2json and decoderbufs if
+// the server has these plugins. Programs that use other libraries (followers) also read the changes if the programs can be
+// installed. CAPTURE_BENCH_ROWS sets the number of votes.
 func BenchmarkStream(b *testing.B) {
 	rows, err := strconv.Atoi(cmp.Or(os.Getenv("CAPTURE_BENCH_ROWS"), "100000"))
 	if err != nil {
@@ -43,8 +44,8 @@ func BenchmarkStream(b *testing.B) {
 	}
 }
 
-// fillProcedure writes votes: of 3 kB if the answers have 60 words, of 1 kB with 8. It uses 50 answers in turn, since computing
-// an answer takes longer than writing it.
+// fillProcedure inserts votes. A vote has 3 kB if its answer has 60 words, and 1 kB if its answer has 8 words. The votes use 50
+// answers in turn, because computing an answer takes longer than writing it.
 const fillProcedure = `CREATE PROCEDURE fill(transactions int, votes int, words int) LANGUAGE plpgsql AS $$
 	DECLARE
 		answers text[] := (SELECT array_agg((SELECT string_agg(md5((i * 100 + j)::text), ' ') FROM generate_series(1, words) j)) FROM generate_series(1, 50) i);
@@ -69,7 +70,7 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 	for b.Loop() {
 		conn.MustExec("TRUNCATE votes")
 		env := newEnv(b, url)
-		env.Timeouts.FrozenClient = time.Hour // the slot waits, and so does its connection, for as long as votes are written
+		env.Timeouts.FrozenClient = time.Hour // the connection of the slot is idle while votes are written
 		t := snapshot.NewTable()
 		s := New(env)
 		encoder := copyBeforeStream(b, s, t)
@@ -110,7 +111,7 @@ func benchmarkStream(b *testing.B, rows, perTx, words int, peers []string) {
 	}
 }
 
-// drain returns how long capture takes to apply the stream up to a position, and how often it allocates memory for that.
+// drain returns the time that capture takes to apply the stream up to target, and the number of memory allocations.
 func drain(b *testing.B, s *Source, t *snapshot.Table, encoder *rowjson.Encoder, target pglogrepl.LSN) (time.Duration, uint64) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
@@ -135,12 +136,12 @@ func drain(b *testing.B, s *Source, t *snapshot.Table, encoder *rowjson.Encoder,
 	return took, after.Mallocs - before.Mallocs
 }
 
-// foreign lists the peers that are programs, with the output plugins that they read. All other peers are output plugins, which
-// pg_recvlogical reads.
+// foreign maps each peer that is a program to the output plugin that the program uses. Every other peer is the name of an
+// output plugin, which pg_recvlogical uses.
 var foreign = map[string]string{"node": "pgoutput", "go-pq-cdc": "pgoutput", "pgstream": "wal2json", "conduit": "pgoutput"}
 
-// bareSlots creates a slot of pgoutput, and one for each peer whose output plugin the server has. It returns the slots' names by
-// peer.
+// bareSlots creates a slot with pgoutput for pg_recvlogical, and a slot for each peer whose output plugin the server has. It
+// returns the slots' names by peer.
 func bareSlots(b *testing.B, conn *sourcetest.Conn, others []string) map[string]string {
 	b.Helper()
 	slots := make(map[string]string)
@@ -173,7 +174,7 @@ func dropSlot(b *testing.B, conn *sourcetest.Conn, slot string) {
 	b.Fatalf("the slot %s is still in use", slot)
 }
 
-// recvlogical returns how long pg_recvlogical takes to drain a slot; 0 if it is not installed.
+// recvlogical returns the time that pg_recvlogical takes to drain a slot, or 0 if pg_recvlogical is not installed.
 func recvlogical(b *testing.B, url, plugin, slot, publication string, target pglogrepl.LSN) time.Duration {
 	b.Helper()
 	bin, err := pgserver.Bin()
@@ -189,7 +190,7 @@ func recvlogical(b *testing.B, url, plugin, slot, publication string, target pgl
 	case "pgoutput":
 		args = append(args, "-o", "proto_version=1", "-o", "publication_names="+publication)
 	case "wal2json":
-		args = append(args, "-o", "format-version=2") // a line per row: format 1 fails if a transaction has a GB
+		args = append(args, "-o", "format-version=2") // format 2 has one line per row; format 1 fails if a transaction has 1 GB
 	}
 	start := time.Now()
 	if out, err := osexec.CommandContext(b.Context(), program, args...).CombinedOutput(); err != nil {
@@ -248,7 +249,7 @@ func installNode(b *testing.B, _ string) (command []string, err error) {
 	return []string{node, script}, build(b, folder, "npm", "install", "--no-audit", "--no-fund", "pg-logical-replication@2.5.0")
 }
 
-// buildGo builds a program that is a Go module of its own, with packages from the Internet.
+// buildGo builds a program that is a separate Go module. It downloads the module's packages from the Internet.
 func buildGo(b *testing.B, name string) (command []string, err error) {
 	b.Helper()
 	program := filepath.Join(b.TempDir(), name)
@@ -268,7 +269,7 @@ func build(b *testing.B, folder string, words ...string) error {
 	return nil
 }
 
-// drain returns how long the program takes to drain a slot; 0 if it fails, which is logged.
+// drain returns the time that the program takes to drain a slot. If the program fails, drain logs the error and returns 0.
 func (f *follower) drain(b *testing.B, url, slot, publication string, target pglogrepl.LSN, rows int) time.Duration {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), 10*time.Minute)
@@ -290,7 +291,7 @@ func (f *follower) drain(b *testing.B, url, slot, publication string, target pgl
 	return took
 }
 
-// copyBeforeStream makes a source copy the table, up to the point where its stream starts.
+// copyBeforeStream runs the steps of a Source that precede the stream.
 func copyBeforeStream(b *testing.B, s *Source, t *snapshot.Table) *rowjson.Encoder {
 	b.Helper()
 	ctx := b.Context()

@@ -22,7 +22,7 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	if err != nil {
 		return nil, err
 	}
-	// A new session would have to load and plan everything about the catalog again.
+	// The copy uses the connection of queries: a new session would first have to fill its caches of the catalog.
 	conn, err := s.queries.Take(ctx)
 	if err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	if err != nil {
 		return nil, err
 	}
-	// Everything that a slot's snapshot shows is durable: the server builds the snapshot from WAL that a walsender has decoded.
+	// Everything that a slot's snapshot shows is durable, because the server builds this snapshot only from flushed WAL.
 	t.SetHorizon(horizon)
 	s.horizons.start(horizon)
 	s.standby.setAppliedLSN(start.lsn)
@@ -45,11 +45,11 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 	return encoder, nil
 }
 
-// importSnapshot begins a transaction on conn that uses the slot's snapshot. The exported snapshot ends with the next command on
-// the replication connection, so that connection is used only after the import.
+// importSnapshot begins a transaction on conn that uses the slot's snapshot. The exported snapshot ends with the next command
+// on the replication connection, so importSnapshot uses the replication connection only after the import.
 //
-// importSnapshot then begins a transaction with an idle timeout on the replication connection, which the slotKeeper pings. If
-// this process freezes during the copy, the pings stop, and the server ends the connection and with it the slot.
+// importSnapshot then begins a transaction with an idle timeout on the replication connection. The slotKeeper pings this
+// connection. If this process freezes during the copy, the pings stop. The server then ends the connection and drops the slot.
 // (wal_sender_timeout applies only while a stream is being sent.)
 func (s *Source) importSnapshot(ctx context.Context, conn *pgx.Conn, start slotSnapshot) error {
 	err := s.queries.Reads().WithIdleTimeout(ctx, s.env.Timeouts.Idle, func(ctx context.Context) error {
@@ -66,7 +66,7 @@ func (s *Source) importSnapshot(ctx context.Context, conn *pgx.Conn, start slotS
 // slotKeeper keeps the slot alive during a copy.
 type slotKeeper struct {
 	*Source
-	// ctx is the source's context. The copy's context could end during a ping, and that would break the connection.
+	// ctx is the source's context. The copy's context could end during a ping, which would break the connection.
 	ctx      context.Context
 	lastPing time.Time
 }

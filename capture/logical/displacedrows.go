@@ -7,17 +7,17 @@ import (
 	"capture/internal/pgoutput"
 )
 
-// displacedRows maps a key to the lines of rows that had this key until another row took it. That may happen to a key more
-// than once.
+// displacedRows maps a key to the lines of rows that had this key until another row took it. Several rows can lose the same key
+// one after the other.
 //
-// A deferrable key is checked at the end of the statement or transaction, so "UPDATE t SET id = id + 1" may give row 1 the
-// key of row 2 before row 2 gets its new key. The stream shows these updates one by one, but the Table holds one row per
-// key, so row 2 is kept here meanwhile. Such a table needs replica identity FULL: the update of row 2 carries all of its old
-// values, and they identify its line among the displaced ones.
+// A deferrable key is checked at the end of the statement or transaction, so "UPDATE t SET id = id + 1" may give row 1 the key
+// of row 2 before row 2 gets its new key. The stream contains these updates one after the other, but the Table holds only one
+// row per key. Until the update of row 2 arrives, displacedRows holds row 2. A table with a deferrable key needs replica
+// identity FULL. The update of row 2 then carries all old values of row 2, which identify its line among the displaced lines.
 type displacedRows map[string][][]byte
 
-// stashDisplaced adds the row that has newKey to the displaced rows, because another row is about to take that key. The
-// transaction will commit, so a later change of the transaction must move or delete the displaced row.
+// stashDisplaced adds the row that has newKey to the displaced rows, because another row is about to take that key. The stream
+// contains only committed transactions, so a later change of this transaction must move or delete the displaced row.
 func (a *applier) stashDisplaced() error {
 	if a.table.KeyImmediate { // two rows never share an immediate key, not even for a moment
 		return nil
@@ -33,7 +33,8 @@ func (a *applier) stashDisplaced() error {
 	return err
 }
 
-// takeDisplaced removes the row that the old tuple describes from the displaced rows. It reports whether it found the row.
+// takeDisplaced looks for the old tuple's row among the displaced rows, and removes it there. It reports whether it found the
+// row.
 func (a *applier) takeDisplaced() (bool, error) {
 	lines := a.displaced[string(a.oldKey)]
 	if len(lines) == 0 || a.change.Identity != pgoutput.IdentityFull {

@@ -15,30 +15,30 @@ import (
 
 // horizons moves the horizon of the rows in memory forward while the stream is followed.
 //
-// The regular check, each Barrier and a stop read an xmin and then a WAL position. Every transaction below that xmin had ended, so
-// its commit record is below that position. Once the stream has been applied up to the position, the Table has everything that
-// these transactions committed. Only then does the moment become the Table's horizon. A walsender sends only WAL that is
-// flushed, so this remains true after a crash of the server.
+// The regular check, each Barrier and a stop read an xmin and then a WAL position. Every transaction below this xmin had
+// already ended, so its commit record is below this WAL position. Once the stream has been applied up to the position, the
+// Table has everything that these transactions committed. Only then do xmin and position become the Table's horizon. A
+// walsender sends only WAL that is flushed, so the horizon remains valid after a crash of the server.
 type horizons struct {
-	place snapshot.Place // place of the horizon with which the stream began; zero if there is none
+	place snapshot.Place // place of the horizon with which the stream began; zero if the stream began without a horizon
 
 	mu   sync.Mutex
-	last snapshot.Horizon // last horizon that the Table got; zero if there is none
+	last snapshot.Horizon // last horizon that the Table got; zero if the Table got none
 
-	// Proposed horizons that the stream has not passed yet. A newer proposal replaces only the second one: a stream that
-	// always lags a little would never pass the newest.
+	// Proposed horizons that the stream has not passed yet. A newer proposal replaces only second. If it also replaced first, a
+	// stream that always lags a little would never pass a proposed horizon.
 	first, second *snapshot.Horizon
 }
 
-// start sets the horizon with which the stream begins, or nil.
+// start records the horizon with which the stream begins. h is nil if the stream begins without a horizon.
 func (p *horizons) start(h *snapshot.Horizon) {
 	if h != nil {
 		p.place, p.last = h.Place, *h
 	}
 }
 
-// propose proposes h as the next horizon, if it is not nil and newer than the earlier ones. It ignores a horizon of another
-// server or database, whose WAL position means nothing for this stream.
+// propose proposes h as the next horizon, if h is not nil and newer than the earlier horizons. It ignores a horizon of another
+// server or database, because the WAL position of such a horizon means nothing for this stream.
 func (p *horizons) propose(h *snapshot.Horizon) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -53,7 +53,7 @@ func (p *horizons) propose(h *snapshot.Horizon) {
 	}
 }
 
-// passed returns the newest proposed horizon whose position the stream has been applied up to, or nil.
+// passed returns the newest proposed horizon whose position is not after applied, or nil if there is none.
 func (p *horizons) passed(applied pglogrepl.LSN) (h *snapshot.Horizon) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,11 +88,11 @@ func (s *Source) proposeHorizon(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-// advanceHorizon moves the horizon past all transactions that have ended, if the server answers within Timeouts.Stop. It is
-// called at a stop. Without it, the horizon could be older than a change of many rows just before the stop, and the next run
-// would transfer these rows again.
+// advanceHorizon is called at a stop. It moves the horizon past all transactions that have ended, if the server answers within
+// Timeouts.Stop. Without this call, the horizon could be older than a change of many rows just before the stop, and the next
+// run would transfer these rows again.
 //
-// If the last answer to a regular check is overdue, the server hangs, and advanceHorizon does not wait for it.
+// If the answer to the last regular check is overdue, the server probably hangs. advanceHorizon then returns at once.
 func (s *Source) advanceHorizon(ctx context.Context) error {
 	if time.Since(s.queries.LastRead()) > s.env.Timeouts.Check+s.env.Timeouts.Stop {
 		return nil

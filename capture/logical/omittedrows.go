@@ -57,7 +57,8 @@ func (a *applier) setKey(key *[]byte, values [][]byte) (err error) {
 }
 
 // encodeOrOmit encodes the new row into a.line. If the row is too large, it returns the sizes of the row's values instead.
-// oldLine is the row's line before an update. oldSizes are its sizes before the update if it was omitted.
+// oldLine is the row's line before an update. If the row was omitted before the update, oldSizes are the sizes of its values
+// then.
 func (a *applier) encodeOrOmit(oldLine []byte, oldSizes []int64) (sizes []int64, err error) {
 	if a.omitted != nil {
 		return a.omitted, nil
@@ -73,7 +74,7 @@ func (a *applier) encodeOrOmit(oldLine []byte, oldSizes []int64) (sizes []int64,
 }
 
 // estimateSizes returns the sizes of an omitted row after an update that leaves some of its values unchanged. If the row may
-// fit now, it returns errMayFit, since only another copy can tell.
+// fit now, it returns errMayFit, because only another copy of the table can read the unchanged values.
 func (a *applier) estimateSizes(oldSizes []int64) ([]int64, error) {
 	sizes, sum := a.encoder.ColumnSizes(a.newValues, nil), int64(0)
 	for i, v := range a.newValues {

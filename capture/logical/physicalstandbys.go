@@ -9,9 +9,9 @@ import (
 	"capture/internal/postgres"
 )
 
-// checkStandbys reports a condition if the end of the slot could invalidate logical slots on a standby. If the slot does not
-// exist yet, and the operator has not chosen this source, it returns an error instead. It never ends a source that already
-// follows the table, because that would end the slot.
+// checkStandbys reports a condition to Progress if the end of capture's slot could invalidate logical slots on a standby. If
+// the slot does not exist yet, and the operator has not chosen this source, checkStandbys returns an error instead. It returns
+// no such error once the source follows the table, because the error would end the slot.
 func (s *Source) checkStandbys(ctx context.Context, conn *pgx.Conn) error {
 	err := s.server.CheckStandbys(ctx, conn)
 	var problem *postgres.Problem

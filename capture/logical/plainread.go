@@ -57,8 +57,8 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 	}()
 	p := &plainReads{Source: s, dst: t, origin: origin, next: time.Now().Add(slotPatience + 4*s.roundTrip)}
 	if v := t.View(); v != nil && v.Horizon() != nil {
-		// A plain read copies the whole table, and the slot requires one more copy afterwards. The rows in memory are recent, so
-		// the first plain read can wait.
+		// The rows in memory can be resynced, so the first plain read can wait. After a plain read, no resync is possible: the
+		// whole table would be copied twice.
 		p.first = time.Now().Add(plainReadInterval)
 	}
 	tick := time.NewTicker(tablecopy.WatchdogInterval)
@@ -83,11 +83,11 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 	}
 }
 
-// readIfDue checks the slot, and reads the table if a plain read is due. The context named reading ends as soon as the slot
-// exists. If the read fails, the error is only logged.
+// readIfDue checks the slot, and reads the table if a plain read is due. The context reading ends as soon as the slot exists.
+// If the read fails, readIfDue only logs the error.
 func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	if !p.logged && time.Now().Before(p.next) {
-		return nil // the slot usually exists before the first read is due, and interrupting a query would cost its connection
+		return nil // the slot usually exists soon, and interrupting a query would break its connection
 	}
 	if err := p.queries.Do(reading, p.check); err != nil && reading.Err() == nil {
 		return err
@@ -110,7 +110,8 @@ func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	return nil
 }
 
-// check checks the slot. Its creation may wait for hours, so check also withdraws the publication if that makes writes fail.
+// check checks the slot. The creation of the slot may wait for hours, so check also withdraws the publication if the
+// publication makes writes fail.
 func (p *plainReads) check(ctx context.Context, conn *pgx.Conn) error {
 	if time.Since(p.checked) >= p.env.Timeouts.Check {
 		p.checked = time.Now()

@@ -18,8 +18,8 @@ import (
 // rowCountInterval is the time between two counts of the rows.
 const rowCountInterval = time.Hour
 
-// rowCounter compares the number of rows in dst with that in the database at regular intervals. It detects lost or doubled
-// rows, although no cause of either is known.
+// rowCounter regularly compares the number of rows in dst with the number of rows in the database. It would detect lost or
+// doubled rows if an unknown fault caused them.
 type rowCounter struct {
 	env     *source.Env
 	table   *postgres.Table
@@ -27,7 +27,7 @@ type rowCounter struct {
 	barrier func(context.Context) error
 }
 
-// run compares the numbers at each interval until ctx ends. It returns a *source.ResyncError if they differ.
+// run compares the numbers at each interval until ctx ends. It returns a *source.ResyncError if the numbers differ.
 func (c *rowCounter) run(ctx context.Context) error {
 	tick := time.NewTicker(cmp.Or(c.env.Timeouts.RowCount, rowCountInterval))
 	defer tick.Stop()

@@ -17,7 +17,7 @@ import (
 // serverValues queries values that only the server can compute: the JSON of types that rowjson does not know, and generated
 // columns, which the stream leaves out. The stream waits for each of these queries.
 type serverValues struct {
-	ctx         context.Context // context of the stream, because rowjson.Encoder passes none to encode
+	ctx         context.Context // context of the stream, because rowjson.Encoder passes no context to encode
 	queries     *postgres.QueryConn
 	shape       *rowjson.Shape
 	unpublished []int    // indices of the columns that the stream leaves out
@@ -41,7 +41,7 @@ func newServerValues(ctx context.Context, queries *postgres.QueryConn, table *po
 // encode returns to_json of a column's value. text is the value's text form. encode is the Server of a rowjson.Encoder.
 func (v *serverValues) encode(column int, text []byte) (answer []byte, err error) {
 	c := &v.shape.Columns[column]
-	types := []uint32{c.TypeOID} // a type's name, unlike its OID, would require USAGE on its schema
+	types := []uint32{c.TypeOID} // the type's name instead of its OID would require USAGE on the type's schema
 	err = v.queries.Do(v.ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		values, err := queryTextRow(ctx, conn, "SELECT pg_catalog.to_json($1)", types, text)
 		if err != nil {
@@ -111,9 +111,9 @@ func (v *serverValues) textOf(encoder *rowjson.Encoder, line []byte, column int)
 	return text, err == nil
 }
 
-// determinesValue reports whether the JSON of a value of type t determines the value. It does not in three cases. A type that
-// only the server encodes may have any JSON. A null of type json may be SQL's NULL or JSON's null. In an array whose elements
-// may themselves be JSON arrays, an inner array may be such an element or another dimension.
+// determinesValue reports whether the JSON of a value of type t determines the value. The JSON does not determine the value in
+// three cases. A type that only the server encodes may have any JSON. A null of type json may be SQL's NULL or JSON's null. If
+// the elements of an array may themselves be JSON arrays, an inner array may be such an element or another dimension.
 func determinesValue(t *rowjson.Type, value json.RawMessage) bool {
 	switch {
 	case string(value) == "null":
@@ -159,10 +159,10 @@ func queryTextRow(ctx context.Context, conn *pgx.Conn, query string, types []uin
 	b := &pgconn.Batch{}
 	b.ExecParams("BEGIN READ ONLY", nil, nil, nil, nil)
 	b.ExecParams(query, params, types, nil, nil)
-	b.ExecParams("ROLLBACK", nil, nil, nil, nil) // also reverts settings that a function has changed
+	b.ExecParams("ROLLBACK", nil, nil, nil, nil) // ROLLBACK also reverts settings that a function has changed
 	results, err := conn.PgConn().ExecBatch(ctx, b).ReadAll()
 	if err != nil {
-		_ = conn.PgConn().Exec(ctx, "ROLLBACK").Close() // a connection that cannot roll back is closed
+		_ = conn.PgConn().Exec(ctx, "ROLLBACK").Close() // if this fails, pgconn has closed the connection
 		return nil, err
 	}
 	if len(results) != 3 || len(results[1].Rows) != 1 {

@@ -34,15 +34,16 @@ func newSlot(env *source.Env) *slot {
 	return &slot{name: "capture_" + hex.EncodeToString(id[:]), env: env}
 }
 
-// slotSnapshot is the start of a new slot's stream. The exported snapshot shows the table as of the consistent point. It ends
-// with the next command on the replication connection. Nobody may read a table with it before awaitCommits has returned.
+// slotSnapshot is the start of a new slot's stream. The exported snapshot shows the table as of the consistent point. The
+// snapshot ends with the next command on the replication connection. Nobody may read a table with it before awaitCommits has
+// returned.
 type slotSnapshot struct {
 	lsn  pglogrepl.LSN // consistent point
 	name string        // name of the exported snapshot
 }
 
-// create creates the slot. The server first waits until every write transaction that is open has ended. So snapshot and
-// stream meet without a gap: each transaction is entirely in the snapshot or entirely in the stream.
+// create creates the slot. The server first waits until all open write transactions have ended. Each transaction is therefore
+// either entirely in the snapshot or entirely in the stream.
 func (s *slot) create(ctx context.Context, conn *pgconn.PgConn) (slotSnapshot, error) {
 	result, err := pglogrepl.CreateReplicationSlot(ctx, conn, s.name, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
 		Temporary: true, Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
@@ -57,11 +58,12 @@ func (s *slot) create(ctx context.Context, conn *pgconn.PgConn) (slotSnapshot, e
 	return slotSnapshot{lsn, result.SnapshotName}, nil
 }
 
-// probeTimeout bounds the wait for a slot that is only a test.
+// probeTimeout limits the time that probe waits for its slot.
 const probeTimeout = 3 * time.Second
 
-// probe returns the error with which the server refuses the slot, or nil. A slot that has to wait for write transactions is not
-// refused: created is then false, and the connection is closed. The slot ends with the connection.
+// probe creates the slot as a test. If the server refuses the slot, probe returns the server's error. If the slot has to wait
+// for write transactions, probe gives up and returns false without an error, and the connection is closed. The slot ends with
+// the connection.
 func (s *slot) probe(ctx context.Context, conn *pgconn.PgConn) (created bool, err error) {
 	waiting, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -81,8 +83,8 @@ func (s *slot) check(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// checkUncreated is like check, but accepts a missing slot, since it may not exist yet. It need not detect a slot that was
-// lost: that also closes the replication connection.
+// checkUncreated is like check, but accepts a missing slot, because the slot may not exist yet. If the slot has existed and is
+// missing now, the replication connection has been closed, too, which other code detects.
 func (s *slot) checkUncreated(ctx context.Context, conn *pgx.Conn) error {
 	err := s.checkRetainedWAL(ctx, conn)
 	if errors.Is(err, errNoSlot) {

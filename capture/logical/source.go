@@ -1,18 +1,18 @@
-// Package logical follows a table by logical replication: through a temporary slot and the output plugin pgoutput.
+// Package logical follows a table by logical replication, with a temporary slot and the output plugin pgoutput.
 //
-// A [Source] goes through these steps. If one of them fails, the daemon starts over with a new Source:
+// A [Source] goes through the following steps. If a step fails, the daemon starts over with a new Source.
 //
 //	open      connect twice, for replication and for queries; find the publication, or create it once a slot can be created
 //	slot      create a temporary slot; it exports the snapshot at which its stream begins
 //	copy      copy the table as that snapshot shows it, or transfer what has changed since an earlier attempt
-//	stream    receive the changes after it, apply them, and confirm them to the server
+//	stream    receive the changes that follow the snapshot, apply them, and confirm them to the server
 //
 // Each part of the stream has one task. The receiver reads messages, advances the position and reports progress. The applier
 // turns messages into writes to the snapshot.Table and returns commits. The standby owns the sending side of the connection
 // and confirms positions. In addition, regular checks find what the stream does not show: changes of the catalog, the amount
 // of WAL that the slot retains, and lost rows. They also read the horizons from which the next attempt can resync (horizon.go).
 //
-// A slot is temporary, so it ends with the connection: capture leaves nothing behind that retains WAL.
+// The slot is temporary: the server drops it when the connection ends. Afterwards, nothing of capture retains WAL.
 //
 // A connection counts as broken if the server sends nothing for source.Timeouts.Idle, by default postgres.DefaultIdleTimeout.
 //
@@ -20,12 +20,12 @@
 //
 //   - source.go: Source and its steps
 //   - slot.go, awaitcommits.go: the slot; the wait until the commits in its snapshot are complete
-//   - plainread.go, copy.go: a first file while the slot waits; the copy
+//   - plainread.go, copy.go: a first file while the creation of the slot waits; the copy
 //   - stream.go, apply.go: the receiver; the applier
 //   - displacedrows.go, omittedrows.go: two rows with one key in the middle of a transaction; rows that are too large
 //   - servervalues.go: values that only the server can compute
 //   - standbystatus.go, barrier.go: the standby; barriers
-//   - catalogcheck.go, rowcount.go, horizon.go, physicalstandbys.go: the regular checks; horizon.go also has the one at a stop
+//   - catalogcheck.go, rowcount.go, horizon.go, physicalstandbys.go: the regular checks; horizon.go also has the check at a stop
 package logical
 
 import (
@@ -65,7 +65,7 @@ type Source struct {
 	roundTrip   time.Duration // measured round-trip time to the server
 
 	horizons horizons
-	doubt    atomic.Bool // whether the rows in memory are in doubt: possibly not a state of the table
+	doubt    atomic.Bool // whether the rows in memory may be wrong
 
 	endStream context.CancelCauseFunc // ends the stream with an error; set once the stream begins
 }
@@ -122,8 +122,8 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	return s.stream(ctx, t, encoder)
 }
 
-// loadRows loads the rows that an earlier run left in the file, if it can. It runs before the slot exists, because a slot
-// retains WAL.
+// loadRows loads the rows that an earlier run left in the file, if it can. It runs before the slot exists, because the slot
+// would retain WAL in the meantime.
 func (s *Source) loadRows(ctx context.Context, t *snapshot.Table) error {
 	if !s.env.NeedsRows(t) {
 		return nil
@@ -141,7 +141,7 @@ func (s *Source) loadRows(ctx context.Context, t *snapshot.Table) error {
 }
 
 // open connects for queries and for replication concurrently, because connecting takes most of the time over a slow line. If
-// both fail, it returns the error of the query connection, which explains more.
+// both connections fail, it returns the error of the query connection, which explains more.
 func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	connecting, stop := context.WithCancel(ctx)
 	defer stop()
@@ -179,8 +179,8 @@ func (s *Source) open(ctx context.Context) (origin snapshot.Origin, err error) {
 	}, nil
 }
 
-// prepare loads the properties of the server and the table, and finds the publication. If that must be created or repaired
-// first, missing says so: it is postgres.ErrPublicationMissing or ErrPublicationIncomplete.
+// prepare loads the properties of the server and the table, and finds the publication. If the publication must be created or
+// repaired first, missing is postgres.ErrPublicationMissing or postgres.ErrPublicationIncomplete; otherwise missing is nil.
 func (s *Source) prepare(ctx context.Context) (missing, err error) {
 	err = s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 		if s.server, s.table, err = postgres.LoadServerAndTable(ctx, conn, s.env.Table); err != nil {
@@ -201,9 +201,9 @@ func (s *Source) prepare(ctx context.Context) (missing, err error) {
 	return nil, err
 }
 
-// testSlot creates a slot to see whether it can, and drops the slot. A publication that nobody follows can make the application's
-// writes fail. So capture creates its publication only if it can create a slot. The slot that it follows comes later, because
-// pgoutput looks the publication up in the catalog as of each change.
+// testSlot tests whether capture can create a slot, and drops the slot. Even if nobody uses a publication, it can make the
+// application's writes fail. capture therefore creates its publication only if it can create a slot. It creates the slot that
+// it follows only after the publication, because pgoutput looks up the publication in the catalog as of each change.
 func (s *Source) testSlot(ctx context.Context) error {
 	test := newSlot(s.env)
 	created, err := test.probe(ctx, s.standby.conn)
@@ -213,7 +213,7 @@ func (s *Source) testSlot(ctx context.Context) error {
 	case created:
 		return s.withIdleTimeout(ctx, func(ctx context.Context) error { return s.standby.exec(ctx, "DROP_REPLICATION_SLOT "+test.name) })
 	}
-	// The slot waits for write transactions, and probe has interrupted it.
+	// The slot had to wait for write transactions, so probe has given up, and the connection is closed.
 	s.standby.close()
 	_, err = s.connect(ctx)
 	return err
@@ -271,8 +271,8 @@ func (s *Source) withIdleTimeout(ctx context.Context, f func(context.Context) er
 	return s.reads.WithIdleTimeout(ctx, s.env.Timeouts.Idle, f)
 }
 
-// stream applies the stream until stop ends, the connection fails, or a check or a Barrier ends it. When stop ends, the
-// receiver and the standby continue for the moment that advanceHorizon needs.
+// stream applies the stream until stop ends, the connection fails, or a check or a Barrier ends the stream. After stop has
+// ended, the receiver and the standby continue until advanceHorizon returns.
 func (s *Source) stream(stop context.Context, t *snapshot.Table, encoder *rowjson.Encoder) error {
 	if err := s.startReplication(stop); err != nil {
 		return err
@@ -281,7 +281,7 @@ func (s *Source) stream(stop context.Context, t *snapshot.Table, encoder *rowjso
 	s.endStream = endStream
 	defer endStream(nil)
 	g, ctx := errgroup.WithContext(ctx)
-	checking, endChecks := context.WithCancel(ctx) // so that no check delays the stop
+	checking, endChecks := context.WithCancel(ctx) // ends with stop, because a check must not delay the stop
 	defer context.AfterFunc(stop, endChecks)()
 	generated := newServerValues(ctx, s.queries, s.table)
 	encoder.Server = generated.encode
@@ -330,7 +330,7 @@ func (s *Source) stream(stop context.Context, t *snapshot.Table, encoder *rowjso
 	return err
 }
 
-// startReplication makes the server send the stream from the slot's consistent point on.
+// startReplication makes the server send the stream, which begins at the slot's consistent point.
 func (s *Source) startReplication(ctx context.Context) error {
 	args := []string{"proto_version '1'", "publication_names " + postgres.QuoteReplicationString(postgres.QuoteIdentifier(s.publication.name))}
 	return s.withIdleTimeout(ctx, func(ctx context.Context) error {
@@ -345,8 +345,8 @@ func (s *Source) startReplication(ctx context.Context) error {
 	})
 }
 
-// noteDoubt records doubt about the rows in memory if err is a ResyncError that is not Intact. Callers pass every error,
-// because the stream returns only the first one, such as a lost connection.
+// noteDoubt sets s.doubt if err is a ResyncError that is not Intact. Callers pass every error, because stream returns only the
+// first error, for example that of a lost connection.
 func (s *Source) noteDoubt(err error) {
 	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) && !resync.Intact {
 		s.doubt.Store(true)
@@ -354,8 +354,8 @@ func (s *Source) noteDoubt(err error) {
 }
 
 // check returns a *source.ResyncError if the table, its publication or the slot has changed in a way that the stream does not
-// show. Otherwise, it proposes the moment of the check as the next horizon. If the stream has not passed it, check requests a
-// keepalive. On an idle server, nothing else would soon show that the stream has.
+// show. Otherwise, it proposes the moment of the check as the next horizon. If the stream has not passed all proposed horizons,
+// check requests a keepalive: on an idle server, nothing else would soon advance the applied position.
 func (s *Source) check(ctx context.Context) error {
 	err := s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := s.env.WithdrawHarmful(ctx, conn, s.table.Name()); err != nil {

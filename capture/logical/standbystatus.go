@@ -23,17 +23,19 @@ const (
 // standby is the sending side of a replication connection. It confirms positions to the server by Standby status update
 // messages ("Streaming Replication Protocol" in the PostgreSQL documentation).
 //
-// It confirms what has been applied to the Table in memory, whether or not the file has it yet. The slot is temporary, so
-// after a restart the stream begins at a new slot, whatever was confirmed. Confirming later would only retain WAL and delay
-// the server's shutdown, which waits until everything that its walsenders sent has been confirmed.
+// standby confirms a change when the change has been applied to the Table in memory, even if the file does not contain it yet.
+// The slot is temporary: after a restart, capture follows a new slot, and needs no WAL of the old one. Confirming later would
+// only retain more WAL and delay a shutdown of the server, because the server waits until all WAL that it has sent is
+// confirmed.
 //
-// Once the stream has begun, standby is the only writer on the connection: the receiver reads, and no command is possible.
-// So a status message reaches the server even while the receiver applies a transaction for longer than wal_sender_timeout.
+// Once the stream has begun, only the standby writes to the connection: the receiver only reads, and commands are no longer
+// possible. A status message therefore reaches the server even while the receiver applies a transaction for longer than
+// wal_sender_timeout.
 type standby struct {
 	conn     *pgconn.PgConn
 	reads    *postgres.ReadClock // clock of reads from conn
 	timeouts source.Timeouts
-	interval time.Duration // time between two status messages
+	interval time.Duration // longest time between two status messages
 
 	applied atomic.Uint64 // LSN up to which the stream has been applied to the Table
 
@@ -50,7 +52,7 @@ type standby struct {
 }
 
 func newStandby(conn *pgconn.PgConn, reads *postgres.ReadClock, timeouts source.Timeouts) *standby {
-	// The server asks for a reply after half of wal_sender_timeout. A quarter leaves time for a message to arrive late.
+	// The server asks for a reply after half of wal_sender_timeout. An interval of a quarter leaves time for a late message.
 	interval := min(maxStatusInterval, max(postgres.WALSenderTimeout(conn)/4, 10*time.Millisecond))
 	return &standby{conn: conn, reads: reads, timeouts: timeouts, interval: interval}
 }
@@ -94,8 +96,9 @@ func (s *standby) setAppliedLSN(lsn pglogrepl.LSN) {
 }
 
 // sendStatus confirms the applied position. requestReply asks the server for an immediate keepalive. Without force, a message
-// that confirms nothing new is sent at most once per minReplyInterval. A server that has sent everything answers an old
-// position with another request for a reply, so replying to each request at once would be a busy loop.
+// that confirms nothing new is sent at most once per minReplyInterval. If the server has sent all WAL and the confirmed
+// position is older, the server answers with another request for a reply. Replying to each request at once would therefore be a
+// busy loop.
 func (s *standby) sendStatus(force, requestReply bool) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()
@@ -106,7 +109,7 @@ func (s *standby) sendStatus(force, requestReply bool) error {
 	if !s.startWrite() {
 		return source.ErrNotFollowing
 	}
-	// Flush and apply positions are left out; the library then sends the write position for them.
+	// pglogrepl also sends the write position as the flush position and the apply position if these are not set.
 	err := pglogrepl.SendStandbyStatusUpdate(context.Background(), s.conn, pglogrepl.StandbyStatusUpdate{WALWritePosition: lsn, ReplyRequested: requestReply})
 	if err != nil {
 		return fmt.Errorf("send the standby status: %w", err)
@@ -115,10 +118,10 @@ func (s *standby) sendStatus(force, requestReply bool) error {
 	return nil
 }
 
-// statusLoop sends status messages until ctx ends: after progress, and at least once per s.interval. At longer intervals, a
+// statusLoop sends status messages until ctx ends: after progress, and at least once per s.interval. Once per Timeouts.Ping, a
 // message also requests a keepalive. The keepalive proves that the server is alive: statusLoop returns an error if the server
-// sends nothing for Timeouts.Idle. A keepalive also makes the receiver log the summary of earlier commits, so statusLoop
-// requests one sooner while hasSummary returns true.
+// sends nothing for Timeouts.Idle. A keepalive also makes the receiver log the summary of earlier commits. While hasSummary
+// returns true, statusLoop therefore requests a keepalive once per summaryInterval.
 func (s *standby) statusLoop(ctx context.Context, hasSummary func() bool) error {
 	tick := time.NewTicker(min(minReplyInterval, s.interval/2))
 	defer tick.Stop()

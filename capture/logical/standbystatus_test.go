@@ -6,8 +6,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestSenderTimeoutIsSet checks that the replication connection has a wal_sender_timeout if the server has none: without
-// one, the slot of a frozen capture would stay.
+// TestSenderTimeoutIsSet checks that capture sets wal_sender_timeout for its replication connection if the server has turned it
+// off. Without a timeout, the slot of a frozen capture would stay.
 func TestSenderTimeoutIsSet(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_sender_timeout": "0"}})
@@ -28,7 +28,8 @@ func TestSenderTimeoutIsSet(t *testing.T) {
 	}
 }
 
-// TestStatusMessagesEndWithConnection checks that status messages, which a Barrier sends, end when the connection is closed.
+// TestStatusMessagesEndWithConnection checks that sendStatus fails after the connection has been closed. A Barrier calls
+// sendStatus in a loop, as the test does.
 func TestStatusMessagesEndWithConnection(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

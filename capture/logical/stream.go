@@ -38,8 +38,8 @@ type receiver struct {
 
 // run receives until ctx ends or the connection fails.
 func (r *receiver) run(ctx context.Context) error {
-	// If ReceiveMessage got ctx, pgconn would watch it separately for each message. One read deadline in the past interrupts a
-	// waiting read just as well, and the connection is closed afterwards anyway.
+	// If ReceiveMessage got ctx, pgconn would start and end a watch of ctx for each message. A read deadline in the past also
+	// interrupts a waiting read. It makes the connection unusable, but the connection is closed afterwards anyway.
 	stop := context.AfterFunc(ctx, func() { _ = r.standby.conn.Conn().SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	defer r.txns.Flush()
@@ -91,7 +91,7 @@ func (r *receiver) handleXLogData(data []byte) error {
 	r.env.Progress.SetServerLSN(x.ServerWALEnd)
 	commit, err := r.applier.apply(x.WALData)
 	if err != nil && !leavesRowsIntact(err) {
-		r.dst.SetHorizon(nil) // the stream may have been wrong before, too
+		r.dst.SetHorizon(nil) // earlier messages may have been wrong, too
 	}
 	if err != nil || commit == nil {
 		return err
@@ -99,8 +99,8 @@ func (r *receiver) handleXLogData(data []byte) error {
 	if commit.Changes() > 0 {
 		r.recordCommit(commit)
 	}
-	// Confirm the end of the commit record, which the Commit message contains. The positions in XLogData are those of single
-	// changes, and the sum of such a position and a payload's length is not a meaningful position.
+	// Confirm the end position of the commit record, which the Commit message contains. The positions in XLogData are those of
+	// single changes. Such a position plus the length of its payload is not a WAL position.
 	r.setApplied(commit.LSN)
 	return nil
 }
@@ -116,9 +116,10 @@ func (r *receiver) recordCommit(commit *source.TxnStats) {
 	}
 }
 
-// handleKeepalive advances the applied position to the server's if no transaction is open. The server sends whole transactions
-// in commit order. So everything that it has sent is applied, and no other change of the table is below its position. Without
-// this, an idle table in a busy database would retain an unlimited amount of WAL.
+// handleKeepalive advances the applied position to the server's position if no transaction is open. The server sends whole
+// transactions in commit order. If no transaction is open, everything that the server has sent is applied, and the WAL below
+// the server's position contains no other change of the table. If keepalives did not advance the position, an idle table in a
+// busy database would retain an unlimited amount of WAL.
 func (r *receiver) handleKeepalive(data []byte) error {
 	k, err := pglogrepl.ParsePrimaryKeepaliveMessage(data)
 	if err != nil {
@@ -149,8 +150,9 @@ func (r *receiver) setApplied(lsn pglogrepl.LSN) {
 	r.env.Progress.SetAppliedLSN(r.standby.appliedLSN(), r.commitLag)
 }
 
-// leavesRowsIntact reports whether the rows in memory are still right after err, with which applying a message failed. They are
-// right if a connection failed or if memory was short. Any other error means that the message was wrong.
+// leavesRowsIntact reports whether the rows in memory are still right after applying a message has failed with err. The rows
+// are right if a connection or a query failed, or if the spill file had no room. Any other error means that the message was
+// wrong.
 func leavesRowsIntact(err error) bool {
 	var network net.Error
 	var connect *pgconn.ConnectError

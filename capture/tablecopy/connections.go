@@ -28,8 +28,8 @@ type relationSize struct {
 	tidRangeScan bool  // whether the server can read a range of pages without reading the rest
 }
 
-// loadRelationSize queries the size of the table. All rows that the transaction of conn sees are on these pages: they were
-// there when its snapshot was taken, and its lock prevents a rewrite that would move them.
+// loadRelationSize queries the size of the table. The transaction of conn sees only rows on these pages: the rows were there
+// when the transaction took its snapshot, and the transaction's lock prevents a rewrite that would move them.
 //
 // PostgreSQL 14 and later can read a range of pages by a TID Range Scan, but only in heap tables. A standby is always read
 // over one connection.

@@ -7,8 +7,8 @@
 //	connection ──COPY──▶ copyDecoder ──rowBatch──▶     │
 //	                                                   └─ WriteAhead, to the file
 //
-// [Copier.Update] transfers only what has changed since the horizon of the rows in memory (see [snapshot.Horizon]), by the same
-// pipeline, and copies the table if that is not possible.
+// [Copier.Update] transfers only what has changed since the horizon of the rows in memory (see [snapshot.Horizon]), through the
+// same pipeline. If that is not possible, it copies the whole table.
 //
 // A [Reader] serves the sources that have no stream: it reads the table in its own transactions, either the whole table or
 // the rows with given keys. A [Watchdog] observes each long read over its own connection, and ends the read if it blocks the
@@ -16,7 +16,7 @@
 //
 // # Files
 //
-//   - copy.go, resync.go: the Copier; why the whole table is copied, and not only what has changed
+//   - copy.go, resync.go: the Copier; Copier.Update and its reasons for a copy of the whole table
 //   - connections.go, pipeline.go: the number of connections and the page ranges that they read; the pipeline
 //   - batch.go, copydecoder.go, omittedrows.go: encoded rows; COPY's binary format; rows that are too large
 //   - ratelimit.go: --copy-rate
@@ -79,7 +79,7 @@ type copyStats struct {
 	invalidUTF8 bool // whether some bytes were not valid UTF-8
 }
 
-// tableRead returns the statistics as Progress has them. wholeBecause is the reason for a copy of the whole table.
+// tableRead returns the statistics in the form that Progress records. wholeBecause is the reason for a copy of the whole table.
 func (s *copyStats) tableRead(wholeBecause string) source.TableRead {
 	return source.TableRead{Ended: time.Now(), Took: s.took, WholeBecause: wholeBecause, Changed: s.changed, Deleted: s.deleted, Bytes: s.bytes}
 }

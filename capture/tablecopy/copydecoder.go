@@ -13,12 +13,13 @@ import (
 // copyDecoder is an io.Writer that receives the output of COPY in binary format, in pieces of any size, and encodes its
 // rows into batches. One copyDecoder serves one connection, for one COPY after another.
 //
-// The format is in the PostgreSQL documentation, COPY, "Binary Format": a header, then for each row the number of its
+// The PostgreSQL documentation describes the format (COPY, "Binary Format"): a header, then for each row the number of its
 // fields and each field's length and bytes, then a row with -1 fields as the trailer.
 //
-// With key set, the decoder reads the output of [postgres.Table.ChangesQuery]. The fields of a row are then the columns of its
-// key, and a composite value with all columns, or NULL if the row has not changed. The binary form of a composite value is the
-// number of its columns, then the type's OID, length and bytes of each (record_send in Postgres' utils/adt/rowtypes.c).
+// If key is set, the decoder reads the output of [postgres.Table.ChangesQuery]. A row then has one field for each column of its
+// key, and one last field. The last field is a composite value with all columns, or NULL if the row has not changed. The binary
+// form of a composite value is the number of its columns, and then for each column the type's OID, the length and the bytes of
+// the value (record_send in Postgres' utils/adt/rowtypes.c).
 type copyDecoder struct {
 	ctx     context.Context
 	encoder *rowjson.Encoder
@@ -91,8 +92,9 @@ func (d *copyDecoder) takeBatch() error {
 	}
 }
 
-// keepPartial stores the rest of the input, which has not been decoded, in d.partial. For a large row, it allocates the memory
-// at once, up to firstPartialBytes, and doubles it from there. After a large row, it releases this memory.
+// keepPartial stores the rest of the input, which has not been decoded, in d.partial. For a large row, it first allocates
+// memory for the whole row, but at most firstPartialBytes, and later doubles the memory if needed. After a large row, it
+// releases this memory.
 func (d *copyDecoder) keepPartial(input []byte, decoded int) error {
 	rest := input[decoded:]
 	if d.need <= cap(d.partial) && (cap(d.partial) <= 4*batchBytes || len(rest) > batchBytes || d.need > batchBytes) {
@@ -116,8 +118,8 @@ const (
 	firstPartialBytes = 64 << 20 // largest first allocation for a partial row, in bytes
 )
 
-// awaitTurn waits until all rows before the current one are in the Table, if memory is limited. So only one connection at a
-// time holds a large row. The connection's own rows have been inserted once all of its batches are free.
+// awaitTurn waits until all rows before the current row are in the Table, if memory is limited. Only one connection at a time
+// therefore holds a large row. The connection's own rows have been inserted once all of its batches are free.
 func (d *copyDecoder) awaitTurn() error {
 	if !d.takesTurns {
 		return nil
@@ -149,8 +151,8 @@ func (d *copyDecoder) flush() {
 	}
 }
 
-// decodeNext decodes the header, row or trailer at the start of b. It returns the length of what it has decoded, or 0 if the
-// end has not arrived yet. If a row is too large, each call decodes only a part of it.
+// decodeNext decodes the header, row or trailer at the start of b. It returns the length of the decoded part, or 0 if the end
+// of the header, row or trailer has not arrived yet. If a row is too large, each call decodes only a part of the row.
 func (d *copyDecoder) decodeNext(b []byte) (int, error) {
 	d.need = 0
 	switch {
@@ -230,8 +232,8 @@ func (d *copyDecoder) decodeRow(b []byte, n, prefix int) (int, error) {
 	return n, d.batch.add(d.encoder, d.values)
 }
 
-// decodeField decodes the field at index n of b. It returns its value, which is nil for NULL, and the index after it. ok is
-// false if the end of the field has not arrived yet.
+// decodeField decodes the field at index n of b. It returns the field's value, which is nil for NULL, and the index after the
+// field. ok is false if the end of the field has not arrived yet.
 func (d *copyDecoder) decodeField(b []byte, n int) (value []byte, next int, ok bool, err error) {
 	if len(b)-n < 4 {
 		return nil, 0, false, nil

@@ -11,7 +11,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// FuzzCopy decodes a copy in pieces and as a whole, and checks that both give the same rows or an error.
+// FuzzCopy decodes a copy in pieces and as a whole. It checks that both ways give the same rows, and that both fail or neither
+// does.
 func FuzzCopy(f *testing.F) {
 	head := string(copySignature) + "\x00\x00\x00\x00\x00\x00\x00\x00"
 	row := "\x00\x02\x00\x00\x00\x011\x00\x00\x00\x03a\"b"
@@ -31,7 +32,7 @@ func FuzzCopy(f *testing.F) {
 			n = min(n, len(rest))
 			pieces = append(pieces, bytes.Clone(rest[:n]))
 			if rest = rest[n:]; n == 0 && i > len(sizes) {
-				break // pieces of nothing only
+				break // all pieces are empty
 			}
 		}
 		cut := len(bytes.Join(pieces, nil)) < len(input)
@@ -42,7 +43,8 @@ func FuzzCopy(f *testing.F) {
 	})
 }
 
-// decodeCopy returns the file that a copy of a table (id int, s text) makes.
+// decodeCopy decodes a copy of a table (id int, s text). It returns the JSON file, the number of rows and whether the trailer
+// was read, as one string.
 func decodeCopy(t *testing.T, pieces [][]byte) (string, error) {
 	t.Helper()
 	shape := &rowjson.Shape{Table: "t", Key: []int{0}, Columns: []rowjson.Column{

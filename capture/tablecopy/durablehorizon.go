@@ -13,16 +13,16 @@ import (
 )
 
 // If synchronous_commit is off, an ordinary snapshot shows commits before they are durable. A crash may undo them, and the
-// server then gives their transaction IDs to other transactions. So rows that were read have no horizon until the server has
-// flushed the WAL up to a position after the read. Only the session that read the rows can confirm this: no session survives a
-// crash.
+// server then gives their transaction IDs to other transactions. A Reader therefore sets no horizon for rows that it has read
+// until the server has flushed the WAL up to a position after the read. Only the session that read the rows can confirm this:
+// as long as the session exists, the server has not crashed.
 //
-// A standby shows only what it has flushed. After a crash it may show an earlier state for some time, which [Copier.Update]
-// finds by the position that the standby has replayed.
+// A standby shows only changes whose WAL it has flushed. After a crash, it may show an earlier state for some time.
+// [Copier.Update] detects this by the position up to which the standby has replayed the WAL.
 
-// Limits of the wait until what was read is durable. The server's WAL writer flushes asynchronous commits within three times
-// wal_writer_delay, 600 ms.
-// WAL that no commit follows may remain in memory until the next checkpoint.
+// Limits of the wait until the rows that were read are durable. The server's WAL writer flushes asynchronous commits within
+// three times wal_writer_delay, by default within 600 ms. WAL that no commit follows may remain in memory until the next
+// checkpoint.
 const (
 	firstConfirmPause   = 100 * time.Millisecond // pause before the second attempt to confirm rows; later pauses are longer
 	longestConfirmPause = 2 * time.Second
@@ -67,8 +67,9 @@ func (r *Reader) Confirm(ctx context.Context, t *snapshot.Table) error {
 	return r.Outlast(ctx, func(ctx context.Context) error { return r.confirm(ctx, t) })
 }
 
-// Outlast calls f with a context that ends Timeouts.Stop later than ctx. So a short query is not interrupted when the source
-// stops: that would close the connection, and only its session can confirm the last rows that were read.
+// Outlast calls f with a context that ends Timeouts.Stop later than ctx. When the source stops, a short query can therefore
+// still end. Interrupting the query would close the connection, and only the session of this connection can confirm the last
+// rows that were read.
 func (r *Reader) Outlast(ctx context.Context, f func(context.Context) error) error {
 	querying, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -96,7 +97,7 @@ func (r *Reader) confirm(ctx context.Context, t *snapshot.Table) error {
 	return nil
 }
 
-// setUnconfirmed sets the horizon that the last View will have once its rows are durable, or nil.
+// setUnconfirmed sets the horizon that the last View will get once its rows are durable. h is nil if the View gets no horizon.
 func (r *Reader) setUnconfirmed(h *snapshot.Horizon) {
 	r.unconfirmed, r.confirmPause = h, firstConfirmPause
 }
@@ -115,8 +116,9 @@ func (r *Reader) awaitConfirmed(ctx context.Context, t *snapshot.Table, limit ti
 	}
 }
 
-// ConfirmLast confirms the last rows that were read, because the source stops. If they are not durable yet, it makes the server
-// flush its WAL. If they are not durable within Timeouts.Stop, the View has no horizon, and the next run copies the table.
+// ConfirmLast is called when the source stops. It confirms the last rows that were read. If the rows are not durable yet, it
+// makes the server flush its WAL. If they are not durable within Timeouts.Stop, the View has no horizon, and the next run
+// copies the table.
 func (r *Reader) ConfirmLast(t *snapshot.Table) {
 	if r.Conn == nil || r.Conn.IsClosed() {
 		return
@@ -146,11 +148,11 @@ func loadDurableLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) 
 	return pglogrepl.ParseLSN(text)
 }
 
-// commitRows commits rows that were read by their keys. position is after everything that they show. The horizon stays that of
-// the last read of the whole table, because a change may have been missed since. Once the new state is durable, this horizon is
-// valid for it, too.
+// commitRows commits rows that were read by their keys. position is a WAL position after everything that these rows show. The
+// horizon keeps the transaction ID of the last read of the whole table, because capture may have missed a change since that
+// read. This horizon is valid for the new state, too, once the new state is durable.
 func (r *Reader) commitRows(ctx context.Context, t *snapshot.Table, position pglogrepl.LSN) error {
-	t.SetHorizon(nil) // before the Commit, so that no View has a horizon that is not confirmed
+	t.SetHorizon(nil) // before Commit, because the new View must not have a horizon that is not confirmed
 	r.setUnconfirmed(nil)
 	if err := t.Commit(snapshot.Position{LSN: position}); err != nil {
 		return fmt.Errorf("commit to memory: %w", err)

@@ -5,24 +5,24 @@ import (
 	"encoding/binary"
 )
 
-// skippedRow is a row of a COPY that is too large for memory. The sizes of its values are recorded as they arrive. Small
-// values are kept, because the row's key is among them.
+// skippedRow is a row of a COPY that is too large for memory. It records the sizes of the row's values as they arrive. It keeps
+// small values, because the values of the key's columns are among them.
 type skippedRow struct {
-	values    [][]byte // kept values by column; nil for any other
+	values    [][]byte // kept value of each column; nil if the value is not kept
 	sizes     []int64  // size in bytes of each value that has arrived
 	column    int      // index of the next column
-	prefix    int      // number of bytes before the length of each value, which are ignored
-	remaining int      // number of bytes of that column's value that are still to be dropped
+	prefix    int      // number of bytes to ignore before the length of each value
+	remaining int      // number of bytes of the next column's value that must still be dropped
 	kept      int      // total size of the kept values, in bytes
 }
 
 const (
 	keptValueBytes = 256 << 10 // largest size of a value that is kept
-	keptRowBytes   = 1 << 20   // largest total size of the values that are kept of a row
+	keptRowBytes   = 1 << 20   // largest total size of the kept values of a row
 )
 
-// newSkippedRow returns a skippedRow with this number of columns. first holds the values of the first columns. Before the
-// length of each value, there are prefix bytes that are ignored.
+// newSkippedRow returns a skippedRow with this number of columns. first holds the values of the first columns, which have been
+// decoded. prefix is the number of bytes to ignore before the length of each value.
 func newSkippedRow(first [][]byte, columns, prefix int) *skippedRow {
 	r := &skippedRow{values: make([][]byte, columns), sizes: make([]int64, columns), prefix: prefix}
 	for _, v := range first {

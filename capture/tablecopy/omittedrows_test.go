@@ -11,8 +11,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestCopySkipsLargeRows decodes a copy with rows of all sizes in pieces of all sizes. The rows that are too large must be omitted
-// with their key and size, whichever column makes them so, and the decoder must not hold them.
+// TestCopySkipsLargeRows decodes a copy with rows of many sizes, in pieces of many sizes. A row that is too large must be
+// omitted, with its key and size, whichever column is large. The decoder must not hold such a row in memory.
 func TestCopySkipsLargeRows(t *testing.T) {
 	const maxRow = 600 << 10
 	text := rowjson.Type{OID: 25}

@@ -25,13 +25,13 @@ const (
 // copyPipeline is one run of a Copier.
 //
 // Each connection has a goroutine that takes the next range from ranges, and decodes and encodes its rows. Another goroutine,
-// insertLoop, takes the same ranges from rangesInOrder and puts their rows into the Table. So rows are inserted in their order
-// on disk, which is often the order of their keys, whatever the number of connections. A connection that is ahead of its turn
-// waits once it has filled all of its batches. This bounds the memory.
+// insertLoop, takes the same ranges from rangesInOrder and puts their rows into the Table. Even with several connections, the
+// rows are therefore inserted in their order on disk, which is often the order of their keys. A connection that is ahead of its
+// turn waits once it has filled all of its batches. This limits the memory.
 type copyPipeline struct {
 	*Copier
 	dst     *snapshot.Table
-	since   uint64 // transaction ID from which on rows are read whole; 0 to read all rows whole
+	since   uint64 // rows of transactions with this or a later ID are read whole; 0 to read all rows whole
 	limiter *rateLimiter
 
 	ranges        chan *copyRange // ranges for the connections to read
@@ -50,8 +50,8 @@ type copyPipeline struct {
 	start       time.Time
 }
 
-// copyRange is a range of pages and the channel of its rows. Batches of rows arrive there in the order of the pages. The
-// channel has room for all batches of a connection.
+// copyRange is a range of pages and the channel of its rows. The batches of rows arrive on this channel in the order of the
+// pages. The channel has room for all batches of a connection.
 type copyRange struct {
 	pageRange
 	batches chan *rowBatch
@@ -137,10 +137,10 @@ func (p *copyPipeline) sendRanges(ctx context.Context, size relationSize, connec
 	return send(start, noPage)
 }
 
-// runWorker copies ranges over another connection, if the server has room for one.
+// runWorker copies ranges over another connection, if the server accepts another connection.
 func (p *copyPipeline) runWorker(ctx context.Context, snapshotName string) error {
 	select {
-	case <-p.watchdog.connected: // the Watchdog needs its connection more than the copy needs another one
+	case <-p.watchdog.connected: // the Watchdog must get its connection before the copy gets another one
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -11,10 +11,11 @@ import (
 // reads the table, because the server waits until it can send.
 type rateLimiter struct {
 	limiter *rate.Limiter
-	longest time.Duration // limit of a single wait, so that the server does not consider this process frozen
+	longest time.Duration // limit of a single wait; if a wait took longer, the server might consider this process frozen
 }
 
-// shortestWait is the shortest wait that is worth a timer. Shorter waits are skipped, and add up until they exceed it.
+// shortestWait is the shortest wait that is worth a timer. Shorter waits are skipped, and add up until their sum exceeds
+// shortestWait.
 const shortestWait = 20 * time.Millisecond
 
 // newRateLimiter returns a limiter that starts without a burst. Later, it allows bursts of at most one second's unused bytes.

@@ -8,8 +8,8 @@ import (
 	"capture/internal/busy"
 )
 
-// TestRateLimiter checks the rate for small pieces and for a row larger than a second's worth, and that a single wait is
-// bounded, but not forgotten.
+// TestRateLimiter checks the rate for small pieces, and for a row that is so large that it exceeds the limit of a single wait.
+// The next call must then wait for the rest.
 func TestRateLimiter(t *testing.T) {
 	t.Parallel()
 	elapsed := func(f func() error) time.Duration {

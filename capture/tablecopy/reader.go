@@ -29,14 +29,14 @@ type Reader struct {
 	env         *source.Env
 	name        string // name of the source, for the View's origin
 	encoder     *rowjson.Encoder
-	read        *snapshot.Horizon // horizon of the last read of the whole table; nil if there is none
+	read        *snapshot.Horizon // horizon of the last read of the whole table; nil if that read has no horizon
 	unconfirmed *snapshot.Horizon // horizon that the last View gets once it is durable; nil if it has its horizon already, or can have none
 
 	confirmAt    time.Time     // time of the next call of Confirm, if unconfirmed is set
-	confirmPause time.Duration // pause after which Confirm is called again if confirmAt was too early
+	confirmPause time.Duration // pause after the next call of Confirm if it comes too early
 }
 
-// NewReader returns a Reader for a source of that name.
+// NewReader returns a Reader for a source with this name.
 func NewReader(env *source.Env, sourceName string) *Reader {
 	return &Reader{env: env, name: sourceName}
 }
@@ -155,8 +155,8 @@ func (r *Reader) WithWatchdog(ctx context.Context, f func(context.Context) error
 }
 
 // KeyLookupProblem returns the reason why ReadRows cannot be used for the table, or "" if it can. One reason is a key column
-// that only the server can encode: the server no longer has deleted rows, so their keys could not be encoded. Another is that
-// the user may not use the schema of a column's type.
+// that only the server can encode: the server no longer has deleted rows, so their keys could not be encoded. Another reason is
+// that the user may not use the schema of a key column's type.
 func (r *Reader) KeyLookupProblem() string {
 	for _, k := range r.Table.Key {
 		if r.Table.Columns[k].Type.NeedsServer() {
@@ -171,8 +171,9 @@ func (r *Reader) KeyLookupProblem() string {
 
 // ReadRows reads the rows with these keys, as the transaction opened by Begin sees them, and commits them to t as its next
 // View. If a key has no row in the table, ReadRows deletes the row with this key from t. Each key is a list of its columns'
-// values in text form. position is the View's WAL position. The caller must have read it in the same transaction before this
-// call, because a read may write WAL that nothing flushes. stats counts the changes. If there are none, there is no new View.
+// values in text form. position is the View's WAL position. The caller must have queried position in the same transaction
+// before this call, because ReadRows may make the server write WAL that nothing flushes. stats counts the changes. If there are
+// no changes, there is no new View.
 func (r *Reader) ReadRows(ctx context.Context, t *snapshot.Table, keys [][]string, position pglogrepl.LSN) (stats *source.TxnStats, err error) {
 	err = r.withIdleTimeout(ctx, func(ctx context.Context) (err error) {
 		stats, err = r.applyRows(ctx, t, keys)
@@ -221,8 +222,8 @@ func (r *Reader) applyRows(ctx context.Context, t *snapshot.Table, keys [][]stri
 	return stats, nil
 }
 
-// putRows reads the rows that exist, puts them into t, and returns their keys. A row that equals the one in t does not count
-// as a change.
+// putRows reads the rows that exist, puts them into t, and returns their keys. A row that t already contains unchanged does not
+// count as a change.
 func (r *Reader) putRows(ctx context.Context, t *snapshot.Table, keys [][]string, stats *source.TxnStats) (found map[string]bool, err error) {
 	found = make(map[string]bool, len(keys))
 	result := r.Conn.PgConn().ExecParams(ctx, r.Table.RowsByKeyQuery(), keyArrays(keys, len(r.Table.Key)), nil, nil, []int16{1})

@@ -14,14 +14,15 @@ import (
 )
 
 const (
-	// smallTableBytes is the size of the rows below which the whole table is copied. Measured with unchanged rows of 3 kB, a
-	// copy takes 0.7 times as long as a resync at 80 kB, 1.2 times at 270 kB, and 3 times at 800 kB.
+	// smallTableBytes is the total size of the rows below which the whole table is copied. In a measurement with unchanged rows
+	// of 3 kB, a copy took 0.7 times as long as a resync if the table had 80 kB, 1.2 times as long if it had 270 kB, and 3
+	// times as long if it had 800 kB.
 	smallTableBytes = 256 << 10
 
 	// sampledPages is the number of pages that are read to estimate how many rows have changed. If the share of changed rows is
 	// above copiedShare, a copy of the whole table takes less time.
 	sampledPages = 256
-	leastSampled = 50 // number of rows below which an estimate is ignored
+	leastSampled = 50 // number of sampled rows below which an estimate is ignored
 	copiedShare  = 0.75
 
 	// oldestHorizon is the number of transactions after which a horizon is not used. Postgres compares transaction IDs modulo
@@ -35,7 +36,7 @@ const (
 // the Timeline of the server.
 //
 // Update returns the horizon of the new View. The caller passes it to [snapshot.Table.SetHorizon] once everything that the
-// transaction's snapshot shows is durable. The horizon is nil if the table has none.
+// transaction's snapshot shows is durable. The horizon is nil if the table can have none.
 func (c *Copier) Update(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, logFields ...any) (*snapshot.Horizon, error) {
 	var moment postgres.Moment
 	err := c.reads.WithIdleTimeout(ctx, c.env.Timeouts.Idle, func(ctx context.Context) (err error) {
@@ -102,7 +103,8 @@ func changesError(err error) error {
 }
 
 // wholeCopyReason returns the reason why the whole table must be copied, for the operator. It returns "" if it is enough to
-// read what has changed since the horizon of t's rows. "Resync" in docs/design.md lists the reasons, and the test of each.
+// read what has changed since the horizon of t's rows. "Resync" in docs/design.md lists the reasons, and a test for each
+// reason.
 func (c *Copier) wholeCopyReason(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, m *postgres.Moment, now *snapshot.Horizon) (string, error) {
 	v := t.View()
 	if v == nil {

@@ -13,7 +13,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// changesDecoder returns a decoder for the output of ChangesQuery, for a table with a key of one column and another column.
+// changesDecoder returns a decoder for the output of ChangesQuery, for a table with one key column and one other column.
 func changesDecoder(t *testing.T) (*copyDecoder, chan *rowBatch) {
 	t.Helper()
 	shape := &rowjson.Shape{Key: []int{0}, Columns: []rowjson.Column{
@@ -49,7 +49,7 @@ func changedRow(values ...string) string {
 	return string(b)
 }
 
-// TestDecodeChanges: rows with and without their values, in pieces of every size.
+// TestDecodeChanges decodes changed, unchanged and too large rows, in pieces of several sizes.
 func TestDecodeChanges(t *testing.T) {
 	data := append([]byte{}, copyHeader...)
 	null := []byte{255, 255, 255, 255}
@@ -91,8 +91,8 @@ func TestDecodeChanges(t *testing.T) {
 	}
 }
 
-// TestChangesError: the whole table is copied if the server refuses a statement, or sends output that cannot be decoded. After
-// a lost connection it need not be.
+// TestChangesError checks that the whole table is copied if the server refuses a statement, or sends output that cannot be
+// decoded. After a lost connection, no such copy is needed.
 func TestChangesError(t *testing.T) {
 	for _, row := range [][]byte{
 		append(append([]byte{0, 3}, field("1")...), field(changedRow("1", "one"))...),

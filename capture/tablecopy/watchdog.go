@@ -18,11 +18,11 @@ import (
 	"capture/internal/postgres"
 )
 
-// WatchdogInterval is the time between two checks of a Watchdog. A shorter read over one connection ends before the Watchdog
-// opens its own.
+// WatchdogInterval is the time between two checks of a Watchdog. If a read uses one connection and takes less time, the
+// Watchdog opens no connection.
 const WatchdogInterval = 500 * time.Millisecond
 
-// frozenClientTimeout is the usual FrozenClientTimeout.
+// frozenClientTimeout is the default of FrozenClientTimeout.
 const frozenClientTimeout = 2 * time.Minute
 
 // FrozenClientTimeout returns the time after which the server ends the sessions of a copy if this process is frozen.
@@ -78,7 +78,7 @@ func (w *Watchdog) AddSession(ctx context.Context, conn *pgx.Conn) error {
 	if rate := w.env.Copy.Rate; rate > 0 {
 		frozen += min(time.Duration(socketBuffers/float64(rate)*float64(time.Second)), 24*time.Hour)
 	}
-	// The query returns the process ID of the session, because the one in the protocol may be a pooler's.
+	// The query returns the process ID of the session, because the process ID in the protocol may be that of a pooler.
 	var pid int32
 	err := conn.QueryRow(ctx, `
 		SELECT pg_catalog.pg_backend_pid() FROM (SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true),
