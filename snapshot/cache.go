@@ -15,7 +15,7 @@ type Usage struct {
 	Limit    int64 // maximum bytes of rows in memory
 	Resident int64 // bytes of rows in memory
 	Spilled  int64 // bytes of the spill file in use
-	Err      error // reason why rows that should be in the spill file stay in memory; nil if none do
+	Err      error // reason why rows that should be in the spill file stay in memory; nil if there are no such rows
 }
 
 // cache keeps the pages of a tree within a memory limit. It evicts pages over the limit: it writes them to the spill file,
@@ -92,7 +92,7 @@ func (c *cache) retire(l *leaf, unshown, saved bool) {
 	}
 }
 
-// reset counts the pages of groups as the resident ones, after a rollback has restored groups. It forgets the retired pages.
+// reset counts the pages of groups as the resident pages, after a rollback has restored groups. It forgets the retired pages.
 func (c *cache) reset(groups []*group) {
 	if c == nil {
 		return
@@ -112,8 +112,8 @@ func (c *cache) pageLimit(live int64) int64 {
 }
 
 // enforceLimit evicts pages until the others are within the limit. groups is the whole tree, and live the bytes of all its
-// lines. While evictions fail, pages may exceed the limit by a part of it (see overdraft). Beyond that, enforceLimit returns
-// the error.
+// lines. While evictions fail, pages may exceed the limit by 1/overdraft of it. If they exceed it by more, enforceLimit returns
+// the error of the last eviction.
 func (c *cache) enforceLimit(groups []*group, live int64) error {
 	limit := c.pageLimit(live)
 	if c.resident <= limit && c.retired.bytes <= limit/retiredShare {

@@ -21,7 +21,8 @@ import (
 	"capture/snapshot/spill"
 )
 
-// bounded returns a Table of small pages that keeps about limit bytes in memory, and a channel of the damage that it reports.
+// bounded returns a Table that has small pages and a memory limit, and a channel that receives what the Table passes to
+// onDamage.
 func bounded(t *testing.T, limit int64) (tab *Table, damage chan error) {
 	damage = make(chan error, 10)
 	tab = newTable(4096, 4)
@@ -29,7 +30,7 @@ func bounded(t *testing.T, limit int64) (tab *Table, damage chan error) {
 	return tab, damage
 }
 
-// spillFile opens the nameless file of a Table, and returns the descriptor by which the Table has it.
+// spillFile opens the nameless spill file of a Table. It also returns the Table's own descriptor of this file.
 func spillFile(t *testing.T, tab *Table) (file *os.File, fd int) {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")
@@ -68,7 +69,7 @@ func load(tab *Table, n int, text string) (map[string]string, error) {
 	return rows, tab.Commit(Position{})
 }
 
-// TestSpillFileDamaged: if the file no longer has the rows as they were written, readers get an error and never a wrong row.
+// TestSpillFileDamaged: if rows in the spill file are changed or cannot be read, readers get an error and never a wrong row.
 // The next Load stores all rows again.
 func TestSpillFileDamaged(t *testing.T) {
 	spoil := map[string]func(f *os.File, fd int) error{
@@ -158,7 +159,7 @@ func TestSpillFileDamaged(t *testing.T) {
 			if tab.Commit(Position{}) == nil || tab.View() != v {
 				t.Error("a deletion of an unreadable row is committed")
 			}
-			tab.Load(&rowjson.Shape{}, Origin{}) // which fails half-way
+			tab.Load(&rowjson.Shape{}, Origin{}) // a Load that is rolled back half-way
 			tab.Put(numbered(1), vote(1, "x"))
 			tab.Rollback()
 			rows, err = load(tab, 1500, "new")
@@ -169,8 +170,9 @@ func TestSpillFileDamaged(t *testing.T) {
 	}
 }
 
-// TestSpillFileFull: while nothing can be evicted, somewhat more is kept in memory. Then the transaction fails, and the
-// committed state stays. Once there is room again, transactions succeed.
+// TestSpillFileFull: while pages cannot be written to the spill file, they may exceed the memory limit by 1/overdraft. A
+// transaction that needs more fails, and the committed state does not change. Once the volume has room again, transactions
+// succeed.
 func TestSpillFileFull(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
 	rows, err := load(tab, 200, "old")
@@ -287,7 +289,7 @@ func TestSpillFileStaysSmall(t *testing.T) {
 func TestHeldViewIsEvicted(t *testing.T) {
 	const limit = 256 << 10
 	tab, _ := bounded(t, limit)
-	rows, err := load(tab, 500, "held") // all of which fit
+	rows, err := load(tab, 500, "held") // all rows fit into memory
 	if err != nil || tab.Usage().Spilled > 0 {
 		t.Fatal(err, tab.Usage())
 	}
@@ -324,7 +326,7 @@ func TestHeldViewIsEvicted(t *testing.T) {
 	}
 }
 
-// TestRetiredListIsPruned: with enough memory for all, the list of retired pages does not grow without bound.
+// TestRetiredListIsPruned: with enough memory for all rows, the list of retired pages does not grow without bound.
 func TestRetiredListIsPruned(t *testing.T) {
 	tab, _ := bounded(t, 1<<40)
 	if _, err := load(tab, 500, "text"); err != nil {

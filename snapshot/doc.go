@@ -1,8 +1,8 @@
 // Package snapshot holds the rows of one Postgres table in memory, as the lines of JSON that make up feedback.json.
 //
-// One goroutine writes transactions to a [Table]. A [View] is the last committed state of a Table. It never changes, and making
-// one copies only a short list. Any goroutine may read a View for as long as it likes. Package rowjson encodes the lines and
-// their keys; this package treats both as bytes.
+// One goroutine writes transactions to a [Table]. A [View] is a committed state of a Table. It never changes, and making a View
+// copies only a short list. Any goroutine may read a View for as long as it likes. Package rowjson encodes the lines and their
+// keys; this package treats both as bytes.
 //
 // # Structure
 //
@@ -26,13 +26,14 @@
 //
 // # Versions
 //
-// Each group and leaf records the epoch that the tree had when it was made. The tree changes a group or leaf in place if its
-// epoch is the tree's current one, and clones it first otherwise. To freeze all rows, the tree copies the list of groups and
-// increments its epoch. It does so for a View, for the savepoint of a large transaction, and for [Table.Partial].
+// Each group and each leaf records the epoch in which the tree made it. If this is the tree's current epoch, the tree changes
+// the group or leaf in place. Otherwise, the tree first clones the group or leaf. To freeze all rows, the tree copies the list
+// of groups and increments its epoch. The tree freezes all rows for a View, for the savepoint of a large transaction, and for
+// [Table.Partial].
 //
-// A cloned page shares its buffers with the page that it was cloned from, and appends new lines at their end. When a buffer is
-// full, the newest version of the page moves its rows to a new buffer. Older versions that Views still show are then rebased
-// onto the new buffer: they keep private copies of only those lines that the newest version lacks.
+// The clone of a page shares the buffers of the original page, and appends new lines at their end. When a buffer is full, the
+// newest version of the page moves its rows to a new buffer. Older versions that Views still show are then rebased onto the new
+// buffer: they use the lines in the new buffer, and keep private copies of only those lines that the newest version lacks.
 //
 // # Transactions
 //
@@ -41,25 +42,27 @@
 // which Rollback restores.
 //
 // A Load is a reload if the Table already has rows of the same shape. A reload only marks an unchanged row as seen. At its
-// Commit, a sweep deletes the rows that it has not seen. With [Table.LoadChanges], the caller knows which rows are unchanged,
-// and passes only their keys; see [Horizon].
+// Commit, a sweep deletes the rows that the reload has not seen. With [Table.LoadChanges], the caller knows which rows are
+// unchanged, and passes only their keys; see [Horizon].
 //
 // # Memory
 //
-// With [Table.LimitMemory], a cache evicts pages by the CLOCK algorithm. It writes an evicted page to the spill file once. The
-// leaf then has an extent instead of a page, until the writer loads the page again. A reader of a View reads an evicted page
-// into memory of its own. A View can also show pages whose leaves have left the tree. The cache evicts these, too, once two
-// garbage collections have shown that a View still holds them.
+// With [Table.LimitMemory], a cache evicts pages by the CLOCK algorithm. It writes a page to the spill file only at the first
+// eviction of this page. The leaf then has an extent instead of a page, until the writer loads the page again. A reader of a
+// View reads an evicted page into memory of its own. A View can also show pages whose leaves have left the tree. The cache
+// evicts these pages, too, once two garbage collections have shown that a View still holds them.
 //
-// With [Table.SpillOldRows], all rows of the tree stay in memory, except after a Rollback until the next Load. Only the old rows of a large transaction are moved to the
-// spill file: its savepoint and the View of the committed state need them until the Commit.
+// With [Table.SpillOldRows], only the old rows of a large transaction are moved to the spill file. The savepoint of the
+// transaction and the View of the committed state need these rows until the Commit. All rows of the tree stay in memory. Only
+// after a Rollback can rows of the tree be in the spill file, until the next Load.
 //
 // # Files
 //
 //   - table.go, view.go, viewjson.go: Table, View, and how a View becomes JSON
 //   - tree.go, split.go, group.go, leaf.go, page.go: the tree and its nodes, how they split and merge; the size limits of a page and
 //     of a row
-//   - rebase.go, pendinglines.go: older versions of a page; new lines of a large transaction, put together by page
+//   - rebase.go, pendinglines.go: older versions of a page; the new lines of a large transaction, which are put into each page
+//     together
 //   - txbuffer.go, prefault.go: small transactions
 //   - reload.go, seenrows.go, loadfile.go: reloads, and the rows that they have seen; loading the rows of the file
 //   - horizon.go: the horizon of the rows, and the server and table that it is valid for

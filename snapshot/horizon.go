@@ -2,12 +2,12 @@ package snapshot
 
 import "github.com/jackc/pglogrepl"
 
-// Horizon divides the row versions of the Postgres table into those that a View certainly has and those that it may lack. A
-// later read of the table then transfers only the latter. The invariant is:
+// Horizon divides the row versions of the Postgres table into two sets: the versions that a View certainly has, and the
+// versions that the View may lack. A later read of the table transfers only the second set. The invariant is:
 //
-// If a later snapshot of the database shows a row version of a transaction below XID, then the View has this version as the
-// row with its key. It holds as long as the Place is the same, and as long as the database has not gone back to a state
-// before the View's.
+// If a later snapshot of the database shows a row version of a transaction below XID, then the View has this version as the row
+// with its key. This holds while the Place is the same, and while the database has not gone back to a state before the View's
+// state.
 //
 // The reasons: every transaction below XID had ended when the Horizon was read, and the View shows what these transactions
 // committed. The later snapshot shows the version, so nothing between View and snapshot has deleted it. The values of a version
@@ -18,7 +18,7 @@ type Horizon struct {
 	Place
 }
 
-// Place is what a Horizon is valid for. Row versions keep their transaction IDs and their content only while all of this stays
+// Place is what a Horizon is valid for. Row versions keep their transaction IDs and their content only while all fields stay
 // the same.
 type Place struct {
 	SystemID    string `json:"system_id"`    // system identifier of the database cluster

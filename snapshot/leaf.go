@@ -10,7 +10,8 @@ import (
 // leaf is a run of consecutive rows. A leaf is always in memory, while its page may be in the spill file only.
 //
 // Once a View shows a leaf, its id, rows and live never change. Its page may be evicted, loaded again or rebased at any time,
-// but each page has the same rows. Readers therefore load the pointer once and use that page. They never wait for the writer.
+// but the rows stay the same. A reader therefore loads the field page once and uses the page that it gets. Readers never wait
+// for the writer.
 type leaf struct {
 	id    uint64 // identifies the rows: Views never show two leaves with the same id and different rows
 	epoch uint64 // epoch in which the tree may change the leaf in place; used only by the writer
@@ -18,7 +19,7 @@ type leaf struct {
 	live  int // bytes of the rows' lines, terminators included
 
 	// page is nil while the rows are in the spill file only. The writer sets extent and first before it stores nil for the
-	// first time, and never changes them. A reader that loads nil therefore finds both set.
+	// first time, and never changes them afterwards. A reader that loads nil therefore finds both set.
 	page   atomic.Pointer[page]
 	extent *spill.Extent
 	first  []byte // key of the first row
@@ -77,7 +78,7 @@ func (l *leaf) clone(epoch uint64, p *page) *leaf {
 	return c
 }
 
-// putRow replaces the line of the row at index i if found is set; that row then has the given key. Otherwise putRow inserts a
+// If found is set, the row at index i has the given key, and putRow replaces the line of this row. Otherwise putRow inserts a
 // new row before index i.
 func (l *leaf) putRow(i int, found bool, key, line []byte) {
 	l.page.Load().putRow(i, found, key, line)

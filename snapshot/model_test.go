@@ -19,7 +19,7 @@ import (
 // numbered returns the i-th key.
 func numbered(i int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(i)) }
 
-// file returns the content of a file with these rows, which are lines by key.
+// file returns the content of a feedback.json with these rows. rows maps each key to its line.
 func file(rows map[string]string) string {
 	if len(rows) == 0 {
 		return "[]\n"
@@ -44,7 +44,7 @@ func fileOf(t *testing.T, v *View) string {
 // TestTableEqualsModel compares random transactions, some of them rolled back, with a map. Old Views must not change.
 func TestTableEqualsModel(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	// A delete within a reload once moved a row to another leaf and forgot that the row had been seen.
+	// With this seed, a delete within a reload once moved a row to another leaf and forgot that the row had been seen.
 	t.Run("1795469545025188281", func(t *testing.T) { model(t, 1795469545025188281, 0) })
 	for round := range 30 {
 		seed := seed + uint64(round)
@@ -52,7 +52,7 @@ func TestTableEqualsModel(t *testing.T) {
 	}
 }
 
-// TestTableEqualsModelSpilled does the same with less memory than the rows take, down to one byte.
+// TestTableEqualsModelSpilled is like TestTableEqualsModel, with a memory limit below the size of the rows, down to one byte.
 func TestTableEqualsModelSpilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the model twelve times")
@@ -69,7 +69,7 @@ func TestTableEqualsModelSpilled(t *testing.T) {
 	}
 }
 
-// TestTableEqualsModelOldRowsSpilled does the same with a Table that spills all old rows.
+// TestTableEqualsModelOldRowsSpilled is like TestTableEqualsModel, with a Table that spills all old rows.
 func TestTableEqualsModelOldRowsSpilled(t *testing.T) {
 	seed, spilled := uint64(time.Now().UnixNano()), 0
 	for round := range 10 {
@@ -81,7 +81,7 @@ func TestTableEqualsModelOldRowsSpilled(t *testing.T) {
 	}
 }
 
-const spillOld = -1 // memory limit that stands for a Table that spills old rows
+const spillOld = -1 // value of limit for a Table that spills old rows instead of a memory limit
 
 // spillOldRows makes tab spill old rows that take more than slack bytes, as if the volume had room for them.
 func spillOldRows(t *testing.T, tab *Table, slack int64, onDamage func(error)) {
@@ -90,7 +90,8 @@ func spillOldRows(t *testing.T, tab *Table, slack int64, onDamage func(error)) {
 	tab.tree.old.measure = func(string) (volume.Usage, error) { return volume.Usage{Size: 1 << 40, Free: 1 << 40}, nil }
 }
 
-// model returns the number of transactions at whose end rows were in the spill file.
+// model applies random transactions to a Table and to a map, and compares the two. limit is the memory limit, 0 for none, or
+// spillOld. model returns the number of transactions at whose end rows were in the spill file.
 func model(t *testing.T, seed uint64, limit int64) (spilled int) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	tab := newTable([]int{64, 200, 4096}[r.IntN(3)], []int{2, 3, 16}[r.IntN(3)])
@@ -135,7 +136,7 @@ func model(t *testing.T, seed uint64, limit int64) (spilled int) {
 			} else {
 				tab.Load(shape, Origin{})
 			}
-			for _, k := range list { // most of it unchanged
+			for _, k := range list { // most rows stay unchanged
 				switch c := r.IntN(10); {
 				case c == 0:
 					delete(rows, k)
@@ -161,7 +162,7 @@ func model(t *testing.T, seed uint64, limit int64) (spilled int) {
 		}
 		size := r.IntN(30)
 		if r.IntN(30) == 0 {
-			size = maxBufferedOps + r.IntN(100) // past what is buffered
+			size = maxBufferedOps + r.IntN(100) // too many changes for the buffer
 		}
 		for range size {
 			k := key()

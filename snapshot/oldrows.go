@@ -17,8 +17,8 @@ import (
 // The old version of a page usually shares most lines with the new version, so evicting the whole page would free little.
 // Therefore oldRows moves only the private lines (see rebase.go). It evicts a whole page only if the page shares few lines.
 //
-// If rows cannot be moved, they stay in memory, and the transaction continues; usage then reports why. A nil oldRows does
-// nothing. A Table has either oldRows or a cache.
+// If rows cannot be moved, they stay in memory, and the transaction continues. The method usage returns the reason. A nil
+// oldRows does nothing. A Table has either oldRows or a cache.
 type oldRows struct {
 	*spiller
 	least   int64                                     // minimum of the slack, in bytes; see slackShare
@@ -26,10 +26,10 @@ type oldRows struct {
 
 	before  int64     // bytes of the lines in the savepoint
 	list    []oldLeaf // leaves of the savepoint that have left the tree and have a page in memory
-	bytes   int64     // about how many bytes of memory only the old rows use
-	retryAt int64     // value of bytes above which another attempt is worth the time, after one that moved too little
+	bytes   int64     // approximate bytes of memory that only the old rows use
+	retryAt int64     // after an attempt that moved too little: value of bytes above which another attempt is worth the time
 	written bool      // whether the open transaction has moved rows to the spill file
-	failed  bool      // whether the open transaction could not do so
+	failed  bool      // whether the open transaction has failed to move rows to the spill file
 	inTree  bool      // whether rows of the tree may be in the spill file, because a transaction was rolled back
 
 	shown atomic.Pointer[spill.File] // spill file, for usage; nil until rows are moved
@@ -49,12 +49,12 @@ type oldLeaf struct {
 }
 
 const (
-	slackShare    = 64       // old and new rows together may use 1/slackShare of the table's bytes more than the table: the slack
+	slackShare    = 64       // the slack: old and new rows together may use 1/slackShare more bytes than the table
 	leastSlack    = 16 << 20 // minimum of the slack in bytes, so that small tables have no spill file
 	leastOwnShare = 32       // private lines of less than 1/leastOwnShare of a page are not worth a block of the spill file
 
-	// stuckShown is the time for which usage reports stuck rows after their transaction. A sequence of large transactions thus
-	// looks like one long one, and no transaction is too short to be noticed.
+	// stuckShown is the time for which usage reports stuck rows after their transaction. The report therefore continues through
+	// a sequence of large transactions, and a reader of usage also notices a short transaction.
 	stuckShown = time.Minute
 )
 
@@ -69,7 +69,7 @@ func (o *oldRows) begin(before int64) {
 	}
 }
 
-// end ends the transaction. After a rollback the savepoint is the tree again, and with it rows in the spill file.
+// end ends the transaction. After a rollback, the savepoint is the tree again, so rows of the tree can be in the spill file.
 func (o *oldRows) end(rolledBack bool) {
 	if o != nil {
 		o.inTree = o.inTree || rolledBack && o.written
@@ -100,16 +100,16 @@ func (o *oldRows) addLeaf(l, next *leaf) {
 	o.list = append(o.list, old)
 }
 
-// addBytes counts n bytes of lines that the transaction has replaced or deleted. Maybe only an old version of their page has
-// them now.
+// addBytes counts n bytes of lines that the transaction has replaced or deleted. Perhaps only old versions of their page still
+// have these lines.
 func (o *oldRows) addBytes(n int) {
 	if o != nil {
 		o.bytes += int64(n)
 	}
 }
 
-// enforceLimit moves old rows to the spill file if they use too much memory. If it cannot, it does not try again in this
-// transaction. live is the number of bytes of the tree's lines.
+// enforceLimit moves old rows to the spill file if they use too much memory. If that fails, enforceLimit does not try again in
+// this transaction. live is the number of bytes of the tree's lines.
 func (o *oldRows) enforceLimit(live int64) {
 	if o == nil || o.bytes <= o.retryAt || o.failed {
 		return
@@ -134,7 +134,8 @@ func (o *oldRows) enforceLimit(live int64) {
 	}
 }
 
-// spillTo moves old rows to the spill file until the others use at most target bytes. fileBytes is the size of feedback.json.
+// spillTo moves old rows to the spill file until the old rows in memory use at most target bytes. fileBytes is the size of
+// feedback.json.
 func (o *oldRows) spillTo(target, fileBytes int64) error {
 	if err := o.checkRoom(o.bytes-target, fileBytes); err != nil {
 		return err
@@ -145,7 +146,7 @@ func (o *oldRows) spillTo(target, fileBytes int64) error {
 	return volume.WithHint(o.spillUntil(target))
 }
 
-// recount removes leaves whose page is not in memory, and counts what the others use.
+// recount removes from the list the leaves whose page is not in memory, and counts the bytes of the other leaves.
 func (o *oldRows) recount() {
 	kept := o.list[:0]
 	o.bytes = 0
@@ -158,8 +159,8 @@ func (o *oldRows) recount() {
 	o.list = kept
 }
 
-// spillUntil moves old rows to the spill file until the others use at most target bytes. It begins with the pages that were
-// changed first, because these are the least likely to change again.
+// spillUntil moves old rows to the spill file until the old rows in memory use at most target bytes. It begins with the pages
+// that were changed first, because these pages are the least likely to change again.
 func (o *oldRows) spillUntil(target int64) error {
 	o.shown.Store(o.file)
 	for _, old := range o.list {
@@ -191,8 +192,9 @@ func (o *oldRows) spillUntil(target int64) error {
 	return nil
 }
 
-// checkRoom returns an error if the volume lacks room for n more bytes. Old rows leave as much free as kept states do (see
-// retention.Budget.Excess): a fifth of the volume, and twice the size of the file, as room for the next versions of the file.
+// checkRoom returns an error if the volume lacks room for n more bytes. Old rows leave as much space free as kept states do
+// (see retention.Budget.Excess): a fifth of the volume, or twice the size of feedback.json if that is more, as room for its
+// next versions.
 func (o *oldRows) checkRoom(n, fileBytes int64) error {
 	u, err := o.measure(o.folder)
 	if err != nil {

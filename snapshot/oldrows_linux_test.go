@@ -16,8 +16,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// spilling returns a Table that spills old rows when they take more than slack bytes, and a channel of the damage that it
-// reports.
+// spilling returns a Table that spills old rows when they take more than slack bytes, and a channel that receives what the
+// Table passes to onDamage.
 func spilling(t *testing.T, slack int64) (tab *Table, damage chan error) {
 	damage = make(chan error, 10)
 	tab = NewTable()
@@ -45,8 +45,8 @@ func fillOld(t *testing.T, tab *Table, n int) map[string]string {
 	return rows
 }
 
-// changeOld changes one row in oneOf, and keeps the others, in a resync of n rows. They arrive in the order of their keys, or in
-// random order.
+// changeOld runs a resync of n rows. It changes one in every oneOf rows, and keeps the other rows. The rows arrive in random
+// order if random is set, and otherwise in the order of their keys.
 func changeOld(t *testing.T, tab *Table, rows map[string]string, n, oneOf int, text string, random bool) {
 	t.Helper()
 	if !tab.LoadChanges(&rowjson.Shape{}, Origin{}) {
@@ -67,10 +67,10 @@ func changeOld(t *testing.T, tab *Table, rows map[string]string, n, oneOf int, t
 	}
 }
 
-// TestOldRowsAreSpilled: a large transaction needs little more memory than the table. Old rows are in the spill file until its
-// Commit, and readers find them there.
+// TestOldRowsAreSpilled: a large transaction needs little more memory than the table. Until the Commit, old rows are in the
+// spill file, where readers find them.
 func TestOldRowsAreSpilled(t *testing.T) {
-	const n, slack = 3600, 128 << 10 // deletes and inserts are then more than maxBufferedOps
+	const n, slack = 3600, 128 << 10 // with 3600 rows, the deletes and inserts are more than maxBufferedOps
 	for name, c := range map[string]struct {
 		change  func(tab *Table, rows map[string]string)
 		spilled float64 // maximum share of the table that is written to the spill file
@@ -142,7 +142,8 @@ func TestOldRowsAreSpilled(t *testing.T) {
 	}
 }
 
-// TestSweepSpillsNothing: a resync deletes half of the rows. Old and new rows together are no more than the table was.
+// TestSweepSpillsNothing: a resync that deletes most rows moves nothing to the spill file, because old and new rows together
+// are not larger than the table was.
 func TestSweepSpillsNothing(t *testing.T) {
 	const n = 6000
 	tab, damage := spilling(t, 256<<10)
@@ -179,7 +180,7 @@ func liveHeap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// checkOld reads v in each other way.
+// checkOld reads v with From, Before, AppendTo and Get.
 func checkOld(t *testing.T, v *View, want string) {
 	t.Helper()
 	lines := strings.Split(want, "\n")
@@ -212,7 +213,8 @@ func checkOld(t *testing.T, v *View, want string) {
 	}
 }
 
-// TestSmallTransactionsSpillNothing: neither does a large transaction in a small table.
+// TestSmallTransactionsSpillNothing: small transactions move nothing to the spill file, and neither does a large transaction in
+// a small table.
 func TestSmallTransactionsSpillNothing(t *testing.T) {
 	tab, _ := spilling(t, leastSlack)
 	rows := fillOld(t, tab, 8000)
@@ -236,8 +238,8 @@ func TestSmallTransactionsSpillNothing(t *testing.T) {
 	}
 }
 
-// TestRollbackOfSpilledRows: a rolled-back transaction has moved rows of the table to the spill file. They are the table's rows
-// again, small transactions can change them, and a later Load brings them back into memory.
+// TestRollbackOfSpilledRows: a rolled-back transaction has moved rows of the table to the spill file. After the rollback, these
+// rows are rows of the table again. Small transactions can change them, and a later Load brings them back into memory.
 func TestRollbackOfSpilledRows(t *testing.T) {
 	const n = 2000
 	for _, random := range []bool{false, true} {
@@ -287,8 +289,8 @@ func TestRollbackOfSpilledRows(t *testing.T) {
 	}
 }
 
-// TestOldRowsCannotBeSpilled: the rows then stay in memory, and the transaction succeeds. Usage has the reason until a minute
-// after the transaction, or until a later transaction can spill its old rows.
+// TestOldRowsCannotBeSpilled: if old rows cannot be moved to the spill file, they stay in memory, and the transaction succeeds.
+// Usage returns the reason until a minute after the transaction, or until a later transaction can spill its old rows.
 func TestOldRowsCannotBeSpilled(t *testing.T) {
 	const n = 4000
 	for name, fail := range map[string]func(t *testing.T, o *oldRows){
@@ -355,8 +357,8 @@ func TestOldRowsCannotBeSpilled(t *testing.T) {
 	}
 }
 
-// TestSpilledOldRowsDamaged: readers get an error, never a wrong row. If the damaged rows are the table's again after a
-// Rollback, transactions that need them fail, and the next Load stores all rows again.
+// TestSpilledOldRowsDamaged: if the spill file is damaged, readers of old rows get an error, never a wrong row. If the damaged
+// rows are rows of the table again after a Rollback, transactions that need them fail, and the next Load stores all rows again.
 func TestSpilledOldRowsDamaged(t *testing.T) {
 	const n = 4000
 	tab, damage := spilling(t, 1)

@@ -7,7 +7,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestOmittedRows checks that omitted rows obey transactions, and end with a Put, a Delete, a Truncate and a Load.
+// TestOmittedRows checks that omitted rows follow commits and rollbacks, and that a Put, a Delete, a Truncate and a Load each
+// remove the record of an omitted row.
 func TestOmittedRows(t *testing.T) {
 	tab := NewTestTable(256, 4)
 	shape := &rowjson.Shape{Fingerprint: "f"}
@@ -55,7 +56,7 @@ func TestOmittedRows(t *testing.T) {
 		if _, omitted := tab.OmittedSizes(key(3)); omitted {
 			t.Error("the open transaction sees a row as omitted that it has put")
 		}
-		check(45, 3, 13, 23, 33, 43) // not committed
+		check(45, 3, 13, 23, 33, 43) // the transaction is not committed yet
 		if !reload {
 			tab.Rollback()
 			check(45, 3, 13, 23, 33, 43)

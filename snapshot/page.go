@@ -20,7 +20,7 @@ const terminator = ",\n"
 
 // page is the content of a leaf: its rows in key order.
 //
-// Entries refer to two buffers. After the line of row b has been replaced by a longer one, they look like this:
+// Entries refer to two buffers. After the line of row b has been replaced by a longer line, a page looks like this:
 //
 //	entries   a           b           c            sorted by key; 16 bytes each
 //	keys      aaaabbbbcccc
@@ -29,9 +29,9 @@ const terminator = ",\n"
 // Entries hold offsets, not pointers, so the garbage collector does not scan the rows of a page.
 //
 // keys and lines only grow at their ends. A clone therefore shares them with the page that it was made from: the older page
-// never reads beyond its own length, and only the newest version appends. A rollback drops the newest version, so an older one
-// becomes the newest again. Its next clone overwrites the bytes that the dropped version had appended. That is safe because
-// nothing refers to the dropped version any more; see [tree.rollback].
+// never reads beyond its own length, and only the newest version appends. A rollback drops the newest version, so an older
+// version becomes the newest again. The next clone of this older version overwrites the bytes that the dropped version had
+// appended. That is safe because nothing refers to the dropped version any more; see [tree.rollback].
 //
 // When lines is full, rebuild copies the rows into new buffers and rebases older versions; see rebase.go.
 type page struct {
@@ -39,8 +39,8 @@ type page struct {
 	lines    []byte // lines with terminators, including lines of replaced and deleted rows
 	ownLines []byte // private copies of lines that newer versions lack; only in a rebased page, see rebase.go
 
-	// spilled has private lines that were moved to the spill file, and spilledBytes is their length. In the order of the offsets
-	// they come after lines and before ownLines. Use complete to read them. See oldrows.go.
+	// spilled has private lines that were moved to the spill file, and spilledBytes is their length. The offsets of entries
+	// count through lines, then spilled, then ownLines. Use complete to read the lines in spilled. See oldrows.go.
 	spilled      []*spill.Extent
 	spilledBytes int
 
@@ -49,13 +49,13 @@ type page struct {
 
 	// Only the writer uses the following fields.
 	referenced bool                 // whether the page was used after the clock hand last passed it; see nextVictim
-	older      []weak.Pointer[leaf] // leaves with older versions of the page; Views may still show them, and they may share lines
+	older      []weak.Pointer[leaf] // leaves with older versions of the page, which Views may still show, and which may share the buffer lines
 }
 
-// MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. It makes every offset fit
-// into the 32 bits of an entry: a line comes after at most one other row of that size and less than 1 MiB of smaller rows and
-// unused space. It never comes after two, because the tree splits a leaf that is larger than a page. TestLongRows checks that
-// bound.
+// MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. With this maximum, every
+// offset fits into the 32 bits of an entry: in the buffer, a line comes after at most one other row of that size, and after
+// less than 1 MiB of smaller rows and unused space. A line never comes after two rows of that size, because the tree splits a
+// leaf that is larger than a page. TestLongRows checks that bound.
 const MaxRowBytes = math.MaxUint32 - 1<<20
 
 // entry is the place of a row in its page.
@@ -85,7 +85,7 @@ func (p *page) lineWithTerminator(i int) []byte {
 	return buf[off : off+int(e.lineLen)+len(terminator)]
 }
 
-// complete returns p or, if lines of p are in the spill file, a copy with these lines for the caller alone.
+// complete returns p or, if lines of p are in the spill file, a copy of p with these lines in memory, for the caller alone.
 func (p *page) complete() (*page, error) {
 	if p.spilled == nil {
 		return p, nil
@@ -101,7 +101,7 @@ func (p *page) complete() (*page, error) {
 }
 
 // findRow returns the index of the row with the given key and true. If there is no such row, it returns the index at which to
-// insert one, and false.
+// insert such a row, and false.
 func (p *page) findRow(key []byte) (int, bool) {
 	n := len(p.entries)
 	if n == 0 {
@@ -132,7 +132,7 @@ func (p *page) clone() *page {
 	return &page{keys: p.keys, lines: p.lines, ownLines: p.ownLines, entries: entries, live: p.live, referenced: true}
 }
 
-// putRow replaces the line of the row at index i if found is set; that row then has the given key. Otherwise putRow inserts a
+// If found is set, the row at index i has the given key, and putRow replaces the line of this row. Otherwise putRow inserts a
 // new row before index i.
 func (p *page) putRow(i int, found bool, key, line []byte) {
 	n := uint32(len(line))
@@ -203,16 +203,17 @@ func (p *page) splitIndex() int {
 	return len(p.entries) - 1
 }
 
-// ensureRoom makes room for lines of n bytes. A terminator is added to n. skip has the indices of the rows whose lines they will
-// replace; they ascend.
+// ensureRoom makes room for new lines of n bytes and one terminator. skip has the indices of the rows whose lines the new lines
+// replace, in ascending order.
 func (p *page) ensureRoom(n int, skip []int) {
 	if n += len(terminator); len(p.lines)+n > cap(p.lines) {
 		p.rebuild(growCap(p.live+n, n)-p.live, skip)
 	}
 }
 
-// rebuild copies the rows into new buffers, in order and without gaps. The new buffer for lines has room for extra more bytes.
-// The lines of the rows at the indices in skip are not copied. Older versions are rebased onto the new buffers if possible.
+// rebuild copies the rows into new buffers, in order and without gaps. extra is the number of unused bytes at the end of the
+// new buffer for lines. The lines of the rows at the indices in skip are not copied. Older versions are rebased onto the new
+// buffers if possible.
 func (p *page) rebuild(extra int, skip []int) {
 	keyBytes := 0
 	for i := range p.entries {
@@ -241,9 +242,9 @@ const slackDivisor = 32
 
 // growCap returns the capacity of a buffer for n bytes of lines, to which lines of the given length may be added.
 //
-// A small buffer gets about half of n as room. A large one is rounded up to the size that Go allocates anyway. If lines are short,
-// it first gets n/slackDivisor as room, so that not every change needs a new buffer. The fraction is small because it applies to
-// every page: a quarter of each page would cost a quarter of the table's size.
+// A small buffer gets about half of n as room. The size of a large buffer is rounded up to the size that Go allocates anyway.
+// If lines are short, a large buffer first gets n/slackDivisor as room, so that not every change needs a new buffer. The
+// fraction is small because it applies to every page: a quarter of each page would cost a quarter of the table's size.
 func growCap(n, line int) int {
 	switch {
 	case n < 32<<10:

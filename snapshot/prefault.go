@@ -1,7 +1,7 @@
 package snapshot
 
-// prefault loads the pages that the buffered transaction will change, so that nothing can fail half-way while it is applied. If
-// the pages use much memory, prefault applies the transaction in place instead, after a savepoint for Rollback.
+// prefault loads the pages that the buffered transaction will change, so that the transaction cannot fail half-way while it is
+// applied. If the pages use much memory, prefault applies the transaction in place instead, after a savepoint for Rollback.
 func (t *Table) prefault() {
 	c := t.tree.cache
 	if c == nil || c.file == nil || t.inPlace() || len(t.tree.groups) == 0 || len(t.buffer.ops) == 0 || t.buffer.truncates() {
@@ -16,7 +16,8 @@ func (t *Table) prefault() {
 		if t.tree.loadPage(l) == nil {
 			return
 		}
-		// If the transaction's deletes empty the leaf, its range of keys passes to a neighbour, which later changes then need.
+		// If the transaction's deletes empty the leaf, its range of keys passes to a neighbour. Later changes then need the
+		// neighbour's page.
 		if t.buffer.ops[i].kind == opDelete && l.rows <= len(t.buffer.ops) {
 			for _, neighbour := range neighbourLeaves(t.tree.groups, gi, li) {
 				if t.tree.loadPage(neighbour) == nil {

@@ -6,11 +6,11 @@ import (
 	"slices"
 )
 
-// A View keeps in memory the pages that it shows. While such a page shares its buffers with the newest version, it costs only
-// its entries. A rebuild alone would end the sharing: the newest version would get new buffers, and the View would keep the
-// whole old ones, even if only one row has changed. Therefore rebuild rebases the older versions. They refer to the new buffer
-// for the lines that both versions have, and get private copies (ownLines) of the lines that only they have. The old buffer of
-// lines becomes garbage.
+// A View keeps in memory the pages that it shows. While such a page shares its buffers with the newest version, it needs
+// additional memory only for its entries. A rebuild alone would end the sharing: the newest version would get new buffers, and
+// the View would keep the whole old ones, even if only one row has changed. Therefore rebuild rebases the older versions. A
+// rebased version refers to the new buffer for the lines that the newest version has, too, and gets private copies (ownLines)
+// of its other lines. The old buffer of lines becomes garbage.
 //
 // The table shows the live heap divided by the size of the file. It was measured with 60,000 rows of 3 kB and one View, while
 // rows changed at random, each in a transaction of its own.
@@ -21,13 +21,13 @@ import (
 //	30,000  (50 %)                        1.61      2.18
 //	60,000  (100 %)                       2.18      2.18
 //
-// A rebase copies at most as many bytes as the rebuild before it, so it takes at most as long.
+// A rebase copies at most the lines of the older version, so it takes about as long as a rebuild of that version.
 
-// rebaseOlder rebases older versions of p onto its new buffers. p was rebuilt from a page with the content from, without the
-// lines of the rows at the indices in skip.
+// rebaseOlder rebases older versions of p onto its new buffers. from is the content of p before its rebuild. skip has the
+// indices of the rows whose lines the rebuild left out.
 //
-// Other goroutines may read the leaf of an older version at the same time. They use either its old page or its new one. Both
-// have the same rows, and neither changes.
+// Other goroutines may read the leaf of an older version at the same time. They use either the old page or the new page of this
+// leaf. Both pages have the same rows, and neither page changes.
 func (p *page) rebaseOlder(from *page, skip []int) {
 	for _, pointer := range p.older {
 		if l := pointer.Value(); l != nil {
@@ -59,7 +59,7 @@ func (p *page) rebaseOnto(from, to *page, skip []int) *page {
 	i, ownBytes := 0, 0
 	for j := range q.entries {
 		e := &q.entries[j]
-		// Both pages have their rows in key order. A line that both have is at the same offset of the old buffer.
+		// Both pages have their rows in key order. A line that both pages have is at the same offset of the old buffer.
 		for i < len(from.entries) && from.entries[i].lineOff != e.lineOff && bytes.Compare(from.key(i), p.key(j)) < 0 {
 			i++
 		}
@@ -68,7 +68,7 @@ func (p *page) rebaseOnto(from, to *page, skip []int) *page {
 		}
 		skipped := len(skip) > 0 && skip[0] == i
 		switch {
-		case int(e.lineOff) >= len(p.lines): // it is private already
+		case int(e.lineOff) >= len(p.lines): // the line is private already
 			e.lineOff += uint32(len(q.lines) - len(p.lines))
 		case i < len(from.entries) && !skipped && from.entries[i].lineOff == e.lineOff:
 			e.lineOff = to.entries[i].lineOff

@@ -10,9 +10,9 @@ import (
 // twice: an unchanged row is only marked as seen, a row that differs is put, and at the end the rows that were not seen are
 // deleted. With LoadChanges, the caller knows which rows are unchanged, and passes only their keys.
 
-// LoadChanges opens a transaction like [Table.Load], for a caller that has the lines of only the rows that differ. For every
-// other row it calls Keep. LoadChanges reports false, and opens no transaction, if the Table has no rows of this shape or if
-// its rows can no longer be read.
+// LoadChanges opens a transaction like [Table.Load], for a caller that knows which rows have not changed. The caller calls Keep
+// for each unchanged row, and Put for each other row. LoadChanges reports false, and opens no transaction, if the Table has no
+// rows of this shape or if its rows can no longer be read.
 func (t *Table) LoadChanges(shape *rowjson.Shape, origin Origin) bool {
 	t.Rollback()
 	if t.shape == nil || t.stateLost || t.shape.Fingerprint != shape.Fingerprint || t.tree.spill.resetIfCorrupt() {
@@ -78,8 +78,8 @@ func (t *tree) keepRow(key []byte) bool {
 	return true
 }
 
-// keysOf returns the keys of a leaf whose page is not in memory, as a page without lines. It keeps those of the last leaf,
-// because the next key is often in the same one. So a reload of rows that did not change evicts no page.
+// keysOf returns the keys of a leaf whose page is not in memory, as a page without lines. It keeps the keys of the last leaf,
+// because the next key is often in the same leaf. Since keysOf loads only keys, a reload of unchanged rows evicts no page.
 func (t *tree) keysOf(l *leaf) (*page, error) {
 	if t.lastKeys.leaf != l {
 		p, err := l.readKeys()

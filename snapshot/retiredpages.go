@@ -5,13 +5,14 @@ import (
 	"weak"
 )
 
-// retired counts the pages in memory whose leaves have left the tree. A leaf that a View has shown leaves the tree when it is
-// changed. Most such leaves soon become garbage, but a View with a slow reader keeps its leaves in memory. So when retired
-// pages use more than their share of the limit, those that are still in use are evicted, too.
+// retired counts the pages in memory whose leaves have left the tree. When rows of a leaf change that a View has shown, a clone
+// replaces the leaf in the tree. Most replaced leaves soon become garbage, but a View with a slow reader keeps its leaves in
+// memory. So when retired pages use more than their share of the limit, the cache also evicts the retired pages that are still
+// in use.
 //
 // Only the garbage collector can find out which leaves are in use. The list therefore holds weak pointers, and a leaf counts as
-// in use if it has survived two collections since it was retired. One collection is not enough: it may have begun earlier and
-// have reached the leaf while it was still in the tree.
+// in use if it has survived two collections since it was retired. One collection is not enough: it may have begun before the
+// leaf was retired, and may have reached the leaf through the tree.
 type retired struct {
 	list      []retiredLeaf
 	bytes     int64  // bytes of memory that the pages use, as of the last count

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestSeenEqualsModel compares the bits with a slice of bool, also across words.
+// TestSeenEqualsModel compares random changes of a seen with the same changes of a slice of bool.
 func TestSeenEqualsModel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 200 {

@@ -31,7 +31,7 @@ func decodePage(data []byte, rows, live int) *page {
 	return p
 }
 
-// decodeKeys returns the page that appendPage encoded, without its lines. data is the part after them.
+// decodeKeys returns the page that appendPage encoded, without its lines. data is the part of the encoded page after the lines.
 func decodeKeys(data []byte, rows int) *page {
 	lengths, keys := data[:lengthsSize*rows], data[lengthsSize*rows:]
 	p := &page{keys: keys[:len(keys):len(keys)], entries: make([]entry, rows)}

@@ -29,7 +29,7 @@ func (s *spiller) open() error {
 }
 
 // resetIfCorrupt reports whether pages of the tree may be unreadable. If the spill file is damaged, pages are written to a new
-// one from now on.
+// file from now on.
 func (s *spiller) resetIfCorrupt() bool {
 	if s == nil {
 		return false

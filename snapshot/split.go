@@ -1,7 +1,7 @@
 package snapshot
 
-// splitLarge splits the leaf at index li of the group at index gi, until no part of more than one row is too large. One split is
-// not enough if a large row comes after another one.
+// splitLarge splits the leaf at index li of the group at index gi, until no part of more than one row is too large. One split
+// is not enough if two large rows come one after the other.
 func (t *tree) splitLarge(gi, li int) {
 	g := t.groups[gi]
 	for end := li + 1; li < end; {
@@ -10,7 +10,7 @@ func (t *tree) splitLarge(gi, li int) {
 			li++
 			continue
 		}
-		t.countReplaced(l.live) // an older version of the page is the only one that keeps the buffer
+		t.countReplaced(l.live) // only older versions of the page keep the old buffer
 		memory := t.cache.residentBytes(l)
 		next := l.splitAt(l.page.Load().splitIndex())
 		t.cache.adjustResident(t.cache.residentBytes(l) - memory)

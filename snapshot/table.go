@@ -11,15 +11,16 @@ import (
 // Table is the working state of one table. One goroutine at a time may write, with Load, Put, Delete, Truncate, Commit and
 // Rollback. Any goroutine may call View.
 //
-// A small transaction is buffered until its Commit. A larger one is applied in place as its changes arrive, after a savepoint
-// for Rollback. Its rows are therefore in memory only once.
+// A small transaction is buffered until its Commit. The changes of a larger transaction are applied in place as they arrive, so
+// its rows are in memory only once. Before the first of these changes, the Table sets a savepoint for Rollback.
 type Table struct {
 	changed chan time.Time
 
-	// mu guards the committed state, from which View makes a View. The tree is part of that state, except while a transaction
-	// is applied in place: then view is set, and only the writer uses the tree. The writer therefore holds mu to set or drop a
-	// savepoint and to apply a buffered transaction, but not for each change in place. View may thus increment the tree's epoch
-	// between two calls of the writer, but never while the writer changes the tree.
+	// mu guards the committed state, from which the method View makes a View. The tree is part of the committed state, except
+	// while a transaction is applied in place. During such a transaction, the field view is set, and only the writer uses the
+	// tree. The writer therefore holds mu while it sets or drops a savepoint, and while it applies a buffered transaction, but
+	// not for each change in place. The method View can increment the tree's epoch between two calls of the writer, but never
+	// while the writer changes the tree.
 	mu        sync.Mutex
 	view      *View // the last committed state; nil until View or a savepoint needs it
 	shape     *rowjson.Shape
@@ -32,7 +33,7 @@ type Table struct {
 
 	tree        tree
 	buffer      txBuffer    // changes of the open transaction that are not in the tree yet; used only by the writer
-	txOmitted   omittedRows // omitted rows of the open transaction; nil if they are those in omitted; used only by the writer
+	txOmitted   omittedRows // omitted rows as the open transaction sees them; nil if they equal the field omitted; used only by the writer
 	maxRowBytes int         // maximum bytes of key and line in Put; MaxRowBytes, except in tests
 
 	loadShape  *rowjson.Shape // shape of the open Load; nil in any other transaction; used only by the writer
@@ -58,8 +59,9 @@ func newTable(pageBytes, groupSize int) *Table {
 // to a spill file in folder. The writer loads a page back into memory when it needs it. A reader of a View reads a copy of its
 // own.
 //
-// onDamage is called when rows cannot be read back from the spill file as they were written: once for each file, from any
-// goroutine. The next Load then stores all rows again, in a new file. onDamage may be nil.
+// onDamage is called when rows in the spill file cannot be read, or differ from the rows that were written. It is called at
+// most once for each spill file, from any goroutine. The next Load then stores all rows again, in a new file. onDamage may be
+// nil.
 func (t *Table) LimitMemory(bytes int64, folder string, onDamage func(error)) {
 	t.tree.spill, t.tree.old = &spiller{folder: folder, onDamage: onDamage}, nil
 	t.tree.cache = newCache(bytes, t.tree.pageBytes, t.tree.spill)
@@ -67,15 +69,15 @@ func (t *Table) LimitMemory(bytes int64, folder string, onDamage func(error)) {
 
 // SpillOldRows limits the additional memory of a large transaction in a Table that has no memory limit. The Table must be
 // empty. While the transaction is open, rows that it has replaced or deleted are moved to a spill file in folder, where readers
-// of Views find them. They stay in memory if the volume has too little room, or if they cannot be written; Usage then has the
-// reason, for a minute after the transaction, too. onDamage is as in LimitMemory.
+// of Views find them. These rows stay in memory if the volume has too little room, or if they cannot be written. Usage returns
+// the reason until a minute after the transaction. onDamage is as in LimitMemory.
 func (t *Table) SpillOldRows(folder string, onDamage func(error)) {
 	t.tree.spill, t.tree.cache = &spiller{folder: folder, onDamage: onDamage}, nil
 	t.tree.old = newOldRows(t.tree.spill)
 }
 
-// Usage returns how much memory the rows use. Any goroutine may call it. For a Table without a limit, Usage knows only what
-// concerns the spill file.
+// Usage returns how much memory the rows use. Any goroutine may call it. For a Table without a memory limit, only the fields
+// Spilled and Err are set.
 func (t *Table) Usage() Usage {
 	switch {
 	case t.tree.cache != nil:
@@ -87,12 +89,12 @@ func (t *Table) Usage() Usage {
 }
 
 // Changed returns a channel that receives the time of a Commit. If more Commits follow before the time is received, the channel
-// keeps the time of the first.
+// keeps the time of the first Commit.
 func (t *Table) Changed() <-chan time.Time { return t.changed }
 
 // Load opens a transaction that replaces the whole table and its shape. It first rolls back the open transaction, if there is
-// one. Readers see the old state until Commit. A Load of the same shape stores only the rows that differ, so it needs little
-// additional memory.
+// one. Readers see the old state until Commit. A Load of the same shape stores only the rows that have changed, so it needs
+// little additional memory.
 func (t *Table) Load(shape *rowjson.Shape, origin Origin) {
 	t.Rollback()
 	t.applyInPlace()
@@ -220,7 +222,7 @@ func (t *Table) commit(at Position) error {
 	if c := t.tree.cache; c != nil {
 		t.tree.enforceLimit()
 		c.publishUsage(t.tree.live)
-		t.tree.err = nil // a failed eviction does not concern the committed transaction; the next one will try again
+		t.tree.err = nil // a failed eviction does not concern the committed transaction; the next transaction tries again
 	}
 	return nil
 }
@@ -282,7 +284,7 @@ func (t *Table) Advance(at Position) {
 	}
 }
 
-// SetHorizon sets the horizon of the last committed state, and of those that follow until the next Load commits. h must be
+// SetHorizon sets the horizon of the last committed state and of the states after it, until the next Load commits. h must be
 // valid for the last committed state. A nil horizon means that nothing is known about the age of the rows. Only the writer may
 // call it.
 func (t *Table) SetHorizon(h *Horizon) {

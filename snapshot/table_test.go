@@ -13,8 +13,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestPutRefusesLongRow: a row that does not fit into a page's offsets makes its transaction fail, for every way to apply it,
-// and the committed state stays.
+// TestPutRefusesLongRow: a row that does not fit into a page's offsets makes its transaction fail, whether the transaction is
+// buffered or applied in place. The committed state does not change.
 func TestPutRefusesLongRow(t *testing.T) {
 	t.Parallel()
 	const most = 1000
@@ -57,8 +57,8 @@ func TestPutRefusesLongRow(t *testing.T) {
 	}
 }
 
-// TestLongRows puts rows much larger than a page among small ones. The unused room of each page is limited by the longest row
-// and a constant.
+// TestLongRows puts rows much larger than a page among small ones. No buffer for lines gets larger than the longest row and a
+// constant.
 func TestLongRows(t *testing.T) {
 	t.Parallel()
 	// With the first seed, a split once left two long rows in one page.
@@ -70,7 +70,7 @@ func TestLongRows(t *testing.T) {
 func putLongRows(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 3))
 	const longest, pageBytes = 200_000, 4096
-	const slack = 2*pageBytes + 16<<10 + 8<<10 // for small rows, the room that growCap adds, and Go's rounding
+	const slack = 2*pageBytes + 16<<10 + 8<<10 // room for small rows, the room that growCap adds, and Go's rounding
 	tab, rows := newTable(pageBytes, 3), map[string]string{}
 	tab.Load(&rowjson.Shape{}, Origin{})
 	for tx := range 2000 {
@@ -147,7 +147,7 @@ func BenchmarkTable(b *testing.B) {
 	}
 }
 
-// TestChanged: the value is the time of the first commit that the receiver has not seen, however late it is received.
+// TestChanged: the channel has the time of the first commit after the last receive, however late the value is received.
 func TestChanged(t *testing.T) {
 	t.Parallel()
 	table := NewTable()
@@ -158,7 +158,7 @@ func TestChanged(t *testing.T) {
 	}
 	for range 2 {
 		before, after := commit()
-		for time.Now().Equal(after) { // so that the next one is later
+		for time.Now().Equal(after) { // so that the next commit is later
 		}
 		commit()
 		if at := <-table.Changed(); at.Before(before) || at.After(after) {
@@ -234,18 +234,18 @@ func TestPartial(t *testing.T) {
 	}
 }
 
-// TestEndPage: a row after EndPage begins a new Part, if it comes after all others.
+// TestEndPage: the next row after EndPage begins a new Part, if the row comes after all other rows.
 func TestEndPage(t *testing.T) {
 	tab := NewTable()
 	tab.Load(&rowjson.Shape{Table: "t"}, Origin{})
-	tab.EndPage() // without rows
+	tab.EndPage() // has no effect without rows
 	put := func(i int) { tab.Put(numbered(i), []byte(`{"a":"some text"}`)) }
 	for i := range 30 {
 		if put(2 * i); i%10 == 9 {
 			tab.EndPage()
 		}
 	}
-	put(3) // between others, so it belongs to their Part
+	put(3) // belongs to the Part of the rows around it
 	put(100)
 	if err := tab.CommitStored(Position{}); err != nil {
 		t.Fatal(err)

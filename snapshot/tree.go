@@ -7,8 +7,9 @@ const defaultGroupSize = 512 // maximum number of leaves in a group
 // tree is the working state of a Table: a copy-on-write B-tree of two levels, groups and leaves.
 //
 // The tree may change a group or leaf in place if its epoch equals the tree's epoch. Such a group or leaf was made after the
-// tree was last frozen, so nothing else refers to it. The tree clones any other before a change, and the clone gets the current
-// epoch. To freeze all rows, the tree therefore only copies the list of groups and increments its epoch; see freeze.
+// tree was last frozen, so nothing else refers to it. The tree clones any other group or leaf before a change, and the clone
+// gets the current epoch. To freeze all rows, the tree therefore only copies the list of groups and increments its epoch; see
+// freeze.
 type tree struct {
 	pageBytes, groupSize int
 
@@ -21,7 +22,7 @@ type tree struct {
 	pending   pendingLines // lines of the open transaction that are not in their page yet
 	loads     uint64       // number of Loads so far
 	reloading bool         // whether the open transaction is a reload; see reload.go
-	pageEnded bool         // whether the next row begins a new leaf if it comes after all others; see [Table.EndPage]
+	pageEnded bool         // whether the next row begins a new leaf if it comes after all other rows; see [Table.EndPage]
 	spill     *spiller     // nil if the Table has no spill file
 	cache     *cache       // nil without a memory limit
 	old       *oldRows     // nil unless old rows are spilled
@@ -60,12 +61,12 @@ func (t *tree) commit() {
 	t.lastKeys.leaf, t.lastKeys.page = nil, nil
 }
 
-// rollback restores the savepoint. Its groups and leaves are still frozen: begin has incremented the epoch, so all of them are
-// older.
+// rollback restores the savepoint. The groups and leaves of the savepoint are still frozen, because their epochs are lower than
+// the tree's epoch: begin has incremented it.
 //
-// The pages of the savepoint share their buffers with the pages of the dropped transaction, which has appended to them. The
-// next clone overwrites the appended bytes. That is safe because the dropped pages are unreachable: a View shows committed
-// states only, and Partial shows the pages of a transaction only if none of them shares a buffer with an older page.
+// The dropped transaction has appended lines to the buffers of the savepoint's pages. The next clone of such a page overwrites
+// these lines. That is safe because the pages of the dropped transaction are unreachable: a View shows committed states only,
+// and Partial shows the pages of a transaction only if none of them shares a buffer with an older page.
 func (t *tree) rollback() {
 	t.pending.reset()
 	t.groups, t.rows, t.live = t.savepoint.groups, t.savepoint.rows, t.savepoint.live
@@ -220,8 +221,8 @@ func (t *tree) putRow(key, line []byte) {
 	t.countChange(gi, li, memory, live)
 }
 
-// countChange counts what a change of the leaf at index li of the group at index gi has added. memory and live are the leaf's
-// bytes of memory and of lines before the change. A leaf that is then too large is split.
+// countChange updates the totals after a change of the leaf at index li of the group at index gi. Before the change, the leaf's
+// page used memory bytes of memory, and the lines had live bytes. If the leaf is now too large, countChange splits it.
 func (t *tree) countChange(gi, li int, memory int64, live int) {
 	l := t.groups[gi].leaves[li]
 	t.cache.adjustResident(t.cache.residentBytes(l) - memory)
@@ -242,13 +243,14 @@ func (t *tree) putFirstRow(l *leaf, key, line []byte) {
 	t.live += int64(l.live)
 }
 
-// appendLeaf inserts a leaf after the full leaf at index li and puts a row into it. The row comes after all rows of the full
-// leaf. Rows that arrive in key order thus fill their pages, except for the slack. A split would leave each page half full.
+// appendLeaf inserts a new leaf after the full leaf at index li and puts a row into the new leaf. The row comes after all rows
+// of the full leaf. Rows that arrive in key order thus fill their pages, except for the slack. A split would leave each page
+// half full.
 func (t *tree) appendLeaf(gi, li int, key, line []byte) {
 	g := t.groups[gi]
 	l := newLeaf(t.epoch)
 	last := gi == len(t.groups)-1 && li == len(g.leaves)-1
-	if last { // the new page will probably be much like the one before it
+	if last { // the new page will probably be much like the page before it
 		p, before := l.page.Load(), g.leaves[li].page.Load()
 		p.lines = make([]byte, 0, max(t.pageBytes, len(line)+len(terminator)))
 		p.entries = make([]entry, 0, len(before.entries)+len(before.entries)/16+1)
@@ -321,7 +323,7 @@ func (t *tree) deleteAll() {
 	t.groups, t.rows, t.live = nil, 0, 0
 }
 
-// trimPages rebuilds pages that a Load has left with much unused space. That happens if its rows do not arrive in key order.
+// trimPages rebuilds pages that a Load has left with much unused space. That happens if the rows do not arrive in key order.
 func (t *tree) trimPages() {
 	for _, g := range t.groups {
 		for _, l := range g.leaves {
@@ -330,8 +332,8 @@ func (t *tree) trimPages() {
 	}
 }
 
-// loadOldRows loads the rows of the tree that an earlier transaction, which was rolled back, has moved to the spill file. Usually
-// there are none: the next Load replaces the same rows again.
+// loadOldRows loads those rows of the tree that are in the spill file because an earlier transaction has moved them there and
+// was then rolled back. Usually there are no such rows, because the Load after the rollback has replaced them.
 func (t *tree) loadOldRows() {
 	if !t.old.mayBeInTree() {
 		return
@@ -364,8 +366,8 @@ func (t *tree) seenRows(l *leaf) *seen {
 	return l.seen
 }
 
-// seenOrNew returns the record of the rows of l that the open reload has seen. If there is none, it makes an empty one. It must
-// be called before a row of l is put or deleted.
+// seenOrNew returns the record of the rows of l that the open reload has seen. If there is no such record, seenOrNew makes an
+// empty record. It must be called before a row of l is put or deleted.
 func (t *tree) seenOrNew(l *leaf) *seen {
 	if s := t.seenRows(l); s != nil {
 		return s

@@ -6,7 +6,8 @@ const (
 	maxBufferedBytes = 4 << 20
 )
 
-// txBuffer holds the changes of a small open transaction, in order, until its Commit applies them. Rollback only empties it.
+// txBuffer holds the changes of a small open transaction, in order, until its Commit applies them. Rollback only empties the
+// buffer.
 type txBuffer struct {
 	ops   []op
 	data  []byte         // keys and lines
@@ -47,8 +48,8 @@ func (b *txBuffer) reset() {
 	b.data = b.data[:0]
 }
 
-// get returns the line that the transaction puts for key, or nil if it deletes the row. known reports whether the buffer
-// determines the row. If not, the row is as in the tree.
+// get returns the line that the transaction puts for key, or nil if the transaction deletes the row. known reports whether the
+// transaction puts or deletes the row. If known is false, the row is as in the tree.
 func (b *txBuffer) get(key []byte) (line []byte, known bool) {
 	const fewOps = 64
 	if len(b.ops) > fewOps && b.index == nil {

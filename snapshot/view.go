@@ -49,7 +49,8 @@ func (v *View) Position() Position { return v.position }
 // Horizon returns the horizon of the View's rows, or nil if nothing is known about their age.
 func (v *View) Horizon() *Horizon { return v.horizon }
 
-// Version counts the commits of the Table up to this View. Of two Views of a Table the later one has the higher version.
+// Version counts the commits of the Table up to this View. Of two Views of a Table, the View of the later commit has the higher
+// version.
 func (v *View) Version() uint64 { return v.version }
 
 // Rows returns the number of rows.
@@ -148,7 +149,7 @@ func (v *View) Before(before rowjson.Key) iter.Seq2[Row, error] {
 	}
 }
 
-// seek returns the indexes of the group and leaf whose range of keys contains key. For a nil key, it returns the first ones.
+// seek returns the indexes of the group and leaf whose range of keys contains key. For a nil key, it returns 0 and 0.
 func (v *View) seek(key rowjson.Key) (gi, li int) {
 	if key == nil || len(v.groups) == 0 {
 		return 0, 0

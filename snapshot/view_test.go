@@ -10,8 +10,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestViewTakesWhatChanged: a View is held while one row of each page changes. It keeps private copies of those rows, and
-// shares the others with the newest state, even if other Views are taken meanwhile.
+// TestViewTakesWhatChanged: a View is held while rows of each page change. The View keeps private copies of these rows, and
+// shares the other rows with the newest state, even if other Views are made meanwhile.
 func TestViewTakesWhatChanged(t *testing.T) {
 	const n = 3000
 	tab, rows := NewTable(), map[string]string{}
@@ -37,7 +37,7 @@ func TestViewTakesWhatChanged(t *testing.T) {
 	}
 	for round, text := range []string{"b", "c", "d"} {
 		v, held := tab.View(), file(rows)
-		tab.Commit(Position{}) // the Table itself no longer has the View
+		tab.Commit(Position{}) // the Table itself no longer refers to the View
 		before, changed := heap(), 0
 		for pass := range 3 {
 			for i := pass; i < n; i += 16 { // changes a row in each page; a page has some twenty rows
@@ -121,8 +121,8 @@ func TestLargeTransactionTakesWhatChanged(t *testing.T) {
 	}
 }
 
-// TestRollbackToRebasedVersion: a dropped transaction has moved what a View shows into its own buffers. Neither the View nor the
-// next transaction, which continues from there, is affected.
+// TestRollbackToRebasedVersion: a transaction that is rolled back has rebased pages of a View onto its own buffers. The View
+// does not change, and the next transaction can change the View's rows.
 func TestRollbackToRebasedVersion(t *testing.T) {
 	t.Parallel()
 	tab, rows := newTable(4096, 4), map[string]string{}
@@ -167,7 +167,8 @@ func TestRollbackToRebasedVersion(t *testing.T) {
 	}
 }
 
-// TestViewsWhileWriting: readers see whole transactions only, while others are committed. It is meant for the race detector.
+// TestViewsWhileWriting: readers see only whole transactions while the writer commits more transactions. The test is meant for
+// the race detector.
 func TestViewsWhileWriting(t *testing.T) {
 	for _, limit := range []int64{0, 1 << 10, spillOld} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) { viewsWhileWriting(t, limit) })
@@ -185,7 +186,7 @@ func viewsWhileWriting(t *testing.T, limit int64) {
 	}
 	tab.Load(&rowjson.Shape{}, Origin{})
 	tab.Commit(Position{})
-	// After each commit, one of the readers begins with the newest View. It reads while the next transactions are written.
+	// After each commit, one of the readers begins to read the newest View, while the next transactions are written.
 	var begin [4]chan bool
 	errs := make(chan error, len(begin))
 	for i := range begin {

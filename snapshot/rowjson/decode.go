@@ -19,7 +19,7 @@ func isNull(value []byte) bool { return bytes.Equal(value, null) }
 // If row_to_json wrote the value, the result is the text that the type's output function printed, except for the lower bounds
 // of arrays, which JSON does not have. AppendText treats a JSON string as the text form itself, because programs that do not
 // know the type write values that way. It also reads the other forms in lenient.go. AppendText does not check every value;
-// Postgres rejects those that the type cannot hold.
+// Postgres rejects values that the type cannot hold.
 func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
 	switch t.Kind {
@@ -64,7 +64,8 @@ func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 }
 
 // appendTimestampText is the inverse of appendTimestamp: for "2025-06-17T16:58:00+00:00" it appends "2025-06-17 16:58:00+00".
-// It converts the form that ParseDateCall reads. Other forms, which Postgres accepts as they are, are appended unchanged.
+// It also converts the form that ParseDateCall reads. It appends any other form unchanged, and Postgres reads or rejects that
+// form.
 func appendTimestampText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	start := len(dst)
 	dst, err := AppendUnescaped(dst, value)
@@ -87,8 +88,8 @@ func appendTimestampText(dst []byte, t *Type, value []byte) ([]byte, error) {
 }
 
 // appendArrayText appends an array literal with the quotes that array_out writes. If an element can itself be an array in JSON
-// (json, int2vector, a domain over an array), appendArrayText takes inner arrays for elements. Such an array is always
-// one-dimensional, because JSON does not distinguish a second dimension from an element.
+// (json, int2vector, a domain over an array), appendArrayText treats inner arrays as elements. The outer array then has one
+// dimension, because JSON does not distinguish a second dimension from an element that is an array.
 func appendArrayText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	if value[0] != '[' {
 		return dst, errNotArray

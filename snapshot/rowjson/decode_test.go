@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestAppendTextInvertsEncoder: a value of any type, as its output function prints it, is the same after it was encoded and
-// decoded.
+// TestAppendTextInvertsEncoder: for any type, the text that the output function prints is the same after it has been encoded
+// and decoded.
 func TestAppendTextInvertsEncoder(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -35,7 +35,7 @@ func TestAppendTextInvertsEncoder(t *testing.T) {
 	}
 }
 
-// randomType returns a type in which others are nested up to depth.
+// randomType returns a type that contains other types, nested up to depth.
 func randomType(r *rand.Rand, depth int) Type {
 	kinds := []Kind{Text, Bool, Number, Timestamp, TimestampTZ, JSON, Vector, Array, Composite}
 	if depth == 0 {
@@ -122,7 +122,8 @@ func randomArray(r *rand.Rand, t *Type) string {
 	return write(dimensions)
 }
 
-// FuzzAppendText decodes any JSON as any type, without a panic. If the Encoder accepts the text, it makes valid JSON of it.
+// FuzzAppendText decodes any JSON as any type, without a panic. If the Encoder accepts the resulting text, it encodes this text
+// as valid JSON.
 func FuzzAppendText(f *testing.F) {
 	for _, s := range []string{`1`, `"x"`, `true`, `[]`, `{}`, ` [ 1 , [ null ] , "a\"" ] `, `{"n":1, "ts" : ["a","\u00e9"] ,"b":true,"t":null}`,
 		`{"a":"1","b c":null,"":{"x":[2]}}`, `"2025-06-17T16:58:00+00:00"`, `{"\ud800":"\u0000"}`, `[[],[[]]]`} {

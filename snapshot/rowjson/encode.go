@@ -291,7 +291,7 @@ func (e *Encoder) AppendFields(fields [][]byte, line []byte) ([][]byte, bool) {
 // LastField is like Field for the last column, but searches from the end of the line. So its speed does not depend on the other
 // values. line must be a line of this shape, and the column's type must be flat: see IsFlat.
 func (e *Encoder) LastField(line []byte) ([]byte, bool) {
-	// The last match is the column's opening, because its own value can't contain the opening: a JSON string escapes its
+	// The last match is the column's opening, because the column's value cannot contain the opening: a JSON string escapes its
 	// quotes.
 	opening := e.columns[len(e.columns)-1].opening
 	at := bytes.LastIndex(line, opening)

@@ -47,7 +47,7 @@ func shapeOf(t Type) *Shape {
 	}}
 }
 
-// values returns a row of the given texts; NULL stands for NULL.
+// values returns a row of the given texts. The text "NULL" stands for NULL.
 func values(texts ...string) [][]byte {
 	row := make([][]byte, len(texts))
 	for i, s := range texts {
@@ -108,7 +108,7 @@ func TestAppendRowRefuses(t *testing.T) {
 	}
 }
 
-// votesRow returns a row of about size bytes, most of it an answer in Markdown.
+// votesRow returns a row of about size bytes. Most of the row is an answer in Markdown.
 func votesRow(size int) [][]byte {
 	answer := strings.Repeat("Open **Settings**, then \"Billing\".\n\n- choose the plan – it's listed under *Plans*\n- confirm with your password\n\n", size/120+1)
 	return values("123456", "How do I change the plan of my subscription?", answer[:size*2/3],

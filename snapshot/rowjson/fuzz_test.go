@@ -189,7 +189,7 @@ func FuzzString(f *testing.F) {
 		if utf8.ValidString(s) && string(replaceInvalid([]byte(s))) != s {
 			t.Errorf("%q: repaired without need", s)
 		}
-		// Any text of another kind is encoded to JSON, or refused.
+		// As a value of each of these kinds, the text is encoded as valid JSON or refused.
 		for _, k := range []Kind{Text, Bool, Number, Timestamp, TimestampTZ} {
 			_, _ = encodeOne(t, Type{Kind: k}, s)
 		}

@@ -17,8 +17,8 @@ import (
 // The order is total and depends only on the values. It compares the key's columns one after the other:
 //
 //   - smallint, integer, bigint and oid: by number
-//   - numeric, real and double precision: by number, with NaN last; equal numbers that are written differently (1.0 and 1.00):
-//     by their text
+//   - numeric, real and double precision: by number, with NaN last; numbers that are equal but written differently (1.0 and
+//     1.00) by their text
 //   - date, timestamp and timestamptz: by time, with -infinity before all years BC, and infinity last
 //   - all other types: by the bytes of their text form; for text this is the order of COLLATE "C", for uuid and bytea it is
 //     Postgres' order
@@ -28,8 +28,8 @@ type Key = []byte
 
 // keyForm is the encoding of a column in a key. A key is the concatenation of its encoded columns. An encoded value is never a
 // prefix of another encoded value of the same column. An integer is 8 bytes, big-endian with the sign bit flipped. Any other
-// value is a prefix that sorts in the order of the type, then the text form, which never contains a zero byte, then a zero
-// byte.
+// value has three parts: a prefix that sorts in the order of the type, the text form, which never contains a zero byte, and a
+// zero byte as the end.
 type keyForm uint8
 
 const (

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// TestKeysSortAsInPostgres: keys have the order of ORDER BY, for the types for which that is promised.
+// TestKeysSortAsInPostgres: keys have the order of ORDER BY, for the types for which the comment of Key promises that.
 func TestKeysSortAsInPostgres(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
@@ -88,7 +88,7 @@ func TestKeyString(t *testing.T) {
 
 var canonicalNumeric = regexp.MustCompile(`^(-?[1-9][0-9]*(\.[0-9]+)?|-?0\.[0-9]*[1-9][0-9]*|0(\.0+)?)$`)
 
-// FuzzKeyOrder compares the order of two keys, of a value and an integer each, with the order of the values.
+// FuzzKeyOrder makes two keys, each of a value and an integer, and compares their order with the order of the values.
 func FuzzKeyOrder(f *testing.F) {
 	for form := range byte(5) {
 		f.Add(form, "a", "a\x01", int64(1), int64(-1))
@@ -148,11 +148,11 @@ func FuzzKeyOrder(f *testing.F) {
 	})
 }
 
-// dayOf maps n to a day in Postgres' range, in a calendar with 12 months of 31 days. dateOf returns its date.
+// dayOf maps n to a day in Postgres' range, in a calendar with 12 months of 31 days. dateOf returns the date of that day.
 func dayOf(n int64) int64 { return n % (294276 * 372) }
 
 func dateOf(n int64) string {
-	days := dayOf(n) + 4713*372 // from 4714 BC on, for most
+	days := dayOf(n) + 4713*372 // for n >= 0, a day in or after the year 4714 BC
 	year, day := floorDiv(days, 372), days-372*floorDiv(days, 372)
 	year -= 4713
 	suffix := ""

@@ -61,13 +61,13 @@ func (u EpochUnit) String() string {
 	return "nanoseconds"
 }
 
-// GuessEpochUnit returns the unit in which n counts a time. For each unit, the limit is a time in the year 5138. In the next
-// smaller unit the same number is a time in March 1973, so the unit is certain for all times between the two. For 0, any unit
-// gives the same time.
+// GuessEpochUnit returns the unit in which n counts a time. The highest number that counts as a unit stands for a time in the
+// year 5138. In the next smaller unit, the same number stands for a time in March 1973. The unit is therefore certain for all
+// times between these two times. For 0, any unit gives the same time.
 func GuessEpochUnit(n int64) EpochUnit {
 	const limit = 100_000_000_000
 	switch abs := max(n, -n); {
-	case abs < limit && abs >= 0: // -n of the lowest number is negative
+	case abs < limit && abs >= 0: // for the lowest int64, -n is negative, too
 		return Seconds
 	case abs < limit*1000 && abs >= 0:
 		return Milliseconds
@@ -139,7 +139,7 @@ func appendTimeText(dst []byte, t *Type, at time.Time) ([]byte, error) {
 }
 
 // ParseDateCall parses a time as Windows PowerShell and ASP.NET write it: /Date(1750179480000)/ in milliseconds since 1970. An
-// offset such as +0200 may follow the number. It does not change the time.
+// offset such as +0200 may follow the number. The offset does not change the time.
 func ParseDateCall(text []byte) (time.Time, bool) {
 	number, ok := bytes.CutPrefix(text, []byte("/Date("))
 	if ok {

@@ -20,10 +20,11 @@ import (
 type oracle struct {
 	testing.TB
 	conn    *pgconn.PgConn
-	version int // major
+	version int // major version of the server
 }
 
-// newOracle connects to a new database, created with the options with, and pins the settings that the Encoder relies on.
+// newOracle connects to a new database and pins the settings that the Encoder relies on. with has the options for CREATE
+// DATABASE.
 func newOracle(tb testing.TB, with ...string) *oracle {
 	tb.Helper()
 	ctx := context.Background()
@@ -110,7 +111,7 @@ func (o *oracle) typ(oid string) Type {
 	return t
 }
 
-// check compares each row of a table with row_to_json, in every way of encoding it.
+// check encodes each row of a table in every way that an Encoder has, and compares the lines with row_to_json.
 func (o *oracle) check(table string, lossy bool) {
 	o.Helper()
 	s := o.shape(table)
@@ -183,15 +184,15 @@ func withoutSpace(text []byte) []byte {
 	return out
 }
 
-// oracleType is a type with expressions for values of it.
+// oracleType is a type with SQL expressions for some values.
 type oracleType struct {
 	typ    string
-	since  int // major version
+	since  int // first major version of Postgres with the type
 	needs  string
 	values []string
 }
 
-// oracleTypes reads testdata/types.tsv. testdata/types.sql creates the types that it names.
+// oracleTypes reads testdata/types.tsv. The file names types that testdata/types.sql creates.
 func oracleTypes(t *testing.T) (types []oracleType) {
 	t.Helper()
 	b, err := os.ReadFile("testdata/types.tsv")
@@ -240,7 +241,8 @@ func TestOracleTypes(t *testing.T) {
 	}
 }
 
-// everyFormOf returns SQL for a table with all that can be made of a type: arrays, domains, composites, and combinations of these.
+// everyFormOf returns SQL for a table with the given type, with arrays, domains and composites of the type, and with
+// combinations of these.
 func everyFormOf(i int, typ string, values []string) string {
 	var b strings.Builder
 	columns := []string{"id int PRIMARY KEY", "v " + typ, "c comp", "cs comp[]", "dc dcomp", "outr outr"}

@@ -1,7 +1,7 @@
 package rowjson
 
-// FormatVersion is the version of the lines and keys that this package produces. Raise it with every change that gives the same
-// row of the same table another line or another key; TestFormatVersion then fails. capture does not load rows of another
+// FormatVersion is the version of the lines and keys that this package produces. Raise it with every change that gives a row
+// another line or another key than before. TestFormatVersion fails after such a change. capture does not load rows of another
 // version from the file, but reads them from the database.
 const FormatVersion = 1
 
@@ -23,7 +23,7 @@ type Shape struct {
 // Partitioning is how a table is divided into partitions.
 type Partitioning struct {
 	Strategy   string      `json:"strategy"`          // RANGE, LIST or HASH
-	Columns    []string    `json:"columns,omitempty"` // columns of the partition key; empty if the key has more than columns, such as an expression
+	Columns    []string    `json:"columns,omitempty"` // columns of the partition key; empty if the key contains anything else, such as an expression
 	Definition string      `json:"definition"`        // partition key as pg_get_partkeydef prints it
 	Partitions []Partition `json:"partitions,omitempty"`
 }
@@ -31,7 +31,7 @@ type Partitioning struct {
 // Partition is one partition of a table. It may be partitioned itself.
 type Partition struct {
 	Name         string        `json:"name"`
-	Bound        string        `json:"bound"` // as pg_get_expr prints it: "FOR VALUES IN (1, 2)"
+	Bound        string        `json:"bound"` // bound as pg_get_expr prints it: "FOR VALUES IN (1, 2)"
 	Partitioning *Partitioning `json:"partitioning,omitempty"`
 }
 
@@ -54,7 +54,8 @@ type Column struct {
 	Identity  string `json:"identity,omitempty"`  // pg_attribute.attidentity: "a" always, "d" by default
 	Generated string `json:"generated,omitempty"` // pg_attribute.attgenerated: "s" stored, "v" virtual
 	Collation string `json:"collation,omitempty"` // SQL name of the collation; empty for the type's default
-	// Sequence has the options of the column's own sequence; nil if it has none, or the usual ones.
+	// Sequence has the options of the column's own sequence; nil if the column has no sequence, or if all options are the
+	// defaults.
 	Sequence  *SequenceOptions `json:"sequence,omitempty"`
 	Published bool             `json:"-"` // whether pgoutput sends the column; it does not send generated columns
 
@@ -86,7 +87,7 @@ type Type struct {
 	OID    uint32  // OID of the type; for a domain, of its base type
 	Elem   *Type   // element type of an Array or a Vector
 	Delim  byte    // delimiter between the elements of an Array: a comma, except for box
-	Fields []Field // fields of a Composite, without dropped ones
+	Fields []Field // fields of a Composite, without dropped fields
 	Hstore bool    // whether a Cast is hstore, whose input function does not read the JSON that its cast writes
 }
 

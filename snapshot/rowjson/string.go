@@ -41,7 +41,7 @@ const (
 // cleanPrefix returns the length of text up to the first byte that must be escaped in a JSON string. It tests eight bytes at a
 // time. Subtracting n from each byte sets the high bit of each byte that is less than n. To find a quote or backslash,
 // cleanPrefix first XORs each byte with that character, which makes an equal byte 0, and then subtracts 1. A borrow can falsify
-// only higher bytes than the one that matches, and cleanPrefix uses only the lowest match.
+// only bytes that are higher than the byte that matches, and cleanPrefix uses only the lowest match.
 func cleanPrefix(text []byte) int {
 	i := 0
 	for ; i+8 <= len(text); i += 8 {

@@ -23,7 +23,8 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("the row takes about %d bytes as JSON, which is too much", sum)
 }
 
-// IsTooLarge returns the sizes of the columns if err says that a row is too large. Without an error it allocates nothing.
+// IsTooLarge returns the sizes of the columns if err is or wraps a [*TooLargeError]. If err is nil, IsTooLarge allocates
+// nothing.
 func IsTooLarge(err error) (sizes []int64, tooLarge bool) {
 	if err == nil {
 		return nil, false
@@ -35,7 +36,7 @@ func IsTooLarge(err error) (sizes []int64, tooLarge bool) {
 	return nil, false
 }
 
-var errTooLarge = errors.New("the line is too long") // tooLarge returns a *TooLargeError instead
+var errTooLarge = errors.New("the line is too long") // AppendRow returns a *TooLargeError instead
 
 // reserveLine sets end for the next line. For a large row it also grows dst so that the line will probably fit. If the line is
 // certain to be too long, reserveLine returns an error before it allocates.

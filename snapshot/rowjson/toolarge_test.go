@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestMaxLine checks that a line of MaxLine bytes is encoded and a longer one is refused, whatever its types, and that the sizes
-// in the error exceed MaxLine.
+// TestMaxLine checks that a line of MaxLine bytes is encoded and a longer line is refused, for columns of every kind, and that
+// the sum of the sizes in the error exceeds MaxLine.
 func TestMaxLine(t *testing.T) {
 	text := Type{Kind: Text}
 	shape := &Shape{Columns: []Column{
@@ -74,7 +74,7 @@ func TestMaxLine(t *testing.T) {
 	}
 }
 
-// TestLargeLineAllocations checks that a large line is allocated once, and a line that is too long not at all.
+// TestLargeLineAllocations checks that memory for a large line is allocated once, and no memory for a line that is too long.
 func TestLargeLineAllocations(t *testing.T) {
 	if testing.Short() {
 		t.Skip("encodes very large rows")

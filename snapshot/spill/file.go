@@ -1,8 +1,8 @@
 // Package spill stores, in a file of this process, data that does not fit into memory.
 //
-// A [File] has no name in its folder. No other program comes across it, and the kernel frees it when the process ends, even in
-// a crash. [File.Write] stores data and returns an [Extent], which reads the data back. Every read is checked against a
-// CRC-32C, and returns either the data as it was written or an error.
+// A [File] has no name in its folder. No other program can find it, and the kernel frees it when the process ends, even in a
+// crash. [File.Write] stores data and returns an [Extent], which reads the data back. Every read is checked against a CRC-32C,
+// and returns either the data as it was written or an error.
 //
 // No call frees an Extent. Once it is unreachable, a cleanup of Go's runtime returns its blocks to the allocator. An Extent may
 // therefore be shared freely, and a reader that holds one may read it at any time.
@@ -61,7 +61,7 @@ type Extent struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Write stores data. [Extent.AppendHead] can read its first head bytes alone.
+// Write stores data. [Extent.AppendHead] can read the first head bytes of the data alone.
 func (f *File) Write(data []byte, head int) (*Extent, error) {
 	count := (len(data) + blockSize - 1) / blockSize
 	f.mu.Lock()

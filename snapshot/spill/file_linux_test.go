@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestWriteToFullVolume: the error comes from the volume and does not contain the file's name. The blocks are free again.
+// TestWriteToFullVolume: if the volume is full, Write returns an error without the file's name, and frees the blocks again.
 func TestWriteToFullVolume(t *testing.T) {
 	t.Parallel()
 	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)

@@ -46,7 +46,7 @@ func TestExtents(t *testing.T) {
 		}
 		if i%100 == 0 {
 			runtime.GC()
-			time.Sleep(time.Millisecond) // for the cleanups
+			time.Sleep(time.Millisecond) // lets the cleanups run
 		}
 		s := list[r.IntN(len(list))]
 		if data, err := s.e.Read(); err != nil || !bytes.Equal(data, s.data) {
@@ -71,7 +71,7 @@ func TestExtents(t *testing.T) {
 	}
 }
 
-// TestDamage: reading data that the file does not have as it was written is an error, and is reported once.
+// TestDamage: a read of damaged data returns an error. Only the first such error is passed to onDamage.
 func TestDamage(t *testing.T) {
 	t.Parallel()
 	data := []byte("head and the rest")

@@ -11,13 +11,13 @@ import (
 func openNameless(folder string) (*os.File, error) {
 	fd, err := unix.Open(folder, unix.O_TMPFILE|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return openNamed(folder) // its error message is clearer
+		return openNamed(folder) // the error message of openNamed is clearer
 	}
 	return os.NewFile(uintptr(fd), folder), nil
 }
 
-// punchHole returns part of a file to the volume. It ignores an error, as on a file system without holes; the space is then
-// reused later.
+// punchHole returns part of a file to the volume. It ignores errors, for example on a file system without holes, because the
+// allocator reuses the space later.
 func punchHole(file *os.File, offset, size int64) {
 	_ = unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, size)
 }
