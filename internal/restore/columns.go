@@ -15,7 +15,7 @@ import (
 )
 
 // columnMap maps the members of the file's rows to the columns of a table by name. The first row defines the members. Every
-// other row must have the same ones, in any order.
+// other row must have the same members, in any order.
 type columnMap struct {
 	table   *postgres.Table
 	names   []string       // names of the members, in the order of the first row
@@ -30,11 +30,11 @@ type target struct {
 	column      *rowjson.Column
 	generated   bool // whether Postgres computes the value
 	jsonNull    bool // whether null is the JSON value null, not SQL NULL: the column is of type json or jsonb and NOT NULL
-	checked     bool // whether the type may change values, so that they are checked: see compareTypes
+	checked     bool // whether values are checked, because the type may change them: see compareTypes
 	plainString bool // whether the text of a JSON string is also the text form of the column's value
 	isTime      bool // whether a JSON number stands for a time
 
-	epoch rowjson.EpochUnit // unit of the numbers that stand for a time; 0 before the first one
+	epoch rowjson.EpochUnit // unit of the numbers that stand for a time; 0 before the first such number
 }
 
 // mapColumns returns the columnMap of a table for the members of the file's first row. If the table lacks a column, the error
@@ -227,7 +227,7 @@ func (m *columnMap) appendText(dst []byte, i int, value []byte) (text []byte, ok
 }
 
 // checkEpoch returns an error if value is a number that stands for a time in another unit than earlier numbers of the column.
-// The unit is guessed from the number, so one of the two may be wrong.
+// The units are guessed from the numbers, so one of the two units may be wrong.
 func (t *target) checkEpoch(value []byte) error {
 	if value[0] == '"' || string(value) == "0" {
 		return nil

@@ -109,7 +109,7 @@ func TestConfirmedRowsAreCountedAgain(t *testing.T) {
 }
 
 // TestKeysOfSeveralCollations restores a file with keys that differ in the file and are equal in the table. The key's columns
-// have different collations, so there is none in which the whole key can be compared.
+// have different collations, so no single collation can compare the whole key.
 func TestKeysOfSeveralCollations(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -132,8 +132,9 @@ func TestKeysOfSeveralCollations(t *testing.T) {
 	}
 }
 
-// TestAssumedKeyComparesBytes restores into a table without a key, whose columns have a collation that ignores case. The key in
-// the manifest then names the rows, and no index says that the collation decides which of them are equal.
+// TestAssumedKeyComparesBytes restores into a table without a key, whose columns have a collation that ignores case. Then the
+// manifest's key identifies the rows. It compares bytes, because no index of the table treats keys as equal that differ only in
+// case.
 func TestAssumedKeyComparesBytes(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -117,9 +117,9 @@ func (c *creation) createColumns(ctx context.Context) error {
 	return nil
 }
 
-// createRefined creates the table with the partitions and the key WITHOUT OVERLAPS that the manifest has, as far as the server
-// accepts them. It adds a note about what the table lacks. If the server also refuses the table without them, it returns that
-// error.
+// createRefined creates the table with the manifest's partitions and with the manifest's key WITHOUT OVERLAPS. If the server
+// refuses the partitions or the key, createRefined creates the table without them and adds a note. If the server also refuses
+// the table without them, createRefined returns the server's error.
 func (c *creation) createRefined(ctx context.Context) error {
 	partitioned, period := c.manifest.Partitioning != nil, c.manifest.KeyPeriod
 	var refused [2]error // errors of the partitions and of the key
@@ -134,7 +134,7 @@ func (c *creation) createRefined(ctx context.Context) error {
 		case c.period:
 			refused[1] = err
 		case c.partition:
-			refused[0], refused[1] = err, nil // the key alone may be possible
+			refused[0], refused[1] = err, nil // the key may be possible without the partitions
 			period = c.manifest.KeyPeriod
 		default:
 			return err
@@ -150,8 +150,8 @@ func (c *creation) partitionDefinition() string {
 	return fmt.Sprintf("%s, with %d partitions", foreign.Text(c.manifest.Partitioning.Definition), len(c.manifest.Partitioning.Partitions))
 }
 
-// chooseGenerated decides which columns are created as generated columns. Unless the user asked for all expressions, it
-// creates the table without any, checks each expression against that table, and rolls the table back.
+// chooseGenerated decides which columns are created as generated columns. Unless the user asked for all expressions, it creates
+// the table without generated columns, checks each expression against that table, and rolls the table back.
 func (c *creation) chooseGenerated(ctx context.Context) error {
 	var candidates []int
 	for i := range c.manifest.Columns {
@@ -291,7 +291,8 @@ func (c *creation) setDefaults(ctx context.Context) error {
 			if !errors.Is(err, errNotSimple) && !errors.As(err, new(*typeError)) {
 				return err
 			}
-			// --expressions includes only what a note shows in full: the user cannot have read anything else.
+			// --expressions includes only expressions that a note shows in full, because the user cannot have read any other
+			// expression.
 			shown := isOneExpression(column.Default) && foreign.Text(column.Default) == column.Default
 			if !c.expressions || !shown {
 				c.leaveOut(i, err.Error(), shown)

@@ -11,7 +11,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// findCollationSQL returns the SQL name of a collation. It runs with an empty search path, because manifests have the schema.
+// findCollationSQL returns the SQL name of a collation. It runs with an empty search path, because a manifest qualifies
+// collations with their schema.
 const findCollationSQL = `SELECT pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.||) '.' OPERATOR(pg_catalog.||) pg_catalog.quote_ident(k.collname)
 	FROM pg_catalog.pg_collation k JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) k.collnamespace
 	WHERE k.oid OPERATOR(pg_catalog.=) pg_catalog.to_regcollation($1::pg_catalog.text)::pg_catalog.oid`
@@ -37,7 +38,7 @@ func (c *creation) findCollations(ctx context.Context) error {
 	return nil
 }
 
-// setSequenceOptions gives the columns' own sequences the options that the manifest has.
+// setSequenceOptions sets the options of the columns' own sequences to the options in the manifest.
 func (c *creation) setSequenceOptions(ctx context.Context) error {
 	for i := range c.manifest.Columns {
 		column := &c.manifest.Columns[i]

@@ -12,9 +12,9 @@ import (
 // errNotSimple is the error for an expression that may do harm.
 var errNotSimple = errors.New("it is an expression")
 
-// simpleDefault returns SQL for a default of the manifest, which has the form that pg_get_expr prints. It accepts only
-// defaults that can do no harm, whoever wrote the manifest: constants, and calls of a few functions of Postgres. It composes
-// the SQL itself, with type names as the server prints them. For any other default, the error is errNotSimple or a
+// simpleDefault returns SQL for a default of the manifest. text has the form that pg_get_expr prints. simpleDefault accepts
+// only defaults that can do no harm, whoever wrote the manifest: constants, and calls of a few functions of Postgres. It
+// composes the SQL itself, with type names as the server prints them. For any other default, the error is errNotSimple or a
 // [*typeError].
 func simpleDefault(ctx context.Context, types *typeNames, text string) (string, error) {
 	p := defaultParser{ctx: ctx, types: types, rest: text}
@@ -144,7 +144,8 @@ func (p *defaultParser) takePattern(pattern *regexp.Regexp) (text string, ok boo
 	return text, text != ""
 }
 
-// quoteAgain returns a string constant that stringPattern matched, with the same text and quoted by [postgres.QuoteLiteral].
+// quoteAgain returns a string constant with the same text as constant, quoted by [postgres.QuoteLiteral]. stringPattern has
+// matched constant.
 func quoteAgain(constant string) string {
 	return postgres.QuoteLiteral(strings.ReplaceAll(constant[1:len(constant)-1], "''", "'"))
 }

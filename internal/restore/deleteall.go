@@ -9,7 +9,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// deleteAll deletes all rows of the table, because the file has none. It sets what the result says about them.
+// deleteAll deletes all rows of the table, because the file has none. It sets the fields of result that describe these rows.
 func deleteAll(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks, o *Options, result *Result) error {
 	var key []string
 	for _, k := range table.Key {

@@ -13,7 +13,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// explainRefused returns the error for a merge that the server has refused. If it is about a row, the error names that row.
+// explainRefused returns the error for a merge that the server has refused. If the server refused a row, the error names that
+// row.
 func (m *stagedMerge) explainRefused(ctx context.Context, err error) error {
 	action := "write to " + m.table.Name().String()
 	if len(m.hooks.Rules) > 0 && strings.HasPrefix(postgres.SQLState(err), "XX") {
@@ -37,8 +38,8 @@ func (m *stagedMerge) explainRefused(ctx context.Context, err error) error {
 	return explain(action, err)
 }
 
-// findRefused searches for a row with which the server refuses a merge, and returns its place and the server's error. It runs
-// the steps one after the other for smaller and smaller parts of the rows, and rolls everything back.
+// findRefused searches for a row that makes the server refuse the merge, and returns the row's place and the server's error. It
+// runs the steps one after the other for smaller and smaller parts of the rows, and rolls everything back.
 func (m *stagedMerge) findRefused(ctx context.Context, err error) (place string, refused error) {
 	constraint := func(err error) string {
 		var pg *pgconn.PgError
@@ -95,8 +96,8 @@ func (m *stagedMerge) inRange(lo, hi int) string {
 	return fmt.Sprintf(" AND s.ctid OPERATOR(pg_catalog.>=) %s AND s.ctid OPERATOR(pg_catalog.<=) %s", row(lo), row(hi-1))
 }
 
-// explainForeignKey returns the error for a foreign key that the merge violates, with the row. It returns nil if it does not find
-// the row.
+// explainForeignKey returns the error for a foreign key that the merge violates. If a row of the file violates it, the error
+// names this row. explainForeignKey returns nil if it does not find the cause.
 func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {
@@ -104,7 +105,7 @@ func (m *stagedMerge) explainForeignKey(ctx context.Context, err error) error {
 	}
 	child := postgres.QuoteIdentifier(pg.SchemaName) + "." + postgres.QuoteIdentifier(pg.TableName)
 	i := slices.IndexFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Name == pg.ConstraintName && (k.From || sameTable(k.Child, child)) })
-	if i < 0 { // it may be the part of a foreign key that refers to a partition
+	if i < 0 { // the constraint may be the part of a foreign key that refers to a partition
 		i = slices.IndexFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.To && sameTable(k.Child, child) })
 	}
 	if i < 0 || m.hooks.ForeignKeys[i].Period {
@@ -168,7 +169,7 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 // errDisplaced is the error for a way of writing the rows that cannot work and is not tried.
 var errDisplaced = errors.New("rows stand in each other's way")
 
-// explainDisplaced returns the error for rows that block each other, so that they can be written in no order.
+// explainDisplaced returns the error for rows that block each other in every order in which they could be written.
 func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
 	if errors.Is(err, errDisplaced) {
 		return &postgres.Problem{
@@ -212,8 +213,9 @@ const uniqueColumnsSQL = `
 	WHERE i.indrelid = $1::bigint::oid AND c.relname = $2::text::name AND i.indisunique AND i.indexprs IS NULL AND i.indpred IS NULL
 	ORDER BY k`
 
-// findTaken finds a row of the file whose value in a unique constraint belongs to another row, which the file lacks and which
-// stays in the table. It returns the place of the file's row, or "" if it finds none.
+// findTaken finds a row of the file whose value in a unique constraint belongs to another row of the table. The file lacks this
+// other row, and the other row stays in the table. findTaken returns the place of the file's row, or "" if it finds no such
+// row.
 func (m *stagedMerge) findTaken(ctx context.Context, constraint string) string {
 	if m.options.DeleteExtra || len(m.key) == 0 {
 		return ""

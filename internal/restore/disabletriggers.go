@@ -9,10 +9,10 @@ import (
 	"capture/internal/postgres"
 )
 
-// disableTriggers keeps the table's triggers and rules from acting on the rows. If the user may set session_replication_role, it
-// sets that parameter to replica for the transaction. Foreign keys do not act then, either. Otherwise it disables the table's own
-// triggers and rules, as the table's owner may do. enable reverses this and must be called before the commit. note tells the
-// user what did not act. disableTriggers removes from h what does not act any more.
+// disableTriggers keeps the table's triggers and rules from acting on the rows. If the user may set session_replication_role,
+// it sets that parameter to replica for the transaction. Foreign keys do not act then, either. Otherwise it disables the
+// table's own triggers and rules, as the table's owner may do. enable reverses this and must be called before the commit. note
+// tells the user which objects did not act. disableTriggers removes from h the objects that no longer act.
 func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks) (enable func(context.Context) error, note string, err error) {
 	err = withSavepoint(ctx, tx, func() error {
 		_, err := tx.Exec(ctx, "SET LOCAL session_replication_role = replica")
@@ -32,7 +32,7 @@ func disableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *h
 	return enable, "the table's own triggers did not act; foreign keys did", err
 }
 
-// disableTableTriggers disables the triggers of the table and of its partitions, and its rules, as far as they are enabled.
+// disableTableTriggers disables the enabled triggers of the table and of its partitions, and the enabled rules of the table.
 // Foreign keys still act, because only a superuser can disable their triggers.
 func disableTableTriggers(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks) (enable func(context.Context) error, err error) {
 	type switchable struct{ table, what, enabled string }

@@ -3,22 +3,22 @@
 // The conversion is the reverse of row_to_json: each JSON value becomes the text form of its column's type. COPY passes that
 // text to the type's input function. So a value that is exact in the file is exact in the table.
 //
-// If the table is empty, or if any conflict ends the restore, the rows are copied directly into the table. Otherwise, or if
-// something in the database acts on rows, they are first copied into a temporary table and compared with the table's rows. Then
-// one statement deletes, updates and inserts: see stagedMerge. The goal is a state: the table becomes what the file says, or
-// nothing changes. All reported numbers of rows come from Postgres.
+// If the table is empty, or if any conflict ends the restore, the rows are copied directly into the table. In all other cases,
+// and if something in the database acts on rows, the rows are first copied into a temporary table and compared with the table's
+// rows. Then one statement deletes, updates and inserts rows: see stagedMerge. The goal is a state: the table becomes what the
+// file says, or nothing changes. All reported numbers of rows come from Postgres.
 //
 // The file is read as a stream. Memory holds two batches of rows, of about 2 MB each unless a single row is larger.
 //
-// Errors name the line and the key of a row, but no other value. If the server refuses a batch, applyRows searches it for the
-// row.
+// Errors name the line and the key of a row, but no other value. If the server refuses a batch, applyRows searches the batch
+// for the refused row.
 //
 // # Files
 //
 // The restore:
 //
 //   - restore.go: Restore, and the steps of a restore
-//   - targettable.go, confirm.go: the target table, the choice of the way, and the questions to the user
+//   - targettable.go, confirm.go: the target table, the choice between copy and merge, and the questions to the user
 //   - options.go: Options and Result
 //   - progress.go: reports of how far the restore is
 //   - locks.go, rights.go: the lock on the table, and the user's privileges
@@ -30,7 +30,7 @@
 //
 //   - columns.go, valuecheck.go: the file's columns in the table, and values that a type would change
 //   - encode.go, batch.go: rows in COPY's text format
-//   - load.go, refused.go: sends the batches, and searches a refused one for the row
+//   - load.go, refused.go: sends the batches, and searches a refused batch for the refused row
 //
 // The merge by a temporary table:
 //
@@ -47,7 +47,7 @@
 //   - defaults.go: expressions that can do no harm
 //   - typenames.go: the server's types by their names
 //
-// What the others share:
+// Used by several of these parts:
 //
 //   - hooks.go: triggers, rules and foreign keys that act on rows
 //   - othertables.go: what changes in other tables

@@ -10,7 +10,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// The fast conversion of a JSON string to COPY's text format has the same result as the slow one.
+// The fast conversion of a JSON string to COPY's text format has the same result as the slow conversion.
 func TestCopyStrings(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

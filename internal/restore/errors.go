@@ -64,8 +64,8 @@ func (e *rowError) Error() string {
 
 func (e *rowError) Unwrap() error { return e.err }
 
-// explain returns err with the action that failed, as [postgres.ExplainRedacted] does. For a missing privilege, its hint is about
-// restoring, not about following a table.
+// explain returns err with the action that failed, as [postgres.ExplainRedacted] does. If the user lacks a privilege, explain
+// gives a hint for a restore, because the hint of ExplainRedacted is for following a table.
 func explain(action string, err error) error {
 	if postgres.SQLState(err) != insufficientPrivilege || postgres.IsRowRefused(err) {
 		return postgres.ExplainRedacted(action, err)

@@ -11,7 +11,7 @@ import (
 	"capture/internal/verify"
 )
 
-// Files that other programs made of the same votes restore to the same rows. testdata/make.sh makes them.
+// Files that other programs made of the same votes restore to the same rows. testdata/make.sh makes these files.
 func TestFilesOfOtherPrograms(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

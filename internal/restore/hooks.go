@@ -24,7 +24,7 @@ type hooks struct {
 // creates for a constraint.
 type trigger struct {
 	Name     string `json:"name"`
-	Table    string `json:"table"`    // table that has it, as SQL
+	Table    string `json:"table"`    // table that has the trigger, as SQL
 	Function string `json:"function"` // as SQL
 	Enabled  string `json:"enabled"`  // pg_trigger.tgenabled: O(rigin), A(lways), R(eplica)
 	Type     int    `json:"type"`     // pg_trigger.tgtype: see catalog/pg_trigger.h
@@ -43,7 +43,7 @@ const (
 type rule struct {
 	Name    string `json:"name"`
 	Event   string `json:"event"`   // pg_rewrite.ev_type: 2 UPDATE, 3 INSERT, 4 DELETE
-	Enabled string `json:"enabled"` // pg_rewrite.ev_enabled, as trigger.Enabled
+	Enabled string `json:"enabled"` // pg_rewrite.ev_enabled, with the values of trigger.Enabled
 }
 
 // foreignKey is a foreign key from the table or to it.
@@ -118,7 +118,8 @@ func (h *hooks) dropDisabled(replica, disabled bool) {
 	h.Rules = slices.DeleteFunc(h.Rules, func(r rule) bool { return !acts(r.Enabled) })
 }
 
-// dropOtherEvents removes the triggers and rules that fire for none of the events: triggerInsert, triggerUpdate, triggerDelete.
+// dropOtherEvents removes the triggers and rules that fire for none of the events. events is a combination of the bits
+// triggerInsert, triggerUpdate and triggerDelete.
 func (h *hooks) dropOtherEvents(events int) {
 	ruleEvents := map[string]int{"2": triggerUpdate, "3": triggerInsert, "4": triggerDelete}
 	h.Triggers = slices.DeleteFunc(h.Triggers, func(t trigger) bool { return t.Type&events == 0 })
@@ -138,8 +139,8 @@ func (h *hooks) actsOnItself() bool {
 // mayChange reports whether triggers or, if rules is true, rules may leave out or change rows that are written.
 func (h *hooks) mayChange(rules bool) bool { return len(h.Triggers) > 0 || rules && len(h.Rules) > 0 }
 
-// suspects returns the names of the triggers and rules that may have left out or changed rows, for a message. If some triggers
-// fire before a row is written, it returns only these, because they are the usual cause.
+// suspects returns the names of the triggers and rules that may have left out or changed rows, for a message. If there are
+// rules, or triggers that fire before a row is written, it returns only these, because they are the usual cause.
 func (h *hooks) suspects() string {
 	var before, others []string
 	for _, t := range h.Triggers {
@@ -178,7 +179,7 @@ func (k *foreignKey) refersTo(child, parent string) string {
 	return strings.Join(conditions, " AND ")
 }
 
-// complete returns an SQL condition that is true if, in the row of an alias, none of the referencing columns is NULL.
+// complete returns an SQL condition that is true if no referencing column is NULL in the row of the given alias.
 func (k *foreignKey) complete(alias string) string {
 	conditions := make([]string, len(k.Columns))
 	for i, c := range k.Columns {

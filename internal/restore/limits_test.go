@@ -8,8 +8,8 @@ import (
 	"capture/internal/restore"
 )
 
-// TestTableWithTheMostColumns restores by every way into tables with as many columns as Postgres allows, and with as many as
-// leave room, or just no room, for two columns of the staging table.
+// TestTableWithTheMostColumns restores in every way into tables with 1598, 1599 and 1600 columns. Postgres allows 1600 columns.
+// The staging table has room for two additional columns only if the table has 1598 columns.
 func TestTableWithTheMostColumns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores a table of 1600 columns")
@@ -31,7 +31,7 @@ func TestTableWithTheMostColumns(t *testing.T) {
 		d.restore(restore.Options{Path: path, OnConflict: restore.Overwrite, DeleteExtra: true})
 		d.wantEqual(path, "t")
 		if n == 1599 {
-			continue // with its staging table created, it is as with 1600
+			continue // once the staging table is created, 1599 columns are treated like 1600
 		}
 		d.wantRefused(restore.Options{Path: d.WriteFile("[{\"id\":101,\"pos\":101},\n{\"id\":102,\"pos\":5}]"), Table: d.Name("t"), OnConflict: restore.Skip}, "line 2 (id 102)")
 		wide := func(pos int) string {
@@ -80,7 +80,7 @@ func TestTypesWithACastToJSON(t *testing.T) {
 	d.wantEqual(path, "s") // both labels are written in the same way
 }
 
-// TestPostGIS restores geometries, where the extension is installed.
+// TestPostGIS restores geometries, if the server has the extension.
 func TestPostGIS(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

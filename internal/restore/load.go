@@ -30,7 +30,7 @@ type loader struct {
 	firstKeys []string // keys of the first rows, at most shownKeys
 }
 
-// load copies all rows. It reads and encodes one batch while the server processes the previous one. first is the first row of
+// load copies all rows. It reads and encodes one batch while the server processes the previous batch. first is the first row of
 // the file, which has been read already.
 func (l *loader) load(ctx context.Context, first statefile.Row) error {
 	g, ctx := errgroup.WithContext(ctx)

@@ -26,9 +26,10 @@ const (
 	defaultLockWait = 5 * time.Minute
 )
 
-// lockTable locks the table against writes of other sessions until the end of the transaction, except in a dry run. Others can
-// still read. Without their writes, the comparison stays valid, and no insert takes a value from a sequence while setSequences
-// sets it. Between its attempts, lockTable holds no lock on the table, so that nobody waits for it for long.
+// lockTable locks the table against writes of other sessions until the end of the transaction, except in a dry run. Other
+// sessions can still read. Because they cannot write, the comparison stays valid, and no insert takes a value from a sequence
+// while setSequences sets the sequence. Between its attempts, lockTable holds no lock on the table, so no other session waits
+// for long.
 func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table, o *Options, p *progress) error {
 	if o.DryRun {
 		return setLockTimeout(ctx, tx, rowLockTimeout)
@@ -80,7 +81,8 @@ func isLocked(err error) bool {
 	return state == lockNotAvailable || state == deadlockDetected
 }
 
-// retryLocked runs f, and repeats it while another session holds a lock that f needs. f must change nothing if it fails.
+// retryLocked runs f, and repeats it if another session's lock made it fail. It runs f at most maxLockedWrites times. f must
+// change nothing if it fails.
 func retryLocked(ctx context.Context, f func() error) (err error) {
 	for range maxLockedWrites {
 		if err = f(); !isLocked(err) || ctx.Err() != nil {
@@ -103,7 +105,7 @@ var holdersSQL = `
 	ORDER BY 1 LIMIT 3`
 
 // describeHolders returns who holds the table's locks, for a message: ", by process 17 of app (worker), idle in transaction for
-// 00:01:02". It returns "" if it can't tell.
+// 00:01:02". It returns "" if it finds nobody.
 func describeHolders(ctx context.Context, tx pgx.Tx, table *postgres.Table) string {
 	var holders []string
 	err := withSavepoint(ctx, tx, func() (err error) {

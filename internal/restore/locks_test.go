@@ -16,7 +16,7 @@ import (
 	"capture/internal/statefile/statefiletest"
 )
 
-// TestLockIsWaitedForInTurns holds a lock that a restore needs. Meanwhile others can use the table.
+// TestLockIsWaitedForInTurns holds a lock that a restore needs. Meanwhile other sessions can use the table.
 func TestLockIsWaitedForInTurns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for locks to time out")
@@ -85,7 +85,7 @@ func TestStagingHoldsNoLock(t *testing.T) {
 	}
 }
 
-// TestConnectionLostDuringCommit loses the connection before the commit is sent, and after that.
+// TestConnectionLostDuringCommit loses the connection just before the commit is sent, and just after the commit was sent.
 func TestConnectionLostDuringCommit(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -165,7 +165,7 @@ func TestInterruptedRestoreLeavesNothing(t *testing.T) {
 				}
 			}
 			if !reached {
-				if where != "comparing" { // takes less time than that from one report to the next
+				if where != "comparing" { // comparing may end before the first report
 					t.Errorf("the restore did not come to %q", where)
 				}
 				d.Exec("TRUNCATE votes; ALTER TABLE votes DISABLE TRIGGER slow; INSERT INTO votes SELECT * FROM before; ALTER TABLE votes ENABLE TRIGGER slow")

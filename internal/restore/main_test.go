@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
 
-// db is a database of a test's own, to restore into.
+// db is a database into which a single test restores files.
 type db struct{ *statefiletest.DB }
 
 func newDB(t *testing.T) *db { return &db{statefiletest.NewDB(t)} }

@@ -87,7 +87,7 @@ func TestManifestIsData(t *testing.T) {
 			d.Exec("DROP TABLE IF EXISTS owned; SELECT setval('calls', 1, false)")
 		}
 	}
-	// A restore never fails for one of the optional fields, so that none of them keeps it from reading another.
+	// A restore never fails because of an optional field. One manifest can therefore attack with all of these fields.
 	const optional = "optional fields"
 	fields := map[string]func(*manifest.Manifest, string){
 		"table":     func(m *manifest.Manifest, s string) { m.Table.Name = s },
@@ -101,7 +101,7 @@ func TestManifestIsData(t *testing.T) {
 		optional: func(m *manifest.Manifest, s string) {
 			m.Columns[0].Default, m.Columns[0].Sequence = s, &rowjson.SequenceOptions{Increment: 0, Max: -1, Cache: -5, Cycle: true}
 			m.Columns[1].Default = s
-			m.Columns = append(m.Columns, rowjson.Column{Name: "c", TypeName: "text", Default: s, Collation: s}) // the file lacks it
+			m.Columns = append(m.Columns, rowjson.Column{Name: "c", TypeName: "text", Default: s, Collation: s}) // the file lacks this column
 			m.SystemID, m.Database, m.LSN, m.WrittenBy = s, s, s, s
 			m.Source, m.ServerVersion, m.Reason = s, s, manifest.Reason(s)
 		},
@@ -125,7 +125,7 @@ func TestManifestIsData(t *testing.T) {
 		},
 	}
 	for field, set := range fields {
-		dryRuns := []bool{false} // the whole run does what a dry run does
+		dryRuns := []bool{false} // a full run does all that a dry run does
 		if slices.Contains([]string{"table", optional, "generated"}, field) {
 			dryRuns = []bool{true, false}
 		}

@@ -37,20 +37,20 @@ func isDisplaced(err error) bool {
 	return errors.Is(err, errDisplaced) || state == uniqueViolation || state == exclusionViolation
 }
 
-// write carries out the plan. It begins with the way that disturbs others least. If rows stand in each other's way, it tries
-// the next way:
+// write carries out the plan. It begins with the way that has the fewest side effects. If rows stand in each other's way, it
+// tries the next way:
 //
 //  1. Update the rows that differ.
-//  2. Delete and insert again those of these rows on which no other row depends by a foreign key with an action, such as ON
-//     DELETE CASCADE.
-//  3. Do the same, but first set the columns of unique and exclusion constraints to NULL in the other rows that differ, if they
-//     may be NULL.
+//  2. Delete and insert again the rows that differ, except rows on which another row depends by a foreign key with an action,
+//     such as ON DELETE CASCADE. Update the excepted rows.
+//  3. Do the same as in 2, but first set the columns of unique and exclusion constraints to NULL in the rows that differ. Leave
+//     out columns that can't be NULL.
 //  4. Delete and insert again all rows that differ, while triggers and foreign keys are off, if the user may turn them off.
 //     Check the foreign keys afterwards.
 func (m *stagedMerge) write(ctx context.Context) error {
-	const parking = 2 // the third way may violate other constraints, which says nothing about the fourth
+	const parking = 2 // index of the third way, which may violate constraints that the fourth way does not violate
 	ways := []func(context.Context) (written, error){m.mergeRows, m.moveAndMerge, m.parkAndMerge, m.mergeWithoutTriggers}
-	var first error // error that describes the constraint in the way best
+	var first error // error that best describes the constraint that is in the way
 	for i, way := range ways {
 		var done written
 		err := retryLocked(ctx, func() error {
@@ -72,7 +72,7 @@ func (m *stagedMerge) write(ctx context.Context) error {
 				Reason: "rows of the file exchange values of a unique constraint, so they are deleted and inserted again",
 				Hint:   fmt.Sprintf("GRANT DELETE ON %s TO …;", m.table.Name().Quoted()),
 			}
-		case errors.As(err, new(*postgres.Problem)): // such as for rules or a violated foreign key: no other way would help
+		case errors.As(err, new(*postgres.Problem)): // such as an error about rules or a violated foreign key; no other way would help
 			return err
 		case m.planned.overwritten == 0, !isDisplaced(err) && i != parking && i != len(ways)-1:
 			return m.explainRefused(ctx, err)
@@ -83,7 +83,7 @@ func (m *stagedMerge) write(ctx context.Context) error {
 	return m.explainDisplaced(ctx, first)
 }
 
-// mergeRows is the first way.
+// mergeRows is the first way of write.
 func (m *stagedMerge) mergeRows(ctx context.Context) (w written, err error) {
 	if m.moved, err = m.countMoved(ctx); err != nil {
 		return w, err
@@ -103,7 +103,7 @@ func (m *stagedMerge) mergeRows(ctx context.Context) (w written, err error) {
 	return m.runSteps(ctx, m.steps())
 }
 
-// moveAndMerge is the second way.
+// moveAndMerge is the second way of write.
 func (m *stagedMerge) moveAndMerge(ctx context.Context) (w written, err error) {
 	if len(m.hooks.Rules) > 0 {
 		return w, errDisplaced
@@ -119,7 +119,7 @@ func (m *stagedMerge) moveAndMerge(ctx context.Context) (w written, err error) {
 	return m.mergeRows(ctx)
 }
 
-// parkAndMerge is the third way.
+// parkAndMerge is the third way of write.
 func (m *stagedMerge) parkAndMerge(ctx context.Context) (w written, err error) {
 	columns, err := m.parkingColumns(ctx)
 	if err != nil || len(columns) == 0 {
@@ -153,8 +153,9 @@ func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 	return slices.DeleteFunc(columns, func(name string) bool { return !slices.Contains(m.columns.writableNames(), name) }), err
 }
 
-// mergeWithoutTriggers is the fourth way. Foreign keys are on only while it deletes the rows that the file lacks, so that they
-// act on the rows of other tables. By then, it has already deleted the rows to be overwritten, which could refer to the others.
+// mergeWithoutTriggers is the fourth way of write. Foreign keys are on only while it deletes the rows that the file lacks, so
+// that they act on the rows of other tables. By then, it has already deleted the rows to be overwritten, because these could
+// refer to the rows that the file lacks.
 func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
 	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period || !k.Readable }) {
 		return w, errDisplaced
@@ -209,7 +210,7 @@ func (m *stagedMerge) countMoved(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// areMovedProtected reports whether a row depends on one that is to be deleted and inserted again.
+// areMovedProtected reports whether protected is true for any of the rows that are to be deleted and inserted again.
 func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err error) {
 	protected := m.protected()
 	if protected == "" {
@@ -220,8 +221,8 @@ func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err er
 	return found, err
 }
 
-// protected returns an SQL condition that is true if a row depends on the row of alias t by a foreign key that would act if the
-// row were deleted, even if it is inserted again. It returns "" if there is no such foreign key.
+// protected returns an SQL condition that is true if another row refers to the row of alias t by a foreign key that would act
+// on a delete of the row, even if the row is inserted again. It returns "" if there is no such foreign key.
 func (m *stagedMerge) protected() string {
 	var conditions []string
 	for i := range m.hooks.ForeignKeys {

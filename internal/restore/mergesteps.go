@@ -12,7 +12,7 @@ import (
 
 // written are the numbers of rows that a merge has written, as Postgres counted them.
 type written struct {
-	deleted           int64 // rows that the file lacks
+	deleted           int64 // number of deleted rows that the file lacks
 	removed, returned int64 // number of rows deleted in order to be inserted again, and number of these rows inserted again
 	updated, inserted int64
 	withoutTriggers   bool // whether triggers and foreign keys were off
@@ -107,8 +107,8 @@ func (m *stagedMerge) runSteps(ctx context.Context, steps []step) (w written, er
 	return w, err
 }
 
-// joinSteps returns the steps as the list of a WITH clause. Postgres chooses the order of such statements, but each of these asks
-// for the number of rows of the one before it, so that it starts when that one has ended.
+// joinSteps returns the steps as the list of a WITH clause. Postgres chooses the order in which it runs such statements. Each
+// step therefore reads the number of rows of the previous step, so it starts only when the previous step has ended.
 func joinSteps(steps []step) string {
 	var with []string
 	for i, s := range steps {

@@ -57,11 +57,11 @@ type Result struct {
 	Skipped     Change `json:"skipped"`
 	Deleted     Change `json:"deleted"`
 
-	// These fields count what the database's own triggers, rules and generated columns made of the rows. If the table must
-	// become what the file says, such a row is an error.
-	LeftOut   Change       `json:"left_out"`     // rows of the file that were to be written and are not in the table
+	// These fields count rows that differ from the file because of the database's own triggers, rules and generated columns. If
+	// the table must become what the file says, such a row is an error.
+	LeftOut   Change       `json:"left_out"`     // rows of the file that should have been written, but are not in the table
 	Changed   Change       `json:"changed"`      // rows that are in the table with other values than in the file
-	Remaining Change       `json:"remaining"`    // rows that the file lacks and that are in the table, although they were to be deleted or because the database added them
+	Remaining Change       `json:"remaining"`    // rows in the table that the file lacks: rows that should have been deleted, and rows that the database has added
 	By        string       `json:"by,omitempty"` // most likely cause of these differences, as text
 	Others    []OtherTable `json:"other_tables,omitempty"`
 
@@ -70,7 +70,7 @@ type Result struct {
 	Notes     []string        `json:"notes,omitempty"` // sentences for the user
 }
 
-// Change is a number of rows, with the keys of the first ones.
+// Change is a number of rows, with the keys of the first of these rows.
 type Change struct {
 	Rows int64    `json:"rows"`
 	Keys []string `json:"keys,omitempty"`
@@ -82,8 +82,8 @@ const shownKeys = 5
 // UnsetSequence describes a sequence that should be advanced but can't be.
 type UnsetSequence struct {
 	Name   string `json:"name"`
-	Last   string `json:"last"`   // value after which it should continue
-	Reason string `json:"reason"` // reason why it can't be advanced, and the consequence
+	Last   string `json:"last"`   // value after which the sequence should continue
+	Reason string `json:"reason"` // reason why the sequence can't be advanced, and the consequence
 }
 
 // Sequence describes a sequence that the restore has advanced.

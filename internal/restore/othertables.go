@@ -10,7 +10,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// OtherTable is another table whose rows changed because rows of the restored table did. The cause is a foreign key with an
+// OtherTable is another table whose rows changed because rows of the restored table changed. The cause is a foreign key with an
 // action, such as ON DELETE CASCADE, or a trigger or rule.
 type OtherTable struct {
 	Table    string `json:"table"`

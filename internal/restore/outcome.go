@@ -8,8 +8,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// finish fills in the result with what Postgres did, and compares the table with the file if something in the database may have
-// left out or changed rows.
+// finish sets the numbers of rows in the result to the numbers that Postgres has counted, and adds the keys of the first rows.
+// If something in the database may have left out rows, finish adds only keys that are in the table.
 func (m *stagedMerge) finish(ctx context.Context, done written) (err error) {
 	r := m.result
 	r.Inserted.Rows, r.Overwritten.Rows = done.inserted, done.updated+done.returned
@@ -67,8 +67,8 @@ func (m *stagedMerge) compare(ctx context.Context) (err error) {
 	return nil
 }
 
-// countDifferences counts the rows that are missing in the table, those that have other values there, and those that should be
-// gone.
+// countDifferences counts the rows of the file that the table lacks, the rows that have other values in the table, and the rows
+// of the table that should have been deleted.
 func (m *stagedMerge) countDifferences(ctx context.Context) (err error) {
 	r := m.result
 	from := fmt.Sprintf("%s s LEFT JOIN %s t ON %s", stagingTable, m.table.FromClause(), m.same())
@@ -98,7 +98,7 @@ func (m *stagedMerge) countDifferences(ctx context.Context) (err error) {
 	return err
 }
 
-// countWithoutKey is countDifferences for a table without a key, which was empty.
+// countWithoutKey is countDifferences for a table without a key. Such a table was empty before the restore.
 func (m *stagedMerge) countWithoutKey(ctx context.Context) error {
 	r := m.result
 	row := func(alias string) string {

@@ -23,7 +23,7 @@ func TestTriggersThatLeaveOutOrChangeRows(t *testing.T) {
 		leftOut, changed int64
 		remaining        int64
 		words            []string
-		overwriteOnly    bool // whether it acts only when rows are overwritten or deleted
+		overwriteOnly    bool // whether the trigger or rule acts only when rows are overwritten or deleted
 	}{
 		{name: "before insert", trigger: skip + "CREATE TRIGGER skip_half BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION half()", leftOut: 5, words: []string{`trigger "skip_half" of table public.t (function public.half)`, "left out 5 rows of 10", "key 2"}},
 		{name: "before insert, changes", trigger: `CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.at = '2026-02-02'; RETURN NEW; END $$;
@@ -90,7 +90,7 @@ func TestTriggersThatLeaveOutOrChangeRows(t *testing.T) {
 	}
 }
 
-// TestPlainInsertsReportTriggers restores rows that a table lacks, with a trigger that leaves some out.
+// TestPlainInsertsReportTriggers restores rows that a table lacks, with a trigger that leaves out some of these rows.
 func TestPlainInsertsReportTriggers(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -228,7 +228,7 @@ func TestRulesAndDifferingIdentity(t *testing.T) {
 		if after := d.Query("SELECT * FROM t ORDER BY id"); after != before {
 			t.Errorf("%s: it left the rows\n%s", rule, after)
 		}
-		o.DisableTriggers = true // as the hint says
+		o.DisableTriggers = true // as the hint of the error recommends
 		d.restore(o)
 		d.wantEqual(path, "t")
 		d.Exec("DROP RULE odd ON t")

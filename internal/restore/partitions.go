@@ -28,8 +28,9 @@ func (c *creation) partitionBy(p *rowjson.Partitioning) (string, error) {
 	return " PARTITION BY " + p.Strategy + " (" + columnList("", p.Columns) + ")", nil
 }
 
-// createPartitions creates the partitions of a table, and the partitions of these. A partition gets the name that it has in the
-// manifest, in the schema of the created table. If that name is taken, the new name begins with the created table's name.
+// createPartitions creates the partitions of a table, and the partitions of these partitions. A partition gets the name that it
+// has in the manifest, in the schema of the created table. If that name is taken, the new name begins with the created table's
+// name.
 func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjson.Partitioning, depth int) error {
 	if c.partitions += len(p.Partitions); c.partitions > maxPartitions || depth > maxPartitionDepth {
 		return errNotSimple
@@ -74,8 +75,8 @@ func (c *creation) createPartitions(ctx context.Context, parent string, p *rowjs
 // hashPattern matches the bound of a hash partition.
 var hashPattern = regexp.MustCompile(`^FOR VALUES WITH \(modulus ([0-9]{1,9}), remainder ([0-9]{1,9})\)$`)
 
-// partitionBound returns SQL for a partition's bound, which has the form that pg_get_expr prints. It builds the SQL itself, and
-// only from constants.
+// partitionBound returns SQL for a partition's bound. text is the bound in the form that pg_get_expr prints. The SQL consists
+// only of fixed words and of constants that were parsed.
 func (c *creation) partitionBound(ctx context.Context, text string) (string, error) {
 	if text == "DEFAULT" {
 		return text, nil

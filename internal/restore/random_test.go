@@ -15,7 +15,7 @@ import (
 )
 
 // TestRandomTables restores files into random tables after random changes. CAPTURE_TEST_TABLES is the number of tables, and
-// CAPTURE_TEST_SEED the seed of the first one.
+// CAPTURE_TEST_SEED is the seed of the first table.
 func TestRandomTables(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restores many random tables")
@@ -50,7 +50,7 @@ func TestRandomTables(t *testing.T) {
 type randomTable struct {
 	*db
 	rand *rand.Rand
-	role string // a role that owns the tables and is no superuser
+	role string // role that owns the tables and is no superuser
 
 	ddl          []string
 	key          string // type of the key
@@ -155,7 +155,7 @@ func (r *randomTable) interfere() {
 	}
 }
 
-// fill inserts rows whose numbers are in the range between the two limits.
+// fill inserts the rows with the numbers from the first limit to the second limit.
 func (r *randomTable) fill(from, to int) {
 	columns := []string{"id", "v", "n", "j", "b", "p", "f", "a", "x", "c", "pos"}
 	values := []string{r.value("i"), "'v' || i % 7", "(i % 3)::numeric / 2", `'{"a" : 1}'`, `jsonb_build_object('i', i % 4)`, "point(i, 0.5)", "CASE i % 4 WHEN 0 THEN '-0' WHEN 1 THEN 'NaN' ELSE '0.1' END::float8",
@@ -185,7 +185,7 @@ func (r *randomTable) mix() {
 	}
 }
 
-// alter changes rows in ways that people do by mistake.
+// alter changes the table as people do by mistake.
 func (r *randomTable) alter() {
 	if r.up && r.maybe(50) {
 		r.Exec("UPDATE t SET up = NULL")
@@ -256,7 +256,7 @@ func (r *randomTable) run() {
 		if got := r.Query(describe); got != before {
 			r.Fatalf("a refused restore changed the table:\n%s\nto\n%s", before, got)
 		}
-		r.db = &db{&statefiletest.DB{T: r.T, Config: r.Config, Conn: r.Connect(r.Config)}} // Postgres keeps the plans of foreign keys that a rule rewrote
+		r.db = &db{&statefiletest.DB{T: r.T, Config: r.Config, Conn: r.Connect(r.Config)}} // a new session, because the old session keeps the plans of foreign keys that a rule rewrote
 		r.Exec("DROP TRIGGER IF EXISTS skip ON t; DROP TRIGGER IF EXISTS change ON t; DROP RULE IF EXISTS none ON t; DELETE FROM c")
 		o.DisableTriggers = false
 		if res, err = restore.Restore(context.Background(), r.Conn, o); err != nil {

@@ -10,7 +10,7 @@ import (
 // them for the row that the server refuses, and returns the number of that row and the server's error.
 //
 // A call of apply that fails must change nothing. The rows of a call that succeeds stay applied during the search, because the
-// server may refuse a row on account of an earlier one, as it does for a duplicate key.
+// server may refuse a row because of an earlier row, for example if both rows have the same key.
 func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error) {
 	err = apply(lo, hi)
 	if err == nil || !isRowError(err) {
@@ -33,8 +33,8 @@ func applyRows(lo, hi int, apply func(lo, hi int) error) (refused int, err error
 	return lo, err
 }
 
-// isRowError reports whether a statement failed because of a row. Some types report a bad value as an internal error, as PostGIS
-// does; then the context says that COPY was reading a row.
+// isRowError reports whether a statement failed because of a row. Some types, such as those of PostGIS, report a bad value as
+// an internal error. The context of such an error says that COPY was reading a row.
 func isRowError(err error) bool {
 	return postgres.IsRowRefused(err) || isRefusal(err) && strings.Contains(postgres.ErrorContext(err), "COPY ")
 }

@@ -82,8 +82,8 @@ func (r *restoration) run(ctx context.Context) (err error) {
 	}
 	err = r.tx.Commit(ctx)
 	failed := postgres.ExplainRedacted("commit", err)
-	// pgx closes a connection whose commit got no answer. If it could not send the commit, the server rolls back. ErrConnClosed
-	// does not mean that, although it counts as safe to retry: pgx also returns it if the read of the answer fails.
+	// If pgx gets no answer to the commit, it closes the connection. If pgx could not even send the commit, the server rolls
+	// back. SafeToRetry reports true for ErrConnClosed, too, but pgx also returns ErrConnClosed if it cannot read the answer.
 	unsent := pgconn.SafeToRetry(err) && !errors.Is(err, pgconn.ErrConnClosed)
 	if err != nil && !unsent && (ctx.Err() != nil || r.conn.IsClosed()) {
 		return fmt.Errorf("%w (%w)", ErrUnknownOutcome, failed)
@@ -91,7 +91,7 @@ func (r *restoration) run(ctx context.Context) (err error) {
 	return failed
 }
 
-// readFirst reads the first row of the file, and makes the checks that need no more than that.
+// readFirst reads the first row of the file, and makes the checks that need only this row.
 func (r *restoration) readFirst() (err error) {
 	if err := r.file.CheckSize(); err != nil {
 		return err
@@ -167,7 +167,7 @@ func (r *restoration) writeRows(ctx context.Context) error {
 	return enable(ctx)
 }
 
-// setConstraints sets when deferrable constraints are checked, with the session's own search path for the triggers that fire.
+// setConstraints sets when deferrable constraints are checked. Triggers that fire run with the session's own search path.
 func (r *restoration) setConstraints(ctx context.Context, when string) error {
 	err := retryLocked(ctx, func() error {
 		return withSavepoint(ctx, r.tx, func() error {
@@ -216,13 +216,14 @@ func (r *restoration) loadRows(ctx context.Context) error {
 	return nil
 }
 
-// isExact reports whether the table must become what the file says. Otherwise the result says what differs.
+// isExact reports whether the table must become what the file says. Otherwise, the Result counts the rows that differ.
 func (r *restoration) isExact() bool {
 	o := &r.options
 	return o.OnConflict == Overwrite && o.DeleteExtra || r.empty && o.OnConflict != Skip
 }
 
-// checkFile compares the file with its manifest when its rows have been read. found is the error that ended the reading, or nil.
+// checkFile compares the file with its manifest after the rows have been read. found is the error that ended the reading, or
+// nil.
 func (r *restoration) checkFile(ctx context.Context, found error) error {
 	if found != nil && ctx.Err() != nil {
 		return found

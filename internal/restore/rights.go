@@ -16,7 +16,7 @@ type rights struct {
 	user      string
 	database  string
 	temporary bool // TEMPORARY on the database
-	lock      bool // one that lets the user lock the table against writes: UPDATE, DELETE or TRUNCATE
+	lock      bool // a privilege that lets the user lock the table against writes: UPDATE, DELETE or TRUNCATE
 	insert    bool // INSERT on the table, or on all columns that the restore writes
 	update    bool // UPDATE on the table, or on all columns that the restore writes
 	delete    bool
@@ -73,7 +73,7 @@ func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns 
 		return nil
 	}
 	hint := strings.Join(grants, " ")
-	if len(privileges) > 0 { // the owner has these
+	if len(privileges) > 0 { // the table's owner has these privileges
 		hint = "connect as the table's owner (docs/recovery.md), or " + hint
 	}
 	return &postgres.Problem{

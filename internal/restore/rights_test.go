@@ -68,12 +68,12 @@ func TestMissingRightsAreNamed(t *testing.T) {
 	other.restore(restore.Options{Path: path, OnConflict: restore.Overwrite})
 	d.wantEqual(path, "t")
 
-	// A restore that creates the table.
+	// A restore that creates the table needs a privilege for the schema.
 	d.Exec("DROP TABLE t; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 	refused(restore.Options{Create: true}, "may not create tables", "GRANT CREATE ON SCHEMA")
 }
 
-// TestProtectedRowsThatExchangeValues restores rows that exchange unique values while others depend on them, as a user that may
+// TestProtectedRowsThatExchangeValues restores rows that exchange unique values while other rows depend on them. The user may
 // not switch foreign keys off.
 func TestProtectedRowsThatExchangeValues(t *testing.T) {
 	if testing.Short() {
@@ -136,7 +136,7 @@ func TestForeignKeysThatAreInTheWay(t *testing.T) {
 	o.DeleteExtra = false
 	d.restore(o)
 
-	// The same must happen where rows exchange unique values and the foreign key is deferred.
+	// The restore is also refused if rows exchange unique values and the foreign key is deferred.
 	d.Exec("CREATE TABLE u (id int PRIMARY KEY, pos int NOT NULL UNIQUE, up int REFERENCES u ON DELETE CASCADE); CREATE TABLE cu (u int REFERENCES u DEFERRABLE); INSERT INTO u VALUES (1, 1, NULL), (2, 2, 1), (3, 3, 1)")
 	path = d.Export("u")
 	d.Exec("UPDATE u SET pos = -pos, up = 1; UPDATE u SET pos = 4 + pos; INSERT INTO u VALUES (9, 9); INSERT INTO cu VALUES (9)")

@@ -10,8 +10,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// sequencesSQL lists the sequences that supply values to a table's columns: a sequence that a column owns (serial, identity),
-// or one that a column's default calls.
+// sequencesSQL lists the sequences that supply values to a table's columns: the sequences that the columns own (serial,
+// identity), and the sequences that the columns' defaults call.
 const sequencesSQL = `
 	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), a.attname::text, q.seqincrement > 0,
 		pg_catalog.has_sequence_privilege(s.seq, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.has_sequence_privilege(s.seq, 'UPDATE'),
@@ -36,9 +36,9 @@ const sequencesSQL = `
 	ORDER BY a.attnum, 1`
 
 // setSequences advances each sequence of the table to the highest value in its column (the lowest value if the sequence
-// descends). It never moves a sequence back. A rollback does not undo setval, so this is the last step before the commit. A
-// sequence that is too far ahead does no harm. In a dry run, it sets nothing and returns what it would set. unset are the
-// sequences whose limits do not allow their columns' values.
+// descends). It never moves a sequence back. A rollback does not undo setval, so this is the last step before the commit. If
+// the commit fails, a sequence can be too far ahead, which does no harm. In a dry run, it sets nothing and returns what it
+// would set. unset are the sequences whose limits do not allow their columns' values.
 func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun bool) (set []Sequence, unset []UnsetSequence, err error) {
 	rows, err := tx.Query(ctx, sequencesSQL, int64(table.OID))
 	if err != nil {
@@ -77,7 +77,7 @@ func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun 
 
 // sequenceUse is a sequence that supplies values to a column.
 type sequenceUse struct {
-	Sequence, Column   string // the sequence as SQL
+	Sequence, Column   string // names of the sequence, as SQL, and of the column
 	Ascending          bool
 	Readable, Writable bool // whether the user may read the sequence's state, and set it
 	User               string

@@ -17,15 +17,16 @@ const (
 	// are the number and the line of a row in the file, and the file's columns with the types of the table. It has no
 	// constraints.
 	stagingTable = "pg_temp.capture_restore"
-	// planTable is the temporary table that says what to do with the rows of the staging table: see planRows.
+	// planTable is the temporary table that records which rows of the staging table are to be inserted or overwritten: see
+	// planRows.
 	planTable = "pg_temp.capture_restore_plan"
 
 	maxColumns = 1600 // maximum number of columns of a table: MaxHeapAttributeNumber in Postgres
 )
 
-// stagedMerge merges the rows of the staging table (alias s) into the table (alias t). It compares them first, and makes a
-// plan. Then one statement deletes, updates and inserts. So the constraints that are checked at the end of a statement, such as
-// foreign keys, see only the final state: see runSteps.
+// stagedMerge merges the rows of the staging table (alias s) into the table (alias t). It first compares the rows and makes a
+// plan. Then one statement deletes, updates and inserts rows. Constraints that are checked at the end of a statement, such as
+// foreign keys, therefore see only the final state. See runSteps.
 type stagedMerge struct {
 	tx       pgx.Tx
 	columns  *columnMap
@@ -82,8 +83,9 @@ func (m *stagedMerge) unusedName(base string) string {
 	return postgres.QuoteIdentifier(base)
 }
 
-// createStaging creates the staging table without rows. It does not lock the table, so that others can change the table's
-// definition while the file is read. Only if the user may not name a type, it must lock the table.
+// createStaging creates the staging table without rows. It does not lock the target table, so that other sessions can change
+// the table's definition while the file is read. Only if the user may not name a type of the table must createStaging lock the
+// target table.
 func (m *stagedMerge) createStaging(ctx context.Context) error {
 	helpers, values := "", ""
 	if !m.wide {
@@ -107,7 +109,8 @@ func (m *stagedMerge) createStaging(ctx context.Context) error {
 func (m *stagedMerge) same() string { return sameKey(m.table, "s", "t") }
 
 // differ returns an SQL condition that is true if the rows of the aliases s and t have different JSON in the given columns, by
-// the rules of capture verify. It ignores white space in a value of type json where a line of the file can't have it.
+// the rules of capture verify. It treats newlines and carriage returns in a value of type json as spaces, because a line of the
+// file can't contain them.
 func (m *stagedMerge) differ(names []string) string {
 	row := func(alias string) string {
 		return "pg_catalog.row_to_json(ROW(" + columnList(alias, names) + "))::pg_catalog.text"
@@ -122,7 +125,8 @@ func (m *stagedMerge) extra() string {
 	return fmt.Sprintf("NOT EXISTS (SELECT FROM %s s WHERE %s)", stagingTable, m.same())
 }
 
-// staged returns a FROM clause for the staged rows in the plan that a condition on the alias p selects. It ends with WHERE.
+// staged returns a FROM clause for the staged rows whose rows of the plan, with the alias p, meet the condition. The clause
+// ends with WHERE and the condition.
 func (m *stagedMerge) staged(condition string) string {
 	return fmt.Sprintf("%s s JOIN %s p ON p.number OPERATOR(pg_catalog.=) %s WHERE %s", stagingTable, planTable, m.number, condition)
 }
@@ -160,7 +164,8 @@ func (m *stagedMerge) describePlace(place int64, key string) string {
 	return fmt.Sprintf("%s %d (%s %s)", what, place, strings.Join(m.key, ", "), foreign.Text(key))
 }
 
-// findPlace returns the place of the first staged row that a FROM clause selects. It returns "" if there is none, or on an error.
+// findPlace returns the place of the first staged row that a FROM clause selects. It returns "" if there is no such row, or on
+// an error.
 func (m *stagedMerge) findPlace(ctx context.Context, from string) string {
 	key := "''"
 	if len(m.key) > 0 {

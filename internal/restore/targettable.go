@@ -69,9 +69,9 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 	return mapColumns(table, r.first.Members, r.file.Manifest())
 }
 
-// chooseWay decides how the rows get into the table. They are copied straight into it if nothing can leave out or change rows
-// on their way, and if the table is empty or any conflict ends the restore. Otherwise they are first copied into a temporary
-// table, which needs no lock on the table yet.
+// chooseWay decides how the rows get into the table. The rows are copied straight into the table if nothing can leave out or
+// change rows on their way, and if the table is empty or any conflict ends the restore. Otherwise the rows are first copied
+// into a temporary table, which needs no lock on the target table.
 func (r *restoration) chooseWay(ctx context.Context) error {
 	o := &r.options
 	if err := peek(ctx, r.tx, func() error { return r.isEmpty(ctx) }); err != nil {
@@ -126,7 +126,7 @@ func (r *restoration) stage(ctx context.Context, generatedDiffer bool) error {
 	return nil
 }
 
-// isEmpty sets whether the table is empty.
+// isEmpty sets the field empty.
 func (r *restoration) isEmpty(ctx context.Context) error {
 	err := r.tx.QueryRow(ctx, "SELECT NOT EXISTS (SELECT FROM "+r.table.FromClause()+")").Scan(&r.empty)
 	return explain("read table "+r.result.Table, err)
@@ -140,8 +140,9 @@ func (r *restoration) lockTable(ctx context.Context) error {
 	return r.checkUnchanged(ctx)
 }
 
-// checkUnchanged returns an error if, once the table is locked, its definition is not the one that the restore was prepared
-// for, or if the table now has more rows than the user agreed to lose.
+// checkUnchanged is called after the table has been locked. It returns an error if the table's definition has changed since the
+// restore was prepared, if the table has more rows than the user agreed to lose, or if the table is no longer empty and the
+// restore relies on that.
 func (r *restoration) checkUnchanged(ctx context.Context) error {
 	if !r.result.Created {
 		now, err := r.loadTable(ctx, r.tx)

@@ -43,8 +43,8 @@ func peek(ctx context.Context, tx pgx.Tx, f func() error) error {
 }
 
 // withOwnPath runs f with the session's own search path. Statements that write to the target table run this way because they
-// fire the application's triggers, which may depend on that path. The statements themselves qualify every name, including
-// those of operators, with its schema.
+// fire the application's triggers, which may depend on that path. The statements themselves qualify every name with its schema,
+// also the names of operators.
 func withOwnPath(ctx context.Context, tx pgx.Tx, f func() error) error {
 	if _, err := tx.Exec(ctx, postgres.OwnSearchPath); err != nil {
 		return err
@@ -68,7 +68,7 @@ func transactionID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
 	return id, postgres.ExplainRedacted("begin", err)
 }
 
-// guardSession makes the server notice within minutes that this process or the network between them is gone, so that the server
+// guardSession makes the server notice within minutes that this process or the network between the two is gone. The server then
 // releases the locks. client_connection_check_interval exists since PostgreSQL 14, and only on some systems.
 func guardSession(ctx context.Context, tx pgx.Tx) error {
 	for _, s := range [][2]string{{"client_connection_check_interval", "5s"}, {"tcp_keepalives_idle", "30"}, {"tcp_keepalives_interval", "10"}, {"tcp_keepalives_count", "6"}} {

@@ -12,12 +12,12 @@ import (
 
 type roundTripType struct {
 	typ    string
-	since  int // major version
+	since  int // first major version of Postgres with the type or value
 	values []string
-	alone  bool // whether to leave out its arrays, domains and composites: JSON is ambiguous there, or they test nothing new
+	alone  bool // whether to leave out arrays, domains and composites of the type, because their JSON is ambiguous or they test nothing new
 }
 
-// roundTripTypes has each type with values that some text form would lose.
+// roundTripTypes has types with values that an inexact conversion would change.
 var roundTripTypes = []roundTripType{
 	{typ: "boolean", values: []string{"true", "false"}},
 	{typ: "smallint", values: []string{"-32768", "32767"}},
@@ -129,7 +129,7 @@ func TestRoundTripOfEveryType(t *testing.T) {
 func roundTrip(t *testing.T, d *db, table string) {
 	t.Helper()
 	path := d.Export(table)
-	// A row is one line in the file, so that a newline between the tokens of a json value comes back as a space.
+	// A row is one line in the file, so a newline between the tokens of a json value becomes a space.
 	rows := "SELECT translate(row_to_json(t)::text, E'\\n\\r', '  ') FROM " + table + " t ORDER BY id"
 	want := strings.Split(d.Query(rows), "\n")
 	for _, o := range []restore.Options{{}, {OnConflict: restore.Skip}} {

@@ -25,8 +25,8 @@ func anyElement(t *rowjson.Type, f func(*rowjson.Type) bool) bool {
 
 func isMoney(t *rowjson.Type) bool { return t.OID == moneyOID }
 
-// isCast reports whether row_to_json writes the type by the type's own cast to json. The type's input function may not read
-// that JSON.
+// isCast reports whether row_to_json writes the type by the type's own cast to json. The type's input function may be unable to
+// read that JSON.
 func isCast(t *rowjson.Type) bool { return t.Kind == rowjson.Cast && !t.Hstore }
 
 // compareTypes compares the types in the manifest with those of the table. If the table's type could change the file's values,
@@ -58,7 +58,7 @@ func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 // mayRound are pairs of types. A conversion from the first to the second may round values.
 var mayRound = map[string]bool{"double precision to real": true, "numeric to real": true, "numeric to double precision": true}
 
-// alike are groups of types that print a value alike.
+// alike maps each type to a group. The types of a group print a value in the same way.
 var alike = map[string]string{
 	"smallint": "number", "integer": "number", "bigint": "number", "numeric": "number",
 	"text": "text", "character varying": "text", "citext": "text", "name": "text",
