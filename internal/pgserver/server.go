@@ -38,7 +38,7 @@ import (
 type Options struct {
 	Settings map[string]string // settings for postgresql.conf, unquoted
 	Initdb   []string          // more flags for initdb, such as "--encoding=LATIN1"
-	Dir      string            // parent of the server's folder; the default is os.TempDir(). If root starts the server, other users must be able to enter the parent, so t.TempDir() does not work
+	Dir      string            // parent of the server's folder; the default is os.TempDir(). For root, it must be open to other users, as t.TempDir() is not
 	Port     int               // TCP port; the default is a free one
 	Bin      string            // folder of the server programs; the default is the result of [Bin]
 	Durable  bool              // whether fsync is on, which is slower

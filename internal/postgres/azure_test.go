@@ -27,7 +27,8 @@ func azureTestToken(t *testing.T, number int) string {
 	return encode([]byte(`{"alg":"none"}`)) + "." + encode(claims) + "." + encode([]byte("TOKENSECRET-that-nobody-may-see-in-any-message-or-log"))
 }
 
-// tokenEndpoint is the token endpoint of Azure App Service. Its tokens expire too soon to be kept.
+// tokenEndpoint imitates the token endpoint of Azure App Service. Its tokens expire so soon that azidentity does not cache
+// them.
 type tokenEndpoint struct {
 	requests atomic.Int64
 	token    atomic.Value // string
@@ -53,8 +54,8 @@ func startTokenEndpoint(t *testing.T) *tokenEndpoint {
 	return e
 }
 
-// TestAzureTokens: each connection, also one for replication, gets a token of its own over TLS. The role accepts only the
-// newest token, so one that capture kept would be refused.
+// TestAzureTokens checks that each connection, including a replication connection, gets a token of its own over TLS. The role
+// accepts only the newest token, so the server would refuse a token that capture kept.
 func TestAzureTokens(t *testing.T) {
 	endpoint := startTokenEndpoint(t)
 	server := pgserver.ForTest(t, pgserver.Options{})
@@ -152,7 +153,7 @@ func TestAzureTokens(t *testing.T) {
 	}
 }
 
-// TestAzureTokensNeedTLS: a connection that lost its TLS after the check gets no token.
+// TestAzureTokensNeedTLS checks that an unencrypted connection gets no token, even if the configuration required TLS before.
 func TestAzureTokensNeedTLS(t *testing.T) {
 	endpoint := startTokenEndpoint(t)
 	endpoint.token.Store(azureTestToken(t, 0))
@@ -172,7 +173,8 @@ func TestAzureTokensNeedTLS(t *testing.T) {
 	}
 }
 
-// TestAzureClaims: a token may have any text, and only an object ID of the right form goes into SQL.
+// TestAzureClaims checks that a token may contain any text, and that an object ID becomes part of the SQL only if its form is
+// right.
 func TestAzureClaims(t *testing.T) {
 	cfg, err := ParseConfig("host=h user=o'brien dbname=app sslmode=require")
 	if err != nil {

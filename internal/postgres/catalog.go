@@ -38,9 +38,9 @@ const (
 	emptyPathSQL = "SELECT pg_catalog.set_config('search_path', '', true)"
 )
 
-// queueCatalog adds to b the statements that read a table's catalog into c over q. The settings that these statements make last
-// until the end of the transaction. Outside a transaction block, the batch is a transaction of its own, which Postgres ends
-// at the Sync message. If own is true, the batch also reads the names that the session's own search path shows.
+// queueCatalog adds to b the statements that read a table's catalog into c. q sends the batch. The statements change the search
+// path until the end of the transaction. Outside a transaction block, the batch is a transaction of its own, which Postgres
+// ends at the Sync message. If own is true, the batch also reads the names that the session's own search path shows.
 func (c *catalogRow) queueCatalog(b *pgx.Batch, q Querier, name Name, own bool) {
 	low := name.foldCase()
 	b.Queue(ownPathSQL)
@@ -57,8 +57,8 @@ func (c *catalogRow) queueCatalog(b *pgx.Batch, q Querier, name Name, own bool) 
 }
 
 // queuePrepare returns a statement that runs catalogSQL. A session reads the catalog several times, and planning takes most of
-// the query's time. So queuePrepare adds a statement to b that prepares catalogSQL, unless the session of q has done that. It is
-// a statement in SQL, because the protocol's own message would take another round trip. Through a pooler, nothing is prepared.
+// the query's time. So queuePrepare adds a PREPARE statement to b, unless the session of q has prepared catalogSQL already. The
+// protocol's Parse message would take another round trip. Through a pooler, catalogSQL is not prepared.
 func queuePrepare(b *pgx.Batch, q Querier) (sql string) {
 	conn := connOf(q)
 	if conn == nil || Pooled(conn) {
@@ -87,8 +87,8 @@ type preparedCatalog struct {
 	done     bool
 }
 
-// name returns the statement's name. Each attempt has its own: if reading the results of a batch fails, capture does not learn
-// whether the server has prepared the statement. Prepared statements outlive a rollback.
+// name returns the statement's name. Each attempt has its own name: if reading the results of a batch fails, capture does not
+// learn whether the server has prepared the statement, which outlives a rollback.
 func (p *preparedCatalog) name() string { return "capture_catalog_" + strconv.Itoa(p.attempts) }
 
 // connOf returns the connection of q, or nil if it is not known.
@@ -127,13 +127,13 @@ type partitionEntry struct {
 	Name       string   `json:"name"`
 	Parent     uint32   `json:"parent"` // OID of the partitioned table that it belongs to; 0 for the root
 	Bound      string   `json:"bound"`
-	Strategy   string   `json:"strategy"` // empty if it is not partitioned itself
+	Strategy   string   `json:"strategy"` // empty if the partition is not partitioned itself
 	Definition string   `json:"definition"`
 	Columns    []string `json:"columns"`
 }
 
-// partitioningOf returns how the entry with the given OID is partitioned, or nil if it is not partitioned. entries are sorted
-// by OID, except the first.
+// partitioningOf returns how the entry with the given OID is partitioned, or nil if it is not partitioned. The first entry is
+// the root; the others are sorted by OID.
 func partitioningOf(entries []partitionEntry, oid uint32) *rowjson.Partitioning {
 	i := slices.IndexFunc(entries, func(e partitionEntry) bool { return e.OID == oid })
 	if i < 0 || entries[i].Strategy == "" {
@@ -163,7 +163,7 @@ type columnEntry struct {
 	TypeName   string                   `json:"type_name"`  // SQL text of the type
 	Expression string                   `json:"expression"` // SQL text of the default or of a generated column's expression
 	Collation  string                   `json:"collation"`  // SQL name of the collation; empty for the type's default
-	Sequence   *rowjson.SequenceOptions `json:"sequence"`   // options of the column's own sequence; nil for the usual ones
+	Sequence   *rowjson.SequenceOptions `json:"sequence"`   // options of the column's own sequence; nil if they are the usual ones
 	Sources    []int16                  `json:"sources"`    // numbers of the columns that a generated column's expression refers to
 }
 
@@ -173,7 +173,7 @@ type facts struct {
 	User        string      `json:"user"`
 	Owner       string      `json:"owner"`
 	Owned       bool        `json:"owned"`   // whether the user has the rights of the table's owner
-	Creates     bool        `json:"creates"` // whether the user may create publications in the database, if they own the table
+	Creates     bool        `json:"creates"` // whether the user has CREATE on the database, which CREATE PUBLICATION requires
 	SchemaUsage bool        `json:"schema_usage"`
 	Readable    bool        `json:"readable"`         // whether the user may read the whole table, including columns added later
 	Columns     bool        `json:"columns_readable"` // whether the user may read at least one column
@@ -216,9 +216,9 @@ type leafEntry struct {
 // catalogRow holds the results of the statements that queueCatalog adds to a batch.
 type catalogRow struct {
 	entry, facts string // documents of catalogSQL; see [catalogEntry] and [facts]
-	ownNames     string // JSON result of ownNamesSQL; empty if it was not sent
+	ownNames     string // JSON result of ownNamesSQL; empty if ownNamesSQL was not sent
 	read         bool   // whether the result of catalogSQL was read
-	err          error  // error with which reading that result failed
+	err          error  // error from reading the result of catalogSQL
 }
 
 // newTable returns the table that c describes. batchErr is the error that the batch returned.

@@ -6,8 +6,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestCatalogAfterUnreadResult: a result of the batch that prepares the catalog query cannot be read. The server has prepared the
-// statement, but capture does not learn that. The session can read the catalog nevertheless, and then prepares no more statements.
+// TestCatalogAfterUnreadResult checks that a session can read the catalog after it failed to read a result of the batch that
+// prepares the catalog query. The server has prepared the statement, but capture does not learn that. So the session prepares a
+// second statement, and uses this statement from then on.
 func TestCatalogAfterUnreadResult(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)
@@ -39,7 +40,8 @@ func TestCatalogAfterUnreadResult(t *testing.T) {
 	}
 }
 
-// TestCatalogAfterFailedTransaction: the statement that a failed transaction has prepared outlives it, and is not prepared again.
+// TestCatalogAfterFailedTransaction checks that a statement that was prepared in a failed transaction outlives the transaction,
+// and is not prepared again.
 func TestCatalogAfterFailedTransaction(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)

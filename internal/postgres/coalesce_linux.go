@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bytesWaiting returns the number of bytes that a read would return now, or 0 if the system cannot tell.
+// bytesWaiting returns the number of bytes that a read would return now, or 0 if the system call fails.
 func bytesWaiting(raw syscall.RawConn) (n int) {
 	_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
 	return n

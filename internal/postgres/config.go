@@ -36,7 +36,7 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 		return nil, fmt.Errorf("parse the database URL: %w", err)
 	}
 	delete(cfg.RuntimeParams, "replication")     // capture chooses the kind of connection
-	delete(cfg.RuntimeParams, "client_encoding") // and pins the encoding
+	delete(cfg.RuntimeParams, "client_encoding") // capture pins the encoding
 	if fallback, ok := cfg.RuntimeParams["fallback_application_name"]; ok {
 		delete(cfg.RuntimeParams, "fallback_application_name")
 		if cfg.RuntimeParams["application_name"] == "" {
@@ -50,8 +50,8 @@ func ParseConfig(url string) (*pgx.ConnConfig, error) {
 		cfg.ConnectTimeout = defaultConnectTimeout
 	}
 	cfg.DialFunc = dialServer
-	// A transaction pooler may run each statement in a different server session, which lacks the statements prepared in
-	// another one.
+	// A transaction pooler may run each statement in a different server session. A session lacks the statements that were
+	// prepared in another session.
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	cfg.StatementCacheCapacity = 0
 	cfg.DescriptionCacheCapacity = 0
@@ -74,7 +74,7 @@ func parseURL(url string) (*pgx.ConnConfig, error) {
 		return nil, err
 	}
 	if addresses := hostAddresses(cfg); addresses != "" {
-		if !namesHost(url, cfg) { // libpq then takes the address for the name of the host
+		if !namesHost(url, cfg) { // libpq then uses the address as the host's name
 			if cfg, err = parsePgx(addParameter(url, "host", addresses)); err != nil {
 				return nil, err
 			}
@@ -92,7 +92,7 @@ func parsePgx(url string) (*pgx.ConnConfig, error) {
 	if err != nil {
 		var parse *pgconn.ParseConfigError
 		if errors.As(err, &parse) {
-			parse.ConnString = "" // may contain a password in a place that pgx does not redact
+			parse.ConnString = "" // the string may contain a password in a place that pgx does not redact
 		}
 		return nil, errors.New(strings.TrimPrefix(err.Error(), "cannot parse ``: "))
 	}

@@ -19,10 +19,11 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// libpqOnly are the parameters that libpq uses itself and pgx does not know, with the variable that libpq reads. pgx would send
-// them to the server, which refuses them. capture accepts an empty value, and a value that asks for what capture does anyway.
-// It refuses all others for the given reason, because an error is better than, for example, not verifying the server. A
-// parameter without a refusal makes no difference to capture.
+// libpqOnly are the parameters that libpq itself evaluates and pgx does not know. pgx would send them to the server, which
+// refuses unknown parameters. variable is the environment variable that libpq reads instead of the parameter. capture accepts
+// an empty value, and the values in accepted, which request what capture does anyway. It refuses any other value with the text
+// in refusal, because an error is better than, for example, not verifying the server. If refusal is empty, capture ignores the
+// parameter.
 var libpqOnly = map[string]struct {
 	variable string
 	accepted []string
@@ -30,7 +31,7 @@ var libpqOnly = map[string]struct {
 }{
 	// capture sets its own keepalive; see dialServer.
 	"keepalives": {}, "keepalives_idle": {}, "keepalives_interval": {}, "keepalives_count": {}, "tcp_user_timeout": {},
-	"sslcompression": {}, // libpq ignores it, too
+	"sslcompression": {}, // libpq also ignores this parameter
 	"gsslib":         {variable: "PGGSSLIB"},
 	"gssdelegation":  {"PGGSSDELEGATION", []string{"0"}, "capture does not authenticate by GSSAPI"},
 	"gssencmode":     {"PGGSSENCMODE", []string{"disable", "prefer"}, "capture does not encrypt by GSSAPI; use sslmode"},
@@ -118,8 +119,8 @@ func applyTLSVersions(cfg *pgx.ConnConfig) error {
 	return nil
 }
 
-// checkedValues are the parameters with a fixed set of values, and the variable that libpq reads. pgx's errors name neither the
-// value nor what is accepted.
+// checkedValues are the parameters with a fixed set of values. variable is the environment variable that libpq reads instead of
+// the parameter. pgx's errors name neither the value nor what is accepted.
 var checkedValues = []struct {
 	name, variable string
 	accepted       []string
@@ -131,7 +132,7 @@ var checkedValues = []struct {
 	{"sslnegotiation", "PGSSLNEGOTIATION", []string{"postgres", "direct"}},
 }
 
-// checkValues returns an error if a parameter with a fixed set of values has another one.
+// checkValues returns an error if a parameter with a fixed set of values has a value outside of that set.
 func checkValues(s string) error {
 	for _, p := range checkedValues {
 		value, where := connParameter(s, p.name), p.name
@@ -171,7 +172,7 @@ func connParameter(s, name string) string {
 
 func percentEncode(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
-// hostAddresses returns the value of hostaddr, or "", and removes it from what is sent to the server.
+// hostAddresses returns the value of hostaddr, or "", and removes the parameter from what is sent to the server.
 func hostAddresses(cfg *pgx.ConnConfig) string {
 	value, given := cfg.RuntimeParams["hostaddr"]
 	delete(cfg.RuntimeParams, "hostaddr")
@@ -252,7 +253,7 @@ func answeringHost(ctx context.Context, c *pgconn.Config, remote net.Addr) hostP
 		case isTCP && tcp.Port == int(h.Port):
 			addresses := []string{h.Host}
 			if _, err := netip.ParseAddr(h.Host); err != nil && c.LookupFunc != nil {
-				addresses, _ = c.LookupFunc(ctx, h.Host) // none if the name is gone meanwhile
+				addresses, _ = c.LookupFunc(ctx, h.Host) // no addresses if the name cannot be resolved any more
 			}
 			if slices.ContainsFunc(addresses, func(a string) bool { return net.ParseIP(a).Equal(tcp.IP) }) {
 				return h

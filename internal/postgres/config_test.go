@@ -34,7 +34,7 @@ func TestParseConfigHidesPasswordsAndAcceptsDriverSchemes(t *testing.T) {
 	}
 }
 
-// malformedURLs have a password of FIRST and SECOND in a place where a parser could mistake a part of it for something else.
+// malformedURLs contain a password, made of FIRST and SECOND, of which a parser could mistake a part for something else.
 var malformedURLs = []string{
 	"postgres://app:FIRST@SECOND@db/app", "postgres://app:12/SECOND@db/app", "postgres://app:12?SECOND@db/app",
 	"postgres://app:12#SECOND@db/app", "postgres://app:FIRST SECOND@db/app", "postgres://app:FIRST%SECOND@db/app",
@@ -71,8 +71,9 @@ func TestMalformedURLsAreRefused(t *testing.T) {
 	}
 }
 
-// FuzzParseConfig puts a password into each form of an address, as people would who do not know that it must be encoded. No
-// part of it may appear in an error, or anywhere in the configuration except as the password.
+// FuzzParseConfig puts a password into each form of an address without encoding it. Some users do the same, because they do not
+// know that it must be encoded. No part of the password may appear in an error, or anywhere in the configuration except as the
+// password.
 func FuzzParseConfig(f *testing.F) {
 	for _, s := range []string{"x", "@", "/", "?", "#", " ", "%", "%4", "'", `\`, "=", "&", ":", "[", "]", ",", "a=b", "@h/d?x=", "é", "\n"} {
 		f.Add(s, "", uint8(0))
@@ -107,8 +108,8 @@ func FuzzParseConfig(f *testing.F) {
 	})
 }
 
-// TestLibpqParameters: each parameter of libpq is honoured or refused by a sentence that names it, also if it comes from the
-// environment or a service file. None is sent to the server.
+// TestLibpqParameters checks that each parameter of libpq is either honoured or refused with an error that names it, even if
+// the parameter comes from the environment or a service file. No such parameter is sent to the server.
 func TestLibpqParameters(t *testing.T) {
 	folder := t.TempDir()
 	service := filepath.Join(folder, "pg_service.conf")
@@ -238,7 +239,8 @@ func TestHostAddress(t *testing.T) {
 	}
 }
 
-// TestSeveralHosts: messages name all hosts of the address, and the server's description the one that answers, without a password.
+// TestSeveralHosts checks that messages name all hosts of the address, and that the server's description names only the host
+// that answers. Neither contains the password.
 func TestSeveralHosts(t *testing.T) {
 	_, address := database(t)
 	parsed, err := pgx.ParseConfig(address)

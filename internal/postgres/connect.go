@@ -66,7 +66,7 @@ func Address(c *pgconn.Config) string {
 	return strings.Join(hosts, ",") + "/" + databaseName(c)
 }
 
-// answeringAddress is [Address] with only the host to which the connection goes.
+// answeringAddress returns what [Address] returns, but with only the host to which the connection goes.
 func answeringAddress(ctx context.Context, conn *pgx.Conn) string {
 	c := conn.Config()
 	return answeringHost(ctx, &c.Config, conn.PgConn().Conn().RemoteAddr()).String() + "/" + databaseName(&c.Config)

@@ -55,8 +55,8 @@ func WALSenderTimeout(pg *pgconn.PgConn) time.Duration {
 }
 
 func pinWALSender(ctx context.Context, pg *pgconn.PgConn) error {
-	// Postgres shows the timeout with a unit, such as 1min, as an interval can have it. The view pg_settings shows it in
-	// milliseconds, but computes all settings for that.
+	// current_setting returns the timeout with a unit, such as 1min, so the query converts it by way of an interval. The view
+	// pg_settings has the timeout in milliseconds, but computes all settings for that.
 	const timeout = "pg_catalog.current_setting('wal_sender_timeout')"
 	results, err := pg.Exec(ctx, sessionSettingsSQL(pg, "SET")+fmt.Sprintf(`;
 		SELECT (pg_catalog.date_part('epoch', pg_catalog.set_config('wal_sender_timeout',

@@ -60,7 +60,8 @@
 //   - sqlstate.go: the SQLSTATEs with their class, reason and hint
 //   - redact.go: errors about rows, without the rows' values
 //   - open_transactions.go: transactions that a new slot waits for
-//   - doctor.go, doctor_sources.go, doctor_columns.go: capture doctor; what each source needs; columns that say less in the file
+//   - doctor.go, doctor_sources.go, doctor_columns.go: capture doctor; what each source needs; columns whose values in the file
+//     may be stale or incomplete
 //
 // The text of a finding of capture doctor is in the file with the check that made it:
 //

@@ -27,7 +27,7 @@ type Finding struct {
 	Name   string `json:"name"` // the check's name, one to three words
 	Level  Level  `json:"level"`
 	Found  string `json:"found"`
-	Reason string `json:"why,omitempty"`  // why it matters
+	Reason string `json:"why,omitempty"`  // why the finding matters
 	Hint   string `json:"mend,omitempty"` // SQL or a setting to paste, or an instruction
 }
 
@@ -118,7 +118,8 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 }
 
 // unencryptedFinding returns the finding about a connection without TLS to the server at remote. networks are the networks of
-// this machine. A private one of them is no problem in itself: maybe nobody else is in it, as in a network of Docker Compose.
+// this machine. If the server is in one of these networks and the network is private, the finding is no warning: perhaps nobody
+// else uses the network, as with Docker Compose.
 func unencryptedFinding(remote net.Addr, networks []net.Addr) Finding {
 	const name, hint = "encryption", "set sslmode=verify-full and sslrootcert=… in --database-url"
 	tcp, ok := remote.(*net.TCPAddr)

@@ -7,13 +7,14 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// referenceOIDs are the types whose values are OIDs of catalog rows and print as their names: regproc, regprocedure, regoper,
-// regoperator, regclass, regtype, regconfig, regdictionary, regnamespace, regrole, regcollation, regdatabase.
+// referenceOIDs are the types whose values are OIDs of database objects, but print as the objects' names: regproc,
+// regprocedure, regoper, regoperator, regclass, regtype, regconfig, regdictionary, regnamespace, regrole, regcollation,
+// regdatabase.
 var referenceOIDs = []uint32{24, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191, 6490}
 
-const oidOID = 26 // also the base type of lo, a domain of the extension of that name
+const oidOID = 26 // also the base type of lo, a domain that the extension lo creates
 
-// checkColumns warns about columns whose values say less in the file than in the database.
+// checkColumns warns about columns whose values in the file may be stale (names of objects) or incomplete (large objects).
 func (d *doctor) checkColumns() {
 	if names := d.columnsOf(referenceOIDs...); names != "" {
 		d.addFinding("names of objects", Warn, "columns "+names+" show the names of tables, roles or other objects",

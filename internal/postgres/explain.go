@@ -51,9 +51,10 @@ func Explain(err error) error {
 	return err
 }
 
-// serverError returns the server's error in err, or nil. If pgx tried to connect several times, this is the last error, but any
-// other is preferred to a refusal by pg_hba.conf. With sslmode allow and prefer, pgx tries with and without TLS, and the server
-// often admits only one of these. beside are such refusals by the same server.
+// serverError returns the server's error in err, or nil if there is none. If pgx tried to connect several times, pg is the
+// server's last error that is not a refusal by pg_hba.conf, or the first refusal if there is no such error. With sslmode allow
+// and prefer, pgx tries with and without TLS, and pg_hba.conf often admits only one of the two. If pg is not a refusal, beside
+// are the refusals by the server that sent pg.
 func serverError(err error) (pg *pgconn.PgError, beside []error) {
 	server := func(attempt error) string {
 		address, _, _ := strings.Cut(attempt.Error(), ": ")
@@ -93,16 +94,16 @@ func connectAttempts(err error) []error {
 	return []error{connect.Unwrap()}
 }
 
-// isRefusedByHBA reports whether pg_hba.conf does not admit the connection. Other refusals have the same SQLSTATE. The message names
-// the file in every language.
+// isRefusedByHBA reports whether pg_hba.conf does not admit the connection. Other refusals have the same SQLSTATE, but only
+// this message names the file. It does so in every language.
 func isRefusedByHBA(e *pgconn.PgError) bool {
 	return e.Code == invalidAuthorization && strings.Contains(e.Message, "pg_hba.conf")
 }
 
-// withoutAttempts returns the text of err. If err comes from attempts to connect to a single server, with and without TLS, one of
-// them is enough: the one that the server has answered with pg, or else the last one. The address is left out, because the caller
-// has named the server already. But if another attempt failed for a reason of its own, it may be the one that matters, so the
-// text is that of all attempts.
+// withoutAttempts returns the text of err. If err comes from attempts to connect to a single server with and without TLS, the
+// text contains only one attempt: the one that the server answered with pg, or the last one if pg is nil. It omits the server's
+// address, because the caller has named the server already. But if another attempt failed for a different reason, that reason
+// may be the important one, so the text contains all attempts.
 func withoutAttempts(err error, pg *pgconn.PgError) string {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {
@@ -132,8 +133,8 @@ func withoutAttempts(err error, pg *pgconn.PgError) string {
 	return strings.Replace(err.Error(), connect.Error(), reason, 1)
 }
 
-// isForTLS reports whether an attempt to connect failed because the server does not admit a connection with TLS, or does not
-// admit one without it.
+// isForTLS reports whether an attempt to connect failed because the server admits no connections with TLS, or no connections
+// without TLS.
 func isForTLS(attempt error) bool {
 	var answer *pgconn.PgError
 	if errors.As(attempt, &answer) {
@@ -142,7 +143,7 @@ func isForTLS(attempt error) bool {
 	return strings.Contains(attempt.Error(), "server refused TLS")
 }
 
-// urlPassword and dsnPassword match passwords in URLs and DSNs. Errors of pgx, a proxy or the server may quote these.
+// urlPassword and dsnPassword match passwords in URLs and DSNs. Errors of pgx, a proxy or the server may quote a URL or DSN.
 var (
 	urlPassword = regexp.MustCompile(`(://[^\s:/@]*):[^\s@]*@`)
 	dsnPassword = regexp.MustCompile(`(?i)((?:ssl)?password\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]+)`)

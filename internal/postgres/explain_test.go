@@ -19,8 +19,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestWrongPasswordAtSecondAttempt: with sslmode=allow pgx tries without TLS first. If the server refuses that by pg_hba.conf, the
-// error is that of the second attempt alone, which is what the user can correct.
+// TestWrongPasswordAtSecondAttempt checks an error after two attempts, of which pg_hba.conf refuses the attempt without TLS,
+// and the server refuses the password in the other. The error shows only the wrong password, which the user can correct.
 func TestWrongPasswordAtSecondAttempt(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{})
@@ -52,8 +52,9 @@ func TestWrongPasswordAtSecondAttempt(t *testing.T) {
 	}
 }
 
-// TestExplainKeepsTheAttemptThatMatters: of the attempts with and without TLS, one is enough only if the others say the same, or
-// no more than that the server wants the other kind.
+// TestExplainKeepsTheAttemptThatMatters checks which of the attempts with and without TLS an error shows. It shows only one
+// attempt if the other failed for the same reason, or only because the server requires TLS or does not offer it. Otherwise it
+// shows both.
 func TestExplainKeepsTheAttemptThatMatters(t *testing.T) {
 	t.Parallel()
 	certificate, key := selfSigned(t)
@@ -119,7 +120,8 @@ func TestExplainKeepsTheAttemptThatMatters(t *testing.T) {
 	}
 }
 
-// answerLogin refuses a client with the answer for a connection with TLS or without it.
+// answerLogin refuses a client with the answer byTLS if the client uses TLS, or else with the answer plain. If byTLS is "off",
+// the server does not offer TLS. If it is "broken", the connection ends during the TLS handshake.
 func answerLogin(conn net.Conn, config *tls.Config, byTLS, plain string) {
 	answer := plain
 	backend := pgproto3.NewBackend(conn, conn)
@@ -242,7 +244,7 @@ func TestExplainKeepsTheCauseAndHidesPasswords(t *testing.T) {
 	cause := &pgconn.PgError{Code: "08P01", Message: "unsupported startup parameter: replication", Severity: "FATAL"}
 	err := Explain(fmt.Errorf("connect to postgres://u:hunter2@h/d and password='hunter2 x' sslpassword=hunter2: %w", cause))
 	wantProblem(t, err, "PgBouncer")
-	wantProblem(t, err, "or use --source poll") // not notify: a pooler loses notifications, too
+	wantProblem(t, err, "or use --source poll") // the hint does not name notify, because a pooler loses notifications, too
 	wantProblem(t, Explain(&pgconn.PgError{Code: "08P01", Message: "bouncer config error"}), "the pooler's log")
 	if !errors.Is(err, cause) || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("got %v", err)

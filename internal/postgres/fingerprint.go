@@ -24,8 +24,8 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 // changed since [FindPublication] returned fingerprint. It takes one round trip. The error is a [*Problem] if the table no
 // longer exists or can no longer be followed.
 //
-// If m is not nil, CompareCatalog reads the Moment before it compares. So if it reports no change, there was none at the Moment
-// either. *m stays zero if the server refuses to show the Moment.
+// If m is not nil, CompareCatalog reads the Moment before it compares. So if it reports no change, shape and publication were
+// unchanged at the Moment, too. *m stays zero if the server refuses to show the Moment.
 func CompareCatalog(ctx context.Context, conn *pgx.Conn, name Name, table *Table, publication, fingerprint string, m *Moment) (shapeChanged, publicationChanged bool, err error) {
 	var now string
 	var row catalogRow

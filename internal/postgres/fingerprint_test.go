@@ -17,12 +17,13 @@ func publicationFingerprint(t *testing.T, conn *pgx.Conn, table *Table, publicat
 	return fingerprint
 }
 
-// TestPublicationFingerprintOfSchemas: since 15 a publication may have all tables of a schema.
+// TestPublicationFingerprintOfSchemas checks the fingerprint of a publication of all tables in a schema. Such publications
+// exist since version 15.
 func TestPublicationFingerprintOfSchemas(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)
 	if majorVersion(conn.PgConn().ParameterStatus("server_version")) < 15 {
-		return // there are no such publications
+		return // this server has no such publications
 	}
 	run(t, conn, "CREATE SCHEMA other", "CREATE PUBLICATION all_here FOR TABLES IN SCHEMA public",
 		"CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE other.p1 PARTITION OF p DEFAULT")

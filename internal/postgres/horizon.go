@@ -27,8 +27,8 @@ type Moment struct {
 }
 
 // momentSQL reads a Moment. $1 is the table's OID. The statement's snapshot is taken before the WAL position is read, so every
-// transaction that the snapshot shows as ended has its WAL below that position. On a standby, the WAL position is the one that
-// has been replayed.
+// transaction that the snapshot shows as ended has its WAL below that position. On a standby, the WAL position is the replay
+// position.
 var momentSQL = `
 	SELECT pg_catalog.pg_snapshot_xmin(s.now)::pg_catalog.text::pg_catalog.int8,
 		pg_catalog.pg_snapshot_xmax(s.now)::pg_catalog.text::pg_catalog.int8,
@@ -105,7 +105,8 @@ func (m *Moment) Horizon(systemID string, timeline int32, table *Table) *snapsho
 	}}
 }
 
-// changedCondition returns an SQL condition that is true for the row versions of the transaction xid and of later ones.
+// changedCondition returns an SQL condition that is true for the row versions that transaction xid or a later transaction
+// wrote.
 //
 // age returns the distance to the next transaction ID. That ID stays the same until the end of the transaction. The distance is
 // modulo 2^32, so the condition also selects some versions that are more than 2^31 transactions old. Reading these again does
@@ -115,8 +116,8 @@ func changedCondition(xid uint64) string {
 	return fmt.Sprintf("(pg_catalog.age(xmin) BETWEEN 0 AND (SELECT pg_catalog.age('%d'::pg_catalog.xid)) OR pg_catalog.age(xmin) = 2147483647)", uint32(xid))
 }
 
-// ChangesQuery returns a COPY statement that sends each row's key and, if a transaction from xid on has written the row, a
-// composite value with the columns of [Table.SelectList]. That value is NULL for any other row. where is empty or a condition
+// ChangesQuery returns a COPY statement that sends each row's key and, if transaction xid or a later transaction wrote the row,
+// a composite value with the columns of [Table.SelectList]. That value is NULL for any other row. where is empty or a condition
 // with its keyword (" WHERE …").
 func (t *Table) ChangesQuery(xid uint64, where string) string {
 	var list []string
@@ -128,9 +129,9 @@ func (t *Table) ChangesQuery(xid uint64, where string) string {
 		t.FromClause() + where + ") TO STDOUT (FORMAT binary)"
 }
 
-// SampleChanges reads about this share of the table's pages, in percent. It returns the number of rows on them, and how many
-// of these a transaction from xid on has written. age is the distance from xid to the next transaction ID, modulo 2^32; it is
-// negative above 2^31.
+// SampleChanges reads about the given percentage of the table's pages. rows is the number of rows on these pages, and changed
+// is the number of those that transaction xid or a later transaction wrote. age is the distance from xid to the next
+// transaction ID, modulo 2^32; it is negative above 2^31.
 func (t *Table) SampleChanges(ctx context.Context, q Querier, xid uint64, percent float64) (rows, changed int64, age int32, err error) {
 	err = Pinned(q).QueryRow(ctx, fmt.Sprintf("SELECT count(*), count(*) FILTER (WHERE %s), pg_catalog.age('%d'::pg_catalog.xid) FROM %s TABLESAMPLE SYSTEM (%.6f)",
 		changedCondition(xid), uint32(xid), t.FromClause(), percent)).Scan(&rows, &changed, &age)
@@ -141,6 +142,6 @@ func (t *Table) SampleChanges(ctx context.Context, q Querier, xid uint64, percen
 }
 
 // UnstableType returns the name of an unstable type in the table's columns, or "" if there is none. A value of such a type may
-// read differently although neither its row nor the table's fingerprint has changed. Unstable are the types that print the
-// names of other objects, and types with a cast to json, whose function may do anything.
+// read differently although neither its row nor the table's fingerprint has changed. Types that print the names of other
+// objects are unstable, and so are types with a cast to json, because its function may do anything.
 func (t *Table) UnstableType() string { return t.unstableType }

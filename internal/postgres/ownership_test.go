@@ -23,8 +23,8 @@ func connectAs(t *testing.T, url, role string) *pgx.Conn {
 	return conn
 }
 
-// TestForeignObjectsAreNotAdopted: a role that may create objects makes capture's function and publication before capture
-// does. Neither is used, changed or dropped, and its owner is named.
+// TestForeignObjectsAreNotAdopted checks what happens if another role creates a function and a publication with capture's names
+// before capture does. capture does not use, change or drop them, and its errors name their owner.
 func TestForeignObjectsAreNotAdopted(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t, votesSQL, "DROP ROLE IF EXISTS capture_test_mallory", "CREATE ROLE capture_test_mallory LOGIN",
@@ -61,7 +61,8 @@ func TestForeignObjectsAreNotAdopted(t *testing.T) {
 		t.Errorf("teardown would run %q and keep %q, %v", found.Statements, found.Kept, err)
 	}
 
-	// Even if the table's owner was talked into creating triggers that call the function, it does not count as capture's own.
+	// Even if the table's owner was talked into creating triggers that call the function, the function does not count as
+	// capture's own.
 	for _, g := range table.wantedTriggers() {
 		run(t, conn, table.createTriggerSQL(g)...)
 	}
@@ -98,8 +99,8 @@ func TestChangedFunctionIsReplaced(t *testing.T) {
 	teardown(t, conn, "votes", "")
 }
 
-// TestSetupMakesRoleOwnPublication: whoever runs setup --role, the role then owns the publication, can withdraw it, and gets no
-// other right for that.
+// TestSetupMakesRoleOwnPublication checks that after setup --role, whoever runs it, the role owns the publication and can drop
+// it. The role gets no other right for that.
 func TestSetupMakesRoleOwnPublication(t *testing.T) {
 	t.Parallel()
 	for _, by := range []string{"superuser", "database owner"} {
@@ -114,8 +115,8 @@ func TestSetupMakesRoleOwnPublication(t *testing.T) {
 			user := conn
 			if by != "superuser" {
 				user = connectAs(t, url, owner)
-				run(t, conn, "CREATE ROLE "+role+" LOGIN REPLICATION")                   // an administrator's part
-				if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 16 { // the grant that CREATEROLE gives together with a new role
+				run(t, conn, "CREATE ROLE "+role+" LOGIN REPLICATION")                   // an administrator does this
+				if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 16 { // the grant that a user with CREATEROLE gets for each new role
 					run(t, conn, "GRANT "+role+" TO "+owner+" WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
 				}
 			}
@@ -142,7 +143,8 @@ func TestSetupMakesRoleOwnPublication(t *testing.T) {
 	}
 }
 
-// TestWithdrawalNeedsOwnership: a role that does not own the publication says who must drop it, and how.
+// TestWithdrawalNeedsOwnership checks that capture returns the statement that drops the publication if its role does not own
+// the publication, and so cannot drop it.
 func TestWithdrawalNeedsOwnership(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t, votesSQL, "DROP ROLE IF EXISTS capture_test_outsider", "CREATE ROLE capture_test_outsider LOGIN REPLICATION",
@@ -154,7 +156,7 @@ func TestWithdrawalNeedsOwnership(t *testing.T) {
 	_, refusal := LoadTable(testContext(t), reader, Name{Table: "votes"})
 	wantProblem(t, WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal), `DROP PUBLICATION IF EXISTS "capture_votes"`)
 
-	run(t, conn, "ALTER TABLE votes REPLICA IDENTITY FULL") // writes go through again
+	run(t, conn, "ALTER TABLE votes REPLICA IDENTITY FULL") // from here on, writes succeed
 	_, refusal = LoadTable(testContext(t), reader, Name{Table: "votes"})
 	if err := WithdrawPublication(testContext(t), reader, Name{Table: "votes"}, refusal); strings.Contains(err.Error(), "DROP PUBLICATION") {
 		t.Error(err)

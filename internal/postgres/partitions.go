@@ -2,12 +2,13 @@ package postgres
 
 // TreeSQL returns a subquery for the OIDs of a table and all its partitions. table is an SQL expression for the table's OID.
 //
-// The function pg_partition_tree would be shorter, but it locks the partitions without the table, until the transaction ends
+// The function pg_partition_tree would be shorter, but it locks the partitions, and not the table, until the transaction ends
 // (find_all_inheritors in Postgres' pg_inherits.c). A statement of the application, such as ALTER TABLE, locks the table first
-// and then waits for these locks. If the transaction with the locks then needs the table, one of the two fails with a deadlock.
-// Reading pg_inherits locks no partition. catalog.sql has the same query.
+// and then waits for these locks. If the transaction with the locks then needs the table, one of the two transactions fails
+// with a deadlock. Reading pg_inherits locks no partition. catalog.sql has the same query.
 //
-// Postgres omits a partition whose DETACH CONCURRENTLY is not finished. to_jsonb, because 13 has no column inhdetachpending.
+// Like Postgres, the query omits a partition whose DETACH CONCURRENTLY is not finished. It uses to_jsonb because version 13 has
+// no column inhdetachpending.
 func TreeSQL(table string) string {
 	return `(WITH RECURSIVE tree(oid) AS (
 		SELECT ` + table + `::pg_catalog.oid

@@ -39,8 +39,9 @@ func TestTreeHasPartitions(t *testing.T) {
 	}
 }
 
-// TestCatalogQueriesLockNothing: what the regular checks run holds no lock on the table or its partitions until the transaction
-// ends. If it held some, a statement of the application that locks the table and then its partitions could fail with a deadlock.
+// TestCatalogQueriesLockNothing checks that the queries of the regular checks leave no lock on the table or its partitions
+// until the transaction ends. With such a lock, a statement of the application that locks the table and then its partitions
+// could fail with a deadlock.
 func TestCatalogQueriesLockNothing(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, partitionedSQL)

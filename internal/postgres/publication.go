@@ -34,12 +34,12 @@ var (
 )
 
 // FindPublication returns a publication whose stream has every change of the table, and the fingerprint of its definition for
-// [CompareCatalog]. It sets the field Published of each of the table's columns: it is true if the stream will have the column.
+// [CompareCatalog]. It sets the field Published of each column of the table to whether the stream will have the column.
 //
 // FindPublication creates and repairs nothing. If [EnsurePublication] has to create or repair capture's own publication, and
-// the user may, the error is ErrPublicationMissing or ErrPublicationIncomplete. It is a [*Problem] if logical replication of
-// this table on this server is impossible or would harm the application. If the table's UPDATE and DELETE would fail once it
-// is published, FindPublication drops capture's own publication. conn must not be in a transaction.
+// the user may do so, the error is ErrPublicationMissing or ErrPublicationIncomplete. If logical replication of this table on
+// this server is impossible or would harm the application, the error is a [*Problem]. If publishing the table makes its UPDATE
+// and DELETE fail, FindPublication drops capture's own publication. conn must not be in a transaction.
 func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	own := objectName(table.Name())
 	// This check comes before the checks of the server's settings, because Postgres refuses the application's writes at any
@@ -64,9 +64,10 @@ func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Tabl
 	return "", "", ErrPublicationMissing
 }
 
-// EnsurePublication does the work of [FindPublication], and also repairs capture's own publication if it is incomplete and the
-// user may, or creates it if there is no complete publication. Only a caller that can follow the table calls it, because a
-// publication that nobody follows has only drawbacks for the application.
+// EnsurePublication returns what [FindPublication] returns. But first, if capture's own publication is incomplete and the user
+// may repair it, EnsurePublication repairs it. If no publication is complete, EnsurePublication creates capture's own. Only a
+// caller that can follow the table calls EnsurePublication, because a publication that nobody follows has only drawbacks for
+// the application.
 func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	name, fingerprint, err = FindPublication(ctx, conn, s, table)
 	if !errors.Is(err, ErrPublicationMissing) && !errors.Is(err, ErrPublicationIncomplete) {
@@ -79,7 +80,7 @@ func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Ta
 	}
 	_, statements := table.choosePublication(publications, own, s.VersionNum)
 	var ddlErr error
-	if statements != nil { // otherwise another capture has been faster
+	if statements != nil { // otherwise another capture has done the work already
 		ddlErr = runDDL(ctx, conn, statements)
 	}
 	// Query again even after an error: another capture may have run the same statements at the same time.
@@ -101,11 +102,11 @@ func (t *Table) usePublication(s *Server, publications []publication, chosen int
 	return p.name, p.fingerprint, nil
 }
 
-// findPublications returns the publications that contain the table. It also returns the publication named own, even if that
-// one does not contain the table, and puts it first.
+// findPublications returns the publications that contain the table. It also returns the publication named own, even if this
+// publication does not contain the table, and puts it first.
 func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string) ([]publication, error) {
-	// pg_publication_tables lists a partitioned table only if its changes are published under its own name. Some of its
-	// columns do not exist in version 13: to_jsonb gives NULL for a column that is missing.
+	// pg_publication_tables lists a partitioned table only if its changes are published under its own name. Some columns of
+	// this view do not exist in version 13; to_jsonb gives NULL for a missing column.
 	rows, err := Pinned(conn).Query(ctx, `
 		SELECT p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text, `+publicationOwnerSQL("$4::oid")+`,
 			pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
@@ -183,8 +184,8 @@ func (p *publication) leftOutColumn(t *Table) string {
 // lacksTable reports whether the table must be added to the publication.
 func (p *publication) lacksTable() bool { return !p.listed && !p.hasTable }
 
-// mayRepair reports whether the user may do all that is missing. Only somebody who owns both the table and the publication, or a
-// superuser, may change the publication's list of tables.
+// mayRepair reports whether the user may make all the changes that the publication needs. Only somebody who owns both the table
+// and the publication, or a superuser, may change the publication's list of tables.
 func (p *publication) mayRepair(t *Table) bool {
 	return p.alterable && (t.facts.Owned || !p.lacksTable() && !p.leavesOut(t))
 }
@@ -194,16 +195,16 @@ func (p *publication) leavesOut(t *Table) bool {
 	return p.hasTable && (p.filtered || p.leftOutColumn(t) != "")
 }
 
-// lacksGenerated reports whether the publication leaves out a stored generated column although the server can publish it.
-// Servers can since version 18.
+// lacksGenerated reports whether the publication leaves out a stored generated column although the server can publish it, which
+// is possible since version 18.
 func (p *publication) lacksGenerated(t *Table, version int) bool {
 	return version >= 180000 && slices.ContainsFunc(t.Columns, func(c rowjson.Column) bool {
 		return c.Generated == "s" && p.columns != nil && !slices.Contains(p.columns, c.Name)
 	})
 }
 
-// setPublished sets the field Published of each of the table's columns: it is true if the stream has the column. Up to
-// version 17, pg_publication_tables lists generated columns although the stream lacks them.
+// setPublished sets the field Published of each column of the table to whether the stream has the column. Up to version 17,
+// pg_publication_tables lists generated columns although the stream lacks them.
 func (p *publication) setPublished(t *Table, version int) {
 	for i := range t.Columns {
 		c := &t.Columns[i]
@@ -266,7 +267,7 @@ func (t *Table) completePublicationSQL(p *publication, version int) (statements 
 	if !p.options || p.lacksGenerated(t, version) {
 		statements = append(statements, "ALTER PUBLICATION "+own+" SET ("+publicationOptions(version)+")")
 	}
-	if statements == nil { // the table is published under the name of another table in the list
+	if statements == nil { // p publishes the table under the name of another table in its list
 		statements = []string{"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted()}
 	}
 	return statements

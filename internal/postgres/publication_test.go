@@ -85,7 +85,7 @@ func TestEnsurePublicationUsesAnyCompletePublication(t *testing.T) {
 		"CREATE PUBLICATION everything FOR ALL TABLES",
 		"CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE p1 PARTITION OF p DEFAULT")
 	wantPublication(t, conn, "votes", "everything")
-	wantPublication(t, conn, "p", "capture_p") // the other one publishes the partitions under their own names
+	wantPublication(t, conn, "p", "capture_p") // the publication everything publishes partitions under their own names
 	run(t, conn, "ALTER PUBLICATION everything SET (publish_via_partition_root = true)", "DROP PUBLICATION capture_p")
 	wantPublication(t, conn, "p", "everything")
 	wantPublication(t, conn, "p1", "capture_p1")
@@ -105,7 +105,7 @@ func TestEnsurePublicationWithoutPrivilege(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = FindPublication(testContext(t), conn, &s, table) // finds that before anything is tried
+	_, _, err = FindPublication(testContext(t), conn, &s, table) // finds the missing privilege before it tries anything
 	wantProblem(t, err, "GRANT CREATE ON DATABASE "+QuoteIdentifier(s.Database)+` TO "capture_test_nobody";`)
 	run(t, conn, "RESET ROLE", "GRANT CREATE ON DATABASE "+QuoteIdentifier(s.Database)+" TO capture_test_nobody", "SET ROLE capture_test_nobody")
 	if s, table, err = LoadServerAndTable(testContext(t), conn, Name{Table: "votes"}); err != nil {

@@ -7,8 +7,8 @@ import (
 )
 
 // SelectList returns the table's columns as an SQL select list, for a query that gives the table no alias. Each expression
-// returns the value's text form, as the type's output function prints it, in a type whose binary form is that text. If the
-// column's type is [rowjson.Type.NeedsServer], the expression returns the JSON value instead.
+// returns the value's text form, as the type's output function prints it, in a type whose binary form is that text. If
+// [rowjson.Type.NeedsServer] is true for the column's type, the expression returns the JSON value instead.
 func (t *Table) SelectList() string { return strings.Join(t.selectExprs, ", ") }
 
 // FromClause returns the table as it appears after FROM.
@@ -25,10 +25,10 @@ func (t *Table) CopyQuery(where string) string {
 	return "COPY (SELECT " + t.SelectList() + " FROM " + t.FromClause() + where + ") TO STDOUT (FORMAT binary)"
 }
 
-// RowsByKeyQuery returns a query for the rows with the given keys, with the columns of [Table.SelectList]. Callers must
-// request its results in binary format. It has one parameter for each column of the key: an array with the text forms of
-// that column in all keys. A key that no longer exists yields no row. The query reads the whole table if [Table.KeyProblem]
-// returns an error.
+// RowsByKeyQuery returns a query for the rows with the given keys, with the columns of [Table.SelectList]. Callers must request
+// its results in binary format. The query has one parameter for each column of the key: an array with the text forms of that
+// column in all keys. A key that no longer exists yields no row. The query reads the whole table if [Table.KeyProblem] returns
+// an error.
 func (t *Table) RowsByKeyQuery() string {
 	var arrays, names, conditions []string
 	for i := range t.Key {
@@ -63,12 +63,12 @@ func (t *Table) keyCondition(i int, text string) string {
 	return column + " " + t.keyOperators[i].Operator + " " + text + "::" + t.columns[t.Key[i]].TypeName
 }
 
-// isText reports whether values are compared by their text: because the user may not name the type or the operator, or because
-// the table has no key of its own.
+// isText reports whether values are compared by their text. That is the case if the user may not name the type or the operator,
+// or if the table has no key of its own.
 func (o *keyOperator) isText() bool { return len(o.Schemas) > 0 || o.asText }
 
-// text returns an SQL expression for the text of an expression. If the table has no key of its own, no index uses the collation
-// of the column, and only equal bytes are equal.
+// text returns an SQL expression for the text form of expression. If the table has no key of its own, the collation is "C", in
+// which only equal bytes are equal. The column's collation does not matter then, because no index uses it.
 func (o *keyOperator) text(expression string) string {
 	if o.asText {
 		return "pg_catalog.concat(" + expression + `) COLLATE pg_catalog."C"`

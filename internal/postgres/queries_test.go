@@ -81,7 +81,7 @@ func TestRowsByKeyQuery(t *testing.T) {
 func array(elements ...string) []byte {
 	parts := make([]string, len(elements))
 	for i, e := range elements {
-		b, _ := json.Marshal(e) // JSON escapes quotes and backslashes in the same way
+		b, _ := json.Marshal(e) // JSON escapes quotes and backslashes as Postgres' arrays do
 		parts[i] = string(b)
 	}
 	return []byte("{" + strings.Join(parts, ",") + "}")

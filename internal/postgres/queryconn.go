@@ -18,8 +18,9 @@ type QueryConn struct {
 
 	clock ReadClock
 
-	// lock has room for one value: whoever has put it there may use the fields below. Unlike with a mutex, Do stops waiting
-	// for it when its context ends. So a stop does not wait for a server that hangs in another call of Do.
+	// lock is a channel with room for one value, and protects the fields below: whoever has sent the value may use them. Unlike
+	// with a mutex, Do stops waiting for the lock when its context ends. So a stop does not wait for a server that hangs in
+	// another call of Do.
 	lock   chan struct{}
 	conn   *pgx.Conn
 	closed bool
@@ -81,7 +82,7 @@ func (q *QueryConn) Return(ctx context.Context, conn *pgx.Conn) {
 	q.conn = conn
 }
 
-// Reads returns the clock of reads from the connection, also after Take.
+// Reads returns the clock of reads from the connection. The clock includes reads from a connection that Take returned.
 func (q *QueryConn) Reads() *ReadClock { return &q.clock }
 
 // LastRead returns when the last call of Do began or received data, whichever is later.

@@ -108,8 +108,8 @@ func TestQueryConnTake(t *testing.T) {
 	}
 }
 
-// TestIdleTimeout checks that an exchange may take longer than the timeout as long as bytes arrive, and ends with an error
-// that says so once they stop.
+// TestIdleTimeout checks that an exchange may take longer than the timeout as long as bytes arrive, and that it ends with the
+// error of an idle connection once the bytes stop.
 func TestIdleTimeout(t *testing.T) {
 	t.Parallel()
 	const timeout = 300 * time.Millisecond
@@ -126,7 +126,7 @@ func TestIdleTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		for range 10 { // a byte every third of the timeout, for three times as long
+		for range 10 { // one byte per third of the timeout, for three timeouts in all
 			time.Sleep(timeout / 3)
 			_, _ = theirs.Write([]byte{0})
 		}

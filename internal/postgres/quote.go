@@ -9,9 +9,9 @@ import (
 // QuoteIdentifier returns name as an SQL identifier in double quotes. It drops NUL bytes, which no name can have.
 func QuoteIdentifier(name string) string { return pgx.Identifier{name}.Sanitize() }
 
-// QuoteLiteral returns s as an SQL string constant. A backslash makes it an escape string constant (E'…'), which means the
-// same whether standard_conforming_strings is on or off. It drops NUL bytes, which no string in Postgres can have.
-// Replication commands have a grammar of their own: see [QuoteReplicationString].
+// QuoteLiteral returns s as an SQL string constant. If s contains a backslash, the result is an escape string constant (E'…'),
+// which means the same whether standard_conforming_strings is on or off. QuoteLiteral drops NUL bytes, which no string in
+// Postgres can have. Replication commands have a grammar of their own: see [QuoteReplicationString].
 func QuoteLiteral(s string) string {
 	quoted := QuoteReplicationString(s)
 	if strings.Contains(s, `\`) {

@@ -24,7 +24,7 @@ func TestQuotedNamesReadBack(t *testing.T) {
 			continue // PostgreSQL 19 allows only on
 		}
 		for _, name := range hostile {
-			// As pasted by hand: the simple protocol, in which a quote that ends too early runs what follows.
+			// Use the simple protocol, which accepts several statements: if a quote ends too early, the text after it runs.
 			results, err := conn.PgConn().Exec(testContext(t), "SELECT"+QuoteLiteral(name)+" AS "+QuoteIdentifier(name)).ReadAll()
 			if err != nil || len(results) != 1 {
 				t.Errorf("%q, standard_conforming_strings %s: %d results, %v", name, conforming, len(results), err)
@@ -44,8 +44,8 @@ func TestQuotedNamesReadBack(t *testing.T) {
 	}
 }
 
-// TestReplicationCommandsTakeHostileNames streams from publications with such names, one table in each. If a name is misread,
-// it is another publication, and the insert into its table does not arrive.
+// TestReplicationCommandsTakeHostileNames streams from publications with hostile names, each with a table of its own. If a name
+// is misread, it names another publication, and the insert into its table does not arrive.
 func TestReplicationCommandsTakeHostileNames(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t)

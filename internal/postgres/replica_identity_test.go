@@ -29,8 +29,7 @@ func TestPublicationNeverBreaksWrites(t *testing.T) {
 			continue
 		}
 		name := fmt.Sprintf("t%d", i)
-		// Run this once for a table that cannot be published from the start, and once for a table that becomes so while capture
-		// publishes it.
+		// Make the change once before capture publishes the table, and once while capture publishes it.
 		for _, before := range []bool{false, !strings.Contains(c.columns, "DEFERRABLE")} {
 			run(t, conn, "DROP TABLE IF EXISTS "+name, "CREATE TABLE "+name+" ("+c.columns+")", "INSERT INTO "+name+" VALUES (1, 1)")
 			if before && c.change != "" {

@@ -11,7 +11,7 @@ import (
 // rowLimiter passes on what a server sends, but with large messages split or made smaller. This is necessary because
 // pgproto3 reads each message whole into memory, whatever its length. rowLimiter rewrites three kinds of messages:
 //
-//   - A CopyData message of a COPY becomes several. The format of COPY does not depend on where a message ends.
+//   - A CopyData message of a COPY becomes several messages. The format of COPY does not depend on where a message ends.
 //   - A DataRow message of more than limit bytes loses its large values, and gets an additional column with their sizes; see
 //     [OmittedSizes].
 //   - A CopyData message of the replication stream of more than limit bytes gets a value of kind [pgoutput.Omitted] in place
@@ -26,7 +26,7 @@ type rowLimiter struct {
 	buf        []byte
 	start, end int    // bounds of the unread part of buf
 	cleared    int    // number of bytes after start to pass on unchanged; may exceed the bytes in buf
-	rewritten  []byte // rewritten bytes to pass on before the cleared ones
+	rewritten  []byte // rewritten bytes to pass on before the cleared bytes
 	copyBody   int    // number of bytes of a message of COPY that are still to be split into pieces
 	streaming  bool   // whether CopyData messages belong to the replication stream, not to a COPY
 }
@@ -34,7 +34,7 @@ type rowLimiter struct {
 const (
 	copyPieceBytes   = 64 << 10       // maximum size of a piece of a CopyData message
 	keptValueBytes   = 256 << 10      // maximum size of a value that stays in a rewritten message; large enough for keys
-	keptBytes        = 1 << 20        // maximum size of all values that stay
+	keptBytes        = 1 << 20        // maximum total size of the values that stay in a rewritten message
 	messageOverhead  = 64 << 10       // bytes allowed for a message's other parts, such as the lengths of up to 1,600 values
 	longestBody      = 0x3fffffff - 5 // Postgres' MaxAllocSize, without the header
 	messageHeaderLen = 5
@@ -96,8 +96,8 @@ func (m *rowLimiter) fill() error {
 	return err
 }
 
-// clear processes the messages at the start of buf: it adds to cleared all that may be passed on unchanged. If the first one
-// may not, clear rewrites that one instead.
+// clear adds to cleared the size of the messages at the start of buf that may be passed on unchanged. If the first message may
+// not be passed on unchanged, clear rewrites this message instead.
 func (m *rowLimiter) clear() error {
 	if m.copyBody > 0 {
 		m.cleared = min(m.copyBody, copyPieceBytes)
@@ -149,7 +149,8 @@ func (m *rowLimiter) clear() error {
 	}
 }
 
-// rewrite replaces a message that has a body of n bytes. It calls body to read the message's body and build the new one.
+// rewrite replaces a message that has a body of n bytes. It calls body, which reads the message's body and builds the new
+// message.
 func (m *rowLimiter) rewrite(kind byte, n int, body func(*messageRewriter)) error {
 	w := messageRewriter{rowLimiter: m, left: n, out: []byte{kind, 0, 0, 0, 0}}
 	body(&w)

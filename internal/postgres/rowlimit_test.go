@@ -14,7 +14,7 @@ import (
 	"capture/internal/pgoutput"
 )
 
-// shortReader returns few bytes at a time.
+// shortReader returns a random number of bytes at a time.
 type shortReader struct {
 	from io.Reader
 	rand *rand.Rand

@@ -11,10 +11,11 @@ import (
 
 // SetupOptions are options of [SetupSQL].
 type SetupOptions struct {
-	Source string // "logical", "notify", or "auto" for logical where the server and the table allow it, and otherwise an error
+	Source string // "logical", "notify" or "auto"; "auto" means logical, or an error if the server or the table does not allow that
 	Role   string // role that capture connects as, or empty; setup creates it if needed, grants it what capture needs, and makes it the publication's owner
 
-	// Complete is whether to include the statements that this session's user may not run, because an administrator will.
+	// Complete is whether to include the statements that this session's user may not run, because an administrator will run
+	// them.
 	Complete bool
 }
 
@@ -64,7 +65,7 @@ func SetupSQL(ctx context.Context, conn *pgx.Conn, table *Table, o SetupOptions)
 }
 
 // askForNotify returns err, the reason why logical replication cannot be set up, with a hint to choose the triggers explicitly.
-// capture setup does not create them unasked, because they cost the application something at every commit.
+// capture setup does not create them unasked, because they slow the application's commits down.
 func askForNotify(table *Table, err error) error {
 	var p *Problem
 	if !errors.As(err, &p) || p.Err != nil {
@@ -110,9 +111,9 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 	return strings.Join([]string{publications[chosen].name, publications[chosen].fingerprint, rights}, " "), nil
 }
 
-// setupPublicationSQL returns the statements that create or repair capture's own publication, even if another complete one
-// exists. Unless o.Role is empty, they also make the role its owner. As the owner, capture can drop the publication if it
-// would make the application's writes fail.
+// setupPublicationSQL returns the statements that create or repair capture's own publication, even if another publication is
+// complete. Unless o.Role is empty, they also make this role the owner of the publication. So capture can drop the publication
+// if it makes the application's writes fail.
 func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, o SetupOptions) ([]string, error) {
 	own := objectName(t.Name())
 	publications, err := findPublications(ctx, conn, t, own)
@@ -124,7 +125,8 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	switch {
 	case p == nil:
 		statements = t.createPublicationSQL(s.VersionNum)
-		// A superuser is to run the statements: now, or once somebody without the right has printed them.
+		// A superuser runs these statements, and would become the owner: either the user is a superuser, or the user only
+		// prints the statements for one.
 		if o.Role == "" && (user.superuser && user.name != t.facts.Owner || o.Complete && !t.facts.Owned) {
 			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
 		}
@@ -149,20 +151,22 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	return changeOwnerSQL(ctx, conn, s, user, own, statements, alterable, o)
 }
 
-// asMemberSQL returns the statements with others around them, so that the user who runs them is a member of the role meanwhile.
+// asMemberSQL returns the statements between a GRANT and a REVOKE, which make the user who runs them a member of the role
+// meanwhile.
 func asMemberSQL(role string, statements []string) []string {
 	before, after := "GRANT "+QuoteIdentifier(role)+" TO CURRENT_USER", "REVOKE "+QuoteIdentifier(role)+" FROM CURRENT_USER"
 	return append(append([]string{before}, statements...), after)
 }
 
-// changeOwnerSQL returns the given statements, which create or repair a publication, and others that make the role its owner.
-// Unless the user is a superuser,
-// Postgres requires that the user is a member of the role, and that the role has CREATE on the database. The statements
-// grant what is missing and revoke it at the end. alterable is whether the user may alter the publication, or create it.
+// changeOwnerSQL returns the given statements, which create or repair a publication, together with statements that make o.Role
+// the publication's owner. Unless the user is a superuser, Postgres requires that the user is a member of the role, and that
+// the role has CREATE on the database. The statements grant what is missing and revoke it at the end. alterable is whether the
+// user may alter the publication, or create it.
 //
-// If the user may not do all of that, or if the role may not replicate and only an administrator can allow it, the owner does not
-// change, and capture doctor reports the consequences. If o.Complete is set, the result is then what an administrator runs. On a
-// managed service, the administrator is no superuser, and is usually not a member of the role, even if the user is.
+// If the user may not do all of this, or if only an administrator can allow the role to replicate, the result depends on
+// o.Complete. If o.Complete is false, the owner does not change, and capture doctor reports the consequences. If it is true,
+// the result contains the statements for an administrator. On a managed service, the administrator is no superuser, and is
+// usually not a member of the role, even if the user is.
 func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication string, statements []string, alterable bool, o SetupOptions) ([]string, error) {
 	role := o.Role
 	change := "ALTER PUBLICATION " + QuoteIdentifier(publication) + " OWNER TO " + QuoteIdentifier(role)
@@ -219,7 +223,7 @@ func loadSetupUser(ctx context.Context, q Querier) (setupUser, error) {
 		return user, err
 	}
 	// Superusers may grant the right to replicate; since version 16, users with CREATEROLE and REPLICATION may, too. On a
-	// managed service, the user is assumed to be its administrator, who may grant it.
+	// managed service, the user is assumed to be the service's administrator, who may grant this right.
 	err = Pinned(q).QueryRow(ctx, `SELECT rolname::text, rolsuper, rolsuper OR $1::text <> '' OR
 			(rolcreaterole AND rolreplication AND pg_catalog.current_setting('server_version_num')::int >= 160000)
 		FROM pg_catalog.pg_roles WHERE rolname = current_user`, string(user.provider)).Scan(&user.name, &user.superuser, &user.mayGrantReplication)

@@ -138,7 +138,7 @@ func TestCompleteSetupNeedsNoMoreRights(t *testing.T) {
 		t.Errorf("the publication belongs to %s; the role may replicate: %t; %v", publicationOwner, replicates, err)
 	}
 
-	// The publication and the role exist, but nobody has completed them.
+	// The publication and the role exist, but the publication has another owner, and the role may not replicate.
 	run(t, conn, "ALTER PUBLICATION capture_votes OWNER TO CURRENT_USER", "ALTER ROLE "+role+" NOREPLICATION")
 	if rest := setupSQL(user); len(rest) != 2 || !slices.Equal(rest, setupSQL(conn)) {
 		t.Errorf("with an incomplete role, the owner prints %q", rest)
@@ -158,7 +158,7 @@ func TestRolePrintsSetupForAdministrator(t *testing.T) {
 				"GRANT "+marker+" TO admin", "GRANT rds_replication TO admin WITH ADMIN OPTION", "ALTER DATABASE postgres OWNER TO admin", votesSQL, "ALTER TABLE votes OWNER TO admin")
 			admin := connectAs(t, url, "admin")
 			run(t, admin, "CREATE ROLE follower LOGIN", "GRANT SELECT ON votes TO follower")
-			if marker == "azure_pg_admin" { // Azure allows its administrators to grant that
+			if marker == "azure_pg_admin" { // on Azure, administrators may grant REPLICATION
 				run(t, conn, "ALTER ROLE follower REPLICATION")
 			}
 			follower := connectAs(t, url, "follower")
@@ -199,8 +199,9 @@ func TestRolePrintsSetupForAdministrator(t *testing.T) {
 	}
 }
 
-// TestReplacedTableIsAddedAgain: the table was dropped and created again, and its owner does not own the publication. The hints
-// for capture's role and for the table's owner, and what setup prints for them, complete the publication.
+// TestReplacedTableIsAddedAgain checks what happens if the table was dropped and created again, and its owner does not own the
+// publication. capture's role and the table's owner each get a hint that completes the publication, and setup prints the same
+// statement for each of them.
 func TestReplacedTableIsAddedAgain(t *testing.T) {
 	t.Parallel()
 	const owner, role = "capture_test_replaces", "capture_test_replaced"

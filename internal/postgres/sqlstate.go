@@ -50,8 +50,8 @@ const (
 	invalidAuthorization  = "28000"
 )
 
-// sqlStates lists the SQLSTATEs for which capture can add to the server's message, and those whose class differs from the
-// usual one. If an SQLSTATE has several causes, explainServer distinguishes them.
+// sqlStates lists the SQLSTATEs for which capture can add a reason or a hint to the server's message, and those whose class
+// differs from the default in classOf. If an SQLSTATE has several causes, explainServer distinguishes them.
 var sqlStates = map[string]struct {
 	class        ErrorClass
 	reason, hint string

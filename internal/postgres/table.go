@@ -22,7 +22,7 @@ type Table struct {
 	keyOperators []keyOperator // operators that compare the key, by column of the key
 	unstableType string        // see UnstableType
 	facts        facts
-	assumedKey   bool // whether the table has no key, and LoadTarget's caller named one
+	assumedKey   bool // whether the table has no key of its own, and Key contains the columns that LoadTarget's caller named
 }
 
 // Name returns the table's exact name, schema included.
@@ -33,7 +33,7 @@ func (t *Table) Name() Name { return Name{Schema: t.Schema, Table: t.Table} }
 // be read in that snapshot.
 func (t *Table) Rewritten() bool { return t.facts.Rewritten }
 
-// LoadTable reads the table's catalog in one statement. The error is a [*Problem] if the table does not exist, is of a kind
+// LoadTable reads the table's catalog in one round trip. The error is a [*Problem] if the table does not exist, is of a kind
 // that no source can follow, or is not entirely readable by the user. A column is marked as published if pgoutput sends it by
 // default; [FindPublication] corrects that for the publication that it returns.
 func LoadTable(ctx context.Context, q Querier, name Name) (*Table, error) {

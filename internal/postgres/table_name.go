@@ -10,7 +10,8 @@ import (
 type Name struct {
 	Schema, Table string
 
-	// Whether the part was written without quotes. If nothing has the name as written, such a part is tried in lower case.
+	// Whether Schema and Table were written without quotes. If no table has the name as written, the parts without quotes are
+	// looked up in lower case.
 	foldSchema, foldTable bool
 }
 

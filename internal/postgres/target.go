@@ -10,9 +10,9 @@ import (
 )
 
 // LoadTarget is LoadTable for a table that is written or compared, and not followed. It also accepts tables that no source can
-// follow: unlogged tables, tables that others inherit from (without the rows of these others), and tables without a key. For a
-// table without a key, key names the columns to use instead, for example those in a manifest. If key is empty, or names a
-// column that the table lacks, the result has no key. [Table.HasKey] reports whether the table itself has one.
+// follow: unlogged tables, tables from which other tables inherit (without the rows of the other tables), and tables without a
+// key. For a table without a key, key names the columns to use instead, for example those in a manifest. If key is empty, or
+// names a column that the table lacks, the result has no key. [Table.HasKey] reports whether the table itself has one.
 func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table, error) {
 	var row catalogRow
 	b := &pgx.Batch{}
@@ -54,7 +54,7 @@ func (c *catalogRow) newTarget(ctx context.Context, q Querier, name Name, key []
 func (t *Table) HasKey() bool { return len(t.Key) > 0 && !t.assumedKey }
 
 // assumeKey makes the columns with the given names the key of a table that has none. Their values are compared as text, because
-// no index says which operator compares them.
+// no index determines the operator that compares them.
 func (t *Table) assumeKey(names []string) {
 	for _, name := range names {
 		i := slices.IndexFunc(t.columns, func(c columnEntry) bool { return c.Name == name })
@@ -82,7 +82,7 @@ func (t *Table) ColumnTypes(names []string) string {
 	return strings.Join(list, ", ")
 }
 
-// ColumnType returns the SQL name of a column's type, with its schema unless that is pg_catalog, and its modifier.
+// ColumnType returns the SQL name of a column's type with its modifier, and with its schema unless that is pg_catalog.
 func (t *Table) ColumnType(name string) string {
 	return t.columns[slices.IndexFunc(t.columns, func(c columnEntry) bool { return c.Name == name })].TypeName
 }

@@ -15,8 +15,9 @@ type Teardown struct {
 }
 
 // LoadTeardown returns the statements that drop everything that capture created in the database for the table, and the role
-// unless role is empty. They drop an object only if its comment identifies it as capture's, and if its owner is one that
-// capture may have created it for. Replication slots are temporary and need no statement. The table need not exist any more.
+// unless role is empty. They drop an object only if its comment identifies it as capture's, and if its owner may have created
+// it for capture; see trustedOwnerSQL and publicationOwnerSQL. Replication slots are temporary and need no statement. The table
+// need not exist any more.
 func LoadTeardown(ctx context.Context, conn *pgx.Conn, name Name, role string) (Teardown, error) {
 	table, err := loadTableUnchecked(ctx, conn, name)
 	var p *Problem
@@ -52,8 +53,8 @@ func LoadTeardown(ctx context.Context, conn *pgx.Conn, name Name, role string) (
 
 // teardownQuery returns the statements of [LoadTeardown] with the numbers of their steps. Step 0 contains the sentences about
 // objects that stay. The parameters are the schema $1, the table $2, the objects' name $3 and the role $4. A partitioned
-// table's trigger has a copy on each partition; these copies need no statement, because Postgres drops them with the
-// trigger. A user without the rights of the publication's owner joins that role to drop the publication.
+// table's trigger has a copy on each partition; these copies need no statement, because Postgres drops them with the trigger. A
+// user without the rights of the publication's owner becomes a member of the owner's role to drop the publication.
 var teardownQuery = `
 	WITH role AS (
 		SELECT oid, rolname FROM pg_catalog.pg_roles r

@@ -22,7 +22,8 @@ func listen(t *testing.T, url string, table *Table) *listener {
 	return &listener{t, conn, table}
 }
 
-// receiveKeys returns the keys of all notifications since the last call, in order. "*" among them stands for a full read.
+// receiveKeys returns the keys of all notifications since the last call, sorted and without duplicates. A key "*" stands for a
+// full read. writer sends the notification that ends the list.
 func (l *listener) receiveKeys(writer *pgx.Conn) []string {
 	l.t.Helper()
 	run(l.t, writer, "NOTIFY "+QuoteIdentifier(l.table.Channel())+", '[[\"end\"]]'")
@@ -86,7 +87,7 @@ func TestTriggersNotifyChangedKeys(t *testing.T) {
 	if got := l.receiveKeys(conn); len(got) != 500 {
 		t.Errorf("received %d keys of 500", len(got))
 	}
-	// The statement must not fail if the function does not know the key.
+	// A statement of the application must not fail if the function is out of date and does not know the key's new column name.
 	l.want(conn, "ALTER TABLE votes RENAME vote_id TO id; INSERT INTO votes (id) VALUES (9999)", "*")
 	if err := CheckTriggers(testContext(t), conn, loadTable(t, conn, "votes")); err == nil {
 		t.Error("CheckTriggers accepts a function for another key")
