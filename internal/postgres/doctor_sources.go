@@ -119,7 +119,7 @@ func (d *doctor) checkSlot(ctx context.Context) {
 	defer cancel()
 	slot := fmt.Sprintf("capture_doctor_%d", pg.PID())
 	err = pg.Exec(waiting, "CREATE_REPLICATION_SLOT "+slot+" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT").Close()
-	if err == nil { // otherwise the slot would exist for a moment after the connection has ended
+	if err == nil { // without this statement, the slot would exist for a moment after the connection has ended
 		err = pg.Exec(waiting, "DROP_REPLICATION_SLOT "+slot).Close()
 	}
 	switch {

@@ -126,7 +126,7 @@ func TestIdleTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		for range 10 { // one byte per third of the timeout, for three timeouts in all
+		for range 10 { // one byte per third of the timeout, for more than three timeouts in all
 			time.Sleep(timeout / 3)
 			_, _ = theirs.Write([]byte{0})
 		}
