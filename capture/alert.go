@@ -26,11 +26,11 @@ const (
 	firstAlertRetry    = 5 * time.Second  // first pause between attempts to post an alert; the pauses double
 	longestAlertRetry  = time.Minute      // longest of these pauses
 
-	// alertCopyAfter is the time without following after which a copy is posted as an alert. The rule CaptureNotFollowing in
-	// deploy/prometheus-rules.yml has the same time.
+	// alertCopyAfter is the time without steady following after which a copy of the table is no excuse any more, so an alert is
+	// posted. The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same time.
 	alertCopyAfter = 30 * time.Minute
 
-	// steadyInterval is the time for which the table must be followed without a break before the condition following is over.
+	// steadyInterval is the time for which the table must be followed without a break before the condition "following" is over.
 	// A source that connects and fails again and again thus causes one alert, and not one for each attempt.
 	steadyInterval = time.Minute
 )
@@ -38,7 +38,7 @@ const (
 // Alert is the JSON object that is posted to --alert-url. Programs read its fields, and a Slack-compatible webhook shows Text.
 type Alert struct {
 	Text      string    `json:"text"`
-	Condition string    `json:"condition"` // following, file, omitted, publication, difference, loss, copy, or volume and its name
+	Condition string    `json:"condition"` // following, file, omitted, publication, difference, loss, copy, or "volume" and a name
 	Status    string    `json:"status"`    // firing or resolved
 	Detail    string    `json:"detail"`
 	Since     time.Time `json:"since"` // start of the condition; zero if it is resolved
@@ -57,7 +57,7 @@ type alerter struct {
 	interval time.Duration // time between checks of the Status
 	status   func() Status
 	log      hclog.Logger
-	shown    *conditions // conditions of the Status, which shows that alerts cannot be sent
+	shown    *conditions // conditions in the Status; one is set while alerts cannot be sent
 
 	client     *http.Client
 	followed   time.Time                   // last time at which the table was followed steadily, or the start of the alerter
@@ -65,15 +65,15 @@ type alerter struct {
 	conditions map[string]*alertCondition  // conditions that are firing or whose end has not been posted yet, by name
 	pauses     *backoff.ExponentialBackOff // pauses after failed attempts
 	next       time.Time                   // earliest time of the next attempt
-	failing    bool                        // whether the last attempt failed, which is logged only once
+	failing    bool                        // whether the last attempt failed; only the first of several failures is logged
 }
 
 // alertCondition is the state of one condition, and whether the receiver has been informed of it.
 type alertCondition struct {
 	since  time.Time     // start of the condition; zero once it is over
-	lasted time.Duration // how long the condition has lasted, without the time in which it was excused or interrupted
-	counts bool          // whether the time since the last check counts
-	fails  bool          // whether the check of readiness failed at the last check; if not, the condition is interrupted or over
+	lasted time.Duration // how long the condition has lasted; excused time and short interruptions do not count
+	counts bool          // whether the condition counted at the last check; see updateConditions
+	fails  bool          // whether the Check failed last time and was not excused; if false, the condition is interrupted or over
 	detail string
 	posted bool // whether the firing alert has been posted
 }
@@ -129,7 +129,7 @@ func worthAlert(c Check) bool {
 }
 
 // updateConditions updates the conditions from the checks in st. Until the table is followed steadily, an excuse or a short
-// success only interrupts the condition following: it stays posted, and the time that it has lasted is kept.
+// success only interrupts the condition "following": the condition stays posted and keeps the time that it has lasted.
 func (a *alerter) updateConditions(st *Status, now time.Time) {
 	steady := st.State == stateFollowing && now.Sub(st.followingSince) >= a.steady
 	if steady {
@@ -149,7 +149,7 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	for name, c := range a.conditions {
 		detail, fails := failing[name]
 		interrupted := !fails && name == "following" && !steady && !c.since.IsZero()
-		// The condition has lasted from one check to the next if it counts at both. After half an hour, interruptions count, too.
+		// The time between two checks counts if the condition counts at both. Interruptions count, too, after half an hour.
 		counts := fails || interrupted && now.Sub(a.followed) >= alertCopyAfter
 		if c.counts && counts {
 			c.lasted += elapsed
@@ -169,14 +169,15 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	}
 }
 
-// isExcused reports whether c fails only because the table is not copied yet. A copy takes its time, but it is no excuse if the
-// table has not been followed steadily for alertCopyAfter. An alert that was posted stays until the table is followed steadily.
+// isExcused reports whether c fails only because the table is not copied yet. A copy takes its time, but it is no excuse after
+// alertCopyAfter without steady following. Nor is it an excuse once an alert has been posted, because that alert stays until
+// the table is followed steadily.
 func (a *alerter) isExcused(c *Check, st *Status, now time.Time) bool {
 	switch c.Name {
 	case "following":
 		posted := a.conditions[c.Name]
 		return st.State == stateCopying && now.Sub(a.followed) < alertCopyAfter && (posted == nil || !posted.posted)
-	case "file": // nothing has been copied that could be written
+	case "file": // nothing can be written before the table has been read
 		return st.LastRead == nil && st.File.Error == ""
 	}
 	return false

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// Intervals between probes for a better source: an hour if an operator must change something first, or a minute if the
-	// cause is temporary, for example because all slots are in use.
+	// Intervals between probes for a better source: an hour if an operator must change something before that source can work,
+	// or a minute if the obstacle is temporary, for example because all slots are in use.
 	permanentProbeInterval = time.Hour
 	transientProbeInterval = time.Minute
 	// setupCheckInterval is the time between checks for a publication and triggers that capture setup may have created.
@@ -72,8 +72,7 @@ func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err 
 	panic("unreachable: the last source returns")
 }
 
-// run runs a source of this kind. Once one of the skipped sources works, it ends the running source with a
-// *[source.ResyncError].
+// run runs a source of this kind. It ends the source with a *[source.ResyncError] once one of the skipped sources works.
 func (a *autoSource) run(ctx context.Context, kind string, skipped []unavailable) (since time.Time, err error) {
 	note := a.logNote(kind, skipped)
 	if len(skipped) == 0 {
@@ -102,7 +101,7 @@ func (a *autoSource) logNote(kind string, skipped []unavailable) string {
 func skippedNote(skipped []unavailable) string {
 	reasons := make([]string, len(skipped))
 	for i, u := range skipped {
-		reasons[i] = "not by " + u.kind + ": " + strings.TrimSuffix(u.err.Error(), ";") // a hint may end with SQL
+		reasons[i] = "not by " + u.kind + ": " + strings.TrimSuffix(u.err.Error(), ";") // a hint may end with an SQL statement
 	}
 	return strings.Join(reasons, "; ")
 }
@@ -112,8 +111,9 @@ func (a *autoSource) logUnavailable(u unavailable, instead string) {
 	a.supervisor.log.Warn("preferred source unavailable", "source", u.kind, "reason", u.err.Error(), "instead", instead)
 }
 
-// probeLoop probes the skipped sources at regular intervals. It probes one at once when capture setup may have prepared the
-// database for it. It returns a *[source.ResyncError] once one of them works. kind is the kind of the running source.
+// probeLoop probes the skipped sources at regular intervals. It probes a source at once when capture setup may have prepared
+// the database for that source. Once a probe succeeds, probeLoop returns a *[source.ResyncError]. kind is the kind of the
+// running source.
 func (a *autoSource) probeLoop(ctx context.Context, kind string, skipped []unavailable) error {
 	skipped = slices.Clone(skipped)
 	interval := permanentProbeInterval
@@ -187,7 +187,8 @@ func probeSource(ctx context.Context, kind string, env *source.Env) error {
 }
 
 // checkUnavailable reports whether a source is unavailable although the database is reachable. err is the error of the source,
-// which ended before it followed. If the result is false, the same source is tried again.
+// which ended before it followed the table. If the result is false, no other source is tried until the next attempt, which
+// begins with the best source again.
 func (a *autoSource) checkUnavailable(ctx context.Context, kind string, err error) (unavailable, bool) {
 	u := unavailable{kind: kind, err: err}
 	switch classify(err) {

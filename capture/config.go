@@ -101,15 +101,15 @@ type Config struct {
 	// Registry receives the daemon's metrics. Nil registers none.
 	Registry prometheus.Registerer
 
-	// Tests set these; zero stands for the usual value.
+	// Only tests set these fields. A zero stands for the default.
 	intervals intervals
 	timeouts  source.Timeouts
-	copying   source.CopyOptions // only the fields that tests set
+	copying   source.CopyOptions // options that only tests set
 	retry     time.Duration      // longest pause between attempts
-	pageBytes int                // size of the Table's pages in bytes; groups then have few pages
+	pageBytes int                // size of the Table's pages in bytes; if it is set, groups have few pages
 
-	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New sets it, since the memory
-	// limit of the Go runtime changes later. Tests may set a lower value.
+	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New sets it once, since the
+	// memory limit of the Go runtime, from which it is computed, changes later. Tests may set a lower value.
 	maxRowBytes int64
 }
 
@@ -120,9 +120,9 @@ type WatchedDir struct {
 	Bytes func() int64 // returns the size of capture's files in the folder; nil for the folder of the daemon's file
 }
 
-// CompareFunc compares a View with the table in the database. It returns the number of rows that differ, and some of their
-// keys for the log. newestView waits until everything committed before the call is in a View, and returns that View. The View
-// may omit rows of more than maxRow bytes of JSON; 0 stands for no limit.
+// CompareFunc compares a View with the table in the database. It returns the number of rows that differ, and some of their keys
+// for the log. newestView waits until everything committed before the call is in a View, and returns that View. The View may
+// omit rows of more than maxRow bytes of JSON. A maxRow of 0 stands for no limit.
 type CompareFunc func(ctx context.Context, database *pgx.ConnConfig, maxRow int64, newestView func(context.Context) (*snapshot.View, error)) (rows int64, keys []string, err error)
 
 // DefaultConfig returns the defaults, which are also those of `capture run`. Database and Table have no default.
@@ -190,7 +190,7 @@ func (cfg *Config) env(kind string, progress *source.Progress) *source.Env {
 
 // intervals are the intervals of the daemon's parts. Only tests set them. The defaults are constants in the files of the parts.
 type intervals struct {
-	probe       time.Duration // time between probes for a better source; zero for a time that depends on the cause
+	probe       time.Duration // time between probes for a better source; if zero, the time depends on why that source is unavailable
 	setupCheck  time.Duration // time between checks for a publication and triggers that capture setup may have created
 	volumeCheck time.Duration // time between measurements of the volumes
 	keptCheck   time.Duration // time between checks for losses that are not acknowledged
@@ -198,7 +198,7 @@ type intervals struct {
 	uploadCheck time.Duration // time between checks whether an upload is due
 	uploadDelay time.Duration // time from a change to its upload
 	heartbeat   time.Duration // time between heartbeats
-	steady      time.Duration // time that the table must be followed before the alert following is over
+	steady      time.Duration // time that the table must be followed before the condition "following" is over
 	alertRetry  time.Duration // pause before the first retry of an alert; the pauses double up to longestAlertRetry
 }
 

@@ -13,12 +13,12 @@ type CopiesStatus struct {
 	State     string     `json:"state,omitempty"` // URL of the state that was uploaded last
 	Rows      int        `json:"rows"`
 	Bytes     int64      `json:"bytes"`               // compressed length of that state
-	Copied    *time.Time `json:"copied,omitempty"`    // time at which the service accepted it
+	Copied    *time.Time `json:"copied,omitempty"`    // time at which the service accepted that state
 	Proven    *time.Time `json:"proven,omitempty"`    // time at which a state was last read back whole
-	Pending   *time.Time `json:"pending,omitempty"`   // time of the oldest change that no state includes
-	Checksum  string     `json:"checksum,omitempty"`  // checksum that the service compares; absent if it compares none
+	Pending   *time.Time `json:"pending,omitempty"`   // time of the oldest change that no copy includes
+	Checksum  string     `json:"checksum,omitempty"`  // name of the checksum that the service compares; absent if it compares none
 	Behind    bool       `json:"behind,omitempty"`    // whether another capture has uploaded a newer state
-	Exclusive bool       `json:"exclusive,omitempty"` // whether no other capture may use the prefix, because writes are not conditional
+	Exclusive bool       `json:"exclusive,omitempty"` // whether no other capture may use the prefix, because the service has no conditional writes
 	Hourly    bool       `json:"hourly,omitempty"`    // whether copies are made hourly, because there is no right to delete
 	Error     string     `json:"error,omitempty"`     // error of the last attempt
 
@@ -35,11 +35,11 @@ type CopiesStatus struct {
 // UploadStatus describes how far an upload is.
 type UploadStatus struct {
 	Began time.Time `json:"began"`
-	Bytes int64     `json:"bytes"`           // bytes of JSON that have been compressed and handed to the service so far
+	Bytes int64     `json:"bytes"`           // bytes of JSON that have been compressed and sent so far
 	Total int64     `json:"total,omitempty"` // bytes of JSON in the state
 }
 
-// uploadProgress passes the JSON of a state on, and counts it.
+// uploadProgress writes the JSON of a state for an upload, and counts its bytes.
 type uploadProgress struct {
 	data  io.WriterTo
 	began time.Time
@@ -85,8 +85,8 @@ func (u *uploader) updateStatus(now time.Time) {
 	u.report.Store(c)
 }
 
-// status returns the status of the copies. It decides here whether they are late, because an upload may have been hanging since
-// updateStatus ran.
+// status returns the status of the copies. Whether they are late is decided here and not in updateStatus, which does not run
+// while an upload hangs.
 func (u *uploader) status() *CopiesStatus {
 	c, now := *u.report.Load(), time.Now()
 	if p := u.uploading.Load(); p != nil {

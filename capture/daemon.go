@@ -46,7 +46,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.table = cfg.newTable(filepath.Dir(file.Path()), file.IsOnDisk(), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file)
 	tracker := newFileTracker(file)
-	current := func() *snapshot.View { // rows that were loaded from the file may include those that a loss has removed since
+	current := func() *snapshot.View { // not the rows of the file, some of which may have been lost since
 		if d.supervisor.report().LastRead.Ended.IsZero() {
 			return nil
 		}
@@ -84,7 +84,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		g.Go(func() error {
 			err := guard.Run(d.cfg.Logger, task, func() error { return f(ctx) })
 			if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-				return nil // the group keeps only the first error, which must not hide that the last flush failed
+				return nil // the group returns only its first error, and a cancellation must not hide that the last flush failed
 			}
 			return err
 		})

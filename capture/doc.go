@@ -17,8 +17,8 @@
 //
 //   - The supervisor runs one source at a time. If the source fails, or if the table must be read again (a resync), the
 //     supervisor pauses and runs the next source. That source transfers only what has changed if the rows in memory have
-//     a horizon, and otherwise copies the whole table. The file keeps its last state meanwhile. With the source auto, an
-//     autoSource chooses the best source that works.
+//     a horizon (snapshot.Horizon), and otherwise copies the whole table. The file keeps its last state meanwhile. With
+//     the source auto, an autoSource chooses the best source that works.
 //   - A barrier waits until everything that was committed before it is in a View. [Daemon.Snapshot] is a barrier and a
 //     write. The verifier compares the table with the View after a barrier.
 //   - Monitors watch the memory and the volumes. If the database is unreachable at the start, previousRows serves the rows
@@ -33,8 +33,8 @@
 //
 // The daemon, and which source runs:
 //
-//   - daemon.go, export.go: the daemon; reading the table once without one
-//   - config.go, memorylimit.go: settings and limits; memory for rows, the largest row
+//   - daemon.go, export.go: the daemon; a single read of the table without a daemon
+//   - config.go, memorylimit.go: settings; limits of the memory for rows and of the size of a row
 //   - supervisor.go, backoff.go: one source after the other; the pauses between them
 //   - barrier.go: barriers, and other waits for a state of the supervisor
 //   - autosource.go: the source auto
@@ -44,14 +44,15 @@
 //
 //   - flush.go: the flusher
 //   - flushschedule.go: when the next write is due; the pauses after a failed write
-//   - restart.go, previousrows.go: rows that an earlier run left in the file: for the source; while the database is away
-//   - fetchcopy.go: a copy from elsewhere as the first file of an empty machine
+//   - restart.go, previousrows.go: rows that an earlier run left in the file; restart.go loads them for the source, and
+//     previousrows.go serves them while the database is unreachable
+//   - fetchcopy.go: the download of a copy off the machine, which becomes the first file of an empty machine
 //   - kept.go: kept states
 //
 // Copies off the machine:
 //
 //   - uploader.go, uploadschedule.go: uploads, and when the next one is due
-//   - uploadlosses.go: losses of rows, as the copies show them
+//   - uploadlosses.go: uploads of the states before losses, and losses that only the copies show
 //
 // Monitors:
 //

@@ -13,8 +13,8 @@ import (
 	"capture/snapshot"
 )
 
-// Export reads the whole table once, as one transaction sees it, without a daemon. It reports how far it is to progress, which may be
-// nil.
+// Export reads the whole table once, as one transaction sees it, without a daemon. It records its progress in progress, which
+// may be nil.
 func Export(ctx context.Context, cfg Config, progress *source.Progress) (*snapshot.View, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()

@@ -16,8 +16,8 @@ import (
 	"capture/store/remote"
 )
 
-// fetcher downloads the newest copy off the machine, which becomes the file. It is for a start on an empty machine while the
-// database is unreachable.
+// fetcher downloads the newest copy off the machine as feedback.json. It is used if capture starts on an empty machine while
+// the database is unreachable.
 type fetcher struct {
 	copies     *copyFinder
 	table      postgres.Name
@@ -27,11 +27,11 @@ type fetcher struct {
 	log        hclog.Logger
 }
 
-// fetchedCondition is the name of the condition that the file is a downloaded copy, and nothing newer is known.
+// fetchedCondition is the name of the condition that is set while the file is a downloaded copy and no newer state is known.
 const fetchedCondition = "fetched"
 
-// fetch makes the newest intact copy off the machine the file, and returns its manifest. It reports false if there is no copy,
-// or if a file was written in the meantime.
+// fetch downloads the newest intact copy off the machine as feedback.json, and returns its manifest. It reports false if there
+// is no copy, or if a file was written in the meantime.
 func (f *fetcher) fetch(ctx context.Context) (m manifest.Manifest, fetched bool, err error) {
 	clusters, err := f.copies.location.Clusters(ctx)
 	if err != nil && !remote.IsMissing(err) {
@@ -53,7 +53,7 @@ func (f *fetcher) fetch(ctx context.Context) (m manifest.Manifest, fetched bool,
 	}
 }
 
-// fetchState makes a copy the file. It reports false if a file was written in the meantime.
+// fetchState downloads one copy as feedback.json. It reports false if a file was written in the meantime.
 func (f *fetcher) fetchState(ctx context.Context, s remote.State, m manifest.Manifest) (fetched bool, err error) {
 	start := time.Now()
 	if m.Table.Name != f.table.Table || f.table.Schema != "" && m.Table.Schema != f.table.Schema {
@@ -72,8 +72,8 @@ func (f *fetcher) fetchState(ctx context.Context, s remote.State, m manifest.Man
 	return true, nil
 }
 
-// copyFinder finds the newest copy that is not damaged. A damaged one must not keep capture from serving an older copy, nor from
-// making another.
+// copyFinder finds the newest copy that is not damaged. A damaged copy must keep capture neither from serving an older copy nor
+// from making a new one.
 type copyFinder struct {
 	location *remote.Location
 	log      hclog.Logger
@@ -84,8 +84,8 @@ func newCopyFinder(l *remote.Location, log hclog.Logger) *copyFinder {
 	return &copyFinder{l, log, map[string]bool{}}
 }
 
-// newest returns the newest state of the cluster with the latest copy. It passes over states that are damaged. If there is no
-// other, remote.IsMissing reports true for the error.
+// newest returns the newest state of the cluster with the latest copy. It skips damaged states. If no state is left,
+// remote.IsMissing reports true for the error.
 func (f *copyFinder) newest(ctx context.Context, clusters []remote.Cluster) (remote.State, manifest.Manifest, error) {
 	for {
 		var states []remote.State
@@ -102,7 +102,7 @@ func (f *copyFinder) newest(ctx context.Context, clusters []remote.Cluster) (rem
 	}
 }
 
-// isDamaged reports whether err says that a copy is damaged. It logs and remembers that.
+// isDamaged reports whether err says that a copy is damaged. If so, it logs the damage and remembers the copy.
 func (f *copyFinder) isDamaged(s remote.State, err error) bool {
 	damaged := (*remote.DamagedError)(nil)
 	if !errors.As(err, &damaged) {

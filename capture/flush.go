@@ -14,8 +14,8 @@ import (
 	"capture/store/manifest"
 )
 
-// flusher writes the table's newest View to the file: after changes, regularly, on request and at the end. All writes
-// happen on its own goroutine, so that a slow volume never blocks the source: invariant 6 (docs/design.md).
+// flusher writes the table's newest View to the file: after changes, regularly, on request and at the end. All writes happen on
+// its own goroutine, so a slow volume never blocks the source: invariant 6 (docs/design.md).
 type flusher struct {
 	table    *snapshot.Table
 	file     *store.File
@@ -148,8 +148,8 @@ func (f *flusher) waitTime() time.Duration {
 	return wait
 }
 
-// updateHorizon writes the newest horizon into the manifest. Without a horizon, the next run copies the whole table. With an old
-// one, it reads the rows of the last transactions again.
+// updateHorizon writes the newest horizon into the manifest. Without a horizon, the next run copies the whole table. With an
+// old horizon, the next run reads the rows of all later transactions again.
 func (f *flusher) updateHorizon() {
 	v := f.table.View()
 	if v == nil || v.Horizon() == nil {
@@ -208,7 +208,8 @@ func (f *flusher) write(reason manifest.Reason, request *flushRequest) error {
 	return err
 }
 
-// warnIfOtherTable warns if the file now has another table than before, for example because the search_path of the role changed.
+// warnIfOtherTable warns if the file now has the rows of another table than before, for example because the search_path of the
+// role changed.
 func (f *flusher) warnIfOtherTable(m *manifest.Manifest) {
 	if before := f.standing; before != nil && !m.HasTableOf(before) {
 		f.log.Warn("feedback.json has another table now", "before", before.DescribeTable(), "now", m.DescribeTable(),

@@ -46,7 +46,7 @@ func newFlushSchedule(delay, interval time.Duration, now time.Time) *flushSchedu
 	return s
 }
 
-// enterInterval makes the interval that contains now the current one. This interval needs no further regular write.
+// enterInterval enters the interval that contains the time now. This interval needs no further regular write.
 func (s *flushSchedule) enterInterval(now time.Time) {
 	s.intervalStart, s.intervalRan = now.Truncate(s.interval), now
 }
@@ -71,7 +71,7 @@ func (s *flushSchedule) addWrite(now time.Time, took time.Duration, err error) {
 }
 
 // changeDue returns the time at which the pending changes are due: after the delay, and after a pause that is as long as the
-// last write. So writing takes at most half of the time.
+// last write. Writing thus takes at most half of the time. After a failure, the changes also wait for the retry.
 func (s *flushSchedule) changeDue() time.Time {
 	due := s.pending.Add(s.delay)
 	if rested := s.lastEnd.Add(s.lastTook); s.lastTook > s.delay && rested.After(due) {

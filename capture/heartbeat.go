@@ -20,14 +20,14 @@ const heartbeatInterval = time.Minute
 type heartbeat struct {
 	url      string
 	interval time.Duration // time between requests, at least
-	check    time.Duration // time between looks at the Status
+	check    time.Duration // time between checks of the Status
 	status   func() Status
 	log      hclog.Logger
-	shown    *conditions // conditions of the Status, which shows that heartbeats cannot be sent
+	shown    *conditions // conditions in the Status; one is set while heartbeats cannot be sent
 
 	client  *http.Client
 	next    time.Time // earliest time of the next request
-	failing bool      // whether the last request failed, which is logged only once
+	failing bool      // whether the last request failed; only the first of several failures is logged
 }
 
 func newHeartbeat(cfg *Config, status func() Status, shown *conditions) *heartbeat {
@@ -59,7 +59,7 @@ func (h *heartbeat) run(ctx context.Context) error {
 	}
 }
 
-// record logs and shows the result of a request, if it differs from the one before.
+// record shows the result of a request in the Status. It logs the first failure, and the first success after a failure.
 func (h *heartbeat) record(err error) {
 	if errors.Is(err, context.Canceled) { // capture stops
 		return

@@ -41,7 +41,7 @@ type keeper struct {
 	metrics    *metrics
 	log        hclog.Logger
 	interval   time.Duration // time between checks of the losses
-	readEvery  time.Duration // time between comparisons of the file on disk with its manifest; zero for none
+	readEvery  time.Duration // time between comparisons of the file on disk with its manifest; zero turns them off
 
 	regular chan struct{} // receives a value after a regular write
 	kept    chan struct{} // receives a value after a write that has kept a state
@@ -95,7 +95,7 @@ func wake(c chan struct{}) {
 	}
 }
 
-// work calls keep, if it is not nil, to keep the current state. Then it compresses and drops states.
+// work calls keep, if it is not nil, to keep the current state. Then it compresses and drops states, and reads the file back.
 func (k *keeper) work(ctx context.Context, keep func() error) {
 	var err error
 	if keep != nil {

@@ -51,8 +51,8 @@ func (m *memoryMonitor) checkOmitted() {
 	}
 }
 
-// checkSpilling logs when rows begin and cease to stay in memory although they should be in the spill file. Without a memory
-// limit, these are old rows of a large transaction.
+// checkSpilling logs the first spill. It also logs when rows cannot be spilled and stay in memory, and when spilling works
+// again. Without a memory limit, these rows are old rows of a large transaction.
 func (m *memoryMonitor) checkSpilling() {
 	u := m.table.Usage()
 	if !m.spilled && u.Limit > 0 && u.Spilled > 0 {
@@ -71,7 +71,7 @@ func (m *memoryMonitor) checkSpilling() {
 		m.log.Error("row memory limit exceeded, cannot spill to disk", "error", u.Err)
 	case u.Limit > 0 && changed:
 		m.log.Info("spilling to disk works again")
-	case u.Limit == 0 && m.stuck && !was: // not if only the numbers in the text have changed
+	case u.Limit == 0 && m.stuck && !was: // a text in which only the numbers have changed is not logged again
 		m.log.Warn("old rows of a large transaction stay in memory, cannot spill to disk", "error", u.Err)
 	case u.Limit == 0 && !m.stuck && was:
 		m.log.Info("old rows no longer stay in memory")

@@ -23,7 +23,7 @@ type previousRows struct {
 	waitState func(ctx context.Context, states ...string) bool // see [supervisor.waitState]
 	log       hclog.Logger
 	view      atomic.Pointer[snapshot.View]
-	fetcher   *fetcher // for an empty folder; nil without copies off the machine
+	fetcher   *fetcher // downloads a copy if there is no file; nil without copies off the machine
 }
 
 // Pauses between attempts to fetch a copy.
@@ -66,8 +66,8 @@ func (p *previousRows) run(ctx context.Context) error {
 	return nil
 }
 
-// fetch makes the newest copy off the machine the file. It tries until it succeeds, or until the table has been copied from the
-// database.
+// fetch downloads the newest copy off the machine as feedback.json. It tries until it succeeds, or until the table has been
+// copied from the database.
 func (p *previousRows) fetch(ctx context.Context) (manifest.Manifest, bool) {
 	pauses := newBackOff(firstFetchRetry, longestFetchRetry, 0)
 	for failure := ""; ; {

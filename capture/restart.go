@@ -15,11 +15,11 @@ import (
 )
 
 // storedRows loads the rows that an earlier run left in the file into the Table, at the first connection to the database. The
-// source then reads only what has changed since. The sources of successive attempts call load one after the other.
+// source then reads only what has changed since. Only one source runs at a time, so load is never called concurrently.
 type storedRows struct {
 	file *store.File
 	log  hclog.Logger
-	done bool   // whether the file has been read, or there is none
+	done bool   // whether the file has been read or does not exist
 	why  string // reason that was logged last
 }
 
@@ -83,7 +83,8 @@ func newLoading(m *manifest.Manifest, shape *rowjson.Shape, place *snapshot.Plac
 	}, ""
 }
 
-// positionOf returns the position of the state in the file. A horizon is valid only for states that are not before it.
+// positionOf returns the position of the state in the file. A horizon is valid only for a state that is not older than the
+// horizon.
 func positionOf(m *manifest.Manifest) (snapshot.Position, error) {
 	p := snapshot.Position{CommitTime: m.CommitTime}
 	if m.LSN == "" {

@@ -163,7 +163,7 @@ func (r *statusReporter) report() (Status, followReport) {
 	switch {
 	case usage.Limit > 0:
 		st.Memory = &MemoryStatus{Limit: usage.Limit, Resident: usage.Resident, Spilled: usage.Spilled}
-	case usage.Spilled > 0: // all rows are in memory; those in the file are older
+	case usage.Spilled > 0: // all current rows are in memory; the spill file has older versions
 		st.Memory = &MemoryStatus{Resident: st.Bytes, Spilled: usage.Spilled}
 	}
 	st.Volumes, st.Kept = r.volumes(), r.kept()

@@ -30,8 +30,8 @@ const (
 	stateWaiting    = "waiting" // the last attempt failed, and the next one is not due yet
 )
 
-// supervisor runs one source at a time. The running source is the only writer of the table. When it ends, the supervisor pauses
-// and runs the next one. It passes each barrier to the source that follows the table.
+// supervisor runs one source at a time. The running source is the only writer of the table. When the source ends, the
+// supervisor pauses and runs the next source. It passes each barrier to the source that follows the table.
 type supervisor struct {
 	cfg        *Config
 	database   *databaseConfig
@@ -49,11 +49,11 @@ type supervisor struct {
 	past        source.Report // report of the attempts that have ended, as far as it is still valid
 	note        string        // reason why no better source is in use
 	lastErr     string        // reason why the last attempt ended; "" once a source follows
-	publication string        // text about a publication that makes the application's writes fail, found when the last attempt ended; or ""
+	publication string        // problem of a publication that made the application's writes fail when the last attempt ended; "" if there was none
 	waiting     bool          // whether the last attempt failed and the next one is not due yet
 	failed      int           // number of attempts that have failed since a source followed
 	nextAttempt time.Time
-	doubt       bool   // whether the rows in memory are in doubt: possibly not a state of the table; the next source then copies the whole table
+	doubt       bool   // whether the rows in memory may not be a state of the table, so the next source must copy the whole table
 	resyncs     uint64 // total number of attempts that ended with a resync
 	failures    uint64 // total number of attempts that failed
 	lost        uint64 // total number of attempts that failed after the source had followed the table
@@ -145,9 +145,9 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 }
 
-// dropDoubtfulHorizon makes sure that neither the next source nor the next run builds on rows in memory that are in doubt. The
-// rows of a stream also count as in doubt if they have no horizon, because the stream may have found a mistake. The rows of
-// other sources have no horizon for a short time after each read.
+// dropDoubtfulHorizon makes sure that neither the next source nor the next run builds on rows in memory that are in doubt. Rows
+// of the source logical also count as in doubt if they have no horizon, because the source drops the horizon when it finds a
+// mistake. Rows of other sources have no horizon for a short time after each read, so a missing horizon means nothing there.
 func (s *supervisor) dropDoubtfulHorizon() {
 	s.mu.Lock()
 	doubt := s.doubt
@@ -309,7 +309,7 @@ func addReport(past, r source.Report) source.Report {
 	return r
 }
 
-// resync ends the running source, so that the next one copies the whole table.
+// resync ends the running source. The next source then copies the whole table.
 func (s *supervisor) resync(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -359,12 +359,12 @@ func (s *supervisor) report() followReport {
 	}
 	if s.attempt != nil {
 		r.Report = addReport(s.past, s.attempt.progress.Report())
-		r.state = string(r.Phase) // so that the state and the Report are from the same moment
+		r.state = string(r.Phase) // the state and the Report must be from the same moment
 	}
 	if r.state == stateFollowing {
 		r.err, r.failed, r.nextAttempt = "", 0, time.Time{}
 	}
-	// A source looks for such publications before it copies, and then reports them itself.
+	// Before it copies, a source looks for such publications. From then on, the source reports them itself.
 	if s.publication != "" && r.state != stateFollowing && r.state != stateCopying {
 		r.Conditions = maps.Clone(r.Conditions)
 		if r.Conditions == nil {

@@ -50,13 +50,13 @@ type uploader struct {
 	systemID   string         // system identifier of that cluster
 	limits     remote.Limits
 	last       remote.State // state that was uploaded last
-	lastView   uint64       // version of its View; 0 if the next View is to be uploaded in any case
+	lastView   uint64       // version of the View that was uploaded last; 0 if the next View must be uploaded in any case
 	lossesDue  bool         // whether states before losses may have to be uploaded
-	lossesAt   time.Time    // time of the next attempt to upload these after a failure; zero without one
+	lossesAt   time.Time    // time at which lossesDue becomes true again; zero if no time is set
 	pruned     time.Time    // time of the last pruning
-	failure    string       // error of the last work; "" if it succeeded
-	damage     string       // description of a damaged copy, until another one is proven
-	newerThere bool         // whether latest.json names a state that is newer than the last one that was uploaded
+	failure    string       // error of the last work; "" if the work succeeded
+	damage     string       // description of a damaged copy; "" once another copy is proven
+	newerThere bool         // whether latest.json names a newer state than the last upload
 
 	hadFile  func() bool // reports whether there was a file before this run's first write
 	compared bool        // whether a run without an earlier file has compared the newest copy with its first View
@@ -66,7 +66,7 @@ type uploader struct {
 	openLosses atomic.Pointer[[]string] // see remoteLosses
 }
 
-// pruneInterval is the time between two listings of the states to find those that the policy does not cover.
+// pruneInterval is the time between two searches for states that the policy does not cover.
 const pruneInterval = 15 * time.Minute
 
 // uploadCheckInterval is the time between checks whether an upload is due.
@@ -95,7 +95,7 @@ func (u *uploader) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-u.regular:
-			regular, u.lossesDue = true, true // also finds losses that were acknowledged
+			regular, u.lossesDue = true, true // uploadLosses also marks the copies of losses that have been acknowledged
 		case <-u.losses:
 			u.lossesDue = true
 		case <-tick.C:
@@ -124,10 +124,11 @@ func (u *uploader) workIfDue(ctx context.Context) {
 			return
 		}
 		if lossesDue && err != nil {
-			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // meanwhile the current state gets its turn
+			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // until then, the current state can be uploaded
 		}
 		end := time.Now()
-		// To wait for a service that is away is no work: otherwise a long outage would be followed by a rest of nine times its length.
+		// Waiting for an unreachable service does not count as work. Otherwise, a rest of nine times its length would follow a
+		// long outage.
 		u.schedule.addWork(end, max(0, end.Sub(now)-(u.location.Waited()-waited)), err)
 		u.recordResult(what, err)
 	}
@@ -140,7 +141,7 @@ func (u *uploader) nextWork(now time.Time) (what string, work func(context.Conte
 		u.lossesDue, u.lossesAt = true, time.Time{}
 	}
 	switch {
-	case u.lossesDue && !now.Before(s.retryAt): // a state before a loss waits only after a failure
+	case u.lossesDue && !now.Before(s.retryAt): // a state before a loss waits for nothing but the pause after a failure
 		return "upload the states before losses", u.uploadLosses
 	case s.isUploadDue(now):
 		return "upload the current state", u.uploadCurrent
@@ -152,7 +153,7 @@ func (u *uploader) nextWork(now time.Time) (what string, work func(context.Conte
 	return "", nil
 }
 
-// recordResult records and logs the result of some work. It logs a failure once, until the failure is another one.
+// recordResult records the result of some work. It logs a failure only if it differs from the previous failure.
 func (u *uploader) recordResult(what string, err error) {
 	if err == nil {
 		if u.failure != "" {
@@ -169,7 +170,7 @@ func (u *uploader) recordResult(what string, err error) {
 	u.failure = text
 }
 
-// openFolder makes u.folder the folder of the cluster, and asks the service what it does and permits.
+// openFolder sets u.folder to the folder of the cluster, and probes what the service supports and permits.
 func (u *uploader) openFolder(ctx context.Context, systemID string, table manifest.TableName, database string) error {
 	if u.folder != nil && u.systemID == systemID {
 		return nil
@@ -253,7 +254,7 @@ func (u *uploader) uploadCurrent(ctx context.Context) error {
 	return nil
 }
 
-// upload uploads a state to f, which has this many bytes of JSON. Meanwhile, the status shows how far the upload is.
+// upload uploads a state with this many bytes of JSON to f. Meanwhile, the status shows how far the upload is.
 func (u *uploader) upload(ctx context.Context, f *remote.Folder, src remote.Source, bytes int64) (remote.State, manifest.Manifest, error) {
 	p := &uploadProgress{data: src.Data, began: time.Now(), total: bytes}
 	u.uploading.Store(p)
@@ -262,7 +263,7 @@ func (u *uploader) upload(ctx context.Context, f *remote.Folder, src remote.Sour
 	return f.Upload(ctx, src)
 }
 
-// prove reads the last state back. If it is damaged, another one is uploaded at once.
+// prove reads the last state back. If the state is damaged, the current state is uploaded again at once.
 func (u *uploader) prove(ctx context.Context) error {
 	start := time.Now()
 	err := u.location.Prove(ctx, u.last)

@@ -20,14 +20,15 @@ import (
 	"capture/store/remote"
 )
 
-// lossCheck is the time between two checks of the losses off the machine while one is open.
+// lossCheck is the time between two checks of the losses off the machine while a loss is open.
 const lossCheck = time.Minute
 
 // errNotOpened means that a kept state could not be opened: it was dropped in the meantime, or cannot be read.
 var errNotOpened = errors.New("kept state not opened")
 
-// uploadLosses uploads the states before losses that are not off the machine yet. It marks those whose losses are acknowledged
-// here. It also finds the open losses that only the copies show, for example because this machine has lost its folder.
+// uploadLosses uploads the states before losses that are not off the machine yet. It marks the copies whose losses have been
+// acknowledged here. It also finds the open losses that only the copies show, for example because this machine has lost its
+// folder.
 func (u *uploader) uploadLosses(ctx context.Context) error {
 	clusters, err := u.location.Clusters(ctx)
 	if err != nil {
@@ -77,14 +78,15 @@ func (u *uploader) awaitNewestView(ctx context.Context) *snapshot.View {
 	return v
 }
 
-// findOpenLosses finds the losses that nobody has acknowledged and whose earlier states are not kept on this machine. It
-// acknowledges a loss if its rows are back.
+// findOpenLosses finds the losses that nobody has acknowledged and whose states before the loss are not kept on this machine.
+// It acknowledges a loss if its rows are back.
 //
-// The present View alone does not tell that: it may be older than the loss, if another capture has found it and this one is not
-// connected or has only the rows of its file. So the first loss whose rows look back waits for a newer View.
+// The current View alone does not show that the rows are back. It may be older than the loss, if another capture found the loss
+// and this capture is not connected or has only the rows of its file. So if the rows of a loss seem to be back, findOpenLosses
+// waits for a View that is new for certain.
 func (u *uploader) findOpenLosses(ctx context.Context, states map[string][]remote.State, known map[string]bool) error {
 	v := u.view()
-	if v == nil { // it is not known yet which rows are there
+	if v == nil { // it is not known yet which rows the table has
 		u.lossesAt = time.Now().Add(lossCheck)
 		return nil
 	}
@@ -147,12 +149,12 @@ func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map
 	m, err := local.Manifest()
 	switch ioErr := (*fs.PathError)(nil); {
 	case errors.As(err, &ioErr) && !errors.Is(err, fs.ErrNotExist):
-		return nil, errNotOpened // the file system may deliver it later
+		return nil, errNotOpened // a later attempt may be able to read it
 	case err != nil:
-		return nil, nil // it is missing or invalid, so nobody could find or check the state
+		return nil, nil // the manifest is missing or invalid, so nobody could find or check the state
 	}
 	m.Kept = &manifest.Kept{Loss: local.Loss, Damaged: local.Damaged, Other: local.Other}
-	there := remote.FindUpload(states[clusterOf(m.SystemID)], m, local.Time) // needs no data, which may be unreadable
+	there := remote.FindUpload(states[clusterOf(m.SystemID)], m, local.Time) // compares manifests only, because the data may be unreadable
 	if there == nil {
 		if there, err = u.copyLoss(ctx, local, m, states); there == nil || err != nil {
 			return nil, err

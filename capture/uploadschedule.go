@@ -10,15 +10,15 @@ const (
 	// uploadDelay is the time from a change to the start of its upload. It leaves half a minute for the upload itself, so that
 	// a change is off the machine within a minute.
 	uploadDelay = 30 * time.Second
-	// uploadShare is the reciprocal of the share of the time that uploads may take.
+	// Uploads may take 1/uploadShare of the time.
 	uploadShare = 10
 	// hourlyUploads is the time between uploads if capture may not delete states, which then accumulate.
 	hourlyUploads = time.Hour
 	// Pauses after failed uploads.
 	firstUploadRetry, longestUploadRetry = 5 * time.Second, time.Minute
-	// proveInterval is the time between two states that are read back.
+	// proveInterval is the time between two proofs. A proof reads a state back.
 	proveInterval = 24 * time.Hour
-	// An upload is late if it is overdue for lateUpload. A proof is late after lateProof.
+	// An upload is late once it has been overdue for lateUpload. Proofs are late once the last one is older than lateProof.
 	lateUpload, lateProof = 10 * time.Minute, 48 * time.Hour
 )
 
@@ -34,10 +34,10 @@ type uploadSchedule struct {
 	started  time.Time     // start of the schedule
 	lastEnd  time.Time     // end of the last work, successful or not
 	lastTook time.Duration // duration of the last work
-	prove    bool          // whether the next state is to be read back as soon as it is there
+	prove    bool          // whether the next state must be read back directly after its upload
 
 	retries *backoff.ExponentialBackOff // pauses after failures
-	retryAt time.Time                   // earliest time of the next attempt; zero unless the last one failed
+	retryAt time.Time                   // earliest time of the next attempt; zero unless the last attempt failed
 }
 
 func newUploadSchedule(now time.Time) *uploadSchedule {
@@ -98,7 +98,7 @@ func (s *uploadSchedule) isUploadDue(now time.Time) bool {
 	return ok && !now.Before(at) && !now.Before(s.rested())
 }
 
-// isProofDue reports whether it is time to read a state back: the first one of a run at once, then one a day.
+// isProofDue reports whether it is time to read a state back: the first state of a run at once, then one state a day.
 func (s *uploadSchedule) isProofDue(now time.Time) bool {
 	if s.uploaded.IsZero() || now.Before(s.rested()) && !s.prove || now.Before(s.retryAt) {
 		return false

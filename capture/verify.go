@@ -14,8 +14,8 @@ import (
 // verifyRetry is the pause after a comparison that failed.
 const verifyRetry = 10 * time.Minute
 
-// verifier regularly compares the captured rows with the table. Differences are counted, logged and repaired by a new copy.
-// No cause of a difference is known, so each difference is a defect that should be reported.
+// verifier regularly compares the captured rows with the table. It counts and logs differences, and requests a new copy of the
+// table to repair them. No cause of a difference is known, so each difference is a defect that should be reported.
 type verifier struct {
 	compare    CompareFunc
 	interval   time.Duration
