@@ -22,7 +22,7 @@ type receiver struct {
 	*httptest.Server
 	mu     sync.Mutex
 	alerts []Alert
-	fail   int // requests to refuse first
+	fail   int // number of requests that are refused before one is accepted
 	tries  int
 }
 
@@ -104,7 +104,7 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// TestUnreachableReceiversAreShown: if alerts and heartbeats cannot be sent, the status says so until they can.
+// TestUnreachableReceiversAreShown: while alerts or heartbeats cannot be sent, a check in the status fails.
 func TestUnreachableReceiversAreShown(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t)
@@ -149,7 +149,7 @@ func TestVolumeFills(t *testing.T) {
 	cfg := config(t, url)
 	cfg.intervals, cfg.AlertURL, cfg.AlertAfter = shortIntervals, r.URL, 0
 	folder := t.TempDir()
-	cfg.WatchedDirs, cfg.VolumeWarn = []WatchedDir{{Name: "fallback", Path: folder}, {Name: "gone", Path: filepath.Join(folder, "none")}}, 1 // any volume in use is fuller
+	cfg.WatchedDirs, cfg.VolumeWarn = []WatchedDir{{Name: "fallback", Path: folder}, {Name: "gone", Path: filepath.Join(folder, "none")}}, 1 // any volume is more than 1 % full
 	d := start(t, cfg)
 	d.ready()
 	eventually(t, "the alert", func() error {
@@ -215,8 +215,8 @@ func TestCopyIsNoAlert(t *testing.T) {
 	}
 }
 
-// TestFlappingSourceIsOneAlert: a source that connects and fails again and again causes one alert, within half an hour and a
-// minute. The alert is over when the table has been followed for a minute. A single new connection causes no alert.
+// TestFlappingSourceIsOneAlert: a source that connects and fails again and again causes one alert, after 32 minutes at the
+// latest. The alert is over when the table has been followed for a minute. A single new connection causes no alert.
 func TestFlappingSourceIsOneAlert(t *testing.T) {
 	t.Parallel()
 	type phase struct {
@@ -285,7 +285,7 @@ func TestFlappingSourceIsOneAlert(t *testing.T) {
 	}
 }
 
-// TestLostConnectionsAreOneAlert: the server ends each connection as soon as capture follows the table.
+// TestLostConnectionsAreOneAlert: the server ends each connection as soon as capture follows the table. This causes one alert.
 func TestLostConnectionsAreOneAlert(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for retries")

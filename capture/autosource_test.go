@@ -20,7 +20,8 @@ import (
 	"capture/snapshot"
 )
 
-// by waits until the table is followed by this source, and the note, which explains why no better one is used, has these words.
+// by waits until this source follows the table and the note contains these words. The note explains why no better source is
+// used.
 func (d *daemon) by(source, words string) {
 	d.t.Helper()
 	eventually(d.t, "followed by "+source, func() error {
@@ -35,13 +36,13 @@ func (d *daemon) by(source, words string) {
 	}
 }
 
-// notLogical are server settings with which no version offers logical replication. PostgreSQL 19 offers it even at wal_level =
-// replica.
+// notLogical returns server settings with which no version offers logical replication. PostgreSQL 19 offers it even at
+// wal_level = replica.
 func notLogical() map[string]string {
 	return map[string]string{"wal_level": "minimal", "max_wal_senders": "0", "max_prepared_transactions": "0"}
 }
 
-// setUp runs what capture setup --source would run for table votes.
+// setUp runs the statements of capture setup --source for table votes.
 func setUp(t testing.TB, conn *pgx.Conn, source string) {
 	t.Helper()
 	table, err := postgres.LoadTable(t.Context(), conn, postgres.Name{Table: "votes"})
@@ -173,7 +174,7 @@ func TestAutoInstallsNoTriggers(t *testing.T) {
 	}
 
 	exec(t, conn, "DROP FUNCTION capture_votes CASCADE")
-	cfg.Source = "notify" // somebody asks for it
+	cfg.Source = "notify" // now somebody asks for triggers
 	d = start(t, cfg)
 	d.by("notify", "")
 	if n := triggerCount(t, conn); n != 4 {
@@ -181,8 +182,8 @@ func TestAutoInstallsNoTriggers(t *testing.T) {
 	}
 }
 
-// TestAutoFindsPublication: a user who may not create a publication uses the one that capture setup creates, soon and without
-// an hourly probe.
+// TestAutoFindsPublication: a user who may not create a publication uses the publication that capture setup creates. capture
+// finds it soon, without waiting for the hourly probe.
 func TestAutoFindsPublication(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -193,7 +194,7 @@ func TestAutoFindsPublication(t *testing.T) {
 	d := start(t, cfg)
 	d.by("poll", "CREATE PUBLICATION")
 	setUp(t, conn, "logical")
-	d.by("poll", "may not replicate") // it was tried at once, and the next reason is known
+	d.by("poll", "may not replicate") // logical was tried at once, and now lacks something else
 	exec(t, conn, "ALTER ROLE capture_test_found REPLICATION")
 	d.by("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
@@ -235,12 +236,13 @@ func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
 	if n := d.said("source still unavailable"); n != 0 {
 		t.Errorf("%d probes", n)
 	}
-	exec(t, conn, "ALTER ROLE capture_test_probes REPLICATION") // setup state changes, so it is probed at once
+	exec(t, conn, "ALTER ROLE capture_test_probes REPLICATION") // the setup state changes, so logical is probed at once
 	d.by("logical", "")
 }
 
-// TestOutputPluginNotAllowed: minor releases since August 2026 list the allowed output plugins. If pgoutput is not among them,
-// only the creation of a slot shows it. The note has the setting, and probes do not end the source in use.
+// TestOutputPluginNotAllowed: minor releases since August 2026 have a setting that lists the allowed output plugins. If
+// pgoutput is not in this list, only the creation of a slot fails. The note names the setting, and failing probes do not end
+// the source in use.
 func TestOutputPluginNotAllowed(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -271,7 +273,7 @@ func TestOutputPluginNotAllowed(t *testing.T) {
 	d.by("logical", "")
 }
 
-// TestAutoLeavesTwoPhaseCommitsAlone: triggers that notify would make PREPARE TRANSACTION fail.
+// TestAutoLeavesTwoPhaseCommitsAlone: triggers that notify would make PREPARE TRANSACTION fail, so auto creates none.
 func TestAutoLeavesTwoPhaseCommitsAlone(t *testing.T) {
 	t.Parallel()
 	settings := notLogical()
@@ -306,7 +308,8 @@ func TestAutoWithoutRights(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestErrorClasses checks which errors mean that a source is unavailable, and which that the database is.
+// TestErrorClasses checks which errors mean that a source is unavailable, and which errors mean that the database is
+// unavailable.
 func TestErrorClasses(t *testing.T) {
 	server := func(code string) error { return fmt.Errorf("do: %w", &pgconn.PgError{Code: code}) }
 	for _, c := range []struct {
@@ -341,7 +344,7 @@ func TestErrorClasses(t *testing.T) {
 }
 
 // TestAutoStaysWhereTheDatabaseIsAway: if the database does not answer at all, auto never changes the source. If only
-// replication connections are closed, it changes the source after some patience.
+// replication connections are closed, it changes the source after maxUnknownFailures attempts.
 func TestAutoStaysWhereTheDatabaseIsAway(t *testing.T) {
 	t.Parallel()
 	cut := postgres.Explain(fmt.Errorf("connect for replication: %w", io.ErrUnexpectedEOF))

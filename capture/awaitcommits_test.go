@@ -33,8 +33,9 @@ func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	first, second, held := connect(t, url), connect(t, url), connect(t, url)
 	gdb := attachDebugger(t, held.PgConn().PID())
 
-	// The slot reaches its snapshot in steps. Each waits for the transactions that were running at the step before. The held
-	// transaction begins after the last of these, and commits before it.
+	// The slot reaches its snapshot in steps. Each step waits for the transactions that were running at the previous step: the
+	// first step for the transaction of first, the second step for the transaction of second. The held transaction begins
+	// during the second step, and its commit is stopped before that step ends.
 	exec(t, first, "BEGIN; INSERT INTO other VALUES (1)")
 	d := start(t, config(t, url))
 	waitForLock(t, conn, first)
@@ -63,7 +64,8 @@ func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// waitForLock waits until a session waits for the transaction of conn to end: the slot's walsender.
+// waitForLock waits until a session, the slot's walsender, waits for the end of the transaction of conn. It asks over the
+// connection ask.
 func waitForLock(t *testing.T, ask, conn *pgx.Conn) {
 	t.Helper()
 	eventually(t, "the slot waits for a transaction", func() error {
@@ -107,7 +109,7 @@ func attachDebugger(t *testing.T, pid uint32) *debugger {
 			d.lines <- s.Text()
 		}
 	}()
-	// Postgres uses SIGUSR1 and SIGURG between its processes.
+	// Postgres uses these signals between its processes and for timeouts, so gdb must not stop at them.
 	d.say("set pagination off\nhandle SIGUSR1 SIGUSR2 SIGURG SIGALRM nostop noprint pass\nbreak TransactionIdCommitTree\necho ready\\n\ncontinue\n")
 	d.wait(t, "ready")
 	return d
@@ -178,8 +180,8 @@ func TestPollNeverGoesBack(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestSourcesNoticeHiddenDefinitions runs statements that change how a table's rows read, or which rows it has, and that
-// neither the stream nor a trigger reports.
+// TestSourcesNoticeHiddenDefinitions runs statements that neither the stream nor a trigger reports, although they change the
+// JSON of a table's rows, or which rows the table has.
 func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

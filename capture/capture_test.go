@@ -88,7 +88,7 @@ func start(t testing.TB, cfg Config) *daemon {
 	return startAt(t, cfg, filepath.Join(t.TempDir(), "feedback.json"))
 }
 
-// startAt is start with the path of the file.
+// startAt runs a daemon that writes the file at path, until the test ends.
 func startAt(t testing.TB, cfg Config, path string) *daemon {
 	t.Helper()
 	log := &syncBuffer{}
@@ -124,8 +124,8 @@ func startAt(t testing.TB, cfg Config, path string) *daemon {
 	return d
 }
 
-// eventually waits for a condition. Its looks become rarer, because many of them read a whole file and table, and other tests
-// need the processors.
+// eventually calls f until it returns nil. The calls become rarer, because many of them read a whole file and table, and other
+// tests need the processors.
 func eventually(t testing.TB, what string, f func() error) {
 	t.Helper()
 	limit, began := busy.Limit(patience), time.Now()
@@ -176,7 +176,8 @@ func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 		t.Fatal(err)
 	}
 	defer tx.Rollback(context.Background())
-	// The cursor is planned with the session's search path and read with an empty one: regclass and its like print their schema.
+	// The cursor is planned with the session's search path, and read with an empty search path, so that values of regclass and
+	// similar types contain their schema.
 	for _, s := range []string{
 		"SET LOCAL TimeZone = 'UTC'", "DECLARE oracle CURSOR FOR SELECT row_to_json(t)::text FROM " + table + " t ORDER BY " + order,
 		"SET LOCAL search_path = ''",
@@ -200,7 +201,7 @@ func oracle(t testing.TB, conn *pgx.Conn, table, order string) []string {
 	return lines
 }
 
-// equal checks after a forced flush that the file equals the table.
+// equal forces a flush and checks that the file equals the table.
 func (d *daemon) equal(conn *pgx.Conn, table, order string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), busy.Limit(patience))

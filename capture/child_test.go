@@ -30,7 +30,7 @@ const (
 	childURL    = "CAPTURE_TEST_CHILD_URL"
 	childPath   = "CAPTURE_TEST_CHILD_PATH"
 	childMounts = "CAPTURE_TEST_CHILD_MOUNTS" // where to mount a small volume
-	childLogs   = "CAPTURE_TEST_CHILD_LOGS"   // folder of its logs, if any
+	childLogs   = "CAPTURE_TEST_CHILD_LOGS"   // folder of the child's logs, if any
 )
 
 func init() {
@@ -110,7 +110,7 @@ func runChild(url, path string) int {
 	return 0
 }
 
-// obey runs the commands on stdin, one per line: "snapshot", or how to mount the volume at dir.
+// obey runs the commands on stdin, one per line: "snapshot", or how to remount the volume at dir (see remount).
 func obey(ctx context.Context, d *Daemon, dir string) {
 	for s := bufio.NewScanner(os.Stdin); s.Scan(); {
 		if s.Text() != "snapshot" {
@@ -157,7 +157,7 @@ type child struct {
 	cmd   *osexec.Cmd
 	stdin io.Writer
 	path  string
-	lines chan string // its stdout; closed when it ends
+	lines chan string // lines of the child's stdout; closed when the child ends
 	log   *syncBuffer
 }
 
@@ -249,7 +249,7 @@ func (c *child) stop() int {
 	}
 	give := time.AfterFunc(patience, func() {
 		c.t.Errorf("it runs %s after SIGTERM", patience)
-		_ = c.cmd.Process.Signal(syscall.SIGQUIT) // prints the stacks of its goroutines into its log
+		_ = c.cmd.Process.Signal(syscall.SIGQUIT) // the child then prints the stacks of its goroutines into its log
 	})
 	defer give.Stop()
 	for range c.lines {

@@ -17,9 +17,9 @@ import (
 	"capture/internal/postgres"
 )
 
-// TestCopyOverSeveralConnections copies tables in many ranges over several connections. Each row arrives once, also if the rows
-// are not stored in the order of their keys, with gaps between them, or in partitions. Every source reads in the same way, so
-// that notify and poll take only the two tables that are the hardest.
+// TestCopyOverSeveralConnections copies tables in many ranges over several connections. Each row arrives once, even if the rows
+// are not stored in the order of their keys, have gaps between them, or are in partitions. All sources read in the same way, so
+// notify and poll copy only the two hardest tables.
 func TestCopyOverSeveralConnections(t *testing.T) {
 	if testing.Short() {
 		t.Skip("copies large tables")
@@ -113,8 +113,8 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 	}
 }
 
-// TestCopyWithFewerConnections: if the role may not open as many connections as the copy wants, the copy continues with those
-// that it has, and logs that once.
+// TestCopyWithFewerConnections: the role may not open as many connections as the copy wants. The copy continues with the
+// connections that it has, and logs once that it wants more.
 func TestCopyWithFewerConnections(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -132,7 +132,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	if n := d.said("the server has no room for another connection of the copy"); n != 1 {
 		t.Errorf("the lack of connections was logged %d times", n)
 	}
-	if !regexp.MustCompile(`"jobs":[34]`).MatchString(d.log.String()) { // another one watches the copy; the server may not count that of the slot
+	if !regexp.MustCompile(`"jobs":[34]`).MatchString(d.log.String()) { // a fifth connection watches the copy, and the server may not count that of the slot
 		t.Error("it did not use the connections that it has")
 	}
 	if n := d.said("not following"); n != 0 {
@@ -141,7 +141,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 }
 
 // TestCopyOverSeveralConnectionsGivesWay: the application alters the table, then one of the copy's connections fails. Each
-// time, all of the copy's connections end, and the next attempt succeeds.
+// time, all of the copy's connections end. Finally, a copy succeeds.
 func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // nobody else has a transaction open, so no plain read precedes the copy
@@ -204,7 +204,7 @@ func TestFrozenGivesWay(t *testing.T) {
 	}
 }
 
-// The status of a running copy tells how far it is, for each source.
+// TestStatusOfRunningCopy: for each source, the status of a running copy shows how far the copy is.
 func TestStatusOfRunningCopy(t *testing.T) {
 	if testing.Short() {
 		t.Skip("copies slowly")
@@ -248,7 +248,7 @@ func TestReadingText(t *testing.T) {
 	}
 }
 
-// An upload that begins again counts from the start.
+// TestUploadProgress: if an upload begins again, the count starts again at zero.
 func TestUploadProgress(t *testing.T) {
 	p := &uploadProgress{data: bytes.NewBufferString("first")}
 	var b bytes.Buffer

@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// TestDocsNameRealTests checks that the tests that the documents name exist.
+// TestDocsNameRealTests checks that every test named in the documents exists.
 func TestDocsNameRealTests(t *testing.T) {
 	t.Parallel()
 	test := regexp.MustCompile("`([a-z/]+)\\.((?:Test|Fuzz)[A-Za-z0-9_]+)`")
-	sources := map[string]string{} // the test files of a folder
+	sources := map[string]string{} // text of the test files, by folder
 	for doc, atLeast := range map[string]int{"reliability.md": 50, "design.md": 20, "security.md": 25} {
 		page, err := os.ReadFile(filepath.Join("..", "docs", doc))
 		if err != nil {
@@ -34,7 +34,7 @@ func TestDocsNameRealTests(t *testing.T) {
 	}
 }
 
-// TestCommentsNameRealFiles checks that the Go files that the packages' doc comments name exist.
+// TestCommentsNameRealFiles checks that every Go file named in a package's doc comment exists.
 func TestCommentsNameRealFiles(t *testing.T) {
 	t.Parallel()
 	docComment := regexp.MustCompile(`(?m)^(//.*\n)+package `)
@@ -62,7 +62,7 @@ func TestCommentsNameRealFiles(t *testing.T) {
 	}
 }
 
-// TestDocsNameRealFiles checks that the Go files that the documents name exist.
+// TestDocsNameRealFiles checks that every Go file named in the documents exists.
 func TestDocsNameRealFiles(t *testing.T) {
 	t.Parallel()
 	var files strings.Builder // the paths of all Go files, each with a newline

@@ -19,7 +19,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// exactType is a type with expressions for its values, as snapshot/rowjson/testdata/types.tsv has them.
+// exactType is a type with SQL expressions for its values. snapshot/rowjson/testdata/types.tsv lists them.
 type exactType struct {
 	name      string
 	extension string // extension that has the type, if any
@@ -27,7 +27,7 @@ type exactType struct {
 }
 
 const (
-	typesPerTable = 9    // a row of all their columns fits into a page, with its long values elsewhere
+	typesPerTable = 9    // number of types per table; a row of all their columns must fit into a page, without its long values
 	shifted       = 1000 // difference between the keys of a row and of its copy
 )
 
@@ -42,7 +42,7 @@ func exactTypes(t *testing.T, conn *pgx.Conn) (types []exactType) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), "\t", 4)
 		since, err := strconv.Atoi(f[1])
 		switch {
-		case err != nil, since > major(conn), f[2] != "" && !available(t, conn, f[2]): // the heading, too
+		case err != nil, since > major(conn), f[2] != "" && !available(t, conn, f[2]): // err is set for the heading
 			continue
 		case len(types) > 0 && types[len(types)-1].name == f[0]:
 			last := &types[len(types)-1]
@@ -72,7 +72,8 @@ func available(t *testing.T, conn *pgx.Conn, extension string) (yes bool) {
 // columns), and rows with each of its values. It returns the columns that hold values.
 func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []string) {
 	t.Helper()
-	// Few transactions create everything, because each server process that decodes changes must process each change of the catalog.
+	// Few transactions create everything, because each server process that decodes changes must process every change of the
+	// catalog.
 	var setup strings.Builder
 	var ddl, values, exprs []string
 	rows := 0
@@ -94,8 +95,9 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 		add(fmt.Sprintf("c%d", i), fmt.Sprintf("comp%d", i), "ROW($v, NULL, E'a\n\"\\\\')::comp"+strconv.Itoa(i))
 		add(fmt.Sprintf("cs%d", i), fmt.Sprintf("comp%d[]", i), fmt.Sprintf("ARRAY[ROW($v, '{}', NULL)::comp%d, NULL]", i))
 		add(fmt.Sprintf("dc%d", i), fmt.Sprintf("dcomp%d", i), fmt.Sprintf("ROW($v, NULL, 'r')::comp%d", i))
-		// Generated columns, except for types whose JSON does not determine the value: an update that leaves such a value
-		// unchanged causes a resync. A server before 16 sends bytes of "char" that it does not accept itself.
+		// Types whose JSON does not determine the value get no generated column, because an update that leaves such a value
+		// unchanged causes a resync. "char" gets none either: servers before 16 send bytes of it that they do not accept
+		// themselves.
 		if !slices.Contains([]string{`"char"`, "hstore", "shade", "words[]", "json[]", "deep"}, typ.name) {
 			ddl = append(ddl, fmt.Sprintf("gv%d %s GENERATED ALWAYS AS (%s) STORED", i, typ.name, v))
 		}
@@ -105,7 +107,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 			ddl = append(ddl, fmt.Sprintf("gcs%d comp%[1]d[] GENERATED ALWAYS AS (cs%[1]d) STORED", i))
 		}
 		if strings.HasSuffix(typ.name, "[]") || typ.name == "words" {
-			continue // arrays of these are among the types
+			continue // the types already include the arrays of these types
 		}
 		fmt.Fprintf(&setup, "CREATE DOMAIN dom%d AS %s; CREATE DOMAIN doms%[1]d AS %[2]s[]; ", i, typ.name)
 		add(fmt.Sprintf("a%d", i), typ.name+"[]", "array_fill($v, ARRAY[1,2], ARRAY[3,0])")
@@ -123,7 +125,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 	}
 	fmt.Fprintf(&setup, "CREATE TABLE t (id int PRIMARY KEY, n int, pad text, %s) WITH (toast_tuple_target = 128)", strings.Join(ddl, ", "))
 	exec(t, conn, setup.String(), pgx.QueryExecModeSimpleProtocol)
-	// Stored outside of the row if possible: the stream then leaves out what an update does not change.
+	// Values are stored out of line if possible, so that the stream omits values that an update does not change.
 	exec(t, conn, one[string](t, conn, `SELECT 'ALTER TABLE t ' || string_agg(format('ALTER %I SET STORAGE EXTERNAL', attname), ', ')
 		FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = ANY ($1) AND attstorage <> 'p'`, append([]string{"pad"}, columns...)))
 	exec(t, conn, fmt.Sprintf("INSERT INTO t (id, n, pad, %s) SELECT n, 0, repeat('p', 3000), %s FROM (SELECT n, %s FROM generate_series(1, %d) n) AS _",
@@ -132,7 +134,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 	return columns
 }
 
-// exactDatabase returns a database that has exactTable.
+// exactDatabase creates a database with the table of exactTable. It returns the database's URL, a connection, and the columns.
 func exactDatabase(t *testing.T, types []exactType) (url string, conn *pgx.Conn, columns []string) {
 	t.Helper()
 	url = pgserver.Database(t)
@@ -156,7 +158,7 @@ func ownType(name string) bool {
 		"nothing", "shrunk", "deep", "hstore", "citext", "ltree", "cube", "isbn", "seg", "shade"}, name)
 }
 
-// TestExact takes each type, and the types derived from it, through the copy, the stream and another copy. Each value must
+// TestExact takes each type, and the types derived from it, through a copy, the stream, a resync and an export. Each value must
 // equal that of row_to_json.
 func TestExact(t *testing.T) {
 	if testing.Short() {
@@ -171,7 +173,7 @@ func TestExact(t *testing.T) {
 			cfg := proxiedConfig(t, p, url)
 			cfg.Table = postgres.Name{Table: "t"}
 			cfg.pageBytes = 300
-			cfg.timeouts.Check = 0 // the usual; each check parses this table's long definition
+			cfg.timeouts.Check = 0 // the default, because each check parses this table's long definition
 			d := start(t, cfg)
 			d.ready()
 			d.exact(conn, "copied")
@@ -199,7 +201,8 @@ func TestExact(t *testing.T) {
 			exec(t, conn, "DELETE FROM t WHERE id % 2 = 0")
 			d.exact(conn, "updated with the whole old row")
 
-			// The change ends before the daemon connects again: otherwise the stream may bring it, and the resync transfers nothing.
+			// The update commits before the daemon connects again. Otherwise the stream might deliver it, and the resync would
+			// transfer nothing.
 			r := d.disconnected(p, func() { exec(t, conn, "UPDATE t SET n = n + 1 WHERE id % 3 <> 0") })
 			if hasCast := slices.ContainsFunc(part, isCast); (r.Message == "resynced") == hasCast || !hasCast && r.Changed == 0 {
 				t.Errorf("after a lost connection: %+v", r)
@@ -335,7 +338,7 @@ func members(t testing.TB, object string) (names, values []string) {
 	return names, values
 }
 
-// TestUnwrittenWAL: a forced snapshot does not wait for WAL that no commit has flushed.
+// TestUnwrittenWAL: a forced snapshot does not wait until a commit flushes the WAL.
 func TestUnwrittenWAL(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)

@@ -8,8 +8,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// BenchmarkFirstCopy copies 100,000 votes from Postgres into memory. In turn with that, it runs the same COPY and discards its
-// output. ×COPY is the ratio of the two.
+// BenchmarkFirstCopy copies 100,000 votes from Postgres into memory. Before each of these copies, it runs the same COPY and
+// discards the output. The metric ×COPY is the ratio of the two durations.
 func BenchmarkFirstCopy(b *testing.B) {
 	const rows = 100_000
 	url := pgserver.Database(b)

@@ -60,7 +60,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-// sign makes a certificate for a name, good until then, and its key.
+// sign returns a certificate for a name, valid until the given time, and its key, both in PEM format.
 func (a *authority) sign(name string, until time.Time) (cert, key []byte) {
 	a.t.Helper()
 	k := newKey(a.t)
@@ -80,9 +80,9 @@ func (a *authority) sign(name string, until time.Time) (cert, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }
 
-// TestAccess: the server requires TLS with its own authority, a client certificate and SCRAM. Then the password changes,
-// the server's certificate expires, and a client comes without a certificate. Status reports each, no secret reaches a
-// log, and capture continues as soon as the cause is gone.
+// TestAccess: the server requires TLS with its own authority, a client certificate and SCRAM. Then the password changes, the
+// server's certificate expires, and a client comes without a certificate. Status reports each of these causes, no secret
+// reaches a log, and capture continues as soon as the cause is gone.
 func TestAccess(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"password_encryption": "scram-sha-256"}})
@@ -138,7 +138,7 @@ func TestAccess(t *testing.T) {
 
 	kick := "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'follower'"
 	exec(t, conn, "ALTER ROLE follower PASSWORD 'second-secret'")
-	d.equal(conn, "votes", "vote_id") // those who are in stay
+	d.equal(conn, "votes", "vote_id") // open connections stay open
 	exec(t, conn, kick)
 	d.notReady("password is wrong")
 	write("pgpass", []byte("*:*:*:follower:second-secret\n"))

@@ -71,7 +71,7 @@ func TestCopyGivesWay(t *testing.T) {
 // application as well.
 func TestPlainReadGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // an open transaction holds up the slots of other tests
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, the open transaction would hold up the slots of other tests
 	conn, open, other := connect(t, url), connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	exec(t, open, "CREATE TABLE other (n int)")
@@ -127,7 +127,7 @@ func TestWALWhileCopying(t *testing.T) {
 // file at once, Status names the transaction, and the file gets what is committed during the wait and by the transaction.
 func TestOpenTransactionAtStart(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // an open transaction holds up the slots of other tests
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, the open transaction would hold up the slots of other tests
 	conn, open := connect(t, url), connect(t, url)
 	table(t, conn, 20)
 	exec(t, open, "BEGIN; INSERT INTO votes (user_query) VALUES ('committed late')")
@@ -165,19 +165,19 @@ func TestPreparedTransactionAtStart(t *testing.T) {
 }
 
 // TestSlotBehindPlainRead: the walsender is stopped while the transaction that it waits for ends. A plain read then shows a
-// later commit than the start of the slot. The file must not lose that commit.
+// commit that is later than the start of the slot. The file must not lose that commit.
 func TestSlotBehindPlainRead(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
 	url := s.URL("postgres")
 	conn := connect(t, url)
 	table(t, conn, 20)
-	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes") // otherwise a first slot is only a test
+	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes") // otherwise capture creates a slot first only as a test
 	for attempt := 1; ; attempt++ {
 		open := connect(t, url)
 		exec(t, open, "BEGIN; SELECT txid_current()")
 		cfg := config(t, url)
-		cfg.FlushDelay = time.Hour // what the copy shows stays in the file
+		cfg.FlushDelay = time.Hour // the file keeps what the copy shows
 		d := start(t, cfg)
 		walsender := 0
 		eventually(t, "the slot waits", func() error {
@@ -205,7 +205,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.ready()
-		if before > 0 && attempt < 10 { // too early to see the vote
+		if before > 0 && attempt < 10 { // the plain read came too early to see the vote
 			if err := d.stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -225,7 +225,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 // TestStopWhileSlotWaits: a stop during slot creation does not wait for the transaction. Neither the slot nor its walsender stays.
 func TestStopWhileSlotWaits(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // an open transaction holds up the slots of other tests
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, the open transaction would hold up the slots of other tests
 	conn, open := connect(t, url), connect(t, url)
 	table(t, conn, 20)
 	exec(t, open, "BEGIN; INSERT INTO votes (user_query) VALUES ('committed late')")
@@ -301,7 +301,7 @@ func TestStopAtOnce(t *testing.T) {
 			d := start(t, cfg)
 			d.ready()
 			exec(t, conn, "UPDATE votes SET comment = 'all'")
-			exec(t, conn, "SELECT pg_logical_emit_message(false, 'capture', 'left behind')") // the horizon has to wait
+			exec(t, conn, "SELECT pg_logical_emit_message(false, 'capture', 'left behind')") // a new horizon must wait for the flush of this WAL
 			d.follows(conn, "votes", "vote_id")
 			p.Stall()
 			eventually(t, "silence", func() error {
@@ -396,8 +396,8 @@ func TestCopyUnderLoad(t *testing.T) {
 	}
 }
 
-// TestSynchronousStandby: a commit waits for a standby that is away. It is in the WAL and not visible yet. The file gets it
-// once it is visible.
+// TestSynchronousStandby: a commit waits for a standby that is away. The commit is in the WAL and not visible yet. The file
+// includes it once it is visible.
 func TestSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"synchronous_commit": "local"}})

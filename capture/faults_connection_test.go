@@ -200,9 +200,9 @@ func copying(t testing.TB, conn *pgx.Conn, jobs int) {
 	})
 }
 
-// TestSlowLink: the link carries 10 kB a second and has a round trip of a third of a second (CAPTURE_TEST_LATENCY=2s sets
-// it). Everything takes longer, and nothing fails: the start needs few round trips, and a slot that is slow to arrive does
-// not count as blocked by a transaction.
+// TestSlowLink: the link carries 10 kB a second and has a round trip of a third of a second, or of CAPTURE_TEST_LATENCY.
+// Everything takes longer, and nothing fails: the start needs few round trips, and a slot that is slow to arrive does not count
+// as blocked by a transaction.
 func TestSlowLink(t *testing.T) {
 	t.Parallel()
 	trip, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_TEST_LATENCY"), "300ms"))
@@ -291,7 +291,7 @@ func TestFailover(t *testing.T) {
 }
 
 // TestStandbyIsRefused: the source logical cannot follow a standby, because it cannot create its publication there. Status
-// says so, and capture follows once the standby is promoted.
+// reports this, and capture follows once the standby is promoted.
 func TestStandbyIsRefused(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -336,7 +336,7 @@ func TestOtherSystem(t *testing.T) {
 	}
 }
 
-// TestPooler: a pooler answers that cannot replicate.
+// TestPooler: the address leads to a pooler, which cannot replicate. The status says to use the address of the server itself.
 func TestPooler(t *testing.T) {
 	t.Parallel()
 	u := pgserver.Database(t)
@@ -346,7 +346,8 @@ func TestPooler(t *testing.T) {
 	d.notReady("pooler", "point --database-url at the server itself")
 }
 
-// throughPooler returns url through a proxy that refuses replication as PgBouncer does, and passes on everything else.
+// throughPooler returns the URL of a proxy in front of the server at the given URL. The proxy refuses replication as PgBouncer
+// does, and forwards everything else.
 func throughPooler(t testing.TB, to string) string {
 	t.Helper()
 	u, err := url.Parse(to)

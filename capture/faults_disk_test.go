@@ -135,7 +135,7 @@ func TestFolderRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(folder + ".away") })
-	// A file in its place keeps capture from creating it again.
+	// A file in place of the folder keeps capture from creating the folder again.
 	if err := os.WriteFile(folder, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -175,8 +175,8 @@ func TestNoDescriptorLeft(t *testing.T) {
 	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
 }
 
-// TestVolumeFull runs the daemon on a volume of its own, in a mount namespace. First the volume is too small for the file, then
-// it is read-only, then large and writable.
+// TestVolumeFull runs the daemon on a volume of its own, in a mount namespace. The volume is first too small for the file, then
+// large enough, then read-only, and then writable again.
 func TestVolumeFull(t *testing.T) {
 	t.Parallel()
 	if !mayMount() {
@@ -211,7 +211,7 @@ func TestVolumeFull(t *testing.T) {
 	}
 }
 
-// remount makes the child mount its volume in another way.
+// remount makes the child mount its volume in another way, see the function remount.
 func (c *child) remount(how string) {
 	c.t.Helper()
 	if _, err := fmt.Fprintln(c.stdin, how); err != nil {

@@ -15,7 +15,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// many returns how many rows the tests of large amounts write. CAPTURE_TEST_ROWS sets it.
+// many returns the number of rows that the tests of large amounts of data write. CAPTURE_TEST_ROWS sets it.
 func many(t testing.TB) int {
 	t.Helper()
 	text := cmp.Or(os.Getenv("CAPTURE_TEST_ROWS"), "100000")
@@ -26,8 +26,8 @@ func many(t testing.TB) int {
 	return n
 }
 
-// TestHugeTransaction: one transaction writes all rows. Readers see none of them, then all. Memory holds the rows only once:
-// the transaction itself takes no additional memory.
+// TestHugeTransaction: one transaction writes all rows. Readers first see none of these rows, then all of them. Memory holds
+// the rows only once: the transaction itself takes no additional memory.
 func TestHugeTransaction(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes many rows")
@@ -172,7 +172,7 @@ func standstill() func() time.Duration {
 			case <-stop:
 				longest <- most
 				return
-			case <-time.After(10 * time.Millisecond): // the delay beyond this is measured
+			case <-time.After(10 * time.Millisecond): // a much longer delay is a standstill
 			}
 			most = max(most, time.Since(last))
 		}

@@ -34,8 +34,8 @@ func TestKilledAnywhere(t *testing.T) {
 	t.Run("large file", func(t *testing.T) { killAnywhere(t, 720) })
 }
 
-// killAnywhere runs that test for a table with this number of votes of 6 kB, in addition to votes that are inserted and
-// deleted.
+// killAnywhere runs TestKilledAnywhere for a table with this number of votes of 6 kB, in addition to votes that are inserted
+// and deleted.
 func killAnywhere(t *testing.T, bulk int) {
 	t.Parallel()
 	rounds, until := 20, time.Now().Add(30*time.Second)
@@ -80,7 +80,7 @@ func killAnywhere(t *testing.T, bulk int) {
 	for i := 0; i < rounds && time.Now().Before(until); i++ {
 		c := startChild(t, url, path)
 		if i%3 > 0 {
-			c.says("ready") // otherwise it may die during the start
+			c.says("ready") // in the other rounds, the child may die during its start
 		}
 		time.Sleep(time.Duration(r.IntN(150)) * time.Millisecond) // a random moment to die
 		c.kill()
@@ -193,8 +193,8 @@ func slotless(t testing.TB, s *pgserver.Server) {
 	})
 }
 
-// TestFrozenWhileCopying: during a copy, wal_sender_timeout does not apply to the slot. The server's timeout for idle
-// transactions does.
+// TestFrozenWhileCopying: the process is stopped during a copy. wal_sender_timeout does not apply to the slot then, so the
+// server's timeout for idle transactions ends the copy's sessions.
 func TestFrozenWhileCopying(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

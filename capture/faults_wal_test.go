@@ -51,8 +51,8 @@ func TestNothingStaysBehind(t *testing.T) {
 	exec(t, admin, fmt.Sprintf("DROP DATABASE %q", name))
 }
 
-// TestMaxWAL: an open transaction keeps the slot from advancing, so it retains WAL. Status reports how much, and beyond
-// --max-wal capture drops the slot. Other transactions are followed all the time.
+// TestMaxWAL: an open transaction keeps the slot from advancing, so the slot retains WAL. Status reports how much it retains,
+// and other transactions are still followed. Beyond --max-wal, capture drops the slot.
 func TestMaxWAL(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"checkpoint_timeout": "30s"}})
@@ -68,7 +68,8 @@ func TestMaxWAL(t *testing.T) {
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('another')")
 	exec(t, open, "BEGIN")
 	exec(t, open, "INSERT INTO other VALUES (1)")
-	// The open transaction's WAL is not flushed yet; a commit flushes it.
+	// The open transaction's WAL is not flushed yet, and no commit will flush it soon. The forced flush must not wait for a
+	// commit.
 	within(t, 3*time.Second, "a forced flush during an open transaction", func() { d.equal(conn, "votes", "vote_id") })
 	writeWAL(t, url, 6)
 	eventually(t, "Status reports the retained WAL", func() error {
@@ -89,6 +90,7 @@ func TestMaxWAL(t *testing.T) {
 }
 
 // TestSlotLost: while capture does not read, the server removes the WAL that the slot needs, because of max_slot_wal_keep_size.
+// capture then copies the table again.
 func TestSlotLost(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{
@@ -181,7 +183,7 @@ func TestNoSlotLeft(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestNoSenderLeft: a standby or a backup uses the only walsender.
+// TestNoSenderLeft: the server has no walsender left, as if a standby or a backup used the only one.
 func TestNoSenderLeft(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_wal_senders": "0"}})
@@ -191,8 +193,8 @@ func TestNoSenderLeft(t *testing.T) {
 	d.notReady("max_wal_senders")
 }
 
-// TestServerStopsWithChangesPending: a server that stops waits for what its replicas have not confirmed. capture confirms
-// what it has in memory, even while it cannot write the file.
+// TestServerStopsWithChangesPending: a server that stops waits until its replicas have confirmed all changes. capture confirms
+// the changes that it has in memory, even while it cannot write the file.
 func TestServerStopsWithChangesPending(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

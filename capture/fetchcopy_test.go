@@ -18,8 +18,9 @@ import (
 	"capture/store/remote"
 )
 
-// A machine starts with an empty folder while the database is away. It serves the newest copy, with its age and its cluster.
-// When the database is back, the file follows the table. The rows that were deleted meanwhile are a loss.
+// TestEmptyFolderWithoutDatabase: a machine starts with an empty folder while the database is away. It serves the newest copy,
+// and the status has the copy's age and cluster. When the database is back, the file follows the table. The rows that were
+// deleted meanwhile are a loss.
 func TestEmptyFolderWithoutDatabase(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
@@ -86,8 +87,8 @@ func fileRows(path string) ([]string, error) {
 	return filetest.Rows(b)
 }
 
-// A machine starts with an empty folder and a database that has lost rows since the newest copy. That copy is kept as the state
-// before a loss, and the alert names it.
+// TestEmptyFolderFindsLoss: a machine starts with an empty folder and a database that has lost rows since the newest copy. That
+// copy is kept as the state before a loss, and the alert names it.
 func TestEmptyFolderFindsLoss(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts many daemons")
@@ -135,8 +136,9 @@ func TestEmptyFolderFindsLoss(t *testing.T) {
 	}
 }
 
-// The two newest copies are damaged. A machine with an empty folder serves the one before them while the database is away. With
-// the database, it compares that one with the table, and makes another copy.
+// TestDamagedCopiesArePassedOver: the two newest copies are damaged. While the database is away, a machine with an empty folder
+// serves the copy before them. With the database, another such machine compares the table with that copy, keeps it as the state
+// before a loss, and makes a new copy.
 func TestDamagedCopiesArePassedOver(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

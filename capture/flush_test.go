@@ -60,7 +60,7 @@ func TestManifestCompleted(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, votes)
-	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 30000) FROM generate_series(1, 72) i") // of 960 kB each: more than a flush hashes
+	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 30000) FROM generate_series(1, 72) i") // 72 rows of 960 kB: more than a flush hashes
 	d := start(t, config(t, url))
 	d.ready()
 	if _, complete := d.sum(); !complete {
@@ -80,7 +80,7 @@ func TestManifestCompleted(t *testing.T) {
 		if d.Status().File.SHA256 == "" {
 			break
 		}
-		if n == 10 { // a slow machine may have completed some before the test looked
+		if n == 10 { // a slow machine may have completed some manifests before the test looked
 			t.Fatal("each change of the first row hashes the whole file")
 		}
 	}
@@ -90,7 +90,7 @@ func TestManifestCompleted(t *testing.T) {
 	eventually(t, "the manifest is completed", func() error {
 		status := d.Status().File.SHA256
 		if status == "" {
-			return errors.New("the status has no SHA-256") // sum takes long
+			return errors.New("the status has no SHA-256") // d.sum takes long, so it runs last
 		}
 		if sum, complete := d.sum(); !complete || status != sum {
 			return fmt.Errorf("complete: %v; the status says %q", complete, status)
@@ -126,7 +126,7 @@ func TestFirstChange(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, votes)
-	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 3000) FROM generate_series(1, 90) i") // of 96 kB each
+	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 3000) FROM generate_series(1, 90) i") // 90 rows of 96 kB
 	cfg := config(t, url)
 	registry := prometheus.NewRegistry()
 	cfg.Registry = registry
@@ -223,7 +223,7 @@ func TestForcedFlushesCannotFloodTheLog(t *testing.T) {
 	if forced != flushes {
 		t.Errorf("%d of %d forced flushes are in the log", forced, flushes)
 	}
-	if limit := foldlog.Burst + seconds + 20; lines > limit { // some lines are of the start and the stop
+	if limit := foldlog.Burst + seconds + 20; lines > limit { // the start and the stop also log some lines
 		t.Errorf("%d lines for %d forced flushes in %d seconds", lines, flushes, seconds)
 	}
 }

@@ -10,19 +10,19 @@ import (
 
 // skewedClock is a wall clock that somebody sets while time passes.
 type skewedClock struct {
-	start time.Time     // on the wall
-	base  time.Time     // with a monotonic reading
-	real  time.Duration // that has gone by
-	by    time.Duration // the wall clock is ahead
+	start time.Time     // time on the wall clock at the start
+	base  time.Time     // time at the start, with a reading of the monotonic clock
+	real  time.Duration // time that has really passed since the start
+	by    time.Duration // how far the wall clock has been set ahead
 }
 
-// now returns what time.Now returns after the clock was set: a time whose monotonic reading differs from its wall clock.
-// Only the runtime creates such times, so it is assembled here from its parts.
+// now returns a time as time.Now does after the clock was set: its monotonic reading does not match its wall clock. Only the
+// runtime creates such times, so now assembles the time from its parts.
 func (c *skewedClock) now() time.Time {
 	t := c.base.Add(c.real)
 	wall := c.start.Add(c.real + c.by)
 	parts := (*struct {
-		wall uint64 // a bit that says that there is a monotonic reading, 33 bits of seconds since 1885, 30 of nanoseconds
+		wall uint64 // 1 bit that is set if there is a monotonic reading, 33 bits of seconds since 1885, 30 bits of nanoseconds
 		ext  int64
 		loc  unsafe.Pointer
 	})(unsafe.Pointer(&t))

@@ -21,14 +21,14 @@ import (
 
 const (
 	generatedRounds = 40 // number of tables
-	tablesAtOnce    = 8  // number of tables in one database, which the same transactions write
+	tablesAtOnce    = 8  // number of tables in one database; a transaction may write several of them
 	keySpace        = 40 // number of keys that a workload uses
 )
 
-// TestGenerated creates random tables (columns, types, keys, replica identities, partitions). Two writers run random
-// workloads on them (large and small transactions over several tables, savepoints, two-phase commits, truncates, changes of
-// definitions). Each file must then equal its table. CAPTURE_ROUNDS sets the number of tables; CAPTURE_SEED=… repeats those
-// of a run that failed.
+// TestGenerated creates random tables (columns, types, keys, replica identities, partitions). Two writers run random workloads
+// on them (large and small transactions over several tables, savepoints, two-phase commits, truncates, changes of definitions).
+// Each file must then equal its table. CAPTURE_ROUNDS sets the number of tables. CAPTURE_SEED sets the seed, to repeat a run
+// that failed.
 func TestGenerated(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many generated statements")
@@ -71,7 +71,7 @@ type generator struct {
 	major  int
 
 	mu  sync.Mutex
-	log []string // statements so far
+	log []string // statements that have been run
 }
 
 type randomTable struct {
@@ -89,7 +89,7 @@ type randomColumn struct {
 	typ  string
 }
 
-// keyTypes are the types of key columns, each with an expression for the value of number i and the order in the file.
+// keyTypes are the types of key columns. Each has SQL expressions for key number i and for the order of the keys in the file.
 var keyTypes = []struct{ typ, value, order string }{
 	{"int", "i", "%s"}, {"bigint", "i::bigint * 100000000007 - 4000000000000", "%s"}, {"smallint", "(20 - i)::smallint", "%s"},
 	{"text", `repeat(chr(64 + i), 1 + i %% 3) || ' "\'`, `%s COLLATE "C"`}, {"name", "('n' || i)::name", "%s"}, {"numeric", "(i - 20) / 8.0", "%s"},
@@ -154,7 +154,7 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	for i, tab := range g.tables {
 		daemons[i].equal(g.conn, tab.name, tab.order)
 	}
-	for range 10 { // repeat it now that all daemons follow
+	for range 10 { // and again, now that all daemons follow
 		g.transaction(g.conn, r)
 	}
 	for i, tab := range g.tables {
@@ -162,7 +162,8 @@ func generate(t *testing.T, seed uint64, types []exactType) {
 	}
 }
 
-// run runs a statement. If the statement fails, the test does not: it compares with what the database has afterwards.
+// run runs a statement and reports whether it succeeded. A statement that the server refuses does not fail the test, which
+// compares the files with what the database has in the end.
 func (g *generator) run(conn *pgx.Conn, sql string) bool {
 	_, err := conn.PgConn().Exec(g.t.Context(), sql).ReadAll()
 	g.mu.Lock()
@@ -299,10 +300,10 @@ func (g *generator) value(c randomColumn, r *rand.Rand) string {
 			return fmt.Sprintf("ARRAY[(%s)::%s, NULL, (%s)::%[2]s]", pick(r, t.values), t.name, pick(r, t.values))
 		}
 	}
-	return "NULL" // format_type has another name for it
+	return "NULL" // format_type calls the type by another name than g.types
 }
 
-// keyValues returns the expressions for the key of number i.
+// keyValues returns the expressions for the columns of key number i.
 func (tab *randomTable) keyValues() (list []string) {
 	for _, c := range tab.key {
 		for _, k := range keyTypes {
@@ -342,7 +343,7 @@ func (g *generator) transaction(conn *pgx.Conn, r *rand.Rand) {
 		case 6:
 			if g.run(conn, "PREPARE TRANSACTION "+id) && conn.PgConn().TxStatus() == 'I' {
 				if !g.run(conn, pick(r, []string{"COMMIT", "COMMIT", "ROLLBACK"})+" PREPARED "+id) {
-					g.run(conn, "ROLLBACK PREPARED "+id) // the transaction has failed before
+					g.run(conn, "ROLLBACK PREPARED "+id) // fails, too, if PREPARE TRANSACTION has rolled a failed transaction back
 				}
 			}
 		case 7:

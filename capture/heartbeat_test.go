@@ -14,12 +14,12 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// roundTripper answers requests without a network, so that a test may have its own clock.
+// roundTripper answers requests without a network, so that a test can run on a fake clock.
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// A heartbeat is sent at most once a minute, and only while capture is ready and copies are in time.
+// TestHeartbeat: a heartbeat is sent at most once a minute, and only while capture is ready and copies are in time.
 func TestHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -62,7 +62,7 @@ func TestHeartbeat(t *testing.T) {
 	})
 }
 
-// The URL of a heartbeat is a secret: neither an error nor a refusal of the receiver shows it.
+// TestHeartbeatHidesItsURL: the URL of a heartbeat is a secret. Neither an error nor a refusal of the receiver shows it.
 func TestHeartbeatHidesItsURL(t *testing.T) {
 	var tries atomic.Int32
 	r := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -58,7 +58,7 @@ func (d *daemon) notReady(words ...string) {
 	})
 }
 
-// failing returns an error unless the failing checks have all of the words, in any case.
+// failing returns an error unless the names and details of the failing checks contain all of the words. It ignores case.
 func failing(checks []Check, words ...string) error {
 	var text strings.Builder
 	for _, c := range checks {
@@ -90,8 +90,9 @@ func (d *daemon) said(message string) int {
 	return strings.Count(d.log.String(), fmt.Sprintf("%q:%q", "@message", message))
 }
 
-// load writes votes over its own connections until the test stops it. Some transactions insert several rows, some change
-// or delete rows. After each, a writer pauses, because other tests need the processors. stop returns the number of transactions whose commit was confirmed.
+// load writes votes over its own connections until the test stops it. Some transactions insert several rows, some change or
+// delete rows. A writer pauses after each transaction, because other tests need the processors. stop returns the number of
+// transactions whose commit was confirmed.
 func load(t testing.TB, url string, writers int) (stop func() int) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -120,7 +121,7 @@ func load(t testing.TB, url string, writers int) (stop func() int) {
 				}
 				if _, err := conn.Exec(context.Background(), sql); err != nil {
 					if !strings.Contains(err.Error(), "deadlock") {
-						return // the server went away, which is what such tests do
+						return // the server went away; many tests stop it on purpose
 					}
 					continue
 				}

@@ -40,7 +40,8 @@ func (d *daemon) kept(n int) (states []kept.State) {
 	return states
 }
 
-// readKept returns the number of rows in the kept state s, as capture restore reads them, and checks them against its manifest.
+// readKept reads the rows of the kept state s as capture restore does, and returns their number. It checks that the rows match
+// the state's manifest.
 func readKept(t testing.TB, s kept.State) (rows int) {
 	t.Helper()
 	f, err := statefile.Open(t.Context(), s.Path, strings.NewReader(""))
@@ -109,7 +110,7 @@ func (d *daemon) lossEnds() {
 	})
 }
 
-// TestLoss empties the table under each source, while capture runs and while it is stopped. The state before is kept, and the
+// TestLoss empties the table with each source, while capture runs and while it is stopped. The state before is kept, and the
 // loss ends when the rows are back or when somebody acknowledges it.
 func TestLoss(t *testing.T) {
 	if testing.Short() {
@@ -203,7 +204,7 @@ func TestOtherTableIsWarnedOf(t *testing.T) {
 	})
 }
 
-// TestLossWithSpilledRows: rows in the spill file are compared, too. A loss that a new copy of the table brings is also found.
+// TestLossWithSpilledRows: rows in the spill file are compared, too. A loss is also found if a new copy of the table shows it.
 func TestLossWithSpilledRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills a table that is larger than the memory")
@@ -233,9 +234,9 @@ func TestLossWithSpilledRows(t *testing.T) {
 	}
 }
 
-// TestLossAfterKilledWrite: capture was killed after it had kept the state before a loss, and before it replaced the file. The next
-// run loads the rows of the file, which does not mean that they are back in the table. The same is true if it finds the file
-// damaged and writes these rows again. An open transaction holds that run up while it has only these rows.
+// TestLossAfterKilledWrite: capture was killed after it had kept the state before a loss, and before it replaced the file. The
+// next run loads the rows of the file. That does not mean that these rows are back in the table, even if the run finds the file
+// damaged and writes them again. An open transaction holds that run up while it has only these rows.
 func TestLossAfterKilledWrite(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -259,7 +260,7 @@ func TestLossAfterKilledWrite(t *testing.T) {
 	}
 	writer := connect(t, url)
 	exec(t, writer, "BEGIN; INSERT INTO votes (user_query) VALUES ('rolled back')")
-	cfg.VerifyInterval = 10 * time.Millisecond // reads the file back as often
+	cfg.VerifyInterval = 10 * time.Millisecond // also the time between reads of the file
 	d = startAt(t, cfg, d.path)
 	eventually(t, "the rows of the file", func() error {
 		if v := d.table.View(); v == nil || v.Rows() != 200 {
@@ -312,7 +313,7 @@ func TestOrdinaryStatesAreKept(t *testing.T) {
 		})
 	}
 	time.Sleep(2500 * time.Millisecond) // meanwhile there are regular writes of the same state
-	states := d.kept(1)                 // the newest of this hour, or those of this hour and the last one
+	states := d.kept(1)                 // the newest of the hour
 	if states[0].Rows != 3 {
 		t.Errorf("kept %+v", states)
 	}
@@ -324,14 +325,14 @@ func TestOrdinaryStatesAreKept(t *testing.T) {
 	}
 }
 
-// TestDamageIsRepaired: if a bit of the file is wrong, capture finds this when it reads the file back, or at a forced write. It
-// logs and counts the damage, and writes the file whole.
+// TestDamageIsRepaired: if a byte of the file is wrong, capture finds this when it reads the file back, or at a forced write.
+// It logs and counts the damage, and writes the file whole.
 func TestDamageIsRepaired(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, votes)
-	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 3000) FROM generate_series(1, 90) i") // of 96 kB each
+	exec(t, conn, "INSERT INTO votes (bot_response) SELECT repeat(md5(i::text), 3000) FROM generate_series(1, 90) i") // 90 rows of 96 kB
 	cfg := config(t, url)
 	cfg.VerifyInterval = 300 * time.Millisecond
 	d := start(t, cfg)

@@ -15,8 +15,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestLogNamesKeptStates: when a state is kept, the log has the path that exists at that moment, and the path that the state has
-// once it is compressed.
+// TestLogNamesKeptStates: when a state is kept, the log has the path of the state at that moment, and its path once it is
+// compressed.
 func TestLogNamesKeptStates(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -67,7 +67,7 @@ type keptLine struct {
 	existed bool   // whether the file existed when the line was written
 }
 
-// keptLines receives log lines, and looks for the files that they name at once.
+// keptLines receives log lines. It checks at once whether the files that the lines name exist.
 type keptLines struct {
 	mu    sync.Mutex
 	lines []keptLine

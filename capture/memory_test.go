@@ -14,7 +14,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// largeTable creates votes of which only a part fits into the least memory that rows get.
+// largeTable creates a table of votes of which only a part fits into the minimum memory for rows. It returns a function that
+// runs a statement.
 func largeTable(t *testing.T, url string) (query func(sql string)) {
 	conn := connect(t, url)
 	table(t, conn, 0)
@@ -26,8 +27,8 @@ func largeTable(t *testing.T, url string) (query func(sql string)) {
 	return query
 }
 
-// TestTableLargerThanMemory follows a table most of whose rows are spilled. The file equals it after the copy and changes of
-// rows all over it, and after each kind of resync.
+// TestTableLargerThanMemory follows a table most of whose rows are spilled. The file equals the table after changes of rows in
+// all of its parts, after a change of its definition, and after a transaction that replaces all rows.
 func TestTableLargerThanMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills tables that are larger than the memory")
@@ -110,7 +111,7 @@ func TestLargeTransactionSpillsOldRows(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := connect(t, url)
 	table(t, conn, 0)
-	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT 'question ' || i, repeat(md5(i::text), 200) FROM generate_series(1, 3200) i") // more than 16 MB may be old
+	exec(t, conn, "INSERT INTO votes (user_query, bot_response) SELECT 'question ' || i, repeat(md5(i::text), 200) FROM generate_series(1, 3200) i") // 20 MB, because 16 MB of old rows may stay in memory
 	d := start(t, config(t, url))
 	d.ready()
 	if files := namelessFiles(t, filepath.Dir(d.path)); len(files) > 0 {

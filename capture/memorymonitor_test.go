@@ -18,7 +18,7 @@ import (
 // begins and one when it ends, the status has a check, and nothing has the text of a row.
 func TestOldRowsInMemoryAreReported(t *testing.T) {
 	t.Parallel()
-	folder := filepath.Join(t.TempDir(), "missing") // where no file can be written
+	folder := filepath.Join(t.TempDir(), "missing") // no file can be written here
 	tab := snapshot.NewTable()
 	tab.SpillOldRows(folder, func(err error) { t.Error(err) })
 	var log bytes.Buffer
@@ -39,7 +39,7 @@ func TestOldRowsInMemoryAreReported(t *testing.T) {
 	expect := func(when string, began, ended int, failing bool) {
 		t.Helper()
 		m.checkSpilling()
-		m.checkSpilling() // says nothing new
+		m.checkSpilling() // must log nothing new
 		if n := strings.Count(log.String(), "[WARN]  old rows of a large transaction stay in memory, cannot spill to disk: error=\"move old rows to a file in "+folder); n != began {
 			t.Errorf("%s: %d warnings, want %d", when, n, began)
 		}

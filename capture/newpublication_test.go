@@ -18,8 +18,9 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestAutoPublishesOnlyWhatItFollows: the table's owner, who could create the publication, but may not replicate or gets no slot,
-// polls and creates none. As soon as a slot can be created, capture creates the publication, logs that, and follows.
+// TestAutoPublishesOnlyWhatItFollows: capture runs as the table's owner, who could create the publication, but may not
+// replicate or gets no slot. capture then polls and creates no publication. As soon as it can create a slot, it creates the
+// publication, logs that, and follows.
 func TestAutoPublishesOnlyWhatItFollows(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_replication_slots": "1"}})
@@ -63,8 +64,8 @@ func TestAutoPublishesOnlyWhatItFollows(t *testing.T) {
 	}
 }
 
-// TestPublicationIsCreatedDuringOpenTransaction: a slot waits for open write transactions, but that is no reason to create no
-// publication. capture reads the table meanwhile, and follows once the transaction has ended.
+// TestPublicationIsCreatedDuringOpenTransaction: the slot waits for an open write transaction. capture creates the publication
+// all the same. It reads the table meanwhile, and follows once the transaction has ended.
 func TestPublicationIsCreatedDuringOpenTransaction(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

@@ -45,14 +45,14 @@ func TestNotifyFindsBypassedTriggers(t *testing.T) {
 		exec(t, conn, sql)
 		d.follows(conn, "votes", "vote_id")
 	}
-	// The triggers are disabled for one statement only, so a check of the triggers does not find it. The table's new file shows
-	// the change.
+	// The trigger is disabled in this transaction only, so no check of the triggers finds that. But TRUNCATE gives the table a
+	// new relation file, which shows the change.
 	exec(t, conn, "BEGIN; ALTER TABLE votes DISABLE TRIGGER capture_truncate; TRUNCATE votes; ALTER TABLE votes ENABLE ALWAYS TRIGGER capture_truncate; COMMIT")
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestForgedNotifications: any role that may connect can notify. Malformed keys neither end the source nor make a difference,
-// and requests for whole reads are rate-limited.
+// TestForgedNotifications: any role that may connect can notify. Malformed keys neither end the source nor make the file differ
+// from the table, and requests for whole reads are rate-limited.
 func TestForgedNotifications(t *testing.T) {
 	if testing.Short() {
 		t.Skip("sends many notifications")
@@ -196,7 +196,7 @@ func TestSourcesRefuseRowSecurity(t *testing.T) {
 	exec(t, conn, "ALTER TABLE votes DISABLE ROW LEVEL SECURITY")
 	cfg.PollInterval = time.Hour
 	d.ready()
-	// The same must happen if row-level security is enabled while capture follows.
+	// capture must also refuse the table if row-level security is enabled while capture follows.
 	exec(t, conn, "ALTER TABLE votes ENABLE ROW LEVEL SECURITY")
 	if _, err := d.Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), "row") {
 		t.Errorf("a snapshot says %v", err)

@@ -100,7 +100,7 @@ func testOmitted(t *testing.T, cfg Config, conn *pgx.Conn) {
 	check("truncate")
 }
 
-// TestOmittedRowIsNoDifference checks that the regular row count knows omitted rows.
+// TestOmittedRowIsNoDifference checks that the regular row count takes omitted rows into account.
 func TestOmittedRowIsNoDifference(t *testing.T) {
 	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {
@@ -127,8 +127,8 @@ func TestOmittedRowIsNoDifference(t *testing.T) {
 	})
 }
 
-// TestGeneratedValueThatDoesNotFit checks that a row is omitted if a generated column makes it too large, which only the server
-// can tell, and that it comes back.
+// TestGeneratedValueThatDoesNotFit checks that a row is omitted if a generated column, whose value only the server knows, makes
+// it too large. The row comes back once it fits.
 func TestGeneratedValueThatDoesNotFit(t *testing.T) {
 	t.Parallel()
 	eachSource(t, func(t *testing.T, cfg Config, url string, conn *pgx.Conn) {

@@ -19,8 +19,8 @@ func newIn19(t *testing.T) {
 	}
 }
 
-// TestRepack: REPACK gives a table new files, but changes no row. So the stream continues, also while others write, and with
-// CONCURRENTLY, which decodes the table's changes through a slot of its own.
+// TestRepack: REPACK gives a table new files, but changes no row. So the stream continues, even while others write, and even
+// with CONCURRENTLY, which decodes the table's changes through a slot of its own.
 func TestRepack(t *testing.T) {
 	newIn19(t)
 	t.Parallel()
@@ -28,7 +28,7 @@ func TestRepack(t *testing.T) {
 	conn := connect(t, s.URL("postgres"))
 	table(t, conn, 500)
 	for _, source := range []string{"logical", "notify", "poll"} {
-		t.Run(source, func(t *testing.T) { // one after the other: REPACK CONCURRENTLY runs once at a time
+		t.Run(source, func(t *testing.T) { // not in parallel: only one REPACK CONCURRENTLY can run at a time
 			cfg := config(t, s.URL("postgres"))
 			cfg.Source, cfg.PollInterval = source, 50*time.Millisecond
 			d := start(t, cfg)
@@ -47,7 +47,7 @@ func TestRepack(t *testing.T) {
 	}
 }
 
-// runUnderLoad runs a statement until no deadlock with the writers ends it.
+// runUnderLoad repeats a statement until neither a deadlock with the writers nor a lock timeout ends it.
 func runUnderLoad(t *testing.T, conn *pgx.Conn, sql string) {
 	t.Helper()
 	eventually(t, sql, func() error {
@@ -63,8 +63,8 @@ func runUnderLoad(t *testing.T, conn *pgx.Conn, sql string) {
 }
 
 // TestMergeAndSplitPartitions: rows move to other partitions, and nothing in the stream shows it. ALTER TABLE … MERGE
-// PARTITIONS and SPLIT PARTITION move them on servers that have these commands (19rc1 does not). On other servers, a
-// transaction of older statements does it.
+// PARTITIONS and SPLIT PARTITION move the rows on servers that have these commands (19rc1 does not). On other servers, a
+// transaction of older statements moves them.
 func TestMergeAndSplitPartitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("changes partitions many times")
@@ -156,8 +156,8 @@ func TestAllTablesExcept(t *testing.T) {
 	p.equal(conn, "parted", "vote_id")
 }
 
-// TestJSONFormatOfCopy checks what docs/managed-postgres.md says about COPY … (FORMAT json): it writes one object a line, and
-// nothing reads it back.
+// TestJSONFormatOfCopy checks what docs/managed-postgres.md says about COPY … (FORMAT json): COPY TO writes one object per
+// line, and COPY FROM cannot read this format.
 func TestJSONFormatOfCopy(t *testing.T) {
 	newIn19(t)
 	t.Parallel()

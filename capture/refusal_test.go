@@ -55,7 +55,7 @@ func TestRefusals(t *testing.T) {
 			}
 			run(c.setup)
 			if c.name == "generated key" && major(conn) >= 18 {
-				return // the stream of this version has the column
+				return // since PostgreSQL 18, the stream has generated columns
 			}
 			cfg := config(t, url)
 			cfg.Table = postgres.Name{Table: "t"}
@@ -143,7 +143,7 @@ func TestHiddenChanges(t *testing.T) {
 				cfg.timeouts.Check = 300 * time.Millisecond
 				d := start(t, cfg)
 				d.ready()
-				for sql := range strings.SplitSeq(hide, "; ") { // a transaction each
+				for sql := range strings.SplitSeq(hide, "; ") { // each statement is a transaction of its own
 					exec(t, conn, sql)
 				}
 				if forced {

@@ -17,9 +17,10 @@ import (
 	"capture/internal/postgres"
 )
 
-// TestRestartRandomly stops and starts daemons of each source, and cuts their connections, at random moments, while writers run
-// random transactions on random tables (see TestGenerated) and another session runs VACUUM and the like. Each file must equal its
-// table. CAPTURE_TEST_RESTARTS sets the number of restarts and cuts; CAPTURE_SEED=… repeats a run that failed.
+// TestRestartRandomly stops and starts daemons of each source at random moments, and cuts their connections. Meanwhile, writers
+// run random transactions on random tables (see TestGenerated), and another session runs statements such as VACUUM. Each file
+// must equal its table. CAPTURE_TEST_RESTARTS sets the number of restarts and cuts. CAPTURE_SEED sets the seed, to repeat a run
+// that failed.
 func TestRestartRandomly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many generated statements")
@@ -98,13 +99,13 @@ func restartRandomly(t *testing.T, s *pgserver.Server, source string, seed uint6
 	t.Logf("before the last restarts: %v", resynced)
 }
 
-// leaveOneRow leaves a table with one row, and with the columns of its key. The types of other columns may allow no horizon, and
-// an empty table is always copied.
+// leaveOneRow reduces a table to one row and to the columns of its key. Columns of other types may rule out a horizon, and an
+// empty table is always copied.
 func (g *generator) leaveOneRow(tab *randomTable) {
 	g.t.Helper()
 	g.loadColumns(g.conn, tab)
 	for _, c := range tab.now() {
-		exec(g.t, g.conn, fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s CASCADE", tab.name, c.name)) // with generated columns
+		exec(g.t, g.conn, fmt.Sprintf("ALTER TABLE %s DROP COLUMN %s CASCADE", tab.name, c.name)) // also drops generated columns that depend on it
 	}
 	exec(g.t, g.conn, "DELETE FROM "+tab.name)
 	var names []string
@@ -116,7 +117,7 @@ func (g *generator) leaveOneRow(tab *randomTable) {
 
 // TestRestartAfterCrash kills a backend again and again, while asynchronous commits are not flushed. It also stops and starts
 // daemons that read ordinary snapshots, which show such commits. The server restarts by itself, with the same start time, and
-// gives the IDs of lost transactions to others. CAPTURE_TEST_CRASHES sets the number of crashes.
+// gives the IDs of lost transactions to new transactions. CAPTURE_TEST_CRASHES sets the number of crashes.
 func TestRestartAfterCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("crashes a server again and again")

@@ -22,8 +22,8 @@ import (
 	"capture/store/manifest"
 )
 
-// restartable returns a database with 400 votes, and cfg for a daemon that follows them by this source and has been stopped at
-// path after some changes.
+// restartable fills a database with 400 votes, and lets a daemon with this source follow them through some changes. It returns
+// the stopped daemon's configuration, a connection to the database, and the path of the file that the daemon has left.
 func restartable(t *testing.T, source, url string) (cfg Config, conn *pgx.Conn, path string) {
 	t.Helper()
 	conn = connect(t, url)
@@ -39,7 +39,7 @@ func restartable(t *testing.T, source, url string) (cfg Config, conn *pgx.Conn, 
 	return cfg, conn, path
 }
 
-// stopDurably stops the daemon when the manifest has a horizon.
+// stopDurably stops the daemon once the manifest has a horizon.
 func (d *daemon) stopDurably(conn *pgx.Conn) {
 	d.t.Helper()
 	exec(d.t, conn, "CHECKPOINT") // a server without commits may not flush its last WAL for a long time
@@ -55,7 +55,8 @@ func (d *daemon) stopDurably(conn *pgx.Conn) {
 	}
 }
 
-// startAgain starts a daemon with the file that an earlier one has left, and returns it with its first read of the table.
+// startAgain starts a daemon with the file that an earlier daemon has left. It returns the daemon and its first read of the
+// table.
 func startAgain(t *testing.T, cfg Config, path string) (*daemon, readLine) {
 	t.Helper()
 	d := startAt(t, cfg, path)
@@ -63,7 +64,8 @@ func startAgain(t *testing.T, cfg Config, path string) (*daemon, readLine) {
 	return d, d.reads()[0]
 }
 
-// TestRestartTransfersChanges: a daemon that starts with the file of an earlier run transfers only the rows that changed since.
+// TestRestartTransfersChanges: a daemon that starts with the file of an earlier run transfers only the rows that have changed
+// since.
 func TestRestartTransfersChanges(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restarts daemons of each source")
@@ -98,13 +100,13 @@ func TestRestartTransfersChanges(t *testing.T) {
 				t.Errorf("the state before was not kept: %+v", names)
 			}
 
-			if source != "logical" { // these move the horizon with the reads of the whole table alone
+			if source != "logical" { // the other sources move the horizon only when they read the whole table
 				return
 			}
-			// The last transaction changes all rows. The horizon that is stored with its rows is older, until capture stops.
+			// The last transaction changes all rows. Until capture stops, the manifest of these rows has an older horizon.
 			exec(t, conn, "UPDATE votes SET comment = 'all'")
 			next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
-			eventually(t, "a horizon above the last transaction", func() error { // without a forced write, which would store it
+			eventually(t, "a horizon above the last transaction", func() error { // without a forced write, which would store the new horizon
 				if h := d.table.View().Horizon(); h == nil || h.XID < uint64(next) {
 					return fmt.Errorf("%+v", h)
 				}
@@ -183,7 +185,7 @@ func TestStopAfterChangeOfAllRows(t *testing.T) {
 			cfg, conn, path := restartable(t, c.source, s.URL(database))
 			exec(t, conn, "CREATE TABLE other (id int)")
 			rows := 400
-			if c.source == "notify" { // more than it reads by their keys
+			if c.source == "notify" { // more rows than notify reads by their keys
 				exec(t, conn, "INSERT INTO votes (comment) SELECT 'more' FROM generate_series(1, 4000)")
 				rows += 4000
 			}
@@ -198,7 +200,7 @@ func TestStopAfterChangeOfAllRows(t *testing.T) {
 			if err := d.stop(); err != nil {
 				t.Fatal(err)
 			}
-			writer.Close(t.Context()) // no slot can be created while a transaction is open
+			writer.Close(t.Context()) // creating a slot would wait for the open transaction
 			d, r := startAgain(t, cfg, path)
 			if r.Message != "resynced" || r.Rows != rows || r.Changed != 0 {
 				t.Errorf("%+v", r)
@@ -370,8 +372,8 @@ func TestRestartWithDoubtfulFile(t *testing.T) {
 	}
 }
 
-// TestRestartOfServer: after a restart of the server, and after the server was restored from a copy of its data, the whole
-// table is copied, although timeline and system identifier are the same.
+// TestRestartOfServer: the whole table is copied after a restart of the server, and after the server was restored from a copy
+// of its data, although timeline and system identifier are the same.
 func TestRestartOfServer(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
@@ -421,8 +423,8 @@ func TestRestartOfServer(t *testing.T) {
 	check("a restore from a copy")
 }
 
-// TestPollStandbyTransfersChanges: a standby is read like a primary, by transferring only what has changed: at regular reads,
-// after a restart of the daemon, and after a promotion.
+// TestPollStandbyTransfersChanges: the source poll reads a standby like a primary. Regular reads, and the first read after a
+// restart of the daemon, transfer only what has changed. capture still follows after a promotion.
 func TestPollStandbyTransfersChanges(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})

@@ -45,8 +45,8 @@ var resyncAttacks = []struct {
 	what, setup, sql string
 	fools            bool
 	reason           string // part of the reason for the copy
-	forever          bool   // whether the table then has no horizon any more
-	since            int    // server version
+	forever          bool   // whether the table has no horizon any more after the attack
+	since            int    // first major version of the server in which the attack is possible
 }{
 	{what: "column added with a default", sql: "ALTER TABLE t ADD x text DEFAULT 'old'", fools: true, reason: "definition"},
 	{what: "column added, dropped, added with another default", setup: "ALTER TABLE t ADD x text DEFAULT 'old'", sql: "ALTER TABLE t DROP x; ALTER TABLE t ADD x text DEFAULT 'new'", fools: true, reason: "definition"},
@@ -72,7 +72,7 @@ var resyncAttacks = []struct {
 	{what: "the same values updated in the catalog", sql: "UPDATE pg_attribute SET attname = attname WHERE attrelid = 't'::regclass AND attname = 'n'", reason: "definition"},
 }
 
-// TestResyncAttacks runs each attack while capture is disconnected.
+// TestResyncAttacks runs each of resyncAttacks while capture is disconnected.
 func TestResyncAttacks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("connects for each of many attacks")
@@ -143,8 +143,8 @@ func attack(t *testing.T, s *pgserver.Server, url string, conn *pgx.Conn, change
 	d.equal(conn, "t", "id")
 }
 
-// TestResyncAttacksOnPartitions does the same with partitions. Row versions of an attached partition are old, although the rows
-// are new in the table.
+// TestResyncAttacksOnPartitions runs attacks on the partitions of a table while capture is disconnected. Row versions of an
+// attached partition are old, although the rows are new in the table.
 func TestResyncAttacksOnPartitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("connects for each of several attacks")

@@ -21,7 +21,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TestResyncFrozenByForce: pg_surgery makes a row visible again that was deleted, as if it had always been there.
+// TestResyncFrozenByForce: pg_surgery makes a deleted row visible again, as if it had always been there. The next resync
+// transfers this row.
 func TestResyncFrozenByForce(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -113,8 +114,8 @@ func (d *daemon) corrupt(change func(key rowjson.Key, line []byte)) {
 	}
 }
 
-// TestVerifyFindsMistakeOfResync: if a resync kept a row that it should have read, the regular comparison would find it, and the
-// table would be copied. The mistake is injected.
+// TestVerifyFindsMistakeOfResync: a resync keeps a row that it should have read. The regular comparison finds this mistake, and
+// the table is copied. The mistake is injected.
 func TestVerifyFindsMistakeOfResync(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -163,7 +164,8 @@ func TestVerifyFindsMistakeOfResync(t *testing.T) {
 	d.equal(conn, "t", "id")
 }
 
-// TestResyncRefused: if the server refuses what a resync needs, the table is copied, also over several connections.
+// TestResyncRefused: if the server refuses what a resync needs, the whole table is copied. This also holds for a copy over
+// several connections.
 func TestResyncRefused(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -18,7 +18,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// testRounds returns the number that the environment variable holds, or else the default.
+// testRounds returns the number in the environment variable, or byDefault if the variable is empty.
 func testRounds(t *testing.T, variable string, byDefault int) int {
 	t.Helper()
 	text := os.Getenv(variable)
@@ -32,10 +32,10 @@ func testRounds(t *testing.T, variable string, byDefault int) int {
 	return n
 }
 
-// TestResyncRandomly cuts the connections of several daemons at random moments, while two writers run random transactions on
-// random tables (see TestGenerated) and a third session runs VACUUM and the like. Each file must equal its table. In between,
-// the writers pause, and exactly the rows that are new since the horizon must be transferred. CAPTURE_TEST_RESYNCS sets the
-// number of databases; CAPTURE_SEED=… repeats one that failed.
+// TestResyncRandomly cuts the connections of several daemons at random moments. Meanwhile, two writers run random transactions
+// on random tables (see TestGenerated), and a third session runs statements such as VACUUM. Each file must equal its table. In
+// between, the writers pause, and exactly the rows that are new since the horizon must be transferred. CAPTURE_TEST_RESYNCS
+// sets the number of databases. CAPTURE_SEED sets the seed, to repeat a run that failed.
 func TestResyncRandomly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many generated statements")
@@ -70,7 +70,8 @@ func TestResyncRandomly(t *testing.T) {
 // maintenance are statements that rewrite or clean up a table without changing its rows.
 var maintenance = []string{"VACUUM %s", "VACUUM %s", "VACUUM (FREEZE) %s", "VACUUM (FREEZE, DISABLE_PAGE_SKIPPING) %s", "ANALYZE %s", "CLUSTER %s USING %[1]s_pkey", "VACUUM FULL %s"}
 
-// resyncRandomly runs one round. It returns the number of resyncs that transferred only what had changed, and of copies.
+// resyncRandomly runs one round. It returns the number of resyncs that transferred only what had changed, and the number of
+// copies of a whole table.
 func resyncRandomly(t *testing.T, s *pgserver.Server, database string, seed uint64) (changesOnly, copies int) {
 	url := s.URL(database)
 	types := exactTypes(t, connect(t, url))
@@ -117,8 +118,8 @@ func resyncRandomly(t *testing.T, s *pgserver.Server, database string, seed uint
 	return changesOnly, copies
 }
 
-// writeRandomly starts two writers of random transactions and a session that runs VACUUM and the like. They pause while somebody
-// else holds writing. stop ends them.
+// writeRandomly starts two writers of random transactions and a session that runs statements such as VACUUM. All of them pause
+// while the caller holds the lock writing. stop ends them.
 func (g *generator) writeRandomly(url string, seed uint64) (writing *sync.RWMutex, stop func()) {
 	writing = &sync.RWMutex{}
 	var writers sync.WaitGroup
@@ -185,7 +186,7 @@ func (g *generator) resyncExactly(daemons []*daemon, p *faultproxy.Proxy, conn *
 	}
 }
 
-// waitHorizonIfAny is waitHorizon for a table that may have no horizon.
+// waitHorizonIfAny calls waitHorizon, unless the table has no horizon.
 func (d *daemon) waitHorizonIfAny(conn *pgx.Conn) {
 	d.t.Helper()
 	if _, err := d.Snapshot(d.t.Context()); err == nil && d.table.View().Horizon() != nil {
@@ -193,9 +194,9 @@ func (d *daemon) waitHorizonIfAny(conn *pgx.Conn) {
 	}
 }
 
-// TestResyncAfterCrash kills a backend again and again, while asynchronous commits are not flushed. The server restarts by itself,
-// with the same start time, and gives the IDs of lost transactions and the places of their rows to others. CAPTURE_TEST_CRASHES
-// sets the number of crashes.
+// TestResyncAfterCrash kills a backend again and again, while asynchronous commits are not flushed. The server restarts by
+// itself, with the same start time. It gives the IDs of lost transactions, and the places of their rows, to new transactions
+// and rows. CAPTURE_TEST_CRASHES sets the number of crashes.
 func TestResyncAfterCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("crashes a server again and again")

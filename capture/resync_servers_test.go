@@ -14,7 +14,7 @@ import (
 )
 
 // TestResyncClonedDatabase: while capture is disconnected, another database takes the name. It is a clone of the first one, so
-// its table has the same OID, file, row locations and transaction IDs. After the clone it gets rows of its own.
+// its table has the same OID, file, row locations and transaction IDs. After the cloning, its table gets changes of its own.
 func TestResyncClonedDatabase(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -90,7 +90,7 @@ func TestResyncRestoredVolume(t *testing.T) {
 		})
 		conn := connect(t, url)
 		exec(t, conn, "UPDATE t SET n = n + 2000 WHERE id < 50")
-		exec(t, conn, "SELECT pg_switch_wal()") // the WAL is longer than before
+		exec(t, conn, "SELECT pg_switch_wal()") // makes the WAL longer than it was before
 		for range 50 {
 			exec(t, conn, "SELECT txid_current()")
 		}
@@ -105,7 +105,8 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-// TestResyncFailover: a lagging standby is promoted. Its new transactions get IDs that the old primary has used for others.
+// TestResyncFailover: a lagging standby is promoted. Its new transactions get IDs that the old primary has used for other
+// transactions.
 func TestResyncFailover(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -162,7 +163,8 @@ func TestResyncAnotherCluster(t *testing.T) {
 	}, outcome{fools: true, reason: "cluster"})
 }
 
-// TestResyncAfterTwoBillionTransactions: after 2^31 transactions, every row would look older than the horizon.
+// TestResyncAfterTwoBillionTransactions: after 2^31 transactions, every row would look older than the horizon, so the whole
+// table is copied.
 func TestResyncAfterTwoBillionTransactions(t *testing.T) {
 	t.Parallel()
 	bin, err := pgserver.Bin()

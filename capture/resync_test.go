@@ -24,7 +24,7 @@ func resyncing(cfg Config) Config {
 	return cfg
 }
 
-// proxiedConfig is config for a daemon that reaches the database through the proxy.
+// proxiedConfig returns the configuration of resyncing for a daemon that reaches the database through the proxy.
 func proxiedConfig(t testing.TB, p *faultproxy.Proxy, url string) Config {
 	t.Helper()
 	direct := config(t, url)
@@ -57,7 +57,7 @@ func (d *daemon) reads() (reads []readLine) {
 	return reads
 }
 
-// waitRead waits until there are more than n reads and the daemon is ready, and returns the last one.
+// waitRead waits until there are more than n reads and the daemon is ready, and returns the last read.
 func (d *daemon) waitRead(n int) readLine {
 	d.t.Helper()
 	eventually(d.t, "another read of the table", func() error {
@@ -116,7 +116,8 @@ func (d *daemon) waitHorizon(conn *pgx.Conn) *snapshot.Horizon {
 	return d.table.View().Horizon()
 }
 
-// identities returns the place and transaction of each row version.
+// identities returns one string for each row version of a table. It consists of the place and the transaction of the row
+// version.
 func identities(t testing.TB, conn *pgx.Conn, table string) map[string]bool {
 	t.Helper()
 	rows, err := conn.Query(t.Context(), "SELECT tableoid || ' ' || ctid || ' ' || xmin FROM "+table)
@@ -197,8 +198,8 @@ func TestReconnectTransfersChanges(t *testing.T) {
 	}
 }
 
-// TestResyncOmittedRows: rows that do not fit into memory stay omitted in a resync if they have not changed, and are treated
-// like others if they have.
+// TestResyncOmittedRows: rows that do not fit into memory stay omitted in a resync if they have not changed. If they have
+// changed, they are treated like other rows.
 func TestResyncOmittedRows(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -219,7 +220,7 @@ func TestResyncOmittedRows(t *testing.T) {
 		})
 	}
 	omitted(12)
-	// A forced flush reports an error while rows are omitted, but still waits for the stream.
+	// Forced flushes advance the horizon, even while rows are omitted.
 	next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
 	eventually(t, "a horizon above all transactions", func() error {
 		_, _ = d.Snapshot(t.Context())
@@ -295,7 +296,8 @@ func TestResyncLargerThanMemory(t *testing.T) {
 }
 
 // TestResyncOpenTransactions: transactions that are open or prepared when the horizon is read commit while capture is
-// disconnected. Others with higher IDs have ended before. The horizon must stay below the open ones.
+// disconnected. Other transactions with higher IDs have ended before. The horizon must stay below the IDs of the open
+// transactions.
 func TestResyncOpenTransactions(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

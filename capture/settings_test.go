@@ -17,7 +17,7 @@ import (
 // oddSettings are settings of a database or role that change how values print or are read, or that end sessions.
 var oddSettings = []struct {
 	name, value string
-	since       int // major version
+	since       int // first major version that has the setting
 }{
 	{"DateStyle", "German, DMY", 0}, {"IntervalStyle", "sql_standard", 0}, {"TimeZone", "Asia/Kathmandu", 0}, {"bytea_output", "escape", 0},
 	{"extra_float_digits", "-5", 0}, {"lc_monetary", "C", 0}, {"client_encoding", "LATIN1", 0}, {"xmloption", "document", 0}, {"xmlbinary", "hex", 0},
@@ -37,7 +37,7 @@ func TestSettings(t *testing.T) {
 		t.Run(of, func(t *testing.T) {
 			t.Parallel()
 			role := "odd_" + of
-			t.Cleanup(func() { dropRole(t, role) }) // after the database, in which it owns objects
+			t.Cleanup(func() { dropRole(t, role) }) // runs after the drop of the database, in which the role owns objects
 			db := pgserver.Database(t)
 			conn := connect(t, db) // has the defaults, because it is older than the settings
 			u, err := url.Parse(db)
@@ -132,7 +132,7 @@ func TestEncodings(t *testing.T) {
 			t.Parallel()
 			db := pgserver.Database(t, "TEMPLATE template0 LOCALE 'C' ENCODING '"+encoding+"'")
 			conn := connect(t, db)
-			client := "UTF8" // the database's own otherwise
+			client := "UTF8" // or the database's own encoding, if Postgres cannot convert it
 			if encoding == "SQL_ASCII" {
 				client = encoding
 			}

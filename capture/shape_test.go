@@ -231,7 +231,7 @@ func TestShapes(t *testing.T) {
 				if i%2 == 0 { // without a forced flush
 					d.follows(conn, "t", order)
 				}
-				d.equal(conn, "t", order) // with one
+				d.equal(conn, "t", order) // with a forced flush
 			}
 		})
 	}

@@ -10,7 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// fault is something that goes wrong, and how it ends. Only one fault of a kind happens at a time.
+// fault is something that goes wrong. happen causes it, and returns the function that ends it, or nil if it is over at once.
+// Only one fault of a kind happens at a time.
 type fault struct {
 	kind, name string
 	happen     func() (heal func())
@@ -87,7 +88,7 @@ func (s *soak) ask(sql string) {
 	}
 }
 
-// hold opens a transaction that runs a statement and stays open.
+// hold returns the function happen of a fault: an open transaction that has run a statement.
 func (s *soak) hold(sql string) func() func() {
 	return func() func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -103,8 +104,8 @@ func (s *soak) hold(sql string) func() func() {
 
 func (s *soak) signal(sig syscall.Signal) { s.must(s.child.cmd.Process.Signal(sig)) }
 
-// mayEnd reports whether the process may be ended. It must have run for some time, and its folder must exist, so that it can
-// start again.
+// mayEnd reports whether the process may be ended. It must have run for some time, and its volume must be intact, so that it
+// can start again.
 func (s *soak) mayEnd() bool { return !s.spoiled && time.Now().After(s.dies) }
 
 // kill ends the process with SIGKILL and starts it again.
@@ -140,7 +141,7 @@ func (s *soak) spoilVolume() (heal func()) {
 	filler := s.path("filler")
 	if f, err := os.Create(filler); err == nil {
 		block := make([]byte, 1<<20)
-		for n := 0; n < 64 && err == nil; n++ { // the size of the volume
+		for n := 0; n < 64 && err == nil; n++ { // 64 MB is the size of the volume
 			_, err = f.Write(block)
 		}
 		f.Close()

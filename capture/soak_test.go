@@ -28,10 +28,10 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestSoak runs a process that follows a table under all kinds of writes, while random faults hit the process, the network,
-// the server, the table and the volumes. After every few faults the writes pause. A forced flush must then soon succeed, and
-// everything must be as if nothing had happened (see checkpoint). CAPTURE_TEST_SOAK=24h lets it run for a day;
-// CAPTURE_SEED=… repeats the faults of a run that failed.
+// TestSoak runs a process that follows a table under all kinds of writes, while random faults hit the process, the network, the
+// server, the table and the volumes. After every few faults the writes pause. A forced flush must then soon succeed, and
+// everything must be as if nothing had happened (see checkpoint). CAPTURE_TEST_SOAK=24h lets it run for a day. CAPTURE_SEED
+// sets the seed, to repeat the faults of a run that failed.
 func TestSoak(t *testing.T) {
 	if testing.Short() {
 		t.Skip("injects faults for seconds")
@@ -93,7 +93,7 @@ type soak struct {
 	length time.Duration
 	server *pgserver.Server
 	proxy  *faultproxy.Proxy
-	folder string // of the file
+	folder string // folder of the file
 	logs   string // folder of the logs
 
 	pause   sync.RWMutex // held for reading by each write
@@ -101,18 +101,18 @@ type soak struct {
 
 	child   *child
 	pid     atomic.Int64
-	small   bool // the child's folder is a small volume
-	spoiled bool // the volume is full or read-only, or the folder is gone
+	small   bool // whether the child's folder is a small volume
+	spoiled bool // whether the volume is full or read-only, or the folder is gone
 	answers chan string
-	word    atomic.Value // the last line of the child about its state; a string
+	word    atomic.Value // last line that the child printed about its state; a string
 	dies    time.Time    // time from which the child may be killed
 	lives   int
 
 	started     time.Time
-	log         []string // of faults
+	log         []string // log of the faults
 	checkpoints int
 	base, most  usage
-	measured    int // checkpoints since the child started
+	measured    int // number of checkpoints since the child started
 }
 
 // usage is the resource usage of a process.
@@ -247,7 +247,8 @@ func (s *soak) write(ctx context.Context, r *rand.Rand) {
 	}
 }
 
-// change runs a random transaction. The table keeps between some hundred and some thousand rows.
+// change returns the statements of a random transaction. These transactions keep the number of rows between some hundred and
+// some thousand.
 func change(r *rand.Rand) string {
 	id, n := r.IntN(3000), 1+r.IntN(20)
 	long := fmt.Sprintf("(SELECT string_agg(md5(i::text || '%d'), '') FROM generate_series(1, %d) i)", id, 1+r.IntN(300))
@@ -283,7 +284,7 @@ func change(r *rand.Rand) string {
 	return "UPDATE votes SET citations = jsonb_build_array(vote_id, NULL, 'ü \u2028 \"'), \"timestamp\" = now() WHERE vote_id % 200 = 7"
 }
 
-// readOutside reads the file all the time, as any program would: it is complete or missing.
+// readOutside reads the file all the time, as any program would. Each time, the file must be complete or missing.
 func (s *soak) readOutside(ctx context.Context) {
 	for ctx.Err() == nil {
 		b, err := os.ReadFile(s.path("feedback.json"))

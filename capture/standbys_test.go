@@ -49,14 +49,14 @@ func TestLogicalAtReplica(t *testing.T) {
 }
 
 // TestStandbyAtReplica: if the server decodes only while a slot exists, the end of capture's slot invalidates the standby's
-// slots. So auto does not use logical replication while a standby is connected. --source logical overrides that, and capture
-// says what it may cost.
+// slots. So auto does not use logical replication while a standby is connected. --source logical uses it all the same, and
+// capture then reports that the standby's slots become invalid.
 func TestStandbyAtReplica(t *testing.T) {
 	t.Parallel()
 	s := onDemand(t)
 	conn := connect(t, s.URL("postgres"))
 	exec(t, conn, votes)
-	cfg := asRole(t, conn, s.URL("postgres"), "capture_test_standby") // it sees little of the standby
+	cfg := asRole(t, conn, s.URL("postgres"), "capture_test_standby") // a role that sees little of the standby
 	exec(t, conn, "ALTER ROLE capture_test_standby REPLICATION")
 	setUp(t, conn, "logical")
 	cfg.Source, cfg.PollInterval, cfg.intervals.probe = "auto", 20*time.Millisecond, 50*time.Millisecond

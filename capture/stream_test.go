@@ -12,7 +12,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// TestWideAndLong: tables with many columns, with long values, with NULL everywhere, with nothing but a key.
+// TestWideAndLong follows tables with many columns, with long values, with NULL everywhere, and with nothing but a key.
 func TestWideAndLong(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares very large rows")
@@ -75,8 +75,8 @@ func TestWideAndLong(t *testing.T) {
 	}
 }
 
-// TestOthersInThePublication: a publication of all tables has the changes of other tables, too. One of them has the same name in
-// another schema, one has the same columns, and there are messages of other programs.
+// TestOthersInThePublication: a publication of all tables has the changes of other tables, too. One of these tables has the
+// same name in another schema, and another one has the same columns. There are also messages of other programs.
 func TestOthersInThePublication(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -158,7 +158,8 @@ func TestLargeTransaction(t *testing.T) {
 	close(stop)
 	<-stopped
 	bytes := uint64(d.View().Bytes())
-	// The rows of two states, since the earlier one must stay readable, and twice that until the next garbage collection.
+	// The heap holds the rows of two states, because the earlier state must stay readable. It may grow to twice that size until
+	// the next garbage collection.
 	grown, most := peak.Load()-min(before, peak.Load()), 5*bytes+8<<20
 	t.Logf("the heap grew by %d MB for %d MB of rows", grown>>20, bytes>>20)
 	if grown > most {

@@ -22,8 +22,8 @@ func (d *daemon) check(name string) (Check, bool) {
 	return Check{}, false
 }
 
-// TestFailedCheckEndsWithItsSource: the connection for queries breaks while the stream continues, so that the regular check
-// fails. When the next source follows, this condition is gone.
+// TestFailedCheckEndsWithItsSource: the connection for queries breaks while the stream continues, so the regular check fails.
+// When the next source follows, this condition is gone.
 func TestFailedCheckEndsWithItsSource(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -96,7 +96,7 @@ func TestRetainedWALEndsWithItsSource(t *testing.T) {
 	}
 }
 
-// TestReportsEndWithTheirSource: what a source reports about itself ends with it, and its totals stay.
+// TestReportsEndWithTheirSource: when a source ends, what it reported about itself is gone, but its totals remain.
 func TestReportsEndWithTheirSource(t *testing.T) {
 	t.Parallel()
 	cfg := DefaultConfig()
@@ -129,8 +129,8 @@ func TestReportsEndWithTheirSource(t *testing.T) {
 	}
 }
 
-// TestStatusNamesAnsweringHost: an address with several hosts is shown as a whole until one answers, then by that one. The status
-// and the log have no password.
+// TestStatusNamesAnsweringHost: the status shows all hosts of an address until one of them answers, and from then on only that
+// host. The status and the log have no password.
 func TestStatusNamesAnsweringHost(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -162,7 +162,7 @@ func TestStatusNamesAnsweringHost(t *testing.T) {
 }
 
 // TestPublicationConditionEndsWithNextCopy: the condition that a publication makes writes fail is shown until the next source
-// has looked for such publications, which it does before it copies. It does not last for the copy.
+// has looked for such publications. The source does this before it copies, so the condition does not last for the copy.
 func TestPublicationConditionEndsWithNextCopy(t *testing.T) {
 	t.Parallel()
 	progress := source.NewProgress("logical", nil)

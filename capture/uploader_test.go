@@ -94,7 +94,7 @@ func stateRows(t testing.TB, l *remote.Location, s remote.State) []string {
 	return rows
 }
 
-// For every source, the newest state is off the machine, proven, and equal to the table.
+// TestCopies: with every source, the newest state is copied off the machine, read back, and equal to the table.
 func TestCopies(t *testing.T) {
 	t.Parallel()
 	for i, source := range sourceKinds {
@@ -128,7 +128,8 @@ func TestCopies(t *testing.T) {
 	}
 }
 
-// A copy is damaged in the bucket. The next read finds it, raises the alert, and another copy is made.
+// TestDamagedCopyIsFound: a copy is damaged in the bucket. The next read of the copy finds the damage and raises the alert.
+// Then another copy is made, and the alert ends.
 func TestDamagedCopyIsFound(t *testing.T) {
 	t.Parallel()
 	b := objectserver.NewBucket(t, "s3")
@@ -148,7 +149,7 @@ func TestDamagedCopyIsFound(t *testing.T) {
 	}
 	name := strings.TrimPrefix(first.State, b.URL+"/")
 	replace(t, client, b.Name, name, []byte("not what was written"))
-	// A new run with an uploader whose last state is the damaged one reads it at once.
+	// This uploader is like that of a new run whose last copy is the damaged one.
 	view := d.table.View()
 	u := newUploader(&d.cfg, d.file, d.table.View, d.newestView, d.metrics)
 	u.last, u.lastView, u.schedule.uploaded = stateOf(t, l, first.State), view.Version(), time.Now()
@@ -190,7 +191,8 @@ func stateOf(t testing.TB, l *remote.Location, url string) remote.State {
 	return remote.State{}
 }
 
-// Without the right to delete, copies are made hourly and before losses, and the status says so.
+// TestCopiesWithoutTheRightToDelete: without the right to delete, copies are made hourly and before losses, and the status says
+// so.
 func TestCopiesWithoutTheRightToDelete(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
@@ -221,7 +223,7 @@ func TestCopiesWithoutTheRightToDelete(t *testing.T) {
 	}
 }
 
-// Two daemons share a prefix. Both copy, and latest.json names the newest state.
+// TestTwoDaemonsShareAPrefix: two daemons share a prefix. Both copy, and latest.json names the newest state.
 func TestTwoDaemonsShareAPrefix(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for uploads")
@@ -244,7 +246,7 @@ func TestTwoDaemonsShareAPrefix(t *testing.T) {
 	}
 }
 
-// Another table's copies are at the prefix: nothing is copied, and the status says why.
+// TestPrefixOfAnotherTable: the prefix has the copies of another table. Nothing is copied, and the status says why.
 func TestPrefixOfAnotherTable(t *testing.T) {
 	t.Parallel()
 	dir := "file://" + t.TempDir()
@@ -263,7 +265,7 @@ func TestPrefixOfAnotherTable(t *testing.T) {
 	}
 }
 
-// Nothing that capture writes contains a secret, whatever goes wrong.
+// TestSecretsOfCopies: no log line, status or metric contains a secret, whatever goes wrong.
 func TestSecretsOfCopies(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for uploads")

@@ -154,7 +154,7 @@ func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map
 		return nil, nil // the manifest is missing or invalid, so nobody could find or check the state
 	}
 	m.Kept = &manifest.Kept{Loss: local.Loss, Damaged: local.Damaged, Other: local.Other}
-	there := remote.FindUpload(states[clusterOf(m.SystemID)], m, local.Time) // compares manifests only, because the data may be unreadable
+	there := remote.FindUpload(states[clusterOf(m.SystemID)], m, local.Time) // compares only names, because the data may be unreadable
 	if there == nil {
 		if there, err = u.copyLoss(ctx, local, m, states); there == nil || err != nil {
 			return nil, err

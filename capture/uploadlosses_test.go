@@ -16,7 +16,8 @@ import (
 	"capture/store/remote"
 )
 
-// The state before a loss is copied, and its acknowledgement, too.
+// TestCopyBeforeLoss: the state before a loss is copied off the machine. When the rows are back, the copy is marked as
+// acknowledged.
 func TestCopyBeforeLoss(t *testing.T) {
 	if testing.Short() {
 		t.Skip("causes many losses")
@@ -67,8 +68,8 @@ func TestCopyBeforeLoss(t *testing.T) {
 	}
 }
 
-// TestLossIsNotAcknowledgedFromOldRows: another capture has copied the state before a loss. This one has rows from before the
-// loss in memory, for example from its file. They do not mean that the rows are back.
+// TestLossIsNotAcknowledgedFromOldRows: another capture has copied the state before a loss. This capture has rows from before
+// the loss in memory, for example from its file. That does not mean that the rows are back in the table.
 func TestLossIsNotAcknowledgedFromOldRows(t *testing.T) {
 	t.Parallel()
 	db := pgserver.Database(t)
@@ -110,8 +111,8 @@ func TestLossIsNotAcknowledgedFromOldRows(t *testing.T) {
 	}
 }
 
-// TestCopiedLossIsCountedOnce: the state before a loss is off the machine. Here, its file cannot be read any more. The loss is the
-// one that is known here, and there is nothing more to upload.
+// TestCopiedLossIsCountedOnce: the state before a loss has been copied off the machine, and its local file cannot be read any
+// more. The loss is known locally, so it is not counted a second time, and nothing is left to upload.
 func TestCopiedLossIsCountedOnce(t *testing.T) {
 	t.Parallel()
 	db := pgserver.Database(t)

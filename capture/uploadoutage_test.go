@@ -11,7 +11,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// The service refuses connections for a while. Meanwhile capture still writes the file. Afterwards it copies the newest state.
+// TestCopiesAfterAnOutage: the service refuses connections for a while. Meanwhile capture still writes the file. Afterwards it
+// copies the newest state.
 func TestCopiesAfterAnOutage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for retries")
@@ -47,7 +48,8 @@ func TestCopiesAfterAnOutage(t *testing.T) {
 	}
 }
 
-// An attempt that only waits for a service that is away is no work, after which the uploader would have to rest.
+// TestOutageIsNoWork: an attempt that only waits for an unreachable service does not count as work, so the uploader does not
+// rest after it.
 func TestOutageIsNoWork(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a service that is away")
@@ -91,7 +93,7 @@ func TestOutageIsNoWork(t *testing.T) {
 	})
 }
 
-// An upload hangs. The alert does not wait for its end.
+// TestHangingUploadRaisesAlert: while an upload hangs, the alert begins without waiting for the end of the upload.
 func TestHangingUploadRaisesAlert(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for an upload that hangs")

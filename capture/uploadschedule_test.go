@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// A table changes all the time while uploads take a while: they take at most a tenth of the time, and each change is uploaded.
+// TestUploadShare: the table changes all the time. Uploads take at most a tenth of the time, and none is late. If uploads are
+// quick, each change is off the machine within a minute.
 func TestUploadShare(t *testing.T) {
 	t.Parallel()
 	for _, took := range []time.Duration{100 * time.Millisecond, 3 * time.Second, 20 * time.Second, 5 * time.Minute} {
@@ -34,7 +35,7 @@ func TestUploadShare(t *testing.T) {
 			}
 			now = now.Add(100 * time.Millisecond)
 		}
-		if share := (busy - took).Seconds() / now.Sub(start).Seconds(); share > 0.101 { // the first one follows no pause
+		if share := (busy - took).Seconds() / now.Sub(start).Seconds(); share > 0.101 { // the first upload follows no pause, so it does not count
 			t.Errorf("uploads that take %s take %.3f of the time", took, share)
 		}
 		if took <= 3*time.Second && longest > time.Minute {
@@ -43,8 +44,8 @@ func TestUploadShare(t *testing.T) {
 	}
 }
 
-// The service is away for an hour: it is asked about once a minute, the alert begins after ten minutes, and the first attempt
-// afterwards comes within a minute.
+// TestUploadsAfterAnOutage: the service is away for an hour. An upload is attempted about once a minute, the alert begins after
+// ten minutes, and the first attempt after the outage comes within a minute.
 func TestUploadsAfterAnOutage(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)

@@ -9,14 +9,14 @@ import (
 	"capture/internal/postgres"
 )
 
-// TestTypesWithoutUsage: every source follows columns whose types lie in a schema that the role may not use, also as part
-// of the key.
+// TestTypesWithoutUsage: every source follows columns whose types lie in a schema that the role may not use, even columns of
+// the key.
 func TestTypesWithoutUsage(t *testing.T) {
 	for _, source := range []string{"logical", "notify", "poll"} {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			role := "usage_" + source
-			t.Cleanup(func() { dropRole(t, role) }) // after the database, where it has privileges
+			t.Cleanup(func() { dropRole(t, role) }) // runs after the drop of the database, in which the role has privileges
 			db := pgserver.Database(t)
 			conn := connect(t, db)
 			exec(t, conn, "CREATE SCHEMA extensions")

@@ -20,7 +20,8 @@ import (
 	"capture/snapshot"
 )
 
-// TestDifferencesAreRepaired: what the regular comparison finds is logged, counted and repaired by a new copy.
+// TestDifferencesAreRepaired: a difference that the regular comparison finds is logged, and repaired by a new copy. The next
+// comparison ends the condition.
 func TestDifferencesAreRepaired(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

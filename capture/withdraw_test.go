@@ -14,10 +14,11 @@ import (
 	"capture/internal/postgres"
 )
 
-// roleSetUp sets a database up for logical replication by a role of its own, and returns the URL for that role.
+// roleSetUp creates a database with table votes and sets it up for logical replication by a role of its own. It returns a
+// connection to the database, and the URL for the role.
 func roleSetUp(t *testing.T, role string) (conn *pgx.Conn, roleURL string) {
 	t.Helper()
-	t.Cleanup(func() { dropRole(t, role) }) // after the database, where it has privileges
+	t.Cleanup(func() { dropRole(t, role) }) // runs after the drop of the database, in which the role has privileges
 	db := pgserver.Database(t)
 	conn = connect(t, db)
 	exec(t, conn, "CREATE TABLE votes (vote_id serial PRIMARY KEY, comment text)")
@@ -25,7 +26,7 @@ func roleSetUp(t *testing.T, role string) (conn *pgx.Conn, roleURL string) {
 	return conn, setUpRole(t, conn, db, role)
 }
 
-// setUpRole runs what capture setup --source logical --role would run for table votes, and returns the URL for that role.
+// setUpRole runs the statements of capture setup --source logical --role for table votes, and returns the URL for that role.
 func setUpRole(t *testing.T, conn *pgx.Conn, db, role string) (roleURL string) {
 	t.Helper()
 	table, err := postgres.LoadTable(t.Context(), conn, postgres.Name{Table: "votes"})
@@ -103,7 +104,7 @@ var identityDamage = []struct {
 	name, create string
 	source       string
 	damage       string // ROLE stands for capture's role
-	since        int    // first version that has it
+	since        int    // first major version in which this is possible
 }{
 	{"primary key dropped", identityTable, "logical", "ALTER TABLE votes DROP CONSTRAINT votes_pkey", 13},
 	{"primary key dropped with its column", identityTable, "auto", "ALTER TABLE votes DROP COLUMN vote_id", 13},
@@ -129,8 +130,8 @@ var identityDamage = []struct {
 }
 
 // TestLostIdentityWithdrawsPublication: if a table loses its replica identity, the application's UPDATE and DELETE work again
-// within seconds. This is true for every cause and every source, in combination with other problems, and both while capture
-// runs and when it starts.
+// within seconds. This is true for every cause and every source, in combination with other problems, while capture runs and
+// when it starts.
 func TestLostIdentityWithdrawsPublication(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")
@@ -181,7 +182,7 @@ func TestLostIdentityWhileSlotWaits(t *testing.T) {
 		t.Skip("waits for a plain read")
 	}
 	t.Parallel()
-	s := pgserver.ForTest(t, pgserver.Options{}) // the open transaction holds up the slots of other tests
+	s := pgserver.ForTest(t, pgserver.Options{}) // on a shared server, the open transaction would hold up the slots of other tests
 	conn := connect(t, s.URL("postgres"))
 	exec(t, conn, "CREATE TABLE votes (vote_id serial PRIMARY KEY, comment text)")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
