@@ -11,9 +11,9 @@ import (
 
 // access decides which requests are answered.
 //
-// If a token file is configured, the token decides. Otherwise access answers only requests that come from capture's own user or
-// root, on this machine and without a proxy; see localCallers. In both cases it refuses requests that a browser makes on behalf
-// of another site. A link on another site may still open the page, which contains no votes.
+// If a token file is configured, access answers only requests with the token. Otherwise access answers only requests that come
+// from capture's own user or root, on this machine and without a proxy; see localCallers. In both cases it refuses requests
+// that a browser makes on behalf of another site. A link on another site may still open the page, which contains no votes.
 type access struct {
 	token *tokenFile   // nil if no token file is configured
 	local localCallers // decides if no token file is configured
@@ -39,13 +39,13 @@ type refusal struct {
 	delay time.Duration // time before the answer is sent
 }
 
-// check returns nil if the request is allowed, and the reason for the refusal otherwise. page is set for the page and its
-// parts.
+// check returns nil if the request is allowed, and the reason for the refusal otherwise. page is true if the request is for the
+// page or one of its files.
 func (a access) check(r *http.Request, page bool) *refusal {
 	followsLink := page && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
-	// Many proxies change the Host of a request, which then differs from the Origin of capture's own page. With a token, it is
-	// enough if the browser says that the request comes from the same site. The page's own files contain no votes and need not
-	// even that.
+	// Many proxies change the Host of a request, which then differs from the Origin of capture's own page. If a token is required,
+	// such a difference is therefore allowed if the browser says that the request comes from the same origin. It is always allowed
+	// for the page's own files, which contain no votes.
 	trustsProxy := a.token != nil && (page || r.Header.Get("Sec-Fetch-Site") == "same-origin")
 	if no := refuseForeign(r, !trustsProxy); no != nil && !followsLink {
 		return no

@@ -131,7 +131,7 @@ func testAccessWithToken(t *testing.T) {
 		t.Errorf("this machine needs the token, too: %d", w.Code)
 	}
 
-	write("other-secret\n") // a token of the same length, written immediately
+	write("other-secret\n") // a token of the same length, written right after the first one
 	expect("the old one", 401, bearer("first-secret")...)
 	expect("the new one", 200, bearer("other-secret")...)
 	if err := os.Remove(path); err != nil {
@@ -147,7 +147,7 @@ func testAccessWithToken(t *testing.T) {
 	}
 }
 
-// Only the user's own cache may keep votes and refusals to show them.
+// Only a private cache may store votes, or an answer that refuses them.
 func TestVotesAreForPrivateCachesOnly(t *testing.T) {
 	token := writeToken(t)
 	h := newTableHarness(t, fiveVotes(t), func(c *Config) {
@@ -165,7 +165,7 @@ func TestVotesAreForPrivateCachesOnly(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		if rt.stream {
-			cancel() // it ends after its first event
+			cancel() // the stream then ends after its first event
 		}
 		for _, pairs := range [][]string{{"Authorization", "Bearer abc"}, nil} {
 			w := httptest.NewRecorder()

@@ -12,7 +12,7 @@ import (
 	"capture/internal/foldlog"
 )
 
-// Requests can't push other lines out of the log, and each of them is counted there.
+// Requests cannot push other lines out of the log, and the log still counts every request that was answered.
 func TestRequestsCannotFloodTheLog(t *testing.T) {
 	t.Parallel()
 	h := newTableHarness(t, fiveVotes(t), func(c *Config) {

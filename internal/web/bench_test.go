@@ -57,7 +57,7 @@ func BenchmarkSearch(b *testing.B) {
 	}
 }
 
-// BenchmarkSummary measures a count of all votes. Half of them are negative, and all have different questions.
+// BenchmarkSummary counts all votes. Half of the votes are negative, and no two votes have the same question.
 func BenchmarkSummary(b *testing.B) {
 	t := benchTable(b)
 	b.SetBytes(t.Bytes())
@@ -67,7 +67,7 @@ func BenchmarkSummary(b *testing.B) {
 	b.ReportMetric(float64(t.Rows())*float64(b.N)/b.Elapsed().Seconds(), "rows/s")
 }
 
-// BenchmarkTimeOrder measures the additional cost of the first page of a run.
+// BenchmarkTimeOrder measures the sort by time that precedes the first page after a start.
 func BenchmarkTimeOrder(b *testing.B) {
 	t := benchTable(b)
 	for b.Loop() {

@@ -19,8 +19,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// With a token, the browser downloads files itself: the answer does not pass through the page's memory. It also works behind a
-// proxy and below a path. CAPTURE_TEST_DOWNLOAD_MB makes the file larger.
+// With a token, the browser downloads files itself: the answer does not pass through the page's memory. The download also works
+// behind a proxy and below a path. CAPTURE_TEST_DOWNLOAD_MB makes the file larger.
 func TestPageDownloadsWithToken(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -48,11 +48,11 @@ func TestPageDownloadsWithToken(t *testing.T) {
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() }}
 	front := httptest.NewServer(http.StripPrefix("/tools/capture", proxy))
 	defer front.Close()
-	defer front.CloseClientConnections() // the page follows the events
+	defer front.CloseClientConnections() // the page keeps its stream of events open
 	p := openTab(t, desktop, front.URL+"/tools/capture/")
 	folder := t.TempDir()
 	call(p, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{
-		Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: folder}) // no other test downloads a file
+		Behavior: browser.SetDownloadBehaviorBehaviorAllow, DownloadPath: folder}) // applies to the whole browser; no other test downloads a file
 	p.waitFor(`document.querySelector("#token").open`)
 	p.click("#token-input")
 	p.write("abc")
@@ -91,7 +91,7 @@ func TestPageDownloadsWithToken(t *testing.T) {
 	}
 	p.mu.Unlock()
 
-	// A download that is refused does not take the page away.
+	// If a download is refused, the browser stays on the page.
 	if err := os.Remove(filepath.Join(h.dir, "feedback.json")); err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestPageDownloadsWithToken(t *testing.T) {
 	p.check(strings.TrimPrefix(front.URL, "http://"), "401", "503")
 }
 
-// awaitFile returns the file that a browser has downloaded into a folder, once it has the size.
+// awaitFile waits until the browser has downloaded a file of the given size into the folder, and returns the file's content.
 func awaitFile(t *testing.T, folder, pattern string, size int) []byte {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {

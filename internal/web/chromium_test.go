@@ -55,27 +55,27 @@ var startChromium = sync.OnceValues(func() (context.Context, error) {
 		return nil, errors.New("these tests drive a real Chromium, and there is none: install it (Debian: apt-get install chromium)")
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.DisableGPU,
-		// Without these, Chromium starts a process for a page that may never come, and loads two pages for the suggestions of
-		// each window's address bar.
+		// These features start a process for a page that may never be opened, and load two pages for the suggestions of each window's
+		// address bar.
 		chromedp.Flag("disable-features", "Translate,SpareRendererForSitePerProcess,WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
-		chromedp.NoSandbox) // root may not use it, and containers often can't
+		chromedp.NoSandbox) // Chromium's sandbox does not work for root, nor in many containers
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	browser, _ := chromedp.NewContext(allocator)
 	closeChromium = func() {
-		_ = chromedp.Cancel(browser) // waits for the browser; the tests are over, whatever it says
+		_ = chromedp.Cancel(browser) // waits for the browser to end; its error no longer matters
 		cancel()
 	}
 	return browser, chromedp.Do(browser)
 })
 
-// tab is a page of the browser. Its storage is its own, because the servers of the tests have different origins.
+// tab is a tab of the shared browser. Tabs share no storage, because each test's server has an origin of its own.
 type tab struct {
 	t   testing.TB
 	ctx context.Context
 
 	mu       sync.Mutex
-	problems []string // what the console and the policies complained of
-	requests []string // addresses
+	problems []string // exceptions, and errors and warnings of the console
+	requests []string // addresses of the requests
 }
 
 type viewport struct {
@@ -91,8 +91,8 @@ var (
 
 func (v viewport) darkMode() viewport { v.dark = true; return v }
 
-// openTab opens an address in a new tab, which ends with the test. A browser context for each tab would take Chromium half a
-// second of processor time.
+// openTab opens an address in a new tab, which is closed at the end of the test. A separate browser context for each tab would
+// cost Chromium half a second of processor time.
 func openTab(t testing.TB, v viewport, address string) *tab {
 	t.Helper()
 	browser, err := startChromium()
@@ -123,7 +123,7 @@ func (p *tab) setScheme(dark bool) {
 	call(p, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
 		Features: []*emulation.MediaFeature{
 			{Name: "prefers-color-scheme", Value: scheme},
-			{Name: "prefers-reduced-motion", Value: "reduce"}, // a browser without a GPU draws 60 pictures a second for an animation
+			{Name: "prefers-reduced-motion", Value: "reduce"}, // without a GPU, the processor draws 60 pictures a second for an animation
 		}})
 }
 
@@ -152,7 +152,7 @@ func (p *tab) record(event any) {
 	}
 }
 
-// check fails the test for any problem but the allowed ones, and for a request to another host.
+// check fails the test if a problem was recorded that matches none of allowed, or if the page sent a request to another host.
 func (p *tab) check(host string, allowed ...string) {
 	p.t.Helper()
 	p.mu.Lock()
@@ -193,24 +193,24 @@ func call[P, R any](p *tab, command cdp.Command[P, R], params P) R {
 	return run(p, func(ctx context.Context, t *chromedp.Target) (R, error) { return cdp.Call(ctx, t, command, params) })
 }
 
-// reload loads the page again, and returns when the new document has loaded. A script's location.reload() would not do:
-// whatever is evaluated until the new document takes over fails with "Inspected target navigated or closed".
+// reload loads the page again, and returns when the new document has loaded. A script's location.reload() is not suitable: an
+// expression that is evaluated before the new document takes over fails with "Inspected target navigated or closed".
 func (p *tab) reload() {
 	p.t.Helper()
 	p.do(chromedp.Reload())
 }
 
-// eval returns the value of an expression in the page. It waits for a promise.
+// eval returns the value of an expression in the page. If the value is a promise, eval waits for its result.
 func (p *tab) eval(expression string) any {
 	p.t.Helper()
-	isUser := true // the page may do what it may do after a click
+	isUser := true // allows the page what a browser allows only after a click
 	return run(p, chromedp.Evaluate[any](expression, chromedp.EvalAwaitPromise,
 		func(params *runtime.EvaluateParams) { params.UserGesture = &isUser }))
 }
 
-// waitFor returns once an expression is true. The page itself looks again and again, because each evaluation from here takes
-// all of Chromium's processes some time. chromedp.Poll would do the same, but evaluates texts within the page, which the page's
-// content policy forbids.
+// waitFor waits until an expression is true. The page itself repeats the check, because each evaluation from the test costs
+// time in all of Chromium's processes. chromedp.Poll also checks within the page, but it evaluates a string as code there, which
+// the page's content security policy forbids.
 func (p *tab) waitFor(expression string) {
 	p.t.Helper()
 	wait := fmt.Sprintf(`new Promise((resolve) => {
@@ -240,8 +240,8 @@ func (p *tab) text(selector string) string {
 	return s
 }
 
-// click presses the mouse in the middle of the element that a selector names, until the element receives the click. On a busy
-// machine, the page may move the element after its place was read.
+// click clicks in the middle of the element that the selector matches, and repeats this until the element receives the click.
+// On a busy machine, the page may move the element between the measurement of its place and the click.
 func (p *tab) click(selector string) {
 	p.t.Helper()
 	for range 20 {
@@ -253,11 +253,11 @@ func (p *tab) click(selector string) {
 	p.t.Fatalf("%s does not receive clicks", selector)
 }
 
-// clickOnce presses the mouse in the middle of the element. It sets window.clicked to whether the element received the click,
-// unless the click opened another page.
+// clickOnce clicks in the middle of the element. Afterwards, window.clicked is false if the element did not receive the click.
+// If the click opened another page, window.clicked is not set.
 func (p *tab) clickOnce(selector string) {
 	p.t.Helper()
-	// The click goes to a place on the screen. So it waits until the element no longer moves and nothing covers it.
+	// The click goes to a place on the screen, so clickOnce first waits until the element no longer moves and nothing covers it.
 	p.waitFor(fmt.Sprintf(`(() => {
 		const e = document.querySelector(%q);
 		if (!e) return false;
@@ -281,14 +281,14 @@ func (p *tab) write(text string) {
 	call(p, input.InsertText, input.InsertTextParams{Text: text})
 }
 
-// press presses a key, one of package kb.
+// press presses a key, such as kb.Enter.
 func (p *tab) press(key string) {
 	p.t.Helper()
 	p.do(chromedp.KeyEvent(key))
 }
 
-// screenshot writes a picture of the page to the test's artifacts. It does nothing without the flag -artifacts of go test,
-// which keeps them, because a picture takes Chromium half a second of processor time.
+// screenshot writes a picture of the page to the test's artifacts. Without go test's flag -artifacts, which keeps the
+// artifacts, screenshot does nothing, because a picture takes Chromium half a second of processor time.
 func (p *tab) screenshot(name string) {
 	p.t.Helper()
 	if f := flag.Lookup("test.artifacts"); f == nil || f.Value.String() != "true" {

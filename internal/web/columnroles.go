@@ -32,7 +32,7 @@ var nameHints = []struct {
 	{roleComment, []string{"comment", "remark", "note", "feedback", "review"}},
 }
 
-// citationHints are words in the name of a JSON column that suggest that it holds citations.
+// citationHints are words in the name of a JSON column that suggest that the column holds citations.
 var citationHints = []string{"citation", "source", "reference"}
 
 // columnRoles holds the roles of one shape's columns, and reads the columns' values from rows.
@@ -104,13 +104,13 @@ func findColumn(shape *rowjson.Shape, name string, fits func(*rowjson.Type) bool
 	})
 }
 
-// holdsTimes reports whether a column of the type can hold the time of a vote: as a timestamp or a date, or as a number that
-// counts from 1970.
+// holdsTimes reports whether a column of the type can hold the time of a vote: a timestamp, a date, or a number that counts the
+// time since 1970.
 func holdsTimes(t *rowjson.Type) bool {
 	return rowjson.IsTime(t) || t.Kind == rowjson.Number
 }
 
-// holdsTags reports whether a column of the type can hold the tags of a vote: a text or an array of texts.
+// holdsTags reports whether a column of the type can hold the tags of a vote: a text, a JSON value, or an array of these.
 func holdsTags(t *rowjson.Type) bool {
 	for t.Kind == rowjson.Array {
 		t = t.Elem
@@ -133,7 +133,7 @@ func containsAny(name string, words []string) bool {
 }
 
 // assignTextRoles gives each text role to at most one column. If no name suggests the question, the first column without a role
-// becomes the question, because the list of votes shows it.
+// becomes the question, because the list of votes shows the question.
 func (c *columnRoles) assignTextRoles(proseColumns []int) {
 	for _, hint := range nameHints {
 		if i := c.findByHint(proseColumns, hint.words); i >= 0 {
@@ -184,8 +184,8 @@ func (c *columnRoles) timeJSON(line []byte) []byte {
 // the byte order is the order of the times.
 const timeLayout = "2006-01-02T15:04:05.999999"
 
-// timeText returns the row's time as it is in the line, without quotes, or nil if the row has no time. A number is converted: it
-// counts the time since 1970.
+// timeText returns the row's time as it is in the line, without quotes, or nil if the row has no time. If the time is a number,
+// timeText converts it to timeLayout.
 func (c *columnRoles) timeText(line []byte) []byte {
 	if c.time < 0 {
 		return nil
@@ -206,13 +206,13 @@ func (c *columnRoles) timeText(line []byte) []byte {
 
 // eachTag calls yield with each tag of the row until yield returns false. The tag's bytes are valid only during the call.
 //
-// A count and a search call eachTag for every row of the table, so it finds the strings without a decoder. A jsontext.Decoder
-// takes 20 % longer for a row if it is reused, and 45 % longer if it is not.
+// A count and a search call eachTag for every row of the table, so it finds the strings without a decoder. With a
+// jsontext.Decoder, a row would take 20 % longer, or 45 % longer if the decoder were not reused.
 func (c *columnRoles) eachTag(line []byte, yield func(tag []byte) bool) {
 	if c.tags < 0 {
 		return
 	}
-	// The value is a text or an array of texts. An array of several dimensions has the tags in inner arrays.
+	// The value is a text or an array of texts. In an array of several dimensions, the tags are in inner arrays.
 	rest := c.value(line, c.tags)
 	for {
 		start := bytes.IndexByte(rest, '"')

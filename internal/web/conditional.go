@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// This file implements conditional requests (RFC 9110, section 13). Their entity tags and dates must identify a version of a
-// file that may be replaced twice within a second.
+// This file implements conditional requests (RFC 9110, section 13). An entity tag or a date must identify one version of a
+// file, even if the file is replaced twice within a second.
 
 // fileTag returns the entity tag, without quotes, of an open file. The SHA-256 in the manifest is not suitable: file and
-// manifest are renamed one after the other, and in between the hash belongs to another version.
+// manifest are renamed one after the other, and between the two renames the hash belongs to another version.
 func fileTag(info fs.FileInfo) string {
 	var inode uint64
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {

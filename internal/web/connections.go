@@ -11,8 +11,8 @@ import (
 )
 
 // serveUntilDone runs srv on l until ctx ends or srv fails. Then it calls stop, which must end srv, and waits until all
-// connections are closed. While there are more connections than limit, it closes waiting ones. It returns nil if ctx has ended,
-// and closes l in any case.
+// connections are closed. If there are more connections than limit, it closes connections that wait for a request. It returns
+// nil if ctx has ended, and closes l in any case.
 func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit int, stop func()) error {
 	conns := connections{limit: limit, open: map[net.Conn]*connection{}}
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
@@ -53,7 +53,7 @@ func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit
 // unread.
 type connections struct {
 	limit  int
-	served sync.WaitGroup // one for each connection that the server has not finished with
+	served sync.WaitGroup // counts the connections that the server has not finished with
 
 	mu   sync.Mutex
 	open map[net.Conn]*connection // without connections that were closed to make room
@@ -62,7 +62,7 @@ type connections struct {
 // connection is one open connection.
 type connection struct {
 	conns *connections
-	since time.Time // time at which it began to wait for a request
+	since time.Time // time at which the connection began to wait for a request
 	held  bool      // whether an admitted request is in progress
 }
 

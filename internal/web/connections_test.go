@@ -17,7 +17,8 @@ import (
 	"capture/internal/busy"
 )
 
-// checkHealth asks for health ten times, each over a connection of its own and within a second, or more on a busy machine.
+// checkHealth requests /healthz ten times. Each request uses a new connection, and must be answered within a second, or within
+// a longer time on a busy machine.
 func checkHealth(t *testing.T, addr, while string) {
 	t.Helper()
 	client := http.Client{Timeout: busy.Limit(time.Second), Transport: &http.Transport{DisableKeepAlives: true}}
@@ -55,7 +56,7 @@ func TestHealthWhileAllConnectionsAreTaken(t *testing.T) {
 				t.Fatal(err)
 			}
 			conns = append(conns, c)
-			io.WriteString(c, send) // fails if the connection has been closed for another
+			io.WriteString(c, send) // fails if the server has already closed the connection to make room
 		}
 		h.awaitAccepted(t, len(conns))
 		checkHealth(t, addr, while)
@@ -65,7 +66,7 @@ func TestHealthWhileAllConnectionsAreTaken(t *testing.T) {
 	}
 }
 
-// A request that is being answered is not cut off for idle connections.
+// A request that is being answered is not cut off to make room for idle connections.
 func TestAdmittedRequestsKeepTheirConnections(t *testing.T) {
 	t.Parallel()
 	var source atomic.Value
@@ -90,7 +91,7 @@ func TestAdmittedRequestsKeepTheirConnections(t *testing.T) {
 	h.awaitAccepted(t, 1+2*maxConnections)
 	checkHealth(t, addr, "idle")
 	source.Store("afterwards")
-	for line := ""; !strings.Contains(line, "afterwards"); { // a status event that did not exist before
+	for line := ""; !strings.Contains(line, "afterwards"); { // an event that the server creates only now
 		if line, err = events.ReadString('\n'); err != nil {
 			t.Fatalf("the stream was cut off: %v", err)
 		}
@@ -119,7 +120,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// The number of held connections is below the limit, so there is always one to close.
+// Held connections are fewer than the limit, so there is always a connection that may be closed.
 func TestHeldConnectionsLeaveRoom(t *testing.T) {
 	if maxRequests+maxStreams >= maxConnections {
 		t.Errorf("%d requests and %d streams can hold %d connections", maxRequests, maxStreams, maxConnections)
@@ -138,6 +139,6 @@ func TestHeldConnectionsLeaveRoom(t *testing.T) {
 	if len(s.open) != 1 || s.open[server] != held {
 		t.Error("the held connection was closed")
 	}
-	holdConn(context.Background())() // a handler alone has no connection
+	holdConn(context.Background())() // without a server, a request has no connection to hold
 	holdConn(httptest.NewRequest("GET", "/", nil).Context())()
 }

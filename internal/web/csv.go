@@ -41,8 +41,9 @@ func writeExportCSV(w io.Writer, t tableView, rows func(put func(line []byte) er
 	return b.Flush()
 }
 
-// appendCell appends the cell of the column at index i, with its separator. Every cell is quoted, so that no other separator than
-// the comma divides it. NULL, for which text is nil, is an empty cell without quotes, as in Postgres' CSV.
+// appendCell appends the cell of the column at index i, with its separator. Every cell is quoted, because some programs divide
+// unquoted text at other separators than the comma. NULL, for which text is nil, is an empty cell without quotes, as in
+// Postgres' CSV.
 func appendCell(dst []byte, i int, text []byte) []byte {
 	if i > 0 {
 		dst = append(dst, ',')
@@ -60,8 +61,8 @@ func appendCell(dst []byte, i int, text []byte) []byte {
 	return append(dst, '"')
 }
 
-// appendCellText appends the text of a value's cell. A JSON string is its text, except in a JSON column. Any other value is its
-// JSON.
+// appendCellText appends the text of a value's cell. For a JSON string that is the string's text, except in a JSON column. For
+// any other value it is the value's JSON.
 func appendCellText(dst, value []byte, kind rowjson.Kind) []byte {
 	isString := len(value) > 1 && value[0] == '"' && kind != rowjson.JSON
 	switch {
@@ -80,7 +81,7 @@ func appendCellText(dst, value []byte, kind rowjson.Kind) []byte {
 //
 // A formula starts at the start of a cell. On systems that separate lists by semicolons, Excel treats the commas and quotes of
 // the file as text, so a cell also starts after each semicolon, tab and line break of the text. Quotes, spaces and invisible
-// characters may come before the formula. In some languages, the full-width forms of its first character start it, too.
+// characters may come before the formula. In some languages, the full-width forms of =, +, - and @ start a formula, too.
 func appendDisarmed(dst, text []byte) []byte {
 	atStart, first := true, true
 	for ; len(text) > 0; first = false {
@@ -90,7 +91,7 @@ func appendDisarmed(dst, text []byte) []byte {
 			dst, atStart = append(dst, '\''), false
 		case c == ';' || c == '\t' || c == '\n' || c == '\r' || c == '\v' || c == '\f':
 			if first && c != ';' {
-				dst = append(dst, '\'') // a program may drop these before it looks for a formula
+				dst = append(dst, '\'') // a program may drop this character before it looks for a formula
 			}
 			atStart = true
 		default:

@@ -8,8 +8,8 @@ import (
 )
 
 // RunDebug serves Go's profiles under /debug/pprof/ on l until ctx ends, and closes l in any case. It answers the same callers
-// as a server without a token file (see localCallers), and no browser on behalf of another site. It does not serve
-// /debug/pprof/cmdline, since the command line may contain a password.
+// as a server without a token file (see localCallers), and refuses requests that a browser makes on behalf of another site. It
+// does not serve /debug/pprof/cmdline, since the command line may contain a password.
 func RunDebug(ctx context.Context, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index) // also serves the named profiles
@@ -17,7 +17,7 @@ func RunDebug(ctx context.Context, l net.Listener) error {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	local, _ := newLocalCallers() // if users are unknown, the other rules still apply
+	local, _ := newLocalCallers() // if the system does not report users, the other rules still apply
 	srv := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("X-Content-Type-Options", "nosniff")

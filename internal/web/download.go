@@ -98,7 +98,7 @@ func (h *fileHandler) writeOpenError(w http.ResponseWriter, err error) {
 // jsonErrors replaces the errors of http.ServeContent, which are plain text or empty, with errors in the API's form.
 type jsonErrors struct {
 	http.ResponseWriter
-	replaced bool // whether an error has been sent; if so, the body that ServeContent writes is dropped
+	replaced bool // whether an error has replaced the answer; if so, the body that ServeContent writes is dropped
 }
 
 func (w *jsonErrors) WriteHeader(code int) {
@@ -130,8 +130,8 @@ func sendPlain(w http.ResponseWriter, r *http.Request, f *os.File, info fs.FileI
 	http.ServeContent(&jsonErrors{ResponseWriter: w}, withoutAmbiguousDates(r, info.ModTime()), "", lastModified(info.ModTime()), f)
 }
 
-// sendGzip sends the file and compresses it on the way. If enough downloads are being compressed already, sendGzip sends
-// nothing and returns false. The compressed answer has its own entity tag, since its bytes differ from the file's.
+// sendGzip compresses the file while it sends it. If enough downloads are being compressed already, sendGzip sends nothing and
+// returns false. The compressed answer has its own entity tag, since its bytes differ from the file's.
 func (h *fileHandler) sendGzip(w http.ResponseWriter, r *http.Request, f *os.File, info fs.FileInfo) bool {
 	tag := fileTag(info) + "-gzip"
 	unchanged := matchesTag(r.Header.Values("If-None-Match"), tag)

@@ -55,7 +55,7 @@ func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// run broadcasts events while there are streams, until the server stops.
+// run broadcasts events while there are streams. It returns when the server stops.
 func (h *eventsHandler) run() {
 	tick := time.NewTicker(eventInterval)
 	defer tick.Stop()
@@ -117,10 +117,11 @@ type votesWatcher struct {
 	started bool
 	version uint64
 	shape   string // fingerprint of the shape; only places of the same shape are comparable
-	newest  *place // place of the newest row of the last state; nil if it had no rows
+	newest  *place // place of the newest row of the last state; nil if that state had no rows
 }
 
-// nextEvent returns the next event. It returns nil for the first state, for an unchanged one, and if rows cannot be read back.
+// nextEvent returns the next event. It returns nil for the first state, for an unchanged state, and if rows cannot be read
+// back.
 func (v *votesWatcher) nextEvent(view *snapshot.View) []byte {
 	if view == nil || v.started && view.Version() == v.version && view.Shape().Fingerprint == v.shape {
 		return nil

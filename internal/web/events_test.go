@@ -79,10 +79,10 @@ func TestStreamsAreBounded(t *testing.T) {
 		t.Error("readers that lag behind are to be left")
 	}
 	for range streams[0] {
-	} // closed after what was sent
+	} // the loop ends: the channel contains the queued events and is closed
 }
 
-// A stream of events ends with the server; the stop does not wait for its reader.
+// A stream of events ends when the server stops. The server does not wait until the client disconnects.
 func TestEventStreamEndsWithTheServer(t *testing.T) {
 	t.Parallel()
 	stopped := make(chan struct{})
@@ -101,7 +101,8 @@ func TestEventStreamEndsWithTheServer(t *testing.T) {
 		if !lines.Scan() || lines.Text() != "event: status" {
 			t.Fatalf("the first line is %q", lines.Text())
 		}
-		// The stream knows the table's state only once it has looked at it; its second status comes after that.
+		// An event contains the votes that are newer than an earlier state. The server records its first state right after it
+		// sends the second status.
 		for lines.Scan() && lines.Text() != "event: status" {
 		}
 		l.exec("INSERT INTO votes (user_query) VALUES ('live')")

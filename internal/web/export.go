@@ -27,7 +27,8 @@ func newExportHandler(t *tables, log hclog.Logger) *exportHandler {
 	return &exportHandler{tables: t, exports: semaphore.NewWeighted(maxExports), done: foldlog.New(log, "export"), log: log}
 }
 
-// exportFormat is the file format of a download. Its function write calls rows, which calls put with the line of each row.
+// exportFormat is the file format of a download. Its function write passes put to rows, and rows calls put with the line of
+// each row.
 type exportFormat struct {
 	name        string // also the extension of the file name
 	contentType string
@@ -135,7 +136,7 @@ func writeExportJSON(w io.Writer, _ tableView, rows func(put func(line []byte) e
 func writeExportLines(w io.Writer, _ tableView, rows func(put func(line []byte) error) error) error {
 	b := bufio.NewWriterSize(w, 64<<10)
 	err := rows(func(line []byte) error {
-		b.Write(line) // WriteByte returns the error, too
+		b.Write(line) // WriteByte also returns an error of this call
 		return b.WriteByte('\n')
 	})
 	if err != nil {

@@ -15,13 +15,13 @@ type filter struct {
 	words []word
 	tag   string
 	from  string // earliest time selected; "" means no limit
-	to    string // earliest time no longer selected; "" means no limit
+	to    string // first time after the selected range; "" means no limit
 
 	question questionID // zero means any question
 }
 
-// parseQuery parses the query of a request. Its error is meant for the client. Without the error, a parameter that is not
-// encoded properly would be left out, and the answer would have all votes instead of those that the client wants.
+// parseQuery parses the query of a request. Its error is meant for the client. A parameter with a wrong encoding must not be
+// ignored: without the filter in it, the answer would contain all votes.
 func parseQuery(r *http.Request) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 	"capture/snapshot"
 )
 
-// harness is a Server without a daemon, for tests that need none.
+// harness is a Server without a daemon, for tests that need no daemon.
 type harness struct {
 	*Server
 	dir string
@@ -75,7 +75,8 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// callers returns a loopback connection of this process. Requests that go directly to the handler have its addresses.
+// callers returns the two ends of a loopback connection within this process. request gives their addresses to requests that go
+// directly to the handler.
 var callers = sync.OnceValues(func() (client, server net.Conn) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -117,7 +118,7 @@ func (h *harness) do(method, target string, pairs ...string) *httptest.ResponseR
 	return w
 }
 
-// replace replaces a file in the way the store does: whole, by a rename.
+// replace replaces a file by a rename, as package store does.
 func (h *harness) replace(t *testing.T, name, text string) {
 	t.Helper()
 	path := filepath.Join(h.dir, name)
@@ -129,7 +130,7 @@ func (h *harness) replace(t *testing.T, name, text string) {
 	}
 }
 
-// serve runs the server on a port of loopback until the test ends.
+// serve runs the server on a free loopback port until the test ends, and returns the server's address.
 func (h *harness) serve(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -162,8 +163,8 @@ func (l countingListener) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// awaitAccepted waits until the server has accepted n connections. A client is connected earlier, when the kernel has queued its
-// connection.
+// awaitAccepted waits until the server has accepted n connections. A client's connection is established earlier: as soon as the
+// kernel has queued it.
 func (h *harness) awaitAccepted(t *testing.T, n int) {
 	t.Helper()
 	for limit, began := busy.Limit(30*time.Second), time.Now(); h.accepted.Load() < int64(n); time.Sleep(time.Millisecond) {
@@ -184,7 +185,7 @@ func errorText(t *testing.T, w *httptest.ResponseRecorder) string {
 	return body.Error
 }
 
-// dial opens a raw connection that gives up after a while.
+// dial opens a TCP connection with a deadline, so that a test cannot hang.
 func dial(t *testing.T, addr string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)

@@ -16,8 +16,8 @@ func newHub() *hub {
 	return &hub{subscribers: map[chan []byte]bool{}, joined: make(chan struct{}, 1)}
 }
 
-// subscribe returns a channel of events, or nil if there are maxStreams already. If the reader of the channel lags too far
-// behind, the channel is closed.
+// subscribe returns a channel of events, or nil if maxStreams streams are open already. If the reader of the channel lags too
+// far behind, the channel is closed.
 func (h *hub) subscribe() chan []byte {
 	h.mu.Lock()
 	defer h.mu.Unlock()

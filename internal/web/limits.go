@@ -19,13 +19,13 @@ const (
 // Limits on how slowly a client may read an answer.
 const (
 	pieceTimeout = 30 * time.Second // time for one write of the answer
-	minRate      = 8 << 10          // bytes per second on average; rateGrace is added to the time
+	minRate      = 8 << 10          // bytes per second, as an average since the answer began; rateGrace is added to the time
 	rateGrace    = 2 * time.Minute
 )
 
 // Limits on how much runs at the same time.
 const (
-	maxConnections = 512 // above it, the longest idle connection is closed: writing feedback.json needs file descriptors, too
+	maxConnections = 512 // above this number, the connection that has waited longest is closed: writing feedback.json needs file descriptors, too
 	maxRequests    = 64  // requests that read votes or the disk
 	maxCompressors = 4   // further downloads are sent uncompressed, to leave processor time to the daemon
 	maxSearches    = 4   // further searches wait
@@ -38,7 +38,7 @@ const (
 const (
 	searchTimeout   = 250 * time.Millisecond
 	snapshotTimeout = 5 * time.Minute        // far longer than writing the file takes
-	stopTimeout     = 700 * time.Millisecond // time for requests in progress when the server stops; the process has two seconds
+	stopTimeout     = 700 * time.Millisecond // time for requests in progress when the server stops; the whole process stops within two seconds
 	wrongTokenDelay = time.Second            // time before the answer to a wrong token
 )
 
@@ -46,7 +46,7 @@ const (
 const (
 	defaultPageRows = 50
 	maxPageRows     = 500
-	maxPageBytes    = 8 << 20 // the row that exceeds it is still sent
+	maxPageBytes    = 8 << 20 // the row that exceeds this limit is still sent
 	maxEventRows    = 50
 	maxEventBytes   = 1 << 20
 )

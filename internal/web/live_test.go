@@ -34,7 +34,7 @@ const createVotes = `CREATE TABLE votes (
 	"timestamp"     timestamp DEFAULT CURRENT_TIMESTAMP
 )`
 
-// live is the whole of capture over a real table: the daemon, the file and the server.
+// live is a complete capture that follows a real table: the daemon, the file and the server.
 type live struct {
 	t    *testing.T
 	host string
@@ -43,7 +43,7 @@ type live struct {
 	log  *lockedBuffer
 }
 
-// runLive makes a table in the database, and runs capture on it until the test ends.
+// runLive creates a table in the database, and runs capture on it until the test ends.
 func runLive(t *testing.T, database, create, table string, change func(*Config)) *live {
 	t.Helper()
 	l := &live{t: t, log: &lockedBuffer{}}
@@ -152,7 +152,7 @@ func (l *live) insertVotes(n int) {
 		"Link leads nowhere."}
 	r := rand.New(rand.NewPCG(1, 2))
 	pick := func(n int) int { return r.IntN(n) }
-	// Some days have more votes than others, and the newest vote is from now.
+	// Some days have more votes than others, and the newest vote has the current time.
 	ages := make([]time.Duration, n)
 	for i := range ages[1:] {
 		week := 7 * 24 * time.Hour

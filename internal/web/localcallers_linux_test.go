@@ -19,13 +19,13 @@ func setFilter() error {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // number of the system call
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 3, K: unix.SYS_SOCKET},
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16}, // its first argument
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 16}, // first argument of the system call
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: unix.AF_NETLINK},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(syscall.EAFNOSUPPORT)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	// The kernel accepts a filter without CAP_SYS_ADMIN only after this call, on the same thread.
+	// The kernel accepts a filter without CAP_SYS_ADMIN only after this call, which must be on the same thread.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func setFilter() error {
 	return nil
 }
 
-// In a sandbox without netlink, loopback is enough, and the log says so.
+// In a sandbox without netlink, every user of this machine is answered over loopback, and the log contains a warning.
 func TestSandboxWithoutNetlink(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -31,7 +31,7 @@ const (
 	otherUser   = 4712
 )
 
-// forbidNetlink takes netlink away from this process.
+// forbidNetlink makes the kernel refuse netlink sockets to this process. It is set only on Linux.
 var forbidNetlink func() error
 
 // playRole runs in a process that asUser has started, and prints one line.
@@ -43,7 +43,7 @@ func playRole(role string, args []string) int {
 		if resp, err = http.Get(args[0]); err == nil {
 			fmt.Println(resp.StatusCode)
 		}
-	case "fire": // one that sends a request and ends before the answer
+	case "fire": // a local user whose process ends before the answer
 		var c net.Conn
 		if c, err = net.Dial("tcp", args[0]); err == nil {
 			_, err = io.WriteString(c, "POST /snapshot HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -65,8 +65,8 @@ func playRole(role string, args []string) int {
 	return 0
 }
 
-// forward passes each connection on to address, and adds header to the first request of each. An empty header makes it
-// a plain TCP forwarder.
+// forward passes each connection on to address, and adds header to the connection's first request. With an empty header,
+// forward is a plain TCP forwarder.
 func forward(address, header string) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -96,7 +96,7 @@ func forward(address, header string) error {
 	}
 }
 
-// serveFileAlone runs a server without a daemon for the file until it is killed. It logs to logPath.
+// serveFileAlone serves the file without a daemon, and logs to logPath, until the process is killed.
 func serveFileAlone(path, logPath string) error {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -119,7 +119,7 @@ func serveFileAlone(path, logPath string) error {
 	return s.Run(context.Background(), l)
 }
 
-// asUser starts a process of the user that plays a role, and returns the line that it prints first.
+// asUser starts a process of the user uid that plays a role, and returns the first line that the process prints.
 func asUser(t *testing.T, uid uint32, role string, args ...string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -144,8 +144,8 @@ func asUser(t *testing.T, uid uint32, role string, args ...string) string {
 	return strings.TrimSpace(line)
 }
 
-// getFile requests the file from address and returns the status code. The request comes from this process, which runs as root,
-// or from a proxy that listens at address.
+// getFile requests the file from address and returns the status code. If a proxy listens at address, the server's caller is the
+// proxy. Otherwise it is this process, which runs as root.
 func getFile(t *testing.T, address string, header ...string) int {
 	t.Helper()
 	r, err := http.NewRequest("GET", "http://"+address+"/feedback.json", nil)
@@ -164,7 +164,7 @@ func getFile(t *testing.T, address string, header ...string) int {
 	return resp.StatusCode
 }
 
-// Without a token, only capture's own user and root are answered, whoever else is on this machine.
+// Without a token, capture answers only its own user and root, and no other user of this machine.
 func TestOtherLocalUsersAreRefused(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join("/tmp", fmt.Sprintf("capture-web-test-%d.json", os.Getpid())) // t.TempDir is closed to other users
@@ -190,7 +190,7 @@ func TestOtherLocalUsersAreRefused(t *testing.T) {
 	}
 }
 
-// A proxy on this machine that runs as another user passes nothing on, whatever headers it adds or leaves out.
+// A proxy that runs as another user of this machine is refused, whatever header fields it adds.
 func TestProxyOfAnotherUserIsRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -206,8 +206,8 @@ func TestProxyOfAnotherUserIsRefused(t *testing.T) {
 	}
 }
 
-// A proxy that runs as capture's own user is recognized by the headers that it adds, even if the client sends such a header
-// first, empty.
+// A proxy that runs as capture's own user is recognized by the header fields that it adds, even if the client has already sent
+// an empty field of the same name.
 func TestProxyHeadersAreRefused(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
@@ -236,7 +236,8 @@ func TestProxyHeadersAreRefused(t *testing.T) {
 	}
 }
 
-// A caller that has ended before its request is read does not count as root.
+// A caller whose process has ended before its request is read is refused. The kernel then reports no owner of the socket, which
+// must not be mistaken for root.
 func TestCallerThatIsGoneIsRefused(t *testing.T) {
 	t.Parallel()
 	var flushes atomic.Int64
@@ -301,7 +302,7 @@ func TestCallersOverIPv6(t *testing.T) {
 		t.Skip("no IPv6 here: ", err)
 	}
 	l.Close()
-	if l, err = net.Listen("tcp", "[::]:0"); err != nil { // for both
+	if l, err = net.Listen("tcp", "[::]:0"); err != nil { // for IPv4 and IPv6
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// These are tests of the page's pure functions. Each case is an expression over the module m.
+// TestPageModules tests the pure functions of the page's modules. Each case is an expression over the module m, with its value
+// as JSON.
 func TestPageModules(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")

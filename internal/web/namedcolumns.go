@@ -19,7 +19,8 @@ import (
 // columnCheck is the name of the Check for the columns that the operator has named.
 const columnCheck = "columns"
 
-// describeNamedColumns returns what is wrong with the columns that --time-column and --tags-column name, or "" if nothing is.
+// describeNamedColumns returns what is wrong with the columns that --time-column and --tags-column name, or "" if both are
+// right.
 func (t *tables) describeNamedColumns(shape *rowjson.Shape) string {
 	var wrong []string
 	for _, named := range []struct {
@@ -44,7 +45,7 @@ func (t *tables) describeNamedColumns(shape *rowjson.Shape) string {
 	return foreign.Text(strings.Join(wrong, "; "))
 }
 
-// listFitting lists the columns that could be named.
+// listFitting lists the columns whose types fit.
 func listFitting(shape *rowjson.Shape, fits func(*rowjson.Type) bool) string {
 	var names []string
 	for i := range shape.Columns {
@@ -58,8 +59,8 @@ func listFitting(shape *rowjson.Shape, fits func(*rowjson.Type) bool) string {
 	return strings.Join(names, ", ")
 }
 
-// columnChecker adds a Check to the status if a column that the operator has named is missing or unsuitable. Without it, the page
-// would have no times or tags, and nobody would know why.
+// columnChecker adds a Check to the status if a column that the operator has named is missing or unsuitable. Without the Check,
+// the page would have no times or tags, and nobody would know why.
 type columnChecker struct {
 	status func() capture.Status
 	view   func() *snapshot.View
@@ -67,7 +68,7 @@ type columnChecker struct {
 	log    hclog.Logger
 
 	mu     sync.Mutex
-	logged string // what has been logged last
+	logged string // text that was logged last
 }
 
 // checkedStatus returns the status. It adds the Check if a named column is missing or unsuitable.
@@ -91,7 +92,8 @@ func (c *columnChecker) checkedStatus() capture.Status {
 	return st
 }
 
-// awaitTable waits until the table is known, so that the Check is logged even if nobody asks for the status.
+// awaitTable waits for the first copy of the table, and then checks the columns. A problem is therefore logged even if nobody
+// requests the status.
 func (c *columnChecker) awaitTable(stopping <-chan struct{}) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -44,7 +44,8 @@ func TestEpochTimeColumn(t *testing.T) {
 	}
 }
 
-// Columns that the operator has misspelled, or that hold no times or tags, are reported in /readyz and in the log, once each.
+// /readyz reports a named column that does not exist, or that cannot hold times or tags. The log reports it, too, but only
+// once.
 func TestNamedColumnsAreChecked(t *testing.T) {
 	r := fiveVotes(t)
 	for _, c := range []struct{ time, tags, want string }{

@@ -8,7 +8,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// The page shows the newest votes by their time, where keys are in no order, and skips none after a burst of new ones.
+// In a table with random keys, the page shows the newest votes by their time, and skips no vote after a burst of new votes.
 func TestPageSkipsNoVote(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -34,7 +34,7 @@ func TestPageSkipsNoVote(t *testing.T) {
 	p.waitFor(shows(50))
 	insert(1)
 	p.waitFor(fmt.Sprintf(`document.querySelector("#votes li").dataset.key === %q`, newest(1)))
-	insert(70) // more than an event has
+	insert(70) // more votes than an event contains
 	p.waitFor(shows(50))
 	p.click("#more")
 	p.waitFor(shows(100))
@@ -54,7 +54,7 @@ func TestPageSkipsNoVote(t *testing.T) {
 	p.check(l.host)
 }
 
-// A click on "more" counts even while the page loads its first votes again.
+// A click on "more" takes effect even while the page loads its first votes again.
 func TestMoreDuringRefresh(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")

@@ -9,8 +9,8 @@ import (
 	"strconv"
 )
 
-// staticFiles are the files of the page. The browser gets them as they are; there is no build step. They contain no votes,
-// which the page's script requests from the API.
+// staticFiles are the files of the page. The browser gets them as they are; there is no build step. They contain no votes: the
+// page's script requests the votes from the API.
 //
 //go:embed static
 var staticFiles embed.FS

@@ -34,7 +34,7 @@ func TestPageFollowsTheTable(t *testing.T) {
 		t.Errorf("rows: %q", got)
 	}
 
-	// A new vote appears on its own, and its texts stay texts.
+	// A new vote appears without a reload, and HTML in its texts is shown as text.
 	evil := `<img src=x onerror="document.title='taken'"><script>document.title='taken'</script>`
 	l.exec(`INSERT INTO votes (user_query, bot_response, feedback_tags, comment, citations) VALUES ($1, $2, '{Incorrect,<b>bold</b>}', $3, $4)`,
 		"Is xyzzy "+evil, evil+"\n\n![p](http://evil.example/p.png) [l](javascript:alert(1)) **bold**", evil,
@@ -80,7 +80,7 @@ func TestPageFollowsTheTable(t *testing.T) {
 	p.click("#clear")
 	p.waitFor(`document.querySelectorAll("#votes li").length === 50`)
 
-	// A tag and a day.
+	// Filter by a tag, then by a day.
 	p.click(`#tags button[data-tag="Too long"]`)
 	p.waitFor(`document.querySelectorAll("#votes li").length > 0 && [...document.querySelectorAll("#votes li")].every((li) => li.innerText.includes("Too long"))`)
 	p.click("#clear")
@@ -95,7 +95,7 @@ func TestPageFollowsTheTable(t *testing.T) {
 	p.click("#clear")
 	p.waitFor(`document.querySelectorAll("#votes li").length === 50`)
 
-	// Pages, an edit, a delete.
+	// Load a second page. Then edit and delete a vote.
 	p.click("#more")
 	p.waitFor(`document.querySelectorAll("#votes li").length === 100`)
 	p.reload()
@@ -187,7 +187,7 @@ func TestPageWhilePostgresIsStopped(t *testing.T) {
 	}
 	p.waitFor(`!document.querySelector("#banner").hidden && document.querySelector("#banner").innerText.includes("Not live")`)
 	p.screenshot("not-live")
-	// All of it still works.
+	// Search and votes still work.
 	p.click("#q")
 	p.write("password")
 	p.waitFor(`document.querySelectorAll("#votes li").length > 0 && [...document.querySelectorAll("#votes li")].every((li) => li.querySelector("mark"))`)
@@ -201,7 +201,8 @@ func TestPageWhilePostgresIsStopped(t *testing.T) {
 	p.check(l.host)
 }
 
-// TestPageShowsLoss empties the table. The page shows the loss, with the command that restores the rows, until it is acknowledged.
+// TestPageShowsLoss empties the table. The page shows the loss and the command that restores the rows, until the loss is
+// acknowledged.
 func TestPageShowsLoss(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a browser")
@@ -257,7 +258,7 @@ func TestPageWithToken(t *testing.T) {
 	}
 }
 
-// A table that has nothing of the votes' is shown by what it has.
+// The page also shows a table that has none of the columns of a table of votes.
 func TestPageOfAnotherTable(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -285,7 +286,7 @@ func TestPageOfAnotherTable(t *testing.T) {
 	p.check(l.host)
 }
 
-// An answer in Markdown appears as elements; its HTML stays text, and only harmless addresses become links.
+// An answer in Markdown appears as elements. HTML in it stays text, and only harmless addresses become links.
 func TestAnswersAppearAsMarkdown(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -304,14 +305,14 @@ func TestAnswersAppearAsMarkdown(t *testing.T) {
 	if got := p.eval(`document.querySelector("#vote .markdown").innerHTML`); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
-	// What is too deeply nested to be parsed stays as it is.
+	// An answer that is nested too deeply to be parsed is shown as it is.
 	p.press(kb.Escape)
 	p.click("#votes li:first-child a")
 	p.waitFor(`document.querySelector(".answer .plain")?.innerText.startsWith("> > > >")`)
 	p.check(l.host)
 }
 
-// A vote that a browser can't show whole neither hides other votes nor changes the digits of their numbers.
+// A vote that a browser cannot show completely does not hide other votes, and the digits of their numbers do not change.
 func TestOddVotesHideNoOthers(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -338,7 +339,7 @@ func TestOddVotesHideNoOthers(t *testing.T) {
 		p.press(kb.Escape)
 		p.waitFor(`!document.querySelector("#vote").open`)
 	}
-	// A vote that arrives while these are shown appears, too.
+	// A vote that arrives while the others are shown appears, too.
 	l.exec(`INSERT INTO odd VALUES (4, '{}', '{}', '{}', (repeat('[', 5000) || repeat(']', 5000))::jsonb, 1)`)
 	p.waitFor(`document.querySelectorAll("#votes li").length === 4`)
 	p.check(l.host)
@@ -360,14 +361,14 @@ func TestPageBelowAPath(t *testing.T) {
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target); r.SetXForwarded() }}
 	front := httptest.NewServer(http.StripPrefix("/tools/capture", proxy))
 	defer front.Close()
-	defer front.CloseClientConnections() // the page follows the events
+	defer front.CloseClientConnections() // the page keeps its stream of events open
 	p := openTab(t, desktop, front.URL+"/tools/capture/")
 	p.waitFor(`document.querySelector("#token").open`)
 	p.click("#token-input")
 	p.write("abc")
 	p.press(kb.Enter)
 	p.waitFor(`document.querySelectorAll("#votes li").length === 50 && document.querySelector("#state").innerText === "Following"`)
-	// A click is ignored while the list loads.
+	// The click is repeated, because the page ignores a click while the list loads.
 	p.waitFor(`document.querySelector("#more").click() || document.querySelectorAll("#votes li").length === 60`)
 	p.click("#votes li:first-child a")
 	p.waitFor(`document.querySelector("#vote").open`)
@@ -379,8 +380,8 @@ func TestPageBelowAPath(t *testing.T) {
 	p.check(strings.TrimPrefix(front.URL, "http://"), "401")
 }
 
-// The lightness of the bars differs enough between bars and from the card. The same is true for the borders of inputs (WCAG
-// 2.1, 1.4.11).
+// The contrast is at least 3 to 1 between the bars for positive and negative votes, between each bar and its card, and between
+// the borders of inputs and their background (WCAG 2.1, 1.4.11).
 func TestColorsAreFarEnoughApart(t *testing.T) {
 	style, err := staticFiles.ReadFile("static/style.css")
 	if err != nil {

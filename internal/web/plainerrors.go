@@ -49,7 +49,7 @@ func convertPlainError(p []byte) []byte {
 	if !found || bytes.IndexByte(statusLine, '\n') >= 0 {
 		return nil
 	}
-	status, _, _ := strings.Cut(string(statusLine), ": ") // without the text, which the body has
+	status, _, _ := strings.Cut(string(statusLine), ": ") // without the text, which the body contains
 	body, err := json.Marshal(map[string]string{"error": "not a request that capture can read: " + string(text)})
 	if err != nil {
 		return nil

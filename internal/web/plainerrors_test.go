@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Every error is JSON, also those that package net/http writes before any handler is called.
+// Every error is JSON, including the errors that package net/http writes before any handler is called.
 func TestEveryErrorIsJSON(t *testing.T) {
 	h := newTableHarness(t, fiveVotes(t), nil)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -38,7 +38,7 @@ func TestEveryErrorIsJSON(t *testing.T) {
 		"POST /snapshot HTTP/1.1" + end + "Content-Length: x\r\n\r\n":                400,
 		"GET / HTTP/1.1" + end + "X: " + strings.Repeat("x", 64<<10) + "\r\n\r\n":    431,
 		"POST /snapshot HTTP/1.1" + end + "Content-Length: 5000\r\n\r\n":             413,
-		"POST /snapshot HTTP/1.1" + end + "Content-Length: 10\r\n\r\nx":              400, // the end of the body never comes
+		"POST /snapshot HTTP/1.1" + end + "Content-Length: 10\r\n\r\nx":              400, // the request ends before the end of its body
 		"GET /api/votes HTTP/1.1" + end + "Origin: http://evil.example\r\n\r\n":      403,
 		"GET /feedback.json HTTP/1.1" + end + "Range: bytes=9999999-\r\n\r\n":        503, // there is no file yet
 		"GET /api/votes HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n": 403,

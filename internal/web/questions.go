@@ -24,8 +24,8 @@ const (
 	maxFullBuckets     = 10_000  // number of buckets whose questions the second pass counts, not counting ties
 )
 
-// questionID identifies a question. Questions that appendComparedText makes equal have the same ID.
-// An ID is half of a SHA-256 and does not change, so links with it remain valid. The zero value identifies no question.
+// questionID identifies a question. Questions that appendComparedText makes equal have the same ID. An ID is half of a SHA-256
+// and does not change, so links that contain an ID remain valid. The zero value identifies no question.
 type questionID [sha256.Size / 2]byte
 
 func (id questionID) String() string { return hex.EncodeToString(id[:]) }
@@ -83,7 +83,7 @@ func cutJSONString(text []byte, limit int) []byte {
 }
 
 // appendComparedText appends the part of a question that is compared: in lower case, with single spaces, and without invisible
-// characters and trailing punctuation. If there is only punctuation, it is kept.
+// characters and trailing punctuation. If a question consists only of punctuation, the punctuation is kept.
 func appendComparedText(dst, text []byte) []byte {
 	start, end := len(dst), len(dst) // end is the end of the last character that is no punctuation
 	space := false
@@ -118,9 +118,9 @@ func appendComparedText(dst, text []byte) []byte {
 // questionGroups finds the questions with the most negative votes in two passes over the rows. A table may have millions of
 // different questions of any length, so the number of questions that are counted is bounded, and so is the text of each.
 //
-// The first pass counts the negative votes in buckets, to each of which many questions may belong. A question has at most as
-// many negative votes as its bucket, so those with the most votes are in the fullest buckets. The second pass counts the
-// votes of the questions in these buckets exactly.
+// The first pass counts the negative votes in buckets. Many questions may share a bucket. The second pass counts exactly the
+// votes of the questions in the fullest buckets. A question has at most as many negative votes as its bucket. So each question
+// outside the fullest buckets has fewer negative votes than the emptiest of these buckets.
 type questionGroups struct {
 	buckets []uint32
 	shift   int    // number of bits of a question's hash that do not choose the bucket
@@ -133,7 +133,7 @@ type questionGroups struct {
 
 // questionGroup counts the votes for one question.
 type questionGroup struct {
-	text     string // of the first negative vote
+	text     string // text of the question in the first negative vote
 	negative int
 	positive int
 	lastDay  int // index of the day of the last negative vote
@@ -172,13 +172,13 @@ func (g *questionGroups) selectCandidates() bool {
 
 func (g *questionGroups) isCandidate(id questionID) bool { return *g.bucket(id) >= g.threshold }
 
-// add counts a vote in the second pass. text is the question as JSON, and day the index of the vote's day.
+// add counts a vote in the second pass. text is the question as JSON, and day is the index of the vote's day.
 func (g *questionGroups) add(id questionID, text []byte, positive bool, day int) {
 	group := g.groups[id]
 	if group == nil {
 		limit := maxQuestionGroups
 		if *g.bucket(id) == g.threshold {
-			limit /= 2 // ties, of which there may be any number, leave room for the questions in fuller buckets
+			limit /= 2 // any number of buckets may be exactly at the threshold; their questions leave room for those in fuller buckets
 		}
 		if len(g.groups) >= limit {
 			g.complete = false
@@ -203,7 +203,7 @@ func (g *questionGroups) add(id questionID, text []byte, positive bool, day int)
 // questionCount counts the votes for one question, in the form of /api/summary.
 type questionCount struct {
 	ID       string `json:"id"`
-	Text     string `json:"text"` // at most maxQuestionBytes of it
+	Text     string `json:"text"` // text of the question, cut off after about maxQuestionBytes
 	Negative int    `json:"negative"`
 	Positive int    `json:"positive"`
 	Last     string `json:"last,omitempty"` // day of the last negative vote; empty if the table has no times
@@ -213,8 +213,9 @@ type questionCount struct {
 
 // worst returns the questions with the most negative votes, the worst first.
 func (g *questionGroups) worst() []questionCount {
-	// If not all questions were counted, chance decides which of those with few negative votes were. Those with a single one, of
-	// which there may be millions, are left out. Others that were counted are better than a shorter list.
+	// If not all questions were counted, chance decides which questions with few negative votes were counted. Questions with a
+	// single negative vote, of which there may be millions, are then left out. The others stay in the list: an incomplete list is
+	// better than a shorter one.
 	minimum := 1
 	if !g.complete {
 		minimum = 2

@@ -35,7 +35,7 @@ func TestComparedText(t *testing.T) {
 	}
 }
 
-// A JSON string that is cut off is a JSON string, and the beginning of the text.
+// A JSON string that is cut off is still a JSON string, and contains the beginning of the text.
 func TestCutJSONString(t *testing.T) {
 	text := "a\"\\\n\x01é日😀" + strings.Repeat("\u2028\x1f", 3) + "end"
 	whole := []byte(`"a\"\\\n\u0001é日😀` + strings.Repeat("\u2028\\u001f", 3) + `end"`)
@@ -64,7 +64,7 @@ func TestQuestionsWithNegativeVotes(t *testing.T) {
 	}
 	add("Where is it?", "{Looks Good}", 1)
 	add("Where is it?", `{Incorrect,"Looks good, mostly"}`, 1)
-	add("Where is it?", "{}", 1)                      // says nothing
+	add("Where is it?", "{}", 1)                      // without a tag, a vote is neither positive nor negative
 	add("Where is it?", "{Incorrect}", summaryDays+1) // too old
 	add("Where was it?", "{Incorrect}", 2)
 	add("Where was it?", "{Incorrect}", 3)
@@ -83,7 +83,7 @@ func TestQuestionsWithNegativeVotes(t *testing.T) {
 		t.Errorf("questions: %+v", s.Questions)
 	}
 
-	// Its ID selects the votes with a question, in lists and downloads.
+	// The ID of a question selects its votes, in lists and downloads.
 	selected := func(query string) (n int) {
 		t.Helper()
 		w := h.do("GET", "/api/votes?"+query)
@@ -128,7 +128,7 @@ func TestQuestionsOfOtherTables(t *testing.T) {
 		shape *rowjson.Shape
 		rows  [][]string
 		tags  string
-		want  string // the questions
+		want  string // expected questions
 	}{
 		"no times":    {shape(text, tags), [][]string{{"1", "A?", "{x}"}, {"2", "a", "{x}"}, {"3", "b", "{Looks Good}"}}, "", "[A? 2 0 ]"},
 		"no question": {shape(tags), [][]string{{"1", "{x}"}}, "", "[]"},
@@ -173,10 +173,10 @@ func TestQuestionsOfOtherTables(t *testing.T) {
 	}
 }
 
-// Of any number of questions, those with the most negative votes are found and counted exactly, in bounded memory.
+// However many questions there are, those with the most negative votes are found and counted exactly, in bounded memory.
 func TestManyQuestions(t *testing.T) {
 	for name, c := range map[string]struct {
-		distinct int // number of questions with a number of votes each
+		distinct int // number of questions that have at least the given votes
 		votes    int
 	}{
 		"one vote each":  {120_000, 1},

@@ -32,8 +32,8 @@ func recorded(w http.ResponseWriter) *responseWriter {
 	return rw
 }
 
-// extendDeadline sets the deadline for the next write. It ignores an error, since only connections without deadlines fail, as
-// in tests.
+// extendDeadline sets the deadline for the next write. It ignores the error, because setting a deadline fails only on
+// connections that have no deadlines, such as those in tests.
 func (w *responseWriter) extendDeadline() {
 	deadline := time.Now().Add(pieceTimeout)
 	if !w.stream {

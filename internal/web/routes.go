@@ -15,17 +15,17 @@ type route struct {
 	serve   http.HandlerFunc
 
 	public bool // whether everybody is answered, without the access rule and the limit on requests
-	page   bool // whether it serves the page or a part of it: contains no votes, so it needs no token and has no limit on requests
+	page   bool // whether the route serves the page or one of its files, which contain no votes: no token needed, and no limit on requests
 	stream bool // whether the answer is endless: no minimum rate and no limit on requests
 }
 
-// otherRoute is the name of the route for requests that match no other one.
+// otherRoute is the name of the route for requests that match no other route.
 const otherRoute = "other"
 
 // name returns the route's name in metrics and logs.
 func (rt route) name() string { return strings.TrimSuffix(rt.pattern, "{$}") }
 
-// routes returns every request that the server answers.
+// routes returns the routes of all requests that the server answers.
 func (s *Server) routes(cfg *Config) []route {
 	return []route{
 		{method: "GET", pattern: "/healthz", serve: serveHealth, public: true},

@@ -65,7 +65,7 @@ func (h *harness) readSummary(t *testing.T) summary {
 // If all votes are old, the days end with the day of the newest vote.
 func TestSummaryEndsWithTheNewestVote(t *testing.T) {
 	r := fiveVotes(t)
-	r.vote(6, "a", "b", `{Incorrect}`, "", "2027-06-02 00:00:00") // in the future, as seen from the count
+	r.vote(6, "a", "b", `{Incorrect}`, "", "2027-06-02 00:00:00") // later than every day on which the test counts
 	r.vote(7, "a", "b", `{Incorrect}`, "", "infinity")
 	r.vote(8, "a", "b", `{Incorrect}`, "", "-infinity")
 	r.commit()
@@ -75,7 +75,7 @@ func TestSummaryEndsWithTheNewestVote(t *testing.T) {
 		"2027-06-01": {"2026-01-03", 1, 0, 0},
 		"2026-01-03": {"2026-01-03", 1, 0, 0},
 		"2026-01-04": {"2026-01-04", 0, 0, 0},
-		"2025-12-31": {"2025-12-31", 0, 0, 0}, // all votes are in the future
+		"2025-12-31": {"2025-12-31", 0, 0, 0}, // on this day, all votes are in the future
 	} {
 		today, err := time.Parse(time.DateOnly, day)
 		if err != nil {
@@ -88,7 +88,7 @@ func TestSummaryEndsWithTheNewestVote(t *testing.T) {
 	}
 }
 
-// Tags are counted by weeks of seven days, of which the last one ends with the last day.
+// Tags are counted per week of seven days. The last week ends with the last day of the period.
 func TestSummaryCountsTagsPerWeek(t *testing.T) {
 	r := newRowsTable(t, votesShape())
 	today := time.Date(2026, 11, 26, 0, 0, 0, 0, time.UTC)
@@ -124,7 +124,7 @@ func TestSummaryCountsTagsPerWeek(t *testing.T) {
 	}
 }
 
-// What users write decides neither the size of the summary nor the memory of a count.
+// However long the texts of users are, the size of the summary stays bounded.
 func TestSummaryOfHugeTexts(t *testing.T) {
 	t.Parallel()
 	r := newRowsTable(t, votesShape())

@@ -19,7 +19,7 @@ type tagCounts map[string]*tagCounter
 
 type tagCounter struct {
 	total int
-	weeks [summaryWeeks]int // votes in each week of the period
+	weeks [summaryWeeks]int // votes with the tag in each week of the period
 }
 
 // tagCount counts the votes with one tag, in the form of /api/summary.
@@ -40,8 +40,8 @@ func isPositiveTag(tag string) bool {
 	return len(tag) >= len(positiveTag) && strings.EqualFold(tag[:len(positiveTag)], positiveTag)
 }
 
-// add counts a tag of a vote. day is the index of the vote's day in the period, or -1. Very long tags are not counted, nor are
-// further ones if there are maxTagKinds different tags already.
+// add counts a tag of a vote. day is the index of the vote's day in the period, or -1. Tags longer than maxTagBytes are not
+// counted. Once maxTagKinds different tags have been counted, new ones are not counted.
 func (c tagCounts) add(tag []byte, day int) {
 	counter := c[string(tag)]
 	if counter == nil {
@@ -73,7 +73,7 @@ func (c tagCounts) top() (top []tagCount, more int) {
 	return top, more
 }
 
-// topWeekly returns the counts per week of the tags that are the most frequent in the period, in descending order.
+// topWeekly returns the tags that are the most frequent in the period, most frequent first, with their counts per week.
 func (c tagCounts) topWeekly() []tagWeeks {
 	type sum struct {
 		tag   string

@@ -14,22 +14,22 @@ import (
 )
 
 const (
-	ticketParameter = "ticket"         // parameter of a request that carries a ticket
+	ticketParameter = "ticket"         // name of the parameter that contains a ticket
 	ticketTime      = 30 * time.Second // time between the request for a ticket and the start of the download
-	maxTickets      = 256              // tickets that have not been used
+	maxTickets      = 256              // maximum number of unused tickets
 )
 
-// tickets lets a browser download what requires the token. A browser that follows a link cannot send the token, and a script that
-// can send it would have to keep the whole answer in memory. So the page's script asks for a ticket, with the token, and lets
-// the browser follow a link with the ticket.
+// tickets lets a browser download a file that requires the token. A browser that follows a link cannot send the token, and a
+// script that can send it would have to keep the whole answer in memory. So the page's script sends the token to request a
+// ticket, and lets the browser follow a link that contains the ticket.
 //
-// A ticket takes the place of the token in one GET request, for the path and the parameters that it was made for. It is random. It
-// is valid for ticketTime, and only as long as the token stays the same.
+// A ticket is a random text that replaces the token in one GET request, whose path and parameters must be those that the ticket
+// was issued for. A ticket is valid for ticketTime, and only as long as the token stays the same.
 type tickets struct {
 	downloads map[string]download // by the file's name
 
 	mu   sync.Mutex
-	open map[[sha256.Size]byte]ticket // by the hash of the ticket's text, so that a comparison's time reveals nothing of it
+	open map[[sha256.Size]byte]ticket // by the hash of the ticket's text, so the time of a lookup reveals nothing about the text
 }
 
 type ticket struct {
@@ -51,7 +51,8 @@ type download struct {
 }
 
 // serveTicket answers with a ticket for the download of the file that the parameter file names. The other parameters are those
-// of the download. If the download would fail now, the answer is its error, which a browser would not show.
+// of the download. If the download would fail now, serveTicket answers with the download's error, which the browser would
+// otherwise not show.
 func (s *tickets) serveTicket(w http.ResponseWriter, r *http.Request) {
 	query, err := parseQuery(r)
 	if err != nil {
@@ -98,7 +99,7 @@ func (a *heldAnswer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// issue returns a new ticket. It returns false if there are too many.
+// issue returns a new ticket. It returns false if there are maxTickets unused tickets already.
 func (s *tickets) issue(target, token string) (text string, ok bool) {
 	now := time.Now()
 	s.mu.Lock()
@@ -119,8 +120,8 @@ func (s *tickets) issue(target, token string) (text string, ok bool) {
 	return text, true
 }
 
-// redeem reports whether the request carries a ticket that is valid for it. A ticket is valid once. token is the token that is
-// required now.
+// redeem reports whether the request contains a ticket that is valid for its path and parameters, and makes that ticket
+// invalid. token is the token that is required now.
 func (s *tickets) redeem(r *http.Request, token string) bool {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil || r.Method != http.MethodGet {

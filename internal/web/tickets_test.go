@@ -14,7 +14,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// getTicket asks for a ticket, with the token.
+// getTicket requests a ticket for target, with the token.
 func (h *harness) getTicket(t *testing.T, target string) string {
 	t.Helper()
 	w := h.do("POST", ticketAddress(target), "Authorization", "Bearer abc", "Origin", "http://localhost:8080", "Sec-Fetch-Site", "same-origin")
@@ -28,13 +28,13 @@ func (h *harness) getTicket(t *testing.T, target string) string {
 	return answer.Ticket
 }
 
-// ticketAddress returns the address of a ticket for a download.
+// ticketAddress returns the address at which a client requests a ticket for the download at target.
 func ticketAddress(target string) string {
 	path, query, _ := strings.Cut(target, "?")
 	return "/api/downloads?file=" + strings.TrimPrefix(strings.TrimPrefix(path, "/"), "api/") + "&" + query
 }
 
-// A ticket takes the place of the token in one request for one address, for a short time.
+// A ticket replaces the token in one request for one address, for a short time.
 func TestTicketIsForOneDownload(t *testing.T) {
 	synctest.Test(t, testTicketIsForOneDownload) // a wrong ticket is answered after a second
 }
@@ -74,11 +74,11 @@ func testTicketIsForOneDownload(t *testing.T) {
 	if w := h.do("GET", target+ticket); w.Code != 200 || !strings.Contains(w.Body.String(), "Rue de l'Église") || strings.Contains(w.Body.String(), "password") {
 		t.Errorf("with a filter: %d %s", w.Code, w.Body)
 	}
-	// A proxy may write the parameters in another way.
+	// A proxy may change the order and the encoding of the parameters.
 	expect("other form, same meaning", 200, "GET", "/api/votes.csv?ticket="+h.getTicket(t, target)+"&from=2026-01-01&q=caf%c3%a9%20est")
 	for what, c := range map[string]struct {
 		target string
-		after  int // answer to the request for which the ticket is, afterwards
+		after  int // status code of a later request for the ticket's own target with the same ticket
 	}{
 		"another filter":      {"/api/votes.csv?q=caf%C3%A9&from=2026-01-01", 401},
 		"a filter more":       {target + "&to=2026-01-01", 401},
@@ -135,7 +135,7 @@ func testTicketIsForOneDownload(t *testing.T) {
 	expect("without a token file", 503, "GET", target+ticket)
 }
 
-// A ticket is used once, also if many requests with it come at the same time, and it is in no log.
+// Of many concurrent requests with the same ticket, one is served. The ticket is in no log.
 func TestTicketIsUsedOnce(t *testing.T) {
 	t.Parallel()
 	log := &lockedBuffer{}
@@ -158,7 +158,7 @@ func TestTicketIsUsedOnce(t *testing.T) {
 	if n := served.Load(); n != 1 {
 		t.Errorf("%d of 20 were served", n)
 	}
-	// net/http may log a broken request.
+	// net/http may log a malformed request.
 	c := dial(t, addr)
 	c.Write([]byte("GET /api/votes.json?ticket=" + ticket + " HTTP/1.1\r\nHost: a b\r\n\r\n"))
 	c.Read(make([]byte, 100))
@@ -187,7 +187,7 @@ func TestTicketsAreBounded(t *testing.T) {
 	})
 }
 
-// Without a token file a link needs no ticket, and one gives no access.
+// Without a token file, a link needs no ticket, and a ticket gives no access.
 func TestTicketWithoutTokenFile(t *testing.T) {
 	h := newTableHarness(t, fiveVotes(t), nil)
 	ticket := h.getTicket(t, "/api/votes.json")

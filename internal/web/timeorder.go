@@ -30,7 +30,7 @@ func (p place) isNewer(q place) bool {
 	return bytes.Compare(p.key, q.key) > 0
 }
 
-// bytesPerTimedRow is the memory that the order takes for each row, at most.
+// bytesPerTimedRow is the maximum memory in bytes that the order needs for each row.
 const bytesPerTimedRow = 12
 
 // maxTimedRows returns the maximum number of rows that are ordered by time: 5 million, or as many as take a sixteenth of the
@@ -39,19 +39,19 @@ var maxTimedRows = sync.OnceValue(func() int {
 	return int(min(5_000_000, cgroup.MemoryLimit()/16/bytesPerTimedRow))
 })
 
-// timeOrder orders the rows of the current state by time. The first use reads every row. Later ones read the Parts that have
-// changed since. It holds no rows, since these would stay in memory.
+// timeOrder orders the rows of the current state by time. Its first use reads every row. Each later use reads only the Parts
+// that have changed since the previous use. timeOrder holds no rows, since these would stay in memory.
 type timeOrder struct {
 	mu     sync.Mutex
 	shape  string                // fingerprint of the shape
 	column int                   // index of the time column
-	parts  map[uint64]*partTimes // by the ID of the Part
+	parts  map[uint64]*partTimes // times of each Part, by the Part's ID
 }
 
 // partTimes are the times of a Part's rows.
 type partTimes struct {
 	times []int64 // newest first; rows with equal times by descending key
-	rows  []int32 // index of the row in the Part for each time; nil if the rows are in descending order
+	rows  []int32 // for each of times, index of the row in the Part; nil if the times in the Part ascend with the keys
 }
 
 func (p *partTimes) row(i int) int {
@@ -168,32 +168,33 @@ type placedRow struct {
 	place place
 }
 
-// timeMerge merges the rows of Parts, newest first. It is a heap of the Parts that have rows left, by their newest row.
+// timeMerge merges the rows of Parts, newest first. It is a heap of the Parts that have unread rows, ordered by each Part's
+// newest unread row.
 type timeMerge struct {
 	parts []timedPart
 	heads []timeHead
 
-	open     snapshot.PartRows // rows of the Part read last: the next row is likely to be in it
+	open     snapshot.PartRows // rows of the Part that was read last, because the next row is likely to be in the same Part
 	openPart int               // index of that Part; -1 before the first
 }
 
-// timeHead is the newest row of a Part that is left.
+// timeHead is the newest unread row of a Part.
 type timeHead struct {
 	time int64
 	part int // index of the Part; keys of a Part with a higher index are higher
-	at   int // index in partTimes
+	at   int // index of the row in partTimes
 }
 
 func newTimeMerge(parts []timedPart, after *place) (*timeMerge, error) {
 	m := &timeMerge{parts: parts, openPart: -1}
-	withKey := -1 // index of the Part that has or would have the key of after
+	withKey := -1 // index of the Part that contains the key of after, or would contain it
 	if after != nil {
 		withKey = sort.Search(len(parts), func(i int) bool { return bytes.Compare(parts[i].FirstKey(), after.key) > 0 }) - 1
 	}
 	for i := range parts {
 		at := 0
 		if times := parts[i].times; after != nil {
-			// Of the rows with the time of after, those with a lower key come after it.
+			// Among the rows with the same time as after, those with a lower key come after it.
 			at = sort.Search(len(times), func(j int) bool { return times[j] <= after.time })
 			switch {
 			case i > withKey:
@@ -218,7 +219,7 @@ func newTimeMerge(parts []timedPart, after *place) (*timeMerge, error) {
 	return m, nil
 }
 
-// next returns the newest row that is left.
+// next returns the newest unread row.
 func (m *timeMerge) next() (placedRow, error) {
 	head := &m.heads[0]
 	row, err := m.readRow(head.part, head.at)
@@ -232,7 +233,7 @@ func (m *timeMerge) next() (placedRow, error) {
 	return placed, err
 }
 
-// readRow returns a row of the Part with the given index. at is its index in partTimes.
+// readRow returns a row of the Part with the given index. at is the row's index in partTimes.
 func (m *timeMerge) readRow(part, at int) (snapshot.Row, error) {
 	if part != m.openPart {
 		rows, err := m.parts[part].Read()
@@ -272,7 +273,7 @@ func (t tableView) placeText(p place) string {
 	return placePrefix + strconv.FormatInt(p.time, 10) + ":" + key
 }
 
-// isOrderedByTime reports whether the newest row is the one with the latest time, and not the one with the highest key.
+// isOrderedByTime reports whether the votes are ordered by time. Otherwise they are ordered by key.
 func (t tableView) isOrderedByTime() bool { return t.time >= 0 && t.Rows() <= maxTimedRows() }
 
 // parsePlace is the inverse of placeText. In a table that is ordered by time, it also accepts the key of a row alone.

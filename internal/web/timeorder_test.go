@@ -14,7 +14,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// feedbackShape is the table of most newer applications: keys in no order, and a time.
+// feedbackShape returns the shape of a table as many newer applications create it: random keys, and a time.
 func feedbackShape() *rowjson.Shape {
 	return &rowjson.Shape{Schema: "public", Table: "feedback", Key: []int{0}, Columns: []rowjson.Column{
 		{Name: "id", TypeName: "uuid", Type: rowjson.Type{Kind: rowjson.Text, OID: 2950}},
@@ -29,8 +29,8 @@ type timedRow struct {
 	micros int64
 }
 
-// Every vote that exists from the first page to the last is on exactly one page, newest first. It does not matter what is
-// written meanwhile, and how many votes have the same time or none.
+// A client reads all pages while other votes are inserted. Each vote that existed at the first page is on exactly one page,
+// newest first. It does not matter how many votes have the same time, or none.
 func TestPagesByTime(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -46,7 +46,7 @@ func TestPagesByTime(t *testing.T) {
 			case k == 1:
 				row.at, row.micros = "infinity", 1<<63-1
 			default:
-				at := start.Add(time.Duration(r.IntN(50*(round+1))) * time.Hour) // many have the same
+				at := start.Add(time.Duration(r.IntN(50*(round+1))) * time.Hour) // many rows get the same time
 				if k == 2 {
 					at = at.Add(time.Duration(r.IntN(1_000_000)) * time.Microsecond)
 				}
@@ -94,7 +94,7 @@ func TestPagesByTime(t *testing.T) {
 				}
 				next = *page.Next
 				if n := len(page.Rows); n > 0 && r.IntN(3) == 0 {
-					next = page.Rows[n-1].Next // a page may also begin after the place of the last vote
+					next = page.Rows[n-1].Next // the next page may also begin after any vote of this page, such as the last one
 				}
 				for range r.IntN(5) {
 					insert()
@@ -125,7 +125,7 @@ func TestPagesByTime(t *testing.T) {
 	}
 }
 
-// A new vote is in the event, whatever its key. A page may begin after the key of a vote. An unknown key is refused.
+// An event contains a new vote whatever its key is. A page may begin after the key of a vote. An unknown key is refused.
 func TestNewVotesByTime(t *testing.T) {
 	table := newRowsTable(t, feedbackShape())
 	table.put("b0000000-0000-4000-8000-000000000000", "2026-01-01 00:00:00+00", "first")

@@ -10,10 +10,10 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// noTime is the time of rows without one. They come last.
+// noTime is the time of rows that have no time. They come last.
 const noTime = math.MinInt64
 
-// timeValue returns the row's time in microseconds since 1970. infinity is later than all others.
+// timeValue returns the row's time in microseconds since 1970. The time infinity is later than all others.
 func (c *columnRoles) timeValue(line []byte) int64 {
 	if c.time < 0 {
 		return noTime
@@ -46,7 +46,7 @@ func (c *columnRoles) timeValue(line []byte) int64 {
 	return noTime
 }
 
-// parseUsualMicros does the same as parseMicros for times from the year 1 to 9999. It takes a tenth of the time.
+// parseUsualMicros does the same as parseMicros for timestamps in the years 1 to 9999, but in a tenth of the time.
 func parseUsualMicros(text []byte) (micros int64, ok bool) {
 	const form = "0000-00-00T00:00:00"
 	text = bytes.TrimSuffix(text, []byte("+00:00"))
@@ -100,7 +100,7 @@ func parseMicros(text string) (int64, bool) {
 	}
 	var ofDay time.Duration
 	if hasClock {
-		at, err := time.Parse("15:04:05", clock) // which accepts a fraction, too
+		at, err := time.Parse("15:04:05", clock) // also parses fractions of a second
 		if err != nil {
 			return 0, false
 		}

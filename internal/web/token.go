@@ -17,8 +17,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// tokenFile is the file that contains the bearer token. The file is small, so it is read for every request. Reading it only
-// after its time or size has changed could miss a change.
+// tokenFile is the file that contains the bearer token. The file is small, so it is read for every request. A change could be
+// missed if the file were read only after its time or size has changed.
 type tokenFile struct {
 	path    string
 	tickets *tickets
@@ -29,7 +29,7 @@ type tokenFile struct {
 }
 
 // newTokenFile returns the tokenFile at path. It logs weaknesses of the present token. It does not fail if the file cannot be
-// read; each request then reports that.
+// read; each request then reports the error.
 func newTokenFile(path string, tickets *tickets, log hclog.Logger) *tokenFile {
 	t := &tokenFile{path: path, tickets: tickets, log: log}
 	_, _ = t.read()

@@ -30,7 +30,7 @@ func TestWrongTokenWaitsAlone(t *testing.T) {
 				}
 			})
 		}
-		synctest.Wait() // all of them wait
+		synctest.Wait() // all guesses now wait for their answers
 		for _, c := range []struct {
 			pairs []string
 			code  int
@@ -71,7 +71,7 @@ func TestWeakTokensAreReported(t *testing.T) {
 	for _, c := range []struct {
 		token string
 		mode  os.FileMode
-		want  string // in the log, "" for no warning
+		want  string // warning in the log; "" for none
 	}{
 		{long, 0o400, ""},
 		{long, 0o600, ""},

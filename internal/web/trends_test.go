@@ -9,7 +9,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// The page shows the questions with negative votes and the tags per week, and leads from both to the votes.
+// The page shows the questions with negative votes and the tags per week. A click on either shows the votes.
 func TestPageShowsTrends(t *testing.T) {
 	if testing.Short() {
 		t.Skip("drives Chromium for seconds")
@@ -52,7 +52,7 @@ func TestPageShowsTrends(t *testing.T) {
 		t.Errorf("the filter names %q", got)
 	}
 	p.screenshot("one-question")
-	p.reload() // the address has the question
+	p.reload() // the address contains the question
 	p.waitFor(`document.querySelectorAll("#votes li").length === 9 && document.querySelector("#question-text").innerText === "Where is the constructor?"`)
 	p.click("#question-remove")
 	p.waitFor(`document.querySelectorAll("#votes li").length === 50 && document.querySelector("#question-field").hidden`)
@@ -61,11 +61,12 @@ func TestPageShowsTrends(t *testing.T) {
 	p.click("#clear")
 	p.waitFor(`document.querySelectorAll("#votes li").length === 50 && document.querySelector("#from").value === ""`)
 
-	// A new vote changes both.
+	// New votes change the list of questions.
 	insert(rightToLeft, "{__proto__}", 0, 10)
 	p.waitFor(`document.querySelector("#questions li:first-child").innerText.replaceAll("\u00a0", " ").includes("12 of 12 tagged votes negative (100 %)")`)
 
-	// The short list has five questions and the selected one. The rest can be shown, if there is a rest.
+	// The short list has five questions, and also the selected one if it is not among them. A button shows the others, if there
+	// are any.
 	for _, question := range []string{"Four", "Five", "Six"} {
 		insert(question, "{Incorrect}", 20, 1)
 	}

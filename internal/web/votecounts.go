@@ -47,7 +47,7 @@ type period struct {
 	start int64 // start of the first day, in microseconds since 1970
 }
 
-// periodEnding returns the period whose last day is the day of a time.
+// periodEnding returns the period whose last day contains the time last.
 func periodEnding(last time.Time) period {
 	return period{last.UTC().Truncate(24*time.Hour).AddDate(0, 0, 1-summaryDays).UnixMicro()}
 }
@@ -62,8 +62,8 @@ func (p period) dayOf(micros int64) int {
 	return int((micros - p.start) / microsPerDay)
 }
 
-// countVotes counts the votes in all rows. The period ends with today. If none of its days has a vote, it ends with the day of the
-// newest vote before it instead. countVotes returns nil if stop is closed or a row cannot be read back.
+// countVotes counts the votes in all rows. The period ends with today. If no vote is in this period, the period ends with the
+// day of the newest earlier vote instead. countVotes returns nil if stop is closed or a row cannot be read back.
 func countVotes(t tableView, today time.Time, stop <-chan struct{}) *voteCounts {
 	c := newCounting(t, periodEnding(today))
 	if !eachLine(t, stop, c.add) {
@@ -118,7 +118,7 @@ type counting struct {
 	days      [summaryDays]dayCount
 	tags      tagCounts
 	untagged  int
-	votes     []questionVote // of each row, in the order of the rows; nil if the table has no questions or no tags
+	votes     []questionVote // one for each row, in the order of the rows; nil if the table has no questions or no tags
 	questions questionGroups
 }
 
@@ -133,8 +133,9 @@ func newCounting(t tableView, p period) *counting {
 	return c
 }
 
-// questionVote is what the first pass over the rows tells the second one of a vote: 0 if it does not count for its question, and
-// otherwise the index of its day and 1, with positiveVote for a positive vote. Without it, the second pass would take twice the time.
+// questionVote is the result of the first pass for one vote, for use in the second pass. It is 0 if the vote does not count for
+// its question. Otherwise it is the index of the vote's day plus 1, plus positiveVote if the vote is positive. Without these
+// results, the second pass would take twice the time.
 type questionVote uint8
 
 const positiveVote questionVote = 1 << 7
@@ -201,8 +202,8 @@ func (c *counting) addQuestions(t tableView, stop <-chan struct{}) bool {
 	})
 }
 
-// voteCounter keeps the last counts. Counting a million rows takes a second or two, so it runs in a goroutine of its own and
-// not in a request. One count runs at a time, and counts run at most a tenth of the time.
+// voteCounter keeps the last counts. Counting a million rows takes a second or two, so a count runs in a goroutine of its own
+// and not in a request. One count runs at a time, and counts run at most a tenth of the time.
 type voteCounter struct {
 	stop <-chan struct{} // closed when the server stops
 	work sync.WaitGroup
@@ -213,8 +214,8 @@ type voteCounter struct {
 	restUntil time.Time     // earliest time of the next count
 }
 
-// countsOf returns the counts of t. If they are not available within countWait, it returns the last counts, which are of an
-// earlier state, or nil if there are none yet.
+// countsOf returns the counts of t. If they are not available within countWait, it returns the last counts, which belong to an
+// earlier state, or nil if nothing has been counted yet.
 func (c *voteCounter) countsOf(t tableView, today time.Time) *voteCounts {
 	c.mu.Lock()
 	if c.last != nil && c.last.isOf(t, today) {

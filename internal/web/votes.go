@@ -105,7 +105,7 @@ type votesPage struct {
 	scanned int    // number of rows examined
 }
 
-// readPage searches the rows, which are those after q.after, until the page is full or searchTimeout has passed.
+// readPage searches the rows that newestFirst yields, until the page is full or searchTimeout has passed.
 func readPage(newestFirst iter.Seq2[placedRow, error], t tableView, q pageQuery) (p votesPage, err error) {
 	size := 0
 	var deadline time.Time

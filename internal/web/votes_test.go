@@ -46,7 +46,7 @@ func TestVotesByFilter(t *testing.T) {
 		{"limit=2&after=4", "3 2"},
 		{"after=1", "5"},
 		{"after=5", ""},
-		{"after=t1767398400000000:99", "4 3 2 1 5"}, // a vote that was deleted since, as late as 4
+		{"after=t1767398400000000:99", "4 3 2 1 5"}, // a deleted vote with the same time as 4
 		{"after=t1767398400000000:4", "3 2 1 5"},
 		{"after=t9223372036854775807:0", "4 3 2 1 5"},
 		{"q=password", "4 1"},
@@ -56,10 +56,10 @@ func TestVotesByFilter(t *testing.T) {
 		{"q=%C3%89GLISE", "2"},
 		{"q=%22quoted%22", "3"},
 		{`q=%5C`, "3"},
-		{"q=nnext", ""}, // the n of \n is no letter
+		{"q=nnext", ""}, // the n of the escape \n is not part of a word
 		{"q=next", "2"},
-		{"q=12345678901234567890", ""}, // not a text
-		{"q=user_query", ""},           // the columns' names are not searched, either
+		{"q=12345678901234567890", ""}, // numbers are not searched
+		{"q=user_query", ""},           // the names of columns are not searched, either
 		{"q=%3Cscript%3E", "5"},
 		{"tag=Incorrect", "2 5"},
 		{"tag=Incorrec", ""},

@@ -161,7 +161,7 @@ func TestHugeHeadersAreRefused(t *testing.T) {
 	}
 }
 
-// A stop must not wait for a client that has stopped reading.
+// A stop does not wait for a client that has stopped reading.
 func TestStopWithAStuckDownload(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)
