@@ -184,8 +184,8 @@ func TestAlertsAreDocumented(t *testing.T) {
 	}
 }
 
-// The Dockerfile compiles the imported packages before it copies the source. A package that is missing in its list would be
-// compiled again after each change.
+// The Dockerfile compiles the imported packages before it copies the source. A package that is missing in the Dockerfile's list
+// would be compiled again after each change.
 func TestImageCompilesDependenciesFirst(t *testing.T) {
 	_, list, ok := strings.Cut(readFile(t, "Dockerfile"), "RUN go build \\\n")
 	if !ok {
@@ -208,7 +208,7 @@ func TestImageCompilesDependenciesFirst(t *testing.T) {
 	}
 }
 
-// Whatever an alert fires on can be looked at: each metric of a rule has a panel on the dashboard.
+// Each metric that an alert uses has a panel on the dashboard.
 func TestDashboardShowsWhatAlertsUse(t *testing.T) {
 	var dashboard struct {
 		Panels []struct{ Targets []struct{ Expr string } }

@@ -21,8 +21,8 @@ func unitSettings(text string) []string {
 	return settings
 }
 
-// The template's settings are those of capture.service, the hardening included. Only paths differ, so that two instances share
-// none.
+// The template unit has the settings of capture.service, the hardening included. Only the paths differ: two instances share no
+// path.
 func TestTemplateUnitEqualsTheUnit(t *testing.T) {
 	paths := strings.NewReplacer(
 		"a Postgres table", "a Postgres table (%i)", "/etc/capture/", "/etc/capture/%i/", "/var/lib/capture", "/var/lib/capture-%i",
@@ -61,7 +61,8 @@ func composeConfig(t *testing.T, env []string, files ...string) map[string]map[s
 	return config.Services
 }
 
-// This test needs no Docker Compose: the files are YAML, and the service of the second capture extends that of the first.
+// TestComposeRecipesAreYAML needs no Docker Compose. It checks that the files are YAML, and that the service of the second
+// capture extends that of the first.
 func TestComposeRecipesAreYAML(t *testing.T) {
 	for path, service := range map[string]string{"deploy/compose.second-table.yml": "capture-second", "deploy/compose.copies.yml": "capture"} {
 		var file map[string]any
@@ -116,7 +117,7 @@ func TestComposeOfASecondTable(t *testing.T) {
 	}
 }
 
-// Compose passes on the credentials that are set, and no empty ones, which would hide a managed identity.
+// Compose passes on only the credentials that are set. An empty credential would hide a managed identity.
 func TestComposeOfCopies(t *testing.T) {
 	services := composeConfig(t, []string{"CAPTURE_COPY_TO=s3://bucket/prefix", "AWS_ACCESS_KEY_ID=id"}, "docker-compose.yml", "deploy/compose.copies.yml")
 	env := services["capture"]["environment"].(map[string]any)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestRules evaluates the alerts on series of incidents: what fires, after how long, and what fires for nothing. CI runs the same
-// commands in Prometheus' image.
+// TestRules evaluates the alerts on time series of incidents: which alerts fire, after what time, and which stay silent. CI
+// runs the same commands in Prometheus' image.
 func TestRules(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {

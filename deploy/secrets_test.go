@@ -12,7 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// composeService has the parts of a service in a Compose file that the tests need.
+// composeService contains the parts of a service in a Compose file that the tests need.
 type composeService struct {
 	Environment map[string]*string
 	Volumes     []string
@@ -34,7 +34,8 @@ func composeServices(t *testing.T, path string) map[string]composeService {
 	return file.Services
 }
 
-// deploy/check-compose.sh attacks the running containers. This test needs no Docker.
+// TestComposeHasNoKnownPassword reads the Compose files and needs no Docker. deploy/check-compose.sh attacks the running
+// containers.
 func TestComposeHasNoKnownPassword(t *testing.T) {
 	services := composeServices(t, "docker-compose.yml")
 	for name, s := range composeServices(t, "deploy/compose.app.yml") {
@@ -145,7 +146,7 @@ func TestKubernetesSecretsAreFiles(t *testing.T) {
 		}
 		variables[v["name"].(string)], _ = v["value"].(string)
 	}
-	// The volumes of the pod, and the kind of each.
+	// volumes are the kinds of the pod's volumes, by the volume's name.
 	volumes := map[string]string{}
 	for _, v := range list(pod, "volumes") {
 		secret, _ := field(v, "secret", "secretName").(string)
@@ -214,7 +215,7 @@ func TestNetworkPolicyLimitsWhoMayConnect(t *testing.T) {
 	}
 }
 
-// systemd reads the files as root, and copies credentials to where only the service's user can read them.
+// systemd reads the files as root, and copies credentials to a place where only the service's user can read them.
 func TestUnitTakesSecretsAsCredentials(t *testing.T) {
 	unit := readFile(t, "deploy/capture.service")
 	for _, line := range []string{

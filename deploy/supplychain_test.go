@@ -14,11 +14,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// runMake runs make in a folder, with the environment and then the given variables.
+// runMake runs make in a folder, with the variables env in addition to the test's own environment.
 func runMake(t *testing.T, folder string, env []string, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command("make", append([]string{"--no-print-directory", "-C", folder}, args...)...)
-	// The test itself may run under make.
+	// The test itself may run under make, whose variables must not change the result.
 	for _, v := range os.Environ() {
 		if name, _, _ := strings.Cut(v, "="); !slices.Contains([]string{"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VERSION", "COMMIT", "CI", "GITHUB_ACTIONS"}, name) {
 			cmd.Env = append(cmd.Env, v)
@@ -90,7 +90,7 @@ func TestMakeExecutesNoTagName(t *testing.T) {
 	}
 }
 
-// On GitHub's runners the database is reachable. If it is not there, the check has not been made and must not pass.
+// GitHub's runners can reach the database. If a runner cannot reach it, nothing has been checked, so the check must fail.
 func TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("loads packages several times")
@@ -99,7 +99,7 @@ func TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly(t *testing.T) {
 		env  []string
 		fail bool
 	}{
-		{[]string{"CI=true"}, false}, // .ci/run elsewhere
+		{[]string{"CI=true"}, false}, // .ci/run on another machine
 		{[]string{"CI=true", "GITHUB_ACTIONS=true"}, true},
 	} {
 		env := append(tc.env, "HTTPS_PROXY=http://127.0.0.1:1", "NO_PROXY=")
@@ -110,7 +110,7 @@ func TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly(t *testing.T) {
 	}
 }
 
-// workflow has the parts of a file in .github/workflows that the tests need.
+// workflow contains the parts of a file in .github/workflows that the tests need.
 type workflow struct {
 	Permissions map[string]string
 	Jobs        map[string]struct {
@@ -159,7 +159,7 @@ func TestActionsArePinnedByCommit(t *testing.T) {
 	}
 }
 
-// An expression is replaced before the shell reads the script, so a tag's or branch's name would become commands.
+// GitHub replaces an expression before the shell reads the script, so a tag's or branch's name would become commands.
 func TestWorkflowCommandsContainNoExpression(t *testing.T) {
 	for name, w := range workflows(t) {
 		if !maps.Equal(w.Permissions, map[string]string{"contents": "read"}) {
@@ -181,7 +181,7 @@ func TestWorkflowCommandsContainNoExpression(t *testing.T) {
 	}
 }
 
-// unpinnedImages are the images that are named by tag alone, and why. docs/security.md lists them.
+// unpinnedImages are the images that are named by tag alone, each with the reason. docs/security.md lists these images.
 var unpinnedImages = map[string]string{
 	"golang:1.26-bookworm":               "moves with Go's security releases; builds the image only, not the release",
 	"postgres:18":                        "moves with Postgres' security releases",

@@ -19,7 +19,7 @@ import (
 	"capture/store"
 )
 
-// maxResponse is the maximum number of bytes read of a response. The server may not be capture.
+// maxResponse is the maximum number of bytes that are read from a response, because the server may not be capture.
 const maxResponse = 1 << 20
 
 // findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet.

@@ -39,8 +39,8 @@ func (c copyConfig) location() (*remote.Location, error) {
 // commandPatience is the time for which a command repeats a request that fails.
 const commandPatience = 20 * time.Second
 
-// fetchState downloads the state that a URL and --at select into a temporary folder, sets File to the path of its data, and
-// prints which state that is. remove removes the folder.
+// fetchState downloads the state that a URL and --at select to a temporary folder, sets File to the path of the state's data,
+// and prints which state was selected. remove removes the folder.
 func (c *fileConfig) fetchState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	remove = func() {}
 	place, name := splitStateURL(c.File)
@@ -78,8 +78,8 @@ func (c *fileConfig) fetchState(ctx context.Context, std streams, command string
 	return remove, err
 }
 
-// splitStateURL divides the URL of a state into the URL of its folder and the state's name. The name is "" if the URL is not
-// that of a state.
+// splitStateURL divides the URL of a state into the URL of its folder and the state's name. The name is "" if text is not the
+// URL of a state.
 func splitStateURL(text string) (place, name string) {
 	base, query, _ := strings.Cut(text, "?")
 	i := strings.LastIndex(base, "/")
@@ -93,8 +93,8 @@ func splitStateURL(text string) (place, name string) {
 	return place, name
 }
 
-// selectState returns the state that a URL or --at selects, and the states of its cluster. name is the state's name in the URL,
-// or "".
+// selectState returns the state that a URL or --at selects, and all states of the same cluster. name is the state's name in the
+// URL, or "" if the URL names no state.
 func (c *fileConfig) selectState(ctx context.Context, l *remote.Location, clusters []remote.Cluster, name string) (remote.State, []remote.State, error) {
 	if len(clusters) == 0 {
 		return remote.State{}, nil, fmt.Errorf("there are no copies at %s", l)
@@ -128,7 +128,7 @@ func (c *fileConfig) selectState(ctx context.Context, l *remote.Location, cluste
 	return remote.State{}, nil, usageError{errors.New(b.String())}
 }
 
-// selectAt returns the newest state of all clusters that is not newer than --at.
+// selectAt returns the newest state of all clusters that is not newer than --at, and all states of the same cluster.
 func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (best remote.State, states []remote.State, err error) {
 	oldest := clusters[0].States[0].Time
 	for _, cluster := range clusters {
@@ -145,7 +145,8 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 	return best, states, nil
 }
 
-// noteLoss tells the user if the state follows a loss that nobody has acknowledged, and names the --at of the state before it.
+// noteLoss prints a note if the state follows a loss that nobody has acknowledged. The note contains the value of --at that
+// selects the state before the loss.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, state remote.State, all []remote.State) {
 	for _, s := range all {
 		if !s.Loss || s.Acknowledged || s.Time.After(state.Time) {
@@ -202,7 +203,7 @@ func (s *copiedState) reason() string {
 	return string(s.manifest.Reason)
 }
 
-// damaged returns why the state is known to be damaged, or "".
+// damaged returns the damage of the state, or "" if none is known.
 func (s *copiedState) damaged() string {
 	switch {
 	case s.err != nil:

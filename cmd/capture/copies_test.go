@@ -18,7 +18,7 @@ import (
 	"capture/internal/pgserver"
 )
 
-// awaitCopy waits until the newest state is off the machine and a state has been read back.
+// awaitCopy waits until the newest copy has the given number of rows, no copy is pending, and a copy has been read back.
 func (d *daemon) awaitCopy(rows int) *capture.CopiesStatus {
 	d.t.Helper()
 	s := d.status(func(s capture.Status) bool {
@@ -27,8 +27,8 @@ func (d *daemon) awaitCopy(rows int) *capture.CopiesStatus {
 	return s.Copies
 }
 
-// The machine is lost: its process and its folder. Another one restores from the URL into an empty database, and every row is
-// equal. Nothing that capture writes has a secret.
+// The machine is lost with its process and its folder. Another machine restores from the URL into an empty database, and every
+// row is equal. Nothing that capture writes contains a secret.
 func TestRestoreOnAnotherMachine(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many commands")
@@ -46,7 +46,7 @@ func TestRestoreOnAnotherMachine(t *testing.T) {
 			d.awaitCopy(1000)
 			metrics, _ := get(t, "http://"+d.address()+"/metrics")
 			status := run(t, dir, nil, "status")
-			// A slow machine may copy the state of a plain read before that of the slot.
+			// On a slow machine, capture may read the table before it has a slot, and copy that state, too.
 			if !strings.Contains(status.stdout, "copies") || !regexp.MustCompile(`capture_remote_copies_total [12]\n`).Match(metrics) {
 				t.Errorf("status says %s", status.stdout)
 			}
@@ -79,7 +79,7 @@ func TestRestoreOnAnotherMachine(t *testing.T) {
 			if err := json.Unmarshal([]byte(listed.stdout), &h); err != nil || len(h.States) == 0 || len(h.States) > 2 || h.States[0].Rows != 1000 || h.States[0].SHA256 == "" {
 				t.Fatalf("history: %+v", listed)
 			}
-			// The URL of a state names it.
+			// The URL of a state selects this state.
 			named := run(t, other, env, "verify", h.States[0].Where)
 			if named.code != exitDone {
 				t.Errorf("verify of a state: %+v", named)
@@ -95,7 +95,7 @@ func TestRestoreOnAnotherMachine(t *testing.T) {
 	}
 }
 
-// noSecrets fails the test if a text has one of the bucket's secrets.
+// noSecrets fails the test if a text contains one of the bucket's secrets.
 func noSecrets(t *testing.T, b *objectserver.Bucket, what, text string) {
 	t.Helper()
 	for _, secret := range b.Secrets {
@@ -105,7 +105,7 @@ func noSecrets(t *testing.T, b *objectserver.Bucket, what, text string) {
 	}
 }
 
-// capture is killed while it uploads. What it leaves is no state, and the next run copies.
+// capture is killed while it uploads. What it has uploaded does not count as a state, and the next run uploads the whole state.
 func TestKilledWhileUploading(t *testing.T) {
 	if testing.Short() {
 		t.Skip("uploads large copies slowly")
@@ -121,7 +121,7 @@ func TestKilledWhileUploading(t *testing.T) {
 			}
 			t.Cleanup(p.Close)
 			url := votesDatabase(t, 100)
-			// 100 votes of 96 kB that do not compress, as base64: together more than a part.
+			// Each of the 100 votes has 96 kB of data that cannot be compressed, as base64. Together, they exceed one part of an upload.
 			sql(t, url, "UPDATE votes SET comment = (SELECT encode(string_agg(sha512((vote_id * 2000 + i)::text::bytea), ''), 'base64') FROM generate_series(1, 1500) i)")
 			env := append(objectserver.Environ(b.Through(p.Addr())), "DATABASE_URL="+url, "CAPTURE_COPY_TO="+b.URL)
 			startPlain := func() *daemon {
@@ -134,7 +134,7 @@ func TestKilledWhileUploading(t *testing.T) {
 			d := startPlain()
 			d.ready()
 			eventually(t, "an upload in parts", func() bool { return p.Links() > 0 })
-			time.Sleep(rand.N(5 * time.Second)) // any point of the upload; the test must pass at each
+			time.Sleep(rand.N(5 * time.Second)) // any moment of the upload; the test must pass at each moment
 			d.signal(syscall.SIGKILL)
 			<-d.done
 			p.Throttle(0, 0)
@@ -146,7 +146,7 @@ func TestKilledWhileUploading(t *testing.T) {
 	}
 }
 
-// A restore of a state after a loss prints a note that names the state before it, and --at selects that state.
+// A restore of a state after a loss prints a note that names the state before the loss. --at selects that state.
 func TestRestoreBeforeLoss(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for two intervals of writes")
@@ -161,7 +161,7 @@ func TestRestoreBeforeLoss(t *testing.T) {
 	d := startIn(t, dir, []string{"DATABASE_URL=" + url, "CAPTURE_COPY_TO=" + to}, "run", "--listen=127.0.0.1:0", "--flush-interval=2s")
 	d.awaitCopy(500)
 	before := table(t, url)
-	time.Sleep(time.Second) // the names of states have seconds
+	time.Sleep(time.Second) // the names of states have a resolution of one second
 	sql(t, url, "DELETE FROM votes WHERE vote_id > 3")
 	d.awaitCopy(3)
 	d.signal(syscall.SIGTERM)
@@ -191,7 +191,7 @@ func TestRestoreBeforeLoss(t *testing.T) {
 	}
 }
 
-// Copies of several clusters are listed, and one must be named.
+// If there are copies of several clusters, the command lists the clusters, and the user must name one of them or a time.
 func TestSeveralClusters(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -214,7 +214,7 @@ func TestSeveralClusters(t *testing.T) {
 	}
 }
 
-// copyState puts a state with one row into a folder, as capture would.
+// copyState puts a state with one row into a folder, with the names and contents that capture would give it.
 func copyState(t *testing.T, dir, cluster string) {
 	t.Helper()
 	if err := os.MkdirAll(dir, 0o700); err != nil {

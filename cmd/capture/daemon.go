@@ -49,7 +49,7 @@ type serviceOptions struct {
 	web         web.Config     // openService sets its View, Status, Flush, IsOwn, Path, Version, Logger and Registry
 	output      string         // path of feedback.json
 	logs        logConfig
-	stderr      io.Writer // also receives the log lines
+	stderr      io.Writer // receives the log lines, too
 	listen      string    // HOST:PORT of the HTTP server
 	anyPort     bool      // whether to listen on a free port if the port in listen is in use
 	debugListen string    // IP:PORT of the server for Go's profiles; "" to disable it
@@ -95,7 +95,7 @@ func openService(opts serviceOptions) (_ *service, err error) {
 	if s.web, err = web.New(page); err != nil {
 		return nil, err
 	}
-	// Listen last, so that a wrong setting is reported as such even if the port is in use as well.
+	// Listen last: a wrong setting is then reported even if the port is in use as well.
 	if err := s.listen(opts); err != nil {
 		return nil, err
 	}
@@ -140,8 +140,8 @@ func listen(flag, address string, anyPort bool) (net.Listener, error) {
 	return l, nil
 }
 
-// compareWithTable returns the function for the daemon's regular comparison. It compares the rows in memory with the table, as
-// `capture verify` compares the file.
+// compareWithTable returns the function for the daemon's regular comparison. The function compares the rows in memory with the
+// table in the way in which `capture verify` compares the file.
 func compareWithTable(table postgres.Name) capture.CompareFunc {
 	return func(ctx context.Context, database *pgx.ConnConfig, maxRow int64, newestView func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
 		var view *snapshot.View

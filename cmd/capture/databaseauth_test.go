@@ -18,8 +18,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestAzureTokenReplacesPassword: a daemon whose token has been replaced reconnects with a new one. No token is in anything that
-// it writes.
+// TestAzureTokenReplacesPassword: after the token has been replaced, the daemon reconnects with the new token. Nothing that it
+// writes contains a token.
 func TestAzureTokenReplacesPassword(t *testing.T) {
 	t.Parallel()
 	tokens := make([]string, 2)
@@ -39,7 +39,7 @@ func TestAzureTokenReplacesPassword(t *testing.T) {
 	admin := server.URL("postgres")
 	sql(t, admin, pgserver.VotesTable, "INSERT INTO votes (comment) VALUES ('first')", "CREATE ROLE capture LOGIN REPLICATION PASSWORD '"+tokens[0]+"'",
 		"GRANT SELECT ON votes TO capture", "CREATE PUBLICATION capture_votes FOR TABLE votes")
-	secured := httptest.NewTLSServer(nil) // for its certificate
+	secured := httptest.NewTLSServer(nil) // provides a certificate
 	certificate := secured.TLS.Certificates[0]
 	secured.Close()
 	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)

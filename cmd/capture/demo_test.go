@@ -87,7 +87,7 @@ func wantEmpty(t *testing.T, dir string) {
 	}
 }
 
-// A burst prints a few lines a second and counts the rest.
+// During a burst, changePrinter prints a few lines per second and counts the other changes.
 func TestChangePrinter(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

@@ -30,7 +30,7 @@ func needStrace(t *testing.T) {
 	}
 }
 
-// mustAttachStrace is like attachStrace, but skips the test where strace can't attach.
+// mustAttachStrace is like attachStrace, but skips the test if strace cannot attach.
 func (d *daemon) mustAttachStrace(options ...string) (detach func()) {
 	d.t.Helper()
 	detach, ok := d.attachStrace(options...)
@@ -40,9 +40,9 @@ func (d *daemon) mustAttachStrace(options ...string) (detach func()) {
 	return detach
 }
 
-// attachStrace attaches strace to the running daemon until detach. ok is false on a machine that does not let this user trace
-// a running process. Then only the faults of TestDiskFaults that need no strace are tested here; capture.TestWritesFail
-// and the tests of package store test similar ones.
+// attachStrace attaches strace to the running daemon until detach is called. ok is false on a machine that does not let this
+// user trace a running process. On such a machine, TestDiskFaults tests only the faults that need no strace;
+// capture.TestWritesFail and the tests of package store test faults that are similar to the others.
 func (d *daemon) attachStrace(options ...string) (detach func(), ok bool) {
 	d.t.Helper()
 	pid := strconv.Itoa(d.cmd.Process.Pid)
@@ -77,7 +77,7 @@ func (d *daemon) attachStrace(options ...string) (detach func(), ok bool) {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-read:
-		case <-time.After(busy.Limit(5 * time.Second)): // some versions hang after a process of many threads was killed
+		case <-time.After(busy.Limit(5 * time.Second)): // some versions of strace hang after a process of many threads was killed
 			_ = cmd.Process.Kill()
 			<-read
 		}
@@ -94,18 +94,18 @@ type diskFault struct {
 	reasons []string // texts that /readyz and "capture snapshot" must contain
 }
 
-// failSyscall makes a system call fail with an error.
+// failSyscall returns a fault that makes a system call fail with an error.
 func failSyscall(what, syscall, errno string, reasons ...string) diskFault {
 	return diskFault{what, func(d *daemon) (func(), bool) {
 		options := []string{"-e", "trace=" + syscall, "-e", "inject=" + syscall + ":error=" + errno}
-		if syscall == "openat" { // only for the temporary file; the daemon opens others, too
+		if syscall == "openat" { // only for the temporary file; the daemon opens other files, too
 			options = append(options, "-P", d.path+".tmp", "-P", "data/fallback/feedback.json.tmp")
 		}
 		return d.attachStrace(options...)
 	}, reasons}
 }
 
-// replaceFolder moves the folder away and puts something in its place, until the fault ends.
+// replaceFolder returns a fault that moves the folder away and puts something else in its place.
 func replaceFolder(what string, put func(folder string) error, reasons ...string) diskFault {
 	return diskFault{what, func(d *daemon) (func(), bool) {
 		folder := filepath.Dir(d.path)
@@ -120,8 +120,8 @@ func replaceFolder(what string, put func(folder string) error, reasons ...string
 	}, reasons}
 }
 
-// TestDiskFaults checks each fault of a volume. The old file stays, /readyz is 503 with the reason, "capture snapshot" exits
-// with 1 and the reason, and capture recovers when the volume does.
+// TestDiskFaults checks each fault of a volume. The old file stays, /readyz answers 503 with the reason, and "capture snapshot"
+// prints the reason and exits with 1. When the volume recovers, capture recovers, too.
 func TestDiskFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for retries after many faults")
@@ -164,7 +164,7 @@ func TestDiskFaults(t *testing.T) {
 			reported = s.File.Error
 			return code == http.StatusServiceUnavailable && !s.Checks[1].OK && s.Checks[1].Detail == reported && reported != ""
 		})
-		forced := run(t, d.dir, nil, "snapshot", "--output", old) // finds the daemon by the lock file there
+		forced := run(t, d.dir, nil, "snapshot", "--output", old) // the lock file beside old leads to the daemon
 		for _, reason := range fault.reasons {
 			if !strings.Contains(reported, reason) || !strings.Contains(forced.stderr, reason) {
 				t.Errorf("%s: %q is missing in /readyz (%s) or capture snapshot (%+v)", fault.what, reason, reported, forced)
@@ -179,7 +179,7 @@ func TestDiskFaults(t *testing.T) {
 		end()
 		d.ready()
 		eventually(t, fault.what+": the file holds the table", d.holds(url))
-		// At a full hour, a state is compressed into a temporary file, too.
+		// At a full hour, capture also compresses a kept state into a temporary file, and then renames the temporary file.
 		eventually(t, fault.what+": no temporary file is left over", func() bool {
 			left, _ := filepath.Glob(filepath.Join(filepath.Dir(d.path), "*.tmp"))
 			return left == nil
@@ -204,8 +204,8 @@ func (d *daemon) holds(url string) func() bool {
 	}
 }
 
-// TestFolderReplaced replaces the folder by an empty one, in which a second daemon starts. There are never two writers: the
-// first daemon reports who has the lock, and continues when the second one has exited.
+// TestFolderReplaced replaces the folder by an empty folder, in which a second daemon starts. There are never two writers: the
+// first daemon reports which process has the lock, and continues after the second daemon has exited.
 func TestFolderReplaced(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for retries")
@@ -255,8 +255,8 @@ func TestStopWithFailingVolume(t *testing.T) {
 	}
 }
 
-// TestSlowVolume checks that a volume that takes seconds for each fsync raises no alarm and delays only the file. A volume
-// that hangs is reported, and the file catches up when it recovers.
+// TestSlowVolume checks that a volume on which each fsync takes a second causes no alarm and delays only the file. A volume
+// that hangs is reported. When it recovers, the file catches up with the table.
 func TestSlowVolume(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a slow volume")
@@ -299,8 +299,8 @@ func TestSlowVolume(t *testing.T) {
 	eventually(t, "the file holds the table", d.holds(url))
 }
 
-// TestLogVolumes: a log volume that is full, read-only or failing stops nothing. The file follows the table, /readyz is 200
-// with the reason in its checks, stderr has the lines, and the logs continue when the volume recovers.
+// TestLogVolumes checks that a log volume that is full, read-only or failing stops nothing. The file follows the table, /readyz
+// answers 200 with the reason in its checks, stderr has the log lines, and the log files continue when the volume recovers.
 func TestLogVolumes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for retries after many faults")

@@ -58,7 +58,7 @@ func (c doctorCmd) Run(ctx context.Context, std streams) error {
 		Disk:   freeSpace(path),
 	})
 	if ctx.Err() != nil {
-		return ctx.Err() // the findings would blame the database
+		return ctx.Err() // the findings would wrongly blame the database
 	}
 	if c.DatabaseAuth == "azure" {
 		connected := !slices.ContainsFunc(diagnosis.Findings, func(f postgres.Finding) bool { return f.Name == "connection" && f.Level == postgres.Fail })
@@ -129,7 +129,7 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 }
 
 // folderFinding checks that this user can write the file at path or create its folder, and that other users cannot. If this
-// user cannot, the finding has the level otherwise and the reason why.
+// user cannot, the level of the finding is otherwise, and its reason is why.
 func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
 	folder := existingFolder(path)
 	err := unix.Access(folder, unix.W_OK|unix.X_OK)

@@ -25,8 +25,8 @@ type reportedError struct{ error }
 
 func (e reportedError) Unwrap() error { return e.error }
 
-// nameEnvVar rewrites kong's error about a bad value so that it starts with the environment variable, if the value came from
-// one.
+// nameEnvVar rewrites kong's error about a bad value that came from an environment variable. The new message begins with the
+// name of the variable. nameEnvVar returns any other error unchanged.
 func nameEnvVar(err error) error {
 	message, origin, ok := strings.Cut(err.Error(), " (from envar ")
 	if !ok {

@@ -45,11 +45,11 @@ type fileConfig struct {
 	DatabaseAuth choice    `enum:"password,azure" placeholder:"password|azure" env:"CAPTURE_DATABASE_AUTH" default:"password" help:"How to authenticate, as for capture run."`
 	Table        tableName `placeholder:"[SCHEMA.]NAME" env:"CAPTURE_TABLE" help:"Table. The default is the table in the manifest or, without a manifest, votes."`
 
-	fetchedFrom string // URL that File was downloaded from; "" if it was not
+	fetchedFrom string // URL from which File was downloaded; "" if File was not downloaded
 }
 
-// chooseState sets File to the state that a URL or --at selects, and prints which state that is. Without either it does nothing.
-// remove removes what was downloaded.
+// chooseState sets File to the state that a URL or --at selects, and prints which state that is. Without a URL or --at, it does
+// nothing. remove removes a downloaded file.
 func (c *fileConfig) chooseState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	if remote.IsURL(c.File) {
 		return c.fetchState(ctx, std, command)

@@ -148,7 +148,7 @@ func TestPrecedence(t *testing.T) {
 		}
 		return held
 	}
-	// Each parse gets one of the three values for every flag, because a parse takes long with the race detector.
+	// Each parse sets all flags at once, because a parse takes long with the race detector.
 	flags := flagsOf(t, newParser(&cli{}, streams{&bytes.Buffer{}, &bytes.Buffer{}}), "run")
 	var defaultFlags, envFlags, flagFlags []string
 	for _, f := range flags {

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// heapInterval is the time between two measurements of the heap. After each, free memory may be returned to the system. While
-	// a large transaction is applied, memory grows by hundreds of MB in a second.
+	// heapInterval is the time between two measurements of the heap. After each measurement, free memory may be returned to the
+	// system. The time is short, because memory grows by hundreds of MB in a second while a large transaction is applied.
 	heapInterval   = 200 * time.Millisecond
 	allowedGarbage = 32 << 20 // bytes of garbage that are always allowed, however small the live heap is
 )
@@ -51,8 +51,8 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 }
 
 // limitHeap sets the runtime's memory limit to nine tenths of memoryLimit or of the control group's limit, whichever is lower:
-// the runtime knows neither. Close to its limit, the runtime collects garbage more often. Without a limit, it would not do so
-// before the kernel kills the process.
+// the runtime knows neither. Close to its limit, the runtime collects garbage more often. Without a limit, the runtime would
+// not do so, and the kernel would kill the process.
 func limitHeap(memoryLimit int64) {
 	limit := cgroup.MemoryLimit()
 	if memoryLimit > 0 {

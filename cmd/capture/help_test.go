@@ -74,7 +74,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// A slip of the finger gets the nearest name.
+// After a typing error, the message suggests the most similar name.
 func TestSuggestions(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{

@@ -77,13 +77,13 @@ func (c historyCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// historyLists are the states here and off the machine.
+// historyLists holds the kept states on this machine and the copies off the machine.
 type historyLists struct {
 	path      string
 	location  *remote.Location // nil without --copy-to
 	kept      []kept.State
 	copies    []copiedState
-	remoteErr error // error of listing the copies; the states here are shown anyway
+	remoteErr error // error of listing the copies; the states on this machine are shown anyway
 }
 
 func (h *historyLists) load(ctx context.Context) (err error) {
@@ -127,7 +127,7 @@ func (c historyCmd) acknowledge(ctx context.Context, std streams, h *historyList
 // drop deletes the states that --drop names.
 func (c historyCmd) drop(ctx context.Context, std streams, h *historyLists) error {
 	if h.remoteErr != nil {
-		return fmt.Errorf("drop %s: %w", c.Drop, h.remoteErr) // a state must be deleted everywhere, so a drop of only the states here would be wrong
+		return fmt.Errorf("drop %s: %w", c.Drop, h.remoteErr) // a state must be deleted everywhere, not only on this machine
 	}
 	chosen, copies := h.kept, h.copies
 	if c.Drop != "all" {

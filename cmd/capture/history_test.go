@@ -13,8 +13,8 @@ import (
 	"capture/store/manifest"
 )
 
-// keepState puts a kept state beside the file in dir. It has the file's content and the given time. With a loss, it is the
-// state before the loss.
+// keepState puts a kept state beside the file in dir. The state has the file's content and the time stamp. If loss is not nil,
+// the state is marked as the state before this loss.
 func keepState(t *testing.T, dir, stamp string, loss *manifest.Loss) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "feedback.json")
@@ -61,7 +61,7 @@ func listHistory(t *testing.T, dir string) []historyState {
 	return h.States
 }
 
-// wantAll checks that text has each of the parts.
+// wantAll checks that text contains each of the parts.
 func wantAll(t *testing.T, text string, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
@@ -103,7 +103,7 @@ func TestHistoryCommand(t *testing.T) {
 		t.Errorf("the newest state is %v", first)
 	}
 
-	// The loss can be undone from the state before it, and what came after it stays.
+	// A restore of the state before the loss brings the lost rows back, and newer rows stay.
 	sql(t, url, "DELETE FROM votes WHERE vote_id < 20", "INSERT INTO votes (comment) VALUES ('new')")
 	env := []string{"DATABASE_URL=" + url}
 	got = run(t, dir, env, "restore", "--on-conflict=skip", "--json", lossPath)

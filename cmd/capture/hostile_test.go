@@ -16,7 +16,8 @@ import (
 	"capture/capture"
 )
 
-// hostileServer answers every connection with an error of 24 kB that clears the terminal and is not UTF-8. It returns a URL.
+// hostileServer starts a server that answers every connection with an error of 24 kB, which clears the terminal and is not
+// UTF-8. It returns the URL of a database on this server.
 func hostileServer(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -45,7 +46,7 @@ func hostileServer(t *testing.T) string {
 	return fmt.Sprintf("postgres://u@%s/app?sslmode=disable", l.Addr())
 }
 
-// wantHarmless fails the test if a text is long, or contains anything that a terminal would execute.
+// wantHarmless fails the test if a text is longer than longest, or contains anything that a terminal would execute.
 func wantHarmless(t *testing.T, what, text string, longest int) {
 	t.Helper()
 	if len(text) > longest {
@@ -88,7 +89,7 @@ func TestErrorsOfHostileServerAreHarmless(t *testing.T) {
 	}
 }
 
-// Anything may answer at the daemon's address.
+// Another program may listen at the daemon's address. Its answers must be harmless.
 func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
 	t.Parallel()
 	evil := `\u001b[2J\u009b31m\u202e` + strings.Repeat("x", 200_000)
@@ -108,7 +109,7 @@ func TestAnswersOfHostilePeerAreHarmless(t *testing.T) {
 	}
 }
 
-// A trigger's message may hold a row's text. capture shows only the function and its line.
+// A trigger's message may contain the text of a row. capture shows only the trigger's function and the line in this function.
 func TestMessagesOfTriggersAreNotShown(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many restores")
@@ -119,7 +120,7 @@ func TestMessagesOfTriggersAreNotShown(t *testing.T) {
 		RAISE EXCEPTION 'SECRET %', E'\x1b[2J' || NEW.user_query USING ERRCODE = TG_ARGV[0], DETAIL = 'SECRET', HINT = 'SECRET', COLUMN = 'SECRET ' || NEW.user_query,
 			CONSTRAINT = 'SECRET', DATATYPE = 'SECRET', TABLE = 'SECRET'; END $$`)
 	ways := []string{"", "--dry-run", "--on-conflict=skip --dry-run"}
-	// restore itself looks at the first three SQLSTATEs. The others only select the text of the error.
+	// restore itself handles the first three SQLSTATEs. The other ones only select the text of the error.
 	for i, state := range []string{"P0001", "23505", "42501", "23502", "23514", "22023", "57014", "28000", "XX000"} {
 		sql(t, url, "DROP TRIGGER IF EXISTS refuse ON votes", "CREATE TRIGGER refuse BEFORE INSERT ON votes FOR EACH ROW EXECUTE FUNCTION refuse('"+state+"')")
 		tried := ways

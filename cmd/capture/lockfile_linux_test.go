@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plantLock puts a lock file beside a file, held by this process, with what an attacker would write into it.
+// plantLock puts a lock file beside a file, with the content that an attacker would write. This process holds the lock.
 func plantLock(t *testing.T, path, host, listen string) *os.File {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -104,7 +104,8 @@ func TestUnreadableLockFileLeadsToListen(t *testing.T) {
 	d := start(t, url)
 	d.ready()
 	address := d.address()
-	// The command must not trust this lock file, just as it might be unable to read another one.
+	// A command does not trust a lock file that other users can write, and uses --listen, just as for a lock file that it cannot
+	// read.
 	if err := os.Chmod(d.path+".lock", 0o622); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +129,7 @@ func TestSignalEndsReadingOfPipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := startIn(t, dir, nil, "verify", path)
-	// A FIFO can't be opened for writing without waiting until another process opens it for reading.
+	// Without blocking, a FIFO can be opened for writing only after another process has opened it for reading.
 	writer := -1
 	for begun := time.Now(); writer < 0; time.Sleep(10 * time.Millisecond) {
 		fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

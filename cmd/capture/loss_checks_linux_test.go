@@ -15,7 +15,8 @@ import (
 	"capture/store/kept"
 )
 
-// checkFile checks that the file is whole: it matches a manifest, as for any reader, and has the rows before the step or after it.
+// checkFile checks that the file is whole: it matches a manifest that a reader would accept, and it has either the rows before
+// the step or the rows after it.
 func (r *lossRound) checkFile() {
 	r.t.Helper()
 	rowsInFile(r.t, r.path)
@@ -28,7 +29,7 @@ func (r *lossRound) checkFile() {
 	}
 }
 
-// check checks the end: the file equals the table, and the state before is kept, listed and reported.
+// check checks the result: the file equals the table, and the state before the loss is kept, listed and reported.
 func (r *lossRound) check(d *daemon) {
 	r.t.Helper()
 	wantEqual(r.t, r.path, r.url)
@@ -87,10 +88,10 @@ func (r *lossRound) check(d *daemon) {
 	}
 }
 
-// ownFile matches the names of the files that belong to feedback.json while nothing is under way.
+// ownFile matches the names of the files that belong to feedback.json while nothing is being written.
 var ownFile = regexp.MustCompile(`^feedback(\.json|\.manifest\.json|\.json\.lock|-\d{8}T\d{6}Z(-loss)?\.(json\.gz|manifest\.json))$`)
 
-// checkHistory checks that `capture history` lists the state.
+// checkHistory checks that `capture history` lists the state before the loss.
 func (r *lossRound) checkHistory(loss kept.State) {
 	r.t.Helper()
 	got := run(r.t, r.dir, nil, "history", "--json", "--output="+r.path)
@@ -106,7 +107,8 @@ func (r *lossRound) checkHistory(loss kept.State) {
 	r.t.Errorf("capture history lists %+v", list)
 }
 
-// readState returns the content of a kept state as `capture restore` reads it, and compares it with its manifest.
+// readState returns the content of a kept state as `capture restore` reads it. It fails the test if the content does not match
+// the state's manifest.
 func readState(t *testing.T, path string) string {
 	t.Helper()
 	f, err := statefile.Open(t.Context(), path, strings.NewReader(""))

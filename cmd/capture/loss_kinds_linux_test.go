@@ -12,23 +12,23 @@ import (
 // A lossKind is a way in which a table loses rows or values.
 type lossKind struct {
 	name    string
-	rows    int      // number of rows before
+	rows    int      // number of rows at the start
 	large   bool     // whether the rows need more memory than capture may use, and the file is patched
-	prepare string   // statement before capture starts
+	prepare string   // statement that runs before capture starts
 	steps   []string // statements, one after the other; capture writes the file after each
-	first   bool     // whether capture is killed after the first step, and not after the last one
+	first   bool     // whether capture is killed at the first step instead of the last one
 
-	away  bool                      // whether capture is stopped meanwhile, and finds the loss when it starts
-	cut   bool                      // whether the connection is cut meanwhile
-	other func(t *testing.T) string // returns the URL of another database, with which capture starts afterwards
+	away  bool                      // whether the loss happens while capture is stopped
+	cut   bool                      // whether the loss happens while the connection is cut
+	other func(t *testing.T) string // returns the URL of another database, which capture follows afterwards; nil if the database stays the same
 	args  []string                  // flags of the daemon
 }
 
-// lossKinds are all kinds. With each, the rows before the last step must be kept.
+// lossKinds returns all kinds of losses. After each loss, the rows before the last step must be kept.
 func lossKinds(t *testing.T) []lossKind {
 	cluster := sync.OnceValue(func() *pgserver.Server { return pgserver.ForTest(t, pgserver.Options{}) })
 	var databases atomic.Int32
-	inSteps := []string{"DELETE FROM votes WHERE vote_id <= 16", "DELETE FROM votes WHERE vote_id <= 32"} // only both together are a loss
+	inSteps := []string{"DELETE FROM votes WHERE vote_id <= 16", "DELETE FROM votes WHERE vote_id <= 32"} // a loss only together
 	return []lossKind{
 		{name: "truncated", rows: 200, steps: []string{"TRUNCATE votes"}},
 		{name: "most rows deleted", rows: 200, steps: []string{"DELETE FROM votes WHERE vote_id % 4 > 0"}},
@@ -53,8 +53,8 @@ func lossKinds(t *testing.T) []lossKind {
 	}
 }
 
-// suits reports whether rows can be lost in this way under the source. For a command that runs without a daemon, capture is always
-// stopped.
+// suits reports whether this kind of loss is possible with the source. No `capture snapshot` runs while rows are lost, so with
+// snapshot there is no connection to cut and no daemon to stop.
 func (k *lossKind) suits(source string) bool {
 	return source != "snapshot" || !k.cut && !(k.away && k.other == nil)
 }

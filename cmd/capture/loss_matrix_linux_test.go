@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// TestLossesKilledAtEachStep loses rows in each way under each source, and kills capture with SIGKILL at a step of the write
-// that brings the loss to the file, or of compressing the state before. After each kill the file is whole. When capture has been
-// started again, exactly the rows before the loss are kept, and the file equals the table.
+// TestLossesKilledAtEachStep loses rows in several ways with each source, and kills capture with SIGKILL at a step of the Write
+// that brings the loss to the file, or of the compression of the state before the loss. After each kill, the file is whole.
+// After capture has been started again, exactly the rows before the loss are kept, and the file equals the table.
 //
-// A run takes two rounds for each source, drawn from a seed that is logged. CAPTURE_TEST_SEED repeats them, CAPTURE_TEST_LOSSES=100
-// takes as many rounds, and CAPTURE_TEST_LOSSES=all takes all of them.
+// By default, the test runs two random rounds for each source, and logs the seed. CAPTURE_TEST_SEED=N repeats the rounds of a
+// seed. CAPTURE_TEST_LOSSES=100 runs 100 random rounds, and CAPTURE_TEST_LOSSES=all runs every possible round.
 func TestLossesKilledAtEachStep(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills many daemons")
@@ -51,7 +51,7 @@ func TestLossesKilledAtEachStep(t *testing.T) {
 	}
 	t.Logf("CAPTURE_TEST_SEED=%d", seed)
 	r := rand.New(rand.NewPCG(seed, 19))
-	ran, kills := 0, 0 // rounds that were not skipped, and those in which capture was killed
+	ran, kills := 0, 0 // number of rounds that were not skipped, and of rounds in which capture was killed
 	for i := range n {
 		source := lossSources[i%len(lossSources)]
 		kind := kinds[r.IntN(len(kinds))]
@@ -67,12 +67,13 @@ func TestLossesKilledAtEachStep(t *testing.T) {
 			}
 		})
 	}
-	if ran >= 4 && kills == 0 { // the calls or the names of files are no longer those in which killStep looks
+	if ran >= 4 && kills == 0 { // the system calls or the names of the files have changed, and killStep does not know the new ones
 		t.Errorf("no kill in %d rounds", ran)
 	}
 }
 
-// killAtEachStep takes a round without a kill, which shows the calls, and then one round for each call.
+// killAtEachStep first runs a round without a kill, which records the system calls. Then it runs one round for each of these
+// calls.
 func killAtEachStep(t *testing.T, kind lossKind, source string) {
 	round := func(step killStep) (r lossRound) {
 		t.Run(step.String(), func(t *testing.T) {

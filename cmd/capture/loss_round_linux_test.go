@@ -29,12 +29,12 @@ type lossRound struct {
 	env    []string
 	proxy  *faultproxy.Proxy
 	states []string       // content of the file before each step
-	killed string         // call at which capture was killed; "" if it was not killed
-	made   map[string]int // number of calls that one thread has made, by name
+	killed string         // system call at which capture was killed; "" if it was not killed
+	made   map[string]int // for each system call, maximum number of calls that one thread has made
 	t      *testing.T
 }
 
-// run takes the round, and returns the call at which capture was killed, or "" if it was not killed.
+// run runs the round, and returns the system call at which capture was killed, or "" if it was not killed.
 func (r *lossRound) run() (killed string) {
 	r.dir = r.t.TempDir()
 	r.path = filepath.Join(r.dir, "data/fallback/feedback.json")
@@ -48,7 +48,7 @@ func (r *lossRound) run() (killed string) {
 			d = r.lose(d, i)
 		}
 	}
-	if len(r.steps) == 0 { // the loss is another database
+	if len(r.steps) == 0 { // the loss is the change to another database
 		d = r.loseAndKill(d, 0)
 	}
 	r.check(d)
@@ -88,7 +88,7 @@ func (r *lossRound) arguments() []string {
 	return append([]string{"run", "--listen=127.0.0.1:0", "--output=" + r.path, "--source=" + r.source, "--poll-interval=1s"}, r.args...)
 }
 
-// begin makes the file. It returns the running daemon, or nil if none runs.
+// begin runs capture for the first time, so that it writes the file. It returns the running daemon, or nil if none runs.
 func (r *lossRound) begin() *daemon {
 	d := r.start()
 	if d != nil && r.away {
@@ -121,7 +121,7 @@ func (r *lossRound) start() *daemon {
 	return d
 }
 
-// lose takes step i without a kill.
+// lose runs step i without a kill.
 func (r *lossRound) lose(d *daemon, i int) *daemon {
 	r.remember()
 	sql(r.t, r.url, r.steps[i])
@@ -132,7 +132,7 @@ func (r *lossRound) lose(d *daemon, i int) *daemon {
 	return d
 }
 
-// remember remembers the file before a step.
+// remember stores the content of the file before a step.
 func (r *lossRound) remember() {
 	content, err := os.ReadFile(r.path)
 	if err != nil {
@@ -141,7 +141,8 @@ func (r *lossRound) remember() {
 	r.states = append(r.states, string(content))
 }
 
-// loseAndKill takes step i, and kills capture. Then it starts capture again.
+// loseAndKill runs step i under strace, which kills capture at the round's step. Then it starts capture again unless
+// capture still runs.
 func (r *lossRound) loseAndKill(d *daemon, i int) *daemon {
 	r.remember()
 	log := filepath.Join(r.dir, "strace")
@@ -154,7 +155,7 @@ func (r *lossRound) loseAndKill(d *daemon, i int) *daemon {
 		r.t.Fatal(err)
 	}
 	standing := m.WrittenAt.UTC().Truncate(time.Second)
-	if len(written) > 0 && !written[0].Time.Before(standing) { // a new state gets a second after those of the others
+	if len(written) > 0 && !written[0].Time.Before(standing) { // capture gives a new state a later second than all other states
 		standing = written[0].Time.Add(time.Second)
 	}
 	options := r.step.options(log, r.path, strings.TrimSuffix(r.path, ".json")+"-"+standing.Format("20060102T150405Z")+"-loss")
@@ -181,7 +182,7 @@ func (r *lossRound) loseAndKill(d *daemon, i int) *daemon {
 	return r.start()
 }
 
-// change makes what step i changes, or moves to another database.
+// change runs the statement of step i, or moves capture to another database.
 func (r *lossRound) change(i int) {
 	if r.other != nil {
 		r.url = r.other(r.t)
@@ -215,7 +216,7 @@ func (r *lossRound) await(d *daemon) {
 		if !isDone() {
 			return false
 		}
-		if r.first { // the first step is no loss
+		if r.first { // the first step alone is not a loss
 			return true
 		}
 		states, err := kept.List(r.path)
@@ -242,7 +243,7 @@ func manifestsOmitted(paths []string) (others []string) {
 	return others
 }
 
-// isDead reports whether the main thread of a process has ended, although strace may still hold other ones.
+// isDead reports whether the main thread of a process has ended. strace may still hold other threads of the process.
 func isDead(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || bytes.Contains(stat, []byte(") Z "))
@@ -261,7 +262,7 @@ func (r *lossRound) runTraced(options []string) {
 		return
 	}
 	r.await(d)
-	if owner, held, err := store.ReadOwner(r.path); err == nil && held { // not strace: without it, capture would run on
+	if owner, held, err := store.ReadOwner(r.path); err == nil && held { // the signal goes to capture and not to strace: if only strace ended, capture would continue
 		_ = syscall.Kill(owner.PID, syscall.SIGTERM)
 	}
 	d.wait(waitTimeout)

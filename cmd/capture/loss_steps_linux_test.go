@@ -11,17 +11,19 @@ import (
 	"capture/store/manifest"
 )
 
-// A killStep is a step of a write or of what follows it: the nth system call of that name in a thread. The zero call kills nothing.
+// A killStep is a moment of a Write, or of the compression after it, at which strace kills capture: a thread's nth call of one
+// system call. If call is "", nothing is killed.
 type killStep struct {
 	call        string
 	n           int
-	compressing bool // whether the call is about the compressed state
+	compressing bool // whether only the files of the compression are traced
 }
 
-// killCalls are the calls that change what is on disk, or their beginning.
+// killCalls are the system calls that change files on disk, or that begin such a change.
 var killCalls = []string{"openat", "fsync", "linkat", "renameat", "renameat2", "unlinkat", "pwrite64"}
 
-// drawStep returns a step that most rounds take. Only a large file is patched.
+// drawStep returns a random step that occurs in most rounds. Only a large file is patched, so only then can a step be a call of
+// renameat2 or pwrite64.
 func drawStep(r *rand.Rand, large bool) killStep {
 	step := killStep{compressing: r.IntN(4) == 0}
 	most := map[string]int{"openat": 6, "fsync": 5, "linkat": 1, "renameat": 4, "unlinkat": 4}
@@ -71,7 +73,7 @@ func (s killStep) options(log, path, kept string) []string {
 	return options
 }
 
-// readTrace reads what strace has written: the calls, and the one at which it killed capture.
+// readTrace reads strace's output: how often each system call was made, and the call at which strace killed capture.
 func (r *lossRound) readTrace(log string) {
 	trace, err := os.ReadFile(log)
 	if err != nil {

@@ -53,7 +53,7 @@ func runCommand(ctx context.Context, args []string, std streams) int {
 	if len(args) == 0 {
 		return printOverview(parser, std)
 	}
-	if args[0] == "help" { // kong knows only the flag
+	if args[0] == "help" { // kong knows only the flag --help
 		args = append(args[1:len(args):len(args)], "--help")
 	}
 	unsetEmpty(parser.Model.Node)

@@ -37,7 +37,8 @@ var (
 
 const waitTimeout = 60 * time.Second // long enough for a slow machine
 
-// noExitPause keeps a race build from sleeping for a second when it exits: capture must stop within two.
+// noExitPause keeps a program with the race detector from sleeping for a second when it exits: capture must stop within two
+// seconds.
 const noExitPause = "GORACE=atexit_sleep_ms=0"
 
 func TestMain(m *testing.M) {
@@ -67,7 +68,7 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// buildBinary builds capture without symbol tables, as a release is built. They take a quarter of the linker's time.
+// buildBinary builds capture without symbol tables, as a release is built. Symbol tables take a quarter of the linker's time.
 func buildBinary(path string, flags ...string) error {
 	args := slices.Concat([]string{"build"}, flags, []string{"-ldflags", "-s -w -X main.version=1.2.3-test -X main.commit=abc123", "-o", path, "."})
 	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
@@ -94,7 +95,7 @@ type result struct {
 	stdout, stderr string
 }
 
-// prepare returns a command of capture that has little of the tests' own environment, and env.
+// prepare returns a command of capture. The command's environment is env and a few variables of the tests' own environment.
 func prepare(ctx context.Context, dir string, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, binaryFor(args), args...)
 	cmd.Dir = dir
@@ -121,7 +122,7 @@ func runPlain(t *testing.T, dir string, env []string, args ...string) result {
 	return finish(t, cmd)
 }
 
-// finish runs a command that prepare has returned until it exits.
+// finish runs a command that prepare has returned, and waits until the command exits.
 func finish(t *testing.T, cmd *exec.Cmd) result {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -142,7 +143,7 @@ type daemon struct {
 	path   string // path of feedback.json
 	stdout output
 	stderr output
-	done   chan struct{} // closed when it has exited
+	done   chan struct{} // closed when the process has exited
 }
 
 // start starts "capture run" with a folder and a port of its own.
@@ -278,8 +279,8 @@ func get(t *testing.T, url string) (body []byte, code int) {
 	return body, response.StatusCode
 }
 
-// eventually waits until the condition is true. It looks less often the longer it waits, because many conditions ask a daemon,
-// and other tests need the processors.
+// eventually waits until the condition is true. The longer it waits, the less often it checks: many conditions send a request
+// to a daemon, and other tests need the processors.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for began := time.Now(); !condition(); {
@@ -340,7 +341,7 @@ func table(t *testing.T, url string) string {
 	return string(compact([]byte("[" + strings.Join(lines, ",") + "]")))
 }
 
-// compact removes white space outside strings. It returns what is not valid JSON as it is.
+// compact removes white space outside strings. If the text is not valid JSON, compact returns it unchanged.
 func compact(text []byte) []byte {
 	var b bytes.Buffer
 	if err := json.Compact(&b, text); err != nil {

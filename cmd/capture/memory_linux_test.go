@@ -12,9 +12,10 @@ import (
 	"capture/store/manifest"
 )
 
-// TestMemoryOfLargeVotes gives a daemon little memory and a table that does not fit into it. Then it inserts and updates votes
-// of growing size. They consist of control characters, which take six times as much in JSON. The process must stay alive and
-// within its memory, and name the votes that do not fit. CAPTURE_TEST_MEMORY=1 tries more limits.
+// TestMemoryOfLargeVotes gives a daemon little memory, and a table with more rows than fit into this memory. It also inserts
+// and updates very large votes, some of which do not fit by themselves. Most of them consist of control characters, each of
+// which takes six bytes in JSON. The process must stay alive and within its memory limit, and count the votes that do not fit.
+// CAPTURE_TEST_MEMORY=1 tries more limits.
 func TestMemoryOfLargeVotes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("captures very large votes")
@@ -29,7 +30,7 @@ func TestMemoryOfLargeVotes(t *testing.T) {
 	}
 }
 
-// testMemoryOfLargeVotes tests one limit. The largest vote has this number of control characters.
+// testMemoryOfLargeVotes tests one limit. huge is the number of characters of the largest votes.
 func testMemoryOfLargeVotes(t *testing.T, limitMB int64, huge int) {
 	const mb = 1 << 20
 	largest := max((limitMB-40)*mb/20, mb) // bytes of JSON; see docs/operations.md#memory
@@ -71,7 +72,8 @@ func testMemoryOfLargeVotes(t *testing.T, limitMB int64, huge int) {
 	}
 }
 
-// peakMemory returns the largest resident memory of a process, without the pages of its binary, which the kernel can drop.
+// peakMemory returns the largest resident memory of a process in bytes, without the pages of its binary, which the kernel can
+// drop.
 func peakMemory(t *testing.T, pid int) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

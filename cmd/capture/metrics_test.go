@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
 
-// promtool check metrics finds nothing wrong with the metrics of a running daemon.
+// The linter of `promtool check metrics` finds no problem in the metrics of a running daemon.
 func TestMetricsAreClean(t *testing.T) {
 	t.Parallel()
 	d := start(t, votesDatabase(t, 5))

@@ -11,8 +11,8 @@ import (
 	"capture/store/manifest"
 )
 
-// TestSnapshotNamesRowsThatDoNotFit checks how the commands treat a vote that does not fit into memory: with a daemon and
-// without one, to a file and to standard output, and in a restore of such a file.
+// TestSnapshotNamesRowsThatDoNotFit checks that the commands name a vote that does not fit into memory. The file is written
+// with and without a daemon, to the disk and to standard output, and restored.
 func TestSnapshotNamesRowsThatDoNotFit(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 20)

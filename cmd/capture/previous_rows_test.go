@@ -13,7 +13,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// If capture starts while the database is unreachable, it serves the rows in the file, and those of the table once it connects.
+// If capture starts while the database is unreachable, it serves the rows in the file. Once it connects, it serves the rows of
+// the table.
 func TestRowsOfAnEarlierRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a reconnect")

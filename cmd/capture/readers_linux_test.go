@@ -34,7 +34,7 @@ func unitSetting(t *testing.T, name string) string {
 	return m[0][1]
 }
 
-// runAs runs a shell command as a user of a primary group and perhaps another group, and returns its error.
+// runAs runs a shell command as a user with a primary group and perhaps other groups, and returns the command's output.
 func runAs(uid, gid uint32, groups []uint32, command string) (string, error) {
 	cmd := exec.Command("sh", "-c", command)
 	cmd.Dir = "/"
@@ -43,8 +43,8 @@ func runAs(uid, gid uint32, groups []uint32, command string) (string, error) {
 	return string(out), err
 }
 
-// capture.service gives the folder and the file to a group of readers. Its members can read the file. They can read no
-// secret, log or lock, and change nothing.
+// capture.service gives the folder and the file to a group of readers. The group's members can read the file and its manifest,
+// but no secret and no log, and can change nothing.
 func TestReadersGroupOfTheUnitReadsTheFileOnly(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can start processes of other users")
@@ -57,7 +57,7 @@ func TestReadersGroupOfTheUnitReadsTheFileOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(root) })
-	// What systemd does before it starts the service.
+	// Create folders and credentials as systemd does before it starts the service.
 	mkdir := func(name string, mode os.FileMode, uid, gid int) string {
 		t.Helper()
 		dir := filepath.Join(root, name)

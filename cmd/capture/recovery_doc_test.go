@@ -19,8 +19,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// The console blocks of docs/recovery.md are run in their order, and must print what the page shows (go test ./cmd/capture -run
-// RecoveryPage -update writes the output into the page).
+// The commands in the console blocks of docs/recovery.md run in order, and must print what the page shows. The
+// command "go test ./cmd/capture -run RecoveryPage -update" writes their output into the page.
 func TestRecoveryPage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs every command of the page")
@@ -81,7 +81,7 @@ func TestRecoveryPage(t *testing.T) {
 	}
 }
 
-// keepHourly puts the kept state of an hour beside the file, as --keep does.
+// keepHourly puts an hourly kept state beside the file, as capture does with --keep.
 func keepHourly(t *testing.T, dir, stamp string) {
 	t.Helper()
 	read := func(name string) []byte {
@@ -119,9 +119,9 @@ type page struct {
 	urls  *strings.Replacer
 	env   []string // variables that the commands exported
 
-	bucket *objectserver.Bucket // s3://backups on the page
+	bucket *objectserver.Bucket // bucket that the page calls s3://backups
 
-	beforeLine map[string]func() // actions of the test before a line is run
+	beforeLine map[string]func() // for some lines, an action of the test before the line
 	stamps     map[string]string // times of the kept states, by the times on the page
 	shown      int               // number of times that showTimes has chosen
 }
@@ -181,10 +181,10 @@ var (
 	positionPattern = regexp.MustCompile(`-[0-9A-F]{16}-`)
 )
 
-// showCopies replaces the name of the bucket, the system identifier of the cluster and the positions in the WAL.
+// showCopies replaces the name of the bucket, the cluster's system identifier and the WAL positions by those of the page.
 func (p *page) showCopies(said string) string {
 	said = strings.ReplaceAll(said, p.bucket.URL, "s3://backups")
-	said = positionPattern.ReplaceAllString(said, "-0000000001A2B3C0-") // first, as a position may have digits only
+	said = positionPattern.ReplaceAllString(said, "-0000000001A2B3C0-") // replaced first, because a position may consist of digits only
 	return clusterPattern.ReplaceAllString(said, "7412345678901234567")
 }
 
@@ -193,8 +193,8 @@ var (
 	foundPattern = regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 )
 
-// showTimes replaces the times of kept states by times on the hour of the page's day. The first one that appears becomes 17:00,
-// the next one 18:00. The time of a loss becomes 17:20:05.
+// showTimes replaces the times of kept states by times on the hour of the page's day. The first time that appears becomes
+// 17:00, and the second one 18:00. The time of a loss becomes 17:20:05.
 func (p *page) showTimes(said string) string {
 	for _, stamp := range stampPattern.FindAllString(said, -1) {
 		if strings.HasPrefix(stamp, "20261123T") {

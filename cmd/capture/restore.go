@@ -107,7 +107,7 @@ func (c restoreCmd) confirmTable(ctx context.Context, std streams, table string)
 // ask asks the user to confirm what question says. If the file comes from standard input, nobody can answer, so ask returns an
 // error that tells the user what to do instead.
 func (c restoreCmd) ask(ctx context.Context, std streams, question, instead string) error {
-	if c.File == "-" { // even if standard input is a terminal, it is the file
+	if c.File == "-" { // the file is standard input, even if standard input is a terminal
 		return fmt.Errorf("%s? %s", question, instead)
 	}
 	return confirm(ctx, std, "capture restore", question, instead)
@@ -162,7 +162,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 	return b.String()
 }
 
-// otherTableText says what changed in another table: "public.child: 3 rows deleted".
+// otherTableText returns what changed in another table: "public.child: 3 rows deleted".
 func otherTableText(o restore.OtherTable) string {
 	var parts []string
 	for _, p := range []struct {

@@ -28,7 +28,7 @@ func queryText(t *testing.T, url, query string) (text string) {
 	return text
 }
 
-// TestRestoreReportsOutcome shows what triggers and foreign keys made of a restore, as text and as JSON.
+// TestRestoreReportsOutcome checks that restore reports the effects of triggers and foreign keys, as text and as JSON.
 func TestRestoreReportsOutcome(t *testing.T) {
 	t.Parallel()
 	url, dir := exported(t, 20)
@@ -60,7 +60,8 @@ func TestRestoreReportsOutcome(t *testing.T) {
 	wantEqual(t, filepath.Join(dir, "data/fallback/feedback.json"), url)
 }
 
-// TestKilledRestoreLeavesNothing kills restores while a trigger holds them up.
+// TestKilledRestoreLeavesNothing kills restores that wait for a slow trigger. Afterwards, the table is unchanged, and no other
+// table is left.
 func TestKilledRestoreLeavesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills many restores")

@@ -60,7 +60,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// wantLog checks that a log consists of JSON lines and contains wants.
+// wantLog checks that a log consists of JSON lines and contains each of wants.
 func wantLog(t *testing.T, path string, wants ...string) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -224,7 +224,7 @@ func TestSecondDaemon(t *testing.T) {
 	}
 }
 
-// A password, right or wrong, is in nothing that capture prints, logs or serves.
+// No password, right or wrong, is in anything that capture prints, logs or serves.
 func TestSecrets(t *testing.T) {
 	t.Parallel()
 	const right, wrong = "rIghtPassw0rd", "wr0ngPassw0rd"

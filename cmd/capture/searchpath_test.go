@@ -17,9 +17,9 @@ import (
 	"capture/internal/pgserver"
 )
 
-// plantSQL plants, in the schema public, what a hostile owner of the database could: an operator for every pair of two
-// numeric types and of two text types, and a copy of every function, aggregate and operator of pg_catalog. Each of them
-// writes SHADOWED to the server's log when a statement calls it.
+// plantSQL creates what a hostile owner of the database could create in the schema public: an operator for every pair of two
+// numeric types and of two text types, and a copy of every function, aggregate and operator of pg_catalog. Each function and
+// operator writes SHADOWED to the server's log when a statement calls it.
 const plantSQL = `
 DO $plant$
 DECLARE
@@ -205,7 +205,7 @@ func attackSearchPath(t *testing.T, server *pgserver.Server, path string, pooled
 	wantNoShadows(t, server, "doctor without a table")
 }
 
-// follow runs capture and changes the table in each way.
+// follow runs capture with the source, and changes the table in several ways.
 func follow(t *testing.T, url, direct, source string) {
 	t.Helper()
 	d := start(t, url, "--source="+source, "--poll-interval=1s", "--verify-interval=1s", "--table=votes")
@@ -268,7 +268,7 @@ func wantNoShadows(t *testing.T, server *pgserver.Server, by string) {
 	for what, n := range seen {
 		t.Errorf("after capture %s: %d times %s", by, n, what)
 	}
-	if len(seen) > 0 { // each is reported once
+	if len(seen) > 0 { // each call is reported once
 		if err := os.Truncate(server.LogPath(), 0); err != nil {
 			t.Fatal(err)
 		}

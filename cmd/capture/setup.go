@@ -33,7 +33,7 @@ func (setupCmd) Examples() string {
 }
 
 func (c setupCmd) Run(ctx context.Context, std streams) error {
-	var notes []string // about the statements, to print once they have run
+	var notes []string // notes about the statements, which are printed after the statements have run
 	err := c.runPlan(ctx, std, c.Print, func(conn *pgx.Conn) ([]string, error) {
 		table, err := postgres.LoadTable(ctx, conn, c.Table.Name)
 		if err != nil {
@@ -67,7 +67,7 @@ func (c setupCmd) Run(ctx context.Context, std streams) error {
 	return nil
 }
 
-// runPlan calls plan and runs the statements that it returns, unless printOnly is set. Then it prints them.
+// runPlan runs the statements that plan returns, unless printOnly is set. In both cases, it prints the statements.
 func (c databaseConfig) runPlan(ctx context.Context, std streams, printOnly bool, plan func(*pgx.Conn) ([]string, error)) error {
 	database, err := c.connConfig()
 	if err != nil {

@@ -71,7 +71,7 @@ func TestSetupAndTeardown(t *testing.T) {
 	})
 }
 
-// TestFailedSetupTalksOfNoRole: a user who may not create roles gets the error only, not advice about the role.
+// TestFailedSetupTalksOfNoRole: a user who may not create roles gets only the error, and no advice about the role.
 func TestFailedSetupTalksOfNoRole(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 0)

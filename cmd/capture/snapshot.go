@@ -119,7 +119,7 @@ func (c snapshotCmd) printResult(w io.Writer, f capture.SnapshotResult) error {
 	return cmp.Or(err, omittedError(f.Omitted))
 }
 
-// omittedError returns an error if the file lacks rows because they do not fit into memory. o is nil if the file lacks none.
+// omittedError returns an error if the file lacks rows because they do not fit into memory. o is nil if the file lacks no rows.
 func omittedError(o *manifest.Omitted) error {
 	if o == nil {
 		return nil
@@ -190,7 +190,7 @@ func (c snapshotCmd) exportTable(ctx context.Context, std streams, w io.Writer) 
 	return c.printResult(std.out, exportResult(written.Manifest, file.Path(), start))
 }
 
-// export reads the table from Postgres, and shows how far it is.
+// export reads the table from Postgres, and shows the progress.
 func (c snapshotCmd) export(ctx context.Context, std streams, cfg capture.Config) (*snapshot.View, error) {
 	reading := source.NewProgress("export", nil)
 	shown := newProgress(std.err, "capture snapshot")
@@ -254,8 +254,8 @@ func exportResult(m manifest.Manifest, path string, start time.Time) capture.Sna
 	}
 }
 
-// keptBeforeText returns a message about the state that was kept before the file was replaced. The state is compressed before
-// the command ends.
+// keptBeforeText returns a message about the state that was kept before the file was replaced. The message names the compressed
+// state, because the state is compressed before the command ends.
 func keptBeforeText(s *kept.State) string {
 	compressed := *s
 	compressed.Path = s.CompressedPath()
@@ -268,8 +268,8 @@ func keptBeforeText(s *kept.State) string {
 	return "the state before is kept as " + compressed.Path
 }
 
-// exportConfig returns the configuration of an export. The export spills rows that do not fit into memory to folder or, if
-// folder is "", to the system's folder for temporary files.
+// exportConfig returns the configuration of an export. The export spills rows that do not fit into memory to a file in folder
+// or, if folder is "", in the system's folder for temporary files.
 func (c snapshotCmd) exportConfig(database *pgx.ConnConfig, version, folder string, stderr io.Writer) capture.Config {
 	return capture.Config{
 		Database: database,

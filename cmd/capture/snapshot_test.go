@@ -69,8 +69,8 @@ func TestSnapshotDaemonWithoutDatabase(t *testing.T) {
 	}
 }
 
-// TestSnapshotNamesRestoreCommand runs the command that `capture snapshot` prints after a loss: after other values, and after
-// deleted rows.
+// TestSnapshotNamesRestoreCommand runs the command that `capture snapshot` prints after a loss. One loss overwrites values, the
+// other one deletes rows.
 func TestSnapshotNamesRestoreCommand(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 60)
@@ -129,7 +129,7 @@ func TestSnapshotWithoutDaemon(t *testing.T) {
 		t.Errorf("it left %v behind (%v)", entries, err)
 	}
 
-	// JSON lines go to another file and restore like an array.
+	// JSON lines are written to another file, and can be restored like an array.
 	got = run(t, dir, env, "snapshot", "--format=jsonl", "--output=out/votes.jsonl", "--json")
 	var written capture.SnapshotResult
 	if err := json.Unmarshal([]byte(got.stdout), &written); err != nil || got.code != exitDone || written.Rows != 1500 || written.Path != "out/votes.jsonl" {

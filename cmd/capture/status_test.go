@@ -23,7 +23,7 @@ func TestStatus(t *testing.T) {
 	url := votesDatabase(t, 1234)
 	d := start(t, url)
 	d.ready()
-	got := run(t, d.dir, nil, "status") // without flags, the lock leads to the daemon
+	got := run(t, d.dir, nil, "status") // without flags, the lock file leads to the daemon
 	if got.code != exitDone || got.stderr != "" {
 		t.Errorf("%+v", got)
 	}
@@ -39,7 +39,7 @@ func TestStatus(t *testing.T) {
 		t.Log(got.stdout)
 	}
 
-	elsewhere := t.TempDir() // found by the address
+	elsewhere := t.TempDir() // without a lock file, the address leads to the daemon
 	got = run(t, elsewhere, []string{"CAPTURE_LISTEN=" + d.address()}, "status", "--json")
 	var s capture.Status
 	if err := json.Unmarshal([]byte(got.stdout), &s); err != nil || got.code != exitDone || s.Rows != 1234 || !s.Ready {
@@ -83,7 +83,7 @@ func TestStatusWithoutDaemon(t *testing.T) {
 	}
 }
 
-// Callers that hold all connections can't keep `capture status`, the container's health check, out.
+// Callers that hold all connections cannot block `capture status`, which is the container's health check.
 func TestStatusWhileAllConnectionsAreTaken(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://nobody@127.0.0.1:1/none")
@@ -129,7 +129,7 @@ func TestStatusText(t *testing.T) {
 	golden(t, filepath.Join("testdata", "status.txt"), statusText(following, "", palette{}, screen{}, now)+"----\n"+statusText(waiting, "", palette{}, screen{}, now))
 }
 
-// With --watch, the status appears again and again, also while the daemon is away, until the command is interrupted.
+// With --watch, the command shows the status again and again until it is interrupted, even while the daemon does not run.
 func TestStatusWatch(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://nobody@127.0.0.1:1/none")
@@ -161,14 +161,14 @@ func TestStatusWatch(t *testing.T) {
 	}
 }
 
-// The page decodes the token in the address once.
+// pageAddress escapes the token, because the page unescapes it.
 func TestPageAddressEscapesTheToken(t *testing.T) {
 	if got, want := pageAddress("127.0.0.1:8080", "a+b/c="), "http://127.0.0.1:8080/#token=a%2Bb%2Fc%3D"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
 
-// Failing checks are shown by how much they matter.
+// The most important failing checks are shown first.
 func TestFailingChecks(t *testing.T) {
 	t.Parallel()
 	var checks []capture.Check
@@ -185,7 +185,7 @@ func TestFailingChecks(t *testing.T) {
 	}
 }
 
-// The answers of --watch --json go to stdout, and nothing else does.
+// With --watch --json, stdout contains only the daemon's answers. Errors go to stderr.
 func TestStatusWatchErrors(t *testing.T) {
 	t.Parallel()
 	var out, errs strings.Builder

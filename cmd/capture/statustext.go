@@ -21,7 +21,7 @@ type fact struct {
 // statusText returns the status as text: whether capture is ready, then what is wrong, then the facts. If the text is larger
 // than the screen, it leaves out the least important facts. page is the address of the feedback page, or "".
 //
-// statusText breaks no lines, because a line may contain a command to paste. The terminal breaks those that are too long.
+// statusText breaks no lines, because a line may contain a command to paste. The terminal breaks lines that are too long.
 func statusText(s capture.Status, page string, p palette, size screen, now time.Time) string {
 	facts := statusFacts(s, page, now)
 	head := headText(s, p, now)
@@ -51,11 +51,11 @@ func headText(s capture.Status, p palette, now time.Time) string {
 }
 
 var (
-	// urgent are the checks that are shown first, in this order: those that decide whether capture is ready, and a publication
-	// that makes the application's writes fail.
+	// urgent are the names of the checks that are shown first, in this order. The first three decide whether capture is ready. A
+	// failing publication makes the application's writes fail.
 	urgent = []string{"following", "file", "omitted", "publication", "loss", "copy"}
 
-	// advice are the checks that fail because something could be better, and that nobody needs to act on at once.
+	// advice are the names of the checks that only recommend an improvement. Nobody needs to act on them at once.
 	advice = []string{"role", "standbys", "encoding", "key", "fetched"}
 )
 

@@ -41,7 +41,7 @@ func (c statusCmd) watch(ctx context.Context, path string, std streams) error {
 		select {
 		case <-ctx.Done():
 			if inPlace {
-				fmt.Fprintln(std.out) // the terminal shows ^C
+				fmt.Fprintln(std.out) // the prompt begins on a new line after the ^C that the terminal shows
 			}
 			return nil
 		case <-tick.C:
@@ -49,8 +49,9 @@ func (c statusCmd) watch(ctx context.Context, path string, std streams) error {
 	}
 }
 
-// replaceScreen returns the text with the escape sequences that put it in the place of what the terminal shows: to the upper
-// left corner, and erase what is left of each line and below the text. Nothing is erased before, so the screen does not flicker.
+// replaceScreen returns the text with escape sequences that make it replace the content of the terminal. The text begins in the
+// upper left corner. The sequences erase the rest of each line, and everything below the text. They erase nothing before the
+// text is written, so the screen does not flicker.
 func replaceScreen(text string) string {
 	return "\x1b[H" + strings.ReplaceAll(text, "\n", "\x1b[K\n") + "\x1b[J"
 }

@@ -17,7 +17,7 @@ import (
 	"capture/internal/statefile"
 )
 
-// terminal is a pseudoterminal. The command's end is the slave; the master is what a person sees and types.
+// terminal is a pseudoterminal. The command uses the slave. The test uses the master, on which it types and sees what is shown.
 type terminal struct {
 	master, slave *os.File
 	shown         output // what has been written to the terminal
@@ -96,7 +96,7 @@ func TestStatusOnTerminal(t *testing.T) {
 	}
 }
 
-// With --watch, each status takes the place of the one before, and Ctrl-C ends the command well.
+// With --watch, each status replaces the previous one, and Ctrl-C ends the command without an error.
 func TestStatusWatchOnTerminal(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://nobody@127.0.0.1:1/none")
@@ -118,7 +118,7 @@ func TestStatusWatchOnTerminal(t *testing.T) {
 				t.Errorf("%d frames in %q", len(frames)-1, p.shown.String())
 			}
 			for _, frame := range frames[1:] {
-				frame, _, _ = strings.Cut(frame, "\x1b[J") // the terminal shows ^C after the last one
+				frame, _, _ = strings.Cut(frame, "\x1b[J") // after the last status, the terminal shows ^C
 				if size.height(strings.NewReplacer("\x1b[K", "", "\r", "").Replace(frame)) >= size.lines {
 					t.Errorf("the screen would scroll: %q", frame)
 				}

@@ -14,7 +14,7 @@ import (
 	"capture/internal/volume"
 )
 
-// Whatever the state, the status fits on the screen, and what is wrong comes first.
+// Every status fits on the screen, and the failing checks come first.
 func TestStatusFitsTheScreen(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
@@ -73,7 +73,7 @@ func TestProgressText(t *testing.T) {
 		{statefile.Progress{Rows: 10}, 0, ", 10 rows"},
 		{statefile.Progress{Rows: 10, TotalRows: 40}, 0, ", 25 %, 10 rows"},
 		{statefile.Progress{}, 5 * time.Second, ", 5.0 s"},
-		{statefile.Progress{Rows: 10, Total: 500}, 12 * time.Second, ", 10 rows, 12 s"}, // waits after it has read the file
+		{statefile.Progress{Rows: 10, Total: 500}, 12 * time.Second, ", 10 rows, 12 s"}, // the step has read the file and now waits
 		{statefile.Progress{Rows: 20_000, TotalRows: 50_000}, 4 * time.Second, ", 40 %, 20,000 rows, 5,000 rows/s, 6.0 s left"},
 		{statefile.Progress{Rows: 20_000, Bytes: 400, Total: 1000}, 4 * time.Second, ", 40 %, 20,000 rows, 5,000 rows/s, 6.0 s left"},
 		{statefile.Progress{Bytes: 4 << 20, Total: 8 << 20}, 2 * time.Second, ", 50 %, 2.0 MB/s, 2.0 s left"},
@@ -99,7 +99,7 @@ func TestNoProgressWithoutTerminal(t *testing.T) {
 	}
 }
 
-// A command that is interrupted says so, and does not blame what it waited for.
+// An interrupted command reports the interruption, and no error of the operation that it waited for.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	silent, err := net.Listen("tcp", "127.0.0.1:0")

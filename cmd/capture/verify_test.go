@@ -54,7 +54,7 @@ func TestVerifyCommand(t *testing.T) {
 	}
 }
 
-// A healthy pair shows no difference, even while a daemon runs and others write.
+// verify finds no difference between a healthy table and its file, even while a daemon runs and other sessions write.
 func TestVerifyBesideDaemon(t *testing.T) {
 	if testing.Short() {
 		t.Skip("verifies beside a writer for seconds")

@@ -8,7 +8,7 @@ import (
 	"github.com/yuin/goldmark/util"
 )
 
-// maxElements bounds how deep elements nest, emphasis and links included. Of deeper elements only the text is kept.
+// maxElements is the maximum nesting depth of elements, emphasis and links included. Of deeper elements, only the text is kept.
 const maxElements = 64
 
 // builder makes Nodes from goldmark's tree.
@@ -21,7 +21,7 @@ func (b *builder) children(n ast.Node, depth int) []Node {
 	var nodes []Node
 	for child := n.FirstChild(); child != nil; child = child.NextSibling() {
 		for _, node := range b.build(child, depth) {
-			// goldmark splits a text at each special character.
+			// goldmark splits a text at each special character. children joins the pieces.
 			if last := len(nodes) - 1; node.Tag == "" && last >= 0 && nodes[last].Tag == "" {
 				nodes[last].Text += node.Text
 			} else {
@@ -48,7 +48,7 @@ func (b *builder) build(n ast.Node, depth int) []Node {
 	case *ast.TextBlock:
 		return b.children(n, depth) // the text of a short list item, without a paragraph around it
 	case *ast.Heading:
-		// The dialog has headings of levels 2 and 3.
+		// The dialog that shows the answer has headings of levels 2 and 3.
 		return element([]string{"h3", "h4", "h5", "h6", "h6", "h6"}[n.Level-1])
 	case *ast.ThematicBreak:
 		return []Node{{Tag: "hr"}}

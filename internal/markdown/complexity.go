@@ -6,8 +6,8 @@ import "strings"
 const (
 	maxBytes      = 32 << 10
 	maxDepth      = 16     // levels of quotes and lists
-	maxBrackets   = 2_000  // brackets; goldmark searches for the end of each, starting at the bracket
-	maxTableCells = 20_000 // lines of the text times the cells of its widest line; goldmark fills short rows of a table with cells
+	maxBrackets   = 2_000  // opening brackets; for each of them, goldmark searches for the closing bracket
+	maxTableCells = 20_000 // number of lines times the cells of the widest line; goldmark fills short rows of a table with cells
 )
 
 // isSimple reports whether a text is within the limits. It may refuse a harmless text, because a line of code can look like
@@ -38,7 +38,7 @@ func isSimple(source string) bool {
 	return widest*lines <= maxTableCells
 }
 
-// leadingMarkers returns how many markers of quotes and list items begin a line, and the column of the first one.
+// leadingMarkers returns the number of markers of quotes and list items that begin a line, and the column of the first marker.
 func leadingMarkers(line string) (markers, column int) {
 	first := -1
 	for i := 0; i < len(line); {

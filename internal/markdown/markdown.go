@@ -1,9 +1,9 @@
-// Package markdown parses Markdown as chat models write it into a tree of elements, from which the feedback page builds its own.
-// No HTML is made of the text at any point: HTML in the text stays text, and an image becomes a link.
+// Package markdown parses Markdown, as chat models write it, into a tree of elements. The feedback page builds its own elements
+// from this tree. No HTML is generated at any point: HTML in the text stays text, and an image becomes a link.
 //
-// The texts come from users and models, and goldmark is not linear: it needs minutes for nested quotes, nested lists and wide
-// tables. So [Parser.Parse] refuses a text that is long or deeply nested before it parses it. The page then shows the text as
-// it is.
+// The texts come from users and models, and the time of goldmark is not linear: it needs minutes for nested quotes, nested
+// lists and wide tables. So [Parser.Parse] refuses a text that is long or deeply nested before it parses it. The page then
+// shows the text as it is.
 package markdown
 
 import (
@@ -33,7 +33,7 @@ type Node struct {
 	Children []Node `json:"children,omitempty"`
 }
 
-// ErrTooComplex is returned for a text that is not parsed, because that could take too long.
+// ErrTooComplex is returned for a text that is not parsed because parsing could take too long.
 var ErrTooComplex = errors.New("text too long or nested too deeply to be parsed as Markdown")
 
 // parseTimeout is how long a request waits for its turn and for the parser. A text within the limits takes some tens of
@@ -48,12 +48,12 @@ type Parser struct {
 	work    sync.WaitGroup // parsing that outlives its request
 }
 
-// NewParser returns a Parser. The caller calls Wait when nobody uses it any more.
+// NewParser returns a Parser. The caller calls Wait when nobody uses the Parser any more.
 func NewParser(log hclog.Logger) *Parser {
 	return &Parser{log: log, turn: semaphore.NewWeighted(1), timeout: parseTimeout}
 }
 
-// Wait waits for work whose request has ended.
+// Wait waits for texts that are still being parsed although their requests have ended.
 func (p *Parser) Wait() { p.work.Wait() }
 
 // Parse returns the elements of a text. It returns ErrTooComplex for a text that it does not parse, and the context's error if
@@ -90,8 +90,8 @@ func (p *Parser) Parse(ctx context.Context, source string) ([]Node, error) {
 	}
 }
 
-// dialect is CommonMark with tables, strikethrough and bare addresses. The parsers of HTML are left out, so tags are text. So is
-// the parser of link reference definitions, because a definition would vanish from the text.
+// dialect is CommonMark with tables, strikethrough and bare addresses. The parsers of HTML are left out, so tags are text. The
+// parser of link reference definitions is left out, too, because a definition would vanish from the text.
 var dialect = goldmark.New(goldmark.WithParser(parser.NewParser(
 	parser.WithBlockParsers(
 		util.Prioritized(parser.NewSetextHeadingParser(), 100),

@@ -69,7 +69,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Only the page decides which addresses become links, so Parse keeps each as it is.
+// Only the page decides which addresses become links, so Parse keeps every address as it is.
 func TestParseKeepsAddresses(t *testing.T) {
 	p := NewParser(hclog.NewNullLogger())
 	defer p.Wait()
@@ -82,7 +82,7 @@ func TestParseKeepsAddresses(t *testing.T) {
 func TestComplexTextIsRefused(t *testing.T) {
 	p := NewParser(hclog.NewNullLogger())
 	defer p.Wait()
-	var nested strings.Builder // list items on one line each
+	var nested strings.Builder // list items, each on a line of its own
 	for i := range 40 {
 		fmt.Fprintf(&nested, "%s- a\n", strings.Repeat("  ", i))
 	}
@@ -116,11 +116,11 @@ func TestComplexTextIsRefused(t *testing.T) {
 	}
 }
 
-// A text that a vote contains must not occupy the server: each is parsed within parseTimeout, or refused.
+// Hostile texts do not occupy the server: each text is parsed within parseTimeout, or refused.
 func TestHostileTextsAreParsedInTime(t *testing.T) {
 	p := NewParser(hclog.NewNullLogger())
 	defer p.Wait()
-	p.timeout = 30 * time.Second // the race detector makes the parser ten times slower; without the limits it takes minutes
+	p.timeout = 30 * time.Second // the race detector makes the parser ten times slower; without the limits, a text takes minutes
 	units := []string{"*a ", "**a", "[", "![", "[a](", "`", "`a``", "_a", "> ", "- ", "  - ", "1. ", "|", "~~", "<http://", "\\", "***", "**a **",
 		"* ", "\n\n- a\n", "[](", "(((", "http://", "https://a)", "www.a.", "a@b.", "&#", "&amp", "<a", "`` ` ", "a**b", "_*~", "]]", "[a][", "|-|\n", "\t- a\n",
 		"> a\n", "- a\n\n", "a|b\n", "#", "=\n", "-\n", "1) a\n\n\n", "![a](b)", "[![", "**[a](b)**", "\\\n", "~~~\n", "<!--", "<?", "(https://a"}

@@ -236,8 +236,8 @@ func TestProxyHeadersAreRefused(t *testing.T) {
 	}
 }
 
-// A caller whose process has ended before its request is read is refused. The kernel then reports no owner of the socket, which
-// must not be mistaken for root.
+// A caller whose process has ended before its request is read is refused. Many kernels report root as the owner of such a
+// socket, which capture must not believe.
 func TestCallerThatIsGoneIsRefused(t *testing.T) {
 	t.Parallel()
 	var flushes atomic.Int64
