@@ -31,15 +31,15 @@ func BenchmarkCopies(b *testing.B) {
 	}
 }
 
-// benchmarkCopyCost measures a daemon that makes no copies, and one that uploads a copy and reads it back at this moment. Most of
-// the time there is neither, because uploads take at most a tenth of it, so this is the worst case. The service is versitygw:
-// Azurite needs more of the processors than capture does.
+// benchmarkCopyCost measures a daemon that makes no copies, and a daemon that uploads a copy and reads it back during the
+// measurement. This is the worst case, because a daemon spends at most a tenth of its time on uploads. The service is
+// versitygw, because Azurite needs more processor time than capture.
 func benchmarkCopyCost(b *testing.B) {
 	n := tableRows(b)
 	url := filledDatabase(b, "copies", n)
 	conn := connect(b, url)
 	costs := map[string]func(d *daemon) float64{
-		// write is the write of the file after a change of one row.
+		// write-ms is the time that the daemon takes to write the file after a change of one row.
 		"write-ms": func(d *daemon) float64 {
 			var took []float64
 			for range 20 {
@@ -48,7 +48,7 @@ func benchmarkCopyCost(b *testing.B) {
 			}
 			return quantile(took, 0.5)
 		},
-		// stream is from the start of a transaction that changes a tenth of the rows to the durable file.
+		// stream-rows/s is the rate from the start of a transaction that changes a tenth of the rows until the file is durable.
 		"stream-rows/s": func(d *daemon) float64 {
 			const times = 5
 			begun := time.Now()
@@ -74,7 +74,7 @@ func benchmarkCopyCost(b *testing.B) {
 					d.stop()
 				} else {
 					to := newCopyTarget(b, "s3")
-					to.proxy.Refuse() // until the measurement begins
+					to.proxy.Refuse() // no copy is possible until the measurement begins
 					d := startDaemon(b, url, "--keep=0", "--flush-interval=24h", "--copy-to="+to.URL)
 					d.waitIdle(d.waitFlush("start"))
 					if err := to.proxy.Accept(); err != nil {
@@ -114,15 +114,15 @@ func (d *daemon) checkRows(conn *pgx.Conn) {
 	}
 }
 
-// benchmarkCopyTime measures the time from a commit to its copy off the machine, and the time that capture restore takes from
-// the copy's URL into an empty database, after the daemon and its folder are gone. The baseline of the latter is a restore of the
-// file. It checks that the restored rows are equal.
+// benchmarkCopyTime measures the time from a commit until a copy off the machine contains it. It then stops the daemon, removes
+// the daemon's folder, and measures a restore of this copy into an empty database. The baseline of this restore is a restore of
+// the file. restoreTime checks the restored rows.
 func benchmarkCopyTime(b *testing.B, n int) {
-	const delay = 30 * time.Second // from a change to its upload
+	const delay = 30 * time.Second // time from a change to its upload
 	url := votesDatabase(b, n)
 	conn := connect(b, url)
 	took := map[string]float64{"delay-s": delay.Seconds()}
-	var restores []float64 // of the file
+	var restores []float64 // seconds of each restore of the file
 	for b.Loop() {
 		for _, kind := range objectserver.Kinds {
 			if kind == "azblob" && n > 200_000 {
@@ -131,7 +131,7 @@ func benchmarkCopyTime(b *testing.B, n int) {
 			}
 			to := newCopyTarget(b, kind)
 			d := startDaemon(b, url, "--flush-interval=24h", "--copy-to="+to.URL)
-			rest := 9 * d.waitCopyEvent(copyProven).millis // capture rests so long after the work
+			rest := 9 * d.waitCopyEvent(copyProven).millis // time that capture pauses after it has read the copy back
 			time.Sleep(time.Duration(rest)*time.Millisecond - delay)
 			execSQL(b, conn, "UPDATE votes SET comment = $1 WHERE vote_id = $2", fmt.Sprint("changed ", rand.Int64()), 1+rand.IntN(n))
 			committed := time.Now()
@@ -156,8 +156,8 @@ func benchmarkCopyTime(b *testing.B, n int) {
 	}
 }
 
-// restoreTime returns how many seconds capture restore takes for a file or URL, into an empty database and from another folder
-// than the daemon's. It checks that the rows are those that the daemon follows.
+// restoreTime returns how many seconds capture restore takes to restore a file or URL into an empty database. It runs capture
+// outside of the daemon's folder. It checks that the restored rows equal the rows of the table that the daemon follows.
 func restoreTime(b *testing.B, d *daemon, from string) float64 {
 	b.Helper()
 	s, err := server()
@@ -215,7 +215,7 @@ func newCopyTarget(b *testing.B, kind string) *copyTarget {
 	return &copyTarget{bucket, b, proxy}
 }
 
-// drop removes the copies, so that they do not fill the disk.
+// drop removes the copies, because they could fill the disk.
 func (t *copyTarget) drop() {
 	t.b.Helper()
 	path, err := binary()

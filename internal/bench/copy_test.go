@@ -65,7 +65,7 @@ func BenchmarkFirstCopy(b *testing.B) {
 	b.ReportMetric(float64(bytes), "file-bytes")
 }
 
-// clientProgram returns the path of a client program, beside the server programs or in PATH, or "" if it is not installed.
+// clientProgram returns the path of a client program in the folder bin or in PATH, or "" if the program is not installed.
 func clientProgram(bin, name string) string {
 	path := filepath.Join(bin, name)
 	if _, err := os.Stat(path); err == nil {
@@ -75,12 +75,12 @@ func clientProgram(bin, name string) string {
 	return path
 }
 
-// pythonMeasured reports whether the exporter in Python has run. It runs only once: a million votes take it minutes and
+// pythonMeasured reports whether the exporter in Python has run. It runs only once: for a million votes, it needs minutes and
 // 10 GB of memory.
 var pythonMeasured bool
 
-// measurePython returns the time that the exporter takes. It returns nothing without a suitable Python, or if the exporter
-// fails for lack of memory.
+// measurePython returns the time that the exporter takes. It returns nil if no suitable Python is installed, or if the exporter
+// fails, for example for lack of memory.
 func measurePython(b *testing.B, url string) []time.Duration {
 	b.Helper()
 	path := findPython()
@@ -98,7 +98,7 @@ func measurePython(b *testing.B, url string) []time.Duration {
 	return []time.Duration{time.Since(begun)}
 }
 
-// findPython returns a Python that has a driver for Postgres, from PATH or of the system, or "" if there is none.
+// findPython returns a Python in PATH or /usr/bin that has a driver for Postgres, or "" if there is none.
 func findPython() string {
 	for _, name := range []string{"python3", "/usr/bin/python3"} {
 		if exec.Command(name, "-c", "import psycopg2").Run() == nil {

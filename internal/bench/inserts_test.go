@@ -15,10 +15,10 @@ import (
 	"capture/internal/pgserver"
 )
 
-// BenchmarkInserts measures what following costs the application. 8 pgbench clients insert votes of 3 kB, one per transaction,
-// as fast as they can: without a follower, with the sources that add work to the server, and with pg_recvlogical.
-// pg_recvlogical discards what it reads, so its cost is the minimum for any follower by logical replication. Everything runs on
-// the same machine.
+// BenchmarkInserts measures what following costs the application. 8 pgbench clients insert votes of 3 kB as fast as they can,
+// with one vote per transaction. They run without a follower, with the sources that add work to the server, and with
+// pg_recvlogical. pg_recvlogical discards what it reads, so its cost is the minimum for any follower by logical replication.
+// Everything runs on the same machine.
 func BenchmarkInserts(b *testing.B) {
 	s, err := server()
 	if err != nil {
@@ -60,8 +60,8 @@ func BenchmarkInserts(b *testing.B) {
 	}
 }
 
-// insertRate returns the rate of pgbench on an empty table while a follower (or none) follows it. It checks that the
-// follower got all rows.
+// insertRate returns the rate of pgbench on an empty table while a follower of this kind follows the table. kind can be "none".
+// insertRate checks that the follower got all rows.
 func insertRate(b *testing.B, url, kind, options string) float64 {
 	b.Helper()
 	conn := connect(b, url)
@@ -82,8 +82,8 @@ func insertRate(b *testing.B, url, kind, options string) float64 {
 
 var pgbenchRate = regexp.MustCompile(`tps = ([0-9.]+) \(without`)
 
-// runInserts lets 8 clients of pgbench insert votes for 5 seconds. options are those of their sessions. It returns the number of
-// votes per second.
+// runInserts lets 8 clients of pgbench insert votes for 5 seconds. options are the settings of the clients' sessions.
+// runInserts returns the number of votes per second.
 func runInserts(b *testing.B, url, options string) float64 {
 	b.Helper()
 	bin, err := pgserver.Bin()
@@ -144,7 +144,7 @@ func startCapture(b *testing.B, url string, conn *pgx.Conn, source string) (stop
 	}
 }
 
-// startRecvlogical starts pg_recvlogical, which discards what it reads. stop checks that it was sent everything.
+// startRecvlogical starts pg_recvlogical, which discards what it reads. stop waits until the server has sent everything to it.
 func startRecvlogical(b *testing.B, url string, conn *pgx.Conn) (stop func()) {
 	b.Helper()
 	bin, err := pgserver.Bin()
@@ -179,7 +179,7 @@ func startRecvlogical(b *testing.B, url string, conn *pgx.Conn) (stop func()) {
 			b.Fatal(err)
 		}
 		waitSlot("sent_lsn >= '" + inserted + "'")
-		_ = cmd.Process.Signal(os.Interrupt) // fails only if it has exited, which Wait reports
+		_ = cmd.Process.Signal(os.Interrupt) // fails only if the process has exited, which Wait reports
 		if err := cmd.Wait(); err != nil {
 			b.Fatalf("pg_recvlogical: %v: %s", err, stderr.String())
 		}

@@ -14,9 +14,9 @@ import (
 	"capture/store/manifest"
 )
 
-// BenchmarkKept measures what kept states cost: to keep the file (a link), to compress it, and to read it back, first alone and
-// then during a running capture. It takes long for a large table, so it runs only if CAPTURE_BENCH_KEPT is set (make bench
-// KEPT=1).
+// BenchmarkKept measures what kept states cost: to keep the file (a link), to compress it, and to read it back. It measures
+// these steps first alone, and then while capture follows a table. It takes long for a large table, so it runs only if
+// CAPTURE_BENCH_KEPT is set (make bench KEPT=1).
 func BenchmarkKept(b *testing.B) {
 	if os.Getenv("CAPTURE_BENCH_KEPT") == "" {
 		b.Skip("set CAPTURE_BENCH_KEPT=1, or KEPT=1 for make bench")
@@ -62,7 +62,7 @@ func benchmarkKeptAlone(b *testing.B) {
 			}
 			return err
 		})
-		// A Write that loses all rows reads the file, keeps it and writes an empty one.
+		// A Write that loses all rows reads the file, keeps it and writes an empty file.
 		empty := snapshot.NewTable()
 		empty.Load(view.Shape(), view.Origin())
 		if err := empty.Commit(view.Position()); err != nil {
@@ -84,8 +84,9 @@ func benchmarkKeptAlone(b *testing.B) {
 	b.ReportMetric(float64(view.Bytes()), "file-bytes")
 }
 
-// benchmarkKeptBeside changes rows while a capture follows them: one that keeps no states, and one that keeps, compresses and
-// reads back all the time, because it writes the file each second. CAPTURE_BENCH_UPDATES is the duration of each.
+// benchmarkKeptBeside changes rows while a daemon follows them. The first daemon keeps no states. The second daemon writes the
+// file each second, and therefore keeps, compresses and reads back states all the time. CAPTURE_BENCH_UPDATES is the duration
+// of the changes for each daemon.
 func benchmarkKeptBeside(b *testing.B) {
 	span, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_BENCH_UPDATES"), "10s"))
 	if err != nil {
@@ -110,7 +111,8 @@ func benchmarkKeptBeside(b *testing.B) {
 					WHERE vote_id IN (SELECT 1 + floor(random() * $2)::int FROM generate_series(1, 100))`, fmt.Sprint(rand.Int64()), n)
 			}
 			sum[name+"-updates/s"] += float64(changed) / time.Since(begun).Seconds()
-			// The stream: from the start of a transaction that changes a tenth of the rows to the durable file.
+			// stream-rows/s is the rate from the start of a transaction that changes a tenth of the rows until the file is
+			// durable.
 			d.runCommand("snapshot")
 			begun = time.Now()
 			execSQL(b, conn, "UPDATE votes SET comment = $1 WHERE vote_id <= $2", fmt.Sprint("all ", rand.Int64()), n/10)

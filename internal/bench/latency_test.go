@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// BenchmarkLatency measures the time from the end of a commit to a durable file with its change, for 2,000 commits, 100 per
-// second, in a table of 1,000 rows. The baseline is the flush delay and a plain write of a file of that size.
+// BenchmarkLatency measures the time from the end of a commit until the durable file contains its change. It makes 2,000
+// commits, 100 per second, in a table of 1,000 rows. The baseline is the flush delay plus the time of a plain write of a file
+// of the same size.
 func BenchmarkLatency(b *testing.B) {
 	const (
 		votes   = 1000
@@ -38,7 +39,8 @@ func BenchmarkLatency(b *testing.B) {
 			defer tick.Stop()
 			for i := range commits {
 				<-tick.C
-				// The first row has the number of the last commit in the file. Another row changes, too.
+				// The comment of the first row is the number of the commit, so the file shows the last commit that it contains.
+				// Each commit changes another row, too.
 				if _, err := conn.Exec(b.Context(), "UPDATE votes SET comment = $1 WHERE vote_id IN (1, $2)", strconv.Itoa(i), 2+rand.IntN(votes-1)); err != nil {
 					failed <- err
 					return

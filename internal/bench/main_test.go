@@ -24,13 +24,13 @@ import (
 	"capture/internal/pgserver"
 )
 
-// The benchmarks run capture as a process, with a server whose commits are durable. Each iteration measures capture and its
-// baseline in turn, once. `make bench` runs them with -benchtime 1x and a -count, and prints the medians of the runs.
+// The benchmarks run capture as a process, with a server whose commits are durable. Each iteration measures capture once and
+// its baseline once. `make bench` runs the benchmarks with -benchtime 1x and a -count, and prints the medians of the runs.
 
 // waitTimeout limits each wait of a benchmark.
 const waitTimeout = 10 * time.Minute
 
-// These are shared by the benchmarks of a run. Each is created on first use.
+// The benchmarks of a run share these variables. TestMain creates dir. Everything else is created on first use.
 var (
 	dir    string // temporary folder
 	binary = sync.OnceValues(func() (string, error) {
@@ -74,7 +74,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// allowPlugins lets the other programs use their output plugins. Minor releases since August 2026 load only those that are listed.
+// allowPlugins lets the other programs use their output plugins. Minor releases since August 2026 load only output plugins that
+// the setting output_plugin_libraries lists.
 func allowPlugins(s *pgserver.Server) error {
 	ctx := context.Background()
 	conn, err := pgx.Connect(ctx, s.URL("postgres"))
@@ -106,7 +107,8 @@ func votesDatabase(b *testing.B, n int) string {
 	return filledDatabase(b, fmt.Sprint("votes_", n), n)
 }
 
-// filledDatabase returns the URL of the database of that name. It creates the database, with n votes, if it does not exist yet.
+// filledDatabase returns the URL of the database with this name. If the database does not exist yet, filledDatabase creates it
+// with n votes.
 func filledDatabase(b *testing.B, name string, n int) string {
 	b.Helper()
 	if url, ok := filled[name]; ok {
@@ -159,10 +161,10 @@ type daemon struct {
 	follows chan time.Time // times at which the daemon has begun to follow the table
 	copies  chan copyEvent
 	output  chan struct{} // closed at the end of stderr
-	last    bytes.Buffer  // lines of stderr above INFO; read it only after output is closed
+	last    bytes.Buffer  // lines of stderr that are not of level info; may be read only after output is closed
 }
 
-// flush is a log line about a write of the file, which is durable by then.
+// flush is a log line about a write of the file. The daemon logs the line when the file is durable.
 type flush struct {
 	at     time.Time // time at which the line arrived
 	Reason string    `json:"reason"`
@@ -175,7 +177,7 @@ type flush struct {
 type copyEvent struct {
 	at      time.Time // time at which the line arrived
 	message string
-	millis  float64 // duration of what has ended
+	millis  float64 // duration of the step that has ended; 0 if a step has begun
 }
 
 // startDaemon starts capture in a folder of its own.
@@ -279,7 +281,7 @@ func (d *daemon) stop() {
 	if d.cmd.ProcessState != nil {
 		return
 	}
-	_ = d.cmd.Process.Signal(syscall.SIGTERM) // fails only if it has exited
+	_ = d.cmd.Process.Signal(syscall.SIGTERM) // fails only if the process has exited
 	end := time.AfterFunc(time.Minute, func() { _ = d.cmd.Process.Kill() })
 	<-d.output
 	err := d.cmd.Wait()

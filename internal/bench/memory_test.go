@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-// BenchmarkMemory measures the resident memory of the process, divided by the size of the file: after the first copy; at its
-// peak while 1,000 random rows per second change; and at its peak and afterwards while as many rows change as the server
-// can update. CAPTURE_BENCH_UPDATES is the duration of each, by default 10s.
+// BenchmarkMemory measures the resident memory of the process, divided by the size of the file. It measures the memory after
+// the first copy and the peak of this copy. It then changes 1,000 random rows per second, and measures the peak. At last it
+// changes as many rows as the server can update, and measures the peak and the memory afterwards. Each of the two phases with
+// changes takes CAPTURE_BENCH_UPDATES, by default 10s.
 func BenchmarkMemory(b *testing.B) {
 	span, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_BENCH_UPDATES"), "10s"))
 	if err != nil {
@@ -30,7 +31,8 @@ func BenchmarkMemory(b *testing.B) {
 		report := func(name string, kB int64) { b.ReportMetric(float64(kB)*1024/float64(f.Bytes), name+"/file") }
 		report("copied", d.memoryKB("VmRSS"))
 		report("peak-of-copy", d.memoryKB("VmHWM"))
-		// updateRows updates rows for span, 100 per statement and pause. It returns their number and the peak memory.
+		// updateRows updates rows for span, with 100 rows per statement and one statement per pause. It returns the number of
+		// updated rows and the peak memory in kB.
 		updateRows := func(pause time.Duration) (changed int, peak int64) {
 			for begun := time.Now(); time.Since(begun) < span; changed += 100 {
 				time.Sleep(time.Until(begun.Add(time.Duration(changed/100) * pause)))
@@ -51,7 +53,7 @@ func BenchmarkMemory(b *testing.B) {
 	}
 }
 
-// resetPeak makes VmHWM begin again at the present memory (see proc(5), clear_refs).
+// resetPeak resets the peak memory (VmHWM) to the present memory (see proc(5), clear_refs).
 func (d *daemon) resetPeak() {
 	d.b.Helper()
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", d.cmd.Process.Pid), []byte("5"), 0); err != nil {

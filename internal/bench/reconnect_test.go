@@ -16,8 +16,9 @@ import (
 )
 
 // BenchmarkReconnect measures what a lost connection costs: the time from the first new connection until the table is followed
-// again, and the bytes that the server sends in that time. Meanwhile a share of the rows is updated. The baseline is the first
-// copy of the same daemon. go-pq-cdc resumes from a permanent slot, which keeps the WAL since the loss on the server.
+// again, and the bytes that the server sends in that time. While the connection is lost, a share of the rows is updated. The
+// baseline is the first copy of the same daemon. For comparison, go-pq-cdc resumes from a permanent slot. The server retains
+// WAL for this slot while go-pq-cdc is not connected.
 func BenchmarkReconnect(b *testing.B) {
 	n := tableRows(b)
 	url := votesDatabase(b, n)
@@ -28,7 +29,7 @@ func BenchmarkReconnect(b *testing.B) {
 	}
 	for _, share := range []struct {
 		name   string
-		oneOf  int // one row in oneOf is updated; 0 means none
+		oneOf  int // one of every oneOf rows is updated; 0 means that no row is updated
 		others bool
 	}{{"none", 0, false}, {"1%", 100, true}, {"10%", 10, true}, {"50%", 2, true}} {
 		b.Run(share.name, func(b *testing.B) {
@@ -74,8 +75,8 @@ func BenchmarkReconnect(b *testing.B) {
 	execSQL(b, conn, "CHECKPOINT")
 }
 
-// waitHorizon waits until the rows in the daemon's memory have a horizon above everything so far. It forces a flush, and waits
-// for the next regular check.
+// waitHorizon waits until the horizon of the rows in the daemon's memory is above all transactions that have ended so far. It
+// waits long enough for regular checks, and runs capture snapshot before and after them.
 func waitHorizon(b *testing.B, d *daemon) {
 	b.Helper()
 	for range 2 {
@@ -86,7 +87,8 @@ func waitHorizon(b *testing.B, d *daemon) {
 }
 
 // resumePermanentSlot lets go-pq-cdc resume from a permanent slot after change has updated the given number of rows. It returns
-// the time and the megabytes that this took. ok is false if the program cannot be built or fails, which is logged.
+// the time and the megabytes that this took. If the program cannot be built or fails, resumePermanentSlot logs this, and ok is
+// false.
 func resumePermanentSlot(b *testing.B, conn *pgx.Conn, r *relay, rows, changed int, change func()) (seconds, megabytes float64, ok bool) {
 	b.Helper()
 	program := filepath.Join(b.TempDir(), "go-pq-cdc")

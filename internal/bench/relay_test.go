@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// relay passes connections on to a server. It counts the bytes that the server sends, and notes when the first connection came.
+// relay passes connections on to a server. It counts the bytes that the server sends, and records the time of the first
+// connection.
 type relay struct {
 	target string
 	addr   string
@@ -34,7 +35,7 @@ func newRelay(b *testing.B, target string) *relay {
 	return r
 }
 
-// open makes the relay accept connections, and begins to count.
+// open makes the relay accept connections, and resets its counts.
 func (r *relay) open(b *testing.B) {
 	b.Helper()
 	l, err := net.Listen("tcp", r.addr)

@@ -12,9 +12,10 @@ import (
 	"capture/internal/pgserver"
 )
 
-// BenchmarkRestore measures how long capture restore takes for the whole table. The baseline is psql's \copy of the same rows. In
-// "merge", a tenth of the rows is missing and a tenth has changed, so that all rows go through a temporary table and are compared.
-// CAPTURE_BENCH_BINARY is another capture to measure in turn, such as that of an earlier commit.
+// BenchmarkRestore measures how long capture restore takes for the whole table. The baseline is psql's \copy of the same rows.
+// In "merge", a tenth of the rows is missing and a tenth has changed, so capture copies all rows into a temporary table and
+// compares them. CAPTURE_BENCH_BINARY is the path of another capture, for example of an earlier commit, which is measured in
+// turn.
 func BenchmarkRestore(b *testing.B) {
 	n := tableRows(b)
 	url := votesDatabase(b, n)

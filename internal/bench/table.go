@@ -188,7 +188,8 @@ func formatFigures(figures []float64, unit string) string {
 	return fmt.Sprintf("%s%s (%s–%s)", formatNumber(median(figures)), unit, formatNumber(slices.Min(figures)), formatNumber(slices.Max(figures)))
 }
 
-// formatNumber formats a number with thousands separators, and with two decimals below 10, one below 100 and none above.
+// formatNumber formats a number with thousands separators. A number below 10 gets two decimals, and any other number below 100
+// gets one decimal.
 func formatNumber(f float64) string {
 	switch {
 	case f < 10:

@@ -16,8 +16,8 @@ import (
 	"capture/store"
 )
 
-// BenchmarkWholeWrite measures a write of the whole file. One baseline is a plain write and sync of as many bytes over an older
-// file. The other is their SHA-256 alone.
+// BenchmarkWholeWrite measures a Write of the whole file. The baseline is a plain write and sync of as many bytes over an older
+// file. For comparison, it also measures the SHA-256 of as many bytes.
 func BenchmarkWholeWrite(b *testing.B) {
 	view := exportTable(b, votesDatabase(b, tableRows(b)))
 	folder := b.TempDir()
@@ -49,9 +49,9 @@ func BenchmarkWholeWrite(b *testing.B) {
 	b.ReportMetric(float64(view.Bytes()), "file-bytes")
 }
 
-// BenchmarkOneChange measures the write after a change of one row, as the daemon logs it, in a small and a large table. It
-// measures the first change after the start, which is of any row, later changes of the newest row, which is at the end of the
-// file, and later changes of any row.
+// BenchmarkOneChange measures the Write after a change of one row, as the daemon logs it, in a small and a large table. The
+// first change after the start affects a random row. Later changes affect the newest row, which is at the end of the file, and
+// then random rows.
 func BenchmarkOneChange(b *testing.B) {
 	for name, n := range map[string]int{"small": 1000, "large": tableRows(b)} {
 		b.Run(name, func(b *testing.B) {
@@ -83,7 +83,8 @@ func BenchmarkOneChange(b *testing.B) {
 	}
 }
 
-// waitIdle waits until the daemon has copied a large file, for up to a minute. Changes are patched into the copy.
+// waitIdle waits for up to a minute until the shadow file is a copy of a large file. Later Writes can then patch the shadow
+// file.
 func (d *daemon) waitIdle(f flush) {
 	if f.Bytes < 4<<20 { // a smaller file is always written whole
 		return
@@ -93,7 +94,7 @@ func (d *daemon) waitIdle(f flush) {
 			break
 		}
 	}
-	time.Sleep(time.Second) // the copy may not be synced yet
+	time.Sleep(time.Second) // the shadow file may not be synced yet
 }
 
 // exportTable returns a View of the table.
@@ -118,8 +119,8 @@ var randomBlock = func() []byte {
 	return b
 }()
 
-// plainWrite writes a file of n bytes, syncs it, renames it to path and syncs the folder. A durable replacement of the whole
-// file cannot take less. It returns the time.
+// plainWrite writes a file of n bytes, syncs it, renames it to path and syncs the folder. No program can durably replace a
+// whole file with fewer steps. plainWrite returns the time that it took.
 func plainWrite(b *testing.B, path string, n int64) time.Duration {
 	b.Helper()
 	begun := time.Now()

@@ -1,5 +1,5 @@
 // Package busy makes the time limits of tests fit the machine. A promise such as "stops within two seconds" holds for a
-// machine with a free processor. If ten processes share one, everything takes ten times as long.
+// machine with a free processor. If ten processes share a processor, everything takes ten times as long.
 package busy
 
 import (
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// most is the largest factor. With it, a test that waits for a minute still fails before go test's own timeout.
+// most is the largest factor. It is so small that a test that waits for a minute still fails before go test's own timeout.
 const most = 10
 
 // Limit returns the limit for something that takes up to d on a machine with a free processor: d times the number of processes

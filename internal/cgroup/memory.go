@@ -1,7 +1,7 @@
 // Package cgroup determines how much memory this process may use.
 //
-// The limit of a container is the limit of its control group. The Go runtime does not read this limit. A process that does not
-// set it as its memory limit may collect garbage too late, and the kernel then kills it.
+// The limit of a container is the limit of its control group. The Go runtime does not read this limit. If a process does not
+// set this limit as its Go memory limit, it may collect garbage too late, and the kernel then kills the process.
 package cgroup
 
 import (
@@ -15,7 +15,7 @@ import (
 )
 
 // MemoryLimit returns the number of bytes of memory that this process may use: GOMEMLIMIT or the limit of its control group,
-// whichever is lower. It returns [math.MaxInt64] if there is neither.
+// whichever is lower. It returns [math.MaxInt64] if there is no limit.
 func MemoryLimit() int64 {
 	return min(debug.SetMemoryLimit(-1), groupLimit(os.DirFS("/")))
 }
@@ -33,7 +33,7 @@ func groupLimit(root fs.FS) int64 {
 		}
 	}
 	read("sys/fs/cgroup/memory/memory.limit_in_bytes")
-	groups, _ := fs.ReadFile(root, "proc/self/cgroup") // only Linux has it
+	groups, _ := fs.ReadFile(root, "proc/self/cgroup") // only Linux has this file
 	for line := range strings.Lines(string(groups)) {
 		group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
 		if !ok {

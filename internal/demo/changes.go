@@ -65,7 +65,7 @@ func (a *application) changeVotes(ctx context.Context, perSecond float64, change
 			return nil
 		case <-timer.C:
 		}
-		// The end of ctx does not cancel a running statement, because it would be unknown whether its change was made.
+		// The end of ctx does not cancel a running statement. Otherwise, the demo would not know whether the change was made.
 		c, err := a.changeVote(context.WithoutCancel(ctx))
 		switch {
 		case errors.Is(err, pgx.ErrNoRows): // somebody else deleted this vote

@@ -69,8 +69,8 @@ func (w *watcher) readFile() {
 	rows := fileRows(content)
 	file := File{Rows: len(rows), Bytes: int64(len(content)), Read: time.Now()}
 
-	// A vote may have several pending changes. If its row in the file equals the row after one of them, the file contains
-	// that change and all changes of the vote before it.
+	// A vote may have several pending changes. If its row in the file equals the row after one of these changes, the file
+	// contains this change and all earlier changes of the vote.
 	last := make(map[int]int) // index in pending, by vote_id
 	for i, c := range w.pending {
 		if string(rows[c.ID]) == c.row {

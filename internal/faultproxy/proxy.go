@@ -32,8 +32,8 @@ type Proxy struct {
 
 // New starts a proxy to target (host:port) on a free port of the loopback interface.
 func New(target string) (*Proxy, error) {
-	// While the proxy refuses connections, nobody listens on its port. FreePort returns a port that no outgoing connection
-	// takes meanwhile.
+	// While the proxy refuses connections, nobody listens on its port. FreePort returns a port that the system does not give to
+	// outgoing connections.
 	port, err := pgserver.FreePort()
 	if err != nil {
 		return nil, fmt.Errorf("start a proxy: %w", err)
@@ -74,7 +74,7 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Refuse makes the proxy refuse new connections. Existing ones continue.
+// Refuse makes the proxy refuse new connections. Existing connections continue.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -151,7 +151,7 @@ func (p *Proxy) acceptLoop(l net.Listener) {
 	for {
 		client, err := l.Accept()
 		if err != nil {
-			return // Refuse closed it
+			return // Refuse has closed the listener
 		}
 		p.wg.Go(func() { p.serveClient(client.(*net.TCPConn)) })
 	}

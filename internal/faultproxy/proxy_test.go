@@ -168,7 +168,7 @@ func TestThrottle(t *testing.T) {
 	if n := len(<-got); n != 10_000 {
 		t.Errorf("%d bytes arrived", n)
 	}
-	// A busy machine can only make this slower.
+	// On a busy machine, the transfer can only take longer.
 	if took := time.Since(started); took < 700*time.Millisecond {
 		t.Errorf("10,000 bytes at 20,000 a second and 200 ms took %s", took)
 	}

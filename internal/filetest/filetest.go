@@ -1,5 +1,5 @@
-// Package filetest reads feedback.json in tests, quickly under the race detector too, which slows code that looks at every
-// byte by a factor of ten or more.
+// Package filetest reads feedback.json in tests. It is fast even under the race detector, which makes code that looks at every
+// byte at least ten times as slow.
 package filetest
 
 import (
@@ -14,7 +14,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Rows returns the rows of a file as [Compact] returns them. The error is not nil if the file is not complete and valid.
+// Rows returns the rows of a file in the form that [Compact] returns. The error is not nil if the file is not complete and
+// valid.
 func Rows(file []byte) ([]string, error) {
 	lines, err := split(file)
 	if err != nil || len(lines) == 0 {
@@ -22,7 +23,7 @@ func Rows(file []byte) ([]string, error) {
 	}
 	rows := make([]string, len(lines))
 	for i, line := range lines {
-		rows[i] = Compact(string(line)) // valid if the line is
+		rows[i] = Compact(string(line)) // valid if the line is valid
 		if err := check(rows[i]); err != nil {
 			return nil, fmt.Errorf("row %d of %d is not valid: %w", i, len(lines), err)
 		}
@@ -55,15 +56,16 @@ func split(file []byte) ([][]byte, error) {
 	return bytes.Split(body, []byte(",\n")), nil
 }
 
-// valid contains the hashes of texts that are one valid JSON object. It saves time because most lines of a file were in its
-// previous version.
+// valid contains the hashes of texts that are one valid JSON object. It saves time, because most lines of a file were also in
+// the previous version of the file.
 var (
 	valid sync.Map
 	seed  = maphash.MakeSeed()
 )
 
-// AddValid adds rows, as [Compact] returns them, that Postgres has printed as JSON. Then Rows need not check equal rows of a file.
-// It leaves out rows with invalid UTF-8 or with escapes, which may stand for half of a surrogate pair.
+// AddValid adds rows to the valid texts, without a check. The rows must have the form that [Compact] returns, and Postgres must
+// have printed them as JSON. AddValid leaves out rows with invalid UTF-8. It also leaves out rows with \u escapes, because such
+// an escape may stand for half of a surrogate pair.
 func AddValid(rows []string) {
 	for _, row := range rows {
 		if utf8.ValidString(row) && !strings.Contains(row, `\u`) {
@@ -96,8 +98,8 @@ func checkObject(text jsontext.Value) error {
 	return nil
 }
 
-// Compact returns JSON without white space outside strings. It keeps white space between two values, so that text that is not
-// JSON stays that way.
+// Compact returns JSON without white space outside strings. It keeps white space between two values: otherwise, invalid text
+// such as "1 2" would become valid.
 //
 //go:norace
 func Compact(s string) string {

@@ -28,7 +28,7 @@ func TestRows(t *testing.T) {
 		{"[\n{\"a\":\"x},\n{\"a\":1}\n]\n", nil, false},
 		{"[\n1\n]\n", nil, false},
 	} {
-		for range 2 { // the second time, valid lines are known
+		for range 2 { // the second time, the valid lines are already known
 			rows, err := filetest.Rows([]byte(c.file))
 			if (err == nil) != c.ok || !slices.Equal(rows, c.want) {
 				t.Errorf("%q: %q, %v; want %q", c.file, rows, err, c.want)
@@ -37,7 +37,8 @@ func TestRows(t *testing.T) {
 	}
 }
 
-// A row that Postgres has printed is valid only if it is complete and has no text that JSON does not allow.
+// TestAddValid checks that Rows accepts a row that AddValid got, also with other white space. Rows still refuses rows that
+// differ, and rows with invalid UTF-8 or half of a surrogate pair.
 func TestAddValid(t *testing.T) {
 	filetest.AddValid([]string{`{"known":1}`, "{\"known\":\"\xff\"}", `{"known":"\ud800"}`})
 	for row, ok := range map[string]bool{

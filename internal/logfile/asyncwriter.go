@@ -41,12 +41,12 @@ type asyncWriter struct {
 	stuck        atomic.Bool   // whether writing fails or hangs; if so, lines are dropped as soon as the queue is full
 
 	mu      sync.Mutex
-	trouble error // why the log cannot be written now; nil if it can
+	trouble error // error of the last attempt to write the log; nil if it succeeded
 }
 
 const (
 	queueLines    = 4096
-	queuePatience = time.Second // maximum time that Write waits if the queue is full; then the disk counts as hanging
+	queuePatience = time.Second // longest time that Write waits if the queue is full; afterwards, the disk counts as hanging
 	firstPause    = 50 * time.Millisecond
 	longestPause  = time.Second
 )
@@ -61,7 +61,7 @@ func newAsyncWriter(name string, output output, fallback hclog.Logger) *asyncWri
 	return w
 }
 
-// Write queues a line. It never returns an error: the caller could not act on it.
+// Write queues a line. It never returns an error, because the caller could not act on an error.
 func (w *asyncWriter) Write(p []byte) (int, error) {
 	line := slices.Clone(p)
 	select {

@@ -2,7 +2,8 @@
 //
 // Logging never stops the program and hardly delays it. Each log has an asyncWriter: a queue of lines and a goroutine that
 // writes them. While the disk is full, slow or gone, lines wait in the queue. When the queue is full, further lines are dropped
-// and counted, which [Logs.Err] and stderr report. lumberjack rotates the files.
+// and counted. [Logs.Err] returns an error while a log cannot be written. A message on stderr reports this, too, and later the
+// number of dropped lines. lumberjack rotates the files.
 package logfile
 
 import (
@@ -47,7 +48,8 @@ const closeTimeout = time.Second
 const timeFormat = "2006-01-02T15:04:05.000000Z07:00"
 
 // Open starts the logs. It creates missing folders. If a log cannot be written, Open does not fail: stderr and [Logs.Err]
-// report that, and the log is retried until it works. Open fails only if cfg is invalid or another process writes to a log.
+// report the error, and writing is retried until it works. Open fails only if cfg is invalid or another process writes to a
+// log.
 func Open(cfg Config) (*Logs, error) {
 	if cfg.MaxSizeMB < 1 || cfg.MaxBackups < 0 || cfg.MaxAgeDays < 0 {
 		return nil, fmt.Errorf("open logs: size %d MB, %d backups, %d days: the size must be 1 or more, the others 0 or more",
@@ -128,11 +130,12 @@ func isSamePath(a, b string) bool {
 	return resolve(a) == resolve(b)
 }
 
-// Logger returns a logger that writes to all logs. It never fails. When a disk begins to hang, it waits once, for at most a
-// second.
+// Logger returns a logger that writes to all logs. The logger never fails. When a disk begins to hang, the logger waits once,
+// for at most a second.
 func (l *Logs) Logger() hclog.Logger { return l.logger }
 
-// Err returns an error that names the log files that cannot be written now, and why. It returns nil if all can be written.
+// Err returns an error that names each log file that cannot be written now, and the reason. It returns nil if all log files can
+// be written.
 func (l *Logs) Err() error {
 	var errs []error
 	for _, w := range l.files {

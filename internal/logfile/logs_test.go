@@ -214,13 +214,14 @@ func TestMaxBackups(t *testing.T) {
 	})
 }
 
-// TestFolderTrouble starts where the folder can't be created, clears the way, then removes the folder and moves the file.
+// TestFolderTrouble opens a log whose folder cannot be created, and then makes this possible. Later, the test removes the
+// folder, and moves the file.
 func TestFolderTrouble(t *testing.T) {
 	var stderr screen
 	dir := t.TempDir()
 	cfg := testConfig(dir, &stderr)
 	usage := filepath.Dir(cfg.Usage)
-	if err := os.WriteFile(usage, nil, 0o644); err != nil { // a file in the folder's place stops root too
+	if err := os.WriteFile(usage, nil, 0o644); err != nil { // not even root can create the folder while a file has its name
 		t.Fatal(err)
 	}
 	l := openLogs(t, cfg)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// children are what this test binary does when a test starts it again, as another process.
+// children contains functions by name. A test can start this test binary as another process, which runs one of these functions.
 var children = map[string]func(args []string) error{}
 
 func TestMain(m *testing.M) {

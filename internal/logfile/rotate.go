@@ -24,9 +24,9 @@ type rotatedFile struct {
 	path   string
 	max    int64 // size at which lumberjack rotates, in bytes
 	logger *lumberjack.Logger
-	lock   *os.File    // file that logger has open, opened a second time and locked; nil if there is none
-	open   os.FileInfo // the same file when it was opened; nil if there is none
-	size   int64       // least size of the file, if no other program truncates it
+	lock   *os.File    // second handle of the file that logger has open, with a lock; nil if no file is open
+	open   os.FileInfo // properties of this file when it was opened; nil if no file is open
+	size   int64       // number of bytes that the file has at least, unless another program truncates it
 }
 
 // errInUse means that another process writes to the log.
@@ -64,18 +64,18 @@ func (f *rotatedFile) writeLine(line []byte) error {
 	written, err := f.logger.Write(line)
 	if err == nil {
 		f.size += int64(written)
-		return nil // if lumberjack has just rotated, the next write finds another file and opens it again
+		return nil // if lumberjack has just rotated, the next call detects the new file and locks it
 	}
-	f.closeFile() // so that lumberjack opens the file again before it appends
+	f.closeFile() // lumberjack must open the file again before it appends
 	if written > 0 {
 		err = errors.Join(err, f.cutPartialLine(int64(written)))
 	}
 	return volume.WithHint(err)
 }
 
-// lockFile creates the file if it is missing, and locks it. So lumberjack always opens an existing file, which it does with
-// O_APPEND. It opens a new file without O_APPEND, and would leave a hole after another program has truncated the file. On a
-// file system without locks, logging continues without a lock.
+// lockFile creates the file if it is missing, and locks it. Because the file exists, lumberjack opens it with O_APPEND.
+// lumberjack would create a file without O_APPEND, and would then leave a hole in it after another program had truncated it. On
+// a file system without locks, logging continues without a lock.
 func (f *rotatedFile) lockFile() error {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
 		return volume.WithHint(err)
@@ -117,7 +117,7 @@ func (f *rotatedFile) closeFile() {
 
 func (f *rotatedFile) isRetryable() bool { return true }
 
-// stderrOutput writes to stderr. A line that stderr does not accept is lost, since there is no other place to report that.
+// stderrOutput writes to stderr. A line that stderr does not accept is lost, because there is no other place for it.
 type stderrOutput struct{ w io.Writer }
 
 func (o stderrOutput) writeLine(line []byte) error {

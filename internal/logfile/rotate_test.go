@@ -150,7 +150,7 @@ func TestLogrotate(t *testing.T) {
 	}
 }
 
-// TestLogInUse: a second daemon on the same log is refused, also after a rotation, and the first one's lines stay.
+// TestLogInUse: a second daemon cannot use the log of the first daemon, not even after a rotation.
 func TestLogInUse(t *testing.T) {
 	cfg := testConfig(t.TempDir(), io.Discard)
 	cfg.MaxSizeMB = 1
@@ -183,5 +183,5 @@ func TestLogInUse(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	openLogs(t, cfg) // free again
+	openLogs(t, cfg) // the logs are free again
 }

@@ -74,7 +74,8 @@ func fillVolume(args []string) error {
 	return nil
 }
 
-// inOwnMounts runs a child that may mount. If this machine lets nobody mount, it logs that and returns.
+// inOwnMounts runs a child in a mount namespace of its own, where the child may mount volumes. If this machine does not allow
+// this, inOwnMounts logs the reason and returns.
 func inOwnMounts(t *testing.T, name, dir string) {
 	t.Helper()
 	cmd := child(name, dir)

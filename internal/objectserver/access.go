@@ -45,7 +45,7 @@ func (b *Bucket) withoutDelete(ctx context.Context, addr string) (map[string]str
 	return env, nil
 }
 
-// SASToken returns the variables for a SAS token that may do everything but delete, until a time.
+// SASToken returns the variables for a SAS token that allows everything except deletion, until the time expires.
 func (b *Bucket) SASToken(t testing.TB, expires time.Time) map[string]string {
 	t.Helper()
 	env, err := b.sasToken(b.Addr, expires)

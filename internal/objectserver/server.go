@@ -54,7 +54,8 @@ var shared struct {
 	servers map[string]*Server
 }
 
-// Main calls run, which runs the tests of a package, and stops the servers that they shared. It returns the result of run.
+// Main calls run, which runs the tests of a package, and then stops the servers that the tests shared. It returns the result of
+// run.
 func Main(run func() int) int {
 	defer func() {
 		shared.Lock()
@@ -128,8 +129,8 @@ func start(kind string) (*Server, error) {
 	return s, s.awaitReady()
 }
 
-// startProcess starts the process. The process ends with the thread that started it (see endWithParent), so that thread only
-// waits for it.
+// startProcess starts the process. The process ends when the thread that started it ends (see endWithParent). Therefore, a
+// thread of its own starts the process and waits for its end.
 func (s *Server) startProcess() error {
 	endWithParent(s.cmd)
 	started := make(chan error)
@@ -233,7 +234,7 @@ func (b *Bucket) S3() (*minio.Client, error) {
 	return minio.New(b.Addr, &minio.Options{Creds: credentials.NewStaticV4(b.key, b.word, ""), Region: "us-east-1"})
 }
 
-// WithoutDelete returns the variables for credentials that may do everything but delete.
+// WithoutDelete returns the variables for credentials that allow everything except deletion.
 func (b *Bucket) WithoutDelete(t testing.TB, addr string) map[string]string {
 	t.Helper()
 	env, err := b.withoutDelete(t.Context(), addr)

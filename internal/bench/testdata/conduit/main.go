@@ -1,5 +1,5 @@
 // Command conduit follows a table with the Postgres connector of Conduit, for BenchmarkStream. It drains a pgoutput slot,
-// encodes every row as JSON, discards it, and prints the number of rows and characters. It ends after ROWS rows.
+// encodes every row as JSON, discards the JSON, and prints the number of rows and characters. It ends after ROWS rows.
 //
 //	conduit URL SLOT PUBLICATION LSN ROWS
 package main

@@ -1,6 +1,6 @@
-// Command go-pq-cdc follows a table with the package of that name, for BenchmarkStream and BenchmarkReconnect. It drains a
-// pgoutput slot, encodes every inserted or updated row as JSON, discards it, and prints the number of rows and characters. It
-// ends after ROWS rows, because the package does not report the LSN of a message.
+// Command go-pq-cdc follows a table with the package of the same name, for BenchmarkStream and BenchmarkReconnect. It drains a
+// pgoutput slot, encodes every inserted or updated row as JSON, discards the JSON, and prints the number of rows and
+// characters. It ends after ROWS rows, because the package does not report the LSN of a message.
 //
 //	go-pq-cdc URL SLOT PUBLICATION LSN ROWS
 package main
@@ -24,7 +24,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// batch is the number of rows that are acknowledged at once. Acknowledging each would be slower.
+// batch is the number of rows that are acknowledged at once. Acknowledging each row would be slower.
 const batch = 1000
 
 func main() {
@@ -46,8 +46,8 @@ func run(args []string) error {
 		return err
 	}
 	out := os.Stdout
-	os.Stdout = os.Stderr // the package prints its own messages there
-	cfg := config.Config{ // its password must not be empty, even if the server asks for none
+	os.Stdout = os.Stderr // the package prints its own messages to os.Stdout
+	cfg := config.Config{ // the password must not be empty, even if the server asks for none
 		Host: server.Host, Port: int(server.Port), Username: server.User, Password: cmp.Or(server.Password, "none"), Database: server.Database,
 		Publication: publication.Config{Name: args[2]},
 		Slot:        slot.Config{Name: args[1], SlotActivityCheckerInterval: 3000},

@@ -1,5 +1,5 @@
-// Command pgstream follows a table with the listener of pgstream, for BenchmarkStream. It drains a wal2json slot, encodes
-// every event as JSON, discards it, and prints the number of rows and characters. It ends after ROWS rows.
+// Command pgstream follows a table with the listener of pgstream, for BenchmarkStream. It drains a wal2json slot, encodes every
+// event as JSON, discards the JSON, and prints the number of rows and characters. It ends after ROWS rows.
 //
 //	pgstream URL SLOT PUBLICATION LSN ROWS
 package main
