@@ -10,9 +10,9 @@ import (
 	"capture/store/manifest"
 )
 
-// Adopt makes a state from elsewhere the file, if there is no file yet. m describes the state, and data yields its JSON. Adopt
-// reports false if there is a file, or if a Write has made one in the meantime. Writing the data does not delay a Write. The
-// next Write compares the file with the new rows, as if an earlier run had left the file.
+// Adopt writes a state that comes from elsewhere to the file, if there is no file yet. m describes the state, and data yields
+// its JSON. Adopt reports false if there is a file, or if a Write has made one in the meantime. Writing the data does not delay
+// a Write. The next Write compares the file with the new rows, as if an earlier run had left the file.
 func (f *File) Adopt(m manifest.Manifest, data io.Reader) (adopted bool, err error) {
 	if adopted, err = f.adopt(m, data); err != nil {
 		return false, fmt.Errorf("write %s: %w", f.dataPath, volume.WithHint(err))
@@ -28,8 +28,8 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	if err != nil || !lacksFile {
 		return false, err
 	}
-	// The data may be gzip that expands to any size, so the volume must have room for the size in the manifest and a quarter
-	// more.
+	// The data may be decompressed while they are read, so only the manifest gives their size. The volume must have room for
+	// 5/4 of this size.
 	if usage, err := volume.Measure(folder); err == nil && m.Bytes > usage.Free/5*4 {
 		return false, fmt.Errorf("its %d bytes need more than the %d bytes that are free on the volume", m.Bytes, usage.Free)
 	}
@@ -64,7 +64,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	return true, nil
 }
 
-// renameBoth makes the synced file at tmp the file, and m its manifest, in the order of replaceBoth.
+// renameBoth renames the synced file at tmp to its final name, and writes m as its manifest. The order is that of replaceBoth.
 func (f *File) renameBoth(tmp string, m manifest.Manifest) error {
 	err := f.writeManifest(m)
 	if err == nil {
@@ -83,7 +83,7 @@ func (f *File) renameBoth(tmp string, m manifest.Manifest) error {
 	return disk.SyncFolder(f.folder())
 }
 
-// lacksFile reports whether there is no file, neither of an earlier run nor of this one.
+// lacksFile reports whether there is no file, neither of an earlier run nor of this run.
 func (f *File) lacksFile() (bool, error) {
 	if err := f.ensureLocked(); err != nil {
 		return false, err

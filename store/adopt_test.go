@@ -17,7 +17,8 @@ import (
 
 func init() { children["share adopt"] = adoptOnShare }
 
-// adoptOnShare makes the state at args[1] the file at args[0], and prints the temporary files that are there meanwhile.
+// adoptOnShare adopts the state at args[1] as the file at args[0], and prints the names of the temporary files that exist
+// meanwhile.
 func adoptOnShare(args []string) error {
 	store.PretendShare()
 	f, err := store.Open(args[0], owner)
@@ -50,8 +51,8 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
-// TestAdoptOnShare: the temporary name of a state from elsewhere has the word of its process, so that two processes never mix
-// their data. Open removes what a crash has left under such a name.
+// TestAdoptOnShare: the temporary name of a state that is being adopted contains the word of the process, so that two processes
+// never mix their data. Open removes what a crash has left under such a name.
 func TestAdoptOnShare(t *testing.T) {
 	t.Parallel()
 	from := open(t, filepath.Join(t.TempDir(), "feedback.json"))
@@ -124,7 +125,7 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// A Write that came first is not replaced.
+// After a Write, Adopt does nothing, even if somebody has removed the file since.
 func TestAdoptAfterWrite(t *testing.T) {
 	t.Parallel()
 	f := open(t, filepath.Join(t.TempDir(), "feedback.json"))

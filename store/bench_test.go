@@ -13,9 +13,9 @@ import (
 	"capture/store"
 )
 
-// BenchmarkFlush writes tables of 100,000 and 1,000,000 votes of 3 kB. First it writes each whole, and compares this with a
-// plain write and sync of the same bytes. Then it writes after a change of one vote at the end, and in the middle. The larger
-// table needs -timeout 60m and 9 GB of disk.
+// BenchmarkFlush writes tables of 100,000 and 1,000,000 votes of 3 kB. First it writes each table whole, and compares the time
+// with that of a plain write and sync of as many bytes. Then it measures Writes after one vote was inserted, or changed at the
+// end or in the middle. The larger table needs -timeout 60m and 9 GB of disk.
 func BenchmarkFlush(b *testing.B) {
 	store.SetPatchFrom(4 << 20)
 	defer store.SetPatchFrom(testPatchFrom)
@@ -89,7 +89,7 @@ func benchmarkFlush(b *testing.B, rows int) {
 	}
 }
 
-// plainWrite writes and syncs a file of size bytes, and renames it over the one before.
+// plainWrite writes and syncs a file of size bytes, and renames it over the previous file.
 func plainWrite(b *testing.B, path string, size int64) time.Duration {
 	chunk := []byte(strings.Repeat("x", 1<<20))
 	start := time.Now()

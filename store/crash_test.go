@@ -56,7 +56,7 @@ func TestKill(t *testing.T) {
 }
 
 // killWriters starts a child that writes the file at path, and kills it at a random moment, again and again. For each element
-// of pauses there is a reader. It pauses for that long after each 64 kB, and checks each version that it catches.
+// of pauses, a reader checks each version that it catches, and pauses for that time after each 64 kB.
 func killWriters(t *testing.T, name, path string, rounds int, check func(data []byte) error, pauses ...time.Duration) {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())
@@ -99,7 +99,7 @@ func killWriters(t *testing.T, name, path string, rounds int, check func(data []
 			cmd := child(name, path)
 			started(t, cmd)
 			wait := time.NewTimer(time.Duration(r.IntN(30_000)) * time.Microsecond)
-			<-wait.C // the random moment, not a condition
+			<-wait.C // waits for a random moment, not for a condition
 			cmd.Process.Signal(syscall.SIGKILL)
 			cmd.Wait()
 			f, err := store.Open(path, owner)
@@ -174,7 +174,7 @@ func TestCrashBetweenRenames(t *testing.T) {
 	if m := checkPair(t, path); m.Rows != 9 {
 		t.Errorf("%d rows", m.Rows)
 	}
-	for _, want := range []bool{true, false} { // once
+	for _, want := range []bool{true, false} { // the warning must appear only once
 		r := write(t, f, votes(9, "new").View(), store.ReasonStart)
 		if warned := strings.Contains(r.Warning, "crash"); warned != want {
 			t.Errorf("the warning is %q", r.Warning)
@@ -185,8 +185,9 @@ func TestCrashBetweenRenames(t *testing.T) {
 	}
 }
 
-// TestFailureBetweenRenames makes Writes fail between their two renames. Only the pending manifest describes the file then, so
-// what comes next must rename it first: it must neither overwrite it nor use the manifest of the version before.
+// TestFailureBetweenRenames makes Writes fail between their two renames. Afterwards only the pending manifest describes the
+// file. The next operation must first rename the pending manifest. It must neither overwrite it nor use the manifest of the
+// previous version.
 func TestFailureBetweenRenames(t *testing.T) {
 	horizon := &snapshot.Horizon{XID: 100, LSN: 5, Place: snapshot.Place{SystemID: "7", Timeline: 1, Started: 2, DatabaseOID: 3, TableOID: 4, Files: "f", Fingerprint: "g"}}
 	// fail writes 100 rows, and then other rows of the same length, and fails between the renames. If again is set, the file is
@@ -202,7 +203,7 @@ func TestFailureBetweenRenames(t *testing.T) {
 			f = open(t, path)
 			f.Kept().SetPolicy(retention.Policy{})
 		}
-		store.SetAtRename(func() { // nothing can be renamed to the path of a folder
+		store.SetAtRename(func() { // a file can't be renamed to the path of a folder
 			if err := errors.Join(os.Rename(manifest.Path(path), path+".aside"), os.Mkdir(manifest.Path(path), 0o755)); err != nil {
 				t.Error(err)
 			}

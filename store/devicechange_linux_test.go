@@ -20,7 +20,8 @@ func init() {
 
 func TestDetachedVolume(t *testing.T) { inOwnMounts(t, "detached", t.TempDir()) }
 
-// detachVolume detaches the volume of a file under its writer, mounts an empty one, and mounts the first one again.
+// detachVolume detaches the volume of a file while a File writes it, mounts an empty volume in its place, and mounts the first
+// volume again.
 func detachVolume(args []string) error {
 	volume, elsewhere := filepath.Join(args[0], "volume"), filepath.Join(args[0], "elsewhere")
 	if err := errors.Join(os.Mkdir(volume, 0o755), os.Mkdir(elsewhere, 0o755)); err != nil {
@@ -49,7 +50,7 @@ func detachVolume(args []string) error {
 			if err == nil || !strings.Contains(err.Error(), "on another device") {
 				return fmt.Errorf("%s: the error is %v", when, err)
 			}
-			if folder != volume { // the other folder is where volumes are mounted
+			if folder != volume { // this folder is below the mount point, so Write must not create it
 				if _, err := os.Stat(folder); err == nil {
 					return fmt.Errorf("%s: the folder was created", when)
 				}
@@ -79,7 +80,7 @@ func detachVolume(args []string) error {
 		if _, err := f.Write(tab.View(), store.ReasonChange); err != nil {
 			return fmt.Errorf("mounted again: %w", err)
 		}
-		// This is the same content on another device, such as a volume that was attached elsewhere and is now mounted here.
+		// The same lock file on another device stands for a volume that was attached elsewhere and is now mounted here.
 		lock, err := os.ReadFile(path + ".lock")
 		if err != nil {
 			return err

@@ -17,10 +17,10 @@ import (
 // after that row, and hashing two gigabytes takes a second. So there are two digests. The first is the SHA-256 of the whole
 // file; hashing resumes near the first byte that changed. If this means hashing more than hashPerWrite bytes, the Write's
 // manifest has the second digest instead: a hash of the hashes of all blocks, for which only the changed blocks are hashed.
-// [File.Idle] completes the first one later.
+// [File.Idle] completes the first digest later.
 
-// hashPerWrite is the maximum number of bytes that a Write after a change hashes for the SHA-256 of the whole file. With it,
-// hashing takes no longer than writing. It is also the number of bytes that one step of Idle hashes.
+// hashPerWrite is the maximum number of bytes that a Write after a change hashes for the SHA-256 of the whole file. With this
+// limit, hashing takes no longer than writing. hashPerWrite is also the number of bytes that one step of Idle hashes.
 var hashPerWrite int64 = 64 << 20
 
 // blockBytes is the length of a block in bytes. Longer blocks would take longer to hash for each changed row. Shorter blocks
@@ -34,8 +34,8 @@ type digest struct {
 	blocks *manifest.BlockHashes // hashes of all blocks; nil until a version first needs them
 }
 
-// newDigest returns an empty digest for a file that is written from start to end. If complete is set, it hashes the whole file,
-// otherwise the blocks.
+// newDigest returns an empty digest for a file that is written from start to end. If complete is set, the digest hashes the
+// whole file, otherwise the blocks.
 func newDigest(complete bool) *digest {
 	d := &digest{whole: newPrefixHash()}
 	if !complete {
@@ -171,8 +171,8 @@ func (h *prefixHash) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// rewindTo discards the bytes from offset off on, and those after the last checkpoint at or before off. It returns the offset
-// at which hashing must continue.
+// rewindTo goes back to the last checkpoint at or before off. It returns the offset of the checkpoint, where hashing must
+// continue.
 func (h *prefixHash) rewindTo(off int64) int64 {
 	count := min(off/checkpointBytes, int64(len(h.checkpoints)))
 	h.checkpoints = h.checkpoints[:count]

@@ -26,8 +26,8 @@ func init() {
 	children["full"] = fillVolume
 }
 
-// inOwnMounts runs a child that may mount. If this machine lets nobody mount, it logs that and reports false; the limit of
-// TestFileSizeLimit then stands in for the full disk.
+// inOwnMounts runs a child in a mount namespace of its own, where the child may mount volumes. If this machine does not permit
+// that, inOwnMounts logs it and reports false. TestFileSizeLimit then replaces the test of a full disk.
 func inOwnMounts(t *testing.T, name, dir string) bool {
 	t.Helper()
 	cmd := child(name, dir)
@@ -102,7 +102,7 @@ func fillVolume(args []string) error {
 	if err := expect("full", syscall.ENOSPC, "free some space"); err != nil {
 		return err
 	}
-	// While the lock file is open, the mount itself can't become read-only, but a second mount over it can be.
+	// While the lock file is open, the mount itself can't become read-only, but a second mount over it can.
 	if err := errors.Join(unix.Mount(args[0], args[0], "", unix.MS_BIND, ""),
 		unix.Mount("", args[0], "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")); err != nil {
 		return err
@@ -129,7 +129,7 @@ func fillVolume(args []string) error {
 	return nil
 }
 
-// writeBeyondLimit writes a file larger than the limit of the process.
+// writeBeyondLimit tries to write a file that is larger than the process may write.
 func writeBeyondLimit(args []string) error {
 	path := args[0]
 	f, err := store.Open(path, owner)

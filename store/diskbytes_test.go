@@ -9,7 +9,7 @@ import (
 	"capture/store"
 )
 
-// TestDiskBytes: what belongs to the file counts, and files of others in its folder do not.
+// TestDiskBytes: the files that belong to feedback.json count, and other files in its folder do not.
 func TestDiskBytes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

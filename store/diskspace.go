@@ -15,11 +15,11 @@ import (
 	"capture/store/manifest"
 )
 
-// writeWithLessKept continues after a first attempt to write the View that failed for lack of space. It drops kept states, the
+// writeWithLessKept is called when a first attempt to write the View has failed for lack of space. It drops kept states, the
 // least important ones first, and tries again until a write succeeds. It never drops the state before the largest
-// unacknowledged loss. If the write fails because of that state, the error says so.
+// unacknowledged loss. If the write fails because this state takes too much space, the error names the state.
 //
-// view is a weak pointer, because a strong one would keep rows in memory that Write releases.
+// view is a weak pointer, because a strong pointer would keep in memory the rows that Write releases.
 func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, reason manifest.Reason, r Result, cause error) (Result, error) {
 	first := r.Kept
 	for disk.IsFull(cause) {
@@ -34,7 +34,8 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 		if r.Kept != nil && slices.ContainsFunc(dropped, func(s kept.State) bool { return s.Path == r.Kept.Path }) {
 			r.Kept, first = nil, nil
 		}
-		// Dropping a second name of the file frees nothing, and the next attempt may keep it again.
+		// A dropped state that was only a second name of the file has freed nothing, and the next attempt may keep the file
+		// again.
 		standing, serr := os.Lstat(f.dataPath)
 		dropped = slices.DeleteFunc(dropped, func(s kept.State) bool { return serr == nil && s.SharesData(standing) })
 		v := view.Value()
@@ -52,8 +53,8 @@ func (f *File) writeWithLessKept(view weak.Pointer[snapshot.View], bytes int64, 
 	return r, cause
 }
 
-// missingSpace returns the number of bytes that a whole file with its padding lacks after a write failed with the error cause. It
-// returns 0 if the volume seems to have room.
+// missingSpace returns how many bytes the volume lacks for a whole file with its padding, after a write failed with the error
+// cause. It returns 0 if the volume seems to have room.
 func (f *File) missingSpace(bytes int64, cause error) (int64, error) {
 	need := bytes + bytes/8
 	if errors.Is(cause, syscall.EDQUOT) {
@@ -61,7 +62,7 @@ func (f *File) missingSpace(bytes int64, cause error) (int64, error) {
 	}
 	usage, err := volume.Measure(f.folder())
 	if err == nil && usage.Inodes > 0 && usage.FreeInodes < 4 {
-		return max(need-usage.Free, 1), nil // at least one state goes, with its inodes
+		return max(need-usage.Free, 1), nil // at least 1, so that at least one state is dropped and its inodes are freed
 	}
 	return max(need-usage.Free, 0), err
 }

@@ -40,7 +40,7 @@
 //	jsonlines.go        writes JSON lines to another file than feedback.json
 //
 // Package [capture/store/manifest] describes the file, [capture/store/loss] finds out what a Write would remove,
-// [capture/store/kept] keeps the states before, and [capture/store/disk] has what all of them do with files. Package
-// [capture/store/placement] decides where the rows are placed in a file that is patched. Package
-// [capture/store/retention] decides which earlier states stay.
+// [capture/store/kept] keeps earlier states, and [capture/store/disk] has what all of them do with files. Package
+// [capture/store/placement] decides where the rows are placed in a file that is patched. Package [capture/store/retention]
+// decides which earlier states stay.
 package store

@@ -11,8 +11,8 @@ import (
 	"capture/store/manifest"
 )
 
-// These constants limit the size, in bytes, of an existing file that is hashed. Hashing a larger file would delay Open, so the
-// first Write does it, just before it replaces the file.
+// These constants are values for the hashLimit of inspectExisting, in bytes. To hash a file of more than hashAtOpen bytes would
+// delay Open, so the first Write hashes such a file, just before it replaces the file.
 const (
 	hashAtOpen = 64 << 20
 	hashAll    = math.MaxInt64
@@ -21,13 +21,13 @@ const (
 // existing describes what was on disk before the first Write.
 type existing struct {
 	checked    bool              // whether the files were compared completely; if not, the first Write compares them
-	intact     bool              // whether the file matches its manifest, or at least in size if checked is not set
+	intact     bool              // whether the file matches its manifest; if checked is not set, only the sizes were compared
 	manifest   manifest.Manifest // manifest of the file, if intact is set
 	quarantine string            // suffix of the name under which the first Write keeps the file; "" if it need not be kept
 }
 
 // inspectExisting compares the file with its manifest, but hashes it only if it has at most hashLimit bytes. If a crash
-// interrupted a Write between its two renames, inspectExisting does the second one. The warning describes damage or such a
+// interrupted a Write between its two renames, inspectExisting does the second rename. The warning describes damage or such a
 // crash; it is "" if there was neither.
 func inspectExisting(p paths, hashLimit int64) (_ existing, warning string) {
 	m, merr := manifest.ReadAt(p.manifestPath)

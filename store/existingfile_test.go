@@ -13,8 +13,8 @@ import (
 	"capture/store/manifest"
 )
 
-// TestDamagedFileIsQuarantined damages what is on disk in many ways. Readers must see it as it is until the first Write, which
-// keeps it under another name.
+// TestDamagedFileIsQuarantined damages what is on disk in many ways. Until the first Write, readers must see the damaged file
+// as it is. The first Write must keep it under another name.
 func TestDamagedFileIsQuarantined(t *testing.T) {
 	manifestOf := func(path string) string { return filepath.Join(filepath.Dir(path), "feedback.manifest.json") }
 	for name, damage := range map[string]func(path string) error{
@@ -143,7 +143,7 @@ func TestLeftOverTemporaryFiles(t *testing.T) {
 	}
 }
 
-// TestLargeFileIsCheckedLater opens a file that is too large to be hashed at the start. Its 65 MB are a hole.
+// TestLargeFileIsCheckedLater opens a file that is too large to be hashed at the start. Most of its 65 MB are a hole.
 func TestLargeFileIsCheckedLater(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)

@@ -17,13 +17,13 @@ func SetPatchFrom(n int64) { patchFrom = n }
 // SetBlockBytes sets the length of a block.
 func SetBlockBytes(n int64) { blockBytes = n }
 
-// SetHashPerWrite sets how many bytes are hashed for a change alone, and in a step of Idle.
+// SetHashPerWrite sets how many bytes at most a Write after a change hashes, and how many bytes a step of Idle hashes.
 func SetHashPerWrite(n int64) { hashPerWrite = n }
 
 // SetShadowStep sets how many bytes of a shadow file are copied at a time.
 func SetShadowStep(n int64) { shadowStep = n }
 
-// KeepPriority makes work that otherwise has a thread of its own run on the thread of its caller.
+// KeepPriority makes WithIdlePriority call its function on the caller's thread, not on a thread of its own.
 func KeepPriority() { disk.WithIdlePriority = func(f func() error) error { return f() } }
 
 // Warning returns the warning of the next Result.
@@ -52,7 +52,7 @@ func CanPatch(t *testing.T, dir string) bool {
 	return file.Close() == nil
 }
 
-// BeforeVerify sets what is called before the lock file is read again.
+// BeforeVerify sets a function that verify calls before it reads the lock file.
 func BeforeVerify(f func()) { beforeVerify = f }
 
 // PretendShare makes all file systems count as a network share.

@@ -27,10 +27,10 @@ type File struct {
 	mu         sync.Mutex
 	closed     bool
 	existing   existing // what was on disk before the first Write
-	last       written  // what the last Write left on disk; zero if it failed or there was none
+	last       written  // what the last Write left on disk; zero if that Write failed or there was no Write
 	temp       tempFile // temporary name of feedback.json, and the file that has it
-	hasWritten bool     // whether a Write has replaced the file since Open, or found that its rows are the same
-	renamed    bool     // whether the last Write failed after it renamed the data, maybe before it renamed the manifest
+	hasWritten bool     // whether a Write since Open has replaced the file, or found that the file has the same rows
+	renamed    bool     // whether the last Write renamed the data and then failed, perhaps before it renamed the manifest
 	rowCounts  loss.RowCounts
 	device     uint64 // device of the folder, as stat(2) reports it
 	detached   bool   // whether the folder was on another device at the last check
@@ -164,7 +164,7 @@ func (f *File) ensureLocked() error {
 	if err != nil {
 		return err
 	}
-	if replaced { // the folder is another one, so nothing that was recorded about the old files is valid
+	if replaced { // the folder may have been replaced, too, so nothing that was recorded about the old files is valid
 		f.temp.abandon()
 		f.warn(f.useFileSystem())
 		f.existing, f.last, f.hasWritten, f.renamed = existing{}, written{}, false, false
@@ -179,8 +179,8 @@ func (f *File) ensureLocked() error {
 	return nil
 }
 
-// completeRename renames the pending manifest if the last Write failed between its two renames. Until then only this manifest
-// describes the file, so nothing may replace it.
+// completeRename renames the pending manifest if the last Write failed between its two renames. Until the rename, only the
+// pending manifest describes the file, so nothing may replace the pending manifest.
 func (f *File) completeRename() error {
 	if !f.renamed {
 		return nil
@@ -189,7 +189,7 @@ func (f *File) completeRename() error {
 	if err == nil {
 		err = f.share.rename(f.manifestTmp(), f.manifestPath)
 	}
-	if err != nil && !disk.IsMissing(err) { // it is missing if only the sync of the folder failed
+	if err != nil && !disk.IsMissing(err) { // the pending manifest is missing if only the sync of the folder failed
 		return err
 	}
 	if err := disk.SyncFolder(f.folder()); err != nil {

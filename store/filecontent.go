@@ -8,8 +8,8 @@ import (
 	"capture/store/placement"
 )
 
-// content is the bytes of one version of the file: the position of each Part of the table, and its rows. The bytes are produced
-// piece by piece and are never in memory as a whole.
+// content produces the bytes of one version of the file from the Parts of the table and their positions in the file. It
+// produces the bytes piece by piece, so they are never in memory as a whole.
 type content struct {
 	*placement.Layout
 	parts []snapshot.Part // rows of each region; zero after they are released

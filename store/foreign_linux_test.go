@@ -17,7 +17,8 @@ import (
 	"capture/store/manifest"
 )
 
-// A link in the place of a file that capture writes is refused or replaced. What it leads to stays as it is.
+// If there is a link in the place of a file that capture writes, capture refuses or replaces the link. The target of the link
+// stays as it is.
 func TestLinksAreNotFollowed(t *testing.T) {
 	for _, name := range []string{"feedback.json", "feedback.manifest.json", "feedback.json.tmp", "feedback.manifest.json.tmp", "feedback.json.lock"} {
 		for _, running := range []bool{false, true} {

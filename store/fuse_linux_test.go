@@ -13,8 +13,8 @@ import (
 	"capture/store"
 )
 
-// mountFUSE mounts a FUSE file system that mirrors a folder, and returns its path. It skips the test on a machine without bindfs
-// or /dev/fuse; there the tests with pretended shares stand in for it.
+// mountFUSE mounts a FUSE file system that mirrors a folder, and returns its mount point. On a machine without bindfs or
+// /dev/fuse, it skips the test; there only the tests with pretended shares run.
 func mountFUSE(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -7,7 +7,7 @@ import (
 	"capture/store/disk"
 )
 
-// hashingReader passes the bytes that are read to a digest, on another goroutine.
+// hashingReader is a Reader. Another goroutine adds the bytes that are read through it to a digest.
 type hashingReader struct {
 	ctx  context.Context
 	from io.Reader

@@ -18,8 +18,8 @@ func (f *File) horizonOf(v *snapshot.View) *manifest.Horizon {
 }
 
 // UpdateHorizon writes the horizon of v into the manifest, if the file has the rows of v and the manifest has no horizon or an
-// earlier one. A write stores the horizon that is known then, which may be older than the last transaction in the file. The next
-// run would read the rows of this transaction again.
+// earlier one. A Write stores the horizon that is known at that time, which may be older than the last transaction in the file.
+// Without UpdateHorizon, the next run would then read the rows of this transaction again.
 func (f *File) UpdateHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -35,8 +35,8 @@ func (f *File) UpdateHorizon(v *snapshot.View) error {
 	return f.replaceLastManifest(m)
 }
 
-// DropHorizon removes the horizon from the manifest, because the rows of v, and so the rows of the file, are in doubt: possibly
-// not a state of the table. The file gets no horizon from a View up to v.
+// DropHorizon removes the horizon from the manifest. It is called when the rows of v, and therefore those of the file, may not
+// be a state of the table. From then on, the file gets no horizon from v or an earlier View.
 func (f *File) DropHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -44,7 +44,7 @@ func (f *File) DropHorizon(v *snapshot.View) error {
 	if f.closed {
 		return nil
 	}
-	if f.renamed { // the manifest at its path describes the version before
+	if f.renamed { // the manifest at its final path describes the previous version
 		if err := f.ensureLocked(); err != nil {
 			return f.manifestError(err)
 		}

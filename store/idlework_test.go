@@ -16,7 +16,7 @@ import (
 	"capture/store/manifest"
 )
 
-// incompleteFile writes a large file whose manifest lacks the SHA-256 of the whole. It has a shadow.
+// incompleteFile writes a large file that has a shadow file. The manifest lacks the SHA-256 of the whole file.
 func incompleteFile(t *testing.T) (f *store.File, path string, s *stamped) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "feedback.json")
@@ -24,7 +24,7 @@ func incompleteFile(t *testing.T) (f *store.File, path string, s *stamped) {
 		t.Skip("a file that is written whole has the SHA-256 of the whole")
 	}
 	f, s = open(t, path), newStamped()
-	for range 8 { // the first ones are written whole
+	for range 8 { // the first versions are written whole
 		write(t, f, s.next(), store.ReasonChange)
 		if m := checkPair(t, path); m.SHA256 == "" {
 			return f, path, s
@@ -99,8 +99,8 @@ func TestCompleteUnlessChange(t *testing.T) {
 	}
 }
 
-// TestCompletingFails: if the manifest can't be replaced, the one on disk stays true. The manifest of a file that another
-// program put there is left alone.
+// TestCompletingFails: if the manifest can't be replaced, the manifest on disk still describes the file. If another program has
+// replaced the file, Idle does not touch the manifest.
 func TestCompletingFails(t *testing.T) {
 	t.Parallel()
 	f, path, s := incompleteFile(t)
@@ -154,7 +154,7 @@ func TestFailedWriteForgetsDigest(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(tmp, "x"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s.tab.Put(key(1), fmt.Appendf(nil, `{"vote_id":1,"comment":"%010d %s"}`, s.n, strings.Repeat("z", 5000+s.n*37%1000))) // of the same length
+	s.tab.Put(key(1), fmt.Appendf(nil, `{"vote_id":1,"comment":"%010d %s"}`, s.n, strings.Repeat("z", 5000+s.n*37%1000))) // the row keeps its length
 	s.tab.Commit(snapshot.Position{LSN: 2})
 	if _, err := f.Write(s.tab.View(), store.ReasonForced); err == nil {
 		t.Fatal("the manifest can't be written, and Write returns no error")
@@ -174,7 +174,7 @@ func TestFailedWriteForgetsDigest(t *testing.T) {
 	checkPair(t, path)
 }
 
-// TestBlocksShowDamage: the next process verifies the file by its blocks, and finds damage in each of them.
+// TestBlocksShowDamage: the next process verifies the file by its blocks, and detects damage in different blocks.
 func TestBlocksShowDamage(t *testing.T) {
 	t.Parallel()
 	f, path, _ := incompleteFile(t)
@@ -199,8 +199,8 @@ func TestBlocksShowDamage(t *testing.T) {
 	}
 }
 
-// TestKeptStateIsComplete: a kept state's manifest is complete even if the file's is not. A file that another program changed is
-// not kept as an ordinary state, and a state that was damaged before it was compressed is marked.
+// TestKeptStateIsComplete: the manifest of a kept state is complete even if the manifest of feedback.json is not. A file that
+// another program changed is not kept as an ordinary state, and a state that was damaged before it was compressed is marked.
 func TestKeptStateIsComplete(t *testing.T) {
 	t.Parallel()
 	f, path, _ := incompleteFile(t)

@@ -15,8 +15,9 @@ import (
 )
 
 // WriteLines writes v to the file at path as JSON lines, with a manifest beside it, and returns once both are durable. It
-// follows the steps of [File.Write]: readers see the old file or the new one, and [manifest.OpenRead] always finds the manifest
-// of either. But it keeps no earlier states. captureVersion is the version of the program for the manifest.
+// follows the steps of [File.Write]: readers see either the old file or the new one, and [manifest.OpenRead] always finds the
+// manifest that belongs to the file. But WriteLines keeps no earlier states. captureVersion is the version of the program for
+// the manifest.
 func WriteLines(path string, v *snapshot.View, captureVersion string) (manifest.Manifest, error) {
 	m := manifest.New(v, ReasonExport, captureVersion)
 	if err := writeLines(newPaths(disk.FollowLink(path)), v, &m); err != nil {
@@ -40,7 +41,7 @@ func writeLines(p paths, v *snapshot.View, m *manifest.Manifest) error {
 	if err := finishLines(p); err != nil {
 		return err
 	}
-	defer os.Remove(p.dataTmp()) // if an error has left it there
+	defer os.Remove(p.dataTmp()) // the temporary file exists only after an error
 	h := manifest.NewHasher()
 	err = disk.WriteSynced(p.dataTmp(), p.dataPath, func(file *os.File) error { return v.WriteLines(io.MultiWriter(file, h)) })
 	if err != nil {
@@ -58,7 +59,7 @@ func writeLines(p paths, v *snapshot.View, m *manifest.Manifest) error {
 	if err != nil {
 		return err
 	}
-	onShare := &share{} // it retries a rename that only a network share refuses
+	onShare := &share{} // its rename tries again if a network share refuses to replace an open file
 	if err := onShare.rename(p.dataTmp(), p.dataPath); err != nil {
 		os.Remove(p.manifestTmp())
 		return err
@@ -75,7 +76,7 @@ func writeLines(p paths, v *snapshot.View, m *manifest.Manifest) error {
 func finishLines(p paths) error {
 	m, err := manifest.ReadAt(p.manifestTmp())
 	if err != nil {
-		return nil // there is none, or it is not complete, and the new one replaces it
+		return nil // the pending manifest is missing or incomplete, and the new one will replace it
 	}
 	h, err := manifest.HashFile(p.dataPath, m)
 	if err != nil || h.Mismatch(m) != "" {

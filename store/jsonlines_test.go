@@ -81,7 +81,8 @@ func writeLinesEndlessly(args []string) error {
 	}
 }
 
-// A writer that is killed at any moment leaves a whole file, and its manifest or the pending one describes it.
+// A writer that is killed at any moment leaves a whole file, and either the manifest or the pending manifest describes the
+// file.
 func TestWriteLinesKilled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "votes.jsonl")
 	if _, err := store.WriteLines(path, votes(1, "x").View(), "1"); err != nil {
@@ -93,7 +94,7 @@ func TestWriteLinesKilled(t *testing.T) {
 	for range 20 {
 		cmd := child("lines", path)
 		started(t, cmd)
-		<-time.After(time.Duration(r.IntN(30_000)) * time.Microsecond) // the random moment, not a condition
+		<-time.After(time.Duration(r.IntN(30_000)) * time.Microsecond) // waits for a random moment, not for a condition
 		cmd.Process.Signal(syscall.SIGKILL)
 		cmd.Wait()
 		file, manifests, err := manifest.OpenRead(path)

@@ -43,7 +43,7 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) *manifest.Manifest {
 	return &m
 }
 
-// newKept returns what the comparison c of the current file with v has shown.
+// newKept returns the result of c, which compared the current file with v, as the Kept field of a manifest.
 func (f *File) newKept(c *loss.Comparison, v *snapshot.View) *manifest.Kept {
 	return &manifest.Kept{Loss: c.Loss(v, f.rowCounts.Highest(time.Now())), Damaged: c.Damage()}
 }
@@ -51,7 +51,7 @@ func (f *File) newKept(c *loss.Comparison, v *snapshot.View) *manifest.Kept {
 // standingManifest returns the manifest of the current file. It reports false if there is no file or its manifest is not known.
 func (f *File) standingManifest(last *written) (manifest.Manifest, bool) {
 	if last.file != nil {
-		return last.manifest, true // the file is not as it was written, but no other manifest describes it
+		return last.manifest, true // the file was touched after it was written, but there is no other manifest for it
 	}
 	if !f.hasWritten {
 		return f.existing.manifest, f.existing.intact
@@ -82,8 +82,8 @@ func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
 	return &m
 }
 
-// compareParts returns the manifest of the last version if it must be kept, otherwise nil. The file must be unchanged since it was
-// written, so only the Parts that differ need to be compared.
+// compareParts returns the manifest of the last version if it must be kept, otherwise nil. The caller has checked that the file
+// is unchanged since it was written. Therefore only the Parts that differ need to be compared.
 func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest {
 	m := last.manifest
 	c := loss.NewComparison(&m, v.Shape())
@@ -93,7 +93,7 @@ func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest 
 	}
 	m.Kept = f.newKept(c, v)
 	m.Kept.Other = isOther(&m, v)
-	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff() // an earlier run wrote the file, see Load
+	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff() // last comes from Load, so an earlier run wrote the file
 	if m.Kept.Loss == nil && !m.Kept.Other && !differs {
 		return nil
 	}

@@ -13,8 +13,8 @@ import (
 	"capture/store/kept"
 )
 
-// TestKeptOnce: equal states are stored once, also after a restart. If a write fails after it has kept the file, the next
-// attempt does not keep the file again.
+// TestKeptOnce: equal states are stored only once. If a write fails after it has kept the file, the next attempt does not keep
+// the file again.
 func TestKeptOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -53,7 +53,8 @@ func TestKeptOnce(t *testing.T) {
 	}
 }
 
-// TestAcknowledgedWhileWaiting: a loss that is acknowledged while the write that causes it waits is not kept again.
+// TestAcknowledgedWhileWaiting: a Write that causes a loss fails, and somebody acknowledges the loss. The next attempt does not
+// keep the state before the loss again.
 func TestAcknowledgedWhileWaiting(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -154,8 +155,8 @@ func TestLossEnds(t *testing.T) {
 	}
 }
 
-// TestLossRecursWhileItEnds: the rows of a loss are back, and are lost again while that is being found out. The second loss must
-// not end with the first one.
+// TestLossRecursWhileItEnds: the rows of a loss are back, but are lost again while EndLosses runs. EndLosses must not end the
+// second loss together with the first one.
 func TestLossRecursWhileItEnds(t *testing.T) {
 	t.Parallel()
 	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(100, "x")
@@ -192,8 +193,8 @@ func TestLossRecursWhileItEnds(t *testing.T) {
 	}
 }
 
-// TestManyLossesOnDisk: losses and reloads, one after the other. The files stay bounded, the largest state stays, and nothing
-// else is left.
+// TestManyLossesOnDisk: many losses and reloads follow one after the other. The number of files stays bounded, the largest
+// state stays, and no other files are left.
 func TestManyLossesOnDisk(t *testing.T) {
 	if testing.Short() {
 		t.Skip("keeps many states")

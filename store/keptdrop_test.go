@@ -9,7 +9,8 @@ import (
 	"capture/store/kept"
 )
 
-// TestDroppedWhileCompressed drops a state while it is being compressed. It must not come back, and that is no error.
+// TestDroppedWhileCompressed drops a state while it is being compressed. The state must not come back, and Compress must not
+// return an error.
 func TestDroppedWhileCompressed(t *testing.T) {
 	for name, hook := range map[string]func(compress func() error, drop func()) error{
 		"before it is opened": func(compress func() error, drop func()) error {

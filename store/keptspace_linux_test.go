@@ -20,7 +20,7 @@ func init() { children["filled"] = fillWithKept }
 func TestNoRoomForKept(t *testing.T) { inOwnMounts(t, "filled", t.TempDir()) }
 
 func fillWithKept(args []string) error {
-	if err := mountSmall(args[0]); err != nil { // of 1 MB
+	if err := mountSmall(args[0]); err != nil { // the volume has 1 MB
 		return err
 	}
 	path := filepath.Join(args[0], "feedback.json")
@@ -66,6 +66,6 @@ func fillWithKept(args []string) error {
 	if states := f.Kept().List(); len(states) != 0 {
 		return fmt.Errorf("the kept states are %+v", states)
 	}
-	runtime.KeepAlive(tab) // a daemon has its table
+	runtime.KeepAlive(tab) // a daemon keeps its table in memory, too
 	return f.Close()
 }

@@ -13,8 +13,8 @@ import (
 	"capture/store/retention"
 )
 
-// TestKeptAtStart: the first Write keeps the file of an earlier run before it replaces the file. It keeps it as the state
-// before a loss, or as an ordinary state if any row differs. It always keeps the file of another table or cluster.
+// TestKeptAtStart: the first Write keeps the file of an earlier run before it replaces the file. The file is kept as the state
+// before a loss, or as an ordinary state if any row differs. The file of another table or cluster is always kept.
 func TestKeptAtStart(t *testing.T) {
 	t.Parallel()
 	other := func(rows int, origin snapshot.Origin, oid uint32) *snapshot.View {
@@ -92,7 +92,8 @@ func TestKeptAtStart(t *testing.T) {
 	}
 }
 
-// TestOtherTableIsKept: the table is dropped and created again, or found elsewhere, with the same rows, while capture runs.
+// TestOtherTableIsKept: while capture runs, the table is replaced by another table with the same name and rows. The file of the
+// old table is kept.
 func TestOtherTableIsKept(t *testing.T) {
 	t.Parallel()
 	f, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), snapshot.NewTable()

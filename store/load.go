@@ -16,11 +16,11 @@ import (
 	"capture/store/manifest"
 )
 
-// A capture that starts can read its rows back from the file, so that the database need not send them again. The file is an
-// input like any other: it may be damaged, cut short, edited or forged. Load accepts exactly the form in which [File.Write]
-// writes, and only if the digest matches.
+// When capture starts, it can read its rows back from the file, so that the database need not send them again. The file is an
+// input like any other: it may be damaged, cut short, edited or forged. Load accepts a file only if it has exactly the form
+// that [File.Write] produces and if its digest matches.
 
-// Loading describes what a file must hold to be loaded.
+// Loading describes what a file must contain to be loaded, and the View that it becomes.
 type Loading struct {
 	Manifest manifest.Manifest // manifest that the file must match; the caller has it from [File.Existing]
 	Shape    *rowjson.Shape    // shape of the table in the database, which must have the columns and the key of the manifest
@@ -32,8 +32,9 @@ type Loading struct {
 // errOtherFile means that the file is not the one that Open has found.
 var errOtherFile = errors.New("the file was replaced meanwhile")
 
-// Load reads the rows of the file that [Open] has found into t, which must be empty, as its first View. The next Write then
-// writes only what differs from the file, as after a Write. t.Changed receives nothing.
+// Load reads the rows of the file that [Open] has found into t, which must be empty. They become the first View of t. The next
+// Write then writes only what differs from the file, as if a Write of this run had written the file. t.Changed receives
+// nothing.
 //
 // If Load returns an error, t is empty, and nothing else has changed.
 func (f *File) Load(ctx context.Context, t *snapshot.Table, l Loading) error {

@@ -26,7 +26,7 @@ func loadInto(ctx context.Context, f *store.File, tab *snapshot.Table) error {
 }
 
 // TestLoad changes a table at random, over several runs. Each run begins with the rows that it loads from the file, and writes
-// the next versions as if it had written the one before.
+// the next versions as if it had written the previous version, too.
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -108,7 +108,8 @@ func TestLoad(t *testing.T) {
 	t.Logf("%d of %d small changes were patched", smallPatched, small)
 }
 
-// TestLoadKeepsChangedFile: the state that an earlier run has left is kept if the rows differ, also if it was loaded.
+// TestLoadKeepsChangedFile: the state that an earlier run has left is kept if the rows differ, even if this run has loaded that
+// state.
 func TestLoadKeepsChangedFile(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -172,7 +173,7 @@ func TestLoadRefuses(t *testing.T) {
 			first := open(t, path)
 			write(t, first, votes(10, "xxx").View(), store.ReasonStart)
 			first.Close()
-			f := open(t, path) // finds an intact file; what is changed after that is found by Load
+			f := open(t, path) // Open finds an intact file, so it is Load that must detect what is changed afterwards
 			m, _ := f.Existing()
 			if c.file != nil {
 				data := c.file(string(read(t, path)))
@@ -273,7 +274,7 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// TestHorizon: the manifest has the horizon of the rows that the file holds, and of no others.
+// TestHorizon: the manifest has the horizon of the rows that the file holds, and of no other rows.
 func TestHorizon(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

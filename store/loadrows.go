@@ -26,8 +26,8 @@ type fileRows struct {
 	rows  int
 	bytes int64 // bytes read so far
 
-	// padded lists the rows that are followed by padding. Such a row is the last one of a region. placed is unset if the file
-	// has so much padding that it should be written whole.
+	// padded lists the rows that are followed by padding. Such a row is the last row of a region. placed is unset if the
+	// padding is not as Write makes it; then the next Write writes the whole file.
 	padded []paddedRow
 	placed bool
 
@@ -187,15 +187,15 @@ func (r *fileRows) parseKey(row []byte) (err error) {
 	return nil
 }
 
-// Pages that end at padding may be small. paddedPageBytes is the minimum of their average length. The first freePaddedPages
-// pages do not count.
+// Pages that end at padding may be small, so their number is limited: to freePaddedPages, plus one page for every
+// paddedPageBytes bytes of the file.
 const (
 	paddedPageBytes = 8 << 10
 	freePaddedPages = 64
 )
 
-// addPadding records padding after the current row and ends its page, since padding ends a region. If there is more padding
-// than Write makes, the file will be written whole instead.
+// addPadding records padding after the current row and ends its page, since padding ends a region. If Write would not make such
+// padding, or not so much of it, the next Write will write the whole file.
 func (r *fileRows) addPadding(padding int, more bool) {
 	if !more || int64(len(r.padded)-freePaddedPages)*paddedPageBytes > r.bytes {
 		r.placed, r.padded = false, nil

@@ -92,7 +92,7 @@ func (l *lock) lockFile() (*os.File, error) {
 		case err == nil && isFileAt(f, lockPath(l.path)):
 			f.Chmod(0o600) // fails only if another user owns the file; that user can read it anyway
 			return f, nil
-		case err == nil: // removed or replaced after it was opened, so a lock on it protects nothing
+		case err == nil: // the file was removed or replaced after lockFile opened it, so a lock on it protects nothing
 			err = errors.New("the lock file keeps being replaced")
 		case !errors.Is(err, unix.EWOULDBLOCK):
 			f.Close()
@@ -115,9 +115,9 @@ func (l *lock) lockedError(f *os.File) error {
 	return &LockedError{Path: l.path, Owner: readLockContent(f).Owner}
 }
 
-// reacquireIfReplaced takes the lock again if the lock file was removed or replaced, maybe with its folder: another process
-// could lock the new file. It reports whether it has taken the lock again. The error is a [*LockedError] if another process has
-// the lock, or has put its word into the lock file although we have the lock.
+// reacquireIfReplaced takes the lock again if the lock file was removed or replaced, maybe with its folder. Without this,
+// another process could lock the new file. It reports whether it has taken the lock again. The error is a [*LockedError] if
+// another process has the lock, or has put its word into the lock file although we have the lock.
 func (l *lock) reacquireIfReplaced() (replaced bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -192,8 +192,8 @@ func (l *lock) release() error {
 // ErrLockNotTrusted means that another user could have written the content of the lock file.
 var ErrLockNotTrusted = errors.New("another user may write the lock file, so the address in it is not used")
 
-// ReadOwner returns the process that has the lock of the file at path, and reports whether a process has it. A process that was
-// killed no longer has the lock. The owner is zero if the process has not written it into the lock file.
+// ReadOwner returns the owner of the lock of the file at path. locked reports whether a process has the lock; a process that
+// was killed no longer has it. The owner is zero if the process has not yet written its data into the lock file.
 //
 // If the error is [ErrLockNotTrusted], the owner is zero but locked is valid. The error is fs.ErrPermission if only another
 // user may read the lock file.
@@ -228,9 +228,9 @@ func isTrusted(f *os.File) bool {
 	return ok && (st.Uid == 0 || int(st.Uid) == os.Geteuid()) && info.Mode().Perm()&0o022 == 0
 }
 
-// openLockFile opens the lock file of path. It follows no symbolic link, because a link could make us write to another file,
-// and it does not block on a named pipe. It creates the file without access for other users: whoever can read the file can lock
-// it.
+// openLockFile opens the lock file of the file at path. It follows no symbolic link, because a link could make us write to
+// another file. It does not block on a named pipe. It creates the lock file without access for other users, because whoever can
+// read the lock file can lock it.
 func openLockFile(path string, flags int) (*os.File, error) {
 	f, err := os.OpenFile(lockPath(path), flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {

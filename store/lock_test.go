@@ -83,7 +83,7 @@ func TestLockDiesWithItsProcess(t *testing.T) {
 	}
 }
 
-// TestReadOwnerDisturbsNobody opens a file again and again while others read its owner, as health checks do.
+// TestReadOwnerDisturbsNobody opens a file again and again while other goroutines read its owner, as health checks do.
 func TestReadOwnerDisturbsNobody(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	stop := make(chan struct{})
@@ -128,7 +128,7 @@ func TestLockFileRemoved(t *testing.T) {
 		if err := remove(path); err != nil {
 			t.Fatal(err)
 		}
-		second := open(t, path) // nothing tells it about the first one
+		second := open(t, path) // the second File can't know about the first one
 		if _, err := first.Write(v, store.ReasonChange); !errors.As(err, new(*store.LockedError)) {
 			t.Fatalf("%s: two writers: %v", what, err)
 		}

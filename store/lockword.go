@@ -14,8 +14,8 @@ import (
 
 // flock(2) is enough on a local file system. On a network share it may protect nothing: some servers and mount options (nobrl
 // of SMB, nolock of NFS) grant every request for a lock, and a server may forget its locks when it restarts. Therefore the
-// owner also writes a random word into the lock file, and reads it again before each rename. A process that finds another word
-// there has lost the file and stops writing it.
+// owner also writes a random word into the lock file, and reads the lock file again before each rename. A process that finds
+// another word there has lost the file and stops writing it.
 
 // lockContent is the content of the lock file.
 type lockContent struct {
@@ -71,7 +71,7 @@ func (l *lock) verifyWord() error {
 	switch c := readLockContent(f); c.Word {
 	case l.word:
 		return nil
-	case "": // the other process has ended, or somebody has emptied the file
+	case "": // another process had taken the lock and has released it, or somebody has emptied the file
 		l.ownerWritten = false
 		return errors.New("the lock file " + lockPath(l.path) + " was emptied meanwhile")
 	default:

@@ -14,7 +14,7 @@ import (
 	"capture/store/manifest"
 )
 
-// TestLossIsKept makes each kind of loss, and changes that are none, in small files and in patched ones.
+// TestLossIsKept makes each kind of loss, and changes that are no loss, in small files and in patched files.
 func TestLossIsKept(t *testing.T) {
 	t.Parallel()
 	for _, rows := range []int{100, 3000} {
@@ -28,12 +28,13 @@ func TestLossIsKept(t *testing.T) {
 		tenth := rows / 10
 		for name, test := range map[string]struct {
 			change func(*snapshot.Table)
-			lost   int    // rows; 0 for no loss
+			lost   int    // number of lost rows; 0 if there is no loss, -1 if the number is not checked
 			text   string // part of the text that describes the loss
 		}{
 			"a tenth deleted": {change: deleteRows(tenth)},
 			"more deleted":    {change: deleteRows(tenth + 1), lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1)},
-			// In the other cases most of the file changes, so the state before would not be patched anyway.
+			// In this case only the end of the file changes, so a later Write could patch the state before. In the other cases
+			// most of the file changes, so it is written whole.
 			"the last deleted": {lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1), change: func(tab *snapshot.Table) {
 				for i := range tenth + 1 {
 					tab.Delete(key(rows - 1 - i))
@@ -72,7 +73,7 @@ func TestLossIsKept(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "feedback.json")
 				f, tab := open(t, path), votes(rows, "a text of some length")
 				write(t, f, tab.View(), store.ReasonStart)
-				// This version changes only one row, so that the next one is patched.
+				// This version changes only one row, so that the next version is patched.
 				write(t, f, commit(t, tab, func() { put(tab, 1, "a text of some lengt.") }), store.ReasonChange)
 				idleToEnd(t, f, tab.View())
 				before := read(t, path)
@@ -95,7 +96,8 @@ func TestLossIsKept(t *testing.T) {
 				if states[0].Rows != rows || !bytes.Equal(read(t, states[0].Path), before) {
 					t.Errorf("the state is %+v", states[0])
 				}
-				// What follows is patched, and the kept state stays as it is: plain, and compressed.
+				// The next versions are patched. The kept state must stay as it is, both while it is plain and when it is
+				// compressed.
 				for i := range 6 {
 					write(t, f, commit(t, tab, func() { put(tab, 2*rows, fmt.Sprint("later ", i)) }), store.ReasonChange)
 					idleToEnd(t, f, tab.View())
@@ -154,7 +156,7 @@ func TestLossInSteps(t *testing.T) {
 	}
 }
 
-// TestLossInStepsOverRestarts: a process writes each step, as `capture snapshot` does, or is started again in between.
+// TestLossInStepsOverRestarts: each step is written by a new process, as by `capture snapshot` or after a restart.
 func TestLossInStepsOverRestarts(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -171,7 +173,7 @@ func TestLossInStepsOverRestarts(t *testing.T) {
 			}
 		}
 		write(t, f, tab.View(), store.ReasonStop) // writes only the manifest
-		// The manifest has one number a minute.
+		// The manifest has at most one number of rows for each minute.
 		if n, passed := len(manifestAt(t, path).HigherCounts), time.Since(began); n > 1+int(passed/time.Minute) {
 			t.Errorf("after %s, the manifest has %d numbers of rows", passed, n)
 		}

@@ -26,8 +26,8 @@ import (
 	"capture/store/manifest"
 )
 
-// children are what this test binary does when a test starts it again, as a process that is killed or has another user, other
-// mounts or limits. Each prints "ready" or an answer, and exits.
+// children are the functions that this test binary runs when a test starts it again: as a process that is killed, or that has
+// another user, other mounts or other limits. Each function prints "ready" or an answer.
 var children = map[string]func(args []string) error{
 	"hold":  holdLock,
 	"write": writeEndlessly,
@@ -57,7 +57,7 @@ func child(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// started starts cmd, waits until it has printed a line, and returns that.
+// started starts cmd, waits until it has printed a line, and returns this line.
 func started(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	out, err := cmd.StdoutPipe()
@@ -116,8 +116,8 @@ func content(t testing.TB, v *snapshot.View) []byte {
 
 var owner = store.Owner{PID: os.Getpid(), Host: "here", Version: "1.2.3", Started: time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)}
 
-// open opens the file. While another test starts a process, that process has copies of all descriptors from fork to exec, and
-// so of the lock.
+// open opens the file. If the file is locked, open tries again: a process that another test starts has copies of all
+// descriptors, and so of the lock, from fork to exec.
 func open(t *testing.T, path string) *store.File {
 	t.Helper()
 	f, err := store.Open(path, owner)
@@ -204,7 +204,7 @@ func rowsOf(t *testing.T, data []byte) int {
 	return len(lines)
 }
 
-// keptFile matches the names of kept states' files, temporary ones excluded.
+// keptFile matches the names of kept states' files, but not of temporary files.
 var keptFile = regexp.MustCompile(`^\.?feedback-\d{8}T\d{6}Z(-loss)?\.(json|json\.gz|manifest\.json)$`)
 
 // leftovers returns the names in the folder of path other than file, manifest, lock and kept states.
@@ -219,7 +219,7 @@ func leftovers(t *testing.T, path string) []string {
 		switch e.Name() {
 		case "feedback.json", "feedback.manifest.json", "feedback.json.lock":
 		default:
-			// FUSE keeps a removed file that a reader has open under such a name.
+			// FUSE renames a removed file to such a name while a reader still has the file open.
 			if !keptFile.MatchString(e.Name()) && !strings.HasPrefix(e.Name(), ".fuse_hidden") {
 				names = append(names, e.Name())
 			}

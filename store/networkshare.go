@@ -15,9 +15,9 @@ import (
 
 // A network share differs from a local file system in two respects:
 //
-//   - A lock may not exclude others, so two processes may both believe that they have it. Each uses its own temporary names,
-//     which contain the random word of its lock. Therefore a process never renames a file to feedback.json that another one is
-//     still writing. The check of the lock's word (lockword.go) then stops one of them.
+//   - A lock may fail to exclude other processes, so two processes may both believe that they have it. Each process uses its
+//     own temporary names, which contain the random word of its lock. Therefore no process renames the unfinished file of
+//     another process to feedback.json. The check of the word (lockword.go) then stops one of the two processes.
 //   - The share may refuse to replace a file that somebody has open (SMB). A rename is then repeated for some time, because
 //     readers usually need feedback.json only briefly.
 //
@@ -48,8 +48,8 @@ func (s *share) rename(old, path string) error {
 	}
 	s.blocked += time.Since(start)
 	if isBlocked(err) {
-		// Not %w: whoever finds EACCES in an error adds a hint about permissions. They are not the problem here, because another
-		// file could be created in the same folder.
+		// Not %w: volume.WithHint would add a hint about permissions to EACCES. Permissions are not the problem here, because
+		// the temporary file could be created in the same folder.
 		return fmt.Errorf("%v; a reader seems to have %s open, and this network share does not replace an open file: "+
 			"capture tries again; end that reader if it keeps the file open", err, filepath.Base(path))
 	}

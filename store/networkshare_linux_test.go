@@ -61,7 +61,7 @@ func writeAsRival(args []string) error {
 			fmt.Println("lost:", err)
 			return nil
 		} else if err != nil {
-			fmt.Println("failed:", err) // its temporary file is gone, or the other one was faster: the next attempt shows which
+			fmt.Println("failed:", err) // the other process has removed the temporary file or was faster: the next attempt shows which
 		}
 	}
 }
@@ -72,7 +72,7 @@ func printProbe(args []string) error {
 	return nil
 }
 
-// straced returns cmd under strace. strace traces the calls named in trace, with the given options.
+// straced returns a command that runs cmd under strace. strace traces the calls named in trace, with the given options.
 func straced(t *testing.T, ctx context.Context, cmd *exec.Cmd, trace string, options ...string) *exec.Cmd {
 	t.Helper()
 	args := append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + trace, "-e", "signal=none"}, options...)
@@ -83,8 +83,8 @@ func straced(t *testing.T, ctx context.Context, cmd *exec.Cmd, trace string, opt
 
 // TestTwoWritersWithoutLocks runs two writers on a share that grants every lock. No reader sees a file that is cut short or
 // that mixes the two writers, and the writer that started first stops. strace delays the renames of the first writer, and keeps
-// the files of the second one empty for long. If both used the same temporary name, the first writer would publish the second
-// one's empty file.
+// the files of the second writer empty for long. If both writers used the same temporary name, the first writer would publish
+// the empty file of the second writer.
 func TestTwoWritersWithoutLocks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("delays renames")
@@ -146,7 +146,7 @@ func TestTwoWritersWithoutLocks(t *testing.T) {
 			t.Errorf("the first writer did not stop: %s", said)
 		}
 		firstCmd.Wait()
-		time.Sleep(50 * time.Millisecond) // the second one continues to write
+		time.Sleep(50 * time.Millisecond) // the second writer continues to write
 		close(stop)
 		n := <-seen
 		killGroup(secondCmd)
@@ -170,7 +170,8 @@ func TestReaderBlocksRename(t *testing.T) {
 	needStrace(t)
 	t.Parallel()
 	for _, name := range []string{"EACCES", "EBUSY"} {
-		// The first rename is that of the probe. The next ones are of the pending manifest, the file, and the manifest.
+		// The first rename is that of the probe. The next renames are those of the pending manifest, the file, and the
+		// manifest.
 		for n := 2; n <= 4; n++ {
 			path := filepath.Join(t.TempDir(), "feedback.json")
 			cmd := straced(t, t.Context(), child("share twice", path), "renameat,renameat2", "-e", "inject=renameat,renameat2:error="+name+":when="+strconv.Itoa(n)+".."+strconv.Itoa(n+3))
@@ -187,7 +188,7 @@ func TestReaderBlocksRename(t *testing.T) {
 			}
 		}
 	}
-	// The reader never ends.
+	// Now the reader never closes the file.
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
 	write(t, f, votes(10, "x").View(), store.ReasonStart)
@@ -254,7 +255,8 @@ func TestProbeFileSystem(t *testing.T) {
 	}
 }
 
-// TestKeptStatesOnShare keeps a state under temporary names of our own, and removes those that a crash has left.
+// TestKeptStatesOnShare keeps a state on a share, where temporary names contain a word of the process. Temporary files that a
+// crash has left are removed.
 func TestKeptStatesOnShare(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -278,7 +280,7 @@ func TestKeptStatesOnShare(t *testing.T) {
 	}
 }
 
-// keepOnShare keeps one state, and prints how many are compressed.
+// keepOnShare keeps one state, and prints how many states it has compressed.
 func keepOnShare(args []string) error {
 	store.PretendShare()
 	f, err := store.Open(args[0], owner)

@@ -25,7 +25,7 @@ func (p *pendingVersion) patch(file *os.File, old *placement.Layout, align int64
 	if err == nil {
 		err = stampVersion(file)
 	}
-	endLease(file) // of a shadow; a clone has none
+	endLease(file) // ends the lease of a shadow; a clone has no lease
 	if err == nil {
 		err = file.Sync()
 	}

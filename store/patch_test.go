@@ -19,8 +19,8 @@ import (
 	"capture/store/manifest"
 )
 
-// Small limits make the files of these tests large: they have some twenty parts and many blocks, and hashing one takes several
-// steps.
+// With these small limits, the files of the tests count as large. They have some twenty parts and many blocks, and hashing a
+// file takes several steps.
 const (
 	testPatchFrom    = 64 << 10
 	testBlockBytes   = 4 << 10
@@ -57,7 +57,7 @@ func row(id, n int, fill string) []byte {
 type drawing struct {
 	r    *rand.Rand
 	tab  *snapshot.Table
-	rows int // the next key
+	rows int // half the key of the next row at the end
 }
 
 func (d *drawing) put(id int) {
@@ -95,7 +95,7 @@ func (d *drawing) change() {
 	case 9:
 		d.some(1+d.r.IntN(10), d.remove)
 	case 10:
-		for id := 2 * d.rows; id > 2*(d.rows-d.r.IntN(20)) && id >= 0; id-- { // at the end
+		for id := 2 * d.rows; id > 2*(d.rows-d.r.IntN(20)) && id >= 0; id-- { // delete rows at the end
 			d.remove(id)
 		}
 	case 11:
@@ -192,7 +192,7 @@ func TestPatch(t *testing.T) {
 	}
 }
 
-// TestRowGrows: the first row of a file that grows changes its region alone.
+// TestRowGrows: if a row grows for the first time, only its region in the file changes.
 func TestRowGrows(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -205,7 +205,7 @@ func TestRowGrows(t *testing.T) {
 			}
 		})
 		write(t, f, tab.View(), store.ReasonStart)
-		for i, id := range []int{7, 99, 201} { // the first of them makes the shadow file
+		for i, id := range []int{7, 99, 201} { // the first change makes the shadow file
 			tab.Put(key(id), row(id, 1100, "y"))
 			tab.Commit(snapshot.Position{LSN: 2})
 			n := write(t, f, tab.View(), store.ReasonChange).BytesWritten
@@ -216,8 +216,8 @@ func TestRowGrows(t *testing.T) {
 	}
 }
 
-// stamped is a table of some twenty parts. Each commit puts its number into the first, the middle and the last row, so a file
-// that mixes two versions is found.
+// stamped is a table of some twenty parts. Each commit puts its number into the first row, the last row and some rows in
+// between, so stampOf detects a file that mixes two versions.
 type stamped struct {
 	tab *snapshot.Table
 	n   int
@@ -243,7 +243,7 @@ func (s *stamped) next() *snapshot.View {
 	return s.tab.View()
 }
 
-// stampOf returns the number of the commit that a stamped file has; an error if it has two.
+// stampOf returns the number of the commit that the rows of a stamped file show. It returns an error if they show two commits.
 func stampOf(data []byte) (string, error) {
 	if !bytes.HasPrefix(data, []byte("[\n{")) || !bytes.HasSuffix(data, []byte("}\n]\n")) {
 		return "", fmt.Errorf("%d bytes, not a whole file", len(data))
@@ -327,7 +327,7 @@ func TestPatchReaders(t *testing.T) {
 				t.Fatal(err)
 			}
 			var once sync.Once
-			data := read(t, path) // beyond the part in the pipe
+			data := read(t, path) // the part that is not in the pipe is read now
 			return func() []byte {
 				once.Do(func() {
 					if _, err := io.ReadFull(os.NewFile(uintptr(p[0]), "pipe"), data[:n]); err != nil {
@@ -393,8 +393,8 @@ func TestPatchKill(t *testing.T) {
 	}, 0, 50*time.Microsecond)
 }
 
-// TestShadowIsOpened opens the shadow file while it is patched. The kernel makes the opener wait, and signals the writer (SIGIO),
-// which must not end it.
+// TestShadowIsOpened opens the shadow file while it is patched. The kernel makes the opener wait, and sends SIGIO to the
+// writer. The signal must not end the writer.
 func TestShadowIsOpened(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

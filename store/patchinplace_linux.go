@@ -12,9 +12,9 @@ import (
 // opened it as feedback.json must not see the change. Three rules ensure this:
 //
 //   - A write lease (fcntl(2), F_SETLEASE) is granted only while nobody else has the file open or mapped. A reader that opens
-//     the file later waits until the lease ends. It ends after the last byte is written, before the file is synced and published:
-//     what a reader opens then is complete and does not change any more. A program that does not wait (O_NONBLOCK), such as GNU
-//     tar, gets EAGAIN, so the lease is held no longer than that.
+//     the file later waits until the lease ends. The lease ends after the last byte is written, before the file is synced and
+//     published. From then on, a reader gets a file that is complete and does not change any more. A program that does not wait
+//     (O_NONBLOCK), such as GNU tar, gets EAGAIN, so the lease is held no longer than necessary.
 //   - Direct I/O (open(2), O_DIRECT) does not modify pages in the page cache; it puts new pages in their place. A reader may
 //     have passed old pages on to a socket or a pipe (sendfile, splice) before it closed the file. These pages stay unchanged.
 //   - A file with a second name is not patched: that name may be somebody's backup.

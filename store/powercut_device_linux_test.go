@@ -8,21 +8,21 @@ import (
 )
 
 // A device holds the files below root as the calls of a traced child have made them, and what a power cut may leave of them.
-// Data are durable once an fsync of the file, which began after they were written, has succeeded. A name is durable once an
-// fsync of its folder has succeeded. Everything else may survive or not, although ext4 and XFS promise more.
+// Data are durable after a successful fsync of their file, if the fsync began after the data were written. A name is durable
+// after a successful fsync of its folder. Everything else may survive or not, although ext4 and XFS promise more.
 type device struct {
 	root    string
 	rootHex string // start of an argument that names a path below root
 	fds     map[int64]*handle
-	names   map[string]*inode // as a running program sees them, by absolute path
-	durable map[string]*inode // as they are durable
+	names   map[string]*inode // files by absolute path, as a running program sees them
+	durable map[string]*inode // files by absolute path, as far as the names are durable
 	pending []nameChange      // changes of names that are not durable yet, in order
 	inodes  int
-	// ignoreSync reports whether a sync is ignored, to test that the checks find its absence.
+	// ignoreSync reports whether the device ignores a sync. With it, a test verifies that the checks notice a missing sync.
 	ignoreSync func(c *call, folder bool) bool
 }
 
-// A nameChange is one call's changes of names, which a journal keeps together. The inode is nil for a name that is removed.
+// A nameChange holds the changes of names by one call. A journal keeps them together. The inode of a removed name is nil.
 type nameChange struct {
 	at  int
 	set map[string]*inode
@@ -31,7 +31,7 @@ type nameChange struct {
 type handle struct {
 	file *inode
 	pos  int64
-	to   bool // opened with O_APPEND
+	to   bool // whether the file was opened with O_APPEND
 }
 
 const pageSize = 4096
@@ -40,10 +40,11 @@ const pageSize = 4096
 type inode struct {
 	id     int
 	folder string // path of the folder; "" for a file
-	data   []byte // as a running program reads it
-	safe   []byte // as it is durable
-	// dirty holds the pages written since the last sync, and when each was written. The kernel forgets what it could not write:
-	// pages that were dirty at a failed fsync are lost. No later fsync makes them durable unless they are written again.
+	data   []byte // content as a running program reads it
+	safe   []byte // durable content
+	// dirty holds the pages written since the last sync, and when each was written. The kernel forgets pages that it could not
+	// write: pages that were dirty at a failed fsync move to lost. No later fsync makes them durable unless they are written
+	// again.
 	dirty map[int64]int
 	lost  map[int64]bool
 	sized int // when the size last changed
@@ -140,7 +141,8 @@ func resized(b []byte, size int) []byte {
 	return out
 }
 
-// path returns the path that two arguments name, a folder's descriptor and a path. It returns "" for a path outside root.
+// path returns the path that the arguments i-1 and i of the call name: the descriptor of a folder, and a path. It returns ""
+// for a path outside root.
 func (d *device) path(c *call, i int) string {
 	path := string(c.text(i))
 	if !filepath.IsAbs(path) {

@@ -25,23 +25,23 @@ import (
 
 // A transcript is what the child has printed so far.
 type transcript struct {
-	begun     []string // SHA-256 of each version that it began to write
+	begun     []string // SHA-256 of each version that the child began to write
 	done      int      // number of versions that Write has returned for; the last of them must not be lost
-	manifests []string // SHA-256 of the manifest of each of these versions
-	kept      []string // compressed kept states, which must not be lost
-	plain     []string // states kept before a loss, which must not be lost either; they may have been compressed
+	manifests []string // SHA-256 of each manifest that was durable, oldest first
+	kept      []string // paths of compressed kept states, which must not be lost
+	plain     []string // paths of states kept before a loss, which must not be lost either; they may have been compressed
 	lossy     int      // number of the version, from 1, that loses rows of the version before; 0 if there is none yet
 	failed    string   // text of the last error; "" once a Write has succeeded
-	foreign   []byte   // file that was there before; nil if none
+	foreign   []byte   // content of the file that existed before the child began; nil if there was no file
 
 	seen *seen
 }
 
-// seen holds what was found out about contents, by their hash.
+// seen holds what is already known about the contents of files, by their hash.
 type seen struct {
-	sums     map[uint64]string // SHA-256s without padding
-	complete map[uint64]bool   // compressed states that are complete
-	valid    map[uint64]bool   // valid JSON
+	sums     map[uint64]string // SHA-256s of contents without their padding
+	complete map[uint64]bool   // contents that are complete compressed states
+	valid    map[uint64]bool   // contents that are valid JSON
 }
 
 func newSeen() *seen {
@@ -64,7 +64,8 @@ func (s *seen) isValid(c *leftFile) bool {
 	return s.valid[c.hash]
 }
 
-// readLine reads a line that the child printed, and returns its first word. It returns "" for any other call.
+// readLine adds a line to the transcript if c is the call with which the child printed it, and returns the first word of the
+// line. It returns "" for any other call.
 func (s *transcript) readLine(c *call) (word string) {
 	if c.name != "write" || c.arg(0) != 1 {
 		return ""
@@ -88,7 +89,8 @@ func (s *transcript) readLine(c *call) (word string) {
 	return word
 }
 
-// checkContent returns an error unless a power cut now may leave the file with this content, which is nil if there is no file.
+// checkContent returns an error unless a power cut now may leave the file with this content. The content is nil if there is no
+// file.
 func (s *transcript) checkContent(content *leftFile) error {
 	if s.done == 0 {
 		if content == nil && s.foreign == nil || s.foreign != nil && content.is(s.foreign) {
@@ -238,11 +240,11 @@ type replay struct {
 	calls      []*call
 	root       string
 	path       string
-	foreign    []byte // file that was at path before; nil if none
+	foreign    []byte // content of the file that was at path before; nil if there was no file
 	ignoreSync func(c *call, folder bool) bool
 	random     int // number of random power cuts after each call
 	open       bool
-	from       *call // first call after which the power is cut, if another run cuts it after the calls before; nil for the first
+	from       *call // first call after which run cuts the power, if another run covers the calls before; nil if run covers all calls
 	r          *rand.Rand
 	seen       *seen
 }
@@ -260,7 +262,7 @@ func (p *replay) run(t *testing.T) (cuts int, err error) {
 	}
 	type found struct {
 		hash        uint64
-		begun, done int // Writes
+		begun, done int // numbers of Writes
 		ordered     bool
 	}
 	checked, opened := map[found]bool{}, map[found]bool{}
@@ -376,7 +378,7 @@ func TestEachSyncIsNeeded(t *testing.T) {
 		t.Skip("cuts the power after each system call")
 	}
 	needStrace(t)
-	for _, rows := range []int{40, largeRows} { // a file that is written whole, and one that is patched
+	for _, rows := range []int{40, largeRows} { // a file that is written whole, and a file that is patched
 		t.Run(strconv.Itoa(rows), func(t *testing.T) {
 			t.Parallel()
 			p, err := record(t, rows, allWrites, nil)
@@ -418,7 +420,7 @@ func TestFailedSyncIsFinal(t *testing.T) {
 	for _, refused := range []bool{false, true} {
 		root := t.TempDir()
 		p := &replay{root: root, path: filepath.Join(root, "feedback.json"), seen: newSeen()}
-		options := []string{"-e", "inject=getcwd:error=EIO"} // which nobody calls
+		options := []string{"-e", "inject=getcwd:error=EIO"} // no effect, because the child never calls getcwd
 		if refused {
 			options = []string{"-e", "inject=fsync:error=EIO:when=1"}
 		}

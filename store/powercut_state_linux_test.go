@@ -18,34 +18,34 @@ type diskState map[string]*leftFile
 // A leftFile is what a power cut left of a file.
 type leftFile struct {
 	data []byte
-	hash uint64 // of the data, to recognize a content that was checked before
+	hash uint64 // hash of the data, to recognize a content that was checked before
 }
 
 func newLeftFile(data []byte) *leftFile { return &leftFile{data, maphash.Bytes(hashSeed, data)} }
 
-// is reports whether there is a file, and whether it contains the data.
+// is reports whether the file exists and its content is data.
 func (c *leftFile) is(data []byte) bool { return c != nil && bytes.Equal(c.data, data) }
 
-// An outcome is what a power cut leaves of what was not durable.
+// An outcome determines what a power cut leaves of the names and pages that were not durable.
 type outcome struct {
 	what  func() string
 	names func(d *device) map[string]*inode
-	pages pageLeft        // what is left of each page, if random is nil
+	pages pageLeft        // what is left of each page, if page is nil
 	page  func() pageLeft // returns what is left of the next page
 }
 
 type pageLeft int
 
 const (
-	pageOld  pageLeft = iota // as it was synced; nothing beyond the old end of the file
-	pageNew                  // as it was written
-	pageZero                 // zeros if it is new, half of it written if it was overwritten
+	pageOld  pageLeft = iota // the page as it was synced; nothing beyond the old end of the file
+	pageNew                  // the page as it was written
+	pageZero                 // zeros if the page is new; half of the new bytes if the page was overwritten
 	pageModeCount
 )
 
 func (l pageLeft) String() string { return [...]string{"no data", "all data", "zeros"}[l] }
 
-// pageModes returns the states in which a power cut can leave all pages. If all pages are durable, there is only one.
+// pageModes returns the states in which a power cut can leave all pages. If all pages are durable, there is only one state.
 func (d *device) pageModes() []pageLeft {
 	for _, names := range []map[string]*inode{d.names, d.durable} {
 		for _, n := range names {
@@ -77,7 +77,7 @@ func namesInOrder(k int) func(*device) map[string]*inode {
 	}
 }
 
-// namesInAnyOrder gives each name a random state: its durable one, or that after any later change.
+// namesInAnyOrder gives each name a random state: its durable state, or its state after any later change.
 func namesInAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
 	return func(d *device) map[string]*inode {
 		names := maps.Clone(d.durable)
@@ -102,7 +102,7 @@ func namesInAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
 	}
 }
 
-// cut returns the files that remain after a power cut, and a hash by which two states are distinguished.
+// cut returns the files that remain after a power cut, and a hash that distinguishes this state from others.
 func (d *device) cut(l outcome) (left diskState, hash uint64) {
 	names := l.names(d)
 	left = diskState{}
@@ -141,7 +141,7 @@ func (n *inode) left(l pageLeft) *leftFile {
 	return n.contents[l]
 }
 
-// leftAtRandom returns the content that remains of a file.
+// leftAtRandom returns the content that remains of a file. page determines what is left of each page.
 func (n *inode) leftAtRandom(page func() pageLeft) []byte {
 	if n.clean() {
 		return n.safe

@@ -68,7 +68,7 @@ func writeVersions(args []string) error {
 		}
 		v := tab.View()
 		fmt.Println("begin", digest(contentOf(v)))
-		if i == lossy && rows >= 40 { // fewer are no loss
+		if i == lossy && rows >= 40 { // the loss of fewer rows does not count as a loss
 			fmt.Println("loses half of the rows")
 		}
 		r, err := f.Write(v, reason)
@@ -107,13 +107,13 @@ func writeVersions(args []string) error {
 
 const allWrites = 7
 
-// largeRows is a number of rows that make a large file of several Parts, also after the loss of half of them.
+// largeRows is a number of rows that make a large file of several Parts, even after half of them are lost.
 const largeRows = 1700
 
-// lossy is the number of the Write that loses half of the rows.
+// lossy is the number of the Write that loses half of the rows. The first Write has the number 0.
 const lossy = 5
 
-// completed is the number of the Write after which the manifest is completed. This Write changes the first rows of a large
+// completed is the number of the Write after which Idle completes the manifest. This Write changes the first rows of a large
 // file.
 const completed = 4
 
@@ -123,7 +123,7 @@ func manifestOf(path string) string {
 	return fmt.Sprint(digest(manifest), " ", err)
 }
 
-// record runs a child under strace that writes the given number of versions of a table of the given size.
+// record runs a child under strace. The child writes the given number of versions of a table with the given number of rows.
 func record(t *testing.T, rows, writes int, foreign []byte, options ...string) (*replay, error) {
 	t.Helper()
 	root := t.TempDir()

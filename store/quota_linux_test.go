@@ -22,11 +22,11 @@ func init() { children["quota"] = writeBeyondQuota }
 func TestQuota(t *testing.T) {
 	needStrace(t)
 	for name, c := range map[string]struct {
-		refused  string // which writes of the temporary file the quota refuses
+		refused  string // numbers of the writes to the temporary file that the quota refuses, in strace's syntax
 		want     string // answer of the child
 		ordinary int    // number of ordinary states that are left
 	}{
-		"room after dropping": {"1", "done", 1}, // the state that the child found; it is kept again, as a second name
+		"room after dropping": {"1", "done", 1}, // this state is the file that the child found; it is kept again, as a second name
 		"never room":          {"1+", "waits", 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -73,7 +73,8 @@ func compareWithManifest(ctx context.Context, file *os.File, m manifest.Manifest
 	return h.Mismatch(m), err
 }
 
-// proveForced reads back a patched file that somebody asked for. If the file is damaged, proveForced writes it whole.
+// proveForced reads the file back after a Write with ReasonForced, if the file has been patched. If the file is damaged,
+// proveForced writes it whole.
 func (f *File) proveForced(view weak.Pointer[snapshot.View], r Result) (Result, error) {
 	file, err := os.Open(f.dataPath)
 	if err != nil {

@@ -90,7 +90,7 @@ func TestForcedWriteIsProven(t *testing.T) {
 	idleToEnd(t, f, tab.View())
 	rot(t, path+".tmp", len(read(t, path+".tmp"))-100)
 	r = write(t, f, commit(t, tab, func() { put(tab, 1, "the last time") }), store.ReasonForced)
-	runtime.KeepAlive(tab) // a daemon has its table
+	runtime.KeepAlive(tab) // a daemon keeps its table in memory, too
 	checkPair(t, path)
 	if r.Damage == "" {
 		t.Error("a damaged shadow file was patched, and the file was not read back")

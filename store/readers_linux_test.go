@@ -20,8 +20,8 @@ func init() {
 	children["stamp"] = stampEndlessly
 }
 
-// TestReaders reads a file in every way while it is written all the time: a small file, and a file that is patched. A reader
-// sees one complete version to its end, whichever it has opened.
+// TestReaders reads a small file and a patched file in several ways, while a child writes new versions all the time. A reader
+// sees the version that it has opened, complete and to its end.
 func TestReaders(t *testing.T) {
 	if testing.Short() {
 		t.Skip("reads a file that is written all the time")
@@ -57,7 +57,7 @@ func replaced(t *testing.T, path string) {
 	}
 }
 
-// copySlowly reads a third of the file, waits until the file has been replaced, and reads the rest.
+// copySlowly reads the file in thirds. After each third it waits until the file has been replaced.
 func copySlowly(path string, wait func()) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -102,7 +102,7 @@ func tail(path string, wait func()) error {
 	return err
 }
 
-// mapWhole maps a version into memory, closes the file, and reads it later.
+// mapWhole maps a version into memory, closes the file, and reads the memory later.
 func mapWhole(path string, wait func()) error {
 	file, err := os.Open(path)
 	if err != nil {
@@ -131,7 +131,7 @@ func mapWhole(path string, wait func()) error {
 	return err
 }
 
-// stampEndlessly does the same with a limit below which files are small.
+// stampEndlessly is like patchEndlessly, but its files count as small, so they are not patched.
 func stampEndlessly(args []string) error {
 	store.SetPatchFrom(1 << 40)
 	return patchEndlessly(args)

@@ -19,7 +19,8 @@ import (
 
 func init() { children["refused"] = writeWhileRefused }
 
-// refusals are the calls of a Write that a device or volume can refuse: the word that the error must have, and possible errors.
+// refusals are the system calls of a Write that a device or volume can refuse. Each refusal has a word that the Write's error
+// must contain, and the possible errors of the call.
 var refusals = map[string]struct {
 	word   string
 	errors []string
@@ -39,7 +40,7 @@ var refusals = map[string]struct {
 	"fcntl":     {"", []string{"EAGAIN"}},
 }
 
-// advice is the text that the error must contain.
+// advice is the text that the Write's error must contain, by the error of the call.
 var advice = map[string]string{
 	"ENOSPC": "free some space", "EDQUOT": "free some space", "EIO": "the device fails", "EROFS": "mount that volume writable",
 	"EACCES": "let user", "EMFILE": "ulimit -n",
@@ -56,10 +57,12 @@ func (r refusal) String() string {
 	return fmt.Sprintf("%s:error=%s:when=%d", r.call.name, r.err, r.nth)
 }
 
-// steps returns the refusals of each call of the nth Write (0 for the kept state).
+// steps returns the refusals of each call of the nth Write. If nth is 0, it returns those of each call that keeps the state
+// after the Write with the given number. If all is set, it returns a refusal for each possible error of a call, otherwise only
+// one.
 func (p *replay) steps(nth, number int, all bool) []refusal {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
-	made := map[string]int{} // by name
+	made := map[string]int{} // number of calls so far, by name
 	var steps []refusal
 	kept := -1
 	for _, c := range p.calls {
@@ -86,7 +89,7 @@ func (p *replay) steps(nth, number int, all bool) []refusal {
 			continue
 		}
 		for i, err := range errors {
-			if err == "EDQUOT" && nth > number { // the state that is kept makes room, and the Write succeeds: TestQuota
+			if err == "EDQUOT" && nth > number { // with EDQUOT, the Write would drop the kept state and succeed, which TestQuota tests
 				err = "EIO"
 			}
 			if all || i == len(steps)%len(errors) {
@@ -137,13 +140,13 @@ func TestCallsRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			writes := max(c.write, 3) + 1 // at least one after the failure
+			writes := max(c.write, 3) + 1 // at least one Write after the failure
 			clean, err := record(t, c.rows, writes, c.foreign)
 			if err != nil {
 				t.Fatal(err)
 			}
 			clean.random = 1
-			if _, err := clean.run(t); err != nil { // covers the calls before the one that is refused
+			if _, err := clean.run(t); err != nil { // covers the calls before the refused call
 				t.Fatal(err)
 			}
 			steps := clean.steps(c.write, 3, all)
@@ -169,8 +172,8 @@ func TestCallsRefused(t *testing.T) {
 	}
 }
 
-// refuse records a writer whose step is refused. Occasionally Go's runtime makes such a call in the same thread, so that the
-// wrong call is refused. Then refuse tries again.
+// refuse records a writer whose step is refused. Occasionally Go's runtime makes such a call in the same thread. Then the wrong
+// call is refused, and refuse tries again.
 func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *replay {
 	t.Helper()
 	var p *replay
@@ -185,7 +188,7 @@ func refuse(t *testing.T, step refusal, rows, writes int, foreign []byte) *repla
 	return nil
 }
 
-// refused returns the refused call if it was about the files.
+// refused returns the refused call, or nil if that call did not concern the files.
 func (p *replay) refused() *call {
 	d := newDevice(p.root)
 	for _, c := range p.calls {

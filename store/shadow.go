@@ -14,11 +14,11 @@ import (
 	"capture/store/placement"
 )
 
-// shadow is the shadow file of a large file: either the version before the current one, or a copy of the current one. The next
-// version is made by writing into it the spans that differ.
+// shadow is the shadow file of a large file: either the version before the current one, or a copy of the current one. A Write
+// makes the next version by writing the spans that differ into the shadow file.
 type shadow struct {
 	layout *placement.Layout // layout of the file
-	file   *os.File          // open file while it is patched, at first with a lease; otherwise nil
+	file   *os.File          // open file while a Write patches it, at first with a lease; otherwise nil
 }
 
 // Close closes the file, which ends the lease.
@@ -33,8 +33,8 @@ func (s *shadow) Close() error {
 type shadowCopy struct {
 	from, to *os.File
 	copied   int64                 // number of bytes in the copy
-	hasher   *manifest.Hasher      // hasher of these bytes
-	blocks   *manifest.BlockHashes // hashes of their blocks, so that the first change need not hash the whole file
+	hasher   *manifest.Hasher      // hasher of the copied bytes
+	blocks   *manifest.BlockHashes // hashes of the copied blocks; with them, the first change need not hash the whole file
 }
 
 // shadowStep is the number of bytes that one step copies. A Write may run after each step.

@@ -23,7 +23,7 @@ func largeFile(t *testing.T) (f *store.File, path string, tab *snapshot.Table) {
 }
 
 // copyShadow takes at most limit idle steps until there is a shadow file. It returns their number and whether there is more to
-// do. Without a View no manifest is completed.
+// do. It passes no View, so Idle does not complete the manifest.
 func copyShadow(t *testing.T, f *store.File, limit int) (steps int, more bool) {
 	t.Helper()
 	for more = true; more && steps < limit; steps++ {
@@ -36,7 +36,7 @@ func copyShadow(t *testing.T, f *store.File, limit int) (steps int, more bool) {
 	return steps, more
 }
 
-// changeRow changes a row near the start, writes and checks the file, and returns which share of it was written.
+// changeRow changes a row near the start, writes and checks the file, and returns the share of the file that was written.
 func changeRow(t *testing.T, f *store.File, path string, tab *snapshot.Table, fill string) float64 {
 	t.Helper()
 	tab.Put(key(7), row(7, 1000, fill))
@@ -49,8 +49,8 @@ func changeRow(t *testing.T, f *store.File, path string, tab *snapshot.Table, fi
 	return float64(n) / float64(tab.View().Bytes())
 }
 
-// TestFirstChangeIsPatched: with a shadow file the first change is patched. One that comes while the shadow file is being
-// copied rewrites the file.
+// TestFirstChangeIsPatched: with a shadow file the first change is patched. A change that comes while the shadow file is being
+// copied rewrites the whole file.
 func TestFirstChangeIsPatched(t *testing.T) {
 	t.Parallel()
 	f, path, tab := largeFile(t)

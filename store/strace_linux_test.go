@@ -21,7 +21,7 @@ type call struct {
 	name     string
 	args     []string
 	ret      int64
-	err      string // "EIO"; "" if it succeeded
+	err      string // error, such as "EIO"; "" if the call succeeded
 	began    int    // number of its first line in the trace
 	ended    int    // number of its last line
 	injected bool
@@ -51,7 +51,7 @@ func (c *call) text(i int) []byte {
 	return s
 }
 
-// unhex reads strace's "\x66\x65…". The race detector would slow its loop by a factor of ten.
+// unhex decodes a string as strace prints it: "\x66\x65…". The race detector would slow its loop by a factor of ten.
 //
 //go:norace
 func unhex(s string) ([]byte, error) {
@@ -106,8 +106,9 @@ func (c *call) buffer() []byte {
 	}
 }
 
-// traceError returns an error if this machine does not let a process trace its children, as in some containers. The tests then
-// log that, and TestSyncRefused, TestFullVolume, TestFileSizeLimit and TestCrashBetweenRenames cover part of what they check.
+// traceError returns an error if this machine does not let a process trace its children, as in some containers. The tests that
+// need strace are then skipped, and TestSyncRefused, TestFullVolume, TestFileSizeLimit and TestCrashBetweenRenames cover part
+// of what they check.
 var traceError = sync.OnceValue(func() error {
 	out, err := exec.Command("strace", "-f", "-o", "/dev/null", "true").CombinedOutput()
 	if err != nil {

@@ -32,7 +32,7 @@ func (p paths) dataTmp() string {
 // ownTmp returns a temporary path for the file at path. Only this process uses it.
 func (p paths) ownTmp(path string) string { return disk.Hidden(path) + "-" + p.tmpWord + ".tmp" }
 
-// adopted is what the temporary name of a state that is being adopted has after the name of the file.
+// adopted follows the name of the file in the temporary name of a state that is being adopted.
 const adopted = ".adopted"
 
 // adoptTmp returns the temporary path of a state that is being adopted.

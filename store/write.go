@@ -153,11 +153,11 @@ func (f *File) KeepCurrent() error {
 	return err
 }
 
-// replaceBoth replaces the file by the pending version, and the manifest by m. The left column lists the steps, the right one
-// what a crash or a power cut after the step leaves (invariant 1, docs/design.md):
+// replaceBoth replaces the file by the pending version, and the manifest by m. The left column lists the steps. The right
+// column lists what is on disk if a crash or a power cut follows the step (invariant 1, docs/design.md):
 //
-//	1  write the data under its temporary name, fsync it    the old pair; Open removes the temporary file
-//	2  write the manifest under its own one, fsync it       the old pair; Open removes both temporary files
+//	1  write and fsync the temporary file of the data       the old pair; Open removes the temporary file
+//	2  write and fsync the temporary file of the manifest   the old pair; Open removes both temporary files
 //	3  rename the data (or exchange it with the shadow)     the new file with the old manifest. Open sees that the pending
 //	                                                        manifest matches the file, and does step 4
 //	4  rename the manifest                                  the new pair
@@ -218,7 +218,7 @@ func (f *File) quarantineExisting() error {
 		return nil
 	}
 	taken, err := quarantine(f.paths, f.existing.quarantine)
-	if taken { // another file got that name after an earlier attempt, so the next Write inspects the folder again
+	if taken { // another file has this name by now, so the next Write inspects the folder again and chooses another name
 		f.existing.checked = false
 	}
 	return err

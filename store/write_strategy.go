@@ -102,8 +102,8 @@ func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 	return changed < p.Bytes/2
 }
 
-// retire returns the shadow for the last version, which is the file at path, when p replaces it. It also returns the identity
-// of that file. It returns nil if the next version will not be made by patching.
+// retire returns the shadow that the last version, which is the file at path, becomes when p replaces it. It also returns the
+// identity of that file. The shadow is nil if the next version will not be made by patching.
 func retire(last written, p *pendingVersion, path string) (*shadow, os.FileInfo) {
 	if !isPatchable(last, p, path) {
 		return nil, nil

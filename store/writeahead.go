@@ -10,7 +10,7 @@ import (
 )
 
 // WriteAhead writes a part of the file while a table is still being copied, so that the next [File.Write] has less to do. parts
-// are the first Parts of the View that Write will get; rows are still being added to the last one. WriteAhead returns when it
+// are the first Parts of the View that Write will get. Rows are still being added to the last Part. WriteAhead returns when it
 // has written all Parts but the last, or when ctx ends. It reports whether it may be called again with more Parts. If parts is
 // empty, it removes what it has written and reports false.
 //
@@ -107,7 +107,7 @@ func (p *prewrite) isStartOf(parts []snapshot.Part) bool {
 	return same > 0 && same >= len(p.regions)/2
 }
 
-// finish completes the file so that it is the pending version v, syncs it and closes it.
+// finish turns the prewrite into the pending version v, and syncs and closes the file.
 func (p *prewrite) finish(v *pendingVersion) error {
 	same := commonPrefix(p.regions, v.Regions)
 	p.rewindTo(v.PieceOff(min(same, v.Pieces()-1)))

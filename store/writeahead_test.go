@@ -88,8 +88,8 @@ func TestWriteAheadIsUsed(t *testing.T) {
 	}
 }
 
-// TestWriteAheadIsDropped: what was written ahead is dropped when the file is closed, and when rows arrive in no order. It is
-// not dropped because a context ends.
+// TestWriteAheadIsDropped: what was written ahead is dropped when the file is closed, and when rows arrive in no order. The end
+// of a context does not drop it.
 func TestWriteAheadIsDropped(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

@@ -8,13 +8,14 @@ import (
 
 const (
 	chunks         = 4       // number of chunks that may be waiting to be hashed or written
-	largeChunk     = 4 << 20 // size in bytes above which a chunk is freed and not reused; only very large rows need one
+	largeChunk     = 4 << 20 // size in bytes above which a chunk is freed and not reused; only a very large row needs such a chunk
 	writebackBytes = 8 << 20 // number of bytes after which the kernel is asked to start writing them to the device
 )
 
-// sequentialWriter writes a file from start to end, in large chunks. It hashes each chunk on another goroutine while it writes
-// it, so a large file takes as long as the slower of the two. If the file system supports it, large files are written with
-// direct I/O, past the page cache. This leaves the cache to the database; the file's gigabytes will hardly be read soon.
+// sequentialWriter writes a file from start to end, in large chunks. Another goroutine hashes each chunk while the writer
+// writes it, so a large file takes only as long as the slower of hashing and writing. If the file system supports it, large
+// files are written with direct I/O, past the page cache. This leaves the cache to the database; the file's gigabytes will
+// hardly be read soon.
 type sequentialWriter struct {
 	file             *os.File
 	direct           bool        // whether the file is written with direct I/O

@@ -1,4 +1,5 @@
-// Package disk has operations on files and folders that survive a power cut or spare the page cache.
+// Package disk writes files and creates folders so that they survive a power cut, and reads large files without filling the
+// page cache.
 //
 // A file that [WriteSynced] made is durable once [SyncFolder] has synced its folder. [ReadPastCache] reads a large file by direct
 // I/O, and [WithIdlePriority] does slow work on a thread that gives way to all others, so that neither disturbs the database on

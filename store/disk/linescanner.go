@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// NewLineScanner returns a Scanner for the lines of a large file. A line of more than about maxLine bytes is the error
-// [bufio.ErrTooLong], and a last line without a newline is [io.ErrUnexpectedEOF].
+// NewLineScanner returns a Scanner for the lines of a large file. If a line has more than about maxLine bytes, the Scanner's
+// error is [bufio.ErrTooLong]. If the last line has no newline, the error is [io.ErrUnexpectedEOF].
 func NewLineScanner(from io.Reader, maxLine int) *bufio.Scanner {
 	s := bufio.NewScanner(from)
 	s.Buffer(make([]byte, ChunkBytes), maxLine)

@@ -30,7 +30,7 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 		}
 		done, err := k.compress(ctx, s)
 		if errors.Is(err, errDropped) || err != nil && isGone(s.Path) {
-			// Another process has dropped it, perhaps before it was opened. Remove what compress has written since.
+			// Another process has dropped the state, perhaps before compress opened it. Remove what compress has written since.
 			if err := k.drop(s.id); err != nil {
 				return compressed, err
 			}
@@ -44,7 +44,7 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 	return compressed, nil
 }
 
-// isGone reports whether there is no file at path. An error of the file system does not mean that.
+// isGone reports whether there is no file at path. It reports false if the file system returns another error.
 func isGone(path string) bool {
 	_, err := os.Lstat(path)
 	return disk.IsMissing(err)
@@ -73,7 +73,7 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 	}
 	path := k.names.compressed(s.id)
 	tmp := k.names.tmp(path)
-	defer os.Remove(tmp) // if an error has left it there
+	defer os.Remove(tmp) // the temporary file exists only after an error
 	var mismatch string
 	err = disk.WithIdlePriority(func() error {
 		return disk.WriteSynced(tmp, k.dataPath, func(w *os.File) (err error) {
@@ -102,7 +102,7 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 		return State{}, err
 	}
 	// Another process that drops a state removes the plain data first and the compressed data later. So if the plain data still
-	// exist now, any drop also removes the compressed data.
+	// exist now, a drop will also remove the compressed data.
 	if isGone(s.Path) {
 		if err := k.drop(s.id); err != nil {
 			return State{}, err
@@ -125,7 +125,7 @@ var errDropped = errors.New("the state was dropped meanwhile")
 const compressionLevel = 5
 
 // compressFile compresses the file at path to w, and completes the SHA-256 in m. mismatch describes how the file differs from
-// m; it is "" if it does not.
+// m; it is "" if they match.
 func compressFile(ctx context.Context, w io.Writer, path string, m *manifest.Manifest) (mismatch string, err error) {
 	file, err := os.Open(path)
 	if err != nil {

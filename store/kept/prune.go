@@ -28,8 +28,8 @@ func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) 
 	return dropped, left, err
 }
 
-// retention returns what decides whether s stays. A state of another table is kept like the state before a loss. If nothing was
-// lost, nobody has to acknowledge it.
+// retention returns what decides whether s stays. A state of another table is kept like the state before a loss. A state
+// without a loss counts as acknowledged.
 func (s *State) retention() retention.State {
 	return retention.State{
 		Time: s.Time, Rows: s.Rows, Bytes: s.DiskBytes,
@@ -46,7 +46,7 @@ func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 	for i, s := range states {
 		list[i] = s.retention()
 		if slices.ContainsFunc(states[:i], func(other State) bool { return os.SameFile(other.inode, s.inode) }) {
-			list[i].Bytes = 0 // an equal state shares its data with one before it
+			list[i].Bytes = 0 // an equal state before this one in the list has the same data on disk
 		}
 		if s.Loss != nil && !s.Acknowledged {
 			budget.File = max(budget.File, s.Bytes)

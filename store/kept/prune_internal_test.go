@@ -8,12 +8,12 @@ import (
 	"capture/store/retention"
 )
 
-// A state that is kept later has a later time in its name, even if earlier states had to take seconds after their own, and some of
-// them were dropped since.
+// A state that is kept later has a later time in its name, even if earlier states had to take later seconds than their own, and
+// some of these states have been dropped since.
 func TestTimeOfNext(t *testing.T) {
 	second := time.Date(2026, 11, 23, 16, 0, 0, 0, time.UTC)
 	written := second.Add(700 * time.Millisecond)
-	var states []State // newest first, as List returns them; at most one is left, as Prune leaves it
+	var states []State // newest first, as List returns them; at most one state is left, as after Prune
 	for want := range 5 {
 		next := timeOfNext(states, written).Truncate(time.Second)
 		if next != second.Add(time.Duration(want)*time.Second) {
@@ -27,7 +27,7 @@ func TestTimeOfNext(t *testing.T) {
 	}
 }
 
-// The state before a loss stays unacknowledged also if the table became another one. So it is not dropped for want of space.
+// The state before a loss stays unacknowledged even if another table replaced it. So it is not dropped when space is short.
 func TestLossOfAnotherTableIsNotAcknowledged(t *testing.T) {
 	now := time.Now()
 	lost := State{Rows: 200, DiskBytes: 1000, Other: true, Time: now}

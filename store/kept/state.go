@@ -25,7 +25,7 @@ type State struct {
 	DiskBytes    int64          // length of its data on disk in bytes
 	Loss         *manifest.Loss // loss before which it was kept; nil for an ordinary state
 	Acknowledged bool           // whether the loss is acknowledged or has ended
-	RowsBack     bool           // whether the loss has ended because its rows are back, which nobody had to acknowledge
+	RowsBack     bool           // whether the loss has ended because its rows are back; nobody had to acknowledge the loss
 	Damaged      string         // description of how it differs from what was written; "" if it does not
 	Other        bool           // whether a state of another table, database or cluster replaced it
 
@@ -34,8 +34,8 @@ type State struct {
 	inode os.FileInfo // file that has its data, to find states that share data
 }
 
-// List returns the kept states of the file at path, newest first. It needs no lock. A state may be missing if it is just
-// being made or dropped.
+// List returns the kept states of the file at path, newest first. It needs no lock. A state that is being made or dropped at
+// the moment may be missing.
 func List(path string) ([]State, error) {
 	states, err := newNames(disk.FollowLink(path)).states()
 	if err != nil {
@@ -82,8 +82,8 @@ func (s *State) manifestPath() string {
 // SharesData reports whether the state's data are the file that info describes.
 func (s State) SharesData(info os.FileInfo) bool { return os.SameFile(s.inode, info) }
 
-// Acknowledge creates a file that marks the loss after the state as intended or dealt with. It needs no lock and may be
-// called while a daemon runs. It does nothing if the state has no loss or an acknowledged one.
+// Acknowledge creates a file that marks the loss after the state as intended or dealt with. It needs no lock and may be called
+// while a daemon runs. It does nothing if the state is not the state before a loss, or if the loss is already acknowledged.
 func (s State) Acknowledge() error { return s.endLoss("") }
 
 // rowsBackMark is the content of the file that marks a loss whose rows are back. The file of an acknowledged loss is empty.

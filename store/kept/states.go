@@ -29,8 +29,8 @@ type States struct {
 
 	compressing sync.Mutex // held while states are compressed
 
-	// losses is held while a state is kept, and while losses end. Otherwise a loss could end that has just recurred: Keep does
-	// not keep the state before a loss twice.
+	// losses is held while Keep keeps a state, and while EndLosses ends losses. Otherwise EndLosses could end a loss that has
+	// just recurred, and nothing would report the recurrence: Keep does not keep the state before a loss twice.
 	losses sync.Mutex
 }
 
@@ -102,8 +102,8 @@ func (k *States) IsOff() bool {
 
 // Keep gives the current file, which m describes, a second name as a kept state, and writes the state's manifest. m.Kept has
 // the reason. Keep does nothing if an earlier attempt to replace the file has already kept the state, or if the state is
-// ordinary and equals the newest one. If the state before a loss has been kept as an ordinary state, Keep renames it. If an
-// older state is equal, the new state shares its data.
+// ordinary and equals the newest kept state. If the state before a loss has been kept as an ordinary state, Keep renames it. If
+// an older state is equal, the new state shares its data.
 func (k *States) Keep(m manifest.Manifest) (State, error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
@@ -133,7 +133,7 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 		case isLoss && s.Loss == nil && isLast:
 			return k.promote(s, m)
 		case isLoss && s.Loss != nil && (!s.Acknowledged || isSame && m.Kept.Loss.RowsLost <= s.Loss.RowsLost), !isLoss && isLast:
-			return s, nil // the same loss may have been acknowledged while the write that causes it waits
+			return s, nil // while the Write that causes a loss is repeated, somebody may already have acknowledged the loss
 		case equal == nil && !s.isPlain():
 			equal = &s
 		}
@@ -145,12 +145,14 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 	return k.add(id, m, k.dataPath, k.names.plain(id), k.names.plainManifest(id))
 }
 
-// nextTimes is the time by which states kept one after the other can be ahead, because each takes a second of its own. A state
-// that is further ahead has that time because the clock was set back, or because it comes from elsewhere.
+// nextTimes is the longest time by which the names of states are ahead of the clock if the states are kept in quick succession:
+// the name of each state takes a second of its own. If a state is further ahead, the clock was set back, or the state comes
+// from elsewhere.
 const nextTimes = time.Minute
 
-// timeOfNext returns the time for the name of a new state whose rows were written at t. It is later than the time of the
-// newest of states: that state may have taken a later second than its own, and would count as newer than the new state.
+// timeOfNext returns the time for the name of a new state whose rows were written at t. Usually this is t. But the newest of
+// states may have taken a later second than its own. If it would therefore not count as older than the new state, timeOfNext
+// returns its time plus one second.
 func timeOfNext(states []State, t time.Time) time.Time {
 	if len(states) > 0 && !states[0].Time.Before(t.Truncate(time.Second)) && states[0].Time.Sub(t) < nextTimes {
 		return states[0].Time.Add(time.Second)

@@ -7,7 +7,7 @@ import (
 	"capture/store/manifest"
 )
 
-// Losing all rows counts as a loss. So does losing more than one row in lossShare, but at least lossLeast rows.
+// Losing all rows counts as a loss. So does losing at least lossLeast rows if they are more than 1/lossShare of all rows.
 const (
 	lossShare = 10
 	lossLeast = 10

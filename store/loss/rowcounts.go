@@ -10,11 +10,12 @@ import (
 // Window is the period whose highest number of rows is compared with the new number.
 const Window = time.Hour
 
-// leastSpan is the minimum time between two numbers that RowCounts holds, except the last one. It limits their number.
+// leastSpan is the minimum time between two entries of RowCounts; only the last entry may follow sooner. It limits how many
+// entries there are.
 const leastSpan = time.Minute
 
-// RowCounts holds numbers of rows within the last hour, oldest first. It holds only those that may become the highest of an
-// hour, so each is lower than the one before it.
+// RowCounts holds numbers of rows within the last hour, oldest first. It holds only numbers that may become the highest of an
+// hour, so each number is lower than the number before it.
 type RowCounts []rowCount
 
 type rowCount struct {
@@ -22,7 +23,7 @@ type rowCount struct {
 	rows int
 }
 
-// RowCountsOf returns the numbers of rows that the manifest m has. It returns none if m is much older or newer than now.
+// RowCountsOf returns the numbers of rows that the manifest m has. It returns nil unless m was written within Window of now.
 func RowCountsOf(m *manifest.Manifest, now time.Time) (c RowCounts) {
 	if now.Sub(m.WrittenAt).Abs() >= Window {
 		return nil
@@ -44,7 +45,7 @@ func (c *RowCounts) Add(at time.Time, rows int) {
 		list = list[:n-1]
 	}
 	list = append(list, rowCount{at, rows})
-	for len(list) > 1 && at.Sub(list[1].at) >= Window { // the first one was valid until the second one was written
+	for len(list) > 1 && at.Sub(list[1].at) >= Window { // the first number was valid until the file with the second number was written
 		list = list[1:]
 	}
 	*c = list

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// BlockHashes holds the SHA-256s of a file's blocks. The blocks are either hashed one after the other by Write, or set one by
-// one.
+// BlockHashes holds the SHA-256s of a file's blocks. Either Write hashes all blocks one after the other, or Set stores the hash
+// of one block.
 type BlockHashes struct {
 	bytes int64     // length of a block in bytes; the last one may be shorter
 	sums  []byte    // hashes of the complete blocks, one after the other

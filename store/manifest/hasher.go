@@ -13,7 +13,7 @@ import (
 type Hasher struct {
 	n      int64 // number of hashed bytes
 	whole  hash.Hash
-	blocks []*BlockHashes // hashes of the blocks, for each length of a block that a manifest has
+	blocks []*BlockHashes // hashes of the blocks, for each block length that a manifest has
 }
 
 // NewHasher returns an empty Hasher. It computes the digests that are needed to compare a file with the manifests.
@@ -27,7 +27,7 @@ func NewHasher(manifests ...Manifest) *Hasher {
 	return h
 }
 
-// HashBlocks makes h, which is still empty, also hash blocks of the given length. It returns their hashes.
+// HashBlocks makes h also hash blocks of the given length, and returns their hashes. h must still be empty.
 func (h *Hasher) HashBlocks(bytes int64) *BlockHashes {
 	if b := h.blocksOf(bytes); b != nil {
 		return b

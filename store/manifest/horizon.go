@@ -9,18 +9,18 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// Horizon is the horizon of the rows in a file: a run that loads the file reads from the database only the rows that have changed
-// since. It is valid for exactly one state of the file. A horizon that is too high would hide changes, so the manifest binds it to
-// that state by a digest. The digest finds mistakes, such as a manifest that somebody edited or made from two others; it is
-// no secret.
+// Horizon is the horizon of the rows in a file: a run that loads the file reads from the database only the rows that have
+// changed since. It is valid for exactly one state of the file. A horizon that is too high would hide changes, so the manifest
+// binds it to that state by a digest. The digest detects mistakes, such as a manifest that somebody edited or made from two
+// other manifests. It does not detect forgery, because anybody can compute it.
 type Horizon struct {
 	snapshot.Horizon
 	RowFormat int    `json:"row_format"` // see [rowjson.FormatVersion]
 	Seal      string `json:"seal"`       // digest of the horizon and the other facts about the file, in hex
 }
 
-// NewHorizon returns the horizon of the rows of v, or nil if nothing is known about their age. A later run knows nothing about
-// the rows that a file lacks, so such a file has no horizon.
+// NewHorizon returns the horizon of the rows of v, or nil if nothing is known about their age. A file that lacks rows has no
+// horizon either, because a later run knows nothing about the missing rows.
 func NewHorizon(v *snapshot.View) *Horizon {
 	h := v.Horizon()
 	if h == nil || v.OmittedRows() > 0 {

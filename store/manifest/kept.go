@@ -26,7 +26,7 @@ type Loss struct {
 	Dropped     []string  `json:"dropped,omitempty"`      // names of the dropped columns
 	HourHighest int       `json:"hour_highest,omitempty"` // highest number of rows in the hour before, if the loss came in steps; otherwise 0
 
-	// LostKeys are keys of lost rows, as [capture/snapshot/rowjson.Key]. It has all keys if there are few, otherwise a random
+	// LostKeys are the keys of the lost rows, as [capture/snapshot/rowjson.Key]. If there are many, LostKeys is a random
 	// sample. The keys are used to find out whether the rows are back.
 	LostKeys [][]byte `json:"lost_keys,omitempty"`
 }
@@ -58,7 +58,7 @@ func rowNoun(n int) string {
 	return "rows"
 }
 
-// group returns n, which is not negative, with a comma between each three digits.
+// group returns n, which is not negative, with commas between groups of three digits.
 func group(n int) string {
 	text := strconv.Itoa(n)
 	for i := len(text) - 3; i > 0; i -= 3 {

@@ -50,8 +50,8 @@ type Manifest struct {
 	Horizon       *Horizon              `json:"horizon,omitempty"`    // horizon with which a later run reads only what has changed; nil if there is none
 	Kept          *Kept                 `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself
 
-	// HigherCounts are the numbers of rows of the last hour that are higher than Rows, oldest first. With them, a later run also
-	// finds a loss that began in this run, and comes in small steps.
+	// HigherCounts are the numbers of rows of the last hour that are higher than Rows, oldest first. With them, a later run
+	// also finds a loss that comes in small steps and began in this run.
 	HigherCounts []RowCount `json:"higher_counts,omitempty"`
 }
 

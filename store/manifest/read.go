@@ -19,7 +19,7 @@ import (
 )
 
 // These constants limit the manifests that are accepted. Without them, a forged manifest could use any amount of memory. A
-// manifest with 1,600 columns and the longest names stays well below both limits.
+// manifest with 1,600 columns and the longest names stays well below MaxBytes and maxCommas.
 const (
 	MaxBytes     = 8 << 20 // maximum length of a manifest in bytes
 	maxDataBytes = 1 << 56 // maximum length of the data; more is a mistake, and sums with it might overflow
@@ -40,8 +40,8 @@ func Read(path string) (Manifest, error) {
 }
 
 // OpenRead opens the file at path for reading, and returns the manifests that may describe it: none if there is no manifest,
-// two while a Write is between its two renames. A [Hasher] shows which one matches. For a path that ends in .gz or .zst, the
-// manifests are those of the path without that ending.
+// two while a Write is replacing the file and its manifest. A [Hasher] shows which one matches. For a path that ends in .gz or
+// .zst, the manifests are those of the path without that ending.
 func OpenRead(path string) (*os.File, []Manifest, error) {
 	for tries := 1; ; tries++ {
 		file, err := os.Open(path)
@@ -53,7 +53,7 @@ func OpenRead(path string) (*os.File, []Manifest, error) {
 			file.Close()
 			return nil, nil, err
 		}
-		// If the file has been replaced since it was opened, the manifests may describe the new one.
+		// If the file has been replaced since it was opened, the manifests may describe the new file.
 		opened, err := file.Stat()
 		there, terr := os.Stat(path)
 		if tries == 50 || err == nil && terr == nil && os.SameFile(opened, there) && opened.ModTime().Equal(there.ModTime()) {

@@ -53,7 +53,7 @@ const (
 )
 
 // FillFactor selects the share of a new region that its rows fill. Postgres has a fill factor for its pages for the same
-// reason: rows can grow without moving others.
+// reason: rows can grow without moving other rows.
 type FillFactor int
 
 const (
@@ -85,7 +85,7 @@ func New(parts []Part, fill FillFactor) *Layout {
 	return l
 }
 
-// SizedPart is a Part whose place in a file is known.
+// SizedPart is a Part in an existing file, with its padding.
 type SizedPart struct {
 	Part
 	Padding int64 // length in bytes of the padding that follows its rows

@@ -2,8 +2,8 @@ package placement
 
 // Next places parts, the next state of the table, and keeps as many of them as possible in their regions in l. It returns nil
 // if the file should be written whole: if more than half of it would change, or if more than about a fifth would be padding.
-// patchFrom is the file size in bytes from which files are patched. For files that are little larger, both limits are less
-// strict.
+// patchFrom is the file size in bytes from which files are patched. For files that are only a little larger than patchFrom,
+// both limits are less strict.
 func (l *Layout) Next(parts []Part, patchFrom int64) *Layout {
 	if len(l.Regions) == 0 || len(parts) == 0 {
 		return nil
@@ -77,7 +77,7 @@ func newMatch(regions []Region, parts []Part) *match {
 }
 
 // regionOf returns the index of the region that a part may keep, and reports whether there is one. The file's last region can
-// only be kept as the last one, because its last row has no comma.
+// only be kept as the last region, because its last row has no comma.
 func (m *match) regionOf(part int) (region int, ok bool) {
 	if left := len(m.parts) - part; left <= m.tail {
 		return len(m.regions) - left, true
@@ -103,8 +103,9 @@ type run struct {
 	need               int64 // total length of the run's parts in bytes, without padding
 }
 
-// rewriteRun returns the shortest run that begins at region and part and whose parts fit into its regions. If no such run ends
-// earlier, the run is the rest of the file. rewriteRun reports false if the parts of the run have more than budget bytes.
+// rewriteRun returns the shortest run that begins at region and part and whose parts fit into its regions. If there is no such
+// run, rewriteRun returns the run that ends at the end of the file. rewriteRun reports false if the parts of the run have more
+// than budget bytes.
 //
 //	regions   │ 7  ␣│ 9      ␣│ 4  ␣␣␣␣│ 8 │      Part 9 is now 11, and too long for the region of 9.
 //	parts       7     11        4        8        With the padding of 4 it fits:
@@ -113,7 +114,7 @@ type run struct {
 func (m *match) rewriteRun(region, part int, budget int64) (run, bool) {
 	r := run{endRegion: region, endPart: part}
 	for {
-		// Add the parts before the next one that keeps its region, then the regions before that one.
+		// Add the parts before the next part that keeps its region, then the regions before that region.
 		kept := len(m.regions)
 		for ; r.endPart < len(m.parts); r.endPart++ {
 			if own, ok := m.regionOf(r.endPart); ok && own >= r.endRegion {
@@ -133,15 +134,16 @@ func (m *match) rewriteRun(region, part int, budget int64) (run, bool) {
 		case r.endPart > part && r.need+r.minPadding(region) <= r.room:
 			return r, true
 		}
-		// The parts do not fit, so add the next region and its part: its padding is room for all of them.
+		// The parts do not fit, so add the next region and its part. The padding of this region is room for all parts of the
+		// run.
 		r.need += m.parts[r.endPart].Bytes
 		r.room += m.regions[r.endRegion].Size
 		r.endPart, r.endRegion = r.endPart+1, r.endRegion+1
 	}
 }
 
-// minPadding returns the number of bytes of padding that a run must keep if it includes regions that did not change. Without
-// this minimum, the next row that grows would force these regions to be rewritten again.
+// minPadding returns the number of bytes of padding that a run of several regions must keep. Without this minimum, the next row
+// that grows would force all these regions to be rewritten again.
 func (r *run) minPadding(region int) int64 {
 	if r.endRegion-region == 1 {
 		return 0

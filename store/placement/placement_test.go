@@ -117,7 +117,7 @@ func (t *table) file(tt *testing.T, l *placement.Layout) []byte {
 // unpad removes the spaces before the closing braces of rows. The rows of these tests have no such spaces of their own.
 func unpad(file []byte) string { return strings.ReplaceAll(string(file), " ", "") }
 
-// patch returns the content after a patch: it writes the changed spans of the new layout into a file with the layout old.
+// patch returns the content of a file that was old, after the spans of next have been written into it.
 func patch(old, next []byte, spans []placement.Span) []byte {
 	file := slices.Clone(old)
 	for _, s := range spans {
@@ -153,8 +153,8 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// TestNextAtRandom changes a table at random. Each state must be complete, must be reached by patching the one before, and must
-// keep the regions of the Parts that did not change, unless a neighbour took their padding.
+// TestNextAtRandom changes a table at random. Each state must be complete, must be reached by patching the previous state, and
+// must keep the regions of the Parts that did not change, unless a neighbour took their padding.
 func TestNextAtRandom(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -219,13 +219,13 @@ func TestNextAtRandom(t *testing.T) {
 	t.Logf("%d of 1000 states were placed near the one before; %d unchanged Parts moved", patched, moved)
 }
 
-// TestNext: which regions change, and how many bytes that is.
+// TestNext checks that a small change of the table changes only few bytes of the file.
 func TestNext(t *testing.T) {
 	build := func() *table { return newTable(slices.Repeat([][]string{rows(4, 100, "x")}, 50)...) }
 	for _, c := range []struct {
 		name   string
 		change func(tab *table)
-		most   int64 // bytes in changed spans; 0 if the file is to be written whole
+		most   int64 // maximum number of bytes in the changed spans
 	}{
 		{"nothing", func(*table) {}, 0},
 		{"a row changes in place", func(tab *table) { tab.change(7, rows(4, 100, "y")) }, 420},
@@ -258,12 +258,13 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// TestPaddingIsLeft: a Part that had to take the padding of its neighbours leaves some, so that the next byte it grows by
-// changes its own region alone.
+// TestPaddingIsLeft: a Part that had to take the padding of its neighbours keeps some padding. If it grows by one more byte,
+// only its own region changes.
 func TestPaddingIsLeft(t *testing.T) {
 	tab := newTable(slices.Repeat([][]string{rows(4, 100, "x")}, 50)...)
 	l := placement.New(tab.placementParts(), placement.FillFactor97)
-	// Each region has 12 bytes of padding. 24 bytes more take all of two regions' padding, so a third is needed.
+	// Each region has 12 bytes of padding. A row that grows by 24 bytes takes all padding of two regions, so a third region is
+	// needed.
 	tab.change(7, append(rows(3, 100, "x"), row(124, "y")))
 	if l = l.Next(tab.placementParts(), patchFrom); l == nil {
 		t.Fatal("the file is to be written whole")

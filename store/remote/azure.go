@@ -28,7 +28,7 @@ type azureService struct{ container *container.Client }
 func openAzure(name, endpoint string, getenv func(string) string, transport http.RoundTripper) (service, error) {
 	options := &container.ClientOptions{ClientOptions: azcore.ClientOptions{
 		Transport: &http.Client{Transport: transport},
-		Retry:     policy.RetryOptions{MaxRetries: -1}, // Location retries
+		Retry:     policy.RetryOptions{MaxRetries: -1}, // no retries, because Location.retry repeats requests
 		Telemetry: policy.TelemetryOptions{ApplicationID: "capture"},
 	}}
 	if text := getenv("AZURE_STORAGE_CONNECTION_STRING"); text != "" {
@@ -142,7 +142,7 @@ func (s azureService) remove(ctx context.Context, name string) error {
 	return err
 }
 
-// removeAbandoned does nothing: the service removes blocks that are not committed after a week.
+// removeAbandoned does nothing: the service itself removes blocks that were not committed within a week.
 func (s azureService) removeAbandoned(context.Context, string, time.Time) error { return nil }
 
 func (s azureService) create(_ context.Context, name string) (upload, error) {
@@ -150,7 +150,7 @@ func (s azureService) create(_ context.Context, name string) (upload, error) {
 }
 
 // azureUpload is a list of blocks that are staged and not committed yet. Two uploads under one name do not mix, because the
-// names of their blocks begin with another salt.
+// names of their blocks begin with different salts.
 type azureUpload struct {
 	blob   *blockblob.Client
 	salt   string

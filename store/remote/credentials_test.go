@@ -55,7 +55,7 @@ func TestWrongClock(t *testing.T) {
 	}
 }
 
-// A SAS token has expired. The error says so, and not what the token is.
+// If a SAS token has expired, the error says that, but does not contain the token.
 func TestExpiredToken(t *testing.T) {
 	t.Parallel()
 	b := objectserver.NewBucket(t, "azblob")
@@ -76,8 +76,8 @@ func TestExpiredToken(t *testing.T) {
 	}
 }
 
-// anHourAhead forwards requests to versitygw as if its clock were an hour ahead: versitygw compares the time of each request with
-// its clock.
+// anHourAhead forwards requests to versitygw as if versitygw's clock were an hour ahead. Since versitygw compares the time of
+// each request with its clock, anHourAhead sets the time of each request back by an hour.
 func anHourAhead(b *objectserver.Bucket) http.Handler {
 	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {

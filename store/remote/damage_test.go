@@ -53,8 +53,8 @@ func TestDamagedCopy(t *testing.T) {
 	})
 }
 
-// TestStateDamagedWhenKept: a state was damaged when it was kept on the machine. It is uploaded as it is. Whoever reads it learns
-// that it is damaged. Prove tests only whether it is as it was uploaded.
+// TestStateDamagedWhenKept: a state was damaged when it was kept on the machine. The state is uploaded as it is. Whoever reads
+// the copy gets an error. Prove only checks that the copy is still valid gzip.
 func TestStateDamagedWhenKept(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {

@@ -1,27 +1,27 @@
 // Package remote keeps copies of feedback.json in object storage: Azure Blob Storage, S3 and services that are compatible with
 // it, or a folder on another disk.
 //
-// [Open] returns the [Location] that a URL names. Below a location, each database cluster has a folder of its own, which is named
-// by the cluster's system identifier. A folder has these objects:
+// [Open] returns the [Location] that a URL names. Below a location, each database cluster has a folder of its own, which is
+// named after the cluster's system identifier. A folder has these objects:
 //
 //	feedback-TIME-LSN-ROWS.json.gz             a state, as gzip; TIME is UTC, LSN has 16 hexadecimal digits
 //	feedback-TIME-LSN-ROWS-loss.json.gz        the state before a loss of rows
-//	feedback-TIME-….manifest.json              the manifest of either
+//	feedback-TIME-….manifest.json              the manifest of a state of either kind
 //	feedback-TIME-…-loss.acknowledged          means that the loss is acknowledged or has ended
 //	latest.json                                names the newest state
 //	probe                                      is what [Folder.Probe] writes
 //
-// States never change, and a state exists once it has both objects: [Folder.Upload] writes the manifest after the data. So a
-// reader never sees part of a state, and whoever lists the folder can find the newest state without latest.json.
+// States never change. A state exists once its data and its manifest exist, and [Folder.Upload] writes the manifest after the
+// data. So a reader never sees part of a state, and whoever lists the folder can find the newest state without latest.json.
 //
 // Several captures may share a folder. A state is created only if its name is free. latest.json is replaced by a conditional
-// write, which fails if another capture has replaced it meanwhile, and never by an older position in the WAL. So a capture that
-// was paused for a while cannot put an old state over a new one.
+// write, which fails if another capture has replaced it meanwhile. No capture replaces a latest.json that names a newer state.
+// So a capture that was paused for a while cannot put an old state over a new one.
 //
-// These files implement that:
+// The files of the package:
 //
 //	location.go    URLs and credentials; errors.go explains failures and removes secrets
-//	service.go     what is needed of a service; azure.go, s3.go and localfolder.go implement it
+//	service.go     the operations that a service must have; azure.go, s3.go and localfolder.go implement it
 //	transport.go   connections that do not hang, and the service's clock
 //	state.go       names of states, lists of them, and which state is the newest
 //	upload.go      a state is compressed and uploaded in parts

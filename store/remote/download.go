@@ -14,8 +14,8 @@ import (
 )
 
 // Prove reads a state back whole and compares it with its manifest. If they differ, or if the data or the manifest are missing
-// or cannot be read, the error wraps a [*DamagedError]. A state that was already damaged when it was kept may differ: it is as it
-// was uploaded, and its manifest tells of the damage.
+// or cannot be read, the error wraps a [*DamagedError]. A state that was already damaged when it was kept may differ from its
+// manifest, which describes the damage. For such a state, Prove only checks that its data are valid gzip.
 func (l *Location) Prove(ctx context.Context, s State) error {
 	m, err := l.Manifest(ctx, s)
 	if err == nil {
@@ -47,8 +47,9 @@ func (l *Location) prove(ctx context.Context, s State, m manifest.Manifest) erro
 	return nil
 }
 
-// JSON returns a reader of the JSON of a state. It compares the JSON with the manifest. If they differ, the error in place of
-// io.EOF wraps a [*DamagedError]. It reads at most one byte more than the manifest says, however much the data expand to.
+// JSON returns a reader of the JSON of a state. The reader compares the JSON with the manifest. If they differ, the reader
+// returns an error that wraps a [*DamagedError] instead of io.EOF. It reads at most one byte more than the manifest says,
+// however much the data expand to.
 func (l *Location) JSON(ctx context.Context, s State, m manifest.Manifest) io.ReadCloser {
 	return l.newJSONReader(ctx, s, m)
 }
@@ -91,7 +92,7 @@ func (r *jsonReader) Read(p []byte) (n int, err error) {
 	return n, io.EOF
 }
 
-// explain returns the error for err, with which reading the gzip ended.
+// explain returns the cause of err, which is the error that ended the reading of the gzip.
 func (r *jsonReader) explain(err error) error {
 	if r.data.err != nil && r.data.err != io.EOF { // the request failed, so nothing is known about the data
 		return r.data.err
@@ -122,7 +123,7 @@ func (l *Location) Download(ctx context.Context, s State, folder string) (path s
 }
 
 func (l *Location) download(ctx context.Context, s State, m manifest.Manifest, path string) error {
-	limit := m.Bytes + m.Bytes/100 + 64<<10 // gzip makes nothing much longer
+	limit := m.Bytes + m.Bytes/100 + 64<<10 // gzip never makes data much longer
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
@@ -143,7 +144,7 @@ func (l *Location) download(ctx context.Context, s State, m manifest.Manifest, p
 	return err
 }
 
-// byteCounter is a writer that passes the number of bytes written to it so far to progress.
+// byteCounter is a writer that counts the bytes written to it, and calls progress with their number.
 type byteCounter struct {
 	bytes    int64
 	progress func(int64)
@@ -155,12 +156,13 @@ func (c *byteCounter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Reader returns a reader of the data of a state, which are gzip. After a break it continues where it was.
+// Reader returns a reader of the data of a state, which are gzip. If the connection breaks, the reader continues at the same
+// byte.
 func (l *Location) Reader(ctx context.Context, s State) io.ReadCloser {
 	return &reader{ctx: ctx, location: l, name: s.data()}
 }
 
-// reader reads an object. After a break it requests the rest of the same version.
+// reader reads an object. If the connection breaks, it requests the rest of the same version.
 type reader struct {
 	ctx      context.Context
 	location *Location

@@ -23,7 +23,8 @@ func IsMissing(err error) bool { return errors.Is(err, errMissing) }
 // IsDenied reports whether err says that the credentials do not permit a request.
 func IsDenied(err error) bool { return errors.Is(err, errDenied) }
 
-// responseOf returns the status and the service's code of a response that is an error. status is 0 if err is no response.
+// responseOf returns the status, the code and the message of the service's response if err is such a response. Otherwise status
+// is 0.
 func responseOf(err error) (status int, code, message string) {
 	var azure *azcore.ResponseError
 	var s3 minio.ErrorResponse
@@ -69,7 +70,7 @@ func isUnsupported(err error) bool {
 	return status == http.StatusNotImplemented || code == "NotImplemented" || code == "UnsupportedHeader"
 }
 
-// isTransient reports whether the same request may succeed later, so that it is worth repeating.
+// isTransient reports whether the same request may succeed later, and is therefore worth repeating.
 func isTransient(err error) bool {
 	if errors.As(err, new(*cleanError)) {
 		return false // classify has already found the cause
@@ -81,7 +82,7 @@ func isTransient(err error) bool {
 	var local *fs.PathError
 	status, _, _ := responseOf(err)
 	switch {
-	case errors.Is(err, context.Canceled), errors.As(err, &local): // such as a full disk: the caller tries again later
+	case errors.Is(err, context.Canceled), errors.As(err, &local): // a local error, such as a full disk: the caller tries again later
 		return false
 	case status == 0:
 		return true

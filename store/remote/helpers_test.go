@@ -67,7 +67,7 @@ func rawObject(t *testing.T, place *url.URL, env map[string]string, name string)
 	return o
 }
 
-// rawBytes is rawObject for a folder, too.
+// rawBytes is like rawObject, but place may also be the URL of a folder.
 func rawBytes(t *testing.T, place *url.URL, env map[string]string, name string) io.Reader {
 	t.Helper()
 	if place.Scheme != "file" {
@@ -137,5 +137,5 @@ func bomb() []byte {
 	z := gzip.NewWriter(&b)
 	z.Write(make([]byte, 1<<20)) // never fails
 	z.Close()
-	return bytes.Repeat(b.Bytes(), 1<<10) // several members in a row are one file
+	return bytes.Repeat(b.Bytes(), 1<<10) // several gzip members in a row are one gzip file
 }

@@ -63,7 +63,8 @@ func TestHostileLatest(t *testing.T) {
 	})
 }
 
-// A manifest that does not describe its state is damage, which Prove finds. It never makes a reader take more than the limits.
+// A manifest that does not describe its state is damage, which Prove finds. It never makes a reader use more memory than the
+// limits permit.
 func TestHostileManifest(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {
@@ -126,7 +127,8 @@ func TestDownloadIsBounded(t *testing.T) {
 	}
 }
 
-// Other objects are at the prefix, in folders that look like those of clusters, and many in the folder of the cluster.
+// Foreign objects are at the prefix, in folders that look like folders of clusters, and, in large number, in the folder of the
+// cluster. They do not count as states, and Prune does not remove them.
 func TestForeignObjects(t *testing.T) {
 	if testing.Short() {
 		t.Skip("writes a thousand objects")

@@ -31,14 +31,14 @@ const (
 	latestName  = "latest.json"
 	latestBytes = 64 << 10 // maximum length of latest.json
 
-	// moveAttempts limits how often MoveLatest tries again because latest.json has been replaced, and movePause is the longest
-	// pause after the first of these attempts. So a service that refuses each write does not keep MoveLatest busy forever.
+	// moveAttempts limits how often MoveLatest tries to replace latest.json, because a service might refuse each attempt.
+	// movePause is the maximum pause after the first attempt. The maximum grows with each further attempt.
 	moveAttempts = 20
 	movePause    = 50 * time.Millisecond
 )
 
-// MoveLatest makes latest.json name a state, unless it names a newer one. It reports whether it has moved. If another capture
-// moves latest.json at the same time, one of the two tries again.
+// MoveLatest makes latest.json name the state s, unless latest.json names a newer state. It reports whether it has replaced
+// latest.json. If two captures replace latest.json at the same time, one of them tries again.
 func (f *Folder) MoveLatest(ctx context.Context, s State, m manifest.Manifest) (moved bool, err error) {
 	next := latest{
 		Format: 1, State: path.Base(s.data()), Manifest: path.Base(s.manifest()), Rows: m.Rows, Bytes: m.Bytes, SHA256: m.SHA256,
@@ -96,8 +96,9 @@ func (f *Folder) readLatest(ctx context.Context) (l latest, version string, err 
 	return l, version, err
 }
 
-// isNewer reports whether l names a newer state than next: one of a later timeline, or of the same one at a higher position.
-// Positions of different timelines cannot be compared. A timeline that is not known counts as the same.
+// isNewer reports whether l names a newer state than next: a state of a later timeline, or a state of the same timeline with a
+// higher position. Positions of different timelines cannot be compared. An unknown timeline counts as the same timeline. If the
+// positions are equal or unknown, the time decides.
 func (l *latest) isNewer(next *latest) bool {
 	if l.Timeline > 0 && next.Timeline > 0 && l.Timeline != next.Timeline {
 		return l.Timeline > next.Timeline

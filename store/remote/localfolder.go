@@ -19,7 +19,7 @@ import (
 	"capture/store/disk"
 )
 
-// folderService is a folder, such as another disk or a network share. Temporary files begin with a dot.
+// folderService is a folder, for example on another disk or on a network share. The names of temporary files begin with a dot.
 type folderService struct{ root string }
 
 // openFolder returns the service for a folder.
@@ -33,7 +33,7 @@ func (s folderService) path(name string) string {
 
 func (s folderService) list(_ context.Context, folder string) (objects []object, folders []string, err error) {
 	if _, err := os.Stat(s.root); err != nil {
-		return nil, nil, err // the folder of the URL must exist: if its disk is not mounted, there is nothing to create
+		return nil, nil, err // the folder of the URL must exist: if it is missing, its disk is probably not mounted
 	}
 	entries, err := os.ReadDir(s.path(folder))
 	if err != nil {
@@ -80,7 +80,8 @@ func (s folderService) get(_ context.Context, name, version string, offset int64
 	return file, object{name: name, size: info.Size(), version: now, modified: info.ModTime()}, nil
 }
 
-// versionOf returns the version of an open file: the SHA-256 of a small one, since only small files are ever replaced.
+// versionOf returns the version of an open file. For a small file it is the SHA-256, since only small files are ever replaced.
+// For other files it consists of the size and the modification time.
 func versionOf(file *os.File, info fs.FileInfo) (string, error) {
 	const small = 1 << 20
 	if info.Size() > small {
@@ -127,15 +128,15 @@ const (
 )
 
 // lock locks the folder that contains name, so that no other capture replaces a file in it, and returns a function that unlocks
-// it. If another process keeps the lock, lock fails after lockPatience, and [Location.retry] tries again. So in the end a person
-// learns from the error what is wrong.
+// it. If another process keeps the lock, lock fails after lockPatience, and [Location.retry] tries again. When retry gives up,
+// its error tells a person what is wrong.
 func (s folderService) lock(ctx context.Context, name string) (unlock func(), err error) {
 	file, err := os.OpenFile(filepath.Join(filepath.Dir(s.path(name)), ".lock"), os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
 		return nil, err
 	}
 	for start := time.Now(); ; {
-		// Without LOCK_NB, flock would wait although ctx has ended.
+		// Without LOCK_NB, flock would wait even after ctx has ended.
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { file.Close() }, nil
@@ -227,7 +228,8 @@ func (u *folderUpload) publish(absent bool) error {
 }
 
 // renameIfAbsent renames the file unless its final name is taken. Another process might take the name between the check and the
-// rename. But no other process gives this name to other data, except to a state of the same second and position.
+// rename. This is harmless unless the other process uploads a different state of the same second and position: all other states
+// have other names.
 func (u *folderUpload) renameIfAbsent() error {
 	if _, err := os.Lstat(u.path); err == nil {
 		return errChanged
@@ -237,5 +239,5 @@ func (u *folderUpload) renameIfAbsent() error {
 
 func (u *folderUpload) abort(context.Context) {
 	u.file.Close()
-	os.Remove(u.file.Name()) // fails if the file has its final name only
+	os.Remove(u.file.Name()) // fails if the file has only its final name
 }

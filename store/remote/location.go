@@ -20,7 +20,7 @@ import (
 // Accepted describes the URLs that Open accepts, for messages.
 const Accepted = "azblob://CONTAINER/PREFIX, s3://BUCKET/PREFIX or file:///FOLDER; ?endpoint=URL names another server of the first two"
 
-// Location is a place for copies, as a URL names it. Its methods may be called from any goroutine.
+// Location is the place for copies that a URL names. Its methods may be called from any goroutine.
 type Location struct {
 	service   service
 	transport *transport
@@ -31,15 +31,16 @@ type Location struct {
 	expires   time.Time    // expiry of the SAS token; zero if there is none
 	waited    atomic.Int64 // duration of all waiting so far, in nanoseconds; see Waited
 
-	// Patience limits how long a request is repeated that fails because of the network or the service. Zero means two minutes.
+	// Patience is the maximum time for which a request is repeated if it fails because of the network or the service. Zero
+	// means two minutes.
 	Patience time.Duration
 
 	// Progress is called during a Download with the number of bytes received so far. It may be nil.
 	Progress func(bytes int64)
 }
 
-// IsURL reports whether text is meant as a URL, and not as the path of a file. Open may refuse the URL: a URL of another kind, such
-// as https, may have a secret that must not be shown as a path.
+// IsURL reports whether text is meant as a URL, and not as the path of a file. It also reports true for URLs that Open refuses,
+// such as https URLs: they may contain a secret, which must not be shown as a part of a path.
 func IsURL(text string) bool {
 	return urlStart.MatchString(text)
 }
@@ -47,7 +48,7 @@ func IsURL(text string) bool {
 var urlStart = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
 
 // Open returns the location that a URL names. It makes no request. Credentials come from the environment, through getenv. The
-// error never shows them, nor the parts of the URL that may be secret.
+// error shows neither the credentials nor the parts of the URL that may be secret.
 func Open(rawURL string, getenv func(string) string) (*Location, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
@@ -119,7 +120,7 @@ func identityHint(scheme string, getenv func(string) string) string {
 	return ""
 }
 
-// expiryOf returns the time at which the SAS token expires that openAzure uses, or the zero time if it uses none.
+// expiryOf returns the expiry time of the SAS token that openAzure uses, or the zero time if openAzure uses none.
 func expiryOf(getenv func(string) string) time.Time {
 	text := ""
 	if connection := getenv("AZURE_STORAGE_CONNECTION_STRING"); connection != "" {
@@ -129,7 +130,7 @@ func expiryOf(getenv func(string) string) time.Time {
 		text = getenv("AZURE_STORAGE_SAS_TOKEN")
 	}
 	values, _ := url.ParseQuery(strings.TrimPrefix(text, "?"))
-	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00", time.DateOnly} { // those that Azure accepts
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z07:00", time.DateOnly} { // the layouts that Azure accepts
 		if t, err := time.Parse(layout, values.Get("se")); err == nil {
 			return t
 		}
@@ -137,7 +138,8 @@ func expiryOf(getenv func(string) string) time.Time {
 	return time.Time{}
 }
 
-// The functions below check the length: a repetition with an upper limit takes long to compile.
+// The functions below check the length, because a regular expression with an upper limit for a repetition takes long to
+// compile.
 var (
 	containerName = regexp.MustCompile(`^[a-z0-9](-?[a-z0-9])+$`)
 	bucketName    = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]+[a-z0-9]$`)
@@ -189,9 +191,9 @@ func secretsOf(getenv func(string) string) []string {
 // String returns the URL without secrets.
 func (l *Location) String() string { return l.url }
 
-// Waited returns the total time so far that failed requests have waited, and of the pauses after them. Of a failed request only
-// the time after its last byte counts; of a failed operation on a local folder, all of it. Waiting costs neither this machine
-// nor the service anything.
+// Waited returns the total waiting time so far: the waiting time of failed requests, and the pauses after them. For a failed
+// request, only the time after its last byte counts. For a failed operation on a local folder, its whole time counts. Waiting
+// uses no resources of this machine or of the service.
 func (l *Location) Waited() time.Duration { return time.Duration(l.waited.Load()) }
 
 // Checksum returns the name of the checksum that is sent along with the data.

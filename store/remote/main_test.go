@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	remote.SetPartBytes(5 << 20) // S3 accepts no shorter ones
+	remote.SetPartBytes(5 << 20) // S3 accepts no shorter parts
 	os.Exit(objectserver.Main(m.Run))
 }
 
@@ -89,7 +89,7 @@ const largeState = 225
 
 // noise is random text.
 var noise = sync.OnceValue(func() []byte {
-	random := make([]byte, 512<<10) // far longer than what gzip looks back
+	random := make([]byte, 512<<10) // far longer than the distance at which gzip finds repetitions
 	rand.NewChaCha8([32]byte{}).Read(random)
 	return base64.StdEncoding.AppendEncode(nil, random)
 })

@@ -64,7 +64,7 @@ func TestUploadSurvivesRefusal(t *testing.T) {
 		if err := f.Prove(t.Context(), upload(t, f, bulkSource(largeState, breaks))); err != nil {
 			t.Error(err)
 		}
-		if breaks.done < 2 { // nothing is sent after the last one but the end
+		if breaks.done < 2 { // after the last refusal, only the end of the data is sent
 			t.Errorf("only %d refusals", breaks.done)
 		}
 	})
@@ -90,7 +90,7 @@ func TestUnreachable(t *testing.T) {
 	})
 }
 
-// breaker is a state that calls a function each time some bytes of it have been written.
+// breaker is a state that is written in pieces. After each piece, it calls do.
 type breaker struct {
 	data  io.WriterTo
 	every int

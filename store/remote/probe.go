@@ -9,13 +9,14 @@ import (
 
 // Limits describes what the service can do, and what the credentials permit.
 type Limits struct {
-	Conditional bool // whether it refuses a write whose condition is not met, so that several captures may share the folder
+	Conditional bool // whether the service refuses a write whose condition is not met, so that several captures may share the folder
 	Deletes     bool // whether the credentials permit to delete
-	Checksums   bool // whether it refuses data that do not match their checksum
+	Checksums   bool // whether the service refuses data that do not match their checksum
 }
 
-// Probe asks the service what it does and permits, by writing an object and replacing it with a version that is no longer the
-// current one. It fails if nothing can be written. Later calls of the other methods depend on what Probe finds.
+// Probe finds out what the service can do and permits. It writes an object, tries writes that the service should refuse because
+// of their condition or checksum, and removes the object. It fails if nothing can be written. Later calls of the other methods
+// depend on what Probe finds.
 func (f *Folder) Probe(ctx context.Context) (Limits, error) {
 	l, err := f.probe(ctx)
 	if err != nil {

@@ -31,7 +31,7 @@ func TestPrune(t *testing.T) {
 			}
 			f := probed(t, open(t, place, env))
 			now := noon.Add(48 * time.Hour)
-			old := upload(t, f, source(9, "0/900", 1, now.Add(-40*time.Hour))) // the highest position, so latest.json stays here
+			old := upload(t, f, source(9, "0/900", 1, now.Add(-40*time.Hour))) // this state has the highest position, so latest.json continues to name it
 			for i := range 6 {
 				upload(t, f, source(i, "0/100", 1, now.Add(-time.Duration(i)*20*time.Minute)))
 			}
@@ -44,7 +44,7 @@ func TestPrune(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Of this hour only the newest stays. The states of the hours before are not covered.
+			// Of the states of this hour, only the newest stays. The policy does not cover the hours before.
 			if len(removed) != 5 {
 				t.Errorf("removed %s", names(removed))
 			}
@@ -121,7 +121,7 @@ func TestLeftoversAreRemoved(t *testing.T) {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(name, "T15") { // this one is still being uploaded
+		if !strings.Contains(name, "T15") { // this object is still being uploaded
 			if err := os.Chtimes(path, old, old); err != nil {
 				t.Fatal(err)
 			}

@@ -46,7 +46,7 @@ func openS3(bucket, endpoint, region string, getenv func(string) string, transpo
 			return nil, fmt.Errorf("AWS_ENDPOINT_URL is not a URL such as https://storage.example.com")
 		}
 		host, options.Secure = u.Host, u.Scheme == "https"
-		options.Region = cmp.Or(options.Region, "us-east-1") // what compatible services expect, so that they need not be asked
+		options.Region = cmp.Or(options.Region, "us-east-1") // compatible services expect this region, so there is no need to ask them for it
 	}
 	core, err := minio.NewCore(host, options)
 	if err != nil {
@@ -90,7 +90,8 @@ func (s s3Service) get(ctx context.Context, name, version string, offset int64) 
 }
 
 func (s s3Service) put(ctx context.Context, name string, data []byte, c condition) (string, error) {
-	// Without this option, a connection without TLS would sign each chunk, and one with TLS would sign none of the data.
+	// Without this option, the library would sign each chunk on a connection without TLS, and none of the data on a connection
+	// with TLS.
 	options := minio.PutObjectOptions{DisableContentSha256: true}
 	if c.absent {
 		options.SetMatchETagExcept("*")
@@ -164,5 +165,5 @@ func (u *s3Upload) commit(ctx context.Context) error {
 }
 
 func (u *s3Upload) abort(ctx context.Context) {
-	_ = u.service.core.AbortMultipartUpload(ctx, u.service.bucket, u.name, u.id) // if this fails, removeAbandoned follows
+	_ = u.service.core.AbortMultipartUpload(ctx, u.service.bucket, u.name, u.id) // if this fails, removeAbandoned removes the parts later
 }

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// service is a container of objects. Names use "/" and include the location's prefix.
+// service is a container of objects. The names of objects use "/" and include the location's prefix.
 type service interface {
 	// list returns the objects and the folders directly below a folder. The name of a folder ends with "/", and "" is the root.
 	list(ctx context.Context, folder string) (objects []object, folders []string, err error)
@@ -26,7 +26,7 @@ type service interface {
 	// remove removes the object. It is not an error if the object does not exist.
 	remove(ctx context.Context, name string) error
 
-	// removeAbandoned removes what uploads that began before a time have left.
+	// removeAbandoned removes what is left of unfinished uploads that began before the given time.
 	removeAbandoned(ctx context.Context, folder string, before time.Time) error
 
 	// checksum returns the name of the checksum that put and upload.part send.
@@ -35,7 +35,8 @@ type service interface {
 
 // upload is an object that is being uploaded in parts.
 type upload interface {
-	// part uploads the part with a number, from 1 on. After an error, the same part may be sent again.
+	// part uploads the part with the given number; the first part has the number 1. After an error, the same part may be sent
+	// again.
 	part(ctx context.Context, number int, data []byte) error
 
 	// commit makes the object visible. If the name is taken, the error is errChanged.

@@ -32,7 +32,7 @@ type State struct {
 	folder string // folder of its objects; "" or a path that ends with "/"
 }
 
-// stateTime is the layout of the time, in UTC, in names. Kept states beside feedback.json have the same.
+// stateTime is the layout of the time, in UTC, in names. The names of kept states beside feedback.json use the same layout.
 const stateTime = "20060102T150405Z"
 
 // stem returns the beginning of the names of the state's objects.
@@ -61,7 +61,7 @@ func parseName(folder, name string) (s State, suffix string, ok bool) {
 	rows, rerr := strconv.Atoi(match[3])
 	s = State{Time: t, LSN: pglogrepl.LSN(lsn), Rows: rows, Loss: match[4] != "", folder: folder}
 	if err != nil || lerr != nil || rerr != nil || strings.TrimSuffix(s.stem(), "-loss") != strings.TrimSuffix(strings.TrimSuffix(name, "."+match[5]), "-loss") {
-		return State{}, "", false // such as a number with leading zeros
+		return State{}, "", false // for example, a number in the name has leading zeros
 	}
 	return s, match[5], true
 }
@@ -154,7 +154,7 @@ type Folder struct {
 	*Location
 	cluster string
 	name    string // name of the folder, which ends with "/"
-	limits  Limits // what Probe has found; the zero value before it
+	limits  Limits // what Probe has found; the zero value before Probe
 }
 
 // States returns the states in the folder, newest first.
@@ -167,12 +167,12 @@ func (f *Folder) States(ctx context.Context) ([]State, error) {
 }
 
 // Newest returns the newest of the states of one cluster, and its manifest. The latest time alone does not decide: a capture
-// that was paused for hours may write its old state once more before it notices, and clocks may differ. So a state with a higher
-// position in the WAL is newer, as long as both are of the same timeline. After a restore from a backup, the later timeline has
-// lower positions; if a capture still follows the old server, only latest.json leads to the later timeline.
+// that was paused for hours may upload its old state once more when it continues, and clocks may differ. So of two states of
+// the same timeline, the state with the higher position in the WAL is newer. After a restore from a backup, the later timeline
+// has lower positions; if a capture still follows the old server, only latest.json leads to the later timeline.
 //
-// If there is no state, the error is one that IsMissing reports. If a manifest is damaged, the error wraps a [*DamagedError], and
-// Newest returns the state that has it.
+// If there is no state, the error is one that IsMissing reports. If a manifest is damaged, the error wraps a [*DamagedError],
+// and Newest returns the state to which this manifest belongs.
 func (l *Location) Newest(ctx context.Context, states []State) (State, manifest.Manifest, error) {
 	if len(states) == 0 {
 		return State{}, manifest.Manifest{}, fmt.Errorf("%s has no states: %w", l, errMissing)
@@ -212,8 +212,8 @@ func isLaterTimeline(a, b manifest.Manifest) bool {
 	return a.Timeline > b.Timeline && b.Timeline > 0
 }
 
-// candidates returns the states of which one is the newest: the one with the latest time, and the one with the highest position.
-// Both are the same if no position is higher than that of the former. states must be newest first, and not be empty.
+// candidates returns the two states that may be the newest: newest has the latest time, and highest has the highest position.
+// Both are the same state if no state has a higher position than newest. states must be newest first, and not be empty.
 func candidates(states []State) (newest, highest State) {
 	newest = states[0]
 	highest = slices.MaxFunc(states, func(a, b State) int { return cmp.Compare(a.LSN, b.LSN) })
@@ -234,7 +234,7 @@ func At(states []State, t time.Time) (State, bool) {
 }
 
 // Manifest reads and checks the manifest of a state. It does not trust the manifest, because anybody might have written it. If
-// the manifest is not one of that state, the error wraps a [*DamagedError].
+// the manifest does not belong to the state, the error wraps a [*DamagedError].
 func (l *Location) Manifest(ctx context.Context, s State) (manifest.Manifest, error) {
 	data, _, err := l.read(ctx, s.manifest(), manifest.MaxBytes)
 	var m manifest.Manifest
@@ -264,7 +264,7 @@ func (l *Location) Acknowledge(ctx context.Context, s State) error {
 
 // Drop removes a state permanently.
 func (l *Location) Drop(ctx context.Context, s State) error {
-	// Without its manifest a state no longer exists, so the manifest goes first.
+	// Without its manifest, a state no longer exists. Therefore the manifest is removed first.
 	for _, name := range []string{s.manifest(), s.data(), s.acknowledged()} {
 		if err := l.remove(ctx, name); err != nil {
 			return fmt.Errorf("remove %s: %w", s.URL, err)

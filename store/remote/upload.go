@@ -25,8 +25,8 @@ type Source struct {
 	Data io.WriterTo
 }
 
-// partBytes is the length of a part, which is the memory that an upload takes. S3 allows at most 10,000 parts. It is a variable
-// so that tests can upload less.
+// partBytes is the length of a part in bytes. An upload needs memory for one part. S3 allows at most 10,000 parts. It is a
+// variable so that tests can upload less.
 var partBytes = 8 << 20
 
 // uploadNames is the number of names that Upload tries, each a second later than the one before. FindUpload looks for the same
@@ -40,8 +40,8 @@ const compressionLevel = 3
 // costs at most the part that was on its way. Upload is finished when the service has accepted the data and the manifest, each
 // with their checksums. It returns the state, and its manifest as the service has it.
 //
-// If src.Manifest has the SHA-256 and the folder has an equal state under the same name, Upload returns that. If the folder has
-// another state under that name, the new one gets the time of the next second that is free.
+// If src.Manifest has the SHA-256 and the folder has an equal state under the same name, Upload returns the equal state. If the
+// folder has another state under this name, the new state gets the time of the next second that is free.
 func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manifest, error) {
 	m := src.Manifest
 	s := newState(m, src.Time)
@@ -53,7 +53,7 @@ func (f *Folder) Upload(ctx context.Context, src Source) (State, manifest.Manife
 			s.Bytes = n
 			if m.SHA256 == "" {
 				m.SHA256 = sum.SHA256()
-				if !isKnownDamaged(m) { // otherwise the size and the blocks show readers that the data differ from what was written
+				if !isKnownDamaged(m) { // a damaged state keeps its size and its blocks, so that readers notice the damage
 					m.Bytes, m.Blocks = sum.Bytes(), nil
 				}
 			}
@@ -81,8 +81,8 @@ func newState(m manifest.Manifest, t time.Time) State {
 }
 
 // FindUpload returns the one of states that [Folder.Upload] has made from a source with this manifest and time, or nil if there
-// is none. The state has the time of the source, or a later one if names were taken. FindUpload compares only names: of several
-// states that Upload could have named so, it returns the earliest.
+// is none. The state has the time of the source, or a later one if names were taken. FindUpload compares only names: if several
+// of states have such names, FindUpload returns the earliest of them.
 func FindUpload(states []State, m manifest.Manifest, t time.Time) *State {
 	want := newState(m, t)
 	var found *State
@@ -206,7 +206,7 @@ func (w *partWriter) finish() error {
 	err := w.folder.retry(w.ctx, func() error {
 		err := w.upload.commit(w.ctx)
 		if err != nil && failed && w.isThere() {
-			return nil // the attempt before has succeeded, and only its response was lost
+			return nil // the previous attempt has succeeded, and only its response was lost
 		}
 		failed = err != nil
 		return err

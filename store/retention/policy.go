@@ -8,8 +8,9 @@
 //	most rows of all states before the losses of one day  30 days have passed
 //	most rows of all states before unacknowledged losses  somebody acknowledges the loss, or it has ended
 //
-// [Plan] applies the policy. Together with [Budget.Excess] it also applies the limit on space. It first drops states that are
-// kept only for their hour, then those for days, weeks, acknowledged losses and unacknowledged losses, each the oldest first.
+// [Plan] applies the policy. Together with [Budget.Excess] it also applies the limit on space. If space is short, it first
+// drops the states that are kept only for their hour, then the states that are kept for their day, their week, an acknowledged
+// loss and an unacknowledged loss, in this order. Of the states in one of these groups, it drops the oldest first.
 //
 // The time comes from a [Clock], which does not immediately follow a wall clock that was set forward: a clock that is wrong by
 // a year must not remove the states of a month.

@@ -49,7 +49,7 @@ func drop(states []retention.State, p retention.Policy, now time.Time, excess in
 	return left, short
 }
 
-// TestYear keeps a state an hour for a year, and checks the distance between neighbours. Hours, days and weeks are those of
+// TestYear adds a state each hour for a year, and checks each time which states are left. Hours, days and weeks are those of
 // UTC, so a change to daylight saving time makes no difference.
 func TestYear(t *testing.T) {
 	var states []retention.State
@@ -113,7 +113,7 @@ func TestClockJumps(t *testing.T) {
 				t.Fatalf("jump of %s: %d states", jump, len(states))
 			}
 			for _, want := range steady {
-				// After a short jump back, the same hours occur twice, and one state of each is kept.
+				// After a short jump back, the same hours occur twice, and one state of each of these hours is kept.
 				isJudged := want.Rows < 24*40 || wrong == 0 && jump.Abs() > 24*time.Hour
 				if isJudged && !slices.Contains(states, want) {
 					t.Fatalf("jump of %s, hour %d: the state of %s is gone", jump, hour, want.Time)
@@ -175,11 +175,11 @@ func TestSpace(t *testing.T) {
 	const mb = 1 << 20
 	ago := func(h int) time.Time { return now.Add(-time.Duration(h) * time.Hour) }
 	states := []retention.State{
-		{Time: ago(0), Bytes: mb},                                                // 0: also of its day and its week
-		{Time: ago(1), Bytes: mb},                                                // 1: of its hour
-		{Time: ago(2), Bytes: mb},                                                // 2: of its hour
-		{Time: ago(24), Bytes: mb},                                               // 3: of its day
-		{Time: ago(24 * 8), Bytes: mb},                                           // 4: of its week
+		{Time: ago(0), Bytes: mb},                                                // 0: newest of its hour, its day and its week
+		{Time: ago(1), Bytes: mb},                                                // 1: newest of its hour
+		{Time: ago(2), Bytes: mb},                                                // 2: newest of its hour
+		{Time: ago(24), Bytes: mb},                                               // 3: newest of its day
+		{Time: ago(24 * 8), Bytes: mb},                                           // 4: newest of its week
 		{Time: ago(24 * 20), Bytes: mb, Loss: true, Acknowledged: true},          // 5
 		{Time: ago(24 * 21), Bytes: mb, Loss: true, Rows: 10},                    // 6
 		{Time: ago(24 * 22), Bytes: mb, Loss: true, Rows: 20},                    // 7: the largest
