@@ -25,18 +25,18 @@ type Comparison struct {
 	// taken. If Live is set, the state must include everything that was committed before the call, and may include more.
 	State func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
 	// ByValue is set for the rows of another program. They may be in any order, and are compared by their values. The form in
-	// which a value is written does not matter: see valueHasher. The keys are sorted like those of the table.
+	// which a value is written does not matter: see valueHasher. The keys of the state are sorted, too.
 	ByValue bool
 	// StateAgain returns the same rows as State once more, to find the columns that differ. It may be nil. Only a comparison
-	// ByValue calls it, because any other one still has the differing lines.
+	// ByValue calls it, because any other comparison still has the differing lines.
 	StateAgain func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error)
 	// Omitted reports whether the state leaves out the row with this key on purpose. It is called after State. It may be nil.
 	Omitted func(key rowjson.Key) bool
 	// MaxRow is the maximum size of a row of the table, in bytes of JSON. A larger row is not read in full and counts as
 	// different from every row of the state. 0 means no limit.
 	MaxRow int64
-	// Live is set for a state that follows the table while others write to the table. A row that changes during the comparison
-	// is not a difference.
+	// Live is set for a state that follows the table while other sessions write to the table. A row that changes during the
+	// comparison is not a difference.
 	Live bool
 	// Progress is called from time to time during the comparison. It may be nil.
 	Progress func(statefile.Progress)
@@ -52,7 +52,7 @@ type Difference struct {
 	Different RowSample `json:"different"` // rows that both have with different values
 }
 
-// RowSample is a number of rows and a list of the first few.
+// RowSample is a number of rows and a list of the first few of these rows.
 type RowSample struct {
 	Rows  int64       `json:"rows"`
 	First []SampleRow `json:"first,omitempty"`
@@ -104,8 +104,8 @@ func (c *Comparison) reportRows(rows int) {
 	}
 }
 
-// compareOnce runs one round. previous holds the keys that the previous round found, and only those rows count. In the first
-// round previous is nil, and every row counts.
+// compareOnce runs one round. previous holds the keys that the previous round found, and only rows with these keys count. In
+// the first round previous is nil, and every row counts.
 func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previous map[string]bool) (*findings, error) {
 	first, err := c.openSnapshot(ctx, seed)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 
 const (
 	// maxCandidates is the maximum number of rows that a live comparison reads again. If a comparison finds this many
-	// differences, it reports them unconfirmed: so many rows do not change between two snapshots.
+	// differences, it reports them without confirmation, because so many rows rarely change between two snapshots.
 	maxCandidates = 10_000
 	// maxKeptLines is the maximum total size in bytes of the state's lines that are kept. The kept lines serve to find the
 	// columns that differ.
@@ -59,7 +59,7 @@ func hashRows(state iter.Seq2[snapshot.Row, error], hash func(line []byte) uint6
 	}
 }
 
-// sortRows yields the rows in the order of their keys, without their lines. It reads all of them first, into s.
+// sortRows yields the rows in the order of their keys, without their lines. It first reads all rows into s.
 func sortRows(rows iter.Seq2[hashedRow, error], s *sorter, table *postgres.Table) (iter.Seq2[hashedRow, error], error) {
 	for row, err := range rows {
 		if err != nil {
@@ -131,7 +131,7 @@ func compareSorted(state iter.Seq2[hashedRow, error], s *sorter) (*findings, err
 	return f, err
 }
 
-// addLines adds the lines of the first candidates that differ, from the rows of the state.
+// addLines adds the state's lines to the first candidates that both the state and the table have.
 func (f *findings) addLines(state iter.Seq2[snapshot.Row, error]) error {
 	wanted := map[string]*candidate{}
 	for i := range f.candidates {
@@ -197,7 +197,7 @@ func (f *findings) candidateKeys() map[string]bool {
 }
 
 // confirmCandidates returns the findings without the rows that prove nothing: rows that changed between the first snapshot and
-// later, and rows that the previous round did not find. See [Compare].
+// the snapshot later, and rows that the previous round did not find. See [Compare].
 func (f *findings) confirmCandidates(ctx context.Context, later *tableSnapshot, previous map[string]bool) (*findings, error) {
 	confirmed := &findings{difference: Difference{TableRows: f.difference.TableRows}}
 	for _, c := range f.candidates {

@@ -11,9 +11,9 @@ import (
 	"slices"
 )
 
-// sorter sorts keys, each with a hash. It sorts up to limit bytes in memory, and more by an external merge sort. It removes
-// its temporary file right after creating it, so the file's space is freed even if the process is killed. An entry is the
-// length of the key as a uvarint, the key, and the hash in 8 bytes.
+// sorter sorts keys, each with a hash. It sorts up to limit bytes in memory, and more by an external merge sort. It removes the
+// name of its temporary file right after creating the file, so the file's space is freed even if the process is killed. An
+// entry is the length of the key as a uvarint, the key, and the hash in 8 bytes.
 type sorter struct {
 	limit   int      // maximum number of bytes in memory
 	arena   []byte   // entries in memory

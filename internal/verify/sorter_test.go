@@ -14,7 +14,7 @@ func TestSorterInMemoryAndInRuns(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	// Each run takes a buffer, so there are fewer keys where each run has only one or a few of them.
+	// Each run takes a buffer, so the test adds fewer keys if the limit leaves only a few keys for each run.
 	for limit, keys := range map[int]int{1: 50, 100: 100, 10_000: 3000, 1 << 30: 3000} {
 		s := &sorter{limit: limit}
 		defer s.close()

@@ -273,7 +273,7 @@ func canonicalNumber(t *rowjson.Type, text []byte) ([]byte, bool) {
 }
 
 // parseTime parses the text of a time, as row_to_json and most programs write it. A time without a zone is in UTC. If the type
-// has no zone, the text's zone is ignored, as Postgres does.
+// has no zone, parseTime ignores the zone of the text, as Postgres does.
 func parseTime(t *rowjson.Type, text []byte) (time.Time, bool) {
 	if at, ok := rowjson.ParseDateCall(text); ok {
 		return at, true

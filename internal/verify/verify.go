@@ -124,7 +124,7 @@ func (c *check) run(ctx context.Context) error {
 }
 
 // readState returns the file's rows for a comparison with the table. It calls the barrier, if there is one, and opens the file
-// again, unless it can be read only once.
+// again, unless the file can be read only once.
 func (c *check) readState(ctx context.Context, table *postgres.Table) (_ iter.Seq2[snapshot.Row, error], err error) {
 	if c.options.Barrier != nil {
 		if err := c.options.Barrier(ctx); err != nil {
@@ -179,8 +179,8 @@ func (c *check) readRows(yield func(snapshot.Row, error) bool) {
 
 var errStopped = errors.New("the caller wants no more rows")
 
-// yieldRows yields the rows before the first bad one, and returns what is wrong with that row. It returns nil if all rows are
-// good.
+// yieldRows yields the rows before the first bad row, and returns what is wrong with the bad row. It returns nil if all rows
+// are good.
 func (c *check) yieldRows(rows *statefile.Reader, order *keyOrder, yield func(snapshot.Row, error) bool) error {
 	for {
 		row, err := rows.Next()

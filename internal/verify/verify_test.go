@@ -166,7 +166,8 @@ func TestVerifyKeysOfAnyType(t *testing.T) {
 	}
 }
 
-// A healthy pair shows no difference while it is written to, but a row that is really different shows.
+// While other sessions write to the table, a live comparison finds no difference in a correct state, but finds rows that really
+// differ.
 func TestCompareLive(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares beside writers for seconds")
@@ -185,8 +186,8 @@ func TestCompareLive(t *testing.T) {
 			defer writers.Done()
 			r := rand.New(rand.NewPCG(1, uint64(w)))
 			for ctx.Err() == nil {
-				id := r.IntN(50)             // few and hot
-				time.Sleep(time.Millisecond) // a comparison takes far longer
+				id := r.IntN(50)             // few rows, so each of them changes often
+				time.Sleep(time.Millisecond) // a pause; a comparison takes far longer
 				_, _ = conn.Exec(ctx, "UPDATE votes SET comment = clock_timestamp()::text WHERE vote_id = $1", id)
 				_, _ = conn.Exec(ctx, "INSERT INTO public.votes (comment) VALUES ('new')")
 				_, _ = conn.Exec(ctx, "DELETE FROM votes WHERE vote_id = (SELECT max(vote_id) FROM votes)")
@@ -240,7 +241,7 @@ func spoiled(v *snapshot.View) *snapshot.View {
 	return t.View()
 }
 
-// The file is flushed again and again while it is verified, as happens with a running daemon.
+// Verify finds no fault while the file is replaced again and again, as a running daemon does.
 func TestVerifyBesideAWriter(t *testing.T) {
 	if testing.Short() {
 		t.Skip("compares beside writers for seconds")
