@@ -46,7 +46,7 @@ func writeGzip(t *testing.T, start string, members int, end string) string {
 }
 
 // A row that a small gzip file inflates to 64 times the limit is refused before it takes much memory. An honest row that
-// compresses well is not.
+// compresses well is not refused.
 func TestGzipBombIsRefused(t *testing.T) {
 	for _, c := range []struct {
 		members int
@@ -129,7 +129,7 @@ func TestPipeIsLeftAtTheEndOfTheContext(t *testing.T) {
 	}
 }
 
-// If another program's file is at the path of the daemon's file, it is not decompressed at the start.
+// If another program's file is at the path of the daemon's file, it is not decompressed when the daemon starts.
 func TestLoadViewRefusesWhatCaptureDoesNotWrite(t *testing.T) {
 	from := writeGzip(t, `[{"id":1,"c":"`, 64, `"}]`)
 	path := filepath.Join(filepath.Dir(from), "feedback.json")

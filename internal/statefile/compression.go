@@ -25,8 +25,8 @@ const (
 // also the limit of the program zstd, unless --long is given.
 const maxWindow = 128 << 20
 
-// openContent finds out from the file's first bytes how it is compressed and encoded, and makes content return its JSON in
-// UTF-8. It returns an error if the file is of a kind that capture does not read.
+// openContent finds out from the first bytes of the file how the file is compressed and encoded. It makes content return the
+// JSON in UTF-8. It returns an error if the file is of a kind that capture does not read.
 func (f *File) openContent() error {
 	start := peekStart(f.content)
 	switch {
@@ -60,8 +60,8 @@ func (f *File) openContent() error {
 // signatureBytes is the number of bytes at the start of a file that show what kind of file it is. Only tar needs so many.
 const signatureBytes = 512
 
-// peekStart returns the first bytes of a file. If they look like JSON, it returns only two, so that a pipe with JSON need not
-// supply more. Otherwise it returns signatureBytes, or fewer if the file is shorter.
+// peekStart returns the first bytes of a file. If they look like JSON, it returns only two bytes, so that a pipe with JSON need
+// not supply more. Otherwise it returns signatureBytes bytes, or fewer if the file is shorter.
 func peekStart(r *bufio.Reader) []byte {
 	start, _ := r.Peek(2)
 	if len(start) == 2 && (start[0] == '[' || start[0] == '{') {
@@ -71,7 +71,7 @@ func peekStart(r *bufio.Reader) []byte {
 	return start
 }
 
-// isZstd reports whether a file starts with a frame of zstd (RFC 8878, section 3.1), which may be a skippable one.
+// isZstd reports whether a file starts with a frame of zstd (RFC 8878, section 3.1), which may be a skippable frame.
 func isZstd(start []byte) bool {
 	if len(start) < 4 {
 		return false

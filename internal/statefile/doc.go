@@ -1,7 +1,7 @@
 // Package statefile reads feedback.json one row at a time. The file may be plain, compressed by gzip or zstd, or a pipe. It may
-// have been written by capture, with one row per line, or by another program: with any white space, as JSON lines, in UTF-16.
-// compression.go recognizes these forms by the file's first bytes, and signature.go recognizes the kinds of files that are
-// refused.
+// have been written by capture, with one row per line, or by another program: with any white space, as JSON lines, or in
+// UTF-16. compression.go recognizes these forms by the file's first bytes, and signature.go recognizes the kinds of files that
+// are refused.
 //
 // [Open] opens a file and its manifest. A [Reader] yields the rows. Only the current row is in memory, regardless of the size
 // of the file. [File.CheckManifest] then compares everything that was read with the manifest. A [KeyReader] computes the keys
@@ -10,8 +10,8 @@
 // This is a separate package because restore, verify and the daemon read the same file by the same rules. It is not part of
 // package store, which writes the file: reading needs a JSON decoder and the types of the columns, and writing needs neither.
 //
-// Values stay exact: a [Member] holds the bytes of the file, so its digits, escapes, order of names and repeated names are the
-// original ones.
+// Values stay exact: a [Member] holds the bytes of the file, so digits, escapes, the order of names and repeated names stay as
+// they are.
 //
 // Errors give a line and a reason. They never quote the file, because its rows contain users' texts.
 package statefile

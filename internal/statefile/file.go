@@ -26,8 +26,8 @@ type File struct {
 	closeDecoder func()           // frees the decompressor; nil if there is nothing to free
 	hasher       *manifest.Hasher // hash and size of the JSON read so far
 
-	// manifests are the manifests that may describe the file. Between the two renames of a flush there are two of them, and
-	// which one describes the file is certain only after the whole file has been read.
+	// manifests are the manifests that may describe the file. Between the two renames of a flush, there are two manifests.
+	// Which of the two describes the file is certain only after the whole file has been read.
 	manifests []manifest.Manifest
 	manifest  *manifest.Manifest // most likely manifest of the file; nil if there is none
 }
@@ -105,7 +105,7 @@ func (f *File) openPath(ctx context.Context) error {
 	return nil
 }
 
-// IsRegular reports whether the file is a regular file, so that reading it never waits for another program.
+// IsRegular reports whether the file is a regular file. A read of a regular file never waits for another program.
 func (f *File) IsRegular() bool {
 	if f.file == nil {
 		return false
@@ -150,7 +150,7 @@ func (r *interruptible) Read(p []byte) (int, error) {
 type countingReader struct {
 	from  io.Reader
 	bytes int64
-	err   error // error of a failed read; nil at the end
+	err   error // error of a failed read; nil at the end of the input
 }
 
 func (c *countingReader) Read(p []byte) (int, error) {
@@ -186,8 +186,8 @@ func Name(path string) string {
 // Manifest returns the manifest of the file, or nil if there is none.
 func (f *File) Manifest() *manifest.Manifest { return f.manifest }
 
-// Omitted returns the rows of the table that the file may lack because they did not fit into memory when it was written. It
-// returns nil if the file has all rows.
+// Omitted returns the rows of the table that the file may lack because they did not fit into memory when the file was written.
+// It returns nil if the file has all rows.
 func (f *File) Omitted() *manifest.Omitted {
 	for i := range f.manifests {
 		if f.manifests[i].Omitted != nil {

@@ -69,7 +69,7 @@ func writeFile(t testing.TB, name string, content []byte) string {
 	return path
 }
 
-// growingPieces returns one byte at the first Read, and one more at each further Read.
+// growingPieces returns one byte at the first Read, and at each further Read one byte more than before.
 type growingPieces struct {
 	from io.Reader
 	size int
@@ -156,7 +156,7 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// Every file that cannot be read gets a reason and something to do.
+// The error for a file that cannot be read has a reason and advice.
 func TestFormatsRefused(t *testing.T) {
 	lines := "{\"id\":1}\n{\"id\":2,\"c\":\"é🗳\"}\n"
 	tar := append(append([]byte("feedback.json"), make([]byte, 244)...), "ustar\x0000"...)
@@ -242,7 +242,7 @@ func TestEmptyFileOfLines(t *testing.T) {
 	}
 }
 
-// The manifest of a compressed file is beside it, and describes its content.
+// The manifest of a compressed file is beside the file, and describes the decompressed content.
 func TestManifestOfCompressedFile(t *testing.T) {
 	const text = "[\n{\"id\":1}\n]\n"
 	for _, name := range []string{"feedback.json.gz", "feedback.json.zst"} {

@@ -89,7 +89,7 @@ func (k *KeyReader) Key(members []Member) (rowjson.Key, error) {
 	return key, nil
 }
 
-// DescribeNesting is like the function [DescribeNesting], for the table of the keys.
+// DescribeNesting is like the function [DescribeNesting], for the table whose keys k computes.
 func (k *KeyReader) DescribeNesting(members []Member) string {
 	if k.shape == nil {
 		return ""
@@ -121,7 +121,7 @@ var orderedTypes = map[string]uint32{
 	"date": 1082, "timestamp without time zone": 1114, "timestamp with time zone": 1184,
 }
 
-// typeNamed returns what can be derived from the name of a type. The name is the one that format_type prints, without the
+// typeNamed returns what can be derived from the name of a type. name has the form that format_type prints, without the
 // modifier.
 func typeNamed(name string) rowjson.Type {
 	if elem, ok := strings.CutSuffix(name, "[]"); ok {

@@ -14,7 +14,7 @@ import (
 	"capture/store"
 )
 
-// TestLoadView reads files that were patched, so that spaces follow some rows, and one that was damaged.
+// TestLoadView reads patched files, in which spaces follow some rows, and a damaged file.
 func TestLoadView(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

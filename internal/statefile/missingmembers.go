@@ -17,8 +17,8 @@ type nullColumn struct {
 	member []byte // member with the value null, as JSON
 }
 
-// AddNulls makes Next complete the rows: each of the columns that a row lacks is added to the row with the value null. Spark and
-// serde, for example, leave out such members. AddNulls also completes row, the row that Next returned last; row may be nil.
+// AddNulls makes Next complete each row: Next adds the given columns that the row lacks, with the value null. Spark and serde,
+// for example, leave out such members. AddNulls also completes row, which must be the row that Next returned last, or nil.
 func (r *Reader) AddNulls(columns []string, row *Row) {
 	r.nullColumns = nil
 	for _, name := range columns {
@@ -32,7 +32,7 @@ func (r *Reader) AddNulls(columns []string, row *Row) {
 }
 
 // NullableColumns returns the columns of a table that a program may have left out of a row because they are NULL. If the file
-// has a manifest, they are columns of the table that the manifest describes. manifest may be nil.
+// has a manifest, NullableColumns returns only columns that the manifest lists. manifest may be nil.
 func NullableColumns(shape *rowjson.Shape, manifest *manifest.Manifest) []string {
 	var names []string
 	for i := range shape.Columns {
@@ -77,8 +77,8 @@ func findIndex(members []Member, name string, hint int) int {
 }
 
 // DescribeNesting returns advice for a file whose first object is not a row of the table, but seems to contain the rows: where
-// they are, and what to do. members are those of the object. DescribeNesting returns "" if they include the table's key, or if
-// the object does not look as if it contained rows.
+// they are, and what to do. members are the members of that object. DescribeNesting returns "" if they include the table's key,
+// or if the object does not look as if it contained rows.
 func DescribeNesting(shape *rowjson.Shape, members []Member) string {
 	if hasKey(shape, members) {
 		return ""

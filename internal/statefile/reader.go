@@ -22,8 +22,9 @@ const (
 	maxKeptBuffer = 16 << 20
 )
 
-// decoding accepts what Postgres' type json accepts. Names may be repeated. An escape may be half of a surrogate pair, which
-// the decoder treats as invalid UTF-8, so that is allowed, too. readRow refuses bytes that are not valid UTF-8.
+// decoding accepts what Postgres' type json accepts. Names may be repeated. An escape may be half of a surrogate pair. The
+// decoder treats such an escape as invalid UTF-8, so decoding allows invalid UTF-8, and readRow refuses bytes that are not
+// valid UTF-8.
 var decoding = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)}
 
 // A Reader reads the objects of a file one at a time. The file is a JSON array of objects, or the objects follow one another
@@ -181,8 +182,8 @@ func (r *Reader) readStart() error {
 	return cmp.Or(r.input.err, describeText(r.decoder.UnreadBuffer()))
 }
 
-// readEnd reads what follows the last row. It returns an error unless that is the end of the file, after the bracket that closes
-// the array. kind is the kind of the next token, which peekKind has returned.
+// readEnd reads what follows the last row. It returns an error unless the array and then the file end there. kind is the kind
+// of the next token, which peekKind has returned.
 func (r *Reader) readEnd(kind jsontext.Kind) error {
 	comma := r.state == atNextRow && r.commaAhead()
 	trailing := comma && isTrailingComma(r.decoder.UnreadBuffer())
@@ -217,7 +218,7 @@ func isTrailingComma(text []byte) bool {
 	return len(text) > 0 && (text[0] == ']' || text[0] == '}')
 }
 
-// readRow reads an object. It copies each name and value, because the decoder reuses its buffer for the next one.
+// readRow reads an object. It copies each name and value, because the decoder reuses its buffer for the next name or value.
 func (r *Reader) readRow() (Row, error) {
 	if cap(r.text) > maxKeptBuffer {
 		r.text = nil
@@ -317,7 +318,7 @@ func (r *Reader) splitMembers() error {
 }
 
 // replaceDecoder replaces the decoder after a row with a large value, because the buffer of a decoder never shrinks. The new
-// decoder starts in the state of the old one: after an element of an array, if the file is an array.
+// decoder starts in the state of the old decoder: after an element of an array, if the file is an array.
 func (r *Reader) replaceDecoder() {
 	rest := io.MultiReader(bytes.NewReader(bytes.Clone(r.decoder.UnreadBuffer())), r.input)
 	r.large = false

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// readAll returns the rows of a file, and the error that ended them unless that is io.EOF.
+// readAll returns the rows of a file, and the error that ended the reading, or nil for io.EOF.
 func readAll(r *Reader) (rows []Row, err error) {
 	for {
 		row, err := r.Next()

@@ -41,7 +41,7 @@ func (r *utf16Reader) Read(p []byte) (int, error) {
 }
 
 // convert converts the input that is available without another read, at least one character. It stops before a character that
-// is not complete or not valid, and returns that character's error if it is the first one.
+// is incomplete or invalid. If that is the first character, convert returns an error.
 func (r *utf16Reader) convert() error {
 	if _, err := r.from.Peek(2); err != nil {
 		return r.explainEnd(err)

@@ -1,4 +1,4 @@
-// Package statefiletest provides tests with a database of their own, and with files that capture has written from its tables.
+// Package statefiletest provides each test with a database, and with files that capture has written from the database's tables.
 package statefiletest
 
 import (
@@ -180,7 +180,7 @@ func (d *DB) CreateVotes(n int) {
 		FROM generate_series(1, %d) i`, VotesDDL, n))
 }
 
-// WantSameRows fails the test unless two tables have the same rows. key is the column that it orders them by.
+// WantSameRows fails the test unless two tables have the same rows. key is the column by which the rows are ordered.
 func (d *DB) WantSameRows(a, b, key string) {
 	d.Helper()
 	query := "SELECT row_to_json(t) FROM %s t ORDER BY " + key
