@@ -19,7 +19,7 @@ type listener struct {
 	conn          *pgx.Conn
 	timeouts      source.Timeouts
 	channel       string // channel of the table's triggers
-	markerChannel string // channel of this process' markers, see Source
+	markerChannel string // channel of the Source's markers; see Source
 	keyColumns    int
 	pending       *pendingKeys
 }

@@ -83,8 +83,8 @@ func (s *Source) reportQueue(a activity) {
 	s.env.Progress.SetCondition("notifications", text)
 }
 
-// check returns the current activity. It returns an error if the table's definition has changed since the copy or if the
-// triggers are not intact.
+// check returns the current activity. It returns an error if the table's definition has changed since the source started, or if
+// the triggers are not intact.
 func (s *Source) check(ctx context.Context) (a activity, err error) {
 	err = s.queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := s.env.WithdrawHarmful(ctx, conn, s.table.Name()); err != nil {

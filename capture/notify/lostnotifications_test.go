@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// TestFullReadReasons lists what makes notify read the whole table without a notification.
+// TestFullReadReasons checks when the regular checks request a full read of the table.
 func TestFullReadReasons(t *testing.T) {
 	t.Parallel()
 	quiet := activity{queueUsage: 0.01, relationFiles: "1", changes: 10}

@@ -26,7 +26,7 @@ type pendingKeys struct {
 
 	mu           sync.Mutex
 	batch        keyBatch
-	since        time.Time // arrival time of the oldest pending key or request; zero if nothing is pending
+	since        time.Time // arrival time of the oldest pending key or request for a full read; zero if nothing is pending
 	lastNotified time.Time // arrival time of the last notification of a change
 	marker       uint64    // highest number of a marker that has arrived
 }

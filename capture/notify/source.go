@@ -73,7 +73,7 @@ type Source struct {
 	reader  *tablecopy.Reader
 	reads   postgres.ReadClock // clock of reads from the listener's connection
 	pending *pendingKeys
-	table   *postgres.Table // the table's definition at the last copy; the source ends if the definition changes
+	table   *postgres.Table // the table's definition when the source started; the source ends if the definition changes
 
 	markerChannel string
 	marker        uint64 // number of the last marker
@@ -292,7 +292,7 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 }
 
 // delayFullRead sets the earliest time of the next full read that Barrier has not requested. took is the duration of the last
-// full read. The pauses grow while one full read follows another, and are short again after a minute without one.
+// full read. The pauses grow while one full read follows another, and are short again after a minute without a full read.
 func (s *Source) delayFullRead(took time.Duration) {
 	now := time.Now()
 	if now.Sub(s.nextFullRead) > time.Minute {

@@ -20,7 +20,7 @@ import (
 	"capture/snapshot"
 )
 
-// Source reads the whole table at intervals.
+// Source reads the table at intervals.
 type Source struct {
 	*source.Rounds
 	env    *source.Env

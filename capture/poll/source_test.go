@@ -134,7 +134,7 @@ func TestReadSkipsOnlyUnchangedTables(t *testing.T) {
 }
 
 // TestReadSeesCommitThatWaited checks that a read captures a commit that waited for a synchronous standby during the previous
-// read. Then the commit was in the WAL, but not visible, so a comparison of WAL positions would never find it.
+// read. During that read, the commit was in the WAL, but not visible, so a comparison of WAL positions would never find it.
 func TestReadSeesCommitThatWaited(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})

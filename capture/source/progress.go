@@ -81,7 +81,7 @@ type TableRead struct {
 type RunningRead struct {
 	Began     time.Time // zero if no read is running
 	Rows      int64     // number of rows received so far
-	TotalRows int64     // number of rows in the server's statistics; 0 if unknown
+	TotalRows int64     // number of rows according to the server's statistics; 0 if unknown
 	Bytes     int64     // number of bytes received so far
 }
 
@@ -101,7 +101,7 @@ type Report struct {
 	Conditions     map[string]string // conditions that an operator should know, by name
 	Counters       Counters
 	CopyEnded      time.Time     // end of the last whole copy; zero if there was none
-	CopyTook       time.Duration // duration of that copy
+	CopyTook       time.Duration // duration of the last whole copy
 	LastRead       TableRead     // last copy or resync; zero if there was none
 	Reading        RunningRead   // running copy or resync
 }
@@ -177,7 +177,8 @@ func (p *Progress) SetAppliedLSN(lsn pglogrepl.LSN, lag time.Duration) {
 // SetWaitingSince reports the arrival time of the oldest change that no View holds yet, or zero if there is no such change.
 func (p *Progress) SetWaitingSince(t time.Time) { p.update(func() { p.waitingSince = t }) }
 
-// SetCondition sets a condition that an operator should know; an empty text clears it. It reports whether the text is new.
+// SetCondition sets a condition that an operator should know; an empty text clears it. It reports whether the text differs from
+// the condition's previous text.
 func (p *Progress) SetCondition(name, text string) (news bool) {
 	p.update(func() {
 		news = p.conditions[name] != text

@@ -26,7 +26,7 @@ type Logger struct {
 
 	mu       sync.Mutex
 	lines    int       // number of lines that may be logged now
-	refilled time.Time // time up to which lines includes the lines allowed per second
+	refilled time.Time // end of the last second for which lines was increased
 	shared   summary
 	timer    *time.Timer // logs shared; nil if shared is empty
 }

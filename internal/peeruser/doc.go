@@ -14,8 +14,8 @@ import (
 	"os"
 )
 
-// ErrNoSocket means that no process holds a socket with the caller's addresses. Either the caller has closed its socket, or
-// addresses are translated between the caller and the server.
+// ErrNoSocket means that no process holds a socket for the caller's end of the connection. Either the caller has closed its
+// socket, or addresses are translated between the caller and the server.
 var ErrNoSocket = errors.New("the caller holds no socket with this address")
 
 // Check returns nil if [Lookup] works on this system, and otherwise the reason why not. It tests Lookup with a connection from

@@ -21,10 +21,10 @@ const (
 	answerSize   = 4 + socketIDSize + 20
 )
 
-// States of a TCP socket in which its owner can still read what the server sends, from linux/tcp_states.h.
+// States of a TCP socket in which the socket's owner can still read what the server sends, from linux/tcp_states.h.
 const (
 	tcpEstablished = 1
-	tcpFinWait1    = 4 // the owner has ended its own sending
+	tcpFinWait1    = 4 // the owner has stopped sending
 	tcpFinWait2    = 5
 )
 

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// TestMain lets the tests run this program as a caller with another user; see startCaller.
+// TestMain lets the tests run this program as a caller that belongs to another user; see startCaller.
 func TestMain(m *testing.M) {
 	if address := os.Getenv("PEERUSER_TEST_DIAL"); address != "" {
 		c, err := net.Dial("tcp", address)

@@ -154,7 +154,7 @@ const (
 	Unchanged ValueKind = 'u' // a TOASTed value that the update did not change and the server did not send
 	Text      ValueKind = 't'
 
-	// Omitted is not part of the protocol: the connection puts it in place of a large value of a large row, followed by the
+	// Omitted is not part of the protocol. Package postgres puts it in place of a large value of a large row, followed by the
 	// value's size in 8 bytes.
 	Omitted ValueKind = 'o'
 )

@@ -42,7 +42,7 @@ func Bin() (string, error) {
 		}
 	}
 	for _, pattern := range binPatterns {
-		found, _ := filepath.Glob(pattern) // fails only for a bad pattern
+		found, _ := filepath.Glob(pattern) // Glob fails only for a bad pattern
 		found = slices.DeleteFunc(found, func(dir string) bool { return !hasServerPrograms(dir) })
 		if len(found) > 0 {
 			return slices.MaxFunc(found, func(a, b string) int { return majorVersion(a) - majorVersion(b) }), nil

@@ -103,12 +103,13 @@ func (s *Server) runInitdb(ctx context.Context, flags []string) error {
 func initdbFlags() []string {
 	locale := "C.UTF-8"
 	if runtime.GOOS != "linux" {
-		locale = "C" // exists on every system
+		locale = "C" // this locale exists on every system
 	}
 	return []string{"--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=" + locale}
 }
 
-// socketDir returns the folder of the Unix socket, or "" for no socket if its path would be too long for the system.
+// socketDir returns the folder of the Unix socket, or "" if the socket's path would be too long for the system. The server then
+// has no socket.
 func (s *Server) socketDir() string {
 	if len(s.root) > 80 {
 		return ""

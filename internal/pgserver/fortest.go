@@ -30,7 +30,7 @@ var shared struct {
 	sync.Mutex
 	server *Server
 	err    error
-	idle   []*pgx.Conn  // connections to database postgres that nobody uses
+	idle   []*pgx.Conn  // unused connections to the database postgres
 	count  atomic.Int64 // databases created so far; makes their names unique
 }
 

@@ -38,7 +38,7 @@ import (
 type Options struct {
 	Settings map[string]string // settings for postgresql.conf, unquoted
 	Initdb   []string          // more flags for initdb, such as "--encoding=LATIN1"
-	Dir      string            // parent of the server's folder; the default is os.TempDir(). For root, it must be open to other users, as t.TempDir() is not
+	Dir      string            // parent of the server's folder; the default is os.TempDir(). For root, the parent must be open to other users, unlike t.TempDir()
 	Port     int               // TCP port; the default is a free one
 	Bin      string            // folder of the server programs; the default is the result of [Bin]
 	Durable  bool              // whether fsync is on, which is slower
@@ -192,7 +192,7 @@ func (s *Server) Dir() string { return filepath.Join(s.root, "data") }
 // LogPath returns the path of the server's log.
 func (s *Server) LogPath() string { return filepath.Join(s.root, "log") }
 
-// VersionNum returns the server's version in the form of server_version_num: 150018 for 15.18.
+// VersionNum returns the server's version in the form of server_version_num, such as 150018 for 15.18.
 func (s *Server) VersionNum() int { return s.version }
 
 // PID returns the PID of the postmaster, or 0 while the server is stopped.
@@ -256,9 +256,9 @@ func (s *Server) Close() {
 	})
 }
 
-// releaseSharedMemory removes the segment of System V shared memory that a killed server has left. Linux has room for 4096
-// segments. Line 7 of postmaster.pid has the key and the ID of the segment; a server that was not killed has removed both the
-// file and the segment.
+// releaseSharedMemory removes the segment of System V shared memory that a killed server has left. By default, Linux allows
+// only 4096 segments. Line 7 of postmaster.pid has the key and the ID of the segment; a server that was not killed has removed
+// both the file and the segment.
 func (s *Server) releaseSharedMemory() {
 	content, err := os.ReadFile(filepath.Join(s.Dir(), "postmaster.pid"))
 	lines := strings.Split(string(content), "\n")
@@ -296,7 +296,7 @@ func (s *Server) setProcess(p *process) {
 	s.reaper.setTarget(p)
 }
 
-// logTail returns the end of the log as a suffix for an error. It leaves out what precedes the given offset.
+// logTail returns the end of the log, but nothing before the offset from, as a suffix for an error.
 func (s *Server) logTail(from int64) string {
 	log, err := os.Open(s.LogPath())
 	if err != nil {

@@ -320,7 +320,7 @@ func TestKilledOwner(t *testing.T) {
 	if err := owner.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	_ = owner.Wait() // killed
+	_ = owner.Wait() // fails, because the process was killed
 	waitUntil(t, "the folder to disappear", func() bool {
 		left, err := os.ReadDir(dir)
 		return err == nil && len(left) == 0

@@ -15,9 +15,9 @@ import (
 	"path/filepath"
 )
 
-// initdb needs a second of processor time, and a copy of its result a twentieth of that. So the servers of tests begin as copies
-// of a template: a data folder that initdb has created and that no server has used. The template stays in the user's cache, for
-// the tests of other packages and for later runs.
+// initdb takes a second of processor time. Copying its result takes a twentieth of that. So the servers of tests begin as
+// copies of a template: a data folder that initdb has created and that no server has used. The template stays in the user's
+// cache, for the tests of other packages and for later runs.
 
 // findTemplate returns the template of the installed server programs, and creates it if there is none.
 func findTemplate(ctx context.Context) (dir string, err error) {
@@ -135,7 +135,7 @@ func (s *Server) setSystemIdentifier(id uint64) error {
 		return err
 	}
 
-	logs, _ := filepath.Glob(filepath.Join(s.Dir(), "pg_wal", "0*")) // fails only for a bad pattern
+	logs, _ := filepath.Glob(filepath.Join(s.Dir(), "pg_wal", "0*")) // Glob fails only for a bad pattern
 	if len(logs) != 1 {
 		return fmt.Errorf("a new cluster has one file of WAL, not %q", logs)
 	}

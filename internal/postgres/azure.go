@@ -25,8 +25,8 @@ const azureScope = "https://ossrdbms-aad.database.windows.net/.default"
 
 // UseAzureTokens makes every connection with cfg authenticate with a Microsoft Entra token instead of a password. A connection
 // gets its token after the TLS handshake. The token is for the identity that the environment offers: a workload identity, a
-// managed identity, or the variables of a service principal. UseAzureTokens returns an error if cfg allows a connection without
-// TLS, over which the token would travel in clear text.
+// managed identity, or a service principal in environment variables. UseAzureTokens returns an error if cfg allows a connection
+// without TLS, over which the token would travel in clear text.
 func UseAzureTokens(cfg *pgx.ConnConfig) error {
 	secured := cfg.TLSConfig != nil
 	for _, fallback := range cfg.Fallbacks {

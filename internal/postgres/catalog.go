@@ -38,9 +38,9 @@ const (
 	emptyPathSQL = "SELECT pg_catalog.set_config('search_path', '', true)"
 )
 
-// queueCatalog adds to b the statements that read a table's catalog into c. q sends the batch. The statements change the search
-// path until the end of the transaction. Outside a transaction block, the batch is a transaction of its own, which Postgres
-// ends at the Sync message. If own is true, the batch also reads the names that the session's own search path shows.
+// queueCatalog adds to b the statements that read a table's catalog into c. The caller sends b over q. The statements change
+// the search path until the end of the transaction. Outside a transaction block, the batch is a transaction of its own, which
+// Postgres ends at the Sync message. If own is true, the batch also reads the names that the session's own search path shows.
 func (c *catalogRow) queueCatalog(b *pgx.Batch, q Querier, name Name, own bool) {
 	low := name.foldCase()
 	b.Queue(ownPathSQL)
@@ -116,7 +116,7 @@ type catalogEntry struct {
 	IdentityIndex    []int16          `json:"identity_index"`    // column numbers of the replica identity index
 	Columns          []columnEntry    `json:"columns"`
 	Types            []typeEntry      `json:"types"`
-	Children         bool             `json:"children"`     // whether other tables inherit from this one
+	Children         bool             `json:"children"`     // whether other tables inherit from this table
 	KeyPeriod        bool             `json:"key_period"`   // whether the primary key is WITHOUT OVERLAPS
 	Partitioning     []partitionEntry `json:"partitioning"` // the table and its partitions, if it is partitioned
 }
@@ -125,7 +125,7 @@ type catalogEntry struct {
 type partitionEntry struct {
 	OID        uint32   `json:"oid"`
 	Name       string   `json:"name"`
-	Parent     uint32   `json:"parent"` // OID of the partitioned table that it belongs to; 0 for the root
+	Parent     uint32   `json:"parent"` // OID of the partitioned table that the partition belongs to; 0 for the root
 	Bound      string   `json:"bound"`
 	Strategy   string   `json:"strategy"` // empty if the partition is not partitioned itself
 	Definition string   `json:"definition"`
@@ -192,7 +192,7 @@ type keyOperator struct {
 	Needs    []string `json:"needs"`    // schemas of the operator and of the column's type, except pg_catalog
 	Schemas  []string `json:"schemas"`  // schemas in Needs that the user may not use
 
-	asText bool // whether values are compared by their text instead
+	asText bool // whether values are compared by their text, not with Operator
 }
 
 // ownName holds the SQL text of a column's type and default expression under the session's own search path, where names may

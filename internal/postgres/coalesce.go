@@ -10,13 +10,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// The server sends each replication message separately, and each one wakes a waiting reader. At several thousand messages a
+// The server sends each replication message separately, and each message wakes a waiting reader. At several thousand messages a
 // second, these wake-ups cost capture and the walsender more than the messages do. So coalescingConn delays its reads while
 // messages arrive at a high rate, and each read then returns many messages. According to BenchmarkStream, this reduces the
 // follower's CPU time to about a third, and also reduces the server's.
 //
-// The delay adapts to the rate: it is the time in which the messages fill a good part of the buffer. A shorter delay wakes
-// the reader too often. A longer one lets the buffer fill up, so the walsender has to wait.
+// The delay adapts to the rate: it is the time in which the messages fill a good part of the buffer. A shorter delay wakes the
+// reader too often. A longer delay lets the buffer fill up, so the walsender has to wait.
 const (
 	firstDelay    = time.Millisecond
 	shortestDelay = 100 * time.Microsecond

@@ -34,7 +34,7 @@ func TestParseConfigHidesPasswordsAndAcceptsDriverSchemes(t *testing.T) {
 	}
 }
 
-// malformedURLs contain a password, made of FIRST and SECOND, of which a parser could mistake a part for something else.
+// malformedURLs contain FIRST and SECOND as parts of a password. A parser could mistake one of these parts for something else.
 var malformedURLs = []string{
 	"postgres://app:FIRST@SECOND@db/app", "postgres://app:12/SECOND@db/app", "postgres://app:12?SECOND@db/app",
 	"postgres://app:12#SECOND@db/app", "postgres://app:FIRST SECOND@db/app", "postgres://app:FIRST%SECOND@db/app",
@@ -85,7 +85,7 @@ func FuzzParseConfig(f *testing.F) {
 		if strings.Contains(a+b, "SECRET") {
 			return
 		}
-		for name := range knownParameters { // "a host=b" in place of a password is a host, as anybody would read it
+		for name := range knownParameters { // "a host=b" in place of a password sets the host, as anybody would read it
 			if parameter := regexp.MustCompile(`[\s&]` + name + `\s*=`); parameter.MatchString(a) || parameter.MatchString(b) {
 				return
 			}

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// ddlLockTimeout bounds how long a statement of capture waits for a lock. Other sessions that need the lock queue behind
-	// the statement.
+	// ddlLockTimeout bounds how long a statement of capture waits for a lock. Meanwhile, other sessions that need the lock
+	// queue behind the statement.
 	ddlLockTimeout = "2s"
 	// ddlRetryPause is the pause between two attempts. During it, sessions that queued behind a statement get their locks.
 	ddlRetryPause = time.Second

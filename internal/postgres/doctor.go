@@ -111,7 +111,7 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 	if secured, ok := conn.PgConn().Conn().(*tls.Conn); ok {
 		d.checkTLS(tls.VersionName(secured.ConnectionState().Version) + " in use")
 	} else {
-		networks, _ := net.InterfaceAddrs() // without them, only this machine counts as safe
+		networks, _ := net.InterfaceAddrs() // if the networks are unknown, only this machine counts as safe
 		d.Findings = append(d.Findings, unencryptedFinding(conn.PgConn().Conn().RemoteAddr(), networks))
 	}
 	return true

@@ -324,7 +324,8 @@ func selfSigned(t *testing.T) (certificate, key []byte) {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})
 }
 
-// TestDoctorOnPlainConnections: without TLS, doctor warns unless the server is on this machine or in a private network.
+// TestDoctorOnPlainConnections: without TLS, doctor warns unless the server is on this machine or in one of its private
+// networks.
 func TestDoctorOnPlainConnections(t *testing.T) {
 	t.Parallel()
 	var networks []net.Addr

@@ -19,8 +19,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestWrongPasswordAtSecondAttempt checks an error after two attempts, of which pg_hba.conf refuses the attempt without TLS,
-// and the server refuses the password in the other. The error shows only the wrong password, which the user can correct.
+// TestWrongPasswordAtSecondAttempt checks the error if pg_hba.conf refuses the attempt without TLS, and the server refuses the
+// password in the attempt with TLS. The error shows only the wrong password, which the user can correct.
 func TestWrongPasswordAtSecondAttempt(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{})

@@ -137,8 +137,8 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 }
 
 // publicationOwnerSQL returns an SQL condition that the owner of publication p may have made p for capture. It holds for the
-// owners that trustedOwnerSQL accepts, and for a role such as capture's own, which may replicate and read the table. Such a
-// role can follow the table in any case, so it gains nothing by owning the publication.
+// owners that trustedOwnerSQL accepts, and for a role that may replicate and read the table, such as capture's own. Such a role
+// can follow the table in any case, so it gains nothing by owning the publication.
 func publicationOwnerSQL(table string) string {
 	return `(` + trustedOwnerSQL("p.pubowner", table) + ` OR EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = p.pubowner
 			AND (o.rolreplication OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid

@@ -12,9 +12,9 @@ import (
 	"capture/internal/foreign"
 )
 
-// IsRowRefused reports whether a statement failed because of the rows that it reads or writes: a value, a constraint, a
-// limit, or an error that a function raised, such as a trigger function. It checks the class of the SQLSTATE; see
-// "PostgreSQL Error Codes". A function may raise any SQLSTATE, so raisedByFunction recognizes such errors by other fields.
+// IsRowRefused reports whether a statement failed because of the rows that it reads or writes: a value, a constraint, a limit,
+// or an error raised by a function, such as a trigger function. It checks the class of the SQLSTATE; see "PostgreSQL Error
+// Codes". A function may raise any SQLSTATE, so raisedByFunction recognizes such errors by other fields.
 func IsRowRefused(err error) bool {
 	if raisedByFunction(err) != "" {
 		return true
@@ -27,8 +27,8 @@ func IsRowRefused(err error) bool {
 	return false
 }
 
-// ExplainRedacted returns err with the action that failed, explained as by [Explain]. If [IsRowRefused] is true for err, the
-// result contains none of the row's values and does not wrap err. If err is nil, the result is nil.
+// ExplainRedacted returns err, prefixed with the action that failed and explained as by [Explain]. If [IsRowRefused] is true
+// for err, the result contains none of the row's values and does not wrap err. If err is nil, the result is nil.
 func ExplainRedacted(action string, err error) error {
 	switch {
 	case err == nil:
@@ -83,10 +83,10 @@ func redactedMessage(pg *pgconn.PgError) string {
 // function of the database: by RAISE in PL/pgSQL, or by code in PL/Python, PL/Perl or PL/Tcl.
 var languageFiles = []string{"pl_exec.c", "plpy_", "plperl", "pltcl"}
 
-// raisedByFunction returns a message that is safe to show for an error that a function of the database raised, such as a
-// trigger function. It returns "" for other errors. The function's author chose the message, the details, and the names of
-// columns and constraints, so each of them may contain a row's text. The result contains only the SQLSTATE and the first
-// line of the context, where Postgres names the function and the line.
+// raisedByFunction returns a message that is safe to show for an error raised by a function of the database, such as a trigger
+// function. It returns "" for other errors. The function's author chose the message, the details, and the names of columns and
+// constraints, so each of them may contain a row's text. The result contains only the SQLSTATE and the first line of the
+// context, where Postgres names the function and the line.
 func raisedByFunction(err error) string {
 	var pg *pgconn.PgError
 	if !errors.As(err, &pg) {

@@ -14,8 +14,8 @@ import (
 //   - A CopyData message of a COPY becomes several messages. The format of COPY does not depend on where a message ends.
 //   - A DataRow message of more than limit bytes loses its large values, and gets an additional column with their sizes; see
 //     [OmittedSizes].
-//   - A CopyData message of the replication stream of more than limit bytes gets a value of kind [pgoutput.Omitted] in place
-//     of each large value.
+//   - A CopyData message of more than limit bytes in the replication stream gets a value of kind [pgoutput.Omitted] in place of
+//     each large value.
 //
 // Any other message of more than limit bytes is an error. The message formats are in the PostgreSQL documentation, "Message
 // Formats", "Logical Replication Message Formats" and "Streaming Replication Protocol".

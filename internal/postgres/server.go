@@ -128,14 +128,14 @@ func (s *Server) decodesOnDemand() bool {
 }
 
 // CheckStandbys returns a [*Problem] if the end of capture's slot could invalidate logical slots on a standby. If logical
-// decoding is enabled only while a logical slot exists, a standby's slots become invalid when the primary's last one is
-// dropped. capture's slot is dropped whenever its connection is lost.
+// decoding is enabled only while a logical slot exists, a standby's slots become invalid when the primary's last logical slot
+// is dropped. capture's slot is dropped whenever its connection is lost.
 func (s *Server) CheckStandbys(ctx context.Context, q Querier) error {
 	if !s.decodesOnDemand() {
 		return nil
 	}
-	// Physical replication connections have no database. Every user may see that, but only a privileged user sees which of them
-	// takes a base backup.
+	// Physical replication connections have no database. Every user may see that, but only a privileged user sees which of
+	// these connections takes a base backup.
 	var standbys string
 	err := Pinned(q).QueryRow(ctx, `
 		SELECT COALESCE(pg_catalog.string_agg(COALESCE(NULLIF(a.application_name, ''), 'unnamed'), ', ' ORDER BY a.pid), '')

@@ -266,7 +266,7 @@ func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setu
 	if !connects {
 		statements = append(statements, "GRANT CONNECT ON DATABASE "+QuoteIdentifier(s.Database)+" TO "+name)
 	}
-	for _, schema := range unusable { // schemas of the table, and of the types and operators of its key
+	for _, schema := range unusable { // among the table's schema and the schemas of the types and operators of its key
 		statements = append(statements, "GRANT USAGE ON SCHEMA "+QuoteIdentifier(schema)+" TO "+name)
 	}
 	if !selects {

@@ -10,8 +10,8 @@ import (
 )
 
 // dropOwnPublication drops capture's own publication of a table that cannot be published. It returns refusal, the reason why
-// the table cannot be published. If it cannot drop the publication, it returns a [*Problem] with refusal's summary, whose hint
-// is the statement that drops the publication.
+// the table cannot be published. If it cannot drop the publication, it returns a [*Problem] with refusal's summary, and with
+// the statement that drops the publication as the hint.
 func dropOwnPublication(ctx context.Context, conn *pgx.Conn, t *Table, own string, refusal error) error {
 	publications, err := findPublications(ctx, conn, t, own)
 	if err != nil {

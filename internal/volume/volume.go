@@ -1,5 +1,5 @@
-// Package volume measures the file systems of the folders that capture writes to. It also adds hints about what an operator can
-// do to file system errors.
+// Package volume measures the file systems of the folders that capture writes to. To file system errors, it adds hints about
+// what an operator can do.
 package volume
 
 import (
