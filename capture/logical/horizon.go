@@ -17,8 +17,8 @@ import (
 //
 // The regular check, each Barrier and a stop read an xmin and then a WAL position. Every transaction below this xmin had
 // already ended, so its commit record is below this WAL position. Once the stream has been applied up to the position, the
-// Table has everything that these transactions committed. Only then do xmin and position become the Table's horizon. A
-// walsender sends only WAL that is flushed, so the horizon remains valid after a crash of the server.
+// Table has everything that these transactions committed, and the xmin and the position become the Table's horizon. A walsender
+// sends only WAL that is flushed, so the horizon remains valid after a crash of the server.
 type horizons struct {
 	place snapshot.Place // place of the horizon with which the stream began; zero if the stream began without a horizon
 

@@ -83,8 +83,8 @@ func (s *slot) check(ctx context.Context, conn *pgx.Conn) error {
 	return err
 }
 
-// checkUncreated is like check, but accepts a missing slot, because the slot may not exist yet. If the slot has existed and is
-// missing now, the replication connection has been closed, too, which other code detects.
+// checkUncreated is like check, but accepts a missing slot, because the slot may not exist yet. A slot that has existed can be
+// missing only if the replication connection has been closed. checkUncreated need not detect this.
 func (s *slot) checkUncreated(ctx context.Context, conn *pgx.Conn) error {
 	err := s.checkRetainedWAL(ctx, conn)
 	if errors.Is(err, errNoSlot) {

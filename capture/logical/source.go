@@ -12,7 +12,7 @@
 // and confirms positions. In addition, regular checks find what the stream does not show: changes of the catalog, the amount
 // of WAL that the slot retains, and lost rows. They also read the horizons from which the next attempt can resync (horizon.go).
 //
-// The slot is temporary: the server drops it when the connection ends. Afterwards, nothing of capture retains WAL.
+// The slot is temporary: the server drops it when the connection ends, so capture leaves nothing behind that retains WAL.
 //
 // A connection counts as broken if the server sends nothing for source.Timeouts.Idle, by default postgres.DefaultIdleTimeout.
 //
@@ -202,8 +202,8 @@ func (s *Source) prepare(ctx context.Context) (missing, err error) {
 }
 
 // testSlot tests whether capture can create a slot, and drops the slot. Even if nobody uses a publication, it can make the
-// application's writes fail. capture therefore creates its publication only if it can create a slot. It creates the slot that
-// it follows only after the publication, because pgoutput looks up the publication in the catalog as of each change.
+// application's writes fail. capture therefore creates its publication only if it can create a slot. The slot that capture
+// follows must be newer than the publication, because pgoutput looks up the publication in the catalog as of each change.
 func (s *Source) testSlot(ctx context.Context) error {
 	test := newSlot(s.env)
 	created, err := test.probe(ctx, s.standby.conn)

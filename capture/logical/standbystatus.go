@@ -39,7 +39,7 @@ type standby struct {
 
 	applied atomic.Uint64 // LSN up to which the stream has been applied to the Table
 
-	// sendMu serializes status messages and closing the connection. If the writes of two messages were mixed, the server
+	// sendMu serializes status messages and the closing of the connection. If the writes of two messages were mixed, the server
 	// could not tell where a message begins.
 	sendMu  sync.Mutex
 	sentLSN pglogrepl.LSN // position that the last status message confirmed

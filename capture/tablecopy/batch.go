@@ -19,7 +19,7 @@ type rowBatch struct {
 	data     []byte         // key and line of each row, concatenated
 	rows     []rowLengths   // lengths of each row's key and line in data
 	omitted  []omittedRow   // rows that do not fit into memory
-	rawBytes int64          // number of bytes of COPY output that the batch was filled from
+	rawBytes int64          // number of bytes of COPY output that were read to fill the batch
 	freeList chan *rowBatch // receives the batch once it is empty
 }
 

@@ -28,8 +28,9 @@ type relationSize struct {
 	tidRangeScan bool  // whether the server can read a range of pages without reading the rest
 }
 
-// loadRelationSize queries the size of the table. The transaction of conn sees only rows on these pages: the rows were there
-// when the transaction took its snapshot, and the transaction's lock prevents a rewrite that would move them.
+// loadRelationSize queries the size of the table and its number of pages. The transaction of conn sees only rows on these
+// pages: the rows were there when the transaction took its snapshot, and the transaction's lock prevents a rewrite that would
+// move them.
 //
 // PostgreSQL 14 and later can read a range of pages by a TID Range Scan, but only in heap tables. A standby is always read
 // over one connection.
@@ -52,10 +53,10 @@ func loadRelationSize(ctx context.Context, conn *pgx.Conn, table *postgres.Table
 	return s, nil
 }
 
-// chooseConnections returns the number of connections to read the table over.
+// chooseConnections returns the number of connections that read the table.
 func (s *relationSize) chooseConnections(o *source.CopyOptions) int {
 	n := int64(o.Connections)
-	if n == 0 { // one more than the cores, because a connection often waits for the server or for its turn
+	if n == 0 { // at most one connection more than processors, because a connection often waits for the server or for its turn
 		n = min(maxConnections, int64(runtime.GOMAXPROCS(0))+1, s.bytes/bytesPerConnection)
 	}
 	if !s.tidRangeScan {

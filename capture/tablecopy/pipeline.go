@@ -270,7 +270,7 @@ func (p *copyPipeline) offerWriteAhead(parts []snapshot.Part) {
 	}
 }
 
-// writeAheadLoop passes each offer to WriteAhead until ctx ends or WriteAhead needs no more.
+// writeAheadLoop passes each offer to WriteAhead until ctx ends or WriteAhead needs no more offers.
 func (p *copyPipeline) writeAheadLoop(ctx context.Context) error {
 	for more := true; more; {
 		select {

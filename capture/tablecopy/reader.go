@@ -33,7 +33,7 @@ type Reader struct {
 	unconfirmed *snapshot.Horizon // horizon that the last View gets once it is durable; nil if it has its horizon already, or can have none
 
 	confirmAt    time.Time     // time of the next call of Confirm, if unconfirmed is set
-	confirmPause time.Duration // pause after the next call of Confirm if it comes too early
+	confirmPause time.Duration // pause after the next call of Confirm if that call comes too early
 }
 
 // NewReader returns a Reader for a source with this name.

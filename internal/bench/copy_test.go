@@ -11,8 +11,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// BenchmarkFirstCopy measures the time from the start of the process to a durable file. The baseline is a binary COPY of the
-// table that discards the data; other programs that read the whole table are measured, too.
+// BenchmarkFirstCopy measures the time from the start of the process to a durable file. The baseline is a COPY in binary
+// format, whose output is discarded. Other programs that read the whole table are measured, too.
 func BenchmarkFirstCopy(b *testing.B) {
 	n := tableRows(b)
 	url := votesDatabase(b, n)

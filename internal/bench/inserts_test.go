@@ -160,7 +160,8 @@ func startRecvlogical(b *testing.B, url string, conn *pgx.Conn) (stop func()) {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	// waitSlot waits until the slot, joined with its walsender, meets the condition.
+	// waitSlot waits until the condition is true. The condition is SQL, and can use the properties of the slot and of its
+	// walsender.
 	waitSlot := func(condition string) {
 		b.Helper()
 		for begun, met := time.Now(), false; !met; time.Sleep(10 * time.Millisecond) {

@@ -12,7 +12,7 @@ import (
 )
 
 // BenchmarkMemory measures the resident memory of the process, divided by the size of the file. It measures the memory after
-// the first copy and the peak of this copy. It then changes 1,000 random rows per second, and measures the peak. At last it
+// the first copy and the peak of this copy. It then changes 1,000 random rows per second, and measures the peak. Finally, it
 // changes as many rows as the server can update, and measures the peak and the memory afterwards. Each of the two phases with
 // changes takes CAPTURE_BENCH_UPDATES, by default 10s.
 func BenchmarkMemory(b *testing.B) {

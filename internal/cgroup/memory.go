@@ -39,8 +39,8 @@ func groupLimit(root fs.FS) int64 {
 		if !ok {
 			continue
 		}
-		// In a container, this is often the path on the host, while the group itself is mounted at the root. So read the limit
-		// of each parent, too, up to the root.
+		// In a container, this path is often the group's path on the host, while the group itself is mounted at the root of
+		// sys/fs/cgroup. So read the limits of all parents, too.
 		for dir := path.Clean("/" + group); ; dir = path.Dir(dir) {
 			read(path.Join("sys/fs/cgroup", dir, "memory.max"))
 			if dir == "/" {

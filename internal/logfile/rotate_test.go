@@ -64,7 +64,7 @@ func TestBurst(t *testing.T) {
 				for _, f := range files {
 					info, err := os.Stat(f)
 					if err != nil {
-						return false // it has just been renamed or removed
+						return false // the file has just been renamed or removed
 					}
 					size += info.Size()
 					if strings.HasSuffix(f, ".gz") {

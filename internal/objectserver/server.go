@@ -175,10 +175,10 @@ func (s *Server) stop() {
 type Bucket struct {
 	*Server
 	Name string
-	URL  string            // URL of the bucket for --copy-to, which does not name the server
+	URL  string            // value for --copy-to; it does not name the server
 	Env  map[string]string // variables that name the server and have the credentials
 
-	// Secrets are the texts in Env that no output may contain.
+	// Secrets are the texts that no output may contain: the secrets in Env, and those of SASToken and WithoutDelete.
 	Secrets []string
 }
 
