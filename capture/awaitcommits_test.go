@@ -33,9 +33,9 @@ func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	first, second, held := connect(t, url), connect(t, url), connect(t, url)
 	gdb := attachDebugger(t, held.PgConn().PID())
 
-	// The slot reaches its snapshot in steps. Each step waits for the transactions that were running at the previous step: the
-	// first step for the transaction of first, the second step for the transaction of second. The held transaction begins
-	// during the second step, and its commit is stopped before that step ends.
+	// The slot reaches its snapshot in steps. Each step waits for the transactions that were running at the previous step.
+	// Here, the slot waits for the transaction of the connection first, then for that of the connection second. The held
+	// transaction begins during the second wait, and its commit is stopped before this wait ends.
 	exec(t, first, "BEGIN; INSERT INTO other VALUES (1)")
 	d := start(t, config(t, url))
 	waitForLock(t, conn, first)
@@ -64,8 +64,7 @@ func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// waitForLock waits until a session, the slot's walsender, waits for the end of the transaction of conn. It asks over the
-// connection ask.
+// waitForLock waits until the slot's walsender waits for the transaction of conn. ask is the connection for the queries.
 func waitForLock(t *testing.T, ask, conn *pgx.Conn) {
 	t.Helper()
 	eventually(t, "the slot waits for a transaction", func() error {

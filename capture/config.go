@@ -47,8 +47,8 @@ type Config struct {
 	// FlushDelay is the time between a change and the write of the file that includes it.
 	FlushDelay time.Duration
 
-	// FlushInterval is the time between regular writes. They happen when the wall clock reaches a multiple of it, even if
-	// nothing has changed.
+	// FlushInterval is the time between regular writes. A regular write happens when the wall clock reaches a multiple of
+	// FlushInterval, even if nothing has changed.
 	FlushInterval time.Duration
 
 	// Keep determines which earlier states of the file are kept next to it. Each regular write adds a state. The state before
@@ -59,7 +59,7 @@ type Config struct {
 	// states beside the file.
 	CopyTo *remote.Location
 
-	// Compare, if set, compares the captured rows with the table every VerifyInterval. An interval of zero turns it off.
+	// Compare, if set, compares the captured rows with the table every VerifyInterval. A VerifyInterval of zero turns this off.
 	Compare        CompareFunc
 	VerifyInterval time.Duration
 
@@ -117,7 +117,7 @@ type Config struct {
 type WatchedDir struct {
 	Name  string // name in Status and metrics
 	Path  string
-	Bytes func() int64 // returns the size of capture's files in the folder; nil for the folder of the daemon's file
+	Bytes func() int64 // returns the size of capture's files in the folder; may be nil in the folder of the daemon's file
 }
 
 // CompareFunc compares a View with the table in the database. It returns the number of rows that differ, and some of their keys

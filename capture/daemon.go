@@ -46,7 +46,7 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.table = cfg.newTable(filepath.Dir(file.Path()), file.IsOnDisk(), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file)
 	tracker := newFileTracker(file)
-	current := func() *snapshot.View { // not the rows of the file, some of which may have been lost since
+	current := func() *snapshot.View { // nil before the first read of the table: some rows of the file may have been lost since
 		if d.supervisor.report().LastRead.Ended.IsZero() {
 			return nil
 		}
@@ -149,8 +149,8 @@ func (d *Daemon) Snapshot(ctx context.Context) (SnapshotResult, error) {
 	}, nil
 }
 
-// View returns the newest committed state. Until the first copy is complete, it returns the previous run's rows if they are
-// loaded, or nil. Views advance in commit order: invariant 2 (docs/design.md).
+// View returns the newest committed state. Until the first copy is complete, it returns the previous run's rows, or nil if they
+// are not loaded. Views advance in commit order: invariant 2 (docs/design.md).
 func (d *Daemon) View() *snapshot.View {
 	if v := d.table.View(); v != nil {
 		return v

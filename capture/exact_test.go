@@ -68,8 +68,8 @@ func available(t *testing.T, conn *pgx.Conn, extension string) (yes bool) {
 	return yes
 }
 
-// exactTable creates table t with columns of each type and of types derived from it (arrays, domains, composites, generated
-// columns), and rows with each of its values. It returns the columns that hold values.
+// exactTable creates table t. The table has columns of each type and of types derived from it (arrays, domains, composites,
+// generated columns), and rows with each value of the types. exactTable returns the columns that hold values.
 func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []string) {
 	t.Helper()
 	// Few transactions create everything, because each server process that decodes changes must process every change of the
@@ -107,7 +107,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 			ddl = append(ddl, fmt.Sprintf("gcs%d comp%[1]d[] GENERATED ALWAYS AS (cs%[1]d) STORED", i))
 		}
 		if strings.HasSuffix(typ.name, "[]") || typ.name == "words" {
-			continue // the types already include the arrays of these types
+			continue // typ is an array already, or it is words, whose array is another one of the types
 		}
 		fmt.Fprintf(&setup, "CREATE DOMAIN dom%d AS %s; CREATE DOMAIN doms%[1]d AS %[2]s[]; ", i, typ.name)
 		add(fmt.Sprintf("a%d", i), typ.name+"[]", "array_fill($v, ARRAY[1,2], ARRAY[3,0])")

@@ -123,8 +123,9 @@ func TestWALWhileCopying(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestOpenTransactionAtStart: a write transaction stays open, and slot creation waits for it. A plain read gives a first
-// file at once, Status names the transaction, and the file gets what is committed during the wait and by the transaction.
+// TestOpenTransactionAtStart: a write transaction stays open, and slot creation waits for it. A plain read gives a first file
+// at once, and Status names the transaction. The file then gets what others commit during the wait, and what the transaction
+// commits.
 func TestOpenTransactionAtStart(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, the open transaction would hold up the slots of other tests

@@ -25,7 +25,7 @@ type flusher struct {
 	uploader *uploader // nil if there are no copies off the machine
 	volumes  *volumeMonitor
 	log      hclog.Logger
-	forced   *foldlog.Logger // log of forced flushes, which is folded because requests can be frequent
+	forced   *foldlog.Logger // log of forced flushes; it folds several lines into one, because requests can be frequent
 	schedule *flushSchedule
 	standing *manifest.Manifest // manifest of the file; nil if there is no file or it is damaged
 

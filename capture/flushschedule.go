@@ -124,7 +124,7 @@ func (s *flushSchedule) intervalDue(now time.Time) bool {
 	if passed >= s.interval {
 		return true
 	}
-	// The part of the interval that was left when it was entered, by the wall clock at that time.
+	// The rest of the interval at the time at which it was entered, by the wall clock of that time.
 	left := s.intervalStart.Add(s.interval).Sub(s.intervalRan)
 	return !now.Truncate(s.interval).Equal(s.intervalStart) && passed >= min(s.interval/2, left)
 }

@@ -295,7 +295,7 @@ func TestResyncLargerThanMemory(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestResyncOpenTransactions: transactions that are open or prepared when the horizon is read commit while capture is
+// TestResyncOpenTransactions: some transactions are open or prepared when the horizon is read, and commit while capture is
 // disconnected. Other transactions with higher IDs have ended before. The horizon must stay below the IDs of the open
 // transactions.
 func TestResyncOpenTransactions(t *testing.T) {

@@ -54,7 +54,7 @@ type Status struct {
 	Copies  *CopiesStatus  `json:"copies,omitempty"` // absent without --copy-to
 	Volumes []volume.Usage `json:"volumes,omitempty"`
 
-	followingSince time.Time // start of the state following; zero in any other state
+	followingSince time.Time // start of the state "following"; zero in any other state
 }
 
 // ReadStatus describes the last read of the table: a copy of the whole table, or a resync that transferred only what had

@@ -233,7 +233,7 @@ func (s *supervisor) runSource(ctx context.Context, kind, note string) (followin
 	if doubt {
 		s.table.SetHorizon(nil) // so the source copies the whole table
 	}
-	defer func() { followingSince = s.endAttempt(a) }() // also if the source panics
+	defer func() { followingSince = s.endAttempt(a) }() // runs even if the source panics
 	err = guard.RunWatched(ctx, s.log, "wait for a resync request", a.waitResync, func(ctx context.Context) error {
 		return a.source.Follow(ctx, s.table)
 	})
@@ -313,7 +313,7 @@ func addReport(past, r source.Report) source.Report {
 func (s *supervisor) resync(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.doubt = true // also for an attempt that is just ending for another reason
+	s.doubt = true // must be set even if the attempt is just ending for another reason
 	if s.attempt == nil {
 		return
 	}

@@ -56,7 +56,7 @@ type uploader struct {
 	pruned     time.Time    // time of the last pruning
 	failure    string       // error of the last work; "" if the work succeeded
 	damage     string       // description of a damaged copy; "" once another copy is proven
-	newerThere bool         // whether latest.json names a newer state than the last upload
+	newerThere bool         // whether latest.json names a state that is newer than the one uploaded last
 
 	hadFile  func() bool // reports whether there was a file before this run's first write
 	compared bool        // whether a run without an earlier file has compared the newest copy with its first View

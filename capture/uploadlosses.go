@@ -166,14 +166,14 @@ func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map
 	return there, nil
 }
 
-// copyLoss uploads a state before a loss, which m describes.
+// copyLoss uploads a state before a loss. m is the manifest of the state. The result is nil if the state is damaged.
 func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.Manifest, states map[string][]remote.State) (*remote.State, error) {
 	file, err := statefile.Open(ctx, local.Path, nil)
 	if errors.Is(err, fs.ErrNotExist) { // it was compressed in the meantime
 		file, err = statefile.Open(ctx, local.CompressedPath(), nil)
 	}
 	if err != nil {
-		return nil, errNotOpened // if it cannot be read, the keeper reports it
+		return nil, errNotOpened // the keeper reports a state that cannot be read
 	}
 	defer file.Close()
 	f := u.folder
