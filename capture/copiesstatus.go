@@ -20,7 +20,7 @@ type CopiesStatus struct {
 	Behind    bool       `json:"behind,omitempty"`    // whether another capture has uploaded a newer state
 	Exclusive bool       `json:"exclusive,omitempty"` // whether no other capture may use the prefix, because the service has no conditional writes
 	Hourly    bool       `json:"hourly,omitempty"`    // whether copies are made hourly, because there is no right to delete
-	Error     string     `json:"error,omitempty"`     // error of the last attempt
+	Error     string     `json:"error,omitempty"`     // error of the last attempt to upload, read back or remove a copy; absent if it succeeded
 
 	Uploading *UploadStatus `json:"uploading,omitempty"` // running upload
 

@@ -239,7 +239,7 @@ func TestReadingText(t *testing.T) {
 		{ReadingStatus{Began: now}, "0 rows"},
 		{ReadingStatus{Began: now.Add(-time.Minute), TotalRows: 100}, "0 of about 100 rows"},
 		{ReadingStatus{Began: now.Add(-4 * time.Second), Rows: 20, TotalRows: 100}, "20 of about 100 rows, 5 rows/s, 16s left"},
-		{ReadingStatus{Began: now.Add(-4 * time.Second), Rows: 120, TotalRows: 100}, "120 of about 100 rows, 30 rows/s"}, // old statistics
+		{ReadingStatus{Began: now.Add(-4 * time.Second), Rows: 120, TotalRows: 100}, "120 of about 100 rows, 30 rows/s"}, // the statistics are too old
 		{ReadingStatus{Began: now.Add(-4 * time.Second), Rows: 20}, "20 rows, 5 rows/s"},
 	} {
 		if got := c.r.text(now); got != c.want {

@@ -173,7 +173,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 	url := s.URL("postgres")
 	conn := connect(t, url)
 	table(t, conn, 20)
-	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes") // otherwise capture creates a slot first only as a test
+	exec(t, conn, "CREATE PUBLICATION capture_votes FOR TABLE votes") // otherwise capture first creates a slot only as a test
 	for attempt := 1; ; attempt++ {
 		open := connect(t, url)
 		exec(t, open, "BEGIN; SELECT txid_current()")

@@ -319,7 +319,7 @@ func TestRestartWithDoubtfulFile(t *testing.T) {
 			edit(d.t, d.manifest(), `"sha256": "[0-9a-f]+"`, fmt.Sprintf(`"sha256": "%x"`, sha256.Sum256(data)))
 		}},
 		"kept state copied back": {doubt: func(d *doubtful) {
-			d.runOnce("DELETE FROM votes WHERE vote_id > 100")                         // keeps the state before
+			d.runOnce("DELETE FROM votes WHERE vote_id > 100")                         // capture keeps the state before this
 			kept, _ := filepath.Glob(filepath.Join(d.folder, "feedback-*-loss.json*")) // compressed, or not yet
 			if len(kept) != 1 {
 				d.t.Fatalf("kept: %v", kept)

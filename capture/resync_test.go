@@ -232,7 +232,7 @@ func TestResyncOmittedRows(t *testing.T) {
 	n := len(d.reads())
 	p.Refuse()
 	p.Cut()
-	exec(t, conn, "UPDATE votes SET comment = 'small' WHERE vote_id = 10") // fits now
+	exec(t, conn, "UPDATE votes SET comment = 'small' WHERE vote_id = 10") // this row fits now
 	exec(t, conn, "UPDATE votes SET comment = repeat('y', 400000) WHERE vote_id IN (2, 20)")
 	exec(t, conn, "UPDATE votes SET comment = repeat('y', 80000) WHERE vote_id IN (3, 21)")
 	exec(t, conn, "UPDATE votes SET comment = 'fits' WHERE vote_id = 4")

@@ -19,7 +19,7 @@ type Status struct {
 	Host    string    `json:"host"`
 	Started time.Time `json:"started"`
 
-	Ready  bool    `json:"ready"` // whether the checks following and file are OK and no row is omitted
+	Ready  bool    `json:"ready"` // whether the checks "following" and "file" are OK and no row is omitted
 	State  string  `json:"state"` // connecting, copying, following, or waiting (for the next attempt)
 	Checks []Check `json:"checks"`
 
@@ -27,7 +27,7 @@ type Status struct {
 	Database      string `json:"database"` // host, port and name, without the password
 	SystemID      string `json:"system_id,omitempty"`
 	ServerVersion string `json:"server_version,omitempty"`
-	Source        string `json:"source"`                // source in use, or used last
+	Source        string `json:"source"`                // source that is in use, or that was used last
 	SourceNote    string `json:"source_note,omitempty"` // reason why no better source is in use
 
 	Rows         int        `json:"rows"`
@@ -35,7 +35,7 @@ type Status struct {
 	Bytes        int64      `json:"bytes"`
 	LSN          string     `json:"lsn,omitempty"`
 	CommitTime   *time.Time `json:"commit_time,omitempty"`
-	LagBytes     int64      `json:"lag_bytes"`              // bytes of WAL between the applied position and the server's
+	LagBytes     int64      `json:"lag_bytes"`              // bytes of WAL between the applied position and the server's position
 	LagSeconds   float64    `json:"lag_seconds"`            // age of the last commit when it was applied; 0 when caught up
 	LastContact  *time.Time `json:"last_contact,omitempty"` // time of the last data from the server
 	RetainedWAL  int64      `json:"retained_wal_bytes"`

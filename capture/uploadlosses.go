@@ -221,7 +221,7 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 			return err
 		}
 		c := loss.NewComparison(&m, v.Shape())
-		c.Fail(errors.New("the rows of the copy are not compared")) // the numbers of rows and the columns decide
+		c.Fail(errors.New("the rows of the copy are not compared")) // so only the numbers of rows and the columns decide
 		found := c.Loss(v, 0)
 		if found == nil {
 			return nil
