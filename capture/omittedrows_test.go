@@ -10,8 +10,8 @@ import (
 	"capture/store/manifest"
 )
 
-// TestRowsThatDoNotFit checks with each source that rows that are too large are left out and named, and that everything else is
-// followed. A row comes back once it is small enough, and its name disappears when the row is deleted.
+// TestRowsThatDoNotFit: with each source, rows that are too large are left out and named, and everything else is followed. A
+// row comes back once it is small enough, and its name disappears when the row is deleted.
 func TestRowsThatDoNotFit(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills tables that are larger than the memory")

@@ -23,8 +23,8 @@ import (
 // regular write. It uploads the states that were kept before losses, and marks those whose losses are acknowledged. It also
 // reads states back, and removes those that the retention policy does not cover.
 //
-// All of this runs on one goroutine, at the lowest priority and for at most a tenth of the time. It takes the rows from a View
-// and not from the file, so it never has the file open: an open file could not be patched, and its writes would take longer.
+// All of this runs on one goroutine, at the lowest priority and for at most a tenth of the time. The uploader takes the rows
+// from a View. It never opens the file, because an open file could not be patched, and each write would take longer.
 type uploader struct {
 	location *remote.Location
 	copies   *copyFinder
