@@ -80,7 +80,8 @@ func (p *pendingKeys) requestFullRead(reason string) {
 	p.addLocked(reason)
 }
 
-// addLocked completes an addition: it wakes the loop and, if fullReadReason is set, makes the next round read the whole table.
+// addLocked wakes the loop after an addition. If fullReadReason is set, the next round reads the whole table. The caller holds
+// mu.
 func (p *pendingKeys) addLocked(fullReadReason string) {
 	if p.batch.fullReadReason == "" {
 		p.batch.fullReadReason = fullReadReason

@@ -76,7 +76,7 @@ type Source struct {
 	table   *postgres.Table // the table's definition when the source started; the source ends if the definition changes
 
 	markerChannel string
-	marker        uint64 // number of the last marker
+	marker        uint64 // number of the last marker sent
 
 	// Earliest times of the next round and of the next full read, unless Barrier requests them. The pause before a round or
 	// full read depends on how long the previous one took, which limits the load on the database.

@@ -32,7 +32,7 @@ func (x *TxnStats) Reset() { *x = TxnStats{keys: x.keys[:0], keyEnds: x.keyEnds[
 // Changes returns the number of changes.
 func (x *TxnStats) Changes() int { return x.Inserts + x.Updates + x.Deletes + x.Truncates }
 
-// AddKey adds the key of a changed row; only the first few are kept.
+// AddKey adds the key of a changed row. Only the first loggedKeys keys are kept.
 func (x *TxnStats) AddKey(key []byte) {
 	if len(x.keyEnds) < loggedKeys {
 		x.keys = append(x.keys, key...)

@@ -26,7 +26,7 @@ const (
 type Progress struct {
 	source    string
 	changed   func()
-	serverLSN atomic.Uint64 // end of the server's WAL; atomic because each message of a stream sets it
+	serverLSN atomic.Uint64 // end of the server's WAL; atomic, without mu, because each message of a stream sets it
 
 	mu             sync.Mutex
 	phase          Phase

@@ -96,7 +96,7 @@ func TestSharedLineDoesNotWaitForAnEvent(t *testing.T) {
 			l.Add("", 1)
 		}
 		time.Sleep(1100 * time.Millisecond)
-		synctest.Wait() // for the timer, which writes on a goroutine of its own
+		synctest.Wait() // wait for the timer, which writes on a goroutine of its own
 		if lines, events, _ := parse(t, out.String()); events != Burst+2 || lines[len(lines)-1].Events != 2 {
 			t.Errorf("%d lines for %d events", len(lines), events)
 		}

@@ -105,7 +105,7 @@ func (s *Server) copyData(standby *Server) error {
 	})
 }
 
-// copyFile copies a file, unless it has vanished, and calls chown with the copy.
+// copyFile copies a file, unless it has vanished, and calls chown with the copy's path.
 func copyFile(from, to string, chown func(path string) error) error {
 	in, err := os.Open(from)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -20,9 +20,9 @@ type Querier interface {
 // pooledKey is the key in a connection's custom data that marks a connection through a pooler.
 const pooledKey = "capture.pooled"
 
-// Connect opens an ordinary session and pins its settings. Through a pooler it pins none, because a setting would stay on a
-// server connection that the pooler may give to the application next. There, [Begin] and [Pinned] pin the settings for each
-// transaction. Errors are explained as by [Explain].
+// Connect opens an ordinary session and pins its settings. Through a pooler, it pins no settings, because a setting would stay
+// on a server connection that the pooler may give to the application next. There, [Begin] and [Pinned] pin the settings for
+// each transaction. Errors are explained as by [Explain].
 func Connect(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
 	conn, err := openSession(ctx, cfg)
 	for c := cfg.Copy(); disableTimeout(err, &c.Config); {

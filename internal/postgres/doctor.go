@@ -76,7 +76,7 @@ type doctor struct {
 	srv      Server
 	table    *Table
 	provider provider
-	logical  bool // whether no finding so far rules out logical replication
+	logical  bool // whether logical replication is possible according to the findings so far
 }
 
 func (d *doctor) addFinding(name string, level Level, found, reason, hint string) {

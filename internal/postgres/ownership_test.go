@@ -69,8 +69,8 @@ func TestForeignObjectsAreNotAdopted(t *testing.T) {
 	wantOwner("run by notify with triggers", CheckTriggers(testContext(t), conn, table))
 }
 
-// TestChangedFunctionIsReplaced: setup replaces a function of the table's owner that runs with the owner's rights, with other
-// settings or with another body. It also replaces a trigger that does not fire for every change.
+// TestChangedFunctionIsReplaced checks that setup replaces the trigger function if it runs with its owner's rights or with
+// other settings. It also replaces a trigger that does not fire for every change.
 func TestChangedFunctionIsReplaced(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)

@@ -88,7 +88,7 @@ func (q *QueryConn) Reads() *ReadClock { return &q.clock }
 // LastRead returns when the last call of Do began or received data, whichever is later.
 func (q *QueryConn) LastRead() time.Time { return q.clock.LastRead() }
 
-// Close closes the connection for good, without waiting for the server. It waits for a call of Do that is under way.
+// Close closes the connection for good. It waits for a call of Do that is under way, but not for an answer of the server.
 func (q *QueryConn) Close() {
 	q.lock <- struct{}{}
 	defer func() { <-q.lock }()

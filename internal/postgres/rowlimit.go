@@ -48,8 +48,8 @@ func newRowLimiter(from io.Reader, maxRow int64) *rowLimiter {
 	return &rowLimiter{from: from, limit: limit, buf: make([]byte, readBufferBytes)}
 }
 
-// Read implements [io.Reader]. After a timeout, reading can continue, unless the timeout interrupted a message that is
-// rewritten.
+// Read implements [io.Reader]. After a timeout, reading can continue, unless the timeout interrupted the rewriting of a
+// message.
 func (m *rowLimiter) Read(p []byte) (int, error) {
 	for {
 		if len(m.rewritten) > 0 {
@@ -168,7 +168,7 @@ func (m *rowLimiter) rewrite(kind byte, n int, body func(*messageRewriter)) erro
 	return nil
 }
 
-// messageRewriter reads a message in small pieces and builds a smaller one. After an error it does nothing.
+// messageRewriter reads a message in small pieces and builds a smaller message. After an error it does nothing.
 type messageRewriter struct {
 	*rowLimiter
 	left int    // number of bytes of the message's body that have not been read

@@ -49,7 +49,7 @@ func cannotWithdraw(summary, publication, owner string, err error) *Problem {
 type harmfulPublication struct {
 	name, owner string
 	alterable   bool   // whether the user may drop the publication, and its owner is trusted
-	table       string // a table whose writes fail
+	table       string // name of a table whose writes fail
 }
 
 // findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they have a table without a usable
@@ -127,8 +127,8 @@ func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal
 	return refusal
 }
 
-// MayWithdraw reports whether publications can be withdrawn after a source has ended with err, because the database was still
-// reachable.
+// MayWithdraw reports whether the database was still reachable when a source ended with err. If it was, publications can be
+// withdrawn.
 func MayWithdraw(err error) bool {
 	var problem *Problem
 	if !errors.As(err, &problem) {
