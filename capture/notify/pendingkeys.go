@@ -148,7 +148,7 @@ func (p *pendingKeys) sinceNotified() time.Duration {
 func (p *pendingKeys) ackMarker(payload string) {
 	n, err := strconv.ParseUint(payload, 10, 64)
 	if err != nil {
-		return // not one of our markers
+		return // not a marker of this Source
 	}
 	p.mu.Lock()
 	p.marker = max(p.marker, n)

@@ -4,7 +4,7 @@
 // [Env] holds, and reports to the [Progress] in the Env. Source, Env and Progress belong to one attempt: they are made for a
 // single call of Follow.
 //
-// The packages logical, notify and poll each have a Source. Package capture runs one at a time.
+// The packages logical, notify and poll each have a Source. Package capture runs one of these Sources at a time.
 //
 // # Files
 //
@@ -39,7 +39,7 @@ type ResyncError struct {
 	// Backoff is true if the cause may soon occur again. The pauses between attempts then grow, as after a failure.
 	Backoff bool
 	// Intact is true if the rows in memory certainly are a state of the table. The next attempt then transfers only what has
-	// changed since. Otherwise it copies the whole table.
+	// changed since. Otherwise the next attempt copies the whole table.
 	Intact bool
 }
 

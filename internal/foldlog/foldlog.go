@@ -85,7 +85,7 @@ func (l *Logger) Flush() {
 	}
 	l.timer.Stop()
 	l.timer = nil
-	l.lines-- // may become negative; then the next event does not get its own line in the same second
+	l.lines-- // lines may become negative; then the next event in this second does not get its own line
 	s := l.shared
 	l.shared = summary{}
 	fields := []any{"events", s.events, "bytes", s.bytes}

@@ -71,7 +71,7 @@ func request(caller, server netip.AddrPort) []byte {
 	b := make([]byte, headerSize+requestSize)
 	native.PutUint32(b[0:], uint32(len(b)))
 	native.PutUint16(b[4:], unix.SOCK_DIAG_BY_FAMILY)
-	native.PutUint16(b[6:], unix.NLM_F_REQUEST) // without NLM_F_DUMP: one socket, not all of them
+	native.PutUint16(b[6:], unix.NLM_F_REQUEST) // without NLM_F_DUMP, the kernel returns one socket, not all sockets
 	r := b[headerSize:]
 	r[0] = unix.AF_INET6
 	if caller.Addr().Is4() {

@@ -39,13 +39,13 @@ type Options struct {
 	Settings map[string]string // settings for postgresql.conf, unquoted
 	Initdb   []string          // more flags for initdb, such as "--encoding=LATIN1"
 	Dir      string            // parent of the server's folder; the default is os.TempDir(). For root, the parent must be open to other users, unlike t.TempDir()
-	Port     int               // TCP port; the default is a free one
+	Port     int               // TCP port; the default is a free port
 	Bin      string            // folder of the server programs; the default is the result of [Bin]
 	Durable  bool              // whether fsync is on, which is slower
 }
 
-// Server is a Postgres server that this process has started. Its methods may be called from any goroutine. The caller must
-// not start and stop it at the same time.
+// Server is a Postgres server that this process has started. Its methods may be called from any goroutine. The caller must not
+// start and stop the server at the same time.
 type Server struct {
 	bin        string
 	root       string // folder with data, socket and log

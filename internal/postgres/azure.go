@@ -65,7 +65,7 @@ func azureToken(ctx context.Context, identity azcore.TokenCredential) (string, e
 	return token.Token, nil
 }
 
-// secretLike matches text that may be a token or part of one.
+// secretLike matches text that may be a token or a part of a token.
 var secretLike = regexp.MustCompile(`[A-Za-z0-9_.+=~-]{60,}`)
 
 // azureProblem explains why there is no token. The errors of azidentity span several lines and quote the response that was to

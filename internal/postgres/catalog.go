@@ -308,8 +308,8 @@ func (t *Table) addColumns(e *catalogEntry, ownNames string) error {
 	return nil
 }
 
-// addKey sets the table's key. If the table has a replica identity index, the key consists of the index's columns, because
-// the stream's old keys consist of them, too. Otherwise it is the primary key.
+// addKey sets the table's key. If the table has a replica identity index, the key consists of the index's columns, because the
+// old keys in the stream consist of these columns, too. Otherwise the key is the primary key.
 func (t *Table) addKey(e *catalogEntry) error {
 	key := e.Primary
 	t.keyOperators = t.facts.PrimaryOperators

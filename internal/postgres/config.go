@@ -99,7 +99,7 @@ func parsePgx(url string) (*pgx.ConnConfig, error) {
 	return cfg, nil
 }
 
-// addParameter returns a connection string with one more parameter.
+// addParameter adds a parameter to a connection string.
 func addParameter(s, name, value string) string {
 	if !strings.HasPrefix(s, "postgres://") && !strings.HasPrefix(s, "postgresql://") {
 		return strings.TrimSpace(s + " " + name + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(value) + "'")

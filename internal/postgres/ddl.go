@@ -57,7 +57,7 @@ func runDDL(ctx context.Context, conn *pgx.Conn, statements []string) error {
 			break
 		}
 	}
-	_ = results.Close() // returns the error that the loop found
+	_ = results.Close() // Close returns the error that the loop found
 	if err != nil {
 		return Explain(err)
 	}

@@ -74,7 +74,7 @@ func (d *doctor) checkPhysicalReplication(ctx context.Context) {
 	c.RuntimeParams["replication"] = "true"
 	pg, err := pgconn.ConnectConfig(ctx, c)
 	if err != nil {
-		return // the server refuses it, as it should
+		return // the server refuses physical replication, as it should
 	}
 	_ = pg.Close(context.WithoutCancel(ctx))
 	d.addFinding("physical replication", Warn, fmt.Sprintf("user %s may also copy the whole cluster", d.srv.User),

@@ -180,7 +180,7 @@ func TestDoctorNamesOutputPlugins(t *testing.T) {
 		for _, statement := range strings.SplitAfter(slot.Hint, ";")[:2] {
 			run(t, conn, statement)
 		}
-		for range 100 { // the signal takes a moment
+		for range 100 { // the server reloads its configuration after a moment
 			if d, f = diagnose(t, server.URL("postgres"), "", LocalResources{}); d.Source == "logical" {
 				break
 			}
@@ -221,7 +221,7 @@ func TestDoctorDoesWhatRunDoes(t *testing.T) {
 	hba := strings.NewReplacer("hostssl", "host", "<address>/32 scram-sha-256", "127.0.0.1/32 trust").Replace(HBALines("postgres", "reader"))
 	server.WriteFile("pg_hba.conf", []byte(hba+"\nhost all all all trust\nhost replication all all trust\nlocal all all trust\n"))
 	run(t, conn, "SELECT pg_reload_conf()")
-	for range 100 { // the signal takes a moment
+	for range 100 { // the server reloads its configuration after a moment
 		if d, f = diagnose(t, url, "reader", LocalResources{}); f["physical replication"].Name == "" {
 			break
 		}

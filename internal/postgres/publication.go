@@ -273,8 +273,8 @@ func (t *Table) completePublicationSQL(p *publication, version int) (statements 
 	return statements
 }
 
-// noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that creates or repairs one.
-// ddlErr is the error of an attempt to run that SQL, or nil if there was no attempt.
+// noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that creates or repairs capture's
+// own publication. ddlErr is the error of an attempt to run that SQL, or nil if there was no attempt.
 func (t *Table) noPublicationProblem(s *Server, publications []publication, own string, ddlErr error) *Problem {
 	p := &Problem{
 		Summary: fmt.Sprintf("no publication has all changes of table %s", t.Name()),

@@ -143,12 +143,12 @@ func (q pooledQuerier) Query(ctx context.Context, sql string, args ...any) (pgx.
 	b.Queue(sql, args...)
 	results := q.conn.SendBatch(ctx, b)
 	if _, err := results.Exec(); err != nil {
-		_ = results.Close() // returns the same error
+		_ = results.Close() // Close returns the same error
 		return nil, err
 	}
 	rows, err := results.Query()
 	if err != nil {
-		_ = results.Close() // returns the same error
+		_ = results.Close() // Close returns the same error
 		return nil, err
 	}
 	return pooledRows{rows, results}, nil

@@ -126,7 +126,7 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	case p == nil:
 		statements = t.createPublicationSQL(s.VersionNum)
 		// A superuser runs these statements, and would become the owner: either the user is a superuser, or the user only
-		// prints the statements for one.
+		// prints the statements for a superuser.
 		if o.Role == "" && (user.superuser && user.name != t.facts.Owner || o.Complete && !t.facts.Owned) {
 			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
 		}
@@ -266,7 +266,7 @@ func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setu
 	if !connects {
 		statements = append(statements, "GRANT CONNECT ON DATABASE "+QuoteIdentifier(s.Database)+" TO "+name)
 	}
-	for _, schema := range unusable { // among the table's schema and the schemas of the types and operators of its key
+	for _, schema := range unusable { // each is the schema of the table, or of a type or an operator of its key
 		statements = append(statements, "GRANT USAGE ON SCHEMA "+QuoteIdentifier(schema)+" TO "+name)
 	}
 	if !selects {

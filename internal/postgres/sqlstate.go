@@ -85,7 +85,7 @@ var sqlStates = map[string]struct {
 		"see the server's log; if it names a library, install the package that contains it"},
 }
 
-// SQLState returns the SQLSTATE of a server's error, or "" if err is not one.
+// SQLState returns the SQLSTATE of a server's error, or "" if err is not a server's error.
 func SQLState(err error) string {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {

@@ -1,5 +1,5 @@
-// Package volume measures the file systems of the folders that capture writes to. To file system errors, it adds hints about
-// what an operator can do.
+// Package volume measures the file systems of the folders that capture writes to. It also adds a hint to a file system error:
+// what an operator can do about it.
 package volume
 
 import (
