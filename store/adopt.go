@@ -51,7 +51,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 		return false, err
 	}
 	m.Kept = nil
-	f.existing.checked = false // until all steps have succeeded, the next Write inspects the folder
+	f.existing.checked = false // if one of the next steps fails, the next Write inspects the folder
 	if err := f.renameBoth(tmp, m); err != nil {
 		return false, err
 	}

@@ -146,7 +146,7 @@ func (d *digest) adoptBlocks(b *manifest.BlockHashes) {
 type prefixHash struct {
 	hash        hash.Hash
 	n           int64    // number of hashed bytes
-	checkpoints [][]byte // states of hash after each checkpointBytes
+	checkpoints [][]byte // states of hash, one after every checkpointBytes bytes
 }
 
 // checkpointBytes is the number of bytes from one checkpoint to the next.

@@ -30,7 +30,7 @@
 //	horizon.go          the horizon in the manifest
 //	existingfile.go     checks the file that Open finds, and limits how much of it is hashed
 //	quarantine.go       keeps a damaged file under another name
-//	adopt.go            makes a copy from elsewhere the file of an empty folder
+//	adopt.go            puts a copy from elsewhere into an empty folder
 //	writeahead.go       writes a file while its table is still being copied
 //	idlework.go         completes the manifest and makes the shadow file while the table does not change
 //	keepstate.go        decides whether the current file must be kept before it is replaced

@@ -11,7 +11,7 @@ import (
 	"capture/store/manifest"
 )
 
-// These constants are values for the hashLimit of inspectExisting, in bytes. To hash a file of more than hashAtOpen bytes would
+// These constants are values for the hashLimit of inspectExisting, in bytes. Hashing a file of more than hashAtOpen bytes would
 // delay Open, so the first Write hashes such a file, just before it replaces the file.
 const (
 	hashAtOpen = 64 << 20
@@ -72,7 +72,7 @@ func inspectExisting(p paths, hashLimit int64) (_ existing, warning string) {
 }
 
 // completeInterruptedRename completes a Write that a crash interrupted between its two renames (see replaceBoth). The file is
-// the new one, and its manifest m still has the temporary name.
+// already the new version, but its manifest m still has the temporary name.
 func completeInterruptedRename(p paths, m manifest.Manifest) (_ existing, warning string) {
 	err := os.Rename(p.manifestTmp(), p.manifestPath)
 	if err == nil {

@@ -15,8 +15,8 @@ import (
 	"capture/store/manifest"
 )
 
-// File is feedback.json with its manifest and its lock. Its methods may be called from any goroutine. They run one at a time,
-// except Published and ReadBack, which may run at the same time as others.
+// File is feedback.json with its manifest and its lock. Its methods may be called from any goroutine. Published and ReadBack
+// may run at the same time as other methods. All other methods run one at a time.
 type File struct {
 	paths
 	captureVersion string // version of capture, for the manifest
@@ -94,7 +94,7 @@ func (f *File) open(o Owner) error {
 // open.
 type published struct {
 	mu    sync.Mutex
-	files [2]os.FileInfo // newest first; nil if there were fewer than two
+	files [2]os.FileInfo // newest first; an element is nil if there were fewer files
 }
 
 func (p *published) add(info os.FileInfo) {

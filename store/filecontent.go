@@ -24,8 +24,8 @@ func placementParts(parts []snapshot.Part) []placement.Part {
 	return list
 }
 
-// contentOf returns the content of a file that was written from v with the layout. It returns an error if v has other rows than
-// that file.
+// contentOf returns the content of a file that was written from v with the layout. It returns an error if v does not have the
+// rows of that file.
 func contentOf(v *snapshot.View, layout *placement.Layout) (content, error) {
 	c := content{Layout: layout, parts: make([]snapshot.Part, 0, len(layout.Regions))}
 	for p := range v.Parts() {

@@ -7,7 +7,7 @@ import (
 	"capture/store/disk"
 )
 
-// hashingReader is a Reader. Another goroutine adds the bytes that are read through it to a digest.
+// hashingReader is a Reader that also hashes what it reads: another goroutine adds the bytes to a digest.
 type hashingReader struct {
 	ctx  context.Context
 	from io.Reader

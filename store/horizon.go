@@ -18,8 +18,8 @@ func (f *File) horizonOf(v *snapshot.View) *manifest.Horizon {
 }
 
 // UpdateHorizon writes the horizon of v into the manifest, if the file has the rows of v and the manifest has no horizon or an
-// earlier one. A Write stores the horizon that is known at that time, which may be older than the last transaction in the file.
-// Without UpdateHorizon, the next run would then read the rows of this transaction again.
+// earlier horizon. A Write stores the horizon that is known at that time, which may be older than the last transaction in the
+// file. Without UpdateHorizon, the next run would then read the rows of this transaction again.
 func (f *File) UpdateHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

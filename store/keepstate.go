@@ -20,8 +20,8 @@ import (
 // compared with the View's new Parts. The whole file is compared only by the first Write of a run and by a Write after an error
 // or after another program has touched the file.
 
-// stateToKeep returns a manifest for the current file as a kept state, if the file must be kept before v replaces it, and nil
-// otherwise. The manifest's Kept field has the reason.
+// stateToKeep returns the manifest of the kept state if the current file must be kept before v replaces it, otherwise nil. The
+// manifest's Kept field has the reason.
 func (f *File) stateToKeep(v *snapshot.View, last *written) *manifest.Manifest {
 	first := !f.hasWritten
 	switch {

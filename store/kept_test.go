@@ -95,7 +95,8 @@ func TestAcknowledgedWhileWaiting(t *testing.T) {
 	}
 }
 
-// TestLossEnds: a loss ends when nine tenths of the lost keys are back, or when it is acknowledged, also by another process.
+// TestLossEnds: a loss ends when nine tenths of the lost keys are back, or when somebody acknowledges it, even from another
+// process.
 func TestLossEnds(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -193,8 +194,8 @@ func TestLossRecursWhileItEnds(t *testing.T) {
 	}
 }
 
-// TestManyLossesOnDisk: many losses and reloads follow one after the other. The number of files stays bounded, the largest
-// state stays, and no other files are left.
+// TestManyLossesOnDisk: many losses and reloads follow each other. The number of files stays bounded, the largest state stays,
+// and no other files are left.
 func TestManyLossesOnDisk(t *testing.T) {
 	if testing.Short() {
 		t.Skip("keeps many states")

@@ -33,7 +33,7 @@ func TestKeptAtStart(t *testing.T) {
 	elsewhere.SystemID = "7399999999999999999"
 	for name, test := range map[string]struct {
 		next        *snapshot.View
-		off         bool // --keep 0
+		off         bool // whether the policy keeps no ordinary states (--keep 0)
 		kept, loss  bool
 		otherSource bool
 	}{

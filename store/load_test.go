@@ -26,7 +26,7 @@ func loadInto(ctx context.Context, f *store.File, tab *snapshot.Table) error {
 }
 
 // TestLoad changes a table at random, over several runs. Each run begins with the rows that it loads from the file, and writes
-// the next versions as if it had written the previous version, too.
+// the next versions as if this run had also written the previous version.
 func TestLoad(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())

@@ -187,8 +187,8 @@ func (r *fileRows) parseKey(row []byte) (err error) {
 	return nil
 }
 
-// Pages that end at padding may be small, so their number is limited: to freePaddedPages, plus one page for every
-// paddedPageBytes bytes of the file.
+// Pages that end at padding may be small, so their number is limited to freePaddedPages plus one page for every paddedPageBytes
+// bytes of the file.
 const (
 	paddedPageBytes = 8 << 10
 	freePaddedPages = 64

@@ -48,8 +48,8 @@ func (e *LockedError) Error() string {
 // lockPath returns the path of the lock file for the file at path, which must not be a symbolic link.
 func lockPath(path string) string { return path + ".lock" }
 
-// ReadOwner takes a shared lock for an instant, to test whether another process has the lock. Therefore lockFile retries for up
-// to lockPatience, with pauses of lockPause.
+// ReadOwner takes a shared lock for an instant, to test whether another process has the lock. In this instant, lockFile cannot
+// lock the file. Therefore lockFile retries for up to lockPatience, with pauses of lockPause.
 const (
 	lockPatience = 2 * time.Second
 	lockPause    = 5 * time.Millisecond

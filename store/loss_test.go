@@ -156,7 +156,7 @@ func TestLossInSteps(t *testing.T) {
 	}
 }
 
-// TestLossInStepsOverRestarts: each step is written by a new process, as by `capture snapshot` or after a restart.
+// TestLossInStepsOverRestarts: a new process writes each step, as `capture snapshot` or a restarted daemon does.
 func TestLossInStepsOverRestarts(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

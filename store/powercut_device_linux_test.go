@@ -22,7 +22,8 @@ type device struct {
 	ignoreSync func(c *call, folder bool) bool
 }
 
-// A nameChange holds the changes of names by one call. A journal keeps them together. The inode of a removed name is nil.
+// A nameChange holds all names that one call changes. The journal of a file system keeps these changes together. The inode of a
+// removed name is nil.
 type nameChange struct {
 	at  int
 	set map[string]*inode

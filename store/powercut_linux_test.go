@@ -56,7 +56,7 @@ func (s *seen) sum(c *leftFile) string {
 	return s.sums[c.hash]
 }
 
-// isValid reports whether a content is JSON.
+// isValid reports whether the content is valid JSON.
 func (s *seen) isValid(c *leftFile) bool {
 	if !s.valid[c.hash] {
 		s.valid[c.hash] = json.Valid(c.data)
@@ -161,7 +161,7 @@ func (s *transcript) hasLoss(left diskState) bool {
 			continue
 		}
 		if strings.HasSuffix(name, ".gz") {
-			return true // checkKept looks into it
+			return true // checkKept reads the compressed data
 		}
 		if s.seen.sum(data) == s.begun[s.lossy-2] {
 			return true
@@ -235,7 +235,7 @@ func contentOf(v *snapshot.View) []byte {
 	return b.Bytes()
 }
 
-// A replay holds the calls of one traced child, and how power cuts are tried on them.
+// A replay holds the calls of one traced child, and determines which power cuts are tried on them.
 type replay struct {
 	calls      []*call
 	root       string

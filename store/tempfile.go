@@ -31,7 +31,7 @@ type tempFile struct {
 }
 
 // create creates an empty file under the temporary name, after it has discarded the file that had the name. The new file itself
-// becomes the use until the caller sets another one.
+// is the use until the caller sets another use.
 func (t *tempFile) create() (*os.File, error) {
 	t.discard()
 	file, err := disk.CreateLike(t.path, t.target)
@@ -70,7 +70,7 @@ func (t *tempFile) publish(retired *shadow, info os.FileInfo) error {
 }
 
 // verify returns an error unless the temporary name still leads to our file. The folder may have been replaced since the lock
-// was checked. Then the file under the name may be one that another process is still writing.
+// was checked. In this case another process may still be writing the file under the name.
 func (t *tempFile) verify() error {
 	info, err := os.Lstat(t.path)
 	if err != nil {

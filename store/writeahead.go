@@ -98,7 +98,7 @@ func (p *prewrite) extend(c *content) (done bool, err error) {
 	return to == growing, p.writePieces(c, to)
 }
 
-// isStartOf reports whether at least half of the written regions are also the first ones of a version with these parts.
+// isStartOf reports whether at least half of the written regions are also the first regions of a version with these parts.
 func (p *prewrite) isStartOf(parts []snapshot.Part) bool {
 	same := 0
 	for same < min(len(p.regions), len(parts)) && p.regions[same].PartID == parts[same].ID() {

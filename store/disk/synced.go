@@ -19,7 +19,7 @@ func CreateLike(path, like string) (*os.File, error) {
 	}
 	if info, err := os.Lstat(like); err == nil && info.Mode().IsRegular() {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			file.Chown(int(st.Uid), int(st.Gid)) // needs root; otherwise the file belongs to us, which is as good
+			file.Chown(int(st.Uid), int(st.Gid)) // Chown may need root; without it the file belongs to us, which is good enough
 		}
 		if err := file.Chmod(info.Mode().Perm()); err != nil && !errors.Is(err, os.ErrPermission) {
 			file.Close()
@@ -30,7 +30,7 @@ func CreateLike(path, like string) (*os.File, error) {
 	return file, nil
 }
 
-// WriteSynced creates a file at path like CreateLike, calls write to fill it, and syncs it.
+// WriteSynced creates a file at path as CreateLike does, calls write to fill the file, and syncs it.
 func WriteSynced(path, like string, write func(*os.File) error) error {
 	file, err := CreateLike(path, like)
 	if err != nil {

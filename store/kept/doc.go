@@ -4,9 +4,9 @@
 // [States] belongs to the process that writes the file: it keeps, compresses and drops states. Any process may list them with
 // [List], and acknowledge or drop one, without a lock.
 //
-// A state is kept in two steps. The first one precedes the replacement of the file and takes milliseconds: the current file
-// gets a second name, and its manifest is written. The second one, [States.Compress], follows later and may run during
-// Writes. A crash after an action leaves:
+// A state is kept in two steps. The first step precedes the replacement of the file and takes milliseconds: the current file
+// gets a second name, and its manifest is written. The second step, [States.Compress], follows later and may run during Writes.
+// A crash after an action leaves:
 //
 //	manifest written                a manifest without data, which [Open] removes
 //	second name, folder synced      a complete, uncompressed (plain) state, which is compressed after the next start

@@ -55,7 +55,7 @@ func (id stateID) String() string {
 	return id.stamp
 }
 
-// stem returns the path of a state's files without the suffix.
+// stem returns the beginning of the paths of a state's files, up to the suffix.
 func (n names) stem(id stateID) string { return filepath.Join(n.folder, n.base+"-"+id.String()) }
 
 func (n names) compressed(id stateID) string   { return n.stem(id) + ".json.gz" }
@@ -145,7 +145,7 @@ func (n names) list() (map[stateID][]stateFile, error) {
 	return files, nil
 }
 
-// free returns the ID of a new state of the time t. If t's second is taken, the ID has the next second that is free.
+// free returns the ID for a new state with the time t. If t's second is taken, the ID has the next second that is free.
 func (n names) free(t time.Time, loss bool) stateID {
 	for ; ; t = t.Add(time.Second) {
 		if !n.isTaken(newStateID(t, false)) && !n.isTaken(newStateID(t, true)) {

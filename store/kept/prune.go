@@ -28,8 +28,8 @@ func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) 
 	return dropped, left, err
 }
 
-// retention returns what decides whether s stays. A state of another table is kept like the state before a loss. A state
-// without a loss counts as acknowledged.
+// retention returns the properties of s that decide whether s stays. A state of another table is kept like the state before a
+// loss. A state without a loss counts as acknowledged.
 func (s *State) retention() retention.State {
 	return retention.State{
 		Time: s.Time, Rows: s.Rows, Bytes: s.DiskBytes,

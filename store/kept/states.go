@@ -22,7 +22,7 @@ type States struct {
 	dataPath string // path of the file, whose mode and owner new files get
 
 	mu     sync.Mutex
-	ids    map[stateID]bool // existing states; other processes may drop states, but only the owner of the lock adds any
+	ids    map[stateID]bool // existing states; other processes may drop states, but only the owner of the lock adds states
 	policy retention.Policy
 	clock  *retention.Clock
 	start  time.Time // start of the monotonic time that is passed to clock
@@ -122,7 +122,7 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 	}
 	isLoss := m.Kept.Loss != nil
 	states := k.List()
-	var equal *State // an equal older state, whose data the new one shares
+	var equal *State // an equal older state, whose data the new state shares
 	for i, s := range states {
 		isSame := os.SameFile(info, s.inode)
 		if !isSame && !isEqualState(&s, &m) {
@@ -152,7 +152,7 @@ const nextTimes = time.Minute
 
 // timeOfNext returns the time for the name of a new state whose rows were written at t. Usually this is t. But the newest of
 // states may have taken a later second than its own. If it would therefore not count as older than the new state, timeOfNext
-// returns its time plus one second.
+// returns the time of that state plus one second.
 func timeOfNext(states []State, t time.Time) time.Time {
 	if len(states) > 0 && !states[0].Time.Before(t.Truncate(time.Second)) && states[0].Time.Sub(t) < nextTimes {
 		return states[0].Time.Add(time.Second)

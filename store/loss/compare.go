@@ -185,7 +185,7 @@ func (c *Comparison) compareRow(row snapshot.Row) error {
 	}
 }
 
-// readLine reads the file's next row into line, unless the current one has not been compared yet. It reports false at the end
+// readLine reads the file's next row into line, unless the current row has not been compared yet. It reports false at the end
 // of the file.
 func (c *Comparison) readLine() (bool, error) {
 	if c.line != nil {

@@ -61,7 +61,8 @@ func (c RowCounts) Highest(now time.Time) int {
 	return 0
 }
 
-// Higher returns the numbers within the hour before now that are higher than rows, for the manifest of a file with so many rows.
+// Higher returns the numbers within the hour before now that are higher than rows. They are for the manifest of a file with
+// this number of rows.
 func (c RowCounts) Higher(now time.Time, rows int) (higher []manifest.RowCount) {
 	c = slices.Clone(c)
 	c.Add(now, rows)

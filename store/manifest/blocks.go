@@ -55,7 +55,7 @@ func (h *BlockHashes) Set(off int64, block []byte) {
 	copy(h.sums[off/h.bytes*sha256.Size:], sum[:])
 }
 
-// Sum returns the digest as in [Blocks].
+// Sum returns the digest that [Blocks] defines.
 func (h *BlockHashes) Sum() string {
 	h.EndBlock()
 	sum := sha256.Sum256(h.sums)

@@ -15,7 +15,7 @@ import (
 // other manifests. It does not detect forgery, because anybody can compute it.
 type Horizon struct {
 	snapshot.Horizon
-	RowFormat int    `json:"row_format"` // see [rowjson.FormatVersion]
+	RowFormat int    `json:"row_format"` // value of [rowjson.FormatVersion] when the file was written
 	Seal      string `json:"seal"`       // digest of the horizon and the other facts about the file, in hex
 }
 

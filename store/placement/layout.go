@@ -31,7 +31,7 @@ type Part struct {
 
 // Region is the range of a file that holds a Part.
 type Region struct {
-	PartID uint64 // ID of that Part
+	PartID uint64 // ID of the Part
 	Off    int64  // offset of the first byte
 	Size   int64  // length in bytes, including the padding
 }
@@ -106,7 +106,7 @@ func Placed(parts []SizedPart) *Layout {
 	return l
 }
 
-// regionsEnd returns the offset of the end of the last region, at which the next one begins.
+// regionsEnd returns the offset of the end of the last region, at which the next region begins.
 func (l *Layout) regionsEnd() int64 {
 	if len(l.Regions) == 0 {
 		return int64(len(opening))
@@ -118,7 +118,7 @@ func (l *Layout) addRegion(p Part, size int64) {
 	l.Regions = append(l.Regions, Region{p.ID, l.regionsEnd(), size})
 }
 
-// placeTail places parts, one after the other, as the last ones of the file.
+// placeTail places parts, one after the other, as the last parts of the file.
 func (l *Layout) placeTail(parts []Part, fill FillFactor) {
 	last := len(parts) - 1
 	for _, p := range parts[:last] {
@@ -141,8 +141,8 @@ func (l *Layout) placeWithin(parts []Part, size int64) {
 	}
 }
 
-// A file consists of pieces. Each piece is a region; the first one also has the opening bracket, and the last one the closing
-// bracket. The file of an empty table is one piece without a region.
+// A file consists of pieces. Each piece is a region; the first piece also has the opening bracket, and the last piece the
+// closing bracket. The file of an empty table is one piece without a region.
 
 // Pieces returns the number of pieces.
 func (l *Layout) Pieces() int { return max(len(l.Regions), 1) }

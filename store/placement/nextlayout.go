@@ -54,7 +54,7 @@ func unpaddedBytes(parts []Part) int64 {
 type match struct {
 	regions []Region
 	parts   []Part
-	head    int            // number of unchanged pairs at the start; the file's last region is never one of them
+	head    int            // number of unchanged pairs at the start; the file's last region is never among them
 	tail    int            // number of unchanged pairs at the end
 	between map[uint64]int // index of each region between head and tail, by the ID of its Part
 }

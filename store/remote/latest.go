@@ -20,7 +20,7 @@ type latest struct {
 	State     string    `json:"state"`    // name of the state's data
 	Manifest  string    `json:"manifest"` // name of the state's manifest
 	Rows      int       `json:"rows"`
-	Bytes     int64     `json:"bytes"` // length of the JSON
+	Bytes     int64     `json:"bytes"` // length of the JSON in bytes
 	SHA256    string    `json:"sha256"`
 	LSN       string    `json:"lsn,omitempty"`
 	Timeline  int       `json:"timeline,omitempty"` // timeline of the LSN; absent if it is not known

@@ -266,8 +266,8 @@ func TestAcknowledge(t *testing.T) {
 	}
 }
 
-// TestLockedFolder: while another process has the lock of a folder, a write waits for it, but no longer than its context. If the
-// process keeps the lock, the error says so.
+// TestLockedFolder: while another process has the lock of a folder, a write waits for the lock, but at most until its context
+// ends. If the process keeps the lock, the error names the lock file.
 func TestLockedFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

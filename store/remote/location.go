@@ -25,7 +25,7 @@ type Location struct {
 	service   service
 	transport *transport
 	prefix    string // beginning of the names of all objects: "" or a path that ends with "/"
-	url       string // URL without secrets, without a slash at the end
+	url       string // URL without secrets and without a slash at the end
 	secrets   []string
 	identity  string       // hint for errors if the credentials come from an identity of the machine; "" if they are in the environment
 	expires   time.Time    // expiry of the SAS token; zero if there is none

@@ -35,7 +35,7 @@ func (f *Folder) Prune(ctx context.Context, policy retention.Policy, now time.Ti
 		return nil, f.removeLeftovers(ctx, objects, states)
 	}
 	newest, highest := candidates(states)
-	uploaded := map[string]time.Time{} // by the service's clock, as the clock of the capture that uploaded a state may be wrong
+	uploaded := map[string]time.Time{} // times by the service's clock, because the clock of the capture that uploaded a state may be wrong
 	for _, o := range objects {
 		uploaded[o.name] = o.modified
 	}

@@ -85,8 +85,8 @@ func age(t *testing.T, dir string, by time.Duration) {
 	}
 }
 
-// The clock of a capture is a day ahead. It does not remove the states that another capture has just uploaded, and that
-// latest.json may not name yet.
+// The clock of a capture is a day ahead. This capture does not remove the states that another capture has just uploaded, and
+// that latest.json may not name yet.
 func TestPruneWithWrongClock(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {

@@ -51,7 +51,7 @@ type object struct {
 	name     string
 	size     int64 // length in bytes
 	version  string
-	modified time.Time // by the service's clock
+	modified time.Time // time of the last change, by the service's clock
 }
 
 // condition is the condition of a put. The zero condition is always met.

@@ -78,7 +78,7 @@ const UnknownCluster = "unknown"
 
 var clusterName = regexp.MustCompile(`^(\d{1,20}|unknown)$`)
 
-// Clusters lists the states at the location by cluster. The URL may also name the folder of one cluster.
+// Clusters lists the states at the location by cluster. The location's URL may also name the folder of one cluster.
 func (l *Location) Clusters(ctx context.Context) ([]Cluster, error) {
 	objects, folders, err := l.list(ctx, l.prefix)
 	if err != nil {
@@ -171,8 +171,8 @@ func (f *Folder) States(ctx context.Context) ([]State, error) {
 // the same timeline, the state with the higher position in the WAL is newer. After a restore from a backup, the later timeline
 // has lower positions; if a capture still follows the old server, only latest.json leads to the later timeline.
 //
-// If there is no state, the error is one that IsMissing reports. If a manifest is damaged, the error wraps a [*DamagedError],
-// and Newest returns the state to which this manifest belongs.
+// If there is no state, IsMissing reports true for the error. If a manifest is damaged, the error wraps a [*DamagedError], and
+// Newest returns the state to which this manifest belongs.
 func (l *Location) Newest(ctx context.Context, states []State) (State, manifest.Manifest, error) {
 	if len(states) == 0 {
 		return State{}, manifest.Manifest{}, fmt.Errorf("%s has no states: %w", l, errMissing)

@@ -29,8 +29,8 @@ type Source struct {
 // variable so that tests can upload less.
 var partBytes = 8 << 20
 
-// uploadNames is the number of names that Upload tries, each a second later than the one before. FindUpload looks for the same
-// names.
+// uploadNames is the number of names that Upload tries. The time in each name is one second later than in the name before it.
+// FindUpload looks for the same names.
 const uploadNames = 20
 
 // compressionLevel favors speed: compressing must not compete with following the table.
@@ -80,9 +80,9 @@ func newState(m manifest.Manifest, t time.Time) State {
 	return s
 }
 
-// FindUpload returns the one of states that [Folder.Upload] has made from a source with this manifest and time, or nil if there
-// is none. The state has the time of the source, or a later one if names were taken. FindUpload compares only names: if several
-// of states have such names, FindUpload returns the earliest of them.
+// FindUpload returns the element of states that [Folder.Upload] has made from a source with this manifest and time, or nil if
+// there is none. The state has the time of the source, or a later time if names were taken. FindUpload compares only names: if
+// several of states have such names, FindUpload returns the earliest of them.
 func FindUpload(states []State, m manifest.Manifest, t time.Time) *State {
 	want := newState(m, t)
 	var found *State
@@ -150,7 +150,7 @@ type partWriter struct {
 	buf    []byte
 	upload upload // nil until the first part is sent
 	parts  int    // number of parts that the service has accepted
-	sent   int64  // their length in bytes
+	sent   int64  // length of these parts in bytes
 	done   bool
 }
 

@@ -37,7 +37,7 @@ func (c *Clock) Now(wall time.Time, elapsed time.Duration) time.Time {
 	case ahead <= jumpLimit: // the clock runs steadily, or was set back
 		c.base, c.elapsed, c.jumped, c.offset = wall, elapsed, false, 0
 		return wall
-	case !c.jumped || (ahead-c.offset).Abs() > jumpLimit: // a first jump, or another one
+	case !c.jumped || (ahead-c.offset).Abs() > jumpLimit: // the first jump, or another jump
 		c.base, c.elapsed, c.jumped, c.offset = believed, elapsed, true, ahead
 		return believed
 	case elapsed-c.elapsed >= settleTime:

@@ -1,4 +1,4 @@
-// Package retention decides which earlier states of feedback.json are kept. It computes on times and sizes and does no I/O.
+// Package retention decides which earlier states of feedback.json are kept. It computes with times and sizes and does no I/O.
 //
 // A [Policy] such as 24h,7d,4w keeps the newest state of each of the last 24 hours, 7 days and 4 weeks. Hours, days and weeks
 // are in UTC, so daylight saving time has no effect. Weeks begin on Monday. States before a loss of rows are kept longer:

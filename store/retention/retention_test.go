@@ -123,7 +123,7 @@ func TestClockJumps(t *testing.T) {
 	}
 }
 
-// TestPause: after a stop of a year the states stay for a day, in case the clock is wrong, and are dropped then.
+// TestPause: after a stop of a year the states stay for a day, in case the clock is wrong. After this day they are dropped.
 func TestPause(t *testing.T) {
 	last := at("2026-03-01T00:00:30Z")
 	start := last.Add(365 * 24 * time.Hour)
@@ -212,8 +212,8 @@ func TestSpace(t *testing.T) {
 	}
 }
 
-// TestManyLosses makes 10,000 losses and reloads at random times. The number of states and their bytes stay bounded, the
-// largest state of each day stays for 30 days, and so does the largest that nobody has acknowledged.
+// TestManyLosses makes 10,000 losses and reloads at random times. The number of states stays bounded, and of the states before
+// the losses of a day, the largest stays for 30 days.
 func TestManyLosses(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	now := at("2026-01-01T00:00:00Z")
