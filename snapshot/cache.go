@@ -22,8 +22,9 @@ type Usage struct {
 // unless they are there already, and drops them from memory. A nil cache has no limit. Only the writer uses the fields, except
 // for usage.
 //
-// The cache counts two kinds of pages. Resident pages belong to leaves of the tree; evictUntil evicts those that have not been
-// used recently. Retired pages belong to leaves that have left the tree, so only Views can still show them; see retired.
+// The cache counts two kinds of pages. Resident pages belong to leaves of the tree; evictUntil evicts resident pages that have
+// not been used recently. Retired pages belong to leaves that have left the tree, so only Views can still show them; see
+// retired.
 type cache struct {
 	*spiller
 	limit     int64 // bytes
@@ -111,9 +112,9 @@ func (c *cache) pageLimit(live int64) int64 {
 	return max(c.limit-live/int64(c.pageBytes)*leafBytes, c.limit/8)
 }
 
-// enforceLimit evicts pages until the others are within the limit. groups is the whole tree, and live the bytes of all its
-// lines. While evictions fail, pages may exceed the limit by 1/overdraft of it. If they exceed it by more, enforceLimit returns
-// the error of the last eviction.
+// enforceLimit evicts pages until the remaining pages are within the limit. groups is the whole tree, and live the bytes of all
+// its lines. While evictions fail, pages may exceed the limit by 1/overdraft of it. If they exceed it by more, enforceLimit
+// returns the error of the last eviction.
 func (c *cache) enforceLimit(groups []*group, live int64) error {
 	limit := c.pageLimit(live)
 	if c.resident <= limit && c.retired.bytes <= limit/retiredShare {

@@ -38,8 +38,7 @@
 // # Transactions
 //
 // A small transaction is buffered in a txBuffer until its Commit. A larger transaction, and every Load, is applied to the tree
-// in place. Before that, the Table makes the View of the committed state, which readers see until the Commit, and a savepoint,
-// which Rollback restores.
+// in place. Before that, the Table makes a View of the committed state for readers, and a savepoint for Rollback.
 //
 // A Load is a reload if the Table already has rows of the same shape. A reload only marks an unchanged row as seen. At its
 // Commit, a sweep deletes the rows that the reload has not seen. With [Table.LoadChanges], the caller knows which rows are
@@ -53,14 +52,14 @@
 // evicts these pages, too, once two garbage collections have shown that a View still holds them.
 //
 // With [Table.SpillOldRows], only the old rows of a large transaction are moved to the spill file. The savepoint of the
-// transaction and the View of the committed state need these rows until the Commit. All rows of the tree stay in memory. Only
-// after a Rollback can rows of the tree be in the spill file, until the next Load.
+// transaction and the View of the committed state need these rows until the Commit. The rows of the tree stay in memory, but
+// after a Rollback some of them can be in the spill file until the next Load.
 //
 // # Files
 //
 //   - table.go, view.go, viewjson.go: Table, View, and how a View becomes JSON
-//   - tree.go, split.go, group.go, leaf.go, page.go: the tree and its nodes, how they split and merge; the size limits of a page and
-//     of a row
+//   - tree.go, split.go, group.go, leaf.go, page.go: the tree and its nodes, and how the nodes split and merge; the size limits
+//     of a page and of a row
 //   - rebase.go, pendinglines.go: older versions of a page; the new lines of a large transaction, which are put into each page
 //     together
 //   - txbuffer.go, prefault.go: small transactions

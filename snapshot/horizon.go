@@ -5,9 +5,9 @@ import "github.com/jackc/pglogrepl"
 // Horizon divides the row versions of the Postgres table into two sets: the versions that a View certainly has, and the
 // versions that the View may lack. A later read of the table transfers only the second set. The invariant is:
 //
-// If a later snapshot of the database shows a row version of a transaction below XID, then the View has this version as the row
-// with its key. This holds while the Place is the same, and while the database has not gone back to a state before the View's
-// state.
+// If a later snapshot of the database shows a row version that a transaction below XID wrote, then the View has this version as
+// the row with its key. This holds while the Place is the same, and while the database has not gone back to a state before the
+// View's state.
 //
 // The reasons: every transaction below XID had ended when the Horizon was read, and the View shows what these transactions
 // committed. The later snapshot shows the version, so nothing between View and snapshot has deleted it. The values of a version

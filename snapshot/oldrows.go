@@ -45,7 +45,7 @@ type stuckRows struct {
 // oldLeaf is a leaf of the savepoint that has left the tree.
 type oldLeaf struct {
 	leaf *leaf
-	next weak.Pointer[leaf] // the clone that replaced the leaf, with which it may share lines
+	next weak.Pointer[leaf] // the clone that replaced the leaf; both may share lines
 }
 
 const (

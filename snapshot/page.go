@@ -9,10 +9,10 @@ import (
 	"capture/snapshot/spill"
 )
 
-// defaultPageBytes is about how many bytes of lines a page has.
+// defaultPageBytes is the approximate number of bytes of lines in a page.
 const defaultPageBytes = 64 << 10
 
-// splitBytes returns above how many bytes of lines a page of more than one row is split.
+// splitBytes returns the number of bytes of lines above which a page with more than one row is split.
 func splitBytes(pageBytes int) int { return pageBytes + pageBytes/4 }
 
 // terminator follows each line in memory, so that lines that are adjacent in memory can be written to the file in one piece.
@@ -240,7 +240,7 @@ func (p *page) rebuild(extra int, skip []int) {
 // slackDivisor sets the room in a large buffer to 1/slackDivisor of its size, so that rows can grow without a new buffer.
 const slackDivisor = 32
 
-// growCap returns the capacity of a buffer for n bytes of lines, to which lines of the given length may be added.
+// growCap returns the capacity of a buffer for n bytes of lines. line is the number of bytes of the new lines among them.
 //
 // A small buffer gets about half of n as room. The size of a large buffer is rounded up to the size that Go allocates anyway.
 // If lines are short, a large buffer first gets n/slackDivisor as room, so that not every change needs a new buffer. The

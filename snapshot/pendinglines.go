@@ -6,8 +6,8 @@ import "slices"
 // would be rebuilt for almost each row: a page has room for few additional lines. A large transaction often changes most rows
 // of a page in key order.
 //
-// Only transactions that are applied in place use it. The lines stay pending while each next change is a new line for a later
-// row of the same leaf. Any other change first calls [tree.putPending].
+// Only transactions that are applied in place use pendingLines. The lines stay pending while each next change is a new line for
+// a later row of the same leaf. Any other change first calls [tree.putPending].
 type pendingLines struct {
 	leaf    *leaf // nil if no lines are pending
 	gi, li  int   // group and index of leaf

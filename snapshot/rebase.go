@@ -8,7 +8,7 @@ import (
 
 // A View keeps in memory the pages that it shows. While such a page shares its buffers with the newest version, it needs
 // additional memory only for its entries. A rebuild alone would end the sharing: the newest version would get new buffers, and
-// the View would keep the whole old ones, even if only one row has changed. Therefore rebuild rebases the older versions. A
+// the View would keep the whole old buffers, even if only one row has changed. Therefore rebuild rebases the older versions. A
 // rebased version refers to the new buffer for the lines that the newest version has, too, and gets private copies (ownLines)
 // of its other lines. The old buffer of lines becomes garbage.
 //
@@ -49,7 +49,8 @@ func (p *page) canRebase(from, to *page) bool {
 // is the content of to before its rebuild, and skip has the indices of the rows whose lines the rebuild left out.
 //
 // The buffer of the result is clipped to its length, because only the newest version may append to it. If a rollback makes the
-// result the newest version again, its first append has to rebuild the page, which also moves ownLines into the new buffer.
+// result the newest version again, the first append to it has to rebuild the page, which also moves ownLines into the new
+// buffer.
 func (p *page) rebaseOnto(from, to *page, skip []int) *page {
 	const own = ^uint32(0) // placeholder for an offset into ownLines
 	q := &page{

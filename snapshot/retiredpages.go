@@ -5,10 +5,10 @@ import (
 	"weak"
 )
 
-// retired counts the pages in memory whose leaves have left the tree. When rows of a leaf change that a View has shown, a clone
-// replaces the leaf in the tree. Most replaced leaves soon become garbage, but a View with a slow reader keeps its leaves in
-// memory. So when retired pages use more than their share of the limit, the cache also evicts the retired pages that are still
-// in use.
+// retired counts the pages in memory whose leaves have left the tree. When the rows of a leaf change after a View has shown the
+// leaf, a clone replaces the leaf in the tree. Most replaced leaves soon become garbage, but a View with a slow reader keeps
+// its leaves in memory. So when retired pages use more than their share of the limit, the cache also evicts the retired pages
+// that are still in use.
 //
 // Only the garbage collector can find out which leaves are in use. The list therefore holds weak pointers, and a leaf counts as
 // in use if it has survived two collections since it was retired. One collection is not enough: it may have begun before the

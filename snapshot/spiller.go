@@ -6,7 +6,7 @@ import (
 	"capture/snapshot/spill"
 )
 
-// spiller writes pages to the spill file, which it opens when it needs one. Only the writer uses it.
+// spiller writes pages to the spill file. It opens the file before it writes the first page. Only the writer uses a spiller.
 type spiller struct {
 	folder   string
 	onDamage func(error)

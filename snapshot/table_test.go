@@ -57,7 +57,7 @@ func TestPutRefusesLongRow(t *testing.T) {
 	}
 }
 
-// TestLongRows puts rows much larger than a page among small ones. No buffer for lines gets larger than the longest row and a
+// TestLongRows puts rows much larger than a page among small rows. No buffer for lines gets larger than the longest row and a
 // constant.
 func TestLongRows(t *testing.T) {
 	t.Parallel()
@@ -172,7 +172,7 @@ func TestChanged(t *testing.T) {
 	}
 }
 
-// TestPartial: the Parts are those of the View that results from the Load, except Parts into which rows are put later. A
+// TestPartial: Partial returns Parts of the View that the Load's Commit makes, except Parts into which rows are put later. A
 // returned Part never changes.
 func TestPartial(t *testing.T) {
 	t.Parallel()

@@ -60,8 +60,8 @@ func TestViewTakesWhatChanged(t *testing.T) {
 	}
 }
 
-// TestLargeTransactionTakesWhatChanged: a View is held while one transaction changes half of the rows, in key order. The View and
-// the newest state share the other half, and each page is rebuilt a few times, not for each row.
+// TestLargeTransactionTakesWhatChanged: a View is held while one transaction changes half of the rows, in key order. The View
+// and the newest state share the other half. Each page is rebuilt a few times, not for each row.
 func TestLargeTransactionTakesWhatChanged(t *testing.T) {
 	tab := NewTable()
 	shape := &rowjson.Shape{}

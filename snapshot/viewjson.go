@@ -172,9 +172,9 @@ func (p *page) lineRuns() iter.Seq[[]byte] {
 	}
 }
 
-// writeLines writes the lines with their terminators. If last is set, the leaf is the last one of the file, so its last line
-// ends with a newline alone. scratch is a buffer for lines that are read back from the spill file; writeLines returns it for
-// the next call.
+// writeLines writes the lines with their terminators. If last is set, the leaf is the last leaf of the file, so its last line
+// ends with only a newline. scratch is a buffer for lines that are read back from the spill file; writeLines returns it for the
+// next call.
 func (l *leaf) writeLines(w io.Writer, last bool, scratch []byte) (n int, _ []byte, err error) {
 	write := func(b []byte) {
 		if err == nil {

@@ -144,8 +144,7 @@ func (p *defaultParser) takePattern(pattern *regexp.Regexp) (text string, ok boo
 	return text, text != ""
 }
 
-// quoteAgain returns a string constant with the same text as constant, quoted by [postgres.QuoteLiteral]. stringPattern has
-// matched constant.
+// quoteAgain returns a string constant that stringPattern has matched, with the quotes of [postgres.QuoteLiteral].
 func quoteAgain(constant string) string {
 	return postgres.QuoteLiteral(strings.ReplaceAll(constant[1:len(constant)-1], "''", "'"))
 }

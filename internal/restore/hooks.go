@@ -20,12 +20,12 @@ type hooks struct {
 	ForeignKeys []foreignKey `json:"foreign_keys"`
 }
 
-// trigger is an enabled trigger on the table or on one of its partitions. It is neither capture's own nor one that Postgres
-// creates for a constraint.
+// trigger is an enabled trigger on the table or on one of its partitions. It is neither a trigger of capture nor a trigger that
+// Postgres creates for a constraint.
 type trigger struct {
 	Name     string `json:"name"`
 	Table    string `json:"table"`    // table that has the trigger, as SQL
-	Function string `json:"function"` // as SQL
+	Function string `json:"function"` // function that the trigger calls, as SQL
 	Enabled  string `json:"enabled"`  // pg_trigger.tgenabled: O(rigin), A(lways), R(eplica)
 	Type     int    `json:"type"`     // pg_trigger.tgtype: see catalog/pg_trigger.h
 }

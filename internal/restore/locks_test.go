@@ -109,7 +109,7 @@ func TestConnectionLostDuringCommit(t *testing.T) {
 	}
 }
 
-// commitCutter closes the connection when the commit is to be sent, or has just been sent.
+// commitCutter closes the connection instead of sending the commit, or just after sending the commit.
 type commitCutter struct {
 	net.Conn
 	send bool

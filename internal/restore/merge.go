@@ -210,7 +210,7 @@ func (m *stagedMerge) countMoved(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// areMovedProtected reports whether protected is true for any of the rows that are to be deleted and inserted again.
+// areMovedProtected reports whether any of the rows that are to be deleted and inserted again is protected: see protected.
 func (m *stagedMerge) areMovedProtected(ctx context.Context) (found bool, err error) {
 	protected := m.protected()
 	if protected == "" {

@@ -26,8 +26,8 @@ type step struct {
 	needed    bool
 }
 
-// steps returns the statements of the merge in their order: deletes before updates before inserts, so that a unique value is free
-// before another row needs it.
+// steps returns the statements of the merge in their order: first deletes, then updates, then inserts, so that a unique value
+// is free before another row needs it.
 func (m *stagedMerge) steps() []step {
 	target, names := m.table.FromClause()+" t", m.columns.writableNames()
 	var set []string
@@ -75,9 +75,9 @@ func commaColumns(alias string, names []string) string {
 	return ", " + columnList(alias, names)
 }
 
-// runSteps runs steps as one statement, with the session's own search path. Foreign keys are checked and AFTER triggers fire only
-// at the end of the statement. So rows may refer to each other, and rows that others refer to may be deleted and inserted again.
-// Unique constraints are checked row by row, and see what the earlier steps did.
+// runSteps runs steps as one statement, with the session's own search path. Foreign keys are checked and AFTER triggers fire
+// only at the end of the statement. So rows may refer to each other, and rows that other rows refer to may be deleted and
+// inserted again. Unique constraints are checked row by row, and see what the earlier steps did.
 func (m *stagedMerge) runSteps(ctx context.Context, steps []step) (w written, err error) {
 	steps = slices.DeleteFunc(slices.Clone(steps), func(s step) bool { return !s.needed })
 	rows := map[string]*int64{"deleted": &w.deleted, "removed": &w.removed, "updated": &w.updated, "returned": &w.returned, "inserted": &w.inserted}

@@ -56,7 +56,7 @@ type randomTable struct {
 	key          string // type of the key
 	interferes   bool   // whether a trigger or rule leaves out or changes rows
 	acts         bool   // whether a foreign key to the table has an action
-	fixed        bool   // whether an identity column that is not the key can't be updated
+	fixed        bool   // whether a column that is not the key is GENERATED ALWAYS AS IDENTITY
 	unique       bool
 	partitioned  bool
 	keyGenerated bool // whether the key is GENERATED ALWAYS AS IDENTITY

@@ -235,8 +235,8 @@ func (r *restoration) newLoader(into string, staged bool) *loader {
 	return &loader{tx: r.tx, file: r.file, rows: r.rows, columns: r.columns, into: into, staged: staged, progress: r.progress}
 }
 
-// explainDuplicate returns a clearer error if the server has refused a duplicate key: either the table has a row with that
-// key, or the file has two. It returns any other error unchanged.
+// explainDuplicate returns a clearer error if the server has refused a duplicate key: either the table has a row with that key,
+// or the file has two such rows. It returns any other error unchanged.
 func (r *restoration) explainDuplicate(ctx context.Context, err error) error {
 	var refused *rowError
 	if !errors.As(err, &refused) || postgres.SQLState(err) != uniqueViolation {

@@ -77,7 +77,7 @@ func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun 
 
 // sequenceUse is a sequence that supplies values to a column.
 type sequenceUse struct {
-	Sequence, Column   string // names of the sequence, as SQL, and of the column
+	Sequence, Column   string // name of the sequence, as SQL, and name of the column
 	Ascending          bool
 	Readable, Writable bool // whether the user may read the sequence's state, and set it
 	User               string

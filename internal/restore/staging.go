@@ -125,8 +125,8 @@ func (m *stagedMerge) extra() string {
 	return fmt.Sprintf("NOT EXISTS (SELECT FROM %s s WHERE %s)", stagingTable, m.same())
 }
 
-// staged returns a FROM clause for the staged rows whose rows of the plan, with the alias p, meet the condition. The clause
-// ends with WHERE and the condition.
+// staged returns a FROM clause that joins the staged rows with their rows of the plan (alias p). The clause ends with WHERE and
+// the given condition.
 func (m *stagedMerge) staged(condition string) string {
 	return fmt.Sprintf("%s s JOIN %s p ON p.number OPERATOR(pg_catalog.=) %s WHERE %s", stagingTable, planTable, m.number, condition)
 }

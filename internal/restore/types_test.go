@@ -101,7 +101,7 @@ func TestRoundTripOfEveryType(t *testing.T) {
 		t.Logf("PostgreSQL %d here has no %s", version, c.typ)
 		return true
 	})
-	// A restore takes most of its time for the catalog, so a table has the columns of several types.
+	// A restore spends most of its time on queries of the catalog, so each table has columns of several types.
 	i := 0
 	for some := range slices.Chunk(types, 10) {
 		table := fmt.Sprintf("t%d", i)

@@ -21,7 +21,7 @@ const (
 	zstdCompressed compression = "zstd"
 )
 
-// maxWindow is the maximum window in bytes of a zstd file: as many bytes stay in memory while the file is decompressed. It is
+// maxWindow is the maximum window in bytes of a zstd file: so many bytes stay in memory while the file is decompressed. It is
 // also the limit of the program zstd, unless --long is given.
 const maxWindow = 128 << 20
 

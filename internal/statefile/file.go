@@ -250,7 +250,7 @@ func (f *File) sizeOnDisk() int64 {
 	return info.Size()
 }
 
-// Replaced reports whether the path now leads to another file than the one that was opened.
+// Replaced reports whether the path now leads to another file than the file that was opened.
 func (f *File) Replaced() bool {
 	if f.file == nil {
 		return false
@@ -260,8 +260,8 @@ func (f *File) Replaced() bool {
 	return err == nil && err2 == nil && !os.SameFile(opened, now)
 }
 
-// CheckSize compares the size of the file with its manifest before anything is read, which detects a truncated file at once.
-// It returns a [*MismatchError] if the sizes differ.
+// CheckSize compares the size of the file with its manifest, to detect a truncated file before anything is read. It returns a
+// [*MismatchError] if the sizes differ.
 func (f *File) CheckSize() error {
 	size := f.sizeOnDisk()
 	if f.manifest == nil || size < 0 || size == f.manifest.Bytes {

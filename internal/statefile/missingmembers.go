@@ -77,8 +77,8 @@ func findIndex(members []Member, name string, hint int) int {
 }
 
 // DescribeNesting returns advice for a file whose first object is not a row of the table, but seems to contain the rows: where
-// they are, and what to do. members are the members of that object. DescribeNesting returns "" if they include the table's key,
-// or if the object does not look as if it contained rows.
+// they are, and what to do. members are the members of that object. DescribeNesting returns "" if the members include the
+// table's key, or if the object does not look as if it contained rows.
 func DescribeNesting(shape *rowjson.Shape, members []Member) string {
 	if hasKey(shape, members) {
 		return ""
@@ -99,7 +99,7 @@ func DescribeNesting(shape *rowjson.Shape, members []Member) string {
 }
 
 // hasKey reports whether the members have a value for each column of the key. An object counts as a value only if the column's
-// type has objects.
+// type has values that are objects in JSON.
 func hasKey(shape *rowjson.Shape, members []Member) bool {
 	for _, i := range shape.Key {
 		c := &shape.Columns[i]

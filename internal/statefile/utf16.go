@@ -40,8 +40,8 @@ func (r *utf16Reader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// convert converts the input that is available without another read, at least one character. It stops before a character that
-// is incomplete or invalid. If that is the first character, convert returns an error.
+// convert converts the input that is available without another read, but at least one character. It stops before a character
+// that is incomplete or invalid. If that is the first character, convert returns an error.
 func (r *utf16Reader) convert() error {
 	if _, err := r.from.Peek(2); err != nil {
 		return r.explainEnd(err)

@@ -41,7 +41,7 @@ type findings struct {
 type hashedRow struct {
 	key  []byte
 	hash uint64
-	line []byte // nil if it is not in memory
+	line []byte // nil if the line is not in memory
 }
 
 // hashRows yields the rows with the hashes of their lines.

@@ -13,7 +13,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(pgserver.Main(m.Run)) }
 
-// db is a database with whose tables a single test compares files.
+// db is a database whose tables a single test compares with files.
 type db struct{ *statefiletest.DB }
 
 func newDB(t *testing.T) *db { return &db{statefiletest.NewDB(t)} }

@@ -150,8 +150,8 @@ func (h *valueHasher) hashBytes(kind byte, canonical []byte) uint64 {
 	return h.combine(uint64(kind), maphash.Bytes(h.seed, canonical))
 }
 
-// unescape returns the text of a JSON string, which is valid until the next call. Text that is not possible in Postgres stays
-// escaped.
+// unescape returns the text of a JSON string. The text is valid until the next call. Text that is not possible in Postgres
+// stays escaped.
 func (h *valueHasher) unescape(str []byte) []byte {
 	if bytes.IndexByte(str, '\\') < 0 {
 		return str[1 : len(str)-1]
@@ -230,8 +230,8 @@ func (h *valueHasher) hashTime(at time.Time) uint64 {
 	return h.combine('t', h.combine(uint64(at.Unix()), uint64(at.Nanosecond())))
 }
 
-// canonicalNumber returns the canonical form of a number: its significant digits and a power of ten. It returns false if text is
-// not a decimal number, such as NaN.
+// canonicalNumber returns the canonical form of a number: its significant digits and a power of ten. It returns false if text
+// is not a decimal number, for example if text is NaN.
 func canonicalNumber(t *rowjson.Type, text []byte) ([]byte, bool) {
 	if t != nil && (t.OID == float4OID || t.OID == float8OID) {
 		bits := 64

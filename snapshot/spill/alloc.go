@@ -38,7 +38,8 @@ func (a *allocator) alloc(count int) (first int) {
 	return first
 }
 
-// findRun returns the first block of the next run of count free blocks, starting at nextFit and wrapping around, or -1.
+// findRun returns the first block of the next run of count free blocks, or -1 if there is no such run. The search starts at
+// nextFit and wraps around.
 func (a *allocator) findRun(count int) int {
 	for _, part := range [2]struct{ from, to int }{{a.nextFit, a.total}, {0, min(a.nextFit+count, a.total)}} {
 		free := 0
