@@ -133,8 +133,8 @@ func (l *loader) sendBatch(ctx context.Context, b *batch) error {
 	return refused
 }
 
-// findColumn returns the column that an error of COPY is about, or "" if the error names none. The error's context may be in
-// any language, but a colon always follows the column's name.
+// findColumn returns the column that an error of COPY is about, or "" if the error names no column. The error's context may be
+// in any language, but a colon always follows the column's name.
 func (l *loader) findColumn(err error) string {
 	where := postgres.ErrorContext(err)
 	found := ""

@@ -47,7 +47,7 @@ type stagedMerge struct {
 
 	planned  plannedRows
 	moved    int64    // number of rows in the plan that are to be deleted and inserted again
-	lacking  []string // columns of the table that the file lacks, except generated ones
+	lacking  []string // columns of the table that the file lacks, except generated columns
 	fixed    []string // columns that UPDATE can't set: GENERATED ALWAYS AS IDENTITY
 	baseline map[string]tableCounts
 }

@@ -5,7 +5,7 @@
 // and returns either the data as it was written or an error.
 //
 // No call frees an Extent. Once it is unreachable, a cleanup of Go's runtime returns its blocks to the allocator. An Extent may
-// therefore be shared freely, and a reader that holds one may read it at any time.
+// therefore be shared freely, and a reader that holds an Extent may read it at any time.
 package spill
 
 import (
