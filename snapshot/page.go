@@ -39,8 +39,9 @@ type page struct {
 	lines    []byte // lines with terminators, including lines of replaced and deleted rows
 	ownLines []byte // private copies of lines that newer versions lack; only in a rebased page, see rebase.go
 
-	// spilled has private lines that were moved to the spill file, and spilledBytes is their length. The offsets of entries
-	// count through lines, then spilled, then ownLines. Use complete to read the lines in spilled. See oldrows.go.
+	// spilled has private lines that were moved to the spill file, and spilledBytes is their length. The lineOff of an entry is
+	// an offset into lines, spilled and ownLines, in this order, as if they were one buffer. Use complete to read the lines in
+	// spilled. See oldrows.go.
 	spilled      []*spill.Extent
 	spilledBytes int
 
@@ -61,7 +62,7 @@ const MaxRowBytes = math.MaxUint32 - 1<<20
 // entry is the place of a row in its page.
 type entry struct {
 	keyOff, keyLen   uint32
-	lineOff, lineLen uint32 // lineLen is without the terminator; lineOff counts through lines, spilled and ownLines
+	lineOff, lineLen uint32 // lineLen is without the terminator; for lineOff, see the field spilled of page
 }
 
 func (p *page) key(i int) []byte {
