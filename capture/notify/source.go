@@ -278,7 +278,7 @@ func (s *Source) runRound(ctx context.Context, t *snapshot.Table, forced bool) e
 		if ctx.Err() != nil || s.reader.Conn.IsClosed() {
 			return err
 		}
-		// Any role may send keys that are not valid for the table. If the error has another cause, the full read fails, too.
+		// The cause may be an invalid key, which any role may send. If the error has another cause, the full read fails, too.
 		s.log.Warn("cannot read the rows of a notification", "error", postgres.RedactedMessage(err))
 		s.pending.requestFullRead("a notification has a key that cannot be read")
 		if forced {
