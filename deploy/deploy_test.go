@@ -58,7 +58,8 @@ func importPaths(t *testing.T, f *ast.File) []string {
 	return paths
 }
 
-// metricNames returns the names of the metrics in the code: string literals of their form in files that import Prometheus.
+// metricNames returns the names of the metrics in the code: the string literals that look like such a name, in files that
+// import Prometheus.
 func metricNames(t *testing.T) []string {
 	t.Helper()
 	names := map[string]bool{}

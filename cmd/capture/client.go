@@ -19,7 +19,8 @@ import (
 	"capture/store"
 )
 
-// maxResponse is the maximum number of bytes that are read from a response, because the server may not be capture.
+// maxResponse is the maximum number of bytes that are read from a response. The server may not be capture, and may send any
+// amount.
 const maxResponse = 1 << 20
 
 // findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet.
@@ -42,7 +43,7 @@ func findDaemon(ctx context.Context, path, listen string) (address string, runni
 		} else if errors.Is(dialErr, syscall.ECONNREFUSED) {
 			return "", false, nil
 		}
-		return asked, true, nil // the request will show any other problem
+		return asked, true, nil // the caller's request will show any other problem
 	case err != nil || !held || owner.Listen == "":
 		return "", held, err
 	}

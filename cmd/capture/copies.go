@@ -39,8 +39,8 @@ func (c copyConfig) location() (*remote.Location, error) {
 // commandPatience is the time for which a command repeats a request that fails.
 const commandPatience = 20 * time.Second
 
-// fetchState downloads the state that a URL and --at select to a temporary folder, sets File to the path of the state's data,
-// and prints which state was selected. remove removes the folder.
+// fetchState downloads a state to a temporary folder. The URL and --at select the state. fetchState sets File to the path of
+// the state's data, and prints which state was selected. remove removes the folder.
 func (c *fileConfig) fetchState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	remove = func() {}
 	place, name := splitStateURL(c.File)
@@ -225,7 +225,8 @@ func (s *copiedState) lossText() string {
 	return "rows were lost"
 }
 
-// copiesStatusText returns where the copies off the machine are, and how old the newest is. It returns "" without --copy-to.
+// copiesStatusText returns where the copies off the machine are, and how old the newest copy is. It returns "" without
+// --copy-to.
 func copiesStatusText(c *capture.CopiesStatus, now time.Time) string {
 	if c == nil {
 		return ""

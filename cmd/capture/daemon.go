@@ -36,23 +36,23 @@ type service struct {
 	daemon      *capture.Daemon
 	web         *web.Server
 	listener    net.Listener
-	profiles    net.Listener // for Go's profiles; nil if they are disabled
+	profiles    net.Listener // listener for Go's profiles; nil if they are disabled
 	file        *store.File
 	logs        *logfile.Logs
 	log         hclog.Logger
-	memoryLimit int64 // --memory in bytes; 0 for auto
+	memoryLimit int64 // value of --memory in bytes; 0 means auto
 }
 
 // serviceOptions are the settings of a service.
 type serviceOptions struct {
-	daemon      capture.Config // openService sets its Version, Logger, LogHealth, Registry and Compare
-	web         web.Config     // openService sets its View, Status, Flush, IsOwn, Path, Version, Logger and Registry
+	daemon      capture.Config // without Version, Logger, LogHealth, Registry and Compare, which openService sets
+	web         web.Config     // without View, Status, Flush, IsOwn, Path, Version, Logger and Registry, which openService sets
 	output      string         // path of feedback.json
 	logs        logConfig
-	stderr      io.Writer // receives the log lines, too
+	stderr      io.Writer // receives the log lines in addition to the log files
 	listen      string    // HOST:PORT of the HTTP server
 	anyPort     bool      // whether to listen on a free port if the port in listen is in use
-	debugListen string    // IP:PORT of the server for Go's profiles; "" to disable it
+	debugListen string    // IP:PORT of the server for Go's profiles; "" disables it
 }
 
 // openService takes the lock, opens the logs and listens. It starts nothing: [service.run] does.

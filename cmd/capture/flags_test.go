@@ -167,7 +167,7 @@ func TestPrecedence(t *testing.T) {
 		}
 		envFlags = append(envFlags, "--"+f.Name+"="+v.env)
 		flagFlags = append(flagFlags, "--"+f.Name+"="+v.flag)
-		t.Setenv(f.Tag.Envs[0], "") // means not set
+		t.Setenv(f.Tag.Envs[0], "") // an empty variable counts as not set
 	}
 	byDefault, wantDefault, wantEnv, wantFlag := parse(), parse(defaultFlags...), parse(envFlags...), parse(flagFlags...)
 	for _, f := range flags {
@@ -224,7 +224,7 @@ func TestPasswordShown(t *testing.T) {
 	t.Setenv("DATABASE_URL", "postgres://u:hunter2@env/d")
 	for url, want := range map[string]bool{
 		"":                                      false,
-		"postgres://u:hunter2@env/d":            false, // from the environment
+		"postgres://u:hunter2@env/d":            false, // the URL is from the environment, and not from the command line
 		"postgres://u:hunter2@h/d":              true,
 		"postgres://u@h/d":                      false,
 		"postgres://u:@h/d":                     false,

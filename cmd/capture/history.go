@@ -80,7 +80,7 @@ func (c historyCmd) Run(ctx context.Context, std streams) error {
 // historyLists holds the kept states on this machine and the copies off the machine.
 type historyLists struct {
 	path      string
-	location  *remote.Location // nil without --copy-to
+	location  *remote.Location // location of the copies; nil without --copy-to
 	kept      []kept.State
 	copies    []copiedState
 	remoteErr error // error of listing the copies; the states on this machine are shown anyway
@@ -201,7 +201,7 @@ func findState(states []kept.State, path string) []kept.State {
 
 // history is the JSON form of the kept states.
 type history struct {
-	States []historyState `json:"states"` // newest first
+	States []historyState `json:"states"` // states, newest first
 }
 
 type historyState struct {
@@ -209,7 +209,7 @@ type historyState struct {
 	Reason       string    `json:"reason"`
 	Rows         int       `json:"rows"`
 	Bytes        int64     `json:"bytes"`
-	SHA256       string    `json:"sha256"` // "" for a state that has not been compressed yet
+	SHA256       string    `json:"sha256"` // hash of the state; "" if the state has not been compressed yet
 	Where        string    `json:"where"`  // path of the state's data
 	Loss         string    `json:"loss,omitempty"`
 	Acknowledged bool      `json:"acknowledged,omitempty"`

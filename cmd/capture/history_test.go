@@ -13,8 +13,8 @@ import (
 	"capture/store/manifest"
 )
 
-// keepState puts a kept state beside the file in dir. The state has the file's content and the time stamp. If loss is not nil,
-// the state is marked as the state before this loss.
+// keepState puts a kept state beside the file in dir. The state has the file's content and the time in stamp. If loss is not
+// nil, the state is marked as the state before this loss.
 func keepState(t *testing.T, dir, stamp string, loss *manifest.Loss) (path string) {
 	t.Helper()
 	path = filepath.Join(dir, "feedback.json")
@@ -128,7 +128,7 @@ func TestHistoryCommand(t *testing.T) {
 	}
 	wantAll(t, run(t, dir, nil, "history").stdout, "the table went from 20 rows to 1; acknowledged\n")
 	mark := strings.TrimSuffix(lossPath, ".json.gz") + ".acknowledged"
-	if err := os.WriteFile(mark, []byte("the rows are back\n"), 0o640); err != nil { // as the daemon writes it
+	if err := os.WriteFile(mark, []byte("the rows are back\n"), 0o640); err != nil { // the daemon writes this file in the same way
 		t.Fatal(err)
 	}
 	wantAll(t, run(t, dir, nil, "history").stdout, "the table went from 20 rows to 1; over: the rows are back\n")

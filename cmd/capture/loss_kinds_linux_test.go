@@ -15,7 +15,7 @@ type lossKind struct {
 	rows    int      // number of rows at the start
 	large   bool     // whether the rows need more memory than capture may use, and the file is patched
 	prepare string   // statement that runs before capture starts
-	steps   []string // statements, one after the other; capture writes the file after each
+	steps   []string // statements that run one after the other; capture writes the file after each statement
 	first   bool     // whether capture is killed at the first step instead of the last one
 
 	away  bool                      // whether the loss happens while capture is stopped
@@ -28,7 +28,7 @@ type lossKind struct {
 func lossKinds(t *testing.T) []lossKind {
 	cluster := sync.OnceValue(func() *pgserver.Server { return pgserver.ForTest(t, pgserver.Options{}) })
 	var databases atomic.Int32
-	inSteps := []string{"DELETE FROM votes WHERE vote_id <= 16", "DELETE FROM votes WHERE vote_id <= 32"} // a loss only together
+	inSteps := []string{"DELETE FROM votes WHERE vote_id <= 16", "DELETE FROM votes WHERE vote_id <= 32"} // the two statements are a loss only together
 	return []lossKind{
 		{name: "truncated", rows: 200, steps: []string{"TRUNCATE votes"}},
 		{name: "most rows deleted", rows: 200, steps: []string{"DELETE FROM votes WHERE vote_id % 4 > 0"}},

@@ -166,7 +166,7 @@ func startCommand(t *testing.T, cmd *exec.Cmd) *daemon {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = d.cmd.Wait() // the code is in ProcessState
+		_ = d.cmd.Wait() // the exit code is in ProcessState
 		close(d.done)
 	}()
 	t.Cleanup(func() {

@@ -33,7 +33,7 @@ func TestMemoryOfLargeVotes(t *testing.T) {
 // testMemoryOfLargeVotes tests one limit. huge is the number of characters of the largest votes.
 func testMemoryOfLargeVotes(t *testing.T, limitMB int64, huge int) {
 	const mb = 1 << 20
-	largest := max((limitMB-40)*mb/20, mb) // bytes of JSON; see docs/operations.md#memory
+	largest := max((limitMB-40)*mb/20, mb) // maximum size of a vote's JSON in bytes; see docs/operations.md#memory
 	url := votesDatabase(t, 0)
 	sql(t, url, fmt.Sprintf("INSERT INTO votes (user_query, comment) SELECT md5(i::text), repeat('filler ', 1000) FROM generate_series(1, %d) i", limitMB*100),
 		fmt.Sprintf("INSERT INTO votes (vote_id, comment) SELECT 1000000 + i, repeat(chr(1), %d) FROM generate_series(1, 4) i", largest*9/10/6),

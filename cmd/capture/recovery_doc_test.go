@@ -121,9 +121,9 @@ type page struct {
 
 	bucket *objectserver.Bucket // bucket that the page calls s3://backups
 
-	beforeLine map[string]func() // for some lines, an action of the test before the line
-	stamps     map[string]string // times of the kept states, by the times on the page
-	shown      int               // number of times that showTimes has chosen
+	beforeLine map[string]func() // actions of the test that run before a line of the page, by line
+	stamps     map[string]string // actual times of the kept states, by the times on the page
+	shown      int               // number of timestamps that showTimes has chosen
 }
 
 // run runs all the commands, and returns the page with their output.
@@ -184,7 +184,7 @@ var (
 // showCopies replaces the name of the bucket, the cluster's system identifier and the WAL positions by those of the page.
 func (p *page) showCopies(said string) string {
 	said = strings.ReplaceAll(said, p.bucket.URL, "s3://backups")
-	said = positionPattern.ReplaceAllString(said, "-0000000001A2B3C0-") // replaced first, because a position may consist of digits only
+	said = positionPattern.ReplaceAllString(said, "-0000000001A2B3C0-") // positions first: a position that consists of digits only would match clusterPattern
 	return clusterPattern.ReplaceAllString(said, "7412345678901234567")
 }
 

@@ -60,7 +60,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// wantLog checks that a log consists of JSON lines and contains each of wants.
+// wantLog checks that a log consists of JSON lines and contains all texts in wants.
 func wantLog(t *testing.T, path string, wants ...string) {
 	t.Helper()
 	f, err := os.Open(path)

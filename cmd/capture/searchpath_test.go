@@ -109,7 +109,7 @@ CREATE TABLE public.votes (vote_id serial, kind extensions.citext DEFAULT 'up', 
 INSERT INTO public.votes (comment, tags, props, score) SELECT 'comment ' || n, ARRAY['a', 'b'], 'k=>v', n FROM pg_catalog.generate_series(1, 50) n`
 
 // TestSearchPathIsNotTrusted runs every command against a database whose owner has planted operators and functions that fit
-// better than those of Postgres, or come first on the search path. None may ever be called in a session of capture.
+// better than those of Postgres, or come first on the search path. None of them may ever be called in a session of capture.
 func TestSearchPathIsNotTrusted(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{

@@ -102,7 +102,7 @@ func TestStatusWhileAllConnectionsAreTaken(t *testing.T) {
 	}
 }
 
-// The text for people equals the golden file.
+// The status as text equals the golden file.
 func TestStatusText(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 23, 16, 2, 7, 0, time.UTC)

@@ -66,7 +66,7 @@ func failingChecks(checks []capture.Check) []capture.Check {
 		if i := slices.Index(urgent, c.Name); i >= 0 {
 			return i
 		}
-		return len(urgent) + 1 + slices.Index(advice, c.Name) // that index is -1 for all other checks
+		return len(urgent) + 1 + slices.Index(advice, c.Name) // the index in advice is -1 for all other checks
 	}
 	slices.SortStableFunc(failing, func(a, b capture.Check) int { return cmp.Compare(rank(a), rank(b)) })
 	return failing

@@ -11,8 +11,8 @@ import (
 	"capture/internal/foreign"
 )
 
-// watch shows the status each second until ctx ends. On a terminal, each status replaces the one before. If the daemon does not
-// answer, watch waits for it.
+// watch shows the status each second until ctx ends. On a terminal, each status replaces the previous one. If the daemon does
+// not answer, watch waits for it.
 func (c statusCmd) watch(ctx context.Context, path string, std streams) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

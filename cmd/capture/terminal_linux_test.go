@@ -76,7 +76,7 @@ func (p *terminal) typeInterrupt(t *testing.T) {
 	}
 }
 
-// On a terminal, the status has colors unless the user wants none, and an address for the browser.
+// On a terminal, the status has colors, unless the user wants none. It also has an address for the browser.
 func TestStatusOnTerminal(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://nobody@127.0.0.1:1/none")

@@ -75,7 +75,7 @@ func TestVerifyBesideDaemon(t *testing.T) {
 		for ctx.Err() == nil {
 			_, _ = conn.Exec(ctx, "UPDATE votes SET comment = clock_timestamp()::text WHERE vote_id = 7")
 			_, _ = conn.Exec(ctx, "INSERT INTO votes (comment) VALUES ('more')")
-			time.Sleep(time.Millisecond) // leaves the processor to the others; a verification still sees a hundred changes
+			time.Sleep(time.Millisecond) // leaves processor time to the daemon and to verify; a verification still sees a hundred changes
 		}
 	})
 	for range 5 {

@@ -5,7 +5,7 @@ import "strings"
 // Limits on a text that is parsed. They are far above what a chat model writes.
 const (
 	maxBytes      = 32 << 10
-	maxDepth      = 16     // levels of quotes and lists
+	maxDepth      = 16     // nesting levels of quotes and lists
 	maxBrackets   = 2_000  // opening brackets; for each of them, goldmark searches for the closing bracket
 	maxTableCells = 20_000 // number of lines times the cells of the widest line; goldmark fills short rows of a table with cells
 )

@@ -28,7 +28,7 @@ import (
 type Node struct {
 	Text     string `json:"text,omitempty"`
 	Tag      string `json:"tag,omitempty"`   // name of an HTML element; "" for a text
-	Href     string `json:"href,omitempty"`  // address of an "a", as in the text; any scheme
+	Href     string `json:"href,omitempty"`  // address of an "a", with the scheme that the text has
 	Start    int    `json:"start,omitempty"` // first number of an "ol", if it is not 1
 	Children []Node `json:"children,omitempty"`
 }
@@ -44,8 +44,8 @@ const parseTimeout = 2 * time.Second
 type Parser struct {
 	log     hclog.Logger
 	turn    *semaphore.Weighted
-	timeout time.Duration  // parseTimeout; tests with the race detector set a longer one
-	work    sync.WaitGroup // parsing that outlives its request
+	timeout time.Duration  // parseTimeout, or a longer time in tests with the race detector
+	work    sync.WaitGroup // goroutines that parse a text; they may outlive the request
 }
 
 // NewParser returns a Parser. The caller calls Wait when nobody uses the Parser any more.

@@ -16,7 +16,7 @@ import (
 // that a browser makes on behalf of another site. A link on another site may still open the page, which contains no votes.
 type access struct {
 	token *tokenFile   // nil if no token file is configured
-	local localCallers // decides if no token file is configured
+	local localCallers // rule that applies if no token file is configured
 }
 
 func newAccess(tokenPath string, tickets *tickets, log hclog.Logger) access {
@@ -34,7 +34,7 @@ func newAccess(tokenPath string, tickets *tickets, log hclog.Logger) access {
 // refusal is the reason why a request is refused.
 type refusal struct {
 	code  int
-	text  string        // for the client
+	text  string        // message for the client
 	err   error         // error for the log; nil unless the fault is the server's
 	delay time.Duration // time before the answer is sent
 }
@@ -44,8 +44,8 @@ type refusal struct {
 func (a access) check(r *http.Request, page bool) *refusal {
 	followsLink := page && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 	// Many proxies change the Host of a request, which then differs from the Origin of capture's own page. If a token is required,
-	// such a difference is therefore allowed if the browser says that the request comes from the same origin. It is always allowed
-	// for the page's own files, which contain no votes.
+	// a different Host is allowed for two kinds of requests: those that the browser calls same-origin, and those for the page's
+	// own files, which contain no votes.
 	trustsProxy := a.token != nil && (page || r.Header.Get("Sec-Fetch-Site") == "same-origin")
 	if no := refuseForeign(r, !trustsProxy); no != nil && !followsLink {
 		return no

@@ -39,7 +39,7 @@ var citationHints = []string{"citation", "source", "reference"}
 type columnRoles struct {
 	shape *rowjson.Shape
 	enc   *rowjson.Encoder // used for Field and AppendKey only, which are safe for concurrent use
-	roles []role           // role of each column; "" if it has none
+	roles []role           // role of each column; "" if the column has none
 	texts []int            // indexes of the columns that a search reads
 	time  int              // index of the column with the vote's time; -1 if there is none
 	tags  int              // index of the column with the vote's tags; -1 if there is none

@@ -56,7 +56,7 @@ type connections struct {
 	served sync.WaitGroup // counts the connections that the server has not finished with
 
 	mu   sync.Mutex
-	open map[net.Conn]*connection // without connections that were closed to make room
+	open map[net.Conn]*connection // open connections, except those that were closed to make room
 }
 
 // connection is one open connection.
@@ -73,7 +73,7 @@ type connKey struct{}
 func holdConn(ctx context.Context) (release func()) {
 	c, ok := ctx.Value(connKey{}).(*connection)
 	if !ok {
-		return func() {} // the handler is called without a server
+		return func() {} // the handler was called without a server
 	}
 	c.setHeld(true)
 	return func() { c.setHeld(false) }

@@ -171,7 +171,7 @@ func TestDownloadWhileReplaced(t *testing.T) {
 	}()
 	client := &http.Client{}
 	for range 200 {
-		resp, err := client.Get("http://" + addr + "/feedback.json") // compressed, by the client's default
+		resp, err := client.Get("http://" + addr + "/feedback.json") // the client requests compression by default
 		if err != nil {
 			t.Fatal(err)
 		}

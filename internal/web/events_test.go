@@ -101,8 +101,8 @@ func TestEventStreamEndsWithTheServer(t *testing.T) {
 		if !lines.Scan() || lines.Text() != "event: status" {
 			t.Fatalf("the first line is %q", lines.Text())
 		}
-		// An event contains the votes that are newer than an earlier state. The server records its first state right after it
-		// sends the second status.
+		// An event contains only votes that are newer than the previous state. The server records its first state right after it has
+		// sent the second status, so the test waits for this status.
 		for lines.Scan() && lines.Text() != "event: status" {
 		}
 		l.exec("INSERT INTO votes (user_query) VALUES ('live')")

@@ -30,7 +30,7 @@ func newExportHandler(t *tables, log hclog.Logger) *exportHandler {
 // exportFormat is the file format of a download. Its function write passes put to rows, and rows calls put with the line of
 // each row.
 type exportFormat struct {
-	name        string // also the extension of the file name
+	name        string // name of the format, which is also the extension of the file name
 	contentType string
 	write       func(w io.Writer, t tableView, rows func(put func(line []byte) error) error) error
 }

@@ -17,7 +17,7 @@ type filter struct {
 	from  string // earliest time selected; "" means no limit
 	to    string // first time after the selected range; "" means no limit
 
-	question questionID // zero means any question
+	question questionID // selected question; zero means any question
 }
 
 // parseQuery parses the query of a request. Its error is meant for the client. A parameter with a wrong encoding must not be

@@ -51,7 +51,7 @@ func playRole(role string, args []string) int {
 		}
 	case "forward": // a proxy on this machine, which passes on requests from the network
 		err = forward(args[0], args[1])
-	case "serve": // capture
+	case "serve": // capture on a system that reveals a caller's user
 		err = serveFileAlone(args[0], args[1])
 	case "serve-sandboxed": // capture on a system that does not reveal a caller's user
 		if err = forbidNetlink(); err == nil {

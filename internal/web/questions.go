@@ -16,12 +16,12 @@ import (
 const (
 	summaryQuestions = 30
 
-	maxComparedBytes = 4000 // bytes of a question, as JSON, that are compared with other questions
-	maxQuestionBytes = 300  // bytes of a question's text in /api/summary
+	maxComparedBytes = 4000 // maximum length of the part of a question's JSON that is compared with other questions, in bytes
+	maxQuestionBytes = 300  // maximum length of a question's JSON in /api/summary, in bytes
 
 	maxQuestionGroups  = 50_000  // maximum number of questions that the second pass counts
 	maxQuestionBuckets = 1 << 22 // maximum number of buckets in the first pass, of 4 bytes each
-	maxFullBuckets     = 10_000  // number of buckets whose questions the second pass counts, not counting ties
+	maxFullBuckets     = 10_000  // number of buckets whose questions the second pass counts, apart from ties
 )
 
 // questionID identifies a question. Questions that appendComparedText makes equal have the same ID. An ID is half of a SHA-256
@@ -208,7 +208,7 @@ type questionCount struct {
 	Positive int    `json:"positive"`
 	Last     string `json:"last,omitempty"` // day of the last negative vote; empty if the table has no times
 
-	lastDay int // index of that day
+	lastDay int // index of the day of the last negative vote
 }
 
 // worst returns the questions with the most negative votes, the worst first.

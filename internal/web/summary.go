@@ -25,12 +25,12 @@ type summary struct {
 	Version uint64          `json:"version"`
 	Current bool            `json:"current"` // whether the counts are of this version; if not, they are older or missing
 
-	Days      []dayCount      `json:"days,omitzero"`       // oldest first; missing if the table has no time column
-	Tags      []tagCount      `json:"tags,omitzero"`       // most frequent first; missing if the table has no column of tags
+	Days      []dayCount      `json:"days,omitzero"`       // votes per day, oldest first; missing if the table has no time column
+	Tags      []tagCount      `json:"tags,omitzero"`       // votes per tag, most frequent first; missing if the table has no column of tags
 	MoreTags  int             `json:"more_tags,omitempty"` // number of different tags left out of Tags
-	TagWeeks  []tagWeeks      `json:"tag_weeks,omitzero"`  // most frequent first; missing if the table has no times or tags
+	TagWeeks  []tagWeeks      `json:"tag_weeks,omitzero"`  // votes per tag and week, most frequent tag first; missing if the table has no times or tags
 	Untagged  int             `json:"untagged"`
-	Questions []questionCount `json:"questions,omitzero"` // those with the most negative votes first; missing if the table has no questions or tags
+	Questions []questionCount `json:"questions,omitzero"` // votes per question, the most negative votes first; missing if the table has no questions or tags
 
 	Status capture.Status `json:"status"`
 }

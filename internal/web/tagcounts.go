@@ -8,10 +8,10 @@ import (
 
 const (
 	summaryTags = 100
-	weeklyTags  = 6            // tags whose votes are counted per week in /api/summary
+	weeklyTags  = 6            // number of tags whose votes are counted per week in /api/summary
 	maxTagKinds = 10_000       // maximum number of different tags that are counted; users write them, so there may be any number
 	maxTagBytes = 256          // length of the longest tag that is counted
-	positiveTag = "Looks Good" // prefix of a positive vote's tag, in any case
+	positiveTag = "Looks Good" // prefix of a positive vote's tag, in upper or lower case
 )
 
 // tagCounts counts the votes with each tag.
@@ -33,7 +33,7 @@ type tagCount struct {
 type tagWeeks struct {
 	Tag      string `json:"tag"`
 	Positive bool   `json:"positive"`
-	Weeks    []int  `json:"weeks"` // oldest first
+	Weeks    []int  `json:"weeks"` // votes in each week, oldest first
 }
 
 func isPositiveTag(tag string) bool {

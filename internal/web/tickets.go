@@ -15,7 +15,7 @@ import (
 
 const (
 	ticketParameter = "ticket"         // name of the parameter that contains a ticket
-	ticketTime      = 30 * time.Second // time between the request for a ticket and the start of the download
+	ticketTime      = 30 * time.Second // maximum time between the request for a ticket and the start of the download
 	maxTickets      = 256              // maximum number of unused tickets
 )
 
@@ -26,14 +26,14 @@ const (
 // A ticket is a random text that replaces the token in one GET request, whose path and parameters must be those that the ticket
 // was issued for. A ticket is valid for ticketTime, and only as long as the token stays the same.
 type tickets struct {
-	downloads map[string]download // by the file's name
+	downloads map[string]download // downloads by the file's name
 
 	mu   sync.Mutex
-	open map[[sha256.Size]byte]ticket // by the hash of the ticket's text, so the time of a lookup reveals nothing about the text
+	open map[[sha256.Size]byte]ticket // unused tickets by the hash of their text, so the time of a lookup reveals nothing about the text
 }
 
 type ticket struct {
-	target  string            // what the ticket is for; see ticketTarget
+	target  string            // download that the ticket is for; see ticketTarget
 	token   [sha256.Size]byte // hash of the token
 	expires time.Time
 }

@@ -50,8 +50,8 @@ type timeOrder struct {
 
 // partTimes are the times of a Part's rows.
 type partTimes struct {
-	times []int64 // newest first; rows with equal times by descending key
-	rows  []int32 // for each of times, index of the row in the Part; nil if the times in the Part ascend with the keys
+	times []int64 // times of the rows, newest first; rows with equal times are in descending order of their keys
+	rows  []int32 // index in the Part of the row with each time; nil if the times ascend with the keys
 }
 
 func (p *partTimes) row(i int) int {
@@ -174,8 +174,8 @@ type timeMerge struct {
 	parts []timedPart
 	heads []timeHead
 
-	open     snapshot.PartRows // rows of the Part that was read last, because the next row is likely to be in the same Part
-	openPart int               // index of that Part; -1 before the first
+	open     snapshot.PartRows // rows of the Part that was read last; the next row is likely to be in the same Part
+	openPart int               // index of the Part that was read last; -1 if none was read
 }
 
 // timeHead is the newest unread row of a Part.
