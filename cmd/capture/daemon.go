@@ -211,7 +211,7 @@ func (s *service) handleSignals(ctx context.Context, group *errgroup.Group) {
 	group.Go(loop(flush, func() {
 		flushed, err := s.daemon.Snapshot(ctx)
 		switch {
-		case ctx.Err() != nil: // the daemon also flushes when it stops
+		case ctx.Err() != nil: // the daemon is stopping, and flushes once more anyway
 		case err != nil:
 			s.log.Error("forced flush failed", "by", "SIGUSR1", "error", err)
 		default:

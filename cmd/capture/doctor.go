@@ -129,7 +129,7 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 }
 
 // folderFinding checks that this user can write the file at path or create its folder, and that other users cannot. If this
-// user cannot, the finding has the level in otherwise and the reason in why.
+// user cannot write it, the finding has the level in otherwise and the reason in why.
 func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
 	folder := existingFolder(path)
 	err := unix.Access(folder, unix.W_OK|unix.X_OK)

@@ -100,7 +100,7 @@ func TestPrecedence(t *testing.T) {
 	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// For each flag: its default, a value for the environment variable and a value for the flag.
+	// values contains, for each flag, its default, a value for the environment variable and a value for the flag.
 	values := map[string]struct{ byDefault, env, flag string }{
 		"database-url":    {"", "postgres://a/env", "postgres://a/flag"},
 		"database-auth":   {"password", "azure", "password"},

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The help of every command equals the golden file in testdata (go test ./cmd/capture -run Help -update).
+// The help of every command equals the golden file in testdata, which "go test ./cmd/capture -run Help -update" rewrites.
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	parser := newParser(&cli{}, streams{&bytes.Buffer{}, &bytes.Buffer{}})

@@ -59,7 +59,7 @@ func (r *lossRound) run() (killed string) {
 func (r *lossRound) connect() {
 	r.url = votesDatabase(r.t, r.rows)
 	if r.large {
-		sql(r.t, r.url, "UPDATE votes SET bot_response = repeat(md5(vote_id::text), 400)") // 12.8 kB each, 19 MB together
+		sql(r.t, r.url, "UPDATE votes SET bot_response = repeat(md5(vote_id::text), 400)") // each row has 12.8 kB, and all rows have 19 MB
 	}
 	if r.prepare != "" {
 		sql(r.t, r.url, r.prepare)

@@ -21,7 +21,7 @@ func TestRowsOfAnEarlierRun(t *testing.T) {
 	}
 	t.Parallel()
 	server := pgserver.Shared(t)
-	url := votesDatabase(t, 2000) // about 300 kB
+	url := votesDatabase(t, 2000) // about 300 kB of rows
 	proxy, err := faultproxy.New(server.Addr())
 	if err != nil {
 		t.Fatal(err)

@@ -60,8 +60,8 @@ func TestRestoreReportsOutcome(t *testing.T) {
 	wantEqual(t, filepath.Join(dir, "data/fallback/feedback.json"), url)
 }
 
-// TestKilledRestoreLeavesNothing kills restores that wait for a slow trigger. Afterwards, the table is unchanged, and no other
-// table is left.
+// TestKilledRestoreLeavesNothing kills restores that wait for a slow trigger. Afterwards, the table is unchanged, and the
+// restore's own tables are gone.
 func TestKilledRestoreLeavesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills many restores")

@@ -268,7 +268,7 @@ func wantNoShadows(t *testing.T, server *pgserver.Server, by string) {
 	for what, n := range seen {
 		t.Errorf("after capture %s: %d times %s", by, n, what)
 	}
-	if len(seen) > 0 { // each call is reported once
+	if len(seen) > 0 { // the next check must not report these calls again
 		if err := os.Truncate(server.LogPath(), 0); err != nil {
 			t.Fatal(err)
 		}

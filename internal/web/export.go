@@ -136,7 +136,7 @@ func writeExportJSON(w io.Writer, _ tableView, rows func(put func(line []byte) e
 func writeExportLines(w io.Writer, _ tableView, rows func(put func(line []byte) error) error) error {
 	b := bufio.NewWriterSize(w, 64<<10)
 	err := rows(func(line []byte) error {
-		b.Write(line) // WriteByte also returns an error of this call
+		b.Write(line) // if this write fails, WriteByte returns the error
 		return b.WriteByte('\n')
 	})
 	if err != nil {
