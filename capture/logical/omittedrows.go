@@ -57,8 +57,8 @@ func (a *applier) setKey(key *[]byte, values [][]byte) (err error) {
 }
 
 // encodeOrOmit encodes the new row into a.line. If the row is too large, it returns the sizes of the row's values instead.
-// oldLine is the row's line before an update. If the row was omitted before the update, oldSizes are the sizes of its values
-// then.
+// oldLine is the row's line before an update. oldSizes are the sizes of the row's values before the update if the row was
+// omitted; otherwise oldSizes is nil.
 func (a *applier) encodeOrOmit(oldLine []byte, oldSizes []int64) (sizes []int64, err error) {
 	if a.omitted != nil {
 		return a.omitted, nil
