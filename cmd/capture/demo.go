@@ -211,7 +211,7 @@ func compareDemo(ctx context.Context, out io.Writer, s *service, d *demo.Demo, p
 	return err
 }
 
-// changePrinter prints up to demoLines changes per second. It counts the others and prints their number.
+// changePrinter prints up to demoLines changes per second. It counts the other changes and prints their number.
 type changePrinter struct {
 	out     io.Writer
 	name    string // name of the file

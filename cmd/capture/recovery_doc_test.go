@@ -111,7 +111,7 @@ var spans = regexp.MustCompile(`\b[0-9.]+ m?s\b|(\b[0-9]+ (d|h|min) ?)+ old|take
 // timeless returns the page without durations, ages and the sizes of compressed files.
 func timeless(page string) string { return spans.ReplaceAllString(page, "N ms") }
 
-// page is a page with console blocks: commands after "$ ", and their output.
+// page is a documentation page with console blocks. A block contains commands after "$ ", and their output.
 type page struct {
 	t     *testing.T
 	lines []string

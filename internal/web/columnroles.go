@@ -192,7 +192,7 @@ func (c *columnRoles) timeText(line []byte) []byte {
 	}
 	v := c.timeJSON(line)
 	switch {
-	case len(v) == 0 || v[0] == 'n': // null
+	case len(v) == 0 || v[0] == 'n': // the value is null
 		return nil
 	case v[0] == '"':
 		return v[1 : len(v)-1]

@@ -41,7 +41,7 @@ func isPositiveTag(tag string) bool {
 }
 
 // add counts a tag of a vote. day is the index of the vote's day in the period, or -1. Tags longer than maxTagBytes are not
-// counted. Once maxTagKinds different tags have been counted, new ones are not counted.
+// counted. Once maxTagKinds different tags have been counted, further tags are not counted.
 func (c tagCounts) add(tag []byte, day int) {
 	counter := c[string(tag)]
 	if counter == nil {

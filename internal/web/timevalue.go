@@ -20,7 +20,7 @@ func (c *columnRoles) timeValue(line []byte) int64 {
 	}
 	v := c.timeJSON(line)
 	switch {
-	case len(v) == 0 || v[0] == 'n': // null
+	case len(v) == 0 || v[0] == 'n': // the value is null
 		return noTime
 	case v[0] != '"':
 		at, _, err := rowjson.ParseEpoch(v)
