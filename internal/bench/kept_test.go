@@ -84,9 +84,9 @@ func benchmarkKeptAlone(b *testing.B) {
 	b.ReportMetric(float64(view.Bytes()), "file-bytes")
 }
 
-// benchmarkKeptBeside changes rows while a daemon follows them. The first daemon keeps no states. The second daemon writes the
-// file each second, and therefore keeps, compresses and reads back states all the time. CAPTURE_BENCH_UPDATES is the duration
-// of the changes for each daemon.
+// benchmarkKeptBeside changes rows while a daemon follows them. One daemon keeps no states. Another daemon writes the file each
+// second, and therefore keeps, compresses and reads back states all the time. CAPTURE_BENCH_UPDATES is the duration of the
+// changes for each daemon.
 func benchmarkKeptBeside(b *testing.B) {
 	span, err := time.ParseDuration(cmp.Or(os.Getenv("CAPTURE_BENCH_UPDATES"), "10s"))
 	if err != nil {
