@@ -1,9 +1,9 @@
-// The filter and the open vote, as the page's address has them: #q=…&tag=…&question=…&from=…&to=…&vote=…. A browser never sends
-// this part of an address to a server. Pure functions.
+// Pure functions for the fragment of the page's address, which contains the filter and the key of the open vote:
+// #q=…&tag=…&question=…&from=…&to=…&vote=…. A browser never sends the fragment to a server.
 
 export const filterNames = ["q", "tag", "question", "from", "to"];
 
-// parseFragment returns the filter and the key of the open vote, "" for none.
+// parseFragment returns the filter, and the key of the open vote or "".
 export function parseFragment(hash) {
   const params = new URLSearchParams(hash.replace(/^#/, ""));
   return {
@@ -12,14 +12,14 @@ export function parseFragment(hash) {
   };
 }
 
-// tokenOf returns the token in an address such as #token=…, "" for none. capture status prints such an address.
+// tokenOf returns the token in an address such as #token=…, or "". capture status prints such an address.
 export const tokenOf = (hash) => new URLSearchParams(hash.replace(/^#/, "")).get("token") || "";
 
 export function fragmentOf(filter, vote) {
   return "#" + paramsOf({ ...filter, vote }, [...filterNames, "vote"]);
 }
 
-// queryOf returns the query string that asks the API for the votes that match the filter.
+// queryOf returns the query string with which the page requests the votes that match the filter.
 export function queryOf(filter, extra = {}) {
   const params = paramsOf(filter, filterNames);
   for (const [name, value] of Object.entries(extra)) params.set(name, value);

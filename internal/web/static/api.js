@@ -1,9 +1,9 @@
 // Requests to the server: the token, answers as JSON, downloads, and the stream of events. Paths are relative to the page, so
-// that it works below any path of a proxy.
+// the page works below any path of a proxy.
 
 import { parseJSON } from "./json.js";
 
-// APIError is an answer that says what is wrong.
+// APIError is an error that the server has answered. Its message says what is wrong.
 export class APIError extends Error {
   constructor(status, text) {
     super(text);
@@ -11,16 +11,16 @@ export class APIError extends Error {
   }
 }
 
-// The token stays in the session storage, which the browser drops with the tab.
+// The token stays in the session storage, which the browser deletes with the tab.
 const tokenKey = "capture-token";
 export const getToken = () => sessionStorage.getItem(tokenKey);
 export const setToken = (token) => sessionStorage.setItem(tokenKey, token);
 
 let askForToken = async () => {};
-let tokenRequest = null; // pending question for the token, shared by all requests that wait for it
+let tokenRequest = null; // pending question for the token; all requests that wait for the token share it
 
-// onTokenNeeded sets the function that asks the user for a token. It takes the reason, "" the first time, and resolves
-// once the token is set.
+// onTokenNeeded sets the function that asks the user for a token. The function's argument is the reason, which is "" the first
+// time. The function resolves once the token is set.
 export const onTokenNeeded = (ask) => { askForToken = ask; };
 
 async function request(path, options = {}) {
@@ -44,7 +44,7 @@ async function errorText(response) {
   try {
     return (await response.json()).error || response.statusText;
   } catch {
-    return response.statusText; // a proxy's answer, which is not JSON
+    return response.statusText; // the answer of a proxy is not JSON
   }
 }
 
@@ -52,8 +52,8 @@ export async function get(path, signal) {
   return parseJSON(await (await request(path, { signal })).text());
 }
 
-// download saves a file. The browser itself loads it, so it need not fit into the tab's memory. A link can't send the token, so
-// it has a ticket, which the server accepts once.
+// download saves a file. The browser itself loads the file, so the file need not fit into the tab's memory. A link cannot send
+// the token, so the link contains a ticket, which the server accepts once.
 export async function download(address, name) {
   const [path, query] = address.split("?");
   const params = new URLSearchParams(query);
@@ -67,9 +67,9 @@ export async function download(address, name) {
   link.click();
 }
 
-// followEvents reads a stream of events and connects again whenever it ends. It calls onEvent(name, data) for each
-// event, and onState(connected, error) as the connection comes and goes; error is the APIError with which the server
-// refused the stream, or null. EventSource would do, but cannot send the token.
+// followEvents reads the stream of events, and connects again whenever the stream ends. It calls onEvent(name, data) for each
+// event. It calls onState(connected, error) when the connection begins or ends; error is the APIError with which the server has
+// refused the stream, or null. EventSource is not suitable, because it cannot send the token.
 export async function followEvents(path, onEvent, onState) {
   let pause = 1000;
   for (;;) {
@@ -95,7 +95,7 @@ export async function followEvents(path, onEvent, onState) {
   }
 }
 
-// splitEvents returns the complete events in a piece of a stream, and the text after the last of them.
+// splitEvents returns the complete events in a piece of the stream, and the text after the last complete event.
 export function splitEvents(text) {
   const blocks = text.split("\n\n");
   const rest = blocks.pop();

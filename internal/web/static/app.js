@@ -1,6 +1,6 @@
-// The feedback page. This module connects the address, the filter, the list, the open vote and the events, and is the
-// only one that acts when it is imported. The filter and the key of the open vote are in the address, so a link and the
-// browser's history lead back to them.
+// The feedback page. This module connects the address, the filter, the list, the open vote and the events. It is the only
+// module that acts when it is imported. The filter and the key of the open vote are in the address, so a link or the browser's
+// history leads back to them.
 
 import { fragmentOf, isFiltered, parseFragment, queryOf, sameFilter, tokenOf } from "./address.js";
 import { APIError, download, followEvents, get, getToken, onTokenNeeded, setToken } from "./api.js";
@@ -19,12 +19,12 @@ const summaryDelay = 3000; // milliseconds
 const list = new VoteList();
 const page = {
   summary: null, // the last answer of /api/summary
-  openKey: "",   // key of the open vote, "" for none
+  openKey: "",   // key of the open vote, or ""
 };
 
 // ---- The address
 
-// navigate changes parts of the address: {q, tag, question, from, to, vote}.
+// navigate changes the given parts of the address: {q, tag, question, from, to, vote}.
 function navigate({ vote = page.openKey, ...filter }, replace = false) {
   const fragment = fragmentOf({ ...list.filter, ...filter }, vote);
   if (fragment === location.hash || (fragment === "#" && !location.hash)) return;
@@ -72,7 +72,7 @@ $("clear").addEventListener("click", () => {
 });
 $("question-remove").addEventListener("click", () => navigate({ question: "" }));
 
-// showQuestionFilter shows the question of the filter, which has only its ID.
+// showQuestionFilter shows the text of the question in the filter. The filter itself contains only the question's ID.
 function showQuestionFilter() {
   const id = list.filter.question;
   $("question-field").hidden = !id;
@@ -96,7 +96,7 @@ function linkDownloads() {
 
 for (const id of ["get-json", "get-jsonl", "get-csv", "get-file"]) {
   $(id).addEventListener("click", (event) => {
-    if (!getToken()) return; // the link itself suffices
+    if (!getToken()) return; // without a token, the link itself is enough
     event.preventDefault();
     download($(id).getAttribute("href"), $(id).getAttribute("download")).catch((error) => announce(error.message));
   });
@@ -109,7 +109,7 @@ function announce(text) {
 
 // ---- The open vote
 
-// openVote shows the vote with this key, or closes the dialog for "".
+// openVote shows the vote with this key. If the key is "", it closes the dialog.
 async function openVote(key) {
   const dialog = $("vote");
   page.openKey = key;
@@ -117,7 +117,7 @@ async function openVote(key) {
     if (dialog.open) dialog.close();
     return;
   }
-  if (!page.summary) return; // reload opens it once the columns are known
+  if (!page.summary) return; // reload opens the vote once the columns are known
   let vote = list.find(key);
   if (!vote) {
     try {
@@ -128,7 +128,7 @@ async function openVote(key) {
       return;
     }
   }
-  if (page.openKey !== key) return; // the reader has gone on
+  if (page.openKey !== key) return; // the reader has already opened another vote
   showVote(vote, page.summary.columns);
   const { newer, older } = list.neighboursOf(key);
   $("newer").disabled = !newer;
@@ -214,7 +214,7 @@ function handleEvent(name, data) {
 
 function handleConnection(connected, error) {
   setReachable(connected || error !== null, error?.message);
-  if (connected || error) reload(); // without the stream, each attempt to connect brings the page up to date
+  if (connected || error) reload(); // without the stream, each attempt to connect also reloads the page's data
 }
 
 // ---- The token
@@ -235,7 +235,7 @@ onTokenNeeded((reason) => new Promise((resolve) => {
 
 // ---- The start
 
-// A token in the address moves to the session storage, so that nobody reads it in the address bar or sends it with a link.
+// A token in the address moves to the session storage. Nobody can then read it in the address bar, or send it with a link.
 if (tokenOf(location.hash)) {
   setToken(tokenOf(location.hash));
   history.replaceState(null, "", location.pathname + location.search);

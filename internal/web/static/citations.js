@@ -4,8 +4,9 @@ import { el, safeLink } from "./dom.js";
 import { isNested } from "./json.js";
 import { maxEntries, scalar, tree } from "./value.js";
 
-// citationList takes an array of citations, an object that has one, or a single citation. A citation is a text, or an
-// object with an address and a name under any of the usual keys. It returns null if there are none.
+// citationList returns the citations in a value as a list, or null if there are none. The value is an array of citations, an
+// object that contains such an array, or a single citation. A citation is a text, or an object with an address and a name under
+// any of the usual keys.
 export function citationList(value) {
   const list = citationsOf(value);
   if (list.length === 0) return null;
@@ -37,7 +38,7 @@ function citation(value) {
   return node;
 }
 
-// findText returns the first of the keys, in any case, under which the object has a text, and the text.
+// findText returns the first of the keys, in upper or lower case, under which the object has a text, and this text.
 function findText(object, keys) {
   for (const wanted of keys) {
     const key = Object.keys(object).find((k) => k.toLowerCase() === wanted);

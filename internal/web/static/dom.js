@@ -1,4 +1,4 @@
-// Elements are made of texts, never of markup.
+// Functions that make elements. They use only texts, never markup.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -15,14 +15,14 @@ export function el(name, attributes = {}, ...children) {
   return element;
 }
 
-// safeLink makes an anchor if the address is of http, https or mailto. Any other address, such as javascript:, gets a span
-// with the same content.
+// safeLink makes an anchor if the address begins with http:, https: or mailto:. For any other address, such as javascript:, it
+// makes a span with the same content.
 export function safeLink(address, ...children) {
   let url = null;
   try {
     url = new URL(address);
   } catch {
-    // a relative address, or none at all
+    // a relative address, or no address
   }
   if (!url || !["http:", "https:", "mailto:"].includes(url.protocol)) return el("span", {}, ...children);
   return el("a", { href: url.href, target: "_blank", rel: "noopener noreferrer" }, ...children);

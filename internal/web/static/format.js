@@ -1,4 +1,4 @@
-// Values as texts for people. Pure functions, without the DOM.
+// Pure functions that format values for people. They do not use the DOM.
 
 import { Exact, isNested } from "./json.js";
 
@@ -18,16 +18,16 @@ export function formatDuration(seconds) {
   return Math.round(seconds / 86400) + " days";
 }
 
-// timestampOf returns the timestamp in UTC for a number that counts the time since 1970. The size of the number shows whether it counts
-// seconds, milliseconds, microseconds or nanoseconds; the server uses the same limits.
+// timestampOf returns the timestamp in UTC for a number that counts the time since 1970. The size of the number shows whether
+// it counts seconds, milliseconds, microseconds or nanoseconds. The server uses the same limits.
 function timestampOf(number) {
   const unit = [[1e11, 1000], [1e14, 1], [1e17, 1e-3], [Infinity, 1e-6]].find(([limit]) => Math.abs(number) < limit)?.[1];
   const date = new Date(Math.round(number * unit));
   return Number.isNaN(date.getTime()) ? "" : date.toISOString().replace("Z", "+00:00");
 }
 
-// formatTimestamp returns a timestamp without its T, to the minute or in full. It stays in the table's own time zone.
-// What is no timestamp, such as infinity, comes back as it is. A number counts the time since 1970.
+// formatTimestamp returns a timestamp without its T, to the minute or in full. The timestamp stays in the table's own time
+// zone. A number counts the time since 1970. A text that is no timestamp, such as infinity, is returned unchanged.
 export function formatTimestamp(value, full = false) {
   if (typeof value === "number" || value instanceof Exact) value = timestampOf(Number(String(value)));
   if (typeof value !== "string") return "";
@@ -41,8 +41,8 @@ export function formatTimestamp(value, full = false) {
 // isPositive reports whether a tag stands for a positive vote. The server counts by the same rule.
 export const isPositive = (tag) => tag.slice(0, 10).toLowerCase() === "looks good";
 
-// weeksOf returns the share of positive votes of each seven days, the last of which end with the last day: {first, last, positive,
-// tagged}. Votes without a tag say nothing. days are those of /api/summary, the oldest first.
+// weeksOf returns the votes per week, as {first, last, positive, tagged}. A week has seven days, and the last week ends with
+// the last day. Votes without a tag are not counted. days are the days of /api/summary, the oldest first.
 export function weeksOf(days) {
   const weeks = [];
   for (let end = days.length; end > 0; end -= 7) {
@@ -53,7 +53,7 @@ export function weeksOf(days) {
   return weeks;
 }
 
-// tagsOf returns a row's tags as a flat array of strings. An array of Postgres has at most six dimensions.
+// tagsOf returns a row's tags as a flat array of strings. An array in Postgres has at most six dimensions.
 export function tagsOf(value) {
   if (value === null || value === undefined) return [];
   const tags = Array.isArray(value) ? value.flat(6) : [value];
@@ -66,10 +66,11 @@ export function titleOf(name) {
   return words ? words[0].toUpperCase() + words.slice(1) : name;
 }
 
-// A line in the list shows little of a text; what lies beyond is not worth the work on every keystroke.
+// The list shows little of a text. Processing the rest on every keystroke would be a waste.
 const maxPreview = 20_000;
 
-// excerpt returns the beginning of a text on one line, or, if a word of the search comes later, the part around it.
+// excerpt returns the beginning of a text on one line. If a word of the search comes later, it returns the part around the
+// word.
 export function excerpt(text, words, length = 300) {
   const line = text.slice(0, maxPreview).replace(/\s+/g, " ").trim();
   if (line.length <= length) return line;
@@ -79,16 +80,16 @@ export function excerpt(text, words, length = 300) {
   return (from > 0 ? "… " : "") + line.slice(from, from + length) + (from + length < line.length ? " …" : "");
 }
 
-// withoutMarkdown returns a text without the commonest signs of Markdown.
+// withoutMarkdown returns a text without the most common Markdown characters.
 export const withoutMarkdown = (text) => text.slice(0, maxPreview)
   .replace(/^ {0,3}#{1,6} |^ {0,3}> |^```.*$|\*\*|__|`/gm, "")
   .replace(/(^|\W)\*(\S[^*\n]*)\*/g, "$1$2");
 
-// matchesOf returns where the words of the search stand in a text, as pairs of offsets in order. Of two words that
-// match at the same place, the longer one counts.
+// matchesOf returns the places of the search's words in a text, as pairs of offsets in ascending order. If two words match at
+// the same place, it returns the longer match.
 export function matchesOf(text, words) {
   const lower = text.toLowerCase();
-  if (lower.length !== text.length) return []; // a letter whose lower case has another length shifts the offsets
+  if (lower.length !== text.length) return []; // a letter whose lower case has another length would shift the offsets
   const wanted = words.map((word) => word.toLowerCase()).filter(Boolean);
   const matches = [];
   for (let from = 0; ;) {

@@ -1,13 +1,14 @@
-// JSON whose numbers keep their digits.
+// A JSON parser that keeps the digits of numbers.
 
-// Exact is a number that JavaScript cannot represent. It is shown as the JSON has it.
+// Exact is a number that JavaScript cannot represent. It is shown with the digits that it has in the JSON.
 export class Exact {
   constructor(text) { this.text = text; }
   toString() { return this.text; }
 }
 
-// parseJSON parses an answer of the API. A reviver recurses, so a deeply nested value makes it throw a RangeError. Such a vote must
-// not hide the others: numbers keep their digits in every other row, which has a line of its own.
+// parseJSON parses an answer of the API. JSON.parse with a reviver recurses, so it throws a RangeError for a deeply nested
+// value. A vote with such a value must not affect other votes. Each row is on a line of its own, so parseJSON then parses the
+// rows one by one, and numbers keep their digits in every other row.
 export function parseJSON(text) {
   try {
     return parseExact(text);

@@ -1,19 +1,19 @@
-// Which votes the list shows. Pure functions.
+// Pure functions that decide which votes the list shows.
 //
-// A list is {rows, next, extended}. rows are the votes, {key, next, row}, newest first; next is the place after which the
-// following page begins, null at the end; extended is true once the reader has asked for more than the first page.
+// A list is {rows, next, extended}. rows are the votes, {key, next, row}, newest first. next is the place after which the next
+// page begins, or null at the end. extended is true once the reader has requested more than the first page.
 
 export const emptyList = { rows: [], next: null, extended: false };
 
-// maxRows is how many votes a list keeps as new ones arrive, unless the reader has extended it.
+// maxRows is the maximum number of votes that a list keeps when new votes arrive, unless the reader has extended the list.
 const maxRows = 500;
 
 export const firstPage = (rows, next) => ({ rows, next, extended: false });
 
 export const appendPage = (list, page) => ({ rows: mergeRows(list.rows, page.rows), next: page.next, extended: true });
 
-// prependArrived puts new votes, newest first, before those of the list. If there are more new votes than these, the list
-// becomes the arrived page. Otherwise the votes between that page and the old list would never be shown.
+// prependArrived puts new votes, newest first, before the votes of the list. more is true if the server has not sent all new
+// votes. The list then becomes the arrived votes only: the votes between them and the old list would otherwise never be shown.
 export function prependArrived(list, arrived, more = false) {
   if (more) return firstPage(arrived, placeOf(arrived.at(-1)));
   const rows = mergeRows(arrived, list.rows);
@@ -21,10 +21,11 @@ export function prependArrived(list, arrived, more = false) {
   return { ...list, rows: rows.slice(0, maxRows), next: placeOf(rows[maxRows - 1]) };
 }
 
-// placeOf returns the place of a vote, after which a page can begin. Without an order by time, that is its key.
+// placeOf returns the place of a vote, after which a page can begin. If the votes are not ordered by time, the place is the
+// key.
 const placeOf = (row) => row.next ?? row.key;
 
-// mergeRows appends to some rows those of the others that they lack.
+// mergeRows returns rows, followed by those of others that are not in rows.
 function mergeRows(rows, others) {
   const known = new Set(rows.map((row) => row.key));
   return [...rows, ...others.filter((row) => !known.has(row.key))];
@@ -32,7 +33,8 @@ function mergeRows(rows, others) {
 
 export const findVote = (list, key) => list.rows.find((row) => row.key === key);
 
-// neighboursOf returns the votes above and below a vote in the list, undefined at its ends or for a vote beyond it.
+// neighboursOf returns the votes before and after a vote in the list. A neighbour is undefined at an end of the list, or if the
+// vote is not in the list.
 export function neighboursOf(list, key) {
   const at = list.rows.findIndex((row) => row.key === key);
   if (at < 0) return {};

@@ -1,10 +1,10 @@
-// The overview: votes per day as a chart, and tags by count.
+// The overview: a chart of the votes per day, and the tags with their counts.
 
 import { $, el } from "./dom.js";
 import { formatCount, formatQuantity, isPositive, weeksOf } from "./format.js";
 
-// showDays draws a bar for each day; without days, it hides the chart. chosen is the day of the filter, "" for none;
-// choose(day) changes it.
+// showDays draws a bar for each day. Without days, it hides the chart. chosen is the day of the filter, or "". choose(day)
+// changes the filter.
 export function showDays(days, chosen, choose) {
   $("days-card").hidden = !days;
   if (!days) return;
@@ -52,7 +52,7 @@ function segment(kind, votes, highest) {
   return node;
 }
 
-// moveBetweenDays lets the arrow keys move the focus along the chart, which is one stop of the Tab key.
+// moveBetweenDays lets the arrow keys move the focus within the chart. For the Tab key, the chart is a single stop.
 export function moveBetweenDays(event) {
   const step = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
   if (!step || !event.target.dataset.day) return;
@@ -64,8 +64,8 @@ export function moveBetweenDays(event) {
   event.preventDefault();
 }
 
-// showTags lists the tags, commonest first, in the overview and in the filter. more is how many kinds of tags are left
-// out; untagged is how many votes have no tag.
+// showTags lists the tags in the overview and in the filter, most frequent first. more is the number of different tags that are
+// left out. untagged is the number of votes without a tag.
 export function showTags({ tags, more, untagged }, chosen, choose) {
   $("tags-card").hidden = !tags;
   $("tag-field").hidden = !tags;
@@ -93,7 +93,7 @@ function tagButton({ tag, count }, highest, chosen, choose) {
 
 function showTagChoices(tags, chosen) {
   const select = $("tag");
-  if (document.activeElement === select) return; // an open list must not change under the reader
+  if (document.activeElement === select) return; // an open list must not change while the reader uses it
   const choices = chosen && !tags.includes(chosen) ? [chosen, ...tags] : tags;
   select.replaceChildren(el("option", { value: "" }, "Any"), ...choices.map((tag) => el("option", { value: tag }, tag)));
   select.value = chosen;

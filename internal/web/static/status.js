@@ -1,4 +1,4 @@
-// The top of the page: what capture is doing, and a banner if the votes below are not live.
+// The top of the page: the state of capture, and a banner if the votes below are not live.
 
 import { $, el } from "./dom.js";
 import { formatCount, formatDuration } from "./format.js";
@@ -11,19 +11,19 @@ const stateTexts = {
   stopping: ["Stopping", "warn"],
 };
 
-// current is what the page knows about capture.
+// current holds what the page knows about capture.
 const current = {
   status: null,           // the last status received
-  lastContact: null,      // timestamp of the last contact with the database
-  skew: 0,                // estimate of how far the server's clock is ahead of the browser's, in milliseconds
-  unreachableSince: null, // time from which the server has not responded, null while it does
-  streamError: "",        // reason why the server refuses the stream of events
+  lastContact: null,      // timestamp of the last known contact with the database
+  skew: 0,                // estimated milliseconds by which the server's clock is ahead of the browser's clock
+  unreachableSince: null, // time since which the server has not responded; null if it responds
+  streamError: "",        // reason why the server refuses the stream of events, or ""
 };
 
 export function setStatus(status) {
   current.status = status;
   current.lastContact = status.last_contact || current.lastContact;
-  // The server's newest timestamp is not in its future.
+  // No timestamp of the server is later than the server's clock.
   const timestamps = [status.last_contact, status.file?.written, status.started].filter(Boolean).map(Date.parse);
   current.skew = Math.max(0, ...timestamps.map((time) => time - Date.now()));
   showStatus();
@@ -36,7 +36,7 @@ export function setReachable(reachable, streamError = "") {
   showStatus();
 }
 
-// showStatus also runs every second, since it says how long ago things happened.
+// showStatus also runs every second, because the page shows how long ago things happened.
 export function showStatus() {
   const { status } = current;
   if (status) {
@@ -52,7 +52,7 @@ export function showStatus() {
 
 const serverTime = () => Date.now() + current.skew;
 
-// factsOf returns what the header shows, as triples of an element's id, its text and its tooltip.
+// factsOf returns the facts that the header shows, each as an element's ID, its text and its tooltip.
 function factsOf(status, now) {
   const { written, rows, bytes } = status.file;
   const lag = status.state === "following" ? formatDuration(status.lag_seconds) : "unknown";
@@ -65,14 +65,14 @@ function factsOf(status, now) {
   ];
 }
 
-// notices are the checks that the page shows although capture is ready, the most important first. The detail of a loss has the
-// command that restores the rows.
+// notices are the checks that the page shows even if capture is ready, the most important first. The detail of a loss contains
+// the command that restores the rows.
 const notices = [
   ["loss", "The table has lost rows or values."],
   ["columns", "A column for this page is missing."],
 ];
 
-// noticeOf returns the banner for the most important notice, with an empty head if there is none.
+// noticeOf returns the banner for the most important notice. If there is no notice, the banner's head is "".
 function noticeOf(status) {
   for (const [name, head] of notices) {
     const check = (status.checks || []).find((check) => check.name === name && !check.ok);
@@ -81,8 +81,8 @@ function noticeOf(status) {
   return { head: "", text: "" };
 }
 
-// summaryOf returns the texts of the pill and of the banner, whose head is "" if all is well. It returns neither before
-// the first answer.
+// summaryOf returns the texts of the pill and of the banner. The banner's head is "" if all is well. Before the first answer,
+// summaryOf returns neither.
 export function summaryOf({ status, lastContact, unreachableSince, streamError }, now) {
   if (unreachableSince !== null) {
     return {
@@ -120,7 +120,7 @@ function ago(timestamp, now) {
 
 const clock = (timestamp) => new Date(timestamp).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
 
-// showText touches only what changes: it leaves a selection alone, and a screen reader silent.
+// showText changes an element only if its text changes. A selection then remains, and a screen reader stays silent.
 function showText(element, text, title = "") {
   if (element.textContent !== text) element.textContent = text;
   if (element.title !== title) element.title = title;
@@ -128,7 +128,8 @@ function showText(element, text, title = "") {
 
 let announced = ""; // the banner's text without its numbers
 
-// showBanner replaces the banner only for a new message: a screen reader announces it, and the seconds in it count up.
+// showBanner replaces the banner only for a new message, which a screen reader announces. Otherwise it only updates the head,
+// in which the seconds count up.
 function showBanner({ head, text }) {
   const banner = $("banner");
   banner.hidden = !head;

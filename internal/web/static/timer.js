@@ -1,7 +1,7 @@
-// Actions that run a little later, and not once for each reason.
+// Functions that delay an action and combine several calls into one.
 
-// throttled returns a function that runs action some milliseconds after its first call. Further calls until then have
-// no effect; cancel drops a pending run.
+// throttled returns a function that runs action some milliseconds after the first call. Further calls until then have no
+// effect. cancel drops a pending run.
 export function throttled(action, milliseconds) {
   let timer = 0;
   const schedule = () => {
@@ -17,7 +17,7 @@ export function throttled(action, milliseconds) {
   return schedule;
 }
 
-// debounced returns a function that runs action some milliseconds after its last call; cancel drops a pending run.
+// debounced returns a function that runs action some milliseconds after the last call. cancel drops a pending run.
 export function debounced(action, milliseconds) {
   let timer = 0;
   const schedule = () => {

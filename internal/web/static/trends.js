@@ -3,8 +3,8 @@
 import { $, el } from "./dom.js";
 import { excerpt, formatCount, formatQuantity } from "./format.js";
 
-// showTagWeeks draws a row of bars for each tag, one bar a week; without tags, it hides the table. days are those of /api/summary.
-// choose({tag, from, to}) shows the votes of a tag in a week.
+// showTagWeeks draws a row of bars for each tag, with one bar per week. Without tags, it hides the table. days are the days of
+// /api/summary. choose({tag, from, to}) shows the votes with a tag in a week.
 export function showTagWeeks(tags, days, choose) {
   const hidden = !tags?.length || !days?.length;
   $("tag-weeks-card").hidden = hidden;
@@ -41,8 +41,8 @@ function tagRow({ tag, positive, weeks: counts }, weeks, choose) {
 const shortList = 5; // number of questions shown at first
 let showsAll = false;
 
-// showQuestions lists the questions with negative votes, the worst first; without a list, it hides them. chosen is the ID of the
-// question of the filter, "" for none; choose(id) changes it. days are those of /api/summary.
+// showQuestions lists the questions with negative votes, the worst first. Without questions, it hides the list. chosen is the
+// ID of the question in the filter, or "". choose(id) changes the filter. days are the days of /api/summary.
 export function showQuestions(questions, days, chosen, choose) {
   $("questions-card").hidden = !questions;
   if (!questions) return;

@@ -1,4 +1,4 @@
-// Values as elements: scalars, trees of JSON, tags, texts with the search's words marked.
+// Elements for values: scalars, trees of JSON, tags, and texts in which the words of the search are marked.
 
 import { el, safeLink } from "./dom.js";
 import { formatCount, formatQuantity, isPositive, matchesOf } from "./format.js";
@@ -24,10 +24,10 @@ export function scalar(value) {
   return el("span", { class: "string" }, /^https?:\/\/\S+$/.test(value) ? safeLink(value, value) : value);
 }
 
-// maxEntries is how many entries of one level are shown at first.
+// maxEntries is the number of entries of one level that are shown at first.
 export const maxEntries = 500;
 
-// tree shows JSON as it nests. The inner levels open on demand.
+// tree returns a nested list for a JSON value. The inner levels open on demand.
 export function tree(value) {
   if (!isNested(value)) return scalar(value);
   return el("ul", { class: "tree" }, ...branches(value, 0));

@@ -1,4 +1,4 @@
-// One vote in full, in the dialog.
+// The dialog that shows one whole vote.
 
 import { get } from "./api.js";
 import { citationList } from "./citations.js";
@@ -8,8 +8,8 @@ import { isNested } from "./json.js";
 import { markdown } from "./markdown.js";
 import { tagChip, tree } from "./value.js";
 
-// showVote fills the dialog with a vote, {key, row}. columns are those of /api/summary. Answers are plain text until the server
-// has parsed them.
+// showVote fills the dialog with a vote, {key, row}. columns are the columns of /api/summary. Answers are shown as plain text
+// until the server has parsed them.
 export function showVote(vote, columns) {
   const keyNames = columns.filter((column) => column.key).map((column) => column.name).join(", ");
   const time = columns.find((column) => column.role === "time");
@@ -44,7 +44,8 @@ export function showVote(vote, columns) {
   if ($("vote-body").querySelector("[data-answer]")) showMarkdown(vote.key, sections[0]);
 }
 
-// showMarkdown replaces the plain answers, unless another vote is shown by then. part is a part of this vote's dialog.
+// showMarkdown replaces the plain answers, unless the dialog shows another vote by then. part is a section of this vote: it is
+// no longer connected if the dialog shows another vote.
 async function showMarkdown(key, part) {
   let answers;
   try {

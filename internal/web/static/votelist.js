@@ -1,4 +1,4 @@
-// The list of votes: it loads pages by the filter, takes in votes as they arrive, and shows both.
+// The list of votes. It loads pages with the filter, adds votes that arrive, and shows both.
 
 import { isFiltered, parseFragment, queryOf } from "./address.js";
 import { APIError, get } from "./api.js";
@@ -12,15 +12,15 @@ const pageSize = 50;
 const refreshDelay = 3000; // milliseconds
 
 export class VoteList {
-  columns = []; // those of /api/summary
+  columns = []; // the columns of /api/summary
   filter = parseFragment("").filter;
 
   #list = emptyList;
-  #request = null; // AbortController of the load under way
-  #moreWanted = false; // whether the reader has asked for more votes during that load
-  #missed = 0;     // number of votes that have arrived but are not in the list: the reader is told of them
-  #total = 0;      // number of rows in the table, as last heard
-  #version = 0;    // version of the table of the last event
+  #request = null; // AbortController of the load in progress, or null
+  #moreWanted = false; // whether the reader has asked for more votes during this load
+  #missed = 0;     // number of votes that have arrived but are not in the list, which the page shows to the reader
+  #total = 0;      // last known number of rows in the table
+  #version = 0;    // version of the table in the last event
   #rows = new VoteRows($("votes"));
 
   get isEmpty() { return this.#list.rows.length === 0; }
@@ -31,7 +31,7 @@ export class VoteList {
 
   focus(key) { this.#rows.focus(key); }
 
-  // load shows the first page. A quiet load changes nothing until it has all of it.
+  // load shows the first page. A quiet load changes nothing until the whole page has arrived.
   async load(quiet = false) {
     this.#request?.abort();
     const request = (this.#request = new AbortController());
@@ -42,7 +42,7 @@ export class VoteList {
     try {
       const found = [];
       let page = { next: null }, scanned = 0;
-      // The server answers within a fraction of a second, so a rare word takes several requests.
+      // The server ends a search after a fraction of a second, so a search for a rare word takes several requests.
       do {
         page = await this.#getPage(page.next, request);
         found.push(...page.rows);
@@ -52,7 +52,7 @@ export class VoteList {
           $("count").textContent = `${formatCount(found.length)} found, ${formatCount(scanned)} of ${formatCount(page.total)} searched …`;
         }
       } while (found.length < pageSize && page.next !== null);
-      if (page.version < this.#version) this.#refresh(); // an event has overtaken the answer
+      if (page.version < this.#version) this.#refresh(); // an event has arrived that is newer than the answer
       this.#missed = 0;
       this.#show(firstPage(found, page.next));
       this.#showCount(page.total);
@@ -95,14 +95,14 @@ export class VoteList {
     }
   }
 
-  // addArrived takes in an event of the stream: {rows, total, more}.
+  // addArrived adds the votes of an event from the stream: {rows, total, version, more}.
   addArrived(event) {
-    const added = Math.max(event.rows.length, event.total - this.#total); // also those that are older than others
+    const added = Math.max(event.rows.length, event.total - this.#total); // also counts new votes that are older than others
     this.#total = event.total;
     this.#version = event.version;
     const filtered = isFiltered(this.filter);
-    // Whether the new votes match a filter, the server knows. A list that the reader has extended stays as it is if it would
-    // get a gap: between the new votes and the old ones, or where an older vote was added.
+    // Only the server knows whether the new votes match a filter. A list that the reader has extended does not change if the
+    // change would leave a gap: between the new and the old votes, or where an older vote was added.
     const gap = this.#list.extended && (this.#missed > 0 || event.more || added > event.rows.length);
     if (filtered || gap) {
       if (added > 0) {
@@ -114,7 +114,7 @@ export class VoteList {
       return;
     }
     this.#refresh();
-    if (this.#request && this.isEmpty) return; // the page that is on its way has them
+    if (this.#request && this.isEmpty) return; // the page that is being loaded contains these votes
     if (event.rows.length > 0) {
       this.#show(prependArrived(this.#list, event.rows, event.more), new Set(event.rows.map((vote) => vote.key)));
       $("live").textContent = formatQuantity(event.rows.length, "new vote");
@@ -122,7 +122,8 @@ export class VoteList {
     this.#showCount(event.total);
   }
 
-  // #refresh loads the first page again, for edits and deletes. A reader who has gone further down is left alone.
+  // #refresh loads the first page again, because votes may have been edited or deleted. It does not change a list that the
+  // reader has extended.
   #refresh = throttled(() => {
     if (this.#request) this.#refresh();
     else if (!this.#list.extended) this.load(true);
@@ -150,7 +151,7 @@ export class VoteList {
   }
 }
 
-// showLoadError says what the server refuses. Where there is no answer at all, the banner says so.
+// showLoadError shows the error that the server has answered. If the server has not answered at all, the banner shows that.
 export function showLoadError(error) {
   if (!(error instanceof APIError)) return;
   $("empty").textContent = error.message;

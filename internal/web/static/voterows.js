@@ -1,4 +1,4 @@
-// The votes of the list as elements.
+// Elements for the votes of the list.
 
 import { fragmentOf, wordsOf } from "./address.js";
 import { el } from "./dom.js";
@@ -6,15 +6,15 @@ import { excerpt, formatTimestamp, tagsOf, withoutMarkdown } from "./format.js";
 import { isNested } from "./json.js";
 import { highlight, tagChip } from "./value.js";
 
-// VoteRows shows votes in a list element. It keeps the elements of votes that stay the same: a vote must not move away
-// from the reader's finger.
+// VoteRows shows votes in a list element. It keeps the elements of votes that have not changed, so a vote does not move while
+// the reader clicks on it.
 export class VoteRows {
   #element;
-  #shown = new Map(); // by key: {node, source}; source has all that the node was made of
+  #shown = new Map(); // by key: {node, source}; source contains everything that the node was made of
 
   constructor(element) { this.#element = element; }
 
-  // show replaces the votes that are shown. fresh has the keys of those that have just arrived.
+  // show replaces the votes that are shown. fresh contains the keys of the votes that have just arrived.
   show(votes, columns, filter, fresh = new Set()) {
     const before = this.#shown;
     this.#shown = new Map();
@@ -45,7 +45,8 @@ export class VoteRows {
 
 const focusLink = (node, options) => node?.firstElementChild.focus(options);
 
-// safeVoteRow returns the element of a vote. If a vote can't be shown, its element says so, and the others are shown all the same.
+// safeVoteRow returns the element of a vote. If a vote cannot be shown, its element contains a note, and the other votes are
+// not affected.
 function safeVoteRow(vote, columns, words, fresh) {
   try {
     return voteRow(vote, columns, words, fresh);
@@ -55,7 +56,7 @@ function safeVoteRow(vote, columns, words, fresh) {
   }
 }
 
-// textOf returns a value as JSON, or a note if it is nested too deeply for that.
+// textOf returns a value as JSON. If the value is nested too deeply for that, it returns a note.
 function textOf(value) {
   try {
     return JSON.stringify(value);
@@ -83,7 +84,7 @@ function voteRow(vote, columns, words, fresh) {
   return el("li", { class: fresh ? "new" : null, "data-key": vote.key }, el("a", { href: "#" }, meta, ...lines));
 }
 
-// otherValues returns the first columns without a role, for a table that has nothing of a vote's texts.
+// otherValues returns the first columns without a role, for a table that has none of a vote's texts.
 function otherValues(vote, columns) {
   return columns.filter((column) => !column.role && !column.key && vote.row[column.name] !== null).slice(0, 5)
     .map(({ name }) => `${name}: ${isNested(vote.row[name]) ? textOf(vote.row[name]) : String(vote.row[name])}`).join(" · ");
