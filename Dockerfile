@@ -3,15 +3,15 @@
 #   docker build --build-arg VERSION=1.2.3 --build-arg COMMIT=$(git rev-parse HEAD) -t capture .
 #   docker buildx build --platform linux/amd64,linux/arm64 …
 #
-# The build stage runs on the builder's platform and compiles for the target's. Docker's classic builder sets neither; then
-# both are the platform of the machine.
+# The build stage runs on the builder's platform and compiles for the target platform. Docker's classic builder sets neither
+# BUILDPLATFORM nor TARGETARCH; both platforms are then that of the machine.
 FROM --platform=${BUILDPLATFORM:-linux} golang:1.26-bookworm AS build
 WORKDIR /src
 ARG TARGETARCH
 ENV CGO_ENABLED=0 GOOS=linux GOARCH=${TARGETARCH} GOFLAGS="-trimpath -buildvcs=false"
 
-# Modules are compiled before the source is copied, so a change of the source does not compile them again. net/http stands
-# for the standard library. A test compares this list with the imports in the code.
+# Modules are compiled before the source is copied, so a change of the source does not compile them again. net/http is in
+# the list because it uses much of the standard library. A test compares this list with the imports in the code.
 COPY go.mod go.sum ./
 RUN go mod download
 RUN go build \
@@ -54,7 +54,7 @@ RUN go build \
     net/http
 
 # A new named volume gets the owner and mode of the folder that it is mounted on. Readers need the group 65532.
-# posix/ and right/ only repeat the time zones.
+# The folders posix/ and right/ only repeat the time zones.
 RUN mkdir -p /image/app/data/fallback /image/app/logs/usage /image/app/logs/errors /image/etc/ssl/certs /image/usr/share \
  && chmod 0750 /image/app/data/fallback /image/app/logs/usage /image/app/logs/errors \
  && echo 'capture:x:65532:65532:capture:/app:/sbin/nologin' >/image/etc/passwd \
@@ -67,7 +67,7 @@ RUN mkdir -p /image/app/data/fallback /image/app/logs/usage /image/app/logs/erro
 COPY . .
 ARG VERSION=dev
 ARG COMMIT=unknown
-# -ldflags would take what follows a blank or a quote in these as flags of its own.
+# After a blank or a quote in VERSION or COMMIT, the linker would take the rest as further flags.
 RUN case "$VERSION$COMMIT" in *[!A-Za-z0-9.+_-]*) echo 'VERSION and COMMIT may only have letters, digits and . + _ -' >&2; exit 2 ;; esac \
  && mkdir -p /image/usr/local/bin \
  && go build -ldflags "-s -w -X main.version=${VERSION} -X main.commit=${COMMIT}" -o /image/usr/local/bin/capture ./cmd/capture

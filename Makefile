@@ -1,7 +1,7 @@
-# `make help` lists the targets. Needs Go (see go.mod), git, and a C compiler for the race detector.
+# `make help` lists the targets. They need Go (see go.mod), git, and a C compiler for the race detector.
 
-# Whoever may push a tag chooses its name, and a name may hold shell commands. So the name loses all unusual characters
-# here, and recipes read VERSION and COMMIT from the environment.
+# Everybody who may push a tag chooses the tag's name, which may contain shell commands. Therefore, unusual characters of
+# the name are replaced here, and recipes read VERSION and COMMIT from the environment.
 ifeq ($(origin VERSION),undefined)
 VERSION := $(or $(shell git describe --tags --always --dirty 2>/dev/null | tr -c 'A-Za-z0-9.+_\n-' -),dev)
 endif
@@ -21,8 +21,8 @@ RUNS     ?= 5
 FUZZTIME ?= 30s
 VERSIONS ?= $(wildcard /usr/lib/postgresql/*/bin)
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
-# Most tests wait for a server or a disk, so more of them run at a time than there are processors. A program with the race
-# detector sleeps for a second when it exits, unless GORACE says otherwise.
+# Most tests wait for a server or a disk, so more tests run at the same time than there are processors. By default, a
+# program with the race detector sleeps for a second when it exits. GORACE prevents this.
 TEST      = GORACE=atexit_sleep_ms=0 go test -race -p 2 -parallel 8 -timeout 20m
 
 .PHONY: compiler help run build check test test-versions vet lint vulnerabilities bench fuzz release postgres chromium strace stores peers clean
@@ -61,8 +61,8 @@ vet: ## check format and go.mod, and run go vet and staticcheck
 	go mod tidy -diff
 
 vulnerabilities: ## check for known vulnerabilities
-	@# The vulnerability database is on the Internet. GitHub's runners reach it, so there it is a failure if they do not.
-	@# Elsewhere that is only reported.
+	@# The vulnerability database is on the Internet. If it is unreachable, the target fails on GitHub's runners, which can
+	@# usually reach it. On other machines, the target only reports this.
 	@echo 'go tool govulncheck $(PACKAGES)'; out=$$(go tool govulncheck $(PACKAGES) 2>&1) || \
 	case $$out in \
 	*'fetching vulnerabilities:'*) \
@@ -84,7 +84,8 @@ fuzz: postgres ## run each fuzz test for FUZZTIME (30s)
 	done
 
 release: ## build an archive for each platform into dist/, with SHA256SUMS; reproducible
-	@# The same commit and Go version give the same bytes: order, owners, modes and times do not depend on the builder.
+	@# The same commit and Go version give the same bytes, because the order, owners, modes and times of the files in the
+	@# archives do not depend on the machine.
 	@tar --version 2>/dev/null | grep -q GNU || { echo 'release: tar must be GNU tar' >&2; exit 1; }
 	@$(CHECK_STAMP)
 	@rm -rf dist && mkdir -p dist && set -e; \
@@ -102,7 +103,7 @@ release: ## build an archive for each platform into dist/, with SHA256SUMS; repr
 	done; \
 	cd dist && sha256sum *.tar.gz >SHA256SUMS
 
-compiler: # the race detector needs it; nothing is installed before it is there
+compiler: # the race detector needs a C compiler; other targets install nothing before this check has succeeded
 	@command -v "$$(go env CC)" >/dev/null || { echo "make: no C compiler ($$(go env CC)) for the race detector: install gcc or clang, or run 'make check'" >&2; exit 1; }
 
 postgres: ## install PostgreSQL's server programs if they are missing

@@ -3,11 +3,11 @@
 #
 #   deploy/check-compose.sh
 #
-# It needs Docker with Compose 2.24 or newer, and bash. Project, image, volumes and port are its own, so it does not disturb
-# a stack that is running on this machine. CHECK_KEEP=1 leaves everything running.
+# It needs Docker with Compose 2.24 or newer, and bash. It uses a project, an image, volumes and a port of its own, so it
+# does not disturb a stack that is running on this machine. CHECK_KEEP=1 leaves everything running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# The caller's .env and variables are not for this project.
+# The caller's variables must not change this project. (--env-file /dev/null excludes the caller's .env.)
 unset CAPTURE_ALERT_URL CAPTURE_KEEP CAPTURE_MEMORY CAPTURE_TABLE CAPTURE_TOKEN_PATH POSTGRES_PASSWORD CAPTURE_DB_PASSWORD
 project=capture-check-$$
 export CAPTURE_PORT=0 CAPTURE_IMAGE=$project VERSION=0.0.0-check COMMIT=check
@@ -212,7 +212,8 @@ denied "INSERT INTO votes (comment) VALUES ('x')" "permission denied"
 denied "DELETE FROM votes" "permission denied"
 denied "CREATE TABLE mine (n int)" "permission denied"
 denied "CREATE ROLE other" "permission denied"
-# REPLICATION would let the role copy the cluster, with all password hashes. The image's pg_hba.conf has no line for that.
+# The attribute REPLICATION would let the role copy the cluster, with all password hashes. The image's pg_hba.conf prevents
+# this, because it has no entry for physical replication.
 if out=$(other "IDENTIFY_SYSTEM" "postgres://capture:$password@postgres/rag?replication=true" 2>&1); then fail "role capture may copy the cluster"; fi
 has "role capture may not copy the cluster" "$out" "no pg_hba.conf entry for replication"
 
@@ -234,7 +235,7 @@ compose start capture >/dev/null 2>&1
 eventually 30 "votes from while it was stopped" same
 eventually 60 "healthy after a restart" healthy
 
-# Kill it as the kernel's OOM killer does. After `docker kill`, Docker would not restart it.
+# Kill capture as the kernel's OOM killer does. After `docker kill`, Docker would not restart the container.
 pid=$(inspect '{{.State.Pid}}')
 sql "INSERT INTO votes (user_query) SELECT 'before the kill' FROM generate_series(1, 500)"
 docker run --rm --pid host --user 0 --entrypoint bash postgres:18 -c "kill -KILL $pid"

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs what `make bench` compares capture with, if it is missing: the output plugins wal2json and decoderbufs and
-# Python's driver for Postgres, from Debian's packages; and the Go modules of the followers in internal/bench/testdata. What
-# cannot be installed is reported and is no failure, because the benchmarks skip what is missing.
+# Installs what `make bench` compares capture with, if it is missing. From Debian's packages come the output plugins
+# wal2json and decoderbufs and Python's driver for Postgres. The script also downloads the Go modules of the followers in
+# internal/bench/testdata. If a package cannot be installed, the script reports this but does not fail, because the
+# benchmarks skip programs that are missing.
 set -eu
 
 say() {
@@ -33,14 +34,14 @@ missing_plugins() {
 
 # Prints the package of Python's driver if it is missing.
 missing_driver() {
-	for python in python3 /usr/bin/python3; do # the same as in the benchmark
+	for python in python3 /usr/bin/python3; do # the benchmark tries the same names
 		"$python" -c 'import psycopg2' 2>/dev/null && return
 	done
 	echo python3-psycopg2
 }
 
-# Puts a module's go.mod into Go's module cache, from the module's archive. Some module proxies serve the archive of
-# go-pq-cdc but not the go.mod beside it, and then `go mod download` fails. Go compares both with go.sum.
+# Takes go.mod from a module's archive, and puts it into Go's module cache. Some module proxies serve the archive of
+# go-pq-cdc but not its go.mod, and `go mod download` fails. Go compares the archive and go.mod with go.sum.
 cache_go_mod() {
 	python3 - "$(go env GOPROXY | sed 's/[,|].*//')" "$(go env GOMODCACHE)/cache/download" "$1" "$2" <<'EOF'
 import io, json, os, sys, urllib.request, zipfile
@@ -86,7 +87,7 @@ install_packages() {
 	[ -n "$packages" ] || return 0
 	say "installing" $packages
 	as_root apt-get -qq update || say "apt-get update failed: using the old package lists"
-	for package in $packages; do # one at a time: one that fails must not prevent the others
+	for package in $packages; do # one package at a time, because a package that fails must not prevent the others
 		as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 \
 			install "$package" >/dev/null || say "$package cannot be installed: skipping it"
 	done </dev/null

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs PostgreSQL's server programs (initdb and postgres, 13 or later) with the system's package manager, if the machine
-# has none. The tests and the demo start servers of their own with them. This script creates no cluster and starts no server.
+# has none. The tests and the demo use these programs to start servers of their own. This script creates no cluster and
+# starts no server.
 set -eu
 
 # internal/pgserver/bin.go looks in the same folders.

@@ -1,14 +1,15 @@
 #!/bin/sh
-# Installs the object stores for the tests of copies if they are missing: Azurite, which speaks Azure's protocol, with npm; and
-# versitygw, a server for S3, built from Go's module proxy. Both go into a folder of the user's cache, where the tests look.
+# Installs the object stores for the tests of copies if they are missing. Azurite, a server for Azure's protocol, is
+# installed with npm. versitygw, a server for S3, is built with Go. Both are installed in a folder of the user's cache,
+# where the tests look for them.
 set -eu
 
 azurite=3.35.0
 versitygw=1.8.0
-limit=900 # seconds for each of the two
+limit=900 # longest time for the installation of each server, in seconds
 
 case $(uname) in
-Darwin) cache=$HOME/Library/Caches ;; # as os.UserCacheDir of Go
+Darwin) cache=$HOME/Library/Caches ;; # the same folders as those of Go's os.UserCacheDir
 *) cache=${XDG_CACHE_HOME:-$HOME/.cache} ;;
 esac
 tools=$cache/capture-test
@@ -28,7 +29,7 @@ as_root() {
 	fi
 }
 
-# Runs a command with a limit of time if the system can do that.
+# Runs a command with a time limit, if the system has the program timeout.
 bounded() {
 	if command -v timeout >/dev/null 2>&1; then
 		timeout "$limit" "$@"
@@ -56,7 +57,7 @@ install_npm() {
 	fi
 }
 
-# Each is built under a temporary name and renamed, so an interrupted run leaves nothing that looks complete.
+# Each server is built under a temporary name and then renamed, so an interrupted run leaves nothing that looks complete.
 mkdir -p "$tools"
 tmp=$tools/tmp.$$
 trap 'rm -rf "$tmp"' EXIT

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs strace with the system's package manager if the machine has none. Tests on Linux use it to make system calls fail
-# and to cut a writer off. On other systems this script does nothing.
+# Installs strace with the system's package manager if the machine has none. Tests on Linux use strace to record system
+# calls, and to make system calls fail. On other systems, this script does nothing.
 set -eu
 
 [ "$(uname -s)" = Linux ] || exit 0
