@@ -169,8 +169,8 @@ func (u *azureUpload) part(ctx context.Context, number int, data []byte) error {
 	return err
 }
 
-func (u *azureUpload) commit(ctx context.Context) error {
-	_, err := u.blob.CommitBlockList(ctx, u.blocks, &blockblob.CommitBlockListOptions{AccessConditions: azureCondition(condition{absent: true})})
+func (u *azureUpload) commit(ctx context.Context, c condition) error {
+	_, err := u.blob.CommitBlockList(ctx, u.blocks, &blockblob.CommitBlockListOptions{AccessConditions: azureCondition(c)})
 	return err
 }
 

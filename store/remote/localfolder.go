@@ -206,7 +206,7 @@ func (u *folderUpload) part(_ context.Context, number int, data []byte) error {
 	return err
 }
 
-func (u *folderUpload) commit(context.Context) error { return u.publish(true) }
+func (u *folderUpload) commit(_ context.Context, c condition) error { return u.publish(c.absent) }
 
 // publish syncs the file and gives it its final name. If absent is set, the name must be free.
 func (u *folderUpload) publish(absent bool) error {

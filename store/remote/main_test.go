@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"strings"
@@ -201,6 +204,40 @@ func TestUploadAndDownload(t *testing.T) {
 			t.Errorf("clusters of the cluster's own URL are %+v (%v)", direct, err)
 		}
 	})
+}
+
+// TestServiceWithoutConditions uploads a small state, and a state in several parts, to a service that does not implement
+// conditional writes.
+func TestServiceWithoutConditions(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+				r.SetURL(&url.URL{Scheme: "http", Host: b.Addr})
+				r.Out.Host = r.In.Host
+			}}
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Method != http.MethodGet && (r.Header.Get("If-Match") != "" || r.Header.Get("If-None-Match") != "") {
+					w.WriteHeader(http.StatusNotImplemented)
+					return
+				}
+				proxy.ServeHTTP(w, r)
+			}))
+			t.Cleanup(server.Close)
+			f := open(t, b.URL, b.Through(strings.TrimPrefix(server.URL, "http://"))).Folder(cluster)
+			limits, err := f.Probe(t.Context())
+			if want := (remote.Limits{Deletes: true, Checksums: true}); err != nil || limits != want {
+				t.Fatalf("limits are %+v (%v), want %+v", limits, err, want)
+			}
+			for _, src := range []remote.Source{source(3, "0/100", 1, noon), bulkSource(largeState, bulk(largeState))} {
+				if err := f.Prove(t.Context(), upload(t, f, src)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
 }
 
 func TestProbe(t *testing.T) {

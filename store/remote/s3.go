@@ -157,9 +157,11 @@ func (u *s3Upload) part(ctx context.Context, number int, data []byte) error {
 	return err
 }
 
-func (u *s3Upload) commit(ctx context.Context) error {
+func (u *s3Upload) commit(ctx context.Context, c condition) error {
 	var options minio.PutObjectOptions
-	options.SetMatchETagExcept("*")
+	if c.absent {
+		options.SetMatchETagExcept("*")
+	}
 	_, err := u.service.core.CompleteMultipartUpload(ctx, u.service.bucket, u.name, u.id, u.parts, options)
 	return err
 }

@@ -39,8 +39,9 @@ type upload interface {
 	// again.
 	part(ctx context.Context, number int, data []byte) error
 
-	// commit makes the object visible. If the name is taken, the error is errChanged.
-	commit(ctx context.Context) error
+	// commit makes the object visible. Of the condition, only the field absent counts. If the condition is not met, the error
+	// is errChanged.
+	commit(ctx context.Context, c condition) error
 
 	// abort removes the parts, as far as the service permits that.
 	abort(ctx context.Context)

@@ -204,7 +204,7 @@ func (w *partWriter) finish() error {
 	}
 	failed := false
 	err := w.folder.retry(w.ctx, func() error {
-		err := w.upload.commit(w.ctx)
+		err := w.upload.commit(w.ctx, w.folder.ifAbsent())
 		if err != nil && failed && w.isThere() {
 			return nil // the previous attempt has succeeded, and only its response was lost
 		}
