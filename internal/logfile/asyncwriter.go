@@ -122,8 +122,7 @@ func (w *asyncWriter) writeRetrying(line []byte) {
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := w.output.writeLine(line)
 		if errors.Is(err, errLineTooLong) {
-			w.dropped.Add(1)
-			w.setTrouble(err)
+			w.reportTooLong(len(line))
 			return
 		}
 		w.setTrouble(err)
@@ -160,11 +159,18 @@ func (w *asyncWriter) setTrouble(err error) {
 	switch {
 	case w.fallback == nil:
 	case before == nil && err != nil:
-		w.fallback.Error("a log can't be written; capture goes on without it", "log", w.name, "error", err)
+		w.fallback.Error("a log can't be written; capture continues and retries", "log", w.name, "error", err)
 	case before != nil && err == nil:
 		w.fallback.Info("the log is written again", "log", w.name, "lines_dropped", w.dropped.Swap(0))
 	case err == nil && w.dropped.Load() > 0:
 		w.fallback.Warn("a log was too slow", "log", w.name, "lines_dropped", w.dropped.Swap(0))
+	}
+}
+
+// reportTooLong reports a dropped line of n bytes to fallback. The line shows nothing about whether the log can be written.
+func (w *asyncWriter) reportTooLong(n int) {
+	if w.fallback != nil {
+		w.fallback.Warn("a log line is too long and was dropped", "log", w.name, "bytes", n, "lines_dropped", 1)
 	}
 }
 
