@@ -86,10 +86,9 @@ func (m *Moment) scan(row pgx.Row) (err error) {
 		return err
 	}
 	if lsn != nil {
-		if m.LSN, err = pglogrepl.ParseLSN(*lsn); err != nil {
+		if m.LSN, err = parseWALPosition(*lsn); err != nil {
 			return err
 		}
-		m.LSN = WithoutPageHeader(m.LSN)
 	}
 	sum := sha256.Sum256([]byte(files))
 	m.Files = hex.EncodeToString(sum[:16])

@@ -10,21 +10,26 @@ import (
 
 // LoadInsertLSN returns the position at which the server writes WAL next. The WAL of every commit that was visible before
 // the call is below it.
-func LoadInsertLSN(ctx context.Context, conn *pgx.Conn) (pglogrepl.LSN, error) {
+func LoadInsertLSN(ctx context.Context, conn *pgx.Conn) (lsn pglogrepl.LSN, err error) {
 	var text string
-	if err := Pinned(conn).QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::text").Scan(&text); err != nil {
-		return 0, fmt.Errorf("query the WAL insert position: %w", err)
+	err = Pinned(conn).QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text"+walSizesSQL).Scan(&text)
+	if err == nil {
+		lsn, err = parseWALPosition(text)
 	}
-	lsn, err := pglogrepl.ParseLSN(text)
 	if err != nil {
 		return 0, fmt.Errorf("query the WAL insert position: %w", err)
 	}
-	return WithoutPageHeader(lsn), nil
+	return lsn, nil
 }
 
-// walPositionSQL is an expression for the replay position of a standby or the insert position of a primary, as text.
+// walSizesSQL appends the sizes of WAL pages and WAL segments to an LSN, for parseWALPosition.
+const walSizesSQL = ` || ' ' || pg_catalog.current_setting('wal_block_size') ||
+			' ' || pg_catalog.pg_size_bytes(pg_catalog.current_setting('wal_segment_size'))`
+
+// walPositionSQL is an expression for the replay position of a standby or the insert position of a primary, as text for
+// parseWALPosition. The value is null on a standby that has replayed nothing.
 const walPositionSQL = `CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text`
+			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text` + walSizesSQL
 
 // LoadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that earlier
 // snapshots show is at or below this position. The position is 0 for a standby that has replayed nothing. standby reports
@@ -34,24 +39,35 @@ func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby
 	err = Pinned(q).QueryRow(ctx, `
 		SELECT `+walPositionSQL+`, pg_catalog.pg_is_in_recovery()`).Scan(&text, &standby)
 	if err == nil && text != nil {
-		lsn, err = pglogrepl.ParseLSN(*text)
+		lsn, err = parseWALPosition(*text)
 	}
 	if err != nil {
 		return 0, false, fmt.Errorf("query the server's WAL position: %w", err)
 	}
-	return WithoutPageHeader(lsn), standby, nil
+	return lsn, standby, nil
 }
 
-// WithoutPageHeader returns lsn. If lsn is inside the header of a WAL page or directly after it, it returns the start of the
-// page instead. A header is not a record, so a reader of all records below such a position stops at the page boundary and
-// never reaches the position itself.
-func WithoutPageHeader(lsn pglogrepl.LSN) pglogrepl.LSN {
-	// pageSize is XLOG_BLCKSZ. longHeader is the longer of the two page headers (access/xlog_internal.h).
-	const pageSize, longHeader = 8192, 40
-	if offset := lsn % pageSize; offset <= longHeader {
+// parseWALPosition returns the LSN in text, which has an LSN and the sizes of WAL pages and WAL segments in bytes. If the LSN is
+// inside the header of a page or directly after it, parseWALPosition returns the start of the page instead. A header is not a
+// record, so a reader of all records below such a position stops at the page boundary and never reaches the position itself.
+//
+// The first page of a segment has a longer header than the other pages. On another page, the same offset can be the end of a
+// record, and the start of the page would be too low. So both sizes must be right.
+func parseWALPosition(text string) (pglogrepl.LSN, error) {
+	var high, low uint32
+	var page, segment uint64
+	if _, err := fmt.Sscanf(text, "%X/%X %d %d", &high, &low, &page, &segment); err != nil || page == 0 || segment == 0 {
+		return 0, fmt.Errorf("unexpected WAL position %.60q", text)
+	}
+	lsn := uint64(high)<<32 | uint64(low)
+	header := uint64(24) // SizeOfXLogShortPHD in access/xlog_internal.h
+	if lsn%segment < page {
+		header = 40 // SizeOfXLogLongPHD
+	}
+	if offset := lsn % page; offset <= header {
 		lsn -= offset
 	}
-	return lsn
+	return pglogrepl.LSN(lsn), nil
 }
 
 // FlushWAL makes the server flush its WAL up to lsn soon, and does not wait for that. A walsender sends only flushed WAL.
