@@ -170,6 +170,34 @@ func TestSpillFileDamaged(t *testing.T) {
 	}
 }
 
+// TestLoadOfOtherShapeAfterDamage: after the spill file was found to be damaged, a Load of another shape stores its rows in a
+// new file, too. Only then would damage to that file be reported.
+func TestLoadOfOtherShapeAfterDamage(t *testing.T) {
+	tab, damage := bounded(t, 8<<10)
+	if _, err := load(tab, 2000, "old"); err != nil {
+		t.Fatal(err)
+	}
+	f, _ := spillFile(t, tab)
+	if err := f.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tab.View().WriteTo(io.Discard); err == nil || len(damage) != 1 {
+		t.Fatalf("%v; damage was reported %d times", err, len(damage))
+	}
+	rows := map[string]string{}
+	tab.Load(&rowjson.Shape{Fingerprint: "other"}, Origin{})
+	for i := range 2000 {
+		tab.Put(numbered(i), vote(i, "new"))
+		rows[string(numbered(i))] = string(vote(i, "new"))
+	}
+	if err := tab.Commit(Position{}); err != nil || fileOf(t, tab.View()) != file(rows) {
+		t.Fatalf("the View after the Load is wrong: %v", err)
+	}
+	if tab.Usage().Spilled == 0 || tab.tree.spill.file.Damaged() {
+		t.Errorf("%d bytes are spilled; to the damaged file: %t", tab.Usage().Spilled, tab.tree.spill.file.Damaged())
+	}
+}
+
 // TestSpillFileFull: while pages cannot be written to the spill file, they may exceed the memory limit by 1/overdraft. A
 // transaction that needs more fails, and the committed state does not change. Once the volume has room again, transactions
 // succeed.

@@ -100,7 +100,8 @@ func (t *Table) Load(shape *rowjson.Shape, origin Origin) {
 	t.applyInPlace()
 	t.loadShape, t.loadOrigin, t.txOmitted = shape, origin, omittedRows{}
 	t.tree.loads++
-	t.tree.reloading = t.shape != nil && t.shape.Fingerprint == shape.Fingerprint && !t.tree.spill.resetIfCorrupt()
+	corrupt := t.tree.spill.resetIfCorrupt() // also before a Load of another shape, whose rows must not go into a damaged file
+	t.tree.reloading = t.shape != nil && t.shape.Fingerprint == shape.Fingerprint && !corrupt
 	if !t.tree.reloading {
 		t.tree.deleteAll()
 	}
