@@ -14,6 +14,7 @@ import (
 	"capture/store/remote"
 )
 
+// TestDamagedCopy damages copies and their manifests. Readers get an error, and never much more data than the manifest says.
 func TestDamagedCopy(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {
@@ -32,7 +33,7 @@ func TestDamagedCopy(t *testing.T) {
 			if err := f.Prove(t.Context(), s); err != nil {
 				t.Fatal(err)
 			}
-			path, _, err := f.Download(t.Context(), s, t.TempDir())
+			path, m, err := f.Download(t.Context(), s, t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -45,6 +46,11 @@ func TestDamagedCopy(t *testing.T) {
 			if err := f.Prove(t.Context(), s); !errors.As(err, new(*remote.DamagedError)) {
 				t.Errorf("damage %d: %v", i, err)
 			}
+			r := f.JSON(t.Context(), s, m)
+			if n, err := io.Copy(io.Discard, r); !errors.As(err, new(*remote.DamagedError)) || n > m.Bytes+1 {
+				t.Errorf("damage %d: %d bytes are read, and the manifest says %d; %v", i, n, m.Bytes, err)
+			}
+			r.Close()
 			replaceObject(t, u, env, strings.TrimSuffix(name, ".json.gz")+".manifest.json", []byte(`{"format":1}`))
 			if _, err := f.Manifest(t.Context(), s); err == nil {
 				t.Errorf("a manifest without a digest was accepted")

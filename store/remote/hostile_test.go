@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"capture/internal/objectserver"
+	"capture/store/manifest"
 	"capture/store/remote"
 	"capture/store/retention"
 )
@@ -104,11 +105,24 @@ func TestHostileManifest(t *testing.T) {
 			damaged := (*remote.DamagedError)(nil)
 			if err := f.Prove(t.Context(), s); !errors.As(err, &damaged) {
 				t.Errorf("change %d: Prove says %v", i, err)
+			} else if len(data) > manifest.MaxBytes && !strings.Contains(err.Error(), "its manifest is too large") {
+				t.Errorf("change %d: the manifest has %d bytes, and Prove says %v", i, len(data), err)
 			} else if len(err.Error()) > 1000 {
 				t.Errorf("change %d: the error has %d bytes", i, len(err.Error()))
 			}
 		}
 	})
+}
+
+// TestReadLimited: of an object that is too large, one byte more than the limit is read.
+func TestReadLimited(t *testing.T) {
+	for _, size := range []int64{0, 999, 1000, 1001, 1 << 20} {
+		r := strings.NewReader(strings.Repeat("x", int(size)))
+		data, err := remote.ReadLimited(r, 1000)
+		if size <= 1000 && (err != nil || int64(len(data)) != size) || size > 1000 && err == nil || size-int64(r.Len()) > 1001 {
+			t.Errorf("of %d bytes, %d are read and %d returned: %v", size, size-int64(r.Len()), len(data), err)
+		}
+	}
 }
 
 // Data that are longer than the manifest allows are not downloaded whole.
