@@ -13,8 +13,8 @@ import (
 	"capture/store/kept"
 )
 
-// TestKeptOnce: equal states are stored only once. If a write fails after it has kept the file, the next attempt does not keep
-// the file again.
+// TestKeptOnce: equal states are stored only once, also after a restart. If a write fails after it has kept the file, the next
+// attempt does not keep the file again, even if it is the first write after a restart.
 func TestKeptOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -32,13 +32,36 @@ func TestKeptOnce(t *testing.T) {
 			t.Fatalf("the kept states are %+v", states)
 		}
 	}
+	restart := func() {
+		t.Helper()
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		f = open(t, path)
+	}
+	restart()
+	for range 2 { // the first Write replaces the file of the run before
+		write(t, f, votes(100, "x").View(), store.ReasonInterval)
+		if err := f.KeepCurrent(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restart()
+	r := write(t, f, votes(101, "x").View(), store.ReasonInterval) // this would keep the last state of the run before
+	if states := f.Kept().List(); len(states) != 1 || r.Kept == nil || r.Kept.Path != states[0].Path {
+		t.Fatalf("after a restart the kept states are %+v; the Write kept %+v", states, r.Kept)
+	}
+	write(t, f, tab.View(), store.ReasonInterval)
 	// If the same state precedes a loss, the kept state becomes the state before the loss.
 	manifestTmp := filepath.Join(filepath.Dir(path), "feedback.manifest.json.tmp")
 	if err := os.MkdirAll(filepath.Join(manifestTmp, "in the way"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	empty := commit(t, tab, tab.Truncate)
-	for range 3 {
+	for i := range 3 {
+		if i == 2 {
+			restart()
+		}
 		if _, err := f.Write(empty, store.ReasonChange); err == nil {
 			t.Fatal("the Write succeeded")
 		}
@@ -47,6 +70,7 @@ func TestKeptOnce(t *testing.T) {
 		}
 	}
 	os.RemoveAll(manifestTmp)
+	restart()
 	write(t, f, empty, store.ReasonChange)
 	if states := f.Kept().List(); len(states) != 1 || rowsOf(t, unzip(t, states[0].Path)) != 100 {
 		t.Errorf("the kept states are %+v", states)
@@ -194,8 +218,8 @@ func TestLossRecursWhileItEnds(t *testing.T) {
 	}
 }
 
-// TestManyLossesOnDisk: many losses and reloads follow each other. The number of files stays bounded, the largest state stays,
-// and no other files are left.
+// TestManyLossesOnDisk: many losses and reloads follow each other. The number of files stays bounded, and no other files are
+// left. The state before the largest unacknowledged loss stays, even when all other states are dropped for lack of space.
 func TestManyLossesOnDisk(t *testing.T) {
 	if testing.Short() {
 		t.Skip("keeps many states")
@@ -234,5 +258,9 @@ func TestManyLossesOnDisk(t *testing.T) {
 	}
 	if n := len(names(t, filepath.Dir(path))); n > 3+3*len(states) {
 		t.Errorf("%d files: %q", n, names(t, filepath.Dir(path)))
+	}
+	_, left, err := f.Kept().MakeRoom(1 << 50)
+	if states := f.Kept().List(); err != nil || left == nil || left.Rows != 200 || len(states) != 1 || states[0].Rows != 200 || states[0].Acknowledged {
+		t.Errorf("without space, %+v is left of the states %+v; %v", left, states, err)
 	}
 }

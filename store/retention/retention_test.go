@@ -212,31 +212,52 @@ func TestSpace(t *testing.T) {
 	}
 }
 
-// TestManyLosses makes 10,000 losses and reloads at random times. The number of states stays bounded, and of the states before
-// the losses of a day, the largest stays for 30 days.
+// TestManyLosses makes 10,000 losses and reloads at random times. The number of states and their bytes stay bounded, and the
+// state before the largest unacknowledged loss is never dropped. If there is space, the largest of the states before the losses
+// of a day stays for 30 days.
 func TestManyLosses(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2))
-	now := at("2026-01-01T00:00:00Z")
-	var states []retention.State
-	best := map[string]retention.State{}
 	const day = "2006-01-02"
-	for range 10_000 {
-		now = now.Add(time.Duration(random.IntN(3600)) * time.Second)
-		s := retention.State{Time: now, Rows: random.IntN(1000), Loss: random.IntN(2) == 0}
-		s.Acknowledged = s.Loss && random.IntN(4) > 0
-		s.Bytes = int64(s.Rows) * 1000
-		states = append(states, s)
-		budget := retention.Budget{File: 1_000_000, Size: 1 << 40, Free: 1 << 39}
-		states, _ = drop(states, retention.Default, now, budget.Excess(states))
-		if b, ok := best[now.Format(day)]; s.Loss && (!ok || s.Rows >= b.Rows) {
-			best[now.Format(day)] = s
-		}
-		if len(states) > 24+7+4+31+1 {
-			t.Fatalf("%d states", len(states))
-		}
-		for d := range 30 {
-			if b, ok := best[now.AddDate(0, 0, -d).Format(day)]; ok && !slices.Contains(states, b) {
-				t.Fatalf("the largest loss of %s is gone at %s", b.Time, now)
+	for _, c := range []struct{ rowBytes, free int64 }{
+		{1_000, 1 << 39},  // all states that the policy covers have space
+		{20_000, 1 << 39}, // only some of these states have space
+		{1_000, 0},        // the volume is full
+	} {
+		random := rand.New(rand.NewPCG(1, 2))
+		now := at("2026-01-01T00:00:00Z")
+		var states []retention.State
+		best, largest := map[string]retention.State{}, retention.State{}
+		for range 10_000 {
+			now = now.Add(time.Duration(random.IntN(3600)) * time.Second)
+			s := retention.State{Time: now, Rows: random.IntN(1000), Loss: random.IntN(2) == 0}
+			s.Acknowledged = s.Loss && random.IntN(4) > 0
+			s.Bytes = int64(s.Rows) * c.rowBytes
+			states = append(states, s)
+			budget := retention.Budget{File: 1000 * c.rowBytes, Size: 1 << 40, Free: c.free}
+			states, _ = drop(states, retention.Default, now, budget.Excess(states))
+			if len(states) > 24+7+4+31+1 {
+				t.Fatalf("%d states", len(states))
+			}
+			bytes := int64(0)
+			for _, s := range states {
+				bytes += s.Bytes
+			}
+			if bytes > max(10*budget.File, 64<<20) {
+				t.Fatalf("%d states have %d bytes, and the file %d", len(states), bytes, budget.File)
+			}
+			if s.Loss && !s.Acknowledged && s.Rows >= largest.Rows {
+				largest = s
+			}
+			if largest.Loss && !slices.Contains(states, largest) {
+				t.Fatalf("the state before the largest unacknowledged loss, of %s, is gone at %s", largest.Time, now)
+			}
+			if b, ok := best[now.Format(day)]; s.Loss && (!ok || s.Rows >= b.Rows) {
+				best[now.Format(day)] = s
+			}
+			for d := range 30 {
+				b, ok := best[now.AddDate(0, 0, -d).Format(day)]
+				if c.rowBytes == 1_000 && c.free > 0 && ok && !slices.Contains(states, b) {
+					t.Fatalf("the largest loss of %s is gone at %s", b.Time, now)
+				}
 			}
 		}
 	}
