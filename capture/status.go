@@ -131,7 +131,7 @@ type statusReporter struct {
 	file       *fileTracker
 	volumes    func() []volume.Usage
 	kept       func() KeptStatus
-	copies     func() *CopiesStatus // nil without copies off the machine
+	copies     func() *CopiesStatus // nil if capture makes no copies in object storage
 	conditions *conditions
 }
 

@@ -53,7 +53,7 @@ type supervisor struct {
 	waiting     bool          // whether the last attempt failed and the next one is not due yet
 	failed      int           // number of attempts that have failed since a source followed
 	nextAttempt time.Time
-	doubt       bool   // whether the rows in memory may not be a state of the table, so the next source must copy the whole table
+	doubt       bool   // whether the rows in memory are possibly no state of the table; the next source must then copy the whole table
 	resyncs     uint64 // total number of attempts that ended with a resync
 	failures    uint64 // total number of attempts that failed
 	lost        uint64 // total number of attempts that failed after the source had followed the table

@@ -42,7 +42,7 @@ type stuckRows struct {
 	ended time.Time // end of their transaction; zero while it is open
 }
 
-// oldLeaf is a leaf of the savepoint that has left the tree.
+// oldLeaf is a leaf that has left the tree, but that the savepoint still holds.
 type oldLeaf struct {
 	leaf *leaf
 	next weak.Pointer[leaf] // the clone that replaced the leaf; both may share lines

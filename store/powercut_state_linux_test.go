@@ -39,7 +39,7 @@ type pageLeft int
 const (
 	pageOld  pageLeft = iota // the page as it was synced; nothing beyond the old end of the file
 	pageNew                  // the page as it was written
-	pageZero                 // zeros if the page is new; half of the new bytes if the page was overwritten
+	pageZero                 // a new page is zeros; an overwritten page has the first half of its new bytes, and old bytes after them
 	pageModeCount
 )
 

@@ -176,7 +176,7 @@ func TestShadowOfDamagedFile(t *testing.T) {
 	checkPair(t, path)
 }
 
-// TestIdleEndsWithContext: if its context ends, a step ends early, and no work is lost.
+// TestIdleEndsWithContext checks that a step ends early if its context ends, and that no work is lost.
 func TestIdleEndsWithContext(t *testing.T) {
 	t.Parallel()
 	f, path, tab := largeFile(t)

@@ -118,8 +118,9 @@ const (
 	firstPartialBytes = 64 << 20 // largest first allocation for a partial row, in bytes
 )
 
-// awaitTurn waits until all rows before the current row are in the Table, if memory is limited. Only one connection at a time
-// therefore holds a large row. The connection's own rows have been inserted once all of its batches are free.
+// awaitTurn is called before a connection reads a large row. If memory is limited, it waits for the connection's turn, so that
+// only one connection at a time holds a large row. It then waits until all earlier rows of the connection are in the Table. That
+// is so once all batches of the connection are free.
 func (d *copyDecoder) awaitTurn() error {
 	if !d.takesTurns {
 		return nil

@@ -14,15 +14,15 @@ import (
 type relay struct {
 	target string
 	addr   string
-	sent   atomic.Int64 // bytes from the server since open
+	sent   atomic.Int64 // bytes from the server since the call of open
 
 	mu       sync.Mutex
 	listener net.Listener
-	first    time.Time // time of the first connection since open
+	first    time.Time // time of the first connection since the call of open
 	conns    []net.Conn
 }
 
-// newRelay returns a relay to the server at this address. It accepts no connection before open.
+// newRelay returns a relay to the server at this address. It accepts no connection before the call of open.
 func newRelay(b *testing.B, target string) *relay {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

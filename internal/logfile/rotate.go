@@ -25,7 +25,7 @@ type rotatedFile struct {
 	max    int64 // size at which lumberjack rotates, in bytes
 	logger *lumberjack.Logger
 	lock   *os.File    // second handle of the file that logger has open, with a lock; nil if no file is open
-	open   os.FileInfo // properties of this file when it was opened; nil if no file is open
+	open   os.FileInfo // properties of the open file when it was opened; nil if no file is open
 	size   int64       // number of bytes that the file has at least, unless another program truncates it
 }
 

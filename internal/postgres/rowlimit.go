@@ -26,7 +26,7 @@ type rowLimiter struct {
 	buf        []byte
 	start, end int    // bounds of the unread part of buf
 	cleared    int    // number of bytes after start to pass on unchanged; may exceed the bytes in buf
-	rewritten  []byte // rewritten bytes to pass on before the cleared bytes
+	rewritten  []byte // rewritten bytes to pass on before the bytes that cleared counts
 	copyBody   int    // number of bytes of a message of COPY that are still to be split into pieces
 	streaming  bool   // whether CopyData messages belong to the replication stream, not to a COPY
 }

@@ -110,7 +110,8 @@ func (m *columnMap) findChanged(ctx context.Context, tx pgx.Tx, checked map[int]
 	return 0, 0, false, nil
 }
 
-// explainChanged returns the error for a value that the table's type would change. place is the line and the key of its row.
+// explainChanged returns the error for a value that the type of the table's column would change. place is the line and the key of
+// the value's row.
 func (m *columnMap) explainChanged(place string, column int) error {
 	c := m.targets[column].column
 	return fmt.Errorf("%s: column %s (%s) does not keep the value: it would change%s", place, postgres.QuoteIdentifier(c.Name), c.TypeName, typeHint(&c.Type))

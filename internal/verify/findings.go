@@ -27,7 +27,7 @@ const (
 type candidate struct {
 	key          []byte
 	state, table uint64 // hashes of the row's line in the state and in the table; 0 if the row is missing there
-	line         []byte // line of the row in the state; nil if the row is missing on one side, or if maxKeptLines is exceeded
+	line         []byte // line of the row in the state; nil if the state or the table lacks the row, or if maxKeptLines is exceeded
 }
 
 // findings are the differences that a comparison found.
