@@ -21,11 +21,17 @@ type eventsHandler struct {
 	hub      *hub
 	tables   *tables
 	status   func() capture.Status
-	stopping <-chan struct{} // closed when the server stops
+	joined   chan *snapshot.View // receives the current state when a stream has subscribed; has room for one state
+	stopping <-chan struct{}     // closed when the server stops
 }
 
-// serveStream sends events until the client disconnects or the server stops. It subscribes first and then sends the status. A
-// client that loads its votes after this first event therefore misses none.
+func newEventsHandler(t *tables, status func() capture.Status, stopping <-chan struct{}) *eventsHandler {
+	return &eventsHandler{hub: newHub(), tables: t, status: status, joined: make(chan *snapshot.View, 1), stopping: stopping}
+}
+
+// serveStream sends events until the client disconnects or the server stops. It first subscribes, then passes the current state
+// to run, and then sends the status. run creates an event for each change after this state. A client that loads its votes after
+// the first event therefore misses none.
 func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
@@ -41,7 +47,12 @@ func (h *eventsHandler) serveStream(w http.ResponseWriter, r *http.Request) {
 	header.Set("Cache-Control", noStore)
 	header.Set("X-Accel-Buffering", "no") // otherwise nginx delays events
 	conn := http.NewResponseController(w)
-	for event, ok := statusEvent(h.status()), true; ok; {
+	event, ok := statusEvent(h.status()), true
+	select {
+	case h.joined <- h.tables.view():
+	default: // run has yet to receive an older state
+	}
+	for ok {
 		if _, err := w.Write(event); err != nil || conn.Flush() != nil {
 			return
 		}
@@ -60,19 +71,27 @@ func (h *eventsHandler) run() {
 	tick := time.NewTicker(eventInterval)
 	defer tick.Stop()
 	for {
+		votes := votesWatcher{tables: h.tables}
+		var status statusWatcher
 		select {
 		case <-h.stopping:
 			return
-		case <-h.hub.joined:
+		case view := <-h.joined:
+			votes.nextEvent(view)
 		}
-		votes := votesWatcher{tables: h.tables}
-		var status statusWatcher
 		for !h.hub.isEmpty() {
-			if event := status.nextEvent(h.status(), time.Now()); event != nil {
-				h.hub.broadcast(event)
+			select {
+			case <-h.joined: // votes already watches the changes after an older state
+			default:
 			}
-			if event := votes.nextEvent(h.tables.view()); event != nil {
-				h.hub.broadcast(event)
+			// The status is read before the state and sent after it. A client that sees in the status that there are votes, and
+			// loads them, therefore gets an event for each later change.
+			statusEvent := status.nextEvent(h.status(), time.Now())
+			votesEvent := votes.nextEvent(h.tables.view())
+			for _, event := range [][]byte{statusEvent, votesEvent} {
+				if event != nil {
+					h.hub.broadcast(event)
+				}
 			}
 			select {
 			case <-h.stopping:
@@ -116,29 +135,28 @@ type votesWatcher struct {
 
 	started bool
 	version uint64
-	shape   string // fingerprint of the shape; only places of the same shape are comparable
+	shape   string // fingerprint of the shape; only places of the same shape are comparable; "" if the first state was unreadable
 	newest  *place // place of the newest row of the last state; nil if that state had no rows
 }
 
-// nextEvent returns the next event. It returns nil for the first state, for an unchanged state, and if rows cannot be read
-// back.
+// nextEvent returns the next event. It returns nil for the first state, for an unchanged state, and if rows cannot be read back.
+// The next event after such a failure contains the changes since the last state that could be read. If even the first state
+// could not be read, a client may not have any votes yet, so the event tells it to load everything.
 func (v *votesWatcher) nextEvent(view *snapshot.View) []byte {
 	if view == nil || v.started && view.Version() == v.version && view.Shape().Fingerprint == v.shape {
 		return nil
 	}
 	t, err := v.tables.withRoles(view)
+	var newest *place
+	if err == nil {
+		newest, err = v.tables.newestPlace(t)
+	}
 	if err != nil {
+		v.started = true
 		return nil
 	}
 	before := *v
-	*v = votesWatcher{tables: v.tables, started: true, version: view.Version(), shape: view.Shape().Fingerprint}
-	for row, err := range v.tables.order.newestFirst(t, nil) {
-		if err != nil {
-			return nil
-		}
-		v.newest = &place{row.place.time, bytes.Clone(row.Key)}
-		break
-	}
+	v.started, v.version, v.shape, v.newest = true, view.Version(), view.Shape().Fingerprint, newest
 	if !before.started {
 		return nil
 	}
@@ -149,6 +167,17 @@ func (v *votesWatcher) nextEvent(view *snapshot.View) []byte {
 	event = append(event, `"rows":[`...)
 	event, more := v.appendVotesAbove(event, t, before.newest)
 	return fmt.Appendf(event, "],\"more\":%t}\n\n", more)
+}
+
+// newestPlace returns the place of the newest row, or nil if there are no rows.
+func (t *tables) newestPlace(view tableView) (*place, error) {
+	for row, err := range t.order.newestFirst(view, nil) {
+		if err != nil {
+			return nil, err
+		}
+		return &place{row.place.time, bytes.Clone(row.Key)}, nil
+	}
+	return nil, nil
 }
 
 // appendVotesAbove appends the votes that are newer than newest, the newest first, separated by commas. more reports whether some

@@ -5,13 +5,17 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
 
+	"capture/capture"
 	"capture/internal/pgserver"
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 )
 
 func TestVotesEvents(t *testing.T) {
@@ -63,6 +67,102 @@ func TestVotesEvents(t *testing.T) {
 	}
 }
 
+// Each change after the first status gets an event, even if it happens before the server begins to watch the table.
+func TestChangeRightAfterConnectingGetsEvent(t *testing.T) {
+	t.Parallel()
+	r := fiveVotes(t)
+	h := newTableHarness(t, r, nil)
+	events := h.stream(t)
+	events.await("status")
+	r.vote(6, "early", "a", "{}", "c", "2026-02-01 00:00:00")
+	r.commit()
+	h.watch(t)
+	events.await("status") // the first status that the watching server sends
+	if data := events.await("votes"); !strings.Contains(data, `"early"`) || strings.Contains(data, `"latest"`) {
+		t.Errorf("the event is %s", data)
+	}
+}
+
+// A client that loads the votes as soon as a status reports some gets an event for each later change.
+func TestChangeRightAfterFirstCopyGetsEvent(t *testing.T) {
+	t.Parallel()
+	enc, err := rowjson.NewEncoder(votesShape(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rowsTable{snapshot.NewTable(), enc, t}
+	var watched, copied atomic.Bool
+	h := newTableHarness(t, r, func(cfg *Config) {
+		cfg.Status = func() capture.Status {
+			if watched.Load() && !copied.Swap(true) { // the copy ends when the server has just read the table's state, or is about to
+				r.Load(votesShape(), snapshot.Origin{})
+				r.vote(1, "copied", "a", "{}", "c", "2026-01-01 00:00:00")
+				r.commit()
+			}
+			if copied.Load() {
+				return capture.Status{State: "following", Ready: true}
+			}
+			return capture.Status{State: "waiting"}
+		}
+	})
+	events := h.stream(t)
+	events.await("status")
+	watched.Store(true)
+	h.watch(t)
+	for !strings.Contains(events.await("status"), `"following"`) {
+	}
+	r.vote(2, "early", "a", "{}", "c", "2026-02-01 00:00:00")
+	r.commit()
+	if data := events.await("votes"); !strings.Contains(data, `"early"`) || strings.Contains(data, `"copied"`) {
+		t.Errorf("the event is %s", data)
+	}
+}
+
+// eventStream reads a stream of events.
+type eventStream struct {
+	t     *testing.T
+	lines *bufio.Scanner
+}
+
+// stream connects to a server that does not watch the table yet.
+func (h *harness) stream(t *testing.T) *eventStream {
+	server := httptest.NewServer(h.handler)
+	t.Cleanup(server.Close)
+	resp, err := http.Get(server.URL + "/api/events")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	return &eventStream{t, bufio.NewScanner(resp.Body)}
+}
+
+// watch lets the server watch the table until the test ends.
+func (h *harness) watch(t *testing.T) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		h.events.run()
+	}()
+	t.Cleanup(func() {
+		close(h.stopping)
+		<-done
+	})
+}
+
+// await returns the data of the next event, which must have the given name. A server that misses a change sends a status
+// instead, within statusInterval.
+func (s *eventStream) await(name string) string {
+	s.t.Helper()
+	var lines []string
+	for s.lines.Scan() && s.lines.Text() != "" {
+		lines = append(lines, s.lines.Text())
+	}
+	if len(lines) != 2 || lines[0] != "event: "+name {
+		s.t.Fatalf("the next event is %q, want %s; %v", lines, name, s.lines.Err())
+	}
+	return lines[1]
+}
+
 func TestStreamsAreBounded(t *testing.T) {
 	h := newTableHarness(t, fiveVotes(t), nil)
 	var streams []chan []byte
@@ -100,10 +200,6 @@ func TestEventStreamEndsWithTheServer(t *testing.T) {
 		lines := bufio.NewScanner(resp.Body)
 		if !lines.Scan() || lines.Text() != "event: status" {
 			t.Fatalf("the first line is %q", lines.Text())
-		}
-		// An event contains only votes that are newer than the previous state. The server records its first state right after it has
-		// sent the second status, so the test waits for this status.
-		for lines.Scan() && lines.Text() != "event: status" {
 		}
 		l.exec("INSERT INTO votes (user_query) VALUES ('live')")
 		for lines.Scan() && !strings.Contains(lines.Text(), `"user_query":"live"`) {

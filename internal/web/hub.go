@@ -9,11 +9,10 @@ const subscriberQueue = 16
 type hub struct {
 	mu          sync.Mutex
 	subscribers map[chan []byte]bool
-	joined      chan struct{} // receives a value when a stream subscribes
 }
 
 func newHub() *hub {
-	return &hub{subscribers: map[chan []byte]bool{}, joined: make(chan struct{}, 1)}
+	return &hub{subscribers: map[chan []byte]bool{}}
 }
 
 // subscribe returns a channel of events, or nil if maxStreams streams are open already. If the reader of the channel lags too
@@ -26,10 +25,6 @@ func (h *hub) subscribe() chan []byte {
 	}
 	c := make(chan []byte, subscriberQueue)
 	h.subscribers[c] = true
-	select {
-	case h.joined <- struct{}{}:
-	default:
-	}
 	return c
 }
 

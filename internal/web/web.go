@@ -90,7 +90,7 @@ func New(cfg Config) (*Server, error) {
 		votes:   newVotesHandler(t),
 		export:  newExportHandler(t, cfg.Logger),
 		summary: &summaryHandler{tables: t, status: cfg.Status, title: cfg.Title, counter: voteCounter{stop: stopping}},
-		events:  &eventsHandler{hub: newHub(), tables: t, status: cfg.Status, stopping: stopping},
+		events:  newEventsHandler(t, cfg.Status, stopping),
 		columns: columns,
 		tickets: tickets,
 
