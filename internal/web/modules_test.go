@@ -71,6 +71,11 @@ func TestPageModules(t *testing.T) {
 		"json.js": {
 			{`String(m.parseJSON("[12345678901234567890, 1.10, 1e400, 7]"))`, `"12345678901234567890,1.10,1e400,7"`},
 			{`m.parseJSON("[12345678901234567890, 7, {}, [], null]").map(m.isNested)`, `[false,false,true,true,false]`},
+			// A deeply nested value changes no number in other rows, whether the rows have lines of their own or not.
+			{`["", "\n"].map((end) => { const rows = ['{"a":"]}\\"{[","n":[12345678901234567890]}', '{"deep":' + "[".repeat(20000) + "]".repeat(20000) + "}", '{"n":1.10}'];
+				const answer = m.parseJSON('{"next":"\\"rows\\":[","rows":[' + end + rows.join("," + end) + end + '],"more":[]}');
+				return [answer.rows[0].a, String(answer.rows[0].n), Array.isArray(answer.rows[1].deep[0]), String(answer.rows[2].n), answer.next, answer.more].join(" "); })`,
+				`["]}\"{[ 12345678901234567890 true 1.10 \"rows\":[ ","]}\"{[ 12345678901234567890 true 1.10 \"rows\":[ "]`},
 		},
 		"api.js": {
 			{`m.splitEvents("event: status\ndata: {}\n\ndata: 1\ndata: 2\n\nevent: vo")`,
