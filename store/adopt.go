@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"capture/internal/volume"
 	"capture/store/disk"
+	"capture/store/loss"
 	"capture/store/manifest"
 )
 
@@ -61,6 +63,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	}
 	f.published.add(info)
 	f.existing = existing{checked: true, intact: true, manifest: m}
+	f.rowCounts = loss.RowCountsOf(&m, time.Now())
 	return true, nil
 }
 

@@ -125,6 +125,31 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
+// TestLossInStepsOverAdopt: rows disappear a few at a time, at first before the state that is adopted, and then after it.
+func TestLossInStepsOverAdopt(t *testing.T) {
+	t.Parallel()
+	from, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(1000, "x")
+	write(t, from, tab.View(), store.ReasonStart)
+	deleteRows := func(first, end int) {
+		commit(t, tab, func() {
+			for i := first; i < end; i++ {
+				tab.Delete(key(i))
+			}
+		})
+	}
+	deleteRows(0, 60)
+	m := write(t, from, tab.View(), store.ReasonForced).Manifest
+	f := open(t, filepath.Join(t.TempDir(), "feedback.json"))
+	if adopted, err := f.Adopt(m, bytes.NewReader(read(t, from.Path()))); err != nil || !adopted {
+		t.Fatalf("adopted %t, %v", adopted, err)
+	}
+	deleteRows(60, 105)
+	r := write(t, f, tab.View(), store.ReasonStart)
+	if r.Kept == nil || r.Kept.Loss == nil || r.Kept.Loss.HourHighest != 1000 || r.Kept.Rows != 940 {
+		t.Errorf("the Write kept %+v", r.Kept)
+	}
+}
+
 // After a Write, Adopt does nothing, even if somebody has removed the file since.
 func TestAdoptAfterWrite(t *testing.T) {
 	t.Parallel()
