@@ -61,7 +61,7 @@ type lock struct {
 	path string // path of the file that the lock protects
 	word string // random word in the lock file (see lockword.go)
 
-	earlier Owner // owner in the lock file when we locked it; zero if it was empty
+	earlier Owner // owner in the lock file when we last locked it; zero if it was empty
 
 	mu           sync.Mutex
 	file         *os.File // the lock file; nil after release
@@ -75,12 +75,12 @@ func acquireLock(path string, o Owner) (*lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.file, l.earlier = f, readLockContent(f).Owner
+	l.file = f
 	l.writeOwner()
 	return l, nil
 }
 
-// lockFile opens and locks the lock file.
+// lockFile opens and locks the lock file. It sets earlier.
 func (l *lock) lockFile() (*os.File, error) {
 	for start := time.Now(); ; time.Sleep(lockPause) {
 		f, err := openLockFile(l.path, unix.O_RDWR|unix.O_CREAT)
@@ -91,6 +91,7 @@ func (l *lock) lockFile() (*os.File, error) {
 		switch {
 		case err == nil && isFileAt(f, lockPath(l.path)):
 			f.Chmod(0o600) // fails only if another user owns the file; that user can read it anyway
+			l.earlier = readLockContent(f).Owner
 			return f, nil
 		case err == nil: // the file was removed or replaced after lockFile opened it, so a lock on it protects nothing
 			err = errors.New("the lock file keeps being replaced")

@@ -27,6 +27,7 @@ func init() {
 	children["share crash"] = func(args []string) error { store.PretendShare(); return crashBetweenRenames(args) }
 	children["share twice"] = writeTwiceOnShare
 	children["share rival"] = writeAsRival
+	children["share replaced"] = replaceLockFile
 	children["share keep"] = keepOnShare
 	children["probe"] = printProbe
 }
@@ -64,6 +65,35 @@ func writeAsRival(args []string) error {
 			fmt.Println("failed:", err) // the other process has removed the temporary file or was faster: the next attempt shows which
 		}
 	}
+}
+
+// replaceLockFile writes versions, and replaces the lock file before each of them. It prints the hosts that the warnings name.
+func replaceLockFile(args []string) error {
+	store.PretendShare()
+	var f *store.File
+	for i, host := range []string{"first", "second", ""} {
+		os.Remove(args[0] + ".lock")
+		if host != "" {
+			if err := os.WriteFile(args[0]+".lock", fmt.Appendf(nil, `{"pid":4711,"host":%q}`, host), 0o600); err != nil {
+				return err
+			}
+		}
+		if f == nil {
+			var err error
+			if f, err = store.Open(args[0], owner); err != nil {
+				return err
+			}
+			defer f.Close()
+		}
+		r, err := f.Write(votes(10+i, "x").View(), store.ReasonChange)
+		if err != nil {
+			return err
+		}
+		_, named, _ := strings.Cut(r.Warning, "names process 4711 on host ")
+		named, _, _ = strings.Cut(named, ":")
+		fmt.Printf("[%s]", named)
+	}
+	return nil
 }
 
 func printProbe(args []string) error {
@@ -160,9 +190,14 @@ func killGroup(cmd *exec.Cmd) {
 	cmd.Wait()
 }
 
-func Exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
+// TestOwnerInReplacedLockFile: if the lock file was replaced, the warning names the process in the new lock file, or none if the
+// new lock file is empty.
+func TestOwnerInReplacedLockFile(t *testing.T) {
+	t.Parallel()
+	out, err := child("share replaced", filepath.Join(t.TempDir(), "feedback.json")).Output()
+	if err != nil || string(out) != `["first"]["second"][]` {
+		t.Errorf("the warnings name %s; %v", out, err)
+	}
 }
 
 // TestReaderBlocksRename refuses renames as SMB does while a reader has the file open.
