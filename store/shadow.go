@@ -6,8 +6,6 @@ import (
 	"io"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"capture/internal/volume"
 	"capture/store/disk"
 	"capture/store/manifest"
@@ -71,10 +69,9 @@ func newShadowCopy(temp *tempFile, size int64) (*shadowCopy, error) {
 func (c *shadowCopy) copyStep(ctx context.Context, size int64) (done bool, err error) {
 	buf := disk.AlignedBuffer(disk.ChunkBytes)
 	for end := c.copied + shadowStep; c.copied < min(size, end) && ctx.Err() == nil; {
-		// Not ReadAt: after a short read, it reads again at the end of the file, and direct I/O does not accept that offset.
-		n, err := unix.Pread(int(c.from.Fd()), buf, c.copied)
+		n, err := disk.ReadOnce(c.from, buf, c.copied)
 		if err != nil {
-			return false, os.NewSyscallError("pread", err)
+			return false, err
 		}
 		if n < len(buf) && c.copied+int64(n) != size {
 			return false, io.ErrUnexpectedEOF

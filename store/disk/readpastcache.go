@@ -22,12 +22,10 @@ func ReadPastCache(ctx context.Context, file *os.File, use func([]byte) error) e
 	SetDirectIO(file)
 	buf := AlignedBuffer(ChunkBytes)
 	for off := int64(0); ctx.Err() == nil; {
-		n, err := unix.Pread(int(file.Fd()), buf, off) // not ReadAt: after a short read, it reads again at the end of the file, and direct I/O does not accept that offset
+		n, err := ReadOnce(file, buf, off)
 		switch {
-		case err == unix.EINTR:
-			continue
 		case err != nil:
-			return &ReadError{os.NewSyscallError("pread", err)}
+			return &ReadError{err}
 		case n == 0:
 			return nil
 		}
@@ -37,6 +35,17 @@ func ReadPastCache(ctx context.Context, file *os.File, use func([]byte) error) e
 		off += int64(n)
 	}
 	return ctx.Err()
+}
+
+// ReadOnce makes one read of at most len(buf) bytes at off. At the end of the file it returns 0. File.ReadAt would, after a
+// short read, read again at the end of the file, and direct I/O does not accept that offset.
+func ReadOnce(file *os.File, buf []byte, off int64) (int, error) {
+	for {
+		n, err := unix.Pread(int(file.Fd()), buf, off)
+		if err != unix.EINTR {
+			return n, os.NewSyscallError("pread", err)
+		}
+	}
 }
 
 // WithIdlePriority calls f on a thread that has the lowest priority. The thread ends when f returns, because only root may
