@@ -215,6 +215,71 @@ func TestCompareLive(t *testing.T) {
 	}
 }
 
+// A live state may contain a row as it was between two equal states of the table. A live comparison then finds a difference in one
+// round, and none in a later round. It reports a row only if it finds this row in every round.
+func TestCompareLiveRepeats(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.CreateVotes(20)
+	between := func(change, undo string) *snapshot.View {
+		d.Exec(change)
+		v := d.View("votes")
+		d.Exec(undo)
+		return v
+	}
+	d.Exec("CREATE TABLE original AS TABLE votes")
+	changed := func(id int) *snapshot.View {
+		return between(fmt.Sprintf("UPDATE votes SET bot_response = 'between' || vote_id WHERE vote_id = %d", id),
+			fmt.Sprintf("UPDATE votes SET bot_response = (SELECT bot_response FROM original WHERE vote_id = %d) WHERE vote_id = %[1]d", id))
+	}
+	deleted := func() *snapshot.View {
+		return between("DELETE FROM votes WHERE vote_id = 7", "INSERT INTO votes SELECT * FROM original WHERE vote_id = 7")
+	}
+	inserted := func() *snapshot.View {
+		return between("INSERT INTO votes (vote_id) VALUES (-5)", "DELETE FROM votes WHERE vote_id = -5")
+	}
+	for name, c := range map[string]struct {
+		rounds int                            // expected number of rounds
+		state  func(round int) *snapshot.View // returns nil for a correct state
+		want   string
+	}{
+		"changed in one round": {2, func(round int) *snapshot.View {
+			if round == 1 {
+				return changed(5)
+			}
+			return nil
+		}, "0: 0: 0:"},
+		"missing in two rounds": {3, func(round int) *snapshot.View {
+			if round <= 2 {
+				return deleted()
+			}
+			return nil
+		}, "0: 0: 0:"},
+		"extra in two rounds": {3, func(round int) *snapshot.View {
+			if round <= 2 {
+				return inserted()
+			}
+			return nil
+		}, "0: 0: 0:"},
+		"another row in each round":  {2, func(round int) *snapshot.View { return changed(round) }, "0: 0: 0:"},
+		"the same row in each round": {3, func(int) *snapshot.View { return changed(5) }, "0: 0: 1: 5bot_response"},
+	} {
+		round := 0
+		diff, err := verify.Compare(context.Background(), verify.Comparison{Database: d.Config, Table: d.Name("votes"), Live: true,
+			State: func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error) {
+				round++
+				v := c.state(round)
+				if v == nil {
+					v = d.View("votes")
+				}
+				return v.From(nil), nil
+			}})
+		if got := fmt.Sprint(list(diff.Missing), " ", list(diff.Extra), " ", list(diff.Different)); err != nil || got != c.want || round != c.rounds {
+			t.Errorf("%s: after %d rounds %q, %v", name, round, got, err)
+		}
+	}
+}
+
 // spoiled returns v without vote 200, with another comment in vote 201, and with an additional vote -5.
 func spoiled(v *snapshot.View) *snapshot.View {
 	t := snapshot.NewTable()
