@@ -68,7 +68,8 @@ func TestSourcesRandomWorkload(t *testing.T) {
 // TestSourcesShowWholeStates lets several sessions write at the same time. Each session has two groups of ten rows. One
 // transaction sets the rows of the first group to the next number, statement by statement, and another transaction does the
 // same with the second group. In every state that a reader sees, the rows of a group have the same number, and a second group
-// is at most one behind its first group.
+// is at most one behind its first group. A reader may miss a state that lasts for microseconds, so the test also counts the states
+// of the source logical: each transaction makes one.
 func TestSourcesShowWholeStates(t *testing.T) {
 	if testing.Short() {
 		t.Skip("watches the file for seconds")
@@ -80,6 +81,7 @@ func TestSourcesShowWholeStates(t *testing.T) {
 		cfg.FlushDelay = time.Millisecond
 		d := start(t, cfg)
 		d.ready()
+		copied := d.View().Version()
 		done, failed := make(chan struct{}), make(chan error, 1)
 		go func() {
 			failed <- watchFile(d.path, done, func(rows []string) error { return checkGroups(rows, writers, group) })
@@ -113,6 +115,9 @@ func TestSourcesShowWholeStates(t *testing.T) {
 		close(done)
 		if err := <-failed; err != nil {
 			t.Fatal(err)
+		}
+		if states := d.View().Version() - copied; cfg.Source == "logical" && states != writers*2*steps {
+			t.Errorf("%d transactions made %d states", writers*2*steps, states)
 		}
 	})
 }
