@@ -170,6 +170,38 @@ func TestSpillFileDamaged(t *testing.T) {
 	}
 }
 
+// TestCountKeysReadsPagesOnce: CountKeys reads each page in the spill file at most once, and only its keys.
+func TestCountKeysReadsPagesOnce(t *testing.T) {
+	tab, damage := bounded(t, 8<<10)
+	if _, err := load(tab, 2000, "text"); err != nil {
+		t.Fatal(err)
+	}
+	v := tab.View()
+	var keys []rowjson.Key
+	for i := range 3000 {
+		keys = append(keys, numbered(i))
+	}
+	read := testing.AllocsPerRun(1, func() {
+		if n, err := v.CountKeys(keys); err != nil || n != 2000 {
+			t.Errorf("%d keys, %v", n, err)
+		}
+	})
+	pages := 0
+	for range v.Parts() {
+		pages++
+	}
+	if most := 4 * pages; int(read) > most || pages > 1000 {
+		t.Errorf("%v allocations to read the keys of %d pages", read, pages)
+	}
+	f, _ := spillFile(t, tab)
+	if err := f.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.CountKeys(keys); err == nil || len(damage) != 1 {
+		t.Errorf("%v; damage was reported %d times", err, len(damage))
+	}
+}
+
 // TestLoadOfOtherShapeAfterDamage: after the spill file was found to be damaged, a Load of another shape stores its rows in a
 // new file, too. Only then would damage to that file be reported.
 func TestLoadOfOtherShapeAfterDamage(t *testing.T) {

@@ -235,6 +235,16 @@ func check(t *testing.T, r *rand.Rand, v *View, rows map[string]string, key func
 	if line, err := v.Get(k); err != nil || found != (line != nil) || string(line) != rows[string(k)] {
 		t.Fatalf("Get(%q): %q, %v", k, line, err)
 	}
+	some, want := make([]rowjson.Key, 20), 0
+	for i := range some {
+		if some[i] = key(); rows[string(some[i])] != "" {
+			want++
+		}
+	}
+	slices.SortFunc(some, func(a, b rowjson.Key) int { return bytes.Compare(a, b) })
+	if n, err := v.CountKeys(some); err != nil || n != want {
+		t.Fatalf("CountKeys(%q): %d, not %d; %v", some, n, want, err)
+	}
 	down := slices.Clone(all[:i])
 	slices.Reverse(down)
 	if found {

@@ -83,6 +83,31 @@ func (v *View) Get(key rowjson.Key) ([]byte, error) {
 	return nil, nil
 }
 
+// CountKeys returns the number of keys that have a row. If the keys are in order, it reads each page of the spill file at most
+// once, without the lines of the rows. It returns an error if a page cannot be read back.
+func (v *View) CountKeys(keys []rowjson.Key) (n int, err error) {
+	var last *leaf
+	var p *page // page of last, perhaps without lines
+	for _, key := range keys {
+		l := findLeaf(v.groups, key)
+		if l == nil {
+			return 0, nil
+		}
+		if l != last {
+			if p = l.page.Load(); p == nil {
+				if p, err = l.readKeys(); err != nil {
+					return 0, err
+				}
+			}
+			last = l
+		}
+		if _, found := p.findRow(key); found {
+			n++
+		}
+	}
+	return n, nil
+}
+
 // From yields the rows whose key is greater than after, in order. If after is nil, it yields all rows. If rows cannot be read
 // back from the spill file, From yields the error as the last pair.
 func (v *View) From(after rowjson.Key) iter.Seq2[Row, error] {

@@ -1,7 +1,11 @@
 package loss
 
 import (
+	"bytes"
+	"slices"
+
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store/manifest"
 )
 
@@ -19,15 +23,11 @@ func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 		lost := max(l.HourHighest, l.RowsBefore) - l.RowsAfter
 		return lost > 0 && enough(v.Rows()-l.RowsAfter, lost), nil
 	}
-	back := 0
-	for _, key := range l.LostKeys {
-		line, err := v.Get(key)
-		if err != nil {
-			return false, err
-		}
-		if line != nil {
-			back++
-		}
+	keys := make([]rowjson.Key, len(l.LostKeys))
+	for i, key := range l.LostKeys {
+		keys[i] = key
 	}
-	return enough(back, len(l.LostKeys)), nil
+	slices.SortFunc(keys, func(a, b rowjson.Key) int { return bytes.Compare(a, b) })
+	back, err := v.CountKeys(keys)
+	return err == nil && enough(back, len(keys)), err
 }
