@@ -206,37 +206,54 @@ func TestUploadAndDownload(t *testing.T) {
 	})
 }
 
-// TestServiceWithoutConditions uploads a small state, and a state in several parts, to a service that does not implement
-// conditional writes.
+// TestServiceWithoutConditions uploads a small state, and a state in several parts, to services that do not implement
+// conditional writes, or not at the end of an upload in parts.
 func TestServiceWithoutConditions(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			b := objectserver.NewBucket(t, kind)
-			proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-				r.SetURL(&url.URL{Scheme: "http", Host: b.Addr})
-				r.Out.Host = r.In.Host
-			}}
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.Method != http.MethodGet && (r.Header.Get("If-Match") != "" || r.Header.Get("If-None-Match") != "") {
-					w.WriteHeader(http.StatusNotImplemented)
+		for _, onlyParts := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/only parts %t", kind, onlyParts), func(t *testing.T) {
+				t.Parallel()
+				b := objectserver.NewBucket(t, kind)
+				proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+					r.SetURL(&url.URL{Scheme: "http", Host: b.Addr})
+					r.Out.Host = r.In.Host
+				}}
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					endsParts := r.URL.Query().Has("uploadId") || r.URL.Query().Get("comp") == "blocklist"
+					isConditional := r.Header.Get("If-Match") != "" || r.Header.Get("If-None-Match") != ""
+					if r.Method != http.MethodGet && isConditional && (endsParts || !onlyParts) {
+						w.WriteHeader(http.StatusNotImplemented)
+						return
+					}
+					proxy.ServeHTTP(w, r)
+				}))
+				t.Cleanup(server.Close)
+				f := open(t, b.URL, b.Through(strings.TrimPrefix(server.URL, "http://"))).Folder(cluster)
+				limits, err := f.Probe(t.Context())
+				if want := (remote.Limits{Conditional: onlyParts, Deletes: true, Checksums: true}); err != nil || limits != want {
+					t.Fatalf("limits are %+v (%v), want %+v", limits, err, want)
+				}
+				large := bulkSource(largeState, bulk(largeState))
+				for _, src := range []remote.Source{source(3, "0/100", 1, noon), large} {
+					if err := f.Prove(t.Context(), upload(t, f, src)); err != nil {
+						t.Error(err)
+					}
+				}
+				if !onlyParts {
 					return
 				}
-				proxy.ServeHTTP(w, r)
-			}))
-			t.Cleanup(server.Close)
-			f := open(t, b.URL, b.Through(strings.TrimPrefix(server.URL, "http://"))).Folder(cluster)
-			limits, err := f.Probe(t.Context())
-			if want := (remote.Limits{Deletes: true, Checksums: true}); err != nil || limits != want {
-				t.Fatalf("limits are %+v (%v), want %+v", limits, err, want)
-			}
-			for _, src := range []remote.Source{source(3, "0/100", 1, noon), bulkSource(largeState, bulk(largeState))} {
-				if err := f.Prove(t.Context(), upload(t, f, src)); err != nil {
-					t.Error(err)
+				large.Data = bulk(largeState - 1) // another state, whose name is taken
+				if s := upload(t, f, large); !s.Time.Equal(noon.Add(time.Second)) {
+					t.Errorf("the other state is %s", s.URL)
 				}
-			}
-		})
+				for _, s := range states(t, f) {
+					if err := f.Prove(t.Context(), s); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
 	}
 }
 

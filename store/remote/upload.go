@@ -202,17 +202,33 @@ func (w *partWriter) finish() error {
 			return err
 		}
 	}
+	c := w.folder.ifAbsent()
+	err := w.commit(c)
+	if clean := (*cleanError)(nil); c.absent && errors.As(err, &clean) && clean.unsupported {
+		// The service knows conditions, but not at the end of an upload in parts.
+		_, _, err = w.folder.read(w.ctx, w.name, 0)
+		switch {
+		case errors.Is(err, errMissing):
+			err = w.commit(condition{})
+		case err == nil, errors.Is(err, errTooLarge):
+			err = errChanged
+		}
+	}
+	w.done = err == nil
+	return err
+}
+
+// commit makes the object visible if c is met. It repeats failed attempts within the location's patience.
+func (w *partWriter) commit(c condition) error {
 	failed := false
-	err := w.folder.retry(w.ctx, func() error {
-		err := w.upload.commit(w.ctx, w.folder.ifAbsent())
+	return w.folder.retry(w.ctx, func() error {
+		err := w.upload.commit(w.ctx, c)
 		if err != nil && failed && w.isThere() {
 			return nil // the previous attempt has succeeded, and only its response was lost
 		}
 		failed = err != nil
 		return err
 	})
-	w.done = err == nil
-	return err
 }
 
 // isThere reports whether the object is there with the length that was sent.
