@@ -132,17 +132,7 @@ func TestFirstChange(t *testing.T) {
 	cfg.Registry = registry
 	bytesWritten := func() int64 {
 		t.Helper()
-		families, err := registry.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range families {
-			if f.GetName() == "capture_flush_written_bytes_total" {
-				return int64(f.GetMetric()[0].GetCounter().GetValue())
-			}
-		}
-		t.Fatal("no capture_flush_written_bytes_total")
-		return 0
+		return counter(t, registry, "capture_flush_written_bytes_total")
 	}
 	d := start(t, cfg)
 	d.ready()

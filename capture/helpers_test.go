@@ -13,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/minio/minio-go/v7"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"capture/internal/busy"
 	"capture/internal/faultproxy"
@@ -204,4 +205,20 @@ func watchFile(path string, done <-chan struct{}, check func(rows []string) erro
 		}
 		pause = max(time.Millisecond, 2*time.Since(began))
 	}
+}
+
+// counter returns the value of a counter without labels.
+func counter(t testing.TB, registry *prometheus.Registry, name string) int64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return int64(f.GetMetric()[0].GetCounter().GetValue())
+		}
+	}
+	t.Fatal("no " + name)
+	return 0
 }

@@ -71,12 +71,11 @@ func TestRandomWorkload(t *testing.T) {
 	read := make(chan error, 1)
 	go func() { read <- watchFile(d.path, done, checkWorkload) }()
 	r := rand.New(rand.NewPCG(seed, 0))
-	for round := range 12 {
+	for range 12 {
 		for range 10 + r.IntN(20) {
 			workload(t, conn, r)
 		}
 		d.equal(conn, "votes", "vote_id")
-		_ = round
 	}
 	close(done)
 	if err := <-read; err != nil {

@@ -223,7 +223,9 @@ func TestResyncOmittedRows(t *testing.T) {
 	// Forced flushes advance the horizon, even while rows are omitted.
 	next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
 	eventually(t, "a horizon above all transactions", func() error {
-		_, _ = d.Snapshot(t.Context())
+		if _, err := d.Snapshot(t.Context()); err != nil {
+			return err
+		}
 		if h := d.table.View().Horizon(); h == nil || h.XID < uint64(next) {
 			return fmt.Errorf("%+v", h)
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"capture/internal/pgserver"
 	"capture/internal/postgres"
@@ -29,6 +30,8 @@ func TestDifferencesAreRepaired(t *testing.T) {
 	exec(t, conn, votes)
 	exec(t, conn, "INSERT INTO votes (user_query) SELECT generate_series(1, 10)")
 	cfg := config(t, url)
+	registry := prometheus.NewRegistry()
+	cfg.Registry = registry
 	var differs atomic.Bool
 	cfg.VerifyInterval = 20 * time.Millisecond
 	cfg.Compare = func(ctx context.Context, _ *pgx.ConnConfig, _ int64, state func(context.Context) (*snapshot.View, error)) (int64, []string, error) {
@@ -58,6 +61,9 @@ func TestDifferencesAreRepaired(t *testing.T) {
 		}
 		return nil
 	})
+	if n := counter(t, registry, "capture_differences_total"); n != 1 {
+		t.Errorf("%d differences are counted, want 1", n)
+	}
 }
 
 // TestComparisonUsesRotatedPassword: the password and the password file change while the source follows over its open
