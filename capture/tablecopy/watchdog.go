@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -67,24 +65,16 @@ func (w *Watchdog) Run(ctx context.Context, conn *pgx.Conn, read func(context.Co
 // reopens its window only once a part of the receive buffer is free.
 const socketBuffers = 8 << 20
 
-// AddSession adds conn, which is in a transaction, to the sessions that the Watchdog observes.
-//
-// It also makes the server end the session if this process is frozen, since a frozen process cannot release its locks.
-// idle_in_transaction_session_timeout ends a session between statements. tcp_user_timeout ends a session that sends data which
-// nobody reads; it counts from the last byte for which the receiver had room. (statement_timeout would end a slow copy, but not
-// a session that waits to send. Over a Unix socket, nothing ends a session that waits to send.)
+// AddSession adds conn, which is in a transaction, to the sessions that the Watchdog observes. It also makes the server end the
+// session if this process is frozen, since a frozen process cannot release its locks.
 func (w *Watchdog) AddSession(ctx context.Context, conn *pgx.Conn) error {
 	frozen := FrozenClientTimeout(w.env)
 	if rate := w.env.Copy.Rate; rate > 0 {
 		frozen += min(time.Duration(socketBuffers/float64(rate)*float64(time.Second)), 24*time.Hour)
 	}
-	// The query returns the process ID of the session, because the process ID in the protocol may be that of a pooler.
-	var pid int32
-	err := conn.QueryRow(ctx, `
-		SELECT pg_catalog.pg_backend_pid() FROM (SELECT pg_catalog.set_config('idle_in_transaction_session_timeout', $1, true),
-			pg_catalog.set_config('tcp_user_timeout', $1, true)) s`, strconv.FormatInt(frozen.Milliseconds(), 10)).Scan(&pid)
+	pid, err := postgres.LimitFrozenSession(ctx, conn, frozen)
 	if err != nil {
-		return fmt.Errorf("set session timeouts: %w", err)
+		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -143,19 +133,11 @@ func (w *Watchdog) checkLoop(ctx context.Context) error {
 	}
 }
 
-// checkBlocking returns a *source.ResyncError if a session waits for a lock that one of the sessions pids holds. Reads and
-// writes of the application queue up behind such a session.
+// checkBlocking returns a *source.ResyncError if a session waits for a lock that one of the sessions pids holds.
 func checkBlocking(ctx context.Context, conn *pgx.Conn, pids []int32) error {
-	var blocked string
-	err := postgres.Pinned(conn).QueryRow(ctx, `
-		SELECT format('pid %s%s', l.pid, coalesce(' (' || a.usename || ')', ''))
-		FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-		WHERE NOT l.granted AND $1::int[] && pg_catalog.pg_blocking_pids(l.pid) LIMIT 1`, pids).Scan(&blocked)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return nil
-	case err != nil:
-		return fmt.Errorf("query the sessions that the copy blocks: %w", postgres.Explain(err))
+	blocked, err := postgres.FindBlockedSession(ctx, conn, pids)
+	if err != nil || blocked == "" {
+		return err
 	}
 	return &source.ResyncError{Reason: "the copy gave way to a session that waits for the table: " + blocked, Backoff: true, Intact: true}
 }

@@ -5,8 +5,10 @@ import (
 	"hash/maphash"
 	"iter"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/guard"
 	"capture/internal/postgres"
 	"capture/internal/statefile"
 	"capture/snapshot"
@@ -87,7 +89,7 @@ func Compare(ctx context.Context, c Comparison) (Difference, error) {
 			previous = found.candidateKeys()
 		}
 		var err error
-		if found, err = c.compareOnce(ctx, seed, previous); err != nil {
+		if found, err = c.compareWatched(ctx, seed, previous); err != nil {
 			return Difference{}, err
 		}
 		if !c.Live || found.difference.Empty() || found.isFull() {
@@ -104,10 +106,20 @@ func (c *Comparison) reportRows(rows int) {
 	}
 }
 
+// compareWatched runs one round. It ends the round if another session waits for the table.
+func (c *Comparison) compareWatched(ctx context.Context, seed maphash.Seed, previous map[string]bool) (found *findings, err error) {
+	w := &lockWatch{database: c.Database}
+	err = guard.RunWatched(ctx, hclog.NewNullLogger(), "watch a comparison", w.run, func(ctx context.Context) (err error) {
+		found, err = c.compareOnce(ctx, seed, previous, w)
+		return err
+	})
+	return found, err
+}
+
 // compareOnce runs one round. previous holds the keys that the previous round found, and only rows with these keys count. In
 // the first round previous is nil, and every row counts.
-func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previous map[string]bool) (*findings, error) {
-	first, err := c.openSnapshot(ctx, seed)
+func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previous map[string]bool, w *lockWatch) (*findings, error) {
+	first, err := c.openSnapshot(ctx, seed, w)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +130,7 @@ func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previou
 	}
 	var second *tableSnapshot
 	if c.Live {
-		if second, err = c.openSnapshot(ctx, seed); err != nil {
+		if second, err = c.openSnapshot(ctx, seed, w); err != nil {
 			return nil, err
 		}
 		defer second.close()
@@ -128,7 +140,7 @@ func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previou
 	if err := first.readHashes(ctx, sorted, c.Omitted, c.reportRows); err != nil {
 		return nil, err
 	}
-	rows := hashRows(state, first.hashLine)
+	rows := hashRows(ctx, state, first.hashLine)
 	if c.ByValue {
 		sortedState := &sorter{limit: sortMemory}
 		defer sortedState.close()

@@ -9,4 +9,5 @@
 // walks the state and the sorted keys in parallel. A file without a manifest comes from another program. Its rows may be in any
 // order and form: its keys are sorted, too, and its rows are compared by their values (valuehash.go). If other sessions write
 // to the table during a comparison, rows that differ are only candidates, which a second snapshot must confirm: see [Compare].
+// A comparison ends if another session waits for a lock on the table (lockwatch.go).
 package verify

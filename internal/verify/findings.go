@@ -45,9 +45,12 @@ type hashedRow struct {
 }
 
 // hashRows yields the rows with the hashes of their lines.
-func hashRows(state iter.Seq2[snapshot.Row, error], hash func(line []byte) uint64) iter.Seq2[hashedRow, error] {
+func hashRows(ctx context.Context, state iter.Seq2[snapshot.Row, error], hash func(line []byte) uint64) iter.Seq2[hashedRow, error] {
 	return func(yield func(hashedRow, error) bool) {
 		for row, err := range state {
+			if err == nil {
+				err = ctx.Err()
+			}
 			if err != nil {
 				yield(hashedRow{}, err)
 				return

@@ -17,6 +17,7 @@ import (
 type tableSnapshot struct {
 	conn    *pgx.Conn
 	tx      pgx.Tx
+	pid     int32 // process ID of the session
 	table   *postgres.Table
 	encoder *rowjson.Encoder
 	seed    maphash.Seed
@@ -24,8 +25,8 @@ type tableSnapshot struct {
 	compact []byte       // buffer of hashLine
 }
 
-// openSnapshot takes a snapshot on a new connection.
-func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed) (*tableSnapshot, error) {
+// openSnapshot takes a snapshot on a new connection. If w ends the comparison, it closes this connection.
+func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed, w *lockWatch) (*tableSnapshot, error) {
 	conn, err := postgres.Connect(ctx, postgres.WithReadBuffer(c.Database, c.MaxRow))
 	if err != nil {
 		return nil, err
@@ -35,6 +36,7 @@ func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed) (*tabl
 		t.close()
 		return nil, err
 	}
+	w.addSession(t)
 	t.encoder.MaxLine = int(c.MaxRow)
 	if c.ByValue {
 		t.values = newValueHasher(seed, t.table.Shape)
@@ -47,6 +49,9 @@ func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name, ke
 		return postgres.Explain(fmt.Errorf("begin to read table %s: %w", name, err))
 	}
 	// The first statement of the transaction takes the snapshot.
+	if t.pid, err = postgres.LimitFrozenSession(ctx, t.tx, frozenTimeout); err != nil {
+		return postgres.Explain(err)
+	}
 	if t.table, err = postgres.LoadTarget(ctx, t.tx, name, key); err != nil {
 		return err
 	}
@@ -62,7 +67,7 @@ func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name, ke
 }
 
 // close closes the connection, which ends the transaction.
-func (t *tableSnapshot) close() { t.conn.Close(context.Background()) }
+func (t *tableSnapshot) close() { postgres.CloseNow(t.conn.PgConn()) }
 
 // hashLine returns a hash of a line. Lines that differ only in white space between tokens have the same hash. In a comparison
 // by value, lines with the same values also have the same hash. The hash is never 0, because 0 stands for a missing row.

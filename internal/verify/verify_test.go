@@ -188,9 +188,16 @@ func TestCompareLive(t *testing.T) {
 			for ctx.Err() == nil {
 				id := r.IntN(50)             // few rows, so each of them changes often
 				time.Sleep(time.Millisecond) // a pause; a comparison takes far longer
-				_, _ = conn.Exec(ctx, "UPDATE votes SET comment = clock_timestamp()::text WHERE vote_id = $1", id)
-				_, _ = conn.Exec(ctx, "INSERT INTO public.votes (comment) VALUES ('new')")
-				_, _ = conn.Exec(ctx, "DELETE FROM votes WHERE vote_id = (SELECT max(vote_id) FROM votes)")
+				for _, sql := range []string{
+					fmt.Sprintf("UPDATE public.votes SET comment = clock_timestamp()::text WHERE vote_id = %d", id),
+					"INSERT INTO public.votes (comment) VALUES ('new')",
+					"DELETE FROM public.votes WHERE vote_id = (SELECT max(vote_id) FROM public.votes)",
+				} {
+					if _, err := conn.Exec(ctx, sql); err != nil && ctx.Err() == nil {
+						t.Error(err)
+						return
+					}
+				}
 			}
 		}()
 	}

@@ -1,0 +1,83 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/internal/postgres"
+)
+
+const (
+	lockWatchInterval = 500 * time.Millisecond // time between two checks for sessions that wait for the table
+	frozenTimeout     = 30 * time.Minute       // time after which the server ends a session of a frozen process; must exceed the time to sort the largest state
+)
+
+// lockWatch ends a comparison if another session waits for a lock on the table that the comparison holds.
+//
+// A comparison holds its lock until it ends, because it reads more rows after the file. If it did not give way, an ALTER TABLE
+// would wait for minutes, and the application's queries would queue up behind the ALTER TABLE. Two snapshots could even wait
+// forever: the second one waits behind the ALTER TABLE, and the ALTER TABLE waits for the first one. Postgres sees no deadlock
+// there, because it does not know that the first session waits for the second one. The same is true if the barrier of a live
+// comparison waits behind the ALTER TABLE.
+type lockWatch struct {
+	database *pgx.ConnConfig
+
+	mu       sync.Mutex
+	sessions []*tableSnapshot
+}
+
+// addSession adds a snapshot's session to those that the lockWatch observes.
+func (w *lockWatch) addSession(t *tableSnapshot) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sessions = append(w.sessions, t)
+}
+
+// run checks at each interval until ctx ends, and then returns nil. If a session waits, run releases the locks and returns an
+// error. It opens a connection of its own, but not before the first interval ends.
+func (w *lockWatch) run(ctx context.Context) error {
+	queries := postgres.NewQueryConn(w.database, 0)
+	defer queries.Close()
+	tick := time.NewTicker(lockWatchInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		var blocked string
+		// An error is ignored, because the next check may succeed.
+		_ = queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			blocked, err = postgres.FindBlockedSession(ctx, conn, w.pids())
+			return err
+		})
+		if blocked != "" {
+			w.closeSessions()
+			return fmt.Errorf("the comparison gave way to a session that waits for the table: %s; try again", blocked)
+		}
+	}
+}
+
+func (w *lockWatch) pids() (pids []int32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.sessions {
+		pids = append(pids, t.pid)
+	}
+	return pids
+}
+
+// closeSessions closes the sessions' sockets, which ends their transactions. Another goroutine may still use the connections,
+// perhaps only to compare rows, and it would take some time until that goroutine closes them.
+func (w *lockWatch) closeSessions() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range w.sessions {
+		_ = t.conn.PgConn().Conn().Close() // an error does not matter: the connection is not used again
+	}
+}
