@@ -17,7 +17,7 @@ const (
 	summaryQuestions = 30
 
 	maxComparedBytes = 4000 // maximum length of the part of a question's JSON that is compared with other questions, in bytes
-	maxQuestionBytes = 300  // maximum length of a question's JSON in /api/summary, in bytes
+	maxQuestionBytes = 300  // maximum length of a question's text in /api/summary, in bytes
 
 	maxQuestionGroups  = 50_000  // maximum number of questions that the second pass counts
 	maxQuestionBuckets = 1 << 22 // maximum number of buckets in the first pass, of 4 bytes each
@@ -192,9 +192,11 @@ func (g *questionGroups) add(id questionID, text []byte, positive bool, day int)
 		return
 	}
 	if group.negative++; group.negative == 1 {
-		group.text = string(unquoteJSON(cutJSONString(text, maxQuestionBytes)))
-		if len(text) > maxQuestionBytes {
-			group.text += " …"
+		const ellipsis = " …"
+		if len(text) <= maxQuestionBytes {
+			group.text = string(unquoteJSON(text))
+		} else {
+			group.text = string(unquoteJSON(cutJSONString(text, maxQuestionBytes-len(ellipsis)))) + ellipsis
 		}
 	}
 	group.lastDay = max(group.lastDay, day)
@@ -203,7 +205,7 @@ func (g *questionGroups) add(id questionID, text []byte, positive bool, day int)
 // questionCount counts the votes for one question, in the form of /api/summary.
 type questionCount struct {
 	ID       string `json:"id"`
-	Text     string `json:"text"` // text of the question, cut off after about maxQuestionBytes
+	Text     string `json:"text"` // text of the question, at most maxQuestionBytes
 	Negative int    `json:"negative"`
 	Positive int    `json:"positive"`
 	Last     string `json:"last,omitempty"` // day of the last negative vote; empty if the table has no times

@@ -144,9 +144,12 @@ func TestNewVotesByTime(t *testing.T) {
 	if strings.Contains(body, "second") || strings.Index(body, "first") > strings.Index(body, "written late") {
 		t.Errorf("after the key: %s", body)
 	}
-	for _, after := range []string{"d0000000-0000-4000-8000-000000000000", "t1:", "t:x", "tx:a0000000-0000-4000-8000-000000000000", ""} {
-		w := h.do("GET", "/api/votes?after="+after)
-		if want := 400; after != "" && after != "t1:" && w.Code != want {
+	for after, want := range map[string]int{
+		"d0000000-0000-4000-8000-000000000000": 400, "t:x": 400, "tx:a0000000-0000-4000-8000-000000000000": 400,
+		"t1:": 200, // an empty text may be a key
+		"":    200,
+	} {
+		if w := h.do("GET", "/api/votes?after="+after); w.Code != want {
 			t.Errorf("after %q: %d %s", after, w.Code, w.Body)
 		}
 	}

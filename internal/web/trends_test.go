@@ -61,9 +61,10 @@ func TestPageShowsTrends(t *testing.T) {
 	p.click("#clear")
 	p.waitFor(`document.querySelectorAll("#votes li").length === 50 && document.querySelector("#from").value === ""`)
 
-	// New votes change the list of questions.
+	// New votes change the questions and the tags.
 	insert(rightToLeft, "{__proto__}", 0, 10)
 	p.waitFor(`document.querySelector("#questions li:first-child").innerText.replaceAll("\u00a0", " ").includes("12 of 12 tagged votes negative (100 %)")`)
+	p.waitFor(`[...document.querySelectorAll("#tag-weeks tbody tr")].some((tr) => tr.innerText.replace(/\s+/g, " ").trim() === "__proto__ 0 12")`)
 
 	// The short list has five questions, and also the selected one if it is not among them. A button shows the others, if there
 	// are any.
