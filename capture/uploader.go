@@ -192,7 +192,7 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 	u.log.Info("copying off the machine", "to", u.location.String(), "states", len(states), "checksum", u.location.Checksum(),
 		"conditional_writes", limits.Conditional, "may_delete", limits.Deletes, "checksums_compared", limits.Checksums)
 	if !limits.Conditional {
-		u.log.Warn("the service does not refuse conditional writes, so two captures must not share this prefix", "to", u.location.String())
+		u.log.Warn("the service ignores the conditions of writes, so no other capture may copy to this prefix", "to", u.location.String())
 	}
 	return nil
 }
