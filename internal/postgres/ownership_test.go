@@ -69,12 +69,13 @@ func TestForeignObjectsAreNotAdopted(t *testing.T) {
 	wantOwner("run by notify with triggers", CheckTriggers(testContext(t), conn, table))
 }
 
-// TestChangedFunctionIsReplaced checks that setup replaces the trigger function if it runs with its owner's rights or with
-// other settings. It also replaces a trigger that does not fire for every change.
+// TestChangedFunctionIsReplaced checks that setup replaces the trigger function if it has another body, or runs with its
+// owner's rights or with other settings. It also replaces a trigger that does not fire for every change.
 func TestChangedFunctionIsReplaced(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL)
 	for _, change := range []string{
+		"DO $do$BEGIN EXECUTE replace(pg_get_functiondef('capture_votes()'::regprocedure), 'DECLARE', '-- changed\nDECLARE');\nEND$do$",
 		"ALTER FUNCTION capture_votes() SECURITY DEFINER",
 		"ALTER FUNCTION capture_votes() SET search_path = public",
 		"ALTER FUNCTION capture_votes() RESET ALL",

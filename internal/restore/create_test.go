@@ -41,7 +41,7 @@ func TestCreateFromManifest(t *testing.T) {
 	if !strings.Contains(strings.Join(res.Notes, "\n"), `column "e" is created without its default, app.made()`) {
 		t.Errorf("the notes are %q", res.Notes)
 	}
-	if d.Conn.PgConn().ParameterStatus("server_version") >= "18" {
+	if d.version() >= 18 {
 		d.Exec(`CREATE TABLE app.virtual (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) VIRTUAL); INSERT INTO app.virtual VALUES (4)`)
 		path = d.Export("app.virtual")
 		d.Exec("DROP TABLE app.virtual")
@@ -61,7 +61,7 @@ func TestCreateFromManifest(t *testing.T) {
 func TestCreateMakesEverything(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
-	recent := d.Conn.PgConn().ParameterStatus("server_version") >= "18"
+	recent := d.version() >= 18
 	describe := func(table string) string {
 		return d.Query(fmt.Sprintf(`SELECT string_agg(concat_ws(' ', c.relname, c.relkind, pg_get_partkeydef(c.oid), pg_get_expr(c.relpartbound, c.oid)), '; ' ORDER BY c.relname)
 			FROM pg_class c WHERE c.oid IN (SELECT '%[1]s'::regclass UNION SELECT relid FROM pg_partition_tree('%[1]s')) AND c.relkind IN ('r', 'p')`, table)) + "\n" +

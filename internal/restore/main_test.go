@@ -2,6 +2,7 @@ package restore_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -26,6 +27,14 @@ func (d *db) sub(t *testing.T) *db {
 
 // as returns the same database, connected as another role.
 func (d *db) as(role string) *db { return &db{d.As(role)} }
+
+// version returns the server's major version.
+func (d *db) version() (n int) {
+	if _, err := fmt.Sscan(d.Conn.PgConn().ParameterStatus("server_version"), &n); err != nil {
+		d.Fatal(err)
+	}
+	return n
+}
 
 func (d *db) restore(o restore.Options) restore.Result {
 	d.Helper()

@@ -84,8 +84,7 @@ func TestRoundTripOfEveryType(t *testing.T) {
 	}
 	t.Parallel()
 	d := newDB(t)
-	var version int
-	fmt.Sscan(d.Conn.PgConn().ParameterStatus("server_version"), &version)
+	version := d.version()
 	d.Exec(`CREATE TYPE mood AS ENUM ('sad', 'so "so"', 'NULL', '', 'a,b'); CREATE DOMAIN posint AS int CHECK (VALUE > 0);
 		CREATE DOMAIN words AS text[]; CREATE TYPE pair AS (n int, "the ""text"", \" text); CREATE TYPE nothing AS ();
 		CREATE TYPE deep AS (ints int[], p pair, ps pair[], j json, t timestamp, b bool[], v int2vector, boxes box[], ts timestamptz[])`)
