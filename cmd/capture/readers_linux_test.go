@@ -139,6 +139,8 @@ func TestReadersGroupOfTheUnitReadsTheFileOnly(t *testing.T) {
 	for _, command := range []string{
 		"cat " + credentials + "/pgpass", "cat " + credentials + "/token", "cat " + etc + "/environment",
 		"cat " + usage + "/usage.log", "cat " + errors + "/error.log",
+		"cat " + d.path + ".lock", // without the right to open the file, nobody can lock it
+		"echo >>" + d.path + ".lock", "rm -f " + d.path + ".lock",
 		"echo >>" + d.path, "rm -f " + d.path, "touch " + state + "/planted", "touch " + usage + "/planted",
 	} {
 		if out, err := member(command); err == nil {
