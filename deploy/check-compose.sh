@@ -226,7 +226,6 @@ is "POST /snapshot without the token" 401 "$(code POST /snapshot)"
 is "GET /feedback.json with the generated token" 200 "$(code GET /feedback.json "Authorization: Bearer $(compose exec -T postgres cat /passwords/token)")"
 
 echo "== restart, kill, unreachable database"
-pid=$(inspect '{{.State.Pid}}')
 compose stop capture >/dev/null 2>&1
 is "exit code of a clean stop" 0 "$(inspect '{{.State.ExitCode}}')"
 sql "INSERT INTO votes (user_query) VALUES ('while it was stopped')"

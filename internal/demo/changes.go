@@ -103,7 +103,9 @@ func (a *application) insertVote(ctx context.Context, age time.Duration) (Change
 	err := a.db.QueryRow(ctx, `INSERT INTO votes AS v (user_query, bot_response, evaluation_json, feedback_tags, comment, citations, "timestamp")
 		VALUES ($1, $2, $3, $4, $5, $6, localtimestamp - $7::interval) RETURNING vote_id, row_to_json(v)::text`,
 		vote.question, vote.answer, vote.evaluation, vote.tags, vote.comment, vote.citations, age).Scan(&c.ID, &c.row)
-	a.ids = append(a.ids, c.ID)
+	if err == nil {
+		a.ids = append(a.ids, c.ID)
+	}
 	return committed(c), err
 }
 
