@@ -77,6 +77,7 @@ func config(t testing.TB, url string) Config {
 func parseConfig(url string) (Config, error) {
 	cfg := DefaultConfig()
 	cfg.Table, cfg.Source, cfg.Version, cfg.FlushDelay = postgres.Name{Table: "votes"}, "logical", "test", 10*time.Millisecond
+	cfg.FlushInterval = 1000 * time.Hour // a regular write at the full hour would hide other writes
 	db, err := postgres.ParseConfig(url)
 	cfg.Database = db
 	return cfg, err
