@@ -177,6 +177,7 @@ func TestFrozenGivesWay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a timeout")
 	}
+	t.Parallel()
 	for _, connections := range []string{"1", "3"} {
 		t.Run(connections+" connections", func(t *testing.T) {
 			t.Parallel()
@@ -209,6 +210,7 @@ func TestStatusOfRunningCopy(t *testing.T) {
 	if testing.Short() {
 		t.Skip("copies slowly")
 	}
+	t.Parallel()
 	for _, source := range []string{"logical", "notify", "poll"} {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()

@@ -122,6 +122,7 @@ func TestRestartAfterCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("crashes a server again and again")
 	}
+	t.Parallel()
 	for _, source := range []string{"notify", "poll"} {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()

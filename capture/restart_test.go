@@ -70,6 +70,7 @@ func TestRestartTransfersChanges(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restarts daemons of each source")
 	}
+	t.Parallel()
 	for _, source := range sourceKinds {
 		t.Run(source, func(t *testing.T) {
 			t.Parallel()

@@ -125,6 +125,7 @@ func TestEncodings(t *testing.T) {
 	if testing.Short() {
 		t.Skip("follows databases of several encodings")
 	}
+	t.Parallel()
 	const ddl = `CREATE TYPE comp AS (a text, "é" text[]); CREATE TABLE t (id text PRIMARY KEY, "ü" text, a text[], c comp, j json, n int,
 		g text GENERATED ALWAYS AS (upper("ü")) STORED)`
 	for encoding, text := range map[string]string{"LATIN1": `U&'gr\00fc\00df "\\'`, "SQL_ASCII": `E'bad \xe9"\\ \xff\xc3, good \xc3\xa9'`, "EUC_JP": `U&'\65e5\672c\8a9e'`} {
