@@ -48,7 +48,7 @@ func TestComparisonGivesWay(t *testing.T) {
 								_, err := conn.Exec(context.Background(), "ALTER TABLE public.votes ADD note text")
 								altered <- err
 							}()
-							waitBlocked(t, d, conn.PgConn().PID())
+							waitBlocked(t, d, conn.PgConn().PID(), altered)
 							c.during(ctx, d, altered)
 						}
 						if !yield(row, nil) {
@@ -61,22 +61,20 @@ func TestComparisonGivesWay(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "the comparison gave way to a session that waits for the table: pid") {
 				t.Errorf("the comparison returned %v", err)
 			}
-			if len(altered) == 0 {
-				waitAltered(t, altered)
-			}
+			waitAltered(t, altered)
 		})
 	}
 }
 
-// waitBlocked waits until the session with this process ID waits for a lock.
-func waitBlocked(t *testing.T, d *db, pid uint32) {
+// waitBlocked waits until the session with this process ID waits for a lock, or has already altered the table.
+func waitBlocked(t *testing.T, d *db, pid uint32, altered chan error) {
 	conn := d.Connect(d.Config)
 	for deadline := time.Now().Add(busy.Limit(10 * time.Second)); ; time.Sleep(10 * time.Millisecond) {
 		var blocked bool
 		if err := conn.QueryRow(context.Background(), "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)", int32(pid)).Scan(&blocked); err != nil {
 			t.Error(err)
 		}
-		if blocked {
+		if blocked || len(altered) > 0 {
 			return
 		}
 		if time.Now().After(deadline) {
