@@ -71,7 +71,7 @@ type alerter struct {
 // alertCondition is the state of one condition, and whether the receiver has been informed of it.
 type alertCondition struct {
 	since  time.Time     // start of the condition; zero once it is over
-	lasted time.Duration // how long the condition has lasted; excused time and short interruptions do not count
+	lasted time.Duration // how long the condition has lasted; excused time and short interruptions do not count in the first half hour without steady following
 	counts bool          // whether the condition counted at the last check; see updateConditions
 	fails  bool          // whether the Check failed last time and was not excused; if false, the condition is interrupted or over
 	detail string
@@ -132,6 +132,9 @@ func worthAlert(c Check) bool {
 // success only interrupts the condition "following": the condition stays posted and keeps the time that it has lasted.
 func (a *alerter) updateConditions(st *Status, now time.Time) {
 	steady := st.State == stateFollowing && now.Sub(st.followingSince) >= a.steady
+	for _, c := range st.Checks {
+		steady = steady && (c.OK || c.Name != "following") // the server may be silent while the state is still following
+	}
 	if steady {
 		a.followed = now
 	}

@@ -3,7 +3,6 @@ package capture
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -13,6 +12,7 @@ import (
 
 	"capture/snapshot"
 	"capture/store"
+	"capture/store/disk"
 	"capture/store/kept"
 )
 
@@ -160,7 +160,7 @@ func (k *keeper) compress(ctx context.Context) error {
 // state gets within moments, if there is room to compress it.
 func (k *keeper) recordKept(s *kept.State) {
 	path, compressed := s.Path, s.CompressedPath()
-	if _, err := os.Stat(path); err != nil { // the state is compressed already
+	if !disk.Exists(path) { // the state is compressed already
 		path = compressed
 	}
 	switch {

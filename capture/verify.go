@@ -2,12 +2,14 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 
+	"capture/internal/guard"
 	"capture/snapshot"
 )
 
@@ -38,7 +40,11 @@ func (v *verifier) run(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 		wait = v.interval
-		if err := v.verify(ctx); err != nil && ctx.Err() == nil {
+		err := v.verify(ctx)
+		if panicked := (*guard.PanicError)(nil); errors.As(err, &panicked) {
+			return err
+		}
+		if err != nil && ctx.Err() == nil {
 			v.log.Warn("cannot compare the rows with the table", "error", err)
 			wait = min(verifyRetry, v.interval)
 		}

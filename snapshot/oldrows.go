@@ -124,7 +124,7 @@ func (o *oldRows) enforceLimit(live int64) {
 	if o.bytes > target {
 		err := o.spillTo(target, max(o.before, live))
 		if o.failed = err != nil; o.failed {
-			o.stuck.Store(&stuckRows{err: fmt.Errorf("move old rows to a file in %s: %w; they stay in memory until their transaction ends", o.folder, err)})
+			o.stuck.Store(&stuckRows{err: fmt.Errorf("move old rows to a file in %s: %w", o.folder, err)})
 		} else {
 			o.stuck.Store(nil)
 		}

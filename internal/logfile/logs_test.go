@@ -344,7 +344,7 @@ func TestLineTooLong(t *testing.T) {
 	if got := messages(t, cfg.Usage); !slices.Equal(got, []string{"short"}) {
 		t.Errorf("usage.log: %q", got)
 	}
-	if text := stderr.String(); strings.Count(text, `"lines_dropped":1`) != 1 || strings.Contains(text, "can't be written") {
+	if text := stderr.String(); strings.Count(text, "too long and was dropped") != 1 || strings.Contains(text, "can't be written") {
 		t.Errorf("stderr has no report of one dropped line, or a false one:\n%.500s", text[strings.Index(text, "\n"):])
 	}
 }

@@ -52,22 +52,25 @@ func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby
 // record, so a reader of all records below such a position stops at the page boundary and never reaches the position itself.
 //
 // The first page of a segment has a longer header than the other pages. On another page, the same offset can be the end of a
-// record, and the start of the page would be too low. So both sizes must be right.
+// record, and the start of the page would be too low. So the sizes come from the server.
 func parseWALPosition(text string) (pglogrepl.LSN, error) {
-	var high, low uint32
-	var page, segment uint64
-	if _, err := fmt.Sscanf(text, "%X/%X %d %d", &high, &low, &page, &segment); err != nil || page == 0 || segment == 0 {
+	var position string
+	var page, segment pglogrepl.LSN
+	if _, err := fmt.Sscanf(text, "%s %d %d", &position, &page, &segment); err != nil || page == 0 || segment == 0 {
 		return 0, fmt.Errorf("unexpected WAL position %.60q", text)
 	}
-	lsn := uint64(high)<<32 | uint64(low)
-	header := uint64(24) // SizeOfXLogShortPHD in access/xlog_internal.h
+	lsn, err := pglogrepl.ParseLSN(position)
+	if err != nil {
+		return 0, err
+	}
+	header := pglogrepl.LSN(24) // SizeOfXLogShortPHD in access/xlog_internal.h
 	if lsn%segment < page {
 		header = 40 // SizeOfXLogLongPHD
 	}
 	if offset := lsn % page; offset <= header {
 		lsn -= offset
 	}
-	return pglogrepl.LSN(lsn), nil
+	return lsn, nil
 }
 
 // FlushWAL makes the server flush its WAL up to lsn soon, and does not wait for that. A walsender sends only flushed WAL.

@@ -96,9 +96,12 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 	if err != nil {
 		return "", err
 	}
-	chosen, _ := table.choosePublication(publications, own, s.VersionNum)
-	if chosen < 0 {
+	chosen, statements := table.choosePublication(publications, own, s.VersionNum)
+	switch {
+	case chosen < 0 && statements == nil:
 		return "", nil
+	case chosen < 0:
+		return "the user may create the publication", nil // after a GRANT
 	}
 	// The setup also grants the right to replicate: by an attribute, or on Amazon RDS by a membership.
 	var rights string

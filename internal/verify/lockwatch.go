@@ -13,12 +13,13 @@ import (
 
 const (
 	lockWatchInterval = 500 * time.Millisecond // time between two checks for sessions that wait for the table
-	frozenTimeout     = 30 * time.Minute       // time after which the server ends a session of a frozen process; must exceed the time to sort the largest state
+	frozenTimeout     = 4 * time.Hour          // time after which the server ends a session of a frozen process; longer than any comparison takes
+	watchLostTimeout  = 30 * time.Second       // time without a successful check after which a comparison ends
 )
 
 // lockWatch ends a comparison if another session waits for a lock on the table that the comparison holds.
 //
-// A comparison holds its lock until it ends, because it reads more rows after the file. If it did not give way, an ALTER TABLE
+// A comparison holds its lock until it ends, because it reads some rows of the table again after it has read the state. If it did not give way, an ALTER TABLE
 // would wait for minutes, and the application's queries would queue up behind the ALTER TABLE. Two snapshots could even wait
 // forever: the second one waits behind the ALTER TABLE, and the ALTER TABLE waits for the first one. Postgres sees no deadlock
 // there, because it does not know that the first session waits for the second one. The same is true if the barrier of a live
@@ -37,13 +38,14 @@ func (w *lockWatch) addSession(t *tableSnapshot) {
 	w.sessions = append(w.sessions, t)
 }
 
-// run checks at each interval until ctx ends, and then returns nil. If a session waits, run releases the locks and returns an
-// error. It opens a connection of its own, but not before the first interval ends.
+// run checks at each interval until ctx ends, and then returns nil. If a session waits, or if the checks fail for too long, run
+// releases the locks and returns an error. It opens a connection of its own, but not before the first interval ends.
 func (w *lockWatch) run(ctx context.Context) error {
 	queries := postgres.NewQueryConn(w.database, 0)
 	defer queries.Close()
 	tick := time.NewTicker(lockWatchInterval)
 	defer tick.Stop()
+	checked := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -51,14 +53,22 @@ func (w *lockWatch) run(ctx context.Context) error {
 		case <-tick.C:
 		}
 		var blocked string
-		// An error is ignored, because the next check may succeed.
-		_ = queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		err := queries.Do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 			blocked, err = postgres.FindBlockedSession(ctx, conn, w.pids())
 			return err
 		})
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			checked = time.Now()
+		case time.Since(checked) > watchLostTimeout: // until then, the next check may succeed
+			w.closeSessions()
+			return fmt.Errorf("check whether other sessions wait for the comparison: %w", err)
+		}
 		if blocked != "" {
 			w.closeSessions()
-			return fmt.Errorf("the comparison gave way to a session that waits for the table: %s; try again", blocked)
+			return fmt.Errorf("the comparison gave way to a session that waits for its lock or its snapshot: %s", blocked)
 		}
 	}
 }

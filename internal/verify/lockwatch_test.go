@@ -58,7 +58,7 @@ func TestComparisonGivesWay(t *testing.T) {
 				}, nil
 			}
 			_, err := verify.Compare(context.Background(), verify.Comparison{Database: d.Config, Table: d.Name("votes"), Live: c.live, State: state})
-			if err == nil || !strings.Contains(err.Error(), "the comparison gave way to a session that waits for the table: pid") {
+			if err == nil || !strings.Contains(err.Error(), "the comparison gave way to a session that waits for its lock or its snapshot: pid") {
 				t.Errorf("the comparison returned %v", err)
 			}
 			waitAltered(t, altered)
@@ -73,6 +73,7 @@ func waitBlocked(t *testing.T, d *db, pid uint32, altered chan error) {
 		var blocked bool
 		if err := conn.QueryRow(context.Background(), "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)", int32(pid)).Scan(&blocked); err != nil {
 			t.Error(err)
+			return
 		}
 		if blocked || len(altered) > 0 {
 			return
