@@ -141,6 +141,9 @@ func TestHiddenChanges(t *testing.T) {
 				exec(t, conn, "INSERT INTO votes DEFAULT VALUES")
 				cfg := config(t, url)
 				cfg.timeouts.Check = 300 * time.Millisecond
+				if forced {
+					cfg.timeouts.Check = time.Hour // only the forced write notices the change
+				}
 				d := start(t, cfg)
 				d.ready()
 				for sql := range strings.SplitSeq(hide, "; ") { // each statement is a transaction of its own

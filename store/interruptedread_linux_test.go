@@ -33,8 +33,8 @@ func readWhileInterrupted(args []string) error {
 	return nil
 }
 
-// TestInterruptedReads: a signal interrupts every second read of the file. The shadow file is still made, and the file is not taken for
-// damaged.
+// TestInterruptedReads: a signal interrupts every second read of the file. capture still reads the file to its end, and does not
+// report it as damaged.
 func TestInterruptedReads(t *testing.T) {
 	needStrace(t)
 	t.Parallel()

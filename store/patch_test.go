@@ -154,6 +154,8 @@ func TestPatch(t *testing.T) {
 			}
 			if on, err := manifest.Read(path); err != nil || on.SHA256 != r.Manifest.SHA256 {
 				t.Fatalf("round %d: Idle returns a manifest with %q, and on disk it has %q (%v)", round, r.Manifest.SHA256, on.SHA256, err)
+			} else if err := fits(on, data); err != nil && on.SHA256 != m.SHA256 {
+				t.Fatalf("round %d: the manifest after Idle: %v", round, err)
 			}
 			if m.SHA256 == "" && r.Manifest.SHA256 != "" {
 				completed++

@@ -78,7 +78,7 @@ func buildBinary(path string, flags ...string) error {
 }
 
 // concurrent are the commands that have goroutines of their own.
-var concurrent = []string{"run", "snapshot", "restore", "verify", "demo"}
+var concurrent = []string{"run", "snapshot", "restore", "verify", "history", "demo"}
 
 // binaryFor returns the path of the binary that runs a command: with the race detector if the command has goroutines of its own.
 // A process with the race detector takes five times as long to start.

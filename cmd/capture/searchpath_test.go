@@ -181,6 +181,7 @@ func attackSearchPath(t *testing.T, server *pgserver.Server, path string, pooled
 			"INSERT INTO public.votes (comment) VALUES ('extra')")
 		command(append([]string{"restore"}, strings.Fields(args)...)...)
 	}
+	command("verify")
 	sql(t, direct, "UPDATE public.votes SET comment = 'differs' WHERE vote_id < 5", "DELETE FROM public.votes WHERE vote_id = 6")
 	if got := run(t, dir, env, "verify"); got.code != exitFailed || !strings.Contains(got.stdout, "differs") && !strings.Contains(got.stdout, "different") {
 		t.Errorf("verify with differences: %+v", got)

@@ -23,7 +23,7 @@ func Rows(file []byte) ([]string, error) {
 	}
 	rows := make([]string, len(lines))
 	for i, line := range lines {
-		rows[i] = Compact(string(line)) // valid if the line is valid
+		rows[i] = Compact(string(line)) // the line is valid if this is
 		if err := check(rows[i]); err != nil {
 			return nil, fmt.Errorf("row %d of %d is not valid: %w", i, len(lines), err)
 		}

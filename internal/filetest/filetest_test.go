@@ -43,6 +43,7 @@ func TestAddValid(t *testing.T) {
 	filetest.AddValid([]string{`{"known":1}`, "{\"known\":\"\xff\"}", `{"known":"\ud800"}`})
 	for row, ok := range map[string]bool{
 		`{"known":1}`: true, `{"known": 1 }`: true, `{"known":1 2}`: false, "{\"known\":\"\xff\"}": false, `{"known":"\ud800"}`: false, `{"known":1}}`: false,
+		`{"a":tru e}`: false, `{"a":- 1}`: false,
 	} {
 		if _, err := filetest.Rows([]byte("[\n" + row + "\n]\n")); (err == nil) != ok {
 			t.Errorf("%q: %v", row, err)
