@@ -154,8 +154,8 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	return changeOwnerSQL(ctx, conn, s, user, own, statements, alterable, o)
 }
 
-// asMemberSQL returns the statements between a GRANT and a REVOKE, which make the user who runs them a member of the role
-// meanwhile.
+// asMemberSQL puts a GRANT before the statements and a REVOKE after them. So the user who runs them is a member of the role while
+// they run.
 func asMemberSQL(role string, statements []string) []string {
 	before, after := "GRANT "+QuoteIdentifier(role)+" TO CURRENT_USER", "REVOKE "+QuoteIdentifier(role)+" FROM CURRENT_USER"
 	return append(append([]string{before}, statements...), after)

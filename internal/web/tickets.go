@@ -85,7 +85,7 @@ func (s *tickets) serveTicket(w http.ResponseWriter, r *http.Request) {
 	}{text, int(ticketTime / time.Second)})
 }
 
-// heldAnswer is an answer that is not sent.
+// heldAnswer records the answer of a handler, and sends nothing.
 type heldAnswer struct {
 	header http.Header
 	code   int

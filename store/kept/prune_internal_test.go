@@ -27,7 +27,8 @@ func TestTimeOfNext(t *testing.T) {
 	}
 }
 
-// The state before a loss stays unacknowledged even if another table replaced it. So it is not dropped when space is short.
+// A loss stays unacknowledged even if capture then follows another table. So the state before the loss is not dropped when space is
+// short.
 func TestLossOfAnotherTableIsNotAcknowledged(t *testing.T) {
 	now := time.Now()
 	lost := State{Rows: 200, DiskBytes: 1000, Other: true, Time: now}
