@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"capture/snapshot"
-	"capture/snapshot/rowjson"
 	"capture/store/manifest"
 )
 
@@ -23,11 +22,8 @@ func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 		lost := max(l.HourHighest, l.RowsBefore) - l.RowsAfter
 		return lost > 0 && enough(v.Rows()-l.RowsAfter, lost), nil
 	}
-	keys := make([]rowjson.Key, len(l.LostKeys))
-	for i, key := range l.LostKeys {
-		keys[i] = key
-	}
-	slices.SortFunc(keys, func(a, b rowjson.Key) int { return bytes.Compare(a, b) })
+	keys := slices.Clone(l.LostKeys)
+	slices.SortFunc(keys, bytes.Compare)
 	back, err := v.CountKeys(keys)
 	return err == nil && enough(back, len(keys)), err
 }
