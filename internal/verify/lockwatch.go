@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -16,6 +17,8 @@ const (
 	frozenTimeout     = 4 * time.Hour          // time after which the server ends a session of a frozen process; longer than any comparison takes
 	watchLostTimeout  = 30 * time.Second       // time without a successful check after which a comparison ends
 )
+
+var errGaveWay = errors.New("the comparison gave way to a session that waits for its lock or its snapshot")
 
 // lockWatch ends a comparison if another session waits for a lock on the table that the comparison holds.
 //
@@ -68,7 +71,7 @@ func (w *lockWatch) run(ctx context.Context) error {
 		}
 		if blocked != "" {
 			w.closeSessions()
-			return fmt.Errorf("the comparison gave way to a session that waits for its lock or its snapshot: %s", blocked)
+			return fmt.Errorf("%w: %s", errGaveWay, blocked)
 		}
 	}
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"iter"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"capture/internal/busy"
 	"capture/internal/postgres"
+	"capture/internal/statefile"
 	"capture/internal/verify"
 	"capture/snapshot"
 )
@@ -64,6 +66,33 @@ func TestComparisonGivesWay(t *testing.T) {
 			waitAltered(t, altered)
 		})
 	}
+}
+
+// TestVerifyGivesWay: the error of capture verify says what to do.
+func TestVerifyGivesWay(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for the regular check for waiting sessions")
+	}
+	t.Parallel()
+	d := newDB(t)
+	d.CreateVotes(3000)
+	conn, altered := d.Connect(d.Config), make(chan error, 1)
+	begin := sync.OnceFunc(func() {
+		go func() {
+			_, err := conn.Exec(context.Background(), "ALTER TABLE public.votes ADD note text")
+			altered <- err
+		}()
+		waitAltered(t, altered)
+	})
+	_, err := verify.Verify(context.Background(), verify.Options{Path: d.Export("votes"), Database: d.Config, Progress: func(p statefile.Progress) {
+		if p.Doing == "reading the table" {
+			begin()
+		}
+	}})
+	if err == nil || !strings.Contains(err.Error(), "gave way") || !strings.HasSuffix(err.Error(), "; run the command again") {
+		t.Errorf("verify returned %v", err)
+	}
+	waitAltered(t, altered)
 }
 
 // waitBlocked waits until the session with this process ID waits for a lock, or has already altered the table.

@@ -117,6 +117,9 @@ func (c *check) run(ctx context.Context) error {
 		comparison.StateAgain = c.readState
 	}
 	difference, err := Compare(ctx, comparison)
+	if errors.Is(err, errGaveWay) {
+		err = fmt.Errorf("%w; run the command again", err)
+	}
 	if err == nil {
 		c.report.Difference = &difference
 	}
