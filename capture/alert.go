@@ -71,7 +71,7 @@ type alerter struct {
 // alertCondition is the state of one condition, and whether the receiver has been informed of it.
 type alertCondition struct {
 	since  time.Time     // start of the condition; zero once it is over
-	lasted time.Duration // how long the condition has lasted; excused time and short interruptions do not count in the first half hour without steady following
+	lasted time.Duration // how long the condition has lasted; see updateConditions for what counts
 	counts bool          // whether the condition counted at the last check; see updateConditions
 	fails  bool          // whether the Check failed last time and was not excused; if false, the condition is interrupted or over
 	detail string

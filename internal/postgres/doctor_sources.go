@@ -231,7 +231,7 @@ func (d *doctor) checkPublication(ctx context.Context) {
 	case d.table.checkReplicaIdentity(d.srv.VersionNum) != nil:
 		d.addFinding("publication", Warn, "none, and capture will not create one", "the table's replica identity forbids it", "")
 		d.logical = false
-	case statements != nil && d.table.facts.Owned:
+	case statements != nil:
 		when := "when it starts"
 		if !d.logical {
 			when = "once it follows by logical"

@@ -134,6 +134,11 @@ func TestSetupMakesRoleOwnPublication(t *testing.T) {
 			}
 			least := connectAs(t, url, role)
 			wantPublication(t, least, "votes", "capture_votes")
+			run(t, conn, "ALTER PUBLICATION capture_votes SET (publish = 'delete')") // the role may repair this, though it does not own the table
+			if d, f := diagnose(t, url, role, LocalResources{}); d.Source != "logical" || f["publication"].Level != OK || !strings.Contains(f["publication"].Found, "repair") {
+				t.Errorf("doctor recommends %s; %+v", d.Source, f["publication"])
+			}
+			wantPublication(t, least, "votes", "capture_votes")
 			run(t, conn, "ALTER TABLE public.votes DROP CONSTRAINT votes_pkey")
 			_, refusal := LoadTable(testContext(t), least, Name{Table: "votes"})
 			wantProblem(t, WithdrawPublication(testContext(t), least, Name{Table: "votes"}, refusal), "has no primary key")

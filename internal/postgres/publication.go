@@ -184,6 +184,9 @@ func (p *publication) leftOutColumn(t *Table) string {
 // lacksTable reports whether the table must be added to the publication.
 func (p *publication) lacksTable() bool { return !p.listed && !p.hasTable }
 
+// mayCreatePublication reports whether the user may create a publication for the table.
+func (t *Table) mayCreatePublication() bool { return t.facts.Owned && t.facts.Creates }
+
 // mayRepair reports whether the user may make all the changes that the publication needs. Only somebody who owns both the table
 // and the publication, or a superuser, may change the publication's list of tables.
 func (p *publication) mayRepair(t *Table) bool {
@@ -220,7 +223,7 @@ func (t *Table) choosePublication(publications []publication, own string, versio
 	switch {
 	case p != nil && p.mayRepair(t) && (chosen != 0 || p.lacksGenerated(t, version)):
 		return chosen, t.alterPublicationSQL(version)
-	case p == nil && chosen < 0 && t.facts.Owned && t.facts.Creates:
+	case p == nil && chosen < 0 && t.mayCreatePublication():
 		return chosen, t.createPublicationSQL(version)
 	}
 	return chosen, nil

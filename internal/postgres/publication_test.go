@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,6 +108,10 @@ func TestEnsurePublicationWithoutPrivilege(t *testing.T) {
 	}
 	_, _, err = FindPublication(testContext(t), conn, &s, table) // finds the missing privilege before it tries anything
 	wantProblem(t, err, "GRANT CREATE ON DATABASE "+QuoteIdentifier(s.Database)+` TO "capture_test_nobody";`)
+	statements, err := SetupSQL(testContext(t), conn, table, SetupOptions{Source: "logical", Complete: true}) // for a superuser
+	if err != nil || !slices.Contains(statements, `ALTER PUBLICATION "capture_votes" OWNER TO "capture_test_nobody"`) {
+		t.Errorf("the table's owner would not own the publication: %q, %v", statements, err)
+	}
 	run(t, conn, "RESET ROLE", "GRANT CREATE ON DATABASE "+QuoteIdentifier(s.Database)+" TO capture_test_nobody", "SET ROLE capture_test_nobody")
 	if s, table, err = LoadServerAndTable(testContext(t), conn, Name{Table: "votes"}); err != nil {
 		t.Fatal(err)

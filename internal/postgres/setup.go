@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -130,7 +131,7 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 		statements = t.createPublicationSQL(s.VersionNum)
 		// A superuser runs these statements, and would become the owner: either the user is a superuser, or the user only
 		// prints the statements for a superuser.
-		if o.Role == "" && (user.superuser && user.name != t.facts.Owner || o.Complete && !t.facts.Owned) {
+		if o.Role == "" && (user.superuser && user.name != t.facts.Owner || o.Complete && !t.mayCreatePublication()) {
 			statements = append(statements, "ALTER PUBLICATION "+QuoteIdentifier(own)+" OWNER TO "+QuoteIdentifier(t.facts.Owner))
 		}
 	case !p.trusted:
@@ -141,7 +142,7 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 		}
 		statements = t.completePublicationSQL(p, s.VersionNum)
 	}
-	alterable := p == nil && t.facts.Owned && t.facts.Creates || p != nil && p.alterable
+	alterable := p == nil && t.mayCreatePublication() || p != nil && p.alterable
 	switch {
 	case o.Role == "" || !alterable && !o.Complete:
 		return statements, nil
@@ -158,7 +159,7 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 // they run.
 func asMemberSQL(role string, statements []string) []string {
 	before, after := "GRANT "+QuoteIdentifier(role)+" TO CURRENT_USER", "REVOKE "+QuoteIdentifier(role)+" FROM CURRENT_USER"
-	return append(append([]string{before}, statements...), after)
+	return slices.Concat([]string{before}, statements, []string{after})
 }
 
 // changeOwnerSQL returns the given statements, which create or repair a publication, together with statements that make o.Role

@@ -29,8 +29,9 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 			continue
 		}
 		done, err := k.compress(ctx, s)
-		if errors.Is(err, errDropped) || err != nil && isGone(s.Path) {
+		if errors.Is(err, errDropped) || err != nil && isGone(s.Path) && isGone(k.names.compressed(s.id)) {
 			// Another process has dropped the state, perhaps before compress opened it. Remove what compress has written since.
+			// (If the compressed data exist, compress itself may have removed the plain data before it failed.)
 			if err := k.drop(s.id); err != nil {
 				return compressed, err
 			}
@@ -104,9 +105,6 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 	// Another process that drops a state removes the plain data first and the compressed data later. So if the plain data still
 	// exist now, a drop will also remove the compressed data.
 	if isGone(s.Path) {
-		if err := k.drop(s.id); err != nil {
-			return State{}, err
-		}
 		return State{}, errDropped
 	}
 	if err := disk.SyncFolder(k.names.folder); err != nil {

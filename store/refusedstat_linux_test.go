@@ -1,0 +1,58 @@
+package store_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"capture/store"
+)
+
+func init() { children["compress"] = compressKept }
+
+// compressKept compresses the kept states of the file at a path, and prints how many, and the error.
+func compressKept(args []string) error {
+	f, err := store.Open(args[0], owner)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	done, err := f.Kept().Compress(context.Background())
+	fmt.Printf("%d compressed, %v", len(done), err)
+	return nil
+}
+
+// TestCompressedStateThatCannotBeSeen: the file system returns an error for the compressed state, as a share does after a
+// change on another machine. The plain state is removed already, so the compressed one is the only copy. It must stay.
+func TestCompressedStateThatCannotBeSeen(t *testing.T) {
+	needStrace(t)
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f := open(t, path)
+	write(t, f, votes(100, "x").View(), store.ReasonStart)
+	if err := f.KeepCurrent(); err != nil {
+		t.Fatal(err)
+	}
+	states := f.Kept().List()
+	if len(states) != 1 {
+		t.Fatalf("the kept states are %+v", states)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	compressed := states[0].CompressedPath()
+	cmd := straced(t, t.Context(), child("compress", path), "newfstatat", "-P", compressed, "-e", "inject=newfstatat:error=EIO")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "0 compressed, compress ") {
+		t.Errorf("%s; %v", out, err)
+	}
+	if _, err := os.Stat(states[0].Path); err == nil {
+		t.Error("the plain state still exists, so the test shows nothing")
+	}
+	if _, err := os.Stat(compressed); err != nil {
+		t.Errorf("the only copy of the state was removed: %v", err)
+	}
+}
