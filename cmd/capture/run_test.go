@@ -32,7 +32,7 @@ func TestRun(t *testing.T) {
 	wantEqual(t, d.path, url)
 
 	sql(t, url, `INSERT INTO votes (user_query) VALUES ('new')`,
-		`UPDATE votes SET comment = 'changed' WHERE vote_id <= 3`,
+		`UPDATE votes SET comment = 'ANOTHER OPINION' WHERE vote_id <= 3`,
 		`DELETE FROM votes WHERE vote_id = 10`)
 	eventually(t, "the changes in the file", d.holds(url))
 	manifest, err := manifest.Read(d.path)
@@ -55,7 +55,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("stdout has %q", got)
 	}
 	wantLog(t, filepath.Join(d.dir, "logs/usage/usage.log"), `"reason":"start"`, `"reason":"change"`)
-	for _, text := range []string{"Question 1", "changed", "Answer"} {
+	for _, text := range []string{"Question 1", "ANOTHER OPINION", "Answer"} {
 		wantNowhere(t, d, text)
 	}
 }
