@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 )
 
@@ -115,32 +113,6 @@ func (s *Server) socketDir() string {
 		return ""
 	}
 	return s.root
-}
-
-// Ports of servers and proxies. They are below the range from which the system takes ports for outgoing connections. So no
-// connection can take the port while its server is stopped, and a client that dials it cannot connect to itself.
-const (
-	firstPort       = 15000
-	portsPerProcess = 170
-	portShares      = 100 // number of processes that have ports of their own
-)
-
-// portsTaken is the number of ports that FreePort has tried.
-var portsTaken atomic.Uint32
-
-// FreePort returns a port that nobody listens on. Processes of the tests that run at the same time usually get ports from
-// different shares of the range, and FreePort tries the ports of a share in turn. Otherwise two processes could take the same
-// port before one of them listens, or a process could take the port of a server that another test has stopped for a moment.
-func FreePort() (int, error) {
-	var err error
-	for range 2 * portsPerProcess {
-		port := firstPort + os.Getpid()%portShares*portsPerProcess + int(portsTaken.Add(1)%portsPerProcess)
-		var l net.Listener
-		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, fmt.Errorf("find a free port: %w", err)
 }
 
 // chownToServer makes the server's user the owner of a file.

@@ -213,6 +213,35 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// TestFreePort checks that FreePort does not return a port that somebody listens on, and that no other process can take the
+// share of this process.
+func TestFreePort(t *testing.T) {
+	t.Parallel()
+	taken, err := pgserver.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", taken))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	share := taken - (taken-15000)%170
+	for range 170 { // all ports of the share
+		port, err := pgserver.FreePort()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if port == taken || port <= share || port >= share+170 {
+			t.Fatalf("FreePort returned port %d, a test listens on %d, and the share starts with %d", port, taken, share)
+		}
+	}
+	if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", share)); err == nil {
+		l.Close()
+		t.Errorf("another process can take the share that starts with port %d", share)
+	}
+}
+
 func TestStartErrors(t *testing.T) {
 	t.Parallel()
 	dir := openDir(t)
