@@ -183,6 +183,11 @@ func (l *lock) release() error {
 		return nil
 	}
 	err := l.file.Truncate(0)
+	// A process that this one has just forked still has the file open until it executes its program. Closing the file would
+	// leave the lock to that process, so it is released first.
+	if uerr := flock(l.file, unix.LOCK_UN); err == nil {
+		err = uerr
+	}
 	if cerr := l.file.Close(); err == nil {
 		err = cerr
 	}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"capture/store"
 )
 
@@ -84,6 +86,40 @@ func TestLockDiesWithItsProcess(t *testing.T) {
 }
 
 // TestReadOwnerDisturbsNobody opens a file again and again while other goroutines read its owner, as health checks do.
+// TestForkedProcessDoesNotKeepLock: a process that Go has forked, but that has not executed its program yet, has copies of all
+// descriptors. Close must release the lock all the same.
+func TestForkedProcessDoesNotKeepLock(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	f, err := store.Open(path, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lock, st unix.Stat_t
+	if err := unix.Stat(path+".lock", &lock); err != nil {
+		t.Fatal(err)
+	}
+	copied := -1
+	for fd := 3; fd < 1024 && copied < 0; fd++ {
+		if unix.Fstat(fd, &st) == nil && st.Dev == lock.Dev && st.Ino == lock.Ino {
+			if copied, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if copied < 0 {
+		t.Fatal("no descriptor of the lock file found")
+	}
+	defer unix.Close(copied)
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if f, err = store.Open(path, owner); err != nil {
+		t.Fatalf("open the file after Close, while a copy of the lock file's descriptor is open: %v", err)
+	}
+	f.Close()
+}
+
 func TestReadOwnerDisturbsNobody(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	stop := make(chan struct{})
