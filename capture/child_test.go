@@ -33,6 +33,9 @@ const (
 	childLogs   = "CAPTURE_TEST_CHILD_LOGS"   // folder of the child's logs, if any
 )
 
+// Limits of the child's logs.
+const childLogMB, childLogBackups = 1, 2
+
 func init() {
 	if url := os.Getenv(childURL); url != "" {
 		os.Exit(runChild(url, os.Getenv(childPath)))
@@ -64,7 +67,7 @@ func runChild(url, path string) int {
 	}
 	if logs := os.Getenv(childLogs); logs != "" {
 		l, err := logfile.Open(logfile.Config{
-			Usage: filepath.Join(logs, "usage.log"), Error: filepath.Join(logs, "error.log"), MaxSizeMB: soakLogMB, MaxBackups: soakLogBackups, Stderr: io.Discard,
+			Usage: filepath.Join(logs, "usage.log"), Error: filepath.Join(logs, "error.log"), MaxSizeMB: childLogMB, MaxBackups: childLogBackups, Stderr: io.Discard,
 		})
 		if err != nil {
 			fmt.Println(err)

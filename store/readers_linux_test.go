@@ -1,11 +1,13 @@
 package store_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -42,6 +44,100 @@ func TestReaders(t *testing.T) {
 			}
 			inOwnMounts(t, "bound", path)
 		})
+	}
+}
+
+// TestPatchReaders: a reader that has a version of the file open sees no later version in it, in whatever way it reads.
+func TestPatchReaders(t *testing.T) {
+	if testing.Short() {
+		t.Skip("reads a file that is patched for seconds")
+	}
+	t.Parallel()
+	dir := t.TempDir()
+	store.CanPatch(t, dir)
+	path := filepath.Join(dir, "feedback.json")
+	f := open(t, path)
+	s := newStamped()
+	for range 3 {
+		write(t, f, s.next(), store.ReasonChange)
+	}
+	openFile := func() *os.File {
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	for name, keep := range map[string]func() (again func() []byte, done func()){
+		"open": func() (func() []byte, func()) {
+			file := openFile()
+			return func() []byte {
+				data, err := io.ReadAll(io.NewSectionReader(file, 0, 1<<30))
+				if err != nil {
+					t.Error(err)
+				}
+				return data
+			}, func() { file.Close() }
+		},
+		"mapped, and closed": func() (func() []byte, func()) {
+			file := openFile()
+			defer file.Close()
+			info, _ := file.Stat()
+			data, err := unix.Mmap(int(file.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func() []byte { return bytes.Clone(data) }, func() { unix.Munmap(data) }
+		},
+		"a second name": func() (func() []byte, func()) {
+			name := filepath.Join(dir, "backup.json")
+			if err := os.Link(path, name); err != nil {
+				t.Fatal(err)
+			}
+			return func() []byte { return read(t, name) }, func() { os.Remove(name) }
+		},
+		"in a pipe, and closed": func() (func() []byte, func()) {
+			file := openFile()
+			defer file.Close()
+			var p [2]int
+			if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+			n, err := unix.Splice(int(file.Fd()), nil, p[1], nil, 64<<10, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var once sync.Once
+			data := read(t, path) // the part that is not in the pipe is read now
+			return func() []byte {
+				once.Do(func() {
+					if _, err := io.ReadFull(os.NewFile(uintptr(p[0]), "pipe"), data[:n]); err != nil {
+						t.Error(err)
+					}
+				})
+				return data
+			}, func() { unix.Close(p[1]) }
+		},
+	} {
+		again, done := keep()
+		was, err := stampOf(read(t, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 5 {
+			write(t, f, s.next(), store.ReasonChange)
+			checkPair(t, path)
+			if name == "in a pipe, and closed" {
+				continue // a pipe can be read only once
+			}
+			if is, err := stampOf(again()); err != nil || is != was {
+				t.Fatalf("%s: a reader has commit %s of version %s: %v", name, is, was, err)
+			}
+		}
+		if is, err := stampOf(again()); err != nil || is != was {
+			t.Errorf("%s: a reader has commit %s of version %s: %v", name, is, was, err)
+		}
+		done()
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -184,23 +183,6 @@ func TestDiskFaults(t *testing.T) {
 			left, _ := filepath.Glob(filepath.Join(filepath.Dir(d.path), "*.tmp"))
 			return left == nil
 		})
-	}
-}
-
-// holds returns a function that reports whether the file equals the table. The table must not change any more.
-func (d *daemon) holds(url string) func() bool {
-	want := table(d.t, url)
-	var last []byte // content that was compared last
-	equal := false
-	return func() bool {
-		content, err := os.ReadFile(d.path)
-		if err != nil {
-			return false
-		}
-		if last == nil || !bytes.Equal(content, last) {
-			last, equal = content, string(compact(content)) == want
-		}
-		return equal
 	}
 }
 

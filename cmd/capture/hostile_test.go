@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/pgproto3"
+	"golang.org/x/sys/unix"
 
 	"capture/capture"
 )
@@ -87,6 +88,26 @@ func TestErrorsOfHostileServerAreHarmless(t *testing.T) {
 	for _, line := range strings.Split(d.stderr.String(), "\n") {
 		wantHarmless(t, "a line of the log", line, 3000)
 	}
+}
+
+// plantLock puts a lock file beside a file, with the content that an attacker would write. This process holds the lock.
+func plantLock(t *testing.T, path, host, listen string) *os.File {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Close() })
+	if _, err := fmt.Fprintf(lock, `{"pid":7,"host":"%s","listen":"%s"}`, host, listen); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return lock
 }
 
 // Another program may listen at the daemon's address. Its answers must be harmless.

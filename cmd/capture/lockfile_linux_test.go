@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,26 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// plantLock puts a lock file beside a file, with the content that an attacker would write. This process holds the lock.
-func plantLock(t *testing.T, path, host, listen string) *os.File {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	lock, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { lock.Close() })
-	if _, err := fmt.Fprintf(lock, `{"pid":7,"host":"%s","listen":"%s"}`, host, listen); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	return lock
-}
 
 func TestTokenGoesToNoAddressOfOthers(t *testing.T) {
 	t.Parallel()

@@ -260,6 +260,23 @@ func (d *daemon) status(until func(capture.Status) bool) (s capture.Status) {
 	return s
 }
 
+// holds returns a function that reports whether the file equals the table. The table must not change any more.
+func (d *daemon) holds(url string) func() bool {
+	want := table(d.t, url)
+	var last []byte // content that was compared last
+	equal := false
+	return func() bool {
+		content, err := os.ReadFile(d.path)
+		if err != nil {
+			return false
+		}
+		if last == nil || !bytes.Equal(content, last) {
+			last, equal = content, string(compact(content)) == want
+		}
+		return equal
+	}
+}
+
 func (d *daemon) ready() capture.Status {
 	d.t.Helper()
 	return d.status(func(s capture.Status) bool { return s.Ready })

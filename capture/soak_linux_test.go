@@ -368,11 +368,8 @@ func (s *soak) manifest(u *usage) {
 	}
 }
 
-// Limits of the logs in these tests, and the number of checkpoints that a process has to warm up.
-const (
-	soakLogMB, soakLogBackups = 1, 2
-	warmUp                    = 10
-)
+// warmUp is the number of checkpoints that a process has to warm up.
+const warmUp = 10
 
 // measure compares the resource usage of the process with its usage during the warm-up.
 func (s *soak) measure(u usage) {
@@ -388,7 +385,7 @@ func (s *soak) measure(u usage) {
 	}
 	s.most.rss, s.most.logs = max(s.most.rss, u.rss), max(s.most.logs, u.logs)
 	// Each of the two logs has the current file, the rotated files, and one more file that has not been removed yet.
-	if limit := int64(2 * soakLogMB * (soakLogBackups + 2) << 20); u.logs > limit {
+	if limit := int64(2 * childLogMB * (childLogBackups + 2) << 20); u.logs > limit {
 		s.t.Errorf("%d bytes of logs: %q", u.logs, logs)
 	}
 	b := &s.base
