@@ -19,8 +19,8 @@ type publication struct {
 	trusted     bool     // whether the owner may have made the publication for capture; see publicationOwnerSQL
 	alterable   bool     // whether the user may alter and drop it, and its owner is trusted
 	listed      bool     // whether the table is on the publication's list, under whatever name it is published
-	options     bool     // whether it has the options of publicationOptions, except publish_generated_columns
 	operations  bool     // whether it publishes inserts, updates, deletes and truncates
+	viaRoot     bool     // whether it publishes partitions under the name of the partitioned table that it lists
 	hasTable    bool     // whether it publishes the table under the table's own name
 	filtered    bool     // whether a row filter leaves rows out
 	columns     []string // names of the columns that it publishes; nil means all
@@ -111,8 +111,7 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 		SELECT p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text, `+publicationOwnerSQL("$4::oid")+`,
 			pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
 			EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $4::oid),
-			p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate AND p.pubviaroot,
-			p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate,
+			p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot,
 			t.tablename IS NOT NULL, pg_catalog.to_jsonb(t)->>'rowfilter' IS NOT NULL,
 			CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.to_jsonb(t)->'attnames') = 'array' THEN
 				ARRAY(SELECT pg_catalog.jsonb_array_elements_text(pg_catalog.to_jsonb(t)->'attnames')) END,
@@ -126,7 +125,7 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 		return nil, Explain(fmt.Errorf("find publications of table %s: %w", t.Name(), err))
 	}
 	publications, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publication, err error) {
-		err = row.Scan(&p.name, &p.owner, &p.trusted, &p.alterable, &p.listed, &p.options, &p.operations, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
+		err = row.Scan(&p.name, &p.owner, &p.trusted, &p.alterable, &p.listed, &p.operations, &p.viaRoot, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
 		p.alterable = p.alterable && p.trusted
 		return p, err
 	})
@@ -181,21 +180,24 @@ func (p *publication) leftOutColumn(t *Table) string {
 	return ""
 }
 
-// lacksTable reports whether the table must be added to the publication.
-func (p *publication) lacksTable() bool { return !p.listed && !p.hasTable }
-
 // mayCreatePublication reports whether the user may create a publication for the table.
 func (t *Table) mayCreatePublication() bool { return t.facts.Owned && t.facts.Creates }
 
 // mayRepair reports whether the user may make all the changes that the publication needs. Only somebody who owns both the table
 // and the publication, or a superuser, may change the publication's list of tables.
 func (p *publication) mayRepair(t *Table) bool {
-	return p.alterable && (t.facts.Owned || !p.lacksTable() && !p.leavesOut(t))
+	return p.alterable && (t.facts.Owned || !p.needsList(t))
 }
 
-// leavesOut reports whether the publication has the table, but not all of its rows and columns.
-func (p *publication) leavesOut(t *Table) bool {
-	return p.hasTable && (p.filtered || p.leftOutColumn(t) != "")
+// needsList reports whether the publication's list of tables must change so that the publication has the whole table under the
+// table's own name. If the list has the table but the stream does not use the table's name, either the table is partitioned and
+// the option publish_via_partition_root is off, or the option is on and the list also has a partitioned table that contains the
+// table. Only the first case needs no change of the list.
+func (p *publication) needsList(t *Table) bool {
+	if p.hasTable {
+		return p.filtered || p.leftOutColumn(t) != ""
+	}
+	return !p.listed || p.viaRoot
 }
 
 // lacksGenerated reports whether the publication leaves out a stored generated column although the server can publish it, which
@@ -262,16 +264,13 @@ func (t *Table) alterPublicationSQL(version int) []string {
 func (t *Table) completePublicationSQL(p *publication, version int) (statements []string) {
 	own := QuoteIdentifier(objectName(t.Name()))
 	switch {
-	case p.lacksTable():
+	case !p.listed && !p.hasTable:
 		statements = append(statements, "ALTER PUBLICATION "+own+" ADD TABLE "+t.Name().Quoted())
-	case p.leavesOut(t):
+	case p.needsList(t):
 		statements = append(statements, "ALTER PUBLICATION "+own+" SET TABLE "+t.Name().Quoted())
 	}
-	if !p.options || p.lacksGenerated(t, version) {
+	if !p.operations || !p.viaRoot || p.lacksGenerated(t, version) {
 		statements = append(statements, "ALTER PUBLICATION "+own+" SET ("+publicationOptions(version)+")")
-	}
-	if statements == nil { // p publishes the table under the name of another table in its list
-		statements = []string{"ALTER PUBLICATION " + own + " SET TABLE " + t.Name().Quoted()}
 	}
 	return statements
 }

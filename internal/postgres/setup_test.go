@@ -226,3 +226,43 @@ func TestReplacedTableIsAddedAgain(t *testing.T) {
 	run(t, conn, add)
 	wantPublication(t, connectAs(t, url, role), "votes", "capture_votes")
 }
+
+// TestPartitionIsPublishedUnderAnotherName: somebody adds the partitioned table to capture's publication of a partition, so the
+// changes come under the partitioned table's name. capture's role owns the publication but not the partition, so it may repair
+// the publication's options but not its list. FindPublication therefore returns the statements that repair the list, and setup
+// prints them.
+func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
+	t.Parallel()
+	const role = "capture_test_partition"
+	conn, url := database(t, "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE p1 PARTITION OF p DEFAULT", "DROP ROLE IF EXISTS "+role)
+	t.Cleanup(func() { run(t, conn, "DROP OWNED BY "+role, "DROP ROLE "+role) })
+	for _, table := range []string{"p", "p1"} {
+		setup(t, conn, table, SetupOptions{Source: "logical", Role: role})
+	}
+	user := connectAs(t, url, role)
+	run(t, conn, "ALTER PUBLICATION capture_p SET (publish_via_partition_root = false)") // the role may repair this
+	wantPublication(t, user, "p", "capture_p")
+
+	run(t, conn, "DROP PUBLICATION capture_p", "ALTER PUBLICATION capture_p1 ADD TABLE p")
+	const list = `ALTER PUBLICATION "capture_p1" SET TABLE "public"."p1"`
+	for _, operations := range []string{"insert, update, delete, truncate", "insert"} {
+		run(t, conn, "ALTER PUBLICATION capture_p1 SET (publish = '"+operations+"')")
+		s, table, err := LoadServerAndTable(testContext(t), user, Name{Table: "p1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{list}
+		if operations == "insert" {
+			want = append(want, `ALTER PUBLICATION "capture_p1" SET (`+publicationOptions(s.VersionNum)+")")
+		}
+		_, _, err = FindPublication(testContext(t), user, &s, table)
+		wantProblem(t, err, strings.Join(want, "; ")+"; -- as")
+		printed, err := SetupSQL(testContext(t), user, table, SetupOptions{Source: "logical", Complete: true})
+		if err != nil || !slices.Equal(printed, want) {
+			t.Errorf("with %s it prints %q, %v", operations, printed, err)
+		}
+		run(t, conn, printed...)
+		wantPublication(t, user, "p1", "capture_p1")
+		run(t, conn, "ALTER PUBLICATION capture_p1 ADD TABLE p")
+	}
+}
