@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/jackc/pgx/v5"
 
 	"capture/capture/logical"
 	"capture/capture/source"
@@ -64,22 +65,33 @@ func TestAutoPublishesOnlyWhatItFollows(t *testing.T) {
 	}
 }
 
+// votesWithOpenTransaction creates the table of votes, and begins a write transaction in another table. The creation of a slot
+// waits until commit ends this transaction.
+func votesWithOpenTransaction(t *testing.T, url string) (conn *pgx.Conn, commit func()) {
+	t.Helper()
+	conn, other := connect(t, url), connect(t, url)
+	exec(t, conn, votes+"; CREATE TABLE other (id int)")
+	exec(t, other, "BEGIN; INSERT INTO other VALUES (1)")
+	return conn, func() {
+		t.Helper()
+		exec(t, other, "COMMIT")
+	}
+}
+
 // TestPublicationIsCreatedDuringOpenTransaction: the slot waits for an open write transaction. capture creates the publication
 // all the same. It reads the table meanwhile, and follows once the transaction has ended.
 func TestPublicationIsCreatedDuringOpenTransaction(t *testing.T) {
 	t.Parallel()
-	s := pgserver.ForTest(t, pgserver.Options{})
-	conn, other := connect(t, s.URL("postgres")), connect(t, s.URL("postgres"))
-	exec(t, conn, votes+"; CREATE TABLE other (id int)")
-	exec(t, other, "BEGIN; INSERT INTO other VALUES (1)")
-	d := start(t, config(t, s.URL("postgres")))
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres")
+	conn, commit := votesWithOpenTransaction(t, url)
+	d := start(t, config(t, url))
 	eventually(t, "the publication", func() error {
 		if n := one[int](t, conn, "SELECT count(*)::int FROM pg_publication"); n == 0 {
 			return errors.New("none")
 		}
 		return nil
 	})
-	exec(t, other, "COMMIT")
+	commit()
 	d.by("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
 	d.follows(conn, "votes", "vote_id")
@@ -90,11 +102,9 @@ func TestPublicationIsCreatedDuringOpenTransaction(t *testing.T) {
 func TestNoSlotWithoutPublication(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres")
-	conn, other := connect(t, url), connect(t, url)
-	exec(t, conn, votes+"; CREATE TABLE other (id int)")
+	conn, commit := votesWithOpenTransaction(t, url)
 	cfg := asRole(t, conn, url, "capture_test_no_create")
 	exec(t, conn, "ALTER TABLE votes OWNER TO capture_test_no_create; ALTER ROLE capture_test_no_create REPLICATION")
-	exec(t, other, "BEGIN; INSERT INTO other VALUES (1)")
 	cfg.retry = 100 * time.Millisecond
 	d := start(t, cfg)
 	eventually(t, "some attempts", func() error {
@@ -106,7 +116,7 @@ func TestNoSlotWithoutPublication(t *testing.T) {
 		}
 		return nil
 	})
-	exec(t, other, "COMMIT")
+	commit()
 	exec(t, conn, "GRANT CREATE ON DATABASE postgres TO capture_test_no_create")
 	d.by("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")
@@ -118,9 +128,7 @@ func TestNoSlotWithoutPublication(t *testing.T) {
 func TestProbeConnectsOnce(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres")
-	conn, other := connect(t, url), connect(t, url)
-	exec(t, conn, votes+"; CREATE TABLE other (id int)")
-	exec(t, other, "BEGIN; INSERT INTO other VALUES (1)")
+	conn, _ := votesWithOpenTransaction(t, url)
 	cfg := config(t, url)
 	var walSenders atomic.Int32
 	cfg.Logger = hclog.NewNullLogger()
