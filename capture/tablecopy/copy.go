@@ -112,37 +112,22 @@ func (c *Copier) load(ctx context.Context, t *snapshot.Table, origin snapshot.Or
 // originSource is the name of the source in the View's origin. check, if not nil, is called regularly during the copy (see
 // [NewWatchdog]).
 func ReadTable(ctx context.Context, env *source.Env, originSource string, t *snapshot.Table, check CheckFunc) error {
-	var (
-		reads  postgres.ReadClock
-		conn   *pgx.Conn
-		server postgres.Server
-		table  *postgres.Table
-	)
-	err := reads.WithIdleTimeout(ctx, env.Timeouts.Idle, func(ctx context.Context) (err error) {
-		if conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(reads.Attach(env.Database), env.RowLimit())); err != nil {
-			return err
-		}
-		if server, err = postgres.LoadServer(ctx, conn); err != nil {
-			return err
-		}
-		tx, err := postgres.Begin(ctx, conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY")
-		if err != nil {
-			return fmt.Errorf("begin to read table %s: %w", env.Table, err)
-		}
-		table, err = postgres.LoadTable(ctx, tx, env.Table)
-		return err
-	})
-	if conn != nil {
-		defer postgres.CloseNow(conn.PgConn())
-	}
+	r := NewReader(env, originSource)
+	defer r.Close()
+	err := r.withIdleTimeout(ctx, r.connect)
 	if err != nil {
 		return err
 	}
-	stats, err := NewCopier(env, conn, &reads, table, server, check).load(ctx, t, originOf(originSource, server), snapshot.Position{})
+	tx, err := r.Begin(ctx)
 	if err != nil {
 		return err
 	}
-	env.Logger.Info("read", stats.logFields(table)...)
+	defer postgres.Rollback(ctx, tx)
+	stats, err := NewCopier(env, r.Conn, &r.Reads, r.Table, r.Server, check).load(ctx, t, originOf(r.name, r.Server), snapshot.Position{})
+	if err != nil {
+		return err
+	}
+	env.Logger.Info("read", stats.logFields(r.Table)...)
 	return nil
 }
 
@@ -171,8 +156,9 @@ func lockTableSQL(table *postgres.Table) string {
 }
 
 // ImportSnapshot begins a transaction on conn that uses an exported snapshot. It returns a *source.ResyncError if the table
-// was redefined, rewritten or truncated after it was loaded. Rewriting and truncation are not MVCC-safe: an older snapshot
-// then shows an empty table (PostgreSQL documentation, "Concurrency Control", "Caveats").
+// was redefined, rewritten, truncated or renamed after it was loaded. Rewriting and truncation are not MVCC-safe: an older
+// snapshot then shows an empty table (PostgreSQL documentation, "Concurrency Control", "Caveats"). After a renaming, the copy
+// would read another table that has the name now.
 func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table *postgres.Table, snapshotName string) error {
 	// Set the idle timeout together with the lock, because a process that freezes right afterwards must not keep the lock.
 	// (A Watchdog also sets the timeout, but only after this function has returned.)
@@ -189,6 +175,8 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	switch {
 	case now.Fingerprint != table.Fingerprint:
 		return &source.ResyncError{Reason: "the table's definition changed while the copy was being prepared"}
+	case now.Renamed():
+		return &source.ResyncError{Reason: "the table was renamed while the copy was being prepared"}
 	case now.Rewritten():
 		return &source.ResyncError{Reason: "the table was rewritten or truncated while the copy was being prepared", Intact: true}
 	}

@@ -47,14 +47,20 @@ func (r *Reader) Open(ctx context.Context) (err error) {
 		return nil
 	}
 	r.setUnconfirmed(nil) // only the session that has read the rows can confirm them
-	if r.Conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(r.Reads.Attach(r.env.Database), r.env.RowLimit())); err != nil {
-		return err
-	}
-	if r.Server, err = postgres.LoadServer(ctx, r.Conn); err != nil {
+	if err := r.connect(ctx); err != nil {
 		return err
 	}
 	r.env.SetServer(r.Server.SystemID, &r.Server)
 	return nil
+}
+
+// connect opens the connection and loads the server's properties.
+func (r *Reader) connect(ctx context.Context) (err error) {
+	if r.Conn, err = postgres.Connect(ctx, postgres.WithReadBuffer(r.Reads.Attach(r.env.Database), r.env.RowLimit())); err != nil {
+		return err
+	}
+	r.Server, err = postgres.LoadServer(ctx, r.Conn)
+	return err
 }
 
 // Close closes the connection.

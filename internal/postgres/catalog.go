@@ -179,6 +179,7 @@ type facts struct {
 	Columns     bool        `json:"columns_readable"` // whether the user may read at least one column
 	RowSecurity bool        `json:"row_security"`     // whether row-level security applies to the user
 	Rewritten   bool        `json:"rewritten"`        // see Table.Rewritten
+	Renamed     bool        `json:"renamed"`          // see Table.Renamed
 	Subscribed  bool        `json:"subscribed"`       // whether a subscription writes to the table; its apply worker fires row triggers only
 	Leaves      []leafEntry `json:"leaves"`
 

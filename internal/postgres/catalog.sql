@@ -181,6 +181,9 @@ SELECT pg_catalog.jsonb_build_object(
 	'row_security', pg_catalog.row_security_active(rel.oid),
 	'rewritten', (SELECT pg_catalog.bool_or(c.relfilenode <> 0 AND c.relfilenode IS DISTINCT FROM pg_catalog.pg_relation_filenode(c.oid))
 		FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT rel.oid UNION SELECT oid FROM part)),
+	-- pg_class shows names as of the snapshot, but statements find tables by their present names, as to_regclass does.
+	'renamed', pg_catalog.has_schema_privilege(rel.relnamespace, 'USAGE') AND rel.oid IS DISTINCT FROM
+		pg_catalog.to_regclass(pg_catalog.quote_ident(rel.nspname) || '.' || pg_catalog.quote_ident(rel.relname))::oid,
 	'primary_operators', (SELECT operators FROM ident WHERE indrelid = rel.oid AND isprimary),
 	'identity_operators', (SELECT operators FROM ident WHERE indrelid = rel.oid AND isidentity),
 	'subscribed', EXISTS (SELECT FROM pg_catalog.pg_subscription_rel r WHERE r.srrelid = rel.oid),

@@ -33,6 +33,10 @@ func (t *Table) Name() Name { return Name{Schema: t.Schema, Table: t.Table} }
 // be read in that snapshot.
 func (t *Table) Rewritten() bool { return t.facts.Rewritten }
 
+// Renamed reports whether the table was renamed, moved or dropped after the snapshot in which its catalog was read. Statements
+// with the table's name then use another table, or none.
+func (t *Table) Renamed() bool { return t.facts.Renamed }
+
 // LoadTable reads the table's catalog in one round trip. The error is a [*Problem] if the table does not exist, is of a kind
 // that no source can follow, or is not entirely readable by the user. A column is marked as published if pgoutput sends it by
 // default; [FindPublication] corrects that for the publication that it returns.

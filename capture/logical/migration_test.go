@@ -1,0 +1,101 @@
+package logical
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"capture/capture/source"
+	"capture/capture/sourcetest"
+	"capture/capture/tablecopy"
+	"capture/internal/pgserver"
+	"capture/internal/postgres"
+	"capture/snapshot"
+)
+
+// TestPlainReadDuringMigration reads the table while a migration rewrites it. The rewritten rows are not visible to a snapshot
+// that was taken before the migration ended, so such a snapshot would show an empty table. The same is true for a table that the
+// migration creates under the same name.
+func TestPlainReadDuringMigration(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := sourcetest.Connect(t, url)
+	conn.MustExec(sourcetest.Votes)
+	conn.MustExec("INSERT INTO votes (user_query) SELECT 'question ' || i FROM generate_series(1, 20) i")
+	for _, migration := range []string{
+		"ALTER TABLE votes ALTER user_query TYPE text USING user_query || '!'",
+		"CREATE TABLE new_votes (LIKE votes INCLUDING ALL); INSERT INTO new_votes SELECT * FROM votes; ALTER TABLE votes RENAME TO old_votes; ALTER TABLE new_votes RENAME TO votes",
+	} {
+		conn.MustExec("BEGIN")
+		if _, err := conn.Exec(t.Context(), migration, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatal(err)
+		}
+		dst := snapshot.NewTable()
+		read := make(chan error, 1)
+		go func() { read <- tablecopy.ReadTable(t.Context(), newEnv(t, url), "logical", dst, nil) }()
+		waitFor(t, "the read waits for the migration", func() error {
+			var waiting int
+			err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid))").Scan(&waiting)
+			if err == nil && waiting == 0 {
+				err = errors.New("nobody waits")
+			}
+			return err
+		})
+		conn.MustExec("COMMIT")
+		if err := <-read; err != nil {
+			t.Fatalf("%s: %v", migration, err)
+		}
+		conn.CheckRows(dst.View(), "votes", "vote_id")
+	}
+}
+
+// TestImportAfterNameSwap exchanges the table for another one after the slot's snapshot was taken. The catalog in that snapshot
+// still has the old table under the name, but statements use the other one.
+func TestImportAfterNameSwap(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := sourcetest.Connect(t, url)
+	conn.MustExec(sourcetest.Votes)
+	conn.MustExec("CREATE TABLE new_votes (LIKE votes INCLUDING ALL)")
+	for _, name := range []postgres.Name{{Table: "votes"}, {Schema: "public", Table: "votes"}} {
+		env := newEnv(t, url)
+		env.Table = name
+		exporter, reader := sourcetest.Connect(t, url), sourcetest.Connect(t, url)
+		table, err := postgres.LoadTable(t.Context(), reader.Conn, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		exporter.MustExec("BEGIN ISOLATION LEVEL REPEATABLE READ")
+		var snapshotName string
+		if err := exporter.QueryRow(t.Context(), "SELECT pg_export_snapshot()").Scan(&snapshotName); err != nil {
+			t.Fatal(err)
+		}
+		_, err = conn.Exec(t.Context(), "BEGIN; ALTER TABLE votes RENAME TO old_votes; ALTER TABLE new_votes RENAME TO votes; ALTER TABLE old_votes RENAME TO new_votes; COMMIT",
+			pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = tablecopy.ImportSnapshot(t.Context(), env, reader.Conn, table, snapshotName)
+		if resync := (*source.ResyncError)(nil); !errors.As(err, &resync) {
+			t.Errorf("%s: %v", name, err)
+		}
+		reader.MustExec("ROLLBACK")
+	}
+}
+
+// waitFor waits until check returns nil.
+func waitFor(t *testing.T, what string, check func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(sourcetest.Patience); ; time.Sleep(5 * time.Millisecond) {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(fmt.Errorf("%s: %w", what, err))
+		}
+	}
+}
