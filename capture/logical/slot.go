@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"capture/capture/source"
+	"capture/capture/tablecopy"
 	"capture/internal/postgres"
 )
 
@@ -44,7 +45,14 @@ type slotSnapshot struct {
 
 // create creates the slot. The server first waits until all open write transactions have ended. Each transaction is therefore
 // either entirely in the snapshot or entirely in the stream.
+//
+// If this process is killed or frozen meanwhile, the server ends the session. Otherwise the slot would retain WAL until the
+// transactions have ended, or without limit, and each restart of capture would leave another slot behind.
 func (s *slot) create(ctx context.Context, conn *pgconn.PgConn) (slotSnapshot, error) {
+	frozen := tablecopy.FrozenClientTimeout(s.env)
+	if err := postgres.LimitAbandonedWALSender(ctx, conn, frozen, frozen/12); err != nil {
+		return slotSnapshot{}, postgres.Explain(fmt.Errorf("create replication slot: %w", err))
+	}
 	result, err := pglogrepl.CreateReplicationSlot(ctx, conn, s.name, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
 		Temporary: true, Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
 	})

@@ -1,0 +1,81 @@
+package logical
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"capture/capture/sourcetest"
+	"capture/internal/faultproxy"
+	"capture/internal/pgserver"
+)
+
+// TestSlotOfKilledClient cuts the connection while the creation of the slot waits for an open transaction, and sends no request
+// to cancel the creation, as if the process was killed. The server drops the slot, although the transaction stays open.
+func TestSlotOfKilledClient(t *testing.T) {
+	t.Parallel()
+	s := pgserver.ForTest(t, pgserver.Options{})
+	if s.VersionNum() < 140000 {
+		t.Skip("this version cannot test connections while a statement waits")
+	}
+	conn := sourcetest.Connect(t, s.URL("postgres"))
+	conn.MustExec(sourcetest.Votes)
+	open := sourcetest.Connect(t, s.URL("postgres"))
+	open.MustExec("BEGIN; INSERT INTO votes (comment) VALUES ('open')")
+	proxy, err := faultproxy.New(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(proxy.Close)
+	source := slotSource(t, proxy.URL("postgres"))
+	created := make(chan error, 1)
+	go func() {
+		_, err := source.slot.create(t.Context(), source.standby.conn)
+		created <- err
+	}()
+	waitFor(t, "the creation of the slot waits", func() error { return countSlots(t, conn, source, 1) })
+	proxy.Refuse()
+	proxy.Cut()
+	if err := <-created; err == nil {
+		t.Fatal("the slot was created")
+	}
+	waitFor(t, "the server drops the slot", func() error { return countSlots(t, conn, source, 0) })
+	open.MustExec("ROLLBACK")
+}
+
+// TestSlotOfFrozenClient sends nothing more after the slot has been created, as if the process was frozen.
+func TestSlotOfFrozenClient(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := sourcetest.Connect(t, url)
+	conn.MustExec(sourcetest.Votes)
+	source := slotSource(t, url)
+	if _, err := source.slot.create(t.Context(), source.standby.conn); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the server drops the slot", func() error { return countSlots(t, conn, source, 0) })
+}
+
+// slotSource returns a Source that is connected for replication, and whose sessions end soon if this process no longer uses them.
+func slotSource(t *testing.T, url string) *Source {
+	t.Helper()
+	env := newEnv(t, url)
+	env.Timeouts.FrozenClient = 2 * time.Second
+	s := New(env)
+	t.Cleanup(s.queries.Close)
+	if _, err := s.connect(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.standby.close)
+	return s
+}
+
+// countSlots returns an error unless the server has want slots with the name of source's slot.
+func countSlots(t *testing.T, conn *sourcetest.Conn, source *Source, want int) error {
+	var n int
+	err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1", source.slot.name).Scan(&n)
+	if err == nil && n != want {
+		err = errors.New("the number of slots is wrong")
+	}
+	return err
+}
