@@ -266,7 +266,8 @@ func TestIdentityChangesUnderWrites(t *testing.T) {
 }
 
 // TestSchemaPublication: a publication has the table only through its schema. The schema leaves the publication and returns
-// while capture follows. No stream contains what is written in between.
+// while capture follows, or the table leaves the schema or is unlogged for a while. No stream contains what is written in
+// between.
 func TestSchemaPublication(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")
@@ -286,6 +287,14 @@ func TestSchemaPublication(t *testing.T) {
 	exec(t, conn, `ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public; INSERT INTO votes (user_query) VALUES ('not published');
 		ALTER PUBLICATION all_here ADD TABLES IN SCHEMA public`, pgx.QueryExecModeSimpleProtocol)
 	d.follows(conn, "votes", "vote_id")
+	exec(t, conn, "CREATE SCHEMA hidden")
+	for _, sql := range []string{
+		"ALTER TABLE votes SET SCHEMA hidden; UPDATE hidden.votes SET comment = 'elsewhere'; ALTER TABLE hidden.votes SET SCHEMA public",
+		"ALTER TABLE votes SET UNLOGGED; UPDATE votes SET comment = 'unlogged'; ALTER TABLE votes SET LOGGED",
+	} {
+		exec(t, conn, "BEGIN; "+sql+"; COMMIT", pgx.QueryExecModeSimpleProtocol)
+		d.follows(conn, "votes", "vote_id")
+	}
 	exec(t, conn, "ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public")
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('in none')")
 	d.follows(conn, "votes", "vote_id") // by a publication that capture creates

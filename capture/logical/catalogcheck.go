@@ -25,7 +25,7 @@ func checkCatalog(ctx context.Context, conn *pgx.Conn, env *source.Env, table *p
 	case tableChanged:
 		return &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changed", table.Name())}
 	case publicationChanged:
-		return &source.ResyncError{Reason: fmt.Sprintf("publication %s changed", pub.name), Backoff: true}
+		return &source.ResyncError{Reason: fmt.Sprintf("publication %s changed, or the table may have left it for a while", pub.name), Backoff: true}
 	}
 	return nil
 }

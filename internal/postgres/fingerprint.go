@@ -65,9 +65,16 @@ func publicationFingerprintSQL(conn *pgx.Conn) string {
 // new xmin, and a row that was deleted and inserted again has a new OID. A publication may list the table itself, a
 // partitioned table that contains it, or (since version 15) the schema of either. table is an expression for the table's
 // OID.
+//
+// If p does not list the table itself, Postgres allows two changes that take the table out of p for a while: ALTER TABLE SET
+// UNLOGGED, and ALTER TABLE SET SCHEMA of the table or of a partitioned table that contains it. Both update the row in pg_class,
+// so the fingerprint includes its xmin. TRUNCATE and rewrites also update this row, but not VACUUM and ANALYZE.
 func publicationFingerprintExpr(conn *pgx.Conn, table string) string {
 	entries := `
-		SELECT r.oid, r.xmin FROM pg_catalog.pg_publication_rel r JOIN whole ON r.prrelid = whole.oid WHERE r.prpubid = p.oid`
+		SELECT r.oid, r.xmin FROM pg_catalog.pg_publication_rel r JOIN whole ON r.prrelid = whole.oid WHERE r.prpubid = p.oid
+		UNION ALL
+		SELECT c.oid, c.xmin FROM pg_catalog.pg_class c JOIN whole ON c.oid = whole.oid
+		WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)`
 	if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 15 {
 		entries += ` UNION ALL
 		SELECT n.oid, n.xmin FROM pg_catalog.pg_publication_namespace n

@@ -47,6 +47,41 @@ func TestPublicationFingerprintOfSchemas(t *testing.T) {
 	}
 }
 
+// TestPublicationFingerprintOfUnlistedTables checks publications that contain a table without listing it. Postgres then allows
+// statements that take the table out of the publication, and others that bring it back in the same transaction.
+func TestPublicationFingerprintOfUnlistedTables(t *testing.T) {
+	t.Parallel()
+	conn, _ := database(t, votesSQL, "CREATE SCHEMA other", "CREATE PUBLICATION everything FOR ALL TABLES",
+		"CREATE PUBLICATION listed FOR TABLE votes", "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+		"CREATE TABLE p1 PARTITION OF p DEFAULT", "CREATE PUBLICATION parents FOR TABLE p")
+	publications := map[string]string{"everything": "votes", "parents": "p1"}
+	if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 15 {
+		run(t, conn, "CREATE SCHEMA parts", "CREATE TABLE parts.q (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE q1 PARTITION OF parts.q DEFAULT",
+			"CREATE PUBLICATION schemas FOR TABLES IN SCHEMA parts")
+		publications["schemas"] = "q1"
+	}
+	step := func(changes bool, publication, name string, statements ...string) {
+		t.Helper()
+		table := loadTable(t, conn, name)
+		before := publicationFingerprint(t, conn, table, publication)
+		run(t, conn, statements...)
+		if got := publicationFingerprint(t, conn, table, publication); (got != before) != changes {
+			t.Errorf("%s: after %q the fingerprint changed: %v", publication, statements, got != before)
+		}
+	}
+	for publication, name := range publications {
+		step(false, publication, name, "INSERT INTO votes (comment) VALUES ('x')", "VACUUM (ANALYZE, FREEZE) "+name, "CREATE INDEX ON "+name+" ((1))", "VACUUM (FREEZE) pg_class")
+		step(true, publication, name, "BEGIN", "ALTER TABLE "+name+" SET SCHEMA other", "ALTER TABLE other."+name+" SET SCHEMA public", "COMMIT")
+	}
+	step(true, "parents", "p1", "BEGIN", "ALTER TABLE p1 SET UNLOGGED", "ALTER TABLE p1 SET LOGGED", "COMMIT")
+	if publications["schemas"] != "" {
+		step(true, "schemas", "q1", "BEGIN", "ALTER TABLE parts.q SET SCHEMA other", "ALTER TABLE other.q SET SCHEMA parts", "COMMIT")
+	}
+	step(false, "listed", "votes", "TRUNCATE votes", "VACUUM FULL votes", "GRANT SELECT ON votes TO PUBLIC", "ALTER TABLE votes SET SCHEMA other", "ALTER TABLE other.votes SET SCHEMA public")
+	run(t, conn, "DROP PUBLICATION listed")
+	step(true, "everything", "votes", "BEGIN", "ALTER TABLE votes SET UNLOGGED", "ALTER TABLE votes SET LOGGED", "COMMIT")
+}
+
 func TestFingerprintChangesWithWhatChangesRows(t *testing.T) {
 	t.Parallel()
 	conn, _ := database(t, votesSQL, `CREATE TYPE mood AS ENUM ('sad', 'ok')`, `CREATE TYPE comp AS (a int, b mood)`,
