@@ -8,10 +8,44 @@ import (
 	"testing"
 
 	"capture/snapshot"
+	"capture/snapshot/rowjson"
 	"capture/store"
 	"capture/store/kept"
 	"capture/store/retention"
 )
+
+// TestSpacesAfterJSONAreNoLoss: a program wrote values of type json with a newline after them, and the column is the last one.
+// The spaces in the row's place look like padding. A later run that reads the same rows finds no difference.
+func TestSpacesAfterJSONAreNoLoss(t *testing.T) {
+	t.Parallel()
+	shape := &rowjson.Shape{Schema: "public", Table: "votes", Key: []int{0}, Columns: []rowjson.Column{
+		{Name: "vote_id", TypeName: "integer", Type: rowjson.Type{Kind: rowjson.Number, OID: 23}, NotNull: true},
+		{Name: "evaluation", TypeName: "json", Type: rowjson.Type{Kind: rowjson.JSON, OID: 114}},
+	}}
+	encoder, err := rowjson.NewEncoder(shape, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	for range 2 {
+		tab := snapshot.NewTable()
+		v := commit(t, tab, func() {
+			tab.Load(shape, votes(1, "").View().Origin())
+			for i := range 100 {
+				line, err := encoder.AppendCopiedRow(nil, [][]byte{fmt.Append(nil, i), []byte("{\"rating\": 5}\n")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				tab.Put(key(i), line)
+			}
+		})
+		f := open(t, path)
+		if r := write(t, f, v, store.ReasonStart); r.Kept != nil {
+			t.Errorf("the state before was kept: %+v", r.Kept)
+		}
+		f.Close()
+	}
+}
 
 // TestKeptAtStart: the first Write keeps the file of an earlier run before it replaces the file. The file is kept as the state
 // before a loss, or as an ordinary state if any row differs. The file of another table or cluster is always kept.

@@ -121,7 +121,9 @@ func (e *Encoder) appendRow(dst []byte, values [][]byte, old []byte, copied bool
 	if len(values) == 0 {
 		dst = append(dst, '{')
 	}
-	return append(dst, '}'), nil
+	// A value of type json may end with white space. In a file, spaces before the brace are padding (package placement), and
+	// readers of the file remove them. A line that had such spaces would differ from the row that a reader gets.
+	return append(bytes.TrimRight(dst, " "), '}'), nil
 }
 
 // appendColumn appends the value of the column at index i. text is its text form. If copied is set and the type needs the

@@ -84,6 +84,30 @@ func TestAppendRowOfVotes(t *testing.T) {
 	}
 }
 
+// TestRowEndsWithoutSpaces: a value of type json keeps the white space after it, but no line has spaces before its last brace,
+// where a file has its padding.
+func TestRowEndsWithoutSpaces(t *testing.T) {
+	e := newEncoder(t, shapeOf(Type{Kind: JSON, OID: 114}), false)
+	for text, want := range map[string]string{
+		"{\"a\": 1}\n":    `{"id":7,"v":{"a": 1}}`,
+		" [1 ] \r\n ":     `{"id":7,"v": [1 ]}`,
+		`"spaces  "`:      `{"id":7,"v":"spaces  "}`,
+		"{\"a\": 1}\t\n ": "{\"id\":7,\"v\":{\"a\": 1}\t}",
+	} {
+		for _, appendRow := range []func() ([]byte, error){
+			func() ([]byte, error) { return e.AppendRow(nil, values("7", text), nil) },
+			func() ([]byte, error) { return e.AppendCopiedRow(nil, values("7", text)) },
+			func() ([]byte, error) {
+				return e.AppendRow(nil, [][]byte{[]byte("7"), Unchanged}, []byte(want))
+			},
+		} {
+			if line, err := appendRow(); err != nil || string(line) != want {
+				t.Errorf("%q: %q, not %q (%v)", text, line, want, err)
+			}
+		}
+	}
+}
+
 func TestAppendRowRefuses(t *testing.T) {
 	e := newEncoder(t, votesShape(), false)
 	row := values("1", "q", "r", "{}", "{}", "c", "{}", "2025-06-17 16:58:00")
