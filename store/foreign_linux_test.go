@@ -64,6 +64,84 @@ func TestLinksAreNotFollowed(t *testing.T) {
 	}
 }
 
+// While capture runs, somebody puts a named pipe or a link in the place of the file. capture does not wait for the pipe's writer,
+// and does not keep what the link leads to as the state before a loss: more people may read kept states. The next Write puts
+// the file back.
+func TestReplacedWhileRunning(t *testing.T) {
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, plant := range map[string]func(path string) error{
+		"pipe": func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"link": func(path string) error { return os.Symlink(secret, path) },
+	} {
+		for _, first := range []bool{true, false} { // whether there was no Write since Open
+			dir := t.TempDir()
+			path := filepath.Join(dir, "feedback.json")
+			f := open(t, path)
+			write(t, f, votes(100, "x").View(), store.ReasonStart)
+			if first {
+				f.Close()
+				f = open(t, path)
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := plant(path); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { // if Write hangs, ends it before f is closed
+				if writer, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
+					os.Remove(path)
+					writer.Close()
+				}
+			})
+			done := make(chan error, 1)
+			go func() {
+				f.ReadBack(t.Context())
+				f.KeepCurrent()
+				_, err := f.Write(votes(2, "y").View(), store.ReasonForced)
+				done <- err
+			}()
+			var err error
+			within(t, fmt.Sprintf("%s, first %t: Write ends", name, first), func() bool {
+				select {
+				case err = <-done:
+					return true
+				default:
+					return false
+				}
+			})
+			if _, cerr := f.Kept().Compress(t.Context()); err != nil || cerr != nil {
+				t.Errorf("%s, first %t: %v, %v", name, first, err, cerr)
+			}
+			checkPair(t, path)
+			if states := f.Kept().List(); len(states) > 0 {
+				t.Errorf("%s, first %t: kept is %s", name, first, states[0].Path)
+			}
+		}
+	}
+}
+
+// Somebody puts a link in the place of a kept state that is not compressed yet. It is no state any more.
+func TestLinkIsNoKeptState(t *testing.T) {
+	path, secret := filepath.Join(t.TempDir(), "feedback.json"), filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := open(t, path)
+	write(t, f, votes(100, "x").View(), store.ReasonStart)
+	kept := write(t, f, votes(2, "y").View(), store.ReasonForced).Kept
+	if err := errors.Join(os.Remove(kept.Path), os.Symlink(secret, kept.Path)); err != nil {
+		t.Fatal(err)
+	}
+	compressed, err := f.Kept().Compress(t.Context())
+	if _, serr := os.Lstat(kept.CompressedPath()); err != nil || len(compressed) > 0 || serr == nil {
+		t.Errorf("the target of the link was compressed to %s: %v", kept.CompressedPath(), err)
+	}
+}
+
 func TestModesOfNewFiles(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "new", "feedback.json")
 	f := open(t, path)

@@ -22,25 +22,30 @@ import (
 
 // stateToKeep returns the manifest of the kept state if the current file must be kept before v replaces it, otherwise nil. The
 // manifest's Kept field has the reason.
-func (f *File) stateToKeep(v *snapshot.View, last *written) *manifest.Manifest {
+func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest, error) {
 	first := !f.hasWritten
+	info, err := os.Lstat(f.dataPath)
 	switch {
-	case last.file != nil && last.isOnDisk(f.dataPath):
-		return f.compareParts(v, last)
+	case disk.IsMissing(err), err == nil && !info.Mode().IsRegular():
+		return nil, nil // somebody has removed the file, perhaps after Open, so there is nothing to keep
+	case err != nil:
+		return nil, err
+	case last.file != nil && isSameVersion(info, last.file):
+		return f.compareParts(v, last), nil
 	case f.existing.quarantine != "":
-		return f.judgeDamaged(v)
+		return f.judgeDamaged(v), nil
 	}
-	m, ok := f.standingManifest(last)
+	m, ok := f.standingManifest(last, info)
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	c := compareFile(f.dataPath, &m, v)
 	m.Kept = f.newKept(c, v)
 	m.Kept.Other = first && isOther(&m, v)
 	if m.Kept.Loss == nil && !(first && (m.Kept.Other || !c.IsEqual() && !f.kept.IsOff())) {
-		return nil
+		return nil, nil
 	}
-	return &m
+	return &m, nil
 }
 
 // newKept returns the result of c, which compared the current file with v, as the Kept field of a manifest.
@@ -48,8 +53,8 @@ func (f *File) newKept(c *loss.Comparison, v *snapshot.View) *manifest.Kept {
 	return &manifest.Kept{Loss: c.Loss(v, f.rowCounts.Highest(time.Now())), Damaged: c.Damage()}
 }
 
-// standingManifest returns the manifest of the current file. It reports false if there is no file or its manifest is not known.
-func (f *File) standingManifest(last *written) (manifest.Manifest, bool) {
+// standingManifest returns the manifest of the current file, which info describes. It reports false if the manifest is not known.
+func (f *File) standingManifest(last *written, info os.FileInfo) (manifest.Manifest, bool) {
 	if last.file != nil {
 		return last.manifest, true // the file was touched after it was written, but there is no other manifest for it
 	}
@@ -57,10 +62,6 @@ func (f *File) standingManifest(last *written) (manifest.Manifest, bool) {
 		return f.existing.manifest, f.existing.intact
 	}
 	// The last Write has failed. If it had renamed only one of the two files, ensureLocked has renamed the other one since.
-	info, err := os.Lstat(f.dataPath)
-	if err != nil {
-		return manifest.Manifest{}, false
-	}
 	m, err := manifest.ReadAt(f.manifestPath)
 	return m, err == nil && m.Bytes == info.Size()
 }
@@ -69,7 +70,7 @@ func (f *File) standingManifest(last *written) (manifest.Manifest, bool) {
 // file is also kept as the state before a loss.
 func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
 	m, err := manifest.ReadAt(f.manifestPath)
-	if err != nil || !disk.Exists(f.dataPath) {
+	if err != nil {
 		return nil
 	}
 	c := loss.NewComparison(&m, v.Shape())
@@ -102,7 +103,7 @@ func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest 
 
 // compareRegions compares the rows in the regions of the file at path with the rows of parts.
 func compareRegions(c *loss.Comparison, path string, regions []placement.Region, parts []snapshot.Part) {
-	file, err := os.Open(path)
+	file, err := disk.OpenRegular(path)
 	if err != nil {
 		c.Fail(err)
 		return
@@ -122,7 +123,7 @@ func compareRegions(c *loss.Comparison, path string, regions []placement.Region,
 // compareFile compares the whole file at path with v.
 func compareFile(path string, m *manifest.Manifest, v *snapshot.View) *loss.Comparison {
 	c := loss.NewComparison(m, v.Shape())
-	file, err := os.Open(path)
+	file, err := disk.OpenRegular(path)
 	if err != nil {
 		c.Fail(err)
 		return c

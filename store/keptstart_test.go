@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -44,6 +45,26 @@ func TestSpacesAfterJSONAreNoLoss(t *testing.T) {
 			t.Errorf("the state before was kept: %+v", r.Kept)
 		}
 		f.Close()
+	}
+}
+
+// TestFileRemovedBeforeFirstWrite: somebody removes the file while capture waits for the database. There is nothing to keep, and
+// the first Write puts the file back.
+func TestFileRemovedBeforeFirstWrite(t *testing.T) {
+	t.Parallel()
+	for _, rows := range []int{200, 0} {
+		path := filepath.Join(t.TempDir(), "feedback.json")
+		f := open(t, path)
+		write(t, f, votes(100, "x").View(), store.ReasonStart)
+		f.Close()
+		f = open(t, path)
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if r := write(t, f, votes(rows, "x").View(), store.ReasonStart); r.Kept != nil {
+			t.Errorf("%d rows: kept is %s", rows, r.Kept.Path)
+		}
+		checkPair(t, path)
 	}
 }
 

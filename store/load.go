@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 	"weak"
 
 	"capture/internal/volume"
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
+	"capture/store/disk"
 	"capture/store/manifest"
 )
 
@@ -129,16 +129,12 @@ func (f *File) openExisting(m *manifest.Manifest) (*os.File, os.FileInfo, error)
 	case f.hasWritten || !f.existing.intact || f.existing.quarantine != "" || !f.existing.manifest.WrittenAt.Equal(m.WrittenAt):
 		return nil, nil, errOtherFile
 	}
-	file, err := os.OpenFile(f.dataPath, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	file, err := disk.OpenRegular(f.dataPath)
 	if err != nil {
 		return nil, nil, err
 	}
 	info, err := file.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = errOtherFile
-	case info.Size() != m.Bytes:
+	if err == nil && info.Size() != m.Bytes {
 		err = fmt.Errorf("it has %d bytes, and its manifest says %d", info.Size(), m.Bytes)
 	}
 	if err != nil {

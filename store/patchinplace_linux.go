@@ -54,7 +54,7 @@ func canReplace(fd int, current string) bool {
 // cloneFile makes the new, empty file share all blocks of the file at path (ioctl_ficlone(2)). It reports false if that fails,
 // usually because the file system has no clones.
 func cloneFile(file *os.File, path string) bool {
-	from, err := os.Open(path)
+	from, err := disk.OpenRegular(path)
 	if err != nil {
 		return false
 	}

@@ -55,7 +55,7 @@ func (f *File) openLast() (*os.File, manifest.Manifest, error) {
 	if f.closed || f.last.file == nil {
 		return nil, manifest.Manifest{}, nil
 	}
-	file, err := os.Open(f.dataPath)
+	file, err := disk.OpenRegular(f.dataPath)
 	return file, f.last.manifest, err
 }
 
@@ -76,7 +76,7 @@ func compareWithManifest(ctx context.Context, file *os.File, m manifest.Manifest
 // proveForced reads the file back after a Write with ReasonForced, if the file has been patched. If the file is damaged,
 // proveForced writes it whole.
 func (f *File) proveForced(view weak.Pointer[snapshot.View], r Result) (Result, error) {
-	file, err := os.Open(f.dataPath)
+	file, err := disk.OpenRegular(f.dataPath)
 	if err != nil {
 		return r, err
 	}

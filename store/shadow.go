@@ -45,7 +45,7 @@ func newShadowCopy(temp *tempFile, size int64) (*shadowCopy, error) {
 	if err != nil || free < 2*size {
 		return nil, err
 	}
-	from, err := os.Open(temp.target)
+	from, err := disk.OpenRegular(temp.target)
 	if err != nil {
 		return nil, err
 	}

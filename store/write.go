@@ -118,9 +118,9 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 // keepStanding keeps the current file as a state if there is a reason to, before v replaces it. It returns the kept state, or
 // nil.
 func (f *File) keepStanding(v *snapshot.View, last *written) (*kept.State, error) {
-	m := f.stateToKeep(v, last)
-	if m == nil {
-		return nil, nil
+	m, err := f.stateToKeep(v, last)
+	if m == nil || err != nil {
+		return nil, err
 	}
 	s, err := f.kept.Keep(*m)
 	if err != nil {

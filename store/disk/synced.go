@@ -55,7 +55,7 @@ func SyncAndClose(file *os.File) error {
 // CopyFile copies the file at path to a new file, and syncs the new file, which gets the mode and, if permitted, the owner of
 // the old one.
 func CopyFile(path, to string) error {
-	from, err := os.Open(path)
+	from, err := OpenRegular(path)
 	if err != nil {
 		return err
 	}

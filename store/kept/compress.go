@@ -125,7 +125,7 @@ const compressionLevel = 5
 // compressFile compresses the file at path to w, and completes the SHA-256 in m. mismatch describes how the file differs from
 // m; it is "" if they match.
 func compressFile(ctx context.Context, w io.Writer, path string, m *manifest.Manifest) (mismatch string, err error) {
-	file, err := os.Open(path)
+	file, err := disk.OpenRegular(path)
 	if err != nil {
 		return "", err
 	}

@@ -144,11 +144,11 @@ func (n names) state(id stateID) (State, bool) {
 	var err error
 	for tries := 0; ; tries++ { // a second try finds a state that was compressed during the first one
 		s.Path = n.compressed(id)
-		if info, err = os.Lstat(s.Path); err == nil {
+		if info, err = os.Lstat(s.Path); err == nil && info.Mode().IsRegular() {
 			break
 		}
 		s.Path = n.plain(id)
-		if info, err = os.Lstat(s.Path); err == nil {
+		if info, err = os.Lstat(s.Path); err == nil && info.Mode().IsRegular() {
 			break
 		}
 		if tries > 0 {

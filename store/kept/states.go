@@ -1,6 +1,7 @@
 package kept
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -117,6 +118,9 @@ func (k *States) Keep(m manifest.Manifest) (State, error) {
 func (k *States) keep(m manifest.Manifest) (State, error) {
 	m.Horizon, m.HigherCounts = nil, nil // a run that begins with a kept state copies the table
 	info, err := os.Lstat(k.dataPath)
+	if err == nil && !info.Mode().IsRegular() { // a link to a link would later be compressed as the state
+		err = errors.New(k.dataPath + " is not a regular file")
+	}
 	if err != nil {
 		return State{}, err
 	}

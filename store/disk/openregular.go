@@ -1,0 +1,31 @@
+package disk
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// OpenRegular opens the regular file at path for reading. Somebody who may write to the folder can replace a file of ours while
+// capture runs. Therefore OpenRegular follows no symbolic link, whose target that person might not be able to read, and does not
+// wait for the writer of a named pipe.
+func OpenRegular(path string) (*os.File, error) {
+	const flags = os.O_RDONLY | unix.O_NOFOLLOW
+	file, err := os.OpenFile(path, flags|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.EWOULDBLOCK) { // another program, such as a file server, has a lease on this regular file; it ends soon
+		file, err = os.OpenFile(path, flags, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "open", Path: path, Err: errors.New("it is not a regular file")}
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
