@@ -6,16 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
+	"capture/internal/busy"
 	"capture/internal/objectserver"
 	"capture/store/manifest"
 	"capture/store/remote"
@@ -219,6 +224,60 @@ func TestLatestIsImmutable(t *testing.T) {
 			}
 			if moved, err := f.MoveLatest(t.Context(), s, m); moved || err == nil || !strings.Contains(err.Error(), "whether a policy forbids") {
 				t.Errorf("moved: %t (%v)", moved, err)
+			}
+		})
+	}
+}
+
+// Somebody who may write to the folder of the copies puts pipes into it. Nothing waits for their writers.
+func TestPipesInFolder(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l := open(t, "file://"+dir, nil)
+	f := probed(t, l)
+	upload(t, f, source(1, "0/100", 1, noon))
+	for _, name := range []string{"latest.json", "probe"} {
+		path := filepath.Join(dir, cluster, name)
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f.Probe(t.Context())
+		l.Newest(t.Context(), states(t, f))
+		f.Prune(t.Context(), retention.Default, noon)
+		f.MoveLatest(t.Context(), states(t, f)[0], source(1, "0/100", 1, noon).Manifest)
+	}()
+	select {
+	case <-done:
+	case <-time.After(busy.Limit(20 * time.Second)):
+		t.Fatal("it waits for the writer of a pipe")
+	}
+}
+
+// A tool such as the console of S3 has made an object for the folder of a cluster.
+func TestObjectForFolder(t *testing.T) {
+	t.Parallel()
+	for _, kind := range objectserver.Kinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			b := objectserver.NewBucket(t, kind)
+			u, err := url.Parse(b.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			upload(t, probed(t, open(t, b.URL, b.Env)), source(1, "0/100", 1, noon))
+			replaceObject(t, u, b.Env, cluster+"/", nil)
+			for _, place := range []string{b.URL, b.URL + "/" + cluster} {
+				clusters, err := open(t, place, b.Env).Clusters(t.Context())
+				if err != nil || len(clusters) != 1 || len(clusters[0].States) != 1 {
+					t.Errorf("%s: %+v (%v)", place, clusters, err)
+				}
 			}
 		})
 	}

@@ -55,14 +55,11 @@ func (s folderService) list(_ context.Context, folder string) (objects []object,
 }
 
 func (s folderService) get(_ context.Context, name, version string, offset int64) (io.ReadCloser, object, error) {
-	file, err := os.Open(s.path(name))
+	file, err := disk.OpenRegular(s.path(name))
 	if err != nil {
 		return nil, object{}, err
 	}
 	info, err := file.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is not a regular file")
-	}
 	now := ""
 	if err == nil {
 		now, err = versionOf(file, info)
@@ -131,7 +128,7 @@ const (
 // it. If another process keeps the lock, lock fails after lockPatience, and [Location.retry] tries again. When retry gives up,
 // its error tells a person what is wrong.
 func (s folderService) lock(ctx context.Context, name string) (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(filepath.Dir(s.path(name)), ".lock"), os.O_CREATE|os.O_RDWR, 0o640)
+	file, err := os.OpenFile(filepath.Join(filepath.Dir(s.path(name)), ".lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o640)
 	if err != nil {
 		return nil, err
 	}

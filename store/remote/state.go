@@ -91,7 +91,7 @@ func (l *Location) Clusters(ctx context.Context) ([]Cluster, error) {
 	}
 	for _, folder := range folders {
 		id := path.Base(folder)
-		if !clusterName.MatchString(id) {
+		if !clusterName.MatchString(id) || folder == l.prefix { // some tools make an object that stands for a folder
 			continue
 		}
 		objects, _, err := l.list(ctx, folder)
