@@ -187,6 +187,9 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 	if err != nil {
 		return err
 	}
+	if len(states) > 0 && !u.location.HasClock() { // nothing but the newest copy shows whether this machine's clock is right
+		u.clock = retention.NewClock(time.Now().Round(0), states[0].Time, time.Since(u.start))
+	}
 	u.folder, u.systemID, u.limits, u.schedule.hourly = f, systemID, limits, !limits.Deletes
 	u.lastView, u.last = 0, remote.State{}
 	u.log.Info("copying off the machine", "to", u.location.String(), "states", len(states), "checksum", u.location.Checksum(),

@@ -188,6 +188,12 @@ func secretsOf(getenv func(string) string) []string {
 	return secrets
 }
 
+// HasClock reports whether the service has a clock of its own, which its responses show. A folder has none.
+func (l *Location) HasClock() bool {
+	_, isFolder := l.service.(folderService)
+	return !isFolder
+}
+
 // String returns the URL without secrets.
 func (l *Location) String() string { return l.url }
 
