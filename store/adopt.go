@@ -52,8 +52,8 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	if lacksFile, err := f.lacksFile(); err != nil || !lacksFile {
 		return false, err
 	}
-	m.Kept = nil
-	f.existing.checked = false // if one of the next steps fails, the next Write inspects the folder
+	m.Kept, m.Horizon = nil, nil // copies have no horizon; a run that believed one would not read rows that differ from the table's
+	f.existing.checked = false   // if one of the next steps fails, the next Write inspects the folder
 	if err := f.renameBoth(tmp, m); err != nil {
 		return false, err
 	}

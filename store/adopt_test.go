@@ -83,6 +83,7 @@ func TestAdopt(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Kept = &manifest.Kept{Other: true}
+	m.Horizon = &manifest.Horizon{RowFormat: 1} // somebody has put it into the manifest of the copy
 
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	f := open(t, path)
@@ -107,10 +108,10 @@ func TestAdopt(t *testing.T) {
 	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("the file has %d bytes (%v), want %d", len(got), err, len(data))
 	}
-	if there, err := manifest.Read(path); err != nil || there.SHA256 != m.SHA256 || there.Kept != nil {
+	if there, err := manifest.Read(path); err != nil || there.SHA256 != m.SHA256 || there.Kept != nil || there.Horizon != nil {
 		t.Errorf("the manifest is %+v (%v)", there, err)
 	}
-	if existing, ok := f.Existing(); !ok || existing.Rows != 200 {
+	if existing, ok := f.Existing(); !ok || existing.Rows != 200 || existing.Horizon != nil {
 		t.Errorf("existing is %+v, %t", existing, ok)
 	}
 	if info, err := os.Stat(path); err != nil || !f.Published(info) {
