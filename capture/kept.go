@@ -167,7 +167,7 @@ func (k *keeper) recordKept(s *kept.State) {
 	case s.Loss != nil:
 		k.metrics.losses.Inc()
 		k.log.Warn("the table lost rows or values; the state before is kept", "file", path, "file_once_compressed", compressed, "rows_before", s.Loss.RowsBefore,
-			"rows_after", s.Loss.RowsAfter, "rows_lost", s.Loss.RowsLost, "rows_changed", s.Loss.RowsChanged, "column", s.Loss.Column,
+			"rows_after", s.Loss.RowsAfter, "rows_lost", s.Loss.RowsLost, "rows_changed", s.Loss.RowsChanged, "rows_not_compared", s.Loss.RowsNotCompared, "column", s.Loss.Column,
 			"columns_dropped", strings.Join(s.Loss.Dropped, ","), "highest_of_the_hour", s.Loss.HourHighest)
 	case s.Other:
 		k.log.Info("the file was of another table or database; that state is kept", "file", path, "file_once_compressed", compressed, "rows", s.Rows)

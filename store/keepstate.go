@@ -93,6 +93,9 @@ func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest 
 		compareRegions(c, f.dataPath, gone, added)
 	}
 	m.Kept = f.newKept(c, v)
+	if m.Kept.Loss == nil {
+		m.Kept.Loss = c.AssumedLoss(v, goneRows)
+	}
 	m.Kept.Other = isOther(&m, v)
 	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff() // last comes from Load, so an earlier run wrote the file
 	if m.Kept.Loss == nil && !m.Kept.Other && !differs {

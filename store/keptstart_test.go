@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -65,6 +66,56 @@ func TestFileRemovedBeforeFirstWrite(t *testing.T) {
 			t.Errorf("%d rows: kept is %s", rows, r.Kept.Path)
 		}
 		checkPair(t, path)
+	}
+}
+
+// TestLossFromDamagedFile: a byte of the file has rotted, so that the rows in it cannot be compared with those that replace them.
+// The file is kept, because nobody can know that they are not lost.
+func TestLossFromDamagedFile(t *testing.T) {
+	t.Parallel()
+	const rows = 50_000
+	for name, test := range map[string]struct {
+		change func(tab *snapshot.Table)
+		kept   bool
+	}{
+		"all values overwritten": {kept: true, change: func(tab *snapshot.Table) {
+			for i := range rows {
+				put(tab, i, "")
+			}
+		}},
+		"the damaged row overwritten": {change: func(tab *snapshot.Table) { put(tab, 50, "") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "feedback.json")
+			f := open(t, path)
+			f.Kept().SetPolicy(retention.Policy{})
+			tab := votes(rows, "x")
+			write(t, f, tab.View(), store.ReasonStart)
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rotten := bytes.Replace(read(t, path), []byte(`{"vote_id":50,`), []byte(`{"vote_id:50,,`), 1)
+			if err := errors.Join(os.WriteFile(path, rotten, 0o640), os.Chtimes(path, info.ModTime(), info.ModTime())); err != nil {
+				t.Fatal(err)
+			}
+			r := write(t, f, commit(t, tab, func() { test.change(tab) }), store.ReasonForced)
+			if (r.Kept != nil) != test.kept {
+				t.Fatalf("kept is %+v", r.Kept)
+			}
+			if !test.kept {
+				return
+			}
+			if r.Kept.Loss == nil || r.Kept.Damaged == "" || r.Kept.Loss.String() != "50,000 of 50,000 rows may have other values, because the file was damaged and could not be compared" {
+				t.Errorf("kept is %+v, %v", r.Kept, r.Kept.Loss)
+			}
+			if !bytes.Equal(read(t, r.Kept.Path), rotten) {
+				t.Error("the kept state is not the file")
+			}
+			if ended, err := f.Kept().EndLosses(tab.View); err != nil || len(ended) > 0 {
+				t.Errorf("ended are %+v (%v)", ended, err)
+			}
+		})
 	}
 }
 

@@ -59,7 +59,7 @@ func At(states []State, t time.Time) (State, bool) {
 // values changed.
 func (s State) RestoreCommand() string {
 	conflict := "skip"
-	if s.Loss != nil && s.Loss.RowsChanged > 0 && s.Loss.RowsLost == 0 {
+	if s.Loss != nil && s.Loss.RowsChanged+s.Loss.RowsNotCompared > 0 && s.Loss.RowsLost == 0 {
 		conflict = "overwrite"
 	}
 	return "capture restore --on-conflict " + conflict + " " + s.Path

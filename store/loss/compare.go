@@ -22,6 +22,7 @@ const maxLostKeys = 1000
 type Comparison struct {
 	manifest                *manifest.Manifest // manifest of the file
 	err                     error              // reason why the comparison is incomplete; nil if it is complete
+	viewFailed              bool               // whether err is an error of the View and not of the file
 	removed, added, changed int                // numbers of rows
 	columnChanges           []int              // number of rows with another value, for each of the file's columns
 	lost                    keySample          // keys of the removed rows
@@ -128,6 +129,7 @@ func (c *Comparison) Run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) {
 func (c *Comparison) run(file io.Reader, rows iter.Seq2[snapshot.Row, error]) error {
 	c.lines = newRowReader(file)
 	for row, err := range rows {
+		c.viewFailed = err != nil
 		if err == nil {
 			err = c.compareRow(row)
 		}

@@ -12,11 +12,12 @@ import (
 const backShare = 0.9
 
 // IsBack reports whether at least backShare of the rows that l lost are back in v. A loss of values or columns ends only when
-// somebody acknowledges it, because nobody can distinguish lost values from intended ones.
+// somebody acknowledges it, because nobody can distinguish lost values from intended ones. The same holds for rows that could
+// not be compared.
 func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	enough := func(n, of int) bool { return float64(n) >= backShare*float64(of) }
 	switch {
-	case l.RowsChanged > 0 || len(l.Dropped) > 0:
+	case l.RowsChanged > 0 || l.RowsNotCompared > 0 || len(l.Dropped) > 0:
 		return false, nil
 	case l.HourHighest > 0 || len(l.LostKeys) == 0: // the keys of the rows that were lost in earlier steps are not known
 		lost := max(l.HourHighest, l.RowsBefore) - l.RowsAfter

@@ -46,3 +46,14 @@ func (c *Comparison) Loss(v *snapshot.View, highest int) *manifest.Loss {
 	}
 	return loss
 }
+
+// AssumedLoss returns the loss that must be assumed if the comparison of some of the file's rows has failed: v replaces these
+// rows, and any of them may be lost or have other values. AssumedLoss returns nil if the comparison has not failed, or if the
+// rows are too few for a loss. It also returns nil if the rows of v can't be read, because then v can't replace the file either.
+func (c *Comparison) AssumedLoss(v *snapshot.View, rows int) *manifest.Loss {
+	before := c.manifest.Rows
+	if c.Damage() == "" || c.viewFailed || !MayLose(rows, before) {
+		return nil
+	}
+	return &manifest.Loss{Found: time.Now().UTC().Truncate(time.Microsecond), RowsBefore: before, RowsAfter: v.Rows(), RowsNotCompared: rows}
+}

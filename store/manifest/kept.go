@@ -26,6 +26,10 @@ type Loss struct {
 	Dropped     []string  `json:"dropped,omitempty"`      // names of the dropped columns
 	HourHighest int       `json:"hour_highest,omitempty"` // highest number of rows in the hour before, if the loss came in steps; otherwise 0
 
+	// RowsNotCompared is the number of rows that the Write replaced and that could not be compared, because the file was damaged.
+	// Any of them may be lost or have other values.
+	RowsNotCompared int `json:"rows_not_compared,omitempty"`
+
 	// LostKeys are the keys of the lost rows, as [capture/snapshot/rowjson.Key]. If there are many, LostKeys is a random
 	// sample. The keys are used to find out whether the rows are back.
 	LostKeys [][]byte `json:"lost_keys,omitempty"`
@@ -40,6 +44,10 @@ func (l *Loss) String() string {
 	}
 	if l.RowsChanged > 0 {
 		parts = append(parts, fmt.Sprintf("%s of %s rows got another value in column %q", group(l.RowsChanged), group(l.RowsBefore), l.Column))
+	}
+	if l.RowsNotCompared > 0 {
+		parts = append(parts, fmt.Sprintf("%s of %s rows may have other values, because the file was damaged and could not be compared",
+			group(l.RowsNotCompared), group(l.RowsBefore)))
 	}
 	for _, name := range l.Dropped {
 		parts = append(parts, fmt.Sprintf("column %q was dropped", name))
