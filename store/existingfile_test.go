@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -140,6 +141,25 @@ func TestLeftOverTemporaryFiles(t *testing.T) {
 	checkPair(t, path)
 	if names := leftovers(t, path); names != nil || string(read(t, other)) != "precious" {
 		t.Errorf("left over: %v", names)
+	}
+}
+
+// TestQuarantineAfterClockWasSetBack: the clock was years ahead when damaged files were kept, or is years behind now, as that of a
+// machine without a battery before it reaches a time server. The file that is damaged now stays.
+func TestQuarantineAfterClockWasSetBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feedback.json")
+	for i := range 6 {
+		if err := os.WriteFile(fmt.Sprintf("%s.damaged-20990101T00000%dZ", path, i), []byte("earlier"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(path, []byte("foreign"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	write(t, open(t, path), votes(3, "x").View(), store.ReasonStart)
+	damaged, _ := filepath.Glob(path + ".damaged-*")
+	if len(damaged) != 5 || string(read(t, damaged[0])) != "foreign" {
+		t.Errorf("damaged files: %q", damaged)
 	}
 }
 

@@ -43,8 +43,8 @@ func quarantine(p paths, suffix string) (taken bool, err error) {
 			return errors.Is(err, os.ErrExist), fmt.Errorf("keep the damaged file: %w", err)
 		}
 	}
-	pruneQuarantined(p.dataPath)
-	pruneQuarantined(p.manifestPath)
+	pruneQuarantined(p.dataPath, suffix)
+	pruneQuarantined(p.manifestPath, suffix)
 	return false, nil
 }
 
@@ -71,20 +71,25 @@ func linkOrCopy(path, second string) error {
 	return err
 }
 
-// pruneQuarantined removes all but the newest damaged files of path. Their suffixes sort by time.
-func pruneQuarantined(path string) {
+// pruneQuarantined removes all but the newest damaged files of path. Their suffixes sort by time, but the clock may have been set
+// back, so the file that has just got the suffix newest stays in any case.
+func pruneQuarantined(path, newest string) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return
 	}
 	var kept []string
+	most := maxQuarantined
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), filepath.Base(path)+quarantineInfix) {
+		switch {
+		case e.Name() == filepath.Base(path)+newest:
+			most--
+		case strings.HasPrefix(e.Name(), filepath.Base(path)+quarantineInfix):
 			kept = append(kept, e.Name())
 		}
 	}
 	slices.Sort(kept)
-	for _, name := range kept[:max(0, len(kept)-maxQuarantined)] {
+	for _, name := range kept[:max(0, len(kept)-most)] {
 		os.Remove(filepath.Join(filepath.Dir(path), name))
 	}
 }
