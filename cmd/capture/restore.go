@@ -151,7 +151,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 		fmt.Fprintf(&b, "  %-12s %s %s after %d\n", "sequence", s.Name, continues, s.Last)
 	}
 	for _, s := range r.NotSet {
-		fmt.Fprintf(&b, "  %-12s sequence %s after %s: %s\n", "not set", s.Name, s.Last, s.Reason)
+		fmt.Fprintf(&b, "  %-12s sequence %s%s: %s\n", "not set", s.Name, withPrefix(" after ", s.Last), s.Reason)
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(&b, "  %-12s %s\n", "note", note)

@@ -15,6 +15,9 @@ func deleteAll(ctx context.Context, tx pgx.Tx, table *postgres.Table, h *hooks, 
 	for _, k := range table.Key {
 		key = append(key, table.Columns[k].Name)
 	}
+	if len(key) == 0 { // the table is empty: see chooseWay
+		return nil
+	}
 	query, order := "SELECT "+keyExpression("t", key)+" FROM "+table.FromClause()+" t", columnList("t", key)
 	planned, err := countKeys(ctx, tx, table, query, order)
 	if err != nil || planned.Rows == 0 {

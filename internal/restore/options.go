@@ -82,7 +82,7 @@ const shownKeys = 5
 // UnsetSequence describes a sequence that should be advanced but can't be.
 type UnsetSequence struct {
 	Name   string `json:"name"`
-	Last   string `json:"last"`   // value after which the sequence should continue
+	Last   string `json:"last"`   // value after which the sequence should continue; "" if unknown
 	Reason string `json:"reason"` // reason why the sequence can't be advanced, and the consequence
 }
 

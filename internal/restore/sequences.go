@@ -11,11 +11,17 @@ import (
 )
 
 // sequencesSQL lists the sequences that supply values to a table's columns: the sequences that the columns own (serial,
-// identity), and the sequences that the columns' defaults call.
+// identity), and the sequences that the columns' defaults call. The type of a column is a number if it is a domain over a number.
 const sequencesSQL = `
 	SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), a.attname::text, q.seqincrement > 0,
 		pg_catalog.has_sequence_privilege(s.seq, 'SELECT') AND pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.has_sequence_privilege(s.seq, 'UPDATE'),
-		current_user::text
+		current_user::text, pg_catalog.format_type(a.atttypid, a.atttypmod), EXISTS (
+			WITH RECURSIVE base(oid) AS (
+				SELECT a.atttypid
+				UNION ALL
+				SELECT t.typbasetype FROM base JOIN pg_catalog.pg_type t ON t.oid = base.oid AND t.typtype = 'd'
+			)
+			SELECT FROM base WHERE base.oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype))
 	FROM (
 		SELECT d.objid AS seq, d.refobjsubid AS num
 		FROM pg_catalog.pg_depend d
@@ -32,13 +38,13 @@ const sequencesSQL = `
 	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 	JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.seq
 	JOIN pg_catalog.pg_attribute a ON a.attrelid = $1::bigint::oid AND a.attnum = s.num
-		AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype)
 	ORDER BY a.attnum, 1`
 
 // setSequences advances each sequence of the table to the highest value in its column (the lowest value if the sequence
 // descends). It never moves a sequence back. A rollback does not undo setval, so this is the last step before the commit. If
 // the commit fails, a sequence can be too far ahead, which does no harm. In a dry run, it sets nothing and returns what it
-// would set. unset are the sequences whose limits do not allow their columns' values.
+// would set. unset are the sequences whose limits do not allow their columns' values, and the sequences of columns that are no
+// numbers.
 func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun bool) (set []Sequence, unset []UnsetSequence, err error) {
 	rows, err := tx.Query(ctx, sequencesSQL, int64(table.OID))
 	if err != nil {
@@ -49,6 +55,11 @@ func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun 
 		return nil, nil, explain("list the table's sequences", err)
 	}
 	for _, u := range uses {
+		if !u.IsNumber { // such as a text that begins with a prefix
+			unset = append(unset, UnsetSequence{u.Sequence, "", fmt.Sprintf("column %s is of type %s; set it yourself (SELECT setval(…)), or the application's next rows may take values that restored rows have",
+				postgres.QuoteIdentifier(u.Column), u.Type)})
+			continue
+		}
 		if !u.Readable {
 			return nil, nil, u.explainRights()
 		}
@@ -81,6 +92,8 @@ type sequenceUse struct {
 	Ascending          bool
 	Readable, Writable bool // whether the user may read the sequence's state, and set it
 	User               string
+	Type               string // type of the column, as format_type prints it
+	IsNumber           bool   // whether the column's type is a number
 }
 
 // findLast returns the value after which the sequence should continue, whether the sequence is behind that value, and whether the
