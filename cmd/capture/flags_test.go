@@ -16,8 +16,11 @@ func TestBadConfiguration(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	empty := filepath.Join(dir, "empty")
-	if err := os.WriteFile(empty, []byte(" \n"), 0o600); err != nil {
-		t.Fatal(err)
+	blank := filepath.Join(dir, "blank")
+	for path, content := range map[string]string{empty: " \n", blank: "hunter2 hunter2\n"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, c := range []struct {
 		name string
@@ -51,6 +54,9 @@ func TestBadConfiguration(t *testing.T) {
 		{"table from the environment", `CAPTURE_TABLE="votes`, "run", []string{"CAPTURE_TABLE", `closing double quote`}},
 		{"token file missing", "", "run --token-file=nowhere", []string{"--token-file", "nowhere", "no such file"}},
 		{"token file empty", "CAPTURE_TOKEN_FILE=" + empty, "run", []string{"CAPTURE_TOKEN_FILE", "empty"}},
+		{"token that no header carries", "", "run --token-file=" + blank, []string{"--token-file", "letters and digits"}},
+		{"token for a snapshot", "CAPTURE_TOKEN_FILE=" + blank, "snapshot", []string{"CAPTURE_TOKEN_FILE", "letters and digits"}},
+		{"token file is a folder", "", "run --token-file=" + dir, []string{"--token-file", "not a regular file"}},
 		{"output is a folder", "", "run --output=" + dir, []string{"--output", dir, "folder"}},
 		{"output would be a folder", "", "snapshot --output=new/", []string{"--output", `"new/"`, "new/feedback.json"}},
 		{"standard output for the daemon", "", "run --output=-", []string{"--output", "snapshot"}},

@@ -3,11 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"net"
 	"net/netip"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"capture/internal/postgres"
+	"capture/internal/web"
 	"capture/store/retention"
 )
 
@@ -251,19 +252,11 @@ func (t tokenFile) readToken() (string, error) {
 	if t == "" {
 		return "", nil
 	}
-	info, err := os.Stat(string(t))
-	if err == nil && !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%q is not a regular file; give a file that contains the token", string(t))
+	token, _, err := web.ReadToken(string(t))
+	if errors.As(err, new(*fs.PathError)) {
+		err = fmt.Errorf("%w; give a file that contains the token and that this user may read", err)
 	}
-	content, err := os.ReadFile(string(t))
-	if err != nil {
-		return "", fmt.Errorf("%w; give a file that contains the token and that this user may read", err)
-	}
-	token := strings.TrimSpace(string(content))
-	if token == "" {
-		return "", fmt.Errorf("%q is empty; write the token into it", string(t))
-	}
-	return token, nil
+	return token, err
 }
 
 // secretURL is an http or https URL. It often contains a secret, so errors never show it.

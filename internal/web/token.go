@@ -68,36 +68,45 @@ func (t *tokenFile) check(r *http.Request) *refusal {
 	return nil
 }
 
-// read returns the token without surrounding white space.
+// read returns the token. It logs weaknesses of the token and its file.
 func (t *tokenFile) read() (string, error) {
+	token, mode, err := ReadToken(t.path)
+	if err == nil {
+		t.warn(token, mode)
+	}
+	return token, err
+}
+
+// ReadToken returns the token in the file at path, without surrounding white space, and the file's mode. It returns an error if
+// the file is no token file: the server would refuse every request.
+func ReadToken(path string) (token string, mode fs.FileMode, err error) {
 	// Without O_NONBLOCK, opening a FIFO would block the request.
-	f, err := os.OpenFile(t.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return "", fmt.Errorf("read token file: %w", err)
+		return "", 0, fmt.Errorf("read token file: %w", err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return "", fmt.Errorf("read token file: %w", err)
+		return "", 0, fmt.Errorf("read token file: %w", err)
 	}
 	if !st.Mode().IsRegular() {
-		return "", fmt.Errorf("read token file %s: not a regular file", t.path)
+		return "", 0, fmt.Errorf("read token file %s: not a regular file", path)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxTokenBytes+1))
 	if err != nil {
-		return "", fmt.Errorf("read token file: %w", err)
+		return "", 0, fmt.Errorf("read token file: %w", err)
 	}
-	token := strings.TrimSpace(string(b))
+	token = strings.TrimSpace(string(b))
 	switch {
 	case len(b) > maxTokenBytes:
-		return "", fmt.Errorf("read token file %s: longer than %d bytes", t.path, maxTokenBytes)
+		return "", 0, fmt.Errorf("read token file %s: longer than %d bytes", path, maxTokenBytes)
 	case token == "":
-		return "", fmt.Errorf("read token file %s: the file is empty; write the token into it", t.path)
+		return "", 0, fmt.Errorf("read token file %s: the file is empty; write the token into it", path)
 	case strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c > '~' }):
-		return "", fmt.Errorf("read token file %s: the token has a character that a header can't carry; use letters and digits", t.path)
+		return "", 0, fmt.Errorf("read token file %s: the token has a character that a header can't carry; use letters and digits", path)
 	}
-	t.warn(token, st.Mode())
-	return token, nil
+	return token, st.Mode(), nil
 }
 
 // warn logs weaknesses of the token and its file, unless they were logged before.
