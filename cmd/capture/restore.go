@@ -124,7 +124,7 @@ func restoredText(r restore.Result, took time.Duration) string {
 	if r.Checked {
 		checked = "the file matches its manifest"
 	}
-	fmt.Fprintf(&b, "%s: %s from a file of %s in %s; %s\n", r.Table, done, rowsText(r.Rows), spanText(took), checked)
+	fmt.Fprintf(&b, "%s: %s from a file of %s in %s; %s\n", foreign.Text(r.Table), done, rowsText(r.Rows), spanText(took), checked)
 	if r.Created {
 		fmt.Fprintf(&b, "  %-12s the table\n", "created")
 	}
@@ -148,10 +148,10 @@ func restoredText(r restore.Result, took time.Duration) string {
 		if r.DryRun {
 			continues = "would continue"
 		}
-		fmt.Fprintf(&b, "  %-12s %s %s after %d\n", "sequence", s.Name, continues, s.Last)
+		fmt.Fprintf(&b, "  %-12s %s %s after %d\n", "sequence", foreign.Text(s.Name), continues, s.Last)
 	}
 	for _, s := range r.NotSet {
-		fmt.Fprintf(&b, "  %-12s sequence %s%s: %s\n", "not set", s.Name, withPrefix(" after ", s.Last), s.Reason)
+		fmt.Fprintf(&b, "  %-12s sequence %s%s: %s\n", "not set", foreign.Text(s.Name), withPrefix(" after ", s.Last), foreign.Text(s.Reason))
 	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(&b, "  %-12s %s\n", "note", note)
@@ -173,7 +173,7 @@ func otherTableText(o restore.OtherTable) string {
 			parts = append(parts, rowsText(int(p.rows))+" "+p.what)
 		}
 	}
-	return o.Table + ": " + strings.Join(parts, ", ")
+	return foreign.Text(o.Table) + ": " + strings.Join(parts, ", ")
 }
 
 // keysText returns the first keys of several rows as text: ": 1; 2; 3; …".
@@ -181,7 +181,11 @@ func keysText(rows int64, keys []string) string {
 	if len(keys) == 0 {
 		return ""
 	}
-	text := ": " + strings.Join(keys, "; ")
+	shown := make([]string, len(keys))
+	for i, key := range keys {
+		shown[i] = foreign.Text(key) // a key may be a text of a user
+	}
+	text := ": " + strings.Join(shown, "; ")
 	if rows > int64(len(keys)) {
 		text += "; …"
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 )
 
@@ -142,7 +143,7 @@ func (m *stagedMerge) explainDifference() error {
 func (m *stagedMerge) firstDifference() string {
 	for _, c := range []Change{m.result.LeftOut, m.result.Changed, m.result.Remaining} {
 		if len(c.Keys) > 0 {
-			return fmt.Sprintf(", the first with the key %s", c.Keys[0])
+			return fmt.Sprintf(", the first with the key %s", foreign.Text(c.Keys[0]))
 		}
 	}
 	return ""
