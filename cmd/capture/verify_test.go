@@ -24,6 +24,10 @@ func TestVerifyCommand(t *testing.T) {
 	if got.code != exitDone || got.stderr != "" || !strings.Contains(got.stdout, "20 rows") || strings.Contains(got.stdout, "public.votes") {
 		t.Errorf("the file alone: %+v", got)
 	}
+	got = run(t, dir, nil, "verify", "--table=archive.votes")
+	if got.code != exitDone || !strings.Contains(got.stdout, "no database is given, so it was not compared with table archive.votes") {
+		t.Errorf("a table and no database: %+v", got)
+	}
 	got = run(t, dir, env, "verify")
 	if got.code != exitDone || got.stderr != "" || !strings.Contains(got.stdout, "public.votes: 20 rows, the same in the file") {
 		t.Errorf("with the database: %+v", got)

@@ -171,6 +171,9 @@ func (c *check) readRows(yield func(snapshot.Row, error) bool) {
 	if !c.report.Manifest && c.options.Path != "-" {
 		c.report.Notes = append(c.report.Notes, "it has no manifest beside it, so a change that leaves it valid JSON goes unnoticed")
 	}
+	if table := c.options.Table; c.options.Database == nil && table.Table != "" {
+		c.report.Notes = append(c.report.Notes, fmt.Sprintf("no database is given, so it was not compared with table %s", table))
+	}
 	found = c.file.CheckManifest(rows.Rows(), found)
 	if mismatch := (*statefile.MismatchError)(nil); !errors.As(found, &mismatch) && c.file.ReadToEnd() == nil {
 		c.report.SHA256 = c.file.SHA256()
