@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 )
 
 // plainErrorListener makes net/http's own errors JSON, like all other errors. If net/http cannot parse a request, it answers in
@@ -15,17 +16,34 @@ type plainErrorListener struct{ net.Listener }
 func (l plainErrorListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if tcp, ok := c.(*net.TCPConn); ok {
-		return plainErrorConn{tcp}, err
+		return &plainErrorConn{TCPConn: tcp}, err
 	}
 	return c, err
 }
 
 // plainErrorConn is a connection that converts the errors that net/http writes. It has all methods of a TCP connection, because
 // net/http sends files by ReadFrom.
-type plainErrorConn struct{ *net.TCPConn }
+//
+// net/http writes such an error by a single call of Write, as the first one after it has read the request. The other calls of
+// Write continue an answer. They may begin anywhere in a vote's text, and anybody may write a text that looks like an error.
+type plainErrorConn struct {
+	*net.TCPConn
+	answering atomic.Bool // whether something has been written since the last Read
+}
 
-func (c plainErrorConn) Write(p []byte) (int, error) {
-	answer := convertPlainError(p)
+func (c *plainErrorConn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if n > 0 {
+		c.answering.Store(false)
+	}
+	return n, err
+}
+
+func (c *plainErrorConn) Write(p []byte) (int, error) {
+	var answer []byte
+	if !c.answering.Swap(true) {
+		answer = convertPlainError(p)
+	}
 	if answer == nil {
 		return c.TCPConn.Write(p)
 	}

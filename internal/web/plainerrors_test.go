@@ -2,6 +2,7 @@ package web
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"io"
 	"net"
@@ -65,5 +66,38 @@ func TestEveryErrorIsJSON(t *testing.T) {
 		if answer.StatusCode != want || answer.Header.Get("Content-Type") != "application/json" || err != nil || json.Unmarshal(body, &said) != nil || said.Error == "" {
 			t.Errorf("%.60q: %s %v %q, %v", request, answer.Status, answer.Header, body, err)
 		}
+	}
+}
+
+// A vote's text that looks like an error of package net/http arrives unchanged, wherever the server divides its answer.
+func TestTextLikeAnErrorIsNotConverted(t *testing.T) {
+	const head = "HTTP/1.1 404 Not Found"
+	hostile := head + string(errorHeaders) + "404 page not found"
+	for pad := 3000; ; {
+		r := newRowsTable(t, votesShape())
+		r.vote(1, strings.Repeat("a", pad)+hostile, "", "{}", "", "2026-01-01 08:00:00")
+		r.commit()
+		c := dial(t, newTableHarness(t, r, nil).serve(t))
+		if _, err := io.WriteString(c, "GET /api/votes.csv HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		raw, err := io.ReadAll(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(raw)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		if err != nil || !bytes.Contains(body, []byte(hostile)) {
+			t.Fatalf("the text starts at byte %d: %v, %.600q", bytes.Index(raw, []byte(head)), err, raw[max(0, len(raw)-600):])
+		}
+		// package net/http writes 4 kB at a time, so another write starts there.
+		before := 4<<10 - bytes.Index(raw, []byte(head))
+		if before == 0 {
+			return
+		}
+		pad += before
 	}
 }
