@@ -57,6 +57,13 @@ func TestBadConfiguration(t *testing.T) {
 		{"token that no header carries", "", "run --token-file=" + blank, []string{"--token-file", "letters and digits"}},
 		{"token for a snapshot", "CAPTURE_TOKEN_FILE=" + blank, "snapshot", []string{"CAPTURE_TOKEN_FILE", "letters and digits"}},
 		{"token file is a folder", "", "run --token-file=" + dir, []string{"--token-file", "not a regular file"}},
+		{"output empty", "", "run --output=", []string{"--output", "empty"}},
+		{"token file name empty", "", "run --token-file=", []string{"--token-file", "empty"}},
+		{"copies to nowhere", "", "run --copy-to=", []string{"--copy-to", "empty"}},
+		{"database empty", "", "restore --yes --on-conflict=overwrite --database-url=", []string{"--database-url", "empty"}},
+		{"state to drop empty", "", "history --yes --drop=", []string{"--drop", "empty"}},
+		{"file empty", "", "verify EMPTY", []string{"<file>", "empty"}},
+		{"role empty", "", "setup --role=", []string{"--role", "empty"}},
 		{"output is a folder", "", "run --output=" + dir, []string{"--output", dir, "folder"}},
 		{"output would be a folder", "", "snapshot --output=new/", []string{"--output", `"new/"`, "new/feedback.json"}},
 		{"standard output for the daemon", "", "run --output=-", []string{"--output", "snapshot"}},
@@ -78,7 +85,13 @@ func TestBadConfiguration(t *testing.T) {
 			if c.env != "" {
 				env = append(env, c.env)
 			}
-			got := runPlain(t, t.TempDir(), env, strings.Fields(c.args)...)
+			args := strings.Fields(c.args)
+			for i := range args {
+				if args[i] == "EMPTY" {
+					args[i] = ""
+				}
+			}
+			got := runPlain(t, t.TempDir(), env, args...)
 			if got.code != exitUsage {
 				t.Errorf("exit code %d, want %d", got.code, exitUsage)
 			}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"reflect"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -61,12 +62,36 @@ func runCommand(ctx context.Context, args []string, std streams) int {
 	if err != nil {
 		return reportError(usageError{nameEnvVar(err)}, commandName(parser, args), args, std)
 	}
+	if err := refuseEmptyValues(parsed); err != nil {
+		return reportError(usageError{err}, "capture "+parsed.Selected().Name, args, std)
+	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	err = catchPanic(func() error { return parsed.Run() })
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) && !errors.Is(err, restore.ErrUnknownOutcome) {
 		err = errors.New("interrupted")
 	}
 	return reportError(err, "capture "+parsed.Selected().Name, args, std)
+}
+
+// refuseEmptyValues returns an error if the command line has an empty text for a flag or an argument, usually because a variable
+// of the shell is not set. Without the error, the command would ignore the flag: it would, for example, use libpq's default
+// server. An empty variable of the environment counts as unset: see unsetEmpty.
+func refuseEmptyValues(parsed *kong.Context) error {
+	for _, p := range parsed.Path {
+		value, name := p.Positional, ""
+		switch {
+		case p.Flag != nil:
+			value, name = p.Flag.Value, "--"+p.Flag.Name
+		case value != nil:
+			name = "<" + value.Name + ">"
+		default:
+			continue
+		}
+		if value.Target.Kind() == reflect.String && value.Target.String() == "" {
+			return fmt.Errorf("%s: the value is empty; give one, or leave it out", name)
+		}
+	}
+	return nil
 }
 
 func newParser(app *cli, std streams) *kong.Kong {
