@@ -40,8 +40,9 @@ func (b *batch) addRow(row statefile.Row, number int) (err error) {
 		return err
 	}
 	for i := range b.columns.targets {
-		if b.columns.targets[i].checked {
-			if err := b.addChecked(i, row.Members[i].Value); err != nil {
+		t, value := &b.columns.targets[i], row.Members[i].Value
+		if t.checked || t.numbersChecked && value[0] != '"' {
+			if err := b.addChecked(i, value); err != nil {
 				return err
 			}
 		}

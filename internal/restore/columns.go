@@ -27,12 +27,13 @@ type columnMap struct {
 
 // target is the column that a member's value is written to.
 type target struct {
-	column      *rowjson.Column
-	generated   bool // whether Postgres computes the value
-	jsonNull    bool // whether null is the JSON value null, not SQL NULL: the column is of type json or jsonb and NOT NULL
-	checked     bool // whether values are checked, because the type may change them: see compareTypes
-	plainString bool // whether the text of a JSON string is also the text form of the column's value
-	isTime      bool // whether a JSON number stands for a time
+	column         *rowjson.Column
+	generated      bool // whether Postgres computes the value
+	jsonNull       bool // whether null is the JSON value null, not SQL NULL: the column is of type json or jsonb and NOT NULL
+	checked        bool // whether values are checked, because the type may change them: see compareTypes
+	numbersChecked bool // whether values are checked that are not JSON strings
+	plainString    bool // whether the text of a JSON string is also the text form of the column's value
+	isTime         bool // whether a JSON number stands for a time
 
 	epoch rowjson.EpochUnit // unit of the numbers that stand for a time; 0 before the first such number
 }

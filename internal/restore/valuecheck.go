@@ -18,9 +18,10 @@ import (
 // moneyOID is the OID of type money, whose text form depends on the setting lc_monetary.
 const moneyOID = 790
 
-// anyElement reports whether the type or its elements satisfy f.
+// anyElement reports whether the type or a type in it satisfies f: its elements or its fields.
 func anyElement(t *rowjson.Type, f func(*rowjson.Type) bool) bool {
-	return f(t) || t.Elem != nil && anyElement(t.Elem, f)
+	return f(t) || t.Elem != nil && anyElement(t.Elem, f) ||
+		slices.ContainsFunc(t.Fields, func(field rowjson.Field) bool { return anyElement(&field.Type, f) })
 }
 
 func isMoney(t *rowjson.Type) bool { return t.OID == moneyOID }
@@ -29,8 +30,24 @@ func isMoney(t *rowjson.Type) bool { return t.OID == moneyOID }
 // read that JSON.
 func isCast(t *rowjson.Type) bool { return t.Kind == rowjson.Cast && !t.Hstore }
 
+// roundingTypes are the names of the types, by OID (pg_type.dat), that may round a value: because they have few bits, or because
+// of a modifier. A domain over such a type may have a modifier of its own.
+var roundingTypes = map[uint32]string{
+	700: "real", 701: "double precision", 1700: "numeric", 1083: "time without time zone", 1266: "time with time zone",
+	1114: "timestamp without time zone", 1184: "timestamp with time zone", 1186: "interval",
+}
+
+func canRound(t *rowjson.Type) bool { return roundingTypes[t.OID] != "" }
+
+func isNumber(t *rowjson.Type) bool { return t.Kind == rowjson.Number }
+
+// firstUserOID is the lowest OID of a type that somebody has created (FirstNormalObjectId in Postgres' access/transam.h). Types
+// of the same name may differ between databases then.
+const firstUserOID = 16384
+
 // compareTypes compares the types in the manifest with those of the table. If the table's type could change the file's values,
-// it marks the column, so that its values are checked. If the types are of different kinds, it adds a note.
+// it marks the column, so that its values are checked. If the types are of different kinds, it adds a note, and marks the
+// column if its values are numbers.
 func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 	for i := range m.targets {
 		t := &m.targets[i]
@@ -43,16 +60,32 @@ func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 			continue
 		}
 		was, is := manifest.Columns[k].TypeName, t.column.TypeName
-		switch from, to := bareTypeName(was), bareTypeName(is); {
+		switch from, to := bareTypeName(was), baseTypeName(t.column); {
+		case was == is && t.column.TypeOID < firstUserOID:
 		case was == is:
+			t.checked = t.checked || anyElement(&t.column.Type, canRound)
 		case from == to, mayRound[from+" to "+to]:
 			t.checked = true
 		case alike[from] != "" && alike[from] == alike[to]:
 		default:
+			t.numbersChecked = anyElement(&t.column.Type, isNumber)
 			m.notes = append(m.notes, fmt.Sprintf("column %s is %s, and was %s in the file: capture verify compares what both print",
 				postgres.QuoteIdentifier(m.names[i]), is, foreign.Text(was)))
 		}
 	}
+}
+
+// baseTypeName returns the name of the column's type without modifier and schema. For a domain over one of roundingTypes, and
+// for an array of such a domain, it returns the name with that type in the place of the domain.
+func baseTypeName(c *rowjson.Column) string {
+	switch t := &c.Type; {
+	case c.TypeOID < firstUserOID:
+	case canRound(t):
+		return roundingTypes[t.OID]
+	case t.Elem != nil && canRound(t.Elem):
+		return roundingTypes[t.Elem.OID] + "[]"
+	}
+	return bareTypeName(c.TypeName)
 }
 
 // mayRound are pairs of types. A conversion from the first to the second may round values.
