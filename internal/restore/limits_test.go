@@ -176,3 +176,29 @@ func TestDomainsThatRound(t *testing.T) {
 		t.Errorf("the row is %s", got)
 	}
 }
+
+// TestTypesThatShorten: types of text cut off spaces at the end without an error, and name cuts off anything. A value that would
+// change is refused.
+func TestTypesThatShorten(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	d.Exec("CREATE DOMAIN code AS varchar(9); CREATE TABLE t (id int PRIMARY KEY, a text, b text, c code, n int); INSERT INTO t VALUES (1, 'ok', 'ok', 'ok', 1200), (2, 'ok   ', repeat('x', 99), 'ok   ', 1234)")
+	path := d.Export("t")
+	for column, change := range map[string]string{
+		"a": "ALTER TABLE t ALTER a TYPE varchar(3)", "b": "ALTER TABLE t ALTER b TYPE name",
+		"c": "DROP TABLE t; DROP DOMAIN code; CREATE DOMAIN code AS varchar(3); CREATE TABLE t (id int PRIMARY KEY, a text, b text, c code, n int)",
+	} {
+		d.Exec("TRUNCATE t; " + change)
+		d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "`+column+`"`, "would change")
+		d.Exec("DROP TABLE t; DROP DOMAIN code; CREATE DOMAIN code AS varchar(9); CREATE TABLE t (id int PRIMARY KEY, a text, b text, c code, n int)")
+	}
+	if d.version() >= 15 {
+		d.Exec("ALTER TABLE t ALTER n TYPE numeric(5, -2)")
+		d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "n"`, "would change")
+	}
+	d.Exec("ALTER TABLE t ALTER a TYPE varchar(20), ALTER b TYPE varchar(99), ALTER c TYPE varchar(5), ALTER n TYPE numeric(9,2)")
+	d.restore(restore.Options{Path: path})
+	if got := d.Query("SELECT a, length(b), c FROM t WHERE id = 2"); got != "ok   |99|ok   " {
+		t.Errorf("the row is %s", got)
+	}
+}

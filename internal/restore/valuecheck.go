@@ -30,14 +30,16 @@ func isMoney(t *rowjson.Type) bool { return t.OID == moneyOID }
 // read that JSON.
 func isCast(t *rowjson.Type) bool { return t.Kind == rowjson.Cast && !t.Hstore }
 
-// roundingTypes are the names of the types, by OID (pg_type.dat), that may round a value: because they have few bits, or because
-// of a modifier. A domain over such a type may have a modifier of its own.
-var roundingTypes = map[uint32]string{
+// lossyTypes are the names of the types, by OID (pg_type.dat), that may round or shorten a value without an error: because they
+// have few bits, or because of a modifier. Types of text cut off spaces at the end, and name cuts off anything. A domain over
+// such a type may have a modifier of its own.
+var lossyTypes = map[uint32]string{
 	700: "real", 701: "double precision", 1700: "numeric", 1083: "time without time zone", 1266: "time with time zone",
 	1114: "timestamp without time zone", 1184: "timestamp with time zone", 1186: "interval",
+	19: "name", 1042: "character", 1043: "character varying",
 }
 
-func canRound(t *rowjson.Type) bool { return roundingTypes[t.OID] != "" }
+func isLossy(t *rowjson.Type) bool { return lossyTypes[t.OID] != "" }
 
 func isNumber(t *rowjson.Type) bool { return t.Kind == rowjson.Number }
 
@@ -63,10 +65,11 @@ func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 		switch from, to := bareTypeName(was), baseTypeName(t.column); {
 		case was == is && t.column.TypeOID < firstUserOID:
 		case was == is:
-			t.checked = t.checked || anyElement(&t.column.Type, canRound)
+			t.checked = t.checked || anyElement(&t.column.Type, isLossy)
 		case from == to, mayRound[from+" to "+to]:
 			t.checked = true
 		case alike[from] != "" && alike[from] == alike[to]:
+			t.checked = t.checked || to == "name" || t.column.TypeOID >= firstUserOID || typeModifier.MatchString(is)
 		default:
 			t.numbersChecked = anyElement(&t.column.Type, isNumber)
 			m.notes = append(m.notes, fmt.Sprintf("column %s is %s, and was %s in the file: capture verify compares what both print",
@@ -75,15 +78,15 @@ func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 	}
 }
 
-// baseTypeName returns the name of the column's type without modifier and schema. For a domain over one of roundingTypes, and
+// baseTypeName returns the name of the column's type without modifier and schema. For a domain over one of lossyTypes, and
 // for an array of such a domain, it returns the name with that type in the place of the domain.
 func baseTypeName(c *rowjson.Column) string {
 	switch t := &c.Type; {
 	case c.TypeOID < firstUserOID:
-	case canRound(t):
-		return roundingTypes[t.OID]
-	case t.Elem != nil && canRound(t.Elem):
-		return roundingTypes[t.Elem.OID] + "[]"
+	case isLossy(t):
+		return lossyTypes[t.OID]
+	case t.Elem != nil && isLossy(t.Elem):
+		return lossyTypes[t.Elem.OID] + "[]"
 	}
 	return bareTypeName(c.TypeName)
 }
