@@ -193,9 +193,9 @@ func (k *keeper) checkLosses() {
 	for _, s := range states {
 		summary.Bytes += s.DiskBytes
 		summary.Oldest = timeOrNil(s.Time)
-		if s.Loss != nil && !s.Acknowledged {
+		if s.HasOpenLoss() {
 			summary.Losses++
-			open = append(open, lossText(&s))
+			open = append(open, s.LossText()+". If it was meant: capture history --ack")
 		}
 	}
 	if k.remote != nil {
@@ -210,12 +210,6 @@ func (k *keeper) checkLosses() {
 		open = append(open[:most], fmt.Sprintf("%d more: capture history", n-most))
 	}
 	k.conditions.set(lossCondition, strings.Join(slices.Compact(open), "; "))
-}
-
-// lossText returns a text for the operator that describes a loss and how to restore the rows.
-func lossText(s *kept.State) string {
-	return fmt.Sprintf("%s: %s. The state before is kept. To bring rows back: %s. If it was meant: capture history --ack",
-		s.Loss.Found.UTC().Format(time.RFC3339), s.Loss, s.RestoreCommand())
 }
 
 // status returns the status of the kept states.

@@ -99,7 +99,7 @@ func (h *historyLists) load(ctx context.Context) (err error) {
 func (c historyCmd) acknowledge(ctx context.Context, std streams, h *historyLists) error {
 	n := 0
 	for _, s := range h.kept {
-		if s.Loss == nil || s.Acknowledged {
+		if !s.HasOpenLoss() {
 			continue
 		}
 		if err := s.Acknowledge(); err != nil {

@@ -15,7 +15,7 @@ func (k *States) EndLosses(newest func() *snapshot.View) (ended []State, err err
 		return nil, nil
 	}
 	for _, s := range k.List() {
-		if s.Loss == nil || s.Acknowledged {
+		if !s.HasOpenLoss() {
 			continue
 		}
 		isBack, err := loss.IsBack(s.Loss, v)

@@ -48,7 +48,7 @@ func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 		if slices.ContainsFunc(states[:i], func(other State) bool { return os.SameFile(other.inode, s.inode) }) {
 			list[i].Bytes = 0 // an equal state before this one in the list has the same data on disk
 		}
-		if s.Loss != nil && !s.Acknowledged {
+		if s.HasOpenLoss() {
 			budget.File = max(budget.File, s.Bytes)
 		}
 	}

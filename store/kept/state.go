@@ -55,6 +55,19 @@ func At(states []State, t time.Time) (State, bool) {
 	return State{}, false
 }
 
+// HasOpenLoss reports whether s is the state before a loss that has not ended and that nobody has acknowledged.
+func (s State) HasOpenLoss() bool { return s.Loss != nil && !s.Acknowledged }
+
+// LossText returns a text for the operator that describes the loss after s and how to restore the rows. s must be the state
+// before a loss.
+func (s State) LossText() string {
+	text := fmt.Sprintf("%s. The state before is kept. To bring rows back: %s", s.Loss, s.RestoreCommand())
+	if s.Loss.Found.IsZero() { // the manifest cannot be read
+		return text
+	}
+	return s.Loss.Found.UTC().Format(time.RFC3339) + ": " + text
+}
+
 // RestoreCommand returns the command that restores what the loss after s removed: the lost rows, or the old values if only
 // values changed.
 func (s State) RestoreCommand() string {
@@ -91,7 +104,7 @@ const rowsBackMark = "the rows are back\n"
 
 // endLoss creates the file that marks the loss after the state as over.
 func (s State) endLoss(mark string) error {
-	if s.Loss == nil || s.Acknowledged {
+	if !s.HasOpenLoss() {
 		return nil
 	}
 	path := s.names.acknowledged(s.id)
