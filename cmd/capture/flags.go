@@ -48,8 +48,8 @@ type fileConfig struct {
 	fetchedFrom string // URL from which File was downloaded; "" if File was not downloaded
 }
 
-// chooseState sets File to the state that a URL or --at selects, and prints which state that is. Without a URL or --at, it does
-// nothing. remove removes a downloaded file.
+// chooseState sets File to the state that a URL or --at selects, and prints which state that is. Without --at, it also prints
+// the losses that the file or the newest copy follows. remove removes a downloaded file.
 func (c *fileConfig) chooseState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	if remote.IsURL(c.File) {
 		return c.fetchState(ctx, std, command)
@@ -57,9 +57,10 @@ func (c *fileConfig) chooseState(ctx context.Context, std streams, command strin
 	return func() {}, c.chooseKept(std, command)
 }
 
-// chooseKept sets File to the kept state that --at selects.
+// chooseKept sets File to the kept state that --at selects. Without --at, it prints the losses that the file follows.
 func (c *fileConfig) chooseKept(std streams, command string) error {
 	if c.At.IsZero() {
+		c.noteKeptLosses(std, command)
 		return nil
 	}
 	if c.File == "-" || strings.HasSuffix(c.File, ".gz") {

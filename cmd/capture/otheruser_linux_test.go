@@ -61,6 +61,56 @@ func TestCommandsOfAnotherUser(t *testing.T) {
 	}
 }
 
+// A user who may only read the folder of feedback.json learns about a loss. If the user may not even list the folder, the command
+// says so. It works in both cases.
+func TestKeptLossOfAnotherUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root to run a command as another user")
+	}
+	t.Parallel()
+	url, from, lossPath := emptied(t)
+	dir, err := os.MkdirTemp("", "capture-other-user-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	program, folder := filepath.Join(dir, "capture"), filepath.Join(dir, "data/fallback")
+	copyProgram(t, program)
+	if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, filepath.Dir(folder)} {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	paths, err := filepath.Glob(filepath.Join(folder, "feedback*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range append(paths, filepath.Join(dir, lossPath)) {
+		if err := os.Chmod(path, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for mode, want := range map[os.FileMode]string{
+		0o555: "capture restore --on-conflict skip " + lossPath,
+		0o111: "cannot find out whether data/fallback/feedback.json follows a loss: list the kept states of data/fallback/feedback.json: open data/fallback: permission denied",
+	} {
+		if err := os.Chmod(folder, mode); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range []string{"verify", "restore --on-conflict=skip --dry-run"} {
+			cmd := prepare(t.Context(), dir, []string{"DATABASE_URL=" + url}, strings.Fields(args)...)
+			cmd.Path = program
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+			if got := finish(t, cmd); got.code != exitDone || !strings.Contains(got.stderr, want) {
+				t.Errorf("capture %s in a folder of mode %v: %+v", args, mode, got)
+			}
+		}
+	}
+}
+
 func copyProgram(t *testing.T, path string) {
 	t.Helper()
 	from, err := os.Open(binary)

@@ -44,6 +44,17 @@ func List(path string) ([]State, error) {
 	return states, nil
 }
 
+// OpenLosses returns the states before the open losses that the file at path follows, newest first. If a state before a loss
+// equals the file, the file does not follow this loss: the Write that removes the rows has not replaced the file yet, or the
+// rows are back. OpenLosses leaves out such a state.
+func OpenLosses(path string) ([]State, error) {
+	states, err := List(path)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(states, func(s State) bool { return !s.HasOpenLoss() || s.equalsFile(path) }), nil
+}
+
 // At returns the newest state that is not newer than t. It reports false if there is none. states must be in the order of
 // [List].
 func At(states []State, t time.Time) (State, bool) {
@@ -57,6 +68,15 @@ func At(states []State, t time.Time) (State, bool) {
 
 // HasOpenLoss reports whether s is the state before a loss that has not ended and that nobody has acknowledged.
 func (s State) HasOpenLoss() bool { return s.Loss != nil && !s.Acknowledged }
+
+// equalsFile reports whether s is known to equal the file at path.
+func (s State) equalsFile(path string) bool {
+	if info, err := os.Stat(path); err == nil && s.SharesData(info) {
+		return true
+	}
+	m, err := manifest.Read(path)
+	return err == nil && m.SHA256 != "" && m.SHA256 == s.SHA256
+}
 
 // LossText returns a text for the operator that describes the loss after s and how to restore the rows. s must be the state
 // before a loss.

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"capture/internal/foreign"
+	"capture/store/kept"
+)
+
+// mostLosses is the maximum number of losses that a command prints.
+const mostLosses = 3
+
+// noteKeptLosses prints a note for each loss that the file follows and that nobody has acknowledged. The note contains the
+// command that restores the state before the loss. If the folder cannot be read, noteKeptLosses prints the reason: the file may
+// still be the best that is left, so the command continues.
+func (c *fileConfig) noteKeptLosses(std streams, command string) {
+	if info, err := os.Stat(c.File); c.File == "-" || err != nil || !info.Mode().IsRegular() {
+		return // the command itself reports a file that it cannot read
+	}
+	states, err := kept.OpenLosses(c.File)
+	if err != nil {
+		fmt.Fprintf(std.err, "%s: cannot find out whether %s follows a loss: %v\n", command, c.File, err)
+	}
+	for i, s := range states {
+		if i == mostLosses {
+			fmt.Fprintf(std.err, "%s: %d more: capture history --output %s\n", command, len(states)-mostLosses, c.File)
+			return
+		}
+		fmt.Fprintf(std.err, "%s: %s follows a loss that nobody has acknowledged. %s. If it was meant: capture history --ack --output %[2]s\n",
+			command, c.File, foreign.Lines(s.LossText()))
+	}
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"capture/internal/pgserver"
+	"capture/internal/restore"
+	"capture/store/manifest"
+)
+
+// emptied exports a table of 60 rows, empties the table except for one new row, and exports the table again. It returns the path
+// of the kept state from before the loss, relative to dir.
+func emptied(t *testing.T) (url, dir, lossPath string) {
+	t.Helper()
+	url, dir = exported(t, 60)
+	sql(t, url, "TRUNCATE votes", "INSERT INTO votes (vote_id, comment) VALUES (100, 'after the loss')")
+	if got := runPlain(t, dir, []string{"DATABASE_URL=" + url}, "snapshot"); got.code != exitDone {
+		t.Fatalf("%+v", got)
+	}
+	found, err := filepath.Glob(filepath.Join(dir, "data/fallback/feedback-*-loss.json.gz"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%v, %v", found, err)
+	}
+	return url, dir, filepath.Join("data/fallback", filepath.Base(found[0]))
+}
+
+// feedback.json has followed a TRUNCATE. A restore or a check of this file works, and prints the command that brings the lost rows
+// back. The command works.
+func TestRestoreNamesKeptLoss(t *testing.T) {
+	t.Parallel()
+	url, dir, lossPath := emptied(t)
+	env := []string{"DATABASE_URL=" + pgserver.Database(t)}
+	command := "restore --on-conflict skip " + lossPath
+	for _, args := range []string{
+		"restore --create --dry-run", "restore --create --json", "restore --on-conflict skip data/fallback/feedback.json",
+		"verify", "verify --json", "verify data/fallback/feedback.json",
+	} {
+		got := run(t, dir, env, strings.Fields(args)...)
+		name, _, _ := strings.Cut(args, " ")
+		if got.code != exitDone || strings.Count(got.stderr, "\n") != 1 || !strings.HasPrefix(got.stderr, "capture "+name+": data/fallback/feedback.json follows a loss that nobody has acknowledged") {
+			t.Errorf("capture %s: %+v", args, got)
+		}
+		wantAll(t, got.stderr, "the table went from 60 rows to 1.", "To bring rows back: capture "+command+".", "If it was meant: capture history --ack --output data/fallback/feedback.json\n")
+	}
+	got := run(t, dir, env, strings.Fields(command)...)
+	if got.code != exitDone || got.stderr != "" || !strings.Contains(got.stdout, "inserted     60 rows") {
+		t.Errorf("capture %s: %+v", command, got)
+	}
+
+	path := filepath.Join(dir, "data/fallback/feedback.json")
+	got = run(t, dir, env, "verify", path) // the command in the note works in every folder
+	wantAll(t, got.stderr, path+" follows", "capture restore --on-conflict skip "+filepath.Join(dir, lossPath)+".")
+	got = run(t, filepath.Dir(path), append(env, "CAPTURE_OUTPUT=feedback.json"), "restore", "--on-conflict=skip", "--json")
+	wantAll(t, got.stderr, "capture restore: feedback.json follows", "capture restore --on-conflict skip "+filepath.Base(lossPath)+".")
+	var result restore.Result
+	if err := json.Unmarshal([]byte(got.stdout), &result); err != nil || got.code != exitDone || result.Skipped.Rows != 1 {
+		t.Errorf("with --json: %+v, %v", got, err)
+	}
+
+	// The kept state itself, other files and standard input do not follow the loss.
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "data/fallback/votes.json"), content, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{
+		"verify " + lossPath, "restore --on-conflict skip --dry-run " + lossPath, "verify --at 0s", "restore --on-conflict skip --at 0s --dry-run",
+		"verify data/fallback/votes.json", "verify -",
+	} {
+		cmd := prepare(t.Context(), dir, env, strings.Fields(args)...)
+		cmd.Stdin = strings.NewReader(string(content))
+		if got := finish(t, cmd); strings.Contains(got.stderr, "follows a loss") {
+			t.Errorf("capture %s: %+v", args, got)
+		}
+	}
+
+	if got := run(t, t.TempDir(), nil, "history", "--ack", "--output", path); got.code != exitDone {
+		t.Errorf("history --ack: %+v", got)
+	}
+	for _, args := range []string{"verify", "restore --on-conflict=skip --dry-run"} {
+		if got := run(t, dir, []string{"DATABASE_URL=" + url}, strings.Fields(args)...); got.code != exitDone || got.stderr != "" {
+			t.Errorf("capture %s after history --ack: %+v", args, got)
+		}
+	}
+}
+
+// Of many losses, the newest three are printed, as in the status. A loss that the file does not follow is not printed.
+func TestManyKeptLosses(t *testing.T) {
+	t.Parallel()
+	_, dir, lossPath := emptied(t)
+	for day := range 4 {
+		for _, suffix := range []string{".json.gz", ".manifest.json"} {
+			older := filepath.Join(dir, fmt.Sprintf("data/fallback/feedback-2026010%dT120000Z-loss%s", day+1, suffix))
+			if err := os.Link(filepath.Join(dir, strings.TrimSuffix(lossPath, ".json.gz")+suffix), older); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	got := run(t, dir, nil, "verify")
+	wantAll(t, got.stderr, lossPath, "feedback-20260104T120000Z-loss.json.gz", "feedback-20260103T120000Z-loss.json.gz")
+	if got.code != exitDone || strings.Count(got.stderr, "follows a loss") != 3 || !strings.HasSuffix(got.stderr, "\ncapture verify: 2 more: capture history --output data/fallback/feedback.json\n") {
+		t.Errorf("%+v", got)
+	}
+
+	_, dir = exported(t, 20)
+	path := filepath.Join(dir, "data/fallback/feedback.json")
+	compressed := keepState(t, filepath.Dir(path), "20261123T160000Z", &manifest.Loss{RowsBefore: 20, RowsLost: 20})
+	if got := run(t, dir, nil, "verify"); got.code != exitDone || got.stderr != "" {
+		t.Errorf("the file equals the state before the loss: %+v", got)
+	}
+	if err := errors.Join(os.Remove(compressed), os.Link(path, strings.TrimSuffix(compressed, ".gz")),
+		os.WriteFile(strings.TrimSuffix(compressed, ".json.gz")+".manifest.json", nil, 0o640)); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(t, dir, nil, "verify"); got.code != exitDone || got.stderr != "" {
+		t.Errorf("the file is the state before the loss: %+v", got)
+	}
+}
