@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -145,15 +146,24 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 	return best, states, nil
 }
 
-// noteLoss prints a note if the state follows a loss that nobody has acknowledged. The note contains the value of --at that
-// selects the state before the loss.
-func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, state remote.State, all []remote.State) {
-	for _, s := range all {
-		if !s.Loss || s.Acknowledged || s.Time.After(state.Time) {
-			continue
-		}
+// noteLoss prints a note if newest follows a loss that nobody has acknowledged. The note contains the value of --at that selects
+// the state before the loss. If newest equals the state before a loss, it does not follow this loss: the machine was lost before
+// it uploaded a state without the lost rows, or the rows are back.
+func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
+	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
+		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL
+	})
+	if len(open) == 0 {
+		return
+	}
+	restored, _ := l.Manifest(ctx, newest) // after an error, restored has no SHA-256, and no state equals it
+	for _, s := range open {
 		what := "rows were lost"
-		if m, err := l.Manifest(ctx, s); err == nil && m.Kept != nil && m.Kept.Loss != nil {
+		m, err := l.Manifest(ctx, s)
+		switch {
+		case err == nil && m.SHA256 == restored.SHA256:
+			continue
+		case err == nil && m.Kept != nil && m.Kept.Loss != nil:
 			what = m.Kept.Loss.String()
 		}
 		fmt.Fprintf(std.err, "%s: this state follows a loss that nobody has acknowledged: %s. The state before it has %s: --at %s\n",

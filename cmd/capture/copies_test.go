@@ -191,6 +191,61 @@ func TestRestoreBeforeLoss(t *testing.T) {
 	}
 }
 
+// The machine is lost after it has uploaded the state before a loss, and before it has uploaded a state without the lost rows. The
+// newest copy then has the rows, so a note about this loss would be wrong. A note about an earlier loss is right.
+func TestNewestCopyIsBeforeLoss(t *testing.T) {
+	t.Parallel()
+	const cluster = "7400000000000000001"
+	root := t.TempDir()
+	folder := filepath.Join(root, cluster)
+	to := "file://" + root
+	const ordinary, beforeLoss = "feedback-20261123T160000Z-0000000000000100-1", "feedback-20261123T160000Z-0000000000000100-1-loss"
+	copyState(t, folder, cluster)
+	link := func(from, to string) {
+		t.Helper()
+		for _, suffix := range []string{".json.gz", ".manifest.json"} {
+			if err := os.Link(filepath.Join(folder, from+suffix), filepath.Join(folder, to+suffix)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	noNote := func(what string) {
+		t.Helper()
+		if got := run(t, t.TempDir(), nil, "verify", to); got.code != exitDone || strings.Contains(got.stderr, "follows a loss") || !strings.Contains(got.stderr, "reading the state of 2026-11-23 16:0") {
+			t.Errorf("%s: %+v", what, got)
+		}
+	}
+	link(ordinary, beforeLoss)
+	noNote("an ordinary copy equals the state before the loss")
+	link(ordinary, "feedback-20261123T160010Z-0000000000000110-1")
+	noNote("a later copy equals the state before the loss")
+	for _, stem := range []string{ordinary, "feedback-20261123T160010Z-0000000000000110-1"} {
+		for _, suffix := range []string{".json.gz", ".manifest.json"} {
+			if err := os.Remove(filepath.Join(folder, stem+suffix)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	noNote("the newest copy is the state before the loss")
+
+	const earlier = "feedback-20261122T160000Z-0000000000000090-7-loss"
+	content, err := os.ReadFile(filepath.Join(folder, beforeLoss+".manifest.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer(`"rows":1`, `"rows":7`, sha256Hex("[\n{\"vote_id\":1}\n]\n"), sha256Hex("seven rows")).Replace(string(content))
+	for suffix, content := range map[string]string{".json.gz": "", ".manifest.json": text} {
+		if err := os.WriteFile(filepath.Join(folder, earlier+suffix), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := run(t, t.TempDir(), nil, "verify", to)
+	if got.code != exitDone || strings.Count(got.stderr, "follows a loss") != 1 {
+		t.Errorf("an earlier loss: %+v", got)
+	}
+	wantAll(t, got.stderr, "The state before it has 7 rows: --at 2026-11-22T16:00:00Z")
+}
+
 // If there are copies of several clusters, the command lists the clusters, and the user must name one of them or a time.
 func TestSeveralClusters(t *testing.T) {
 	t.Parallel()
