@@ -48,8 +48,8 @@ type fileConfig struct {
 	fetchedFrom string // URL from which File was downloaded; "" if File was not downloaded
 }
 
-// chooseState sets File to the state that a URL or --at selects, and prints which state that is. Without --at, it also prints
-// the losses that the file or the newest copy follows. remove removes a downloaded file.
+// chooseState sets File to the state that a URL, --at or the path of a kept state selects, and prints which state that is. Without
+// --at, it also prints the losses that the file or the newest copy follows. remove removes a downloaded file.
 func (c *fileConfig) chooseState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	if remote.IsURL(c.File) {
 		return c.fetchState(ctx, std, command)
@@ -57,9 +57,14 @@ func (c *fileConfig) chooseState(ctx context.Context, std streams, command strin
 	return func() {}, c.chooseKept(std, command)
 }
 
-// chooseKept sets File to the kept state that --at selects. Without --at, it prints the losses that the file follows.
+// chooseKept sets File to the kept state that --at selects. Without --at, it prints the losses that the file follows. If File is
+// a kept state that has been compressed since its path was printed, chooseKept sets File to the compressed data.
 func (c *fileConfig) chooseKept(std streams, command string) error {
 	if c.At.IsZero() {
+		if path, ok := kept.FindMoved(c.File); ok {
+			fmt.Fprintf(std.err, "%s: reading %s, because %s has been compressed\n", command, path, filepath.Base(c.File))
+			c.File = path
+		}
 		c.noteKeptLosses(std, command)
 		return nil
 	}

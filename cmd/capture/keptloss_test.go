@@ -124,3 +124,61 @@ func TestManyKeptLosses(t *testing.T) {
 		t.Errorf("the file is the state before the loss: %+v", got)
 	}
 }
+
+// Between the moment when a path of a kept state is printed and the moment when somebody uses the path, capture may have
+// compressed the state. The path still works. The path of another file that is missing does not open a kept state.
+func TestKeptStateCompressedSincePrinted(t *testing.T) {
+	t.Parallel()
+	_, dir, lossPath := emptied(t)
+	env := []string{"DATABASE_URL=" + pgserver.Database(t)}
+	printed := strings.TrimSuffix(lossPath, ".gz")
+	ordinary := keepState(t, filepath.Join(dir, "data/fallback"), "20261123T160000Z", nil)
+	note := "reading " + lossPath + ", because " + filepath.Base(printed) + " has been compressed\n"
+
+	got := run(t, dir, env, "restore", "--create", "--yes", printed)
+	if got.code != exitDone || got.stderr != "capture restore: "+note || !strings.Contains(got.stdout, "inserted     60 rows") || !strings.Contains(got.stdout, "the file matches its manifest") {
+		t.Errorf("restore: %+v", got)
+	}
+	got = run(t, dir, nil, "verify", printed)
+	if got.code != exitDone || got.stderr != "capture verify: "+note || !strings.Contains(got.stdout, "60 rows") {
+		t.Errorf("verify: %+v", got)
+	}
+	for _, path := range []string{filepath.Join(dir, printed), filepath.Join(dir, "data/fallback/.feedback-20261123T160000Z.json")} {
+		if got := run(t, t.TempDir(), nil, "verify", path); got.code != exitDone || !strings.Contains(got.stderr, "has been compressed") {
+			t.Errorf("verify %s: %+v", path, got)
+		}
+	}
+	if got := run(t, filepath.Join(dir, "data/fallback"), nil, "verify", filepath.Base(printed)); got.code != exitDone {
+		t.Errorf("verify in the folder: %+v", got)
+	}
+
+	if err := os.WriteFile(filepath.Join(dir, "votes.json.gz"), []byte(gzipped(t, "[]\n")), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{
+		"votes.json", "data/fallback/feedback-20261123T160000Z.json", "data/fallback/feedback-20200101T000000Z-loss.json", "data/fallback/.feedback-loss.json",
+		filepath.Base(printed), strings.Replace(printed, "feedback-", ".feedback-", 1), strings.Replace(printed, "Z-loss", "Z-loss-loss", 1), lossPath + ".json",
+	} {
+		if got := run(t, dir, nil, "verify", path); got.code != exitFailed || !strings.Contains(got.stdout+got.stderr, path+": no such file") {
+			t.Errorf("verify %s: %+v", path, got)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, printed), []byte("[]\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(t, dir, nil, "verify", printed); strings.Contains(got.stderr, "has been compressed") || strings.Contains(got.stdout, "60 rows, ") {
+		t.Errorf("a file has the printed path: %+v", got)
+	}
+	if err := os.Remove(filepath.Join(dir, printed)); err != nil {
+		t.Fatal(err)
+	}
+
+	for _, state := range []string{printed, filepath.Join(filepath.Dir(ordinary), ".feedback-20261123T160000Z.json")} {
+		if got := run(t, dir, nil, "history", "--yes", "--drop", state); got.code != exitDone || !strings.Contains(got.stdout, "deleted ") {
+			t.Errorf("history --drop %s: %+v", state, got)
+		}
+	}
+	if got := run(t, dir, nil, "verify", printed); got.code != exitFailed || !strings.Contains(got.stdout+got.stderr, printed+": no such file") {
+		t.Errorf("verify of a deleted state: %+v", got)
+	}
+}

@@ -119,6 +119,25 @@ func (n names) parseName(name string) (stateFile, bool) {
 	return f, true
 }
 
+// FindMoved returns the path of a kept state's data if they were at path and have been compressed since. It reports false if
+// there is a file at path, or if path is not the name of a kept state that is not compressed yet, or if the state is gone.
+func FindMoved(path string) (compressed string, ok bool) {
+	match := plainName.FindStringSubmatch(filepath.Base(path))
+	if match == nil || !isGone(path) {
+		return "", false
+	}
+	n := names{folder: filepath.Dir(path), base: match[1]}
+	f, ok := n.parseName(filepath.Base(path))
+	if !ok || !f.isData() || !disk.Exists(n.compressed(f.id)) {
+		return "", false
+	}
+	return n.compressed(f.id), true
+}
+
+// plainName matches the names of the data of kept states that are not compressed yet. The submatch is the name of the file
+// without .json.
+var plainName = regexp.MustCompile(`^\.?(.+)-\d{8}T\d{6}Z(?:-loss)?\.json$`)
+
 // isData reports whether the file has the data of a state.
 func (f stateFile) isData() bool {
 	switch {
