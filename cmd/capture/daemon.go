@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"capture/capture"
+	"capture/internal/foreign"
 	"capture/internal/logfile"
 	"capture/internal/postgres"
 	"capture/internal/verify"
@@ -77,7 +78,7 @@ func openService(opts serviceOptions) (_ *service, err error) {
 	}
 	s.log = s.logs.Logger()
 	if folder := filepath.Dir(s.file.Path()); disk.OthersMayWrite(folder) {
-		s.log.Warn("every user of this machine may put files into the output's folder", "folder", folder, "hint", "chmod o-w "+folder)
+		s.log.Warn("every user of this machine may put files into the output's folder", "folder", folder, "hint", "chmod o-w "+foreign.ShellPath(folder))
 	}
 
 	registry := prometheus.NewRegistry()

@@ -17,6 +17,7 @@ import (
 
 	"capture/capture"
 	"capture/internal/demo"
+	"capture/internal/foreign"
 	"capture/internal/postgres"
 )
 
@@ -182,8 +183,8 @@ func (c demoCmd) printIntro(out io.Writer, s *service, d *demo.Demo, path, folde
 	for _, line := range [][2]string{
 		{"file", path},
 		{"page", "http://" + s.address() + "/"},
-		{"status", os.Args[0] + " status --output " + path},
-		{"database", "psql " + d.URL()},
+		{"status", foreign.ShellWord(os.Args[0]) + " status --output " + foreign.ShellPath(path)},
+		{"database", "psql " + foreign.ShellWord(d.URL())},
 		{"logs", filepath.Join(folder, "logs")},
 		{"seed", strconv.FormatUint(c.Seed, 10)},
 	} {

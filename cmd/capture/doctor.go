@@ -136,7 +136,7 @@ func folderFinding(name, path string, otherwise postgres.Level, why string) post
 	if err == nil && disk.OthersMayWrite(folder) {
 		return postgres.Finding{
 			Name: name, Level: postgres.Warn, Found: folder + " is writable for every user of this machine",
-			Reason: "others may put their files in the place of capture's", Hint: "chmod o-w " + folder,
+			Reason: "others may put their files in the place of capture's", Hint: "chmod o-w " + foreign.ShellPath(folder),
 		}
 	}
 	if err == nil {
@@ -145,7 +145,7 @@ func folderFinding(name, path string, otherwise postgres.Level, why string) post
 	return postgres.Finding{
 		Name: name, Level: otherwise, Reason: why,
 		Found: fmt.Sprintf("%s is not writable for user %d: %v", folder, os.Getuid(), err),
-		Hint:  fmt.Sprintf("chown %d %s, or choose another folder", os.Getuid(), folder),
+		Hint:  fmt.Sprintf("chown %d %s, or choose another folder", os.Getuid(), foreign.ShellPath(folder)),
 	}
 }
 

@@ -24,10 +24,10 @@ func (c *fileConfig) noteKeptLosses(std streams, command string) {
 	}
 	for i, s := range states {
 		if i == mostLosses {
-			fmt.Fprintf(std.err, "%s: %d more: capture history --output %s\n", command, len(states)-mostLosses, c.File)
+			fmt.Fprintf(std.err, "%s: %d more: capture history --output %s\n", command, len(states)-mostLosses, foreign.ShellPath(c.File))
 			return
 		}
-		fmt.Fprintf(std.err, "%s: %s follows a loss that nobody has acknowledged. %s. If it was meant: capture history --ack --output %[2]s\n",
-			command, c.File, foreign.Lines(s.LossText()))
+		fmt.Fprintf(std.err, "%s: %s follows a loss that nobody has acknowledged. %s. If it was meant: capture history --ack --output %s\n",
+			command, c.File, foreign.Lines(s.LossText()), foreign.ShellPath(c.File))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -180,5 +181,38 @@ func TestKeptStateCompressedSincePrinted(t *testing.T) {
 	}
 	if got := run(t, dir, nil, "verify", printed); got.code != exitFailed || !strings.Contains(got.stdout+got.stderr, printed+": no such file") {
 		t.Errorf("verify of a deleted state: %+v", got)
+	}
+}
+
+// The folder of the file has a name that a shell would interpret. The printed commands work all the same, and run nothing else.
+func TestPrintedCommandsInHostileFolder(t *testing.T) {
+	t.Parallel()
+	_, dir, _ := emptied(t)
+	const folder = "it's $(touch ran) `touch ran`; touch ran"
+	if err := os.Rename(filepath.Join(dir, "data/fallback"), filepath.Join(dir, folder)); err != nil {
+		t.Fatal(err)
+	}
+	path, url := filepath.Join(folder, "feedback.json"), pgserver.Database(t)
+	paste := func(command string) {
+		t.Helper()
+		cmd := exec.Command("sh", "-c", `program=$1; capture() { "$program" "$@"; }; `+command, "sh", plain)
+		cmd.Dir, cmd.Env = dir, append(os.Environ(), "DATABASE_URL="+url)
+		if output, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", command, err, output)
+		}
+	}
+	got := run(t, dir, nil, "verify", path)
+	_, rest, _ := strings.Cut(got.stderr, "To bring rows back: ")
+	restore, acknowledge, ok := strings.Cut(strings.TrimSuffix(rest, "\n"), ". If it was meant: ")
+	if got.code != exitDone || !ok {
+		t.Fatalf("%+v", got)
+	}
+	paste(strings.Replace(restore, "restore", "restore --create --yes", 1))
+	paste(acknowledge)
+	if got := run(t, dir, []string{"DATABASE_URL=" + url}, "verify", path); got.stderr != "" || !strings.Contains(got.stdout, "60 missing in the file") {
+		t.Errorf("after the printed commands: %+v", got)
+	}
+	if found, err := filepath.Glob(filepath.Join(dir, "ran*")); err != nil || len(found) != 0 {
+		t.Errorf("the shell ran a part of the path: %v, %v", found, err)
 	}
 }

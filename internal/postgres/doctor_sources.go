@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"capture/internal/foreign"
 )
 
 // checkReplication checks the requirements of logical replication, except its limits and its publication.
@@ -225,7 +227,7 @@ func (d *doctor) checkPublication(ctx context.Context) {
 	case chosen >= 0 && publications[chosen].name == own && !publications[chosen].alterable:
 		d.addFinding("publication", Warn, fmt.Sprintf("%s has all changes of the table, but belongs to %s", own, publications[chosen].owner),
 			fmt.Sprintf("if the table loses its key, the application's UPDATE and DELETE fail until somebody drops the publication; user %s cannot", d.srv.User),
-			fmt.Sprintf("capture setup --role %s, as a superuser or the owner of table and database", d.srv.User))
+			fmt.Sprintf("capture setup --role %s, as a superuser or the owner of table and database", foreign.ShellWord(d.srv.User)))
 	case chosen >= 0:
 		d.addFinding("publication", OK, publications[chosen].name+" has all changes of the table", "", "")
 	case d.table.checkReplicaIdentity(d.srv.VersionNum) != nil:

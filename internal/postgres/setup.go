@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"capture/internal/foreign"
 )
 
 // SetupOptions are options of [SetupSQL].
@@ -74,7 +76,7 @@ func askForNotify(table *Table, err error) error {
 	}
 	asking := *p
 	asking.Hint = fmt.Sprintf("%s;\nor run capture setup --source notify --table %s, which creates triggers: they slow commits down, and transactions that write to the table cannot be prepared (PREPARE TRANSACTION)",
-		p.Hint, table.Name())
+		p.Hint, foreign.ShellWord(table.Name().String()))
 	return &asking
 }
 

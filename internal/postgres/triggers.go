@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"capture/deploy"
+	"capture/internal/foreign"
 )
 
 // trigger is one of the triggers that capture creates on a table.
@@ -191,7 +192,7 @@ func (s *triggerState) checkOwner(t *Table) error {
 	}
 	return problemf(fmt.Sprintf("whoever owns the function can make it act in the name of everybody who writes to table %s", t.Name()),
 		fmt.Sprintf("DROP FUNCTION %s CASCADE; -- as a superuser or the schema's owner; then capture setup --source notify --table %s",
-			t.triggerFunction(), t.Name()),
+			t.triggerFunction(), foreign.ShellWord(t.Name().String())),
 		"function %s belongs to %s, who neither owns table %s nor is a superuser", t.triggerFunction(), displayIdentifier(s.owner), t.Name())
 }
 
@@ -204,7 +205,7 @@ func CheckTriggers(ctx context.Context, q Querier, table *Table) error {
 	}
 	problem := func(format string, args ...any) error {
 		p := problemf("not every change of the table sends a notification",
-			"capture setup --source notify --table "+table.Name().String(), format, args...)
+			"capture setup --source notify --table "+foreign.ShellWord(table.Name().String()), format, args...)
 		p.needsSetup = true
 		return p
 	}

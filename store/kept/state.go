@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"capture/internal/foreign"
 	"capture/internal/volume"
 	"capture/store/disk"
 	"capture/store/manifest"
@@ -95,7 +96,7 @@ func (s State) RestoreCommand() string {
 	if s.Loss != nil && s.Loss.RowsChanged+s.Loss.RowsNotCompared > 0 && s.Loss.RowsLost == 0 {
 		conflict = "overwrite"
 	}
-	return "capture restore --on-conflict " + conflict + " " + s.Path
+	return "capture restore --on-conflict " + conflict + " " + foreign.ShellPath(s.Path)
 }
 
 // CompressedPath returns the path of the state's data once they are compressed.

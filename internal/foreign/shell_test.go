@@ -1,0 +1,49 @@
+package foreign_test
+
+import (
+	"os/exec"
+	"testing"
+
+	"capture/internal/foreign"
+)
+
+func TestShellWord(t *testing.T) {
+	for in, want := range map[string]string{
+		"data/fallback/feedback-20261123T160000Z-loss.json.gz": "data/fallback/feedback-20261123T160000Z-loss.json.gz",
+		"s3://bucket/app": "s3://bucket/app", "public.votes": "public.votes", "": "''", "my files/it's": `'my files/it'\''s'`,
+		"=ls": "'=ls'", "~/x": "'~/x'", "é": "'é'", `public."My Votes"`: `'public."My Votes"'`,
+	} {
+		if got := foreign.ShellWord(in); got != want {
+			t.Errorf("ShellWord(%q) is %q, not %q", in, got, want)
+		}
+	}
+	if got := foreign.ShellPath("-y/a b"); got != "'./-y/a b'" {
+		t.Errorf("ShellPath gives %q", got)
+	}
+}
+
+// A shell reads each word as it was, and runs nothing that a word contains.
+func TestShellReadsWords(t *testing.T) {
+	words := []string{"", "'", "''", `\`, `"`, "a b", "$HOME", "$(echo ran)", "`echo ran`", "a;echo ran", "a&&echo ran", "a|b", ">x", "*", "?", "[a-z]", "{a,b}", "!!",
+		"~", "#", "a\nb", "\t", "-n", "=ls", "é", "\xff", `it's "$(echo ran)"`}
+	for b := 1; b < 0x80; b++ {
+		words = append(words, string(rune(b)), "a"+string(rune(b))+"b")
+	}
+	command := "printf '%s\\000'"
+	want := ""
+	for _, w := range words {
+		command += " " + foreign.ShellWord(w)
+		want += w + "\x00"
+	}
+	got, err := exec.Command("sh", "-c", command).Output()
+	if err != nil || string(got) != want {
+		t.Errorf("the shell reads %q, not %q: %v", got, want, err)
+	}
+	for _, w := range words { // what a terminal shows is one word, too
+		for _, shown := range []string{foreign.Text(foreign.ShellWord(w)), foreign.Lines(foreign.ShellWord(w))} {
+			if got, err := exec.Command("sh", "-c", `set -- `+shown+`; echo $#`).Output(); err != nil || string(got) != "1\n" {
+				t.Errorf("the shell reads %q as %q words: %v", shown, got, err)
+			}
+		}
+	}
+}
