@@ -26,8 +26,8 @@ const (
 	firstAlertRetry    = 5 * time.Second  // first pause between attempts to post an alert; the pauses double
 	longestAlertRetry  = time.Minute      // longest of these pauses
 
-	// alertCopyAfter is the time without steady following after which a copy of the table is no excuse any more, so an alert is
-	// posted. The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same time.
+	// alertCopyAfter limits how long copies of the table can delay the alert "following". It counts from the last time at which
+	// the table was followed steadily. The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same time.
 	alertCopyAfter = 30 * time.Minute
 
 	// steadyInterval is the time for which the table must be followed without a break before the condition "following" is over.

@@ -46,7 +46,9 @@ func New(cfg Config, file *store.File) (*Daemon, error) {
 	d.table = cfg.newTable(filepath.Dir(file.Path()), file.IsOnDisk(), d.spilledRowsLost)
 	d.supervisor = newSupervisor(&d.cfg, d.table, file)
 	tracker := newFileTracker(file)
-	current := func() *snapshot.View { // nil before the first read of the table: some rows of the file may have been lost since
+	// current returns nil before the first read of the table. Until then, the View has the rows of the file, and the table may
+	// have lost some of them in the meantime.
+	current := func() *snapshot.View {
 		if d.supervisor.report().LastRead.Ended.IsZero() {
 			return nil
 		}

@@ -192,7 +192,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		exec(t, open, "COMMIT")
-		exec(t, conn, "CHECKPOINT") // logs which transactions are running; the walsender needs to read no further
+		exec(t, conn, "CHECKPOINT") // logs which transactions run; the slot starts at such a record, before the next commit
 		exec(t, conn, "CHECKPOINT")
 		before := d.said("read")
 		exec(t, conn, "INSERT INTO votes (user_query) VALUES ($1)", fmt.Sprint("after ", attempt))

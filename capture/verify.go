@@ -17,7 +17,8 @@ import (
 const verifyRetry = 10 * time.Minute
 
 // verifier regularly compares the captured rows with the table. It counts and logs differences, and requests a new copy of the
-// table to repair them. No cause of a difference is known, so each difference is a defect that should be reported.
+// table to repair them. docs/operations.md (CaptureDiffers) lists the known causes. A difference with any other cause is a
+// defect that should be reported.
 type verifier struct {
 	compare    CompareFunc
 	interval   time.Duration

@@ -83,7 +83,7 @@ func TestTableEqualsModelOldRowsSpilled(t *testing.T) {
 
 const spillOld = -1 // value of limit for a Table that spills old rows instead of a memory limit
 
-// spillOldRows makes tab spill old rows that take more than slack bytes, as if the volume had room for them.
+// spillOldRows makes tab spill its old rows. slack replaces leastSlack, and the volume always has room.
 func spillOldRows(t *testing.T, tab *Table, slack int64, onDamage func(error)) {
 	tab.SpillOldRows(t.TempDir(), onDamage)
 	tab.tree.old.least = slack

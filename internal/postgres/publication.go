@@ -275,8 +275,9 @@ func (t *Table) completePublicationSQL(p *publication, version int) (statements 
 	return statements
 }
 
-// noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that creates or repairs capture's
-// own publication. ddlErr is the error of an attempt to run that SQL, or nil if there was no attempt.
+// noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that helps: usually the statements
+// that create or repair capture's own publication, otherwise a GRANT of the missing right, or a DROP of a publication that
+// capture must not adopt. ddlErr is the error of an attempt to create or repair the publication, or nil if there was none.
 func (t *Table) noPublicationProblem(s *Server, publications []publication, own string, ddlErr error) *Problem {
 	p := &Problem{
 		Summary: fmt.Sprintf("no publication has all changes of table %s", t.Name()),

@@ -97,7 +97,7 @@ func appendComparedText(dst, text []byte) []byte {
 		case unicode.IsSpace(c):
 			space = true
 			continue
-		case c >= utf8.RuneSelf && unicode.Is(unicode.Cf, c): // such as a zero-width space, or a mark for the direction
+		case c >= utf8.RuneSelf && unicode.Is(unicode.Cf, c): // such as a zero-width space, or a mark for right-to-left text
 			continue
 		}
 		if space && len(dst) > start {

@@ -88,7 +88,7 @@ type Type struct {
 	Elem   *Type   // element type of an Array or a Vector
 	Delim  byte    // delimiter between the elements of an Array: a comma, except for box
 	Fields []Field // fields of a Composite, without dropped fields
-	Hstore bool    // whether a Cast is hstore, whose input function does not read the JSON that its cast writes
+	Hstore bool    // whether the type is hstore: a Cast whose input function does not read the JSON that its cast writes
 }
 
 // Field is one attribute of a composite type.

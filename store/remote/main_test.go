@@ -69,7 +69,7 @@ func probed(t *testing.T, l *remote.Location) *remote.Folder {
 	return f
 }
 
-// rows is a state with some rows, of about 60 bytes each.
+// rows is a state with that number of rows, of about 60 bytes each.
 type rows int
 
 func (r rows) WriteTo(w io.Writer) (int64, error) {
@@ -84,7 +84,7 @@ func (r rows) WriteTo(w io.Writer) (int64, error) {
 	return b.WriteTo(w)
 }
 
-// bulk is a state with some rows of 64 kB each. gzip can make them only a quarter shorter.
+// bulk is a state with that number of rows, of 64 kB each. gzip can make them only a quarter shorter.
 type bulk int
 
 // largeState is the number of rows of a bulk that is uploaded in three parts.
