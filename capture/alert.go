@@ -38,7 +38,7 @@ const (
 // Alert is the JSON object that is posted to --alert-url. Programs read its fields, and a Slack-compatible webhook shows Text.
 type Alert struct {
 	Text      string    `json:"text"`
-	Condition string    `json:"condition"` // following, file, omitted, publication, difference, loss, copy, or "volume" and a name
+	Condition string    `json:"condition"` // following, file, omitted, publication, difference, loss, copy, or "volume" and the name of a folder
 	Status    string    `json:"status"`    // firing or resolved
 	Detail    string    `json:"detail"`
 	Since     time.Time `json:"since"` // start of the condition; zero if it is resolved
@@ -48,8 +48,8 @@ type Alert struct {
 	Version   string    `json:"version"`
 }
 
-// alerter posts an alert when a condition has lasted for some time, and another alert when the condition is over. It queues no
-// alerts while the receiver is unreachable. Afterwards, it posts only the newest state of each condition.
+// alerter posts an alert once a condition has lasted for Config.AlertAfter, and another alert once the condition is over. It
+// queues no alerts while the receiver is unreachable. Once it can send again, it posts only the newest state of each condition.
 type alerter struct {
 	url      string
 	after    time.Duration // time that a condition must last before it is posted
@@ -57,7 +57,7 @@ type alerter struct {
 	interval time.Duration // time between checks of the Status
 	status   func() Status
 	log      hclog.Logger
-	shown    *conditions // conditions in the Status; one is set while alerts cannot be sent
+	shown    *conditions // conditions in the Status; "alerts" is set while alerts cannot be sent
 
 	client     *http.Client
 	followed   time.Time                   // last time at which the table was followed steadily, or the start of the alerter
@@ -73,7 +73,7 @@ type alertCondition struct {
 	since  time.Time     // start of the condition; zero once it is over
 	lasted time.Duration // how long the condition has lasted; see updateConditions for what counts
 	counts bool          // whether the condition counted at the last check; see updateConditions
-	fails  bool          // whether the Check failed last time and was not excused; if false, the condition is interrupted or over
+	fails  bool          // whether the Check failed without an excuse at the last check; if false, the condition is interrupted or over
 	detail string
 	posted bool // whether the firing alert has been posted
 }
@@ -87,7 +87,8 @@ func newAlerter(cfg *Config, status func() Status, shown *conditions) *alerter {
 	}
 }
 
-// newAlertClient returns a client that follows no redirect: the receiver's URL is often a secret, and an alert names the table.
+// newAlertClient returns a client that follows no redirect. A redirect could send the receiver's URL, which is often a secret,
+// and the alert to another server.
 func newAlertClient() *http.Client {
 	return &http.Client{
 		Timeout:       alertTimeout,
@@ -118,8 +119,8 @@ func (a *alerter) run(ctx context.Context) error {
 }
 
 // worthAlert reports whether c is a failing check that is posted as an alert. These are the checks of readiness (following,
-// file, omitted), and the checks for a publication that makes the application's writes fail, a difference, a loss, late or
-// damaged copies, and a full volume.
+// file, omitted), and the checks that find a publication that makes the application's writes fail, a difference, a loss, late
+// or damaged copies, or a full volume.
 func worthAlert(c Check) bool {
 	switch c.Name {
 	case "following", "file", omittedCheck, source.PublicationCondition, "difference", lossCondition, copyCheck:
@@ -152,7 +153,8 @@ func (a *alerter) updateConditions(st *Status, now time.Time) {
 	for name, c := range a.conditions {
 		detail, fails := failing[name]
 		interrupted := !fails && name == "following" && !steady && !c.since.IsZero()
-		// The time between two checks counts if the condition counts at both. Interruptions count, too, after half an hour.
+		// The time between two checks counts if the condition counts at both. An interruption counts only after alertCopyAfter
+		// without steady following.
 		counts := fails || interrupted && now.Sub(a.followed) >= alertCopyAfter
 		if c.counts && counts {
 			c.lasted += elapsed
@@ -251,7 +253,7 @@ func (a *alerter) postAlert(ctx context.Context, alert *Alert) error {
 		return fmt.Errorf("send alert: %w", err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be reused
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // a connection is reused only if the body has been read
 	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("send alert: the receiver answered %s", resp.Status)
 	}

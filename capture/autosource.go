@@ -20,20 +20,20 @@ import (
 
 const (
 	// Intervals between probes for a better source: an hour if an operator must change something before that source can work,
-	// or a minute if the obstacle is temporary, for example because all slots are in use.
+	// or a minute if the obstacle is temporary, for example if all slots are in use.
 	permanentProbeInterval = time.Hour
 	transientProbeInterval = time.Minute
 	// setupCheckInterval is the time between checks for a publication and triggers that capture setup may have created.
 	setupCheckInterval = time.Minute
-	// maxUnknownFailures is the number of successive failures for an unknown reason after which a source counts as
-	// unavailable, if the database accepts ordinary connections meanwhile.
+	// A source counts as unavailable after maxUnknownFailures successive failures for an unknown reason. A failure counts only
+	// if the database accepts ordinary connections at that time.
 	maxUnknownFailures = 3
 )
 
 // autoSource follows the table by the best source that works. It changes to a better source once that source works.
 type autoSource struct {
 	supervisor *supervisor
-	lastNote   map[string]string // last logged note, by kind of source
+	lastNote   map[string]string // last logged reason why no better source runs, by kind of the running source
 	failures   map[string]int    // number of successive failures of unknown class, by kind of source
 }
 
@@ -48,7 +48,8 @@ type unavailable struct {
 	transient bool // whether the reason is temporary
 }
 
-// follow tries the sources, best first, until one of them follows the table. It returns when that source ends.
+// follow tries the sources, best first, until one of them follows the table. It returns when that source ends, or when no other
+// source can help.
 func (a *autoSource) follow(ctx context.Context) (followingSince time.Time, err error) {
 	var skipped []unavailable
 	for i, kind := range sourceKinds {
@@ -87,7 +88,7 @@ func (a *autoSource) run(ctx context.Context, kind string, skipped []unavailable
 	return since, err
 }
 
-// logNote returns the reason why a source of this kind runs and no better one. It logs the reason if it is new.
+// logNote returns the reason why a source of this kind runs instead of a better source. It logs the reason if it is new.
 func (a *autoSource) logNote(kind string, skipped []unavailable) string {
 	note := skippedNote(skipped)
 	if len(skipped) > 0 && a.lastNote[kind] != note {

@@ -14,8 +14,8 @@ const (
 	stableAfter  = 5 * time.Second        // time that a source must follow before the pauses are short again
 )
 
-// newBackOff returns a sequence of pauses that double from first to longest. Each pause is random: between (1-spread) and
-// (1+spread) times its length.
+// newBackOff returns a sequence of pauses that double from first to longest. Each pause then varies at random between
+// (1-spread) and (1+spread) times this length.
 func newBackOff(first, longest time.Duration, spread float64) *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval, b.MaxInterval, b.Multiplier, b.RandomizationFactor = first, longest, 2, spread

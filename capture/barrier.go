@@ -9,8 +9,8 @@ import (
 	"capture/capture/source"
 )
 
-// barrier returns once every transaction that was committed before the call is in a View. It waits for a running copy, and
-// returns an error if the last attempt failed.
+// barrier returns once every transaction that was committed before the call is in a View. It waits for a running copy. If the
+// last attempt failed and the next attempt has not begun, barrier returns an error.
 func (s *supervisor) barrier(ctx context.Context) error {
 	for {
 		a, err := s.waitFollowing(ctx)

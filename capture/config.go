@@ -44,7 +44,7 @@ type Config struct {
 	// CopyRate is the largest number of bytes per second that a copy reads. Zero sets no limit.
 	CopyRate int64
 
-	// FlushDelay is the time between a change and the write of the file that includes it.
+	// FlushDelay is the time between a change and the write of the file that includes the change.
 	FlushDelay time.Duration
 
 	// FlushInterval is the time between regular writes. A regular write happens when the wall clock reaches a multiple of
@@ -67,16 +67,16 @@ type Config struct {
 	// start, readers get these rows until the first copy is complete.
 	LoadPrevious func(context.Context) (*snapshot.View, error)
 
-	// MemoryLimit is the number of bytes of memory that the process may use. The limit of [cgroup.MemoryLimit] applies as
-	// well. Zero sets no further limit. Rows that do not fit are spilled to a file.
+	// MemoryLimit is the number of bytes of memory that the process may use. The limit of [cgroup.MemoryLimit] applies as well,
+	// even if MemoryLimit is zero. Rows that do not fit are spilled to a file.
 	MemoryLimit int64
 
 	// SpillDir is the folder into which [Export] spills rows. Empty means the system's folder for temporary files. A Daemon
 	// spills into the folder of its file.
 	SpillDir string
 
-	// WatchedDirs are the folders whose volumes are measured. A warning begins when VolumeWarn percent of a volume are in
-	// use. Zero turns warnings off.
+	// WatchedDirs are the folders whose volumes are measured. A warning begins when VolumeWarn percent of a volume are in use.
+	// A VolumeWarn of zero turns warnings off.
 	WatchedDirs []WatchedDir
 	VolumeWarn  int
 
@@ -106,10 +106,11 @@ type Config struct {
 	timeouts  source.Timeouts
 	copying   source.CopyOptions // options that only tests set
 	retry     time.Duration      // longest pause between attempts
-	pageBytes int                // size of the Table's pages in bytes; if it is set, groups have few pages
+	pageBytes int                // size of the Table's pages in bytes; if it is set, each group of pages is small, too
 
-	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New sets it once, since the
-	// memory limit of the Go runtime, from which it is computed, changes later. Tests may set a lower value.
+	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New computes it once, from the
+	// memory limit of the process. Part of that limit is the limit of the Go runtime, which changes later. Tests may set a
+	// lower value.
 	maxRowBytes int64
 }
 
@@ -117,7 +118,7 @@ type Config struct {
 type WatchedDir struct {
 	Name  string // name in Status and metrics
 	Path  string
-	Bytes func() int64 // returns the size of capture's files in the folder; may be nil in the folder of the daemon's file
+	Bytes func() int64 // returns the size of capture's files in the folder; may be nil for the folder of the daemon's file
 }
 
 // CompareFunc compares a View with the table in the database. It returns the number of rows that differ, and some of their keys
@@ -193,7 +194,7 @@ type intervals struct {
 	probe       time.Duration // time between probes for a better source; if zero, the time depends on why that source is unavailable
 	setupCheck  time.Duration // time between checks for a publication and triggers that capture setup may have created
 	volumeCheck time.Duration // time between measurements of the volumes
-	keptCheck   time.Duration // time between checks for losses that are not acknowledged
+	keptCheck   time.Duration // time between checks whether losses are still open
 	alertCheck  time.Duration // time between checks for conditions that are worth an alert
 	uploadCheck time.Duration // time between checks whether an upload is due
 	uploadDelay time.Duration // time from a change to its upload

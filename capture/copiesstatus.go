@@ -19,7 +19,7 @@ type CopiesStatus struct {
 	Checksum  string     `json:"checksum,omitempty"`  // name of the checksum that the service compares; absent if it compares none
 	Behind    bool       `json:"behind,omitempty"`    // whether another capture has uploaded a newer state
 	Exclusive bool       `json:"exclusive,omitempty"` // whether no other capture may use the prefix, because the service has no conditional writes
-	Hourly    bool       `json:"hourly,omitempty"`    // whether copies are made hourly, because there is no right to delete
+	Hourly    bool       `json:"hourly,omitempty"`    // whether copies are made hourly, because capture may not delete copies
 	Error     string     `json:"error,omitempty"`     // error of the last attempt to upload, read back or remove a copy; absent if it succeeded
 
 	Uploading *UploadStatus `json:"uploading,omitempty"` // running upload
@@ -29,10 +29,10 @@ type CopiesStatus struct {
 	damage     string    // description of a damaged copy; "" if there is none
 	late       bool      // whether lateAt is set
 	lateAt     time.Time // time from which the pending change is late
-	unprovenAt time.Time // time from which no copy has been proven for too long; zero without a copy
+	unprovenAt time.Time // time at which the last proof becomes too old; zero before the first upload
 }
 
-// UploadStatus describes how far an upload is.
+// UploadStatus describes the progress of an upload.
 type UploadStatus struct {
 	Began time.Time `json:"began"`
 	Bytes int64     `json:"bytes"`           // bytes of JSON that have been compressed and sent so far

@@ -19,8 +19,8 @@
 //     supervisor pauses and runs the next source. That source transfers only what has changed if the rows in memory have
 //     a horizon (snapshot.Horizon), and otherwise copies the whole table. The file keeps its last state meanwhile. With
 //     the source auto, an autoSource chooses the best source that works.
-//   - A barrier waits until everything that was committed before it is in a View. [Daemon.Snapshot] is a barrier and a
-//     write. The verifier compares the table with the View after a barrier.
+//   - A barrier waits until everything that was committed before it began is in a View. [Daemon.Snapshot] is a barrier
+//     and a write. The verifier compares the table with the View after a barrier.
 //   - Monitors watch the memory and the volumes. If the database is unreachable at the start, previousRows serves the rows
 //     of the previous run.
 //   - Each part reports its own state: the source to its source.Progress, the flusher to a fileTracker, and the others to

@@ -72,8 +72,8 @@ func (f *fetcher) fetchState(ctx context.Context, s remote.State, m manifest.Man
 	return true, nil
 }
 
-// copyFinder finds the newest copy that is not damaged. A damaged copy must keep capture neither from serving an older copy nor
-// from making a new one.
+// copyFinder finds the newest copy that is not damaged. A damaged copy must not prevent capture from serving an older copy or
+// from making a new copy.
 type copyFinder struct {
 	location *remote.Location
 	log      hclog.Logger
@@ -102,7 +102,7 @@ func (f *copyFinder) newest(ctx context.Context, clusters []remote.Cluster) (rem
 	}
 }
 
-// isDamaged reports whether err says that a copy is damaged. If so, it logs the damage and remembers the copy.
+// isDamaged reports whether err means that the copy s is damaged. If so, it logs the damage and remembers the copy.
 func (f *copyFinder) isDamaged(s remote.State, err error) bool {
 	damaged := (*remote.DamagedError)(nil)
 	if !errors.As(err, &damaged) {

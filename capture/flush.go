@@ -80,7 +80,7 @@ func (f *flusher) run(ctx context.Context, sourceEnded <-chan struct{}) error {
 		timer.Reset(f.waitTime())
 		changed := f.table.Changed()
 		if !s.pending.IsZero() {
-			changed = nil // one change is enough: waking up for each further change would cost more than applying it
+			changed = nil // one change is enough: a wake-up for each change would cost more than applying the change
 		}
 		var request *flushRequest
 		select {
@@ -228,7 +228,8 @@ func (f *flusher) logFlush(reason manifest.Reason, m manifest.Manifest, written 
 }
 
 // writeNewest writes the newest View and returns its version, which is 0 if there is no View. It keeps no reference to the
-// View. The file releases the View's rows as it writes them, so that the memory of rows that have changed since can be freed.
+// View, and the file releases the View's rows as it writes them. The memory of rows that change during the write can therefore
+// be freed.
 func (f *flusher) writeNewest(start time.Time, reason manifest.Reason) (r store.Result, version uint64, err error) {
 	view := f.table.View()
 	if view == nil {

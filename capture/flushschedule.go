@@ -46,7 +46,8 @@ func newFlushSchedule(delay, interval time.Duration, now time.Time) *flushSchedu
 	return s
 }
 
-// enterInterval enters the interval that contains the time now. This interval needs no further regular write.
+// enterInterval makes the interval that contains the time now the current interval. The next regular write is due when a later
+// interval begins.
 func (s *flushSchedule) enterInterval(now time.Time) {
 	s.intervalStart, s.intervalRan = now.Truncate(s.interval), now
 }
@@ -83,13 +84,14 @@ func (s *flushSchedule) changeDue() time.Time {
 	return due
 }
 
-// addIdleWork records a write that ended now and requires idle steps. They begin after a pause that is at least as long as the
-// idle steps after the previous write took. So idle steps take at most half of the time, even if each write requires them again.
+// addIdleWork records a write that ended now and requires idle steps. The idle steps begin after a pause that is at least as
+// long as all idle steps after the previous write together. So idle steps take at most half of the time, even if each write
+// requires them again.
 func (s *flushSchedule) addIdleWork(now time.Time) {
 	s.moreIdle, s.idleFrom, s.idleTook = true, now.Add(max(idleAfter, s.idleTook)), 0
 }
 
-// addIdleStep records an idle step, and whether there are more.
+// addIdleStep records an idle step. more is whether other idle steps are left.
 func (s *flushSchedule) addIdleStep(took time.Duration, more bool) {
 	s.moreIdle = more
 	s.idleTook += took
@@ -115,16 +117,16 @@ func (s *flushSchedule) due(now time.Time, hasWritten bool) (manifest.Reason, bo
 	return store.ReasonChange, !now.Before(s.changeDue())
 }
 
-// intervalDue reports whether a regular write is due because the wall clock has entered another interval. Setting the clock
-// causes at most one additional write, because the monotonic clock limits the time between regular writes. A write is
-// always due after a whole interval. It is never due before half an interval has passed, or the rest of the current interval if
-// that is shorter.
+// intervalDue reports whether a regular write is due because the wall clock has entered another interval. The monotonic clock
+// bounds the time since the current interval was entered, so setting the wall clock causes at most one additional write: a
+// write is always due after a whole interval, and never before half an interval. If less than half of the current interval was
+// left when it was entered, that rest is the lower bound.
 func (s *flushSchedule) intervalDue(now time.Time) bool {
 	passed := now.Sub(s.intervalRan)
 	if passed >= s.interval {
 		return true
 	}
-	// The rest of the interval at the time at which it was entered, by the wall clock of that time.
+	// left is the time that was left of the current interval when it was entered, by the wall clock of that moment.
 	left := s.intervalStart.Add(s.interval).Sub(s.intervalRan)
 	return !now.Truncate(s.interval).Equal(s.intervalStart) && passed >= min(s.interval/2, left)
 }

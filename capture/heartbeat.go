@@ -23,7 +23,7 @@ type heartbeat struct {
 	check    time.Duration // time between checks of the Status
 	status   func() Status
 	log      hclog.Logger
-	shown    *conditions // conditions in the Status; one is set while heartbeats cannot be sent
+	shown    *conditions // conditions in the Status; "heartbeat" is set while heartbeats cannot be sent
 
 	client  *http.Client
 	next    time.Time // earliest time of the next request
@@ -103,7 +103,7 @@ func (h *heartbeat) send(ctx context.Context) error {
 		return fmt.Errorf("send heartbeat: %w", err)
 	}
 	defer resp.Body.Close()
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be reused
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // a connection is reused only if the body has been read
 	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("send heartbeat: the receiver answered %s", resp.Status)
 	}

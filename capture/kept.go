@@ -16,10 +16,11 @@ import (
 	"capture/store/kept"
 )
 
-// lossCondition is the name of the condition and the alert for losses of rows that are neither acknowledged nor over.
+// lossCondition is the name of the condition and the alert for open losses of rows. A loss is open until somebody acknowledges
+// it or its rows are back.
 const lossCondition = "loss"
 
-// keptCheckInterval is the time between checks for losses that are not acknowledged.
+// keptCheckInterval is the time between checks whether losses are still open.
 const keptCheckInterval = 5 * time.Second
 
 // KeptStatus describes the kept states of the file.
@@ -27,7 +28,7 @@ type KeptStatus struct {
 	States int        `json:"states"`
 	Bytes  int64      `json:"bytes"` // size on disk
 	Oldest *time.Time `json:"oldest,omitempty"`
-	Losses int        `json:"losses"` // number of losses that are neither acknowledged nor over
+	Losses int        `json:"losses"` // number of open losses
 }
 
 // keeper maintains the kept states of the file. It adds a state after each regular write, compresses the states that writes
@@ -156,8 +157,8 @@ func (k *keeper) compress(ctx context.Context) error {
 	return err
 }
 
-// recordKept logs a state that a write kept before it replaced the file. It logs the path that exists now, and the path that the
-// state gets within moments, if there is room to compress it.
+// recordKept logs a state that a write kept before it replaced the file. It logs the present path of the state, and the path
+// after its compression, which follows within moments if the volume has room.
 func (k *keeper) recordKept(s *kept.State) {
 	path, compressed := s.Path, s.CompressedPath()
 	if !disk.Exists(path) { // the state is compressed already

@@ -15,12 +15,13 @@ import (
 )
 
 // storedRows loads the rows that an earlier run left in the file into the Table, at the first connection to the database. The
-// source then reads only what has changed since. Only one source runs at a time, so load is never called concurrently.
+// source then reads only what has changed since the state in the file. Only one source runs at a time, so load is never called
+// concurrently.
 type storedRows struct {
 	file *store.File
 	log  hclog.Logger
 	done bool   // whether the file has been read or does not exist
-	why  string // reason that was logged last
+	why  string // last logged reason why the rows were not used
 }
 
 // loader returns the function [source.Env.LoadRows] for a source of this kind. If the file holds no state of the table that
@@ -59,7 +60,7 @@ func (s *storedRows) load(ctx context.Context, t *snapshot.Table, shape *rowjson
 	}
 }
 
-// newLoading returns the conditions for loading the file, or the reason why the source cannot bring its rows up to date.
+// newLoading returns the conditions for loading the file, or the reason why the source cannot bring the file's rows up to date.
 func newLoading(m *manifest.Manifest, shape *rowjson.Shape, place *snapshot.Place, kind string) (_ store.Loading, why string) {
 	if m.Horizon == nil {
 		return store.Loading{}, "its manifest does not say how old the rows are"

@@ -36,7 +36,7 @@ type Status struct {
 	LSN          string     `json:"lsn,omitempty"`
 	CommitTime   *time.Time `json:"commit_time,omitempty"`
 	LagBytes     int64      `json:"lag_bytes"`              // bytes of WAL between the applied position and the server's position
-	LagSeconds   float64    `json:"lag_seconds"`            // age of the last commit when it was applied; 0 when caught up
+	LagSeconds   float64    `json:"lag_seconds"`            // age of the last commit when it was applied, or of the oldest change that no View holds; 0 when caught up
 	LastContact  *time.Time `json:"last_contact,omitempty"` // time of the last data from the server
 	RetainedWAL  int64      `json:"retained_wal_bytes"`
 	Transactions uint64     `json:"transactions"`
@@ -69,7 +69,7 @@ type ReadStatus struct {
 	MS      float64   `json:"ms"`
 }
 
-// ReadingStatus describes how far a read of the table is.
+// ReadingStatus describes the progress of a running read of the table.
 type ReadingStatus struct {
 	Began     time.Time `json:"began"`
 	Rows      int64     `json:"rows"`                 // number of rows received so far
@@ -85,7 +85,7 @@ func newReadingStatus(r source.RunningRead) *ReadingStatus {
 	return &ReadingStatus{Began: r.Began.UTC(), Rows: r.Rows, TotalRows: r.TotalRows, Bytes: r.Bytes}
 }
 
-// text returns how far the read is: "120000 of about 1000000 rows, 40000 rows/s, 22s left".
+// text returns the progress for the operator: "120000 of about 1000000 rows, 40000 rows/s, 22s left".
 func (r *ReadingStatus) text(now time.Time) string {
 	took := now.Sub(r.Began)
 	text := fmt.Sprintf("%d rows", r.Rows)
@@ -131,7 +131,7 @@ type statusReporter struct {
 	file       *fileTracker
 	volumes    func() []volume.Usage
 	kept       func() KeptStatus
-	copies     func() *CopiesStatus // nil if capture makes no copies in object storage
+	copies     func() *CopiesStatus // nil without copies off the machine
 	conditions *conditions
 }
 

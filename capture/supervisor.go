@@ -27,7 +27,7 @@ const (
 	stateConnecting = string(source.Connecting)
 	stateCopying    = string(source.Copying)
 	stateFollowing  = string(source.Following)
-	stateWaiting    = "waiting" // the last attempt failed, and the next one is not due yet
+	stateWaiting    = "waiting" // the last attempt failed, and the next attempt is not due yet
 )
 
 // supervisor runs one source at a time. The running source is the only writer of the table. When the source ends, the
@@ -49,9 +49,9 @@ type supervisor struct {
 	past        source.Report // report of the attempts that have ended, as far as it is still valid
 	note        string        // reason why no better source is in use
 	lastErr     string        // reason why the last attempt ended; "" once a source follows
-	publication string        // problem of a publication that made the application's writes fail when the last attempt ended; "" if there was none
-	waiting     bool          // whether the last attempt failed and the next one is not due yet
-	failed      int           // number of attempts that have failed since a source followed
+	publication string        // error of the last attempt if it left a publication that makes the application's writes fail; otherwise ""
+	waiting     bool          // whether the last attempt failed and the next attempt is not due yet
+	failed      int           // number of attempts that have failed since a source last followed the table
 	nextAttempt time.Time
 	doubt       bool   // whether the rows in memory are possibly no state of the table; the next source must then copy the whole table
 	resyncs     uint64 // total number of attempts that ended with a resync
@@ -146,7 +146,7 @@ func (s *supervisor) run(ctx context.Context) error {
 }
 
 // dropDoubtfulHorizon makes sure that neither the next source nor the next run builds on rows in memory that are in doubt. Rows
-// of the source logical also count as in doubt if they have no horizon, because the source drops the horizon when it finds a
+// of the source logical are also in doubt if they have no horizon, because that source drops the horizon when it finds a
 // mistake. Rows of other sources have no horizon for a short time after each read, so a missing horizon means nothing there.
 func (s *supervisor) dropDoubtfulHorizon() {
 	s.mu.Lock()
@@ -160,8 +160,8 @@ func (s *supervisor) dropDoubtfulHorizon() {
 	s.stored.dropHorizon(v)
 }
 
-// follow follows the table by the configured source, or by the best one, until that source ends. It returns the time at which
-// the source began to follow, or zero if it never did.
+// follow follows the table by the configured source, or with auto by the best source, until that source ends. It returns the
+// time at which the source began to follow, or zero if it never did.
 func (s *supervisor) follow(ctx context.Context) (followingSince time.Time, err error) {
 	if s.cfg.Source == "auto" {
 		return s.auto.follow(ctx)
@@ -169,7 +169,7 @@ func (s *supervisor) follow(ctx context.Context) (followingSince time.Time, err 
 	return s.runSource(ctx, s.cfg.Source, "")
 }
 
-// handleEnd records why an attempt ended, and returns the pause before the next one. took is the attempt's duration, and
+// handleEnd records why an attempt ended, and returns the pause before the next attempt. took is the attempt's duration, and
 // hadFollowed is true if the source followed the table.
 func (s *supervisor) handleEnd(err error, took time.Duration, hadFollowed bool) (pause time.Duration) {
 	if resync := (*source.ResyncError)(nil); errors.As(err, &resync) {
@@ -364,7 +364,8 @@ func (s *supervisor) report() followReport {
 	if r.state == stateFollowing {
 		r.err, r.failed, r.nextAttempt = "", 0, time.Time{}
 	}
-	// Before it copies, a source looks for such publications. From then on, the source reports them itself.
+	// A source looks for publications that make the application's writes fail before it copies the table, and reports them
+	// itself from then on. Until then, the report has what the last attempt found.
 	if s.publication != "" && r.state != stateFollowing && r.state != stateCopying {
 		r.Conditions = maps.Clone(r.Conditions)
 		if r.Conditions == nil {

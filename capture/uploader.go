@@ -56,7 +56,7 @@ type uploader struct {
 	pruned     time.Time    // time of the last pruning
 	failure    string       // error of the last work; "" if the work succeeded
 	damage     string       // description of a damaged copy; "" once another copy is proven
-	newerThere bool         // whether latest.json names a state that is newer than the one uploaded last
+	newerThere bool         // whether latest.json names a state that is newer than the state uploaded last
 
 	hadFile  func() bool // reports whether there was a file before this run's first write
 	compared bool        // whether a run without an earlier file has compared the newest copy with its first View
@@ -124,11 +124,11 @@ func (u *uploader) workIfDue(ctx context.Context) {
 			return
 		}
 		if lossesDue && err != nil {
-			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // until then, the current state can be uploaded
+			u.lossesDue, u.lossesAt = false, now.Add(longestUploadRetry) // until lossesAt, the current state can be uploaded
 		}
 		end := time.Now()
-		// Waiting for an unreachable service does not count as work. Otherwise, a rest of nine times its length would follow a
-		// long outage.
+		// Waiting for an unreachable service does not count as work. Otherwise, capture would rest after an outage for nine
+		// times as long as the outage took.
 		u.schedule.addWork(end, max(0, end.Sub(now)-(u.location.Waited()-waited)), err)
 		u.recordResult(what, err)
 	}
@@ -153,7 +153,8 @@ func (u *uploader) nextWork(now time.Time) (what string, work func(context.Conte
 	return "", nil
 }
 
-// recordResult records the result of some work. It logs a failure only if it differs from the previous failure.
+// recordResult records the result of the work that has just ended. It logs a failure only if it differs from the previous
+// failure.
 func (u *uploader) recordResult(what string, err error) {
 	if err == nil {
 		if u.failure != "" {
@@ -203,7 +204,7 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 // checkOwner returns an error if the folder has the states of another table.
 func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table manifest.TableName, database string) error {
 	_, m, err := u.copies.newest(ctx, []remote.Cluster{{States: states}})
-	if remote.IsMissing(err) { // all are damaged, so nobody can know whose they are
+	if remote.IsMissing(err) { // all states are damaged, so nobody can know of which table they are
 		return nil
 	}
 	if err != nil {

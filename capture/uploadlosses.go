@@ -26,9 +26,9 @@ const lossCheck = time.Minute
 // errNotOpened means that a kept state could not be opened: it was dropped in the meantime, or cannot be read.
 var errNotOpened = errors.New("kept state not opened")
 
-// uploadLosses uploads the states before losses that are not off the machine yet. It marks the copies whose losses have been
-// acknowledged here. It also finds the open losses that only the copies show, for example because this machine has lost its
-// folder.
+// uploadLosses uploads the states before losses, unless the service has them already. It marks the copies whose losses have
+// been acknowledged on this machine. It also finds the open losses that only the copies show, for example because this machine
+// has lost its folder.
 func (u *uploader) uploadLosses(ctx context.Context) error {
 	clusters, err := u.location.Clusters(ctx)
 	if err != nil {
@@ -149,7 +149,7 @@ func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map
 	m, err := local.Manifest()
 	switch ioErr := (*fs.PathError)(nil); {
 	case errors.As(err, &ioErr) && !errors.Is(err, fs.ErrNotExist):
-		return nil, errNotOpened // a later attempt may be able to read it
+		return nil, errNotOpened // a later attempt may be able to read the manifest
 	case err != nil:
 		return nil, nil // the manifest is missing or invalid, so nobody could find or check the state
 	}
@@ -169,7 +169,7 @@ func (u *uploader) uploadLoss(ctx context.Context, local *kept.State, states map
 // copyLoss uploads a state before a loss. m is the manifest of the state. The result is nil if the state is damaged.
 func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.Manifest, states map[string][]remote.State) (*remote.State, error) {
 	file, err := statefile.Open(ctx, local.Path, nil)
-	if errors.Is(err, fs.ErrNotExist) { // it was compressed in the meantime
+	if errors.Is(err, fs.ErrNotExist) { // the state was compressed in the meantime
 		file, err = statefile.Open(ctx, local.CompressedPath(), nil)
 	}
 	if err != nil {
@@ -206,7 +206,7 @@ func (u *uploader) copyLoss(ctx context.Context, local *kept.State, m manifest.M
 func clusterOf(systemID string) string { return cmp.Or(systemID, remote.UnknownCluster) }
 
 // compareNewest looks for a loss between the newest intact copy and the first View of a run that began without a file. If there
-// is one, it keeps the copy as the state before the loss.
+// is a loss, it keeps the copy as the state before the loss.
 func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 	clusters, err := u.location.Clusters(ctx)
 	if err != nil {

@@ -30,7 +30,7 @@ type uploadSchedule struct {
 	pending  time.Time     // time of the oldest change that no upload includes; zero if there is none
 	regular  bool          // whether a regular write has happened since the last upload
 	uploaded time.Time     // time of the last successful upload; zero before the first one
-	proven   time.Time     // time at which a state was last read back and was not damaged; zero before the first time
+	proven   time.Time     // time of the last proof, in which a state was read back and was not damaged; zero before the first proof
 	started  time.Time     // start of the schedule
 	lastEnd  time.Time     // end of the last work, successful or not
 	lastTook time.Duration // duration of the last work
@@ -115,7 +115,8 @@ func (s *uploadSchedule) lateAt() (time.Time, bool) {
 	return at.Add(lateUpload), ok
 }
 
-// unprovenAt returns the time from which no state has been proven for too long.
+// unprovenAt returns the time at which the last proof becomes too old. Before the first proof, the schedule's start counts
+// instead.
 func (s *uploadSchedule) unprovenAt() time.Time {
 	if s.proven.IsZero() {
 		return s.started.Add(lateProof)

@@ -26,7 +26,7 @@ type volumeMonitor struct {
 	interval   time.Duration
 	conditions *conditions
 	log        hclog.Logger
-	written    chan struct{}                  // receives a value after the first write of the file, which changes its size most
+	written    chan struct{}                  // receives a value after the first write of the file, which changes the volume's usage most
 	warned     map[string]bool                // names of the volumes with a warning that has not ended
 	measured   atomic.Pointer[[]volume.Usage] // last measurements; nil before the first
 }

@@ -95,7 +95,7 @@ func queryXIDSnapshot(ctx context.Context, q postgres.Querier) (xidSnapshot, err
 }
 
 // xidSnapshot is a snapshot as pg_current_snapshot() prints it, xmin:xmax:list. Transactions with an ID below xmin have ended.
-// Transactions with the ID xmax or a later ID have not ended. Of the transactions from xmin to xmax, those in the list are
+// Transactions with the ID xmax or a later ID have not ended. Of the transactions from xmin up to xmax, those in the list are
 // running and all others have ended.
 type xidSnapshot struct {
 	xmin, xmax uint64

@@ -15,7 +15,7 @@ import (
 
 const (
 	barrierPoll    = 2 * time.Millisecond   // time between checks of the applied position
-	requestsEvery  = 16                     // number of these checks per request for a keepalive
+	requestsEvery  = 16                     // number of checks per request for a keepalive
 	firstWALFlush  = 50 * time.Millisecond  // time until the first request to flush the WAL
 	walFlushPeriod = 300 * time.Millisecond // time between later requests to flush the WAL
 )

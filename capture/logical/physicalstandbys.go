@@ -10,8 +10,8 @@ import (
 )
 
 // checkStandbys reports a condition to Progress if the end of capture's slot could invalidate logical slots on a standby. If
-// the slot does not exist yet, and the operator has not chosen this source, checkStandbys returns an error instead. It returns
-// no such error once the source follows the table, because the error would end the slot.
+// the source does not follow the table yet, and the operator has not chosen this source, checkStandbys returns an error
+// instead. Once the source follows the table, an error would itself end the slot.
 func (s *Source) checkStandbys(ctx context.Context, conn *pgx.Conn) error {
 	err := s.server.CheckStandbys(ctx, conn)
 	var problem *postgres.Problem

@@ -84,7 +84,7 @@ func (s *Source) createSlotOrPlainRead(ctx context.Context, t *snapshot.Table, o
 }
 
 // readIfDue checks the slot, and reads the table if a plain read is due. The context reading ends as soon as the slot exists.
-// If the read fails, readIfDue only logs the error.
+// If the plain read fails, readIfDue only logs the error.
 func (p *plainReads) readIfDue(ctx, reading context.Context) error {
 	if !p.logged && time.Now().Before(p.next) {
 		return nil // the slot usually exists soon, and interrupting a query would break its connection

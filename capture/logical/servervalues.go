@@ -132,7 +132,7 @@ func determinesValue(t *rowjson.Type, value json.RawMessage) bool {
 				case rowjson.Array, rowjson.Vector, rowjson.JSON:
 					return false
 				}
-				elementType = t // e is a sub-array of a multidimensional array, so its elements have the same type
+				elementType = t // e is a sub-array of a multidimensional array, so e is an array of type t, too
 			}
 			if !determinesValue(elementType, e) {
 				return false

@@ -21,7 +21,7 @@ const maxPendingKeys = 4000
 // them.
 type pendingKeys struct {
 	progress *source.Progress
-	changed  chan struct{} // receives a value after keys were added
+	changed  chan struct{} // receives a value after keys or a request for a full read were added
 	acked    chan struct{} // receives a value after a marker arrived
 
 	mu           sync.Mutex

@@ -11,8 +11,8 @@ import (
 )
 
 // ensureTriggers returns an error if the triggers are not as capture creates them. If the operator chose this source, it
-// creates or repairs them instead. It never does so unasked, because triggers slow the application's commits down, and make
-// PREPARE TRANSACTION fail in a transaction that has notified.
+// creates or repairs the triggers instead. Otherwise it does not change them, because triggers slow the application's commits
+// down, and make PREPARE TRANSACTION fail in a transaction that has notified.
 func ensureTriggers(ctx context.Context, conn *pgx.Conn, table *postgres.Table, chosen bool) error {
 	missing := postgres.CheckTriggers(ctx, conn, table)
 	problem := (*postgres.Problem)(nil)

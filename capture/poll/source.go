@@ -31,7 +31,7 @@ type Source struct {
 	fingerprint    string // fingerprint of the table's definition
 	rowsHash       string // text of rowsHashQuery
 
-	shownLSN pglogrepl.LSN // WAL position at or after that of the state in the Table; see checkReplay
+	shownLSN pglogrepl.LSN // WAL position that is not before the state in the Table; see checkReplay
 	readTook time.Duration // duration of the last readIfChanged that scanned the table
 }
 
@@ -56,7 +56,7 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 		return err
 	}
 	if v := t.View(); v != nil && v.Origin().SystemID == s.reader.Server.SystemID {
-		s.shownLSN = v.Position().LSN // shown by an earlier connection, perhaps to another standby
+		s.shownLSN = v.Position().LSN // this state was read over an earlier connection, perhaps from another standby
 	}
 	if err := s.readIfChanged(ctx, t); err != nil {
 		return err
@@ -132,9 +132,10 @@ func (s *Source) withdrawHarmful(ctx context.Context, table postgres.Name) error
 // On a primary, the text contains the current snapshot: xmax, which is above the IDs of all transactions that have ended, and
 // the list of transactions below xmax that are still running. A transaction that ends in between leaves the list or raises
 // xmax, even if its commit was waiting for a standby when the earlier snapshot was taken. This holds for every transaction that
-// changes a row, because such a transaction has an ID. It includes transactions that roll back or are prepared, and those of
-// other sessions and databases. After a crash, the server may reuse the IDs of transactions that were lost because of
-// synchronous_commit = off. So the text also identifies the session, since no session outlives a crash or a failover.
+// changes a row, because such a transaction has an ID. Among them are transactions that roll back or are prepared, and
+// transactions of other sessions and databases. After a crash, the server may reuse the IDs of transactions that were lost
+// because of synchronous_commit = off. So the text also identifies the session, since no session outlives a crash or a
+// failover.
 //
 // On a standby, snapshots do not list running transactions. There, the text contains the replay position, which rises with
 // each WAL record.

@@ -9,9 +9,9 @@ import (
 
 // checkReplay returns an error while the state of a standby is older than the state that capture has already shown. After a
 // crash, a standby restarts from its last restartpoint. It then answers queries before it has replayed everything that it had
-// shown before the crash. Another standby at the same address may lag further. The file never goes back to an older state, so
-// capture waits until the standby has caught up. A primary is not checked, because its state is the valid one even after a
-// failover.
+// shown before the crash. Another standby at the same address may be behind the standby that capture read before. The file
+// never goes back to an older state, so capture waits until the standby has caught up. A primary is not checked, because its
+// state is valid even after a failover.
 func (s *Source) checkReplay(ctx context.Context) error {
 	if s.shownLSN == 0 {
 		return nil

@@ -11,7 +11,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// TxnStats counts the changes that one transaction, or several together, made to the table.
+// TxnStats counts the changes to the table by one transaction, or by several transactions together.
 type TxnStats struct {
 	LSN                                  pglogrepl.LSN // end of the commit record; 0 if the source has no positions
 	CommitTime                           time.Time
@@ -105,7 +105,7 @@ func (l *TxnLogger) Add(x *TxnStats, now time.Time) {
 	}
 }
 
-// If at least a second has passed since the last refill, Refill logs the summary and adds tokens for the time that has passed.
+// Refill logs the summary and adds tokens for the time since the last refill, if that is at least a second.
 func (l *TxnLogger) Refill(now time.Time) {
 	passed := now.Sub(l.refilled)
 	if passed < time.Second {

@@ -27,8 +27,8 @@ type Env struct {
 	MaxWAL       int64         // bytes of WAL that a replication slot may retain; 0 for no limit
 	PollInterval time.Duration // time between reads of the whole table by package poll
 	Chosen       bool          // whether the operator chose this source by name, and so accepts its side effects
-	SystemID     string        // system identifier of the database in the previous attempt; "" if there was none
-	Publication  string        // text of PublicationCondition that the previous attempt logged; "" if there is none
+	SystemID     string        // last system identifier that an earlier attempt found; "" if it is not known
+	Publication  string        // text of PublicationCondition that the previous attempt logged; "" if it logged none
 
 	// LoadRows loads into t the rows that an earlier run left in the file, if the source of this attempt can bring them up to
 	// date. shape and place describe the table as it is now. The source calls LoadRows before it opens a transaction. If
@@ -41,12 +41,12 @@ func (e *Env) NeedsRows(t *snapshot.Table) bool { return e.LoadRows != nil && t.
 
 // RowLimit returns the size limit of a row as JSON, in bytes. Larger rows are omitted.
 func (e *Env) RowLimit() int64 {
-	const longestKey = 1 << 20 // more than the longest key that fits into an index, even compressed
+	const longestKey = 1 << 20 // more than the longest key that an index can hold, even if the index compresses keys
 	return cmp.Or(e.MaxRow, snapshot.MaxRowBytes-longestKey)
 }
 
 // SetServer reports the server's identity to Progress. It warns if the user is a superuser, and if the server belongs to
-// another database cluster than in the previous attempt.
+// another database cluster than an earlier attempt found.
 func (e *Env) SetServer(systemID string, server *postgres.Server) {
 	const superuser = "the user is a superuser: functions of the table's owner, such as casts and those of generated columns, run with all rights"
 	if server.Superuser && e.Progress.SetCondition("role", superuser) && e.SystemID == "" {
@@ -73,8 +73,8 @@ func (e *Env) WarnInvalidUTF8() {
 type CopyOptions struct {
 	Rate int64 // limit of the bytes per second that all connections read together; 0 for no limit
 
-	// WriteAhead, if set, writes the rows that a running copy has read so far to the next version of the file, so that less
-	// work is left at the end of the copy. It reports whether further calls are useful. A call with nil parts means that
+	// WriteAhead, if set, writes a part of the next version of the file: the rows that a running copy has read so far. This
+	// leaves less work for the end of the copy. It reports whether further calls are useful. A call with nil parts means that
 	// the copy has failed.
 	WriteAhead func(ctx context.Context, parts []snapshot.Part) (more bool)
 

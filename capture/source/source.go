@@ -1,8 +1,8 @@
 // Package source defines what a source is: one way to follow a table.
 //
-// A [Source] copies a table into a snapshot.Table and then keeps that table equal to the one in the database. It uses what an
-// [Env] holds, and reports to the [Progress] in the Env. Source, Env and Progress belong to one attempt: they are made for a
-// single call of Follow.
+// A [Source] copies a table of the database into a snapshot.Table and then keeps the snapshot.Table equal to the table. It uses
+// what an [Env] holds, and reports to the [Progress] in the Env. Source, Env and Progress belong to one attempt: they are made
+// for a single call of Follow.
 //
 // The packages logical, notify and poll each have a Source. Package capture runs one of these Sources at a time.
 //
@@ -39,7 +39,7 @@ type ResyncError struct {
 	// Backoff is true if the cause may soon occur again. The pauses between attempts then grow, as after a failure.
 	Backoff bool
 	// Intact is true if the rows in memory certainly are a state of the table. The next attempt then transfers only what has
-	// changed since. Otherwise the next attempt copies the whole table.
+	// changed since that state. Otherwise the next attempt copies the whole table.
 	Intact bool
 }
 

@@ -16,7 +16,7 @@ import (
 // ranges are small because the rows of a range wait in memory until all earlier ranges have been inserted.
 const (
 	rangeBytes         = 4 << 20  // approximate size of a range, in bytes
-	bytesPerConnection = 64 << 20 // size of the table per connection, in bytes
+	bytesPerConnection = 64 << 20 // bytes of the table for which another connection is worthwhile
 	maxConnections     = 4
 )
 

@@ -55,7 +55,7 @@ func NewCopier(env *source.Env, conn *pgx.Conn, reads *postgres.ReadClock, table
 }
 
 // copyWhole copies the whole table into t as its next View, with this origin and position. It reports the copy and the reason
-// for it to Progress, and logs both with the additional fields.
+// for it to Progress, and logs both with logFields.
 func (c *Copier) copyWhole(ctx context.Context, t *snapshot.Table, origin snapshot.Origin, position snapshot.Position, reason string, logFields []any) error {
 	s, err := c.load(ctx, t, origin, position)
 	if err != nil {
@@ -156,7 +156,7 @@ func lockTableSQL(table *postgres.Table) string {
 }
 
 // ImportSnapshot begins a transaction on conn that uses an exported snapshot. It returns a *source.ResyncError if the table
-// was redefined, rewritten, truncated or renamed after it was loaded. Rewriting and truncation are not MVCC-safe: an older
+// was redefined, rewritten, truncated or renamed after its definition was loaded. Rewriting and truncation are not MVCC-safe: an older
 // snapshot then shows an empty table (PostgreSQL documentation, "Concurrency Control", "Caveats"). After a renaming, the copy
 // would read another table that has the name now.
 func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table *postgres.Table, snapshotName string) error {
@@ -183,7 +183,7 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	return nil
 }
 
-// errNoMoreConnections means that the server accepts no further connection. The copy continues over the existing ones.
+// errNoMoreConnections means that the server accepts no more connections. The copy continues over the existing connections.
 var errNoMoreConnections = errors.New("no further connection")
 
 // connectWorker opens another connection and imports the snapshot that c.conn has exported.

@@ -25,16 +25,16 @@ type copyDecoder struct {
 	encoder *rowjson.Encoder
 	limiter *rateLimiter
 	values  [][]byte         // values of the current row, which alias the input
-	key     []int            // indexes of the key's columns if only changed rows are whole; otherwise nil
+	key     []int            // indexes of the key's columns if the rows come from ChangesQuery; otherwise nil
 	free    chan *rowBatch   // empty batches
 	full    chan<- *rowBatch // receives the filled batches of the current range; it has room for all batches
 	batch   *rowBatch        // batch that is being filled, or nil
 	partial []byte           // start of a row whose end has not arrived yet
-	need    int              // minimum number of bytes of that row, according to the field lengths that have arrived
+	need    int              // minimum number of bytes of the partial row, according to the field lengths that have arrived
 	skipped *skippedRow      // current row if it is too large, otherwise nil
 
 	maxRow     int             // size limit of a row, in bytes
-	takesTurns bool            // whether a large row waits until all rows before it are inserted, because memory is limited
+	takesTurns bool            // whether memory is limited, so a large row waits until all rows before it are inserted
 	turn       <-chan struct{} // closed when the current range has its turn, see copyRange
 
 	header, trailer bool // whether these parts have been read
@@ -119,8 +119,8 @@ const (
 )
 
 // awaitTurn is called before a connection reads a large row. If memory is limited, it waits for the connection's turn, so that
-// only one connection at a time holds a large row. It then waits until all earlier rows of the connection are in the Table. That
-// is so once all batches of the connection are free.
+// only one connection at a time holds a large row. It then waits until all batches of the connection are free, because all
+// earlier rows of the connection are then in the Table.
 func (d *copyDecoder) awaitTurn() error {
 	if !d.takesTurns {
 		return nil

@@ -140,7 +140,7 @@ func (p *copyPipeline) sendRanges(ctx context.Context, size relationSize, connec
 // runWorker copies ranges over another connection, if the server accepts another connection.
 func (p *copyPipeline) runWorker(ctx context.Context, snapshotName string) error {
 	select {
-	case <-p.watchdog.connected: // the Watchdog must get its connection before the copy gets another one
+	case <-p.watchdog.connected: // the Watchdog must get its connection before the copy gets another connection
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -30,10 +30,10 @@ type Reader struct {
 	name        string // name of the source, for the View's origin
 	encoder     *rowjson.Encoder
 	read        *snapshot.Horizon // horizon of the last read of the whole table; nil if that read has no horizon
-	unconfirmed *snapshot.Horizon // horizon that the last View gets once it is durable; nil if it has its horizon already, or can have none
+	unconfirmed *snapshot.Horizon // horizon that the last View gets once its rows are durable; nil if the View has its horizon already, or can have none
 
 	confirmAt    time.Time     // time of the next call of Confirm, if unconfirmed is set
-	confirmPause time.Duration // pause after the next call of Confirm if that call comes too early
+	confirmPause time.Duration // pause after the next call of Confirm if the rows are not durable by then
 }
 
 // NewReader returns a Reader for a source with this name.

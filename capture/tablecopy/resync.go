@@ -32,8 +32,8 @@ const (
 
 // Update brings t to the state of the table that c's transaction sees, and commits it as t's next View, with this origin and
 // position. It transfers only what has changed if the horizon of t's rows is valid in that transaction, and copies the whole
-// table otherwise. It reports the read to Progress, and logs it with the additional fields. c.server must have the SystemID and
-// the Timeline of the server.
+// table otherwise. It reports the read to Progress, and logs it with logFields. c.server must have the SystemID and the
+// Timeline of the server.
 //
 // Update returns the horizon of the new View. The caller passes it to [snapshot.Table.SetHorizon] once everything that the
 // transaction's snapshot shows is durable. The horizon is nil if the table can have none.
