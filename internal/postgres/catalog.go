@@ -87,8 +87,9 @@ type preparedCatalog struct {
 	done     bool
 }
 
-// name returns the statement's name. Each attempt has its own name, because the statement of a failed attempt may exist:
-// capture does not learn whether it does if the batch's results cannot be read, and prepared statements outlive a rollback.
+// name returns the statement's name. Each attempt has its own name, because the statement of a failed attempt may exist. If the
+// batch's results cannot be read, capture does not learn whether the statement exists. Prepared statements also outlive a
+// rollback.
 func (p *preparedCatalog) name() string { return "capture_catalog_" + strconv.Itoa(p.attempts) }
 
 // connOf returns the connection of q, or nil if it is not known.

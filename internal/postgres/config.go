@@ -64,7 +64,7 @@ func parseURL(url string) (*pgx.ConnConfig, error) {
 		return nil, err
 	}
 	cfg, err := parsePgx(url)
-	// libpq looks for a service in this folder if the user's own file lacks it.
+	// libpq looks for a service in this folder if the user's own service file lacks the service.
 	if folder := os.Getenv("PGSYSCONFDIR"); err != nil && folder != "" && strings.Contains(err.Error(), "service") {
 		if system, systemErr := parsePgx(addParameter(url, "servicefile", filepath.Join(folder, "pg_service.conf"))); systemErr == nil {
 			cfg, err = system, nil

@@ -238,7 +238,8 @@ func configHosts(c *pgconn.Config) []hostPort {
 	return hosts
 }
 
-// answeringHost returns the host to which a connection goes, by the name that the configuration gives it.
+// answeringHost returns the host to which a connection goes: by its name in the configuration, or by its IP address if no host
+// of the configuration fits.
 func answeringHost(ctx context.Context, c *pgconn.Config, remote net.Addr) hostPort {
 	hosts := configHosts(c)
 	tcp, isTCP := remote.(*net.TCPAddr)

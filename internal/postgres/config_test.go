@@ -85,7 +85,7 @@ func FuzzParseConfig(f *testing.F) {
 		if strings.Contains(a+b, "SECRET") {
 			return
 		}
-		for name := range knownParameters { // "a host=b" in place of a password sets the host, as anybody would read it
+		for name := range knownParameters { // a password such as "a host=b" sets the host, as anybody would read that string
 			if parameter := regexp.MustCompile(`[\s&]` + name + `\s*=`); parameter.MatchString(a) || parameter.MatchString(b) {
 				return
 			}
@@ -162,7 +162,7 @@ func TestLibpqParameters(t *testing.T) {
 			switch {
 			case c.refused == "" && err != nil:
 				t.Error(err)
-			case c.refused == "" && len(cfg.RuntimeParams) != 1: // application_name
+			case c.refused == "" && len(cfg.RuntimeParams) != 1: // only application_name is left
 				t.Errorf("the server gets %v", cfg.RuntimeParams)
 			case c.refused != "" && (err == nil || !strings.Contains(err.Error(), c.refused) || strings.Contains(err.Error(), "SECRET")):
 				t.Errorf("%v, want an error with %q", err, c.refused)

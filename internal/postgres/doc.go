@@ -66,12 +66,12 @@
 // The text of a finding of capture doctor is in the file with the check that made it:
 //
 //   - table_checks.go: tables that capture refuses
-//   - server.go: servers that it refuses
-//   - publication.go, replica_identity.go: publications that it refuses
-//   - triggers.go: triggers that it refuses
+//   - server.go: servers that capture refuses
+//   - publication.go, replica_identity.go: publications that capture refuses
+//   - triggers.go: triggers that capture refuses
 //   - explain.go, sqlstate.go: errors that the server itself returns
 //   - doctor.go, doctor_sources.go, doctor_columns.go: all other findings about the database
 //   - cmd/capture/doctor.go: findings about this machine
 //
-// Each source makes those checks in the first four items that it needs.
+// Each source also makes those checks of the first four items that it needs.
 package postgres

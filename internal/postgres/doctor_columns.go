@@ -26,7 +26,7 @@ func (d *doctor) checkColumns() {
 	}
 }
 
-// columnsOf returns the names of the columns whose values are or contain one of the types.
+// columnsOf returns the names of the columns whose type is or contains one of the given types.
 func (d *doctor) columnsOf(oids ...uint32) string {
 	var names []string
 	for _, c := range d.table.Columns {

@@ -159,9 +159,9 @@ func (d *doctor) addPluginHint(ctx context.Context, f *Finding) {
 }
 
 // checkExportedSnapshots adds a finding on whether the server has the fix for a bug: a program that reads with a new slot's
-// snapshot while a commit is in progress may undo that commit. capture waits for such commits on every server; other
-// programs may not. 15.20 and 19 have the fix; 13.23, 14.23, 16.14, 17.10 and 18.4 lack it. Whether later minor releases
-// have it is unknown.
+// snapshot while a commit is in progress may undo that commit. capture waits for such commits on every server; other programs
+// may not wait. 15.20 and 19 have the fix; 13.23, 14.23, 16.14, 17.10 and 18.4 lack it. Whether later minor releases have it is
+// unknown.
 func (d *doctor) checkExportedSnapshots() {
 	const name = "exported snapshots"
 	if v := d.srv.VersionNum; v >= 190000 || v/10000 == 15 && v >= 150020 {
@@ -245,8 +245,8 @@ func (d *doctor) checkPublication(ctx context.Context) {
 	}
 }
 
-// checkTriggers checks the requirements of the source notify. If the triggers do not work but logical replication does, it
-// skips the server's notification queue.
+// checkTriggers checks the requirements of the source notify. If the triggers do not work but logical replication does, it does
+// not check the server's notification queue.
 func (d *doctor) checkTriggers(ctx context.Context) {
 	err := CheckTriggers(ctx, d.conn, d.table)
 	switch {

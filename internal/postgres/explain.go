@@ -12,9 +12,9 @@ import (
 	"capture/internal/foreign"
 )
 
-// Explain turns an error of the server, a pooler or the network into a [*Problem] that wraps it, if capture can add a reason
-// or a hint, or if the error's text is not safe to show. The Problem's summary is the error's text without passwords, made
-// safe to show by [foreign.Text]. Explain returns nil, Problems and all other errors unchanged.
+// Explain turns an error of the server, a pooler or the network into a [*Problem] that wraps the error. It does so if capture
+// can add a reason or a hint, or if the error's text is not safe to show. The Problem's summary is the error's text without
+// passwords, made safe to show by [foreign.Text]. Explain returns nil, Problems and all other errors unchanged.
 func Explain(err error) error {
 	if err == nil {
 		return nil
@@ -51,10 +51,10 @@ func Explain(err error) error {
 	return err
 }
 
-// serverError returns the server's error in err, or nil if there is none. If pgx tried to connect several times, pg is the
-// server's last error that is not a refusal by pg_hba.conf, or the first refusal if there is no such error. With sslmode allow
-// and prefer, pgx tries with and without TLS, and pg_hba.conf often admits only one of the two. If pg is not a refusal, beside
-// are the refusals by the server that sent pg.
+// serverError returns the server's error in err, or nil if there is none. With sslmode allow and prefer, pgx tries to connect
+// with and without TLS, and pg_hba.conf often admits only one of the two. A refusal by pg_hba.conf therefore explains less than
+// another error. If there are several errors, pg is the last error that is no such refusal, or else the first refusal. If pg is
+// no refusal, beside holds the refusals by the server that sent pg.
 func serverError(err error) (pg *pgconn.PgError, beside []error) {
 	server := func(attempt error) string {
 		address, _, _ := strings.Cut(attempt.Error(), ": ")
@@ -101,9 +101,9 @@ func isRefusedByHBA(e *pgconn.PgError) bool {
 }
 
 // withoutAttempts returns the text of err. If err comes from attempts to connect to a single server with and without TLS, the
-// text contains only one attempt: the one that the server answered with pg, or the last one if pg is nil. It omits the server's
-// address, because the caller has named the server already. But if another attempt failed for a different reason, that reason
-// may be the important one, so the text contains all attempts.
+// text contains only the attempt that the server answered with pg, or only the last attempt if pg is nil. It omits the server's
+// address, because the caller has named the server already. But if another attempt failed for a different reason, the text
+// contains all attempts, because that reason may be the important one.
 func withoutAttempts(err error, pg *pgconn.PgError) string {
 	var connect *pgconn.ConnectError
 	if !errors.As(err, &connect) {

@@ -142,5 +142,5 @@ func (t *Table) SampleChanges(ctx context.Context, q Querier, xid uint64, percen
 
 // UnstableType returns the name of an unstable type in the table's columns, or "" if there is none. A value of such a type may
 // read differently although neither its row nor the table's fingerprint has changed. Types that print the names of other
-// objects are unstable, and so are types with a cast to json, because its function may do anything.
+// objects are unstable, and so are types with a cast to json, because the cast's function may do anything.
 func (t *Table) UnstableType() string { return t.unstableType }

@@ -73,10 +73,10 @@ func parseWALPosition(text string) (pglogrepl.LSN, error) {
 	return lsn, nil
 }
 
-// FlushWAL makes the server flush its WAL up to lsn soon, and does not wait for that. A walsender sends only flushed WAL.
+// FlushWAL makes the server flush its WAL up to lsn soon, and does not wait for the flush. A walsender sends only flushed WAL.
 // But records of transactions that rolled back or only read (a read may prune pages) stay in memory until the next commit or
-// checkpoint. So the query acquires a transaction ID. It then ends with a commit record, which the server's WAL writer
-// flushes in the background.
+// checkpoint. So the query acquires a transaction ID. It then ends with a commit record, which the server's WAL writer flushes
+// in the background.
 func FlushWAL(ctx context.Context, conn *pgx.Conn, lsn pglogrepl.LSN) error {
 	var id *int64
 	err := Pinned(conn).QueryRow(ctx, `SELECT CASE WHEN pg_catalog.pg_current_wal_flush_lsn() < $1::pg_lsn THEN pg_catalog.txid_current() END`, lsn.String()).Scan(&id)

@@ -13,11 +13,11 @@ func TestParseWALPosition(t *testing.T) {
 		{"0/0 8192 16777216", "0/0"},
 		{"1/7000000 8192 16777216", "1/7000000"},  // the end of the last record, and of a segment
 		{"1/7000018 8192 16777216", "1/7000000"},  // inside the header of a segment
-		{"1/7000028 8192 16777216", "1/7000000"},  // directly after it
+		{"1/7000028 8192 16777216", "1/7000000"},  // directly after the header of a segment
 		{"1/7000030 8192 16777216", "1/7000030"},  // after a record of 8 bytes
 		{"1/7002018 8192 16777216", "1/7002000"},  // directly after the header of another page
 		{"1/7002020 8192 16777216", "1/7002020"},  // after the last 8 bytes of a record
-		{"1/7002028 8192 16777216", "1/7002028"},  // after the last 16 bytes
+		{"1/7002028 8192 16777216", "1/7002028"},  // after the last 16 bytes of a record
 		{"1/7100028 8192 1048576", "1/7100000"},   // a segment of 1 MB
 		{"1/7100028 8192 16777216", "1/7100028"},  // the same position inside a larger segment
 		{"1/7002018 16384 16777216", "1/7002018"}, // inside a page of 16 kB
@@ -100,7 +100,7 @@ func TestWALPositionIncludesLastBytes(t *testing.T) {
 	compareWALPosition(t, conn, at-40)
 }
 
-// compareWALPosition checks that both functions return want on an idle server.
+// compareWALPosition checks that LoadInsertLSN and LoadWALPosition return want on an idle server.
 func compareWALPosition(t *testing.T, conn *pgx.Conn, want int64) {
 	t.Helper()
 	inserted, err := LoadInsertLSN(testContext(t), conn)

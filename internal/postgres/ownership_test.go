@@ -101,7 +101,7 @@ func TestChangedFunctionIsReplaced(t *testing.T) {
 }
 
 // TestSetupMakesRoleOwnPublication checks that after setup --role, whoever runs it, the role owns the publication and can drop
-// it. The role gets no other right for that.
+// it. Setup grants the role no other right for this purpose.
 func TestSetupMakesRoleOwnPublication(t *testing.T) {
 	t.Parallel()
 	for _, by := range []string{"superuser", "database owner"} {

@@ -17,13 +17,13 @@ type publication struct {
 	name        string
 	owner       string
 	trusted     bool     // whether the owner may have made the publication for capture; see publicationOwnerSQL
-	alterable   bool     // whether the user may alter and drop it, and its owner is trusted
+	alterable   bool     // whether the user may alter and drop the publication, and the owner is trusted
 	listed      bool     // whether the table is on the publication's list, under whatever name it is published
-	operations  bool     // whether it publishes inserts, updates, deletes and truncates
-	viaRoot     bool     // whether it publishes partitions under the name of the partitioned table that it lists
-	hasTable    bool     // whether it publishes the table under the table's own name
+	operations  bool     // whether inserts, updates, deletes and truncates are published
+	viaRoot     bool     // whether partitions are published under the name of the partitioned table that is on the list
+	hasTable    bool     // whether the table is published under its own name
 	filtered    bool     // whether a row filter leaves rows out
-	columns     []string // names of the columns that it publishes; nil means all
+	columns     []string // names of the published columns; nil means all
 	fingerprint string   // see publicationFingerprintExpr
 }
 
@@ -33,7 +33,7 @@ var (
 	ErrPublicationIncomplete = errors.New("capture's publication does not have all changes of the table")
 )
 
-// FindPublication returns a publication whose stream has every change of the table, and the fingerprint of its definition for
+// FindPublication returns a publication whose stream has every change of the table, and the publication's fingerprint for
 // [CompareCatalog]. It sets the field Published of each column of the table to whether the stream will have the column.
 //
 // FindPublication creates and repairs nothing. If [EnsurePublication] has to create or repair capture's own publication, and
@@ -65,9 +65,9 @@ func FindPublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Tabl
 }
 
 // EnsurePublication returns what [FindPublication] returns. But first, if capture's own publication is incomplete and the user
-// may repair it, EnsurePublication repairs it. If no publication is complete, EnsurePublication creates capture's own. Only a
-// caller that can follow the table calls EnsurePublication, because a publication that nobody follows has only drawbacks for
-// the application.
+// may repair it, EnsurePublication repairs it. If no publication is complete, EnsurePublication creates capture's own
+// publication. Only a caller that can follow the table calls EnsurePublication, because a publication that nobody follows has
+// only drawbacks for the application.
 func EnsurePublication(ctx context.Context, conn *pgx.Conn, s *Server, table *Table) (name, fingerprint string, err error) {
 	name, fingerprint, err = FindPublication(ctx, conn, s, table)
 	if !errors.Is(err, ErrPublicationMissing) && !errors.Is(err, ErrPublicationIncomplete) {
@@ -275,9 +275,9 @@ func (t *Table) completePublicationSQL(p *publication, version int) (statements 
 	return statements
 }
 
-// noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that helps: usually the statements
-// that create or repair capture's own publication, otherwise a GRANT of the missing right, or a DROP of a publication that
-// capture must not adopt. ddlErr is the error of an attempt to create or repair the publication, or nil if there was none.
+// noPublicationProblem explains why there is no publication to follow. Its hint is the SQL that removes the cause: it creates,
+// repairs or drops capture's own publication, or grants CREATE on the database. ddlErr is the error of an attempt to create or
+// repair the publication, or nil if there was no attempt.
 func (t *Table) noPublicationProblem(s *Server, publications []publication, own string, ddlErr error) *Problem {
 	p := &Problem{
 		Summary: fmt.Sprintf("no publication has all changes of table %s", t.Name()),

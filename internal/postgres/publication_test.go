@@ -86,7 +86,7 @@ func TestEnsurePublicationUsesAnyCompletePublication(t *testing.T) {
 		"CREATE PUBLICATION everything FOR ALL TABLES",
 		"CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE p1 PARTITION OF p DEFAULT")
 	wantPublication(t, conn, "votes", "everything")
-	wantPublication(t, conn, "p", "capture_p") // the publication everything publishes partitions under their own names
+	wantPublication(t, conn, "p", "capture_p") // the publication named everything publishes partitions under their own names
 	run(t, conn, "ALTER PUBLICATION everything SET (publish_via_partition_root = true)", "DROP PUBLICATION capture_p")
 	wantPublication(t, conn, "p", "everything")
 	wantPublication(t, conn, "p1", "capture_p1")
@@ -106,9 +106,9 @@ func TestEnsurePublicationWithoutPrivilege(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = FindPublication(testContext(t), conn, &s, table) // finds the missing privilege before it tries anything
+	_, _, err = FindPublication(testContext(t), conn, &s, table) // FindPublication finds the missing privilege without an attempt
 	wantProblem(t, err, "GRANT CREATE ON DATABASE "+QuoteIdentifier(s.Database)+` TO "capture_test_nobody";`)
-	statements, err := SetupSQL(testContext(t), conn, table, SetupOptions{Source: "logical", Complete: true}) // for a superuser
+	statements, err := SetupSQL(testContext(t), conn, table, SetupOptions{Source: "logical", Complete: true}) // the statements are for a superuser
 	if err != nil || !slices.Contains(statements, `ALTER PUBLICATION "capture_votes" OWNER TO "capture_test_nobody"`) {
 		t.Errorf("the table's owner would not own the publication: %q, %v", statements, err)
 	}

@@ -21,7 +21,7 @@ func TestQuotedNamesReadBack(t *testing.T) {
 	conn, _ := database(t, votesSQL)
 	for _, conforming := range []string{"on", "off"} {
 		if _, err := conn.Exec(testContext(t), "SET standard_conforming_strings = "+conforming); err != nil {
-			continue // PostgreSQL 19 allows only on
+			continue // PostgreSQL 19 allows only the value on
 		}
 		for _, name := range hostile {
 			// Use the simple protocol, which accepts several statements: if a quote ends too early, the text after it runs.
@@ -44,8 +44,9 @@ func TestQuotedNamesReadBack(t *testing.T) {
 	}
 }
 
-// TestReplicationCommandsTakeHostileNames streams from publications with hostile names, each with a table of its own. If a name
-// is misread, it names another publication, and the insert into its table does not arrive.
+// TestReplicationCommandsTakeHostileNames streams from publications with hostile names, each with a table of its own. If the
+// server misreads a name, it streams from another publication, and the insert into the table of the named publication does not
+// arrive.
 func TestReplicationCommandsTakeHostileNames(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t)

@@ -171,7 +171,7 @@ func TestRowLimiterOmits(t *testing.T) {
 	if _, err := f.Receive(); err == nil {
 		t.Error("an error message of any length is read")
 	}
-	// These are messages that are cut short, and lengths that do not match their contents.
+	// These messages are cut short, or have lengths that do not match their contents.
 	for _, sent := range [][]byte{
 		append([]byte{'D', 0, 0x30, 0, 0, 0, 1}, large...), append([]byte{'D', 0x10, 0, 0, 0, 0, 1, 0x7f, 0, 0, 0}, large...), {'D', 0, 0, 0, 3},
 	} {

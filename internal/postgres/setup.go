@@ -104,7 +104,7 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 	case chosen < 0 && statements == nil:
 		return "", nil
 	case chosen < 0:
-		return "the user may create the publication", nil // after a GRANT
+		return "the user may create the publication", nil // this text differs from "", so a GRANT changes the state
 	}
 	// The setup also grants the right to replicate: by an attribute, or on Amazon RDS by a membership.
 	var rights string
@@ -157,8 +157,8 @@ func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Serv
 	return changeOwnerSQL(ctx, conn, s, user, own, statements, alterable, o)
 }
 
-// asMemberSQL puts a GRANT before the statements and a REVOKE after them. So the user who runs them is a member of the role while
-// they run.
+// asMemberSQL puts a GRANT before the statements and a REVOKE after them. The user who runs the result is therefore a member of
+// the role while the statements run.
 func asMemberSQL(role string, statements []string) []string {
 	before, after := "GRANT "+QuoteIdentifier(role)+" TO CURRENT_USER", "REVOKE "+QuoteIdentifier(role)+" FROM CURRENT_USER"
 	return slices.Concat([]string{before}, statements, []string{after})
@@ -272,7 +272,7 @@ func setupRoleSQL(ctx context.Context, q Querier, t *Table, s *Server, user setu
 	if !connects {
 		statements = append(statements, "GRANT CONNECT ON DATABASE "+QuoteIdentifier(s.Database)+" TO "+name)
 	}
-	for _, schema := range unusable { // each is the schema of the table, or of a type or an operator of its key
+	for _, schema := range unusable { // schema is that of the table, or of a type or an operator of the table's key
 		statements = append(statements, "GRANT USAGE ON SCHEMA "+QuoteIdentifier(schema)+" TO "+name)
 	}
 	if !selects {

@@ -55,7 +55,7 @@ type harmfulPublication struct {
 // findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they have a table without a usable
 // replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. The publication named own counts as capture's.
 // So does each publication that the user owns and that has capture's comment, because its table may have been renamed, moved or
-// replaced since. The query needs no privilege on the table.
+// replaced after the publication was created. The query needs no privilege on the table.
 func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublication, error) {
 	rows, err := Pinned(q).Query(ctx, `
 		SELECT DISTINCT ON (p.pubname) p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
