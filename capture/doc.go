@@ -51,7 +51,7 @@
 //
 // Copies off the machine:
 //
-//   - uploader.go, uploadschedule.go: uploads, and when the next one is due
+//   - uploader.go, uploadschedule.go: uploads, and when the next upload is due
 //   - uploadlosses.go: uploads of the states before losses, and losses that only the copies show
 //
 // Monitors:

@@ -27,7 +27,7 @@ type flusher struct {
 	log      hclog.Logger
 	forced   *foldlog.Logger // log of forced flushes; it folds several lines into one, because requests can be frequent
 	schedule *flushSchedule
-	standing *manifest.Manifest // manifest of the file; nil if there is no file or it is damaged
+	standing *manifest.Manifest // manifest of the file; nil if the file does not exist or is damaged
 
 	noHorizon bool // whether the manifest of the last write has no horizon
 
@@ -136,7 +136,7 @@ func (f *flusher) finalFlush() error {
 	return nil
 }
 
-// horizonCheck is the time between checks for a horizon while the manifest has none.
+// horizonCheck is the time between checks for a horizon while the manifest has no horizon.
 const horizonCheck = time.Second
 
 // waitTime returns the time until something may be due.

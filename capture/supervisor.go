@@ -147,7 +147,8 @@ func (s *supervisor) run(ctx context.Context) error {
 
 // dropDoubtfulHorizon makes sure that neither the next source nor the next run builds on rows in memory that are in doubt. Rows
 // of the source logical are also in doubt if they have no horizon, because that source drops the horizon when it finds a
-// mistake. Rows of other sources have no horizon for a short time after each read, so a missing horizon means nothing there.
+// mistake. Rows of other sources have no horizon for a short time after each read, so a missing horizon means nothing for these
+// rows.
 func (s *supervisor) dropDoubtfulHorizon() {
 	s.mu.Lock()
 	doubt := s.doubt
@@ -364,8 +365,8 @@ func (s *supervisor) report() followReport {
 	if r.state == stateFollowing {
 		r.err, r.failed, r.nextAttempt = "", 0, time.Time{}
 	}
-	// A source looks for publications that make the application's writes fail before it copies the table, and reports them
-	// itself from then on. Until then, the report has what the last attempt found.
+	// Before a source copies the table, it looks for publications that make the application's writes fail. From then on, the
+	// source reports them itself. Until then, the report has what the last attempt found.
 	if s.publication != "" && r.state != stateFollowing && r.state != stateCopying {
 		r.Conditions = maps.Clone(r.Conditions)
 		if r.Conditions == nil {

@@ -20,7 +20,7 @@ import (
 	"capture/store/remote"
 )
 
-// lossCheck is the time between two checks of the losses off the machine while a loss is open.
+// lossCheck is the time between two checks of the losses that only the copies show, while such a loss is open.
 const lossCheck = time.Minute
 
 // errNotOpened means that a kept state could not be opened: it was dropped in the meantime, or cannot be read.
@@ -78,8 +78,8 @@ func (u *uploader) awaitNewestView(ctx context.Context) *snapshot.View {
 	return v
 }
 
-// findOpenLosses finds the losses that nobody has acknowledged and whose states before the loss are not kept on this machine.
-// It acknowledges a loss if its rows are back.
+// findOpenLosses finds each loss that nobody has acknowledged and whose state before the loss is not kept on this machine. It
+// acknowledges a loss if the lost rows are back.
 //
 // The current View alone does not show that the rows are back. It may be older than the loss, if another capture found the loss
 // and this capture is not connected or has only the rows of its file. So if the rows of a loss seem to be back, findOpenLosses

@@ -18,7 +18,7 @@ const (
 	firstUploadRetry, longestUploadRetry = 5 * time.Second, time.Minute
 	// proveInterval is the time between two proofs. A proof reads a state back.
 	proveInterval = 24 * time.Hour
-	// An upload is late once it has been overdue for lateUpload. Proofs are late once the last one is older than lateProof.
+	// An upload is late once it has been overdue for lateUpload. A proof is late once the last proof is older than lateProof.
 	lateUpload, lateProof = 10 * time.Minute, 48 * time.Hour
 )
 
@@ -29,7 +29,7 @@ type uploadSchedule struct {
 
 	pending  time.Time     // time of the oldest change that no upload includes; zero if there is none
 	regular  bool          // whether a regular write has happened since the last upload
-	uploaded time.Time     // time of the last successful upload; zero before the first one
+	uploaded time.Time     // time of the last successful upload; zero before the first upload
 	proven   time.Time     // time of the last proof, in which a state was read back and was not damaged; zero before the first proof
 	started  time.Time     // start of the schedule
 	lastEnd  time.Time     // end of the last work, successful or not
@@ -63,7 +63,7 @@ func (s *uploadSchedule) addWork(now time.Time, took time.Duration, err error) {
 }
 
 // rested returns the earliest time of the next work. After each work there is a pause, so that all work takes at most a tenth
-// of the time. After a failure, the next work also waits for its retry.
+// of the time. After a failure, the next work also waits until retryAt.
 func (s *uploadSchedule) rested() time.Time {
 	at := s.lastEnd.Add((uploadShare - 1) * s.lastTook)
 	if s.retryAt.After(at) {

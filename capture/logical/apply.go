@@ -53,7 +53,8 @@ func newApplier(dst *snapshot.Table, table *postgres.Table, encoder *rowjson.Enc
 }
 
 var (
-	// errOrder means that a change or a Commit message arrived outside of a transaction, or a Begin message inside of one.
+	// errOrder means that a change or a Commit message arrived outside of a transaction, or that a Begin message arrived inside
+	// of a transaction.
 	errOrder = errors.New("a message of the stream is out of order")
 
 	// errOtherIdentity means that old tuples identify rows by other columns than the table's key.

@@ -97,8 +97,8 @@ func (s *standby) setAppliedLSN(lsn pglogrepl.LSN) {
 
 // sendStatus confirms the applied position. requestReply asks the server for an immediate keepalive. Without force, a message
 // that confirms nothing new is sent at most once per minReplyInterval. If the server has sent all WAL and the confirmed
-// position is older, the server answers with another request for a reply. Replying to each request at once would therefore be a
-// busy loop.
+// position is older, the server answers each message with another request for a reply. Replying to each request at once would
+// therefore be a busy loop.
 func (s *standby) sendStatus(force, requestReply bool) error {
 	s.sendMu.Lock()
 	defer s.sendMu.Unlock()

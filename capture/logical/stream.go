@@ -150,9 +150,9 @@ func (r *receiver) setApplied(lsn pglogrepl.LSN) {
 	r.env.Progress.SetAppliedLSN(r.standby.appliedLSN(), r.commitLag)
 }
 
-// leavesRowsIntact reports whether the rows in memory are still right after applying a message has failed with err. The rows
-// are right if a connection or a query failed, or if the spill file had no room. Any other error means that the message was
-// wrong.
+// leavesRowsIntact reports whether the rows in memory are correct although a message could not be applied. err is the reason.
+// The rows are correct if a connection or a query failed, or if the spill file had no room. Any other error means that the
+// message was wrong.
 func leavesRowsIntact(err error) bool {
 	var network net.Error
 	var connect *pgconn.ConnectError

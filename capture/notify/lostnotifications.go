@@ -115,8 +115,8 @@ func (s *Source) check(ctx context.Context) (a activity, err error) {
 	return a, err
 }
 
-// checkTriggers returns a *source.ResyncError if the triggers are missing or not as capture creates them. The next attempt
-// repairs them before its copy.
+// checkTriggers returns a *source.ResyncError if the triggers are missing or not as capture creates them. If the operator chose
+// this source, the next attempt repairs the triggers before its copy.
 func (s *Source) checkTriggers(ctx context.Context, q postgres.Querier) error {
 	err := postgres.CheckTriggers(ctx, q, s.table)
 	if problem := (*postgres.Problem)(nil); errors.As(err, &problem) && problem.Err == nil {

@@ -73,7 +73,7 @@ type TxnLogger struct {
 	hasSummary atomic.Bool
 }
 
-// The first lineBurst commits in a row get a line each. After that, only linesPerSecond commits per second do.
+// The first lineBurst commits in a row get a line each. After that, only linesPerSecond commits per second get their own line.
 const (
 	lineBurst      = 1000
 	linesPerSecond = 100

@@ -157,7 +157,7 @@ func (p *Progress) SetFollowing(reads *postgres.ReadClock) {
 	p.changed()
 }
 
-// SetBlocked reports the reason why the copy cannot begin yet. An empty reason means that it can.
+// SetBlocked reports the reason why the copy cannot begin yet. An empty reason means that the copy can begin.
 func (p *Progress) SetBlocked(reason string) { p.update(func() { p.blocked = reason }) }
 
 // SetRetainedWAL reports how many bytes of WAL the replication slot retains.

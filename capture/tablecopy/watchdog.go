@@ -133,7 +133,7 @@ func (w *Watchdog) checkLoop(ctx context.Context) error {
 	}
 }
 
-// checkBlocking returns a *source.ResyncError if a session waits for a lock that one of the sessions pids holds.
+// checkBlocking returns a *source.ResyncError if a session waits for a lock held by a session whose process ID is in pids.
 func checkBlocking(ctx context.Context, conn *pgx.Conn, pids []int32) error {
 	blocked, err := postgres.FindBlockedSession(ctx, conn, pids)
 	if err != nil || blocked == "" {

@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// FindBlockedSession returns the process ID and the role of a session that waits for a lock that one of the sessions pids
-// holds. It returns "" if there is none. Reads and writes of the application queue up behind such a session.
+// FindBlockedSession returns the process ID and the role of a session that waits for a lock held by a session whose process ID
+// is in pids. It returns "" if there is none. Reads and writes of the application queue up behind such a session.
 func FindBlockedSession(ctx context.Context, q Querier, pids []int32) (blocked string, err error) {
 	err = Pinned(q).QueryRow(ctx, `
 		SELECT format('pid %s%s', l.pid, coalesce(' (' || a.usename || ')', ''))

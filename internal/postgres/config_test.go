@@ -71,9 +71,9 @@ func TestMalformedURLsAreRefused(t *testing.T) {
 	}
 }
 
-// FuzzParseConfig puts a password into each form of an address without encoding it. Some users do the same, because they do not
-// know that it must be encoded. No part of the password may appear in an error, or anywhere in the configuration except as the
-// password.
+// FuzzParseConfig puts a password into each form of an address without encoding it. Some users make this mistake, because they
+// do not know that a password must be encoded. No part of the password may appear in an error, or anywhere in the configuration
+// except as the password.
 func FuzzParseConfig(f *testing.F) {
 	for _, s := range []string{"x", "@", "/", "?", "#", " ", "%", "%4", "'", `\`, "=", "&", ":", "[", "]", ",", "a=b", "@h/d?x=", "é", "\n"} {
 		f.Add(s, "", uint8(0))
@@ -240,7 +240,7 @@ func TestHostAddress(t *testing.T) {
 }
 
 // TestSeveralHosts checks that messages name all hosts of the address, and that the server's description names only the host
-// that answers. Neither contains the password.
+// that answers. Neither the messages nor the description contain the password.
 func TestSeveralHosts(t *testing.T) {
 	_, address := database(t)
 	parsed, err := pgx.ParseConfig(address)

@@ -8,7 +8,7 @@ import (
 )
 
 // On an idle connection, a dead peer is detected after keepAliveIdle and keepAliveCount probes. While sent data is
-// unacknowledged, it is detected after tcpUserTimeout.
+// unacknowledged, a dead peer is detected after tcpUserTimeout.
 const (
 	keepAliveIdle     = 15 * time.Second
 	keepAliveInterval = 5 * time.Second

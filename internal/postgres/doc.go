@@ -73,5 +73,5 @@
 //   - doctor.go, doctor_sources.go, doctor_columns.go: all other findings about the database
 //   - cmd/capture/doctor.go: findings about this machine
 //
-// Each source also makes those checks of the first four items that it needs.
+// Each source also makes the checks in the first four items, as far as it needs them.
 package postgres

@@ -245,8 +245,8 @@ func (d *doctor) checkPublication(ctx context.Context) {
 	}
 }
 
-// checkTriggers checks the requirements of the source notify. If the triggers do not work but logical replication does, it does
-// not check the server's notification queue.
+// checkTriggers checks the requirements of the source notify. If the triggers do not work but logical replication does,
+// checkTriggers does not check the server's notification queue.
 func (d *doctor) checkTriggers(ctx context.Context) {
 	err := CheckTriggers(ctx, d.conn, d.table)
 	switch {

@@ -95,7 +95,7 @@ func connectAttempts(err error) []error {
 }
 
 // isRefusedByHBA reports whether pg_hba.conf does not admit the connection. Other refusals have the same SQLSTATE, but only
-// this message names the file. It does so in every language.
+// this message names the file. The name is the same in every language.
 func isRefusedByHBA(e *pgconn.PgError) bool {
 	return e.Code == invalidAuthorization && strings.Contains(e.Message, "pg_hba.conf")
 }

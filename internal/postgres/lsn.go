@@ -8,8 +8,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// LoadInsertLSN returns the position at which the server writes WAL next. The WAL of every commit that was visible before
-// the call is below it.
+// LoadInsertLSN returns the position at which the server writes WAL next. The WAL of every commit that was visible before the
+// call is below this position.
 func LoadInsertLSN(ctx context.Context, conn *pgx.Conn) (lsn pglogrepl.LSN, err error) {
 	var text string
 	err = Pinned(conn).QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text"+walSizesSQL).Scan(&text)

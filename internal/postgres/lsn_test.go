@@ -61,7 +61,7 @@ func TestWALPositionIncludesLastBytes(t *testing.T) {
 		var end string
 		scan("SELECT pg_logical_emit_message(false, 'p', repeat('x', $1::int))::text", 1000+n-size, &end)
 	}
-	for size == 0 { // until both positions are on the same page
+	for size == 0 { // repeat until both positions are on the same page
 		before := insertLSN()
 		write(0)
 		if after := insertLSN(); before/8192 == after/8192 {

@@ -136,8 +136,8 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 }
 
 // publicationOwnerSQL returns an SQL condition that the owner of publication p may have made p for capture. It holds for the
-// owners that trustedOwnerSQL accepts, and for a role that may replicate and read the table, such as capture's own. Such a role
-// can follow the table in any case, so it gains nothing by owning the publication.
+// owners that trustedOwnerSQL accepts, and for a role that may replicate and read the table, such as capture's own role. Such a
+// role can follow the table in any case, so it gains nothing by owning the publication.
 func publicationOwnerSQL(table string) string {
 	return `(` + trustedOwnerSQL("p.pubowner", table) + ` OR EXISTS (SELECT FROM pg_catalog.pg_roles o WHERE o.oid = p.pubowner
 			AND (o.rolreplication OR EXISTS (SELECT FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
@@ -217,8 +217,8 @@ func (p *publication) setPublished(t *Table, version int) {
 	}
 }
 
-// choosePublication returns the index of the publication to follow, or -1 if none is complete. It also returns the
-// statements that create or repair capture's own publication, or nil if nothing is to be done or the user may not do it.
+// choosePublication returns the index of the publication to follow, or -1 if none is complete. It also returns the statements
+// that create or repair capture's own publication, or nil if no statement is needed or the user may not run them.
 func (t *Table) choosePublication(publications []publication, own string, version int) (chosen int, statements []string) {
 	chosen = slices.IndexFunc(publications, func(p publication) bool { return p.checkComplete(t) == nil })
 	p := ownPublication(publications, own)
@@ -248,8 +248,8 @@ func (t *Table) createPublicationSQL(version int) []string {
 	}
 }
 
-// alterPublicationSQL returns the statements that repair capture's own publication. Only the table's owner may add the table
-// to it.
+// alterPublicationSQL returns the statements that repair capture's own publication. Only the table's owner may add the table to
+// the publication.
 func (t *Table) alterPublicationSQL(version int) []string {
 	own := QuoteIdentifier(objectName(t.Name()))
 	set := "ALTER PUBLICATION " + own + " SET (" + publicationOptions(version) + ")"
@@ -260,7 +260,7 @@ func (t *Table) alterPublicationSQL(version int) []string {
 }
 
 // completePublicationSQL returns the statements with which somebody who owns both the table and capture's own publication p, or
-// a superuser, completes p. Unlike alterPublicationSQL, it leaves other tables in p if it only has to add the table.
+// a superuser, completes p. Unlike alterPublicationSQL, it leaves other tables in p if p lacks only the table.
 func (t *Table) completePublicationSQL(p *publication, version int) (statements []string) {
 	own := QuoteIdentifier(objectName(t.Name()))
 	switch {

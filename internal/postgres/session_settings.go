@@ -71,9 +71,9 @@ func setConfigSQL(pg *pgconn.PgConn, local bool) string {
 }
 
 // pinUnlessPooled reports whether the connection goes through a pooler. If it does not, pinUnlessPooled pins the session's
-// settings. A pooler gives each client a process ID of its own, to know which client a cancel request is for. This ID
-// differs from the server's pg_backend_pid(). One query compares the two and pins the settings, so no setting ever stays on
-// a pooler's server connection.
+// settings. A pooler gives each client a process ID of its own, to know which client a cancel request is for. This ID differs
+// from the server's pg_backend_pid(). One query compares the two IDs and pins the settings only if they are equal, so no
+// setting ever stays on a pooler's server connection.
 func pinUnlessPooled(ctx context.Context, pg *pgconn.PgConn) (pooled bool, err error) {
 	results, err := pg.Exec(ctx, fmt.Sprintf("SELECT CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %d THEN %s END",
 		pg.PID(), setConfigSQL(pg, false))).ReadAll()

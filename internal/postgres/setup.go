@@ -14,7 +14,7 @@ import (
 
 // SetupOptions are options of [SetupSQL].
 type SetupOptions struct {
-	Source string // "logical", "notify" or "auto"; "auto" means logical, or an error if the server or the table does not allow that
+	Source string // "logical", "notify" or "auto"; "auto" means logical, or an error if the server or the table does not allow logical replication
 	Role   string // role that capture connects as, or empty; setup creates it if needed, grants it what capture needs, and makes it the publication's owner
 
 	// Complete is whether to include the statements that this session's user may not run, because an administrator will run
@@ -80,8 +80,9 @@ func askForNotify(table *Table, err error) error {
 	return &asking
 }
 
-// LoadSetupState returns a text that changes when somebody runs [SetupSQL] for the source, "logical" or "notify". It returns ""
-// if something that this source needs is missing or incomplete. It changes nothing in the database.
+// LoadSetupState returns a text that changes when somebody runs the statements of [SetupSQL] for the source, "logical" or
+// "notify". It returns "" if the triggers are not intact, or if no publication is complete and the user may not create or
+// repair it. It changes nothing in the database.
 func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source string) (string, error) {
 	s, table, err := LoadServerAndTable(ctx, conn, name)
 	if err != nil {

@@ -17,7 +17,7 @@ type typeEntry struct {
 	Base   uint32 `json:"base"` // OID of a domain's base type
 	Delim  string `json:"delim"`
 	Elem   uint32 `json:"elem"`   // OID of a true array's element type, else 0
-	Output string `json:"output"` // SQL name of the output function; empty if it cannot be called by its name, or may need a privilege
+	Output string `json:"output"` // SQL name of the output function; empty if the function cannot be called by its name, or if the call may need a privilege
 	SQL    string `json:"sql"`    // type name for a cast; empty if the cast may need a privilege
 	Cast   bool   `json:"cast"`   // whether row_to_json uses a cast of this type to json
 	// Extension is the name and version of the extension that the type belongs to; empty if there is none.
