@@ -24,7 +24,7 @@ const (
 	alertCheckInterval = time.Second      // time between checks for conditions that are worth an alert
 	alertTimeout       = 10 * time.Second // timeout of one request
 	firstAlertRetry    = 5 * time.Second  // first pause between attempts to post an alert; the pauses double
-	longestAlertRetry  = time.Minute      // longest of these pauses
+	longestAlertRetry  = time.Minute      // longest pause between attempts to post an alert
 
 	// alertCopyAfter limits how long copies of the table can delay the alert "following". It counts from the last time at which
 	// the table was followed steadily. The rule CaptureNotFollowing in deploy/prometheus-rules.yml has the same time.

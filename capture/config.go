@@ -104,8 +104,8 @@ type Config struct {
 	// Only tests set these fields. A zero stands for the default.
 	intervals intervals
 	timeouts  source.Timeouts
-	copying   source.CopyOptions // options that only tests set
-	retry     time.Duration      // longest pause between attempts
+	copying   source.CopyOptions // options of a copy, except Rate, which is CopyRate
+	retry     time.Duration      // longest pause between attempts to follow the table
 	pageBytes int                // size of the Table's pages in bytes; if it is set, each group of pages is small, too
 
 	// maxRowBytes is the size limit of a row as JSON, in bytes, or 0 if memory is not limited. New computes it once, from the

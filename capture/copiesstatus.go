@@ -12,8 +12,8 @@ type CopiesStatus struct {
 	URL       string     `json:"url"`
 	State     string     `json:"state,omitempty"` // URL of the state that was uploaded last
 	Rows      int        `json:"rows"`
-	Bytes     int64      `json:"bytes"`               // compressed length of that state
-	Copied    *time.Time `json:"copied,omitempty"`    // time at which the service accepted that state
+	Bytes     int64      `json:"bytes"`               // compressed length of the state that was uploaded last
+	Copied    *time.Time `json:"copied,omitempty"`    // time at which the service accepted the state that was uploaded last
 	Proven    *time.Time `json:"proven,omitempty"`    // time at which a state was last read back whole
 	Pending   *time.Time `json:"pending,omitempty"`   // time of the oldest change that no copy includes
 	Checksum  string     `json:"checksum,omitempty"`  // name of the checksum that the service compares; absent if it compares none

@@ -19,7 +19,7 @@ const heartbeatInterval = time.Minute
 // its network is gone. No heartbeat is sent while capture is not ready or the check of copies fails.
 type heartbeat struct {
 	url      string
-	interval time.Duration // time between requests, at least
+	interval time.Duration // shortest time between requests
 	check    time.Duration // time between checks of the Status
 	status   func() Status
 	log      hclog.Logger

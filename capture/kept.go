@@ -57,7 +57,7 @@ func newKeeper(cfg *Config, file *store.File, view func() *snapshot.View, condit
 		regular: make(chan struct{}, 1), kept: make(chan struct{}, 1), damaged: make(chan struct{}, 1),
 		readEvery: cfg.VerifyInterval,
 	}
-	k.checkLosses() // so that the first Status includes the losses
+	k.checkLosses() // the first Status must include the losses
 	return k
 }
 

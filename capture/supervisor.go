@@ -232,7 +232,7 @@ func (s *supervisor) runSource(ctx context.Context, kind, note string) (followin
 		doubt, s.doubt = s.doubt, false
 	})
 	if doubt {
-		s.table.SetHorizon(nil) // so the source copies the whole table
+		s.table.SetHorizon(nil) // without a horizon, the source copies the whole table
 	}
 	defer func() { followingSince = s.endAttempt(a) }() // runs even if the source panics
 	err = guard.RunWatched(ctx, s.log, "wait for a resync request", a.waitResync, func(ctx context.Context) error {

@@ -47,7 +47,7 @@ type uploader struct {
 	losses  chan struct{} // receives a value after a write that has kept a state
 
 	folder     *remote.Folder // folder of the View's cluster; nil until it has been probed
-	systemID   string         // system identifier of that cluster
+	systemID   string         // system identifier of the folder's cluster
 	limits     remote.Limits
 	last       remote.State // state that was uploaded last
 	lastView   uint64       // version of the View that was uploaded last; 0 if the next View must be uploaded in any case
@@ -276,7 +276,7 @@ func (u *uploader) prove(ctx context.Context) error {
 		u.damage = err.Error()
 		u.log.Error("copy off the machine is damaged; another one is made", "state", u.last.URL, "reason", damaged.Error())
 		bad := u.last
-		u.lastView, u.last = 0, remote.State{} // before Drop, which may fail
+		u.lastView, u.last = 0, remote.State{} // reset these fields before Drop, which may fail
 		u.schedule.uploaded, u.schedule.prove = time.Time{}, true
 		u.schedule.addChange(start)
 		if u.limits.Deletes {

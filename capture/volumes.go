@@ -28,7 +28,7 @@ type volumeMonitor struct {
 	log        hclog.Logger
 	written    chan struct{}                  // receives a value after the first write of the file, which changes the volume's usage most
 	warned     map[string]bool                // names of the volumes with a warning that has not ended
-	measured   atomic.Pointer[[]volume.Usage] // last measurements; nil before the first
+	measured   atomic.Pointer[[]volume.Usage] // last measurements; nil before the first measurement
 }
 
 func newVolumeMonitor(cfg *Config, file *store.File, conditions *conditions) *volumeMonitor {

@@ -57,7 +57,7 @@ type Source struct {
 	slot    *slot
 	ended   chan struct{} // closed when Follow has ended
 
-	// Set by open.
+	// open sets these fields.
 	server      postgres.Server
 	table       *postgres.Table
 	publication publication

@@ -37,7 +37,7 @@ type copyDecoder struct {
 	takesTurns bool            // whether memory is limited, so a large row waits until all rows before it are inserted
 	turn       <-chan struct{} // closed when the current range has its turn, see copyRange
 
-	header, trailer bool // whether these parts have been read
+	header, trailer bool // whether the header and the trailer of the current COPY have been read
 }
 
 var copySignature = []byte("PGCOPY\n\xff\r\n\x00")

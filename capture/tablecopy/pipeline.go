@@ -37,7 +37,7 @@ type copyPipeline struct {
 	ranges        chan *copyRange // ranges for the connections to read
 	rangesInOrder chan *copyRange // the same ranges, for insertLoop
 
-	// Owned by insertLoop.
+	// insertLoop owns these fields.
 	rows, bytes  int64
 	changed      int64 // number of rows that were read whole
 	notOffered   int   // bytes of rows inserted since the last offer for writing ahead

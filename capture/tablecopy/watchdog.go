@@ -94,7 +94,7 @@ func (w *Watchdog) checkLoop(ctx context.Context) error {
 	defer queries.Close()
 	tick := time.NewTicker(WatchdogInterval)
 	defer tick.Stop()
-	checkNow, connected := w.checkNow, w.connected // each is set to nil after its use
+	checkNow, connected := w.checkNow, w.connected // both are set to nil once they have been used
 	lastContact := time.Now()
 	for {
 		select {

@@ -149,7 +149,7 @@ func (d *doctor) addPluginHint(ctx context.Context, f *Finding) {
 	for _, library := range strings.Split(*allowed, ",") {
 		switch library = strings.Trim(strings.TrimSpace(library), `"`); library {
 		case "pgoutput":
-			return // something else is wrong
+			return // pgoutput is allowed, so something else is wrong
 		case "":
 		default:
 			list = append(list, library)

@@ -106,7 +106,7 @@ func TestEnsurePublicationWithoutPrivilege(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = FindPublication(testContext(t), conn, &s, table) // FindPublication finds the missing privilege without an attempt
+	_, _, err = FindPublication(testContext(t), conn, &s, table) // FindPublication notices the missing privilege without creating anything
 	wantProblem(t, err, "GRANT CREATE ON DATABASE "+QuoteIdentifier(s.Database)+` TO "capture_test_nobody";`)
 	statements, err := SetupSQL(testContext(t), conn, table, SetupOptions{Source: "logical", Complete: true}) // the statements are for a superuser
 	if err != nil || !slices.Contains(statements, `ALTER PUBLICATION "capture_votes" OWNER TO "capture_test_nobody"`) {

@@ -21,7 +21,7 @@ func TestQuotedNamesReadBack(t *testing.T) {
 	conn, _ := database(t, votesSQL)
 	for _, conforming := range []string{"on", "off"} {
 		if _, err := conn.Exec(testContext(t), "SET standard_conforming_strings = "+conforming); err != nil {
-			continue // PostgreSQL 19 allows only the value on
+			continue // PostgreSQL 19 allows only the value "on"
 		}
 		for _, name := range hostile {
 			// Use the simple protocol, which accepts several statements: if a quote ends too early, the text after it runs.
