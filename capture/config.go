@@ -85,7 +85,7 @@ type Config struct {
 	AlertURL   string
 	AlertAfter time.Duration
 
-	// HeartbeatURL is requested at most once a minute while the daemon is ready and its copies are in time. Empty turns
+	// HeartbeatURL is requested at most once a minute while the daemon is ready and the check of its copies is OK. Empty turns
 	// heartbeats off.
 	HeartbeatURL string
 

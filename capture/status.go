@@ -45,7 +45,7 @@ type Status struct {
 	Attempts    int        `json:"attempts,omitempty"`
 	NextAttempt *time.Time `json:"next_attempt,omitempty"`
 
-	LastRead *ReadStatus    `json:"last_read,omitempty"` // absent before the first copy
+	LastRead *ReadStatus    `json:"last_read,omitempty"` // absent before the first copy or resync
 	Reading  *ReadingStatus `json:"reading,omitempty"`   // copy or resync that is running before the table is followed
 
 	Memory  *MemoryStatus  `json:"memory,omitempty"` // absent without a memory limit, unless old rows are in the spill file

@@ -28,7 +28,7 @@ import (
 type uploader struct {
 	location *remote.Location
 	copies   *copyFinder
-	view     func() *snapshot.View // returns the newest View, or nil before the first copy of the table
+	view     func() *snapshot.View // returns the newest View, or nil if there is none yet
 
 	// newestView waits until everything committed before the call is in a View, and returns that View.
 	newestView func(context.Context) (*snapshot.View, error)

@@ -127,7 +127,7 @@ func (s *Source) Follow(ctx context.Context, t *snapshot.Table) error {
 	}
 	start("listen", func() error { return l.run(ctx) })
 	start("read changed rows", func() error {
-		before, err := s.check(ctx) // before the copy, so that checkLoop detects what changes during the copy
+		before, err := s.check(ctx) // check before the copy, so that checkLoop detects what changes during the copy
 		if err != nil {
 			return err
 		}

@@ -25,7 +25,7 @@ type Env struct {
 
 	MaxRow       int64         // size limit of a row as JSON, in bytes (see RowLimit); 0 for the most that a Table can hold
 	MaxWAL       int64         // bytes of WAL that a replication slot may retain; 0 for no limit
-	PollInterval time.Duration // time between reads of the whole table by package poll
+	PollInterval time.Duration // time between reads of the table by package poll
 	Chosen       bool          // whether the operator chose this source by name, and so accepts its side effects
 	SystemID     string        // last system identifier that an earlier attempt found; "" if it is not known
 	Publication  string        // text of PublicationCondition that the previous attempt logged; "" if it logged none

@@ -14,9 +14,9 @@ var ProgramVersion = "dev"
 const maxNameBytes = 63
 
 // objectName returns the name of capture's publication, trigger function and notification channel for a table: capture_votes
-// for public.votes, capture_app__votes for app.votes. Two tables never share a name. If the name would be ambiguous or too
-// long, or if the schema or table has characters other than lower-case letters, digits and underscores, the name ends with a
-// hash.
+// for public.votes, capture_app__votes for app.votes. If the name would be ambiguous or too long, or if the schema or table has
+// characters other than lower-case letters, digits and underscores, the name ends with a hash of 32 bits. So two tables share a
+// name only if their hashes are equal.
 func objectName(n Name) string {
 	ambiguous := strings.Contains(n.Table, "__")
 	name := "capture_" + plainName(n.Table)

@@ -149,8 +149,8 @@ func TestSetupMakesRoleOwnPublication(t *testing.T) {
 	}
 }
 
-// TestWithdrawalNeedsOwnership checks that capture returns the statement that drops the publication if capture's role does not
-// own the publication and so cannot drop it.
+// TestWithdrawalNeedsOwnership checks what happens if capture's role does not own the publication: capture cannot drop the
+// publication, and returns the statement that drops it.
 func TestWithdrawalNeedsOwnership(t *testing.T) {
 	t.Parallel()
 	conn, url := database(t, votesSQL, "DROP ROLE IF EXISTS capture_test_outsider", "CREATE ROLE capture_test_outsider LOGIN REPLICATION",

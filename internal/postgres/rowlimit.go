@@ -158,7 +158,7 @@ func (m *rowLimiter) rewrite(kind byte, n int, body func(*messageRewriter)) erro
 		w.err = errors.New("a large message of the server has bytes after its end")
 	}
 	if timeout := net.Error(nil); errors.As(w.err, &timeout) && timeout.Timeout() {
-		w.err = errors.New("a timeout interrupted a large message") // not a [net.Error], after which pgconn would continue to read
+		w.err = errors.New("a timeout interrupted a large message") // after a [net.Error], pgconn would continue to read
 	}
 	if w.err != nil {
 		return w.err
