@@ -31,7 +31,7 @@ type Source struct {
 	fingerprint    string // fingerprint of the table's definition
 	rowsHash       string // text of rowsHashQuery
 
-	shownLSN pglogrepl.LSN // WAL position that is not before the state in the Table; see checkReplay
+	shownLSN pglogrepl.LSN // WAL position at or after the state in the Table; see checkReplay
 	readTook time.Duration // duration of the last readIfChanged that scanned the table
 }
 

@@ -74,8 +74,8 @@ type CopyOptions struct {
 	Rate int64 // limit of the bytes per second that all connections read together; 0 for no limit
 
 	// WriteAhead, if set, writes a part of the next version of the file: the rows that a running copy has read so far. This
-	// leaves less work for the end of the copy. It reports whether further calls are useful. A call with nil parts means that
-	// the copy has failed.
+	// leaves less work for the end of the copy. The result reports whether further calls are useful. A call with nil parts
+	// means that the copy has failed.
 	WriteAhead func(ctx context.Context, parts []snapshot.Part) (more bool)
 
 	// Tests set the following; zero stands for the usual value.
