@@ -43,7 +43,7 @@ type cache struct {
 const (
 	leafBytes     = 400 // approximate bytes of memory of a leaf, without its page
 	retiredShare  = 8   // retired pages may use 1/retiredShare of the limit
-	overdraft     = 4   // while evictions fail, pages may exceed the limit by 1/overdraft of it
+	overdraft     = 4   // while evictions fail, pages may exceed the limit by 1/overdraft of the limit
 	evictionPause = time.Second
 )
 
@@ -93,7 +93,7 @@ func (c *cache) retire(l *leaf, unshown, saved bool) {
 	}
 }
 
-// reset counts the pages of groups as the resident pages, after a rollback has restored groups. It forgets the retired pages.
+// After a rollback has restored groups, reset counts their pages as the resident pages and forgets the retired pages.
 func (c *cache) reset(groups []*group) {
 	if c == nil {
 		return
@@ -112,9 +112,9 @@ func (c *cache) pageLimit(live int64) int64 {
 	return max(c.limit-live/int64(c.pageBytes)*leafBytes, c.limit/8)
 }
 
-// enforceLimit evicts pages until the remaining pages are within the limit. groups is the whole tree, and live the bytes of all
-// its lines. While evictions fail, pages may exceed the limit by 1/overdraft of it. If they exceed it by more, enforceLimit
-// returns the error of the last eviction.
+// enforceLimit evicts pages until the remaining pages are within the limit. groups is the whole tree, and live the bytes of
+// all its lines. While evictions fail, pages may exceed the limit by 1/overdraft of the limit. If the pages exceed it by more,
+// enforceLimit returns the error of the last eviction.
 func (c *cache) enforceLimit(groups []*group, live int64) error {
 	limit := c.pageLimit(live)
 	if c.resident <= limit && c.retired.bytes <= limit/retiredShare {

@@ -67,7 +67,7 @@ func load(tab *Table, n int, text string) (map[string]string, error) {
 	return rows, tab.Commit(Position{})
 }
 
-// TestCountKeysReadsPagesOnce: CountKeys reads each page in the spill file at most once, and only its keys.
+// TestCountKeysReadsPagesOnce: CountKeys reads only the keys of each page in the spill file, and reads them at most once.
 func TestCountKeysReadsPagesOnce(t *testing.T) {
 	tab, damage := bounded(t, 8<<10)
 	if _, err := load(tab, 2000, "text"); err != nil {
@@ -99,9 +99,9 @@ func TestCountKeysReadsPagesOnce(t *testing.T) {
 	}
 }
 
-// TestSpillFileFull: while pages cannot be written to the spill file, they may exceed the memory limit by 1/overdraft. A
-// transaction that needs more fails, and the committed state does not change. Once the volume has room again, transactions
-// succeed.
+// TestSpillFileFull: while pages cannot be written to the spill file, they may exceed the memory limit by 1/overdraft. If a
+// transaction needs more memory, it fails, and the committed state does not change. Once the volume has room again,
+// transactions succeed.
 func TestSpillFileFull(t *testing.T) {
 	tab, _ := bounded(t, 64<<10)
 	rows, err := load(tab, 200, "old")

@@ -60,8 +60,8 @@
 //   - table.go, view.go, viewjson.go: Table, View, and how a View becomes JSON
 //   - tree.go, split.go, group.go, leaf.go, page.go: the tree and its nodes, and how the nodes split and merge; the size limits
 //     of a page and of a row
-//   - rebase.go, pendinglines.go: older versions of a page; the new lines of a large transaction, which are put into each page
-//     together
+//   - rebase.go, pendinglines.go: older versions of a page; the new lines of a large transaction, which are collected and put
+//     into a page together
 //   - txbuffer.go, prefault.go: small transactions
 //   - reload.go, seenrows.go, loadfile.go: reloads, and the rows that they have seen; loading the rows of the file
 //   - horizon.go: the horizon of the rows, and the server and table that it is valid for

@@ -5,21 +5,21 @@ import "github.com/jackc/pglogrepl"
 // Horizon divides the row versions of the Postgres table into two sets: the versions that a View certainly has, and the
 // versions that the View may lack. A later read of the table transfers only the second set. The invariant is:
 //
-// If a later snapshot of the database shows a row version that a transaction below XID wrote, then the View has this version as
-// the row with its key. This holds while the Place is the same, and while the database has not gone back to a state before the
-// View's state.
+// If a later snapshot of the database shows a row version that was written by a transaction with an ID below XID, then the
+// View has this version as the row with its key. This is true only while the Place is the same, and only if the database has
+// not been restored to a state before the View's state.
 //
-// The reasons: every transaction below XID had ended when the Horizon was read, and the View shows what these transactions
-// committed. The later snapshot shows the version, so nothing between View and snapshot has deleted it. The values of a version
-// never change in place. See "Resync" in docs/design.md.
+// The reasons: every transaction with an ID below XID had ended when the Horizon was read, and the View shows what these
+// transactions committed. The later snapshot still shows the version, so no transaction since the View has deleted it. The
+// values of a version never change in place. See "Resync" in docs/design.md.
 type Horizon struct {
 	XID uint64        `json:"xid"` // 64-bit transaction ID: the xmin of a snapshot of the database
 	LSN pglogrepl.LSN `json:"lsn"` // WAL position after that snapshot; the View's position is not below it
 	Place
 }
 
-// Place is what a Horizon is valid for. Row versions keep their transaction IDs and their content only while all fields stay
-// the same.
+// Place identifies the server, the database and the table for which a Horizon is valid. Row versions keep their transaction
+// IDs and their content only while all fields of the Place stay the same.
 type Place struct {
 	SystemID    string `json:"system_id"`    // system identifier of the database cluster
 	Timeline    int32  `json:"timeline"`     // timeline of the server's WAL
@@ -35,8 +35,8 @@ func (p *Place) IsComplete() bool {
 	return p.SystemID != "" && p.Timeline != 0 && p.Started != 0 && p.DatabaseOID != 0 && p.TableOID != 0 && p.Files != "" && p.Fingerprint != ""
 }
 
-// Difference returns the first difference between p and the place now, for the operator. It returns "" if they are the same
-// place.
+// Difference describes the first difference between p and the present place, now, for the operator. It returns "" if the two
+// are the same place.
 func (p *Place) Difference(now *Place) string {
 	switch {
 	case !p.IsComplete() || !now.IsComplete():

@@ -1,10 +1,11 @@
 package snapshot
 
-// A Table may begin with the rows of a file that an earlier run has written, instead of a copy of the Postgres table. Its pages
-// then correspond to the places of the rows in that file, so that the next version can be written by patching the file.
+// A Table may begin with the rows of a file that an earlier run has written, instead of a copy of the Postgres table. The
+// pages of the Table then correspond to the places of the rows in that file, so that the next version can be written by
+// patching the file.
 
-// EndPage makes the next row of the open Load begin a new Part, if it comes after all rows that have been put. The Part before
-// it is not expected to grow, so its unused memory is freed.
+// EndPage makes the next row of the open Load begin a new Part, if this row comes after all rows that have been put. The
+// previous Part is not expected to grow, so EndPage frees its unused memory.
 func (t *Table) EndPage() {
 	if t.loadShape == nil || t.tree.err != nil || len(t.tree.groups) == 0 {
 		return
@@ -14,5 +15,6 @@ func (t *Table) EndPage() {
 	t.tree.pageEnded = true
 }
 
-// CommitStored is like Commit for rows that are already in the file. Changed receives nothing, so they are not written again.
+// CommitStored is like Commit for rows that are already in the file. The channel of Changed receives nothing, so the rows are
+// not written again.
 func (t *Table) CommitStored(at Position) error { return t.commit(at) }

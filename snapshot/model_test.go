@@ -52,7 +52,8 @@ func TestTableEqualsModel(t *testing.T) {
 	}
 }
 
-// TestTableEqualsModelSpilled is like TestTableEqualsModel, with a memory limit below the size of the rows, down to one byte.
+// TestTableEqualsModelSpilled is like TestTableEqualsModel, but the Table has a memory limit below the size of the rows, down
+// to one byte.
 func TestTableEqualsModelSpilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs the model twelve times")
@@ -69,7 +70,7 @@ func TestTableEqualsModelSpilled(t *testing.T) {
 	}
 }
 
-// TestTableEqualsModelOldRowsSpilled is like TestTableEqualsModel, with a Table that spills all old rows.
+// TestTableEqualsModelOldRowsSpilled is like TestTableEqualsModel, but the Table spills all old rows.
 func TestTableEqualsModelOldRowsSpilled(t *testing.T) {
 	seed, spilled := uint64(time.Now().UnixNano()), 0
 	for round := range 10 {
@@ -81,7 +82,7 @@ func TestTableEqualsModelOldRowsSpilled(t *testing.T) {
 	}
 }
 
-const spillOld = -1 // value of limit for a Table that spills old rows instead of a memory limit
+const spillOld = -1 // value of the parameter limit for a Table that has no memory limit and spills old rows
 
 // spillOldRows makes tab spill its old rows. slack replaces leastSlack, and the volume always has room.
 func spillOldRows(t *testing.T, tab *Table, slack int64, onDamage func(error)) {

@@ -27,13 +27,13 @@ type oldRows struct {
 	before  int64     // bytes of the lines in the savepoint
 	list    []oldLeaf // leaves of the savepoint that have left the tree and have a page in memory
 	bytes   int64     // approximate bytes of memory that only the old rows use
-	retryAt int64     // after an attempt that moved too little: value of bytes above which another attempt is worth the time
+	retryAt int64     // value that bytes must exceed before the next attempt, after an attempt that moved too little; otherwise 0
 	written bool      // whether the open transaction has moved rows to the spill file
 	failed  bool      // whether the open transaction has failed to move rows to the spill file
 	inTree  bool      // whether rows of the tree may be in the spill file, because a transaction was rolled back
 
-	shown atomic.Pointer[spill.File] // spill file, for usage; nil until rows are moved
-	stuck atomic.Pointer[stuckRows]  // last rows that could not be moved, for usage; nil if later rows could be moved
+	shown atomic.Pointer[spill.File] // the spill file, for the method usage; nil until rows are moved
+	stuck atomic.Pointer[stuckRows]  // last rows that could not be moved, for the method usage; nil if later rows could be moved
 }
 
 // stuckRows are old rows that cannot be moved to the spill file.
@@ -42,14 +42,14 @@ type stuckRows struct {
 	ended time.Time // end of their transaction; zero while it is open
 }
 
-// oldLeaf is a leaf that has left the tree, but that the savepoint still holds.
+// oldLeaf is a leaf that has left the tree and is still in the savepoint.
 type oldLeaf struct {
 	leaf *leaf
 	next weak.Pointer[leaf] // the clone that replaced the leaf; both may share lines
 }
 
 const (
-	slackShare    = 64       // the slack: old and new rows together may use 1/slackShare more bytes than the table
+	slackShare    = 64       // the slack: while a transaction is open, old and new rows together may use 1/slackShare more bytes than the table
 	leastSlack    = 16 << 20 // minimum of the slack in bytes, so that small tables have no spill file
 	leastOwnShare = 32       // private lines of less than 1/leastOwnShare of a page are not worth a block of the spill file
 
@@ -100,8 +100,8 @@ func (o *oldRows) addLeaf(l, next *leaf) {
 	o.list = append(o.list, old)
 }
 
-// addBytes counts n bytes of lines that the transaction has replaced or deleted. Perhaps only old versions of their page still
-// have these lines.
+// addBytes counts n bytes of lines that the transaction has replaced or deleted. An old version of their page may still hold
+// these lines in memory.
 func (o *oldRows) addBytes(n int) {
 	if o != nil {
 		o.bytes += int64(n)
@@ -193,8 +193,8 @@ func (o *oldRows) spillUntil(target int64) error {
 }
 
 // checkRoom returns an error if the volume lacks room for n more bytes. Old rows leave as much space free as kept states do
-// (see retention.Budget.Excess): a fifth of the volume, or twice the size of feedback.json if that is more, as room for its
-// next versions.
+// (see retention.Budget.Excess): a fifth of the volume or twice the size of feedback.json, whichever is more. The next
+// versions of feedback.json need this space.
 func (o *oldRows) checkRoom(n, fileBytes int64) error {
 	u, err := o.measure(o.folder)
 	if err != nil {
@@ -220,7 +220,7 @@ func (o *oldRows) usage() (u Usage) {
 	return u
 }
 
-// sharesLines reports whether p, the page of the leaf, shares its lines with the page that replaced it.
+// sharesLines reports whether p, the page of l, shares its buffer of lines with the page of the clone.
 func (l *oldLeaf) sharesLines(p *page) bool {
 	next := l.next.Value()
 	if next == nil {

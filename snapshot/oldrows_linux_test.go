@@ -16,8 +16,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// spilling returns a Table that spills old rows when they take more than slack bytes, and a channel that receives what the
-// Table passes to onDamage.
+// spilling returns a Table that spills its old rows once all of them together take more than slack bytes, and a channel that
+// receives what the Table passes to onDamage.
 func spilling(t *testing.T, slack int64) (tab *Table, damage chan error) {
 	damage = make(chan error, 10)
 	tab = NewTable()

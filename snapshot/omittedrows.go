@@ -9,7 +9,7 @@ import (
 // Omitted is a row of the Postgres table that does not fit into memory. A View has only its key and size.
 type Omitted struct {
 	Key   rowjson.Key
-	Bytes int64 // approximate length of the row's line; at least the length of the part that was read
+	Bytes int64 // approximate length of the line that the row would have; too low if the sizes of some columns are not known
 }
 
 // omittedRows maps the key of each omitted row to the sizes of its columns in bytes. A committed map never changes: a

@@ -77,7 +77,7 @@ func TestOmittedRows(t *testing.T) {
 	}
 }
 
-// TestLargeLineIsNotBuffered checks that a line larger than the transaction buffer does not pass through it.
+// TestLargeLineIsNotBuffered checks that a line larger than the transaction buffer is not copied into the buffer.
 func TestLargeLineIsNotBuffered(t *testing.T) {
 	tab := NewTable()
 	tab.Put(rowjson.Key("a"), make([]byte, maxBufferedBytes+1))

@@ -50,13 +50,13 @@ type page struct {
 
 	// Only the writer uses the following fields.
 	referenced bool                 // whether the page was used after the clock hand last passed it; see nextVictim
-	older      []weak.Pointer[leaf] // leaves with older versions of the page, which Views may still show, and which may share the buffer lines
+	older      []weak.Pointer[leaf] // leaves with older versions of the page; Views may still show these versions, and they may share the buffer lines
 }
 
 // MaxRowBytes is the maximum number of bytes of a row, key and line together, that a Table can hold. With this maximum, every
-// offset fits into the 32 bits of an entry: in the buffer, a line comes after at most one other row of that size, and after
-// less than 1 MiB of smaller rows and unused space. A line never comes after two rows of that size, because the tree splits a
-// leaf that is larger than a page. TestLongRows checks that bound.
+// offset fits into the 32 bits of an entry: in the buffer, at most one other row of that size and less than 1 MiB of smaller
+// rows and unused space come before a line. Two rows of that size never come before a line, because the tree splits a leaf
+// that is larger than a page. TestLongRows checks that bound.
 const MaxRowBytes = math.MaxUint32 - 1<<20
 
 // entry is the place of a row in its page.
@@ -153,7 +153,8 @@ func (p *page) putRow(i int, found bool, key, line []byte) {
 	p.live += len(line) + len(terminator)
 }
 
-// replaceLines sets the lines of the rows at the given indices, which ascend. ends has the end of each line in lines.
+// replaceLines replaces the lines of the rows at the given indices, which are in ascending order. lines has the new lines one
+// after the other, and ends has the offset of the end of each new line.
 func (p *page) replaceLines(indices, ends []int, lines []byte) {
 	n := len(lines) + (len(indices)-1)*len(terminator) // ensureRoom adds a terminator
 	for _, i := range indices {
@@ -238,14 +239,14 @@ func (p *page) rebuild(extra int, skip []int) {
 	p.rebaseOlder(&from, skip)
 }
 
-// slackDivisor sets the room in a large buffer to 1/slackDivisor of its size, so that rows can grow without a new buffer.
+// A large buffer has unused room of 1/slackDivisor of its size, so that rows can grow without a new buffer.
 const slackDivisor = 32
 
 // growCap returns the capacity of a buffer for n bytes of lines. line is the number of bytes of the new lines among them.
 //
 // A small buffer gets about half of n as room. The size of a large buffer is rounded up to the size that Go allocates anyway.
-// If lines are short, a large buffer first gets n/slackDivisor as room, so that not every change needs a new buffer. The
-// fraction is small because it applies to every page: a quarter of each page would cost a quarter of the table's size.
+// If the new lines are short, n/slackDivisor bytes of room are added first, so that not every change needs a new buffer. This
+// fraction is small because every page has such room: a quarter of each page would cost a quarter of the table's size.
 func growCap(n, line int) int {
 	switch {
 	case n < 32<<10:

@@ -2,12 +2,12 @@ package snapshot
 
 import "slices"
 
-// pendingLines collects new lines of rows of one leaf, so that the tree puts them into the page together. Otherwise the page
-// would be rebuilt for almost each row: a page has room for few additional lines. A large transaction often changes most rows
-// of a page in key order.
+// pendingLines collects new lines of rows of one leaf, so that the tree can put all of them into the page at once. A large
+// transaction often changes most rows of a page in key order, and a page has room for few additional lines. If each line were
+// put separately, the page would be rebuilt for almost each row.
 //
-// Only transactions that are applied in place use pendingLines. The lines stay pending while each next change is a new line for
-// a later row of the same leaf. Any other change first calls [tree.putPending].
+// Only transactions that are applied in place use pendingLines. The lines stay pending as long as the transaction only
+// replaces lines of later rows of the same leaf. Any other change first calls [tree.putPending].
 type pendingLines struct {
 	leaf    *leaf // nil if no lines are pending
 	gi, li  int   // group and index of leaf
@@ -16,7 +16,7 @@ type pendingLines struct {
 	ends    []int // end of each line in lines
 }
 
-// accepts reports whether the new line of the row at index i of l can be added.
+// accepts reports whether addLine may add a new line for the row at index i of l.
 func (d *pendingLines) accepts(l *leaf, i int) bool {
 	return d.leaf == nil || d.leaf == l && i > d.indices[len(d.indices)-1]
 }

@@ -9,7 +9,7 @@ import (
 // A View keeps in memory the pages that it shows. While such a page shares its buffers with the newest version, it needs
 // additional memory only for its entries. A rebuild alone would end the sharing: the newest version would get new buffers, and
 // the View would keep the whole old buffers, even if only one row has changed. Therefore rebuild rebases the older versions. A
-// rebased version refers to the new buffer for the lines that the newest version has, too, and gets private copies (ownLines)
+// rebased version refers to the new buffer for each line that the newest version still has. It gets private copies (ownLines)
 // of its other lines. The old buffer of lines becomes garbage.
 //
 // The table shows the live heap divided by the size of the file. It was measured with 60,000 rows of 3 kB and one View, while
@@ -21,7 +21,7 @@ import (
 //	30,000  (50 %)                        1.61      2.18
 //	60,000  (100 %)                       2.18      2.18
 //
-// A rebase copies at most the lines of the older version, so it takes about as long as a rebuild of that version.
+// A rebase copies at most all lines of the older version, so it takes at most about as long as a rebuild of that version.
 
 // rebaseOlder rebases older versions of p onto its new buffers. from is the content of p before its rebuild. skip has the
 // indices of the rows whose lines the rebuild left out.

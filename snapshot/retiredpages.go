@@ -58,11 +58,12 @@ func (r *retired) prune() {
 	r.list, r.pruneAt = kept, 2*len(kept)+leastPruned
 }
 
-// evictRetired evicts retired pages that are in use until all retired pages use at most limit bytes.
+// evictRetired evicts retired pages until the remaining retired pages use at most limit bytes. It evicts only pages whose
+// leaves are known to be in use.
 func (c *cache) evictRetired(limit int64) error {
 	r, now := &c.retired, gcCycles()
 	if now == r.sweptAtGC && r.list[len(r.list)-1].gc != 0 {
-		return nil // without a collection since the last run, no other leaves are known to be in use
+		return nil // without a collection since the last run, no more leaves are known to be in use
 	}
 	r.sweptAtGC = now
 	r.prune()

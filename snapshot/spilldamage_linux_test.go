@@ -112,8 +112,8 @@ func TestSpillFileDamaged(t *testing.T) {
 	}
 }
 
-// TestLoadOfOtherShapeAfterDamage: after the spill file was found to be damaged, a Load of another shape stores its rows in a
-// new file, too. Only then would damage to that file be reported.
+// TestLoadOfOtherShapeAfterDamage: once the spill file is known to be damaged, a Load of another shape stores its rows in a
+// new spill file, as a Load of the same shape does. Damage to the old file would not be reported a second time.
 func TestLoadOfOtherShapeAfterDamage(t *testing.T) {
 	tab, damage := bounded(t, 8<<10)
 	if _, err := load(tab, 2000, "old"); err != nil {

@@ -299,8 +299,8 @@ func (t *Table) SetHorizon(h *Horizon) {
 	}
 }
 
-// View returns the last committed state. It returns nil before the first Commit, and also after a Commit that failed when part
-// of its changes had been applied, until the next Load commits.
+// View returns the last committed state. It returns nil before the first Commit. It also returns nil if a Commit failed after
+// part of its changes had been applied, until the next Load commits.
 func (t *Table) View() *View {
 	t.mu.Lock()
 	defer t.mu.Unlock()

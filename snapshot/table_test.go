@@ -57,7 +57,7 @@ func TestPutRefusesLongRow(t *testing.T) {
 	}
 }
 
-// TestLongRows puts rows much larger than a page among small rows. No buffer for lines gets larger than the longest row and a
+// TestLongRows puts rows much larger than a page among small rows. No buffer for lines gets larger than the longest row plus a
 // constant.
 func TestLongRows(t *testing.T) {
 	t.Parallel()
@@ -147,7 +147,8 @@ func BenchmarkTable(b *testing.B) {
 	}
 }
 
-// TestChanged: the channel has the time of the first commit after the last receive, however late the value is received.
+// TestChanged: the channel delivers the time of the first Commit after the previous receive, however late the time is
+// received.
 func TestChanged(t *testing.T) {
 	t.Parallel()
 	table := NewTable()

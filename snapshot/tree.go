@@ -26,7 +26,7 @@ type tree struct {
 	spill     *spiller     // nil if the Table has no spill file
 	cache     *cache       // nil without a memory limit
 	old       *oldRows     // nil unless old rows are spilled
-	lastKeys  struct {     // see keysOf
+	lastKeys  struct {     // the leaf of the last call of keysOf, and the keys of its rows
 		leaf *leaf
 		page *page
 	}
@@ -243,9 +243,9 @@ func (t *tree) putFirstRow(l *leaf, key, line []byte) {
 	t.live += int64(l.live)
 }
 
-// appendLeaf inserts a new leaf after the full leaf at index li and puts a row into the new leaf. The row comes after all rows
-// of the full leaf. Rows that arrive in key order thus fill their pages, except for the slack. A split would leave each page
-// half full.
+// appendLeaf inserts a new leaf after the leaf at index li and puts a row into the new leaf. The leaf at index li is full, or
+// EndPage has ended it, and the row comes after all its rows. Rows that arrive in key order thus fill their pages, except for
+// the slack. A split would leave each page half full.
 func (t *tree) appendLeaf(gi, li int, key, line []byte) {
 	g := t.groups[gi]
 	l := newLeaf(t.epoch)
@@ -332,8 +332,9 @@ func (t *tree) trimPages() {
 	}
 }
 
-// loadOldRows loads those rows of the tree that are in the spill file because an earlier transaction has moved them there and
-// was then rolled back. Usually there are no such rows, because the Load after the rollback has replaced them.
+// loadOldRows is called at the end of a Load. It loads the rows of the tree that are still in the spill file: an earlier
+// transaction has moved them there and was then rolled back. Usually there are no such rows any more, because the Load itself
+// has read or replaced them.
 func (t *tree) loadOldRows() {
 	if !t.old.mayBeInTree() {
 		return

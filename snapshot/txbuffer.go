@@ -6,7 +6,7 @@ const (
 	maxBufferedBytes = 4 << 20
 )
 
-// txBuffer holds the changes of a small open transaction, in order, until its Commit applies them. Rollback only empties the
+// txBuffer holds the changes of a small open transaction, in order, until Commit applies them. Rollback only has to empty the
 // buffer.
 type txBuffer struct {
 	ops   []op

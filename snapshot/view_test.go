@@ -40,7 +40,7 @@ func TestViewTakesWhatChanged(t *testing.T) {
 		tab.Commit(Position{}) // the Table itself no longer refers to the View
 		before, changed := heap(), 0
 		for pass := range 3 {
-			for i := pass; i < n; i += 16 { // changes a row in each page; a page has some twenty rows
+			for i := pass; i < n; i += 16 { // changes a row in each page; a page has about twenty rows
 				put(i, text)
 				changed += len(line(0, text))
 				if err := tab.Commit(Position{}); err != nil {
@@ -180,7 +180,7 @@ func viewsWhileWriting(t *testing.T, limit int64) {
 	switch {
 	case limit > 0:
 		tab.LimitMemory(limit, t.TempDir(), func(err error) { t.Error(err) })
-	case limit == spillOld: // each page has some rows, so that parts of pages are spilled
+	case limit == spillOld: // each page has several rows, so that parts of pages are spilled
 		tab, padding = newTable(4096, 4), strings.Repeat("x", 300)
 		spillOldRows(t, tab, 1, func(err error) { t.Error(err) })
 	}

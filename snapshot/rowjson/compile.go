@@ -30,7 +30,8 @@ type node struct {
 // maxNesting is the maximum depth of types within types. Real types are far below it, because a type cannot contain itself.
 const maxNesting = 100
 
-// charOID is the type "char", a single byte. Before PostgreSQL 16 its output may not be valid in the database's encoding.
+// charOID is the OID of the type "char", a single byte. Before PostgreSQL 16 its output may not be valid in the database's
+// encoding.
 const charOID = 18
 
 // compileType returns t prepared for encoding. depth is the number of types that contain it.

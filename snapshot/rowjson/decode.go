@@ -18,8 +18,8 @@ func isNull(value []byte) bool { return bytes.Equal(value, null) }
 //
 // If row_to_json wrote the value, the result is the text that the type's output function printed, except for the lower bounds
 // of arrays, which JSON does not have. AppendText treats a JSON string as the text form itself, because programs that do not
-// know the type write values that way. It also reads the other forms in lenient.go. AppendText does not check every value;
-// Postgres rejects values that the type cannot hold.
+// know the type write values that way. It also reads the other forms that lenient.go describes. AppendText does not check
+// every value; Postgres rejects values that the type cannot hold.
 func AppendText(dst []byte, t *Type, value []byte) ([]byte, error) {
 	quoted := value[0] == '"'
 	switch t.Kind {

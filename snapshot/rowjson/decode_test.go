@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// TestAppendTextInvertsEncoder: for any type, the text that the output function prints is the same after it has been encoded
-// and decoded.
+// TestAppendTextInvertsEncoder: for any type, AppendText returns the text that the Encoder has encoded.
 func TestAppendTextInvertsEncoder(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -35,7 +34,7 @@ func TestAppendTextInvertsEncoder(t *testing.T) {
 	}
 }
 
-// randomType returns a type that contains other types, nested up to depth.
+// randomType returns a random type. Types within it are nested up to depth.
 func randomType(r *rand.Rand, depth int) Type {
 	kinds := []Kind{Text, Bool, Number, Timestamp, TimestampTZ, JSON, Vector, Array, Composite}
 	if depth == 0 {

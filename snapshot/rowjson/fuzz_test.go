@@ -189,7 +189,7 @@ func FuzzString(f *testing.F) {
 		if utf8.ValidString(s) && string(replaceInvalid([]byte(s))) != s {
 			t.Errorf("%q: repaired without need", s)
 		}
-		// As a value of each of these kinds, the text is encoded as valid JSON or refused.
+		// For each of these kinds, the Encoder encodes the text as valid JSON or refuses it.
 		for _, k := range []Kind{Text, Bool, Number, Timestamp, TimestampTZ} {
 			_, _ = encodeOne(t, Type{Kind: k}, s)
 		}

@@ -36,7 +36,7 @@ const (
 	keyText keyForm = iota // no prefix
 	keyInteger
 	keyNumeric // see appendNumericPrefix
-	keyFloat   // 8 bytes, big-endian, with bits flipped so that they sort
+	keyFloat   // 8 bytes, big-endian, with bits flipped so that the bytes sort like the numbers
 	keyDate    // year as 4 bytes, big-endian with the sign bit flipped
 )
 
@@ -200,7 +200,7 @@ func appendFloatPrefix(dst, text []byte) []byte {
 }
 
 // parseYear returns the year of a date or timestamp. A year BC is negative. For -infinity and infinity, it returns the lowest
-// and the highest int32. Within a year, also BC, the text form sorts by time.
+// and the highest int32. The text forms of times in the same year, also in a year BC, sort by time.
 func parseYear(text []byte) int32 {
 	switch {
 	case bytes.HasPrefix(text, []byte("-")):

@@ -148,7 +148,8 @@ func FuzzKeyOrder(f *testing.F) {
 	})
 }
 
-// dayOf maps n to a day in Postgres' range, in a calendar with 12 months of 31 days. dateOf returns the date of that day.
+// dayOf maps n to the number of a day in Postgres' range, in a calendar with 12 months of 31 days. dateOf returns the date of
+// this day.
 func dayOf(n int64) int64 { return n % (294276 * 372) }
 
 func dateOf(n int64) string {

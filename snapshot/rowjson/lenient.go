@@ -61,9 +61,9 @@ func (u EpochUnit) String() string {
 	return "nanoseconds"
 }
 
-// GuessEpochUnit returns the unit in which n counts a time. The highest number that counts as a unit stands for a time in the
-// year 5138. In the next smaller unit, the same number stands for a time in March 1973. The unit is therefore certain for all
-// times between these two times. For 0, any unit gives the same time.
+// GuessEpochUnit returns the unit in which n counts a time. It chooses the largest unit in which n stands for a time before
+// November 5138. In the next smaller unit, the time would be before March 1973. The unit is therefore right for all times from
+// March 1973 to November 5138. For 0, any unit gives the same time.
 func GuessEpochUnit(n int64) EpochUnit {
 	const limit = 100_000_000_000
 	switch abs := max(n, -n); {

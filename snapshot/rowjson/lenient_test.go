@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// TestAppendTextOfOtherPrograms: the forms in which pandas, Spark, PowerShell and Python write values.
+// TestAppendTextOfOtherPrograms: AppendText reads the forms in which pandas, Spark, PowerShell and Python write values.
 func TestAppendTextOfOtherPrograms(t *testing.T) {
 	integer, date := Type{Kind: Number, OID: int4OID}, Type{Kind: Text, OID: dateOID}
 	local, zoned := Type{Kind: Timestamp, OID: 1114}, Type{Kind: TimestampTZ, OID: 1184}

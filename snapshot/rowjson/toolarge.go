@@ -38,8 +38,8 @@ func IsTooLarge(err error) (sizes []int64, tooLarge bool) {
 
 var errTooLarge = errors.New("the line is too long") // AppendRow returns a *TooLargeError instead
 
-// reserveLine sets end for the next line. For a large row it also grows dst so that the line will probably fit. If the line is
-// certain to be too long, reserveLine returns an error before it allocates.
+// reserveLine sets the field end for the next line. For a large row, it also makes dst large enough for the probable length of
+// the line. If the line is certain to be too long, reserveLine returns an error before it allocates.
 func (e *Encoder) reserveLine(dst []byte, values [][]byte, old []byte) ([]byte, error) {
 	e.end = math.MaxInt
 	if e.MaxLine > 0 {
@@ -68,7 +68,7 @@ func (e *Encoder) reserveLine(dst []byte, values [][]byte, old []byte) ([]byte, 
 	if cap(dst)-len(dst) > likely {
 		return dst, nil
 	}
-	// slices.Grow would allocate a second time under the race detector.
+	// Not slices.Grow: under the race detector, it would allocate a second time.
 	return append(make([]byte, 0, len(dst)+likely+1), dst...), nil
 }
 
