@@ -38,7 +38,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	defer os.Remove(tmp)
 	h := manifest.NewHasher(m)
 	err = disk.WriteSynced(tmp, f.dataPath, func(w *os.File) error {
-		_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(data, m.Bytes+1)) // the additional byte reveals data that are too long
+		_, err := io.Copy(io.MultiWriter(w, h), io.LimitReader(data, m.Bytes+1)) // with the additional byte, data that are too long do not match the manifest
 		return err
 	})
 	if err != nil {
@@ -67,7 +67,8 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	return true, nil
 }
 
-// renameBoth renames the synced file at tmp to its final name, and writes m as its manifest. The order is that of replaceBoth.
+// renameBoth renames the synced file at tmp to its final name, and writes m as its manifest. The order of the steps is the
+// same as in replaceBoth.
 func (f *File) renameBoth(tmp string, m manifest.Manifest) error {
 	err := f.writeManifest(m)
 	if err == nil {

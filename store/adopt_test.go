@@ -18,7 +18,7 @@ import (
 func init() { children["share adopt"] = adoptOnShare }
 
 // adoptOnShare adopts the state at args[1] as the file at args[0], and prints the names of the temporary files that exist
-// meanwhile.
+// during the adoption.
 func adoptOnShare(args []string) error {
 	store.PretendShare()
 	f, err := store.Open(args[0], owner)
@@ -51,8 +51,8 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
-// TestAdoptOnShare: the temporary name of a state that is being adopted contains the word of the process, so that two processes
-// never mix their data. Open removes what a crash has left under such a name.
+// TestAdoptOnShare: the temporary name of a state that is being adopted contains the lock word of the process, so two
+// processes never mix their data. Open removes what a crash has left under such a name.
 func TestAdoptOnShare(t *testing.T) {
 	t.Parallel()
 	from := open(t, filepath.Join(t.TempDir(), "feedback.json"))
@@ -126,7 +126,8 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// TestLossInStepsOverAdopt: rows disappear a few at a time, at first before the state that is adopted, and then after it.
+// TestLossInStepsOverAdopt: rows disappear in two steps, one before the adopted state was written and one after it was
+// adopted. Together, the steps count as a loss.
 func TestLossInStepsOverAdopt(t *testing.T) {
 	t.Parallel()
 	from, tab := open(t, filepath.Join(t.TempDir(), "feedback.json")), votes(1000, "x")

@@ -189,12 +189,12 @@ func TestCrashBetweenRenames(t *testing.T) {
 }
 
 // TestFailureBetweenRenames makes Writes fail between their two renames. Afterwards only the pending manifest describes the
-// file. The next operation must first rename the pending manifest. It must neither overwrite it nor use the manifest of the
-// previous version.
+// file. The next operation must first rename the pending manifest. It must not overwrite the pending manifest, and must not
+// use the manifest of the previous version.
 func TestFailureBetweenRenames(t *testing.T) {
 	horizon := &snapshot.Horizon{XID: 100, LSN: 5, Place: snapshot.Place{SystemID: "7", Timeline: 1, Started: 2, DatabaseOID: 3, TableOID: 4, Files: "f", Fingerprint: "g"}}
-	// fail writes 100 rows, and then other rows of the same length, and fails between the renames. If again is set, the file is
-	// opened again in between.
+	// fail writes 100 rows, and then other rows of the same length. The second Write fails between its renames. If again is
+	// set, the file is closed and opened again before the second Write.
 	fail := func(t *testing.T, again bool) (f *store.File, tab *snapshot.Table, path string) {
 		t.Helper()
 		path = filepath.Join(t.TempDir(), "feedback.json")

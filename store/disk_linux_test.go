@@ -174,7 +174,8 @@ func writeOnce(args []string) error {
 	return err
 }
 
-// TestNoPermission writes as an unprivileged user into a folder that it may not write to, then into one that it may.
+// TestNoPermission writes as an unprivileged user, first into a folder without write permission, then into a folder with write
+// permission.
 func TestNoPermission(t *testing.T) {
 	dir, err := os.MkdirTemp("/tmp", "store-test-") // other users can't enter t.TempDir
 	if err != nil {
@@ -261,7 +262,7 @@ func TestFolderSwapped(t *testing.T) {
 	close(stop)
 	swapper.Wait()
 	for _, f := range files {
-		f.Close() // close both first: a folder may now contain the lock of the other file
+		f.Close() // close both before the loop below: a folder may now contain the lock of the other file
 	}
 	for i := range files {
 		last := open(t, paths[i])

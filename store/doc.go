@@ -19,7 +19,7 @@
 //
 //	file.go             File, Open and Close; lastwritten.go has what a Write leaves on disk
 //	filecontent.go      the bytes of a version
-//	shadow.go           the version before the current one, which the next Write patches
+//	shadow.go           the shadow file: an earlier version or a copy of the file, which the next Write patches
 //	lock.go             the lock of the file; lockword.go is for network shares, where locks may fail
 //	devicechange.go     notices that the folder is on another device than at Open; mount_linux.go finds mounted files
 //	writeback_linux.go  starts to write to the disk before fsync
@@ -40,7 +40,7 @@
 //	jsonlines.go        writes JSON lines to another file than feedback.json
 //
 // Package [capture/store/manifest] describes the file, [capture/store/loss] finds out what a Write would remove,
-// [capture/store/kept] keeps earlier states, and [capture/store/disk] has what all of them do with files. Package
+// [capture/store/kept] keeps earlier states, and [capture/store/disk] has the file operations that all of them use. Package
 // [capture/store/placement] decides where the rows are placed in a file that is patched. Package [capture/store/retention]
 // decides which earlier states stay.
 package store

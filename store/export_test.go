@@ -17,7 +17,7 @@ func SetPatchFrom(n int64) { patchFrom = n }
 // SetBlockBytes sets the length of a block.
 func SetBlockBytes(n int64) { blockBytes = n }
 
-// SetHashPerWrite sets how many bytes at most a Write after a change hashes, and how many bytes a step of Idle hashes.
+// SetHashPerWrite sets the maximum number of bytes that a Write after a change hashes. A step of Idle hashes the same number.
 func SetHashPerWrite(n int64) { hashPerWrite = n }
 
 // SetShadowStep sets how many bytes of a shadow file are copied at a time.

@@ -90,8 +90,8 @@ func (f *File) open(o Owner) error {
 	return nil
 }
 
-// published holds the last two files that got the final name. While one replaces the other, readers may have either of them
-// open.
+// published holds the last two files that got the final name. While the newer file replaces the older file, readers may have
+// either file open.
 type published struct {
 	mu    sync.Mutex
 	files [2]os.FileInfo // newest first; an element is nil if there were fewer files

@@ -2,5 +2,5 @@
 
 package store
 
-// fileSystemAt returns a local file system. Systems other than Linux are for development, on a local disk.
+// fileSystemAt returns a local file system. On systems other than Linux, capture is meant for development on a local disk.
 var fileSystemAt = func(string) FileSystem { return FileSystem{Name: "local", IsLocal: true} }

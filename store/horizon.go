@@ -35,8 +35,8 @@ func (f *File) UpdateHorizon(v *snapshot.View) error {
 	return f.replaceLastManifest(m)
 }
 
-// DropHorizon removes the horizon from the manifest. It is called when the rows of v, and therefore those of the file, may not
-// be a state of the table. From then on, the file gets no horizon from v or an earlier View.
+// DropHorizon removes the horizon from the manifest. It is called when it is doubtful whether the rows of v, and therefore the
+// rows of the file, are a state of the table. From then on, the file gets no horizon from v or an earlier View.
 func (f *File) DropHorizon(v *snapshot.View) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

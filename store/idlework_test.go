@@ -146,7 +146,7 @@ func TestCompletingFails(t *testing.T) {
 func TestFailedWriteForgetsDigest(t *testing.T) {
 	t.Parallel()
 	f, path, s := incompleteFile(t)
-	for range 3 { // until versions are patched, and take over the digest
+	for range 3 { // until versions are patched; a patch updates the digest in place
 		write(t, f, s.next(), store.ReasonChange)
 	}
 	old := s.tab.View()
@@ -200,7 +200,8 @@ func TestBlocksShowDamage(t *testing.T) {
 }
 
 // TestKeptStateIsComplete: the manifest of a kept state is complete even if the manifest of feedback.json is not. A file that
-// another program changed is not kept as an ordinary state, and a state that was damaged before it was compressed is marked.
+// another program changed is not kept as an ordinary state, and a state that was damaged before it was compressed is marked as
+// damaged.
 func TestKeptStateIsComplete(t *testing.T) {
 	t.Parallel()
 	f, path, _ := incompleteFile(t)

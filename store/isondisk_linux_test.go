@@ -2,7 +2,7 @@ package store
 
 import "testing"
 
-// TestIsOnDisk: rows are spilled neither to a network share nor to a file system that is itself in memory.
+// TestIsOnDisk: IsOnDisk reports false for a network share and for a file system in memory. Rows are not spilled there.
 func TestIsOnDisk(t *testing.T) {
 	real := fileSystemAt
 	defer func() { fileSystemAt = real }()

@@ -41,7 +41,7 @@ func writeLines(p paths, v *snapshot.View, m *manifest.Manifest) error {
 	if err := finishLines(p); err != nil {
 		return err
 	}
-	defer os.Remove(p.dataTmp()) // the temporary file exists only after an error
+	defer os.Remove(p.dataTmp()) // after a success, there is no file to remove
 	h := manifest.NewHasher()
 	err = disk.WriteSynced(p.dataTmp(), p.dataPath, func(file *os.File) error { return v.WriteLines(io.MultiWriter(file, h)) })
 	if err != nil {
@@ -59,7 +59,7 @@ func writeLines(p paths, v *snapshot.View, m *manifest.Manifest) error {
 	if err != nil {
 		return err
 	}
-	onShare := &share{} // its rename tries again if a network share refuses to replace an open file
+	onShare := &share{} // the method rename tries again if a network share refuses to replace an open file
 	if err := onShare.rename(p.dataTmp(), p.dataPath); err != nil {
 		os.Remove(p.manifestTmp())
 		return err

@@ -15,10 +15,10 @@ import (
 )
 
 // Before a Write replaces the current file, it decides whether the file must be kept (invariant 9, docs/design.md). The cost
-// depends on how much has changed, not on the size of the table: rows can be lost only from Parts of the file that the new View
-// lacks. If these Parts have too few rows for a loss, nothing is read. Otherwise their regions are read from the file and
-// compared with the View's new Parts. The whole file is compared only by the first Write of a run and by a Write after an error
-// or after another program has touched the file.
+// depends on how much has changed, not on the size of the table: rows can be lost only from Parts of the file that the new
+// View lacks. If these Parts have too few rows for a loss, nothing is read. Otherwise their regions are read from the file and
+// compared with the View's new Parts. The whole file is compared only by the first Write of a run that has not loaded the
+// file, and by a Write after an error or after another program has touched the file.
 
 // stateToKeep returns the manifest of the kept state if the current file must be kept before v replaces it, otherwise nil. The
 // manifest's Kept field has the reason.
@@ -48,7 +48,7 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest,
 	return &m, nil
 }
 
-// newKept returns the result of c, which compared the current file with v, as the Kept field of a manifest.
+// newKept returns the Kept field of the manifest of a kept state. c is the comparison of the current file with v.
 func (f *File) newKept(c *loss.Comparison, v *snapshot.View) *manifest.Kept {
 	return &manifest.Kept{Loss: c.Loss(v, f.rowCounts.Highest(time.Now())), Damaged: c.Damage()}
 }
@@ -66,8 +66,8 @@ func (f *File) standingManifest(last *written, info os.FileInfo) (manifest.Manif
 	return m, err == nil && m.Bytes == info.Size()
 }
 
-// judgeDamaged is called if the current file is damaged and will be quarantined. If its manifest has many more rows than v, the
-// file is also kept as the state before a loss.
+// judgeDamaged is called if the current file is damaged and will be quarantined. If the manifest of the file has many more
+// rows than v, or columns that v lacks, the file is also kept as the state before a loss.
 func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
 	m, err := manifest.ReadAt(f.manifestPath)
 	if err != nil {
@@ -83,8 +83,8 @@ func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
 	return &m
 }
 
-// compareParts returns the manifest of the last version if it must be kept, otherwise nil. The caller has checked that the file
-// is unchanged since it was written. Therefore only the Parts that differ need to be compared.
+// compareParts returns the manifest of the last version if this version must be kept, otherwise nil. The caller has checked
+// that the file is unchanged since it was written. Therefore only the Parts that differ need to be compared.
 func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest {
 	m := last.manifest
 	c := loss.NewComparison(&m, v.Shape())
@@ -136,8 +136,8 @@ func compareFile(path string, m *manifest.Manifest, v *snapshot.View) *loss.Comp
 	return c
 }
 
-// diffParts compares v with the last version. gone are the regions of Parts that are no longer in v, and goneRows is the number
-// of rows in them. added are the Parts of v that are not in the last version.
+// diffParts compares v with the last version. gone has the regions of the Parts that are no longer in v, and goneRows is the
+// number of their rows. added has the Parts of v that are not in the last version.
 func diffParts(v *snapshot.View, last *written) (gone []placement.Region, goneRows int, added []snapshot.Part) {
 	regions := last.layout.Regions
 	head, isHead := 0, true

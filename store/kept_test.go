@@ -109,7 +109,7 @@ func TestAcknowledgedWhileWaiting(t *testing.T) {
 	if states = f.Kept().List(); len(states) != 1 || !states[0].Acknowledged {
 		t.Errorf("after the same loss the kept states are %+v", states)
 	}
-	// Rows that are lost after that are another loss.
+	// Rows that are lost after the acknowledgement are another loss.
 	empty := commit(t, tab, tab.Truncate)
 	os.RemoveAll(filepath.Dir(inTheWay))
 	write(t, f, empty, store.ReasonChange)

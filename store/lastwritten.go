@@ -43,9 +43,9 @@ func (w *written) hasRowsOf(v *snapshot.View) bool {
 	return i == len(w.layout.Regions)
 }
 
-// isOnDisk reports whether the file at path is still the one that was written. A version is identified by inode, size and
-// modification time, here as well as in openShadow, OpenRead and the ETag of a download. Therefore patch sets the time
-// explicitly: two versions may share an inode and be written within one tick of the kernel's clock.
+// isOnDisk reports whether the file at path is still the file that was written. A version is identified by inode, size and
+// modification time, as in openShadow and in the ETag of a download. Therefore patch sets the time explicitly: two versions
+// may share an inode and be written within one tick of the kernel's clock.
 func (w *written) isOnDisk(path string) bool {
 	if w.file == nil {
 		return false

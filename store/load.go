@@ -20,7 +20,7 @@ import (
 // input like any other: it may be damaged, cut short, edited or forged. Load accepts a file only if it has exactly the form
 // that [File.Write] produces and if its digest matches.
 
-// Loading describes what a file must contain to be loaded, and the View that it becomes.
+// Loading describes what a file must contain to be loaded, and the View that its rows become.
 type Loading struct {
 	Manifest manifest.Manifest // manifest that the file must match; the caller has it from [File.Existing]
 	Shape    *rowjson.Shape    // shape of the table in the database, which must have the columns and the key of the manifest
@@ -29,7 +29,7 @@ type Loading struct {
 	MaxRow   int64 // size limit of a row in bytes
 }
 
-// errOtherFile means that the file is not the one that Open has found.
+// errOtherFile means that the file is not the file that Open has found.
 var errOtherFile = errors.New("the file was replaced meanwhile")
 
 // Load reads the rows of the file that [Open] has found into t, which must be empty. They become the first View of t. The next

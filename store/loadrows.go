@@ -194,8 +194,8 @@ const (
 	freePaddedPages = 64
 )
 
-// addPadding records padding after the current row and ends its page, since padding ends a region. If Write would not make such
-// padding, or not so much of it, the next Write will write the whole file.
+// addPadding records padding after the current row and ends its page, since padding ends a region. A Write puts no padding
+// after the last row, and makes only few small regions. If the file is different, the next Write will write the whole file.
 func (r *fileRows) addPadding(padding int, more bool) {
 	if !more || int64(len(r.padded)-freePaddedPages)*paddedPageBytes > r.bytes {
 		r.placed, r.padded = false, nil

@@ -33,8 +33,8 @@ func TestLossIsKept(t *testing.T) {
 		}{
 			"a tenth deleted": {change: deleteRows(tenth)},
 			"more deleted":    {change: deleteRows(tenth + 1), lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1)},
-			// In this case only the end of the file changes, so a later Write could patch the state before. In the other cases
-			// most of the file changes, so it is written whole.
+			// In this case only the end of the file changes. The file of the state before becomes the shadow file, and a later
+			// Write could patch it. In the other cases most of the file changes, so a later version is written whole.
 			"the last deleted": {lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1), change: func(tab *snapshot.Table) {
 				for i := range tenth + 1 {
 					tab.Delete(key(rows - 1 - i))
@@ -96,8 +96,7 @@ func TestLossIsKept(t *testing.T) {
 				if states[0].Rows != rows || !bytes.Equal(read(t, states[0].Path), before) {
 					t.Errorf("the state is %+v", states[0])
 				}
-				// The next versions are patched. The kept state must stay as it is, both while it is plain and when it is
-				// compressed.
+				// The next versions are patched. The kept state must stay as it is, before and after it is compressed.
 				for i := range 6 {
 					write(t, f, commit(t, tab, func() { put(tab, 2*rows, fmt.Sprint("later ", i)) }), store.ReasonChange)
 					idleToEnd(t, f, tab.View())
@@ -131,8 +130,8 @@ func idleToEnd(t *testing.T, f *store.File, v *snapshot.View) {
 	}
 }
 
-// TestLossInSteps: rows that disappear a few at a time are a loss once they are a tenth of the highest number of the last hour.
-// Another loss needs another tenth.
+// TestLossInSteps: if rows disappear a few at a time, they are a loss once they are more than a tenth of the highest number of
+// rows in the last hour. Another loss needs another tenth.
 func TestLossInSteps(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")
@@ -198,7 +197,7 @@ func manifestAt(t *testing.T, path string) manifest.Manifest {
 	return m
 }
 
-// TestDroppedColumn: a dropped column is a loss, an added one is not.
+// TestDroppedColumn: a dropped column is a loss, and an added column is not.
 func TestDroppedColumn(t *testing.T) {
 	t.Parallel()
 	load := func(tab *snapshot.Table, columns ...string) *snapshot.View {

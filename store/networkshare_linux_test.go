@@ -190,8 +190,8 @@ func killGroup(cmd *exec.Cmd) {
 	cmd.Wait()
 }
 
-// TestOwnerInReplacedLockFile: if the lock file was replaced, the warning names the process in the new lock file, or none if the
-// new lock file is empty.
+// TestOwnerInReplacedLockFile: if the lock file was replaced, the warning names the process in the new lock file. It names no
+// process if the new lock file is empty.
 func TestOwnerInReplacedLockFile(t *testing.T) {
 	t.Parallel()
 	out, err := child("share replaced", filepath.Join(t.TempDir(), "feedback.json")).Output()

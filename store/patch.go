@@ -11,8 +11,8 @@ import (
 )
 
 // patch turns file, which has the layout old, into the new version, and syncs it. It writes the spans that differ, widened to
-// multiples of align. At the same time, another goroutine turns the last version's digest into the new one. The two can run in
-// parallel, because both take the bytes from the rows in memory.
+// multiples of align. At the same time, another goroutine turns the digest of the last version into the digest of the new
+// version. Writing and hashing can run in parallel, because both take the bytes from the rows in memory.
 func (p *pendingVersion) patch(file *os.File, old *placement.Layout, align int64, last written) error {
 	p.patched = true
 	hashed := make(chan error, 1)

@@ -16,7 +16,7 @@ import (
 	"capture/store/manifest"
 )
 
-// With these small limits, the files of the tests count as large. They have some twenty parts and many blocks, and hashing a
+// With these small limits, the files of the tests count as large. They have about twenty parts and many blocks, and hashing a
 // file takes several steps.
 const (
 	testPatchFrom    = 64 << 10
@@ -54,7 +54,7 @@ func row(id, n int, fill string) []byte {
 type drawing struct {
 	r    *rand.Rand
 	tab  *snapshot.Table
-	rows int // half the key of the next row at the end
+	rows int // half the key of the next row that is added at the end
 }
 
 func (d *drawing) put(id int) {
@@ -215,7 +215,7 @@ func TestRowGrows(t *testing.T) {
 	}
 }
 
-// stamped is a table of some twenty parts. Each commit puts its number into the first row, the last row and some rows in
+// stamped is a table of about twenty parts. Each commit puts its number into the first row, the last row and some rows in
 // between, so stampOf detects a file that mixes two versions.
 type stamped struct {
 	tab *snapshot.Table
@@ -319,7 +319,7 @@ func TestShadowIsOpened(t *testing.T) {
 			if file, err := os.Open(path + ".tmp"); err == nil {
 				file.Close()
 			}
-			time.Sleep(time.Millisecond) // if it were always open, nothing would ever be patched
+			time.Sleep(time.Millisecond) // if the shadow file were always open, it would never be patched
 		}
 	})
 	patched := 0

@@ -43,13 +43,13 @@ type inode struct {
 	folder string // path of the folder; "" for a file
 	data   []byte // content as a running program reads it
 	safe   []byte // durable content
-	// dirty holds the pages written since the last sync, and when each was written. The kernel forgets pages that it could not
-	// write: pages that were dirty at a failed fsync move to lost. No later fsync makes them durable unless they are written
-	// again.
+	// dirty maps each page that was written since the last sync to the time of its last write, as a line number of the trace.
+	// The kernel forgets pages that it could not write: pages that were dirty at a failed fsync move to lost. No later fsync
+	// makes them durable unless they are written again.
 	dirty map[int64]int
 	lost  map[int64]bool
-	sized int // when the size last changed
-	// contents holds what a power cut leaves of the file in each mode. It is forgotten when the file changes.
+	sized int // time of the last change of the size, as a line number of the trace
+	// contents caches what a power cut leaves of the file, for each pageLeft. The cache is cleared when the file changes.
 	contents [pageModeCount]*leftFile
 }
 

@@ -26,10 +26,10 @@ import (
 // A transcript is what the child has printed so far.
 type transcript struct {
 	begun     []string // SHA-256 of each version that the child began to write
-	done      int      // number of versions that Write has returned for; the last of them must not be lost
+	done      int      // number of versions for which Write has returned; the last of these versions must not be lost
 	manifests []string // SHA-256 of each manifest that was durable, oldest first
 	kept      []string // paths of compressed kept states, which must not be lost
-	plain     []string // paths of states kept before a loss, which must not be lost either; they may have been compressed
+	plain     []string // paths of plain states before a loss, which must not be lost; they may have been compressed since
 	lossy     int      // number of the version, from 1, that loses rows of the version before; 0 if there is none yet
 	failed    string   // text of the last error; "" once a Write has succeeded
 	foreign   []byte   // content of the file that existed before the child began; nil if there was no file
@@ -249,8 +249,9 @@ type replay struct {
 	seen       *seen
 }
 
-// run cuts the power after each call, in all ways that namesInOrder returns and in some random ways. It returns the number of
-// different cuts, and an error for the first cut that does harm.
+// run cuts the power after each call. It tries all outcomes in which the first changes of names survive and all pages are left
+// in the same way, and some random outcomes. It returns the number of different cuts, and an error for the first cut that does
+// harm.
 func (p *replay) run(t *testing.T) (cuts int, err error) {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	d.ignoreSync = p.ignoreSync
@@ -332,9 +333,9 @@ var powerCutSeed = sync.OnceValue(func() uint64 {
 	return uint64(time.Now().UnixNano())
 })
 
-// TestPowerCut records the system calls of a real writer, and cuts the power after each of them. Whichever of the unsynced data
-// and names survive, feedback.json must be complete. It must be the last version for which Write has returned, or a later one,
-// and the next process must find it intact. STORE_TEST_CUTS sets the number of random cuts after each call.
+// TestPowerCut records the system calls of a real writer, and cuts the power after each of them. Whichever of the unsynced
+// data and names survive, feedback.json must be complete. It must be the last version for which Write has returned, or a later
+// version, and the next process must find it intact. STORE_TEST_CUTS sets the number of random cuts after each call.
 func TestPowerCut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("cuts the power after each system call")

@@ -18,8 +18,9 @@ import (
 // damage in the unchanged ranges stays unnoticed until the file is read back.
 
 // ReadBack reads the file and compares it with its manifest. It returns how they differ, or "" if they match or the file was
-// replaced in the meantime. After a difference, the next Write writes the whole file, even if no row has changed. Other methods
-// may run at the same time. ReadBack runs at the lowest priority and, if the file system can, reads past the page cache.
+// replaced in the meantime. After a difference, the next Write writes the whole file, even if no row has changed. Other
+// methods may run at the same time. ReadBack runs at the lowest priority and, if the file system supports it, reads past the
+// page cache.
 func (f *File) ReadBack(ctx context.Context) (damage string, err error) {
 	file, m, err := f.openLast()
 	if file == nil {

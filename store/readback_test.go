@@ -40,7 +40,7 @@ func patchedFile(t *testing.T) (*store.File, *snapshot.Table, string) {
 // canPatch reports whether the file at path can be patched.
 func canPatch(t *testing.T, path string) bool { return store.CanPatch(t, filepath.Dir(path)) }
 
-// TestReadBack: a bit goes wrong in a part of the file that no change writes. ReadBack finds it, and the next Write writes the
+// TestReadBack: a bit flips in a part of the file that no change rewrites. ReadBack finds it, and the next Write writes the
 // whole file.
 func TestReadBack(t *testing.T) {
 	t.Parallel()

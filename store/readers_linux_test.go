@@ -108,7 +108,7 @@ func TestPatchReaders(t *testing.T) {
 				t.Fatal(err)
 			}
 			var once sync.Once
-			data := read(t, path) // the part that is not in the pipe is read now
+			data := read(t, path) // only the first n bytes are read later, from the pipe
 			return func() []byte {
 				once.Do(func() {
 					if _, err := io.ReadFull(os.NewFile(uintptr(p[0]), "pipe"), data[:n]); err != nil {

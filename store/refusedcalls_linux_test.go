@@ -40,7 +40,7 @@ var refusals = map[string]struct {
 	"fcntl":     {"", []string{"EAGAIN"}},
 }
 
-// advice is the text that the Write's error must contain, by the error of the call.
+// advice maps the error of a refused call to a text that the Write's error must contain.
 var advice = map[string]string{
 	"ENOSPC": "free some space", "EDQUOT": "free some space", "EIO": "the device fails", "EROFS": "mount that volume writable",
 	"EACCES": "let user", "EMFILE": "ulimit -n",
@@ -57,9 +57,9 @@ func (r refusal) String() string {
 	return fmt.Sprintf("%s:error=%s:when=%d", r.call.name, r.err, r.nth)
 }
 
-// steps returns the refusals of each call of the nth Write. If nth is 0, it returns those of each call that keeps the state
-// after the Write with the given number. If all is set, it returns a refusal for each possible error of a call, otherwise only
-// one.
+// steps returns the refusals of the calls of the nth Write. If nth is 0, it returns the refusals of the calls that keep a
+// state after the Write with the given number. If all is set, there is a refusal for each possible error of each call,
+// otherwise one refusal for each call.
 func (p *replay) steps(nth, number int, all bool) []refusal {
 	d, s := newDevice(p.root), &transcript{foreign: p.foreign, seen: p.seen}
 	made := map[string]int{} // number of calls so far, by name
@@ -115,9 +115,9 @@ func (r refusal) mustFail() bool {
 }
 
 // TestCallsRefused makes each call of a writer fail once, as devices and volumes do (EIO, ENOSPC, EDQUOT, EROFS, …). The error
-// must name the step, the path and what to do. The old file or the new one must be there, complete, and nothing else. The next
-// Write must work. In the power cuts that follow, pages that were dirty at a failed fsync count as lost, so the writer must not
-// trust them. STORE_TEST_ERRORS=all tries each call with each error.
+// must name the step, the path and what to do. The folder must then have either the old or the new file, complete, and nothing
+// else. The next Write must work. In the power cuts that follow, pages that were dirty at a failed fsync count as lost, so the
+// writer must not trust them. STORE_TEST_ERRORS=all tries each call with each error.
 func TestCallsRefused(t *testing.T) {
 	if testing.Short() {
 		t.Skip("makes each system call fail")
@@ -314,7 +314,8 @@ func filter(number uint32) error {
 	return nil
 }
 
-// TestSyncRefused makes fsync, or rename, fail without strace. It fails if a Write leaves out such a call or ignores its error.
+// TestSyncRefused makes fsync, or rename, fail without strace. The test fails if a Write leaves out such a call or ignores its
+// error.
 func TestSyncRefused(t *testing.T) {
 	t.Parallel()
 	for name, number := range map[string]int{"sync": unix.SYS_FSYNC, "rename": unix.SYS_RENAMEAT} {

@@ -13,7 +13,7 @@ import (
 
 func init() { children["compress"] = compressKept }
 
-// compressKept compresses the kept states of the file at a path, and prints how many, and the error.
+// compressKept compresses the kept states of the file at args[0], and prints their number and the error.
 func compressKept(args []string) error {
 	f, err := store.Open(args[0], owner)
 	if err != nil {
@@ -26,7 +26,7 @@ func compressKept(args []string) error {
 }
 
 // TestCompressedStateThatCannotBeSeen: the file system returns an error for the compressed state, as a share does after a
-// change on another machine. The plain state is removed already, so the compressed one is the only copy. It must stay.
+// change on another machine. The plain state is removed already, so the compressed state is the only copy. It must stay.
 func TestCompressedStateThatCannotBeSeen(t *testing.T) {
 	needStrace(t)
 	t.Parallel()

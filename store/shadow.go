@@ -12,8 +12,8 @@ import (
 	"capture/store/placement"
 )
 
-// shadow is the shadow file of a large file: either the version before the current one, or a copy of the current one. A Write
-// makes the next version by writing the spans that differ into the shadow file.
+// shadow is the shadow file of a large file: either the version before the current version, or a copy of the current version.
+// A Write makes the next version by writing the spans that differ into the shadow file.
 type shadow struct {
 	layout *placement.Layout // layout of the file
 	file   *os.File          // open file while a Write patches it, at first with a lease; otherwise nil

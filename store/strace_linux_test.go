@@ -146,8 +146,8 @@ func traced(file string, cmd *exec.Cmd, options ...string) ([]*call, error) {
 	return parseTrace(trace)
 }
 
-// parseTrace reads the output of strace -f. It returns the calls in the order of their ends. Only close has the place of its
-// beginning, because a descriptor is free as soon as its close begins.
+// parseTrace reads the output of strace -f. It returns the calls in the order in which they ended. Only a close is placed
+// where it began, because its descriptor is free from then on.
 func parseTrace(trace []byte) ([]*call, error) {
 	var calls []*call
 	type part struct {

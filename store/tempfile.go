@@ -27,7 +27,7 @@ type tempFile struct {
 	share  *share
 
 	use  io.Closer   // use of the file under the name; nil if there is no such file
-	info os.FileInfo // identity of that file; for a shadow, with its size and modification time when it was retired
+	info os.FileInfo // identity of that file; for a shadow, with its size and modification time when it became the shadow
 }
 
 // create creates an empty file under the temporary name, after it has discarded the file that had the name. The new file itself

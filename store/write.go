@@ -20,8 +20,9 @@ type Result struct {
 	Manifest     manifest.Manifest // the manifest as it is on disk
 	BytesWritten int64             // bytes of feedback.json that were written to disk; for a large file usually only the changed ranges
 
-	// Damage describes how the file differed from its manifest when it was read back. It is "" if the file was not read back or
-	// matched. If Write returns no error, the damaged file has already been replaced; after Idle, the next Write replaces it.
+	// Damage describes how the file differed from its manifest when it was read back. It is "" if the file matched, or if it
+	// was not read back. If Write returns no error, the damaged file has already been replaced; after Idle, the next Write
+	// replaces it.
 	Damage string
 
 	// Kept is the state that was kept before the file was replaced, because of a loss or because an earlier run had left it. It
@@ -115,8 +116,8 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	return Result{Manifest: m, BytesWritten: bytesWritten, Kept: state}, nil
 }
 
-// keepStanding keeps the current file as a state if there is a reason to, before v replaces it. It returns the kept state, or
-// nil.
+// keepStanding keeps the current file as a state before v replaces the file, if there is a reason to keep it. It returns the
+// kept state, or nil.
 func (f *File) keepStanding(v *snapshot.View, last *written) (*kept.State, error) {
 	m, err := f.stateToKeep(v, last)
 	if m == nil || err != nil {

@@ -23,9 +23,9 @@ type pendingVersion struct {
 	patched      bool    // whether a file was patched, set by writePending
 }
 
-// newPendingVersion places the rows of v. If temp is a prewrite that v starts with, it places them as the prewrite did.
+// newPendingVersion places the rows of v. If temp is a prewrite of the start of v, it places the rows as the prewrite did.
 // Otherwise, if v and the last version are large, it keeps the rows near their places in the last version. In all other cases
-// it places them from scratch.
+// it places the rows from scratch.
 func newPendingVersion(v *snapshot.View, last written, temp io.Closer) *pendingVersion {
 	var parts []snapshot.Part
 	if last.layout != nil {
@@ -102,8 +102,8 @@ func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 	return changed < p.Bytes/2
 }
 
-// retire returns the shadow that the last version, which is the file at path, becomes when p replaces it. It also returns the
-// identity of that file. The shadow is nil if the next version will not be made by patching.
+// The last version is the file at path. retire returns the shadow that this file becomes when p replaces it, and the identity
+// of the file. The shadow is nil if no version could be made by patching this file.
 func retire(last written, p *pendingVersion, path string) (*shadow, os.FileInfo) {
 	if !isPatchable(last, p, path) {
 		return nil, nil

@@ -68,7 +68,7 @@ func (f *File) discardPrewrite() {
 // Readers see this file only after a Write has completed and published it.
 type prewrite struct {
 	*sequentialWriter
-	regions   []placement.Region // regions that are written; the last one may be incomplete
+	regions   []placement.Region // regions that are written; the last region may be incomplete
 	rewritten int64              // number of bytes that were written and then discarded by a rewind
 }
 

@@ -122,8 +122,8 @@ func (w *sequentialWriter) write(b []byte) error {
 	return nil
 }
 
-// rewindTo discards all bytes from offset off on, and maybe some before it. The digest must be of the whole file, not of
-// blocks.
+// rewindTo discards all bytes from offset off on, and perhaps some bytes before off. The digest must be of the whole file, not
+// of blocks.
 func (w *sequentialWriter) rewindTo(off int64) {
 	switch {
 	case off >= w.end():
@@ -143,7 +143,7 @@ func (w *sequentialWriter) finish(c *content) error {
 	n := len(w.buf)
 	w.digest.Write(w.buf)
 	b := w.buf
-	if w.direct { // direct I/O writes whole pages only, so pad the last one and truncate the file later
+	if w.direct { // direct I/O writes whole pages only, so pad the last page and truncate the file later
 		w.ensureRoom(-n & (disk.DirectAlign - 1))
 		b = w.buf[:(n+disk.DirectAlign-1)&^(disk.DirectAlign-1)]
 		clear(b[n:])
