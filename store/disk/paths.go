@@ -23,7 +23,7 @@ func FollowLink(path string) string {
 	return path
 }
 
-// IsMissing reports whether err says that a file does not exist.
+// IsMissing reports whether err means that a file does not exist.
 func IsMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // Exists reports whether path names anything, even a dangling link.

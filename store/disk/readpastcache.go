@@ -37,8 +37,8 @@ func ReadPastCache(ctx context.Context, file *os.File, use func([]byte) error) e
 	return ctx.Err()
 }
 
-// ReadOnce makes one read of at most len(buf) bytes at off. At the end of the file it returns 0. File.ReadAt would, after a
-// short read, read again at the end of the file, and direct I/O does not accept that offset.
+// ReadOnce makes one read of at most len(buf) bytes at off. At the end of the file it returns 0. After a short read,
+// File.ReadAt would read again at the end of the file, and direct I/O does not accept such an offset.
 func ReadOnce(file *os.File, buf []byte, off int64) (int, error) {
 	for {
 		n, err := unix.Pread(int(file.Fd()), buf, off)

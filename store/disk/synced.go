@@ -7,8 +7,9 @@ import (
 	"syscall"
 )
 
-// CreateLike creates an empty file at path. If there is a regular file at like, the new file gets its mode and, if permitted,
-// its owner. CreateLike first removes what exists at path, and never opens it, because it may be a link.
+// CreateLike creates an empty file at path. If there is a regular file at like, the new file gets the mode and, if permitted,
+// the owner of that file. CreateLike first removes whatever exists at path. It never opens what exists there, because that may
+// be a link.
 func CreateLike(path, like string) (*os.File, error) {
 	if err := os.Remove(path); err != nil && !IsMissing(err) {
 		return nil, err
@@ -52,8 +53,8 @@ func SyncAndClose(file *os.File) error {
 	return err
 }
 
-// CopyFile copies the file at path to a new file, and syncs the new file, which gets the mode and, if permitted, the owner of
-// the old one.
+// CopyFile copies the file at path to a new file, and syncs the new file. The new file gets the mode and, if permitted, the
+// owner of the old file.
 func CopyFile(path, to string) error {
 	from, err := OpenRegular(path)
 	if err != nil {

@@ -16,9 +16,10 @@ import (
 	"capture/store/manifest"
 )
 
-// Compress compresses the states that are still plain, and compares each with its manifest. It returns the states that
-// it has compressed. Other methods may run at the same time. It runs at the lowest priority and, if the file system can, reads
-// past the page cache. If it fails or ctx ends, the remaining states stay plain, and the next call continues with them.
+// Compress compresses the states that are still plain, and compares each of them with its manifest. It returns the states that
+// it has compressed, and the states that it could not read, which stay plain and are marked as damaged. Other methods may run
+// at the same time. Compress runs at the lowest priority and, if the file system supports it, reads past the page cache. If
+// Compress fails or ctx ends, the remaining states stay plain, and the next call continues with them.
 //
 // A state that does not match its manifest is marked as damaged and kept.
 func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
@@ -74,7 +75,7 @@ func (k *States) compress(ctx context.Context, s State) (State, error) {
 	}
 	path := k.names.compressed(s.id)
 	tmp := k.names.tmp(path)
-	defer os.Remove(tmp) // the temporary file exists only after an error
+	defer os.Remove(tmp) // after a success, there is no file to remove
 	var mismatch string
 	err = disk.WithIdlePriority(func() error {
 		return disk.WriteSynced(tmp, k.dataPath, func(w *os.File) (err error) {

@@ -1,8 +1,8 @@
 // Package kept keeps earlier states of feedback.json in the same folder, so that the rows are still there after the table has
 // lost them.
 //
-// [States] belongs to the process that writes the file: it keeps, compresses and drops states. Any process may list them with
-// [List], and acknowledge or drop one, without a lock.
+// [States] belongs to the process that writes the file: it keeps, compresses and drops states. Any process may list the states
+// with [List], and acknowledge or drop a state, without a lock.
 //
 // A state is kept in two steps. The first step precedes the replacement of the file and takes milliseconds: the current file
 // gets a second name, and its manifest is written. The second step, [States.Compress], follows later and may run during Writes.

@@ -8,8 +8,8 @@ import (
 	"capture/store/retention"
 )
 
-// A state that is kept later has a later time in its name, even if earlier states had to take later seconds than their own, and
-// some of these states have been dropped since.
+// A state that is kept later has a later time in its name. This is true even if earlier states were kept so quickly that their
+// names have later times than the states themselves, and even if some of them have been dropped.
 func TestTimeOfNext(t *testing.T) {
 	second := time.Date(2026, 11, 23, 16, 0, 0, 0, time.UTC)
 	written := second.Add(700 * time.Millisecond)

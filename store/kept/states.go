@@ -103,8 +103,8 @@ func (k *States) IsOff() bool {
 
 // Keep gives the current file, which m describes, a second name as a kept state, and writes the state's manifest. m.Kept has
 // the reason. Keep does nothing if an earlier attempt to replace the file has already kept the state, or if the state is
-// ordinary and equals the newest kept state. If the state before a loss has been kept as an ordinary state, Keep renames it. If
-// an older state is equal, the new state shares its data.
+// ordinary and equals the newest kept state. If the state before a loss has been kept as an ordinary state, Keep renames it.
+// If an older state is equal and compressed, the new state shares its data.
 func (k *States) Keep(m manifest.Manifest) (State, error) {
 	k.losses.Lock()
 	defer k.losses.Unlock()
@@ -154,9 +154,9 @@ func (k *States) keep(m manifest.Manifest) (State, error) {
 // from elsewhere.
 const nextTimes = time.Minute
 
-// timeOfNext returns the time for the name of a new state whose rows were written at t. Usually this is t. But the newest of
-// states may have taken a later second than its own. If it would therefore not count as older than the new state, timeOfNext
-// returns the time of that state plus one second.
+// timeOfNext returns the time for the name of a new state whose rows were written at t. Usually this is t. But if the name of
+// the newest existing state already has this second or one of the next seconds, timeOfNext returns the second after the time
+// of the newest state, so that the new state sorts after it.
 func timeOfNext(states []State, t time.Time) time.Time {
 	if len(states) > 0 && !states[0].Time.Before(t.Truncate(time.Second)) && states[0].Time.Sub(t) < nextTimes {
 		return states[0].Time.Add(time.Second)

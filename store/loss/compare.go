@@ -36,7 +36,7 @@ type Comparison struct {
 	line   []byte      // current row of the file, without padding; nil if the next row must be read
 	key    rowjson.Key // key of line, if keyed is set
 	keyed  bool        // whether key has been parsed from line
-	values [][]byte    // text of the key's values, by the file's columns; nil for other columns
+	values [][]byte    // text forms of the key's columns, indexed like the columns of the file; nil for all other columns
 	text   []byte      // buffer of parseKey
 	fields [2][][]byte // buffers of countChange
 }

@@ -12,7 +12,7 @@ import (
 const backShare = 0.9
 
 // IsBack reports whether at least backShare of the rows that l lost are back in v. A loss of values or columns ends only when
-// somebody acknowledges it, because nobody can distinguish lost values from intended ones. The same holds for rows that could
+// somebody acknowledges it, because nobody can distinguish lost values from intended changes. The same holds for rows that could
 // not be compared.
 func IsBack(l *manifest.Loss, v *snapshot.View) (bool, error) {
 	enough := func(n, of int) bool { return float64(n) >= backShare*float64(of) }

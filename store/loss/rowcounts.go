@@ -23,7 +23,8 @@ type rowCount struct {
 	rows int
 }
 
-// RowCountsOf returns the numbers of rows that the manifest m has. It returns nil unless m was written within Window of now.
+// RowCountsOf returns the numbers of rows that the manifest m records. It returns nil unless m was written within Window of
+// now.
 func RowCountsOf(m *manifest.Manifest, now time.Time) (c RowCounts) {
 	if now.Sub(m.WrittenAt).Abs() >= Window {
 		return nil

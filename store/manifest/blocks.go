@@ -10,7 +10,7 @@ import (
 // BlockHashes holds the SHA-256s of a file's blocks. Either Write hashes all blocks one after the other, or Set stores the hash
 // of one block.
 type BlockHashes struct {
-	bytes int64     // length of a block in bytes; the last one may be shorter
+	bytes int64     // length of a block in bytes; the last block may be shorter
 	sums  []byte    // hashes of the complete blocks, one after the other
 	hash  hash.Hash // hash of the block that is being written
 	n     int64     // number of bytes of that block

@@ -10,9 +10,9 @@ import (
 )
 
 // Horizon is the horizon of the rows in a file: a run that loads the file reads from the database only the rows that have
-// changed since. It is valid for exactly one state of the file. A horizon that is too high would hide changes, so the manifest
-// binds it to that state by a digest. The digest detects mistakes, such as a manifest that somebody edited or made from two
-// other manifests. It does not detect forgery, because anybody can compute it.
+// changed since the horizon. A horizon is valid for exactly one state of the file. A horizon that is too high would hide
+// changes, so the manifest binds the horizon to the state by a digest. The digest detects mistakes, such as a manifest that
+// somebody edited or made from two other manifests. It does not detect forgery, because anybody can compute the digest.
 type Horizon struct {
 	snapshot.Horizon
 	RowFormat int    `json:"row_format"` // value of [rowjson.FormatVersion] when the file was written

@@ -17,7 +17,7 @@ type Kept struct {
 // Loss describes the rows, values or columns that a Write was about to remove. Because of the loss, the state before it was
 // kept.
 type Loss struct {
-	Found       time.Time `json:"found"`                  // time of the Write that removed them
+	Found       time.Time `json:"found"`                  // time of the Write that removed the rows, values or columns
 	RowsBefore  int       `json:"rows_before"`            // number of rows before that Write
 	RowsAfter   int       `json:"rows_after"`             // number of rows after it
 	RowsLost    int       `json:"rows_lost,omitempty"`    // number of rows whose keys are gone

@@ -1,9 +1,9 @@
 // Package manifest describes feedback.json and its kept states: which state of which table a file has, and the digest that
 // distinguishes a complete file from a damaged one.
 //
-// A [Manifest] is a JSON file next to the file that it describes; [Path] is its name. [Read] reads one, [OpenRead] opens a file
-// with its manifest, and a [Hasher] compares the two. Anybody may have written a manifest, so reading one checks its content
-// and limits its size.
+// A [Manifest] is a JSON file next to the file that it describes; [Path] is its name. [Read] reads a manifest, [OpenRead]
+// opens a file and reads its manifest, and a [Hasher] compares the two. Anybody may have written a manifest, so Read checks
+// its content and limits its size.
 package manifest
 
 import (
@@ -135,7 +135,7 @@ func (m Manifest) MarshalJSON() ([]byte, error) { return json.Marshal(m.jsonForm
 
 type plainManifest Manifest
 
-// jsonManifest is the JSON form of a Manifest. Its time fields replace the ones in plainManifest.
+// jsonManifest is the JSON form of a Manifest. Its time fields replace the time fields of plainManifest.
 type jsonManifest struct {
 	plainManifest
 	CommitTime string `json:"commit_time,omitempty"`

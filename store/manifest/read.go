@@ -22,7 +22,7 @@ import (
 // manifest with 1,600 columns and the longest names stays well below MaxBytes and maxCommas.
 const (
 	MaxBytes     = 8 << 20 // maximum length of a manifest in bytes
-	maxDataBytes = 1 << 56 // maximum length of the data; more is a mistake, and sums with it might overflow
+	maxDataBytes = 1 << 56 // maximum length of the data; a longer length is a mistake, and sums with it might overflow
 	maxCommas    = 100_000
 
 	minBlockBytes = 4 << 10
@@ -40,8 +40,8 @@ func Read(path string) (Manifest, error) {
 }
 
 // OpenRead opens the file at path for reading, and returns the manifests that may describe it: none if there is no manifest,
-// two while a Write is replacing the file and its manifest. A [Hasher] shows which one matches. For a path that ends in .gz or
-// .zst, the manifests are those of the path without that ending.
+// two while a Write is replacing the file and its manifest. A [Hasher] shows which of the manifests matches the file. For a
+// path that ends in .gz or .zst, the manifests are those of the path without that ending.
 func OpenRead(path string) (*os.File, []Manifest, error) {
 	for tries := 1; ; tries++ {
 		file, err := os.Open(path)

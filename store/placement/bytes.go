@@ -7,7 +7,7 @@ import (
 )
 
 // AppendPiece appends to b the bytes of piece i as they are in the file. appendRows appends the rows of the piece's Part, each
-// with its comma and newline. It is not called for an empty table.
+// with its comma and newline. For an empty table, appendRows is not called.
 func (l *Layout) AppendPiece(b []byte, i int, appendRows func([]byte) ([]byte, error)) (_ []byte, err error) {
 	if len(l.Regions) == 0 {
 		return append(b, emptyFile...), nil
@@ -47,7 +47,7 @@ func (l *Layout) AppendPiece(b []byte, i int, appendRows func([]byte) ([]byte, e
 type Span struct{ From, To int64 }
 
 // ChangedSpans returns the ranges in which a file with this layout differs from a file with the layout old, widened to
-// multiples of align. The ranges are in order and do not touch each other. The last one may end beyond the end of the file.
+// multiples of align. The ranges are in order and do not touch each other. The last range may end beyond the end of the file.
 func (l *Layout) ChangedSpans(old *Layout, align int64) []Span {
 	var spans []Span
 	add := func(from, to int64) {

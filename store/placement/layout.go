@@ -64,7 +64,7 @@ const (
 	FillFactor97
 )
 
-// paddingDivisor determines the padding of FillFactor97: the rows' bytes divided by it.
+// paddingDivisor determines the padding of FillFactor97: 1/paddingDivisor of the rows' bytes.
 const paddingDivisor = 32
 
 func (f FillFactor) padding(rows int64) int64 {

@@ -117,7 +117,7 @@ func (t *table) file(tt *testing.T, l *placement.Layout) []byte {
 // unpad removes the spaces before the closing braces of rows. The rows of these tests have no such spaces of their own.
 func unpad(file []byte) string { return strings.ReplaceAll(string(file), " ", "") }
 
-// patch returns the content of a file that was old, after the spans of next have been written into it.
+// patch returns the content of a file whose content was old, after the spans have been copied from next into the file.
 func patch(old, next []byte, spans []placement.Span) []byte {
 	file := slices.Clone(old)
 	for _, s := range spans {

@@ -17,14 +17,13 @@ import (
 	"capture/internal/foreign"
 )
 
-// IsMissing reports whether err says that an object does not exist.
+// IsMissing reports whether err means that an object does not exist.
 func IsMissing(err error) bool { return errors.Is(err, errMissing) }
 
-// IsDenied reports whether err says that the credentials do not permit a request.
+// IsDenied reports whether err means that the credentials do not permit a request.
 func IsDenied(err error) bool { return errors.Is(err, errDenied) }
 
-// responseOf returns the status, the code and the message of the service's response if err is such a response. Otherwise status
-// is 0.
+// responseOf returns the status, the code and the message if err is a response of the service. Otherwise status is 0.
 func responseOf(err error) (status int, code, message string) {
 	var azure *azcore.ResponseError
 	var s3 minio.ErrorResponse
@@ -64,7 +63,7 @@ func isConflict(code string) bool {
 	return false
 }
 
-// isUnsupported reports whether err says that the service does not implement a request.
+// isUnsupported reports whether err means that the service does not implement a request.
 func isUnsupported(err error) bool {
 	status, code, _ := responseOf(err)
 	return status == http.StatusNotImplemented || code == "NotImplemented" || code == "UnsupportedHeader"

@@ -119,7 +119,7 @@ func TestHostileManifest(t *testing.T) {
 	})
 }
 
-// TestReadLimited: of an object that is too large, one byte more than the limit is read.
+// TestReadLimited: if an object is too large, only one byte more than the limit is read.
 func TestReadLimited(t *testing.T) {
 	for _, size := range []int64{0, 999, 1000, 1001, 1 << 20} {
 		r := strings.NewReader(strings.Repeat("x", int(size)))
@@ -194,7 +194,8 @@ func TestForeignObjects(t *testing.T) {
 	}
 }
 
-// A policy forbids that objects are replaced. MoveLatest does not try without end, and says what may be the reason.
+// A policy forbids that objects are replaced. MoveLatest gives up after some attempts, and its error names the probable
+// reason.
 func TestLatestIsImmutable(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits while latest.json can't be replaced")

@@ -245,7 +245,7 @@ func TestAcknowledge(t *testing.T) {
 			b := objectserver.NewBucket(t, kind)
 			f := probed(t, open(t, b.URL, b.Env))
 			s := upload(t, f, loss(40, noon))
-			for range 2 { // it may be acknowledged on another machine, too
+			for range 2 { // the second call stands for an acknowledgement on another machine
 				if err := f.Acknowledge(t.Context(), s); err != nil {
 					t.Fatal(err)
 				}

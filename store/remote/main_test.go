@@ -115,7 +115,7 @@ func (n bulk) WriteTo(w io.Writer) (int64, error) {
 	return total + int64(written), err
 }
 
-// bulkSource returns a state with data of n rows that fill several parts.
+// bulkSource returns a state whose JSON is data. data has n rows and fills several parts.
 func bulkSource(n int, data io.WriterTo) remote.Source {
 	src := source(n, "0/100", 1, noon)
 	src.Data = data
@@ -206,8 +206,8 @@ func TestUploadAndDownload(t *testing.T) {
 	})
 }
 
-// TestServiceWithoutConditions uploads a small state, and a state in several parts, to services that do not implement
-// conditional writes, or not at the end of an upload in parts.
+// TestServiceWithoutConditions uploads a small state, and a state in several parts, to services that implement no conditional
+// writes, or none at the end of an upload in parts.
 func TestServiceWithoutConditions(t *testing.T) {
 	t.Parallel()
 	for _, kind := range objectserver.Kinds {

@@ -90,7 +90,7 @@ func TestUnreachable(t *testing.T) {
 	})
 }
 
-// breaker is a state that is written in pieces. After each piece, it calls do.
+// breaker writes the JSON of a state in pieces, and calls do after each piece.
 type breaker struct {
 	data  io.WriterTo
 	every int

@@ -70,7 +70,7 @@ func datesAnHourAhead(b *objectserver.Bucket) http.Handler {
 	}
 }
 
-// age sets the times of all files in a folder to some time ago.
+// age sets the times of all files in a folder to the present time minus by.
 func age(t *testing.T, dir string, by time.Duration) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -85,8 +85,8 @@ func age(t *testing.T, dir string, by time.Duration) {
 	}
 }
 
-// The clock of a capture is a day ahead. This capture does not remove the states that another capture has just uploaded, and
-// that latest.json may not name yet.
+// The clock of a capture is a day ahead. This capture does not remove a state that another capture has just uploaded, even if
+// latest.json does not name the state yet.
 func TestPruneWithWrongClock(t *testing.T) {
 	t.Parallel()
 	places(t, func(t *testing.T, place string, env map[string]string) {

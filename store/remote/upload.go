@@ -38,7 +38,7 @@ const compressionLevel = 3
 
 // Upload compresses a state and uploads it. A state of more than partBytes is uploaded in parts, so a break of the network
 // costs at most the part that was on its way. Upload is finished when the service has accepted the data and the manifest, each
-// with their checksums. It returns the state, and its manifest as the service has it.
+// with its checksum. It returns the state, and its manifest as the service has it.
 //
 // If src.Manifest has the SHA-256 and the folder has an equal state under the same name, Upload returns the equal state. If the
 // folder has another state under this name, the new state gets the time of the next second that is free.

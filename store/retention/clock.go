@@ -9,8 +9,8 @@ const settleTime = 24 * time.Hour
 // jumpLimit is the maximum that the wall clock may gain on the monotonic clock before Clock treats the difference as a jump.
 const jumpLimit = time.Hour
 
-// Clock returns the time that decides which states are dropped. After a jump forward, it follows the wall clock only when that
-// has run steadily for settleTime. It follows a jump back at once, because an earlier time drops fewer states.
+// Clock returns the time that decides which states are dropped. After a jump forward, it follows the wall clock only after the
+// wall clock has run steadily for settleTime. It follows a jump back at once, because an earlier time drops fewer states.
 type Clock struct {
 	base    time.Time     // time that was accepted last, or just before the last jump
 	offset  time.Duration // lead of the wall clock when it jumped; 0 if jumped is not set
