@@ -41,7 +41,7 @@ const maxDefaultDepth = 10
 var (
 	numberPattern = regexp.MustCompile(`^-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?`)
 	stringPattern = regexp.MustCompile(`^'(?:[^'\x00]|'')*'`)
-	// callPattern and wordPattern match calls and keywords whose values a file cannot influence.
+	// callPattern and wordPattern match calls and keywords whose values the author of a manifest cannot influence.
 	callPattern = regexp.MustCompile(`^(?:pg_catalog\.)?((?:now|transaction_timestamp|statement_timestamp|clock_timestamp|gen_random_uuid|uuidv4|uuidv7)\(\))`)
 	wordPattern = regexp.MustCompile(`^(?:(?:CURRENT_TIMESTAMP|CURRENT_TIME|LOCALTIMESTAMP|LOCALTIME)(?:\([0-6]\))?|CURRENT_DATE|CURRENT_USER|SESSION_USER|NULL|true|false)`)
 	zonePattern = regexp.MustCompile(`^timezone\(('(?:[^'\x00]|'')*')(?:::text)?, `)

@@ -50,7 +50,8 @@ func (m *stagedMerge) findRefused(ctx context.Context, err error) (place string,
 		return pg.Code + pg.ConstraintName
 	}
 	_ = withSavepoint(ctx, m.tx, func() error {
-		var countErr error // a way that was rolled back may have changed m.moved
+		// Count again, because an attempt that was rolled back may have changed m.moved.
+		var countErr error
 		if m.moved, countErr = m.countMoved(ctx); countErr != nil {
 			return countErr
 		}
@@ -136,7 +137,7 @@ func (m *stagedMerge) explainReferences(k *foreignKey) error {
 	}
 }
 
-// sameTable reports whether two SQL names name the same table; a may lack quotes.
+// sameTable reports whether the SQL names a and b name the same table. It ignores the quotes in both names.
 func sameTable(a, b string) bool {
 	return strings.ReplaceAll(a, `"`, "") == strings.ReplaceAll(b, `"`, "")
 }
@@ -166,7 +167,7 @@ func (m *stagedMerge) checkForeignKeys(ctx context.Context) error {
 	return nil
 }
 
-// errDisplaced is the error for a way of writing the rows that cannot work and is not tried.
+// errDisplaced is the error of a way of merging that write does not try, because that way cannot work.
 var errDisplaced = errors.New("rows stand in each other's way")
 
 // explainDisplaced returns the error for rows that block each other in every order in which they could be written.
@@ -203,7 +204,8 @@ func (m *stagedMerge) explainDisplaced(ctx context.Context, err error) error {
 	return explain("write to "+m.table.Name().String(), err)
 }
 
-// uniqueColumnsSQL lists the columns of a unique index without expressions and condition. $1 is the table's OID, $2 the index.
+// uniqueColumnsSQL lists the columns of a unique index without expressions and condition. $1 is the table's OID, $2 the name
+// of the index.
 const uniqueColumnsSQL = `
 	SELECT a.attname::pg_catalog.text
 	FROM pg_catalog.pg_index i
@@ -236,7 +238,8 @@ func (m *stagedMerge) findTaken(ctx context.Context, constraint string) string {
 		stagingTable, m.table.FromClause(), strings.Join(conditions, " AND "), m.extra()))
 }
 
-// protectors lists the foreign keys that protect rows from being deleted: see protected. format gets the table and the name.
+// protectors lists the foreign keys that protect rows from being deleted: see protected. format is a format of fmt for two
+// arguments: the table that has the foreign key, and the name of the foreign key.
 func (m *stagedMerge) protectors(format string) string {
 	var list []string
 	for _, k := range m.hooks.ForeignKeys {

@@ -3,9 +3,9 @@
 // The conversion is the reverse of row_to_json: each JSON value becomes the text form of its column's type. COPY passes that
 // text to the type's input function. So a value that is exact in the file is exact in the table.
 //
-// If the table is empty, or if any conflict ends the restore, the rows are copied directly into the table. In all other cases,
-// and if something in the database acts on rows, the rows are first copied into a temporary table and compared with the table's
-// rows. Then one statement deletes, updates and inserts rows: see stagedMerge. The goal is a state: the table becomes what the
+// The rows are copied directly into the table if it is empty or if any conflict ends the restore, unless something in the
+// database acts on rows. Otherwise, the rows are first copied into a temporary table and compared with the table's rows. As a
+// rule, one statement then deletes, updates and inserts rows: see stagedMerge. The goal is a state: the table becomes what the
 // file says, or nothing changes. All reported numbers of rows come from Postgres.
 //
 // The file is read as a stream. Memory holds two batches of rows, of about 2 MB each unless a single row is larger.

@@ -15,12 +15,13 @@ import (
 
 const (
 	// tableLockTimeout is the longest time that one attempt to lock the table takes. Other sessions' writes to the table wait
-	// behind such an attempt. It is longer than the server's deadlock_timeout (1 s), after which autovacuum gives way.
+	// behind such an attempt. The timeout is longer than the server's deadlock_timeout (1 s), after which autovacuum gives
+	// way.
 	tableLockTimeout = 2 * time.Second
 	// rowLockTimeout is the time that a statement waits for another session's lock, for example on a row that a foreign key
 	// refers to. Meanwhile, the application's writes to the table wait.
 	rowLockTimeout = 5 * time.Second
-	// maxLockedWrites is the maximum number of attempts of a statement that found rows locked.
+	// maxLockedWrites is the maximum number of times that retryLocked runs a statement.
 	maxLockedWrites = 6
 	// defaultLockWait is the time for which a restore tries to lock the table.
 	defaultLockWait = 5 * time.Minute

@@ -59,7 +59,8 @@ func (m *stagedMerge) removedNumber() string {
 }
 
 // insertReturned returns a statement that inserts the removed rows again. They keep the values of the columns that the file
-// lacks. removed is a table with these values and with the rows' numbers in the file, in the column number.
+// lacks. removed is the name of a table with these values. number is the name of its column with the rows' numbers in the
+// file.
 func (m *stagedMerge) insertReturned(removed, number string) string {
 	names := m.columns.writableNames()
 	return fmt.Sprintf("INSERT INTO %s (%s%s) OVERRIDING SYSTEM VALUE SELECT %s%s FROM %s k JOIN %s s ON %s OPERATOR(pg_catalog.=) k.%s WHERE true",
@@ -75,9 +76,10 @@ func commaColumns(alias string, names []string) string {
 	return ", " + columnList(alias, names)
 }
 
-// runSteps runs steps as one statement, with the session's own search path. Foreign keys are checked and AFTER triggers fire
-// only at the end of the statement. So rows may refer to each other, and rows that other rows refer to may be deleted and
-// inserted again. Unique constraints are checked row by row, and see what the earlier steps did.
+// runSteps runs steps with the session's own search path: as one statement or, if the table has rules, one after the other. In
+// one statement, foreign keys are checked and AFTER triggers fire only at the end of the statement. So rows may refer to each
+// other, and rows that other rows refer to may be deleted and inserted again. Unique constraints are checked row by row, and
+// see what the earlier steps did.
 func (m *stagedMerge) runSteps(ctx context.Context, steps []step) (w written, err error) {
 	steps = slices.DeleteFunc(slices.Clone(steps), func(s step) bool { return !s.needed })
 	rows := map[string]*int64{"deleted": &w.deleted, "removed": &w.removed, "updated": &w.updated, "returned": &w.returned, "inserted": &w.inserted}

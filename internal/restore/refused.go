@@ -6,8 +6,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// applyRows applies rows lo to hi-1 to the table, in one call of apply if the server accepts them all. Otherwise it searches
-// them for the row that the server refuses, and returns the number of that row and the server's error.
+// applyRows applies rows lo to hi-1 to the table, in one call of apply if the server accepts them all. If the server refuses a
+// row, applyRows searches for that row, and returns its number and the server's error. It returns any other error at once.
 //
 // A call of apply that fails must change nothing. The rows of a call that succeeds stay applied during the search, because the
 // server may refuse a row because of an earlier row, for example if both rows have the same key.

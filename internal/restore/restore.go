@@ -116,8 +116,8 @@ func (r *restoration) prepareSession(ctx context.Context) error {
 	return setLockTimeout(ctx, r.tx, rowLockTimeout)
 }
 
-// ErrUnknownOutcome is the error for a restore whose commit was interrupted or lost its connection. Its transaction may or may
-// not have been committed.
+// ErrUnknownOutcome is the error for a restore that was interrupted, or lost its connection, during the commit. The
+// transaction may or may not have been committed.
 var ErrUnknownOutcome = errors.New("interrupted during the commit: the rows are all in the table, or none of them is; see which with --dry-run")
 
 // checkTransaction returns an error unless the current transaction is still the one that the restore began. If something in

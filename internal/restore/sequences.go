@@ -96,8 +96,8 @@ type sequenceUse struct {
 	IsNumber           bool   // whether the column's type is a number
 }
 
-// findLast returns the value after which the sequence should continue, whether the sequence is behind that value, and whether the
-// value is within its limits.
+// findLast returns the value after which the sequence should continue, whether the sequence is behind that value, and whether
+// the value is within the sequence's limits.
 func (u *sequenceUse) findLast(ctx context.Context, tx pgx.Tx, table *postgres.Table) (last string, behind, fits bool, err error) {
 	highest, beyond, before := "max", ">", "- 1"
 	if !u.Ascending {

@@ -25,8 +25,8 @@ const (
 )
 
 // stagedMerge merges the rows of the staging table (alias s) into the table (alias t). It first compares the rows and makes a
-// plan. Then one statement deletes, updates and inserts rows. Constraints that are checked at the end of a statement, such as
-// foreign keys, therefore see only the final state. See runSteps.
+// plan. As a rule, one statement then deletes, updates and inserts rows. Constraints that are checked at the end of a
+// statement, such as foreign keys, therefore see only the final state. See runSteps.
 type stagedMerge struct {
 	tx       pgx.Tx
 	columns  *columnMap
@@ -84,8 +84,8 @@ func (m *stagedMerge) unusedName(base string) string {
 }
 
 // createStaging creates the staging table without rows. It does not lock the target table, so that other sessions can change
-// the table's definition while the file is read. Only if the user may not name a type of the table must createStaging lock the
-// target table.
+// the table's definition while the file is read. But if the user may not use a column's type by its name, createStaging takes
+// the types from the target table, which locks that table.
 func (m *stagedMerge) createStaging(ctx context.Context) error {
 	helpers, values := "", ""
 	if !m.wide {

@@ -111,14 +111,15 @@ func bareTypeName(name string) string {
 	return name
 }
 
-// checkedValue is a value of a column that is checked.
+// checkedValue is a value that findChanged checks.
 type checkedValue struct {
 	row        int // number of the row in the batch
 	text, json string
 }
 
-// findChanged finds a value of a batch that the table's type would change. It returns the number of its row and its column,
-// or false if there is no such value. It ignores values that the type cannot read at all, because COPY refuses them.
+// findChanged finds a value of a batch that the table's type would change. It returns the number of the value's row in the
+// batch and the index of its column, or false if there is no such value. It ignores values that the type cannot read at all,
+// because COPY refuses them.
 func (m *columnMap) findChanged(ctx context.Context, tx pgx.Tx, checked map[int][]checkedValue) (row, column int, found bool, err error) {
 	for column, values := range checked {
 		texts, jsons := make([]string, len(values)), make([]string, len(values))

@@ -23,10 +23,10 @@ var errGaveWay = errors.New("the comparison gave way to a session that waits for
 // lockWatch ends a comparison if another session waits for a lock on the table that the comparison holds.
 //
 // A comparison holds its lock until it ends, because it reads some rows of the table again after it has read the state. If it
-// did not give way, an ALTER TABLE would wait for minutes, and the application's queries would queue up behind the ALTER TABLE.
-// Two snapshots could even wait forever: the second one waits behind the ALTER TABLE, and the ALTER TABLE waits for the first
-// one. Postgres sees no deadlock there, because it does not know that the first session waits for the second one. The same is
-// true if the barrier of a live comparison waits behind the ALTER TABLE.
+// did not give way, an ALTER TABLE would wait for minutes, and the application's queries would queue up behind the ALTER
+// TABLE. Two snapshots could even wait forever: the second one waits behind the ALTER TABLE, and the ALTER TABLE waits for the
+// first one. Postgres sees no deadlock there, because it does not know that the first session waits for the second one. The
+// barrier of a live comparison could wait forever in the same way.
 type lockWatch struct {
 	database *pgx.ConnConfig
 

@@ -79,8 +79,8 @@ func (t *tableSnapshot) hashLine(line []byte) uint64 {
 	return max(maphash.Bytes(t.seed, t.compact), 1)
 }
 
-// compacting are options that remove nothing but white space, and that accept whatever a file may contain: see package
-// statefile.
+// compacting are options that remove nothing but white space, and that accept whatever a file may contain: see decoding in
+// package statefile.
 var compacting = []jsontext.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true)}
 
 // appendCompact appends JSON without the white space between its tokens.

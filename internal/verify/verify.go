@@ -104,7 +104,8 @@ func (c *check) run(ctx context.Context) error {
 		}
 		return nil
 	}
-	// A file that capture wrote is compared exactly. Such a file has a manifest, or a daemon writes it.
+	// A file that capture wrote is compared exactly: it has a manifest, or a daemon writes it. MissingNull means that another
+	// program has changed the file.
 	c.byValue = c.options.Barrier == nil && (c.file.Manifest() == nil || c.options.MissingNull)
 	comparison := Comparison{
 		Database: c.options.Database, Table: c.file.Table(c.options.Table), State: c.readState, ByValue: c.byValue,

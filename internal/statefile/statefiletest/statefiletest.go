@@ -27,7 +27,7 @@ type DB struct {
 	Conn   *pgx.Conn // connection with the settings of postgres.Connect
 }
 
-// NewDB creates a database on a server with the given settings.
+// NewDB creates a database for a test. The settings are appended to CREATE DATABASE: see pgserver.Database.
 func NewDB(t *testing.T, settings ...string) *DB {
 	t.Helper()
 	d := &DB{T: t}
