@@ -38,7 +38,7 @@ var citationHints = []string{"citation", "source", "reference"}
 // columnRoles holds the roles of one shape's columns, and reads the columns' values from rows.
 type columnRoles struct {
 	shape *rowjson.Shape
-	enc   *rowjson.Encoder // used for Field and AppendKey only, which are safe for concurrent use
+	enc   *rowjson.Encoder // used only for Field, LastField and AppendKey, which are safe for concurrent use
 	roles []role           // role of each column; "" if the column has none
 	texts []int            // indexes of the columns that a search reads
 	time  int              // index of the column with the vote's time; -1 if there is none
@@ -170,8 +170,8 @@ func (c *columnRoles) value(line []byte, column int) []byte {
 	return value
 }
 
-// timeJSON returns the JSON of the row's time. It must be called only if there is a time column. Counts, searches and the order by
-// time call it for every row, and the time is often the last column.
+// timeJSON returns the JSON of the row's time. It must be called only if there is a time column. Counts, searches and the
+// order by time call it for every row. The time is often the last column, which LastField finds faster than Field.
 func (c *columnRoles) timeJSON(line []byte) []byte {
 	if last := len(c.shape.Columns) - 1; c.time == last && last > 0 && c.shape.Columns[last].Type.IsFlat() {
 		value, _ := c.enc.LastField(line)
@@ -206,7 +206,7 @@ func (c *columnRoles) timeText(line []byte) []byte {
 
 // eachTag calls yield with each tag of the row until yield returns false. The tag's bytes are valid only during the call.
 //
-// A count and a search call eachTag for every row of the table, so it finds the strings without a decoder. With a
+// A count and a search call eachTag for every row of the table, so eachTag finds the strings without a decoder. With a
 // jsontext.Decoder, a row would take 20 % longer, or 45 % longer if the decoder were not reused.
 func (c *columnRoles) eachTag(line []byte, yield func(tag []byte) bool) {
 	if c.tags < 0 {

@@ -19,8 +19,8 @@ const (
 // Limits on how slowly a client may read an answer.
 const (
 	pieceTimeout = 30 * time.Second // time for one write of the answer
-	minRate      = 8 << 10          // bytes per second, as an average since the answer began; rateGrace is added to the time
-	rateGrace    = 2 * time.Minute
+	minRate      = 8 << 10          // minimum average since the answer began, in bytes per second
+	rateGrace    = 2 * time.Minute  // time that an answer may take in addition to its time at minRate
 )
 
 // Limits on how much runs at the same time.

@@ -10,16 +10,16 @@ const (
 	logInterval = 10 * time.Second
 )
 
-// logLimiter limits the log lines that clients can cause to logBurst lines at once and one line per logInterval afterwards.
+// logLimiter limits the number of log lines that clients can cause: logBurst lines at once, and afterwards one line per
+// logInterval.
 type logLimiter struct {
 	mu      sync.Mutex
 	tokens  float64 // number of lines that may be logged now
 	last    time.Time
-	skipped int // number of lines suppressed since the last one that was logged
+	skipped int // number of lines suppressed since the last logged line
 }
 
-// allow reports whether a line may be logged now, and returns the number of lines suppressed since the last one that was
-// logged.
+// allow reports whether a line may be logged now, and returns the number of lines suppressed since the last logged line.
 func (l *logLimiter) allow() (skipped int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

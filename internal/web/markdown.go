@@ -11,7 +11,7 @@ import (
 	"capture/internal/markdown"
 )
 
-// markdownHandler serves the answers in a vote, which models write in Markdown, as trees of elements.
+// markdownHandler serves the answers in a vote as trees of elements. Models write the answers in Markdown.
 type markdownHandler struct {
 	tables *tables
 	parser *markdown.Parser

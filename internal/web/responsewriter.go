@@ -15,7 +15,7 @@ type responseWriter struct {
 	stream bool   // whether the answer is endless, without a minimum rate
 
 	received time.Time // time at which the request arrived
-	start    time.Time // time at which the answer began; equal to received before that
+	start    time.Time // time at which the answer began; equal to received until then
 	code     int       // status code of the answer; 0 until the header is written
 	bytes    int64     // bytes of the body written so far
 }

@@ -10,11 +10,11 @@ const (
 	summaryTags = 100
 	weeklyTags  = 6            // number of tags whose votes are counted per week in /api/summary
 	maxTagKinds = 10_000       // maximum number of different tags that are counted; users write them, so there may be any number
-	maxTagBytes = 256          // length of the longest tag that is counted
-	positiveTag = "Looks Good" // prefix of a positive vote's tag, in upper or lower case
+	maxTagBytes = 256          // maximum length in bytes of a tag that is counted
+	positiveTag = "Looks Good" // start of every positive tag; upper and lower case count as equal
 )
 
-// tagCounts counts the votes with each tag.
+// tagCounts counts the votes with each tag, in all and in each week of a period.
 type tagCounts map[string]*tagCounter
 
 type tagCounter struct {
