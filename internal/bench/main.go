@@ -76,8 +76,8 @@ func runPackage(found results, folder, bench string, runs int) error {
 	return nil
 }
 
-// addOutput adds the figures in the output of go test: one line per run, with a name, a number of iterations, and figures with
-// their units.
+// addOutput adds the figures in the output of go test. A line of the output has the name of a benchmark, a number of
+// iterations, and the figures of one run with their units.
 func (found results) addOutput(out io.Reader) error {
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
@@ -86,7 +86,7 @@ func (found results) addOutput(out io.Reader) error {
 			continue
 		}
 		name := strings.TrimPrefix(words[0], "Benchmark")
-		if i := strings.LastIndexByte(name, '-'); i >= 0 { // the number after it is GOMAXPROCS
+		if i := strings.LastIndexByte(name, '-'); i >= 0 { // the number after the hyphen is GOMAXPROCS
 			name = name[:i]
 		}
 		if found[name] == nil {

@@ -150,7 +150,7 @@ func resultTable(found results) string {
 	return t.String()
 }
 
-// verdict returns a text with the aim and whether ratio reaches it, or "" if there is no aim.
+// verdict returns a text that states the aim and whether ratio reaches the aim. It returns "" if there is no aim.
 func (a aim) verdict(ratio float64) string {
 	bound, reached := "at most", ratio <= a.ratio
 	if a.atLeast {

@@ -30,8 +30,8 @@ type watcher struct {
 }
 
 // watch reads the file at path whenever it is replaced, and calls show for each change once the file contains it. It returns
-// when changes is closed and all changes were shown. If drainTimeout ends first, it returns early, and Compare reports what
-// is missing.
+// when changes is closed and all changes were shown, but at the latest drainTimeout after changes was closed. Compare then
+// reports what is missing in the file.
 func watch(path string, changes <-chan Change, show func(Change, File)) {
 	w := watcher{path: path, show: show}
 	tick := time.NewTicker(checkInterval)

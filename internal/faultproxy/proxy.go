@@ -244,8 +244,8 @@ func (p *Proxy) copyDirection(l *link, from, to *net.TCPConn) {
 	wg.Wait()
 }
 
-// writeChunk writes a chunk, in portions if the rate is limited. If the stream ends with the chunk, writeChunk ends it on
-// the other side, too. It reports whether the link still works.
+// writeChunk writes a chunk, in portions if the rate is limited. If the stream ends with the chunk, writeChunk also ends the
+// stream on the other side. It reports whether the link still works.
 func (p *Proxy) writeChunk(l *link, to *net.TCPConn, c chunk) bool {
 	for data := c.data; len(data) > 0; {
 		open, rate, _ := p.conditions()
@@ -271,7 +271,7 @@ func (p *Proxy) writeChunk(l *link, to *net.TCPConn, c chunk) bool {
 	return l.waitOpen(open) && c.end == io.EOF && to.CloseWrite() == nil
 }
 
-// addConn adds the connection to the server and reports whether the link still works.
+// addConn adds conn, which leads to the server, to the link. It reports whether the link still works.
 func (l *link) addConn(conn *net.TCPConn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

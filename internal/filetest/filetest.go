@@ -23,7 +23,7 @@ func Rows(file []byte) ([]string, error) {
 	}
 	rows := make([]string, len(lines))
 	for i, line := range lines {
-		rows[i] = Compact(string(line)) // the line is valid if this is
+		rows[i] = Compact(string(line)) // the line is valid JSON if its compact form is
 		if err := check(rows[i]); err != nil {
 			return nil, fmt.Errorf("row %d of %d is not valid: %w", i, len(lines), err)
 		}
@@ -87,7 +87,8 @@ func check(text string) error {
 	return nil
 }
 
-// checkObject returns an error unless the text is one JSON object. Columns of type json may repeat a name.
+// checkObject returns an error unless the text is one JSON object. A repeated name is no error, because Postgres' type json
+// allows it.
 func checkObject(text jsontext.Value) error {
 	if text.Kind() != jsontext.KindBeginObject {
 		return errors.New("no object")

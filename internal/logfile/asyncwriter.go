@@ -167,7 +167,8 @@ func (w *asyncWriter) setTrouble(err error) {
 	}
 }
 
-// reportTooLong reports a dropped line of n bytes to fallback. The line shows nothing about whether the log can be written.
+// reportTooLong reports a dropped line of n bytes to fallback. It does not call setTrouble, because such a line does not show
+// whether the log can be written.
 func (w *asyncWriter) reportTooLong(n int) {
 	if w.fallback != nil {
 		w.fallback.Warn("a log line is too long and was dropped", "log", w.name, "bytes", n)

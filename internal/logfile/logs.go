@@ -1,9 +1,9 @@
 // Package logfile provides one hclog logger that writes to usage.log, error.log and stderr.
 //
 // Logging never stops the program and hardly delays it. Each log has an asyncWriter: a queue of lines and a goroutine that
-// writes them. While the disk is full, slow or gone, lines wait in the queue. When the queue is full, further lines are dropped
-// and counted. [Logs.Err] returns an error while a log cannot be written. A message on stderr reports this, too, and later the
-// number of dropped lines. lumberjack rotates the files.
+// writes them. While the disk is full, slow or gone, lines wait in the queue. When the queue is full, further lines are
+// dropped and counted. [Logs.Err] returns an error while a log cannot be written. A message on stderr also reports the error,
+// and a later message the number of dropped lines. lumberjack rotates the files.
 package logfile
 
 import (
@@ -44,7 +44,7 @@ type Logs struct {
 // closeTimeout is the maximum time that Close waits for lines that cannot be written.
 const closeTimeout = time.Second
 
-// timeFormat always has six digits after the second, so times line up and sort as text.
+// timeFormat has exactly six decimals of a second, so times line up and sort as text.
 const timeFormat = "2006-01-02T15:04:05.000000Z07:00"
 
 // Open starts the logs. It creates missing folders. If a log cannot be written, Open does not fail: stderr and [Logs.Err]

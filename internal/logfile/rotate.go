@@ -26,7 +26,7 @@ type rotatedFile struct {
 	logger *lumberjack.Logger
 	lock   *os.File    // second handle of the file that logger has open, with a lock; nil if no file is open
 	open   os.FileInfo // properties of the open file when it was opened; nil if no file is open
-	size   int64       // number of bytes that the file has at least, unless another program truncates it
+	size   int64       // minimum size of the file in bytes; a smaller file was truncated by another program
 }
 
 // errInUse means that another process writes to the log.

@@ -74,7 +74,7 @@ func (b *builder) build(n ast.Node, depth int) []Node {
 	case *ast.Link:
 		return []Node{{Tag: "a", Href: unescape(n.Destination), Children: b.children(n, depth+1)}}
 	case *ast.Image:
-		// The browser must not fetch an address because a vote names it.
+		// An image becomes a link. Otherwise, a vote could make the browser fetch an address.
 		label := b.plain(n)
 		if label == "" {
 			label = unescape(n.Destination)

@@ -7,7 +7,7 @@ const (
 	maxBytes      = 32 << 10
 	maxDepth      = 16     // nesting levels of quotes and lists
 	maxBrackets   = 2_000  // opening brackets; for each of them, goldmark searches for the closing bracket
-	maxTableCells = 20_000 // number of lines times the cells of the widest line; goldmark fills short rows of a table with cells
+	maxTableCells = 20_000 // number of lines times number of cells in the widest line; goldmark adds empty cells to short rows of a table
 )
 
 // isSimple reports whether a text is within the limits. It may refuse a harmless text, because a line of code can look like

@@ -28,7 +28,7 @@ import (
 type Node struct {
 	Text     string `json:"text,omitempty"`
 	Tag      string `json:"tag,omitempty"`   // name of an HTML element; "" for a text
-	Href     string `json:"href,omitempty"`  // address of an "a", with the scheme that the text has
+	Href     string `json:"href,omitempty"`  // address of an "a", not checked: it may have any scheme or none
 	Start    int    `json:"start,omitempty"` // first number of an "ol", if it is not 1
 	Children []Node `json:"children,omitempty"`
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
 )
 
-// withoutDelete returns the variables for new credentials that may not delete: a SAS token, or another user with a policy of
-// the bucket.
+// withoutDelete returns environment variables with new credentials that do not allow deletion: for Azure a SAS token, for S3
+// another user, whose rights a policy of the bucket defines.
 func (b *Bucket) withoutDelete(ctx context.Context, addr string) (map[string]string, error) {
 	if b.Kind == "azblob" {
 		return b.sasToken(addr, time.Now().Add(24*time.Hour))
@@ -45,7 +45,7 @@ func (b *Bucket) withoutDelete(ctx context.Context, addr string) (map[string]str
 	return env, nil
 }
 
-// SASToken returns the variables for a SAS token that allows everything except deletion, until the time expires.
+// SASToken returns environment variables with a SAS token that allows everything except deletion, until the time expires.
 func (b *Bucket) SASToken(t testing.TB, expires time.Time) map[string]string {
 	t.Helper()
 	env, err := b.sasToken(b.Addr, expires)

@@ -176,7 +176,7 @@ type Bucket struct {
 	*Server
 	Name string
 	URL  string            // value for --copy-to; it does not name the server
-	Env  map[string]string // variables that name the server and have the credentials
+	Env  map[string]string // environment variables that name the server and contain the credentials
 
 	// Secrets are the texts that no output may contain: the secrets in Env, and those of SASToken and WithoutDelete.
 	Secrets []string
@@ -198,7 +198,7 @@ func NewBucket(t testing.TB, kind string) *Bucket {
 	return b
 }
 
-// Through returns the variables for a client that reaches the server at another address, such as that of a proxy.
+// Through returns the environment variables for a client that reaches the server at another address, such as that of a proxy.
 func (b *Bucket) Through(addr string) map[string]string { return b.env(addr) }
 
 func (s *Server) env(addr string) map[string]string {
@@ -234,7 +234,7 @@ func (b *Bucket) S3() (*minio.Client, error) {
 	return minio.New(b.Addr, &minio.Options{Creds: credentials.NewStaticV4(b.key, b.word, ""), Region: "us-east-1"})
 }
 
-// WithoutDelete returns the variables for credentials that allow everything except deletion.
+// WithoutDelete returns environment variables with credentials that allow everything except deletion.
 func (b *Bucket) WithoutDelete(t testing.TB, addr string) map[string]string {
 	t.Helper()
 	env, err := b.withoutDelete(t.Context(), addr)

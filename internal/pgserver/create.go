@@ -123,8 +123,8 @@ func (s *Server) chownToServer(path string) error {
 	return os.Lchown(path, int(s.credential.Uid), int(s.credential.Gid))
 }
 
-// checkParentAccess checks that the server's user may enter every parent folder of the server's folder. initdb's error would
-// not name the folder that is closed.
+// checkParentAccess checks that the server's user may enter every parent folder of the server's folder. The error of initdb
+// would not name the folder that the user may not enter.
 func (s *Server) checkParentAccess() error {
 	if s.credential == nil {
 		return nil
