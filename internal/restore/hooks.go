@@ -126,7 +126,7 @@ func (h *hooks) dropOtherEvents(events int) {
 	h.Rules = slices.DeleteFunc(h.Rules, func(r rule) bool { return ruleEvents[r.Event]&events == 0 })
 }
 
-// selfReference reports whether the rows of the table refer to each other by a foreign key that each statement must satisfy.
+// selfReference reports whether the table has a foreign key to itself that is checked at the end of each statement.
 func (h *hooks) selfReference() bool {
 	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.From && k.To && !k.Deferrable })
 }

@@ -154,8 +154,8 @@ func (m *stagedMerge) parkingColumns(ctx context.Context) ([]string, error) {
 }
 
 // mergeWithoutTriggers is the fourth way of write. Foreign keys are on only while it deletes the rows that the file lacks, so
-// that they act on the rows of other tables. By then, it has already deleted the rows to be overwritten, because these could
-// refer to the rows that the file lacks.
+// that these deletes act on the rows of other tables. By then, it has already deleted the rows to be overwritten, because
+// these could refer to the rows that the file lacks.
 func (m *stagedMerge) mergeWithoutTriggers(ctx context.Context) (w written, err error) {
 	if len(m.hooks.Rules) > 0 || slices.ContainsFunc(m.hooks.ForeignKeys, func(k foreignKey) bool { return k.Period || !k.Readable }) {
 		return w, errDisplaced

@@ -40,9 +40,9 @@ func (m *stagedMerge) explainDuplicateKey(key string, first, second int64) error
 	return fmt.Errorf("the file has the key %s twice, at %s %d and %d", foreign.Text(key), what, first, second)
 }
 
-// planRows creates the plan table. It has one row for each row of the staging table that is to be inserted ("new") or
-// overwritten. A row is marked as "moved" if it must be overwritten but UPDATE can't change it. The merge deletes a moved row
-// and inserts it again.
+// planRows creates the plan table. The plan table has one row for each row of the staging table that is to be inserted ("new")
+// or overwritten. A row is marked as "moved" if it must be overwritten but UPDATE can't change it. The merge deletes a moved
+// row and inserts it again.
 func (m *stagedMerge) planRows(ctx context.Context) error {
 	where := "t.tableoid IS NULL"
 	moved := "false"
@@ -88,7 +88,7 @@ func (m *stagedMerge) explainConflicts(ctx context.Context, conflicts int64) err
 	return &ConflictError{m.table.Name().String(), conflicts, first}
 }
 
-// planDeletes counts the rows of the table that the file lacks.
+// planDeletes counts the rows that are to be deleted: with Options.DeleteExtra, the rows of the table that the file lacks.
 func (m *stagedMerge) planDeletes(ctx context.Context) (err error) {
 	if !m.options.DeleteExtra || len(m.key) == 0 {
 		return nil

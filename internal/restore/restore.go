@@ -16,7 +16,7 @@ import (
 )
 
 // Restore writes the file's rows into the table in one transaction. If it returns an error other than [ErrUnknownOutcome],
-// nothing has changed. During the restore, other sessions can read the table, and their writes wait.
+// nothing has changed. While Restore holds its lock on the table, other sessions can read the table, and their writes wait.
 func Restore(ctx context.Context, conn *pgx.Conn, o Options) (Result, error) {
 	if o.OnConflict == "" {
 		o.OnConflict = Fail

@@ -33,8 +33,8 @@ const rightsSQL = `
 			OR (SELECT pg_catalog.bool_and(pg_catalog.has_column_privilege($1::bigint::oid, c, 'UPDATE')) FROM pg_catalog.unnest($2::text[]) c), false),
 		pg_catalog.has_table_privilege($1::bigint::oid, 'DELETE')`
 
-// checkRights returns a [*postgres.Problem] that names all privileges that the restore lacks, with the statements that grant
-// them. columns is nil if the file has no rows. staged is true if the restore needs temporary tables.
+// checkRights returns a [*postgres.Problem] that names all privileges that the user lacks for the restore, with the statements
+// that grant them. columns is nil if the file has no rows. staged is true if the restore needs temporary tables.
 func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns *columnMap, o *Options, staged bool) error {
 	var names []string
 	if columns != nil {
