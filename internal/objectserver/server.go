@@ -33,7 +33,7 @@ const (
 	versitygwVersion = "1.8.0"
 )
 
-// Kinds are the kinds of servers, which are also the schemes of their URLs.
+// Kinds are the kinds of servers. A kind is also the scheme of the URLs of its buckets.
 var Kinds = []string{"azblob", "s3"}
 
 // Server is a running object store.
@@ -130,7 +130,7 @@ func start(kind string) (*Server, error) {
 }
 
 // startProcess starts the process. The process ends when the thread that started it ends (see endWithParent). Therefore, a
-// thread of its own starts the process and waits for its end.
+// thread that does nothing else starts the process and waits for the end of the process.
 func (s *Server) startProcess() error {
 	endWithParent(s.cmd)
 	started := make(chan error)

@@ -59,8 +59,8 @@ func Lookup(caller, server netip.AddrPort) (uid uint32, err error) {
 	return parseAnswer(buf[:n], caller, server)
 }
 
-// unmap converts an IPv4 address that is written as an IPv6 address to an IPv4 address. The kernel stores such connections with
-// those of IPv4, even if the sockets are IPv6 sockets.
+// unmap converts an IPv4 address that is written as an IPv6 address to an IPv4 address. The kernel stores a connection between
+// such addresses as an IPv4 connection, even if the sockets are IPv6 sockets.
 func unmap(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap().WithZone(""), a.Port())
 }
@@ -136,9 +136,9 @@ func address(family uint8, b []byte) netip.Addr {
 
 // IsOwnUser reports whether uid, as Lookup returns it, is this process's own user.
 //
-// If a user namespace lacks some users of the machine, it shows each of them as the overflow user (user_namespaces(7)). A
-// process that itself runs as the overflow user there cannot distinguish its own sockets from theirs. In that case IsOwnUser
-// always returns false.
+// If a user namespace lacks some users of the machine, it shows each of them as the overflow user (user_namespaces(7)). If
+// this process itself runs as the overflow user in such a namespace, it cannot distinguish its own sockets from the sockets of
+// those users. In that case IsOwnUser returns false for the overflow user.
 func IsOwnUser(uid uint32) bool {
 	return int64(uid) == int64(os.Geteuid()) && !(int64(uid) == overflowUser() && !hasAllUsers())
 }

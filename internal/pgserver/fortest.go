@@ -31,7 +31,7 @@ var shared struct {
 	server *Server
 	err    error
 	idle   []*pgx.Conn  // unused connections to the database postgres
-	count  atomic.Int64 // databases created so far; makes their names unique
+	count  atomic.Int64 // number of databases created so far, which makes the name of each database unique
 }
 
 // template returns the folder from which the clusters of a package are copied.

@@ -10,7 +10,8 @@ import (
 )
 
 // Ports of servers and proxies. They are below the range from which the system takes ports for outgoing connections. So no
-// connection can take the port while its server is stopped, and a client that dials it cannot connect to itself.
+// outgoing connection can take a port while the port's server is stopped, and a client that dials such a port cannot connect
+// to itself.
 const (
 	firstPort     = 15000
 	portsPerShare = 170

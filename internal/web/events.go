@@ -13,7 +13,7 @@ import (
 
 const (
 	eventInterval  = 250 * time.Millisecond // time between two checks for changes
-	statusInterval = 5 * time.Second        // maximum time between two status events; they also keep the connection alive
+	statusInterval = 5 * time.Second        // maximum time between two status events; the events also keep the connection alive
 )
 
 // eventsHandler serves the stream of events (server-sent events): the status, and votes as they arrive.

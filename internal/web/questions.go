@@ -178,7 +178,7 @@ func (g *questionGroups) add(id questionID, text []byte, positive bool, day int)
 	if group == nil {
 		limit := maxQuestionGroups
 		if *g.bucket(id) == g.threshold {
-			limit /= 2 // any number of buckets may be exactly at the threshold; their questions leave room for those in fuller buckets
+			limit /= 2 // any number of buckets may be exactly at the threshold; half of the room is for the questions in fuller buckets
 		}
 		if len(g.groups) >= limit {
 			g.complete = false
@@ -216,8 +216,8 @@ type questionCount struct {
 // worst returns the questions with the most negative votes, the worst first.
 func (g *questionGroups) worst() []questionCount {
 	// If not all questions were counted, chance decides which questions with few negative votes were counted. Questions with a
-	// single negative vote, of which there may be millions, are then left out. The others stay in the list: an incomplete list is
-	// better than a shorter one.
+	// single negative vote, of which there may be millions, are then left out. All other counted questions stay in the list,
+	// although the list may lack questions with as many negative votes.
 	minimum := 1
 	if !g.complete {
 		minimum = 2

@@ -194,7 +194,7 @@ func newTimeMerge(parts []timedPart, after *place) (*timeMerge, error) {
 	for i := range parts {
 		at := 0
 		if times := parts[i].times; after != nil {
-			// Among the rows with the same time as after, those with a lower key come after it.
+			// Of the rows with the time after.time, only those with a lower key than after.key follow.
 			at = sort.Search(len(times), func(j int) bool { return times[j] <= after.time })
 			switch {
 			case i > withKey:

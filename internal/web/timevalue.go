@@ -10,7 +10,7 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// noTime is the time of rows that have no time. They come last.
+// noTime is the time of rows that have no time. Such rows come last.
 const noTime = math.MinInt64
 
 // timeValue returns the row's time in microseconds since 1970. The time infinity is later than all others.
