@@ -178,13 +178,14 @@ func waitFirstCopy(ctx context.Context, s *service) error {
 
 func (c demoCmd) printIntro(out io.Writer, s *service, d *demo.Demo, path, folder string) {
 	status := s.daemon.Status()
+	database, _, _ := strings.Cut(d.URL(), "?")             // psql needs no parameters here, and a "?" would have to be quoted for a shell
 	version, _, _ := strings.Cut(status.ServerVersion, " ") // without the packager's suffix
 	fmt.Fprintf(out, "capture follows the votes table of a temporary PostgreSQL %s (source: %s).\n\n", version, status.Source)
 	for _, line := range [][2]string{
 		{"file", path},
 		{"page", "http://" + s.address() + "/"},
 		{"status", foreign.ShellWord(os.Args[0]) + " status --output " + foreign.ShellPath(path)},
-		{"database", "psql " + foreign.ShellWord(d.URL())},
+		{"database", "psql " + database},
 		{"logs", filepath.Join(folder, "logs")},
 		{"seed", strconv.FormatUint(c.Seed, 10)},
 	} {

@@ -31,7 +31,7 @@ func TestTokenGoesToNoAddressOfOthers(t *testing.T) {
 	closed.Close()
 	dir := t.TempDir()
 	path, token := filepath.Join(dir, "data/fallback/feedback.json"), filepath.Join(dir, "token")
-	if err := os.WriteFile(token, []byte("a secret of 20 bytes"), 0o600); err != nil {
+	if err := os.WriteFile(token, []byte("a-secret-of-20-bytes"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	here := hostname()
