@@ -45,6 +45,9 @@ const commandPatience = 20 * time.Second
 func (c *fileConfig) fetchState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	remove = func() {}
 	place, name := splitStateURL(c.File)
+	if name != "" && !c.At.IsZero() {
+		return remove, usageError{errors.New("--at: the URL already names a state; leave one of the two out")}
+	}
 	l, err := remote.Open(place, remote.Environ)
 	if err != nil {
 		return remove, usageError{err}

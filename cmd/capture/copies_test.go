@@ -264,6 +264,9 @@ func TestSeveralClusters(t *testing.T) {
 	if got := run(t, t.TempDir(), nil, "verify", to, "--at", "2026-11-26"); got.code != exitDone {
 		t.Errorf("verify --at: %+v", got)
 	}
+	if got := runPlain(t, t.TempDir(), nil, "verify", to+"/1/feedback-20261126T120000Z-0000000000000001-1.json.gz", "--at", "2026-11-26"); got.code != exitUsage {
+		t.Errorf("verify with the URL of a state and --at: %+v", got)
+	}
 	if got := run(t, t.TempDir(), nil, "verify", to, "--at", "2020-01-01"); got.code != exitFailed || !strings.Contains(got.stderr, "the oldest is from") {
 		t.Errorf("verify --at, too old: %+v", got)
 	}
