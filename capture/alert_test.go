@@ -167,8 +167,8 @@ func TestVolumeFills(t *testing.T) {
 	}
 }
 
-// TestCopyIsNoAlert: a copy raises no alert for half an hour, as in deploy/prometheus-rules.yml. It does not end an alert that was
-// posted before. Attempts that fail again and again are not excused.
+// TestCopyIsNoAlert: a copy raises an alert only after half an hour, as in deploy/prometheus-rules.yml. A copy does not end an
+// alert that was posted before. Copies that fail again and again raise the alert within minutes.
 func TestCopyIsNoAlert(t *testing.T) {
 	t.Parallel()
 	r := newReceiver(t)
@@ -182,7 +182,7 @@ func TestCopyIsNoAlert(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name   string
-		states []string // by minute; the last one lasts
+		states []string // state of each minute; the last state lasts
 		fires  int      // minute of the alert
 	}{
 		{"first copy", []string{stateConnecting, stateCopying}, 31},

@@ -42,7 +42,7 @@ func notLogical() map[string]string {
 	return map[string]string{"wal_level": "minimal", "max_wal_senders": "0", "max_prepared_transactions": "0"}
 }
 
-// setUp runs the statements of capture setup --source for table votes.
+// setUp runs the statements that capture setup --source runs for table votes.
 func setUp(t testing.TB, conn *pgx.Conn, source string) {
 	t.Helper()
 	table, err := postgres.LoadTable(t.Context(), conn, postgres.Name{Table: "votes"})
@@ -109,7 +109,7 @@ func TestAutoTakesTheBest(t *testing.T) {
 	d.by("logical", "")
 }
 
-// TestAutoComesBack: if no slot is free, the next source follows. Once a slot is free, the better source follows again.
+// TestAutoComesBack: if no slot is free, capture uses the next source. Once a slot is free, capture uses the better source again.
 func TestAutoComesBack(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_replication_slots": "1", "max_prepared_transactions": "0"}})
@@ -194,7 +194,7 @@ func TestAutoFindsPublication(t *testing.T) {
 	d := start(t, cfg)
 	d.by("poll", "CREATE PUBLICATION")
 	setUp(t, conn, "logical")
-	d.by("poll", "may not replicate") // logical was tried at once, and now lacks something else
+	d.by("poll", "may not replicate") // capture probed logical at once; now only the right to replicate is missing
 	exec(t, conn, "ALTER ROLE capture_test_found REPLICATION")
 	d.by("logical", "")
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('a')")

@@ -180,7 +180,7 @@ func TestPollNeverGoesBack(t *testing.T) {
 }
 
 // TestSourcesNoticeHiddenDefinitions runs statements that neither the stream nor a trigger reports, although they change the
-// JSON of a table's rows, or which rows the table has.
+// JSON of a table's rows or the set of rows.
 func TestSourcesNoticeHiddenDefinitions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")

@@ -42,8 +42,8 @@ func init() {
 	}
 }
 
-// runChild runs a daemon until SIGTERM. It prints on stdout when the daemon becomes ready, and the reason when it is no longer
-// ready.
+// runChild runs a daemon until SIGTERM. When the daemon becomes ready or is no longer ready, runChild prints this on
+// stdout, with the reason.
 func runChild(url, path string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()

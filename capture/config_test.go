@@ -10,7 +10,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// TestValidate: the defaults are valid with a database and a table, and each setting that cannot work is named.
+// TestValidate: the defaults are valid once a database and a table are set. The error for an invalid setting contains the
+// setting's name.
 func TestValidate(t *testing.T) {
 	t.Parallel()
 	for setting, change := range map[string]func(*Config){

@@ -144,7 +144,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 // time, all of the copy's connections end. Finally, a copy succeeds.
 func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // nobody else has a transaction open, so no plain read precedes the copy
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // this server has no transactions of other tests, which would cause a plain read before the copy
 	conn, other := connect(t, url), connect(t, url)
 	needSeveralConnections(t, conn)
 	bigTable(t, conn)

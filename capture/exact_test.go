@@ -19,7 +19,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// exactType is a type with SQL expressions for its values. snapshot/rowjson/testdata/types.tsv lists them.
+// exactType is a type of snapshot/rowjson/testdata/types.tsv, with the SQL expressions for its values.
 type exactType struct {
 	name      string
 	extension string // extension that has the type, if any
@@ -107,7 +107,7 @@ func exactTable(t *testing.T, conn *pgx.Conn, types []exactType) (columns []stri
 			ddl = append(ddl, fmt.Sprintf("gcs%d comp%[1]d[] GENERATED ALWAYS AS (cs%[1]d) STORED", i))
 		}
 		if strings.HasSuffix(typ.name, "[]") || typ.name == "words" {
-			continue // typ is an array already, or it is words, and the list of types has words[]
+			continue // typ is an array, or it is words, whose array words[] is in types.tsv
 		}
 		fmt.Fprintf(&setup, "CREATE DOMAIN dom%d AS %s; CREATE DOMAIN doms%[1]d AS %[2]s[]; ", i, typ.name)
 		add(fmt.Sprintf("a%d", i), typ.name+"[]", "array_fill($v, ARRAY[1,2], ARRAY[3,0])")
@@ -257,8 +257,8 @@ func TestExactNotified(t *testing.T) {
 	}
 }
 
-// exactOracle returns what oracle returns, with U+FFFD for each byte that is not valid UTF-8 ("char" has some before PostgreSQL
-// 16).
+// exactOracle returns what oracle returns, with U+FFFD for each byte that is not valid UTF-8. Before PostgreSQL 16, values of type
+// "char" can have such bytes.
 func exactOracle(t testing.TB, conn *pgx.Conn) []string {
 	t.Helper()
 	rows := oracle(t, conn, "t", "id")

@@ -31,10 +31,10 @@ func bigTable(t testing.TB, conn *pgx.Conn) {
 }
 
 // TestCopyGivesWay: the application alters its table during a copy. The ALTER TABLE, and everybody behind it in the lock's
-// queue, wait for a second or two, not for the copy.
+// queue, wait for a second or two, and not until the copy ends.
 func TestCopyGivesWay(t *testing.T) {
 	t.Parallel()
-	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // nobody else has a transaction open, so no plain read precedes the copy
+	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // this server has no transactions of other tests, which would cause a plain read before the copy
 	conn, other := connect(t, url), connect(t, url)
 	bigTable(t, conn)
 	d := start(t, slowly(t, url))
@@ -77,7 +77,7 @@ func TestPlainReadGivesWay(t *testing.T) {
 	exec(t, open, "CREATE TABLE other (n int)")
 	exec(t, open, "BEGIN; INSERT INTO other VALUES (1)")
 	cfg := slowly(t, url)
-	cfg.CopyRate = 50_000 // the whole read takes two minutes, longer than the limit of a busy machine
+	cfg.CopyRate = 50_000 // the read takes two minutes, longer than within allows on a busy machine
 	d := start(t, cfg)
 	copying(t, conn, 1)
 	within(t, 3*time.Second, "the application's TRUNCATE", func() { exec(t, other, "TRUNCATE votes") })
@@ -106,7 +106,7 @@ func TestCopyRate(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestWALWhileCopying: --max-wal bounds what the slot retains during the first copy, too.
+// TestWALWhileCopying: --max-wal bounds the WAL that the slot retains, even during the first copy.
 func TestWALWhileCopying(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})
@@ -192,7 +192,7 @@ func TestSlotBehindPlainRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		exec(t, open, "COMMIT")
-		exec(t, conn, "CHECKPOINT") // logs which transactions run; the slot starts at such a record, before the next commit
+		exec(t, conn, "CHECKPOINT") // writes a WAL record of the running transactions; the slot starts at this record, before the next commit
 		exec(t, conn, "CHECKPOINT")
 		before := d.said("read")
 		exec(t, conn, "INSERT INTO votes (user_query) VALUES ($1)", fmt.Sprint("after ", attempt))
@@ -361,7 +361,7 @@ func TestStopAtOnce(t *testing.T) {
 	})
 }
 
-// TestCopyUnderLoad: votes are written all the time while capture starts, and starts again. Nothing is lost or doubled
+// TestCopyUnderLoad: votes are written all the time while capture starts and restarts. Nothing is lost or doubled
 // between copy and stream.
 func TestCopyUnderLoad(t *testing.T) {
 	if testing.Short() {

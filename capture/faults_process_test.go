@@ -24,7 +24,7 @@ import (
 // TestKilledAnywhere kills the process again and again under load, at random moments of copies, streams, writes and renames. A
 // reader checks every version of the file that it sees: each is complete, shows a state that the database had, and is not older
 // than the version before. CAPTURE_TEST_KILLS sets the number of rounds; the default is twenty, or as many as fit into half a
-// minute. The large file is one that is patched.
+// minute. The large file is large enough to be patched.
 func TestKilledAnywhere(t *testing.T) {
 	if testing.Short() {
 		t.Skip("kills many daemons")
@@ -223,7 +223,7 @@ func TestPanic(t *testing.T) {
 	conn := connect(t, url)
 	table(t, conn, 10)
 	cfg := config(t, url)
-	cfg.FlushDelay = time.Hour // only stopping writes the change
+	cfg.FlushDelay = time.Hour // the change is written only at the stop
 	log := &syncBuffer{}
 	cfg.Logger = &panicking{Logger: hclog.New(&hclog.LoggerOptions{Output: log, JSONFormat: true})}
 	path := filepath.Join(t.TempDir(), "feedback.json")

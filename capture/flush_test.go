@@ -20,7 +20,8 @@ import (
 	"capture/store/manifest"
 )
 
-// sum returns the SHA-256 of the file, and whether the manifest has it. It fails the test if the manifest has another one.
+// sum returns the SHA-256 of the file, and whether the manifest has it. It fails the test if the manifest has another
+// SHA-256.
 func (d *daemon) sum() (sum string, complete bool) {
 	d.t.Helper()
 	data, err := os.ReadFile(d.path)

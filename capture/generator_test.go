@@ -51,8 +51,8 @@ func TestGenerated(t *testing.T) {
 	}
 }
 
-// tiny chooses random sizes that are so small that a few rows fill many pages and groups, and are copied in many page ranges
-// over several connections. Otherwise this would take millions of rows.
+// tiny reduces sizes at random, so far that a few rows fill many pages and groups, and are copied in many page ranges over several
+// connections. With the usual sizes, this would take millions of rows.
 func (cfg *Config) tiny(r *rand.Rand) {
 	if r.IntN(2) == 0 {
 		cfg.pageBytes, cfg.copying.WriteAheadBytes = pick(r, []int{64, 300, 4000}), pick(r, []int{1, 1000})
@@ -78,7 +78,7 @@ type randomTable struct {
 	name   string
 	key    []randomColumn
 	order  string
-	defer_ bool // whether the key is deferrable, so that ON CONFLICT cannot use it
+	defer_ bool // whether the key is deferrable; ON CONFLICT cannot use a deferrable key
 
 	mu      sync.Mutex
 	columns []randomColumn // columns in the catalog, except the key and generated columns

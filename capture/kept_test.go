@@ -235,8 +235,8 @@ func TestLossWithSpilledRows(t *testing.T) {
 }
 
 // TestLossAfterKilledWrite: capture was killed after it had kept the state before a loss, and before it replaced the file. The
-// next run loads the rows of the file. That does not mean that these rows are back in the table, even if the run finds the file
-// damaged and writes them again. An open transaction holds that run up while it has only these rows.
+// next run loads the file's rows, and writes them again because the file is damaged. This does not mean that the rows are back in
+// the table, so the loss does not end. An open transaction keeps this run from reading the table at first.
 func TestLossAfterKilledWrite(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -260,7 +260,7 @@ func TestLossAfterKilledWrite(t *testing.T) {
 	}
 	writer := connect(t, url)
 	exec(t, writer, "BEGIN; INSERT INTO votes (user_query) VALUES ('rolled back')")
-	cfg.VerifyInterval = 10 * time.Millisecond // also the time between reads of the file
+	cfg.VerifyInterval = 10 * time.Millisecond // the interval at which capture reads the file back, too
 	d = startAt(t, cfg, d.path)
 	eventually(t, "the rows of the file", func() error {
 		if v := d.table.View(); v == nil || v.Rows() != 200 {
@@ -289,7 +289,7 @@ func TestLossAfterKilledWrite(t *testing.T) {
 	}
 }
 
-// TestOrdinaryStatesAreKept: each regular write adds a state, unless it is equal to the one before.
+// TestOrdinaryStatesAreKept: each regular write adds a state, unless it is equal to the previous state.
 func TestOrdinaryStatesAreKept(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits while nothing changes")

@@ -153,8 +153,8 @@ func workload(t testing.TB, conn *pgx.Conn, r *rand.Rand) {
 	}
 }
 
-// TestPublicationNameIsQuoted follows through a publication whose name has every character that a quoted name or string could
-// end at.
+// TestPublicationNameIsQuoted follows through a publication whose name has every character that could end a quoted name or
+// string.
 func TestPublicationNameIsQuoted(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -154,8 +154,8 @@ func TestNotifyEqualKeysThatReadDifferently(t *testing.T) {
 	}
 }
 
-// TestNotifyWithoutPrivilege: capture may not create the missing triggers. Status has the statements that do, and capture follows
-// once somebody else has run them.
+// TestNotifyWithoutPrivilege: capture may not create the missing triggers. Status has the statements that create them, and
+// capture follows once somebody else has run these statements.
 func TestNotifyWithoutPrivilege(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -190,7 +190,7 @@ func TestSourcesRefuseRowSecurity(t *testing.T) {
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('hidden')")
 	cfg := asRole(t, conn, url, "capture_test_policies")
 	exec(t, conn, "ALTER TABLE votes ENABLE ROW LEVEL SECURITY")
-	cfg.Source, cfg.PollInterval = "auto", time.Hour // so that the snapshot notices the change, and no regular read
+	cfg.Source, cfg.PollInterval = "auto", time.Hour // only the snapshot can notice the change, because no regular read is due
 	d := start(t, cfg)
 	eventually(t, "the policies are reported", func() error { return says(d, "row-level security") })
 	exec(t, conn, "ALTER TABLE votes DISABLE ROW LEVEL SECURITY")

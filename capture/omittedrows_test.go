@@ -10,8 +10,8 @@ import (
 	"capture/store/manifest"
 )
 
-// TestRowsThatDoNotFit: with each source, rows that are too large are left out and named, and everything else is followed. A
-// row comes back once it is small enough, and its name disappears when the row is deleted.
+// TestRowsThatDoNotFit: with each source, rows that are too large are omitted, and the manifest and the status have their keys.
+// All other rows are followed. A row comes back once it is small enough, and its key disappears when the row is deleted.
 func TestRowsThatDoNotFit(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills tables that are larger than the memory")
@@ -152,8 +152,8 @@ func TestGeneratedValueThatDoesNotFit(t *testing.T) {
 	})
 }
 
-// TestOmittedRowWithDeferrableKey checks that rows with a deferrable key, which may exchange their keys, are followed if one of
-// them does not fit.
+// TestOmittedRowWithDeferrableKey checks that rows with a deferrable key, which may exchange their keys, are followed even if
+// one of them does not fit.
 func TestOmittedRowWithDeferrableKey(t *testing.T) {
 	if testing.Short() {
 		t.Skip("follows with each source")

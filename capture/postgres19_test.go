@@ -137,7 +137,7 @@ func TestAllTablesExcept(t *testing.T) {
 	exec(t, conn, "ALTER PUBLICATION most SET ALL TABLES EXCEPT (TABLE secret)")
 	d.by("logical", "")
 	exec(t, conn, "ALTER PUBLICATION most SET ALL TABLES EXCEPT (TABLE votes)")
-	setUp(t, conn, "logical") // with an exception in another publication, capture uses its own
+	setUp(t, conn, "logical") // capture then uses its own publication, whatever exceptions another publication has
 	exec(t, conn, "INSERT INTO votes (comment) VALUES ('its own')")
 	d.by("logical", "")
 	d.follows(conn, "votes", "vote_id")

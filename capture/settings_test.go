@@ -39,7 +39,7 @@ func TestSettings(t *testing.T) {
 			role := "odd_" + of
 			t.Cleanup(func() { dropRole(t, role) }) // runs after the drop of the database, in which the role owns objects
 			db := pgserver.Database(t)
-			conn := connect(t, db) // has the defaults, because it is older than the settings
+			conn := connect(t, db) // this session has the default settings, because it starts before they change
 			u, err := url.Parse(db)
 			if err != nil {
 				t.Fatal(err)

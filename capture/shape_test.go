@@ -234,8 +234,8 @@ func TestShapes(t *testing.T) {
 	}
 }
 
-// TestIdentityChangesUnderWrites: a change of the replica identity gives the table another key, or other old tuples. It is a
-// change of the definition like any other: no error is logged, and no forced write fails.
+// TestIdentityChangesUnderWrites: a new replica identity changes the table's key, or the old tuples in the stream. capture treats
+// this like any other change of the definition: no error is logged, and no forced write fails.
 func TestIdentityChangesUnderWrites(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for regular checks")
@@ -297,7 +297,7 @@ func TestSchemaPublication(t *testing.T) {
 	}
 	exec(t, conn, "ALTER PUBLICATION all_here DROP TABLES IN SCHEMA public")
 	exec(t, conn, "INSERT INTO votes (user_query) VALUES ('in none')")
-	d.follows(conn, "votes", "vote_id") // by a publication that capture creates
+	d.follows(conn, "votes", "vote_id") // through a publication that capture creates
 	if n := one[int](t, conn, "SELECT count(*) FROM pg_publication WHERE pubname = 'capture_votes'"); n != 1 {
 		t.Errorf("%d publications of its own", n)
 	}

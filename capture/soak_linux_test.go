@@ -195,7 +195,7 @@ func (s *soak) path(name string) string {
 	return fmt.Sprintf("/proc/%d/root%s", s.pid.Load(), filepath.Join(s.folder, name))
 }
 
-// sql runs statements over their own connection, and repeats each until it succeeds.
+// sql runs statements over a new connection, and repeats each statement until it succeeds.
 func (s *soak) sql(statements ...string) {
 	s.t.Helper()
 	eventually(s.t, "run a statement", func() error {

@@ -67,7 +67,7 @@ func TestDifferencesAreRepaired(t *testing.T) {
 }
 
 // TestComparisonUsesRotatedPassword: the password and the password file change while the source follows over its open
-// connections. The next comparison opens new ones, and succeeds with the new password.
+// connections. The next comparison opens new connections, and succeeds with the new password.
 func TestComparisonUsesRotatedPassword(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"password_encryption": "scram-sha-256"}})

@@ -110,7 +110,7 @@ const (
 var identityDamage = []struct {
 	name, create string
 	source       string
-	damage       string // ROLE stands for capture's role
+	damage       string // statements; ROLE stands for capture's role
 	since        int    // first major version in which this is possible
 }{
 	{"primary key dropped", identityTable, "logical", "ALTER TABLE votes DROP CONSTRAINT votes_pkey", 13},

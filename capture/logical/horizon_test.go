@@ -10,7 +10,7 @@ import (
 
 // TestHorizonWaitsForStream checks that a moment becomes the horizon only after the stream has passed it, and that newer
 // moments do not delay this. A moment of another server or database never becomes the horizon. A moment without newer
-// transactions does not replace a proposed one.
+// transactions does not replace a proposed moment.
 func TestHorizonWaitsForStream(t *testing.T) {
 	place := snapshot.Place{SystemID: "1", Timeline: 1, Started: 5, DatabaseOID: 7, TableOID: 8, Files: "f", Fingerprint: "g"}
 	at := func(xid uint64, lsn pglogrepl.LSN, place snapshot.Place) *snapshot.Horizon {
@@ -37,7 +37,7 @@ func TestHorizonWaitsForStream(t *testing.T) {
 	}
 	p.propose(at(12, 120, place))
 	p.propose(at(13, 200, place))
-	p.propose(at(14, 210, place)) // replaces 13
+	p.propose(at(14, 210, place)) // replaces the moment with XID 13
 	p.propose(at(14, 220, place)) // ignored: a later position, but no newer transactions
 	if h := p.passed(119); h != nil {
 		t.Errorf("%+v before the stream has passed it", h)

@@ -52,8 +52,8 @@ func TestPlainReadDuringMigration(t *testing.T) {
 	}
 }
 
-// TestImportAfterNameSwap exchanges the table for another one after the slot's snapshot was taken. The catalog in that snapshot
-// still has the old table under the name, but statements use the other one.
+// TestImportAfterNameSwap swaps the names of two tables after a snapshot was exported. The catalog in the snapshot has the old
+// table under the name, but statements use the new table. So the import requests a resync.
 func TestImportAfterNameSwap(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

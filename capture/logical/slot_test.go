@@ -43,7 +43,7 @@ func TestSlotOfKilledClient(t *testing.T) {
 	open.MustExec("ROLLBACK")
 }
 
-// TestSlotOfFrozenClient sends nothing more after the slot has been created, as if the process was frozen.
+// TestSlotOfFrozenClient sends nothing after the creation of the slot, as if the process was frozen. The server drops the slot.
 func TestSlotOfFrozenClient(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -176,7 +176,7 @@ func TestReadSeesCommitThatWaited(t *testing.T) {
 }
 
 // TestPollRests checks that the pause after a read is nine times the read's duration, if that is longer than the interval. A
-// read that needs only the server's snapshot does not count.
+// read that needs only the server's snapshot does not change the pause.
 func TestPollRests(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"autovacuum": "off"}})
