@@ -90,7 +90,8 @@ func TestMakeExecutesNoTagName(t *testing.T) {
 	}
 }
 
-// GitHub's runners can reach the database. If a runner cannot reach it, nothing has been checked, so the check must fail.
+// If the database of vulnerabilities is unreachable, nothing has been checked. On GitHub, whose runners can reach the database,
+// the check must then fail. Elsewhere it only prints that nothing has been checked.
 func TestUnreachableVulnerabilityDatabaseFailsOnGitHubOnly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("loads packages several times")

@@ -149,9 +149,9 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 	return best, states, nil
 }
 
-// noteLoss prints a note if newest follows a loss that nobody has acknowledged. The note contains the value of --at that selects
-// the state before the loss. If newest equals the state before a loss, it does not follow this loss: the machine was lost before
-// it uploaded a state without the lost rows, or the rows are back.
+// noteLoss prints a note if a loss that nobody has acknowledged precedes newest. The note contains the value of --at that selects
+// the state before the loss. If newest equals the state before a loss, this loss does not precede newest: either the machine was
+// lost before it uploaded a state without the lost rows, or the rows are back.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
 	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
 		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL

@@ -128,8 +128,9 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 	return b.String()
 }
 
-// folderFinding checks that this user can write the file at path or create its folder, and that other users cannot. If this
-// user cannot write it, the finding has the level in otherwise and the reason in why.
+// folderFinding checks that this user can write to the folder of the file at path, and that other users cannot. If the folder does
+// not exist, folderFinding checks the nearest parent that exists. If this user cannot write there, the finding has the level in
+// otherwise and the reason in why.
 func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
 	folder := existingFolder(path)
 	err := unix.Access(folder, unix.W_OK|unix.X_OK)
@@ -149,8 +150,8 @@ func folderFinding(name, path string, otherwise postgres.Level, why string) post
 	}
 }
 
-// fileSystemFinding names the file system of the output folder and its effect on writes. If the folder exists, it also tests
-// locks and the replacement of open files there.
+// fileSystemFinding names the file system of the output folder, or of the nearest parent that exists, and its effect on writes. If
+// this user can create files there, fileSystemFinding also tests locks and the replacement of open files.
 func fileSystemFinding(path string) postgres.Finding {
 	folder := existingFolder(path)
 	fs, err := store.ProbeFileSystem(folder)

@@ -49,7 +49,7 @@ type fileConfig struct {
 }
 
 // chooseState sets File to the state that a URL, --at or the path of a kept state selects, and prints which state that is. Without
-// --at, it also prints the losses that the file or the newest copy follows. remove removes a downloaded file.
+// --at, it also prints the open losses that precede the file or the newest copy. remove removes a downloaded file.
 func (c *fileConfig) chooseState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	if remote.IsURL(c.File) {
 		return c.fetchState(ctx, std, command)
@@ -57,8 +57,8 @@ func (c *fileConfig) chooseState(ctx context.Context, std streams, command strin
 	return func() {}, c.chooseKept(std, command)
 }
 
-// chooseKept sets File to the kept state that --at selects. Without --at, it prints the losses that the file follows. If File is
-// a kept state that has been compressed since its path was printed, chooseKept sets File to the compressed data.
+// chooseKept sets File to the kept state that --at selects. Without --at, it prints the open losses that precede the file. If
+// File is a kept state that has been compressed since its path was printed, chooseKept sets File to the compressed data.
 func (c *fileConfig) chooseKept(std streams, command string) error {
 	if c.At.IsZero() {
 		if path, ok := kept.FindMoved(c.File); ok {

@@ -11,7 +11,7 @@ import (
 // mostLosses is the maximum number of losses that a command prints.
 const mostLosses = 3
 
-// noteKeptLosses prints a note for each loss that the file follows and that nobody has acknowledged. The note contains the
+// noteKeptLosses prints a note for each loss that precedes the file and that nobody has acknowledged. The note contains the
 // command that restores the state before the loss. If the folder cannot be read, noteKeptLosses prints the reason: the file may
 // still be the best that is left, so the command continues.
 func (c *fileConfig) noteKeptLosses(std streams, command string) {

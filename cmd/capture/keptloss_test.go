@@ -31,8 +31,8 @@ func emptied(t *testing.T) (url, dir, lossPath string) {
 	return url, dir, filepath.Join("data/fallback", filepath.Base(found[0]))
 }
 
-// feedback.json has followed a TRUNCATE. A restore or a check of this file works, and prints the command that brings the lost rows
-// back. The command works.
+// After a TRUNCATE, feedback.json has lost rows. A restore or a check of this file works, and prints the command that brings the
+// lost rows back. This command works, too.
 func TestRestoreNamesKeptLoss(t *testing.T) {
 	t.Parallel()
 	url, dir, lossPath := emptied(t)
@@ -64,7 +64,7 @@ func TestRestoreNamesKeptLoss(t *testing.T) {
 		t.Errorf("with --json: %+v, %v", got, err)
 	}
 
-	// The kept state itself, other files and standard input do not follow the loss.
+	// The loss does not precede the kept state itself, other files and standard input.
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestRestoreNamesKeptLoss(t *testing.T) {
 	}
 }
 
-// Of many losses, the newest three are printed, as in the status. A loss that the file does not follow is not printed.
+// Of many losses, the newest three are printed, as in the status. A loss that does not precede the file is not printed.
 func TestManyKeptLosses(t *testing.T) {
 	t.Parallel()
 	_, dir, lossPath := emptied(t)

@@ -62,7 +62,7 @@ func TestCommandsOfAnotherUser(t *testing.T) {
 }
 
 // A user who may only read the folder of feedback.json learns about a loss. If the user may not even list the folder, the command
-// says so. It works in both cases.
+// prints why it cannot find out about losses. The command works in both cases.
 func TestKeptLossOfAnotherUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to run a command as another user")

@@ -17,8 +17,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// plantSQL creates what a hostile owner of the database could create in the schema public: an operator for every pair of two
-// numeric types and of two text types, and a copy of every function, aggregate and operator of pg_catalog. Each function and
+// plantSQL creates what a hostile owner of the database could create in the schema public: operators for every pair of numeric
+// types and every pair of text types, and a copy of every function, aggregate and operator of pg_catalog. Each function and
 // operator writes SHADOWED to the server's log when a statement calls it.
 const plantSQL = `
 DO $plant$

@@ -15,7 +15,7 @@ import (
 	"capture/store/manifest"
 )
 
-// TestSnapshotKilledAtEachStep empties the table and kills `capture snapshot` without a daemon at its calls that sync, link,
+// TestSnapshotKilledAtEachStep empties the table while no daemon runs, and kills `capture snapshot` at its calls that sync, link,
 // rename and remove files. After each kill the rows are in the file or in a kept state. The next snapshot finishes the work.
 // CAPTURE_TEST_KILLS makes the test try every call instead of every third.
 func TestSnapshotKilledAtEachStep(t *testing.T) {

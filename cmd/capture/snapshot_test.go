@@ -22,7 +22,7 @@ func TestSnapshotWithDaemon(t *testing.T) {
 	d.ready()
 	for range 5 {
 		sql(t, url, `INSERT INTO votes (user_query) VALUES ('barrier')`)
-		got := run(t, d.dir, nil, "snapshot") // needs no database, because the daemon has one
+		got := run(t, d.dir, nil, "snapshot") // the command needs no database, because the daemon reads the table
 		if got.code != exitDone || got.stderr != "" || !snapshotLine.MatchString(got.stdout) {
 			t.Fatalf("%+v", got)
 		}

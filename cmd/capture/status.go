@@ -67,7 +67,7 @@ func (c statusCmd) text(ctx context.Context, path string, std streams) (string, 
 		return string(bytes.TrimSpace(raw)) + "\n", err
 	}
 	page := ""
-	if isTerminal(std.out) { // only there, because the address may contain the token
+	if isTerminal(std.out) { // the address may contain the token, so it is for terminals only
 		token, _ := tokenFile(c.TokenFile).readToken()
 		page = pageAddress(address, token)
 	}

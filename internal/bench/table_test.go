@@ -50,7 +50,7 @@ PASS
 	}
 }
 
-// docs/performance.md has a place for the table, and a second run replaces the first.
+// docs/performance.md has a place for the table, and the table of a second run replaces that of the first run.
 func TestReplaceTable(t *testing.T) {
 	t.Parallel()
 	content, err := os.ReadFile("../../docs/performance.md")

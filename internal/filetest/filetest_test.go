@@ -37,8 +37,8 @@ func TestRows(t *testing.T) {
 	}
 }
 
-// TestAddValid checks that Rows accepts a row that AddValid got, also with other white space. Rows still refuses rows that
-// differ, and rows with invalid UTF-8 or half of a surrogate pair.
+// TestAddValid checks that Rows accepts a row that was passed to AddValid, even with other white space. Rows refuses other invalid
+// rows. It also refuses invalid UTF-8 and half of a surrogate pair, even in a row that was passed to AddValid.
 func TestAddValid(t *testing.T) {
 	filetest.AddValid([]string{`{"known":1}`, "{\"known\":\"\xff\"}", `{"known":"\ud800"}`})
 	for row, ok := range map[string]bool{

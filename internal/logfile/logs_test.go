@@ -214,8 +214,8 @@ func TestMaxBackups(t *testing.T) {
 	})
 }
 
-// TestFolderTrouble opens a log whose folder cannot be created, and then makes this possible. Later, the test removes the
-// folder, and moves the file.
+// TestFolderTrouble opens a log while its folder cannot be created, and then lets the folder be created. Later, the test removes
+// the folder and moves the file.
 func TestFolderTrouble(t *testing.T) {
 	var stderr screen
 	dir := t.TempDir()

@@ -100,8 +100,8 @@ func TestDiskBytes(t *testing.T) {
 	}
 }
 
-// TestLogrotate: another program may truncate the log in place or replace it, at any moment. Only the lines that it removes are
-// lost, and no hole appears.
+// TestLogrotate: another program may truncate the log in place or replace it, at any moment. Only the lines that this program
+// removes are lost, and the log gets no hole of NUL bytes.
 func TestLogrotate(t *testing.T) {
 	for _, kind := range []string{"copytruncate", "create", "move"} {
 		t.Run(kind, func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestLogInUse(t *testing.T) {
 		return err == nil && strings.Contains(string(content), "after the rotation")
 	})
 	refused("after a rotation")
-	other := cfg // the error log alone is shared
+	other := cfg // only the error log is shared
 	other.Usage = filepath.Join(t.TempDir(), "usage.log")
 	if _, err := logfile.Open(other); err == nil || !strings.Contains(err.Error(), cfg.Error+": another process") {
 		t.Errorf("a shared error log: %v", err)

@@ -202,8 +202,8 @@ func TestIsOwnUser(t *testing.T) {
 	}
 }
 
-// A user namespace shows users that it does not have as the overflow user. A process that itself runs as the overflow user
-// there cannot distinguish its own sockets from theirs.
+// In a user namespace, all users without a mapping appear as the overflow user. A process that itself runs as the overflow user
+// there cannot distinguish its own sockets from the sockets of those users.
 func TestOverflowUserIsNotOwn(t *testing.T) {
 	for _, c := range []struct {
 		uid  int

@@ -213,8 +213,8 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// TestFreePort checks that FreePort does not return a port that somebody listens on, and that no other process can take the
-// share of this process.
+// TestFreePort checks that FreePort does not return a port that somebody listens on, and that no other process can take this
+// process's share of the ports.
 func TestFreePort(t *testing.T) {
 	t.Parallel()
 	taken, err := pgserver.FreePort()

@@ -56,7 +56,7 @@ func TestCreateFromManifest(t *testing.T) {
 	d.wantRefused(restore.Options{Path: path, Create: true}, "lacks a type", "knows no type mood", "CREATE TYPE")
 }
 
-// TestCreateMakesEverything creates tables with collations, options of sequences, partitions and keys without overlaps. Notes
+// TestCreateMakesEverything creates tables with collations, options of sequences, partitions and keys WITHOUT OVERLAPS. Notes
 // list what the server refuses.
 func TestCreateMakesEverything(t *testing.T) {
 	t.Parallel()

@@ -143,8 +143,8 @@ func TestTypesThatRound(t *testing.T) {
 	}
 }
 
-// TestDomainsThatRound: a type that somebody has created may round although it has the same name as in the file, or although it
-// is another name for the same type. A value that would change is refused.
+// TestDomainsThatRound: a column's type may round although it has the name that the manifest contains, because somebody has
+// created this type with another definition. It may also be a domain or another type that rounds. A value that would change is refused.
 func TestDomainsThatRound(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
@@ -168,7 +168,7 @@ func TestDomainsThatRound(t *testing.T) {
 	d.Exec(types + usual + table)
 	d.restore(restore.Options{Path: path})
 	d.wantEqual(path, "t")
-	// The same numbers in a type of another kind.
+	// Types that do not round accept the numbers of a file without a manifest.
 	d.Exec(types + usual + "CREATE TABLE t (id text PRIMARY KEY, v text, n price, list text, at text, p text, i numeric)")
 	plain := d.WriteFile(`[{"id": "1", "v": "1.50", "n": 1.50, "list": "x", "at": "y", "p": "z", "i": 9007199254740993}]`)
 	d.restore(restore.Options{Path: plain, Table: d.Name("t")})

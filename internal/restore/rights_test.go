@@ -48,7 +48,7 @@ func TestMissingRightsAreNamed(t *testing.T) {
 	if fmt.Sprint(dry.Sequences, dry.Inserted) != fmt.Sprint(res.Sequences, res.Inserted) || fmt.Sprint(res.Sequences) != "[{public.votes_vote_id_seq 20}]" {
 		t.Errorf("the dry run said %+v, the restore %+v", dry, res)
 	}
-	// Without a temporary table a dry run finds conflicts, as the real run does.
+	// Without the right to create temporary tables, a dry run finds the conflicts that a real run finds.
 	refused(restore.Options{}, "already in table public.votes")
 	grant("DELETE ON votes")
 	grant("TEMPORARY ON DATABASE " + database)

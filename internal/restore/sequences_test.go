@@ -26,7 +26,7 @@ func TestSequencesOfDomains(t *testing.T) {
 	}
 }
 
-// TestSequenceOfText: a sequence whose numbers are part of a text can't be set. The result says so.
+// TestSequenceOfText: a sequence whose numbers are part of a text can't be set. The result has the reason.
 func TestSequenceOfText(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -34,7 +34,7 @@ func TestStates(t *testing.T) {
 		{"exclusion", "CREATE TABLE t (id int PRIMARY KEY, r int4range, EXCLUDE USING gist (r WITH &&)); INSERT INTO t VALUES (1, '[1,5)'), (2, '[5,9)')",
 			"UPDATE t SET r = 'empty'; UPDATE t SET r = '[5,9)' WHERE id = 1; UPDATE t SET r = '[1,5)' WHERE id = 2", ""},
 		{"self reference", "CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t, v text); INSERT INTO t SELECT i, NULL, repeat('x', 30000) FROM generate_series(1, 100) i; UPDATE t SET up = 100 WHERE id = 1; UPDATE t SET up = id - 1 WHERE id > 30",
-			"TRUNCATE t", ""}, // the file is larger than a batch
+			"TRUNCATE t", ""}, // rows of 30 kB make the file larger than a batch
 		{"self reference, changed", "CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t, v text); INSERT INTO t VALUES (1, NULL), (2, 1), (3, 2)",
 			"UPDATE t SET up = NULL; DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (7, 2), (8, 7); UPDATE t SET up = 8 WHERE id = 3", ""},
 		{"self reference, cascade", "CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t ON DELETE CASCADE, pos int UNIQUE); INSERT INTO t VALUES (1, NULL, 1), (2, 1, 2), (3, 2, 3)",

@@ -129,7 +129,7 @@ func TestPipeIsLeftAtTheEndOfTheContext(t *testing.T) {
 	}
 }
 
-// If another program's file is at the path of the daemon's file, it is not decompressed when the daemon starts.
+// The daemon never compresses feedback.json. When it starts, it refuses a compressed file in this place without decompressing it.
 func TestLoadViewRefusesWhatCaptureDoesNotWrite(t *testing.T) {
 	from := writeGzip(t, `[{"id":1,"c":"`, 64, `"}]`)
 	path := filepath.Join(filepath.Dir(from), "feedback.json")

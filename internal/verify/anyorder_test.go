@@ -38,7 +38,7 @@ func TestVerifyInAnyOrder(t *testing.T) {
 	for name, o := range from {
 		different := "2: 2comment/citations 1500timestamp"
 		if o.Stdin != nil {
-			o.Stdin, different = strings.NewReader(lines), "2: 2 1500" // it cannot be read again
+			o.Stdin, different = strings.NewReader(lines), "2: 2 1500" // verify cannot read standard input again to find the columns
 		}
 		o.Database, o.Table = d.Config, d.Name("votes")
 		r := d.verify(o)

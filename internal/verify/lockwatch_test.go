@@ -16,8 +16,8 @@ import (
 )
 
 // TestComparisonGivesWay checks that an ALTER TABLE of the application does not wait for a comparison. In the first case, the
-// comparison is busy with the rows of the state. In the second case, it waits for its own barrier, which waits behind the ALTER
-// TABLE. In the third case, its second snapshot waits behind the ALTER TABLE.
+// comparison is busy with the rows of the state. In the second case, the comparison waits for its own barrier, which waits behind
+// the ALTER TABLE. In the third case, the comparison's second snapshot waits behind the ALTER TABLE.
 func TestComparisonGivesWay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the regular check for waiting sessions")
@@ -41,7 +41,7 @@ func TestComparisonGivesWay(t *testing.T) {
 			d.CreateVotes(400)
 			conn, altered := d.Connect(d.Config), make(chan error, 1)
 			state := func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error) {
-				rows := spoiled(d.View("votes")).From(nil) // it differs, so the second snapshot reads rows
+				rows := spoiled(d.View("votes")).From(nil) // the state differs from the table, so the second snapshot reads rows
 				return func(yield func(snapshot.Row, error) bool) {
 					n := 0
 					for row := range rows {

@@ -77,7 +77,7 @@ func TestAccessWithoutToken(t *testing.T) {
 }
 
 func TestAccessWithToken(t *testing.T) {
-	synctest.Test(t, testAccessWithToken) // a wrong token is answered after a second
+	synctest.Test(t, testAccessWithToken) // a fake clock, because a wrong token is answered only after a second
 }
 
 func testAccessWithToken(t *testing.T) {

@@ -83,7 +83,7 @@ func TestChangeRightAfterConnectingGetsEvent(t *testing.T) {
 	}
 }
 
-// A client that loads the votes as soon as a status reports some gets an event for each later change.
+// A client that loads the votes as soon as a status reports votes gets an event for each later change.
 func TestChangeRightAfterFirstCopyGetsEvent(t *testing.T) {
 	t.Parallel()
 	enc, err := rowjson.NewEncoder(votesShape(), false)

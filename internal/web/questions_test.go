@@ -176,8 +176,8 @@ func TestQuestionsOfOtherTables(t *testing.T) {
 // However many questions there are, those with the most negative votes are found and counted exactly, in bounded memory.
 func TestManyQuestions(t *testing.T) {
 	for name, c := range map[string]struct {
-		distinct int // number of questions that have at least the given votes
-		votes    int
+		distinct int // number of questions
+		votes    int // smallest number of votes of a question
 	}{
 		"one vote each":  {120_000, 1},
 		"two votes each": {60_000, 2},

@@ -75,7 +75,7 @@ func TestSummaryEndsWithTheNewestVote(t *testing.T) {
 		"2027-06-01": {"2026-01-03", 1, 0, 0},
 		"2026-01-03": {"2026-01-03", 1, 0, 0},
 		"2026-01-04": {"2026-01-04", 0, 0, 0},
-		"2025-12-31": {"2025-12-31", 0, 0, 0}, // on this day, all votes are in the future
+		"2025-12-31": {"2025-12-31", 0, 0, 0}, // seen from this day, all votes are in the future
 	} {
 		today, err := time.Parse(time.DateOnly, day)
 		if err != nil {
