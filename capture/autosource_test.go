@@ -129,8 +129,8 @@ func TestAutoComesBack(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
-// TestAutoInstallsNoTriggers: capture run never creates or repairs triggers that nobody asked for, whatever happens to those that
-// capture setup created. It finds new triggers within the time between two checks, although the next probe is an hour away.
+// TestAutoInstallsNoTriggers: capture run never creates triggers that nobody asked for, and never repairs the triggers that capture
+// setup created. It finds new triggers at the next regular check, although the next probe is an hour away.
 func TestAutoInstallsNoTriggers(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: notLogical()})
@@ -202,7 +202,7 @@ func TestAutoFindsPublication(t *testing.T) {
 }
 
 // TestAutoProbesNoMoreAfterFailedQuery: a query that fails says nothing about the database's setup. capture then makes no probe
-// beyond the hourly ones, because a probe for logical creates a slot.
+// beyond the hourly probes, because a probe for logical creates a slot.
 func TestAutoProbesNoMoreAfterFailedQuery(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -273,7 +273,7 @@ func TestOutputPluginNotAllowed(t *testing.T) {
 	d.by("logical", "")
 }
 
-// TestAutoLeavesTwoPhaseCommitsAlone: triggers that notify would make PREPARE TRANSACTION fail, so auto creates none.
+// TestAutoLeavesTwoPhaseCommitsAlone: Postgres refuses PREPARE TRANSACTION after NOTIFY, so auto creates no triggers.
 func TestAutoLeavesTwoPhaseCommitsAlone(t *testing.T) {
 	t.Parallel()
 	settings := notLogical()

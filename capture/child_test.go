@@ -29,7 +29,7 @@ import (
 const (
 	childURL    = "CAPTURE_TEST_CHILD_URL"
 	childPath   = "CAPTURE_TEST_CHILD_PATH"
-	childMounts = "CAPTURE_TEST_CHILD_MOUNTS" // where to mount a small volume
+	childMounts = "CAPTURE_TEST_CHILD_MOUNTS" // folder at which the child mounts a small volume
 	childLogs   = "CAPTURE_TEST_CHILD_LOGS"   // folder of the child's logs, if any
 )
 

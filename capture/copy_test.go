@@ -89,7 +89,7 @@ func TestCopyOverSeveralConnectionsUnderLoad(t *testing.T) {
 		cfg := config(t, url)
 		cfg.copying.Connections, cfg.copying.RangeBytes, cfg.timeouts.RowCount = 4, 32<<10, 50*time.Millisecond
 		cfg.copying.WriteAheadBytes = 8 << 10
-		cfg.CopyRate = 500_000 // other connections must start before the first one has read everything
+		cfg.CopyRate = 500_000 // other connections must start before the first connection has read everything
 		d := start(t, cfg)
 		d.ready()
 		if regexp.MustCompile(`"@message":"copied".*"jobs":[234]`).MatchString(d.log.String()) {
@@ -132,7 +132,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	if n := d.said("the server has no room for another connection of the copy"); n != 1 {
 		t.Errorf("the lack of connections was logged %d times", n)
 	}
-	if !regexp.MustCompile(`"jobs":[34]`).MatchString(d.log.String()) { // a fifth connection watches the copy, and the server may not count that of the slot
+	if !regexp.MustCompile(`"jobs":[34]`).MatchString(d.log.String()) { // one of the five connections watches the copy, and the slot may need another
 		t.Error("it did not use the connections that it has")
 	}
 	if n := d.said("not following"); n != 0 {

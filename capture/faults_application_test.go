@@ -398,7 +398,7 @@ func TestCopyUnderLoad(t *testing.T) {
 }
 
 // TestSynchronousStandby: a commit waits for a standby that is away. The commit is in the WAL and not visible yet. The file
-// includes it once it is visible.
+// includes the commit once the commit is visible.
 func TestSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"synchronous_commit": "local"}})

@@ -30,8 +30,8 @@ func breakFile(t testing.TB, path string) (restore func()) {
 	return restore
 }
 
-// TestWritesFail: while the file cannot be written, the old one stays, Status and a forced flush say why, and the stream
-// continues and confirms its position. Once the file can be written, it has everything.
+// TestWritesFail: while the file cannot be written, the old file stays, Status and a forced flush give the reason, and the stream
+// continues and confirms its position. Once the file can be written, it gets all changes.
 func TestWritesFail(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -112,7 +112,7 @@ func TestBurst(t *testing.T) {
 	if n := d.said("captured"); n > 1000+seconds*(100+1) {
 		t.Errorf("%d log lines in %d seconds", n, seconds)
 	}
-	// At most one flush per FlushDelay (10 ms here), and flushing takes no more than half of the time.
+	// There is at most one flush per FlushDelay (10 ms here), and flushing takes no more than half of the time.
 	if n := d.said("flushed"); n > seconds*100+2 {
 		t.Errorf("%d flushes in %d seconds", n, seconds)
 	}
@@ -183,7 +183,7 @@ func standstill() func() time.Duration {
 	}
 }
 
-// slowLogger blocks the goroutines that log a transaction and a flush, once each.
+// slowLogger blocks the goroutine that logs a transaction and the goroutine that logs a flush, each of them once.
 type slowLogger struct {
 	hclog.Logger
 	hold              time.Duration

@@ -154,7 +154,7 @@ func (c *transactionCheck) check(rows []string) error {
 	return nil
 }
 
-// TestFrozen: the process is stopped for longer than wal_sender_timeout. The server drops its slot. When the process runs
+// TestFrozen: the process is stopped for longer than wal_sender_timeout. The server drops the slot. When the process runs
 // again, it resyncs.
 func TestFrozen(t *testing.T) {
 	t.Parallel()

@@ -188,7 +188,7 @@ func TestNoSlotLeft(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestNoSenderLeft: the server has no walsender left, as if a standby or a backup used the only one.
+// TestNoSenderLeft: the server has no walsender left, as if a standby or a backup used the only walsender.
 func TestNoSenderLeft(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_wal_senders": "0"}})

@@ -15,8 +15,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestLogNamesKeptStates: when a state is kept, the log has the path of the state at that moment, and its path once it is
-// compressed.
+// TestLogNamesKeptStates: when a state is kept, the log has the path that the state has at that moment, and the path that the
+// compressed state will have.
 func TestLogNamesKeptStates(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

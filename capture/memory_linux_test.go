@@ -173,7 +173,7 @@ func spoil(t *testing.T, folder string) {
 }
 
 // TestNoRoomForRows: the rows do not fit into memory, and the volume has no room for the rest. The status gives the reason and
-// a remedy, nothing gets killed, and capture continues when there is room.
+// a remedy, no process is killed, and capture continues when there is room.
 func TestNoRoomForRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("fills tables that are larger than the memory")

@@ -13,8 +13,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestResyncClonedDatabase: while capture is disconnected, another database takes the name. It is a clone of the first one, so
-// its table has the same OID, file, row locations and transaction IDs. After the cloning, its table gets changes of its own.
+// TestResyncClonedDatabase: while capture is disconnected, a clone of the database takes the database's name. The clone's table has
+// the same OID, file, row locations and transaction IDs. After the cloning, the clone's table gets changes of its own.
 func TestResyncClonedDatabase(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{})

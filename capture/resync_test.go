@@ -116,7 +116,7 @@ func (d *daemon) waitHorizon(conn *pgx.Conn) *snapshot.Horizon {
 	return d.table.View().Horizon()
 }
 
-// identities returns one string for each row version of a table. It consists of the place and the transaction of the row
+// identities returns one string for each row version of a table. The string consists of the place and the transaction of the row
 // version.
 func identities(t testing.TB, conn *pgx.Conn, table string) map[string]bool {
 	t.Helper()

@@ -10,7 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// fault is something that goes wrong. happen causes it, and returns the function that ends it, or nil if it is over at once.
+// fault is something that goes wrong. happen causes the fault. It returns the function that ends the fault, or nil if
+// the fault is over at once.
 // Only one fault of a kind happens at a time.
 type fault struct {
 	kind, name string

@@ -240,7 +240,7 @@ func (s *soak) write(ctx context.Context, r *rand.Rand) {
 			s.written.Add(1)
 			continue
 		}
-		select { // the server may be away
+		select { // a pause, because the server may be away
 		case <-ctx.Done():
 		case <-time.After(5 * time.Millisecond):
 		}

@@ -69,7 +69,7 @@ func TestSourcesRandomWorkload(t *testing.T) {
 // transaction sets the rows of the first group to the next number, statement by statement, and another transaction does the
 // same with the second group. In every state that a reader sees, the rows of a group have the same number, and a second group
 // is at most one behind its first group. A reader may miss a state that lasts for microseconds, so the test also counts the states
-// of the source logical: each transaction makes one.
+// of the source logical: each transaction makes one state.
 func TestSourcesShowWholeStates(t *testing.T) {
 	if testing.Short() {
 		t.Skip("watches the file for seconds")

@@ -76,7 +76,7 @@ func TestWideAndLong(t *testing.T) {
 }
 
 // TestOthersInThePublication: a publication of all tables has the changes of other tables, too. One of these tables has the
-// same name in another schema, and another one has the same columns. There are also messages of other programs.
+// same name in another schema, and another table has the same columns. There are also messages of other programs.
 func TestOthersInThePublication(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -149,7 +149,7 @@ func TestDamagedCopyIsFound(t *testing.T) {
 	}
 	name := strings.TrimPrefix(first.State, b.URL+"/")
 	replace(t, client, b.Name, name, []byte("not what was written"))
-	// This uploader is like that of a new run whose last copy is the damaged one.
+	// This uploader is like the uploader of a new run whose last copy is the damaged copy.
 	view := d.table.View()
 	u := newUploader(&d.cfg, d.file, d.table.View, d.newestView, d.metrics)
 	u.last, u.lastView, u.schedule.uploaded = stateOf(t, l, first.State), view.Version(), time.Now()

@@ -14,7 +14,7 @@ import (
 	"capture/internal/postgres"
 )
 
-// roleSetUp creates a database with table votes and sets it up for logical replication by a role of its own. It returns a
+// roleSetUp creates a database with table votes and sets it up for logical replication by the given role. It returns a
 // connection to the database, and the URL for the role.
 func roleSetUp(t *testing.T, role string) (conn *pgx.Conn, roleURL string) {
 	t.Helper()

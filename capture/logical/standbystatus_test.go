@@ -6,8 +6,8 @@ import (
 	"capture/internal/pgserver"
 )
 
-// TestSenderTimeoutIsSet checks that capture sets wal_sender_timeout for its replication connection if the server has turned it
-// off. Without a timeout, the slot of a frozen capture would stay.
+// TestSenderTimeoutIsSet checks that capture sets wal_sender_timeout for its replication connection if the server's setting
+// turns the timeout off. Without a timeout, the slot of a frozen capture would stay.
 func TestSenderTimeoutIsSet(t *testing.T) {
 	t.Parallel()
 	server := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"wal_sender_timeout": "0"}})

@@ -67,7 +67,7 @@ func TestLossesKilledAtEachStep(t *testing.T) {
 			}
 		})
 	}
-	if ran >= 4 && kills == 0 { // the system calls or the names of the files have changed, and killStep does not know the new ones
+	if ran >= 4 && kills == 0 { // the system calls or the names of the files have changed, and killStep does not know the new names
 		t.Errorf("no kill in %d rounds", ran)
 	}
 }

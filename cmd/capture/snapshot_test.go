@@ -69,8 +69,8 @@ func TestSnapshotDaemonWithoutDatabase(t *testing.T) {
 	}
 }
 
-// TestSnapshotNamesRestoreCommand runs the command that `capture snapshot` prints after a loss. One loss overwrites values, the
-// other one deletes rows.
+// TestSnapshotNamesRestoreCommand runs the command that `capture snapshot` prints after a loss. One loss overwrites values, and
+// the other loss deletes rows.
 func TestSnapshotNamesRestoreCommand(t *testing.T) {
 	t.Parallel()
 	url := votesDatabase(t, 60)

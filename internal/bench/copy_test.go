@@ -75,8 +75,8 @@ func clientProgram(bin, name string) string {
 	return path
 }
 
-// pythonMeasured reports whether the exporter in Python has run. It runs only once: for a million votes, it needs minutes and
-// 10 GB of memory.
+// pythonMeasured reports whether the exporter in Python has run. The exporter runs only once: for a million votes, it needs minutes
+// and 10 GB of memory.
 var pythonMeasured bool
 
 // measurePython returns the time that the exporter takes. It returns nil if no suitable Python is installed, or if the exporter

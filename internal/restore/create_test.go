@@ -95,7 +95,7 @@ func TestCreateMakesEverything(t *testing.T) {
 			t.Errorf("%s: the notes are %q", table, res.Notes)
 		}
 		d.wantEqual(path, table)
-		// This table is in the same schema as the first one.
+		// This table is in the same schema as the first table.
 		d.restore(restore.Options{Path: path, Create: true, Table: d.Name(table + "_again")})
 		d.wantEqual(path, table+"_again")
 	}

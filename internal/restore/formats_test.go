@@ -121,5 +121,5 @@ func TestRowsInAMember(t *testing.T) {
 	} {
 		d.wantRefused(restore.Options{Path: d.WriteFile(content), Table: d.Name("t")}, want)
 	}
-	d.restore(restore.Options{Table: d.Name("t"), Path: d.WriteFile(`{"id":1,"c":[{"id":2}]}`)}) // an array of objects in a row does not count as rows
+	d.restore(restore.Options{Table: d.Name("t"), Path: d.WriteFile(`{"id":1,"c":[{"id":2}]}`)}) // objects within a column are not rows
 }

@@ -77,7 +77,7 @@ func TestTypesWithACastToJSON(t *testing.T) {
 	if res.Overwritten.Rows != 1 {
 		t.Errorf("%+v", res)
 	}
-	d.wantEqual(path, "s") // both labels are written in the same way
+	d.wantEqual(path, "s") // both values of shout are written as "A"
 }
 
 // TestPostGIS restores geometries, if the server has the extension.

@@ -112,7 +112,7 @@ func TestReaderRefuses(t *testing.T) {
 	}
 }
 
-// No error quotes the file, wherever it is cut and whichever of its bytes is changed.
+// No error quotes the file, wherever the file is cut and whichever byte is changed.
 func TestReaderErrorsShowNothing(t *testing.T) {
 	file := []byte(`[{"SECRET":"SECRET","b":{"SECRET":["SECRET",SECRET1]}},` + "\n" + `{"SECRET":"SECRET\u0041","b":12345678}]`)
 	refused := 0

@@ -131,7 +131,7 @@ func testAccessWithToken(t *testing.T) {
 		t.Errorf("this machine needs the token, too: %d", w.Code)
 	}
 
-	write("other-secret\n") // a token of the same length, written right after the first one
+	write("other-secret\n") // a token of the same length, written right after the first token
 	expect("the old one", 401, bearer("first-secret")...)
 	expect("the new one", 200, bearer("other-secret")...)
 	if err := os.Remove(path); err != nil {

@@ -66,7 +66,7 @@ func TestHealthWhileAllConnectionsAreTaken(t *testing.T) {
 	}
 }
 
-// A request that is being answered is not cut off to make room for idle connections.
+// A request that is being answered keeps its connection, however many idle connections follow.
 func TestAdmittedRequestsKeepTheirConnections(t *testing.T) {
 	t.Parallel()
 	var source atomic.Value
@@ -107,7 +107,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	for range maxConnections + extra {
 		conns = append(conns, dial(t, addr))
 	}
-	for i, c := range conns[:extra] { // the first ones have waited longest
+	for i, c := range conns[:extra] { // the first connections have waited longest
 		if n, err := c.Read(make([]byte, 1)); n > 0 || err == nil {
 			t.Fatalf("connection %d was kept", i)
 		}

@@ -320,7 +320,8 @@ func TestCallersOverIPv6(t *testing.T) {
 	}
 }
 
-// On systems that do not reveal a caller's user, the other rules still hold.
+// On systems that do not reveal a caller's user, every caller over loopback is answered. Callers from the network, proxied requests
+// and foreign host names are still refused.
 func TestWithoutUsersLoopbackIsEnough(t *testing.T) {
 	h := newHarness(t, nil)
 	h.replace(t, "feedback.json", "[]\n")

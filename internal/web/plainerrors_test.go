@@ -93,7 +93,7 @@ func TestTextLikeAnErrorIsNotConverted(t *testing.T) {
 		if err != nil || !bytes.Contains(body, []byte(hostile)) {
 			t.Fatalf("the text starts at byte %d: %v, %.600q", bytes.Index(raw, []byte(head)), err, raw[max(0, len(raw)-600):])
 		}
-		// package net/http writes 4 kB at a time, so another write starts there.
+		// package net/http writes 4 kB at a time, so the second write starts after 4 kB.
 		before := 4<<10 - bytes.Index(raw, []byte(head))
 		if before == 0 {
 			return

@@ -30,7 +30,7 @@ type timedRow struct {
 }
 
 // A client reads all pages while other votes are inserted. Each vote that existed at the first page is on exactly one page,
-// newest first. It does not matter how many votes have the same time, or none.
+// newest first. It does not matter how many votes have the same time, or no time.
 func TestPagesByTime(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

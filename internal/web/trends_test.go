@@ -66,8 +66,8 @@ func TestPageShowsTrends(t *testing.T) {
 	p.waitFor(`document.querySelector("#questions li:first-child").innerText.replaceAll("\u00a0", " ").includes("12 of 12 tagged votes negative (100 %)")`)
 	p.waitFor(`[...document.querySelectorAll("#tag-weeks tbody tr")].some((tr) => tr.innerText.replace(/\s+/g, " ").trim() === "__proto__ 0 12")`)
 
-	// The short list has five questions, and also the selected one if it is not among them. A button shows the others, if there
-	// are any.
+	// The short list has the five worst questions, and also the selected question if it is not one of the five. A button shows
+	// all other questions.
 	for _, question := range []string{"Four", "Five", "Six"} {
 		insert(question, "{Incorrect}", 20, 1)
 	}
