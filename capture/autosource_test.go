@@ -65,7 +65,7 @@ func triggerCount(t testing.TB, conn *pgx.Conn) int {
 }
 
 // TestAutoTakesTheBest: without logical replication, capture uses the triggers that capture setup created. Once the server has
-// been restarted with logical replication, capture uses that. While the server is away, it tries no other source.
+// been restarted with logical replication, capture uses that. While the server is away, capture tries no other source.
 func TestAutoTakesTheBest(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: notLogical()})

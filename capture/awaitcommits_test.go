@@ -34,8 +34,8 @@ func TestCommitHeldWhileSlotStarts(t *testing.T) {
 	gdb := attachDebugger(t, held.PgConn().PID())
 
 	// The slot reaches its snapshot in steps. Each step waits for the transactions that were running at the previous step.
-	// Here, the first wait is for the transaction of the variable first, and the second wait for that of the variable second. The
-	// held transaction begins during the second wait, and its commit is stopped before this wait ends.
+	// Here, the first wait is for the transaction of connection `first`, and the second wait is for that of connection
+	// `second`. The held transaction begins during the second wait, and its commit is stopped before this wait ends.
 	exec(t, first, "BEGIN; INSERT INTO other VALUES (1)")
 	d := start(t, config(t, url))
 	waitForLock(t, conn, first)

@@ -25,7 +25,7 @@ import (
 )
 
 // A child is this test program again, running a daemon in a process of its own. Tests that kill, freeze or starve a process
-// need one.
+// need a child.
 const (
 	childURL    = "CAPTURE_TEST_CHILD_URL"
 	childPath   = "CAPTURE_TEST_CHILD_PATH"
@@ -42,8 +42,8 @@ func init() {
 	}
 }
 
-// runChild runs a daemon until SIGTERM. When the daemon becomes ready or is no longer ready, runChild prints this on
-// stdout, with the reason.
+// runChild runs a daemon until SIGTERM. It prints "ready" on stdout when the daemon becomes ready, and the reason when the
+// daemon is no longer ready.
 func runChild(url, path string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// remount makes the child mount its volume in another way, see the function remount.
+// remount makes the child mount its volume in another way (see the function remount).
 func (c *child) remount(how string) {
 	c.t.Helper()
 	if _, err := fmt.Fprintln(c.stdin, how); err != nil {

@@ -67,8 +67,8 @@ func TestCopyGivesWay(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestPlainReadGivesWay: while the slot waits for an old transaction, a plain read makes the first file. It gives way to the
-// application as well.
+// TestPlainReadGivesWay: while the slot waits for an old transaction, a plain read makes the first file. Like a copy, the plain
+// read gives way to the application.
 func TestPlainReadGivesWay(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, the open transaction would hold up the slots of other tests
@@ -150,8 +150,8 @@ func TestOpenTransactionAtStart(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestPreparedTransactionAtStart: a prepared transaction that nobody ends holds up the slot. Status names it and the
-// statement that ends it.
+// TestPreparedTransactionAtStart: a prepared transaction that nobody ends holds up the slot. Status names the transaction and
+// the statement that ends it.
 func TestPreparedTransactionAtStart(t *testing.T) {
 	t.Parallel()
 	s := pgserver.ForTest(t, pgserver.Options{Settings: map[string]string{"max_prepared_transactions": "2"}})
@@ -223,7 +223,8 @@ func TestSlotBehindPlainRead(t *testing.T) {
 	}
 }
 
-// TestStopWhileSlotWaits: a stop during slot creation does not wait for the transaction. Neither the slot nor its walsender stays.
+// TestStopWhileSlotWaits: capture stops at once while slot creation waits for an open transaction. Neither the slot nor its
+// walsender stays.
 func TestStopWhileSlotWaits(t *testing.T) {
 	t.Parallel()
 	url := pgserver.ForTest(t, pgserver.Options{}).URL("postgres") // on a shared server, the open transaction would hold up the slots of other tests

@@ -85,8 +85,8 @@ func liveHeap() uint64 {
 	return m.HeapAlloc
 }
 
-// TestBurst: many small transactions, as fast as the server takes them. The log and the number of flushes stay bounded, and
-// the file catches up.
+// TestBurst: clients commit many small transactions as fast as the server takes them. The log and the number of flushes stay
+// bounded, and the file catches up.
 func TestBurst(t *testing.T) {
 	if testing.Short() {
 		t.Skip("commits many transactions")

@@ -216,7 +216,7 @@ func TestFrozenWhileCopying(t *testing.T) {
 	sameFile(t, path, oracle(t, conn, "votes", "vote_id"))
 }
 
-// TestPanic: a panic becomes a log line, a flush of the last complete state, and an error.
+// TestPanic: a panic causes a log line, a flush of the last complete state, and an error of Run.
 func TestPanic(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)

@@ -96,7 +96,7 @@ func TestManifestCompleted(t *testing.T) {
 		return nil
 	})
 
-	// Constant changes delay the completion, except for a forced flush.
+	// Constant changes delay the completion, but a forced flush completes the manifest at once.
 	for n := range 5 {
 		change(20 + n)
 		time.Sleep(20 * time.Millisecond)

@@ -47,7 +47,7 @@ func TestRepack(t *testing.T) {
 	}
 }
 
-// runUnderLoad repeats a statement until neither a deadlock with the writers nor a lock timeout ends it.
+// runUnderLoad runs a statement, and repeats it if a deadlock with the writers or a lock timeout ends it.
 func runUnderLoad(t *testing.T, conn *pgx.Conn, sql string) {
 	t.Helper()
 	eventually(t, sql, func() error {

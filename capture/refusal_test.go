@@ -91,7 +91,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestInheriting: capture follows a table that inherits from another one.
+// TestInheriting: capture follows a table that inherits from another table.
 func TestInheriting(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
@@ -107,7 +107,7 @@ func TestInheriting(t *testing.T) {
 		exec(t, conn, sql)
 		d.equal(conn, "t", "id")
 	}
-	// capture refuses the table while another one inherits from it.
+	// capture refuses the table while another table inherits from it.
 	exec(t, conn, "CREATE TABLE child () INHERITS (t)")
 	eventually(t, "refused", func() error {
 		if s := d.Status(); s.Ready || !strings.Contains(s.Error, "inherit") {

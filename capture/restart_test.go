@@ -65,7 +65,7 @@ func startAgain(t *testing.T, cfg Config, path string) (*daemon, readLine) {
 }
 
 // TestRestartTransfersChanges: a daemon that starts with the file of an earlier run transfers only the rows that have changed
-// since.
+// since that run.
 func TestRestartTransfersChanges(t *testing.T) {
 	if testing.Short() {
 		t.Skip("restarts daemons of each source")
@@ -163,8 +163,8 @@ func TestHorizonAfterLastCommit(t *testing.T) {
 	t.Error("the horizon moved only after later WAL")
 }
 
-// TestStopAfterChangeOfAllRows: capture stops directly after a transaction that changed all rows. The next run transfers none of
-// them again, even if the end of the WAL is not flushed or a later transaction is open when capture stops.
+// TestStopAfterChangeOfAllRows: capture stops directly after a transaction that changed all rows. The next run transfers none
+// of these rows again, even if the end of the WAL is not flushed or a later transaction is open when capture stops.
 func TestStopAfterChangeOfAllRows(t *testing.T) {
 	t.Parallel()
 	s := quietServer(t)
@@ -211,7 +211,7 @@ func TestStopAfterChangeOfAllRows(t *testing.T) {
 	}
 }
 
-// backedUp copies the files of the folder into a new one.
+// backedUp copies the files of the folder into a new folder.
 func backedUp(t *testing.T, folder string) (backup string) {
 	t.Helper()
 	backup = t.TempDir()

@@ -33,9 +33,9 @@ func testRounds(t *testing.T, variable string, byDefault int) int {
 }
 
 // TestResyncRandomly cuts the connections of several daemons at random moments. Meanwhile, two writers run random transactions
-// on random tables (see TestGenerated), and a third session runs statements such as VACUUM. Each file must equal its table. In
-// between, the writers pause, and exactly the rows that are new since the horizon must be transferred. CAPTURE_TEST_RESYNCS
-// sets the number of databases. CAPTURE_SEED sets the seed, to repeat a run that failed.
+// on random tables (see TestGenerated), and a third session runs statements such as VACUUM. Each file must equal its table.
+// After some cuts, the writers pause, and exactly the rows that are new since the horizon must be transferred.
+// CAPTURE_TEST_RESYNCS sets the number of databases. CAPTURE_SEED sets the seed, to repeat a run that failed.
 func TestResyncRandomly(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs many generated statements")

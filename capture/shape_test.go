@@ -43,8 +43,8 @@ func TestStreams(t *testing.T) {
 	longText := func(seed string) string { return fmt.Sprintf(long, seed) }
 	cases := []struct {
 		name  string
-		setup []string // before capture starts; the table is t, and its key is id
-		run   []string // while capture follows; each element is a transaction or command
+		setup []string // statements before capture starts; they create table t with key id
+		run   []string // transactions and single statements while capture follows
 	}{
 		{"toast untouched", []string{
 			"CREATE TABLE t (id int PRIMARY KEY, n int, big text, big2 text)",

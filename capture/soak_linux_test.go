@@ -302,8 +302,8 @@ func (s *soak) readOutside(ctx context.Context) {
 }
 
 // checkpoint pauses the writes and checks everything. A forced flush succeeds, the file equals the table, and the manifest
-// matches the file. The process uses no more memory, goroutines and descriptors than after its start, the logs do not exceed
-// their size, and there is one slot.
+// matches the file. The memory, goroutines and descriptors of the process hardly increase after its warm-up, the logs do not
+// exceed their size, and there is one slot.
 func (s *soak) checkpoint() {
 	s.t.Helper()
 	s.pause.Lock()
@@ -368,7 +368,7 @@ func (s *soak) manifest(u *usage) {
 	}
 }
 
-// warmUp is the number of checkpoints that a process has to warm up.
+// warmUp is the number of first checkpoints at which a process's resource usage may still grow.
 const warmUp = 10
 
 // measure compares the resource usage of the process with its usage during the warm-up.

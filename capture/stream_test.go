@@ -110,7 +110,8 @@ func TestOthersInThePublication(t *testing.T) {
 	}
 }
 
-// TestLargeTransaction: the size of the rows bounds the memory, and readers see the whole transaction or nothing of it.
+// TestLargeTransaction: memory stays within a multiple of the size of the rows. Readers see the whole transaction or nothing of
+// it.
 func TestLargeTransaction(t *testing.T) {
 	if testing.Short() {
 		t.Skip("commits a large transaction")

@@ -246,7 +246,7 @@ func TestTwoDaemonsShareAPrefix(t *testing.T) {
 	}
 }
 
-// TestPrefixOfAnotherTable: the prefix has the copies of another table. Nothing is copied, and the status says why.
+// TestPrefixOfAnotherTable: the prefix has the copies of another table. Nothing is copied, and the status gives the reason.
 func TestPrefixOfAnotherTable(t *testing.T) {
 	t.Parallel()
 	dir := "file://" + t.TempDir()

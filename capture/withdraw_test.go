@@ -205,7 +205,8 @@ func TestLostIdentityWhileSlotWaits(t *testing.T) {
 	updateWorks(t, conn, "votes")
 }
 
-// TestDroppedKeyOfForeignPublication: if capture does not own its publication, the status has the statement that drops it.
+// TestDroppedKeyOfForeignPublication: if capture does not own the publication that it uses, the status has the statement that
+// drops it.
 func TestDroppedKeyOfForeignPublication(t *testing.T) {
 	t.Parallel()
 	conn, roleURL := roleSetUp(t, "withdraw_foreign")

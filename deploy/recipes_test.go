@@ -91,7 +91,8 @@ func volumesAndPorts(service map[string]any) (names []string) {
 	return names
 }
 
-// The second capture shares no volume and no port with the first, follows another table, and is confined in the same way.
+// The second capture shares no volume and no port with the first capture, follows another table, and is confined in the same
+// way.
 func TestComposeOfASecondTable(t *testing.T) {
 	services := composeConfig(t, []string{"CAPTURE_TABLE=votes", "CAPTURE_HEARTBEAT_URL=https://first.example.com"}, "docker-compose.yml", "deploy/compose.second-table.yml")
 	first, second := services["capture"], services["capture-second"]

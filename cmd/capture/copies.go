@@ -227,7 +227,7 @@ func (s *copiedState) damaged() string {
 	return ""
 }
 
-// lossText returns what the loss after the state removed, or "".
+// lossText describes the loss because of which the state was kept. It returns "" for other states.
 func (s *copiedState) lossText() string {
 	switch {
 	case !s.Loss:

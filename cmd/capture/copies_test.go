@@ -121,7 +121,8 @@ func TestKilledWhileUploading(t *testing.T) {
 			}
 			t.Cleanup(p.Close)
 			url := votesDatabase(t, 100)
-			// Each of the 100 votes has 96 kB of data that cannot be compressed, as base64. Together, they exceed one part of an upload.
+			// Each of the 100 votes has 96 kB of hashes as base64, which hardly compress. Together, the votes exceed one part
+			// of an upload.
 			sql(t, url, "UPDATE votes SET comment = (SELECT encode(string_agg(sha512((vote_id * 2000 + i)::text::bytea), ''), 'base64') FROM generate_series(1, 1500) i)")
 			env := append(objectserver.Environ(b.Through(p.Addr())), "DATABASE_URL="+url, "CAPTURE_COPY_TO="+b.URL)
 			startPlain := func() *daemon {

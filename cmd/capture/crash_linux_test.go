@@ -11,7 +11,8 @@ import (
 )
 
 // TestUnitRestartsAfterCrash: systemd starts capture again after a crash. Go's runtime ends a process that it can't continue,
-// for example after a panic that nothing recovers, with an exit code of its own. The signal SIGQUIT shows this code.
+// for example after a panic that nothing recovers, with an exit code of its own. The signal SIGQUIT makes the runtime exit with
+// this code.
 func TestUnitRestartsAfterCrash(t *testing.T) {
 	t.Parallel()
 	d := start(t, "postgres://capture@127.0.0.1:1/app")

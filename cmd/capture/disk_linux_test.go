@@ -41,7 +41,7 @@ func (d *daemon) mustAttachStrace(options ...string) (detach func()) {
 
 // attachStrace attaches strace to the running daemon until detach is called. ok is false on a machine that does not let this
 // user trace a running process. On such a machine, TestDiskFaults tests only the faults that need no strace;
-// capture.TestWritesFail and the tests of package store test faults that are similar to the others.
+// capture.TestWritesFail and the tests of package store test faults that are similar to the other faults.
 func (d *daemon) attachStrace(options ...string) (detach func(), ok bool) {
 	d.t.Helper()
 	pid := strconv.Itoa(d.cmd.Process.Pid)
@@ -97,7 +97,7 @@ type diskFault struct {
 func failSyscall(what, syscall, errno string, reasons ...string) diskFault {
 	return diskFault{what, func(d *daemon) (func(), bool) {
 		options := []string{"-e", "trace=" + syscall, "-e", "inject=" + syscall + ":error=" + errno}
-		if syscall == "openat" { // only for the temporary file; the daemon opens other files, too
+		if syscall == "openat" { // the daemon also opens other files, so openat fails only for the temporary file
 			options = append(options, "-P", d.path+".tmp", "-P", "data/fallback/feedback.json.tmp")
 		}
 		return d.attachStrace(options...)

@@ -30,7 +30,7 @@ type lossRound struct {
 	proxy  *faultproxy.Proxy
 	states []string       // content of the file before each step
 	killed string         // system call at which capture was killed; "" if it was not killed
-	made   map[string]int // for each system call, maximum number of calls that one thread has made
+	made   map[string]int // maximum number of calls by one thread, by system call
 	t      *testing.T
 }
 

@@ -41,7 +41,7 @@ type cli struct {
 
 func main() {
 	postgres.ProgramVersion, _ = buildInfo()
-	// The first signal requests a clean stop. The second has its default effect and ends the process at once.
+	// The first signal requests a clean stop. The second signal has its default effect and ends the process at once.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	os.Exit(runCommand(ctx, os.Args[1:], streams{os.Stdout, os.Stderr}))

@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// outline returns Nodes as HTML, for the tests to compare. The only attributes are the address and the first number.
+// outline returns Nodes as HTML, for the tests to compare. The only attributes are a link's address and a list's first number.
 func outline(nodes []Node) string {
 	var text strings.Builder
 	for _, n := range nodes {

@@ -7,7 +7,7 @@ import (
 	"capture/internal/restore"
 )
 
-// TestSequencesOfDomains: a sequence continues after the highest key, also if the column's type is a domain over a number, or a
+// TestSequencesOfDomains: a sequence continues after the highest key, even if the column's type is a domain over a number, or a
 // domain over such a domain.
 func TestSequencesOfDomains(t *testing.T) {
 	t.Parallel()

@@ -92,8 +92,8 @@ var callers = sync.OnceValues(func() (client, server net.Conn) {
 	return client, server
 })
 
-// request returns a request from this machine that uses this machine's name. pairs are names and values of headers; the names
-// Host and Remote are special.
+// request returns a request from this machine that uses this machine's name. pairs are names and values of headers; Host and
+// Remote set the request's host and the caller's address instead.
 func request(method, target string, pairs ...string) *http.Request {
 	r := httptest.NewRequest(method, target, nil)
 	client, server := callers()
