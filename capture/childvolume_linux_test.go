@@ -28,8 +28,8 @@ func mountSmall(dir string) error {
 	return nil
 }
 
-// remount changes the size of the volume at dir, or whether it is read-only. (While the lock file is open, only a second
-// mount over the first can be read-only.)
+// remount changes the size of the volume at dir, or whether it is read-only. (While the lock file is open, only a second mount
+// over the first mount can be read-only.)
 func remount(dir, how string) error {
 	switch how {
 	case "ro":

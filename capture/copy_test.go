@@ -132,7 +132,7 @@ func TestCopyWithFewerConnections(t *testing.T) {
 	if n := d.said("the server has no room for another connection of the copy"); n != 1 {
 		t.Errorf("the lack of connections was logged %d times", n)
 	}
-	if !regexp.MustCompile(`"jobs":[34]`).MatchString(d.log.String()) { // one of the five connections watches the copy, and the slot may need another
+	if !regexp.MustCompile(`"jobs":[34]`).MatchString(d.log.String()) { // one of the five connections watches the copy, and the slot may need another connection
 		t.Error("it did not use the connections that it has")
 	}
 	if n := d.said("not following"); n != 0 {

@@ -223,7 +223,7 @@ func TestPanic(t *testing.T) {
 	conn := connect(t, url)
 	table(t, conn, 10)
 	cfg := config(t, url)
-	cfg.FlushDelay = time.Hour // the change is written only at the stop
+	cfg.FlushDelay = time.Hour // only the flush after the panic writes the change
 	log := &syncBuffer{}
 	cfg.Logger = &panicking{Logger: hclog.New(&hclog.LoggerOptions{Output: log, JSONFormat: true})}
 	path := filepath.Join(t.TempDir(), "feedback.json")

@@ -32,7 +32,7 @@ func TestXIDSnapshotEnded(t *testing.T) {
 		{"100:105:103", "103:106:103", true}, // 103 is also running in the slot's snapshot
 		{"100:105:103", "103:106:103,104", false},
 		{"100:105:", "99:106:99", true},       // 99 is below the xmin of the slot's snapshot, so it has ended
-		{"100:105:", "105:107:105,106", true}, // 105 and 106 began later
+		{"100:105:", "105:107:105,106", true}, // 105 and 106 began after the slot's snapshot
 		{"18446744073709551000:18446744073709551005:", "18446744073709551005:18446744073709551005:", true},
 	} {
 		exported, err := parseXIDSnapshot(c.exported)

@@ -121,7 +121,7 @@ type page struct {
 
 	bucket *objectserver.Bucket // bucket that the page calls s3://backups
 
-	beforeLine map[string]func() // actions of the test, by the line of the page that they run before
+	beforeLine map[string]func() // the test's own actions before a line of the page, by this line
 	stamps     map[string]string // actual times of the kept states, by the times on the page
 	shown      int               // number of timestamps that showTimes has chosen
 }

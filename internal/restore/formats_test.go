@@ -109,7 +109,7 @@ func TestTimesAsNumbers(t *testing.T) {
 	}
 }
 
-// A file whose rows are not at its top level is refused with the place where they are.
+// A file whose rows are not at its top level is refused. The error names the place of the rows.
 func TestRowsInAMember(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
