@@ -20,8 +20,11 @@ func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit
 	}
 	srv.ConnState = func(c net.Conn, state http.ConnState) {
 		switch state {
-		case http.StateIdle:
+		case http.StateIdle: // net/http has written the whole answer, and has not yet looked at the next request
 			conns.setIdle(c)
+			if c, ok := c.(*plainErrorConn); ok {
+				c.endAnswer()
+			}
 		case http.StateClosed, http.StateHijacked:
 			conns.remove(c)
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync/atomic"
 )
 
 // plainErrorListener makes net/http's own errors JSON, like all other errors. If net/http cannot parse a request, it answers in
@@ -24,26 +23,24 @@ func (l plainErrorListener) Accept() (net.Conn, error) {
 // plainErrorConn is a connection that converts the errors that net/http writes. It has all methods of a TCP connection, because
 // net/http sends files by ReadFrom.
 //
-// net/http writes such an error by a single call of Write, as the first one after it has read the request. The other calls of
-// Write continue an answer. They may begin anywhere in a vote's text, and anybody may write a text that looks like an error.
+// net/http writes such an error by a single call of Write, in the place of an answer. So only the first Write on the connection,
+// and the first Write after a complete answer, can be an error. The other calls of Write continue an answer. They may begin
+// anywhere in a vote's text, and anybody may write a text that looks like an error. What the connection reads shows nothing about
+// answers: the next requests can arrive together with the first one, or during its answer.
 type plainErrorConn struct {
 	*net.TCPConn
-	answering atomic.Bool // whether something has been written since the last Read
+	answering bool // whether something has been written since the last complete answer
 }
 
-func (c *plainErrorConn) Read(p []byte) (int, error) {
-	n, err := c.TCPConn.Read(p)
-	if n > 0 {
-		c.answering.Store(false)
-	}
-	return n, err
-}
+// endAnswer records that the answer is complete. net/http never writes at the same time.
+func (c *plainErrorConn) endAnswer() { c.answering = false }
 
 func (c *plainErrorConn) Write(p []byte) (int, error) {
 	var answer []byte
-	if !c.answering.Swap(true) {
+	if !c.answering {
 		answer = convertPlainError(p)
 	}
+	c.answering = true
 	if answer == nil {
 		return c.TCPConn.Write(p)
 	}

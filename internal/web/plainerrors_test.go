@@ -103,3 +103,53 @@ func TestTextLikeAnErrorIsNotConverted(t *testing.T) {
 	}
 	t.Fatalf("no write began at the text, with %d bytes before it", pad)
 }
+
+// An error that follows an answer on the same connection is JSON, even if both requests arrived together.
+func TestErrorAfterAnAnswerIsJSON(t *testing.T) {
+	c := dial(t, newTableHarness(t, fiveVotes(t), nil).serve(t))
+	if _, err := io.WriteString(c, strings.Repeat("GET /api/votes HTTP/1.1\r\nHost: localhost\r\n\r\n", 2)+"nonsense\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answers := bufio.NewReader(c)
+	for i, want := range []int{200, 200, 400} {
+		answer, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+		body, err := io.ReadAll(answer.Body)
+		if answer.StatusCode != want || answer.Header.Get("Content-Type") != "application/json" || err != nil || !json.Valid(body) {
+			t.Errorf("answer %d: %s %v %q, %v", i, answer.Status, answer.Header, body, err)
+		}
+	}
+}
+
+// The next request may begin to arrive during an answer. Even then, the rest of the answer is not converted.
+func TestNextRequestDuringAnAnswer(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client := dial(t, l.Addr().String())
+	server, err := plainErrorListener{l}.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin = "HTTP/1.1 200 OK\r\n\r\n"
+	hostile := "HTTP/1.1 404 Not Found" + string(errorHeaders) + "404 page not found"
+	write := func(c net.Conn, text string) {
+		if _, err := io.WriteString(c, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(server, begin)
+	write(client, "G")
+	if _, err := server.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	write(server, hostile)
+	server.Close()
+	if got, err := io.ReadAll(client); err != nil || string(got) != begin+hostile {
+		t.Errorf("%q, %v", got, err)
+	}
+}
