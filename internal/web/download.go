@@ -8,12 +8,12 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sync/semaphore"
 
 	"capture/internal/foldlog"
+	"capture/store/disk"
 )
 
 // fileHandler serves feedback.json from disk.
@@ -66,14 +66,11 @@ func (h *fileHandler) serveFile(w http.ResponseWriter, r *http.Request) {
 // openOwn opens the file at path if it is capture's own. It follows no symbolic link: in a folder that other users may write
 // to, a link could lead to any file that capture may read.
 func openOwn(path string, isOwn func(fs.FileInfo) bool) (*os.File, fs.FileInfo, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	f, err := disk.OpenRegular(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("open %s: not a regular file", path)
-	}
 	if err == nil && isOwn != nil && !isOwn(info) {
 		err = fmt.Errorf("open %s: it is not the file that capture wrote", path)
 	}

@@ -11,7 +11,15 @@ import (
 // capture runs. Therefore OpenRegular follows no symbolic link, whose target that person might not be able to read, and does not
 // wait for the writer of a named pipe.
 func OpenRegular(path string) (*os.File, error) {
-	const flags = os.O_RDONLY | unix.O_NOFOLLOW
+	return openRegular(path, os.O_RDONLY|unix.O_NOFOLLOW)
+}
+
+// OpenLinked is like [OpenRegular], but follows symbolic links. It is for files that a user has named.
+func OpenLinked(path string) (*os.File, error) {
+	return openRegular(path, os.O_RDONLY)
+}
+
+func openRegular(path string, flags int) (*os.File, error) {
 	file, err := os.OpenFile(path, flags|unix.O_NONBLOCK, 0)
 	if errors.Is(err, unix.EWOULDBLOCK) { // another program, such as a file server, has a lease on this regular file; it ends soon
 		file, err = os.OpenFile(path, flags, 0)

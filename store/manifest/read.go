@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"capture/internal/foreign"
 	"capture/store/disk"
@@ -87,16 +86,11 @@ func ReadAll(path string) (all []Manifest, err error) {
 
 // ReadAt reads the manifest file at path.
 func ReadAt(path string) (Manifest, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // O_NONBLOCK: do not wait for a writer if path is a named pipe
+	f, err := disk.OpenLinked(path)
 	if err != nil {
 		return Manifest{}, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil {
-		return Manifest{}, err
-	} else if !info.Mode().IsRegular() {
-		return Manifest{}, fmt.Errorf("%s is not a regular file", path)
-	}
 	data, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
 	if err != nil {
 		return Manifest{}, err
