@@ -21,7 +21,7 @@ const sequencesSQL = `
 				UNION ALL
 				SELECT t.typbasetype FROM base JOIN pg_catalog.pg_type t ON t.oid = base.oid AND t.typtype = 'd'
 			)
-			SELECT FROM base WHERE base.oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype))
+			SELECT FROM base WHERE base.oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype, 'float4'::regtype, 'float8'::regtype))
 	FROM (
 		SELECT d.objid AS seq, d.refobjsubid AS num
 		FROM pg_catalog.pg_depend d
@@ -43,8 +43,8 @@ const sequencesSQL = `
 // setSequences advances each sequence of the table to the highest value in its column (the lowest value if the sequence
 // descends). It never moves a sequence back. A rollback does not undo setval, so this is the last step before the commit. If
 // the commit fails, a sequence can be too far ahead, which does no harm. In a dry run, it sets nothing and returns what it
-// would set. unset are the sequences whose limits do not allow their columns' values, and the sequences of columns that are no
-// numbers.
+// would set. unset are the sequences whose limits do not allow their columns' values, and the sequences of columns that have
+// values but are no numbers.
 func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun bool) (set []Sequence, unset []UnsetSequence, err error) {
 	rows, err := tx.Query(ctx, sequencesSQL, int64(table.OID))
 	if err != nil {
@@ -56,6 +56,14 @@ func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun 
 	}
 	for _, u := range uses {
 		if !u.IsNumber { // such as a text that begins with a prefix
+			var hasValue bool
+			sql := fmt.Sprintf("SELECT EXISTS (SELECT FROM %s WHERE %s IS NOT NULL)", table.FromClause(), postgres.QuoteIdentifier(u.Column))
+			if err := tx.QueryRow(ctx, sql).Scan(&hasValue); err != nil {
+				return nil, nil, explain("read column "+postgres.QuoteIdentifier(u.Column), err)
+			}
+			if !hasValue {
+				continue
+			}
 			unset = append(unset, UnsetSequence{u.Sequence, "", fmt.Sprintf("column %s is of type %s; set it yourself (SELECT setval(…)), or the application's next rows may take values that restored rows have",
 				postgres.QuoteIdentifier(u.Column), u.Type)})
 			continue
@@ -97,17 +105,19 @@ type sequenceUse struct {
 }
 
 // findLast returns the value after which the sequence should continue, whether the sequence is behind that value, and whether
-// the value is within the sequence's limits.
+// the value is within the sequence's limits. NaN and infinite values do not count. A cast to text and then to numeric is exact; the
+// direct cast of a real has only six digits.
 func (u *sequenceUse) findLast(ctx context.Context, tx pgx.Tx, table *postgres.Table) (last string, behind, fits bool, err error) {
 	highest, beyond, before := "max", ">", "- 1"
 	if !u.Ascending {
 		highest, beyond, before = "min", "<", "+ 1"
 	}
 	sql := fmt.Sprintf(`SELECT pg_catalog.trunc(t.n)::text, t.n %s CASE WHEN s.is_called THEN s.last_value ELSE s.last_value %s END, t.n BETWEEN q.seqmin AND q.seqmax
-		FROM (SELECT %s(%s)::numeric AS n FROM %s) t, %s s, pg_catalog.pg_sequence q WHERE q.seqrelid = %s::regclass AND t.n <> 'NaN'`,
+		FROM (SELECT %s(%s)::text::numeric AS n FROM %s WHERE %[4]s::text NOT IN ('NaN', 'Infinity', '-Infinity')) t, %[6]s s, pg_catalog.pg_sequence q
+		WHERE q.seqrelid = %s::regclass AND t.n IS NOT NULL`,
 		beyond, before, highest, postgres.QuoteIdentifier(u.Column), table.FromClause(), u.Sequence, postgres.QuoteLiteral(u.Sequence))
 	err = tx.QueryRow(ctx, sql).Scan(&last, &behind, &fits)
-	if err == pgx.ErrNoRows { // the column has no value
+	if err == pgx.ErrNoRows { // the column has no finite value
 		return "", false, false, nil
 	}
 	return last, behind, fits, explain("read sequence "+u.Sequence, err)

@@ -1,6 +1,7 @@
 package restore_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -26,6 +27,29 @@ func TestSequencesOfDomains(t *testing.T) {
 	}
 }
 
+// TestSequencesOfFractions: a sequence continues after the highest finite value of a column whose type also has other values.
+func TestSequencesOfFractions(t *testing.T) {
+	t.Parallel()
+	d := newDB(t)
+	for typ, want := range map[string]string{
+		"double precision": "9007199254740992", "real": "1234567", "numeric": "9007199254740992", "numeric(20,2)": "9007199254740992",
+	} {
+		others := "'NaN'"
+		if typ != "numeric(20,2)" && (typ != "numeric" || d.version() >= 14) { // Postgres 13's numeric has no infinity
+			others = "'NaN', 'Infinity', '-Infinity'"
+		}
+		d.Exec(fmt.Sprintf(`DROP TABLE IF EXISTS votes; DROP DOMAIN IF EXISTS fraction; DROP SEQUENCE IF EXISTS votes_seq; CREATE SEQUENCE votes_seq;
+			CREATE DOMAIN fraction AS %s; CREATE TABLE votes (vote_id %[1]s PRIMARY KEY DEFAULT nextval('votes_seq'), again fraction DEFAULT nextval('votes_seq'));
+			INSERT INTO votes SELECT v, NULL FROM unnest(ARRAY['-7', '3.5', '%s', %s]::%[1]s[]) v`, typ, want, others))
+		path := d.Export("votes")
+		d.Exec("TRUNCATE votes")
+		res := d.restore(restore.Options{Path: path})
+		if got := fmt.Sprint(res.Sequences); got != "[{public.votes_seq "+want+"}]" || res.NotSet != nil {
+			t.Errorf("%s: the sequences are %s, %+v", typ, got, res.NotSet)
+		}
+	}
+}
+
 // TestSequenceOfText: a sequence whose numbers are part of a text can't be set. The result has the reason.
 func TestSequenceOfText(t *testing.T) {
 	t.Parallel()
@@ -37,6 +61,10 @@ func TestSequenceOfText(t *testing.T) {
 	res := d.restore(restore.Options{Path: path})
 	if len(res.Sequences) != 0 || len(res.NotSet) != 1 || res.NotSet[0].Name != "public.votes_seq" || !strings.Contains(res.NotSet[0].Reason, "text; set it yourself") {
 		t.Errorf("%+v, %+v", res.Sequences, res.NotSet)
+	}
+	// Without a value in the column, the sequence has no number to continue after.
+	if res := d.restore(restore.Options{Path: d.WriteFile("[]\n"), Table: d.Name("votes"), DeleteExtra: true}); res.NotSet != nil {
+		t.Errorf("without rows: %+v", res.NotSet)
 	}
 }
 
