@@ -150,15 +150,21 @@ func TestDomainsThatRound(t *testing.T) {
 	d := newDB(t)
 	const types = "DROP TABLE IF EXISTS t; DROP TYPE IF EXISTS pair; DROP DOMAIN IF EXISTS price, stamp, low; CREATE DOMAIN low AS "
 	const usual = "numeric(5,1); CREATE DOMAIN price AS numeric; CREATE DOMAIN stamp AS timestamp; CREATE TYPE pair AS (a text, b numeric); "
-	const table = "CREATE TABLE t (id int PRIMARY KEY, v price, n numeric, list price[], at stamp, p pair, i bigint)"
-	d.Exec(types + usual + table + `; INSERT INTO t VALUES (1, 1, 1, '{1}', '2026-01-01', '(x,1)', 1),
-		(2, 1.239, 1.239, '{1,1.239}', '2026-01-01 00:00:00.25', '(x,1.239)', 9007199254740993)`)
+	const table = "CREATE TABLE t (id int PRIMARY KEY, v price, n numeric, list price[], at stamp, stamps stamp[], p pair, i bigint)"
+	d.Exec("CREATE SCHEMA app; CREATE DOMAIN app.price AS numeric(5,1); CREATE DOMAIN app.stamp AS timestamp(0); CREATE TYPE app.pair AS (a text, b numeric(5,1))")
+	d.Exec(types + usual + table + `; INSERT INTO t VALUES (1, 1, 1, '{1}', '2026-01-01', '{}', '(x,1)', 1),
+		(2, 1.239, 1.239, '{1,1.239}', '2026-01-01 00:00:00.25', '{2026-01-01 00:00:00.25}', '(x,1.239)', 9007199254740993)`)
 	path := d.Export("t")
+	for _, change := range []string{"v price", "list price[]", "at stamp", "stamps stamp[]", "p pair"} { // a type of the same name in another schema
+		column, typ, _ := strings.Cut(change, " ")
+		d.Exec(types + usual + strings.Replace(table, ", "+change, ", "+column+" app."+typ, 1))
+		d.wantRefused(restore.Options{Path: path}, "line 3 (id 2)", `column "`+column+`"`, "would change")
+	}
 	for column, changed := range map[string]string{
 		"v":    types + strings.Replace(usual, "price AS numeric", "price AS numeric(5,1)", 1) + strings.Replace(table, "price[]", "numeric[]", 1),
 		"n":    types + usual + strings.Replace(table, "n numeric", "n low", 1),
 		"list": types + usual + strings.Replace(table, "price[]", "low[]", 1),
-		"at":   types + strings.Replace(usual, "stamp AS timestamp", "stamp AS timestamp(0)", 1) + table,
+		"at":   types + strings.Replace(usual, "stamp AS timestamp", "stamp AS timestamp(0)", 1) + strings.Replace(table, "stamps stamp", "stamps timestamp", 1),
 		"p":    types + strings.Replace(usual, "b numeric", "b numeric(5,1)", 1) + table,
 		"i":    types + usual + strings.Replace(table, "i bigint", "i double precision", 1),
 	} {
@@ -169,8 +175,8 @@ func TestDomainsThatRound(t *testing.T) {
 	d.restore(restore.Options{Path: path})
 	d.wantEqual(path, "t")
 	// Types that do not round accept the numbers of a file without a manifest.
-	d.Exec(types + usual + "CREATE TABLE t (id text PRIMARY KEY, v text, n price, list text, at text, p text, i numeric)")
-	plain := d.WriteFile(`[{"id": "1", "v": "1.50", "n": 1.50, "list": "x", "at": "y", "p": "z", "i": 9007199254740993}]`)
+	d.Exec(types + usual + "CREATE TABLE t (id text PRIMARY KEY, v text, n price, list text, at text, stamps text, p text, i numeric)")
+	plain := d.WriteFile(`[{"id": "1", "v": "1.50", "n": 1.50, "list": "x", "at": "y", "stamps": "y", "p": "z", "i": 9007199254740993}]`)
 	d.restore(restore.Options{Path: plain, Table: d.Name("t")})
 	if got := d.Query("SELECT n, i FROM t"); got != "1.50|9007199254740993" {
 		t.Errorf("the row is %s", got)

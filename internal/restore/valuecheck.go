@@ -66,7 +66,7 @@ func (m *columnMap) compareTypes(manifest *manifest.Manifest) {
 		case was == is && t.column.TypeOID < firstUserOID:
 		case was == is:
 			t.checked = t.checked || anyElement(&t.column.Type, isLossy)
-		case from == to, mayRound[from+" to "+to]:
+		case from == to, from == bareTypeName(is), mayRound[from+" to "+to]: // bareTypeName: a domain of the same name in another schema
 			t.checked = true
 		case alike[from] != "" && alike[from] == alike[to]:
 			t.checked = t.checked || to == "name" || t.column.TypeOID >= firstUserOID || typeModifier.MatchString(is)
