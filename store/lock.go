@@ -184,7 +184,7 @@ func (l *lock) release() error {
 	}
 	err := l.file.Truncate(0)
 	// A process that this one has just forked still has the file open until it executes its program. Closing the file would
-	// leave the lock to that process, so it is released first.
+	// leave the lock to that process, so the lock is released before the file is closed.
 	if uerr := flock(l.file, unix.LOCK_UN); err == nil {
 		err = uerr
 	}

@@ -85,7 +85,6 @@ func TestLockDiesWithItsProcess(t *testing.T) {
 	}
 }
 
-// TestReadOwnerDisturbsNobody opens a file again and again while other goroutines read its owner, as health checks do.
 // TestForkedProcessDoesNotKeepLock: a process that Go has forked, but that has not executed its program yet, has copies of all
 // descriptors. Close must release the lock all the same.
 func TestForkedProcessDoesNotKeepLock(t *testing.T) {
@@ -120,6 +119,7 @@ func TestForkedProcessDoesNotKeepLock(t *testing.T) {
 	f.Close()
 }
 
+// TestReadOwnerDisturbsNobody opens a file again and again while other goroutines read its owner, as health checks do.
 func TestReadOwnerDisturbsNobody(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feedback.json")
 	stop := make(chan struct{})
