@@ -54,7 +54,7 @@ func findDaemon(ctx context.Context, path, listen string) (address string, runni
 	address = dialAddress(owner.Listen, host)
 	if address != asked && !isThisMachine(address) {
 		return "", true, fmt.Errorf("the daemon that writes %s is process %d on host %s and listens on %s, which is not this machine; if you trust that address, give it with --listen %s",
-			path, owner.PID, foreign.Text(owner.Host), foreign.Text(owner.Listen), foreign.Text(foreign.ShellWord(address)))
+			path, owner.PID, foreign.Text(owner.Host), foreign.Text(owner.Listen), foreign.ShellWord(foreign.Text(address)))
 	}
 	return address, true, nil
 }

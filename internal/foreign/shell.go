@@ -7,7 +7,8 @@ import "strings"
 const plainShellBytes = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789@%+:,./-_"
 
 // ShellWord returns s as one word of a command for a POSIX shell. It returns s unchanged if no shell interprets any of its
-// characters; otherwise it returns s in single quotes. If [Text] or [Lines] escapes the result, it is still one word.
+// characters; otherwise it returns s in single quotes. If [Lines] escapes the result, it is still one word. [Text] may cut off the
+// closing quote, so use Text before ShellWord.
 func ShellWord(s string) string {
 	if s != "" && strings.Trim(s, plainShellBytes) == "" {
 		return s

@@ -2,6 +2,7 @@ package foreign_test
 
 import (
 	"os/exec"
+	"strings"
 	"testing"
 
 	"capture/internal/foreign"
@@ -26,6 +27,7 @@ func TestShellWord(t *testing.T) {
 func TestShellReadsWords(t *testing.T) {
 	words := []string{"", "'", "''", `\`, `"`, "a b", "$HOME", "$(echo ran)", "`echo ran`", "a;echo ran", "a&&echo ran", "a|b", ">x", "*", "?", "[a-z]", "{a,b}", "!!",
 		"~", "#", "a\nb", "\t", "-n", "=ls", "é", "\xff", `it's "$(echo ran)"`}
+	words = append(words, strings.Repeat("$(echo ran) ", foreign.MaxBytes), strings.Repeat("'", foreign.MaxBytes))
 	for b := 1; b < 0x80; b++ {
 		words = append(words, string(rune(b)), "a"+string(rune(b))+"b")
 	}
@@ -40,7 +42,7 @@ func TestShellReadsWords(t *testing.T) {
 		t.Errorf("the shell reads %q, not %q: %v", got, want, err)
 	}
 	for _, w := range words { // what a terminal shows is one word, too
-		for _, shown := range []string{foreign.Text(foreign.ShellWord(w)), foreign.Lines(foreign.ShellWord(w))} {
+		for _, shown := range []string{foreign.ShellWord(foreign.Text(w)), foreign.Lines(foreign.ShellWord(w))} {
 			if got, err := exec.Command("sh", "-c", `set -- `+shown+`; echo $#`).Output(); err != nil || string(got) != "1\n" {
 				t.Errorf("the shell reads %q as %q words: %v", shown, got, err)
 			}
