@@ -46,7 +46,7 @@ func (l *Loss) String() string {
 		parts = append(parts, fmt.Sprintf("%s of %s rows got another value in column %q", group(l.RowsChanged), group(l.RowsBefore), l.Column))
 	}
 	if l.RowsNotCompared > 0 {
-		parts = append(parts, fmt.Sprintf("%s of %s rows may have other values, because the file was damaged and could not be compared",
+		parts = append(parts, fmt.Sprintf("%s of %s rows may be lost or have other values, because the file was damaged and could not be compared",
 			group(l.RowsNotCompared), group(l.RowsBefore)))
 	}
 	for _, name := range l.Dropped {
