@@ -222,7 +222,7 @@ func (u *uploader) compareNewest(ctx context.Context, v *snapshot.View) error {
 		}
 		c := loss.NewComparison(&m, v.Shape())
 		c.Fail(errors.New("the rows of the copy are not compared")) // so only the numbers of rows and the columns decide
-		found := c.Loss(v, 0)
+		found := c.Loss(v, 0, 0)
 		if found == nil {
 			return nil
 		}

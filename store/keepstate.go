@@ -40,7 +40,11 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest,
 		return nil, nil
 	}
 	c := compareFile(f.dataPath, &m, v)
-	m.Kept = f.newKept(c, v)
+	replaced := 0 // not known after a failed Write
+	if last.file != nil {
+		_, replaced, _ = diffParts(v, last)
+	}
+	m.Kept = f.newKept(c, v, replaced)
 	m.Kept.Other = first && isOther(&m, v)
 	if m.Kept.Loss == nil && !(first && (m.Kept.Other || !c.IsEqual() && !f.kept.IsOff())) {
 		return nil, nil
@@ -48,9 +52,10 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest,
 	return &m, nil
 }
 
-// newKept returns the Kept field of the manifest of a kept state. c is the comparison of the current file with v.
-func (f *File) newKept(c *loss.Comparison, v *snapshot.View) *manifest.Kept {
-	return &manifest.Kept{Loss: c.Loss(v, f.rowCounts.Highest(time.Now())), Damaged: c.Damage()}
+// newKept returns the Kept field of the manifest of a kept state. c is the comparison of the current file with v, and replaced is
+// the number of the file's rows that v replaces, or 0 if this number is not known.
+func (f *File) newKept(c *loss.Comparison, v *snapshot.View, replaced int) *manifest.Kept {
+	return &manifest.Kept{Loss: c.Loss(v, f.rowCounts.Highest(time.Now()), replaced), Damaged: c.Damage()}
 }
 
 // standingManifest returns the manifest of the current file, which info describes. It reports false if the manifest is not known.
@@ -75,7 +80,7 @@ func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
 	}
 	c := loss.NewComparison(&m, v.Shape())
 	c.Fail(errors.New("it does not match its manifest"))
-	m.Kept = f.newKept(c, v)
+	m.Kept = f.newKept(c, v, 0)
 	m.Kept.Other = isOther(&m, v)
 	if m.Kept.Loss == nil {
 		return nil
@@ -92,10 +97,7 @@ func (f *File) compareParts(v *snapshot.View, last *written) *manifest.Manifest 
 	if loss.MayLose(goneRows, m.Rows) {
 		compareRegions(c, f.dataPath, gone, added)
 	}
-	m.Kept = f.newKept(c, v)
-	if m.Kept.Loss == nil {
-		m.Kept.Loss = c.AssumedLoss(v, goneRows)
-	}
+	m.Kept = f.newKept(c, v, goneRows)
 	m.Kept.Other = isOther(&m, v)
 	differs := !f.hasWritten && len(gone)+len(added) > 0 && !f.kept.IsOff() // last comes from Load, so an earlier run wrote the file
 	if m.Kept.Loss == nil && !m.Kept.Other && !differs {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"capture/snapshot"
 	"capture/snapshot/rowjson"
@@ -70,20 +71,32 @@ func TestFileRemovedBeforeFirstWrite(t *testing.T) {
 }
 
 // TestLossFromDamagedFile: a byte of the file has rotted, so that the rows in it cannot be compared with those that replace them.
-// The file is kept, because nobody can know that they are not lost.
+// The file is kept, because nobody can know that they are not lost. The loss does not end when other rows are added.
 func TestLossFromDamagedFile(t *testing.T) {
 	t.Parallel()
-	const rows = 50_000
+	const rows, removed = 50_000, 6000
+	overwriteAll := func(tab *snapshot.Table) {
+		for i := range rows {
+			put(tab, i, "")
+		}
+	}
+	overwriteDamaged := func(tab *snapshot.Table) { put(tab, 50, "") }
+	const notCompared = "50,000 of 50,000 rows may be lost or have other values, because the file was damaged and could not be compared"
 	for name, test := range map[string]struct {
-		change func(tab *snapshot.Table)
-		kept   bool
+		touched bool // whether the file has another time than when it was written
+		change  func(tab *snapshot.Table)
+		loss    string // description of the loss; "" if the file is not kept
 	}{
-		"all values overwritten": {kept: true, change: func(tab *snapshot.Table) {
-			for i := range rows {
-				put(tab, i, "")
+		"all values overwritten":                    {change: overwriteAll, loss: notCompared},
+		"all values overwritten, file touched":      {touched: true, change: overwriteAll, loss: notCompared},
+		"the damaged row overwritten":               {change: overwriteDamaged},
+		"the damaged row overwritten, file touched": {touched: true, change: overwriteDamaged},
+		"rows removed, the others overwritten": {loss: "the table went from 50,000 rows to 44,000; " + notCompared, change: func(tab *snapshot.Table) {
+			overwriteAll(tab)
+			for i := range removed {
+				tab.Delete(key(i))
 			}
 		}},
-		"the damaged row overwritten": {change: func(tab *snapshot.Table) { put(tab, 50, "") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "feedback.json")
@@ -96,22 +109,31 @@ func TestLossFromDamagedFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			rotten := bytes.Replace(read(t, path), []byte(`{"vote_id":50,`), []byte(`{"vote_id:50,,`), 1)
-			if err := errors.Join(os.WriteFile(path, rotten, 0o640), os.Chtimes(path, info.ModTime(), info.ModTime())); err != nil {
+			modified := info.ModTime()
+			if test.touched {
+				modified = modified.Add(time.Second)
+			}
+			if err := errors.Join(os.WriteFile(path, rotten, 0o640), os.Chtimes(path, modified, modified)); err != nil {
 				t.Fatal(err)
 			}
 			r := write(t, f, commit(t, tab, func() { test.change(tab) }), store.ReasonForced)
-			if (r.Kept != nil) != test.kept {
-				t.Fatalf("kept is %+v", r.Kept)
-			}
-			if !test.kept {
+			if test.loss == "" {
+				if r.Kept != nil {
+					t.Errorf("kept is %+v", r.Kept)
+				}
 				return
 			}
-			if r.Kept.Loss == nil || r.Kept.Damaged == "" || r.Kept.Loss.String() != "50,000 of 50,000 rows may be lost or have other values, because the file was damaged and could not be compared" {
-				t.Errorf("kept is %+v, %v", r.Kept, r.Kept.Loss)
+			if r.Kept == nil || r.Kept.Loss == nil || r.Kept.Damaged == "" || r.Kept.Loss.String() != test.loss {
+				t.Fatalf("kept is %+v", r.Kept)
 			}
 			if !bytes.Equal(read(t, r.Kept.Path), rotten) {
 				t.Error("the kept state is not the file")
 			}
+			commit(t, tab, func() {
+				for i := range removed {
+					put(tab, rows+i, "another row")
+				}
+			})
 			if ended, err := f.Kept().EndLosses(tab.View); err != nil || len(ended) > 0 {
 				t.Errorf("ended are %+v (%v)", ended, err)
 			}

@@ -90,10 +90,10 @@ func (s State) LossText() string {
 }
 
 // RestoreCommand returns the command that restores what the loss after s removed: the lost rows, or the old values if only
-// values changed.
+// values changed or rows could not be compared.
 func (s State) RestoreCommand() string {
 	conflict := "skip"
-	if s.Loss != nil && s.Loss.RowsChanged+s.Loss.RowsNotCompared > 0 && s.Loss.RowsLost == 0 {
+	if s.Loss != nil && (s.Loss.RowsNotCompared > 0 || s.Loss.RowsChanged > 0 && s.Loss.RowsLost == 0) {
 		conflict = "overwrite"
 	}
 	return "capture restore --on-conflict " + conflict + " " + foreign.ShellPath(s.Path)

@@ -81,7 +81,7 @@ func (c *Comparison) IsEqual() bool { return c.err == nil && c.removed+c.added+c
 
 // Damage describes why the file is not what its manifest describes. It is "" if nothing is known to be wrong.
 func (c *Comparison) Damage() string {
-	if c.err == nil || c.err == errKeysDiffer {
+	if c.err == nil || c.err == errKeysDiffer || c.viewFailed {
 		return ""
 	}
 	return c.err.Error()

@@ -19,8 +19,10 @@ func MayLose(n, rows int) bool {
 }
 
 // Loss returns the loss that would occur if v replaced the file that is compared, or nil if there is none. highest is the highest
-// number of rows within the last hour. If the comparison has failed, only the numbers of rows and the columns decide.
-func (c *Comparison) Loss(v *snapshot.View, highest int) *manifest.Loss {
+// number of rows within the last hour. If the comparison has failed, only the numbers of rows and the columns decide, and
+// replaced, which is the number of the file's rows that v replaces: if the file is damaged, any of them may be lost or have other
+// values.
+func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Loss {
 	before := c.manifest.Rows
 	fell := max(before-v.Rows(), 0)
 	loss := &manifest.Loss{
@@ -35,6 +37,9 @@ func (c *Comparison) Loss(v *snapshot.View, highest int) *manifest.Loss {
 			loss.Column, loss.RowsChanged, isLoss = name, n, true
 		}
 	}
+	if c.Damage() != "" && MayLose(replaced, before) {
+		loss.RowsNotCompared, isLoss = replaced, true
+	}
 	if MayLose(loss.RowsLost, before) {
 		isLoss = true
 	}
@@ -45,15 +50,4 @@ func (c *Comparison) Loss(v *snapshot.View, highest int) *manifest.Loss {
 		return nil
 	}
 	return loss
-}
-
-// AssumedLoss returns the loss that must be assumed if the comparison of some of the file's rows has failed: v replaces these
-// rows, and any of them may be lost or have other values. AssumedLoss returns nil if the comparison has not failed, or if the
-// rows are too few for a loss. It also returns nil if the rows of v can't be read, because then v can't replace the file either.
-func (c *Comparison) AssumedLoss(v *snapshot.View, rows int) *manifest.Loss {
-	before := c.manifest.Rows
-	if c.Damage() == "" || c.viewFailed || !MayLose(rows, before) {
-		return nil
-	}
-	return &manifest.Loss{Found: time.Now().UTC().Truncate(time.Microsecond), RowsBefore: before, RowsAfter: v.Rows(), RowsNotCompared: rows}
 }
