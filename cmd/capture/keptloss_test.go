@@ -93,6 +93,48 @@ func TestRestoreNamesKeptLoss(t *testing.T) {
 	}
 }
 
+// The state before the loss is damaged, so restore refuses it. Instead of a command that fails, each output refers to the
+// documentation. The steps there restore the good rows.
+func TestKeptLossIsDamaged(t *testing.T) {
+	t.Parallel()
+	url, dir := exported(t, 60)
+	env := []string{"DATABASE_URL=" + url}
+	path := filepath.Join(dir, "data/fallback/feedback.json")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(strings.Replace(string(content), `{"vote_id":50,`, `{"vote_id:50,,`, 1)), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	sql(t, url, "TRUNCATE votes", "INSERT INTO votes (vote_id, comment) VALUES (100, 'after the loss')")
+	written := runPlain(t, dir, env, "snapshot")
+	found, err := filepath.Glob(filepath.Join(dir, "data/fallback/feedback-*-loss.json.gz"))
+	if err != nil || len(found) != 1 || written.code != exitDone {
+		t.Fatalf("%v, %v; %+v", found, err, written)
+	}
+	state := filepath.Join("data/fallback", filepath.Base(found[0]))
+
+	hint := state + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`
+	wantAll(t, written.stderr, "To bring rows back: "+hint)
+	wantAll(t, run(t, dir, env, "restore", "--on-conflict", "skip", "--dry-run").stderr, "To bring rows back: "+hint+". If it was meant")
+	wantAll(t, run(t, dir, nil, "history").stdout, "bring the rows back: "+hint+"\n")
+	if got := run(t, dir, env, "restore", "--on-conflict", "skip", state); got.code != exitFailed || !strings.Contains(got.stderr, "it is not the file that its manifest describes") {
+		t.Errorf("the damaged state: %+v", got)
+	}
+
+	rows := filepath.Join(dir, "data/fallback/rows.json")
+	script := `set -e; gunzip -c "$1" > "$2"; bad=$("$3" restore --on-conflict skip "$2" 2>&1 | sed -n 's/.*: line \([0-9]*\):.*/\1/p'); sed -i "${bad}d" "$2"`
+	cmd := exec.Command("sh", "-c", script, "sh", found[0], rows, plain)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	if got := run(t, dir, env, "restore", "--on-conflict", "skip", rows); got.code != exitDone || !strings.Contains(got.stdout, "inserted     59 rows") {
+		t.Errorf("the copy without the damaged row: %+v", got)
+	}
+}
+
 // Of many losses, the newest three are printed, as in the status. A loss that does not precede the file is not printed.
 func TestManyKeptLosses(t *testing.T) {
 	t.Parallel()

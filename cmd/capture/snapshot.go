@@ -261,7 +261,7 @@ func keptBeforeText(s *kept.State) string {
 	compressed.Path = s.CompressedPath()
 	switch {
 	case s.Loss != nil:
-		return fmt.Sprintf("%s. The state before is kept. To bring rows back: %s", s.Loss, compressed.RestoreCommand())
+		return fmt.Sprintf("%s. The state before is kept. To bring rows back: %s", s.Loss, compressed.RestoreHint())
 	case s.Other:
 		return "the file was of another table or database; that state is kept as " + compressed.Path
 	}

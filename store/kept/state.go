@@ -35,6 +35,9 @@ type State struct {
 	inode os.FileInfo // file that has its data, to find states that share data
 }
 
+// noManifest is the value of State.Damaged if the state has no manifest. `capture restore` reads such a state.
+const noManifest = "its manifest is missing"
+
 // List returns the kept states of the file at path, newest first. It needs no lock. A state that is being made or dropped at
 // the moment may be missing.
 func List(path string) ([]State, error) {
@@ -82,16 +85,20 @@ func (s State) equalsFile(path string) bool {
 // LossText returns a text for the operator that describes the loss after s and how to restore the rows. s must be the state
 // before a loss.
 func (s State) LossText() string {
-	text := fmt.Sprintf("%s. The state before is kept. To bring rows back: %s", s.Loss, s.RestoreCommand())
+	text := fmt.Sprintf("%s. The state before is kept. To bring rows back: %s", s.Loss, s.RestoreHint())
 	if s.Loss.Found.IsZero() { // the manifest cannot be read
 		return text
 	}
 	return s.Loss.Found.UTC().Format(time.RFC3339) + ": " + text
 }
 
-// RestoreCommand returns the command that restores what the loss after s removed: the lost rows, or the old values if only
-// values changed or rows could not be compared.
-func (s State) RestoreCommand() string {
+// RestoreHint returns the command that restores what the loss after s removed: the lost rows, or the old values if only values
+// changed or rows could not be compared. If s is damaged, `capture restore` refuses s, so RestoreHint refers to the documentation
+// instead of a command.
+func (s State) RestoreHint() string {
+	if s.Damaged != "" && s.Damaged != noManifest {
+		return foreign.ShellPath(s.Path) + ` is damaged, and capture restore refuses it; see "When it refuses" in docs/recovery.md`
+	}
 	conflict := "skip"
 	if s.Loss != nil && (s.Loss.RowsNotCompared > 0 || s.Loss.RowsChanged > 0 && s.Loss.RowsLost == 0) {
 		conflict = "overwrite"
@@ -193,7 +200,7 @@ func (n names) state(id stateID) (State, bool) {
 	m, err := s.Manifest()
 	switch {
 	case disk.IsMissing(err):
-		s.Damaged = "its manifest is missing"
+		s.Damaged = noManifest
 	case err != nil:
 		s.Damaged = err.Error()
 	default:
