@@ -206,9 +206,8 @@ func (k *keeper) checkLosses() {
 		}
 	}
 	k.summary.Store(summary)
-	const most = 3
-	if n := len(open); n > most {
-		open = append(open[:most], fmt.Sprintf("%d more: capture history", n-most))
+	if n := len(open) - kept.MaxShownLosses; n > 0 {
+		open = append(open[:kept.MaxShownLosses], fmt.Sprintf("losses not shown: %d. To list them: capture history", n))
 	}
 	k.conditions.set(lossCondition, strings.Join(slices.Compact(open), "; "))
 }

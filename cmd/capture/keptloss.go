@@ -8,9 +8,6 @@ import (
 	"capture/store/kept"
 )
 
-// mostLosses is the maximum number of losses that a command prints.
-const mostLosses = 3
-
 // noteKeptLosses prints a note for each loss that precedes the file and that nobody has acknowledged. The note contains the
 // command that restores the state before the loss. If the folder cannot be read, noteKeptLosses prints the reason: the file may
 // still be the best that is left, so the command continues.
@@ -23,8 +20,8 @@ func (c *fileConfig) noteKeptLosses(std streams, command string) {
 		fmt.Fprintf(std.err, "%s: cannot find out whether %s follows a loss: %v\n", command, c.File, err)
 	}
 	for i, s := range states {
-		if i == mostLosses {
-			fmt.Fprintf(std.err, "%s: %d more: capture history --output %s\n", command, len(states)-mostLosses, foreign.ShellPath(c.File))
+		if i == kept.MaxShownLosses {
+			fmt.Fprintf(std.err, "%s: losses not shown: %d. To list them: capture history --output %s\n", command, len(states)-kept.MaxShownLosses, foreign.ShellPath(c.File))
 			return
 		}
 		fmt.Fprintf(std.err, "%s: %s follows a loss that nobody has acknowledged. %s. If it was meant: capture history --ack --output %s\n",

@@ -149,7 +149,7 @@ func TestManyKeptLosses(t *testing.T) {
 	}
 	got := run(t, dir, nil, "verify")
 	wantAll(t, got.stderr, lossPath, "feedback-20260104T120000Z-loss.json.gz", "feedback-20260103T120000Z-loss.json.gz")
-	if got.code != exitDone || strings.Count(got.stderr, "follows a loss") != 3 || !strings.HasSuffix(got.stderr, "\ncapture verify: 2 more: capture history --output data/fallback/feedback.json\n") {
+	if got.code != exitDone || strings.Count(got.stderr, "follows a loss") != 3 || !strings.HasSuffix(got.stderr, "\ncapture verify: losses not shown: 2. To list them: capture history --output data/fallback/feedback.json\n") {
 		t.Errorf("%+v", got)
 	}
 

@@ -35,6 +35,9 @@ type State struct {
 	inode os.FileInfo // file that has its data, to find states that share data
 }
 
+// MaxShownLosses is the maximum number of open losses that an alert or a command describes.
+const MaxShownLosses = 3
+
 // noManifest is the value of State.Damaged if the state has no manifest. `capture restore` reads such a state.
 const noManifest = "its manifest is missing"
 
