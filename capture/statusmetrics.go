@@ -95,7 +95,7 @@ var statusGauges = []struct {
 		return ageSeconds(s.Copies.Pending, 0)
 	}},
 	{newDesc("capture_lag_bytes", "WAL between the server's position and what has been applied, in bytes."), func(s *Status) float64 { return float64(s.LagBytes) }},
-	{newDesc("capture_lag_seconds", "Age of the last applied commit when it was applied; 0 when caught up."), func(s *Status) float64 { return s.LagSeconds }},
+	{newDesc("capture_lag_seconds", "Age of the last commit when it was applied or, with notify, age of the oldest change that is not applied; 0 when caught up, and with poll."), func(s *Status) float64 { return s.LagSeconds }},
 	{newDesc("capture_wal_retained_bytes", "WAL that the replication slot retains on the server, in bytes."), func(s *Status) float64 { return float64(s.RetainedWAL) }},
 	{newDesc("capture_file_age_seconds", "Time since feedback.json was written; -1 if it never was."), func(s *Status) float64 {
 		return ageSeconds(s.File.Written, -1)
