@@ -68,14 +68,21 @@ func publicationFingerprintSQL(conn *pgx.Conn) string {
 //
 // If p does not list the table itself, Postgres allows two changes that take the table out of p for a while: ALTER TABLE SET
 // UNLOGGED, and ALTER TABLE SET SCHEMA of the table or of a partitioned table that contains it. Both update the row in pg_class,
-// so the fingerprint includes its xmin. TRUNCATE and rewrites also update this row, but not VACUUM and ANALYZE.
+// so the fingerprint includes its xmin. TRUNCATE, GRANT and rewrites also update this row, but not VACUUM and ANALYZE. A
+// publication that lists the table and contains nothing else, such as capture's own publication, cannot lose the table in this
+// way. So its fingerprint does not depend on pg_class.
 func publicationFingerprintExpr(conn *pgx.Conn, table string) string {
+	hasSchemas := hasSchemaPublications(conn)
+	hasMore := `p.puballtables OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid <> ` + table + `)`
+	if hasSchemas {
+		hasMore += ` OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace n WHERE n.pnpubid = p.oid)`
+	}
 	entries := `
 		SELECT r.oid, r.xmin FROM pg_catalog.pg_publication_rel r JOIN whole ON r.prrelid = whole.oid WHERE r.prpubid = p.oid
 		UNION ALL
 		SELECT c.oid, c.xmin FROM pg_catalog.pg_class c JOIN whole ON c.oid = whole.oid
-		WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid)`
-	if majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 15 {
+		WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid) AND (` + hasMore + `)`
+	if hasSchemas {
 		entries += ` UNION ALL
 		SELECT n.oid, n.xmin FROM pg_catalog.pg_publication_namespace n
 		WHERE n.pnpubid = p.oid AND n.pnnspid IN (SELECT c.relnamespace FROM pg_catalog.pg_class c JOIN whole ON c.oid = whole.oid)`
@@ -83,4 +90,9 @@ func publicationFingerprintExpr(conn *pgx.Conn, table string) string {
 	return `p.oid::text || '.' || p.xmin::text || COALESCE((
 		WITH whole(oid) AS (SELECT ` + table + ` UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(` + table + `::regclass) relid)
 		SELECT ' ' || pg_catalog.string_agg(e.oid::text || '.' || e.xmin::text, ' ' ORDER BY e.oid) FROM (` + entries + `) e), '')`
+}
+
+// hasSchemaPublications reports whether the server has publications of all tables in a schema, which exist since version 15.
+func hasSchemaPublications(conn *pgx.Conn) bool {
+	return majorVersion(conn.PgConn().ParameterStatus("server_version")) >= 15
 }
