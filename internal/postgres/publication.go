@@ -19,6 +19,7 @@ type publication struct {
 	trusted     bool     // whether the owner may have made the publication for capture; see publicationOwnerSQL
 	alterable   bool     // whether the user may alter and drop the publication, and the owner is trusted
 	listed      bool     // whether the table is on the publication's list, under whatever name it is published
+	ancestors   bool     // whether the publication also contains a partitioned table that contains the table
 	operations  bool     // whether inserts, updates, deletes and truncates are published
 	viaRoot     bool     // whether partitions are published under the name of the partitioned table that is on the list
 	hasTable    bool     // whether the table is published under its own name
@@ -111,6 +112,7 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 		SELECT p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text, `+publicationOwnerSQL("$4::oid")+`,
 			pg_catalog.pg_has_role(p.pubowner, 'USAGE'),
 			EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $4::oid),
+			EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors($4::oid::regclass) a(oid) WHERE a.oid <> $4::oid AND (`+containsSQL(conn, "a.oid")+`)),
 			p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot,
 			t.tablename IS NOT NULL, pg_catalog.to_jsonb(t)->>'rowfilter' IS NOT NULL,
 			CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.to_jsonb(t)->'attnames') = 'array' THEN
@@ -125,7 +127,7 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 		return nil, Explain(fmt.Errorf("find publications of table %s: %w", t.Name(), err))
 	}
 	publications, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (p publication, err error) {
-		err = row.Scan(&p.name, &p.owner, &p.trusted, &p.alterable, &p.listed, &p.operations, &p.viaRoot, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
+		err = row.Scan(&p.name, &p.owner, &p.trusted, &p.alterable, &p.listed, &p.ancestors, &p.operations, &p.viaRoot, &p.hasTable, &p.filtered, &p.columns, &p.fingerprint)
 		p.alterable = p.alterable && p.trusted
 		return p, err
 	})
@@ -133,6 +135,16 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 		return nil, Explain(fmt.Errorf("find publications of table %s: %w", t.Name(), err))
 	}
 	return publications, nil
+}
+
+// containsSQL returns an SQL condition that publication p lists a table or its schema. table is an expression for the table's OID.
+func containsSQL(conn *pgx.Conn, table string) string {
+	condition := `EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ` + table + `)`
+	if hasSchemaPublications(conn) {
+		condition += ` OR EXISTS (SELECT FROM pg_catalog.pg_publication_namespace n JOIN pg_catalog.pg_class c ON c.relnamespace = n.pnnspid
+			WHERE n.pnpubid = p.oid AND c.oid = ` + table + `)`
+	}
+	return condition
 }
 
 // publicationOwnerSQL returns an SQL condition that the owner of publication p may have made p for capture. It holds for the
@@ -190,14 +202,14 @@ func (p *publication) mayRepair(t *Table) bool {
 }
 
 // needsList reports whether the publication's list of tables must change so that the publication has the whole table under the
-// table's own name. If the list has the table but the stream does not use the table's name, either the table is partitioned and
-// the option publish_via_partition_root is off, or the option is on and the list also has a partitioned table that contains the
-// table. Only the first case needs no change of the list.
+// table's own name. If the list has the table but the stream does not use the table's name, the table is partitioned and the
+// option publish_via_partition_root is off, or the publication also contains a partitioned table that contains the table. In the
+// second case, the list must change even if the option is off, because with the option the stream uses the other table's name.
 func (p *publication) needsList(t *Table) bool {
 	if p.hasTable {
 		return p.filtered || p.leftOutColumn(t) != ""
 	}
-	return !p.listed || p.viaRoot
+	return !p.listed || p.ancestors || p.viaRoot
 }
 
 // lacksGenerated reports whether the publication leaves out a stored generated column although the server can publish it, which
@@ -260,11 +272,12 @@ func (t *Table) alterPublicationSQL(version int) []string {
 }
 
 // completePublicationSQL returns the statements with which somebody who owns both the table and capture's own publication p, or
-// a superuser, completes p. Unlike alterPublicationSQL, it leaves other tables in p if p lacks only the table.
+// a superuser, completes p. Unlike alterPublicationSQL, it leaves other tables in p if p lacks only the table. But it removes them
+// if one of them is a partitioned table that contains the table, because the stream may use the name of that table.
 func (t *Table) completePublicationSQL(p *publication, version int) (statements []string) {
 	own := QuoteIdentifier(objectName(t.Name()))
 	switch {
-	case !p.listed && !p.hasTable:
+	case !p.listed && !p.hasTable && !p.ancestors:
 		statements = append(statements, "ALTER PUBLICATION "+own+" ADD TABLE "+t.Name().Quoted())
 	case p.needsList(t):
 		statements = append(statements, "ALTER PUBLICATION "+own+" SET TABLE "+t.Name().Quoted())

@@ -234,7 +234,7 @@ func TestReplacedTableIsAddedAgain(t *testing.T) {
 func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 	t.Parallel()
 	const role = "capture_test_partition"
-	conn, url := database(t, "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id)", "CREATE TABLE p1 PARTITION OF p DEFAULT", "DROP ROLE IF EXISTS "+role)
+	conn, url := database(t, "CREATE TABLE p (id int PRIMARY KEY) PARTITION BY LIST (id)", "CREATE TABLE p1 PARTITION OF p DEFAULT", "DROP ROLE IF EXISTS "+role)
 	t.Cleanup(func() { run(t, conn, "DROP OWNED BY "+role, "DROP ROLE "+role) })
 	for _, table := range []string{"p", "p1"} {
 		setup(t, conn, table, SetupOptions{Source: "logical", Role: role})
@@ -243,26 +243,39 @@ func TestPartitionIsPublishedUnderAnotherName(t *testing.T) {
 	run(t, conn, "ALTER PUBLICATION capture_p SET (publish_via_partition_root = false)") // the role may repair this
 	wantPublication(t, user, "p", "capture_p")
 
-	run(t, conn, "DROP PUBLICATION capture_p", "ALTER PUBLICATION capture_p1 ADD TABLE p")
-	const list = `ALTER PUBLICATION "capture_p1" SET TABLE "public"."p1"`
-	for _, operations := range []string{"insert, update, delete, truncate", "insert"} {
-		run(t, conn, "ALTER PUBLICATION capture_p1 SET (publish = '"+operations+"')")
-		s, table, err := LoadServerAndTable(testContext(t), user, Name{Table: "p1"})
-		if err != nil {
-			t.Fatal(err)
+	run(t, conn, "DROP PUBLICATION capture_p", "CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2) PARTITION BY LIST (id)")
+	setup(t, conn, "p2", SetupOptions{Source: "logical", Role: role})
+	// Without the option publish_via_partition_root, only a table that is partitioned itself is not published under its own name.
+	steps := []struct{ table, change string }{{"p1", "ADD TABLE p"}, {"p1", "SET TABLE p"}, {"p2", "ADD TABLE p"}, {"p2", "SET TABLE p"}}
+	if hasSchemaPublications(conn) {
+		run(t, conn, "CREATE SCHEMA parts", "CREATE TABLE parts.q (id int PRIMARY KEY) PARTITION BY LIST (id)", "CREATE TABLE q1 PARTITION OF parts.q DEFAULT")
+		setup(t, conn, "q1", SetupOptions{Source: "logical", Role: role})
+		steps = append(steps, struct{ table, change string }{"q1", "SET TABLES IN SCHEMA parts"})
+	}
+	for _, step := range steps {
+		own := "capture_" + step.table
+		for _, options := range []string{"", "publish = 'insert'", "publish_via_partition_root = false"} {
+			if step.table != "p2" && strings.HasSuffix(options, "false") {
+				continue
+			}
+			s, table, err := LoadServerAndTable(testContext(t), user, Name{Table: step.table})
+			if err != nil {
+				t.Fatal(err)
+			}
+			run(t, conn, "ALTER PUBLICATION "+own+" "+step.change)
+			want := []string{`ALTER PUBLICATION "` + own + `" SET TABLE ` + table.Name().Quoted()}
+			if options != "" {
+				run(t, conn, "ALTER PUBLICATION "+own+" SET ("+options+")")
+				want = append(want, `ALTER PUBLICATION "`+own+`" SET (`+publicationOptions(s.VersionNum)+")")
+			}
+			_, _, err = FindPublication(testContext(t), user, &s, table)
+			wantProblem(t, err, strings.Join(want, "; ")+"; -- as")
+			printed, err := SetupSQL(testContext(t), user, table, SetupOptions{Source: "logical", Complete: true})
+			if err != nil || !slices.Equal(printed, want) {
+				t.Errorf("after %s and %q it prints %q, %v", step.change, options, printed, err)
+			}
+			run(t, conn, want...)
+			wantPublication(t, user, step.table, own)
 		}
-		want := []string{list}
-		if operations == "insert" {
-			want = append(want, `ALTER PUBLICATION "capture_p1" SET (`+publicationOptions(s.VersionNum)+")")
-		}
-		_, _, err = FindPublication(testContext(t), user, &s, table)
-		wantProblem(t, err, strings.Join(want, "; ")+"; -- as")
-		printed, err := SetupSQL(testContext(t), user, table, SetupOptions{Source: "logical", Complete: true})
-		if err != nil || !slices.Equal(printed, want) {
-			t.Errorf("with %s it prints %q, %v", operations, printed, err)
-		}
-		run(t, conn, printed...)
-		wantPublication(t, user, "p1", "capture_p1")
-		run(t, conn, "ALTER PUBLICATION capture_p1 ADD TABLE p")
 	}
 }
