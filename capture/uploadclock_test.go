@@ -18,7 +18,8 @@ import (
 )
 
 // TestWrongClockAtStart: capture starts on a machine whose clock is weeks ahead, and copies to a folder, which has no clock of
-// its own. No copy is removed for its age before the clock has run steadily for a day.
+// its own. No copy is removed for its age before the clock has run steadily for a day, even if capture makes copies with the wrong
+// time and starts again.
 func TestWrongClockAtStart(t *testing.T) {
 	t.Parallel()
 	const systemID = "7300000000000000001"
@@ -52,14 +53,27 @@ func TestWrongClockAtStart(t *testing.T) {
 	}
 	defer file.Close()
 	cfg := Config{CopyTo: l, Logger: hclog.NewNullLogger(), Keep: retention.Default}
-	u := newUploader(&cfg, file, nil, nil, newMetrics())
-	if err := u.openFolder(t.Context(), systemID, table, "app"); err != nil {
-		t.Fatal(err)
-	}
-	if err := u.prune(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if states, err := f.States(t.Context()); err != nil || len(states) != 3 {
-		t.Errorf("%d copies are left of 3 (%v)", len(states), err)
+	for run := range 3 {
+		u := newUploader(&cfg, file, nil, nil, newMetrics())
+		if err := u.openFolder(t.Context(), systemID, table, "app"); err != nil {
+			t.Fatal(err)
+		}
+		m := manifest.Manifest{
+			Format: 1, Table: table, Columns: []rowjson.Column{{Name: "id", TypeName: "integer"}}, Key: []string{"id"},
+			LSN: fmt.Sprintf("0/%d", 200+run), SystemID: systemID, Database: "app",
+		}
+		at := now.Add(time.Duration(run-2) * time.Second)
+		if _, m, err = u.upload(t.Context(), u.folder, remote.Source{Manifest: m, Time: at, Data: bytes.NewReader([]byte("[]\n"))}, 3); err != nil {
+			t.Fatal(err)
+		}
+		if ahead := at.Sub(m.AcceptedAt); ahead < 37*24*time.Hour || ahead > 39*24*time.Hour {
+			t.Errorf("run %d: the copy of %s has the accepted time %s", run, at, m.AcceptedAt)
+		}
+		if err := u.prune(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if states, err := f.States(t.Context()); err != nil || len(states) != 4+run {
+			t.Errorf("run %d: %d copies are left of %d (%v)", run, len(states), 4+run, err)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -188,8 +189,14 @@ func (u *uploader) openFolder(ctx context.Context, systemID string, table manife
 	if err != nil {
 		return err
 	}
-	if len(states) > 0 && !u.location.HasClock() { // nothing but the newest copy shows whether this machine's clock is right
-		u.clock = retention.NewClock(time.Now().Round(0), states[0].Time, time.Since(u.start))
+	if len(states) > 0 && !u.location.HasClock() { // nothing but the copies shows whether this machine's clock is right
+		now, last := time.Now().Round(0), states[0].Time
+		if now.After(last) {
+			if last, err = u.lastAccepted(ctx, states); err != nil {
+				return err
+			}
+		}
+		u.clock = retention.NewClock(now, last, time.Since(u.start))
 	}
 	u.folder, u.systemID, u.limits, u.schedule.hourly = f, systemID, limits, !limits.Deletes
 	u.lastView, u.last = 0, remote.State{}
@@ -215,6 +222,29 @@ func (u *uploader) checkOwner(ctx context.Context, states []remote.State, table 
 			u.location, foreign.Text(m.Table.Schema), foreign.Text(m.Table.Name), foreign.Text(m.Database))
 	}
 	return nil
+}
+
+// lastAccepted returns the latest time that a capture had accepted when it made one of the states. The time in a state's name
+// may come from a wrong clock. states must be newest first, and not be empty.
+func (u *uploader) lastAccepted(ctx context.Context, states []remote.State) (last time.Time, err error) {
+	for _, s := range states {
+		m, err := u.location.Manifest(ctx, s)
+		if damaged := (*remote.DamagedError)(nil); errors.As(err, &damaged) || remote.IsMissing(err) {
+			continue
+		}
+		if err != nil {
+			return time.Time{}, err
+		}
+		if !m.AcceptedAt.IsZero() {
+			last = slices.MaxFunc([]time.Time{last, m.AcceptedAt}, time.Time.Compare)
+			continue
+		}
+		return slices.MaxFunc([]time.Time{last, s.Time}, time.Time.Compare), nil // older states have no later accepted time
+	}
+	if last.IsZero() { // all manifests are damaged
+		last = states[0].Time
+	}
+	return last, nil
 }
 
 // uploadCurrent uploads the newest View, if there is one.
@@ -258,12 +288,17 @@ func (u *uploader) uploadCurrent(ctx context.Context) error {
 	return nil
 }
 
-// upload uploads a state with this many bytes of JSON to f. Meanwhile, the status shows how far the upload is.
+// upload uploads a state with this many bytes of JSON to f. Meanwhile, the status shows how far the upload is. If the state's
+// time is later than the accepted time, its manifest gets the accepted time; see lastAccepted.
 func (u *uploader) upload(ctx context.Context, f *remote.Folder, src remote.Source, bytes int64) (remote.State, manifest.Manifest, error) {
 	p := &uploadProgress{data: src.Data, began: time.Now(), total: bytes}
 	u.uploading.Store(p)
 	defer u.uploading.Store(nil)
 	src.Data = p
+	accepted := u.clock.Behind(time.Now().Round(0), time.Since(u.start))
+	if src.Manifest.AcceptedAt.IsZero() && accepted.Before(src.Time) {
+		src.Manifest.AcceptedAt = accepted // zero if the clock is right
+	}
 	return f.Upload(ctx, src)
 }
 

@@ -83,7 +83,11 @@ func (f *File) open(o Owner) error {
 	if info, err := os.Lstat(f.dataPath); err == nil && f.existing.intact {
 		f.published.add(info)
 	}
-	f.kept = kept.Open(f.dataPath, f.paths.tmpWord, f.existing.manifest.WrittenAt)
+	accepted := f.existing.manifest.AcceptedAt // the clock may have been wrong at WrittenAt
+	if accepted.IsZero() {
+		accepted = f.existing.manifest.WrittenAt
+	}
+	f.kept = kept.Open(f.dataPath, f.paths.tmpWord, accepted)
 	if f.existing.intact {
 		f.rowCounts = loss.RowCountsOf(&f.existing.manifest, time.Now())
 	}

@@ -73,7 +73,7 @@ func (f *File) write(v *snapshot.View, reason manifest.Reason) (Result, error) {
 	last := f.last
 	f.last = written{}
 	m := manifest.New(v, reason, f.captureVersion)
-	m.Horizon = f.horizonOf(v)
+	m.Horizon, m.AcceptedAt = f.horizonOf(v), f.kept.TimeBehind()
 	complete := reason != ReasonChange
 	next := written{view: weak.Make(v), rowBytes: v.Bytes()}
 	bytesWritten := int64(0)

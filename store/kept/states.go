@@ -36,14 +36,23 @@ type States struct {
 }
 
 // Open returns the kept states of the file at dataPath, and removes what a crash has left of them. tmpWord is a word that only
-// this process uses, for temporary names on a network share; it is "" on a local file system. written is the time at which the
-// existing file was written, or zero. Ordinary states are kept according to [retention.Default].
-func Open(dataPath, tmpWord string, written time.Time) *States {
+// this process uses, for temporary names on a network share; it is "" on a local file system. accepted is the time that was
+// accepted when the existing file was written, or zero; see [States.TimeBehind]. Ordinary states are kept according to
+// [retention.Default].
+func Open(dataPath, tmpWord string, accepted time.Time) *States {
 	k := &States{names: newNames(dataPath), dataPath: dataPath, policy: retention.Default, start: time.Now()}
 	k.names.tmpWord = tmpWord
-	k.clock = retention.NewClock(k.start, written, 0)
+	k.clock = retention.NewClock(k.start, accepted, 0)
 	k.Reload()
 	return k
+}
+
+// TimeBehind returns the time that decides which states are dropped if it is behind the wall clock, which may be wrong.
+// Otherwise it returns zero.
+func (k *States) TimeBehind() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.clock.Behind(time.Now().Round(0), time.Since(k.start))
 }
 
 // SetPolicy sets the policy that [States.Prune] applies.

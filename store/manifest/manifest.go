@@ -46,6 +46,7 @@ type Manifest struct {
 	Timeline      int                   `json:"timeline,omitempty"`   // timeline of the LSN; 0 if it is not known
 	CommitTime    time.Time             `json:"commit_time,omitzero"` // commit time of the last transaction in the file; zero if unknown
 	WrittenAt     time.Time             `json:"written_at"`           // time of the write, by this machine's clock
+	AcceptedAt    time.Time             `json:"accepted_at,omitzero"` // time that [capture/store/retention.Clock] accepted at the write; zero if it was WrittenAt
 	Omitted       *Omitted              `json:"omitted,omitempty"`    // rows of the table that the file lacks; nil if there are none
 	Horizon       *Horizon              `json:"horizon,omitempty"`    // horizon with which a later run reads only what has changed; nil if there is none
 	Kept          *Kept                 `json:"kept,omitempty"`       // facts about a kept state; nil for feedback.json itself
@@ -140,6 +141,7 @@ type jsonManifest struct {
 	plainManifest
 	CommitTime string `json:"commit_time,omitempty"`
 	WrittenAt  string `json:"written_at"`
+	AcceptedAt string `json:"accepted_at,omitempty"`
 }
 
 func (m Manifest) jsonForm() jsonManifest {
@@ -147,6 +149,9 @@ func (m Manifest) jsonForm() jsonManifest {
 	j := jsonManifest{plainManifest: plainManifest(m), WrittenAt: m.WrittenAt.UTC().Format(timeFormat)}
 	if !m.CommitTime.IsZero() {
 		j.CommitTime = m.CommitTime.UTC().Format(timeFormat)
+	}
+	if !m.AcceptedAt.IsZero() {
+		j.AcceptedAt = m.AcceptedAt.UTC().Format(timeFormat)
 	}
 	return j
 }

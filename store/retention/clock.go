@@ -19,8 +19,8 @@ type Clock struct {
 }
 
 // NewClock returns a Clock for a process that starts. wall is the time of the wall clock, and elapsed the time of a monotonic
-// clock. last is the latest time that an earlier run has stored, or zero. If wall is much later than last, NewClock treats the
-// difference as a jump: capture may have been stopped for long, or the clock may be wrong.
+// clock. last is the latest accepted time that an earlier run has stored, or zero. If wall is much later than last, NewClock
+// treats the difference as a jump: capture may have been stopped for long, or the clock may be wrong.
 func NewClock(wall, last time.Time, elapsed time.Duration) *Clock {
 	c := &Clock{base: wall, elapsed: elapsed}
 	if !last.IsZero() && wall.Sub(last) > jumpLimit {
@@ -45,4 +45,13 @@ func (c *Clock) Now(wall time.Time, elapsed time.Duration) time.Time {
 		return wall
 	}
 	return believed
+}
+
+// Behind returns the accepted time if it is behind wall, and otherwise zero. A run stores this time with what it writes: wall may
+// be wrong, and the next run must not take it for the last accepted time.
+func (c *Clock) Behind(wall time.Time, elapsed time.Duration) time.Time {
+	if now := c.Now(wall, elapsed); now.Before(wall) {
+		return now
+	}
+	return time.Time{}
 }

@@ -123,7 +123,8 @@ func TestClockJumps(t *testing.T) {
 	}
 }
 
-// TestPause: after a stop of a year the states stay for a day, in case the clock is wrong. After this day they are dropped.
+// TestPause: after a stop of a year the states stay for a day, in case the clock is wrong. After this day they are dropped. If
+// capture starts again within this day, the day begins again.
 func TestPause(t *testing.T) {
 	last := at("2026-03-01T00:00:30Z")
 	start := last.Add(365 * 24 * time.Hour)
@@ -133,9 +134,16 @@ func TestPause(t *testing.T) {
 		if states, _ = drop(states, retention.Default, clock.Now(start.Add(after), after), 0); len(states) != 1 {
 			t.Fatalf("dropped %s after the start", after)
 		}
+		again := retention.NewClock(start.Add(after), clock.Behind(start.Add(after), after), 0)
+		if states, _ = drop(states, retention.Default, again.Now(start.Add(after), 0), 0); len(states) != 1 {
+			t.Fatalf("dropped at another start, %s after the first", after)
+		}
 	}
 	if states, _ = drop(states, retention.Default, clock.Now(start.Add(25*time.Hour), 25*time.Hour), 0); len(states) != 0 {
 		t.Error("a state of a year ago is still there a day after the start")
+	}
+	if behind := clock.Behind(start.Add(25*time.Hour), 25*time.Hour); !behind.IsZero() {
+		t.Errorf("a day after the start, the accepted time is %s", behind)
 	}
 }
 
