@@ -181,6 +181,66 @@ func TestNotifyWithoutPrivilege(t *testing.T) {
 	d.follows(conn, "votes", "vote_id")
 }
 
+// TestNotifyAfterHardening: an administrator takes rights that the triggers use from all roles, capture's own role included. The
+// application's writes succeed, a forced snapshot includes them, and capture reports that notifications are lost.
+func TestNotifyAfterHardening(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn := connect(t, url)
+	exec(t, conn, votes)
+	exec(t, conn, "GRANT ALL ON votes TO pg_monitor; GRANT USAGE ON SEQUENCE votes_vote_id_seq TO pg_monitor")
+	cfg := asRole(t, conn, url, "capture_test_hardening")
+	tab, err := postgres.LoadTable(t.Context(), conn, cfg.Table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	statements, err := postgres.SetupSQL(t.Context(), conn, tab, postgres.SetupOptions{Source: "notify"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := postgres.ApplyStatements(t.Context(), conn, statements); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Source = "notify"
+	d := start(t, cfg)
+	d.ready()
+	write := func() {
+		t.Helper()
+		exec(t, conn, "SET ROLE pg_monitor; INSERT INTO votes (comment) VALUES ('x'); UPDATE votes SET comment = comment || 'y'; RESET ROLE")
+	}
+
+	exec(t, conn, "REVOKE EXECUTE ON FUNCTION pg_notify(text, text) FROM PUBLIC")
+	write()
+	d.follows(conn, "votes", "vote_id")
+	write()
+	d.equal(conn, "votes", "vote_id")
+	if strings.Contains(d.log.String(), "marker did not come back") {
+		t.Error("capture could not send a marker")
+	}
+
+	exec(t, conn, "REVOKE EXECUTE ON FUNCTION pg_notification_queue_usage() FROM PUBLIC")
+	for range 3 {
+		write()
+		d.equal(conn, "votes", "vote_id")
+	}
+	eventually(t, "the loss is reported", func() error { return says(d, "pg_notification_queue_usage") })
+	write()
+	d.follows(conn, "votes", "vote_id")
+
+	exec(t, conn, "GRANT EXECUTE ON FUNCTION pg_notify(text, text), pg_notification_queue_usage() TO PUBLIC")
+	eventually(t, "the loss has ended", func() error {
+		if says(d, "pg_notification_queue_usage") == nil {
+			return errors.New("it is still reported")
+		}
+		return nil
+	})
+	write()
+	d.follows(conn, "votes", "vote_id")
+	if n := strings.Count(d.log.String(), "not following"); n > 0 {
+		t.Errorf("the source ended %d times", n)
+	}
+}
+
 // TestSourcesRefuseRowSecurity: if policies hide rows, no source captures the rest as if it were the whole table.
 func TestSourcesRefuseRowSecurity(t *testing.T) {
 	t.Parallel()

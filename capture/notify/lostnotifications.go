@@ -13,32 +13,28 @@ import (
 )
 
 const (
-	fullQueueReread = 10 * time.Second // time between full reads while the server's queue of notifications is too full
-	hourlyReread    = time.Hour        // longest time between full reads, even if nothing indicates a change
-	statsReread     = time.Minute      // shortest time between full reads caused by changes that only the statistics show
-	statsDelay      = 75 * time.Second // time after which the statistics include a notified change; they lag by up to a minute
+	lossReread   = 10 * time.Second // time between full reads while triggers may drop notifications
+	hourlyReread = time.Hour        // longest time between full reads, even if nothing indicates a change
+	statsReread  = time.Minute      // shortest time between full reads caused by changes that only the statistics show
+	statsDelay   = 75 * time.Second // time after which the statistics include a notified change; they lag by up to a minute
 )
 
 // activity holds signs of changes and of lost notifications.
 type activity struct {
-	queueUsage    float64 // used fraction of the server's queue of notifications, from 0 to 1
-	relationFiles string  // names of the files that hold the rows; TRUNCATE and a rewrite replace the files
-	changes       int64   // number of changed rows according to the statistics, which lag and include rolled-back changes
+	queue         postgres.NotificationQueue
+	relationFiles string // names of the files that hold the rows; TRUNCATE and a rewrite replace the files
+	changes       int64  // number of changed rows according to the statistics, which lag and include rolled-back changes
 }
-
-// queueTooFull reports whether the queue is so full that triggers may have dropped notifications. Triggers drop them before the
-// queue is full, because a full queue would make the application's commits fail.
-func (a activity) queueTooFull() bool { return a.queueUsage > postgres.NotifyQueueLimit }
 
 // fullReadReason returns the reason why the whole table must be read again, or "" if there is none. before is the activity at
 // the last check. sinceRead is the time since checkLoop last requested a full read, and sinceNotified is the time since the
 // last notification.
 func (a activity) fullReadReason(before activity, sinceRead, sinceNotified time.Duration) string {
 	switch {
-	case a.queueTooFull() && sinceRead >= fullQueueReread:
-		return queueProblem(a.queueUsage)
-	case before.queueTooFull() && !a.queueTooFull():
-		return "the server's queue of notifications is no longer too full"
+	case a.queue.LosesNotifications() && sinceRead >= lossReread:
+		return lossReason(a.queue)
+	case before.queue.LosesNotifications() && !a.queue.LosesNotifications():
+		return "the triggers send all notifications again"
 	case a.relationFiles != before.relationFiles:
 		return "the table was truncated or rewritten"
 	case a.changes != before.changes && sinceNotified > statsDelay && sinceRead >= statsReread:
@@ -49,13 +45,19 @@ func (a activity) fullReadReason(before activity, sinceRead, sinceNotified time.
 	return ""
 }
 
-func queueProblem(usage float64) string {
-	return fmt.Sprintf("the server's queue of notifications is %.0f %% full, because a session listens and does not read", usage*100)
+// lossReason returns why the triggers drop notifications. They drop them before the queue is full, because a full queue would
+// make the application's commits fail.
+func lossReason(q postgres.NotificationQueue) string {
+	if q.Hidden {
+		return "not every role may execute pg_notification_queue_usage(), which the triggers call before they send"
+	}
+	return fmt.Sprintf("the server's queue of notifications is %.0f %% full, because a session listens and does not read", q.Usage*100)
 }
 
 // checkLoop regularly checks for what notifications do not show: a new definition of the table, missing or bypassed triggers,
 // and a full queue. last is the activity before the first copy.
 func (s *Source) checkLoop(ctx context.Context, last activity) error {
+	s.reportLoss(last.queue)
 	lastRequest := time.Now() // time of this loop's last request for a full read
 	return s.env.CheckLoop(ctx, func(ctx context.Context) error {
 		now, err := s.check(ctx)
@@ -66,18 +68,19 @@ func (s *Source) checkLoop(ctx context.Context, last activity) error {
 			lastRequest = time.Now()
 			s.pending.requestFullRead(reason)
 		}
-		if now.queueTooFull() != last.queueTooFull() {
-			s.reportQueue(now)
+		if now.queue.LosesNotifications() != last.queue.LosesNotifications() {
+			s.reportLoss(now.queue)
 		}
 		last = now
 		return nil
 	})
 }
 
-func (s *Source) reportQueue(a activity) {
+// reportLoss reports in the log and in the status why the triggers drop notifications, or that they no longer do.
+func (s *Source) reportLoss(q postgres.NotificationQueue) {
 	text := ""
-	if a.queueTooFull() {
-		text = queueProblem(a.queueUsage) + "; until it drains, the whole table is read every " + fullQueueReread.String()
+	if q.LosesNotifications() {
+		text = lossReason(q) + "; until this ends, the whole table is read every " + lossReread.String()
 		s.log.Warn(text)
 	}
 	s.env.Progress.SetCondition("notifications", text)
@@ -100,13 +103,15 @@ func (s *Source) check(ctx context.Context) (a activity, err error) {
 		if err := s.checkTriggers(ctx, conn); err != nil {
 			return err
 		}
+		if a.queue, err = postgres.LoadNotificationQueue(ctx, conn); err != nil {
+			return err
+		}
 		err = conn.QueryRow(ctx, `
-			SELECT pg_catalog.pg_notification_queue_usage(),
-				COALESCE(string_agg(pg_catalog.pg_relation_filenode(oid)::text, ' ' ORDER BY oid), ''),
+			SELECT COALESCE(string_agg(pg_catalog.pg_relation_filenode(oid)::text, ' ' ORDER BY oid), ''),
 				COALESCE(sum(pg_catalog.pg_stat_get_tuples_inserted(oid) + pg_catalog.pg_stat_get_tuples_updated(oid)
 					+ pg_catalog.pg_stat_get_tuples_deleted(oid)), 0)::bigint
 			FROM `+postgres.TreeSQL("$1")+` t(oid)`,
-			s.table.OID).Scan(&a.queueUsage, &a.relationFiles, &a.changes)
+			s.table.OID).Scan(&a.relationFiles, &a.changes)
 		if err != nil {
 			return fmt.Errorf("query the activity of table %s: %w", s.table.Name(), err)
 		}
@@ -125,18 +130,18 @@ func (s *Source) checkTriggers(ctx context.Context, q postgres.Querier) error {
 	return err
 }
 
-// checkNotifications returns an error if the triggers do not notify all changes. If the queue is so full that notifications
-// may have been dropped, it turns b into a full read.
+// checkNotifications returns an error if the triggers do not notify all changes. If they may have dropped notifications, it
+// turns b into a full read.
 func (s *Source) checkNotifications(ctx context.Context, tx pgx.Tx, b *keyBatch) error {
 	if err := s.checkTriggers(ctx, tx); err != nil {
 		return err
 	}
-	var a activity
-	if err := tx.QueryRow(ctx, "SELECT pg_catalog.pg_notification_queue_usage()").Scan(&a.queueUsage); err != nil {
-		return fmt.Errorf("query the usage of the notification queue: %w", err)
+	queue, err := postgres.LoadNotificationQueue(ctx, tx)
+	if err != nil {
+		return err
 	}
-	if a.queueTooFull() {
-		b.fullReadReason = queueProblem(a.queueUsage)
+	if queue.LosesNotifications() {
+		b.fullReadReason = lossReason(queue)
 	}
 	return nil
 }

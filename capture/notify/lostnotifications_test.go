@@ -4,14 +4,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"capture/internal/postgres"
 )
 
 // TestFullReadReasons checks when the regular checks request a full read of the table.
 func TestFullReadReasons(t *testing.T) {
 	t.Parallel()
-	quiet := activity{queueUsage: 0.01, relationFiles: "1", changes: 10}
-	full := activity{queueUsage: 0.3, relationFiles: "1", changes: 10}
-	changed := activity{queueUsage: 0.01, relationFiles: "1", changes: 11}
+	quiet := activity{queue: postgres.NotificationQueue{Usage: 0.01}, relationFiles: "1", changes: 10}
+	full := activity{queue: postgres.NotificationQueue{Usage: 0.3}, relationFiles: "1", changes: 10}
+	hidden := activity{queue: postgres.NotificationQueue{Hidden: true}, relationFiles: "1", changes: 10}
+	changed := activity{queue: postgres.NotificationQueue{Usage: 0.01}, relationFiles: "1", changes: 11}
 	for _, c := range []struct {
 		name                     string
 		before, now              activity
@@ -23,7 +26,10 @@ func TestFullReadReasons(t *testing.T) {
 		{"a full queue", quiet, full, time.Minute, 0, "30 % full"},
 		{"a queue that stays full", full, full, time.Second, 0, ""},
 		{"a queue that stays full for long", full, full, time.Minute, 0, "30 % full"},
-		{"a queue that has drained", full, quiet, time.Second, 0, "no longer too full"},
+		{"a queue that has drained", full, quiet, time.Second, 0, "all notifications again"},
+		{"a queue of unknown usage", quiet, hidden, time.Minute, 0, "may execute"},
+		{"a queue whose usage stays unknown", hidden, hidden, time.Second, 0, ""},
+		{"a queue whose usage is known again", hidden, quiet, time.Second, 0, "all notifications again"},
 		{"another file", quiet, activity{relationFiles: "2", changes: 10}, time.Second, 0, "truncated"},
 		{"changes with a notification", quiet, changed, time.Hour - 1, time.Minute, ""},
 		{"changes without a notification", quiet, changed, time.Hour - 1, 2 * time.Minute, "statistics"},

@@ -330,8 +330,8 @@ func (s *Source) waitForMarker(ctx context.Context, b *keyBatch) {
 	defer cancel()
 	s.marker++
 	// The marker's commit need not be flushed to disk, because nothing depends on it after a crash.
-	send := fmt.Sprintf("BEGIN; SET LOCAL synchronous_commit = off; SELECT pg_catalog.pg_notify(%s, '%d'); COMMIT",
-		postgres.QuoteLiteral(s.markerChannel), s.marker)
+	send := fmt.Sprintf("BEGIN; SET LOCAL synchronous_commit = off; NOTIFY %s, '%d'; COMMIT",
+		postgres.QuoteIdentifier(s.markerChannel), s.marker)
 	err := s.queries.Do(waiting, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, send, pgx.QueryExecModeSimpleProtocol)
 		return err

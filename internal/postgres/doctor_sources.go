@@ -261,16 +261,23 @@ func (d *doctor) checkTriggers(ctx context.Context) {
 	default:
 		d.addError("triggers", Warn, err)
 	}
+	queue, queueErr := LoadNotificationQueue(ctx, d.conn)
+	if queueErr != nil {
+		d.addError("notifications", Warn, Explain(queueErr))
+		return
+	}
 	var prepared int
-	var usage float64
-	if err := Pinned(d.conn).QueryRow(ctx, `SELECT pg_catalog.current_setting('max_prepared_transactions')::int,
-		pg_catalog.pg_notification_queue_usage()`).Scan(&prepared, &usage); err != nil {
+	if err := Pinned(d.conn).QueryRow(ctx, "SELECT pg_catalog.current_setting('max_prepared_transactions')::int").Scan(&prepared); err != nil {
 		d.addError("notifications", Warn, Explain(err))
 		return
 	}
 	switch {
-	case usage > NotifyQueueLimit:
-		d.addFinding("notifications", Warn, fmt.Sprintf("the server's queue is %.0f %% full", usage*100),
+	case queue.Hidden:
+		d.addFinding("notifications", Warn, "not every role may execute pg_notification_queue_usage()",
+			"the triggers of a role without this right send nothing, so capture reads the whole table every 10 seconds",
+			"GRANT EXECUTE ON FUNCTION pg_catalog.pg_notification_queue_usage(), pg_catalog.float8le(float8, float8) TO PUBLIC;")
+	case queue.LosesNotifications():
+		d.addFinding("notifications", Warn, fmt.Sprintf("the server's queue is %.0f %% full", queue.Usage*100),
 			"some session listens and does not read; capture reads the whole table until the queue empties",
 			"end that session: SELECT * FROM pg_stat_activity WHERE wait_event_type = 'Client' ORDER BY state_change;")
 	case err == nil && prepared > 0:

@@ -1,14 +1,43 @@
 package postgres
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 )
 
-// NotifyQueueLimit is the fraction of the server's notification queue (pg_notification_queue_usage) above which capture
+// notifyQueueLimit is the fraction of the server's notification queue (pg_notification_queue_usage) above which capture
 // reads the whole table instead of relying on notifications. The triggers stop sending at twice this value, so a full queue
 // never makes a commit of the application fail.
-const NotifyQueueLimit = 0.25
+const notifyQueueLimit = 0.25
+
+// NotificationQueue is the state of the server's queue of notifications.
+type NotificationQueue struct {
+	Usage float64 // used fraction of the queue, from 0 to 1; 0 if Hidden
+
+	// Whether some roles may not execute what the triggers call to find out the queue's usage. For writes of these roles, the
+	// triggers send nothing.
+	Hidden bool
+}
+
+// LoadNotificationQueue returns the state of the server's queue of notifications.
+func LoadNotificationQueue(ctx context.Context, q Querier) (queue NotificationQueue, err error) {
+	// Only the rights of PUBLIC count. A trigger runs with the rights of the current user, who needs no rights on the table if
+	// the write goes through a view.
+	err = Pinned(q).QueryRow(ctx, `
+		SELECT NOT (pg_catalog.has_function_privilege('public', 'pg_catalog.pg_notification_queue_usage()', 'EXECUTE')
+			AND pg_catalog.has_function_privilege('public', 'pg_catalog.float8le(float8, float8)', 'EXECUTE'))`).Scan(&queue.Hidden)
+	if err == nil && !queue.Hidden { // otherwise capture's own role may lack the right, too
+		err = Pinned(q).QueryRow(ctx, "SELECT pg_catalog.pg_notification_queue_usage()").Scan(&queue.Usage)
+	}
+	if err != nil {
+		return queue, fmt.Errorf("query the usage of the notification queue: %w", err)
+	}
+	return queue, nil
+}
+
+// LosesNotifications reports whether the triggers may have dropped notifications.
+func (q NotificationQueue) LosesNotifications() bool { return q.Hidden || q.Usage > notifyQueueLimit }
 
 // Channel returns the channel on which the table's triggers notify.
 func (t *Table) Channel() string { return objectName(t.Name()) }

@@ -59,7 +59,8 @@ func (t *Table) triggerFunctionBody() string {
 	comment, code, _ := strings.Cut(body, "DECLARE")
 	// A channel's name is safe in an SQL comment: it contains only lower-case letters, digits and underscores.
 	comment = strings.ReplaceAll(comment, "{channel}", t.Channel())
-	return "\n" + comment + strings.NewReplacer("{channel}", QuoteLiteral(t.Channel()), "{counter}", QuoteLiteral("capture."+t.Channel()),
+	return "\n" + comment + strings.NewReplacer("{channel}", QuoteLiteral(t.Channel()), "{channel identifier}", QuoteIdentifier(t.Channel()),
+		"{counter}", QuoteLiteral("capture."+t.Channel()),
 		"{key of r}", key("r"), "{key of NEW}", key("NEW"), "{key of OLD}", key("OLD")).Replace("DECLARE"+code)
 }
 
