@@ -27,7 +27,9 @@ func TestSlotOfKilledClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(proxy.Close)
-	source := slotSource(t, proxy.URL("postgres"))
+	// The server tests the connection 2.5 s after slot.create has set the interval of these tests. By then the request to create
+	// the slot must have arrived, also on a busy machine, because the server does not test an idle session.
+	source := slotSource(t, proxy.URL("postgres"), 30*time.Second)
 	created := make(chan error, 1)
 	go func() {
 		_, err := source.slot.create(t.Context(), source.standby.conn)
@@ -49,18 +51,18 @@ func TestSlotOfFrozenClient(t *testing.T) {
 	url := pgserver.Database(t)
 	conn := sourcetest.Connect(t, url)
 	conn.MustExec(sourcetest.Votes)
-	source := slotSource(t, url)
+	source := slotSource(t, url, 2*time.Second)
 	if _, err := source.slot.create(t.Context(), source.standby.conn); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the server drops the slot", func() error { return countSlots(t, conn, source, 0) })
 }
 
-// slotSource returns a Source that is connected for replication, and whose sessions end soon if this process no longer uses them.
-func slotSource(t *testing.T, url string) *Source {
+// slotSource returns a Source that is connected for replication, with the given timeout for a frozen process.
+func slotSource(t *testing.T, url string, frozenClient time.Duration) *Source {
 	t.Helper()
 	env := newEnv(t, url)
-	env.Timeouts.FrozenClient = 2 * time.Second
+	env.Timeouts.FrozenClient = frozenClient
 	s := New(env)
 	t.Cleanup(s.queries.Close)
 	if _, err := s.connect(t.Context()); err != nil {
