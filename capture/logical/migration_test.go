@@ -53,36 +53,47 @@ func TestPlainReadDuringMigration(t *testing.T) {
 }
 
 // TestImportAfterNameSwap swaps the names of two tables after a snapshot was exported. The catalog in the snapshot has the old
-// table under the name, but statements use the new table. So the import requests a resync.
+// table under the name, but statements use the new table. If the new table is younger than the snapshot, the catalog has no table
+// under a name without a schema. In each case, the import requests a resync.
 func TestImportAfterNameSwap(t *testing.T) {
 	t.Parallel()
 	url := pgserver.Database(t)
 	conn := sourcetest.Connect(t, url)
 	conn.MustExec(sourcetest.Votes)
-	conn.MustExec("CREATE TABLE new_votes (LIKE votes INCLUDING ALL)")
-	for _, name := range []postgres.Name{{Table: "votes"}, {Schema: "public", Table: "votes"}} {
-		env := newEnv(t, url)
-		env.Table = name
-		exporter, reader := sourcetest.Connect(t, url), sourcetest.Connect(t, url)
-		table, err := postgres.LoadTable(t.Context(), reader.Conn, name)
-		if err != nil {
-			t.Fatal(err)
+	const create = "CREATE TABLE new_votes (LIKE votes INCLUDING ALL)"
+	for _, later := range []bool{false, true} {
+		for _, name := range []postgres.Name{{Table: "votes"}, {Schema: "public", Table: "votes"}} {
+			env := newEnv(t, url)
+			env.Table = name
+			exporter, reader := sourcetest.Connect(t, url), sourcetest.Connect(t, url)
+			table, err := postgres.LoadTable(t.Context(), reader.Conn, name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !later {
+				conn.MustExec(create)
+			}
+			exporter.MustExec("BEGIN ISOLATION LEVEL REPEATABLE READ")
+			var snapshotName string
+			if err := exporter.QueryRow(t.Context(), "SELECT pg_export_snapshot()").Scan(&snapshotName); err != nil {
+				t.Fatal(err)
+			}
+			if later {
+				conn.MustExec(create)
+			}
+			_, err = conn.Exec(t.Context(), "BEGIN; ALTER TABLE votes RENAME TO old_votes; ALTER TABLE new_votes RENAME TO votes; COMMIT",
+				pgx.QueryExecModeSimpleProtocol)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = tablecopy.ImportSnapshot(t.Context(), env, reader.Conn, table, snapshotName)
+			if resync := (*source.ResyncError)(nil); !errors.As(err, &resync) {
+				t.Errorf("%s, created after the snapshot: %v: %v", name, later, err)
+			}
+			reader.MustExec("ROLLBACK")
+			exporter.MustExec("ROLLBACK")
+			conn.MustExec("DROP TABLE old_votes CASCADE") // new_votes uses its sequence
 		}
-		exporter.MustExec("BEGIN ISOLATION LEVEL REPEATABLE READ")
-		var snapshotName string
-		if err := exporter.QueryRow(t.Context(), "SELECT pg_export_snapshot()").Scan(&snapshotName); err != nil {
-			t.Fatal(err)
-		}
-		_, err = conn.Exec(t.Context(), "BEGIN; ALTER TABLE votes RENAME TO old_votes; ALTER TABLE new_votes RENAME TO votes; ALTER TABLE old_votes RENAME TO new_votes; COMMIT",
-			pgx.QueryExecModeSimpleProtocol)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = tablecopy.ImportSnapshot(t.Context(), env, reader.Conn, table, snapshotName)
-		if resync := (*source.ResyncError)(nil); !errors.As(err, &resync) {
-			t.Errorf("%s: %v", name, err)
-		}
-		reader.MustExec("ROLLBACK")
 	}
 }
 

@@ -156,9 +156,9 @@ func lockTableSQL(table *postgres.Table) string {
 }
 
 // ImportSnapshot begins a transaction on conn that uses an exported snapshot. It returns a *source.ResyncError if the table
-// was redefined, rewritten, truncated or renamed after its definition was loaded. Rewriting and truncation are not MVCC-safe: an older
-// snapshot then shows an empty table (PostgreSQL documentation, "Concurrency Control", "Caveats"). After a renaming, the copy
-// would read another table that has the name now.
+// was redefined, rewritten, truncated or renamed after its definition was loaded. Rewriting and truncation are not MVCC-safe: an
+// older snapshot then shows an empty table (PostgreSQL documentation, "Concurrency Control", "Caveats"). After a renaming, the
+// copy would read another table that has the name now.
 func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table *postgres.Table, snapshotName string) error {
 	// Set the idle timeout together with the lock, because a process that freezes right afterwards must not keep the lock.
 	// (A Watchdog also sets the timeout, but only after this function has returned.)
@@ -168,15 +168,17 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	if err != nil {
 		return fmt.Errorf("import the snapshot: %w", err)
 	}
+	const renamed = "the table was renamed while the copy was being prepared"
 	now, err := postgres.LoadTable(ctx, tx, env.Table)
-	if err != nil {
+	switch p := (*postgres.Problem)(nil); {
+	case errors.As(err, &p) && p.TableMissing(): // LOCK has found a table with this name, but it is newer than the snapshot
+		return &source.ResyncError{Reason: renamed}
+	case err != nil:
 		return err
-	}
-	switch {
 	case now.Fingerprint != table.Fingerprint:
 		return &source.ResyncError{Reason: "the table's definition changed while the copy was being prepared"}
 	case now.Renamed():
-		return &source.ResyncError{Reason: "the table was renamed while the copy was being prepared"}
+		return &source.ResyncError{Reason: renamed}
 	case now.Rewritten():
 		return &source.ResyncError{Reason: "the table was rewritten or truncated while the copy was being prepared", Intact: true}
 	}
