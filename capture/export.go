@@ -3,7 +3,9 @@ package capture
 import (
 	"cmp"
 	"context"
+	"errors"
 	"os"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -13,8 +15,8 @@ import (
 	"capture/snapshot"
 )
 
-// Export reads the whole table once, as one transaction sees it, without a daemon. It records its progress in progress, which
-// may be nil.
+// Export reads the whole table, as one transaction sees it, without a daemon. It records its progress in progress, which may be
+// nil. If the application migrates the table, Export tries again until the migration has ended, and logs the reason.
 func Export(ctx context.Context, cfg Config, progress *source.Progress) (*snapshot.View, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
@@ -23,8 +25,24 @@ func Export(ctx context.Context, cfg Config, progress *source.Progress) (*snapsh
 		progress = source.NewProgress("export", nil)
 	}
 	t := cfg.newTable(cmp.Or(cfg.SpillDir, os.TempDir()), false, nil)
-	if err := tablecopy.ReadTable(ctx, cfg.env("export", progress), "export", t, nil); err != nil {
-		return nil, postgres.Explain(err)
+	pauses := newBackOff(firstRetry, cmp.Or(cfg.retry, longestRetry), retrySpread)
+	lastLogged := ""
+	for {
+		err := postgres.Explain(tablecopy.ReadTable(ctx, cfg.env("export", progress), "export", t, nil))
+		if err == nil {
+			return t.View(), nil
+		}
+		if resync := (*source.ResyncError)(nil); !errors.As(err, &resync) && !postgres.IsLockTimeout(err) {
+			return nil, err
+		}
+		if text := err.Error(); text != lastLogged {
+			lastLogged = text
+			cfg.Logger.Warn("the table cannot be read yet", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pauses.NextBackOff()):
+		}
 	}
-	return t.View(), nil
 }

@@ -1,12 +1,61 @@
 package capture
 
 import (
+	"errors"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"capture/internal/pgserver"
+	"capture/snapshot"
 )
+
+// TestExportDuringMigration: the application migrates its table while an export reads it. The export first gives way to the
+// migration. It then waits for the migration's lock, longer than a single wait may last, and reads the table afterwards.
+func TestExportDuringMigration(t *testing.T) {
+	t.Parallel()
+	url := pgserver.Database(t)
+	conn, other := connect(t, url), connect(t, url)
+	bigTable(t, conn)
+	log := &syncBuffer{}
+	cfg := config(t, url)
+	cfg.CopyRate = 50_000 // the whole read takes two minutes
+	cfg.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Warn})
+	type result struct {
+		view *snapshot.View
+		err  error
+	}
+	exported := make(chan result, 1)
+	go func() {
+		v, err := Export(t.Context(), cfg, nil)
+		exported <- result{v, err}
+	}()
+	copying(t, conn, 1)
+	exec(t, other, "BEGIN; ALTER TABLE votes ADD extra int; DELETE FROM votes WHERE vote_id > 7")
+	for _, reason := range []string{"gave way to a session", "another session holds a lock on the table"} {
+		eventually(t, "the log says: "+reason, func() error {
+			if len(exported) > 0 || strings.Contains(log.String(), reason) {
+				return nil
+			}
+			return errors.New("not yet")
+		})
+	}
+	exec(t, other, "COMMIT")
+	r := <-exported
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	columns := r.view.Shape().Columns
+	if last := columns[len(columns)-1].Name; r.view.Rows() != 7 || last != "extra" {
+		t.Errorf("exported %d rows with the last column %s", r.view.Rows(), last)
+	}
+	if n := strings.Count(log.String(), "\n"); n != 2 {
+		t.Errorf("%d lines in the log:\n%s", n, log)
+	}
+}
 
 // BenchmarkFirstCopy copies 100,000 votes from Postgres into memory. Before each of these copies, it runs the same COPY and
 // discards the output. The metric ×COPY is the ratio of the two durations.

@@ -109,7 +109,7 @@ func (r *Reader) begin(ctx context.Context) (pgx.Tx, error) {
 	name := r.env.Table
 	for range 5 {
 		if r.Table == nil {
-			table, err := postgres.LoadTable(ctx, r.Conn, name)
+			table, err := r.loadTable(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -140,6 +140,20 @@ func (r *Reader) begin(ctx context.Context) (pgx.Tx, error) {
 		}
 	}
 	return nil, &source.ResyncError{Reason: fmt.Sprintf("the definition of table %s changes all the time", name), Backoff: true}
+}
+
+// loadTable loads the table's definition before the table is locked. This may wait for a lock, too: pg_get_expr locks the table
+// that the expression belongs to.
+func (r *Reader) loadTable(ctx context.Context) (*postgres.Table, error) {
+	tx, err := postgres.Begin(ctx, r.Conn, "READ ONLY")
+	if err != nil {
+		return nil, fmt.Errorf("begin to load table %s: %w", r.env.Table, err)
+	}
+	defer postgres.Rollback(ctx, tx)
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+lockTimeout+"'", pgx.QueryExecModeSimpleProtocol); err != nil {
+		return nil, fmt.Errorf("set the lock timeout: %w", err)
+	}
+	return postgres.LoadTable(ctx, tx, r.env.Table)
 }
 
 func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {

@@ -28,7 +28,7 @@ func ApplyStatements(ctx context.Context, conn *pgx.Conn, statements []string) e
 	defer cancel()
 	for {
 		err := runDDL(ctx, conn, statements)
-		if SQLState(err) != lockNotAvailable {
+		if !IsLockTimeout(err) {
 			return err
 		}
 		select {

@@ -94,6 +94,9 @@ func SQLState(err error) string {
 	return ""
 }
 
+// IsLockTimeout reports whether the server gave up waiting for a lock that another session holds.
+func IsLockTimeout(err error) bool { return SQLState(err) == lockNotAvailable }
+
 // replicationGrant is the hint for errors that occur before the managed service has been identified; see
 // [provider.grantReplication].
 const replicationGrant = "ALTER ROLE <user> REPLICATION; (on Amazon RDS: GRANT rds_replication TO <user>;)"
