@@ -118,11 +118,9 @@ func ReadTable(ctx context.Context, env *source.Env, originSource string, t *sna
 	if err != nil {
 		return err
 	}
-	tx, err := r.Begin(ctx)
-	if err != nil {
+	if _, err := r.Begin(ctx); err != nil { // Close ends the transaction
 		return err
 	}
-	defer postgres.Rollback(ctx, tx)
 	stats, err := NewCopier(env, r.Conn, &r.Reads, r.Table, r.Server, check).load(ctx, t, originOf(r.name, r.Server), snapshot.Position{})
 	if err != nil {
 		return err
