@@ -48,6 +48,8 @@ const (
 	insufficientPrivilege = "42501"
 	lockNotAvailable      = "55P03"
 	invalidAuthorization  = "28000"
+	invalidParameterValue = "22023"
+	undefinedObject       = "42704"
 )
 
 // sqlStates lists the SQLSTATEs for which capture can add a reason or a hint to the server's message, and those whose class
@@ -68,7 +70,7 @@ var sqlStates = map[string]struct {
 	"42P01": {Permanent, "the table does not exist, or its schema is not on the search path", "name it with --table schema.name"},
 	insufficientPrivilege: {Permanent, "the user lacks a privilege",
 		"run capture doctor to see which one, or capture setup --print for the SQL that grants all of them"},
-	"42704": {class: Permanent, reason: "the server does not know a name in the request"},
+	undefinedObject: {class: Permanent, reason: "the server does not know a name in the request"},
 	"53300": {Transient, "the server has no connection left",
 		"close idle connections, or raise max_connections (for replication max_wal_senders) and restart the server"},
 	"53400": {Transient, "all replication slots are in use",
@@ -125,7 +127,7 @@ func explainServer(p *Problem, e *pgconn.PgError) {
 		case strings.Contains(message, "slot"):
 			p.Reason = "the replication slot is lost, or not available now"
 		}
-	case "42704":
+	case undefinedObject:
 		if strings.Contains(message, "configuration parameter") {
 			p.Reason, p.Hint = "the server does not know a parameter of the database URL", "remove the parameter from --database-url"
 		} else if strings.Contains(message, "publication") {
