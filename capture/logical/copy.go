@@ -48,9 +48,9 @@ func (s *Source) copyTable(ctx context.Context, t *snapshot.Table, start slotSna
 // importSnapshot begins a transaction on conn that uses the slot's snapshot. The exported snapshot ends with the next command
 // on the replication connection, so importSnapshot uses the replication connection only after the import.
 //
-// importSnapshot then begins a transaction with an idle timeout on the replication connection. The slotKeeper pings this
-// connection. If this process freezes during the copy, the pings stop. The server then ends the connection and drops the slot.
-// (wal_sender_timeout applies only while a stream is being sent.)
+// importSnapshot then begins a transaction on the replication connection, where slot.create has set a timeout for an idle
+// transaction. The slotKeeper pings this connection. If this process freezes during the copy, the pings stop. The server then
+// ends the connection and drops the slot.
 func (s *Source) importSnapshot(ctx context.Context, conn *pgx.Conn, start slotSnapshot) error {
 	err := s.queries.Reads().WithIdleTimeout(ctx, s.env.Timeouts.Idle, func(ctx context.Context) error {
 		return tablecopy.ImportSnapshot(ctx, s.env, conn, s.table, start.name)
@@ -59,7 +59,7 @@ func (s *Source) importSnapshot(ctx context.Context, conn *pgx.Conn, start slotS
 		return fmt.Errorf("copy table %s: %w", s.table.Name(), err)
 	}
 	return s.withIdleTimeout(ctx, func(ctx context.Context) error {
-		return s.standby.exec(ctx, fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d", tablecopy.FrozenClientTimeout(s.env).Milliseconds()))
+		return s.standby.exec(ctx, "BEGIN")
 	})
 }
 
