@@ -43,14 +43,20 @@ type slotSnapshot struct {
 	name string        // name of the exported snapshot
 }
 
+// connectionChecks is the number of tests of the connection within the timeout of a frozen client. By default, the server tests
+// every 10 s. That costs nothing, and a killed capture occupies no slot for long.
+const connectionChecks = 12
+
 // create creates the slot. The server first waits until all open write transactions have ended. Each transaction is therefore
 // either entirely in the snapshot or entirely in the stream.
 //
-// If this process is killed or frozen meanwhile, the server ends the session. Otherwise the slot would retain WAL until the
-// transactions have ended, or without limit, and each restart of capture would leave another slot behind.
+// If this process is killed meanwhile, the server (since version 14) ends the session at its next test of the connection.
+// Otherwise the slot would retain WAL until the transactions have ended, and each restart of capture would leave another slot
+// behind. If this process is frozen, the timeout of a frozen client begins when the transactions have ended. Otherwise the slot
+// would retain WAL without limit.
 func (s *slot) create(ctx context.Context, conn *pgconn.PgConn) (slotSnapshot, error) {
-	frozen := tablecopy.FrozenClientTimeout(s.env)
-	if err := postgres.LimitAbandonedWALSender(ctx, conn, frozen, frozen/12); err != nil {
+	frozenTimeout := tablecopy.FrozenClientTimeout(s.env)
+	if err := postgres.LimitAbandonedWALSender(ctx, conn, frozenTimeout, frozenTimeout/connectionChecks); err != nil {
 		return slotSnapshot{}, postgres.Explain(fmt.Errorf("create replication slot: %w", err))
 	}
 	result, err := pglogrepl.CreateReplicationSlot(ctx, conn, s.name, "pgoutput", pglogrepl.CreateReplicationSlotOptions{

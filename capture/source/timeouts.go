@@ -16,7 +16,7 @@ type Timeouts struct {
 
 	// In each of the following, zero stands for the usual value, a constant of the package that the comment names.
 	RowCount     time.Duration // interval at which the table's rows are counted; see package logical
-	FrozenClient time.Duration // time after which the server ends the sessions of a copy if this process is frozen; see tablecopy.FrozenClientTimeout
+	FrozenClient time.Duration // time after which the server ends the sessions of the slot's creation and of a copy if this process is frozen; see tablecopy.FrozenClientTimeout
 	Marker       time.Duration // longest wait for a marker among the notifications, after which the whole table is read; see package notify
 }
 

@@ -23,7 +23,8 @@ const WatchdogInterval = 500 * time.Millisecond
 // frozenClientTimeout is the default of FrozenClientTimeout.
 const frozenClientTimeout = 2 * time.Minute
 
-// FrozenClientTimeout returns the time after which the server ends the sessions of a copy if this process is frozen.
+// FrozenClientTimeout returns the time after which the server ends a session if this process is frozen. It applies to the
+// sessions of a copy, and to the session that creates the replication slot and keeps it until the stream begins.
 func FrozenClientTimeout(env *source.Env) time.Duration {
 	return cmp.Or(env.Timeouts.FrozenClient, frozenClientTimeout)
 }
