@@ -143,16 +143,6 @@ func NewEncoder(table *postgres.Table, server postgres.Server, maxRow int64) (*r
 	return e, err
 }
 
-// lockTimeout bounds the wait for the lock on a table's definition. Statements of the application may queue up behind the
-// request for this lock.
-const lockTimeout = "10s"
-
-// lockTableSQL returns statements that lock the table's definition until the open transaction ends.
-func lockTableSQL(table *postgres.Table) string {
-	return fmt.Sprintf("SET LOCAL lock_timeout = '%s'; LOCK TABLE %s IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0",
-		lockTimeout, table.FromClause())
-}
-
 // ImportSnapshot begins a transaction on conn that uses an exported snapshot. It returns a *source.ResyncError if the table
 // was redefined, rewritten, truncated or renamed after its definition was loaded. Rewriting and truncation are not MVCC-safe: an
 // older snapshot then shows an empty table (PostgreSQL documentation, "Concurrency Control", "Caveats"). After a renaming, the
@@ -162,7 +152,7 @@ func ImportSnapshot(ctx context.Context, env *source.Env, conn *pgx.Conn, table 
 	// (A Watchdog also sets the timeout, but only after this function has returned.)
 	tx, err := postgres.Begin(ctx, conn, fmt.Sprintf(`ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT %s;
 		SET LOCAL idle_in_transaction_session_timeout = %d; %s`,
-		postgres.QuoteLiteral(snapshotName), FrozenClientTimeout(env).Milliseconds(), lockTableSQL(table)))
+		postgres.QuoteLiteral(snapshotName), FrozenClientTimeout(env).Milliseconds(), table.LockSQL()))
 	if err != nil {
 		return fmt.Errorf("import the snapshot: %w", err)
 	}

@@ -3,7 +3,6 @@ package tablecopy
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"capture/capture/source"
 	"capture/internal/postgres"
@@ -133,7 +131,7 @@ func (r *Reader) begin(ctx context.Context) (pgx.Tx, error) {
 			}
 		}
 		postgres.Rollback(ctx, tx)
-		if r.Table, r.encoder = now, nil; tableMissing(err) {
+		if r.Table, r.encoder = now, nil; postgres.IsUndefinedTable(err) {
 			r.Table = nil // another table may have the name by now
 		} else if err != nil {
 			return nil, err
@@ -150,23 +148,17 @@ func (r *Reader) loadTable(ctx context.Context) (*postgres.Table, error) {
 		return nil, fmt.Errorf("begin to load table %s: %w", r.env.Table, err)
 	}
 	defer postgres.Rollback(ctx, tx)
-	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = '"+lockTimeout+"'", pgx.QueryExecModeSimpleProtocol); err != nil {
+	if _, err := tx.Exec(ctx, postgres.LimitLockWait, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return nil, fmt.Errorf("set the lock timeout: %w", err)
 	}
 	return postgres.LoadTable(ctx, tx, r.env.Table)
 }
 
 func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table) error {
-	if _, err := tx.Exec(ctx, lockTableSQL(table), pgx.QueryExecModeSimpleProtocol); err != nil {
+	if _, err := tx.Exec(ctx, table.LockSQL(), pgx.QueryExecModeSimpleProtocol); err != nil {
 		return fmt.Errorf("lock table %s against changes of its definition: %w", table.Name(), err)
 	}
 	return nil
-}
-
-// tableMissing reports whether err says that the table or its schema does not exist.
-func tableMissing(err error) bool {
-	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (pg.Code == "42P01" || pg.Code == "3F000")
 }
 
 // WithWatchdog calls f under a [Watchdog]. f runs a query on Conn that may take long.

@@ -99,6 +99,12 @@ func SQLState(err error) string {
 // IsLockTimeout reports whether the server gave up waiting for a lock that another session holds.
 func IsLockTimeout(err error) bool { return SQLState(err) == lockNotAvailable }
 
+// IsUndefinedTable reports whether err is the server's error that a table or its schema does not exist.
+func IsUndefinedTable(err error) bool {
+	state := SQLState(err)
+	return state == "42P01" || state == "3F000"
+}
+
 // replicationGrant is the hint for errors that occur before the managed service has been identified; see
 // [provider.grantReplication].
 const replicationGrant = "ALTER ROLE <user> REPLICATION; (on Amazon RDS: GRANT rds_replication TO <user>;)"
