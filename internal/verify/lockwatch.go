@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,9 +25,12 @@ var errGaveWay = errors.New("the comparison gave way to a session that waits for
 //
 // A comparison holds its lock until it ends, because it reads some rows of the table again after it has read the state. If it
 // did not give way, an ALTER TABLE would wait for minutes, and the application's queries would queue up behind the ALTER
-// TABLE. Two snapshots could even wait forever: the second one waits behind the ALTER TABLE, and the ALTER TABLE waits for the
-// first one. Postgres sees no deadlock there, because it does not know that the first session waits for the second one. The
+// TABLE. Two snapshots could even wait for each other: the second one waits behind the ALTER TABLE, and the ALTER TABLE waits for
+// the first one. Postgres sees no deadlock there, because it does not know that the first session waits for the second one. The
 // barrier of a live comparison could wait forever in the same way.
+//
+// The lockWatch also observes a session that still waits for its lock. Such a session may already hold locks: LOCK TABLE locks
+// the partitions of a table one by one.
 type lockWatch struct {
 	database *pgx.ConnConfig
 
@@ -34,11 +38,14 @@ type lockWatch struct {
 	sessions []*tableSnapshot
 }
 
-// addSession adds a snapshot's session to those that the lockWatch observes.
-func (w *lockWatch) addSession(t *tableSnapshot) {
+// setPID sets the process ID of t's session, and adds the session to those that w observes. A transaction pooler may use another
+// session for each transaction, so the process ID may change.
+func (w *lockWatch) setPID(t *tableSnapshot, pid int32) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.sessions = append(w.sessions, t)
+	if t.pid = pid; !slices.Contains(w.sessions, t) {
+		w.sessions = append(w.sessions, t)
+	}
 }
 
 // run checks at each interval until ctx ends, and then returns nil. If a session waits, or if the checks fail for too long, run

@@ -26,33 +26,36 @@ func TestComparisonGivesWay(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		live bool
-		// during is called between two rows of the state, while an ALTER TABLE waits for the comparison.
+		row  int // number of the state's row before which the ALTER TABLE starts; 0 is before the second snapshot
+		// during is called while the ALTER TABLE waits for the comparison.
 		during func(ctx context.Context, d *db, altered chan error)
 	}{
-		{"busy", false, func(_ context.Context, _ *db, altered chan error) { waitAltered(t, altered) }},
-		{"barrier", true, func(ctx context.Context, d *db, _ chan error) {
+		{"busy", false, 100, func(_ context.Context, _ *db, altered chan error) { waitAltered(t, altered) }},
+		{"barrier", true, 100, func(ctx context.Context, d *db, _ chan error) {
 			_ = d.Connect(d.Config).QueryRow(ctx, "SELECT count(*) FROM public.votes").Scan(new(int))
 		}},
-		{"second snapshot", true, func(context.Context, *db, chan error) {}},
+		{"second snapshot", true, 0, func(context.Context, *db, chan error) {}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			d := newDB(t)
 			d.CreateVotes(400)
-			conn, altered := d.Connect(d.Config), make(chan error, 1)
+			alter, altered := alterTable(d)
 			state := func(ctx context.Context, table *postgres.Table) (iter.Seq2[snapshot.Row, error], error) {
 				rows := spoiled(d.View("votes")).From(nil) // the state differs from the table, so the second snapshot reads rows
+				alterBefore := func(row int) {
+					if row == c.row {
+						alter()
+						waitBlocked(t, d, altered)
+						c.during(ctx, d, altered)
+					}
+				}
+				alterBefore(0)
 				return func(yield func(snapshot.Row, error) bool) {
 					n := 0
 					for row := range rows {
-						if n++; n == 100 {
-							go func() {
-								_, err := conn.Exec(context.Background(), "ALTER TABLE public.votes ADD note text")
-								altered <- err
-							}()
-							waitBlocked(t, d, conn.PgConn().PID(), altered)
-							c.during(ctx, d, altered)
-						}
+						n++
+						alterBefore(n)
 						if !yield(row, nil) {
 							return
 						}
@@ -60,7 +63,7 @@ func TestComparisonGivesWay(t *testing.T) {
 				}, nil
 			}
 			_, err := verify.Compare(context.Background(), verify.Comparison{Database: d.Config, Table: d.Name("votes"), Live: c.live, State: state})
-			if err == nil || !strings.Contains(err.Error(), "the comparison gave way to a session that waits for its lock or its snapshot: pid") {
+			if !gaveWay(err) {
 				t.Errorf("the comparison returned %v", err)
 			}
 			waitAltered(t, altered)
@@ -76,39 +79,51 @@ func TestVerifyGivesWay(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)
 	d.CreateVotes(3000)
-	conn, altered := d.Connect(d.Config), make(chan error, 1)
-	begin := sync.OnceFunc(func() {
-		go func() {
-			_, err := conn.Exec(context.Background(), "ALTER TABLE public.votes ADD note text")
-			altered <- err
-		}()
-		waitAltered(t, altered)
-	})
+	alter, altered := alterTable(d)
 	_, err := verify.Verify(context.Background(), verify.Options{Path: d.Export("votes"), Database: d.Config, Progress: func(p statefile.Progress) {
 		if p.Doing == "reading the table" {
-			begin()
+			alter()
+			waitAltered(t, altered)
 		}
 	}})
-	if err == nil || !strings.Contains(err.Error(), "gave way") || !strings.HasSuffix(err.Error(), "; run the command again") {
+	if !gaveWay(err) || !strings.HasSuffix(err.Error(), "; run the command again") {
 		t.Errorf("verify returned %v", err)
 	}
 	waitAltered(t, altered)
 }
 
-// waitBlocked waits until the session with this process ID waits for a lock, or has already altered the table.
-func waitBlocked(t *testing.T, d *db, pid uint32, altered chan error) {
+// gaveWay reports whether err says that a comparison gave way to a session.
+func gaveWay(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "the comparison gave way to a session that waits for its lock or its snapshot: pid")
+}
+
+// alterTable returns a function whose first call starts an ALTER TABLE, and a channel that then receives the statement's error.
+func alterTable(d *db) (start func(), altered chan error) {
+	conn, altered := d.Connect(d.Config), make(chan error, 1)
+	return sync.OnceFunc(func() {
+		go func() {
+			_, err := conn.Exec(context.Background(), "ALTER TABLE public.votes ADD note text")
+			altered <- err
+		}()
+	}), altered
+}
+
+// waitBlocked waits until a session waits for a table's lock, or until the work whose error ended receives has ended.
+func waitBlocked(t *testing.T, d *db, ended chan error) {
+	t.Helper()
 	conn := d.Connect(d.Config)
-	for deadline := time.Now().Add(busy.Limit(10 * time.Second)); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(busy.Limit(10 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
 		var blocked bool
-		if err := conn.QueryRow(context.Background(), "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $1 AND NOT granted)", int32(pid)).Scan(&blocked); err != nil {
+		if err := conn.QueryRow(context.Background(), `
+			SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_database d ON d.oid = l.database WHERE NOT l.granted AND d.datname = current_database())`).Scan(&blocked); err != nil {
 			t.Error(err)
 			return
 		}
-		if blocked || len(altered) > 0 {
+		if blocked || len(ended) > 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Error("the ALTER TABLE does not wait")
+			t.Error("no session waits for a lock")
 			return
 		}
 	}
@@ -116,6 +131,7 @@ func waitBlocked(t *testing.T, d *db, pid uint32, altered chan error) {
 
 // waitAltered waits until the ALTER TABLE has ended, and leaves its error in altered.
 func waitAltered(t *testing.T, altered chan error) {
+	t.Helper()
 	select {
 	case err := <-altered:
 		altered <- err

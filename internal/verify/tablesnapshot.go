@@ -17,7 +17,8 @@ import (
 type tableSnapshot struct {
 	conn    *pgx.Conn
 	tx      pgx.Tx
-	pid     int32 // process ID of the session
+	watch   *lockWatch
+	pid     int32 // process ID of the session; guarded by watch.mu
 	table   *postgres.Table
 	encoder *rowjson.Encoder
 	seed    maphash.Seed
@@ -31,12 +32,11 @@ func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed, w *loc
 	if err != nil {
 		return nil, err
 	}
-	t := &tableSnapshot{conn: conn, seed: seed}
+	t := &tableSnapshot{conn: conn, seed: seed, watch: w}
 	if err := t.takeSnapshot(ctx, c.Table, c.Key); err != nil {
 		t.close()
 		return nil, err
 	}
-	w.addSession(t)
 	t.encoder.MaxLine = int(c.MaxRow)
 	if c.ByValue {
 		t.values = newValueHasher(seed, t.table.Shape)
@@ -44,17 +44,85 @@ func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed, w *loc
 	return t, nil
 }
 
-func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name, key []string) (err error) {
+// takeSnapshot locks the table before it takes the snapshot. In the opposite order, it could wait for a migration that rewrites
+// the table. The rewritten rows are not visible to an older snapshot (PostgreSQL documentation, "Concurrency Control",
+// "Caveats"), so the table would look empty.
+func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name, key []string) error {
+	var loaded *postgres.Table
+	for range 5 {
+		if loaded == nil {
+			var err error
+			if loaded, err = t.loadTable(ctx, name, key); err != nil {
+				return err
+			}
+		}
+		err := t.begin(ctx, loaded, name, key)
+		switch {
+		case postgres.IsUndefinedTable(err):
+			loaded = nil // another table may have the name by now
+		case err != nil:
+			return err
+		case t.table.Fingerprint == loaded.Fingerprint:
+			return t.prepareRows(name)
+		default:
+			loaded = t.table // the locked table may be another one
+		}
+		postgres.Rollback(ctx, t.tx)
+	}
+	return fmt.Errorf("the definition of table %s changes all the time", name)
+}
+
+// loadTable loads the table in a transaction of its own. The transaction limits its waits for locks, because some functions of
+// the catalog lock the table for a moment.
+func (t *tableSnapshot) loadTable(ctx context.Context, name postgres.Name, key []string) (*postgres.Table, error) {
+	tx, err := postgres.Begin(ctx, t.conn, "READ ONLY")
+	if err != nil {
+		return nil, postgres.Explain(fmt.Errorf("begin to read table %s: %w", name, err))
+	}
+	defer postgres.Rollback(ctx, tx)
+	// Begin itself sets lock_timeout if the connection is through a pooler.
+	if _, err := tx.Exec(ctx, postgres.LimitLockWait); err != nil {
+		return nil, postgres.Explain(fmt.Errorf("limit the waits for locks: %w", err))
+	}
+	if err := t.observeSession(ctx, tx); err != nil {
+		return nil, err
+	}
+	table, err := postgres.LoadTarget(ctx, tx, name, key)
+	return table, postgres.Explain(err)
+}
+
+// begin begins the transaction, locks the table as loaded, and loads the table in the transaction's snapshot. During the wait
+// for the lock, the lockWatch observes the session of loadTable's transaction. This is the same session, except perhaps with a
+// transaction pooler.
+func (t *tableSnapshot) begin(ctx context.Context, loaded *postgres.Table, name postgres.Name, key []string) (err error) {
 	if t.tx, err = postgres.Begin(ctx, t.conn, "ISOLATION LEVEL REPEATABLE READ READ ONLY"); err != nil {
 		return postgres.Explain(fmt.Errorf("begin to read table %s: %w", name, err))
 	}
-	// The first statement of the transaction takes the snapshot.
-	if t.pid, err = postgres.LimitFrozenSession(ctx, t.tx, frozenTimeout); err != nil {
-		return postgres.Explain(err)
+	// A process that freezes right after it has obtained the lock must not keep it.
+	lock := fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d; %s", frozenTimeout.Milliseconds(), loaded.LockSQL())
+	if _, err := t.tx.Exec(ctx, lock, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return postgres.Explain(fmt.Errorf("lock table %s against changes of its definition: %w", loaded.Name(), err))
 	}
-	if t.table, err = postgres.LoadTarget(ctx, t.tx, name, key); err != nil {
+	// The first query of the transaction takes the snapshot.
+	if err := t.observeSession(ctx, t.tx); err != nil {
 		return err
 	}
+	t.table, err = postgres.LoadTarget(ctx, t.tx, name, key)
+	return err
+}
+
+// observeSession makes the lockWatch observe the session of tx, and the server end that session if this process is frozen.
+func (t *tableSnapshot) observeSession(ctx context.Context, tx pgx.Tx) error {
+	pid, err := postgres.LimitFrozenSession(ctx, tx, frozenTimeout)
+	if err != nil {
+		return postgres.Explain(err)
+	}
+	t.watch.setPID(t, pid)
+	return nil
+}
+
+// prepareRows prepares t for reading the table's rows.
+func (t *tableSnapshot) prepareRows(name postgres.Name) (err error) {
 	if len(t.table.Key) == 0 {
 		return &postgres.Problem{
 			Summary: fmt.Sprintf("table %s has no primary key", name),
