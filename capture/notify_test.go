@@ -201,7 +201,7 @@ func TestNotifyAfterHardening(t *testing.T) {
 	if err := postgres.ApplyStatements(t.Context(), conn, statements); err != nil {
 		t.Fatal(err)
 	}
-	cfg.Source = "notify"
+	cfg.Source, cfg.timeouts.Marker = "notify", patience // on a busy machine, markers are late
 	d := start(t, cfg)
 	d.ready()
 	write := func() {
