@@ -22,6 +22,7 @@
 //   - ratelimit.go: --copy-rate
 //   - watchdog.go: the Watchdog, and when it ends a read
 //   - reader.go, durablehorizon.go: the Reader; when the rows that it has read get a horizon
+//   - readtable.go: ReadTable, one read of the whole table with a Reader of its own
 package tablecopy
 
 import (
@@ -106,27 +107,6 @@ func (c *Copier) load(ctx context.Context, t *snapshot.Table, origin snapshot.Or
 		return copyStats{}, fmt.Errorf("copy table %s: %w", c.table.Name(), err)
 	}
 	return p.stats(), nil
-}
-
-// ReadTable copies the table, as a new transaction sees it, into t as its next View. That View has no position in the stream.
-// originSource is the name of the source in the View's origin. check, if not nil, is called regularly during the copy (see
-// [NewWatchdog]).
-func ReadTable(ctx context.Context, env *source.Env, originSource string, t *snapshot.Table, check CheckFunc) error {
-	r := NewReader(env, originSource)
-	defer r.Close()
-	err := r.withIdleTimeout(ctx, r.connect)
-	if err != nil {
-		return err
-	}
-	if _, err := r.Begin(ctx); err != nil { // Close ends the transaction
-		return err
-	}
-	stats, err := NewCopier(env, r.Conn, &r.Reads, r.Table, r.Server, check).load(ctx, t, originOf(r.name, r.Server), snapshot.Position{})
-	if err != nil {
-		return err
-	}
-	env.Logger.Info("read", stats.logFields(r.Table)...)
-	return nil
 }
 
 func originOf(source string, server postgres.Server) snapshot.Origin {
