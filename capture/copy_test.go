@@ -171,8 +171,8 @@ func TestCopyOverSeveralConnectionsGivesWay(t *testing.T) {
 	d.equal(conn, "votes", "vote_id")
 }
 
-// TestFrozenGivesWay: a process is stopped during its copy and holds a lock on the table. The server ends its sessions, so the
-// application's ALTER TABLE succeeds. When the process runs again, it copies the table again.
+// TestFrozenGivesWay: a process is suspended (SIGSTOP) during its copy, while it holds a lock on the table. The server ends the
+// sessions of the process, so the application's ALTER TABLE succeeds. When the process continues, it copies the table again.
 func TestFrozenGivesWay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a timeout")

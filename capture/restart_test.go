@@ -104,7 +104,8 @@ func TestRestartTransfersChanges(t *testing.T) {
 			if source != "logical" { // the other sources move the horizon only when they read the whole table
 				return
 			}
-			// The last transaction changes all rows. Until capture stops, the manifest of these rows has an older horizon.
+			// The last transaction changes all rows. The write of these rows may store a horizon below this transaction. The stop
+			// must store the later horizon. Otherwise, the next run reads all rows again.
 			exec(t, conn, "UPDATE votes SET comment = 'all'")
 			next := one[int64](t, conn, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
 			eventually(t, "a horizon above the last transaction", func() error { // without a forced write, which would store the new horizon

@@ -90,7 +90,7 @@ func TestResyncRestoredVolume(t *testing.T) {
 		})
 		conn := connect(t, url)
 		exec(t, conn, "UPDATE t SET n = n + 2000 WHERE id < 50")
-		exec(t, conn, "SELECT pg_switch_wal()") // makes the WAL longer than it was before
+		exec(t, conn, "SELECT pg_switch_wal()") // moves the WAL past the position that it had before the volume went back
 		for range 50 {
 			exec(t, conn, "SELECT txid_current()")
 		}

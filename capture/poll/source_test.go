@@ -53,7 +53,8 @@ func (r *reads) copies() uint64 {
 	return 0
 }
 
-// want checks that how is the last step that the next read needs. after names what happened before the read.
+// want reads the table once and checks that the parameter how names the last step that this read needed (see next). For the
+// error message, the parameter after says what happened before the read.
 func (r *reads) want(after, how string) {
 	r.t.Helper()
 	if got := r.next(); got != how {

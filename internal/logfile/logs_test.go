@@ -313,7 +313,7 @@ func TestLinkIsNotFollowed(t *testing.T) {
 	}
 }
 
-// TestStuckStderr logs more lines than fit into a pipe that nobody reads.
+// TestStuckStderr: nobody reads stderr. usage.log still has all lines.
 func TestStuckStderr(t *testing.T) {
 	r, w := io.Pipe()
 	cfg := testConfig(t.TempDir(), w)

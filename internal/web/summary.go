@@ -30,7 +30,7 @@ type summary struct {
 	MoreTags  int             `json:"more_tags,omitempty"` // number of different tags left out of Tags
 	TagWeeks  []tagWeeks      `json:"tag_weeks,omitzero"`  // votes per tag and week, most frequent tag first; missing if the table has no times or tags
 	Untagged  int             `json:"untagged"`
-	Questions []questionCount `json:"questions,omitzero"` // votes per question, the most negative votes first; missing if the table has no questions or tags
+	Questions []questionCount `json:"questions,omitzero"` // votes per question; questions with the most negative votes come first; missing if the table has no questions or tags
 
 	Status capture.Status `json:"status"`
 }

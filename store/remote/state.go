@@ -168,8 +168,10 @@ func (f *Folder) States(ctx context.Context) ([]State, error) {
 
 // Newest returns the newest of the states of one cluster, and its manifest. The latest time alone does not decide: a capture
 // that was paused for hours may upload its old state once more when it continues, and clocks may differ. So of two states of
-// the same timeline, the state with the higher position in the WAL is newer. After a restore from a backup, the later timeline
-// has lower positions; if a capture still follows the old server, only latest.json leads to the later timeline.
+// the same timeline, the state with the higher position in the WAL is newer. After a restore from a backup, the states of the
+// later timeline may have lower positions. If a capture of the old server still uploads, both the latest time and the highest
+// position may belong to the old timeline. Then only latest.json names a state of the later timeline, because a state of an
+// earlier timeline never replaces it there.
 //
 // If there is no state, IsMissing reports true for the error. If a manifest is damaged, the error wraps a [*DamagedError], and
 // Newest returns the state to which this manifest belongs.
