@@ -73,8 +73,8 @@ func (c *cache) adjustResident(bytes int64) {
 	}
 }
 
-// retire stops counting the page of l as resident, because l has left the tree. unshown is set if no View has ever shown l, and
-// saved if the savepoint of the open transaction contains l.
+// retire stops counting the page of l as resident, because l has left the tree. unshown is set only if nothing but the tree has
+// ever referred to l, and saved if the savepoint of the open transaction may contain l.
 func (c *cache) retire(l *leaf, unshown, saved bool) {
 	if c == nil {
 		return
@@ -93,7 +93,7 @@ func (c *cache) retire(l *leaf, unshown, saved bool) {
 	}
 }
 
-// After a rollback has restored groups, reset counts their pages as the resident pages and forgets the retired pages.
+// After a rollback has restored the groups, reset counts their pages as the resident pages and forgets the retired pages.
 func (c *cache) reset(groups []*group) {
 	if c == nil {
 		return
@@ -107,7 +107,8 @@ func (c *cache) reset(groups []*group) {
 }
 
 // pageLimit returns the maximum bytes of pages in memory. It subtracts the memory of the leaves, which are always in memory,
-// from the limit. live is the number of bytes of all lines in the tree, from which the number of leaves is estimated.
+// from the limit. live is the number of bytes of all lines in the tree, from which the number of leaves is estimated. The
+// result is at least an eighth of the limit.
 func (c *cache) pageLimit(live int64) int64 {
 	return max(c.limit-live/int64(c.pageBytes)*leafBytes, c.limit/8)
 }

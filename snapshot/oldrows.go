@@ -27,7 +27,7 @@ type oldRows struct {
 	before  int64     // bytes of the lines in the savepoint
 	list    []oldLeaf // leaves of the savepoint that have left the tree and have a page in memory
 	bytes   int64     // approximate bytes of memory that only the old rows use
-	retryAt int64     // value that bytes must exceed before the next attempt, after an attempt that moved too little; otherwise 0
+	retryAt int64     // bytes above which the next attempt is made, after an attempt that moved too little; otherwise 0
 	written bool      // whether the open transaction has moved rows to the spill file
 	failed  bool      // whether the open transaction has failed to move rows to the spill file
 	inTree  bool      // whether rows of the tree may be in the spill file, because a transaction was rolled back
@@ -53,8 +53,8 @@ const (
 	leastSlack    = 16 << 20 // minimum of the slack in bytes, so that small tables have no spill file
 	leastOwnShare = 32       // private lines of less than 1/leastOwnShare of a page are not worth a block of the spill file
 
-	// stuckShown is the time for which usage reports stuck rows after their transaction. The report therefore continues through
-	// a sequence of large transactions, and a reader of usage also notices a short transaction.
+	// stuckShown is how long the method usage still reports stuck rows after their transaction. The report therefore continues
+	// through a sequence of large transactions, and also shows the stuck rows of a short transaction.
 	stuckShown = time.Minute
 )
 
@@ -159,8 +159,8 @@ func (o *oldRows) recount() {
 	o.list = kept
 }
 
-// spillUntil moves old rows to the spill file until the old rows in memory use at most target bytes. It begins with the pages
-// that were changed first, because these pages are the least likely to change again.
+// spillUntil moves old rows to the spill file until the old rows in memory use at most target bytes, or no other page is worth
+// a move. It begins with the pages that were changed first, because these pages are the least likely to change again.
 func (o *oldRows) spillUntil(target int64) error {
 	o.shown.Store(o.file)
 	for _, old := range o.list {

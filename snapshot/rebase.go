@@ -23,8 +23,8 @@ import (
 //
 // A rebase copies at most all lines of the older version, so it takes at most about as long as a rebuild of that version.
 
-// rebaseOlder rebases older versions of p onto its new buffers. from is the content of p before its rebuild. skip has the
-// indices of the rows whose lines the rebuild left out.
+// rebaseOlder rebases the older versions of p onto the new buffers of p. The page from is the content of p before the rebuild.
+// skip has the indices of the rows whose lines the rebuild left out.
 //
 // Other goroutines may read the leaf of an older version at the same time. They use either the old page or the new page of this
 // leaf. Both pages have the same rows, and neither page changes.
@@ -38,15 +38,16 @@ func (p *page) rebaseOlder(from *page, skip []int) {
 	}
 }
 
-// canRebase reports whether p shares the lines buffer of from and can refer to the buffer of to instead. It reports false if
-// offsets might not fit into 32 bits.
+// canRebase reports whether p shares its buffer of lines with the page from, and can instead refer to the buffer of the page
+// to. It reports false if offsets might not fit into 32 bits.
 func (p *page) canRebase(from, to *page) bool {
 	return len(p.lines) > 0 && len(from.lines) > 0 && &p.lines[0] == &from.lines[0] &&
 		int64(len(to.lines))+int64(p.spilledBytes)+int64(len(p.ownLines))+int64(p.live) < math.MaxUint32
 }
 
-// rebaseOnto returns a copy of p that refers to the lines buffer of to and has private copies of the lines that to lacks. from
-// is the content of to before its rebuild, and skip has the indices of the rows whose lines the rebuild left out.
+// rebaseOnto returns a copy of p that refers to the lines in the buffer of the page to, and has private copies of the lines
+// that this page lacks. The page from is the content of the page to before its rebuild, and skip has the indices of the rows
+// whose lines the rebuild left out.
 //
 // The buffer of the result is clipped to its length, because only the newest version may append to it. If a rollback makes the
 // result the newest version again, the first append to it has to rebuild the page, which also moves ownLines into the new

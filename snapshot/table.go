@@ -269,8 +269,8 @@ func (t *Table) Rollback() {
 	t.loadShape = nil
 }
 
-// Advance sets the position of the last committed state to at, after the server has reported that nothing has changed since the
-// previous position. If at has a zero CommitTime, the previous CommitTime is kept.
+// Advance sets the position of the last committed state, after the server has reported that nothing has changed since the
+// previous position. If the CommitTime of the new position is zero, the previous CommitTime is kept.
 func (t *Table) Advance(at Position) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

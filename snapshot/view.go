@@ -83,7 +83,7 @@ func (v *View) Get(key rowjson.Key) ([]byte, error) {
 	return nil, nil
 }
 
-// CountKeys returns the number of keys that have a row. If the keys are in order, it reads each page of the spill file at most
+// CountKeys returns how many of the keys have a row. If the keys are in order, it reads each page of the spill file at most
 // once, without the lines of the rows. It returns an error if a page cannot be read back.
 func (v *View) CountKeys(keys []rowjson.Key) (n int, err error) {
 	var last *leaf
@@ -108,8 +108,8 @@ func (v *View) CountKeys(keys []rowjson.Key) (n int, err error) {
 	return n, nil
 }
 
-// From yields the rows whose key is greater than after, in order. If after is nil, it yields all rows. If rows cannot be read
-// back from the spill file, From yields the error as the last pair.
+// From yields the rows that come after the given key, in order. If the given key is nil, From yields all rows. If rows cannot
+// be read back from the spill file, From yields the error as the last pair.
 func (v *View) From(after rowjson.Key) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		gi, li := v.seek(after)
@@ -137,8 +137,8 @@ func (v *View) From(after rowjson.Key) iter.Seq2[Row, error] {
 	}
 }
 
-// Before yields the rows whose key is less than before, in descending order. If before is nil, it yields all rows. If rows
-// cannot be read back from the spill file, Before yields the error as the last pair.
+// Before yields the rows that come before the given key, in descending order. If the given key is nil, Before yields all rows.
+// If rows cannot be read back from the spill file, Before yields the error as the last pair.
 func (v *View) Before(before rowjson.Key) iter.Seq2[Row, error] {
 	return func(yield func(Row, error) bool) {
 		if len(v.groups) == 0 {

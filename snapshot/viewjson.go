@@ -9,8 +9,8 @@ import (
 	"capture/snapshot/rowjson"
 )
 
-// The file consists of opening, the lines with their terminators, and closing. The last line ends with a newline instead of a
-// terminator.
+// The file consists of the constant opening, the lines with their terminators, and the constant closing. The last line ends
+// with a newline instead of a terminator.
 const (
 	opening   = "[\n"
 	closing   = "]\n"

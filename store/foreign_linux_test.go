@@ -64,9 +64,9 @@ func TestLinksAreNotFollowed(t *testing.T) {
 	}
 }
 
-// While capture runs, somebody puts a named pipe or a link in the place of the file. capture does not wait for the pipe's writer,
-// and does not keep what the link leads to as the state before a loss: more people may read kept states. The next Write puts
-// the file back.
+// While capture runs, somebody puts a named pipe or a link in the place of the file. capture does not wait for the pipe's
+// writer, and does not keep what the link leads to as the state before a loss, because more people may read kept states than
+// the target of the link. The next Write puts the file back.
 func TestReplacedWhileRunning(t *testing.T) {
 	secret := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
@@ -124,7 +124,8 @@ func TestReplacedWhileRunning(t *testing.T) {
 	}
 }
 
-// Somebody puts a link in the place of a kept state that is not compressed yet. It is no state any more.
+// Somebody puts a link in the place of a kept state that is not compressed yet. The link does not count as a kept state, and
+// its target is not compressed.
 func TestLinkIsNoKeptState(t *testing.T) {
 	path, secret := filepath.Join(t.TempDir(), "feedback.json"), filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {

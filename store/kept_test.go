@@ -47,7 +47,7 @@ func TestKeptOnce(t *testing.T) {
 		}
 	}
 	restart()
-	r := write(t, f, votes(101, "x").View(), store.ReasonInterval) // this would keep the last state of the run before
+	r := write(t, f, votes(101, "x").View(), store.ReasonInterval) // the last state of the run before is kept already
 	if states := f.Kept().List(); len(states) != 1 || r.Kept == nil || r.Kept.Path != states[0].Path {
 		t.Fatalf("after a restart the kept states are %+v; the Write kept %+v", states, r.Kept)
 	}

@@ -43,7 +43,7 @@ func TestKeptUnderWrongClock(t *testing.T) {
 	}
 }
 
-// makeOlder changes the times of the file at path and of its only kept state to at.
+// makeOlder gives the given time to the file at path and to its only kept state.
 func makeOlder(t *testing.T, path string, at time.Time) {
 	t.Helper()
 	m, err := manifest.Read(path)

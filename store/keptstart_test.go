@@ -70,8 +70,8 @@ func TestFileRemovedBeforeFirstWrite(t *testing.T) {
 	}
 }
 
-// TestLossFromDamagedFile: a byte of the file has rotted, so that the rows in it cannot be compared with those that replace them.
-// The file is kept, because nobody can know that they are not lost. The loss does not end when other rows are added.
+// TestLossFromDamagedFile: a byte of the file has rotted, so that the rows in it cannot be compared with those that replace
+// them. The file is kept, because nobody can know that its rows are not lost. The loss does not end when other rows are added.
 func TestLossFromDamagedFile(t *testing.T) {
 	t.Parallel()
 	const rows, removed = 50_000, 6000

@@ -33,8 +33,8 @@ func TestLossIsKept(t *testing.T) {
 		}{
 			"a tenth deleted": {change: deleteRows(tenth)},
 			"more deleted":    {change: deleteRows(tenth + 1), lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1)},
-			// In this case only the end of the file changes. The file of the state before becomes the shadow file, and a later
-			// Write could patch it. In the other cases most of the file changes, so a later version is written whole.
+			// In this case only the end of the file changes. The file before the loss becomes the shadow file, which a later
+			// Write could patch. In the other cases most of the file changes, so a later version is written whole.
 			"the last deleted": {lost: tenth + 1, text: "from " + grouped(rows) + " rows to " + grouped(rows-tenth-1), change: func(tab *snapshot.Table) {
 				for i := range tenth + 1 {
 					tab.Delete(key(rows - 1 - i))

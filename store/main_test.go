@@ -83,10 +83,10 @@ func started(t *testing.T, cmd *exec.Cmd) string {
 
 func key(id int) rowjson.Key { return binary.BigEndian.AppendUint64(nil, uint64(id)^1<<63) }
 
-// votes returns a table of n rows whose text is fill.
+// votes returns a table of n rows that all have the given text.
 func votes(n int, fill string) *snapshot.Table { return copied(n, fill, nil) }
 
-// copied returns the same table as votes. After each hundred rows, it calls ahead with the Parts so far.
+// copied returns the same table as votes. After each hundred rows, it calls the function ahead with the Parts so far.
 func copied(n int, fill string, ahead func([]snapshot.Part)) *snapshot.Table {
 	t := snapshot.NewTable()
 	t.Load(&rowjson.Shape{
@@ -259,7 +259,7 @@ func names(t *testing.T, dir string) []string {
 	return list
 }
 
-// commit commits what change does to the table.
+// commit commits the changes that the function change makes to the table.
 func commit(t *testing.T, tab *snapshot.Table, change func()) *snapshot.View {
 	t.Helper()
 	change()

@@ -102,7 +102,7 @@ func printProbe(args []string) error {
 	return nil
 }
 
-// straced returns a command that runs cmd under strace. strace traces the calls named in trace, with the given options.
+// straced returns a command that runs cmd under strace with the given options. The parameter trace names the traced calls.
 func straced(t *testing.T, ctx context.Context, cmd *exec.Cmd, trace string, options ...string) *exec.Cmd {
 	t.Helper()
 	args := append([]string{"-f", "-qq", "-o", "/dev/null", "-e", "trace=" + trace, "-e", "signal=none"}, options...)
@@ -290,8 +290,8 @@ func TestProbeFileSystem(t *testing.T) {
 	}
 }
 
-// TestKeptStatesOnShare keeps a state on a share, where temporary names contain a word of the process. Temporary files that a
-// crash has left are removed.
+// TestKeptStatesOnShare keeps a state on a share, where temporary names contain the lock word of the process. Temporary files
+// that a crash has left are removed.
 func TestKeptStatesOnShare(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "feedback.json")

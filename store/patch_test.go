@@ -45,7 +45,7 @@ func unpadded(data []byte) []byte {
 	return bytes.Join(lines, nil)
 }
 
-// row returns a row whose text is fill n times.
+// row returns a row whose text is the string fill, repeated n times.
 func row(id, n int, fill string) []byte {
 	return fmt.Appendf(nil, `{"vote_id":%d,"comment":"%s"}`, id, strings.Repeat(fill, n))
 }

@@ -77,7 +77,8 @@ func namesInOrder(k int) func(*device) map[string]*inode {
 	}
 }
 
-// namesInAnyOrder gives each name a random state: its durable state, or its state after any later change.
+// namesInAnyOrder gives each name a random state: its durable state, or its state after any of its changes that are not durable
+// yet.
 func namesInAnyOrder(r *rand.Rand) func(*device) map[string]*inode {
 	return func(d *device) map[string]*inode {
 		names := maps.Clone(d.durable)

@@ -26,7 +26,7 @@ func TestQuota(t *testing.T) {
 		want     string // answer of the child
 		ordinary int    // number of ordinary states that are left
 	}{
-		"room after dropping": {"1", "done", 1}, // this state is the file that the child found; it is kept again, as a second name
+		"room after dropping": {"1", "done", 1}, // the file that the child found, kept again as a second name after the drop
 		"never room":          {"1+", "waits", 0},
 	} {
 		t.Run(name, func(t *testing.T) {

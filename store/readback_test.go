@@ -53,7 +53,7 @@ func TestReadBack(t *testing.T) {
 	}
 	readBack(false)
 	rot(t, path, len(read(t, path))-100)
-	// Patches do not touch the damaged range, and the manifest is completed from memory.
+	// Patches do not touch the damaged range, and the manifest is completed from memory, so neither detects the damage.
 	for i := range 4 {
 		write(t, f, commit(t, tab, func() { put(tab, i, "changed again") }), store.ReasonChange)
 	}

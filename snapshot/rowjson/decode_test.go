@@ -34,7 +34,7 @@ func TestAppendTextInvertsEncoder(t *testing.T) {
 	}
 }
 
-// randomType returns a random type. Types within it are nested up to depth.
+// randomType returns a random type. Types within it are nested up to the given depth.
 func randomType(r *rand.Rand, depth int) Type {
 	kinds := []Kind{Text, Bool, Number, Timestamp, TimestampTZ, JSON, Vector, Array, Composite}
 	if depth == 0 {

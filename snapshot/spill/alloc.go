@@ -15,8 +15,8 @@ type allocator struct {
 // run is a sequence of consecutive blocks.
 type run struct{ first, count int }
 
-// alloc allocates count consecutive blocks and returns the number of the first block. If it finds no such free blocks, it
-// extends the file.
+// alloc allocates count consecutive blocks and returns the number of the first block. If it finds no such run of free blocks,
+// it extends the file.
 func (a *allocator) alloc(count int) (first int) {
 	first = -1
 	if free := a.total - a.inUse; free >= count && a.skipUntilFreed <= 0 {

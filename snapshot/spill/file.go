@@ -61,7 +61,8 @@ type Extent struct {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Write stores data. [Extent.AppendHead] can read the first head bytes of the data alone.
+// Write stores data. The first part of the data, whose length in bytes is the parameter head, can be read alone with
+// [Extent.AppendHead].
 func (f *File) Write(data []byte, head int) (*Extent, error) {
 	count := (len(data) + blockSize - 1) / blockSize
 	f.mu.Lock()

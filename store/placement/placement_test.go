@@ -117,7 +117,7 @@ func (t *table) file(tt *testing.T, l *placement.Layout) []byte {
 // unpad removes the spaces before the closing braces of rows. The rows of these tests have no such spaces of their own.
 func unpad(file []byte) string { return strings.ReplaceAll(string(file), " ", "") }
 
-// patch returns the content of a file whose content was old, after the spans have been copied from next into the file.
+// patch copies the spans from the content next into a copy of the content old, and returns this copy.
 func patch(old, next []byte, spans []placement.Span) []byte {
 	file := slices.Clone(old)
 	for _, s := range spans {
@@ -263,8 +263,8 @@ func TestNext(t *testing.T) {
 func TestPaddingIsLeft(t *testing.T) {
 	tab := newTable(slices.Repeat([][]string{rows(4, 100, "x")}, 50)...)
 	l := placement.New(tab.placementParts(), placement.FillFactor97)
-	// Each region has 12 bytes of padding. A row that grows by 24 bytes takes all padding of two regions, so a third region is
-	// needed.
+	// Each region has 12 bytes of padding. A row that grows by 24 bytes takes all padding of two regions, so only a third
+	// region can leave padding to the Part.
 	tab.change(7, append(rows(3, 100, "x"), row(124, "y")))
 	if l = l.Next(tab.placementParts(), patchFrom); l == nil {
 		t.Fatal("the file is to be written whole")

@@ -267,7 +267,7 @@ func TestAcknowledge(t *testing.T) {
 }
 
 // TestLockedFolder: while another process has the lock of a folder, a write waits for the lock, but at most until its context
-// ends. If the process keeps the lock, the error names the lock file.
+// ends. If the other process keeps the lock, the error names the lock file.
 func TestLockedFolder(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

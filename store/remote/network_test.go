@@ -90,7 +90,7 @@ func TestUnreachable(t *testing.T) {
 	})
 }
 
-// breaker writes the JSON of a state in pieces, and calls do after each piece.
+// breaker writes the JSON of a state in pieces, and calls the function do after each piece.
 type breaker struct {
 	data  io.WriterTo
 	every int

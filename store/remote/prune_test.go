@@ -70,7 +70,7 @@ func datesAnHourAhead(b *objectserver.Bucket) http.Handler {
 	}
 }
 
-// age sets the times of all files in a folder to the present time minus by.
+// age sets the times of all files in a folder to a time that is earlier than the present by the given duration.
 func age(t *testing.T, dir string, by time.Duration) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
