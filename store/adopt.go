@@ -31,7 +31,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 		return false, err
 	}
 	// The data may be decompressed while they are read, so only the manifest gives their size. The volume must have room for
-	// 5/4 of this size.
+	// 5/4 of this size, so that writing the data does not fill it.
 	if usage, err := volume.Measure(folder); err == nil && m.Bytes > usage.Free/5*4 {
 		return false, fmt.Errorf("its %d bytes need more than the %d bytes that are free on the volume", m.Bytes, usage.Free)
 	}
@@ -52,7 +52,7 @@ func (f *File) adopt(m manifest.Manifest, data io.Reader) (bool, error) {
 	if lacksFile, err := f.lacksFile(); err != nil || !lacksFile {
 		return false, err
 	}
-	m.Kept, m.Horizon = nil, nil // copies have no horizon; a run that believed one would not read rows that differ from the table's
+	m.Kept, m.Horizon = nil, nil // with a horizon, the next run would not read the rows that differ from the table's
 	f.existing.checked = false   // if one of the next steps fails, the next Write inspects the folder
 	if err := f.renameBoth(tmp, m); err != nil {
 		return false, err

@@ -20,7 +20,7 @@ const (
 
 // existing describes what was on disk before the first Write.
 type existing struct {
-	checked    bool              // whether the files were compared completely; if not, the first Write compares them
+	checked    bool              // whether the file and its manifest were compared completely; if not, the first Write compares them
 	intact     bool              // whether the file matches its manifest; if checked is not set, only the sizes were compared
 	manifest   manifest.Manifest // manifest of the file, if intact is set
 	quarantine string            // suffix of the name under which the first Write keeps the file; "" if it need not be kept

@@ -15,8 +15,9 @@ import (
 	"capture/store/manifest"
 )
 
-// File is feedback.json with its manifest and its lock. Its methods may be called from any goroutine. Published and ReadBack
-// may run at the same time as other methods. All other methods run one at a time.
+// File is feedback.json with its manifest and its lock. Its methods may be called from any goroutine. Methods that change
+// feedback.json or its manifest run one at a time. But while ReadBack, Load, Adopt or WriteAhead does long work, other methods
+// may run.
 type File struct {
 	paths
 	captureVersion string // version of capture, for the manifest

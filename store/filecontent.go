@@ -12,7 +12,7 @@ import (
 // produces the bytes piece by piece, so they are never in memory as a whole.
 type content struct {
 	*placement.Layout
-	parts []snapshot.Part // rows of each region; zero after they are released
+	parts []snapshot.Part // Part of each region; zero after its rows are released
 }
 
 // placementParts returns parts in the form that package placement uses.

@@ -9,7 +9,8 @@ import (
 	"capture/store/manifest"
 )
 
-// horizonOf returns the horizon of the rows of v, or nil if nothing is known about their age.
+// horizonOf returns the horizon of the rows of v, or nil if nothing is known about their age, or if DropHorizon was called with
+// v or a later View.
 func (f *File) horizonOf(v *snapshot.View) *manifest.Horizon {
 	if v.Version() <= f.doubtful {
 		return nil

@@ -40,7 +40,7 @@ func (f *File) stateToKeep(v *snapshot.View, last *written) (*manifest.Manifest,
 		return nil, nil
 	}
 	c := compareFile(f.dataPath, &m, v)
-	replaced := 0 // not known after a failed Write
+	replaced := 0 // 0 means that the number is not known, for example after a failed Write
 	if last.file != nil {
 		_, replaced, _ = diffParts(v, last)
 	}
@@ -71,7 +71,7 @@ func (f *File) standingManifest(last *written, info os.FileInfo) (manifest.Manif
 	return m, err == nil && m.Bytes == info.Size()
 }
 
-// judgeDamaged is called if the current file is damaged and will be quarantined. If the manifest of the file has many more
+// judgeDamaged is called if the current file is damaged and will be quarantined. If the file had, by its manifest, many more
 // rows than v, or columns that v lacks, the file is also kept as the state before a loss.
 func (f *File) judgeDamaged(v *snapshot.View) *manifest.Manifest {
 	m, err := manifest.ReadAt(f.manifestPath)
@@ -138,8 +138,8 @@ func compareFile(path string, m *manifest.Manifest, v *snapshot.View) *loss.Comp
 	return c
 }
 
-// diffParts compares v with the last version. gone has the regions of the Parts that are no longer in v, and goneRows is the
-// number of their rows. added has the Parts of v that are not in the last version.
+// diffParts compares v with the last version. It returns, as gone, the regions of the Parts that are no longer in v, the number
+// of the rows in these regions, and, as added, the Parts of v that are not in the last version.
 func diffParts(v *snapshot.View, last *written) (gone []placement.Region, goneRows int, added []snapshot.Part) {
 	regions := last.layout.Regions
 	head, isHead := 0, true

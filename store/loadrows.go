@@ -116,7 +116,8 @@ func (r *fileRows) readLine(lines *bufio.Scanner) ([]byte, error) {
 	return line, nil
 }
 
-// lineError returns the error that has ended lines, or nil if all lines have been read.
+// lineError returns the error that has ended the Scanner, or nil if all lines have been read. If a line was too long or
+// incomplete, the error is errNotRow.
 func lineError(lines *bufio.Scanner) error {
 	if err := lines.Err(); err != nil && !errors.Is(err, bufio.ErrTooLong) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
@@ -163,7 +164,7 @@ func (r *fileRows) putLine(line []byte) (more bool, err error) {
 	return more, nil
 }
 
-// parseKey sets key to the key of a row. It returns an error if the row does not have exactly the columns of the shape.
+// parseKey sets r.key to the key of a row. It returns an error if the row does not have exactly the columns of the shape.
 func (r *fileRows) parseKey(row []byte) (err error) {
 	var ok bool
 	if r.fields, ok = r.encoder.AppendFields(r.fields[:0], row); !ok {
@@ -187,8 +188,8 @@ func (r *fileRows) parseKey(row []byte) (err error) {
 	return nil
 }
 
-// Pages that end at padding may be small, so their number is limited to freePaddedPages plus one page for every paddedPageBytes
-// bytes of the file.
+// Pages that end at padding may be small, and each page takes some memory however small it is. So the number of such pages is
+// limited to freePaddedPages plus one page for every paddedPageBytes bytes of the file.
 const (
 	paddedPageBytes = 8 << 10
 	freePaddedPages = 64

@@ -18,8 +18,8 @@ const maxQuarantined = 5
 // quarantineInfix separates the file's name from the time in the name of a damaged file.
 const quarantineInfix = ".damaged-"
 
-// quarantineSuffix returns the suffix for a damaged file that is found at the time now. It sorts after all existing suffixes of
-// the same second, even if some of the files have been removed.
+// quarantineSuffix returns the suffix for a damaged file that is found now. The suffix sorts after all existing suffixes of the
+// same second, even if some of the files have been removed.
 func quarantineSuffix(p paths, now time.Time) string {
 	base := quarantineInfix + now.UTC().Format("20060102T150405Z")
 	suffix := base
@@ -36,7 +36,7 @@ func quarantineSuffix(p paths, now time.Time) string {
 
 // quarantine gives the file and its manifest second names that end in suffix, before a Write replaces them: a file that capture
 // did not write may contain valuable data (invariant 9, docs/design.md). The first names stay until the rename, so
-// feedback.json always exists. taken reports whether the error is that another file has one of the second names.
+// feedback.json always exists. The result taken reports whether the error is that another file has one of the second names.
 func quarantine(p paths, suffix string) (taken bool, err error) {
 	for _, path := range []string{p.dataPath, p.manifestPath} {
 		if err := linkOrCopy(path, path+suffix); err != nil {
@@ -71,8 +71,8 @@ func linkOrCopy(path, second string) error {
 	return err
 }
 
-// pruneQuarantined removes all but the newest damaged files of path. Their suffixes sort by time, but the clock may have been set
-// back, so the file that has just got the suffix newest stays in any case.
+// pruneQuarantined removes all but the newest damaged files of path. Their suffixes sort by time, but the clock may have been
+// set back, so the file that was quarantined just now, whose suffix is the parameter newest, stays in any case.
 func pruneQuarantined(path, newest string) {
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {

@@ -25,8 +25,8 @@ type Result struct {
 	// replaces it.
 	Damage string
 
-	// Kept is the state that was kept before the file was replaced, because of a loss or because an earlier run had left it. It
-	// is nil if no state was kept. It may be set even if Write returns an error.
+	// Kept is the state that was kept before the file was replaced, because of a loss or because an earlier run had left the
+	// file. Kept is nil if no state was kept. It may be set even if Write returns an error.
 	Kept *kept.State
 
 	// Warning is a message for the log, such as that a damaged file was kept, that a Write interrupted by a crash was

@@ -102,8 +102,8 @@ func (p *pendingVersion) isWorthPatching(old *placement.Layout) bool {
 	return changed < p.Bytes/2
 }
 
-// The last version is the file at path. retire returns the shadow that this file becomes when p replaces it, and the identity
-// of the file. The shadow is nil if no version could be made by patching this file.
+// retire returns the shadow that the file at path, the last version, becomes when p replaces it, and the identity of this file.
+// The shadow is nil if no version could be made by patching this file.
 func retire(last written, p *pendingVersion, path string) (*shadow, os.FileInfo) {
 	if !isPatchable(last, p, path) {
 		return nil, nil

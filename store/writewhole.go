@@ -40,8 +40,8 @@ func newSequentialWriter(file *os.File, large, complete bool) *sequentialWriter 
 // end returns the offset at which the writer continues.
 func (w *sequentialWriter) end() int64 { return w.off + int64(len(w.buf)) }
 
-// writePieces writes the next pieces of c, up to but not including piece to, and releases their rows. The last bytes stay in
-// buf.
+// writePieces writes the next pieces of c and releases their rows. The parameter to is the index of the first piece that is not
+// written. The last bytes stay in buf.
 func (w *sequentialWriter) writePieces(c *content, to int) (err error) {
 	full := make(chan []byte, chunks) // chunks for the hasher
 	done := make(chan struct{})

@@ -11,7 +11,8 @@ import (
 const DirectAlign = 4096
 
 // SupportsDirectIO reports whether the file at path is on a file system where leases and direct I/O are known to hide a patch
-// from readers: ext4 (ext2 and ext3 have the same magic number) or XFS. See patchinplace_linux.go in package store.
+// from readers: ext4 (ext2 and ext3 have the same magic number) or XFS, and whether the alignment that it needs is at most
+// DirectAlign. See patchinplace_linux.go in package store.
 func SupportsDirectIO(path string) bool {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil || int64(fs.Type) != unix.EXT4_SUPER_MAGIC && int64(fs.Type) != unix.XFS_SUPER_MAGIC {
@@ -26,7 +27,7 @@ func SupportsDirectIO(path string) bool {
 }
 
 // SetDirectIO switches the open file to direct I/O. It reports false, and changes nothing, if the file system is not known to
-// support that.
+// support that, or if the kernel refuses it.
 func SetDirectIO(file *os.File) bool {
 	if !SupportsDirectIO(file.Name()) {
 		return false

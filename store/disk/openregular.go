@@ -21,7 +21,7 @@ func OpenLinked(path string) (*os.File, error) {
 
 func openRegular(path string, flags int) (*os.File, error) {
 	file, err := os.OpenFile(path, flags|unix.O_NONBLOCK, 0)
-	if errors.Is(err, unix.EWOULDBLOCK) { // another program, such as a file server, has a lease on this regular file; it ends soon
+	if errors.Is(err, unix.EWOULDBLOCK) { // another program, such as a file server, has a lease on the file; the lease ends soon
 		file, err = os.OpenFile(path, flags, 0)
 	}
 	if err != nil {

@@ -38,7 +38,8 @@ func ReadPastCache(ctx context.Context, file *os.File, use func([]byte) error) e
 }
 
 // ReadOnce makes one read of at most len(buf) bytes at off. At the end of the file it returns 0. After a short read,
-// File.ReadAt would read again at the end of the file, and direct I/O does not accept such an offset.
+// File.ReadAt would read again at the end of the file. That offset is usually not aligned, and direct I/O accepts only aligned
+// offsets.
 func ReadOnce(file *os.File, buf []byte, off int64) (int, error) {
 	for {
 		n, err := unix.Pread(int(file.Fd()), buf, off)
@@ -49,7 +50,7 @@ func ReadOnce(file *os.File, buf []byte, off int64) (int, error) {
 }
 
 // WithIdlePriority calls f on a thread that has the lowest priority. The thread ends when f returns, because only root may
-// raise a priority again. It is a variable so that a test can make one thread do everything.
+// raise a priority again. WithIdlePriority is a variable so that a test can make one thread do everything.
 var WithIdlePriority = func(f func() error) error {
 	done := make(chan error, 1)
 	go func() {

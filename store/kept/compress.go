@@ -46,7 +46,7 @@ func (k *States) Compress(ctx context.Context) (compressed []State, err error) {
 	return compressed, nil
 }
 
-// isGone reports whether there is no file at path. It reports false if the file system returns another error.
+// isGone reports whether there is no file at path. It reports false if there is a file, or if this can't be found out.
 func isGone(path string) bool {
 	_, err := os.Lstat(path)
 	return disk.IsMissing(err)
@@ -123,8 +123,8 @@ var errDropped = errors.New("the state was dropped meanwhile")
 // at 220 MB/s with level 1, and 2.99 times at 141 MB/s with level 5.
 const compressionLevel = 5
 
-// compressFile compresses the file at path to w, and completes the SHA-256 in m. mismatch describes how the file differs from
-// m; it is "" if they match.
+// compressFile compresses the file at path to w. If the file matches m, compressFile sets the SHA-256 in m. Otherwise mismatch
+// describes how they differ.
 func compressFile(ctx context.Context, w io.Writer, path string, m *manifest.Manifest) (mismatch string, err error) {
 	file, err := disk.OpenRegular(path)
 	if err != nil {

@@ -18,8 +18,9 @@ func (k *States) Prune() (dropped []State, err error) {
 	return dropped, err
 }
 
-// MakeRoom is like Prune, but drops more states until need bytes are freed. If that frees too little, left is the
-// state before the largest unacknowledged loss, which is never dropped; it is nil if there is no such state.
+// MakeRoom is like Prune, but drops more states until need bytes are freed. If that frees too little, it also returns, as left,
+// the state before the largest unacknowledged loss, which is never dropped. Otherwise, or if there is no such state, left is
+// nil.
 func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) {
 	dropped, left, err = k.prune(need)
 	if err != nil {
@@ -28,7 +29,7 @@ func (k *States) MakeRoom(need int64) (dropped []State, left *State, err error) 
 	return dropped, left, err
 }
 
-// retention returns the properties of s that decide whether s stays. A state of another table is kept like the state before a
+// retention returns the properties of s that decide whether s stays. A state with Other set is kept like the state before a
 // loss. A state without a loss counts as acknowledged.
 func (s *State) retention() retention.State {
 	return retention.State{
@@ -71,7 +72,7 @@ func (k *States) prune(need int64) (dropped []State, left *State, err error) {
 		dropped = append(dropped, states[i])
 	}
 	for i := range states {
-		if need > 0 && !slices.Contains(drop, i) { // at most one: Plan spares only the state before the largest loss
+		if need > 0 && !slices.Contains(drop, i) { // at most one state: Plan spares only that before the largest loss
 			left = &states[i]
 		}
 	}

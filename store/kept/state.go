@@ -51,9 +51,8 @@ func List(path string) ([]State, error) {
 	return states, nil
 }
 
-// OpenLosses returns the states before the open losses that the file at path follows, newest first. If a state before a loss
-// equals the file, the file does not follow this loss: the Write that removes the rows has not replaced the file yet, or the
-// rows are back. OpenLosses leaves out such a state.
+// OpenLosses returns the states before open losses, newest first. It leaves out a state that equals the file at path: either
+// the Write that removes the rows has not replaced the file yet, or the rows are back.
 func OpenLosses(path string) ([]State, error) {
 	states, err := List(path)
 	if err != nil {
@@ -186,7 +185,7 @@ func (n names) state(id stateID) (State, bool) {
 	s := State{Time: id.time(), names: n, id: id}
 	var info fs.FileInfo
 	var err error
-	for tries := 0; ; tries++ { // a second try finds a state that was compressed during the first one
+	for tries := 0; ; tries++ { // the second try finds a state that was compressed during the first try
 		s.Path = n.compressed(id)
 		if info, err = os.Lstat(s.Path); err == nil && info.Mode().IsRegular() {
 			break
@@ -224,7 +223,7 @@ func (n names) state(id stateID) (State, bool) {
 }
 
 // tidy removes what a crash has left of kept states: temporary files, manifests and acknowledgements without data, and plain
-// data that have been compressed. Only the owner of the lock may call it, and not while it makes a kept state.
+// data that have been compressed. Only the owner of the lock may call tidy, and not while a kept state is being made.
 func (n names) tidy() {
 	files, err := n.list()
 	if err != nil {

@@ -47,8 +47,8 @@ func Open(dataPath, tmpWord string, accepted time.Time) *States {
 	return k
 }
 
-// TimeBehind returns the time that decides which states are dropped if it is behind the wall clock, which may be wrong.
-// Otherwise it returns zero.
+// TimeBehind returns the time of the [retention.Clock], which decides which states are dropped. If this time is not behind the
+// wall clock, TimeBehind returns zero.
 func (k *States) TimeBehind() time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -30,7 +30,7 @@ type Comparison struct {
 	file    *rowjson.Encoder // encoder for the file's shape
 	view    *rowjson.Encoder // encoder for the View's shape
 	shape   *rowjson.Shape   // shape of the file's rows
-	columns []int            // index in the View of each of the file's columns; -1 if the column was dropped
+	columns []int            // for each of the file's columns, its index in the View; -1 if the column was dropped
 
 	lines  rowReader
 	line   []byte      // current row of the file, without padding; nil if the next row must be read
@@ -214,7 +214,7 @@ func (c *Comparison) removeLine() error {
 
 var errNotRow = errors.New("a line is not a row of the table that the manifest describes")
 
-// parseKey sets key to the key of the file's current row.
+// parseKey sets c.key to the key of the file's current row.
 func (c *Comparison) parseKey() (err error) {
 	if c.keyed {
 		return nil
@@ -236,7 +236,7 @@ func (c *Comparison) parseKey() (err error) {
 	return err
 }
 
-// countChange counts the columns in which the file's current row differs from line, the View's row.
+// countChange counts the columns in which the file's current row differs from the View's row, which is the parameter line.
 func (c *Comparison) countChange(line []byte) {
 	c.changed++
 	var ok [2]bool

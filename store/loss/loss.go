@@ -18,10 +18,10 @@ func MayLose(n, rows int) bool {
 	return n > 0 && (n >= rows || n >= lossLeast && n > rows/lossShare)
 }
 
-// Loss returns the loss that would occur if v replaced the file that is compared, or nil if there is none. highest is the highest
-// number of rows within the last hour. If the comparison has failed, only the numbers of rows and the columns decide, and
-// replaced, which is the number of the file's rows that v replaces: if the file is damaged, any of them may be lost or have other
-// values.
+// Loss returns the loss that would occur if v replaced the file that is compared, or nil if there is none. highest is the
+// highest number of rows within the last hour. If the comparison has failed, only the numbers of rows and the columns decide.
+// If it failed because the file is damaged, the parameter replaced also decides: it is the number of the file's rows that v
+// replaces, and any of these rows may be lost or have other values.
 func (c *Comparison) Loss(v *snapshot.View, highest, replaced int) *manifest.Loss {
 	before := c.manifest.Rows
 	fell := max(before-v.Rows(), 0)

@@ -36,7 +36,7 @@ func RowCountsOf(m *manifest.Manifest, now time.Time) (c RowCounts) {
 	return c
 }
 
-// Add adds the number of rows of a file that was written at the time at.
+// Add adds the number of rows of a file. The parameter at is the time at which the file was written.
 func (c *RowCounts) Add(at time.Time, rows int) {
 	list := *c
 	for len(list) > 0 && list[len(list)-1].rows <= rows {
@@ -62,8 +62,8 @@ func (c RowCounts) Highest(now time.Time) int {
 	return 0
 }
 
-// Higher returns the numbers within the hour before now that are higher than rows. They are for the manifest of a file with
-// this number of rows.
+// Higher returns the numbers within the hour before now that are higher than the parameter rows. They are for the manifest of a
+// file with that number of rows.
 func (c RowCounts) Higher(now time.Time, rows int) (higher []manifest.RowCount) {
 	c = slices.Clone(c)
 	c.Add(now, rows)

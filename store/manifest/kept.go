@@ -14,8 +14,7 @@ type Kept struct {
 	Other   bool   `json:"other,omitempty"`   // whether a state of another table, database or cluster replaced it
 }
 
-// Loss describes the rows, values or columns that a Write was about to remove. Because of the loss, the state before it was
-// kept.
+// Loss describes the rows, values or columns that a Write was about to remove. The state before the loss is kept.
 type Loss struct {
 	Found       time.Time `json:"found"`                  // time of the Write that removed the rows, values or columns
 	RowsBefore  int       `json:"rows_before"`            // number of rows before that Write
@@ -24,7 +23,7 @@ type Loss struct {
 	RowsChanged int       `json:"rows_changed,omitempty"` // number of rows whose value in Column changed
 	Column      string    `json:"column,omitempty"`       // name of the column that changed in the most rows
 	Dropped     []string  `json:"dropped,omitempty"`      // names of the dropped columns
-	HourHighest int       `json:"hour_highest,omitempty"` // highest number of rows in the hour before, if the loss came in steps; otherwise 0
+	HourHighest int       `json:"hour_highest,omitempty"` // highest number of rows in the hour before Found, if the loss came in steps; otherwise 0
 
 	// RowsNotCompared is the number of rows that the Write replaced and that could not be compared, because the file was damaged.
 	// Any of them may be lost or have other values.

@@ -62,8 +62,8 @@ type RowCount struct {
 	Rows int       `json:"rows"`
 }
 
-// Blocks is a digest of a file that is cheap to update after a small change. The file is divided into blocks; the digest is the
-// SHA-256 of the concatenated binary SHA-256s of the blocks.
+// Blocks is a digest that is cheap to update after a small change of the file. The file is divided into blocks; the digest is
+// the SHA-256 of the concatenated binary SHA-256s of the blocks.
 type Blocks struct {
 	Bytes  int64  `json:"bytes"`  // length of a block in bytes; the last block may be shorter
 	SHA256 string `json:"sha256"` // digest, in lower-case hex
@@ -177,7 +177,7 @@ func New(v *snapshot.View, reason Reason, captureVersion string) Manifest {
 	return m
 }
 
-// SetPosition sets the position of the state in the file.
+// SetPosition sets the position in the WAL and the commit time of the state that the file holds.
 func (m *Manifest) SetPosition(p snapshot.Position) {
 	m.LSN, m.CommitTime = "", p.CommitTime.UTC().Truncate(time.Microsecond)
 	if p.LSN != 0 {

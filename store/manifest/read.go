@@ -18,10 +18,10 @@ import (
 )
 
 // These constants limit the manifests that are accepted. Without them, a forged manifest could use any amount of memory. A
-// manifest with 1,600 columns and the longest names stays well below MaxBytes and maxCommas.
+// manifest with 1,600 columns, the maximum in Postgres, and the longest names stays well below MaxBytes and maxCommas.
 const (
 	MaxBytes     = 8 << 20 // maximum length of a manifest in bytes
-	maxDataBytes = 1 << 56 // maximum length of the data; a longer length is a mistake, and sums with it might overflow
+	maxDataBytes = 1 << 56 // maximum length of the data; a greater length is a mistake, and sums with it might overflow
 	maxCommas    = 100_000
 
 	minBlockBytes = 4 << 10

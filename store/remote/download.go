@@ -188,7 +188,7 @@ func (r *reader) Read(p []byte) (n int, err error) {
 		n, err = r.body.Read(p)
 		r.offset += int64(n)
 		if n > 0 && err == io.EOF {
-			return nil // the next call returns the end
+			return nil // the next call returns io.EOF
 		}
 		if err != nil && err != io.EOF {
 			r.body.Close()

@@ -89,8 +89,8 @@ func isTransient(err error) bool {
 	return status >= 500 && status != http.StatusNotImplemented || status == http.StatusRequestTimeout || status == http.StatusTooManyRequests
 }
 
-// clean returns err in a form that a person may see: without URLs, which may have a signature, and without secrets. It wraps
-// errMissing, errChanged, errDenied or errTooLarge if err means one of these.
+// clean returns err in a form that a person may see: without URLs, which may have a signature, and without secrets. The
+// returned error wraps errMissing, errChanged, errDenied or errTooLarge if err means one of these.
 func (l *Location) clean(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) || errors.As(err, new(*cleanError)) {
 		return err

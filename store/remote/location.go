@@ -138,8 +138,8 @@ func expiryOf(getenv func(string) string) time.Time {
 	return time.Time{}
 }
 
-// The functions below check the length, because a regular expression with an upper limit for a repetition takes long to
-// compile.
+// The functions below check the lengths of names, because a regular expression with an upper limit for a repetition takes long
+// to compile.
 var (
 	containerName = regexp.MustCompile(`^[a-z0-9](-?[a-z0-9])+$`)
 	bucketName    = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]+[a-z0-9]$`)

@@ -10,8 +10,8 @@ import (
 // Limits describes what the service can do, and what the credentials permit.
 type Limits struct {
 	Conditional bool // whether the service refuses a write whose condition is not met, so that several captures may share the folder
-	Deletes     bool // whether the credentials permit to delete
-	Checksums   bool // whether the service refuses data that do not match their checksum
+	Deletes     bool // whether Probe could remove its object; credentials may not permit that
+	Checksums   bool // whether the service refuses data that do not match their checksum; false if no checksum is sent
 }
 
 // Probe finds out what the service can do and permits. It writes an object, tries writes that the service should refuse because
@@ -31,8 +31,8 @@ func (f *Folder) probe(ctx context.Context) (l Limits, err error) {
 	write := func(c condition) (string, error) {
 		return f.put(ctx, name, fmt.Appendf(nil, "capture has asked what this service does: %s %s\n", time.Now().UTC().Format(time.RFC3339), randomWord()), c)
 	}
-	// isRefused reports whether the service refuses a write because of the condition. A service that does not know the condition
-	// refuses nothing.
+	// isRefused reports whether the service refuses a write because of the condition. A service that does not know the
+	// condition ignores it, or refuses the write as unsupported; then isRefused reports false.
 	isRefused := func(c condition) (bool, error) {
 		var clean *cleanError
 		switch _, err := write(c); {

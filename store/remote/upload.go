@@ -15,7 +15,8 @@ import (
 
 // Source is a state to upload.
 type Source struct {
-	// Manifest describes the state. If it has no digest, Bytes and SHA256 come from the data; otherwise the data must match it.
+	// Manifest describes the state. If it has a digest, the data must match it. If it has no SHA256, SHA256 and Bytes come from
+	// the data. If the state was already damaged when it was kept, the data need not match, and Bytes does not change.
 	Manifest manifest.Manifest
 
 	// Time is the time in the state's name.

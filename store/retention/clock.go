@@ -47,8 +47,8 @@ func (c *Clock) Now(wall time.Time, elapsed time.Duration) time.Time {
 	return believed
 }
 
-// Behind returns the accepted time if it is behind wall, and otherwise zero. A run stores this time with what it writes: wall may
-// be wrong, and the next run must not take it for the last accepted time.
+// Behind returns the accepted time if it is behind the wall clock's time, and otherwise zero. A run stores the accepted time
+// with what it writes: the wall clock may be wrong, and the next run must not take its time for the last accepted time.
 func (c *Clock) Behind(wall time.Time, elapsed time.Duration) time.Time {
 	if now := c.Now(wall, elapsed); now.Before(wall) {
 		return now

@@ -29,8 +29,8 @@ const (
 )
 
 // Plan returns the indexes of the states to drop: first all states that neither the policy nor a loss covers, then as many more
-// as are needed to free excess bytes. short is the number of these bytes that can't be freed, because the state before the
-// largest unacknowledged loss is never dropped.
+// as are needed to free the number of bytes that the parameter excess gives. The result short is the number of these bytes that
+// can't be freed, because the state before the largest unacknowledged loss is never dropped.
 func Plan(states []State, policy Policy, now time.Time, excess int64) (drop []int, short int64) {
 	classes := classify(states, policy, now)
 	order := make([]int, len(states))
