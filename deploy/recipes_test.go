@@ -21,8 +21,8 @@ func unitSettings(text string) []string {
 	return settings
 }
 
-// The template unit has the settings of capture.service, the hardening included. Only the paths differ: two instances share no
-// path.
+// The template unit has the settings of capture.service, the hardening included. Only the description and the paths differ: two
+// instances share no path.
 func TestTemplateUnitEqualsTheUnit(t *testing.T) {
 	paths := strings.NewReplacer(
 		"a Postgres table", "a Postgres table (%i)", "/etc/capture/", "/etc/capture/%i/", "/var/lib/capture", "/var/lib/capture-%i",

@@ -26,9 +26,10 @@ const maxResponse = 1 << 20
 // findDaemon returns the address of the daemon that writes the file at path, or "" if the daemon has not published one yet.
 // running is false if no daemon runs.
 //
-// Requests to the address may carry the token. Therefore findDaemon uses the address in the lock file only if no other user
-// can have written that file, and if the address belongs to this machine or equals listen. If this user can't read the lock
-// file or can't trust it, findDaemon tries listen, which is the value of --listen.
+// Requests to the address may carry the token, which another user's server must not get. Therefore findDaemon uses the address
+// in the lock file only if no other user can have written that file, and if the address belongs to this machine or is that of
+// --listen, which the parameter listen holds. If this user can't read the lock file or can't trust it, findDaemon tries the
+// address of --listen.
 func findDaemon(ctx context.Context, path, listen string) (address string, running bool, err error) {
 	asked := dialAddress(listen, "")
 	owner, held, err := store.ReadOwner(path)

@@ -149,9 +149,10 @@ func (c *fileConfig) selectAt(l *remote.Location, clusters []remote.Cluster) (be
 	return best, states, nil
 }
 
-// noteLoss prints a note if a loss that nobody has acknowledged precedes newest. The note contains the value of --at that selects
-// the state before the loss. If newest equals the state before a loss, this loss does not precede newest: either the machine was
-// lost before it uploaded a state without the lost rows, or the rows are back.
+// noteLoss prints a note if a loss that nobody has acknowledged precedes the newest state, which the parameter newest holds.
+// The note contains the value of --at that selects the state before the loss. A loss does not count if the newest state equals
+// the state before the loss: either the machine was lost before it uploaded a state without the lost rows, or the rows are
+// back.
 func noteLoss(ctx context.Context, std streams, command string, l *remote.Location, newest remote.State, all []remote.State) {
 	open := slices.DeleteFunc(slices.Clone(all), func(s remote.State) bool {
 		return !s.Loss || s.Acknowledged || s.Time.After(newest.Time) || s.URL == newest.URL
@@ -182,7 +183,8 @@ func copiesText(n int) string {
 	return countText(n) + " copies"
 }
 
-// listCopies returns all states at the location, newest first, with their manifests as far as these can be read.
+// listCopies returns all states at the location, cluster by cluster, with their manifests as far as these can be read. The
+// states of one cluster are in order from the newest to the oldest.
 func listCopies(ctx context.Context, l *remote.Location) ([]copiedState, error) {
 	clusters, err := l.Clusters(ctx)
 	if err != nil {

@@ -166,7 +166,7 @@ func compareWithTable(table postgres.Name) capture.CompareFunc {
 	}
 }
 
-// run follows the table and serves HTTP until ctx ends. It logs the error that it returns.
+// run follows the table and serves HTTP until ctx ends or an error occurs. It logs the error that it returns.
 func (s *service) run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return catchPanic(func() error { return tuneHeap(ctx, s.memoryLimit) }) })
@@ -187,8 +187,7 @@ func (s *service) run(ctx context.Context) error {
 	return nil
 }
 
-// handleSignals starts goroutines in group that handle signals until ctx ends: SIGUSR1 forces a flush, and SIGHUP reopens the
-// logs.
+// handleSignals starts goroutines that handle signals until ctx ends: SIGUSR1 forces a flush, and SIGHUP reopens the logs.
 func (s *service) handleSignals(ctx context.Context, group *errgroup.Group) {
 	flush := make(chan os.Signal, 1) // the buffer holds a signal that arrives during a flush
 	reopen := make(chan os.Signal, 1)

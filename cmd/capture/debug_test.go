@@ -60,7 +60,7 @@ func TestProfiles(t *testing.T) {
 	go func() {
 		response, err := http.Get(base + "trace?seconds=60")
 		if err == nil {
-			_, _ = io.Copy(io.Discard, response.Body) // closing it early would end the trace
+			_, _ = io.Copy(io.Discard, response.Body) // closing the body early would end the trace
 			response.Body.Close()
 		}
 		asked <- err

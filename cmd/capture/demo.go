@@ -78,7 +78,7 @@ func (c demoCmd) Run(ctx context.Context, std streams) (err error) {
 	return c.runDemo(ctx, std.out, service, d, path, folder)
 }
 
-// outputPath returns the path of the demo's feedback.json. The default is in folder.
+// outputPath returns the path of the demo's feedback.json: --output or, without it, a path below the demo's folder.
 func (c demoCmd) outputPath(folder string) (string, error) {
 	if c.Output == "" {
 		return filepath.Join(folder, "data", "fallback", "feedback.json"), nil
@@ -93,7 +93,7 @@ func (c demoCmd) outputPath(folder string) (string, error) {
 	return path, nil
 }
 
-// openService opens a service as capture run does. Its logs are in folder.
+// openService opens a service as capture run does. The service's logs are below the demo's folder.
 func (c demoCmd) openService(url, path, folder string) (*service, error) {
 	database, err := postgres.ParseConfig(url)
 	if err != nil {

@@ -129,8 +129,8 @@ func diagnosisText(d postgres.Diagnosis, works bool, p palette) string {
 }
 
 // folderFinding checks that this user can write to the folder of the file at path, and that other users cannot. If the folder does
-// not exist, folderFinding checks the nearest parent that exists. If this user cannot write there, the finding has the level in
-// otherwise and the reason in why.
+// not exist, folderFinding checks the nearest parent that exists. If this user cannot write there, the finding has the level
+// and the reason that the parameters otherwise and why hold.
 func folderFinding(name, path string, otherwise postgres.Level, why string) postgres.Finding {
 	folder := existingFolder(path)
 	err := unix.Access(folder, unix.W_OK|unix.X_OK)
@@ -219,7 +219,7 @@ func freeSpace(path string) int64 {
 }
 
 // availableMemory returns the number of bytes that this process can use: the memory of the machine, or the limit of the
-// process if that is lower. It returns 0 if neither is known.
+// control group if this limit is lower. It returns 0 if neither is known.
 func availableMemory() int64 {
 	total := int64(math.MaxInt64)
 	if content, err := os.ReadFile("/proc/meminfo"); err == nil {

@@ -48,8 +48,9 @@ type fileConfig struct {
 	fetchedFrom string // URL from which File was downloaded; "" if File was not downloaded
 }
 
-// chooseState sets File to the state that a URL, --at or the path of a kept state selects, and prints which state that is. Without
-// --at, it also prints the open losses that precede the file or the newest copy. remove removes a downloaded file.
+// chooseState sets File to the state that a URL, --at or the path of a kept state selects. If this changes File, chooseState
+// prints which state was selected. Without --at, it also prints notes about the newest open losses that precede the file or the
+// newest copy. remove removes a downloaded file.
 func (c *fileConfig) chooseState(ctx context.Context, std streams, command string) (remove func(), err error) {
 	if remote.IsURL(c.File) {
 		return c.fetchState(ctx, std, command)
@@ -57,8 +58,9 @@ func (c *fileConfig) chooseState(ctx context.Context, std streams, command strin
 	return func() {}, c.chooseKept(std, command)
 }
 
-// chooseKept sets File to the kept state that --at selects. Without --at, it prints the open losses that precede the file. If
-// File is a kept state that has been compressed since its path was printed, chooseKept sets File to the compressed data.
+// chooseKept sets File to the kept state that --at selects. Without --at, it prints notes about the newest open losses that
+// precede the file. If File is a kept state that has been compressed since its path was printed, chooseKept sets File to the
+// compressed data.
 func (c *fileConfig) chooseKept(std streams, command string) error {
 	if c.At.IsZero() {
 		if path, ok := kept.FindMoved(c.File); ok {
@@ -162,7 +164,7 @@ type logFiles struct {
 	ErrorLog string `placeholder:"FILE" env:"CAPTURE_ERROR_LOG" default:"logs/errors/error.log" help:"Log file for ERROR only, as JSON lines."`
 }
 
-// logConfig controls what is logged and how long log files are kept.
+// logConfig controls what is logged, and when log files are rotated, compressed and deleted.
 type logConfig struct {
 	logFiles
 	LogMaxSize    count  `placeholder:"MB" env:"CAPTURE_LOG_MAX_SIZE" default:"10" min:"1" max:"10240" help:"Size at which a log file is rotated, in MB."`

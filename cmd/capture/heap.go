@@ -18,9 +18,9 @@ const (
 	allowedGarbage = 32 << 20 // bytes of garbage that are always allowed, however small the live heap is
 )
 
-// tuneHeap keeps the process within its memory limit, and limits the garbage in its heap, until ctx ends. memoryLimit is
-// --memory in bytes, or 0 for auto. tuneHeap leaves an operator's GOGC unchanged. It lowers an operator's GOMEMLIMIT only if
-// --memory is set.
+// tuneHeap sets the runtime's memory limit. Then, until ctx ends, it limits the garbage in the heap and returns free memory to
+// the system. If an operator has set GOGC, tuneHeap only sets the memory limit. It lowers an operator's GOMEMLIMIT only if
+// --memory is set. memoryLimit is --memory in bytes, or 0 for auto.
 func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	limitHeap(memoryLimit)
 	if os.Getenv("GOGC") != "" {
@@ -50,9 +50,9 @@ func tuneHeap(ctx context.Context, memoryLimit int64) error {
 	}
 }
 
-// limitHeap sets the runtime's memory limit to nine tenths of memoryLimit or of the control group's limit, whichever is lower:
-// the runtime knows neither. Close to its limit, the runtime collects garbage more often. Without a limit, the runtime would
-// not do so, and the kernel would kill the process.
+// limitHeap lowers the runtime's memory limit to nine tenths of --memory or of the control group's limit, whichever is lower:
+// the runtime knows neither. It leaves an operator's GOMEMLIMIT unchanged if memoryLimit is 0. Close to its limit, the runtime
+// collects garbage more often. Without a limit, the runtime would not do so, and the kernel could kill the process.
 func limitHeap(memoryLimit int64) {
 	limit := cgroup.MemoryLimit()
 	if memoryLimit > 0 {
@@ -65,7 +65,7 @@ func limitHeap(memoryLimit int64) {
 
 // gcPercent returns the GOGC percentage for a live heap of the given size in bytes. Most of a large heap is rows, in blocks
 // without pointers, which the collector does not scan. A collection is therefore cheap regardless of the number of rows. A few
-// percent of garbage, in contrast, are many bytes.
+// percent of garbage in a large heap, in contrast, are many bytes. So a larger heap gets a lower percentage.
 func gcPercent(live uint64) int {
 	return int(min(max(allowedGarbage*100/max(live, 1), 3), 100))
 }

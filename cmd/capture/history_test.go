@@ -13,7 +13,7 @@ import (
 	"capture/store/manifest"
 )
 
-// keepState puts a kept state beside the file in dir. The state has the file's content and the time in stamp. If loss is not
+// keepState puts a kept state beside the file in dir. The state has the file's content, and stamp is its time. If loss is not
 // nil, the state is marked as the state before this loss.
 func keepState(t *testing.T, dir, stamp string, loss *manifest.Loss) (path string) {
 	t.Helper()

@@ -47,7 +47,8 @@ func hostileServer(t *testing.T) string {
 	return fmt.Sprintf("postgres://u@%s/app?sslmode=disable", l.Addr())
 }
 
-// wantHarmless fails the test if a text is longer than longest, or contains anything that a terminal would execute.
+// wantHarmless fails the test if a text has more bytes than the parameter longest allows, is not UTF-8, or contains a character
+// that a terminal would interpret.
 func wantHarmless(t *testing.T, what, text string, longest int) {
 	t.Helper()
 	if len(text) > longest {
@@ -141,8 +142,8 @@ func TestMessagesOfTriggersAreNotShown(t *testing.T) {
 		RAISE EXCEPTION 'SECRET %', E'\x1b[2J' || NEW.user_query USING ERRCODE = TG_ARGV[0], DETAIL = 'SECRET', HINT = 'SECRET', COLUMN = 'SECRET ' || NEW.user_query,
 			CONSTRAINT = 'SECRET', DATATYPE = 'SECRET', TABLE = 'SECRET'; END $$`)
 	ways := []string{"", "--dry-run", "--on-conflict=skip --dry-run"}
-	// For the first four SQLSTATEs, capture has texts of its own, which contain fields of the error. All other SQLSTATEs are treated
-	// alike, so the test tries each of them in one way only.
+	// For the first four SQLSTATEs, capture has texts of its own, which contain fields of the error, so the test tries each of
+	// these SQLSTATEs in all ways. capture treats all other SQLSTATEs alike, so the test tries each of those in one way only.
 	for i, state := range []string{"23505", "42501", "23502", "23514", "P0001", "22023", "57014", "28000", "XX000"} {
 		sql(t, url, "DROP TRIGGER IF EXISTS refuse ON votes", "CREATE TRIGGER refuse BEFORE INSERT ON votes FOR EACH ROW EXECUTE FUNCTION refuse('"+state+"')")
 		tried := ways

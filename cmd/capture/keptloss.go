@@ -8,9 +8,9 @@ import (
 	"capture/store/kept"
 )
 
-// noteKeptLosses prints a note for each loss that precedes the file and that nobody has acknowledged. The note contains the
-// command that restores the state before the loss. If the folder cannot be read, noteKeptLosses prints the reason: the file may
-// still be the best that is left, so the command continues.
+// noteKeptLosses prints notes about the newest losses that precede the file and that nobody has acknowledged, and the number of
+// the older ones. Each note tells how to restore the state before the loss. If the folder cannot be read,
+// noteKeptLosses prints the reason, and the command continues: the file may still be the best that is left.
 func (c *fileConfig) noteKeptLosses(std streams, command string) {
 	if info, err := os.Stat(c.File); c.File == "-" || err != nil || !info.Mode().IsRegular() {
 		return // the command itself reports a file that it cannot read

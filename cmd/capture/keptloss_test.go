@@ -64,7 +64,7 @@ func TestRestoreNamesKeptLoss(t *testing.T) {
 		t.Errorf("with --json: %+v, %v", got, err)
 	}
 
-	// The loss does not precede the kept state itself, other files and standard input.
+	// There is no note about the loss if the kept state itself, another file or standard input is read.
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)

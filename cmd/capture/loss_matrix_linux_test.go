@@ -55,7 +55,7 @@ func TestLossesKilledAtEachStep(t *testing.T) {
 	for i := range n {
 		source := lossSources[i%len(lossSources)]
 		kind := kinds[r.IntN(len(kinds))]
-		for !kind.suits(source) || kind.large && r.IntN(4) > 0 { // a large table takes ten times as long
+		for !kind.suits(source) || kind.large && r.IntN(4) > 0 { // a large table takes ten times as long as a small one
 			kind = kinds[r.IntN(len(kinds))]
 		}
 		step := drawStep(r, kind.large)

@@ -141,8 +141,8 @@ func (r *lossRound) remember() {
 	r.states = append(r.states, string(content))
 }
 
-// loseAndKill runs step i under strace, which kills capture at the round's step. Then it starts capture again unless
-// capture still runs.
+// loseAndKill runs the statement of step i while strace traces capture and kills it at the round's killStep. Then loseAndKill
+// starts capture again unless capture still runs.
 func (r *lossRound) loseAndKill(d *daemon, i int) *daemon {
 	r.remember()
 	log := filepath.Join(r.dir, "strace")
@@ -155,7 +155,7 @@ func (r *lossRound) loseAndKill(d *daemon, i int) *daemon {
 		r.t.Fatal(err)
 	}
 	standing := m.WrittenAt.UTC().Truncate(time.Second)
-	if len(written) > 0 && !written[0].Time.Before(standing) { // capture gives a new state a later second than all other states
+	if len(written) > 0 && !written[0].Time.Before(standing) { // a new state is at least a second newer than all other states
 		standing = written[0].Time.Add(time.Second)
 	}
 	options := r.step.options(log, r.path, strings.TrimSuffix(r.path, ".json")+"-"+standing.Format("20060102T150405Z")+"-loss")

@@ -22,8 +22,8 @@ type killStep struct {
 // killCalls are the system calls that change files on disk, or that begin such a change.
 var killCalls = []string{"openat", "fsync", "linkat", "renameat", "renameat2", "unlinkat", "pwrite64"}
 
-// drawStep returns a random step that occurs in most rounds. Only a large file is patched, so only then can a step be a call of
-// renameat2 or pwrite64.
+// drawStep returns a random step that occurs in most rounds. Only a large file is patched, so a step can be a call of renameat2
+// or pwrite64 only if the file is large.
 func drawStep(r *rand.Rand, large bool) killStep {
 	step := killStep{compressing: r.IntN(4) == 0}
 	most := map[string]int{"openat": 6, "fsync": 5, "linkat": 1, "renameat": 4, "unlinkat": 4}

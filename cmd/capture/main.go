@@ -3,7 +3,8 @@
 // Each command has its own file; statuswatch.go is capture status --watch. The other files are shared by several commands:
 // flags.go defines the flags, flagtypes.go their types, help.go the output of --help, errors.go the exit codes, format.go,
 // statustext.go, progress.go and terminal.go the output, and client.go the requests to a running daemon. daemon.go assembles
-// the daemon for run and demo, copies.go sets where copies are kept, and heap.go limits the memory of Go's runtime.
+// the daemon for run and demo, copies.go lists and downloads copies, keptloss.go prints notes about losses, and heap.go limits
+// the memory of Go's runtime.
 package main
 
 import (

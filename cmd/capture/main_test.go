@@ -243,7 +243,7 @@ func (d *daemon) address() string {
 	return address
 }
 
-// status returns the daemon's status once it meets the condition until.
+// status waits until a status of the daemon meets the condition, and returns this status.
 func (d *daemon) status(until func(capture.Status) bool) (s capture.Status) {
 	d.t.Helper()
 	address := d.address()

@@ -13,9 +13,9 @@ import (
 )
 
 // TestMemoryOfLargeVotes gives a daemon little memory, and a table with more rows than fit into this memory. It also inserts
-// and updates very large votes, some of which do not fit by themselves. Most of them consist of control characters, each of
-// which takes six bytes in JSON. The process must stay alive and within its memory limit, and count the votes that do not fit.
-// CAPTURE_TEST_MEMORY=1 tries more limits.
+// and updates very large votes, some of which do not fit by themselves. Most of the large votes consist of control characters,
+// each of which takes six bytes in JSON. The process must stay alive and within its memory limit, and count the votes that do
+// not fit. CAPTURE_TEST_MEMORY=1 tries more limits.
 func TestMemoryOfLargeVotes(t *testing.T) {
 	if testing.Short() {
 		t.Skip("captures very large votes")

@@ -8,7 +8,8 @@ import (
 	"capture/internal/statefile"
 )
 
-// progress shows the progress of a long operation in a single line of a terminal. On any other output, it shows nothing.
+// progress shows the progress of a long operation in a single line of a terminal. If the output is not a terminal, or one that
+// cannot overwrite a line, progress shows nothing.
 type progress struct {
 	w      io.Writer
 	prefix string

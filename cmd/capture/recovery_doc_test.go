@@ -108,7 +108,7 @@ func keepHourly(t *testing.T, dir, stamp string) {
 
 var spans = regexp.MustCompile(`\b[0-9.]+ m?s\b|(\b[0-9]+ (d|h|min) ?)+ old|takes [0-9.]+ kB`)
 
-// timeless returns the page without durations, ages and the sizes of compressed files.
+// timeless replaces each duration, age and size of a compressed file in the page by the same text.
 func timeless(page string) string { return spans.ReplaceAllString(page, "N ms") }
 
 // page is a documentation page with console blocks. A block contains commands after "$ ", and their output.

@@ -105,10 +105,10 @@ func (c restoreCmd) confirmTable(ctx context.Context, std streams, table string)
 		"Name it with --table, or use --yes")
 }
 
-// ask asks the user to confirm what question says. If the file comes from standard input, nobody can answer, so ask returns an
-// error that tells the user what to do instead.
+// ask asks the user to confirm the question. If the file comes from standard input, an answer cannot come from there, so ask
+// returns an error that tells the user what to do instead.
 func (c restoreCmd) ask(ctx context.Context, std streams, question, instead string) error {
-	if c.File == "-" { // the file is standard input, even if standard input is a terminal
+	if c.File == "-" { // confirm would ask on a terminal, even if the file was typed there
 		return fmt.Errorf("%s? %s", question, instead)
 	}
 	return confirm(ctx, std, "capture restore", question, instead)

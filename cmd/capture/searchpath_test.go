@@ -18,8 +18,8 @@ import (
 )
 
 // plantSQL creates what a hostile owner of the database could create in the schema public: operators for every pair of numeric
-// types and every pair of text types, and a copy of every function, aggregate and operator of pg_catalog. Each function and
-// operator writes SHADOWED to the server's log when a statement calls it.
+// types and every pair of text types, and a copy of every function, aggregate and operator of pg_catalog that can be copied.
+// Each function and operator writes SHADOWED to the server's log when a statement calls it.
 const plantSQL = `
 DO $plant$
 DECLARE
@@ -294,7 +294,7 @@ func appURL(t *testing.T, url, user, name, path string) string {
 }
 
 // startPooler passes connections on to the server at address and gives clients another process ID than the server's, as
-// poolers do. It returns its own address.
+// poolers do. It returns the pooler's address.
 func startPooler(t *testing.T, address string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -29,7 +29,8 @@ import (
 // formatLines is the value of --format for JSON lines.
 const formatLines = choice("jsonl")
 
-// snapshotTimeout is the maximum time to wait for the daemon to write the file. The daemon's own limit is shorter.
+// snapshotTimeout is the maximum time to wait for the daemon to write the file. The daemon's own limit is shorter, so a daemon
+// that is too slow can still answer with an error.
 const snapshotTimeout = 10 * time.Minute
 
 type snapshotCmd struct {

@@ -16,7 +16,8 @@ import (
 	"capture/store/manifest"
 )
 
-// statusTimeout is the maximum time to wait for the daemon's response. The daemon only has to read its own memory.
+// statusTimeout is the maximum time to wait for the daemon's response. It is short, because the daemon only has to read its own
+// memory.
 const statusTimeout = 3 * time.Second
 
 type statusCmd struct {
@@ -105,7 +106,8 @@ func (c statusCmd) fetchStatus(ctx context.Context, path string) (status capture
 	return status, raw, address, nil
 }
 
-// earlierText describes the file that an earlier daemon has left, on a line of its own. It returns "" if there is none.
+// earlierText describes the file that an earlier run has left, on a line of its own. It returns "" if the file has no manifest
+// that can be read.
 func earlierText(path string, now time.Time) string {
 	m, err := manifest.Read(path)
 	if err != nil {

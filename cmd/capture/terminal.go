@@ -56,7 +56,7 @@ func (s screen) height(text string) int {
 	return lines
 }
 
-// clip returns the first lines of a text that fit on the screen together with an empty line.
+// clip returns the first lines of a text that fit on the screen together with an empty line, but at least one line of the text.
 func (s screen) clip(text string) string {
 	for s.lines > 0 && s.height(text) >= s.lines {
 		end := strings.LastIndexByte(strings.TrimSuffix(text, "\n"), '\n')
@@ -103,8 +103,8 @@ func (p palette) checkMark(ok bool) string {
 	return p.bad + "✗" + p.off
 }
 
-// confirm asks the user on the terminal to confirm what question says. If there is no terminal, it returns an error that tells
-// the user what to do instead.
+// confirm asks the user to confirm the question on the terminal. If standard input is not a terminal, confirm returns an error
+// that tells the user what to do instead.
 func confirm(ctx context.Context, std streams, command, question, instead string) error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return fmt.Errorf("%s? %s", question, instead)

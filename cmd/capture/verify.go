@@ -78,7 +78,7 @@ func (c verifyCmd) Run(ctx context.Context, std streams) error {
 	return err
 }
 
-// databaseGiven reports whether the user specified a database by the flag or in the environment.
+// databaseGiven reports whether the user specified a database or its server, by the flag or in the environment.
 func (c verifyCmd) databaseGiven() bool {
 	given := c.DatabaseURL
 	for _, name := range []string{"PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"} {

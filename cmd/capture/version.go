@@ -38,8 +38,8 @@ func (versionFlag) BeforeReset(app *kong.Kong, std streams) error {
 	return nil
 }
 
-// buildInfo returns the version and the commit of this binary. It prefers the values that the linker has set to those that the
-// Go tool has recorded.
+// buildInfo returns the version and the commit of this binary. Values that the linker has set take precedence over values that
+// the Go tool has recorded.
 func buildInfo() (v, c string) {
 	v, c = version, commit
 	info, ok := debug.ReadBuildInfo()
