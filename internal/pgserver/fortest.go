@@ -37,8 +37,8 @@ var shared struct {
 // template returns the folder from which the clusters of a package are copied.
 var template = sync.OnceValues(func() (string, error) { return findTemplate(context.Background()) })
 
-// Main calls run, which runs the tests of a package. Afterwards, even if a test panics, Main closes the cluster that the tests
-// shared. It returns the result of run, for [os.Exit] in TestMain.
+// Main calls the function run, which runs the tests of a package. Afterwards, even if a test panics, Main closes the cluster
+// that the tests shared. It returns the result of run, for [os.Exit] in TestMain.
 func Main(run func() int) int {
 	defer func() {
 		shared.Lock()
@@ -80,9 +80,9 @@ func Shared(tb TB) *Server {
 	return shared.server
 }
 
-// Database creates a database in the cluster of the package and returns its URL. The strings in with are appended to CREATE
-// DATABASE, for example "TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'". When the test ends, the database is dropped with
-// its sessions, slots and prepared transactions.
+// Database creates a database in the cluster of the package and returns its URL. The strings of the parameter with are appended
+// to CREATE DATABASE, for example "TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'". When the test ends, the database is
+// dropped with its sessions, slots and prepared transactions.
 func Database(tb TB, with ...string) string {
 	tb.Helper()
 	s := Shared(tb)

@@ -18,9 +18,9 @@ const (
 	portShares    = 100
 )
 
-// takeShare takes a share of the ports that no other process has, and returns a listener on the share's first port. The
-// listener keeps the share until the process ends. Without shares, two processes could take the same port before one of them
-// listens, or a process could take the port of a server that another process has stopped for a moment.
+// takeShare takes one of the shares of the ports that no other process has taken, and returns a listener on the share's first
+// port. The listener keeps the share until the process ends. Without shares, two processes could take the same port before one
+// of them listens, or a process could take the port of a server that another process has stopped for a moment.
 var takeShare = sync.OnceValues(func() (net.Listener, error) {
 	var err error
 	for i := range portShares {

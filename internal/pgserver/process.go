@@ -111,7 +111,7 @@ func (p *process) waitExit(ctx context.Context) error {
 
 // killTree kills the program and its children at once, as a power cut would.
 func (p *process) killTree() {
-	// A stopped program cannot fork more children while its children are listed.
+	// A suspended program cannot fork more children while its children are listed.
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err == nil {
 		children := childrenOf(p.cmd.Process.Pid)
 		_ = p.cmd.Process.Kill()

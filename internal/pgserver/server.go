@@ -296,7 +296,7 @@ func (s *Server) setProcess(p *process) {
 	s.reaper.setTarget(p)
 }
 
-// logTail returns the end of the log, but nothing before the offset from, as a suffix for an error.
+// logTail returns the end of the log as a suffix for an error. It omits what precedes the offset in the parameter from.
 func (s *Server) logTail(from int64) string {
 	log, err := os.Open(s.LogPath())
 	if err != nil {

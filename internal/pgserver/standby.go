@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Standby starts a streaming standby of the running server and returns when it accepts connections. The caller must close it.
-// The standby's cluster_name is "standby", so the primary's synchronous_standby_names can name it.
+// Standby starts a streaming standby of the running server and returns when it accepts connections. The caller must close the
+// standby. The standby's cluster_name is "standby", so the primary's synchronous_standby_names can name it.
 func (s *Server) Standby(ctx context.Context) (*Server, error) {
 	standby, err := newServer(s.bin, filepath.Dir(s.root))
 	if err != nil {

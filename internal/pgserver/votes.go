@@ -19,8 +19,8 @@ const VotesTable = `CREATE TABLE votes (
 	"timestamp"     timestamp DEFAULT CURRENT_TIMESTAMP
 )`
 
-// FillVotes inserts votes into the votes table. from and to are the numbers of the first and the last vote. The votes have a
-// realistic size, about 3 kB of JSON each. The content of a vote depends only on its number.
+// FillVotes inserts votes into the votes table. The parameters from and to are the numbers of the first and the last vote. The
+// votes have a realistic size, about 3 kB of JSON each. The content of a vote depends only on its number.
 func FillVotes(ctx context.Context, conn *pgx.Conn, from, to int) error {
 	_, err := conn.Exec(ctx, fmt.Sprintf(`INSERT INTO votes (user_query, bot_response, evaluation_json, feedback_tags, comment, citations)
 	SELECT 'How do I ' || md5(i::text) || '?', (SELECT string_agg(md5((i * 100 + j)::text), ' ') FROM generate_series(1, 60) j),

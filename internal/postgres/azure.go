@@ -78,9 +78,9 @@ func azureProblem(err error) *Problem {
 		"cannot get a Microsoft Entra token")
 }
 
-// AzureIdentityFinding requests a token and reports which identity it names. exists means that the role of cfg exists. If the
-// role does not exist, the finding's hint has the SQL that creates the role for the token's identity and grants the role what
-// capture needs for the table.
+// AzureIdentityFinding requests a token and reports which identity the token names. The parameter exists is true if the role of
+// cfg exists. If the role does not exist, the finding's hint has the SQL that creates the role for the token's identity and
+// grants the role what capture needs for the table.
 func AzureIdentityFinding(ctx context.Context, cfg *pgx.ConnConfig, table Name, exists bool) Finding {
 	const name = "Azure identity"
 	identity, err := azidentity.NewDefaultAzureCredential(nil)
@@ -109,8 +109,8 @@ func AzureIdentityFinding(ctx context.Context, cfg *pgx.ConnConfig, table Name, 
 // tokenClaims are the claims by which a token names its identity.
 type tokenClaims struct{ upn, scopes, appID, objectID string }
 
-// azureClaims returns the claims of a JSON Web Token (RFC 7519) without verifying its signature, which only the server can
-// do. A claim that is missing is empty.
+// azureClaims returns the claims of a JSON Web Token (RFC 7519) without verifying its signature, which is left to the server. A
+// claim that is missing is empty.
 func azureClaims(token string) tokenClaims {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

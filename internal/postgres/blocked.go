@@ -10,8 +10,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// FindBlockedSession returns the process ID and the role of a session that waits for a lock held by a session whose process ID
-// is in pids. It returns "" if there is none. Reads and writes of the application queue up behind such a session.
+// FindBlockedSession returns the process ID and the role of a session that is kept waiting for a lock by a session whose
+// process ID is in pids. It returns "" if there is none. Reads and writes of the application queue up behind such a session.
 func FindBlockedSession(ctx context.Context, q Querier, pids []int32) (blocked string, err error) {
 	err = Pinned(q).QueryRow(ctx, `
 		SELECT format('pid %s%s', l.pid, coalesce(' (' || a.usename || ')', ''))
@@ -26,8 +26,8 @@ func FindBlockedSession(ctx context.Context, q Querier, pids []int32) (blocked s
 	return blocked, nil
 }
 
-// LimitFrozenSession makes the server end the session of q's open transaction if this process reads and sends nothing for the
-// time frozen. It returns the process ID of the session.
+// LimitFrozenSession makes the server end the session of q's open transaction if this process reads and sends nothing for as
+// long as the parameter frozen says. It returns the process ID of the session.
 //
 // idle_in_transaction_session_timeout ends a session between statements. tcp_user_timeout ends a session that sends data which
 // nobody reads; it counts from the last byte for which the receiver had room. (statement_timeout would end a slow read, but not

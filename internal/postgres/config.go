@@ -74,7 +74,7 @@ func parseURL(url string) (*pgx.ConnConfig, error) {
 		return nil, err
 	}
 	if addresses := hostAddresses(cfg); addresses != "" {
-		if !namesHost(url, cfg) { // libpq then uses the address as the host's name
+		if !namesHost(url, cfg) { // libpq then uses the value of hostaddr as the host's name, too
 			if cfg, err = parsePgx(addParameter(url, "host", addresses)); err != nil {
 				return nil, err
 			}

@@ -20,10 +20,10 @@ import (
 )
 
 // libpqOnly are the parameters that libpq itself evaluates and pgx does not know. pgx would send them to the server, which
-// refuses unknown parameters. variable is the environment variable that libpq reads if the parameter is not given. capture
-// accepts an empty value, and the values in accepted, which request what capture does anyway. It refuses any other value with
-// the text in refusal, because an error is better than, for example, not verifying the server. If refusal is empty, capture
-// ignores the parameter.
+// refuses unknown parameters. The field variable is the environment variable that libpq reads if the parameter is not given.
+// capture accepts an empty value, and the values in the field accepted, which request what capture does anyway. It refuses any
+// other value with the text in the field refusal, because an error is better than, for example, not verifying the server. If
+// refusal is empty, capture ignores the parameter.
 var libpqOnly = map[string]struct {
 	variable string
 	accepted []string
@@ -119,8 +119,8 @@ func applyTLSVersions(cfg *pgx.ConnConfig) error {
 	return nil
 }
 
-// checkedValues are the parameters with a fixed set of values. variable is the environment variable that libpq reads if the
-// parameter is not given. pgx's errors name neither the value nor what is accepted.
+// checkedValues are the parameters with a fixed set of values. The field variable is the environment variable that libpq reads
+// if the parameter is not given. pgx's errors name neither the value nor what is accepted.
 var checkedValues = []struct {
 	name, variable string
 	accepted       []string

@@ -78,7 +78,7 @@ func pinWALSender(ctx context.Context, pg *pgconn.PgConn) error {
 }
 
 // LimitAbandonedWALSender makes the server end the session of a replication connection, and drop its temporary slot, if this
-// process no longer uses it. wal_sender_timeout applies only while a stream is being sent.
+// process no longer uses the connection. wal_sender_timeout applies only while a stream is being sent.
 //
 // If the client sends no command for frozenTimeout, the server ends the session (idle_in_transaction_session_timeout). A session
 // that has exported a snapshot counts as idle in a transaction until its next command. This timeout does not run while the

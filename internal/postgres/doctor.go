@@ -117,9 +117,9 @@ func (d *doctor) checkConnection(ctx context.Context) bool {
 	return true
 }
 
-// unencryptedFinding returns the finding about a connection without TLS to the server at remote. networks are the networks of
-// this machine. If the server is in one of these networks and the network is private, the finding is no warning: perhaps nobody
-// else uses the network, as with Docker Compose.
+// unencryptedFinding returns the finding about a connection without TLS to the server at the address remote. The parameter
+// networks holds the networks of this machine. If the server is in one of these networks and the network is private, the
+// finding is no warning: perhaps nobody else uses the network, as with Docker Compose.
 func unencryptedFinding(remote net.Addr, networks []net.Addr) Finding {
 	const name, hint = "encryption", "set sslmode=verify-full and sslrootcert=… in --database-url"
 	tcp, ok := remote.(*net.TCPAddr)
@@ -206,7 +206,7 @@ func (d *doctor) checkStandby(ctx context.Context) {
 	}
 }
 
-// checkClock compares the clocks of the two machines, because times in logs and the lag come from both.
+// checkClock compares the clocks of this machine and of the server, because times in logs and the lag come from both.
 func (d *doctor) checkClock(ctx context.Context) {
 	var serverTime time.Time
 	before := time.Now()

@@ -53,8 +53,8 @@ func Explain(err error) error {
 
 // serverError returns the server's error in err, or nil if there is none. With sslmode allow and prefer, pgx tries to connect
 // with and without TLS, and pg_hba.conf often admits only one of the two. A refusal by pg_hba.conf therefore explains less than
-// another error. If there are several errors, pg is the last error that is no such refusal, or else the first refusal. If pg is
-// no refusal, beside holds the refusals by the server that sent pg.
+// another error. If there are several errors, the result pg is the last error that is no such refusal, or else the first
+// refusal. If pg is no refusal, the result beside holds the refusals by the server that sent pg.
 func serverError(err error) (pg *pgconn.PgError, beside []error) {
 	server := func(attempt error) string {
 		address, _, _ := strings.Cut(attempt.Error(), ": ")

@@ -121,7 +121,7 @@ func TestExplainKeepsTheAttemptThatMatters(t *testing.T) {
 }
 
 // answerLogin refuses a client with the answer byTLS if the client uses TLS, or else with the answer plain. If byTLS is "off",
-// the server does not offer TLS. If it is "broken", the connection ends during the TLS handshake.
+// the server does not offer TLS. If byTLS is "broken", the connection ends during the TLS handshake.
 func answerLogin(conn net.Conn, config *tls.Config, byTLS, plain string) {
 	answer := plain
 	backend := pgproto3.NewBackend(conn, conn)

@@ -20,7 +20,7 @@ func TableFingerprint(ctx context.Context, conn *pgx.Conn, name Name) (string, e
 	return t.Fingerprint, nil
 }
 
-// CompareCatalog reports whether the table's shape has changed since table was loaded, and whether its publication has
+// CompareCatalog reports whether the table's shape has changed since the table was loaded, and whether its publication has
 // changed since [FindPublication] returned fingerprint. It takes one round trip. The error is a [*Problem] if the table no
 // longer exists or can no longer be followed.
 //
@@ -62,9 +62,8 @@ func publicationFingerprintSQL(conn *pgx.Conn) string {
 
 // publicationFingerprintExpr returns an SQL expression for the fingerprint of publication p for a table. The fingerprint
 // changes with every change of what p publishes of the table, even if that change was reverted: an updated catalog row has a
-// new xmin, and a row that was deleted and inserted again has a new OID. A publication may list the table itself, a
-// partitioned table that contains it, or (since version 15) the schema of either. table is an expression for the table's
-// OID.
+// new xmin, and a row that was deleted and inserted again has a new OID. A publication may list the table itself, a partitioned
+// table that contains it, or (since version 15) the schema of either. The parameter table is an expression for the table's OID.
 //
 // If p does not list the table itself, Postgres allows two changes that take the table out of p for a while: ALTER TABLE SET
 // UNLOGGED, and ALTER TABLE SET SCHEMA of the table or of a partitioned table that contains it. Both update the row in pg_class,

@@ -107,17 +107,17 @@ func (m *Moment) Horizon(systemID string, timeline int32, table *Table) *snapsho
 // changedCondition returns an SQL condition that is true for the row versions that transaction xid or a later transaction
 // wrote.
 //
-// age returns the distance to the next transaction ID. That ID stays the same until the end of the transaction. The distance is
-// modulo 2^32, so the condition also selects some versions that are more than 2^31 transactions old. Reading these again does
-// no harm. pg_surgery and servers before 9.4 replaced old transaction IDs with special IDs below 3, whose age is 2147483647.
-// The condition selects such versions, too, because their real age is unknown.
+// The SQL function age returns the distance to the next transaction ID. That ID stays the same until the end of the
+// transaction. The distance is modulo 2^32, so the condition also selects some versions that are more than 2^31 transactions
+// old. Reading these again does no harm. pg_surgery and servers before 9.4 replaced old transaction IDs with special IDs below
+// 3, whose age is 2147483647. The condition selects such versions, too, because their real age is unknown.
 func changedCondition(xid uint64) string {
 	return fmt.Sprintf("(pg_catalog.age(xmin) BETWEEN 0 AND (SELECT pg_catalog.age('%d'::pg_catalog.xid)) OR pg_catalog.age(xmin) = 2147483647)", uint32(xid))
 }
 
 // ChangesQuery returns a COPY statement that sends each row's key and, if transaction xid or a later transaction wrote the row,
-// a composite value with the columns of [Table.SelectList]. That value is NULL for any other row. where is empty or a condition
-// with its keyword (" WHERE …").
+// a composite value with the columns of [Table.SelectList]. That value is NULL for any other row. The parameter where is empty,
+// or a condition with its keyword (" WHERE …").
 func (t *Table) ChangesQuery(xid uint64, where string) string {
 	var list []string
 	for _, k := range t.Key {
@@ -128,9 +128,9 @@ func (t *Table) ChangesQuery(xid uint64, where string) string {
 		t.FromClause() + where + ") TO STDOUT (FORMAT binary)"
 }
 
-// SampleChanges reads about the given percentage of the table's pages. rows is the number of rows on these pages, and changed
-// is the number of these rows that transaction xid or a later transaction wrote. age is the distance from xid to the next
-// transaction ID, modulo 2^32; it is negative above 2^31.
+// SampleChanges reads about the given percentage of the table's pages. The result rows is the number of rows on these pages,
+// and the result changed is the number of these rows that transaction xid or a later transaction wrote. The result age is the
+// distance from xid to the next transaction ID, modulo 2^32; it is negative above 2^31.
 func (t *Table) SampleChanges(ctx context.Context, q Querier, xid uint64, percent float64) (rows, changed int64, age int32, err error) {
 	err = Pinned(q).QueryRow(ctx, fmt.Sprintf("SELECT count(*), count(*) FILTER (WHERE %s), pg_catalog.age('%d'::pg_catalog.xid) FROM %s TABLESAMPLE SYSTEM (%.6f)",
 		changedCondition(xid), uint32(xid), t.FromClause(), percent)).Scan(&rows, &changed, &age)

@@ -46,8 +46,8 @@ func (c *ReadClock) Attach(cfg *pgx.ConnConfig) *pgx.ConnConfig {
 	return cfg
 }
 
-// WithIdleTimeout calls f and cancels f's context once nothing has arrived for timeout. It then returns the error of
-// [IdleError]. So an exchange with the server may take any time over a slow link while bytes arrive, and ends soon on a dead
+// WithIdleTimeout calls f and cancels f's context once nothing has arrived for the duration timeout. It then returns the error
+// of [IdleError]. So an exchange with the server may take any time over a slow link while bytes arrive, and ends soon on a dead
 // link.
 func (c *ReadClock) WithIdleTimeout(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
 	c.Touch()
@@ -55,7 +55,7 @@ func (c *ReadClock) WithIdleTimeout(ctx context.Context, timeout time.Duration, 
 		func(ctx context.Context) error { return c.waitIdle(ctx, timeout) }, f)
 }
 
-// waitIdle returns an error once nothing has arrived for timeout, or nil once ctx ends.
+// waitIdle returns an error once nothing has arrived for the duration timeout, or nil once ctx ends.
 func (c *ReadClock) waitIdle(ctx context.Context, timeout time.Duration) error {
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
@@ -92,7 +92,8 @@ func (c clockedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SyscallConn implements [syscall.Conn]. coalescingConn uses it to query the bytes that wait and to set the low-water mark.
+// SyscallConn implements [syscall.Conn]. coalescingConn uses it to query how many bytes wait to be read, and to set the
+// low-water mark.
 func (c clockedConn) SyscallConn() (syscall.RawConn, error) {
 	if s, ok := c.Conn.(syscall.Conn); ok {
 		return s.SyscallConn()

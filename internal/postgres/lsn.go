@@ -31,9 +31,9 @@ const walSizesSQL = ` || ' ' || pg_catalog.current_setting('wal_block_size') ||
 const walPositionSQL = `CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
 			ELSE pg_catalog.pg_current_wal_insert_lsn() END::pg_catalog.text` + walSizesSQL
 
-// LoadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that earlier
-// snapshots show is at or below this position. The position is 0 for a standby that has replayed nothing. standby reports
-// whether the server is a standby.
+// LoadWALPosition returns the replay position of a standby or the insert position of a primary. Everything that snapshots from
+// before the call show is at or below this position. The position is 0 for a standby that has replayed nothing. The result
+// standby is true if the server is a standby.
 func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby bool, err error) {
 	var text *string
 	err = Pinned(q).QueryRow(ctx, `
@@ -47,9 +47,10 @@ func LoadWALPosition(ctx context.Context, q Querier) (lsn pglogrepl.LSN, standby
 	return lsn, standby, nil
 }
 
-// parseWALPosition returns the LSN in text, which has an LSN and the sizes of WAL pages and WAL segments in bytes. If the LSN is
-// inside the header of a page or directly after it, parseWALPosition returns the start of the page instead. A header is not a
-// record, so a reader of all records below such a position stops at the page boundary and never reaches the position itself.
+// parseWALPosition returns the LSN in the parameter text, which has an LSN and the sizes of WAL pages and WAL segments in
+// bytes. If the LSN is inside the header of a page or directly after it, parseWALPosition returns the start of the page
+// instead. A header is not a record, so a reader of all records below such a position stops at the page boundary and never
+// reaches the position itself.
 //
 // The first page of a segment has a longer header than the other pages. On another page, the same offset can be the end of a
 // record, and the start of the page would be too low. So the sizes come from the server.

@@ -54,7 +54,8 @@ func TestWALPositionIncludesLastBytes(t *testing.T) {
 		scan("SELECT (pg_current_wal_insert_lsn() - $1::pg_lsn)::bigint", "0/0", &lsn)
 		return lsn
 	}
-	// write writes a record of n bytes, which are a multiple of 8. The record of a message with 1000 bytes has size bytes.
+	// The function write writes a record of n bytes, which must be a multiple of 8. The variable size is the size of the record
+	// of a message with 1000 bytes.
 	size := int64(0)
 	write := func(n int64) {
 		t.Helper()

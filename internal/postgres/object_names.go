@@ -16,8 +16,9 @@ const maxNameBytes = 63
 // objectName returns the name of capture's publication, trigger function and notification channel for a table: capture_votes
 // for public.votes, capture_app__votes for app.votes. If the name would be ambiguous or too long, or if the schema or table has
 // characters other than lower-case letters, digits and underscores, the name ends with a hash of 32 bits. So two tables share a
-// name only if their hashes are equal, or if the name of one table already ends with the hash of the other. Such names are left
-// as they are: with a hash for every name that ends like one, a table such as votes_20260101 would lose its existing publication.
+// name only if their hashes are equal, or if the name of one table already ends with the hash of the other. capture accepts
+// this: if it added a hash to each name that already looks like a name with a hash, a table such as votes_20260101 would get
+// another name, and lose its existing publication.
 func objectName(n Name) string {
 	ambiguous := strings.Contains(n.Table, "__")
 	name := "capture_" + plainName(n.Table)

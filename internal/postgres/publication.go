@@ -103,8 +103,8 @@ func (t *Table) usePublication(s *Server, publications []publication, chosen int
 	return p.name, p.fingerprint, nil
 }
 
-// findPublications returns the publications that contain the table. It also returns the publication named own, even if this
-// publication does not contain the table, and puts it first.
+// findPublications returns the publications that contain the table. It also returns capture's own publication, whose name is
+// the parameter own, even if this publication does not contain the table, and puts it first.
 func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string) ([]publication, error) {
 	// pg_publication_tables lists a partitioned table only if its changes are published under its own name. Some columns of
 	// this view do not exist in version 13; to_jsonb gives NULL for a missing column.
@@ -137,7 +137,8 @@ func findPublications(ctx context.Context, conn *pgx.Conn, t *Table, own string)
 	return publications, nil
 }
 
-// containsSQL returns an SQL condition that publication p lists a table or its schema. table is an expression for the table's OID.
+// containsSQL returns an SQL condition that publication p lists a table or its schema. The parameter table is an expression for
+// the table's OID.
 func containsSQL(conn *pgx.Conn, table string) string {
 	condition := `EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = ` + table + `)`
 	if hasSchemaPublications(conn) {
@@ -157,7 +158,7 @@ func publicationOwnerSQL(table string) string {
 		AND COALESCE(pg_catalog.has_table_privilege(p.pubowner, ` + table + `, 'SELECT'), true))`
 }
 
-// ownPublication returns the publication named own from the result of findPublications, or nil if it does not exist.
+// ownPublication returns capture's own publication from the result of findPublications, or nil if it does not exist.
 func ownPublication(publications []publication, own string) *publication {
 	if len(publications) > 0 && publications[0].name == own {
 		return &publications[0]
@@ -203,8 +204,9 @@ func (p *publication) mayRepair(t *Table) bool {
 
 // needsList reports whether the publication's list of tables must change so that the publication has the whole table under the
 // table's own name. If the list has the table but the stream does not use the table's name, the table is partitioned and the
-// option publish_via_partition_root is off, or the publication also contains a partitioned table that contains the table. In the
-// second case, the list must change even if the option is off, because with the option the stream uses the other table's name.
+// option publish_via_partition_root is off, or the publication also contains a partitioned table that contains the table. In
+// the second case, the list must change even if the option is off, because with the option the stream uses the name of that
+// containing table.
 func (p *publication) needsList(t *Table) bool {
 	if p.hasTable {
 		return p.filtered || p.leftOutColumn(t) != ""

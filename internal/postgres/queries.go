@@ -28,8 +28,8 @@ func (t *Table) LockSQL() string {
 	return LimitLockWait + "; LOCK TABLE " + t.FromClause() + " IN ACCESS SHARE MODE; SET LOCAL lock_timeout = 0"
 }
 
-// CopyQuery returns a COPY statement that sends the table in binary format, with the columns of [Table.SelectList]. where is
-// empty or a condition with its keyword (" WHERE …").
+// CopyQuery returns a COPY statement that sends the table in binary format, with the columns of [Table.SelectList]. The
+// parameter where is empty, or a condition with its keyword (" WHERE …").
 func (t *Table) CopyQuery(where string) string {
 	return "COPY (SELECT " + t.SelectList() + " FROM " + t.FromClause() + where + ") TO STDOUT (FORMAT binary)"
 }
@@ -62,8 +62,8 @@ func (t *Table) KeyCondition() string {
 	return strings.Join(conditions, " AND ")
 }
 
-// keyCondition returns an SQL condition that column i of the key equals a value. text is an SQL expression for the value's
-// text form.
+// keyCondition returns an SQL condition that column i of the key equals a value. The parameter text is an SQL expression for
+// the value's text form.
 func (t *Table) keyCondition(i int, text string) string {
 	column := t.Name().Quoted() + "." + QuoteIdentifier(t.Columns[t.Key[i]].Name)
 	if o := &t.keyOperators[i]; o.isText() {
@@ -120,8 +120,9 @@ func (t *Table) keySchemas() (schemas []string) {
 }
 
 // GeneratedColumnsQuery returns a query that computes the unpublished columns of one row, in their order. Its parameters are
-// the text forms of the columns that the computation depends on. from contains the indexes of these columns, and types the
-// OIDs of their types. A generated column depends on its own row only, so the query does not read the table.
+// the text forms of the columns that the computation depends on. The result from contains the indexes of these columns, and the
+// result types contains the OIDs of their types. A generated column depends on its own row only, so the query does not read the
+// table.
 func (t *Table) GeneratedColumnsQuery() (query string, from []int, types []uint32) {
 	var values, inputs []string
 	for i, c := range t.columns {

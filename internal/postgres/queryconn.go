@@ -88,7 +88,8 @@ func (q *QueryConn) Reads() *ReadClock { return &q.clock }
 // LastRead returns when the last call of Do began or received data, whichever is later.
 func (q *QueryConn) LastRead() time.Time { return q.clock.LastRead() }
 
-// Close closes the connection for good. It waits for a call of Do that is under way, but not for an answer of the server.
+// Close closes the connection for good. It waits until a call of Do that is under way has returned, but then waits for no
+// answer of the server.
 func (q *QueryConn) Close() {
 	q.lock <- struct{}{}
 	defer func() { <-q.lock }()

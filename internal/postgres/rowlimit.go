@@ -26,7 +26,7 @@ type rowLimiter struct {
 	buf        []byte
 	start, end int    // bounds of the unread part of buf
 	cleared    int    // number of bytes after start to pass on unchanged; may exceed the bytes in buf
-	rewritten  []byte // rewritten bytes to pass on before the bytes that cleared counts
+	rewritten  []byte // rewritten bytes, which are passed on before the bytes that the field cleared counts
 	copyBody   int    // number of bytes of a message of COPY that are still to be split into pieces
 	streaming  bool   // whether CopyData messages belong to the replication stream, not to a COPY
 }
@@ -96,8 +96,8 @@ func (m *rowLimiter) fill() error {
 	return err
 }
 
-// clear adds to cleared the size of the messages at the start of buf that may be passed on unchanged. If the first message may
-// not be passed on unchanged, clear rewrites this message instead.
+// clear adds to the field cleared the size of the messages at the start of buf that may be passed on unchanged. If the first
+// message may not be passed on unchanged, clear rewrites this message instead.
 func (m *rowLimiter) clear() error {
 	if m.copyBody > 0 {
 		m.cleared = min(m.copyBody, copyPieceBytes)
@@ -133,7 +133,7 @@ func (m *rowLimiter) clear() error {
 			continue
 		}
 		if m.cleared > 0 {
-			return nil // pass on the earlier messages first
+			return nil // pass on the messages before this one first
 		}
 		m.start += messageHeaderLen
 		switch {
@@ -246,7 +246,8 @@ func (w *messageRewriter) rewriteDataRow() {
 }
 
 // OmittedSizes reports whether a row with the given number of columns was larger than its connection's limit; see
-// [WithReadBuffer]. If so, it returns the size of each value in bytes. The large values of such a row are nil in values.
+// [WithReadBuffer]. If so, it returns the size of each value in bytes. The large values of such a row are nil in the parameter
+// values.
 func OmittedSizes(values [][]byte, columns int) (sizes []int64, omitted bool) {
 	if len(values) != columns+1 || len(values[columns]) != 8*columns {
 		return nil, false

@@ -121,7 +121,7 @@ func LoadSetupState(ctx context.Context, conn *pgx.Conn, name Name, source strin
 
 // setupPublicationSQL returns the statements that create or repair capture's own publication, even if another publication is
 // complete. Unless o.Role is empty, they also make this role the owner of the publication. So capture can drop the publication
-// if it makes the application's writes fail.
+// if the publication makes the application's writes fail.
 func (t *Table) setupPublicationSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, o SetupOptions) ([]string, error) {
 	own := objectName(t.Name())
 	publications, err := findPublications(ctx, conn, t, own)
@@ -168,13 +168,13 @@ func asMemberSQL(role string, statements []string) []string {
 
 // changeOwnerSQL returns the given statements, which create or repair a publication, together with statements that make o.Role
 // the publication's owner. Unless the user is a superuser, Postgres requires that the user is a member of the role, and that
-// the role has CREATE on the database. The statements grant what is missing and revoke it at the end. alterable is whether the
-// user may alter the publication, or create it.
+// the role has CREATE on the database. The statements grant what is missing and revoke it at the end. The parameter alterable
+// is true if the user may alter the publication, or create it.
 //
 // If the user may not do all of this, or if only an administrator can allow the role to replicate, the result depends on
 // o.Complete. If o.Complete is false, the owner does not change, and capture doctor reports the consequences. If it is true,
 // the result contains the statements for an administrator. On a managed service, the administrator is no superuser, and is
-// usually not a member of the role, even if the user is.
+// usually not a member of the role, even if the user is a member.
 func changeOwnerSQL(ctx context.Context, conn *pgx.Conn, s *Server, user setupUser, publication string, statements []string, alterable bool, o SetupOptions) ([]string, error) {
 	role := o.Role
 	change := "ALTER PUBLICATION " + QuoteIdentifier(publication) + " OWNER TO " + QuoteIdentifier(role)

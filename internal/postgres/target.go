@@ -11,8 +11,9 @@ import (
 
 // LoadTarget is LoadTable for a table that is written or compared, and not followed. It also accepts tables that no source can
 // follow: unlogged tables, tables from which other tables inherit (without the rows of the other tables), and tables without a
-// key. For a table without a key, key names the columns to use instead, for example those in a manifest. If key is empty, or
-// names a column that the table lacks, the result has no key. [Table.HasKey] reports whether the table itself has a key.
+// key. For a table without a key, the parameter key names the columns to use instead, for example those in a manifest. If this
+// parameter is empty, or names a column that the table lacks, the result has no key. [Table.HasKey] reports whether the table
+// itself has a key.
 func LoadTarget(ctx context.Context, q Querier, name Name, key []string) (*Table, error) {
 	var row catalogRow
 	b := &pgx.Batch{}

@@ -138,7 +138,7 @@ func (g trigger) fires(e triggerEntry) bool { return e.bits == g.bits && e.alway
 
 // trustedOwnerSQL returns an SQL condition that is true if a role is the table's owner, a superuser or the current user. Such a
 // role may already do whatever capture's objects for the table could do. An object's name and comment prove nothing, because
-// anybody who may create objects in the schema can choose them. role and table are expressions for OIDs.
+// anybody who may create objects in the schema can choose them. The parameters role and table are expressions for OIDs.
 func trustedOwnerSQL(role, table string) string {
 	return `(` + role + ` = (SELECT c.relowner FROM pg_catalog.pg_class c WHERE c.oid = ` + table + `)
 		OR EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = ` + role + ` AND (r.rolsuper OR r.rolname = current_user)))`

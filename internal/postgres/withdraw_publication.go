@@ -53,9 +53,9 @@ type harmfulPublication struct {
 }
 
 // findHarmful returns the publications of capture that make UPDATE and DELETE fail, because they have a table without a usable
-// replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. The publication named own counts as capture's.
-// So does each publication that the user owns and that has capture's comment, because its table may have been renamed, moved or
-// replaced after the publication was created. The query needs no privilege on the table.
+// replica identity; see CheckCmdReplicaIdentity in Postgres' execReplication.c. The publication whose name is the parameter own
+// counts as capture's. So does each publication that the user owns and that has capture's comment, because its table may have
+// been renamed, moved or replaced after the publication was created. The query needs no privilege on the table.
 func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublication, error) {
 	rows, err := Pinned(q).Query(ctx, `
 		SELECT DISTINCT ON (p.pubname) p.pubname::text, pg_catalog.pg_get_userbyid(p.pubowner)::text,
@@ -88,8 +88,8 @@ func findHarmful(ctx context.Context, q Querier, own string) ([]harmfulPublicati
 }
 
 // WithdrawHarmful drops capture's publications that make the application's UPDATE and DELETE fail, and returns their names. If
-// it cannot drop one of them, the error is a [*Problem] whose hint is the statement that drops the publication. name is the
-// table that is followed. conn must not be in a transaction.
+// it cannot drop one of them, the error is a [*Problem] whose hint is the statement that drops the publication. The parameter
+// name is the table that is followed. conn must not be in a transaction.
 func WithdrawHarmful(ctx context.Context, conn *pgx.Conn, name Name) (dropped []string, err error) {
 	if name = name.foldCase(); name.Schema == "" {
 		name.Schema = "public"
@@ -113,8 +113,8 @@ func WithdrawHarmful(ctx context.Context, conn *pgx.Conn, name Name) (dropped []
 	return dropped, failed
 }
 
-// WithdrawPublication calls [WithdrawHarmful] for a table that cannot be followed. refusal is the reason: an error of
-// [LoadTable] or of a source. WithdrawPublication returns refusal, or a [*Problem] if a publication cannot be dropped.
+// WithdrawPublication calls [WithdrawHarmful] for a table that cannot be followed. The parameter refusal is the reason: an
+// error of [LoadTable] or of a source. WithdrawPublication returns refusal, or a [*Problem] if a publication cannot be dropped.
 func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal error) error {
 	if t, err := loadTableUnchecked(ctx, conn, name); err == nil {
 		name = t.Name()
@@ -127,8 +127,8 @@ func WithdrawPublication(ctx context.Context, conn *pgx.Conn, name Name, refusal
 	return refusal
 }
 
-// MayWithdraw reports whether the database was still reachable when a source ended with err. If it was, publications can be
-// withdrawn.
+// MayWithdraw reports whether err, with which a source ended, shows that the database is still reachable. Then publications can
+// be withdrawn.
 func MayWithdraw(err error) bool {
 	var problem *Problem
 	if !errors.As(err, &problem) {

@@ -39,7 +39,7 @@ type target struct {
 }
 
 // mapColumns returns the columnMap of a table for the members of the file's first row. If the table lacks a column, the error
-// suggests the type that the manifest gives for it. manifest may be nil.
+// suggests the type that the manifest gives for it. The manifest may be nil.
 func mapColumns(table *postgres.Table, first []statefile.Member, manifest *manifest.Manifest) (*columnMap, error) {
 	m := &columnMap{table: table, at: make(map[string]int, len(first))}
 	columns := make(map[string]int, len(table.Columns))
@@ -266,7 +266,7 @@ func (m *columnMap) keyOf(row statefile.Row) [][]byte {
 	return key
 }
 
-// keyTexts returns the text forms of a key. key holds the JSON values of the key columns.
+// keyTexts returns the text forms of a key. The parameter key holds the JSON values of the key columns.
 func (m *columnMap) keyTexts(key [][]byte) []string {
 	texts := make([]string, len(key))
 	for i, value := range key {
@@ -279,7 +279,8 @@ func (m *columnMap) keyTexts(key [][]byte) []string {
 	return texts
 }
 
-// describePlace returns the line and the key of a row for an error message. key holds the JSON values of the key columns.
+// describePlace returns the line and the key of a row for an error message. The parameter key holds the JSON values of the key
+// columns.
 func (m *columnMap) describePlace(line int64, key [][]byte) string {
 	if len(key) == 0 {
 		return fmt.Sprintf("line %d", line)
@@ -287,8 +288,8 @@ func (m *columnMap) describePlace(line int64, key [][]byte) string {
 	return fmt.Sprintf("line %d (%s)", line, m.describeKey(key))
 }
 
-// describeKey returns the names and values of a key for an error message, such as "vote_id 42". key holds the JSON values of
-// the key columns.
+// describeKey returns the names and values of a key for an error message, such as "vote_id 42". The parameter key holds the
+// JSON values of the key columns.
 func (m *columnMap) describeKey(key [][]byte) string {
 	const maxShown = 80 // maximum number of bytes of a value that are shown
 	parts := make([]string, len(key))

@@ -39,7 +39,7 @@ type creation struct {
 	notes     []string     // sentences for the user about differences from the manifest
 }
 
-// createTable creates the table from the manifest. notes are sentences for the user: they say what the manifest does not
+// createTable creates the table from the manifest. The notes are sentences for the user: they say what the manifest does not
 // contain, and which of its expressions were left out.
 func createTable(ctx context.Context, tx pgx.Tx, name postgres.Name, m *manifest.Manifest, expressions bool) (notes []string, err error) {
 	if m == nil {
@@ -224,7 +224,8 @@ func (c *creation) checkExpression(ctx context.Context, i int) error {
 	})
 }
 
-// leaveOut records that column i is created without its expression. ask is true if --expressions would have included it.
+// leaveOut records that column i is created without its expression. The parameter ask is true if --expressions would have
+// included it.
 func (c *creation) leaveOut(i int, reason string, ask bool) {
 	column := &c.manifest.Columns[i]
 	what := "is created without its default, "

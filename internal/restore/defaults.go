@@ -12,10 +12,10 @@ import (
 // errNotSimple is the error for an expression that may do harm.
 var errNotSimple = errors.New("it is an expression")
 
-// simpleDefault returns SQL for a default of the manifest. text has the form that pg_get_expr prints. simpleDefault accepts
-// only defaults that can do no harm, whoever wrote the manifest: constants, and calls of a few functions of Postgres. It
-// composes the SQL itself, with type names as the server prints them. For any other default, the error is errNotSimple or a
-// [*typeError].
+// simpleDefault returns SQL for a default of the manifest. The parameter text has the form that pg_get_expr prints.
+// simpleDefault accepts only defaults that can do no harm, whoever wrote the manifest: constants, and calls of a few functions
+// of Postgres. It composes the SQL itself, with type names as the server prints them. For any other default, the error is
+// errNotSimple or a [*typeError].
 func simpleDefault(ctx context.Context, types *typeNames, text string) (string, error) {
 	p := defaultParser{ctx: ctx, types: types, rest: text}
 	sql, _, err := p.parse(0)
@@ -47,7 +47,7 @@ var (
 	zonePattern = regexp.MustCompile(`^timezone\(('(?:[^'\x00]|'')*')(?:::text)?, `)
 )
 
-// parse parses a value. literal reports whether the value is a string constant or NULL. A cast of a literal runs only the
+// parse parses a value. The result literal is true if the value is a string constant or NULL. A cast of a literal runs only the
 // input function of the type. A cast of any other value may run a cast function.
 func (p *defaultParser) parse(depth int) (sql string, literal bool, err error) {
 	if depth > maxDefaultDepth {
@@ -137,7 +137,7 @@ func (p *defaultParser) take(prefix string) (ok bool) {
 	return ok
 }
 
-// takePattern removes the text that pattern matches at the start of the remaining text, and returns it.
+// takePattern removes the text that the pattern matches at the start of the remaining text, and returns it.
 func (p *defaultParser) takePattern(pattern *regexp.Regexp) (text string, ok bool) {
 	text = pattern.FindString(p.rest)
 	p.rest = p.rest[len(text):]
@@ -149,9 +149,9 @@ func quoteAgain(constant string) string {
 	return postgres.QuoteLiteral(strings.ReplaceAll(constant[1:len(constant)-1], "''", "'"))
 }
 
-// isOneExpression reports whether text, when put in parentheses, is certainly a single expression. Its parentheses and quotes
-// must be balanced, and it must not contain anything that could hide a parenthesis, such as a comment. The check is stricter
-// than necessary: it also refuses dollar quotes and escape strings, for example.
+// isOneExpression reports whether the text, when put in parentheses, is certainly a single expression. Its parentheses and
+// quotes must be balanced, and it must not contain anything that could hide a parenthesis, such as a comment. The check is
+// stricter than necessary: it also refuses dollar quotes and escape strings, for example.
 func isOneExpression(text string) bool {
 	depth := 0
 	for i := 0; i < len(text); i++ {

@@ -238,8 +238,8 @@ func (m *stagedMerge) findTaken(ctx context.Context, constraint string) string {
 		stagingTable, m.table.FromClause(), strings.Join(conditions, " AND "), m.extra()))
 }
 
-// protectors lists the foreign keys that protect rows from being deleted: see protected. format is a format of fmt for two
-// arguments: the table that has the foreign key, and the name of the foreign key.
+// protectors lists the foreign keys that protect rows from being deleted: see protected. The parameter format is a format
+// string of fmt for two arguments: the table that has the foreign key, and the name of the foreign key.
 func (m *stagedMerge) protectors(format string) string {
 	var list []string
 	for _, k := range m.hooks.ForeignKeys {

@@ -93,7 +93,7 @@ func escapeCopyText(dst []byte, start int) []byte {
 	if extra == 0 {
 		return dst
 	}
-	// Move the bytes from the end to the start, so that each byte moves only once.
+	// Move the last byte first and the first byte last, so that each byte moves only once.
 	from := len(dst)
 	dst = append(dst, make([]byte, extra)...)
 	for to := len(dst) - 1; extra > 0; to-- {

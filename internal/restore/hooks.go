@@ -105,8 +105,8 @@ func loadHooks(ctx context.Context, tx pgx.Tx, table *postgres.Table) (*hooks, e
 	return h, postgres.ExplainRedacted("list the triggers and foreign keys of table "+table.Name().String(), err)
 }
 
-// dropDisabled removes the hooks that do not act in the restore's session. replica is true if session_replication_role is
-// replica. disabled is true if the table's triggers and rules have been disabled.
+// dropDisabled removes the hooks that do not act in the restore's session. The parameter replica is true if
+// session_replication_role is replica. The parameter disabled is true if the table's triggers and rules have been disabled.
 func (h *hooks) dropDisabled(replica, disabled bool) {
 	acts := func(enabled string) bool {
 		if replica {
@@ -118,8 +118,8 @@ func (h *hooks) dropDisabled(replica, disabled bool) {
 	h.Rules = slices.DeleteFunc(h.Rules, func(r rule) bool { return !acts(r.Enabled) })
 }
 
-// dropOtherEvents removes the triggers and rules that fire for none of the events. events is a combination of the bits
-// triggerInsert, triggerUpdate and triggerDelete.
+// dropOtherEvents removes the triggers and rules that fire for none of the events. The parameter events is a combination of the
+// bits triggerInsert, triggerUpdate and triggerDelete.
 func (h *hooks) dropOtherEvents(events int) {
 	ruleEvents := map[string]int{"2": triggerUpdate, "3": triggerInsert, "4": triggerDelete}
 	h.Triggers = slices.DeleteFunc(h.Triggers, func(t trigger) bool { return t.Type&events == 0 })
@@ -136,7 +136,8 @@ func (h *hooks) actsOnItself() bool {
 	return slices.ContainsFunc(h.ForeignKeys, func(k foreignKey) bool { return k.From && k.To && k.OnDelete != "a" && k.OnDelete != "r" })
 }
 
-// mayChange reports whether triggers or, if rules is true, rules may leave out or change rows that are written.
+// mayChange reports whether triggers may leave out or change rows that are written. If the parameter rules is true, rules
+// count, too.
 func (h *hooks) mayChange(rules bool) bool { return len(h.Triggers) > 0 || rules && len(h.Rules) > 0 }
 
 // suspects returns the names of the triggers and rules that may have left out or changed rows, for a message. If there are

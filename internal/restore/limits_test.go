@@ -183,8 +183,8 @@ func TestDomainsThatRound(t *testing.T) {
 	}
 }
 
-// TestTypesThatShorten: types of text cut off spaces at the end without an error, and name cuts off anything. A value that would
-// change is refused.
+// TestTypesThatShorten: types of text cut off spaces at the end without an error, and the type "name" cuts off whatever is
+// beyond 63 bytes. A value that would change is refused.
 func TestTypesThatShorten(t *testing.T) {
 	t.Parallel()
 	d := newDB(t)

@@ -30,8 +30,8 @@ type loader struct {
 	firstKeys []string // keys of the first rows, at most shownKeys
 }
 
-// load copies all rows. It reads and encodes one batch while the server processes the previous batch. first is the first row of
-// the file, which has been read already.
+// load copies all rows. It reads and encodes one batch while the server processes the previous batch. The parameter first is
+// the first row of the file, which has been read already.
 func (l *loader) load(ctx context.Context, first statefile.Row) error {
 	g, ctx := errgroup.WithContext(ctx)
 	full, free := make(chan *batch), make(chan *batch, 2)
@@ -56,8 +56,8 @@ func (l *loader) load(ctx context.Context, first statefile.Row) error {
 	return g.Wait()
 }
 
-// encodeBatches takes batches from free, fills them with the remaining rows of the file, and sends them to full. row is the
-// first row to add.
+// encodeBatches takes batches from the channel free, fills them with the remaining rows of the file, and sends them to the
+// channel full. The parameter row is the first row to add.
 func (l *loader) encodeBatches(ctx context.Context, row statefile.Row, full chan<- *batch, free <-chan *batch) (err error) {
 	number := 1
 	for err == nil {

@@ -29,8 +29,8 @@ const (
 
 // lockTable locks the table against writes of other sessions until the end of the transaction, except in a dry run. Other
 // sessions can still read. Because they cannot write, the comparison stays valid, and no insert takes a value from a sequence
-// while setSequences sets the sequence. Between its attempts, lockTable holds no lock on the table, so no other session waits
-// for long.
+// while setSequences sets the sequence. An attempt takes at most tableLockTimeout, and between its attempts lockTable holds no
+// lock on the table, so no other session waits for long.
 func lockTable(ctx context.Context, tx pgx.Tx, table *postgres.Table, o *Options, p *progress) error {
 	if o.DryRun {
 		return setLockTimeout(ctx, tx, rowLockTimeout)

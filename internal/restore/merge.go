@@ -10,7 +10,8 @@ import (
 	"capture/internal/postgres"
 )
 
-// merge merges the staged rows into the table. rows is the number of rows in the file, all of which must be staged.
+// merge merges the staged rows into the table. The parameter rows is the number of rows in the file, all of which must be
+// staged.
 func (m *stagedMerge) merge(ctx context.Context, rows int) error {
 	m.rows = rows
 	steps := []struct {

@@ -58,9 +58,9 @@ func (m *stagedMerge) removedNumber() string {
 	return name
 }
 
-// insertReturned returns a statement that inserts the removed rows again. The rows keep the values of the columns that the
-// file lacks. removed is the name of a table with these values, and number the name of the column of removed with the rows'
-// numbers in the file.
+// insertReturned returns a statement that inserts the removed rows again. The rows keep the values of the columns that the file
+// lacks. The parameter removed is the name of a table with these values, and the parameter number is the name of the column in
+// that table with the rows' numbers in the file.
 func (m *stagedMerge) insertReturned(removed, number string) string {
 	names := m.columns.writableNames()
 	return fmt.Sprintf("INSERT INTO %s (%s%s) OVERRIDING SYSTEM VALUE SELECT %s%s FROM %s k JOIN %s s ON %s OPERATOR(pg_catalog.=) k.%s WHERE true",

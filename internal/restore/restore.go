@@ -222,8 +222,8 @@ func (r *restoration) isExact() bool {
 	return o.OnConflict == Overwrite && o.DeleteExtra || r.empty && o.OnConflict != Skip
 }
 
-// checkFile compares the file with its manifest after the rows have been read. found is the error that ended the reading, or
-// nil.
+// checkFile compares the file with its manifest after the rows have been read. The parameter found is the error that ended the
+// reading, or nil.
 func (r *restoration) checkFile(ctx context.Context, found error) error {
 	if found != nil && ctx.Err() != nil {
 		return found

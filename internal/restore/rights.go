@@ -34,7 +34,8 @@ const rightsSQL = `
 		pg_catalog.has_table_privilege($1::bigint::oid, 'DELETE')`
 
 // checkRights returns a [*postgres.Problem] that names all privileges that the user lacks for the restore, with the statements
-// that grant them. columns is nil if the file has no rows. staged is true if the restore needs temporary tables.
+// that grant them. The parameter columns is nil if the file has no rows. The parameter staged is true if the restore needs
+// temporary tables.
 func checkRights(ctx context.Context, tx pgx.Tx, table *postgres.Table, columns *columnMap, o *Options, staged bool) error {
 	var names []string
 	if columns != nil {

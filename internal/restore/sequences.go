@@ -43,8 +43,8 @@ const sequencesSQL = `
 // setSequences advances each sequence of the table to the highest value in its column (the lowest value if the sequence
 // descends). It never moves a sequence back. A rollback does not undo setval, so this is the last step before the commit. If
 // the commit fails, a sequence can be too far ahead, which does no harm. In a dry run, it sets nothing and returns what it
-// would set. unset are the sequences whose limits do not allow their columns' values, and the sequences of columns that have
-// values but are no numbers.
+// would set. The result unset contains the sequences whose limits do not allow their columns' values, and the sequences of
+// columns that have values but are no numbers.
 func setSequences(ctx context.Context, tx pgx.Tx, table *postgres.Table, dryRun bool) (set []Sequence, unset []UnsetSequence, err error) {
 	rows, err := tx.Query(ctx, sequencesSQL, int64(table.OID))
 	if err != nil {

@@ -70,8 +70,8 @@ func (r *restoration) mapColumns(table *postgres.Table) (*columnMap, error) {
 }
 
 // chooseWay decides how the rows get into the table. The rows are copied straight into the table if nothing can leave out or
-// change rows on their way, and if the table is empty or any conflict ends the restore. Otherwise the rows are first copied
-// into a temporary table, which needs no lock on the target table.
+// change rows on their way, and if the table is empty or any conflict ends the restore, unless a dry run has to count the
+// conflicts. Otherwise the rows are first copied into a temporary table, which needs no lock on the target table.
 func (r *restoration) chooseWay(ctx context.Context) error {
 	o := &r.options
 	if err := peek(ctx, r.tx, func() error { return r.isEmpty(ctx) }); err != nil {

@@ -68,8 +68,9 @@ func transactionID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
 	return id, postgres.ExplainRedacted("begin", err)
 }
 
-// guardSession makes the server notice within minutes that this process or the network between the two is gone. The server then
-// releases the locks. client_connection_check_interval exists since PostgreSQL 14, and only on some systems.
+// guardSession makes the server notice within minutes that this process, or the network between this process and the server, is
+// gone. The server then releases the locks. client_connection_check_interval exists since PostgreSQL 14, and only on some
+// systems.
 func guardSession(ctx context.Context, tx pgx.Tx) error {
 	for _, s := range [][2]string{{"client_connection_check_interval", "5s"}, {"tcp_keepalives_idle", "30"}, {"tcp_keepalives_interval", "10"}, {"tcp_keepalives_count", "6"}} {
 		err := withSavepoint(ctx, tx, func() error {

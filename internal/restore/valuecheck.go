@@ -31,8 +31,8 @@ func isMoney(t *rowjson.Type) bool { return t.OID == moneyOID }
 func isCast(t *rowjson.Type) bool { return t.Kind == rowjson.Cast && !t.Hstore }
 
 // lossyTypes are the names of the types, by OID (pg_type.dat), that may round or shorten a value without an error: because they
-// have few bits, or because of a modifier. Types of text cut off spaces at the end, and name cuts off anything. A domain over
-// such a type may have a modifier of its own.
+// have few bits, or because of a modifier. Types of text cut off spaces at the end, and the type "name" cuts off whatever is
+// beyond 63 bytes. A domain over such a type may have a modifier of its own.
 var lossyTypes = map[uint32]string{
 	700: "real", 701: "double precision", 1700: "numeric", 1083: "time without time zone", 1266: "time with time zone",
 	1114: "timestamp without time zone", 1184: "timestamp with time zone", 1186: "interval",
@@ -44,7 +44,7 @@ func isLossy(t *rowjson.Type) bool { return lossyTypes[t.OID] != "" }
 func isNumber(t *rowjson.Type) bool { return t.Kind == rowjson.Number }
 
 // firstUserOID is the lowest OID of a type that somebody has created (FirstNormalObjectId in Postgres' access/transam.h). Types
-// of the same name may differ between databases then.
+// with OIDs from this one on may differ between databases although they have the same name.
 const firstUserOID = 16384
 
 // compareTypes compares the types in the manifest with those of the table. If the table's type could change the file's values,
@@ -147,8 +147,8 @@ func (m *columnMap) findChanged(ctx context.Context, tx pgx.Tx, checked map[int]
 	return 0, 0, false, nil
 }
 
-// explainChanged returns the error for a value that the type of the table's column would change. place is the line and the key of
-// the value's row.
+// explainChanged returns the error for a value that the type of the table's column would change. The parameter place is the
+// line and the key of the value's row.
 func (m *columnMap) explainChanged(place string, column int) error {
 	c := m.targets[column].column
 	return fmt.Errorf("%s: column %s (%s) does not keep the value: it would change%s", place, postgres.QuoteIdentifier(c.Name), c.TypeName, typeHint(&c.Type))

@@ -17,8 +17,9 @@ import (
 
 // Comparison compares a state of a table's rows with the table itself.
 //
-// It reads the whole table in one snapshot. For each row it keeps the key and some 13 bytes: up to 64 MB in memory, and more
-// in a temporary file in the folder that TMPDIR names. A comparison ByValue does the same for each row of the state.
+// It reads the whole table in one snapshot. For each row it keeps the key and some 13 bytes for a hash, a length and an offset:
+// up to 64 MB in memory, and more in a temporary file in the folder that TMPDIR names. A comparison ByValue does the same for
+// each row of the state.
 type Comparison struct {
 	Database *pgx.ConnConfig
 	Table    postgres.Name
@@ -116,8 +117,8 @@ func (c *Comparison) compareWatched(ctx context.Context, seed maphash.Seed, prev
 	return found, err
 }
 
-// compareOnce runs one round. previous holds the keys that the previous round found, and only rows with these keys count. In
-// the first round previous is nil, and every row counts.
+// compareOnce runs one round. The parameter previous holds the keys that the previous round found, and only rows with these
+// keys count. In the first round previous is nil, and every row counts.
 func (c *Comparison) compareOnce(ctx context.Context, seed maphash.Seed, previous map[string]bool, w *lockWatch) (*findings, error) {
 	first, err := c.openSnapshot(ctx, seed, w)
 	if err != nil {

@@ -200,7 +200,7 @@ func (f *findings) candidateKeys() map[string]bool {
 }
 
 // confirmCandidates returns the findings without the rows that prove nothing: rows that changed between the first snapshot and
-// the second (later), and rows that the previous round did not find. See [Compare].
+// the second one, which is the parameter later, and rows that the previous round did not find. See [Compare].
 func (f *findings) confirmCandidates(ctx context.Context, later *tableSnapshot, previous map[string]bool) (*findings, error) {
 	confirmed := &findings{difference: Difference{TableRows: f.difference.TableRows}}
 	for _, c := range f.candidates {

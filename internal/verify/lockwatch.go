@@ -15,13 +15,13 @@ import (
 
 const (
 	lockWatchInterval = 500 * time.Millisecond // time between two checks for sessions that wait for the table
-	frozenTimeout     = 4 * time.Hour          // time after which the server ends a session of a frozen process; longer than any comparison takes
+	frozenTimeout     = 4 * time.Hour          // time after which the server ends a session of a frozen process; far longer than comparisons usually take
 	watchLostTimeout  = 30 * time.Second       // time without a successful check after which a comparison ends
 )
 
 var errGaveWay = errors.New("the comparison gave way to a session that waits for its lock or its snapshot")
 
-// lockWatch ends a comparison if another session waits for a lock on the table that the comparison holds.
+// lockWatch ends a comparison if the comparison's lock on the table makes another session wait.
 //
 // A comparison holds its lock until it ends, because it reads some rows of the table again after it has read the state. If it
 // did not give way, an ALTER TABLE would wait for minutes, and the application's queries would queue up behind the ALTER

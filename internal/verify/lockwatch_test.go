@@ -108,7 +108,8 @@ func alterTable(d *db) (start func(), altered chan error) {
 	}), altered
 }
 
-// waitBlocked waits until a session waits for a table's lock, or until the work whose error ended receives has ended.
+// waitBlocked waits until a session waits for a table's lock, or until the work whose error the channel ended receives has
+// ended.
 func waitBlocked(t *testing.T, d *db, ended chan error) {
 	t.Helper()
 	conn := d.Connect(d.Config)
@@ -129,7 +130,7 @@ func waitBlocked(t *testing.T, d *db, ended chan error) {
 	}
 }
 
-// waitAltered waits until the ALTER TABLE has ended, and leaves its error in altered.
+// waitAltered waits until the ALTER TABLE has ended, and leaves the statement's error in the channel altered.
 func waitAltered(t *testing.T, altered chan error) {
 	t.Helper()
 	select {

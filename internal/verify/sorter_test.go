@@ -14,8 +14,8 @@ func TestSorterInMemoryAndInRuns(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
-	// If the limit is small, a run holds only a few keys. The merge needs a buffer for each run, so the test then adds fewer
-	// keys.
+	// A low limit leaves only a few keys for each run, so there are many runs. Each run takes a buffer, so the test then adds
+	// fewer keys.
 	for limit, keys := range map[int]int{1: 50, 100: 100, 10_000: 3000, 1 << 30: 3000} {
 		s := &sorter{limit: limit}
 		defer s.close()

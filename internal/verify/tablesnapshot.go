@@ -45,8 +45,8 @@ func (c *Comparison) openSnapshot(ctx context.Context, seed maphash.Seed, w *loc
 }
 
 // takeSnapshot locks the table before it takes the snapshot. In the opposite order, it could wait for a migration that rewrites
-// the table. The rewritten rows are not visible to an older snapshot (PostgreSQL documentation, "Concurrency Control",
-// "Caveats"), so the table would look empty.
+// the table. The rewritten rows are not visible to a snapshot from before the end of the migration (PostgreSQL documentation,
+// "Concurrency Control", "Caveats"), so the table would look empty.
 func (t *tableSnapshot) takeSnapshot(ctx context.Context, name postgres.Name, key []string) error {
 	var loaded *postgres.Table
 	for range 5 {
@@ -158,7 +158,8 @@ func appendCompact(dst, value []byte) []byte {
 	return dst
 }
 
-// encodeRow appends a row's key to key and its line to line. If the row is too large, it appends tooLarge as the line.
+// encodeRow appends the key and the line of a row to the buffers key and line. If the row is too large, it appends tooLarge as
+// the line.
 func (t *tableSnapshot) encodeRow(key, line []byte, values [][]byte) (_, _ []byte, err error) {
 	_, omitted := postgres.OmittedSizes(values, len(t.table.Columns))
 	values = values[:min(len(values), len(t.table.Columns))]
@@ -186,8 +187,8 @@ const tooLarge = "{}"
 // keptLineBytes is the maximum size in bytes of a buffer that is reused for the next row.
 const keptLineBytes = 1 << 20
 
-// readHashes adds the key and the hash of each row of the table to s. It leaves out the rows whose keys omitted reports;
-// omitted may be nil.
+// readHashes adds the key and the hash of each row of the table to s. It leaves out the rows for whose keys the function
+// omitted returns true. This function may be nil.
 func (t *tableSnapshot) readHashes(ctx context.Context, s *sorter, omitted func(rowjson.Key) bool, progress func(rows int)) error {
 	action := "read table " + t.table.Name().String()
 	rows, err := t.tx.Query(ctx, "SELECT "+t.table.SelectList()+" FROM "+t.table.FromClause())
