@@ -48,7 +48,8 @@ func benchmarkCopyCost(b *testing.B) {
 			}
 			return quantile(took, 0.5)
 		},
-		// stream-rows/s is the rate from the start of a transaction that changes a tenth of the rows until the file is durable.
+		// stream-rows/s is the number of changed rows per second. After each of five transactions that change a tenth of the
+		// rows, the benchmark waits until the file is durable.
 		"stream-rows/s": func(d *daemon) float64 {
 			const times = 5
 			begun := time.Now()
@@ -131,7 +132,7 @@ func benchmarkCopyTime(b *testing.B, n int) {
 			}
 			to := newCopyTarget(b, kind)
 			d := startDaemon(b, url, "--flush-interval=24h", "--copy-to="+to.URL)
-			rest := 9 * d.waitCopyEvent(copyProven).millis // time that capture pauses after it has read the copy back
+			rest := 9 * d.waitCopyEvent(copyProven).millis // milliseconds that capture pauses after it has read the copy back, so that copies take at most a tenth of the time
 			time.Sleep(time.Duration(rest)*time.Millisecond - delay)
 			execSQL(b, conn, "UPDATE votes SET comment = $1 WHERE vote_id = $2", fmt.Sprint("changed ", rand.Int64()), 1+rand.IntN(n))
 			committed := time.Now()
@@ -201,7 +202,7 @@ type copyTarget struct {
 	proxy *faultproxy.Proxy
 }
 
-// newCopyTarget creates a bucket. It sets the variables by which capture reaches the bucket.
+// newCopyTarget creates a bucket. It sets the environment variables by which capture reaches the bucket.
 func newCopyTarget(b *testing.B, kind string) *copyTarget {
 	b.Helper()
 	bucket := objectserver.NewBucket(b, kind)

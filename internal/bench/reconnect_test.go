@@ -86,9 +86,9 @@ func waitHorizon(b *testing.B, d *daemon) {
 	d.runCommand("snapshot")
 }
 
-// resumePermanentSlot lets go-pq-cdc resume from a permanent slot after change has updated the given number of rows. It returns
-// the time and the megabytes that this took. If the program cannot be built or fails, resumePermanentSlot logs this, and ok is
-// false.
+// resumePermanentSlot lets go-pq-cdc resume from a permanent slot after the function change has updated the given number of
+// rows. It returns the time and the megabytes that this took. If the program cannot be built or fails, resumePermanentSlot logs
+// this, and ok is false.
 func resumePermanentSlot(b *testing.B, conn *pgx.Conn, r *relay, rows, changed int, change func()) (seconds, megabytes float64, ok bool) {
 	b.Helper()
 	program := filepath.Join(b.TempDir(), "go-pq-cdc")

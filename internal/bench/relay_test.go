@@ -92,7 +92,7 @@ func (r *relay) cut() {
 	r.conns = nil
 }
 
-// since returns the time from the first connection to at, in seconds.
+// since returns the time from the first connection to the given time, in seconds.
 func (r *relay) since(at time.Time) float64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()

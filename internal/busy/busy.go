@@ -13,7 +13,8 @@ import (
 const most = 10
 
 // Limit returns the limit for something that takes up to d on a machine with a free processor: d times the number of processes
-// that share a processor now, but at least d and at most ten times d. On systems without /proc/loadavg it returns d.
+// per processor, but at least d and at most ten times d. The number of processes is the present one or the average over a
+// minute, whichever is greater. On systems without /proc/loadavg, Limit returns d.
 func Limit(d time.Duration) time.Duration {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

@@ -39,7 +39,7 @@ type application struct {
 	ids []int // keys of the votes in the table
 }
 
-// insertHistory inserts n votes as if users had written one every 97 minutes until now.
+// insertHistory inserts n votes as if users had written a vote every 97 minutes until now.
 func (a *application) insertHistory(ctx context.Context, n int) error {
 	for i := range n {
 		age := time.Duration(n-i) * 97 * time.Minute

@@ -29,9 +29,8 @@ type watcher struct {
 	read    os.FileInfo // file info of the last version that was read
 }
 
-// watch reads the file at path whenever it is replaced, and calls show for each change once the file contains it. It returns
-// when changes is closed and all changes were shown, but at the latest drainTimeout after changes was closed. Compare then
-// reports what is missing in the file.
+// watch calls show for each change once the file at path contains the change. It returns when changes is closed and all changes
+// were shown, but at the latest drainTimeout after changes was closed. Compare then reports what is missing in the file.
 func watch(path string, changes <-chan Change, show func(Change, File)) {
 	w := watcher{path: path, show: show}
 	tick := time.NewTicker(checkInterval)
@@ -69,8 +68,8 @@ func (w *watcher) readFile() {
 	rows := fileRows(content)
 	file := File{Rows: len(rows), Bytes: int64(len(content)), Read: time.Now()}
 
-	// A vote may have several pending changes. If its row in the file equals the row after one of these changes, the file
-	// contains this change and all earlier changes of the vote.
+	// A vote may have several pending changes. If the row of the vote in the file equals the row after one of these changes,
+	// the file contains this change and all earlier changes of the vote.
 	last := make(map[int]int) // index in pending, by vote_id
 	for i, c := range w.pending {
 		if string(rows[c.ID]) == c.row {

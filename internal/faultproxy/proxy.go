@@ -25,7 +25,7 @@ type Proxy struct {
 	target   string
 	listener net.Listener // nil while the proxy refuses connections
 	links    map[*link]struct{}
-	open     chan struct{} // closed unless the proxy is stalled
+	open     chan struct{} // channel that is closed unless the proxy is stalled
 	rate     int           // bytes per second in each direction; 0 means no limit
 	latency  time.Duration // delay of the data in each direction
 }
@@ -124,8 +124,8 @@ func (p *Proxy) Unstall() {
 	}
 }
 
-// Throttle limits each direction of each connection to a rate in bytes per second (0 means no limit) and delays its data by
-// latency.
+// Throttle limits each direction of each connection to a rate in bytes per second (0 means no limit), and delays the data by
+// the given latency.
 func (p *Proxy) Throttle(bytesPerSecond int, latency time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -301,7 +301,8 @@ func (l *link) closeConns() {
 	l.conns = nil
 }
 
-// waitOpen waits until open is closed and reports whether the link still works.
+// waitOpen waits until the channel open is closed, which ends a stall, or until the link ends. It reports whether the link
+// still works.
 func (l *link) waitOpen(open <-chan struct{}) bool {
 	select {
 	case <-open:

@@ -2,8 +2,8 @@
 // could push all earlier lines out of the log.
 //
 // While events are few, each event gets its own line. When there are more, all events within a second share a line, which has
-// their number and the addresses of their callers. Every event is therefore counted, and there are at most [Burst] lines plus
-// one per second.
+// their number and the addresses of up to ten callers. Every event is therefore counted, and there are at most [Burst] lines
+// plus one per second.
 package foldlog
 
 import (
@@ -27,7 +27,7 @@ type Logger struct {
 
 	mu       sync.Mutex
 	lines    int       // number of lines that may be logged now
-	refilled time.Time // end of the last second for which lines was increased
+	refilled time.Time // time up to which the field lines was increased
 	shared   summary
 	timer    *time.Timer // logs shared; nil if shared is empty
 }
@@ -86,7 +86,7 @@ func (l *Logger) Flush() {
 	}
 	l.timer.Stop()
 	l.timer = nil
-	l.lines-- // lines may become negative; then the next event in this second does not get its own line
+	l.lines-- // the number may become negative; the next events then share a line, too
 	s := l.shared
 	l.shared = summary{}
 	fields := []any{"events", s.events, "bytes", s.bytes}

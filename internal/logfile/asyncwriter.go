@@ -149,7 +149,8 @@ func (w *asyncWriter) writeRetrying(line []byte) {
 	}
 }
 
-// setTrouble records whether the log can be written, and reports a change to fallback.
+// setTrouble records the error of the last attempt to write the log, or nil. It tells the logger fallback when writes begin to
+// fail, when they succeed again, and when lines were dropped.
 func (w *asyncWriter) setTrouble(err error) {
 	w.stuck.Store(err != nil)
 	w.mu.Lock()
@@ -167,8 +168,8 @@ func (w *asyncWriter) setTrouble(err error) {
 	}
 }
 
-// reportTooLong reports a dropped line of n bytes to fallback. It does not call setTrouble, because such a line does not show
-// whether the log can be written.
+// reportTooLong reports a dropped line of n bytes to the logger fallback. It does not call setTrouble, because such a line does
+// not show whether the log can be written.
 func (w *asyncWriter) reportTooLong(n int) {
 	if w.fallback != nil {
 		w.fallback.Warn("a log line is too long and was dropped", "log", w.name, "bytes", n)
@@ -194,7 +195,8 @@ func (w *asyncWriter) reopen() {
 	}
 }
 
-// close waits until the queued lines are written, but at most for timeout. If the disk hangs, the goroutine keeps running.
+// close waits until the queued lines are written, but at most for the given timeout. If the disk hangs, the goroutine keeps
+// running.
 func (w *asyncWriter) close(timeout time.Duration) error {
 	w.quitOnce.Do(func() { close(w.quit) })
 	timer := time.NewTimer(max(timeout, 10*time.Millisecond))

@@ -1,9 +1,9 @@
 // Package logfile provides one hclog logger that writes to usage.log, error.log and stderr.
 //
 // Logging never stops the program and hardly delays it. Each log has an asyncWriter: a queue of lines and a goroutine that
-// writes them. While the disk is full, slow or gone, lines wait in the queue. When the queue is full, further lines are
-// dropped and counted. [Logs.Err] returns an error while a log cannot be written. A message on stderr also reports the error,
-// and a later message the number of dropped lines. lumberjack rotates the files.
+// writes them. While the disk is full, slow or gone, lines wait in the queue. When the queue is full, further lines are dropped
+// and counted. [Logs.Err] returns an error while a log cannot be written. A message on stderr also reports the error, and a
+// later message reports the number of dropped lines. lumberjack rotates the files.
 package logfile
 
 import (
@@ -48,8 +48,8 @@ const closeTimeout = time.Second
 const timeFormat = "2006-01-02T15:04:05.000000Z07:00"
 
 // Open starts the logs. It creates missing folders. If a log cannot be written, Open does not fail: stderr and [Logs.Err]
-// report the error, and writing is retried until it works. Open fails only if cfg is invalid or another process writes to a
-// log.
+// report the error, and writing is retried until it works. Open fails only if cfg is invalid or another process writes to one
+// of the logs.
 func Open(cfg Config) (*Logs, error) {
 	if cfg.MaxSizeMB < 1 || cfg.MaxBackups < 0 || cfg.MaxAgeDays < 0 {
 		return nil, fmt.Errorf("open logs: size %d MB, %d backups, %d days: the size must be 1 or more, the others 0 or more",
@@ -84,7 +84,8 @@ func Open(cfg Config) (*Logs, error) {
 	return l, nil
 }
 
-// checkInUse returns an error if another process writes to one of the logs. It does not wait for a disk that hangs.
+// checkInUse returns an error if another process writes to one of the logs. It waits at most closeTimeout for a disk that
+// hangs, and then returns nil.
 func (l *Logs) checkInUse() error {
 	timeout := time.NewTimer(closeTimeout)
 	defer timeout.Stop()

@@ -74,8 +74,8 @@ func (f *rotatedFile) writeLine(line []byte) error {
 }
 
 // lockFile creates the file if it is missing, and locks it. Because the file exists, lumberjack opens it with O_APPEND.
-// lumberjack would create a file without O_APPEND, and would then leave a hole in it after another program had truncated it. On
-// a file system without locks, logging continues without a lock.
+// lumberjack would create a missing file without O_APPEND, and would then leave a hole in it after another program had
+// truncated it. On a file system without locks, logging continues without a lock.
 func (f *rotatedFile) lockFile() error {
 	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil {
 		return volume.WithHint(err)
@@ -98,7 +98,7 @@ func (f *rotatedFile) lockFile() error {
 	return nil
 }
 
-// cutPartialLine removes the last n bytes of the file: the part of a line that was written before the disk was full.
+// cutPartialLine removes the last n bytes of the file: the part of a line that was written before the write failed.
 func (f *rotatedFile) cutPartialLine(n int64) error {
 	info, err := os.Stat(f.path)
 	if err != nil {

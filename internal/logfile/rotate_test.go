@@ -100,8 +100,8 @@ func TestDiskBytes(t *testing.T) {
 	}
 }
 
-// TestLogrotate: another program may truncate the log in place or replace it, at any moment. Only the lines that this program
-// removes are lost, and the log gets no hole of NUL bytes.
+// TestLogrotate: another program may truncate the log in place or replace it, at any moment. Only the lines that the other
+// program removes are lost, and the log gets no hole of NUL bytes.
 func TestLogrotate(t *testing.T) {
 	for _, kind := range []string{"copytruncate", "create", "move"} {
 		t.Run(kind, func(t *testing.T) {

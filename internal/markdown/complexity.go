@@ -10,8 +10,8 @@ const (
 	maxTableCells = 20_000 // number of lines times number of cells in the widest line; goldmark adds empty cells to short rows of a table
 )
 
-// isSimple reports whether a text is within the limits. It may refuse a harmless text, because a line of code can look like
-// nested quotes.
+// isSimple reports whether a text is within the limits. It may return false for a harmless text, because a line of code can
+// look like nested quotes.
 func isSimple(source string) bool {
 	if len(source) > maxBytes || strings.Count(source, "[") > maxBrackets {
 		return false

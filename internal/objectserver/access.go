@@ -45,7 +45,8 @@ func (b *Bucket) withoutDelete(ctx context.Context, addr string) (map[string]str
 	return env, nil
 }
 
-// SASToken returns environment variables with a SAS token that allows everything except deletion, until the time expires.
+// SASToken returns environment variables with a SAS token that is valid until the given time. The token allows reading, writing
+// and listing, but no deletion.
 func (b *Bucket) SASToken(t testing.TB, expires time.Time) map[string]string {
 	t.Helper()
 	env, err := b.sasToken(b.Addr, expires)

@@ -234,7 +234,8 @@ func (b *Bucket) S3() (*minio.Client, error) {
 	return minio.New(b.Addr, &minio.Options{Creds: credentials.NewStaticV4(b.key, b.word, ""), Region: "us-east-1"})
 }
 
-// WithoutDelete returns environment variables with credentials that allow everything except deletion.
+// WithoutDelete returns environment variables for a client that reaches the server at addr, with credentials that allow
+// reading, writing and listing, but no deletion.
 func (b *Bucket) WithoutDelete(t testing.TB, addr string) map[string]string {
 	t.Helper()
 	env, err := b.withoutDelete(t.Context(), addr)

@@ -20,8 +20,8 @@ import (
 // memberBytes is the inflated length of each middle member of writeGzip's file.
 const memberBytes = 256 << 10
 
-// writeGzip writes a gzip file and returns its path. The content is start, then memberBytes times the letter x for each of the
-// members, then end. It compresses the x only once.
+// writeGzip writes a gzip file and returns its path. The content is the text start, memberBytes times the letter x for each of
+// the members, and the text end. writeGzip compresses the letters only once.
 func writeGzip(t *testing.T, start string, members int, end string) string {
 	t.Helper()
 	compress := func(text []byte) []byte {
@@ -67,7 +67,7 @@ func TestGzipBombIsRefused(t *testing.T) {
 		if !errors.Is(err, c.want) {
 			t.Errorf("%d members: %v", c.members, err)
 		}
-		if allocated := (after.TotalAlloc - before.TotalAlloc) >> 20; allocated > 25 { // 16 MB inflated would take about 50
+		if allocated := (after.TotalAlloc - before.TotalAlloc) >> 20; allocated > 25 { // if not refused, the row of 16 MB would take about 50 MB
 			t.Errorf("%d members: %d MB were allocated", c.members, allocated)
 		}
 	}

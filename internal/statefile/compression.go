@@ -25,7 +25,7 @@ const (
 // also the limit of the program zstd, unless --long is given.
 const maxWindow = 128 << 20
 
-// openContent finds out from the first bytes of the file how the file is compressed and encoded. It makes content return the
+// openContent finds out from the first bytes of the file how the file is compressed and encoded. It makes f.content return the
 // JSON in UTF-8. It returns an error if the file is of a kind that capture does not read.
 func (f *File) openContent() error {
 	start := peekStart(f.content)
@@ -100,7 +100,8 @@ func findUTF16(start []byte) (order binary.ByteOrder, mark int) {
 	return nil, 0
 }
 
-// explainCompression returns the error of a read of compressed content, with what to do about it.
+// explainCompression returns err, the error of a read. If the compression explains the error, it returns an error with the
+// explanation instead.
 func (f *File) explainCompression(err error) error {
 	switch {
 	case f.compression == zstdCompressed && errors.Is(err, zstd.ErrWindowSizeExceeded):

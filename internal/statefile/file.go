@@ -197,7 +197,8 @@ func (f *File) Omitted() *manifest.Omitted {
 	return nil
 }
 
-// Table returns asked if it names a table. Otherwise it returns the manifest's table or, without a manifest, votes.
+// Table returns the parameter asked if it names a table. Otherwise it returns the manifest's table or, without a manifest,
+// votes.
 func (f *File) Table(asked postgres.Name) postgres.Name {
 	switch m := f.manifest; {
 	case asked.Table != "":
@@ -238,7 +239,7 @@ func (f *File) Size() int64 {
 // isPlain reports whether the bytes on disk are the JSON: neither compressed nor encoded in UTF-16.
 func (f *File) isPlain() bool { return f.compression == notCompressed && !f.transcoded }
 
-// sizeOnDisk returns the file's size on disk in bytes if the file is plain JSON, and -1 otherwise.
+// sizeOnDisk returns the file's size on disk in bytes if the file is a regular file with plain JSON, and -1 otherwise.
 func (f *File) sizeOnDisk() int64 {
 	if !f.isPlain() || !f.IsRegular() {
 		return -1
@@ -271,10 +272,10 @@ func (f *File) CheckSize() error {
 }
 
 // CheckManifest reads the rest of the file and compares the whole file with its manifest. rows is the number of rows that have
-// been read. found is the error that ended the reading of rows, or nil if there was none.
+// been read. The parameter found is the error that ended the reading of rows, or nil if there was none.
 //
-// If the file does not match its manifest, the error wraps a [*MismatchError] and found, because damage to the file explains a
-// bad row. If the file matches or has no manifest, CheckManifest returns found.
+// If the file does not match its manifest, the error wraps both a [*MismatchError] and the error found, because damage to the
+// file explains a bad row. If the file matches or has no manifest, CheckManifest returns the error found.
 func (f *File) CheckManifest(rows int, found error) error {
 	var known *MismatchError
 	if f.manifest == nil || errors.As(found, &known) {

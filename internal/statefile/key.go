@@ -121,7 +121,7 @@ var orderedTypes = map[string]uint32{
 	"date": 1082, "timestamp without time zone": 1114, "timestamp with time zone": 1184,
 }
 
-// typeNamed returns what can be derived from the name of a type. name has the form that format_type prints, without the
+// typeNamed returns what can be derived from the name of a type. The name has the form that format_type prints, without the
 // modifier.
 func typeNamed(name string) rowjson.Type {
 	if elem, ok := strings.CutSuffix(name, "[]"); ok {

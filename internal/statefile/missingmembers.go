@@ -45,7 +45,8 @@ func NullableColumns(shape *rowjson.Shape, manifest *manifest.Manifest) []string
 	return names
 }
 
-// addNulls adds the columns that the current row lacks. The members that exist keep their values, also if r.text is reallocated.
+// addNulls adds the columns that the current row lacks. The members that exist keep their values, even if r.text is
+// reallocated.
 func (r *Reader) addNulls() {
 	hint := 0
 	for _, c := range r.nullColumns {

@@ -182,8 +182,8 @@ func (r *Reader) readStart() error {
 	return cmp.Or(r.input.err, describeText(r.decoder.UnreadBuffer()))
 }
 
-// readEnd reads what follows the last row. It returns an error unless the array and then the file end there. kind is the kind
-// of the next token, which peekKind has returned.
+// readEnd reads what follows the last row. It returns an error unless the array and then the file end there. The parameter kind
+// is the kind of the next token, which peekKind has returned.
 func (r *Reader) readEnd(kind jsontext.Kind) error {
 	comma := r.state == atNextRow && r.commaAhead()
 	trailing := comma && isTrailingComma(r.decoder.UnreadBuffer())
@@ -347,8 +347,8 @@ func (r *Reader) explainRow(err error, start int64) error {
 	return r.explain(err, reason)
 }
 
-// explain returns the reason why the decoder stopped: the error of the input, the end of the file, or otherwise reason. It
-// uses nothing of err's text, which may quote the file.
+// explain returns the reason why the decoder stopped: the error of the input, the end of the file, or otherwise the given
+// reason. It uses nothing of err's text, which may quote the file.
 func (r *Reader) explain(err, reason error) error {
 	switch {
 	case r.input.err != nil:

@@ -58,8 +58,8 @@ func refuseSignature(start []byte) error {
 
 var errNotJSON = errors.New("the file is not JSON: it starts with neither [ nor {")
 
-// describeText returns the error for a text file that does not start like JSON. start is the start of its text, which the error
-// does not quote.
+// describeText returns the error for a text file that does not start like JSON. The parameter start is the beginning of the
+// text, which the error does not quote.
 func describeText(start []byte) error {
 	text := strings.TrimSpace(string(start[:min(len(start), 4<<10)]))
 	line, _, _ := strings.Cut(text, "\n")

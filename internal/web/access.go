@@ -39,8 +39,8 @@ type refusal struct {
 	delay time.Duration // time before the answer is sent
 }
 
-// check returns nil if the request is allowed, and the reason for the refusal otherwise. page is true if the request is for the
-// page or one of its files.
+// check returns nil if the request is allowed, and the reason for the refusal otherwise. The parameter page is true if the
+// request is for the page or one of its files.
 func (a access) check(r *http.Request, page bool) *refusal {
 	followsLink := page && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 	// Many proxies change the Host of a request, which then differs from the Origin of capture's own page. If a token is required,

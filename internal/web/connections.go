@@ -11,8 +11,8 @@ import (
 )
 
 // serveUntilDone runs srv on l until ctx ends or srv fails. Then it calls stop, which must end srv, and waits until all
-// connections are closed. If there are more connections than limit, it closes connections that wait for a request. It returns
-// nil if ctx has ended, and closes l in any case.
+// connections are closed. If there are more connections than the limit, it closes connections that wait for a request. It
+// returns nil if ctx has ended, and closes l in any case.
 func serveUntilDone(ctx context.Context, srv *http.Server, l net.Listener, limit int, stop func()) error {
 	conns := connections{limit: limit, open: map[net.Conn]*connection{}}
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {

@@ -127,8 +127,8 @@ func sendPlain(w http.ResponseWriter, r *http.Request, f *os.File, info fs.FileI
 	http.ServeContent(&jsonErrors{ResponseWriter: w}, withoutAmbiguousDates(r, info.ModTime()), "", lastModified(info.ModTime()), f)
 }
 
-// sendGzip compresses the file while it sends it. If enough downloads are being compressed already, sendGzip sends nothing and
-// returns false. The compressed answer has its own entity tag, since its bytes differ from the file's.
+// sendGzip compresses the file while it sends it. If maxCompressors downloads are being compressed already, sendGzip sends
+// nothing and returns false. The compressed answer has its own entity tag, since its bytes differ from the file's.
 func (h *fileHandler) sendGzip(w http.ResponseWriter, r *http.Request, f *os.File, info fs.FileInfo) bool {
 	tag := fileTag(info) + "-gzip"
 	unchanged := matchesTag(r.Header.Values("If-None-Match"), tag)

@@ -81,7 +81,7 @@ func (h *eventsHandler) run() {
 		}
 		for !h.hub.isEmpty() {
 			select {
-			case <-h.joined: // votes already watches the changes after an older state
+			case <-h.joined: // not needed: the votesWatcher has begun with an earlier state
 			default:
 			}
 			// The status is read before the state and sent after it. A client that sees in the status that there are votes, and
@@ -127,9 +127,9 @@ func (s *statusWatcher) nextEvent(st capture.Status, now time.Time) []byte {
 	return statusEvent(st)
 }
 
-// votesWatcher creates an event for each change of the table. The event contains the new rows: those that are newer than every
-// row of the previous state. It does not contain other rows that were inserted, changed or deleted; the client requests these
-// again. votesWatcher keeps no View, since a View would keep its rows in memory.
+// votesWatcher creates an event whenever the table has changed since the previous check. The event contains the new rows: those
+// that are newer than every row of the previous state. It does not contain other rows that were inserted, changed or deleted;
+// the client requests these again. votesWatcher keeps no View, since a View would keep its rows in memory.
 type votesWatcher struct {
 	tables *tables
 
@@ -139,9 +139,9 @@ type votesWatcher struct {
 	newest  *place // place of the newest row of the last state; nil if that state had no rows
 }
 
-// nextEvent returns the next event. It returns nil for the first state, for an unchanged state, and if rows cannot be read back.
-// The next event after such a failure contains the changes since the last state that could be read. If even the first state
-// could not be read, a client may not have any votes yet, so the event tells it to load everything.
+// nextEvent returns the next event. It returns nil for the first state, for an unchanged state, and if the newest row cannot be
+// read back. The next event after such a failure contains the changes since the last state that could be read. If even the
+// first state could not be read, a client may not have any votes yet, so the event tells it to load everything.
 func (v *votesWatcher) nextEvent(view *snapshot.View) []byte {
 	if view == nil || v.started && view.Version() == v.version && view.Shape().Fingerprint == v.shape {
 		return nil
@@ -180,8 +180,8 @@ func (t *tables) newestPlace(view tableView) (*place, error) {
 	return nil, nil
 }
 
-// appendVotesAbove appends the votes that are newer than newest, the newest first, separated by commas. more reports whether some
-// votes are missing because the event was full or because rows could not be read back.
+// appendVotesAbove appends the votes that are newer than the place newest, separated by commas, the newest vote first. The
+// result more reports whether some votes are missing because the event was full or because rows could not be read back.
 func (v *votesWatcher) appendVotesAbove(dst []byte, t tableView, newest *place) (_ []byte, more bool) {
 	rows, size := 0, 0
 	for row, err := range v.tables.order.newestFirst(t, nil) {

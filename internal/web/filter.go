@@ -71,7 +71,7 @@ func parseFilter(query url.Values, c *columnRoles) (filter, error) {
 }
 
 // parseBound converts a day or a moment to the form of the times in rows. In that form, the byte order is the order of the
-// times. If end is set and text is a day, parseBound returns the next day, so that the whole day is selected.
+// times. If the parameter end is set and the text is a day, parseBound returns the next day, so that the whole day is selected.
 func parseBound(text string, end bool) (string, error) {
 	if text == "" {
 		return "", nil

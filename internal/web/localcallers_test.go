@@ -65,8 +65,8 @@ func playRole(role string, args []string) int {
 	return 0
 }
 
-// forward passes each connection on to address, and adds header to the connection's first request. With an empty header,
-// forward is a plain TCP forwarder.
+// forward passes each connection on to address, and adds the given header to the connection's first request. With an empty
+// header, forward is a plain TCP forwarder.
 func forward(address, header string) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -19,7 +19,8 @@ type logLimiter struct {
 	skipped int // number of lines suppressed since the last logged line
 }
 
-// allow reports whether a line may be logged now, and returns the number of lines suppressed since the last logged line.
+// allow reports whether a line may be logged now. If so, it also returns the number of lines suppressed since the last logged
+// line.
 func (l *logLimiter) allow() (skipped int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

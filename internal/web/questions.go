@@ -126,7 +126,7 @@ type questionGroups struct {
 	shift   int    // number of bits of a question's hash that do not choose the bucket
 	factor  uint64 // random factor of the hash, so that nobody can fill a bucket on purpose
 
-	threshold uint32 // minimum number of votes in a bucket that the second pass counts
+	threshold uint32 // minimum number of negative votes in a bucket whose questions the second pass counts
 	complete  bool   // whether every question with a negative vote is counted
 	groups    map[questionID]*questionGroup
 }

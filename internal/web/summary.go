@@ -26,11 +26,11 @@ type summary struct {
 	Current bool            `json:"current"` // whether the counts are of this version; if not, they are older or missing
 
 	Days      []dayCount      `json:"days,omitzero"`       // votes per day, oldest first; missing if the table has no time column
-	Tags      []tagCount      `json:"tags,omitzero"`       // votes per tag, most frequent first; missing if the table has no column of tags
+	Tags      []tagCount      `json:"tags,omitzero"`       // votes per tag, most frequent tag first; missing if the table has no column of tags
 	MoreTags  int             `json:"more_tags,omitempty"` // number of different tags left out of Tags
 	TagWeeks  []tagWeeks      `json:"tag_weeks,omitzero"`  // votes per tag and week, most frequent tag first; missing if the table has no times or tags
 	Untagged  int             `json:"untagged"`
-	Questions []questionCount `json:"questions,omitzero"` // votes per question; questions with the most negative votes come first; missing if the table has no questions or tags
+	Questions []questionCount `json:"questions,omitzero"` // votes per question, the question with the most negative votes first; missing if the table has no questions or tags
 
 	Status capture.Status `json:"status"`
 }

@@ -33,15 +33,15 @@ type tagCount struct {
 type tagWeeks struct {
 	Tag      string `json:"tag"`
 	Positive bool   `json:"positive"`
-	Weeks    []int  `json:"weeks"` // votes in each week, oldest first
+	Weeks    []int  `json:"weeks"` // votes in each week, oldest week first
 }
 
 func isPositiveTag(tag string) bool {
 	return len(tag) >= len(positiveTag) && strings.EqualFold(tag[:len(positiveTag)], positiveTag)
 }
 
-// add counts a tag of a vote. day is the index of the vote's day in the period, or -1. Tags longer than maxTagBytes are not
-// counted. Once maxTagKinds different tags have been counted, further tags are not counted.
+// add counts a tag of a vote. day is the index of the vote's day in the period, or -1 if the day is outside the period. Tags
+// longer than maxTagBytes are not counted. Once maxTagKinds different tags have been counted, no other tags are counted.
 func (c tagCounts) add(tag []byte, day int) {
 	counter := c[string(tag)]
 	if counter == nil {

@@ -121,7 +121,7 @@ func (s *tickets) issue(target, token string) (text string, ok bool) {
 }
 
 // redeem reports whether the request contains a ticket that is valid for its path and parameters, and makes that ticket
-// invalid. token is the token that is required now.
+// invalid. The parameter token is the token that is required now.
 func (s *tickets) redeem(r *http.Request, token string) bool {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil || r.Method != http.MethodGet {

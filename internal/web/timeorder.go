@@ -51,7 +51,7 @@ type timeOrder struct {
 // partTimes are the times of a Part's rows.
 type partTimes struct {
 	times []int64 // times of the rows, newest first; rows with equal times are in descending order of their keys
-	rows  []int32 // for each of times, the index of its row in the Part; nil if the times ascend with the keys
+	rows  []int32 // index in the Part of the row with each time; nil if the times ascend with the keys
 }
 
 func (p *partTimes) row(i int) int {
@@ -127,8 +127,9 @@ func readTimes(part snapshot.Part, c *columnRoles) (*partTimes, error) {
 	return p, nil
 }
 
-// newestFirst yields the rows that come after the given place, newest first, each with its place. If after is nil, it begins with
-// the newest row. If rows cannot be read back from the spill file, it yields the error as the last pair.
+// newestFirst yields the rows that come after the given place, newest first, each with its place. If the parameter after is
+// nil, newestFirst begins with the newest row. If rows cannot be read back from the spill file, it yields the error as the last
+// pair.
 func (o *timeOrder) newestFirst(t tableView, after *place) iter.Seq2[placedRow, error] {
 	return func(yield func(placedRow, error) bool) {
 		parts, err := o.partsOf(t)
@@ -187,7 +188,7 @@ type timeHead struct {
 
 func newTimeMerge(parts []timedPart, after *place) (*timeMerge, error) {
 	m := &timeMerge{parts: parts, openPart: -1}
-	withKey := -1 // index of the Part that contains the key of after, or would contain it
+	withKey := -1 // index of the Part that contains the key of the place after, or would contain this key
 	if after != nil {
 		withKey = sort.Search(len(parts), func(i int) bool { return bytes.Compare(parts[i].FirstKey(), after.key) > 0 }) - 1
 	}
@@ -233,7 +234,7 @@ func (m *timeMerge) next() (placedRow, error) {
 	return placed, err
 }
 
-// readRow returns a row of the Part with the given index. at is the row's index in partTimes.
+// readRow returns a row of the Part with the given index. The parameter at is the row's index in partTimes.
 func (m *timeMerge) readRow(part, at int) (snapshot.Row, error) {
 	if part != m.openPart {
 		rows, err := m.parts[part].Read()

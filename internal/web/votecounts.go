@@ -47,7 +47,7 @@ type period struct {
 	start int64 // start of the first day, in microseconds since 1970
 }
 
-// periodEnding returns the period whose last day contains the time last.
+// periodEnding returns the period whose last day contains the given time.
 func periodEnding(last time.Time) period {
 	return period{last.UTC().Truncate(24*time.Hour).AddDate(0, 0, 1-summaryDays).UnixMicro()}
 }

@@ -74,7 +74,7 @@ func setVotesHeader(w http.ResponseWriter) {
 // pageQuery is a request for one page of votes.
 type pageQuery struct {
 	filter filter
-	after  *place // place after which the page begins; nil begins with the newest vote
+	after  *place // place after which the page begins; nil means a page that begins with the newest vote
 	limit  int
 }
 
